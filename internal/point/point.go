@@ -1,0 +1,129 @@
+// Package point is the arithmetic of recovery points: what one holds, how
+// strong its promise is, which may be offered, which may expire, and what RPO
+// and RTO were measured. It is pure: standard library only, time is an argument.
+package point
+
+import "time"
+
+// Consistency is the promise a recovery point makes about its volumes, from
+// strongest to weakest.
+type Consistency string
+
+// The promises, as in the design's rule 7.
+const (
+	Application Consistency = "application" // quiesced, then cut at one instant
+	Crash       Consistency = "crash"       // all volumes cut at one instant
+	PerVolume   Consistency = "per-volume"  // each volume at an instant of its own
+	Fuzzy       Consistency = "fuzzy"       // read while being written: opt-in
+)
+
+// Manifest is the document whose appearance in the vault makes a recovery
+// point visible. It is written last, once, and never changed. Facts learned
+// later (verification, pins, deletion) are separate write-once marks.
+type Manifest struct {
+	FormatVersion int       `json:"formatVersion"` // 1
+	ID            string    `json:"id"`            // also the RecoveryPoint object's name: see NewID
+	Application   string    `json:"application"`   // vault-wide application name
+	Project       string    `json:"project"`
+	Site          string    `json:"site"`    // where it was captured
+	Epoch         int64     `json:"epoch"`   // the epoch the capturing site held
+	Trigger       string    `json:"trigger"` // "schedule" or "manual"
+	StartedAt     time.Time `json:"startedAt"`
+	// Instant is the recovery point's moment: everything the application made
+	// durable before it is inside. It is taken just before the first cut.
+	Instant      time.Time   `json:"instant"`
+	CutBy        time.Time   `json:"cutBy"` // just after the last cut
+	FinishedAt   time.Time   `json:"finishedAt"`
+	Consistency  Consistency `json:"consistency"`
+	KubeVersion  string      `json:"kubeVersion"`
+	DavitVersion string      `json:"davitVersion"`
+	// Namespaces are the namespaces captured, sorted.
+	Namespaces []string `json:"namespaces"`
+	// Resources lists what was captured per kind, in the order of restore
+	// groups decided by the restorer, not here.
+	Resources []Resource `json:"resources"`
+	Volumes   []Volume   `json:"volumes,omitempty"`
+	Images    []Image    `json:"images,omitempty"`
+	Warnings  []Warning  `json:"warnings,omitempty"`
+	Hooks     []Hook     `json:"hooks,omitempty"`
+	// Objects and Bytes are totals: Kubernetes objects, and plain bytes of
+	// objects and volumes together. StoredBytes is what the capture added to
+	// the vault after compression and deduplication.
+	Objects     int64 `json:"objects"`
+	Bytes       int64 `json:"bytes"`
+	StoredBytes int64 `json:"storedBytes"`
+}
+
+// Resource is one kind's objects, in one or more packs.
+type Resource struct {
+	Group      string `json:"group"`
+	Version    string `json:"version"` // the version the objects are written in
+	Kind       string `json:"kind"`
+	Resource   string `json:"resource"` // plural
+	Namespaced bool   `json:"namespaced"`
+	// Versions are all versions the source served for the kind, preferred
+	// first, so that a target without Version can be told what is possible.
+	Versions []string `json:"versions,omitempty"`
+	// Dependency marks cluster-scoped objects that came along because the
+	// application needs them; restore creates them only where missing.
+	Dependency bool   `json:"dependency,omitempty"`
+	Count      int64  `json:"count"`
+	Packs      []Pack `json:"packs"`
+}
+
+// Pack is one sealed blob that holds objects of one kind.
+type Pack struct {
+	Key    string `json:"key"`    // in the vault
+	SHA256 string `json:"sha256"` // of the sealed bytes, hex
+	Size   int64  `json:"size"`   // of the sealed bytes
+	Count  int64  `json:"count"`  // objects inside
+}
+
+// Volume is the data of one PersistentVolumeClaim.
+type Volume struct {
+	Namespace    string      `json:"namespace"`
+	Claim        string      `json:"claim"`
+	StorageClass string      `json:"storageClass"`
+	Driver       string      `json:"driver,omitempty"` // CSI driver, when there is one
+	Method       string      `json:"method"`           // "csi-snapshot" or "live-read"
+	Capacity     int64       `json:"capacity"`         // bytes
+	Consistency  Consistency `json:"consistency"`
+	Instant      time.Time   `json:"instant"` // lower bound of the cut
+	// Snapshot names the tree in the site's volume repository.
+	Snapshot Snapshot `json:"snapshot"`
+}
+
+// Snapshot is one file tree in a volume repository.
+type Snapshot struct {
+	Repository string `json:"repository"` // the site whose repository holds it
+	ID         string `json:"id"`         // the repository's manifest id
+	RootID     string `json:"rootID"`     // content address of the root directory
+	Files      int64  `json:"files"`
+	Dirs       int64  `json:"dirs"`
+	Bytes      int64  `json:"bytes"`
+	NewBytes   int64  `json:"newBytes"` // added to the repository by this snapshot
+	Errors     int64  `json:"errors"`   // entries that could not be read; a point with any is not published
+	// Inventories are keys of the SHA-256 inventories written with it.
+	Inventories []string `json:"inventories,omitempty"`
+}
+
+// Image is one container image the application runs, by digest where known.
+type Image struct {
+	Reference string `json:"reference"`
+	Digest    string `json:"digest,omitempty"`
+}
+
+// Warning is something a person should know about one object.
+type Warning struct {
+	Object  string `json:"object,omitempty"` // kind.group namespace/name
+	Message string `json:"message"`
+}
+
+// Hook is the outcome of one hook in one container.
+type Hook struct {
+	Name     string        `json:"name"`
+	Pod      string        `json:"pod"`  // namespace/name
+	When     string        `json:"when"` // "before" or "after"
+	Duration time.Duration `json:"duration"`
+	Error    string        `json:"error,omitempty"`
+}
