@@ -1,0 +1,201 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Application is what is protected. In davit-system it may span namespaces;
+// in any other namespace it protects that namespace only.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=davit,shortName=dapp
+// +kubebuilder:printcolumn:name="Role",type=string,JSONPath=`.status.role`
+// +kubebuilder:printcolumn:name="Epoch",type=integer,JSONPath=`.status.epoch`
+// +kubebuilder:printcolumn:name="Newest",type=date,JSONPath=`.status.newestInstant`
+// +kubebuilder:printcolumn:name="Points",type=integer,JSONPath=`.status.points`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63",message="name must be 63 characters or fewer"
+type Application struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ApplicationSpec   `json:"spec"`
+	Status ApplicationStatus `json:"status,omitempty"`
+}
+
+// ApplicationSpec selects what belongs to the application.
+type ApplicationSpec struct {
+	// Vault names the Vault that holds its recovery points.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Vault string `json:"vault"`
+	// Policy names a ProtectionPolicy in the same namespace. Without one the
+	// application is captured only when asked.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Policy string `json:"policy,omitempty"`
+	// Namespaces to capture. Outside davit-system it must be empty or hold
+	// only the Application's own namespace.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Selector narrows the capture to objects whose labels match. What they
+	// need (Secrets, ConfigMaps, claims, accounts they name) comes along.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+	// IncludeKinds limits capture to these, written resource.group with "*"
+	// allowed ("deployments.apps", "*.shop.example.com", "secrets").
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	IncludeKinds []string `json:"includeKinds,omitempty"`
+	// ExcludeKinds leaves these out; it wins over IncludeKinds.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	ExcludeKinds []string `json:"excludeKinds,omitempty"`
+	// Volumes says how volume data is captured.
+	// +optional
+	Volumes VolumeCapture `json:"volumes,omitempty"`
+	// Hooks run in containers before and after the volumes are cut.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Hooks []Hook `json:"hooks,omitempty"`
+}
+
+// VolumeMode chooses how volume data is captured.
+// +kubebuilder:validation:Enum=Snapshot;SnapshotOrLive;None
+type VolumeMode string
+
+// The volume modes.
+const (
+	// VolumeSnapshot cuts CSI snapshots, and fails where a volume has none.
+	VolumeSnapshot VolumeMode = "Snapshot"
+	// VolumeSnapshotOrLive reads volumes that cannot be cut while they are in
+	// use; the point is then marked fuzzy.
+	VolumeSnapshotOrLive VolumeMode = "SnapshotOrLive"
+	// VolumeNone captures claims without their data.
+	VolumeNone VolumeMode = "None"
+)
+
+// VolumeCapture says how volume data is captured.
+type VolumeCapture struct {
+	// +kubebuilder:default=Snapshot
+	// +optional
+	Mode VolumeMode `json:"mode,omitempty"`
+	// SnapshotClass names the VolumeSnapshotClass to use; by default the
+	// driver's default class, or its only one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	SnapshotClass string `json:"snapshotClass,omitempty"`
+}
+
+// HookFailure says what a failed hook does to the capture.
+// +kubebuilder:validation:Enum=Fail;Continue
+type HookFailure string
+
+// What a failed hook does.
+const (
+	HookFail     HookFailure = "Fail"
+	HookContinue HookFailure = "Continue"
+)
+
+// Hook runs commands in containers of matching pods around the cut.
+type Hook struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// PodSelector chooses the pods by label.
+	PodSelector metav1.LabelSelector `json:"podSelector"`
+	// Container defaults to the pod's first.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Container string `json:"container,omitempty"`
+	// Before runs before the first volume is cut.
+	// +optional
+	Before []string `json:"before,omitempty"`
+	// After runs after the last volume is cut, also when the capture failed.
+	// +optional
+	After []string `json:"after,omitempty"`
+	// Timeout bounds each command; default 30s.
+	// +optional
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// +kubebuilder:default=Fail
+	// +optional
+	OnError HookFailure `json:"onError,omitempty"`
+}
+
+// Role is an application's standing at this site.
+// +kubebuilder:validation:Enum=Active;Superseded;Standby;Unknown
+type Role string
+
+// The roles.
+const (
+	RoleActive     Role = "Active"     // this site holds the newest epoch
+	RoleSuperseded Role = "Superseded" // this site held it once: fenced
+	RoleStandby    Role = "Standby"    // this site never held it
+	RoleUnknown    Role = "Unknown"    // the vault has not answered yet
+)
+
+// ApplicationStatus is what the agent last observed.
+type ApplicationStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// +optional
+	Role Role `json:"role,omitempty"`
+	// Epoch is the newest one seen in the vault.
+	// +optional
+	Epoch int64 `json:"epoch,omitempty"`
+	// EpochSite holds that epoch.
+	// +optional
+	EpochSite string `json:"epochSite,omitempty"`
+	// HeldEpoch is the newest epoch this site ever held; 0 if none.
+	// +optional
+	HeldEpoch int64 `json:"heldEpoch,omitempty"`
+	// NewestPoint is the newest recovery point that may be offered.
+	// +optional
+	NewestPoint string `json:"newestPoint,omitempty"`
+	// NewestInstant is that point's instant.
+	// +optional
+	NewestInstant *metav1.Time `json:"newestInstant,omitempty"`
+	// Points counts recovery points that may be offered.
+	// +optional
+	Points int64 `json:"points,omitempty"`
+	// NextCapture is when the policy asks for the next point.
+	// +optional
+	NextCapture *metav1.Time `json:"nextCapture,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// ApplicationList is a list of Application.
+//
+// +kubebuilder:object:root=true
+type ApplicationList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Application `json:"items"`
+}
+
+// VaultName is the application's name in the vault: its own name when it lives
+// in davit-system, else namespace.name, so that tenants cannot collide.
+func (a *Application) VaultName() string {
+	if a.Namespace == SystemNamespace {
+		return a.Name
+	}
+	return a.Namespace + "." + a.Name
+}
+
+// CapturedNamespaces are the namespaces the application covers.
+func (a *Application) CapturedNamespaces() []string {
+	if len(a.Spec.Namespaces) > 0 {
+		return a.Spec.Namespaces
+	}
+	return []string{a.Namespace}
+}

@@ -1,0 +1,51 @@
+package v1alpha1
+
+// Condition types. Each is True when all is well, so that a person who sees
+// False anywhere knows where to look.
+const (
+	// ConditionReady folds the others into one answer.
+	ConditionReady = "Ready"
+	// ConditionReachable says whether the vault answered the last check.
+	ConditionReachable = "Reachable"
+	// ConditionProtected says whether the application's newest recovery point
+	// is within its RPO objective.
+	ConditionProtected = "Protected"
+	// ConditionVerified says whether something read the recovery point back.
+	ConditionVerified = "Verified"
+)
+
+// Condition reasons, one meaning each wherever they appear.
+const (
+	ReasonSucceeded        = "Succeeded"
+	ReasonProgressing      = "Progressing"
+	ReasonInvalid          = "Invalid"          // the spec cannot work: a person must change it
+	ReasonVaultUnavailable = "VaultUnavailable" // no answer: tried again by itself
+	ReasonVaultDenied      = "VaultDenied"      // credentials refused or store read-only
+	ReasonWrongKey         = "WrongKey"         // the key opens nothing in this project
+	ReasonSuperseded       = "Superseded"       // another site holds a higher epoch
+	ReasonSuspended        = "Suspended"        // paused by its policy
+	ReasonNoPoint          = "NoRecoveryPoint"  // nothing captured yet
+	ReasonLagging          = "Lagging"          // newest point is older than the RPO objective
+	ReasonCaptureFailed    = "CaptureFailed"
+	ReasonRestoreFailed    = "RestoreFailed"
+	ReasonDamaged          = "Damaged" // verification found missing or changed bytes
+	ReasonNotVerified      = "NotVerified"
+)
+
+// Labels and annotations Davit sets.
+const (
+	// LabelManagedBy marks Davit's own helpers (holder pods, scratch claims,
+	// snapshots); capture leaves objects with it out.
+	LabelManagedBy = "davit.dev/managed-by"
+	// LabelApplication carries the vault-wide application name.
+	LabelApplication = "davit.dev/application"
+	// LabelPoint carries the recovery point's ID.
+	LabelPoint = "davit.dev/recovery-point"
+	// LabelRestore carries the id of the restore that created an object.
+	LabelRestore = "davit.dev/restore"
+	// AnnotationReplicas keeps the replica count of a workload that was
+	// scaled to zero because its site was superseded.
+	AnnotationReplicas = "davit.dev/replicas-before-fence"
+	// AnnotationSuspended marks a CronJob suspended for the same reason.
+	AnnotationSuspended = "davit.dev/suspended-by-fence"
+)

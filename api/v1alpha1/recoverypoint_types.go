@@ -1,0 +1,129 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// RecoveryPoint is one application at one instant. Creating one without a
+// status asks the agent to capture now; those found in the vault appear by
+// themselves at every site. The truth is the manifest in the vault.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=davit,shortName=rp
+// +kubebuilder:printcolumn:name="Application",type=string,JSONPath=`.spec.application`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Instant",type=date,JSONPath=`.status.instant`
+// +kubebuilder:printcolumn:name="Consistency",type=string,JSONPath=`.status.consistency`
+// +kubebuilder:printcolumn:name="Objects",type=integer,JSONPath=`.status.objects`
+// +kubebuilder:printcolumn:name="Site",type=string,JSONPath=`.status.site`,priority=1
+// +kubebuilder:printcolumn:name="Epoch",type=integer,JSONPath=`.status.epoch`,priority=1
+// +kubebuilder:printcolumn:name="Verified",type=date,JSONPath=`.status.verification.at`
+type RecoveryPoint struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RecoveryPointSpec   `json:"spec"`
+	Status RecoveryPointStatus `json:"status,omitempty"`
+}
+
+// RecoveryPointSpec asks for a capture.
+type RecoveryPointSpec struct {
+	// Application names the Application in the same namespace.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="application cannot change"
+	Application string `json:"application"`
+	// Trigger says who asked.
+	// +kubebuilder:default=Manual
+	// +optional
+	Trigger PointTrigger `json:"trigger,omitempty"`
+	// Pinned points never expire.
+	// +optional
+	Pinned bool `json:"pinned,omitempty"`
+}
+
+// PointTrigger says who asked for a recovery point.
+// +kubebuilder:validation:Enum=Manual;Schedule
+type PointTrigger string
+
+// Who asked for a recovery point.
+const (
+	TriggerManual   PointTrigger = "Manual"
+	TriggerSchedule PointTrigger = "Schedule"
+)
+
+// PointPhase is where a recovery point is in its life.
+// +kubebuilder:validation:Enum=Pending;Capturing;Available;Failed;Quarantined;Deleting
+type PointPhase string
+
+// The phases of a recovery point.
+const (
+	PointPending     PointPhase = "Pending"
+	PointCapturing   PointPhase = "Capturing"
+	PointAvailable   PointPhase = "Available"
+	PointFailed      PointPhase = "Failed"
+	PointQuarantined PointPhase = "Quarantined" // written under a lower epoch after it was raised
+	PointDeleting    PointPhase = "Deleting"
+)
+
+// RecoveryPointStatus summarises the manifest in the vault.
+type RecoveryPointStatus struct {
+	// +optional
+	Phase PointPhase `json:"phase,omitempty"`
+	// Step says what the capture is doing now, for people.
+	// +optional
+	Step string `json:"step,omitempty"`
+	// +optional
+	Site string `json:"site,omitempty"`
+	// +optional
+	Epoch int64 `json:"epoch,omitempty"`
+	// Instant is the moment the point stands for.
+	// +optional
+	Instant *metav1.Time `json:"instant,omitempty"`
+	// +optional
+	StartedAt *metav1.Time `json:"startedAt,omitempty"`
+	// +optional
+	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
+	// +optional
+	Consistency string `json:"consistency,omitempty"`
+	// +optional
+	Namespaces []string `json:"namespaces,omitempty"`
+	// +optional
+	Objects int64 `json:"objects,omitempty"`
+	// +optional
+	Volumes int64 `json:"volumes,omitempty"`
+	// Bytes is the plain size of objects and volume data.
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// StoredBytes is what this point added to the vault.
+	// +optional
+	StoredBytes int64 `json:"storedBytes,omitempty"`
+	// +optional
+	Warnings int64 `json:"warnings,omitempty"`
+	// +optional
+	Verification *Verification `json:"verification,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// Verification is the newest proof, or disproof, of a recovery point.
+type Verification struct {
+	At metav1.Time `json:"at"`
+	// How is "read" when every byte was read back.
+	How string `json:"how"`
+	// +optional
+	Damaged bool `json:"damaged,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// RecoveryPointList is a list of RecoveryPoint.
+//
+// +kubebuilder:object:root=true
+type RecoveryPointList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []RecoveryPoint `json:"items"`
+}

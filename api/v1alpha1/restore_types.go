@@ -1,0 +1,205 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Restore brings an application back from a recovery point.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=davit
+// +kubebuilder:printcolumn:name="Application",type=string,JSONPath=`.spec.application`
+// +kubebuilder:printcolumn:name="Point",type=string,JSONPath=`.status.point`
+// +kubebuilder:printcolumn:name="Phase",type=string,JSONPath=`.status.phase`
+// +kubebuilder:printcolumn:name="Step",type=string,JSONPath=`.status.step`
+// +kubebuilder:printcolumn:name="Objects",type=integer,JSONPath=`.status.restored`
+// +kubebuilder:printcolumn:name="RTO",type=string,JSONPath=`.status.rto`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Restore struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RestoreSpec   `json:"spec"`
+	Status RestoreStatus `json:"status,omitempty"`
+}
+
+// RestoreMode says what becomes of the right to write.
+// +kubebuilder:validation:Enum=InPlace;TakeOver;Clone
+type RestoreMode string
+
+// The restore modes.
+const (
+	// RestoreInPlace restores at the site that holds the epoch already.
+	RestoreInPlace RestoreMode = "InPlace"
+	// RestoreTakeOver raises the epoch first: the other site is fenced when
+	// it sees it, and protection goes on here.
+	RestoreTakeOver RestoreMode = "TakeOver"
+	// RestoreClone makes a copy under other namespaces that is never
+	// protected under the application's name.
+	RestoreClone RestoreMode = "Clone"
+)
+
+// ExistingPolicy says what happens to objects that exist already.
+// +kubebuilder:validation:Enum=Skip;Update
+type ExistingPolicy string
+
+// What happens to objects that exist already.
+const (
+	ExistingSkip   ExistingPolicy = "Skip"   // left alone, with a warning when they differ
+	ExistingUpdate ExistingPolicy = "Update" // server-side apply with force
+)
+
+// NodePortPolicy says what happens to node ports of Services.
+// +kubebuilder:validation:Enum=Reassign;Preserve
+type NodePortPolicy string
+
+// What happens to node ports.
+const (
+	NodePortReassign NodePortPolicy = "Reassign"
+	NodePortPreserve NodePortPolicy = "Preserve"
+)
+
+// RestoreSpec asks for a restore. It cannot change once given.
+// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a restore cannot change: create another"
+// +kubebuilder:validation:XValidation:rule="!(has(self.point) && has(self.asOf))",message="give point or asOf, not both"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'Clone' || (has(self.namespaceMapping) && size(self.namespaceMapping) > 0)",message="a clone needs namespaceMapping, so that it cannot be taken for the original"
+// +kubebuilder:validation:XValidation:rule="self.mode != 'TakeOver' || !has(self.namespaceMapping) || size(self.namespaceMapping) == 0",message="take-over keeps the namespaces: use Clone to rename them"
+type RestoreSpec struct {
+	// Vault names the Vault to read from.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Vault string `json:"vault"`
+	// Application is the application's name in the vault.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Application string `json:"application"`
+	// Point names the recovery point; default the newest that may be offered.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Point string `json:"point,omitempty"`
+	// AsOf chooses the newest point whose instant is not after it.
+	// +optional
+	AsOf *metav1.Time `json:"asOf,omitempty"`
+	// +kubebuilder:default=InPlace
+	// +optional
+	Mode RestoreMode `json:"mode,omitempty"`
+	// NamespaceMapping renames namespaces, from captured to wanted.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=256
+	NamespaceMapping map[string]string `json:"namespaceMapping,omitempty"`
+	// StorageClassMapping replaces storage classes, from captured to wanted.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=256
+	StorageClassMapping map[string]string `json:"storageClassMapping,omitempty"`
+	// +kubebuilder:default=Skip
+	// +optional
+	Existing ExistingPolicy `json:"existing,omitempty"`
+	// +kubebuilder:default=Reassign
+	// +optional
+	NodePorts NodePortPolicy `json:"nodePorts,omitempty"`
+	// IncludeKinds and ExcludeKinds narrow what is restored, as in Application.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	IncludeKinds []string `json:"includeKinds,omitempty"`
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	ExcludeKinds []string `json:"excludeKinds,omitempty"`
+	// RestoreStatusOf names kinds whose status is restored too.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	RestoreStatusOf []string `json:"restoreStatusOf,omitempty"`
+	// AcceptFuzzy allows a point whose volumes were read while being written.
+	// +optional
+	AcceptFuzzy bool `json:"acceptFuzzy,omitempty"`
+	// ServiceAccountName is the account in the Restore's namespace whose
+	// rights are used: a restore never exceeds them.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ServiceAccountName string `json:"serviceAccountName"`
+	// ReadyTimeout bounds the wait for workloads; default 10m. Workloads not
+	// ready by then become warnings.
+	// +optional
+	ReadyTimeout *metav1.Duration `json:"readyTimeout,omitempty"`
+}
+
+// RestorePhase is where a restore is in its life.
+// +kubebuilder:validation:Enum=Pending;Running;Completed;CompletedWithWarnings;Failed
+type RestorePhase string
+
+// The phases of a restore.
+const (
+	RestorePending   RestorePhase = "Pending"
+	RestoreRunning   RestorePhase = "Running"
+	RestoreCompleted RestorePhase = "Completed"
+	RestoreWarned    RestorePhase = "CompletedWithWarnings"
+	RestoreFailed    RestorePhase = "Failed"
+)
+
+// RestoreStatus reports progress and what was measured.
+type RestoreStatus struct {
+	// +optional
+	Phase RestorePhase `json:"phase,omitempty"`
+	// +optional
+	Step string `json:"step,omitempty"`
+	// Point is the recovery point that was chosen.
+	// +optional
+	Point string `json:"point,omitempty"`
+	// Epoch is what a take-over claimed.
+	// +optional
+	Epoch int64 `json:"epoch,omitempty"`
+	// +optional
+	StartedAt *metav1.Time `json:"startedAt,omitempty"`
+	// +optional
+	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
+	// RPO is measured: start of the restore minus the point's instant.
+	// +optional
+	RPO *metav1.Duration `json:"rpo,omitempty"`
+	// RTO is measured: start of the restore until all workloads were ready.
+	// +optional
+	RTO *metav1.Duration `json:"rto,omitempty"`
+	// +optional
+	Restored int64 `json:"restored,omitempty"`
+	// +optional
+	Skipped int64 `json:"skipped,omitempty"`
+	// +optional
+	FailedObjects int64 `json:"failedObjects,omitempty"`
+	// +optional
+	VolumeBytes int64 `json:"volumeBytes,omitempty"`
+	// Warnings counts them; the first hundred are in WarningList and all are
+	// in davit logs.
+	// +optional
+	Warnings int64 `json:"warnings,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxItems=100
+	WarningList []string `json:"warningList,omitempty"`
+	// Steps are the restore's steps with their times.
+	// +optional
+	Steps []StepStatus `json:"steps,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// StepStatus is one step's time and outcome.
+type StepStatus struct {
+	Name string `json:"name"`
+	// +optional
+	StartedAt *metav1.Time `json:"startedAt,omitempty"`
+	// +optional
+	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// RestoreList is a list of Restore.
+//
+// +kubebuilder:object:root=true
+type RestoreList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Restore `json:"items"`
+}

@@ -1,0 +1,82 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Vault is object storage outside the sites, and this cluster's way into one
+// project of it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,categories=davit
+// +kubebuilder:printcolumn:name="URL",type=string,JSONPath=`.spec.url`
+// +kubebuilder:printcolumn:name="Project",type=string,JSONPath=`.spec.project`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Checked",type=date,JSONPath=`.status.lastChecked`
+type Vault struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   VaultSpec   `json:"spec"`
+	Status VaultStatus `json:"status,omitempty"`
+}
+
+// VaultSpec says where the vault is. Credentials and keys stay in a Secret.
+type VaultSpec struct {
+	// URL is s3://bucket/prefix?endpoint=https://host:port&region=r&pathStyle=true
+	// or file:///directory.
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('s3://') || self.startsWith('file:///')",message="url must start with s3:// or file:///"
+	URL string `json:"url"`
+	// Project is the tenant within the vault.
+	// +kubebuilder:default=default
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="project cannot change: add another vault instead"
+	Project string `json:"project"`
+	// SecretName names the Secret in davit-system with accessKey, secretKey,
+	// sessionToken (optional) and identity (this site's age identity).
+	// +kubebuilder:validation:MaxLength=253
+	SecretName string `json:"secretName"`
+	// CABundle holds PEM certificates that vouch for the endpoint, for vaults
+	// behind a private CA.
+	// +optional
+	// +kubebuilder:validation:MaxLength=262144
+	CABundle string `json:"caBundle,omitempty"`
+	// FailureDomain names where the vault lives. Capturing a site of the same
+	// failure domain is refused: both would be lost together.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	FailureDomain string `json:"failureDomain,omitempty"`
+}
+
+// VaultStatus is what the last check found.
+type VaultStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// VaultID is the random id written into the vault when it was made.
+	// +optional
+	VaultID string `json:"vaultID,omitempty"`
+	// +optional
+	LastChecked *metav1.Time `json:"lastChecked,omitempty"`
+	// Latency is the round trip of a small write.
+	// +optional
+	Latency *metav1.Duration `json:"latency,omitempty"`
+	// ClockSkew is the vault's clock minus this site's.
+	// +optional
+	ClockSkew *metav1.Duration `json:"clockSkew,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// VaultList is a list of Vault.
+//
+// +kubebuilder:object:root=true
+type VaultList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []Vault `json:"items"`
+}
