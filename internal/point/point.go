@@ -46,6 +46,8 @@ type Manifest struct {
 	Images    []Image    `json:"images,omitempty"`
 	Warnings  []Warning  `json:"warnings,omitempty"`
 	Hooks     []Hook     `json:"hooks,omitempty"`
+	// Log is the capture's log, when there is one.
+	Log *Pack `json:"log,omitempty"`
 	// Objects and Bytes are totals: Kubernetes objects, and plain bytes of
 	// objects and volumes together. StoredBytes is what the capture added to
 	// the vault after compression and deduplication.

@@ -1,0 +1,125 @@
+package point
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Point is what the arithmetic needs to know of one recovery point.
+type Point struct {
+	ID          string
+	Instant     time.Time
+	Epoch       int64
+	Consistency Consistency
+	Verified    time.Time // when it was last read back or booted; zero: never
+	Pinned      bool
+	Quarantined bool
+	Deleting    bool
+	Damaged     bool // its manifest cannot be read
+}
+
+// Good tells whether the point may be offered.
+func (p Point) Good() bool { return !p.Quarantined && !p.Deleting && !p.Damaged }
+
+// byInstant sorts oldest first; ids settle a tie, for all to agree.
+func byInstant(a, b Point) int {
+	return cmp.Or(a.Instant.Compare(b.Instant), cmp.Compare(a.ID, b.ID))
+}
+
+// Newest returns the newest good point whose instant is not after asOf; a zero
+// asOf sets no bound.
+func Newest(points []Point, asOf time.Time) (Point, bool) {
+	return newestOf(points, func(p Point) bool {
+		return p.Good() && (asOf.IsZero() || !p.Instant.After(asOf))
+	})
+}
+
+func newestOf(points []Point, want func(Point) bool) (best Point, found bool) {
+	for _, p := range points {
+		if want(p) && (!found || byInstant(p, best) > 0) {
+			best, found = p, true
+		}
+	}
+	return best, found
+}
+
+// Retention says how long points are kept. A point is kept as long as either
+// rule wants it. Without any rule all are kept.
+type Retention struct {
+	KeepLast int           // the newest so many good points; 0: no such rule
+	MaxAge   time.Duration // points younger than this; 0: no such rule
+}
+
+// Decision is the fate of one point, and why.
+type Decision struct {
+	Point  Point
+	Keep   bool
+	Reason string
+}
+
+// Keep decides on every point, newest first. Whatever the rules, it keeps
+// pinned points, the newest good one, the last verified one, and damaged ones,
+// whose loss is for a person to accept. Points being deleted stay on their way out.
+func Keep(points []Point, rules Retention, now time.Time) []Decision {
+	sorted := slices.Clone(points)
+	slices.SortFunc(sorted, func(a, b Point) int { return byInstant(b, a) })
+	k := keeper{rules: rules, now: now}
+	k.last, k.hasLast = Newest(sorted, time.Time{})
+	k.verified, k.hasVerified = newestOf(sorted, func(p Point) bool { return p.Good() && !p.Verified.IsZero() })
+	decisions := make([]Decision, 0, len(sorted))
+	for _, p := range sorted {
+		keep, reason := k.decide(p)
+		decisions = append(decisions, Decision{Point: p, Keep: keep, Reason: reason})
+		if p.Good() {
+			k.newer++
+		}
+	}
+	return decisions
+}
+
+// keeper is what decide knows besides the point itself.
+type keeper struct {
+	rules                Retention
+	now                  time.Time
+	last, verified       Point
+	hasLast, hasVerified bool
+	newer                int // good points newer than the one at hand
+}
+
+func (k *keeper) decide(p Point) (keep bool, reason string) {
+	age := k.now.Sub(p.Instant)
+	switch {
+	case p.Deleting:
+		return false, "deletion has begun"
+	case p.Pinned:
+		return true, "pinned"
+	case p.Damaged:
+		return true, "damaged: delete it by hand"
+	case k.hasLast && p.ID == k.last.ID:
+		return true, "newest good point"
+	case k.hasVerified && p.ID == k.verified.ID:
+		return true, "last verified point"
+	case k.rules == Retention{}:
+		return true, "no rule expires it"
+	case k.newer < k.rules.KeepLast:
+		return true, fmt.Sprintf("among the last %d", k.rules.KeepLast)
+	case k.rules.MaxAge > 0 && age < k.rules.MaxAge:
+		return true, "younger than " + k.rules.MaxAge.String()
+	}
+	return false, fmt.Sprintf("%s old, %d newer", age.Round(time.Second), k.newer)
+}
+
+// RPO returns how much would be lost if the site were lost now: the age of the
+// newest good point. It is never negative; false means all would be lost.
+func RPO(points []Point, now time.Time) (time.Duration, bool) {
+	newest, ok := Newest(points, time.Time{})
+	if !ok {
+		return 0, false
+	}
+	return max(now.Sub(newest.Instant), 0), true
+}
+
+// Loss returns what a restore from p lost, given when the source last wrote.
+func Loss(p Point, lost time.Time) time.Duration { return max(lost.Sub(p.Instant), 0) }
