@@ -2,8 +2,12 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+
+	"golang.org/x/sys/unix"
 )
 
 // The file systems a volume may hold.
@@ -50,12 +54,43 @@ func MountOptions(fsType string) []string {
 	return nil
 }
 
-// GrowFilesystem makes a mounted file system as large as its device. One that has that size already is left alone.
-func GrowFilesystem(ctx context.Context, device, mountpoint, fsType string) error {
+// ErrGrowOffline says that the file system can grow only while it is not mounted.
+var ErrGrowOffline = errors.New("growing a mounted ext4 needs CAP_SYS_RESOURCE, which this machine withholds; " +
+	"stop the pods that use the volume and it grows when it is mounted again")
+
+// capSysResource is the kernel's number of that capability.
+const capSysResource = 24
+
+// GrowMounted makes a mounted file system as large as its device. One that has that size already is left alone.
+func GrowMounted(ctx context.Context, device, mountpoint, fsType string) error {
 	if fsType == XFS {
 		return run(ctx, "xfs_growfs", "-d", mountpoint)
 	}
+	if !CanGrowMountedExt4() {
+		return ErrGrowOffline
+	}
 	return run(ctx, "resize2fs", device)
+}
+
+// GrowUnmounted does the same before mounting, for ext4; XFS grows only while mounted.
+func GrowUnmounted(ctx context.Context, device string) error {
+	// resize2fs insists on a check right before; its exit code 1 says that it mended something, here the journal.
+	var exit *exec.ExitError
+	err := run(ctx, "e2fsck", "-f", "-p", device)
+	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
+		return err
+	}
+	return run(ctx, "resize2fs", device)
+}
+
+// CanGrowMountedExt4 says whether this process has the capability for it, which some virtual machines take away.
+func CanGrowMountedExt4() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false
+	}
+	return data[0].Effective&(1<<capSysResource) != 0
 }
 
 // Sync flushes a file or directory to its disk.

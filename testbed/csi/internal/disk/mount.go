@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 
 // Mount is one line of the mount table.
 type Mount struct {
-	Device string // major:minor
+	Root   string // the part of the file system that is mounted
 	Target string
 	FSType string
 	Source string
@@ -41,7 +42,7 @@ func parseMounts(r io.Reader) ([]Mount, error) {
 			continue
 		}
 		mounts = append(mounts, Mount{
-			Device: head[2], Target: unescape(head[4]), FSType: tail[0], Source: unescape(tail[1]),
+			Root: unescape(head[3]), Target: unescape(head[4]), FSType: tail[0], Source: unescape(tail[1]),
 		})
 	}
 	if err := lines.Err(); err != nil {
@@ -67,13 +68,19 @@ func MountAt(target string) (Mount, bool, error) {
 	return Mount{}, false, nil
 }
 
-// MountsOf lists the mounts of the file system that lies on device, for example "/dev/loop3".
+// MountsOf lists where device, for example "/dev/loop3", is in use: the mounts of the file system on it, and the files
+// its node is bound to.
 func MountsOf(device string) ([]Mount, error) {
 	mounts, err := Mounts()
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(mounts, func(m Mount) bool { return m.Source != device }), nil
+	return slices.DeleteFunc(mounts, func(m Mount) bool { return m.Source != device && !m.bindsNode(device) }), nil
+}
+
+// bindsNode says whether the mount shows the device node itself, as a raw volume does.
+func (m Mount) bindsNode(device string) bool {
+	return m.FSType == "devtmpfs" && m.Root == "/"+filepath.Base(device)
 }
 
 // MountDevice mounts the file system of a block device.

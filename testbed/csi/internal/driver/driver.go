@@ -117,7 +117,7 @@ func statusOf(err error) error {
 	switch {
 	case errors.Is(err, pool.ErrNotFound):
 		return status.Error(codes.NotFound, err.Error())
-	case errors.Is(err, pool.ErrInUse):
+	case errors.Is(err, pool.ErrInUse), errors.Is(err, disk.ErrGrowOffline):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, disk.ErrFreezeLimit):
 		return status.Error(codes.DeadlineExceeded, err.Error())

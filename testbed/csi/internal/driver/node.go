@@ -103,6 +103,9 @@ func (d *Driver) stage(ctx context.Context, volume pool.Volume, req *csi.NodeSta
 		return err
 	}
 	defer loop.Close()
+	if err := d.growBeforeMount(ctx, volume, loop.Path); err != nil {
+		return err
+	}
 	options := slices.Concat(disk.MountOptions(volume.FSType), capability.GetMount().GetMountFlags())
 	if readsOnly(capability) {
 		options = append(options, "ro")
@@ -110,10 +113,19 @@ func (d *Driver) stage(ctx context.Context, volume pool.Volume, req *csi.NodeSta
 	if err := disk.MountDevice(ctx, loop.Path, staging, volume.FSType, options); err != nil {
 		return err
 	}
-	if volume.FSBytes == volume.Bytes || readsOnly(capability) {
+	if volume.FSType != disk.XFS || readsOnly(capability) {
 		return nil
 	}
 	return d.pool.GrowMounted(ctx, volume, staging)
+}
+
+// growBeforeMount grows what can grow now, unless the volume is mounted elsewhere already.
+func (d *Driver) growBeforeMount(ctx context.Context, volume pool.Volume, device string) error {
+	mounts, err := d.pool.MountsOf(volume.ID)
+	if err != nil || len(mounts) > 0 {
+		return err
+	}
+	return d.pool.Grow(ctx, volume, device)
 }
 
 // isMounted says whether target carries this volume; something else there is an error, never silently used.
@@ -122,11 +134,11 @@ func (d *Driver) isMounted(volume pool.Volume, target string) (bool, error) {
 	if err != nil || !mounted {
 		return false, err
 	}
-	devices, err := disk.LoopsOf(d.pool.Image(volume.ID))
+	mounts, err := d.pool.MountsOf(volume.ID)
 	if err != nil {
 		return false, err
 	}
-	if volume.FSType == "" || slices.Contains(devices, m.Source) {
+	if slices.ContainsFunc(mounts, func(m disk.Mount) bool { return m.Target == target }) {
 		return true, nil
 	}
 	return false, fmt.Errorf("use %s for volume %s: %s is mounted there", target, volume.ID, m.Source)
@@ -169,6 +181,9 @@ func (d *Driver) NodePublishVolume(_ context.Context, req *csi.NodePublishVolume
 	if err != nil || mounted {
 		return &csi.NodePublishVolumeResponse{}, err
 	}
+	if err := d.checkSingleWriter(req); err != nil {
+		return nil, err
+	}
 	if volume.FSType == "" {
 		return &csi.NodePublishVolumeResponse{}, d.publishBlock(volume, req)
 	}
@@ -183,9 +198,6 @@ func (d *Driver) publishMount(volume pool.Volume, req *csi.NodePublishVolumeRequ
 	if !staged {
 		return status.Errorf(codes.FailedPrecondition, "volume %s is not staged on %s", volume.ID, req.GetStagingTargetPath())
 	}
-	if err := checkSingleWriter(req); err != nil {
-		return err
-	}
 	if err := os.MkdirAll(req.GetTargetPath(), 0o750); err != nil {
 		return fmt.Errorf("make target directory: %w", err)
 	}
@@ -194,15 +206,11 @@ func (d *Driver) publishMount(volume pool.Volume, req *csi.NodePublishVolumeRequ
 }
 
 // checkSingleWriter refuses a second target for a volume that only one pod may write.
-func checkSingleWriter(req *csi.NodePublishVolumeRequest) error {
+func (d *Driver) checkSingleWriter(req *csi.NodePublishVolumeRequest) error {
 	if req.GetVolumeCapability().GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
 		return nil
 	}
-	staged, _, err := disk.MountAt(req.GetStagingTargetPath())
-	if err != nil {
-		return err
-	}
-	mounts, err := disk.MountsOf(staged.Source)
+	mounts, err := d.pool.MountsOf(req.GetVolumeId())
 	if err != nil {
 		return err
 	}

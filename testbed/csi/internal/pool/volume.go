@@ -87,11 +87,14 @@ func cloneImage(dir, source string, still func(cut func() error) error, after fu
 // holdStill runs cut while the file system inside the volume is frozen, if it is mounted. A raw or unmounted volume
 // needs no freeze: the clone is one instant of the image anyway.
 func (p *Pool) holdStill(v Volume, cut func() error) (frozen bool, err error) {
+	if v.FSType == "" {
+		return false, cut()
+	}
 	mountpoint, err := p.mountpointOf(v.ID)
 	if err != nil {
 		return false, err
 	}
-	if mountpoint == "" || v.FSType == "" {
+	if mountpoint == "" {
 		return false, cut()
 	}
 	return true, p.freezer.Hold(v.ID, mountpoint, cut)
@@ -100,22 +103,33 @@ func (p *Pool) holdStill(v Volume, cut func() error) (frozen bool, err error) {
 // mountpointOf returns one place where the volume is mounted, or "". It never returns the outer file system: freezing
 // that would hang us and every other volume.
 func (p *Pool) mountpointOf(id string) (string, error) {
-	devices, err := disk.LoopsOf(p.Image(id))
+	mounts, err := p.MountsOf(id)
 	if err != nil {
 		return "", err
 	}
-	for _, device := range devices {
-		mounts, err := disk.MountsOf(device)
-		if err != nil {
-			return "", err
-		}
-		for _, m := range mounts {
-			if m.Target != p.outer {
-				return m.Target, nil
-			}
+	for _, m := range mounts {
+		if m.Target != p.outer && disk.Supported(m.FSType) {
+			return m.Target, nil
 		}
 	}
 	return "", nil
+}
+
+// MountsOf lists where the volume is in use on this node.
+func (p *Pool) MountsOf(id string) ([]disk.Mount, error) {
+	devices, err := disk.LoopsOf(p.Image(id))
+	if err != nil {
+		return nil, err
+	}
+	var all []disk.Mount
+	for _, device := range devices {
+		mounts, err := disk.MountsOf(device)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, mounts...)
+	}
+	return all, nil
 }
 
 // CreateSnapshot clones the volume's image under a freeze.
@@ -212,10 +226,28 @@ func (p *Pool) GrowMounted(ctx context.Context, v Volume, mountpoint string) err
 		if v.FSType == "" {
 			continue
 		}
-		if err := disk.GrowFilesystem(ctx, device, mountpoint, v.FSType); err != nil {
+		if v.FSBytes == v.Bytes {
+			continue
+		}
+		if err := disk.GrowMounted(ctx, device, mountpoint, v.FSType); err != nil {
 			return err
 		}
 	}
+	return p.recordGrown(v)
+}
+
+// Grow makes the file system on device, not mounted yet, as large as the image, where its kind can.
+func (p *Pool) Grow(ctx context.Context, v Volume, device string) error {
+	if v.FSType != disk.Ext4 || v.FSBytes == v.Bytes {
+		return nil
+	}
+	if err := disk.GrowUnmounted(ctx, device); err != nil {
+		return err
+	}
+	return p.recordGrown(v)
+}
+
+func (p *Pool) recordGrown(v Volume) error {
 	if v.FSType == "" || v.FSBytes == v.Bytes {
 		return nil
 	}
