@@ -1,0 +1,267 @@
+package mover
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+// managedBy is the value of v1alpha1.LabelManagedBy on what the mover makes.
+const managedBy = "davit"
+
+// holderUser runs the holder: nobody in particular.
+const holderUser = 65532
+
+// ownerLabel makes an owner id fit a label, unchanged where it can.
+func ownerLabel(owner string) string {
+	if owner != "" && len(validation.IsValidLabelValue(owner)) == 0 {
+		return owner
+	}
+	return digest(owner)
+}
+
+// digest is a short name for what the parts identify.
+func digest(parts ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (r Request) labels() map[string]string {
+	return map[string]string{
+		v1alpha1.LabelManagedBy: managedBy,
+		LabelOwner:              ownerLabel(r.Owner),
+	}
+}
+
+func (r Request) holderName() string { return "davit-hold-" + digest(r.Owner, r.Namespace, r.Claim) }
+
+// hold mounts the claim and says where it landed.
+func (m *Mover) hold(ctx context.Context, req Request) (place, error) {
+	if err := m.checkClaim(ctx, req); err != nil {
+		return place{}, err
+	}
+	pod, err := m.holderPod(ctx, req)
+	if err != nil {
+		return place{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.opts.StartTimeout)
+	defer cancel()
+	if err := m.createHolder(ctx, req, pod); err != nil {
+		return place{}, err
+	}
+	running, err := m.awaitHolder(ctx, req, pod)
+	if err != nil {
+		return place{}, err
+	}
+	return m.placeOf(ctx, req, running)
+}
+
+func (m *Mover) checkClaim(ctx context.Context, req Request) error {
+	var pvc corev1.PersistentVolumeClaim
+	if err := m.workload.Get(ctx, client.ObjectKey{Namespace: req.Namespace, Name: req.Claim}, &pvc); err != nil {
+		return fmt.Errorf("get claim: %w", err)
+	}
+	if ptr.Deref(pvc.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) == corev1.PersistentVolumeBlock {
+		return ErrBlockMode
+	}
+	if pvc.Status.Phase == corev1.ClaimLost {
+		return fmt.Errorf("%w: claim has lost its volume %s", ErrNotMounted, pvc.Spec.VolumeName)
+	}
+	return nil
+}
+
+// createHolder makes the pod, or takes over the one an earlier run left. A new
+// namespace's default service account may not be there yet: that is waited for.
+func (m *Mover) createHolder(ctx context.Context, req Request, pod *corev1.Pod) error {
+	for {
+		err := m.workload.Create(ctx, pod.DeepCopy())
+		switch {
+		case err == nil:
+			return nil
+		case apierrors.IsAlreadyExists(err):
+			usable, err := m.reuseHolder(ctx, pod)
+			if err != nil || usable {
+				return err
+			}
+		case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "serviceaccount"):
+			if waitErr := pause(ctx, 250*time.Millisecond); waitErr != nil {
+				return fmt.Errorf("create holder pod: %w", err)
+			}
+		default:
+			return fmt.Errorf("create holder pod in %s: %w", req.Namespace, err)
+		}
+	}
+}
+
+// reuseHolder says whether the pod that is there can be used; if not, it is
+// gone when reuseHolder returns.
+func (m *Mover) reuseHolder(ctx context.Context, pod *corev1.Pod) (bool, error) {
+	var old corev1.Pod
+	err := m.workload.Get(ctx, client.ObjectKeyFromObject(pod), &old)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("get holder pod: %w", err)
+	}
+	if old.Labels[v1alpha1.LabelManagedBy] != managedBy {
+		return false, fmt.Errorf("pod %s/%s is in the way and is not Davit's: remove it", old.Namespace, old.Name)
+	}
+	finished := old.Status.Phase == corev1.PodFailed || old.Status.Phase == corev1.PodSucceeded
+	if old.DeletionTimestamp.IsZero() && !finished {
+		return true, nil
+	}
+	if err := m.deleteAndWait(ctx, m.workload, &old); err != nil {
+		return false, fmt.Errorf("remove old holder pod: %w", err)
+	}
+	return false, nil
+}
+
+// removeHolder removes the pod also when ctx is done already, and waits until
+// it is gone, so that the volume is free for its workload.
+func (m *Mover) removeHolder(ctx context.Context, req Request) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: req.Namespace, Name: req.holderName()}}
+	if err := m.deleteAndWait(ctx, m.workload, pod); err != nil {
+		return fmt.Errorf("remove holder pod %s/%s: %w", req.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+// placeOf says where the running holder has its volume.
+func (m *Mover) placeOf(ctx context.Context, req Request, pod *corev1.Pod) (place, error) {
+	var pvc corev1.PersistentVolumeClaim
+	if err := m.workload.Get(ctx, client.ObjectKey{Namespace: req.Namespace, Name: req.Claim}, &pvc); err != nil {
+		return place{}, fmt.Errorf("get claim: %w", err)
+	}
+	var pv corev1.PersistentVolume
+	if err := m.system.Get(ctx, client.ObjectKey{Name: pvc.Spec.VolumeName}, &pv); err != nil {
+		return place{}, fmt.Errorf("get volume: %w", err)
+	}
+	at := place{node: pod.Spec.NodeName, volume: pv.Name}
+	if pv.Spec.HostPath != nil {
+		at.hostPath = pv.Spec.HostPath.Path
+		return at, nil
+	}
+	at.podUID = string(pod.UID)
+	return at, nil
+}
+
+// image returns what holder pods run.
+func (m *Mover) image(ctx context.Context) (string, corev1.PullPolicy, []corev1.LocalObjectReference, error) {
+	if m.opts.Image != "" {
+		var secrets []corev1.LocalObjectReference
+		for _, name := range m.opts.ImagePullSecrets {
+			secrets = append(secrets, corev1.LocalObjectReference{Name: name})
+		}
+		return m.opts.Image, m.opts.ImagePullPolicy, secrets, nil
+	}
+	var ds appsv1.DaemonSet
+	err := m.system.Get(ctx, client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: NodeAppName}, &ds)
+	if apierrors.IsNotFound(err) {
+		return "", "", nil, fmt.Errorf("%w: DaemonSet %s/%s is missing: run davit install in this cluster", ErrNoNodeProcess, v1alpha1.SystemNamespace, NodeAppName)
+	}
+	if err != nil {
+		return "", "", nil, fmt.Errorf("get DaemonSet %s: %w", NodeAppName, err)
+	}
+	if len(ds.Spec.Template.Spec.Containers) == 0 {
+		return "", "", nil, errors.New("DaemonSet " + NodeAppName + " has no container")
+	}
+	spec := ds.Spec.Template.Spec
+	return spec.Containers[0].Image, spec.Containers[0].ImagePullPolicy, spec.ImagePullSecrets, nil
+}
+
+// holderPod is a pod that any PodSecurity level admits.
+func (m *Mover) holderPod(ctx context.Context, req Request) (*corev1.Pod, error) {
+	image, policy, secrets, err := m.image(ctx)
+	if err != nil {
+		return nil, err
+	}
+	labels := req.labels()
+	maps.Copy(labels, req.Scheduling.Labels)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: req.Namespace,
+			Name:      req.holderName(),
+			Labels:    labels,
+			Annotations: map[string]string{
+				"sidecar.istio.io/inject": "false",
+				"linkerd.io/inject":       "disabled",
+			},
+		},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken:  ptr.To(false),
+			EnableServiceLinks:            ptr.To(false),
+			RestartPolicy:                 corev1.RestartPolicyAlways,
+			TerminationGracePeriodSeconds: ptr.To[int64](5),
+			ImagePullSecrets:              secrets,
+			SecurityContext: &corev1.PodSecurityContext{
+				RunAsNonRoot:   ptr.To(true),
+				RunAsUser:      ptr.To[int64](holderUser),
+				RunAsGroup:     ptr.To[int64](holderUser),
+				SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			},
+			Containers: []corev1.Container{holderContainer(image, policy)},
+			Volumes: []corev1.Volume{{
+				Name: "data",
+				VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{
+					ClaimName: req.Claim,
+				}},
+			}},
+		},
+	}
+	req.Scheduling.apply(&pod.Spec)
+	return pod, nil
+}
+
+func holderContainer(image string, policy corev1.PullPolicy) corev1.Container {
+	return corev1.Container{
+		Name:            "hold",
+		Image:           image,
+		ImagePullPolicy: policy,
+		Args:            []string{"hold"},
+		VolumeMounts:    []corev1.VolumeMount{{Name: "data", MountPath: "/data"}},
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{
+				corev1.ResourceCPU:    resource.MustParse("1m"),
+				corev1.ResourceMemory: resource.MustParse("16Mi"),
+			},
+			Limits: corev1.ResourceList{
+				corev1.ResourceCPU:    resource.MustParse("100m"),
+				corev1.ResourceMemory: resource.MustParse("64Mi"),
+			},
+		},
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: ptr.To(false),
+			ReadOnlyRootFilesystem:   ptr.To(true),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		},
+	}
+}
+
+func (s Scheduling) apply(spec *corev1.PodSpec) {
+	spec.NodeName = s.NodeName
+	spec.NodeSelector = s.NodeSelector
+	spec.Affinity = s.Affinity
+	spec.Tolerations = s.Tolerations
+	spec.TopologySpreadConstraints = s.TopologySpreadConstraints
+	spec.SchedulerName = s.SchedulerName
+	spec.PriorityClassName = s.PriorityClassName
+}

@@ -1,0 +1,187 @@
+package mover
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/point"
+)
+
+func listFor(obj client.Object) client.ObjectList {
+	if _, ok := obj.(*v1alpha1.VolumeTask); ok {
+		return &v1alpha1.VolumeTaskList{}
+	}
+	return &corev1.PodList{}
+}
+
+// runTask orders the work, waits for it and removes the order. Removing it
+// early is how the node is told to stop.
+func (m *Mover) runTask(ctx context.Context, req Request, op v1alpha1.VolumeOperation, snap *point.Snapshot, at place) (res Result, err error) {
+	task, err := req.task(op, snap, at)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := m.createTask(ctx, task); err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, m.removeTask(ctx, task)) }()
+	done, err := m.awaitTask(ctx, req, task)
+	if err != nil {
+		return Result{}, err
+	}
+	res.Warnings = done.Status.Warnings
+	if op == v1alpha1.VolumeRead {
+		if err := json.Unmarshal([]byte(done.Status.Snapshot), &res.Snapshot); err != nil {
+			return Result{}, fmt.Errorf("decode snapshot of task %s: %w", task.Name, err)
+		}
+	}
+	return res, nil
+}
+
+func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at place) (*v1alpha1.VolumeTask, error) {
+	var text string
+	if snap != nil {
+		data, err := json.Marshal(snap)
+		if err != nil {
+			return nil, fmt.Errorf("encode snapshot: %w", err)
+		}
+		text = string(data)
+	}
+	return &v1alpha1.VolumeTask{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: v1alpha1.SystemNamespace,
+			Name:      "volume-" + digest(r.Owner, string(op), r.Source, r.Namespace, r.Claim),
+			Labels:    r.labels(),
+		},
+		Spec: v1alpha1.VolumeTaskSpec{
+			Node:             at.node,
+			Operation:        op,
+			Vault:            r.Vault,
+			Site:             r.Site,
+			Source:           r.Source,
+			PodUID:           at.podUID,
+			PersistentVolume: at.volume,
+			HostPath:         at.hostPath,
+			Live:             r.Live,
+			Snapshot:         text,
+		},
+	}, nil
+}
+
+// createTask makes the task, or goes on with the same one left by an earlier
+// run. A finished or different one is replaced.
+func (m *Mover) createTask(ctx context.Context, task *v1alpha1.VolumeTask) error {
+	for {
+		err := m.system.Create(ctx, task.DeepCopy())
+		if err == nil {
+			return nil
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("create volume task: %w", err)
+		}
+		var old v1alpha1.VolumeTask
+		err = m.system.Get(ctx, client.ObjectKeyFromObject(task), &old)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("get volume task: %w", err)
+		}
+		if old.Spec == task.Spec && old.DeletionTimestamp.IsZero() && old.Status.Phase != v1alpha1.TaskFailed {
+			return nil
+		}
+		if err := m.deleteAndWait(ctx, m.system, &old); err != nil {
+			return fmt.Errorf("remove old volume task: %w", err)
+		}
+	}
+}
+
+func (m *Mover) removeTask(ctx context.Context, task *v1alpha1.VolumeTask) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	if err := client.IgnoreNotFound(m.system.Delete(ctx, task)); err != nil {
+		return fmt.Errorf("remove volume task %s: %w", task.Name, err)
+	}
+	return nil
+}
+
+// awaitTask follows the task to its end. Silence is measured by this
+// process's clock from the last change it saw, so nodes' clocks do not matter.
+func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.VolumeTask) (*v1alpha1.VolumeTask, error) {
+	got := &v1alpha1.VolumeTask{}
+	got.Namespace, got.Name = task.Namespace, task.Name
+	var version string
+	heard := m.opts.Now()
+	err := await(ctx, m.system, got, &v1alpha1.VolumeTaskList{}, func(exists bool) (bool, error) {
+		if !exists {
+			return false, fmt.Errorf("%w: task %s was removed by someone else", ErrTaskFailed, task.Name)
+		}
+		if got.ResourceVersion != version {
+			version, heard = got.ResourceVersion, m.opts.Now()
+			req.report(got.Status)
+		}
+		switch got.Status.Phase {
+		case v1alpha1.TaskSucceeded:
+			return true, nil
+		case v1alpha1.TaskFailed:
+			return false, fmt.Errorf("%w on node %s: %s", ErrTaskFailed, got.Spec.Node, got.Status.Message)
+		}
+		if m.opts.Now().Sub(heard) < m.opts.SilenceTimeout {
+			return false, nil
+		}
+		return false, m.silent(ctx, got)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return got, nil
+}
+
+// silent explains a task that shows no life.
+func (m *Mover) silent(ctx context.Context, task *v1alpha1.VolumeTask) error {
+	reason, _, err := m.nodeProcess(ctx, task.Spec.Node)
+	if err == nil && reason != "" {
+		return fmt.Errorf("%w on node %s: %s", ErrNoNodeProcess, task.Spec.Node, reason)
+	}
+	return fmt.Errorf("%w: no sign of life for %s: see the log of the davit node pod on node %s", ErrTaskFailed, m.opts.SilenceTimeout, task.Spec.Node)
+}
+
+func (r Request) report(s v1alpha1.VolumeTaskStatus) {
+	if r.Progress != nil && s.Phase != "" {
+		r.Progress(Progress{BytesDone: s.BytesDone, BytesTotal: s.BytesTotal, FilesDone: s.FilesDone})
+	}
+}
+
+// Sweep removes the holder pods and tasks that a dead run of the owner left.
+// With an empty owner it removes everybody's: only when nothing runs.
+func (m *Mover) Sweep(ctx context.Context, owner string) error {
+	labels := client.MatchingLabels{v1alpha1.LabelManagedBy: managedBy}
+	if owner != "" {
+		labels[LabelOwner] = ownerLabel(owner)
+	}
+	var errs []error
+	var tasks v1alpha1.VolumeTaskList
+	if err := m.system.List(ctx, &tasks, client.InNamespace(v1alpha1.SystemNamespace), labels, client.HasLabels{LabelOwner}); err != nil {
+		errs = append(errs, fmt.Errorf("list volume tasks: %w", err))
+	}
+	for i := range tasks.Items {
+		errs = append(errs, client.IgnoreNotFound(m.system.Delete(ctx, &tasks.Items[i])))
+	}
+	var pods corev1.PodList
+	if err := m.workload.List(ctx, &pods, labels, client.HasLabels{LabelOwner}); err != nil {
+		errs = append(errs, fmt.Errorf("list holder pods: %w", err))
+	}
+	for i := range pods.Items {
+		errs = append(errs, client.IgnoreNotFound(m.workload.Delete(ctx, &pods.Items[i])))
+	}
+	return errors.Join(errs...)
+}
