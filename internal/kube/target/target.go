@@ -1,0 +1,197 @@
+// Package target adapts a Kubernetes cluster to the ports of the restore engine.
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
+
+	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/restore"
+)
+
+// FieldManager is who restored fields belong to.
+const FieldManager = "davit"
+
+// pageSize is how many objects one listing asks for.
+const pageSize = 500
+
+// Cluster acts on one cluster as one user. It is safe for use by several
+// goroutines.
+type Cluster struct {
+	clients *kube.Clients
+
+	mu     sync.Mutex
+	served map[schema.GroupKind][]restore.Served // nil until asked
+	broken error                                 // groups that did not answer the last time
+}
+
+var _ restore.Cluster = (*Cluster)(nil)
+
+// New makes the port. The clients' rights are those of the restore.
+func New(clients *kube.Clients) *Cluster { return &Cluster{clients: clients} }
+
+// Refresh implements restore.Cluster.
+func (c *Cluster) Refresh(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.served = nil
+	return nil
+}
+
+// Serves implements restore.Cluster.
+func (c *Cluster) Serves(_ context.Context, kind schema.GroupKind) ([]restore.Served, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.served == nil {
+		if err := c.discover(); err != nil {
+			return nil, err
+		}
+	}
+	if served := c.served[kind]; len(served) > 0 {
+		return served, nil
+	}
+	if c.broken != nil {
+		return nil, fmt.Errorf("%w: %s (some groups did not answer: %w)", restore.ErrNotServed, kind, c.broken)
+	}
+	return nil, fmt.Errorf("%w: %s", restore.ErrNotServed, kind)
+}
+
+// discover asks for everything at once: two requests with aggregated discovery.
+func (c *Cluster) discover() error {
+	groups, lists, err := c.clients.Discovery.ServerGroupsAndResources()
+	var partial *discovery.ErrGroupDiscoveryFailed
+	if err != nil && !errors.As(err, &partial) {
+		return fmt.Errorf("discover kinds: %w", err)
+	}
+	c.broken = err
+	c.served = map[schema.GroupKind][]restore.Served{}
+	byVersion := map[string]*metav1.APIResourceList{}
+	for _, list := range lists {
+		byVersion[list.GroupVersion] = list
+	}
+	for _, group := range groups {
+		for _, version := range preferredFirst(group) {
+			c.learn(byVersion[version])
+		}
+	}
+	return nil
+}
+
+func preferredFirst(group *metav1.APIGroup) []string {
+	versions := []string{group.PreferredVersion.GroupVersion}
+	for _, v := range group.Versions {
+		if v.GroupVersion != group.PreferredVersion.GroupVersion {
+			versions = append(versions, v.GroupVersion)
+		}
+	}
+	return versions
+}
+
+func (c *Cluster) learn(list *metav1.APIResourceList) {
+	if list == nil {
+		return
+	}
+	gv, err := schema.ParseGroupVersion(list.GroupVersion)
+	if err != nil {
+		return
+	}
+	for _, r := range list.APIResources {
+		if isSubresource(r.Name) {
+			continue
+		}
+		kind := schema.GroupKind{Group: gv.Group, Kind: r.Kind}
+		c.served[kind] = append(c.served[kind], restore.Served{
+			GVK: gv.WithKind(r.Kind), GVR: gv.WithResource(r.Name), Namespaced: r.Namespaced,
+		})
+	}
+}
+
+func isSubresource(name string) bool {
+	for i := range len(name) {
+		if name[i] == '/' {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Cluster) at(at restore.Served, namespace string) dynamic.ResourceInterface {
+	r := c.clients.Dynamic.Resource(at.GVR)
+	if at.Namespaced && namespace != "" {
+		return r.Namespace(namespace)
+	}
+	return r
+}
+
+// Get implements restore.Cluster.
+func (c *Cluster) Get(ctx context.Context, at restore.Served, namespace, name string) (*unstructured.Unstructured, error) {
+	return c.at(at, namespace).Get(ctx, name, metav1.GetOptions{})
+}
+
+// Create implements restore.Cluster.
+func (c *Cluster) Create(ctx context.Context, at restore.Served, obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	return c.at(at, obj.GetNamespace()).Create(ctx, obj, metav1.CreateOptions{FieldManager: FieldManager})
+}
+
+// Update implements restore.Cluster.
+func (c *Cluster) Update(ctx context.Context, at restore.Served, obj *unstructured.Unstructured, subresource string) (*unstructured.Unstructured, error) {
+	opts := metav1.UpdateOptions{FieldManager: FieldManager}
+	if subresource == "" {
+		return c.at(at, obj.GetNamespace()).Update(ctx, obj, opts)
+	}
+	return c.at(at, obj.GetNamespace()).Update(ctx, obj, opts, subresource)
+}
+
+// Apply implements restore.Cluster.
+func (c *Cluster) Apply(ctx context.Context, at restore.Served, obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	return c.at(at, obj.GetNamespace()).Apply(ctx, obj.GetName(), obj, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
+}
+
+// Patch implements restore.Cluster.
+func (c *Cluster) Patch(ctx context.Context, at restore.Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error) {
+	return c.at(at, namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+}
+
+// List implements restore.Cluster.
+func (c *Cluster) List(ctx context.Context, at restore.Served, namespace, selector string, fn func(*unstructured.Unstructured) error) error {
+	opts := metav1.ListOptions{LabelSelector: selector, Limit: pageSize}
+	for {
+		page, err := c.at(at, namespace).List(ctx, opts)
+		if err != nil {
+			return err
+		}
+		for i := range page.Items {
+			if err := fn(&page.Items[i]); err != nil {
+				return err
+			}
+		}
+		if opts.Continue = page.GetContinue(); opts.Continue == "" {
+			return nil
+		}
+	}
+}
+
+// May implements restore.Cluster.
+func (c *Cluster) May(ctx context.Context, verb string, at restore.Served, namespace string) (bool, string, error) {
+	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: namespace, Verb: verb, Group: at.GVR.Group, Version: at.GVR.Version, Resource: at.GVR.Resource,
+		},
+	}}
+	got, err := c.clients.Kubernetes.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+	if err != nil {
+		return false, "", fmt.Errorf("ask for the right to %s %s: %w", verb, at.GVR.Resource, err)
+	}
+	return got.Status.Allowed, got.Status.Reason, nil
+}
+

@@ -1,0 +1,136 @@
+// Package recovery is the use case behind `davit restore` and the Restore
+// object: choose the recovery point, apply the rules of quarantine and epochs,
+// claim the epoch for a take-over, run the restore engine, and bring the
+// application's own documents along so that protection goes on. It measures
+// RPO and RTO. Nothing in it asks the site that was lost.
+package recovery
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/vault"
+)
+
+// Errors that callers may decide on with errors.Is.
+var (
+	// ErrRefused says that a rule forbids what was asked; nothing was changed.
+	ErrRefused = errors.New("refused")
+	// ErrPreflight says that a check failed; nothing was changed. The report
+	// holds the findings.
+	ErrPreflight = errors.New("preflight failed")
+	// ErrNoPoint says that there is no recovery point to restore.
+	ErrNoPoint = errors.New("no recovery point")
+	// ErrBusy says that another restore of the application runs at the target.
+	ErrBusy = restore.ErrBusy
+)
+
+// Options mirror v1alpha1.RestoreSpec, and what only a person at the CLI may say.
+type Options struct {
+	Application string    // its name in the vault
+	Point       string    // a name; excludes AsOf
+	AsOf        time.Time // the newest point not after it; zero for the newest
+	// Mode is InPlace when empty.
+	Mode                v1alpha1.RestoreMode
+	NamespaceMapping    map[string]string
+	StorageClassMapping map[string]string
+	Existing            v1alpha1.ExistingPolicy
+	NodePorts           v1alpha1.NodePortPolicy
+	IncludeKinds        []string
+	ExcludeKinds        []string
+	RestoreStatusOf     []string
+	AcceptFuzzy         bool
+	// AcceptQuarantined allows a quarantined point that Point names.
+	AcceptQuarantined bool
+	// Force allows a point that verification found damaged, if Point names it.
+	Force        bool
+	ReadyTimeout time.Duration // 0 for the default
+	Workers      int           // 0 for the default
+}
+
+// FromSpec takes the options out of a Restore's spec.
+func FromSpec(spec v1alpha1.RestoreSpec) Options {
+	o := Options{
+		Application: spec.Application, Point: spec.Point, Mode: spec.Mode,
+		NamespaceMapping: spec.NamespaceMapping, StorageClassMapping: spec.StorageClassMapping,
+		Existing: spec.Existing, NodePorts: spec.NodePorts,
+		IncludeKinds: spec.IncludeKinds, ExcludeKinds: spec.ExcludeKinds,
+		RestoreStatusOf: spec.RestoreStatusOf, AcceptFuzzy: spec.AcceptFuzzy,
+	}
+	if spec.AsOf != nil {
+		o.AsOf = spec.AsOf.Time
+	}
+	if spec.ReadyTimeout != nil {
+		o.ReadyTimeout = spec.ReadyTimeout.Duration
+	}
+	return o
+}
+
+// Deps are what a recovery works with. Cluster and Volumes act at the target
+// with the rights of whoever asked; target.New and target.NewVolumes make them.
+type Deps struct {
+	Project *vault.Project
+	// VaultName is the Vault object's name at the target, written into the
+	// Application that a take-over creates.
+	VaultName string
+	Site      string // this site
+	Holder    string // who asks, for the lease and the epoch
+	Cluster   restore.Cluster
+	// Volumes may be nil when the point has no volumes.
+	Volumes restore.Volumes
+	// CheckVolume, when set, asks whether the data of one volume is in the
+	// vault; else the presence of its inventories is asked for.
+	Progress restore.Progress
+	Clock    restore.Clock
+	Now      func() time.Time // nil means time.Now
+	Log      *slog.Logger
+}
+
+// Report is what a recovery did, or would do. It is what the CLI prints.
+type Report struct {
+	Application string                `json:"application"`
+	Mode        v1alpha1.RestoreMode  `json:"mode"`
+	RestoreID   string                `json:"restoreID,omitempty"`
+	Phase       v1alpha1.RestorePhase `json:"phase"`
+	Site        string                `json:"site"`
+	Point       string                `json:"point,omitempty"`
+	Instant     time.Time             `json:"instant,omitzero"`
+	Consistency point.Consistency     `json:"consistency,omitempty"`
+	SourceSite  string                `json:"sourceSite,omitempty"`
+	Epoch       int64                 `json:"epoch,omitempty"`
+	// EpochSite held the epoch when the recovery began.
+	PreviousEpoch int64     `json:"previousEpoch,omitempty"`
+	EpochSite     string    `json:"epochSite,omitempty"`
+	StartedAt     time.Time `json:"startedAt"`
+	FinishedAt    time.Time `json:"finishedAt,omitzero"`
+	// RPO is the start of the recovery minus the point's instant. RTO is from
+	// the start until all workloads were ready; 0 while they are not.
+	RPO time.Duration `json:"rpo"`
+	RTO time.Duration `json:"rto,omitempty"`
+	// Fence says what keeps the other site from writing on: "asked" when it
+	// stops as soon as it reads the vault, "" when there is none to stop.
+	Fence    string            `json:"fence,omitempty"`
+	Findings []restore.Finding `json:"findings,omitempty"`
+	// Steps are the recovery's steps in order, the engine's included.
+	Steps []restore.Step `json:"steps"`
+	// Result is the engine's; zero before it ran.
+	Result restore.Result `json:"result"`
+	// Plan is set by Plan alone.
+	Plan []restore.Planned `json:"plan,omitempty"`
+	// Documents are the API objects made so that protection goes on.
+	Documents []string `json:"documents,omitempty"`
+	// Error is what stopped the recovery.
+	Error string `json:"error,omitempty"`
+}
+
+// The names of the steps, in the order in which they run.
+const (
+	StepChoose    = "choose point"
+	StepPreflight = "preflight"
+	StepClaim     = "claim epoch"
+	StepDocuments = "documents"
+)

@@ -1,0 +1,109 @@
+package restore
+
+import (
+	"context"
+	"errors"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/point"
+)
+
+// ErrNotServed says that the target serves no such kind.
+var ErrNotServed = errors.New("kind not served by the target")
+
+// Source reads one recovery point.
+type Source interface {
+	// ReadResource calls fn with every object of one kind, as JSON. The slice
+	// is fn's only until it returns.
+	ReadResource(ctx context.Context, res point.Resource, fn func(object []byte) error) error
+	// CheckObjects reads nothing but asks whether every pack is there; the
+	// error names what is missing.
+	CheckObjects(ctx context.Context, m *point.Manifest) error
+	// CheckVolume asks whether the data of one volume is there.
+	CheckVolume(ctx context.Context, v point.Volume) error
+}
+
+// Served is one way in which the target serves a kind.
+type Served struct {
+	GVK        schema.GroupVersionKind
+	GVR        schema.GroupVersionResource
+	Namespaced bool
+}
+
+// Cluster is the target. Errors about single objects are those of
+// k8s.io/apimachinery/pkg/api/errors, so that IsNotFound and its like work.
+// It is used by many goroutines at once.
+type Cluster interface {
+	// Serves returns every version of the kind that the target serves,
+	// preferred first, or ErrNotServed.
+	Serves(ctx context.Context, kind schema.GroupKind) ([]Served, error)
+	// Refresh forgets what Serves knew.
+	Refresh(ctx context.Context) error
+	Get(ctx context.Context, at Served, namespace, name string) (*unstructured.Unstructured, error)
+	Create(ctx context.Context, at Served, obj *unstructured.Unstructured) (*unstructured.Unstructured, error)
+	// Update replaces the object, or its subresource when that is not empty.
+	Update(ctx context.Context, at Served, obj *unstructured.Unstructured, subresource string) (*unstructured.Unstructured, error)
+	// Apply is a forced server-side apply as field manager "davit".
+	Apply(ctx context.Context, at Served, obj *unstructured.Unstructured) (*unstructured.Unstructured, error)
+	// Patch is a JSON merge patch.
+	Patch(ctx context.Context, at Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error)
+	// List calls fn with every object of one namespace (all if empty) whose
+	// labels match the selector (any if empty), page by page.
+	List(ctx context.Context, at Served, namespace, selector string, fn func(*unstructured.Unstructured) error) error
+	// May asks whether the caller may do verb on the kind in the namespace
+	// (everywhere if empty); reason says why not, when the target says it.
+	May(ctx context.Context, verb string, at Served, namespace string) (allowed bool, reason string, err error)
+}
+
+// FillRequest asks for the data of one claim.
+type FillRequest struct {
+	Namespace, Claim string         // at the target
+	Volume           point.Volume   // as captured
+	Source           string         // application/namespace/claim as captured
+	PodSpec          map[string]any // of the workload that will mount the claim; nil if none is known
+	PodLabels        map[string]any // that pod's labels
+	Owner            string         // the restore's id: the same after a crash
+	Progress         func(done, total int64)
+}
+
+// Volumes fills claims.
+type Volumes interface {
+	// Ready says why no claim can be filled at this target, or nil.
+	Ready(ctx context.Context) error
+	// Fill makes a bound claim that holds the volume's data, or says why it
+	// cannot be bound or filled. Called again after a crash it continues.
+	Fill(ctx context.Context, req FillRequest) (warnings []string, err error)
+}
+
+// Progress hears what a restore does. Calls come from several goroutines.
+type Progress interface {
+	// StepStarted and StepFinished frame one step. err is nil when it went well.
+	StepStarted(step string)
+	StepFinished(step string, err error)
+	// Objects says how many of the objects to restore are done.
+	Objects(done, total int64)
+	// Bytes says how much volume data is written; total may grow.
+	Bytes(done, total int64)
+	// Note is one line for people about what happens or what is waited for.
+	Note(text string)
+}
+
+// Silent is a Progress that says nothing.
+type Silent struct{}
+
+// StepStarted implements Progress.
+func (Silent) StepStarted(string) {}
+
+// StepFinished implements Progress.
+func (Silent) StepFinished(string, error) {}
+
+// Objects implements Progress.
+func (Silent) Objects(int64, int64) {}
+
+// Bytes implements Progress.
+func (Silent) Bytes(int64, int64) {}
+
+// Note implements Progress.
+func (Silent) Note(string) {}

@@ -1,0 +1,148 @@
+package restore
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Severity says whether a finding stops the restore.
+type Severity string
+
+// The severities.
+const (
+	Error   Severity = "error"   // nothing is changed before it is solved
+	Warning Severity = "warning" // a person should know
+)
+
+// Finding is the outcome of one preflight check.
+type Finding struct {
+	Check    string   `json:"check"`  // the check's name, such as "storage-classes"
+	Reason   string   `json:"reason"` // one word for scripts
+	Severity Severity `json:"severity"`
+	Message  string   `json:"message"`
+	Remedy   string   `json:"remedy,omitempty"` // what to do next
+}
+
+// String is the finding for people.
+func (f Finding) String() string {
+	if f.Remedy == "" {
+		return f.Message
+	}
+	return f.Message + ": " + f.Remedy
+}
+
+// Blocking returns the findings that stop a restore.
+func Blocking(findings []Finding) []Finding {
+	var all []Finding
+	for _, f := range findings {
+		if f.Severity == Error {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// Problem is something a person should know about one object.
+type Problem struct {
+	Object  string `json:"object,omitempty"` // kind.group namespace/name, as at the target
+	Message string `json:"message"`
+}
+
+// String is the problem for people.
+func (p Problem) String() string {
+	if p.Object == "" {
+		return p.Message
+	}
+	return p.Object + ": " + p.Message
+}
+
+// Step is one step's time and outcome.
+type Step struct {
+	Name       string        `json:"name"`
+	StartedAt  time.Time     `json:"startedAt"`
+	FinishedAt time.Time     `json:"finishedAt"`
+	Duration   time.Duration `json:"duration"` // nanoseconds
+	Message    string        `json:"message,omitempty"`
+}
+
+// Action is what a restore does with one object.
+type Action string
+
+// The actions.
+const (
+	Create   Action = "create"
+	Updated  Action = "update"
+	SkipIt   Action = "skip"
+	Continue Action = "continue" // made by this restore before it was interrupted
+	Conflict Action = "conflict" // would fail
+)
+
+// Planned is what a restore would do with one object.
+type Planned struct {
+	Object string `json:"object"`
+	Action Action `json:"action"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Result is what a restore did. Objects counts every object of the point.
+type Result struct {
+	Objects   int64 `json:"objects"`
+	Created   int64 `json:"created"`
+	Updated   int64 `json:"updated"`
+	Continued int64 `json:"continued"` // were there from the interrupted try
+	Skipped   int64 `json:"skipped"`
+	Failed    int64 `json:"failed"`
+	// Volumes and VolumeBytes count what was filled, now or by the
+	// interrupted try.
+	Volumes     int64     `json:"volumes"`
+	VolumeBytes int64     `json:"volumeBytes"`
+	Warnings    []Problem `json:"warnings,omitempty"`
+	Failures    []Problem `json:"failures,omitempty"`
+	Steps       []Step    `json:"steps"`
+	// Ready says whether every restored workload got ready in time.
+	Ready bool `json:"ready"`
+}
+
+// recorder collects a Result from many goroutines.
+type recorder struct {
+	mu  sync.Mutex
+	res Result
+}
+
+func (r *recorder) warn(object, format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.res.Warnings = append(r.res.Warnings, Problem{object, fmt.Sprintf(format, args...)})
+}
+
+func (r *recorder) fail(object string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.res.Failed++
+	r.res.Failures = append(r.res.Failures, Problem{object, err.Error()})
+}
+
+func (r *recorder) count(f func(*Result)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f(&r.res)
+}
+
+// result returns a copy with problems in an order that does not depend on
+// which goroutine was first.
+func (r *recorder) result() Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	res := r.res
+	res.Warnings, res.Failures = slices.Clone(res.Warnings), slices.Clone(res.Failures)
+	res.Steps = slices.Clone(res.Steps)
+	order := func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
+	}
+	slices.SortStableFunc(res.Warnings, order)
+	slices.SortStableFunc(res.Failures, order)
+	return res
+}
