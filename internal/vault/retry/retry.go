@@ -1,0 +1,250 @@
+// Package retry tries a store's operations again while the store is
+// unavailable. A write whose outcome is unknown is settled by looking: if the
+// object now there holds the very bytes, the write happened.
+package retry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+)
+
+// Policy says how often and how patiently.
+type Policy struct {
+	Tries int           // in all, at least 1
+	First time.Duration // pause after the first try; it doubles each time
+	Max   time.Duration // longest pause
+}
+
+// Default waits about 15 s in all before it gives up.
+var Default = Policy{Tries: 7, First: 200 * time.Millisecond, Max: 5 * time.Second}
+
+// Store is the decorator.
+type Store struct {
+	next   vault.Store
+	policy Policy
+}
+
+var _ vault.Store = (*Store)(nil)
+
+// New wraps a store. Every error but vault.ErrUnavailable passes at once.
+func New(next vault.Store, policy Policy) *Store {
+	policy.Tries = max(policy.Tries, 1)
+	return &Store{next, policy}
+}
+
+// String implements vault.Store.
+func (s *Store) String() string { return s.next.String() }
+
+// do calls op until it succeeds, fails for good, or tries or time run out.
+func (s *Store) do(ctx context.Context, op func(try int) error) error {
+	pause := s.policy.First
+	for try := 1; ; try++ {
+		err := op(try)
+		if err == nil || !errors.Is(err, vault.ErrUnavailable) || try >= s.policy.Tries {
+			return err
+		}
+		if !wait(ctx, pause) {
+			return err
+		}
+		pause = min(2*pause, s.policy.Max)
+	}
+}
+
+// wait pauses for half to all of d and reports whether the context still lives.
+func wait(ctx context.Context, d time.Duration) bool {
+	if d > 0 {
+		d = d/2 + rand.N(d/2+1) //nolint:gosec // jitter is no secret
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return ctx.Err() == nil
+	}
+}
+
+// Get implements vault.Store. A stream that breaks goes on where it broke.
+func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	r := &reader{store: s, ctx: ctx, key: key, offset: offset, left: length}
+	err := s.do(ctx, func(int) error { return r.open() })
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// reader is a stream that opens itself again. What is read together from two
+// openings is checked by those who sealed it.
+type reader struct {
+	store  *Store
+	ctx    context.Context //nolint:containedctx // a reader belongs to one call of Get
+	key    string
+	offset int64
+	left   int64 // -1: to the end
+	src    io.ReadCloser
+	broken int // openings in a row that gave nothing
+}
+
+func (r *reader) open() error {
+	src, err := r.store.next.Get(r.ctx, r.key, r.offset, r.left)
+	if err == nil {
+		r.src = src
+	}
+	return err
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(p []byte) (int, error) {
+	for {
+		n, err := r.src.Read(p)
+		r.advance(n)
+		if n > 0 {
+			r.broken = 0
+		}
+		if err == nil || !errors.Is(err, vault.ErrUnavailable) {
+			return n, err
+		}
+		if n > 0 {
+			return n, nil // what broke will break again
+		}
+		if r.broken++; r.broken >= r.store.policy.Tries || !wait(r.ctx, r.store.policy.First) {
+			return 0, err
+		}
+		if err := r.reopen(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (r *reader) advance(n int) {
+	r.offset += int64(n)
+	if r.left >= 0 {
+		r.left -= int64(n)
+	}
+}
+
+func (r *reader) reopen() error {
+	_ = r.src.Close() // broken already
+	return r.store.do(r.ctx, func(int) error { return r.open() })
+}
+
+// Close implements io.Closer.
+func (r *reader) Close() error { return r.src.Close() }
+
+// Stat implements vault.Store.
+func (s *Store) Stat(ctx context.Context, key string) (info vault.ObjectInfo, err error) {
+	err = s.do(ctx, func(int) error {
+		info, err = s.next.Stat(ctx, key)
+		return err
+	})
+	return info, err
+}
+
+// Put implements vault.Store.
+func (s *Store) Put(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	return s.do(ctx, func(int) error { return s.next.Put(ctx, key, r, size) })
+}
+
+// PutIfAbsent implements vault.Store. After a try without an answer, an object
+// with exactly our bytes is ours: callers write bytes that nobody else would,
+// as all sealed objects are. Such a try may also still be on its way, so a
+// missing object leaves the outcome unknown.
+func (s *Store) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	unknown := false
+	err := s.do(ctx, func(int) error {
+		err := s.next.PutIfAbsent(ctx, key, r, size)
+		if errors.Is(err, vault.ErrExists) && unknown {
+			return s.settle(ctx, key, r, size)
+		}
+		unknown = unknown || errors.Is(err, vault.ErrUnavailable)
+		return err
+	})
+	if !unknown || !errors.Is(err, vault.ErrUnavailable) || ctx.Err() != nil {
+		return err
+	}
+	settled := s.settle(ctx, key, r, size)
+	if settled == nil || errors.Is(settled, vault.ErrExists) {
+		return settled
+	}
+	return err
+}
+
+// settle tells whether the object under key is ours: nil, or ErrExists.
+func (s *Store) settle(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	stored, err := s.next.Get(ctx, key, 0, -1)
+	if err != nil {
+		return fmt.Errorf("look again at %s: %w", key, err)
+	}
+	defer stored.Close()
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("look again at %s: %w", key, err)
+	}
+	same, err := equal(stored, io.LimitReader(r, size))
+	if err != nil {
+		return fmt.Errorf("look again at %s: %w", key, err)
+	}
+	if !same {
+		return fmt.Errorf("put %s: %w", key, vault.ErrExists)
+	}
+	return nil
+}
+
+// equal compares two streams to their ends.
+func equal(a, b io.Reader) (bool, error) {
+	x, y := make([]byte, 32<<10), make([]byte, 32<<10)
+	for {
+		n, errA := io.ReadFull(a, x)
+		m, errB := io.ReadFull(b, y)
+		for _, err := range []error{errA, errB} {
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return false, err
+			}
+		}
+		if !bytes.Equal(x[:n], y[:m]) {
+			return false, nil
+		}
+		if errA != nil || errB != nil {
+			return (errA != nil) == (errB != nil), nil
+		}
+	}
+}
+
+// List implements vault.Store. A list that breaks goes on after the last key
+// that was handed on.
+func (s *Store) List(ctx context.Context, prefix string, fn func(vault.ObjectInfo) error) error {
+	last := ""
+	var refused error
+	err := s.do(ctx, func(int) error {
+		return s.next.List(ctx, prefix, func(o vault.ObjectInfo) error {
+			if o.Key <= last {
+				return nil
+			}
+			if refused = fn(o); refused != nil {
+				return errStop
+			}
+			last = o.Key
+			return nil
+		})
+	})
+	if refused != nil {
+		return refused
+	}
+	return err
+}
+
+// errStop ends a list whose consumer refused an object, whatever its reason.
+var errStop = errors.New("stop")
+
+// Delete implements vault.Store.
+func (s *Store) Delete(ctx context.Context, key string) error {
+	return s.do(ctx, func(int) error { return s.next.Delete(ctx, key) })
+}

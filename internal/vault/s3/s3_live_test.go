@@ -1,0 +1,46 @@
+package s3_test
+
+import (
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/s3"
+	"davit.dev/davit/internal/vault/vaulttest"
+)
+
+// live returns the options of the real server named by DAVIT_TEST_S3, as
+// http://ACCESS:SECRET@HOST:PORT/BUCKET[?region=R], or skips the test.
+func live(t *testing.T) s3.Options {
+	t.Helper()
+	address := os.Getenv("DAVIT_TEST_S3")
+	if address == "" {
+		t.Skip("DAVIT_TEST_S3 names no S3 server")
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.User == nil {
+		t.Fatal("DAVIT_TEST_S3: want http://ACCESS:SECRET@HOST:PORT/BUCKET")
+	}
+	secret, _ := u.User.Password()
+	bucket, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "?")
+	return s3.Options{
+		Endpoint: u.Scheme + "://" + u.Host, Bucket: bucket, Region: u.Query().Get("region"), PathStyle: true,
+		AccessKey: u.User.Username(), SecretKey: secret, InsecureHTTP: true,
+		Prefix: "test/" + strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")) + "-" + randomName(),
+	}
+}
+
+func openLive(t *testing.T, opt s3.Options) vault.Store {
+	t.Helper()
+	s, err := s3.Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestLive(t *testing.T) {
+	vaulttest.Run(t, func(t *testing.T) vault.Store { return openLive(t, live(t)) })
+}
