@@ -2,8 +2,18 @@ package volume
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
+
+	kfs "github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/manifest"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+	"github.com/kopia/kopia/snapshot/snapshotfs"
 
 	"davit.dev/davit/internal/point"
 )
@@ -29,9 +39,186 @@ type WriteOptions struct {
 	Issue func(Issue)
 }
 
+// Names inside a snapshot's root: the tree itself, and what it needs beside.
+const (
+	treeName   = "tree"
+	extrasName = "extras"
+)
+
 // Write stores the tree at opts.Root and returns its snapshot. Entries that
 // could not be read are counted in Snapshot.Errors and told to opts.Issue,
 // with a nil error; an error means that there is no snapshot.
 func (r *Repository) Write(ctx context.Context, opts WriteOptions) (point.Snapshot, error) {
-	return point.Snapshot{}, errors.ErrUnsupported
+	done, err := r.use()
+	if err != nil {
+		return point.Snapshot{}, err
+	}
+	defer done()
+	snap, err := r.write(r.quiet(ctx), opts)
+	if err != nil {
+		return point.Snapshot{}, fmt.Errorf("write volume %s: %w", opts.Source, err)
+	}
+	return snap, nil
+}
+
+func (r *Repository) write(ctx context.Context, opts WriteOptions) (point.Snapshot, error) {
+	switch {
+	case r.opts.ReadOnly:
+		return point.Snapshot{}, ErrReadOnly
+	case opts.Source.Namespace == "" || opts.Source.Claim == "":
+		return point.Snapshot{}, errors.New("source needs a namespace and a claim")
+	}
+	prev, err := r.previousTree(ctx, opts.Previous)
+	if err != nil {
+		return point.Snapshot{}, err
+	}
+	var stored atomic.Int64
+	mark := r.main.storage.ledger.mark()
+	_, w, err := r.main.rep.NewDirectWriter(ctx, repo.WriteSessionOptions{
+		Purpose:  "write " + opts.Source.String(),
+		OnUpload: func(n int64) { stored.Add(n) },
+	})
+	if err != nil {
+		return point.Snapshot{}, fmt.Errorf("start session: %w", err)
+	}
+	defer w.Close(context.WithoutCancel(ctx)) //nolint:errcheck // Flush returned what matters
+	snap, err := r.writeSnapshot(ctx, w, opts, prev)
+	if err != nil {
+		return point.Snapshot{}, err
+	}
+	if err := r.main.storage.commit(ctx); err != nil {
+		return point.Snapshot{}, err
+	}
+	snap.NewBytes = stored.Load()
+	snap.Inventories = r.main.storage.ledger.since(mark)
+	return snap, nil
+}
+
+// previousTree finds the tree of an earlier snapshot, or nil if it is gone.
+func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot) (*snapshot.DirEntry, error) {
+	if prev == nil || prev.ID == "" {
+		return nil, nil
+	}
+	if err := r.main.rep.Refresh(ctx); err != nil {
+		return nil, fmt.Errorf("refresh index: %w", err)
+	}
+	man, err := snapshot.LoadSnapshot(ctx, r.main.rep, manifest.ID(prev.ID))
+	if errors.Is(err, snapshot.ErrSnapshotNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load previous snapshot %s: %w", prev.ID, err)
+	}
+	tree, _, err := openSnapshotRoot(ctx, r.main.rep, man.RootObjectID())
+	return tree, err
+}
+
+// writeSnapshot writes the tree, its extras and the manifest that names them,
+// and flushes all of it.
+func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryWriter, opts WriteOptions, prev *snapshot.DirEntry) (point.Snapshot, error) {
+	start := r.opts.Now()
+	t := r.newTreeWriter(w, opts, start)
+	tree, err := t.run(ctx, prev)
+	if err != nil {
+		return point.Snapshot{}, err
+	}
+	extras, err := t.writeExtras(ctx)
+	if err != nil {
+		return point.Snapshot{}, err
+	}
+	var b snapshotfs.DirManifestBuilder
+	b.AddEntry(tree)
+	b.AddEntry(extras)
+	now := kfs.UTCTimestampFromTime(start)
+	dm := b.Build(now, "")
+	rootID, err := snapshotfs.WriteDirManifest(ctx, w, "", dm, compressor)
+	if err != nil {
+		return point.Snapshot{}, fmt.Errorf("write root: %w", err)
+	}
+	man := &snapshot.Manifest{
+		Source:      snapshot.SourceInfo{Host: r.opts.Site, UserName: userName, Path: "/" + opts.Source.String()},
+		Description: opts.Source.String(),
+		StartTime:   now,
+		EndTime:     kfs.UTCTimestampFromTime(r.opts.Now()),
+		RootEntry: &snapshot.DirEntry{
+			Name: opts.Source.Claim, Type: snapshot.EntryTypeDirectory, Permissions: 0o700,
+			ModTime: now, ObjectID: rootID, DirSummary: dm.Summary,
+		},
+	}
+	id, err := snapshot.SaveSnapshot(ctx, w, man)
+	if err != nil {
+		return point.Snapshot{}, fmt.Errorf("save snapshot: %w", err)
+	}
+	if err := w.Flush(ctx); err != nil {
+		return point.Snapshot{}, fmt.Errorf("flush: %w", err)
+	}
+	t.meter.last()
+	return point.Snapshot{
+		Repository: r.opts.Site, ID: string(id), RootID: rootID.String(),
+		Files: t.files.Load(), Dirs: t.dirs.Load(), Bytes: t.bytes.Load(), Errors: t.meter.errors.Load(),
+	}, nil
+}
+
+func (t *treeWriter) writeExtras(ctx context.Context) (*snapshot.DirEntry, error) {
+	w := t.w.NewObjectWriter(ctx, object.WriterOptions{
+		Description: "extras", Prefix: "x", Compressor: compressor, MetadataCompressor: compressor,
+	})
+	defer w.Close() //nolint:errcheck // Result returned what matters
+	count := &countingWriter{w: w}
+	if err := t.extras.write(count); err != nil {
+		return nil, err
+	}
+	id, err := w.Result()
+	if err != nil {
+		return nil, fmt.Errorf("write extras: %w", err)
+	}
+	return &snapshot.DirEntry{
+		Name: extrasName, Type: snapshot.EntryTypeFile, Permissions: 0o600,
+		FileSize: count.n, ModTime: kfs.UTCTimestampFromTime(t.start), ObjectID: id,
+	}, nil
+}
+
+type countingWriter struct {
+	w object.Writer
+	n int64
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// openSnapshotRoot reads a snapshot's root: its tree and its extras.
+func openSnapshotRoot(ctx context.Context, rep repo.Repository, id object.ID) (tree, extras *snapshot.DirEntry, err error) {
+	entries, err := readDir(ctx, rep, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		switch e.Name {
+		case treeName:
+			tree = e
+		case extrasName:
+			extras = e
+		}
+	}
+	if tree == nil || extras == nil || tree.Type != snapshot.EntryTypeDirectory {
+		return nil, nil, fmt.Errorf("read root %s: %w: not a davit snapshot", id, ErrDamaged)
+	}
+	return tree, extras, nil
+}
+
+// readDir reads a stored directory.
+func readDir(ctx context.Context, rep repo.Repository, id object.ID) ([]*snapshot.DirEntry, error) {
+	rd, err := rep.OpenObject(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("open directory %s: %w", id, err)
+	}
+	defer rd.Close() //nolint:errcheck // only read
+	var m snapshot.DirManifest
+	if err := json.NewDecoder(rd).Decode(&m); err != nil {
+		return nil, fmt.Errorf("read directory %s: %w", id, err)
+	}
+	return m.Entries, nil
 }

@@ -1,0 +1,296 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
+	"github.com/kopia/kopia/repo/content"
+	"github.com/kopia/kopia/repo/format"
+	"github.com/kopia/kopia/repo/logging"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// storageType is the name under which kopia knows our storage.
+const storageType = "davit"
+
+// connection is all that kopia writes into its config file about a store.
+type connection struct {
+	ID string `json:"id"`
+}
+
+// registry finds the storage of a connection. kopia opens repositories by a
+// config file; ours names an entry here, so no secret is ever in that file.
+var registry sync.Map // of random id to *storage
+
+func init() {
+	blob.AddSupportedStorage(storageType, connection{},
+		func(_ context.Context, c *connection, _ bool) (blob.Storage, error) {
+			s, ok := registry.Load(c.ID)
+			if !ok {
+				return nil, fmt.Errorf("open storage %s: not of this process", c.ID)
+			}
+			return s.(*storage), nil
+		})
+}
+
+// instance is one open kopia repository over a storage of its own.
+type instance struct {
+	storage *storage
+	rep     repo.DirectRepository
+	dir     string // private, holds the config file; removed on close
+}
+
+// instanceOptions tell the long-lived instance, which may write and cache,
+// from those made for one verification or maintenance.
+type instanceOptions struct {
+	readOnly bool
+	cached   bool
+	guard    Guard
+}
+
+func (r *Repository) newStorage(io instanceOptions) *storage {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id) // never fails
+	s := &storage{
+		id:       hex.EncodeToString(id),
+		store:    r.opts.Store,
+		prefix:   r.opts.Prefix,
+		readOnly: io.readOnly,
+		guard:    io.guard,
+		doomed:   map[blob.ID]bool{},
+		ledger: &ledger{
+			store:   r.opts.Store,
+			prefix:  inventoryPrefix(r.opts.Prefix),
+			seal:    r.opts.Seal,
+			now:     r.opts.Now,
+			session: newSession(r.opts.Now()),
+		},
+	}
+	s.packs = newPackCache(s.loadPack)
+	return s
+}
+
+// openInstance opens the repository, which must exist.
+func (r *Repository) openInstance(ctx context.Context, opts instanceOptions) (*instance, error) {
+	dir, err := os.MkdirTemp("", "davit-volume-")
+	if err != nil {
+		return nil, fmt.Errorf("make volume repository's directory: %w", err)
+	}
+	in := &instance{storage: r.newStorage(opts), dir: dir}
+	if err := in.open(ctx, r, opts); err != nil {
+		in.forget()
+		return nil, err
+	}
+	return in, nil
+}
+
+func (in *instance) open(ctx context.Context, r *Repository, opts instanceOptions) error {
+	registry.Store(in.storage.id, in.storage)
+	info := in.storage.ConnectionInfo()
+	config := repo.LocalConfig{
+		Storage: &info,
+		Caching: &content.CachingOptions{},
+		ClientOptions: repo.ClientOptions{
+			Hostname:                r.opts.Site,
+			Username:                userName,
+			Description:             "davit",
+			ReadOnly:                opts.readOnly,
+			FormatBlobCacheDuration: -1,
+		},
+	}
+	if opts.cached {
+		config.Caching = &content.CachingOptions{
+			CacheDirectory:         r.cacheDir,
+			MetadataCacheSizeBytes: r.opts.CacheLimit,
+			MinMetadataSweepAge:    1,
+			MinIndexSweepAge:       60,
+		}
+	}
+	file := filepath.Join(in.dir, "config.json")
+	data, err := json.Marshal(config)
+	if err != nil {
+		return fmt.Errorf("encode volume repository's config: %w", err)
+	}
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		return fmt.Errorf("write volume repository's config: %w", err)
+	}
+	rep, err := repo.Open(r.quiet(ctx), file, r.password, &repo.Options{
+		DisableRepositoryLog: true,
+		DoNotWaitForUpgrade:  true,
+		TimeNowFunc:          r.opts.Now,
+		OnFatalError:         func(err error) { r.log.Error("volume repository cannot go on", "error", err) },
+	})
+	if err != nil {
+		return openError(r.opts.Prefix, err)
+	}
+	direct, ok := rep.(repo.DirectRepository)
+	if !ok {
+		return errors.Join(fmt.Errorf("open volume repository: unexpected %T", rep), rep.Close(ctx))
+	}
+	in.rep = direct
+	return nil
+}
+
+func openError(prefix string, err error) error {
+	if errors.Is(err, repo.ErrInvalidPassword) {
+		return fmt.Errorf("open volume repository %s: %w", prefix, ErrPassword)
+	}
+	return fmt.Errorf("open volume repository %s: %w", prefix, err)
+}
+
+// close gives the instance back.
+func (in *instance) close(ctx context.Context) error {
+	defer in.forget()
+	if in.rep == nil {
+		return nil
+	}
+	if err := in.rep.Close(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("close volume repository: %w", err)
+	}
+	return nil
+}
+
+func (in *instance) forget() {
+	registry.Delete(in.storage.id)
+	_ = os.RemoveAll(in.dir) // a temporary directory's leftovers hurt nobody
+}
+
+// Names under which kopia files our snapshots.
+const (
+	userName       = "davit"
+	keyDerivation  = "scrypt-65536-8-1"
+	hashAlgorithm  = "BLAKE3-256-128"
+	splitter       = "FIXED-1M"
+	compressor     = "zstd-fastest"
+	maxPack        = 20 << 20
+	epochRefresh   = 5 * time.Minute
+	epochMinimum   = time.Hour
+	epochSafety    = 30 * time.Minute
+	encryptionAlgo = "AES256-GCM-HMAC-SHA256"
+)
+
+// create makes the repository unless it is there: the two format blobs are
+// made in memory, and one write-if-absent decides who of many created it.
+func (r *Repository) create(ctx context.Context) error {
+	staged := &staging{blobs: map[blob.ID][]byte{}}
+	opts := &repo.NewRepositoryOptions{
+		FormatBlockKeyDerivationAlgorithm: keyDerivation,
+		BlockFormat: format.ContentFormat{
+			Hash:       hashAlgorithm,
+			Encryption: encryptionAlgo,
+			MutableParameters: format.MutableParameters{
+				MaxPackSize: maxPack,
+			},
+			EnablePasswordChange: true,
+		},
+		ObjectFormat: format.ObjectFormat{Splitter: splitter},
+	}
+	if err := repo.Initialize(r.quiet(ctx), staged, opts, r.password); err != nil {
+		return fmt.Errorf("prepare volume repository: %w", err)
+	}
+	s := r.newStorage(instanceOptions{})
+	data := staged.blobs[format.KopiaRepositoryBlobID]
+	err := s.PutBlob(ctx, format.KopiaRepositoryBlobID, memory(data), blob.PutOptions{DoNotRecreate: true})
+	if err != nil && !errors.Is(err, blob.ErrBlobAlreadyExists) {
+		return fmt.Errorf("create volume repository: %w", err)
+	}
+	return s.commit(ctx)
+}
+
+// memory is blob.Bytes over one slice.
+type memory []byte
+
+func (m memory) Length() int { return len(m) }
+
+func (m memory) WriteTo(w io.Writer) (int64, error) {
+	n, err := w.Write(m)
+	return int64(n), err
+}
+
+func (m memory) Reader() io.ReadSeekCloser { return nopCloser{bytes.NewReader(m)} }
+
+type nopCloser struct{ io.ReadSeeker }
+
+func (nopCloser) Close() error { return nil }
+
+// staging takes the blobs of a repository that is being made.
+type staging struct {
+	storage
+	blobs map[blob.ID][]byte
+}
+
+// GetBlob implements blob.Storage: nothing is there yet.
+func (s *staging) GetBlob(context.Context, blob.ID, int64, int64, blob.OutputBuffer) error {
+	return blob.ErrBlobNotFound
+}
+
+// PutBlob implements blob.Storage.
+func (s *staging) PutBlob(_ context.Context, id blob.ID, data blob.Bytes, _ blob.PutOptions) error {
+	var b bytes.Buffer
+	_, err := data.WriteTo(&b)
+	s.blobs[id] = b.Bytes()
+	return err
+}
+
+// quiet makes kopia log to our logger at level debug, and nowhere else.
+func (r *Repository) quiet(ctx context.Context) context.Context {
+	return logging.WithLogger(ctx, func(module string) logging.Logger {
+		return zap.New(&slogCore{log: r.log.With("kopia", module)}).Sugar()
+	})
+}
+
+// slogCore is the sink of kopia's logs.
+type slogCore struct {
+	log    *slog.Logger
+	fields []zapcore.Field
+}
+
+// Enabled implements zapcore.Core.
+func (c *slogCore) Enabled(zapcore.Level) bool {
+	return c.log.Enabled(context.Background(), slog.LevelDebug)
+}
+
+// With implements zapcore.Core.
+func (c *slogCore) With(f []zapcore.Field) zapcore.Core {
+	return &slogCore{log: c.log, fields: append(append([]zapcore.Field(nil), c.fields...), f...)}
+}
+
+// Check implements zapcore.Core.
+func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+// Write implements zapcore.Core.
+func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range append(append([]zapcore.Field(nil), c.fields...), fields...) {
+		f.AddTo(enc)
+	}
+	args := make([]any, 0, 2*len(enc.Fields)+2)
+	args = append(args, "level", e.Level.String())
+	for k, v := range enc.Fields {
+		args = append(args, k, v)
+	}
+	c.log.Debug(e.Message, args...)
+	return nil
+}
+
+// Sync implements zapcore.Core.
+func (c *slogCore) Sync() error { return nil }

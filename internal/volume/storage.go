@@ -1,0 +1,356 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/kopia/kopia/repo/blob"
+	"golang.org/x/sync/errgroup"
+
+	"davit.dev/davit/internal/vault"
+)
+
+// storage is kopia's blob storage over a vault.Store. It records every put in
+// the ledger, keeps deletes back until the ledger has them, asks the guard
+// before each change, and serves small reads from whole packs in memory.
+type storage struct {
+	blob.DefaultProviderImplementation
+
+	id       string // in the registry; all that kopia's config file learns
+	store    vault.Store
+	prefix   string
+	readOnly bool
+	ledger   *ledger
+	guard    Guard // nil: every change is allowed
+	packs    *packCache
+
+	mu      sync.Mutex
+	doomed  map[blob.ID]bool // deleted for kopia, not yet in the store
+	deleted int64            // blobs deleted in the store
+	freed   int64            // bytes of those
+}
+
+var _ blob.Storage = (*storage)(nil)
+
+func (s *storage) key(id blob.ID) string { return s.prefix + string(id) }
+
+func (s *storage) isDoomed(id blob.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.doomed[id]
+}
+
+// IsReadOnly implements blob.Storage.
+func (s *storage) IsReadOnly() bool { return s.readOnly }
+
+// DisplayName implements blob.Storage.
+func (s *storage) DisplayName() string { return s.store.String() + "/" + s.prefix }
+
+// ConnectionInfo implements blob.Storage: the config holds no secret, and is
+// of no use to another process.
+func (s *storage) ConnectionInfo() blob.ConnectionInfo {
+	return blob.ConnectionInfo{Type: storageType, Config: &connection{ID: s.id}}
+}
+
+// GetBlob implements blob.Storage.
+func (s *storage) GetBlob(ctx context.Context, id blob.ID, offset, length int64, out blob.OutputBuffer) error {
+	out.Reset()
+	if offset < 0 {
+		return fmt.Errorf("read blob %s: %w", id, blob.ErrInvalidRange)
+	}
+	if s.isDoomed(id) {
+		return fmt.Errorf("read blob %s: %w", id, blob.ErrBlobNotFound)
+	}
+	if length == 0 {
+		_, err := s.GetMetadata(ctx, id)
+		return err
+	}
+	if data, err := s.packs.section(ctx, id, offset, length); err != nil {
+		return s.wrap("read", id, err)
+	} else if data != nil {
+		_, err = out.Write(data)
+		return err
+	}
+	r, err := s.store.Get(ctx, s.key(id), offset, length)
+	if err != nil {
+		return s.wrap("read", id, err)
+	}
+	n, err := io.Copy(out, r)
+	if cerr := r.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return s.wrap("read", id, err)
+	}
+	if length > 0 && n != length {
+		return fmt.Errorf("read blob %s at %d: got %d of %d bytes: %w", id, offset, n, length, blob.ErrInvalidRange)
+	}
+	return nil
+}
+
+// GetMetadata implements blob.Storage.
+func (s *storage) GetMetadata(ctx context.Context, id blob.ID) (blob.Metadata, error) {
+	if s.isDoomed(id) {
+		return blob.Metadata{}, fmt.Errorf("stat blob %s: %w", id, blob.ErrBlobNotFound)
+	}
+	info, err := s.store.Stat(ctx, s.key(id))
+	if err != nil {
+		return blob.Metadata{}, s.wrap("stat", id, err)
+	}
+	return blob.Metadata{BlobID: id, Length: info.Size, Timestamp: info.Modified}, nil
+}
+
+// ListBlobs implements blob.Storage.
+func (s *storage) ListBlobs(ctx context.Context, prefix blob.ID, fn func(blob.Metadata) error) error {
+	return s.store.List(ctx, s.key(prefix), func(o vault.ObjectInfo) error {
+		id := blob.ID(strings.TrimPrefix(o.Key, s.prefix))
+		if s.isDoomed(id) {
+			return nil
+		}
+		return fn(blob.Metadata{BlobID: id, Length: o.Size, Timestamp: o.Modified})
+	})
+}
+
+// PutBlob implements blob.Storage. The ledger learns of packs after they are
+// stored, and of everything that makes packs reachable before.
+func (s *storage) PutBlob(ctx context.Context, id blob.ID, data blob.Bytes, opts blob.PutOptions) error {
+	if s.readOnly {
+		return ErrReadOnly
+	}
+	if opts.HasRetentionOptions() {
+		return fmt.Errorf("write blob %s: %w", id, blob.ErrUnsupportedPutBlobOption)
+	}
+	if !opts.SetModTime.IsZero() {
+		return blob.ErrSetTimeUnsupported
+	}
+	if err := s.allowed(ctx); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	if _, err := data.WriteTo(sum); err != nil {
+		return fmt.Errorf("hash blob %s: %w", id, err)
+	}
+	e := s.ledger.entry(opPut, id, int64(data.Length()), hex.EncodeToString(sum.Sum(nil)))
+	if announced(id) {
+		will := e
+		will.Op = opWill
+		if err := s.ledger.record(ctx, will); err != nil {
+			return err
+		}
+	}
+	if err := s.put(ctx, id, data, opts.DoNotRecreate); err != nil {
+		return err
+	}
+	s.ledger.add(e)
+	s.mu.Lock()
+	delete(s.doomed, id)
+	s.mu.Unlock()
+	if opts.GetModTime != nil {
+		info, err := s.store.Stat(ctx, s.key(id))
+		if err != nil {
+			return s.wrap("stat", id, err)
+		}
+		*opts.GetModTime = info.Modified
+	}
+	return nil
+}
+
+// announced says whether the blob's hash must be in an inventory before the
+// blob is in the store: true for all but packs and the markers of sessions.
+func announced(id blob.ID) bool {
+	return id == "" || !strings.ContainsRune("pqs_", rune(id[0]))
+}
+
+func (s *storage) put(ctx context.Context, id blob.ID, data blob.Bytes, absent bool) error {
+	r := data.Reader()
+	defer r.Close() //nolint:errcheck // reads memory
+	put := s.store.Put
+	if absent {
+		put = s.store.PutIfAbsent
+	}
+	return s.wrap("write", id, put(ctx, s.key(id), r, int64(data.Length())))
+}
+
+// DeleteBlob implements blob.Storage. The blob is gone for kopia at once, and
+// from the store after commit.
+func (s *storage) DeleteBlob(_ context.Context, id blob.ID) error {
+	if s.readOnly {
+		return ErrReadOnly
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doomed[id] = true
+	return nil
+}
+
+// commit makes everything recorded durable: the ledger first, deletes that it
+// now lists last. A crash in between leaves blobs that may be gone and are not.
+func (s *storage) commit(ctx context.Context) error {
+	s.mu.Lock()
+	ids := make([]blob.ID, 0, len(s.doomed))
+	for id := range s.doomed {
+		ids = append(ids, id)
+		s.ledger.add(s.ledger.entry(opDelete, id, 0, ""))
+	}
+	s.mu.Unlock()
+	if err := s.ledger.flush(ctx); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(deleteParallel)
+	for _, id := range ids {
+		g.Go(func() error { return s.remove(gctx, id) })
+	}
+	return g.Wait()
+}
+
+const deleteParallel = 8
+
+func (s *storage) remove(ctx context.Context, id blob.ID) error {
+	if err := s.allowed(ctx); err != nil {
+		return err
+	}
+	info, err := s.store.Stat(ctx, s.key(id))
+	if err != nil && !errors.Is(err, vault.ErrNotFound) {
+		return s.wrap("stat", id, err)
+	}
+	if err := s.store.Delete(ctx, s.key(id)); err != nil {
+		return s.wrap("delete", id, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.doomed, id)
+	s.deleted++
+	s.freed += info.Size
+	return nil
+}
+
+func (s *storage) allowed(ctx context.Context) error {
+	if s.guard == nil {
+		return nil
+	}
+	if err := s.guard(ctx); err != nil {
+		return fmt.Errorf("change volume repository: %w", err)
+	}
+	return nil
+}
+
+// wrap says what was done to which blob, and maps the vault's errors to kopia's.
+func (s *storage) wrap(verb string, id blob.ID, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, vault.ErrNotFound):
+		return fmt.Errorf("%s blob %s: %w", verb, id, blob.ErrBlobNotFound)
+	case errors.Is(err, vault.ErrExists):
+		return fmt.Errorf("%s blob %s: %w", verb, id, blob.ErrBlobAlreadyExists)
+	default:
+		return fmt.Errorf("%s blob %s: %w", verb, id, err)
+	}
+}
+
+// packCache holds a few whole packs, so that a restore of many small files
+// costs one read per pack and not one per file.
+type packCache struct {
+	load func(ctx context.Context, id blob.ID) ([]byte, error)
+
+	mu    sync.Mutex
+	reads map[blob.ID]int // small reads seen, per pack not held
+	held  []*heldPack     // most recently used last
+}
+
+type heldPack struct {
+	id   blob.ID
+	once sync.Once
+	data []byte
+	err  error
+}
+
+const (
+	packsHeld      = 4       // about 20 MiB each
+	smallRead      = 1 << 18 // larger reads are worth a request of their own
+	readsToHold    = 3       // a pack read this often is worth holding
+	readsRemebered = 4096
+)
+
+func newPackCache(load func(ctx context.Context, id blob.ID) ([]byte, error)) *packCache {
+	return &packCache{load: load, reads: map[blob.ID]int{}}
+}
+
+// section returns a part of a held pack, or nil when the caller should read
+// the store itself.
+func (c *packCache) section(ctx context.Context, id blob.ID, offset, length int64) ([]byte, error) {
+	if length < 0 || length > smallRead || (id[0] != 'p' && id[0] != 'q') {
+		return nil, nil
+	}
+	h := c.find(id)
+	if h == nil {
+		return nil, nil
+	}
+	h.once.Do(func() { h.data, h.err = c.load(ctx, id) })
+	if h.err != nil {
+		c.drop(h)
+		return nil, h.err
+	}
+	if offset+length > int64(len(h.data)) {
+		return nil, fmt.Errorf("%d bytes at %d of %d: %w", length, offset, len(h.data), blob.ErrInvalidRange)
+	}
+	return h.data[offset : offset+length], nil
+}
+
+func (c *packCache) find(id blob.ID) *heldPack {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, h := range c.held {
+		if h.id == id {
+			c.held = append(append(c.held[:i:i], c.held[i+1:]...), h)
+			return h
+		}
+	}
+	if len(c.reads) > readsRemebered {
+		clear(c.reads)
+	}
+	if c.reads[id]++; c.reads[id] < readsToHold {
+		return nil
+	}
+	delete(c.reads, id)
+	h := &heldPack{id: id}
+	if c.held = append(c.held, h); len(c.held) > packsHeld {
+		c.held = c.held[1:]
+	}
+	return h
+}
+
+func (c *packCache) drop(gone *heldPack) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, h := range c.held {
+		if h == gone {
+			c.held = append(c.held[:i:i], c.held[i+1:]...)
+			return
+		}
+	}
+}
+
+func (s *storage) loadPack(ctx context.Context, id blob.ID) ([]byte, error) {
+	info, err := s.store.Stat(ctx, s.key(id))
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.store.Get(ctx, s.key(id), 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close() //nolint:errcheck // only read
+	var b bytes.Buffer
+	b.Grow(int(info.Size) + bytes.MinRead)
+	_, err = b.ReadFrom(r)
+	return b.Bytes(), err
+}

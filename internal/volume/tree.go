@@ -1,0 +1,260 @@
+package volume
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// dir is an open directory, shared by all who work on its entries. Entries
+// are reached from it one step at a time, so paths of any length work and no
+// symbolic link is ever followed.
+type dir struct {
+	file *os.File
+	refs atomic.Int64
+}
+
+// openRoot opens the directory at a path of the caller's.
+func openRoot(path string) (*dir, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return newDir(fd, path), nil
+}
+
+func newDir(fd int, name string) *dir {
+	d := &dir{file: os.NewFile(uintptr(fd), name)}
+	d.refs.Store(1)
+	return d
+}
+
+func (d *dir) fd() int { return int(d.file.Fd()) }
+
+func (d *dir) hold() *dir {
+	d.refs.Add(1)
+	return d
+}
+
+func (d *dir) release() {
+	if d.refs.Add(-1) == 0 {
+		_ = d.file.Close() // nothing was written through it
+	}
+}
+
+// proc is a path to the entry for system calls without an "at" form.
+func (d *dir) proc(name string) string {
+	return "/proc/self/fd/" + strconv.Itoa(d.fd()) + "/" + name
+}
+
+func (d *dir) openDir(name string) (*dir, error) {
+	fd, err := openat(d.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	return newDir(fd, name), nil
+}
+
+func (d *dir) openFile(name string, flags int, mode uint32) (*os.File, error) {
+	fd, err := openat(d.fd(), name, flags|unix.O_NOFOLLOW, mode)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func openat(at int, name string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Openat(at, name, flags|unix.O_CLOEXEC, mode)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+func (d *dir) stat(name string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := unix.Fstatat(d.fd(), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return st, err
+}
+
+func (d *dir) readlink(name string) (string, error) {
+	for size := 256; ; size *= 4 {
+		b := make([]byte, size)
+		n, err := unix.Readlinkat(d.fd(), name, b)
+		if err != nil {
+			return "", err
+		}
+		if n < size {
+			return string(b[:n]), nil
+		}
+	}
+}
+
+// removeAll removes an entry, with all below it if it is a directory.
+func (d *dir) removeAll(name string) error {
+	err := unix.Unlinkat(d.fd(), name, 0)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("remove %q: %w", name, err)
+	}
+	child, err := d.openDir(name)
+	if err != nil {
+		return fmt.Errorf("remove %q: %w", name, err)
+	}
+	defer child.release()
+	names, err := child.names()
+	if err != nil {
+		return fmt.Errorf("remove %q: %w", name, err)
+	}
+	for _, n := range names {
+		if err := child.removeAll(n); err != nil {
+			return err
+		}
+	}
+	if err := unix.Unlinkat(d.fd(), name, unix.AT_REMOVEDIR); err != nil {
+		return fmt.Errorf("remove %q: %w", name, err)
+	}
+	return nil
+}
+
+// names lists the directory. It may be called once per open directory.
+func (d *dir) names() ([]string, error) { return d.file.Readdirnames(-1) }
+
+// encodedName marks names that JSON could not hold as they are.
+const encodedName = "%davit-name:"
+
+// encodeName makes a file name fit for kopia's JSON: names that are not UTF-8
+// are kept as a mark and base64url.
+func encodeName(name string) string {
+	if utf8.ValidString(name) && !strings.HasPrefix(name, encodedName) {
+		return name
+	}
+	return encodedName + base64.RawURLEncoding.EncodeToString([]byte(name))
+}
+
+// decodeName is the reverse of encodeName. It refuses what cannot be the name
+// of one directory entry, so that no snapshot reaches outside its target.
+func decodeName(stored string) (string, error) {
+	name := stored
+	if rest, ok := strings.CutPrefix(stored, encodedName); ok {
+		b, err := base64.RawURLEncoding.DecodeString(rest)
+		if err != nil {
+			return "", fmt.Errorf("decode name %q: %w: %w", stored, ErrDamaged, err)
+		}
+		name = string(b)
+	}
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return "", fmt.Errorf("decode name %q: %w: not a file name", stored, ErrDamaged)
+	}
+	return name, nil
+}
+
+// join appends a name to a path relative to the root, which is "".
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "/" + name
+}
+
+// noSpace marks errors of a full disk or quota as ErrNoSpace.
+func noSpace(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// modeOf translates a stat mode to Go's permission and set-id bits.
+func modeOf(mode uint32) os.FileMode {
+	m := os.FileMode(mode & 0o777)
+	if mode&unix.S_ISUID != 0 {
+		m |= os.ModeSetuid
+	}
+	if mode&unix.S_ISGID != 0 {
+		m |= os.ModeSetgid
+	}
+	if mode&unix.S_ISVTX != 0 {
+		m |= os.ModeSticky
+	}
+	return m
+}
+
+// unixMode is the reverse of modeOf.
+func unixMode(m os.FileMode) uint32 {
+	mode := uint32(m.Perm())
+	if m&os.ModeSetuid != 0 {
+		mode |= unix.S_ISUID
+	}
+	if m&os.ModeSetgid != 0 {
+		mode |= unix.S_ISGID
+	}
+	if m&os.ModeSticky != 0 {
+		mode |= unix.S_ISVTX
+	}
+	return mode
+}
+
+func timeOf(ts unix.Timespec) time.Time { return time.Unix(ts.Sec, ts.Nsec) }
+
+// xattrs reads the extended attributes that are kept: see keepXattr.
+func xattrs(path string) (map[string][]byte, error) {
+	size, err := unix.Llistxattr(path, nil)
+	if size == 0 || errors.Is(err, unix.ENOTSUP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list attributes: %w", err)
+	}
+	list := make([]byte, size+256)
+	if size, err = unix.Llistxattr(path, list); err != nil {
+		return nil, fmt.Errorf("list attributes: %w", err)
+	}
+	var found map[string][]byte
+	for _, name := range strings.Split(strings.TrimRight(string(list[:size]), "\x00"), "\x00") {
+		if !keepXattr(name) {
+			continue
+		}
+		value := make([]byte, 64<<10) // the kernel's limit for one value
+		n, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			return nil, fmt.Errorf("read attribute %s: %w", name, err)
+		}
+		if found == nil {
+			found = map[string][]byte{}
+		}
+		found[name] = append([]byte{}, value[:n]...)
+	}
+	return found, nil
+}
+
+// keepXattr says which extended attributes belong to the data: the users'
+// own, access lists and capabilities. Labels of security modules are set by
+// the target's policy.
+func keepXattr(name string) bool {
+	return strings.HasPrefix(name, "user.") || name == "security.capability" ||
+		name == "system.posix_acl_access" || name == "system.posix_acl_default"
+}
+
+func times(at time.Time) []unix.Timespec {
+	ts := unix.Timespec{Sec: at.Unix(), Nsec: int64(at.Nanosecond())}
+	return []unix.Timespec{ts, ts}
+}
+
+// futimens sets the times of an open file.
+func futimens(fd int, at time.Time) error {
+	return unix.UtimesNanoAt(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), times(at), 0)
+}

@@ -1,0 +1,606 @@
+package volume
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/snapshot"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// treeReader restores a tree. One goroutine walks the stored directories;
+// files are written by several, small ones in the order in which their packs
+// hold them.
+type treeReader struct {
+	rep    repo.DirectRepository
+	opts   ReadOptions
+	extras map[string]extra
+	below  map[string][]extra // pipes by encoded directory path
+	meter  *meter
+	limit  int
+
+	ctx   context.Context //nolint:containedctx // of group, for one run
+	group *errgroup.Group
+
+	batch []smallFile
+	dirs  int // in batch, to bound open directories
+	links []hardLink
+}
+
+// readNode is a directory that is being restored. Its attributes are set
+// after its last entry, because making entries changes its time.
+type readNode struct {
+	parent  *readNode
+	dir     *dir
+	name    string
+	stored  string
+	entry   *snapshot.DirEntry
+	pending atomic.Int64
+}
+
+type smallFile struct {
+	node   *readNode
+	name   string
+	stored string
+	entry  *snapshot.DirEntry
+	chunk  chunk
+	pack   string
+	offset uint32
+}
+
+type hardLink struct {
+	stored string
+	entry  *snapshot.DirEntry
+	target string
+}
+
+const (
+	batchFiles = 16384
+	batchDirs  = 256
+	zeroRun    = 4096 // bytes; zero runs this long and aligned become holes
+)
+
+func (r *Repository) newTreeReader(opts ReadOptions, extras map[string]extra) *treeReader {
+	t := &treeReader{
+		rep: r.main.rep, opts: opts, extras: extras, limit: r.opts.Parallel,
+		below: map[string][]extra{}, meter: newMeter(opts.Progress, r.opts.Now),
+	}
+	for _, e := range extras {
+		if e.Fifo {
+			d := ""
+			if i := strings.LastIndexByte(e.Path, '/'); i >= 0 {
+				d = e.Path[:i]
+			}
+			t.below[d] = append(t.below[d], e)
+		}
+	}
+	return t
+}
+
+func (t *treeReader) run(ctx context.Context, root *dir, tree *snapshot.DirEntry) error {
+	t.group, t.ctx = errgroup.WithContext(ctx)
+	t.group.SetLimit(t.limit)
+	top := &readNode{dir: root.hold(), entry: tree}
+	err := t.walk(top)
+	t.flush()
+	if gerr := t.group.Wait(); gerr != nil {
+		return gerr // the cause: the walk then fails with the context's error
+	}
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return t.makeLinks(root)
+}
+
+// walk makes a directory's entries: directories, links and pipes itself,
+// files by giving them away.
+func (t *treeReader) walk(n *readNode) error {
+	n.pending.Store(1)
+	t.dirs++
+	if err := t.fill(n); err != nil {
+		abandonRead(n)
+		return err
+	}
+	return t.done(n)
+}
+
+// abandonRead counts off an entry that failed: the directory's handle is given
+// back, its attributes stay as they are.
+func abandonRead(n *readNode) {
+	for ; n != nil && n.pending.Add(-1) == 0; n = n.parent {
+		n.dir.release()
+	}
+}
+
+func (t *treeReader) fill(n *readNode) error {
+	entries, err := readDir(t.ctx, t.rep, n.entry.ObjectID)
+	if err != nil {
+		return err
+	}
+	sort.Slice(entries, func(i, j int) bool { return entries[i].Name < entries[j].Name })
+	if t.opts.DeleteExtra {
+		if err := t.deleteExtra(n, entries); err != nil {
+			return err
+		}
+	}
+	for _, p := range t.below[n.stored] {
+		if err := t.makePipe(n, p); err != nil {
+			return err
+		}
+	}
+	for _, e := range entries {
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
+		if err := t.restore(n, e); err != nil {
+			return fmt.Errorf("restore %q: %w", join(n.stored, e.Name), err)
+		}
+	}
+	return nil
+}
+
+func (t *treeReader) restore(n *readNode, e *snapshot.DirEntry) error {
+	name, err := decodeName(e.Name)
+	if err != nil {
+		return err
+	}
+	stored := join(n.stored, e.Name)
+	switch e.Type {
+	case snapshot.EntryTypeDirectory:
+		return t.restoreDir(n, name, stored, e)
+	case snapshot.EntryTypeSymlink:
+		return t.restoreSymlink(n, name, stored, e)
+	case snapshot.EntryTypeFile:
+		if x, ok := t.extras[stored]; ok && x.Link != nil {
+			t.links = append(t.links, hardLink{stored: stored, entry: e, target: *x.Link})
+			return nil
+		}
+		return t.restoreFile(n, name, stored, e)
+	default:
+		return fmt.Errorf("%w: entry of type %q", ErrDamaged, e.Type)
+	}
+}
+
+// deleteExtra removes entries that the snapshot does not have, or has as
+// something else than a directory where the target has one.
+func (t *treeReader) deleteExtra(n *readNode, entries []*snapshot.DirEntry) error {
+	keep := map[string]bool{}
+	for _, e := range entries {
+		keep[e.Name] = true
+	}
+	for _, p := range t.below[n.stored] {
+		keep[p.Path[strings.LastIndexByte(p.Path, '/')+1:]] = true
+	}
+	names, err := n.dir.names()
+	if err != nil {
+		return fmt.Errorf("list %q: %w", n.stored, err)
+	}
+	for _, name := range names {
+		if keep[encodeName(name)] || (n.parent == nil && (name == markerName || isEmptyLostFound(n.dir, name))) {
+			continue
+		}
+		if err := n.dir.removeAll(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func isEmptyLostFound(d *dir, name string) bool {
+	if name != lostFound {
+		return false
+	}
+	lf, err := d.openDir(name)
+	if err != nil {
+		return false
+	}
+	defer lf.release()
+	names, err := lf.names()
+	return err == nil && len(names) == 0
+}
+
+func (t *treeReader) restoreDir(n *readNode, name, stored string, e *snapshot.DirEntry) error {
+	err := unix.Mkdirat(n.dir.fd(), name, 0o700)
+	if errors.Is(err, unix.EEXIST) {
+		if st, serr := n.dir.stat(name); serr == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = nil
+		} else if err = n.dir.removeAll(name); err == nil {
+			err = unix.Mkdirat(n.dir.fd(), name, 0o700)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	d, err := n.dir.openDir(name)
+	if err != nil {
+		return fmt.Errorf("open directory: %w", err)
+	}
+	n.pending.Add(1)
+	return t.walk(&readNode{parent: n, dir: d, name: name, stored: stored, entry: e})
+}
+
+func (t *treeReader) restoreSymlink(n *readNode, name, stored string, e *snapshot.DirEntry) error {
+	rd, err := t.rep.OpenObject(t.ctx, e.ObjectID)
+	if err != nil {
+		return fmt.Errorf("open link: %w", err)
+	}
+	var target bytes.Buffer
+	_, err = target.ReadFrom(rd)
+	_ = rd.Close() // only read
+	if err != nil {
+		return fmt.Errorf("read link: %w", err)
+	}
+	if now, err := n.dir.readlink(name); err != nil || now != target.String() {
+		if err := n.dir.removeAll(name); err != nil {
+			return err
+		}
+		if err := unix.Symlinkat(target.String(), n.dir.fd(), name); err != nil {
+			return fmt.Errorf("make link: %w", err)
+		}
+	}
+	return t.setAttributes(n.dir, name, stored, e)
+}
+
+func (t *treeReader) makePipe(n *readNode, p extra) error {
+	name, err := decodeName(p.Path[strings.LastIndexByte(p.Path, '/')+1:])
+	if err != nil {
+		return err
+	}
+	if err := n.dir.removeAll(name); err != nil {
+		return err
+	}
+	if err := unix.Mknodat(n.dir.fd(), name, unix.S_IFIFO|0o600, 0); err != nil {
+		return fmt.Errorf("make pipe %q: %w", p.Path, err)
+	}
+	e := &snapshot.DirEntry{Type: snapshot.EntryTypeFile, UserID: p.UID, GroupID: p.GID, Permissions: snapshot.Permissions(modeOf(p.Mode))}
+	return t.setAttributes(n.dir, name, p.Path, e)
+}
+
+// restoreFile gives a file away, unless it is there.
+func (t *treeReader) restoreFile(n *readNode, name, stored string, e *snapshot.DirEntry) error {
+	if t.opts.Resume && t.same(n, name, stored, e) {
+		t.meter.reused.Add(1)
+		t.meter.files.Add(1)
+		t.meter.bytes.Add(e.FileSize)
+		t.meter.tick()
+		return t.setAttributes(n.dir, name, stored, e)
+	}
+	cr := t.rep.ContentReader()
+	chunks, err := chunksOf(t.ctx, cr, e)
+	if err != nil {
+		return err
+	}
+	if len(chunks) != 1 {
+		n.pending.Add(1)
+		return t.restoreLarge(n, name, stored, e, chunks)
+	}
+	info, err := cr.ContentInfo(t.ctx, chunks[0].id)
+	if err != nil {
+		return fmt.Errorf("find content %s: %w", chunks[0].id, err)
+	}
+	n.pending.Add(1)
+	t.batch = append(t.batch, smallFile{n, name, stored, e, chunks[0], string(info.PackBlobID), info.PackOffset})
+	if len(t.batch) >= batchFiles || t.dirs >= batchDirs {
+		t.flush()
+	}
+	return nil
+}
+
+// same says whether the target already has the file, complete.
+func (t *treeReader) same(n *readNode, name, stored string, e *snapshot.DirEntry) bool {
+	st, err := n.dir.stat(name)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 && st.Size == e.FileSize &&
+		timeOf(st.Mtim).Equal(t.mtime(stored, e))
+}
+
+func (t *treeReader) mtime(stored string, e *snapshot.DirEntry) time.Time {
+	if x, ok := t.extras[stored]; ok && x.Mtime != nil {
+		return x.Mtime.time()
+	}
+	return e.ModTime.ToTime()
+}
+
+// flush writes the batch of small files, in the order of their packs, and in
+// runs that keep each worker in one pack.
+func (t *treeReader) flush() {
+	batch := t.batch
+	t.batch, t.dirs = nil, 0
+	slices.SortFunc(batch, func(a, b smallFile) int {
+		return cmp.Or(cmp.Compare(a.pack, b.pack), cmp.Compare(a.offset, b.offset))
+	})
+	const run = 32
+	for len(batch) > 0 {
+		part := batch[:min(run, len(batch))]
+		batch = batch[len(part):]
+		t.group.Go(func() error {
+			var failed error
+			for _, f := range part {
+				err := t.restoreSmall(f)
+				if err == nil {
+					err = t.done(f.node)
+				} else {
+					abandonRead(f.node)
+				}
+				if err != nil && failed == nil {
+					failed = fmt.Errorf("restore %q: %w", f.stored, err)
+				}
+			}
+			return failed
+		})
+	}
+}
+
+func (t *treeReader) restoreSmall(f smallFile) error {
+	if err := t.ctx.Err(); err != nil {
+		return err
+	}
+	data, err := f.chunk.load(t.ctx, t.rep.ContentReader())
+	if err != nil {
+		return err
+	}
+	file, err := createFile(f.node.dir, f.name)
+	if err != nil {
+		return err
+	}
+	err = writeSparse(file, data, 0)
+	if err == nil {
+		err = t.finishFile(file, f.stored, f.entry, len(data) == 0 || !bytes.Equal(data[len(data)-1:], []byte{0}))
+	}
+	if cerr := file.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	t.meter.bytes.Add(int64(len(data)))
+	t.meter.files.Add(1)
+	t.meter.tick()
+	return nil
+}
+
+// createFile makes a new, empty file in place of whatever has the name.
+func createFile(d *dir, name string) (*os.File, error) {
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL
+	f, err := d.openFile(name, flags, 0o600)
+	if errors.Is(err, unix.EEXIST) {
+		if err := d.removeAll(name); err != nil {
+			return nil, err
+		}
+		f, err = d.openFile(name, flags, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("create file: %w", err)
+	}
+	return f, nil
+}
+
+var zeros [zeroRun]byte
+
+// writeSparse writes data at an offset of a new file, leaving holes for
+// aligned runs of zeros.
+func writeSparse(f *os.File, data []byte, offset int64) error {
+	for i := 0; i < len(data); {
+		j := i
+		for j < len(data) && isZero(data[j:min(j+zeroRun, len(data))]) {
+			j = min(j+zeroRun, len(data))
+		}
+		i = j
+		for j < len(data) && !isZero(data[j:min(j+zeroRun, len(data))]) {
+			j = min(j+zeroRun, len(data))
+		}
+		if j == i {
+			break
+		}
+		if _, err := f.WriteAt(data[i:j], offset+int64(i)); err != nil {
+			return fmt.Errorf("write file: %w", err)
+		}
+		i = j
+	}
+	return nil
+}
+
+func isZero(b []byte) bool { return b[0] == 0 && bytes.Equal(b, zeros[:len(b)]) }
+
+// largeFile is a file whose chunks are written in parallel.
+type largeFile struct {
+	file    *os.File
+	pending atomic.Int64
+	failed  atomic.Bool
+}
+
+func (t *treeReader) restoreLarge(n *readNode, name, stored string, e *snapshot.DirEntry, chunks []chunk) error {
+	f, err := createFile(n.dir, name)
+	if err != nil {
+		abandonRead(n)
+		return err
+	}
+	if err := f.Truncate(e.FileSize); err != nil {
+		_ = f.Close() // the truncation's error tells more
+		abandonRead(n)
+		return fmt.Errorf("size file: %w", err)
+	}
+	large := &largeFile{file: f}
+	large.pending.Store(int64(len(chunks)))
+	for _, c := range chunks {
+		t.group.Go(func() error {
+			err := t.restoreChunk(large, c)
+			if err != nil {
+				large.failed.Store(true)
+			}
+			if large.pending.Add(-1) == 0 {
+				err = errors.Join(err, t.finishLarge(large, n, stored, e))
+			}
+			if err != nil {
+				return fmt.Errorf("restore %q: %w", stored, err)
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+func (t *treeReader) restoreChunk(f *largeFile, c chunk) error {
+	if err := t.ctx.Err(); err != nil {
+		return err
+	}
+	data, err := c.load(t.ctx, t.rep.ContentReader())
+	if err != nil {
+		return err
+	}
+	if err := writeSparse(f.file, data, c.offset); err != nil {
+		return err
+	}
+	t.meter.bytes.Add(c.length)
+	t.meter.tick()
+	return nil
+}
+
+func (t *treeReader) finishLarge(f *largeFile, n *readNode, stored string, e *snapshot.DirEntry) error {
+	var err error
+	if !f.failed.Load() {
+		err = t.finishFile(f.file, stored, e, true)
+	}
+	if cerr := f.file.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil || f.failed.Load() {
+		abandonRead(n)
+		return err
+	}
+	t.meter.files.Add(1)
+	return t.done(n)
+}
+
+// finishFile sets a written file's size, owner, mode, attributes and, last of
+// all, its time, which says that the file is complete.
+func (t *treeReader) finishFile(f *os.File, stored string, e *snapshot.DirEntry, sized bool) error {
+	if !sized {
+		if err := f.Truncate(e.FileSize); err != nil {
+			return fmt.Errorf("size file: %w", err)
+		}
+	}
+	fd := int(f.Fd())
+	if err := unix.Fchown(fd, int(e.UserID), int(e.GroupID)); err != nil {
+		return fmt.Errorf("set owner: %w", err)
+	}
+	if err := unix.Fchmod(fd, unixMode(os.FileMode(e.Permissions))); err != nil {
+		return fmt.Errorf("set mode: %w", err)
+	}
+	for name, value := range t.extras[stored].Xattr {
+		if err := unix.Fsetxattr(fd, name, value, 0); err != nil {
+			return fmt.Errorf("set attribute %s: %w", name, err)
+		}
+	}
+	if err := futimens(fd, t.mtime(stored, e)); err != nil {
+		return fmt.Errorf("set time: %w", err)
+	}
+	return nil
+}
+
+// setAttributes does the same for an entry by name: of any type.
+func (t *treeReader) setAttributes(d *dir, name, stored string, e *snapshot.DirEntry) error {
+	if err := unix.Fchownat(d.fd(), name, int(e.UserID), int(e.GroupID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("set owner of %q: %w", stored, err)
+	}
+	if e.Type != snapshot.EntryTypeSymlink {
+		if err := unix.Fchmodat(d.fd(), name, unixMode(os.FileMode(e.Permissions)), 0); err != nil {
+			return fmt.Errorf("set mode of %q: %w", stored, err)
+		}
+		for key, value := range t.extras[stored].Xattr {
+			if err := unix.Lsetxattr(d.proc(name), key, value, 0); err != nil {
+				return fmt.Errorf("set attribute %s of %q: %w", key, stored, err)
+			}
+		}
+	}
+	ts := times(t.mtime(stored, e))
+	if err := unix.UtimesNanoAt(d.fd(), name, ts, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fmt.Errorf("set time of %q: %w", stored, err)
+	}
+	return nil
+}
+
+// done counts off one entry of the directory, and finishes it after the last.
+func (t *treeReader) done(n *readNode) error {
+	for ; n != nil; n = n.parent {
+		if n.pending.Add(-1) > 0 {
+			return nil
+		}
+		n.dir.release()
+		if n.parent == nil {
+			return nil // the root is finished after everything else
+		}
+		if err := t.setAttributes(n.parent.dir, n.name, n.stored, n.entry); err != nil {
+			abandonRead(n.parent)
+			return err
+		}
+	}
+	return nil
+}
+
+// makeLinks makes the further names of files, once all files are there.
+func (t *treeReader) makeLinks(root *dir) error {
+	for _, l := range t.links {
+		if err := t.makeLink(root, l); err != nil {
+			return fmt.Errorf("restore %q as a link to %q: %w", l.stored, l.target, err)
+		}
+	}
+	return nil
+}
+
+func (t *treeReader) makeLink(root *dir, l hardLink) error {
+	from, fromName, err := descend(root, l.target)
+	if err != nil {
+		return err
+	}
+	defer from.release()
+	to, toName, err := descend(root, l.stored)
+	if err != nil {
+		return err
+	}
+	defer to.release()
+	var st unix.Stat_t
+	if err := unix.Fstat(to.fd(), &st); err != nil {
+		return err
+	}
+	if err := to.removeAll(toName); err != nil {
+		return err
+	}
+	if err := unix.Linkat(from.fd(), fromName, to.fd(), toName, 0); err != nil {
+		return err
+	}
+	t.meter.files.Add(1)
+	t.meter.bytes.Add(l.entry.FileSize)
+	return futimens(to.fd(), timeOf(st.Mtim)) // the directory was finished before
+}
+
+// descend opens the directory of a stored path and returns the last name.
+func descend(root *dir, stored string) (*dir, string, error) {
+	names, err := decodePath(stored)
+	if err != nil {
+		return nil, "", err
+	}
+	d := root.hold()
+	for _, name := range names[:len(names)-1] {
+		next, err := d.openDir(name)
+		d.release()
+		if err != nil {
+			return nil, "", err
+		}
+		d = next
+	}
+	return d, names[len(names)-1], nil
+}

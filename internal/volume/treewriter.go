@@ -1,0 +1,506 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	kfs "github.com/kopia/kopia/fs"
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/object"
+	"github.com/kopia/kopia/snapshot"
+	"github.com/kopia/kopia/snapshot/snapshotfs"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// treeWriter walks a directory tree in one goroutine and stores its files in
+// several. A directory is stored by whoever finishes its last entry.
+type treeWriter struct {
+	w      repo.DirectRepositoryWriter
+	opts   WriteOptions
+	start  time.Time
+	racy   time.Time // files changed after this cannot be told from changed ones later
+	meter  *meter
+	extras extrasBook
+	links  map[inode]string // first encoded path seen of files with several names
+
+	files, dirs, bytes atomic.Int64
+
+	group *errgroup.Group
+	ctx   context.Context //nolint:containedctx // of group, for one run
+	root  *snapshot.DirEntry
+
+	issues sync.Mutex // held while telling
+}
+
+type inode struct{ dev, ino uint64 }
+
+// node is a directory that is being written.
+type node struct {
+	parent  *node
+	dir     *dir
+	path    string // relative to the root, as in the file system
+	stored  string // path, encoded
+	entry   *snapshot.DirEntry
+	builder snapshotfs.DirManifestBuilder
+	pending atomic.Int64 // entries under way, and the walker itself
+}
+
+const (
+	racyWindow = 2 * time.Second
+	partSize   = 64 << 20 // larger files are stored in parts, in parallel
+	copyBuffer = 1 << 18
+)
+
+func (r *Repository) newTreeWriter(w repo.DirectRepositoryWriter, opts WriteOptions, start time.Time) *treeWriter {
+	cut := opts.Cut
+	if cut.IsZero() {
+		cut = start
+	}
+	t := &treeWriter{
+		w: w, opts: opts, start: start, racy: cut.Add(-racyWindow),
+		meter:  newMeter(opts.Progress, r.opts.Now),
+		extras: extrasBook{missing: map[string]bool{}},
+		links:  map[inode]string{},
+	}
+	t.group = &errgroup.Group{}
+	t.group.SetLimit(r.opts.Parallel)
+	return t
+}
+
+// run stores the tree and returns its root's entry.
+func (t *treeWriter) run(ctx context.Context, prev *snapshot.DirEntry) (*snapshot.DirEntry, error) {
+	root, err := openRoot(t.opts.Root)
+	if err != nil {
+		return nil, fmt.Errorf("open root: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	t.ctx = ctx
+	var st unix.Stat_t
+	if err := unix.Fstat(root.fd(), &st); err != nil {
+		root.release()
+		return nil, fmt.Errorf("stat root: %w", err)
+	}
+	top := &node{dir: root, entry: t.newEntry(treeName, "", snapshot.EntryTypeDirectory, st)}
+	if err := t.keepXattrs("", t.opts.Root+"/."); err != nil {
+		t.issue(Unreadable, "", "", err)
+	}
+	err = t.walk(top, prev, cancel)
+	if err != nil {
+		cancel(err)
+	}
+	if gerr := t.group.Wait(); gerr != nil {
+		return nil, gerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
+	return t.root, nil
+}
+
+// newEntry makes the directory entry that kopia stores. A time that the next
+// snapshot must not trust, or kopia cannot hold, is kept in the extras, and
+// replaced here by one that no file will have.
+func (t *treeWriter) newEntry(name, stored string, kind snapshot.EntryType, st unix.Stat_t) *snapshot.DirEntry {
+	at := timeOf(st.Mtim)
+	shown := at
+	if at.Year() < 1700 || at.Year() > 2200 {
+		shown = time.Unix(0, 1)
+	} else if kind == snapshot.EntryTypeFile && at.After(t.racy) {
+		shown = at.Add(-time.Nanosecond)
+	}
+	if !shown.Equal(at) {
+		t.extras.add(extra{Path: stored, Mtime: &mtime{st.Mtim.Sec, st.Mtim.Nsec}})
+	}
+	e := &snapshot.DirEntry{
+		Name: name, Type: kind, Permissions: snapshot.Permissions(modeOf(st.Mode)),
+		ModTime: kfs.UTCTimestampFromTime(shown), UserID: st.Uid, GroupID: st.Gid,
+	}
+	if kind == snapshot.EntryTypeFile {
+		e.FileSize = st.Size
+	}
+	return e
+}
+
+// walk lists a directory, gives its files away and goes down its directories.
+func (t *treeWriter) walk(n *node, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
+	n.pending.Store(1)
+	t.dirs.Add(1)
+	names, err := n.dir.names()
+	if err != nil {
+		if n.parent == nil {
+			abandonWrite(n)
+			return fmt.Errorf("list root: %w", err)
+		}
+		t.issue(Unreadable, n.path, "", fmt.Errorf("list directory: %w", err))
+	}
+	sort.Strings(names)
+	before, err := t.before(prev)
+	if err != nil {
+		abandonWrite(n)
+		return err
+	}
+	for _, name := range names {
+		err := context.Cause(t.ctx)
+		if err == nil {
+			err = t.visit(n, name, before[encodeName(name)], cancel)
+		}
+		if err != nil {
+			abandonWrite(n)
+			return err
+		}
+	}
+	return t.done(n)
+}
+
+// before reads the same directory of the previous snapshot.
+func (t *treeWriter) before(prev *snapshot.DirEntry) (map[string]*snapshot.DirEntry, error) {
+	if prev == nil || prev.Type != snapshot.EntryTypeDirectory {
+		return nil, nil
+	}
+	entries, err := readDir(t.ctx, t.w, prev.ObjectID)
+	if err != nil {
+		return nil, fmt.Errorf("read previous snapshot: %w", err)
+	}
+	m := make(map[string]*snapshot.DirEntry, len(entries))
+	for _, e := range entries {
+		m[e.Name] = e
+	}
+	return m, nil
+}
+
+// visit deals with one entry of a directory.
+func (t *treeWriter) visit(n *node, name string, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
+	path, stored := join(n.path, name), join(n.stored, encodeName(name))
+	st, err := n.dir.stat(name)
+	if err != nil {
+		t.unread(path, stored, err)
+		return nil
+	}
+	if n.parent == nil && t.skipAtRoot(n, name, path) {
+		return nil
+	}
+	kind := st.Mode & unix.S_IFMT
+	if kind == unix.S_IFREG || kind == unix.S_IFDIR || kind == unix.S_IFIFO {
+		if err := t.keepXattrs(stored, n.dir.proc(name)); err != nil {
+			t.unread(path, stored, err)
+			return nil
+		}
+	}
+	switch kind {
+	case unix.S_IFDIR:
+		return t.visitDir(n, name, path, stored, st, prev, cancel)
+	case unix.S_IFREG:
+		t.visitFile(n, name, path, stored, st, prev, cancel)
+	case unix.S_IFLNK:
+		return t.visitLink(n, name, path, stored, st)
+	case unix.S_IFIFO:
+		t.extras.add(extra{
+			Path: stored, Fifo: true, Mode: unixMode(modeOf(st.Mode)), UID: st.Uid, GID: st.Gid,
+			Mtime: &mtime{st.Mtim.Sec, st.Mtim.Nsec},
+		})
+	case unix.S_IFSOCK:
+		t.issue(Skipped, path, "", errors.New("socket: its program makes a new one"))
+	default:
+		t.issue(Skipped, path, "", errors.New("device: not kept"))
+	}
+	return nil
+}
+
+// skipAtRoot says whether the entry belongs to the file system, or to an
+// unfinished restore, and not to the tree.
+func (t *treeWriter) skipAtRoot(n *node, name, path string) bool {
+	switch name {
+	case markerName:
+		t.issue(Skipped, path, "", errors.New("mark of an unfinished restore: the tree may not be whole"))
+		return true
+	case lostFound:
+		d, err := n.dir.openDir(name)
+		if err != nil {
+			return false
+		}
+		defer d.release()
+		names, err := d.names()
+		return err == nil && len(names) == 0
+	}
+	return false
+}
+
+func (t *treeWriter) keepXattrs(stored, path string) error {
+	found, err := xattrs(path)
+	if err == nil && found != nil {
+		t.extras.add(extra{Path: stored, Xattr: found})
+	}
+	return err
+}
+
+func (t *treeWriter) visitDir(n *node, name, path, stored string, st unix.Stat_t, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
+	d, err := n.dir.openDir(name)
+	if err != nil {
+		t.unread(path, stored, err)
+		return nil
+	}
+	n.pending.Add(1)
+	child := &node{
+		parent: n, dir: d, path: path, stored: stored,
+		entry: t.newEntry(encodeName(name), stored, snapshot.EntryTypeDirectory, st),
+	}
+	return t.walk(child, prev, cancel)
+}
+
+func (t *treeWriter) visitLink(n *node, name, path, stored string, st unix.Stat_t) error {
+	target, err := n.dir.readlink(name)
+	if err != nil {
+		t.unread(path, stored, err)
+		return nil
+	}
+	e := t.newEntry(encodeName(name), stored, snapshot.EntryTypeSymlink, st)
+	w := t.w.NewObjectWriter(t.ctx, object.WriterOptions{MetadataCompressor: compressor})
+	defer w.Close() //nolint:errcheck // Result returned what matters
+	if _, err := io.WriteString(w, target); err != nil {
+		return fmt.Errorf("store link %q: %w", path, err)
+	}
+	if e.ObjectID, err = w.Result(); err != nil {
+		return fmt.Errorf("store link %q: %w", path, err)
+	}
+	e.FileSize = int64(len(target))
+	n.builder.AddEntry(e)
+	return nil
+}
+
+func (t *treeWriter) visitFile(n *node, name, path, stored string, st unix.Stat_t, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) {
+	if st.Nlink > 1 {
+		id := inode{st.Dev, st.Ino}
+		if first, ok := t.links[id]; ok {
+			t.extras.add(extra{Path: stored, Link: &first})
+		} else {
+			t.links[id] = stored
+		}
+	}
+	e := t.newEntry(encodeName(name), stored, snapshot.EntryTypeFile, st)
+	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) {
+		e.ObjectID = prev.ObjectID
+		t.meter.reused.Add(1)
+		t.meter.bytes.Add(e.FileSize)
+		t.finishFile(n, e)
+		return
+	}
+	n.pending.Add(1)
+	n.dir.hold()
+	t.group.Go(func() error {
+		defer n.dir.release()
+		err := t.storeFile(n, name, path, stored, e, st)
+		if err == nil {
+			err = t.done(n)
+		} else {
+			abandonWrite(n)
+		}
+		if err != nil {
+			cancel(err)
+		}
+		return err
+	})
+}
+
+// abandonWrite counts off an entry after the write has failed: the directory's
+// handle is given back, and nothing is stored.
+func abandonWrite(n *node) {
+	for ; n != nil && n.pending.Add(-1) == 0; n = n.parent {
+		n.dir.release()
+	}
+}
+
+func (t *treeWriter) finishFile(n *node, e *snapshot.DirEntry) {
+	n.builder.AddEntry(e)
+	t.files.Add(1)
+	t.bytes.Add(e.FileSize)
+	t.meter.files.Add(1)
+	t.meter.tick()
+}
+
+// storeFile stores one file's data. Only errors of the repository are
+// returned; those of the file become issues.
+func (t *treeWriter) storeFile(n *node, name, path, stored string, e *snapshot.DirEntry, st unix.Stat_t) error {
+	if err := context.Cause(t.ctx); err != nil {
+		return err
+	}
+	f, err := n.dir.openFile(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.unread(path, stored, err)
+		return nil
+	}
+	defer f.Close() //nolint:errcheck // only read
+	id, size, err := t.storeData(f, path, e.FileSize)
+	var broken *sourceError
+	if errors.As(err, &broken) {
+		t.unread(path, stored, broken.err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var now unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &now); err != nil {
+		t.unread(path, stored, err)
+		return nil
+	}
+	if size != st.Size || now.Size != st.Size || now.Mtim != st.Mtim {
+		t.issue(Changed, path, "", fmt.Errorf("while it was read: %d bytes at first, %d read", st.Size, size))
+	}
+	e.ObjectID, e.FileSize = id, size
+	t.finishFile(n, e)
+	return nil
+}
+
+// sourceError is an error of the tree that is read, not of the repository.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
+
+// storeData stores a file in one go, or a large one in parallel parts.
+func (t *treeWriter) storeData(f *os.File, path string, size int64) (object.ID, int64, error) {
+	parts := int(size / partSize)
+	if parts < 2 {
+		return t.storePart(f, path, 0, -1)
+	}
+	ids := make([]object.ID, parts)
+	sizes := make([]int64, parts)
+	var g errgroup.Group
+	g.SetLimit(minParallel)
+	for i := range parts {
+		length := int64(partSize)
+		if i == parts-1 {
+			length = -1 // the last part takes what the file has grown to
+		}
+		g.Go(func() (err error) {
+			ids[i], sizes[i], err = t.storePart(f, path, int64(i)*partSize, length)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return object.EmptyID, 0, err
+	}
+	return t.joinParts(ids, sizes, path)
+}
+
+func (t *treeWriter) joinParts(ids []object.ID, sizes []int64, path string) (object.ID, int64, error) {
+	var total int64
+	var full []object.ID
+	for i, n := range sizes {
+		if n > 0 { // a file that shrank has empty parts at its end
+			full = append(full, ids[i])
+		}
+		total += n
+	}
+	if len(full) == 0 {
+		return ids[0], 0, nil
+	}
+	id, err := t.w.ConcatenateObjects(t.ctx, full, repo.ConcatenateOptions{Compressor: compressor})
+	if err != nil {
+		return object.EmptyID, 0, fmt.Errorf("join parts of %q: %w", path, err)
+	}
+	return id, total, nil
+}
+
+var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, copyBuffer)) }}
+
+func (t *treeWriter) storePart(f *os.File, path string, offset, length int64) (object.ID, int64, error) {
+	w := t.w.NewObjectWriter(t.ctx, object.WriterOptions{
+		Description: "file", Compressor: compressor, MetadataCompressor: compressor,
+	})
+	defer w.Close() //nolint:errcheck // Result returned what matters
+	shared := buffers.Get().(*bytes.Buffer)
+	defer buffers.Put(shared)
+	buf := shared.Bytes()[:copyBuffer]
+	var total int64
+	for length < 0 || total < length {
+		if err := context.Cause(t.ctx); err != nil {
+			return object.EmptyID, 0, err
+		}
+		want := buf
+		if length >= 0 {
+			want = buf[:min(int64(len(buf)), length-total)]
+		}
+		n, err := f.ReadAt(want, offset+total)
+		if n > 0 {
+			if _, werr := w.Write(want[:n]); werr != nil {
+				return object.EmptyID, 0, fmt.Errorf("store %q: %w", path, werr)
+			}
+			total += int64(n)
+			t.meter.bytes.Add(int64(n))
+			t.meter.tick()
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return object.EmptyID, 0, &sourceError{err}
+		}
+	}
+	id, err := w.Result()
+	if err != nil {
+		return object.EmptyID, 0, fmt.Errorf("store %q: %w", path, err)
+	}
+	return id, total, nil
+}
+
+// done counts off one entry of the directory and stores it after the last.
+func (t *treeWriter) done(n *node) error {
+	for ; n != nil; n = n.parent {
+		if n.pending.Add(-1) > 0 {
+			return nil
+		}
+		n.dir.release()
+		dm := n.builder.Build(n.entry.ModTime, "")
+		id, err := snapshotfs.WriteDirManifest(t.ctx, t.w, n.path, dm, compressor)
+		if err != nil {
+			abandonWrite(n.parent)
+			return fmt.Errorf("store directory %q: %w", n.path, err)
+		}
+		n.entry.ObjectID, n.entry.DirSummary = id, dm.Summary
+		if n.parent == nil {
+			t.root = n.entry
+			return nil
+		}
+		n.parent.builder.AddEntry(n.entry)
+	}
+	return nil
+}
+
+// unread reports an entry that is not in the snapshot.
+func (t *treeWriter) unread(path, stored string, err error) {
+	kind := Unreadable
+	if errors.Is(err, unix.ENOENT) {
+		kind = Vanished
+	}
+	t.issue(kind, path, stored, err)
+}
+
+// issue tells the caller about an entry; stored names it if it is missing.
+func (t *treeWriter) issue(kind IssueKind, path, stored string, err error) {
+	if stored != "" {
+		t.extras.miss(stored)
+	}
+	if kind == Unreadable {
+		t.meter.errors.Add(1)
+	}
+	if t.opts.Issue == nil {
+		return
+	}
+	t.issues.Lock()
+	defer t.issues.Unlock()
+	t.opts.Issue(Issue{Kind: kind, Path: path, Err: err})
+}
