@@ -1,0 +1,148 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+// look is how often readiness is looked at.
+const look = 500 * time.Millisecond
+
+// awaitDefinitions waits until the API server serves the CRDs.
+func (in installer) awaitDefinitions(ctx context.Context, objects []unstructured.Unstructured) error {
+	for i := range objects {
+		if objects[i].GetKind() != "CustomResourceDefinition" {
+			continue
+		}
+		if err := in.awaitEstablished(ctx, &objects[i]); err != nil {
+			return err
+		}
+	}
+	in.clients.Mapper.Reset()
+	return nil
+}
+
+func (in installer) awaitEstablished(ctx context.Context, crd *unstructured.Unstructured) error {
+	r, err := in.resource(crd)
+	if err != nil {
+		return err
+	}
+	var why string
+	err = wait.PollUntilContextCancel(ctx, look/5, true, func(ctx context.Context) (bool, error) {
+		got, err := r.Get(ctx, crd.GetName(), metav1.GetOptions{})
+		if err != nil {
+			why = err.Error()
+			return false, nil
+		}
+		established, reason := crdState(got)
+		why = reason
+		return established, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for definition %s: %w: %s", crd.GetName(), err, why)
+	}
+	return nil
+}
+
+func crdState(crd *unstructured.Unstructured) (established bool, why string) {
+	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
+	for _, c := range conditions {
+		m, _ := c.(map[string]any)
+		switch {
+		case m["type"] == "Established" && m["status"] == "True":
+			established = true
+		case m["status"] == "False":
+			why = fmt.Sprintf("%v: %v", m["reason"], m["message"])
+		}
+	}
+	return established, why
+}
+
+// awaitReady waits for the agent and every node process. What keeps them is
+// told while waiting and is in the error.
+func (in installer) awaitReady(ctx context.Context, budget time.Duration) error {
+	var state string
+	err := wait.PollUntilContextCancel(ctx, look, true, func(ctx context.Context) (bool, error) {
+		now, ready := in.readiness(ctx)
+		if now != state {
+			state = now
+			in.progress.say("%s", now)
+		}
+		return ready, nil
+	})
+	if err != nil {
+		return fmt.Errorf("davit is installed but not ready after %s: %s%s", budget, state, in.podTroubles(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+func (in installer) readiness(ctx context.Context) (string, bool) {
+	apps := in.clients.Kubernetes.AppsV1()
+	agent, err := apps.Deployments(v1alpha1.SystemNamespace).Get(ctx, AgentName, metav1.GetOptions{})
+	if err != nil {
+		return err.Error(), false
+	}
+	nodes, err := apps.DaemonSets(v1alpha1.SystemNamespace).Get(ctx, NodeName, metav1.GetOptions{})
+	if err != nil {
+		return err.Error(), false
+	}
+	text := fmt.Sprintf("agent %d of %d, node processes %d of %d ready",
+		agent.Status.AvailableReplicas, *agent.Spec.Replicas, nodes.Status.NumberReady, nodes.Status.DesiredNumberScheduled)
+	return text, agentReady(agent) && nodesReady(nodes)
+}
+
+func agentReady(d *appsv1.Deployment) bool {
+	return d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == *d.Spec.Replicas &&
+		d.Status.AvailableReplicas == *d.Spec.Replicas && d.Status.Replicas == *d.Spec.Replicas
+}
+
+func nodesReady(d *appsv1.DaemonSet) bool {
+	return d.Status.ObservedGeneration >= d.Generation && d.Status.DesiredNumberScheduled > 0 &&
+		d.Status.UpdatedNumberScheduled == d.Status.DesiredNumberScheduled && d.Status.NumberReady == d.Status.DesiredNumberScheduled
+}
+
+// podTroubles says what the pods that are not ready say of themselves.
+func (in installer) podTroubles(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	pods, err := in.clients.Kubernetes.CoreV1().Pods(v1alpha1.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: PartOfLabel + "=" + partOf})
+	if err != nil {
+		return ""
+	}
+	var out strings.Builder
+	for i := range pods.Items {
+		if why := podTrouble(&pods.Items[i]); why != "" {
+			fmt.Fprintf(&out, "; pod %s: %s", pods.Items[i].Name, why)
+		}
+	}
+	return out.String()
+}
+
+func podTrouble(pod *corev1.Pod) string {
+	for _, c := range pod.Status.ContainerStatuses {
+		switch {
+		case c.State.Waiting != nil && c.State.Waiting.Message != "":
+			return c.State.Waiting.Reason + ": " + c.State.Waiting.Message
+		case c.State.Waiting != nil && c.State.Waiting.Reason != "ContainerCreating":
+			return c.State.Waiting.Reason
+		case c.State.Running != nil && !c.Ready:
+			return "runs but is not ready: see kubectl -n " + v1alpha1.SystemNamespace + " logs " + pod.Name
+		}
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return c.Reason + ": " + c.Message
+		}
+	}
+	return ""
+}

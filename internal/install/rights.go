@@ -1,0 +1,148 @@
+package install
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+// ImpersonatorName is a ClusterRole that nobody holds by default. Bound to
+// davit-agent by a RoleBinding in a namespace, it lets Restore objects there
+// name that namespace's own service accounts.
+const ImpersonatorName = "davit-restore-as"
+
+// Verbs, spelled out: no account of Davit's is given "*".
+var (
+	readVerbs  = []string{"get", "list", "watch"}
+	writeVerbs = []string{"create", "update", "patch", "delete"}
+	allVerbs   = append(append([]string{}, readVerbs...), writeVerbs...)
+)
+
+func accounts(opts Options) []runtime.Object {
+	var out []runtime.Object
+	for _, name := range []string{AgentName, NodeName, CaptureName, RestoreName} {
+		no := false
+		account := &corev1.ServiceAccount{ObjectMeta: systemMeta(name), AutomountServiceAccountToken: &no}
+		for _, secret := range opts.ImagePullSecrets {
+			account.ImagePullSecrets = append(account.ImagePullSecrets, corev1.LocalObjectReference{Name: secret})
+		}
+		out = append(out, account)
+	}
+	return out
+}
+
+// roles returns every account's rights: one ClusterRole for what is needed
+// anywhere, one Role for what is needed in davit-system only.
+func roles() []runtime.Object {
+	var out []runtime.Object
+	out = append(out, grant(AgentName, agentAnywhere(), agentAtHome())...)
+	out = append(out, grant(NodeName, nodeAnywhere(), nodeAtHome())...)
+	out = append(out, grant(CaptureName, captureAnywhere(), captureAtHome())...)
+	out = append(out, grant(RestoreName, restoreAnywhere(), nil)...)
+	return append(out, &rbacv1.ClusterRole{ObjectMeta: clusterMeta(ImpersonatorName), Rules: []rbacv1.PolicyRule{
+		rule(verbs("impersonate"), "", "serviceaccounts"),
+	}})
+}
+
+func grant(account string, anywhere, atHome []rbacv1.PolicyRule) []runtime.Object {
+	subjects := []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: v1alpha1.SystemNamespace, Name: account}}
+	out := []runtime.Object{
+		&rbacv1.ClusterRole{ObjectMeta: clusterMeta(account), Rules: anywhere},
+		&rbacv1.ClusterRoleBinding{
+			ObjectMeta: clusterMeta(account),
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: account},
+			Subjects:   subjects,
+		},
+	}
+	if atHome == nil {
+		return out
+	}
+	return append(out,
+		&rbacv1.Role{ObjectMeta: systemMeta(account), Rules: atHome},
+		&rbacv1.RoleBinding{
+			ObjectMeta: systemMeta(account),
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: account},
+			Subjects:   subjects,
+		})
+}
+
+// agentAnywhere: its own kinds, events, and what fencing a superseded
+// application takes: scale to zero, suspend.
+func agentAnywhere() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		rule(allVerbs, v1alpha1.GroupVersion.Group, "vaults", "sites", "applications", "protectionpolicies", "recoverypoints", "restores"),
+		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "vaults/status", "sites/status", "applications/status", "recoverypoints/status", "restores/status"),
+		rule(verbs("create", "patch"), "", "events"),
+		rule(verbs("create", "patch"), "events.k8s.io", "events"),
+		rule(readVerbs, "", "namespaces", "nodes", "persistentvolumes"),
+		rule(readVerbs, "storage.k8s.io", "storageclasses"),
+		rule(verbs("get", "list", "patch"), "apps", "deployments", "statefulsets", "replicasets"),
+		rule(verbs("get", "update", "patch"), "apps", "deployments/scale", "statefulsets/scale", "replicasets/scale"),
+		rule(verbs("get", "list", "patch"), "batch", "cronjobs", "jobs"),
+	}
+}
+
+// agentAtHome: its leader's lease, the vaults' Secrets, the volume tasks and
+// the two accounts it captures and restores as.
+func agentAtHome() []rbacv1.PolicyRule {
+	impersonate := rule(verbs("impersonate"), "", "serviceaccounts")
+	impersonate.ResourceNames = []string{CaptureName, RestoreName}
+	return []rbacv1.PolicyRule{
+		impersonate,
+		rule(allVerbs, "coordination.k8s.io", "leases"),
+		rule(verbs("get", "list"), "", "secrets", "pods"),
+		rule(verbs("get", "list"), "apps", "daemonsets"),
+		rule(allVerbs, v1alpha1.GroupVersion.Group, "volumetasks"),
+	}
+}
+
+func nodeAnywhere() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{rule(readVerbs, v1alpha1.GroupVersion.Group, "vaults")}
+}
+
+func nodeAtHome() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		rule(readVerbs, v1alpha1.GroupVersion.Group, "volumetasks"),
+		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "volumetasks/status"),
+		rule(verbs("get"), "", "secrets"),
+	}
+}
+
+// captureAnywhere reads everything, as what belongs to an application is found
+// by discovery; it writes snapshots only, and runs hooks.
+func captureAnywhere() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		rule(readVerbs, "*", "*"),
+		rule(writeVerbs, "snapshot.storage.k8s.io", "volumesnapshots", "volumesnapshotcontents"),
+		rule(verbs("create"), "", "pods/exec"),
+	}
+}
+
+// captureAtHome: scratch claims made of snapshots, the pods that hold them,
+// and the leftovers of captures that died.
+func captureAtHome() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		rule(writeVerbs, "", "pods", "persistentvolumeclaims"),
+		rule(writeVerbs, v1alpha1.GroupVersion.Group, "volumetasks"),
+		rule(writeVerbs, "coordination.k8s.io", "leases"),
+	}
+}
+
+// restoreAnywhere is wide by nature: it may make any object, roles included
+// whatever they grant. Whoever may create a Restore that names this account
+// is an administrator.
+func restoreAnywhere() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		rule(allVerbs, "*", "*"),
+		rule(verbs("bind", "escalate"), rbacv1.GroupName, "roles", "clusterroles"),
+		{NonResourceURLs: []string{"*"}, Verbs: []string{"get"}},
+	}
+}
+
+func verbs(v ...string) []string { return v }
+
+func rule(verbs []string, group string, resources ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: verbs}
+}
