@@ -1,0 +1,83 @@
+// Command demo shows Davit's main job to a person: a real PostgreSQL
+// application survives the loss of its cluster. Its exit status is zero only
+// when every check held.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"davit.dev/davit/demo/scenario"
+	"davit.dev/davit/demo/stage"
+)
+
+func main() {
+	keep := flag.Bool("keep", false, "leave everything running")
+	down := flag.Bool("down", false, "remove what a demo left running")
+	instance := flag.String("instance", "demo", "the test bed's name")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *instance, *keep, *down); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, instance string, keep, down bool) error {
+	logPath := filepath.Join(os.TempDir(), "davit-"+instance+".log")
+	log, err := os.Create(logPath)
+	if err != nil {
+		return fmt.Errorf("make log: %w", err)
+	}
+	defer log.Close()
+	s, err := stage.Open(instance, log)
+	if err != nil {
+		return err
+	}
+	if err := s.Down(ctx); err != nil {
+		return fmt.Errorf("remove an earlier demo: %w", err)
+	}
+	if down {
+		fmt.Println("Nothing of the demo is left.")
+		return nil
+	}
+	fmt.Printf("Details of every step: %s\n\n", logPath)
+	timeline := &scenario.Timeline{Out: os.Stdout, Live: term.IsTerminal(int(os.Stdout.Fd()))}
+	play := &scenario.Run{Stage: s, Timeline: timeline, Vault: "demo-" + time.Now().UTC().Format("150405")}
+	played := play.Play(ctx)
+	timeline.Print()
+	if played == nil {
+		play.Report(os.Stdout)
+	}
+	if keep {
+		lookAround(os.Stdout, s)
+		return played
+	}
+	// The person may have pressed Ctrl-C: clean up all the same.
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	defer cancel()
+	if err := s.Down(clean); err != nil {
+		return fmt.Errorf("remove the demo: %w", err)
+	}
+	return played
+}
+
+func lookAround(w io.Writer, s *stage.Stage) {
+	fmt.Fprintf(w, "\nEverything is still running. Look around:\n")
+	for _, site := range s.Bed.Sites() {
+		fmt.Fprintf(w, "  export KUBECONFIG=%s   # %s\n", site.Kubeconfig(), site.Name())
+	}
+	fmt.Fprintf(w, "  bin/davit status; bin/davit points shop; bin/davit describe shop; bin/davit verify shop\n")
+	fmt.Fprintf(w, "  %s -n shop get all\n", s.KubectlPath())
+	fmt.Fprintf(w, "and remove it with: make demo-down\n")
+}

@@ -1,0 +1,129 @@
+package scenario
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"davit.dev/davit/demo/stage"
+)
+
+const databasePod = "shop-db-0"
+
+func (r *Run) sql(ctx context.Context, query string) (string, error) {
+	return r.Stage.Kubectl(ctx, survivor, "-n", namespace, "exec", databasePod, "--",
+		"psql", "-X", "-A", "-t", "-F", " ", "-U", "shop", "-d", "shop", "-c", query)
+}
+
+// checkOrders looks for every order that the ledger, outside the clusters, saw
+// acknowledged before the recovery point's instant.
+func (r *Run) checkOrders(ctx context.Context) (string, error) {
+	acks, err := r.ledger.Before(ctx, r.report.Instant)
+	if err != nil {
+		return "", err
+	}
+	if len(acks) == 0 {
+		return "", fmt.Errorf("the ledger knows of no order before %s", r.report.Instant)
+	}
+	rows, err := r.sql(ctx, "select id, checksum, count(*) from orders group by 1, 2")
+	if err != nil {
+		return "", err
+	}
+	found := map[int64]string{}
+	scan := bufio.NewScanner(strings.NewReader(rows))
+	for scan.Scan() {
+		f := strings.Fields(scan.Text())
+		if len(f) != 3 {
+			continue
+		}
+		id, err := strconv.ParseInt(f[0], 10, 64)
+		if err != nil {
+			return "", fmt.Errorf("read order: %w", err)
+		}
+		if _, twice := found[id]; twice || f[2] != "1" {
+			return "", fmt.Errorf("order %d is there more than once", id)
+		}
+		found[id] = f[1]
+	}
+	for _, a := range acks {
+		if found[a.ID] != a.Checksum {
+			return "", fmt.Errorf("order %d was acknowledged at %s, before the instant %s, but the database has checksum %q, want %q",
+				a.ID, a.At, r.report.Instant, found[a.ID], a.Checksum)
+		}
+	}
+	return fmt.Sprintf("%d orders, each exactly once", len(acks)), nil
+}
+
+func (r *Run) checkDatabase(ctx context.Context) (string, error) {
+	_, err := r.Stage.Kubectl(ctx, survivor, "-n", namespace, "exec", databasePod, "--",
+		"pg_amcheck", "-U", "shop", "-d", "shop", "--install-missing", "--heapallindexed", "--parent-check")
+	return "", err
+}
+
+func (r *Run) checkObjects(ctx context.Context) (string, error) {
+	config, err := r.Stage.Bed.Site(survivor).RESTConfig()
+	if err != nil {
+		return "", err
+	}
+	after, err := Collect(ctx, config, namespace, app)
+	if err != nil {
+		return "", err
+	}
+	if diff := r.before.Differences(after); len(diff) > 0 {
+		return "", fmt.Errorf("%d differences:\n  %s", len(diff), strings.Join(diff, "\n  "))
+	}
+	return fmt.Sprintf("%d objects", len(after)), r.checkOwner(ctx)
+}
+
+// checkOwner checks that the owned custom resource is owned by the restored
+// owner and not by a UID of the lost site, which would get it deleted.
+func (r *Run) checkOwner(ctx context.Context) error {
+	owner, err := r.Stage.Kubectl(ctx, survivor, "-n", namespace, "get", "warehouses.shop.example.com", "-o", "jsonpath={.items[*].metadata.uid}")
+	if err != nil {
+		return err
+	}
+	named, err := r.Stage.Kubectl(ctx, survivor, "-n", namespace, "get", "shelves.shop.example.com", "-o", "jsonpath={.items[*].metadata.ownerReferences[*].uid}")
+	if err != nil {
+		return err
+	}
+	if named == "" || !strings.Contains(owner, named) {
+		return fmt.Errorf("the shelf is owned by %q, the warehouse is %q", named, owner)
+	}
+	return nil
+}
+
+// checkWriter checks that orders go on being acknowledged, and that they are
+// in the survivor's database.
+func (r *Run) checkWriter(ctx context.Context) (string, error) {
+	before, err := r.maxOrder(ctx)
+	if err != nil {
+		return "", err
+	}
+	if _, err := r.ordersReach(ctx, 50); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var now int64
+	err = stage.Wait(ctx, "the database in west has newer orders", func(ctx context.Context) (bool, string, error) {
+		var err error
+		now, err = r.maxOrder(ctx)
+		return now >= before+50, fmt.Sprintf("order %d, was %d", now, before), err
+	})
+	return fmt.Sprintf("from order %d to %d", before, now), err
+}
+
+func (r *Run) maxOrder(ctx context.Context) (int64, error) {
+	out, err := r.sql(ctx, "select coalesce(max(id), 0) from orders")
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(out, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read the newest order: %w", err)
+	}
+	return n, nil
+}
