@@ -1,0 +1,181 @@
+package bed
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"text/template"
+
+	"davit.dev/davit/testbed/build"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+//go:embed manifests/*.yaml
+var manifestFiles embed.FS
+
+// installAddOns applies CoreDNS, local-path and the CSI driver, and returns when all of it runs.
+func (s *Site) installAddOns(ctx context.Context, bin build.Set, opt Options) error {
+	if err := s.applyEmbedded(ctx, bin); err != nil {
+		return err
+	}
+	if !opt.Bare {
+		if err := s.installStorage(ctx, bin, opt.Log); err != nil {
+			return err
+		}
+	}
+	return s.awaitAddOns(ctx)
+}
+
+func (s *Site) applyEmbedded(ctx context.Context, bin build.Set) error {
+	tmpl, err := template.ParseFS(manifestFiles, "manifests/*.yaml")
+	if err != nil {
+		return fmt.Errorf("parse manifests: %w", err)
+	}
+	names, err := fs.Glob(manifestFiles, "manifests/*.yaml")
+	if err != nil {
+		return fmt.Errorf("list manifests: %w", err)
+	}
+	var all bytes.Buffer
+	for _, name := range names {
+		all.WriteString("---\n")
+		if err := tmpl.ExecuteTemplate(&all, filepath.Base(name), s.bed.values(s)); err != nil {
+			return fmt.Errorf("render %s: %w", name, err)
+		}
+	}
+	return s.apply(ctx, bin, "base", all.String())
+}
+
+// apply makes the cluster hold the manifests. A digest of what was applied last spares the second 'up' the work.
+func (s *Site) apply(ctx context.Context, bin build.Set, name, manifests string) error {
+	sum := sha256.Sum256([]byte(manifests))
+	digest := hex.EncodeToString(sum[:])
+	marker := s.path("applied", name)
+	if old, err := os.ReadFile(marker); err == nil && string(old) == digest {
+		return nil
+	}
+	if _, err := s.kubectl(ctx, bin, manifests, "apply", "--server-side", "--force-conflicts", "-f", "-"); err != nil {
+		return fmt.Errorf("apply %s to %s: %w", name, s.name, err)
+	}
+	return writeFile(marker, []byte(digest), 0o644)
+}
+
+func (s *Site) kubectl(ctx context.Context, bin build.Set, stdin string, args ...string) (string, error) {
+	return runInput(ctx, stdin, bin.Path("kubectl"), append([]string{"--kubeconfig", s.Kubeconfig()}, args...)...)
+}
+
+// installStorage builds and installs the CSI driver of the module testbed/csi through its command csi-build.
+func (s *Site) installStorage(ctx context.Context, bin build.Set, log io.Writer) error {
+	src, err := build.SourceDir()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(src, "csi", "cmd", "csi-build", "main.go")); err != nil {
+		fmt.Fprintf(log, "%s: no CSI driver in %s yet; going on without\n", s.name, filepath.Join(src, "csi"))
+		return nil
+	}
+	tool, err := build.Tool(ctx, "csi", "csi-build", log)
+	if err != nil {
+		return err
+	}
+	src = filepath.Join(src, "csi")
+	if err := s.loadStorageImage(ctx, tool, src, log); err != nil {
+		return err
+	}
+	crds, err := toolOutput(ctx, src, tool, "manifests", "--part", "crds")
+	if err != nil {
+		return err
+	}
+	if err := s.apply(ctx, bin, "csi-crds", crds); err != nil {
+		return err
+	}
+	if _, err := s.kubectl(ctx, bin, crds, "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"); err != nil {
+		return err
+	}
+	driver, err := toolOutput(ctx, src, tool, "manifests", "--part", "driver", "--kubelet-root", s.KubeletRoot(), "--state", s.StorageDir())
+	if err != nil {
+		return err
+	}
+	return s.apply(ctx, bin, "csi-driver", driver)
+}
+
+func (s *Site) loadStorageImage(ctx context.Context, tool, dir string, log io.Writer) error {
+	unlock, err := lockFile(filepath.Join(s.bed.dir, ".csi-build.lock"))
+	if err != nil {
+		return err
+	}
+	out, err := toolOutput(ctx, dir, tool, "image")
+	unlock()
+	if err != nil {
+		return err
+	}
+	var image struct{ Ref, Tar string }
+	if err := json.Unmarshal([]byte(lastLine(out)), &image); err != nil {
+		return fmt.Errorf("read what csi-build printed: %w: %s", err, out)
+	}
+	fmt.Fprintf(log, "%s: CSI image %s\n", s.name, image.Ref)
+	return s.LoadImage(ctx, image.Tar)
+}
+
+func toolOutput(ctx context.Context, dir, tool string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, tool, args...)
+	cmd.Dir = dir
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("run %s %s: %w: %s", filepath.Base(tool), strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return string(out), nil
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// awaitAddOns waits until every Deployment and DaemonSet of the bed's own namespaces runs in its newest version.
+func (s *Site) awaitAddOns(ctx context.Context) error {
+	client, err := s.client()
+	if err != nil {
+		return err
+	}
+	for _, ns := range []string{"kube-system", "local-path-storage"} {
+		if err := s.await(ctx, "kubelet", func() error { return rolledOut(ctx, client, ns) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rolledOut(ctx context.Context, client *kubernetes.Clientset, ns string) error {
+	deployments, err := client.AppsV1().Deployments(ns).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, d := range deployments.Items {
+		if d.Status.ObservedGeneration < d.Generation || d.Status.UpdatedReplicas < *d.Spec.Replicas || d.Status.AvailableReplicas < *d.Spec.Replicas {
+			return fmt.Errorf("deployment %s/%s is not available yet", ns, d.Name)
+		}
+	}
+	sets, err := client.AppsV1().DaemonSets(ns).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, d := range sets.Items {
+		if d.Status.ObservedGeneration < d.Generation || d.Status.DesiredNumberScheduled == 0 || d.Status.NumberAvailable < d.Status.DesiredNumberScheduled {
+			return fmt.Errorf("daemon set %s/%s is not available yet", ns, d.Name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,307 @@
+package bed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// linkName is the interface inside the namespace.
+const linkName = "eth0"
+
+// hostName stands for the host itself in Cut and Heal.
+const hostName = "host"
+
+func (n *node) netnsName() string { return n.instance + "-" + n.name }
+func (n *node) netns() string     { return "/run/netns/" + n.netnsName() }
+
+// linkUp makes namespace, veth pair, addresses and routes, or mends what is missing of them. It returns with the link up.
+func (n *node) linkUp(ctx context.Context) error {
+	if inode(n.netns()) == 0 {
+		if _, err := run(ctx, "ip", "netns", "add", n.netnsName()); err != nil {
+			return fmt.Errorf("create namespace: %w", err)
+		}
+	}
+	veth := n.net.Veth()
+	if _, err := os.Stat("/sys/class/net/" + veth); err != nil {
+		if err := n.addVeth(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := run(ctx, "ip", "link", "set", veth, "up"); err != nil {
+		return fmt.Errorf("raise link of %s: %w", n.name, err)
+	}
+	// The kernel drops the routes through a link that goes down.
+	for _, cidr := range []string{n.net.PodCIDR(), n.net.ServiceCIDR()} {
+		if _, err := run(ctx, "ip", "route", "replace", cidr, "via", n.net.Address(), "dev", veth); err != nil {
+			return fmt.Errorf("route to %s: %w", n.name, err)
+		}
+	}
+	return inNetns(n.netns(), func() error {
+		return setSysctls(map[string]string{
+			"net/ipv4/ip_forward":              "1",
+			"net/ipv4/conf/all/route_localnet": "1",
+			"net/ipv4/ping_group_range":        "0\t2147483647",
+		}, map[string]string{"net/bridge/bridge-nf-call-iptables": "1"})
+	})
+}
+
+func (n *node) addVeth(ctx context.Context) error {
+	veth := n.net.Veth()
+	host := strings.Join([]string{
+		"link add " + veth + " type veth peer name " + linkName + " netns " + n.netnsName(),
+		"addr add " + n.net.Gateway() + "/24 dev " + veth,
+	}, "\n")
+	if _, err := runInput(ctx, host+"\n", "ip", "-batch", "-"); err != nil {
+		return fmt.Errorf("create link of %s: %w", n.name, err)
+	}
+	inside := strings.Join([]string{
+		"link set lo up",
+		"addr add " + n.net.Address() + "/24 dev " + linkName,
+		"link set " + linkName + " up",
+		"route add default via " + n.net.Gateway(),
+	}, "\n")
+	if _, err := runInput(ctx, inside+"\n", "ip", "-n", n.netnsName(), "-batch", "-"); err != nil {
+		return fmt.Errorf("configure link of %s: %w", n.name, err)
+	}
+	return nil
+}
+
+// linkDown cuts the node off: nothing that is still in a socket gets out any more.
+func (n *node) linkDown(ctx context.Context) error {
+	if _, err := os.Stat("/sys/class/net/" + n.net.Veth()); err != nil {
+		return nil
+	}
+	_, err := run(ctx, "ip", "link", "set", n.net.Veth(), "down")
+	return err
+}
+
+func (n *node) linkIsUp() bool {
+	data, _ := os.ReadFile("/sys/class/net/" + n.net.Veth() + "/operstate")
+	return strings.TrimSpace(string(data)) == "up"
+}
+
+// removeNetwork deletes link and namespace; the routes go with the link.
+func (n *node) removeNetwork(ctx context.Context) error {
+	var errs []error
+	if _, err := os.Stat("/sys/class/net/" + n.net.Veth()); err == nil {
+		_, err := run(ctx, "ip", "link", "del", n.net.Veth())
+		errs = append(errs, err)
+	}
+	if _, err := os.Stat(n.netns()); err == nil {
+		_, err := run(ctx, "ip", "netns", "del", n.netnsName())
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// setSysctls writes what differs. Optional ones may be missing in this kernel or read-only in a namespace.
+func setSysctls(need, optional map[string]string) error {
+	for name, value := range need {
+		if _, err := setSysctl(name, value); err != nil {
+			return err
+		}
+	}
+	for name, value := range optional {
+		_, _ = setSysctl(name, value)
+	}
+	return nil
+}
+
+// setSysctl returns the value that was there before.
+func setSysctl(name, value string) (old string, err error) {
+	path := filepath.Join("/proc/sys", name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read sysctl: %w", err)
+	}
+	old = strings.TrimSpace(string(data))
+	if old == value {
+		return old, nil
+	}
+	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+		return old, fmt.Errorf("set sysctl %s=%s: %w", name, value, err)
+	}
+	return old, nil
+}
+
+// hostSysctls is what the host needs while any bed is up. Two kubelets and their containers run out of
+// the default of 128 inotify instances.
+var hostSysctls = sysctls{
+	"net/ipv4/ip_forward":           "1",
+	"fs/inotify/max_user_instances": "8192",
+	"fs/inotify/max_user_watches":   "1048576",
+}
+
+// raise applies the host's sysctls and remembers what was there before the first bed came.
+func (r *hostRecord) raise() error {
+	if r.Sysctls == nil {
+		r.Sysctls = sysctls{}
+	}
+	for name, value := range hostSysctls {
+		old, err := setSysctl(name, value)
+		if err != nil {
+			return err
+		}
+		if _, known := r.Sysctls[name]; !known {
+			r.Sysctls[name] = old
+		}
+	}
+	return nil
+}
+
+// restore puts the host's sysctls back once no bed is left.
+func (r *hostRecord) restore() {
+	if len(r.Subnets) > 0 {
+		return
+	}
+	for name, value := range r.Sysctls {
+		_, _ = setSysctl(name, value)
+	}
+	r.Sysctls = nil
+}
+
+// firewall holds the instance's cuts. Sets make a cut one atomic change that also hits established flows.
+type firewall struct{ table string }
+
+func newFirewall(instance string) firewall { return firewall{"davit-bed-" + instance} }
+
+// ruleset renders the table. Services of a site answer its own pods and the host, not other sites: clusters do not
+// share Service addresses, and a test must not pass because they did.
+func (f firewall) ruleset(nodes []*node) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table inet %s {\n", f.table)
+	b.WriteString("  set pairs { type ifname . ifname; }\n  set lone { type ifname; }\n")
+	b.WriteString("  chain forward {\n    type filter hook forward priority -10; policy accept;\n")
+	b.WriteString("    iifname . oifname @pairs drop\n")
+	for _, n := range nodes {
+		fmt.Fprintf(&b, "    ip daddr %s drop\n", n.net.ServiceCIDR())
+	}
+	b.WriteString("  }\n  chain input {\n    type filter hook input priority -10; policy accept;\n    iifname @lone drop\n  }\n")
+	b.WriteString("  chain output {\n    type filter hook output priority -10; policy accept;\n    oifname @lone drop\n  }\n}\n")
+	return b.String()
+}
+
+func (f firewall) exists(ctx context.Context) bool {
+	_, err := run(ctx, "nft", "list", "table", "inet", f.table)
+	return err == nil
+}
+
+func (f firewall) ensure(ctx context.Context, nodes []*node) error {
+	if f.exists(ctx) {
+		return nil
+	}
+	_, err := runInput(ctx, f.ruleset(nodes), "nft", "-f", "-")
+	return err
+}
+
+func (f firewall) remove(ctx context.Context) error {
+	if !f.exists(ctx) {
+		return nil
+	}
+	_, err := run(ctx, "nft", "delete", "table", "inet", f.table)
+	return err
+}
+
+// element renders the set and the members that part a from b; an empty interface name is the host.
+func element(a, b string) (set, members string) {
+	switch {
+	case a == "":
+		return "lone", fmt.Sprintf("{ %q }", b)
+	case b == "":
+		return "lone", fmt.Sprintf("{ %q }", a)
+	}
+	return "pairs", fmt.Sprintf("{ %q . %q, %q . %q }", a, b, b, a)
+}
+
+func (f firewall) cut(ctx context.Context, a, b string) error {
+	set, members := element(a, b)
+	_, err := run(ctx, "nft", "add", "element", "inet", f.table, set, members)
+	return err
+}
+
+func (f firewall) heal(ctx context.Context, a, b string) error {
+	set, members := element(a, b)
+	// Deleting what is not there is an error in nft; adding it first makes the pair idempotent and still atomic.
+	script := fmt.Sprintf("add element inet %[1]s %[2]s %[3]s\ndelete element inet %[1]s %[2]s %[3]s\n", f.table, set, members)
+	_, err := runInput(ctx, script, "nft", "-f", "-")
+	return err
+}
+
+func (f firewall) healAll(ctx context.Context) error {
+	script := fmt.Sprintf("flush set inet %[1]s pairs\nflush set inet %[1]s lone\n", f.table)
+	_, err := runInput(ctx, script, "nft", "-f", "-")
+	return err
+}
+
+// Cut drops all traffic between two of: sites, "vault", "host". Established connections are cut as well.
+func (b *Bed) Cut(ctx context.Context, x, y string) error {
+	return b.partition(ctx, x, y, b.fw.cut)
+}
+
+// Heal ends the cut between two members.
+func (b *Bed) Heal(ctx context.Context, x, y string) error {
+	return b.partition(ctx, x, y, b.fw.heal)
+}
+
+// HealAll ends all cuts.
+func (b *Bed) HealAll(ctx context.Context) error { return b.fw.healAll(ctx) }
+
+func (b *Bed) partition(ctx context.Context, x, y string, act func(context.Context, string, string) error) error {
+	ifx, err := b.veth(x)
+	if err != nil {
+		return err
+	}
+	ify, err := b.veth(y)
+	if err != nil {
+		return err
+	}
+	if ifx == ify {
+		return fmt.Errorf("cut %s from %s: name two different members of %v", x, y, append(b.members(), hostName))
+	}
+	return act(ctx, ifx, ify)
+}
+
+// veth returns the host's interface of a member, or "" for the host.
+func (b *Bed) veth(name string) (string, error) {
+	if name == hostName {
+		return "", nil
+	}
+	n := b.member(name)
+	if n == nil {
+		return "", fmt.Errorf("find %q: no such member; instance %s has %v", name, b.instance, append(b.members(), hostName))
+	}
+	return n.net.Veth(), nil
+}
+
+func (b *Bed) members() []string {
+	var names []string
+	for _, n := range b.nodes() {
+		names = append(names, n.name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (b *Bed) member(name string) *node {
+	for _, n := range b.nodes() {
+		if n.name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// removeTree deletes a directory and says so when something in it is still mounted.
+func removeTree(path string) error {
+	err := os.RemoveAll(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"davit.dev/davit/testbed/bed"
+	"davit.dev/davit/testbed/build"
+	"github.com/spf13/cobra"
+)
+
+func upCmd(open opener) *cobra.Command {
+	opt := bed.Options{Log: os.Stderr}
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "up",
+		Short: "Bring the bed up, or start what is missing of it",
+		Long: `up builds what is missing in the cache (eight minutes the first time), starts what does not run, installs the
+add-ons (CoreDNS, local-path-provisioner, the CSI driver with snapshots) and returns when all of it is ready.
+Killed sites are started again. Named sites are added to those the bed has.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			b, err := open()
+			if err != nil {
+				return err
+			}
+			start := time.Now()
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			if err := b.Up(ctx, opt); err != nil {
+				return err
+			}
+			fmt.Fprintf(os.Stderr, "bed %s is up (%.1f s)\n", b.Instance(), time.Since(start).Seconds())
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&opt.Sites, "sites", nil, "sites to have (default: those the bed has, else east,west)")
+	f.BoolVar(&opt.Install, "install", false, "install missing Debian packages")
+	f.BoolVar(&opt.Bare, "bare", false, "leave out the CSI driver")
+	f.DurationVar(&timeout, "timeout", 20*time.Minute, "give up after this time, builds included")
+	return c
+}
+
+func downCmd(open opener) *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "Remove the bed: processes, mounts, loop devices, namespaces, links, rules and data",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			b, err := open()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), 2*time.Minute)
+			defer cancel()
+			return b.Down(ctx)
+		},
+	}
+}
+
+func statusCmd(open opener) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show what runs; exits 1 unless everything is ready",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			b, err := open.existing()
+			if err != nil {
+				return err
+			}
+			list := b.Status(c.Context())
+			if asJSON {
+				err = json.NewEncoder(os.Stdout).Encode(list)
+			} else {
+				err = printStatus(list)
+			}
+			if err != nil {
+				return err
+			}
+			for _, st := range list {
+				if !st.Ready {
+					return fmt.Errorf("check %s: not ready %s; 'bed up' starts what is missing", st.Name, st.Problem)
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}
+
+func printStatus(list []bed.MemberStatus) error {
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tADDRESS\tLINK\tREADY\tPROCESSES\tSTOPPED\tKUBECONFIG")
+	for _, st := range list {
+		link := map[bool]string{true: "up", false: "down"}[st.LinkUp]
+		fmt.Fprintf(w, "%s\t%s\t%s\t%v\t%d\t%s\t%s\n", st.Name, st.Address, link, st.Ready, st.Processes, strings.Join(st.Stopped, ","), st.Kubeconfig)
+	}
+	return w.Flush()
+}
+
+func killCmd(open opener) *cobra.Command {
+	return &cobra.Command{
+		Use:   "kill SITE|vault",
+		Short: "Take a site down the hard way: link down, then SIGKILL for all processes, containers included",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, a []string) error {
+			b, err := open.existing()
+			if err != nil {
+				return err
+			}
+			return b.Kill(c.Context(), a[0])
+		},
+	}
+}
+
+func reviveCmd(open opener) *cobra.Command {
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "revive SITE|vault",
+		Short: "Start a killed site again with the data it had; returns when its node is Ready",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, a []string) error {
+			b, err := open.existing()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			return b.Revive(ctx, a[0])
+		},
+	}
+	c.Flags().DurationVar(&timeout, "timeout", 3*time.Minute, "give up after this time")
+	return c
+}
+
+func buildCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "build",
+		Short: "Build the binaries that are missing in the cache, and nothing else",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := build.All(c.Context(), os.Stderr)
+			return err
+		},
+	}
+}
