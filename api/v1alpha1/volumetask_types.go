@@ -57,6 +57,10 @@ type VolumeTaskSpec struct {
 	// Live says that the volume is being written while it is read.
 	// +optional
 	Live bool `json:"live,omitempty"`
+	// Cut is the instant at which the volume was cut, for Read; none for a
+	// live volume.
+	// +optional
+	Cut *metav1.MicroTime `json:"cut,omitempty"`
 	// Snapshot to write, as JSON of point.Snapshot; for Read, the previous
 	// snapshot of the same source, if any.
 	// +optional

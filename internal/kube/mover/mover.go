@@ -63,6 +63,9 @@ type Request struct {
 	Node, HostPath, PodUID, PersistentVolume string
 	// Live says that the volume is written while it is read.
 	Live bool
+	// Cut is the instant at which the volume was cut. Zero means unknown:
+	// more is read again by the next Read.
+	Cut time.Time
 	// Previous is the newest snapshot of the same source, if any.
 	Previous *point.Snapshot
 	// Scheduling is what the holder pod needs to land where the workload will.
@@ -242,7 +245,7 @@ func (m *Mover) move(ctx context.Context, req Request, op v1alpha1.VolumeOperati
 		return Result{}, err
 	}
 	res, err := m.runTask(ctx, req, op, snap, at)
-	
+
 	return res, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -56,6 +57,10 @@ func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at plac
 		}
 		text = string(data)
 	}
+	var cut *metav1.MicroTime
+	if !r.Cut.IsZero() {
+		cut = &metav1.MicroTime{Time: r.Cut.UTC().Truncate(time.Microsecond)}
+	}
 	return &v1alpha1.VolumeTask{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: v1alpha1.SystemNamespace,
@@ -72,6 +77,7 @@ func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at plac
 			PersistentVolume: at.volume,
 			HostPath:         at.hostPath,
 			Live:             r.Live,
+			Cut:              cut,
 			Snapshot:         text,
 		},
 	}, nil
@@ -96,7 +102,7 @@ func (m *Mover) createTask(ctx context.Context, task *v1alpha1.VolumeTask) error
 		if err != nil {
 			return fmt.Errorf("get volume task: %w", err)
 		}
-		if old.Spec == task.Spec && old.DeletionTimestamp.IsZero() && old.Status.Phase != v1alpha1.TaskFailed {
+		if equality.Semantic.DeepEqual(old.Spec, task.Spec) && old.DeletionTimestamp.IsZero() && old.Status.Phase != v1alpha1.TaskFailed {
 			return nil
 		}
 		if err := m.deleteAndWait(ctx, m.system, &old); err != nil {

@@ -1,0 +1,105 @@
+// Package vaults opens what a Vault object names: the store, by its address
+// and the credentials in its Secret, and the project, by this site's identity.
+// No secret leaves it but inside an open project, and none is in its errors.
+package vaults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+)
+
+// ErrNotUsable says that the Vault object or its Secret cannot work as they
+// are: a person must change them.
+var ErrNotUsable = errors.New("vault object not usable")
+
+// Opened is an open project and the object that named it.
+type Opened struct {
+	Object  v1alpha1.Vault
+	Project *vault.Project
+	VaultID string
+}
+
+// Open reads the Vault of that name, then its Secret, and opens the project.
+// The reader must not be a cache: Secrets are not kept in memory.
+func Open(ctx context.Context, c client.Reader, name string) (*Opened, error) {
+	opened, err := open(ctx, c, name)
+	if err != nil {
+		return nil, fmt.Errorf("open vault %s: %w", name, err)
+	}
+	return opened, nil
+}
+
+func open(ctx context.Context, c client.Reader, name string) (*Opened, error) {
+	o := &Opened{}
+	err := c.Get(ctx, client.ObjectKey{Name: name}, &o.Object)
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("%w: there is no Vault of this name: see davit vault ls", ErrNotUsable)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read Vault: %w", err)
+	}
+	var secret corev1.Secret
+	key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: o.Object.Spec.SecretName}
+	err = c.Get(ctx, key, &secret)
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("%w: its Secret %s is missing: add the vault to this site again", ErrNotUsable, key)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read Secret %s: %w", key, err)
+	}
+	return o, o.unlock(ctx, secret.Data)
+}
+
+func (o *Opened) unlock(ctx context.Context, data map[string][]byte) error {
+	keyring, err := vault.ParseKeyring(data)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotUsable, err)
+	}
+	if keyring.Project != o.Object.Spec.Project {
+		return fmt.Errorf("%w: its Secret is for project %s, it names project %s", ErrNotUsable, keyring.Project, o.Object.Spec.Project)
+	}
+	store, err := backend.Open(ctx, Config(&o.Object, data))
+	if err != nil {
+		return err
+	}
+	o.VaultID = keyring.VaultID
+	o.Project, err = keyring.Open(ctx, store)
+	return err
+}
+
+// Config is the way into the store of a Vault, given its Secret's data.
+func Config(v *v1alpha1.Vault, data map[string][]byte) backend.Config {
+	return backend.Config{
+		URL:          v.Spec.URL,
+		CA:           []byte(v.Spec.CABundle),
+		AccessKey:    string(data["accessKey"]),
+		SecretKey:    string(data["secretKey"]),
+		SessionToken: string(data["sessionToken"]),
+	}
+}
+
+// Reason is the condition reason that an error of a vault stands for.
+func Reason(err error) string {
+	switch {
+	case err == nil:
+		return v1alpha1.ReasonSucceeded
+	case errors.Is(err, vault.ErrKey):
+		return v1alpha1.ReasonWrongKey
+	case errors.Is(err, vault.ErrDenied):
+		return v1alpha1.ReasonVaultDenied
+	case errors.Is(err, vault.ErrDamaged):
+		return v1alpha1.ReasonDamaged
+	case errors.Is(err, ErrNotUsable), errors.Is(err, vault.ErrName), errors.Is(err, vault.ErrNotFound):
+		return v1alpha1.ReasonInvalid
+	}
+	return v1alpha1.ReasonVaultUnavailable
+}
