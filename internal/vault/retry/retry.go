@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"math/rand/v2"
 	"time"
@@ -47,11 +48,11 @@ func (s *Store) do(ctx context.Context, op func(try int) error) error {
 	pause := s.policy.First
 	for try := 1; ; try++ {
 		err := op(try)
-		if err == nil || !errors.Is(err, vault.ErrUnavailable) || try >= s.policy.Tries {
+		if err == nil || errors.Is(err, errReplaced) || !errors.Is(err, vault.ErrUnavailable) || try >= s.policy.Tries {
 			return err
 		}
 		if !wait(ctx, pause) {
-			return err
+			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
 		}
 		pause = min(2*pause, s.policy.Max)
 	}
@@ -72,30 +73,41 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Get implements vault.Store. A stream that breaks goes on where it broke.
+// verified is how many bytes of a stream that broke are read again to prove
+// that the object is still the same one. Beyond it a stream goes on where it
+// broke: objects so large are written once.
+const verified = 1 << 20
+
+// Get implements vault.Store. A stream that breaks goes on where it broke,
+// unless the object was replaced meanwhile.
 func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
-	r := &reader{store: s, ctx: ctx, key: key, offset: offset, left: length}
-	err := s.do(ctx, func(int) error { return r.open() })
+	r := &reader{store: s, ctx: ctx, key: key, offset: offset, length: length}
+	err := s.do(ctx, func(int) error { return r.open(0) })
 	if err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// reader is a stream that opens itself again. What is read together from two
-// openings is checked by those who sealed it.
+// reader is a stream that opens itself again.
 type reader struct {
-	store  *Store
-	ctx    context.Context //nolint:containedctx // a reader belongs to one call of Get
-	key    string
-	offset int64
-	left   int64 // -1: to the end
-	src    io.ReadCloser
-	broken int // openings in a row that gave nothing
+	store          *Store
+	ctx            context.Context //nolint:containedctx // a reader belongs to one call of Get
+	key            string
+	offset, length int64 // as asked for
+	src            io.ReadCloser
+	given          int64        // bytes handed on
+	sum            maphash.Hash // of them
+	broken         int          // openings in a row that gave nothing
 }
 
-func (r *reader) open() error {
-	src, err := r.store.next.Get(r.ctx, r.key, r.offset, r.left)
+// open opens the stream from its skip-th byte.
+func (r *reader) open(skip int64) error {
+	length := r.length
+	if length >= 0 {
+		length -= skip
+	}
+	src, err := r.store.next.Get(r.ctx, r.key, max(r.offset, 0)+skip, length)
 	if err == nil {
 		r.src = src
 	}
@@ -106,7 +118,8 @@ func (r *reader) open() error {
 func (r *reader) Read(p []byte) (int, error) {
 	for {
 		n, err := r.src.Read(p)
-		r.advance(n)
+		r.given += int64(n)
+		_, _ = r.sum.Write(p[:n]) // never fails
 		if n > 0 {
 			r.broken = 0
 		}
@@ -119,23 +132,35 @@ func (r *reader) Read(p []byte) (int, error) {
 		if r.broken++; r.broken >= r.store.policy.Tries || !wait(r.ctx, r.store.policy.First) {
 			return 0, err
 		}
-		if err := r.reopen(); err != nil {
+		if err := r.store.do(r.ctx, func(int) error { return r.reopen() }); err != nil {
 			return 0, err
 		}
 	}
 }
 
-func (r *reader) advance(n int) {
-	r.offset += int64(n)
-	if r.left >= 0 {
-		r.left -= int64(n)
-	}
-}
-
+// reopen opens the stream where it broke.
 func (r *reader) reopen() error {
 	_ = r.src.Close() // broken already
-	return r.store.do(r.ctx, func(int) error { return r.open() })
+	if r.given > verified {
+		return r.open(r.given)
+	}
+	if err := r.open(0); err != nil {
+		return err
+	}
+	var sum maphash.Hash
+	sum.SetSeed(r.sum.Seed())
+	if n, err := io.CopyN(&sum, r.src, r.given); err != nil && n < r.given && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if sum.Sum64() != r.sum.Sum64() {
+		r.broken = r.store.policy.Tries // more of it would be of another object
+		return fmt.Errorf("read %s: %w", r.key, errReplaced)
+	}
+	return nil
 }
+
+// errReplaced says that a stream cannot go on. Reading from the start can.
+var errReplaced = fmt.Errorf("%w: the object was replaced while it was read", vault.ErrUnavailable)
 
 // Close implements io.Closer.
 func (r *reader) Close() error { return r.src.Close() }

@@ -5,8 +5,10 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/retry"
 	"davit.dev/davit/internal/vault/s3"
 	"davit.dev/davit/internal/vault/vaulttest"
 )
@@ -38,7 +40,9 @@ func openLive(t *testing.T, opt s3.Options) vault.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	// A gateway to a file system answers 409, try again, when a directory that
+	// is being emptied is written to.
+	return retry.New(s, retry.Policy{Tries: 10, First: time.Millisecond, Max: 10 * time.Millisecond})
 }
 
 func TestLive(t *testing.T) {
