@@ -103,6 +103,9 @@ func (in *instance) open(ctx context.Context, r *Repository, opts instanceOption
 	info := in.storage.ConnectionInfo()
 	config := repo.LocalConfig{
 		Storage: &info,
+		// Without a directory kopia caches nothing on disk. Its cache of
+		// contents cannot be turned off alone, and would copy all that is
+		// restored; our storage keeps what is worth keeping.
 		Caching: &content.CachingOptions{},
 		ClientOptions: repo.ClientOptions{
 			Hostname:                r.opts.Site,
@@ -111,14 +114,6 @@ func (in *instance) open(ctx context.Context, r *Repository, opts instanceOption
 			ReadOnly:                opts.readOnly,
 			FormatBlobCacheDuration: -1,
 		},
-	}
-	if opts.cached {
-		config.Caching = &content.CachingOptions{
-			CacheDirectory:         r.cacheDir,
-			MetadataCacheSizeBytes: r.opts.CacheLimit,
-			MinMetadataSweepAge:    1,
-			MinIndexSweepAge:       60,
-		}
 	}
 	file := filepath.Join(in.dir, "config.json")
 	data, err := json.Marshal(config)
@@ -172,7 +167,7 @@ func (in *instance) forget() {
 // Names under which kopia files our snapshots.
 const (
 	userName       = "davit"
-	keyDerivation  = "scrypt-65536-8-1"
+	keyDerivation  = "pbkdf2-sha256-600000" // the password is a key already: no need for scrypt's 64 MiB
 	hashAlgorithm  = "BLAKE3-256-128"
 	splitter       = "FIXED-1M"
 	compressor     = "zstd-fastest"

@@ -156,7 +156,7 @@ func (r *Repository) maintain(ctx context.Context, opts MaintainOptions) (Mainta
 		func(ctx context.Context, w repo.DirectRepositoryWriter) error {
 			return snapshotmaintenance.Run(ctx, w, mode, true, maintenance.SafetyFull)
 		})
-	if err != nil {
+	if err = errors.Join(err, in.storage.refused()); err != nil {
 		return MaintainReport{}, err
 	}
 	if err := in.storage.commit(ctx); err != nil {

@@ -33,6 +33,7 @@ type storage struct {
 
 	mu      sync.Mutex
 	doomed  map[blob.ID]bool // deleted for kopia, not yet in the store
+	denied  error            // the guard's first refusal: there is no way back from it
 	deleted int64            // blobs deleted in the store
 	freed   int64            // bytes of those
 }
@@ -236,10 +237,26 @@ func (s *storage) allowed(ctx context.Context) error {
 	if s.guard == nil {
 		return nil
 	}
-	if err := s.guard(ctx); err != nil {
-		return fmt.Errorf("change volume repository: %w", err)
+	if err := s.refused(); err != nil {
+		return err
 	}
-	return nil
+	err := s.guard(ctx)
+	if err == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.denied == nil {
+		s.denied = fmt.Errorf("change volume repository: %w", err)
+	}
+	return s.denied
+}
+
+// refused returns the guard's refusal, also where kopia went on without.
+func (s *storage) refused() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.denied
 }
 
 // wrap says what was done to which blob, and maps the vault's errors to kopia's.
