@@ -39,7 +39,8 @@ func (s *Stage) StartLedger(ctx context.Context) (string, error) {
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("remove old ledger: %w", err)
 	}
-	cmd := exec.Command(bin, "ledger", "--listen", address, "--file", file)
+	cmd := exec.Command(bin, "ledger")
+	cmd.Env = append(os.Environ(), "LISTEN="+address, "LEDGER_FILE="+file)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
