@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"text/template"
+	"time"
 
 	"davit.dev/davit/testbed/build"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,7 +35,7 @@ func (s *Site) installAddOns(ctx context.Context, bin build.Set, opt Options) er
 			return err
 		}
 	}
-	return s.awaitAddOns(ctx)
+	return s.awaitAddOns(ctx, time.Time{})
 }
 
 func (s *Site) applyEmbedded(ctx context.Context, bin build.Set) error {
@@ -144,15 +145,41 @@ func lastLine(s string) string {
 	return lines[len(lines)-1]
 }
 
-// awaitAddOns waits until every Deployment and DaemonSet of the bed's own namespaces runs in its newest version.
-func (s *Site) awaitAddOns(ctx context.Context) error {
+func (s *Site) applied(name string) bool {
+	_, err := os.Stat(s.path("applied", name))
+	return err == nil
+}
+
+// awaitAddOns waits until every Deployment and DaemonSet of the bed's own namespaces runs in its newest version,
+// in containers started no earlier than since.
+func (s *Site) awaitAddOns(ctx context.Context, since time.Time) error {
 	client, err := s.client()
 	if err != nil {
 		return err
 	}
 	for _, ns := range []string{"kube-system", "local-path-storage"} {
-		if err := s.await(ctx, "kubelet", func() error { return rolledOut(ctx, client, ns) }); err != nil {
+		if err := s.await(ctx, "kubelet", func() error {
+			if err := rolledOut(ctx, client, ns); err != nil {
+				return err
+			}
+			return startedSince(ctx, client, ns, since)
+		}); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func startedSince(ctx context.Context, client *kubernetes.Clientset, ns string, since time.Time) error {
+	pods, err := client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, p := range pods.Items {
+		for _, c := range p.Status.ContainerStatuses {
+			if c.State.Running == nil || !c.Ready || c.State.Running.StartedAt.Time.Before(since) {
+				return fmt.Errorf("container %s of pod %s/%s does not run yet", c.Name, ns, p.Name)
+			}
 		}
 	}
 	return nil

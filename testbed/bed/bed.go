@@ -57,6 +57,10 @@ func Open(instance string) (*Bed, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find state directory: %w", err)
 	}
+	// The CSI driver's socket lies 40 characters below the kubelet's root, and a socket path may have 107.
+	if longest := len(base) + len("/123456789012/123456789012/kubelet"); longest > 65 {
+		return nil, fmt.Errorf("check state directory %s: too long for socket paths; set DAVIT_BED_STATE to one of at most 31 characters", base)
+	}
 	b := &Bed{instance: instance, dir: filepath.Join(base, instance), fw: newFirewall(instance)}
 	return b, b.load()
 }

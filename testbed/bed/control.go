@@ -25,9 +25,21 @@ func (s *Site) components(bin build.Set) map[string]process {
 	return byName
 }
 
-// startSite starts what does not run and returns when the node is Ready. The order is that of need: a component that
-// starts before what it needs falls into long back-offs.
+// startSite starts what does not run and returns when the node is Ready and the add-ons, if installed, run again.
 func (s *Site) startSite(ctx context.Context, bin build.Set) error {
+	cold := !s.populated("pods")
+	if err := s.startDaemons(ctx, bin); err != nil {
+		return err
+	}
+	if err := s.awaitNode(ctx); err != nil || !cold || !s.applied("base") {
+		return err
+	}
+	// No container lived when this began, so those that the API shows as running from before are ghosts.
+	return s.awaitAddOns(ctx, s.startedAt("kubelet"))
+}
+
+// startDaemons follows the order of need: a component that starts before what it needs falls into long back-offs.
+func (s *Site) startDaemons(ctx context.Context, bin build.Set) error {
 	all := s.components(bin)
 	for _, name := range []string{"etcd", "containerd", "registry", "kube-apiserver"} {
 		if err := s.start(all[name]); err != nil {
@@ -53,7 +65,7 @@ func (s *Site) startSite(ctx context.Context, bin build.Set) error {
 			return err
 		}
 	}
-	return s.awaitNode(ctx)
+	return nil
 }
 
 func (s *Site) loadImages(ctx context.Context, bin build.Set) error {

@@ -45,7 +45,6 @@ func (b *Bed) removeNodes(ctx context.Context) error {
 	var errs []error
 	for _, n := range b.nodes() {
 		errs = append(errs, n.removeNetwork(ctx))
-		n.removeCgroups()
 		removeStrays(fmt.Sprintf("/var/lib/cni/results/bed-%s-%s-*", b.instance, n.name))
 	}
 	removeLinksInto(b.dir, "/var/log/containers")

@@ -94,6 +94,7 @@ func toolImage() (imagetar.Image, error) {
 		{Path: "etc", Dir: true},
 		{Path: "etc/passwd", Data: "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", Mode: 0o644},
 		{Path: "etc/group", Data: "root:x:0:\nnogroup:x:65534:\n", Mode: 0o644},
+		{Path: "etc/nsswitch.conf", Data: "hosts: files dns\n", Mode: 0o644},
 		{Path: "bin/busybox", File: busybox},
 	}}
 	for _, applet := range strings.Fields(string(out)) {

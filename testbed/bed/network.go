@@ -171,20 +171,39 @@ type firewall struct{ table string }
 
 func newFirewall(instance string) firewall { return firewall{"davit-bed-" + instance} }
 
-// ruleset renders the table. Services of a site answer its own pods and the host, not other sites: clusters do not
-// share Service addresses, and a test must not pass because they did.
+// ruleset renders the table.
+//
+// Services of a site answer its own pods and the host, not other sites: clusters do not share Service addresses, and a
+// test must not pass because they did. Packets for a site whose link is down must vanish: without its route they would
+// follow the host's default route, where some gateways answer for everyone.
 func (f firewall) ruleset(nodes []*node) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s {\n", f.table)
-	b.WriteString("  set pairs { type ifname . ifname; }\n  set lone { type ifname; }\n")
-	b.WriteString("  chain forward {\n    type filter hook forward priority -10; policy accept;\n")
-	b.WriteString("    iifname . oifname @pairs drop\n")
+	var services, strays strings.Builder
 	for _, n := range nodes {
-		fmt.Fprintf(&b, "    ip daddr %s drop\n", n.net.ServiceCIDR())
+		fmt.Fprintf(&services, "    ip daddr %s drop\n", n.net.ServiceCIDR())
+		fmt.Fprintf(&strays, "    ip daddr { %s, %s, %s } oifname != %q drop\n", n.net.Address(), n.net.PodCIDR(), n.net.ServiceCIDR(), n.net.Veth())
 	}
-	b.WriteString("  }\n  chain input {\n    type filter hook input priority -10; policy accept;\n    iifname @lone drop\n  }\n")
-	b.WriteString("  chain output {\n    type filter hook output priority -10; policy accept;\n    oifname @lone drop\n  }\n}\n")
-	return b.String()
+	return fmt.Sprintf(`table inet %[1]s {
+  set pairs { type ifname . ifname; }
+  set lone { type ifname; }
+  chain forward { type filter hook forward priority -10; policy accept; }
+  chain input { type filter hook input priority -10; policy accept; }
+  chain output { type filter hook output priority -10; policy accept; }
+}
+flush chain inet %[1]s forward
+flush chain inet %[1]s input
+flush chain inet %[1]s output
+table inet %[1]s {
+  chain forward {
+    iifname . oifname @pairs drop
+%[2]s%[3]s  }
+  chain input {
+    iifname @lone drop
+  }
+  chain output {
+    oifname @lone drop
+%[3]s  }
+}
+`, f.table, services.String(), strays.String())
 }
 
 func (f firewall) exists(ctx context.Context) bool {
@@ -192,10 +211,8 @@ func (f firewall) exists(ctx context.Context) bool {
 	return err == nil
 }
 
+// ensure writes the rules for the nodes the bed has now; cuts in force stay.
 func (f firewall) ensure(ctx context.Context, nodes []*node) error {
-	if f.exists(ctx) {
-		return nil
-	}
 	_, err := runInput(ctx, f.ruleset(nodes), "nft", "-f", "-")
 	return err
 }

@@ -217,14 +217,21 @@ func (n *node) makeCgroups() error {
 	return nil
 }
 
-// killAll ends every process of the node with SIGKILL and returns when none is left.
+// populated reports whether any process lives in a part of the node's tree.
+func (n *node) populated(leaf string) bool {
+	data, err := os.ReadFile(filepath.Join(n.cgroupPath(leaf), "cgroup.events"))
+	return err == nil && strings.Contains(string(data), "populated 1")
+}
+
+// killAll ends every process of the node with SIGKILL and returns when none is left. The cgroups go too: Linux 6.18
+// kills at birth what is cloned into a cgroup that was once killed from one that was not.
 func (n *node) killAll(ctx context.Context) error {
 	for {
 		if err := n.killTree(); err != nil {
 			return err
 		}
 		left := n.pids()
-		if len(left) == 0 {
+		if len(left) == 0 && n.removeCgroups() {
 			return nil
 		}
 		for _, pid := range left {
@@ -309,8 +316,8 @@ func inode(path string) uint64 {
 	return st.Ino
 }
 
-// removeCgroups deletes the node's tree in every hierarchy, children first.
-func (n *node) removeCgroups() {
+// removeCgroups deletes the node's tree in every hierarchy, children first, and reports whether it is gone.
+func (n *node) removeCgroups() bool {
 	roots, _ := filepath.Glob("/sys/fs/cgroup/*" + n.cgroup())
 	roots = append(roots, filepath.Join(cgroupMount(), n.cgroup()))
 	for _, root := range roots {
@@ -328,4 +335,5 @@ func (n *node) removeCgroups() {
 		_ = os.Remove(filepath.Dir(root))
 		_ = os.Remove(filepath.Dir(filepath.Dir(root)))
 	}
+	return inode(n.cgroupPath("daemons")) == 0
 }

@@ -157,6 +157,9 @@ func lock(dir string) (unlock func(), err error) {
 
 // build leaves the finished binary in dir in one step: an interrupted build leaves nothing that looks finished.
 func (b binary) build(ctx context.Context, src, dir string, log io.Writer) error {
+	if err := checkGo(ctx); err != nil {
+		return err
+	}
 	start := time.Now()
 	fmt.Fprintf(log, "building %s ...\n", b.name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -178,6 +181,22 @@ func (b binary) build(ctx context.Context, src, dir string, log io.Writer) error
 		return fmt.Errorf("store %s: %w", b.name, err)
 	}
 	fmt.Fprintf(log, "built %s in %s\n", b.name, time.Since(start).Round(time.Second))
+	return nil
+}
+
+// minGo is the minor version of Go that the modules need.
+const minGo = 26
+
+func checkGo(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, "go", "env", "GOVERSION").Output()
+	if err != nil {
+		return fmt.Errorf("find Go: %w; install Go 1.%d or newer and put it on PATH", err, minGo)
+	}
+	var minor int
+	version := strings.TrimSpace(string(out))
+	if _, err := fmt.Sscanf(version, "go1.%d", &minor); err == nil && minor < minGo {
+		return fmt.Errorf("check Go: %s is too old; install Go 1.%d or newer", version, minGo)
+	}
 	return nil
 }
 

@@ -109,16 +109,11 @@ func kubeconfigCmd(open opener) *cobra.Command {
 }
 
 func kubectlCmd(open opener) *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "kubectl SITE ARGUMENTS...",
 		Short: "Run kubectl as the site's administrator",
-		// Everything after the site belongs to kubectl; the instance comes before 'kubectl', or from there too.
-		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
-		DisableFlagParsing: true,
+		Args:  args(cobra.MinimumNArgs(1)),
 		RunE: func(c *cobra.Command, a []string) error {
-			if len(a) == 0 || a[0] == "--help" || a[0] == "-h" {
-				return c.Help()
-			}
 			s, err := open.site(a[0])
 			if err != nil {
 				return err
@@ -135,6 +130,9 @@ func kubectlCmd(open opener) *cobra.Command {
 			return nil
 		},
 	}
+	// Everything after the site belongs to kubectl.
+	c.Flags().SetInterspersed(false)
+	return c
 }
 
 func loadCmd(open opener) *cobra.Command {

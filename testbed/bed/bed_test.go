@@ -1,0 +1,252 @@
+package bed
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"davit.dev/davit/testbed/build"
+)
+
+const workload = `
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], storageClassName: local, resources: {requests: {storage: 16Mi}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: web
+    image: ` + ToolImage + `
+    command: [httpd, -f, -p, "80", -h, /data]
+    readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+`
+
+// TestBed breaks a real bed in every way the bed offers. Each break is shown to be one by what still works beside it.
+func TestBed(t *testing.T) {
+	if os.Getenv("DAVIT_BED") == "" {
+		t.Skip("needs root, Debian packages and some minutes; set DAVIT_BED=1")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	b := must(Open("selftest"))(t)
+	check(t, b.Down(ctx))
+	t.Cleanup(func() { _ = b.Down(context.Background()) })
+	bin := must(build.All(ctx, testLog{t}))(t)
+	check(t, b.Up(ctx, Options{Sites: []string{"north", "south"}, Bare: true, Log: testLog{t}}))
+	north := rig{t: t, Site: b.Site("north"), bin: bin}
+	deploy(ctx, north)
+	t.Run("services resolve", func(t *testing.T) { services(ctx, north.with(t)) })
+	t.Run("cut and heal", func(t *testing.T) { cuts(ctx, b, north.with(t)) })
+	t.Run("cut from the host", func(t *testing.T) { hostCut(ctx, b, t) })
+	t.Run("kill and revive", func(t *testing.T) { killRevive(ctx, b, north.with(t)) })
+	t.Run("kill and revive the vault", func(t *testing.T) { vaultKill(ctx, b, t) })
+	t.Run("second up is quick", func(t *testing.T) {
+		start := time.Now()
+		check(t, b.Up(ctx, Options{Bare: true}))
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("second up took %s", took)
+		}
+	})
+	t.Run("down leaves nothing", func(t *testing.T) { downClean(ctx, b, t) })
+}
+
+// rig runs commands in a site on behalf of a test.
+type rig struct {
+	*Site
+	t   *testing.T
+	bin build.Set
+}
+
+func (r rig) with(t *testing.T) rig { r.t = t; return r }
+
+func (r rig) kubectlOK(ctx context.Context, stdin string, args ...string) string {
+	r.t.Helper()
+	return must(r.kubectl(ctx, r.bin, stdin, args...))(r.t)
+}
+
+// shell runs a script in the pod and returns its output and error.
+func (r rig) shell(ctx context.Context, script string) (string, error) {
+	return r.kubectl(ctx, r.bin, "", "exec", "web", "--", "sh", "-c", script)
+}
+
+// reaches reports whether the pod gets a TCP connection.
+func (r rig) reaches(ctx context.Context, address string, port int) bool {
+	_, err := r.shell(ctx, fmt.Sprintf("nc -w 1 %s %d </dev/null", address, port))
+	return err == nil
+}
+
+func deploy(ctx context.Context, r rig) {
+	r.kubectlOK(ctx, workload, "apply", "-f", "-")
+	r.kubectlOK(ctx, "", "wait", "--for=condition=Ready", "pod/web", "--timeout=60s")
+	must(r.shell(ctx, "echo precious > /data/index.html && sync"))(r.t)
+}
+
+func services(ctx context.Context, r rig) {
+	out := must(r.shell(ctx, "nslookup web.default.svc.cluster.local && wget -qO- http://web.default/"))(r.t)
+	if !strings.Contains(out, "precious") {
+		r.t.Errorf("service answered %q", out)
+	}
+	if out, err := r.shell(ctx, "nslookup nothere.default.svc.cluster.local"); err == nil {
+		r.t.Errorf("a Service that does not exist resolves: %s", out)
+	}
+}
+
+func cuts(ctx context.Context, b *Bed, r rig) {
+	south, vault := b.Site("south").Address(), b.vault().net.Address()
+	expect := func(when string, toSouth, toVault bool) {
+		r.t.Helper()
+		if got := r.reaches(ctx, south, 6443); got != toSouth {
+			r.t.Errorf("%s: reaches south: %v, want %v", when, got, toSouth)
+		}
+		if got := r.reaches(ctx, vault, s3Port); got != toVault {
+			r.t.Errorf("%s: reaches vault: %v, want %v", when, got, toVault)
+		}
+	}
+	expect("before", true, true)
+	check(r.t, b.Cut(ctx, "north", "south"))
+	check(r.t, b.Cut(ctx, "south", "north")) // twice, in the other order: no change
+	expect("cut from south", false, true)
+	check(r.t, b.Heal(ctx, "north", "south"))
+	check(r.t, b.Heal(ctx, "north", "south"))
+	expect("healed", true, true)
+	check(r.t, b.Cut(ctx, "north", VaultName))
+	expect("cut from vault", true, false)
+	check(r.t, b.HealAll(ctx))
+	expect("all healed", true, true)
+}
+
+func hostCut(ctx context.Context, b *Bed, t *testing.T) {
+	north, south := b.Site("north"), b.Site("south")
+	check(t, b.Cut(ctx, hostName, "north"))
+	if err := north.dial(6443)(); err == nil {
+		t.Error("the host reaches a site it is cut from")
+	}
+	check(t, south.dial(6443)())
+	check(t, b.Heal(ctx, "north", hostName))
+	check(t, north.apiReady())
+}
+
+func killRevive(ctx context.Context, b *Bed, r rig) {
+	start := time.Now()
+	check(r.t, r.Kill(ctx))
+	r.t.Logf("kill took %s", time.Since(start))
+	if left := r.pids(); len(left) > 0 {
+		r.t.Errorf("processes survived: %v", left)
+	}
+	if r.linkIsUp() {
+		r.t.Error("the link of a killed site is up")
+	}
+	if err := r.dial(6443)(); err == nil {
+		r.t.Error("a killed site answers")
+	}
+	check(r.t, b.Site("south").nodeReady(ctx, time.Time{}))
+	check(r.t, r.Kill(ctx)) // of a dead site: nothing to do
+	start = time.Now()
+	check(r.t, r.Revive(ctx))
+	r.t.Logf("revive took %s", time.Since(start))
+	check(r.t, r.await(ctx, "kubelet", func() error {
+		out, err := r.shell(ctx, "wget -qO- http://web.default/")
+		if err == nil && !strings.Contains(out, "precious") {
+			r.t.Errorf("the volume came back with %q", out)
+		}
+		return err
+	}))
+	r.t.Logf("workload serves after %s", time.Since(start))
+}
+
+func vaultKill(ctx context.Context, b *Bed, t *testing.T) {
+	probe := filepath.Join(b.S3().DataDir, "bucket", "object")
+	check(t, writeFile(probe, []byte("x"), 0o600))
+	address := net.JoinHostPort(b.vault().net.Address(), fmt.Sprint(s3TLSPort))
+	answers := func() bool {
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}
+	if !answers() {
+		t.Error("the vault does not answer")
+	}
+	check(t, b.Kill(ctx, VaultName))
+	if answers() {
+		t.Error("a killed vault answers")
+	}
+	check(t, b.Revive(ctx, VaultName))
+	if !answers() {
+		t.Error("a revived vault does not answer")
+	}
+	if _, err := os.Stat(probe); err != nil {
+		t.Errorf("the vault lost data: %v", err)
+	}
+}
+
+func downClean(ctx context.Context, b *Bed, t *testing.T) {
+	dir, nodes := b.Dir(), b.nodes()
+	start := time.Now()
+	check(t, b.Down(ctx))
+	t.Logf("down took %s", time.Since(start))
+	check(t, b.Down(ctx))
+	if left := must(mountsUnder(dir))(t); len(left) > 0 {
+		t.Errorf("mounts left: %v", left)
+	}
+	if left := loopsOver(dir); len(left) > 0 {
+		t.Errorf("loop devices left: %v", left)
+	}
+	if b.fw.exists(ctx) {
+		t.Error("nftables rules left")
+	}
+	for _, n := range nodes {
+		for _, path := range []string{dir, n.netns(), "/sys/class/net/" + n.net.Veth(), n.cgroupPath("")} {
+			if _, err := os.Lstat(path); err == nil {
+				t.Errorf("%s is left", path)
+			}
+		}
+		if left := n.pids(); len(left) > 0 {
+			t.Errorf("processes of %s left: %v", n.name, left)
+		}
+	}
+	if out, _ := exec.Command("ps", "axww", "-o", "args").Output(); strings.Contains(string(out), dir+"/") {
+		t.Errorf("a process still names %s", dir)
+	}
+}
+
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		check(t, err)
+		return v
+	}
+}
