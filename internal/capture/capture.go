@@ -1,0 +1,145 @@
+// Package capture is the engine that pins one application at one instant: it
+// decides which objects belong to it, cuts its volumes, and streams both into
+// a recovery point. Everything it touches it reaches through the ports below;
+// it publishes nothing.
+//
+// # The instant
+//
+// The engine runs the before-hooks, notes the time (the point's instant) and
+// the cluster's resource version, cuts every volume at once, notes the time
+// again, and runs the after-hooks. Only then are objects listed and volumes
+// read, so a hook's window is as short as the cuts. Objects are listed at
+// exactly the resource version noted before the first cut: all kinds at one
+// revision of the cluster, however long the listing takes. Where a server
+// cannot do that (aggregated APIs, or a revision compacted meanwhile) the kind
+// is listed as it is now, and the point's warnings say so.
+//
+// # Consistency
+//
+// No volume, or exactly one that was cut, is point.Crash; several cut volumes
+// are point.PerVolume; a live read makes the point point.Fuzzy. Hooks do not
+// raise it: nothing proves that they held from the first cut to the last.
+//
+// # Failures
+//
+// A point holds everything or is not made. A persisted kind that cannot be
+// listed, a claim that cannot be cut or read whole, and a failed hook whose
+// onError is Fail are errors. Warnings are: an API group whose discovery fails
+// (an aggregated API that is down, whose kinds nobody can name), an aggregated
+// API that answers discovery but not the list, objects on their way out, and
+// hooks that may fail.
+package capture
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"davit.dev/davit/internal/point"
+)
+
+// Mode chooses how volume data is captured.
+type Mode string
+
+// The modes, as in the API.
+const (
+	ModeSnapshot       Mode = "Snapshot"
+	ModeSnapshotOrLive Mode = "SnapshotOrLive"
+	ModeNone           Mode = "None"
+)
+
+// Methods of capture, as the manifest names them.
+const (
+	MethodSnapshot = "csi-snapshot"
+	MethodLive     = "live-read"
+)
+
+// Spec is what to capture.
+type Spec struct {
+	// Application is the vault-wide name.
+	Application string
+	// ID is the recovery point's.
+	ID string
+	// Namespaces to capture; at least one.
+	Namespaces []string
+	// Selector narrows the capture to matching objects and what they need.
+	// Nil means everything.
+	Selector labels.Selector
+	// Filter narrows it by kind.
+	Filter Filter
+	// Mode and SnapshotClass say how volume data is captured.
+	Mode          Mode
+	SnapshotClass string
+	Hooks         []Hook
+	// Previous are the newest snapshots of the same claims, by
+	// namespace/claim, for the reader to compare with.
+	Previous map[string]point.Snapshot
+}
+
+// Hook runs commands in containers of matching pods around the cut.
+type Hook struct {
+	Name      string
+	Pods      labels.Selector
+	Container string // empty: the pod's first
+	Before    []string
+	After     []string
+	Timeout   time.Duration // of each command; 0 means 30s
+	Continue  bool          // a failure is a warning
+}
+
+// Ports are the engine's ways out.
+type Ports struct {
+	Cluster Cluster
+	Volumes Volumes // may be nil with ModeNone
+	Hooks   Hooks   // may be nil without hooks
+	Sink    Sink
+}
+
+// Options say how the engine works. The zero value is usable.
+type Options struct {
+	// Workers bounds the kinds listed at a time; default 8.
+	Workers int
+	// VolumeWorkers bounds the volumes read at a time; default 4. Cuts are
+	// never bounded: they should be at one instant.
+	VolumeWorkers int
+	// Now tells the time. Nil means time.Now.
+	Now func() time.Time
+	// Logger gets progress at debug. Nil means none.
+	Logger *slog.Logger
+	// Progress is told, in words, what is being done now. It may be called
+	// from several goroutines.
+	Progress func(step string)
+}
+
+// LogLine is one line of the capture's log, for people.
+type LogLine struct {
+	At      time.Time
+	Level   string // "info", "warning" or "error"
+	Object  string
+	Message string
+}
+
+// Result is what was captured: all that the manifest needs to say of it.
+type Result struct {
+	Instant, CutBy time.Time
+	Consistency    point.Consistency
+	Revision       string // resource version the objects were listed at
+	Resources      []point.Resource
+	Volumes        []point.Volume
+	Images         []point.Image
+	Hooks          []point.Hook
+	Warnings       []point.Warning
+	Log            []LogLine
+	Objects, Bytes int64 // of objects and volumes together
+}
+
+// Run captures. On an error nothing it made is left in the cluster, as far as
+// the cluster can be reached; what went to the sink is the caller's to take
+// back. The result is returned with an error too, for its log.
+func Run(ctx context.Context, spec Spec, ports Ports, opts Options) (*Result, error) {
+	r := newRun(spec, ports, opts.withDefaults())
+	err := r.capture(ctx)
+	return r.finish(err)
+}

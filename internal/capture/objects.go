@@ -1,0 +1,179 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/point"
+)
+
+// writers holds one open writer per kind, and serialises what goes into it.
+type writers struct {
+	sink Sink
+	mu   sync.Mutex
+	open map[string]*kindWriter
+}
+
+type kindWriter struct {
+	kind  Kind
+	mu    sync.Mutex
+	out   ObjectWriter
+	bytes int64
+	seen  map[string]bool // namespace/name, only where asked for
+}
+
+func newWriters(sink Sink) *writers { return &writers{sink: sink, open: map[string]*kindWriter{}} }
+
+func (w *writers) of(k Kind) *kindWriter {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	kw := w.open[k.Name()]
+	if kw == nil {
+		kw = &kindWriter{kind: k, seen: map[string]bool{}, out: w.sink.Resource(point.Resource{
+			Group: k.Group, Version: k.Version, Kind: k.Kind, Resource: k.Resource, Namespaced: k.Namespaced,
+			Versions: k.Versions, Dependency: !k.Namespaced,
+		})}
+		w.open[k.Name()] = kw
+	}
+	return kw
+}
+
+// add writes an object. With once, an object written before is passed over.
+func (kw *kindWriter) add(ctx context.Context, o *unstructured.Unstructured, once bool) error {
+	strip(o)
+	data, err := o.MarshalJSON()
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", title(kw.kind, o), err)
+	}
+	kw.mu.Lock()
+	defer kw.mu.Unlock()
+	if once {
+		key := o.GetNamespace() + "/" + o.GetName()
+		if kw.seen[key] {
+			return nil
+		}
+		kw.seen[key] = true
+	}
+	kw.bytes += int64(len(data))
+	return kw.out.Add(ctx, data)
+}
+
+func (kw *kindWriter) has(namespace, name string) bool {
+	kw.mu.Lock()
+	defer kw.mu.Unlock()
+	return kw.seen[namespace+"/"+name]
+}
+
+// close closes every writer, also after an error, and returns the resources
+// that hold objects, sorted.
+func (w *writers) close(ctx context.Context) (resources []point.Resource, objects, bytes int64, err error) {
+	for _, kw := range w.open {
+		res, closeErr := kw.out.Close(ctx)
+		if closeErr != nil {
+			err = errors.Join(err, closeErr)
+			continue
+		}
+		if res.Count > 0 {
+			resources = append(resources, res)
+		}
+		objects += res.Count
+		bytes += kw.bytes
+	}
+	slices.SortFunc(resources, func(a, b point.Resource) int {
+		return strings.Compare(a.Group+"/"+a.Resource, b.Group+"/"+b.Resource)
+	})
+	return resources, objects, bytes, err
+}
+
+// objects lists and writes everything that belongs to the application.
+func (r *run) objects(ctx context.Context) (err error) {
+	defer func() {
+		var closed error
+		r.res.Resources, r.res.Objects, r.res.Bytes, closed = r.writers.close(ctx)
+		err = errors.Join(err, closed)
+	}()
+	var now, later []Kind
+	for _, k := range r.catalog.Kinds {
+		switch {
+		case !wantKind(k, r.spec.Filter):
+		case k.Name() == "endpoints": // judged by the Services
+			later = append(later, k)
+		default:
+			now = append(now, k)
+		}
+	}
+	r.step(fmt.Sprintf("reading objects of %d kinds", len(now)+len(later)))
+	for _, kinds := range [][]Kind{now, later} {
+		if err := r.each(ctx, kinds, r.kind); err != nil {
+			return err
+		}
+	}
+	if r.spec.Selector != nil {
+		if err := r.needed(ctx); err != nil {
+			return err
+		}
+	}
+	return r.dependencies(ctx)
+}
+
+// each calls fn for every kind, some at a time.
+func (r *run) each(ctx context.Context, kinds []Kind, fn func(context.Context, Kind) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.opts.Workers)
+	for _, k := range kinds {
+		g.Go(func() error { return fn(ctx, k) })
+	}
+	return g.Wait()
+}
+
+// kind writes one kind's objects of all namespaces.
+func (r *run) kind(ctx context.Context, k Kind) error {
+	w := r.writers.of(k)
+	for _, ns := range r.spec.Namespaces {
+		q := Query{Kind: k, Namespace: ns, Labels: r.labelQuery(), Revision: r.res.Revision}
+		err := r.list(ctx, q, func(o *unstructured.Unstructured) error { return r.take(ctx, w, o) })
+		if err = r.tolerate(k, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) labelQuery() string {
+	if r.spec.Selector == nil {
+		return ""
+	}
+	return r.spec.Selector.String()
+}
+
+// tolerate decides what a list that failed means: see the package comment.
+func (r *run) tolerate(k Kind, err error) error {
+	switch {
+	case err == nil || errors.Is(err, ErrUnservable): // gone since discovery, or a view
+		return nil
+	case k.Aggregated && errors.Is(err, ErrUnavailable):
+		r.warn(k.Name(), fmt.Sprintf("is served by an API that does not answer; objects of it are not in this point: %v", err))
+		return nil
+	}
+	return fmt.Errorf("%w: repair what serves the kind, or leave it out with excludeKinds %q", err, k.Name())
+}
+
+// take judges one object, learns what it needs, and writes it.
+func (r *run) take(ctx context.Context, w *kindWriter, o *unstructured.Unstructured) error {
+	v := judge(w.kind, o)
+	if v.warn != "" {
+		r.warn(title(w.kind, o), v.warn)
+	}
+	r.needs.observe(w.kind, o, v.keep, r.spec.Selector != nil)
+	if !v.keep || w.kind.Name() == "endpoints" && r.needs.selects(o.GetNamespace(), o.GetName()) {
+		return nil
+	}
+	return w.add(ctx, o, r.spec.Selector != nil)
+}

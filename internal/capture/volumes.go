@@ -1,0 +1,233 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/point"
+)
+
+// claims lists the claims whose data is captured, at a revision.
+func (r *run) claims(ctx context.Context, revision string) ([]Claim, error) {
+	k := r.claimKind()
+	wanted := wantKind(k, r.spec.Filter) || r.spec.Selector != nil && !r.spec.Filter.excludes(k.Resource, k.Group)
+	if r.spec.Mode == ModeNone || !wanted {
+		return nil, nil
+	}
+	var claims []Claim
+	var errs []error
+	for _, ns := range r.spec.Namespaces {
+		q := Query{Kind: k, Namespace: ns, Revision: revision}
+		err := r.list(ctx, q, func(o *unstructured.Unstructured) error {
+			if !judge(q.Kind, o).keep || !r.wantsClaim(o) {
+				return nil
+			}
+			c := claimOf(o)
+			switch c.Phase {
+			case "Bound":
+				claims = append(claims, c)
+			case "Lost":
+				errs = append(errs, fmt.Errorf("claim %s has lost its volume %s: its data is gone: delete the claim, or label it %s=true", c.Key(), c.Volume, LabelExclude))
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return claims, errors.Join(errs...)
+}
+
+func (r *run) claimKind() Kind {
+	if k, ok := r.find(kindClaim.Name()); ok {
+		return k
+	}
+	k := kindClaim
+	k.Verbs = []string{"get", "list", "create"}
+	return k
+}
+
+func claimOf(o *unstructured.Unstructured) Claim {
+	c := Claim{
+		Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID()),
+		StorageClass: text(o.Object, "spec", "storageClassName"),
+		Volume:       text(o.Object, "spec", "volumeName"),
+		Phase:        text(o.Object, "status", "phase"),
+		BlockMode:    text(o.Object, "spec", "volumeMode") == "Block",
+	}
+	for _, at := range []string{"status", "spec"} {
+		path := []string{at, "capacity", "storage"}
+		if at == "spec" {
+			path = []string{at, "resources", "requests", "storage"}
+		}
+		if q, err := resource.ParseQuantity(text(o.Object, path...)); err == nil && c.Capacity == 0 {
+			c.Capacity = q.Value()
+		}
+	}
+	return c
+}
+
+// plan decides how each claim will be captured. All that cannot be are named.
+func (r *run) plan(ctx context.Context, claims []Claim) error {
+	if len(claims) > 0 && r.ports.Volumes == nil {
+		return fmt.Errorf("claim %s has data, and nothing here can capture it", claims[0].Key())
+	}
+	opts := VolumeOptions{Application: r.spec.Application, Point: r.spec.ID, Mode: r.spec.Mode, SnapshotClass: r.spec.SnapshotClass}
+	errs := make([]error, len(claims))
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(r.opts.Workers)
+	for i, c := range claims {
+		g.Go(func() error {
+			p, err := r.planOne(ctx, c, opts)
+			mu.Lock()
+			defer mu.Unlock()
+			r.plans[c.Key()], errs[i] = p, err
+			return nil
+		})
+	}
+	_ = g.Wait() // errors are in errs
+	return errors.Join(errs...)
+}
+
+func (r *run) planOne(ctx context.Context, c Claim, opts VolumeOptions) (VolumePlan, error) {
+	if c.BlockMode {
+		return VolumePlan{}, fmt.Errorf("claim %s is a raw block device, which cannot be captured yet: label it %s=true to leave it out", c.Key(), LabelExclude)
+	}
+	p, err := r.ports.Volumes.Plan(ctx, c, opts)
+	if err != nil {
+		return VolumePlan{}, fmt.Errorf("plan volume %s: %w", c.Key(), err)
+	}
+	p.Claim, p.Options = c, opts
+	return p, nil
+}
+
+// replan brings the plan up to the revision that the point stands for.
+func (r *run) replan(ctx context.Context) error {
+	claims, err := r.claims(ctx, r.res.Revision)
+	if err != nil {
+		return err
+	}
+	var fresh []Claim
+	present := set{}
+	for _, c := range claims {
+		present[c.Key()] = true
+		if old, ok := r.plans[c.Key()]; !ok || old.Claim.UID != c.UID {
+			fresh = append(fresh, c)
+		}
+	}
+	for key := range r.plans {
+		if !present[key] {
+			delete(r.plans, key)
+		}
+	}
+	return r.plan(ctx, fresh)
+}
+
+// cut cuts every volume at once. The first failure calls the others off.
+func (r *run) cut(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	var mu sync.Mutex
+	for key, p := range r.plans {
+		g.Go(func() error {
+			at := r.opts.Now().UTC()
+			c, err := r.ports.Volumes.Cut(ctx, p)
+			if err != nil {
+				return fmt.Errorf("cut volume %s: %w", key, err)
+			}
+			c.Plan = p
+			if c.At.IsZero() {
+				c.At = at
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			r.cuts[key] = c
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// readVolumes stores the data of every cut.
+func (r *run) readVolumes(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.opts.VolumeWorkers)
+	for key, c := range r.cuts {
+		g.Go(func() error {
+			v, err := r.readVolume(ctx, key, c)
+			if err != nil {
+				return fmt.Errorf("read volume %s: %w", key, err)
+			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.res.Volumes = append(r.res.Volumes, v)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (r *run) readVolume(ctx context.Context, key string, c Cut) (point.Volume, error) {
+	var previous *point.Snapshot
+	if p, ok := r.spec.Previous[key]; ok {
+		previous = &p
+	}
+	r.step("reading volume " + key)
+	got, err := r.ports.Volumes.Read(ctx, c, previous, func(at VolumeProgress) {
+		r.step(fmt.Sprintf("reading volume %s: %d of %d MiB", key, at.BytesDone>>20, at.BytesTotal>>20))
+	})
+	if err != nil {
+		return point.Volume{}, err
+	}
+	for _, w := range got.Warnings {
+		r.warn("persistentvolumeclaims "+key, w)
+	}
+	if got.Snapshot.Errors > 0 {
+		return point.Volume{}, fmt.Errorf("%d of its files or directories could not be read: %v", got.Snapshot.Errors, got.Warnings)
+	}
+	promise := point.Crash
+	if c.Plan.Method == MethodLive {
+		promise = point.Fuzzy
+	}
+	return point.Volume{
+		Namespace: c.Plan.Claim.Namespace, Claim: c.Plan.Claim.Name, StorageClass: c.Plan.Claim.StorageClass,
+		Driver: c.Plan.Driver, Method: c.Plan.Method, Capacity: c.Plan.Claim.Capacity,
+		Consistency: promise, Instant: c.At, Snapshot: got.Snapshot,
+	}, nil
+}
+
+// release removes what the capture made in the cluster, in any case. What
+// cannot be removed now is labelled and swept at the next start.
+func (r *run) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	var g errgroup.Group
+	for key, p := range r.plans {
+		g.Go(func() error {
+			if err := r.ports.Volumes.Release(ctx, p); err != nil {
+				r.warn("persistentvolumeclaims "+key, fmt.Sprintf("leftovers of its capture will be swept later: %v", err))
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // errors are warnings
+}
+
+// checkClaims makes sure that every bound claim in the point has its data.
+func (r *run) checkClaims() error {
+	if r.spec.Mode == ModeNone {
+		return nil
+	}
+	for _, key := range r.needs.boundClaims() {
+		if _, ok := r.cuts[key]; !ok {
+			return fmt.Errorf("claim %s is in the point without its data: it was bound while the volumes were cut: capture again", key)
+		}
+	}
+	return nil
+}

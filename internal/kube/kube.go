@@ -1,0 +1,134 @@
+// Package kube opens the way to one Kubernetes cluster: a bundle of clients
+// that every adapter shares, and what the cluster says of itself. The adapters
+// of the engines' ports live in its sub-packages.
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
+
+	davitversion "davit.dev/davit/internal/version"
+)
+
+// unlimited switches the client's own rate limiter off. The API server's
+// priority and fairness rules decide who waits.
+const unlimited = -1
+
+// Clients are all the clients of one cluster that act as one user. They share
+// one HTTP client, and are safe for use by several goroutines.
+type Clients struct {
+	RESTConfig *rest.Config
+	Dynamic    dynamic.Interface
+	// Discovery always asks the server; nothing is remembered.
+	Discovery  discovery.DiscoveryInterface
+	Kubernetes kubernetes.Interface
+	// Mapper finds the resource of a kind, from a memory that Reset empties:
+	// call it after CRDs were made, and when a kind is not found.
+	Mapper meta.ResettableRESTMapper
+}
+
+// New makes clients from a configuration, which it copies. The configuration's
+// own rate limits are switched off.
+func New(cfg *rest.Config) (*Clients, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.Burst, cfg.RateLimiter = unlimited, 0, nil
+	cfg.UserAgent = "davit/" + davitversion.String()
+	hc, err := rest.HTTPClientFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make cluster client: %w", err)
+	}
+	return build(cfg, hc)
+}
+
+func build(cfg *rest.Config, hc *http.Client) (*Clients, error) {
+	c := &Clients{RESTConfig: cfg}
+	var errs [3]error
+	c.Dynamic, errs[0] = dynamic.NewForConfigAndClient(cfg, hc)
+	c.Kubernetes, errs[1] = kubernetes.NewForConfigAndClient(cfg, hc)
+	disc, err := discovery.NewDiscoveryClientForConfig(cfg) // has a timeout of its own
+	errs[2] = err
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, fmt.Errorf("make cluster client: %w", err)
+	}
+	c.Discovery = disc
+	c.Mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(disc))
+	return c, nil
+}
+
+// Kubeconfig opens the cluster of a kubeconfig file. An empty path means the
+// usual places ($KUBECONFIG, then ~/.kube/config), an empty context the
+// file's current one.
+func Kubeconfig(path, contextName string) (*Clients, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = path
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: contextName}
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w: give one with --kubeconfig, or set KUBECONFIG", err)
+	}
+	return New(cfg)
+}
+
+// InCluster opens the cluster this process runs in, as its service account.
+func InCluster() (*Clients, error) {
+	cfg, err := rest.InClusterConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read the pod's service account: %w", err)
+	}
+	return New(cfg)
+}
+
+// Open is Kubeconfig when a path or context is given or a usual kubeconfig
+// exists, else InCluster.
+func Open(path, contextName string) (*Clients, error) {
+	c, err := Kubeconfig(path, contextName)
+	if err == nil || path != "" || contextName != "" {
+		return c, err
+	}
+	inside, insideErr := InCluster()
+	if insideErr != nil {
+		return nil, err
+	}
+	return inside, nil
+}
+
+// Impersonate returns clients that act as another user with this bundle's
+// credentials. Groups are those the API server gives the user; for a service
+// account they come by themselves.
+func (c *Clients) Impersonate(user string, groups ...string) (*Clients, error) {
+	cfg := rest.CopyConfig(c.RESTConfig)
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: user, Groups: groups}
+	return New(cfg)
+}
+
+// ServiceAccountUser is the user name of a service account, for Impersonate.
+func ServiceAccountUser(namespace, name string) string {
+	return "system:serviceaccount:" + namespace + ":" + name
+}
+
+// ServerVersion is the cluster's version, such as "v1.34.1". The context's
+// deadline bounds the call.
+func (c *Clients) ServerVersion(ctx context.Context) (string, error) {
+	raw, err := c.Discovery.RESTClient().Get().AbsPath("/version").Do(ctx).Raw()
+	if err != nil {
+		return "", fmt.Errorf("read cluster version: %w", err)
+	}
+	var info version.Info
+	if err := json.Unmarshal(raw, &info); err != nil {
+		return "", fmt.Errorf("read cluster version: %w", err)
+	}
+	return info.GitVersion, nil
+}

@@ -1,0 +1,249 @@
+package protection
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/version"
+)
+
+const (
+	touchEvery     = time.Minute     // well within any age that vault.Project.Sweep is given
+	cleanupTimeout = 2 * time.Minute // for taking back what a failed capture wrote
+	publishTries   = 3
+)
+
+// CaptureRequest asks for one recovery point.
+type CaptureRequest struct {
+	Application v1alpha1.Application
+	// PointID names the point; empty means a new one. See point.NewID.
+	PointID string
+	// Trigger is "schedule" or "manual".
+	Trigger string
+	// Held is the epoch this site holds; see Standing.
+	Held int64
+	// Progress is told, in words, what is being done. It may be nil, and may
+	// be called from several goroutines.
+	Progress func(step string)
+}
+
+// NewPointID names a recovery point of the application, now.
+func (p *Protector) NewPointID(app string) (string, error) {
+	return point.NewID(app, p.now(), rand.Reader)
+}
+
+// Capture makes a recovery point and returns its manifest once it is visible.
+// After an error nothing is visible, and what was written is taken back.
+//
+// lease.ErrSuperseded says that another site holds the application now;
+// ErrBusy that a capture of it runs already; ErrInvalid and ErrFailureDomain
+// that a person must change something first.
+func (p *Protector) Capture(ctx context.Context, req CaptureRequest) (*point.Manifest, error) {
+	app := req.Application.VaultName()
+	m, err := p.capture(ctx, app, req)
+	if err != nil {
+		return nil, fmt.Errorf("capture %s: %w", app, err)
+	}
+	return m, nil
+}
+
+func (p *Protector) capture(ctx context.Context, app string, req CaptureRequest) (*point.Manifest, error) {
+	if err := p.Preflight(&req.Application); err != nil {
+		return nil, err
+	}
+	spec, err := specOf(&req.Application)
+	if err != nil {
+		return nil, err
+	}
+	done, err := p.begin(app)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if err := p.epochs.Check(ctx, app, req.Held); err != nil {
+		return nil, err
+	}
+	if spec.ID = req.PointID; spec.ID == "" {
+		if spec.ID, err = p.NewPointID(app); err != nil {
+			return nil, err
+		}
+	}
+	if spec.Previous, err = p.previous(ctx, app); err != nil {
+		return nil, err
+	}
+	return p.write(ctx, spec, req)
+}
+
+// begin makes sure that one capture of an application runs at a time.
+func (p *Protector) begin(app string) (done func(), err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.busy[app] {
+		return nil, ErrBusy
+	}
+	p.busy[app] = true
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.busy, app)
+	}, nil
+}
+
+// write captures into a new writer and publishes, or takes all of it back.
+func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureRequest) (*point.Manifest, error) {
+	started := p.now().UTC()
+	w, err := p.opts.Project.NewWriter(ctx, spec.Application, spec.ID)
+	if err != nil {
+		return nil, err
+	}
+	stop := p.keepTouching(ctx, w)
+	m, err := p.fill(ctx, w, spec, req, started)
+	stop()
+	if err == nil {
+		err = p.publish(ctx, w, m, req.Held)
+	}
+	if err == nil {
+		p.remember(m)
+		return m, nil
+	}
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	if aborted := w.Abort(cleanup); aborted != nil {
+		err = errors.Join(err, fmt.Errorf("take back what was written (it will be swept later): %w", aborted))
+	}
+	return nil, err
+}
+
+// keepTouching says that the capture lives, until stop is called.
+func (p *Protector) keepTouching(ctx context.Context, w *vault.PointWriter) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(touchEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := w.Touch(ctx); err != nil && ctx.Err() == nil {
+					p.log.Warn("touch recovery point", "error", err) // Publish finds out whether it mattered
+				}
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// fill runs the engine and makes the manifest.
+func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture.Spec, req CaptureRequest, started time.Time) (*point.Manifest, error) {
+	step(req, "reading the cluster's version")
+	kube, err := p.opts.Cluster.Version(ctx)
+	if err != nil {
+		return nil, err
+	}
+	opts := p.opts.Capture
+	opts.Now, opts.Logger, opts.Progress = p.now, p.log, req.Progress
+	ports := capture.Ports{Cluster: p.opts.Cluster, Volumes: p.opts.Volumes, Hooks: p.opts.Hooks, Sink: sink{w}}
+	res, err := capture.Run(ctx, spec, ports, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Log(ctx, logEntries(res.Log)); err != nil {
+		return nil, err
+	}
+	m := &point.Manifest{
+		Site: p.opts.Site, Epoch: req.Held, Trigger: req.Trigger, StartedAt: started,
+		Instant: res.Instant, CutBy: res.CutBy, FinishedAt: p.now().UTC(), Consistency: res.Consistency,
+		KubeVersion: kube, DavitVersion: version.String(), Namespaces: spec.Namespaces,
+		Resources: res.Resources, Volumes: res.Volumes, Images: res.Images, Warnings: res.Warnings,
+		Hooks: res.Hooks, Objects: res.Objects, Bytes: res.Bytes, StoredBytes: w.Stored(),
+	}
+	for _, v := range res.Volumes {
+		m.StoredBytes += v.Snapshot.NewBytes
+	}
+	return m, nil
+}
+
+// publish makes the point visible, guarded by the epoch. An unknown outcome is
+// settled by publishing again: the guard is asked each time.
+func (p *Protector) publish(ctx context.Context, w *vault.PointWriter, m *point.Manifest, held int64) error {
+	guard := func(ctx context.Context) error { return p.guard(ctx, m.Application, held) }
+	var err error
+	for range publishTries {
+		if err = w.Publish(ctx, m, guard); !errors.Is(err, vault.ErrUnavailable) {
+			return err
+		}
+		p.log.Warn("publish recovery point: outcome unknown", "point", m.ID, "error", err)
+	}
+	return err
+}
+
+func step(req CaptureRequest, text string) {
+	if req.Progress != nil {
+		req.Progress(text)
+	}
+}
+
+// remember keeps the newest snapshots of an application, so that the next
+// capture need not look for them in the vault.
+func (p *Protector) remember(m *point.Manifest) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.newest == nil {
+		p.newest = map[string]map[string]point.Snapshot{}
+	}
+	p.newest[m.Application] = snapshotsOf(m)
+}
+
+func snapshotsOf(m *point.Manifest) map[string]point.Snapshot {
+	all := map[string]point.Snapshot{}
+	for _, v := range m.Volumes {
+		all[v.Namespace+"/"+v.Claim] = v.Snapshot
+	}
+	return all
+}
+
+// previous returns the snapshots of this site's newest point, by claim. It only
+// saves work: a point that cannot be read is passed over.
+func (p *Protector) previous(ctx context.Context, app string) (map[string]point.Snapshot, error) {
+	p.mu.Lock()
+	known, ok := p.newest[app]
+	p.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	infos, err := p.opts.Project.Points(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	for i := len(infos) - 1; i >= 0; i-- {
+		m := infos[i].Manifest
+		if m != nil && infos[i].Err == nil && m.Site == p.opts.Site && !infos[i].Deleting() {
+			return snapshotsOf(m), nil
+		}
+	}
+	return nil, nil
+}
+
+// sink makes the engine's sink of the vault's writer.
+type sink struct{ w *vault.PointWriter }
+
+// Resource implements capture.Sink.
+func (s sink) Resource(res point.Resource) capture.ObjectWriter { return s.w.Resource(res) }
+
+func logEntries(lines []capture.LogLine) []vault.LogEntry {
+	entries := make([]vault.LogEntry, 0, len(lines))
+	for _, l := range lines {
+		entries = append(entries, vault.LogEntry{At: l.At, Level: l.Level, Object: l.Object, Message: l.Message})
+	}
+	return entries
+}

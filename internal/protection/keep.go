@@ -1,0 +1,238 @@
+package protection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume"
+)
+
+// defaultKeepLast is how many points are kept when a policy does not say.
+const defaultKeepLast = 48
+
+// guard returns lease.ErrSuperseded unless held is the application's newest
+// epoch. Whatever writes for the application asks it right before it does.
+func (p *Protector) guard(ctx context.Context, app string, held int64) error {
+	return p.epochs.Check(ctx, app, held)
+}
+
+// Points returns the application's points, oldest first, with quarantine by
+// epoch already decided in the summaries.
+func (p *Protector) Points(ctx context.Context, app string) ([]vault.PointInfo, []point.Point, error) {
+	infos, err := p.opts.Project.Points(ctx, app)
+	if err != nil {
+		return nil, nil, err
+	}
+	history, err := p.epochs.History(ctx, app) // after the manifests: see point.Quarantined
+	if err != nil {
+		return nil, nil, err
+	}
+	points := make([]point.Point, 0, len(infos))
+	for _, info := range infos {
+		points = append(points, info.Point())
+	}
+	return infos, point.Quarantine(points, lease.Summaries(history)), nil
+}
+
+// Rules turns a policy's retention into the arithmetic's. Without any rule the
+// last 48 points are kept.
+func Rules(r v1alpha1.Retention) point.Retention {
+	rules := point.Retention{}
+	if r.Last != nil {
+		rules.KeepLast = int(*r.Last)
+	}
+	if r.MaxAge != nil {
+		rules.MaxAge = r.MaxAge.Duration
+	}
+	if r.Last == nil && r.MaxAge == nil {
+		rules.KeepLast = defaultKeepLast
+	}
+	return rules
+}
+
+// ExpireReport is what Expire did.
+type ExpireReport struct {
+	Deleted []string // ids
+	Kept    int
+}
+
+// Expire deletes the points that the retention no longer keeps; pinned points,
+// the last good one and the last verified one always stay. held is this site's
+// epoch: a superseded site deletes nothing. It goes on after a point that
+// cannot be deleted, and returns all such errors.
+func (p *Protector) Expire(ctx context.Context, app string, retention v1alpha1.Retention, held int64, now time.Time) (ExpireReport, error) {
+	var report ExpireReport
+	infos, points, err := p.Points(ctx, app)
+	if err != nil {
+		return report, fmt.Errorf("expire points of %s: %w", app, err)
+	}
+	byID := map[string]vault.PointInfo{}
+	for _, info := range infos {
+		byID[info.ID] = info
+	}
+	var errs []error
+	for _, d := range point.Keep(points, Rules(retention), now) {
+		if d.Keep {
+			report.Kept++
+			continue
+		}
+		if err := p.guard(ctx, app, held); err != nil {
+			return report, fmt.Errorf("expire points of %s: %w", app, errors.Join(append(errs, err)...))
+		}
+		if err := p.remove(ctx, app, byID[d.Point.ID], "retention: "+d.Reason); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		report.Deleted = append(report.Deleted, d.Point.ID)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return report, fmt.Errorf("expire points of %s: %w", app, err)
+	}
+	return report, nil
+}
+
+// DeleteOptions say what Delete may do.
+type DeleteOptions struct {
+	// By is who asks, for the record.
+	By string
+	// LastGood allows the application's last good point to be deleted.
+	LastGood bool
+}
+
+// Delete removes one point because a person wants it gone. A pinned point is
+// vault.ErrPinned, the last good one ErrLastGood, an unknown one vault.ErrNotFound.
+func (p *Protector) Delete(ctx context.Context, app, id string, opts DeleteOptions) error {
+	infos, points, err := p.Points(ctx, app)
+	if err != nil {
+		return fmt.Errorf("delete point %s: %w", id, err)
+	}
+	newest, ok := point.Newest(points, time.Time{})
+	if ok && newest.ID == id && !opts.LastGood {
+		return fmt.Errorf("delete point %s: %w of %s: capture another first, or say that it may go", id, ErrLastGood, app)
+	}
+	for _, info := range infos {
+		if info.ID == id {
+			return p.remove(ctx, app, info, opts.By)
+		}
+	}
+	return fmt.Errorf("delete point %s: %w: see the points of %s", id, vault.ErrNotFound, app)
+}
+
+// remove takes a point out of sight, then away: mark, volume snapshots,
+// manifest, packs. Started again it finishes.
+func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo, why string) error {
+	if info.Pinned() {
+		return fmt.Errorf("delete point %s: %w: unpin it first", info.ID, vault.ErrPinned)
+	}
+	if !info.Deleting() {
+		mark := vault.Mark{Kind: vault.MarkDeleting, At: p.now().UTC(), Site: p.opts.Site, By: why}
+		if err := p.opts.Project.Mark(ctx, app, info.ID, mark); err != nil {
+			return fmt.Errorf("delete point %s: %w", info.ID, err)
+		}
+	}
+	if err := p.forgetVolumes(ctx, info.Manifest); err != nil {
+		return fmt.Errorf("delete point %s: %w", info.ID, err)
+	}
+	return p.opts.Project.DeletePoint(ctx, app, info.ID)
+}
+
+// forgetVolumes deletes a point's volume snapshots from their repositories.
+func (p *Protector) forgetVolumes(ctx context.Context, m *point.Manifest) error {
+	if m == nil {
+		return nil
+	}
+	var errs []error
+	for site, volumes := range bySite(m) {
+		errs = append(errs, p.withVolumes(ctx, site, false, func(repo Repository) error {
+			for _, v := range volumes {
+				if err := repo.Delete(ctx, v.Snapshot); err != nil {
+					return fmt.Errorf("delete snapshot of %s/%s: %w", v.Namespace, v.Claim, err)
+				}
+			}
+			return nil
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// bySite sorts a point's volumes by the site whose repository holds them.
+func bySite(m *point.Manifest) map[string][]point.Volume {
+	sites := map[string][]point.Volume{}
+	for _, v := range m.Volumes {
+		sites[v.Snapshot.Repository] = append(sites[v.Snapshot.Repository], v)
+	}
+	return sites
+}
+
+// withVolumes opens a site's repository for the time of fn.
+func (p *Protector) withVolumes(ctx context.Context, site string, readOnly bool, fn func(Repository) error) (err error) {
+	repo, err := p.opts.OpenVolumes(ctx, site, readOnly)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, repo.Close(context.WithoutCancel(ctx))) }()
+	return fn(repo)
+}
+
+// Reclaim frees the space of deleted points in this site's volume repository.
+// The caller holds a lease, so that one process of the site does it at a time.
+// A site that is superseded for any application leaves its repository alone:
+// lease.ErrSuperseded.
+func (p *Protector) Reclaim(ctx context.Context, full bool) (volume.MaintainReport, error) {
+	var report volume.MaintainReport
+	guard := p.siteGuard()
+	if err := guard(ctx); err != nil {
+		return report, fmt.Errorf("reclaim space: %w", err)
+	}
+	err := p.withVolumes(ctx, p.opts.Site, false, func(repo Repository) error {
+		var err error
+		report, err = repo.Maintain(ctx, volume.MaintainOptions{Guard: guard, Full: full})
+		return err
+	})
+	if errors.Is(err, volume.ErrNoRepository) {
+		return report, nil
+	}
+	if err != nil {
+		return report, fmt.Errorf("reclaim space: %w", err)
+	}
+	return report, nil
+}
+
+// siteGuard fails when this site is superseded for any application. Its answer
+// is good for guardFor, for maintenance asks before every change.
+func (p *Protector) siteGuard() volume.Guard {
+	const guardFor = 5 * time.Second
+	var asked time.Time
+	return func(ctx context.Context) error {
+		if !asked.IsZero() && p.now().Sub(asked) < guardFor {
+			return nil
+		}
+		apps, err := p.opts.Project.Apps(ctx)
+		if err != nil {
+			return err
+		}
+		for _, app := range apps {
+			s, err := p.Standing(ctx, app)
+			if err != nil {
+				return err
+			}
+			if s.Role == v1alpha1.RoleSuperseded {
+				return &lease.SupersededError{Application: app, Held: s.Held, Current: s.Current}
+			}
+		}
+		asked = p.now()
+		return nil
+	}
+}
+
+// SweepVault removes what captures that died left in the vault, if nothing was
+// written to them for olderThan; an hour is a good value.
+func (p *Protector) SweepVault(ctx context.Context, olderThan time.Duration) ([]vault.Orphan, error) {
+	return p.opts.Project.Sweep(ctx, max(olderThan, 5*touchEvery))
+}

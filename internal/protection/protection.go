@@ -1,0 +1,151 @@
+// Package protection is the use case of keeping one application protected at
+// one site: capture it under its epoch and publish the point, let points
+// expire, delete and verify them, and say where the site stands. The agent
+// calls it on schedule, the command line for single points; both get the same
+// checks.
+package protection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+)
+
+// Errors that callers may decide on.
+var (
+	// ErrBusy says that a capture of the application is already going on here.
+	ErrBusy = errors.New("a capture of this application is already running")
+	// ErrInvalid says that the application's spec cannot work.
+	ErrInvalid = errors.New("application not valid")
+	// ErrFailureDomain says that vault and site would be lost together.
+	ErrFailureDomain = errors.New("vault shares the site's failure domain")
+	// ErrDamaged says that verification found missing or changed bytes.
+	ErrDamaged = errors.New("recovery point damaged")
+	// ErrLastGood says that the point is the application's last good one.
+	ErrLastGood = errors.New("last good recovery point")
+)
+
+// Options are a Protector's parts.
+type Options struct {
+	// Project is the open project of the vault.
+	Project *vault.Project
+	// Site is this site's name in the vault.
+	Site string
+	// VaultDomain and SiteDomain are the failure domains; equal ones that are
+	// not empty are refused.
+	VaultDomain, SiteDomain string
+	// Cluster, Volumes and Hooks are the ports of capture. All may be nil
+	// where nothing is captured, as in the command line.
+	Cluster capture.Cluster
+	Volumes capture.Volumes
+	Hooks   capture.Hooks
+	// OpenVolumes opens a site's volume repository. Nil means the one in the
+	// project's own store.
+	OpenVolumes OpenVolumes
+	// Capture says how the engine works; its clock, logger and progress are
+	// set by the Protector.
+	Capture capture.Options
+	// Now tells the time. Nil means time.Now.
+	Now func() time.Time
+	// Logger; nil means none.
+	Logger *slog.Logger
+}
+
+// Protector protects the applications of one project at one site. It is safe
+// for use by several goroutines.
+type Protector struct {
+	opts   Options
+	epochs *lease.Epochs
+	now    func() time.Time
+	log    *slog.Logger
+
+	mu   sync.Mutex
+	busy   map[string]bool                      // applications whose capture runs
+	newest map[string]map[string]point.Snapshot // of each application, by claim
+}
+
+// New makes a Protector.
+func New(opts Options) *Protector {
+	p := &Protector{opts: opts, epochs: lease.New(opts.Project), now: opts.Now, log: opts.Logger, busy: map[string]bool{}}
+	if p.now == nil {
+		p.now = time.Now
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if p.opts.OpenVolumes == nil {
+		p.opts.OpenVolumes = ProjectVolumes(opts.Project, p.log)
+	}
+	return p
+}
+
+// Standing is where a site stands with an application.
+type Standing struct {
+	Role v1alpha1.Role
+	// Current is the newest epoch; number 0 when nobody ever claimed it.
+	Current lease.Epoch
+	// Held is the newest epoch this site ever held; 0 if none.
+	Held int64
+}
+
+// Standing reads the application's epochs. A vault that gives no answer is an
+// error, with role Unknown: silence never fences.
+func (p *Protector) Standing(ctx context.Context, app string) (Standing, error) {
+	history, err := p.epochs.History(ctx, app)
+	if err != nil {
+		return Standing{Role: v1alpha1.RoleUnknown}, fmt.Errorf("read standing of %s: %w", app, err)
+	}
+	s := Standing{Role: v1alpha1.RoleStandby}
+	for _, e := range history {
+		s.Current = e
+		if e.Claim.Site == p.opts.Site {
+			s.Held = e.Number
+		}
+	}
+	switch {
+	case s.Held > 0 && s.Held == s.Current.Number:
+		s.Role = v1alpha1.RoleActive
+	case s.Held > 0:
+		s.Role = v1alpha1.RoleSuperseded
+	}
+	return s, nil
+}
+
+// ClaimFirst makes this site the application's one writer if nobody ever was,
+// and returns where it stands then. holder says who acts, for people. Calling
+// it again changes nothing.
+func (p *Protector) ClaimFirst(ctx context.Context, app, holder string) (Standing, error) {
+	s, err := p.Standing(ctx, app)
+	if err != nil || s.Current.Number > 0 {
+		return s, err
+	}
+	claim := lease.Claim{
+		Site: p.opts.Site, Holder: holder, Reason: "protected for the first time",
+		At: p.now().UTC(), Request: "first-" + p.opts.Site,
+	}
+	_, err = p.epochs.Claim(ctx, app, 1, claim)
+	if err != nil && !errors.Is(err, lease.ErrLost) && !errors.Is(err, lease.ErrSuperseded) {
+		return s, fmt.Errorf("claim first epoch: %w", err)
+	}
+	return p.Standing(ctx, app) // whoever won
+}
+
+// Preflight says whether the application can be protected with this vault at
+// all, without asking either.
+func (p *Protector) Preflight(app *v1alpha1.Application) error {
+	if d := p.opts.VaultDomain; d != "" && d == p.opts.SiteDomain {
+		return fmt.Errorf("%w: both are in %q and would be lost together: use a vault elsewhere, or correct failureDomain of the Vault or Site", ErrFailureDomain, d)
+	}
+	_, err := specOf(app)
+	return err
+}

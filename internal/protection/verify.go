@@ -1,0 +1,179 @@
+package protection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume"
+)
+
+// maxDamage bounds the damages that a mark tells in full.
+const maxDamage = 20
+
+// VerifyProgress is how far a verification has come.
+type VerifyProgress struct {
+	Packs, PacksTotal     int64
+	Volumes, VolumesTotal int64
+	Bytes                 int64 // read back so far, objects and volumes
+}
+
+// VerifyReport is what a verification found.
+type VerifyReport struct {
+	ID      string
+	Objects int64
+	Volumes int64
+	Bytes   int64    // read back
+	Damage  []string // what is wrong; empty: nothing
+}
+
+// Verify reads a recovery point back whole, objects and volumes, and writes
+// what it learned into the vault: a verified mark, or for a damaged point a
+// quarantine mark that says what is wrong. ErrDamaged says that something is.
+// A vault that gives no answer is an error and no verdict.
+func (p *Protector) Verify(ctx context.Context, app, id string, progress func(VerifyProgress)) (VerifyReport, error) {
+	report := VerifyReport{ID: id}
+	m, err := p.opts.Project.Manifest(ctx, app, id)
+	if err != nil && !errors.Is(err, vault.ErrDamaged) {
+		return report, fmt.Errorf("verify %s: %w", id, err)
+	}
+	v := &verifier{p: p, m: m, report: &report, tell: progress}
+	if err != nil {
+		v.damaged(err)
+	} else if err := v.run(ctx); err != nil {
+		return report, fmt.Errorf("verify %s: %w", id, err)
+	}
+	if err := p.markVerified(ctx, app, report); err != nil {
+		return report, fmt.Errorf("verify %s: %w", id, err)
+	}
+	if len(report.Damage) > 0 {
+		return report, fmt.Errorf("verify %s: %w: %s", id, ErrDamaged, strings.Join(report.Damage, "; "))
+	}
+	return report, nil
+}
+
+func (p *Protector) markVerified(ctx context.Context, app string, r VerifyReport) error {
+	mark := vault.Mark{Kind: vault.MarkVerified, At: p.now().UTC(), Site: p.opts.Site, By: "verify", Note: fmt.Sprintf("read back %d objects, %d volumes, %d bytes", r.Objects, r.Volumes, r.Bytes)}
+	if len(r.Damage) > 0 {
+		mark.Kind = vault.MarkQuarantined
+		mark.Note = "damaged: " + strings.Join(r.Damage, "; ")
+	}
+	return p.opts.Project.Mark(ctx, app, r.ID, mark)
+}
+
+// verifier is one verification.
+type verifier struct {
+	p      *Protector
+	m      *point.Manifest
+	report *VerifyReport
+	tell   func(VerifyProgress)
+	at     VerifyProgress
+}
+
+func (v *verifier) run(ctx context.Context) error {
+	v.at.PacksTotal, v.at.VolumesTotal = int64(len(v.m.Packs())), int64(len(v.m.Volumes))
+	v.report.Objects, v.report.Volumes = v.m.Objects, v.at.VolumesTotal
+	if err := v.objects(ctx); err != nil {
+		return err
+	}
+	for site, volumes := range bySite(v.m) {
+		if err := v.volumes(ctx, site, volumes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// objects reads every pack. What is no damage is an error.
+func (v *verifier) objects(ctx context.Context) error {
+	var unknown []error
+	err := v.p.opts.Project.VerifyObjects(ctx, v.m, func(f vault.Finding) {
+		v.at.Packs++
+		v.at.Bytes += f.Size
+		v.report.Bytes += f.Size
+		v.progress()
+		if f.Err == nil {
+			return
+		}
+		if isDamage(f.Err) {
+			v.damaged(f.Err)
+			return
+		}
+		unknown = append(unknown, f.Err)
+	})
+	if err != nil && len(unknown) == 0 && len(v.report.Damage) == 0 { // a mark, not a pack
+		if !isDamage(err) {
+			return err
+		}
+		v.damaged(err)
+	}
+	return errors.Join(unknown...)
+}
+
+func isDamage(err error) bool {
+	for _, damage := range []error{vault.ErrDamaged, vault.ErrNotFound, volume.ErrDamaged, volume.ErrNoSnapshot, volume.ErrNoRepository} {
+		if errors.Is(err, damage) {
+			return true
+		}
+	}
+	return false
+}
+
+// volumes reads every volume that lies in one site's repository.
+func (v *verifier) volumes(ctx context.Context, site string, volumes []point.Volume) error {
+	err := v.p.withVolumes(ctx, site, true, func(repo Repository) error {
+		for _, vol := range volumes {
+			if err := v.volume(ctx, repo, vol); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && isDamage(err) {
+		v.damaged(err)
+		return nil
+	}
+	return err
+}
+
+func (v *verifier) volume(ctx context.Context, repo Repository, vol point.Volume) error {
+	base := v.at.Bytes
+	got, err := repo.Verify(ctx, vol.Snapshot, volume.VerifyOptions{ReadAll: true, Progress: func(at volume.Progress) {
+		v.at.Bytes = base + at.Bytes
+		v.progress()
+	}})
+	if err != nil {
+		err = fmt.Errorf("volume %s/%s: %w", vol.Namespace, vol.Claim, err)
+		if isDamage(err) {
+			v.damaged(err)
+			return nil
+		}
+		return err
+	}
+	for _, d := range got.Damaged {
+		v.damaged(fmt.Errorf("volume %s/%s: %s %s: %w", vol.Namespace, vol.Claim, d.Path, d.Blob, d.Err))
+	}
+	v.at.Volumes++
+	v.at.Bytes = base + got.Bytes
+	v.report.Bytes += got.Bytes
+	v.progress()
+	return nil
+}
+
+func (v *verifier) damaged(err error) {
+	switch n := len(v.report.Damage); {
+	case n < maxDamage:
+		v.report.Damage = append(v.report.Damage, err.Error())
+	case n == maxDamage:
+		v.report.Damage = append(v.report.Damage, "and more")
+	}
+}
+
+func (v *verifier) progress() {
+	if v.tell != nil {
+		v.tell(v.at)
+	}
+}

@@ -1,0 +1,51 @@
+package protection
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume"
+)
+
+// maxInventory bounds a volume inventory, in bytes.
+const maxInventory = 256 << 20
+
+// Repository is what protection does with a volume repository.
+// *volume.Repository is one.
+type Repository interface {
+	Verify(ctx context.Context, snap point.Snapshot, opts volume.VerifyOptions) (volume.VerifyReport, error)
+	Delete(ctx context.Context, snap point.Snapshot) error
+	Maintain(ctx context.Context, opts volume.MaintainOptions) (volume.MaintainReport, error)
+	Close(ctx context.Context) error
+}
+
+// OpenVolumes opens the volume repository of a site.
+type OpenVolumes func(ctx context.Context, site string, readOnly bool) (Repository, error)
+
+// VolumeOptions open a site's volume repository in the project's own store.
+// Every process that opens it uses these: the password and the seal of the
+// inventories come from the project's key.
+func VolumeOptions(p *vault.Project, site string) volume.Options {
+	return volume.Options{
+		Store: p.Store(), Prefix: p.VolumePrefix(site), Password: p.SubKey("volume-repository"), Site: site,
+		Seal:   p.Seal,
+		Unseal: func(key string, sealed []byte) ([]byte, error) { return p.Unseal(key, sealed, maxInventory) },
+	}
+}
+
+// ProjectVolumes opens repositories in the project's own store, with a cache
+// in a temporary directory.
+func ProjectVolumes(p *vault.Project, log *slog.Logger) OpenVolumes {
+	return func(ctx context.Context, site string, readOnly bool) (Repository, error) {
+		opts := VolumeOptions(p, site)
+		opts.ReadOnly, opts.Logger = readOnly, log
+		repo, err := volume.Open(ctx, opts)
+		if err != nil {
+			return nil, fmt.Errorf("open volumes of site %s: %w", site, err)
+		}
+		return repo, nil
+	}
+}
