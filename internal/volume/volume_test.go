@@ -719,7 +719,7 @@ func TestMaintenanceFreesSpace(t *testing.T) {
 	}
 	var written, freed int64
 	last := snaps[5]
-	for i := range 8 {
+	for i := range 24 { // packs that are not full are rewritten before anything in them is freed
 		put(t, root+"/f", random(uint64(100+i), 500_000))
 		next := write(t, r, root)
 		if err := r.Delete(t.Context(), last); err != nil {
@@ -736,7 +736,7 @@ func TestMaintenanceFreesSpace(t *testing.T) {
 	}
 	checkClean(t, r, last)
 	after, err := r.Stats(t.Context())
-	if err != nil || after.Snapshots != 1 || freed < written/2 || after.Bytes > written {
+	if err != nil || after.Snapshots != 1 || freed < written/2 || after.Bytes > written/2 {
 		t.Errorf("%d written, %d freed, %+v left, %v", written, freed, after, err)
 	}
 	if n := len(s.keys(inventoryPrefix(testPrefix))); n > mergeAbove {
