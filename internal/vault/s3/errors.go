@@ -45,7 +45,7 @@ var rules = []rule{
 	{codes: []string{"NoSuchBucket"}, remedy: "bucket {bucket} does not exist: create it, or correct the vault's address"},
 	{codes: []string{"PreconditionFailed"}, statuses: []int{http.StatusPreconditionFailed}, kind: vault.ErrExists},
 	{
-		codes: []string{"InvalidAccessKeyId", "SignatureDoesNotMatch"}, kind: vault.ErrDenied,
+		codes: []string{"InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound"}, kind: vault.ErrDenied,
 		remedy: "access key or secret key is wrong: check both for this endpoint",
 	},
 	{
@@ -73,7 +73,6 @@ var rules = []rule{
 		codes: []string{"AccessDenied", "AllAccessDisabled", "AccountProblem"}, statuses: []int{http.StatusUnauthorized, http.StatusForbidden}, kind: vault.ErrDenied,
 		remedy: "the key may not do this in bucket {bucket}: grant it get, put, delete and list there",
 	},
-	{statuses: []int{http.StatusNotFound}, kind: vault.ErrNotFound},
 }
 
 // answered gives a server's answer its meaning.
@@ -123,7 +122,7 @@ func (s *Store) unanswered(err error) error {
 		return fmt.Errorf("the server's certificate is of an unknown authority: give its CA to the vault: %w", err)
 	case errors.As(err, &hostname), errors.As(err, &invalid):
 		return fmt.Errorf("the server's certificate is not valid for this endpoint: %w", err)
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return fmt.Errorf("the server does not speak TLS: use an http:// endpoint and allow it, or another port: %w", err)
 	}
 	return fmt.Errorf("%w: %w", vault.ErrUnavailable, err)

@@ -1,0 +1,133 @@
+package retry_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/fault"
+	"davit.dev/davit/internal/vault/mem"
+	"davit.dev/davit/internal/vault/retry"
+)
+
+func put(ctx context.Context, s vault.Store, data string) error {
+	return s.PutIfAbsent(ctx, "key", strings.NewReader(data), int64(len(data)))
+}
+
+func TestGivesUpInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := retry.New(fault.New(mem.New(nil), 1, fault.Faults{Refuse: 1}), retry.Default)
+		began := time.Now()
+		if err := put(t.Context(), s, "x"); !errors.Is(err, vault.ErrUnavailable) {
+			t.Errorf("PutIfAbsent = %v, want ErrUnavailable", err)
+		}
+		if took := time.Since(began); took < 5*time.Second || took > 15*time.Second {
+			t.Errorf("gave up after %v", took)
+		}
+	})
+}
+
+func TestHonoursDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, faults := range map[string]fault.Faults{"refused": {Refuse: 1}, "stalled": {Stall: 1}} {
+			s := retry.New(fault.New(mem.New(nil), 1, faults), retry.Default)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			began := time.Now()
+			err := put(ctx, s, "x")
+			cancel()
+			if !errors.Is(err, vault.ErrUnavailable) || time.Since(began) != time.Second {
+				t.Errorf("%s: %v after %v, want ErrUnavailable after 1s", name, err, time.Since(began))
+			}
+		}
+	})
+}
+
+// scripted answers put-if-absent as told: "lose" does it and says nothing,
+// "refuse" does not, "do" does.
+type scripted struct {
+	vault.Store
+	script []string
+	before func()
+}
+
+func (s *scripted) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	step := s.script[0]
+	s.script = s.script[1:]
+	if s.before != nil {
+		s.before()
+	}
+	if step == "refuse" {
+		return vault.ErrUnavailable
+	}
+	err := s.Store.PutIfAbsent(ctx, key, r, size)
+	if step == "lose" {
+		return vault.ErrUnavailable
+	}
+	return err
+}
+
+// TestUnknownOutcomes tries every way in which a conditional put can go
+// without an answer, with and without a rival.
+func TestUnknownOutcomes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tests := []struct {
+			name   string
+			script string
+			rival  bool // took the key before
+			want   error
+		}{
+			{"at once", "do", false, nil},
+			{"taken", "do", true, vault.ErrExists},
+			{"answer lost, tried again", "lose do", false, nil},
+			{"answer lost thrice", "lose lose lose", false, nil},
+			{"refused, then done", "refuse do", false, nil},
+			{"refused throughout", "refuse refuse refuse", false, vault.ErrUnavailable},
+			{"rival, answer lost", "lose do", true, vault.ErrExists},
+			{"rival, never an answer", "refuse lose refuse", true, vault.ErrExists},
+		}
+		for _, test := range tests {
+			store := mem.New(nil)
+			if test.rival {
+				if err := put(t.Context(), store, "rival"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := retry.New(&scripted{Store: store, script: strings.Fields(test.script)}, retry.Policy{Tries: 3, First: time.Second, Max: time.Second})
+			err := put(t.Context(), s, "ours")
+			if !errors.Is(err, test.want) || (test.want == nil && err != nil) {
+				t.Errorf("%s: %v, want %v", test.name, err, test.want)
+			}
+		}
+	})
+}
+
+// TestReplacedWhileRead replaces an object whose reading breaks off.
+func TestReplacedWhileRead(t *testing.T) {
+	store := mem.New(nil)
+	old, fresh := strings.Repeat("a", 1000), strings.Repeat("b", 2000)
+	faulty := fault.New(store, 5, fault.Faults{Tear: 1})
+	if err := store.Put(t.Context(), "key", strings.NewReader(old), 1000); err != nil {
+		t.Fatal(err)
+	}
+	r, err := retry.New(faulty, retry.Policy{Tries: 5}).Get(t.Context(), "key", 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Put(t.Context(), "key", strings.NewReader(fresh), 2000); err != nil {
+		t.Fatal(err)
+	}
+	faulty.Set(fault.Faults{})
+	rest, err := io.ReadAll(r)
+	if !errors.Is(err, vault.ErrUnavailable) || strings.Contains(string(rest), "b") {
+		t.Errorf("read on into another object: %d bytes, %v", len(rest), err)
+	}
+}
