@@ -38,7 +38,8 @@ const (
 	partOf        = "davit"
 	AgentMetrics  = 8080
 	AgentHealth   = 8081
-	NodeHTTP      = 8082
+	NodeMetrics   = 8082
+	NodeHealth    = 8083
 	defaultRoot   = "/var/lib/kubelet"
 	defaultImage  = "davit.dev/davit:dev"
 	installBudget = 5 * time.Minute

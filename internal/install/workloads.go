@@ -68,7 +68,7 @@ func agentContainer(opts Options) corev1.Container {
 }
 
 func nodeDaemonSet(opts Options) *appsv1.DaemonSet {
-	pod := podTemplate(opts, NodeName, NodeHTTP)
+	pod := podTemplate(opts, NodeName, NodeMetrics)
 	pod.Spec.PriorityClassName = "system-node-critical"
 	pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	pod.Spec.Containers = []corev1.Container{nodeContainer(opts)}
@@ -109,14 +109,15 @@ func nodeContainer(opts Options) corev1.Container {
 			"--kubelet-root=" + opts.KubeletRoot,
 			"--host-path-roots=" + strings.Join(opts.HostPathRoots, ","),
 			"--cache-dir=/cache",
-			"--http-address=:" + strconv.Itoa(NodeHTTP),
+			"--metrics-address=:" + strconv.Itoa(NodeMetrics),
+			"--health-address=:" + strconv.Itoa(NodeHealth),
 			"--log-level=" + opts.LogLevel,
 		},
 		Env:            []corev1.EnvVar{downward("NODE_NAME", "spec.nodeName"), {Name: "TMPDIR", Value: "/cache"}, {Name: "HOME", Value: "/cache"}, {Name: "GOMEMLIMIT", Value: "1800MiB"}},
-		Ports:          []corev1.ContainerPort{port("http", NodeHTTP)},
+		Ports:          []corev1.ContainerPort{port("metrics", NodeMetrics), port("health", NodeHealth)},
 		Resources:      resources("10m", "64Mi", "2Gi"),
-		LivenessProbe:  probe("/healthz", NodeHTTP, 10),
-		ReadinessProbe: probe("/readyz", NodeHTTP, 3),
+		LivenessProbe:  probe("/healthz", NodeHealth, 10),
+		ReadinessProbe: probe("/readyz", NodeHealth, 3),
 		VolumeMounts:   mounts,
 		SecurityContext: &corev1.SecurityContext{
 			Privileged:             ptr.To(true),

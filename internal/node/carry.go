@@ -1,0 +1,132 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/volume"
+)
+
+// carrier moves the data of one task's volume.
+type carrier struct {
+	reader   client.Reader
+	place    locator
+	cacheDir string
+	now      func() time.Time
+}
+
+// carry does one task. Its errors go into the task's status, so they hold no
+// secrets.
+func (c *carrier) carry(ctx context.Context, task *v1alpha1.VolumeTask, slot int, r *report) (err error) {
+	dir, err := c.place.find(task.Spec)
+	if err != nil {
+		return err
+	}
+	snap, err := snapshotOf(task.Spec)
+	if err != nil {
+		return err
+	}
+	repo, err := c.open(ctx, task.Spec, slot)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		closed := repo.Close(context.WithoutCancel(ctx))
+		if closed != nil && err == nil {
+			err = fmt.Errorf("close volume repository: %w", closed)
+		}
+	}()
+	if task.Spec.Operation == v1alpha1.VolumeWrite {
+		return fill(ctx, repo, snap, dir, r)
+	}
+	return store(ctx, repo, task.Spec, snap, dir, r)
+}
+
+// open opens the repository that the task names, with a cache of this slot's
+// own: two repositories must not share one.
+func (c *carrier) open(ctx context.Context, spec v1alpha1.VolumeTaskSpec, slot int) (*volume.Repository, error) {
+	v, err := vaults.Open(ctx, c.reader, spec.Vault)
+	if err != nil {
+		return nil, err
+	}
+	opts := protection.VolumeOptions(v.Project, spec.Site)
+	opts.CacheDir = filepath.Join(c.cacheDir, "slot-"+strconv.Itoa(slot), v.VaultID, v.Project.Name(), spec.Site)
+	opts.ReadOnly = spec.Operation == v1alpha1.VolumeWrite
+	opts.Now = c.now
+	opts.Logger = slog.New(logr.ToSlogHandler(log.FromContext(ctx).V(1)))
+	if err := os.MkdirAll(opts.CacheDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make cache: %w", err)
+	}
+	return volume.Open(ctx, opts)
+}
+
+// snapshotOf decodes what a Write writes, or what a Read builds upon.
+func snapshotOf(spec v1alpha1.VolumeTaskSpec) (*point.Snapshot, error) {
+	if spec.Snapshot == "" {
+		if spec.Operation == v1alpha1.VolumeWrite {
+			return nil, errors.New("task names no snapshot to write")
+		}
+		return nil, nil //nolint:nilnil // a first Read builds upon nothing
+	}
+	var snap point.Snapshot
+	if err := json.Unmarshal([]byte(spec.Snapshot), &snap); err != nil {
+		return nil, fmt.Errorf("decode snapshot of task: %w", err)
+	}
+	return &snap, nil
+}
+
+// store reads the volume into the repository.
+func store(ctx context.Context, repo *volume.Repository, spec v1alpha1.VolumeTaskSpec, previous *point.Snapshot, dir string, r *report) error {
+	opts := volume.WriteOptions{
+		Root:     dir,
+		Source:   sourceOf(spec.Source),
+		Previous: previous,
+		Progress: r.advance,
+		Issue:    func(i volume.Issue) { r.warn(i.String()) },
+	}
+	if !spec.Live && spec.Cut != nil {
+		opts.Cut = spec.Cut.Time
+	}
+	snap, err := repo.Write(ctx, opts)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(snap)
+	if err != nil {
+		return fmt.Errorf("encode snapshot: %w", err)
+	}
+	r.result(string(text))
+	return nil
+}
+
+// fill writes the snapshot into the volume. Files that an earlier, interrupted
+// fill completed are kept; whatever is not of the snapshot is removed.
+func fill(ctx context.Context, repo *volume.Repository, snap *point.Snapshot, dir string, r *report) error {
+	return repo.Read(ctx, *snap, dir, volume.ReadOptions{Progress: r.advance, DeleteExtra: true, Resume: true})
+}
+
+// sourceOf takes application/namespace/claim apart; the application is part of
+// the point already.
+func sourceOf(label string) volume.Source {
+	parts := strings.Split(label, "/")
+	if len(parts) < 2 {
+		return volume.Source{Claim: label}
+	}
+	return volume.Source{Namespace: parts[len(parts)-2], Claim: parts[len(parts)-1]}
+}

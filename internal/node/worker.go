@@ -1,0 +1,181 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+const (
+	// beatEvery is how often a running task shows that it lives.
+	beatEvery = 3 * time.Second
+	// staleAfter is how long a heartbeat must be silent before the task is
+	// taken up again: another process may still be at it.
+	staleAfter = 30 * time.Second
+)
+
+// worker runs the tasks of one node.
+type worker struct {
+	client client.Client
+	reader client.Reader // asks the server, never a cache
+	opts   Options
+	job    func(ctx context.Context, task *v1alpha1.VolumeTask, slot int, report *report) error
+	slots  chan int
+
+	base    context.Context //nolint:containedctx // the life of the process, for work that outlives a reconcile
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu    sync.Mutex
+	tasks map[types.NamespacedName]current
+}
+
+// current is a task this process is at.
+type current struct {
+	uid    types.UID
+	cancel context.CancelFunc
+}
+
+func newWorker(c client.Client, reader client.Reader, opts Options) *worker {
+	w := &worker{client: c, reader: reader, opts: opts, tasks: map[types.NamespacedName]current{}, slots: make(chan int, opts.Concurrency)}
+	for slot := range opts.Concurrency {
+		w.slots <- slot
+	}
+	w.base, w.cancel = context.WithCancel(context.Background())
+	m := &carrier{reader: reader, place: newLocator(opts), cacheDir: opts.CacheDir, now: opts.Now}
+	w.job = m.carry
+	return w
+}
+
+func (w *worker) setup(mgr ctrl.Manager) error {
+	mine := predicate.NewPredicateFuncs(func(o client.Object) bool {
+		task, ok := o.(*v1alpha1.VolumeTask)
+		return ok && task.Spec.Node == w.opts.Node
+	})
+	return ctrl.NewControllerManagedBy(mgr).Named("volumetask").For(&v1alpha1.VolumeTask{}).WithEventFilter(mine).Complete(w)
+}
+
+// stop cancels what runs and waits for it.
+func (w *worker) stop() {
+	w.cancel()
+	w.running.Wait()
+}
+
+// Reconcile starts a task that nobody is at, and cancels one that was removed.
+func (w *worker) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var task v1alpha1.VolumeTask
+	err := w.client.Get(ctx, req.NamespacedName, &task)
+	gone := apierrors.IsNotFound(err)
+	if err != nil && !gone {
+		return ctrl.Result{}, err
+	}
+	if w.at(req.NamespacedName, task.UID, gone || !task.DeletionTimestamp.IsZero()) || gone || finished(&task) {
+		return ctrl.Result{}, nil
+	}
+	if wait := w.othersTime(&task); wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	w.start(log.IntoContext(w.base, log.FromContext(ctx)), &task)
+	return ctrl.Result{}, nil
+}
+
+// at says whether this process is at the task; one that was removed, or made
+// anew under the same name, is cancelled.
+func (w *worker) at(name types.NamespacedName, uid types.UID, gone bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c, found := w.tasks[name]
+	if !found {
+		return false
+	}
+	if gone || c.uid != uid {
+		c.cancel()
+	}
+	return true
+}
+
+func finished(task *v1alpha1.VolumeTask) bool {
+	return !task.DeletionTimestamp.IsZero() || task.Status.Phase == v1alpha1.TaskSucceeded || task.Status.Phase == v1alpha1.TaskFailed
+}
+
+// othersTime is how long a running task is left to the process that beat last.
+func (w *worker) othersTime(task *v1alpha1.VolumeTask) time.Duration {
+	if task.Status.Phase != v1alpha1.TaskRunning || task.Status.Heartbeat == nil {
+		return 0
+	}
+	return staleAfter - w.opts.Now().Sub(task.Status.Heartbeat.Time)
+}
+
+// start runs the task in the background, when a slot is free.
+func (w *worker) start(ctx context.Context, task *v1alpha1.VolumeTask) {
+	ctx, cancel := context.WithCancel(ctx)
+	name := client.ObjectKeyFromObject(task)
+	w.mu.Lock()
+	w.tasks[name] = current{uid: task.UID, cancel: cancel}
+	w.mu.Unlock()
+	w.running.Go(func() {
+		defer w.ended(name, cancel)
+		select {
+		case <-ctx.Done():
+		case slot := <-w.slots:
+			w.run(ctx, task, slot)
+			w.slots <- slot
+		}
+	})
+}
+
+// ended forgets the task, and looks again if it was replaced meanwhile.
+func (w *worker) ended(name types.NamespacedName, cancel context.CancelFunc) {
+	cancel()
+	w.mu.Lock()
+	delete(w.tasks, name)
+	w.mu.Unlock()
+	if w.base.Err() != nil {
+		return
+	}
+	var task v1alpha1.VolumeTask
+	if err := w.client.Get(w.base, name, &task); err == nil && !finished(&task) && w.othersTime(&task) <= 0 {
+		w.start(w.base, &task)
+	}
+}
+
+// run does the task's work and writes its outcome. A task that was cancelled
+// gets no outcome: it is gone, or this process stops and another goes on.
+func (w *worker) run(ctx context.Context, task *v1alpha1.VolumeTask, slot int) {
+	operation := string(task.Spec.Operation)
+	tasksRunning.Inc()
+	defer tasksRunning.Dec()
+	logger := log.FromContext(ctx).WithValues("operation", operation, "source", task.Spec.Source)
+	logger.Info("task started")
+	r := newReport(w.client, task, w.opts.Now)
+	stop := r.beat(ctx)
+	err := w.job(ctx, task, slot, r)
+	stop()
+	done, _ := r.moved()
+	bytesMoved.WithLabelValues(operation).Add(float64(done))
+	if ctx.Err() != nil {
+		tasksDone.WithLabelValues(operation, "cancelled").Inc()
+		logger.Info("task cancelled", "bytes", done)
+		return
+	}
+	result := "succeeded"
+	if err != nil {
+		result = "failed"
+		logger.Error(err, "task failed", "bytes", done)
+	} else {
+		logger.Info("task done", "bytes", done)
+	}
+	tasksDone.WithLabelValues(operation, result).Inc()
+	if err := r.finish(ctx, err); err != nil {
+		logger.Error(err, "outcome of task not written")
+	}
+}
