@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -138,6 +139,7 @@ type busySet struct {
 func (b *busySet) enter(keys ...string) (leave func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	keys = slices.DeleteFunc(keys, func(key string) bool { return key == "" }) // a volume without a source, say
 	for _, key := range keys {
 		if b.keys[key] {
 			return nil, status.Errorf(codes.Aborted, "another call about %s is under way; try again", key)
