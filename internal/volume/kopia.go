@@ -80,7 +80,10 @@ func (r *Repository) newStorage(io instanceOptions) *storage {
 			session: newSession(r.opts.Now()),
 		},
 	}
-	s.packs = newPackCache(s.loadPack)
+	s.packs = newPackCache(s.whole)
+	if io.cached {
+		s.disk = r.disk
+	}
 	return s
 }
 

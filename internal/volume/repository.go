@@ -28,6 +28,7 @@ type Repository struct {
 	password string
 	cacheDir string
 	ownCache bool // cacheDir is temporary
+	disk     *diskCache
 	main     *instance
 
 	mu     sync.Mutex
@@ -119,6 +120,9 @@ func (r *Repository) makeCache() error {
 		r.cacheDir, err = os.MkdirTemp("", "davit-cache-")
 	} else if r.cacheDir, err = filepath.Abs(r.opts.CacheDir); err == nil {
 		err = os.MkdirAll(r.cacheDir, 0o700)
+	}
+	if err == nil {
+		r.disk, err = openDiskCache(r.cacheDir, r.opts.CacheLimit)
 	}
 	if err != nil {
 		return fmt.Errorf("make cache directory: %w", noSpace(err))

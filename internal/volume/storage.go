@@ -30,6 +30,7 @@ type storage struct {
 	ledger   *ledger
 	guard    Guard // nil: every change is allowed
 	packs    *packCache
+	disk     *diskCache // nil: nothing is kept on disk
 
 	mu      sync.Mutex
 	doomed  map[blob.ID]bool // deleted for kopia, not yet in the store
@@ -78,6 +79,13 @@ func (s *storage) GetBlob(ctx context.Context, id blob.ID, offset, length int64,
 	} else if data != nil {
 		_, err = out.Write(data)
 		return err
+	}
+	if s.disk != nil && length < 0 && offset == 0 && cacheable(id) {
+		data, err := s.whole(ctx, id)
+		if err == nil {
+			_, err = out.Write(data)
+		}
+		return s.wrap("read", id, err)
 	}
 	r, err := s.store.Get(ctx, s.key(id), offset, length)
 	if err != nil {
@@ -356,7 +364,8 @@ func (c *packCache) drop(gone *heldPack) {
 	}
 }
 
-func (s *storage) loadPack(ctx context.Context, id blob.ID) ([]byte, error) {
+// fetch reads a whole blob from the store.
+func (s *storage) fetch(ctx context.Context, id blob.ID) ([]byte, error) {
 	info, err := s.store.Stat(ctx, s.key(id))
 	if err != nil {
 		return nil, err

@@ -54,7 +54,8 @@ type Options struct {
 	// Password opens the repository: at least 16 bytes of key material. It
 	// is never written anywhere.
 	Password []byte
-	// CacheDir is a directory of this repository's own on local disk. Empty
+	// CacheDir is a directory of this repository's own on local disk: index blobs
+	// and metadata packs are kept there, encrypted as in the store. Empty
 	// means a temporary one, removed by Close.
 	CacheDir string
 	// CacheLimit bounds what is kept in CacheDir, in bytes. Zero means 1 GiB.

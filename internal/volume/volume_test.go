@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/kopia/kopia/repo/blob"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
@@ -887,4 +888,90 @@ func TestFullTarget(t *testing.T) {
 	if err := r.Read(t.Context(), snap, target, ReadOptions{}); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("full disk: %v", err)
 	}
+}
+
+func TestDiskCache(t *testing.T) {
+	s := newTestStore()
+	dir := t.TempDir()
+	cached := func(o *Options) { o.CacheDir, o.CacheLimit = dir, 1<<20 }
+	root := t.TempDir()
+	put(t, root+"/d/a", random(1, 10_000))
+	r := openTest(t, s, cached)
+	snap := write(t, r, root)
+	read := func(r *Repository) {
+		t.Helper()
+		target := t.TempDir()
+		if err := r.Read(t.Context(), snap, target, ReadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(facts(t, root), facts(t, target)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	read(openTest(t, s, cached))
+	read(openTest(t, s, cached))
+	kept, _ := os.ReadDir(dir)
+	if len(kept) == 0 {
+		t.Fatal("nothing is kept")
+	}
+	for _, e := range kept { // a cache that rots is only slow
+		if err := os.WriteFile(filepath.Join(dir, e.Name()), []byte("rot"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(openTest(t, s, cached))
+	c, err := openDiskCache(t.TempDir(), 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		c.put(blob.ID(fmt.Sprint("q", i)), make([]byte, 300))
+	}
+	if c.size > 1000 || c.get("q0") != nil || len(c.get("q9")) != 300 || c.get("p1") != nil {
+		t.Errorf("cache of %d bytes holds %v", c.size, c.files)
+	}
+}
+
+func FuzzDecodeInventory(f *testing.F) {
+	good, _ := encodeInventory([]record{{Op: opPut, Blob: "p1", Size: 3, SHA256: "ab", Time: 1}})
+	f.Add(good)
+	f.Add([]byte(inventoryHeader))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		records, err := decodeInventory(data)
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("error of another kind: %v", err)
+		}
+		for _, r := range records {
+			if r.Blob == "" {
+				t.Error("a record without a blob")
+			}
+		}
+	})
+}
+
+func FuzzNames(f *testing.F) {
+	f.Add("plain")
+	f.Add("\xff")
+	f.Add(encodedName)
+	f.Add(encodedName + "Li4") // ".."
+	f.Fuzz(func(t *testing.T, s string) {
+		if got, err := decodeName(s); err == nil && (got == "" || got == "." || got == ".." || strings.ContainsAny(got, "/\x00")) {
+			t.Errorf("decodeName(%q) = %q", s, got)
+		}
+		if s == "" || s == "." || s == ".." || strings.ContainsAny(s, "/\x00") {
+			return
+		}
+		if got, err := decodeName(encodeName(s)); err != nil || got != s {
+			t.Errorf("%q becomes %q, %v", s, got, err)
+		}
+	})
+}
+
+func FuzzReadExtras(f *testing.F) {
+	f.Add([]byte(extrasHeader + `{"path":"a","link":"b"}` + "\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := readExtras(bytes.NewReader(data)); err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("error of another kind: %v", err)
+		}
+	})
 }
