@@ -81,9 +81,7 @@ type Deps struct {
 	Holder    string // who asks, for the lease and the epoch
 	Cluster   restore.Cluster
 	// Volumes may be nil when the point has no volumes.
-	Volumes restore.Volumes
-	// CheckVolume, when set, asks whether the data of one volume is in the
-	// vault; else the presence of its inventories is asked for.
+	Volumes  restore.Volumes
 	Progress restore.Progress
 	Clock    restore.Clock
 	Now      func() time.Time // nil means time.Now

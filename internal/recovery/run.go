@@ -1,14 +1,261 @@
 package recovery
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
 
-// Recover brings an application back. The report is filled as far as it came,
-// also when there is an error.
-func Recover(ctx context.Context, opts Options, deps Deps) (Report, error) {
-	return Report{}, nil
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore"
+)
+
+// recovery is one run of the use case.
+type recovery struct {
+	opts     Options
+	deps     Deps
+	report   Report
+	catalog  *catalog
+	manifest *point.Manifest
+	engine   *restore.Engine
+	extra    []restore.Problem // warnings besides the engine's
 }
 
-// Plan says what Recover would do, object by object, and changes nothing.
+// Recover brings an application back. The report is filled as far as it came,
+// also when there is an error. An error means that the recovery was refused or
+// stopped; objects that failed are in the report, whose phase is Failed then.
+func Recover(ctx context.Context, opts Options, deps Deps) (Report, error) {
+	r := begin(opts, deps)
+	err := r.run(ctx)
+	return r.finish(err), err
+}
+
+// Plan says what Recover would do, object by object, and changes nothing. The
+// findings of preflight are in the report; they are no error.
 func Plan(ctx context.Context, opts Options, deps Deps) (Report, error) {
-	return Report{}, nil
+	r := begin(opts, deps)
+	err := r.plan(ctx)
+	r.report.FinishedAt = r.deps.Now()
+	r.report.Phase = v1alpha1.RestorePending
+	if err != nil {
+		r.report.Error = err.Error()
+	}
+	return r.report, err
+}
+
+func begin(opts Options, deps Deps) *recovery {
+	if opts.Mode == "" {
+		opts.Mode = v1alpha1.RestoreInPlace
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.Progress == nil {
+		deps.Progress = restore.Silent{}
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &recovery{opts: opts, deps: deps}
+	r.report = Report{
+		Application: opts.Application, Mode: opts.Mode, Site: deps.Site,
+		Phase: v1alpha1.RestoreRunning, StartedAt: deps.Now(),
+	}
+	return r
+}
+
+func (r *recovery) plan(ctx context.Context) error {
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	plan, err := r.engine.Plan(ctx)
+	r.report.Plan = plan
+	return err
+}
+
+// prepare does everything that changes nothing: choose, apply the rules, check.
+func (r *recovery) prepare(ctx context.Context) error {
+	if err := r.timed(StepChoose, func() error { return r.choose(ctx) }); err != nil {
+		return err
+	}
+	r.engine = restore.New(r.manifest, r.engineOptions(), restore.Deps{
+		Source: source{r.deps.Project}, Cluster: r.deps.Cluster, Volumes: r.deps.Volumes,
+		Progress: r.deps.Progress, Clock: r.deps.Clock, Log: r.deps.Log,
+	})
+	return r.timed(StepPreflight, func() (err error) {
+		r.report.Findings, err = r.engine.Preflight(ctx)
+		if err != nil {
+			return fmt.Errorf("preflight: %w", err)
+		}
+		return nil
+	})
+}
+
+func (r *recovery) run(ctx context.Context) error {
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	if bad := restore.Blocking(r.report.Findings); len(bad) > 0 {
+		return fmt.Errorf("%w, nothing was changed: %s%s", ErrPreflight, bad[0], more(len(bad)-1))
+	}
+	before := r.steps()
+	result, err := r.engine.RunAfter(ctx, func(ctx context.Context) error {
+		if r.opts.Mode != v1alpha1.RestoreTakeOver {
+			return nil
+		}
+		return r.timed(StepClaim, func() error { return r.claim(ctx) })
+	})
+	r.report.Result = result
+	r.merge(before, result.Steps)
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", r.manifest.ID, err)
+	}
+	if r.opts.Mode == v1alpha1.RestoreTakeOver && result.Failed == 0 {
+		return r.timed(StepDocuments, func() error { return r.bringDocuments(ctx) })
+	}
+	return nil
+}
+
+func more(n int) string {
+	if n < 1 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d more findings)", n)
+}
+
+// choose settles the point and applies the rules of epochs.
+func (r *recovery) choose(ctx context.Context) (err error) {
+	if r.catalog, err = readCatalog(ctx, r.deps.Project, r.opts.Application); err != nil {
+		return err
+	}
+	current := r.catalog.current()
+	r.report.PreviousEpoch, r.report.Epoch, r.report.EpochSite = current.Number, current.Number, current.Claim.Site
+	if r.manifest, err = r.catalog.choose(r.opts); err != nil {
+		return err
+	}
+	m := r.manifest
+	r.report.Point, r.report.Instant, r.report.Consistency, r.report.SourceSite = m.ID, m.Instant, m.Consistency, m.Site
+	r.report.RPO = max(r.report.StartedAt.Sub(m.Instant), 0)
+	r.report.RestoreID = restore.ID(m.ID, string(r.opts.Mode), r.opts.NamespaceMapping)
+	return checkMode(r.opts, m, current, r.deps.Site)
+}
+
+func (r *recovery) engineOptions() restore.Options {
+	return restore.Options{
+		ID: r.report.RestoreID, Holder: r.deps.Holder,
+		NamespaceMapping: r.opts.NamespaceMapping, StorageClassMapping: r.opts.StorageClassMapping,
+		Existing:          restore.Existing(r.opts.Existing),
+		PreserveNodePorts: r.opts.NodePorts == v1alpha1.NodePortPreserve,
+		IncludeKinds:      r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
+		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
+		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
+	}
+}
+
+// claim makes this site the one writer. Preflight has passed and the lease is
+// held; no object has been written yet. A restore that is continued finds its
+// own claim and goes on.
+func (r *recovery) claim(ctx context.Context) error {
+	fresh, err := readCatalog(ctx, r.deps.Project, r.opts.Application)
+	if err != nil {
+		return err
+	}
+	current := fresh.current()
+	if current.Number > 0 && current.Claim.Site == r.deps.Site {
+		r.claimed(current)
+		return nil
+	}
+	if current.Number != r.catalog.current().Number {
+		return fmt.Errorf("%w: site %s claimed epoch %d while this restore was being prepared: look again", ErrRefused, current.Claim.Site, current.Number)
+	}
+	if newest, ok := point.Newest(fresh.points, time.Time{}); ok && r.opts.Point == "" && r.opts.AsOf.IsZero() && newest.Instant.After(r.manifest.Instant) {
+		r.warn("", "the newer point %s appeared while this one was being prepared: is the source still alive?", newest.ID)
+	}
+	epoch, err := lease.New(r.deps.Project).Claim(ctx, r.opts.Application, current.Number+1, lease.Claim{
+		Site: r.deps.Site, Holder: r.deps.Holder, Reason: "take-over from " + r.manifest.ID,
+		At:       r.deps.Now(),
+		Accepted: point.Accepted(fresh.points, lease.Summaries(fresh.history)),
+		Request:  r.report.RestoreID,
+	})
+	if err != nil {
+		return errClaim(err)
+	}
+	r.claimed(epoch)
+	return nil
+}
+
+func (r *recovery) claimed(epoch lease.Epoch) {
+	r.report.Epoch = epoch.Number
+	if r.report.EpochSite != "" && r.report.EpochSite != r.deps.Site {
+		r.report.Fence = "asked"
+	}
+	r.deps.Log.Info("epoch held", "application", r.opts.Application, "epoch", epoch.Number)
+}
+
+func (r *recovery) warn(object, format string, args ...any) {
+	r.extra = append(r.extra, restore.Problem{Object: object, Message: fmt.Sprintf(format, args...)})
+}
+
+// timed runs one step of the use case and records its time.
+func (r *recovery) timed(name string, f func() error) error {
+	start := r.deps.Now()
+	r.deps.Progress.StepStarted(name)
+	err := f()
+	r.deps.Progress.StepFinished(name, err)
+	end := r.deps.Now()
+	s := restore.Step{Name: name, StartedAt: start, FinishedAt: end, Duration: end.Sub(start)}
+	if err != nil {
+		s.Message = err.Error()
+	}
+	r.report.Steps = append(r.report.Steps, s)
+	return err
+}
+
+func (r *recovery) steps() int { return len(r.report.Steps) }
+
+// merge puts the engine's steps around the claim, which ran within them.
+func (r *recovery) merge(before int, engine []restore.Step) {
+	own := append([]restore.Step(nil), r.report.Steps[before:]...)
+	steps := r.report.Steps[:before:before]
+	for _, s := range engine {
+		for len(own) > 0 && !own[0].StartedAt.After(s.StartedAt) {
+			steps, own = append(steps, own[0]), own[1:]
+		}
+		steps = append(steps, s)
+	}
+	r.report.Steps = append(steps, own...)
+}
+
+// finish folds everything into the phase and the measured times.
+func (r *recovery) finish(err error) Report {
+	rep := &r.report
+	rep.FinishedAt = r.deps.Now()
+	rep.Result.Warnings = append(rep.Result.Warnings, r.extra...)
+	if rep.Result.Ready {
+		for _, s := range rep.Steps {
+			if s.Name == restore.StepReady {
+				rep.RTO = s.FinishedAt.Sub(rep.StartedAt)
+			}
+		}
+	}
+	switch {
+	case err != nil:
+		rep.Phase, rep.Error = v1alpha1.RestoreFailed, err.Error()
+	case rep.Result.Failed > 0:
+		rep.Phase = v1alpha1.RestoreFailed
+		rep.Error = fmt.Sprintf("%d objects could not be restored: solve what is named and restore again, it continues", rep.Result.Failed)
+	case len(rep.Result.Warnings) > 0 || len(rep.Findings) > 0:
+		rep.Phase = v1alpha1.RestoreWarned
+	default:
+		rep.Phase = v1alpha1.RestoreCompleted
+	}
+	return *rep
+}
+
+// Refused tells whether an error came before anything was changed.
+func Refused(err error) bool {
+	return errors.Is(err, ErrRefused) || errors.Is(err, ErrPreflight) || errors.Is(err, ErrNoPoint) || errors.Is(err, ErrBusy)
 }

@@ -29,7 +29,6 @@ const (
 	LabelRestore         = "davit.dev/restore"
 	LabelManagedBy       = "davit.dev/managed-by"
 	AnnotationFilledFrom = "davit.dev/filled-from"
-	AnnotationFillingFor = "davit.dev/filling-from"
 )
 
 // Existing says what happens to objects that exist already.
@@ -58,6 +57,8 @@ type Options struct {
 	ReadyTimeout    time.Duration // default 10m
 	// LeaseNamespace holds the lease; default davit-system.
 	LeaseNamespace string
+	// AcceptFuzzy allows volumes that were read while being written.
+	AcceptFuzzy bool
 	// SkipVolumes creates claims without data.
 	SkipVolumes bool
 	Workers     int // objects at a time, default 32
@@ -68,14 +69,16 @@ type Options struct {
 type Engine struct {
 	m        *point.Manifest
 	source   Source
-	cluster  Cluster
+	cluster  Cluster // tries again what may succeed later
+	bare     Cluster // does not
 	volumes  Volumes
 	progress Progress
 	clock    Clock
 	log      *slog.Logger
 	opts     Options
+	names    renamer
 
-	state *state
+	*state
 }
 
 // Clock is the time as the engine sees it, a port so that tests need not wait.
@@ -110,7 +113,8 @@ func New(m *point.Manifest, opts Options, deps Deps) *Engine {
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	e.cluster = &retrying{Cluster: deps.Cluster, clock: e.clock}
+	e.bare, e.cluster = deps.Cluster, &retrying{Cluster: deps.Cluster, clock: e.clock}
+	e.names = renamer(e.opts.NamespaceMapping)
 	e.state = newState()
 	return e
 }

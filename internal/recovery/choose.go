@@ -1,0 +1,172 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+)
+
+// catalog is what the vault says of an application: its points, oldest first
+// and with quarantine decided, and its epochs.
+type catalog struct {
+	infos   []vault.PointInfo
+	points  []point.Point // parallel to infos
+	history []lease.Epoch
+}
+
+// readCatalog reads the points first and the epochs after them, as deciding
+// on quarantine demands.
+func readCatalog(ctx context.Context, p *vault.Project, app string) (*catalog, error) {
+	infos, err := p.Points(ctx, app)
+	if err != nil {
+		return nil, fmt.Errorf("read recovery points of %s: %w", app, err)
+	}
+	history, err := lease.New(p).History(ctx, app)
+	if err != nil {
+		return nil, err
+	}
+	points := make([]point.Point, len(infos))
+	for i, info := range infos {
+		points[i] = info.Point()
+	}
+	return &catalog{infos: infos, points: point.Quarantine(points, lease.Summaries(history)), history: history}, nil
+}
+
+// current is the newest epoch; number 0 if the application was never claimed.
+func (c *catalog) current() lease.Epoch {
+	if len(c.history) == 0 {
+		return lease.Epoch{}
+	}
+	return c.history[len(c.history)-1]
+}
+
+// choose finds the point that is asked for, and refuses one that must not be
+// restored without a person's word.
+func (c *catalog) choose(opts Options) (*point.Manifest, error) {
+	if opts.Point != "" && !opts.AsOf.IsZero() {
+		return nil, fmt.Errorf("%w: give a point or a time, not both", ErrRefused)
+	}
+	if opts.Point != "" {
+		return c.named(opts)
+	}
+	usable := slices.Clone(c.points)
+	if !opts.AcceptFuzzy {
+		usable = slices.DeleteFunc(usable, func(p point.Point) bool { return p.Consistency == point.Fuzzy })
+	}
+	newest, ok := point.Newest(usable, opts.AsOf)
+	if !ok {
+		return nil, c.nothing(opts)
+	}
+	for _, info := range c.infos {
+		if info.ID == newest.ID {
+			return info.Manifest, nil
+		}
+	}
+	return nil, c.nothing(opts)
+}
+
+// named takes the point that a person named, if the rules let it.
+func (c *catalog) named(opts Options) (*point.Manifest, error) {
+	i := slices.IndexFunc(c.infos, func(info vault.PointInfo) bool { return info.ID == opts.Point })
+	if i < 0 {
+		return nil, fmt.Errorf("%w: %s has no point %s: davit points %s lists them", ErrNoPoint, opts.Application, opts.Point, opts.Application)
+	}
+	info, p := c.infos[i], c.points[i]
+	switch {
+	case info.Manifest == nil:
+		return nil, fmt.Errorf("%w: point %s cannot be read, choose another: %w", ErrRefused, info.ID, info.Err)
+	case p.Deleting:
+		return nil, fmt.Errorf("%w: point %s is being deleted: choose another", ErrRefused, info.ID)
+	case p.Quarantined && !opts.AcceptQuarantined:
+		return nil, fmt.Errorf("%w: point %s is quarantined: it was written under epoch %d after that was superseded, so it may miss what happened elsewhere; choose another, or accept it with --accept-quarantined",
+			ErrRefused, info.ID, p.Epoch)
+	case info.Err != nil && !opts.Force:
+		return nil, fmt.Errorf("%w: point %s is damaged, choose another, or take what is left of it with --force: %w", ErrRefused, info.ID, info.Err)
+	}
+	return info.Manifest, nil
+}
+
+// nothing says why there is no point to offer.
+func (c *catalog) nothing(opts Options) error {
+	if len(c.points) == 0 {
+		return fmt.Errorf("%w: the vault holds none of %s: davit points lists what it holds", ErrNoPoint, opts.Application)
+	}
+	var fuzzy, bad, later int
+	for _, p := range c.points {
+		switch {
+		case !p.Good():
+			bad++
+		case !opts.AsOf.IsZero() && p.Instant.After(opts.AsOf):
+			later++
+		case p.Consistency == point.Fuzzy:
+			fuzzy++
+		}
+	}
+	hint := "name one with --point to see why"
+	switch {
+	case fuzzy > 0:
+		hint = "volumes read while being written are accepted with --accept-fuzzy"
+	case later > 0:
+		hint = fmt.Sprintf("the oldest usable one is of %s", c.oldest().Format(time.RFC3339))
+	}
+	return fmt.Errorf("%w of %s may be offered: of %d, %d are quarantined, damaged or being deleted, %d are after the time, %d are fuzzy: %s",
+		ErrNoPoint, opts.Application, len(c.points), bad, later, fuzzy, hint)
+}
+
+func (c *catalog) oldest() time.Time {
+	for _, p := range c.points {
+		if p.Good() {
+			return p.Instant
+		}
+	}
+	return time.Time{}
+}
+
+// checkMode applies the rules of who may write, before anything is looked at.
+func checkMode(opts Options, m *point.Manifest, current lease.Epoch, site string) error {
+	elsewhere := current.Number > 0 && current.Claim.Site != site
+	switch opts.Mode {
+	case v1alpha1.RestoreClone:
+		return checkClone(opts, m)
+	case v1alpha1.RestoreTakeOver:
+		if len(opts.NamespaceMapping) > 0 {
+			return fmt.Errorf("%w: take-over keeps the namespaces: use --as-clone to rename them", ErrRefused)
+		}
+		return nil
+	case v1alpha1.RestoreInPlace:
+		if elsewhere {
+			return fmt.Errorf("%w: site %s holds epoch %d of %s and may be writing: use --take-over if this site is to run it from now on, or --as-clone with a namespace mapping for a copy",
+				ErrRefused, current.Claim.Site, current.Number, opts.Application)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: unknown mode %q", ErrRefused, opts.Mode)
+}
+
+func checkClone(opts Options, m *point.Manifest) error {
+	if len(opts.NamespaceMapping) == 0 {
+		return fmt.Errorf("%w: a clone needs a namespace mapping, so that it cannot be taken for the original: --namespace-mapping %s=<another>",
+			ErrRefused, m.Namespaces[:min(1, len(m.Namespaces))])
+	}
+	for _, ns := range m.Namespaces {
+		if to, ok := opts.NamespaceMapping[ns]; !ok || to == ns {
+			return fmt.Errorf("%w: a clone must not share a namespace with the original: map %s to another", ErrRefused, ns)
+		}
+	}
+	return nil
+}
+
+// errClaim wraps what went wrong with the epoch.
+func errClaim(err error) error {
+	if errors.Is(err, lease.ErrLost) || errors.Is(err, lease.ErrSuperseded) {
+		return fmt.Errorf("%w: another site was faster: %w", ErrRefused, err)
+	}
+	return err
+}

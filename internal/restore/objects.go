@@ -1,0 +1,285 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// objectName names an object for people: kind.group namespace/name.
+func objectName(at Served, namespace, name string) string {
+	return kindName(at.GVK.GroupKind(), namespace, name)
+}
+
+func kindName(kind schema.GroupKind, namespace, name string) string {
+	if namespace != "" {
+		name = namespace + "/" + name
+	}
+	return kind.String() + " " + name
+}
+
+// prepared is an object ready for the target.
+type prepared struct {
+	entry  *entry
+	kind   schema.GroupKind
+	at     Served
+	obj    *unstructured.Unstructured
+	status any     // to be restored as well; nil for most
+	wait   []owner // owners that are still to come
+	name   string  // for people
+}
+
+// prepare turns what was captured into what is written.
+func (e *Engine) prepare(ctx context.Context, en *entry, raw []byte) (*prepared, error) {
+	d, err := decode(raw)
+	if err != nil {
+		return nil, err
+	}
+	at, err := e.resolve(ctx, en.res)
+	if err != nil {
+		return nil, err
+	}
+	p := &prepared{entry: en, kind: e.x.kinds[en.res], at: at, name: e.nameOf(en)}
+	if e.wantsStatus(en.res) {
+		p.status = d["status"]
+	}
+	e.shape(p.kind, d)
+	p.obj = wrap(at, d)
+	now, wait, err := e.owners(ctx, en, p.name)
+	if err != nil {
+		return nil, err
+	}
+	p.wait = wait
+	if len(now) > 0 {
+		child(d, "metadata")["ownerReferences"] = now
+	}
+	return p, nil
+}
+
+// shape strips, renames and labels.
+func (e *Engine) shape(kind schema.GroupKind, d document) {
+	strip(kind, d, stripOptions{nodePorts: e.opts.PreserveNodePorts, classes: e.opts.StorageClassMapping})
+	e.names.rename(kind, d)
+	meta := child(d, "metadata")
+	labels, ok := meta["labels"].(map[string]any)
+	if !ok {
+		labels = map[string]any{}
+		meta["labels"] = labels
+	}
+	labels[LabelRestore] = e.opts.ID
+}
+
+func (e *Engine) wantsStatus(i int) bool {
+	res := e.m.Resources[i]
+	return matchesKind(e.opts.RestoreStatusOf, schema.GroupResource{Group: res.Group, Resource: res.Resource})
+}
+
+// nameOf names an object of the point as it is called at the target.
+func (e *Engine) nameOf(en *entry) string {
+	namespace, name := e.target(en)
+	return kindName(e.x.kinds[en.res], namespace, name)
+}
+
+// target is where an object of the point goes.
+func (e *Engine) target(en *entry) (namespace, name string) {
+	if e.x.kinds[en.res] == kindNamespace {
+		return "", e.names.to(en.name)
+	}
+	if en.namespace == "" {
+		return "", en.name
+	}
+	return e.names.to(en.namespace), en.name
+}
+
+// restoreObject brings one object to the target and records what became of it.
+func (e *Engine) restoreObject(ctx context.Context, en *entry, raw []byte) {
+	name := e.nameOf(en)
+	p, err := e.prepare(ctx, en, raw)
+	if err == nil {
+		err = e.heldBack(p)
+	}
+	if err == nil {
+		err = e.put(ctx, p)
+	}
+	switch {
+	case err == nil:
+	case ctx.Err() != nil: // the restore was stopped: nothing is known of this object
+		return
+	case webhookFailed(err) && rankOf(e.x.kinds[en.res]) < rankAround && e.postpone(en):
+		e.progress.Note(name + " is tried again when the workloads run: " + err.Error())
+		return
+	default:
+		e.failed(en, name, err)
+	}
+	e.step()
+}
+
+// postpone keeps an object for a second try, once.
+func (e *Engine) postpone(en *entry) (postponed bool) {
+	e.locked(func() {
+		if postponed = !e.later[en]; postponed {
+			e.later[en] = true
+		}
+	})
+	return postponed
+}
+
+func (e *Engine) step() {
+	var done int64
+	e.locked(func() { e.done++; done = e.done })
+	e.progress.Objects(done, e.x.total)
+}
+
+// put creates the object, or settles with what is there.
+func (e *Engine) put(ctx context.Context, p *prepared) error {
+	live, err := e.cluster.Create(ctx, p.at, p.obj)
+	switch {
+	case err == nil:
+		e.rec.count(func(r *Result) { r.Created++ })
+		if p.kind == kindNamespace {
+			e.locked(func() { e.ours[p.obj.GetName()] = true })
+		}
+	case apierrors.IsAlreadyExists(err):
+		if live, err = e.meet(ctx, p); err != nil {
+			return err
+		}
+	default:
+		return err
+	}
+	e.made(ctx, p.entry, live)
+	e.await(ctx, p.at, live, p.wait)
+	if p.status == nil || (live.GetLabels()[LabelRestore] != e.opts.ID) {
+		return nil
+	}
+	return e.putStatus(ctx, p, live)
+}
+
+// meet settles with an object that exists already and returns it.
+func (e *Engine) meet(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
+	live, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName())
+	if err != nil {
+		return nil, err
+	}
+	action, reason := e.decide(p, live)
+	switch action {
+	case Continue:
+		e.rec.count(func(r *Result) { r.Continued++ })
+		if p.kind == kindNamespace {
+			e.locked(func() { e.ours[p.obj.GetName()] = true })
+		}
+		refs, _ := child(p.obj.Object, "metadata")["ownerReferences"].([]any)
+		return live, e.setOwners(ctx, p.at, live, refs)
+	case Updated:
+		e.rec.count(func(r *Result) { r.Updated++ })
+		return e.cluster.Apply(ctx, p.at, p.obj)
+	case SkipIt:
+		e.rec.count(func(r *Result) { r.Skipped++ })
+		if reason != "" {
+			e.rec.warn(p.name, "%s", reason)
+		}
+		return live, nil
+	}
+	return nil, fmt.Errorf("%s", reason)
+}
+
+// decide says what is done with an object that exists already.
+func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (Action, string) {
+	switch {
+	case live.GetDeletionTimestamp() != nil:
+		return Conflict, "it exists and is being deleted: wait until it is gone and restore again"
+	case live.GetLabels()[LabelRestore] == e.opts.ID:
+		return Continue, ""
+	case p.kind == kindAccount && p.obj.GetName() == "default" && e.isOurs(p.obj.GetNamespace()):
+		return Updated, "made by the cluster with the namespace"
+	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency && p.kind != kindClaim:
+		return Updated, ""
+	}
+	fields := e.difference(p, live)
+	if len(fields) == 0 {
+		return SkipIt, ""
+	}
+	return SkipIt, "exists already and was left alone, though it differs in " + list(fields, 8)
+}
+
+// difference compares the live object, stripped the same way, with the wanted one.
+func (e *Engine) difference(p *prepared, live *unstructured.Unstructured) []string {
+	have := live.DeepCopy().Object
+	strip(p.kind, have, stripOptions{nodePorts: e.opts.PreserveNodePorts})
+	want := p.obj.DeepCopy().Object
+	for _, d := range []document{have, want} {
+		drop(d, []string{"metadata"}, "ownerReferences")
+		drop(d, []string{"metadata", "labels"}, LabelRestore, labelNamespaceName)
+		dropEmpty(child(d, "metadata"), "labels")
+	}
+	var fields []string
+	differ("", want, have, &fields)
+	slices.Sort(fields)
+	return fields
+}
+
+// putStatus restores the status of the kinds it was asked for.
+func (e *Engine) putStatus(ctx context.Context, p *prepared, live *unstructured.Unstructured) error {
+	for range attempts {
+		live = live.DeepCopy()
+		live.Object["status"] = p.status
+		_, err := e.cluster.Update(ctx, p.at, live, "status")
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+		if live, err = e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("the object changes faster than its status can be set")
+}
+
+// heldBack refuses what must not run yet: whatever mounts a claim that is not
+// whole, and custom resources beside one, whose operator might start on it.
+func (e *Engine) heldBack(p *prepared) error {
+	empty := e.emptyIn(p.obj.GetNamespace())
+	if len(empty) == 0 {
+		return nil
+	}
+	const next = "solve that and restore again"
+	switch rankOf(p.kind) {
+	case rankCustom:
+		return fmt.Errorf("not created, because claim %s is not filled and its operator might start on it: %s", empty[0], next)
+	case rankWorkloads:
+		for _, claim := range empty {
+			if mounts(p.kind, p.obj.Object, claim) {
+				return fmt.Errorf("not created, because it mounts claim %s, which is not filled: %s", claim, next)
+			}
+		}
+	}
+	return nil
+}
+
+// emptyIn returns the names of the claims of a namespace that are not whole.
+func (e *Engine) emptyIn(namespace string) (names []string) {
+	e.locked(func() {
+		for key := range e.emptyClaims {
+			if name, ok := cutNamespace(key, namespace); ok {
+				names = append(names, name)
+			}
+		}
+	})
+	slices.Sort(names)
+	return names
+}
+
+func cutNamespace(key, namespace string) (name string, ok bool) {
+	if len(key) > len(namespace) && key[:len(namespace)] == namespace && key[len(namespace)] == '/' {
+		return key[len(namespace)+1:], true
+	}
+	return "", false
+}
+
+// wrap makes the document an object of the target's kind.
+func wrap(at Served, d document) *unstructured.Unstructured {
+	d["apiVersion"], d["kind"] = at.GVK.GroupVersion().String(), at.GVK.Kind
+	return &unstructured.Unstructured{Object: d}
+}

@@ -1,0 +1,213 @@
+package restore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// ignoreNotFound is err unless it says that the object is not there.
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// reference is an owner reference with the owner's UID at the target.
+func (o owner) reference(uid string) map[string]any {
+	ref := map[string]any{"apiVersion": o.APIVersion, "kind": o.Kind, "name": o.Name, "uid": uid}
+	if o.Controller {
+		ref["controller"] = true
+	}
+	if o.Block {
+		ref["blockOwnerDeletion"] = true
+	}
+	return ref
+}
+
+// owners returns the references that can be set now, and those that have to
+// wait for an owner which this restore has still to create. References to
+// owners that will never be there are dropped with a warning: an object with
+// a dangling one would be deleted by the garbage collector.
+func (e *Engine) owners(ctx context.Context, en *entry, object string) (now []any, wait []owner, err error) {
+	for _, o := range en.owners {
+		uid, pending, err := e.ownerUID(ctx, en, o)
+		switch {
+		case err != nil:
+			return nil, nil, fmt.Errorf("look for owner %s %s: %w", o.Kind, o.Name, err)
+		case uid != "":
+			now = append(now, e.mapOwner(o).reference(uid))
+		case pending:
+			wait = append(wait, e.mapOwner(o))
+		default:
+			e.rec.warn(object, "its owner %s %s is neither in the recovery point nor at the target: the reference is dropped", o.Kind, o.Name)
+		}
+	}
+	return now, wait, nil
+}
+
+// mapOwner is the owner under its name and in its version at the target: the
+// garbage collector looks it up by both.
+func (e *Engine) mapOwner(o owner) owner {
+	if o.groupKind() == kindNamespace {
+		o.Name = e.names.to(o.Name)
+	}
+	if in := e.x.byUID[o.UID]; in != nil {
+		e.locked(func() {
+			if at, ok := e.at[in.res]; ok {
+				o.APIVersion = at.GVK.GroupVersion().String()
+			}
+		})
+	}
+	return o
+}
+
+// ownerUID is the owner's UID at the target, or pending when the owner is to
+// be created by this restore.
+func (e *Engine) ownerUID(ctx context.Context, en *entry, o owner) (uid string, pending bool, err error) {
+	e.locked(func() { uid = e.uids[o.UID] })
+	if uid != "" {
+		return uid, false, nil
+	}
+	if in := e.x.byUID[o.UID]; in != nil && in.skip == "" {
+		var failed bool
+		e.locked(func() { failed = e.unmade[o.UID] })
+		return "", !failed, nil
+	}
+	return e.foreignOwner(ctx, en, o)
+}
+
+// foreignOwner looks for an owner that the point does not hold.
+func (e *Engine) foreignOwner(ctx context.Context, en *entry, o owner) (string, bool, error) {
+	at, err := e.served(ctx, o.groupKind())
+	if errors.Is(err, ErrNotServed) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	namespace := ""
+	if at.Namespaced {
+		namespace = e.names.to(en.namespace)
+	}
+	live, err := e.cluster.Get(ctx, at, namespace, e.mapOwner(o).Name)
+	if err != nil {
+		return "", false, ignoreNotFound(err)
+	}
+	return string(live.GetUID()), false, nil
+}
+
+// made tells everyone that an object of the point is at the target.
+func (e *Engine) made(ctx context.Context, en *entry, live *unstructured.Unstructured) {
+	if en.uid == "" {
+		return
+	}
+	var waiting []wanted
+	e.locked(func() {
+		e.uids[en.uid] = string(live.GetUID())
+		waiting = e.wants[en.uid]
+		delete(e.wants, en.uid)
+	})
+	for _, w := range waiting {
+		e.adopt(ctx, w, string(live.GetUID()))
+	}
+}
+
+// await has an object adopted once its owners are there; some may have come
+// between its making and now.
+func (e *Engine) await(ctx context.Context, at Served, live *unstructured.Unstructured, wait []owner) {
+	for _, o := range wait {
+		w := wanted{at: at, namespace: live.GetNamespace(), name: live.GetName(), ref: o}
+		var uid string
+		e.locked(func() {
+			if uid = e.uids[o.UID]; uid == "" {
+				e.wants[o.UID] = append(e.wants[o.UID], w)
+			}
+		})
+		if uid != "" {
+			e.adopt(ctx, w, uid)
+		}
+	}
+}
+
+// adopt adds one owner reference to an object that is there.
+func (e *Engine) adopt(ctx context.Context, w wanted, uid string) {
+	object := objectName(w.at, w.namespace, w.name)
+	live, err := e.cluster.Get(ctx, w.at, w.namespace, w.name)
+	if err == nil {
+		err = e.setOwners(ctx, w.at, live, []any{w.ref.reference(uid)})
+	}
+	if err != nil {
+		e.rec.fail(object, fmt.Errorf("set owner %s %s: %w", w.ref.Kind, w.ref.Name, err))
+	}
+}
+
+// setOwners adds references that the live object lacks. The resource version
+// in the patch makes a concurrent change a conflict, which is looked at again.
+func (e *Engine) setOwners(ctx context.Context, at Served, live *unstructured.Unstructured, refs []any) error {
+	for range attempts {
+		merged, changed := mergeOwners(live, refs)
+		if !changed {
+			return nil
+		}
+		patch, err := json.Marshal(document{"metadata": document{
+			"ownerReferences": merged, "resourceVersion": live.GetResourceVersion(),
+		}})
+		if err != nil {
+			return fmt.Errorf("encode owners: %w", err)
+		}
+		_, err = e.cluster.Patch(ctx, at, live.GetNamespace(), live.GetName(), patch)
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+		if live, err = e.cluster.Get(ctx, at, live.GetNamespace(), live.GetName()); err != nil {
+			return err
+		}
+	}
+	return errors.New("the object changes faster than its owner can be set: restore again")
+}
+
+// mergeOwners is the live object's references and those of refs it lacks.
+func mergeOwners(live *unstructured.Unstructured, refs []any) (merged []any, changed bool) {
+	have := map[string]bool{}
+	for _, o := range items(live.Object, "metadata", "ownerReferences") {
+		merged = append(merged, o)
+		have[text(o, "uid")] = true
+	}
+	for _, r := range refs {
+		ref, _ := r.(map[string]any)
+		if !have[text(ref, "uid")] {
+			merged, changed = append(merged, r), true
+		}
+	}
+	return merged, changed
+}
+
+// failed remembers that an object of the point will not be there, so that
+// nothing waits for it as an owner.
+func (e *Engine) failed(en *entry, object string, err error) {
+	e.rec.fail(object, explain(err))
+	if en.uid != "" {
+		e.locked(func() { e.unmade[en.uid] = true })
+	}
+}
+
+// abandon warns of references whose owner did not come after all.
+func (e *Engine) abandon() {
+	var left []wanted
+	e.locked(func() {
+		for _, ws := range e.wants {
+			left = append(left, ws...)
+		}
+		e.wants = map[string][]wanted{}
+	})
+	for _, w := range left {
+		e.rec.warn(objectName(w.at, w.namespace, w.name),
+			"its owner %s %s was not restored: the reference is dropped", w.ref.Kind, w.ref.Name)
+	}
+}

@@ -1,0 +1,101 @@
+package restore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// Plan says what Run would do with every object, in the order in which it
+// would, and changes nothing.
+func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
+	if err := e.load(ctx); err != nil {
+		return nil, err
+	}
+	var plan []Planned
+	for r := range rankCount {
+		deepest, _ := e.extent(r)
+		for depth := range deepest + 1 {
+			part, err := e.planLevel(ctx, r, depth)
+			if err != nil {
+				return nil, err
+			}
+			plan = append(plan, part...)
+		}
+	}
+	return append(plan, e.planSkipped()...), nil
+}
+
+func (e *Engine) planLevel(ctx context.Context, r rank, depth int) ([]Planned, error) {
+	var mu sync.Mutex
+	var plan []Planned
+	err := e.each(ctx, e.opts.Workers, func(en *entry) bool {
+		return rankOf(e.x.kinds[en.res]) == r && en.depth == depth
+	}, func(ctx context.Context, en *entry, raw []byte) {
+		p := e.planObject(ctx, en, raw)
+		mu.Lock()
+		defer mu.Unlock()
+		plan = append(plan, p)
+	})
+	slices.SortFunc(plan, func(a, b Planned) int { return cmp.Compare(a.Object, b.Object) })
+	return plan, err
+}
+
+// planObject is restoreObject without doing it.
+func (e *Engine) planObject(ctx context.Context, en *entry, raw []byte) Planned {
+	plan := Planned{Object: e.nameOf(en), Action: Create}
+	d, err := decode(raw)
+	if err != nil {
+		return Planned{plan.Object, Conflict, err.Error()}
+	}
+	at, err := e.resolve(ctx, en.res)
+	switch {
+	case errors.Is(err, ErrNotServed) && len(e.x.defined[e.x.kinds[en.res]]) > 0:
+		plan.Reason = "once its definition is there"
+		return plan
+	case err != nil:
+		return Planned{plan.Object, Conflict, err.Error()}
+	}
+	namespace, name := e.target(en)
+	live, err := e.cluster.Get(ctx, at, namespace, name)
+	if apierrors.IsNotFound(err) {
+		return plan
+	}
+	if err != nil {
+		return Planned{plan.Object, Conflict, err.Error()}
+	}
+	if vol := e.volumeOf(en); e.x.kinds[en.res] == kindClaim && vol != nil {
+		if why := e.claimConflict(live, *vol); why != "" {
+			return Planned{plan.Object, Conflict, why}
+		}
+	}
+	e.shape(e.x.kinds[en.res], d)
+	p := &prepared{entry: en, kind: e.x.kinds[en.res], at: at, obj: wrap(at, d)}
+	plan.Action, plan.Reason = e.decide(p, live)
+	if plan.Action == SkipIt && plan.Reason == "" {
+		plan.Reason = "exists already and is the same"
+	}
+	return plan
+}
+
+// planSkipped lists what is left out, sorted.
+func (e *Engine) planSkipped() []Planned {
+	var plan []Planned
+	for i, res := range e.m.Resources {
+		if why := e.leftOut(res); why != "" {
+			plan = append(plan, Planned{e.x.kinds[i].String() + " (all)", SkipIt, why})
+			continue
+		}
+		for _, en := range e.x.entries[i] {
+			if en.skip != "" {
+				plan = append(plan, Planned{e.nameOf(en), SkipIt, en.skip})
+			}
+		}
+	}
+	slices.SortFunc(plan, func(a, b Planned) int { return cmp.Compare(a.Object, b.Object) })
+	return plan
+}

@@ -1,0 +1,462 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"davit.dev/davit/internal/point"
+)
+
+// checks are all preflight checks, in the order of the report. Each looks at
+// one thing and says what is wrong with it, and what to do.
+var checks = []struct {
+	name string
+	run  func(*Engine, context.Context) ([]Finding, error)
+}{
+	{"mapping", (*Engine).checkMapping},
+	{"consistency", (*Engine).checkConsistency},
+	{"kinds", (*Engine).checkKinds},
+	{"rights", (*Engine).checkRights},
+	{"namespaces", (*Engine).checkNamespaces},
+	{"storage-classes", (*Engine).checkClasses},
+	{"claims", (*Engine).checkClaims},
+	{"nodes", (*Engine).checkNodes},
+	{"vault-data", (*Engine).checkData},
+}
+
+// Preflight asks everything that can be known before anything changes, and
+// changes nothing. An error says that a question got no answer; what is wrong
+// is in the findings.
+func (e *Engine) Preflight(ctx context.Context) ([]Finding, error) {
+	if err := e.load(ctx); err != nil {
+		return nil, err
+	}
+	results := make([][]Finding, len(checks))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, c := range checks {
+		g.Go(func() error {
+			found, err := c.run(e, ctx)
+			if err != nil {
+				return fmt.Errorf("check %s: %w", c.name, err)
+			}
+			for j := range found {
+				found[j].Check = c.name
+			}
+			results[i] = found
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.Concat(results...), nil
+}
+
+func wrong(reason, remedy, format string, args ...any) Finding {
+	return Finding{Severity: Error, Reason: reason, Remedy: remedy, Message: fmt.Sprintf(format, args...)}
+}
+
+func beware(reason, remedy, format string, args ...any) Finding {
+	return Finding{Severity: Warning, Reason: reason, Remedy: remedy, Message: fmt.Sprintf(format, args...)}
+}
+
+// checkMapping looks for mappings that cannot be meant.
+func (e *Engine) checkMapping(context.Context) ([]Finding, error) {
+	var found []Finding
+	from := map[string]string{}
+	for _, ns := range e.m.Namespaces {
+		to := e.names.to(ns)
+		if other, taken := from[to]; taken {
+			found = append(found, wrong("MappedTogether", "give each a namespace of its own",
+				"namespaces %s and %s would both be restored into %s", other, ns, to))
+		}
+		from[to] = ns
+	}
+	for _, ns := range slices.Sorted(maps.Keys(e.opts.NamespaceMapping)) {
+		to := e.opts.NamespaceMapping[ns]
+		if !slices.Contains(e.m.Namespaces, ns) {
+			found = append(found, wrong("UnknownNamespace", "map one of "+list(e.m.Namespaces, 8),
+				"the recovery point has no namespace %s", ns))
+		}
+		if bad := validation.IsDNS1123Label(to); len(bad) > 0 {
+			found = append(found, wrong("BadNamespace", "choose another name", "%q cannot be a namespace: %s", to, bad[0]))
+		}
+	}
+	for _, class := range slices.Sorted(maps.Keys(e.opts.StorageClassMapping)) {
+		if _, used := e.x.classes[class]; !used {
+			found = append(found, beware("UnusedMapping", "see davit describe for the classes in the point",
+				"no claim of the recovery point has the storage class %s", class))
+		}
+	}
+	return found, nil
+}
+
+// checkConsistency refuses data that was read while being written, unless that
+// is accepted.
+func (e *Engine) checkConsistency(context.Context) ([]Finding, error) {
+	if e.m.Consistency != point.Fuzzy || e.opts.SkipVolumes {
+		return nil, nil
+	}
+	if e.opts.AcceptFuzzy {
+		return []Finding{beware("Fuzzy", "", "volumes of this point were read while being written: the application has to repair them")}, nil
+	}
+	return []Finding{wrong("Fuzzy", "choose another point, or accept it with --accept-fuzzy (acceptFuzzy)",
+		"volumes of this point were read while being written, so they may contradict themselves")}, nil
+}
+
+// needed are the kinds that objects will be created of, by resource.
+func (e *Engine) needed() []int {
+	var all []int
+	for i, entries := range e.x.entries {
+		if slices.ContainsFunc(entries, func(en *entry) bool { return en.skip == "" }) {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// checkKinds looks whether the target serves every kind in a version that the
+// objects can be written in, now or once the point's own CRDs are there.
+func (e *Engine) checkKinds(ctx context.Context) ([]Finding, error) {
+	var found []Finding
+	for _, i := range e.needed() {
+		res, kind := e.m.Resources[i], e.x.kinds[i]
+		_, err := e.resolve(ctx, i)
+		var version *VersionError
+		switch {
+		case errors.Is(err, ErrNotServed) && slices.Contains(e.x.defined[kind], res.Version):
+		case errors.Is(err, ErrNotServed):
+			found = append(found, wrong("MissingKind", "install its CRD at the target, or leave it out with --exclude-kinds "+gvrName(res),
+				"the target does not serve %s, and the recovery point does not hold its definition (%d objects)", kind, res.Count))
+		case errors.As(err, &version):
+			found = append(found, wrong("MissingVersion", "install a version of it that serves "+res.Version+", or leave it out with --exclude-kinds "+gvrName(res),
+				"%v", version))
+		case err != nil:
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+func gvrName(res point.Resource) string {
+	if res.Group == "" {
+		return res.Resource
+	}
+	return res.Resource + "." + res.Group
+}
+
+// question is one right that the restore needs.
+type question struct {
+	verb, namespace string
+	at              Served
+}
+
+// checkRights asks for every right that the restore will use: first
+// everywhere, and where that is denied in each namespace.
+func (e *Engine) checkRights(ctx context.Context) ([]Finding, error) {
+	var mu sync.Mutex
+	var found []Finding
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for _, i := range e.needed() {
+		at, err := e.resolve(ctx, i)
+		if err != nil {
+			continue // checkKinds says so
+		}
+		for _, verb := range e.verbs(i) {
+			g.Go(func() error {
+				denied, err := e.denied(ctx, question{verb, "", at}, e.namespacesOf(i))
+				mu.Lock()
+				defer mu.Unlock()
+				found = append(found, denied...)
+				return err
+			})
+		}
+	}
+	err := g.Wait()
+	slices.SortFunc(found, func(a, b Finding) int { return strings.Compare(a.Message, b.Message) })
+	return found, err
+}
+
+// verbs are what the restore does with a kind.
+func (e *Engine) verbs(i int) []string {
+	verbs := []string{"create", "get", "patch"}
+	if slices.Contains(waitedFor, e.x.kinds[i]) {
+		verbs = append(verbs, "list")
+	}
+	return verbs
+}
+
+func (e *Engine) namespacesOf(i int) []string {
+	seen := map[string]bool{}
+	for _, en := range e.x.entries[i] {
+		if ns, _ := e.target(en); en.skip == "" && ns != "" {
+			seen[ns] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+func (e *Engine) denied(ctx context.Context, q question, namespaces []string) ([]Finding, error) {
+	ok, reason, err := e.cluster.May(ctx, q.verb, q.at, "")
+	if err != nil || ok {
+		return nil, err
+	}
+	if !q.at.Namespaced {
+		return []Finding{deniedFinding(q, reason)}, nil
+	}
+	var found []Finding
+	for _, q.namespace = range namespaces {
+		ok, reason, err := e.cluster.May(ctx, q.verb, q.at, q.namespace)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			found = append(found, deniedFinding(q, reason))
+		}
+	}
+	return found, nil
+}
+
+func deniedFinding(q question, reason string) Finding {
+	where := "cluster-wide"
+	if q.namespace != "" {
+		where = "in namespace " + q.namespace
+	}
+	if reason != "" {
+		reason = " (" + reason + ")"
+	}
+	return wrong("Denied", "grant it to the account that restores, or leave the kind out with --exclude-kinds",
+		"no right to %s %s %s%s", q.verb, q.at.GVR.GroupResource(), where, reason)
+}
+
+// checkNamespaces looks into namespaces that exist already.
+func (e *Engine) checkNamespaces(ctx context.Context) ([]Finding, error) {
+	at, err := e.served(ctx, kindNamespace)
+	if err != nil {
+		return nil, err
+	}
+	var found []Finding
+	for _, name := range e.targetNamespaces() {
+		live, err := e.cluster.Get(ctx, at, "", name)
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if live.GetDeletionTimestamp() != nil || text(live.Object, "status", "phase") == "Terminating" {
+			found = append(found, wrong("Terminating", "wait until it is gone, or remove what holds it",
+				"namespace %s is being deleted", name))
+			continue
+		}
+		others, err := e.others(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if len(others) > 0 {
+			found = append(found, beware("NamespaceInUse",
+				"objects of the same name are "+e.whatHappens()+"; to keep them apart, map the namespace to a new one",
+				"namespace %s exists and holds what this restore did not make: %s", name, list(others, 5)))
+		}
+	}
+	return found, nil
+}
+
+func (e *Engine) whatHappens() string {
+	if e.opts.Existing == Update {
+		return "changed to what was captured (existing: Update)"
+	}
+	return "left as they are (existing: Skip)"
+}
+
+// others names workloads and claims of a namespace that this restore did not make.
+func (e *Engine) others(ctx context.Context, namespace string) ([]string, error) {
+	var names []string
+	for _, kind := range []schema.GroupKind{kindStatefulSet, kindDeployment, kindDaemonSet, kindCronJob, kindJob, kindPod, kindClaim} {
+		at, err := e.served(ctx, kind)
+		if err != nil {
+			return nil, err
+		}
+		err = e.cluster.List(ctx, at, namespace, "", func(u *unstructured.Unstructured) error {
+			labels := u.GetLabels()
+			if labels[LabelRestore] != e.opts.ID && labels[LabelManagedBy] == "" && len(u.GetOwnerReferences()) == 0 {
+				names = append(names, kindName(kind, "", u.GetName()))
+			}
+			return nil
+		})
+		if err != nil && !apierrors.IsForbidden(err) {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// checkClasses looks whether every storage class that claims name is there.
+func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
+	if len(e.x.classes) == 0 {
+		return nil, nil
+	}
+	have, standard, err := e.liveClasses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []Finding
+	for _, class := range slices.Sorted(maps.Keys(e.x.classes)) {
+		to := class
+		if mapped, ok := e.opts.StorageClassMapping[class]; ok {
+			to = mapped
+		}
+		switch {
+		case to == "" && standard == "":
+			found = append(found, wrong("NoDefaultClass", "mark one of "+offered(have)+" as default at the target",
+				"%d claims ask for the default storage class, and the target has none", e.x.classes[class]))
+		case to != "" && have[to] == "" && !e.broughtAlong(to, have):
+			found = append(found, wrong("MissingClass", "map it with --storage-class-mapping "+to+"="+suggest(have, standard),
+				"the target has no storage class %s, which %d claims ask for; it has %s", to, e.x.classes[class], offered(have)))
+		}
+	}
+	return found, nil
+}
+
+// liveClasses returns the target's storage classes with their provisioners,
+// and the name of the default one.
+func (e *Engine) liveClasses(ctx context.Context) (have map[string]string, standard string, err error) {
+	at, err := e.served(ctx, kindClass)
+	if err != nil {
+		return nil, "", err
+	}
+	have = map[string]string{}
+	err = e.cluster.List(ctx, at, "", "", func(u *unstructured.Unstructured) error {
+		have[u.GetName()] = text(u.Object, "provisioner")
+		if u.GetAnnotations()["storageclass.kubernetes.io/is-default-class"] == "true" {
+			standard = u.GetName()
+		}
+		return nil
+	})
+	return have, standard, err
+}
+
+// broughtAlong tells whether the point holds the class and the target has
+// what provisions it, so that creating the class makes it work.
+func (e *Engine) broughtAlong(class string, have map[string]string) bool {
+	provisioner := text(e.x.stored[kindClass][class], "provisioner")
+	if provisioner == "" {
+		return false
+	}
+	for _, p := range have {
+		if p == provisioner {
+			return true
+		}
+	}
+	return false
+}
+
+func offered(have map[string]string) string {
+	if len(have) == 0 {
+		return "none"
+	}
+	return list(slices.Sorted(maps.Keys(have)), 8)
+}
+
+func suggest(have map[string]string, standard string) string {
+	if standard != "" {
+		return standard
+	}
+	if len(have) == 0 {
+		return "<a class, once the target has one>"
+	}
+	return slices.Sorted(maps.Keys(have))[0]
+}
+
+// checkClaims looks for claims whose data would be lost, and for workloads
+// that would run on claims while they are being filled.
+func (e *Engine) checkClaims(ctx context.Context) ([]Finding, error) {
+	at, err := e.served(ctx, kindClaim)
+	if err != nil {
+		return nil, err
+	}
+	var found []Finding
+	for i, entries := range e.x.entries {
+		if e.x.kinds[i] != kindClaim {
+			continue
+		}
+		for _, en := range entries {
+			vol := e.volumeOf(en)
+			if en.skip != "" || vol == nil {
+				continue
+			}
+			f, err := e.checkClaim(ctx, at, en, *vol)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, f...)
+		}
+	}
+	return found, nil
+}
+
+func (e *Engine) checkClaim(ctx context.Context, at Served, en *entry, vol point.Volume) ([]Finding, error) {
+	namespace, name := e.target(en)
+	live, err := e.cluster.Get(ctx, at, namespace, name)
+	if ignoreNotFound(err) != nil {
+		return nil, err
+	}
+	if err == nil {
+		if why := e.claimConflict(live, vol); why != "" {
+			return []Finding{wrong("ClaimExists", "", "%s: %s", objectName(at, namespace, name), why)}, nil
+		}
+		if live.GetAnnotations()[AnnotationFilledFrom] == vol.Snapshot.ID {
+			return nil, nil
+		}
+	}
+	err = e.unused(ctx, namespace, name)
+	if err != nil && status(err) == 0 && !transient(err) {
+		return []Finding{wrong("ClaimInUse", "", "claim %s/%s: %v", namespace, name, err)}, nil
+	}
+	return nil, err
+}
+
+// checkNodes asks whether volumes can be filled at all.
+func (e *Engine) checkNodes(ctx context.Context) ([]Finding, error) {
+	if len(e.m.Volumes) == 0 || e.opts.SkipVolumes || !slices.ContainsFunc(e.needed(), func(i int) bool { return e.x.kinds[i] == kindClaim }) {
+		return nil, nil
+	}
+	if e.volumes == nil {
+		return []Finding{wrong("NoNodeProcess", "run davit install at the target",
+			"the point has %d volumes, and nothing at the target can fill them", len(e.m.Volumes))}, nil
+	}
+	if err := e.volumes.Ready(ctx); err != nil {
+		return []Finding{wrong("NoNodeProcess", "", "the point has %d volumes, and the target cannot fill them now: %v", len(e.m.Volumes), err)}, nil
+	}
+	return nil, nil
+}
+
+// checkData asks whether everything the point names is in the vault.
+func (e *Engine) checkData(ctx context.Context) ([]Finding, error) {
+	const remedy = "choose another point; davit verify says what is damaged"
+	var found []Finding
+	if err := e.source.CheckObjects(ctx, e.m); err != nil {
+		found = append(found, wrong("MissingData", remedy, "the recovery point is not whole in the vault: %v", err))
+	}
+	if e.opts.SkipVolumes {
+		return found, nil
+	}
+	for _, v := range e.m.Volumes {
+		if err := e.source.CheckVolume(ctx, v); err != nil {
+			found = append(found, wrong("MissingData", remedy, "the data of claim %s/%s is not whole in the vault: %v", v.Namespace, v.Claim, err))
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,330 @@
+package restore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// The engine's steps besides the ranks.
+const (
+	StepLease = "lease"
+	StepRead  = "read point"
+	StepReady = "ready"
+	StepAgain = "tried again"
+)
+
+const (
+	establishTimeout = time.Minute
+	establishLook    = 100 * time.Millisecond
+	readers          = 4 // kinds read at a time
+)
+
+// Run restores. An error says that the restore was stopped, and that the same
+// restore may be started again; what went wrong with single objects is in the
+// result, which is filled as far as the restore came.
+func (e *Engine) Run(ctx context.Context) (Result, error) {
+	return e.RunAfter(ctx, nil)
+}
+
+// RunAfter is Run, and calls before once the lease is held and before the
+// first object is written. Its error stops the restore.
+func (e *Engine) RunAfter(ctx context.Context, before func(context.Context) error) (Result, error) {
+	err := e.run(ctx, before)
+	e.abandon()
+	return e.rec.result(), err
+}
+
+func (e *Engine) run(ctx context.Context, before func(context.Context) error) error {
+	if e.opts.ID == "" {
+		return errors.New("restore: no id: see ID")
+	}
+	if err := e.timed(StepRead, func() error { return e.load(ctx) }); err != nil {
+		return err
+	}
+	var release func()
+	err := e.timed(StepLease, func() (err error) {
+		ctx, release, err = e.hold(ctx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer release()
+	if before != nil {
+		if err := before(ctx); err != nil {
+			return err
+		}
+	}
+	e.leaveOut()
+	for r := range rankCount {
+		if r == rankLimits {
+			if err := e.settleWorkloads(ctx); err != nil {
+				return err
+			}
+		}
+		if err := e.rankStep(ctx, r); err != nil {
+			return stopped(ctx, err)
+		}
+	}
+	return stopped(ctx, nil)
+}
+
+// stopped prefers the reason for which the context ended.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// load reads the index unless preflight has.
+func (e *Engine) load(ctx context.Context) error {
+	if e.x != nil {
+		return nil
+	}
+	x, err := e.readIndex(ctx)
+	if err == nil {
+		e.x = x
+	}
+	return err
+}
+
+// leaveOut counts what is not restored, and warns where a person should know.
+func (e *Engine) leaveOut() {
+	for i, res := range e.m.Resources {
+		if e.leftOut(res) != "" {
+			e.rec.count(func(r *Result) { r.Objects += res.Count; r.Skipped += res.Count })
+			continue
+		}
+		for _, en := range e.x.entries[i] {
+			e.rec.count(func(r *Result) { r.Objects++ })
+			if en.skip == "" {
+				continue
+			}
+			e.rec.count(func(r *Result) { r.Skipped++ })
+			if en.warn {
+				e.rec.warn(e.nameOf(en), "not restored: %s", en.skip)
+			}
+		}
+	}
+}
+
+// timed runs one step and records its time.
+func (e *Engine) timed(name string, f func() error) error {
+	start := e.clock.Now()
+	e.progress.StepStarted(name)
+	err := f()
+	e.progress.StepFinished(name, err)
+	end := e.clock.Now()
+	s := Step{Name: name, StartedAt: start, FinishedAt: end, Duration: end.Sub(start)}
+	if err != nil {
+		s.Message = err.Error()
+	}
+	e.rec.count(func(r *Result) { r.Steps = append(r.Steps, s) })
+	return err
+}
+
+// rankStep restores everything of one rank; ranks without objects are no step.
+func (e *Engine) rankStep(ctx context.Context, r rank) error {
+	deepest, any := e.extent(r)
+	if !any && r != rankNamespaces {
+		return nil
+	}
+	return e.timed(r.String(), func() error {
+		for depth := range deepest + 1 {
+			if err := e.level(ctx, r, depth); err != nil {
+				return err
+			}
+		}
+		switch r {
+		case rankDefinitions:
+			return e.establish(ctx)
+		case rankNamespaces:
+			return e.ensureNamespaces(ctx)
+		}
+		return nil
+	})
+}
+
+// extent is how deep the owner graph of a rank is, and whether the rank has
+// any object.
+func (e *Engine) extent(r rank) (deepest int, any bool) {
+	for i, entries := range e.x.entries {
+		if rankOf(e.x.kinds[i]) != r {
+			continue
+		}
+		for _, en := range entries {
+			if en.skip == "" {
+				deepest, any = max(deepest, en.depth), true
+			}
+		}
+	}
+	return deepest, any
+}
+
+// level restores the objects of one rank and depth in parallel. An error is
+// the source's; objects' own are recorded.
+func (e *Engine) level(ctx context.Context, r rank, depth int) error {
+	workers, restore := e.opts.Workers, e.restoreObject
+	if r == rankClaims {
+		workers, restore = e.opts.Fillers, e.restoreClaim
+	}
+	return e.each(ctx, workers, func(en *entry) bool {
+		return rankOf(e.x.kinds[en.res]) == r && en.depth == depth
+	}, restore)
+}
+
+// each streams the wanted objects through at most so many workers.
+func (e *Engine) each(ctx context.Context, workers int, want func(*entry) bool, do func(context.Context, *entry, []byte)) error {
+	pool, poolCtx := errgroup.WithContext(ctx)
+	pool.SetLimit(workers)
+	sources, sourceCtx := errgroup.WithContext(ctx)
+	sources.SetLimit(readers)
+	for i, entries := range e.x.entries {
+		if !slices.ContainsFunc(entries, func(en *entry) bool { return en.skip == "" && want(en) }) {
+			continue
+		}
+		sources.Go(func() error {
+			n := -1
+			return e.source.ReadResource(sourceCtx, e.m.Resources[i], func(raw []byte) error {
+				n++
+				if n >= len(entries) {
+					return fmt.Errorf("read recovery point %s: %s has more objects than before", e.m.ID, e.x.kinds[i])
+				}
+				en := entries[n]
+				if en.skip != "" || !want(en) {
+					return nil
+				}
+				if err := context.Cause(ctx); err != nil {
+					return err
+				}
+				raw = bytes.Clone(raw)
+				pool.Go(func() error {
+					do(poolCtx, en, raw)
+					return nil
+				})
+				return nil
+			})
+		})
+	}
+	err := sources.Wait()
+	return errors.Join(err, pool.Wait())
+}
+
+// establish waits until the definitions are served.
+func (e *Engine) establish(ctx context.Context) error {
+	at, err := e.served(ctx, kindCRD)
+	if err != nil {
+		return err
+	}
+	deadline := e.clock.Now().Add(establishTimeout)
+	for i, entries := range e.x.entries {
+		if e.x.kinds[i] != kindCRD {
+			continue
+		}
+		for _, en := range entries {
+			if en.skip != "" || e.isUnmade(en) {
+				continue
+			}
+			if err := e.established(ctx, at, en, deadline); err != nil {
+				return err
+			}
+		}
+	}
+	return e.cluster.Refresh(ctx)
+}
+
+func (e *Engine) isUnmade(en *entry) (yes bool) {
+	e.locked(func() { yes = e.unmade[en.uid] })
+	return yes
+}
+
+func (e *Engine) established(ctx context.Context, at Served, en *entry, deadline time.Time) error {
+	for {
+		crd, err := e.cluster.Get(ctx, at, "", en.name)
+		if err != nil {
+			e.failed(en, e.nameOf(en), fmt.Errorf("wait for it to be served: %w", err))
+			return nil
+		}
+		why := "no condition yet"
+		for _, c := range items(crd.Object, "status", "conditions") {
+			if text(c, "type") == "Established" && text(c, "status") == "True" {
+				return nil
+			}
+			if text(c, "status") == "False" {
+				why = text(c, "reason") + ": " + text(c, "message")
+			}
+		}
+		if !e.clock.Now().Before(deadline) {
+			e.failed(en, e.nameOf(en), fmt.Errorf("not served after %s: %s", establishTimeout, why))
+			return nil
+		}
+		if err := e.clock.Sleep(ctx, establishLook); err != nil {
+			return err
+		}
+	}
+}
+
+// targetNamespaces are all namespaces that objects go to, sorted.
+func (e *Engine) targetNamespaces() []string {
+	seen := map[string]bool{}
+	for i, entries := range e.x.entries {
+		for _, en := range entries {
+			if en.skip != "" {
+				continue
+			}
+			namespace, name := e.target(en)
+			if e.x.kinds[i] == kindNamespace {
+				namespace = name
+			}
+			if namespace != "" {
+				seen[namespace] = true
+			}
+		}
+	}
+	names := make([]string, 0, len(seen))
+	for n := range seen {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ensureNamespaces makes those that the point holds objects of, but not itself.
+func (e *Engine) ensureNamespaces(ctx context.Context) error {
+	for _, name := range e.targetNamespaces() {
+		if err := e.createNamespace(ctx, name, document{LabelRestore: e.opts.ID}); err != nil {
+			e.rec.fail(kindName(kindNamespace, "", name), explain(err))
+		}
+	}
+	return nil
+}
+
+// createNamespace makes a namespace unless it is there.
+func (e *Engine) createNamespace(ctx context.Context, name string, labels document) error {
+	at, err := e.served(ctx, kindNamespace)
+	if err != nil {
+		return err
+	}
+	if _, err := e.cluster.Get(ctx, at, "", name); !apierrors.IsNotFound(err) {
+		return err
+	}
+	_, err = e.cluster.Create(ctx, at, &unstructured.Unstructured{Object: document{
+		"apiVersion": "v1", "kind": "Namespace", "metadata": document{"name": name, "labels": labels},
+	}})
+	if err == nil && labels[LabelRestore] != nil {
+		e.locked(func() { e.ours[name] = true })
+	}
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
