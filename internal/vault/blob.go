@@ -257,7 +257,10 @@ func (u *unsealer) next() {
 
 // seal compresses plain and seals it under the vault key name.
 func seal(k *dataKey, name string, plain []byte) ([]byte, error) {
-	packed := compress(plain)
+	packed, err := compress(plain)
+	if err != nil {
+		return nil, err
+	}
 	size := headerSize + len(packed) + (len(packed)/chunkSize+1)*tagSize
 	out := bytes.NewBuffer(make([]byte, 0, size))
 	s, err := newSealer(out, k, name, codecZstd)

@@ -3,6 +3,7 @@ package vault_test
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -84,28 +85,106 @@ func TestSweepSparesTheLiving(t *testing.T) {
 	})
 }
 
-// TestSweptCaptureDoesNotPublish lets a capture come back to life while and
-// after it is swept.
-func TestSweptCaptureDoesNotPublish(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, _ := project(t, mem.New(nil))
-		w, m := start(t, p, "late")
-		time.Sleep(2 * idle)
-		// The guard is the last thing before the put: sweep there, which takes
-		// all away, then mark again as a sweep that is still going on would.
-		err := w.Publish(t.Context(), m, func(ctx context.Context) error {
-			if swept := sweep(t, p); !slices.Equal(swept, []string{"late"}) {
-				t.Errorf("swept %q", swept)
+// TestSweepBesidePublish runs a whole sweep between any two operations of a
+// publication, and a whole publication between any two of a sweep. Whatever
+// comes out, what is offered is whole, and who published knows whether it is.
+func TestSweepBesidePublish(t *testing.T) {
+	for name, swap := range map[string]bool{"sweep inside publish": false, "publish inside sweep": true} {
+		t.Run(name, func(t *testing.T) {
+			for at := 0; ; at++ {
+				if !interleave(t, at, swap) {
+					t.Logf("%d places", at)
+					return
+				}
 			}
-			return p.Mark(ctx, "shop", "late", vault.Mark{Kind: vault.MarkDeleting})
 		})
-		if !errors.Is(err, vault.ErrSwept) {
-			t.Errorf("Publish = %v, want ErrSwept", err)
+	}
+}
+
+// interleave runs the inner action before the at-th operation of the outer
+// one. It returns false if the outer one has no such operation.
+func interleave(t *testing.T, at int, swap bool) bool {
+	t.Helper()
+	store := &hooked{Store: mem.New(nil)}
+	p, _ := project(t, store)
+	w, m := start(t, p, "late")
+	var published error
+	publish := func() { published = w.Publish(t.Context(), m, nil) }
+	sweep := func() {
+		if _, err := p.Sweep(t.Context(), -1); err != nil { // everything is old enough
+			t.Errorf("Sweep: %v", err)
 		}
-		if points, err := p.Points(t.Context(), "shop"); err != nil || len(points) != 0 {
-			t.Errorf("Points = %+v, %v; want none", points, err)
-		}
-	})
+	}
+	outer, inner := publish, sweep
+	if swap {
+		outer, inner = sweep, publish
+	}
+	called := false
+	store.left, store.hook = at, func() {
+		called = true
+		inner()
+	}
+	outer()
+	if !called {
+		return false
+	}
+	points, err := p.Points(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	offered := len(points) == 1 && points[0].Point().Good()
+	if offered && p.VerifyObjects(t.Context(), points[0].Manifest, nil) != nil {
+		t.Errorf("operation %d: a broken point is offered", at)
+	}
+	if (published == nil) != offered || published != nil && !errors.Is(published, vault.ErrSwept) {
+		t.Errorf("operation %d: Publish = %v, offered: %v", at, published, offered)
+	}
+	return true
+}
+
+// hooked calls hook once, before the operation after left others.
+type hooked struct {
+	vault.Store
+	left int
+	hook func()
+}
+
+func (s *hooked) step() {
+	if s.hook == nil {
+		return
+	}
+	if s.left > 0 {
+		s.left--
+		return
+	}
+	hook := s.hook
+	s.hook = nil
+	hook()
+}
+
+func (s *hooked) Stat(ctx context.Context, key string) (vault.ObjectInfo, error) {
+	s.step()
+	return s.Store.Stat(ctx, key)
+}
+
+func (s *hooked) Put(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	s.step()
+	return s.Store.Put(ctx, key, r, size)
+}
+
+func (s *hooked) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	s.step()
+	return s.Store.PutIfAbsent(ctx, key, r, size)
+}
+
+func (s *hooked) List(ctx context.Context, prefix string, fn func(vault.ObjectInfo) error) error {
+	s.step()
+	return s.Store.List(ctx, prefix, fn)
+}
+
+func (s *hooked) Delete(ctx context.Context, key string) error {
+	s.step()
+	return s.Store.Delete(ctx, key)
 }
 
 // TestAbortAfterLostAnswer loses the answer to the manifest's put.

@@ -41,6 +41,7 @@ type PointWriter struct {
 	log       *point.Pack
 	stored    int64 // sealed bytes written
 	published bool  // Publish got as far as the put
+	done      bool  // Publish succeeded
 }
 
 // beginning is the sealed document that says a capture is going on.
@@ -126,42 +127,54 @@ func (w *PointWriter) put(ctx context.Context, key string, plain []byte, count i
 // guard allows.
 //
 // ErrUnavailable leaves the outcome unknown: look for the manifest, publish
-// again, or Abort; each is safe.
+// again, or Abort; each is safe. Publishing what is published does nothing.
 func (w *PointWriter) Publish(ctx context.Context, m *point.Manifest, guard func(context.Context) error) error {
-	w.complete(m)
-	if err := w.check(m); err != nil {
+	if w.complete(m) {
+		return nil
+	}
+	if err := w.publish(ctx, m, guard); err != nil {
 		return fmt.Errorf("publish %s: %w", w.id, err)
 	}
-	if err := w.notSwept(ctx); err != nil {
-		return fmt.Errorf("publish %s: %w", w.id, err)
-	}
-	if guard != nil {
-		if err := guard(ctx); err != nil {
-			return fmt.Errorf("publish %s: %w", w.id, err)
-		}
-	}
-	if err := w.putManifest(ctx, m); err != nil {
-		return fmt.Errorf("publish %s: %w", w.id, err)
-	}
-	// Sweep writes its mark first and then looks for a manifest; we write the
-	// manifest first and then look for a mark. So one of us sees the other.
-	if err := w.notSwept(ctx); err != nil {
-		if errors.Is(err, ErrSwept) {
-			err = errors.Join(err, w.p.removePoint(ctx, w.app, w.id))
-		}
-		return fmt.Errorf("publish %s: %w", w.id, err)
-	}
+	w.mu.Lock()
+	w.done = true
+	w.mu.Unlock()
 	// The manifest is in place. A beginning that stays behind does no harm.
 	_ = w.p.store.Delete(ctx, w.p.at.begin(w.app, w.id))
 	return nil
 }
 
-// complete fills in what the writer knows better than its caller.
-func (w *PointWriter) complete(m *point.Manifest) {
+func (w *PointWriter) publish(ctx context.Context, m *point.Manifest, guard func(context.Context) error) error {
+	if err := w.check(m); err != nil {
+		return err
+	}
+	if err := w.notSwept(ctx, m); err != nil {
+		return err
+	}
+	if guard != nil {
+		if err := guard(ctx); err != nil {
+			return err
+		}
+	}
+	if err := w.putManifest(ctx, m); err != nil {
+		return err
+	}
+	// Sweep writes its mark first and then looks for a manifest; we write the
+	// manifest first and then look for a mark. So one of us sees the other.
+	err := w.notSwept(ctx, m)
+	if errors.Is(err, ErrSwept) {
+		err = errors.Join(err, w.p.removePoint(ctx, w.app, w.id))
+	}
+	return err
+}
+
+// complete fills in what the writer knows better than its caller, and tells
+// whether the point is published already.
+func (w *PointWriter) complete(m *point.Manifest) (done bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	m.FormatVersion, m.Project, m.Application, m.ID = FormatVersion, w.p.name, w.app, w.id
 	m.Log = w.log
+	return w.done
 }
 
 func (w *PointWriter) check(m *point.Manifest) error {
@@ -191,13 +204,28 @@ func (w *PointWriter) putManifest(ctx context.Context, m *point.Manifest) error 
 	return err
 }
 
-func (w *PointWriter) notSwept(ctx context.Context) error {
-	tails, err := listKeys(ctx, w.p.store, w.p.at.pointMarks(w.app, w.id)+string(MarkDeleting)+"-")
+// notSwept returns ErrSwept if a sweep marked the point, or has come and gone:
+// then its mark is gone too, and so are the packs.
+func (w *PointWriter) notSwept(ctx context.Context, m *point.Manifest) error {
+	marks, err := listKeys(ctx, w.p.store, w.p.at.pointMarks(w.app, w.id)+string(MarkDeleting)+"-")
 	if err != nil {
 		return err
 	}
-	if len(tails) > 0 {
+	if len(marks) > 0 {
 		return ErrSwept
+	}
+	sizes := map[string]int64{}
+	err = w.p.store.List(ctx, w.p.at.pointObjects(w.app, w.id), func(o ObjectInfo) error {
+		sizes[o.Key] = o.Size
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list packs: %w", err)
+	}
+	for _, pack := range m.Packs() {
+		if sizes[pack.Key] != pack.Size {
+			return fmt.Errorf("%w: %s is gone", ErrSwept, pack.Key)
+		}
 	}
 	return nil
 }

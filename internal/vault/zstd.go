@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,17 +13,28 @@ import (
 // zstdWindow bounds the memory of either direction, in bytes.
 const zstdWindow = 4 << 20
 
-// encoder has no state between calls of EncodeAll and may be shared.
-var encoder = sync.OnceValue(func() *zstd.Encoder {
-	e, err := zstd.NewWriter(nil, zstd.WithWindowSize(zstdWindow), zstd.WithEncoderConcurrency(4), zstd.WithLowerEncoderMem(true))
+// encoders are streaming ones that start no goroutines.
+var encoders = sync.Pool{New: func() any {
+	e, err := zstd.NewWriter(nil, zstd.WithWindowSize(zstdWindow), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
 	if err != nil { // only for bad options
 		panic(err)
 	}
 	return e
-})
+}}
 
-func compress(plain []byte) []byte {
-	return encoder().EncodeAll(plain, make([]byte, 0, len(plain)/3+64))
+func compress(plain []byte) ([]byte, error) {
+	e := encoders.Get().(*zstd.Encoder) //nolint:forcetypeassert // the pool holds nothing else
+	defer encoders.Put(e)
+	out := bytes.NewBuffer(make([]byte, 0, len(plain)/3+64))
+	e.ResetContentSize(out, int64(len(plain)))
+	if _, err := e.Write(plain); err != nil {
+		return nil, fmt.Errorf("compress: %w", err)
+	}
+	if err := e.Close(); err != nil {
+		return nil, fmt.Errorf("compress: %w", err)
+	}
+	e.Reset(nil) // hold on to no output
+	return out.Bytes(), nil
 }
 
 // inflater is a pooled streaming decoder that reports broken input as damage.

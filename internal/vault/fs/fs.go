@@ -15,12 +15,16 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"davit.dev/davit/internal/vault"
 )
 
 // tempDir holds files that have no name yet. No key starts with it.
 const tempDir = ".davit-tmp"
+
+// staleTemp is the age at which a temporary file's writer is taken for dead.
+const staleTemp = 7 * 24 * time.Hour
 
 // maxTries bounds how often a write makes its directory again that a
 // concurrent Delete took away as empty.
@@ -43,7 +47,23 @@ func Open(root string) (*Store, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("open directory vault: %s is no directory", root)
 	}
-	return &Store{root: filepath.Clean(root)}, nil
+	s := &Store{root: filepath.Clean(root)}
+	s.clearTemp()
+	return s, nil
+}
+
+// clearTemp removes temporary files that writers who died left behind long
+// ago. Those that cannot be removed do no harm.
+func (s *Store) clearTemp() {
+	left, err := filepath.Glob(filepath.Join(s.root, tempDir, "put-*"))
+	if err != nil {
+		return
+	}
+	for _, name := range left {
+		if info, err := os.Lstat(name); err == nil && time.Since(info.ModTime()) > staleTemp {
+			_ = os.Remove(name)
+		}
+	}
 }
 
 // String implements vault.Store.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/fs"
@@ -79,6 +80,26 @@ func TestNothingTemporaryStays(t *testing.T) {
 	}
 	if err := put(t, s, ".davit-tmp/x"); !errors.Is(err, vault.ErrName) {
 		t.Errorf("a reserved name: %v", err)
+	}
+}
+
+func TestStaleTemporariesGo(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, ".davit-tmp"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old, fresh := filepath.Join(root, ".davit-tmp", "put-old"), filepath.Join(root, ".davit-tmp", "put-fresh")
+	long := time.Now().AddDate(0, -1, 0)
+	if err := errors.Join(os.WriteFile(old, nil, 0o600), os.WriteFile(fresh, nil, 0o600), os.Chtimes(old, long, long)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	_, oldErr := os.Stat(old)
+	_, freshErr := os.Stat(fresh)
+	if oldErr == nil || freshErr != nil {
+		t.Errorf("old: %v, fresh: %v; want the old one gone", oldErr, freshErr)
 	}
 }
 

@@ -40,6 +40,9 @@ type Options struct {
 	Stall time.Duration
 }
 
+// maxPrefix leaves room for a vault's keys in the 1024 bytes of S3's.
+const maxPrefix = 120
+
 const amazon = "s3.amazonaws.com"
 
 // address splits the endpoint into what the client wants and checks the options.
@@ -79,6 +82,9 @@ func (o Options) checkPrefix() error {
 	prefix := strings.Trim(o.Prefix, "/")
 	if prefix == "" {
 		return nil
+	}
+	if len(prefix) > maxPrefix {
+		return fmt.Errorf("prefix of %d bytes: want at most %d", len(prefix), maxPrefix)
 	}
 	if err := vault.CheckKey(prefix); err != nil {
 		return fmt.Errorf("prefix: %w", err)
