@@ -86,7 +86,9 @@ func (p *Pool) mountOuter(ctx context.Context, config Config) error {
 		return fmt.Errorf("attach outer file system: %w", err)
 	}
 	defer loop.Close()
-	if err := disk.MountDevice(ctx, loop.Path, p.outer, disk.XFS, disk.MountOptions(disk.XFS)); err != nil {
+	// With discard, what removed volumes held goes back to the host.
+	options := append(disk.MountOptions(disk.XFS), "discard")
+	if err := disk.MountDevice(ctx, loop.Path, p.outer, disk.XFS, options); err != nil {
 		return fmt.Errorf("mount outer file system: %w", err)
 	}
 	return nil
