@@ -11,11 +11,11 @@ import (
 	"davit.dev/davit/demo/stage"
 )
 
-const databasePod = "shop-db-0"
+const databasePod = "db-0"
 
 func (r *Run) sql(ctx context.Context, query string) (string, error) {
 	return r.Stage.Kubectl(ctx, survivor, "-n", namespace, "exec", databasePod, "--",
-		"psql", "-X", "-A", "-t", "-F", " ", "-U", "shop", "-d", "shop", "-c", query)
+		"psql", "-h", "/tmp", "-X", "-A", "-t", "-F", " ", "-U", "shop", "-d", "shop", "-c", query)
 }
 
 // checkOrders looks for every order that the ledger, outside the clusters, saw
@@ -59,7 +59,7 @@ func (r *Run) checkOrders(ctx context.Context) (string, error) {
 
 func (r *Run) checkDatabase(ctx context.Context) (string, error) {
 	_, err := r.Stage.Kubectl(ctx, survivor, "-n", namespace, "exec", databasePod, "--",
-		"pg_amcheck", "-U", "shop", "-d", "shop", "--install-missing", "--heapallindexed", "--parent-check")
+		"pg_amcheck", "-h", "/tmp", "-U", "postgres", "-d", "shop", "--install-missing", "--heapallindexed", "--parent-check")
 	return "", err
 }
 

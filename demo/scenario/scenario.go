@@ -4,6 +4,7 @@
 package scenario
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -109,16 +110,48 @@ func (r *Run) deploy(ctx context.Context) (string, error) {
 		return "", err
 	}
 	r.ledger = Ledger{URL: url, Client: &http.Client{Timeout: 20 * time.Second}}
-	config, err := r.Stage.Bed.Site(lost).RESTConfig()
-	if err != nil {
-		return "", err
-	}
-	params := deploy.Params{LedgerURL: url, DBImage: r.Stage.Images["shop-db"], AppImage: r.Stage.Images["shop-app"]}
-	if err := deploy.Apply(ctx, config, params); err != nil {
+	if err := r.apply(ctx, deploy.Params{
+		LedgerURL: url, DatabaseImage: r.Stage.Images["shop-db"], AppImage: r.Stage.Images["shop-app"],
+	}); err != nil {
 		return "", err
 	}
 	stats, err := r.ordersReach(ctx, 100)
 	return fmt.Sprintf("%d orders so far", stats.Count), err
+}
+
+// apply sends the shop's manifests to east, in order: definitions before what
+// they define, and the owned object once its owner has a UID.
+func (r *Run) apply(ctx context.Context, params deploy.Params) error {
+	parts, err := deploy.Render(params)
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		if err := r.send(ctx, part.YAML); err != nil {
+			return err
+		}
+		if part.Name != deploy.Cluster {
+			continue
+		}
+		_, err := r.Stage.Kubectl(ctx, lost, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+		if err != nil {
+			return err
+		}
+	}
+	uid, err := r.Stage.Kubectl(ctx, lost, "-n", namespace, "get", deploy.Owner, "-o", "jsonpath={.metadata.uid}")
+	if err != nil {
+		return err
+	}
+	owned, err := deploy.RenderOwned(params, uid)
+	if err != nil {
+		return err
+	}
+	return r.send(ctx, owned)
+}
+
+func (r *Run) send(ctx context.Context, yaml []byte) error {
+	_, err := r.Stage.KubectlIn(ctx, lost, bytes.NewReader(yaml), "apply", "--server-side", "-f", "-")
+	return err
 }
 
 // ordersReach waits until the ledger knows of more orders than it does now.
