@@ -1,0 +1,22 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// askFor has a person type a name as a sign that they know what they do.
+func (e *env) askFor(name, what string) error {
+	e.progress.Done()
+	fmt.Fprintf(e.Err, "Type %s, %s, to go on: ", what, name)
+	line, err := bufio.NewReader(io.LimitReader(e.In, 1024)).ReadString('\n')
+	if err != nil {
+		fmt.Fprintln(e.Err)
+	}
+	if strings.TrimSpace(line) != name {
+		return refuse("type it exactly, or give --yes where nobody can be asked", "not confirmed: nothing was changed")
+	}
+	return nil
+}

@@ -1,0 +1,61 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+)
+
+// Backend opens what commands work with. wire.go has the real one, the tests
+// have theirs.
+type Backend interface {
+	// Cluster opens the cluster of a kubeconfig; both may be empty.
+	Cluster(kubeconfig, context string) (Cluster, error)
+	// Store opens a vault's store.
+	Store(ctx context.Context, cfg backend.Config) (vault.Store, error)
+	// Serve runs one of the long-lived parts: "agent", "node" or "hold".
+	Serve(ctx context.Context, part string, args []string) error
+}
+
+// Cluster is one Kubernetes cluster, seen with the caller's own rights.
+type Cluster interface {
+	client.Client
+	// ServerVersion is such as "v1.34.1".
+	ServerVersion(ctx context.Context) (string, error)
+	// User names who the cluster takes the caller for.
+	User(ctx context.Context) string
+	// PodLogs opens the last lines of a container's log.
+	PodLogs(ctx context.Context, pod PodLog) (io.ReadCloser, error)
+	// Install puts Davit into the cluster, or upgrades it.
+	Install(ctx context.Context, opts install.Options, progress install.Progress) error
+	// Uninstall takes it out again.
+	Uninstall(ctx context.Context, opts install.UninstallOptions, progress install.Progress) error
+	// Recover brings an application back, or with plan says what it would do.
+	Recover(ctx context.Context, opts recovery.Options, how Recovering) (recovery.Report, error)
+}
+
+// PodLog says which log to read.
+type PodLog struct {
+	Namespace, Pod, Container string
+	Previous                  bool
+	Lines                     int64
+}
+
+// Recovering says how a recovery is carried out.
+type Recovering struct {
+	Project   *vault.Project
+	VaultName string
+	Site      string
+	Holder    string
+	Plan      bool
+	Progress  restore.Progress
+	Now       func() time.Time
+}

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/recovery"
+)
+
+// maxReport bounds a report that is kept in the cluster, in bytes: an object
+// of Kubernetes holds a little more than a million.
+const maxReport = 900_000
+
+// reportKey is where a ConfigMap holds a restore's report.
+const reportKey = "report.json"
+
+// restoreInBackground has the agent restore, and follows it.
+func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *opened, o *restoration) error {
+	r := o.restoreObject(in.vaultName, e.now())
+	if err := c.Create(ctx, r); err != nil {
+		return fmt.Errorf("ask for a restore: %w", err)
+	}
+	e.progress.Step("restore %s", r.Name)
+	err := e.poll(ctx, func(ctx context.Context) (bool, error) {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(r), r); err != nil {
+			return false, fmt.Errorf("look at restore %s: %w", r.Name, err)
+		}
+		if r.Status.Step != "" {
+			e.progress.Step("%s", r.Status.Step)
+		}
+		return restoreEnded(r), nil
+	})
+	if err != nil {
+		return hinted(fmt.Errorf("follow restore %s: %w", r.Name, err), "it goes on by itself: `logs restore "+r.Name+"`")
+	}
+	if err := e.print(restoreStatus{r}); err != nil {
+		return err
+	}
+	switch r.Status.Phase {
+	case v1alpha1.RestoreFailed:
+		return e.failedRestore(r)
+	case v1alpha1.RestoreWarned:
+		return quietly(exitWarnings)
+	}
+	return nil
+}
+
+// failedRestore gives a background restore the exit code it would have had in
+// the foreground: one that did not begin was refused.
+func (e *env) failedRestore(r *v1alpha1.Restore) error {
+	why := fmt.Errorf("restore %s: %s", r.Name, conditionText(r.Status.Conditions, v1alpha1.ConditionReady))
+	code := exitFailed
+	if r.Status.Restored == 0 && r.Status.Epoch == 0 {
+		code = exitRefused
+	}
+	return &codeError{code, why, "`logs restore " + r.Name + "` tells more"}
+}
+
+func restoreEnded(r *v1alpha1.Restore) bool {
+	switch r.Status.Phase {
+	case v1alpha1.RestoreCompleted, v1alpha1.RestoreWarned, v1alpha1.RestoreFailed:
+		return true
+	}
+	return false
+}
+
+func (o *restoration) restoreObject(vaultName string, now time.Time) *v1alpha1.Restore {
+	spec := v1alpha1.RestoreSpec{
+		Vault: vaultName, Application: o.opts.Application, Point: o.opts.Point, Mode: o.opts.Mode,
+		NamespaceMapping: o.opts.NamespaceMapping, StorageClassMapping: o.opts.StorageClassMapping,
+		Existing: o.opts.Existing, NodePorts: o.opts.NodePorts, IncludeKinds: o.opts.IncludeKinds,
+		ExcludeKinds: o.opts.ExcludeKinds, RestoreStatusOf: o.opts.RestoreStatusOf, AcceptFuzzy: o.opts.AcceptFuzzy,
+		ServiceAccountName: o.account, ReadyTimeout: duration(o.opts.ReadyTimeout),
+	}
+	if !o.opts.AsOf.IsZero() {
+		spec.AsOf = &metav1.Time{Time: o.opts.AsOf}
+	}
+	return &v1alpha1.Restore{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Restore"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: o.opts.Application + "-" + now.UTC().Format("20060102-150405")},
+		Spec:       spec,
+	}
+}
+
+// restoreStatus is a Restore object as people read it.
+type restoreStatus struct{ *v1alpha1.Restore }
+
+// Text is a timeline with what was measured.
+func (r restoreStatus) Text(t *output.Text) {
+	s := &r.Status
+	t.Line("Restore %s of %s: %s", r.Name, r.Spec.Application, s.Phase)
+	var rows [][]string
+	for _, step := range s.Steps {
+		took := ""
+		if step.StartedAt != nil && step.FinishedAt != nil {
+			took = output.Duration(step.FinishedAt.Sub(step.StartedAt.Time))
+		}
+		rows = append(rows, []string{step.Name, took, output.Short(step.Message, 70)})
+	}
+	pairs := []string{"point", s.Point, "step", s.Step, "why", conditionText(s.Conditions, v1alpha1.ConditionReady)}
+	if s.Epoch > 0 {
+		pairs = append(pairs, "epoch", fmt.Sprint(s.Epoch))
+	}
+	pairs = append(pairs, "objects", fmt.Sprintf("%d restored, %d skipped, %d failed", s.Restored, s.Skipped, s.FailedObjects),
+		"volumes", output.Bytes(s.VolumeBytes), "RPO", durationText(s.RPO), "RTO", durationText(s.RTO))
+	t.Fields("  ", pairs...)
+	if len(rows) > 0 {
+		t.Section("Steps")
+		t.Table("  ", output.Columns("STEP", ">TOOK", "NOTE"), rows)
+	}
+	problems(t, "Warnings", len(s.WarningList), func(i int) string { return s.WarningList[i] })
+}
+
+// Document is the object.
+func (r restoreStatus) Document() any { return r.Restore }
+
+func durationText(d *metav1.Duration) string {
+	if d == nil {
+		return ""
+	}
+	return output.Duration(d.Duration)
+}
+
+// keepReport keeps a foreground restore's report in davit-system, for `logs
+// restore`. Without the right to do so it is only printed.
+func (e *env) keepReport(ctx context.Context, c client.Client, report *recovery.Report) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	data, err := json.Marshal(report)
+	if err == nil && len(data) > maxReport {
+		short := *report
+		short.Plan = nil
+		short.Result.Warnings = short.Result.Warnings[:min(len(short.Result.Warnings), 1000)]
+		short.Result.Failures = short.Result.Failures[:min(len(short.Result.Failures), 1000)]
+		data, err = json.Marshal(short)
+	}
+	if err != nil || len(data) > maxReport {
+		return
+	}
+	m := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: v1alpha1.SystemNamespace, Name: "restore-report-" + report.RestoreID,
+			Labels: map[string]string{v1alpha1.LabelRestore: report.RestoreID, "app.kubernetes.io/part-of": "davit"},
+		},
+		Data: map[string]string{reportKey: string(data)},
+	}
+	err = put(ctx, c, m, &corev1.ConfigMap{}, func(old *corev1.ConfigMap) { old.Data = m.Data })
+	if err != nil {
+		e.progress.Note("note: the report is not kept in the cluster: %v", err)
+	}
+}

@@ -1,0 +1,243 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/point"
+)
+
+func (e *env) unprotectCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "unprotect APP",
+		Short: "End an application's protection; its recovery points stay",
+		Long: `Removes the Application, and its ProtectionPolicy if no other application uses it. The application itself goes on running,
+and its recovery points stay in the vault: "points" lists them, "points delete" removes them.`,
+		Args: args(cobra.ExactArgs(1), "one APP"),
+		RunE: func(cmd *cobra.Command, given []string) error { return e.runUnprotect(cmd, given[0], dryRun) },
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed")
+	return cmd
+}
+
+func (e *env) runUnprotect(cmd *cobra.Command, name string, dryRun bool) error {
+	ctx, cancel := e.looking(cmd)
+	defer cancel()
+	c, err := e.cluster()
+	if err != nil {
+		return err
+	}
+	app, err := findApplication(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	policy, err := ownPolicy(ctx, c, app)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("Application %s/%s", app.Namespace, app.Name)
+	if policy != nil {
+		what += fmt.Sprintf(" and ProtectionPolicy %s/%s", policy.Namespace, policy.Name)
+	}
+	if dryRun {
+		return e.print(done("Would remove " + what + ". Recovery points would stay."))
+	}
+	if err := c.Delete(ctx, app); err != nil {
+		return fmt.Errorf("remove application %s: %w", app.Name, err)
+	}
+	if policy != nil {
+		if err := client.IgnoreNotFound(c.Delete(ctx, policy)); err != nil {
+			return fmt.Errorf("remove policy %s: %w", policy.Name, err)
+		}
+	}
+	return e.print(done("Removed " + what + ". Its recovery points stay in the vault."))
+}
+
+// ownPolicy returns the application's policy unless another one uses it.
+func ownPolicy(ctx context.Context, c client.Client, app *v1alpha1.Application) (*v1alpha1.ProtectionPolicy, error) {
+	policy, err := policyOf(ctx, c, app)
+	if err != nil || policy == nil {
+		return nil, err
+	}
+	var all v1alpha1.ApplicationList
+	if err := c.List(ctx, &all, client.InNamespace(app.Namespace)); err != nil {
+		return nil, fmt.Errorf("list applications: %w", err)
+	}
+	for _, other := range all.Items {
+		if other.Name != app.Name && other.Spec.Policy == policy.Name {
+			return nil, nil
+		}
+	}
+	return policy, nil
+}
+
+func (e *env) suspendCommand(name string, suspend bool) *cobra.Command {
+	short := "Pause an application's schedule; points already taken are kept"
+	if !suspend {
+		short = "Resume an application's schedule"
+	}
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use: name + " APP", Short: short, Args: args(cobra.ExactArgs(1), "one APP"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return e.runSuspend(cmd, given[0], suspend, dryRun)
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be changed")
+	return cmd
+}
+
+func (e *env) runSuspend(cmd *cobra.Command, name string, suspend, dryRun bool) error {
+	ctx, cancel := e.looking(cmd)
+	defer cancel()
+	c, err := e.cluster()
+	if err != nil {
+		return err
+	}
+	app, err := findApplication(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	policy, err := policyOf(ctx, c, app)
+	if err != nil {
+		return err
+	}
+	if policy == nil {
+		return refuse("`protect` gives it one", "application %s has no policy: it is captured only when asked", app.VaultName())
+	}
+	word := map[bool]string{true: "paused", false: "active"}[suspend]
+	switch {
+	case policy.Spec.Suspend == suspend:
+		return e.print(done(fmt.Sprintf("The schedule of %s is %s already.", app.VaultName(), word)))
+	case dryRun:
+		return e.print(done(fmt.Sprintf("The schedule of %s would be %s.", app.VaultName(), word)))
+	}
+	before := policy.DeepCopy()
+	policy.Spec.Suspend = suspend
+	if err := c.Patch(ctx, policy, client.MergeFrom(before)); err != nil {
+		return fmt.Errorf("change policy %s: %w", policy.Name, err)
+	}
+	return e.print(done(fmt.Sprintf("The schedule of %s is %s.", app.VaultName(), word)))
+}
+
+func (e *env) backupCommand() *cobra.Command {
+	var wait, pin, dryRun bool
+	cmd := &cobra.Command{
+		Use:   "backup APP",
+		Short: "Capture an application now",
+		Long: `Asks the agent for a recovery point now. With --wait the command ends when the point is in the vault, and with exit code 4
+if it holds warnings.`,
+		Args: args(cobra.ExactArgs(1), "one APP"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return e.runBackup(cmd, given[0], backup{wait: wait, pin: pin, dryRun: dryRun})
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the point is in the vault")
+	cmd.Flags().BoolVar(&pin, "pin", false, "keep the point until it is unpinned")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the RecoveryPoint that would be made")
+	return cmd
+}
+
+// backup is what `backup` was asked.
+type backup struct{ wait, pin, dryRun bool }
+
+func (e *env) runBackup(cmd *cobra.Command, name string, o backup) error {
+	ctx, cancel := e.working(cmd)
+	defer cancel()
+	c, err := e.cluster()
+	if err != nil {
+		return err
+	}
+	app, err := findApplication(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	if app.Status.Role == v1alpha1.RoleSuperseded {
+		return refuse("", "site %s took over %s with epoch %d: nothing is captured here", app.Status.EpochSite, app.VaultName(), app.Status.Epoch)
+	}
+	id, err := point.NewID(app.VaultName(), e.now(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	p := &v1alpha1.RecoveryPoint{
+		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "RecoveryPoint"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: app.Namespace, Name: id, Labels: map[string]string{v1alpha1.LabelApplication: app.VaultName()},
+		},
+		Spec: v1alpha1.RecoveryPointSpec{Application: app.Name, Trigger: v1alpha1.TriggerManual, Pinned: o.pin},
+	}
+	if o.dryRun {
+		return e.print(object{p, "Would ask for recovery point " + id + "."})
+	}
+	if err := c.Create(ctx, p); err != nil {
+		return fmt.Errorf("ask for recovery point %s: %w", id, err)
+	}
+	if !o.wait {
+		return e.print(object{viewPoint(p), fmt.Sprintf("Asked for %s. Follow it with `points %s`, or give --wait.", id, app.VaultName())})
+	}
+	return e.awaitPoint(ctx, c, p)
+}
+
+// awaitPoint follows a capture to its end.
+func (e *env) awaitPoint(ctx context.Context, c client.Client, p *v1alpha1.RecoveryPoint) error {
+	e.progress.Step("capturing %s", p.Name)
+	err := e.poll(ctx, func(ctx context.Context) (bool, error) {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(p), p); err != nil {
+			return false, fmt.Errorf("look at recovery point %s: %w", p.Name, err)
+		}
+		if p.Status.Step != "" {
+			e.progress.Step("%s", p.Status.Step)
+		}
+		return p.Status.Phase == v1alpha1.PointAvailable || p.Status.Phase == v1alpha1.PointFailed || p.Status.Phase == v1alpha1.PointQuarantined, nil
+	})
+	if err != nil {
+		return hinted(fmt.Errorf("wait for %s: %w", p.Name, err), "the capture goes on by itself: `points` shows it; `status` says whether the agent is there")
+	}
+	view := viewPoint(p)
+	if p.Status.Phase != v1alpha1.PointAvailable {
+		return hinted(fmt.Errorf("capture %s: %s: %s", p.Name, p.Status.Phase, view.Message), "`logs backup "+p.Name+"` tells more")
+	}
+	text := fmt.Sprintf("%s is in the vault: %s, %s, %s, consistency %s.", p.Name, output.Plural(view.Objects, "object"),
+		output.Plural(view.Volumes, "volume"), output.Bytes(view.Bytes), view.Consistency)
+	if err := e.print(object{view, text}); err != nil {
+		return err
+	}
+	if view.Warnings > 0 {
+		e.progress.Note("%s: see `%s logs backup %s`", output.Plural(view.Warnings, "warning"), e.program, p.Name)
+		return quietly(exitWarnings)
+	}
+	return nil
+}
+
+// object is a result that is one document, and one sentence for people.
+type object struct {
+	document any
+	text     string
+}
+
+// Text is the sentence.
+func (o object) Text(t *output.Text) { t.Line("%s", o.text) }
+
+// Document is the document.
+func (o object) Document() any { return o.document }
+
+// conditionText is what a condition says when it is not True.
+func conditionText(conditions []metav1.Condition, kind string) string {
+	c := meta.FindStatusCondition(conditions, kind)
+	if c == nil || c.Status == metav1.ConditionTrue {
+		return ""
+	}
+	if c.Message == "" {
+		return c.Reason
+	}
+	return c.Reason + ": " + c.Message
+}

@@ -1,0 +1,261 @@
+// Package cli is the command line: it reads what a person asks, calls the use
+// cases with that person's own rights, and prints what came of it. It is also
+// the kubectl plugin kubectl-davit. How commands talk is decided in package
+// output, how they end in exit.go, and what they work with in wire.go.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"davit.dev/davit/internal/cli/output"
+)
+
+// Streams are what a command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// env is what every command is given.
+type env struct {
+	Streams
+	program  string // as typed: "davit" or "kubectl davit"
+	backend  Backend
+	now      func() time.Time
+	getenv   func(string) string
+	progress *output.Progress
+	global   globals
+}
+
+// globals are the flags that all commands share.
+type globals struct {
+	kubeconfig string
+	context    string
+	vault      string
+	timeout    time.Duration
+	output     string
+	quiet      bool
+}
+
+// Main runs the command line and returns the exit code.
+func Main(args []string, streams Streams) int {
+	ctx, stop := signalContext()
+	defer stop()
+	e := &env{Streams: streams, backend: realBackend{}, now: time.Now, getenv: os.Getenv}
+	return e.run(ctx, args)
+}
+
+// signalContext ends with errInterrupted at the first signal; the second one
+// kills the process as usual.
+func signalContext() (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if _, ok := <-signals; ok {
+			signal.Stop(signals)
+			cancel(errInterrupted)
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(signals)
+		cancel(nil)
+	}
+}
+
+func (e *env) run(ctx context.Context, args []string) int {
+	e.program = programName(args[0])
+	e.progress = output.NewProgress(e.Err, e.now)
+	root := e.root()
+	root.SetArgs(args[1:])
+	cmd, err := root.ExecuteContextC(ctx)
+	e.progress.Done()
+	return e.conclude(cmd, err)
+}
+
+// programName adapts to the name davit was called by: kubectl runs its plugin
+// as kubectl-davit.
+func programName(arg0 string) string {
+	name := strings.TrimSuffix(filepath.Base(arg0), ".exe")
+	if plugin, ok := strings.CutPrefix(name, "kubectl-"); ok {
+		return "kubectl " + plugin
+	}
+	return "davit"
+}
+
+// conclude says what went wrong and how to go on, and returns the exit code.
+func (e *env) conclude(cmd *cobra.Command, err error) int {
+	code, hint := verdict(err)
+	var coded *codeError
+	if err == nil || errors.As(err, &coded) && coded.err == nil {
+		return code
+	}
+	fmt.Fprintf(e.Err, "error: %v\n", err)
+	if code == exitUsage && hint == "" && cmd != nil {
+		hint = e.say("`%s --help` shows how", strings.TrimPrefix(cmd.CommandPath(), "davit "))
+	}
+	if hint != "" {
+		fmt.Fprintf(e.Err, "hint: %s\n", e.named(hint))
+	}
+	return code
+}
+
+func (e *env) say(format string, args ...any) string { return fmt.Sprintf(format, args...) }
+
+// named puts the program's name into commands that hints quote: `points` and
+// the like become `davit points`.
+func (e *env) named(hint string) string {
+	parts := strings.Split(hint, "`")
+	for i := 1; i < len(parts); i += 2 {
+		if word, _, _ := strings.Cut(parts[i], " "); isCommand(word) {
+			parts[i] = e.program + " " + parts[i]
+		}
+	}
+	return strings.Join(parts, "`")
+}
+
+var commandWords = []string{
+	"install", "uninstall", "vault", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
+	"restore", "verify", "status", "logs", "support-bundle", "completion", "version", "help",
+}
+
+func isCommand(word string) bool {
+	for _, name := range commandWords {
+		if word == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *env) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "davit",
+		Short: "Disaster recovery for Kubernetes: protect applications, and run them elsewhere when their site is lost",
+		Long: `Davit protects applications, objects and data together, into a vault outside the cluster, and brings them up in
+another cluster when theirs is lost.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: e.program},
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			ctrllog.SetLogger(logr.Discard()) // the long-lived parts set their own
+			klog.SetLogger(logr.Discard())
+			if e.global.quiet {
+				e.progress = &output.Progress{}
+			}
+			_, err := output.ParseFormat(e.global.output)
+			return asUsage(err)
+		},
+	}
+	root.SetIn(e.In)
+	root.SetOut(e.Out)
+	root.SetErr(e.Err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return asUsage(err) })
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	e.globalFlags(root)
+	e.addCommands(root)
+	return root
+}
+
+func (e *env) globalFlags(root *cobra.Command) {
+	flags := root.PersistentFlags()
+	flags.StringVar(&e.global.kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, then ~/.kube/config)")
+	flags.StringVar(&e.global.context, "context", "", "context of the kubeconfig (default: its current one)")
+	flags.StringVar(&e.global.vault, "vault", "", "name of the vault (default: the only one there is)")
+	flags.DurationVar(&e.global.timeout, "timeout", 0, "give up after this long (default: 1m for commands that only look, never for those that work)")
+	flags.StringVarP(&e.global.output, "output", "o", string(output.Table), "output format: "+strings.Join(output.Formats, ", "))
+	flags.BoolVarP(&e.global.quiet, "quiet", "q", false, "no progress on standard error")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Formats, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (e *env) addCommands(root *cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: "setup", Title: "Set up:"}, &cobra.Group{ID: "protect", Title: "Protect:"},
+		&cobra.Group{ID: "recover", Title: "Recover:"}, &cobra.Group{ID: "look", Title: "Look:"})
+	group := func(id string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
+	}
+	group("setup", e.installCommand(), e.uninstallCommand(), e.vaultCommand())
+	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
+	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand())
+	group("look", e.statusCommand(), e.describeCommand(), e.logsCommand(), e.bundleCommand())
+	root.AddCommand(e.versionCommand(), exitCodesTopic())
+	root.AddCommand(e.partCommands()...)
+}
+
+func exitCodesTopic() *cobra.Command {
+	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp}
+}
+
+// asUsage makes an error of the command line one with that exit code.
+func asUsage(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &codeError{code: exitUsage, err: err}
+}
+
+// args wraps a check of the arguments so that it ends with the usage code.
+func args(check cobra.PositionalArgs, names string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if check(cmd, given) == nil {
+			return nil
+		}
+		if names == "" {
+			return usageError("", "%s takes no arguments, but was given %q", cmd.Name(), given)
+		}
+		return usageError("", "%s takes %s, but was given %d arguments", cmd.Name(), names, len(given))
+	}
+}
+
+// looking bounds a command that only looks: nobody waits for it for ever.
+func (e *env) looking(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return e.bounded(cmd, time.Minute)
+}
+
+// working bounds a command that works only if --timeout says so.
+func (e *env) working(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	return e.bounded(cmd, 0)
+}
+
+func (e *env) bounded(cmd *cobra.Command, limit time.Duration) (context.Context, context.CancelFunc) {
+	if e.global.timeout > 0 {
+		limit = e.global.timeout
+	}
+	if limit == 0 {
+		return context.WithCancel(cmd.Context())
+	}
+	return context.WithTimeoutCause(cmd.Context(), limit, fmt.Errorf("%w after %s", errTimeout, output.Duration(limit)))
+}
+
+func (e *env) print(r output.Result) error {
+	e.progress.Done()
+	return output.NewPrinter(output.Format(e.global.output), e.Out).Print(r)
+}
+
+// forPeople tells whether text may go to standard output beside the result.
+func (e *env) forPeople() bool {
+	return e.global.output == string(output.Table) || e.global.output == string(output.Wide)
+}
+
+// silent is the logger of engines that the command line runs: people get
+// progress and results.
+func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/vault"
+)
+
+const (
+	testSize  = 64 << 10 // bytes of the object that is written and read back
+	testRaces = 5        // rounds of racing writers
+	testRacer = 8        // writers in a round
+	maxSkew   = 30 * time.Second
+)
+
+// selfTest asks a store for everything Davit relies on, in a corner of its own
+// that it cleans up. The vault must never be trusted to do what it says: the
+// conditional write is what keeps two sites from writing.
+func selfTest(ctx context.Context, store vault.Store, now func() time.Time) testReport {
+	t := tester{store: store, now: now}
+	report := testReport{Store: store.String()}
+	var suffix [8]byte
+	if _, err := rand.Read(suffix[:]); err != nil {
+		report.errs = append(report.errs, err)
+		return report
+	}
+	t.prefix = "selftest/" + hex.EncodeToString(suffix[:]) + "/"
+	defer t.cleanUp(ctx)
+	for _, check := range []struct {
+		name string
+		run  func(ctx context.Context) (string, error)
+	}{
+		{"write and read back", t.roundTrip},
+		{"conditional write", t.conditional},
+		{"racing conditional writes", t.races},
+		{"list", t.list},
+		{"clock", t.clock},
+		{"delete", t.delete},
+	} {
+		report.add(check.name, func() (string, error) { return check.run(ctx) })
+		if len(report.errs) > 0 {
+			break // the rest would say the same in other words
+		}
+	}
+	return report
+}
+
+// tester carries out one self-test.
+type tester struct {
+	store  vault.Store
+	now    func() time.Time
+	prefix string
+}
+
+func (t tester) roundTrip(ctx context.Context) (string, error) {
+	data := make([]byte, testSize)
+	if _, err := rand.Read(data); err != nil {
+		return "", err
+	}
+	start := t.now()
+	if err := t.store.Put(ctx, t.prefix+"object", bytes.NewReader(data), int64(len(data))); err != nil {
+		return "", err
+	}
+	wrote := t.now().Sub(start)
+	r, err := t.store.Get(ctx, t.prefix+"object", 0, -1)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	got, err := io.ReadAll(io.LimitReader(r, testSize+1))
+	if err != nil {
+		return "", err
+	}
+	if !bytes.Equal(got, data) {
+		return "", fmt.Errorf("%w: %d bytes came back that were not written", vault.ErrDamaged, len(got))
+	}
+	return "a write of 64 KiB takes " + output.Duration(wrote), nil
+}
+
+func (t tester) once(ctx context.Context, key, body string) error {
+	return t.store.PutIfAbsent(ctx, t.prefix+key, bytes.NewReader([]byte(body)), int64(len(body)))
+}
+
+func (t tester) conditional(ctx context.Context) (string, error) {
+	if err := t.once(ctx, "once", "first"); err != nil {
+		return "", err
+	}
+	err := t.once(ctx, "once", "second")
+	switch {
+	case errors.Is(err, vault.ErrExists):
+		return "the second writer is refused", nil
+	case err != nil:
+		return "", err
+	default:
+		return "", errors.New("a second writer was let through: this store cannot keep two sites from writing; use one with conditional writes (If-None-Match)")
+	}
+}
+
+// races lets several writers create one object at the same moment.
+func (t tester) races(ctx context.Context) (string, error) {
+	for round := range testRaces {
+		won, err := t.race(ctx, fmt.Sprintf("race-%d", round))
+		if err != nil {
+			return "", err
+		}
+		if won != 1 {
+			return "", fmt.Errorf("%d of %d racing writers were told that they came first: this store cannot keep two sites from writing", won, testRacer)
+		}
+	}
+	return fmt.Sprintf("one of %d wins, %d times", testRacer, testRaces), nil
+}
+
+func (t tester) race(ctx context.Context, key string) (won int, err error) {
+	errs := make([]error, testRacer)
+	var group sync.WaitGroup
+	for i := range errs {
+		group.Go(func() { errs[i] = t.once(ctx, key, fmt.Sprint(i)) })
+	}
+	group.Wait()
+	for _, e := range errs {
+		switch {
+		case e == nil:
+			won++
+		case !errors.Is(e, vault.ErrExists):
+			err = errors.Join(err, e)
+		}
+	}
+	return won, err
+}
+
+func (t tester) list(ctx context.Context) (string, error) {
+	n := 0
+	err := t.store.List(ctx, t.prefix, func(vault.ObjectInfo) error { n++; return nil })
+	if err != nil {
+		return "", err
+	}
+	if want := 2 + testRaces; n != want {
+		return "", fmt.Errorf("%d of %d objects just written are listed", n, want)
+	}
+	return "what is written is listed at once", nil
+}
+
+func (t tester) clock(ctx context.Context) (string, error) {
+	info, err := t.store.Stat(ctx, t.prefix+"object")
+	if err != nil {
+		return "", err
+	}
+	skew := info.Modified.Sub(t.now())
+	if skew.Abs() > maxSkew {
+		return fmt.Sprintf("the vault's clock differs by %s: mend time synchronisation", output.Duration(skew.Truncate(time.Second))), nil
+	}
+	return "agrees with this machine's", nil
+}
+
+func (t tester) delete(ctx context.Context) (string, error) {
+	t.cleanUp(ctx)
+	_, err := t.store.Stat(ctx, t.prefix+"object")
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return "", nil
+	case err != nil:
+		return "", err
+	default:
+		return "space cannot be freed here: object lock, or no right to delete", nil
+	}
+}
+
+// cleanUp removes what the test wrote, as far as it can.
+func (t tester) cleanUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	var keys []string
+	_ = t.store.List(ctx, t.prefix, func(o vault.ObjectInfo) error {
+		keys = append(keys, o.Key)
+		return nil
+	})
+	for _, key := range keys {
+		_ = t.store.Delete(ctx, key)
+	}
+}

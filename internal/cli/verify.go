@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/protection"
+)
+
+func (e *env) verifyCommand() *cobra.Command {
+	var a address
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "verify POINT|APP",
+		Short: "Read a recovery point back, every byte, and say so in its status",
+		Long: `Reads a recovery point back from the vault, whole: every object, every byte of every volume, compared with what was
+written. Of an application, the newest point. What it finds is written into the vault: a point that is whole counts as
+verified, a damaged one is no longer offered. Exit code 6 says that something is missing or changed.`,
+		Args: args(cobra.ExactArgs(1), "one POINT or APP"),
+		RunE: func(cmd *cobra.Command, given []string) error { return e.runVerify(cmd, &a, given[0], dryRun) },
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say which point would be read")
+	a.breakGlass(cmd.Flags())
+	return cmd
+}
+
+func (e *env) runVerify(cmd *cobra.Command, a *address, name string, dryRun bool) error {
+	ctx, cancel := e.working(cmd)
+	defer cancel()
+	e.progress.Step("opening the vault")
+	in, err := e.open(ctx, nil, a, cmd.Flags())
+	if err != nil {
+		return err
+	}
+	app, id, err := choosePoint(ctx, e, in, name)
+	if err != nil {
+		return err
+	}
+	if dryRun {
+		return e.print(done("Would read back " + id + "."))
+	}
+	e.progress.Step("reading back %s", id)
+	start := e.now()
+	report, err := in.protector(e).Verify(ctx, app, id, func(p protection.VerifyProgress) {
+		e.progress.Detail("%d of %d packs, %d of %d volumes, %s", p.Packs, p.PacksTotal, p.Volumes, p.VolumesTotal, output.Bytes(p.Bytes))
+	})
+	if err != nil && !errors.Is(err, protection.ErrDamaged) {
+		return err
+	}
+	if a.url == "" {
+		e.mirrorVerdict(ctx, id, report)
+	}
+	if printErr := e.print(verified{
+		ID: id, Application: app, Objects: report.Objects, Volumes: report.Volumes, Bytes: report.Bytes,
+		Damage: append([]string{}, report.Damage...), Took: e.now().Sub(start).Round(time.Millisecond).String(), took: e.now().Sub(start),
+	}); printErr != nil {
+		return printErr
+	}
+	if len(report.Damage) > 0 {
+		return &codeError{exitDamaged, fmt.Errorf("recovery point %s is damaged", id), "an older point may be whole: `points " + app + "`, `verify POINT`"}
+	}
+	return nil
+}
+
+// mirrorVerdict writes the verdict into the RecoveryPoint's status at once.
+func (e *env) mirrorVerdict(ctx context.Context, id string, report protection.VerifyReport) {
+	c, err := e.cluster()
+	if err != nil {
+		return
+	}
+	p, err := findPointObject(ctx, c, id)
+	if err != nil {
+		return
+	}
+	before := p.DeepCopy()
+	p.Status.Verification = &v1alpha1.Verification{At: metav1.NewTime(e.now()), How: "read", Damaged: len(report.Damage) > 0}
+	if len(report.Damage) > 0 {
+		p.Status.Verification.Message = output.Short(report.Damage[0], 500)
+	}
+	if err := c.Status().Patch(ctx, p, client.MergeFrom(before)); err != nil {
+		e.progress.Note("note: the RecoveryPoint object does not say so yet: %v", err)
+	}
+}
+
+// verified is what `verify` found.
+type verified struct {
+	ID          string   `json:"id"`
+	Application string   `json:"application"`
+	Objects     int64    `json:"objects"`
+	Volumes     int64    `json:"volumes"`
+	Bytes       int64    `json:"bytes"`
+	Damage      []string `json:"damage"`
+	Took        string   `json:"took"`
+	took        time.Duration
+}
+
+// Text says whole, or names what is damaged.
+func (v verified) Text(t *output.Text) {
+	if len(v.Damage) == 0 {
+		t.Line("%s is whole: %s and %s read back, %s in %s.", v.ID, output.Plural(v.Objects, "object"),
+			output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Duration(v.took))
+		return
+	}
+	t.Line("%s is DAMAGED and no longer offered:", v.ID)
+	for _, d := range v.Damage {
+		t.Line("  %s", d)
+	}
+}
+
+// Document is all of it.
+func (v verified) Document() any { return v }

@@ -1,0 +1,66 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/version"
+)
+
+func (e *env) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Which davit this is",
+		Args:  args(cobra.NoArgs, ""),
+		RunE: func(*cobra.Command, []string) error {
+			return e.print(versions{Davit: version.String(), VaultFormat: vault.FormatVersion, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH})
+		},
+	}
+}
+
+type versions struct {
+	Davit       string `json:"davit"`
+	VaultFormat int    `json:"vaultFormat"`
+	Go          string `json:"go"`
+	Platform    string `json:"platform"`
+}
+
+// Text is one line.
+func (v versions) Text(t *output.Text) {
+	t.Line("davit %s (vault format %d, %s, %s)", v.Davit, v.VaultFormat, v.Go, v.Platform)
+}
+
+// Document is all of it.
+func (v versions) Document() any { return v }
+
+// partCommands are the long-lived parts, which run in the cluster and read
+// their own flags. People do not call them.
+func (e *env) partCommands() []*cobra.Command {
+	var commands []*cobra.Command
+	for part, short := range map[string]string{
+		"agent": "Run the agent", "node": "Run the node process", "hold": "Keep a volume mounted until told to stop",
+	} {
+		commands = append(commands, &cobra.Command{
+			Use: part, Short: short, Hidden: true, DisableFlagParsing: true,
+			// The global flags are not for parts.
+			PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
+			RunE: func(cmd *cobra.Command, given []string) error {
+				err := e.backend.Serve(cmd.Context(), part, given)
+				if errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted) {
+					return nil // told to stop
+				}
+				if err != nil {
+					return fmt.Errorf("run %s: %w", part, err)
+				}
+				return nil
+			},
+		})
+	}
+	return commands
+}

@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	authv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/kube/target"
+	"davit.dev/davit/internal/node"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+)
+
+// realBackend is what commands work with outside of tests.
+type realBackend struct{}
+
+// Cluster implements Backend.
+func (realBackend) Cluster(kubeconfig, contextName string) (Cluster, error) {
+	clients, err := kube.Open(kubeconfig, contextName)
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(clients.RESTConfig, client.Options{Scheme: process.Scheme()})
+	if err != nil {
+		return nil, fmt.Errorf("open cluster: %w", err)
+	}
+	return &realCluster{Client: c, clients: clients}, nil
+}
+
+// Store implements Backend.
+func (realBackend) Store(ctx context.Context, cfg backend.Config) (vault.Store, error) {
+	return backend.Open(ctx, cfg)
+}
+
+// Serve implements Backend.
+func (realBackend) Serve(ctx context.Context, part string, args []string) error {
+	switch part {
+	case "node":
+		return node.Main(ctx, args, os.Stderr)
+	case "hold":
+		return process.Hold(ctx, os.Stderr)
+	}
+	return errors.New("this build has no such part")
+}
+
+type realCluster struct {
+	client.Client
+	clients *kube.Clients
+}
+
+// ServerVersion implements Cluster.
+func (c *realCluster) ServerVersion(ctx context.Context) (string, error) {
+	return c.clients.ServerVersion(ctx)
+}
+
+// User implements Cluster. Clusters that do not tell have an unnamed person.
+func (c *realCluster) User(ctx context.Context) string {
+	review, err := c.clients.Kubernetes.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil || review.Status.UserInfo.Username == "" {
+		return "a person at the command line"
+	}
+	return review.Status.UserInfo.Username
+}
+
+// PodLogs implements Cluster.
+func (c *realCluster) PodLogs(ctx context.Context, l PodLog) (io.ReadCloser, error) {
+	opts := &corev1.PodLogOptions{Container: l.Container, Previous: l.Previous, TailLines: &l.Lines}
+	r, err := c.clients.Kubernetes.CoreV1().Pods(l.Namespace).GetLogs(l.Pod, opts).Stream(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read log of %s: %w", l.Pod, err)
+	}
+	return r, nil
+}
+
+// Install implements Cluster.
+func (c *realCluster) Install(ctx context.Context, opts install.Options, progress install.Progress) error {
+	return install.Install(ctx, c.clients, opts, progress)
+}
+
+// Uninstall implements Cluster.
+func (c *realCluster) Uninstall(ctx context.Context, opts install.UninstallOptions, progress install.Progress) error {
+	return install.Uninstall(ctx, c.clients, opts, progress)
+}
+
+// Recover implements Cluster.
+func (c *realCluster) Recover(ctx context.Context, opts recovery.Options, how Recovering) (recovery.Report, error) {
+	m, err := mover.NewForConfig(c.clients.RESTConfig, nil, mover.Options{Now: how.Now})
+	if err != nil {
+		return recovery.Report{}, err
+	}
+	deps := recovery.Deps{
+		Project: how.Project, VaultName: how.VaultName, Site: how.Site, Holder: how.Holder,
+		Cluster: target.New(c.clients), Volumes: target.NewVolumes(m, c.clients, how.VaultName),
+		Progress: how.Progress, Now: how.Now, Log: silent(),
+	}
+	if how.Plan {
+		return recovery.Plan(ctx, opts, deps)
+	}
+	return recovery.Recover(ctx, opts, deps)
+}
