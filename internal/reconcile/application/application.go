@@ -1,0 +1,278 @@
+// Package application keeps each Application protected: it asks the vault
+// every few seconds which site may write, fences the application here when
+// that is another, starts captures on schedule, and says how well all this goes.
+package application
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/vault"
+)
+
+const (
+	// standEvery is how often the vault is asked who may write.
+	standEvery   = 5 * time.Second
+	standTimeout = 10 * time.Second
+)
+
+// Access opens vaults by the name of their objects.
+type Access interface {
+	Protector(ctx context.Context, name string) (*protection.Protector, error)
+	Project(ctx context.Context, name string) (*vault.Project, error)
+}
+
+// Reconciler keeps Application objects.
+type Reconciler struct {
+	Client client.Client
+	// Reader asks the API server itself: workloads are not cached.
+	Reader client.Reader
+	Vaults Access
+	Events record.EventRecorder
+	Site   string
+	Now    func() time.Time
+
+	mu    sync.Mutex
+	known map[types.NamespacedName]*memory
+}
+
+// memory is what need not be asked again. Losing it costs a few requests.
+type memory struct {
+	vaultName  string
+	documents  string    // digest of what was mirrored
+	started    time.Time // newest capture this process asked for
+	skippedFor time.Time // the slot whose skipping was announced
+}
+
+// Setup registers the reconciler.
+func (r *Reconciler) Setup(mgr ctrl.Manager) error {
+	r.known = map[types.NamespacedName]*memory{}
+	return ctrl.NewControllerManagedBy(mgr).Named("application").
+		For(&v1alpha1.Application{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.ProtectionPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy)).
+		Watches(&v1alpha1.RecoveryPoint{}, handler.EnqueueRequestsFromMapFunc(ofPoint)).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
+		Complete(r)
+}
+
+// ofPolicy finds the applications that use a policy.
+func (r *Reconciler) ofPolicy(ctx context.Context, o client.Object) []ctrl.Request {
+	var apps v1alpha1.ApplicationList
+	if err := r.Client.List(ctx, &apps, client.InNamespace(o.GetNamespace())); err != nil {
+		log.FromContext(ctx).Error(err, "applications not listed")
+		return nil
+	}
+	var out []ctrl.Request
+	for i := range apps.Items {
+		if apps.Items[i].Spec.Policy == o.GetName() {
+			out = append(out, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&apps.Items[i])})
+		}
+	}
+	return out
+}
+
+func ofPoint(_ context.Context, o client.Object) []ctrl.Request {
+	rp, ok := o.(*v1alpha1.RecoveryPoint)
+	if !ok {
+		return nil
+	}
+	return []ctrl.Request{{NamespacedName: types.NamespacedName{Namespace: rp.Namespace, Name: rp.Spec.Application}}}
+}
+
+func (r *Reconciler) memory(key types.NamespacedName) *memory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m := r.known[key]
+	if m == nil {
+		m = &memory{}
+		r.known[key] = m
+	}
+	return m
+}
+
+// scope is one reconcile's view of one application.
+type scope struct {
+	app       *v1alpha1.Application
+	policy    *v1alpha1.ProtectionPolicy // nil: none named
+	points    []v1alpha1.RecoveryPoint
+	protector *protection.Protector
+	standing  protection.Standing
+	now       time.Time
+	memory    *memory
+
+	problem *problem // the first thing that is wrong
+	next    *time.Time
+}
+
+// problem is what is wrong, as a condition says it.
+type problem struct {
+	reason string
+	err    error
+}
+
+// Reconcile runs the phases in order; each says what it found in the scope.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	s := &scope{app: &v1alpha1.Application{}, now: r.Now(), memory: r.memory(req.NamespacedName)}
+	if err := r.Client.Get(ctx, req.NamespacedName, s.app); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	old := s.app.DeepCopy()
+	for _, phase := range []func(context.Context, *scope) error{r.gather, r.stand, r.fence, r.mirror, r.schedule} {
+		if err := phase(ctx, s); err != nil {
+			s.fail(v1alpha1.ReasonProgressing, err)
+		}
+		if s.problem != nil {
+			break
+		}
+	}
+	r.summarize(s)
+	r.announce(old, s)
+	if err := r.Client.Status().Patch(ctx, s.app, client.MergeFrom(old)); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	return ctrl.Result{RequeueAfter: s.wait()}, nil
+}
+
+func (s *scope) fail(reason string, err error) {
+	if s.problem == nil {
+		s.problem = &problem{reason: reason, err: err}
+	}
+}
+
+// wait is until the next look: when a capture is due, else soon.
+func (s *scope) wait() time.Duration {
+	if s.next != nil {
+		if until := s.next.Sub(s.now); until > 0 && until < standEvery {
+			return until
+		}
+	}
+	return standEvery
+}
+
+func (r *Reconciler) forget(key types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m := r.known[key]; m != nil {
+		measure.ForgetApplication(m.vaultName)
+	}
+	delete(r.known, key)
+}
+
+// gather reads the policy, the points and the vault.
+func (r *Reconciler) gather(ctx context.Context, s *scope) error {
+	s.memory.vaultName = s.app.VaultName()
+	if name := s.app.Spec.Policy; name != "" {
+		s.policy = &v1alpha1.ProtectionPolicy{}
+		err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.app.Namespace, Name: name}, s.policy)
+		if apierrors.IsNotFound(err) {
+			s.policy = nil
+			s.fail(v1alpha1.ReasonInvalid, fmt.Errorf("ProtectionPolicy %s/%s is missing: create it, or name another", s.app.Namespace, name))
+		} else if err != nil {
+			return err
+		}
+	}
+	var points v1alpha1.RecoveryPointList
+	err := r.Client.List(ctx, &points, client.InNamespace(s.app.Namespace))
+	if err != nil {
+		return err
+	}
+	for i := range points.Items {
+		if points.Items[i].Spec.Application == s.app.Name {
+			s.points = append(s.points, points.Items[i])
+		}
+	}
+	return nil
+}
+
+// stand asks the vault who may write, and claims the first epoch if nobody
+// ever did. Without an answer the role stays what it was: silence never fences.
+func (r *Reconciler) stand(ctx context.Context, s *scope) error {
+	ctx, cancel := context.WithTimeout(ctx, standTimeout)
+	defer cancel()
+	var err error
+	if s.protector, err = r.Vaults.Protector(ctx, s.app.Spec.Vault); err != nil {
+		s.unanswered(err)
+		return nil
+	}
+	if err := s.protector.Preflight(s.app); err != nil {
+		s.fail(v1alpha1.ReasonInvalid, err)
+		return nil
+	}
+	if s.standing, err = s.protector.ClaimFirst(ctx, s.app.VaultName(), "agent of "+r.Site); err != nil {
+		s.unanswered(err)
+		return nil
+	}
+	st := &s.app.Status
+	st.Role, st.Epoch, st.EpochSite = s.standing.Role, s.standing.Current.Number, s.standing.Current.Claim.Site
+	st.HeldEpoch = s.standing.Held
+	return nil
+}
+
+// unanswered notes that the vault said nothing about the application's epoch.
+func (s *scope) unanswered(err error) {
+	if s.app.Status.Role == "" {
+		s.app.Status.Role = v1alpha1.RoleUnknown
+	}
+	s.fail(reasonOf(err), err)
+}
+
+// fence stops a superseded application here, again and again, for controllers
+// and people may start it again.
+func (r *Reconciler) fence(ctx context.Context, s *scope) error {
+	if s.standing.Role != v1alpha1.RoleSuperseded {
+		return nil
+	}
+	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
+	stopped, err := f.fence(ctx, s.app)
+	for _, what := range stopped {
+		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: site %s holds epoch %d", what, s.app.Status.EpochSite, s.app.Status.Epoch)
+	}
+	if err != nil {
+		log.FromContext(ctx).Error(err, "fence incomplete")
+		s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("site %s holds epoch %d, and not everything could be stopped here: %w", s.app.Status.EpochSite, s.app.Status.Epoch, err))
+		return nil
+	}
+	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("site %s holds epoch %d: the application is stopped here and nothing is captured", s.app.Status.EpochSite, s.app.Status.Epoch))
+	return nil
+}
+
+// announce makes events of what changed.
+func (r *Reconciler) announce(old *v1alpha1.Application, s *scope) {
+	if old.Status.Role != s.app.Status.Role && old.Status.Role != "" {
+		r.Events.Eventf(s.app, corev1.EventTypeNormal, "RoleChanged", "role is %s, was %s; epoch %d is of site %s", s.app.Status.Role, old.Status.Role, s.app.Status.Epoch, s.app.Status.EpochSite)
+	}
+}
+
+var errNoPoint = errors.New("no recovery point that may be offered yet")
+
+func metaTime(t time.Time) *metav1.Time { return &metav1.Time{Time: t.Truncate(time.Second)} }
+
+// active says whether a point is being made.
+func active(rp *v1alpha1.RecoveryPoint) bool {
+	fromVault := rp.Annotations[project.AnnotationFromVault] != ""
+	return rp.DeletionTimestamp.IsZero() && !fromVault &&
+		(rp.Status.Phase == "" || rp.Status.Phase == v1alpha1.PointPending || rp.Status.Phase == v1alpha1.PointCapturing)
+}

@@ -1,0 +1,145 @@
+package application
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/reconcile/measure"
+)
+
+func reasonOf(err error) string { return vaults.Reason(err) }
+
+// summarize fills in the status and the metrics from the scope.
+func (r *Reconciler) summarize(s *scope) {
+	st := &s.app.Status
+	st.ObservedGeneration = s.app.Generation
+	st.Points, st.NewestPoint, st.NewestInstant = 0, "", nil
+	damaged := 0
+	for i := range s.points {
+		rp := &s.points[i]
+		if v := rp.Status.Verification; v != nil && v.Damaged {
+			damaged++
+		}
+		if rp.Status.Phase != v1alpha1.PointAvailable || rp.Status.Instant == nil {
+			continue
+		}
+		st.Points++
+		if st.NewestInstant == nil || st.NewestInstant.Before(rp.Status.Instant) {
+			st.NewestPoint, st.NewestInstant = rp.Name, rp.Status.Instant
+		}
+	}
+	st.NextCapture = nil
+	if s.next != nil {
+		st.NextCapture = metaTime(*s.next)
+	}
+	protected := s.protected()
+	meta.SetStatusCondition(&st.Conditions, protected)
+	meta.SetStatusCondition(&st.Conditions, s.ready(protected))
+	s.measure(damaged)
+}
+
+// protected compares the newest point's age with the objective.
+func (s *scope) protected() metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionProtected, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, ObservedGeneration: s.app.Generation}
+	st := &s.app.Status
+	objective := s.objective()
+	switch {
+	case st.Role == v1alpha1.RoleSuperseded || st.Role == v1alpha1.RoleStandby:
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonSuperseded
+		c.Message = fmt.Sprintf("site %s protects it", st.EpochSite)
+	case st.NewestInstant == nil:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonNoPoint, errNoPoint.Error()
+	case objective > 0 && s.now.Sub(st.NewestInstant.Time) > objective:
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonLagging
+		c.Message = fmt.Sprintf("newest recovery point %s is older than the RPO objective of %s", st.NewestPoint, objective)
+	case objective > 0:
+		c.Message = fmt.Sprintf("newest recovery point is within the RPO objective of %s", objective)
+	default:
+		c.Message = "has a recovery point; no RPO objective is set"
+	}
+	return c
+}
+
+func (s *scope) objective() time.Duration {
+	if s.policy == nil || s.policy.Spec.Objectives.RPO == nil {
+		return 0
+	}
+	return s.policy.Spec.Objectives.RPO.Duration
+}
+
+// ready folds everything into one answer.
+func (s *scope) ready(protected metav1.Condition) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, Message: protected.Message, ObservedGeneration: s.app.Generation}
+	failed := newestFailure(s.points)
+	switch {
+	case s.problem != nil:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, s.problem.reason, s.problem.err.Error()
+	case s.app.Status.Role == v1alpha1.RoleStandby:
+		c.Reason, c.Message = v1alpha1.ReasonSucceeded, "standing by: site "+s.app.Status.EpochSite+" runs it"
+	case s.policy != nil && s.policy.Spec.Suspend:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonSuspended, "policy "+s.policy.Name+" is suspended: nothing is captured on schedule"
+	case failed != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonCaptureFailed, failed
+	case protected.Status != metav1.ConditionTrue:
+		c.Status, c.Reason, c.Message = protected.Status, protected.Reason, protected.Message
+	}
+	return c
+}
+
+// newestFailure is why the newest capture failed, or empty if it did not.
+func newestFailure(points []v1alpha1.RecoveryPoint) string {
+	var newest *v1alpha1.RecoveryPoint
+	for i := range points {
+		rp := &points[i]
+		if rp.Status.Phase != v1alpha1.PointFailed && rp.Status.Phase != v1alpha1.PointAvailable {
+			continue
+		}
+		if newest == nil || started(newest).Before(started(rp)) {
+			newest = rp
+		}
+	}
+	if newest == nil || newest.Status.Phase != v1alpha1.PointFailed {
+		return ""
+	}
+	if c := meta.FindStatusCondition(newest.Status.Conditions, v1alpha1.ConditionReady); c != nil {
+		return newest.Name + ": " + c.Message
+	}
+	return newest.Name + ": capture failed"
+}
+
+// started is when work on the point began, or when it was asked for.
+func started(rp *v1alpha1.RecoveryPoint) time.Time {
+	if rp.Status.StartedAt != nil {
+		return rp.Status.StartedAt.Time
+	}
+	return rp.CreationTimestamp.Time
+}
+
+func (s *scope) measure(damaged int) {
+	name, st := s.app.VaultName(), &s.app.Status
+	measure.Points.WithLabelValues(name).Set(float64(st.Points))
+	measure.PointsDamaged.WithLabelValues(name).Set(float64(damaged))
+	measure.Epoch.WithLabelValues(name).Set(float64(st.Epoch))
+	for _, role := range []v1alpha1.Role{v1alpha1.RoleActive, v1alpha1.RoleSuperseded, v1alpha1.RoleStandby, v1alpha1.RoleUnknown} {
+		is := 0.0
+		if st.Role == role {
+			is = 1
+		}
+		measure.Role.WithLabelValues(name, string(role)).Set(is)
+	}
+	if st.NewestInstant != nil {
+		measure.NewestPointAge.WithLabelValues(name).Set(s.now.Sub(st.NewestInstant.Time).Seconds())
+	} else {
+		measure.NewestPointAge.DeleteLabelValues(name)
+	}
+	if o := s.objective(); o > 0 && st.Role == v1alpha1.RoleActive {
+		measure.RPOObjective.WithLabelValues(name).Set(o.Seconds())
+	} else {
+		measure.RPOObjective.DeleteLabelValues(name)
+	}
+}

@@ -1,0 +1,50 @@
+// Package measure holds the agent's Prometheus metrics. The alert rules in
+// config/alerts.yaml are written against them.
+package measure
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// What the agent measures. application is the name in the vault.
+var (
+	NewestPointAge = gauge("davit_newest_point_age_seconds", "Age of the newest recovery point that may be offered.", "application")
+	RPOObjective   = gauge("davit_rpo_objective_seconds", "RPO objective of the application's policy.", "application")
+	Points         = gauge("davit_points", "Recovery points that may be offered.", "application")
+	PointsDamaged  = gauge("davit_points_damaged", "Recovery points that verification found damaged.", "application")
+	Role           = gauge("davit_application_role", "1 for the application's role at this site.", "application", "role")
+	Epoch          = gauge("davit_application_epoch", "Newest epoch of the application seen in the vault.", "application")
+	VaultUp        = gauge("davit_vault_up", "1 if the last check of the vault passed.", "vault")
+	VaultLatency   = gauge("davit_vault_latency_seconds", "Round trip of a small write to the vault.", "vault")
+	VaultSkew      = gauge("davit_vault_clock_skew_seconds", "Clock of the vault minus this site's.", "vault")
+
+	Captures = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_captures_total", Help: "Captures ended, by result: succeeded, failed, superseded or interrupted.",
+	}, []string{"application", "result"})
+	Skipped = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_captures_skipped_total", Help: "Slots of the schedule left out because the previous capture was still running.",
+	}, []string{"application"})
+	CaptureDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "davit_capture_duration_seconds", Help: "Duration of captures that succeeded.",
+		Buckets: prometheus.ExponentialBuckets(0.5, 2, 15),
+	}, []string{"application"})
+	Restores = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_restores_total", Help: "Restores carried out by the agent, by result.",
+	}, []string{"result"})
+)
+
+func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+}
+
+// Register adds all of them to a registry.
+func Register(r prometheus.Registerer) {
+	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
+		Captures, Skipped, CaptureDuration, Restores)
+}
+
+// ForgetApplication removes the gauges of an application that is gone.
+func ForgetApplication(name string) {
+	labels := prometheus.Labels{"application": name}
+	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch} {
+		g.DeletePartialMatch(labels)
+	}
+}

@@ -1,0 +1,138 @@
+// Package project turns what the vault knows of a recovery point into the
+// RecoveryPoint object that shows it. The object is a view: removing it loses
+// nothing, and the agent makes it again from the vault.
+package project
+
+import (
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+)
+
+// Labels and annotations of RecoveryPoint objects.
+const (
+	// LabelVault names the Vault that holds the point.
+	LabelVault = "davit.dev/vault"
+	// AnnotationFromVault marks an object that was made from the vault, and so
+	// asks for no capture.
+	AnnotationFromVault = "davit.dev/from-vault"
+	// AnnotationPinned is what the vault last said about the pin.
+	AnnotationPinned = "davit.dev/pinned-in-vault"
+	// AnnotationDelete asks to delete the point from the vault: "true", or
+	// "last-good" to allow it for the application's last good point too.
+	// Removing the object alone does not.
+	AnnotationDelete = "davit.dev/delete-from-vault"
+	// AnnotationRestarted names the point that was started instead of one
+	// whose capture was interrupted.
+	AnnotationRestarted = "davit.dev/restarted-as"
+)
+
+// Label sets the labels by which points are found.
+func Label(rp *v1alpha1.RecoveryPoint, vaultName, app string) {
+	if rp.Labels == nil {
+		rp.Labels = map[string]string{}
+	}
+	rp.Labels[LabelVault] = vaultName
+	rp.Labels[v1alpha1.LabelApplication] = LabelValue(app)
+	rp.Labels[v1alpha1.LabelManagedBy] = "davit"
+}
+
+// LabelValue shortens a name to what a label may hold.
+func LabelValue(name string) string {
+	if len(name) > 63 {
+		return name[:60] + "xxx"
+	}
+	return name
+}
+
+// Trigger says who asked for the point.
+func Trigger(info vault.PointInfo) v1alpha1.PointTrigger {
+	if info.Manifest != nil && info.Manifest.Trigger == "schedule" {
+		return v1alpha1.TriggerSchedule
+	}
+	return v1alpha1.TriggerManual
+}
+
+// Status fills in the object's status.
+func Status(rp *v1alpha1.RecoveryPoint, info vault.PointInfo, p point.Point) {
+	s := &rp.Status
+	s.Step = ""
+	if m := info.Manifest; m != nil {
+		Manifest(s, m)
+	}
+	s.Phase = phase(p)
+	s.Verification = verification(info)
+	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, Message: "may be offered"}
+	switch {
+	case info.Err != nil:
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, v1alpha1.ReasonDamaged, info.Err.Error()
+	case p.Quarantined && !info.Quarantined():
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, v1alpha1.ReasonSuperseded, "written under an epoch that was superseded: never offered by itself"
+	case p.Quarantined:
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, v1alpha1.ReasonDamaged, "marked as quarantined"
+		if s.Verification != nil {
+			ready.Message = s.Verification.Message
+		}
+	case p.Deleting:
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, v1alpha1.ReasonProgressing, "being deleted"
+	}
+	meta.SetStatusCondition(&s.Conditions, ready)
+	verified := metav1.Condition{Type: v1alpha1.ConditionVerified, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotVerified, Message: "nothing has read it back yet"}
+	if v := s.Verification; v != nil {
+		verified.Status, verified.Reason, verified.Message = metav1.ConditionTrue, v1alpha1.ReasonSucceeded, v.Message
+		if v.Damaged {
+			verified.Status, verified.Reason = metav1.ConditionFalse, v1alpha1.ReasonDamaged
+		}
+	}
+	meta.SetStatusCondition(&s.Conditions, verified)
+}
+
+func phase(p point.Point) v1alpha1.PointPhase {
+	switch {
+	case p.Deleting:
+		return v1alpha1.PointDeleting
+	case p.Quarantined, p.Damaged:
+		return v1alpha1.PointQuarantined
+	}
+	return v1alpha1.PointAvailable
+}
+
+// verification is the newest verdict of something that read the point back.
+func verification(info vault.PointInfo) *v1alpha1.Verification {
+	var v *v1alpha1.Verification
+	for _, m := range info.Marks { // oldest first
+		switch m.Kind {
+		case vault.MarkVerified:
+			v = &v1alpha1.Verification{At: metav1.NewTime(m.At), How: "read", Message: m.Note}
+		case vault.MarkQuarantined:
+			if m.By == "verify" {
+				v = &v1alpha1.Verification{At: metav1.NewTime(m.At), How: "read", Damaged: true, Message: m.Note}
+			}
+		}
+	}
+	return v
+}
+
+// Manifest copies what people want to see of a manifest.
+func Manifest(s *v1alpha1.RecoveryPointStatus, m *point.Manifest) {
+	s.Site, s.Epoch = m.Site, m.Epoch
+	s.Instant, s.StartedAt, s.FinishedAt = seconds(m.Instant), seconds(m.StartedAt), seconds(m.FinishedAt)
+	s.Consistency = string(m.Consistency)
+	s.Namespaces = m.Namespaces
+	s.Objects, s.Volumes = m.Objects, int64(len(m.Volumes))
+	s.Bytes, s.StoredBytes = m.Bytes, m.StoredBytes
+	s.Warnings = int64(len(m.Warnings))
+}
+
+// seconds is how the API server keeps times.
+func seconds(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &metav1.Time{Time: t.Truncate(time.Second)}
+}

@@ -1,0 +1,106 @@
+package recoverypoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/vault"
+)
+
+// restart deals with a capture that another agent process began and did not
+// finish. If its manifest got into the vault, the point is there. Else it is
+// started again under a new name: the old one could still be written by a
+// process that does not know that it is dead.
+func (r *Reconciler) restart(ctx context.Context, rp *v1alpha1.RecoveryPoint) error {
+	r.mu.Lock()
+	mine := r.mine[client.ObjectKeyFromObject(rp)]
+	r.mu.Unlock()
+	if mine {
+		return nil // the event is older than the capture's end
+	}
+	s, err := r.subject(ctx, rp)
+	if err != nil {
+		return r.fail(ctx, rp, fmt.Errorf("interrupted, and not started again: %w", err))
+	}
+	p, err := r.Vaults.Project(ctx, s.app.Spec.Vault)
+	if err != nil {
+		return err
+	}
+	m, err := p.Manifest(ctx, s.app.VaultName(), rp.Name)
+	if err == nil {
+		return client.IgnoreNotFound(r.show(ctx, rp, m))
+	}
+	if !errors.Is(err, vault.ErrNotFound) {
+		return err
+	}
+	return r.again(ctx, rp, s)
+}
+
+func (r *Reconciler) again(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) error {
+	id := rp.Annotations[project.AnnotationRestarted]
+	if id == "" {
+		var err error
+		if id, err = s.protector.NewPointID(s.app.VaultName()); err != nil {
+			return err
+		}
+		old := rp.DeepCopy()
+		if rp.Annotations == nil {
+			rp.Annotations = map[string]string{}
+		}
+		rp.Annotations[project.AnnotationRestarted] = id
+		if err := r.Client.Patch(ctx, rp, client.MergeFrom(old)); err != nil {
+			return client.IgnoreNotFound(err)
+		}
+	}
+	next := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: rp.Namespace, Name: id}, Spec: rp.Spec}
+	project.Label(next, s.app.Spec.Vault, s.app.VaultName())
+	if err := r.Client.Create(ctx, next); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("start interrupted capture again: %w", err)
+	}
+	text := "the agent stopped in the middle: started again as " + id
+	r.Events.Event(rp, corev1.EventTypeWarning, ReasonInterrupted, text)
+	now := metav1.NewTime(r.Now())
+	return client.IgnoreNotFound(r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) {
+		st.Phase, st.Step, st.FinishedAt = v1alpha1.PointFailed, "", &now
+		setReady(st, metav1.ConditionFalse, ReasonInterrupted, text)
+	}))
+}
+
+// deleteIfAsked deletes the point from the vault, then its object, when the
+// annotation asks for it. A refusal is an event, and the request is dropped.
+func (r *Reconciler) deleteIfAsked(ctx context.Context, rp *v1alpha1.RecoveryPoint) (ctrl.Result, error) {
+	asked := rp.Annotations[project.AnnotationDelete]
+	if asked != "true" && asked != "last-good" {
+		return ctrl.Result{}, nil
+	}
+	vaultName, app := rp.Labels[project.LabelVault], rp.Labels[v1alpha1.LabelApplication]
+	protector, err := r.Vaults.Protector(ctx, vaultName)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	var object v1alpha1.Application
+	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: rp.Namespace, Name: rp.Spec.Application}, &object); err == nil {
+		app = object.VaultName()
+	}
+	err = protector.Delete(ctx, app, rp.Name, protection.DeleteOptions{By: "annotation of the RecoveryPoint", LastGood: asked == "last-good"})
+	switch {
+	case err == nil, errors.Is(err, vault.ErrNotFound):
+		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Delete(ctx, rp))
+	case errors.Is(err, vault.ErrPinned), errors.Is(err, protection.ErrLastGood):
+		r.Events.Event(rp, corev1.EventTypeWarning, "DeleteRefused", err.Error())
+		old := rp.DeepCopy()
+		delete(rp.Annotations, project.AnnotationDelete)
+		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Patch(ctx, rp, client.MergeFrom(old)))
+	}
+	return ctrl.Result{}, err
+}

@@ -1,0 +1,348 @@
+// Package recoverypoint carries out captures. A RecoveryPoint object that was
+// not made from the vault asks for one; its status follows the capture from
+// Pending through Capturing to Available or Failed. Removing the object of an
+// Available point never removes the point: that is asked for by an annotation.
+package recoverypoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/vault"
+)
+
+// ReasonInterrupted says that the agent stopped in the middle of a capture.
+const ReasonInterrupted = "Interrupted"
+
+const (
+	busyWait   = 2 * time.Second
+	stepEvery  = time.Second // how often a step is written into the status
+	concurrent = 4
+)
+
+// Access opens vaults by the name of their objects.
+type Access interface {
+	Protector(ctx context.Context, name string) (*protection.Protector, error)
+	Project(ctx context.Context, name string) (*vault.Project, error)
+}
+
+// Reconciler carries out captures.
+type Reconciler struct {
+	Client client.Client
+	// Reader asks the API server itself: a cache that lags would start a
+	// capture that has ended.
+	Reader client.Reader
+	Vaults Access
+	Events record.EventRecorder
+	Site   string
+	Now    func() time.Time
+
+	mu   sync.Mutex
+	mine map[client.ObjectKey]bool // captures this process began
+}
+
+// Setup registers the reconciler.
+func (r *Reconciler) Setup(mgr ctrl.Manager) error {
+	r.mine = map[client.ObjectKey]bool{}
+	return ctrl.NewControllerManagedBy(mgr).Named("recoverypoint").
+		For(&v1alpha1.RecoveryPoint{}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrent}).
+		Complete(r)
+}
+
+// Reconcile takes one object a step further.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var rp v1alpha1.RecoveryPoint
+	if err := r.Client.Get(ctx, req.NamespacedName, &rp); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if pending(&rp) {
+		if err := r.Reader.Get(ctx, req.NamespacedName, &rp); err != nil {
+			return ctrl.Result{}, client.IgnoreNotFound(err)
+		}
+	}
+	if !rp.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	switch rp.Status.Phase {
+	case "", v1alpha1.PointPending:
+		if rp.Annotations[project.AnnotationFromVault] != "" {
+			return ctrl.Result{}, nil // a view that has no status yet
+		}
+		return r.capture(ctx, &rp)
+	case v1alpha1.PointCapturing:
+		return ctrl.Result{}, r.restart(ctx, &rp)
+	case v1alpha1.PointAvailable, v1alpha1.PointQuarantined, v1alpha1.PointDeleting:
+		return r.deleteIfAsked(ctx, &rp)
+	}
+	return ctrl.Result{}, nil
+}
+
+// pending says whether there is something to capture.
+func pending(rp *v1alpha1.RecoveryPoint) bool {
+	return rp.Status.Phase == "" || rp.Status.Phase == v1alpha1.PointPending || rp.Status.Phase == v1alpha1.PointCapturing
+}
+
+// subject is what a capture needs to know.
+type subject struct {
+	app       v1alpha1.Application
+	policy    v1alpha1.ProtectionPolicy
+	protector *protection.Protector
+	standing  protection.Standing
+}
+
+func (r *Reconciler) capture(ctx context.Context, rp *v1alpha1.RecoveryPoint) (ctrl.Result, error) {
+	s, err := r.subject(ctx, rp)
+	if err != nil {
+		return ctrl.Result{}, r.fail(ctx, rp, err)
+	}
+	labelled := rp.DeepCopy()
+	project.Label(labelled, s.app.Spec.Vault, s.app.VaultName())
+	if err := r.Client.Patch(ctx, labelled, client.MergeFrom(rp)); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	*rp = *labelled
+	if err := r.begin(ctx, rp, s); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	defer r.ended(client.ObjectKeyFromObject(rp))
+	m, err := r.run(ctx, rp, s)
+	if errors.Is(err, protection.ErrBusy) {
+		return ctrl.Result{RequeueAfter: busyWait}, r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) {
+			st.Phase, st.Step = v1alpha1.PointPending, "waiting for another capture of the application"
+		})
+	}
+	if err != nil && ctx.Err() != nil {
+		measure.Captures.WithLabelValues(s.app.VaultName(), "interrupted").Inc()
+		return ctrl.Result{}, nil // the next agent starts it again
+	}
+	if err != nil {
+		return ctrl.Result{}, r.fail(ctx, rp, err)
+	}
+	return ctrl.Result{}, r.succeed(ctx, rp, s, m)
+}
+
+// subject reads the application, its policy and where the site stands.
+func (r *Reconciler) subject(ctx context.Context, rp *v1alpha1.RecoveryPoint) (*subject, error) {
+	s := &subject{}
+	key := client.ObjectKey{Namespace: rp.Namespace, Name: rp.Spec.Application}
+	if err := r.Client.Get(ctx, key, &s.app); err != nil {
+		return nil, fmt.Errorf("read Application %s: %w", key, err)
+	}
+	if s.app.Spec.Policy != "" {
+		key.Name = s.app.Spec.Policy
+		if err := client.IgnoreNotFound(r.Client.Get(ctx, key, &s.policy)); err != nil {
+			return nil, fmt.Errorf("read ProtectionPolicy %s: %w", key, err)
+		}
+	}
+	var err error
+	if s.protector, err = r.Vaults.Protector(ctx, s.app.Spec.Vault); err != nil {
+		return nil, err
+	}
+	s.standing, err = s.protector.ClaimFirst(ctx, s.app.VaultName(), "agent of "+r.Site)
+	if err != nil {
+		return nil, err
+	}
+	if s.standing.Role != v1alpha1.RoleActive {
+		return nil, &lease.SupersededError{Application: s.app.VaultName(), Held: s.standing.Held, Current: s.standing.Current}
+	}
+	return s, nil
+}
+
+func (r *Reconciler) begin(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) error {
+	r.mu.Lock()
+	r.mine[client.ObjectKeyFromObject(rp)] = true
+	r.mu.Unlock()
+	now := metav1.NewTime(r.Now())
+	return r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) {
+		st.Phase, st.Step, st.StartedAt = v1alpha1.PointCapturing, "starting", &now
+		st.Site, st.Epoch = r.Site, s.standing.Held
+		setReady(st, metav1.ConditionFalse, v1alpha1.ReasonProgressing, "being captured")
+	})
+}
+
+func (r *Reconciler) ended(key client.ObjectKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.mine, key)
+}
+
+// run captures, and shows each step in the status. An object that was removed
+// stops its capture.
+func (r *Reconciler) run(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) (*point.Manifest, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	steps := newSteps()
+	var wg sync.WaitGroup
+	wg.Go(func() { r.follow(ctx, rp.DeepCopy(), steps, cancel) })
+	trigger := "manual"
+	if rp.Spec.Trigger == v1alpha1.TriggerSchedule {
+		trigger = "schedule"
+	}
+	began := r.Now()
+	m, err := s.protector.Capture(ctx, protection.CaptureRequest{
+		Application: s.app, PointID: rp.Name, Trigger: trigger, Held: s.standing.Held, Progress: steps.set,
+	})
+	cause := context.Cause(ctx)
+	cancel(nil)
+	wg.Wait()
+	if err == nil {
+		measure.CaptureDuration.WithLabelValues(s.app.VaultName()).Observe(r.Now().Sub(began).Seconds())
+	} else if errors.Is(cause, errRemoved) {
+		err = errors.Join(errRemoved, err)
+	}
+	return m, err
+}
+
+var errRemoved = errors.New("the RecoveryPoint object was removed")
+
+// follow writes the newest step into the status until ctx is done.
+func (r *Reconciler) follow(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *steps, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(stepEvery)
+	defer tick.Stop()
+	shown := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		step := s.get()
+		if step == shown {
+			continue
+		}
+		err := r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) { st.Step = step })
+		switch {
+		case err == nil:
+			shown = step
+		case apierrors.IsNotFound(err):
+			cancel(errRemoved)
+			return
+		}
+	}
+}
+
+// steps passes the newest step from the capture to the status.
+type steps struct {
+	mu   sync.Mutex
+	text string
+}
+
+func newSteps() *steps { return &steps{} }
+
+func (s *steps) set(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text = text
+}
+
+func (s *steps) get() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text
+}
+
+// succeed shows the point, pins it if asked, and lets old ones expire.
+func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject, m *point.Manifest) error {
+	app := s.app.VaultName()
+	measure.Captures.WithLabelValues(app, "succeeded").Inc()
+	if rp.Spec.Pinned {
+		if err := r.pin(ctx, s, m.ID); err != nil {
+			r.Events.Eventf(rp, corev1.EventTypeWarning, "NotPinned", "pin: %v", err)
+		}
+	}
+	if err := r.show(ctx, rp, m); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	r.Events.Eventf(rp, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "captured %d objects and %d volumes, %d bytes, %d of them new", m.Objects, len(m.Volumes), m.Bytes, m.StoredBytes)
+	report, err := s.protector.Expire(ctx, app, s.policy.Spec.Retention, s.standing.Held, r.Now())
+	if err != nil {
+		r.Events.Eventf(&s.app, corev1.EventTypeWarning, "ExpireFailed", "%v", err)
+		log.FromContext(ctx).Error(err, "retention incomplete")
+	}
+	for _, id := range report.Deleted {
+		gone := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: rp.Namespace, Name: id}}
+		if err := client.IgnoreNotFound(r.Client.Delete(ctx, gone)); err != nil {
+			return fmt.Errorf("remove expired point's object: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) pin(ctx context.Context, s *subject, id string) error {
+	p, err := r.Vaults.Project(ctx, s.app.Spec.Vault)
+	if err != nil {
+		return err
+	}
+	return p.Mark(ctx, s.app.VaultName(), id, vault.Mark{Kind: vault.MarkPinned, Site: r.Site, By: "RecoveryPoint object"})
+}
+
+func (r *Reconciler) show(ctx context.Context, rp *v1alpha1.RecoveryPoint, m *point.Manifest) error {
+	info := vault.PointInfo{ID: m.ID, Manifest: m}
+	return r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) {
+		view := v1alpha1.RecoveryPoint{Status: *st}
+		project.Status(&view, info, info.Point())
+		*st = view.Status
+	})
+}
+
+// fail says why there is no point.
+func (r *Reconciler) fail(ctx context.Context, rp *v1alpha1.RecoveryPoint, cause error) error {
+	if errors.Is(cause, errRemoved) {
+		return nil
+	}
+	result, reason := "failed", v1alpha1.ReasonCaptureFailed
+	if errors.Is(cause, lease.ErrSuperseded) {
+		result, reason = "superseded", v1alpha1.ReasonSuperseded
+	} else if r := vaults.Reason(cause); r == v1alpha1.ReasonVaultDenied || r == v1alpha1.ReasonWrongKey {
+		reason = r
+	}
+	app := rp.Labels[v1alpha1.LabelApplication]
+	if app == "" {
+		app = rp.Spec.Application
+	}
+	measure.Captures.WithLabelValues(app, result).Inc()
+	log.FromContext(ctx).Error(cause, "capture failed")
+	r.Events.Event(rp, corev1.EventTypeWarning, reason, cause.Error())
+	now := metav1.NewTime(r.Now())
+	err := r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) {
+		st.Phase, st.Step, st.FinishedAt = v1alpha1.PointFailed, "", &now
+		setReady(st, metav1.ConditionFalse, reason, cause.Error())
+	})
+	return client.IgnoreNotFound(err)
+}
+
+// write changes the status, whatever version of the object the server has, as
+// nobody else writes it while its capture runs.
+func (r *Reconciler) write(ctx context.Context, rp *v1alpha1.RecoveryPoint, change func(*v1alpha1.RecoveryPointStatus)) error {
+	old := rp.DeepCopy()
+	change(&rp.Status)
+	if err := r.Client.Status().Patch(ctx, rp, client.MergeFrom(old)); err != nil {
+		return fmt.Errorf("write status of recovery point: %w", err)
+	}
+	return nil
+}
+
+func setReady(st *v1alpha1.RecoveryPointStatus, status metav1.ConditionStatus, reason, message string) {
+	meta.SetStatusCondition(&st.Conditions, metav1.Condition{Type: v1alpha1.ConditionReady, Status: status, Reason: reason, Message: message})
+}

@@ -1,0 +1,265 @@
+// Package restore carries out Restore objects with the rights of the service
+// account that each names, and follows them in their status. One that was
+// interrupted is given again to package recovery, which continues it.
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/recovery"
+	engine "davit.dev/davit/internal/restore"
+)
+
+const (
+	showEvery  = time.Second
+	concurrent = 2
+	maxList    = 100 // warnings in a status
+)
+
+// Access makes what a recovery works with.
+type Access interface {
+	// Recovery opens the vault, and the cluster as the service account.
+	Recovery(ctx context.Context, vaultName, namespace, serviceAccount string) (recovery.Deps, error)
+}
+
+// Reconciler carries out Restore objects.
+type Reconciler struct {
+	Client client.Client
+	Reader client.Reader
+	Access Access
+	Events record.EventRecorder
+	Now    func() time.Time
+}
+
+// Setup registers the reconciler.
+func (r *Reconciler) Setup(mgr ctrl.Manager) error {
+	return ctrl.NewControllerManagedBy(mgr).Named("restore").
+		For(&v1alpha1.Restore{}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: concurrent}).
+		Complete(r)
+}
+
+// Reconcile runs a restore to its end; ended ones stay as they are.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var rs v1alpha1.Restore
+	if err := r.Reader.Get(ctx, req.NamespacedName, &rs); err != nil {
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	switch rs.Status.Phase {
+	case v1alpha1.RestoreCompleted, v1alpha1.RestoreWarned, v1alpha1.RestoreFailed:
+		return ctrl.Result{}, nil
+	}
+	if !rs.DeletionTimestamp.IsZero() {
+		return ctrl.Result{}, nil
+	}
+	return ctrl.Result{}, r.run(ctx, &rs)
+}
+
+func (r *Reconciler) run(ctx context.Context, rs *v1alpha1.Restore) error {
+	now := metav1.NewTime(r.Now())
+	err := r.write(ctx, rs, func(st *v1alpha1.RestoreStatus) {
+		st.Phase = v1alpha1.RestoreRunning
+		if st.StartedAt == nil {
+			st.StartedAt = &now
+		}
+	})
+	if err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	report, err := r.recover(ctx, rs)
+	if err != nil && ctx.Err() != nil {
+		return nil // the agent stops: the next one continues
+	}
+	return r.conclude(ctx, rs, report, err)
+}
+
+// recover runs the use case and shows its progress.
+func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore) (recovery.Report, error) {
+	if err := permitted(rs); err != nil {
+		return recovery.Report{}, err
+	}
+	deps, err := r.Access.Recovery(ctx, rs.Spec.Vault, rs.Namespace, rs.Spec.ServiceAccountName)
+	if err != nil {
+		return recovery.Report{}, err
+	}
+	view := &progress{now: r.Now}
+	deps.Progress, deps.Now = view, r.Now
+	deps.Holder = fmt.Sprintf("Restore %s/%s", rs.Namespace, rs.Name)
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { r.follow(ctx, rs.DeepCopy(), view) })
+	report, err := recovery.Recover(ctx, recovery.FromSpec(rs.Spec), deps)
+	cancel()
+	wg.Wait()
+	return report, err
+}
+
+// permitted says who may ask for what: an epoch is not a namespace's own.
+func permitted(rs *v1alpha1.Restore) error {
+	if rs.Namespace != v1alpha1.SystemNamespace && rs.Spec.Mode == v1alpha1.RestoreTakeOver {
+		return fmt.Errorf("%w: a take-over is for administrators: create the Restore in %s", recovery.ErrRefused, v1alpha1.SystemNamespace)
+	}
+	return nil
+}
+
+// follow writes progress into the status until ctx is done.
+func (r *Reconciler) follow(ctx context.Context, rs *v1alpha1.Restore, p *progress) {
+	tick := time.NewTicker(showEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := r.write(ctx, rs, p.show)
+		if err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).Error(err, "progress of restore not written")
+		}
+	}
+}
+
+// conclude writes what the restore did.
+func (r *Reconciler) conclude(ctx context.Context, rs *v1alpha1.Restore, rep recovery.Report, cause error) error {
+	phase := rep.Phase
+	switch {
+	case cause != nil:
+		phase = v1alpha1.RestoreFailed
+	case phase == "" || phase == v1alpha1.RestoreRunning || phase == v1alpha1.RestorePending:
+		phase = v1alpha1.RestoreCompleted
+	}
+	measure.Restores.WithLabelValues(string(phase)).Inc()
+	condition := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, Message: "restored"}
+	kind := corev1.EventTypeNormal
+	if phase == v1alpha1.RestoreFailed {
+		message := rep.Error
+		if cause != nil {
+			message = cause.Error()
+		}
+		kind = corev1.EventTypeWarning
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, v1alpha1.ReasonRestoreFailed, message
+	}
+	r.Events.Event(rs, kind, condition.Reason, condition.Message)
+	now := metav1.NewTime(r.Now())
+	err := r.write(ctx, rs, func(st *v1alpha1.RestoreStatus) {
+		fill(st, rep)
+		st.Phase, st.Step, st.FinishedAt = phase, "", &now
+		meta.SetStatusCondition(&st.Conditions, condition)
+	})
+	return client.IgnoreNotFound(err)
+}
+
+// fill copies the report into the status.
+func fill(st *v1alpha1.RestoreStatus, rep recovery.Report) {
+	st.Point, st.Epoch = rep.Point, rep.Epoch
+	res := rep.Result
+	st.Restored = res.Created + res.Updated + res.Continued
+	st.Skipped, st.FailedObjects, st.VolumeBytes = res.Skipped, res.Failed, res.VolumeBytes
+	if !rep.Instant.IsZero() {
+		st.RPO = &metav1.Duration{Duration: rep.RPO.Round(time.Millisecond)}
+	}
+	if rep.RTO > 0 {
+		st.RTO = &metav1.Duration{Duration: rep.RTO.Round(time.Millisecond)}
+	}
+	var warnings []string
+	for _, f := range rep.Findings {
+		warnings = append(warnings, f.String())
+	}
+	for _, p := range slices.Concat(res.Failures, res.Warnings) {
+		warnings = append(warnings, p.Object+": "+p.Message)
+	}
+	st.Warnings = int64(len(warnings))
+	st.WarningList = warnings[:min(len(warnings), maxList)]
+	if len(rep.Steps) > 0 {
+		st.Steps = nil
+	}
+	for _, s := range rep.Steps {
+		st.Steps = append(st.Steps, v1alpha1.StepStatus{Name: s.Name, StartedAt: at(s.StartedAt), FinishedAt: at(s.FinishedAt), Message: s.Message})
+	}
+}
+
+func at(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &metav1.Time{Time: t}
+}
+
+func (r *Reconciler) write(ctx context.Context, rs *v1alpha1.Restore, change func(*v1alpha1.RestoreStatus)) error {
+	old := rs.DeepCopy()
+	change(&rs.Status)
+	if err := r.Client.Status().Patch(ctx, rs, client.MergeFrom(old)); err != nil {
+		return fmt.Errorf("write status of restore: %w", err)
+	}
+	return nil
+}
+
+// progress gathers what the engine says, for the status.
+type progress struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	steps []v1alpha1.StepStatus
+	step  string
+	bytes int64
+	done  int64
+}
+
+var _ engine.Progress = (*progress)(nil)
+
+func (p *progress) StepStarted(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.step = name
+	p.steps = append(p.steps, v1alpha1.StepStatus{Name: name, StartedAt: at(p.now())})
+}
+
+func (p *progress) StepFinished(name string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.steps {
+		if s := &p.steps[i]; s.Name == name && s.FinishedAt == nil {
+			s.FinishedAt = at(p.now())
+			if err != nil {
+				s.Message = err.Error()
+			}
+		}
+	}
+}
+
+func (p *progress) Objects(done, _ int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done = done
+}
+
+func (p *progress) Bytes(done, _ int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bytes = done
+}
+
+// Note is for the log of a command; the status shows steps.
+func (p *progress) Note(string) {}
+
+func (p *progress) show(st *v1alpha1.RestoreStatus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st.Step, st.Restored, st.VolumeBytes = p.step, p.done, p.bytes
+	st.Steps = slices.Clone(p.steps)
+}

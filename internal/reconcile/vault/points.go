@@ -1,0 +1,162 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/vault"
+)
+
+// projectPoints shows every recovery point of the vault as an object. The
+// objects are listed before the vault is, so that a point published meanwhile
+// is not taken for one that is gone.
+func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, p *vault.Project) error {
+	var shown v1alpha1.RecoveryPointList
+	if err := r.Client.List(ctx, &shown, client.MatchingLabels{project.LabelVault: v.Name}); err != nil {
+		return fmt.Errorf("list recovery points: %w", err)
+	}
+	homes, err := r.homes(ctx, v.Name)
+	if err != nil {
+		return err
+	}
+	apps, err := p.Apps(ctx)
+	if err != nil {
+		return err
+	}
+	protector, err := r.Vaults.Protector(ctx, v.Name)
+	if err != nil {
+		return err
+	}
+	inVault := map[string]bool{}
+	var errs []error
+	complete := true
+	for _, app := range apps {
+		infos, points, err := protector.Points(ctx, app)
+		if err != nil {
+			errs, complete = append(errs, err), false
+			continue
+		}
+		home := homes.of(app)
+		for i, info := range infos {
+			inVault[home.Namespace+"/"+info.ID] = true
+			errs = append(errs, r.showPoint(ctx, v.Name, app, home, info, points[i], p))
+		}
+	}
+	if complete { // what one failed listing did not show is not gone
+		errs = append(errs, r.hideGone(ctx, shown.Items, inVault))
+	}
+	return errors.Join(errs...)
+}
+
+// homes says where each application's points are shown.
+type homes map[string]client.ObjectKey
+
+func (h homes) of(app string) client.ObjectKey {
+	if key, ok := h[app]; ok {
+		return key
+	}
+	return client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: app}
+}
+
+func (r *Reconciler) homes(ctx context.Context, vaultName string) (homes, error) {
+	var apps v1alpha1.ApplicationList
+	if err := r.Client.List(ctx, &apps); err != nil {
+		return nil, fmt.Errorf("list applications: %w", err)
+	}
+	h := homes{}
+	for i := range apps.Items {
+		if a := &apps.Items[i]; a.Spec.Vault == vaultName {
+			h[a.VaultName()] = client.ObjectKeyFromObject(a)
+		}
+	}
+	return h, nil
+}
+
+// showPoint makes or updates one object. One that is being captured here is
+// left to whoever captures it.
+func (r *Reconciler) showPoint(ctx context.Context, vaultName, app string, home client.ObjectKey, info vault.PointInfo, p point.Point, pr *vault.Project) error {
+	var rp v1alpha1.RecoveryPoint
+	key := client.ObjectKey{Namespace: home.Namespace, Name: info.ID}
+	err := r.Client.Get(ctx, key, &rp)
+	if apierrors.IsNotFound(err) {
+		rp = v1alpha1.RecoveryPoint{
+			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
+			Spec:       v1alpha1.RecoveryPointSpec{Application: home.Name, Trigger: project.Trigger(info), Pinned: info.Pinned()},
+		}
+		project.Label(&rp, vaultName, app)
+		rp.Annotations = map[string]string{project.AnnotationFromVault: "true", project.AnnotationPinned: strconv.FormatBool(info.Pinned())}
+		err = r.Client.Create(ctx, &rp)
+	}
+	if err != nil {
+		return fmt.Errorf("show recovery point %s: %w", key, err)
+	}
+	if rp.Status.Phase == v1alpha1.PointCapturing || rp.Status.Phase == v1alpha1.PointPending || rp.Status.Phase == "" && rp.Annotations[project.AnnotationFromVault] == "" {
+		return nil
+	}
+	if err := r.pin(ctx, &rp, vaultName, app, info, pr); err != nil {
+		return fmt.Errorf("pin recovery point %s: %w", key, err)
+	}
+	old := rp.DeepCopy()
+	project.Status(&rp, info, p)
+	if equality.Semantic.DeepEqual(old.Status, rp.Status) {
+		return nil
+	}
+	if err := r.Client.Status().Patch(ctx, &rp, client.MergeFrom(old)); err != nil {
+		return fmt.Errorf("show recovery point %s: %w", key, err)
+	}
+	return nil
+}
+
+// pin carries pins both ways: the annotation remembers what the vault said
+// last, so a difference tells on which side someone changed their mind.
+func (r *Reconciler) pin(ctx context.Context, rp *v1alpha1.RecoveryPoint, vaultName, app string, info vault.PointInfo, p *vault.Project) error {
+	old := rp.DeepCopy()
+	seen := rp.Annotations[project.AnnotationPinned]
+	switch {
+	case seen != "" && strconv.FormatBool(rp.Spec.Pinned) != seen && rp.Spec.Pinned != info.Pinned():
+		kind := vault.MarkUnpinned
+		if rp.Spec.Pinned {
+			kind = vault.MarkPinned
+		}
+		if err := p.Mark(ctx, app, info.ID, vault.Mark{Kind: kind, Site: r.Site, By: "RecoveryPoint object"}); err != nil {
+			return err
+		}
+	default:
+		rp.Spec.Pinned = info.Pinned()
+	}
+	project.Label(rp, vaultName, app)
+	if rp.Annotations == nil {
+		rp.Annotations = map[string]string{}
+	}
+	rp.Annotations[project.AnnotationPinned] = strconv.FormatBool(rp.Spec.Pinned)
+	if equality.Semantic.DeepEqual(old, rp) {
+		return nil
+	}
+	return r.Client.Patch(ctx, rp, client.MergeFrom(old))
+}
+
+// hideGone removes the objects of points that the vault no longer has.
+// Requests and failures never were in it, and stay.
+func (r *Reconciler) hideGone(ctx context.Context, shown []v1alpha1.RecoveryPoint, inVault map[string]bool) error {
+	var errs []error
+	for i := range shown {
+		rp := &shown[i]
+		switch rp.Status.Phase {
+		case v1alpha1.PointAvailable, v1alpha1.PointQuarantined, v1alpha1.PointDeleting:
+			if !inVault[rp.Namespace+"/"+rp.Name] {
+				errs = append(errs, client.IgnoreNotFound(r.Client.Delete(ctx, rp)))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
