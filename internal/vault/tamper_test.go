@@ -39,18 +39,28 @@ func verify(ctx context.Context, store vault.Store, recovery vault.Identity) err
 	if err != nil {
 		return err
 	}
-	return verifyOpened(ctx, p)
-}
-
-func verifyOpened(ctx context.Context, p *vault.Project) error {
 	if err := p.VerifyMetadata(ctx, nil); err != nil {
 		return err
 	}
+	return verifyPoint(ctx, p)
+}
+
+func verifyPoint(ctx context.Context, p *vault.Project) error {
 	m, err := p.Manifest(ctx, "shop", "shop-1")
 	if err != nil {
 		return err
 	}
 	return p.VerifyObjects(ctx, m, nil)
+}
+
+// verifier returns the part of verify that reads the key.
+func verifier(p *vault.Project, key string) func(context.Context) error {
+	for _, part := range []string{"/manifests/", "/objects/", "/marks/"} {
+		if strings.Contains(key, part) {
+			return func(ctx context.Context) error { return verifyPoint(ctx, p) }
+		}
+	}
+	return func(ctx context.Context) error { return p.VerifyMetadata(ctx, nil) }
 }
 
 // TestEveryByteIsGuarded changes every byte of every object, one at a time,
@@ -63,12 +73,12 @@ func TestEveryByteIsGuarded(t *testing.T) {
 	}
 	tried := 0
 	for _, key := range keys(t, store) {
-		whole := read(t, store, key)
+		whole, check := read(t, store, key), verifier(p, key)
 		for i := range whole {
 			spoiled := slices.Clone(whole)
 			spoiled[i] ^= 1 << (i % 8)
 			write(t, store, key, spoiled)
-			if err := verifyOpened(t.Context(), p); err == nil {
+			if err := check(t.Context()); err == nil {
 				t.Errorf("%s: byte %d changed unnoticed", key, i)
 			}
 			tried++
