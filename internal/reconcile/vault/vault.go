@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
@@ -39,7 +40,7 @@ type Access interface {
 	Opened(ctx context.Context, name string) (*vaults.Opened, error)
 	// Protector returns the use case of protection with a Vault.
 	Protector(ctx context.Context, name string) (*protection.Protector, error)
-	// Drop forgets what is open, so that the next use opens it again.
+	// Drop forgets a Vault that is gone.
 	Drop(name string)
 }
 
@@ -74,8 +75,10 @@ type checked struct {
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var v v1alpha1.Vault
 	if err := r.Client.Get(ctx, req.NamespacedName, &v); err != nil {
-		r.Vaults.Drop(req.Name)
-		measure.VaultUp.DeleteLabelValues(req.Name)
+		if apierrors.IsNotFound(err) {
+			r.Vaults.Drop(req.Name)
+			measure.VaultUp.DeleteLabelValues(req.Name)
+		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	limited, cancel := context.WithTimeout(ctx, checkTimeout)
@@ -85,7 +88,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, statusErr
 	}
 	if err != nil {
-		r.Vaults.Drop(v.Name)
 		return ctrl.Result{RequeueAfter: retryEvery}, nil
 	}
 	if err := r.project(ctx, &v, found); err != nil {

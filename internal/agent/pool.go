@@ -1,0 +1,198 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/kube/source"
+	"davit.dev/davit/internal/kube/target"
+	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/vault"
+)
+
+// keyFor is how long an entry is used before its objects are looked at again.
+const keyFor = 5 * time.Second
+
+// pool keeps the open vaults, and makes what the use cases work with. An entry
+// lives until its Vault object or its Secret changes.
+type pool struct {
+	clients *kube.Clients
+	reader  client.Reader // asks the API server itself
+	site    string
+	log     *slog.Logger
+	now     func() time.Time
+
+	mu      sync.Mutex
+	entries map[string]*entry
+}
+
+// entry is one open vault.
+type entry struct {
+	mu        sync.Mutex // held while the vault is opened
+	key       entryKey
+	checked   time.Time // when key was last read
+	opened    *vaults.Opened
+	protector *protection.Protector
+	volumes   *source.Volumes
+}
+
+// entryKey is what an entry was made from.
+type entryKey struct {
+	uid        types.UID
+	generation int64
+	secret     string // resource version
+	domain     string // this site's failure domain
+}
+
+func newPool(clients *kube.Clients, reader client.Reader, site string, log *slog.Logger, now func() time.Time) *pool {
+	return &pool{clients: clients, reader: reader, site: site, log: log, now: now, entries: map[string]*entry{}}
+}
+
+// Opened returns the open project of a Vault.
+func (p *pool) Opened(ctx context.Context, name string) (*vaults.Opened, error) {
+	e, err := p.entry(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return e.opened, nil
+}
+
+// Project returns a Vault's project.
+func (p *pool) Project(ctx context.Context, name string) (*vault.Project, error) {
+	e, err := p.entry(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return e.opened.Project, nil
+}
+
+// Protector returns the one Protector of a Vault.
+func (p *pool) Protector(ctx context.Context, name string) (*protection.Protector, error) {
+	e, err := p.entry(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return e.protector, nil
+}
+
+// Drop forgets a vault that is gone. One that merely did not answer is kept:
+// its Protector knows what is being captured.
+func (p *pool) Drop(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.entries, name)
+}
+
+func (p *pool) entry(ctx context.Context, name string) (*entry, error) {
+	p.mu.Lock()
+	e := p.entries[name]
+	if e == nil {
+		e = &entry{}
+		p.entries[name] = e
+	}
+	p.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.opened != nil && p.now().Sub(e.checked) < keyFor {
+		return snapshot(e), nil
+	}
+	key, err := p.key(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open vault %s: %w", name, err)
+	}
+	if e.opened == nil || e.key != key {
+		if err := p.fill(ctx, e, name, key); err != nil {
+			return nil, err
+		}
+	}
+	e.checked = p.now()
+	return snapshot(e), nil
+}
+
+// snapshot is the entry as it is now, for use without its lock.
+func snapshot(e *entry) *entry {
+	return &entry{key: e.key, opened: e.opened, protector: e.protector, volumes: e.volumes}
+}
+
+// key reads what the entry depends on.
+func (p *pool) key(ctx context.Context, name string) (entryKey, error) {
+	var v v1alpha1.Vault
+	if err := p.reader.Get(ctx, client.ObjectKey{Name: name}, &v); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			return entryKey{}, fmt.Errorf("%w: there is no Vault of this name: see davit vault ls", vaults.ErrNotUsable)
+		}
+		return entryKey{}, err
+	}
+	var secret corev1.Secret
+	if err := p.reader.Get(ctx, client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: v.Spec.SecretName}, &secret); client.IgnoreNotFound(err) != nil {
+		return entryKey{}, err
+	}
+	var site v1alpha1.Site
+	if err := p.reader.Get(ctx, client.ObjectKey{Name: p.site}, &site); client.IgnoreNotFound(err) != nil {
+		return entryKey{}, err
+	}
+	return entryKey{uid: v.UID, generation: v.Generation, secret: secret.ResourceVersion, domain: site.Spec.FailureDomain}, nil
+}
+
+// fill opens the vault. Captures run as davit-capture, not as the agent.
+func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) error {
+	opened, err := vaults.Open(ctx, p.reader, name)
+	if err != nil {
+		return err
+	}
+	capturer, err := p.clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, install.CaptureName))
+	if err != nil {
+		return err
+	}
+	m, err := mover.NewForConfig(p.clients.RESTConfig, capturer.RESTConfig, mover.Options{Now: p.now})
+	if err != nil {
+		return err
+	}
+	cluster, err := source.NewCluster(capturer)
+	if err != nil {
+		return err
+	}
+	e.volumes = source.NewVolumes(capturer, capturer, m, source.VolumeOptions{Vault: name, Site: p.site})
+	e.opened, e.key = opened, key
+	e.protector = protection.New(protection.Options{
+		Project: opened.Project, Site: p.site,
+		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain,
+		Cluster: cluster, Volumes: e.volumes, Hooks: source.NewHooks(capturer),
+		Now: p.now, Logger: p.log.With("vault", name),
+	})
+	return nil
+}
+
+// Recovery makes what a restore works with, with the rights of the account.
+func (p *pool) Recovery(ctx context.Context, vaultName, namespace, account string) (recovery.Deps, error) {
+	e, err := p.entry(ctx, vaultName)
+	if err != nil {
+		return recovery.Deps{}, err
+	}
+	restorer, err := p.clients.Impersonate(kube.ServiceAccountUser(namespace, account))
+	if err != nil {
+		return recovery.Deps{}, err
+	}
+	m, err := mover.NewForConfig(p.clients.RESTConfig, restorer.RESTConfig, mover.Options{Now: p.now})
+	if err != nil {
+		return recovery.Deps{}, err
+	}
+	return recovery.Deps{
+		Project: e.opened.Project, VaultName: vaultName, Site: p.site,
+		Cluster: target.New(restorer), Volumes: target.NewVolumes(m, p.clients, vaultName),
+		Log: p.log,
+	}, nil
+}
