@@ -3,10 +3,8 @@ package bed
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +16,7 @@ const workload = `
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data}
-spec: {accessModes: [ReadWriteOnce], storageClassName: local, resources: {requests: {storage: 16Mi}}}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
 ---
 apiVersion: v1
 kind: Service
@@ -50,21 +48,26 @@ func TestBed(t *testing.T) {
 	check(t, b.Down(ctx))
 	t.Cleanup(func() { _ = b.Down(context.Background()) })
 	bin := must(build.All(ctx, testLog{t}))(t)
-	check(t, b.Up(ctx, Options{Sites: []string{"north", "south"}, Bare: true, Log: testLog{t}}))
+	check(t, b.Up(ctx, Options{Sites: []string{"north", "south"}, Log: testLog{t}}))
 	north := rig{t: t, Site: b.Site("north"), bin: bin}
 	deploy(ctx, north)
 	t.Run("services resolve", func(t *testing.T) { services(ctx, north.with(t)) })
 	t.Run("cut and heal", func(t *testing.T) { cuts(ctx, b, north.with(t)) })
+	t.Run("cut of a connection", func(t *testing.T) { establishedCut(ctx, b, t) })
 	t.Run("cut from the host", func(t *testing.T) { hostCut(ctx, b, t) })
+	t.Run("vault speaks S3", func(t *testing.T) { vaultSpeaks(ctx, b, t) })
+	t.Run("registry serves", func(t *testing.T) { registryServes(ctx, north.with(t)) })
 	t.Run("kill and revive", func(t *testing.T) { killRevive(ctx, b, north.with(t)) })
 	t.Run("kill and revive the vault", func(t *testing.T) { vaultKill(ctx, b, t) })
 	t.Run("second up is quick", func(t *testing.T) {
 		start := time.Now()
-		check(t, b.Up(ctx, Options{Bare: true}))
+		check(t, b.Up(ctx, Options{}))
 		if took := time.Since(start); took > 10*time.Second {
 			t.Errorf("second up took %s", took)
 		}
 	})
+	t.Run("images survive", func(t *testing.T) { registryKeeps(ctx, north.with(t)) })
+	t.Run("a frozen file system does not stop down", func(t *testing.T) { freeze(ctx, north.with(t)) })
 	t.Run("down leaves nothing", func(t *testing.T) { downClean(ctx, b, t) })
 }
 
@@ -170,33 +173,6 @@ func killRevive(ctx context.Context, b *Bed, r rig) {
 		return err
 	}))
 	r.t.Logf("workload serves after %s", time.Since(start))
-}
-
-func vaultKill(ctx context.Context, b *Bed, t *testing.T) {
-	probe := filepath.Join(b.S3().DataDir, "bucket", "object")
-	check(t, writeFile(probe, []byte("x"), 0o600))
-	address := net.JoinHostPort(b.vault().net.Address(), fmt.Sprint(s3TLSPort))
-	answers := func() bool {
-		c, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			_ = c.Close()
-		}
-		return err == nil
-	}
-	if !answers() {
-		t.Error("the vault does not answer")
-	}
-	check(t, b.Kill(ctx, VaultName))
-	if answers() {
-		t.Error("a killed vault answers")
-	}
-	check(t, b.Revive(ctx, VaultName))
-	if !answers() {
-		t.Error("a revived vault does not answer")
-	}
-	if _, err := os.Stat(probe); err != nil {
-		t.Errorf("the vault lost data: %v", err)
-	}
 }
 
 func downClean(ctx context.Context, b *Bed, t *testing.T) {

@@ -45,7 +45,7 @@ func (b *Bed) removeNodes(ctx context.Context) error {
 	var errs []error
 	for _, n := range b.nodes() {
 		errs = append(errs, n.removeNetwork(ctx))
-		removeStrays(fmt.Sprintf("/var/lib/cni/results/bed-%s-%s-*", b.instance, n.name))
+		removeCNIResults(fmt.Sprintf("bed-%s-%s-", b.instance, n.name))
 	}
 	removeLinksInto(b.dir, "/var/log/containers")
 	return errors.Join(errs...)
@@ -69,10 +69,15 @@ func (b *Bed) forget() error {
 	return err
 }
 
-func removeStrays(pattern string) {
-	paths, _ := filepath.Glob(pattern)
+// removeCNIResults deletes what CNI remembers of pods that were killed. Each pod has one file for the bed's network
+// and one for loopback, which tells nothing but the pod's id.
+func removeCNIResults(prefix string) {
+	const dir = "/var/lib/cni/results/"
+	paths, _ := filepath.Glob(dir + prefix + "*")
 	for _, p := range paths {
+		id := strings.TrimSuffix(strings.TrimPrefix(p, dir+prefix), "-"+linkName)
 		_ = os.Remove(p)
+		_ = os.Remove(dir + "cni-loopback-" + id + "-lo")
 	}
 }
 

@@ -104,18 +104,13 @@ func (n *node) start(p process) error {
 		return fmt.Errorf("open log: %w", err)
 	}
 	defer log.Close()
-	cgroup, err := os.Open(n.cgroupPath("daemons"))
-	if err != nil {
-		return fmt.Errorf("open cgroup: %w", err)
-	}
-	defer cgroup.Close()
 	cmd := exec.Command(p.argv[0], p.argv[1:]...)
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Dir = "/"
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
-	if err := inNetns(n.netns(), cmd.Start); err != nil {
-		return fmt.Errorf("start %s of %s: %w", p.name, n.name, err)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := n.startInside(cmd); err != nil {
+		return err
 	}
 	pid := cmd.Process.Pid
 	rec := pidRecord{PID: pid, Start: startTime(pid), Boot: bootID()}

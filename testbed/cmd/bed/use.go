@@ -135,6 +135,23 @@ func kubectlCmd(open opener) *cobra.Command {
 	return c
 }
 
+func execCmd(open opener) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "exec SITE|vault COMMAND...",
+		Short: "Run a command of the host inside a site: in its network, and dying with it",
+		Args:  args(cobra.MinimumNArgs(2)),
+		RunE: func(_ *cobra.Command, a []string) error {
+			b, err := open.existing()
+			if err != nil {
+				return err
+			}
+			return b.Become(a[0], a[1:])
+		},
+	}
+	c.Flags().SetInterspersed(false)
+	return c
+}
+
 func loadCmd(open opener) *cobra.Command {
 	return &cobra.Command{
 		Use:   "load SITE IMAGE.tar...",

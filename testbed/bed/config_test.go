@@ -1,0 +1,111 @@
+package bed
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"text/template"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// testBed is a bed that exists on paper only.
+func testBed(t *testing.T) *Bed {
+	t.Helper()
+	t.Setenv("DAVIT_BED_STATE", "/s")
+	b := must(Open("x"))(t)
+	b.dir = t.TempDir()
+	b.spec = spec{Sites: []string{"east", "west"}, Subnets: map[string]Subnet{VaultName: {11}, "east": {12}, "west": {13}}}
+	return b
+}
+
+func TestOpenRefusesBadNamesAndLongPaths(t *testing.T) {
+	for _, name := range []string{"UPPER", "with-hyphen", "9first", "averyveryverylongname", "../x"} {
+		if _, err := Open(name); err == nil {
+			t.Errorf("%q was taken", name)
+		}
+	}
+	t.Setenv("DAVIT_BED_STATE", "/a/directory/whose/path/is/much/too/long/for/sockets")
+	if _, err := Open("dev"); err == nil || !strings.Contains(err.Error(), "DAVIT_BED_STATE") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConfigurationIsWellFormed(t *testing.T) {
+	b := testBed(t)
+	v := b.values(b.Site("east"))
+	var cni struct{ Name string }
+	check(t, json.Unmarshal(must(render("cni.json.tmpl", v))(t), &cni))
+	if cni.Name != "bed-x-east" {
+		t.Errorf("network is called %q", cni.Name)
+	}
+	var kubelet struct{ ClusterDNS []string }
+	check(t, yaml.UnmarshalStrict(must(render("kubelet.yaml.tmpl", v))(t), &map[string]any{}))
+	check(t, yaml.Unmarshal(must(render("kubelet.yaml.tmpl", v))(t), &kubelet))
+	if len(kubelet.ClusterDNS) != 1 || kubelet.ClusterDNS[0] != "10.140.0.10" {
+		t.Errorf("DNS is %v", kubelet.ClusterDNS)
+	}
+	if toml := must(render("containerd.toml.tmpl", v))(t); bytes.Contains(toml, []byte("<no value>")) {
+		t.Errorf("unset value in\n%s", toml)
+	}
+}
+
+func TestManifestsAreWellFormed(t *testing.T) {
+	b := testBed(t)
+	tmpl := template.Must(template.ParseFS(manifestFiles, "manifests/*.yaml"))
+	for _, part := range tmpl.Templates() {
+		var out bytes.Buffer
+		check(t, part.Execute(&out, b.values(b.Site("east"))))
+		for _, doc := range strings.Split(out.String(), "\n---\n") {
+			var object struct {
+				Kind     string
+				Metadata struct{ Name string }
+			}
+			if err := yaml.Unmarshal([]byte(doc), &object); err != nil || object.Kind == "" || object.Metadata.Name == "" {
+				t.Errorf("%s: %v in\n%s", part.Name(), err, doc)
+			}
+		}
+	}
+}
+
+func TestKubeconfigLoads(t *testing.T) {
+	b := testBed(t)
+	s := b.Site("east")
+	check(t, writeSitePKI(s.pki(), s.name, s.net, time.Now()))
+	cfg := must(clientcmd.RESTConfigFromKubeConfig(must(s.kubeconfig("admin"))(t)))(t)
+	if cfg.Host != "https://10.88.12.2:6443" || len(cfg.CAData) == 0 || len(cfg.KeyData) == 0 {
+		t.Errorf("got %s", cfg.Host)
+	}
+}
+
+func TestRulesetNamesEveryMember(t *testing.T) {
+	b := testBed(t)
+	rules := b.fw.ruleset(b.nodes())
+	for _, want := range []string{"table inet davit-bed-x", "10.88.11.2", "10.89.12.0/24", `oifname != "bed13"`} {
+		if !strings.Contains(rules, want) {
+			t.Errorf("no %s in\n%s", want, rules)
+		}
+	}
+}
+
+func TestElementIsSymmetric(t *testing.T) {
+	set, members := element("bed1", "bed2")
+	if set != "pairs" || members != `{ "bed1" . "bed2", "bed2" . "bed1" }` {
+		t.Errorf("got %s %s", set, members)
+	}
+	for _, pair := range [][2]string{{"", "bed2"}, {"bed2", ""}} {
+		if set, members := element(pair[0], pair[1]); set != "lone" || members != `{ "bed2" }` {
+			t.Errorf("got %s %s", set, members)
+		}
+	}
+}
+
+func TestEnvironmentQuotesForTheShell(t *testing.T) {
+	got := Environment{State: "it's"}.Shell()
+	if !strings.Contains(got, `export BED_STATE='it'\''s'`) {
+		t.Errorf("got %s", got)
+	}
+}
