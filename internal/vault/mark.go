@@ -105,7 +105,7 @@ var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPaddi
 // bits in Crockford's base 32, so that byte order is order in time.
 func ordinal(at time.Time) (string, error) {
 	var raw [16]byte
-	binary.BigEndian.PutUint64(raw[:8], uint64(max(at.UnixMilli(), 0))<<16) //nolint:gosec // not negative
+	binary.BigEndian.PutUint64(raw[:8], uint64(max(at.UnixMilli(), 0))<<16)
 	if _, err := rand.Read(raw[6:]); err != nil {
 		return "", fmt.Errorf("read random: %w", err)
 	}

@@ -20,7 +20,7 @@ func appendRecord(pack, record []byte) ([]byte, error) {
 	if len(record) == 0 || len(record) > maxRecord {
 		return pack, fmt.Errorf("pack object: %d bytes, want 1 to %d", len(record), maxRecord)
 	}
-	pack = binary.BigEndian.AppendUint32(pack, uint32(len(record))) //nolint:gosec // bounded above
+	pack = binary.BigEndian.AppendUint32(pack, uint32(len(record)))
 	return append(pack, record...), nil
 }
 
@@ -55,7 +55,7 @@ func readRecord(r io.Reader, buf []byte) ([]byte, error) {
 	if n == 0 || n > maxRecord {
 		return buf, fmt.Errorf("%w: record of %d bytes", ErrDamaged, n)
 	}
-	if uint32(cap(buf)) < n { //nolint:gosec // capacities are bounded by maxRecord
+	if uint32(cap(buf)) < n {
 		buf = make([]byte, n)
 	}
 	buf = buf[:n]

@@ -23,7 +23,7 @@ var encoders = sync.Pool{New: func() any {
 }}
 
 func compress(plain []byte) ([]byte, error) {
-	e := encoders.Get().(*zstd.Encoder) //nolint:forcetypeassert // the pool holds nothing else
+	e := encoders.Get().(*zstd.Encoder)
 	defer encoders.Put(e)
 	out := bytes.NewBuffer(make([]byte, 0, len(plain)/3+64))
 	e.ResetContentSize(out, int64(len(plain)))
@@ -49,7 +49,7 @@ var decoders = sync.Pool{New: func() any {
 }}
 
 func decompress(src io.Reader) (io.ReadCloser, error) {
-	d := decoders.Get().(*zstd.Decoder) //nolint:forcetypeassert // the pool holds nothing else
+	d := decoders.Get().(*zstd.Decoder)
 	if err := d.Reset(src); err != nil {
 		return nil, inflateError(err)
 	}

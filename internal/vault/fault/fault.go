@@ -40,7 +40,7 @@ var _ vault.Store = (*Store)(nil)
 
 // New wraps a store.
 func New(next vault.Store, seed uint64, faults Faults) *Store {
-	return &Store{next: next, faults: faults, random: rand.New(rand.NewPCG(seed, 0))} //nolint:gosec // repeatable on purpose
+	return &Store{next: next, faults: faults, random: rand.New(rand.NewPCG(seed, 0))}
 }
 
 // Set changes the faults from now on.

@@ -61,7 +61,7 @@ func (s *Store) do(ctx context.Context, op func(try int) error) error {
 // wait pauses for half to all of d and reports whether the context still lives.
 func wait(ctx context.Context, d time.Duration) bool {
 	if d > 0 {
-		d = d/2 + rand.N(d/2+1) //nolint:gosec // jitter is no secret
+		d = d/2 + rand.N(d/2+1)
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -77,7 +77,7 @@ var rules = []rule{
 
 // answered gives a server's answer its meaning.
 func (s *Store) answered(r minio.ErrorResponse) error {
-	said := fmt.Errorf("%s (HTTP %d): %s", r.Code, r.StatusCode, r.Message) //nolint:err113 // the server's words
+	said := fmt.Errorf("%s (HTTP %d): %s", r.Code, r.StatusCode, r.Message)
 	i := slices.IndexFunc(rules, func(rule rule) bool { return slices.Contains(rule.codes, r.Code) })
 	if i < 0 {
 		i = slices.IndexFunc(rules, func(rule rule) bool { return slices.Contains(rule.statuses, r.StatusCode) })

@@ -235,7 +235,7 @@ func testRewinds(t *testing.T, s vault.Store) {
 
 func testList(t *testing.T, s vault.Store) {
 	want := []string{"a", "b-c/x", "b.c/x", "b/1", "b/10", "b/2", "b/c-d", "b/c/d", "b/c/e/f", "b0", "c/x"}
-	for _, i := range rand.Perm(len(want)) { //nolint:gosec // any order
+	for _, i := range rand.Perm(len(want)) {
 		put(t, s, want[i], want[i])
 	}
 	if !slices.IsSorted(want) {
