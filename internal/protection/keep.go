@@ -68,6 +68,9 @@ type ExpireReport struct {
 // cannot be deleted, and returns all such errors.
 func (p *Protector) Expire(ctx context.Context, app string, retention v1alpha1.Retention, held int64, now time.Time) (ExpireReport, error) {
 	var report ExpireReport
+	if err := p.guard(ctx, app, held); err != nil {
+		return report, fmt.Errorf("expire points of %s: %w", app, err)
+	}
 	infos, points, err := p.Points(ctx, app)
 	if err != nil {
 		return report, fmt.Errorf("expire points of %s: %w", app, err)

@@ -69,7 +69,7 @@ type Protector struct {
 	now    func() time.Time
 	log    *slog.Logger
 
-	mu   sync.Mutex
+	mu     sync.Mutex
 	busy   map[string]bool                      // applications whose capture runs
 	newest map[string]map[string]point.Snapshot // of each application, by claim
 }
