@@ -77,7 +77,8 @@ func GrowUnmounted(ctx context.Context, device string) error {
 	// resize2fs insists on a check right before; its exit code 1 says that it mended something, here the journal.
 	var exit *exec.ExitError
 	err := run(ctx, "e2fsck", "-f", "-p", device)
-	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
+	mended := errors.As(err, &exit) && exit.ExitCode() == 1
+	if err != nil && !mended {
 		return err
 	}
 	return run(ctx, "resize2fs", device)

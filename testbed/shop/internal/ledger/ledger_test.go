@@ -75,8 +75,12 @@ func TestLedgerOverHTTP(t *testing.T) {
 	at := time.Date(2026, 1, 1, 0, 0, 0, 123456000, time.UTC)
 	body, _ := json.Marshal([]order.Ack{ack(1, at), ack(1, at.Add(time.Minute))})
 	resp, err := http.Post(server.URL+"/acks", "application/json", strings.NewReader(string(body)))
-	if err != nil || resp.StatusCode != http.StatusNoContent {
-		t.Fatalf("POST /acks: %v, %v", resp, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("POST /acks: %s", resp.Status)
 	}
 	q := url.Values{"before": {at.Add(time.Second).Format(time.RFC3339Nano)}}
 	resp, err = http.Get(server.URL + "/acks?" + q.Encode())
