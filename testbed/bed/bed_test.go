@@ -3,8 +3,10 @@ package bed
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -148,9 +150,11 @@ func hostCut(ctx context.Context, b *Bed, t *testing.T) {
 }
 
 func killRevive(ctx context.Context, b *Bed, r rig) {
+	inside := containerProcesses(ctx, r.t, r.Site)
 	start := time.Now()
 	check(r.t, r.Kill(ctx))
 	r.t.Logf("kill took %s", time.Since(start))
+	expectDead(r.t, inside)
 	if left := r.pids(); len(left) > 0 {
 		r.t.Errorf("processes survived: %v", left)
 	}
@@ -175,11 +179,40 @@ func killRevive(ctx context.Context, b *Bed, r rig) {
 	r.t.Logf("workload serves after %s", time.Since(start))
 }
 
+// containerProcesses asks containerd for the first process of every container, with its start time. It shares nothing
+// with how the bed itself finds processes.
+func containerProcesses(ctx context.Context, t *testing.T, s *Site) map[int]string {
+	t.Helper()
+	found := map[int]string{}
+	for line := range strings.Lines(must(s.Containerd(ctx, "tasks", "list"))(t)) {
+		fields := strings.Fields(line)
+		if pid, err := strconv.Atoi(fields[1]); err == nil && fields[2] == "RUNNING" {
+			found[pid] = startTime(pid)
+		}
+	}
+	if len(found) < 4 {
+		t.Fatalf("%s has only %d containers", s.name, len(found))
+	}
+	return found
+}
+
+func expectDead(t *testing.T, pids map[int]string) {
+	t.Helper()
+	for pid, start := range pids {
+		if start != "" && startTime(pid) == start {
+			t.Errorf("process %d of a container is alive", pid)
+		}
+	}
+}
+
 func downClean(ctx context.Context, b *Bed, t *testing.T) {
 	dir, nodes := b.Dir(), b.nodes()
+	inside := containerProcesses(ctx, t, b.Site("south"))
+	maps.Copy(inside, containerProcesses(ctx, t, b.Site("north")))
 	start := time.Now()
 	check(t, b.Down(ctx))
 	t.Logf("down took %s", time.Since(start))
+	expectDead(t, inside)
 	check(t, b.Down(ctx))
 	if left := must(mountsUnder(dir))(t); len(left) > 0 {
 		t.Errorf("mounts left: %v", left)

@@ -20,7 +20,7 @@ type values struct {
 	Instance, Site, Dir          string
 	Address, PodCIDR             string
 	DNSService                   string
-	KubeletRoot, Cgroup          string
+	KubeletRoot                  string
 	RegistryHosts                []hostEntry // every registry of the bed
 	Names                        []hostEntry // names served in the zone bed.
 	PauseImage, ToolImage        string

@@ -27,7 +27,7 @@ func (s *Site) components(bin build.Set) map[string]process {
 
 // startSite starts what does not run and returns when the node is Ready and the add-ons, if installed, run again.
 func (s *Site) startSite(ctx context.Context, bin build.Set) error {
-	cold := !s.populated("pods")
+	cold := !s.containersLive()
 	if err := s.startDaemons(ctx, bin); err != nil {
 		return err
 	}

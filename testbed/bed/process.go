@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -188,8 +189,8 @@ func runInput(ctx context.Context, stdin, name string, args ...string) (string, 
 	return string(out), nil
 }
 
-// Cgroups: every process of a node, containers included, is born in one cgroup v2 tree, so that the kernel
-// can kill all of it at once and nothing escapes by forking.
+// Cgroups: the daemons of a node are born in one cgroup v2 tree, each container in a cgroup named after its id. The
+// kernel kills a cgroup at once and nothing escapes by forking.
 
 func cgroupMount() string {
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
@@ -204,25 +205,40 @@ func (n *node) cgroup() string { return "/davit-bed/" + n.instance + "/" + n.nam
 func (n *node) cgroupPath(leaf string) string { return filepath.Join(cgroupMount(), n.cgroup(), leaf) }
 
 func (n *node) makeCgroups() error {
-	for _, leaf := range []string{"daemons", "pods"} {
-		if err := os.MkdirAll(n.cgroupPath(leaf), 0o755); err != nil {
-			return fmt.Errorf("create cgroup: %w; the bed needs cgroup v2, alone or as the hybrid 'unified' mount", err)
-		}
+	if err := os.MkdirAll(n.cgroupPath("daemons"), 0o755); err != nil {
+		return fmt.Errorf("create cgroup: %w; the bed needs cgroup v2, alone or as the hybrid 'unified' mount", err)
 	}
 	return nil
 }
 
-// populated reports whether any process lives in a part of the node's tree.
-func (n *node) populated(leaf string) bool {
-	data, err := os.ReadFile(filepath.Join(n.cgroupPath(leaf), "cgroup.events"))
-	return err == nil && strings.Contains(string(data), "populated 1")
+// containerParent is where containerd puts the cgroups of containers whose pod has no cgroup of its own.
+const containerParent = "/k8s.io/"
+
+// containers lists the ids of the node's containers, those of dead ones that nobody has cleaned up included. The
+// directories are containerd's own record and outlive it.
+func (n *node) containers() []string {
+	entries, _ := os.ReadDir(filepath.Join(n.dir, "containerd", "state", "io.containerd.runtime.v2.task", "k8s.io"))
+	ids := make([]string, 0, len(entries))
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids
+}
+
+// cgroups lists the roots of all cgroup trees of the node inside a hierarchy.
+func (n *node) cgroups() []string {
+	roots := []string{n.cgroup()}
+	for _, id := range n.containers() {
+		roots = append(roots, containerParent+id)
+	}
+	return roots
 }
 
 // killAll ends every process of the node with SIGKILL and returns when none is left. The cgroups go too: Linux 6.18
 // kills at birth what is cloned into a cgroup that was once killed from one that was not.
 func (n *node) killAll(ctx context.Context) error {
 	for {
-		if err := n.killTree(); err != nil {
+		if err := n.killTrees(); err != nil {
 			return err
 		}
 		left := n.pids()
@@ -240,10 +256,13 @@ func (n *node) killAll(ctx context.Context) error {
 	}
 }
 
-func (n *node) killTree() error {
-	err := os.WriteFile(filepath.Join(cgroupMount(), n.cgroup(), "cgroup.kill"), []byte("1"), 0o200)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("kill cgroup of %s: %w", n.name, err)
+// killTrees kills the daemons first: what starts containers must not see them die.
+func (n *node) killTrees() error {
+	for _, root := range n.cgroups() {
+		err := os.WriteFile(filepath.Join(cgroupMount(), root, "cgroup.kill"), []byte("1"), 0o200)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("kill cgroup of %s: %w", n.name, err)
+		}
 	}
 	return nil
 }
@@ -251,33 +270,44 @@ func (n *node) killTree() error {
 // pids lists what lives in the node's cgroups of any hierarchy or in its network namespace. Someone's own shell inside the
 // namespace counts: a lost site loses everything. The caller itself and its ancestors never count.
 func (n *node) pids() []int {
+	ns, roots := inode(n.netns()), n.cgroups()
+	return processes(func(pid int) bool {
+		return (ns != 0 && inode(fmt.Sprintf("/proc/%d/ns/net", pid)) == ns) || inCgroups(pid, roots)
+	})
+}
+
+// containersLive reports whether any container of the node has a process.
+func (n *node) containersLive() bool {
+	roots := n.cgroups()[1:]
+	return len(processes(func(pid int) bool { return inCgroups(pid, roots) })) > 0
+}
+
+// processes lists the live ones that match, without the caller and its ancestors.
+func processes(match func(pid int) bool) []int {
 	spare := ancestors()
-	ns := inode(n.netns())
 	entries, _ := os.ReadDir("/proc")
 	var pids []int
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || spare[pid] || startTime(pid) == "" {
-			continue
-		}
-		if (ns != 0 && inode(fmt.Sprintf("/proc/%d/ns/net", pid)) == ns) || n.inCgroup(pid) {
+		if err == nil && !spare[pid] && startTime(pid) != "" && match(pid) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-func (n *node) inCgroup(pid int) bool {
+func inCgroups(pid int, roots []string) bool {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return false
 	}
-	return cgroupUnder(string(data), n.cgroup())
+	return slices.ContainsFunc(roots, func(root string) bool { return cgroupUnder(string(data), root) })
 }
 
+// cgroupUnder reports whether any line of /proc/<pid>/cgroup is at or below root.
 func cgroupUnder(procCgroup, root string) bool {
-	for _, line := range strings.Split(procCgroup, "\n") {
-		parts := strings.SplitN(line, ":", 3)
+	for line := range strings.Lines(procCgroup) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(parts) == 3 && (parts[2] == root || strings.HasPrefix(parts[2], root+"/")) {
 			return true
 		}
@@ -311,24 +341,32 @@ func inode(path string) uint64 {
 	return st.Ino
 }
 
-// removeCgroups deletes the node's tree in every hierarchy, children first, and reports whether it is gone.
+// removeCgroups deletes the node's trees in every hierarchy and reports whether they are gone.
 func (n *node) removeCgroups() bool {
-	roots, _ := filepath.Glob("/sys/fs/cgroup/*" + n.cgroup())
-	roots = append(roots, filepath.Join(cgroupMount(), n.cgroup()))
-	for _, root := range roots {
-		var dirs []string
-		_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		for i := len(dirs) - 1; i >= 0; i-- {
-			_ = os.Remove(dirs[i])
+	gone := true
+	for _, root := range n.cgroups() {
+		paths, _ := filepath.Glob("/sys/fs/cgroup/*" + root)
+		for _, path := range append(paths, filepath.Join(cgroupMount(), root)) {
+			removeCgroup(path)
+			gone = gone && inode(path) == 0
 		}
-		// The parents are shared; they go when the last user has gone.
-		_ = os.Remove(filepath.Dir(root))
-		_ = os.Remove(filepath.Dir(filepath.Dir(root)))
 	}
-	return inode(n.cgroupPath("daemons")) == 0
+	// The parents are shared; they go when the last user has gone.
+	parent := filepath.Dir(filepath.Join(cgroupMount(), n.cgroup()))
+	_, _ = os.Remove(parent), os.Remove(filepath.Dir(parent))
+	return gone
+}
+
+// removeCgroup deletes a tree of cgroups, children first.
+func removeCgroup(root string) {
+	var dirs []string
+	_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	for _, dir := range slices.Backward(dirs) {
+		_ = os.Remove(dir)
+	}
 }

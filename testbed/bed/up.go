@@ -184,7 +184,7 @@ func makeShared(dir string) error {
 func (b *Bed) values(s *Site) values {
 	v := values{
 		Instance: b.instance, Site: s.name, Dir: s.dir, Address: s.net.Address(), PodCIDR: s.net.PodCIDR(),
-		DNSService: s.net.DNSService(), KubeletRoot: s.KubeletRoot(), Cgroup: s.cgroup(),
+		DNSService: s.net.DNSService(), KubeletRoot: s.KubeletRoot(),
 		PauseImage: PauseImage, ToolImage: ToolImage, CoreDNSImage: coreDNSImage, LocalPathImage: localPathImage,
 		LocalPathDir: s.path("local"),
 	}
