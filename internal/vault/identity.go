@@ -49,11 +49,11 @@ func ParseIdentity(text string) (Identity, error) {
 		}
 	}
 	if len(found) != 1 {
-		return Identity{}, fmt.Errorf("parse recovery key: %w: found %d keys, want one line AGE-SECRET-KEY-1...", ErrKey, len(found))
+		return Identity{}, fmt.Errorf("parse recovery key: %w: found %d keys, want one line that starts with AGE-SECRET-KEY-1", ErrKey, len(found))
 	}
 	secret, err := age.ParseX25519Identity(found[0])
 	if err != nil { // its text could hold the secret
-		return Identity{}, fmt.Errorf("parse recovery key: %w: want one line AGE-SECRET-KEY-1...; was it cut or changed when copied?", ErrKey)
+		return Identity{}, fmt.Errorf("parse recovery key: %w: want one line that starts with AGE-SECRET-KEY-1; was it cut or changed when copied?", ErrKey)
 	}
 	return Identity{secret}, nil
 }

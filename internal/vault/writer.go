@@ -310,11 +310,12 @@ func (r *ResourceWriter) flush(ctx context.Context) error {
 		return fmt.Errorf("write %s: %w", r.res.Resource, context.Cause(ctx))
 	}
 	plain, count := r.plain, r.count
-	r.plain, r.count = nil, 0
+	r.plain, r.count = takeBuffer(), 0
 	key := r.w.p.at.pack(r.w.app, r.w.id, r.w.seq.Add(1))
 	r.wg.Go(func() {
 		defer func() { <-r.w.uploads }()
 		pack, err := r.w.put(ctx, key, plain, count)
+		giveBuffer(plain)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if err != nil {
@@ -324,6 +325,26 @@ func (r *ResourceWriter) flush(ctx context.Context) error {
 		r.packs = append(r.packs, pack)
 	})
 	return nil
+}
+
+// buffers holds the memory of packs that were sent, as *[]byte, for kinds that
+// fill more than one.
+var buffers sync.Pool
+
+func takeBuffer() []byte {
+	if b, ok := buffers.Get().(*[]byte); ok {
+		return *b
+	}
+	return nil
+}
+
+// giveBuffer keeps only buffers of the usual size.
+func giveBuffer(b []byte) {
+	if cap(b) < packTarget || cap(b) > 2*packTarget {
+		return
+	}
+	b = b[:0]
+	buffers.Put(&b)
 }
 
 func (r *ResourceWriter) err() error {
