@@ -35,7 +35,12 @@ func (o owner) reference(uid string) map[string]any {
 // owners that will never be there are dropped with a warning: an object with
 // a dangling one would be deleted by the garbage collector.
 func (e *Engine) owners(ctx context.Context, en *entry, object string) (now []any, wait []owner, err error) {
+	seen := map[string]bool{}
 	for _, o := range en.owners {
+		if seen[o.UID] {
+			continue
+		}
+		seen[o.UID] = true
 		uid, pending, err := e.ownerUID(ctx, en, o)
 		switch {
 		case err != nil:

@@ -189,7 +189,7 @@ func stripClaim(d document, opts stripOptions) {
 	drop(d, []string{"spec"}, "volumeName", "dataSource", "dataSourceRef")
 	if note := child(d, "metadata", "annotations"); note != nil {
 		const key = "volume.beta.kubernetes.io/storage-class" // the old way of naming a class
-		if to, ok := opts.classes[text(note, key)]; ok {
+		if to, ok := opts.classes[text(note, key)]; ok && note[key] != nil {
 			note[key] = to
 		}
 	}
@@ -197,7 +197,7 @@ func stripClaim(d document, opts stripOptions) {
 
 // stripClaimSpec maps the storage class of a claim or a claim template.
 func stripClaimSpec(spec document, classes map[string]string) {
-	if to, ok := classes[text(spec, "storageClassName")]; ok {
+	if to, ok := classes[text(spec, "storageClassName")]; ok && spec != nil {
 		spec["storageClassName"] = to
 	}
 }
