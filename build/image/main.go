@@ -1,0 +1,239 @@
+// Command image makes Davit's container image without a container runtime: one
+// layer with the static binary, CA certificates if there are any, and what a
+// process expects of a root directory. The same inputs give the same bytes.
+//
+//	go run ./build/image --binary bin/davit --tag davit.dev/davit:dev \
+//	    --output dist/davit-image.tar [--push REGISTRY]
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"debug/elf"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+)
+
+// Where things are in the image.
+const (
+	binaryPath = "usr/local/bin/davit"
+	certsPath  = "etc/ssl/certs/ca-certificates.crt"
+	user       = "65532:65532"
+)
+
+// epoch is the time of every file and of the image itself.
+var epoch = time.Unix(0, 0).UTC()
+
+type options struct {
+	binary, tag, output, push, certs, arch string
+	insecure                               bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.binary, "binary", "bin/davit", "static davit binary")
+	flag.StringVar(&o.tag, "tag", "davit.dev/davit:dev", "the image's name")
+	flag.StringVar(&o.output, "output", "", "write the image here, as a tar that container runtimes load")
+	flag.StringVar(&o.push, "push", "", "also push it to this registry, host[:port][/path]")
+	flag.StringVar(&o.certs, "ca-certificates", "/"+certsPath, "PEM file with the CA certificates to put in; none if it is missing")
+	flag.StringVar(&o.arch, "arch", runtime.GOARCH, "the binary's architecture")
+	flag.BoolVar(&o.insecure, "insecure", false, "push over plain HTTP")
+	flag.Parse()
+	if err := run(o, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "image:", err)
+		os.Exit(1)
+	}
+}
+
+func run(o options, out io.Writer) error {
+	if o.output == "" && o.push == "" {
+		return errors.New("nothing to do: give --output or --push")
+	}
+	if err := checkStatic(o.binary); err != nil {
+		return err
+	}
+	image, err := build(o)
+	if err != nil {
+		return err
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		return fmt.Errorf("digest image: %w", err)
+	}
+	if o.output != "" {
+		if err := save(image, o); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s %s in %s\n", o.tag, digest, o.output)
+	}
+	if o.push != "" {
+		ref, err := pushed(image, o)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s@%s pushed\n", ref, digest)
+	}
+	return nil
+}
+
+// checkStatic refuses a binary that needs a dynamic linker: the image has none.
+func checkStatic(binary string) error {
+	f, err := elf.Open(binary)
+	if err != nil {
+		return fmt.Errorf("read binary: %w", err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return fmt.Errorf("%s is dynamically linked: build it with CGO_ENABLED=0", binary)
+		}
+	}
+	return nil
+}
+
+func build(o options) (v1.Image, error) {
+	data, err := layerTar(o)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make layer: %w", err)
+	}
+	image, err := mutate.Append(empty.Image, mutate.Addendum{Layer: layer, History: v1.History{CreatedBy: "davit build/image", Created: v1.Time{Time: epoch}}})
+	if err != nil {
+		return nil, fmt.Errorf("make image: %w", err)
+	}
+	file, err := image.ConfigFile()
+	if err != nil {
+		return nil, fmt.Errorf("configure image: %w", err)
+	}
+	file = file.DeepCopy()
+	file.Architecture, file.OS, file.Created = o.arch, "linux", v1.Time{Time: epoch}
+	file.Config = v1.Config{
+		Entrypoint: []string{"/" + binaryPath},
+		User:       user,
+		WorkingDir: "/",
+		Env:        []string{"PATH=/usr/local/bin", "SSL_CERT_FILE=/" + certsPath, "HOME=/tmp"},
+		Labels: map[string]string{
+			"org.opencontainers.image.title":       "davit",
+			"org.opencontainers.image.description": "Disaster recovery for Kubernetes",
+			"org.opencontainers.image.licenses":    "Apache-2.0",
+		},
+	}
+	image, err = mutate.ConfigFile(image, file)
+	if err != nil {
+		return nil, fmt.Errorf("configure image: %w", err)
+	}
+	return image, nil
+}
+
+// entry is one file or directory of the layer.
+type entry struct {
+	name string
+	mode int64
+	data []byte // nil for a directory
+}
+
+func layerTar(o options) ([]byte, error) {
+	binary, err := os.ReadFile(o.binary)
+	if err != nil {
+		return nil, fmt.Errorf("read binary: %w", err)
+	}
+	entries := []entry{
+		{name: "etc/", mode: 0o755},
+		{name: "etc/group", mode: 0o644, data: []byte("root:x:0:\ndavit:x:65532:\n")},
+		{name: "etc/passwd", mode: 0o644, data: []byte("root:x:0:0:root:/:/none\ndavit:x:65532:65532:davit:/tmp:/none\n")},
+		{name: "etc/ssl/", mode: 0o755},
+		{name: "etc/ssl/certs/", mode: 0o755},
+	}
+	certs, err := os.ReadFile(o.certs)
+	switch {
+	case err == nil:
+		entries = append(entries, entry{name: certsPath, mode: 0o644, data: certs})
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("read CA certificates: %w", err)
+	}
+	entries = append(entries,
+		entry{name: "tmp/", mode: 0o1777},
+		entry{name: "usr/", mode: 0o755},
+		entry{name: "usr/local/", mode: 0o755},
+		entry{name: "usr/local/bin/", mode: 0o755},
+		entry{name: binaryPath, mode: 0o755, data: binary},
+	)
+	return writeTar(entries)
+}
+
+func writeTar(entries []entry) ([]byte, error) {
+	var out bytes.Buffer
+	w := tar.NewWriter(&out)
+	for _, e := range entries {
+		h := &tar.Header{Name: e.name, Mode: e.mode, ModTime: epoch, Format: tar.FormatPAX, Typeflag: tar.TypeReg, Size: int64(len(e.data))}
+		if e.data == nil {
+			h.Typeflag = tar.TypeDir
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return nil, fmt.Errorf("write layer: %w", err)
+		}
+		if _, err := w.Write(e.data); err != nil {
+			return nil, fmt.Errorf("write layer: %w", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("write layer: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// save writes the tar beside its final name first, so that a half-written one
+// is never loaded.
+func save(image v1.Image, o options) error {
+	tag, err := name.NewTag(o.tag)
+	if err != nil {
+		return fmt.Errorf("read tag: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(o.output), 0o755); err != nil {
+		return fmt.Errorf("make output directory: %w", err)
+	}
+	part := o.output + ".part"
+	if err := tarball.WriteToFile(part, tag, image); err != nil {
+		return fmt.Errorf("write image: %w", err)
+	}
+	if err := os.Rename(part, o.output); err != nil {
+		return fmt.Errorf("write image: %w", err)
+	}
+	return nil
+}
+
+// pushed pushes the image under its last name and tag, as davit install
+// --registry looks for it.
+func pushed(image v1.Image, o options) (string, error) {
+	var opts []name.Option
+	if o.insecure {
+		opts = append(opts, name.Insecure)
+	}
+	ref, err := name.ParseReference(o.push+"/"+path.Base(o.tag), opts...)
+	if err != nil {
+		return "", fmt.Errorf("read registry: %w", err)
+	}
+	if err := remote.Write(ref, image); err != nil {
+		return "", fmt.Errorf("push image: %w", err)
+	}
+	return ref.String(), nil
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// TestReproducible builds twice and pushes to a real registry.
+func TestReproducible(t *testing.T) {
+	binary := staticBinary(t)
+	server := httptest.NewServer(registry.New())
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	dir := t.TempDir()
+	var tars [2][]byte
+	for i := range tars {
+		o := options{binary: binary, tag: "davit.dev/davit:test", output: filepath.Join(dir, "out.tar"), push: host, certs: "/none", arch: "amd64", insecure: true}
+		if err := run(o, new(bytes.Buffer)); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if tars[i], err = os.ReadFile(o.output); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(tars[0], tars[1]) {
+		t.Error("two builds of the same inputs differ")
+	}
+	ref, err := name.ParseReference(host+"/davit:test", name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := remote.Image(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config.Config.User != user || config.Config.Entrypoint[0] != "/"+binaryPath {
+		t.Errorf("config is %+v", config.Config)
+	}
+}
+
+func TestRefusesWhatIsNoBinary(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "davit")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(options{binary: file, output: file + ".tar"}, new(bytes.Buffer)); err == nil {
+		t.Error("a script was taken for a binary")
+	}
+}
+
+// staticBinary writes the smallest ELF file that has no interpreter.
+func staticBinary(t *testing.T) string {
+	t.Helper()
+	header := make([]byte, 64)
+	copy(header, "\x7fELF\x02\x01\x01")
+	header[16], header[18], header[20], header[52] = 2, 0x3e, 1, 64 // executable, x86-64, version, header size
+	header[54], header[58] = 56, 64                                 // sizes of program and section headers
+	file := filepath.Join(t.TempDir(), "davit")
+	if err := os.WriteFile(file, header, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
