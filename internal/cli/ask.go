@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"davit.dev/davit/internal/cli/exit"
 )
 
 // askFor has a person type a name as a sign that they know what they do.
@@ -16,7 +18,7 @@ func (e *env) askFor(name, what string) error {
 		fmt.Fprintln(e.Err)
 	}
 	if strings.TrimSpace(line) != name {
-		return refuse("type it exactly, or give --yes where nobody can be asked", "not confirmed: nothing was changed")
+		return exit.Refuse("type it exactly, or give --yes where nobody can be asked", "not confirmed: nothing was changed")
 	}
 	return nil
 }

@@ -11,7 +11,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/recovery"
 )
 
@@ -23,8 +25,8 @@ const maxReport = 900_000
 const reportKey = "report.json"
 
 // restoreInBackground has the agent restore, and follows it.
-func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *opened, o *restoration) error {
-	r := o.restoreObject(in.vaultName, e.now())
+func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *access.Opened, o *restoration) error {
+	r := o.restoreObject(in.VaultName, e.now())
 	if err := c.Create(ctx, r); err != nil {
 		return fmt.Errorf("ask for a restore: %w", err)
 	}
@@ -36,19 +38,19 @@ func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *open
 		if r.Status.Step != "" {
 			e.progress.Step("%s", r.Status.Step)
 		}
-		return restoreEnded(r), nil
+		return view.Ended(r), nil
 	})
 	if err != nil {
-		return hinted(fmt.Errorf("follow restore %s: %w", r.Name, err), "it goes on by itself: `logs restore "+r.Name+"`")
+		return exit.Hint(fmt.Errorf("follow restore %s: %w", r.Name, err), "it goes on by itself: `logs restore "+r.Name+"`")
 	}
-	if err := e.print(restoreStatus{r}); err != nil {
+	if err := e.print(view.RestoreObject{Restore: r}); err != nil {
 		return err
 	}
 	switch r.Status.Phase {
 	case v1alpha1.RestoreFailed:
 		return e.failedRestore(r)
 	case v1alpha1.RestoreWarned:
-		return quietly(exitWarnings)
+		return exit.Quietly(exit.Warnings)
 	}
 	return nil
 }
@@ -56,20 +58,12 @@ func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *open
 // failedRestore gives a background restore the exit code it would have had in
 // the foreground: one that did not begin was refused.
 func (e *env) failedRestore(r *v1alpha1.Restore) error {
-	why := fmt.Errorf("restore %s: %s", r.Name, conditionText(r.Status.Conditions, v1alpha1.ConditionReady))
-	code := exitFailed
+	why := fmt.Errorf("restore %s: %s", r.Name, view.Condition(r.Status.Conditions, v1alpha1.ConditionReady))
+	code := exit.Failed
 	if r.Status.Restored == 0 && r.Status.Epoch == 0 {
-		code = exitRefused
+		code = exit.Refused
 	}
-	return &codeError{code, why, "`logs restore " + r.Name + "` tells more"}
-}
-
-func restoreEnded(r *v1alpha1.Restore) bool {
-	switch r.Status.Phase {
-	case v1alpha1.RestoreCompleted, v1alpha1.RestoreWarned, v1alpha1.RestoreFailed:
-		return true
-	}
-	return false
+	return &exit.Error{Code: code, Err: why, Hint: "`logs restore " + r.Name + "` tells more"}
 }
 
 func (o *restoration) restoreObject(vaultName string, now time.Time) *v1alpha1.Restore {
@@ -88,45 +82,6 @@ func (o *restoration) restoreObject(vaultName string, now time.Time) *v1alpha1.R
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: o.opts.Application + "-" + now.UTC().Format("20060102-150405")},
 		Spec:       spec,
 	}
-}
-
-// restoreStatus is a Restore object as people read it.
-type restoreStatus struct{ *v1alpha1.Restore }
-
-// Text is a timeline with what was measured.
-func (r restoreStatus) Text(t *output.Text) {
-	s := &r.Status
-	t.Line("Restore %s of %s: %s", r.Name, r.Spec.Application, s.Phase)
-	var rows [][]string
-	for _, step := range s.Steps {
-		took := ""
-		if step.StartedAt != nil && step.FinishedAt != nil {
-			took = output.Duration(step.FinishedAt.Sub(step.StartedAt.Time))
-		}
-		rows = append(rows, []string{step.Name, took, output.Short(step.Message, 70)})
-	}
-	pairs := []string{"point", s.Point, "step", s.Step, "why", conditionText(s.Conditions, v1alpha1.ConditionReady)}
-	if s.Epoch > 0 {
-		pairs = append(pairs, "epoch", fmt.Sprint(s.Epoch))
-	}
-	pairs = append(pairs, "objects", fmt.Sprintf("%d restored, %d skipped, %d failed", s.Restored, s.Skipped, s.FailedObjects),
-		"volumes", output.Bytes(s.VolumeBytes), "RPO", durationText(s.RPO), "RTO", durationText(s.RTO))
-	t.Fields("  ", pairs...)
-	if len(rows) > 0 {
-		t.Section("Steps")
-		t.Table("  ", output.Columns("STEP", ">TOOK", "NOTE"), rows)
-	}
-	problems(t, "Warnings", len(s.WarningList), func(i int) string { return s.WarningList[i] })
-}
-
-// Document is the object.
-func (r restoreStatus) Document() any { return r.Restore }
-
-func durationText(d *metav1.Duration) string {
-	if d == nil {
-		return ""
-	}
-	return output.Duration(d.Duration)
 }
 
 // keepReport keeps a foreground restore's report in davit-system, for `logs

@@ -1,26 +1,19 @@
 package cli
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/cli/output"
-	"davit.dev/davit/internal/point"
-	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/view"
 )
 
 func (e *env) describeCommand() *cobra.Command {
-	var a address
+	var a access.Address
 	cmd := &cobra.Command{
 		Use:   "describe APP|POINT",
 		Short: "Everything about one application or recovery point",
@@ -36,32 +29,32 @@ images, hooks, warnings, consistency, verification, read from the vault.`,
 			return e.describeApp(ctx, given[0])
 		},
 	}
-	a.breakGlass(cmd.Flags())
+	a.BreakGlass(cmd.Flags())
 	return cmd
 }
 
-func (e *env) describePoint(ctx context.Context, cmd *cobra.Command, a *address, id string) error {
-	in, err := e.open(ctx, nil, a, cmd.Flags())
+func (e *env) describePoint(ctx context.Context, cmd *cobra.Command, a *access.Address, id string) error {
+	in, err := e.opener().Open(ctx, nil, a, cmd.Flags())
 	if err != nil {
 		return err
 	}
 	app := appOfPoint(id)
-	infos, points, err := in.protector(e).Points(ctx, app)
+	infos, points, err := in.Protector(e.now).Points(ctx, app)
 	if err != nil {
 		return err
 	}
 	for i := range infos {
 		if infos[i].ID == id {
-			return e.print(pointDetail{viewInfo(app, infos[i], points[i]), infos[i].Manifest, infos[i].Marks, e.now()})
+			return e.print(view.PointDetail{View: view.OfVault(app, infos[i], points[i]), Manifest: infos[i].Manifest, Marks: infos[i].Marks, Now: e.now()})
 		}
 	}
 	return e.describeUnfinished(ctx, a, app, id)
 }
 
 // describeUnfinished is for a point that is not in the vault, or not yet.
-func (e *env) describeUnfinished(ctx context.Context, a *address, app, id string) error {
-	missing := refuse("`points "+app+" --all` lists what there is", "the vault has no recovery point %s", id)
-	if a.url != "" {
+func (e *env) describeUnfinished(ctx context.Context, a *access.Address, app, id string) error {
+	missing := exit.Refuse("`points "+app+" --all` lists what there is", "the vault has no recovery point %s", id)
+	if a.URL != "" {
 		return missing
 	}
 	c, err := e.cluster()
@@ -75,115 +68,7 @@ func (e *env) describeUnfinished(ctx context.Context, a *address, app, id string
 	if err != nil {
 		return err
 	}
-	return e.print(pointDetail{view: viewPoint(p), now: e.now()})
-}
-
-// pointDetail is one recovery point in full.
-type pointDetail struct {
-	view     pointView
-	manifest *point.Manifest
-	marks    []vault.Mark
-	now      time.Time
-}
-
-// Document is the manifest with what was learned later.
-func (d pointDetail) Document() any {
-	return struct {
-		pointView
-		Manifest *point.Manifest `json:"manifest,omitempty"`
-		Marks    []vault.Mark    `json:"marks,omitempty"`
-	}{d.view, d.manifest, d.marks}
-}
-
-// Text is the point in sections.
-func (d pointDetail) Text(t *output.Text) {
-	v := d.view
-	t.Line("Recovery point %s", v.ID)
-	t.Fields("  ", "application", v.Application, "phase", string(v.Phase), "why", v.Message,
-		"instant", agedTime(v.Instant, d.now), "consistency", consistencyText(v.Consistency),
-		"site", v.Site, "epoch", positive(v.Epoch), "verified", cmp.Or(agedTime(v.Verified, d.now), "never"),
-		"pinned", map[bool]string{true: "yes: never expires"}[v.Pinned],
-		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "object"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
-	if m := d.manifest; m != nil {
-		t.Fields("  ", "namespaces", strings.Join(m.Namespaces, ", "), "captured by", fmt.Sprintf("davit %s, Kubernetes %s, %s, in %s", m.DavitVersion, m.KubeVersion, m.Trigger, output.Duration(m.FinishedAt.Sub(m.StartedAt))),
-			"cut within", output.Duration(m.CutBy.Sub(m.Instant)))
-		manifestText(t, m)
-	}
-}
-
-func manifestText(t *output.Text, m *point.Manifest) {
-	kinds := slices.Clone(m.Resources)
-	slices.SortFunc(kinds, func(a, b point.Resource) int { return cmp.Compare(a.Resource+"."+a.Group, b.Resource+"."+b.Group) })
-	var rows [][]string
-	for _, r := range kinds {
-		note := ""
-		if r.Dependency {
-			note = "came along because the application needs it"
-		}
-		rows = append(rows, []string{r.Kind, cmp.Or(r.Group, "core") + "/" + r.Version, fmt.Sprint(r.Count), note})
-	}
-	t.Section("Objects")
-	t.Table("  ", output.Columns("KIND", "VERSION", ">COUNT", "NOTE"), rows)
-	if len(m.Volumes) > 0 {
-		t.Section("Volumes")
-		t.Table("  ", output.Columns("CLAIM", "CLASS", "METHOD", "CONSISTENCY", ">CAPACITY", ">DATA", ">FILES", ">ADDED"), volumeRows(m))
-	}
-	listText(t, "Images", len(m.Images), func(i int) string {
-		return strings.TrimSpace(m.Images[i].Reference + " " + m.Images[i].Digest)
-	})
-	listText(t, "Hooks", len(m.Hooks), func(i int) string {
-		h := m.Hooks[i]
-		return fmt.Sprintf("%s %s in %s: %s in %s", h.Name, h.When, h.Pod, cmp.Or(h.Error, "ok"), output.Duration(h.Duration))
-	})
-	listText(t, fmt.Sprintf("Warnings (%d)", len(m.Warnings)), len(m.Warnings), func(i int) string {
-		return strings.TrimPrefix(m.Warnings[i].Object+": "+m.Warnings[i].Message, ": ")
-	})
-}
-
-func volumeRows(m *point.Manifest) [][]string {
-	var rows [][]string
-	for _, v := range m.Volumes {
-		rows = append(rows, []string{
-			v.Namespace + "/" + v.Claim, v.StorageClass, v.Method, string(v.Consistency), output.Bytes(v.Capacity),
-			output.Bytes(v.Snapshot.Bytes), fmt.Sprint(v.Snapshot.Files), output.Bytes(v.Snapshot.NewBytes),
-		})
-	}
-	return rows
-}
-
-func listText(t *output.Text, title string, n int, line func(i int) string) {
-	if n == 0 {
-		return
-	}
-	t.Section(title)
-	for i := range n {
-		t.Line("  %s", line(i))
-	}
-}
-
-func consistencyText(c string) string {
-	meaning := map[point.Consistency]string{
-		point.Application: "quiesced, then cut at one instant", point.Crash: "all volumes cut at one instant",
-		point.PerVolume: "each volume cut at an instant of its own", point.Fuzzy: "read while being written: a restore needs --accept-fuzzy",
-	}[point.Consistency(c)]
-	if meaning == "" {
-		return c
-	}
-	return c + " (" + meaning + ")"
-}
-
-func agedTime(t, now time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return fmt.Sprintf("%s, %s ago", output.Time(t), output.Age(t, now))
-}
-
-func positive(n int64) string {
-	if n <= 0 {
-		return ""
-	}
-	return fmt.Sprint(n)
+	return e.print(view.PointDetail{View: view.OfObject(p), Now: e.now()})
 }
 
 func (e *env) describeApp(ctx context.Context, name string) error {
@@ -195,99 +80,14 @@ func (e *env) describeApp(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	policy, err := policyOf(ctx, c, app)
+	policy, err := view.PolicyOf(ctx, c, app)
 	if err != nil {
 		return err
 	}
 	points, err := e.pointsFromCluster(ctx, app.VaultName())
-	if err != nil && !isRefusal(err) {
+	if err != nil && !exit.IsRefusal(err) {
 		return err
 	}
-	slices.SortFunc(points, func(a, b pointView) int { return b.Instant.Compare(a.Instant) })
-	return e.print(appDetail{app, policy, points, e.now()})
-}
-
-func isRefusal(err error) bool {
-	var coded *codeError
-	return errors.As(err, &coded) && coded.code == exitRefused
-}
-
-// appDetail is one application in full.
-type appDetail struct {
-	app    *v1alpha1.Application
-	policy *v1alpha1.ProtectionPolicy
-	points []pointView
-	now    time.Time
-}
-
-// Document is the objects themselves.
-func (d appDetail) Document() any {
-	return map[string]any{"application": d.app, "policy": d.policy, "points": d.points}
-}
-
-// shownPoints bounds the points in an application's description.
-const shownPoints = 5
-
-// Text is the application in sections.
-func (d appDetail) Text(t *output.Text) {
-	app, s := d.app, &d.app.Status
-	view := viewApp(app, d.policy, d.now)
-	t.Line("Application %s", app.VaultName())
-	selector := ""
-	if app.Spec.Selector != nil {
-		selector = metav1.FormatLabelSelector(app.Spec.Selector)
-	}
-	t.Fields("  ", "state", view.State, "why", view.Message, "namespaces", strings.Join(app.CapturedNamespaces(), ", "),
-		"selector", selector, "kinds", strings.Join(app.Spec.IncludeKinds, ", "), "without", strings.Join(app.Spec.ExcludeKinds, ", "),
-		"volumes", string(app.Spec.Volumes.Mode), "vault", app.Spec.Vault, "role", string(s.Role),
-		"epoch", epochOf(s), "schedule", cmp.Or(scheduleText(d.policy), "none: captured only when asked"),
-		"next", output.Time(timeOf(s.NextCapture)), "objectives", objectivesText(d.policy), "keeps", retentionText(d.policy),
-		"newest", cmp.Or(agedTime(timeOf(s.NewestInstant), d.now), "none"), "points", fmt.Sprint(s.Points))
-	var hooks []string
-	for _, h := range app.Spec.Hooks {
-		hooks = append(hooks, h.Name)
-	}
-	t.Fields("  ", "hooks", strings.Join(hooks, ", "))
-	if len(d.points) > 0 {
-		t.Section("Newest points")
-		views := pointViews{Points: d.points[:min(len(d.points), shownPoints)], now: d.now}
-		views.Text(t)
-	}
-}
-
-func epochOf(s *v1alpha1.ApplicationStatus) string {
-	if s.Epoch == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%d, held by site %s", s.Epoch, s.EpochSite)
-}
-
-func objectivesText(p *v1alpha1.ProtectionPolicy) string {
-	if p == nil {
-		return ""
-	}
-	var parts []string
-	if d := p.Spec.Objectives.RPO; d != nil {
-		parts = append(parts, "RPO "+output.Duration(d.Duration))
-	}
-	if d := p.Spec.Objectives.RTO; d != nil {
-		parts = append(parts, "RTO "+output.Duration(d.Duration))
-	}
-	return strings.Join(parts, ", ")
-}
-
-func retentionText(p *v1alpha1.ProtectionPolicy) string {
-	if p == nil {
-		return ""
-	}
-	r := p.Spec.Retention
-	switch {
-	case r.Last != nil && r.MaxAge != nil:
-		return fmt.Sprintf("the last %d, and those younger than %s", *r.Last, output.Duration(r.MaxAge.Duration))
-	case r.Last != nil:
-		return fmt.Sprintf("the last %d", *r.Last)
-	case r.MaxAge != nil:
-		return "those younger than " + output.Duration(r.MaxAge.Duration)
-	}
-	return "the last 48"
+	slices.SortFunc(points, func(a, b view.Point) int { return b.Instant.Compare(a.Instant) })
+	return e.print(view.AppDetail{App: app, Policy: policy, Points: points, Now: e.now()})
 }

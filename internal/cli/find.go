@@ -8,11 +8,11 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 )
@@ -20,44 +20,6 @@ import (
 // cluster opens the cluster that the global flags name.
 func (e *env) cluster() (Cluster, error) {
 	return e.backend.Cluster(e.global.kubeconfig, e.global.context)
-}
-
-// chooseVault returns the Vault that --vault or the caller names, or the only
-// one there is.
-func (e *env) chooseVault(ctx context.Context, c client.Client, name string) (*v1alpha1.Vault, error) {
-	var all v1alpha1.VaultList
-	if err := c.List(ctx, &all); err != nil {
-		return nil, fmt.Errorf("list vaults: %w", err)
-	}
-	var names []string
-	for i := range all.Items {
-		if all.Items[i].Name == name || name == "" && len(all.Items) == 1 {
-			return &all.Items[i], nil
-		}
-		names = append(names, all.Items[i].Name)
-	}
-	switch {
-	case len(names) == 0:
-		return nil, refuse("`vault add NAME URL` adds one", "this site has no vault")
-	case name == "":
-		return nil, usageError("choose one with --vault", "this site has several vaults: %s", strings.Join(names, ", "))
-	default:
-		return nil, refuse("`vault add` adds one", "there is no vault %q here; known: %s", name, strings.Join(names, ", "))
-	}
-}
-
-// localSite returns the Site object of the cluster itself.
-func localSite(ctx context.Context, c client.Client) (*v1alpha1.Site, error) {
-	var all v1alpha1.SiteList
-	if err := c.List(ctx, &all); err != nil {
-		return nil, fmt.Errorf("list sites: %w", err)
-	}
-	for i := range all.Items {
-		if all.Items[i].Labels[install.LocalLabel] == "true" || all.Items[i].Status.Local {
-			return &all.Items[i], nil
-		}
-	}
-	return nil, refuse("`install --site NAME` first", "this cluster does not know which site it is")
 }
 
 // findApplication finds an application by its name in the vault, or by
@@ -76,10 +38,10 @@ func findApplication(ctx context.Context, c client.Client, name string) (*v1alph
 		names = append(names, app.VaultName())
 	}
 	if len(names) == 0 {
-		return nil, refuse("`protect NAME --namespace NAMESPACE` protects one", "no application is protected here")
+		return nil, exit.Refuse("`protect NAME --namespace NAMESPACE` protects one", "no application is protected here")
 	}
 	slices.Sort(names)
-	return nil, refuse("`status` lists them; `protect` adds one", "there is no application %q here; known: %s", name, strings.Join(names, ", "))
+	return nil, exit.Refuse("`status` lists them; `protect` adds one", "there is no application %q here; known: %s", name, strings.Join(names, ", "))
 }
 
 // vaultApp is the application's name in the vault for what a person typed.
@@ -123,33 +85,6 @@ func findPointObject(ctx context.Context, c client.Client, id string) (*v1alpha1
 	return nil, apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("recoverypoints").GroupResource(), id)
 }
 
-// appOfPointObject is the application's name in the vault.
-func appOfPointObject(p *v1alpha1.RecoveryPoint) string {
-	if app := p.Labels[v1alpha1.LabelApplication]; app != "" {
-		return app
-	}
-	if p.Namespace == v1alpha1.SystemNamespace {
-		return p.Spec.Application
-	}
-	return p.Namespace + "." + p.Spec.Application
-}
-
-// policyOf returns the application's policy, or nil if it has none.
-func policyOf(ctx context.Context, c client.Client, app *v1alpha1.Application) (*v1alpha1.ProtectionPolicy, error) {
-	if app.Spec.Policy == "" {
-		return nil, nil
-	}
-	var policy v1alpha1.ProtectionPolicy
-	err := c.Get(ctx, client.ObjectKey{Namespace: app.Namespace, Name: app.Spec.Policy}, &policy)
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read policy %s: %w", app.Spec.Policy, err)
-	}
-	return &policy, nil
-}
-
 // parseInstant reads a time for --as-of: RFC 3339, a UTC time without zone,
 // or how long ago.
 func parseInstant(s string, now time.Time) (time.Time, error) {
@@ -164,7 +99,7 @@ func parseInstant(s string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, usageError("write 2026-01-31T15:04:05Z, \"2026-01-31 15:04\" (UTC) or 10m for ten minutes ago", "time %q is not valid", s)
+	return time.Time{}, exit.Usage("write 2026-01-31T15:04:05Z, \"2026-01-31 15:04\" (UTC) or 10m for ten minutes ago", "time %q is not valid", s)
 }
 
 // parseMapping reads "from=to" pairs.
@@ -173,19 +108,20 @@ func parseMapping(flag string, pairs []string) (map[string]string, error) {
 	for _, pair := range pairs {
 		from, to, ok := strings.Cut(pair, "=")
 		if !ok || vault.CheckName(from) != nil || vault.CheckName(to) != nil {
-			return nil, usageError("write --"+flag+" FROM=TO", "--%s %q is not valid", flag, pair)
+			return nil, exit.Usage("write --"+flag+" FROM=TO", "--%s %q is not valid", flag, pair)
 		}
 		if was, taken := mapping[from]; taken && was != to {
-			return nil, usageError("", "--%s maps %q to both %q and %q", flag, from, was, to)
+			return nil, exit.Usage("", "--%s maps %q to both %q and %q", flag, from, was, to)
 		}
 		mapping[from] = to
 	}
 	return mapping, nil
 }
 
-func timeOf(t *metav1.Time) time.Time {
-	if t == nil {
-		return time.Time{}
+// opener opens vaults through the cluster that the global flags name.
+func (e *env) opener() *access.Opener {
+	return &access.Opener{
+		Cluster: func() (client.Client, error) { return e.cluster() },
+		Store:   e.backend.Store, Getenv: e.getenv, Vault: e.global.vault,
 	}
-	return t.Time
 }

@@ -3,12 +3,12 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/install"
 )
 
@@ -44,14 +44,14 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 
 func (e *env) runInstall(cmd *cobra.Command, opts install.Options, dryRun bool) error {
 	if opts.SiteName == "" {
-		return usageError("choose a short name that no other site has, such as east", "--site is missing")
+		return exit.Usage("choose a short name that no other site has, such as east", "--site is missing")
 	}
 	objects, err := install.Render(opts)
 	if err != nil {
-		return asUsage(err)
+		return exit.AsUsage(err)
 	}
 	if dryRun {
-		return e.print(rendered(objects))
+		return e.print(view.Rendered(objects))
 	}
 	ctx, cancel := e.working(cmd)
 	defer cancel()
@@ -63,48 +63,8 @@ func (e *env) runInstall(cmd *cobra.Command, opts install.Options, dryRun bool) 
 	if err := c.Install(ctx, opts, func(step string) { e.progress.Step("%s", step) }); err != nil {
 		return err
 	}
-	return e.print(installed{Site: opts.SiteName, Objects: len(objects), Took: e.now().Sub(start), ready: !opts.NoWait, next: e.named("`vault add NAME URL`")})
+	return e.print(view.Installed{Site: opts.SiteName, Objects: len(objects), Took: e.now().Sub(start), Ready: !opts.NoWait, Next: e.named("`vault add NAME URL`")})
 }
-
-// rendered are the objects of an install that was not carried out.
-type rendered []unstructured.Unstructured
-
-// Text lists them.
-func (r rendered) Text(t *output.Text) {
-	var rows [][]string
-	for _, o := range r {
-		rows = append(rows, []string{o.GetKind(), o.GetNamespace(), o.GetName()})
-	}
-	t.Table("", output.Columns("KIND", "NAMESPACE", "NAME"), rows)
-}
-
-// Document is all of them.
-func (r rendered) Document() any {
-	docs := output.Documents{}
-	for _, o := range r {
-		docs = append(docs, o.Object)
-	}
-	return docs
-}
-
-type installed struct {
-	Site    string        `json:"site"`
-	Objects int           `json:"objects"`
-	Took    time.Duration `json:"took"`
-	ready   bool
-	next    string
-}
-
-func (i installed) Text(t *output.Text) {
-	state := "applied"
-	if i.ready {
-		state = "ready"
-	}
-	t.Line("Davit is %s at site %s: %s in %s.", state, i.Site, output.Plural(int64(i.Objects), "object"), output.Duration(i.Took))
-	t.Line("Next: %s", i.next)
-}
-
-func (i installed) Document() any { return i }
 
 func (e *env) uninstallCommand() *cobra.Command {
 	var opts install.UninstallOptions
@@ -138,7 +98,7 @@ func (e *env) runUninstall(cmd *cobra.Command, opts install.UninstallOptions, ye
 	if err != nil {
 		return err
 	}
-	site, err := localSite(ctx, c)
+	site, err := access.LocalSite(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -150,12 +110,12 @@ func (e *env) runUninstall(cmd *cobra.Command, opts install.UninstallOptions, ye
 	}
 	err = c.Uninstall(ctx, opts, func(step string) { e.progress.Step("%s", step) })
 	if errors.Is(err, install.ErrBusy) {
-		return refuse("look with `status`; --force goes on regardless", "%v", err)
+		return exit.Refuse("look with `status`; --force goes on regardless", "%v", err)
 	}
 	if err != nil {
 		return err
 	}
-	return e.print(done(fmt.Sprintf("Davit is removed from site %s. What is in its vaults stays there.", site.Name)))
+	return e.print(view.Done(fmt.Sprintf("Davit is removed from site %s. What is in its vaults stays there.", site.Name)))
 }
 
 func (e *env) dryUninstall(opts install.UninstallOptions) error {
@@ -163,7 +123,7 @@ func (e *env) dryUninstall(opts install.UninstallOptions) error {
 	if err != nil {
 		return err
 	}
-	var gone rendered
+	var gone view.Rendered
 	for _, o := range objects {
 		kind := o.GetKind()
 		if opts.KeepData && (kind == "Namespace" || kind == "CustomResourceDefinition") || kind == "Site" {
@@ -173,12 +133,3 @@ func (e *env) dryUninstall(opts install.UninstallOptions) error {
 	}
 	return e.print(gone)
 }
-
-// done is a result of one sentence.
-type done string
-
-// Text is the sentence.
-func (d done) Text(t *output.Text) { t.Line("%s", string(d)) }
-
-// Document holds it.
-func (d done) Document() any { return map[string]string{"result": string(d)} }

@@ -12,7 +12,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/vault"
@@ -20,7 +22,7 @@ import (
 
 // listPoints is what `points` was asked.
 type listPoints struct {
-	address
+	access.Address
 	app       string
 	asOf      string
 	all       bool
@@ -46,7 +48,7 @@ from the cluster, where the agent mirrors the vault, or with --from-vault or --v
 	flags.StringVar(&o.asOf, "as-of", "", "only points not after this time: 2026-01-31T15:04:05Z, or 10m for ten minutes ago")
 	flags.BoolVarP(&o.all, "all", "a", false, "also points that may not be restored")
 	flags.BoolVar(&o.fromVault, "from-vault", false, "read the vault itself; needs no agent")
-	o.breakGlass(flags)
+	o.BreakGlass(flags)
 	cmd.AddCommand(e.pinCommand("pin", vault.MarkPinned, "Keep a recovery point until it is unpinned"),
 		e.pinCommand("unpin", vault.MarkUnpinned, "Let a recovery point expire again"), e.deleteCommand())
 	return cmd
@@ -59,8 +61,8 @@ func (e *env) runPoints(cmd *cobra.Command, o *listPoints) error {
 	if err != nil {
 		return err
 	}
-	var views []pointView
-	if o.fromVault || o.url != "" {
+	var views []view.Point
+	if o.fromVault || o.URL != "" {
 		views, err = e.pointsFromVault(ctx, cmd, o)
 	} else {
 		views, err = e.pointsFromCluster(ctx, o.app)
@@ -68,23 +70,23 @@ func (e *env) runPoints(cmd *cobra.Command, o *listPoints) error {
 	if err != nil {
 		return err
 	}
-	shown := pointViews{Points: []pointView{}, now: e.now(), all: o.all}
+	shown := view.Points{Points: []view.Point{}, Now: e.now()}
 	for _, v := range views {
 		switch {
 		case !asOf.IsZero() && v.Instant.After(asOf):
 		case !o.all && v.Phase != v1alpha1.PointAvailable:
-			shown.hidden++
+			shown.Hidden++
 		default:
 			shown.Points = append(shown.Points, v)
 		}
 	}
-	slices.SortStableFunc(shown.Points, func(a, b pointView) int {
+	slices.SortStableFunc(shown.Points, func(a, b view.Point) int {
 		return cmp.Or(b.Instant.Compare(a.Instant), cmp.Compare(b.ID, a.ID))
 	})
 	return e.print(shown)
 }
 
-func (e *env) pointsFromCluster(ctx context.Context, app string) ([]pointView, error) {
+func (e *env) pointsFromCluster(ctx context.Context, app string) ([]view.Point, error) {
 	c, err := e.cluster()
 	if err != nil {
 		return nil, err
@@ -93,10 +95,10 @@ func (e *env) pointsFromCluster(ctx context.Context, app string) ([]pointView, e
 	if err := c.List(ctx, &all); err != nil {
 		return nil, fmt.Errorf("list recovery points: %w", err)
 	}
-	var views []pointView
+	var views []view.Point
 	for i := range all.Items {
-		if app == "" || appOfPointObject(&all.Items[i]) == app {
-			views = append(views, viewPoint(&all.Items[i]))
+		if app == "" || view.ApplicationOf(&all.Items[i]) == app {
+			views = append(views, view.OfObject(&all.Items[i]))
 		}
 	}
 	if app == "" || len(views) > 0 {
@@ -106,184 +108,55 @@ func (e *env) pointsFromCluster(ctx context.Context, app string) ([]pointView, e
 	return nil, err
 }
 
-func (e *env) pointsFromVault(ctx context.Context, cmd *cobra.Command, o *listPoints) ([]pointView, error) {
+func (e *env) pointsFromVault(ctx context.Context, cmd *cobra.Command, o *listPoints) ([]view.Point, error) {
 	e.progress.Step("reading the vault")
-	in, err := e.open(ctx, nil, &o.address, cmd.Flags())
+	in, err := e.opener().Open(ctx, nil, &o.Address, cmd.Flags())
 	if err != nil {
 		return nil, err
 	}
-	apps, err := in.project.Apps(ctx)
+	apps, err := in.Project.Apps(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if o.app != "" {
 		if !slices.Contains(apps, o.app) {
-			return nil, refuse("names in the vault are NAME, or NAMESPACE.NAME for tenants", "the vault has no application %q; it has: %s", o.app, listed(apps))
+			return nil, exit.Refuse("names in the vault are NAME, or NAMESPACE.NAME for tenants", "the vault has no application %q; it has: %s", o.app, listed(apps))
 		}
 		apps = []string{o.app}
 	}
-	var views []pointView
-	p := in.protector(e)
+	var views []view.Point
+	p := in.Protector(e.now)
 	for _, app := range apps {
 		infos, points, err := p.Points(ctx, app)
 		if err != nil {
 			return nil, err
 		}
 		for i := range infos {
-			views = append(views, viewInfo(app, infos[i], points[i]))
+			views = append(views, view.OfVault(app, infos[i], points[i]))
 		}
 	}
 	return views, nil
 }
 
-// pointView is one recovery point as commands show it.
-type pointView struct {
-	ID          string              `json:"id"`
-	Application string              `json:"application"`
-	Phase       v1alpha1.PointPhase `json:"phase"`
-	Instant     time.Time           `json:"instant,omitzero"`
-	Consistency string              `json:"consistency,omitempty"`
-	Site        string              `json:"site,omitempty"`
-	Epoch       int64               `json:"epoch,omitempty"`
-	Objects     int64               `json:"objects"`
-	Volumes     int64               `json:"volumes"`
-	Bytes       int64               `json:"bytes"`
-	StoredBytes int64               `json:"storedBytes"`
-	Warnings    int64               `json:"warnings,omitempty"`
-	Pinned      bool                `json:"pinned,omitempty"`
-	Verified    time.Time           `json:"verified,omitzero"`
-	Damaged     bool                `json:"damaged,omitempty"`
-	Message     string              `json:"message,omitempty"`
-}
-
-// viewPoint reads a RecoveryPoint object.
-func viewPoint(p *v1alpha1.RecoveryPoint) pointView {
-	s := &p.Status
-	view := pointView{
-		ID: p.Name, Application: appOfPointObject(p), Phase: s.Phase, Instant: timeOf(s.Instant), Consistency: s.Consistency,
-		Site: s.Site, Epoch: s.Epoch, Objects: s.Objects, Volumes: s.Volumes, Bytes: s.Bytes, StoredBytes: s.StoredBytes,
-		Warnings: s.Warnings, Pinned: p.Spec.Pinned, Message: conditionText(s.Conditions, v1alpha1.ConditionReady),
-	}
-	if view.Phase == "" {
-		view.Phase, view.Message = v1alpha1.PointPending, "the agent has not begun"
-	}
-	if p.DeletionTimestamp != nil {
-		view.Phase = v1alpha1.PointDeleting
-	}
-	if s.Step != "" && view.Phase == v1alpha1.PointCapturing {
-		view.Message = s.Step
-	}
-	if v := s.Verification; v != nil {
-		if view.Damaged = v.Damaged; v.Damaged {
-			view.Message = v.Message
-		} else {
-			view.Verified = v.At.Time
-		}
-	}
-	return view
-}
-
-// viewInfo reads what the vault knows of a point; summary has quarantine decided.
-func viewInfo(app string, info vault.PointInfo, summary point.Point) pointView {
-	view := pointView{
-		ID: info.ID, Application: app, Phase: v1alpha1.PointAvailable, Pinned: summary.Pinned,
-		Verified: summary.Verified, Damaged: summary.Damaged,
-	}
-	switch {
-	case summary.Deleting:
-		view.Phase, view.Message = v1alpha1.PointDeleting, "deletion has begun"
-	case summary.Damaged:
-		view.Phase = v1alpha1.PointFailed
-		if info.Err != nil {
-			view.Message = info.Err.Error()
-		}
-	case summary.Quarantined:
-		view.Phase, view.Message = v1alpha1.PointQuarantined, quarantineReason(info)
-	}
-	if m := info.Manifest; m != nil {
-		view.Instant, view.Consistency, view.Site, view.Epoch = m.Instant, string(m.Consistency), m.Site, m.Epoch
-		view.Objects, view.Volumes, view.Bytes, view.StoredBytes = m.Objects, int64(len(m.Volumes)), m.Bytes, m.StoredBytes
-		view.Warnings = int64(len(m.Warnings))
-	}
-	return view
-}
-
-func quarantineReason(info vault.PointInfo) string {
-	for _, mark := range slices.Backward(info.Marks) {
-		if mark.Kind == vault.MarkQuarantined {
-			return mark.Note
-		}
-	}
-	return "written under an epoch that had been superseded"
-}
-
-type pointViews struct {
-	Points []pointView `json:"points"`
-	now    time.Time
-	hidden int
-	all    bool
-}
-
-// Text is a table, newest first.
-func (p pointViews) Text(t *output.Text) {
-	if len(p.Points) == 0 {
-		t.Line("No recovery point to show.")
-	} else {
-		t.Table("", output.Columns("POINT", "APPLICATION", "AGE", "+INSTANT", "PHASE", "CONSISTENCY", ">OBJECTS", ">VOLUMES", ">SIZE", "+>STORED", "+SITE", "+>EPOCH", "+>WARNINGS", "VERIFIED", "NOTE"), p.rows())
-	}
-	if p.hidden > 0 {
-		t.Line("%s not shown that cannot be restored: --all", output.Plural(int64(p.hidden), "point"))
-	}
-}
-
-func (p pointViews) rows() [][]string {
-	var rows [][]string
-	for _, v := range p.Points {
-		note := output.Short(v.Message, 60)
-		if v.Pinned {
-			note = joinNotes("pinned", note)
-		}
-		if v.Damaged {
-			note = joinNotes("DAMAGED", note)
-		}
-		rows = append(rows, []string{
-			v.ID, v.Application, output.Age(v.Instant, p.now), output.Time(v.Instant), string(v.Phase), v.Consistency,
-			fmt.Sprint(v.Objects), fmt.Sprint(v.Volumes), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes), v.Site,
-			fmt.Sprint(v.Epoch), fmt.Sprint(v.Warnings), output.Age(v.Verified, p.now), note,
-		})
-	}
-	return rows
-}
-
-func joinNotes(a, b string) string {
-	if b == "" {
-		return a
-	}
-	return a + "; " + b
-}
-
-// Document is all of them.
-func (p pointViews) Document() any { return p }
-
 // choosePoint finds the point that a person named, or an application's newest.
-func choosePoint(ctx context.Context, e *env, in *opened, name string) (app, id string, err error) {
+func choosePoint(ctx context.Context, e *env, in *access.Opened, name string) (app, id string, err error) {
 	if isPoint(name) {
 		return appOfPoint(name), name, nil
 	}
 	app = vaultApp(name)
-	_, points, err := in.protector(e).Points(ctx, app)
+	_, points, err := in.Protector(e.now).Points(ctx, app)
 	if err != nil {
 		return "", "", err
 	}
 	newest, ok := point.Newest(points, time.Time{})
 	if !ok {
-		return "", "", refuse("`points "+name+" --all` lists what there is", "application %q has no recovery point that may be restored", name)
+		return "", "", exit.Refuse("`points "+name+" --all` lists what there is", "application %q has no recovery point that may be restored", name)
 	}
 	return app, newest.ID, nil
 }
 
 func (e *env) pinCommand(name string, kind vault.MarkKind, short string) *cobra.Command {
-	var a address
+	var a access.Address
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: name + " POINT", Short: short, Args: args(cobra.ExactArgs(1), "one POINT"),
@@ -292,11 +165,11 @@ func (e *env) pinCommand(name string, kind vault.MarkKind, short string) *cobra.
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be changed")
-	a.breakGlass(cmd.Flags())
+	a.BreakGlass(cmd.Flags())
 	return cmd
 }
 
-func (e *env) runPin(cmd *cobra.Command, a *address, id string, kind vault.MarkKind, dryRun bool) error {
+func (e *env) runPin(cmd *cobra.Command, a *access.Address, id string, kind vault.MarkKind, dryRun bool) error {
 	ctx, cancel := e.looking(cmd)
 	defer cancel()
 	in, app, err := e.namedPoint(ctx, cmd, a, id)
@@ -304,20 +177,20 @@ func (e *env) runPin(cmd *cobra.Command, a *address, id string, kind vault.MarkK
 		return err
 	}
 	if dryRun {
-		return e.print(done(fmt.Sprintf("%s would be %s.", id, kind)))
+		return e.print(view.Done(fmt.Sprintf("%s would be %s.", id, kind)))
 	}
 	mark := vault.Mark{Kind: kind, At: e.now().UTC(), Site: siteName(in), By: "command line"}
-	if err := in.project.Mark(ctx, app, id, mark); err != nil {
+	if err := in.Project.Mark(ctx, app, id, mark); err != nil {
 		return err
 	}
-	if a.url == "" {
+	if a.URL == "" {
 		e.mirrorPin(ctx, id, kind == vault.MarkPinned)
 	}
-	return e.print(done(fmt.Sprintf("%s is %s.", id, kind)))
+	return e.print(view.Done(fmt.Sprintf("%s is %s.", id, kind)))
 }
 
-func siteName(in *opened) string {
-	return cmp.Or(in.site, "cli")
+func siteName(in *access.Opened) string {
+	return cmp.Or(in.Site, "cli")
 }
 
 // mirrorPin makes the RecoveryPoint object agree with the vault at once; the
@@ -339,18 +212,18 @@ func (e *env) mirrorPin(ctx context.Context, id string, pinned bool) {
 }
 
 // namedPoint opens the vault and makes sure that the point is in it.
-func (e *env) namedPoint(ctx context.Context, cmd *cobra.Command, a *address, id string) (*opened, string, error) {
+func (e *env) namedPoint(ctx context.Context, cmd *cobra.Command, a *access.Address, id string) (*access.Opened, string, error) {
 	if !isPoint(id) {
-		return nil, "", usageError("`points` lists them", "%q is not the name of a recovery point", id)
+		return nil, "", exit.Usage("`points` lists them", "%q is not the name of a recovery point", id)
 	}
-	in, err := e.open(ctx, nil, a, cmd.Flags())
+	in, err := e.opener().Open(ctx, nil, a, cmd.Flags())
 	if err != nil {
 		return nil, "", err
 	}
 	app := appOfPoint(id)
-	_, err = in.project.Manifest(ctx, app, id)
+	_, err = in.Project.Manifest(ctx, app, id)
 	if errors.Is(err, vault.ErrNotFound) {
-		return nil, "", refuse("`points "+app+" --all` lists what there is", "the vault has no recovery point %s", id)
+		return nil, "", exit.Refuse("`points "+app+" --all` lists what there is", "the vault has no recovery point %s", id)
 	}
 	if err != nil && !errors.Is(err, vault.ErrDamaged) {
 		return nil, "", err
@@ -370,25 +243,25 @@ func (e *env) deleteCommand() *cobra.Command {
 	cmd.Flags().BoolVar(&o.lastGood, "last-good", false, "even if it is the application's last good point")
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted")
-	o.breakGlass(cmd.Flags())
+	o.BreakGlass(cmd.Flags())
 	return cmd
 }
 
 // deletePoint is what `points delete` was asked.
 type deletePoint struct {
-	address
+	access.Address
 	lastGood, yes, dryRun bool
 }
 
 func (e *env) runDelete(cmd *cobra.Command, o *deletePoint, id string) error {
 	ctx, cancel := e.working(cmd)
 	defer cancel()
-	in, app, err := e.namedPoint(ctx, cmd, &o.address, id)
+	in, app, err := e.namedPoint(ctx, cmd, &o.Address, id)
 	if err != nil {
 		return err
 	}
 	if o.dryRun {
-		return e.print(done("Would delete " + id + " from the vault."))
+		return e.print(view.Done("Would delete " + id + " from the vault."))
 	}
 	if !o.yes {
 		if err := e.askFor(id, "the point's name"); err != nil {
@@ -396,13 +269,13 @@ func (e *env) runDelete(cmd *cobra.Command, o *deletePoint, id string) error {
 		}
 	}
 	e.progress.Step("deleting %s", id)
-	if err := in.protector(e).Delete(ctx, app, id, protection.DeleteOptions{By: "command line", LastGood: o.lastGood}); err != nil {
+	if err := in.Protector(e.now).Delete(ctx, app, id, protection.DeleteOptions{By: "command line", LastGood: o.lastGood}); err != nil {
 		return err
 	}
-	if o.url == "" {
+	if o.URL == "" {
 		e.mirrorDelete(ctx, id)
 	}
-	return e.print(done(id + " is deleted."))
+	return e.print(view.Done(id + " is deleted."))
 }
 
 // mirrorDelete removes the RecoveryPoint object of a point that is gone.

@@ -6,12 +6,13 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/point"
 )
 
@@ -49,7 +50,7 @@ func (e *env) runUnprotect(cmd *cobra.Command, name string, dryRun bool) error {
 		what += fmt.Sprintf(" and ProtectionPolicy %s/%s", policy.Namespace, policy.Name)
 	}
 	if dryRun {
-		return e.print(done("Would remove " + what + ". Recovery points would stay."))
+		return e.print(view.Done("Would remove " + what + ". Recovery points would stay."))
 	}
 	if err := c.Delete(ctx, app); err != nil {
 		return fmt.Errorf("remove application %s: %w", app.Name, err)
@@ -59,12 +60,12 @@ func (e *env) runUnprotect(cmd *cobra.Command, name string, dryRun bool) error {
 			return fmt.Errorf("remove policy %s: %w", policy.Name, err)
 		}
 	}
-	return e.print(done("Removed " + what + ". Its recovery points stay in the vault."))
+	return e.print(view.Done("Removed " + what + ". Its recovery points stay in the vault."))
 }
 
 // ownPolicy returns the application's policy unless another one uses it.
 func ownPolicy(ctx context.Context, c client.Client, app *v1alpha1.Application) (*v1alpha1.ProtectionPolicy, error) {
-	policy, err := policyOf(ctx, c, app)
+	policy, err := view.PolicyOf(ctx, c, app)
 	if err != nil || policy == nil {
 		return nil, err
 	}
@@ -107,26 +108,26 @@ func (e *env) runSuspend(cmd *cobra.Command, name string, suspend, dryRun bool) 
 	if err != nil {
 		return err
 	}
-	policy, err := policyOf(ctx, c, app)
+	policy, err := view.PolicyOf(ctx, c, app)
 	if err != nil {
 		return err
 	}
 	if policy == nil {
-		return refuse("`protect` gives it one", "application %s has no policy: it is captured only when asked", app.VaultName())
+		return exit.Refuse("`protect` gives it one", "application %s has no policy: it is captured only when asked", app.VaultName())
 	}
 	word := map[bool]string{true: "paused", false: "active"}[suspend]
 	switch {
 	case policy.Spec.Suspend == suspend:
-		return e.print(done(fmt.Sprintf("The schedule of %s is %s already.", app.VaultName(), word)))
+		return e.print(view.Done(fmt.Sprintf("The schedule of %s is %s already.", app.VaultName(), word)))
 	case dryRun:
-		return e.print(done(fmt.Sprintf("The schedule of %s would be %s.", app.VaultName(), word)))
+		return e.print(view.Done(fmt.Sprintf("The schedule of %s would be %s.", app.VaultName(), word)))
 	}
 	before := policy.DeepCopy()
 	policy.Spec.Suspend = suspend
 	if err := c.Patch(ctx, policy, client.MergeFrom(before)); err != nil {
 		return fmt.Errorf("change policy %s: %w", policy.Name, err)
 	}
-	return e.print(done(fmt.Sprintf("The schedule of %s is %s.", app.VaultName(), word)))
+	return e.print(view.Done(fmt.Sprintf("The schedule of %s is %s.", app.VaultName(), word)))
 }
 
 func (e *env) backupCommand() *cobra.Command {
@@ -162,7 +163,7 @@ func (e *env) runBackup(cmd *cobra.Command, name string, o backup) error {
 		return err
 	}
 	if app.Status.Role == v1alpha1.RoleSuperseded {
-		return refuse("", "site %s took over %s with epoch %d: nothing is captured here", app.Status.EpochSite, app.VaultName(), app.Status.Epoch)
+		return exit.Refuse("", "site %s took over %s with epoch %d: nothing is captured here", app.Status.EpochSite, app.VaultName(), app.Status.Epoch)
 	}
 	id, err := point.NewID(app.VaultName(), e.now(), rand.Reader)
 	if err != nil {
@@ -176,13 +177,13 @@ func (e *env) runBackup(cmd *cobra.Command, name string, o backup) error {
 		Spec: v1alpha1.RecoveryPointSpec{Application: app.Name, Trigger: v1alpha1.TriggerManual, Pinned: o.pin},
 	}
 	if o.dryRun {
-		return e.print(object{p, "Would ask for recovery point " + id + "."})
+		return e.print(view.Sentence{Value: p, Line: "Would ask for recovery point " + id + "."})
 	}
 	if err := c.Create(ctx, p); err != nil {
 		return fmt.Errorf("ask for recovery point %s: %w", id, err)
 	}
 	if !o.wait {
-		return e.print(object{viewPoint(p), fmt.Sprintf("Asked for %s. Follow it with `points %s`, or give --wait.", id, app.VaultName())})
+		return e.print(view.Sentence{Value: view.OfObject(p), Line: fmt.Sprintf("Asked for %s. Follow it with `points %s`, or give --wait.", id, app.VaultName())})
 	}
 	return e.awaitPoint(ctx, c, p)
 }
@@ -200,44 +201,20 @@ func (e *env) awaitPoint(ctx context.Context, c client.Client, p *v1alpha1.Recov
 		return p.Status.Phase == v1alpha1.PointAvailable || p.Status.Phase == v1alpha1.PointFailed || p.Status.Phase == v1alpha1.PointQuarantined, nil
 	})
 	if err != nil {
-		return hinted(fmt.Errorf("wait for %s: %w", p.Name, err), "the capture goes on by itself: `points` shows it; `status` says whether the agent is there")
+		return exit.Hint(fmt.Errorf("wait for %s: %w", p.Name, err), "the capture goes on by itself: `points` shows it; `status` says whether the agent is there")
 	}
-	view := viewPoint(p)
+	got := view.OfObject(p)
 	if p.Status.Phase != v1alpha1.PointAvailable {
-		return hinted(fmt.Errorf("capture %s: %s: %s", p.Name, p.Status.Phase, view.Message), "`logs backup "+p.Name+"` tells more")
+		return exit.Hint(fmt.Errorf("capture %s: %s: %s", p.Name, p.Status.Phase, got.Message), "`logs backup "+p.Name+"` tells more")
 	}
-	text := fmt.Sprintf("%s is in the vault: %s, %s, %s, consistency %s.", p.Name, output.Plural(view.Objects, "object"),
-		output.Plural(view.Volumes, "volume"), output.Bytes(view.Bytes), view.Consistency)
-	if err := e.print(object{view, text}); err != nil {
+	text := fmt.Sprintf("%s is in the vault: %s, %s, %s, consistency %s.", p.Name, output.Plural(got.Objects, "object"),
+		output.Plural(got.Volumes, "volume"), output.Bytes(got.Bytes), got.Consistency)
+	if err := e.print(view.Sentence{Value: got, Line: text}); err != nil {
 		return err
 	}
-	if view.Warnings > 0 {
-		e.progress.Note("%s: see `%s logs backup %s`", output.Plural(view.Warnings, "warning"), e.program, p.Name)
-		return quietly(exitWarnings)
+	if got.Warnings > 0 {
+		e.progress.Note("%s: see `%s logs backup %s`", output.Plural(got.Warnings, "warning"), e.program, p.Name)
+		return exit.Quietly(exit.Warnings)
 	}
 	return nil
-}
-
-// object is a result that is one document, and one sentence for people.
-type object struct {
-	document any
-	text     string
-}
-
-// Text is the sentence.
-func (o object) Text(t *output.Text) { t.Line("%s", o.text) }
-
-// Document is the document.
-func (o object) Document() any { return o.document }
-
-// conditionText is what a condition says when it is not True.
-func conditionText(conditions []metav1.Condition, kind string) string {
-	c := meta.FindStatusCondition(conditions, kind)
-	if c == nil || c.Status == metav1.ConditionTrue {
-		return ""
-	}
-	if c.Message == "" {
-		return c.Reason
-	}
-	return c.Reason + ": " + c.Message
 }

@@ -19,7 +19,9 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -93,7 +95,7 @@ func (e *env) runProtect(cmd *cobra.Command, o *protect) error {
 	if err != nil {
 		return err
 	}
-	v, err := e.chooseVault(ctx, c, e.global.vault)
+	v, err := access.ChooseVault(ctx, c, e.global.vault)
 	if err != nil {
 		return err
 	}
@@ -102,7 +104,7 @@ func (e *env) runProtect(cmd *cobra.Command, o *protect) error {
 		return err
 	}
 	if o.dryRun {
-		return e.print(protected{Application: app, Policy: policy, dryRun: true})
+		return e.print(view.Protected{Application: app, Policy: policy, DryRun: true})
 	}
 	epoch, err := e.claimFirst(ctx, c, app)
 	if err != nil {
@@ -111,7 +113,7 @@ func (e *env) runProtect(cmd *cobra.Command, o *protect) error {
 	if err := saveProtection(ctx, c, app, policy); err != nil {
 		return err
 	}
-	result := protected{Application: app, Policy: policy, Epoch: epoch}
+	result := view.Protected{Application: app, Policy: policy, Epoch: epoch}
 	if o.wait {
 		if result.First, err = e.awaitFirstPoint(ctx, c, app); err != nil {
 			return err
@@ -124,7 +126,7 @@ func (e *env) runProtect(cmd *cobra.Command, o *protect) error {
 // needs no cluster.
 func (o *protect) objects() (*v1alpha1.Application, *v1alpha1.ProtectionPolicy, error) {
 	if err := vault.CheckName(o.name); err != nil || len(o.name) > 63 {
-		return nil, nil, usageError("want at most 63 lower-case letters, digits, '-' and '.'", "application name %q is not valid", o.name)
+		return nil, nil, exit.Usage("want at most 63 lower-case letters, digits, '-' and '.'", "application name %q is not valid", o.name)
 	}
 	if err := o.check(); err != nil {
 		return nil, nil, err
@@ -140,7 +142,7 @@ func (o *protect) objects() (*v1alpha1.Application, *v1alpha1.ProtectionPolicy, 
 	var selector *metav1.LabelSelector
 	if o.selector != "" {
 		if selector, err = metav1.ParseToLabelSelector(o.selector); err != nil {
-			return nil, nil, usageError("write key=value,key2 in (a,b)", "selector: %v", err)
+			return nil, nil, exit.Usage("write key=value,key2 in (a,b)", "selector: %v", err)
 		}
 	}
 	if len(o.namespaces) == 0 {
@@ -171,22 +173,22 @@ func (o *protect) objects() (*v1alpha1.Application, *v1alpha1.ProtectionPolicy, 
 func (o *protect) check() error {
 	switch {
 	case o.every != 0 && o.cron != "":
-		return usageError("", "give --every or --cron, not both")
+		return exit.Usage("", "give --every or --cron, not both")
 	case o.every != 0 && o.every < 10*time.Second:
-		return usageError("", "--every %s is less than 10s", o.every)
+		return exit.Usage("", "--every %s is less than 10s", o.every)
 	case o.rpo < 0 || o.rto < 0 || o.maxAge < 0 || o.keepLast < 0:
-		return usageError("", "--rpo, --rto, --max-age and --keep-last cannot be negative")
+		return exit.Usage("", "--rpo, --rto, --max-age and --keep-last cannot be negative")
 	case o.rpo > 0 && o.every > o.rpo:
-		return usageError("capture more often, or allow more to be lost", "--every %s can never keep --rpo %s", o.every, o.rpo)
+		return exit.Usage("capture more often, or allow more to be lost", "--every %s can never keep --rpo %s", o.every, o.rpo)
 	}
 	for _, namespace := range o.namespaces {
 		if namespace == v1alpha1.SystemNamespace {
-			return usageError("", "%s is Davit's own namespace: it comes back by install and vault add --join", namespace)
+			return exit.Usage("", "%s is Davit's own namespace: it comes back by install and vault add --join", namespace)
 		}
 	}
 	if o.cron != "" {
 		if _, err := cron.ParseStandard(o.cron); err != nil {
-			return usageError("five fields: minute, hour, day of month, month, day of week", "--cron %q: %v", o.cron, err)
+			return exit.Usage("five fields: minute, hour, day of month, month, day of week", "--cron %q: %v", o.cron, err)
 		}
 	}
 	return nil
@@ -200,7 +202,7 @@ func volumeMode(s string) (v1alpha1.VolumeMode, error) {
 			return mode, nil
 		}
 	}
-	return "", usageError("", "--volumes %q is not snapshot, snapshot-or-live or none", s)
+	return "", exit.Usage("", "--volumes %q is not snapshot, snapshot-or-live or none", s)
 }
 
 func duration(d time.Duration) *metav1.Duration {
@@ -222,13 +224,13 @@ func (o *protect) allHooks() ([]v1alpha1.Hook, error) {
 	if o.file != "" {
 		text, err := os.ReadFile(o.file)
 		if err != nil {
-			return nil, asUsage(fmt.Errorf("read hooks: %w", err))
+			return nil, exit.AsUsage(fmt.Errorf("read hooks: %w", err))
 		}
 		var file struct {
 			Hooks []v1alpha1.Hook `json:"hooks"`
 		}
 		if err := yaml.UnmarshalStrict(text, &file); err != nil {
-			return nil, asUsage(fmt.Errorf("read hooks from %s: %w", o.file, err))
+			return nil, exit.AsUsage(fmt.Errorf("read hooks from %s: %w", o.file, err))
 		}
 		hooks = append(hooks, file.Hooks...)
 	}
@@ -240,11 +242,11 @@ func checkHooks(hooks []v1alpha1.Hook) error {
 	for _, h := range hooks {
 		switch {
 		case h.Name == "" || names[h.Name]:
-			return usageError("", "each hook needs a name of its own; %q has none or shares it", h.Name)
+			return exit.Usage("", "each hook needs a name of its own; %q has none or shares it", h.Name)
 		case len(h.Before) == 0 && len(h.After) == 0:
-			return usageError("", "hook %s has neither before nor after", h.Name)
+			return exit.Usage("", "hook %s has neither before nor after", h.Name)
 		case len(h.PodSelector.MatchLabels) == 0 && len(h.PodSelector.MatchExpressions) == 0:
-			return usageError("", "hook %s says no pods", h.Name)
+			return exit.Usage("", "hook %s says no pods", h.Name)
 		}
 		names[h.Name] = true
 	}
@@ -261,7 +263,7 @@ func parseHook(text string) (v1alpha1.Hook, error) {
 		key, value, ok := strings.Cut(strings.TrimSpace(field), "=")
 		value = strings.TrimSpace(value)
 		if !ok || value == "" {
-			return hook, usageError("commands with ';' in them go into a file: -f", "--hook: %q is not key=value", field)
+			return hook, exit.Usage("commands with ';' in them go into a file: -f", "--hook: %q is not key=value", field)
 		}
 		if err := setHook(&hook, strings.TrimSpace(key), value); err != nil {
 			return hook, err
@@ -277,7 +279,7 @@ func setHook(hook *v1alpha1.Hook, key, value string) error {
 	case "pods":
 		selector, err := metav1.ParseToLabelSelector(value)
 		if err != nil {
-			return usageError("", "--hook: pods=%s: %v", value, err)
+			return exit.Usage("", "--hook: pods=%s: %v", value, err)
 		}
 		hook.PodSelector = *selector
 	case "container":
@@ -289,16 +291,16 @@ func setHook(hook *v1alpha1.Hook, key, value string) error {
 	case "timeout":
 		d, err := time.ParseDuration(value)
 		if err != nil || d <= 0 {
-			return usageError("", "--hook: timeout=%s is no duration", value)
+			return exit.Usage("", "--hook: timeout=%s is no duration", value)
 		}
 		hook.Timeout = &metav1.Duration{Duration: d}
 	case "on-error":
 		hook.OnError = v1alpha1.HookFailure(value)
 		if hook.OnError != v1alpha1.HookFail && hook.OnError != v1alpha1.HookContinue {
-			return usageError("", "--hook: on-error=%s is not Fail or Continue", value)
+			return exit.Usage("", "--hook: on-error=%s is not Fail or Continue", value)
 		}
 	default:
-		return usageError("", "--hook: %q is not name, pods, container, before, after, timeout or on-error", key)
+		return exit.Usage("", "--hook: %q is not name, pods, container, before, after, timeout or on-error", key)
 	}
 	return nil
 }
@@ -307,7 +309,7 @@ func checkNamespacesExist(ctx context.Context, c client.Client, namespaces []str
 	for _, name := range namespaces {
 		err := c.Get(ctx, client.ObjectKey{Name: name}, &corev1.Namespace{})
 		if apierrors.IsNotFound(err) {
-			return refuse("name what to capture with --namespace", "there is no namespace %q here", name)
+			return exit.Refuse("name what to capture with --namespace", "there is no namespace %q here", name)
 		}
 		if err != nil {
 			return fmt.Errorf("look for namespace %s: %w", name, err)
@@ -319,15 +321,15 @@ func checkNamespacesExist(ctx context.Context, c client.Client, namespaces []str
 // claimFirst makes this site the application's writer if nobody is, and
 // refuses when another site is.
 func (e *env) claimFirst(ctx context.Context, c Cluster, app *v1alpha1.Application) (int64, error) {
-	o, err := e.openHere(ctx, c, app.Spec.Vault)
+	o, err := e.opener().OpenHere(ctx, c, app.Spec.Vault)
 	if err != nil {
 		return 0, err
 	}
-	if o.site == "" {
-		_, err := localSite(ctx, c)
+	if o.Site == "" {
+		_, err := access.LocalSite(ctx, c)
 		return 0, err
 	}
-	p := o.protector(e)
+	p := o.Protector(e.now)
 	if err := p.Preflight(app); err != nil {
 		return 0, err
 	}
@@ -337,7 +339,7 @@ func (e *env) claimFirst(ctx context.Context, c Cluster, app *v1alpha1.Applicati
 		return 0, err
 	}
 	if standing.Role != v1alpha1.RoleActive {
-		return 0, refuse(fmt.Sprintf("move it here with `restore %s --take-over`, or protect this one under another name", app.VaultName()),
+		return 0, exit.Refuse(fmt.Sprintf("move it here with `restore %s --take-over`, or protect this one under another name", app.VaultName()),
 			"application %q belongs to site %s, which holds epoch %d", app.VaultName(), standing.Current.Claim.Site, standing.Current.Number)
 	}
 	return standing.Current.Number, nil
@@ -373,13 +375,13 @@ func (e *env) awaitFirstPoint(ctx context.Context, c client.Client, app *v1alpha
 		if ready := meta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionReady); ready != nil && ready.Status == metav1.ConditionFalse {
 			e.progress.Detail("%s: %s", ready.Reason, ready.Message)
 			if ready.Reason == v1alpha1.ReasonInvalid || ready.Reason == v1alpha1.ReasonSuperseded {
-				return false, refuse("", "%s: %s", ready.Reason, ready.Message)
+				return false, exit.Refuse("", "%s: %s", ready.Reason, ready.Message)
 			}
 		}
 		return first != "", nil
 	})
-	if errors.Is(err, errTimeout) {
-		return "", hinted(fmt.Errorf("wait for the first recovery point: %w", err), "`describe "+app.VaultName()+"` says what keeps it")
+	if errors.Is(err, exit.ErrTimeout) {
+		return "", exit.Hint(fmt.Errorf("wait for the first recovery point: %w", err), "`describe "+app.VaultName()+"` says what keeps it")
 	}
 	return first, err
 }
@@ -403,55 +405,4 @@ func (e *env) poll(ctx context.Context, ask func(ctx context.Context) (bool, err
 		case <-tick.C:
 		}
 	}
-}
-
-// protected is what `protect` did.
-type protected struct {
-	Application *v1alpha1.Application
-	Policy      *v1alpha1.ProtectionPolicy
-	Epoch       int64
-	First       string
-	dryRun      bool
-}
-
-// Text is a sentence or two.
-func (p protected) Text(t *output.Text) {
-	app := p.Application
-	verb := "is protected"
-	if p.dryRun {
-		verb = "would be protected"
-	}
-	schedule := "only when asked by `backup`"
-	if s := scheduleText(p.Policy); s != "" {
-		schedule = s
-	}
-	t.Line("%s %s: namespaces %s, into vault %s, %s.", app.VaultName(), verb, strings.Join(app.Spec.Namespaces, ", "), app.Spec.Vault, schedule)
-	if p.First != "" {
-		t.Line("First recovery point: %s", p.First)
-	}
-}
-
-// Document is the objects, or what was done.
-func (p protected) Document() any {
-	if p.dryRun {
-		return output.Documents{p.Policy, p.Application}
-	}
-	return struct {
-		Application string `json:"application"`
-		Vault       string `json:"vault"`
-		Epoch       int64  `json:"epoch"`
-		FirstPoint  string `json:"firstPoint,omitempty"`
-	}{p.Application.VaultName(), p.Application.Spec.Vault, p.Epoch, p.First}
-}
-
-func scheduleText(p *v1alpha1.ProtectionPolicy) string {
-	switch {
-	case p == nil:
-		return ""
-	case p.Spec.Schedule.Every != nil:
-		return "every " + output.Duration(p.Spec.Schedule.Every.Duration)
-	case p.Spec.Schedule.Cron != "":
-		return "at " + p.Spec.Schedule.Cron + " UTC"
-	}
-	return ""
 }

@@ -3,14 +3,16 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
@@ -18,7 +20,7 @@ import (
 
 // restoration is what `restore` was asked.
 type restoration struct {
-	address
+	access.Address
 	opts           recovery.Options
 	name           string
 	asOf           string
@@ -59,7 +61,7 @@ key, give --vault-url and --recovery-key-file.`,
 		},
 	}
 	o.restoreFlags(cmd.Flags())
-	o.breakGlass(cmd.Flags())
+	o.BreakGlass(cmd.Flags())
 	cmd.MarkFlagsMutuallyExclusive("take-over", "as-clone")
 	return cmd
 }
@@ -98,11 +100,11 @@ func (o *restoration) complete(now time.Time) (err error) {
 	}
 	switch {
 	case o.asClone && len(o.namespaces) == 0:
-		return usageError("give --map-namespace FROM=TO for each namespace", "--as-clone needs other namespaces, so that nobody takes the copy for the original")
+		return exit.Usage("give --map-namespace FROM=TO for each namespace", "--as-clone needs other namespaces, so that nobody takes the copy for the original")
 	case o.takeOver && len(o.namespaces) > 0:
-		return usageError("--as-clone makes a copy under other names", "--take-over keeps the namespaces")
-	case o.background && o.url != "":
-		return usageError("", "--background works through this site's vaults: --vault-url does not go with it")
+		return exit.Usage("--as-clone makes a copy under other names", "--take-over keeps the namespaces")
+	case o.background && o.URL != "":
+		return exit.Usage("", "--background works through this site's vaults: --vault-url does not go with it")
 	}
 	if o.opts.NamespaceMapping, err = parseMapping("map-namespace", o.namespaces); err != nil {
 		return err
@@ -119,7 +121,7 @@ func (o *restoration) complete(now time.Time) (err error) {
 	case "update":
 		o.opts.Existing = v1alpha1.ExistingUpdate
 	default:
-		return usageError("", "--existing %q is not skip or update", o.existing)
+		return exit.Usage("", "--existing %q is not skip or update", o.existing)
 	}
 	o.opts.NodePorts = v1alpha1.NodePortReassign
 	if o.nodePorts {
@@ -132,12 +134,12 @@ func (o *restoration) completeTarget() error {
 	o.opts.Application = vaultApp(o.name)
 	if isPoint(o.name) {
 		if !o.opts.AsOf.IsZero() {
-			return usageError("", "a point is named already: --as-of does not go with it")
+			return exit.Usage("", "a point is named already: --as-of does not go with it")
 		}
 		o.opts.Application, o.opts.Point = appOfPoint(o.name), o.name
 	}
 	if err := vault.CheckName(o.opts.Application); err != nil {
-		return asUsage(err)
+		return exit.AsUsage(err)
 	}
 	return nil
 }
@@ -153,7 +155,7 @@ func (e *env) runRestore(cmd *cobra.Command, o *restoration) error {
 		return err
 	}
 	e.progress.Step("opening the vault")
-	in, err := e.open(ctx, c, &o.address, cmd.Flags())
+	in, err := e.opener().Open(ctx, c, &o.Address, cmd.Flags())
 	if err != nil {
 		return err
 	}
@@ -169,7 +171,7 @@ func (e *env) runRestore(cmd *cobra.Command, o *restoration) error {
 		return e.restoreInBackground(ctx, c, in, o)
 	}
 	how := Recovering{
-		Project: in.project, VaultName: in.vaultName, Site: in.site, Holder: c.User(ctx),
+		Project: in.Project, VaultName: in.VaultName, Site: in.Site, Holder: c.User(ctx),
 		Plan: o.dryRun, Progress: &restoreProgress{p: e.progress}, Now: e.now,
 	}
 	report, err := c.Recover(ctx, o.opts, how)
@@ -180,31 +182,31 @@ func (e *env) runRestore(cmd *cobra.Command, o *restoration) error {
 }
 
 // nameSite finds out which site this is; a clone can do without.
-func (e *env) nameSite(ctx context.Context, c Cluster, in *opened, o *restoration) error {
-	if in.vaultName == "" { // opened by address: volumes are filled through a Vault object
-		if v, err := e.chooseVault(ctx, c, e.global.vault); err == nil {
-			in.vaultName = v.Name
+func (e *env) nameSite(ctx context.Context, c Cluster, in *access.Opened, o *restoration) error {
+	if in.VaultName == "" { // opened by address: volumes are filled through a Vault object
+		if v, err := access.ChooseVault(ctx, c, e.global.vault); err == nil {
+			in.VaultName = v.Name
 		}
 	}
 	if o.site != "" {
-		in.site = o.site
+		in.Site = o.site
 	}
-	if in.site == "" {
-		site, err := localSite(ctx, c)
+	if in.Site == "" {
+		site, err := access.LocalSite(ctx, c)
 		if err == nil {
-			in.site, in.siteFate = site.Name, site.Spec.FailureDomain
+			in.Site, in.SiteDomain = site.Name, site.Spec.FailureDomain
 		} else if o.asClone {
-			in.site = "cli"
+			in.Site = "cli"
 		} else {
-			return hinted(fmt.Errorf("the epoch needs a site's name: %w", err), "`install --site NAME` first, or give --site NAME")
+			return exit.Hint(fmt.Errorf("the epoch needs a site's name: %w", err), "`install --site NAME` first, or give --site NAME")
 		}
 	}
 	return nil
 }
 
 // confirmTakeOver says what a take-over costs and has a person confirm it.
-func (e *env) confirmTakeOver(ctx context.Context, in *opened, o *restoration) error {
-	p := in.protector(e)
+func (e *env) confirmTakeOver(ctx context.Context, in *access.Opened, o *restoration) error {
+	p := in.Protector(e.now)
 	standing, err := p.Standing(ctx, o.opts.Application)
 	if err != nil {
 		return err
@@ -224,7 +226,7 @@ func (e *env) confirmTakeOver(ctx context.Context, in *opened, o *restoration) e
 	}
 	now := e.now()
 	e.progress.Done()
-	fmt.Fprintf(e.Err, "Take over %s at site %s.\n", o.opts.Application, in.site)
+	fmt.Fprintf(e.Err, "Take over %s at site %s.\n", o.opts.Application, in.Site)
 	if standing.Current.Number > 0 {
 		fmt.Fprintf(e.Err, "  Now:   site %s holds epoch %d, since %s. It is fenced as soon as it sees the new epoch.\n",
 			standing.Current.Claim.Site, standing.Current.Number, output.Time(standing.Current.Claim.At))
@@ -237,10 +239,14 @@ func (e *env) confirmTakeOver(ctx context.Context, in *opened, o *restoration) e
 // restoreProgress shows a recovery's progress.
 type restoreProgress struct{ p *output.Progress }
 
-func (r *restoreProgress) StepStarted(step string)    { r.p.Step("%s", step) }
+func (r *restoreProgress) StepStarted(step string) { r.p.Step("%s", step) }
+
 func (r *restoreProgress) StepFinished(string, error) {}
-func (r *restoreProgress) Objects(n, total int64)     { r.p.Detail("%d of %d objects", n, total) }
-func (r *restoreProgress) Note(text string)           { r.p.Detail("%s", text) }
+
+func (r *restoreProgress) Objects(n, total int64) { r.p.Detail("%d of %d objects", n, total) }
+
+func (r *restoreProgress) Note(text string) { r.p.Detail("%s", text) }
+
 func (r *restoreProgress) Bytes(n, total int64) {
 	r.p.Detail("%s of %s", output.Bytes(n), output.Bytes(max(n, total)))
 }
@@ -250,151 +256,14 @@ func (e *env) reportRestore(report recovery.Report, dryRun bool, err error) erro
 	if report.StartedAt.IsZero() && err != nil {
 		return err
 	}
-	if printErr := e.print(restoreReport{report, dryRun}); printErr != nil {
+	if printErr := e.print(view.Restore{Report: report, DryRun: dryRun}); printErr != nil {
 		return printErr
 	}
 	if err != nil {
 		return err
 	}
 	if report.Phase == v1alpha1.RestoreWarned || dryRun && len(report.Findings) > 0 {
-		return quietly(exitWarnings)
+		return exit.Quietly(exit.Warnings)
 	}
 	return nil
 }
-
-// restoreReport is a recovery as people read it.
-type restoreReport struct {
-	recovery.Report
-	dryRun bool
-}
-
-// shownProblems bounds warnings and failures in a report; logs has all.
-const shownProblems = 20
-
-// Text is a timeline with what was measured.
-func (r restoreReport) Text(t *output.Text) {
-	t.Line("%s", r.headline())
-	t.Fields("  ", "point", r.pointText(), "epoch", r.epochText())
-	if len(r.Findings) > 0 {
-		t.Section("Checks")
-		for _, f := range r.Findings {
-			t.Line("  %s: %s", f.Severity, f.String())
-		}
-	}
-	if r.dryRun {
-		r.planText(t)
-		return
-	}
-	if len(r.Steps) > 0 {
-		t.Section("Steps")
-		t.Table("  ", output.Columns("STEP", ">TOOK", "NOTE"), r.stepRows())
-	}
-	if r.Result.Objects > 0 {
-		t.Section("Result")
-		r.resultText(t)
-	}
-}
-
-func (r restoreReport) headline() string {
-	if r.dryRun {
-		return fmt.Sprintf("Plan for %s at site %s (%s): nothing was changed.", r.Application, r.Site, r.Mode)
-	}
-	switch r.Phase {
-	case v1alpha1.RestoreCompleted:
-		return fmt.Sprintf("%s is restored at site %s.", r.Application, r.Site)
-	case v1alpha1.RestoreWarned:
-		return fmt.Sprintf("%s is restored at site %s, with warnings.", r.Application, r.Site)
-	}
-	return fmt.Sprintf("%s is not restored at site %s.", r.Application, r.Site)
-}
-
-func (r restoreReport) pointText() string {
-	if r.Point == "" {
-		return ""
-	}
-	return fmt.Sprintf("%s, of %s, from site %s, consistency %s", r.Point, output.Time(r.Instant), r.SourceSite, r.Consistency)
-}
-
-func (r restoreReport) epochText() string {
-	if r.Epoch == 0 {
-		return ""
-	}
-	text := fmt.Sprint(r.Epoch)
-	if r.PreviousEpoch > 0 && r.PreviousEpoch != r.Epoch {
-		text += fmt.Sprintf(", before it %d of site %s", r.PreviousEpoch, r.EpochSite)
-	}
-	if r.Fence != "" {
-		text += "; fencing: " + r.Fence
-	}
-	return text
-}
-
-func (r restoreReport) stepRows() [][]string {
-	var rows [][]string
-	for _, s := range r.Steps {
-		took := s.Duration
-		if took == 0 && !s.FinishedAt.IsZero() {
-			took = s.FinishedAt.Sub(s.StartedAt)
-		}
-		rows = append(rows, []string{s.Name, output.Duration(took), output.Short(s.Message, 70)})
-	}
-	return rows
-}
-
-func (r restoreReport) planText(t *output.Text) {
-	if len(r.Plan) == 0 {
-		return
-	}
-	var rows [][]string
-	for _, p := range r.Plan {
-		rows = append(rows, []string{string(p.Action), p.Object, p.Reason})
-	}
-	t.Section("Objects")
-	t.Table("  ", output.Columns("ACTION", "OBJECT", "REASON"), rows)
-}
-
-func (r restoreReport) resultText(t *output.Text) {
-	res := r.Result
-	objects := []string{fmt.Sprintf("%d created", res.Created)}
-	for _, c := range []struct {
-		n    int64
-		name string
-	}{{res.Updated, "updated"}, {res.Continued, "continued"}, {res.Skipped, "skipped"}, {res.Failed, "failed"}} {
-		if c.n > 0 {
-			objects = append(objects, fmt.Sprintf("%d %s", c.n, c.name))
-		}
-	}
-	t.Fields("  ", "objects", strings.Join(objects, ", "),
-		"volumes", fmt.Sprintf("%d, %s", res.Volumes, output.Bytes(res.VolumeBytes)),
-		"RPO", output.Duration(r.RPO)+" measured: work of this long before the restore began is not in the point",
-		"RTO", rtoText(r.RTO),
-		"protection", strings.Join(r.Documents, ", "))
-	problems(t, "Failures", len(res.Failures), func(i int) string { return res.Failures[i].String() })
-	problems(t, "Warnings", len(res.Warnings), func(i int) string { return res.Warnings[i].String() })
-	if len(res.Failures)+len(res.Warnings) > shownProblems && r.RestoreID != "" {
-		t.Line("All of them: logs restore %s", r.RestoreID)
-	}
-}
-
-func rtoText(rto time.Duration) string {
-	if rto == 0 {
-		return "not reached: not every workload is ready"
-	}
-	return output.Duration(rto) + " measured: from the start until every workload was ready"
-}
-
-func problems(t *output.Text, title string, n int, line func(i int) string) {
-	if n == 0 {
-		return
-	}
-	t.Section(fmt.Sprintf("%s (%d)", title, n))
-	for i := range min(n, shownProblems) {
-		t.Line("  %s", line(i))
-	}
-	if n > shownProblems {
-		t.Line("  … and %d more", n-shownProblems)
-	}
-}
-
-// Document is the whole report.
-func (r restoreReport) Document() any { return r.Report }

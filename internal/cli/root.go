@@ -22,6 +22,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 )
 
@@ -60,7 +61,7 @@ func Main(args []string, streams Streams) int {
 	return e.run(ctx, args)
 }
 
-// signalContext ends with errInterrupted at the first signal; the second one
+// signalContext ends with exit.ErrInterrupted at the first signal; the second one
 // kills the process as usual.
 func signalContext() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -69,7 +70,7 @@ func signalContext() (context.Context, func()) {
 	go func() {
 		if _, ok := <-signals; ok {
 			signal.Stop(signals)
-			cancel(errInterrupted)
+			cancel(exit.ErrInterrupted)
 		}
 	}()
 	return ctx, func() {
@@ -101,13 +102,13 @@ func programName(arg0 string) string {
 
 // conclude says what went wrong and how to go on, and returns the exit code.
 func (e *env) conclude(cmd *cobra.Command, err error) int {
-	code, hint := verdict(err)
-	var coded *codeError
-	if err == nil || errors.As(err, &coded) && coded.err == nil {
+	code, hint := exit.Verdict(err)
+	var coded *exit.Error
+	if err == nil || errors.As(err, &coded) && coded.Err == nil {
 		return code
 	}
 	fmt.Fprintf(e.Err, "error: %v\n", err)
-	if code == exitUsage && hint == "" && cmd != nil {
+	if code == exit.BadUsage && hint == "" && cmd != nil {
 		hint = e.say("`%s --help` shows how", strings.TrimPrefix(cmd.CommandPath(), "davit "))
 	}
 	if hint != "" {
@@ -160,13 +161,13 @@ another cluster when theirs is lost.`,
 				e.progress = &output.Progress{}
 			}
 			_, err := output.ParseFormat(e.global.output)
-			return asUsage(err)
+			return exit.AsUsage(err)
 		},
 	}
 	root.SetIn(e.In)
 	root.SetOut(e.Out)
 	root.SetErr(e.Err)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return asUsage(err) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit.AsUsage(err) })
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	e.globalFlags(root)
 	e.addCommands(root)
@@ -202,15 +203,7 @@ func (e *env) addCommands(root *cobra.Command) {
 }
 
 func exitCodesTopic() *cobra.Command {
-	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp}
-}
-
-// asUsage makes an error of the command line one with that exit code.
-func asUsage(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &codeError{code: exitUsage, err: err}
+	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exit.Help}
 }
 
 // args wraps a check of the arguments so that it ends with the usage code.
@@ -220,9 +213,9 @@ func args(check cobra.PositionalArgs, names string) cobra.PositionalArgs {
 			return nil
 		}
 		if names == "" {
-			return usageError("", "%s takes no arguments, but was given %q", cmd.Name(), given)
+			return exit.Usage("", "%s takes no arguments, but was given %q", cmd.Name(), given)
 		}
-		return usageError("", "%s takes %s, but was given %d arguments", cmd.Name(), names, len(given))
+		return exit.Usage("", "%s takes %s, but was given %d arguments", cmd.Name(), names, len(given))
 	}
 }
 
@@ -243,17 +236,12 @@ func (e *env) bounded(cmd *cobra.Command, limit time.Duration) (context.Context,
 	if limit == 0 {
 		return context.WithCancel(cmd.Context())
 	}
-	return context.WithTimeoutCause(cmd.Context(), limit, fmt.Errorf("%w after %s", errTimeout, output.Duration(limit)))
+	return context.WithTimeoutCause(cmd.Context(), limit, fmt.Errorf("%w after %s", exit.ErrTimeout, output.Duration(limit)))
 }
 
 func (e *env) print(r output.Result) error {
 	e.progress.Done()
 	return output.NewPrinter(output.Format(e.global.output), e.Out).Print(r)
-}
-
-// forPeople tells whether text may go to standard output beside the result.
-func (e *env) forPeople() bool {
-	return e.global.output == string(output.Table) || e.global.output == string(output.Wide)
 }
 
 // silent is the logger of engines that the command line runs: people get

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit.dev/davit/internal/cli/bundle"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/version"
 )
@@ -61,7 +62,7 @@ func (e *env) runBundle(cmd *cobra.Command, file string) error {
 		return err
 	}
 	if len(report.Missing) > 0 {
-		return quietly(exitWarnings)
+		return exit.Quietly(exit.Warnings)
 	}
 	return nil
 }
@@ -77,7 +78,7 @@ func versionsOf(ctx context.Context, c Cluster) map[string]string {
 func writeBundle(ctx context.Context, file string, src bundle.Source) (report bundle.Report, err error) {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return report, refuse("name another with -f", "%s exists and is not overwritten", file)
+		return report, exit.Refuse("name another with -f", "%s exists and is not overwritten", file)
 	}
 	if err != nil {
 		return report, fmt.Errorf("write bundle: %w", err)

@@ -16,7 +16,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/selftest"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -32,7 +36,7 @@ func (e *env) vaultCommand() *cobra.Command {
 
 // vaultAdd is what `vault add` was asked.
 type vaultAdd struct {
-	address
+	access.Address
 	name    string
 	domain  string
 	join    bool
@@ -55,12 +59,12 @@ URL is s3://BUCKET/PREFIX or file:///DIRECTORY. Secrets come from files and the 
   davit vault add main s3://backups/davit --endpoint https://s3.example.com --recovery-key-file ./davit-recovery.key --join`,
 		Args: args(cobra.ExactArgs(2), "NAME and URL"),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			o.name, o.url = given[0], given[1]
+			o.name, o.URL = given[0], given[1]
 			return e.runVaultAdd(cmd, &o)
 		},
 	}
 	flags := cmd.Flags()
-	o.flags(flags)
+	o.Flags(flags)
 	flags.StringVar(&o.domain, "failure-domain", "", "what the vault shares its fate with; the site's own is refused")
 	flags.BoolVar(&o.join, "join", false, "the project exists: admit this site with the recovery key")
 	flags.BoolVar(&o.replace, "replace", false, "this site has the vault already: replace its address and credentials")
@@ -71,7 +75,7 @@ URL is s3://BUCKET/PREFIX or file:///DIRECTORY. Secrets come from files and the 
 func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 	ctx, cancel := e.working(cmd)
 	defer cancel()
-	cfg, err := e.config(&o.address, cmd.Flags())
+	cfg, err := e.opener().Config(&o.Address, cmd.Flags())
 	if err != nil {
 		return err
 	}
@@ -92,48 +96,48 @@ func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 		return err
 	}
 	e.progress.Step("testing %s", store)
-	if report := selfTest(ctx, store, e.now); report.err() != nil {
+	if report := selftest.Run(ctx, store, e.now); report.Err() != nil {
 		return e.failedTest(report)
 	}
 	object := o.object(cfg)
 	if o.dryRun {
-		return e.print(vaultAdded{Vault: object, dryRun: true})
+		return e.print(view.VaultAdded{Vault: object, DryRun: true})
 	}
-	e.progress.Step("opening project %s", o.project)
+	e.progress.Step("opening project %s", o.Project)
 	keyring, err := o.enter(ctx, store, key)
 	if err != nil {
 		return err
 	}
 	e.progress.Step("writing the vault into the cluster")
 	if err := o.save(ctx, c, object, cfg, keyring); err != nil {
-		return hinted(fmt.Errorf("%w; the project in the vault is ready", err), "mend the cause and run the same command with --join")
+		return exit.Hint(fmt.Errorf("%w; the project in the vault is ready", err), "mend the cause and run the same command with --join")
 	}
-	return e.print(vaultAdded{Vault: object, Site: site, KeyFile: o.recoveryKey, Joined: o.join})
+	return e.print(view.VaultAdded{Vault: object, Site: site, KeyFile: o.RecoveryKey, Joined: o.join})
 }
 
-func (e *env) failedTest(report testReport) error {
+func (e *env) failedTest(report selftest.Report) error {
 	e.progress.Done()
 	t := &output.Text{}
 	report.Text(t)
 	fmt.Fprint(e.Err, t.String())
-	return fmt.Errorf("test vault: %w", report.err())
+	return fmt.Errorf("test vault: %w", report.Err())
 }
 
 // prepareKey reads the recovery key to join with, or makes a new one. It
 // checks the file before anything is changed.
 func (o *vaultAdd) prepareKey() (vault.Identity, error) {
-	if o.recoveryKey == "" {
-		return vault.Identity{}, usageError("the key it holds opens the vault when all sites are lost; keep it outside all of them", "--recovery-key-file is missing")
+	if o.RecoveryKey == "" {
+		return vault.Identity{}, exit.Usage("the key it holds opens the vault when all sites are lost; keep it outside all of them", "--recovery-key-file is missing")
 	}
 	if o.join {
-		return readIdentity(o.recoveryKey)
+		return access.ReadIdentity(o.RecoveryKey)
 	}
-	if _, err := os.Lstat(o.recoveryKey); !errors.Is(err, os.ErrNotExist) {
-		return vault.Identity{}, refuse("to admit this site with the key in it, give --join; for a new project, name a new file",
-			"%s exists and is not overwritten", o.recoveryKey)
+	if _, err := os.Lstat(o.RecoveryKey); !errors.Is(err, os.ErrNotExist) {
+		return vault.Identity{}, exit.Refuse("to admit this site with the key in it, give --join; for a new project, name a new file",
+			"%s exists and is not overwritten", o.RecoveryKey)
 	}
-	if info, err := os.Stat(filepath.Dir(o.recoveryKey)); err != nil || !info.IsDir() {
-		return vault.Identity{}, usageError("", "%s is no directory to keep the recovery key in", filepath.Dir(o.recoveryKey))
+	if info, err := os.Stat(filepath.Dir(o.RecoveryKey)); err != nil || !info.IsDir() {
+		return vault.Identity{}, exit.Usage("", "%s is no directory to keep the recovery key in", filepath.Dir(o.RecoveryKey))
 	}
 	return vault.NewRecoveryKey()
 }
@@ -142,23 +146,23 @@ func (o *vaultAdd) prepareKey() (vault.Identity, error) {
 // site's name.
 func (e *env) admissible(ctx context.Context, c Cluster, o *vaultAdd) (string, error) {
 	if err := vault.CheckName(o.name); err != nil {
-		return "", asUsage(err)
+		return "", exit.AsUsage(err)
 	}
-	site, err := localSite(ctx, c)
+	site, err := access.LocalSite(ctx, c)
 	if err != nil {
 		return "", err
 	}
 	if o.domain != "" && o.domain == site.Spec.FailureDomain {
-		return "", refuse("use a vault that survives what destroys this site, or correct --failure-domain",
+		return "", exit.Refuse("use a vault that survives what destroys this site, or correct --failure-domain",
 			"site %s and the vault are both in failure domain %q: they would be lost together", site.Name, o.domain)
 	}
-	if inside := insideCluster(o.url, o.endpoint); inside != "" {
-		return "", refuse("use a vault outside of all sites", "%s is a name inside the cluster: the vault would be lost with its site", inside)
+	if inside := insideCluster(o.URL, o.Endpoint); inside != "" {
+		return "", exit.Refuse("use a vault outside of all sites", "%s is a name inside the cluster: the vault would be lost with its site", inside)
 	}
 	err = c.Get(ctx, client.ObjectKey{Name: o.name}, &v1alpha1.Vault{})
 	switch {
 	case err == nil && !o.replace:
-		return "", refuse("--replace --join gives it a new address and new credentials", "site %s has a vault %q already", site.Name, o.name)
+		return "", exit.Refuse("--replace --join gives it a new address and new credentials", "site %s has a vault %q already", site.Name, o.name)
 	case err != nil && !apierrors.IsNotFound(err):
 		return "", fmt.Errorf("look for vault %s: %w", o.name, err)
 	}
@@ -190,27 +194,27 @@ func (o *vaultAdd) enter(ctx context.Context, store vault.Store, key vault.Ident
 	if o.join {
 		return o.joinProject(ctx, store, key)
 	}
-	if err := writeKey(o.recoveryKey, o.project, store.String(), key); err != nil {
+	if err := writeKey(o.RecoveryKey, o.Project, store.String(), key); err != nil {
 		return vault.Keyring{}, err
 	}
 	if _, err := vault.Init(ctx, store); err != nil {
-		return vault.Keyring{}, errors.Join(err, os.Remove(o.recoveryKey))
+		return vault.Keyring{}, errors.Join(err, os.Remove(o.RecoveryKey))
 	}
-	project, err := vault.CreateProject(ctx, store, o.project, key.Recipient())
+	project, err := vault.CreateProject(ctx, store, o.Project, key.Recipient())
 	if errors.Is(err, vault.ErrExists) {
-		return vault.Keyring{}, errors.Join(os.Remove(o.recoveryKey), refuse(
-			"give --join and the recovery key that was made with it, or choose another --project", "the vault has a project %q already", o.project))
+		return vault.Keyring{}, errors.Join(os.Remove(o.RecoveryKey), exit.Refuse(
+			"give --join and the recovery key that was made with it, or choose another --project", "the vault has a project %q already", o.Project))
 	}
 	if err != nil { // it may have come to be: the key file stays
-		return vault.Keyring{}, hinted(err, "keep "+o.recoveryKey+"; run the same command with --join to see whether the project came to be")
+		return vault.Keyring{}, exit.Hint(err, "keep "+o.RecoveryKey+"; run the same command with --join to see whether the project came to be")
 	}
 	return vault.Admit(ctx, project)
 }
 
 func (o *vaultAdd) joinProject(ctx context.Context, store vault.Store, key vault.Identity) (vault.Keyring, error) {
-	project, err := vault.OpenProject(ctx, store, o.project, key)
+	project, err := vault.OpenProject(ctx, store, o.Project, key)
 	if errors.Is(err, vault.ErrNotFound) {
-		return vault.Keyring{}, refuse("check bucket, prefix and --project; without --join a new project is made", "join: %v", err)
+		return vault.Keyring{}, exit.Refuse("check bucket, prefix and --project; without --join a new project is made", "join: %v", err)
 	}
 	if err != nil {
 		return vault.Keyring{}, err
@@ -242,7 +246,7 @@ func (o *vaultAdd) object(cfg backend.Config) *v1alpha1.Vault {
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Vault"},
 		ObjectMeta: metav1.ObjectMeta{Name: o.name},
 		Spec: v1alpha1.VaultSpec{
-			URL: cfg.URL, Project: o.project, SecretName: "vault-" + o.name, CABundle: string(cfg.CA), FailureDomain: o.domain,
+			URL: cfg.URL, Project: o.Project, SecretName: "vault-" + o.name, CABundle: string(cfg.CA), FailureDomain: o.domain,
 		},
 	}
 }
@@ -250,7 +254,7 @@ func (o *vaultAdd) object(cfg backend.Config) *v1alpha1.Vault {
 // save writes the Secret, then the Vault that names it.
 func (o *vaultAdd) save(ctx context.Context, c client.Client, object *v1alpha1.Vault, cfg backend.Config, keyring vault.Keyring) error {
 	data := keyring.Secret()
-	for name, value := range map[string]string{secretAccessKey: cfg.AccessKey, secretSecretKey: cfg.SecretKey, secretSessionToken: cfg.SessionToken} {
+	for name, value := range map[string]string{access.AccessKey: cfg.AccessKey, access.SecretKey: cfg.SecretKey, access.SessionToken: cfg.SessionToken} {
 		if value != "" {
 			data[name] = []byte(value)
 		}
@@ -284,50 +288,4 @@ func put[T client.Object](ctx context.Context, c client.Client, object, old T, c
 	}
 	change(old)
 	return c.Update(ctx, old)
-}
-
-// vaultAdded is what `vault add` did.
-type vaultAdded struct {
-	Vault   *v1alpha1.Vault
-	Site    string
-	KeyFile string
-	Joined  bool
-	dryRun  bool
-}
-
-// Text says what to do with the recovery key.
-func (v vaultAdded) Text(t *output.Text) {
-	if v.dryRun {
-		t.Line("The vault is usable. Nothing was kept.")
-		return
-	}
-	t.Line("Site %s has vault %s, project %s.", v.Site, v.Vault.Name, v.Vault.Spec.Project)
-	if strings.HasPrefix(v.Vault.Spec.URL, "file:") {
-		t.Line("It is a directory: every node of every site has to see the same one under this path.")
-	}
-	if v.Joined {
-		t.Line("Recovery points of the other sites appear in a moment: see `points`.")
-		return
-	}
-	t.Line("")
-	t.Line("The recovery key is in %s, and nowhere else.", v.KeyFile)
-	t.Line("  1. Put it into your safe: outside all sites, and not into the vault.")
-	t.Line("  2. Use it once at each further site: vault add %s … --recovery-key-file FILE --join", v.Vault.Name)
-	t.Line("  3. Then remove it from this machine.")
-	t.Line("When every site is lost, this file and the vault bring everything back. Without it, nothing can.")
-}
-
-// Document is the Vault object, or what was done.
-func (v vaultAdded) Document() any {
-	if v.dryRun {
-		return v.Vault
-	}
-	return struct {
-		Vault           string `json:"vault"`
-		Project         string `json:"project"`
-		URL             string `json:"url"`
-		Site            string `json:"site"`
-		Joined          bool   `json:"joined"`
-		RecoveryKeyFile string `json:"recoveryKeyFile"`
-	}{v.Vault.Name, v.Vault.Spec.Project, v.Vault.Spec.URL, v.Site, v.Joined, v.KeyFile}
 }

@@ -4,19 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/protection"
 )
 
 func (e *env) verifyCommand() *cobra.Command {
-	var a address
+	var a access.Address
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "verify POINT|APP",
@@ -28,15 +30,15 @@ verified, a damaged one is no longer offered. Exit code 6 says that something is
 		RunE: func(cmd *cobra.Command, given []string) error { return e.runVerify(cmd, &a, given[0], dryRun) },
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say which point would be read")
-	a.breakGlass(cmd.Flags())
+	a.BreakGlass(cmd.Flags())
 	return cmd
 }
 
-func (e *env) runVerify(cmd *cobra.Command, a *address, name string, dryRun bool) error {
+func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, dryRun bool) error {
 	ctx, cancel := e.working(cmd)
 	defer cancel()
 	e.progress.Step("opening the vault")
-	in, err := e.open(ctx, nil, a, cmd.Flags())
+	in, err := e.opener().Open(ctx, nil, a, cmd.Flags())
 	if err != nil {
 		return err
 	}
@@ -45,32 +47,32 @@ func (e *env) runVerify(cmd *cobra.Command, a *address, name string, dryRun bool
 		return err
 	}
 	if dryRun {
-		return e.print(done("Would read back " + id + "."))
+		return e.print(view.Done("Would read back " + id + "."))
 	}
 	e.progress.Step("reading back %s", id)
 	start := e.now()
-	report, err := in.protector(e).Verify(ctx, app, id, func(p protection.VerifyProgress) {
+	report, err := in.Protector(e.now).Verify(ctx, app, id, func(p protection.VerifyProgress) {
 		e.progress.Detail("%d of %d packs, %d of %d volumes, %s", p.Packs, p.PacksTotal, p.Volumes, p.VolumesTotal, output.Bytes(p.Bytes))
 	})
 	if err != nil && !errors.Is(err, protection.ErrDamaged) {
 		return err
 	}
-	if a.url == "" {
+	if a.URL == "" {
 		e.mirrorVerdict(ctx, id, report)
 	}
-	if printErr := e.print(verified{
+	if printErr := e.print(view.Verified{
 		ID: id, Application: app, Objects: report.Objects, Volumes: report.Volumes, Bytes: report.Bytes,
-		Damage: append([]string{}, report.Damage...), Took: e.now().Sub(start).Round(time.Millisecond).String(), took: e.now().Sub(start),
+		Damage: append([]string{}, report.Damage...), Took: e.now().Sub(start),
 	}); printErr != nil {
 		return printErr
 	}
 	if len(report.Damage) > 0 {
-		return &codeError{exitDamaged, fmt.Errorf("recovery point %s is damaged", id), "an older point may be whole: `points " + app + "`, `verify POINT`"}
+		return &exit.Error{Code: exit.Damaged, Err: fmt.Errorf("recovery point %s is damaged", id), Hint: "an older point may be whole: `points " + app + "`, `verify POINT`"}
 	}
 	return nil
 }
 
-// mirrorVerdict writes the verdict into the RecoveryPoint's status at once.
+// mirrorVerdict writes the exit.Verdict into the RecoveryPoint's status at once.
 func (e *env) mirrorVerdict(ctx context.Context, id string, report protection.VerifyReport) {
 	c, err := e.cluster()
 	if err != nil {
@@ -89,31 +91,3 @@ func (e *env) mirrorVerdict(ctx context.Context, id string, report protection.Ve
 		e.progress.Note("note: the RecoveryPoint object does not say so yet: %v", err)
 	}
 }
-
-// verified is what `verify` found.
-type verified struct {
-	ID          string   `json:"id"`
-	Application string   `json:"application"`
-	Objects     int64    `json:"objects"`
-	Volumes     int64    `json:"volumes"`
-	Bytes       int64    `json:"bytes"`
-	Damage      []string `json:"damage"`
-	Took        string   `json:"took"`
-	took        time.Duration
-}
-
-// Text says whole, or names what is damaged.
-func (v verified) Text(t *output.Text) {
-	if len(v.Damage) == 0 {
-		t.Line("%s is whole: %s and %s read back, %s in %s.", v.ID, output.Plural(v.Objects, "object"),
-			output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Duration(v.took))
-		return
-	}
-	t.Line("%s is DAMAGED and no longer offered:", v.ID)
-	for _, d := range v.Damage {
-		t.Line("  %s", d)
-	}
-}
-
-// Document is all of it.
-func (v verified) Document() any { return v }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/version"
@@ -52,7 +53,7 @@ func (e *env) partCommands() []*cobra.Command {
 			PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
 			RunE: func(cmd *cobra.Command, given []string) error {
 				err := e.backend.Serve(cmd.Context(), part, given)
-				if errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted) {
+				if errors.Is(err, context.Canceled) || errors.Is(err, exit.ErrInterrupted) {
 					return nil // told to stop
 				}
 				if err != nil {

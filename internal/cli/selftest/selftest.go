@@ -1,4 +1,5 @@
-package cli
+// Package selftest asks a vault for everything Davit relies on.
+package selftest
 
 import (
 	"bytes"
@@ -22,12 +23,12 @@ const (
 	maxSkew   = 30 * time.Second
 )
 
-// selfTest asks a store for everything Davit relies on, in a corner of its own
+// Run asks a store for everything Davit relies on, in a corner of its own
 // that it cleans up. The vault must never be trusted to do what it says: the
 // conditional write is what keeps two sites from writing.
-func selfTest(ctx context.Context, store vault.Store, now func() time.Time) testReport {
+func Run(ctx context.Context, store vault.Store, now func() time.Time) Report {
 	t := tester{store: store, now: now}
-	report := testReport{Store: store.String()}
+	report := Report{Store: store.String()}
 	var suffix [8]byte
 	if _, err := rand.Read(suffix[:]); err != nil {
 		report.errs = append(report.errs, err)
@@ -46,7 +47,7 @@ func selfTest(ctx context.Context, store vault.Store, now func() time.Time) test
 		{"clock", t.clock},
 		{"delete", t.delete},
 	} {
-		report.add(check.name, func() (string, error) { return check.run(ctx) })
+		report.Add(check.name, func() (string, error) { return check.run(ctx) })
 		if len(report.errs) > 0 {
 			break // the rest would say the same in other words
 		}
@@ -187,3 +188,47 @@ func (t tester) cleanUp(ctx context.Context) {
 		_ = t.store.Delete(ctx, key)
 	}
 }
+
+// Report is the outcome of a vault's test.
+type Report struct {
+	Store  string  `json:"store"`
+	Checks []Check `json:"checks"`
+	errs   []error
+}
+
+// Check is the outcome of one check.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// Add carries out one check.
+func (r *Report) Add(name string, check func() (string, error)) {
+	detail, err := check()
+	if err != nil {
+		detail = err.Error()
+		r.errs = append(r.errs, fmt.Errorf("%s: %w", name, err))
+	}
+	r.Checks = append(r.Checks, Check{Name: name, OK: err == nil, Detail: detail})
+}
+
+// Err joins what went wrong; nil means that the vault is usable.
+func (r *Report) Err() error { return errors.Join(r.errs...) }
+
+// Text is a table of the checks.
+func (r Report) Text(t *output.Text) {
+	t.Line("%s", r.Store)
+	var rows [][]string
+	for _, c := range r.Checks {
+		state := "ok"
+		if !c.OK {
+			state = "FAILED"
+		}
+		rows = append(rows, []string{c.Name, state, c.Detail})
+	}
+	t.Table("", output.Columns("CHECK", "RESULT", "DETAIL"), rows)
+}
+
+// Document is all of it.
+func (r Report) Document() any { return r }

@@ -1,0 +1,204 @@
+package view
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+)
+
+// PointDetail is one recovery point in full.
+type PointDetail struct {
+	View     Point
+	Manifest *point.Manifest // nil when it is not in the vault
+	Marks    []vault.Mark
+	Now      time.Time
+}
+
+// Document is the manifest with what was learned later.
+func (d PointDetail) Document() any {
+	return struct {
+		Point
+		Manifest *point.Manifest `json:"manifest,omitempty"`
+		Marks    []vault.Mark    `json:"marks,omitempty"`
+	}{d.View, d.Manifest, d.Marks}
+}
+
+// Text is the point in sections.
+func (d PointDetail) Text(t *output.Text) {
+	v := d.View
+	t.Line("Recovery point %s", v.ID)
+	t.Fields("  ", "application", v.Application, "phase", string(v.Phase), "why", v.Message,
+		"instant", agedTime(v.Instant, d.Now), "consistency", consistencyText(v.Consistency),
+		"site", v.Site, "epoch", positive(v.Epoch), "Verified", cmp.Or(agedTime(v.Verified, d.Now), "never"),
+		"pinned", map[bool]string{true: "yes: never expires"}[v.Pinned],
+		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "Sentence"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
+	if m := d.Manifest; m != nil {
+		t.Fields("  ", "namespaces", strings.Join(m.Namespaces, ", "), "captured by", fmt.Sprintf("davit %s, Kubernetes %s, %s, in %s", m.DavitVersion, m.KubeVersion, m.Trigger, output.Duration(m.FinishedAt.Sub(m.StartedAt))),
+			"cut within", output.Duration(m.CutBy.Sub(m.Instant)))
+		manifestText(t, m)
+	}
+}
+
+func manifestText(t *output.Text, m *point.Manifest) {
+	kinds := slices.Clone(m.Resources)
+	slices.SortFunc(kinds, func(a, b point.Resource) int { return cmp.Compare(a.Resource+"."+a.Group, b.Resource+"."+b.Group) })
+	var rows [][]string
+	for _, r := range kinds {
+		note := ""
+		if r.Dependency {
+			note = "came along because the application needs it"
+		}
+		rows = append(rows, []string{r.Kind, cmp.Or(r.Group, "core") + "/" + r.Version, fmt.Sprint(r.Count), note})
+	}
+	t.Section("Objects")
+	t.Table("  ", output.Columns("KIND", "VERSION", ">COUNT", "NOTE"), rows)
+	if len(m.Volumes) > 0 {
+		t.Section("Volumes")
+		t.Table("  ", output.Columns("CLAIM", "CLASS", "METHOD", "CONSISTENCY", ">CAPACITY", ">DATA", ">FILES", ">ADDED"), volumeRows(m))
+	}
+	listText(t, "Images", len(m.Images), func(i int) string {
+		return strings.TrimSpace(m.Images[i].Reference + " " + m.Images[i].Digest)
+	})
+	listText(t, "Hooks", len(m.Hooks), func(i int) string {
+		h := m.Hooks[i]
+		return fmt.Sprintf("%s %s in %s: %s in %s", h.Name, h.When, h.Pod, cmp.Or(h.Error, "ok"), output.Duration(h.Duration))
+	})
+	listText(t, fmt.Sprintf("Warnings (%d)", len(m.Warnings)), len(m.Warnings), func(i int) string {
+		return strings.TrimPrefix(m.Warnings[i].Object+": "+m.Warnings[i].Message, ": ")
+	})
+}
+
+func volumeRows(m *point.Manifest) [][]string {
+	var rows [][]string
+	for _, v := range m.Volumes {
+		rows = append(rows, []string{
+			v.Namespace + "/" + v.Claim, v.StorageClass, v.Method, string(v.Consistency), output.Bytes(v.Capacity),
+			output.Bytes(v.Snapshot.Bytes), fmt.Sprint(v.Snapshot.Files), output.Bytes(v.Snapshot.NewBytes),
+		})
+	}
+	return rows
+}
+
+func listText(t *output.Text, title string, n int, line func(i int) string) {
+	if n == 0 {
+		return
+	}
+	t.Section(title)
+	for i := range n {
+		t.Line("  %s", line(i))
+	}
+}
+
+func consistencyText(c string) string {
+	meaning := map[point.Consistency]string{
+		point.Application: "quiesced, then cut at one instant", point.Crash: "all volumes cut at one instant",
+		point.PerVolume: "each volume cut at an instant of its own", point.Fuzzy: "read while being written: a restore needs --accept-fuzzy",
+	}[point.Consistency(c)]
+	if meaning == "" {
+		return c
+	}
+	return c + " (" + meaning + ")"
+}
+
+func agedTime(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%s, %s ago", output.Time(t), output.Age(t, now))
+}
+
+func positive(n int64) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+// AppDetail is one application in full.
+type AppDetail struct {
+	App    *v1alpha1.Application
+	Policy *v1alpha1.ProtectionPolicy // nil without one
+	Points []Point                    // newest first
+	Now    time.Time
+}
+
+// Document is the objects themselves.
+func (d AppDetail) Document() any {
+	return map[string]any{"application": d.App, "policy": d.Policy, "points": d.Points}
+}
+
+// shownPoints bounds the points in an application's description.
+const shownPoints = 5
+
+// Text is the application in sections.
+func (d AppDetail) Text(t *output.Text) {
+	app, s := d.App, &d.App.Status
+	view := OfApplication(app, d.Policy, d.Now)
+	t.Line("Application %s", app.VaultName())
+	selector := ""
+	if app.Spec.Selector != nil {
+		selector = metav1.FormatLabelSelector(app.Spec.Selector)
+	}
+	t.Fields("  ", "state", view.State, "why", view.Message, "namespaces", strings.Join(app.CapturedNamespaces(), ", "),
+		"selector", selector, "kinds", strings.Join(app.Spec.IncludeKinds, ", "), "without", strings.Join(app.Spec.ExcludeKinds, ", "),
+		"volumes", string(app.Spec.Volumes.Mode), "vault", app.Spec.Vault, "role", string(s.Role),
+		"epoch", epochOf(s), "schedule", cmp.Or(Schedule(d.Policy), "none: captured only when asked"),
+		"next", output.Time(TimeOf(s.NextCapture)), "objectives", objectivesText(d.Policy), "keeps", retentionText(d.Policy),
+		"newest", cmp.Or(agedTime(TimeOf(s.NewestInstant), d.Now), "none"), "points", fmt.Sprint(s.Points))
+	var hooks []string
+	for _, h := range app.Spec.Hooks {
+		hooks = append(hooks, h.Name)
+	}
+	t.Fields("  ", "hooks", strings.Join(hooks, ", "))
+	if len(d.Points) > 0 {
+		t.Section("Newest points")
+		views := Points{Points: d.Points[:min(len(d.Points), shownPoints)], Now: d.Now}
+		views.Text(t)
+	}
+}
+
+func epochOf(s *v1alpha1.ApplicationStatus) string {
+	if s.Epoch == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d, held by site %s", s.Epoch, s.EpochSite)
+}
+
+func objectivesText(p *v1alpha1.ProtectionPolicy) string {
+	if p == nil {
+		return ""
+	}
+	var parts []string
+	if d := p.Spec.Objectives.RPO; d != nil {
+		parts = append(parts, "RPO "+output.Duration(d.Duration))
+	}
+	if d := p.Spec.Objectives.RTO; d != nil {
+		parts = append(parts, "RTO "+output.Duration(d.Duration))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func retentionText(p *v1alpha1.ProtectionPolicy) string {
+	if p == nil {
+		return ""
+	}
+	r := p.Spec.Retention
+	switch {
+	case r.Last != nil && r.MaxAge != nil:
+		return fmt.Sprintf("the last %d, and those younger than %s", *r.Last, output.Duration(r.MaxAge.Duration))
+	case r.Last != nil:
+		return fmt.Sprintf("the last %d", *r.Last)
+	case r.MaxAge != nil:
+		return "those younger than " + output.Duration(r.MaxAge.Duration)
+	}
+	return "the last 48"
+}

@@ -1,0 +1,162 @@
+package view
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+)
+
+// Point is one recovery point as commands show it.
+type Point struct {
+	ID          string              `json:"id"`
+	Application string              `json:"application"`
+	Phase       v1alpha1.PointPhase `json:"phase"`
+	Instant     time.Time           `json:"instant,omitzero"`
+	Consistency string              `json:"consistency,omitempty"`
+	Site        string              `json:"site,omitempty"`
+	Epoch       int64               `json:"epoch,omitempty"`
+	Objects     int64               `json:"objects"`
+	Volumes     int64               `json:"volumes"`
+	Bytes       int64               `json:"bytes"`
+	StoredBytes int64               `json:"storedBytes"`
+	Warnings    int64               `json:"warnings,omitempty"`
+	Pinned      bool                `json:"pinned,omitempty"`
+	Verified    time.Time           `json:"Verified,omitzero"`
+	Damaged     bool                `json:"damaged,omitempty"`
+	Message     string              `json:"message,omitempty"`
+}
+
+// OfObject reads a RecoveryPoint Sentence.
+func OfObject(p *v1alpha1.RecoveryPoint) Point {
+	s := &p.Status
+	view := Point{
+		ID: p.Name, Application: ApplicationOf(p), Phase: s.Phase, Instant: TimeOf(s.Instant), Consistency: s.Consistency,
+		Site: s.Site, Epoch: s.Epoch, Objects: s.Objects, Volumes: s.Volumes, Bytes: s.Bytes, StoredBytes: s.StoredBytes,
+		Warnings: s.Warnings, Pinned: p.Spec.Pinned, Message: Condition(s.Conditions, v1alpha1.ConditionReady),
+	}
+	if view.Phase == "" {
+		view.Phase, view.Message = v1alpha1.PointPending, "the agent has not begun"
+	}
+	if p.DeletionTimestamp != nil {
+		view.Phase = v1alpha1.PointDeleting
+	}
+	if s.Step != "" && view.Phase == v1alpha1.PointCapturing {
+		view.Message = s.Step
+	}
+	if v := s.Verification; v != nil {
+		if view.Damaged = v.Damaged; v.Damaged {
+			view.Message = v.Message
+		} else {
+			view.Verified = v.At.Time
+		}
+	}
+	return view
+}
+
+// OfVault reads what the vault knows of a point; summary has quarantine decided.
+func OfVault(app string, info vault.PointInfo, summary point.Point) Point {
+	view := Point{
+		ID: info.ID, Application: app, Phase: v1alpha1.PointAvailable, Pinned: summary.Pinned,
+		Verified: summary.Verified, Damaged: summary.Damaged,
+	}
+	switch {
+	case summary.Deleting:
+		view.Phase, view.Message = v1alpha1.PointDeleting, "deletion has begun"
+	case summary.Damaged:
+		view.Phase = v1alpha1.PointFailed
+		if info.Err != nil {
+			view.Message = info.Err.Error()
+		}
+	case summary.Quarantined:
+		view.Phase, view.Message = v1alpha1.PointQuarantined, quarantineReason(info)
+	}
+	if m := info.Manifest; m != nil {
+		view.Instant, view.Consistency, view.Site, view.Epoch = m.Instant, string(m.Consistency), m.Site, m.Epoch
+		view.Objects, view.Volumes, view.Bytes, view.StoredBytes = m.Objects, int64(len(m.Volumes)), m.Bytes, m.StoredBytes
+		view.Warnings = int64(len(m.Warnings))
+	}
+	return view
+}
+
+func quarantineReason(info vault.PointInfo) string {
+	for _, mark := range slices.Backward(info.Marks) {
+		if mark.Kind == vault.MarkQuarantined {
+			return mark.Note
+		}
+	}
+	return "written under an epoch that had been superseded"
+}
+
+// Points are recovery points in the order in which they are shown.
+type Points struct {
+	Points []Point   `json:"points"`
+	Now    time.Time `json:"-"`
+	Hidden int       `json:"-"` // points left out because they cannot be restored
+}
+
+// Text is a table, newest first.
+func (p Points) Text(t *output.Text) {
+	if len(p.Points) == 0 {
+		t.Line("No recovery point to show.")
+	} else {
+		t.Table("", output.Columns("POINT", "APPLICATION", "AGE", "+INSTANT", "PHASE", "CONSISTENCY", ">OBJECTS", ">VOLUMES", ">SIZE", "+>STORED", "+SITE", "+>EPOCH", "+>WARNINGS", "VERIFIED", "NOTE"), p.rows())
+	}
+	if p.Hidden > 0 {
+		t.Line("%s not shown that cannot be restored: --all", output.Plural(int64(p.Hidden), "point"))
+	}
+}
+
+func (p Points) rows() [][]string {
+	var rows [][]string
+	for _, v := range p.Points {
+		note := output.Short(v.Message, 60)
+		if v.Pinned {
+			note = joinNotes("pinned", note)
+		}
+		if v.Damaged {
+			note = joinNotes("DAMAGED", note)
+		}
+		rows = append(rows, []string{
+			v.ID, v.Application, output.Age(v.Instant, p.Now), output.Time(v.Instant), string(v.Phase), v.Consistency,
+			fmt.Sprint(v.Objects), fmt.Sprint(v.Volumes), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes), v.Site,
+			fmt.Sprint(v.Epoch), fmt.Sprint(v.Warnings), output.Age(v.Verified, p.Now), note,
+		})
+	}
+	return rows
+}
+
+func joinNotes(a, b string) string {
+	if b == "" {
+		return a
+	}
+	return a + "; " + b
+}
+
+// Document is all of them.
+func (p Points) Document() any { return p }
+
+// ApplicationOf is the application's name in the vault.
+func ApplicationOf(p *v1alpha1.RecoveryPoint) string {
+	if app := p.Labels[v1alpha1.LabelApplication]; app != "" {
+		return app
+	}
+	if p.Namespace == v1alpha1.SystemNamespace {
+		return p.Spec.Application
+	}
+	return p.Namespace + "." + p.Spec.Application
+}
+
+// TimeOf is the time, or zero for nil.
+func TimeOf(t *metav1.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.Time
+}

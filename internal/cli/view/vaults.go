@@ -1,0 +1,112 @@
+package view
+
+import (
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/output"
+)
+
+// Vault is one vault as `vault ls` and `status` show it.
+type Vault struct {
+	Name      string    `json:"name"`
+	URL       string    `json:"url"`
+	Project   string    `json:"project"`
+	Ready     string    `json:"ready"`
+	Reason    string    `json:"reason,omitempty"`
+	Message   string    `json:"message,omitempty"`
+	Checked   time.Time `json:"checked,omitzero"`
+	Latency   string    `json:"latency,omitempty"`
+	ClockSkew string    `json:"clockSkew,omitempty"`
+}
+
+// OfVaultObject reads a Vault object.
+func OfVaultObject(v *v1alpha1.Vault) Vault {
+	view := Vault{Name: v.Name, URL: v.Spec.URL, Project: v.Spec.Project, Ready: "Unknown", Checked: TimeOf(v.Status.LastChecked)}
+	if c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.ConditionReady); c != nil {
+		view.Ready, view.Reason, view.Message = string(c.Status), c.Reason, c.Message
+	}
+	if v.Status.Latency != nil {
+		view.Latency = output.Duration(v.Status.Latency.Duration)
+	}
+	if v.Status.ClockSkew != nil {
+		view.ClockSkew = output.Duration(v.Status.ClockSkew.Duration)
+	}
+	return view
+}
+
+// Vaults are several.
+type Vaults struct {
+	Vaults []Vault   `json:"vaults"`
+	Now    time.Time `json:"-"`
+}
+
+// Text is a table.
+func (v Vaults) Text(t *output.Text) {
+	if len(v.Vaults) == 0 {
+		t.Line("This site has no vault.")
+		return
+	}
+	var rows [][]string
+	for _, x := range v.Vaults {
+		rows = append(rows, []string{x.Name, x.Ready, x.Reason, output.Age(x.Checked, v.Now), x.Latency, x.ClockSkew, x.Project, x.URL})
+	}
+	t.Table("", output.Columns("NAME", "READY", "REASON", "CHECKED", "LATENCY", "+SKEW", "PROJECT", "URL"), rows)
+	for _, x := range v.Vaults {
+		if x.Ready != "True" && x.Message != "" {
+			t.Line("%s: %s", x.Name, x.Message)
+		}
+	}
+}
+
+// Document is all of them.
+func (v Vaults) Document() any { return v }
+
+// VaultAdded is what `vault add` did.
+type VaultAdded struct {
+	Vault   *v1alpha1.Vault
+	Site    string
+	KeyFile string
+	Joined  bool
+	DryRun  bool
+}
+
+// Text says what to do with the recovery key.
+func (v VaultAdded) Text(t *output.Text) {
+	if v.DryRun {
+		t.Line("The vault is usable. Nothing was kept.")
+		return
+	}
+	t.Line("Site %s has vault %s, project %s.", v.Site, v.Vault.Name, v.Vault.Spec.Project)
+	if strings.HasPrefix(v.Vault.Spec.URL, "file:") {
+		t.Line("It is a directory: every node of every site has to see the same one under this path.")
+	}
+	if v.Joined {
+		t.Line("Recovery points of the other sites appear in a moment: see `points`.")
+		return
+	}
+	t.Line("")
+	t.Line("The recovery key is in %s, and nowhere else.", v.KeyFile)
+	t.Line("  1. Put it into your safe: outside all sites, and not into the vault.")
+	t.Line("  2. Use it once at each further site: vault add %s … --recovery-key-file FILE --join", v.Vault.Name)
+	t.Line("  3. Then remove it from this machine.")
+	t.Line("When every site is lost, this file and the vault bring everything back. Without it, nothing can.")
+}
+
+// Document is the Vault Sentence, or what was Done.
+func (v VaultAdded) Document() any {
+	if v.DryRun {
+		return v.Vault
+	}
+	return struct {
+		Vault           string `json:"vault"`
+		Project         string `json:"project"`
+		URL             string `json:"url"`
+		Site            string `json:"site"`
+		Joined          bool   `json:"joined"`
+		RecoveryKeyFile string `json:"recoveryKeyFile"`
+	}{v.Vault.Name, v.Vault.Spec.Project, v.Vault.Spec.URL, v.Site, v.Joined, v.KeyFile}
+}
