@@ -45,6 +45,7 @@ type Clients struct {
 func New(cfg *rest.Config) (*Clients, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS, cfg.Burst, cfg.RateLimiter = unlimited, 0, nil
+	cfg.WarningHandler = rest.NoWarnings{} // they are about our choice of versions, not for whoever runs davit
 	cfg.UserAgent = "davit/" + davitversion.String()
 	hc, err := rest.HTTPClientFor(cfg)
 	if err != nil {
