@@ -26,12 +26,12 @@ import (
 var manifestFiles embed.FS
 
 // installAddOns applies CoreDNS, local-path and the CSI driver, and returns when all of it runs.
-func (s *Site) installAddOns(ctx context.Context, bin build.Set, opt Options) error {
+func (s *Site) installAddOns(ctx context.Context, bin build.Set, store *storage) error {
 	if err := s.applyEmbedded(ctx, bin); err != nil {
 		return err
 	}
-	if !opt.Bare {
-		if err := s.installStorage(ctx, bin, opt.Log); err != nil {
+	if store != nil {
+		if err := s.installStorage(ctx, bin, store); err != nil {
 			return err
 		}
 	}
@@ -59,73 +59,86 @@ func (s *Site) applyEmbedded(ctx context.Context, bin build.Set) error {
 
 // apply makes the cluster hold the manifests. A digest of what was applied last spares the second 'up' the work.
 func (s *Site) apply(ctx context.Context, bin build.Set, name, manifests string) error {
-	sum := sha256.Sum256([]byte(manifests))
-	digest := hex.EncodeToString(sum[:])
-	marker := s.path("applied", name)
-	if old, err := os.ReadFile(marker); err == nil && string(old) == digest {
+	if s.hasApplied(name, manifests) {
 		return nil
 	}
 	if _, err := s.kubectl(ctx, bin, manifests, "apply", "--server-side", "--force-conflicts", "-f", "-"); err != nil {
 		return fmt.Errorf("apply %s to %s: %w", name, s.name, err)
 	}
-	return writeFile(marker, []byte(digest), 0o644)
+	return writeFile(s.path("applied", name), []byte(digest(manifests)), 0o644)
+}
+
+func (s *Site) hasApplied(name, manifests string) bool {
+	old, err := os.ReadFile(s.path("applied", name))
+	return err == nil && string(old) == digest(manifests)
+}
+
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
 }
 
 func (s *Site) kubectl(ctx context.Context, bin build.Set, stdin string, args ...string) (string, error) {
 	return runInput(ctx, stdin, bin.Path("kubectl"), append([]string{"--kubeconfig", s.Kubeconfig()}, args...)...)
 }
 
-// installStorage builds and installs the CSI driver of the module testbed/csi through its command csi-build.
-func (s *Site) installStorage(ctx context.Context, bin build.Set, log io.Writer) error {
+// storage is the CSI driver of the module testbed/csi, which its command csi-build builds and describes.
+type storage struct {
+	tool string // csi-build
+	dir  string // where it must run
+	tar  string // the driver's image
+}
+
+func buildStorage(ctx context.Context, log io.Writer) (*storage, error) {
 	src, err := build.SourceDir()
 	if err != nil {
+		return nil, err
+	}
+	st := &storage{dir: filepath.Join(src, "csi")}
+	if st.tool, err = build.Tool(ctx, "csi", "csi-build", log); err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	out, err := st.run(ctx, "image")
+	if err != nil {
+		return nil, err
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		fmt.Fprintf(log, "built the CSI driver in %s\n", took.Round(time.Second))
+	}
+	var image struct{ Tar string }
+	if err := json.Unmarshal([]byte(lastLine(out)), &image); err != nil {
+		return nil, fmt.Errorf("read what csi-build printed: %w: %s", err, out)
+	}
+	st.tar = image.Tar
+	return st, nil
+}
+
+func (st *storage) run(ctx context.Context, args ...string) (string, error) {
+	return toolOutput(ctx, st.dir, st.tool, args...)
+}
+
+func (s *Site) installStorage(ctx context.Context, bin build.Set, st *storage) error {
+	if err := s.LoadImage(ctx, st.tar); err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(src, "csi", "cmd", "csi-build", "main.go")); err != nil {
-		fmt.Fprintf(log, "%s: no CSI driver in %s yet; going on without\n", s.name, filepath.Join(src, "csi"))
-		return nil
-	}
-	tool, err := build.Tool(ctx, "csi", "csi-build", log)
+	crds, err := st.run(ctx, "manifests", "--part", "crds")
 	if err != nil {
 		return err
 	}
-	src = filepath.Join(src, "csi")
-	if err := s.loadStorageImage(ctx, tool, src, log); err != nil {
-		return err
+	if !s.hasApplied("csi-crds", crds) {
+		if err := s.apply(ctx, bin, "csi-crds", crds); err != nil {
+			return err
+		}
+		if _, err := s.kubectl(ctx, bin, crds, "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"); err != nil {
+			return err
+		}
 	}
-	crds, err := toolOutput(ctx, src, tool, "manifests", "--part", "crds")
-	if err != nil {
-		return err
-	}
-	if err := s.apply(ctx, bin, "csi-crds", crds); err != nil {
-		return err
-	}
-	if _, err := s.kubectl(ctx, bin, crds, "wait", "--for=condition=Established", "--timeout=60s", "-f", "-"); err != nil {
-		return err
-	}
-	driver, err := toolOutput(ctx, src, tool, "manifests", "--part", "driver", "--kubelet-root", s.KubeletRoot(), "--state", s.StorageDir())
+	driver, err := st.run(ctx, "manifests", "--part", "driver", "--kubelet-root", s.KubeletRoot(), "--state", s.StorageDir())
 	if err != nil {
 		return err
 	}
 	return s.apply(ctx, bin, "csi-driver", driver)
-}
-
-func (s *Site) loadStorageImage(ctx context.Context, tool, dir string, log io.Writer) error {
-	unlock, err := lockFile(filepath.Join(s.bed.dir, ".csi-build.lock"))
-	if err != nil {
-		return err
-	}
-	out, err := toolOutput(ctx, dir, tool, "image")
-	unlock()
-	if err != nil {
-		return err
-	}
-	var image struct{ Ref, Tar string }
-	if err := json.Unmarshal([]byte(lastLine(out)), &image); err != nil {
-		return fmt.Errorf("read what csi-build printed: %w: %s", err, out)
-	}
-	fmt.Fprintf(log, "%s: CSI image %s\n", s.name, image.Ref)
-	return s.LoadImage(ctx, image.Tar)
 }
 
 func toolOutput(ctx context.Context, dir, tool string, args ...string) (string, error) {

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // VaultName is the member that holds the S3 server.
@@ -82,10 +84,10 @@ func (b *Bed) load() error {
 
 func (b *Bed) path(elem ...string) string { return filepath.Join(append([]string{b.dir}, elem...)...) }
 
-// lock serialises changes to the instance among processes.
-func (b *Bed) lock() (unlock func(), err error) {
-	return lockFile(filepath.Join(filepath.Dir(b.dir), "."+b.instance+".lock"))
-}
+func (b *Bed) lockPath() string { return filepath.Join(filepath.Dir(b.dir), "."+b.instance+".lock") }
+
+// lock keeps everyone else away from the instance.
+func (b *Bed) lock() (unlock func(), err error) { return lockFile(b.lockPath()) }
 
 // Instance is the bed's name.
 func (b *Bed) Instance() string { return b.instance }
@@ -168,8 +170,17 @@ func (b *Bed) lockMember(member string) (unlock func(), n *node, err error) {
 	if n == nil {
 		return nil, nil, fmt.Errorf("find %q: no such member; instance %s has %v", member, b.instance, b.members())
 	}
-	unlock, err = b.lock()
-	return unlock, n, err
+	// Shared, so that one site can be killed while another comes back.
+	unlockBed, err := lockWith(b.lockPath(), unix.LOCK_SH)
+	if err != nil {
+		return nil, nil, err
+	}
+	unlockNode, err := lockFile(filepath.Join(n.dir, ".lock"))
+	if err != nil {
+		unlockBed()
+		return nil, nil, err
+	}
+	return func() { unlockNode(); unlockBed() }, n, nil
 }
 
 func checkRoot() error {

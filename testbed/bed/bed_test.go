@@ -224,7 +224,7 @@ func downClean(ctx context.Context, b *Bed, t *testing.T) {
 		t.Error("nftables rules left")
 	}
 	for _, n := range nodes {
-		for _, path := range []string{dir, n.netns(), "/sys/class/net/" + n.net.Veth(), n.cgroupPath("")} {
+		for _, path := range []string{dir, b.lockPath(), n.netns(), "/sys/class/net/" + n.net.Veth(), n.cgroupPath("")} {
 			if _, err := os.Lstat(path); err == nil {
 				t.Errorf("%s is left", path)
 			}

@@ -57,7 +57,8 @@ func (b *Bed) forget() error {
 		return err
 	}
 	b.spec = spec{}
-	err := withHost(func(r *hostRecord) error {
+	_ = os.Remove(b.lockPath()) // held, so nobody is between opening and locking it unnoticed
+	return withHost(func(r *hostRecord) error {
 		for key := range r.Subnets {
 			if strings.HasPrefix(key, b.instance+"/") {
 				delete(r.Subnets, key)
@@ -66,7 +67,6 @@ func (b *Bed) forget() error {
 		r.restore()
 		return nil
 	})
-	return err
 }
 
 // removeCNIResults deletes what CNI remembers of pods that were killed. Each pod has one file for the bed's network

@@ -131,19 +131,29 @@ func withHost(change func(*hostRecord) error) error {
 }
 
 // lockFile takes an exclusive lock that ends with unlock or with the process.
-func lockFile(path string) (unlock func(), err error) {
+func lockFile(path string) (unlock func(), err error) { return lockWith(path, unix.LOCK_EX) }
+
+func lockWith(path string, how int) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("create lock directory: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("open lock: %w", err)
+		}
+		if err := unix.Flock(int(f.Fd()), how); err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		// Whoever held it before may have deleted the file: then others lock another one.
+		mine, err := f.Stat()
+		now, statErr := os.Stat(path)
+		if err == nil && statErr == nil && os.SameFile(mine, now) {
+			return func() { _ = f.Close() }, nil
+		}
 		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { _ = f.Close() }, nil
 }
 
 // writeJSON replaces path in one step, so that a reader never sees half a file.

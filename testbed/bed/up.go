@@ -53,9 +53,24 @@ func (b *Bed) Up(ctx context.Context, opt Options) error {
 	if err != nil {
 		return err
 	}
+	var store *storage
+	if !opt.Bare {
+		if store, err = buildStorage(ctx, opt.Log); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	if err := b.prepare(ctx, opt); err != nil {
 		return err
 	}
+	return b.startAll(ctx, bin, store, opt.Log)
+}
+
+// startTimeout is far above what a slow host needs, and short enough to be told what hangs.
+const startTimeout = 6 * time.Minute
+
+func (b *Bed) startAll(ctx context.Context, bin build.Set, store *storage, log io.Writer) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, n := range b.nodes() {
 		g.Go(func() error {
@@ -64,12 +79,12 @@ func (b *Bed) Up(ctx context.Context, opt Options) error {
 				return err
 			}
 			if s := b.Site(n.name); s != nil {
-				fmt.Fprintf(opt.Log, "%s: node is Ready (%.1f s)\n", n.name, time.Since(start).Seconds())
-				if err := s.installAddOns(gctx, bin, opt); err != nil {
+				fmt.Fprintf(log, "%s: node is Ready (%.1f s)\n", n.name, time.Since(start).Seconds())
+				if err := s.installAddOns(gctx, bin, store); err != nil {
 					return err
 				}
 			}
-			fmt.Fprintf(opt.Log, "%s: up (%.1f s)\n", n.name, time.Since(start).Seconds())
+			fmt.Fprintf(log, "%s: up (%.1f s)\n", n.name, time.Since(start).Seconds())
 			return nil
 		})
 	}
