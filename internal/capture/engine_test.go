@@ -46,19 +46,32 @@ func newWorld(t *testing.T, manifests string) *world {
 		now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	for _, line := range []struct{ group, kind, resource string }{
-		{"", "ConfigMap", "configmaps"}, {"", "Secret", "secrets"}, {"", "Pod", "pods"}, {"", "Service", "services"},
-		{"", "Endpoints", "endpoints"}, {"", "PersistentVolumeClaim", "persistentvolumeclaims"}, {"", "ServiceAccount", "serviceaccounts"},
-		{"apps", "Deployment", "deployments"}, {"apps", "StatefulSet", "statefulsets"}, {"apps", "ReplicaSet", "replicasets"},
-		{"shop.example.com", "Order", "orders"}, {"rbac.authorization.k8s.io", "Role", "roles"},
-		{"rbac.authorization.k8s.io", "RoleBinding", "rolebindings"}, {"networking.k8s.io", "Ingress", "ingresses"},
+		{"", "ConfigMap", "configmaps"},
+		{"", "Secret", "secrets"},
+		{"", "Pod", "pods"},
+		{"", "Service", "services"},
+		{"", "Endpoints", "endpoints"},
+		{"", "PersistentVolumeClaim", "persistentvolumeclaims"},
+		{"", "ServiceAccount", "serviceaccounts"},
+		{"apps", "Deployment", "deployments"},
+		{"apps", "StatefulSet", "statefulsets"},
+		{"apps", "ReplicaSet", "replicasets"},
+		{"shop.example.com", "Order", "orders"},
+		{"rbac.authorization.k8s.io", "Role", "roles"},
+		{"rbac.authorization.k8s.io", "RoleBinding", "rolebindings"},
+		{"networking.k8s.io", "Ingress", "ingresses"},
 	} {
 		w.kinds = append(w.kinds, Kind{Group: line.group, Version: "v1", Kind: line.kind, Resource: line.resource, Namespaced: true, Verbs: allVerbs})
 	}
 	for _, line := range []struct{ group, kind, resource string }{
-		{"", "Namespace", "namespaces"}, {"", "PersistentVolume", "persistentvolumes"}, {"storage.k8s.io", "StorageClass", "storageclasses"},
+		{"", "Namespace", "namespaces"},
+		{"", "PersistentVolume", "persistentvolumes"},
+		{"storage.k8s.io", "StorageClass", "storageclasses"},
 		{"apiextensions.k8s.io", "CustomResourceDefinition", "customresourcedefinitions"},
-		{"rbac.authorization.k8s.io", "ClusterRole", "clusterroles"}, {"rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings"},
-		{"scheduling.k8s.io", "PriorityClass", "priorityclasses"}, {"networking.k8s.io", "IngressClass", "ingressclasses"},
+		{"rbac.authorization.k8s.io", "ClusterRole", "clusterroles"},
+		{"rbac.authorization.k8s.io", "ClusterRoleBinding", "clusterrolebindings"},
+		{"scheduling.k8s.io", "PriorityClass", "priorityclasses"},
+		{"networking.k8s.io", "IngressClass", "ingressclasses"},
 		{"admissionregistration.k8s.io", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"},
 	} {
 		w.kinds = append(w.kinds, Kind{Group: line.group, Version: "v1", Kind: line.kind, Resource: line.resource, Verbs: allVerbs})

@@ -74,9 +74,11 @@ func (c *tiny) List(_ context.Context, q capture.Query, page func([]unstructured
 func (c *tiny) Plan(_ context.Context, claim capture.Claim, _ capture.VolumeOptions) (capture.VolumePlan, error) {
 	return capture.VolumePlan{Method: capture.MethodSnapshot}, nil
 }
+
 func (c *tiny) Cut(context.Context, capture.VolumePlan) (capture.Cut, error) {
 	return capture.Cut{}, nil
 }
+
 func (c *tiny) Read(_ context.Context, cut capture.Cut, previous *point.Snapshot, _ func(capture.VolumeProgress)) (capture.VolumeRead, error) {
 	id := cut.Plan.Options.Point
 	if previous != nil {
@@ -101,12 +103,14 @@ func (r *repo) Verify(_ context.Context, snap point.Snapshot, _ volume.VerifyOpt
 	}
 	return report, nil
 }
+
 func (r *repo) Delete(_ context.Context, snap point.Snapshot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.deleted = append(r.deleted, snap.ID)
 	return nil
 }
+
 func (r *repo) Maintain(ctx context.Context, opts volume.MaintainOptions) (volume.MaintainReport, error) {
 	r.maintain++
 	return volume.MaintainReport{}, opts.Guard(ctx)
