@@ -151,6 +151,7 @@ func hostCut(ctx context.Context, b *Bed, t *testing.T) {
 
 func killRevive(ctx context.Context, b *Bed, r rig) {
 	inside := containerProcesses(ctx, r.t, r.Site)
+	stuckWriter(ctx, r)
 	start := time.Now()
 	check(r.t, r.Kill(ctx))
 	r.t.Logf("kill took %s", time.Since(start))
@@ -176,6 +177,7 @@ func killRevive(ctx context.Context, b *Bed, r rig) {
 		}
 		return err
 	}))
+	must(r.shell(ctx, "echo thawed > /data/after && sync"))(r.t)
 	r.t.Logf("workload serves after %s", time.Since(start))
 }
 

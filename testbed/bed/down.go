@@ -166,6 +166,14 @@ func thaw(m mount) {
 	_ = unix.IoctlSetInt(fd, fiThaw, 0)
 }
 
+// thawAll ends every freeze in the node's volumes.
+func (n *node) thawAll() {
+	mounts, _ := mountsUnder(n.dir)
+	for _, m := range mounts {
+		thaw(m)
+	}
+}
+
 const fiThaw = 0xC0045878 // FITHAW of linux/fs.h
 
 // detachLoops frees the loop devices over files in dir. The kernel does it a moment after the last unmount.

@@ -235,14 +235,19 @@ func (n *node) cgroups() []string {
 }
 
 // killAll ends every process of the node with SIGKILL and returns when none is left. The cgroups go too: Linux 6.18
-// kills at birth what is cloned into a cgroup that was once killed from one that was not.
+// kills at birth what is cloned into a cgroup that was once killed from one that was not. Frozen file systems thaw, as
+// they do when a machine dies; what waits for one to thaw cannot even be killed.
 func (n *node) killAll(ctx context.Context) error {
-	for {
+	for try := 1; ; try++ {
+		if try%5 == 0 {
+			n.thawAll()
+		}
 		if err := n.killTrees(); err != nil {
 			return err
 		}
 		left := n.pids()
 		if len(left) == 0 && n.removeCgroups() {
+			n.thawAll()
 			return nil
 		}
 		for _, pid := range left {

@@ -2,6 +2,9 @@ package bed
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -53,4 +56,21 @@ func freeze(ctx context.Context, r rig) {
 		return
 	}
 	r.t.Fatal("the site has no volume to freeze")
+}
+
+// stuckWriter returns when a process of the workload waits, unkillably, for a frozen file system.
+func stuckWriter(ctx context.Context, r rig) {
+	freeze(ctx, r)
+	// It ends when the site is killed, with an error that says nothing.
+	go func() { _, _ = r.shell(ctx, "echo never > /data/blocked") }()
+	check(r.t, r.await(ctx, "kubelet", func() error {
+		stuck := processes(func(pid int) bool {
+			stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return strings.Contains(string(stat), ") D ") && inCgroups(pid, r.cgroups())
+		})
+		if len(stuck) == 0 {
+			return errors.New("no process waits for the frozen file system")
+		}
+		return nil
+	}))
 }
