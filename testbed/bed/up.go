@@ -26,10 +26,17 @@ type Options struct {
 
 // needs maps a file that must be there to the Debian package that brings it.
 var needs = []struct{ file, pkg string }{
-	{"ip", "iproute2"}, {"nft", "nftables"}, {"containerd", "containerd"}, {"runc", "runc"},
-	{"/usr/lib/cni/bridge", "containernetworking-plugins"}, {busybox, "busybox-static"},
-	{"mkfs.xfs", "xfsprogs"}, {"mkfs.ext4", "e2fsprogs"}, {"conntrack", "conntrack"},
-	{"losetup", "mount"}, {"mmdebstrap", "mmdebstrap"},
+	{"ip", "iproute2"},
+	{"nft", "nftables"},
+	{"containerd", "containerd"},
+	{"runc", "runc"},
+	{"/usr/lib/cni/bridge", "containernetworking-plugins"},
+	{busybox, "busybox-static"},
+	{"mkfs.xfs", "xfsprogs"},
+	{"mkfs.ext4", "e2fsprogs"},
+	{"conntrack", "conntrack"},
+	{"losetup", "mount"},
+	{"mmdebstrap", "mmdebstrap"},
 }
 
 // Up brings the instance to the state where every site is Ready and every add-on runs. It starts what is missing
