@@ -289,7 +289,9 @@ func (c *Cluster) fetchOnce(ctx context.Context, q capture.Query, at cursor) (*p
 	case at.token != "":
 		req = req.Param("continue", at.token)
 	case at.exact != "":
-		req = req.Param("resourceVersion", at.exact).Param("resourceVersionMatch", string(metav1.ResourceVersionMatchExact))
+		// A revision that this storage has not reached comes with an invitation
+		// to try again, which the client would follow for long.
+		req = req.MaxRetries(0).Param("resourceVersion", at.exact).Param("resourceVersionMatch", string(metav1.ResourceVersionMatchExact))
 	}
 	res := req.Do(ctx)
 	if err := res.Error(); err != nil {

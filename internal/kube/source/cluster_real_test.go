@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/kube"
@@ -162,5 +163,35 @@ func TestRealListOfUnknownKind(t *testing.T) {
 	_, err = cluster.List(ctx, capture.Query{Kind: k, Namespace: "default"}, func([]unstructured.Unstructured) error { return nil })
 	if !errors.Is(err, capture.ErrUnservable) {
 		t.Errorf("err = %v, want ErrUnservable", err)
+	}
+}
+
+// TestRealCaptureOfEverything lists every kind of a namespace that has many, at
+// one revision, whole and by a selector.
+func TestRealCaptureOfEverything(t *testing.T) {
+	clients := realClients(t)
+	cluster, err := NewCluster(clients)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dns, err := labels.Parse("k8s-app=kube-dns")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, selector := range []labels.Selector{nil, dns} {
+		spec := capture.Spec{Application: "system", ID: "system-1", Namespaces: []string{"kube-system"}, Selector: selector, Mode: capture.ModeNone}
+		started := time.Now()
+		res, err := capture.Run(t.Context(), spec, capture.Ports{Cluster: cluster, Sink: listSink{t}}, capture.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := map[string]int64{}
+		for _, r := range res.Resources {
+			counts[r.Resource] = r.Count
+		}
+		t.Logf("selector %v: %d objects in %s: %v, warnings %v", selector, res.Objects, time.Since(started), counts, res.Warnings)
+		if len(res.Warnings) > 0 || counts["namespaces"] != 1 || counts["deployments"] == 0 || counts["events"]+counts["leases"] > 0 {
+			t.Errorf("selector %v: %v, warnings %v", selector, counts, res.Warnings)
+		}
 	}
 }

@@ -53,7 +53,8 @@ func TestNamesAreOfPointAndClaim(t *testing.T) {
 	plan := func(point, claim string) capture.VolumePlan {
 		return capture.VolumePlan{Claim: capture.Claim{Namespace: "n", Name: claim}, Options: capture.VolumeOptions{Point: point}}
 	}
-	if name(plan("p", "c")) != name(plan("p", "c")) || name(plan("p", "c")) == name(plan("p", "d")) || name(plan("p", "c")) == name(plan("q", "c")) {
+	first, again := name(plan("p", "c")), name(plan("p", "c"))
+	if first != again || first == name(plan("p", "d")) || first == name(plan("q", "c")) {
 		t.Error("names do not follow point and claim")
 	}
 	if long := pointLabel(strings.Repeat("x", 200)); len(long) > 63 {
