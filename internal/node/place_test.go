@@ -1,0 +1,90 @@
+package node
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+const testUID = "0a1b2c3d-1111-2222-3333-444455556666"
+
+// fixture is a kubelet directory with one CSI volume, mounted as the table of
+// mounts says, and one that is not.
+func fixture(t *testing.T) (locator, string) {
+	t.Helper()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	volumes := filepath.Join(root, "kubelet", "pods", testUID, "volumes")
+	for _, dir := range []string{
+		filepath.Join(volumes, "kubernetes.io~csi", "pv-1", "mount"),
+		filepath.Join(volumes, "kubernetes.io~csi", "pv-2", "mount"),
+		filepath.Join(volumes, "kubernetes.io~local-volume", "pv-3"),
+		filepath.Join(root, "srv", "claims", "a"),
+		filepath.Join(root, "srv-secret"),
+		filepath.Join(root, "etc"),
+	} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(root, "etc"), filepath.Join(root, "srv", "claims", "link")); err != nil {
+		t.Fatal(err)
+	}
+	table := "36 35 8:1 / " + filepath.Join(volumes, "kubernetes.io~csi", "pv-1", "mount") + " rw - ext4 /dev/loop0 rw\n" +
+		"37 35 8:1 / " + filepath.Join(volumes, "kubernetes.io~local-volume", "pv-3") + " rw - ext4 /dev/sda1 rw\n"
+	return locator{
+		kubeletRoot: filepath.Join(root, "kubelet"),
+		hostRoots:   []string{filepath.Join(root, "srv")},
+		mounts:      func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(table)), nil },
+	}, root
+}
+
+func TestFindsWhatIsMounted(t *testing.T) {
+	l, root := fixture(t)
+	volumes := filepath.Join(root, "kubelet", "pods", testUID, "volumes")
+	for name, test := range map[string]struct {
+		spec v1alpha1.VolumeTaskSpec
+		want string
+	}{
+		"csi":   {v1alpha1.VolumeTaskSpec{PodUID: testUID, PersistentVolume: "pv-1"}, filepath.Join(volumes, "kubernetes.io~csi", "pv-1", "mount")},
+		"local": {v1alpha1.VolumeTaskSpec{PodUID: testUID, PersistentVolume: "pv-3"}, filepath.Join(volumes, "kubernetes.io~local-volume", "pv-3")},
+		"host":  {v1alpha1.VolumeTaskSpec{HostPath: filepath.Join(root, "srv", "claims", "a")}, filepath.Join(root, "srv", "claims", "a")},
+	} {
+		got, err := l.find(test.spec)
+		if err != nil || got != test.want {
+			t.Errorf("%s: got %q, %v; want %q", name, got, err, test.want)
+		}
+	}
+}
+
+func TestRefusesOtherPlaces(t *testing.T) {
+	l, root := fixture(t)
+	for name, spec := range map[string]v1alpha1.VolumeTaskSpec{
+		"not mounted":       {PodUID: testUID, PersistentVolume: "pv-2"},
+		"no such volume":    {PodUID: testUID, PersistentVolume: "pv-9"},
+		"no such pod":       {PodUID: "ffffffff-1111-2222-3333-444455556666", PersistentVolume: "pv-1"},
+		"pod with path":     {PodUID: "../../../etc", PersistentVolume: "pv-1"},
+		"volume with path":  {PodUID: testUID, PersistentVolume: "../pv-1"},
+		"volume with dots":  {PodUID: testUID, PersistentVolume: "a..b"},
+		"nothing":           {},
+		"outside roots":     {HostPath: filepath.Join(root, "etc")},
+		"beside a root":     {HostPath: filepath.Join(root, "srv-secret")},
+		"a root itself":     {HostPath: filepath.Join(root, "srv")},
+		"unclean":           {HostPath: filepath.Join(root, "srv") + "/claims/../../etc"},
+		"relative":          {HostPath: "srv/claims/a"},
+		"symlink":           {HostPath: filepath.Join(root, "srv", "claims", "link")},
+		"below a symlink":   {HostPath: filepath.Join(root, "srv", "claims", "link", "x")},
+		"missing host path": {HostPath: filepath.Join(root, "srv", "claims", "none")},
+	} {
+		if got, err := l.find(spec); !errors.Is(err, ErrPath) {
+			t.Errorf("%s: got %q, %v; want a refusal", name, got, err)
+		}
+	}
+}

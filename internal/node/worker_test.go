@@ -1,0 +1,124 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/volume"
+)
+
+var testNow = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func newTask(name string, status v1alpha1.VolumeTaskStatus) *v1alpha1.VolumeTask {
+	return &v1alpha1.VolumeTask{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name, UID: types.UID(name)},
+		Spec:       v1alpha1.VolumeTaskSpec{Node: "n1", Operation: v1alpha1.VolumeRead},
+		Status:     status,
+	}
+}
+
+type job = func(ctx context.Context, task *v1alpha1.VolumeTask, slot int, r *report) error
+
+func newTestWorker(t *testing.T, do job, tasks ...client.Object) *worker {
+	t.Helper()
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(tasks...).WithStatusSubresource(&v1alpha1.VolumeTask{}).Build()
+	w := newWorker(c, c, Options{Node: "n1", Concurrency: 1, Now: func() time.Time { return testNow }})
+	w.job = do
+	t.Cleanup(w.stop)
+	return w
+}
+
+func (w *worker) reconcile(t *testing.T, name string) ctrl.Result {
+	t.Helper()
+	res, err := w.Reconcile(context.Background(), ctrl.Request{NamespacedName: types.NamespacedName{Namespace: v1alpha1.SystemNamespace, Name: name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func (w *worker) status(t *testing.T, name string) v1alpha1.VolumeTaskStatus {
+	t.Helper()
+	var task v1alpha1.VolumeTask
+	if err := w.client.Get(context.Background(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: name}, &task); err != nil {
+		t.Fatal(err)
+	}
+	return task.Status
+}
+
+func TestTaskRunsToItsEnd(t *testing.T) {
+	w := newTestWorker(t, func(_ context.Context, _ *v1alpha1.VolumeTask, _ int, r *report) error {
+		r.advance(volume.Progress{Files: 2, Bytes: 10, TotalBytes: 10})
+		for range 150 {
+			r.warn("odd")
+		}
+		r.result(`{"id":"s"}`)
+		return nil
+	}, newTask("a", v1alpha1.VolumeTaskStatus{}))
+	w.reconcile(t, "a")
+	w.running.Wait()
+	s := w.status(t, "a")
+	if s.Phase != v1alpha1.TaskSucceeded || s.Snapshot != `{"id":"s"}` || s.BytesDone != 10 || s.FilesDone != 2 || len(s.Warnings) != maxWarnings {
+		t.Errorf("status is %+v", s)
+	}
+	w.job = func(context.Context, *v1alpha1.VolumeTask, int, *report) error { t.Error("done twice"); return nil }
+	w.reconcile(t, "a")
+	w.running.Wait()
+}
+
+func TestTaskFailureIsTold(t *testing.T) {
+	w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, int, *report) error { return errors.New("disk on fire") },
+		newTask("a", v1alpha1.VolumeTaskStatus{}))
+	w.reconcile(t, "a")
+	w.running.Wait()
+	if s := w.status(t, "a"); s.Phase != v1alpha1.TaskFailed || s.Message != "disk on fire" {
+		t.Errorf("status is %+v", s)
+	}
+}
+
+func TestTaskOfADeadProcessIsTakenUp(t *testing.T) {
+	for name, test := range map[string]struct {
+		silent time.Duration
+		taken  bool
+	}{
+		"beats still": {10 * time.Second, false},
+		"silent":      {staleAfter, true},
+	} {
+		beat := metav1.NewTime(testNow.Add(-test.silent))
+		ran := make(chan struct{}, 1)
+		w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, int, *report) error { ran <- struct{}{}; return nil },
+			newTask("a", v1alpha1.VolumeTaskStatus{Phase: v1alpha1.TaskRunning, Heartbeat: &beat}))
+		res := w.reconcile(t, "a")
+		w.running.Wait()
+		if taken := len(ran) == 1; taken != test.taken || !taken && res.RequeueAfter != staleAfter-test.silent {
+			t.Errorf("%s: taken %v, looked at again in %s", name, taken, res.RequeueAfter)
+		}
+	}
+}
+
+func TestRemovedTaskIsCancelled(t *testing.T) {
+	began := make(chan struct{})
+	w := newTestWorker(t, func(ctx context.Context, _ *v1alpha1.VolumeTask, _ int, _ *report) error {
+		close(began)
+		<-ctx.Done()
+		return ctx.Err()
+	}, newTask("a", v1alpha1.VolumeTaskStatus{}))
+	w.reconcile(t, "a")
+	<-began
+	w.reconcile(t, "a") // again: it runs once
+	if err := w.client.Delete(context.Background(), newTask("a", v1alpha1.VolumeTaskStatus{})); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile(t, "a")
+	w.running.Wait()
+}
