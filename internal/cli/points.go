@@ -179,7 +179,7 @@ func (e *env) runPin(cmd *cobra.Command, a *access.Address, id string, kind vaul
 	if dryRun {
 		return e.print(view.Done(fmt.Sprintf("%s would be %s.", id, kind)))
 	}
-	mark := vault.Mark{Kind: kind, At: e.now().UTC(), Site: siteName(in), By: "command line"}
+	mark := vault.Mark{Kind: kind, Site: siteName(in), By: "command line"}
 	if err := in.Project.Mark(ctx, app, id, mark); err != nil {
 		return err
 	}

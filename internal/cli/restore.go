@@ -62,7 +62,6 @@ key, give --vault-url and --recovery-key-file.`,
 	}
 	o.restoreFlags(cmd.Flags())
 	o.BreakGlass(cmd.Flags())
-	cmd.MarkFlagsMutuallyExclusive("take-over", "as-clone")
 	return cmd
 }
 
@@ -99,6 +98,8 @@ func (o *restoration) complete(now time.Time) (err error) {
 		o.opts.Mode = v1alpha1.RestoreClone
 	}
 	switch {
+	case o.takeOver && o.asClone:
+		return exit.Usage("`restore --help` tells them apart", "give --take-over or --as-clone, not both")
 	case o.asClone && len(o.namespaces) == 0:
 		return exit.Usage("give --map-namespace FROM=TO for each namespace", "--as-clone needs other namespaces, so that nobody takes the copy for the original")
 	case o.takeOver && len(o.namespaces) > 0:

@@ -41,6 +41,7 @@ type env struct {
 	getenv   func(string) string
 	progress *output.Progress
 	global   globals
+	begun    bool // the command line was understood
 }
 
 // globals are the flags that all commands share.
@@ -86,6 +87,9 @@ func (e *env) run(ctx context.Context, args []string) int {
 	root := e.root()
 	root.SetArgs(args[1:])
 	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && !e.begun && exit.Code(err) == exit.Failed { // cobra's own, such as an unknown command
+		err = exit.AsUsage(err)
+	}
 	e.progress.Done()
 	return e.conclude(cmd, err)
 }
@@ -155,6 +159,7 @@ another cluster when theirs is lost.`,
 		SilenceErrors: true,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: e.program},
 		PersistentPreRunE: func(*cobra.Command, []string) error {
+			e.begun = true
 			ctrllog.SetLogger(logr.Discard()) // the long-lived parts set their own
 			klog.SetLogger(logr.Discard())
 			if e.global.quiet {

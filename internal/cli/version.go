@@ -50,7 +50,7 @@ func (e *env) partCommands() []*cobra.Command {
 		commands = append(commands, &cobra.Command{
 			Use: part, Short: short, Hidden: true, DisableFlagParsing: true,
 			// The global flags are not for parts.
-			PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
+			PersistentPreRunE: func(*cobra.Command, []string) error { e.begun = true; return nil },
 			RunE: func(cmd *cobra.Command, given []string) error {
 				err := e.backend.Serve(cmd.Context(), part, given)
 				if errors.Is(err, context.Canceled) || errors.Is(err, exit.ErrInterrupted) {

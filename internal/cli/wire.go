@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"davit.dev/davit/internal/agent"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/mover"
@@ -47,6 +48,8 @@ func (realBackend) Store(ctx context.Context, cfg backend.Config) (vault.Store, 
 // Serve implements Backend.
 func (realBackend) Serve(ctx context.Context, part string, args []string) error {
 	switch part {
+	case "agent":
+		return agent.Main(ctx, args, os.Stderr)
 	case "node":
 		return node.Main(ctx, args, os.Stderr)
 	case "hold":

@@ -80,6 +80,12 @@ func Hint(err error, hint string) error {
 	return &Error{code, err, hint}
 }
 
+// Code is the exit code of an error.
+func Code(err error) int {
+	code, _ := Verdict(err)
+	return code
+}
+
 // Quietly ends the command with a code after it has said everything.
 func Quietly(code int) error {
 	if code == OK {

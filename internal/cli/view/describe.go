@@ -38,9 +38,9 @@ func (d PointDetail) Text(t *output.Text) {
 	t.Line("Recovery point %s", v.ID)
 	t.Fields("  ", "application", v.Application, "phase", string(v.Phase), "why", v.Message,
 		"instant", agedTime(v.Instant, d.Now), "consistency", consistencyText(v.Consistency),
-		"site", v.Site, "epoch", positive(v.Epoch), "Verified", cmp.Or(agedTime(v.Verified, d.Now), "never"),
+		"site", v.Site, "epoch", positive(v.Epoch), "verified", cmp.Or(agedTime(v.Verified, d.Now), "never"),
 		"pinned", map[bool]string{true: "yes: never expires"}[v.Pinned],
-		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "Sentence"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
+		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "object"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
 	if m := d.Manifest; m != nil {
 		t.Fields("  ", "namespaces", strings.Join(m.Namespaces, ", "), "captured by", fmt.Sprintf("davit %s, Kubernetes %s, %s, in %s", m.DavitVersion, m.KubeVersion, m.Trigger, output.Duration(m.FinishedAt.Sub(m.StartedAt))),
 			"cut within", output.Duration(m.CutBy.Sub(m.Instant)))

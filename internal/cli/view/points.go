@@ -28,12 +28,12 @@ type Point struct {
 	StoredBytes int64               `json:"storedBytes"`
 	Warnings    int64               `json:"warnings,omitempty"`
 	Pinned      bool                `json:"pinned,omitempty"`
-	Verified    time.Time           `json:"Verified,omitzero"`
+	Verified    time.Time           `json:"verified,omitzero"`
 	Damaged     bool                `json:"damaged,omitempty"`
 	Message     string              `json:"message,omitempty"`
 }
 
-// OfObject reads a RecoveryPoint Sentence.
+// OfObject reads a RecoveryPoint object.
 func OfObject(p *v1alpha1.RecoveryPoint) Point {
 	s := &p.Status
 	view := Point{

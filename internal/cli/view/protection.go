@@ -28,9 +28,9 @@ type Protected struct {
 // Text is a sentence or two.
 func (p Protected) Text(t *output.Text) {
 	app := p.Application
-	verb := "is Protected"
+	verb := "is protected"
 	if p.DryRun {
-		verb = "would be Protected"
+		verb = "would be protected"
 	}
 	schedule := "only when asked by `backup`"
 	if s := Schedule(p.Policy); s != "" {
@@ -42,7 +42,7 @@ func (p Protected) Text(t *output.Text) {
 	}
 }
 
-// Document is the objects, or what was Done.
+// Document is the objects, or what was done.
 func (p Protected) Document() any {
 	if p.DryRun {
 		return output.Documents{p.Policy, p.Application}
@@ -128,7 +128,7 @@ func (i Installed) Text(t *output.Text) {
 	if i.Ready {
 		state = "ready"
 	}
-	t.Line("Davit is %s at site %s: %s in %s.", state, i.Site, output.Plural(int64(i.Objects), "Sentence"), output.Duration(i.Took))
+	t.Line("Davit is %s at site %s: %s in %s.", state, i.Site, output.Plural(int64(i.Objects), "object"), output.Duration(i.Took))
 	t.Line("Next: %s", i.Next)
 }
 
@@ -158,7 +158,7 @@ type Verified struct {
 // Text says whole, or names what is damaged.
 func (v Verified) Text(t *output.Text) {
 	if len(v.Damage) == 0 {
-		t.Line("%s is whole: %s and %s read back, %s in %s.", v.ID, output.Plural(v.Objects, "Sentence"),
+		t.Line("%s is whole: %s and %s read back, %s in %s.", v.ID, output.Plural(v.Objects, "object"),
 			output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Duration(v.Took))
 		return
 	}

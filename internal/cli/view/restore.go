@@ -159,7 +159,7 @@ func Ended(r *v1alpha1.Restore) bool {
 	return false
 }
 
-// RestoreObject is a Restore Sentence as people read it.
+// RestoreObject is a Restore object as people read it.
 type RestoreObject struct{ *v1alpha1.Restore }
 
 // Text is a timeline with what was measured.
@@ -188,7 +188,7 @@ func (r RestoreObject) Text(t *output.Text) {
 	problems(t, "Warnings", len(s.WarningList), func(i int) string { return s.WarningList[i] })
 }
 
-// Document is the Sentence.
+// Document is the object.
 func (r RestoreObject) Document() any { return r.Restore }
 
 func durationText(d *metav1.Duration) string {
@@ -205,9 +205,9 @@ type Log struct {
 }
 
 // Has tells whether the log says this already.
-func (l Log) Has(Sentence, message string) bool {
+func (l Log) Has(object, message string) bool {
 	for _, entry := range l.Entries {
-		if entry.Object == Sentence && entry.Message == message {
+		if entry.Object == object && entry.Message == message {
 			return true
 		}
 	}

@@ -25,7 +25,7 @@ import (
 // Status is the answer to `status`.
 type Status struct {
 	// Healthy says that there is a vault, that all of them answer, that
-	// Davit's own parts run, and that every application here is Protected.
+	// Davit's own parts run, and that every application here is protected.
 	Healthy      bool    `json:"healthy"`
 	Site         string  `json:"site,omitempty"`
 	Parts        []Part  `json:"parts"`
@@ -324,7 +324,7 @@ func (v Status) Text(t *output.Text) {
 	}
 	t.Line("Site %s. %s", cmp.Or(v.Site, "unknown"), verdict)
 	if len(v.Parts) == 0 {
-		t.Line("Davit's agent is not Installed here.")
+		t.Line("Davit's agent is not installed here.")
 	}
 	for _, p := range v.Parts {
 		if p.Ready < p.Want || p.Want == 0 {
@@ -348,7 +348,7 @@ func (v Status) Text(t *output.Text) {
 		t.Table("", output.Columns("WHAT", "ID", "PHASE", "SINCE", "STEP"), rows)
 	}
 	if len(v.Unprotected) > 0 {
-		t.Section("Not Protected")
+		t.Section("Not protected")
 		t.Line("Namespaces with workloads or volumes: %s", strings.Join(v.Unprotected, ", "))
 	}
 }
@@ -367,7 +367,7 @@ func (v Status) siteRows() [][]string {
 
 func (v Status) appText(t *output.Text) {
 	if len(v.Applications) == 0 {
-		t.Line("None is Protected.")
+		t.Line("None is protected.")
 		return
 	}
 	var rows [][]string

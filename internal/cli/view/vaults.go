@@ -96,7 +96,7 @@ func (v VaultAdded) Text(t *output.Text) {
 	t.Line("When every site is lost, this file and the vault bring everything back. Without it, nothing can.")
 }
 
-// Document is the Vault Sentence, or what was Done.
+// Document is the Vault object, or what was done.
 func (v VaultAdded) Document() any {
 	if v.DryRun {
 		return v.Vault

@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/yaml"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/vault/retry"
+)
+
+// fakeNow is the time in scripts.
+var fakeNow = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+
+// fakeBackend is a cluster in a directory of YAML files, $FAKE_CLUSTER, and
+// real vaults in directories.
+type fakeBackend struct{ dir string }
+
+func (b fakeBackend) Cluster(string, string) (Cluster, error) {
+	if b.dir == "" {
+		return nil, errors.New("read kubeconfig: no configuration")
+	}
+	return openFake(b.dir)
+}
+
+// Store implements Backend. s3 addresses do not answer.
+func (b fakeBackend) Store(ctx context.Context, cfg backend.Config) (vault.Store, error) {
+	if strings.HasPrefix(cfg.URL, "s3:") {
+		return nil, fmt.Errorf("open vault %s: %w: connection refused", cfg.URL, vault.ErrUnavailable)
+	}
+	cfg.Retry = &retry.Policy{}
+	return backend.Open(ctx, cfg)
+}
+
+func (b fakeBackend) Serve(_ context.Context, part string, args []string) error {
+	_, err := fmt.Fprintln(os.Stdout, part, args)
+	return err
+}
+
+// fakeCluster writes every change back into its directory.
+type fakeCluster struct {
+	client.Client
+	dir string
+}
+
+func openFake(dir string) (*fakeCluster, error) {
+	scheme := process.Scheme()
+	decoder := serializer.NewCodecFactory(scheme).UniversalDeserializer()
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	builder := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.RecoveryPoint{})
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		for _, doc := range bytes.Split(text, []byte("\n---\n")) {
+			object, _, err := decoder.Decode(doc, nil, nil)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", file, err)
+			}
+			builder = builder.WithRuntimeObjects(object)
+		}
+	}
+	return &fakeCluster{builder.Build(), dir}, nil
+}
+
+// save writes the kinds that commands change.
+func (c *fakeCluster) save(ctx context.Context) error {
+	lists := []client.ObjectList{
+		&v1alpha1.VaultList{}, &v1alpha1.ApplicationList{}, &v1alpha1.ProtectionPolicyList{}, &v1alpha1.RecoveryPointList{},
+		&v1alpha1.SiteList{}, &v1alpha1.RestoreList{}, &corev1.SecretList{}, &corev1.NamespaceList{}, &corev1.ConfigMapList{},
+		&corev1.PodList{}, &corev1.PersistentVolumeClaimList{},
+	}
+	old, _ := filepath.Glob(filepath.Join(c.dir, "*.yaml"))
+	for _, file := range old {
+		_ = os.Remove(file)
+	}
+	for _, list := range lists {
+		if err := c.List(ctx, list); err != nil {
+			return err
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			return err
+		}
+		for _, item := range items {
+			o := item.(client.Object)
+			kinds, _, err := c.Scheme().ObjectKinds(o)
+			if err != nil {
+				return err
+			}
+			o.GetObjectKind().SetGroupVersionKind(kinds[0])
+			o.SetResourceVersion("")
+			text, err := yaml.Marshal(o)
+			if err != nil {
+				return err
+			}
+			name := strings.ToLower(kinds[0].Kind) + "_" + o.GetNamespace() + "_" + o.GetName() + ".yaml"
+			if err := os.WriteFile(filepath.Join(c.dir, name), text, 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *fakeCluster) keep(err error) error {
+	return errors.Join(err, c.save(context.Background()))
+}
+
+func (c *fakeCluster) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
+	if err := c.Client.Create(ctx, o, opts...); err != nil {
+		return err
+	}
+	return c.keep(nil)
+}
+
+func (c *fakeCluster) Update(ctx context.Context, o client.Object, opts ...client.UpdateOption) error {
+	return c.keep(c.Client.Update(ctx, o, opts...))
+}
+
+func (c *fakeCluster) Patch(ctx context.Context, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+	return c.keep(c.Client.Patch(ctx, o, p, opts...))
+}
+
+func (c *fakeCluster) Delete(ctx context.Context, o client.Object, opts ...client.DeleteOption) error {
+	return c.keep(c.Client.Delete(ctx, o, opts...))
+}
+
+func (c *fakeCluster) Status() client.SubResourceWriter { return keptStatus{c.Client.Status(), c} }
+
+type keptStatus struct {
+	client.SubResourceWriter
+	c *fakeCluster
+}
+
+func (s keptStatus) Patch(ctx context.Context, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+	return s.c.keep(s.SubResourceWriter.Patch(ctx, o, p, opts...))
+}
+
+func (c *fakeCluster) ServerVersion(context.Context) (string, error) { return "v1.34.4", nil }
+func (c *fakeCluster) User(context.Context) string                   { return "tester" }
+
+func (c *fakeCluster) PodLogs(_ context.Context, l PodLog) (io.ReadCloser, error) {
+	return os.Open(filepath.Join(c.dir, l.Pod+".log"))
+}
+
+func (c *fakeCluster) Install(ctx context.Context, opts install.Options, progress install.Progress) error {
+	progress("accounts, agent and node processes")
+	site := &v1alpha1.Site{}
+	site.Name, site.Labels = opts.SiteName, map[string]string{install.LocalLabel: "true"}
+	site.Spec.FailureDomain = opts.FailureDomain
+	return c.Create(ctx, site)
+}
+
+func (c *fakeCluster) Uninstall(_ context.Context, _ install.UninstallOptions, progress install.Progress) error {
+	progress("stopping the agent and the node processes")
+	return nil
+}
+
+// Recover implements Cluster with what recover.json and recover.err hold.
+func (c *fakeCluster) Recover(_ context.Context, opts recovery.Options, how Recovering) (recovery.Report, error) {
+	report := recovery.Report{}
+	if text, err := os.ReadFile(filepath.Join(c.dir, "recover.json")); err == nil {
+		if err := json.Unmarshal(text, &report); err != nil {
+			return report, err
+		}
+	}
+	report.Application, report.Mode, report.Site = opts.Application, opts.Mode, how.Site
+	how.Progress.StepStarted("objects")
+	how.Progress.Objects(1, 2)
+	why, _ := os.ReadFile(filepath.Join(c.dir, "recover.err"))
+	for _, known := range []error{recovery.ErrRefused, recovery.ErrPreflight, recovery.ErrNoPoint, recovery.ErrBusy, vault.ErrUnavailable, vault.ErrDamaged} {
+		if strings.TrimSpace(string(why)) == known.Error() {
+			return report, fmt.Errorf("restore %s: %w", opts.Application, known)
+		}
+	}
+	return report, nil
+}
+
+// seedPoint writes a small recovery point into the fake cluster's only vault:
+// seedpoint APP MINUTES-AGO.
+func seedPoint(dir, app string, age time.Duration) (string, error) {
+	ctx := context.Background()
+	c, err := openFake(dir)
+	if err != nil {
+		return "", err
+	}
+	opener := access.Opener{Store: fakeBackend{dir}.Store}
+	o, err := opener.OpenHere(ctx, c, "")
+	if err != nil {
+		return "", err
+	}
+	at := fakeNow.Add(-age)
+	id, err := point.NewID(app, at, bytes.NewReader([]byte("aaaaaaaaa")))
+	if err != nil {
+		return "", err
+	}
+	w, err := o.Project.NewWriter(ctx, app, id)
+	if err != nil {
+		return "", err
+	}
+	m := &point.Manifest{
+		FormatVersion: 1, ID: id, Application: app, Project: o.Project.Name(), Site: o.Site, Epoch: 1, Trigger: "manual",
+		StartedAt: at, Instant: at, CutBy: at, FinishedAt: at.Add(2 * time.Second), Consistency: point.Crash,
+		KubeVersion: "v1.34.4", DavitVersion: "test", Namespaces: []string{app}, Objects: 1, Bytes: 64,
+		Images:   []point.Image{{Reference: "registry.example.com/shop:1", Digest: "sha256:0123"}},
+		Warnings: []point.Warning{{Object: "jobs.batch shop/once", Message: "finished: left out"}},
+	}
+	rw := w.Resource(point.Resource{Version: "v1", Kind: "ConfigMap", Resource: "configmaps", Namespaced: true})
+	if err := rw.Add(ctx, []byte(`{"kind":"ConfigMap","metadata":{"name":"a","namespace":"shop"}}`)); err != nil {
+		return "", err
+	}
+	res, err := rw.Close(ctx)
+	if err != nil {
+		return "", err
+	}
+	m.Resources = []point.Resource{res}
+	if err := w.Log(ctx, []vault.LogEntry{{At: at, Level: "info", Message: "captured"}}); err != nil {
+		return "", err
+	}
+	return id, w.Publish(ctx, m, nil)
+}
