@@ -61,7 +61,11 @@ func (r *recovery) bringDocument(ctx context.Context, kind string, raw json.RawM
 			return fmt.Errorf("make %s: %w", name, err)
 		}
 	}
-	if _, err := r.deps.Cluster.Apply(ctx, served[0], clean); err != nil {
+	_, err = r.deps.Cluster.Create(ctx, served[0], clean)
+	if apierrors.IsAlreadyExists(err) {
+		_, err = r.deps.Cluster.Apply(ctx, served[0], clean)
+	}
+	if err != nil {
 		if apierrors.IsForbidden(err) {
 			r.warn(name, "the caller may not make it, so the application is not protected here: %v", err)
 			return nil

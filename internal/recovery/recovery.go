@@ -83,9 +83,11 @@ type Deps struct {
 	// Volumes may be nil when the point has no volumes.
 	Volumes  restore.Volumes
 	Progress restore.Progress
-	Clock    restore.Clock
-	Now      func() time.Time // nil means time.Now
-	Log      *slog.Logger
+	// Now tells the time; nil means time.Now. Clock, when set, replaces it and
+	// sleeps as well.
+	Now   func() time.Time
+	Clock restore.Clock
+	Log   *slog.Logger
 }
 
 // Report is what a recovery did, or would do. It is what the CLI prints.

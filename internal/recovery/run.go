@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/vault"
 )
 
 // recovery is one run of the use case.
@@ -53,6 +54,10 @@ func begin(opts Options, deps Deps) *recovery {
 	if deps.Now == nil {
 		deps.Now = time.Now
 	}
+	if deps.Clock == nil {
+		deps.Clock = callersClock{deps.Now}
+	}
+	deps.Now = deps.Clock.Now
 	if deps.Progress == nil {
 		deps.Progress = restore.Silent{}
 	}
@@ -87,6 +92,9 @@ func (r *recovery) prepare(ctx context.Context) error {
 	})
 	return r.timed(StepPreflight, func() (err error) {
 		r.report.Findings, err = r.engine.Preflight(ctx)
+		if errors.Is(err, vault.ErrDamaged) || errors.Is(err, vault.ErrNotFound) {
+			return fmt.Errorf("%w, nothing was changed: the point is not whole in the vault, choose another: %w", ErrPreflight, err)
+		}
 		if err != nil {
 			return fmt.Errorf("preflight: %w", err)
 		}
@@ -114,7 +122,11 @@ func (r *recovery) run(ctx context.Context) error {
 		return fmt.Errorf("restore %s: %w", r.manifest.ID, err)
 	}
 	if r.opts.Mode == v1alpha1.RestoreTakeOver && result.Failed == 0 {
-		return r.timed(StepDocuments, func() error { return r.bringDocuments(ctx) })
+		// The application runs by now: that its policy could not be brought
+		// along is for a person to know, and undoes nothing.
+		if err := r.timed(StepDocuments, func() error { return r.bringDocuments(ctx) }); err != nil {
+			r.warn("", "the application is not protected here yet: %v: restore again, or run davit protect", err)
+		}
 	}
 	return nil
 }
@@ -216,17 +228,36 @@ func (r *recovery) timed(name string, f func() error) error {
 
 func (r *recovery) steps() int { return len(r.report.Steps) }
 
-// merge puts the engine's steps around the claim, which ran within them.
+// merge puts the engine's steps around the claim, which ran once the engine
+// held its lease.
 func (r *recovery) merge(before int, engine []restore.Step) {
 	own := append([]restore.Step(nil), r.report.Steps[before:]...)
 	steps := r.report.Steps[:before:before]
 	for _, s := range engine {
-		for len(own) > 0 && !own[0].StartedAt.After(s.StartedAt) {
-			steps, own = append(steps, own[0]), own[1:]
-		}
 		steps = append(steps, s)
+		if s.Name == restore.StepLease {
+			steps, own = append(steps, own...), nil
+		}
 	}
 	r.report.Steps = append(steps, own...)
+}
+
+// callersClock tells the caller's time and sleeps by the machine's.
+type callersClock struct{ now func() time.Time }
+
+// Now implements restore.Clock.
+func (c callersClock) Now() time.Time { return c.now() }
+
+// Sleep implements restore.Clock.
+func (c callersClock) Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
 }
 
 // finish folds everything into the phase and the measured times.

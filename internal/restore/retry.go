@@ -39,6 +39,8 @@ func transient(err error) bool {
 		return true
 	case status(err) >= 500:
 		return true
+	case apierrors.IsNotFound(err) && strings.Contains(err.Error(), "could not find the requested resource"):
+		return true // one of several API servers does not serve a new kind yet
 	}
 	if status(err) != 0 {
 		return false

@@ -239,7 +239,34 @@ func (e *Engine) establish(ctx context.Context) error {
 			}
 		}
 	}
-	return e.cluster.Refresh(ctx)
+	return e.awaitServed(ctx, deadline)
+}
+
+// awaitServed waits until discovery shows the kinds that the point defines: it
+// lags behind the Established condition.
+func (e *Engine) awaitServed(ctx context.Context, deadline time.Time) error {
+	for {
+		if err := e.cluster.Refresh(ctx); err != nil {
+			return err
+		}
+		missing := false
+		for _, i := range e.needed() {
+			if len(e.x.defined[e.x.kinds[i]]) == 0 {
+				continue
+			}
+			_, err := e.cluster.Serves(ctx, e.x.kinds[i])
+			if err != nil && !errors.Is(err, ErrNotServed) {
+				return err
+			}
+			missing = missing || err != nil
+		}
+		if !missing || !e.clock.Now().Before(deadline) {
+			return nil // what is still missing fails by itself, by name
+		}
+		if err := e.clock.Sleep(ctx, establishLook); err != nil {
+			return err
+		}
+	}
 }
 
 func (e *Engine) isUnmade(en *entry) (yes bool) {

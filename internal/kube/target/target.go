@@ -194,4 +194,3 @@ func (c *Cluster) May(ctx context.Context, verb string, at restore.Served, names
 	}
 	return got.Status.Allowed, got.Status.Reason, nil
 }
-
