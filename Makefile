@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMAGE       ?= davit.dev/davit:$(VERSION)
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 DAVIT_CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/davit
 export DAVIT_CACHE
 
@@ -72,7 +73,7 @@ bin/davit:
 .PHONY: image
 image: bin/davit ## build the container image as dist/davit-image.tar (no Docker needed)
 	@mkdir -p dist
-	@go run ./build/image --binary bin/davit --tag davit.dev/davit:$(VERSION) --output dist/davit-image.tar
+	@go run ./build/image --binary bin/davit --tag $(IMAGE) --output dist/davit-image.tar
 
 .PHONY: generate
 generate: ## regenerate deep copies and CRDs

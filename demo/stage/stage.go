@@ -64,7 +64,7 @@ func repository() (string, error) {
 
 // Build makes the davit binary and its image.
 func (s *Stage) Build(ctx context.Context) error {
-	return s.run(ctx, "make", "-s", "-C", s.Root, "image")
+	return s.run(ctx, "make", "-s", "-C", s.Root, "image", "IMAGE="+Image)
 }
 
 // Up brings the bed to life with davit's image and the named workload images.
