@@ -46,10 +46,18 @@ func TestPreflight(t *testing.T) {
 			delete(r.c.objects, key("StorageClass", "", "fast"))
 			r.c.put("storage.k8s.io/v1", "StorageClass", "", "slow", document{"provisioner": "x"})
 		}, "MissingClass", Error, "--storage-class-mapping fast=slow"},
-		{"mapped to a class that is not there", Options{StorageClassMapping: map[string]string{"fast": "none"}}, nil,
-			"MissingClass", Error, "no storage class none"},
-		{"useless class mapping", Options{StorageClassMapping: map[string]string{"gold": "fast"}}, nil,
-			"UnusedMapping", Warning, "gold"},
+		{
+			"mapped to a class that is not there",
+			Options{StorageClassMapping: map[string]string{"fast": "none"}},
+			nil,
+			"MissingClass", Error, "no storage class none",
+		},
+		{
+			"useless class mapping",
+			Options{StorageClassMapping: map[string]string{"gold": "fast"}},
+			nil,
+			"UnusedMapping", Warning, "gold",
+		},
 		{"missing kind", Options{}, func(r *rig) {
 			r.m.Resources = append(r.m.Resources, point.Resource{Group: "x.example.com", Version: "v1", Kind: "Thing", Resource: "things", Count: 1})
 			r.s.raw["x.example.com/Thing"] = []string{`{"metadata":{"name":"t","namespace":"shop"}}`}

@@ -148,12 +148,24 @@ func remove(t *testing.T, c *Cluster, at restore.Served, name string) {
 }
 
 var kinds = []schema.GroupKind{
-	{Kind: "ServiceAccount"}, {Kind: "Secret"}, {Kind: "ConfigMap"}, {Kind: "Service"}, {Kind: "Pod"}, {Kind: "ResourceQuota"},
-	{Group: "discovery.k8s.io", Kind: "EndpointSlice"}, {Kind: "Endpoints"},
-	{Group: "apps", Kind: "Deployment"}, {Group: "apps", Kind: "ReplicaSet"}, {Group: "batch", Kind: "CronJob"}, {Group: "batch", Kind: "Job"},
-	{Group: "rbac.authorization.k8s.io", Kind: "Role"}, {Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"},
-	{Group: "networking.k8s.io", Kind: "Ingress"}, {Group: "networking.k8s.io", Kind: "NetworkPolicy"},
-	{Group: "policy", Kind: "PodDisruptionBudget"}, {Group: "autoscaling", Kind: "HorizontalPodAutoscaler"},
+	{Kind: "ServiceAccount"},
+	{Kind: "Secret"},
+	{Kind: "ConfigMap"},
+	{Kind: "Service"},
+	{Kind: "Pod"},
+	{Kind: "ResourceQuota"},
+	{Group: "discovery.k8s.io", Kind: "EndpointSlice"},
+	{Kind: "Endpoints"},
+	{Group: "apps", Kind: "Deployment"},
+	{Group: "apps", Kind: "ReplicaSet"},
+	{Group: "batch", Kind: "CronJob"},
+	{Group: "batch", Kind: "Job"},
+	{Group: "rbac.authorization.k8s.io", Kind: "Role"},
+	{Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"},
+	{Group: "networking.k8s.io", Kind: "Ingress"},
+	{Group: "networking.k8s.io", Kind: "NetworkPolicy"},
+	{Group: "policy", Kind: "PodDisruptionBudget"},
+	{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"},
 }
 
 // application is made in one namespace of a real cluster, with a CRD of its own.
