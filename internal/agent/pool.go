@@ -47,6 +47,7 @@ type entry struct {
 	opened    *vaults.Opened
 	protector *protection.Protector
 	volumes   *source.Volumes
+	mover     *mover.Mover
 }
 
 // entryKey is what an entry was made from.
@@ -124,7 +125,7 @@ func (p *pool) entry(ctx context.Context, name string) (*entry, error) {
 
 // snapshot is the entry as it is now, for use without its lock.
 func snapshot(e *entry) *entry {
-	return &entry{key: e.key, opened: e.opened, protector: e.protector, volumes: e.volumes}
+	return &entry{key: e.key, opened: e.opened, protector: e.protector, volumes: e.volumes, mover: e.mover}
 }
 
 // key reads what the entry depends on.
@@ -166,7 +167,7 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 		return err
 	}
 	e.volumes = source.NewVolumes(capturer, capturer, m, source.VolumeOptions{Vault: name, Site: p.site})
-	e.opened, e.key = opened, key
+	e.opened, e.key, e.mover = opened, key, m
 	e.protector = protection.New(protection.Options{
 		Project: opened.Project, Site: p.site,
 		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain,

@@ -11,7 +11,10 @@ import (
 )
 
 const (
-	sweepEvery = 10 * time.Minute
+	// sweepEvery is short, as scratch volumes of a capture that died cost space.
+	sweepEvery = time.Minute
+	// lookIntoVaults is how often leftovers in the vaults are looked for.
+	lookIntoVaults = 10 * time.Minute
 	// sweepVaultAfter is how long a capture in the vault must be silent.
 	sweepVaultAfter = time.Hour
 	// reclaimEvery is how often the space of deleted points is freed.
@@ -33,12 +36,16 @@ func (s *sweeper) NeedLeaderElection() bool { return true }
 func (s *sweeper) Start(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
-	reclaimed := s.pool.now()
+	reclaimed, looked := s.pool.now(), time.Time{}
 	for {
-		reclaim := s.pool.now().Sub(reclaimed) >= reclaimEvery
-		s.sweep(ctx, reclaim)
-		if reclaim {
-			reclaimed = s.pool.now()
+		now := s.pool.now()
+		d := duties{vault: now.Sub(looked) >= lookIntoVaults, reclaim: now.Sub(reclaimed) >= reclaimEvery}
+		s.sweep(ctx, d)
+		if d.vault {
+			looked = now
+		}
+		if d.reclaim {
+			reclaimed = now
 		}
 		select {
 		case <-ctx.Done():
@@ -48,41 +55,54 @@ func (s *sweeper) Start(ctx context.Context) error {
 	}
 }
 
-func (s *sweeper) sweep(ctx context.Context, reclaim bool) {
+// duties are what a sweep does beyond the cluster's leftovers.
+type duties struct{ vault, reclaim bool }
+
+func (s *sweeper) sweep(ctx context.Context, d duties) {
 	var list v1alpha1.VaultList
 	if err := s.reader.List(ctx, &list); err != nil {
 		s.log.Warn("sweep: list vaults", "error", err)
 		return
 	}
 	for i := range list.Items {
-		s.sweepVault(ctx, list.Items[i].Name, reclaim)
+		s.sweepVault(ctx, list.Items[i].Name, d)
 	}
 }
 
-func (s *sweeper) sweepVault(ctx context.Context, name string, reclaim bool) {
+func (s *sweeper) sweepVault(ctx context.Context, name string, d duties) {
 	log := s.log.With("vault", name)
 	e, err := s.pool.entry(ctx, name)
 	if err != nil {
 		log.Warn("sweep: open vault", "error", err)
 		return
 	}
+	if err := e.mover.SweepReads(ctx, s.owners); err != nil {
+		log.Warn("sweep: holder pods and tasks", "error", err)
+	}
 	if err := e.volumes.Sweep(ctx, s.capturing(ctx)); err != nil {
 		log.Warn("sweep: leftovers in the cluster", "error", err)
 	}
-	orphans, err := e.protector.SweepVault(ctx, sweepVaultAfter)
-	if err != nil {
-		log.Warn("sweep: leftovers in the vault", "error", err)
+	if d.vault {
+		s.sweepPoints(ctx, e, log)
 	}
-	if len(orphans) > 0 {
-		log.Info("swept leftovers in the vault", "points", len(orphans))
-	}
-	if !reclaim {
+	if !d.reclaim {
 		return
 	}
 	if report, err := e.protector.Reclaim(ctx, true); err != nil {
 		log.Warn("reclaim space", "error", err)
 	} else {
 		log.Info("reclaimed space", "blobs", report.BlobsDeleted, "bytes", report.BytesDeleted)
+	}
+}
+
+// sweepPoints removes what captures that died wrote into the vault.
+func (s *sweeper) sweepPoints(ctx context.Context, e *entry, log *slog.Logger) {
+	orphans, err := e.protector.SweepVault(ctx, sweepVaultAfter)
+	if err != nil {
+		log.Warn("sweep: leftovers in the vault", "error", err)
+	}
+	if len(orphans) > 0 {
+		log.Info("swept leftovers in the vault", "points", len(orphans))
 	}
 }
 
@@ -100,4 +120,19 @@ func (s *sweeper) capturing(ctx context.Context) func(string) bool {
 		}
 		return false
 	}
+}
+
+// owners are the points being captured now.
+func (s *sweeper) owners(ctx context.Context) ([]string, error) {
+	var list v1alpha1.RecoveryPointList
+	if err := s.reader.List(ctx, &list); err != nil {
+		return nil, err
+	}
+	var ids []string
+	for i := range list.Items {
+		if list.Items[i].Status.Phase == v1alpha1.PointCapturing {
+			ids = append(ids, list.Items[i].Name)
+		}
+	}
+	return ids, nil
 }

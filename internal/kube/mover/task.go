@@ -191,3 +191,38 @@ func (m *Mover) Sweep(ctx context.Context, owner string) error {
 	}
 	return errors.Join(errs...)
 }
+
+// SweepReads removes the holder pods in davit-system and the Read tasks of
+// captures that died. running returns the owners that are alive; it is asked
+// after the leftovers were listed, so that a new one is not taken for dead.
+func (m *Mover) SweepReads(ctx context.Context, running func(context.Context) ([]string, error)) error {
+	where := []client.ListOption{client.InNamespace(v1alpha1.SystemNamespace), client.MatchingLabels{v1alpha1.LabelManagedBy: managedBy}, client.HasLabels{LabelOwner}}
+	var tasks v1alpha1.VolumeTaskList
+	if err := m.system.List(ctx, &tasks, where...); err != nil {
+		return fmt.Errorf("list volume tasks: %w", err)
+	}
+	var pods corev1.PodList
+	if err := m.workload.List(ctx, &pods, where...); err != nil {
+		return fmt.Errorf("list holder pods: %w", err)
+	}
+	owners, err := running(ctx)
+	if err != nil {
+		return err
+	}
+	alive := map[string]bool{}
+	for _, owner := range owners {
+		alive[ownerLabel(owner)] = true
+	}
+	var errs []error
+	for i := range tasks.Items {
+		if t := &tasks.Items[i]; t.Spec.Operation == v1alpha1.VolumeRead && !alive[t.Labels[LabelOwner]] {
+			errs = append(errs, client.IgnoreNotFound(m.system.Delete(ctx, t)))
+		}
+	}
+	for i := range pods.Items {
+		if !alive[pods.Items[i].Labels[LabelOwner]] {
+			errs = append(errs, client.IgnoreNotFound(m.workload.Delete(ctx, &pods.Items[i])))
+		}
+	}
+	return errors.Join(errs...)
+}
