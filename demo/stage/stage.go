@@ -112,7 +112,7 @@ func (s *Stage) Bucket(name string) (string, error) {
 	if err := os.MkdirAll(filepath.Join(s3.DataDir, name), 0o700); err != nil {
 		return "", fmt.Errorf("make bucket: %w", err)
 	}
-	return fmt.Sprintf("s3://%s/davit?endpoint=%s&region=%s&pathStyle=true", name, s3.Endpoint, s3.Region), nil
+	return fmt.Sprintf("s3://%s/davit?endpoint=%s&region=%s&pathStyle=true&insecureHTTP=true", name, s3.Endpoint, s3.Region), nil
 }
 
 // Davit runs the davit command against a site and returns its standard output.

@@ -78,7 +78,7 @@ func (o Options) check() error {
 	case o.Site == "":
 		return errors.New("no site given")
 	case (o.Seal == nil) != (o.Unseal == nil):
-		return errors.New("Seal and Unseal must be given together")
+		return errors.New("open repository: give both of Seal and Unseal, or neither")
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func describe(t testing.TB, all map[string]fact, d *dir, path string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			f.Data, f.Nlink = string(b), uint64(st.Nlink)
+			f.Data, f.Nlink = string(b), st.Nlink
 		}
 		if f.Link == "" {
 			if f.Xattr, err = xattrs(d.proc(name)); err != nil {
