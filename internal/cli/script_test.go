@@ -11,6 +11,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 )
 
@@ -95,6 +97,13 @@ func TestRealCluster(t *testing.T) {
 	kubeconfig := os.Getenv("DAVIT_TEST_KUBECONFIG")
 	if kubeconfig == "" {
 		t.Skip("DAVIT_TEST_KUBECONFIG names no cluster")
+	}
+	c, err := realBackend{}.Cluster(kubeconfig, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := access.LocalSite(t.Context(), c); exit.Code(err) == exit.Refused {
+		t.Skip("the cluster has no Davit: ", err)
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/cluster", Cmds: scriptCommands,

@@ -54,9 +54,8 @@ func (e *env) runVaultCheck(cmd *cobra.Command, a *access.Address) error {
 	if err := e.print(report); err != nil {
 		return err
 	}
-	code, hint := exit.Verdict(report.Err())
-	if code != exit.OK {
-		return &exit.Error{Code: code, Err: fmt.Errorf("check %s: %w", store, report.Err()), Hint: hint}
+	if report.Err() != nil {
+		return exit.OfVault(fmt.Errorf("check %s: %w", store, report.Err()))
 	}
 	return nil
 }

@@ -120,7 +120,7 @@ func (e *env) failedTest(report selftest.Report) error {
 	t := &output.Text{}
 	report.Text(t)
 	fmt.Fprint(e.Err, t.String())
-	return fmt.Errorf("test vault: %w", report.Err())
+	return exit.OfVault(fmt.Errorf("test vault: %w", report.Err()))
 }
 
 // prepareKey reads the recovery key to join with, or makes a new one. It

@@ -86,6 +86,16 @@ func Code(err error) int {
 	return code
 }
 
+// OfVault judges an error of a vault that is not known by its kind as the
+// vault's, where Verdict would take a broken connection for the cluster's.
+func OfVault(err error) error {
+	code, hint := Verdict(err)
+	if code == Failed && !errors.Is(err, ErrInterrupted) && !errors.Is(err, ErrTimeout) {
+		code, hint = Vault, "check address, credentials and, for a private CA, --ca-file"
+	}
+	return &Error{code, err, hint}
+}
+
 // Quietly ends the command with a code after it has said everything.
 func Quietly(code int) error {
 	if code == OK {
@@ -132,11 +142,18 @@ var rules = []rule{
 	{isAny(vault.ErrDenied), Vault, "check the vault's credentials and its bucket policy: `vault check`"},
 	{isAny(vault.ErrUnavailable), Vault, "check address, network and credentials: `vault check`"},
 	{isAny(vault.ErrKey, volume.ErrPassword), Refused, "use the recovery key that was exported when this project was made"},
+	{cannotDial, Failed, "is the cluster up, and is it the right one? choose with --kubeconfig and --context"},
 	{isAny(ErrTimeout, context.DeadlineExceeded), Failed, "allow more time with --timeout"},
 	{meta.IsNoMatchError, Refused, "Davit's kinds are not known to this cluster: `install` first"},
 	{apierrors.IsForbidden, Failed, "your kubeconfig's user lacks this right"},
 	{apierrors.IsUnauthorized, Failed, "the cluster does not accept your kubeconfig's credentials"},
 	{isUnreachable, Failed, "is this the right cluster? choose with --kubeconfig and --context"},
+}
+
+// cannotDial says that nobody answers at the address at all.
+func cannotDial(err error) bool {
+	var netErr *net.OpError
+	return errors.As(err, &netErr) && netErr.Op == "dial"
 }
 
 // isUnreachable says that a connection to the cluster came to nothing.

@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/point"
+)
+
+// Every command has a section in docs/cli.md, every flag is named there, and
+// commands that change something have --dry-run.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &env{program: "davit", now: time.Now, progress: &output.Progress{}}
+	var visit func(cmd *cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "exit-codes" || cmd.HasParent() && cmd.Parent().Name() == "completion" {
+			return
+		}
+		if cmd.HasParent() && cmd.Name() != "vault" && !strings.Contains(string(text), "### "+cmd.CommandPath()+"\n") {
+			t.Errorf("docs/cli.md has no section %q", cmd.CommandPath())
+		}
+		check := func(f *pflag.Flag) {
+			if !strings.Contains(string(text), "`--"+f.Name) && !strings.Contains(string(text), " --"+f.Name) {
+				t.Errorf("docs/cli.md does not name --%s of %s", f.Name, cmd.CommandPath())
+			}
+		}
+		cmd.LocalFlags().VisitAll(check)
+		for _, child := range cmd.Commands() {
+			visit(child)
+		}
+	}
+	root := e.root()
+	visit(root)
+	for _, name := range []string{"install", "uninstall", "vault add", "protect", "unprotect", "pause", "resume", "backup", "points pin", "points unpin", "points delete", "restore", "verify"} {
+		cmd, _, err := root.Find(strings.Fields(name))
+		if err != nil || cmd.Flags().Lookup("dry-run") == nil {
+			t.Errorf("%s changes something and has no --dry-run (%v)", name, err)
+		}
+	}
+}
+
+func TestParseInstant(t *testing.T) {
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"": {}, "10m": now.Add(-10 * time.Minute), "1h ago": now.Add(-time.Hour), "2026-01-31T11:00:00+01:00": now.Add(-2 * time.Hour),
+		"2026-01-31 11:30": now.Add(-30 * time.Minute), "2026-01-31T11:30:15": now.Add(-30*time.Minute + 15*time.Second),
+	} {
+		got, err := parseInstant(text, now)
+		if err != nil || !got.Equal(want) {
+			t.Errorf("parseInstant(%q) = %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"-5m", "noon", "2026-13-01T00:00:00Z"} {
+		if got, err := parseInstant(text, now); err == nil {
+			t.Errorf("parseInstant(%q) = %v", text, got)
+		}
+	}
+}
+
+func TestParseHook(t *testing.T) {
+	h, err := parseHook("name=q; pods=app=db,tier in (a,b); container=pg; before=psql -c 'SELECT 1=1'; after=true; timeout=5s; on-error=Continue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Name != "q" || h.PodSelector.MatchLabels["app"] != "db" || h.Before[2] != "psql -c 'SELECT 1=1'" || h.Timeout.Duration != 5*time.Second {
+		t.Errorf("hook %+v", h)
+	}
+	for _, text := range []string{"name", "pods=a in", "timeout=x", "on-error=Maybe", "what=x"} {
+		if _, err := parseHook(text); err == nil {
+			t.Errorf("parseHook(%q) was taken", text)
+		}
+	}
+}
+
+func TestNamesOfPoints(t *testing.T) {
+	for _, app := range []string{"shop", "team.shop", "a-b-c"} {
+		id, err := point.NewID(app, time.Unix(1_700_000_000, 0), strings.NewReader("abcdef"))
+		if err != nil || !isPoint(id) || appOfPoint(id) != app {
+			t.Errorf("%s: isPoint %t, appOfPoint %q (%v)", id, isPoint(id), appOfPoint(id), err)
+		}
+		if isPoint(app) {
+			t.Errorf("%s is taken for a point", app)
+		}
+	}
+}
+
+func TestHintsNameTheProgram(t *testing.T) {
+	e := &env{program: "kubectl davit"}
+	got := e.named("look with `points --all`, or `kubectl get pods`")
+	if want := "look with `kubectl davit points --all`, or `kubectl get pods`"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
