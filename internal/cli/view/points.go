@@ -53,6 +53,9 @@ func OfObject(p *v1alpha1.RecoveryPoint) Point {
 	if v := s.Verification; v != nil {
 		if view.Damaged = v.Damaged; v.Damaged {
 			view.Message = v.Message
+			if view.Phase == v1alpha1.PointAvailable { // the agent has not read the verdict yet
+				view.Phase = v1alpha1.PointQuarantined
+			}
 		} else {
 			view.Verified = v.At.Time
 		}

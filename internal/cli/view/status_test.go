@@ -1,0 +1,61 @@
+package view
+
+import (
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+// A state is judged by the newest point's age: an agent that died while all
+// was well must not look well for ever.
+func TestAppState(t *testing.T) {
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) *metav1.Time { return &metav1.Time{Time: now.Add(-d)} }
+	every := func(d, rpo time.Duration) *v1alpha1.ProtectionPolicy {
+		p := &v1alpha1.ProtectionPolicy{}
+		p.Spec.Schedule.Every = &metav1.Duration{Duration: d}
+		if rpo > 0 {
+			p.Spec.Objectives.RPO = &metav1.Duration{Duration: rpo}
+		}
+		return p
+	}
+	paused := every(time.Minute, 0)
+	paused.Spec.Suspend = true
+	failing := []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonCaptureFailed}}
+	for name, tc := range map[string]struct {
+		status v1alpha1.ApplicationStatus
+		policy *v1alpha1.ProtectionPolicy
+		want   string
+	}{
+		"fresh":                   {v1alpha1.ApplicationStatus{NewestInstant: ago(30 * time.Second)}, every(time.Minute, time.Minute), stateProtected},
+		"older than RPO":          {v1alpha1.ApplicationStatus{NewestInstant: ago(2 * time.Minute)}, every(time.Minute, time.Minute), stateLagging},
+		"agent silent, no RPO":    {v1alpha1.ApplicationStatus{NewestInstant: ago(time.Hour)}, every(time.Minute, 0), stateLagging},
+		"no point yet":            {v1alpha1.ApplicationStatus{}, every(time.Minute, 0), stateSeeding},
+		"no point, failing":       {v1alpha1.ApplicationStatus{Conditions: failing}, every(time.Minute, 0), stateBroken},
+		"points, failing":         {v1alpha1.ApplicationStatus{NewestInstant: ago(time.Second), Conditions: failing}, every(time.Minute, 0), stateDegraded},
+		"no schedule":             {v1alpha1.ApplicationStatus{}, nil, stateOnDemand},
+		"paused":                  {v1alpha1.ApplicationStatus{NewestInstant: ago(time.Hour)}, paused, statePaused},
+		"superseded, however new": {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, NewestInstant: ago(0)}, every(time.Minute, 0), stateSuperseded},
+	} {
+		app := &v1alpha1.Application{Status: tc.status}
+		if got := appState(app, tc.policy, now); got != tc.want {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
+	}
+}
+
+// A point that verification found damaged does not pass for restorable, even
+// before the agent has read the verdict.
+func TestDamagedPointIsNotOffered(t *testing.T) {
+	p := &v1alpha1.RecoveryPoint{Status: v1alpha1.RecoveryPointStatus{Phase: v1alpha1.PointAvailable}}
+	if OfObject(p).Phase != v1alpha1.PointAvailable {
+		t.Fatal("a whole point is not offered")
+	}
+	p.Status.Verification = &v1alpha1.Verification{Damaged: true, Message: "gone"}
+	if got := OfObject(p); got.Phase != v1alpha1.PointQuarantined || !got.Damaged {
+		t.Errorf("%+v", got)
+	}
+}
