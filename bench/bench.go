@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"davit.dev/davit/demo/stage"
+)
+
+// bench is a site with davit in it, and the plain means to compare with.
+type bench struct {
+	settings
+	stage  *stage.Stage
+	kube   kubernetes.Interface
+	s3     *minio.Client
+	bucket string
+	binary string // a copy: a build beside this run must not change it
+	report report
+}
+
+func open(s *stage.Stage, set settings) (*bench, error) {
+	b := &bench{settings: set, stage: s, bucket: "bench-" + time.Now().UTC().Format("150405"), binary: filepath.Join(s.Work, "davit")}
+	b.report.out = os.Stdout
+	program, err := os.ReadFile(filepath.Join(s.Root, "bin", "davit"))
+	if err != nil {
+		return nil, fmt.Errorf("read davit: %w", err)
+	}
+	if err := os.WriteFile(b.binary, program, 0o755); err != nil {
+		return nil, fmt.Errorf("copy davit: %w", err)
+	}
+	config, err := s.Bed.Site(site).RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1 // no limit of the client's own, as in davit
+	if b.kube, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	info := s.Bed.S3()
+	b.s3, err = minio.New(strings.TrimPrefix(info.Endpoint, "http://"), &minio.Options{
+		Creds: credentials.NewStaticV4(info.AccessKey, info.SecretKey, ""), Region: info.Region,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make S3 client: %w", err)
+	}
+	return b, nil
+}
+
+// ran is what a finished command leaves behind.
+type ran struct {
+	out  []byte
+	took time.Duration
+	peak int64 // bytes of memory, at most
+}
+
+// davit runs a command of davit's and tells how long it took. That restores
+// end with warnings (exit code 3) is no error here: the caller looks.
+func (b *bench) davit(ctx context.Context, args ...string) (ran, error) {
+	args = append([]string{"--kubeconfig", b.stage.Bed.Site(site).Kubeconfig(), "-o", "json"}, args...)
+	s3 := b.stage.Bed.S3()
+	return b.command(ctx, []string{"DAVIT_ACCESS_KEY=" + s3.AccessKey, "DAVIT_SECRET_KEY=" + s3.SecretKey}, b.binary, args...)
+}
+
+func (b *bench) command(ctx context.Context, env []string, name string, args ...string) (ran, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), env...)
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, b.stage.Log)
+	fmt.Fprintln(b.stage.Log, "$", name, strings.Join(args, " "))
+	start := time.Now()
+	err := cmd.Run()
+	r := ran{out: out.Bytes(), took: time.Since(start)}
+	if cmd.ProcessState != nil {
+		if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+			r.peak = usage.Maxrss << 10
+		}
+	}
+	if err != nil {
+		return r, fmt.Errorf("%s %s: %w\n%.2000s\n%.2000s", filepath.Base(name), strings.Join(args, " "), err, said.String(), out.String())
+	}
+	return r, nil
+}
+
+// backup has the agent capture an application now.
+func (b *bench) backup(ctx context.Context, app string) (ran, error) {
+	return b.davit(ctx, "backup", app)
+}
+
+// restored is the part of a restore's report that is judged here.
+type restored struct {
+	Phase string `json:"phase"`
+	Steps []struct {
+		Name     string        `json:"name"`
+		Duration time.Duration `json:"duration"`
+	} `json:"steps"`
+	Result struct {
+		Created, Updated, Skipped, Continued, Failed int64
+	} `json:"result"`
+}
+
+// clone restores the newest point of an application into another namespace.
+func (b *bench) clone(ctx context.Context, app, namespace string, flags ...string) (ran, restored, error) {
+	args := append([]string{"restore", app, "--as-clone", "--map-namespace", app + "=" + namespace}, flags...)
+	r, err := b.davit(ctx, args...)
+	var report restored
+	if jsonErr := json.Unmarshal(r.out, &report); jsonErr != nil {
+		return r, report, errors.Join(err, fmt.Errorf("read report: %w", jsonErr))
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && report.Phase == "CompletedWithWarnings" {
+		err = nil
+	}
+	for _, step := range report.Steps {
+		fmt.Fprintf(b.stage.Log, "  %-20s %s\n", step.Name, step.Duration)
+	}
+	return r, report, err
+}
+
+// protect has davit know an application of one namespace, without a schedule.
+func (b *bench) protect(ctx context.Context, app string) error {
+	_, err := b.davit(ctx, "protect", app, "--namespace", app)
+	return err
+}
+
+// removeNamespace deletes a namespace and waits until it is gone.
+func (b *bench) removeNamespace(ctx context.Context, name string) error {
+	if err := b.kube.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		return fmt.Errorf("delete namespace: %w", err)
+	}
+	_, err := b.stage.Kubectl(ctx, site, "wait", "--for=delete", "--timeout=10m", "namespace/"+name)
+	return err
+}

@@ -1,0 +1,126 @@
+// Command bench measures davit, as installed in a real cluster, against plain
+// means in the same run on the same cluster and the same vault: a client-go
+// loop for objects, cp -a and restic for volumes. Each line ends with a ratio;
+// the times beside it say nothing about other machines.
+//
+// It uses the davit command and the deployed agent and node process, as people
+// do, and imports nothing of the product.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"davit.dev/davit/demo/stage"
+	"davit.dev/davit/testbed/bed"
+)
+
+const site = "east"
+
+type settings struct {
+	instance string
+	objects  int // Secrets and ConfigMaps together
+	rounds   int // of the comparisons whose sides take turns
+	fileMiB  int // size of the volume's one file
+	parts    string
+	keep     bool
+}
+
+func main() {
+	s := settings{}
+	flag.StringVar(&s.instance, "instance", "bench", "the test bed's name; it is removed afterwards")
+	flag.IntVar(&s.objects, "objects", number("DAVIT_BENCH_OBJECTS", 10_000), "Secrets and ConfigMaps of 1 KiB ($DAVIT_BENCH_OBJECTS)")
+	flag.IntVar(&s.rounds, "rounds", number("DAVIT_BENCH_ROUNDS", 2), "how often each side of a comparison runs ($DAVIT_BENCH_ROUNDS)")
+	flag.IntVar(&s.fileMiB, "file-mib", number("DAVIT_BENCH_FILE_MIB", 2048), "size of the volume's file ($DAVIT_BENCH_FILE_MIB)")
+	flag.StringVar(&s.parts, "parts", "objects,volume", "what to measure")
+	flag.BoolVar(&s.keep, "keep", false, "leave the bed running")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, s); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func number(variable string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(variable)); err == nil && n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+func run(ctx context.Context, set settings) (err error) {
+	logPath := filepath.Join(os.TempDir(), "davit-"+set.instance+".log")
+	log, err := os.Create(logPath)
+	if err != nil {
+		return fmt.Errorf("make log: %w", err)
+	}
+	defer log.Close()
+	s, err := stage.Open(set.instance, log)
+	if err != nil {
+		return err
+	}
+	if !set.keep {
+		defer func() { // after an interrupt too
+			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+			defer cancel()
+			err = errors.Join(err, s.Down(clean))
+		}()
+	}
+	fmt.Fprintln(os.Stderr, "setting up; details in", logPath)
+	b, err := setUp(ctx, s, set)
+	if err != nil {
+		return err
+	}
+	b.report.begin(ctx, s.Root)
+	for _, part := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"objects", b.objects}, {"volume", b.volume}} {
+		if !strings.Contains(set.parts, part.name) {
+			continue
+		}
+		if err := part.run(ctx); err != nil {
+			return errors.Join(fmt.Errorf("measure %s: %w", part.name, err), b.report.end())
+		}
+	}
+	return b.report.end()
+}
+
+// setUp brings up one site with davit installed, and a vault of its own.
+func setUp(ctx context.Context, s *stage.Stage, set settings) (*bench, error) {
+	if err := s.Build(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.Bed.Up(ctx, bed.Options{Sites: []string{site}, Install: true, Log: s.Log}); err != nil {
+		return nil, fmt.Errorf("bring bed up: %w", err)
+	}
+	if err := s.Up(ctx); err != nil {
+		return nil, err
+	}
+	b, err := open(s, set)
+	if err != nil {
+		return nil, err
+	}
+	_, err = b.davit(ctx, "install", "--site", site, "--image", stage.Image,
+		"--kubelet-root", s.Bed.Site(site).KubeletRoot(), "--replicas", "1")
+	if err != nil {
+		return nil, err
+	}
+	url, err := s.Bucket(b.bucket)
+	if err != nil {
+		return nil, err
+	}
+	_, err = b.davit(ctx, "vault", "add", b.bucket, url, "--recovery-key-file", filepath.Join(s.Work, b.bucket+".key"))
+	return b, err
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	davitWorkers = 32 // objects that davit restores at a time, by default
+	manyWorkers  = 64
+
+	source = "bench-source"
+	copied = "bench-copy" // where the existing objects are
+)
+
+func (b *bench) plain(namespace string, workers int) plain {
+	return plain{kube: b.kube, namespace: namespace, objects: b.settings.objects, workers: workers}
+}
+
+// objects measures capture and restore of many small objects.
+func (b *bench) objects(ctx context.Context) error {
+	b.report.say("creating %d objects", b.settings.objects)
+	if _, err := b.plain(source, manyWorkers).create(ctx); err != nil {
+		return err
+	}
+	if err := b.protect(ctx, source); err != nil {
+		return err
+	}
+	for _, measure := range []func(context.Context) error{b.captures, b.restores, b.existing} {
+		if err := measure(ctx); err != nil {
+			return err
+		}
+	}
+	return b.removeNamespace(ctx, source)
+}
+
+// captures takes turns with the plain loop, so that both meet the same caches.
+func (b *bench) captures(ctx context.Context) error {
+	memory, err := b.watch("agent")
+	if err != nil {
+		return err
+	}
+	ours, theirs := lap{objects: b.settings.objects}, lap{objects: b.settings.objects}
+	for round := range b.rounds {
+		b.report.say("capture, round %d", round+1)
+		took, err := b.plainCapture(ctx, source, fmt.Sprintf("plain-%d", round))
+		if err != nil {
+			return err
+		}
+		theirs.add(took)
+		r, err := b.backup(ctx, source)
+		if err != nil {
+			return err
+		}
+		ours.add(r.took)
+	}
+	b.report.rate("capture: davit backup / paged list (500) and put", ours, theirs)
+	return b.report.peak("agent, capturing", memory)
+}
+
+// restores takes turns with plain loops, forth and back, always into an empty
+// namespace.
+func (b *bench) restores(ctx context.Context) error {
+	ours, equal, many := lap{objects: b.settings.objects}, lap{objects: b.settings.objects}, lap{objects: b.settings.objects}
+	peak := int64(0)
+	create := func(into *lap, namespace string, workers int) func() error {
+		return func() error {
+			took, err := b.plain(namespace, workers).create(ctx)
+			into.add(took)
+			return err
+		}
+	}
+	for round := range b.rounds {
+		b.report.say("restore, round %d", round+1)
+		namespace := func(kind string) string { return fmt.Sprintf("bench-%s-%d", kind, round) }
+		turns := []func() error{
+			create(&equal, namespace("equal"), davitWorkers),
+			func() error {
+				r, report, err := b.clone(ctx, source, namespace("davit"))
+				if err == nil && report.Result.Created < int64(b.settings.objects) {
+					err = fmt.Errorf("only %d objects were created", report.Result.Created)
+				}
+				ours.add(r.took)
+				peak = max(peak, r.peak)
+				return err
+			},
+			create(&many, namespace("many"), manyWorkers),
+		}
+		for i := range turns {
+			if round%2 == 1 {
+				i = len(turns) - 1 - i
+			}
+			if err := turns[i](); err != nil {
+				return err
+			}
+		}
+		for _, kind := range []string{"equal", "davit", "many"} {
+			if err := b.removeNamespace(ctx, namespace(kind)); err != nil {
+				return err
+			}
+		}
+	}
+	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", davitWorkers), ours, equal)
+	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", manyWorkers), ours, many)
+	b.report.bytes("davit restore, the command", peak)
+	return nil
+}
+
+// existing restores a newer point over objects that are all there.
+func (b *bench) existing(ctx context.Context) error {
+	b.report.say("restore over existing objects")
+	if _, _, err := b.clone(ctx, source, copied); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		title, flag string
+		plain       func(context.Context) (time.Duration, error)
+	}{
+		{fmt.Sprintf("restore, all exist, skip: davit restore / get loop of %d", davitWorkers), "skip", b.plain(copied, davitWorkers).get},
+		{fmt.Sprintf("restore, all exist, update: davit restore / apply loop of %d", davitWorkers), "update", b.plain(copied, davitWorkers).apply},
+	} {
+		if _, err := b.backup(ctx, source); err != nil { // another point: the same one would be continued
+			return err
+		}
+		theirs := lap{objects: b.settings.objects}
+		took, err := c.plain(ctx)
+		if err != nil {
+			return err
+		}
+		theirs.add(took)
+		ours := lap{objects: b.settings.objects}
+		r, report, err := b.clone(ctx, source, copied, "--existing", c.flag)
+		if err != nil {
+			return err
+		}
+		if report.Result.Created+report.Result.Continued > 10 {
+			return fmt.Errorf("existing objects were not met: %+v", report.Result)
+		}
+		ours.add(r.took)
+		b.report.rate(c.title, ours, theirs)
+	}
+	return b.removeNamespace(ctx, copied)
+}

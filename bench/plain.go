@@ -1,0 +1,198 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+)
+
+const (
+	payload   = 1 << 10 // bytes in each object
+	pageSize  = 500     // objects in a page of a list
+	plainPack = 4 << 20 // bytes in one object of the vault, as davit's packs
+)
+
+// plain is what a person would write with client-go: no retries, no order, no
+// checks. Half of the objects are Secrets, half ConfigMaps.
+type plain struct {
+	kube      kubernetes.Interface
+	namespace string
+	objects   int
+	workers   int
+}
+
+// each calls fn for every object with all workers busy, and tells the time.
+func (p plain) each(ctx context.Context, fn func(ctx context.Context, i int) error) (time.Duration, error) {
+	start := time.Now()
+	var next atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	for range p.workers {
+		g.Go(func() error {
+			for i := int(next.Add(1)) - 1; i < p.objects; i = int(next.Add(1)) - 1 {
+				if err := fn(ctx, i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	return time.Since(start), err
+}
+
+func name(i int) string { return fmt.Sprintf("object-%06d", i) }
+
+// text is random, so that compression gains little, as with keys and tokens.
+func text() string {
+	b := make([]byte, payload*3/4)
+	_, _ = rand.Read(b) // never fails
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+func (p plain) secret(i int) *corev1.Secret {
+	return &corev1.Secret{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: name(i)}, StringData: map[string]string{"value": text()},
+	}
+}
+
+func (p plain) configMap(i int) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: name(i)}, Data: map[string]string{"value": text()},
+	}
+}
+
+// create makes the namespace, which is not timed, and the objects.
+func (p plain) create(ctx context.Context) (time.Duration, error) {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: p.namespace}}
+	if _, err := p.kube.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil {
+		return 0, fmt.Errorf("create namespace: %w", err)
+	}
+	return p.each(ctx, func(ctx context.Context, i int) (err error) {
+		if i%2 == 0 {
+			_, err = p.kube.CoreV1().Secrets(p.namespace).Create(ctx, p.secret(i), metav1.CreateOptions{})
+		} else {
+			_, err = p.kube.CoreV1().ConfigMaps(p.namespace).Create(ctx, p.configMap(i), metav1.CreateOptions{})
+		}
+		return err
+	})
+}
+
+// get reads every object.
+func (p plain) get(ctx context.Context) (time.Duration, error) {
+	return p.each(ctx, func(ctx context.Context, i int) (err error) {
+		if i%2 == 0 {
+			_, err = p.kube.CoreV1().Secrets(p.namespace).Get(ctx, name(i), metav1.GetOptions{})
+		} else {
+			_, err = p.kube.CoreV1().ConfigMaps(p.namespace).Get(ctx, name(i), metav1.GetOptions{})
+		}
+		return err
+	})
+}
+
+// apply is a forced server-side apply of every object, with new content.
+func (p plain) apply(ctx context.Context) (time.Duration, error) {
+	opts := metav1.PatchOptions{FieldManager: "bench", Force: new(true)}
+	return p.each(ctx, func(ctx context.Context, i int) error {
+		if i%2 == 0 {
+			data, err := json.Marshal(p.secret(i))
+			if err == nil {
+				_, err = p.kube.CoreV1().Secrets(p.namespace).Patch(ctx, name(i), types.ApplyPatchType, data, opts)
+			}
+			return err
+		}
+		data, err := json.Marshal(p.configMap(i))
+		if err == nil {
+			_, err = p.kube.CoreV1().ConfigMaps(p.namespace).Patch(ctx, name(i), types.ApplyPatchType, data, opts)
+		}
+		return err
+	})
+}
+
+// capture lists both kinds in pages, side by side, and puts every object's
+// JSON into the vault, neither compressed nor encrypted.
+func (b *bench) plainCapture(ctx context.Context, namespace, prefix string) (time.Duration, error) {
+	start := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		w := &packer{b: b, prefix: prefix + "/secrets"}
+		opts := metav1.ListOptions{Limit: pageSize}
+		for {
+			page, err := b.kube.CoreV1().Secrets(namespace).List(ctx, opts)
+			if err != nil {
+				return err
+			}
+			if err := add(ctx, w, page.Items); err != nil {
+				return err
+			}
+			if opts.Continue = page.Continue; opts.Continue == "" {
+				return w.flush(ctx)
+			}
+		}
+	})
+	g.Go(func() error {
+		w := &packer{b: b, prefix: prefix + "/configmaps"}
+		opts := metav1.ListOptions{Limit: pageSize}
+		for {
+			page, err := b.kube.CoreV1().ConfigMaps(namespace).List(ctx, opts)
+			if err != nil {
+				return err
+			}
+			if err := add(ctx, w, page.Items); err != nil {
+				return err
+			}
+			if opts.Continue = page.Continue; opts.Continue == "" {
+				return w.flush(ctx)
+			}
+		}
+	})
+	err := g.Wait()
+	return time.Since(start), err
+}
+
+// packer gathers objects until there is enough for one put.
+type packer struct {
+	b      *bench
+	prefix string
+	buf    bytes.Buffer
+	packs  int
+}
+
+func add[T any](ctx context.Context, w *packer, items []T) error {
+	for i := range items {
+		if err := json.NewEncoder(&w.buf).Encode(&items[i]); err != nil {
+			return fmt.Errorf("encode object: %w", err)
+		}
+		if w.buf.Len() < plainPack {
+			continue
+		}
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *packer) flush(ctx context.Context) error {
+	w.packs++
+	key := fmt.Sprintf("%s-%d", w.prefix, w.packs)
+	_, err := w.b.s3.PutObject(ctx, w.b.bucket, key, &w.buf, int64(w.buf.Len()), minio.PutObjectOptions{})
+	w.buf.Reset()
+	if err != nil {
+		return fmt.Errorf("put %s: %w", key, err)
+	}
+	return nil
+}

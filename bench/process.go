@@ -1,0 +1,70 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// process is one process of davit's inside the site.
+type process int
+
+// watch finds the agent or the node process of this bed, and forgets its peak
+// so far.
+func (b *bench) watch(command string) (process, error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return 0, fmt.Errorf("list processes: %w", err)
+	}
+	for _, dir := range dirs {
+		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil {
+			continue // gone
+		}
+		args := strings.Split(string(line), "\x00")
+		if len(args) < 2 || filepath.Base(args[0]) != "davit" || args[1] != command || !b.ours(dir) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			return 0, fmt.Errorf("read process number: %w", err)
+		}
+		return process(pid), process(pid).forget()
+	}
+	return 0, fmt.Errorf("davit %s does not run", command)
+}
+
+// ours tells whether a process belongs to this bed: its containers' mounts lie
+// in the site's directory.
+func (b *bench) ours(dir string) bool {
+	mounts, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
+	return err == nil && bytes.Contains(mounts, []byte(filepath.Join(b.stage.Bed.Dir(), site)+"/"))
+}
+
+// forget sets the peak back to what is used now.
+func (p process) forget() error {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p), []byte("5"), 0); err != nil {
+		return fmt.Errorf("reset peak memory: %w", err)
+	}
+	return nil
+}
+
+// peak is the most memory the process has had, in bytes.
+func (p process) peak() (int64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", p))
+	if err != nil {
+		return 0, fmt.Errorf("read peak memory (was the process restarted?): %w", err)
+	}
+	defer f.Close()
+	for scan := bufio.NewScanner(f); scan.Scan(); {
+		var kib int64
+		if n, _ := fmt.Sscanf(scan.Text(), "VmHWM: %d kB", &kib); n == 1 {
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("read peak memory of process %d: not there", p)
+}
