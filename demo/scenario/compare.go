@@ -32,6 +32,8 @@ var runtimeKinds = map[string]bool{
 // Collect reads every object of a namespace, and the cluster-scoped ones whose
 // names begin with the prefix.
 func Collect(ctx context.Context, config *rest.Config, namespace, clusterPrefix string) (Objects, error) {
+	config = rest.CopyConfig(config)
+	config.WarningHandler = rest.NoWarnings{} // deprecated kinds are read like any other
 	disco, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("make discovery client: %w", err)
