@@ -93,7 +93,9 @@ type RestoreSpec struct {
 	// +kubebuilder:default=Skip
 	// +optional
 	Existing ExistingPolicy `json:"existing,omitempty"`
-	// +kubebuilder:default=Reassign
+	// NodePorts defaults to Preserve, and to Reassign for a clone, which would
+	// take them from the original. A port that is taken is assigned anew, with
+	// a warning.
 	// +optional
 	NodePorts NodePortPolicy `json:"nodePorts,omitempty"`
 	// IncludeKinds and ExcludeKinds narrow what is restored, as in Application.

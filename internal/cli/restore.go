@@ -29,7 +29,7 @@ type restoration struct {
 	namespaces     []string
 	storageClasses []string
 	existing       string
-	nodePorts      bool
+	nodePorts      string
 	dryRun         bool
 	yes            bool
 	background     bool
@@ -72,7 +72,7 @@ func (o *restoration) restoreFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.namespaces, "map-namespace", nil, "FROM=TO; may be repeated")
 	flags.StringSliceVar(&o.storageClasses, "map-storage-class", nil, "FROM=TO; may be repeated")
 	flags.StringVar(&o.existing, "existing", "skip", "objects that exist already: skip or update")
-	flags.BoolVar(&o.nodePorts, "node-ports", false, "keep the node ports of Services")
+	flags.StringVar(&o.nodePorts, "node-ports", "", "node ports of Services: preserve (the default, where they are free) or reassign (the default of a copy)")
 	flags.StringSliceVar(&o.opts.IncludeKinds, "include-kinds", nil, `restore only these kinds: resource.group, "*" allowed`)
 	flags.StringSliceVar(&o.opts.ExcludeKinds, "exclude-kinds", nil, "leave these kinds out")
 	flags.StringSliceVar(&o.opts.RestoreStatusOf, "restore-status-of", nil, "kinds whose status is restored too")
@@ -124,9 +124,14 @@ func (o *restoration) complete(now time.Time) (err error) {
 	default:
 		return exit.Usage("", "--existing %q is not skip or update", o.existing)
 	}
-	o.opts.NodePorts = v1alpha1.NodePortReassign
-	if o.nodePorts {
+	switch o.nodePorts {
+	case "": // by mode
+	case "preserve":
 		o.opts.NodePorts = v1alpha1.NodePortPreserve
+	case "reassign":
+		o.opts.NodePorts = v1alpha1.NodePortReassign
+	default:
+		return exit.Usage("", "--node-ports %q is not preserve or reassign", o.nodePorts)
 	}
 	return o.completeTarget()
 }

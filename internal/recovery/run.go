@@ -160,11 +160,20 @@ func (r *recovery) engineOptions() restore.Options {
 		ID: r.report.RestoreID, Holder: r.deps.Holder,
 		NamespaceMapping: r.opts.NamespaceMapping, StorageClassMapping: r.opts.StorageClassMapping,
 		Existing:          restore.Existing(r.opts.Existing),
-		PreserveNodePorts: r.opts.NodePorts == v1alpha1.NodePortPreserve,
+		PreserveNodePorts: r.preserveNodePorts(),
 		IncludeKinds:      r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
 	}
+}
+
+// preserveNodePorts keeps them unless asked otherwise: load balancers outside
+// the cluster point at them. A clone would take them from the original.
+func (r *recovery) preserveNodePorts() bool {
+	if r.opts.NodePorts == "" {
+		return r.opts.Mode != v1alpha1.RestoreClone
+	}
+	return r.opts.NodePorts == v1alpha1.NodePortPreserve
 }
 
 // claim makes this site the one writer. Preflight has passed and the lease is
