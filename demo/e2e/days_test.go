@@ -1,0 +1,28 @@
+package e2e
+
+var together = []day{
+	{"VaultTrouble", vaultTrouble},
+	{"InPlace", inPlace},
+	{"Cloned", cloned},
+	{"RestoreKilled", restoreKilled},
+	{"RestoreTwice", restoreTwice},
+	{"ReadOnlyVault", readOnlyVault},
+	{"PrivateCA", privateCA},
+	{"Damage", damage},
+	{"Retention", retention},
+	{"LocalVolume", localVolume},
+	{"MissingClass", missingClass},
+	{"MissingKinds", missingKinds},
+	{"BadImage", badImage},
+	{"FullDisk", fullDisk},
+	{"Quota", quota},
+	{"InTheWay", inTheWay},
+	{"WrongKeys", wrongKeys},
+}
+
+var alone = []day{
+	{"AgentKilled", agentKilled},
+	{"NodeKilled", nodeKilled},
+	{"BackgroundKilled", backgroundKilled},
+	{"VaultCut", vaultCut},
+}

@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+)
+
+// restoreKilled kills a restore at random moments and gives it again.
+func restoreKilled(t *testing.T) {
+	a := &app{size: 24 << 10}
+	sum, _ := a.protected(t)
+	copied := a.name + "-copy"
+	removeNamespace(t, west, copied)
+	for range 3 {
+		after := 300*time.Millisecond + rand.N(4*time.Second)
+		cmd := command(t.Context(), west, a.vault, a.cloneArgs(copied)...)
+		timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+		got := finish(t, cmd)
+		timer.Stop()
+		t.Logf("killed after %s: code %d", after, got.code)
+	}
+	var r report
+	a.clone(t, copied, "-o", "json").want(t, 0).read(t, &r)
+	if r.Phase != "Completed" {
+		t.Errorf("the restore ended as %s: %+v", r.Phase, r.Result.Warnings)
+	}
+	if got := a.sum(t, west, copied); got != sum {
+		t.Errorf("the data is %s, want %s", got, sum)
+	}
+	noHelpers(t, west, a.name, copied)
+}
+
+// restoreTwice gives the same restore twice at once.
+func restoreTwice(t *testing.T) {
+	a := &app{slow: 15}
+	a.protected(t)
+	copied := a.name + "-copy"
+	removeNamespace(t, west, copied)
+	done := make(chan outcome, 1)
+	go func() { done <- finish(t, command(t.Context(), west, a.vault, a.cloneArgs(copied)...)) }()
+	eventually(t, time.Minute, "the first restore holds its lease", func() (bool, string) {
+		got := try(t, west, "-n", system, "get", "lease", "restore-"+a.name, "-o", "jsonpath={.spec.holderIdentity}")
+		return got != "" && !strings.HasPrefix(got, "error"), got
+	})
+	a.clone(t, copied).want(t, 3, "another restore of this application runs here", "hint:")
+	first := <-done
+	first.want(t, 0)
+}
+
+// noHelpers waits until nothing is left of what captures and restores make for
+// their own use.
+func noHelpers(t *testing.T, site, app string, namespaces ...string) {
+	t.Helper()
+	ask := [][]string{
+		{"get", "volumetasks.davit.dev", "-A", "-o", `jsonpath={range .items[*]}task {.spec.source}{"\n"}{end}`},
+		{"get", "volumesnapshotcontents", "-o", `jsonpath={range .items[*]}content {.spec.volumeSnapshotRef.namespace}/{.spec.volumeSnapshotRef.name} {.metadata.labels}{"\n"}{end}`},
+		{"-n", system, "get", "pods,pvc,volumesnapshots", "-l", "davit.dev/managed-by=davit,app.kubernetes.io/part-of!=davit", "-o", `jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.labels} {.spec.volumes[*].persistentVolumeClaim}{"\n"}{end}`},
+	}
+	for _, ns := range namespaces {
+		ask = append(ask, []string{"-n", ns, "get", "volumesnapshots", "-o", `jsonpath={range .items[*]}snapshot ` + app + ` {.metadata.name}{"\n"}{end}`},
+			[]string{"-n", ns, "get", "pods", "-l", "davit.dev/managed-by=davit", "-o", `jsonpath={range .items[*]}pod ` + app + ` {.metadata.name}{"\n"}{end}`})
+	}
+	eventually(t, 3*time.Minute, "no helper of "+app+" is left at "+site, func() (bool, string) {
+		var left []string
+		for _, args := range ask {
+			for line := range strings.Lines(try(t, site, args...)) {
+				if strings.Contains(line, app) || strings.HasPrefix(line, "error") {
+					left = append(left, strings.TrimSpace(line))
+				}
+			}
+		}
+		return len(left) == 0, strings.Join(left, "; ")
+	})
+}
+
+// kill takes a pod away as a crash of its machine would: without a word.
+func kill(t *testing.T, site, name string) {
+	t.Helper()
+	kubectl(t, site, "-n", system, "delete", "pod", "-l", "app.kubernetes.io/name="+name, "--force", "--grace-period=0", "--wait=false")
+}
+
+// awaitTask waits until a node works on one of the application's volumes.
+func awaitTask(t *testing.T, site, app string) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "a volume of "+app+" is worked on", func() (bool, string) {
+		got := try(t, site, "-n", system, "get", "volumetasks.davit.dev", "-o", `jsonpath={range .items[*]}{.spec.source}={.status.phase} {end}`)
+		return strings.Contains(got, app+"/") && strings.Contains(got, "Running"), got
+	})
+}
+
+// agentKilled kills the agent while it captures: in a hook, and while a node
+// reads the volume.
+func agentKilled(t *testing.T) {
+	a := &app{size: 150 << 10, disk: "300Mi"}
+	a.deploy(t)
+	a.protect(t, "--hook", "name=slow; pods=app=db; before=sleep 5; on-error=Continue")
+	for _, moment := range []func(){
+		func() { time.Sleep(time.Second + rand.N(3*time.Second)) },
+		func() { awaitTask(t, east, a.name) },
+	} {
+		var asked pointView
+		davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
+		before := len(names(t, manifests(a.name)))
+		eventually(t, time.Minute, "the capture begins", func() (bool, string) {
+			got := try(t, east, "-n", system, "get", "recoverypoint", asked.ID, "-o", "jsonpath={.status.phase}")
+			return got == "Capturing", got
+		})
+		moment()
+		kill(t, east, "davit-agent")
+		eventually(t, 3*time.Minute, "the capture that died is in the vault, or another in its place", func() (bool, string) {
+			got := names(t, manifests(a.name))
+			return len(got) > before, strings.Join(got, " ")
+		})
+		eventually(t, time.Minute, "no capture goes on", func() (bool, string) {
+			got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}`)
+			return !strings.Contains(got, "Capturing") && !strings.Contains(got, "Pending"), got
+		})
+	}
+	noHelpers(t, east, a.name, a.name)
+	davit(t, east, a.vault, "verify", a.name).want(t, 0, "is whole")
+}
+
+func manifests(app string) string { return projectDir(commonBucket()) + "/manifests/" + app }
+
+// nodeKilled kills the node process while it reads and while it writes.
+func nodeKilled(t *testing.T) {
+	a := &app{size: 250 << 10, disk: "400Mi"}
+	sum := a.deploy(t)
+	a.protect(t)
+	var asked pointView
+	davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
+	awaitTask(t, east, a.name)
+	kill(t, east, "davit-node")
+	eventually(t, 4*time.Minute, "the point is available", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "recoverypoint", asked.ID, "-o", "jsonpath={.status.phase} {.status.step} {.status.conditions}")
+		return strings.HasPrefix(got, "Available"), got
+	})
+	copied := a.name + "-copy"
+	removeNamespace(t, west, copied)
+	done := make(chan outcome, 1)
+	go func() { done <- finish(t, command(t.Context(), west, a.vault, a.cloneArgs(copied)...)) }()
+	awaitTask(t, west, a.name)
+	kill(t, west, "davit-node")
+	ended := <-done
+	ended.want(t, 0)
+	if got := a.sum(t, west, copied); got != sum {
+		t.Errorf("the data is %s, want %s", got, sum)
+	}
+	noHelpers(t, west, a.name, copied)
+	noHelpers(t, east, a.name, a.name)
+}
+
+// backgroundKilled kills the agent that carries out a Restore object.
+func backgroundKilled(t *testing.T) {
+	a := &app{size: 24 << 10, slow: 8}
+	sum, _ := a.protected(t)
+	copied := a.name + "-copy"
+	removeNamespace(t, west, copied)
+	done := make(chan outcome, 1)
+	go func() { done <- finish(t, command(t.Context(), west, a.vault, a.cloneArgs(copied, "--background")...)) }()
+	eventually(t, time.Minute, "the restore makes objects", func() (bool, string) {
+		got := try(t, west, "-n", copied, "get", "pvc", "-o", "name")
+		return strings.HasPrefix(got, "persistentvolumeclaim"), got
+	})
+	kill(t, west, "davit-agent")
+	ended := <-done
+	ended.want(t, 0, "Completed")
+	if got := a.sum(t, west, copied); got != sum {
+		t.Errorf("the data is %s, want %s", got, sum)
+	}
+	noHelpers(t, west, a.name, copied)
+}

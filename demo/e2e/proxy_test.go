@@ -1,0 +1,130 @@
+package e2e
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// mood is how the way to the vault behaves.
+type mood int
+
+const (
+	passing  mood = iota
+	stalling      // takes requests and gives no answer
+	resetting
+	overloaded // answers 503
+	readOnly   // answers 403 to whatever would write
+)
+
+// wire is a way to the S3 server that can have a bad day.
+type wire struct {
+	Endpoint string
+	proxy    *httputil.ReverseProxy
+
+	mu     sync.Mutex
+	mood   mood
+	change chan struct{} // closed when the mood changes
+	open   map[net.Conn]bool
+}
+
+// newWire listens on the host's end of west's link, which all sites reach.
+func newWire(t *testing.T) *wire {
+	t.Helper()
+	to, err := url.Parse(rig.Bed.S3().Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := net.ParseIP(rig.Bed.Site(west).Address()).To4()
+	var config net.ListenConfig
+	l, err := config.Listen(t.Context(), "tcp", net.IPv4(site[0], site[1], site[2], 1).String()+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{Endpoint: "http://" + l.Addr().String(), change: make(chan struct{}), open: map[net.Conn]bool{}}
+	w.proxy = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = to.Scheme, to.Host // the Host header stays: it is signed
+		},
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}
+	server := &http.Server{Handler: w, ConnState: w.track}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return w
+}
+
+func (w *wire) track(c net.Conn, state http.ConnState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		w.open[c] = true
+	case http.StateClosed, http.StateHijacked:
+		delete(w.open, c)
+	}
+}
+
+// set changes the mood. Requests under way are broken, as the new one would.
+func (w *wire) set(m mood) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mood = m
+	close(w.change)
+	w.change = make(chan struct{})
+	if m == resetting {
+		for c := range w.open {
+			reset(c)
+		}
+	}
+}
+
+func reset(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
+func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w.mu.Lock()
+	now, change := w.mood, w.change
+	w.mu.Unlock()
+	switch {
+	case now == stalling:
+		select {
+		case <-change:
+		case <-r.Context().Done():
+		}
+		panic(http.ErrAbortHandler)
+	case now == resetting:
+		if c, _, err := http.NewResponseController(rw).Hijack(); err == nil {
+			reset(c)
+		}
+	case now == overloaded:
+		answer(rw, http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.")
+	case now == readOnly && r.Method != http.MethodGet && r.Method != http.MethodHead:
+		answer(rw, http.StatusForbidden, "AccessDenied", "Access Denied")
+	default:
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		go func() {
+			select {
+			case <-change:
+				cancel() // the transfer breaks in the middle
+			case <-ctx.Done():
+			}
+		}()
+		w.proxy.ServeHTTP(rw, r.WithContext(ctx))
+	}
+}
+
+func answer(rw http.ResponseWriter, code int, name, text string) {
+	rw.Header().Set("Content-Type", "application/xml")
+	rw.WriteHeader(code)
+	_, _ = rw.Write([]byte(`<?xml version="1.0" encoding="UTF-8"?><Error><Code>` + name + `</Code><Message>` + text + `</Message></Error>`))
+}
