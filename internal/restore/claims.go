@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -13,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // volumeOf finds the data captured for a claim.
@@ -93,7 +93,7 @@ func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (whol
 	if why := e.claimConflict(live, vol); why != "" {
 		return false, errors.New(why)
 	}
-	if whole = live.GetAnnotations()[AnnotationFilledFrom] == vol.Snapshot.ID; !whole {
+	if whole = live.GetAnnotations()[shape.AnnotationFilledFrom] == vol.Snapshot.ID; !whole {
 		if err := e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
 			return false, err
 		}
@@ -104,11 +104,11 @@ func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (whol
 // claimConflict says why data may not be written into a claim that exists, or
 // nothing when it is this restore's own.
 func (e *Engine) claimConflict(live *unstructured.Unstructured, vol point.Volume) string {
-	from := live.GetAnnotations()[AnnotationFilledFrom]
+	from := live.GetAnnotations()[shape.AnnotationFilledFrom]
 	switch {
 	case live.GetDeletionTimestamp() != nil:
 		return "it exists and is being deleted: wait until it is gone and restore again"
-	case live.GetLabels()[LabelRestore] != e.opts.ID:
+	case live.GetLabels()[shape.LabelRestore] != e.opts.ID:
 		return "it exists and holds data that this restore did not put there, which is never overwritten: " +
 			"delete the claim, or restore into other namespaces with a namespace mapping"
 	case from != "" && from != vol.Snapshot.ID:
@@ -120,7 +120,7 @@ func (e *Engine) claimConflict(live *unstructured.Unstructured, vol point.Volume
 // enlarge asks for the captured size where the request was smaller than what
 // the volume held.
 func (e *Engine) enlarge(p *prepared, vol point.Volume) {
-	requests := child(p.obj.Object, "spec", "resources", "requests")
+	requests := shape.Child(p.obj.Object, "spec", "resources", "requests")
 	asked, err := resource.ParseQuantity(fmt.Sprint(requests["storage"]))
 	if requests == nil || err != nil || vol.Capacity == 0 || asked.Value() >= vol.Snapshot.Bytes {
 		return
@@ -147,7 +147,7 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 		return err
 	}
 	e.bytes(p.name, vol.Snapshot.Bytes, vol.Snapshot.Bytes)
-	patch, err := json.Marshal(document{"metadata": document{"annotations": document{AnnotationFilledFrom: vol.Snapshot.ID}}})
+	patch, err := json.Marshal(shape.Document{"metadata": shape.Document{"annotations": shape.Document{shape.AnnotationFilledFrom: vol.Snapshot.ID}}})
 	if err != nil {
 		return fmt.Errorf("encode annotation: %w", err)
 	}
@@ -169,7 +169,7 @@ func (e *Engine) bytes(name string, done, total int64) {
 }
 
 // users are the kinds that could start pods on a claim by themselves.
-var users = []schema.GroupKind{kindPod, kindStatefulSet, kindDeployment, kindDaemonSet, kindReplicaSet, kindJob, kindCronJob}
+var users = []schema.GroupKind{shape.KindPod, shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindReplicaSet, shape.KindJob, shape.KindCronJob}
 
 // unused refuses a claim that something at the target would mount, or mounts,
 // while it is being filled.
@@ -181,7 +181,7 @@ func (e *Engine) unused(ctx context.Context, namespace, claim string) error {
 		}
 		var by string
 		err = e.cluster.List(ctx, at, namespace, "", func(u *unstructured.Unstructured) error {
-			if by == "" && active(kind, u) && mounts(kind, u.Object, claim) {
+			if by == "" && shape.Active(kind, u) && shape.Mounts(kind, u.Object, claim) {
 				by = objectName(at, namespace, u.GetName())
 			}
 			return nil
@@ -194,43 +194,4 @@ func (e *Engine) unused(ctx context.Context, namespace, claim string) error {
 		}
 	}
 	return nil
-}
-
-// active tells whether the object has pods, or may make some.
-func active(kind schema.GroupKind, u *unstructured.Unstructured) bool {
-	if u.GetLabels()[LabelManagedBy] != "" {
-		return false // Davit's own holder pods
-	}
-	switch kind {
-	case kindPod:
-		why, _ := skipByBody(kind, u.Object)
-		return why == ""
-	case kindJob:
-		why, _ := skipByBody(kind, u.Object)
-		suspended, _ := child(u.Object, "spec")["suspend"].(bool)
-		return why == "" && !suspended
-	case kindCronJob:
-		suspended, _ := child(u.Object, "spec")["suspend"].(bool)
-		return !suspended
-	case kindStatefulSet, kindDeployment, kindReplicaSet:
-		replicas, ok := number(u.Object, "spec", "replicas")
-		return !ok || replicas > 0
-	}
-	return true
-}
-
-// mounts tells whether pods of the object mount the claim.
-func mounts(kind schema.GroupKind, d document, claim string) bool {
-	for _, name := range claimsOf(podSpecOf(kind, d)) {
-		if name == claim {
-			return true
-		}
-	}
-	for _, t := range items(d, "spec", "volumeClaimTemplates") {
-		prefix := text(t, "metadata", "name") + "-" + text(d, "metadata", "name") + "-"
-		if kind == kindStatefulSet && strings.HasPrefix(claim, prefix) {
-			return true
-		}
-	}
-	return false
 }

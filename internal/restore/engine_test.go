@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 const testID = "rtest"
@@ -112,10 +113,10 @@ func TestOwnersAreRewired(t *testing.T) {
 func TestDanglingOwnerIsCollected(t *testing.T) {
 	c := newFake()
 	c.put("v1", "Namespace", "", "shop", nil)
-	at := c.served[kindSecret][0]
-	_, err := c.Create(t.Context(), at, &unstructured.Unstructured{Object: document{
+	at := c.served[shape.KindSecret][0]
+	_, err := c.Create(t.Context(), at, &unstructured.Unstructured{Object: shape.Document{
 		"apiVersion": "v1", "kind": "Secret",
-		"metadata": document{"name": "pw", "namespace": "shop", "ownerReferences": []any{document{"uid": "u-till", "kind": "Till", "name": "main"}}},
+		"metadata": shape.Document{"name": "pw", "namespace": "shop", "ownerReferences": []any{shape.Document{"uid": "u-till", "kind": "Till", "name": "main"}}},
 	}})
 	if err != nil || c.get("Secret", "shop", "pw") != nil {
 		t.Fatalf("the fake must collect: %v", err)
@@ -203,7 +204,7 @@ func TestTwoAtOnce(t *testing.T) {
 func TestLeaseOfTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig()
-		r.c.put("coordination.k8s.io/v1", "Lease", "davit-system", "restore-shop", document{"spec": document{
+		r.c.put("coordination.k8s.io/v1", "Lease", "davit-system", "restore-shop", shape.Document{"spec": shape.Document{
 			"holderIdentity": "dead", "renewTime": "2999-01-01T00:00:00.000000Z", // its clock was wrong
 		}})
 		start := time.Now()
@@ -223,7 +224,7 @@ func TestLostLeaseStopsTheRestore(t *testing.T) {
 		go func() {
 			time.Sleep(5 * time.Second)
 			l := r.c.get("Lease", "davit-system", "restore-shop").DeepCopy()
-			child(l.Object, "spec")["holderIdentity"] = "thief"
+			shape.Child(l.Object, "spec")["holderIdentity"] = "thief"
 			r.c.mu.Lock()
 			defer r.c.mu.Unlock()
 			r.c.store(l)
@@ -249,10 +250,10 @@ func TestExisting(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig()
-			r.c.put("v1", "Namespace", "", "shop", document{})
-			r.c.put("v1", "ConfigMap", "shop", "conf", document{"data": document{"a": c.data}})
+			r.c.put("v1", "Namespace", "", "shop", shape.Document{})
+			r.c.put("v1", "ConfigMap", "shop", "conf", shape.Document{"data": shape.Document{"a": c.data}})
 			res := run(t, r, Options{Existing: c.existing})
-			if got := text(r.c.get("ConfigMap", "shop", "conf").Object, "data", "a"); got != c.want {
+			if got := shape.Text(r.c.get("ConfigMap", "shop", "conf").Object, "data", "a"); got != c.want {
 				t.Errorf("data is %q, want %q", got, c.want)
 			}
 			var warned string
@@ -271,15 +272,15 @@ func TestExisting(t *testing.T) {
 func TestDefaultAccountOfNewNamespaceIsCompleted(t *testing.T) {
 	r := newRig()
 	run(t, r, Options{})
-	if len(items(r.c.get("ServiceAccount", "shop", "default").Object, "imagePullSecrets")) != 1 {
+	if len(shape.Items(r.c.get("ServiceAccount", "shop", "default").Object, "imagePullSecrets")) != 1 {
 		t.Error("the default account has no pull secrets")
 	}
 }
 
 func TestForeignClaimIsNeverWritten(t *testing.T) {
 	r := newRig()
-	r.c.put("v1", "Namespace", "", "shop", document{})
-	r.c.put("v1", "PersistentVolumeClaim", "shop", "data-db-0", document{"spec": document{"volumeName": "pv-9"}})
+	r.c.put("v1", "Namespace", "", "shop", shape.Document{})
+	r.c.put("v1", "PersistentVolumeClaim", "shop", "data-db-0", shape.Document{"spec": shape.Document{"volumeName": "pv-9"}})
 	res := run(t, r, Options{Existing: Update})
 	if r.v.fills != 0 {
 		t.Fatal("a volume of someone else's was written to")
@@ -321,12 +322,12 @@ func TestFailedVolumeHoldsWorkloadsBack(t *testing.T) {
 
 func TestClaimInUseIsNotFilled(t *testing.T) {
 	r := newRig()
-	r.c.put("v1", "Namespace", "", "shop", document{})
-	sts, err := decode([]byte(shopObjects()[16]))
+	r.c.put("v1", "Namespace", "", "shop", shape.Document{})
+	sts, err := shape.Decode([]byte(shopObjects()[16]))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.c.put("apps/v1", "StatefulSet", "shop", "db", document{"spec": sts["spec"]})
+	r.c.put("apps/v1", "StatefulSet", "shop", "db", shape.Document{"spec": sts["spec"]})
 	res := run(t, r, Options{})
 	if r.v.fills != 0 || r.c.get("PersistentVolumeClaim", "shop", "data-db-0") != nil {
 		t.Error("filled under a running workload")
@@ -337,7 +338,7 @@ func TestClaimInUseIsNotFilled(t *testing.T) {
 func TestFillCarriesTheWorkloadsConstraints(t *testing.T) {
 	r := newRig()
 	run(t, r, Options{})
-	if got := text(r.v.reqs[0].PodSpec, "nodeSelector", "disk"); got != "ssd" {
+	if got := shape.Text(r.v.reqs[0].PodSpec, "nodeSelector", "disk"); got != "ssd" {
 		t.Errorf("node selector %q", got)
 	}
 	if r.v.reqs[0].Source != "shop/shop/data-db-0" {
@@ -356,11 +357,11 @@ func TestNamespaceMapping(t *testing.T) {
 			t.Errorf("%s is in the captured namespace", k)
 		}
 	}
-	if got := items(r.c.get("RoleBinding", "copy", "rb").Object, "subjects")[0]["namespace"]; got != "copy" {
+	if got := shape.Items(r.c.get("RoleBinding", "copy", "rb").Object, "subjects")[0]["namespace"]; got != "copy" {
 		t.Errorf("subject in %v", got)
 	}
-	hook := items(r.c.get("ValidatingWebhookConfiguration", "", "hook").Object, "webhooks")[0]
-	if text(hook, "clientConfig", "service", "namespace") != "copy" || text(hook, "clientConfig", "caBundle") != "Yg==" {
+	hook := shape.Items(r.c.get("ValidatingWebhookConfiguration", "", "hook").Object, "webhooks")[0]
+	if shape.Text(hook, "clientConfig", "service", "namespace") != "copy" || shape.Text(hook, "clientConfig", "caBundle") != "Yg==" {
 		t.Errorf("webhook %v", hook)
 	}
 	if r.v.data["copy/data-db-0"] == "" {
@@ -403,10 +404,10 @@ func TestWebhookServedByTheApplicationIsWaitedFor(t *testing.T) {
 func TestNotReadyIsAWarningWithTheReason(t *testing.T) {
 	r := newRig()
 	r.c.ready = false
-	r.c.put("v1", "Pod", "shop", "db-0", document{
-		"metadata": document{"name": "db-0", "namespace": "shop", "labels": document{"app": "db"}},
-		"status": document{"containerStatuses": []any{document{"name": "pg", "image": "reg/pg:1", "state": document{
-			"waiting": document{"reason": "ImagePullBackOff", "message": "not found"},
+	r.c.put("v1", "Pod", "shop", "db-0", shape.Document{
+		"metadata": shape.Document{"name": "db-0", "namespace": "shop", "labels": shape.Document{"app": "db"}},
+		"status": shape.Document{"containerStatuses": []any{shape.Document{"name": "pg", "image": "reg/pg:1", "state": shape.Document{
+			"waiting": shape.Document{"reason": "ImagePullBackOff", "message": "not found"},
 		}}}},
 	})
 	res := run(t, r, Options{ReadyTimeout: time.Minute})
@@ -450,7 +451,7 @@ func TestPlanChangesNothing(t *testing.T) {
 func TestRestoreStatus(t *testing.T) {
 	r := newRig()
 	run(t, r, Options{RestoreStatusOf: []string{"drawers.*"}})
-	if n, _ := number(r.c.get("Drawer", "shop", "left").Object, "status", "x"); n != 1 {
+	if n, _ := shape.Number(r.c.get("Drawer", "shop", "left").Object, "status", "x"); n != 1 {
 		t.Error("status was not restored")
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // errKilled is what every call says after the fake's process was "killed".
@@ -75,7 +76,7 @@ func newFake() *fakeCluster {
 		f.serve(k.gv, k.resource, k.kind, k.namespaced)
 	}
 	f.put("v1", "Namespace", "", "davit-system", nil)
-	f.put("storage.k8s.io/v1", "StorageClass", "", "fast", document{"provisioner": "csi.example.com"})
+	f.put("storage.k8s.io/v1", "StorageClass", "", "fast", shape.Document{"provisioner": "csi.example.com"})
 	return f
 }
 
@@ -89,10 +90,10 @@ func (f *fakeCluster) serve(gv, resource, kind string, namespaced bool) {
 }
 
 // put places an object without counting it as an effect.
-func (f *fakeCluster) put(apiVersion, kind, namespace, name string, body document) *unstructured.Unstructured {
-	d := document{"apiVersion": apiVersion, "kind": kind, "metadata": document{"name": name}}
+func (f *fakeCluster) put(apiVersion, kind, namespace, name string, body shape.Document) *unstructured.Unstructured {
+	d := shape.Document{"apiVersion": apiVersion, "kind": kind, "metadata": shape.Document{"name": name}}
 	if namespace != "" {
-		child(d, "metadata")["namespace"] = namespace
+		shape.Child(d, "metadata")["namespace"] = namespace
 	}
 	maps.Copy(d, body)
 	u := &unstructured.Unstructured{Object: d}
@@ -182,21 +183,21 @@ func (f *fakeCluster) Create(_ context.Context, at Served, obj *unstructured.Uns
 func (f *fakeCluster) settle(u *unstructured.Unstructured) {
 	switch u.GetKind() {
 	case "CustomResourceDefinition":
-		u.Object["status"] = document{"conditions": []any{document{"type": "Established", "status": "True"}}}
-		spec := child(u.Object, "spec")
-		for _, v := range items(spec, "versions") {
-			f.serve(text(spec, "group")+"/"+text(v, "name"), text(spec, "names", "plural"), text(spec, "names", "kind"), text(spec, "scope") == "Namespaced")
+		u.Object["status"] = shape.Document{"conditions": []any{shape.Document{"type": "Established", "status": "True"}}}
+		spec := shape.Child(u.Object, "spec")
+		for _, v := range shape.Items(spec, "versions") {
+			f.serve(shape.Text(spec, "group")+"/"+shape.Text(v, "name"), shape.Text(spec, "names", "plural"), shape.Text(spec, "names", "kind"), shape.Text(spec, "scope") == "Namespaced")
 		}
 	case "Namespace":
-		sa := &unstructured.Unstructured{Object: document{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": document{"name": "default", "namespace": u.GetName()}}}
+		sa := &unstructured.Unstructured{Object: shape.Document{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": shape.Document{"name": "default", "namespace": u.GetName()}}}
 		f.store(sa)
 	case "Deployment", "StatefulSet", "ReplicaSet":
-		if n, ok := number(u.Object, "spec", "replicas"); ok && f.ready {
-			u.Object["status"] = document{"readyReplicas": n, "availableReplicas": n, "updatedReplicas": n}
+		if n, ok := shape.Number(u.Object, "spec", "replicas"); ok && f.ready {
+			u.Object["status"] = shape.Document{"readyReplicas": n, "availableReplicas": n, "updatedReplicas": n}
 		}
 	case "Pod":
 		if f.ready {
-			u.Object["status"] = document{"conditions": []any{document{"type": "Ready", "status": "True"}}}
+			u.Object["status"] = shape.Document{"conditions": []any{shape.Document{"type": "Ready", "status": "True"}}}
 		}
 	}
 }
@@ -256,11 +257,11 @@ func (f *fakeCluster) Patch(_ context.Context, at Served, namespace, name string
 		if !ok {
 			return apierrors.NewNotFound(at.GVR.GroupResource(), name)
 		}
-		p, err := decode(patch)
+		p, err := shape.Decode(patch)
 		if err != nil {
 			return err
 		}
-		if v := text(p, "metadata", "resourceVersion"); v != "" && v != live.GetResourceVersion() {
+		if v := shape.Text(p, "metadata", "resourceVersion"); v != "" && v != live.GetResourceVersion() {
 			return apierrors.NewConflict(at.GVR.GroupResource(), name, errors.New("changed"))
 		}
 		out = live.DeepCopy()
@@ -274,7 +275,7 @@ func (f *fakeCluster) Patch(_ context.Context, at Served, namespace, name string
 	return out.DeepCopy(), nil
 }
 
-func merge(into, from document) {
+func merge(into, from shape.Document) {
 	for k, v := range from {
 		m, ok := v.(map[string]any)
 		target, has := into[k].(map[string]any)
@@ -366,7 +367,7 @@ func (v *fakeVolumes) Fill(_ context.Context, r FillRequest) ([]string, error) {
 	}
 	for k, u := range v.c.objects {
 		for _, kind := range users {
-			if strings.HasPrefix(k, kind.Kind+"|"+r.Namespace+"/") && mounts(kind, u.Object, r.Claim) {
+			if strings.HasPrefix(k, kind.Kind+"|"+r.Namespace+"/") && shape.Mounts(kind, u.Object, r.Claim) {
 				return nil, fmt.Errorf("HARM: %s runs on %s while it is filled", k, r.Claim)
 			}
 		}
@@ -408,28 +409,28 @@ func pointOf(objects ...string) (*point.Manifest, *fakeSource) {
 	index := map[string]int{}
 	namespaces := map[string]bool{}
 	for _, o := range objects {
-		d, err := decode([]byte(o))
+		d, err := shape.Decode([]byte(o))
 		if err != nil {
 			panic(err)
 		}
-		gv, err := schema.ParseGroupVersion(text(d, "apiVersion"))
+		gv, err := schema.ParseGroupVersion(shape.Text(d, "apiVersion"))
 		if err != nil {
 			panic(err)
 		}
-		k := gv.Group + "/" + text(d, "kind")
+		k := gv.Group + "/" + shape.Text(d, "kind")
 		i, ok := index[k]
 		if !ok {
 			i = len(m.Resources)
 			index[k] = i
 			m.Resources = append(m.Resources, point.Resource{
-				Group: gv.Group, Version: gv.Version, Kind: text(d, "kind"), Versions: []string{gv.Version},
-				Resource: strings.ToLower(text(d, "kind")) + "s", Namespaced: text(d, "metadata", "namespace") != "",
+				Group: gv.Group, Version: gv.Version, Kind: shape.Text(d, "kind"), Versions: []string{gv.Version},
+				Resource: strings.ToLower(shape.Text(d, "kind")) + "s", Namespaced: shape.Text(d, "metadata", "namespace") != "",
 			})
 		}
 		m.Resources[i].Count++
 		m.Objects++
 		s.raw[k] = append(s.raw[k], o)
-		if ns := text(d, "metadata", "namespace"); ns != "" {
+		if ns := shape.Text(d, "metadata", "namespace"); ns != "" {
 			namespaces[ns] = true
 		}
 	}
@@ -442,4 +443,17 @@ func volume(m *point.Manifest, namespace, claim string) {
 		Namespace: namespace, Claim: claim, StorageClass: "fast", Capacity: 1 << 30, Consistency: point.PerVolume,
 		Snapshot: point.Snapshot{Repository: "east", ID: "snap-" + claim, Bytes: 1000}, Instant: time.Unix(1, 0),
 	})
+}
+
+func mustDecode(t interface {
+	Helper()
+	Fatal(...any)
+}, s string,
+) shape.Document {
+	t.Helper()
+	d, err := shape.Decode([]byte(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }

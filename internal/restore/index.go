@@ -8,24 +8,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
-
-// owner is one owner reference as captured.
-type owner struct {
-	UID        string `json:"uid"`
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Name       string `json:"name"`
-	Controller bool   `json:"controller"`
-	Block      bool   `json:"blockOwnerDeletion"`
-}
-
-func (o owner) groupKind() schema.GroupKind {
-	return schema.FromAPIVersionAndKind(o.APIVersion, o.Kind).GroupKind()
-}
 
 // entry is what is remembered of one object of the point.
 type entry struct {
@@ -33,29 +19,15 @@ type entry struct {
 	namespace string
 	name      string
 	uid       string
-	owners    []owner
+	owners    []shape.Owner
 	skip      string // why it is not restored; empty when it is
 	warn      bool   // whether a person should know that it is not
 	depth     int    // in the owner graph of its rank
 }
 
-// head is as much of an object as every kind has.
-type head struct {
-	Metadata struct {
-		Name        string            `json:"name"`
-		Namespace   string            `json:"namespace"`
-		UID         string            `json:"uid"`
-		Deletion    string            `json:"deletionTimestamp"`
-		Owners      []owner           `json:"ownerReferences"`
-		Labels      map[string]string `json:"labels"`
-		Annotations map[string]string `json:"annotations"`
-	} `json:"metadata"`
-	Type string `json:"type"` // of a Secret
-}
-
 // consumer is a workload of the point that mounts claims.
 type consumer struct {
-	spec, labels document
+	spec, labels shape.Document
 }
 
 // index is what one pass over a recovery point remembers: names, UIDs and
@@ -74,7 +46,7 @@ type index struct {
 	// claims that a StatefulSet names, by namespace/template-set-.
 	mounts    map[string]consumer
 	templates map[string]consumer
-	stored    map[schema.GroupKind]map[string]document // StorageClasses of the point, by name
+	stored    map[schema.GroupKind]map[string]shape.Document // StorageClasses of the point, by name
 	total     int64
 }
 
@@ -85,7 +57,7 @@ func (e *Engine) readIndex(ctx context.Context) (*index, error) {
 		kinds: make([]schema.GroupKind, n), entries: make([][]*entry, n), byUID: map[string]*entry{},
 		defined: map[schema.GroupKind][]string{}, services: map[string]bool{}, classes: map[string]int{},
 		claims: map[string]string{}, mounts: map[string]consumer{}, templates: map[string]consumer{},
-		stored: map[schema.GroupKind]map[string]document{kindClass: {}},
+		stored: map[schema.GroupKind]map[string]shape.Document{shape.KindClass: {}},
 	}
 	parts := make([]*partial, n)
 	g, gctx := errgroup.WithContext(ctx)
@@ -115,15 +87,15 @@ func (e *Engine) readIndex(ctx context.Context) (*index, error) {
 // leftOut says why a kind is not restored at all, or nothing.
 func (e *Engine) leftOut(res point.Resource) string {
 	gr := schema.GroupResource{Group: res.Group, Resource: res.Resource}
-	if why, ok := neverRestored[schema.GroupKind{Group: res.Group, Kind: res.Kind}]; ok {
+	if why, ok := shape.NeverRestored[schema.GroupKind{Group: res.Group, Kind: res.Kind}]; ok {
 		return why
 	}
 	switch {
-	case matchesKind(e.opts.ExcludeKinds, gr):
+	case shape.MatchesKind(e.opts.ExcludeKinds, gr):
 		return "excluded"
-	case res.Group == groupDavit && !matchesKind(e.opts.IncludeKinds, gr):
+	case res.Group == shape.GroupDavit && !shape.MatchesKind(e.opts.IncludeKinds, gr):
 		return "Davit's own: the agent makes it from the vault"
-	case len(e.opts.IncludeKinds) > 0 && !matchesKind(e.opts.IncludeKinds, gr) && res.Group+"/"+res.Kind != "/Namespace":
+	case len(e.opts.IncludeKinds) > 0 && !shape.MatchesKind(e.opts.IncludeKinds, gr) && res.Group+"/"+res.Kind != "/Namespace":
 		return "not included"
 	}
 	return ""
@@ -132,21 +104,14 @@ func (e *Engine) leftOut(res point.Resource) string {
 // partial is what one kind adds to the index.
 type partial struct {
 	entries []*entry
-	full    []document // of the kinds that are inspected, parallel to entries; else nil
-}
-
-// inspected are kinds whose bodies the index looks into.
-var inspected = map[schema.GroupKind]bool{
-	kindCRD: true, kindService: true, kindClaim: true, kindPod: true, kindJob: true, kindDeployment: true,
-	kindStatefulSet: true, kindDaemonSet: true, kindReplicaSet: true, kindCronJob: true, kindClass: true,
-	kindController: true,
+	full    []shape.Document // of the kinds that are inspected, parallel to entries; else nil
 }
 
 func (e *Engine) readPartial(ctx context.Context, i int, res point.Resource) (*partial, error) {
 	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
 	p := &partial{}
 	err := e.source.ReadResource(ctx, res, func(raw []byte) error {
-		var h head
+		var h shape.Head
 		if err := json.Unmarshal(raw, &h); err != nil {
 			return fmt.Errorf("object %d of %s: %w", len(p.entries), kind, err)
 		}
@@ -154,87 +119,22 @@ func (e *Engine) readPartial(ctx context.Context, i int, res point.Resource) (*p
 			res: i, namespace: h.Metadata.Namespace, name: h.Metadata.Name,
 			uid: h.Metadata.UID, owners: h.Metadata.Owners,
 		}
-		en.skip, en.warn = skipByHead(kind, h)
+		en.skip, en.warn = shape.SkipByHead(kind, h)
 		p.entries = append(p.entries, en)
-		if !inspected[kind] {
+		if !shape.Inspected[kind] {
 			return nil
 		}
-		d, err := decode(raw)
+		d, err := shape.Decode(raw)
 		if err != nil {
 			return fmt.Errorf("object %d of %s: %w", len(p.entries), kind, err)
 		}
 		if en.skip == "" {
-			en.skip, en.warn = skipByBody(kind, d)
+			en.skip, en.warn = shape.SkipByBody(kind, d)
 		}
-		p.full = append(p.full, keepOnly(kind, d))
+		p.full = append(p.full, shape.KeepOnly(kind, d))
 		return nil
 	})
 	return p, err
-}
-
-// decode reads an object with whole numbers kept whole.
-func decode(raw []byte) (document, error) {
-	var d document
-	if err := utiljson.Unmarshal(raw, &d); err != nil {
-		return nil, fmt.Errorf("decode object: %w", err)
-	}
-	if child(d, "metadata") == nil {
-		return nil, fmt.Errorf("decode object: no metadata in %.80q", raw)
-	}
-	return d, nil
-}
-
-// keepOnly forgets what the index does not need of an inspected object.
-func keepOnly(kind schema.GroupKind, d document) document {
-	switch kind {
-	case kindService, kindClaim, kindCRD, kindClass:
-		return d
-	}
-	spec := podSpecOf(kind, d)
-	if len(claimsOf(spec)) == 0 && kind != kindStatefulSet {
-		return nil
-	}
-	return d
-}
-
-// skipByHead decides on objects that are not restored whatever they hold.
-func skipByHead(kind schema.GroupKind, h head) (why string, warn bool) {
-	switch {
-	case h.Metadata.Name == "":
-		return "has no name", true
-	case h.Metadata.Deletion != "":
-		return "was being deleted when it was captured", true
-	case h.Metadata.Labels[LabelManagedBy] != "":
-		return "is a helper of Davit's own", false
-	case kind == kindConfigMap && (h.Metadata.Name == "kube-root-ca.crt" || h.Metadata.Name == "openshift-service-ca.crt"):
-		return "made by the cluster in every namespace", false
-	case kind == kindSecret && h.Type == "kubernetes.io/service-account-token":
-		return "tokens are made anew", false
-	case h.Metadata.Annotations["kubernetes.io/config.mirror"] != "":
-		return "a node's static pod", false
-	case kind.Group == groupDiscovery && strings.HasSuffix(h.Metadata.Labels["endpointslice.kubernetes.io/managed-by"], ".k8s.io"):
-		return "made anew by the Service's controller", false
-	case kind.Group == groupAPIService && h.Metadata.Labels["kube-aggregator.kubernetes.io/automanaged"] != "":
-		return "made by the API server", false
-	}
-	return "", false
-}
-
-// skipByBody decides on objects that would do their work a second time.
-func skipByBody(kind schema.GroupKind, d document) (why string, warn bool) {
-	switch kind {
-	case kindPod:
-		if phase := text(d, "status", "phase"); phase == "Succeeded" || phase == "Failed" {
-			return "the pod had finished", false
-		}
-	case kindJob:
-		for _, c := range items(d, "status", "conditions") {
-			if t := text(c, "type"); text(c, "status") == "True" && (t == "Complete" || t == "Failed") {
-				return "the Job had finished", false
-			}
-		}
-	}
-	return "", false
 }
 
 func (x *index) add(i int, p *partial) {
@@ -249,41 +149,41 @@ func (x *index) add(i int, p *partial) {
 	}
 }
 
-func (x *index) inspect(kind schema.GroupKind, en *entry, d document) {
+func (x *index) inspect(kind schema.GroupKind, en *entry, d shape.Document) {
 	key := en.namespace + "/" + en.name
 	switch kind {
-	case kindCRD:
+	case shape.KindCRD:
 		x.define(d)
-	case kindClass:
-		x.stored[kindClass][en.name] = d
-	case kindService:
-		if len(child(d, "spec", "selector")) > 0 {
+	case shape.KindClass:
+		x.stored[shape.KindClass][en.name] = d
+	case shape.KindService:
+		if len(shape.Child(d, "spec", "selector")) > 0 {
 			x.services[key] = true
 		}
-	case kindClaim:
-		class := text(d, "spec", "storageClassName")
+	case shape.KindClaim:
+		class := shape.Text(d, "spec", "storageClassName")
 		x.claims[key] = class
 		if en.skip == "" {
 			x.classes[class]++
 		}
 	}
-	spec := podSpecOf(kind, d)
-	c := consumer{spec: spec, labels: podLabelsOf(kind, d)}
-	for _, claim := range claimsOf(spec) {
-		if _, taken := x.mounts[en.namespace+"/"+claim]; !taken || kind != kindPod {
+	spec := shape.PodSpecOf(kind, d)
+	c := consumer{spec: spec, labels: shape.PodLabelsOf(kind, d)}
+	for _, claim := range shape.ClaimsOf(spec) {
+		if _, taken := x.mounts[en.namespace+"/"+claim]; !taken || kind != shape.KindPod {
 			x.mounts[en.namespace+"/"+claim] = c
 		}
 	}
-	for _, t := range items(d, "spec", "volumeClaimTemplates") {
-		x.templates[en.namespace+"/"+text(t, "metadata", "name")+"-"+en.name+"-"] = c
+	for _, t := range shape.Items(d, "spec", "volumeClaimTemplates") {
+		x.templates[en.namespace+"/"+shape.Text(t, "metadata", "name")+"-"+en.name+"-"] = c
 	}
 }
 
-func (x *index) define(d document) {
-	kind := schema.GroupKind{Group: text(d, "spec", "group"), Kind: text(d, "spec", "names", "kind")}
-	for _, v := range items(d, "spec", "versions") {
+func (x *index) define(d shape.Document) {
+	kind := schema.GroupKind{Group: shape.Text(d, "spec", "group"), Kind: shape.Text(d, "spec", "names", "kind")}
+	for _, v := range shape.Items(d, "spec", "versions") {
 		if served, _ := v["served"].(bool); served {
-			x.defined[kind] = append(x.defined[kind], text(v, "name"))
+			x.defined[kind] = append(x.defined[kind], shape.Text(v, "name"))
 		}
 	}
 }
@@ -299,24 +199,6 @@ func (x *index) consumerOf(namespace, claim string) consumer {
 	return consumer{}
 }
 
-// claimsOf returns the claims that pods of this spec mount.
-func claimsOf(spec document) []string {
-	var names []string
-	for _, v := range items(spec, "volumes") {
-		if name := text(v, "persistentVolumeClaim", "claimName"); name != "" {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// madeByController are kinds that their controller makes again, if it is in
-// the point as well.
-var madeByController = map[schema.GroupKind]bool{
-	kindPod: true, kindReplicaSet: true, kindJob: true, kindController: true,
-	{Group: groupDiscovery, Kind: "EndpointSlice"}: true, {Kind: "Endpoints"}: true,
-}
-
 // settle decides what needs the whole index: what controllers make again, and
 // how deep each object lies in the owner graph.
 func (x *index) settle() {
@@ -329,7 +211,7 @@ func (x *index) settle() {
 			if en.skip == "" {
 				x.total++
 				en.depth = x.depth(en, map[string]bool{})
-			} else if kind == kindClaim {
+			} else if kind == shape.KindClaim {
 				x.unclaim(en)
 			}
 		}
@@ -342,10 +224,10 @@ func (x *index) remade(kind schema.GroupKind, en *entry) string {
 		return "made anew by the Service's controller"
 	}
 	for _, o := range en.owners {
-		if kind == kindClaim && o.groupKind() == kindPod && o.Controller {
+		if kind == shape.KindClaim && o.GroupKind() == shape.KindPod && o.Controller {
 			return "an ephemeral volume of pod " + o.Name
 		}
-		if in := x.byUID[o.UID]; in != nil && o.Controller && madeByController[kind] {
+		if in := x.byUID[o.UID]; in != nil && o.Controller && shape.MadeByController[kind] {
 			return "made anew by " + o.Kind + " " + o.Name
 		}
 	}
@@ -370,7 +252,7 @@ func (x *index) depth(en *entry, seen map[string]bool) int {
 	deepest := 0
 	for _, o := range en.owners {
 		above := x.byUID[o.UID]
-		if above != nil && above != en && rankOf(x.kinds[above.res]) == rankOf(x.kinds[en.res]) {
+		if above != nil && above != en && shape.RankOf(x.kinds[above.res]) == shape.RankOf(x.kinds[en.res]) {
 			deepest = max(deepest, 1+x.depth(above, seen))
 		}
 	}

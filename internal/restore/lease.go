@@ -8,6 +8,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // ErrBusy says that another restore of the application runs at the target.
@@ -31,7 +33,7 @@ const (
 // process's own clock, so that the clocks of two machines need not agree: a
 // restore that was killed can be continued after leaseDuration.
 func (e *Engine) hold(ctx context.Context) (held context.Context, release func(), err error) {
-	at, err := e.served(ctx, kindLease)
+	at, err := e.served(ctx, shape.KindLease)
 	if err != nil {
 		return nil, nil, fmt.Errorf("hold restore lease: %w", err)
 	}
@@ -59,9 +61,9 @@ type holding struct {
 	current *unstructured.Unstructured
 }
 
-func (l *holding) spec() document {
+func (l *holding) spec() shape.Document {
 	now := l.e.clock.Now().UTC().Format(microTime)
-	return document{
+	return shape.Document{
 		"holderIdentity": l.e.opts.Holder, "leaseDurationSeconds": int64(leaseDuration / time.Second),
 		"acquireTime": now, "renewTime": now,
 	}
@@ -82,7 +84,7 @@ func (l *holding) take(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		holder := text(live.Object, "spec", "holderIdentity")
+		holder := shape.Text(live.Object, "spec", "holderIdentity")
 		now := l.e.clock.Now()
 		switch version := live.GetResourceVersion(); {
 		case seen == "":
@@ -105,11 +107,11 @@ func (l *holding) take(ctx context.Context) error {
 
 // create makes the lease, and its namespace when there is none.
 func (l *holding) create(ctx context.Context) (done bool, err error) {
-	obj := &unstructured.Unstructured{Object: document{
+	obj := &unstructured.Unstructured{Object: shape.Document{
 		"apiVersion": l.at.GVK.GroupVersion().String(), "kind": l.at.GVK.Kind,
-		"metadata": document{
+		"metadata": shape.Document{
 			"name": l.name, "namespace": l.e.opts.LeaseNamespace,
-			"labels": document{LabelManagedBy: "davit"},
+			"labels": shape.Document{shape.LabelManagedBy: "davit"},
 		},
 		"spec": l.spec(),
 	}}
@@ -118,7 +120,7 @@ func (l *holding) create(ctx context.Context) (done bool, err error) {
 	case apierrors.IsAlreadyExists(err):
 		return false, nil
 	case apierrors.IsNotFound(err):
-		return false, l.e.createNamespace(ctx, l.e.opts.LeaseNamespace, document{LabelManagedBy: "davit"})
+		return false, l.e.createNamespace(ctx, l.e.opts.LeaseNamespace, shape.Document{shape.LabelManagedBy: "davit"})
 	}
 	return err == nil, err
 }
@@ -140,7 +142,7 @@ func (l *holding) renew(ctx context.Context, lost context.CancelCauseFunc) {
 	last := l.e.clock.Now()
 	for l.e.clock.Sleep(ctx, leaseRenew) == nil {
 		before := l.e.clock.Now()
-		child(l.current.Object, "spec")["renewTime"] = before.UTC().Format(microTime)
+		shape.Child(l.current.Object, "spec")["renewTime"] = before.UTC().Format(microTime)
 		call, cancel := context.WithTimeout(ctx, leaseRenew)
 		got, err := l.e.bare.Update(call, l.at, l.current, "")
 		cancel()
@@ -169,7 +171,7 @@ func (l *holding) stillOurs(ctx context.Context) bool {
 		return false
 	}
 	for _, field := range []string{"holderIdentity", "acquireTime"} {
-		if text(live.Object, "spec", field) != text(l.current.Object, "spec", field) {
+		if shape.Text(live.Object, "spec", field) != shape.Text(l.current.Object, "spec", field) {
 			return false
 		}
 	}
@@ -181,7 +183,7 @@ func (l *holding) stillOurs(ctx context.Context) bool {
 func (l *holding) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseRenew)
 	defer cancel()
-	child(l.current.Object, "spec")["holderIdentity"] = ""
+	shape.Child(l.current.Object, "spec")["holderIdentity"] = ""
 	if _, err := l.e.bare.Update(ctx, l.at, l.current, ""); err != nil {
 		l.e.log.Debug("restore lease not released, it expires", "error", err)
 	}

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // objectName names an object for people: kind.group namespace/name.
@@ -28,14 +31,14 @@ type prepared struct {
 	kind   schema.GroupKind
 	at     Served
 	obj    *unstructured.Unstructured
-	status any     // to be restored as well; nil for most
-	wait   []owner // owners that are still to come
-	name   string  // for people
+	status any           // to be restored as well; nil for most
+	wait   []shape.Owner // owners that are still to come
+	name   string        // for people
 }
 
 // prepare turns what was captured into what is written.
 func (e *Engine) prepare(ctx context.Context, en *entry, raw []byte) (*prepared, error) {
-	d, err := decode(raw)
+	d, err := shape.Decode(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -55,27 +58,27 @@ func (e *Engine) prepare(ctx context.Context, en *entry, raw []byte) (*prepared,
 	}
 	p.wait = wait
 	if len(now) > 0 {
-		child(d, "metadata")["ownerReferences"] = now
+		shape.Child(d, "metadata")["ownerReferences"] = now
 	}
 	return p, nil
 }
 
 // shape strips, renames and labels.
-func (e *Engine) shape(kind schema.GroupKind, d document) {
-	strip(kind, d, stripOptions{nodePorts: e.opts.PreserveNodePorts, classes: e.opts.StorageClassMapping})
-	e.names.rename(kind, d)
-	meta := child(d, "metadata")
+func (e *Engine) shape(kind schema.GroupKind, d shape.Document) {
+	shape.Strip(kind, d, shape.Options{NodePorts: e.opts.PreserveNodePorts, Classes: e.opts.StorageClassMapping})
+	e.names.Rename(kind, d)
+	meta := shape.Child(d, "metadata")
 	labels, ok := meta["labels"].(map[string]any)
 	if !ok {
 		labels = map[string]any{}
 		meta["labels"] = labels
 	}
-	labels[LabelRestore] = e.opts.ID
+	labels[shape.LabelRestore] = e.opts.ID
 }
 
 func (e *Engine) wantsStatus(i int) bool {
 	res := e.m.Resources[i]
-	return matchesKind(e.opts.RestoreStatusOf, schema.GroupResource{Group: res.Group, Resource: res.Resource})
+	return shape.MatchesKind(e.opts.RestoreStatusOf, schema.GroupResource{Group: res.Group, Resource: res.Resource})
 }
 
 // nameOf names an object of the point as it is called at the target.
@@ -86,13 +89,13 @@ func (e *Engine) nameOf(en *entry) string {
 
 // target is where an object of the point goes.
 func (e *Engine) target(en *entry) (namespace, name string) {
-	if e.x.kinds[en.res] == kindNamespace {
-		return "", e.names.to(en.name)
+	if e.x.kinds[en.res] == shape.KindNamespace {
+		return "", e.names.To(en.name)
 	}
 	if en.namespace == "" {
 		return "", en.name
 	}
-	return e.names.to(en.namespace), en.name
+	return e.names.To(en.namespace), en.name
 }
 
 // restoreObject brings one object to the target and records what became of it.
@@ -109,7 +112,7 @@ func (e *Engine) restoreObject(ctx context.Context, en *entry, raw []byte) {
 	case err == nil:
 	case ctx.Err() != nil: // the restore was stopped: nothing is known of this object
 		return
-	case webhookFailed(err) && rankOf(e.x.kinds[en.res]) < rankAround && e.postpone(en):
+	case webhookFailed(err) && shape.RankOf(e.x.kinds[en.res]) < shape.RankAround && e.postpone(en):
 		e.progress.Note(name + " is tried again when the workloads run: " + err.Error())
 		return
 	default:
@@ -140,7 +143,7 @@ func (e *Engine) put(ctx context.Context, p *prepared) error {
 	switch {
 	case err == nil:
 		e.rec.count(func(r *Result) { r.Created++ })
-		if p.kind == kindNamespace {
+		if p.kind == shape.KindNamespace {
 			e.locked(func() { e.ours[p.obj.GetName()] = true })
 		}
 	case apierrors.IsAlreadyExists(err):
@@ -152,7 +155,7 @@ func (e *Engine) put(ctx context.Context, p *prepared) error {
 	}
 	e.made(ctx, p.entry, live)
 	e.await(ctx, p.at, live, p.wait)
-	if p.status == nil || (live.GetLabels()[LabelRestore] != e.opts.ID) {
+	if p.status == nil || (live.GetLabels()[shape.LabelRestore] != e.opts.ID) {
 		return nil
 	}
 	return e.putStatus(ctx, p, live)
@@ -168,10 +171,10 @@ func (e *Engine) meet(ctx context.Context, p *prepared) (*unstructured.Unstructu
 	switch action {
 	case Continue:
 		e.rec.count(func(r *Result) { r.Continued++ })
-		if p.kind == kindNamespace {
+		if p.kind == shape.KindNamespace {
 			e.locked(func() { e.ours[p.obj.GetName()] = true })
 		}
-		refs, _ := child(p.obj.Object, "metadata")["ownerReferences"].([]any)
+		refs, _ := shape.Child(p.obj.Object, "metadata")["ownerReferences"].([]any)
 		return live, e.setOwners(ctx, p.at, live, refs)
 	case Updated:
 		e.rec.count(func(r *Result) { r.Updated++ })
@@ -191,32 +194,32 @@ func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (Action, s
 	switch {
 	case live.GetDeletionTimestamp() != nil:
 		return Conflict, "it exists and is being deleted: wait until it is gone and restore again"
-	case live.GetLabels()[LabelRestore] == e.opts.ID:
+	case live.GetLabels()[shape.LabelRestore] == e.opts.ID:
 		return Continue, ""
-	case p.kind == kindAccount && p.obj.GetName() == "default" && e.isOurs(p.obj.GetNamespace()):
+	case p.kind == shape.KindAccount && p.obj.GetName() == "default" && e.isOurs(p.obj.GetNamespace()):
 		return Updated, "made by the cluster with the namespace"
-	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency && p.kind != kindClaim:
+	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency && p.kind != shape.KindClaim:
 		return Updated, ""
 	}
 	fields := e.difference(p, live)
 	if len(fields) == 0 {
 		return SkipIt, ""
 	}
-	return SkipIt, "exists already and was left alone, though it differs in " + list(fields, 8)
+	return SkipIt, "exists already and was left alone, though it differs in " + shape.Names(fields, 8)
 }
 
 // difference compares the live object, stripped the same way, with the wanted one.
 func (e *Engine) difference(p *prepared, live *unstructured.Unstructured) []string {
 	have := live.DeepCopy().Object
-	strip(p.kind, have, stripOptions{nodePorts: e.opts.PreserveNodePorts})
+	shape.Strip(p.kind, have, shape.Options{NodePorts: e.opts.PreserveNodePorts})
 	want := p.obj.DeepCopy().Object
-	for _, d := range []document{have, want} {
-		drop(d, []string{"metadata"}, "ownerReferences")
-		drop(d, []string{"metadata", "labels"}, LabelRestore, labelNamespaceName)
-		dropEmpty(child(d, "metadata"), "labels")
+	for _, d := range []shape.Document{have, want} {
+		shape.Drop(d, []string{"metadata"}, "ownerReferences")
+		shape.Drop(d, []string{"metadata", "labels"}, shape.LabelRestore, shape.LabelNamespaceName)
+		shape.DropEmpty(shape.Child(d, "metadata"), "labels")
 	}
 	var fields []string
-	differ("", want, have, &fields)
+	shape.Differ("", want, have, &fields)
 	slices.Sort(fields)
 	return fields
 }
@@ -245,12 +248,12 @@ func (e *Engine) heldBack(p *prepared) error {
 		return nil
 	}
 	const next = "solve that and restore again"
-	switch rankOf(p.kind) {
-	case rankCustom:
+	switch shape.RankOf(p.kind) {
+	case shape.RankCustom:
 		return fmt.Errorf("not created, because claim %s is not filled and its operator might start on it: %s", empty[0], next)
-	case rankWorkloads:
+	case shape.RankWorkloads:
 		for _, claim := range empty {
-			if mounts(p.kind, p.obj.Object, claim) {
+			if shape.Mounts(p.kind, p.obj.Object, claim) {
 				return fmt.Errorf("not created, because it mounts claim %s, which is not filled: %s", claim, next)
 			}
 		}
@@ -262,7 +265,7 @@ func (e *Engine) heldBack(p *prepared) error {
 func (e *Engine) emptyIn(namespace string) (names []string) {
 	e.locked(func() {
 		for key := range e.emptyClaims {
-			if name, ok := cutNamespace(key, namespace); ok {
+			if name, ok := strings.CutPrefix(key, namespace+"/"); ok {
 				names = append(names, name)
 			}
 		}
@@ -271,15 +274,8 @@ func (e *Engine) emptyIn(namespace string) (names []string) {
 	return names
 }
 
-func cutNamespace(key, namespace string) (name string, ok bool) {
-	if len(key) > len(namespace) && key[:len(namespace)] == namespace && key[len(namespace)] == '/' {
-		return key[len(namespace)+1:], true
-	}
-	return "", false
-}
-
 // wrap makes the document an object of the target's kind.
-func wrap(at Served, d document) *unstructured.Unstructured {
+func wrap(at Served, d shape.Document) *unstructured.Unstructured {
 	d["apiVersion"], d["kind"] = at.GVK.GroupVersion().String(), at.GVK.Kind
 	return &unstructured.Unstructured{Object: d}
 }

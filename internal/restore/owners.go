@@ -8,6 +8,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // ignoreNotFound is err unless it says that the object is not there.
@@ -18,23 +20,11 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// reference is an owner reference with the owner's UID at the target.
-func (o owner) reference(uid string) map[string]any {
-	ref := map[string]any{"apiVersion": o.APIVersion, "kind": o.Kind, "name": o.Name, "uid": uid}
-	if o.Controller {
-		ref["controller"] = true
-	}
-	if o.Block {
-		ref["blockOwnerDeletion"] = true
-	}
-	return ref
-}
-
 // owners returns the references that can be set now, and those that have to
 // wait for an owner which this restore has still to create. References to
 // owners that will never be there are dropped with a warning: an object with
 // a dangling one would be deleted by the garbage collector.
-func (e *Engine) owners(ctx context.Context, en *entry, object string) (now []any, wait []owner, err error) {
+func (e *Engine) owners(ctx context.Context, en *entry, object string) (now []any, wait []shape.Owner, err error) {
 	seen := map[string]bool{}
 	for _, o := range en.owners {
 		if seen[o.UID] {
@@ -46,7 +36,7 @@ func (e *Engine) owners(ctx context.Context, en *entry, object string) (now []an
 		case err != nil:
 			return nil, nil, fmt.Errorf("look for owner %s %s: %w", o.Kind, o.Name, err)
 		case uid != "":
-			now = append(now, e.mapOwner(o).reference(uid))
+			now = append(now, e.mapOwner(o).Reference(uid))
 		case pending:
 			wait = append(wait, e.mapOwner(o))
 		default:
@@ -58,9 +48,9 @@ func (e *Engine) owners(ctx context.Context, en *entry, object string) (now []an
 
 // mapOwner is the owner under its name and in its version at the target: the
 // garbage collector looks it up by both.
-func (e *Engine) mapOwner(o owner) owner {
-	if o.groupKind() == kindNamespace {
-		o.Name = e.names.to(o.Name)
+func (e *Engine) mapOwner(o shape.Owner) shape.Owner {
+	if o.GroupKind() == shape.KindNamespace {
+		o.Name = e.names.To(o.Name)
 	}
 	if in := e.x.byUID[o.UID]; in != nil {
 		e.locked(func() {
@@ -74,7 +64,7 @@ func (e *Engine) mapOwner(o owner) owner {
 
 // ownerUID is the owner's UID at the target, or pending when the owner is to
 // be created by this restore.
-func (e *Engine) ownerUID(ctx context.Context, en *entry, o owner) (uid string, pending bool, err error) {
+func (e *Engine) ownerUID(ctx context.Context, en *entry, o shape.Owner) (uid string, pending bool, err error) {
 	e.locked(func() { uid = e.uids[o.UID] })
 	if uid != "" {
 		return uid, false, nil
@@ -88,8 +78,8 @@ func (e *Engine) ownerUID(ctx context.Context, en *entry, o owner) (uid string, 
 }
 
 // foreignOwner looks for an owner that the point does not hold.
-func (e *Engine) foreignOwner(ctx context.Context, en *entry, o owner) (string, bool, error) {
-	at, err := e.served(ctx, o.groupKind())
+func (e *Engine) foreignOwner(ctx context.Context, en *entry, o shape.Owner) (string, bool, error) {
+	at, err := e.served(ctx, o.GroupKind())
 	if errors.Is(err, ErrNotServed) {
 		return "", false, nil
 	}
@@ -98,7 +88,7 @@ func (e *Engine) foreignOwner(ctx context.Context, en *entry, o owner) (string, 
 	}
 	namespace := ""
 	if at.Namespaced {
-		namespace = e.names.to(en.namespace)
+		namespace = e.names.To(en.namespace)
 	}
 	live, err := e.cluster.Get(ctx, at, namespace, e.mapOwner(o).Name)
 	if err != nil {
@@ -125,7 +115,7 @@ func (e *Engine) made(ctx context.Context, en *entry, live *unstructured.Unstruc
 
 // await has an object adopted once its owners are there; some may have come
 // between its making and now.
-func (e *Engine) await(ctx context.Context, at Served, live *unstructured.Unstructured, wait []owner) {
+func (e *Engine) await(ctx context.Context, at Served, live *unstructured.Unstructured, wait []shape.Owner) {
 	for _, o := range wait {
 		w := wanted{at: at, namespace: live.GetNamespace(), name: live.GetName(), ref: o}
 		var uid string
@@ -145,7 +135,7 @@ func (e *Engine) adopt(ctx context.Context, w wanted, uid string) {
 	object := objectName(w.at, w.namespace, w.name)
 	live, err := e.cluster.Get(ctx, w.at, w.namespace, w.name)
 	if err == nil {
-		err = e.setOwners(ctx, w.at, live, []any{w.ref.reference(uid)})
+		err = e.setOwners(ctx, w.at, live, []any{w.ref.Reference(uid)})
 	}
 	if err != nil {
 		e.rec.fail(object, fmt.Errorf("set owner %s %s: %w", w.ref.Kind, w.ref.Name, err))
@@ -156,11 +146,11 @@ func (e *Engine) adopt(ctx context.Context, w wanted, uid string) {
 // in the patch makes a concurrent change a conflict, which is looked at again.
 func (e *Engine) setOwners(ctx context.Context, at Served, live *unstructured.Unstructured, refs []any) error {
 	for range attempts {
-		merged, changed := mergeOwners(live, refs)
+		merged, changed := shape.MergeOwners(live, refs)
 		if !changed {
 			return nil
 		}
-		patch, err := json.Marshal(document{"metadata": document{
+		patch, err := json.Marshal(shape.Document{"metadata": shape.Document{
 			"ownerReferences": merged, "resourceVersion": live.GetResourceVersion(),
 		}})
 		if err != nil {
@@ -175,22 +165,6 @@ func (e *Engine) setOwners(ctx context.Context, at Served, live *unstructured.Un
 		}
 	}
 	return errors.New("the object changes faster than its owner can be set: restore again")
-}
-
-// mergeOwners is the live object's references and those of refs it lacks.
-func mergeOwners(live *unstructured.Unstructured, refs []any) (merged []any, changed bool) {
-	have := map[string]bool{}
-	for _, o := range items(live.Object, "metadata", "ownerReferences") {
-		merged = append(merged, o)
-		have[text(o, "uid")] = true
-	}
-	for _, r := range refs {
-		ref, _ := r.(map[string]any)
-		if !have[text(ref, "uid")] {
-			merged, changed = append(merged, r), true
-		}
-	}
-	return merged, changed
 }
 
 // failed remembers that an object of the point will not be there, so that

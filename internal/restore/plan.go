@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // Plan says what Run would do with every object, in the order in which it
@@ -17,7 +19,7 @@ func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
 		return nil, err
 	}
 	var plan []Planned
-	for r := range rankCount {
+	for r := range shape.RankCount {
 		deepest, _ := e.extent(r)
 		for depth := range deepest + 1 {
 			part, err := e.planLevel(ctx, r, depth)
@@ -30,11 +32,11 @@ func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
 	return append(plan, e.planSkipped()...), nil
 }
 
-func (e *Engine) planLevel(ctx context.Context, r rank, depth int) ([]Planned, error) {
+func (e *Engine) planLevel(ctx context.Context, r shape.Rank, depth int) ([]Planned, error) {
 	var mu sync.Mutex
 	var plan []Planned
 	err := e.each(ctx, e.opts.Workers, func(en *entry) bool {
-		return rankOf(e.x.kinds[en.res]) == r && en.depth == depth
+		return shape.RankOf(e.x.kinds[en.res]) == r && en.depth == depth
 	}, func(ctx context.Context, en *entry, raw []byte) {
 		p := e.planObject(ctx, en, raw)
 		mu.Lock()
@@ -48,7 +50,7 @@ func (e *Engine) planLevel(ctx context.Context, r rank, depth int) ([]Planned, e
 // planObject is restoreObject without doing it.
 func (e *Engine) planObject(ctx context.Context, en *entry, raw []byte) Planned {
 	plan := Planned{Object: e.nameOf(en), Action: Create}
-	d, err := decode(raw)
+	d, err := shape.Decode(raw)
 	if err != nil {
 		return Planned{plan.Object, Conflict, err.Error()}
 	}
@@ -68,7 +70,7 @@ func (e *Engine) planObject(ctx context.Context, en *entry, raw []byte) Planned 
 	if err != nil {
 		return Planned{plan.Object, Conflict, err.Error()}
 	}
-	if vol := e.volumeOf(en); e.x.kinds[en.res] == kindClaim && vol != nil {
+	if vol := e.volumeOf(en); e.x.kinds[en.res] == shape.KindClaim && vol != nil {
 		if why := e.claimConflict(live, *vol); why != "" {
 			return Planned{plan.Object, Conflict, why}
 		}

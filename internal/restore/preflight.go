@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // checks are all preflight checks, in the order of the report. Each looks at
@@ -76,7 +77,7 @@ func (e *Engine) checkMapping(context.Context) ([]Finding, error) {
 	var found []Finding
 	from := map[string]string{}
 	for _, ns := range e.m.Namespaces {
-		to := e.names.to(ns)
+		to := e.names.To(ns)
 		if other, taken := from[to]; taken {
 			found = append(found, wrong("MappedTogether", "give each a namespace of its own",
 				"namespaces %s and %s would both be restored into %s", other, ns, to))
@@ -86,7 +87,7 @@ func (e *Engine) checkMapping(context.Context) ([]Finding, error) {
 	for _, ns := range slices.Sorted(maps.Keys(e.opts.NamespaceMapping)) {
 		to := e.opts.NamespaceMapping[ns]
 		if !slices.Contains(e.m.Namespaces, ns) {
-			found = append(found, wrong("UnknownNamespace", "map one of "+list(e.m.Namespaces, 8),
+			found = append(found, wrong("UnknownNamespace", "map one of "+shape.Names(e.m.Namespaces, 8),
 				"the recovery point has no namespace %s", ns))
 		}
 		if bad := validation.IsDNS1123Label(to); len(bad) > 0 {
@@ -243,7 +244,7 @@ func deniedFinding(q question, reason string) Finding {
 
 // checkNamespaces looks into namespaces that exist already.
 func (e *Engine) checkNamespaces(ctx context.Context) ([]Finding, error) {
-	at, err := e.served(ctx, kindNamespace)
+	at, err := e.served(ctx, shape.KindNamespace)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +257,7 @@ func (e *Engine) checkNamespaces(ctx context.Context) ([]Finding, error) {
 		if err != nil {
 			return nil, err
 		}
-		if live.GetDeletionTimestamp() != nil || text(live.Object, "status", "phase") == "Terminating" {
+		if live.GetDeletionTimestamp() != nil || shape.Text(live.Object, "status", "phase") == "Terminating" {
 			found = append(found, wrong("Terminating", "wait until it is gone, or remove what holds it",
 				"namespace %s is being deleted", name))
 			continue
@@ -268,7 +269,7 @@ func (e *Engine) checkNamespaces(ctx context.Context) ([]Finding, error) {
 		if len(others) > 0 {
 			found = append(found, beware("NamespaceInUse",
 				"objects of the same name are "+e.whatHappens()+"; to keep them apart, map the namespace to a new one",
-				"namespace %s exists and holds what this restore did not make: %s", name, list(others, 5)))
+				"namespace %s exists and holds what this restore did not make: %s", name, shape.Names(others, 5)))
 		}
 	}
 	return found, nil
@@ -284,14 +285,14 @@ func (e *Engine) whatHappens() string {
 // others names workloads and claims of a namespace that this restore did not make.
 func (e *Engine) others(ctx context.Context, namespace string) ([]string, error) {
 	var names []string
-	for _, kind := range []schema.GroupKind{kindStatefulSet, kindDeployment, kindDaemonSet, kindCronJob, kindJob, kindPod, kindClaim} {
+	for _, kind := range []schema.GroupKind{shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindCronJob, shape.KindJob, shape.KindPod, shape.KindClaim} {
 		at, err := e.served(ctx, kind)
 		if err != nil {
 			return nil, err
 		}
 		err = e.cluster.List(ctx, at, namespace, "", func(u *unstructured.Unstructured) error {
 			labels := u.GetLabels()
-			if labels[LabelRestore] != e.opts.ID && labels[LabelManagedBy] == "" && len(u.GetOwnerReferences()) == 0 {
+			if labels[shape.LabelRestore] != e.opts.ID && labels[shape.LabelManagedBy] == "" && len(u.GetOwnerReferences()) == 0 {
 				names = append(names, kindName(kind, "", u.GetName()))
 			}
 			return nil
@@ -333,13 +334,13 @@ func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
 // liveClasses returns the target's storage classes with their provisioners,
 // and the name of the default one.
 func (e *Engine) liveClasses(ctx context.Context) (have map[string]string, standard string, err error) {
-	at, err := e.served(ctx, kindClass)
+	at, err := e.served(ctx, shape.KindClass)
 	if err != nil {
 		return nil, "", err
 	}
 	have = map[string]string{}
 	err = e.cluster.List(ctx, at, "", "", func(u *unstructured.Unstructured) error {
-		have[u.GetName()] = text(u.Object, "provisioner")
+		have[u.GetName()] = shape.Text(u.Object, "provisioner")
 		if u.GetAnnotations()["storageclass.kubernetes.io/is-default-class"] == "true" {
 			standard = u.GetName()
 		}
@@ -351,7 +352,7 @@ func (e *Engine) liveClasses(ctx context.Context) (have map[string]string, stand
 // broughtAlong tells whether the point holds the class and the target has
 // what provisions it, so that creating the class makes it work.
 func (e *Engine) broughtAlong(class string, have map[string]string) bool {
-	provisioner := text(e.x.stored[kindClass][class], "provisioner")
+	provisioner := shape.Text(e.x.stored[shape.KindClass][class], "provisioner")
 	if provisioner == "" {
 		return false
 	}
@@ -367,7 +368,7 @@ func offered(have map[string]string) string {
 	if len(have) == 0 {
 		return "none"
 	}
-	return list(slices.Sorted(maps.Keys(have)), 8)
+	return shape.Names(slices.Sorted(maps.Keys(have)), 8)
 }
 
 func suggest(have map[string]string, standard string) string {
@@ -383,13 +384,13 @@ func suggest(have map[string]string, standard string) string {
 // checkClaims looks for claims whose data would be lost, and for workloads
 // that would run on claims while they are being filled.
 func (e *Engine) checkClaims(ctx context.Context) ([]Finding, error) {
-	at, err := e.served(ctx, kindClaim)
+	at, err := e.served(ctx, shape.KindClaim)
 	if err != nil {
 		return nil, err
 	}
 	var found []Finding
 	for i, entries := range e.x.entries {
-		if e.x.kinds[i] != kindClaim {
+		if e.x.kinds[i] != shape.KindClaim {
 			continue
 		}
 		for _, en := range entries {
@@ -417,7 +418,7 @@ func (e *Engine) checkClaim(ctx context.Context, at Served, en *entry, vol point
 		if why := e.claimConflict(live, vol); why != "" {
 			return []Finding{wrong("ClaimExists", "", "%s: %s", objectName(at, namespace, name), why)}, nil
 		}
-		if live.GetAnnotations()[AnnotationFilledFrom] == vol.Snapshot.ID {
+		if live.GetAnnotations()[shape.AnnotationFilledFrom] == vol.Snapshot.ID {
 			return nil, nil
 		}
 	}
@@ -430,7 +431,7 @@ func (e *Engine) checkClaim(ctx context.Context, at Served, en *entry, vol point
 
 // checkNodes asks whether volumes can be filled at all.
 func (e *Engine) checkNodes(ctx context.Context) ([]Finding, error) {
-	if len(e.m.Volumes) == 0 || e.opts.SkipVolumes || !slices.ContainsFunc(e.needed(), func(i int) bool { return e.x.kinds[i] == kindClaim }) {
+	if len(e.m.Volumes) == 0 || e.opts.SkipVolumes || !slices.ContainsFunc(e.needed(), func(i int) bool { return e.x.kinds[i] == shape.KindClaim }) {
 		return nil, nil
 	}
 	if e.volumes == nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 func TestPreflightOfAGoodTargetFindsNothing(t *testing.T) {
@@ -20,7 +21,7 @@ func TestPreflightOfAGoodTargetFindsNothing(t *testing.T) {
 }
 
 func TestPreflight(t *testing.T) {
-	shopNamespace := func(r *rig) { r.c.put("v1", "Namespace", "", "shop", document{}) }
+	shopNamespace := func(r *rig) { r.c.put("v1", "Namespace", "", "shop", shape.Document{}) }
 	for _, c := range []struct {
 		name     string
 		opts     Options
@@ -40,11 +41,11 @@ func TestPreflight(t *testing.T) {
 			r.c.put("apps/v1", "Deployment", "shop", "other", nil)
 		}, "NamespaceInUse", Warning, "Deployment.apps other"},
 		{"namespace terminating", Options{}, func(r *rig) {
-			r.c.put("v1", "Namespace", "", "shop", document{"status": document{"phase": "Terminating"}})
+			r.c.put("v1", "Namespace", "", "shop", shape.Document{"status": shape.Document{"phase": "Terminating"}})
 		}, "Terminating", Error, "being deleted"},
 		{"missing storage class", Options{}, func(r *rig) {
 			delete(r.c.objects, key("StorageClass", "", "fast"))
-			r.c.put("storage.k8s.io/v1", "StorageClass", "", "slow", document{"provisioner": "x"})
+			r.c.put("storage.k8s.io/v1", "StorageClass", "", "slow", shape.Document{"provisioner": "x"})
 		}, "MissingClass", Error, "--storage-class-mapping fast=slow"},
 		{
 			"mapped to a class that is not there",
@@ -86,7 +87,7 @@ func TestPreflight(t *testing.T) {
 		{"claim in use", Options{}, func(r *rig) {
 			shopNamespace(r)
 			sts := mustDecode(t, shopObjects()[16])
-			r.c.put("apps/v1", "StatefulSet", "shop", "db", document{"spec": sts["spec"]})
+			r.c.put("apps/v1", "StatefulSet", "shop", "db", shape.Document{"spec": sts["spec"]})
 		}, "ClaimInUse", Error, "scale it to zero"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -139,7 +140,7 @@ func TestIDDependsOnTheRequestAlone(t *testing.T) {
 }
 
 func TestLabelsAgreeWithTheAPI(t *testing.T) {
-	if LabelRestore != apiLabelRestore || LabelManagedBy != apiLabelManagedBy {
+	if shape.LabelRestore != apiLabelRestore || shape.LabelManagedBy != apiLabelManagedBy {
 		t.Error("labels differ from those of api/v1alpha1")
 	}
 }

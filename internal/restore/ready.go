@@ -2,16 +2,14 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/restore/shape"
 )
 
 const (
@@ -38,11 +36,11 @@ func (e *Engine) settleWorkloads(ctx context.Context) error {
 // so that the last one records the failure.
 func (e *Engine) tryLater(ctx context.Context, deadline time.Time) error {
 	again := e.later
-	for r := range rankCount {
+	for r := range shape.RankCount {
 		deepest, _ := e.extent(r)
 		for depth := range deepest + 1 {
 			want := func(en *entry) bool {
-				return again[en] && rankOf(e.x.kinds[en.res]) == r && en.depth == depth
+				return again[en] && shape.RankOf(e.x.kinds[en.res]) == r && en.depth == depth
 			}
 			err := e.each(ctx, e.opts.Workers, want, func(ctx context.Context, en *entry, raw []byte) {
 				e.restoreLate(ctx, en, raw, deadline)
@@ -79,7 +77,7 @@ func (e *Engine) restoreLate(ctx context.Context, en *entry, raw []byte, deadlin
 type laggard struct{ object, why string }
 
 // waitedFor are the kinds whose readiness is waited for.
-var waitedFor = []schema.GroupKind{kindStatefulSet, kindDeployment, kindDaemonSet, kindReplicaSet, kindController, kindPod}
+var waitedFor = []schema.GroupKind{shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindReplicaSet, shape.KindController, shape.KindPod}
 
 // awaitReady waits for every workload that this restore made. Those that are
 // not ready in time become warnings with the pods' own reason.
@@ -112,7 +110,7 @@ func waitingFor(lag []laggard) string {
 	for _, l := range lag {
 		names = append(names, l.object)
 	}
-	return "waiting for " + list(names, 4)
+	return "waiting for " + shape.Names(names, 4)
 }
 
 func (e *Engine) warnLaggards(ctx context.Context) error {
@@ -138,8 +136,8 @@ func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]laggard, err
 			return nil, err
 		}
 		for _, namespace := range e.targetNamespaces() {
-			err := e.cluster.List(ctx, at, namespace, LabelRestore+"="+e.opts.ID, func(u *unstructured.Unstructured) error {
-				if ready(kind, u.Object) {
+			err := e.cluster.List(ctx, at, namespace, shape.LabelRestore+"="+e.opts.ID, func(u *unstructured.Unstructured) error {
+				if shape.Ready(kind, u.Object) {
 					return nil
 				}
 				l := laggard{object: objectName(at, namespace, u.GetName())}
@@ -157,41 +155,10 @@ func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]laggard, err
 	return lag, nil
 }
 
-// ready tells whether a workload has the pods it asks for.
-func ready(kind schema.GroupKind, d document) bool {
-	generation, _ := number(d, "metadata", "generation")
-	observed, _ := number(d, "status", "observedGeneration")
-	replicas, set := number(d, "spec", "replicas")
-	if !set {
-		replicas = 1
-	}
-	have := func(field string) int64 { n, _ := number(d, "status", field); return n }
-	switch kind {
-	case kindDeployment:
-		return observed >= generation && have("availableReplicas") >= replicas && have("updatedReplicas") >= replicas
-	case kindStatefulSet, kindReplicaSet, kindController:
-		return observed >= generation && have("readyReplicas") >= replicas
-	case kindDaemonSet:
-		return observed >= generation && have("numberReady") >= have("desiredNumberScheduled")
-	case kindPod:
-		return text(d, "status", "phase") == "Succeeded" || condition(d, "Ready") == "True"
-	}
-	return true
-}
-
-func condition(d document, kind string) string {
-	for _, c := range items(d, "status", "conditions") {
-		if text(c, "type") == kind {
-			return text(c, "status")
-		}
-	}
-	return ""
-}
-
 // whyNotReady asks the workload's pods.
 func (e *Engine) whyNotReady(ctx context.Context, kind schema.GroupKind, u *unstructured.Unstructured) string {
-	if kind == kindPod {
-		return podReason(u.Object)
+	if kind == shape.KindPod {
+		return shape.PodReason(u.Object)
 	}
 	why, err := e.podsReason(ctx, u)
 	if err != nil {
@@ -200,85 +167,29 @@ func (e *Engine) whyNotReady(ctx context.Context, kind schema.GroupKind, u *unst
 	if why != "" {
 		return why
 	}
-	for _, c := range items(u.Object, "status", "conditions") {
-		if text(c, "type") == "ReplicaFailure" || text(c, "status") == "False" {
-			return text(c, "reason") + ": " + text(c, "message")
+	for _, c := range shape.Items(u.Object, "status", "conditions") {
+		if shape.Text(c, "type") == "ReplicaFailure" || shape.Text(c, "status") == "False" {
+			return shape.Text(c, "reason") + ": " + shape.Text(c, "message")
 		}
 	}
 	return "it has no pods: see its events"
 }
 
 func (e *Engine) podsReason(ctx context.Context, u *unstructured.Unstructured) (string, error) {
-	selector, err := selectorOf(u.Object)
+	selector, err := shape.SelectorOf(u.Object)
 	if err != nil {
 		return "", err
 	}
-	at, err := e.served(ctx, kindPod)
+	at, err := e.served(ctx, shape.KindPod)
 	if err != nil {
 		return "", err
 	}
 	var reasons []string
 	err = e.cluster.List(ctx, at, u.GetNamespace(), selector, func(pod *unstructured.Unstructured) error {
-		if !ready(kindPod, pod.Object) {
-			reasons = append(reasons, "pod "+pod.GetName()+" "+podReason(pod.Object))
+		if !shape.Ready(shape.KindPod, pod.Object) {
+			reasons = append(reasons, "pod "+pod.GetName()+" "+shape.PodReason(pod.Object))
 		}
 		return nil
 	})
-	return list(reasons, 3), err
-}
-
-func selectorOf(d document) (string, error) {
-	raw := child(d, "spec", "selector")
-	var selector metav1.LabelSelector
-	if child(raw, "matchLabels") == nil && raw["matchExpressions"] == nil {
-		raw = document{"matchLabels": raw} // a ReplicationController's
-	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(raw, &selector); err != nil {
-		return "", fmt.Errorf("read selector: %w", err)
-	}
-	s, err := metav1.LabelSelectorAsSelector(&selector)
-	if err != nil {
-		return "", fmt.Errorf("read selector: %w", err)
-	}
-	if s.Empty() {
-		return "", errors.New("read selector: it is empty")
-	}
-	return s.String(), nil
-}
-
-// podReason is why a pod is not ready, in the cluster's own words.
-func podReason(d document) string {
-	for _, c := range items(d, "status", "conditions") {
-		if text(c, "type") == "PodScheduled" && text(c, "status") == "False" {
-			return "cannot be scheduled: " + text(c, "message")
-		}
-	}
-	for _, field := range []string{"initContainerStatuses", "containerStatuses"} {
-		for _, c := range items(d, "status", field) {
-			if why := containerReason(c); why != "" {
-				return why
-			}
-		}
-	}
-	for _, c := range items(d, "status", "conditions") {
-		if text(c, "type") == "Ready" && text(c, "message") != "" {
-			return "is not ready: " + text(c, "message")
-		}
-	}
-	return "is in phase " + text(d, "status", "phase")
-}
-
-func containerReason(c document) string {
-	name := text(c, "name")
-	if reason := text(c, "state", "waiting", "reason"); reason != "" && reason != "PodInitializing" {
-		why := fmt.Sprintf("container %s waits: %s: %s", name, reason, text(c, "state", "waiting", "message"))
-		if strings.Contains(reason, "Image") || strings.Contains(reason, "ErrImagePull") {
-			why = fmt.Sprintf("image %s cannot be pulled: %s: %s", text(c, "image"), reason, text(c, "state", "waiting", "message"))
-		}
-		return strings.TrimSuffix(why, ": ")
-	}
-	if code, ok := number(c, "state", "terminated", "exitCode"); ok && code != 0 {
-		return fmt.Sprintf("container %s ended with %d: %s", name, code, text(c, "state", "terminated", "reason"))
-	}
-	return ""
+	return shape.Names(reasons, 3), err
 }

@@ -21,14 +21,14 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
 
-// Labels and annotations of restored objects. LabelRestore and LabelManagedBy
-// have the same values in the API package, which engines do not import.
+// Labels and annotations of restored objects.
 const (
-	LabelRestore         = "davit.dev/restore"
-	LabelManagedBy       = "davit.dev/managed-by"
-	AnnotationFilledFrom = "davit.dev/filled-from"
+	LabelRestore         = shape.LabelRestore
+	LabelManagedBy       = shape.LabelManagedBy
+	AnnotationFilledFrom = shape.AnnotationFilledFrom
 )
 
 // Existing says what happens to objects that exist already.
@@ -76,7 +76,7 @@ type Engine struct {
 	clock    Clock
 	log      *slog.Logger
 	opts     Options
-	names    renamer
+	names    shape.Namespaces
 
 	*state
 }
@@ -114,7 +114,7 @@ func New(m *point.Manifest, opts Options, deps Deps) *Engine {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	e.bare, e.cluster = deps.Cluster, &retrying{Cluster: deps.Cluster, clock: e.clock}
-	e.names = renamer(e.opts.NamespaceMapping)
+	e.names = shape.Namespaces(e.opts.NamespaceMapping)
 	e.state = newState()
 	return e
 }

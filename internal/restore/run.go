@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // The engine's steps besides the ranks.
@@ -64,8 +66,8 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 		}
 	}
 	e.leaveOut()
-	for r := range rankCount {
-		if r == rankLimits {
+	for r := range shape.RankCount {
+		if r == shape.RankLimits {
 			if err := e.settleWorkloads(ctx); err != nil {
 				return err
 			}
@@ -133,9 +135,9 @@ func (e *Engine) timed(name string, f func() error) error {
 }
 
 // rankStep restores everything of one rank; ranks without objects are no step.
-func (e *Engine) rankStep(ctx context.Context, r rank) error {
+func (e *Engine) rankStep(ctx context.Context, r shape.Rank) error {
 	deepest, any := e.extent(r)
-	if !any && r != rankNamespaces {
+	if !any && r != shape.RankNamespaces {
 		return nil
 	}
 	return e.timed(r.String(), func() error {
@@ -145,9 +147,9 @@ func (e *Engine) rankStep(ctx context.Context, r rank) error {
 			}
 		}
 		switch r {
-		case rankDefinitions:
+		case shape.RankDefinitions:
 			return e.establish(ctx)
-		case rankNamespaces:
+		case shape.RankNamespaces:
 			return e.ensureNamespaces(ctx)
 		}
 		return nil
@@ -156,9 +158,9 @@ func (e *Engine) rankStep(ctx context.Context, r rank) error {
 
 // extent is how deep the owner graph of a rank is, and whether the rank has
 // any object.
-func (e *Engine) extent(r rank) (deepest int, any bool) {
+func (e *Engine) extent(r shape.Rank) (deepest int, any bool) {
 	for i, entries := range e.x.entries {
-		if rankOf(e.x.kinds[i]) != r {
+		if shape.RankOf(e.x.kinds[i]) != r {
 			continue
 		}
 		for _, en := range entries {
@@ -172,13 +174,13 @@ func (e *Engine) extent(r rank) (deepest int, any bool) {
 
 // level restores the objects of one rank and depth in parallel. An error is
 // the source's; objects' own are recorded.
-func (e *Engine) level(ctx context.Context, r rank, depth int) error {
+func (e *Engine) level(ctx context.Context, r shape.Rank, depth int) error {
 	workers, restore := e.opts.Workers, e.restoreObject
-	if r == rankClaims {
+	if r == shape.RankClaims {
 		workers, restore = e.opts.Fillers, e.restoreClaim
 	}
 	return e.each(ctx, workers, func(en *entry) bool {
-		return rankOf(e.x.kinds[en.res]) == r && en.depth == depth
+		return shape.RankOf(e.x.kinds[en.res]) == r && en.depth == depth
 	}, restore)
 }
 
@@ -221,13 +223,13 @@ func (e *Engine) each(ctx context.Context, workers int, want func(*entry) bool, 
 
 // establish waits until the definitions are served.
 func (e *Engine) establish(ctx context.Context) error {
-	at, err := e.served(ctx, kindCRD)
+	at, err := e.served(ctx, shape.KindCRD)
 	if err != nil {
 		return err
 	}
 	deadline := e.clock.Now().Add(establishTimeout)
 	for i, entries := range e.x.entries {
-		if e.x.kinds[i] != kindCRD {
+		if e.x.kinds[i] != shape.KindCRD {
 			continue
 		}
 		for _, en := range entries {
@@ -282,12 +284,12 @@ func (e *Engine) established(ctx context.Context, at Served, en *entry, deadline
 			return nil
 		}
 		why := "no condition yet"
-		for _, c := range items(crd.Object, "status", "conditions") {
-			if text(c, "type") == "Established" && text(c, "status") == "True" {
+		for _, c := range shape.Items(crd.Object, "status", "conditions") {
+			if shape.Text(c, "type") == "Established" && shape.Text(c, "status") == "True" {
 				return nil
 			}
-			if text(c, "status") == "False" {
-				why = text(c, "reason") + ": " + text(c, "message")
+			if shape.Text(c, "status") == "False" {
+				why = shape.Text(c, "reason") + ": " + shape.Text(c, "message")
 			}
 		}
 		if !e.clock.Now().Before(deadline) {
@@ -309,7 +311,7 @@ func (e *Engine) targetNamespaces() []string {
 				continue
 			}
 			namespace, name := e.target(en)
-			if e.x.kinds[i] == kindNamespace {
+			if e.x.kinds[i] == shape.KindNamespace {
 				namespace = name
 			}
 			if namespace != "" {
@@ -328,26 +330,26 @@ func (e *Engine) targetNamespaces() []string {
 // ensureNamespaces makes those that the point holds objects of, but not itself.
 func (e *Engine) ensureNamespaces(ctx context.Context) error {
 	for _, name := range e.targetNamespaces() {
-		if err := e.createNamespace(ctx, name, document{LabelRestore: e.opts.ID}); err != nil {
-			e.rec.fail(kindName(kindNamespace, "", name), explain(err))
+		if err := e.createNamespace(ctx, name, shape.Document{shape.LabelRestore: e.opts.ID}); err != nil {
+			e.rec.fail(kindName(shape.KindNamespace, "", name), explain(err))
 		}
 	}
 	return nil
 }
 
 // createNamespace makes a namespace unless it is there.
-func (e *Engine) createNamespace(ctx context.Context, name string, labels document) error {
-	at, err := e.served(ctx, kindNamespace)
+func (e *Engine) createNamespace(ctx context.Context, name string, labels shape.Document) error {
+	at, err := e.served(ctx, shape.KindNamespace)
 	if err != nil {
 		return err
 	}
 	if _, err := e.cluster.Get(ctx, at, "", name); !apierrors.IsNotFound(err) {
 		return err
 	}
-	_, err = e.cluster.Create(ctx, at, &unstructured.Unstructured{Object: document{
-		"apiVersion": "v1", "kind": "Namespace", "metadata": document{"name": name, "labels": labels},
+	_, err = e.cluster.Create(ctx, at, &unstructured.Unstructured{Object: shape.Document{
+		"apiVersion": "v1", "kind": "Namespace", "metadata": shape.Document{"name": name, "labels": labels},
 	}})
-	if err == nil && labels[LabelRestore] != nil {
+	if err == nil && labels[shape.LabelRestore] != nil {
 		e.locked(func() { e.ours[name] = true })
 	}
 	if apierrors.IsAlreadyExists(err) {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // state is what a running restore remembers, shared by its workers.
@@ -36,7 +37,7 @@ type state struct {
 type wanted struct {
 	at              Served
 	namespace, name string
-	ref             owner
+	ref             shape.Owner
 }
 
 func newState() *state {
@@ -99,7 +100,7 @@ func (e *Engine) choose(ctx context.Context, res point.Resource) (Served, error)
 		offered = append(offered, s.GVK.Version)
 	}
 	for _, s := range all {
-		if slices.Contains(sameShape[kind], s.GVK.Version) && slices.Contains(sameShape[kind], res.Version) {
+		if slices.Contains(shape.SameShape[kind], s.GVK.Version) && slices.Contains(shape.SameShape[kind], res.Version) {
 			return s, nil
 		}
 	}
@@ -129,32 +130,10 @@ func (v *VersionError) Error() string {
 		v.Kind, v.Captured, strings.Join(v.Offered, ", "))
 }
 
-// sameShape are versions of built-in kinds between which an object that one
-// of them took reads the same.
-var sameShape = map[schema.GroupKind][]string{
-	kindCronJob: {"v1", "v1beta1"},
-	{Group: groupPolicy, Kind: "PodDisruptionBudget"}:      {"v1", "v1beta1"},
-	{Group: groupScaling, Kind: "HorizontalPodAutoscaler"}: {"v2", "v2beta2"},
-	{Group: groupRBAC, Kind: "Role"}:                       {"v1", "v1beta1"},
-	{Group: groupRBAC, Kind: "RoleBinding"}:                {"v1", "v1beta1"},
-	{Group: groupRBAC, Kind: "ClusterRole"}:                {"v1", "v1beta1"},
-	{Group: groupRBAC, Kind: "ClusterRoleBinding"}:         {"v1", "v1beta1"},
-	{Group: "scheduling.k8s.io", Kind: "PriorityClass"}:    {"v1", "v1beta1"},
-	{Group: groupNetworking, Kind: "IngressClass"}:         {"v1", "v1beta1"},
-	{Group: "node.k8s.io", Kind: "RuntimeClass"}:           {"v1", "v1beta1"},
-	kindClass: {"v1", "v1beta1"},
-	{Group: groupSnapshots, Kind: "VolumeSnapshotClass"}:              {"v1", "v1beta1"},
-	{Group: groupAdmission, Kind: "ValidatingAdmissionPolicy"}:        {"v1", "v1beta1"},
-	{Group: groupAdmission, Kind: "ValidatingAdmissionPolicyBinding"}: {"v1", "v1beta1"},
-	{Group: groupGateway, Kind: "GatewayClass"}:                       {"v1", "v1beta1"},
-	{Group: groupGateway, Kind: "Gateway"}:                            {"v1", "v1beta1"},
-	{Group: groupGateway, Kind: "HTTPRoute"}:                          {"v1", "v1beta1"},
-}
-
 // definedAlike tells whether the target's CRD of the kind converts between
 // versions by changing nothing but the version's name.
 func (e *Engine) definedAlike(ctx context.Context, res point.Resource) (bool, error) {
-	at, err := e.served(ctx, kindCRD)
+	at, err := e.served(ctx, shape.KindCRD)
 	if errors.Is(err, ErrNotServed) {
 		return false, nil
 	}
@@ -165,6 +144,6 @@ func (e *Engine) definedAlike(ctx context.Context, res point.Resource) (bool, er
 	if err != nil {
 		return false, ignoreNotFound(err)
 	}
-	strategy := text(crd.Object, "spec", "conversion", "strategy")
+	strategy := shape.Text(crd.Object, "spec", "conversion", "strategy")
 	return strategy == "" || strategy == "None", nil
 }

@@ -7,31 +7,10 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"pgregory.net/rapid"
+
+	"davit.dev/davit/internal/restore/shape"
 )
-
-func TestEveryRankHasAName(t *testing.T) {
-	seen := map[string]bool{}
-	for r := range rankCount {
-		if name := r.String(); name == "" || seen[name] {
-			t.Errorf("rank %d is called %q", r, name)
-		} else {
-			seen[name] = true
-		}
-	}
-}
-
-func TestMatchesKind(t *testing.T) {
-	deployments := schema.GroupResource{Group: "apps", Resource: "deployments"}
-	for pattern, want := range map[string]bool{
-		"deployments.apps": true, "*.apps": true, "deployments": false, "*": true, "Deployments.apps": true, "[": false,
-	} {
-		if got := matchesKind([]string{pattern}, deployments); got != want {
-			t.Errorf("%q: %v", pattern, got)
-		}
-	}
-}
 
 // randomObjects draws objects of many kinds with owners among each other.
 func randomObjects(t *rapid.T) []string {
@@ -78,7 +57,7 @@ func TestOrderAndOwnersOfRandomObjects(t *testing.T) {
 				t.Fatalf("%v %v", err, res.Failures)
 			}
 		})
-		last := rank(0)
+		last := shape.Rank(0)
 		for _, h := range c.history {
 			verb, what, _ := strings.Cut(h, " ")
 			kind, _, _ := strings.Cut(what, " ")
@@ -88,8 +67,8 @@ func TestOrderAndOwnersOfRandomObjects(t *testing.T) {
 			if verb != "create" || kind == "Lease" {
 				continue
 			}
-			now := rankCustom
-			for gk, r := range ranks {
+			now := shape.RankCustom
+			for gk, r := range shape.Ranks {
 				if gk.Kind == kind {
 					now = r
 				}
@@ -101,10 +80,10 @@ func TestOrderAndOwnersOfRandomObjects(t *testing.T) {
 		}
 		for _, o := range objects[3:] {
 			d := mustDecode(t, o)
-			live := c.get(text(d, "kind"), "ns", text(d, "metadata", "name"))
+			live := c.get(shape.Text(d, "kind"), "ns", shape.Text(d, "metadata", "name"))
 			want := map[string]bool{}
-			for _, ref := range items(d, "metadata", "ownerReferences") {
-				if owner := c.get(text(ref, "kind"), "ns", text(ref, "name")); owner != nil {
+			for _, ref := range shape.Items(d, "metadata", "ownerReferences") {
+				if owner := c.get(shape.Text(ref, "kind"), "ns", shape.Text(ref, "name")); owner != nil {
 					want[string(owner.GetUID())] = true
 				}
 			}

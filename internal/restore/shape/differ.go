@@ -1,4 +1,4 @@
-package restore
+package shape
 
 import (
 	"fmt"
@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// differ adds the paths at which two documents are not equal. A path ends
+// Differ adds the paths at which two documents are not equal. A path ends
 // where one of the two has no more structure; numbers are equal by value.
-func differ(path string, want, have any, out *[]string) {
+func Differ(path string, want, have any, out *[]string) {
 	switch w := want.(type) {
 	case map[string]any:
 		h, ok := have.(map[string]any)
@@ -24,7 +24,7 @@ func differ(path string, want, have any, out *[]string) {
 			return
 		}
 		for i := range w {
-			differ(fmt.Sprintf("%s[%d]", path, i), w[i], h[i], out)
+			Differ(fmt.Sprintf("%s[%d]", path, i), w[i], h[i], out)
 		}
 	default:
 		if !reflect.DeepEqual(want, have) && fmt.Sprint(want) != fmt.Sprint(have) {
@@ -36,7 +36,7 @@ func differ(path string, want, have any, out *[]string) {
 func differMaps(path string, want, have map[string]any, out *[]string) {
 	for k, v := range want {
 		if hv, ok := have[k]; ok {
-			differ(path+"."+k, v, hv, out)
+			Differ(path+"."+k, v, hv, out)
 		} else {
 			*out = append(*out, at(path+"."+k))
 		}
@@ -50,8 +50,8 @@ func differMaps(path string, want, have map[string]any, out *[]string) {
 
 func at(path string) string { return strings.TrimPrefix(path, ".") }
 
-// list joins at most n names.
-func list(names []string, n int) string {
+// Names joins at most n names.
+func Names(names []string, n int) string {
 	if len(names) <= n {
 		return strings.Join(names, ", ")
 	}

@@ -1,0 +1,100 @@
+package shape
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Ready tells whether a workload has the pods it asks for.
+func Ready(kind schema.GroupKind, d Document) bool {
+	generation, _ := Number(d, "metadata", "generation")
+	observed, _ := Number(d, "status", "observedGeneration")
+	replicas, set := Number(d, "spec", "replicas")
+	if !set {
+		replicas = 1
+	}
+	have := func(field string) int64 { n, _ := Number(d, "status", field); return n }
+	switch kind {
+	case KindDeployment:
+		return observed >= generation && have("availableReplicas") >= replicas && have("updatedReplicas") >= replicas
+	case KindStatefulSet, KindReplicaSet, KindController:
+		return observed >= generation && have("readyReplicas") >= replicas
+	case KindDaemonSet:
+		return observed >= generation && have("numberReady") >= have("desiredNumberScheduled")
+	case KindPod:
+		return Text(d, "status", "phase") == "Succeeded" || condition(d, "Ready") == "True"
+	}
+	return true
+}
+
+func condition(d Document, kind string) string {
+	for _, c := range Items(d, "status", "conditions") {
+		if Text(c, "type") == kind {
+			return Text(c, "status")
+		}
+	}
+	return ""
+}
+
+// SelectorOf is the label selector of the pods that a workload makes, as text.
+// An empty one, which would choose every pod, is an error.
+func SelectorOf(d Document) (string, error) {
+	raw := Child(d, "spec", "selector")
+	var selector metav1.LabelSelector
+	if Child(raw, "matchLabels") == nil && raw["matchExpressions"] == nil {
+		raw = Document{"matchLabels": raw} // a ReplicationController's
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(raw, &selector); err != nil {
+		return "", fmt.Errorf("read selector: %w", err)
+	}
+	s, err := metav1.LabelSelectorAsSelector(&selector)
+	if err != nil {
+		return "", fmt.Errorf("read selector: %w", err)
+	}
+	if s.Empty() {
+		return "", errors.New("read selector: it is empty")
+	}
+	return s.String(), nil
+}
+
+// PodReason is why a pod is not ready, in the cluster's own words.
+func PodReason(d Document) string {
+	for _, c := range Items(d, "status", "conditions") {
+		if Text(c, "type") == "PodScheduled" && Text(c, "status") == "False" {
+			return "cannot be scheduled: " + Text(c, "message")
+		}
+	}
+	for _, field := range []string{"initContainerStatuses", "containerStatuses"} {
+		for _, c := range Items(d, "status", field) {
+			if why := containerReason(c); why != "" {
+				return why
+			}
+		}
+	}
+	for _, c := range Items(d, "status", "conditions") {
+		if Text(c, "type") == "Ready" && Text(c, "message") != "" {
+			return "is not ready: " + Text(c, "message")
+		}
+	}
+	return "is in phase " + Text(d, "status", "phase")
+}
+
+func containerReason(c Document) string {
+	name := Text(c, "name")
+	if reason := Text(c, "state", "waiting", "reason"); reason != "" && reason != "PodInitializing" {
+		why := fmt.Sprintf("container %s waits: %s: %s", name, reason, Text(c, "state", "waiting", "message"))
+		if strings.Contains(reason, "Image") || strings.Contains(reason, "ErrImagePull") {
+			why = fmt.Sprintf("image %s cannot be pulled: %s: %s", Text(c, "image"), reason, Text(c, "state", "waiting", "message"))
+		}
+		return strings.TrimSuffix(why, ": ")
+	}
+	if code, ok := Number(c, "state", "terminated", "exitCode"); ok && code != 0 {
+		return fmt.Sprintf("container %s ended with %d: %s", name, code, Text(c, "state", "terminated", "reason"))
+	}
+	return ""
+}

@@ -1,0 +1,17 @@
+// Package shape is the pure part of a restore: what the captured objects are
+// like, and what they have to become before the target can take them. It strips
+// what the target assigns itself, maps namespaces and storage classes, tells
+// what is not restored at all, in which order kinds come, which workloads are
+// ready, and where two objects differ. It reads no cluster and no clock.
+//
+// Objects are outside data: they may have any shape, and no function here
+// panics because of one.
+package shape
+
+// Labels and annotations of restored objects. LabelRestore and LabelManagedBy
+// have the same values in the API package, which engines do not import.
+const (
+	LabelRestore         = "davit.dev/restore"
+	LabelManagedBy       = "davit.dev/managed-by"
+	AnnotationFilledFrom = "davit.dev/filled-from"
+)

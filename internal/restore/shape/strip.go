@@ -1,0 +1,208 @@
+package shape
+
+import (
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// assigned are metadata fields that only the API server writes.
+var assigned = []string{
+	"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
+	"deletionGracePeriodSeconds", "managedFields", "selfLink",
+}
+
+// controllersFinalizers are put on by controllers of Kubernetes itself, which
+// do so again. Every other finalizer is kept as captured: the operator that
+// put it there relies on it, and comes along or is there. An object that was
+// being deleted when it was captured is not restored at all, so a kept
+// finalizer never makes a restored object undeletable by itself.
+var controllersFinalizers = map[string]bool{
+	"kubernetes.io/pvc-protection":                            true,
+	"kubernetes.io/pv-protection":                             true,
+	"service.kubernetes.io/load-balancer-cleanup":             true,
+	"batch.kubernetes.io/job-tracking":                        true,
+	"foregroundDeletion":                                      true,
+	"orphan":                                                  true,
+	"customresourcecleanup.apiextensions.k8s.io":              true,
+	"snapshot.storage.kubernetes.io/pvc-as-source-protection": true,
+}
+
+// Options are what stripping depends on.
+type Options struct {
+	NodePorts bool              // are kept
+	Classes   map[string]string // storage classes, captured to wanted
+}
+
+// Strip removes what the target must assign itself. It keeps name, namespace,
+// labels, annotations but those that controllers own, and the spec. Owner
+// references are removed here and set again by the owner's new UID. The status
+// is removed; whoever restores it takes it before.
+func Strip(kind schema.GroupKind, d Document, opts Options) {
+	Drop(d, []string{"metadata"}, assigned...)
+	Drop(d, []string{"metadata"}, "ownerReferences")
+	if Text(d, "metadata", "name") != "" {
+		Drop(d, []string{"metadata"}, "generateName")
+	}
+	delete(d, "status")
+	stripFinalizers(d)
+	Drop(d, []string{"metadata", "annotations"}, AnnotationFilledFrom)
+	Drop(d, []string{"metadata", "labels"}, LabelRestore)
+	if fn, ok := strippers[kind]; ok {
+		fn(d, opts)
+	}
+	meta := Child(d, "metadata")
+	for _, f := range []string{"annotations", "labels", "finalizers"} {
+		DropEmpty(meta, f)
+	}
+}
+
+func stripFinalizers(d Document) {
+	meta := Child(d, "metadata")
+	list, ok := meta["finalizers"].([]any)
+	if !ok {
+		return
+	}
+	kept := make([]any, 0, len(list))
+	for _, f := range list {
+		if name, _ := f.(string); !controllersFinalizers[name] {
+			kept = append(kept, f)
+		}
+	}
+	meta["finalizers"] = kept
+}
+
+var strippers = map[schema.GroupKind]func(Document, Options){
+	KindNamespace:   stripNamespace,
+	KindService:     stripService,
+	KindClaim:       stripClaim,
+	KindPod:         func(d Document, _ Options) { stripPod(Child(d, "spec")) },
+	KindJob:         stripJob,
+	KindDeployment:  stripDeployment,
+	KindReplicaSet:  stripDeployment,
+	KindAccount:     stripAccount,
+	KindStatefulSet: stripStatefulSet,
+}
+
+func stripNamespace(d Document, _ Options) {
+	Drop(d, []string{"spec"}, "finalizers")
+	DropEmpty(d, "spec")
+	Drop(d, []string{"metadata", "labels"}, "kubernetes.io/metadata.name")
+}
+
+func stripService(d Document, opts Options) {
+	spec := Child(d, "spec")
+	if Text(spec, "clusterIP") != "None" {
+		Drop(spec, nil, "clusterIP", "clusterIPs")
+	}
+	if opts.NodePorts {
+		return
+	}
+	Drop(spec, nil, "healthCheckNodePort")
+	for _, port := range Items(spec, "ports") {
+		delete(port, "nodePort")
+	}
+}
+
+func stripClaim(d Document, opts Options) {
+	Drop(d, []string{"metadata", "annotations"},
+		"pv.kubernetes.io/bind-completed", "pv.kubernetes.io/bound-by-controller",
+		"volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner",
+		"volume.kubernetes.io/selected-node", "volume.kubernetes.io/storage-resizer")
+	stripClaimSpec(Child(d, "spec"), opts.Classes)
+	Drop(d, []string{"spec"}, "volumeName", "dataSource", "dataSourceRef")
+	if note := Child(d, "metadata", "annotations"); note != nil {
+		const key = "volume.beta.kubernetes.io/storage-class" // the old way of naming a class
+		if to, ok := opts.Classes[Text(note, key)]; ok && note[key] != nil {
+			note[key] = to
+		}
+	}
+}
+
+// stripClaimSpec maps the storage class of a claim or a claim template.
+func stripClaimSpec(spec Document, classes map[string]string) {
+	if to, ok := classes[Text(spec, "storageClassName")]; ok && spec != nil {
+		spec["storageClassName"] = to
+	}
+}
+
+func stripStatefulSet(d Document, opts Options) {
+	for _, t := range Items(d, "spec", "volumeClaimTemplates") {
+		stripClaimSpec(Child(t, "spec"), opts.Classes)
+		Drop(t, nil, "status")
+		Drop(t, []string{"metadata"}, assigned...)
+	}
+}
+
+// stripPod removes what admission and the scheduler put into a pod.
+func stripPod(spec Document) {
+	if spec == nil {
+		return
+	}
+	Drop(spec, nil, "nodeName", "priority", "preemptionPolicy", "ephemeralContainers")
+	tokens := map[string]bool{}
+	volumes, _ := spec["volumes"].([]any)
+	kept := make([]any, 0, len(volumes))
+	for _, v := range volumes {
+		m, _ := v.(map[string]any)
+		if name := Text(m, "name"); strings.HasPrefix(name, "kube-api-access-") && m["projected"] != nil {
+			tokens[name] = true
+			continue
+		}
+		kept = append(kept, v)
+	}
+	if len(tokens) == 0 {
+		return
+	}
+	spec["volumes"] = kept
+	DropEmpty(spec, "volumes")
+	for _, list := range []string{"containers", "initContainers"} {
+		for _, c := range Items(spec, list) {
+			stripTokenMounts(c, tokens)
+		}
+	}
+}
+
+func stripTokenMounts(container Document, tokens map[string]bool) {
+	mounts, _ := container["volumeMounts"].([]any)
+	kept := make([]any, 0, len(mounts))
+	for _, v := range mounts {
+		if m, _ := v.(map[string]any); !tokens[Text(m, "name")] {
+			kept = append(kept, v)
+		}
+	}
+	if mounts != nil {
+		container["volumeMounts"] = kept
+		DropEmpty(container, "volumeMounts")
+	}
+}
+
+// jobLabels are generated from the Job's UID or repeat its name.
+var jobLabels = []string{
+	"controller-uid", "batch.kubernetes.io/controller-uid", "job-name", "batch.kubernetes.io/job-name",
+}
+
+func stripJob(d Document, _ Options) {
+	if manual, _ := Child(d, "spec")["manualSelector"].(bool); manual {
+		return
+	}
+	Drop(d, []string{"spec"}, "selector")
+	Drop(d, []string{"spec", "template", "metadata", "labels"}, jobLabels...)
+	Drop(d, []string{"metadata", "labels"}, jobLabels[0], jobLabels[1])
+	Drop(d, []string{"metadata", "annotations"}, "batch.kubernetes.io/job-tracking")
+	if template := Child(d, "spec", "template", "metadata"); template != nil {
+		DropEmpty(template, "labels")
+	}
+}
+
+func stripDeployment(d Document, _ Options) {
+	Drop(d, []string{"metadata", "annotations"},
+		"deployment.kubernetes.io/revision", "deployment.kubernetes.io/revision-history",
+		"deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas")
+}
+
+// stripAccount forgets token Secrets: they are made anew, and those of the
+// source open nothing here.
+func stripAccount(d Document, _ Options) {
+	delete(d, "secrets")
+}
