@@ -9,10 +9,11 @@ import (
 const (
 	davitWorkers = 32 // objects that davit restores at a time, by default
 	manyWorkers  = 64
-
-	source = "bench-source"
-	copied = "bench-copy" // where the existing objects are
 )
+
+// source is the application with the objects, copied where they all exist.
+func (b *bench) source() string { return b.named("source") }
+func (b *bench) copied() string { return b.named("copy") }
 
 func (b *bench) plain(namespace string, workers int) plain {
 	return plain{kube: b.kube, namespace: namespace, objects: b.settings.objects, workers: workers}
@@ -21,10 +22,10 @@ func (b *bench) plain(namespace string, workers int) plain {
 // objects measures capture and restore of many small objects.
 func (b *bench) objects(ctx context.Context) error {
 	b.report.say("creating %d objects", b.settings.objects)
-	if _, err := b.plain(source, manyWorkers).create(ctx); err != nil {
+	if _, err := b.plain(b.source(), manyWorkers).create(ctx); err != nil {
 		return err
 	}
-	if err := b.protect(ctx, source); err != nil {
+	if err := b.protect(ctx, b.source()); err != nil {
 		return err
 	}
 	for _, measure := range []func(context.Context) error{b.captures, b.restores, b.existing} {
@@ -32,7 +33,7 @@ func (b *bench) objects(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.removeNamespace(ctx, source)
+	return nil
 }
 
 // captures takes turns with the plain loop, so that both meet the same caches.
@@ -44,12 +45,12 @@ func (b *bench) captures(ctx context.Context) error {
 	ours, theirs := lap{objects: b.settings.objects}, lap{objects: b.settings.objects}
 	for round := range b.rounds {
 		b.report.say("capture, round %d", round+1)
-		took, err := b.plainCapture(ctx, source, fmt.Sprintf("plain-%d", round))
+		took, err := b.plainCapture(ctx, b.source(), fmt.Sprintf("plain-%d", round))
 		if err != nil {
 			return err
 		}
 		theirs.add(took)
-		r, err := b.backup(ctx, source)
+		r, err := b.backup(ctx, b.source())
 		if err != nil {
 			return err
 		}
@@ -73,11 +74,11 @@ func (b *bench) restores(ctx context.Context) error {
 	}
 	for round := range b.rounds {
 		b.report.say("restore, round %d", round+1)
-		namespace := func(kind string) string { return fmt.Sprintf("bench-%s-%d", kind, round) }
+		namespace := func(kind string) string { return b.named(fmt.Sprintf("%s-%d", kind, round)) }
 		turns := []func() error{
 			create(&equal, namespace("equal"), davitWorkers),
 			func() error {
-				r, report, err := b.clone(ctx, source, namespace("davit"))
+				r, report, err := b.clone(ctx, b.source(), namespace("davit"))
 				if err == nil && report.Result.Created < int64(b.settings.objects) {
 					err = fmt.Errorf("only %d objects were created", report.Result.Created)
 				}
@@ -95,11 +96,6 @@ func (b *bench) restores(ctx context.Context) error {
 				return err
 			}
 		}
-		for _, kind := range []string{"equal", "davit", "many"} {
-			if err := b.removeNamespace(ctx, namespace(kind)); err != nil {
-				return err
-			}
-		}
 	}
 	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", davitWorkers), ours, equal)
 	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", manyWorkers), ours, many)
@@ -110,17 +106,17 @@ func (b *bench) restores(ctx context.Context) error {
 // existing restores a newer point over objects that are all there.
 func (b *bench) existing(ctx context.Context) error {
 	b.report.say("restore over existing objects")
-	if _, _, err := b.clone(ctx, source, copied); err != nil {
+	if _, _, err := b.clone(ctx, b.source(), b.copied()); err != nil {
 		return err
 	}
 	for _, c := range []struct {
 		title, flag string
 		plain       func(context.Context) (time.Duration, error)
 	}{
-		{fmt.Sprintf("restore, all exist, skip: davit restore / get loop of %d", davitWorkers), "skip", b.plain(copied, davitWorkers).get},
-		{fmt.Sprintf("restore, all exist, update: davit restore / apply loop of %d", davitWorkers), "update", b.plain(copied, davitWorkers).apply},
+		{fmt.Sprintf("restore, all exist, skip: davit restore / get loop of %d", davitWorkers), "skip", b.plain(b.copied(), davitWorkers).get},
+		{fmt.Sprintf("restore, all exist, update: davit restore / apply loop of %d", davitWorkers), "update", b.plain(b.copied(), davitWorkers).apply},
 	} {
-		if _, err := b.backup(ctx, source); err != nil { // another point: the same one would be continued
+		if _, err := b.backup(ctx, b.source()); err != nil { // another point: the same one would be continued
 			return err
 		}
 		theirs := lap{objects: b.settings.objects}
@@ -130,7 +126,7 @@ func (b *bench) existing(ctx context.Context) error {
 		}
 		theirs.add(took)
 		ours := lap{objects: b.settings.objects}
-		r, report, err := b.clone(ctx, source, copied, "--existing", c.flag)
+		r, report, err := b.clone(ctx, b.source(), b.copied(), "--existing", c.flag)
 		if err != nil {
 			return err
 		}
@@ -140,5 +136,5 @@ func (b *bench) existing(ctx context.Context) error {
 		ours.add(r.took)
 		b.report.rate(c.title, ours, theirs)
 	}
-	return b.removeNamespace(ctx, copied)
+	return nil
 }

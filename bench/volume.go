@@ -11,13 +11,7 @@ import (
 	"time"
 )
 
-const (
-	volumeApp   = "bench-volume"
-	volumePlain = "bench-plain" // a claim of the same class, for cp and restic
-	volumeCopy  = "bench-volume-copy"
-
-	megabyte = 1 << 20
-)
+const megabyte = 1 << 20
 
 // Pods hold the claims mounted, so that the host reaches the files. The image
 // comes with the test bed.
@@ -41,6 +35,10 @@ spec:
   volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 `
 
+// volumeApp is the application with the volume. The file is copied and restored
+// by others into a claim of the same class beside it.
+func (b *bench) volumeApp() string { return b.named("volume") }
+
 // timesOf is what one side took for the same work.
 type timesOf struct{ backup, again, restore time.Duration }
 
@@ -49,29 +47,21 @@ type timesOf struct{ backup, again, restore time.Duration }
 // and clean-up; with cp and restic the copying alone.
 func (b *bench) volume(ctx context.Context) error {
 	b.report.say("writing a file of %d MiB", b.fileMiB)
-	from, err := b.mounted(ctx, volumeApp)
+	from, err := b.mounted(ctx, b.volumeApp())
 	if err != nil {
 		return err
 	}
-	to, err := b.mounted(ctx, volumePlain)
+	to, err := b.mounted(ctx, b.named("volume-plain"))
 	if err != nil {
 		return err
 	}
 	if err := b.writeFile(filepath.Join(from, "file")); err != nil {
 		return err
 	}
-	if err := b.protect(ctx, volumeApp); err != nil {
+	if err := b.protect(ctx, b.volumeApp()); err != nil {
 		return err
 	}
-	if err := b.compareVolumes(ctx, from, to); err != nil {
-		return err
-	}
-	for _, namespace := range []string{volumeApp, volumePlain, volumeCopy} {
-		if err := b.removeNamespace(ctx, namespace); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.compareVolumes(ctx, from, to)
 }
 
 func (b *bench) compareVolumes(ctx context.Context, from, to string) error {
@@ -89,7 +79,7 @@ func (b *bench) compareVolumes(ctx context.Context, from, to string) error {
 		func() error { return b.davitFirst(ctx, node, &davit) },
 		func() error { return b.change(filepath.Join(from, "file")) },
 		func() (err error) { restic.again, err = b.resticBackup(ctx, from); return err },
-		func() error { r, err := b.backup(ctx, volumeApp); davit.again = r.took; return err },
+		func() error { r, err := b.backup(ctx, b.volumeApp()); davit.again = r.took; return err },
 	} {
 		if err := step(); err != nil {
 			return err
@@ -207,7 +197,7 @@ func (b *bench) resticFirst(ctx context.Context, from, to string, times *timesOf
 
 func (b *bench) davitFirst(ctx context.Context, node process, times *timesOf) error {
 	b.report.say("davit backup")
-	r, err := b.backup(ctx, volumeApp)
+	r, err := b.backup(ctx, b.volumeApp())
 	if err != nil {
 		return err
 	}
@@ -219,7 +209,7 @@ func (b *bench) davitFirst(ctx context.Context, node process, times *timesOf) er
 		return err
 	}
 	b.report.say("davit restore")
-	r, report, err := b.clone(ctx, volumeApp, volumeCopy)
+	r, report, err := b.clone(ctx, b.volumeApp(), b.named("volume-copy"))
 	if err != nil {
 		return err
 	}
