@@ -88,7 +88,7 @@ func (c *catalog) named(opts Options) (*point.Manifest, error) {
 		return nil, fmt.Errorf("%w: point %s is quarantined: it was written under epoch %d after that was superseded, so it may miss what happened elsewhere; choose another, or accept it with --accept-quarantined",
 			ErrRefused, info.ID, p.Epoch)
 	case info.Err != nil && !opts.Force:
-		return nil, fmt.Errorf("%w: point %s is damaged, choose another, or take what is left of it with --force: %w", ErrRefused, info.ID, info.Err)
+		return nil, fmt.Errorf("%w: point %s is damaged, choose another, or take what is left of it with --accept-damaged: %w", ErrRefused, info.ID, info.Err)
 	}
 	return info.Manifest, nil
 }
@@ -109,7 +109,7 @@ func (c *catalog) nothing(opts Options) error {
 			fuzzy++
 		}
 	}
-	hint := "name one with --point to see why"
+	hint := "restore one by its name to see why"
 	switch {
 	case fuzzy > 0:
 		hint = "volumes read while being written are accepted with --accept-fuzzy"
@@ -152,7 +152,7 @@ func checkMode(opts Options, m *point.Manifest, current lease.Epoch, site string
 
 func checkClone(opts Options, m *point.Manifest) error {
 	if len(opts.NamespaceMapping) == 0 {
-		return fmt.Errorf("%w: a clone needs a namespace mapping, so that it cannot be taken for the original: --namespace-mapping %s=<another>",
+		return fmt.Errorf("%w: a clone needs a namespace mapping, so that it cannot be taken for the original: --map-namespace %s=<another>",
 			ErrRefused, m.Namespaces[:min(1, len(m.Namespaces))])
 	}
 	for _, ns := range m.Namespaces {

@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -266,6 +267,31 @@ func TestExisting(t *testing.T) {
 				t.Errorf("warning %q, want %q", warned, c.warned)
 			}
 		})
+	}
+}
+
+// What a restore made and a person changed since is not passed over in silence
+// when the same point is restored again.
+func TestChangedSinceItWasRestored(t *testing.T) {
+	for _, c := range []struct {
+		existing Existing
+		want     string
+		warned   bool
+	}{{Skip, "mine", true}, {Update, "b", false}} {
+		r := newRig()
+		run(t, r, Options{})
+		conf := r.c.get("ConfigMap", "shop", "conf").DeepCopy()
+		shape.Child(conf.Object, "data")["a"] = "mine"
+		if _, err := r.c.Update(t.Context(), Served{}, conf, ""); err != nil {
+			t.Fatal(err)
+		}
+		res := run(t, r, Options{Existing: c.existing})
+		if got := shape.Text(r.c.get("ConfigMap", "shop", "conf").Object, "data", "a"); got != c.want {
+			t.Errorf("%s: data is %q, want %q", c.existing, got, c.want)
+		}
+		if warned := slices.ContainsFunc(res.Warnings, func(p Problem) bool { return strings.Contains(p.Message, "differs in data.a") }); warned != c.warned {
+			t.Errorf("%s: warned is %v, want %v: %v", c.existing, warned, c.warned, res.Warnings)
+		}
 	}
 }
 

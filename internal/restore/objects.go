@@ -171,6 +171,9 @@ func (e *Engine) meet(ctx context.Context, p *prepared) (*unstructured.Unstructu
 	switch action {
 	case Continue:
 		e.rec.count(func(r *Result) { r.Continued++ })
+		if reason != "" {
+			e.rec.warn(p.name, "%s", reason)
+		}
 		if p.kind == shape.KindNamespace {
 			e.locked(func() { e.ours[p.obj.GetName()] = true })
 		}
@@ -195,7 +198,7 @@ func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (Action, s
 	case live.GetDeletionTimestamp() != nil:
 		return Conflict, "it exists and is being deleted: wait until it is gone and restore again"
 	case live.GetLabels()[shape.LabelRestore] == e.opts.ID:
-		return Continue, ""
+		return e.again(p, live)
 	case p.kind == shape.KindAccount && p.obj.GetName() == "default" && e.isOurs(p.obj.GetNamespace()):
 		return Updated, "made by the cluster with the namespace"
 	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency && p.kind != shape.KindClaim:
@@ -206,6 +209,22 @@ func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (Action, s
 		return SkipIt, ""
 	}
 	return SkipIt, "exists already and was left alone, though it differs in " + shape.Names(fields, 8)
+}
+
+// again decides on an object that this restore made before: one that was
+// changed since is treated as Existing says.
+func (e *Engine) again(p *prepared, live *unstructured.Unstructured) (Action, string) {
+	if p.kind == shape.KindClaim {
+		return Continue, "" // the volume's data decides, see claim
+	}
+	fields := e.difference(p, live)
+	switch {
+	case len(fields) == 0:
+		return Continue, ""
+	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency:
+		return Updated, ""
+	}
+	return Continue, "was changed after it was restored, and was left alone: it differs in " + shape.Names(fields, 8)
 }
 
 // difference compares the live object, stripped the same way, with the wanted one.

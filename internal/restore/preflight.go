@@ -324,7 +324,7 @@ func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
 			found = append(found, wrong("NoDefaultClass", "mark one of "+offered(have)+" as default at the target",
 				"%d claims ask for the default storage class, and the target has none", e.x.classes[class]))
 		case to != "" && have[to] == "" && !e.broughtAlong(to, have):
-			found = append(found, wrong("MissingClass", "map it with --storage-class-mapping "+to+"="+suggest(have, standard),
+			found = append(found, wrong("MissingClass", "map it with --map-storage-class "+to+"="+suggest(have, standard),
 				"the target has no storage class %s, which %d claims ask for; it has %s", to, e.x.classes[class], offered(have)))
 		}
 	}

@@ -46,7 +46,7 @@ func TestPreflight(t *testing.T) {
 		{"missing storage class", Options{}, func(r *rig) {
 			delete(r.c.objects, key("StorageClass", "", "fast"))
 			r.c.put("storage.k8s.io/v1", "StorageClass", "", "slow", shape.Document{"provisioner": "x"})
-		}, "MissingClass", Error, "--storage-class-mapping fast=slow"},
+		}, "MissingClass", Error, "--map-storage-class fast=slow"},
 		{
 			"mapped to a class that is not there",
 			Options{StorageClassMapping: map[string]string{"fast": "none"}},
