@@ -3,6 +3,7 @@ package scenario
 import (
 	"fmt"
 	"io"
+	"time"
 )
 
 // Report prints what was measured and where everything is.
@@ -20,6 +21,15 @@ Take-over, step by step
 `, r.report.Point, seconds(r.RPO()), seconds(r.RTO()), r.report.Epoch, r.report.Fence,
 		r.report.Result.Created, float64(r.report.Result.VolumeBytes)/1e6)
 	for _, s := range r.report.Steps {
+		if s.Duration < 50*time.Millisecond {
+			continue // of no weight; all of them are in the command's own output
+		}
 		fmt.Fprintf(w, "  %8s  %-16s %s\n", seconds(s.Duration), s.Name, s.Message)
 	}
+	fmt.Fprintf(w, `
+Where everything is
+  Vault            %s
+  Recovery key     %s
+  Ledger           %s   every acknowledged order, kept outside the clusters
+`, r.vaultURL, r.recoveryKey(), r.Stage.LedgerFile())
 }

@@ -182,8 +182,10 @@ func (r *Run) install(ctx context.Context) (string, error) {
 	return "", nil
 }
 
+func (r *Run) recoveryKey() string { return filepath.Join(r.Stage.Work, r.Vault+"-recovery.key") }
+
 func (r *Run) addVault(ctx context.Context) (string, error) {
-	key := filepath.Join(r.Stage.Work, r.Vault+"-recovery.key")
+	key := r.recoveryKey()
 	if _, err := r.Stage.Davit(ctx, lost, "vault", "add", "main", r.vaultURL, "--recovery-key-file", key); err != nil {
 		return "", err
 	}

@@ -35,7 +35,7 @@ func (s *Stage) StartLedger(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("make ledger's log: %w", err)
 	}
 	defer log.Close()
-	file := filepath.Join(s.Work, "ledger.jsonl")
+	file := s.LedgerFile()
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("remove old ledger: %w", err)
 	}
@@ -94,6 +94,9 @@ func (s *Stage) StopLedger() error {
 	}
 	return os.Remove(s.pidFile())
 }
+
+// LedgerFile is where the ledger writes every acknowledged order, a line each.
+func (s *Stage) LedgerFile() string { return filepath.Join(s.Work, "ledger.jsonl") }
 
 func (s *Stage) pidFile() string { return filepath.Join(s.Work, "ledger.pid") }
 
