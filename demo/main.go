@@ -60,6 +60,7 @@ func run(ctx context.Context, instance string, keep, down bool) error {
 		play.Report(os.Stdout)
 	}
 	if keep {
+		play.Places(os.Stdout)
 		lookAround(os.Stdout, s)
 		return played
 	}

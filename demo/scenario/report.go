@@ -26,6 +26,10 @@ Take-over, step by step
 		}
 		fmt.Fprintf(w, "  %8s  %-16s %s\n", seconds(s.Duration), s.Name, s.Message)
 	}
+}
+
+// Places says where the demo's parts are, for who keeps them running.
+func (r *Run) Places(w io.Writer) {
 	fmt.Fprintf(w, `
 Where everything is
   Vault            %s
