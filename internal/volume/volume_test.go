@@ -26,6 +26,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	cheapKeys()
 	if root := os.Getenv("DAVIT_TEST_UNREADABLE"); root != "" {
 		os.Exit(writeUnreadable(root))
 	}
