@@ -46,6 +46,9 @@ const (
 	// AnnotationReplicas keeps the replica count of a workload that was
 	// scaled to zero because its site was superseded.
 	AnnotationReplicas = "davit.dev/replicas-before-fence"
-	// AnnotationSuspended marks a CronJob suspended for the same reason.
+	// AnnotationSuspended marks a CronJob or Job suspended for the same reason.
 	AnnotationSuspended = "davit.dev/suspended-by-fence"
+	// AnnotationNodeSelector keeps, as JSON, the node selector of a DaemonSet
+	// that was sent to no node for the same reason.
+	AnnotationNodeSelector = "davit.dev/node-selector-before-fence"
 )

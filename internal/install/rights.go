@@ -69,7 +69,7 @@ func grant(account string, anywhere, atHome []rbacv1.PolicyRule) []runtime.Objec
 }
 
 // agentAnywhere: its own kinds, events, and what fencing a superseded
-// application takes: scale to zero, suspend.
+// application takes: scale to zero, suspend, send to no node, delete pods.
 func agentAnywhere() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule(allVerbs, v1alpha1.GroupVersion.Group, "vaults", "sites", "applications", "protectionpolicies", "recoverypoints", "restores"),
@@ -78,7 +78,9 @@ func agentAnywhere() []rbacv1.PolicyRule {
 		rule(verbs("create", "patch"), "events.k8s.io", "events"),
 		rule(readVerbs, "", "namespaces", "nodes", "persistentvolumes"),
 		rule(readVerbs, "storage.k8s.io", "storageclasses"),
-		rule(verbs("get", "list", "patch"), "apps", "deployments", "statefulsets", "replicasets"),
+		rule(verbs("get", "list", "patch"), "apps", "deployments", "statefulsets", "replicasets", "daemonsets"),
+		rule(verbs("get", "list", "patch"), "", "replicationcontrollers"),
+		rule(verbs("get", "list", "delete"), "", "pods"),
 		rule(verbs("get", "update", "patch"), "apps", "deployments/scale", "statefulsets/scale", "replicasets/scale"),
 		rule(verbs("get", "list", "patch"), "batch", "cronjobs", "jobs"),
 	}
@@ -92,8 +94,7 @@ func agentAtHome() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		impersonate,
 		rule(allVerbs, "coordination.k8s.io", "leases"),
-		rule(verbs("get", "list"), "", "secrets", "pods"),
-		rule(verbs("get", "list"), "apps", "daemonsets"),
+		rule(verbs("get", "list"), "", "secrets"),
 		rule(allVerbs, v1alpha1.GroupVersion.Group, "volumetasks"),
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
@@ -17,9 +18,12 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 )
 
-// fencer stops what writes: Deployments, StatefulSets and ReplicaSets of their
-// own are scaled to zero, CronJobs and Jobs suspended. Annotations keep what
-// they were. Nothing starts them again by itself.
+// fencer stops what writes: Deployments, StatefulSets, and ReplicaSets and
+// ReplicationControllers of their own are scaled to zero, CronJobs and Jobs
+// suspended, DaemonSets sent to nodes that do not exist. Annotations keep what
+// they were. Pods that none of these stands for are deleted, last, so that
+// their operators, if they are of the application, are stopped before. Nothing
+// starts any of it again by itself.
 type fencer struct {
 	client client.Client
 	reader client.Reader
@@ -36,12 +40,14 @@ func (f fencer) fence(ctx context.Context, app *v1alpha1.Application) ([]string,
 			return nil, fmt.Errorf("read selector: %w", err)
 		}
 	}
+	kinds := []func(context.Context, []client.ListOption) ([]string, error){
+		f.cronJobs, f.deployments, f.statefulSets, f.replicaSets, f.controllers, f.daemonSets, f.jobs, f.pods,
+	}
 	var stopped []string
 	var errs []error
-	for _, ns := range app.CapturedNamespaces() {
-		where := []client.ListOption{client.InNamespace(ns), client.MatchingLabelsSelector{Selector: selector}}
-		for _, kind := range []func(context.Context, []client.ListOption) ([]string, error){f.cronJobs, f.deployments, f.statefulSets, f.replicaSets, f.jobs} {
-			done, err := kind(ctx, where)
+	for _, kind := range kinds {
+		for _, ns := range app.CapturedNamespaces() {
+			done, err := kind(ctx, []client.ListOption{client.InNamespace(ns), client.MatchingLabelsSelector{Selector: selector}})
 			stopped = append(stopped, done...)
 			errs = append(errs, err)
 		}
@@ -158,6 +164,10 @@ func halt(o client.Object) string {
 		return halted(w, &w.Spec.Replicas, zero)
 	case *appsv1.ReplicaSet:
 		return halted(w, &w.Spec.Replicas, zero)
+	case *corev1.ReplicationController:
+		return halted(w, &w.Spec.Replicas, zero)
+	case *appsv1.DaemonSet:
+		return displace(w)
 	case *batchv1.CronJob:
 		w.Spec.Suspend = ptr.To(true)
 		annotate(w, v1alpha1.AnnotationSuspended, "true")

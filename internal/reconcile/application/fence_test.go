@@ -22,6 +22,25 @@ func labelled(ns, name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{"app": "shop"}}
 }
 
+func made(m metav1.ObjectMeta, version, kind, name string) metav1.ObjectMeta {
+	m.OwnerReferences = []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: name, UID: "u", Controller: ptr.To(true)}}
+	return m
+}
+
+func annotated(m metav1.ObjectMeta, key, value string) metav1.ObjectMeta {
+	m.Annotations = map[string]string{key: value}
+	return m
+}
+
+func davits(m metav1.ObjectMeta) metav1.ObjectMeta {
+	m.Labels[v1alpha1.LabelManagedBy] = "davit"
+	return m
+}
+
+func daemonSpec(selector map[string]string) appsv1.DaemonSetSpec {
+	return appsv1.DaemonSetSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{NodeSelector: selector}}}
+}
+
 // world is what runs in two namespaces, one of them the application's.
 func world() []client.Object {
 	owned := labelled("shop", "web-abc")
@@ -37,6 +56,16 @@ func world() []client.Object {
 		&appsv1.StatefulSet{ObjectMeta: labelled("shop", "db"), Spec: appsv1.StatefulSetSpec{Replicas: ptr.To[int32](1)}},
 		&appsv1.ReplicaSet{ObjectMeta: owned, Spec: appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](3)}},
 		&appsv1.ReplicaSet{ObjectMeta: labelled("shop", "bare"), Spec: appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](2)}},
+		&corev1.ReplicationController{ObjectMeta: labelled("shop", "old"), Spec: corev1.ReplicationControllerSpec{Replicas: ptr.To[int32](1)}},
+		&appsv1.DaemonSet{ObjectMeta: labelled("shop", "logs"), Spec: daemonSpec(map[string]string{"disk": "ssd"})},
+		&appsv1.DaemonSet{ObjectMeta: labelled("other", "logs")},
+		&corev1.Pod{ObjectMeta: labelled("shop", "bare")},
+		&corev1.Pod{ObjectMeta: labelled("other", "bare")},
+		&corev1.Pod{ObjectMeta: labelled("shop", "ended"), Status: corev1.PodStatus{Phase: corev1.PodSucceeded}},
+		&corev1.Pod{ObjectMeta: made(labelled("shop", "db-0"), "apps/v1", "StatefulSet", "db")},
+		&corev1.Pod{ObjectMeta: made(labelled("shop", "pg-1"), "pg.example.com/v1", "Cluster", "pg")},
+		&corev1.Pod{ObjectMeta: annotated(labelled("shop", "static"), corev1.MirrorPodAnnotationKey, "x")},
+		&corev1.Pod{ObjectMeta: davits(labelled("shop", "holder"))},
 		&batchv1.CronJob{ObjectMeta: labelled("shop", "report")},
 		&batchv1.CronJob{ObjectMeta: labelled("shop", "paused"), Spec: batchv1.CronJobSpec{Suspend: ptr.To(true)}},
 		&batchv1.Job{ObjectMeta: labelled("shop", "running")},
@@ -47,7 +76,9 @@ func world() []client.Object {
 func TestFence(t *testing.T) {
 	all := []string{
 		"CronJob shop/report (not suspended)", "Deployment shop/implied (1 replicas)", "Deployment shop/web (3 replicas)",
-		"Job shop/running (not suspended)", "ReplicaSet shop/bare (2 replicas)", "StatefulSet shop/db (1 replicas)",
+		"Job shop/running (not suspended)", "ReplicaSet shop/bare (2 replicas)", "ReplicationController shop/old (1 replicas)",
+		`DaemonSet shop/logs (node selector {"disk":"ssd"})`, "Pod shop/bare (deleted: it has no controller; a recovery point has it)",
+		"Pod shop/pg-1 (deleted: made by Cluster pg, which may make it again: stop its operator)", "StatefulSet shop/db (1 replicas)",
 	}
 	for name, test := range map[string]struct {
 		selector *metav1.LabelSelector
@@ -92,5 +123,28 @@ func untouched(t *testing.T, c client.Client) {
 	}
 	if *web.Spec.Replicas == 0 && web.Annotations[v1alpha1.AnnotationReplicas] != "3" {
 		t.Errorf("annotations of the stopped are %v", web.Annotations)
+	}
+}
+
+func TestFenceKeepsTheNodeSelectorOfADaemonSet(t *testing.T) {
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(world()...).Build()
+	f := fencer{client: c, reader: c, now: time.Now}
+	if _, err := f.fence(t.Context(), &v1alpha1.Application{ObjectMeta: labelled("shop", "shop")}); err != nil {
+		t.Fatal(err)
+	}
+	var d appsv1.DaemonSet
+	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "logs"}, &d); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Annotations[v1alpha1.AnnotationNodeSelector]; got != `{"disk":"ssd"}` || d.Spec.Template.Spec.NodeSelector[nowhere] != "true" {
+		t.Errorf("annotation %s, selector %v", got, d.Spec.Template.Spec.NodeSelector)
+	}
+	for _, left := range []client.ObjectKey{{Namespace: "other", Name: "bare"}, {Namespace: "shop", Name: "ended"}, {Namespace: "shop", Name: "db-0"}, {Namespace: "shop", Name: "static"}, {Namespace: "shop", Name: "holder"}} {
+		if err := c.Get(t.Context(), left, &corev1.Pod{}); err != nil {
+			t.Errorf("the fence touched pod %s: %v", left, err)
+		}
+	}
+	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "bare"}, &corev1.Pod{}); err == nil {
+		t.Error("a pod that could write is still there")
 	}
 }
