@@ -86,7 +86,7 @@ func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (whol
 			return false, err
 		}
 		e.enlarge(p, vol)
-		return false, e.put(ctx, p)
+		return false, e.putOwn(ctx, p, vol)
 	case err != nil:
 		return false, err
 	}
@@ -99,6 +99,22 @@ func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (whol
 		}
 	}
 	return whole, e.put(ctx, p)
+}
+
+// putOwn creates the claim and looks at what is there then: whoever made one
+// of the name since it was looked for keeps it, and no data goes into it.
+func (e *Engine) putOwn(ctx context.Context, p *prepared, vol point.Volume) error {
+	if err := e.put(ctx, p); err != nil {
+		return err
+	}
+	live, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName())
+	if err != nil {
+		return fmt.Errorf("look at the claim that was made: %w", err)
+	}
+	if why := e.claimConflict(live, vol); why != "" {
+		return errors.New(why)
+	}
+	return nil
 }
 
 // claimConflict says why data may not be written into a claim that exists, or

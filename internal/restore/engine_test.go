@@ -317,6 +317,28 @@ func TestForeignClaimIsNeverWritten(t *testing.T) {
 	wantFailure(t, res, "never overwritten")
 }
 
+// TestClaimMadeBesideUsIsNeverWritten has someone else make the claim between
+// our looking for it and our creating it.
+func TestClaimMadeBesideUsIsNeverWritten(t *testing.T) {
+	r := newRig()
+	made := false
+	r.c.fail = func(verb string, obj *unstructured.Unstructured) error {
+		if verb == "create" && obj.GetKind() == "PersistentVolumeClaim" && !made {
+			made = true
+			r.c.put("v1", "PersistentVolumeClaim", "shop", "data-db-0", shape.Document{"spec": shape.Document{"volumeName": "pv-9"}})
+		}
+		return nil
+	}
+	res := run(t, r, Options{})
+	if !made || r.v.fills != 0 {
+		t.Fatalf("raced %v, fills %d: a volume of someone else's was written to", made, r.v.fills)
+	}
+	if r.c.get("StatefulSet", "shop", "db") != nil {
+		t.Error("a workload was started on a claim that holds other data")
+	}
+	wantFailure(t, res, "never overwritten")
+}
+
 func wantFailure(t *testing.T, res Result, part string) {
 	t.Helper()
 	for _, f := range res.Failures {

@@ -139,7 +139,7 @@ func (e *Engine) step() {
 
 // put creates the object, or settles with what is there.
 func (e *Engine) put(ctx context.Context, p *prepared) error {
-	live, err := e.cluster.Create(ctx, p.at, p.obj)
+	live, err := e.create(ctx, p)
 	switch {
 	case err == nil:
 		e.rec.count(func(r *Result) { r.Created++ })
@@ -159,6 +159,29 @@ func (e *Engine) put(ctx context.Context, p *prepared) error {
 		return nil
 	}
 	return e.putStatus(ctx, p, live)
+}
+
+// create makes the object. A Service whose node port is taken gets another
+// one: it is better reachable elsewhere than not there. The API server looks
+// at ports before names, so an object that exists already shows here too.
+func (e *Engine) create(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
+	live, err := e.cluster.Create(ctx, p.at, p.obj)
+	if p.kind != shape.KindService || !portRefused(err) {
+		return live, err
+	}
+	other := p.obj.DeepCopy()
+	shape.ReleasePorts(other.Object)
+	live, again := e.cluster.Create(ctx, p.at, other)
+	if again == nil {
+		e.rec.warn(p.name, "its node ports cannot be had here (%v): others were assigned, so tell whoever connects to them", err)
+	}
+	return live, again
+}
+
+// portRefused tells whether node ports are taken, or outside this cluster's range.
+func portRefused(err error) bool {
+	return apierrors.IsInvalid(err) && (strings.Contains(err.Error(), "provided port is already allocated") ||
+		strings.Contains(err.Error(), "provided port is not in the valid range"))
 }
 
 // meet settles with an object that exists already and returns it.

@@ -95,9 +95,14 @@ func stripService(d Document, opts Options) {
 	if Text(spec, "clusterIP") != "None" {
 		Drop(spec, nil, "clusterIP", "clusterIPs")
 	}
-	if opts.NodePorts {
-		return
+	if !opts.NodePorts {
+		ReleasePorts(d)
 	}
+}
+
+// ReleasePorts takes the node ports out of a Service, for the cluster to assign.
+func ReleasePorts(d Document) {
+	spec := Child(d, "spec")
 	Drop(spec, nil, "healthCheckNodePort")
 	for _, port := range Items(spec, "ports") {
 		delete(port, "nodePort")
