@@ -171,10 +171,10 @@ func fill(st *v1alpha1.RestoreStatus, rep recovery.Report) {
 	st.Restored = res.Created + res.Updated + res.Continued
 	st.Skipped, st.FailedObjects, st.VolumeBytes = res.Skipped, res.Failed, res.VolumeBytes
 	if !rep.Instant.IsZero() {
-		st.RPO = &metav1.Duration{Duration: rep.RPO.Round(time.Millisecond)}
+		st.RPO = &metav1.Duration{Duration: max(rep.RPO-earlier(st, rep), 0).Round(time.Millisecond)}
 	}
 	if rep.RTO > 0 {
-		st.RTO = &metav1.Duration{Duration: rep.RTO.Round(time.Millisecond)}
+		st.RTO = &metav1.Duration{Duration: (rep.RTO + earlier(st, rep)).Round(time.Millisecond)}
 	}
 	var warnings []string
 	for _, f := range rep.Findings {
@@ -191,6 +191,18 @@ func fill(st *v1alpha1.RestoreStatus, rep recovery.Report) {
 	for _, s := range rep.Steps {
 		st.Steps = append(st.Steps, v1alpha1.StepStatus{Name: s.Name, StartedAt: at(s.StartedAt), FinishedAt: at(s.FinishedAt), Message: s.Message})
 	}
+}
+
+// earlier is how long before this report's try the restore began, when an
+// agent that died began it. Times in the status are whole seconds.
+func earlier(st *v1alpha1.RestoreStatus, rep recovery.Report) time.Duration {
+	if st.StartedAt == nil {
+		return 0
+	}
+	if d := rep.StartedAt.Sub(st.StartedAt.Time); d > time.Second {
+		return d
+	}
+	return 0
 }
 
 func at(t time.Time) *metav1.Time {
