@@ -116,10 +116,26 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	if aborted := w.Abort(cleanup); aborted != nil {
+	if aborted := p.abort(cleanup, w, spec.Application, req.Held); aborted != nil {
 		err = errors.Join(err, fmt.Errorf("take back what was written (it will be swept later): %w", aborted))
 	}
 	return nil, err
+}
+
+// abort takes back what a failed capture wrote. A point that may be visible is
+// taken back only by the site that still holds the epoch: the site that
+// superseded it may have accepted the point and be restoring it.
+func (p *Protector) abort(ctx context.Context, w *vault.PointWriter, app string, held int64) error {
+	visible, err := w.Visible(ctx)
+	if err != nil {
+		return err
+	}
+	if visible {
+		if err := p.guard(ctx, app, held); err != nil {
+			return err
+		}
+	}
+	return w.Abort(ctx)
 }
 
 // keepTouching says that the capture lives, until stop is called.

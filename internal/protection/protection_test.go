@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -121,6 +122,7 @@ func (r *repo) Close(context.Context) error { return nil }
 type rig struct {
 	t          *testing.T
 	store      *mem.Store
+	key        vault.Identity
 	project    *vault.Project
 	cluster    *tiny
 	repo       *repo
@@ -136,6 +138,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.key = key
 	if r.project, err = vault.CreateProject(t.Context(), r.store, "default", key.Recipient()); err != nil {
 		t.Fatal(err)
 	}
@@ -259,6 +262,47 @@ func TestSupersededMidwayPublishesNothing(t *testing.T) {
 	}
 	if _, err := r.capture(); !errors.Is(err, lease.ErrSuperseded) {
 		t.Errorf("next capture: err = %v, want ErrSuperseded", err)
+	}
+}
+
+// losing loses the answer to the first put of a manifest, and then calls lost.
+type losing struct {
+	vault.Store
+	lost func()
+	once sync.Once
+}
+
+func (l *losing) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	err := l.Store.PutIfAbsent(ctx, key, r, size)
+	if err == nil && strings.Contains(key, "/manifests/") {
+		l.once.Do(func() { err = vault.ErrUnavailable; l.lost() })
+	}
+	return err
+}
+
+// TestSupersededAfterALostAnswerTakesNothingBack loses the answer to the
+// manifest's put. West sees the point, accepts it and takes over, before east
+// looks again: the point is the newest that west can restore.
+func TestSupersededAfterALostAnswerTakesNothingBack(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	store := &losing{Store: r.store, lost: r.takeOver}
+	project, err := vault.OpenProject(t.Context(), store, "default", r.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts := r.east.opts
+	opts.Project = project
+	m, err := New(opts).Capture(t.Context(), CaptureRequest{Application: application(), Trigger: "manual", Held: 1})
+	if err != nil {
+		t.Errorf("capture = %v; the point was published while east held the epoch", err)
+	}
+	_, points, err := r.west.Points(t.Context(), "shop")
+	if err != nil || len(points) != 1 || !points[0].Good() {
+		t.Fatalf("points = %+v, %v: the superseded site took back the point that west accepted", points, err)
+	}
+	if err := r.project.VerifyObjects(t.Context(), m, nil); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -150,21 +150,53 @@ func (w *PointWriter) publish(ctx context.Context, m *point.Manifest, guard func
 	if err := w.notSwept(ctx, m); err != nil {
 		return err
 	}
+	visible, err := w.Visible(ctx)
+	if err != nil {
+		return err
+	}
+	if !visible {
+		if err := w.putGuarded(ctx, m, guard); err != nil {
+			return err
+		}
+	}
+	// Sweep writes its mark first and then looks for a manifest; we write the
+	// manifest first and then look for a mark. So one of us sees the other.
+	err = w.notSwept(ctx, m)
+	if errors.Is(err, ErrSwept) {
+		err = errors.Join(err, w.p.removePoint(ctx, w.app, w.id))
+	}
+	return err
+}
+
+// putGuarded asks the guard and writes the manifest.
+func (w *PointWriter) putGuarded(ctx context.Context, m *point.Manifest, guard func(context.Context) error) error {
 	if guard != nil {
 		if err := guard(ctx); err != nil {
 			return err
 		}
 	}
-	if err := w.putManifest(ctx, m); err != nil {
-		return err
+	return w.putManifest(ctx, m)
+}
+
+// Visible tells whether a Publish whose answer was lost put the manifest in
+// place. Then the point is published, under the guard's word of that time: the
+// next epoch has accepted it, or quarantines it, and its restore may be
+// running, so nobody takes it back.
+func (w *PointWriter) Visible(ctx context.Context) (bool, error) {
+	w.mu.Lock()
+	tried := w.published
+	w.mu.Unlock()
+	if !tried {
+		return false, nil
 	}
-	// Sweep writes its mark first and then looks for a manifest; we write the
-	// manifest first and then look for a mark. So one of us sees the other.
-	err := w.notSwept(ctx, m)
-	if errors.Is(err, ErrSwept) {
-		err = errors.Join(err, w.p.removePoint(ctx, w.app, w.id))
+	_, err := w.p.store.Stat(ctx, w.p.at.manifest(w.app, w.id))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
 	}
-	return err
+	if err != nil {
+		return false, fmt.Errorf("look for the manifest: %w", err)
+	}
+	return true, nil
 }
 
 // complete fills in what the writer knows better than its caller, and tells
