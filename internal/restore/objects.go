@@ -137,20 +137,10 @@ func (e *Engine) step() {
 	e.progress.Objects(done, e.x.total)
 }
 
-// put creates the object, or settles with what is there.
+// put brings the object to the target, and all that hangs on it.
 func (e *Engine) put(ctx context.Context, p *prepared) error {
-	live, err := e.create(ctx, p)
-	switch {
-	case err == nil:
-		e.rec.count(func(r *Result) { r.Created++ })
-		if p.kind == shape.KindNamespace {
-			e.locked(func() { e.ours[p.obj.GetName()] = true })
-		}
-	case apierrors.IsAlreadyExists(err):
-		if live, err = e.meet(ctx, p); err != nil {
-			return err
-		}
-	default:
+	live, err := e.place(ctx, p)
+	if err != nil {
 		return err
 	}
 	e.made(ctx, p.entry, live)
@@ -159,6 +149,47 @@ func (e *Engine) put(ctx context.Context, p *prepared) error {
 		return nil
 	}
 	return e.putStatus(ctx, p, live)
+}
+
+// place creates the object, or settles with what is there. It looks first
+// where the last object of the kind and namespace was there already: a create
+// that is refused costs the API server far more than a look.
+func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
+	if e.expects(p) {
+		live, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName())
+		if err == nil {
+			return e.meet(ctx, p, live)
+		}
+		if !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+	}
+	live, err := e.create(ctx, p)
+	e.expect(p, apierrors.IsAlreadyExists(err))
+	switch {
+	case err == nil:
+		e.rec.count(func(r *Result) { r.Created++ })
+		if p.kind == shape.KindNamespace {
+			e.locked(func() { e.ours[p.obj.GetName()] = true })
+		}
+		return live, nil
+	case apierrors.IsAlreadyExists(err):
+		if live, err = e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
+			return nil, err
+		}
+		return e.meet(ctx, p, live)
+	}
+	return nil, err
+}
+
+// expects tells whether the object is likely to be there.
+func (e *Engine) expects(p *prepared) (yes bool) {
+	e.locked(func() { yes = e.there[place{p.kind, p.obj.GetNamespace()}] })
+	return yes
+}
+
+func (e *Engine) expect(p *prepared, there bool) {
+	e.locked(func() { e.there[place{p.kind, p.obj.GetNamespace()}] = there })
 }
 
 // create makes the object. A Service whose node port is taken gets another
@@ -185,11 +216,7 @@ func portRefused(err error) bool {
 }
 
 // meet settles with an object that exists already and returns it.
-func (e *Engine) meet(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
-	live, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName())
-	if err != nil {
-		return nil, err
-	}
+func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	action, reason := e.decide(p, live)
 	switch action {
 	case Continue:

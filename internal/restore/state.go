@@ -29,8 +29,15 @@ type state struct {
 	emptyClaims map[string]bool
 	ours        map[string]bool // namespaces that this restore made
 	later       map[*entry]bool // refused by a webhook that may come up
+	there       map[place]bool  // whether the last object of this kind here existed already
 	done        int64
 	filled      map[string][2]int64 // bytes done and in all, by claim
+}
+
+// place is where objects of one kind go.
+type place struct {
+	kind      schema.GroupKind
+	namespace string
 }
 
 // wanted is an object whose owner was not there when it was created.
@@ -43,7 +50,7 @@ type wanted struct {
 func newState() *state {
 	return &state{
 		at: map[int]Served{}, uids: map[string]string{}, wants: map[string][]wanted{}, unmade: map[string]bool{},
-		emptyClaims: map[string]bool{}, ours: map[string]bool{}, later: map[*entry]bool{}, filled: map[string][2]int64{},
+		emptyClaims: map[string]bool{}, ours: map[string]bool{}, later: map[*entry]bool{}, there: map[place]bool{}, filled: map[string][2]int64{},
 	}
 }
 
