@@ -140,12 +140,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	old := s.app.DeepCopy()
-	for _, phase := range []func(context.Context, *scope) error{r.gather, r.stand, r.fence, r.mirror, r.schedule} {
+	// Whatever else is wrong, who may write is asked and obeyed.
+	for _, phase := range []func(context.Context, *scope) error{r.gather, r.stand, r.fence} {
 		if err := phase(ctx, s); err != nil {
 			s.fail(v1alpha1.ReasonProgressing, err)
 		}
+	}
+	for _, phase := range []func(context.Context, *scope) error{r.mirror, r.schedule} {
 		if s.problem != nil {
 			break
+		}
+		if err := phase(ctx, s); err != nil {
+			s.fail(v1alpha1.ReasonProgressing, err)
 		}
 	}
 	r.summarize(s)
@@ -208,7 +214,7 @@ func (r *Reconciler) gather(ctx context.Context, s *scope) error {
 }
 
 // stand asks the vault who may write, and claims the first epoch if nobody
-// ever did. Without an answer the role stays what it was: silence never fences.
+// ever did, for an application that can be protected. Without an answer the role stays what it was: silence never fences.
 func (r *Reconciler) stand(ctx context.Context, s *scope) error {
 	ctx, cancel := context.WithTimeout(ctx, standTimeout)
 	defer cancel()
@@ -217,11 +223,13 @@ func (r *Reconciler) stand(ctx context.Context, s *scope) error {
 		s.unanswered(err)
 		return nil
 	}
-	if err := s.protector.Preflight(s.app); err != nil {
-		s.fail(v1alpha1.ReasonInvalid, err)
-		return nil
+	if invalid := s.protector.Preflight(s.app); invalid != nil {
+		s.fail(v1alpha1.ReasonInvalid, invalid)
+		s.standing, err = s.protector.Standing(ctx, s.app.VaultName())
+	} else {
+		s.standing, err = s.protector.ClaimFirst(ctx, s.app.VaultName(), "agent of "+r.Site)
 	}
-	if s.standing, err = s.protector.ClaimFirst(ctx, s.app.VaultName(), "agent of "+r.Site); err != nil {
+	if err != nil {
 		s.unanswered(err)
 		return nil
 	}
@@ -245,8 +253,9 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 	if s.standing.Role != v1alpha1.RoleSuperseded {
 		return nil
 	}
+	s.problem = nil // that it must not run here is worse than whatever else is wrong
 	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
-	stopped, err := f.fence(ctx, s.app)
+	stopped, err := f.fence(ctx, ownNamespaces(s.app))
 	for _, what := range stopped {
 		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: site %s holds epoch %d", what, s.app.Status.EpochSite, s.app.Status.Epoch)
 	}
@@ -257,6 +266,17 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 	}
 	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("site %s holds epoch %d: the application is stopped here and nothing is captured", s.app.Status.EpochSite, s.app.Status.Epoch))
 	return nil
+}
+
+// ownNamespaces is the application, with no namespace that it may not stop: one
+// outside davit-system is of its own namespace alone, whatever it names.
+func ownNamespaces(app *v1alpha1.Application) *v1alpha1.Application {
+	if app.Namespace == v1alpha1.SystemNamespace || len(app.Spec.Namespaces) == 0 {
+		return app
+	}
+	own := app.DeepCopy()
+	own.Spec.Namespaces = nil
+	return own
 }
 
 // announce makes events of what changed.
