@@ -173,7 +173,6 @@ const (
 	keyDerivation  = "pbkdf2-sha256-600000" // the password is a key already: no need for scrypt's 64 MiB
 	hashAlgorithm  = "BLAKE3-256-128"
 	splitter       = "FIXED-1M"
-	compressor     = "zstd-fastest"
 	maxPack        = 20 << 20
 	encryptionAlgo = "AES256-GCM-HMAC-SHA256"
 )

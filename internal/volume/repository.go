@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/tree"
 )
 
 // Repository is an open volume repository. Its methods may be called
@@ -125,7 +126,7 @@ func (r *Repository) makeCache() error {
 		r.disk, err = openDiskCache(r.cacheDir, r.opts.CacheLimit)
 	}
 	if err != nil {
-		return fmt.Errorf("make cache directory: %w", noSpace(err))
+		return fmt.Errorf("make cache directory: %w", tree.NoSpace(err))
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/tree"
 )
 
 // VerifyOptions say how deep to look.
@@ -110,11 +111,11 @@ func (r *Repository) verify(ctx context.Context, snap point.Snapshot, opts Verif
 	defer in.close(ctx) //nolint:errcheck // a read-only instance loses nothing
 	v := &verifier{
 		in: in, opts: opts, listed: listed, sizes: sizes,
-		meter: newMeter(opts.Progress, r.opts.Now),
+		meter: tree.NewMeter(opts.Progress, r.opts.Now),
 		seen:  map[content.ID]bool{}, blobs: map[string]bool{},
 	}
-	v.meter.totalFiles.Store(snap.Files)
-	v.meter.totalBytes.Store(snap.Bytes)
+	v.meter.TotalFiles.Store(snap.Files)
+	v.meter.TotalBytes.Store(snap.Bytes)
 	v.group, v.ctx = errgroup.WithContext(ctx)
 	v.group.SetLimit(r.opts.Parallel)
 	root, err := r.findRoot(ctx, in.rep, snap)
@@ -128,7 +129,7 @@ func (r *Repository) verify(ctx context.Context, snap point.Snapshot, opts Verif
 	if gerr := v.group.Wait(); gerr != nil {
 		err = gerr
 	}
-	v.meter.last()
+	v.meter.Last()
 	return v.finish(), errors.Join(err, ctx.Err())
 }
 
@@ -145,7 +146,7 @@ type verifier struct {
 	opts   VerifyOptions
 	listed *inventory
 	sizes  map[string]int64
-	meter  *meter
+	meter  *tree.Meter
 	ctx    context.Context //nolint:containedctx // of group, for one run
 	group  *errgroup.Group
 
@@ -159,7 +160,7 @@ func (v *verifier) damage(blobID, path string, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.report.Damaged = append(v.report.Damaged, Damage{Blob: blobID, Path: path, Err: err})
-	v.meter.errors.Add(1)
+	v.meter.Errors.Add(1)
 }
 
 // found sorts an error into damage, told in the report, and outage, returned.
@@ -175,19 +176,19 @@ func (v *verifier) root(id object.ID) error {
 	if err := v.object(id, "(root)"); err != nil {
 		return err
 	}
-	tree, extras, err := openSnapshotRoot(v.ctx, v.in.rep, id)
+	top, extras, err := tree.OpenRoot(v.ctx, v.in.rep, id)
 	if err != nil {
 		return v.found("", "(root)", err)
 	}
 	if err := v.object(extras.ObjectID, "(extras)"); err != nil {
 		return err
 	}
-	if _, err := loadExtras(v.ctx, v.in.rep, extras); err != nil {
+	if err := tree.CheckExtras(v.ctx, v.in.rep, extras); err != nil {
 		if err := v.found("", "(extras)", err); err != nil {
 			return err
 		}
 	}
-	return v.dir(tree, "")
+	return v.dir(top, "")
 }
 
 func (v *verifier) dir(d *snapshot.DirEntry, path string) error {
@@ -198,13 +199,13 @@ func (v *verifier) dir(d *snapshot.DirEntry, path string) error {
 	if err := v.object(d.ObjectID, path); err != nil {
 		return err
 	}
-	entries, err := readDir(v.ctx, v.in.rep, d.ObjectID)
+	entries, err := tree.ReadDir(v.ctx, v.in.rep, d.ObjectID)
 	if err != nil {
 		return v.found("", path, err)
 	}
 	for _, e := range entries {
-		child := join(path, e.Name)
-		if _, err := decodeName(e.Name); err != nil {
+		child := tree.Join(path, e.Name)
+		if err := tree.CheckName(e.Name); err != nil {
 			v.damage("", child, err)
 		}
 		switch e.Type {
@@ -230,7 +231,7 @@ func (v *verifier) file(e *snapshot.DirEntry, path string) error {
 			return err
 		}
 	}
-	chunks, err := chunksOf(v.ctx, v.in.rep.ContentReader(), e)
+	chunks, err := tree.Chunks(v.ctx, v.in.rep.ContentReader(), e)
 	if err != nil {
 		return v.found("", path, err)
 	}
@@ -239,19 +240,19 @@ func (v *verifier) file(e *snapshot.DirEntry, path string) error {
 			return err
 		}
 	}
-	v.meter.files.Add(1)
-	v.meter.tick()
+	v.meter.Files.Add(1)
+	v.meter.Tick()
 	return nil
 }
 
 // object checks all contents of an object whose length is not known.
 func (v *verifier) object(id object.ID, path string) error {
-	ids, err := object.VerifyObject(v.ctx, contents{v.in.rep.ContentReader()}, id)
+	ids, err := object.VerifyObject(v.ctx, tree.Contents{Reader: v.in.rep.ContentReader()}, id)
 	if err != nil {
 		return v.found("", path, err)
 	}
 	for _, c := range ids {
-		if err := v.chunk(chunk{id: c, length: -1}, path); err != nil {
+		if err := v.chunk(tree.Chunk{ID: c, Length: -1}, path); err != nil {
 			return err
 		}
 	}
@@ -259,18 +260,18 @@ func (v *verifier) object(id object.ID, path string) error {
 }
 
 // chunk checks one content, once however many files have it.
-func (v *verifier) chunk(c chunk, path string) error {
+func (v *verifier) chunk(c tree.Chunk, path string) error {
 	v.mu.Lock()
-	known := v.seen[c.id]
-	v.seen[c.id] = true
+	known := v.seen[c.ID]
+	v.seen[c.ID] = true
 	v.mu.Unlock()
 	if known {
-		v.meter.bytes.Add(max(c.length, 0))
+		v.meter.Bytes.Add(max(c.Length, 0))
 		return nil
 	}
-	info, err := v.in.rep.ContentReader().ContentInfo(v.ctx, c.id)
+	info, err := v.in.rep.ContentReader().ContentInfo(v.ctx, c.ID)
 	if err != nil {
-		return v.found("", path, fmt.Errorf("find content %s: %w", c.id, err))
+		return v.found("", path, fmt.Errorf("find content %s: %w", c.ID, err))
 	}
 	pack := string(info.PackBlobID)
 	v.need(pack, path)
@@ -284,12 +285,12 @@ func (v *verifier) chunk(c chunk, path string) error {
 		return nil
 	}
 	v.group.Go(func() error {
-		data, err := v.in.rep.ContentReader().GetContent(v.ctx, c.id)
-		if err == nil && c.length >= 0 && int64(len(data)) != c.length {
-			err = fmt.Errorf("content %s has %d bytes, not %d", c.id, len(data), c.length)
+		data, err := v.in.rep.ContentReader().GetContent(v.ctx, c.ID)
+		if err == nil && c.Length >= 0 && int64(len(data)) != c.Length {
+			err = fmt.Errorf("content %s has %d bytes, not %d", c.ID, len(data), c.Length)
 		}
-		v.meter.bytes.Add(int64(len(data)))
-		v.meter.tick()
+		v.meter.Bytes.Add(int64(len(data)))
+		v.meter.Tick()
 		if err != nil {
 			return v.found(pack, path, err)
 		}
@@ -362,16 +363,16 @@ func (r *Repository) verifyBlobs(ctx context.Context, inventories []string, opts
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	b := &blobCheck{r: r, meter: newMeter(opts.Progress, r.opts.Now)}
+	b := &blobCheck{r: r, meter: tree.NewMeter(opts.Progress, r.opts.Now)}
 	b.report.Damaged = append(b.report.Damaged, inv.damaged...)
 	b.report.Damaged = append(b.report.Damaged, missingInventories(inv, inventories)...)
 	ids := make([]string, 0, len(sizes))
 	for id, size := range sizes {
 		ids = append(ids, id)
-		b.meter.totalBytes.Add(size)
+		b.meter.TotalBytes.Add(size)
 	}
 	sort.Strings(ids)
-	b.meter.totalFiles.Store(int64(len(ids)))
+	b.meter.TotalFiles.Store(int64(len(ids)))
 	err = r.parallel(ctx, len(ids), func(ctx context.Context, i int) error {
 		return b.check(ctx, ids[i], sizes[ids[i]], inv.blobs[ids[i]])
 	})
@@ -380,7 +381,7 @@ func (r *Repository) verifyBlobs(ctx context.Context, inventories []string, opts
 			b.gone = append(b.gone, id)
 		}
 	}
-	b.meter.last()
+	b.meter.Last()
 	if err == nil {
 		err = b.settle(ctx)
 	}
@@ -412,7 +413,7 @@ func missingInventories(inv *inventory, wanted []string) []Damage {
 // blobCheck compares blobs with the inventories.
 type blobCheck struct {
 	r     *Repository
-	meter *meter
+	meter *tree.Meter
 
 	mu     sync.Mutex
 	report VerifyReport
@@ -421,9 +422,9 @@ type blobCheck struct {
 
 func (b *blobCheck) check(ctx context.Context, id string, size int64, e *expectation) error {
 	got, err := b.r.fingerprint(ctx, id)
-	b.meter.files.Add(1)
-	b.meter.bytes.Add(size)
-	b.meter.tick()
+	b.meter.Files.Add(1)
+	b.meter.Bytes.Add(size)
+	b.meter.Tick()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {

@@ -10,12 +10,12 @@ package volume
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"path"
 	"time"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/tree"
 )
 
 // Errors that callers may decide on with errors.Is.
@@ -30,9 +30,9 @@ var (
 	// ErrReadOnly says that the repository was opened for reading only.
 	ErrReadOnly = errors.New("volume repository is read-only")
 	// ErrNoSpace says that the target, or the cache, has no room left.
-	ErrNoSpace = errors.New("no space left on the target")
+	ErrNoSpace = tree.ErrNoSpace
 	// ErrDamaged says that stored data does not match what was written.
-	ErrDamaged = errors.New("volume data damaged")
+	ErrDamaged = tree.ErrDamaged
 	// ErrClosed says that the repository was closed.
 	ErrClosed = errors.New("volume repository is closed")
 )
@@ -90,46 +90,22 @@ type Source struct {
 func (s Source) String() string { return s.Namespace + "/" + s.Claim }
 
 // Progress is how far a Write, Read or Verify has come. Counts only grow.
-type Progress struct {
-	Files      int64 // files finished, the reused and skipped ones included
-	Bytes      int64 // bytes of files read, written or verified, reused ones included
-	Reused     int64 // files taken over unread from the previous snapshot, or already there
-	TotalFiles int64 // files in all, or 0 while unknown
-	TotalBytes int64 // bytes in all, or 0 while unknown
-	Errors     int64 // entries that could not be read
-}
+type Progress = tree.Progress
 
-// IssueKind says what happened to one entry of a tree.
-type IssueKind string
+// Issue is something a person should know about one entry of a tree, and
+// IssueKind says what happened to it.
+type (
+	Issue     = tree.Issue
+	IssueKind = tree.IssueKind
+)
 
 // What can happen to an entry.
 const (
-	// Unreadable entries are missing from the snapshot and count as errors.
-	Unreadable IssueKind = "unreadable"
-	// Vanished entries were listed and gone when opened: a live tree's
-	// normal life, and a warning.
-	Vanished IssueKind = "vanished"
-	// Changed entries were modified while being read: a warning, and never
-	// seen in a tree that was cut.
-	Changed IssueKind = "changed"
-	// Skipped entries are of a kind that is not kept: a warning.
-	Skipped IssueKind = "skipped"
+	Unreadable = tree.Unreadable
+	Vanished   = tree.Vanished
+	Changed    = tree.Changed
+	Skipped    = tree.Skipped
 )
-
-// Issue is something a person should know about one entry of a tree.
-type Issue struct {
-	Kind IssueKind
-	Path string // relative to the root, slash-separated, bytes as in the file system
-	Err  error  // the cause; nil where Kind says it all
-}
-
-// String is the issue for people.
-func (i Issue) String() string {
-	if i.Err == nil {
-		return fmt.Sprintf("%s %q", i.Kind, i.Path)
-	}
-	return fmt.Sprintf("%s %q: %v", i.Kind, i.Path, i.Err)
-}
 
 // Guard says whether the caller may still change the repository: an error
 // stops the work before its next change. A superseded site's guard fails.

@@ -2,7 +2,6 @@ package volume
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -11,11 +10,10 @@ import (
 	kfs "github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
 	"github.com/kopia/kopia/repo/manifest"
-	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
-	"github.com/kopia/kopia/snapshot/snapshotfs"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/volume/tree"
 )
 
 // WriteOptions say what to write.
@@ -38,12 +36,6 @@ type WriteOptions struct {
 	// never from two goroutines at once.
 	Issue func(Issue)
 }
-
-// Names inside a snapshot's root: the tree itself, and what it needs beside.
-const (
-	treeName   = "tree"
-	extrasName = "extras"
-)
 
 // Write stores the tree at opts.Root and returns its snapshot. Entries that
 // could not be read are counted in Snapshot.Errors and told to opts.Issue,
@@ -109,32 +101,22 @@ func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot) (*s
 	if err != nil {
 		return nil, fmt.Errorf("load previous snapshot %s: %w", prev.ID, err)
 	}
-	tree, _, err := openSnapshotRoot(ctx, r.main.rep, man.RootObjectID())
-	return tree, err
+	top, _, err := tree.OpenRoot(ctx, r.main.rep, man.RootObjectID())
+	return top, err
 }
 
 // writeSnapshot writes the tree, its extras and the manifest that names them,
 // and flushes all of it.
 func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryWriter, opts WriteOptions, prev *snapshot.DirEntry) (point.Snapshot, error) {
 	start := r.opts.Now()
-	t := r.newTreeWriter(w, opts, start)
-	tree, err := t.run(ctx, prev)
+	meter := tree.NewMeter(opts.Progress, r.opts.Now)
+	stored, err := tree.Write(ctx, w, prev, tree.WriteOptions{
+		Root: opts.Root, Cut: opts.Cut, Start: start, Parallel: r.opts.Parallel, Meter: meter, Issue: opts.Issue,
+	})
 	if err != nil {
 		return point.Snapshot{}, err
 	}
-	extras, err := t.writeExtras(ctx)
-	if err != nil {
-		return point.Snapshot{}, err
-	}
-	var b snapshotfs.DirManifestBuilder
-	b.AddEntry(tree)
-	b.AddEntry(extras)
 	now := kfs.UTCTimestampFromTime(start)
-	dm := b.Build(now, "")
-	rootID, err := snapshotfs.WriteDirManifest(ctx, w, "", dm, compressor)
-	if err != nil {
-		return point.Snapshot{}, fmt.Errorf("write root: %w", err)
-	}
 	man := &snapshot.Manifest{
 		Source:      snapshot.SourceInfo{Host: r.opts.Site, UserName: userName, Path: "/" + opts.Source.String()},
 		Description: opts.Source.String(),
@@ -142,7 +124,7 @@ func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryW
 		EndTime:     kfs.UTCTimestampFromTime(r.opts.Now()),
 		RootEntry: &snapshot.DirEntry{
 			Name: opts.Source.Claim, Type: snapshot.EntryTypeDirectory, Permissions: 0o700,
-			ModTime: now, ObjectID: rootID, DirSummary: dm.Summary,
+			ModTime: now, ObjectID: stored.Root, DirSummary: stored.Summary,
 		},
 	}
 	id, err := snapshot.SaveSnapshot(ctx, w, man)
@@ -152,73 +134,9 @@ func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryW
 	if err := w.Flush(ctx); err != nil {
 		return point.Snapshot{}, fmt.Errorf("flush: %w", err)
 	}
-	t.meter.last()
+	meter.Last()
 	return point.Snapshot{
-		Repository: r.opts.Site, ID: string(id), RootID: rootID.String(),
-		Files: t.files.Load(), Dirs: t.dirs.Load(), Bytes: t.bytes.Load(), Errors: t.meter.errors.Load(),
+		Repository: r.opts.Site, ID: string(id), RootID: stored.Root.String(),
+		Files: stored.Files, Dirs: stored.Dirs, Bytes: stored.Bytes, Errors: meter.Errors.Load(),
 	}, nil
-}
-
-func (t *treeWriter) writeExtras(ctx context.Context) (*snapshot.DirEntry, error) {
-	w := t.w.NewObjectWriter(ctx, object.WriterOptions{
-		Description: "extras", Prefix: "x", Compressor: compressor, MetadataCompressor: compressor,
-	})
-	defer w.Close() //nolint:errcheck // Result returned what matters
-	count := &countingWriter{w: w}
-	if err := t.extras.write(count); err != nil {
-		return nil, err
-	}
-	id, err := w.Result()
-	if err != nil {
-		return nil, fmt.Errorf("write extras: %w", err)
-	}
-	return &snapshot.DirEntry{
-		Name: extrasName, Type: snapshot.EntryTypeFile, Permissions: 0o600,
-		FileSize: count.n, ModTime: kfs.UTCTimestampFromTime(t.start), ObjectID: id,
-	}, nil
-}
-
-type countingWriter struct {
-	w object.Writer
-	n int64
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
-}
-
-// openSnapshotRoot reads a snapshot's root: its tree and its extras.
-func openSnapshotRoot(ctx context.Context, rep repo.Repository, id object.ID) (tree, extras *snapshot.DirEntry, err error) {
-	entries, err := readDir(ctx, rep, id)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, e := range entries {
-		switch e.Name {
-		case treeName:
-			tree = e
-		case extrasName:
-			extras = e
-		}
-	}
-	if tree == nil || extras == nil || tree.Type != snapshot.EntryTypeDirectory {
-		return nil, nil, fmt.Errorf("read root %s: %w: not a davit snapshot", id, ErrDamaged)
-	}
-	return tree, extras, nil
-}
-
-// readDir reads a stored directory.
-func readDir(ctx context.Context, rep repo.Repository, id object.ID) ([]*snapshot.DirEntry, error) {
-	rd, err := rep.OpenObject(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("open directory %s: %w", id, err)
-	}
-	defer rd.Close() //nolint:errcheck // only read
-	var m snapshot.DirManifest
-	if err := json.NewDecoder(rd).Decode(&m); err != nil {
-		return nil, fmt.Errorf("read directory %s: %w", id, err)
-	}
-	return m.Entries, nil
 }

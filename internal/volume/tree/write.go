@@ -1,4 +1,4 @@
-package volume
+package tree
 
 import (
 	"bytes"
@@ -21,14 +21,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// treeWriter walks a directory tree in one goroutine and stores its files in
+// writer walks a directory tree in one goroutine and stores its files in
 // several. A directory is stored by whoever finishes its last entry.
-type treeWriter struct {
+type writer struct {
 	w      repo.DirectRepositoryWriter
 	opts   WriteOptions
-	start  time.Time
 	racy   time.Time // files changed after this cannot be told from changed ones later
-	meter  *meter
+	meter  *Meter
 	extras extrasBook
 	links  map[inode]string // first encoded path seen of files with several names
 
@@ -58,26 +57,78 @@ const (
 	racyWindow = 2 * time.Second
 	partSize   = 64 << 20 // larger files are stored in parts, in parallel
 	copyBuffer = 1 << 18
+
+	partsAtOnce = 4 // of one large file
 )
 
-func (r *Repository) newTreeWriter(w repo.DirectRepositoryWriter, opts WriteOptions, start time.Time) *treeWriter {
+// WriteOptions say what to store.
+type WriteOptions struct {
+	// Root is the directory whose tree is stored. It is only read.
+	Root string
+	// Cut is the instant at which the tree was cut from its volume, and Start
+	// the present one. A zero Cut means that the tree is alive.
+	Cut, Start time.Time
+	// Parallel is how many files are worked on at once.
+	Parallel int
+	// Meter counts what is done.
+	Meter *Meter
+	// Issue is told about every entry that is not exactly in the snapshot,
+	// never from two goroutines at once. It may be nil.
+	Issue func(Issue)
+}
+
+// Stored is what Write has stored. Nothing names its root yet.
+type Stored struct {
+	Root               object.ID
+	Summary            *kfs.DirectorySummary
+	Files, Dirs, Bytes int64
+}
+
+// Write stores the tree at opts.Root, and the root that names it and its
+// extras. Files equal to those of prev, the tree of an earlier root, are not
+// read again; prev may be nil. Entries that could not be read are counted by
+// the meter and told to opts.Issue.
+func Write(ctx context.Context, w repo.DirectRepositoryWriter, prev *snapshot.DirEntry, opts WriteOptions) (Stored, error) {
+	t := newWriter(w, opts)
+	top, err := t.run(ctx, prev)
+	if err != nil {
+		return Stored{}, err
+	}
+	extras, err := t.writeExtras(ctx)
+	if err != nil {
+		return Stored{}, err
+	}
+	var b snapshotfs.DirManifestBuilder
+	b.AddEntry(top)
+	b.AddEntry(extras)
+	dm := b.Build(kfs.UTCTimestampFromTime(opts.Start), "")
+	rootID, err := snapshotfs.WriteDirManifest(ctx, w, "", dm, compressor)
+	if err != nil {
+		return Stored{}, fmt.Errorf("write root: %w", err)
+	}
+	return Stored{
+		Root: rootID, Summary: dm.Summary,
+		Files: t.files.Load(), Dirs: t.dirs.Load(), Bytes: t.bytes.Load(),
+	}, nil
+}
+
+func newWriter(w repo.DirectRepositoryWriter, opts WriteOptions) *writer {
 	cut := opts.Cut
 	if cut.IsZero() {
-		cut = start
+		cut = opts.Start
 	}
-	t := &treeWriter{
-		w: w, opts: opts, start: start, racy: cut.Add(-racyWindow),
-		meter:  newMeter(opts.Progress, r.opts.Now),
+	t := &writer{
+		w: w, opts: opts, racy: cut.Add(-racyWindow), meter: opts.Meter,
 		extras: extrasBook{missing: map[string]bool{}},
 		links:  map[inode]string{},
 	}
 	t.group = &errgroup.Group{}
-	t.group.SetLimit(r.opts.Parallel)
+	t.group.SetLimit(opts.Parallel)
 	return t
 }
 
 // run stores the tree and returns its root's entry.
-func (t *treeWriter) run(ctx context.Context, prev *snapshot.DirEntry) (*snapshot.DirEntry, error) {
+func (t *writer) run(ctx context.Context, prev *snapshot.DirEntry) (*snapshot.DirEntry, error) {
 	root, err := openRoot(t.opts.Root)
 	if err != nil {
 		return nil, fmt.Errorf("open root: %w", err)
@@ -113,7 +164,7 @@ func (t *treeWriter) run(ctx context.Context, prev *snapshot.DirEntry) (*snapsho
 // newEntry makes the directory entry that kopia stores. A time that the next
 // snapshot must not trust, or kopia cannot hold, is kept in the extras, and
 // replaced here by one that no file will have.
-func (t *treeWriter) newEntry(name, stored string, kind snapshot.EntryType, st unix.Stat_t) *snapshot.DirEntry {
+func (t *writer) newEntry(name, stored string, kind snapshot.EntryType, st unix.Stat_t) *snapshot.DirEntry {
 	at := timeOf(st.Mtim)
 	shown := at
 	if at.Year() < 1700 || at.Year() > 2200 {
@@ -135,7 +186,7 @@ func (t *treeWriter) newEntry(name, stored string, kind snapshot.EntryType, st u
 }
 
 // walk lists a directory, gives its files away and goes down its directories.
-func (t *treeWriter) walk(n *node, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
+func (t *writer) walk(n *node, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
 	n.pending.Store(1)
 	t.dirs.Add(1)
 	names, err := n.dir.names()
@@ -166,11 +217,11 @@ func (t *treeWriter) walk(n *node, prev *snapshot.DirEntry, cancel context.Cance
 }
 
 // before reads the same directory of the previous snapshot.
-func (t *treeWriter) before(prev *snapshot.DirEntry) (map[string]*snapshot.DirEntry, error) {
+func (t *writer) before(prev *snapshot.DirEntry) (map[string]*snapshot.DirEntry, error) {
 	if prev == nil || prev.Type != snapshot.EntryTypeDirectory {
 		return nil, nil
 	}
-	entries, err := readDir(t.ctx, t.w, prev.ObjectID)
+	entries, err := ReadDir(t.ctx, t.w, prev.ObjectID)
 	if err != nil {
 		return nil, fmt.Errorf("read previous snapshot: %w", err)
 	}
@@ -182,8 +233,8 @@ func (t *treeWriter) before(prev *snapshot.DirEntry) (map[string]*snapshot.DirEn
 }
 
 // visit deals with one entry of a directory.
-func (t *treeWriter) visit(n *node, name string, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
-	path, stored := join(n.path, name), join(n.stored, encodeName(name))
+func (t *writer) visit(n *node, name string, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
+	path, stored := Join(n.path, name), Join(n.stored, encodeName(name))
 	st, err := n.dir.stat(name)
 	if err != nil {
 		t.unread(path, stored, err)
@@ -221,7 +272,7 @@ func (t *treeWriter) visit(n *node, name string, prev *snapshot.DirEntry, cancel
 
 // skipAtRoot says whether the entry belongs to the file system, or to an
 // unfinished restore, and not to the tree.
-func (t *treeWriter) skipAtRoot(n *node, name, path string) bool {
+func (t *writer) skipAtRoot(n *node, name, path string) bool {
 	switch name {
 	case markerName:
 		t.issue(Skipped, path, "", errors.New("mark of an unfinished restore: the tree may not be whole"))
@@ -238,7 +289,7 @@ func (t *treeWriter) skipAtRoot(n *node, name, path string) bool {
 	return false
 }
 
-func (t *treeWriter) keepXattrs(stored, path string) error {
+func (t *writer) keepXattrs(stored, path string) error {
 	found, err := xattrs(path)
 	if err == nil && found != nil {
 		t.extras.add(extra{Path: stored, Xattr: found})
@@ -246,7 +297,7 @@ func (t *treeWriter) keepXattrs(stored, path string) error {
 	return err
 }
 
-func (t *treeWriter) visitDir(n *node, name, path, stored string, st unix.Stat_t, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
+func (t *writer) visitDir(n *node, name, path, stored string, st unix.Stat_t, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) error {
 	d, err := n.dir.openDir(name)
 	if err != nil {
 		t.unread(path, stored, err)
@@ -260,7 +311,7 @@ func (t *treeWriter) visitDir(n *node, name, path, stored string, st unix.Stat_t
 	return t.walk(child, prev, cancel)
 }
 
-func (t *treeWriter) visitLink(n *node, name, path, stored string, st unix.Stat_t) error {
+func (t *writer) visitLink(n *node, name, path, stored string, st unix.Stat_t) error {
 	target, err := n.dir.readlink(name)
 	if err != nil {
 		t.unread(path, stored, err)
@@ -280,7 +331,7 @@ func (t *treeWriter) visitLink(n *node, name, path, stored string, st unix.Stat_
 	return nil
 }
 
-func (t *treeWriter) visitFile(n *node, name, path, stored string, st unix.Stat_t, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) {
+func (t *writer) visitFile(n *node, name, path, stored string, st unix.Stat_t, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) {
 	if st.Nlink > 1 {
 		id := inode{st.Dev, st.Ino}
 		if first, ok := t.links[id]; ok {
@@ -292,8 +343,8 @@ func (t *treeWriter) visitFile(n *node, name, path, stored string, st unix.Stat_
 	e := t.newEntry(encodeName(name), stored, snapshot.EntryTypeFile, st)
 	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) {
 		e.ObjectID = prev.ObjectID
-		t.meter.reused.Add(1)
-		t.meter.bytes.Add(e.FileSize)
+		t.meter.Reused.Add(1)
+		t.meter.Bytes.Add(e.FileSize)
 		t.finishFile(n, e)
 		return
 	}
@@ -322,17 +373,17 @@ func abandonWrite(n *node) {
 	}
 }
 
-func (t *treeWriter) finishFile(n *node, e *snapshot.DirEntry) {
+func (t *writer) finishFile(n *node, e *snapshot.DirEntry) {
 	n.builder.AddEntry(e)
 	t.files.Add(1)
 	t.bytes.Add(e.FileSize)
-	t.meter.files.Add(1)
-	t.meter.tick()
+	t.meter.Files.Add(1)
+	t.meter.Tick()
 }
 
 // storeFile stores one file's data. Only errors of the repository are
 // returned; those of the file become issues.
-func (t *treeWriter) storeFile(n *node, name, path, stored string, e *snapshot.DirEntry, st unix.Stat_t) error {
+func (t *writer) storeFile(n *node, name, path, stored string, e *snapshot.DirEntry, st unix.Stat_t) error {
 	if err := context.Cause(t.ctx); err != nil {
 		return err
 	}
@@ -371,7 +422,7 @@ func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
 // storeData stores a file in one go, or a large one in parallel parts.
-func (t *treeWriter) storeData(f *os.File, path string, size int64) (object.ID, int64, error) {
+func (t *writer) storeData(f *os.File, path string, size int64) (object.ID, int64, error) {
 	parts := int(size / partSize)
 	if parts < 2 {
 		return t.storePart(f, path, 0, -1)
@@ -379,7 +430,7 @@ func (t *treeWriter) storeData(f *os.File, path string, size int64) (object.ID, 
 	ids := make([]object.ID, parts)
 	sizes := make([]int64, parts)
 	var g errgroup.Group
-	g.SetLimit(minParallel)
+	g.SetLimit(partsAtOnce)
 	for i := range parts {
 		length := int64(partSize)
 		if i == parts-1 {
@@ -396,7 +447,7 @@ func (t *treeWriter) storeData(f *os.File, path string, size int64) (object.ID, 
 	return t.joinParts(ids, sizes, path)
 }
 
-func (t *treeWriter) joinParts(ids []object.ID, sizes []int64, path string) (object.ID, int64, error) {
+func (t *writer) joinParts(ids []object.ID, sizes []int64, path string) (object.ID, int64, error) {
 	var total int64
 	var full []object.ID
 	for i, n := range sizes {
@@ -417,7 +468,7 @@ func (t *treeWriter) joinParts(ids []object.ID, sizes []int64, path string) (obj
 
 var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, copyBuffer)) }}
 
-func (t *treeWriter) storePart(f *os.File, path string, offset, length int64) (object.ID, int64, error) {
+func (t *writer) storePart(f *os.File, path string, offset, length int64) (object.ID, int64, error) {
 	w := t.w.NewObjectWriter(t.ctx, object.WriterOptions{
 		Description: "file", Compressor: compressor, MetadataCompressor: compressor,
 	})
@@ -440,8 +491,8 @@ func (t *treeWriter) storePart(f *os.File, path string, offset, length int64) (o
 				return object.EmptyID, 0, fmt.Errorf("store %q: %w", path, werr)
 			}
 			total += int64(n)
-			t.meter.bytes.Add(int64(n))
-			t.meter.tick()
+			t.meter.Bytes.Add(int64(n))
+			t.meter.Tick()
 		}
 		if errors.Is(err, io.EOF) {
 			break
@@ -458,7 +509,7 @@ func (t *treeWriter) storePart(f *os.File, path string, offset, length int64) (o
 }
 
 // done counts off one entry of the directory and stores it after the last.
-func (t *treeWriter) done(n *node) error {
+func (t *writer) done(n *node) error {
 	for ; n != nil; n = n.parent {
 		if n.pending.Add(-1) > 0 {
 			return nil
@@ -481,7 +532,7 @@ func (t *treeWriter) done(n *node) error {
 }
 
 // unread reports an entry that is not in the snapshot.
-func (t *treeWriter) unread(path, stored string, err error) {
+func (t *writer) unread(path, stored string, err error) {
 	kind := Unreadable
 	if errors.Is(err, unix.ENOENT) {
 		kind = Vanished
@@ -490,12 +541,12 @@ func (t *treeWriter) unread(path, stored string, err error) {
 }
 
 // issue tells the caller about an entry; stored names it if it is missing.
-func (t *treeWriter) issue(kind IssueKind, path, stored string, err error) {
+func (t *writer) issue(kind IssueKind, path, stored string, err error) {
 	if stored != "" {
 		t.extras.miss(stored)
 	}
 	if kind == Unreadable {
-		t.meter.errors.Add(1)
+		t.meter.Errors.Add(1)
 	}
 	if t.opts.Issue == nil {
 		return

@@ -1,7 +1,6 @@
-package volume
+package tree
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,9 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -132,51 +129,6 @@ func (d *dir) removeAll(name string) error {
 
 // names lists the directory. It may be called once per open directory.
 func (d *dir) names() ([]string, error) { return d.file.Readdirnames(-1) }
-
-// encodedName marks names that JSON could not hold as they are.
-const encodedName = "%davit-name:"
-
-// encodeName makes a file name fit for kopia's JSON: names that are not UTF-8
-// are kept as a mark and base64url.
-func encodeName(name string) string {
-	if utf8.ValidString(name) && !strings.HasPrefix(name, encodedName) {
-		return name
-	}
-	return encodedName + base64.RawURLEncoding.EncodeToString([]byte(name))
-}
-
-// decodeName is the reverse of encodeName. It refuses what cannot be the name
-// of one directory entry, so that no snapshot reaches outside its target.
-func decodeName(stored string) (string, error) {
-	name := stored
-	if rest, ok := strings.CutPrefix(stored, encodedName); ok {
-		b, err := base64.RawURLEncoding.DecodeString(rest)
-		if err != nil {
-			return "", fmt.Errorf("decode name %q: %w: %w", stored, ErrDamaged, err)
-		}
-		name = string(b)
-	}
-	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
-		return "", fmt.Errorf("decode name %q: %w: not a file name", stored, ErrDamaged)
-	}
-	return name, nil
-}
-
-// join appends a name to a path relative to the root, which is "".
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "/" + name
-}
-
-// noSpace marks errors of a full disk or quota as ErrNoSpace.
-func noSpace(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	}
-	return err
-}
 
 // modeOf translates a stat mode to Go's permission and set-id bits.
 func modeOf(mode uint32) os.FileMode {

@@ -1,4 +1,4 @@
-package volume
+package tree
 
 import (
 	"bufio"
@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 )
@@ -111,17 +110,4 @@ func (e extra) merge(o extra) extra {
 		e.Xattr = o.Xattr
 	}
 	return e
-}
-
-// decodePath checks a stored path and returns its elements.
-func decodePath(stored string) ([]string, error) {
-	var names []string
-	for _, part := range strings.Split(stored, "/") {
-		name, err := decodeName(part)
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, name)
-	}
-	return names, nil
 }

@@ -1,4 +1,4 @@
-package volume
+package tree
 
 import (
 	"bytes"
@@ -14,21 +14,21 @@ import (
 	"time"
 
 	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
-// treeReader restores a tree. One goroutine walks the stored directories;
+// reader restores a tree. One goroutine walks the stored directories;
 // files are written by several, small ones in the order in which their packs
 // hold them.
-type treeReader struct {
+type reader struct {
 	rep    repo.DirectRepository
 	opts   ReadOptions
 	extras map[string]extra
 	below  map[string][]extra // pipes by encoded directory path
-	meter  *meter
-	limit  int
+	meter  *Meter
 
 	ctx   context.Context //nolint:containedctx // of group, for one run
 	group *errgroup.Group
@@ -54,7 +54,7 @@ type smallFile struct {
 	name   string
 	stored string
 	entry  *snapshot.DirEntry
-	chunk  chunk
+	chunk  Chunk
 	pack   string
 	offset uint32
 }
@@ -71,10 +71,54 @@ const (
 	zeroRun    = 4096 // bytes; zero runs this long and aligned become holes
 )
 
-func (r *Repository) newTreeReader(opts ReadOptions, extras map[string]extra) *treeReader {
-	t := &treeReader{
-		rep: r.main.rep, opts: opts, extras: extras, limit: r.opts.Parallel,
-		below: map[string][]extra{}, meter: newMeter(opts.Progress, r.opts.Now),
+// ReadOptions say how to restore a tree.
+type ReadOptions struct {
+	// Parallel is how many files, or parts of one, are worked on at once.
+	Parallel int
+	// Meter counts what is done.
+	Meter *Meter
+	// DeleteExtra removes what the target holds and the snapshot does not; an
+	// empty lost+found in the target's root stays.
+	DeleteExtra bool
+	// Resume keeps files that are complete and equal to the snapshot's in size
+	// and modification time, unless the machine went down since.
+	Resume bool
+}
+
+// Read restores the tree of a snapshot's root into the directory target. All
+// of it is on stable storage when Read returns nil; until then a file named
+// .davit-restore-unfinished marks the target.
+func Read(ctx context.Context, rep repo.DirectRepository, rootID object.ID, target string, opts ReadOptions) error {
+	top, extrasEntry, err := OpenRoot(ctx, rep, rootID)
+	if err != nil {
+		return err
+	}
+	extras, err := loadExtras(ctx, rep, extrasEntry)
+	if err != nil {
+		return err
+	}
+	root, err := openRoot(target)
+	if err != nil {
+		return fmt.Errorf("open target: %w", err)
+	}
+	defer root.release()
+	trust, err := markUnfinished(root, rootID.String())
+	if err != nil {
+		return err
+	}
+	opts.Resume = opts.Resume && trust
+	t := newReader(rep, opts, extras)
+	if err := t.run(ctx, root, top); err != nil {
+		return err
+	}
+	t.meter.Last()
+	return unmark(root, t, top)
+}
+
+func newReader(rep repo.DirectRepository, opts ReadOptions, extras map[string]extra) *reader {
+	t := &reader{
+		rep: rep, opts: opts, extras: extras, meter: opts.Meter,
+		below: map[string][]extra{},
 	}
 	for _, e := range extras {
 		if e.Fifo {
@@ -88,11 +132,10 @@ func (r *Repository) newTreeReader(opts ReadOptions, extras map[string]extra) *t
 	return t
 }
 
-func (t *treeReader) run(ctx context.Context, root *dir, tree *snapshot.DirEntry) error {
+func (t *reader) run(ctx context.Context, root *dir, top *snapshot.DirEntry) error {
 	t.group, t.ctx = errgroup.WithContext(ctx)
-	t.group.SetLimit(t.limit)
-	top := &readNode{dir: root.hold(), entry: tree}
-	err := t.walk(top)
+	t.group.SetLimit(t.opts.Parallel)
+	err := t.walk(&readNode{dir: root.hold(), entry: top})
 	t.flush()
 	if gerr := t.group.Wait(); gerr != nil {
 		return gerr // the cause: the walk then fails with the context's error
@@ -108,7 +151,7 @@ func (t *treeReader) run(ctx context.Context, root *dir, tree *snapshot.DirEntry
 
 // walk makes a directory's entries: directories, links and pipes itself,
 // files by giving them away.
-func (t *treeReader) walk(n *readNode) error {
+func (t *reader) walk(n *readNode) error {
 	n.pending.Store(1)
 	t.dirs++
 	if err := t.fill(n); err != nil {
@@ -126,8 +169,8 @@ func abandonRead(n *readNode) {
 	}
 }
 
-func (t *treeReader) fill(n *readNode) error {
-	entries, err := readDir(t.ctx, t.rep, n.entry.ObjectID)
+func (t *reader) fill(n *readNode) error {
+	entries, err := ReadDir(t.ctx, t.rep, n.entry.ObjectID)
 	if err != nil {
 		return err
 	}
@@ -147,18 +190,18 @@ func (t *treeReader) fill(n *readNode) error {
 			return err
 		}
 		if err := t.restore(n, e); err != nil {
-			return fmt.Errorf("restore %q: %w", join(n.stored, e.Name), err)
+			return fmt.Errorf("restore %q: %w", Join(n.stored, e.Name), err)
 		}
 	}
 	return nil
 }
 
-func (t *treeReader) restore(n *readNode, e *snapshot.DirEntry) error {
+func (t *reader) restore(n *readNode, e *snapshot.DirEntry) error {
 	name, err := decodeName(e.Name)
 	if err != nil {
 		return err
 	}
-	stored := join(n.stored, e.Name)
+	stored := Join(n.stored, e.Name)
 	switch e.Type {
 	case snapshot.EntryTypeDirectory:
 		return t.restoreDir(n, name, stored, e)
@@ -177,7 +220,7 @@ func (t *treeReader) restore(n *readNode, e *snapshot.DirEntry) error {
 
 // deleteExtra removes entries that the snapshot does not have, or has as
 // something else than a directory where the target has one.
-func (t *treeReader) deleteExtra(n *readNode, entries []*snapshot.DirEntry) error {
+func (t *reader) deleteExtra(n *readNode, entries []*snapshot.DirEntry) error {
 	keep := map[string]bool{}
 	for _, e := range entries {
 		keep[e.Name] = true
@@ -213,7 +256,7 @@ func isEmptyLostFound(d *dir, name string) bool {
 	return err == nil && len(names) == 0
 }
 
-func (t *treeReader) restoreDir(n *readNode, name, stored string, e *snapshot.DirEntry) error {
+func (t *reader) restoreDir(n *readNode, name, stored string, e *snapshot.DirEntry) error {
 	err := unix.Mkdirat(n.dir.fd(), name, 0o700)
 	if errors.Is(err, unix.EEXIST) {
 		if st, serr := n.dir.stat(name); serr == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -233,7 +276,7 @@ func (t *treeReader) restoreDir(n *readNode, name, stored string, e *snapshot.Di
 	return t.walk(&readNode{parent: n, dir: d, name: name, stored: stored, entry: e})
 }
 
-func (t *treeReader) restoreSymlink(n *readNode, name, stored string, e *snapshot.DirEntry) error {
+func (t *reader) restoreSymlink(n *readNode, name, stored string, e *snapshot.DirEntry) error {
 	rd, err := t.rep.OpenObject(t.ctx, e.ObjectID)
 	if err != nil {
 		return fmt.Errorf("open link: %w", err)
@@ -255,7 +298,7 @@ func (t *treeReader) restoreSymlink(n *readNode, name, stored string, e *snapsho
 	return t.setAttributes(n.dir, name, stored, e)
 }
 
-func (t *treeReader) makePipe(n *readNode, p extra) error {
+func (t *reader) makePipe(n *readNode, p extra) error {
 	name, err := decodeName(p.Path[strings.LastIndexByte(p.Path, '/')+1:])
 	if err != nil {
 		return err
@@ -271,16 +314,16 @@ func (t *treeReader) makePipe(n *readNode, p extra) error {
 }
 
 // restoreFile gives a file away, unless it is there.
-func (t *treeReader) restoreFile(n *readNode, name, stored string, e *snapshot.DirEntry) error {
+func (t *reader) restoreFile(n *readNode, name, stored string, e *snapshot.DirEntry) error {
 	if t.opts.Resume && t.same(n, name, stored, e) {
-		t.meter.reused.Add(1)
-		t.meter.files.Add(1)
-		t.meter.bytes.Add(e.FileSize)
-		t.meter.tick()
+		t.meter.Reused.Add(1)
+		t.meter.Files.Add(1)
+		t.meter.Bytes.Add(e.FileSize)
+		t.meter.Tick()
 		return t.setAttributes(n.dir, name, stored, e)
 	}
 	cr := t.rep.ContentReader()
-	chunks, err := chunksOf(t.ctx, cr, e)
+	chunks, err := Chunks(t.ctx, cr, e)
 	if err != nil {
 		return err
 	}
@@ -288,9 +331,9 @@ func (t *treeReader) restoreFile(n *readNode, name, stored string, e *snapshot.D
 		n.pending.Add(1)
 		return t.restoreLarge(n, name, stored, e, chunks)
 	}
-	info, err := cr.ContentInfo(t.ctx, chunks[0].id)
+	info, err := cr.ContentInfo(t.ctx, chunks[0].ID)
 	if err != nil {
-		return fmt.Errorf("find content %s: %w", chunks[0].id, err)
+		return fmt.Errorf("find content %s: %w", chunks[0].ID, err)
 	}
 	n.pending.Add(1)
 	t.batch = append(t.batch, smallFile{n, name, stored, e, chunks[0], string(info.PackBlobID), info.PackOffset})
@@ -301,13 +344,13 @@ func (t *treeReader) restoreFile(n *readNode, name, stored string, e *snapshot.D
 }
 
 // same says whether the target already has the file, complete.
-func (t *treeReader) same(n *readNode, name, stored string, e *snapshot.DirEntry) bool {
+func (t *reader) same(n *readNode, name, stored string, e *snapshot.DirEntry) bool {
 	st, err := n.dir.stat(name)
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 && st.Size == e.FileSize &&
 		timeOf(st.Mtim).Equal(t.mtime(stored, e))
 }
 
-func (t *treeReader) mtime(stored string, e *snapshot.DirEntry) time.Time {
+func (t *reader) mtime(stored string, e *snapshot.DirEntry) time.Time {
 	if x, ok := t.extras[stored]; ok && x.Mtime != nil {
 		return x.Mtime.time()
 	}
@@ -316,7 +359,7 @@ func (t *treeReader) mtime(stored string, e *snapshot.DirEntry) time.Time {
 
 // flush writes the batch of small files, in the order of their packs, and in
 // runs that keep each worker in one pack.
-func (t *treeReader) flush() {
+func (t *reader) flush() {
 	batch := t.batch
 	t.batch, t.dirs = nil, 0
 	slices.SortFunc(batch, func(a, b smallFile) int {
@@ -344,7 +387,7 @@ func (t *treeReader) flush() {
 	}
 }
 
-func (t *treeReader) restoreSmall(f smallFile) error {
+func (t *reader) restoreSmall(f smallFile) error {
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
@@ -366,9 +409,9 @@ func (t *treeReader) restoreSmall(f smallFile) error {
 	if err != nil {
 		return err
 	}
-	t.meter.bytes.Add(int64(len(data)))
-	t.meter.files.Add(1)
-	t.meter.tick()
+	t.meter.Bytes.Add(int64(len(data)))
+	t.meter.Files.Add(1)
+	t.meter.Tick()
 	return nil
 }
 
@@ -422,7 +465,7 @@ type largeFile struct {
 	failed  atomic.Bool
 }
 
-func (t *treeReader) restoreLarge(n *readNode, name, stored string, e *snapshot.DirEntry, chunks []chunk) error {
+func (t *reader) restoreLarge(n *readNode, name, stored string, e *snapshot.DirEntry, chunks []Chunk) error {
 	f, err := createFile(n.dir, name)
 	if err != nil {
 		abandonRead(n)
@@ -453,7 +496,7 @@ func (t *treeReader) restoreLarge(n *readNode, name, stored string, e *snapshot.
 	return nil
 }
 
-func (t *treeReader) restoreChunk(f *largeFile, c chunk) error {
+func (t *reader) restoreChunk(f *largeFile, c Chunk) error {
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
@@ -461,15 +504,15 @@ func (t *treeReader) restoreChunk(f *largeFile, c chunk) error {
 	if err != nil {
 		return err
 	}
-	if err := writeSparse(f.file, data, c.offset); err != nil {
+	if err := writeSparse(f.file, data, c.Offset); err != nil {
 		return err
 	}
-	t.meter.bytes.Add(c.length)
-	t.meter.tick()
+	t.meter.Bytes.Add(c.Length)
+	t.meter.Tick()
 	return nil
 }
 
-func (t *treeReader) finishLarge(f *largeFile, n *readNode, stored string, e *snapshot.DirEntry) error {
+func (t *reader) finishLarge(f *largeFile, n *readNode, stored string, e *snapshot.DirEntry) error {
 	var err error
 	if !f.failed.Load() {
 		err = t.finishFile(f.file, stored, e, true)
@@ -481,13 +524,13 @@ func (t *treeReader) finishLarge(f *largeFile, n *readNode, stored string, e *sn
 		abandonRead(n)
 		return err
 	}
-	t.meter.files.Add(1)
+	t.meter.Files.Add(1)
 	return t.done(n)
 }
 
 // finishFile sets a written file's size, owner, mode, attributes and, last of
 // all, its time, which says that the file is complete.
-func (t *treeReader) finishFile(f *os.File, stored string, e *snapshot.DirEntry, sized bool) error {
+func (t *reader) finishFile(f *os.File, stored string, e *snapshot.DirEntry, sized bool) error {
 	if !sized {
 		if err := f.Truncate(e.FileSize); err != nil {
 			return fmt.Errorf("size file: %w", err)
@@ -512,7 +555,7 @@ func (t *treeReader) finishFile(f *os.File, stored string, e *snapshot.DirEntry,
 }
 
 // setAttributes does the same for an entry by name: of any type.
-func (t *treeReader) setAttributes(d *dir, name, stored string, e *snapshot.DirEntry) error {
+func (t *reader) setAttributes(d *dir, name, stored string, e *snapshot.DirEntry) error {
 	if err := unix.Fchownat(d.fd(), name, int(e.UserID), int(e.GroupID), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("set owner of %q: %w", stored, err)
 	}
@@ -534,7 +577,7 @@ func (t *treeReader) setAttributes(d *dir, name, stored string, e *snapshot.DirE
 }
 
 // done counts off one entry of the directory, and finishes it after the last.
-func (t *treeReader) done(n *readNode) error {
+func (t *reader) done(n *readNode) error {
 	for ; n != nil; n = n.parent {
 		if n.pending.Add(-1) > 0 {
 			return nil
@@ -552,7 +595,7 @@ func (t *treeReader) done(n *readNode) error {
 }
 
 // makeLinks makes the further names of files, once all files are there.
-func (t *treeReader) makeLinks(root *dir) error {
+func (t *reader) makeLinks(root *dir) error {
 	for _, l := range t.links {
 		if err := t.makeLink(root, l); err != nil {
 			return fmt.Errorf("restore %q as a link to %q: %w", l.stored, l.target, err)
@@ -561,7 +604,7 @@ func (t *treeReader) makeLinks(root *dir) error {
 	return nil
 }
 
-func (t *treeReader) makeLink(root *dir, l hardLink) error {
+func (t *reader) makeLink(root *dir, l hardLink) error {
 	from, fromName, err := descend(root, l.target)
 	if err != nil {
 		return err
@@ -582,8 +625,8 @@ func (t *treeReader) makeLink(root *dir, l hardLink) error {
 	if err := unix.Linkat(from.fd(), fromName, to.fd(), toName, 0); err != nil {
 		return err
 	}
-	t.meter.files.Add(1)
-	t.meter.bytes.Add(l.entry.FileSize)
+	t.meter.Files.Add(1)
+	t.meter.Bytes.Add(l.entry.FileSize)
 	return futimens(to.fd(), timeOf(st.Mtim)) // the directory was finished before
 }
 
