@@ -166,7 +166,7 @@ func Install(ctx context.Context, clients *kube.Clients, opts Options, progress 
 	if opts.NoWait {
 		return nil
 	}
-	return in.awaitReady(ctx, opts.Timeout)
+	return in.awaitReady(ctx, opts.Timeout, opts.Image)
 }
 
 // refuseOtherSite keeps a cluster from being given a second name: its epochs

@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -17,6 +18,9 @@ import (
 
 // look is how often readiness is looked at.
 const look = 500 * time.Millisecond
+
+// patience is how long a pod may be in a state that seldom heals by itself.
+const patience = 45 * time.Second
 
 // awaitDefinitions waits until the API server serves the CRDs.
 func (in installer) awaitDefinitions(ctx context.Context, objects []unstructured.Unstructured) error {
@@ -69,17 +73,25 @@ func crdState(crd *unstructured.Unstructured) (established bool, why string) {
 }
 
 // awaitReady waits for the agent and every node process. What keeps them is
-// told while waiting and is in the error.
-func (in installer) awaitReady(ctx context.Context, budget time.Duration) error {
+// told while waiting and is in the error. What does not heal by itself ends the
+// waiting early.
+func (in installer) awaitReady(ctx context.Context, budget time.Duration, image string) error {
 	var state string
+	var stuck stuckFor
 	err := wait.PollUntilContextCancel(ctx, look, true, func(ctx context.Context) (bool, error) {
 		now, ready := in.readiness(ctx)
 		if now != state {
 			state = now
 			in.progress.say("%s", now)
 		}
-		return ready, nil
+		if ready {
+			return true, nil
+		}
+		return false, stuck.look(time.Now(), in.hopeless(ctx, image))
 	})
+	if errors.Is(err, errStuck) {
+		return fmt.Errorf("davit is installed but will not get ready: %s: %w", state, err)
+	}
 	if err != nil {
 		return fmt.Errorf("davit is installed but not ready after %s: %s%s", budget, state, in.podTroubles(context.WithoutCancel(ctx)))
 	}
@@ -109,6 +121,61 @@ func agentReady(d *appsv1.Deployment) bool {
 func nodesReady(d *appsv1.DaemonSet) bool {
 	return d.Status.ObservedGeneration >= d.Generation && d.Status.DesiredNumberScheduled > 0 &&
 		d.Status.UpdatedNumberScheduled == d.Status.DesiredNumberScheduled && d.Status.NumberReady == d.Status.DesiredNumberScheduled
+}
+
+// errStuck says that waiting longer is of no use.
+var errStuck = errors.New("pods cannot start")
+
+// stuckFor measures for how long there has been trouble without a break.
+type stuckFor struct{ since time.Time }
+
+// look is told what is wrong now, and is an error once that lasts too long.
+func (s *stuckFor) look(now time.Time, trouble string) error {
+	switch {
+	case trouble == "":
+		s.since = time.Time{}
+	case s.since.IsZero():
+		s.since = now
+	case now.Sub(s.since) >= patience:
+		return fmt.Errorf("%w: %s: correct that and install again", errStuck, trouble)
+	}
+	return nil
+}
+
+// hopeless says which pods of this image cannot start, or nothing. Those of an
+// earlier install are on their way out.
+func (in installer) hopeless(ctx context.Context, image string) string {
+	pods, err := in.clients.Kubernetes.CoreV1().Pods(v1alpha1.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: PartOfLabel + "=" + partOf})
+	if err != nil {
+		return ""
+	}
+	var troubles []string
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		if why := hopelessPod(p); why != "" && p.DeletionTimestamp.IsZero() && p.Spec.Containers[0].Image == image {
+			troubles = append(troubles, "pod "+p.Name+": "+why)
+		}
+	}
+	return strings.Join(troubles, "; ")
+}
+
+// hopelessPod says why a pod cannot start. A crashing container runs for a
+// moment between two crashes: it is hopeless then too.
+func hopelessPod(pod *corev1.Pod) string {
+	for _, c := range pod.Status.ContainerStatuses {
+		if w := c.State.Waiting; w != nil {
+			switch w.Reason {
+			case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName":
+				return fmt.Sprintf("image %s cannot be pulled: %s: %s", c.Image, w.Reason, w.Message)
+			case "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
+				return w.Reason + ": " + w.Message
+			}
+		}
+		if last := c.LastTerminationState.Terminated; !c.Ready && c.RestartCount > 1 && last != nil {
+			return fmt.Sprintf("crashes again and again, last with exit code %d: see kubectl -n %s logs --previous %s", last.ExitCode, pod.Namespace, pod.Name)
+		}
+	}
+	return ""
 }
 
 // podTroubles says what the pods that are not ready say of themselves.
