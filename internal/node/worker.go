@@ -31,12 +31,11 @@ type worker struct {
 	job    func(ctx context.Context, task *v1alpha1.VolumeTask, slot int, report *report) error
 	slots  chan int
 
-	base    context.Context //nolint:containedctx // the life of the process, for work that outlives a reconcile
-	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu    sync.Mutex
-	tasks map[types.NamespacedName]current
+	mu       sync.Mutex
+	tasks    map[types.NamespacedName]current
+	stopping bool
 }
 
 // current is a task this process is at.
@@ -50,7 +49,6 @@ func newWorker(c client.Client, reader client.Reader, opts Options) *worker {
 	for slot := range opts.Concurrency {
 		w.slots <- slot
 	}
-	w.base, w.cancel = context.WithCancel(context.Background())
 	m := &carrier{reader: reader, place: newLocator(opts), cacheDir: opts.CacheDir, now: opts.Now}
 	w.job = m.carry
 	return w
@@ -64,9 +62,14 @@ func (w *worker) setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("volumetask").For(&v1alpha1.VolumeTask{}).WithEventFilter(mine).Complete(w)
 }
 
-// stop cancels what runs and waits for it.
+// stop cancels what runs, starts nothing more, and waits.
 func (w *worker) stop() {
-	w.cancel()
+	w.mu.Lock()
+	w.stopping = true
+	for _, c := range w.tasks {
+		c.cancel()
+	}
+	w.mu.Unlock()
 	w.running.Wait()
 }
 
@@ -84,7 +87,7 @@ func (w *worker) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	if wait := w.othersTime(&task); wait > 0 {
 		return ctrl.Result{RequeueAfter: wait}, nil
 	}
-	w.start(log.IntoContext(w.base, log.FromContext(ctx)), &task)
+	w.start(ctx, &task)
 	return ctrl.Result{}, nil
 }
 
@@ -115,15 +118,20 @@ func (w *worker) othersTime(task *v1alpha1.VolumeTask) time.Duration {
 	return staleAfter - w.opts.Now().Sub(task.Status.Heartbeat.Time)
 }
 
-// start runs the task in the background, when a slot is free.
+// start runs the task in the background, when a slot is free. The task outlives
+// the reconcile that found it; it ends when it is removed or the worker stops.
 func (w *worker) start(ctx context.Context, task *v1alpha1.VolumeTask) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	name := client.ObjectKeyFromObject(task)
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopping {
+		cancel()
+		return
+	}
 	w.tasks[name] = current{uid: task.UID, cancel: cancel}
-	w.mu.Unlock()
 	w.running.Go(func() {
-		defer w.ended(name, cancel)
+		defer w.ended(context.WithoutCancel(ctx), name, cancel)
 		select {
 		case <-ctx.Done():
 		case slot := <-w.slots:
@@ -134,17 +142,18 @@ func (w *worker) start(ctx context.Context, task *v1alpha1.VolumeTask) {
 }
 
 // ended forgets the task, and looks again if it was replaced meanwhile.
-func (w *worker) ended(name types.NamespacedName, cancel context.CancelFunc) {
+func (w *worker) ended(ctx context.Context, name types.NamespacedName, cancel context.CancelFunc) {
 	cancel()
 	w.mu.Lock()
 	delete(w.tasks, name)
+	stopping := w.stopping
 	w.mu.Unlock()
-	if w.base.Err() != nil {
+	if stopping {
 		return
 	}
 	var task v1alpha1.VolumeTask
-	if err := w.client.Get(w.base, name, &task); err == nil && !finished(&task) && w.othersTime(&task) <= 0 {
-		w.start(w.base, &task)
+	if err := w.client.Get(ctx, name, &task); err == nil && !finished(&task) && w.othersTime(&task) <= 0 {
+		w.start(ctx, &task)
 	}
 }
 
