@@ -182,6 +182,9 @@ func (c *fakeCluster) Uninstall(_ context.Context, _ install.UninstallOptions, p
 	return nil
 }
 
+// CheckVolumes implements Cluster: the real one is tested on real clusters.
+func (c *fakeCluster) CheckVolumes(context.Context, *v1alpha1.Application) error { return nil }
+
 // Recover implements Cluster with what recover.json and recover.err hold.
 func (c *fakeCluster) Recover(_ context.Context, opts recovery.Options, how Recovering) (recovery.Report, error) {
 	report := recovery.Report{}

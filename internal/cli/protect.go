@@ -103,6 +103,10 @@ func (e *env) runProtect(cmd *cobra.Command, o *protect) error {
 	if err := checkNamespacesExist(ctx, c, app.Spec.Namespaces); err != nil {
 		return err
 	}
+	e.progress.Step("looking at the volumes of %s", app.VaultName())
+	if err := c.CheckVolumes(ctx, app); err != nil {
+		return err
+	}
 	if o.dryRun {
 		return e.print(view.Protected{Application: app, Policy: policy, DryRun: true})
 	}
@@ -176,6 +180,8 @@ func (o *protect) check() error {
 		return exit.Usage("", "give --every or --cron, not both")
 	case o.every != 0 && o.every < 10*time.Second:
 		return exit.Usage("", "--every %s is less than 10s", o.every)
+	case o.wait && o.every == 0 && o.cron == "":
+		return exit.Usage("give --every or --cron, or capture it with `backup "+o.name+" --wait` afterwards", "--wait waits for ever: nothing is captured without a schedule")
 	case o.rpo < 0 || o.rto < 0 || o.maxAge < 0 || o.keepLast < 0:
 		return exit.Usage("", "--rpo, --rto, --max-age and --keep-last cannot be negative")
 	case o.rpo > 0 && o.every > o.rpo:

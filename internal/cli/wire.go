@@ -9,13 +9,18 @@ import (
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/agent"
+	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/node"
 	"davit.dev/davit/internal/process"
@@ -95,6 +100,24 @@ func (c *realCluster) Install(ctx context.Context, opts install.Options, progres
 // Uninstall implements Cluster.
 func (c *realCluster) Uninstall(ctx context.Context, opts install.UninstallOptions, progress install.Progress) error {
 	return install.Uninstall(ctx, c.clients, opts, progress)
+}
+
+// CheckVolumes implements Cluster. An application that is chosen by labels is
+// not checked: which claims it needs is known only once it is captured. Nor is
+// anything checked that the caller may not see.
+func (c *realCluster) CheckVolumes(ctx context.Context, app *v1alpha1.Application) error {
+	if app.Spec.Selector != nil {
+		return nil
+	}
+	opts := capture.VolumeOptions{Mode: capture.Mode(app.Spec.Volumes.Mode), SnapshotClass: app.Spec.Volumes.SnapshotClass}
+	err := source.CheckVolumes(ctx, c.clients, app.CapturedNamespaces(), opts)
+	switch {
+	case errors.Is(err, source.ErrNoSnapshots), errors.Is(err, source.ErrSnapshotClass):
+		return exit.Refuse("move the data to a storage class with snapshots, or give --volumes snapshot-or-live to read such volumes while they are in use: points are marked fuzzy then", "%v", err)
+	case apierrors.IsForbidden(err):
+		return nil
+	}
+	return err
 }
 
 // Recover implements Cluster.
