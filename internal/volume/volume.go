@@ -92,12 +92,11 @@ func (s Source) String() string { return s.Namespace + "/" + s.Claim }
 // Progress is how far a Write, Read or Verify has come. Counts only grow.
 type Progress = tree.Progress
 
-// Issue is something a person should know about one entry of a tree, and
-// IssueKind says what happened to it.
-type (
-	Issue     = tree.Issue
-	IssueKind = tree.IssueKind
-)
+// Issue is something a person should know about one entry of a tree.
+type Issue = tree.Issue
+
+// IssueKind says what happened to an entry.
+type IssueKind = tree.IssueKind
 
 // What can happen to an entry.
 const (

@@ -638,7 +638,7 @@ func TestCanceledWriteAndRead(t *testing.T) {
 	for i := range 60 {
 		put(t, fmt.Sprintf("%s/d%d/f%d", root, i%7, i), random(uint64(i), 400_000))
 	}
-	put(t, root+"/huge", random(7, 40<<20))
+	put(t, root+"/huge", random(7, 24<<20))
 	ctx, cancel := context.WithCancel(t.Context())
 	s.setHook(func(op, key string) error {
 		if op == "put" && strings.HasPrefix(key, testPrefix+"p") {
