@@ -32,6 +32,8 @@ type bench struct {
 	bucket string
 	binary string // a copy: a build beside this run must not change it
 	report report
+
+	prepared bool // the application with many objects is there
 }
 
 func open(s *stage.Stage, set settings) (*bench, error) {
