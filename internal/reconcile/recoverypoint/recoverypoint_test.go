@@ -1,0 +1,287 @@
+package recoverypoint
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+
+// empty is a cluster with nothing in it but the application's namespace.
+type empty struct{ asked bool }
+
+func (e *empty) Catalog(context.Context) (capture.Catalog, error) {
+	e.asked = true
+	return capture.Catalog{}, nil
+}
+func (*empty) Version(context.Context) (string, error)  { return "v1.34.4", nil }
+func (*empty) Revision(context.Context) (string, error) { return "1", nil }
+func (*empty) List(context.Context, capture.Query, func([]unstructured.Unstructured) error) (capture.Listed, error) {
+	return capture.Listed{}, nil
+}
+
+// site is the reconciler of the site east, its cluster and its vault.
+type site struct {
+	*Reconciler
+	t         *testing.T
+	project   *vault.Project
+	protector *protection.Protector
+	cluster   *empty
+	events    *record.FakeRecorder
+}
+
+// access opens the one vault, whatever its name.
+type access struct{ s *site }
+
+func (a access) Protector(context.Context, string) (*protection.Protector, error) {
+	return a.s.protector, nil
+}
+func (a access) Project(context.Context, string) (*vault.Project, error) { return a.s.project, nil }
+
+func newSite(t *testing.T, objects ...client.Object) *site {
+	t.Helper()
+	key, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{t: t, cluster: &empty{}, events: record.NewFakeRecorder(100)}
+	if s.project, err = vault.CreateProject(t.Context(), mem.New(time.Now), "default", key.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	s.protector = protection.New(protection.Options{Project: s.project, Site: "east", Cluster: s.cluster})
+	objects = append(objects, &v1alpha1.Application{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "shop"},
+		Spec:       v1alpha1.ApplicationSpec{Vault: "main", Namespaces: []string{"shop"}},
+	})
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.RecoveryPoint{}).Build()
+	s.Reconciler = &Reconciler{
+		Client: c, Reader: c, Vaults: access{s}, Events: s.events, Site: "east",
+		Now: func() time.Time { return noon }, mine: map[client.ObjectKey]bool{},
+	}
+	return s
+}
+
+func request(id string, phase v1alpha1.PointPhase) *v1alpha1.RecoveryPoint {
+	return &v1alpha1.RecoveryPoint{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: v1alpha1.SystemNamespace, Name: id, UID: types.UID(id),
+			Labels: map[string]string{project.LabelVault: "main", v1alpha1.LabelApplication: "shop"},
+		},
+		Spec:   v1alpha1.RecoveryPointSpec{Application: "shop"},
+		Status: v1alpha1.RecoveryPointStatus{Phase: phase},
+	}
+}
+
+// claim writes the next epochs, one for each site.
+func (s *site) claim(sites ...string) {
+	s.t.Helper()
+	for i, name := range sites {
+		if _, err := lease.New(s.project).Claim(s.t.Context(), "shop", int64(i+1), lease.Claim{Site: name, Request: name}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// publish puts a point into the vault.
+func (s *site) publish(id string) {
+	s.t.Helper()
+	w, err := s.project.NewWriter(s.t.Context(), "shop", id)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m := &point.Manifest{Site: "east", Epoch: 1, Instant: noon, CutBy: noon, Consistency: point.Crash, Namespaces: []string{"shop"}}
+	if err := w.Publish(s.t.Context(), m, nil); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) reconcile(id string) {
+	s.t.Helper()
+	if _, err := s.Reconcile(s.t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: id}}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// all returns the objects by name.
+func (s *site) all() map[string]v1alpha1.RecoveryPoint {
+	s.t.Helper()
+	var list v1alpha1.RecoveryPointList
+	if err := s.Client.List(s.t.Context(), &list); err != nil {
+		s.t.Fatal(err)
+	}
+	out := map[string]v1alpha1.RecoveryPoint{}
+	for _, rp := range list.Items {
+		out[rp.Name] = rp
+	}
+	return out
+}
+
+func (s *site) inVault() int {
+	s.t.Helper()
+	infos, err := s.project.Points(s.t.Context(), "shop")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return len(infos)
+}
+
+func reason(rp v1alpha1.RecoveryPoint) string {
+	if c := meta.FindStatusCondition(rp.Status.Conditions, v1alpha1.ConditionReady); c != nil {
+		return c.Reason
+	}
+	return ""
+}
+
+// TestOnlyTheHolderCaptures is the check and its negative control: the same
+// request, by the same site, with and without the epoch.
+func TestOnlyTheHolderCaptures(t *testing.T) {
+	for name, test := range map[string]struct {
+		epochs []string
+		asked  bool
+		reason string
+	}{
+		"holds it":      {[]string{"east"}, true, ""},
+		"never claimed": {nil, true, ""},
+		"superseded":    {[]string{"east", "west"}, false, v1alpha1.ReasonSuperseded},
+		"never held it": {[]string{"west"}, false, v1alpha1.ReasonSuperseded},
+		"took it back":  {[]string{"east", "west", "east"}, true, ""},
+	} {
+		s := newSite(t, request("p1", ""))
+		s.claim(test.epochs...)
+		s.reconcile("p1")
+		got := s.all()["p1"]
+		if s.cluster.asked != test.asked {
+			t.Errorf("%s: read the cluster: %v; %s", name, s.cluster.asked, reason(got))
+		}
+		if test.reason != "" && (got.Status.Phase != v1alpha1.PointFailed || reason(got) != test.reason || s.inVault() != 0) {
+			t.Errorf("%s: %+v, %d points in the vault", name, got.Status, s.inVault())
+		}
+	}
+}
+
+func TestViewsAreNotCaptured(t *testing.T) {
+	view := request("p1", "")
+	view.Annotations = map[string]string{project.AnnotationFromVault: "true"}
+	s := newSite(t, view)
+	s.reconcile("p1")
+	if s.cluster.asked || s.all()["p1"].Status.Phase != "" {
+		t.Error("a view asked for a capture")
+	}
+}
+
+func TestInterruptedCaptureStartsAgainUnderANewName(t *testing.T) {
+	s := newSite(t, request("p1", v1alpha1.PointCapturing))
+	s.claim("east")
+	s.reconcile("p1")
+	old := s.all()["p1"]
+	next := old.Annotations[project.AnnotationRestarted]
+	if old.Status.Phase != v1alpha1.PointFailed || reason(old) != ReasonInterrupted || next == "" || next == "p1" {
+		t.Fatalf("the old one is %+v, %v", old.Status, old.Annotations)
+	}
+	again, ok := s.all()[next]
+	if !ok || again.Status.Phase != "" || again.Spec.Application != "shop" || len(s.all()) != 2 {
+		t.Errorf("the new one is %+v of %d", again, len(s.all()))
+	}
+	s.reconcile("p1")
+	if len(s.all()) != 2 {
+		t.Error("started a third time")
+	}
+}
+
+func TestInterruptedAfterPublishingIsThere(t *testing.T) {
+	s := newSite(t, request("p1", v1alpha1.PointCapturing))
+	s.claim("east")
+	s.publish("p1")
+	s.reconcile("p1")
+	if got := s.all(); got["p1"].Status.Phase != v1alpha1.PointAvailable || len(got) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestOwnCaptureIsNotTakenForInterrupted(t *testing.T) {
+	s := newSite(t, request("p1", v1alpha1.PointCapturing))
+	s.mine[client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "p1"}] = true
+	s.reconcile("p1")
+	if got := s.all(); got["p1"].Status.Phase != v1alpha1.PointCapturing || len(got) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestInterruptedCaptureOfASupersededSiteEnds(t *testing.T) {
+	s := newSite(t, request("p1", v1alpha1.PointCapturing))
+	s.claim("east", "west")
+	s.reconcile("p1")
+	if got := s.all(); got["p1"].Status.Phase != v1alpha1.PointFailed || reason(got["p1"]) != v1alpha1.ReasonSuperseded || len(got) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestDeleteFromVaultOnlyWhenAsked(t *testing.T) {
+	for name, test := range map[string]struct {
+		annotation string
+		pinned     bool
+		others     []string
+		deleted    bool
+		event      string
+	}{
+		"not asked":           {"", false, []string{"p2"}, false, ""},
+		"something else":      {"yes", false, []string{"p2"}, false, ""},
+		"asked":               {"true", false, []string{"p2"}, true, ""},
+		"pinned":              {"true", true, []string{"p2"}, false, "DeleteRefused"},
+		"last good":           {"true", false, nil, false, "DeleteRefused"},
+		"last good, meant to": {"last-good", false, nil, true, ""},
+	} {
+		rp := request("p1", v1alpha1.PointAvailable)
+		if test.annotation != "" {
+			rp.Annotations = map[string]string{project.AnnotationDelete: test.annotation}
+		}
+		s := newSite(t, rp)
+		s.claim("east")
+		for _, id := range append(test.others, "p1") {
+			s.publish(id)
+		}
+		if test.pinned {
+			if err := s.project.Mark(t.Context(), "shop", "p1", vault.Mark{Kind: vault.MarkPinned, Site: "east"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.reconcile("p1")
+		_, object := s.all()["p1"]
+		want := len(test.others) + 1
+		if test.deleted {
+			want--
+		}
+		if object == test.deleted || s.inVault() != want {
+			t.Errorf("%s: object is there: %v; %d points in the vault, want %d", name, object, s.inVault(), want)
+		}
+		if test.event != "" {
+			if e := <-s.events.Events; !strings.Contains(e, test.event) {
+				t.Errorf("%s: event %q", name, e)
+			}
+			if s.all()["p1"].Annotations[project.AnnotationDelete] != "" {
+				t.Errorf("%s: the refused request stays", name)
+			}
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/vault"
+)
+
+// door records who came, and does not open.
+type door struct {
+	asked []string
+	meet  func()
+}
+
+func (d *door) Recovery(_ context.Context, vaultName, namespace, account string) (recovery.Deps, error) {
+	d.asked = append(d.asked, vaultName+" as "+namespace+":"+account)
+	if d.meet != nil {
+		d.meet()
+	}
+	return recovery.Deps{}, fmt.Errorf("open vault: %w", vault.ErrUnavailable)
+}
+
+func reconcile(ctx context.Context, t *testing.T, d *door, namespace string, mode v1alpha1.RestoreMode, phase v1alpha1.RestorePhase) v1alpha1.Restore {
+	t.Helper()
+	key := client.ObjectKey{Namespace: namespace, Name: "r1"}
+	rs := &v1alpha1.Restore{
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
+		Spec:       v1alpha1.RestoreSpec{Vault: "main", Application: "shop", Mode: mode, ServiceAccountName: "someone"},
+		Status:     v1alpha1.RestoreStatus{Phase: phase},
+	}
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(rs).WithStatusSubresource(rs).Build()
+	r := &Reconciler{Client: c, Reader: c, Access: d, Events: record.NewFakeRecorder(10), Now: time.Now}
+	if _, err := r.Reconcile(ctx, ctrl.Request{NamespacedName: key}); err != nil {
+		t.Fatal(err)
+	}
+	var got v1alpha1.Restore
+	if err := c.Get(t.Context(), key, &got); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestRestoreRunsAsTheNamedAccount(t *testing.T) {
+	d := &door{}
+	got := reconcile(t.Context(), t, d, v1alpha1.SystemNamespace, v1alpha1.RestoreInPlace, "")
+	if strings.Join(d.asked, ",") != "main as davit-system:someone" {
+		t.Errorf("asked %q", d.asked)
+	}
+	ready := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady)
+	if got.Status.Phase != v1alpha1.RestoreFailed || got.Status.FinishedAt == nil || ready.Reason != v1alpha1.ReasonRestoreFailed || !strings.Contains(ready.Message, "vault unavailable") {
+		t.Errorf("status %+v", got.Status)
+	}
+}
+
+func TestRefusedRestoreOpensNothing(t *testing.T) {
+	d := &door{}
+	got := reconcile(t.Context(), t, d, "guest", v1alpha1.RestoreTakeOver, "")
+	if len(d.asked) > 0 || got.Status.Phase != v1alpha1.RestoreFailed {
+		t.Errorf("asked %q, status %+v", d.asked, got.Status)
+	}
+}
+
+func TestEndedRestoresStayAsTheyAre(t *testing.T) {
+	for _, phase := range []v1alpha1.RestorePhase{v1alpha1.RestoreCompleted, v1alpha1.RestoreWarned, v1alpha1.RestoreFailed} {
+		d := &door{}
+		if got := reconcile(t.Context(), t, d, v1alpha1.SystemNamespace, v1alpha1.RestoreInPlace, phase); len(d.asked) > 0 || got.Status.Phase != phase {
+			t.Errorf("%s became %s, asked %q", phase, got.Status.Phase, d.asked)
+		}
+	}
+	d := &door{} // the control: one that was interrupted is taken up
+	if reconcile(t.Context(), t, d, v1alpha1.SystemNamespace, v1alpha1.RestoreInPlace, v1alpha1.RestoreRunning); len(d.asked) != 1 {
+		t.Errorf("an interrupted restore was left alone: %q", d.asked)
+	}
+}
+
+func TestRestoreOfAnAgentThatStopsGoesOnLater(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	d := &door{meet: cancel}
+	if got := reconcile(ctx, t, d, v1alpha1.SystemNamespace, v1alpha1.RestoreInPlace, ""); got.Status.Phase != v1alpha1.RestoreRunning || got.Status.FinishedAt != nil {
+		t.Errorf("status %+v", got.Status)
+	}
+}
