@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -267,6 +268,9 @@ func (e *env) reportRestore(report recovery.Report, dryRun bool, err error) erro
 	}
 	if err != nil {
 		return err
+	}
+	if report.Phase == v1alpha1.RestoreFailed {
+		return exit.Hint(errors.New(report.Error), "give the same command again when that is solved: what is there is not made again")
 	}
 	if report.Phase == v1alpha1.RestoreWarned || dryRun && len(report.Findings) > 0 {
 		return exit.Quietly(exit.Warnings)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -84,13 +85,25 @@ func (c *catalog) named(opts Options) (*point.Manifest, error) {
 		return nil, fmt.Errorf("%w: point %s cannot be read, choose another: %w", ErrRefused, info.ID, info.Err)
 	case p.Deleting:
 		return nil, fmt.Errorf("%w: point %s is being deleted: choose another", ErrRefused, info.ID)
-	case p.Quarantined && !opts.AcceptQuarantined:
+	case damage(info) != "" && !opts.Force:
+		return nil, fmt.Errorf("%w: point %s is %s: choose another, or take what is left of it with --accept-damaged", ErrRefused, info.ID, damage(info))
+	case p.Quarantined && damage(info) == "" && !opts.AcceptQuarantined:
 		return nil, fmt.Errorf("%w: point %s is quarantined: it was written under epoch %d after that was superseded, so it may miss what happened elsewhere; choose another, or accept it with --accept-quarantined",
 			ErrRefused, info.ID, p.Epoch)
 	case info.Err != nil && !opts.Force:
 		return nil, fmt.Errorf("%w: point %s is damaged, choose another, or take what is left of it with --accept-damaged: %w", ErrRefused, info.ID, info.Err)
 	}
 	return info.Manifest, nil
+}
+
+// damage is what a verification found wrong with the point, or empty.
+func damage(info vault.PointInfo) string {
+	for _, mark := range info.Marks {
+		if mark.Kind == vault.MarkQuarantined && strings.HasPrefix(mark.Note, "damaged: ") {
+			return mark.Note
+		}
+	}
+	return ""
 }
 
 // nothing says why there is no point to offer.

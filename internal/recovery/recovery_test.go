@@ -227,6 +227,11 @@ func TestRules(t *testing.T) {
 				w.t.Fatal(err)
 			}
 		}, ErrRefused, "quarantined"},
+		{"damaged by verification", Options{Mode: v1alpha1.RestoreTakeOver, Point: "shop-1", AcceptQuarantined: true}, func(w *world) {
+			if err := w.project.Mark(w.t.Context(), "shop", "shop-1", vault.Mark{Kind: vault.MarkQuarantined, Site: "east", Note: "damaged: pack 7"}); err != nil {
+				w.t.Fatal(err)
+			}
+		}, ErrRefused, "damaged: pack 7: choose another"},
 		{"quarantined, accepted", Options{Mode: v1alpha1.RestoreTakeOver, Point: "shop-1", AcceptQuarantined: true}, func(w *world) {
 			if err := w.project.Mark(w.t.Context(), "shop", "shop-1", vault.Mark{Kind: vault.MarkQuarantined, Site: "east"}); err != nil {
 				w.t.Fatal(err)

@@ -89,7 +89,7 @@ func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
 			return err
 		}
 		if err == nil && len(lag) == 0 {
-			e.rec.count(func(r *Result) { r.Ready = true })
+			e.rec.count(func(r *Result) { r.Ready = r.Failed == 0 }) // what failed is no workload to wait for
 			return nil
 		}
 		if !e.clock.Now().Before(deadline) {
