@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // class is a StorageClass of the bed's driver, or of one that is not there.
@@ -26,8 +27,7 @@ func missingClass(t *testing.T) {
 	class(t, west, "nowhere", "nobody.example.com", "")
 	a := &app{class: "special"}
 	sum := a.deploy(t)
-	kubectl(t, east, "delete", "storageclass", "special") // so that the point cannot bring it along
-	a.protect(t)
+	a.protect(t, "--exclude-kinds", "storageclasses.storage.k8s.io") // else the point brings it along
 	a.backup(t)
 	copied := a.name + "-copy"
 	a.clone(t, copied).want(t, 3, "the target has no storage class special", "--map-storage-class special=reflink")
@@ -134,7 +134,11 @@ func quota(t *testing.T) {
 	removeNamespace(t, west, copied)
 	apply(t, west, "{apiVersion: v1, kind: Namespace, metadata: {name: "+copied+", labels: {davit-e2e: 'true'}}}")
 	apply(t, west, "{apiVersion: v1, kind: ResourceQuota, metadata: {name: tight, namespace: "+copied+"}, spec: {hard: {persistentvolumeclaims: '0'}}}")
-	a.clone(t, copied).want(t, 1, "data-db-0", "exceeded quota: tight", "restore again")
+	eventually(t, time.Minute, "the quota holds", func() (bool, string) {
+		got := try(t, west, "-n", copied, "get", "resourcequota", "tight", "-o", "jsonpath={.status.hard}")
+		return strings.Contains(got, "persistentvolumeclaims"), got
+	})
+	a.clone(t, copied).want(t, 1, "data-db-0", "exceeded quota: tight", "restore again", "hint:")
 	kubectl(t, west, "-n", copied, "delete", "resourcequota", "tight")
 	a.clone(t, copied).want(t, 0)
 	a.sum(t, west, copied)
