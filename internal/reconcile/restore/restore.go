@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,16 +104,26 @@ func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore) (recover
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { r.follow(ctx, rs.DeepCopy(), view) })
-	report, err := recovery.Recover(ctx, recovery.FromSpec(rs.Spec), deps)
+	opts := recovery.FromSpec(rs.Spec)
+	opts.Attempt = string(rs.UID)
+	report, err := recovery.Recover(ctx, opts, deps)
 	cancel()
 	wg.Wait()
 	return report, err
 }
 
-// permitted says who may ask for what: an epoch is not a namespace's own.
+// permitted says who may ask for what: an epoch is not a namespace's own, nor
+// is what was captured in another. The account's rights do not tell, for it is
+// Davit that reads the vault.
 func permitted(rs *v1alpha1.Restore) error {
-	if rs.Namespace != v1alpha1.SystemNamespace && rs.Spec.Mode == v1alpha1.RestoreTakeOver {
+	switch {
+	case rs.Namespace == v1alpha1.SystemNamespace:
+		return nil
+	case rs.Spec.Mode == v1alpha1.RestoreTakeOver:
 		return fmt.Errorf("%w: a take-over is for administrators: create the Restore in %s", recovery.ErrRefused, v1alpha1.SystemNamespace)
+	case !strings.HasPrefix(rs.Spec.Application, rs.Namespace+"."):
+		return fmt.Errorf("%w: application %s is not of namespace %s: name it %s.<application>, or create the Restore in %s",
+			recovery.ErrRefused, rs.Spec.Application, rs.Namespace, rs.Namespace, v1alpha1.SystemNamespace)
 	}
 	return nil
 }
