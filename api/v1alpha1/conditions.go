@@ -46,6 +46,10 @@ const (
 	// AnnotationReplicas keeps the replica count of a workload that was
 	// scaled to zero because its site was superseded.
 	AnnotationReplicas = "davit.dev/replicas-before-fence"
+	// AnnotationRestoring is on an Application from the start of its restore
+	// until that ended well, with the restore's id. Nothing is captured
+	// meanwhile: half an application would be its newest recovery point.
+	AnnotationRestoring = "davit.dev/restoring"
 	// AnnotationSuspended marks a CronJob or Job suspended for the same reason.
 	AnnotationSuspended = "davit.dev/suspended-by-fence"
 	// AnnotationNodeSelector keeps, as JSON, the node selector of a DaemonSet

@@ -44,7 +44,8 @@ func (p *Protector) NewPointID(app string) (string, error) {
 // After an error nothing is visible, and what was written is taken back.
 //
 // lease.ErrSuperseded says that another site holds the application now;
-// ErrBusy that a capture of it runs already; ErrInvalid and ErrFailureDomain
+// ErrBusy that a capture of it runs already; ErrRestoring that it is not whole
+// here yet; ErrInvalid and ErrFailureDomain
 // that a person must change something first.
 func (p *Protector) Capture(ctx context.Context, req CaptureRequest) (*point.Manifest, error) {
 	app := req.Application.VaultName()
@@ -57,6 +58,9 @@ func (p *Protector) Capture(ctx context.Context, req CaptureRequest) (*point.Man
 
 func (p *Protector) capture(ctx context.Context, app string, req CaptureRequest) (*point.Manifest, error) {
 	if err := p.Preflight(&req.Application); err != nil {
+		return nil, err
+	}
+	if err := Restoring(&req.Application); err != nil {
 		return nil, err
 	}
 	spec, err := specOf(&req.Application)

@@ -31,6 +31,9 @@ var (
 	ErrFailureDomain = errors.New("vault shares the site's failure domain")
 	// ErrDamaged says that verification found missing or changed bytes.
 	ErrDamaged = errors.New("recovery point damaged")
+	// ErrRestoring says that the application is not whole here yet, and so is
+	// not captured.
+	ErrRestoring = errors.New("application is being restored")
 	// ErrLastGood says that the point is the application's last good one.
 	ErrLastGood = errors.New("last good recovery point")
 )
@@ -138,6 +141,17 @@ func (p *Protector) ClaimFirst(ctx context.Context, app, holder string) (Standin
 		return s, fmt.Errorf("claim first epoch: %w", err)
 	}
 	return p.Standing(ctx, app) // whoever won
+}
+
+// Restoring is ErrRestoring for an application whose restore here has begun and
+// not ended well.
+func Restoring(app *v1alpha1.Application) error {
+	id := app.Annotations[v1alpha1.AnnotationRestoring]
+	if id == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: restore %s runs, or did not end well: restore again until it does, or remove the annotation %s from the Application to capture it as it is",
+		ErrRestoring, id, v1alpha1.AnnotationRestoring)
 }
 
 // Preflight says whether the application can be protected with this vault at

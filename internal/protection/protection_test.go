@@ -336,6 +336,18 @@ func TestWithoutGuardAStaleSitePublishes(t *testing.T) {
 	}
 }
 
+func TestHalfRestoredApplicationIsNotCaptured(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	app := application()
+	app.Annotations = map[string]string{v1alpha1.AnnotationRestoring: "r1"}
+	_, err := r.east.Capture(t.Context(), CaptureRequest{Application: app, Held: 1})
+	if !errors.Is(err, ErrRestoring) || len(r.keys("objects")) > 0 {
+		t.Errorf("err = %v, want ErrRestoring; vault %q", err, r.keys("objects"))
+	}
+	r.mustCapture() // without the mark
+}
+
 func TestFailedCaptureLeavesNothing(t *testing.T) {
 	r := newRig(t)
 	r.claim()

@@ -85,6 +85,7 @@ func bareDocument(obj *unstructured.Unstructured) *unstructured.Unstructured {
 	clean.SetLabels(obj.GetLabels())
 	annotations := obj.GetAnnotations()
 	delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
+	delete(annotations, v1alpha1.AnnotationRestoring)
 	clean.SetAnnotations(annotations)
 	if spec, ok := obj.Object["spec"]; ok {
 		clean.Object["spec"] = spec

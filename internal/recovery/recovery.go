@@ -44,6 +44,10 @@ type Options struct {
 	ExcludeKinds        []string
 	RestoreStatusOf     []string
 	AcceptFuzzy         bool
+	// Attempt names an order that is carried out once, by a machine that may
+	// come back to it late: when the epoch that it claimed was superseded, it
+	// is not claimed again. Empty means that a person asks, each time anew.
+	Attempt string
 	// AcceptQuarantined allows a quarantined point that Point names.
 	AcceptQuarantined bool
 	// Force allows a point that verification found damaged, if Point names it.

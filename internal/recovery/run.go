@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,12 +111,7 @@ func (r *recovery) run(ctx context.Context) error {
 		return fmt.Errorf("%w, nothing was changed: %s%s", ErrPreflight, bad[0], more(len(bad)-1))
 	}
 	before := r.steps()
-	result, err := r.engine.RunAfter(ctx, func(ctx context.Context) error {
-		if r.opts.Mode != v1alpha1.RestoreTakeOver {
-			return nil
-		}
-		return r.timed(StepClaim, func() error { return r.claim(ctx) })
-	})
+	result, err := r.engine.RunAfter(ctx, r.beforeObjects)
 	r.report.Result = result
 	r.merge(before, result.Steps)
 	if err != nil {
@@ -128,7 +124,22 @@ func (r *recovery) run(ctx context.Context) error {
 			r.warn("", "the application is not protected here yet: %v: restore again, or run davit protect", err)
 		}
 	}
+	if result.Failed == 0 {
+		r.letCapture(ctx)
+	}
 	return nil
+}
+
+// beforeObjects runs once the lease is held and before the first object is
+// written.
+func (r *recovery) beforeObjects(ctx context.Context) error {
+	if err := r.holdCaptures(ctx); err != nil {
+		return err
+	}
+	if r.opts.Mode != v1alpha1.RestoreTakeOver {
+		return nil
+	}
+	return r.timed(StepClaim, func() error { return r.claim(ctx) })
 }
 
 func more(n int) string {
@@ -164,6 +175,7 @@ func (r *recovery) engineOptions() restore.Options {
 		IncludeKinds:      r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
+		Activate: r.stillWriter,
 	}
 }
 
@@ -189,6 +201,10 @@ func (r *recovery) claim(ctx context.Context) error {
 		r.claimed(current)
 		return nil
 	}
+	if old, superseded := r.supersededAttempt(fresh.history); superseded {
+		return fmt.Errorf("%w: this take-over won epoch %d, and site %s has taken over since, with epoch %d: it is not carried out a second time; to take over again, order it anew",
+			ErrRefused, old.Number, current.Claim.Site, current.Number)
+	}
 	if current.Number != r.catalog.current().Number {
 		return fmt.Errorf("%w: site %s claimed epoch %d while this restore was being prepared: look again", ErrRefused, current.Claim.Site, current.Number)
 	}
@@ -199,7 +215,7 @@ func (r *recovery) claim(ctx context.Context) error {
 		Site: r.deps.Site, Holder: r.deps.Holder, Reason: "take-over from " + r.manifest.ID,
 		At:       r.deps.Now(),
 		Accepted: point.Accepted(fresh.points, lease.Summaries(fresh.history)),
-		Request:  r.report.RestoreID,
+		Request:  cmp.Or(r.opts.Attempt, r.report.RestoreID),
 	})
 	if err != nil {
 		return errClaim(err)

@@ -368,6 +368,23 @@ func TestFailedVolumeHoldsWorkloadsBack(t *testing.T) {
 	}
 }
 
+// TestActivateIsAskedBeforeAnythingRuns: a refusal leaves data and no pods.
+func TestActivateIsAskedBeforeAnythingRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig()
+		refusal := errors.New("another site has taken over")
+		_, err := r.engine(Options{Activate: func(context.Context) error { return refusal }}).Run(t.Context())
+		if !errors.Is(err, refusal) || r.v.fills != 1 {
+			t.Fatalf("%v after %d fills", err, r.v.fills)
+		}
+		for _, o := range [][2]string{{"StatefulSet", "db"}, {"Deployment", "web"}, {"Till", "main"}} {
+			if r.c.get(o[0], "shop", o[1]) != nil {
+				t.Errorf("%s %s was started", o[0], o[1])
+			}
+		}
+	})
+}
+
 func TestClaimInUseIsNotFilled(t *testing.T) {
 	r := newRig()
 	r.c.put("v1", "Namespace", "", "shop", shape.Document{})

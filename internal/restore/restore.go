@@ -59,6 +59,10 @@ type Options struct {
 	LeaseNamespace string
 	// AcceptFuzzy allows volumes that were read while being written.
 	AcceptFuzzy bool
+	// Activate is asked before the first object is written that could make
+	// anything run, and again before the first workload. Its error stops the
+	// restore. Nil allows.
+	Activate func(context.Context) error
 	// SkipVolumes creates claims without data.
 	SkipVolumes bool
 	Workers     int // objects at a time, default 32

@@ -67,6 +67,9 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 	}
 	e.leaveOut()
 	for r := range shape.RankCount {
+		if err := e.activate(ctx, r); err != nil {
+			return stopped(ctx, err)
+		}
 		if r == shape.RankLimits {
 			if err := e.settleWorkloads(ctx); err != nil {
 				return err
@@ -77,6 +80,14 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 		}
 	}
 	return stopped(ctx, nil)
+}
+
+// activate asks whether what comes now may run.
+func (e *Engine) activate(ctx context.Context, r shape.Rank) error {
+	if e.opts.Activate == nil || r != shape.RankCustom && r != shape.RankWorkloads {
+		return nil
+	}
+	return e.opts.Activate(ctx)
 }
 
 // stopped prefers the reason for which the context ended.

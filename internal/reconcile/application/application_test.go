@@ -2,10 +2,12 @@ package application
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
@@ -142,5 +144,33 @@ func TestInvalidApplicationClaimsNothing(t *testing.T) {
 	s.reconcile(app)
 	if e, err := lease.New(s.project).Current(t.Context(), "shop.shop"); err != nil || e.Number != 0 {
 		t.Errorf("epoch %+v, %v; want none", e, err)
+	}
+}
+
+// TestNothingIsCapturedWhileRestoring: half an application would become its
+// newest recovery point, and retention would let the whole ones go.
+func TestNothingIsCapturedWhileRestoring(t *testing.T) {
+	policy := &v1alpha1.ProtectionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "often"},
+		Spec:       v1alpha1.ProtectionPolicySpec{Schedule: v1alpha1.Schedule{Every: &metav1.Duration{Duration: time.Minute}}},
+	}
+	for id, want := range map[string]int{"": 1, "r1": 0} {
+		app := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}, Policy: "often"})
+		if id != "" {
+			app.Annotations = map[string]string{v1alpha1.AnnotationRestoring: id}
+		}
+		s := newSite(t, "", app, policy.DeepCopy())
+		got := s.reconcile(app)
+		var points v1alpha1.RecoveryPointList
+		if err := s.Client.List(t.Context(), &points); err != nil || len(points.Items) != want {
+			t.Errorf("annotation %q: %d captures asked for, %v; want %d", id, len(points.Items), err, want)
+		}
+		doc, err := s.project.GetDocument(t.Context(), "shop")
+		if err != nil || strings.Contains(string(doc.Objects[0]), v1alpha1.AnnotationRestoring) {
+			t.Errorf("annotation %q: mirrored %s, %v", id, doc.Objects, err)
+		}
+		if ready := meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionReady); ready && id != "" {
+			t.Error("ready while it is restored")
+		}
 	}
 }

@@ -73,6 +73,7 @@ func documents(app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy) ([]
 func bareMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 	annotations := maps.Clone(m.Annotations)
 	delete(annotations, lastApplied)
+	delete(annotations, v1alpha1.AnnotationRestoring)
 	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, Labels: m.Labels, Annotations: annotations}
 }
 

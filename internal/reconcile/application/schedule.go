@@ -12,6 +12,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/project"
 )
@@ -28,6 +29,10 @@ const (
 func (r *Reconciler) schedule(ctx context.Context, s *scope) error {
 	if err := r.forgetFailures(ctx, s); err != nil {
 		return err
+	}
+	if err := protection.Restoring(s.app); err != nil {
+		s.fail(v1alpha1.ReasonProgressing, err)
+		return nil
 	}
 	if s.policy == nil || s.policy.Spec.Suspend || s.standing.Role != v1alpha1.RoleActive {
 		return nil

@@ -1,0 +1,101 @@
+package recovery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/restore"
+)
+
+// stillWriter returns a *lease.SupersededError when another site became the
+// writer since this restore began: filling volumes can take hours, and nothing
+// of the application may run after that. A clone is nobody's to fence.
+func (r *recovery) stillWriter(ctx context.Context) error {
+	if r.opts.Mode == v1alpha1.RestoreClone {
+		return nil
+	}
+	err := lease.New(r.deps.Project).Check(ctx, r.opts.Application, r.report.Epoch)
+	if err != nil {
+		return fmt.Errorf("stopped before anything was started: %w", err)
+	}
+	return nil
+}
+
+// supersededAttempt finds the epoch that this very order claimed, if another
+// one came after it.
+func (r *recovery) supersededAttempt(history []lease.Epoch) (lease.Epoch, bool) {
+	for _, e := range history[:max(len(history)-1, 0)] {
+		if r.opts.Attempt != "" && e.Claim.Request == r.opts.Attempt && e.Claim.Site == r.deps.Site {
+			return e, true
+		}
+	}
+	return lease.Epoch{}, false
+}
+
+// holdCaptures marks an Application that is at the target already, so that its
+// agent does not capture what is not whole yet. A clone has another's name.
+func (r *recovery) holdCaptures(ctx context.Context) error {
+	if r.opts.Mode == v1alpha1.RestoreClone {
+		return nil
+	}
+	err := r.markApplication(ctx, r.report.RestoreID)
+	if apierrors.IsForbidden(err) {
+		r.warn("", "the caller may not mark the Application, so its agent may capture it half restored: suspend its policy while this runs: %v", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("hold captures back: %w", err)
+	}
+	return nil
+}
+
+// letCapture takes the mark off: the application is whole.
+func (r *recovery) letCapture(ctx context.Context) {
+	if r.opts.Mode == v1alpha1.RestoreClone {
+		return
+	}
+	if err := r.markApplication(ctx, nil); err != nil && !apierrors.IsForbidden(err) {
+		r.warn("", "nothing is captured before the annotation %s is removed from the Application, which failed: %v", v1alpha1.AnnotationRestoring, err)
+	}
+}
+
+// markApplication sets the annotation on the application's object, or removes
+// it when value is nil. An object that is not there needs none.
+func (r *recovery) markApplication(ctx context.Context, value any) error {
+	served, err := r.deps.Cluster.Serves(ctx, schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "Application"})
+	if errors.Is(err, restore.ErrNotServed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{v1alpha1.AnnotationRestoring: value}}})
+	if err != nil {
+		return fmt.Errorf("encode annotation: %w", err)
+	}
+	for _, at := range objectsOf(r.opts.Application) {
+		if _, err := r.deps.Cluster.Patch(ctx, served[0], at.Namespace, at.Name, patch); err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("annotate Application %s: %w", at, err)
+		}
+	}
+	return nil
+}
+
+// objectsOf are the Applications that a name in the vault can stand for: see
+// v1alpha1.Application.VaultName.
+func objectsOf(app string) []types.NamespacedName {
+	all := []types.NamespacedName{{Namespace: v1alpha1.SystemNamespace, Name: app}}
+	if namespace, name, ok := strings.Cut(app, "."); ok {
+		all = append(all, types.NamespacedName{Namespace: namespace, Name: name})
+	}
+	return all
+}

@@ -1,0 +1,137 @@
+package recovery
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	clienttesting "k8s.io/client-go/testing"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+)
+
+var applications = v1alpha1.GroupVersion.WithResource("applications")
+
+// application makes the Application at the target.
+func (w *world) application(namespace, name string) {
+	w.t.Helper()
+	app := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"vault": "main"}}}
+	app.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Application"))
+	app.SetNamespace(namespace)
+	app.SetName(name)
+	if _, err := w.dynamic.Resource(applications).Namespace(namespace).Create(w.t.Context(), app, metav1.CreateOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// restoring is the Application's annotation. It asks the fake's tracker, for
+// reactors run under the client's lock.
+func (w *world) restoring() string {
+	w.t.Helper()
+	object, err := w.dynamic.Tracker().Get(applications, "davit-system", "shop")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	app, err := meta.Accessor(object)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return app.GetAnnotations()[v1alpha1.AnnotationRestoring]
+}
+
+// onObject runs do once, before the first object of the point is created, and
+// fails the creation with do's error.
+func (w *world) onObject(do func() error) {
+	done := false
+	w.dynamic.PrependReactor("create", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+		if done {
+			return false, nil, nil
+		}
+		done = true
+		err := do()
+		return err != nil, nil, err
+	})
+}
+
+// TestNothingIsCapturedBeforeARestoreEndedWell: the agent of the target sees
+// the mark before there is anything to capture, and until all is there.
+func TestNothingIsCapturedBeforeARestoreEndedWell(t *testing.T) {
+	for _, mode := range []v1alpha1.RestoreMode{v1alpha1.RestoreInPlace, v1alpha1.RestoreTakeOver} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			w.claim("west", 1)
+			w.capture("shop-1", "west", 1, instant, point.Crash)
+			w.application("davit-system", "shop")
+			seen := ""
+			w.onObject(func() error {
+				seen = w.restoring()
+				return apierrors.NewForbidden(corev1.Resource("configmaps"), "conf", errors.New("refused once"))
+			})
+			opts := Options{Application: "shop", Mode: mode}
+			rep, err := Recover(t.Context(), opts, w.deps)
+			if err != nil || rep.Result.Failed != 1 || seen != rep.RestoreID || w.restoring() != rep.RestoreID {
+				t.Fatalf("%v: %d failed, mark %q while it ran and %q after it failed", err, rep.Result.Failed, seen, w.restoring())
+			}
+			if rep, err = Recover(t.Context(), opts, w.deps); err != nil || rep.Result.Failed != 0 || w.restoring() != "" {
+				t.Errorf("%v: mark %q after all was restored", err, w.restoring())
+			}
+		})
+	}
+}
+
+func TestCloneLeavesTheApplicationUnmarked(t *testing.T) {
+	w := newWorld(t)
+	w.claim("east", 1)
+	w.capture("shop-1", "east", 1, instant, point.Crash)
+	w.application("davit-system", "shop")
+	seen := ""
+	w.onObject(func() error { seen = w.restoring(); return nil })
+	_, err := Recover(t.Context(), Options{Application: "shop", Mode: v1alpha1.RestoreClone, NamespaceMapping: map[string]string{"shop": "copy"}}, w.deps)
+	if err != nil || seen != "" {
+		t.Errorf("%v: a clone holds the original's captures back: %q", err, seen)
+	}
+}
+
+// TestSupersededMidwayStartsNothing: another site takes over while the objects
+// come; nothing of the application may run here then.
+func TestSupersededMidwayStartsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.claim("east", 1)
+	w.capture("shop-1", "east", 1, instant, point.Crash)
+	w.onObject(func() error { w.claim("north", 3, "shop-1"); return nil })
+	rep, err := Recover(t.Context(), Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver}, w.deps)
+	if !errors.Is(err, lease.ErrSuperseded) || rep.Epoch != 2 || len(rep.Documents) != 0 {
+		t.Errorf("%v %+v", err, rep)
+	}
+}
+
+// TestSupersededOrderIsNotCarriedOutAgain: an agent that died in a take-over
+// comes back after the other site has taken the application back.
+func TestSupersededOrderIsNotCarriedOutAgain(t *testing.T) {
+	w := newWorld(t)
+	w.claim("east", 1)
+	w.capture("shop-1", "east", 1, instant, point.Crash)
+	order := Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver, Attempt: "uid-1"}
+	for range 2 { // carried out, and carried on
+		if _, err := Recover(t.Context(), order, w.deps); err != nil || w.epoch() != 2 {
+			t.Fatalf("%v, epoch %d", err, w.epoch())
+		}
+	}
+	w.claim("east", 3, "shop-1")
+	if _, err := Recover(t.Context(), order, w.deps); !errors.Is(err, ErrRefused) || w.epoch() != 3 {
+		t.Errorf("%v, epoch %d: the old order took the application from the site that runs it", err, w.epoch())
+	}
+	w.capture("shop-2", "east", 3, instant.Add(time.Second), point.Crash)
+	order.Attempt = "uid-2"
+	if _, err := Recover(t.Context(), order, w.deps); err != nil || w.epoch() != 4 {
+		t.Errorf("a new order: %v, epoch %d", err, w.epoch())
+	}
+}
