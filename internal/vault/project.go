@@ -251,6 +251,13 @@ func (p *Project) KeyID() string { return p.keyID }
 // under VolumePrefix.
 func (p *Project) Store() Store { return p.store }
 
+// Over returns the project over another way to the same store, such as a cache.
+func (p *Project) Over(wrap func(Store) Store) *Project {
+	over := *p
+	over.store = wrap(p.store)
+	return &over
+}
+
 // VolumePrefix is where a site's volume engine keeps its blobs, with a slash at the end.
 func (p *Project) VolumePrefix(site string) string { return p.at.volumes(site) }
 

@@ -15,16 +15,23 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/vault/listed"
 )
 
 // ErrNotUsable says that the Vault object or its Secret cannot work as they
 // are: a person must change them.
 var ErrNotUsable = errors.New("vault object not usable")
 
+// rememberBytes bounds what Listing remembers: some 10,000 manifests.
+const rememberBytes = 64 << 20
+
 // Opened is an open project and the object that named it.
 type Opened struct {
 	Object  v1alpha1.Vault
 	Project *vault.Project
+	// Listing is the project for showing all its points again and again: it
+	// remembers what it read. Nothing is restored or verified by it.
+	Listing *vault.Project
 	VaultID string
 }
 
@@ -72,8 +79,11 @@ func (o *Opened) unlock(ctx context.Context, data map[string][]byte) error {
 		return err
 	}
 	o.VaultID = keyring.VaultID
-	o.Project, err = keyring.Open(ctx, store)
-	return err
+	if o.Project, err = keyring.Open(ctx, store); err != nil {
+		return err
+	}
+	o.Listing = o.Project.Over(func(s vault.Store) vault.Store { return listed.New(s, rememberBytes) })
+	return nil
 }
 
 // Config is the way into the store of a Vault, given its Secret's data.

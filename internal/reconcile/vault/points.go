@@ -12,7 +12,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/vault"
 )
@@ -20,7 +22,7 @@ import (
 // projectPoints shows every recovery point of the vault as an object. The
 // objects are listed before the vault is, so that a point published meanwhile
 // is not taken for one that is gone.
-func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, p *vault.Project) error {
+func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, opened *vaults.Opened) error {
 	var shown v1alpha1.RecoveryPointList
 	if err := r.Client.List(ctx, &shown, client.MatchingLabels{project.LabelVault: v.Name}); err != nil {
 		return fmt.Errorf("list recovery points: %w", err)
@@ -29,19 +31,16 @@ func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, p *va
 	if err != nil {
 		return err
 	}
-	apps, err := p.Apps(ctx)
+	apps, err := opened.Listing.Apps(ctx)
 	if err != nil {
 		return err
 	}
-	protector, err := r.Vaults.Protector(ctx, v.Name)
-	if err != nil {
-		return err
-	}
+	viewer := protection.New(protection.Options{Project: opened.Listing, Site: r.Site, Now: r.Now})
 	inVault := map[string]bool{}
 	var errs []error
 	complete := true
 	for _, app := range apps {
-		infos, points, err := protector.Points(ctx, app)
+		infos, points, err := viewer.Points(ctx, app)
 		if err != nil {
 			errs, complete = append(errs, err), false
 			continue
@@ -49,7 +48,7 @@ func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, p *va
 		home := homes.of(app)
 		for i, info := range infos {
 			inVault[home.Namespace+"/"+info.ID] = true
-			errs = append(errs, r.showPoint(ctx, v.Name, app, home, info, points[i], p))
+			errs = append(errs, r.showPoint(ctx, v.Name, app, home, info, points[i], opened.Project))
 		}
 	}
 	if complete { // what one failed listing did not show is not gone

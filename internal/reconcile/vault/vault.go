@@ -22,7 +22,6 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/vaults"
-	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/version"
@@ -38,8 +37,6 @@ const (
 type Access interface {
 	// Opened returns the open project of a Vault.
 	Opened(ctx context.Context, name string) (*vaults.Opened, error)
-	// Protector returns the use case of protection with a Vault.
-	Protector(ctx context.Context, name string) (*protection.Protector, error)
 	// Drop forgets a Vault that is gone.
 	Drop(name string)
 }
@@ -174,5 +171,5 @@ func (r *Reconciler) project(ctx context.Context, v *v1alpha1.Vault, c checked) 
 	if err := r.projectSites(ctx, c.sites); err != nil {
 		return err
 	}
-	return r.projectPoints(ctx, v, c.opened.Project)
+	return r.projectPoints(ctx, v, c.opened)
 }
