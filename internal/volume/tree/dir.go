@@ -70,6 +70,43 @@ func (d *dir) openFile(name string, flags int, mode uint32) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// openRegular opens a file for reading, and nothing else: a pod that shares the
+// volume may have put a device of the node in the place of what was listed.
+func (d *dir) openRegular(name string) (*os.File, error) {
+	f, err := d.openFile(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(int(f.Fd()), &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = errors.New("is no regular file any more")
+	}
+	if err != nil {
+		_ = f.Close() // only read
+		return nil, err
+	}
+	return f, nil
+}
+
+// chmod sets an entry's mode. The system call that takes a name follows a
+// symbolic link, which a pod that shares the volume may have put there to point
+// out of it; so the entry is held first, and set through the handle.
+func (d *dir) chmod(name string, mode uint32) error {
+	fd, err := openat(d.fd(), name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd) //nolint:errcheck // only a handle
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return unix.ELOOP
+	}
+	return unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode)
+}
+
 func openat(at int, name string, flags int, mode uint32) (int, error) {
 	for {
 		fd, err := unix.Openat(at, name, flags|unix.O_CLOEXEC, mode)

@@ -560,7 +560,7 @@ func (t *reader) setAttributes(d *dir, name, stored string, e *snapshot.DirEntry
 		return fmt.Errorf("set owner of %q: %w", stored, err)
 	}
 	if e.Type != snapshot.EntryTypeSymlink {
-		if err := unix.Fchmodat(d.fd(), name, unixMode(os.FileMode(e.Permissions)), 0); err != nil {
+		if err := d.chmod(name, unixMode(os.FileMode(e.Permissions))); err != nil {
 			return fmt.Errorf("set mode of %q: %w", stored, err)
 		}
 		for key, value := range t.extras[stored].Xattr {

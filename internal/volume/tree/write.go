@@ -387,7 +387,7 @@ func (t *writer) storeFile(n *node, name, path, stored string, e *snapshot.DirEn
 	if err := context.Cause(t.ctx); err != nil {
 		return err
 	}
-	f, err := n.dir.openFile(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := n.dir.openRegular(name)
 	if err != nil {
 		t.unread(path, stored, err)
 		return nil
