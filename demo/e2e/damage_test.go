@@ -138,7 +138,10 @@ func localVolume(t *testing.T) {
 	a := &app{class: "local"}
 	sum := a.deploy(t)
 	t.Cleanup(func() { unprotect(east, a.name) })
-	davit(t, east, common, "protect", a.name, "--wait", "--timeout", "1m").want(t, 3, "data-db-0", "snapshot-or-live")
+	davit(t, east, common, "protect", a.name).want(t, 3, "data-db-0", "--volumes snapshot-or-live")
+	if got := epochs(t, commonBucket(), a.name); got != 0 {
+		t.Errorf("a refusal claimed %d epochs", got)
+	}
 	if got := len(names(t, manifests(a.name))); got != 0 {
 		t.Errorf("the vault has %d points of what cannot be captured, want none", got)
 	}
