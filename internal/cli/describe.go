@@ -26,6 +26,9 @@ images, hooks, warnings, consistency, verification, read from the vault.`,
 			if isPoint(given[0]) {
 				return e.describePoint(ctx, cmd, &a, given[0])
 			}
+			if a.URL != "" {
+				return exit.Usage("`points "+given[0]+"` with the same flags lists its recovery points; `describe POINT` shows one", "an application is described by its cluster, not by the vault")
+			}
 			return e.describeApp(ctx, given[0])
 		},
 	}

@@ -236,11 +236,12 @@ func (e *env) deleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete POINT",
 		Short: "Delete a recovery point for good",
-		Long:  `Deletes a recovery point from the vault. A pinned point is refused, and the last good one of an application without --last-good.`,
-		Args:  args(cobra.ExactArgs(1), "one POINT"),
-		RunE:  func(cmd *cobra.Command, given []string) error { return e.runDelete(cmd, &o, given[0]) },
+		Long: `Deletes a recovery point from the vault. A pinned point is refused, and without --last-good the newest
+good one of its application.`,
+		Args: args(cobra.ExactArgs(1), "one POINT"),
+		RunE: func(cmd *cobra.Command, given []string) error { return e.runDelete(cmd, &o, given[0]) },
 	}
-	cmd.Flags().BoolVar(&o.lastGood, "last-good", false, "even if it is the application's last good point")
+	cmd.Flags().BoolVar(&o.lastGood, "last-good", false, "even if it is the newest good point of its application")
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted")
 	o.BreakGlass(cmd.Flags())

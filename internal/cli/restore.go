@@ -52,8 +52,10 @@ func (e *env) restoreCommand() *cobra.Command {
   neither       at the site that holds the epoch already: what is missing is brought back
 
 A restore that was interrupted continues when the same command is given again. With only the vault's address and the recovery
-key, give --vault-url and --recovery-key-file.`,
+key, give --vault-url and --recovery-key-file; volumes are filled by Davit's node processes, which need "install" and
+"vault add --join" first.`,
 		Example: `  davit restore shop --take-over
+  davit restore shop --exclude-kinds persistentvolumeclaims   # what was deleted, and no data
   davit restore shop --as-of '2026-01-31 15:04' --as-clone --map-namespace shop=shop-copy`,
 		Args: args(cobra.ExactArgs(1), "one APP or POINT"),
 		RunE: func(cmd *cobra.Command, given []string) error {

@@ -220,8 +220,26 @@ func args(check cobra.PositionalArgs, names string) cobra.PositionalArgs {
 		if names == "" {
 			return exit.Usage("", "%s takes no arguments, but was given %q", cmd.Name(), given)
 		}
+		if len(given) > 0 && cmd.HasAvailableSubCommands() {
+			return unknownCommand(cmd, given[0])
+		}
 		return exit.Usage("", "%s takes %s, but was given %d arguments", cmd.Name(), names, len(given))
 	}
+}
+
+// unknownCommand names the commands below this one that may have been meant.
+func unknownCommand(cmd *cobra.Command, word string) error {
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		return exit.Usage(fmt.Sprintf("did you mean `%s %s`?", cmd.Name(), near[0]), "%s has no command %q", cmd.Name(), word)
+	}
+	var names []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return exit.Usage("", "%s has no command %q, only %s", cmd.Name(), word, strings.Join(names, ", "))
 }
 
 // looking bounds a command that only looks: nobody waits for it for ever.

@@ -104,7 +104,8 @@ func (r Restore) planText(t *output.Text) {
 	t.Table("  ", output.Columns("ACTION", "OBJECT", "REASON"), rows)
 }
 
-func (r Restore) resultText(t *output.Text) {
+// resultFields are what was brought back, and how fast.
+func (r Restore) resultFields() []string {
 	res := r.Result
 	objects := []string{fmt.Sprintf("%d created", res.Created)}
 	for _, c := range []struct {
@@ -115,11 +116,18 @@ func (r Restore) resultText(t *output.Text) {
 			objects = append(objects, fmt.Sprintf("%d %s", c.n, c.name))
 		}
 	}
-	t.Fields("  ", "objects", strings.Join(objects, ", "),
+	return []string{
+		"objects", strings.Join(objects, ", "),
 		"volumes", fmt.Sprintf("%d, %s", res.Volumes, output.Bytes(res.VolumeBytes)),
-		"RPO", output.Duration(r.RPO)+" measured: work of this long before the restore began is not in the point",
+		"RPO", output.Duration(r.RPO) + " measured: work of this long before the restore began is not in the point",
 		"RTO", rtoText(r.RTO),
-		"protection", strings.Join(r.Documents, ", "))
+		"protection", strings.Join(r.Documents, ", "),
+	}
+}
+
+func (r Restore) resultText(t *output.Text) {
+	res := r.Result
+	t.Fields("  ", r.resultFields()...)
 	problems(t, "Failures", len(res.Failures), func(i int) string { return res.Failures[i].String() })
 	problems(t, "Warnings", len(res.Warnings), func(i int) string { return res.Warnings[i].String() })
 	if len(res.Failures)+len(res.Warnings) > shownProblems && r.RestoreID != "" {
@@ -241,6 +249,10 @@ func (r RestoreLog) Text(t *output.Text) {
 	t.Fields("  ", "point", r.pointText(), "epoch", r.epochText(), "error", r.Error)
 	t.Section("Steps")
 	t.Table("  ", output.Columns("STEP", ">TOOK", "NOTE"), r.stepRows())
+	if r.Result.Objects > 0 {
+		t.Section("Result")
+		t.Fields("  ", r.resultFields()...)
+	}
 	listText(t, fmt.Sprintf("Failures (%d)", len(r.Result.Failures)), len(r.Result.Failures), func(i int) string { return r.Result.Failures[i].String() })
 	listText(t, fmt.Sprintf("Warnings (%d)", len(r.Result.Warnings)), len(r.Result.Warnings), func(i int) string { return r.Result.Warnings[i].String() })
 }
