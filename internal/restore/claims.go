@@ -126,7 +126,8 @@ func (e *Engine) claimConflict(live *unstructured.Unstructured, vol point.Volume
 		return "it exists and is being deleted: wait until it is gone and restore again"
 	case live.GetLabels()[shape.LabelRestore] != e.opts.ID:
 		return "it exists and holds data that this restore did not put there, which is never overwritten: " +
-			"delete the claim, or restore into other namespaces with a namespace mapping"
+			"to keep its data and bring back the rest, exclude the kind persistentvolumeclaims; " +
+			"to have the point's data in its place, delete the claim, or restore into other namespaces with a namespace mapping"
 	case from != "" && from != vol.Snapshot.ID:
 		return "it was filled from another snapshot, " + from + ": delete the claim and restore again"
 	}

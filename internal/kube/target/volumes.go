@@ -2,6 +2,7 @@ package target
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,9 @@ func NewVolumes(m *mover.Mover, system *kube.Clients, vault string) *Volumes {
 // Ready says why no claim can be filled here: there is no node process that
 // is ready, or the Vault object is missing.
 func (v *Volumes) Ready(ctx context.Context) error {
+	if v.vault == "" {
+		return errors.New("the node processes here know no vault to read from: run davit vault add --join, and before it davit install where it is missing")
+	}
 	vaults := v.system.Dynamic.Resource(v1alpha1.GroupVersion.WithResource("vaults"))
 	if _, err := vaults.Get(ctx, v.vault, metav1.GetOptions{}); err != nil {
 		return fmt.Errorf("get Vault %s, through which the node processes read: %w: run davit vault add", v.vault, err)
