@@ -77,7 +77,10 @@ func Kubeconfig(path, contextName string) (*Clients, error) {
 	rules.ExplicitPath = path
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: contextName}
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
-	if err != nil {
+	switch {
+	case clientcmd.IsEmptyConfig(err): // the library's own words name a variable that nothing here reads
+		return nil, errors.New("read kubeconfig: there is none in the usual places: give one with --kubeconfig, or set KUBECONFIG")
+	case err != nil:
 		return nil, fmt.Errorf("read kubeconfig: %w: give one with --kubeconfig, or set KUBECONFIG", err)
 	}
 	return New(cfg)
