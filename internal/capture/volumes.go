@@ -180,7 +180,11 @@ func (r *run) readVolume(ctx context.Context, key string, c Cut) (point.Volume, 
 	}
 	r.step("reading volume " + key)
 	got, err := r.ports.Volumes.Read(ctx, c, previous, func(at VolumeProgress) {
-		r.step(fmt.Sprintf("reading volume %s: %d of %d MiB", key, at.BytesDone>>20, at.BytesTotal>>20))
+		if at.BytesTotal > 0 {
+			r.step(fmt.Sprintf("reading volume %s: %d of %d MiB", key, at.BytesDone>>20, at.BytesTotal>>20))
+		} else { // nobody counted before reading
+			r.step(fmt.Sprintf("reading volume %s: %d MiB", key, at.BytesDone>>20))
+		}
 	})
 	if err != nil {
 		return point.Volume{}, err
