@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/source"
 )
 
 const (
@@ -106,15 +107,15 @@ func (s *sweeper) sweepPoints(ctx context.Context, e *entry, log *slog.Logger) {
 	}
 }
 
-// capturing says which points are being captured now, whoever looks.
+// capturing says which points are being captured now, by their labels.
 func (s *sweeper) capturing(ctx context.Context) func(string) bool {
-	return func(id string) bool {
+	return func(label string) bool {
 		var list v1alpha1.RecoveryPointList
 		if err := s.reader.List(ctx, &list); err != nil {
 			return true // not known: leave it
 		}
 		for i := range list.Items {
-			if list.Items[i].Name == id {
+			if source.PointLabel(list.Items[i].Name) == label {
 				return list.Items[i].Status.Phase == v1alpha1.PointCapturing
 			}
 		}

@@ -23,9 +23,11 @@ type Point struct {
 // Good tells whether the point may be offered.
 func (p Point) Good() bool { return !p.Quarantined && !p.Deleting && !p.Damaged }
 
-// byInstant sorts oldest first; ids settle a tie, for all to agree.
-func byInstant(a, b Point) int {
-	return cmp.Or(a.Instant.Compare(b.Instant), cmp.Compare(a.ID, b.ID))
+// byOrder sorts oldest first. Epochs come before instants: those of two sites
+// are by two clocks, and what a later holder captured is later whatever the
+// clock of the one before it said. Ids settle a tie, for all to agree.
+func byOrder(a, b Point) int {
+	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), a.Instant.Compare(b.Instant), cmp.Compare(a.ID, b.ID))
 }
 
 // Newest returns the newest good point whose instant is not after asOf; a zero
@@ -38,7 +40,7 @@ func Newest(points []Point, asOf time.Time) (Point, bool) {
 
 func newestOf(points []Point, want func(Point) bool) (best Point, found bool) {
 	for _, p := range points {
-		if want(p) && (!found || byInstant(p, best) > 0) {
+		if want(p) && (!found || byOrder(p, best) > 0) {
 			best, found = p, true
 		}
 	}
@@ -64,7 +66,7 @@ type Decision struct {
 // whose loss is for a person to accept. Points being deleted stay on their way out.
 func Keep(points []Point, rules Retention, now time.Time) []Decision {
 	sorted := slices.Clone(points)
-	slices.SortFunc(sorted, func(a, b Point) int { return byInstant(b, a) })
+	slices.SortFunc(sorted, func(a, b Point) int { return byOrder(b, a) })
 	k := keeper{rules: rules, now: now}
 	k.last, k.hasLast = Newest(sorted, time.Time{})
 	k.verified, k.hasVerified = newestOf(sorted, func(p Point) bool { return p.Good() && !p.Verified.IsZero() })

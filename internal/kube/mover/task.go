@@ -102,7 +102,7 @@ func (m *Mover) createTask(ctx context.Context, task *v1alpha1.VolumeTask) error
 		if err != nil {
 			return fmt.Errorf("get volume task: %w", err)
 		}
-		if equality.Semantic.DeepEqual(old.Spec, task.Spec) && old.DeletionTimestamp.IsZero() && old.Status.Phase != v1alpha1.TaskFailed {
+		if equality.Semantic.DeepEqual(old.Spec, task.Spec) && old.DeletionTimestamp.IsZero() && !finished(old.Status.Phase) {
 			return nil
 		}
 		if err := m.deleteAndWait(ctx, m.system, &old); err != nil {
@@ -225,4 +225,10 @@ func (m *Mover) SweepReads(ctx context.Context, running func(context.Context) ([
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// finished tells whether the node process is done with a task. Its result
+// belongs to the run that asked: the volume may have been written since.
+func finished(phase v1alpha1.TaskPhase) bool {
+	return phase == v1alpha1.TaskSucceeded || phase == v1alpha1.TaskFailed
 }

@@ -178,7 +178,8 @@ func name(plan capture.VolumePlan) string {
 }
 
 // pointLabel makes a point's id fit a label.
-func pointLabel(id string) string {
+// PointLabel is a point's id as a label's value, which may have 63 bytes.
+func PointLabel(id string) string {
 	const most = 63
 	if len(id) <= most {
 		return id
@@ -188,7 +189,7 @@ func pointLabel(id string) string {
 }
 
 func labelsOf(point string) map[string]string {
-	return map[string]string{v1alpha1.LabelManagedBy: managedBy, v1alpha1.LabelPoint: pointLabel(point)}
+	return map[string]string{v1alpha1.LabelManagedBy: managedBy, v1alpha1.LabelPoint: PointLabel(point)}
 }
 
 // document makes an object of the snapshot API.

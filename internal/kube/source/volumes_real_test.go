@@ -190,7 +190,7 @@ func checkReleased(t *testing.T, clients *kube.Clients, ns, id string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	selector := metav1.ListOptions{LabelSelector: v1alpha1.LabelPoint + "=" + pointLabel(id)}
+	selector := metav1.ListOptions{LabelSelector: v1alpha1.LabelPoint + "=" + PointLabel(id)}
 	for {
 		left := 0
 		for _, gvr := range []struct{ ns string }{{ns}, {v1alpha1.SystemNamespace}} {
@@ -205,7 +205,7 @@ func checkReleased(t *testing.T, clients *kube.Clients, ns, id string) {
 			t.Fatal(err)
 		}
 		for _, o := range list.Items {
-			if of, _ := o.Object["spec"].(map[string]any)["volumeSnapshotRef"].(map[string]any); of["namespace"] == ns || o.GetLabels()[v1alpha1.LabelPoint] == pointLabel(id) {
+			if of, _ := o.Object["spec"].(map[string]any)["volumeSnapshotRef"].(map[string]any); of["namespace"] == ns || o.GetLabels()[v1alpha1.LabelPoint] == PointLabel(id) {
 				left++
 			}
 		}
@@ -244,7 +244,7 @@ func TestBedSweep(t *testing.T) {
 	if err := volumes.scratch(t.Context(), cut, &mover.Request{}); err != nil {
 		t.Fatal(err)
 	}
-	ours := func(id string) bool { return id != pointLabel("bed-"+ns) } // others' captures run on
+	ours := func(id string) bool { return id != PointLabel("bed-"+ns) } // others' captures run on
 	if err := volumes.Sweep(t.Context(), ours); err != nil {
 		t.Fatal(err)
 	}

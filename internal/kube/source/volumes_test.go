@@ -57,7 +57,7 @@ func TestNamesAreOfPointAndClaim(t *testing.T) {
 	if first != again || first == name(plan("p", "d")) || first == name(plan("q", "c")) {
 		t.Error("names do not follow point and claim")
 	}
-	if long := pointLabel(strings.Repeat("x", 200)); len(long) > 63 {
+	if long := PointLabel(strings.Repeat("x", 200)); len(long) > 63 {
 		t.Errorf("label of %d bytes", len(long))
 	}
 }

@@ -25,7 +25,7 @@ func markUnfinished(root *dir, snapshotRoot string) (bool, error) {
 		return false, err
 	}
 	trust := true
-	if f, err := root.openFile(markerName, unix.O_RDONLY, 0); err == nil {
+	if f, err := root.openRegular(markerName); err == nil {
 		old, rerr := io.ReadAll(io.LimitReader(f, 4096))
 		_ = f.Close() // only read
 		if rerr != nil {
@@ -36,7 +36,7 @@ func markUnfinished(root *dir, snapshotRoot string) (bool, error) {
 			return false, nil
 		}
 	}
-	f, err := root.openFile(markerName, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o600)
+	f, err := root.openFile(markerName, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return false, fmt.Errorf("mark target: %w", err)
 	}
