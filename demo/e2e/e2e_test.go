@@ -61,7 +61,8 @@ func setUp(ctx context.Context, instance string) (err error) {
 			return err
 		}
 		_, err := rig.Davit(ctx, site, "install", "--site", site, "--image", stage.Image, "--replicas", "1",
-			"--kubelet-root", rig.Bed.Site(site).KubeletRoot())
+			"--kubelet-root", rig.Bed.Site(site).KubeletRoot(),
+			"--host-path-root", filepath.Join(filepath.Dir(rig.Bed.Site(site).KubeletRoot()), "local"))
 		if err != nil {
 			return err
 		}
