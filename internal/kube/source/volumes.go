@@ -177,7 +177,6 @@ func name(plan capture.VolumePlan) string {
 	return "davit-" + hex.EncodeToString(sum[:10])
 }
 
-// pointLabel makes a point's id fit a label.
 // PointLabel is a point's id as a label's value, which may have 63 bytes.
 func PointLabel(id string) string {
 	const most = 63
