@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"davit.dev/davit/internal/cli/hook"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/point"
 )
@@ -68,7 +69,7 @@ func TestParseInstant(t *testing.T) {
 }
 
 func TestParseHook(t *testing.T) {
-	h, err := parseHook("name=q; pods=app=db,tier in (a,b); container=pg; before=psql -c 'SELECT 1=1'; after=true; timeout=5s; on-error=Continue")
+	h, err := hook.Parse("name=q; pods=app=db,tier in (a,b); container=pg; before=psql -c 'SELECT 1=1'; after=true; timeout=5s; on-error=Continue")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,8 +77,8 @@ func TestParseHook(t *testing.T) {
 		t.Errorf("hook %+v", h)
 	}
 	for _, text := range []string{"name", "pods=a in", "timeout=x", "on-error=Maybe", "what=x"} {
-		if _, err := parseHook(text); err == nil {
-			t.Errorf("parseHook(%q) was taken", text)
+		if _, err := hook.Parse(text); err == nil {
+			t.Errorf("Parse(%q) was taken", text)
 		}
 	}
 }

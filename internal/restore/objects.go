@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -112,7 +113,7 @@ func (e *Engine) restoreObject(ctx context.Context, en *entry, raw []byte) {
 	case err == nil:
 	case ctx.Err() != nil: // the restore was stopped: nothing is known of this object
 		return
-	case webhookFailed(err) && shape.RankOf(e.x.kinds[en.res]) < shape.RankAround && e.postpone(en):
+	case answer.WebhookFailed(err) && shape.RankOf(e.x.kinds[en.res]) < shape.RankAround && e.postpone(en):
 		e.progress.Note(name + " is tried again when the workloads run: " + err.Error())
 		return
 	default:
@@ -197,7 +198,7 @@ func (e *Engine) expect(p *prepared, there bool) {
 // at ports before names, so an object that exists already shows here too.
 func (e *Engine) create(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
 	live, err := e.cluster.Create(ctx, p.at, p.obj)
-	if p.kind != shape.KindService || !portRefused(err) {
+	if p.kind != shape.KindService || !answer.PortRefused(err) {
 		return live, err
 	}
 	other := p.obj.DeepCopy()
@@ -207,12 +208,6 @@ func (e *Engine) create(ctx context.Context, p *prepared) (*unstructured.Unstruc
 		e.rec.warn(p.name, "its node ports cannot be had here (%v): others were assigned, so tell whoever connects to them", err)
 	}
 	return live, again
-}
-
-// portRefused tells whether node ports are taken, or outside this cluster's range.
-func portRefused(err error) bool {
-	return apierrors.IsInvalid(err) && (strings.Contains(err.Error(), "provided port is already allocated") ||
-		strings.Contains(err.Error(), "provided port is not in the valid range"))
 }
 
 // meet settles with an object that exists already and returns it.
@@ -295,7 +290,7 @@ func (e *Engine) difference(p *prepared, live *unstructured.Unstructured) []stri
 
 // putStatus restores the status of the kinds it was asked for.
 func (e *Engine) putStatus(ctx context.Context, p *prepared, live *unstructured.Unstructured) error {
-	for range attempts {
+	for range answer.Attempts {
 		live = live.DeepCopy()
 		live.Object["status"] = p.status
 		_, err := e.cluster.Update(ctx, p.at, live, "status")

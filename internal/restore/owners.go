@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -145,7 +146,7 @@ func (e *Engine) adopt(ctx context.Context, w wanted, uid string) {
 // setOwners adds references that the live object lacks. The resource version
 // in the patch makes a concurrent change a conflict, which is looked at again.
 func (e *Engine) setOwners(ctx context.Context, at Served, live *unstructured.Unstructured, refs []any) error {
-	for range attempts {
+	for range answer.Attempts {
 		merged, changed := shape.MergeOwners(live, refs)
 		if !changed {
 			return nil
@@ -170,7 +171,7 @@ func (e *Engine) setOwners(ctx context.Context, at Served, live *unstructured.Un
 // failed remembers that an object of the point will not be there, so that
 // nothing waits for it as an owner.
 func (e *Engine) failed(en *entry, object string, err error) {
-	e.rec.fail(object, explain(err))
+	e.rec.fail(object, answer.Explain(err))
 	if en.uid != "" {
 		e.locked(func() { e.unmade[en.uid] = true })
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -423,7 +424,7 @@ func (e *Engine) checkClaim(ctx context.Context, at Served, en *entry, vol point
 		}
 	}
 	err = e.unused(ctx, namespace, name)
-	if err != nil && status(err) == 0 && !transient(err) {
+	if err != nil && answer.Status(err) == 0 && !answer.Transient(err) {
 		return []Finding{wrong("ClaimInUse", "", "claim %s/%s: %v", namespace, name, err)}, nil
 	}
 	return nil, err

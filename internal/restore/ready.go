@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -66,7 +67,7 @@ func (e *Engine) restoreLate(ctx context.Context, en *entry, raw []byte, deadlin
 			e.step()
 			return
 		}
-		if !webhookFailed(err) || e.clock.Sleep(ctx, againPause) != nil {
+		if !answer.WebhookFailed(err) || e.clock.Sleep(ctx, againPause) != nil {
 			break
 		}
 	}
@@ -85,7 +86,7 @@ func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
 	noted := ""
 	for {
 		lag, err := e.laggards(ctx, false)
-		if err != nil && !transient(err) {
+		if err != nil && !answer.Transient(err) {
 			return err
 		}
 		if err == nil && len(lag) == 0 {

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -342,7 +343,7 @@ func (e *Engine) targetNamespaces() []string {
 func (e *Engine) ensureNamespaces(ctx context.Context) error {
 	for _, name := range e.targetNamespaces() {
 		if err := e.createNamespace(ctx, name, shape.Document{shape.LabelRestore: e.opts.ID}); err != nil {
-			e.rec.fail(kindName(shape.KindNamespace, "", name), explain(err))
+			e.rec.fail(kindName(shape.KindNamespace, "", name), answer.Explain(err))
 		}
 	}
 	return nil
