@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -162,7 +163,7 @@ func (r *recovery) choose(ctx context.Context) (err error) {
 	m := r.manifest
 	r.report.Point, r.report.Instant, r.report.Consistency, r.report.SourceSite = m.ID, m.Instant, m.Consistency, m.Site
 	r.report.RPO = max(r.report.StartedAt.Sub(m.Instant), 0)
-	r.report.RestoreID = restore.ID(m.ID, string(r.opts.Mode), r.opts.NamespaceMapping)
+	r.report.RestoreID = shape.ID(m.ID, string(r.opts.Mode), r.opts.NamespaceMapping)
 	return checkMode(r.opts, m, current, r.deps.Site)
 }
 

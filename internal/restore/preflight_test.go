@@ -128,13 +128,13 @@ func TestVersionsOfTheSameShapeAreInterchanged(t *testing.T) {
 }
 
 func TestIDDependsOnTheRequestAlone(t *testing.T) {
-	a := ID("p", "TakeOver", nil)
-	for _, other := range []string{ID("q", "TakeOver", nil), ID("p", "InPlace", nil), ID("p", "TakeOver", map[string]string{"a": "b"})} {
+	a := shape.ID("p", "TakeOver", nil)
+	for _, other := range []string{shape.ID("q", "TakeOver", nil), shape.ID("p", "InPlace", nil), shape.ID("p", "TakeOver", map[string]string{"a": "b"})} {
 		if a == other {
 			t.Errorf("%s names two requests", a)
 		}
 	}
-	if a != ID("p", "TakeOver", map[string]string{}) || len(a) > 20 {
+	if a != shape.ID("p", "TakeOver", map[string]string{}) || len(a) > 20 {
 		t.Errorf("id %s", a)
 	}
 }

@@ -1,4 +1,4 @@
-package restore
+package shape
 
 import (
 	"crypto/sha256"
