@@ -97,7 +97,7 @@ func agentKilled(t *testing.T) {
 	a.deploy(t)
 	a.protect(t, "--hook", "name=slow; pods=app=db; before=sleep 5; on-error=Continue")
 	for _, moment := range []func(){
-		func() { time.Sleep(time.Second + rand.N(3*time.Second)) },
+		func() { time.Sleep(time.Second + rand.N(3*time.Second)) }, // the moment of the kill, not a wait
 		func() { awaitTask(t, east, a.name) },
 	} {
 		var asked pointView

@@ -180,7 +180,7 @@ func TestTwoAtOnce(t *testing.T) {
 			_, err := r.engine(Options{Holder: "first", ReadyTimeout: time.Hour}).Run(ctx)
 			done <- err
 		}()
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // virtual time
 		_, err := r.engine(Options{Holder: "second"}).Run(t.Context())
 		if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "first") {
 			t.Errorf("second restore: %v, want ErrBusy that names the first", err)
@@ -223,7 +223,7 @@ func TestLostLeaseStopsTheRestore(t *testing.T) {
 		r := newRig()
 		r.c.ready = false
 		go func() {
-			time.Sleep(5 * time.Second)
+			time.Sleep(5 * time.Second) // virtual time
 			l := r.c.get("Lease", "davit-system", "restore-shop").DeepCopy()
 			shape.Child(l.Object, "spec")["holderIdentity"] = "thief"
 			r.c.mu.Lock()

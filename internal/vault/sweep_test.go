@@ -65,7 +65,7 @@ func TestSweepSparesTheLiving(t *testing.T) {
 			t.Errorf("swept %q at once", swept)
 		}
 		for range 4 {
-			time.Sleep(idle / 2)
+			time.Sleep(idle / 2) // virtual time
 			if err := alive.Touch(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -208,7 +208,7 @@ func TestAbortAfterLostAnswer(t *testing.T) {
 		if points, err := p.Points(t.Context(), "shop"); err != nil || len(points) != 0 {
 			t.Errorf("Points = %+v, %v; want none", points, err)
 		}
-		time.Sleep(2 * idle)
+		time.Sleep(2 * idle) // virtual time
 		sweep(t, p)
 		if err := store.Delete(t.Context(), "projects/acme/clock"); err != nil {
 			t.Fatal(err)

@@ -130,7 +130,7 @@ func eventually(t *testing.T, what string, f func() (bool, error)) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: %v", what, err)
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond) // between looks
 	}
 }
 
