@@ -316,13 +316,27 @@ func (v *Status) gatherUnprotected(ctx context.Context, c client.Client, apps []
 // Document is all of it.
 func (v Status) Document() any { return v }
 
+// verdict is the first line: who looks at a superseded site must not take its
+// calm for the application running here.
+func (v Status) verdict() string {
+	elsewhere := 0
+	for _, a := range v.Applications {
+		if a.State == stateSuperseded {
+			elsewhere++
+		}
+	}
+	switch {
+	case !v.Healthy:
+		return "Something needs a look."
+	case elsewhere > 0:
+		return fmt.Sprintf("Nothing to do here; superseded, and stopped here: %d of %d applications.", elsewhere, len(v.Applications))
+	}
+	return "All is well."
+}
+
 // Text is one short section for each question.
 func (v Status) Text(t *output.Text) {
-	verdict := "Something needs a look."
-	if v.Healthy {
-		verdict = "All is well."
-	}
-	t.Line("Site %s. %s", cmp.Or(v.Site, "unknown"), verdict)
+	t.Line("Site %s. %s", cmp.Or(v.Site, "unknown"), v.verdict())
 	if len(v.Parts) == 0 {
 		t.Line("Davit's agent is not installed here.")
 	}

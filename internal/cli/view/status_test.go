@@ -59,3 +59,15 @@ func TestDamagedPointIsNotOffered(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A superseded site is calm, and must not look as if the application ran there.
+func TestVerdict(t *testing.T) {
+	v := Status{Healthy: true, Applications: []App{{State: stateProtected}}}
+	if got := v.verdict(); got != "All is well." {
+		t.Errorf("verdict %q", got)
+	}
+	v.Applications = append(v.Applications, App{State: stateSuperseded})
+	if got := v.verdict(); got == "All is well." {
+		t.Errorf("verdict %q although an application was taken over", got)
+	}
+}
