@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -93,13 +94,16 @@ func awaitTask(t *testing.T, site, app string) {
 // agentKilled kills the agent while it captures: in a hook, and while a node
 // reads the volume.
 func agentKilled(t *testing.T) {
-	a := &app{size: 150 << 10, disk: "300Mi"}
+	a := &app{size: 250 << 10, disk: "400Mi"}
 	a.deploy(t)
 	a.protect(t, "--hook", "name=slow; pods=app=db; before=sleep 5; on-error=Continue")
 	for _, moment := range []func(){
 		func() { time.Sleep(time.Second + rand.N(3*time.Second)) }, // the moment of the kill, not a wait
 		func() { awaitTask(t, east, a.name) },
 	} {
+		// All of it is new each time, so that reading it takes long enough to be met.
+		kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c",
+			fmt.Sprintf("cd /data && dd if=/dev/urandom of=file bs=1024 count=%d conv=notrunc && sha256sum file > sum && sync", a.size))
 		var asked pointView
 		davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
 		before := len(names(t, manifests(a.name)))
