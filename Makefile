@@ -53,8 +53,10 @@ bed: ## tests on real clusters only
 .PHONY: soak
 soak: ## the long and the huge variants of the tests
 	@hack/prepare
-	@DAVIT_SOAK=1 hack/test unit
-	@DAVIT_SOAK=1 hack/test bed
+	@hack/fuzz 200000
+	@DAVIT_BENCH=full go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./internal/volume
+	@hack/test soak
+	@hack/test bed
 
 .PHONY: bench
 bench: ## benchmarks; every figure is a ratio against something measured in the same run
