@@ -45,7 +45,7 @@ func (e *Engine) restoreClaim(ctx context.Context, en *entry, raw []byte) {
 			e.failed(en, name, err)
 			return
 		}
-		e.rec.warn(name, "the recovery point holds no data for it: it starts empty")
+		e.rec.Warn(name, "the recovery point holds no data for it: it starts empty")
 		return
 	}
 	if err := e.fill(ctx, p, *vol); err != nil {
@@ -72,7 +72,7 @@ func (e *Engine) fill(ctx context.Context, p *prepared, vol point.Volume) error 
 			return err
 		}
 	}
-	e.rec.count(func(r *Result) { r.Volumes++; r.VolumeBytes += vol.Snapshot.Bytes })
+	e.rec.Count(func(r *Result) { r.Volumes++; r.VolumeBytes += vol.Snapshot.Bytes })
 	return nil
 }
 
@@ -143,7 +143,7 @@ func (e *Engine) enlarge(p *prepared, vol point.Volume) {
 		return
 	}
 	requests["storage"] = resource.NewQuantity(vol.Capacity, resource.BinarySI).String()
-	e.rec.warn(p.name, "asked for %s but held more: %s is asked for", asked.String(), requests["storage"])
+	e.rec.Warn(p.name, "asked for %s but held more: %s is asked for", asked.String(), requests["storage"])
 }
 
 func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) error {
@@ -158,7 +158,7 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 		Progress: func(done, total int64) { e.bytes(p.name, done, max(total, vol.Snapshot.Bytes)) },
 	})
 	for _, w := range warnings {
-		e.rec.warn(p.name, "%s", w)
+		e.rec.Warn(p.name, "%s", w)
 	}
 	if err != nil {
 		return err

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/hold"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -194,7 +196,7 @@ func TestTwoAtOnce(t *testing.T) {
 		if _, err := r.engine(Options{Holder: "third", ReadyTimeout: time.Second}).Run(t.Context()); err != nil {
 			t.Errorf("third restore: %v", err)
 		}
-		if time.Since(start) > leaseDuration {
+		if time.Since(start) > hold.Duration {
 			t.Errorf("a lease that was given back must not be waited for")
 		}
 	})
@@ -212,7 +214,7 @@ func TestLeaseOfTheDead(t *testing.T) {
 		if _, err := r.engine(Options{}).Run(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if waited := time.Since(start); waited < leaseDuration {
+		if waited := time.Since(start); waited < hold.Duration {
 			t.Errorf("took the lease after %s", waited)
 		}
 	})
@@ -231,7 +233,7 @@ func TestLostLeaseStopsTheRestore(t *testing.T) {
 			r.c.store(l)
 		}()
 		_, err := r.engine(Options{ReadyTimeout: time.Hour}).Run(t.Context())
-		if !errors.Is(err, errLeaseLost) {
+		if !errors.Is(err, hold.ErrLost) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -505,7 +507,7 @@ func TestPlanChangesNothing(t *testing.T) {
 		actions[p.Object] = p.Action
 	}
 	for object, want := range map[string]Action{
-		"Till.shop.example.com shop/main": Create, "Pod shop/web-1-a": SkipIt, "Event (all)": SkipIt, "StatefulSet.apps shop/db": Create,
+		"Till.shop.example.com shop/main": report.Create, "Pod shop/web-1-a": report.SkipIt, "Event (all)": report.SkipIt, "StatefulSet.apps shop/db": report.Create,
 	} {
 		if actions[object] != want {
 			t.Errorf("%s: %q, want %q", object, actions[object], want)

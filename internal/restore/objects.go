@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -169,7 +170,7 @@ func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstruct
 	e.expect(p, apierrors.IsAlreadyExists(err))
 	switch {
 	case err == nil:
-		e.rec.count(func(r *Result) { r.Created++ })
+		e.rec.Count(func(r *Result) { r.Created++ })
 		if p.kind == shape.KindNamespace {
 			e.locked(func() { e.ours[p.obj.GetName()] = true })
 		}
@@ -205,7 +206,7 @@ func (e *Engine) create(ctx context.Context, p *prepared) (*unstructured.Unstruc
 	shape.ReleasePorts(other.Object)
 	live, again := e.cluster.Create(ctx, p.at, other)
 	if again == nil {
-		e.rec.warn(p.name, "its node ports cannot be had here (%v): others were assigned, so tell whoever connects to them", err)
+		e.rec.Warn(p.name, "its node ports cannot be had here (%v): others were assigned, so tell whoever connects to them", err)
 	}
 	return live, again
 }
@@ -214,23 +215,23 @@ func (e *Engine) create(ctx context.Context, p *prepared) (*unstructured.Unstruc
 func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	action, reason := e.decide(p, live)
 	switch action {
-	case Continue:
-		e.rec.count(func(r *Result) { r.Continued++ })
+	case report.Continue:
+		e.rec.Count(func(r *Result) { r.Continued++ })
 		if reason != "" {
-			e.rec.warn(p.name, "%s", reason)
+			e.rec.Warn(p.name, "%s", reason)
 		}
 		if p.kind == shape.KindNamespace {
 			e.locked(func() { e.ours[p.obj.GetName()] = true })
 		}
 		refs, _ := shape.Child(p.obj.Object, "metadata")["ownerReferences"].([]any)
 		return live, e.setOwners(ctx, p.at, live, refs)
-	case Updated:
-		e.rec.count(func(r *Result) { r.Updated++ })
+	case report.Updated:
+		e.rec.Count(func(r *Result) { r.Updated++ })
 		return e.cluster.Apply(ctx, p.at, p.obj)
-	case SkipIt:
-		e.rec.count(func(r *Result) { r.Skipped++ })
+	case report.SkipIt:
+		e.rec.Count(func(r *Result) { r.Skipped++ })
 		if reason != "" {
-			e.rec.warn(p.name, "%s", reason)
+			e.rec.Warn(p.name, "%s", reason)
 		}
 		return live, nil
 	}
@@ -241,35 +242,35 @@ func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstr
 func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (Action, string) {
 	switch {
 	case live.GetDeletionTimestamp() != nil:
-		return Conflict, "it exists and is being deleted: wait until it is gone and restore again"
+		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again"
 	case live.GetLabels()[shape.LabelRestore] == e.opts.ID:
 		return e.again(p, live)
 	case p.kind == shape.KindAccount && p.obj.GetName() == "default" && e.isOurs(p.obj.GetNamespace()):
-		return Updated, "made by the cluster with the namespace"
+		return report.Updated, "made by the cluster with the namespace"
 	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency && p.kind != shape.KindClaim:
-		return Updated, ""
+		return report.Updated, ""
 	}
 	fields := e.difference(p, live)
 	if len(fields) == 0 {
-		return SkipIt, ""
+		return report.SkipIt, ""
 	}
-	return SkipIt, "exists already and was left alone, though it differs in " + shape.Names(fields, 8)
+	return report.SkipIt, "exists already and was left alone, though it differs in " + shape.Names(fields, 8)
 }
 
 // again decides on an object that this restore made before: one that was
 // changed since is treated as Existing says.
 func (e *Engine) again(p *prepared, live *unstructured.Unstructured) (Action, string) {
 	if p.kind == shape.KindClaim {
-		return Continue, "" // the volume's data decides, see claim
+		return report.Continue, "" // the volume's data decides, see claim
 	}
 	fields := e.difference(p, live)
 	switch {
 	case len(fields) == 0:
-		return Continue, ""
+		return report.Continue, ""
 	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency:
-		return Updated, ""
+		return report.Updated, ""
 	}
-	return Continue, "was changed after it was restored, and was left alone: it differs in " + shape.Names(fields, 8)
+	return report.Continue, "was changed after it was restored, and was left alone: it differs in " + shape.Names(fields, 8)
 }
 
 // difference compares the live object, stripped the same way, with the wanted one.

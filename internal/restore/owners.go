@@ -41,7 +41,7 @@ func (e *Engine) owners(ctx context.Context, en *entry, object string) (now []an
 		case pending:
 			wait = append(wait, e.mapOwner(o))
 		default:
-			e.rec.warn(object, "its owner %s %s is neither in the recovery point nor at the target: the reference is dropped", o.Kind, o.Name)
+			e.rec.Warn(object, "its owner %s %s is neither in the recovery point nor at the target: the reference is dropped", o.Kind, o.Name)
 		}
 	}
 	return now, wait, nil
@@ -139,7 +139,7 @@ func (e *Engine) adopt(ctx context.Context, w wanted, uid string) {
 		err = e.setOwners(ctx, w.at, live, []any{w.ref.Reference(uid)})
 	}
 	if err != nil {
-		e.rec.fail(object, fmt.Errorf("set owner %s %s: %w", w.ref.Kind, w.ref.Name, err))
+		e.rec.Fail(object, fmt.Errorf("set owner %s %s: %w", w.ref.Kind, w.ref.Name, err))
 	}
 }
 
@@ -171,7 +171,7 @@ func (e *Engine) setOwners(ctx context.Context, at Served, live *unstructured.Un
 // failed remembers that an object of the point will not be there, so that
 // nothing waits for it as an owner.
 func (e *Engine) failed(en *entry, object string, err error) {
-	e.rec.fail(object, answer.Explain(err))
+	e.rec.Fail(object, answer.Explain(err))
 	if en.uid != "" {
 		e.locked(func() { e.unmade[en.uid] = true })
 	}
@@ -187,7 +187,7 @@ func (e *Engine) abandon() {
 		e.wants = map[string][]wanted{}
 	})
 	for _, w := range left {
-		e.rec.warn(objectName(w.at, w.namespace, w.name),
+		e.rec.Warn(objectName(w.at, w.namespace, w.name),
 			"its owner %s %s was not restored: the reference is dropped", w.ref.Kind, w.ref.Name)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -49,10 +50,10 @@ func (e *Engine) planLevel(ctx context.Context, r shape.Rank, depth int) ([]Plan
 
 // planObject is restoreObject without doing it.
 func (e *Engine) planObject(ctx context.Context, en *entry, raw []byte) Planned {
-	plan := Planned{Object: e.nameOf(en), Action: Create}
+	plan := Planned{Object: e.nameOf(en), Action: report.Create}
 	d, err := shape.Decode(raw)
 	if err != nil {
-		return Planned{plan.Object, Conflict, err.Error()}
+		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
 	}
 	at, err := e.resolve(ctx, en.res)
 	switch {
@@ -60,7 +61,7 @@ func (e *Engine) planObject(ctx context.Context, en *entry, raw []byte) Planned 
 		plan.Reason = "once its definition is there"
 		return plan
 	case err != nil:
-		return Planned{plan.Object, Conflict, err.Error()}
+		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
 	}
 	namespace, name := e.target(en)
 	live, err := e.cluster.Get(ctx, at, namespace, name)
@@ -68,17 +69,17 @@ func (e *Engine) planObject(ctx context.Context, en *entry, raw []byte) Planned 
 		return plan
 	}
 	if err != nil {
-		return Planned{plan.Object, Conflict, err.Error()}
+		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
 	}
 	if vol := e.volumeOf(en); e.x.kinds[en.res] == shape.KindClaim && vol != nil {
 		if why := e.claimConflict(live, *vol); why != "" {
-			return Planned{plan.Object, Conflict, why}
+			return Planned{Object: plan.Object, Action: report.Conflict, Reason: why}
 		}
 	}
 	e.shape(e.x.kinds[en.res], d)
 	p := &prepared{entry: en, kind: e.x.kinds[en.res], at: at, obj: wrap(at, d)}
 	plan.Action, plan.Reason = e.decide(p, live)
-	if plan.Action == SkipIt && plan.Reason == "" {
+	if plan.Action == report.SkipIt && plan.Reason == "" {
 		plan.Reason = "exists already and is the same"
 	}
 	return plan
@@ -89,12 +90,12 @@ func (e *Engine) planSkipped() []Planned {
 	var plan []Planned
 	for i, res := range e.m.Resources {
 		if why := e.leftOut(res); why != "" {
-			plan = append(plan, Planned{e.x.kinds[i].String() + " (all)", SkipIt, why})
+			plan = append(plan, Planned{Object: e.x.kinds[i].String() + " (all)", Action: report.SkipIt, Reason: why})
 			continue
 		}
 		for _, en := range e.x.entries[i] {
 			if en.skip != "" {
-				plan = append(plan, Planned{e.nameOf(en), SkipIt, en.skip})
+				plan = append(plan, Planned{Object: e.nameOf(en), Action: report.SkipIt, Reason: en.skip})
 			}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -66,11 +67,11 @@ func (e *Engine) Preflight(ctx context.Context) ([]Finding, error) {
 }
 
 func wrong(reason, remedy, format string, args ...any) Finding {
-	return Finding{Severity: Error, Reason: reason, Remedy: remedy, Message: fmt.Sprintf(format, args...)}
+	return Finding{Severity: report.Error, Reason: reason, Remedy: remedy, Message: fmt.Sprintf(format, args...)}
 }
 
 func beware(reason, remedy, format string, args ...any) Finding {
-	return Finding{Severity: Warning, Reason: reason, Remedy: remedy, Message: fmt.Sprintf(format, args...)}
+	return Finding{Severity: report.Warning, Reason: reason, Remedy: remedy, Message: fmt.Sprintf(format, args...)}
 }
 
 // checkMapping looks for mappings that cannot be meant.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -27,68 +28,68 @@ func TestPreflight(t *testing.T) {
 		opts     Options
 		spoil    func(*rig)
 		reason   string
-		severity Severity
+		severity report.Severity
 		says     string // in message and remedy together
 	}{
 		{"right denied everywhere", Options{}, func(r *rig) {
 			r.c.deny = func(verb string, at Served, _ string) bool { return verb == "create" && at.GVR.Resource == "secrets" }
-		}, "Denied", Error, "no right to create secrets in namespace shop"},
+		}, "Denied", report.Error, "no right to create secrets in namespace shop"},
 		{"cluster-wide right denied", Options{}, func(r *rig) {
 			r.c.deny = func(_ string, at Served, _ string) bool { return at.GVR.Resource == "customresourcedefinitions" }
-		}, "Denied", Error, "cluster-wide"},
+		}, "Denied", report.Error, "cluster-wide"},
 		{"namespace in use", Options{}, func(r *rig) {
 			shopNamespace(r)
 			r.c.put("apps/v1", "Deployment", "shop", "other", nil)
-		}, "NamespaceInUse", Warning, "Deployment.apps other"},
+		}, "NamespaceInUse", report.Warning, "Deployment.apps other"},
 		{"namespace terminating", Options{}, func(r *rig) {
 			r.c.put("v1", "Namespace", "", "shop", shape.Document{"status": shape.Document{"phase": "Terminating"}})
-		}, "Terminating", Error, "being deleted"},
+		}, "Terminating", report.Error, "being deleted"},
 		{"missing storage class", Options{}, func(r *rig) {
 			delete(r.c.objects, key("StorageClass", "", "fast"))
 			r.c.put("storage.k8s.io/v1", "StorageClass", "", "slow", shape.Document{"provisioner": "x"})
-		}, "MissingClass", Error, "--map-storage-class fast=slow"},
+		}, "MissingClass", report.Error, "--map-storage-class fast=slow"},
 		{
 			"mapped to a class that is not there",
 			Options{StorageClassMapping: map[string]string{"fast": "none"}},
 			nil,
-			"MissingClass", Error, "no storage class none",
+			"MissingClass", report.Error, "no storage class none",
 		},
 		{
 			"useless class mapping",
 			Options{StorageClassMapping: map[string]string{"gold": "fast"}},
 			nil,
-			"UnusedMapping", Warning, "gold",
+			"UnusedMapping", report.Warning, "gold",
 		},
 		{"missing kind", Options{}, func(r *rig) {
 			r.m.Resources = append(r.m.Resources, point.Resource{Group: "x.example.com", Version: "v1", Kind: "Thing", Resource: "things", Count: 1})
 			r.s.raw["x.example.com/Thing"] = []string{`{"metadata":{"name":"t","namespace":"shop"}}`}
-		}, "MissingKind", Error, "Thing.x.example.com"},
+		}, "MissingKind", report.Error, "Thing.x.example.com"},
 		{"missing version", Options{}, func(r *rig) {
 			for i := range r.m.Resources {
 				if r.m.Resources[i].Kind == "Deployment" {
 					r.m.Resources[i].Version = "v9"
 				}
 			}
-		}, "MissingVersion", Error, "captured as v9, the target serves only v1"},
-		{"no node process", Options{}, func(r *rig) { r.v.unable = errors.New("no davit node process") }, "NoNodeProcess", Error, "1 volumes"},
-		{"objects missing in the vault", Options{}, func(r *rig) { r.s.missing = errors.New("pack 7") }, "MissingData", Error, "pack 7"},
-		{"volume missing in the vault", Options{}, func(r *rig) { r.s.noData = errors.New("blob") }, "MissingData", Error, "data-db-0"},
-		{"fuzzy", Options{}, func(r *rig) { r.m.Consistency = point.Fuzzy }, "Fuzzy", Error, "--accept-fuzzy"},
-		{"fuzzy accepted", Options{AcceptFuzzy: true}, func(r *rig) { r.m.Consistency = point.Fuzzy }, "Fuzzy", Warning, "repair"},
-		{"mapping of nothing", Options{NamespaceMapping: map[string]string{"sop": "x"}}, nil, "UnknownNamespace", Error, "map one of shop"},
-		{"mapping to no name", Options{NamespaceMapping: map[string]string{"shop": "A_"}}, nil, "BadNamespace", Error, "A_"},
+		}, "MissingVersion", report.Error, "captured as v9, the target serves only v1"},
+		{"no node process", Options{}, func(r *rig) { r.v.unable = errors.New("no davit node process") }, "NoNodeProcess", report.Error, "1 volumes"},
+		{"objects missing in the vault", Options{}, func(r *rig) { r.s.missing = errors.New("pack 7") }, "MissingData", report.Error, "pack 7"},
+		{"volume missing in the vault", Options{}, func(r *rig) { r.s.noData = errors.New("blob") }, "MissingData", report.Error, "data-db-0"},
+		{"fuzzy", Options{}, func(r *rig) { r.m.Consistency = point.Fuzzy }, "Fuzzy", report.Error, "--accept-fuzzy"},
+		{"fuzzy accepted", Options{AcceptFuzzy: true}, func(r *rig) { r.m.Consistency = point.Fuzzy }, "Fuzzy", report.Warning, "repair"},
+		{"mapping of nothing", Options{NamespaceMapping: map[string]string{"sop": "x"}}, nil, "UnknownNamespace", report.Error, "map one of shop"},
+		{"mapping to no name", Options{NamespaceMapping: map[string]string{"shop": "A_"}}, nil, "BadNamespace", report.Error, "A_"},
 		{"two into one", Options{NamespaceMapping: map[string]string{"shop": "bank"}}, func(r *rig) {
 			r.m.Namespaces = []string{"bank", "shop"}
-		}, "MappedTogether", Error, "bank"},
+		}, "MappedTogether", report.Error, "bank"},
 		{"claim of someone else", Options{}, func(r *rig) {
 			shopNamespace(r)
 			r.c.put("v1", "PersistentVolumeClaim", "shop", "data-db-0", nil)
-		}, "ClaimExists", Error, "never overwritten"},
+		}, "ClaimExists", report.Error, "never overwritten"},
 		{"claim in use", Options{}, func(r *rig) {
 			shopNamespace(r)
 			sts := mustDecode(t, shopObjects()[16])
 			r.c.put("apps/v1", "StatefulSet", "shop", "db", shape.Document{"spec": sts["spec"]})
-		}, "ClaimInUse", Error, "scale it to zero"},
+		}, "ClaimInUse", report.Error, "scale it to zero"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig()

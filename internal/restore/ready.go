@@ -90,7 +90,7 @@ func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
 			return err
 		}
 		if err == nil && len(lag) == 0 {
-			e.rec.count(func(r *Result) { r.Ready = r.Failed == 0 }) // what failed is no workload to wait for
+			e.rec.Count(func(r *Result) { r.Ready = r.Failed == 0 }) // what failed is no workload to wait for
 			return nil
 		}
 		if !e.clock.Now().Before(deadline) {
@@ -120,7 +120,7 @@ func (e *Engine) warnLaggards(ctx context.Context) error {
 		return err
 	}
 	for _, l := range lag {
-		e.rec.warn(l.object, "not ready after %s: %s", e.opts.ReadyTimeout, l.why)
+		e.rec.Warn(l.object, "not ready after %s: %s", e.opts.ReadyTimeout, l.why)
 	}
 	return nil
 }

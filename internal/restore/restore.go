@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -85,13 +86,6 @@ type Engine struct {
 	*state
 }
 
-// Clock is the time as the engine sees it, a port so that tests need not wait.
-type Clock interface {
-	Now() time.Time
-	// Sleep returns the context's error when that ends first.
-	Sleep(ctx context.Context, d time.Duration) error
-}
-
 // Deps are the engine's ports. Progress, Clock and Log may be nil.
 type Deps struct {
 	Source   Source
@@ -112,12 +106,12 @@ func New(m *point.Manifest, opts Options, deps Deps) *Engine {
 		e.progress = Silent{}
 	}
 	if e.clock == nil {
-		e.clock = wallClock{}
+		e.clock = port.WallClock{}
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
-	e.bare, e.cluster = deps.Cluster, &retrying{Cluster: deps.Cluster, clock: e.clock}
+	e.bare, e.cluster = deps.Cluster, port.Retry(deps.Cluster, e.clock)
 	e.names = shape.Namespaces(e.opts.NamespaceMapping)
 	e.state = newState()
 	return e
@@ -140,19 +134,4 @@ func (o Options) withDefaults() Options {
 		o.Fillers = 4
 	}
 	return o
-}
-
-type wallClock struct{}
-
-func (wallClock) Now() time.Time { return time.Now() }
-
-func (wallClock) Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -42,7 +43,7 @@ func (e *Engine) Run(ctx context.Context) (Result, error) {
 func (e *Engine) RunAfter(ctx context.Context, before func(context.Context) error) (Result, error) {
 	err := e.run(ctx, before)
 	e.abandon()
-	return e.rec.result(), err
+	return e.rec.Result(), err
 }
 
 func (e *Engine) run(ctx context.Context, before func(context.Context) error) error {
@@ -52,15 +53,34 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 	if err := e.timed(StepRead, func() error { return e.load(ctx) }); err != nil {
 		return err
 	}
-	var release func()
+	var lease *hold.Hold
+	held := ctx
 	err := e.timed(StepLease, func() (err error) {
-		ctx, release, err = e.hold(ctx)
+		held, lease, err = e.hold(ctx)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	defer release()
+	e.attempt = lease.Attempt()
+	err = e.restore(held, before)
+	lease.Release(ctx, err == nil && e.rec.Result().Failed == 0)
+	return err
+}
+
+// hold keeps other restores of the application away.
+func (e *Engine) hold(ctx context.Context) (context.Context, *hold.Hold, error) {
+	return hold.Take(ctx, hold.Options{
+		Application: e.m.Application, Namespace: e.opts.LeaseNamespace, ID: e.opts.ID, Holder: e.opts.Holder,
+		Cluster: e.cluster, Bare: e.bare, Clock: e.clock, Progress: e.progress, Log: e.log,
+		MakeNamespace: func(ctx context.Context, name string) error {
+			return e.createNamespace(ctx, name, shape.Document{shape.LabelManagedBy: "davit"})
+		},
+	})
+}
+
+// restore does what Run does while the lease is held.
+func (e *Engine) restore(ctx context.Context, before func(context.Context) error) error {
 	if before != nil {
 		if err := before(ctx); err != nil {
 			return err
@@ -115,17 +135,17 @@ func (e *Engine) load(ctx context.Context) error {
 func (e *Engine) leaveOut() {
 	for i, res := range e.m.Resources {
 		if e.leftOut(res) != "" {
-			e.rec.count(func(r *Result) { r.Objects += res.Count; r.Skipped += res.Count })
+			e.rec.Count(func(r *Result) { r.Objects += res.Count; r.Skipped += res.Count })
 			continue
 		}
 		for _, en := range e.x.entries[i] {
-			e.rec.count(func(r *Result) { r.Objects++ })
+			e.rec.Count(func(r *Result) { r.Objects++ })
 			if en.skip == "" {
 				continue
 			}
-			e.rec.count(func(r *Result) { r.Skipped++ })
+			e.rec.Count(func(r *Result) { r.Skipped++ })
 			if en.warn {
-				e.rec.warn(e.nameOf(en), "not restored: %s", en.skip)
+				e.rec.Warn(e.nameOf(en), "not restored: %s", en.skip)
 			}
 		}
 	}
@@ -142,7 +162,7 @@ func (e *Engine) timed(name string, f func() error) error {
 	if err != nil {
 		s.Message = err.Error()
 	}
-	e.rec.count(func(r *Result) { r.Steps = append(r.Steps, s) })
+	e.rec.Count(func(r *Result) { r.Steps = append(r.Steps, s) })
 	return err
 }
 
@@ -343,7 +363,7 @@ func (e *Engine) targetNamespaces() []string {
 func (e *Engine) ensureNamespaces(ctx context.Context) error {
 	for _, name := range e.targetNamespaces() {
 		if err := e.createNamespace(ctx, name, shape.Document{shape.LabelRestore: e.opts.ID}); err != nil {
-			e.rec.fail(kindName(shape.KindNamespace, "", name), answer.Explain(err))
+			e.rec.Fail(kindName(shape.KindNamespace, "", name), answer.Explain(err))
 		}
 	}
 	return nil

@@ -11,13 +11,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
 // state is what a running restore remembers, shared by its workers.
 type state struct {
-	rec recorder
+	rec report.Recorder
 	x   *index
+
+	attempt string // which one this is: see hold.AnnotationAttempt
 
 	mu     sync.Mutex
 	at     map[int]Served      // how each resource of the manifest is written

@@ -1,4 +1,4 @@
-package restore
+package port
 
 import (
 	"context"
@@ -8,6 +8,10 @@ import (
 
 	"davit.dev/davit/internal/restore/answer"
 )
+
+// Retry tries calls of the cluster again that failed for a reason that may
+// pass; see package answer for which, and how often.
+func Retry(c Cluster, clock Clock) Cluster { return &retrying{Cluster: c, clock: clock} }
 
 // retrying tries calls again that failed for a reason that may pass: a busy or
 // restarting API server, a lost connection, a write conflict.

@@ -1,8 +1,12 @@
-package restore
+// Package port declares what the restore engine needs of the world: the target
+// cluster, the recovery point, whoever fills volumes, a clock, and somebody who
+// wants to hear how far it is. Adapters are in internal/kube and elsewhere.
+package port
 
 import (
 	"context"
 	"errors"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -107,3 +111,28 @@ func (Silent) Bytes(int64, int64) {}
 
 // Note implements Progress.
 func (Silent) Note(string) {}
+
+// Clock is the time as the engine sees it, a port so that tests need not wait.
+type Clock interface {
+	Now() time.Time
+	// Sleep returns the context's error when that ends first.
+	Sleep(ctx context.Context, d time.Duration) error
+}
+
+// WallClock is the machine's.
+type WallClock struct{}
+
+// Now implements Clock.
+func (WallClock) Now() time.Time { return time.Now() }
+
+// Sleep implements Clock.
+func (WallClock) Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,4 +1,6 @@
-package restore
+// Package report is what a restore says: what its checks found, what it would
+// do, what it did, and what a person should know.
+package report
 
 import (
 	"cmp"
@@ -106,34 +108,37 @@ type Result struct {
 	Ready bool `json:"ready"`
 }
 
-// recorder collects a Result from many goroutines.
-type recorder struct {
+// Recorder collects a Result from many goroutines.
+type Recorder struct {
 	mu  sync.Mutex
 	res Result
 }
 
-func (r *recorder) warn(object, format string, args ...any) {
+// Warn records what a person should know about an object.
+func (r *Recorder) Warn(object, format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.res.Warnings = append(r.res.Warnings, Problem{object, fmt.Sprintf(format, args...)})
 }
 
-func (r *recorder) fail(object string, err error) {
+// Fail records that an object could not be restored, and why.
+func (r *Recorder) Fail(object string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.res.Failed++
 	r.res.Failures = append(r.res.Failures, Problem{object, err.Error()})
 }
 
-func (r *recorder) count(f func(*Result)) {
+// Count changes the result; f must not keep it.
+func (r *Recorder) Count(f func(*Result)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(&r.res)
 }
 
-// result returns a copy with problems in an order that does not depend on
+// Result returns a copy with problems in an order that does not depend on
 // which goroutine was first.
-func (r *recorder) result() Result {
+func (r *Recorder) Result() Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	res := r.res

@@ -1,0 +1,250 @@
+// Package hold keeps two restores of one application at one target apart, by a
+// Lease there, and remembers in it which attempt of a restore is under way.
+package hold
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// ErrBusy says that another restore of the application runs at the target.
+var ErrBusy = errors.New("another restore of this application runs here")
+
+// ErrLost ends a restore whose lease someone else took.
+var ErrLost = errors.New("lost the restore's lease: another restore of this application has taken over")
+
+// AnnotationAttempt of the lease is the restore's attempt: its id and when it
+// began, until it ends whole. A restore that is given again after it was
+// killed continues its attempt; one that had ended whole begins another, and
+// volumes that are rolled back are rolled back again.
+const AnnotationAttempt = "davit.dev/attempt"
+
+// Times of the lease. Duration is for how long a holder that shows no life keeps it.
+const (
+	Duration  = 15 * time.Second
+	renew     = 3 * time.Second
+	look      = time.Second
+	microTime = "2006-01-02T15:04:05.000000Z07:00"
+)
+
+// Options say what is held, by whom, and through what.
+type Options struct {
+	Application string // its restores are kept apart
+	Namespace   string // holds the lease
+	ID          string // of the restore, the same when it is given again
+	Holder      string // for people
+	Cluster     port.Cluster
+	Bare        port.Cluster // does not try again: renewing has its own time
+	Clock       port.Clock
+	Progress    port.Progress
+	Log         *slog.Logger
+	// MakeNamespace makes the lease's namespace unless it is there.
+	MakeNamespace func(ctx context.Context, name string) error
+}
+
+// Hold is a lease that is held.
+type Hold struct {
+	o       Options
+	at      port.Served
+	name    string
+	attempt string
+	current *unstructured.Unstructured
+	end     context.CancelCauseFunc
+	done    chan struct{}
+}
+
+// Take takes the application's lease at the target and keeps it. The returned
+// context ends when the lease is lost; Release gives it back.
+//
+// Whether another holder lives is judged by watching it renew, on this
+// process's own clock, so that the clocks of two machines need not agree: a
+// restore that was killed can be continued after 15 s.
+func Take(ctx context.Context, o Options) (context.Context, *Hold, error) {
+	served, err := o.Cluster.Serves(ctx, shape.KindLease)
+	if err != nil {
+		return nil, nil, fmt.Errorf("hold restore lease: %w", err)
+	}
+	l := &Hold{o: o, at: served[0], name: "restore-" + o.Application, done: make(chan struct{})}
+	if err := l.take(ctx); err != nil {
+		return nil, nil, fmt.Errorf("hold restore lease: %w", err)
+	}
+	l.attempt = l.current.GetAnnotations()[AnnotationAttempt]
+	held, cancel := context.WithCancelCause(ctx)
+	l.end = cancel
+	go func() {
+		defer close(l.done)
+		l.renew(held)
+	}()
+	return held, l, nil
+}
+
+func (l *Hold) spec() shape.Document {
+	now := l.o.Clock.Now().UTC().Format(microTime)
+	return shape.Document{
+		"holderIdentity": l.o.Holder, "leaseDurationSeconds": int64(Duration / time.Second),
+		"acquireTime": now, "renewTime": now,
+	}
+}
+
+// Attempt names what is under way: see AnnotationAttempt.
+func (l *Hold) Attempt() string { return l.attempt }
+
+// attemptAfter is the one that was not ended, or a new one.
+func (l *Hold) attemptAfter(before string) string {
+	if strings.HasPrefix(before, l.o.ID+"-") {
+		return before
+	}
+	return l.o.ID + "-" + strconv.FormatInt(l.o.Clock.Now().UnixNano(), 36)
+}
+
+// take gets the lease, waiting as long as it takes to know that a former
+// holder is dead. A living one gives ErrBusy.
+func (l *Hold) take(ctx context.Context) error {
+	seen, since := "", time.Time{}
+	for {
+		live, err := l.o.Cluster.Get(ctx, l.at, l.o.Namespace, l.name)
+		switch {
+		case apierrors.IsNotFound(err):
+			if done, err := l.create(ctx); done || err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		}
+		holder := shape.Text(live.Object, "spec", "holderIdentity")
+		now := l.o.Clock.Now()
+		switch version := live.GetResourceVersion(); {
+		case seen == "":
+			seen, since = version, now
+		case seen != version && holder != "":
+			return fmt.Errorf("%w: %s holds it: wait for it to end, or stop it", ErrBusy, holder)
+		}
+		if holder == "" || now.Sub(since) >= Duration {
+			if done, err := l.replace(ctx, live); done || err != nil {
+				return err
+			}
+			continue
+		}
+		l.o.Progress.Note("waiting to see whether the restore held by " + holder + " is still alive")
+		if err := l.o.Clock.Sleep(ctx, look); err != nil {
+			return err
+		}
+	}
+}
+
+// create makes the lease, and its namespace when there is none.
+func (l *Hold) create(ctx context.Context) (done bool, err error) {
+	obj := &unstructured.Unstructured{Object: shape.Document{
+		"apiVersion": l.at.GVK.GroupVersion().String(), "kind": l.at.GVK.Kind,
+		"metadata": shape.Document{
+			"name": l.name, "namespace": l.o.Namespace,
+			"labels":      shape.Document{shape.LabelManagedBy: "davit"},
+			"annotations": shape.Document{AnnotationAttempt: l.attemptAfter("")},
+		},
+		"spec": l.spec(),
+	}}
+	l.current, err = l.o.Cluster.Create(ctx, l.at, obj)
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return false, nil
+	case apierrors.IsNotFound(err):
+		return false, l.o.MakeNamespace(ctx, l.o.Namespace)
+	}
+	return err == nil, err
+}
+
+// replace takes a lease whose holder is gone; the resource version lets only
+// one of several succeed.
+func (l *Hold) replace(ctx context.Context, live *unstructured.Unstructured) (done bool, err error) {
+	live.Object["spec"] = l.spec()
+	annotations := live.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[AnnotationAttempt] = l.attemptAfter(annotations[AnnotationAttempt])
+	live.SetAnnotations(annotations)
+	l.current, err = l.o.Cluster.Update(ctx, l.at, live, "")
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// renew keeps the lease until ctx ends, and ends it when the lease is lost or
+// could not be renewed for so long that another may take it.
+func (l *Hold) renew(ctx context.Context) {
+	last := l.o.Clock.Now()
+	current := l.current.DeepCopy()
+	defer func() { l.current = current }() // Release reads it when this is over
+	for l.o.Clock.Sleep(ctx, renew) == nil {
+		before := l.o.Clock.Now()
+		shape.Child(current.Object, "spec")["renewTime"] = before.UTC().Format(microTime)
+		call, cancel := context.WithTimeout(ctx, renew)
+		got, err := l.o.Bare.Update(call, l.at, current, "")
+		cancel()
+		if err == nil {
+			current, last = got, before
+			continue
+		}
+		if apierrors.IsConflict(err) {
+			if live := l.stillOurs(ctx, current); live != nil {
+				current, last = live, before // an update whose answer was lost
+				continue
+			}
+		}
+		switch {
+		case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+			l.end(ErrLost)
+			return
+		case l.o.Clock.Now().Sub(last) > Duration-renew-look:
+			l.end(fmt.Errorf("%w: not renewed: %w", ErrLost, err))
+			return
+		}
+	}
+}
+
+// stillOurs returns the lease if it is as this process wrote it.
+func (l *Hold) stillOurs(ctx context.Context, current *unstructured.Unstructured) *unstructured.Unstructured {
+	call, cancel := context.WithTimeout(ctx, renew)
+	defer cancel()
+	live, err := l.o.Bare.Get(call, l.at, l.o.Namespace, l.name)
+	if err != nil {
+		return nil
+	}
+	for _, field := range []string{"holderIdentity", "acquireTime"} {
+		if shape.Text(live.Object, "spec", field) != shape.Text(current.Object, "spec", field) {
+			return nil
+		}
+	}
+	return live
+}
+
+// Release empties the lease, so that the next restore need not wait. whole
+// says that nothing is left to continue.
+func (l *Hold) Release(ctx context.Context, whole bool) {
+	l.end(context.Canceled)
+	<-l.done
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renew)
+	defer cancel()
+	shape.Child(l.current.Object, "spec")["holderIdentity"] = ""
+	if whole {
+		annotations := l.current.GetAnnotations()
+		delete(annotations, AnnotationAttempt)
+		l.current.SetAnnotations(annotations)
+	}
+	if _, err := l.o.Bare.Update(ctx, l.at, l.current, ""); err != nil {
+		l.o.Log.Debug("restore lease not released, it expires", "error", err)
+	}
+}
