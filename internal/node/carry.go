@@ -34,10 +34,11 @@ type carrier struct {
 // carry does one task. Its errors go into the task's status, so they hold no
 // secrets.
 func (c *carrier) carry(ctx context.Context, task *v1alpha1.VolumeTask, slot int, r *report) (err error) {
-	dir, err := c.place.find(task.Spec)
+	at, err := c.place.find(task.Spec)
 	if err != nil {
 		return err
 	}
+	defer at.Close() //nolint:errcheck // only a handle
 	snap, err := snapshotOf(task.Spec)
 	if err != nil {
 		return err
@@ -53,9 +54,14 @@ func (c *carrier) carry(ctx context.Context, task *v1alpha1.VolumeTask, slot int
 		}
 	}()
 	if task.Spec.Operation == v1alpha1.VolumeWrite {
-		return fill(ctx, repo, snap, dir, r)
+		err = fill(ctx, repo, snap, at.dir(), r)
+	} else {
+		err = store(ctx, repo, task.Spec, snap, at.dir(), r)
 	}
-	return store(ctx, repo, task.Spec, snap, dir, r)
+	if err != nil {
+		return fmt.Errorf("volume at %s: %w", at.Name(), err)
+	}
+	return nil
 }
 
 // open opens the repository that the task names, with a cache of this slot's

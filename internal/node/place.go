@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"davit.dev/davit/api/v1alpha1"
 )
@@ -39,8 +42,17 @@ func newLocator(opts Options) locator {
 	}
 }
 
-// find returns the directory that holds the volume's files.
-func (l locator) find(spec v1alpha1.VolumeTaskSpec) (string, error) {
+// place is the directory that holds a volume's files. It is held open: who may
+// write beside it can put something else under its name, and not under the handle.
+type place struct {
+	*os.File
+}
+
+// dir is a path that leads to the held directory, whatever its name leads to now.
+func (p place) dir() string { return "/proc/self/fd/" + strconv.Itoa(int(p.Fd())) }
+
+// find opens the directory that holds the volume's files. The caller closes it.
+func (l locator) find(spec v1alpha1.VolumeTaskSpec) (place, error) {
 	if spec.HostPath != "" {
 		return l.hostPath(spec.HostPath)
 	}
@@ -50,18 +62,18 @@ func (l locator) find(spec v1alpha1.VolumeTaskSpec) (string, error) {
 // mounted looks for the volume below the pod's directory, where the kubelet
 // mounts it under its plugin's name. Something must be mounted there: else the
 // node's own disk would be read or filled.
-func (l locator) mounted(podUID, volume string) (string, error) {
+func (l locator) mounted(podUID, volume string) (place, error) {
 	if !podUIDs.MatchString(podUID) || !volumeNames.MatchString(volume) || strings.Contains(volume, "..") {
-		return "", fmt.Errorf("%w: pod %q, volume %q: not a pod's UID and a volume's name", ErrPath, podUID, volume)
+		return place{}, fmt.Errorf("%w: pod %q, volume %q: not a pod's UID and a volume's name", ErrPath, podUID, volume)
 	}
 	base := filepath.Join(l.kubeletRoot, "pods", podUID, "volumes")
 	plugins, err := os.ReadDir(base)
 	if err != nil {
-		return "", fmt.Errorf("%w: pod %s has no volumes on this node: %w", ErrPath, podUID, err)
+		return place{}, fmt.Errorf("%w: pod %s has no volumes on this node: %w", ErrPath, podUID, err)
 	}
 	points, err := l.mountPoints()
 	if err != nil {
-		return "", err
+		return place{}, err
 	}
 	for _, plugin := range plugins {
 		if !plugin.IsDir() {
@@ -72,44 +84,65 @@ func (l locator) mounted(podUID, volume string) (string, error) {
 			dir = filepath.Join(dir, "mount")
 		}
 		if slices.Contains(points, dir) {
-			return l.straight(dir)
+			return openStraight(l.kubeletRoot, dir)
 		}
 	}
-	return "", fmt.Errorf("%w: volume %s is not mounted for pod %s: is %s mounted into the node process with propagation HostToContainer?",
+	return place{}, fmt.Errorf("%w: volume %s is not mounted for pod %s: is %s mounted into the node process with propagation HostToContainer?",
 		ErrPath, volume, podUID, l.kubeletRoot)
 }
 
 // hostPath allows directories below the configured roots only.
-func (l locator) hostPath(dir string) (string, error) {
+func (l locator) hostPath(dir string) (place, error) {
 	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
-		return "", fmt.Errorf("%w: %q is not a clean absolute path", ErrPath, dir)
+		return place{}, fmt.Errorf("%w: %q is not a clean absolute path", ErrPath, dir)
 	}
 	for _, root := range l.hostRoots {
 		if strings.HasPrefix(dir, strings.TrimSuffix(root, "/")+"/") {
-			return l.straight(dir)
+			return openStraight(root, dir)
 		}
 	}
-	return "", fmt.Errorf("%w: %s is below none of the allowed host path roots %v: install with --host-path-root", ErrPath, dir, l.hostRoots)
+	return place{}, fmt.Errorf("%w: %s is below none of the allowed host path roots %v: install with --host-path-root", ErrPath, dir, l.hostRoots)
 }
 
-// straight refuses a path with a symbolic link in it: what a path leads to
-// must be decided by its name alone.
-func (l locator) straight(dir string) (string, error) {
-	real, err := filepath.EvalSymlinks(dir)
+// openStraight opens a directory below a root, and refuses a path with a
+// symbolic link in it: what a path leads to must be decided by its name alone.
+// The kernel looks while it opens: between a look of ours and an opening, a
+// tenant who may write to a directory on the way could put a link there.
+func openStraight(root, dir string) (place, error) {
+	top, err := openBeneath(unix.AT_FDCWD, root, 0)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrPath, err)
+		return place{}, fmt.Errorf("%w: open %s: %w", ErrPath, root, err)
 	}
-	if real != dir {
-		return "", fmt.Errorf("%w: %s leads through a symbolic link to %s", ErrPath, dir, real)
-	}
-	info, err := os.Lstat(dir)
+	defer unix.Close(top) //nolint:errcheck // only a handle
+	below, err := filepath.Rel(root, dir)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrPath, err)
+		return place{}, fmt.Errorf("%w: %w", ErrPath, err)
 	}
-	if !info.IsDir() {
-		return "", fmt.Errorf("%w: %s is not a directory: raw block volumes cannot be moved yet", ErrPath, dir)
+	fd, err := openBeneath(top, below, unix.RESOLVE_BENEATH)
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return place{}, fmt.Errorf("%w: %s leads through a symbolic link", ErrPath, dir)
+	case errors.Is(err, unix.ENOTDIR):
+		return place{}, fmt.Errorf("%w: %s is not a directory: raw block volumes cannot be moved yet", ErrPath, dir)
+	case errors.Is(err, unix.ENOSYS):
+		return place{}, fmt.Errorf("open %s: this node's kernel is too old (openat2 came with Linux 5.6): %w", dir, err)
+	case err != nil:
+		return place{}, fmt.Errorf("%w: open %s: %w", ErrPath, dir, err)
 	}
-	return dir, nil
+	return place{os.NewFile(uintptr(fd), dir)}, nil
+}
+
+func openBeneath(at int, path string, resolve uint64) (int, error) {
+	how := unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: resolve | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	for {
+		fd, err := unix.Openat2(at, path, &how)
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) { // EAGAIN: something was renamed meanwhile
+			return fd, err
+		}
+	}
 }
 
 // mountPoints returns where this process sees something mounted.

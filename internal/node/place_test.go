@@ -58,8 +58,15 @@ func TestFindsWhatIsMounted(t *testing.T) {
 		"host":  {v1alpha1.VolumeTaskSpec{HostPath: filepath.Join(root, "srv", "claims", "a")}, filepath.Join(root, "srv", "claims", "a")},
 	} {
 		got, err := l.find(test.spec)
-		if err != nil || got != test.want {
-			t.Errorf("%s: got %q, %v; want %q", name, got, err, test.want)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if real, err := filepath.EvalSymlinks(got.dir()); err != nil || real != test.want || got.Name() != test.want {
+			t.Errorf("%s: got %q, %q, %v; want %q", name, got.Name(), real, err, test.want)
+		}
+		if err := got.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -84,7 +91,54 @@ func TestRefusesOtherPlaces(t *testing.T) {
 		"missing host path": {HostPath: filepath.Join(root, "srv", "claims", "none")},
 	} {
 		if got, err := l.find(spec); !errors.Is(err, ErrPath) {
-			t.Errorf("%s: got %q, %v; want a refusal", name, got, err)
+			t.Errorf("%s: got %v, %v; want a refusal", name, got.File, err)
+		}
+	}
+}
+
+// TestSwappedDirectory lets a tenant, who may write to the directory that holds
+// the volume, put links there right after the volume was found.
+func TestSwappedDirectory(t *testing.T) {
+	for name, swap := range map[string]struct{ moved, to string }{
+		"the volume itself":      {"srv/claims/a", "etc"},
+		"a directory on the way": {"srv/claims", "outside"},
+	} {
+		l, root := fixture(t)
+		write := func(path, text string) {
+			t.Helper()
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("srv/claims/a/file", "tenant's")
+		write("etc/file", "secret")
+		write("outside/a/file", "secret")
+		dir := filepath.Join(root, "srv", "claims", "a")
+		got, err := l.find(v1alpha1.VolumeTaskSpec{HostPath: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(root, swap.moved), filepath.Join(root, "away")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(root, swap.to), filepath.Join(root, swap.moved)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(got.dir() + "/file"); string(b) != "tenant's" {
+			t.Errorf("%s: the held directory reads %q, %v", name, b, err)
+		}
+		// The harm: the path that was looked at, opened now.
+		if b, err := os.ReadFile(dir + "/file"); string(b) != "secret" {
+			t.Errorf("%s: the path reads %q, %v: this test shows nothing", name, b, err)
+		}
+		if again, err := l.find(v1alpha1.VolumeTaskSpec{HostPath: dir}); !errors.Is(err, ErrPath) || !strings.Contains(err.Error(), "symbolic link") {
+			t.Errorf("%s: found again as %v, %v", name, again.File, err)
+		}
+		if err := got.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
