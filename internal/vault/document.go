@@ -121,6 +121,10 @@ func (p *Project) WriteEpoch(ctx context.Context, app string, n int64, v any) er
 	return p.writeJSONOnce(ctx, p.at.epoch(app, n), v)
 }
 
+// SafeSkew is how far a site's clock and the vault's may be apart before people
+// are told. Nothing is decided by clocks, but ages and RPO are then wrong.
+const SafeSkew = 30 * time.Second
+
 // SiteStatus is a site's sign of life.
 type SiteStatus struct {
 	Site         string    `json:"site"`

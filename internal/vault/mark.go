@@ -33,6 +33,9 @@ type Mark struct {
 	Site string    `json:"site"`         // where it was learned
 	By   string    `json:"by,omitempty"` // who or what says so
 	Note string    `json:"note,omitempty"`
+	// Seen holds the ordinals of the pins and unpins that were there when this
+	// pin or unpin was written. Mark fills it in; nil in marks of older writers.
+	Seen []string `json:"seen,omitzero"`
 	// Ordinal tells marks of one kind apart and sorts them by time. Mark fills it in.
 	Ordinal string `json:"ordinal"`
 }
@@ -49,6 +52,11 @@ func (p *Project) Mark(ctx context.Context, app, id string, m Mark) error {
 		m.At = now()
 	}
 	var err error
+	if m.Kind == MarkPinned || m.Kind == MarkUnpinned {
+		if m.Seen, err = p.seenPins(ctx, app, id); err != nil {
+			return fmt.Errorf("mark point %s: %w", id, err)
+		}
+	}
 	if m.Ordinal, err = ordinal(m.At); err != nil {
 		return fmt.Errorf("mark point %s: %w", id, err)
 	}
@@ -112,19 +120,36 @@ func ordinal(at time.Time) (string, error) {
 	return crockford.EncodeToString(raw[:]), nil
 }
 
-// pinned tells whether the newest pin or unpin is a pin. Two of the same
-// millisecond leave the point pinned.
-func pinned(marks []Mark) bool {
-	var pin, unpin time.Time
+// seenPins names the pins and unpins that a point has now.
+func (p *Project) seenPins(ctx context.Context, app, id string) ([]string, error) {
+	marks, err := p.Marks(ctx, app, id)
+	seen := []string{}
 	for _, m := range marks {
-		switch {
-		case m.Kind == MarkPinned && m.At.After(pin):
-			pin = m.At
-		case m.Kind == MarkUnpinned && m.At.After(unpin):
-			unpin = m.At
+		if m.Kind == MarkPinned || m.Kind == MarkUnpinned {
+			seen = append(seen, m.Ordinal)
 		}
 	}
-	return !pin.IsZero() && !unpin.After(pin)
+	return seen, err
+}
+
+// pinned tells whether a pin is left that no unpin takes off. No clock takes
+// part: a pin and an unpin that did not see each other leave the point pinned.
+func pinned(marks []Mark) bool {
+	return slices.ContainsFunc(marks, func(pin Mark) bool {
+		return pin.Kind == MarkPinned && !slices.ContainsFunc(marks, func(m Mark) bool { return m.takesOff(pin) })
+	})
+}
+
+// takesOff tells whether a mark is an unpin that saw the pin. One of an older
+// writer does not say what it saw: there, clocks have to do, unless the pin saw it.
+func (m Mark) takesOff(pin Mark) bool {
+	switch {
+	case m.Kind != MarkUnpinned:
+		return false
+	case m.Seen == nil:
+		return m.At.After(pin.At) && !slices.Contains(pin.Seen, m.Ordinal)
+	}
+	return slices.Contains(m.Seen, pin.Ordinal)
 }
 
 // newest returns the newest mark of a kind, or nil.

@@ -420,6 +420,67 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+// TestPinsNeedNoClock lets writers whose clocks differ pin and unpin.
+func TestPinsNeedNoClock(t *testing.T) {
+	store := &between{Store: mem.New(nil)}
+	p, _ := project(t, store)
+	mark := func(id string, kind vault.MarkKind, clock time.Duration) {
+		t.Helper()
+		if err := p.Mark(t.Context(), "shop", id, vault.Mark{Kind: kind, At: instant.Add(clock), Site: "east"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(name, id string, want bool) {
+		t.Helper()
+		points, err := p.Points(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, info := range points {
+			if info.ID == id && info.Pinned() != want {
+				t.Errorf("%s: pinned is %v", name, info.Pinned())
+			}
+		}
+	}
+	for _, id := range []string{"slow", "again", "unseen"} {
+		publish(t, p, "shop", id, 1)
+	}
+	mark("slow", vault.MarkPinned, time.Hour)
+	mark("slow", vault.MarkUnpinned, 0) // its writer's clock is an hour behind
+	check("unpinned by a slow clock", "slow", false)
+
+	mark("again", vault.MarkUnpinned, time.Hour) // takes nothing off
+	mark("again", vault.MarkPinned, 0)
+	check("pinned by a slow clock", "again", true)
+	mark("again", vault.MarkUnpinned, -time.Hour)
+	check("unpinned by a slower one", "again", false)
+	mark("again", vault.MarkPinned, -2*time.Hour)
+	check("and pinned once more", "again", true)
+
+	// Two sites at once: the second pin comes between what the unpin saw and
+	// the unpin.
+	mark("unseen", vault.MarkPinned, 0)
+	store.before = func() { mark("unseen", vault.MarkPinned, 0) }
+	mark("unseen", vault.MarkUnpinned, time.Hour)
+	check("a pin that the unpin did not see", "unseen", true)
+	mark("unseen", vault.MarkUnpinned, -time.Hour)
+	check("now it is seen", "unseen", false)
+}
+
+// between does something right before an unpin is stored.
+type between struct {
+	vault.Store
+	before func()
+}
+
+func (b *between) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if do := b.before; do != nil && strings.Contains(key, "/"+string(vault.MarkUnpinned)+"-") {
+		b.before = nil
+		do()
+	}
+	return b.Store.PutIfAbsent(ctx, key, r, size)
+}
+
 func TestDeletePointLeavesNothing(t *testing.T) {
 	store := mem.New(nil)
 	p, _ := project(t, store)

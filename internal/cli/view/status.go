@@ -24,8 +24,8 @@ import (
 
 // Status is the answer to `status`.
 type Status struct {
-	// Healthy says that there is a vault, that all of them answer, that
-	// Davit's own parts run, and that every application here is protected.
+	// Healthy says that there is a vault, that all of them answer and have this
+	// site's time, that Davit's own parts run, and that every application here is protected.
 	Healthy      bool    `json:"healthy"`
 	Site         string  `json:"site,omitempty"`
 	Parts        []Part  `json:"parts"`
@@ -183,7 +183,7 @@ func (v *Status) healthy() bool {
 		}
 	}
 	for _, x := range v.Vaults {
-		if x.Ready != "True" {
+		if x.Ready != "True" || x.ClocksApart {
 			return false
 		}
 	}

@@ -1,12 +1,14 @@
 package view
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/output"
 )
 
 // A state is judged by the newest point's age: an agent that died while all
@@ -69,5 +71,22 @@ func TestVerdict(t *testing.T) {
 	v.Applications = append(v.Applications, App{State: stateSuperseded})
 	if got := v.verdict(); got == "All is well." {
 		t.Errorf("verdict %q although an application was taken over", got)
+	}
+}
+
+// A vault whose clock is far off makes every age wrong: that needs a look.
+func TestClocksApart(t *testing.T) {
+	for skew, want := range map[time.Duration]bool{0: true, -20 * time.Second: true, time.Minute: false, -time.Hour: false} {
+		v := &v1alpha1.Vault{}
+		v.Name = "main"
+		v.Status.ClockSkew = &metav1.Duration{Duration: skew}
+		v.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue}}
+		s := Status{Vaults: []Vault{OfVaultObject(v)}, Parts: []Part{{"agent", 1, 1}}}
+		var out output.Text
+		s.Vaults[0].Checked = time.Unix(0, 0)
+		Vaults{Vaults: s.Vaults, Now: time.Unix(1, 0)}.Text(&out)
+		if got := s.healthy(); got != want || strings.Contains(out.String(), "mend time synchronisation") == want {
+			t.Errorf("%s apart: healthy is %v, said %q", skew, got, out.String())
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/vault"
 )
 
 // Vault is one vault as `vault ls` and `status` show it.
@@ -21,6 +22,9 @@ type Vault struct {
 	Checked   time.Time `json:"checked,omitzero"`
 	Latency   string    `json:"latency,omitempty"`
 	ClockSkew string    `json:"clockSkew,omitempty"`
+	// ClocksApart says that the vault's clock and this site's differ by more
+	// than is safe to read ages by.
+	ClocksApart bool `json:"clocksApart,omitempty"`
 }
 
 // OfVaultObject reads a Vault object.
@@ -34,6 +38,7 @@ func OfVaultObject(v *v1alpha1.Vault) Vault {
 	}
 	if v.Status.ClockSkew != nil {
 		view.ClockSkew = output.Duration(v.Status.ClockSkew.Duration)
+		view.ClocksApart = v.Status.ClockSkew.Abs() > vault.SafeSkew
 	}
 	return view
 }
@@ -58,6 +63,9 @@ func (v Vaults) Text(t *output.Text) {
 	for _, x := range v.Vaults {
 		if x.Ready != "True" && x.Message != "" {
 			t.Line("%s: %s", x.Name, x.Message)
+		}
+		if x.ClocksApart {
+			t.Line("%s: its clock minus this site's is %s: ages and RPO are wrong by as much; mend time synchronisation", x.Name, x.ClockSkew)
 		}
 	}
 }

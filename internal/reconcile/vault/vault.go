@@ -138,6 +138,7 @@ func (r *Reconciler) writeStatus(ctx context.Context, v *v1alpha1.Vault, c check
 		measure.VaultSkew.WithLabelValues(v.Name).Set(c.skew.Seconds())
 	}
 	measure.VaultUp.WithLabelValues(v.Name).Set(up)
+	r.warnOfSkew(v, old.Status.ClockSkew)
 	reason := vaults.Reason(checkErr)
 	message := "the vault takes writes and gives them back"
 	if checkErr != nil {
@@ -165,6 +166,22 @@ func (r *Reconciler) writeStatus(ctx context.Context, v *v1alpha1.Vault, c check
 		return fmt.Errorf("write status of vault: %w", err)
 	}
 	return nil
+}
+
+// warnOfSkew tells once when the clocks come apart.
+func (r *Reconciler) warnOfSkew(v *v1alpha1.Vault, before *metav1.Duration) {
+	now := v.Status.ClockSkew
+	if now == nil || now.Abs() <= vault.SafeSkew || before != nil && before.Abs() > vault.SafeSkew {
+		return
+	}
+	r.Events.Eventf(v, corev1.EventTypeWarning, v1alpha1.ReasonClockSkew, "the vault's clock is %s of this site's: ages and RPO are wrong by as much; mend time synchronisation", apart(now.Duration))
+}
+
+func apart(d time.Duration) string {
+	if d < 0 {
+		return (-d).String() + " behind"
+	}
+	return d.String() + " ahead"
 }
 
 func (r *Reconciler) project(ctx context.Context, v *v1alpha1.Vault, c checked) error {

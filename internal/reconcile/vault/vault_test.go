@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
@@ -20,8 +22,10 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/fault"
 	"davit.dev/davit/internal/vault/listed"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -145,6 +149,49 @@ func TestConditionsSayWhatIsWrong(t *testing.T) {
 		}
 		if v.Status.LastChecked == nil || test.ready != (v.Status.VaultID == "id") {
 			t.Errorf("%s: status %+v", name, v.Status)
+		}
+	}
+}
+
+// TestClocksApart is told once, and only beyond what is safe.
+func TestClocksApart(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(measure.VaultSkew)
+	for name, test := range map[string]struct {
+		skew time.Duration
+		says string
+	}{
+		"together": {0, ""},
+		"a little": {-20 * time.Second, ""},
+		"ahead":    {5 * time.Minute, "5m0s ahead"},
+		"behind":   {-2 * time.Hour, "2h0m0s behind"},
+	} {
+		s := newSite(t)
+		skewed := fault.New(s.store, 1, fault.Faults{Skew: test.skew})
+		s.project = s.project.Over(func(vault.Store) vault.Store { return skewed })
+		s.look()
+		v := s.look()
+		if v.Status.ClockSkew == nil || v.Status.ClockSkew.Duration != test.skew {
+			t.Errorf("%s: status says %v", name, v.Status.ClockSkew)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := families[0].GetMetric()[0].GetGauge().GetValue(); got != test.skew.Seconds() {
+			t.Errorf("%s: metric says %v s", name, got)
+		}
+		told := 0
+		for len(s.Events.(*record.FakeRecorder).Events) > 0 {
+			if e := <-s.Events.(*record.FakeRecorder).Events; strings.Contains(e, v1alpha1.ReasonClockSkew) {
+				told++
+				if test.says == "" || !strings.Contains(e, test.says) {
+					t.Errorf("%s: event %q", name, e)
+				}
+			}
+		}
+		if want := map[bool]int{true: 1}[test.says != ""]; told != want {
+			t.Errorf("%s: told %d times, want %d", name, told, want)
 		}
 	}
 }

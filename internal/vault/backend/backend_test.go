@@ -1,11 +1,6 @@
 package backend_test
 
 import (
-	"context"
-	"errors"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -68,34 +63,4 @@ func TestContract(t *testing.T) {
 		}
 		return s
 	})
-}
-
-// TestSelfTest runs on stores that conform and on one that does not.
-func TestSelfTest(t *testing.T) {
-	dir := t.TempDir()
-	for _, address := range []string{"mem:", "file://" + dir} {
-		s, err := backend.Open(t.Context(), backend.Config{URL: address})
-		if err != nil {
-			t.Fatal(err)
-		}
-		report, err := vault.SelfTest(t.Context(), s)
-		if err != nil || len(report.Checks) != 5 || report.WriteLatency <= 0 {
-			t.Errorf("%s: %+v, %v", address, report, err)
-		}
-		if _, err := vault.SelfTest(t.Context(), careless{s}); err == nil || !strings.Contains(err.Error(), "conditional put") {
-			t.Errorf("a store that ignores If-None-Match: %v", err)
-		}
-	}
-	err := os.Remove(filepath.Join(dir, ".davit-tmp")) // fails unless empty
-	left, globErr := filepath.Glob(filepath.Join(dir, "*"))
-	if err = errors.Join(err, globErr); err != nil || len(left) > 0 {
-		t.Errorf("the self test left %q, %v", left, err)
-	}
-}
-
-// careless puts whether or not the key is taken, as some old servers do.
-type careless struct{ vault.Store }
-
-func (c careless) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
-	return c.Put(ctx, key, r, size)
 }

@@ -1,6 +1,6 @@
 // Package fault makes a store misbehave in the ways real ones do, for tests:
 // it refuses, stalls, loses answers to writes that happened, breaks streams
-// half-way and flips bits. What it does follows from a seed.
+// half-way, flips bits, and has a clock of its own. What it does follows from a seed.
 package fault
 
 import (
@@ -10,17 +10,20 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"davit.dev/davit/internal/vault"
 )
 
-// Faults are probabilities from 0 to 1, each for one operation.
+// Faults are probabilities from 0 to 1, each for one operation, and a clock.
 type Faults struct {
 	Refuse float64 // ErrUnavailable, nothing happened
 	Lose   float64 // a write happened, its answer is ErrUnavailable
 	Stall  float64 // nothing happens until the caller's time is up
 	Tear   float64 // a read breaks off with ErrUnavailable
 	Flip   float64 // a read returns one wrong bit, without any error
+	// Skew is how far the store's clock is ahead of the true one.
+	Skew time.Duration
 }
 
 // ErrInjected is wrapped by every error made here.
@@ -151,7 +154,16 @@ func (s *Store) Stat(ctx context.Context, key string) (vault.ObjectInfo, error) 
 	if err := s.before(ctx, "stat", key); err != nil {
 		return vault.ObjectInfo{}, err
 	}
-	return s.next.Stat(ctx, key)
+	info, err := s.next.Stat(ctx, key)
+	info.Modified = s.shown(info.Modified)
+	return info, err
+}
+
+// shown is a time by the store's clock.
+func (s *Store) shown(at time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return at.Add(s.faults.Skew)
 }
 
 // Put implements vault.Store.
@@ -184,6 +196,7 @@ func (s *Store) List(ctx context.Context, prefix string, fn func(vault.ObjectInf
 			return injected("list", prefix)
 		}
 		tear--
+		o.Modified = s.shown(o.Modified)
 		return fn(o)
 	})
 }

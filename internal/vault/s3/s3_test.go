@@ -214,16 +214,3 @@ func TestLiveRefusals(t *testing.T) {
 		t.Errorf("a missing bucket: %v, want advice", err)
 	}
 }
-
-func TestLiveSelfTest(t *testing.T) {
-	report, err := vault.SelfTest(t.Context(), openLive(t, live(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, check := range report.Checks {
-		if check.Err != nil {
-			t.Errorf("%s: %v", check.Name, check.Err)
-		}
-	}
-	t.Logf("write %v, read %v, skew %v", report.WriteLatency, report.ReadLatency, report.Skew)
-}
