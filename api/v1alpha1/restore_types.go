@@ -192,6 +192,10 @@ type StepStatus struct {
 	StartedAt *metav1.Time `json:"startedAt,omitempty"`
 	// +optional
 	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
+	// Took is how long the step ran, to the millisecond: the times are whole
+	// seconds.
+	// +optional
+	Took *metav1.Duration `json:"took,omitempty"`
 	// +optional
 	Message string `json:"message,omitempty"`
 }

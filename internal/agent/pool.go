@@ -169,7 +169,7 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 	e.volumes = source.NewVolumes(capturer, capturer, m, source.VolumeOptions{Vault: name, Site: p.site})
 	e.opened, e.key, e.mover = opened, key, m
 	e.protector = protection.New(protection.Options{
-		Project: opened.Project, Site: p.site,
+		Project: opened.Project, Listing: opened.Listing, Site: p.site,
 		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain,
 		Cluster: cluster, Volumes: e.volumes, Hooks: source.NewHooks(capturer),
 		Now: p.now, Logger: p.log.With("vault", name),

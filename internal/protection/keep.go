@@ -10,7 +10,6 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
-	"davit.dev/davit/internal/volume"
 )
 
 // defaultKeepLast is how many points are kept when a policy does not say.
@@ -25,7 +24,11 @@ func (p *Protector) guard(ctx context.Context, app string, held int64) error {
 // Points returns the application's points, oldest first, with quarantine by
 // epoch already decided in the summaries.
 func (p *Protector) Points(ctx context.Context, app string) ([]vault.PointInfo, []point.Point, error) {
-	infos, err := p.opts.Project.Points(ctx, app)
+	return p.pointsOf(ctx, p.opts.Project, app)
+}
+
+func (p *Protector) pointsOf(ctx context.Context, in *vault.Project, app string) ([]vault.PointInfo, []point.Point, error) {
+	infos, err := in.Points(ctx, app)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,7 +74,7 @@ func (p *Protector) Expire(ctx context.Context, app string, retention v1alpha1.R
 	if err := p.guard(ctx, app, held); err != nil {
 		return report, fmt.Errorf("expire points of %s: %w", app, err)
 	}
-	infos, points, err := p.Points(ctx, app)
+	infos, points, err := p.pointsOf(ctx, p.opts.Listing, app)
 	if err != nil {
 		return report, fmt.Errorf("expire points of %s: %w", app, err)
 	}
@@ -181,57 +184,6 @@ func (p *Protector) withVolumes(ctx context.Context, site string, readOnly bool,
 	}
 	defer func() { err = errors.Join(err, repo.Close(context.WithoutCancel(ctx))) }()
 	return fn(repo)
-}
-
-// Reclaim frees the space of deleted points in this site's volume repository.
-// The caller holds a lease, so that one process of the site does it at a time.
-// A site that is superseded for any application leaves its repository alone:
-// lease.ErrSuperseded.
-func (p *Protector) Reclaim(ctx context.Context, full bool) (volume.MaintainReport, error) {
-	var report volume.MaintainReport
-	guard := p.siteGuard()
-	if err := guard(ctx); err != nil {
-		return report, fmt.Errorf("reclaim space: %w", err)
-	}
-	err := p.withVolumes(ctx, p.opts.Site, false, func(repo Repository) error {
-		var err error
-		report, err = repo.Maintain(ctx, volume.MaintainOptions{Guard: guard, Full: full})
-		return err
-	})
-	if errors.Is(err, volume.ErrNoRepository) {
-		return report, nil
-	}
-	if err != nil {
-		return report, fmt.Errorf("reclaim space: %w", err)
-	}
-	return report, nil
-}
-
-// siteGuard fails when this site is superseded for any application. Its answer
-// is good for guardFor, for maintenance asks before every change.
-func (p *Protector) siteGuard() volume.Guard {
-	const guardFor = 5 * time.Second
-	var asked time.Time
-	return func(ctx context.Context) error {
-		if !asked.IsZero() && p.now().Sub(asked) < guardFor {
-			return nil
-		}
-		apps, err := p.opts.Project.Apps(ctx)
-		if err != nil {
-			return err
-		}
-		for _, app := range apps {
-			s, err := p.Standing(ctx, app)
-			if err != nil {
-				return err
-			}
-			if s.Role == v1alpha1.RoleSuperseded {
-				return &lease.SupersededError{Application: app, Held: s.Held, Current: s.Current}
-			}
-		}
-		asked = p.now()
-		return nil
-	}
 }
 
 // SweepVault removes what captures that died left in the vault, if nothing was

@@ -34,6 +34,9 @@ var (
 	// ErrRestoring says that the application is not whole here yet, and so is
 	// not captured.
 	ErrRestoring = errors.New("application is being restored")
+	// ErrUnaccounted says that a point needs a volume snapshot that the site's
+	// repository does not list.
+	ErrUnaccounted = errors.New("volume snapshot not in the repository")
 	// ErrLastGood says that the point is the application's last good one.
 	ErrLastGood = errors.New("last good recovery point")
 )
@@ -42,6 +45,9 @@ var (
 type Options struct {
 	// Project is the open project of the vault.
 	Project *vault.Project
+	// Listing is the same project for looking at all its points again and
+	// again; see package listed. Nil means Project.
+	Listing *vault.Project
 	// Site is this site's name in the vault.
 	Site string
 	// VaultDomain and SiteDomain are the failure domains; equal ones that are
@@ -85,6 +91,9 @@ func New(opts Options) *Protector {
 	}
 	if p.log == nil {
 		p.log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	if p.opts.Listing == nil {
+		p.opts.Listing = p.opts.Project
 	}
 	if p.opts.OpenVolumes == nil {
 		p.opts.OpenVolumes = ProjectVolumes(opts.Project, p.log)

@@ -29,7 +29,8 @@ import (
 type tiny struct {
 	maps   int
 	onList func() // called once, in the middle of a capture
-	errs   int64  // of every volume read
+	repo   *repo
+	errs   int64 // of every volume read
 	once   sync.Once
 }
 
@@ -85,6 +86,9 @@ func (c *tiny) Read(_ context.Context, cut capture.Cut, previous *point.Snapshot
 	if previous != nil {
 		id += " after " + previous.ID
 	}
+	c.repo.mu.Lock()
+	c.repo.held = append(c.repo.held, id)
+	c.repo.mu.Unlock()
 	return capture.VolumeRead{Snapshot: point.Snapshot{Repository: "east", ID: id, Bytes: 5, NewBytes: 2, Errors: c.errs}}, nil
 }
 func (c *tiny) Release(context.Context, capture.VolumePlan) error { return nil }
@@ -95,6 +99,31 @@ type repo struct {
 	deleted  []string
 	damaged  bool
 	maintain int
+	lost     map[string]bool // snapshots that it does not list any more
+	data     map[string]bool // of which snapshots it has data
+	held     []string        // snapshots written
+}
+
+// List lists what was written and neither deleted nor lost.
+func (r *repo) List(context.Context) ([]volume.Listed, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []volume.Listed
+	for _, id := range r.held {
+		if !slices.Contains(r.deleted, id) && !r.lost[id] {
+			list = append(list, volume.Listed{ID: id})
+		}
+	}
+	return list, nil
+}
+
+// collect removes the data of what is not listed, as maintenance does in days.
+func (r *repo) collect() {
+	list, _ := r.List(context.Background()) // never fails
+	r.data = map[string]bool{}
+	for _, l := range list {
+		r.data[l.ID] = true
+	}
 }
 
 func (r *repo) Verify(_ context.Context, snap point.Snapshot, _ volume.VerifyOptions) (volume.VerifyReport, error) {
@@ -114,7 +143,11 @@ func (r *repo) Delete(_ context.Context, snap point.Snapshot) error {
 
 func (r *repo) Maintain(ctx context.Context, opts volume.MaintainOptions) (volume.MaintainReport, error) {
 	r.maintain++
-	return volume.MaintainReport{}, opts.Guard(ctx)
+	err := opts.Guard(ctx)
+	if err == nil {
+		r.collect()
+	}
+	return volume.MaintainReport{}, err
 }
 func (r *repo) Close(context.Context) error { return nil }
 
@@ -133,6 +166,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, cluster: &tiny{maps: 3}, repo: &repo{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	r.cluster.repo = r.repo
 	r.store = mem.New(time.Now)
 	key, err := vault.NewIdentity()
 	if err != nil {

@@ -18,6 +18,7 @@ const maxInventory = 256 << 20
 type Repository interface {
 	Verify(ctx context.Context, snap point.Snapshot, opts volume.VerifyOptions) (volume.VerifyReport, error)
 	Delete(ctx context.Context, snap point.Snapshot) error
+	List(ctx context.Context) ([]volume.Listed, error)
 	Maintain(ctx context.Context, opts volume.MaintainOptions) (volume.MaintainReport, error)
 	Close(ctx context.Context) error
 }

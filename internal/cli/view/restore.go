@@ -177,7 +177,9 @@ func (r RestoreObject) Text(t *output.Text) {
 	var rows [][]string
 	for _, step := range s.Steps {
 		took := ""
-		if step.StartedAt != nil && step.FinishedAt != nil {
+		if step.Took != nil {
+			took = output.Duration(step.Took.Duration)
+		} else if step.StartedAt != nil && step.FinishedAt != nil {
 			took = output.Duration(step.FinishedAt.Sub(step.StartedAt.Time))
 		}
 		rows = append(rows, []string{step.Name, took, output.Short(step.Message, 70)})

@@ -200,7 +200,9 @@ func fill(st *v1alpha1.RestoreStatus, rep recovery.Report) {
 		st.Steps = nil
 	}
 	for _, s := range rep.Steps {
-		st.Steps = append(st.Steps, v1alpha1.StepStatus{Name: s.Name, StartedAt: at(s.StartedAt), FinishedAt: at(s.FinishedAt), Message: s.Message})
+		step := v1alpha1.StepStatus{Name: s.Name, StartedAt: at(s.StartedAt), FinishedAt: at(s.FinishedAt), Message: s.Message}
+		step.Took = took(s.StartedAt, s.FinishedAt)
+		st.Steps = append(st.Steps, step)
 	}
 }
 
@@ -223,6 +225,14 @@ func at(t time.Time) *metav1.Time {
 	return &metav1.Time{Time: t}
 }
 
+// took is from start to finish, or nil while there is none.
+func took(start, finish time.Time) *metav1.Duration {
+	if start.IsZero() || finish.IsZero() {
+		return nil
+	}
+	return &metav1.Duration{Duration: finish.Sub(start).Round(time.Millisecond)}
+}
+
 func (r *Reconciler) write(ctx context.Context, rs *v1alpha1.Restore, change func(*v1alpha1.RestoreStatus)) error {
 	old := rs.DeepCopy()
 	change(&rs.Status)
@@ -238,6 +248,7 @@ type progress struct {
 
 	mu    sync.Mutex
 	steps []v1alpha1.StepStatus
+	began []time.Time // of steps
 	step  string
 	bytes int64
 	done  int64
@@ -249,7 +260,9 @@ func (p *progress) StepStarted(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.step = name
-	p.steps = append(p.steps, v1alpha1.StepStatus{Name: name, StartedAt: at(p.now())})
+	now := p.now()
+	p.steps = append(p.steps, v1alpha1.StepStatus{Name: name, StartedAt: at(now)})
+	p.began = append(p.began, now)
 }
 
 func (p *progress) StepFinished(name string, err error) {
@@ -257,7 +270,8 @@ func (p *progress) StepFinished(name string, err error) {
 	defer p.mu.Unlock()
 	for i := range p.steps {
 		if s := &p.steps[i]; s.Name == name && s.FinishedAt == nil {
-			s.FinishedAt = at(p.now())
+			now := p.now()
+			s.FinishedAt, s.Took = at(now), took(p.began[i], now)
 			if err != nil {
 				s.Message = err.Error()
 			}
