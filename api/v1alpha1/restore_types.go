@@ -124,6 +124,10 @@ type RestoreSpec struct {
 	// ready by then become warnings.
 	// +optional
 	ReadyTimeout *metav1.Duration `json:"readyTimeout,omitempty"`
+	// Timeout bounds the whole restore, from its first start; without one it
+	// takes as long as it takes. What was waited for then is in the status.
+	// +optional
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }
 
 // RestorePhase is where a restore is in its life.

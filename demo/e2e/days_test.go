@@ -13,6 +13,7 @@ var together = []day{
 	{"LocalVolume", localVolume},
 	{"MissingClass", missingClass},
 	{"MissingKinds", missingKinds},
+	{"UnboundClaim", unboundClaim},
 	{"BadImage", badImage},
 	{"FullDisk", fullDisk},
 	{"Quota", quota},

@@ -196,3 +196,26 @@ func wrongKeys(t *testing.T) {
 		t.Errorf("the Secret of a vault that was refused was written: %s", got)
 	}
 }
+
+// unboundClaim restores into a class that nothing provisions: the command that
+// is given up, and the Restore object that gives up by itself, both say why.
+func unboundClaim(t *testing.T) {
+	a := &app{}
+	a.protected(t)
+	copied := a.name + "-copy"
+	removeNamespace(t, west, copied)
+	const nobody = "nobody-provisions"
+	apply(t, west, "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: "+nobody+"}, provisioner: nobody.example.com, volumeBindingMode: Immediate}")
+	t.Cleanup(func() { _, _ = rig.Kubectl(context.Background(), west, "delete", "storageclass", nobody, "--ignore-not-found") })
+	why := []string{copied + "/data-db-0", "claim is not bound (storage class " + nobody + ")", "nobody.example.com", "unbound immediate PersistentVolumeClaims"}
+	a.clone(t, copied, "--map-storage-class", "reflink="+nobody, "--timeout", "20s").want(t, 1, append(why, "gave up after 20s")...)
+	noHelpers(t, west, a.name, copied)
+	a.clone(t, copied, "--map-storage-class", "reflink="+nobody, "--timeout", "20s", "--background").want(t, 1, why...)
+	got := kubectl(t, west, "-n", system, "get", "restores", "-o", `jsonpath={range .items[?(@.spec.application=="`+a.name+`")]}{.status.phase}: {.status.warningList} {.status.conditions}{end}`)
+	for _, text := range append(why, "Failed:") {
+		if !strings.Contains(got, text) {
+			t.Errorf("the Restore's status does not say %q: %s", text, got)
+		}
+	}
+	noHelpers(t, west, a.name, copied)
+}

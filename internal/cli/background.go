@@ -24,8 +24,17 @@ const maxReport = 900_000
 // reportKey is where a ConfigMap holds a restore's report.
 const reportKey = "report.json"
 
+// endGrace is how long a restore whose time is over may take to say why.
+const endGrace = time.Minute
+
 // restoreInBackground has the agent restore, and follows it.
 func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *access.Opened, o *restoration) error {
+	o.limit = e.global.timeout
+	if o.limit > 0 { // the restore ends by itself then, and says why
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.limit+endGrace)
+		defer cancel()
+	}
 	r := o.restoreObject(in.VaultName, e.now())
 	if err := c.Create(ctx, r); err != nil {
 		return fmt.Errorf("ask for a restore: %w", err)
@@ -72,7 +81,7 @@ func (o *restoration) restoreObject(vaultName string, now time.Time) *v1alpha1.R
 		NamespaceMapping: o.opts.NamespaceMapping, StorageClassMapping: o.opts.StorageClassMapping,
 		Existing: o.opts.Existing, NodePorts: o.opts.NodePorts, IncludeKinds: o.opts.IncludeKinds,
 		ExcludeKinds: o.opts.ExcludeKinds, RestoreStatusOf: o.opts.RestoreStatusOf, AcceptFuzzy: o.opts.AcceptFuzzy,
-		ServiceAccountName: o.account, ReadyTimeout: duration(o.opts.ReadyTimeout),
+		ServiceAccountName: o.account, ReadyTimeout: duration(o.opts.ReadyTimeout), Timeout: duration(o.limit),
 	}
 	if !o.opts.AsOf.IsZero() {
 		spec.AsOf = &metav1.Time{Time: o.opts.AsOf}

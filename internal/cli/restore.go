@@ -34,6 +34,7 @@ type restoration struct {
 	dryRun         bool
 	yes            bool
 	background     bool
+	limit          time.Duration // of a restore in the background
 	account        string
 	site           string
 }
@@ -177,7 +178,7 @@ func (e *env) runRestore(cmd *cobra.Command, o *restoration) error {
 		}
 	}
 	if o.background && !o.dryRun {
-		return e.restoreInBackground(ctx, c, in, o)
+		return e.restoreInBackground(cmd.Context(), c, in, o)
 	}
 	how := Recovering{
 		Project: in.Project, VaultName: in.VaultName, Site: in.Site, Holder: c.User(ctx),

@@ -50,9 +50,11 @@ func (e *Engine) restoreClaim(ctx context.Context, en *entry, raw []byte) {
 	}
 	if err := e.fill(ctx, p, *vol); err != nil {
 		e.markEmpty(en)
-		if ctx.Err() == nil {
-			e.failed(en, name, err)
+		if ctx.Err() != nil {
+			e.outOfTime(ctx, en, err)
+			return
 		}
+		e.failed(en, name, err)
 	}
 }
 

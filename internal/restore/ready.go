@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/reason"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -67,8 +69,12 @@ func (e *Engine) restoreLate(ctx context.Context, en *entry, raw []byte, deadlin
 			e.step()
 			return
 		}
-		if !answer.WebhookFailed(err) || e.clock.Sleep(ctx, againPause) != nil {
+		if !answer.WebhookFailed(err) {
 			break
+		}
+		if e.clock.Sleep(ctx, againPause) != nil {
+			e.outOfTime(ctx, en, err)
+			return
 		}
 	}
 	e.restoreObject(ctx, en, raw)
@@ -94,16 +100,26 @@ func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
 			return nil
 		}
 		if !e.clock.Now().Before(deadline) {
-			return e.warnLaggards(ctx)
+			return e.warnLaggards(ctx, e.opts.ReadyTimeout.String())
 		}
 		if note := waitingFor(lag); note != noted {
 			noted = note
 			e.progress.Note(note)
 		}
 		if err := e.clock.Sleep(ctx, readyLook); err != nil {
-			return err
+			return e.lateLaggards(ctx, err)
 		}
 	}
+}
+
+// lateLaggards says who was not ready when the restore's own time was over.
+func (e *Engine) lateLaggards(ctx context.Context, cause error) error {
+	if !expired(ctx) {
+		return cause
+	}
+	ctx, cancel := lastLook(ctx)
+	defer cancel()
+	return errors.Join(cause, e.warnLaggards(ctx, "the time that the restore had"))
 }
 
 func waitingFor(lag []laggard) string {
@@ -114,13 +130,14 @@ func waitingFor(lag []laggard) string {
 	return "waiting for " + shape.Names(names, 4)
 }
 
-func (e *Engine) warnLaggards(ctx context.Context) error {
+func (e *Engine) warnLaggards(ctx context.Context, waited string) error {
 	lag, err := e.laggards(ctx, true)
 	if err != nil {
 		return err
 	}
 	for _, l := range lag {
-		e.rec.Warn(l.object, "not ready after %s: %s", e.opts.ReadyTimeout, l.why)
+		e.rec.Warn(l.object, "not ready after %s: %s", waited, l.why)
+		e.late(l.object + " is not ready: " + l.why)
 	}
 	return nil
 }
@@ -128,6 +145,7 @@ func (e *Engine) warnLaggards(ctx context.Context) error {
 // laggards are the workloads of this restore that are not ready yet.
 func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]laggard, error) {
 	var lag []laggard
+	why := reason.Finder{Cluster: e.cluster}
 	for _, kind := range waitedFor {
 		if !slices.Contains(e.x.kinds, kind) {
 			continue
@@ -143,7 +161,7 @@ func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]laggard, err
 				}
 				l := laggard{object: objectName(at, namespace, u.GetName())}
 				if explainThem {
-					l.why = e.whyNotReady(ctx, kind, u)
+					l.why = why.Workload(ctx, kind, u)
 				}
 				lag = append(lag, l)
 				return nil
@@ -154,43 +172,4 @@ func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]laggard, err
 		}
 	}
 	return lag, nil
-}
-
-// whyNotReady asks the workload's pods.
-func (e *Engine) whyNotReady(ctx context.Context, kind schema.GroupKind, u *unstructured.Unstructured) string {
-	if kind == shape.KindPod {
-		return shape.PodReason(u.Object)
-	}
-	why, err := e.podsReason(ctx, u)
-	if err != nil {
-		return "its pods cannot be listed: " + err.Error()
-	}
-	if why != "" {
-		return why
-	}
-	for _, c := range shape.Items(u.Object, "status", "conditions") {
-		if shape.Text(c, "type") == "ReplicaFailure" || shape.Text(c, "status") == "False" {
-			return shape.Text(c, "reason") + ": " + shape.Text(c, "message")
-		}
-	}
-	return "it has no pods: see its events"
-}
-
-func (e *Engine) podsReason(ctx context.Context, u *unstructured.Unstructured) (string, error) {
-	selector, err := shape.SelectorOf(u.Object)
-	if err != nil {
-		return "", err
-	}
-	at, err := e.served(ctx, shape.KindPod)
-	if err != nil {
-		return "", err
-	}
-	var reasons []string
-	err = e.cluster.List(ctx, at, u.GetNamespace(), selector, func(pod *unstructured.Unstructured) error {
-		if !shape.Ready(shape.KindPod, pod.Object) {
-			reasons = append(reasons, "pod "+pod.GetName()+" "+shape.PodReason(pod.Object))
-		}
-		return nil
-	})
-	return shape.Names(reasons, 3), err
 }

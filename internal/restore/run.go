@@ -29,6 +29,7 @@ const (
 	establishTimeout = time.Minute
 	establishLook    = 100 * time.Millisecond
 	readers          = 4 // kinds read at a time
+	lastLookTime     = 10 * time.Second
 )
 
 // Run restores. An error says that the restore was stopped, and that the same
@@ -43,6 +44,10 @@ func (e *Engine) Run(ctx context.Context) (Result, error) {
 func (e *Engine) RunAfter(ctx context.Context, before func(context.Context) error) (Result, error) {
 	err := e.run(ctx, before)
 	e.abandon()
+	if err != nil && expired(ctx) && len(e.latecomers) > 0 {
+		slices.Sort(e.latecomers)
+		err = fmt.Errorf("%w: %s", err, shape.Names(e.latecomers, 3))
+	}
 	return e.rec.Result(), err
 }
 
@@ -117,6 +122,30 @@ func stopped(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// expired tells whether the restore's time is over, and not that somebody
+// stopped it or took its lease.
+func expired(ctx context.Context) bool { return errors.Is(ctx.Err(), context.DeadlineExceeded) }
+
+// lastLook is a short time after the end, in which to find out what was
+// waited for in vain.
+func lastLook(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), lastLookTime)
+}
+
+// outOfTime records why an object was not there when the time was over.
+func (e *Engine) outOfTime(ctx context.Context, en *entry, err error) {
+	if !expired(ctx) {
+		return // stopped: nothing is known of this object
+	}
+	e.failed(en, e.nameOf(en), err)
+	e.late(e.nameOf(en) + ": " + err.Error())
+}
+
+// late remembers what the restore's error names when its time was over.
+func (e *Engine) late(what string) {
+	e.locked(func() { e.latecomers = append(e.latecomers, what) })
 }
 
 // load reads the index unless preflight has.

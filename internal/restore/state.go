@@ -33,6 +33,7 @@ type state struct {
 	ours        map[string]bool // namespaces that this restore made
 	later       map[*entry]bool // refused by a webhook that may come up
 	there       map[place]bool  // whether the last object of this kind here existed already
+	latecomers  []string        // what was waited for when the time was over
 	done        int64
 	filled      map[string][2]int64 // bytes done and in all, by claim
 }

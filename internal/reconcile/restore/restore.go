@@ -5,6 +5,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -101,16 +102,35 @@ func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore) (recover
 	view := &progress{now: r.Now}
 	deps.Progress, deps.Now = view, r.Now
 	deps.Holder = fmt.Sprintf("Restore %s/%s", rs.Namespace, rs.Name)
-	ctx, cancel := context.WithCancel(ctx)
+	shown, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	wg.Go(func() { r.follow(ctx, rs.DeepCopy(), view) })
+	wg.Go(func() { r.follow(shown, rs.DeepCopy(), view) })
 	opts := recovery.FromSpec(rs.Spec)
 	opts.Attempt = string(rs.UID)
-	report, err := recovery.Recover(ctx, opts, deps)
+	bounded, free := r.bounded(ctx, rs)
+	report, err := recovery.Recover(bounded, opts, deps)
+	free()
 	cancel()
 	wg.Wait()
 	return report, err
 }
+
+// bounded ends when the restore's own time is over, which began when an agent
+// first took it up.
+func (r *Reconciler) bounded(ctx context.Context, rs *v1alpha1.Restore) (context.Context, context.CancelFunc) {
+	limit := rs.Spec.Timeout
+	if limit == nil || limit.Duration <= 0 {
+		return context.WithCancel(ctx)
+	}
+	left := limit.Duration
+	if rs.Status.StartedAt != nil {
+		left -= r.Now().Sub(rs.Status.StartedAt.Time)
+	}
+	return context.WithTimeoutCause(ctx, left, fmt.Errorf("%w: spec.timeout is %s", errTimeOver, limit.Duration))
+}
+
+// errTimeOver ends a restore that takes longer than its spec allows.
+var errTimeOver = errors.New("the restore's time is over")
 
 // permitted says who may ask for what: an epoch is not a namespace's own, nor
 // is what was captured in another. The account's rights do not tell, for it is
