@@ -40,7 +40,8 @@ func run(ctx context.Context, instance string, keep, down bool) error {
 		return fmt.Errorf("make log: %w", err)
 	}
 	defer log.Close()
-	s, err := stage.Open(instance, log)
+	said := &lastLine{to: log}
+	s, err := stage.Open(instance, said)
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func run(ctx context.Context, instance string, keep, down bool) error {
 		return nil
 	}
 	fmt.Printf("Details of every step: %s\n\n", logPath)
-	timeline := &scenario.Timeline{Out: os.Stdout, Live: term.IsTerminal(int(os.Stdout.Fd()))}
+	timeline := &scenario.Timeline{Out: os.Stdout, Live: term.IsTerminal(int(os.Stdout.Fd())), Detail: said.Line}
 	play := &scenario.Run{Stage: s, Timeline: timeline, Vault: "demo-" + time.Now().UTC().Format("150405")}
 	played := play.Play(ctx)
 	timeline.Print()

@@ -26,4 +26,5 @@ var alone = []day{
 	{"NodeKilled", nodeKilled},
 	{"BackgroundKilled", backgroundKilled},
 	{"VaultCut", vaultCut},
+	{"FromNothing", fromNothing},
 }

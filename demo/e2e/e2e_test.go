@@ -60,10 +60,7 @@ func setUp(ctx context.Context, instance string) (err error) {
 		if err := forget(ctx, site); err != nil {
 			return err
 		}
-		_, err := rig.Davit(ctx, site, "install", "--site", site, "--image", stage.Image, "--replicas", "1",
-			"--kubelet-root", rig.Bed.Site(site).KubeletRoot(),
-			"--host-path-root", filepath.Join(filepath.Dir(rig.Bed.Site(site).KubeletRoot()), "local"))
-		if err != nil {
+		if err := equip(ctx, site); err != nil {
 			return err
 		}
 		// The same image name may mean another image than before.
@@ -74,27 +71,41 @@ func setUp(ctx context.Context, instance string) (err error) {
 	return shareVault(ctx)
 }
 
+// equip installs Davit at a site.
+func equip(ctx context.Context, site string) error {
+	kubelet := rig.Bed.Site(site).KubeletRoot()
+	_, err := rig.Davit(ctx, site, "install", "--site", site, "--image", stage.Image, "--replicas", "1",
+		"--kubelet-root", kubelet, "--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"))
+	return err
+}
+
 // shareVault adds the vault of all tests that need none of their own.
 func shareVault(ctx context.Context) error {
-	address, err := newBucket(commonBucket(), "")
-	if err != nil {
-		return err
-	}
 	for _, site := range []string{east, west} {
 		for _, what := range []string{"deployment/davit-agent", "daemonset/davit-node"} {
 			if _, err := rig.Kubectl(ctx, site, "-n", system, "rollout", "status", what, "--timeout=2m"); err != nil {
 				return err
 			}
 		}
-		args := []string{"vault", "add", common, address, "--recovery-key-file", commonKey()}
+		var flags []string
 		if site == west {
-			args = append(args, "--join")
+			flags = append(flags, "--join")
 		}
-		if _, err := rig.Davit(ctx, site, args...); err != nil {
+		if err := addCommon(ctx, site, flags...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// addCommon gives a site the vault of all tests.
+func addCommon(ctx context.Context, site string, flags ...string) error {
+	address, err := newBucket(commonBucket(), "")
+	if err != nil {
+		return err
+	}
+	_, err = rig.Davit(ctx, site, append([]string{"vault", "add", common, address, "--recovery-key-file", commonKey()}, flags...)...)
+	return err
 }
 
 func commonBucket() string { return "e2e-" + run }

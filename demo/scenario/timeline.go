@@ -11,10 +11,12 @@ import (
 
 // Timeline runs steps, shows them while they run, and prints them afterwards.
 type Timeline struct {
-	Out   io.Writer
-	Live  bool // Out is a terminal: redraw the running step's line
-	start time.Time
-	steps []step
+	Out  io.Writer
+	Live bool // Out is a terminal: redraw the running step's line
+	// Detail says in a few words what a running step is at; nil says nothing.
+	Detail func() string
+	start  time.Time
+	steps  []step
 }
 
 type step struct {
@@ -66,9 +68,9 @@ func (t *Timeline) show(name string, begin time.Time) (stop func()) {
 				}
 				return
 			case <-tick.C:
-				line := fmt.Sprintf("...  %-58s %8s", name, seconds(time.Since(begin)))
+				line := fmt.Sprintf("...  %-58s %8s%s", name, seconds(time.Since(begin)), t.detail())
 				if t.Live {
-					fmt.Fprint(t.Out, "\r"+line)
+					fmt.Fprint(t.Out, "\r\033[K"+line)
 				} else {
 					fmt.Fprintln(t.Out, line)
 				}
@@ -76,6 +78,19 @@ func (t *Timeline) show(name string, begin time.Time) (stop func()) {
 		}
 	})
 	return func() { close(done); wg.Wait() }
+}
+
+// detail is at most so long that the line stays one line on a usual terminal.
+func (t *Timeline) detail() string {
+	if t.Detail == nil {
+		return ""
+	}
+	const most = 48
+	said := []rune(t.Detail())
+	if len(said) > most {
+		said = append(said[:most-1], '…')
+	}
+	return "  " + string(said)
 }
 
 // Print shows all steps with bars, longest first visible at a glance.
