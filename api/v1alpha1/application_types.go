@@ -34,16 +34,50 @@ type ApplicationSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	Policy string `json:"policy,omitempty"`
-	// Namespaces to capture. Outside davit-system it must be empty or hold
-	// only the Application's own namespace.
+	// Namespaces to capture, by name or with "*" for any run of characters.
+	// The cluster's own and davit-system are taken only by their very names.
+	// Outside davit-system it must be empty or hold only the Application's own
+	// namespace.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	Namespaces []string `json:"namespaces,omitempty"`
+	// NamespaceSelector adds the namespaces whose labels match; only in
+	// davit-system.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+	// ExcludeNamespaces leaves namespaces out again, by name or with "*"; only
+	// in davit-system.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	ExcludeNamespaces []string `json:"excludeNamespaces,omitempty"`
 	// Selector narrows the capture to objects whose labels match. What they
 	// need (Secrets, ConfigMaps, claims, accounts they name) comes along.
+	// Selector, Selectors, Workloads and PodSelectors are joined by "or"; with
+	// none of them everything in the namespaces is captured.
 	// +optional
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+	// Selectors are further label selectors: an object that matches any of
+	// them, or Selector, is captured.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Selectors []metav1.LabelSelector `json:"selectors,omitempty"`
+	// Workloads captures single objects, with what they make and need, written
+	// kind/name, or namespace/kind/name: "deployment/web", "statefulset/pg-*",
+	// "pod/db-0". Each must exist.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=400
+	Workloads []string `json:"workloads,omitempty"`
+	// PodSelectors capture groups of pods by label: what makes the pods, their
+	// volumes and no others, and what they need.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	PodSelectors []metav1.LabelSelector `json:"podSelectors,omitempty"`
 	// IncludeKinds limits capture to these, written resource.group with "*"
 	// allowed ("deployments.apps", "*.shop.example.com", "secrets").
 	// +optional
@@ -91,6 +125,37 @@ type VolumeCapture struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	SnapshotClass string `json:"snapshotClass,omitempty"`
+	// Include limits the volumes whose data is captured to those that match
+	// one of the rules. Claims of the others are captured without data.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Include []VolumeRule `json:"include,omitempty"`
+	// Exclude leaves out the data of volumes that match one of the rules; it
+	// wins over Include. Their claims come back empty.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Exclude []VolumeRule `json:"exclude,omitempty"`
+}
+
+// VolumeRule matches volumes by all that it says.
+// +kubebuilder:validation:XValidation:rule="has(self.claims) || has(self.storageClass) || has(self.selector)",message="give claims, storageClass or selector"
+type VolumeRule struct {
+	// Claims are names of claims, "*" allowed, with or without
+	// "namespace/" before them.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MinItems=1
+	Claims []string `json:"claims,omitempty"`
+	// StorageClass is a class's name, "*" allowed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	StorageClass string `json:"storageClass,omitempty"`
+	// Selector matches the labels of claims.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
 // HookFailure says what a failed hook does to the capture.
@@ -192,9 +257,10 @@ func (a *Application) VaultName() string {
 	return a.Namespace + "." + a.Name
 }
 
-// CapturedNamespaces are the namespaces the application covers.
+// CapturedNamespaces are the namespaces the application covers, as its spec
+// names them: patterns and labels are for who lists namespaces.
 func (a *Application) CapturedNamespaces() []string {
-	if len(a.Spec.Namespaces) > 0 {
+	if len(a.Spec.Namespaces) > 0 || a.Spec.NamespaceSelector != nil {
 		return a.Spec.Namespaces
 	}
 	return []string{a.Namespace}

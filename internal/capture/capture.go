@@ -38,6 +38,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/selection"
 )
 
 // Mode chooses how volume data is captured.
@@ -62,11 +63,13 @@ type Spec struct {
 	Application string
 	// ID is the recovery point's.
 	ID string
-	// Namespaces to capture; at least one.
+	// Namespaces to capture; at least one, unless Select finds them by pattern
+	// or label. Run adds those.
 	Namespaces []string
-	// Selector narrows the capture to matching objects and what they need.
-	// Nil means everything.
-	Selector labels.Selector
+	// Select narrows the capture to what it covers, and what that needs.
+	Select selection.Selection
+	// Volumes chooses the volumes whose data is captured.
+	Volumes selection.Volumes
 	// Filter narrows it by kind.
 	Filter Filter
 	// Mode and SnapshotClass say how volume data is captured.
@@ -124,6 +127,7 @@ type LogLine struct {
 // Result is what was captured: all that the manifest needs to say of it.
 type Result struct {
 	Instant, CutBy time.Time
+	Namespaces     []string // captured, sorted
 	Consistency    point.Consistency
 	Revision       string // resource version the objects were listed at
 	Resources      []point.Resource

@@ -45,7 +45,8 @@ func (r *run) find(name string) (Kind, bool) {
 // dependencies writes the cluster-scoped objects that what was captured needs.
 func (r *run) dependencies(ctx context.Context) error {
 	r.step("reading what the objects depend on")
-	for _, ns := range r.spec.Namespaces {
+	r.res.Namespaces = r.used()
+	for _, ns := range r.res.Namespaces {
 		if err := r.named(ctx, kindNamespace, ns); err != nil {
 			return err
 		}
@@ -130,12 +131,12 @@ func (r *run) bindsOurs(o *unstructured.Unstructured) bool {
 		}
 		switch text(subject, "kind") {
 		case "ServiceAccount":
-			if r.spec.Selector == nil && slices.Contains(r.spec.Namespaces, ns) || r.needs.accounts[ns+"/"+name] {
+			if r.spec.Select.Whole() && slices.Contains(r.spec.Namespaces, ns) || r.needs.accounts[ns+"/"+name] {
 				return true
 			}
 		case "Group":
 			group, ok := strings.CutPrefix(name, "system:serviceaccounts:")
-			if ok && r.spec.Selector == nil && slices.Contains(r.spec.Namespaces, group) {
+			if ok && r.spec.Select.Whole() && slices.Contains(r.spec.Namespaces, group) {
 				return true
 			}
 		}
@@ -198,7 +199,7 @@ func aggregated(o *unstructured.Unstructured) []labels.Selector {
 // servedFromInside writes what tells the API server to call a Service inside
 // the application: webhooks and aggregated APIs.
 func (r *run) servedFromInside(ctx context.Context) error {
-	if r.spec.Selector != nil {
+	if !r.spec.Select.Whole() {
 		return nil
 	}
 	for _, name := range []string{

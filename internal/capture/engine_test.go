@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/selection"
 )
 
 // world is a fake of every port. Each call is noted, in order.
@@ -375,7 +376,7 @@ func TestRunWithSelectorBringsWhatIsNeeded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := w.run(Spec{Selector: selector})
+	res, err := w.run(Spec{Select: selection.Selection{Any: []labels.Selector{selector}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +395,7 @@ func TestRunWithSelectorBringsWhatIsNeeded(t *testing.T) {
 func TestRunRefusesSelectorThatMatchesNothing(t *testing.T) {
 	w := newWorld(t, shop)
 	selector, _ := labels.Parse("app=nothing")
-	if _, err := w.run(Spec{Selector: selector}); err == nil || !strings.Contains(err.Error(), "selector matches no object") {
+	if _, err := w.run(Spec{Select: selection.Selection{Any: []labels.Selector{selector}}}); err == nil || !strings.Contains(err.Error(), "selection matches no object") {
 		t.Errorf("err = %v", err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"davit.dev/davit/internal/selection"
 )
 
 // ErrFilter says that a kind filter is not written as one.
@@ -66,30 +68,7 @@ func kindByte(c byte) bool {
 }
 
 func (p pattern) matches(resource, group string) bool {
-	return glob(p.resource, resource) && glob(p.group, group)
-}
-
-// glob matches text with a pattern in which "*" is any run of characters.
-func glob(pattern, text string) bool {
-	head, rest, starred := strings.Cut(pattern, "*")
-	if !starred {
-		return pattern == text
-	}
-	if !strings.HasPrefix(text, head) {
-		return false
-	}
-	text = text[len(head):]
-	for {
-		middle, after, more := strings.Cut(rest, "*")
-		if !more {
-			return strings.HasSuffix(text, middle)
-		}
-		i := strings.Index(text, middle)
-		if i < 0 {
-			return false
-		}
-		text, rest = text[i+len(middle):], after
-	}
+	return selection.Glob(p.resource, resource) && selection.Glob(p.group, group)
 }
 
 // Match tells whether a kind passes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ func (r *run) findTargets(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("find pods of hook %s: %w", h.Name, err)
 		}
+		targets = slices.DeleteFunc(targets, func(t Target) bool { return !r.ownPod(t.Namespace, t.Pod) })
 		if len(targets) == 0 {
 			r.warn("", fmt.Sprintf("hook %s ran nowhere: no running pod matches its podSelector %q", h.Name, h.Pods))
 		}

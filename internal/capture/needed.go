@@ -2,51 +2,60 @@ package capture
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// findNeededClaims learns, in selector mode and before anything is cut, which
-// claims the matched objects name. It writes nothing.
+// findNeededClaims learns, where a selection narrows the capture and before
+// anything is cut, which claims the covered objects name. It writes nothing.
 func (r *run) findNeededClaims(ctx context.Context) error {
-	if r.spec.Selector == nil {
+	if r.spec.Select.Whole() {
 		return nil
 	}
 	var kinds []Kind
 	for _, k := range r.catalog.Kinds {
-		if wantKind(k, r.spec.Filter) {
+		if wantKind(k, r.spec.Filter) || isWorkload(k) {
 			kinds = append(kinds, k)
 		}
 	}
-	r.step("finding what the selector matches")
+	r.step("finding what the selection covers")
+	if err := r.cover(ctx, ""); err != nil {
+		return err
+	}
 	matched := false
 	err := r.each(ctx, kinds, func(ctx context.Context, k Kind) error {
 		for _, ns := range r.spec.Namespaces {
-			err := r.list(ctx, Query{Kind: k, Namespace: ns, Labels: r.labelQuery()}, func(o *unstructured.Unstructured) error {
-				r.needs.observe(k, o, false, true)
-				r.mu.Lock()
-				defer r.mu.Unlock()
-				matched = true
-				return nil
-			})
-			if err = r.tolerate(k, err); err != nil {
-				return err
+			for _, q := range r.queries(k, ns) {
+				err := r.list(ctx, q, func(o *unstructured.Unstructured) error {
+					if !r.selects(k, o) {
+						return nil
+					}
+					r.needs.observe(k, o, false, true)
+					r.mu.Lock()
+					defer r.mu.Unlock()
+					matched = true
+					return nil
+				})
+				if err = r.tolerate(k, err); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	})
 	if err == nil && !matched {
-		return errors.New("selector matches no object: a point of nothing protects nothing: correct the Application's selector")
+		return fmt.Errorf("selection matches no object in %s: a point of nothing protects nothing: correct the Application's selector, selectors, workloads or podSelectors",
+			strings.Join(r.spec.Namespaces, ", "))
 	}
 	return err
 }
 
-// wantsClaim tells whether a claim belongs to the application in selector mode.
+// wantsClaim tells whether a claim belongs to the application, where a
+// selection narrows it.
 func (r *run) wantsClaim(o *unstructured.Unstructured) bool {
-	if r.spec.Selector == nil || r.spec.Selector.Matches(labelSet(o.GetLabels())) {
+	if r.spec.Select.Whole() || r.selects(kindClaim, o) {
 		return true
 	}
 	r.needs.mu.Lock()
@@ -61,19 +70,7 @@ func (r *run) wantsClaim(o *unstructured.Unstructured) bool {
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
-// labelSet is labels.Set's port in one method, for selectors.
-type labelSet map[string]string
-
-// Has implements labels.Labels.
-func (s labelSet) Has(key string) bool { _, ok := s[key]; return ok }
-
-// Get implements labels.Labels.
-func (s labelSet) Get(key string) string { return s[key] }
-
-// Lookup implements labels.Labels.
-func (s labelSet) Lookup(key string) (string, bool) { v, ok := s[key]; return v, ok }
-
-// needed writes, in selector mode, what the matched objects need, and what
+// needed writes, where a selection narrows the capture, what the covered objects need, and what
 // that needs in turn, and the rights of their accounts.
 func (r *run) needed(ctx context.Context) error {
 	r.step("reading what the matched objects need")
@@ -95,9 +92,15 @@ func (r *run) needed(ctx context.Context) error {
 func (r *run) pending(done map[ref]bool) []ref {
 	r.needs.mu.Lock()
 	defer r.needs.mu.Unlock()
-	for key := range r.plans { // StatefulSets' claims are named by no one
+	want := func(key string) { // StatefulSets' claims are named by no one
 		ns, name, _ := strings.Cut(key, "/")
 		r.needs.refs[ref{"", "PersistentVolumeClaim", ns, name}] = true
+	}
+	for key := range r.plans {
+		want(key)
+	}
+	for key := range r.left {
+		want(key)
 	}
 	var pending []ref
 	for want := range r.needs.refs {

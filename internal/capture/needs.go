@@ -45,12 +45,13 @@ type needs struct {
 	// behind namespace/.
 	claimPrefixes set
 	bound         set // namespace/name of the bound claims in the point
+	namespaces    set // that hold something of the point
 }
 
 func newNeeds() *needs {
 	return &needs{
 		cluster: map[string]set{}, kinds: map[string]Kind{}, services: set{},
-		images: map[point.Image]bool{}, refs: map[ref]bool{}, accounts: set{}, claimPrefixes: set{}, bound: set{},
+		images: map[point.Image]bool{}, refs: map[ref]bool{}, accounts: set{}, claimPrefixes: set{}, bound: set{}, namespaces: set{},
 	}
 }
 
@@ -91,6 +92,7 @@ func (n *needs) observe(k Kind, o *unstructured.Unstructured, keep, selective bo
 	defer n.mu.Unlock()
 	if keep {
 		n.kinds[k.Name()] = k
+		n.namespaces[o.GetNamespace()] = true
 		if k.Name() == "persistentvolumeclaims" && text(o.Object, "status", "phase") == "Bound" {
 			n.bound[o.GetNamespace()+"/"+o.GetName()] = true
 		}

@@ -109,13 +109,19 @@ func (r *run) objects(ctx context.Context) (err error) {
 			now = append(now, k)
 		}
 	}
+	if err := r.cover(ctx, r.res.Revision); err != nil {
+		return err
+	}
 	r.step(fmt.Sprintf("reading objects of %d kinds", len(now)+len(later)))
 	for _, kinds := range [][]Kind{now, later} {
 		if err := r.each(ctx, kinds, r.kind); err != nil {
 			return err
 		}
 	}
-	if r.spec.Selector != nil {
+	if !r.spec.Select.Whole() {
+		if err := r.pointing(ctx); err != nil {
+			return err
+		}
 		if err := r.needed(ctx); err != nil {
 			return err
 		}
@@ -137,20 +143,20 @@ func (r *run) each(ctx context.Context, kinds []Kind, fn func(context.Context, K
 func (r *run) kind(ctx context.Context, k Kind) error {
 	w := r.writers.of(k)
 	for _, ns := range r.spec.Namespaces {
-		q := Query{Kind: k, Namespace: ns, Labels: r.labelQuery(), Revision: r.res.Revision}
-		err := r.list(ctx, q, func(o *unstructured.Unstructured) error { return r.take(ctx, w, o) })
-		if err = r.tolerate(k, err); err != nil {
-			return err
+		for _, q := range r.queries(k, ns) {
+			q.Revision = r.res.Revision
+			err := r.list(ctx, q, func(o *unstructured.Unstructured) error {
+				if !r.selects(k, o) {
+					return nil
+				}
+				return r.take(ctx, w, o)
+			})
+			if err = r.tolerate(k, err); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
-}
-
-func (r *run) labelQuery() string {
-	if r.spec.Selector == nil {
-		return ""
-	}
-	return r.spec.Selector.String()
 }
 
 // tolerate decides what a list that failed means: see the package comment.
@@ -171,9 +177,9 @@ func (r *run) take(ctx context.Context, w *kindWriter, o *unstructured.Unstructu
 	if v.warn != "" {
 		r.warn(title(w.kind, o), v.warn)
 	}
-	r.needs.observe(w.kind, o, v.keep, r.spec.Selector != nil)
+	r.needs.observe(w.kind, o, v.keep, !r.spec.Select.Whole())
 	if !v.keep || w.kind.Name() == "endpoints" && r.needs.selects(o.GetNamespace(), o.GetName()) {
 		return nil
 	}
-	return w.add(ctx, o, r.spec.Selector != nil)
+	return w.add(ctx, o, !r.spec.Select.Whole())
 }

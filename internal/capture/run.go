@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/selection"
 )
 
 const (
@@ -53,6 +54,8 @@ type run struct {
 	plans   map[string]VolumePlan // by claim
 	cuts    map[string]Cut        // by claim
 	targets [][]Target            // by hook
+	covered *selection.Cover      // nil where the whole of the namespaces is captured
+	left    set                   // claims whose data a rule leaves out
 
 	mu      sync.Mutex
 	res     Result
@@ -63,7 +66,7 @@ func newRun(spec Spec, ports Ports, opts Options) *run {
 	return &run{
 		spec: spec, ports: ports, opts: opts, needs: newNeeds(),
 		writers: newWriters(ports.Sink),
-		plans:   map[string]VolumePlan{}, cuts: map[string]Cut{},
+		plans:   map[string]VolumePlan{}, cuts: map[string]Cut{}, left: set{},
 	}
 }
 
@@ -120,6 +123,9 @@ func (r *run) prepare(ctx context.Context) error {
 // checkNamespaces refuses namespaces that are missing or going away: a point
 // of them would be empty, and retention would prefer it to the good ones.
 func (r *run) checkNamespaces(ctx context.Context) error {
+	if err := r.findNamespaces(ctx); err != nil {
+		return err
+	}
 	if len(r.spec.Namespaces) == 0 {
 		return errors.New("application names no namespace")
 	}

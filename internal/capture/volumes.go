@@ -16,7 +16,7 @@ import (
 // claims lists the claims whose data is captured, at a revision.
 func (r *run) claims(ctx context.Context, revision string) ([]Claim, error) {
 	k := r.claimKind()
-	wanted := wantKind(k, r.spec.Filter) || r.spec.Selector != nil && !r.spec.Filter.excludes(k.Resource, k.Group)
+	wanted := wantKind(k, r.spec.Filter) || !r.spec.Select.Whole() && !r.spec.Filter.excludes(k.Resource, k.Group)
 	if r.spec.Mode == ModeNone || !wanted {
 		return nil, nil
 	}
@@ -29,6 +29,10 @@ func (r *run) claims(ctx context.Context, revision string) ([]Claim, error) {
 				return nil
 			}
 			c := claimOf(o)
+			if !r.spec.Volumes.Wants(c.Namespace, c.Name, c.StorageClass, o.GetLabels()) {
+				r.leave(c.Key())
+				return nil
+			}
 			switch c.Phase {
 			case "Bound":
 				claims = append(claims, c)
@@ -229,7 +233,7 @@ func (r *run) checkClaims() error {
 		return nil
 	}
 	for _, key := range r.needs.boundClaims() {
-		if _, ok := r.cuts[key]; !ok {
+		if _, ok := r.cuts[key]; !ok && !r.left[key] {
 			return fmt.Errorf("claim %s is in the point without its data: it was bound while the volumes were cut: capture again", key)
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/node"
 	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -102,15 +103,16 @@ func (c *realCluster) Uninstall(ctx context.Context, opts install.UninstallOptio
 	return install.Uninstall(ctx, c.clients, opts, progress)
 }
 
-// CheckVolumes implements Cluster. An application that is chosen by labels is
-// not checked: which claims it needs is known only once it is captured. Nor is
+// CheckVolumes implements Cluster. An application that is a part of its
+// namespaces is not checked: which claims it needs is known only once it is captured. Nor is
 // anything checked that the caller may not see.
 func (c *realCluster) CheckVolumes(ctx context.Context, app *v1alpha1.Application) error {
-	if app.Spec.Selector != nil {
-		return nil
+	rules, err := protection.Selection(app)
+	if err != nil || !rules.Whole() || !rules.Namespaces.Static() {
+		return err
 	}
 	opts := capture.VolumeOptions{Mode: capture.Mode(app.Spec.Volumes.Mode), SnapshotClass: app.Spec.Volumes.SnapshotClass}
-	err := source.CheckVolumes(ctx, c.clients, app.CapturedNamespaces(), opts)
+	err = source.CheckVolumes(ctx, c.clients, app.CapturedNamespaces(), opts)
 	switch {
 	case errors.Is(err, source.ErrNoSnapshots), errors.Is(err, source.ErrSnapshotClass):
 		return exit.Refuse("move the data to a storage class with snapshots, or give --volumes snapshot-or-live to read such volumes while they are in use: points are marked fuzzy then", "%v", err)

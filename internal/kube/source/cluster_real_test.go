@@ -16,6 +16,7 @@ import (
 
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/selection"
 )
 
 // realClients opens the cluster that DAVIT_TEST_KUBECONFIG names.
@@ -178,8 +179,8 @@ func TestRealCaptureOfEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, selector := range []labels.Selector{nil, dns} {
-		spec := capture.Spec{Application: "system", ID: "system-1", Namespaces: []string{"kube-system"}, Selector: selector, Mode: capture.ModeNone}
+	for _, chosen := range [][]labels.Selector{nil, {dns}} {
+		spec := capture.Spec{Application: "system", ID: "system-1", Namespaces: []string{"kube-system"}, Select: selection.Selection{Any: chosen}, Mode: capture.ModeNone}
 		started := time.Now()
 		res, err := capture.Run(t.Context(), spec, capture.Ports{Cluster: cluster, Sink: listSink{t}}, capture.Options{})
 		if err != nil {
@@ -189,9 +190,9 @@ func TestRealCaptureOfEverything(t *testing.T) {
 		for _, r := range res.Resources {
 			counts[r.Resource] = r.Count
 		}
-		t.Logf("selector %v: %d objects in %s: %v, warnings %v", selector, res.Objects, time.Since(started), counts, res.Warnings)
+		t.Logf("selectors %v: %d objects in %s: %v, warnings %v", chosen, res.Objects, time.Since(started), counts, res.Warnings)
 		if len(res.Warnings) > 0 || counts["namespaces"] != 1 || counts["deployments"] == 0 || counts["events"]+counts["leases"] > 0 {
-			t.Errorf("selector %v: %v, warnings %v", selector, counts, res.Warnings)
+			t.Errorf("selectors %v: %v, warnings %v", chosen, counts, res.Warnings)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -254,9 +255,14 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 		return nil
 	}
 	s.problem = nil // that it must not run here is worse than whatever else is wrong
+	others, err := r.others(ctx)
+	if err != nil {
+		// Better to stop too much than to let two sites write.
+		log.FromContext(ctx).Error(err, "other applications not listed")
+	}
 	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
-	stopped, err := f.fence(ctx, ownNamespaces(s.app))
-	for _, what := range stopped {
+	done, err := f.fence(ctx, s.app, others)
+	for _, what := range done.stopped {
 		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: site %s holds epoch %d", what, s.app.Status.EpochSite, s.app.Status.Epoch)
 	}
 	if err != nil {
@@ -264,18 +270,31 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 		s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("site %s holds epoch %d, and not everything could be stopped here: %w", s.app.Status.EpochSite, s.app.Status.Epoch, err))
 		return nil
 	}
-	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("site %s holds epoch %d: the application is stopped here and nothing is captured", s.app.Status.EpochSite, s.app.Status.Epoch))
+	spared := ""
+	if len(done.spared) > 0 {
+		spared = ", except what this site may write: " + strings.Join(done.spared, "; ")
+	}
+	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("site %s holds epoch %d: the application is stopped here%s, and nothing is captured", s.app.Status.EpochSite, s.app.Status.Epoch, spared))
 	return nil
+}
+
+// others are all Applications of the site.
+func (r *Reconciler) others(ctx context.Context) ([]v1alpha1.Application, error) {
+	var all v1alpha1.ApplicationList
+	if err := r.Client.List(ctx, &all); err != nil {
+		return nil, fmt.Errorf("list applications: %w", err)
+	}
+	return all.Items, nil
 }
 
 // ownNamespaces is the application, with no namespace that it may not stop: one
 // outside davit-system is of its own namespace alone, whatever it names.
 func ownNamespaces(app *v1alpha1.Application) *v1alpha1.Application {
-	if app.Namespace == v1alpha1.SystemNamespace || len(app.Spec.Namespaces) == 0 {
+	if app.Namespace == v1alpha1.SystemNamespace {
 		return app
 	}
 	own := app.DeepCopy()
-	own.Spec.Namespaces = nil
+	own.Spec.Namespaces, own.Spec.NamespaceSelector, own.Spec.ExcludeNamespaces = nil, nil, nil
 	return own
 }
 

@@ -4,126 +4,103 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/selection"
 )
 
 // fencer stops what writes: Deployments, StatefulSets, and ReplicaSets and
-// ReplicationControllers of their own are scaled to zero, CronJobs and Jobs
-// suspended, DaemonSets sent to nodes that do not exist. Annotations keep what
-// they were. Pods that none of these stands for are deleted, last, so that
-// their operators, if they are of the application, are stopped before. Nothing
-// starts any of it again by itself.
+// ReplicationControllers that no Deployment stands for are scaled to zero,
+// CronJobs and Jobs suspended, DaemonSets sent to nodes that do not exist.
+// Annotations keep what they were. Pods that none of these stands for are
+// deleted, last, so that their operators, if they are of the application, are
+// stopped before. Nothing starts any of it again by itself.
 type fencer struct {
 	client client.Client
 	reader client.Reader
 	now    func() time.Time
 }
 
+// fenced is what a fence did.
+type fenced struct {
+	stopped []string
+	// spared is what the application covers and another one, which this site
+	// may write, covers as narrowly or more so.
+	spared []string
+}
+
 // fence stops everything of the application that runs, and names what it
-// stopped. Done again it finds nothing to do. It goes on after an error.
-func (f fencer) fence(ctx context.Context, app *v1alpha1.Application) ([]string, error) {
-	selector := labels.Everything()
-	if app.Spec.Selector != nil {
-		var err error
-		if selector, err = metav1.LabelSelectorAsSelector(app.Spec.Selector); err != nil {
-			return nil, fmt.Errorf("read selector: %w", err)
+// stopped. Done again it finds nothing to do. It goes on after an error. What
+// is as much one of the others is spared: those are Applications that this
+// site may write.
+func (f fencer) fence(ctx context.Context, app *v1alpha1.Application, others []v1alpha1.Application) (fenced, error) {
+	var done fenced
+	rules, err := rulesOf(app)
+	if err != nil {
+		return done, err
+	}
+	theirs := rivals(app, rules, others)
+	known, err := f.namespaces(ctx, rules, theirs)
+	errs := []error{err}
+	w := world{kinds: kinds(app)}
+	for _, ns := range slices.Sorted(maps.Keys(known)) {
+		if rules.Namespaces.Match(ns, known[ns]) {
+			errs = append(errs, w.read(ctx, f.reader, ns))
 		}
 	}
-	kinds := []func(context.Context, []client.ListOption) ([]string, error){
-		f.cronJobs, f.deployments, f.statefulSets, f.replicaSets, f.controllers, f.daemonSets, f.jobs, f.pods,
+	w.judge(rules, theirs, known)
+	for i := range w.kinds {
+		stopped, err := f.stop(ctx, &w, &w.kinds[i])
+		done.stopped = append(done.stopped, stopped...)
+		errs = append(errs, err)
 	}
-	var stopped []string
-	var errs []error
-	for _, kind := range kinds {
-		for _, ns := range app.CapturedNamespaces() {
-			done, err := kind(ctx, []client.ListOption{client.InNamespace(ns), client.MatchingLabelsSelector{Selector: selector}})
-			stopped = append(stopped, done...)
-			errs = append(errs, err)
-		}
-	}
-	return stopped, errors.Join(errs...)
+	stopped, err := f.pods(ctx, &w)
+	done.stopped = append(done.stopped, stopped...)
+	done.spared = w.spared
+	return done, errors.Join(append(errs, err)...)
 }
 
-func (f fencer) deployments(ctx context.Context, where []client.ListOption) ([]string, error) {
-	var list appsv1.DeploymentList
-	if err := f.reader.List(ctx, &list, where...); err != nil {
-		return nil, fmt.Errorf("list deployments: %w", err)
+// rulesOf is what the application covers. Rules outside of its own namespace
+// are cut off, whatever else is wrong with them; others that cannot be read
+// leave nothing to go by.
+func rulesOf(app *v1alpha1.Application) (selection.Selection, error) {
+	rules, err := protection.Selection(ownNamespaces(app))
+	if err != nil {
+		return rules, fmt.Errorf("read what to stop: %w", err)
 	}
-	var all []client.Object
-	for i := range list.Items {
-		if d := &list.Items[i]; ptr.Deref(d.Spec.Replicas, 1) > 0 {
-			all = append(all, d)
-		}
-	}
-	return f.stop(ctx, "Deployment", all)
+	return rules, nil
 }
 
-func (f fencer) statefulSets(ctx context.Context, where []client.ListOption) ([]string, error) {
-	var list appsv1.StatefulSetList
-	if err := f.reader.List(ctx, &list, where...); err != nil {
-		return nil, fmt.Errorf("list statefulsets: %w", err)
+// namespaces are those that the rules may choose, with their labels where
+// these matter. Without an answer, those that are named stay known.
+func (f fencer) namespaces(ctx context.Context, rules selection.Selection, theirs []rival) (map[string]labels.Set, error) {
+	known := map[string]labels.Set{}
+	for _, name := range rules.Namespaces.Literal() {
+		known[name] = nil
 	}
-	var all []client.Object
-	for i := range list.Items {
-		if s := &list.Items[i]; ptr.Deref(s.Spec.Replicas, 1) > 0 {
-			all = append(all, s)
-		}
+	if rules.Namespaces.Static() && !slices.ContainsFunc(theirs, func(r rival) bool { return !r.rules.Namespaces.Static() }) {
+		return known, nil
 	}
-	return f.stop(ctx, "StatefulSet", all)
-}
-
-// replicaSets leaves those of Deployments alone: they follow their owners.
-func (f fencer) replicaSets(ctx context.Context, where []client.ListOption) ([]string, error) {
-	var list appsv1.ReplicaSetList
-	if err := f.reader.List(ctx, &list, where...); err != nil {
-		return nil, fmt.Errorf("list replicasets: %w", err)
+	var list corev1.NamespaceList
+	if err := f.reader.List(ctx, &list); err != nil {
+		return known, fmt.Errorf("list namespaces: %w", err)
 	}
-	var all []client.Object
-	for i := range list.Items {
-		if s := &list.Items[i]; metav1.GetControllerOf(s) == nil && ptr.Deref(s.Spec.Replicas, 1) > 0 {
-			all = append(all, s)
-		}
+	for _, ns := range list.Items {
+		known[ns.Name] = ns.Labels
 	}
-	return f.stop(ctx, "ReplicaSet", all)
-}
-
-func (f fencer) cronJobs(ctx context.Context, where []client.ListOption) ([]string, error) {
-	var list batchv1.CronJobList
-	if err := f.reader.List(ctx, &list, where...); err != nil {
-		return nil, fmt.Errorf("list cronjobs: %w", err)
-	}
-	var all []client.Object
-	for i := range list.Items {
-		if c := &list.Items[i]; !ptr.Deref(c.Spec.Suspend, false) {
-			all = append(all, c)
-		}
-	}
-	return f.stop(ctx, "CronJob", all)
-}
-
-func (f fencer) jobs(ctx context.Context, where []client.ListOption) ([]string, error) {
-	var list batchv1.JobList
-	if err := f.reader.List(ctx, &list, where...); err != nil {
-		return nil, fmt.Errorf("list jobs: %w", err)
-	}
-	var all []client.Object
-	for i := range list.Items {
-		if j := &list.Items[i]; !ptr.Deref(j.Spec.Suspend, false) && !jobFinished(j) {
-			all = append(all, j)
-		}
-	}
-	return f.stop(ctx, "Job", all)
+	return known, nil
 }
 
 func jobFinished(j *batchv1.Job) bool {
@@ -135,21 +112,21 @@ func jobFinished(j *batchv1.Job) bool {
 	return false
 }
 
-// stop patches each object to zero, or suspended.
-func (f fencer) stop(ctx context.Context, kind string, objects []client.Object) ([]string, error) {
+// stop patches each object that runs to zero, or suspended.
+func (f fencer) stop(ctx context.Context, w *world, k *kind) ([]string, error) {
 	var stopped []string
 	var errs []error
-	for _, o := range objects {
-		if o.GetLabels()[v1alpha1.LabelManagedBy] == "davit" {
+	for _, o := range k.objects {
+		if !k.runs(o) || !w.stops(k, o) {
 			continue
 		}
 		old := o.DeepCopyObject().(client.Object) //nolint:forcetypeassert // a copy of the same
 		was := halt(o)
 		if err := f.client.Patch(ctx, o, client.MergeFrom(old)); client.IgnoreNotFound(err) != nil {
-			errs = append(errs, fmt.Errorf("stop %s %s/%s: %w", kind, o.GetNamespace(), o.GetName(), err))
+			errs = append(errs, fmt.Errorf("stop %s %s/%s: %w", k.name, o.GetNamespace(), o.GetName(), err))
 			continue
 		}
-		stopped = append(stopped, fmt.Sprintf("%s %s/%s (%s)", kind, o.GetNamespace(), o.GetName(), was))
+		stopped = append(stopped, fmt.Sprintf("%s %s/%s (%s)", k.name, o.GetNamespace(), o.GetName(), was))
 	}
 	return stopped, errors.Join(errs...)
 }

@@ -41,8 +41,8 @@ func daemonSpec(selector map[string]string) appsv1.DaemonSetSpec {
 	return appsv1.DaemonSetSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{NodeSelector: selector}}}
 }
 
-// world is what runs in two namespaces, one of them the application's.
-func world() []client.Object {
+// running is what runs in two namespaces, one of them the application's.
+func running() []client.Object {
 	owned := labelled("shop", "web-abc")
 	owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "web", UID: "u", Controller: ptr.To(true)}}
 	unlabelled := labelled("shop", "cache")
@@ -88,19 +88,20 @@ func TestFence(t *testing.T) {
 		"all of it": {nil, append([]string{"Deployment shop/cache (1 replicas)"}, all...)},
 		"none":      {&metav1.LabelSelector{MatchLabels: map[string]string{"app": "x"}}, nil},
 	} {
-		c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(world()...).Build()
+		c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(running()...).Build()
 		f := fencer{client: c, reader: c, now: time.Now}
 		app := &v1alpha1.Application{ObjectMeta: labelled("shop", "shop"), Spec: v1alpha1.ApplicationSpec{Selector: test.selector}}
-		got, err := f.fence(context.Background(), app)
+		done, err := f.fence(context.Background(), app, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+		got := done.stopped
 		slices.Sort(got)
 		slices.Sort(test.want)
 		if !slices.Equal(got, test.want) {
 			t.Errorf("%s: stopped %q, want %q", name, got, test.want)
 		}
-		if again, err := f.fence(context.Background(), app); err != nil || len(again) != 0 {
+		if again, err := f.fence(context.Background(), app, nil); err != nil || len(again.stopped) != 0 {
 			t.Errorf("%s: stopped again %q, %v", name, again, err)
 		}
 		untouched(t, c)
@@ -127,9 +128,9 @@ func untouched(t *testing.T, c client.Client) {
 }
 
 func TestFenceKeepsTheNodeSelectorOfADaemonSet(t *testing.T) {
-	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(world()...).Build()
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(running()...).Build()
 	f := fencer{client: c, reader: c, now: time.Now}
-	if _, err := f.fence(t.Context(), &v1alpha1.Application{ObjectMeta: labelled("shop", "shop")}); err != nil {
+	if _, err := f.fence(t.Context(), &v1alpha1.Application{ObjectMeta: labelled("shop", "shop")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	var d appsv1.DaemonSet

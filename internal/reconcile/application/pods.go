@@ -17,21 +17,6 @@ import (
 // nowhere is a label that no node has: a DaemonSet that asks for it runs on none.
 const nowhere = "davit.dev/superseded"
 
-// daemonSets are sent to nodes that do not exist, as they have no replicas.
-func (f fencer) daemonSets(ctx context.Context, where []client.ListOption) ([]string, error) {
-	var list appsv1.DaemonSetList
-	if err := f.reader.List(ctx, &list, where...); err != nil {
-		return nil, fmt.Errorf("list daemonsets: %w", err)
-	}
-	var all []client.Object
-	for i := range list.Items {
-		if d := &list.Items[i]; d.Spec.Template.Spec.NodeSelector[nowhere] == "" {
-			all = append(all, d)
-		}
-	}
-	return f.stop(ctx, "DaemonSet", all)
-}
-
 // displace keeps the node selector in an annotation and replaces it.
 func displace(d *appsv1.DaemonSet) string {
 	was := "{}"
@@ -51,19 +36,14 @@ var followers = map[string]bool{
 	"batch/v1/Job": true, "v1/ReplicationController": true,
 }
 
-// pods deletes what no workload stands for: bare pods, and those that an
-// operator makes by itself. A pod cannot be suspended, and one that writes
-// would be a second writer.
-func (f fencer) pods(ctx context.Context, where []client.ListOption) ([]string, error) {
-	var list corev1.PodList
-	if err := f.reader.List(ctx, &list, where...); err != nil {
-		return nil, fmt.Errorf("list pods: %w", err)
-	}
+// pods deletes what no workload stands for: bare pods, those that an operator
+// makes by itself, and those whose controller also makes pods of others. A pod
+// cannot be suspended, and one that writes would be a second writer.
+func (f fencer) pods(ctx context.Context, w *world) ([]string, error) {
 	var stopped []string
 	var errs []error
-	for i := range list.Items {
-		p := &list.Items[i]
-		if !onItsOwn(p) {
+	for _, p := range w.pods {
+		if !onItsOwn(p) || !w.stopsPod(p) {
 			continue
 		}
 		name := "Pod " + p.Namespace + "/" + p.Name
@@ -77,37 +57,24 @@ func (f fencer) pods(ctx context.Context, where []client.ListOption) ([]string, 
 	return stopped, errors.Join(errs...)
 }
 
-// onItsOwn says whether nothing but the pod itself can be stopped. A node's
+// onItsOwn says whether a pod may have to be stopped by itself. A node's
 // static pods are the cluster's, and finished ones write nothing.
 func onItsOwn(p *corev1.Pod) bool {
-	owner := metav1.GetControllerOf(p)
 	switch {
 	case !p.DeletionTimestamp.IsZero(), p.Status.Phase == corev1.PodSucceeded, p.Status.Phase == corev1.PodFailed:
 		return false
-	case p.Annotations[corev1.MirrorPodAnnotationKey] != "", p.Labels[v1alpha1.LabelManagedBy] == "davit":
+	case p.Annotations[corev1.MirrorPodAnnotationKey] != "", leftOut(p):
 		return false
 	}
-	return owner == nil || !followers[owner.APIVersion+"/"+owner.Kind]
+	return true
 }
 
 func whose(p *corev1.Pod) string {
-	if owner := metav1.GetControllerOf(p); owner != nil {
+	switch owner := metav1.GetControllerOf(p); {
+	case owner != nil && followers[owner.APIVersion+"/"+owner.Kind]:
+		return owner.Kind + " " + owner.Name + " makes it again: it makes pods that are not the application's, too, so that it cannot be stopped"
+	case owner != nil:
 		return "made by " + owner.Kind + " " + owner.Name + ", which may make it again: stop its operator"
 	}
 	return "it has no controller; a recovery point has it"
-}
-
-// controllers are ReplicationControllers.
-func (f fencer) controllers(ctx context.Context, where []client.ListOption) ([]string, error) {
-	var list corev1.ReplicationControllerList
-	if err := f.reader.List(ctx, &list, where...); err != nil {
-		return nil, fmt.Errorf("list replicationcontrollers: %w", err)
-	}
-	var all []client.Object
-	for i := range list.Items {
-		if c := &list.Items[i]; metav1.GetControllerOf(c) == nil && (c.Spec.Replicas == nil || *c.Spec.Replicas > 0) {
-			all = append(all, c)
-		}
-	}
-	return f.stop(ctx, "ReplicationController", all)
 }

@@ -1,0 +1,262 @@
+package capture
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"davit.dev/davit/internal/selection"
+)
+
+// three is a namespace with three PostgreSQLs, a ring of three pods, and one
+// more namespace that looks the same.
+func three() string {
+	var b strings.Builder
+	for _, ns := range []string{"db", "db-2"} {
+		fmt.Fprintf(&b, "kind: Namespace\nmetadata: {name: %s, labels: {team: red}}\n---\n", ns)
+		for _, pg := range []string{"pg-a", "pg-b", "pg-c"} {
+			b.WriteString(strings.NewReplacer("NS", ns, "PG", pg).Replace(postgres))
+			b.WriteString(strings.NewReplacer("NS", ns, "PG", pg, "ORD", "0").Replace(member))
+		}
+		b.WriteString(strings.NewReplacer("NS", ns, "PG", "ring").Replace(strings.Replace(postgres, "replicas: 1", "replicas: 3", 1)))
+		for n := range 3 {
+			b.WriteString(strings.NewReplacer("NS", ns, "PG", "ring", "ORD", fmt.Sprint(n)).Replace(member))
+		}
+	}
+	b.WriteString("kind: Namespace\nmetadata: {name: empty-1}\n---\nkind: Namespace\nmetadata: {name: kube-system, labels: {team: red}}\n")
+	return b.String()
+}
+
+const postgres = `kind: StatefulSet
+metadata: {name: PG, namespace: NS, uid: PG-NS}
+spec:
+  replicas: 1
+  template:
+    metadata: {labels: {db: PG}}
+    spec:
+      serviceAccountName: PG
+      containers: [{name: pg, image: postgres:17, envFrom: [{secretRef: {name: PG}}, {configMapRef: {name: PG}}]}]
+  volumeClaimTemplates: [{metadata: {name: data}}]
+---
+kind: Secret
+metadata: {name: PG, namespace: NS}
+---
+kind: ConfigMap
+metadata: {name: PG, namespace: NS}
+---
+kind: ServiceAccount
+metadata: {name: PG, namespace: NS}
+---
+kind: Service
+metadata: {name: PG, namespace: NS}
+spec: {selector: {db: PG}}
+---
+`
+
+const member = `kind: Pod
+metadata: {name: PG-ORD, namespace: NS, uid: PG-ORD-NS, labels: {db: PG, node: n-ORD}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: PG, uid: PG-NS, controller: true}]}
+spec:
+  serviceAccountName: PG
+  containers: [{name: pg, image: postgres:17}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data-PG-ORD}}]
+---
+kind: PersistentVolumeClaim
+metadata: {name: data-PG-ORD, namespace: NS, uid: c-PG-ORD, labels: {member: n-ORD}}
+spec: {storageClassName: fast, volumeName: pv-PG-ORD-NS}
+status: {phase: Bound, capacity: {storage: 1Gi}}
+---
+`
+
+func rule(t *testing.T, text string) selection.Name {
+	t.Helper()
+	n, err := selection.ParseName(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func matching(t *testing.T, text string) labels.Selector {
+	t.Helper()
+	s, err := labels.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// summary is everything written of some kinds, and the volumes read.
+func summary(w *world, res *Result) string {
+	var all []string
+	for _, kind := range []string{"statefulsets.apps", "secrets", "configmaps", "serviceaccounts", "services", "persistentvolumeclaims", "namespaces"} {
+		names := slices.Sorted(slices.Values(w.written[kind]))
+		all = append(all, names...)
+	}
+	for _, v := range res.Volumes {
+		all = append(all, v.Namespace+":"+v.Claim)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestSelectionTakesWhatItCovers(t *testing.T) {
+	one := func(pg string) string {
+		return strings.ReplaceAll("PG PG PG PG PG data-PG-0 db db:data-PG-0", "PG", pg)
+	}
+	for _, tt := range []struct {
+		what       string
+		namespaces []string
+		rules      selection.Selection
+		volumes    selection.Volumes
+		want       string
+	}{
+		{what: "one StatefulSet of three", rules: selection.Selection{Workloads: []selection.Name{rule(t, "statefulset/pg-b")}}, want: one("pg-b")},
+		{what: "one pod of three", rules: selection.Selection{Workloads: []selection.Name{rule(t, "pod/pg-a-0")}}, want: one("pg-a")},
+		{
+			what: "one pod of a ring, with its volume alone", rules: selection.Selection{Workloads: []selection.Name{rule(t, "pod/ring-1")}},
+			want: "ring ring ring ring ring data-ring-1 db db:data-ring-1",
+		},
+		{
+			what: "the ring without its neighbours", rules: selection.Selection{Pods: []labels.Selector{matching(t, "db=ring")}},
+			want: "ring ring ring ring ring data-ring-0 data-ring-1 data-ring-2 db db:data-ring-0 db:data-ring-1 db:data-ring-2",
+		},
+		{
+			what: "a group across namespaces", namespaces: []string{"db", "db-2"}, rules: selection.Selection{Pods: []labels.Selector{matching(t, "db=pg-c")}},
+			want: "pg-c pg-c pg-c pg-c pg-c pg-c pg-c pg-c pg-c pg-c data-pg-c-0 data-pg-c-0 db db-2 db-2:data-pg-c-0 db:data-pg-c-0",
+		},
+		{
+			what: "namespaces by pattern, one workload in one", namespaces: []string{},
+			rules: selection.Selection{Namespaces: selection.Namespaces{Names: []string{"*"}}, Workloads: []selection.Name{rule(t, "db/sts/pg-a")}},
+			want:  one("pg-a"),
+		},
+		{
+			what: "namespaces by label", namespaces: []string{},
+			rules: selection.Selection{Namespaces: selection.Namespaces{Labels: matching(t, "team=red"), Exclude: []string{"*-2"}}, Workloads: []selection.Name{rule(t, "sts/pg-a")}},
+			want:  one("pg-a"),
+		},
+		{
+			what: "labels, either", rules: selection.Selection{Any: []labels.Selector{matching(t, "member=n-2"), matching(t, "db=pg-a")}},
+			want: "pg-a pg-a pg-a pg-a pg-a data-pg-a-0 data-ring-2 db db:data-pg-a-0 db:data-ring-2",
+		},
+		{
+			what: "volumes out", rules: selection.Selection{Workloads: []selection.Name{rule(t, "sts/ring")}},
+			volumes: selection.Volumes{Exclude: []selection.Volume{{Claims: []string{"data-ring-1"}}, {Labels: matching(t, "member=n-2")}}},
+			want:    "ring ring ring ring ring data-ring-0 data-ring-1 data-ring-2 db db:data-ring-0",
+		},
+		{
+			what: "no volume in", rules: selection.Selection{Workloads: []selection.Name{rule(t, "sts/pg-a")}},
+			volumes: selection.Volumes{Include: []selection.Volume{{StorageClass: "slow"}}},
+			want:    "pg-a pg-a pg-a pg-a pg-a data-pg-a-0 db",
+		},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			w := newWorld(t, three())
+			if tt.namespaces == nil {
+				tt.namespaces = []string{"db"}
+			}
+			res, err := w.run(Spec{Namespaces: tt.namespaces, Select: tt.rules, Volumes: tt.volumes})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := summary(w, res); got != tt.want {
+				t.Errorf("took %s\nwant %s", got, tt.want)
+			}
+			if len(w.written["pods"]) > 0 {
+				t.Errorf("pods that are made again were written: %q", w.written["pods"])
+			}
+		})
+	}
+}
+
+func TestWholeClusterLeavesTheSystemOut(t *testing.T) {
+	w := newWorld(t, three())
+	res, err := w.run(Spec{Namespaces: []string{}, Select: selection.Selection{Namespaces: selection.Namespaces{Names: []string{"*"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"db", "db-2", "empty-1"}; !slices.Equal(res.Namespaces, want) {
+		t.Errorf("namespaces %q, want %q", res.Namespaces, want)
+	}
+	if len(res.Volumes) != 12 || len(w.written["statefulsets.apps"]) != 8 {
+		t.Errorf("%d volumes and %d StatefulSets, want 12 and 8", len(res.Volumes), len(w.written["statefulsets.apps"]))
+	}
+}
+
+// A part of a StatefulSet is captured, and the point says what that means.
+func TestPartOfAStatefulSetIsSaid(t *testing.T) {
+	w := newWorld(t, three())
+	res, err := w.run(Spec{Namespaces: []string{"db"}, Select: selection.Selection{Workloads: []selection.Name{rule(t, "pod/ring-1")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Warnings) != 1 || res.Warnings[0].Object != "StatefulSet db/ring" {
+		t.Errorf("warnings %v, want one of the ring", res.Warnings)
+	}
+}
+
+func TestRulesThatMatchNothingAreErrors(t *testing.T) {
+	web := `
+kind: ReplicaSet
+metadata: {name: web-1, namespace: db, uid: rs}
+---
+kind: Pod
+metadata: {name: web-1-x, namespace: db, uid: p, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-1, uid: rs, controller: true}]}
+spec: {containers: []}
+`
+	for _, tt := range []struct {
+		rules selection.Selection
+		says  string
+	}{
+		{selection.Selection{Workloads: []selection.Name{rule(t, "sts/pg-a"), rule(t, "sts/gone")}}, "workload sts/gone does not exist in db"},
+		{selection.Selection{Workloads: []selection.Name{rule(t, "sts/no-*")}}, "workload sts/no-* does not exist"},
+		{selection.Selection{Workloads: []selection.Name{rule(t, "widget/x")}}, `no namespaced kind "widget"`},
+		{selection.Selection{Workloads: []selection.Name{rule(t, "persistentvolume/x")}}, `no namespaced kind`},
+		{selection.Selection{Workloads: []selection.Name{rule(t, "db-2/sts/pg-a")}}, "does not exist in db"},
+		{selection.Selection{Pods: []labels.Selector{matching(t, "db=gone")}}, "no pod, and nothing that makes pods, in db has the labels db=gone"},
+		{selection.Selection{Any: []labels.Selector{matching(t, "db=gone")}}, "matches no object in db"},
+		{selection.Selection{Workloads: []selection.Name{rule(t, "pod/web-1-x")}}, "under ever new names"},
+		{selection.Selection{Namespaces: selection.Namespaces{Names: []string{"db", "shop-*"}}}, "no namespace matches shop-*"},
+		{selection.Selection{Namespaces: selection.Namespaces{Labels: matching(t, "team=blue")}}, "no namespace matches labels team=blue"},
+	} {
+		w := newWorld(t, three()+"---\n"+web)
+		_, err := w.run(Spec{Namespaces: []string{"db"}, Select: tt.rules})
+		if err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%v: %v, want %q", tt.rules, err, tt.says)
+		}
+		if len(w.written) > 0 {
+			t.Errorf("%s: something was written: %v", tt.says, w.written)
+		}
+	}
+}
+
+// A hook's labels may fit a neighbour's pods: it runs in the application's.
+func TestHooksRunInCoveredPodsOnly(t *testing.T) {
+	w := newWorld(t, three())
+	w.pods = []Target{{Namespace: "db", Pod: "pg-a-0", Container: "pg"}, {Namespace: "db", Pod: "pg-b-0", Container: "pg"}}
+	res, err := w.run(Spec{
+		Namespaces: []string{"db"}, Select: selection.Selection{Workloads: []selection.Name{rule(t, "sts/pg-a")}},
+		Hooks: []Hook{{Name: "sync", Pods: labels.Everything(), Before: []string{"sync"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Hooks) != 1 || res.Hooks[0].Pod != "db/pg-a-0" {
+		t.Errorf("hooks ran in %v, want db/pg-a-0 alone", res.Hooks)
+	}
+}
+
+func TestKindsOutAreOut(t *testing.T) {
+	f, err := ParseFilter(nil, []string{"secrets", "services"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, three())
+	if _, err := w.run(Spec{Namespaces: []string{"db"}, Filter: f, Select: selection.Selection{Workloads: []selection.Name{rule(t, "sts/pg-a")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.written["secrets"]) > 0 || len(w.written["services"]) > 0 || len(w.written["configmaps"]) != 1 {
+		t.Errorf("written %v", w.written)
+	}
+}
