@@ -7,12 +7,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 )
@@ -123,5 +125,26 @@ func (e *env) opener() *access.Opener {
 	return &access.Opener{
 		Cluster: func() (client.Client, error) { return e.cluster() },
 		Store:   e.backend.Store, Getenv: e.getenv, Vault: e.global.vault,
+	}
+}
+
+// imagery is what the commands about images work with.
+func (e *env) imagery() imagery.Host {
+	return imagery.Host{
+		Bounded: e.working,
+		Point: func(ctx context.Context, cmd *cobra.Command, a *access.Address, name string) (*point.Manifest, error) {
+			in, err := e.opener().Open(ctx, nil, a, cmd.Flags())
+			if err != nil {
+				return nil, err
+			}
+			app, id, err := choosePoint(ctx, e, in, name)
+			if err != nil {
+				return nil, err
+			}
+			return in.Project.Manifest(ctx, app, id)
+		},
+		Cluster: func() (client.Client, error) { return e.cluster() },
+		Print:   e.print,
+		Step:    func(format string, args ...any) { e.progress.Step(format, args...) },
 	}
 }
