@@ -56,7 +56,7 @@ func (r *Repository) read(ctx context.Context, snap point.Snapshot, target strin
 	meter.TotalFiles.Store(snap.Files)
 	meter.TotalBytes.Store(snap.Bytes)
 	return tree.Read(ctx, rep, rootID, target, tree.ReadOptions{
-		Parallel: r.opts.Parallel, Meter: meter, DeleteExtra: opts.DeleteExtra, Resume: opts.Resume,
+		Parallel: r.opts.Parallel, ReadAhead: r.main.storage.readAhead, Meter: meter, DeleteExtra: opts.DeleteExtra, Resume: opts.Resume,
 	})
 }
 

@@ -30,6 +30,7 @@ type storage struct {
 	ledger   *ledger
 	guard    Guard // nil: every change is allowed
 	packs    *packCache
+	ahead    ahead
 	disk     *diskCache // nil: nothing is kept on disk
 
 	mu      sync.Mutex
@@ -72,6 +73,10 @@ func (s *storage) GetBlob(ctx context.Context, id blob.ID, offset, length int64,
 	}
 	if length == 0 {
 		_, err := s.GetMetadata(ctx, id)
+		return err
+	}
+	if data := s.ahead.section(id, offset, length); data != nil {
+		_, err := out.Write(data)
 		return err
 	}
 	if data, err := s.packs.section(ctx, id, offset, length); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -199,8 +200,8 @@ func unixMode(m os.FileMode) uint32 {
 
 func timeOf(ts unix.Timespec) time.Time { return time.Unix(ts.Sec, ts.Nsec) }
 
-// xattrs reads the extended attributes that are kept: see keepXattr.
-func xattrs(path string) (map[string][]byte, error) {
+// xattrNames lists the extended attributes that are kept: see keepXattr.
+func xattrNames(path string) ([]string, error) {
 	size, err := unix.Llistxattr(path, nil)
 	if size == 0 || errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
@@ -212,11 +213,37 @@ func xattrs(path string) (map[string][]byte, error) {
 	if size, err = unix.Llistxattr(path, list); err != nil {
 		return nil, fmt.Errorf("list attributes: %w", err)
 	}
-	var found map[string][]byte
-	for _, name := range strings.Split(strings.TrimRight(string(list[:size]), "\x00"), "\x00") {
-		if !keepXattr(name) {
+	names := strings.Split(strings.TrimRight(string(list[:size]), "\x00"), "\x00")
+	return slices.DeleteFunc(names, func(name string) bool { return !keepXattr(name) }), nil
+}
+
+// dropXattrs removes the kept attributes of an entry that was there before,
+// but for those wanted, which are set anyway. A directory's default access list
+// would else be passed on to all that is made in it.
+func dropXattrs(path string, wanted map[string][]byte) error {
+	names, err := xattrNames(path)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, ok := wanted[name]; ok {
 			continue
 		}
+		if err := unix.Lremovexattr(path, name); err != nil && !errors.Is(err, unix.ENODATA) {
+			return fmt.Errorf("remove attribute %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// xattrs reads the extended attributes that are kept.
+func xattrs(path string) (map[string][]byte, error) {
+	names, err := xattrNames(path)
+	if err != nil {
+		return nil, err
+	}
+	var found map[string][]byte
+	for _, name := range names {
 		value := make([]byte, 64<<10) // the kernel's limit for one value
 		n, err := unix.Lgetxattr(path, name, value)
 		if err != nil {

@@ -77,6 +77,10 @@ type ReadOptions struct {
 	Parallel int
 	// Meter counts what is done.
 	Meter *Meter
+	// ReadAhead fetches a part of a pack with one request; contents that lie in
+	// it are served from memory until the returned function is called. Nil
+	// means that each content is fetched by itself.
+	ReadAhead func(ctx context.Context, pack string, offset, length int64) (release func(), err error)
 	// DeleteExtra removes what the target holds and the snapshot does not; an
 	// empty lost+found in the target's root stays.
 	DeleteExtra bool
@@ -107,6 +111,9 @@ func Read(ctx context.Context, rep repo.DirectRepository, rootID object.ID, targ
 		return err
 	}
 	opts.Resume = opts.Resume && trust
+	if err := dropXattrs(root.proc("."), nil); err != nil {
+		return fmt.Errorf("prepare target: %w", err)
+	}
 	t := newReader(rep, opts, extras)
 	if err := t.run(ctx, root, top); err != nil {
 		return err
@@ -260,7 +267,7 @@ func (t *reader) restoreDir(n *readNode, name, stored string, e *snapshot.DirEnt
 	err := unix.Mkdirat(n.dir.fd(), name, 0o700)
 	if errors.Is(err, unix.EEXIST) {
 		if st, serr := n.dir.stat(name); serr == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			err = nil
+			err = dropXattrs(n.dir.proc(name), nil)
 		} else if err = n.dir.removeAll(name); err == nil {
 			err = unix.Mkdirat(n.dir.fd(), name, 0o700)
 		}
@@ -320,6 +327,9 @@ func (t *reader) restoreFile(n *readNode, name, stored string, e *snapshot.DirEn
 		t.meter.Files.Add(1)
 		t.meter.Bytes.Add(e.FileSize)
 		t.meter.Tick()
+		if err := dropXattrs(n.dir.proc(name), t.extras[stored].Xattr); err != nil {
+			return err
+		}
 		return t.setAttributes(n.dir, name, stored, e)
 	}
 	cr := t.rep.ContentReader()
@@ -456,77 +466,17 @@ func writeSparse(f *os.File, data []byte, offset int64) error {
 	return nil
 }
 
+// isBlank tells whether all of a chunk becomes a hole.
+func isBlank(data []byte) bool {
+	for run := range slices.Chunk(data, zeroRun) {
+		if !isZero(run) {
+			return false
+		}
+	}
+	return true
+}
+
 func isZero(b []byte) bool { return b[0] == 0 && bytes.Equal(b, zeros[:len(b)]) }
-
-// largeFile is a file whose chunks are written in parallel.
-type largeFile struct {
-	file    *os.File
-	pending atomic.Int64
-	failed  atomic.Bool
-}
-
-func (t *reader) restoreLarge(n *readNode, name, stored string, e *snapshot.DirEntry, chunks []Chunk) error {
-	f, err := createFile(n.dir, name)
-	if err != nil {
-		abandonRead(n)
-		return err
-	}
-	if err := f.Truncate(e.FileSize); err != nil {
-		_ = f.Close() // the truncation's error tells more
-		abandonRead(n)
-		return fmt.Errorf("size file: %w", err)
-	}
-	large := &largeFile{file: f}
-	large.pending.Store(int64(len(chunks)))
-	for _, c := range chunks {
-		t.group.Go(func() error {
-			err := t.restoreChunk(large, c)
-			if err != nil {
-				large.failed.Store(true)
-			}
-			if large.pending.Add(-1) == 0 {
-				err = errors.Join(err, t.finishLarge(large, n, stored, e))
-			}
-			if err != nil {
-				return fmt.Errorf("restore %q: %w", stored, err)
-			}
-			return nil
-		})
-	}
-	return nil
-}
-
-func (t *reader) restoreChunk(f *largeFile, c Chunk) error {
-	if err := t.ctx.Err(); err != nil {
-		return err
-	}
-	data, err := c.load(t.ctx, t.rep.ContentReader())
-	if err != nil {
-		return err
-	}
-	if err := writeSparse(f.file, data, c.Offset); err != nil {
-		return err
-	}
-	t.meter.Bytes.Add(c.Length)
-	t.meter.Tick()
-	return nil
-}
-
-func (t *reader) finishLarge(f *largeFile, n *readNode, stored string, e *snapshot.DirEntry) error {
-	var err error
-	if !f.failed.Load() {
-		err = t.finishFile(f.file, stored, e, true)
-	}
-	if cerr := f.file.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil || f.failed.Load() {
-		abandonRead(n)
-		return err
-	}
-	t.meter.Files.Add(1)
-	return t.done(n)
-}
 
 // finishFile sets a written file's size, owner, mode, attributes and, last of
 // all, its time, which says that the file is complete.

@@ -31,6 +31,8 @@ type writer struct {
 	extras extrasBook
 	links  map[inode]string // first encoded path seen of files with several names
 
+	zeros zeroObjects
+
 	files, dirs, bytes atomic.Int64
 
 	group *errgroup.Group
@@ -420,51 +422,6 @@ type sourceError struct{ err error }
 
 func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
-
-// storeData stores a file in one go, or a large one in parallel parts.
-func (t *writer) storeData(f *os.File, path string, size int64) (object.ID, int64, error) {
-	parts := int(size / partSize)
-	if parts < 2 {
-		return t.storePart(f, path, 0, -1)
-	}
-	ids := make([]object.ID, parts)
-	sizes := make([]int64, parts)
-	var g errgroup.Group
-	g.SetLimit(partsAtOnce)
-	for i := range parts {
-		length := int64(partSize)
-		if i == parts-1 {
-			length = -1 // the last part takes what the file has grown to
-		}
-		g.Go(func() (err error) {
-			ids[i], sizes[i], err = t.storePart(f, path, int64(i)*partSize, length)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return object.EmptyID, 0, err
-	}
-	return t.joinParts(ids, sizes, path)
-}
-
-func (t *writer) joinParts(ids []object.ID, sizes []int64, path string) (object.ID, int64, error) {
-	var total int64
-	var full []object.ID
-	for i, n := range sizes {
-		if n > 0 { // a file that shrank has empty parts at its end
-			full = append(full, ids[i])
-		}
-		total += n
-	}
-	if len(full) == 0 {
-		return ids[0], 0, nil
-	}
-	id, err := t.w.ConcatenateObjects(t.ctx, full, repo.ConcatenateOptions{Compressor: compressor})
-	if err != nil {
-		return object.EmptyID, 0, fmt.Errorf("join parts of %q: %w", path, err)
-	}
-	return id, total, nil
-}
 
 var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, copyBuffer)) }}
 
