@@ -60,7 +60,7 @@ func setUp(ctx context.Context, instance string) (err error) {
 		if err := forget(ctx, site); err != nil {
 			return err
 		}
-		if err := equip(ctx, site); err != nil {
+		if err := rig.Equip(ctx, site); err != nil {
 			return err
 		}
 		// The same image name may mean another image than before.
@@ -69,14 +69,6 @@ func setUp(ctx context.Context, instance string) (err error) {
 		}
 	}
 	return shareVault(ctx)
-}
-
-// equip installs Davit at a site.
-func equip(ctx context.Context, site string) error {
-	kubelet := rig.Bed.Site(site).KubeletRoot()
-	_, err := rig.Davit(ctx, site, "install", "--site", site, "--image", stage.Image, "--replicas", "1",
-		"--kubelet-root", kubelet, "--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"))
-	return err
 }
 
 // shareVault adds the vault of all tests that need none of their own.

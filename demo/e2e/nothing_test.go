@@ -24,7 +24,7 @@ func fromNothing(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(t.Context()) })
 
-	if err := equip(t.Context(), west); err != nil {
+	if err := rig.Equip(t.Context(), west); err != nil {
 		t.Fatal(err)
 	}
 	if err := addCommon(t.Context(), west, "--join"); err != nil {

@@ -94,6 +94,14 @@ func (s *Stage) Up(ctx context.Context, workloads ...string) error {
 	return nil
 }
 
+// Equip installs Davit at a site.
+func (s *Stage) Equip(ctx context.Context, site string) error {
+	kubelet := s.Bed.Site(site).KubeletRoot()
+	_, err := s.Davit(ctx, site, "install", "--site", site, "--image", Image, "--replicas", "1",
+		"--kubelet-root", kubelet, "--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"))
+	return err
+}
+
 // CacheDir is where built binaries and images are kept between runs.
 func CacheDir() string {
 	if dir := os.Getenv("DAVIT_CACHE"); dir != "" {

@@ -1,0 +1,47 @@
+package images
+
+import v1 "github.com/google/go-containerregistry/pkg/v1"
+
+// unconfigured drops what packages that were only extracted leave lying about. Nothing in them was set up, so such an
+// image has no init system, no accounts and no alternatives: programs are called by their full names.
+const unconfigured = `--extract-hook=mkdir -p "$1"/tmp "$1"/root "$1"/run && chmod 1777 "$1"/tmp && rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale "$1"/var/cache`
+
+// accounts gives an image that nothing was set up in the account under which the applications' pods run.
+const accounts = `--extract-hook=printf 'root:x:0:0::/root:/bin/sh\napp:x:10001:10001::/tmp:/bin/sh\n' > "$1"/etc/passwd; printf 'root:x:0:\napp:x:10001:\n' > "$1"/etc/group; printf 'hosts: files dns\n' > "$1"/etc/nsswitch.conf`
+
+// extracted is an image of Debian packages that were not configured, and a shell.
+func extracted(name string, packages ...string) recipe {
+	return recipe{
+		name: name, variant: "extract",
+		packages: append([]string{"dash", "coreutils", "sed", "grep", "hostname"}, packages...),
+		hooks:    []string{unconfigured, accounts},
+		config: v1.Config{
+			Env:  []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/tmp", "LANG=C.UTF-8"},
+			Cmd:  []string{"/bin/sh"},
+			User: "10001:10001",
+		},
+	}
+}
+
+// applications are the servers of testbed/apps. What they do is in its manifests.
+var applications = []recipe{
+	extracted("app-redis", "redis-server"),
+	extracted("app-mosquitto", "mosquitto", "mosquitto-clients"),
+	extracted("app-etcd", "etcd-server", "etcd-client"),
+	extracted("app-nats", "nats-server"),
+	extracted("app-prometheus", "prometheus"),
+	extracted("app-zookeeper", "zookeeper", "openjdk-17-jre-headless"),
+	extracted("app-rabbitmq", "rabbitmq-server", "amqp-tools"),
+	extracted("app-mariadb", "mariadb-server"),
+	{
+		name: "app-lighthouse", program: "apps/lighthouse",
+		config: v1.Config{Entrypoint: []string{"/usr/local/bin/lighthouse"}, User: "65532:65532"},
+	},
+	{
+		// Configured, because Apache's modules are switched on by their packages.
+		name: "app-wordpress", variant: "minbase",
+		packages: []string{"wordpress", "apache2", "libapache2-mod-php8.2", "php8.2-mysql"},
+		hooks:    []string{slim},
+		config:   v1.Config{Cmd: []string{"/usr/sbin/apache2ctl", "-D", "FOREGROUND"}},
+	},
+}
