@@ -38,14 +38,20 @@ const (
 	RestoreClone RestoreMode = "Clone"
 )
 
-// ExistingPolicy says what happens to objects that exist already.
-// +kubebuilder:validation:Enum=Skip;Update
+// ExistingPolicy says what happens to objects that exist already and differ.
+// Volumes are left alone by Skip and Update, and rolled back in place by
+// Replace and Exact: what uses them is stopped before, and started again.
+// +kubebuilder:validation:Enum=Skip;Update;Replace;Exact
 type ExistingPolicy string
 
 // What happens to objects that exist already.
 const (
-	ExistingSkip   ExistingPolicy = "Skip"   // left alone, with a warning when they differ
-	ExistingUpdate ExistingPolicy = "Update" // server-side apply with force
+	ExistingSkip    ExistingPolicy = "Skip"    // left alone, with a warning
+	ExistingUpdate  ExistingPolicy = "Update"  // server-side apply with force
+	ExistingReplace ExistingPolicy = "Replace" // deleted and made anew
+	// ExistingExact overwrites, and deletes what the application has and the
+	// recovery point does not.
+	ExistingExact ExistingPolicy = "Exact"
 )
 
 // NodePortPolicy says what happens to node ports of Services.
@@ -63,6 +69,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!(has(self.point) && has(self.asOf))",message="give point or asOf, not both"
 // +kubebuilder:validation:XValidation:rule="self.mode != 'Clone' || (has(self.namespaceMapping) && size(self.namespaceMapping) > 0)",message="a clone needs namespaceMapping, so that it cannot be taken for the original"
 // +kubebuilder:validation:XValidation:rule="self.mode != 'TakeOver' || !has(self.namespaceMapping) || size(self.namespaceMapping) == 0",message="take-over keeps the namespaces: use Clone to rename them"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'Clone' || ((!has(self.existing) || self.existing != 'Exact') && (!has(self.existingKinds) || self.existingKinds.all(k, self.existingKinds[k] != 'Exact')))",message="a clone prunes nothing: Exact is for the application's own namespaces"
 type RestoreSpec struct {
 	// Vault names the Vault to read from.
 	// +kubebuilder:validation:MinLength=1
@@ -93,6 +100,11 @@ type RestoreSpec struct {
 	// +kubebuilder:default=Skip
 	// +optional
 	Existing ExistingPolicy `json:"existing,omitempty"`
+	// ExistingKinds are policies of single kinds, written resource.group with
+	// "*" allowed, or as the kind's name: {"secrets": "Replace"}.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=256
+	ExistingKinds map[string]ExistingPolicy `json:"existingKinds,omitempty"`
 	// NodePorts defaults to Preserve, and to Reassign for a clone, which would
 	// take them from the original. A port that is taken is assigned anew, with
 	// a warning.
@@ -169,6 +181,9 @@ type RestoreStatus struct {
 	Restored int64 `json:"restored,omitempty"`
 	// +optional
 	Skipped int64 `json:"skipped,omitempty"`
+	// Pruned counts what was deleted because the point does not have it.
+	// +optional
+	Pruned int64 `json:"pruned,omitempty"`
 	// +optional
 	FailedObjects int64 `json:"failedObjects,omitempty"`
 	// +optional

@@ -500,6 +500,13 @@ func (in *RestoreSpec) DeepCopyInto(out *RestoreSpec) {
 			(*out)[key] = val
 		}
 	}
+	if in.ExistingKinds != nil {
+		in, out := &in.ExistingKinds, &out.ExistingKinds
+		*out = make(map[string]ExistingPolicy, len(*in))
+		for key, val := range *in {
+			(*out)[key] = val
+		}
+	}
 	if in.IncludeKinds != nil {
 		in, out := &in.IncludeKinds, &out.IncludeKinds
 		*out = make([]string, len(*in))

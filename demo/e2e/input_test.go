@@ -206,7 +206,9 @@ func unboundClaim(t *testing.T) {
 	removeNamespace(t, west, copied)
 	const nobody = "nobody-provisions"
 	apply(t, west, "{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: "+nobody+"}, provisioner: nobody.example.com, volumeBindingMode: Immediate}")
-	t.Cleanup(func() { _, _ = rig.Kubectl(context.Background(), west, "delete", "storageclass", nobody, "--ignore-not-found") })
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.Background(), west, "delete", "storageclass", nobody, "--ignore-not-found")
+	})
 	why := []string{copied + "/data-db-0", "claim is not bound (storage class " + nobody + ")", "nobody.example.com", "unbound immediate PersistentVolumeClaims"}
 	a.clone(t, copied, "--map-storage-class", "reflink="+nobody, "--timeout", "20s").want(t, 1, append(why, "gave up after 20s")...)
 	noHelpers(t, west, a.name, copied)

@@ -130,6 +130,7 @@ type Result struct {
 	Namespaces     []string // captured, sorted
 	Consistency    point.Consistency
 	Revision       string // resource version the objects were listed at
+	Scope          point.Scope
 	Resources      []point.Resource
 	Volumes        []point.Volume
 	Images         []point.Image

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
 )
@@ -97,6 +98,11 @@ func (r *run) objects(ctx context.Context) (err error) {
 	defer func() {
 		var closed error
 		r.res.Resources, r.res.Objects, r.res.Bytes, closed = r.writers.close(ctx)
+		slices.Sort(r.res.Scope.Kinds)
+		for _, s := range r.spec.Select.Any {
+			r.res.Scope.Selectors = append(r.res.Scope.Selectors, s.String())
+		}
+		r.res.Scope.Narrowed = len(r.spec.Select.Pods) > 0 || len(r.spec.Select.Workloads) > 0
 		err = errors.Join(err, closed)
 	}()
 	var now, later []Kind
@@ -141,7 +147,7 @@ func (r *run) each(ctx context.Context, kinds []Kind, fn func(context.Context, K
 
 // kind writes one kind's objects of all namespaces.
 func (r *run) kind(ctx context.Context, k Kind) error {
-	w := r.writers.of(k)
+	w, whole := r.writers.of(k), true
 	for _, ns := range r.spec.Namespaces {
 		for _, q := range r.queries(k, ns) {
 			q.Revision = r.res.Revision
@@ -151,12 +157,31 @@ func (r *run) kind(ctx context.Context, k Kind) error {
 				}
 				return r.take(ctx, w, o)
 			})
+			whole = whole && err == nil
 			if err = r.tolerate(k, err); err != nil {
 				return err
 			}
 		}
 	}
+	if whole {
+		r.looked(k)
+	}
 	return nil
+}
+
+// looked remembers that every object of the kind was seen.
+func (r *run) looked(k Kind) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.res.Scope.Kinds = append(r.res.Scope.Kinds, schema.GroupKind{Group: k.Group, Kind: k.Kind}.String())
+}
+
+// Captured tells whether an object of a namespaced kind would be captured
+// wherever it is looked for: it is no helper of Davit's, not excluded, not
+// made anew by the cluster.
+func Captured(res point.Resource, o *unstructured.Unstructured) bool {
+	k := Kind{Group: res.Group, Version: res.Version, Kind: res.Kind, Resource: res.Resource, Namespaced: true, Verbs: []string{"get", "list", "create"}}
+	return wantKind(k, Filter{}) && judge(k, o).keep
 }
 
 // tolerate decides what a list that failed means: see the package comment.

@@ -39,6 +39,9 @@ type Manifest struct {
 	DavitVersion string      `json:"davitVersion"`
 	// Namespaces are the namespaces captured, sorted.
 	Namespaces []string `json:"namespaces"`
+	// Scope is what the application was looked for in; nil in points written
+	// before it was recorded.
+	Scope *Scope `json:"scope,omitempty"`
 	// Resources lists what was captured per kind, in the order of restore
 	// groups decided by the restorer, not here.
 	Resources []Resource `json:"resources"`
@@ -54,6 +57,18 @@ type Manifest struct {
 	Objects     int64 `json:"objects"`
 	Bytes       int64 `json:"bytes"`
 	StoredBytes int64 `json:"storedBytes"`
+}
+
+// Scope says where a capture looked, so that what is there later and not in
+// the point can be told from what was never looked at.
+type Scope struct {
+	// Kinds were listed whole in every namespace, as Kind.group, sorted.
+	Kinds []string `json:"kinds,omitempty"`
+	// Selectors are label selectors, any of which takes an object; none takes all.
+	Selectors []string `json:"selectors,omitempty"`
+	// Narrowed says that something other than kinds and labels chose the
+	// objects: what is outside cannot be told from here.
+	Narrowed bool `json:"narrowed,omitempty"`
 }
 
 // Resource is one kind's objects, in one or more packs.

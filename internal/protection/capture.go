@@ -183,7 +183,7 @@ func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture
 	m := &point.Manifest{
 		Site: p.opts.Site, Epoch: req.Held, Trigger: req.Trigger, StartedAt: started,
 		Instant: res.Instant, CutBy: res.CutBy, FinishedAt: p.now().UTC(), Consistency: res.Consistency,
-		KubeVersion: kube, DavitVersion: version.String(), Namespaces: res.Namespaces,
+		KubeVersion: kube, DavitVersion: version.String(), Namespaces: res.Namespaces, Scope: &res.Scope,
 		Resources: res.Resources, Volumes: res.Volumes, Images: res.Images, Warnings: res.Warnings,
 		Hooks: res.Hooks, Objects: res.Objects, Bytes: res.Bytes, StoredBytes: w.Stored(),
 	}

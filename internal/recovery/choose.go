@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -164,6 +165,11 @@ func checkMode(opts Options, m *point.Manifest, current lease.Epoch, site string
 }
 
 func checkClone(opts Options, m *point.Manifest) error {
+	for _, policy := range append(slices.Collect(maps.Values(opts.ExistingKinds)), opts.Existing) {
+		if policy == v1alpha1.ExistingExact {
+			return fmt.Errorf("%w: a clone prunes nothing: --existing exact is for the application's own namespaces", ErrRefused)
+		}
+	}
 	if len(opts.NamespaceMapping) == 0 {
 		return fmt.Errorf("%w: a clone needs a namespace mapping, so that it cannot be taken for the original: --map-namespace %s=<another>",
 			ErrRefused, m.Namespaces[:min(1, len(m.Namespaces))])

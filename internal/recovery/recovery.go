@@ -39,6 +39,7 @@ type Options struct {
 	NamespaceMapping    map[string]string
 	StorageClassMapping map[string]string
 	Existing            v1alpha1.ExistingPolicy
+	ExistingKinds       map[string]v1alpha1.ExistingPolicy
 	NodePorts           v1alpha1.NodePortPolicy
 	IncludeKinds        []string
 	ExcludeKinds        []string
@@ -61,7 +62,7 @@ func FromSpec(spec v1alpha1.RestoreSpec) Options {
 	o := Options{
 		Application: spec.Application, Point: spec.Point, Mode: spec.Mode,
 		NamespaceMapping: spec.NamespaceMapping, StorageClassMapping: spec.StorageClassMapping,
-		Existing: spec.Existing, NodePorts: spec.NodePorts,
+		Existing: spec.Existing, ExistingKinds: spec.ExistingKinds, NodePorts: spec.NodePorts,
 		IncludeKinds: spec.IncludeKinds, ExcludeKinds: spec.ExcludeKinds,
 		RestoreStatusOf: spec.RestoreStatusOf, AcceptFuzzy: spec.AcceptFuzzy,
 	}

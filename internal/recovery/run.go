@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
@@ -171,13 +172,22 @@ func (r *recovery) engineOptions() restore.Options {
 	return restore.Options{
 		ID: r.report.RestoreID, Holder: r.deps.Holder,
 		NamespaceMapping: r.opts.NamespaceMapping, StorageClassMapping: r.opts.StorageClassMapping,
-		Existing:          restore.Existing(r.opts.Existing),
+		Existing: restore.Existing(r.opts.Existing), ExistingKinds: policies(r.opts.ExistingKinds),
+		KeepClaims: r.opts.Mode == v1alpha1.RestoreInPlace, Captured: capture.Captured,
 		PreserveNodePorts: r.preserveNodePorts(),
 		IncludeKinds:      r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
 		Activate: r.stillWriter,
 	}
+}
+
+func policies(kinds map[string]v1alpha1.ExistingPolicy) map[string]restore.Existing {
+	all := make(map[string]restore.Existing, len(kinds))
+	for pattern, policy := range kinds {
+		all[pattern] = restore.Existing(policy)
+	}
+	return all
 }
 
 // preserveNodePorts keeps them unless asked otherwise: load balancers outside

@@ -12,16 +12,18 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
 // volumeOf finds the data captured for a claim.
-func (e *Engine) volumeOf(en *entry) *point.Volume {
+func (e *Engine) volumeOf(en *index.Entry) *point.Volume {
 	if e.opts.SkipVolumes {
 		return nil
 	}
 	for i := range e.m.Volumes {
-		if v := &e.m.Volumes[i]; v.Namespace == en.namespace && v.Claim == en.name {
+		if v := &e.m.Volumes[i]; v.Namespace == en.Namespace && v.Claim == en.Name {
 			return v
 		}
 	}
@@ -30,7 +32,7 @@ func (e *Engine) volumeOf(en *entry) *point.Volume {
 
 // restoreClaim creates one claim and fills it. Whatever fails leaves the claim
 // marked as empty, and nothing that mounts it is created.
-func (e *Engine) restoreClaim(ctx context.Context, en *entry, raw []byte) {
+func (e *Engine) restoreClaim(ctx context.Context, en *index.Entry, raw []byte) {
 	defer e.step()
 	name := e.nameOf(en)
 	p, err := e.prepare(ctx, en, raw)
@@ -41,6 +43,12 @@ func (e *Engine) restoreClaim(ctx context.Context, en *entry, raw []byte) {
 	}
 	vol := e.volumeOf(en)
 	if vol == nil {
+		annotations := p.obj.GetAnnotations()
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[shape.AnnotationFilledFrom] = shape.FilledFromNothing
+		p.obj.SetAnnotations(annotations)
 		if err := e.put(ctx, p); err != nil {
 			e.failed(en, name, err)
 			return
@@ -58,18 +66,23 @@ func (e *Engine) restoreClaim(ctx context.Context, en *entry, raw []byte) {
 	}
 }
 
-func (e *Engine) markEmpty(en *entry) {
+func (e *Engine) markEmpty(en *index.Entry) {
 	namespace, name := e.target(en)
 	e.locked(func() { e.emptyClaims[namespace+"/"+name] = true })
 }
 
 // fill makes the claim and writes the volume's data into it.
 func (e *Engine) fill(ctx context.Context, p *prepared, vol point.Volume) error {
-	whole, err := e.claim(ctx, p, vol)
+	action, why, err := e.claim(ctx, p, vol)
 	if err != nil {
 		return err
 	}
-	if !whole {
+	switch action {
+	case report.SkipIt:
+		e.rec.Warn(p.name, "%s", why)
+		return nil
+	case report.Continue: // it is whole
+	default:
 		if err := e.fillClaim(ctx, p, vol); err != nil {
 			return err
 		}
@@ -78,29 +91,71 @@ func (e *Engine) fill(ctx context.Context, p *prepared, vol point.Volume) error 
 	return nil
 }
 
-// claim sees to it that the claim is there and this restore's own, and tells
-// whether it is whole already.
-func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (whole bool, err error) {
+// claim sees to it that the claim is there and may be filled: Create or
+// RollBack say that it has to be, Continue that it is whole, SkipIt that it is
+// left alone.
+func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (report.Action, string, error) {
 	live, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName())
 	switch {
 	case apierrors.IsNotFound(err):
-		if err := e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
-			return false, err
+		if err := e.vacate(ctx, p); err != nil {
+			return "", "", err
 		}
 		e.enlarge(p, vol)
-		return false, e.putOwn(ctx, p, vol)
+		return report.Create, "", e.putOwn(ctx, p, vol)
 	case err != nil:
-		return false, err
+		return "", "", err
 	}
-	if why := e.claimConflict(live, vol); why != "" {
-		return false, errors.New(why)
-	}
-	if whole = live.GetAnnotations()[shape.AnnotationFilledFrom] == vol.Snapshot.ID; !whole {
-		if err := e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
-			return false, err
+	action, why := e.claimVerdict(p.entry, live, vol)
+	switch action {
+	case report.Conflict:
+		return "", "", errors.New(why)
+	case report.SkipIt:
+		e.rec.Count(func(r *Result) { r.Skipped++ })
+		e.made(ctx, p.entry, live)
+		return action, why, nil
+	case report.RollBack:
+		return action, why, e.rollBack(ctx, p, live, vol)
+	case report.Create:
+		if err := e.vacate(ctx, p); err != nil {
+			return "", "", err
 		}
 	}
-	return whole, e.put(ctx, p)
+	return action, why, e.put(ctx, p)
+}
+
+// vacate makes sure that nothing uses the volume: what does is stopped where
+// the claims' policy lets it, and is the reason of a refusal elsewhere.
+func (e *Engine) vacate(ctx context.Context, p *prepared) error {
+	if policy, _ := e.policyOf(e.m.Resources[p.entry.Res]); !policy.rollsBack() {
+		return e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName())
+	}
+	return e.stop(ctx, p.obj.GetNamespace(), p.obj.GetName())
+}
+
+// rollBack stops what uses the volume and marks the claim as not whole: from
+// then on nothing takes it for intact before it is filled.
+func (e *Engine) rollBack(ctx context.Context, p *prepared, live *unstructured.Unstructured, vol point.Volume) error {
+	if size, err := resource.ParseQuantity(shape.Text(live.Object, "status", "capacity", "storage")); err == nil && size.Value() < vol.Snapshot.Bytes {
+		return fmt.Errorf("the volume has %s, and the point's data needs %d bytes: enlarge the claim, and restore again", size.String(), vol.Snapshot.Bytes)
+	}
+	if err := e.stop(ctx, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
+		return err
+	}
+	patch, err := json.Marshal(shape.Document{"metadata": shape.Document{
+		"uid":         string(live.GetUID()),
+		"labels":      shape.Document{shape.LabelRestore: e.opts.ID},
+		"annotations": shape.Document{shape.AnnotationFilledFrom: nil, shape.AnnotationFilledFor: nil},
+	}})
+	if err != nil {
+		return fmt.Errorf("encode mark: %w", err)
+	}
+	if live, err = e.cluster.Patch(ctx, p.at, live.GetNamespace(), live.GetName(), patch); err != nil {
+		return fmt.Errorf("mark the claim as not whole: %w", err)
+	}
+	e.rec.Count(func(r *Result) { r.Updated++ })
+	e.made(ctx, p.entry, live)
+	return nil
 }
 
 // putOwn creates the claim and looks at what is there then: whoever made one
@@ -113,27 +168,42 @@ func (e *Engine) putOwn(ctx context.Context, p *prepared, vol point.Volume) erro
 	if err != nil {
 		return fmt.Errorf("look at the claim that was made: %w", err)
 	}
-	if why := e.claimConflict(live, vol); why != "" {
-		return errors.New(why)
+	if action, why := e.claimVerdict(p.entry, live, vol); action != report.Create {
+		return fmt.Errorf("somebody else made the claim in between: %s", why)
 	}
 	return nil
 }
 
-// claimConflict says why data may not be written into a claim that exists, or
-// nothing when it is this restore's own.
-func (e *Engine) claimConflict(live *unstructured.Unstructured, vol point.Volume) string {
+// claimVerdict says what becomes of a claim that exists. Create says that it
+// is this restore's own and not whole yet.
+func (e *Engine) claimVerdict(en *index.Entry, live *unstructured.Unstructured, vol point.Volume) (report.Action, string) {
+	by := live.GetLabels()[shape.LabelRestore]
 	from := live.GetAnnotations()[shape.AnnotationFilledFrom]
+	policy, named := e.policyOf(e.m.Resources[en.Res])
+	thisTime := live.GetAnnotations()[shape.AnnotationFilledFor] == e.attempt && e.attempt != ""
 	switch {
 	case live.GetDeletionTimestamp() != nil:
-		return "it exists and is being deleted: wait until it is gone and restore again"
-	case live.GetLabels()[shape.LabelRestore] != e.opts.ID:
-		return "it exists and holds data that this restore did not put there, which is never overwritten: " +
-			"to keep its data and bring back the rest, exclude the kind persistentvolumeclaims; " +
-			"to have the point's data in its place, delete the claim, or restore into other namespaces with a namespace mapping"
-	case from != "" && from != vol.Snapshot.ID:
-		return "it was filled from another snapshot, " + from + ": delete the claim and restore again"
+		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again" + held(live)
+	case by == e.opts.ID && from == "":
+		return report.Create, ""
+	case by == e.opts.ID && from == vol.Snapshot.ID && (thisTime || !policy.rollsBack()):
+		return report.Continue, ""
+	case shape.Text(live.Object, "status", "phase") == "Lost":
+		return report.Conflict, "it has lost its volume: delete the claim and restore again"
+	case policy.rollsBack():
+		return report.RollBack, "its data is replaced by the point's; what uses it is stopped before, and started again"
+	case by != "" && from == "":
+		return report.Conflict, "restore " + by + " was filling it and did not end: give that one again, " +
+			"or have the point's data in its place with --existing-kind persistentvolumeclaims=replace"
+	case by == e.opts.ID && from != vol.Snapshot.ID:
+		return report.Conflict, "it was filled from another snapshot, " + from + ": delete the claim and restore again"
+	case e.opts.KeepClaims || named:
+		return report.SkipIt, "exists already: it and its data were left alone, and the point's data was not restored; " +
+			"to have that in its place, give --existing-kind persistentvolumeclaims=replace"
 	}
-	return ""
+	return report.Conflict, "it exists and holds data that this restore did not put there, which is never overwritten unasked: " +
+		"to keep its data and bring back the rest, give --existing-kind persistentvolumeclaims=skip; " +
+		"to have the point's data in its place, give --existing-kind persistentvolumeclaims=replace, delete the claim, or restore into other namespaces with a namespace mapping"
 }
 
 // enlarge asks for the captured size where the request was smaller than what
@@ -152,11 +222,11 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 	if e.volumes == nil {
 		return errors.New("nothing can fill volumes here: run davit install at the target")
 	}
-	c := e.x.consumerOf(vol.Namespace, vol.Claim)
+	c := e.x.ConsumerOf(vol.Namespace, vol.Claim)
 	warnings, err := e.volumes.Fill(ctx, FillRequest{
 		Namespace: p.obj.GetNamespace(), Claim: p.obj.GetName(), Volume: vol,
 		Source:  e.m.Application + "/" + vol.Namespace + "/" + vol.Claim,
-		PodSpec: c.spec, PodLabels: c.labels, Owner: e.opts.ID,
+		PodSpec: c.Spec, PodLabels: c.Labels, Owner: e.opts.ID,
 		Progress: func(done, total int64) { e.bytes(p.name, done, max(total, vol.Snapshot.Bytes)) },
 	})
 	for _, w := range warnings {
@@ -166,7 +236,12 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 		return err
 	}
 	e.bytes(p.name, vol.Snapshot.Bytes, vol.Snapshot.Bytes)
-	patch, err := json.Marshal(shape.Document{"metadata": shape.Document{"annotations": shape.Document{shape.AnnotationFilledFrom: vol.Snapshot.ID}}})
+	if err := e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
+		return fmt.Errorf("something ran on the volume while it was being filled, so its data may be mixed: %w", err)
+	}
+	patch, err := json.Marshal(shape.Document{"metadata": shape.Document{"annotations": shape.Document{
+		shape.AnnotationFilledFrom: vol.Snapshot.ID, shape.AnnotationFilledFor: e.attempt,
+	}}})
 	if err != nil {
 		return fmt.Errorf("encode annotation: %w", err)
 	}
@@ -188,13 +263,16 @@ func (e *Engine) bytes(name string, done, total int64) {
 }
 
 // users are the kinds that could start pods on a claim by themselves.
-var users = []schema.GroupKind{shape.KindPod, shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindReplicaSet, shape.KindJob, shape.KindCronJob}
+var users = []schema.GroupKind{shape.KindPod, shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindReplicaSet, shape.KindJob, shape.KindCronJob, shape.KindController}
 
 // unused refuses a claim that something at the target would mount, or mounts,
 // while it is being filled.
 func (e *Engine) unused(ctx context.Context, namespace, claim string) error {
 	for _, kind := range users {
 		at, err := e.served(ctx, kind)
+		if errors.Is(err, ErrNotServed) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -209,7 +287,7 @@ func (e *Engine) unused(ctx context.Context, namespace, claim string) error {
 			return fmt.Errorf("look who uses claim %s/%s: %w", namespace, claim, err)
 		}
 		if by != "" {
-			return fmt.Errorf("%s exists and would run on the volume while it is being filled: scale it to zero or delete it, and restore again", by)
+			return fmt.Errorf("%s exists and would run on the volume while it is being filled: scale it to zero or delete it, and restore again; or have it stopped and started with --existing-kind persistentvolumeclaims=replace", by)
 		}
 	}
 	return nil

@@ -275,8 +275,30 @@ func (f *fakeCluster) Patch(_ context.Context, at Served, namespace, name string
 	return out.DeepCopy(), nil
 }
 
+func (f *fakeCluster) Delete(_ context.Context, _ Served, obj *unstructured.Unstructured, _ bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.write("delete "+obj.GetKind()+" "+obj.GetNamespace()+"/"+obj.GetName(), func() error {
+		if live := f.objects[keyOf(obj)]; live != nil && live.GetUID() == obj.GetUID() {
+			delete(f.objects, keyOf(obj))
+		}
+		return nil
+	})
+}
+
+func (f *fakeCluster) Try(_ context.Context, _ Served, obj *unstructured.Unstructured) error {
+	if f.fail != nil {
+		return f.fail("try", obj)
+	}
+	return nil
+}
+
 func merge(into, from shape.Document) {
 	for k, v := range from {
+		if v == nil {
+			delete(into, k)
+			continue
+		}
 		m, ok := v.(map[string]any)
 		target, has := into[k].(map[string]any)
 		if ok && has {

@@ -11,8 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
-	"davit.dev/davit/internal/restore/report"
+	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/standstill"
 )
 
 // objectName names an object for people: kind.group namespace/name.
@@ -29,7 +30,7 @@ func kindName(kind schema.GroupKind, namespace, name string) string {
 
 // prepared is an object ready for the target.
 type prepared struct {
-	entry  *entry
+	entry  *index.Entry
 	kind   schema.GroupKind
 	at     Served
 	obj    *unstructured.Unstructured
@@ -39,17 +40,17 @@ type prepared struct {
 }
 
 // prepare turns what was captured into what is written.
-func (e *Engine) prepare(ctx context.Context, en *entry, raw []byte) (*prepared, error) {
+func (e *Engine) prepare(ctx context.Context, en *index.Entry, raw []byte) (*prepared, error) {
 	d, err := shape.Decode(raw)
 	if err != nil {
 		return nil, err
 	}
-	at, err := e.resolve(ctx, en.res)
+	at, err := e.resolve(ctx, en.Res)
 	if err != nil {
 		return nil, err
 	}
-	p := &prepared{entry: en, kind: e.x.kinds[en.res], at: at, name: e.nameOf(en)}
-	if e.wantsStatus(en.res) {
+	p := &prepared{entry: en, kind: e.x.Kinds[en.Res], at: at, name: e.nameOf(en)}
+	if e.wantsStatus(en.Res) {
 		p.status = d["status"]
 	}
 	e.shape(p.kind, d)
@@ -65,8 +66,12 @@ func (e *Engine) prepare(ctx context.Context, en *entry, raw []byte) (*prepared,
 	return p, nil
 }
 
-// shape strips, renames and labels.
+// shape strips, renames and labels. What was at rest when it was captured is
+// restored as it was before.
 func (e *Engine) shape(kind schema.GroupKind, d shape.Document) {
+	if change, err := standstill.Before(&unstructured.Unstructured{Object: d}); err == nil && change != nil {
+		shape.Merge(d, change)
+	}
 	shape.Strip(kind, d, shape.Options{NodePorts: e.opts.PreserveNodePorts, Classes: e.opts.StorageClassMapping})
 	e.names.Rename(kind, d)
 	meta := shape.Child(d, "metadata")
@@ -84,24 +89,24 @@ func (e *Engine) wantsStatus(i int) bool {
 }
 
 // nameOf names an object of the point as it is called at the target.
-func (e *Engine) nameOf(en *entry) string {
+func (e *Engine) nameOf(en *index.Entry) string {
 	namespace, name := e.target(en)
-	return kindName(e.x.kinds[en.res], namespace, name)
+	return kindName(e.x.Kinds[en.Res], namespace, name)
 }
 
 // target is where an object of the point goes.
-func (e *Engine) target(en *entry) (namespace, name string) {
-	if e.x.kinds[en.res] == shape.KindNamespace {
-		return "", e.names.To(en.name)
+func (e *Engine) target(en *index.Entry) (namespace, name string) {
+	if e.x.Kinds[en.Res] == shape.KindNamespace {
+		return "", e.names.To(en.Name)
 	}
-	if en.namespace == "" {
-		return "", en.name
+	if en.Namespace == "" {
+		return "", en.Name
 	}
-	return e.names.To(en.namespace), en.name
+	return e.names.To(en.Namespace), en.Name
 }
 
 // restoreObject brings one object to the target and records what became of it.
-func (e *Engine) restoreObject(ctx context.Context, en *entry, raw []byte) {
+func (e *Engine) restoreObject(ctx context.Context, en *index.Entry, raw []byte) {
 	name := e.nameOf(en)
 	p, err := e.prepare(ctx, en, raw)
 	if err == nil {
@@ -114,7 +119,7 @@ func (e *Engine) restoreObject(ctx context.Context, en *entry, raw []byte) {
 	case err == nil:
 	case ctx.Err() != nil: // the restore was stopped: nothing is known of this object
 		return
-	case answer.WebhookFailed(err) && shape.RankOf(e.x.kinds[en.res]) < shape.RankAround && e.postpone(en):
+	case answer.WebhookFailed(err) && shape.RankOf(e.x.Kinds[en.Res]) < shape.RankAround && e.postpone(en):
 		e.progress.Note(name + " is tried again when the workloads run: " + err.Error())
 		return
 	default:
@@ -124,7 +129,7 @@ func (e *Engine) restoreObject(ctx context.Context, en *entry, raw []byte) {
 }
 
 // postpone keeps an object for a second try, once.
-func (e *Engine) postpone(en *entry) (postponed bool) {
+func (e *Engine) postpone(en *index.Entry) (postponed bool) {
 	e.locked(func() {
 		if postponed = !e.later[en]; postponed {
 			e.later[en] = true
@@ -136,7 +141,7 @@ func (e *Engine) postpone(en *entry) (postponed bool) {
 func (e *Engine) step() {
 	var done int64
 	e.locked(func() { e.done++; done = e.done })
-	e.progress.Objects(done, e.x.total)
+	e.progress.Objects(done, e.x.Total)
 }
 
 // put brings the object to the target, and all that hangs on it.
@@ -209,84 +214,6 @@ func (e *Engine) create(ctx context.Context, p *prepared) (*unstructured.Unstruc
 		e.rec.Warn(p.name, "its node ports cannot be had here (%v): others were assigned, so tell whoever connects to them", err)
 	}
 	return live, again
-}
-
-// meet settles with an object that exists already and returns it.
-func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	action, reason := e.decide(p, live)
-	switch action {
-	case report.Continue:
-		e.rec.Count(func(r *Result) { r.Continued++ })
-		if reason != "" {
-			e.rec.Warn(p.name, "%s", reason)
-		}
-		if p.kind == shape.KindNamespace {
-			e.locked(func() { e.ours[p.obj.GetName()] = true })
-		}
-		refs, _ := shape.Child(p.obj.Object, "metadata")["ownerReferences"].([]any)
-		return live, e.setOwners(ctx, p.at, live, refs)
-	case report.Updated:
-		e.rec.Count(func(r *Result) { r.Updated++ })
-		return e.cluster.Apply(ctx, p.at, p.obj)
-	case report.SkipIt:
-		e.rec.Count(func(r *Result) { r.Skipped++ })
-		if reason != "" {
-			e.rec.Warn(p.name, "%s", reason)
-		}
-		return live, nil
-	}
-	return nil, fmt.Errorf("%s", reason)
-}
-
-// decide says what is done with an object that exists already.
-func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (Action, string) {
-	switch {
-	case live.GetDeletionTimestamp() != nil:
-		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again"
-	case live.GetLabels()[shape.LabelRestore] == e.opts.ID:
-		return e.again(p, live)
-	case p.kind == shape.KindAccount && p.obj.GetName() == "default" && e.isOurs(p.obj.GetNamespace()):
-		return report.Updated, "made by the cluster with the namespace"
-	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency && p.kind != shape.KindClaim:
-		return report.Updated, ""
-	}
-	fields := e.difference(p, live)
-	if len(fields) == 0 {
-		return report.SkipIt, ""
-	}
-	return report.SkipIt, "exists already and was left alone, though it differs in " + shape.Names(fields, 8)
-}
-
-// again decides on an object that this restore made before: one that was
-// changed since is treated as Existing says.
-func (e *Engine) again(p *prepared, live *unstructured.Unstructured) (Action, string) {
-	if p.kind == shape.KindClaim {
-		return report.Continue, "" // the volume's data decides, see claim
-	}
-	fields := e.difference(p, live)
-	switch {
-	case len(fields) == 0:
-		return report.Continue, ""
-	case e.opts.Existing == Update && !e.m.Resources[p.entry.res].Dependency:
-		return report.Updated, ""
-	}
-	return report.Continue, "was changed after it was restored, and was left alone: it differs in " + shape.Names(fields, 8)
-}
-
-// difference compares the live object, stripped the same way, with the wanted one.
-func (e *Engine) difference(p *prepared, live *unstructured.Unstructured) []string {
-	have := live.DeepCopy().Object
-	shape.Strip(p.kind, have, shape.Options{NodePorts: e.opts.PreserveNodePorts})
-	want := p.obj.DeepCopy().Object
-	for _, d := range []shape.Document{have, want} {
-		shape.Drop(d, []string{"metadata"}, "ownerReferences")
-		shape.Drop(d, []string{"metadata", "labels"}, shape.LabelRestore, shape.LabelNamespaceName)
-		shape.DropEmpty(shape.Child(d, "metadata"), "labels")
-	}
-	var fields []string
-	shape.Differ("", want, have, &fields)
-	slices.Sort(fields)
-	return fields
 }
 
 // putStatus restores the status of the kinds it was asked for.

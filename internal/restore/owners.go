@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -25,9 +26,9 @@ func ignoreNotFound(err error) error {
 // wait for an owner which this restore has still to create. References to
 // owners that will never be there are dropped with a warning: an object with
 // a dangling one would be deleted by the garbage collector.
-func (e *Engine) owners(ctx context.Context, en *entry, object string) (now []any, wait []shape.Owner, err error) {
+func (e *Engine) owners(ctx context.Context, en *index.Entry, object string) (now []any, wait []shape.Owner, err error) {
 	seen := map[string]bool{}
-	for _, o := range en.owners {
+	for _, o := range en.Owners {
 		if seen[o.UID] {
 			continue
 		}
@@ -53,9 +54,9 @@ func (e *Engine) mapOwner(o shape.Owner) shape.Owner {
 	if o.GroupKind() == shape.KindNamespace {
 		o.Name = e.names.To(o.Name)
 	}
-	if in := e.x.byUID[o.UID]; in != nil {
+	if in := e.x.ByUID[o.UID]; in != nil {
 		e.locked(func() {
-			if at, ok := e.at[in.res]; ok {
+			if at, ok := e.at[in.Res]; ok {
 				o.APIVersion = at.GVK.GroupVersion().String()
 			}
 		})
@@ -65,12 +66,12 @@ func (e *Engine) mapOwner(o shape.Owner) shape.Owner {
 
 // ownerUID is the owner's UID at the target, or pending when the owner is to
 // be created by this restore.
-func (e *Engine) ownerUID(ctx context.Context, en *entry, o shape.Owner) (uid string, pending bool, err error) {
+func (e *Engine) ownerUID(ctx context.Context, en *index.Entry, o shape.Owner) (uid string, pending bool, err error) {
 	e.locked(func() { uid = e.uids[o.UID] })
 	if uid != "" {
 		return uid, false, nil
 	}
-	if in := e.x.byUID[o.UID]; in != nil && in.skip == "" {
+	if in := e.x.ByUID[o.UID]; in != nil && in.Skip == "" {
 		var failed bool
 		e.locked(func() { failed = e.unmade[o.UID] })
 		return "", !failed, nil
@@ -79,7 +80,7 @@ func (e *Engine) ownerUID(ctx context.Context, en *entry, o shape.Owner) (uid st
 }
 
 // foreignOwner looks for an owner that the point does not hold.
-func (e *Engine) foreignOwner(ctx context.Context, en *entry, o shape.Owner) (string, bool, error) {
+func (e *Engine) foreignOwner(ctx context.Context, en *index.Entry, o shape.Owner) (string, bool, error) {
 	at, err := e.served(ctx, o.GroupKind())
 	if errors.Is(err, ErrNotServed) {
 		return "", false, nil
@@ -89,7 +90,7 @@ func (e *Engine) foreignOwner(ctx context.Context, en *entry, o shape.Owner) (st
 	}
 	namespace := ""
 	if at.Namespaced {
-		namespace = e.names.To(en.namespace)
+		namespace = e.names.To(en.Namespace)
 	}
 	live, err := e.cluster.Get(ctx, at, namespace, e.mapOwner(o).Name)
 	if err != nil {
@@ -99,15 +100,15 @@ func (e *Engine) foreignOwner(ctx context.Context, en *entry, o shape.Owner) (st
 }
 
 // made tells everyone that an object of the point is at the target.
-func (e *Engine) made(ctx context.Context, en *entry, live *unstructured.Unstructured) {
-	if en.uid == "" {
+func (e *Engine) made(ctx context.Context, en *index.Entry, live *unstructured.Unstructured) {
+	if en.UID == "" {
 		return
 	}
 	var waiting []wanted
 	e.locked(func() {
-		e.uids[en.uid] = string(live.GetUID())
-		waiting = e.wants[en.uid]
-		delete(e.wants, en.uid)
+		e.uids[en.UID] = string(live.GetUID())
+		waiting = e.wants[en.UID]
+		delete(e.wants, en.UID)
 	})
 	for _, w := range waiting {
 		e.adopt(ctx, w, string(live.GetUID()))
@@ -170,10 +171,10 @@ func (e *Engine) setOwners(ctx context.Context, at Served, live *unstructured.Un
 
 // failed remembers that an object of the point will not be there, so that
 // nothing waits for it as an owner.
-func (e *Engine) failed(en *entry, object string, err error) {
+func (e *Engine) failed(en *index.Entry, object string, err error) {
 	e.rec.Fail(object, answer.Explain(err))
-	if en.uid != "" {
-		e.locked(func() { e.unmade[en.uid] = true })
+	if en.UID != "" {
+		e.locked(func() { e.unmade[en.UID] = true })
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -30,15 +31,16 @@ func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
 			plan = append(plan, part...)
 		}
 	}
-	return append(plan, e.planSkipped()...), nil
+	prunes, err := e.planPrunes(ctx)
+	return slices.Concat(plan, prunes, e.planSkipped()), err
 }
 
 func (e *Engine) planLevel(ctx context.Context, r shape.Rank, depth int) ([]Planned, error) {
 	var mu sync.Mutex
 	var plan []Planned
-	err := e.each(ctx, e.opts.Workers, func(en *entry) bool {
-		return shape.RankOf(e.x.kinds[en.res]) == r && en.depth == depth
-	}, func(ctx context.Context, en *entry, raw []byte) {
+	err := e.each(ctx, e.opts.Workers, func(en *index.Entry) bool {
+		return shape.RankOf(e.x.Kinds[en.Res]) == r && en.Depth == depth
+	}, func(ctx context.Context, en *index.Entry, raw []byte) {
 		p := e.planObject(ctx, en, raw)
 		mu.Lock()
 		defer mu.Unlock()
@@ -49,15 +51,15 @@ func (e *Engine) planLevel(ctx context.Context, r shape.Rank, depth int) ([]Plan
 }
 
 // planObject is restoreObject without doing it.
-func (e *Engine) planObject(ctx context.Context, en *entry, raw []byte) Planned {
+func (e *Engine) planObject(ctx context.Context, en *index.Entry, raw []byte) Planned {
 	plan := Planned{Object: e.nameOf(en), Action: report.Create}
 	d, err := shape.Decode(raw)
 	if err != nil {
 		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
 	}
-	at, err := e.resolve(ctx, en.res)
+	at, err := e.resolve(ctx, en.Res)
 	switch {
-	case errors.Is(err, ErrNotServed) && len(e.x.defined[e.x.kinds[en.res]]) > 0:
+	case errors.Is(err, ErrNotServed) && len(e.x.Defined[e.x.Kinds[en.Res]]) > 0:
 		plan.Reason = "once its definition is there"
 		return plan
 	case err != nil:
@@ -71,13 +73,12 @@ func (e *Engine) planObject(ctx context.Context, en *entry, raw []byte) Planned 
 	if err != nil {
 		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
 	}
-	if vol := e.volumeOf(en); e.x.kinds[en.res] == shape.KindClaim && vol != nil {
-		if why := e.claimConflict(live, *vol); why != "" {
-			return Planned{Object: plan.Object, Action: report.Conflict, Reason: why}
-		}
+	if vol := e.volumeOf(en); e.x.Kinds[en.Res] == shape.KindClaim && vol != nil {
+		plan.Action, plan.Reason = e.claimVerdict(en, live, *vol)
+		return plan
 	}
-	e.shape(e.x.kinds[en.res], d)
-	p := &prepared{entry: en, kind: e.x.kinds[en.res], at: at, obj: wrap(at, d)}
+	e.shape(e.x.Kinds[en.Res], d)
+	p := &prepared{entry: en, kind: e.x.Kinds[en.Res], at: at, obj: wrap(at, d)}
 	plan.Action, plan.Reason = e.decide(p, live)
 	if plan.Action == report.SkipIt && plan.Reason == "" {
 		plan.Reason = "exists already and is the same"
@@ -90,12 +91,12 @@ func (e *Engine) planSkipped() []Planned {
 	var plan []Planned
 	for i, res := range e.m.Resources {
 		if why := e.leftOut(res); why != "" {
-			plan = append(plan, Planned{Object: e.x.kinds[i].String() + " (all)", Action: report.SkipIt, Reason: why})
+			plan = append(plan, Planned{Object: e.x.Kinds[i].String() + " (all)", Action: report.SkipIt, Reason: why})
 			continue
 		}
-		for _, en := range e.x.entries[i] {
-			if en.skip != "" {
-				plan = append(plan, Planned{Object: e.nameOf(en), Action: report.SkipIt, Reason: en.skip})
+		for _, en := range e.x.Entries[i] {
+			if en.Skip != "" {
+				plan = append(plan, Planned{Object: e.nameOf(en), Action: report.SkipIt, Reason: en.Skip})
 			}
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -28,6 +29,8 @@ var checks = []struct {
 	run  func(*Engine, context.Context) ([]Finding, error)
 }{
 	{"mapping", (*Engine).checkMapping},
+	{"policies", (*Engine).checkPolicies},
+	{"scope", (*Engine).checkScope},
 	{"consistency", (*Engine).checkConsistency},
 	{"kinds", (*Engine).checkKinds},
 	{"rights", (*Engine).checkRights},
@@ -97,9 +100,21 @@ func (e *Engine) checkMapping(context.Context) ([]Finding, error) {
 		}
 	}
 	for _, class := range slices.Sorted(maps.Keys(e.opts.StorageClassMapping)) {
-		if _, used := e.x.classes[class]; !used {
+		if _, used := e.x.Classes[class]; !used {
 			found = append(found, beware("UnusedMapping", "see davit describe for the classes in the point",
 				"no claim of the recovery point has the storage class %s", class))
+		}
+	}
+	return found, nil
+}
+
+// checkPolicies looks for policies of kinds that the point does not have.
+func (e *Engine) checkPolicies(context.Context) ([]Finding, error) {
+	var found []Finding
+	for _, pattern := range slices.Sorted(maps.Keys(e.opts.ExistingKinds)) {
+		if !slices.ContainsFunc(e.m.Resources, func(res point.Resource) bool { return MatchesPolicy(pattern, res) }) {
+			found = append(found, beware("UnusedPolicy", "write resource.group, such as deployments.apps, or the kind's name",
+				"the recovery point has no kind %s, for which there is a policy", pattern))
 		}
 	}
 	return found, nil
@@ -121,8 +136,8 @@ func (e *Engine) checkConsistency(context.Context) ([]Finding, error) {
 // needed are the kinds that objects will be created of, by resource.
 func (e *Engine) needed() []int {
 	var all []int
-	for i, entries := range e.x.entries {
-		if slices.ContainsFunc(entries, func(en *entry) bool { return en.skip == "" }) {
+	for i, entries := range e.x.Entries {
+		if slices.ContainsFunc(entries, func(en *index.Entry) bool { return en.Skip == "" }) {
 			all = append(all, i)
 		}
 	}
@@ -134,11 +149,11 @@ func (e *Engine) needed() []int {
 func (e *Engine) checkKinds(ctx context.Context) ([]Finding, error) {
 	var found []Finding
 	for _, i := range e.needed() {
-		res, kind := e.m.Resources[i], e.x.kinds[i]
+		res, kind := e.m.Resources[i], e.x.Kinds[i]
 		_, err := e.resolve(ctx, i)
 		var version *VersionError
 		switch {
-		case errors.Is(err, ErrNotServed) && slices.Contains(e.x.defined[kind], res.Version):
+		case errors.Is(err, ErrNotServed) && slices.Contains(e.x.Defined[kind], res.Version):
 		case errors.Is(err, ErrNotServed):
 			found = append(found, wrong("MissingKind", "install its CRD at the target, or leave it out with --exclude-kinds "+gvrName(res),
 				"the target does not serve %s, and the recovery point does not hold its definition (%d objects)", kind, res.Count))
@@ -195,7 +210,14 @@ func (e *Engine) checkRights(ctx context.Context) ([]Finding, error) {
 // verbs are what the restore does with a kind.
 func (e *Engine) verbs(i int) []string {
 	verbs := []string{"create", "get", "patch"}
-	if slices.Contains(waitedFor, e.x.kinds[i]) {
+	policy, _ := e.policyOf(e.m.Resources[i])
+	if policy == Exact {
+		verbs = append(verbs, "update")
+	}
+	if policy.rollsBack() && e.x.Kinds[i] != shape.KindClaim {
+		verbs = append(verbs, "delete")
+	}
+	if policy == Exact || slices.Contains(waitedFor, e.x.Kinds[i]) {
 		verbs = append(verbs, "list")
 	}
 	return verbs
@@ -203,8 +225,8 @@ func (e *Engine) verbs(i int) []string {
 
 func (e *Engine) namespacesOf(i int) []string {
 	seen := map[string]bool{}
-	for _, en := range e.x.entries[i] {
-		if ns, _ := e.target(en); en.skip == "" && ns != "" {
+	for _, en := range e.x.Entries[i] {
+		if ns, _ := e.target(en); en.Skip == "" && ns != "" {
 			seen[ns] = true
 		}
 	}
@@ -278,10 +300,14 @@ func (e *Engine) checkNamespaces(ctx context.Context) ([]Finding, error) {
 }
 
 func (e *Engine) whatHappens() string {
-	if e.opts.Existing == Update {
-		return "changed to what was captured (existing: Update)"
+	what := map[Existing]string{
+		Skip: "left as they are", Update: "changed to what was captured", Replace: "deleted and made anew where they differ",
+		Exact: "overwritten where they differ, and what the point does not have is deleted",
+	}[e.opts.Existing]
+	if len(e.opts.ExistingKinds) > 0 {
+		what += ", but for the kinds that have a policy of their own"
 	}
-	return "left as they are (existing: Skip)"
+	return what + " (existing: " + string(e.opts.Existing) + ")"
 }
 
 // others names workloads and claims of a namespace that this restore did not make.
@@ -308,7 +334,7 @@ func (e *Engine) others(ctx context.Context, namespace string) ([]string, error)
 
 // checkClasses looks whether every storage class that claims name is there.
 func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
-	if len(e.x.classes) == 0 {
+	if len(e.x.Classes) == 0 {
 		return nil, nil
 	}
 	have, standard, err := e.liveClasses(ctx)
@@ -316,7 +342,7 @@ func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	var found []Finding
-	for _, class := range slices.Sorted(maps.Keys(e.x.classes)) {
+	for _, class := range slices.Sorted(maps.Keys(e.x.Classes)) {
 		to := class
 		if mapped, ok := e.opts.StorageClassMapping[class]; ok {
 			to = mapped
@@ -324,10 +350,10 @@ func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
 		switch {
 		case to == "" && standard == "":
 			found = append(found, wrong("NoDefaultClass", "mark one of "+offered(have)+" as default at the target",
-				"%d claims ask for the default storage class, and the target has none", e.x.classes[class]))
+				"%d claims ask for the default storage class, and the target has none", e.x.Classes[class]))
 		case to != "" && have[to] == "" && !e.broughtAlong(to, have):
 			found = append(found, wrong("MissingClass", "map it with --map-storage-class "+to+"="+suggest(have, standard),
-				"the target has no storage class %s, which %d claims ask for; it has %s", to, e.x.classes[class], offered(have)))
+				"the target has no storage class %s, which %d claims ask for; it has %s", to, e.x.Classes[class], offered(have)))
 		}
 	}
 	return found, nil
@@ -354,7 +380,7 @@ func (e *Engine) liveClasses(ctx context.Context) (have map[string]string, stand
 // broughtAlong tells whether the point holds the class and the target has
 // what provisions it, so that creating the class makes it work.
 func (e *Engine) broughtAlong(class string, have map[string]string) bool {
-	provisioner := shape.Text(e.x.stored[shape.KindClass][class], "provisioner")
+	provisioner := shape.Text(e.x.Stored[shape.KindClass][class], "provisioner")
 	if provisioner == "" {
 		return false
 	}
@@ -391,13 +417,13 @@ func (e *Engine) checkClaims(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	var found []Finding
-	for i, entries := range e.x.entries {
-		if e.x.kinds[i] != shape.KindClaim {
+	for i, entries := range e.x.Entries {
+		if e.x.Kinds[i] != shape.KindClaim {
 			continue
 		}
 		for _, en := range entries {
 			vol := e.volumeOf(en)
-			if en.skip != "" || vol == nil {
+			if en.Skip != "" || vol == nil {
 				continue
 			}
 			f, err := e.checkClaim(ctx, at, en, *vol)
@@ -410,19 +436,23 @@ func (e *Engine) checkClaims(ctx context.Context) ([]Finding, error) {
 	return found, nil
 }
 
-func (e *Engine) checkClaim(ctx context.Context, at Served, en *entry, vol point.Volume) ([]Finding, error) {
+func (e *Engine) checkClaim(ctx context.Context, at Served, en *index.Entry, vol point.Volume) ([]Finding, error) {
 	namespace, name := e.target(en)
 	live, err := e.cluster.Get(ctx, at, namespace, name)
 	if ignoreNotFound(err) != nil {
 		return nil, err
 	}
 	if err == nil {
-		if why := e.claimConflict(live, vol); why != "" {
+		switch action, why := e.claimVerdict(en, live, vol); action {
+		case report.Conflict:
 			return []Finding{wrong("ClaimExists", "", "%s: %s", objectName(at, namespace, name), why)}, nil
-		}
-		if live.GetAnnotations()[shape.AnnotationFilledFrom] == vol.Snapshot.ID {
+		case report.Create:
+		default: // left alone, whole, or rolled back
 			return nil, nil
 		}
+	}
+	if policy, _ := e.policyOf(e.m.Resources[en.Res]); policy.rollsBack() {
+		return nil, nil // what uses it is stopped
 	}
 	err = e.unused(ctx, namespace, name)
 	if err != nil && answer.Status(err) == 0 && !answer.Transient(err) {
@@ -433,7 +463,7 @@ func (e *Engine) checkClaim(ctx context.Context, at Served, en *entry, vol point
 
 // checkNodes asks whether volumes can be filled at all.
 func (e *Engine) checkNodes(ctx context.Context) ([]Finding, error) {
-	if len(e.m.Volumes) == 0 || e.opts.SkipVolumes || !slices.ContainsFunc(e.needed(), func(i int) bool { return e.x.kinds[i] == shape.KindClaim }) {
+	if len(e.m.Volumes) == 0 || e.opts.SkipVolumes || !slices.ContainsFunc(e.needed(), func(i int) bool { return e.x.Kinds[i] == shape.KindClaim }) {
 		return nil, nil
 	}
 	if e.volumes == nil {

@@ -7,10 +7,12 @@ import (
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/reason"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -42,10 +44,10 @@ func (e *Engine) tryLater(ctx context.Context, deadline time.Time) error {
 	for r := range shape.RankCount {
 		deepest, _ := e.extent(r)
 		for depth := range deepest + 1 {
-			want := func(en *entry) bool {
-				return again[en] && shape.RankOf(e.x.kinds[en.res]) == r && en.depth == depth
+			want := func(en *index.Entry) bool {
+				return again[en] && shape.RankOf(e.x.Kinds[en.Res]) == r && en.Depth == depth
 			}
-			err := e.each(ctx, e.opts.Workers, want, func(ctx context.Context, en *entry, raw []byte) {
+			err := e.each(ctx, e.opts.Workers, want, func(ctx context.Context, en *index.Entry, raw []byte) {
 				e.restoreLate(ctx, en, raw, deadline)
 			})
 			if err != nil {
@@ -56,7 +58,7 @@ func (e *Engine) tryLater(ctx context.Context, deadline time.Time) error {
 	return nil
 }
 
-func (e *Engine) restoreLate(ctx context.Context, en *entry, raw []byte, deadline time.Time) {
+func (e *Engine) restoreLate(ctx context.Context, en *index.Entry, raw []byte, deadline time.Time) {
 	for e.clock.Now().Before(deadline) {
 		p, err := e.prepare(ctx, en, raw)
 		if err == nil {
@@ -147,7 +149,7 @@ func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]laggard, err
 	var lag []laggard
 	why := reason.Finder{Cluster: e.cluster}
 	for _, kind := range waitedFor {
-		if !slices.Contains(e.x.kinds, kind) {
+		if !slices.Contains(e.x.Kinds, kind) {
 			continue
 		}
 		at, err := e.served(ctx, kind)
@@ -170,6 +172,33 @@ func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]laggard, err
 				return nil, fmt.Errorf("look for workloads: %w", err)
 			}
 		}
+	}
+	return e.laggardsStarted(ctx, why, lag, explainThem)
+}
+
+// laggardsStarted adds what was started again and is not of this restore.
+func (e *Engine) laggardsStarted(ctx context.Context, why reason.Finder, lag []laggard, explainThem bool) ([]laggard, error) {
+	for _, u := range e.started {
+		kind := u.GroupVersionKind().GroupKind()
+		if !slices.Contains(waitedFor, kind) {
+			continue
+		}
+		at, err := e.served(ctx, kind)
+		if err != nil {
+			return nil, err
+		}
+		live, err := e.cluster.Get(ctx, at, u.GetNamespace(), u.GetName())
+		if apierrors.IsNotFound(err) || err == nil && (shape.Ready(kind, live.Object) || live.GetLabels()[shape.LabelRestore] == e.opts.ID) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for workloads: %w", err)
+		}
+		l := laggard{object: objectName(at, u.GetNamespace(), u.GetName())}
+		if explainThem {
+			l.why = why.Workload(ctx, kind, live)
+		}
+		lag = append(lag, l)
 	}
 	return lag, nil
 }

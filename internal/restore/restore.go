@@ -10,7 +10,9 @@
 //     exist in the target: the garbage collector would delete the object.
 //   - No workload is created before every claim it mounts is filled, and no
 //     claim is filled that something at the target could be using.
-//   - A volume that this restore did not create is never written to.
+//   - A volume that this restore did not create is never written to, unless
+//     its claim's policy says that it is rolled back; then nothing mounts it
+//     while it is filled.
 //   - Every object it creates carries the label davit.dev/restore with the
 //     restore's id; claims carry davit.dev/filled-from once they are whole.
 package restore
@@ -19,6 +21,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/port"
@@ -32,15 +36,6 @@ const (
 	AnnotationFilledFrom = shape.AnnotationFilledFrom
 )
 
-// Existing says what happens to objects that exist already.
-type Existing string
-
-// What happens to objects that exist already.
-const (
-	Skip   Existing = "Skip"   // left alone, with a warning when they differ
-	Update Existing = "Update" // server-side apply with force
-)
-
 // Options say how to restore. Zero values are usable but for ID.
 type Options struct {
 	// ID names the restore and is the same when it is started again; see ID.
@@ -50,7 +45,17 @@ type Options struct {
 	NamespaceMapping    map[string]string // captured to wanted
 	StorageClassMapping map[string]string // captured to wanted
 	Existing            Existing          // default Skip
-	PreserveNodePorts   bool
+	// ExistingKinds are policies by kind: see MatchesPolicy for the patterns.
+	ExistingKinds map[string]Existing
+	// KeepClaims lets claims that exist, and their data, be treated as Skip
+	// and Update say. Without it they are in the way, unless their kind has a
+	// policy of its own: nobody may take their data for the point's.
+	KeepClaims bool
+	// Captured tells whether a live object would be captured as part of the
+	// application, by its kind and by what it is; Exact prunes no other.
+	// Nil means none.
+	Captured          func(kind point.Resource, u *unstructured.Unstructured) bool
+	PreserveNodePorts bool
 	// IncludeKinds and ExcludeKinds are resource.group patterns, "*" allowed.
 	IncludeKinds, ExcludeKinds []string
 	// RestoreStatusOf are resource.group patterns whose status is restored.

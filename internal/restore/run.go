@@ -14,6 +14,7 @@ import (
 
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/hold"
+	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -44,6 +45,7 @@ func (e *Engine) Run(ctx context.Context) (Result, error) {
 func (e *Engine) RunAfter(ctx context.Context, before func(context.Context) error) (Result, error) {
 	err := e.run(ctx, before)
 	e.abandon()
+	e.leaveStopped()
 	if err != nil && expired(ctx) && len(e.latecomers) > 0 {
 		slices.Sort(e.latecomers)
 		err = fmt.Errorf("%w: %s", err, shape.Names(e.latecomers, 3))
@@ -105,7 +107,7 @@ func (e *Engine) restore(ctx context.Context, before func(context.Context) error
 			return stopped(ctx, err)
 		}
 	}
-	return stopped(ctx, nil)
+	return stopped(ctx, e.prune(ctx))
 }
 
 // activate asks whether what comes now may run.
@@ -135,7 +137,7 @@ func lastLook(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // outOfTime records why an object was not there when the time was over.
-func (e *Engine) outOfTime(ctx context.Context, en *entry, err error) {
+func (e *Engine) outOfTime(ctx context.Context, en *index.Entry, err error) {
 	if !expired(ctx) {
 		return // stopped: nothing is known of this object
 	}
@@ -153,7 +155,7 @@ func (e *Engine) load(ctx context.Context) error {
 	if e.x != nil {
 		return nil
 	}
-	x, err := e.readIndex(ctx)
+	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut}.Read(ctx)
 	if err == nil {
 		e.x = x
 	}
@@ -167,14 +169,14 @@ func (e *Engine) leaveOut() {
 			e.rec.Count(func(r *Result) { r.Objects += res.Count; r.Skipped += res.Count })
 			continue
 		}
-		for _, en := range e.x.entries[i] {
+		for _, en := range e.x.Entries[i] {
 			e.rec.Count(func(r *Result) { r.Objects++ })
-			if en.skip == "" {
+			if en.Skip == "" {
 				continue
 			}
 			e.rec.Count(func(r *Result) { r.Skipped++ })
-			if en.warn {
-				e.rec.Warn(e.nameOf(en), "not restored: %s", en.skip)
+			if en.Warn {
+				e.rec.Warn(e.nameOf(en), "not restored: %s", en.Skip)
 			}
 		}
 	}
@@ -198,7 +200,7 @@ func (e *Engine) timed(name string, f func() error) error {
 // rankStep restores everything of one rank; ranks without objects are no step.
 func (e *Engine) rankStep(ctx context.Context, r shape.Rank) error {
 	deepest, any := e.extent(r)
-	if !any && r != shape.RankNamespaces {
+	if !any && r != shape.RankNamespaces && r != shape.RankWorkloads {
 		return nil
 	}
 	return e.timed(r.String(), func() error {
@@ -212,6 +214,8 @@ func (e *Engine) rankStep(ctx context.Context, r shape.Rank) error {
 			return e.establish(ctx)
 		case shape.RankNamespaces:
 			return e.ensureNamespaces(ctx)
+		case shape.RankWorkloads:
+			return e.startAgain(ctx)
 		}
 		return nil
 	})
@@ -220,13 +224,13 @@ func (e *Engine) rankStep(ctx context.Context, r shape.Rank) error {
 // extent is how deep the owner graph of a rank is, and whether the rank has
 // any object.
 func (e *Engine) extent(r shape.Rank) (deepest int, any bool) {
-	for i, entries := range e.x.entries {
-		if shape.RankOf(e.x.kinds[i]) != r {
+	for i, entries := range e.x.Entries {
+		if shape.RankOf(e.x.Kinds[i]) != r {
 			continue
 		}
 		for _, en := range entries {
-			if en.skip == "" {
-				deepest, any = max(deepest, en.depth), true
+			if en.Skip == "" {
+				deepest, any = max(deepest, en.Depth), true
 			}
 		}
 	}
@@ -240,19 +244,19 @@ func (e *Engine) level(ctx context.Context, r shape.Rank, depth int) error {
 	if r == shape.RankClaims {
 		workers, restore = e.opts.Fillers, e.restoreClaim
 	}
-	return e.each(ctx, workers, func(en *entry) bool {
-		return shape.RankOf(e.x.kinds[en.res]) == r && en.depth == depth
+	return e.each(ctx, workers, func(en *index.Entry) bool {
+		return shape.RankOf(e.x.Kinds[en.Res]) == r && en.Depth == depth
 	}, restore)
 }
 
 // each streams the wanted objects through at most so many workers.
-func (e *Engine) each(ctx context.Context, workers int, want func(*entry) bool, do func(context.Context, *entry, []byte)) error {
+func (e *Engine) each(ctx context.Context, workers int, want func(*index.Entry) bool, do func(context.Context, *index.Entry, []byte)) error {
 	pool, poolCtx := errgroup.WithContext(ctx)
 	pool.SetLimit(workers)
 	sources, sourceCtx := errgroup.WithContext(ctx)
 	sources.SetLimit(readers)
-	for i, entries := range e.x.entries {
-		if !slices.ContainsFunc(entries, func(en *entry) bool { return en.skip == "" && want(en) }) {
+	for i, entries := range e.x.Entries {
+		if !slices.ContainsFunc(entries, func(en *index.Entry) bool { return en.Skip == "" && want(en) }) {
 			continue
 		}
 		sources.Go(func() error {
@@ -260,10 +264,10 @@ func (e *Engine) each(ctx context.Context, workers int, want func(*entry) bool, 
 			return e.source.ReadResource(sourceCtx, e.m.Resources[i], func(raw []byte) error {
 				n++
 				if n >= len(entries) {
-					return fmt.Errorf("read recovery point %s: %s has more objects than before", e.m.ID, e.x.kinds[i])
+					return fmt.Errorf("read recovery point %s: %s has more objects than before", e.m.ID, e.x.Kinds[i])
 				}
 				en := entries[n]
-				if en.skip != "" || !want(en) {
+				if en.Skip != "" || !want(en) {
 					return nil
 				}
 				if err := context.Cause(ctx); err != nil {
@@ -289,12 +293,12 @@ func (e *Engine) establish(ctx context.Context) error {
 		return err
 	}
 	deadline := e.clock.Now().Add(establishTimeout)
-	for i, entries := range e.x.entries {
-		if e.x.kinds[i] != shape.KindCRD {
+	for i, entries := range e.x.Entries {
+		if e.x.Kinds[i] != shape.KindCRD {
 			continue
 		}
 		for _, en := range entries {
-			if en.skip != "" || e.isUnmade(en) {
+			if en.Skip != "" || e.isUnmade(en) {
 				continue
 			}
 			if err := e.established(ctx, at, en, deadline); err != nil {
@@ -314,10 +318,10 @@ func (e *Engine) awaitServed(ctx context.Context, deadline time.Time) error {
 		}
 		missing := false
 		for _, i := range e.needed() {
-			if len(e.x.defined[e.x.kinds[i]]) == 0 {
+			if len(e.x.Defined[e.x.Kinds[i]]) == 0 {
 				continue
 			}
-			_, err := e.cluster.Serves(ctx, e.x.kinds[i])
+			_, err := e.cluster.Serves(ctx, e.x.Kinds[i])
 			if err != nil && !errors.Is(err, ErrNotServed) {
 				return err
 			}
@@ -332,14 +336,14 @@ func (e *Engine) awaitServed(ctx context.Context, deadline time.Time) error {
 	}
 }
 
-func (e *Engine) isUnmade(en *entry) (yes bool) {
-	e.locked(func() { yes = e.unmade[en.uid] })
+func (e *Engine) isUnmade(en *index.Entry) (yes bool) {
+	e.locked(func() { yes = e.unmade[en.UID] })
 	return yes
 }
 
-func (e *Engine) established(ctx context.Context, at Served, en *entry, deadline time.Time) error {
+func (e *Engine) established(ctx context.Context, at Served, en *index.Entry, deadline time.Time) error {
 	for {
-		crd, err := e.cluster.Get(ctx, at, "", en.name)
+		crd, err := e.cluster.Get(ctx, at, "", en.Name)
 		if err != nil {
 			e.failed(en, e.nameOf(en), fmt.Errorf("wait for it to be served: %w", err))
 			return nil
@@ -366,13 +370,13 @@ func (e *Engine) established(ctx context.Context, at Served, en *entry, deadline
 // targetNamespaces are all namespaces that objects go to, sorted.
 func (e *Engine) targetNamespaces() []string {
 	seen := map[string]bool{}
-	for i, entries := range e.x.entries {
+	for i, entries := range e.x.Entries {
 		for _, en := range entries {
-			if en.skip != "" {
+			if en.Skip != "" {
 				continue
 			}
 			namespace, name := e.target(en)
-			if e.x.kinds[i] == shape.KindNamespace {
+			if e.x.Kinds[i] == shape.KindNamespace {
 				namespace = name
 			}
 			if namespace != "" {

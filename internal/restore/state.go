@@ -8,9 +8,11 @@ import (
 	"strings"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -18,7 +20,7 @@ import (
 // state is what a running restore remembers, shared by its workers.
 type state struct {
 	rec report.Recorder
-	x   *index
+	x   *index.Index
 
 	attempt string // which one this is: see hold.AnnotationAttempt
 
@@ -30,10 +32,12 @@ type state struct {
 	// emptyClaims are claims at the target, namespace/name, that are not
 	// whole: nothing that mounts them is created.
 	emptyClaims map[string]bool
-	ours        map[string]bool // namespaces that this restore made
-	later       map[*entry]bool // refused by a webhook that may come up
-	there       map[place]bool  // whether the last object of this kind here existed already
-	latecomers  []string        // what was waited for when the time was over
+	ours        map[string]bool       // namespaces that this restore made
+	later       map[*index.Entry]bool // refused by a webhook that may come up
+	there       map[place]bool        // whether the last object of this kind here existed already
+	stopped     map[string]bool       // workloads at rest, as people name them
+	started     []*unstructured.Unstructured
+	latecomers  []string // what was waited for when the time was over
 	done        int64
 	filled      map[string][2]int64 // bytes done and in all, by claim
 }
@@ -54,7 +58,7 @@ type wanted struct {
 func newState() *state {
 	return &state{
 		at: map[int]Served{}, uids: map[string]string{}, wants: map[string][]wanted{}, unmade: map[string]bool{},
-		emptyClaims: map[string]bool{}, ours: map[string]bool{}, later: map[*entry]bool{}, there: map[place]bool{}, filled: map[string][2]int64{},
+		emptyClaims: map[string]bool{}, ours: map[string]bool{}, later: map[*index.Entry]bool{}, there: map[place]bool{}, filled: map[string][2]int64{}, stopped: map[string]bool{},
 	}
 }
 

@@ -111,7 +111,7 @@ func (r Restore) resultFields() []string {
 	for _, c := range []struct {
 		n    int64
 		name string
-	}{{res.Updated, "updated"}, {res.Continued, "continued"}, {res.Skipped, "skipped"}, {res.Failed, "failed"}} {
+	}{{res.Updated, "updated"}, {res.Replaced, "replaced"}, {res.Pruned, "pruned"}, {res.Continued, "continued"}, {res.Skipped, "skipped"}, {res.Failed, "failed"}} {
 		if c.n > 0 {
 			objects = append(objects, fmt.Sprintf("%d %s", c.n, c.name))
 		}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -160,6 +161,27 @@ func (c *Cluster) Apply(ctx context.Context, at restore.Served, obj *unstructure
 // Patch implements restore.Cluster.
 func (c *Cluster) Patch(ctx context.Context, at restore.Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error) {
 	return c.at(at, namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+}
+
+// Delete implements restore.Cluster.
+func (c *Cluster) Delete(ctx context.Context, at restore.Served, obj *unstructured.Unstructured, orphan bool) error {
+	uid, policy := obj.GetUID(), metav1.DeletePropagationForeground
+	if orphan {
+		policy = metav1.DeletePropagationOrphan
+	}
+	err := c.at(at, obj.GetNamespace()).Delete(ctx, obj.GetName(), metav1.DeleteOptions{
+		PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &uid},
+	})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// Try implements restore.Cluster.
+func (c *Cluster) Try(ctx context.Context, at restore.Served, obj *unstructured.Unstructured) error {
+	_, err := c.at(at, obj.GetNamespace()).Create(ctx, obj, metav1.CreateOptions{FieldManager: FieldManager, DryRun: []string{metav1.DryRunAll}})
+	return err
 }
 
 // List implements restore.Cluster.

@@ -199,8 +199,8 @@ func (r *Reconciler) conclude(ctx context.Context, rs *v1alpha1.Restore, rep rec
 func fill(st *v1alpha1.RestoreStatus, rep recovery.Report) {
 	st.Point, st.Epoch = rep.Point, rep.Epoch
 	res := rep.Result
-	st.Restored = res.Created + res.Updated + res.Continued
-	st.Skipped, st.FailedObjects, st.VolumeBytes = res.Skipped, res.Failed, res.VolumeBytes
+	st.Restored = res.Created + res.Updated + res.Replaced + res.Continued
+	st.Pruned, st.Skipped, st.FailedObjects, st.VolumeBytes = res.Pruned, res.Skipped, res.Failed, res.VolumeBytes
 	if !rep.Instant.IsZero() {
 		st.RPO = &metav1.Duration{Duration: max(rep.RPO-earlier(st, rep), 0).Round(time.Millisecond)}
 	}

@@ -71,6 +71,21 @@ func WebhookFailed(err error) bool {
 		strings.Contains(msg, "failed to call webhook")
 }
 
+// Immutable tells whether an update is refused because of what cannot change
+// in an object that exists.
+func Immutable(err error) bool {
+	if !apierrors.IsInvalid(err) {
+		return false
+	}
+	text := err.Error()
+	for _, said := range []string{"immutable", "may not be changed", "may not change", "cannot be changed", "updates to statefulset spec for fields other than"} {
+		if strings.Contains(text, said) {
+			return true
+		}
+	}
+	return false
+}
+
 // terminating tells whether the namespace is being deleted.
 func terminating(err error) bool { return apierrors.HasStatusCause(err, "NamespaceTerminating") }
 

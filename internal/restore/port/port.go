@@ -53,6 +53,11 @@ type Cluster interface {
 	Apply(ctx context.Context, at Served, obj *unstructured.Unstructured) (*unstructured.Unstructured, error)
 	// Patch is a JSON merge patch.
 	Patch(ctx context.Context, at Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error)
+	// Delete removes the object that has this UID, at once or as soon as its
+	// finalizers let it. Orphan leaves alone what it owns.
+	Delete(ctx context.Context, at Served, obj *unstructured.Unstructured, orphan bool) error
+	// Try creates without creating: it returns what the target would answer.
+	Try(ctx context.Context, at Served, obj *unstructured.Unstructured) error
 	// List calls fn with every object of one namespace (all if empty) whose
 	// labels match the selector (any if empty), page by page.
 	List(ctx context.Context, at Served, namespace, selector string, fn func(*unstructured.Unstructured) error) error

@@ -56,6 +56,15 @@ func (r *retrying) Patch(ctx context.Context, at Served, namespace, name string,
 	})
 }
 
+// Delete implements Cluster. A try whose answer was lost may have succeeded:
+// what is not there any more is deleted.
+func (r *retrying) Delete(ctx context.Context, at Served, obj *unstructured.Unstructured, orphan bool) error {
+	_, err := answer.Again(ctx, r.clock, func() (struct{}, error) {
+		return struct{}{}, r.Cluster.Delete(ctx, at, obj, orphan)
+	})
+	return err
+}
+
 // Serves implements Cluster.
 func (r *retrying) Serves(ctx context.Context, kind schema.GroupKind) ([]Served, error) {
 	return answer.Again(ctx, r.clock, func() ([]Served, error) { return r.Cluster.Serves(ctx, kind) })

@@ -78,8 +78,11 @@ const (
 	Create   Action = "create"
 	Updated  Action = "update"
 	SkipIt   Action = "skip"
-	Continue Action = "continue" // made by this restore before it was interrupted
-	Conflict Action = "conflict" // would fail
+	Continue Action = "continue"  // made by this restore before it was interrupted
+	Conflict Action = "conflict"  // would fail
+	Replaced Action = "replace"   // deleted and made anew
+	RollBack Action = "roll back" // a volume that exists gets the point's data
+	Prune    Action = "prune"     // deleted, because the point does not have it
 )
 
 // Planned is what a restore would do with one object.
@@ -94,6 +97,8 @@ type Result struct {
 	Objects   int64 `json:"objects"`
 	Created   int64 `json:"created"`
 	Updated   int64 `json:"updated"`
+	Replaced  int64 `json:"replaced,omitempty"`
+	Pruned    int64 `json:"pruned,omitempty"`
 	Continued int64 `json:"continued"` // were there from the interrupted try
 	Skipped   int64 `json:"skipped"`
 	Failed    int64 `json:"failed"`

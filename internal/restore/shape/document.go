@@ -93,3 +93,24 @@ func Decode(raw []byte) (Document, error) {
 	}
 	return d, nil
 }
+
+// Merge applies a JSON merge patch: null removes.
+func Merge(into, patch Document) {
+	for k, v := range patch {
+		if v == nil {
+			delete(into, k)
+			continue
+		}
+		change, ok := v.(map[string]any)
+		if !ok {
+			into[k] = v
+			continue
+		}
+		m, ok := into[k].(map[string]any)
+		if !ok {
+			m = Document{}
+			into[k] = m
+		}
+		Merge(m, change)
+	}
+}

@@ -74,7 +74,7 @@ func Active(kind schema.GroupKind, u *unstructured.Unstructured) bool {
 	case KindCronJob:
 		suspended, _ := Child(u.Object, "spec")["suspend"].(bool)
 		return !suspended
-	case KindStatefulSet, KindDeployment, KindReplicaSet:
+	case KindStatefulSet, KindDeployment, KindReplicaSet, KindController:
 		replicas, ok := Number(u.Object, "spec", "replicas")
 		return !ok || replicas > 0
 	}

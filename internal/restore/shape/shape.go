@@ -14,4 +14,11 @@ const (
 	LabelRestore         = "davit.dev/restore"
 	LabelManagedBy       = "davit.dev/managed-by"
 	AnnotationFilledFrom = "davit.dev/filled-from"
+	// AnnotationFilledFor names the attempt that rolled a claim's data back.
+	AnnotationFilledFor = "davit.dev/filled-for"
+	// AnnotationBefore of a workload that is stopped says what it was.
+	AnnotationBefore = "davit.dev/before-restore"
+	// FilledFromNothing is what a claim was filled from that starts empty,
+	// because the recovery point holds no data for it.
+	FilledFromNothing = "nothing"
 )

@@ -46,7 +46,7 @@ func Strip(kind schema.GroupKind, d Document, opts Options) {
 	}
 	delete(d, "status")
 	stripFinalizers(d)
-	Drop(d, []string{"metadata", "annotations"}, AnnotationFilledFrom)
+	Drop(d, []string{"metadata", "annotations"}, AnnotationFilledFrom, AnnotationFilledFor)
 	Drop(d, []string{"metadata", "labels"}, LabelRestore)
 	if fn, ok := strippers[kind]; ok {
 		fn(d, opts)

@@ -1,0 +1,268 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/report"
+	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/standstill"
+)
+
+// Existing says what happens to objects that exist already and differ from
+// the point's. One that is the same is left alone whatever the policy.
+type Existing string
+
+// What happens to objects that exist already. Volumes are left alone by Skip
+// and Update, and rolled back in place by Replace and Exact. Cluster-scoped
+// objects, which others may need, are changed only by a policy of their kind.
+const (
+	Skip   Existing = "Skip"   // left alone, with a warning
+	Update Existing = "Update" // server-side apply with force
+	// Replace deletes and creates. Custom resources are overwritten instead,
+	// unless their kind has a policy of its own: their operator may take a
+	// deletion for the end of what they stand for.
+	Replace Existing = "Replace"
+	// Exact overwrites, replaces what cannot be overwritten, and in the end
+	// deletes what the application has at the target and not in the point.
+	Exact Existing = "Exact"
+)
+
+// rollsBack tells whether volumes get the point's data.
+func (x Existing) rollsBack() bool { return x == Replace || x == Exact }
+
+// goneTimeout bounds the wait for a deleted object to be gone.
+const goneTimeout = 5 * time.Minute
+
+// policyOf is what happens to objects of a kind, and whether the kind was named.
+func (e *Engine) policyOf(res point.Resource) (policy Existing, named bool) {
+	policy = e.opts.Existing
+	for _, pattern := range slices.Sorted(maps.Keys(e.opts.ExistingKinds)) {
+		if MatchesPolicy(pattern, res) {
+			policy, named = e.opts.ExistingKinds[pattern], true
+			if !strings.Contains(pattern, "*") {
+				break // an exact name wins over a pattern
+			}
+		}
+	}
+	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
+	switch {
+	case res.Dependency && !named:
+		return Skip, false
+	case (kind == shape.KindNamespace || kind == shape.KindCRD) && policy.rollsBack():
+		return Update, named // all that is in them would go
+	}
+	return policy, named
+}
+
+// MatchesPolicy tells whether a pattern means a kind: resource.group with "*"
+// allowed, or the kind's own name ("Secret", "Deployment.apps").
+func MatchesPolicy(pattern string, res point.Resource) bool {
+	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
+	return shape.MatchesKind([]string{pattern}, schema.GroupResource{Group: res.Group, Resource: res.Resource}) ||
+		strings.EqualFold(pattern, res.Kind) || strings.EqualFold(pattern, kind.String())
+}
+
+// decide says what is done with an object that exists already.
+func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (report.Action, string) {
+	ours := live.GetLabels()[shape.LabelRestore] == e.opts.ID
+	switch {
+	case live.GetDeletionTimestamp() != nil:
+		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again" + held(live)
+	case ours && p.kind == shape.KindClaim:
+		return report.Continue, "" // the volume's data decides, see claim
+	case !ours && p.kind == shape.KindAccount && p.obj.GetName() == "default" && e.isOurs(p.obj.GetNamespace()):
+		return report.Updated, "made by the cluster with the namespace"
+	}
+	fields := e.difference(p, live)
+	policy, named := e.policyOf(e.m.Resources[p.entry.Res])
+	differs := "it differs in " + shape.Names(fields, 8)
+	switch {
+	case len(fields) == 0 && ours:
+		return report.Continue, ""
+	case len(fields) == 0:
+		return report.SkipIt, ""
+	case p.kind == shape.KindClaim: // without data in the point
+		return report.SkipIt, "exists already and was left alone, though " + differs
+	case policy == Replace && (named || shape.RankOf(p.kind) != shape.RankCustom):
+		return report.Replaced, differs
+	case policy != Skip:
+		return report.Updated, differs
+	case ours:
+		return report.Continue, "was changed after it was restored, and was left alone: " + differs
+	}
+	return report.SkipIt, "exists already and was left alone, though " + differs
+}
+
+// held names the finalizers that an object's deletion waits for.
+func held(live *unstructured.Unstructured) string {
+	if f := live.GetFinalizers(); len(f) > 0 {
+		return "; it waits for its finalizers: " + shape.Names(f, 4)
+	}
+	return ""
+}
+
+// difference compares the live object, stripped the same way and as it was
+// before it was brought to rest, with the wanted one.
+func (e *Engine) difference(p *prepared, live *unstructured.Unstructured) []string {
+	want, have := e.comparable(p, live)
+	var fields []string
+	shape.Differ("", want, have, &fields)
+	slices.Sort(fields)
+	return fields
+}
+
+func (e *Engine) comparable(p *prepared, live *unstructured.Unstructured) (want, have shape.Document) {
+	have = standstill.Undone(live).DeepCopy().Object
+	shape.Strip(p.kind, have, shape.Options{NodePorts: e.opts.PreserveNodePorts})
+	want = p.obj.DeepCopy().Object
+	for _, d := range []shape.Document{have, want} {
+		shape.Drop(d, []string{"metadata"}, "ownerReferences")
+		shape.Drop(d, []string{"metadata", "labels"}, shape.LabelRestore, shape.LabelNamespaceName)
+		shape.DropEmpty(shape.Child(d, "metadata"), "labels")
+	}
+	return want, have
+}
+
+// meet settles with an object that exists already and returns it.
+func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	action, reason := e.decide(p, live)
+	switch action {
+	case report.Continue:
+		e.rec.Count(func(r *Result) { r.Continued++ })
+		if reason != "" {
+			e.rec.Warn(p.name, "%s", reason)
+		}
+		if p.kind == shape.KindNamespace {
+			e.locked(func() { e.ours[p.obj.GetName()] = true })
+		}
+		refs, _ := shape.Child(p.obj.Object, "metadata")["ownerReferences"].([]any)
+		return live, e.setOwners(ctx, p.at, live, refs)
+	case report.Updated:
+		return e.update(ctx, p, live)
+	case report.Replaced:
+		return e.replace(ctx, p, live)
+	case report.SkipIt:
+		e.rec.Count(func(r *Result) { r.Skipped++ })
+		if reason != "" {
+			e.rec.Warn(p.name, "%s", reason)
+		}
+		return live, nil
+	}
+	return nil, fmt.Errorf("%s", reason)
+}
+
+// update changes the object to what was captured: by server-side apply, which
+// leaves alone what others added, or as a whole where the policy says so.
+func (e *Engine) update(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	policy, named := e.policyOf(e.m.Resources[p.entry.Res])
+	write := e.apply
+	if policy.rollsBack() {
+		write = e.overwrite
+	}
+	got, err := write(ctx, p, live)
+	mayReplace := named || shape.RankOf(p.kind) != shape.RankCustom
+	if answer.Immutable(err) && policy == Exact && mayReplace {
+		return e.replace(ctx, p, live)
+	}
+	if answer.Immutable(err) {
+		return nil, fmt.Errorf("%w: it cannot be changed in place: to have it deleted and made anew, give --existing-kind %s=replace (existingKinds)",
+			err, gvrName(e.m.Resources[p.entry.Res]))
+	}
+	if err != nil {
+		return nil, err
+	}
+	e.rec.Count(func(r *Result) { r.Updated++ })
+	return got, e.stage().Forget(ctx, p.at, got)
+}
+
+func (e *Engine) apply(ctx context.Context, p *prepared, _ *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	return e.cluster.Apply(ctx, p.at, p.obj)
+}
+
+// overwrite puts the captured object in the live one's place. What the cluster
+// says of it, and what its controllers rely on, stays.
+func (e *Engine) overwrite(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	for range answer.Attempts {
+		obj := p.obj.DeepCopy()
+		obj.SetResourceVersion(live.GetResourceVersion())
+		obj.SetUID(live.GetUID())
+		finalizers := append(obj.GetFinalizers(), live.GetFinalizers()...)
+		slices.Sort(finalizers)
+		obj.SetFinalizers(slices.Compact(finalizers))
+		if owners, _ := shape.MergeOwners(live, ownersOf(obj)); len(owners) > 0 {
+			shape.Child(obj.Object, "metadata")["ownerReferences"] = owners
+		}
+		if status, ok := live.Object["status"]; ok {
+			obj.Object["status"] = status
+		}
+		got, err := e.cluster.Update(ctx, p.at, obj, "")
+		if !apierrors.IsConflict(err) {
+			return got, err
+		}
+		if live, err = e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("the object changes faster than it can be overwritten: restore again")
+}
+
+func ownersOf(u *unstructured.Unstructured) []any {
+	refs, _ := shape.Child(u.Object, "metadata")["ownerReferences"].([]any)
+	return refs
+}
+
+// replace deletes the object and creates the captured one. When that is
+// refused, what was there is put back.
+func (e *Engine) replace(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	// What makes pods goes with them; a StatefulSet without, as its claims may
+	// go with it otherwise. Everything else keeps what hangs on it.
+	orphan := shape.PodSpecOf(p.kind, live.Object) == nil || p.kind == shape.KindStatefulSet
+	if err := e.cluster.Delete(ctx, p.at, live, orphan); err != nil {
+		return nil, fmt.Errorf("delete it to make it anew: %w", err)
+	}
+	if err := e.awaitGone(ctx, p, live); err != nil {
+		return nil, err
+	}
+	got, err := e.create(ctx, p)
+	if err == nil {
+		e.rec.Count(func(r *Result) { r.Replaced++ })
+		return got, nil
+	}
+	old := standstill.Undone(live).DeepCopy()
+	shape.Strip(p.kind, old.Object, shape.Options{NodePorts: true})
+	if _, back := e.cluster.Create(ctx, p.at, old); back != nil {
+		return nil, fmt.Errorf("it was deleted, and cannot be made anew: %w; nor could what was there be put back: %w", err, back)
+	}
+	return nil, fmt.Errorf("it cannot be made anew, and what was there was put back: %w", err)
+}
+
+// awaitGone waits until the object is gone, or another has taken its name.
+func (e *Engine) awaitGone(ctx context.Context, p *prepared, live *unstructured.Unstructured) error {
+	deadline := e.clock.Now().Add(goneTimeout)
+	for {
+		got, err := e.cluster.Get(ctx, p.at, live.GetNamespace(), live.GetName())
+		if apierrors.IsNotFound(err) || err == nil && got.GetUID() != live.GetUID() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !e.clock.Now().Before(deadline) {
+			return fmt.Errorf("it was deleted to be made anew, and is not gone after %s%s: see what holds it, and restore again", goneTimeout, held(got))
+		}
+		if err := e.clock.Sleep(ctx, readyLook); err != nil {
+			return fmt.Errorf("wait until it is gone: %w%s", err, held(got))
+		}
+	}
+}

@@ -1,0 +1,261 @@
+// Package index is what one pass over a recovery point remembers: names, UIDs
+// and relations of its objects, and who mounts which claim.
+package index
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// Entry is what is remembered of one object of the point.
+type Entry struct {
+	Res       int // in the manifest
+	Namespace string
+	Name      string
+	UID       string
+	Owners    []shape.Owner
+	Skip      string // why it is not restored; empty when it is
+	Warn      bool   // whether a person should know that it is not
+	Depth     int    // in the owner graph of its rank
+}
+
+// Consumer is a workload of the point that mounts claims.
+type Consumer struct {
+	Spec, Labels shape.Document
+}
+
+// Index is what one pass over a recovery point remembers: names, UIDs and
+// relations, never whole objects but the pod templates that mount claims.
+type Index struct {
+	Kinds   []schema.GroupKind // by resource
+	Entries [][]*Entry         // by resource, in the order of the packs; nil where the kind is left out
+	ByUID   map[string]*Entry
+	// Defined are the kinds that CRDs of the point define, with the versions
+	// they will serve.
+	Defined  map[schema.GroupKind][]string
+	services map[string]bool // namespace/name of Services that select pods
+	Classes  map[string]int  // claims by storage class, "" for the default
+	claims   map[string]string
+	// mounts finds the consumer of namespace/claim; templates those of
+	// claims that a StatefulSet names, by namespace/template-set-.
+	mounts    map[string]Consumer
+	templates map[string]Consumer
+	Stored    map[schema.GroupKind]map[string]shape.Document // StorageClasses of the point, by name
+	Total     int64                                          // objects to restore
+}
+
+// Reader reads one recovery point.
+type Reader struct {
+	Source   port.Source
+	Manifest *point.Manifest
+	// LeftOut says why a kind is not restored at all, or nothing.
+	LeftOut func(point.Resource) string
+	// Reshape makes of a workload that mounts claims what it will be at the
+	// target; nil changes nothing.
+	Reshape func(kind schema.GroupKind, d shape.Document) shape.Document
+}
+
+// Read reads the whole point once.
+func (r Reader) Read(ctx context.Context) (*Index, error) {
+	n := len(r.Manifest.Resources)
+	x := &Index{
+		Kinds: make([]schema.GroupKind, n), Entries: make([][]*Entry, n), ByUID: map[string]*Entry{},
+		Defined: map[schema.GroupKind][]string{}, services: map[string]bool{}, Classes: map[string]int{},
+		claims: map[string]string{}, mounts: map[string]Consumer{}, templates: map[string]Consumer{},
+		Stored: map[schema.GroupKind]map[string]shape.Document{shape.KindClass: {}},
+	}
+	parts := make([]*partial, n)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for i, res := range r.Manifest.Resources {
+		x.Kinds[i] = schema.GroupKind{Group: res.Group, Kind: res.Kind}
+		if r.LeftOut(res) != "" {
+			continue
+		}
+		g.Go(func() (err error) {
+			parts[i], err = r.readPartial(gctx, i, res)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, fmt.Errorf("read recovery point %s: %w", r.Manifest.ID, err)
+	}
+	for i, p := range parts {
+		if p != nil {
+			x.add(i, p)
+		}
+	}
+	x.settle()
+	return x, nil
+}
+
+// partial is what one kind adds to the index.
+type partial struct {
+	entries []*Entry
+	full    []shape.Document // of the kinds that are inspected, parallel to entries; else nil
+}
+
+func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*partial, error) {
+	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
+	p := &partial{}
+	err := r.Source.ReadResource(ctx, res, func(raw []byte) error {
+		var h shape.Head
+		if err := json.Unmarshal(raw, &h); err != nil {
+			return fmt.Errorf("object %d of %s: %w", len(p.entries), kind, err)
+		}
+		en := &Entry{
+			Res: i, Namespace: h.Metadata.Namespace, Name: h.Metadata.Name,
+			UID: h.Metadata.UID, Owners: h.Metadata.Owners,
+		}
+		en.Skip, en.Warn = shape.SkipByHead(kind, h)
+		p.entries = append(p.entries, en)
+		if !shape.Inspected[kind] {
+			return nil
+		}
+		d, err := shape.Decode(raw)
+		if err != nil {
+			return fmt.Errorf("object %d of %s: %w", len(p.entries), kind, err)
+		}
+		if en.Skip == "" {
+			en.Skip, en.Warn = shape.SkipByBody(kind, d)
+		}
+		kept := shape.KeepOnly(kind, d)
+		if r.Reshape != nil && kept != nil && shape.PodSpecOf(kind, kept) != nil {
+			kept = r.Reshape(kind, kept)
+		}
+		p.full = append(p.full, kept)
+		return nil
+	})
+	return p, err
+}
+
+func (x *Index) add(i int, p *partial) {
+	x.Entries[i] = p.entries
+	for j, en := range p.entries {
+		if en.UID != "" {
+			x.ByUID[en.UID] = en
+		}
+		if j < len(p.full) && p.full[j] != nil {
+			x.inspect(x.Kinds[i], en, p.full[j])
+		}
+	}
+}
+
+func (x *Index) inspect(kind schema.GroupKind, en *Entry, d shape.Document) {
+	key := en.Namespace + "/" + en.Name
+	switch kind {
+	case shape.KindCRD:
+		x.define(d)
+	case shape.KindClass:
+		x.Stored[shape.KindClass][en.Name] = d
+	case shape.KindService:
+		if len(shape.Child(d, "spec", "selector")) > 0 {
+			x.services[key] = true
+		}
+	case shape.KindClaim:
+		class := shape.Text(d, "spec", "storageClassName")
+		x.claims[key] = class
+		if en.Skip == "" {
+			x.Classes[class]++
+		}
+	}
+	spec := shape.PodSpecOf(kind, d)
+	c := Consumer{Spec: spec, Labels: shape.PodLabelsOf(kind, d)}
+	for _, claim := range shape.ClaimsOf(spec) {
+		if _, taken := x.mounts[en.Namespace+"/"+claim]; !taken || kind != shape.KindPod {
+			x.mounts[en.Namespace+"/"+claim] = c
+		}
+	}
+	for _, t := range shape.Items(d, "spec", "volumeClaimTemplates") {
+		x.templates[en.Namespace+"/"+shape.Text(t, "metadata", "name")+"-"+en.Name+"-"] = c
+	}
+}
+
+func (x *Index) define(d shape.Document) {
+	kind := schema.GroupKind{Group: shape.Text(d, "spec", "group"), Kind: shape.Text(d, "spec", "names", "kind")}
+	for _, v := range shape.Items(d, "spec", "versions") {
+		if served, _ := v["served"].(bool); served {
+			x.Defined[kind] = append(x.Defined[kind], shape.Text(v, "name"))
+		}
+	}
+}
+
+// ConsumerOf finds the workload of the point that will mount a claim.
+func (x *Index) ConsumerOf(namespace, claim string) Consumer {
+	if c, ok := x.mounts[namespace+"/"+claim]; ok {
+		return c
+	}
+	if cut := strings.LastIndexByte(claim, '-'); cut >= 0 {
+		return x.templates[namespace+"/"+claim[:cut+1]]
+	}
+	return Consumer{}
+}
+
+// settle decides what needs the whole index: what controllers make again, and
+// how deep each object lies in the owner graph.
+func (x *Index) settle() {
+	for i, entries := range x.Entries {
+		kind := x.Kinds[i]
+		for _, en := range entries {
+			if en.Skip == "" {
+				en.Skip = x.remade(kind, en)
+			}
+			if en.Skip == "" {
+				x.Total++
+				en.Depth = x.depth(en, map[string]bool{})
+			} else if kind == shape.KindClaim {
+				x.unclaim(en)
+			}
+		}
+	}
+}
+
+// remade says who makes the object again, or nothing.
+func (x *Index) remade(kind schema.GroupKind, en *Entry) string {
+	if kind == (schema.GroupKind{Kind: "Endpoints"}) && x.services[en.Namespace+"/"+en.Name] {
+		return "made anew by the Service's controller"
+	}
+	for _, o := range en.Owners {
+		if kind == shape.KindClaim && o.GroupKind() == shape.KindPod && o.Controller {
+			return "an ephemeral volume of pod " + o.Name
+		}
+		if in := x.ByUID[o.UID]; in != nil && o.Controller && shape.MadeByController[kind] {
+			return "made anew by " + o.Kind + " " + o.Name
+		}
+	}
+	return ""
+}
+
+func (x *Index) unclaim(en *Entry) {
+	if class, ok := x.claims[en.Namespace+"/"+en.Name]; ok && x.Classes[class] > 0 {
+		if x.Classes[class]--; x.Classes[class] == 0 {
+			delete(x.Classes, class)
+		}
+	}
+}
+
+// depth is how many owners of the same rank stand above the object. A cycle,
+// which outside data may hold, ends where it closes.
+func (x *Index) depth(en *Entry, seen map[string]bool) int {
+	if len(en.Owners) == 0 || en.UID == "" || seen[en.UID] {
+		return 0
+	}
+	seen[en.UID] = true
+	deepest := 0
+	for _, o := range en.Owners {
+		above := x.ByUID[o.UID]
+		if above != nil && above != en && shape.RankOf(x.Kinds[above.Res]) == shape.RankOf(x.Kinds[en.Res]) {
+			deepest = max(deepest, 1+x.depth(above, seen))
+		}
+	}
+	return deepest
+}

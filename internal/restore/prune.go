@@ -1,0 +1,195 @@
+package restore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/report"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// StepPrune is the engine's step that deletes what the point does not have.
+const StepPrune = "prune"
+
+// stray is an object of the application that the point does not have.
+type stray struct {
+	at  Served
+	obj *unstructured.Unstructured
+	// keep is why it stays all the same; empty when it is pruned.
+	keep string
+}
+
+func (s stray) name() string { return objectName(s.at, s.obj.GetNamespace(), s.obj.GetName()) }
+
+// prunes tells whether any policy prunes.
+func (e *Engine) prunes() bool {
+	if e.opts.Existing == Exact {
+		return true
+	}
+	for _, policy := range e.opts.ExistingKinds {
+		if policy == Exact {
+			return true
+		}
+	}
+	return false
+}
+
+// checkScope refuses to prune where it cannot be told what is the
+// application's: never is anything deleted on a guess.
+func (e *Engine) checkScope(context.Context) ([]Finding, error) {
+	if !e.prunes() {
+		return nil, nil
+	}
+	const remedy = "choose --existing replace, which deletes nothing but what it makes anew"
+	scope := e.m.Scope
+	switch {
+	case scope == nil || len(scope.Kinds) == 0:
+		return []Finding{wrong("NoScope", remedy+", or a newer point", "the recovery point does not say what it was looked for in, so what it lacks cannot be told from what is not the application's")}, nil
+	case scope.Narrowed:
+		return []Finding{wrong("NoScope", remedy, "the application is not all of its namespaces, nor chosen by labels alone, so what the point lacks may be another's")}, nil
+	case e.opts.Captured == nil:
+		return []Finding{wrong("NoScope", remedy, "nothing tells here what would be captured")}, nil
+	}
+	return nil, nil
+}
+
+// prune deletes the strays, unless something could not be restored: half an
+// application must not lose anything as well.
+func (e *Engine) prune(ctx context.Context) error {
+	if !e.prunes() {
+		return nil
+	}
+	if failed := e.rec.Result().Failed; failed > 0 {
+		e.rec.Warn("", "nothing was pruned, because %d objects could not be restored: solve that and restore again", failed)
+		return nil
+	}
+	return e.timed(StepPrune, func() error {
+		strays, err := e.strays(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range strays {
+			if s.keep != "" {
+				e.rec.Warn(s.name(), "%s", s.keep)
+				continue
+			}
+			if err := e.cluster.Delete(ctx, s.at, s.obj, false); err != nil {
+				e.rec.Fail(s.name(), fmt.Errorf("prune: %w", answer.Explain(err)))
+				continue
+			}
+			e.rec.Count(func(r *Result) { r.Pruned++ })
+			e.progress.Note("pruned " + s.name())
+		}
+		return nil
+	})
+}
+
+// strays are all objects of the kinds whose policy prunes, in the
+// application's own namespaces, that a capture would take and the point does
+// not hold. Sorted by name.
+func (e *Engine) strays(ctx context.Context) ([]stray, error) {
+	if found, err := e.checkScope(ctx); err != nil || len(found) > 0 || e.m.Scope == nil {
+		return nil, err
+	}
+	held := e.heldObjects()
+	var all []stray
+	for _, text := range e.m.Scope.Kinds {
+		kind := schema.ParseGroupKind(text)
+		served, err := e.cluster.Serves(ctx, kind)
+		if errors.Is(err, ErrNotServed) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		at := served[0]
+		res := point.Resource{Group: kind.Group, Version: at.GVK.Version, Kind: kind.Kind, Resource: at.GVR.Resource, Namespaced: true}
+		policy, named := e.policyOf(res)
+		if policy != Exact || !at.Namespaced || e.leftOut(res) != "" {
+			continue
+		}
+		found, err := e.straysOf(ctx, at, res, held, named)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	slices.SortFunc(all, func(a, b stray) int { return cmp.Compare(a.name(), b.name()) })
+	return all, nil
+}
+
+// heldObjects are the names of everything in the point, as at the target.
+func (e *Engine) heldObjects() map[string]bool {
+	held := map[string]bool{}
+	for i, entries := range e.x.Entries {
+		for _, en := range entries {
+			namespace, name := e.target(en)
+			held[kindName(e.x.Kinds[i], namespace, name)] = true
+		}
+	}
+	return held
+}
+
+func (e *Engine) straysOf(ctx context.Context, at Served, res point.Resource, held map[string]bool, named bool) ([]stray, error) {
+	selectors := e.m.Scope.Selectors
+	if len(selectors) == 0 {
+		selectors = []string{""}
+	}
+	kind := at.GVK.GroupKind()
+	var found []stray
+	for _, captured := range e.m.Namespaces {
+		for _, selector := range selectors {
+			err := e.cluster.List(ctx, at, e.names.To(captured), selector, func(u *unstructured.Unstructured) error {
+				if !held[kindName(kind, u.GetNamespace(), u.GetName())] && e.isStray(res, u) {
+					found = append(found, stray{at: at, obj: u, keep: keepStray(kind, named)})
+				}
+				return nil
+			})
+			if err != nil {
+				return nil, fmt.Errorf("look for what the point does not have: list %s: %w", at.GVR.GroupResource(), err)
+			}
+		}
+	}
+	return found, nil
+}
+
+// isStray tells whether an object that the point does not hold is the
+// application's own: nothing owns it, and a capture would have taken it.
+func (e *Engine) isStray(res point.Resource, u *unstructured.Unstructured) bool {
+	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
+	head := shape.Head{Type: shape.Text(u.Object, "type")}
+	head.Metadata.Name, head.Metadata.Namespace = u.GetName(), u.GetNamespace()
+	head.Metadata.Labels, head.Metadata.Annotations = u.GetLabels(), u.GetAnnotations()
+	why, _ := shape.SkipByHead(kind, head)
+	return why == "" && u.GetDeletionTimestamp() == nil && len(u.GetOwnerReferences()) == 0 && e.opts.Captured(res, u)
+}
+
+// keepStray spares data: a claim is pruned only where its kind was named.
+func keepStray(kind schema.GroupKind, named bool) string {
+	if kind == shape.KindClaim && !named {
+		return "is not in the point, and was left alone because it holds data: to have it deleted, give --existing-kind persistentvolumeclaims=exact"
+	}
+	return ""
+}
+
+// planPrunes lists the strays.
+func (e *Engine) planPrunes(ctx context.Context) ([]Planned, error) {
+	strays, err := e.strays(ctx)
+	var plan []Planned
+	for _, s := range strays {
+		p := Planned{Object: s.name(), Action: report.Prune, Reason: "the point does not have it"}
+		if s.keep != "" {
+			p.Action, p.Reason = report.SkipIt, s.keep
+		}
+		plan = append(plan, p)
+	}
+	return plan, err
+}
