@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/recovery"
 )
@@ -28,14 +29,14 @@ const reportKey = "report.json"
 const endGrace = time.Minute
 
 // restoreInBackground has the agent restore, and follows it.
-func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *access.Opened, o *restoration) error {
-	o.limit = e.global.timeout
-	if o.limit > 0 { // the restore ends by itself then, and says why
+func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *access.Opened, o *order.Restore) error {
+	o.Limit = e.global.timeout
+	if o.Limit > 0 { // the restore ends by itself then, and says why
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.limit+endGrace)
+		ctx, cancel = context.WithTimeout(ctx, o.Limit+endGrace)
 		defer cancel()
 	}
-	r := o.restoreObject(in.VaultName, e.now())
+	r := o.Object(in.VaultName, e.now())
 	if err := c.Create(ctx, r); err != nil {
 		return fmt.Errorf("ask for a restore: %w", err)
 	}
@@ -73,24 +74,6 @@ func (e *env) failedRestore(r *v1alpha1.Restore) error {
 		code = exit.Refused
 	}
 	return &exit.Error{Code: code, Err: why, Hint: "`logs restore " + r.Name + "` tells more"}
-}
-
-func (o *restoration) restoreObject(vaultName string, now time.Time) *v1alpha1.Restore {
-	spec := v1alpha1.RestoreSpec{
-		Vault: vaultName, Application: o.opts.Application, Point: o.opts.Point, Mode: o.opts.Mode,
-		NamespaceMapping: o.opts.NamespaceMapping, StorageClassMapping: o.opts.StorageClassMapping,
-		Existing: o.opts.Existing, NodePorts: o.opts.NodePorts, IncludeKinds: o.opts.IncludeKinds,
-		ExcludeKinds: o.opts.ExcludeKinds, RestoreStatusOf: o.opts.RestoreStatusOf, AcceptFuzzy: o.opts.AcceptFuzzy,
-		ServiceAccountName: o.account, ReadyTimeout: duration(o.opts.ReadyTimeout), Timeout: duration(o.limit),
-	}
-	if !o.opts.AsOf.IsZero() {
-		spec.AsOf = &metav1.Time{Time: o.opts.AsOf}
-	}
-	return &v1alpha1.Restore{
-		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Restore"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: o.opts.Application + "-" + now.UTC().Format("20060102-150405")},
-		Spec:       spec,
-	}
 }
 
 // keepReport keeps a foreground restore's report in davit-system, for `logs

@@ -9,6 +9,7 @@ import (
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/view"
 )
 
@@ -23,7 +24,7 @@ images, hooks, warnings, consistency, verification, read from the vault.`,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			ctx, cancel := e.looking(cmd)
 			defer cancel()
-			if isPoint(given[0]) {
+			if order.IsPoint(given[0]) {
 				return e.describePoint(ctx, cmd, &a, given[0])
 			}
 			if a.URL != "" {
@@ -41,7 +42,7 @@ func (e *env) describePoint(ctx context.Context, cmd *cobra.Command, a *access.A
 	if err != nil {
 		return err
 	}
-	app := appOfPoint(id)
+	app := order.AppOfPoint(id)
 	infos, points, err := in.Protector(e.now).Points(ctx, app)
 	if err != nil {
 		return err

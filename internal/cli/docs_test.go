@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"davit.dev/davit/internal/cli/hook"
+	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/point"
 )
@@ -56,14 +57,14 @@ func TestParseInstant(t *testing.T) {
 		"": {}, "10m": now.Add(-10 * time.Minute), "1h ago": now.Add(-time.Hour), "2026-01-31T11:00:00+01:00": now.Add(-2 * time.Hour),
 		"2026-01-31 11:30": now.Add(-30 * time.Minute), "2026-01-31T11:30:15": now.Add(-30*time.Minute + 15*time.Second),
 	} {
-		got, err := parseInstant(text, now)
+		got, err := order.Instant(text, now)
 		if err != nil || !got.Equal(want) {
-			t.Errorf("parseInstant(%q) = %v, %v; want %v", text, got, err, want)
+			t.Errorf("order.Instant(%q) = %v, %v; want %v", text, got, err, want)
 		}
 	}
 	for _, text := range []string{"-5m", "noon", "2026-13-01T00:00:00Z"} {
-		if got, err := parseInstant(text, now); err == nil {
-			t.Errorf("parseInstant(%q) = %v", text, got)
+		if got, err := order.Instant(text, now); err == nil {
+			t.Errorf("order.Instant(%q) = %v", text, got)
 		}
 	}
 }
@@ -86,10 +87,10 @@ func TestParseHook(t *testing.T) {
 func TestNamesOfPoints(t *testing.T) {
 	for _, app := range []string{"shop", "team.shop", "a-b-c"} {
 		id, err := point.NewID(app, time.Unix(1_700_000_000, 0), strings.NewReader("abcdef"))
-		if err != nil || !isPoint(id) || appOfPoint(id) != app {
-			t.Errorf("%s: isPoint %t, appOfPoint %q (%v)", id, isPoint(id), appOfPoint(id), err)
+		if err != nil || !order.IsPoint(id) || order.AppOfPoint(id) != app {
+			t.Errorf("%s: isPoint %t, appOfPoint %q (%v)", id, order.IsPoint(id), order.AppOfPoint(id), err)
 		}
-		if isPoint(app) {
+		if order.IsPoint(app) {
 			t.Errorf("%s is taken for a point", app)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,7 +15,6 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/point"
-	"davit.dev/davit/internal/vault"
 )
 
 // cluster opens the cluster that the global flags name.
@@ -46,33 +44,6 @@ func findApplication(ctx context.Context, c client.Client, name string) (*v1alph
 	return nil, exit.Refuse("`status` lists them; `protect` adds one", "there is no application %q here; known: %s", name, strings.Join(names, ", "))
 }
 
-// vaultApp is the application's name in the vault for what a person typed.
-func vaultApp(name string) string {
-	if namespace, rest, ok := strings.Cut(name, "/"); ok {
-		if namespace == v1alpha1.SystemNamespace {
-			return rest
-		}
-		return namespace + "." + rest
-	}
-	return name
-}
-
-// isPoint tells whether the name is a recovery point's and not an application's.
-func isPoint(name string) bool {
-	_, ok := point.IDTime(name)
-	return ok
-}
-
-// appOfPoint takes the application's name out of a point's. Names of more than
-// 200 characters are cut in points' names, and so need findPoint.
-func appOfPoint(id string) string {
-	parts := strings.Split(id, "-")
-	if len(parts) < 4 {
-		return ""
-	}
-	return strings.Join(parts[:len(parts)-3], "-")
-}
-
 // findPointObject finds a RecoveryPoint object in whatever namespace.
 func findPointObject(ctx context.Context, c client.Client, id string) (*v1alpha1.RecoveryPoint, error) {
 	var all v1alpha1.RecoveryPointList
@@ -85,39 +56,6 @@ func findPointObject(ctx context.Context, c client.Client, id string) (*v1alpha1
 		}
 	}
 	return nil, apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("recoverypoints").GroupResource(), id)
-}
-
-// parseInstant reads a time for --as-of: RFC 3339, a UTC time without zone,
-// or how long ago.
-func parseInstant(s string, now time.Time) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	if ago, err := time.ParseDuration(strings.TrimSuffix(s, " ago")); err == nil && ago >= 0 {
-		return now.Add(-ago), nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02 15:04:05Z", "2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04"} {
-		if t, err := time.ParseInLocation(layout, s, time.UTC); err == nil {
-			return t, nil
-		}
-	}
-	return time.Time{}, exit.Usage("write 2026-01-31T15:04:05Z, \"2026-01-31 15:04\" (UTC) or 10m for ten minutes ago", "time %q is not valid", s)
-}
-
-// parseMapping reads "from=to" pairs.
-func parseMapping(flag string, pairs []string) (map[string]string, error) {
-	mapping := make(map[string]string, len(pairs))
-	for _, pair := range pairs {
-		from, to, ok := strings.Cut(pair, "=")
-		if !ok || vault.CheckName(from) != nil || vault.CheckName(to) != nil {
-			return nil, exit.Usage("write --"+flag+" FROM=TO", "--%s %q is not valid", flag, pair)
-		}
-		if was, taken := mapping[from]; taken && was != to {
-			return nil, exit.Usage("", "--%s maps %q to both %q and %q", flag, from, was, to)
-		}
-		mapping[from] = to
-	}
-	return mapping, nil
 }
 
 // opener opens vaults through the cluster that the global flags name.

@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
@@ -44,16 +45,16 @@ func (e *env) logsCommand() *cobra.Command {
 func (e *env) runLogsBackup(cmd *cobra.Command, a *access.Address, id string) error {
 	ctx, cancel := e.looking(cmd)
 	defer cancel()
-	if !isPoint(id) {
+	if !order.IsPoint(id) {
 		return exit.Usage("`points --all` lists them", "%q is not the name of a recovery point", id)
 	}
 	in, err := e.opener().Open(ctx, nil, a, cmd.Flags())
 	if err != nil {
 		return err
 	}
-	m, err := in.Project.Manifest(ctx, appOfPoint(id), id)
+	m, err := in.Project.Manifest(ctx, order.AppOfPoint(id), id)
 	if errors.Is(err, vault.ErrNotFound) {
-		return e.describeUnfinished(ctx, a, appOfPoint(id), id)
+		return e.describeUnfinished(ctx, a, order.AppOfPoint(id), id)
 	}
 	if err != nil {
 		return err
@@ -112,7 +113,7 @@ func findReport(ctx context.Context, c client.Client, id string) (*recovery.Repo
 		if report.RestoreID == id {
 			return &report, nil
 		}
-		if report.Application == vaultApp(id) && (best == nil || report.StartedAt.After(best.StartedAt)) {
+		if report.Application == order.VaultApp(id) && (best == nil || report.StartedAt.After(best.StartedAt)) {
 			best = &report
 		}
 	}

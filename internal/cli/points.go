@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
@@ -39,7 +40,7 @@ from the cluster, where the agent mirrors the vault, or with --from-vault or --v
 		Args: args(cobra.MaximumNArgs(1), "at most one APP, or one of: pin, unpin, delete"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
-				o.app = vaultApp(given[0])
+				o.app = order.VaultApp(given[0])
 			}
 			return e.runPoints(cmd, &o)
 		},
@@ -57,7 +58,7 @@ from the cluster, where the agent mirrors the vault, or with --from-vault or --v
 func (e *env) runPoints(cmd *cobra.Command, o *listPoints) error {
 	ctx, cancel := e.looking(cmd)
 	defer cancel()
-	asOf, err := parseInstant(o.asOf, e.now())
+	asOf, err := order.Instant(o.asOf, e.now())
 	if err != nil {
 		return err
 	}
@@ -140,10 +141,10 @@ func (e *env) pointsFromVault(ctx context.Context, cmd *cobra.Command, o *listPo
 
 // choosePoint finds the point that a person named, or an application's newest.
 func choosePoint(ctx context.Context, e *env, in *access.Opened, name string) (app, id string, err error) {
-	if isPoint(name) {
-		return appOfPoint(name), name, nil
+	if order.IsPoint(name) {
+		return order.AppOfPoint(name), name, nil
 	}
-	app = vaultApp(name)
+	app = order.VaultApp(name)
 	_, points, err := in.Protector(e.now).Points(ctx, app)
 	if err != nil {
 		return "", "", err
@@ -213,14 +214,14 @@ func (e *env) mirrorPin(ctx context.Context, id string, pinned bool) {
 
 // namedPoint opens the vault and makes sure that the point is in it.
 func (e *env) namedPoint(ctx context.Context, cmd *cobra.Command, a *access.Address, id string) (*access.Opened, string, error) {
-	if !isPoint(id) {
+	if !order.IsPoint(id) {
 		return nil, "", exit.Usage("`points` lists them", "%q is not the name of a recovery point", id)
 	}
 	in, err := e.opener().Open(ctx, nil, a, cmd.Flags())
 	if err != nil {
 		return nil, "", err
 	}
-	app := appOfPoint(id)
+	app := order.AppOfPoint(id)
 	_, err = in.Project.Manifest(ctx, app, id)
 	if errors.Is(err, vault.ErrNotFound) {
 		return nil, "", exit.Refuse("`points "+app+" --all` lists what there is", "the vault has no recovery point %s", id)

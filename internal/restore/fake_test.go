@@ -36,7 +36,8 @@ type fakeCluster struct {
 	killAt  int      // the write before which the process dies; 0: never
 	after   bool     // it dies after the write, with the answer lost
 	onKill  func()   // cancels the run
-	history []string // "create Kind ns/name"
+	history []string // "create Kind ns/name", what was done
+	asked   []string // the same, and what was refused
 	deny    func(verb string, at Served, namespace string) bool
 	fail    func(verb string, obj *unstructured.Unstructured) error // before a write
 	ready   bool                                                    // workloads get ready at once
@@ -119,6 +120,7 @@ func (f *fakeCluster) store(u *unstructured.Unstructured) {
 // write runs one effect, or dies.
 func (f *fakeCluster) write(what string, do func() error) error {
 	f.effects++
+	f.asked = append(f.asked, what)
 	if f.killAt > 0 && f.effects >= f.killAt {
 		var err error
 		if f.after && f.effects == f.killAt {
@@ -128,8 +130,11 @@ func (f *fakeCluster) write(what string, do func() error) error {
 		f.onKill()
 		return errors.Join(errKilled, err)
 	}
-	f.history = append(f.history, what)
-	return do()
+	err := do()
+	if err == nil {
+		f.history = append(f.history, what)
+	}
+	return err
 }
 
 func (f *fakeCluster) Serves(_ context.Context, kind schema.GroupKind) ([]Served, error) {
@@ -219,6 +224,11 @@ func (f *fakeCluster) Update(_ context.Context, at Served, obj *unstructured.Uns
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := obj.DeepCopy()
+	if f.fail != nil && u.GetKind() != "Lease" {
+		if err := f.fail("update", u); err != nil {
+			return nil, err
+		}
+	}
 	err := f.write("update "+u.GetKind()+" "+u.GetNamespace()+"/"+u.GetName()+" "+sub, func() error {
 		live, ok := f.objects[keyOf(u)]
 		if !ok {
@@ -237,6 +247,11 @@ func (f *fakeCluster) Apply(_ context.Context, _ Served, obj *unstructured.Unstr
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := obj.DeepCopy()
+	if f.fail != nil {
+		if err := f.fail("apply", u); err != nil {
+			return nil, err
+		}
+	}
 	err := f.write("apply "+u.GetKind()+" "+u.GetNamespace()+"/"+u.GetName(), func() error {
 		if live, ok := f.objects[keyOf(u)]; ok {
 			u.SetUID(live.GetUID())
@@ -373,6 +388,7 @@ type fakeVolumes struct {
 	data   map[string]string // namespace/claim: snapshot id
 	fills  int
 	unable error
+	during func() // runs while a volume is being filled
 	broken map[string]error
 	reqs   []FillRequest
 }
@@ -389,10 +405,13 @@ func (v *fakeVolumes) Fill(_ context.Context, r FillRequest) ([]string, error) {
 	}
 	for k, u := range v.c.objects {
 		for _, kind := range users {
-			if strings.HasPrefix(k, kind.Kind+"|"+r.Namespace+"/") && shape.Mounts(kind, u.Object, r.Claim) {
+			if strings.HasPrefix(k, kind.Kind+"|"+r.Namespace+"/") && shape.Active(kind, u) && shape.Mounts(kind, u.Object, r.Claim) {
 				return nil, fmt.Errorf("HARM: %s runs on %s while it is filled", k, r.Claim)
 			}
 		}
+	}
+	if v.during != nil {
+		v.during()
 	}
 	v.fills++
 	v.reqs = append(v.reqs, r)

@@ -186,6 +186,12 @@ func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstruct
 		}
 		return e.meet(ctx, p, live)
 	}
+	// Quotas, webhooks and checks of the object refuse before the API server
+	// looks whether the name is taken.
+	if live, getErr := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); getErr == nil {
+		e.expect(p, true)
+		return e.meet(ctx, p, live)
+	}
 	return nil, err
 }
 

@@ -31,8 +31,8 @@ func TestLooksFirstWhereObjectsExist(t *testing.T) {
 	if r.c.get("ConfigMap", "shop", fmt.Sprintf("c%d", missing)) == nil {
 		t.Error("the missing object was not created")
 	}
-	creates := strings.Count(strings.Join(r.c.history, "\n"), "create ConfigMap shop/")
+	creates := strings.Count(strings.Join(r.c.asked, "\n"), "create ConfigMap shop/")
 	if want := 3; creates != want { // the first, the missing one, and the one after it
-		t.Errorf("%d creates, want %d: %v", creates, want, r.c.history)
+		t.Errorf("%d creates, want %d: %v", creates, want, r.c.asked)
 	}
 }

@@ -714,8 +714,36 @@ func TestCanceledWriteAndRead(t *testing.T) {
 	if diff := cmp.Diff(facts(t, root), facts(t, target)); diff != "" {
 		t.Error(diff)
 	}
-	if err := r.Read(t.Context(), snap, target, ReadOptions{Resume: true, Progress: func(p Progress) { last = p }}); err != nil || last.Reused != snap.Files {
-		t.Errorf("a restore of what is there: %v, %+v", err, last)
+	if err := r.Read(t.Context(), snap, target, ReadOptions{Resume: true, Progress: func(p Progress) { last = p }}); err != nil || last.Reused != 0 {
+		t.Errorf("a restore over what is there: %v, %+v", err, last)
+	}
+}
+
+// A volume that is rolled back in place holds files of its own. One whose size
+// and time are the snapshot's is written all the same, also by a second try.
+func TestFilesOfOthersAreNotTrusted(t *testing.T) {
+	for _, tries := range []int{1, 2} {
+		r := openTest(t, newTestStore())
+		root, target := t.TempDir(), t.TempDir()
+		put(t, root+"/f", []byte("right"))
+		snap := write(t, r, root)
+		st, _ := os.Stat(root + "/f")
+		put(t, target+"/f", []byte("wrong"))
+		_ = os.Chtimes(target+"/f", st.ModTime(), st.ModTime())
+		for n := range tries {
+			ctx, cancel := context.WithCancel(t.Context())
+			if n < tries-1 {
+				cancel() // dies after it left its mark
+			}
+			err := r.Read(ctx, snap, target, ReadOptions{Resume: true, DeleteExtra: true})
+			cancel()
+			if n == tries-1 && err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b, _ := os.ReadFile(target + "/f"); string(b) != "right" {
+			t.Errorf("%d tries restored %q", tries, b)
+		}
 	}
 }
 

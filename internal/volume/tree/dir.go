@@ -3,6 +3,7 @@ package tree
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -165,8 +166,13 @@ func (d *dir) removeAll(name string) error {
 	return nil
 }
 
-// names lists the directory. It may be called once per open directory.
-func (d *dir) names() ([]string, error) { return d.file.Readdirnames(-1) }
+// names lists the directory from its beginning.
+func (d *dir) names() ([]string, error) {
+	if _, err := d.file.Seek(0, io.SeekStart); err != nil { // they may have been read before
+		return nil, err
+	}
+	return d.file.Readdirnames(-1)
+}
 
 // modeOf translates a stat mode to Go's permission and set-id bits.
 func modeOf(mode uint32) os.FileMode {

@@ -18,13 +18,19 @@ const (
 
 // markUnfinished leaves a mark in the target that names the machine's boot.
 // It says whether files already there can be trusted: those that a Read wrote
-// before a crash of the machine may look whole and have lost their data.
+// before a crash of the machine may look whole and have lost their data. Nor
+// can those be trusted that were there before any Read, as when a volume is
+// rolled back in place: their size and time may be the snapshot's by accident,
+// or because whoever wrote them set the time back.
 func markUnfinished(root *dir, snapshotRoot string) (bool, error) {
 	boot, err := bootID()
 	if err != nil {
 		return false, err
 	}
-	trust := true
+	trust, err := empty(root)
+	if err != nil {
+		return false, err
+	}
 	if f, err := root.openRegular(markerName); err == nil {
 		old, rerr := io.ReadAll(io.LimitReader(f, 4096))
 		_ = f.Close() // only read
@@ -40,7 +46,11 @@ func markUnfinished(root *dir, snapshotRoot string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("mark target: %w", err)
 	}
-	_, err = fmt.Fprintf(f, "davit is restoring %s here\nboot %s\n", snapshotRoot, boot)
+	if trust {
+		_, err = fmt.Fprintf(f, "davit is restoring %s here\nboot %s\n", snapshotRoot, boot)
+	} else { // without a boot, no later try trusts anything either
+		_, err = fmt.Fprintf(f, "davit is restoring %s here, over other files\n", snapshotRoot)
+	}
 	if serr := f.Sync(); err == nil {
 		err = serr
 	}
@@ -51,6 +61,20 @@ func markUnfinished(root *dir, snapshotRoot string) (bool, error) {
 		return false, fmt.Errorf("mark target: %w", err)
 	}
 	return trust, root.file.Sync()
+}
+
+// empty tells whether the target holds nothing of anybody's.
+func empty(root *dir) (bool, error) {
+	names, err := root.names()
+	if err != nil {
+		return false, fmt.Errorf("look into target: %w", err)
+	}
+	for _, name := range names {
+		if name != lostFound {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func bootID() (string, error) {
