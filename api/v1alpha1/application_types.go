@@ -125,6 +125,17 @@ type VolumeCapture struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	SnapshotClass string `json:"snapshotClass,omitempty"`
+	// Freeze says whether the file systems of all volumes are held still
+	// together while they are cut, so that all show one instant. It matters
+	// for applications with more than one volume.
+	// +kubebuilder:default=Auto
+	// +optional
+	Freeze FreezeMode `json:"freeze,omitempty"`
+	// FreezeWindow bounds how long they are held still; default 10s.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('60s')",message="freezeWindow must be between 1s and 60s"
+	FreezeWindow *metav1.Duration `json:"freezeWindow,omitempty"`
 	// Include limits the volumes whose data is captured to those that match
 	// one of the rules. Claims of the others are captured without data.
 	// +optional
@@ -157,6 +168,22 @@ type VolumeRule struct {
 	// +optional
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
+
+// FreezeMode says whether file systems are held still while they are cut.
+// +kubebuilder:validation:Enum=Auto;Required;Never
+type FreezeMode string
+
+// The freeze modes.
+const (
+	// FreezeAuto freezes where that is possible; else the point is marked
+	// per-volume and says why.
+	FreezeAuto FreezeMode = "Auto"
+	// FreezeRequired fails the capture where volumes cannot be cut at one
+	// instant.
+	FreezeRequired FreezeMode = "Required"
+	// FreezeNever freezes nothing.
+	FreezeNever FreezeMode = "Never"
+)
 
 // HookFailure says what a failed hook does to the capture.
 // +kubebuilder:validation:Enum=Fail;Continue

@@ -85,6 +85,9 @@ type RecoveryPointStatus struct {
 	FinishedAt *metav1.Time `json:"finishedAt,omitempty"`
 	// +optional
 	Consistency string `json:"consistency,omitempty"`
+	// Freeze says how the file systems were held still, where that was tried.
+	// +optional
+	Freeze *PointFreeze `json:"freeze,omitempty"`
 	// +optional
 	Namespaces []string `json:"namespaces,omitempty"`
 	// +optional
@@ -105,6 +108,19 @@ type RecoveryPointStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PointFreeze says how file systems were held still for a recovery point.
+type PointFreeze struct {
+	// Held says that all volumes show one instant.
+	// +optional
+	Held bool `json:"held,omitempty"`
+	// Frozen is the longest that any volume stood still, by its node's clock.
+	// +optional
+	Frozen *metav1.Duration `json:"frozen,omitempty"`
+	// Reason says why it did not hold.
+	// +optional
+	Reason string `json:"reason,omitempty"`
 }
 
 // Verification is the newest proof, or disproof, of a recovery point.

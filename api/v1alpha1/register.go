@@ -23,6 +23,7 @@ func AddToScheme(s *runtime.Scheme) error {
 		&RecoveryPoint{}, &RecoveryPointList{},
 		&Restore{}, &RestoreList{},
 		&VolumeTask{}, &VolumeTaskList{},
+		&VolumeFreeze{}, &VolumeFreezeList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

@@ -36,7 +36,7 @@ func (a agenda) Less(i, j int) bool { return a[i].at.Before(a[j].at) }
 func (a agenda) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
 
 // Push and Pop implement heap.Interface.
-func (a *agenda) Push(x any) { *a = append(*a, x.(entry)) } //nolint:forcetypeassert // only entries are pushed
+func (a *agenda) Push(x any) { *a = append(*a, x.(entry)) }
 
 func (a *agenda) Pop() any {
 	old := *a
@@ -300,7 +300,7 @@ func (w *world) play() {
 	w.tell(Event{Kind: Start})
 	w.misfortune()
 	for len(w.agenda) > 0 {
-		e := heap.Pop(&w.agenda).(entry) //nolint:forcetypeassert // only entries are pushed
+		e := heap.Pop(&w.agenda).(entry)
 		w.now = e.at
 		e.do()
 		if w.now.Sub(origin) > time.Hour {

@@ -343,7 +343,12 @@ func (g *Guard) Freezing() error {
 func (g *Guard) Lost() <-chan struct{} { return g.lost }
 
 // Done says that nothing is frozen any more.
-func (g *Guard) Done() {
-	_, _ = g.conn.Write([]byte("done\n")) // a watchdog that is gone has nothing to forget
+func (g *Guard) Done() { g.Close(true) }
+
+// Close ends the guard. If it is not clean the watchdog thaws everything.
+func (g *Guard) Close(clean bool) {
+	if clean {
+		_, _ = g.conn.Write([]byte("done\n")) // a watchdog that is gone has nothing to forget
+	}
 	_ = g.conn.Close()
 }

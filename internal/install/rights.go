@@ -95,7 +95,7 @@ func agentAtHome() []rbacv1.PolicyRule {
 		impersonate,
 		rule(allVerbs, "coordination.k8s.io", "leases"),
 		rule(verbs("get", "list"), "", "secrets"),
-		rule(allVerbs, v1alpha1.GroupVersion.Group, "volumetasks"),
+		rule(allVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes"),
 	}
 }
 
@@ -105,8 +105,8 @@ func nodeAnywhere() []rbacv1.PolicyRule {
 
 func nodeAtHome() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		rule(readVerbs, v1alpha1.GroupVersion.Group, "volumetasks"),
-		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "volumetasks/status"),
+		rule(readVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes"),
+		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "volumetasks/status", "volumefreezes/status"),
 		rule(verbs("get"), "", "secrets"),
 	}
 }

@@ -71,8 +71,11 @@ func nodeDaemonSet(opts Options) *appsv1.DaemonSet {
 	pod := podTemplate(opts, NodeName, NodeMetrics)
 	pod.Spec.PriorityClassName = "system-node-critical"
 	pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
-	pod.Spec.Containers = []corev1.Container{nodeContainer(opts)}
-	pod.Spec.Volumes = []corev1.Volume{hostDir("kubelet", opts.KubeletRoot, corev1.HostPathDirectory), scratch("cache")}
+	pod.Spec.Containers = []corev1.Container{nodeContainer(opts), watchdogContainer(opts)}
+	pod.Spec.Volumes = []corev1.Volume{
+		hostDir("kubelet", opts.KubeletRoot, corev1.HostPathDirectory), scratch("cache"),
+		hostDir("run", runDir(opts), corev1.HostPathDirectoryOrCreate),
+	}
 	for i, dir := range opts.HostPathRoots {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, hostDir(fmt.Sprintf("root-%d", i), dir, corev1.HostPathDirectoryOrCreate))
 	}
@@ -96,6 +99,7 @@ func nodeContainer(opts Options) corev1.Container {
 	mounts := []corev1.VolumeMount{
 		{Name: "kubelet", MountPath: opts.KubeletRoot, MountPropagation: &propagation},
 		{Name: "cache", MountPath: "/cache"},
+		{Name: "run", MountPath: runMount},
 	}
 	for i, dir := range opts.HostPathRoots {
 		mounts = append(mounts, corev1.VolumeMount{Name: fmt.Sprintf("root-%d", i), MountPath: dir, MountPropagation: &propagation})
@@ -109,6 +113,7 @@ func nodeContainer(opts Options) corev1.Container {
 			"--kubelet-root=" + opts.KubeletRoot,
 			"--host-path-roots=" + strings.Join(opts.HostPathRoots, ","),
 			"--cache-dir=/cache",
+			"--run-dir=" + runMount,
 			"--metrics-address=:" + strconv.Itoa(NodeMetrics),
 			"--health-address=:" + strconv.Itoa(NodeHealth),
 			"--log-level=" + opts.LogLevel,
@@ -119,6 +124,43 @@ func nodeContainer(opts Options) corev1.Container {
 		LivenessProbe:  probe("/healthz", NodeHealth, 10),
 		ReadinessProbe: probe("/readyz", NodeHealth, 3),
 		VolumeMounts:   mounts,
+		SecurityContext: &corev1.SecurityContext{
+			Privileged:             ptr.To(true),
+			RunAsUser:              ptr.To[int64](0),
+			RunAsNonRoot:           ptr.To(false),
+			ReadOnlyRootFilesystem: ptr.To(true),
+		},
+	}
+}
+
+// runMount is where both containers of a node see runDir.
+const runMount = "/run/davit"
+
+// runDir is a directory of the node in memory. A machine that is several nodes
+// has one for each kubelet.
+func runDir(opts Options) string {
+	if opts.KubeletRoot == defaultRoot {
+		return runMount
+	}
+	return runMount + "/" + strings.ReplaceAll(strings.Trim(opts.KubeletRoot, "/"), "/", "-")
+}
+
+// watchdogContainer thaws what the node container leaves frozen. It is a
+// process of its own so that neither dies with the other, and privileged to see
+// the kubelet's mounts and to thaw.
+func watchdogContainer(opts Options) corev1.Container {
+	propagation := corev1.MountPropagationHostToContainer
+	return corev1.Container{
+		Name:            "watchdog",
+		Image:           opts.Image,
+		ImagePullPolicy: corev1.PullPolicy(opts.ImagePullPolicy),
+		Args:            []string{"node", "watchdog", "--run-dir=" + runMount, "--log-level=" + opts.LogLevel},
+		Env:             []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "100MiB"}},
+		Resources:       resources("1m", "32Mi", "128Mi"),
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: "run", MountPath: runMount},
+			{Name: "kubelet", MountPath: opts.KubeletRoot, MountPropagation: &propagation},
+		},
 		SecurityContext: &corev1.SecurityContext{
 			Privileged:             ptr.To(true),
 			RunAsUser:              ptr.To[int64](0),

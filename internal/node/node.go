@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -24,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/freeze"
 	"davit.dev/davit/internal/process"
 )
 
@@ -35,6 +38,9 @@ type Options struct {
 	KubeletRoot string
 	// HostPathRoots are the directories below which host paths are allowed.
 	HostPathRoots []string
+	// RunDir holds the watchdog's socket and the records of what is frozen. It
+	// is a directory of the node in memory, which outlives this process.
+	RunDir string
 	// CacheDir is local disk for indexes of volume repositories.
 	CacheDir string
 	// Concurrency is how many tasks run at once; default 2.
@@ -47,14 +53,19 @@ type Options struct {
 	Now func() time.Time
 }
 
-// Main parses the arguments of `davit node` and runs until ctx is done.
+// Main parses the arguments of `davit node` and runs until ctx is done. With
+// `watchdog` as the first argument it runs the watchdog instead.
 func Main(ctx context.Context, args []string, logs io.Writer) error {
+	if len(args) > 0 && args[0] == "watchdog" {
+		return watch(ctx, args[1:], logs)
+	}
 	var opts Options
 	var roots, level, kubeconfig string
 	flags := pflag.NewFlagSet("davit node", pflag.ContinueOnError)
 	flags.StringVar(&opts.Node, "node-name", os.Getenv("NODE_NAME"), "this node's name (default: $NODE_NAME)")
 	flags.StringVar(&opts.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")
 	flags.StringVar(&roots, "host-path-roots", "", "directories, separated by commas, below which hostPath volumes may be moved")
+	flags.StringVar(&opts.RunDir, "run-dir", "/run/davit", "directory in memory that outlives this process, shared with the watchdog")
 	flags.StringVar(&opts.CacheDir, "cache-dir", os.TempDir(), "local directory for caches")
 	flags.IntVar(&opts.Concurrency, "concurrency", 2, "volumes moved at once")
 	flags.StringVar(&opts.MetricsAddress, "metrics-address", ":8082", "where to serve /metrics; 0: nowhere")
@@ -95,7 +106,8 @@ func Run(ctx context.Context, opts Options) error {
 		Metrics:                server.Options{BindAddress: opts.MetricsAddress},
 		HealthProbeBindAddress: opts.HealthAddress,
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
-			&v1alpha1.VolumeTask{}: {Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}},
+			&v1alpha1.VolumeTask{}:   {Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}},
+			&v1alpha1.VolumeFreeze{}: {Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}},
 		}},
 	})
 	if err != nil {
@@ -105,10 +117,19 @@ func Run(ctx context.Context, opts Options) error {
 	if err := w.setup(mgr); err != nil {
 		return fmt.Errorf("start davit node: %w", err)
 	}
+	logger := slog.New(logr.ToSlogHandler(mgr.GetLogger()))
+	if err := freeze.ThawLeftovers(opts.RunDir, logger); err != nil {
+		return fmt.Errorf("start davit node: %w", err)
+	}
+	still := newFreezer(mgr.GetClient(), opts)
+	if err := still.setup(mgr); err != nil {
+		return fmt.Errorf("start davit node: %w", err)
+	}
 	if err := addChecks(mgr, opts); err != nil {
 		return fmt.Errorf("start davit node: %w", err)
 	}
 	err = mgr.Start(ctx)
+	still.stop()
 	w.stop()
 	if err != nil {
 		return fmt.Errorf("run davit node: %w", err)
@@ -135,5 +156,5 @@ func addChecks(mgr ctrl.Manager, opts Options) error {
 }
 
 func init() { //nolint:gochecknoinits // the registry is the process's own
-	metrics.Registry.MustRegister(bytesMoved, tasksDone, tasksRunning)
+	metrics.Registry.MustRegister(bytesMoved, tasksDone, tasksRunning, freezesEnded, freezeSeconds)
 }
