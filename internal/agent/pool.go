@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/freezer"
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
@@ -48,6 +49,7 @@ type entry struct {
 	protector *protection.Protector
 	volumes   *source.Volumes
 	mover     *mover.Mover
+	freezer   *freezer.Freezer
 }
 
 // entryKey is what an entry was made from.
@@ -125,7 +127,7 @@ func (p *pool) entry(ctx context.Context, name string) (*entry, error) {
 
 // snapshot is the entry as it is now, for use without its lock.
 func snapshot(e *entry) *entry {
-	return &entry{key: e.key, opened: e.opened, protector: e.protector, volumes: e.volumes, mover: e.mover}
+	return &entry{key: e.key, opened: e.opened, protector: e.protector, volumes: e.volumes, mover: e.mover, freezer: e.freezer}
 }
 
 // key reads what the entry depends on.
@@ -162,16 +164,20 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 	if err != nil {
 		return err
 	}
+	still, err := freezer.NewForConfig(p.clients.RESTConfig, p.now, p.log.With("vault", name))
+	if err != nil {
+		return err
+	}
 	cluster, err := source.NewCluster(capturer)
 	if err != nil {
 		return err
 	}
 	e.volumes = source.NewVolumes(capturer, capturer, m, source.VolumeOptions{Vault: name, Site: p.site})
-	e.opened, e.key, e.mover = opened, key, m
+	e.opened, e.key, e.mover, e.freezer = opened, key, m, still
 	e.protector = protection.New(protection.Options{
 		Project: opened.Project, Listing: opened.Listing, Site: p.site,
 		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain,
-		Cluster: cluster, Volumes: e.volumes, Hooks: source.NewHooks(capturer),
+		Cluster: cluster, Volumes: e.volumes, Hooks: source.NewHooks(capturer), Freezer: still,
 		Now: p.now, Logger: p.log.With("vault", name),
 	})
 	return nil

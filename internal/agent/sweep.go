@@ -83,6 +83,9 @@ func (s *sweeper) sweepVault(ctx context.Context, name string, d duties) {
 	if err := e.volumes.Sweep(ctx, s.capturing(ctx)); err != nil {
 		log.Warn("sweep: leftovers in the cluster", "error", err)
 	}
+	if err := e.freezer.Sweep(ctx, s.capturing(ctx)); err != nil {
+		log.Warn("sweep: freezes", "error", err)
+	}
 	if d.vault {
 		s.sweepPoints(ctx, e, log)
 	}

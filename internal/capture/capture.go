@@ -75,7 +75,11 @@ type Spec struct {
 	// Mode and SnapshotClass say how volume data is captured.
 	Mode          Mode
 	SnapshotClass string
-	Hooks         []Hook
+	// Freeze says whether all volumes are held still together while they are
+	// cut, for at most FreezeWindow; 0 means DefaultFreezeWindow.
+	Freeze       FreezeMode
+	FreezeWindow time.Duration
+	Hooks        []Hook
 	// Previous are the newest snapshots of the same claims, by
 	// namespace/claim, for the reader to compare with.
 	Previous map[string]point.Snapshot
@@ -97,6 +101,7 @@ type Ports struct {
 	Cluster Cluster
 	Volumes Volumes // may be nil with ModeNone
 	Hooks   Hooks   // may be nil without hooks
+	Freezer Freezer // may be nil: then volumes are cut one by one
 	Sink    Sink
 }
 
@@ -129,7 +134,8 @@ type Result struct {
 	Instant, CutBy time.Time
 	Namespaces     []string // captured, sorted
 	Consistency    point.Consistency
-	Revision       string // resource version the objects were listed at
+	Freeze         *point.Freeze // nil where it was not tried
+	Revision       string        // resource version the objects were listed at
 	Scope          point.Scope
 	Resources      []point.Resource
 	Volumes        []point.Volume

@@ -162,7 +162,7 @@ func (r *run) window(ctx context.Context) (err error) {
 	if err := r.replan(ctx); err != nil {
 		return err
 	}
-	if err := r.cut(ctx); err != nil {
+	if err := r.cutTogether(ctx); err != nil {
 		return err
 	}
 	r.res.CutBy = r.opts.Now().UTC()
@@ -229,7 +229,7 @@ func (r *run) finish(err error) (*Result, error) {
 	if r.dropped > 0 {
 		r.res.Warnings = append(r.res.Warnings, point.Warning{Message: fmt.Sprintf("%d more warnings were left out", r.dropped)})
 	}
-	r.res.Consistency = consistency(r.res.Volumes)
+	r.res.Consistency = consistency(r.res.Volumes, r.res.Freeze)
 	r.res.Images = r.needs.imageList()
 	for _, v := range r.res.Volumes {
 		r.res.Bytes += v.Snapshot.Bytes
@@ -241,9 +241,9 @@ func (r *run) finish(err error) (*Result, error) {
 }
 
 // consistency is the promise of the volumes together.
-func consistency(volumes []point.Volume) point.Consistency {
+func consistency(volumes []point.Volume, freeze *point.Freeze) point.Consistency {
 	promises := []point.Consistency{point.Crash}
-	if len(volumes) > 1 {
+	if len(volumes) > 1 && (freeze == nil || !freeze.Held) {
 		promises = append(promises, point.PerVolume)
 	}
 	for _, v := range volumes {

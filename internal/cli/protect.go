@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -37,6 +38,8 @@ type protect struct {
 	exclude       []string
 	volumes       string
 	snapshotClass string
+	freeze        string
+	freezeWindow  time.Duration
 	hooks         []string
 	file          string
 	dryRun        bool
@@ -75,6 +78,8 @@ Commands run by "sh -c". -f reads hooks from a YAML file instead: a list under "
 	flags.StringSliceVar(&o.exclude, "exclude-kinds", nil, "leave these kinds out")
 	flags.StringVar(&o.volumes, "volumes", "snapshot", "snapshot, snapshot-or-live (points become fuzzy) or none")
 	flags.StringVar(&o.snapshotClass, "snapshot-class", "", "VolumeSnapshotClass to use (default: the driver's)")
+	flags.StringVar(&o.freeze, "freeze", "auto", "hold all volumes still together while they are cut: auto, required (else no point) or never")
+	flags.DurationVar(&o.freezeWindow, "freeze-window", 0, "hold them still for at most this long, 1s to 60s (default: 10s)")
 	flags.StringArrayVar(&o.hooks, "hook", nil, "command around the cut, see above; may be repeated")
 	flags.StringVarP(&o.file, "file", "f", "", "YAML file with hooks")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "print what would be made; with -o yaml for kubectl or git")
@@ -137,6 +142,10 @@ func (o *protect) objects() (*v1alpha1.Application, *v1alpha1.ProtectionPolicy, 
 	if err != nil {
 		return nil, nil, err
 	}
+	freeze, err := freezeMode(o.freeze)
+	if err != nil {
+		return nil, nil, err
+	}
 	hooks, err := hook.All(o.hooks, o.file)
 	if err != nil {
 		return nil, nil, err
@@ -155,7 +164,8 @@ func (o *protect) objects() (*v1alpha1.Application, *v1alpha1.ProtectionPolicy, 
 		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Application"}, ObjectMeta: objectMeta,
 		Spec: v1alpha1.ApplicationSpec{
 			Policy: o.name, Namespaces: o.namespaces, Selector: selector, IncludeKinds: o.include, ExcludeKinds: o.exclude,
-			Volumes: v1alpha1.VolumeCapture{Mode: mode, SnapshotClass: o.snapshotClass}, Hooks: hooks,
+			Volumes: v1alpha1.VolumeCapture{Mode: mode, SnapshotClass: o.snapshotClass, Freeze: freeze, FreezeWindow: duration(o.freezeWindow)},
+			Hooks:   hooks,
 		},
 	}
 	policy := &v1alpha1.ProtectionPolicy{
@@ -182,6 +192,8 @@ func (o *protect) check() error {
 		return exit.Usage("give --every or --cron, or capture it with `backup "+o.name+" --wait` afterwards", "--wait waits for ever: nothing is captured without a schedule")
 	case o.rpo < 0 || o.rto < 0 || o.maxAge < 0 || o.keepLast < 0:
 		return exit.Usage("", "--rpo, --rto, --max-age and --keep-last cannot be negative")
+	case o.freezeWindow != 0 && (o.freezeWindow < time.Second || o.freezeWindow > time.Minute):
+		return exit.Usage("", "--freeze-window %s is not between 1s and 60s", o.freezeWindow)
 	case o.rpo > 0 && o.every > o.rpo:
 		return exit.Usage("capture more often, or allow more to be lost", "--every %s can never keep --rpo %s", o.every, o.rpo)
 	}
@@ -207,6 +219,15 @@ func volumeMode(s string) (v1alpha1.VolumeMode, error) {
 		}
 	}
 	return "", exit.Usage("", "--volumes %q is not snapshot, snapshot-or-live or none", s)
+}
+
+func freezeMode(s string) (v1alpha1.FreezeMode, error) {
+	for _, mode := range []v1alpha1.FreezeMode{v1alpha1.FreezeAuto, v1alpha1.FreezeRequired, v1alpha1.FreezeNever} {
+		if strings.EqualFold(s, string(mode)) {
+			return mode, nil
+		}
+	}
+	return "", exit.Usage("", "--freeze %q is not auto, required or never", s)
 }
 
 func duration(d time.Duration) *metav1.Duration {

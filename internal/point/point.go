@@ -31,12 +31,15 @@ type Manifest struct {
 	StartedAt     time.Time `json:"startedAt"`
 	// Instant is the recovery point's moment: everything the application made
 	// durable before it is inside. It is taken just before the first cut.
-	Instant      time.Time   `json:"instant"`
-	CutBy        time.Time   `json:"cutBy"` // just after the last cut
-	FinishedAt   time.Time   `json:"finishedAt"`
-	Consistency  Consistency `json:"consistency"`
-	KubeVersion  string      `json:"kubeVersion"`
-	DavitVersion string      `json:"davitVersion"`
+	Instant     time.Time   `json:"instant"`
+	CutBy       time.Time   `json:"cutBy"` // just after the last cut
+	FinishedAt  time.Time   `json:"finishedAt"`
+	Consistency Consistency `json:"consistency"`
+	// Freeze says how the file systems were held still, where there was more
+	// than one.
+	Freeze       *Freeze `json:"freeze,omitempty"`
+	KubeVersion  string  `json:"kubeVersion"`
+	DavitVersion string  `json:"davitVersion"`
 	// Namespaces are the namespaces captured, sorted.
 	Namespaces []string `json:"namespaces"`
 	// Scope is what the application was looked for in; nil in points written
@@ -69,6 +72,23 @@ type Scope struct {
 	// Narrowed says that something other than kinds and labels chose the
 	// objects: what is outside cannot be told from here.
 	Narrowed bool `json:"narrowed,omitempty"`
+}
+
+// Freeze says how the file systems of several volumes were held still while
+// they were cut.
+type Freeze struct {
+	// Held says that all stood still without a break from before the first cut
+	// until after the last: the volumes show one instant.
+	Held bool `json:"held"`
+	// Reason says why they did not.
+	Reason string `json:"reason,omitempty"`
+	// Window is the most that it could have taken, Frozen the longest that it
+	// took on any node, by that node's clock. Both are nanoseconds.
+	Window time.Duration `json:"window,omitempty"`
+	Frozen time.Duration `json:"frozen,omitempty"`
+	// Volumes that were cut, and Nodes that had any of them mounted.
+	Volumes int `json:"volumes,omitempty"`
+	Nodes   int `json:"nodes,omitempty"`
 }
 
 // Resource is one kind's objects, in one or more packs.

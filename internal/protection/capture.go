@@ -172,7 +172,7 @@ func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture
 	}
 	opts := p.opts.Capture
 	opts.Now, opts.Logger, opts.Progress = p.now, p.log, req.Progress
-	ports := capture.Ports{Cluster: p.opts.Cluster, Volumes: p.opts.Volumes, Hooks: p.opts.Hooks, Sink: sink{w}}
+	ports := capture.Ports{Cluster: p.opts.Cluster, Volumes: p.opts.Volumes, Hooks: p.opts.Hooks, Freezer: p.opts.Freezer, Sink: sink{w}}
 	res, err := capture.Run(ctx, spec, ports, opts)
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture
 	}
 	m := &point.Manifest{
 		Site: p.opts.Site, Epoch: req.Held, Trigger: req.Trigger, StartedAt: started,
-		Instant: res.Instant, CutBy: res.CutBy, FinishedAt: p.now().UTC(), Consistency: res.Consistency,
+		Instant: res.Instant, CutBy: res.CutBy, FinishedAt: p.now().UTC(), Consistency: res.Consistency, Freeze: res.Freeze,
 		KubeVersion: kube, DavitVersion: version.String(), Namespaces: res.Namespaces, Scope: &res.Scope,
 		Resources: res.Resources, Volumes: res.Volumes, Images: res.Images, Warnings: res.Warnings,
 		Hooks: res.Hooks, Objects: res.Objects, Bytes: res.Bytes, StoredBytes: w.Stored(),

@@ -58,6 +58,8 @@ type Options struct {
 	Cluster capture.Cluster
 	Volumes capture.Volumes
 	Hooks   capture.Hooks
+	// Freezer may be nil: then volumes are cut one by one.
+	Freezer capture.Freezer
 	// OpenVolumes opens a site's volume repository. Nil means the one in the
 	// project's own store.
 	OpenVolumes OpenVolumes

@@ -23,6 +23,10 @@ func specOf(app *v1alpha1.Application) (capture.Spec, error) {
 	if spec.Mode == "" {
 		spec.Mode = capture.ModeSnapshot
 	}
+	spec.Freeze = capture.FreezeMode(app.Spec.Volumes.Freeze)
+	if w := app.Spec.Volumes.FreezeWindow; w != nil {
+		spec.FreezeWindow = w.Duration
+	}
 	var err error
 	if spec.Select, err = Selection(app); err != nil {
 		return capture.Spec{}, err

@@ -43,7 +43,7 @@ func (d PointDetail) Text(t *output.Text) {
 		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "object"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
 	if m := d.Manifest; m != nil {
 		t.Fields("  ", "namespaces", strings.Join(m.Namespaces, ", "), "captured by", fmt.Sprintf("davit %s, Kubernetes %s, %s, in %s", m.DavitVersion, m.KubeVersion, m.Trigger, output.Duration(m.FinishedAt.Sub(m.StartedAt))),
-			"cut within", output.Duration(m.CutBy.Sub(m.Instant)))
+			"cut within", output.Duration(m.CutBy.Sub(m.Instant)), "held still", freezeText(m.Freeze))
 		manifestText(t, m)
 	}
 }
@@ -75,6 +75,26 @@ func manifestText(t *output.Text, m *point.Manifest) {
 	listText(t, fmt.Sprintf("Warnings (%d)", len(m.Warnings)), len(m.Warnings), func(i int) string {
 		return strings.TrimPrefix(m.Warnings[i].Object+": "+m.Warnings[i].Message, ": ")
 	})
+}
+
+// freezeText says how the file systems were held still, and why not.
+func freezeText(f *point.Freeze) string {
+	if f == nil {
+		return ""
+	}
+	took := ""
+	if f.Frozen > 0 {
+		took = fmt.Sprintf("for %s of %s at most, on %s", output.Duration(f.Frozen), output.Duration(f.Window), output.Plural(int64(f.Nodes), "node"))
+	}
+	switch {
+	case f.Held && took == "":
+		return "nothing was in use"
+	case f.Held:
+		return "all volumes, " + took
+	case took == "":
+		return "no: " + f.Reason
+	}
+	return fmt.Sprintf("tried %s, but: %s", took, f.Reason)
 }
 
 func volumeRows(m *point.Manifest) [][]string {
@@ -150,7 +170,7 @@ func (d AppDetail) Text(t *output.Text) {
 	}
 	t.Fields("  ", "state", view.State, "why", view.Message, "namespaces", strings.Join(app.CapturedNamespaces(), ", "),
 		"selector", selector, "kinds", strings.Join(app.Spec.IncludeKinds, ", "), "without", strings.Join(app.Spec.ExcludeKinds, ", "),
-		"volumes", string(app.Spec.Volumes.Mode), "vault", app.Spec.Vault, "role", string(s.Role),
+		"volumes", string(app.Spec.Volumes.Mode), "freeze", freezePolicy(app), "vault", app.Spec.Vault, "role", string(s.Role),
 		"epoch", epochOf(s), "schedule", cmp.Or(Schedule(d.Policy), "none: captured only when asked"),
 		"next", output.Time(TimeOf(s.NextCapture)), "objectives", objectivesText(d.Policy), "keeps", retentionText(d.Policy),
 		"newest", cmp.Or(agedTime(TimeOf(s.NewestInstant), d.Now), "none"), "points", fmt.Sprint(s.Points))
@@ -164,6 +184,21 @@ func (d AppDetail) Text(t *output.Text) {
 		views := Points{Points: d.Points[:min(len(d.Points), shownPoints)], Now: d.Now}
 		views.Text(t)
 	}
+}
+
+// freezePolicy says whether and for how long the file systems may be held still.
+func freezePolicy(app *v1alpha1.Application) string {
+	window := "10s"
+	if w := app.Spec.Volumes.FreezeWindow; w != nil {
+		window = output.Duration(w.Duration)
+	}
+	switch app.Spec.Volumes.Freeze {
+	case v1alpha1.FreezeNever:
+		return "never: each volume is cut at an instant of its own"
+	case v1alpha1.FreezeRequired:
+		return "required, " + window + " at most: no point unless all volumes are cut at one instant"
+	}
+	return "where possible, " + window + " at most"
 }
 
 func epochOf(s *v1alpha1.ApplicationStatus) string {

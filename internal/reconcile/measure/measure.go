@@ -26,6 +26,13 @@ var (
 		Name: "davit_capture_duration_seconds", Help: "Duration of captures that succeeded.",
 		Buckets: prometheus.ExponentialBuckets(0.5, 2, 15),
 	}, []string{"application"})
+	FreezeDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "davit_freeze_seconds", Help: "How long an application's file systems stood still for a recovery point.",
+		Buckets: prometheus.ExponentialBuckets(0.05, 2, 11),
+	}, []string{"application"})
+	FreezesBroken = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_freezes_broken_total", Help: "Recovery points whose volumes were not cut at one instant although that was tried.",
+	}, []string{"application"})
 	Restores = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_restores_total", Help: "Restores carried out by the agent, by result.",
 	}, []string{"result"})
@@ -38,7 +45,7 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
-		Captures, Skipped, CaptureDuration, Restores)
+		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, Restores)
 }
 
 // ForgetApplication removes the gauges of an application that is gone.

@@ -123,6 +123,12 @@ func Manifest(s *v1alpha1.RecoveryPointStatus, m *point.Manifest) {
 	s.Site, s.Epoch = m.Site, m.Epoch
 	s.Instant, s.StartedAt, s.FinishedAt = seconds(m.Instant), seconds(m.StartedAt), seconds(m.FinishedAt)
 	s.Consistency = string(m.Consistency)
+	if f := m.Freeze; f != nil {
+		s.Freeze = &v1alpha1.PointFreeze{Held: f.Held, Reason: f.Reason}
+		if f.Frozen > 0 {
+			s.Freeze.Frozen = &metav1.Duration{Duration: f.Frozen}
+		}
+	}
 	s.Namespaces = m.Namespaces
 	s.Objects, s.Volumes = m.Objects, int64(len(m.Volumes))
 	s.Bytes, s.StoredBytes = m.Bytes, m.StoredBytes

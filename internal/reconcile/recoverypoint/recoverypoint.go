@@ -266,6 +266,7 @@ func (s *steps) get() string {
 func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject, m *point.Manifest) error {
 	app := s.app.VaultName()
 	measure.Captures.WithLabelValues(app, "succeeded").Inc()
+	countFreeze(app, m.Freeze)
 	if rp.Spec.Pinned {
 		if err := r.pin(ctx, s, m.ID); err != nil {
 			r.Events.Eventf(rp, corev1.EventTypeWarning, "NotPinned", "pin: %v", err)
@@ -287,6 +288,20 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 		}
 	}
 	return nil
+}
+
+// countFreeze measures how long the application was held still, and whether
+// that was worth it.
+func countFreeze(app string, f *point.Freeze) {
+	if f == nil || f.Window == 0 { // not tried
+		return
+	}
+	if f.Frozen > 0 {
+		measure.FreezeDuration.WithLabelValues(app).Observe(f.Frozen.Seconds())
+	}
+	if !f.Held {
+		measure.FreezesBroken.WithLabelValues(app).Inc()
+	}
 }
 
 func (r *Reconciler) pin(ctx context.Context, s *subject, id string) error {

@@ -1,0 +1,98 @@
+package freezer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
+)
+
+// places are the volumes in use, by node. A claim that no pod uses has none:
+// nothing writes to it.
+type places map[string][]v1alpha1.FrozenVolume
+
+// places finds where the claims are mounted: with every pod that was given a
+// node and has not ended. One that is being deleted may still write.
+func (f *Freezer) places(ctx context.Context, plans []capture.VolumePlan) (places, error) {
+	byNamespace := map[string]map[string]capture.Claim{}
+	for _, p := range plans {
+		if byNamespace[p.Claim.Namespace] == nil {
+			byNamespace[p.Claim.Namespace] = map[string]capture.Claim{}
+		}
+		byNamespace[p.Claim.Namespace][p.Claim.Name] = p.Claim
+	}
+	found := places{}
+	for ns, claims := range byNamespace {
+		var pods corev1.PodList
+		if err := f.client.List(ctx, &pods, client.InNamespace(ns)); err != nil {
+			return nil, fmt.Errorf("list pods of %s: %w", ns, err)
+		}
+		// Those that run have their volumes mounted, the others perhaps not yet.
+		slices.SortStableFunc(pods.Items, func(a, b corev1.Pod) int { return rank(&a) - rank(&b) })
+		for i := range pods.Items {
+			found.add(&pods.Items[i], claims)
+		}
+	}
+	for _, volumes := range found {
+		slices.SortFunc(volumes, func(a, b v1alpha1.FrozenVolume) int { return strings.Compare(a.Claim, b.Claim) })
+	}
+	return found, nil
+}
+
+func rank(pod *corev1.Pod) int {
+	if pod.Status.Phase == corev1.PodRunning {
+		return 0
+	}
+	return 1
+}
+
+// add takes note of a pod's claims, one pod for each claim and node.
+func (p places) add(pod *corev1.Pod, claims map[string]capture.Claim) {
+	node := pod.Spec.NodeName
+	if node == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return
+	}
+	for _, name := range claimsOf(pod) {
+		c, ours := claims[name]
+		if !ours || p.has(node, c.Key()) {
+			continue
+		}
+		p[node] = append(p[node], v1alpha1.FrozenVolume{Claim: c.Key(), PodUID: string(pod.UID), PersistentVolume: c.Volume})
+	}
+}
+
+// claimsOf names the claims that a pod mounts, generic ephemeral ones too.
+func claimsOf(pod *corev1.Pod) []string {
+	var all []string
+	for _, v := range pod.Spec.Volumes {
+		switch {
+		case v.PersistentVolumeClaim != nil:
+			all = append(all, v.PersistentVolumeClaim.ClaimName)
+		case v.Ephemeral != nil:
+			all = append(all, pod.Name+"-"+v.Name)
+		}
+	}
+	return all
+}
+
+func (p places) has(node, claim string) bool {
+	return slices.ContainsFunc(p[node], func(v v1alpha1.FrozenVolume) bool { return v.Claim == claim })
+}
+
+// beyond says what is in use now and was not before.
+func (p places) beyond(before places) string {
+	for _, node := range p.nodes() {
+		for _, v := range p[node] {
+			if !before.has(node, v.Claim) {
+				return fmt.Sprintf("a pod on node %s began to use claim %s in the meantime", node, v.Claim)
+			}
+		}
+	}
+	return ""
+}
