@@ -202,34 +202,6 @@ func document(kind, namespace, name, point string, spec map[string]any) *unstruc
 	return o
 }
 
-// Cut implements capture.Volumes: it makes a VolumeSnapshot and waits until
-// the driver has cut, not until the snapshot can be read.
-func (v *Volumes) Cut(ctx context.Context, plan capture.VolumePlan) (capture.Cut, error) {
-	cut := capture.Cut{Plan: plan}
-	if plan.Method == capture.MethodLive {
-		return cut, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, v.opts.CutTimeout)
-	defer cancel()
-	cut.Handle = name(plan)
-	api := v.app.Dynamic.Resource(snapshots).Namespace(plan.Claim.Namespace)
-	o := document("VolumeSnapshot", plan.Claim.Namespace, cut.Handle, plan.Options.Point, map[string]any{
-		"volumeSnapshotClassName": plan.Class,
-		"source":                  map[string]any{"persistentVolumeClaimName": plan.Claim.Name},
-	})
-	if _, err := api.Create(ctx, o, metav1.CreateOptions{}); err != nil {
-		return cut, fmt.Errorf("create VolumeSnapshot: %w", err)
-	}
-	_, err := awaitObject(ctx, api, cut.Handle, func(o *unstructured.Unstructured) bool {
-		at, _, _ := unstructured.NestedString(o.Object, "status", "creationTime")
-		return at != ""
-	})
-	if err != nil {
-		return cut, fmt.Errorf("wait for VolumeSnapshot %s/%s of driver %s: %w", plan.Claim.Namespace, cut.Handle, plan.Driver, err)
-	}
-	return cut, nil
-}
-
 // Read implements capture.Volumes.
 func (v *Volumes) Read(ctx context.Context, cut capture.Cut, previous *point.Snapshot, progress func(capture.VolumeProgress)) (capture.VolumeRead, error) {
 	req := mover.Request{
