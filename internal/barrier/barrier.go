@@ -2,7 +2,7 @@
 // still together while its volumes are cut, and what may be claimed of the
 // cuts afterwards. It is pure: standard library only, time is an argument,
 // events go in and effects come out. The decision record is
-// docs/decisions/0006-freeze-barrier.md.
+// docs/decisions/0007-freeze-barrier.md.
 //
 // There are two machines. A Coordinator, one per capture, tells nodes to arm,
 // freeze and thaw, and starts the cuts in between. A Holder, one per node and

@@ -16,9 +16,11 @@
 //
 // # Consistency
 //
-// No volume, or exactly one that was cut, is point.Crash; several cut volumes
-// are point.PerVolume; a live read makes the point point.Fuzzy. Hooks do not
-// raise it: nothing proves that they held from the first cut to the last.
+// No volume, or exactly one that was cut, is point.Crash. So are several that
+// the Freezer proved to have stood still from before the first cut until after
+// the last; without that proof they are point.PerVolume, and the point says
+// why. A live read makes the point point.Fuzzy. Hooks do not raise it: nothing
+// proves that they held.
 //
 // # Failures
 //

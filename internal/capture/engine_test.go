@@ -35,6 +35,7 @@ type world struct {
 	written  map[string][]string // names by kind, as the sink saw them
 	now      time.Time
 	onCut    func()
+	freezer  Freezer
 }
 
 var allVerbs = []string{"create", "get", "list"}
@@ -205,7 +206,7 @@ func (w *world) run(spec Spec) (*Result, error) {
 		spec.Mode = ModeSnapshot
 	}
 	spec.Application, spec.ID = "shop", "shop-1"
-	ports := Ports{Cluster: w, Volumes: w, Hooks: w, Sink: w}
+	ports := Ports{Cluster: w, Volumes: w, Hooks: w, Freezer: w.freezer, Sink: w}
 	return Run(w.t.Context(), spec, ports, Options{Now: w.clock})
 }
 

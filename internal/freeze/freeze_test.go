@@ -174,6 +174,7 @@ func arm(t *testing.T, dir string, window time.Duration, f *FileSystem) *Guard {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
+		<-time.After(5 * time.Millisecond)
 	}
 }
 
@@ -210,7 +211,7 @@ func TestGuardDoneLeavesNothing(t *testing.T) {
 		t.Errorf("the watchdog thawed what was in order: %v, %v", still, err)
 	}
 	g.Done()
-	for deadline := time.Now().Add(10 * time.Second); recorded(t, dir) > 0; {
+	for deadline := time.Now().Add(10 * time.Second); recorded(t, dir) > 0; <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the record stays")
 		}

@@ -1,0 +1,265 @@
+package freezer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/kube/mover"
+)
+
+func pod(name, node string, phase corev1.PodPhase, claims ...string) *corev1.Pod {
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID("uid-" + name)},
+		Spec:       corev1.PodSpec{NodeName: node}, Status: corev1.PodStatus{Phase: phase},
+	}
+	for _, c := range claims {
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: c}}})
+	}
+	return p
+}
+
+func plansOf(claims ...string) []capture.VolumePlan {
+	var all []capture.VolumePlan
+	for _, c := range claims {
+		all = append(all, capture.VolumePlan{Method: capture.MethodSnapshot, Claim: capture.Claim{Namespace: "shop", Name: c, Volume: "pv-" + c}})
+	}
+	return all
+}
+
+// nodes answer orders as node processes do.
+type nodes struct {
+	client client.WithWatch
+	// ends says how a node that is told to thaw ends; by default it held.
+	ends func(node string) v1alpha1.VolumeFreezeStatus
+	// mute nodes do not answer an order.
+	mute func(node string, order v1alpha1.FreezeOrder) bool
+
+	mu    sync.Mutex
+	calls []string
+}
+
+func (n *nodes) note(call string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !slices.Contains(n.calls, call) {
+		n.calls = append(n.calls, call)
+	}
+}
+
+func (n *nodes) noted() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.calls)
+}
+
+// run answers until ctx is done.
+func (n *nodes) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		var list v1alpha1.VolumeFreezeList
+		if err := n.client.List(ctx, &list); err != nil {
+			continue
+		}
+		for i := range list.Items {
+			n.answer(ctx, &list.Items[i])
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+func (n *nodes) answer(ctx context.Context, o *v1alpha1.VolumeFreeze) {
+	node, order := o.Spec.Node, o.Spec.Order
+	n.note(string(order) + " " + node)
+	if n.mute != nil && n.mute(node, order) {
+		return
+	}
+	old := o.DeepCopy()
+	switch order {
+	case v1alpha1.OrderArm:
+		o.Status.Phase = v1alpha1.FreezeArmed
+	case v1alpha1.OrderFreeze:
+		o.Status.Phase = v1alpha1.FreezeFrozen
+	case v1alpha1.OrderThaw:
+		o.Status = v1alpha1.VolumeFreezeStatus{Phase: v1alpha1.FreezeEnded, Held: true, Took: &metav1.Duration{Duration: time.Second}}
+		if n.ends != nil {
+			o.Status = n.ends(node)
+		}
+	}
+	if old.Status.Phase != o.Status.Phase {
+		_ = n.client.Status().Patch(ctx, o, client.MergeFrom(old)) // seen again, or gone
+	}
+}
+
+// rig starts the nodes and returns a freezer over the objects.
+func rig(t *testing.T, change func(*nodes), objects ...client.Object) (*Freezer, *nodes) {
+	t.Helper()
+	c := fake.NewClientBuilder().WithScheme(mover.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.VolumeFreeze{}).Build()
+	n := &nodes{client: c}
+	if change != nil {
+		change(n)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { n.run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return New(c, time.Now, slog.New(slog.NewTextHandler(io.Discard, nil))), n
+}
+
+func request(plans []capture.VolumePlan) capture.FreezeRequest {
+	return capture.FreezeRequest{Point: "p-1", Plans: plans, Window: 10 * time.Second}
+}
+
+func left(t *testing.T, f *Freezer) int {
+	t.Helper()
+	list, err := f.orders(context.Background(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+func TestTogetherCutsInsideTheFreeze(t *testing.T) {
+	f, n := rig(t, nil,
+		pod("db-0", "east-1", corev1.PodRunning, "a"), pod("db-1", "east-2", corev1.PodRunning, "b", "other"),
+		pod("job", "east-1", corev1.PodSucceeded, "c"))
+	var inside []string
+	got, err := f.Together(t.Context(), request(plansOf("a", "b", "c")), func(context.Context) error {
+		inside = n.noted()
+		return nil
+	})
+	if err != nil || !got.Held || got.Reason != "" || got.Nodes != 2 || got.Frozen != time.Second {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for _, want := range []string{"Freeze east-1", "Freeze east-2"} {
+		if !slices.Contains(inside, want) {
+			t.Errorf("cut before %q: %v", want, inside)
+		}
+	}
+	if slices.ContainsFunc(inside, func(s string) bool { return strings.HasPrefix(s, "Thaw") }) {
+		t.Errorf("thawed before the cut: %v", inside)
+	}
+	if left(t, f) > 0 {
+		t.Error("orders stay")
+	}
+}
+
+func TestTogetherBroken(t *testing.T) {
+	refusing := func(n *nodes) {
+		n.mute = func(node string, _ v1alpha1.FreezeOrder) bool {
+			if node != "east-2" {
+				return false
+			}
+			var list v1alpha1.VolumeFreezeList
+			_ = n.client.List(context.Background(), &list)
+			for i := range list.Items {
+				if o := &list.Items[i]; o.Spec.Node == node && o.Status.Phase == "" {
+					o.Status = v1alpha1.VolumeFreezeStatus{Phase: v1alpha1.FreezeEnded, Message: "shared with the node"}
+					_ = n.client.Status().Update(context.Background(), o)
+				}
+			}
+			return true
+		}
+	}
+	notHeld := func(n *nodes) {
+		n.ends = func(string) v1alpha1.VolumeFreezeStatus {
+			return v1alpha1.VolumeFreezeStatus{Phase: v1alpha1.FreezeEnded, Message: "somebody else thawed"}
+		}
+	}
+	failed := errors.New("driver on fire")
+	for _, tt := range []struct {
+		name     string
+		nodes    func(*nodes)
+		required bool
+		cutErr   error
+		cut      bool
+		says     string
+	}{
+		{"a node refuses", refusing, false, nil, true, "node east-2: shared with the node"},
+		{"a node refuses what is required", refusing, true, nil, false, "node east-2: shared with the node"},
+		{"a node did not hold", notHeld, false, nil, true, "somebody else thawed"},
+		{"a cut fails", nil, false, failed, true, "driver on fire"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f, _ := rig(t, tt.nodes, pod("db-0", "east-1", corev1.PodRunning, "a"), pod("db-1", "east-2", corev1.PodRunning, "b"))
+			req := request(plansOf("a", "b"))
+			req.Required = tt.required
+			cut := false
+			got, err := f.Together(t.Context(), req, func(context.Context) error { cut = true; return tt.cutErr })
+			if !errors.Is(err, tt.cutErr) || got.Held || cut != tt.cut || !strings.Contains(got.Reason, tt.says) {
+				t.Errorf("got %+v, %v, cut %v; want cut %v and %q", got, err, cut, tt.cut, tt.says)
+			}
+			if left(t, f) > 0 {
+				t.Error("orders stay")
+			}
+		})
+	}
+}
+
+func TestTogetherSeesNewUsers(t *testing.T) {
+	f, _ := rig(t, nil, pod("db-0", "east-1", corev1.PodRunning, "a"))
+	got, err := f.Together(t.Context(), request(plansOf("a", "b")), func(ctx context.Context) error {
+		return f.client.Create(ctx, pod("late", "east-1", corev1.PodPending, "b"))
+	})
+	if err != nil || got.Held || !strings.Contains(got.Reason, "shop/b in the meantime") {
+		t.Errorf("a claim that came into use while it was cut: %+v, %v", got, err)
+	}
+}
+
+func TestTogetherWithNothingInUse(t *testing.T) {
+	f, n := rig(t, nil)
+	got, err := f.Together(t.Context(), request(plansOf("a", "b")), func(context.Context) error { return nil })
+	if err != nil || !got.Held || got.Nodes != 0 || len(n.noted()) > 0 {
+		t.Errorf("got %+v, %v after %v", got, err, n.noted())
+	}
+}
+
+func TestTogetherCalledOff(t *testing.T) {
+	f, _ := rig(t, nil, pod("db-0", "east-1", corev1.PodRunning, "a"), pod("db-1", "east-2", corev1.PodRunning, "b"))
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := f.Together(ctx, request(plansOf("a", "b")), func(ctx context.Context) error {
+		cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	if !errors.Is(err, context.Canceled) || left(t, f) > 0 {
+		t.Errorf("called off: %v, %d orders stay", err, left(t, f))
+	}
+}
+
+func TestPlacesTakeRunningPodsFirst(t *testing.T) {
+	pending, running := pod("new", "n", corev1.PodPending, "a"), pod("old", "n", corev1.PodRunning, "a")
+	running.UID = "running"
+	unscheduled := pod("waits", "", corev1.PodPending, "a")
+	f, _ := rig(t, nil, pending, running, unscheduled)
+	got, err := f.places(t.Context(), plansOf("a"))
+	if err != nil || len(got) != 1 || len(got["n"]) != 1 || got["n"][0].PodUID != "running" {
+		t.Errorf("places are %+v, %v", got, err)
+	}
+}
+
+func TestSweepRemovesWhatNobodyCaptures(t *testing.T) {
+	order := func(name, point string) *v1alpha1.VolumeFreeze {
+		return &v1alpha1.VolumeFreeze{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name, Labels: map[string]string{v1alpha1.LabelManagedBy: managedBy, labelPoint: point}}}
+	}
+	f, _ := rig(t, nil, order("dead", "gone"), order("live", "running"))
+	if err := f.Sweep(t.Context(), func(p string) bool { return p == "running" }); err != nil {
+		t.Fatal(err)
+	}
+	if list, _ := f.orders(t.Context(), nil); len(list) != 1 || list[0].Name != "live" {
+		t.Errorf("left: %+v", list)
+	}
+}
