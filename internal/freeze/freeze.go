@@ -32,8 +32,8 @@ var ErrRefused = errors.New("file system will not be frozen")
 
 // freezable are the file systems that live on a block device of their own and
 // stand still when told to. Network file systems freeze, if at all, one client
-// of many.
-var freezable = []string{"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs"}
+// of many; the subvolumes of btrfs are no file systems of their own.
+var freezable = []string{"ext2", "ext3", "ext4", "xfs", "f2fs"}
 
 // Mount is one line of /proc/self/mountinfo.
 type Mount struct {
@@ -150,11 +150,19 @@ func Open(point string) (*FileSystem, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", point, err)
 	}
-	dir := os.NewFile(uintptr(fd), point)
+	f, err := Of(os.NewFile(uintptr(fd), point))
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Of is the file system of an open directory, which is the FileSystem's from
+// then on.
+func Of(dir *os.File) (*FileSystem, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		_ = dir.Close()
-		return nil, fmt.Errorf("open %s: %w", point, err)
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir.Name(), err)
 	}
 	return &FileSystem{dir: dir, device: fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))}, nil
 }

@@ -247,10 +247,15 @@ func (o opener) openOne(v v1alpha1.FrozenVolume) (*freeze.FileSystem, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := freeze.Check(dir, o.kubeletRoot, v.PersistentVolume); err != nil {
+	system, err := freeze.Of(dir.File)
+	if err == nil {
+		err = freeze.Check(dir.Name(), o.kubeletRoot, v.PersistentVolume)
+	}
+	if err != nil {
+		_ = dir.Close()
 		return nil, err
 	}
-	return freeze.Open(dir)
+	return system, nil
 }
 
 // together are the open file systems of one order.
