@@ -26,5 +26,8 @@ var alone = []day{
 	{"NodeKilled", nodeKilled},
 	{"BackgroundKilled", backgroundKilled},
 	{"VaultCut", vaultCut},
+	{"FrozenTogether", frozenTogether},
+	{"NotFrozen", notFrozen},
+	{"FreezeKilled", freezeKilled},
 	{"FromNothing", fromNothing},
 }

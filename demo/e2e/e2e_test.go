@@ -50,7 +50,7 @@ func setUp(ctx context.Context, instance string) (err error) {
 	if err := rig.Build(ctx); err != nil {
 		return err
 	}
-	if err := rig.Up(ctx); err != nil {
+	if err := rig.Up(ctx, "shop-db"); err != nil {
 		return err
 	}
 	if err := rig.Bed.HealAll(ctx); err != nil {

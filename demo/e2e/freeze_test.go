@@ -1,0 +1,303 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// three are three PostgreSQL databases, each with a volume of its own, and a
+// writer that commits a number to the first, then to the second, then to the
+// third, without pause. In every instant a >= b >= c and a-c <= 1 holds, and so
+// it must in every recovery point. The writer is no part of the application: in
+// a restored copy nothing may put right what was wrong.
+const three = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: %[1]s}
+spec: {clusterIP: None, publishNotReadyAddresses: true, selector: {app: db}, ports: [{port: 5432}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: %[1]s}
+spec:
+  serviceName: db
+  replicas: 3
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
+      containers:
+      - name: postgres
+        image: %[2]s
+        imagePullPolicy: IfNotPresent
+        args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
+        env: [{name: POSTGRES_PASSWORD, value: secret}, {name: PGUSER, value: postgres}]
+        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1}
+        volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], storageClassName: reflink, resources: {requests: {storage: 256Mi}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: writer, namespace: %[1]s, labels: {davit.dev/exclude: "true"}}
+data:
+  write: |
+    set -eu
+    export PGPASSWORD=secret PGUSER=shop PGDATABASE=shop PGCONNECT_TIMEOUT=5
+    cd /tmp
+    trap 'kill 0' EXIT
+    for i in 0 1 2; do
+      until psql -q -h db-$i.db -c 'create table if not exists t (n bigint)' -c 'insert into t select 0 where not exists (select from t)' 2>/dev/null; do sleep 0.2; done
+    done
+    n=$(psql -qAt -h db-0.db -c 'select n from t')
+    for i in 1 2; do psql -q -h db-$i.db -c "update t set n = $n"; done
+    rm -f in? out?
+    for i in 0 1 2; do
+      mkfifo in$i out$i
+      psql -qAt -v ON_ERROR_STOP=1 -h db-$i.db < in$i > out$i &
+    done
+    exec 3> in0 4< out0 5> in1 6< out1 7> in2 8< out2
+    while :; do
+      n=$((n + 1))
+      q="update t set n = $n returning n;"
+      echo "$q" >&3; read -r got <&4; [ "$got" = $n ]
+      echo "$q" >&5; read -r got <&6; [ "$got" = $n ]
+      echo "$q" >&7; read -r got <&8; [ "$got" = $n ]
+    done
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: writer, namespace: %[1]s, labels: {davit.dev/exclude: "true"}}
+spec:
+  selector: {matchLabels: {app: writer}}
+  template:
+    metadata: {labels: {app: writer}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: writer
+        image: %[2]s
+        imagePullPolicy: IfNotPresent
+        command: [bash, /etc/writer/write]
+        volumeMounts: [{name: script, mountPath: /etc/writer}, {name: tmp, mountPath: /tmp}]
+      volumes: [{name: script, configMap: {name: writer}}, {name: tmp, emptyDir: {}}]
+`
+
+// numbers reads what each database holds. A database that does not answer
+// within the limit fails the test: its volume would be frozen.
+func numbers(t *testing.T, site, namespace string, limit time.Duration) [3]int64 {
+	t.Helper()
+	var got [3]int64
+	for i := range got {
+		pod := fmt.Sprintf("db-%d", i)
+		eventually(t, limit, pod+" in "+namespace+" answers", func() (bool, string) {
+			out := try(t, site, "-n", namespace, "exec", pod, "--", "psql", "-qAt", "shop", "-c", "select n from t")
+			n, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+			got[i] = n
+			return err == nil, out
+		})
+	}
+	return got
+}
+
+// oneInstant is the invariant.
+func oneInstant(n [3]int64) bool { return n[0] >= n[1] && n[1] >= n[2] && n[0]-n[2] <= 1 }
+
+// writes waits until the writer commits, which takes all three databases: no
+// volume is frozen.
+func writes(t *testing.T, namespace string) {
+	t.Helper()
+	before := numbers(t, east, namespace, 2*time.Minute)
+	eventually(t, 2*time.Minute, "the writer of "+namespace+" goes on", func() (bool, string) {
+		now := numbers(t, east, namespace, time.Minute)
+		return now[2] > before[0]+3, fmt.Sprint(before, now)
+	})
+}
+
+// deployThree brings the application to east under its writer's load.
+func deployThree(t *testing.T) *app {
+	t.Helper()
+	if rig.Images["shop-db"] == "" {
+		t.Fatal("the bed has no image shop-db")
+	}
+	a := &app{name: short(t), vault: common}
+	removeNamespace(t, east, a.name)
+	apply(t, east, fmt.Sprintf(three, a.name, rig.Images["shop-db"]))
+	t.Cleanup(func() { unprotect(east, a.name) })
+	writes(t, a.name)
+	return a
+}
+
+// restored brings points up as copies, some at a time, and returns what their
+// databases hold.
+func (a *app) restored(t *testing.T, points []pointView) [][3]int64 {
+	t.Helper()
+	all := make([][3]int64, len(points))
+	slots := make(chan struct{}, 2)
+	var wg sync.WaitGroup
+	for i, p := range points {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			copied := fmt.Sprintf("%s-%d", a.name, i)
+			out := finish(t, command(t.Context(), east, a.vault, a.cloneArgs(copied, "--point", p.ID)...))
+			defer func() {
+				_, _ = rig.Kubectl(context.Background(), east, "delete", "namespace", copied, "--ignore-not-found", "--wait=false")
+			}()
+			if out.code != 0 {
+				t.Errorf("restore of %s ended with %d:\n%s", p.ID, out.code, out.all())
+				return
+			}
+			all[i] = numbers(t, east, copied, 2*time.Minute)
+		})
+	}
+	wg.Wait()
+	return all
+}
+
+// frozenTogether takes points under load and restores every one of them.
+func frozenTogether(t *testing.T) {
+	a := deployThree(t)
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "required").want(t, 0)
+	count := 10
+	if n, err := strconv.Atoi(os.Getenv("DAVIT_FREEZE_POINTS")); err == nil {
+		count = n
+	}
+	var points []pointView
+	for range count {
+		p := a.backup(t)
+		if p.Consistency != "crash" {
+			t.Fatalf("point %s is %s: %+v", p.ID, p.Consistency, p)
+		}
+		points = append(points, p)
+	}
+	davit(t, east, a.vault, "describe", points[0].ID).want(t, 0, "held still all volumes, for", "on 1 node")
+	writes(t, a.name)
+	for i, n := range a.restored(t, points) {
+		t.Logf("%s: %v", points[i].ID, n)
+		if !oneInstant(n) {
+			t.Errorf("point %s shows no one instant: %v", points[i].ID, n)
+		}
+	}
+}
+
+// notFrozen is the control: without the freeze the invariant breaks. It stops
+// at the first point in which it is seen to.
+func notFrozen(t *testing.T) {
+	a := deployThree(t)
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "never").want(t, 0)
+	const most = 20
+	for i := range most {
+		p := a.backup(t)
+		if p.Consistency != "per-volume" {
+			t.Fatalf("point %s is %s although nothing was frozen", p.ID, p.Consistency)
+		}
+		if n := a.restored(t, []pointView{p})[0]; !oneInstant(n) {
+			t.Logf("point %d shows three instants: %v", i+1, n)
+			return
+		}
+	}
+	t.Errorf("%d points without a freeze all kept the invariant: the writer is too slow to tell", most)
+}
+
+// freezeKilled kills each of the processes at each step of a freeze. Afterwards
+// nothing stays frozen, and the next capture works.
+func freezeKilled(t *testing.T) {
+	a := deployThree(t)
+	davit(t, east, a.vault, "protect", a.name).want(t, 0)
+	for _, victim := range []string{"node", "watchdog", "agent"} {
+		for _, step := range []string{"Armed", "Frozen"} {
+			t.Run(victim+" when "+step, func(t *testing.T) {
+				killAt(t, a, victim, step)
+				writes(t, a.name)
+				eventually(t, 3*time.Minute, "no order to freeze is left", func() (bool, string) {
+					got := try(t, east, "-n", system, "get", "volumefreezes", "-o", "jsonpath={.items[*].spec.point}")
+					return !strings.Contains(got, a.name), got
+				})
+			})
+		}
+	}
+	kubectl(t, east, "-n", system, "rollout", "status", "daemonset/davit-node", "--timeout=2m")
+	eventually(t, 4*time.Minute, "a capture is at one instant again", func() (bool, string) {
+		var p pointView
+		out := davit(t, east, "", "backup", a.name, "--wait", "--timeout", "3m", "-o", "json")
+		if out.code != 0 {
+			return false, out.all()
+		}
+		out.read(t, &p)
+		return p.Consistency == "crash", p.Consistency
+	})
+}
+
+// killAt waits for a step of a capture's freeze and kills a process then, as
+// kill -9 does.
+func killAt(t *testing.T, a *app, victim, step string) {
+	t.Helper()
+	pids := pidsOf(t, victim)
+	if len(pids) == 0 {
+		t.Fatalf("no process of %s", victim)
+	}
+	var asked pointView
+	davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
+	hit := false
+	deadline := time.Now().Add(time.Minute)
+	for !hit && time.Now().Before(deadline) {
+		got := try(t, east, "-n", system, "get", "volumefreezes", "-o", `jsonpath={range .items[*]}{.spec.point}={.status.phase} {end}`)
+		hit = strings.Contains(got, asked.ID+"="+step) || strings.Contains(got, asked.ID+"=Frozen")
+	}
+	for _, pid := range pids {
+		if p, err := os.FindProcess(pid); err == nil {
+			_ = p.Kill()
+		}
+	}
+	t.Logf("killed %s %v; it was met at the step: %v", victim, pids, hit)
+	eventually(t, 4*time.Minute, "the capture has come to an end", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}`)
+		return !strings.Contains(got, "Capturing") && !strings.Contains(got, "Pending") && !strings.HasPrefix(got, "error"), got
+	})
+}
+
+// pidsOf finds the processes of davit at the east site. They are this
+// machine's: a site is no more than network namespaces and containers.
+func pidsOf(t *testing.T, victim string) []int {
+	t.Helper()
+	want := map[string]string{"node": "davit\x00node\x00--kubelet-root=" + rig.Bed.Site(east).KubeletRoot(), "watchdog": "davit\x00node\x00watchdog", "agent": "davit\x00agent\x00--site=" + east}[victim]
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if strings.Contains(string(line), want) && atSite(e.Name()) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// atSite says whether a process is in a container of this bed's east site: its
+// mounts are below the site's directory.
+func atSite(pid string) bool {
+	mounts, _ := os.ReadFile("/proc/" + pid + "/mountinfo")
+	root := strings.TrimSuffix(rig.Bed.Site(east).KubeletRoot(), "/kubelet")
+	return strings.Contains(string(mounts), root)
+}
