@@ -259,6 +259,9 @@ type ApplicationStatus struct {
 	// NextCapture is when the policy asks for the next point.
 	// +optional
 	NextCapture *metav1.Time `json:"nextCapture,omitempty"`
+	// Verification is what the scheduled verification did last.
+	// +optional
+	Verification *VerificationStatus `json:"verification,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=type

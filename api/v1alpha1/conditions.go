@@ -10,7 +10,8 @@ const (
 	// ConditionProtected says whether the application's newest recovery point
 	// is within its RPO objective.
 	ConditionProtected = "Protected"
-	// ConditionVerified says whether something read the recovery point back.
+	// ConditionVerified says whether something read the recovery point back;
+	// of an Application, whether its points stand as their policy asks.
 	ConditionVerified = "Verified"
 )
 
@@ -31,6 +32,7 @@ const (
 	ReasonRestoreFailed    = "RestoreFailed"
 	ReasonDamaged          = "Damaged" // verification found missing or changed bytes
 	ReasonNotVerified      = "NotVerified"
+	ReasonOverdue          = "Overdue" // the policy asked for it, and it is late
 )
 
 // Labels and annotations Davit sets.

@@ -29,6 +29,10 @@ type ProtectionPolicySpec struct {
 	Retention Retention `json:"retention,omitempty"`
 	// +optional
 	Objectives Objectives `json:"objectives,omitempty"`
+	// Verify reads recovery points back on a schedule of its own. Suspend does
+	// not pause it: what is kept goes on being proven.
+	// +optional
+	Verify *VerifyPolicy `json:"verify,omitempty"`
 }
 
 // Schedule is either an interval or a cron expression.

@@ -126,7 +126,8 @@ type PointFreeze struct {
 // Verification is the newest proof, or disproof, of a recovery point.
 type Verification struct {
 	At metav1.Time `json:"at"`
-	// How is "read" when every byte was read back.
+	// How is "full" when every byte was read back, "sample" when all objects
+	// and directories and a part of the volumes' data were.
 	How string `json:"how"`
 	// +optional
 	Damaged bool `json:"damaged,omitempty"`

@@ -28,6 +28,7 @@ import (
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/reconcile/application"
 	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/reconcile/proof"
 	"davit.dev/davit/internal/reconcile/recoverypoint"
 	"davit.dev/davit/internal/reconcile/restore"
 	"davit.dev/davit/internal/reconcile/site"
@@ -138,6 +139,7 @@ func wire(mgr manager.Manager, opts Options) error {
 		&site.Reconciler{Client: c, Site: opts.Site, KubeVersion: clients.ServerVersion, Now: opts.Now},
 		&application.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&recoverypoint.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
+		&proof.Verifier{Client: c, Vaults: p, Events: events, Now: opts.Now},
 		&restore.Reconciler{Client: c, Reader: reader, Access: p, Events: events, Now: opts.Now},
 	} {
 		if err := r.Setup(mgr); err != nil {

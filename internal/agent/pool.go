@@ -47,6 +47,7 @@ type entry struct {
 	checked   time.Time // when key was last read
 	opened    *vaults.Opened
 	protector *protection.Protector
+	reader    *protection.Protector // leaves room for other work
 	volumes   *source.Volumes
 	mover     *mover.Mover
 	freezer   *freezer.Freezer
@@ -91,6 +92,15 @@ func (p *pool) Protector(ctx context.Context, name string) (*protection.Protecto
 	return e.protector, nil
 }
 
+// Reader returns a Protector of a Vault that leaves room for other work.
+func (p *pool) Reader(ctx context.Context, name string) (*protection.Protector, error) {
+	e, err := p.entry(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return e.reader, nil
+}
+
 // Drop forgets a vault that is gone. One that merely did not answer is kept:
 // its Protector knows what is being captured.
 func (p *pool) Drop(name string) {
@@ -127,7 +137,10 @@ func (p *pool) entry(ctx context.Context, name string) (*entry, error) {
 
 // snapshot is the entry as it is now, for use without its lock.
 func snapshot(e *entry) *entry {
-	return &entry{key: e.key, opened: e.opened, protector: e.protector, volumes: e.volumes, mover: e.mover, freezer: e.freezer}
+	return &entry{
+		key: e.key, opened: e.opened, protector: e.protector, reader: e.reader,
+		volumes: e.volumes, mover: e.mover, freezer: e.freezer,
+	}
 }
 
 // key reads what the entry depends on.
@@ -179,6 +192,10 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain,
 		Cluster: cluster, Volumes: e.volumes, Hooks: source.NewHooks(capturer), Freezer: still,
 		Now: p.now, Logger: p.log.With("vault", name),
+	})
+	e.reader = protection.New(protection.Options{
+		Project: opened.Project, Site: p.site, Now: p.now, Logger: p.log.With("vault", name),
+		OpenVolumes: protection.GentleVolumes(opened.Project, p.log),
 	})
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/hook"
+	"davit.dev/davit/internal/cli/keeping"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/vault"
 )
@@ -42,6 +43,7 @@ type protect struct {
 	freezeWindow  time.Duration
 	hooks         []string
 	file          string
+	keeping       keeping.Flags
 	dryRun        bool
 	wait          bool
 }
@@ -82,6 +84,7 @@ Commands run by "sh -c". -f reads hooks from a YAML file instead: a list under "
 	flags.DurationVar(&o.freezeWindow, "freeze-window", 0, "hold them still for at most this long, 1s to 60s (default: 10s)")
 	flags.StringArrayVar(&o.hooks, "hook", nil, "command around the cut, see above; may be repeated")
 	flags.StringVarP(&o.file, "file", "f", "", "YAML file with hooks")
+	o.keeping.Register(flags)
 	flags.BoolVar(&o.dryRun, "dry-run", false, "print what would be made; with -o yaml for kubectl or git")
 	flags.BoolVar(&o.wait, "wait", false, "wait for the first recovery point")
 	return cmd
@@ -179,7 +182,7 @@ func (o *protect) objects() (*v1alpha1.Application, *v1alpha1.ProtectionPolicy, 
 	if o.keepLast > 0 {
 		policy.Spec.Retention.Last = ptr.To(o.keepLast)
 	}
-	return app, policy, nil
+	return app, policy, o.keeping.Apply(&policy.Spec)
 }
 
 func (o *protect) check() error {

@@ -13,7 +13,7 @@ type Point struct {
 	Instant     time.Time
 	Epoch       int64
 	Consistency Consistency
-	Verified    time.Time // when it was last read back or booted; zero: never
+	Verified    time.Time // when it was last read back whole or booted; zero: never
 	Pinned      bool
 	Quarantined bool
 	Deleting    bool

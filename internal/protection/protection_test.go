@@ -102,6 +102,8 @@ type repo struct {
 	lost     map[string]bool // snapshots that it does not list any more
 	data     map[string]bool // of which snapshots it has data
 	held     []string        // snapshots written
+	asked    volume.VerifyOptions
+	onVerify func() // called in the middle of a verification
 }
 
 // List lists what was written and neither deleted nor lost.
@@ -126,8 +128,12 @@ func (r *repo) collect() {
 	}
 }
 
-func (r *repo) Verify(_ context.Context, snap point.Snapshot, _ volume.VerifyOptions) (volume.VerifyReport, error) {
-	report := volume.VerifyReport{Bytes: snap.Bytes}
+func (r *repo) Verify(_ context.Context, snap point.Snapshot, opts volume.VerifyOptions) (volume.VerifyReport, error) {
+	report := volume.VerifyReport{Bytes: snap.Bytes, Read: 1}
+	r.asked = opts
+	if r.onVerify != nil {
+		r.onVerify()
+	}
 	if r.damaged {
 		report.Damaged = []volume.Damage{{Path: "base/1", Err: volume.ErrDamaged}}
 	}
@@ -498,7 +504,7 @@ func TestVerify(t *testing.T) {
 	r.claim()
 	m := r.mustCapture()
 	var last VerifyProgress
-	report, err := r.east.Verify(t.Context(), "shop", m.ID, func(p VerifyProgress) { last = p })
+	report, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{Progress: func(p VerifyProgress) { last = p }})
 	if err != nil || report.Bytes == 0 || last.Packs != last.PacksTotal || last.Volumes != 1 {
 		t.Fatalf("Verify = %+v, %v, progress %+v", report, err, last)
 	}
@@ -519,7 +525,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 		r.claim()
 		m := r.mustCapture()
 		hurt(r)
-		report, err := r.east.Verify(t.Context(), "shop", m.ID, nil)
+		report, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{})
 		if !errors.Is(err, ErrDamaged) || len(report.Damage) == 0 {
 			t.Errorf("%s: Verify = %+v, %v; want ErrDamaged", name, report, err)
 		}

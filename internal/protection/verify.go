@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"davit.dev/davit/internal/point"
@@ -21,30 +22,53 @@ type VerifyProgress struct {
 	Bytes                 int64 // read back so far, objects and volumes
 }
 
+// VerifyOptions say how much is read, and who is told.
+type VerifyOptions struct {
+	// Sample, from 1 to 99, reads only so many percent of the volumes' data,
+	// those from SampleFrom percent on. Zero and 100 read all.
+	Sample, SampleFrom int
+	Progress           func(VerifyProgress)
+}
+
+// how is what the mark says of it.
+func (o VerifyOptions) how() string {
+	if o.Sample > 0 && o.Sample < 100 {
+		return vault.HowSample
+	}
+	return vault.HowFull
+}
+
 // VerifyReport is what a verification found.
 type VerifyReport struct {
 	ID      string
+	How     string // vault.HowFull or vault.HowSample
 	Objects int64
 	Volumes int64
 	Bytes   int64    // read back
 	Damage  []string // what is wrong; empty: nothing
 }
 
-// Verify reads a recovery point back whole, objects and volumes, and writes
-// what it learned into the vault: a verified mark, or for a damaged point a
-// quarantine mark that says what is wrong. ErrDamaged says that something is.
-// A vault that gives no answer is an error and no verdict.
-func (p *Protector) Verify(ctx context.Context, app, id string, progress func(VerifyProgress)) (VerifyReport, error) {
-	report := VerifyReport{ID: id}
+// Verify reads a recovery point back, objects and volumes, and writes what it
+// learned into the vault: a verified mark that says how, or for a damaged point
+// a quarantine mark that says what is wrong. ErrDamaged says that something is.
+// A vault that gives no answer is an error and no verdict, and so is a point
+// that is deleted meanwhile: that is vault.ErrNotFound.
+func (p *Protector) Verify(ctx context.Context, app, id string, opts VerifyOptions) (VerifyReport, error) {
+	report := VerifyReport{ID: id, How: opts.how()}
 	m, err := p.opts.Project.Manifest(ctx, app, id)
 	if err != nil && !errors.Is(err, vault.ErrDamaged) {
 		return report, fmt.Errorf("verify %s: %w", id, err)
 	}
-	v := &verifier{p: p, m: m, report: &report, tell: progress}
+	v := &verifier{p: p, m: m, report: &report, opts: opts}
 	if err != nil {
 		v.damaged(err)
 	} else if err := v.run(ctx); err != nil {
 		return report, fmt.Errorf("verify %s: %w", id, err)
+	}
+	if len(report.Damage) > 0 {
+		if err := p.stays(ctx, app, id); err != nil {
+			return report, fmt.Errorf("verify %s: %w", id, err)
+		}
 	}
 	if err := p.markVerified(ctx, app, report); err != nil {
 		return report, fmt.Errorf("verify %s: %w", id, err)
@@ -55,8 +79,25 @@ func (p *Protector) Verify(ctx context.Context, app, id string, progress func(Ve
 	return report, nil
 }
 
+// stays is vault.ErrNotFound for a point that is gone or on its way out: what
+// is missing of that one is no damage, and a mark would outlive it.
+func (p *Protector) stays(ctx context.Context, app, id string) error {
+	marks, err := p.opts.Project.Marks(ctx, app, id)
+	if err != nil && !errors.Is(err, vault.ErrDamaged) {
+		return err
+	}
+	gone := slices.ContainsFunc(marks, func(m vault.Mark) bool { return m.Kind == vault.MarkDeleting })
+	if _, err := p.opts.Project.Manifest(ctx, app, id); errors.Is(err, vault.ErrNotFound) {
+		gone = true
+	}
+	if gone {
+		return fmt.Errorf("%w: it was deleted meanwhile", vault.ErrNotFound)
+	}
+	return nil
+}
+
 func (p *Protector) markVerified(ctx context.Context, app string, r VerifyReport) error {
-	mark := vault.Mark{Kind: vault.MarkVerified, At: p.now().UTC(), Site: p.opts.Site, By: "verify", Note: fmt.Sprintf("read back %d objects, %d volumes, %d bytes", r.Objects, r.Volumes, r.Bytes)}
+	mark := vault.Mark{Kind: vault.MarkVerified, At: p.now().UTC(), Site: p.opts.Site, By: "verify", How: r.How, Note: r.note()}
 	if len(r.Damage) > 0 {
 		mark.Kind = vault.MarkQuarantined
 		mark.Note = "damaged: " + strings.Join(r.Damage, "; ")
@@ -64,12 +105,19 @@ func (p *Protector) markVerified(ctx context.Context, app string, r VerifyReport
 	return p.opts.Project.Mark(ctx, app, r.ID, mark)
 }
 
+func (r VerifyReport) note() string {
+	if r.How == vault.HowSample {
+		return fmt.Sprintf("read back %d objects, all directories and a sample of the data of %d volumes, %d bytes", r.Objects, r.Volumes, r.Bytes)
+	}
+	return fmt.Sprintf("read back %d objects, %d volumes, %d bytes", r.Objects, r.Volumes, r.Bytes)
+}
+
 // verifier is one verification.
 type verifier struct {
 	p      *Protector
 	m      *point.Manifest
 	report *VerifyReport
-	tell   func(VerifyProgress)
+	opts   VerifyOptions
 	at     VerifyProgress
 }
 
@@ -141,7 +189,7 @@ func (v *verifier) volumes(ctx context.Context, site string, volumes []point.Vol
 
 func (v *verifier) volume(ctx context.Context, repo Repository, vol point.Volume) error {
 	base := v.at.Bytes
-	got, err := repo.Verify(ctx, vol.Snapshot, volume.VerifyOptions{ReadAll: true, Progress: func(at volume.Progress) {
+	got, err := repo.Verify(ctx, vol.Snapshot, volume.VerifyOptions{ReadAll: true, Sample: v.opts.Sample, SampleFrom: v.opts.SampleFrom, Progress: func(at volume.Progress) {
 		v.at.Bytes = base + at.Bytes
 		v.progress()
 	}})
@@ -156,9 +204,13 @@ func (v *verifier) volume(ctx context.Context, repo Repository, vol point.Volume
 	for _, d := range got.Damaged {
 		v.damaged(fmt.Errorf("volume %s/%s: %s %s: %w", vol.Namespace, vol.Claim, d.Path, d.Blob, d.Err))
 	}
+	read := got.Bytes
+	if v.report.How == vault.HowSample {
+		read = got.Read
+	}
 	v.at.Volumes++
-	v.at.Bytes = base + got.Bytes
-	v.report.Bytes += got.Bytes
+	v.at.Bytes = base + read
+	v.report.Bytes += read
 	v.progress()
 	return nil
 }
@@ -173,7 +225,7 @@ func (v *verifier) damaged(err error) {
 }
 
 func (v *verifier) progress() {
-	if v.tell != nil {
-		v.tell(v.at)
+	if v.opts.Progress != nil {
+		v.opts.Progress(v.at)
 	}
 }

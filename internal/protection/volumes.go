@@ -37,12 +37,22 @@ func VolumeOptions(p *vault.Project, site string) volume.Options {
 	}
 }
 
+// GentleVolumes opens them as ProjectVolumes does, for work that leaves room
+// for captures and restores: one file, or part of one, at a time.
+func GentleVolumes(p *vault.Project, log *slog.Logger) OpenVolumes {
+	return openVolumes(p, log, 1)
+}
+
 // ProjectVolumes opens repositories in the project's own store, with a cache
 // in a temporary directory.
 func ProjectVolumes(p *vault.Project, log *slog.Logger) OpenVolumes {
+	return openVolumes(p, log, 0)
+}
+
+func openVolumes(p *vault.Project, log *slog.Logger, parallel int) OpenVolumes {
 	return func(ctx context.Context, site string, readOnly bool) (Repository, error) {
 		opts := VolumeOptions(p, site)
-		opts.ReadOnly, opts.Logger = readOnly, log
+		opts.ReadOnly, opts.Logger, opts.Parallel = readOnly, log, parallel
 		repo, err := volume.Open(ctx, opts)
 		if err != nil {
 			return nil, fmt.Errorf("open volumes of site %s: %w", site, err)

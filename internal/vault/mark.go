@@ -26,6 +26,12 @@ const (
 
 var markKinds = []MarkKind{MarkVerified, MarkPinned, MarkUnpinned, MarkDeleting, MarkQuarantined}
 
+// How a point was verified.
+const (
+	HowFull   = "full"   // every byte was read back
+	HowSample = "sample" // objects, directories, and a part of the volumes' data
+)
+
 // Mark is one write-once fact about one recovery point.
 type Mark struct {
 	Kind MarkKind  `json:"kind"`
@@ -33,6 +39,9 @@ type Mark struct {
 	Site string    `json:"site"`         // where it was learned
 	By   string    `json:"by,omitempty"` // who or what says so
 	Note string    `json:"note,omitempty"`
+	// How tells how it was verified; see the constants. Empty, in marks of
+	// older writers, stands for HowFull.
+	How string `json:"how,omitempty"`
 	// Seen holds the ordinals of the pins and unpins that were there when this
 	// pin or unpin was written. Mark fills it in; nil in marks of older writers.
 	Seen []string `json:"seen,omitzero"`

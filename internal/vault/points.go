@@ -39,10 +39,13 @@ func (i PointInfo) Deleting() bool { return newest(i.Marks, MarkDeleting) != nil
 // is point.Quarantined's to decide.
 func (i PointInfo) Quarantined() bool { return newest(i.Marks, MarkQuarantined) != nil }
 
-// Verified returns when the point was last read back whole, or zero.
+// Verified returns when the point was last read back whole, or zero. A sample
+// is no such proof.
 func (i PointInfo) Verified() time.Time {
-	if m := newest(i.Marks, MarkVerified); m != nil {
-		return m.At
+	for _, m := range slices.Backward(i.Marks) {
+		if m.Kind == MarkVerified && m.How != HowSample {
+			return m.At
+		}
 	}
 	return time.Time{}
 }

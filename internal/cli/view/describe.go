@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/keeping"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
@@ -38,7 +39,7 @@ func (d PointDetail) Text(t *output.Text) {
 	t.Line("Recovery point %s", v.ID)
 	t.Fields("  ", "application", v.Application, "phase", string(v.Phase), "why", v.Message,
 		"instant", agedTime(v.Instant, d.Now), "consistency", consistencyText(v.Consistency),
-		"site", v.Site, "epoch", positive(v.Epoch), "verified", cmp.Or(agedTime(v.Verified, d.Now), "never"),
+		"site", v.Site, "epoch", positive(v.Epoch), "verified", cmp.Or(strings.TrimSuffix(agedTime(v.Verified, d.Now)+" ("+v.VerifiedHow+")", " ()"), "never"),
 		"pinned", map[bool]string{true: "yes: never expires"}[v.Pinned],
 		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "object"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
 	if m := d.Manifest; m != nil {
@@ -173,7 +174,8 @@ func (d AppDetail) Text(t *output.Text) {
 		"volumes", string(app.Spec.Volumes.Mode), "freeze", freezePolicy(app), "vault", app.Spec.Vault, "role", string(s.Role),
 		"epoch", epochOf(s), "schedule", cmp.Or(Schedule(d.Policy), "none: captured only when asked"),
 		"next", output.Time(TimeOf(s.NextCapture)), "objectives", objectivesText(d.Policy), "keeps", retentionText(d.Policy),
-		"newest", cmp.Or(agedTime(TimeOf(s.NewestInstant), d.Now), "none"), "points", fmt.Sprint(s.Points))
+		"newest", cmp.Or(agedTime(TimeOf(s.NewestInstant), d.Now), "none"), "points", fmt.Sprint(s.Points),
+		"verifies", cmp.Or(keeping.Verifies(d.Policy), "only when asked"), "verified", keeping.Verified(s.Verification, d.Now))
 	var hooks []string
 	for _, h := range app.Spec.Hooks {
 		hooks = append(hooks, h.Name)

@@ -1,8 +1,10 @@
 package view
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,7 +30,8 @@ type Point struct {
 	StoredBytes int64               `json:"storedBytes"`
 	Warnings    int64               `json:"warnings,omitempty"`
 	Pinned      bool                `json:"pinned,omitempty"`
-	Verified    time.Time           `json:"verified,omitzero"`
+	Verified    time.Time           `json:"verified,omitzero"`    // when it was last proven
+	VerifiedHow string              `json:"verifiedHow,omitempty"` // how: "full" or "sample"
 	Damaged     bool                `json:"damaged,omitempty"`
 	Message     string              `json:"message,omitempty"`
 }
@@ -57,7 +60,7 @@ func OfObject(p *v1alpha1.RecoveryPoint) Point {
 				view.Phase = v1alpha1.PointQuarantined
 			}
 		} else {
-			view.Verified = v.At.Time
+			view.Verified, view.VerifiedHow = v.At.Time, v.How
 		}
 	}
 	return view
@@ -67,7 +70,13 @@ func OfObject(p *v1alpha1.RecoveryPoint) Point {
 func OfVault(app string, info vault.PointInfo, summary point.Point) Point {
 	view := Point{
 		ID: info.ID, Application: app, Phase: v1alpha1.PointAvailable, Pinned: summary.Pinned,
-		Verified: summary.Verified, Damaged: summary.Damaged,
+		Damaged: summary.Damaged,
+	}
+	for _, mark := range slices.Backward(info.Marks) {
+		if mark.Kind == vault.MarkVerified {
+			view.Verified, view.VerifiedHow = mark.At, cmp.Or(mark.How, v1alpha1.ProvenFull)
+			break
+		}
 	}
 	switch {
 	case summary.Deleting:
@@ -129,10 +138,18 @@ func (p Points) rows() [][]string {
 		rows = append(rows, []string{
 			v.ID, v.Application, output.Age(v.Instant, p.Now), output.Time(v.Instant), string(v.Phase), v.Consistency,
 			fmt.Sprint(v.Objects), fmt.Sprint(v.Volumes), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes), v.Site,
-			fmt.Sprint(v.Epoch), fmt.Sprint(v.Warnings), output.Age(v.Verified, p.Now), note,
+			fmt.Sprint(v.Epoch), fmt.Sprint(v.Warnings), verifiedText(v, p.Now), note,
 		})
 	}
 	return rows
+}
+
+// verifiedText is when the point was last proven, and how.
+func verifiedText(v Point, now time.Time) string {
+	if v.Verified.IsZero() {
+		return ""
+	}
+	return strings.TrimSpace(output.Age(v.Verified, now) + " " + v.VerifiedHow)
 }
 
 func joinNotes(a, b string) string {

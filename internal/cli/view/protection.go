@@ -148,6 +148,7 @@ func (d Done) Document() any { return map[string]string{"result": string(d)} }
 type Verified struct {
 	ID          string        `json:"id"`
 	Application string        `json:"application"`
+	How         string        `json:"how"` // "full" or "sample"
 	Objects     int64         `json:"objects"`
 	Volumes     int64         `json:"volumes"`
 	Bytes       int64         `json:"bytes"`
@@ -158,8 +159,12 @@ type Verified struct {
 // Text says whole, or names what is damaged.
 func (v Verified) Text(t *output.Text) {
 	if len(v.Damage) == 0 {
-		t.Line("%s is whole: %s and %s read back, %s in %s.", v.ID, output.Plural(v.Objects, "object"),
-			output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Duration(v.Took))
+		verdict, volumes := "is whole", output.Plural(v.Volumes, "volume")
+		if v.How == v1alpha1.ProvenSample {
+			verdict, volumes = "shows no damage", "a sample of "+volumes
+		}
+		t.Line("%s %s: %s and %s read back, %s in %s.", v.ID, verdict, output.Plural(v.Objects, "object"),
+			volumes, output.Bytes(v.Bytes), output.Duration(v.Took))
 		return
 	}
 	t.Line("%s is DAMAGED and no longer offered:", v.ID)

@@ -77,7 +77,10 @@ type App struct {
 	RPO     string    `json:"rpo,omitempty"`
 	Next    time.Time `json:"next,omitzero"`
 	Vault   string    `json:"vault"`
-	Message string    `json:"message,omitempty"`
+	// Proven is when the schedule last read points back, and how; zero: never.
+	Proven    time.Time `json:"proven,omitzero"`
+	ProvenHow string    `json:"provenHow,omitempty"`
+	Message   string    `json:"message,omitempty"`
 }
 
 // The states of an application's protection.
@@ -104,6 +107,9 @@ func OfApplication(app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy,
 	}
 	if policy != nil {
 		view.RPO = durationText(policy.Spec.Objectives.RPO)
+	}
+	if v := s.Verification; v != nil {
+		view.Proven, view.ProvenHow = TimeOf(v.At), v.How
 	}
 	view.State = appState(app, policy, now)
 	return view
@@ -388,8 +394,8 @@ func (v Status) appText(t *output.Text) {
 	for _, a := range v.Applications {
 		rows = append(rows, []string{
 			a.Name, a.State, output.Age(a.Newest, v.now), a.RPO, fmt.Sprint(a.Points), positive(a.Epoch), a.Site,
-			output.Age(a.Next, v.now), a.Vault, output.Short(a.Message, 70),
+			output.Age(a.Next, v.now), strings.TrimSpace(output.Age(a.Proven, v.now) + " " + a.ProvenHow), a.Vault, output.Short(a.Message, 70),
 		})
 	}
-	t.Table("", output.Columns("NAME", "STATE", "NEWEST", "RPO", ">POINTS", ">EPOCH", "HELD BY", "+NEXT", "+VAULT", "NOTE"), rows)
+	t.Table("", output.Columns("NAME", "STATE", "NEWEST", "RPO", ">POINTS", ">EPOCH", "HELD BY", "+NEXT", "PROVEN", "+VAULT", "NOTE"), rows)
 }

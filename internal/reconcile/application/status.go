@@ -19,11 +19,11 @@ func (r *Reconciler) summarize(s *scope) {
 	st := &s.app.Status
 	st.ObservedGeneration = s.app.Generation
 	st.Points, st.NewestPoint, st.NewestInstant = 0, "", nil
-	damaged := 0
+	var damaged []string
 	for i := range s.points {
 		rp := &s.points[i]
 		if v := rp.Status.Verification; v != nil && v.Damaged {
-			damaged++
+			damaged = append(damaged, rp.Name)
 		}
 		if rp.Status.Phase != v1alpha1.PointAvailable || rp.Status.Instant == nil {
 			continue
@@ -39,8 +39,15 @@ func (r *Reconciler) summarize(s *scope) {
 	}
 	protected := s.protected()
 	meta.SetStatusCondition(&st.Conditions, protected)
-	meta.SetStatusCondition(&st.Conditions, s.ready(protected))
-	s.measure(damaged)
+	verified := s.verified(damaged)
+	meta.SetStatusCondition(&st.Conditions, verified)
+	meta.SetStatusCondition(&st.Conditions, s.ready(protected, verified))
+	s.measure(len(damaged))
+	overdue := 0.0
+	if verified.Reason == v1alpha1.ReasonOverdue {
+		overdue = 1
+	}
+	measure.VerifyOverdue.WithLabelValues(s.app.VaultName()).Set(overdue)
 }
 
 // protected compares the newest point's age with the objective.
@@ -73,7 +80,7 @@ func (s *scope) objective() time.Duration {
 }
 
 // ready folds everything into one answer.
-func (s *scope) ready(protected metav1.Condition) metav1.Condition {
+func (s *scope) ready(protected, verified metav1.Condition) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, Message: protected.Message, ObservedGeneration: s.app.Generation}
 	failed := newestFailure(s.points)
 	switch {
@@ -87,6 +94,8 @@ func (s *scope) ready(protected metav1.Condition) metav1.Condition {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonCaptureFailed, failed
 	case protected.Status != metav1.ConditionTrue:
 		c.Status, c.Reason, c.Message = protected.Status, protected.Reason, protected.Message
+	case verified.Status == metav1.ConditionFalse:
+		c.Status, c.Reason, c.Message = verified.Status, verified.Reason, verified.Message
 	}
 	return c
 }

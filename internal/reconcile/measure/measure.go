@@ -33,6 +33,11 @@ var (
 	FreezesBroken = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_freezes_broken_total", Help: "Recovery points whose volumes were not cut at one instant although that was tried.",
 	}, []string{"application"})
+	VerifyOverdue = gauge("davit_verification_overdue", "1 if the verification that the policy asks for is more than an hour late.", "application")
+	Proven        = gauge("davit_proven_timestamp_seconds", "When the schedule last read recovery points back, in Unix seconds.", "application")
+	Verifications = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_verifications_total", Help: "Verifications on schedule, by how (full, sample) and result: succeeded, damaged or failed.",
+	}, []string{"application", "how", "result"})
 	Restores = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_restores_total", Help: "Restores carried out by the agent, by result.",
 	}, []string{"result"})
@@ -45,13 +50,13 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
-		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, Restores)
+		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, Proven, Verifications, VerifyOverdue, Restores)
 }
 
 // ForgetApplication removes the gauges of an application that is gone.
 func ForgetApplication(name string) {
 	labels := prometheus.Labels{"application": name}
-	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch} {
+	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, Proven, VerifyOverdue} {
 		g.DeletePartialMatch(labels)
 	}
 }

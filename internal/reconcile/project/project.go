@@ -4,6 +4,8 @@
 package project
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -104,18 +106,13 @@ func phase(p point.Point) v1alpha1.PointPhase {
 
 // verification is the newest verdict of something that read the point back.
 func verification(info vault.PointInfo) *v1alpha1.Verification {
-	var v *v1alpha1.Verification
-	for _, m := range info.Marks { // oldest first
-		switch m.Kind {
-		case vault.MarkVerified:
-			v = &v1alpha1.Verification{At: metav1.NewTime(m.At), How: "read", Message: m.Note}
-		case vault.MarkQuarantined:
-			if m.By == "verify" {
-				v = &v1alpha1.Verification{At: metav1.NewTime(m.At), How: "read", Damaged: true, Message: m.Note}
-			}
+	for _, m := range slices.Backward(info.Marks) { // newest first
+		damaged := m.Kind == vault.MarkQuarantined && m.By == "verify"
+		if m.Kind == vault.MarkVerified || damaged {
+			return &v1alpha1.Verification{At: metav1.NewTime(m.At), How: cmp.Or(m.How, v1alpha1.ProvenFull), Damaged: damaged, Message: m.Note}
 		}
 	}
-	return v
+	return nil
 }
 
 // Manifest copies what people want to see of a manifest.

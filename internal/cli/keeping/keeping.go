@@ -1,0 +1,115 @@
+// Package keeping is the part of the commands that says how recovery points are
+// proven while they are kept: flags of `protect` and their words for people.
+package keeping
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
+)
+
+// leastPause is the shortest pause between two verifications.
+const leastPause = time.Minute
+
+// Flags are those of `protect`.
+type Flags struct {
+	verifyEvery  time.Duration
+	verifyCron   string
+	verifySample int32
+	verifyNewest int32
+}
+
+// Register declares the flags.
+func (f *Flags) Register(flags *pflag.FlagSet) {
+	flags.DurationVar(&f.verifyEvery, "verify-every", 0, "read the newest points back, with so long a pause in between, 1m or more")
+	flags.StringVar(&f.verifyCron, "verify-cron", "", "five-field cron expression in UTC, instead of --verify-every")
+	flags.Int32Var(&f.verifySample, "verify-sample", 0, "percent of the volumes' data to read each time (default: 100)")
+	flags.Int32Var(&f.verifyNewest, "verify-newest", 0, "how many of the newest points to read each time (default: 1)")
+}
+
+// Apply checks the flags and writes them into a policy.
+func (f *Flags) Apply(policy *v1alpha1.ProtectionPolicySpec) error {
+	switch {
+	case f.verifyEvery != 0 && f.verifyCron != "":
+		return exit.Usage("", "give --verify-every or --verify-cron, not both")
+	case f.verifyEvery != 0 && f.verifyEvery < leastPause:
+		return exit.Usage("", "--verify-every %s is less than %s", f.verifyEvery, leastPause)
+	case f.verifySample < 0 || f.verifySample > 100:
+		return exit.Usage("give percent, 1 to 100", "--verify-sample %d is not possible", f.verifySample)
+	case f.verifyNewest < 0 || f.verifyNewest > 1000:
+		return exit.Usage("give 1 to 1000", "--verify-newest %d is not possible", f.verifyNewest)
+	}
+	if f.verifyEvery == 0 && f.verifyCron == "" {
+		if f.verifySample != 0 || f.verifyNewest != 0 {
+			return exit.Usage("give --verify-every or --verify-cron as well", "nothing says when to verify")
+		}
+		return nil
+	}
+	if f.verifyCron != "" {
+		if _, err := cron.ParseStandard(f.verifyCron); err != nil {
+			return exit.Usage("five fields: minute, hour, day of month, month, day of week", "--verify-cron %q: %v", f.verifyCron, err)
+		}
+	}
+	policy.Verify = &v1alpha1.VerifyPolicy{Cron: f.verifyCron}
+	if f.verifyEvery != 0 {
+		policy.Verify.Every = &metav1.Duration{Duration: f.verifyEvery}
+	}
+	if f.verifySample != 0 {
+		policy.Verify.Sample = ptr.To(f.verifySample)
+	}
+	if f.verifyNewest != 0 {
+		policy.Verify.Newest = ptr.To(f.verifyNewest)
+	}
+	return nil
+}
+
+// Verifies says what a policy proves, and when; "" for one that proves nothing.
+func Verifies(p *v1alpha1.ProtectionPolicy) string {
+	if p == nil || p.Spec.Verify == nil {
+		return ""
+	}
+	v := p.Spec.Verify
+	when := "at " + v.Cron + " UTC"
+	if v.Every != nil {
+		when = "every " + output.Duration(v.Every.Duration)
+	}
+	what := "the newest point"
+	if n := ptr.Deref(v.Newest, 1); n > 1 {
+		what = fmt.Sprintf("the newest %d points", n)
+	}
+	if s := ptr.Deref(v.Sample, 100); s < 100 {
+		return fmt.Sprintf("%s, %s, %d %% of the data each time", when, what, s)
+	}
+	return fmt.Sprintf("%s, %s, whole", when, what)
+}
+
+// Verified says when the schedule last proved points and what came of it; "" if
+// it never did.
+func Verified(v *v1alpha1.VerificationStatus, now time.Time) string {
+	if v == nil {
+		return ""
+	}
+	text := ""
+	if v.At != nil {
+		text = fmt.Sprintf("%s, %s ago (%s, %s, %s read)", output.Time(v.At.Time), output.Age(v.At.Time, now), v.How,
+			output.Plural(int64(len(v.Points)), "point"), output.Bytes(v.Bytes))
+		if len(v.Damaged) > 0 {
+			text += fmt.Sprintf("; DAMAGED: %v", v.Damaged)
+		}
+	}
+	if v.Error != "" && v.TriedAt != nil {
+		if text != "" {
+			text += "; "
+		}
+		text += fmt.Sprintf("tried without a verdict %s ago: %s", output.Age(v.TriedAt.Time, now), output.Short(v.Error, 200))
+	}
+	return text
+}

@@ -1,0 +1,54 @@
+package application
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+// lateBy is how late a proof may be before it counts as overdue.
+const lateBy = time.Hour
+
+// verified says whether the application's points stand as its policy asks.
+// Damage is told whether or not a policy asked for the look.
+func (s *scope) verified(damaged []string) metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionVerified, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotVerified, ObservedGeneration: s.app.Generation}
+	asked := s.policy != nil && s.policy.Spec.Verify != nil && s.app.Status.Role == v1alpha1.RoleActive
+	last := s.app.Status.Verification
+	switch {
+	case len(damaged) > 0:
+		slices.Sort(damaged)
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonDamaged
+		c.Message = fmt.Sprintf("damaged in the vault, and not offered: %s; capture anew, find out what harmed the store, then delete them", shortList(damaged))
+	case !asked:
+		c.Message = "the policy asks for no verification"
+	case s.app.Status.Points == 0:
+		c.Message = "there is no recovery point to read back"
+	case last != nil && last.Next != nil && s.now.Sub(last.Next.Time) > lateBy:
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonOverdue
+		c.Message = "verification was due at " + last.Next.UTC().Format(time.RFC3339)
+		if last.Error != "" {
+			c.Message += ": " + last.Error
+		}
+	case last == nil || last.At == nil:
+		c.Message = "nothing has been read back yet"
+	default:
+		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.ReasonSucceeded
+		c.Message = fmt.Sprintf("%s read back (%s): %s", last.At.UTC().Format(time.RFC3339), last.How, shortList(last.Points))
+	}
+	return c
+}
+
+// shortList bounds what a message names.
+func shortList(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
