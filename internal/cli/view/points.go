@@ -30,7 +30,7 @@ type Point struct {
 	StoredBytes int64               `json:"storedBytes"`
 	Warnings    int64               `json:"warnings,omitempty"`
 	Pinned      bool                `json:"pinned,omitempty"`
-	Verified    time.Time           `json:"verified,omitzero"`    // when it was last proven
+	Verified    time.Time           `json:"verified,omitzero"`     // when it was last proven
 	VerifiedHow string              `json:"verifiedHow,omitempty"` // how: "full" or "sample"
 	Damaged     bool                `json:"damaged,omitempty"`
 	Message     string              `json:"message,omitempty"`

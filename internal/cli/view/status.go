@@ -67,16 +67,16 @@ type Run struct {
 
 // App is one application as `status` shows it.
 type App struct {
-	Name    string    `json:"name"`
-	State   string    `json:"state"`
-	Role    string    `json:"role,omitempty"`
-	Epoch   int64     `json:"epoch,omitempty"`
-	Site    string    `json:"epochSite,omitempty"`
-	Newest  time.Time `json:"newest,omitzero"`
-	Points  int64     `json:"points"`
-	RPO     string    `json:"rpo,omitempty"`
-	Next    time.Time `json:"next,omitzero"`
-	Vault   string    `json:"vault"`
+	Name   string    `json:"name"`
+	State  string    `json:"state"`
+	Role   string    `json:"role,omitempty"`
+	Epoch  int64     `json:"epoch,omitempty"`
+	Site   string    `json:"epochSite,omitempty"`
+	Newest time.Time `json:"newest,omitzero"`
+	Points int64     `json:"points"`
+	RPO    string    `json:"rpo,omitempty"`
+	Next   time.Time `json:"next,omitzero"`
+	Vault  string    `json:"vault"`
 	// Proven is when the schedule last read points back, and how; zero: never.
 	Proven    time.Time `json:"proven,omitzero"`
 	ProvenHow string    `json:"provenHow,omitempty"`
