@@ -28,6 +28,7 @@ const (
 	ReasonSuspended        = "Suspended"        // paused by its policy
 	ReasonNoPoint          = "NoRecoveryPoint"  // nothing captured yet
 	ReasonLagging          = "Lagging"          // newest point is older than the RPO objective
+	ReasonImpossible       = "ObjectiveImpossible" // the schedule can never keep the RPO objective
 	ReasonCaptureFailed    = "CaptureFailed"
 	ReasonRestoreFailed    = "RestoreFailed"
 	ReasonDamaged          = "Damaged" // verification found missing or changed bytes

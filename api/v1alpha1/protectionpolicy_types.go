@@ -19,6 +19,7 @@ type ProtectionPolicy struct {
 }
 
 // ProtectionPolicySpec is the policy.
+// +kubebuilder:validation:XValidation:rule="!has(self.schedule) || !has(self.schedule.every) || !has(self.objectives) || !has(self.objectives.rpo) || duration(self.schedule.every) <= duration(self.objectives.rpo)",messageExpression="'a capture every ' + self.schedule.every + ' leaves up to ' + self.schedule.every + ' of work unprotected: that can never keep an RPO of ' + self.objectives.rpo"
 type ProtectionPolicySpec struct {
 	// +optional
 	Schedule Schedule `json:"schedule,omitempty"`
@@ -42,17 +43,26 @@ type Schedule struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="every must be 10s or more"
 	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
 	Every *metav1.Duration `json:"every,omitempty"`
-	// Cron is a five-field cron expression in UTC.
+	// Cron is a five-field cron expression, in TimeZone.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	Cron string `json:"cron,omitempty"`
+	// TimeZone is the zone that Cron and the retention's days, weeks, months
+	// and years are meant in, by its IANA name, such as "Europe/Lisbon";
+	// default UTC.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z][A-Za-z0-9_+/-]*$`
+	TimeZone string `json:"timeZone,omitempty"`
 }
 
 // Retention says which points may expire. A point is kept while any rule
 // keeps it; pinned points and the last good one never expire.
 type Retention struct {
-	// Last keeps the newest so many points; default 48.
+	// Last keeps the newest so many points; default 48 where no other rule is
+	// given.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100000
@@ -60,12 +70,42 @@ type Retention struct {
 	// MaxAge keeps points younger than this.
 	// +optional
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+	// Hourly keeps the newest point of each of the newest so many hours that
+	// have one.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100000
+	Hourly *int32 `json:"hourly,omitempty"`
+	// Daily keeps the newest point of each of the newest so many days.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	Daily *int32 `json:"daily,omitempty"`
+	// Weekly keeps the newest point of each of the newest so many weeks, which
+	// begin on Monday.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	Weekly *int32 `json:"weekly,omitempty"`
+	// Monthly keeps the newest point of each of the newest so many months.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	Monthly *int32 `json:"monthly,omitempty"`
+	// Yearly keeps the newest point of each of the newest so many years.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	Yearly *int32 `json:"yearly,omitempty"`
 }
 
 // Objectives are what the application's owner asks for.
 type Objectives struct {
 	// RPO is how much time of work may be lost.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="rpo must be more than nothing"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
 	RPO *metav1.Duration `json:"rpo,omitempty"`
 	// RTO is how long recovery may take.
 	// +optional

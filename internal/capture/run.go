@@ -56,6 +56,7 @@ type run struct {
 	targets [][]Target            // by hook
 	covered *selection.Cover      // nil where the whole of the namespaces is captured
 	left    set                   // claims whose data a rule leaves out
+	looking bool                  // nothing is captured: see Look
 
 	mu      sync.Mutex
 	res     Result

@@ -37,6 +37,10 @@ func (r *run) claims(ctx context.Context, revision string) ([]Claim, error) {
 			case "Bound":
 				claims = append(claims, c)
 			case "Lost":
+				if r.looking {
+					r.warn(q.Kind.Name()+" "+c.Key(), "has lost its volume: its data is gone")
+					return nil
+				}
 				errs = append(errs, fmt.Errorf("claim %s has lost its volume %s: its data is gone: delete the claim, or label it %s=true", c.Key(), c.Volume, LabelExclude))
 			}
 			return nil

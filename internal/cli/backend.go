@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
@@ -39,8 +40,11 @@ type Cluster interface {
 	Install(ctx context.Context, opts install.Options, progress install.Progress) error
 	// Uninstall takes it out again.
 	Uninstall(ctx context.Context, opts install.UninstallOptions, progress install.Progress) error
-	// CheckVolumes says which claims an application's captures would fail on.
-	CheckVolumes(ctx context.Context, app *v1alpha1.Application) error
+	// CheckVolumes says which of its claims an application's captures would fail on.
+	CheckVolumes(ctx context.Context, app *v1alpha1.Application, claims []capture.Claim) error
+	// Look says what a capture of the application would hold, with objects also
+	// which.
+	Look(ctx context.Context, app *v1alpha1.Application, objects bool) (*capture.Held, error)
 	// Recover brings an application back, or with plan says what it would do.
 	Recover(ctx context.Context, opts recovery.Options, how Recovering) (recovery.Report, error)
 }

@@ -104,3 +104,10 @@ func (e *env) keepReport(ctx context.Context, c client.Client, report *recovery.
 		e.progress.Note("note: the report is not kept in the cluster: %v", err)
 	}
 }
+
+func duration(d time.Duration) *metav1.Duration {
+	if d == 0 {
+		return nil
+	}
+	return &metav1.Duration{Duration: d}
+}

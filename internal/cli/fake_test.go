@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/point"
@@ -183,7 +184,14 @@ func (c *fakeCluster) Uninstall(_ context.Context, _ install.UninstallOptions, p
 }
 
 // CheckVolumes implements Cluster: the real one is tested on real clusters.
-func (c *fakeCluster) CheckVolumes(context.Context, *v1alpha1.Application) error { return nil }
+func (c *fakeCluster) CheckVolumes(context.Context, *v1alpha1.Application, []capture.Claim) error {
+	return nil
+}
+
+// Look implements Cluster: the real one is tested in capture.
+func (c *fakeCluster) Look(context.Context, *v1alpha1.Application, bool) (*capture.Held, error) {
+	return &capture.Held{}, nil
+}
 
 // Recover implements Cluster with what recover.json and recover.err hold.
 func (c *fakeCluster) Recover(_ context.Context, opts recovery.Options, how Recovering) (recovery.Report, error) {

@@ -103,16 +103,10 @@ func (c *realCluster) Uninstall(ctx context.Context, opts install.UninstallOptio
 	return install.Uninstall(ctx, c.clients, opts, progress)
 }
 
-// CheckVolumes implements Cluster. An application that is a part of its
-// namespaces is not checked: which claims it needs is known only once it is captured. Nor is
-// anything checked that the caller may not see.
-func (c *realCluster) CheckVolumes(ctx context.Context, app *v1alpha1.Application) error {
-	rules, err := protection.Selection(app)
-	if err != nil || !rules.Whole() || !rules.Namespaces.Static() {
-		return err
-	}
+// CheckVolumes implements Cluster. What the caller may not see is not checked.
+func (c *realCluster) CheckVolumes(ctx context.Context, app *v1alpha1.Application, claims []capture.Claim) error {
 	opts := capture.VolumeOptions{Mode: capture.Mode(app.Spec.Volumes.Mode), SnapshotClass: app.Spec.Volumes.SnapshotClass}
-	err = source.CheckVolumes(ctx, c.clients, app.CapturedNamespaces(), opts)
+	err := source.CheckVolumes(ctx, c.clients, claims, opts)
 	switch {
 	case errors.Is(err, source.ErrNoSnapshots), errors.Is(err, source.ErrSnapshotClass):
 		return exit.Refuse("move the data to a storage class with snapshots, or give --volumes snapshot-or-live to read such volumes while they are in use: points are marked fuzzy then", "%v", err)
@@ -120,6 +114,19 @@ func (c *realCluster) CheckVolumes(ctx context.Context, app *v1alpha1.Applicatio
 		return nil
 	}
 	return err
+}
+
+// Look implements Cluster.
+func (c *realCluster) Look(ctx context.Context, app *v1alpha1.Application, objects bool) (*capture.Held, error) {
+	spec, err := protection.SpecOf(app)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := source.NewCluster(c.clients)
+	if err != nil {
+		return nil, err
+	}
+	return capture.Look(ctx, spec, cluster, objects, capture.Options{})
 }
 
 // Recover implements Cluster.

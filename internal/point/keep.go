@@ -47,11 +47,23 @@ func newestOf(points []Point, want func(Point) bool) (best Point, found bool) {
 	return best, found
 }
 
-// Retention says how long points are kept. A point is kept as long as either
-// rule wants it. Without any rule all are kept.
+// Retention says how long points are kept. A point is kept as long as any rule
+// wants it. Without any rule all are kept.
 type Retention struct {
 	KeepLast int           // the newest so many good points; 0: no such rule
 	MaxAge   time.Duration // points younger than this; 0: no such rule
+	// Hourly and the others keep the newest good point of each of the newest so
+	// many hours, days, weeks (from Monday), months and years that have one;
+	// 0: no such rule.
+	Hourly, Daily, Weekly, Monthly, Yearly int
+	// Zone is where hours to years are counted; nil means UTC.
+	Zone *time.Location
+}
+
+// Empty tells whether there is no rule.
+func (r Retention) Empty() bool {
+	r.Zone = nil
+	return r == Retention{}
 }
 
 // Decision is the fate of one point, and why.
@@ -71,7 +83,9 @@ func Keep(points []Point, rules Retention, now time.Time) []Decision {
 	k.last, k.hasLast = Newest(sorted, time.Time{})
 	k.verified, k.hasVerified = newestOf(sorted, func(p Point) bool { return p.Good() && !p.Verified.IsZero() })
 	decisions := make([]Decision, 0, len(sorted))
-	for _, p := range sorted {
+	calendar := rules.calendar(sorted)
+	for i, p := range sorted {
+		k.calendar = calendar[i]
 		keep, reason := k.decide(p)
 		decisions = append(decisions, Decision{Point: p, Keep: keep, Reason: reason})
 		if p.Good() {
@@ -87,7 +101,8 @@ type keeper struct {
 	now                  time.Time
 	last, verified       Point
 	hasLast, hasVerified bool
-	newer                int // good points newer than the one at hand
+	newer                int    // good points newer than the one at hand
+	calendar             string // why a calendar rule keeps the one at hand
 }
 
 func (k *keeper) decide(p Point) (keep bool, reason string) {
@@ -103,12 +118,14 @@ func (k *keeper) decide(p Point) (keep bool, reason string) {
 		return true, "newest good point"
 	case k.hasVerified && p.ID == k.verified.ID:
 		return true, "last verified point"
-	case k.rules == Retention{}:
+	case k.rules.Empty():
 		return true, "no rule expires it"
 	case k.newer < k.rules.KeepLast:
 		return true, fmt.Sprintf("among the last %d", k.rules.KeepLast)
 	case k.rules.MaxAge > 0 && age < k.rules.MaxAge:
 		return true, "younger than " + k.rules.MaxAge.String()
+	case k.calendar != "":
+		return true, k.calendar
 	}
 	return false, fmt.Sprintf("%s old, %d newer", age.Round(time.Second), k.newer)
 }

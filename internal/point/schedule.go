@@ -40,3 +40,9 @@ func Overdue(points []Point, objective time.Duration, now time.Time) bool {
 	age, ok := RPO(points, now)
 	return objective > 0 && (!ok || age > objective)
 }
+
+// WorstLoss returns how much work can be lost at worst, with captures that
+// start gap apart at most and take took until they may be offered. One that
+// takes longer than gap puts off the next. The work done since the last point's
+// instant is lost, and that is oldest just before the next one can be offered.
+func WorstLoss(gap, took time.Duration) time.Duration { return max(gap, took) + took }

@@ -9,6 +9,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/schedule"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -43,18 +44,30 @@ func (p *Protector) pointsOf(ctx context.Context, in *vault.Project, app string)
 	return infos, point.Quarantine(points, lease.Summaries(history)), nil
 }
 
-// Rules turns a policy's retention into the arithmetic's. Without any rule the
-// last 48 points are kept.
-func Rules(r v1alpha1.Retention) point.Retention {
+// Rules turns a policy's retention into the arithmetic's, in the policy's time
+// zone, or UTC if that is not known. Without any rule the last 48 points are kept.
+func Rules(policy v1alpha1.ProtectionPolicySpec) point.Retention {
+	r := policy.Retention
 	rules := point.Retention{}
-	if r.Last != nil {
-		rules.KeepLast = int(*r.Last)
+	for _, rule := range []struct {
+		from *int32
+		into *int
+	}{
+		{r.Last, &rules.KeepLast}, {r.Hourly, &rules.Hourly}, {r.Daily, &rules.Daily},
+		{r.Weekly, &rules.Weekly}, {r.Monthly, &rules.Monthly}, {r.Yearly, &rules.Yearly},
+	} {
+		if rule.from != nil {
+			*rule.into = int(*rule.from)
+		}
 	}
 	if r.MaxAge != nil {
 		rules.MaxAge = r.MaxAge.Duration
 	}
-	if r.Last == nil && r.MaxAge == nil {
+	if rules.Empty() {
 		rules.KeepLast = defaultKeepLast
+	}
+	if zone, err := schedule.Zone(policy.Schedule.TimeZone); err == nil && zone != time.UTC {
+		rules.Zone = zone
 	}
 	return rules
 }
@@ -69,7 +82,7 @@ type ExpireReport struct {
 // the last good one and the last verified one always stay. held is this site's
 // epoch: a superseded site deletes nothing. It goes on after a point that
 // cannot be deleted, and returns all such errors.
-func (p *Protector) Expire(ctx context.Context, app string, retention v1alpha1.Retention, held int64, now time.Time) (ExpireReport, error) {
+func (p *Protector) Expire(ctx context.Context, app string, rules point.Retention, held int64, now time.Time) (ExpireReport, error) {
 	var report ExpireReport
 	if err := p.guard(ctx, app, held); err != nil {
 		return report, fmt.Errorf("expire points of %s: %w", app, err)
@@ -83,7 +96,7 @@ func (p *Protector) Expire(ctx context.Context, app string, retention v1alpha1.R
 		byID[info.ID] = info
 	}
 	var errs []error
-	for _, d := range point.Keep(points, Rules(retention), now) {
+	for _, d := range point.Keep(points, rules, now) {
 		if d.Keep {
 			report.Kept++
 			continue

@@ -443,7 +443,7 @@ func TestExpireKeepsWhatItMust(t *testing.T) {
 	if err := r.project.Mark(t.Context(), "shop", ids[0], vault.Mark{Kind: vault.MarkPinned}); err != nil {
 		t.Fatal(err)
 	}
-	report, err := r.east.Expire(t.Context(), "shop", v1alpha1.Retention{Last: ptr.To[int32](1)}, 1, r.now)
+	report, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 1}, 1, r.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,7 +452,7 @@ func TestExpireKeepsWhatItMust(t *testing.T) {
 		t.Errorf("report %+v of %q, snapshots deleted %q", report, ids, r.repo.deleted)
 	}
 	r.takeOver()
-	_, err = r.east.Expire(t.Context(), "shop", v1alpha1.Retention{MaxAge: &metav1.Duration{Duration: 1}}, 1, r.now.Add(time.Hour))
+	_, err = r.east.Expire(t.Context(), "shop", point.Retention{MaxAge: 1}, 1, r.now.Add(time.Hour))
 	if len(r.keys("manifests")) != 2 {
 		t.Errorf("a superseded site deleted points: %v", err)
 	}
@@ -464,7 +464,7 @@ func TestSupersededSiteExpiresNothing(t *testing.T) {
 	r.mustCapture()
 	r.mustCapture()
 	r.takeOver()
-	if _, err := r.east.Expire(t.Context(), "shop", v1alpha1.Retention{Last: ptr.To[int32](1)}, 1, r.now); !errors.Is(err, lease.ErrSuperseded) {
+	if _, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 1}, 1, r.now); !errors.Is(err, lease.ErrSuperseded) {
 		t.Errorf("err = %v, want ErrSuperseded", err)
 	}
 	if _, err := r.east.Reclaim(t.Context(), false); !errors.Is(err, lease.ErrSuperseded) || r.repo.maintain != 0 {
@@ -602,9 +602,15 @@ func TestRules(t *testing.T) {
 		{v1alpha1.Retention{}, point.Retention{KeepLast: 48}},
 		{v1alpha1.Retention{Last: ptr.To[int32](3)}, point.Retention{KeepLast: 3}},
 		{v1alpha1.Retention{MaxAge: day}, point.Retention{MaxAge: 24 * time.Hour}},
+		{v1alpha1.Retention{Daily: ptr.To[int32](7), Yearly: ptr.To[int32](2)}, point.Retention{Daily: 7, Yearly: 2}},
+		{v1alpha1.Retention{Hourly: ptr.To[int32](1), Weekly: ptr.To[int32](2), Monthly: ptr.To[int32](3)}, point.Retention{Hourly: 1, Weekly: 2, Monthly: 3}},
 	} {
-		if got := Rules(tt.in); got != tt.want {
+		if got := Rules(v1alpha1.ProtectionPolicySpec{Retention: tt.in}); got != tt.want {
 			t.Errorf("Rules(%+v) = %+v, want %+v", tt.in, got, tt.want)
 		}
+	}
+	zoned := Rules(v1alpha1.ProtectionPolicySpec{Schedule: v1alpha1.Schedule{TimeZone: "Asia/Tokyo"}})
+	if zoned.Zone == nil || zoned.Zone.String() != "Asia/Tokyo" {
+		t.Errorf("the zone of the rules is %v", zoned.Zone)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/listed"
 )
@@ -157,7 +158,7 @@ func TestExpireReadsManifestsOnce(t *testing.T) {
 			Listing: r.project.Over(func(s vault.Store) vault.Store { return test.over(counted{s, &reads}) }),
 		})
 		for range 2 {
-			if report, err := p.Expire(t.Context(), "shop", v1alpha1.Retention{}, 1, r.now); err != nil || len(report.Deleted) > 0 {
+			if report, err := p.Expire(t.Context(), "shop", point.Retention{KeepLast: 48}, 1, r.now); err != nil || len(report.Deleted) > 0 {
 				t.Fatalf("%+v, %v", report, err)
 			}
 			if reads.Load() == 4 {

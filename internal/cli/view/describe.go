@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/keeping"
 	"davit.dev/davit/internal/cli/output"
@@ -165,13 +163,9 @@ func (d AppDetail) Text(t *output.Text) {
 	app, s := d.App, &d.App.Status
 	view := OfApplication(app, d.Policy, d.Now)
 	t.Line("Application %s", app.VaultName())
-	selector := ""
-	if app.Spec.Selector != nil {
-		selector = metav1.FormatLabelSelector(app.Spec.Selector)
-	}
-	t.Fields("  ", "state", view.State, "why", view.Message, "namespaces", strings.Join(app.CapturedNamespaces(), ", "),
-		"selector", selector, "kinds", strings.Join(app.Spec.IncludeKinds, ", "), "without", strings.Join(app.Spec.ExcludeKinds, ", "),
-		"volumes", string(app.Spec.Volumes.Mode), "freeze", freezePolicy(app), "vault", app.Spec.Vault, "role", string(s.Role),
+	t.Fields("  ", "state", view.State, "why", view.Message, "namespaces", strings.TrimPrefix(namespacesText(app), "namespaces "),
+		"only", narrowedText(app), "kinds", strings.Join(app.Spec.IncludeKinds, ", "), "without", strings.Join(app.Spec.ExcludeKinds, ", "),
+		"volumes", volumesText(app.Spec.Volumes), "freeze", freezePolicy(app), "vault", app.Spec.Vault, "role", string(s.Role),
 		"epoch", epochOf(s), "schedule", cmp.Or(Schedule(d.Policy), "none: captured only when asked"),
 		"next", output.Time(TimeOf(s.NextCapture)), "objectives", objectivesText(d.Policy), "keeps", retentionText(d.Policy),
 		"newest", cmp.Or(agedTime(TimeOf(s.NewestInstant), d.Now), "none"), "points", fmt.Sprint(s.Points),
@@ -222,20 +216,4 @@ func objectivesText(p *v1alpha1.ProtectionPolicy) string {
 		parts = append(parts, "RTO "+output.Duration(d.Duration))
 	}
 	return strings.Join(parts, ", ")
-}
-
-func retentionText(p *v1alpha1.ProtectionPolicy) string {
-	if p == nil {
-		return ""
-	}
-	r := p.Spec.Retention
-	switch {
-	case r.Last != nil && r.MaxAge != nil:
-		return fmt.Sprintf("the last %d, and those younger than %s", *r.Last, output.Duration(r.MaxAge.Duration))
-	case r.Last != nil:
-		return fmt.Sprintf("the last %d", *r.Last)
-	case r.MaxAge != nil:
-		return "those younger than " + output.Duration(r.MaxAge.Duration)
-	}
-	return "the last 48"
 }

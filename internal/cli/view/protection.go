@@ -1,9 +1,9 @@
 package view
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,7 +36,7 @@ func (p Protected) Text(t *output.Text) {
 	if s := Schedule(p.Policy); s != "" {
 		schedule = s
 	}
-	t.Line("%s %s: namespaces %s, into vault %s, %s.", app.VaultName(), verb, strings.Join(app.Spec.Namespaces, ", "), app.Spec.Vault, schedule)
+	t.Line("%s %s: %s, into vault %s, %s.", app.VaultName(), verb, covers(app), app.Spec.Vault, schedule)
 	if p.First != "" {
 		t.Line("First recovery point: %s", p.First)
 	}
@@ -63,7 +63,7 @@ func Schedule(p *v1alpha1.ProtectionPolicy) string {
 	case p.Spec.Schedule.Every != nil:
 		return "every " + output.Duration(p.Spec.Schedule.Every.Duration)
 	case p.Spec.Schedule.Cron != "":
-		return "at " + p.Spec.Schedule.Cron + " UTC"
+		return "at " + p.Spec.Schedule.Cron + " " + cmp.Or(p.Spec.Schedule.TimeZone, "UTC")
 	}
 	return ""
 }

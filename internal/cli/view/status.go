@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/protection"
 )
 
 // Status is the answer to `status`.
@@ -292,13 +293,34 @@ func (v *Status) gatherRuns(ctx context.Context, c client.Client) error {
 	return nil
 }
 
+// coveredNamespaces are those of which applications cover at least a part;
+// `coverage` tells what they do not.
+func coveredNamespaces(ctx context.Context, c client.Client, apps []v1alpha1.Application) (map[string]bool, error) {
+	covered := map[string]bool{v1alpha1.SystemNamespace: true}
+	var all corev1.NamespaceList
+	if err := c.List(ctx, &all); err != nil {
+		return nil, fmt.Errorf("list namespaces: %w", err)
+	}
+	for i := range apps {
+		rules, err := protection.Selection(&apps[i])
+		if err != nil {
+			continue // its own line says so
+		}
+		for _, name := range rules.Namespaces.Literal() {
+			covered[name] = true
+		}
+		for _, ns := range all.Items {
+			covered[ns.Name] = covered[ns.Name] || rules.Namespaces.Match(ns.Name, ns.Labels)
+		}
+	}
+	return covered, nil
+}
+
 // gatherUnprotected finds namespaces with something worth protecting.
 func (v *Status) gatherUnprotected(ctx context.Context, c client.Client, apps []v1alpha1.Application) error {
-	covered := map[string]bool{v1alpha1.SystemNamespace: true}
-	for i := range apps {
-		for _, namespace := range apps[i].CapturedNamespaces() {
-			covered[namespace] = true
-		}
+	covered, err := coveredNamespaces(ctx, c, apps)
+	if err != nil {
+		return err
 	}
 	found := map[string]bool{}
 	for _, list := range []client.ObjectList{&corev1.PersistentVolumeClaimList{}, &appsv1.DeploymentList{}, &appsv1.StatefulSetList{}} {
@@ -369,7 +391,7 @@ func (v Status) Text(t *output.Text) {
 	}
 	if len(v.Unprotected) > 0 {
 		t.Section("Not protected")
-		t.Line("Namespaces with workloads or volumes: %s", strings.Join(v.Unprotected, ", "))
+		t.Line("Namespaces with workloads or volumes: %s (`coverage` tells more)", strings.Join(v.Unprotected, ", "))
 	}
 }
 

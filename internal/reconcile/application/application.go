@@ -28,6 +28,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/schedule"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -63,6 +64,10 @@ type memory struct {
 	documents  string    // digest of what was mirrored
 	started    time.Time // newest capture this process asked for
 	skippedFor time.Time // the slot whose skipping was announced
+
+	tableOf string          // the schedule that table is of
+	table   *schedule.Table // nil: never
+	gap     time.Duration   // the longest between two of its slots
 }
 
 // Setup registers the reconciler.
@@ -121,8 +126,9 @@ type scope struct {
 	now       time.Time
 	memory    *memory
 
-	problem *problem // the first thing that is wrong
-	next    *time.Time
+	problem    *problem // the first thing that is wrong
+	impossible error    // why the RPO objective can never be kept
+	next       *time.Time
 }
 
 // problem is what is wrong, as a condition says it.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/robfig/cron/v3"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +14,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/schedule"
 )
 
 const (
@@ -37,12 +37,17 @@ func (r *Reconciler) schedule(ctx context.Context, s *scope) error {
 	if s.policy == nil || s.policy.Spec.Suspend || s.standing.Role != v1alpha1.RoleActive {
 		return nil
 	}
-	last, failed := lastScheduled(s.points, s.memory.started)
-	next, err := nextCapture(s.policy.Spec.Schedule, last, failed, s.app.CreationTimestamp.Time, s.now)
+	table, gap, err := s.timetable()
 	if err != nil {
-		s.fail(v1alpha1.ReasonInvalid, fmt.Errorf("policy %s: %w", s.policy.Name, err))
+		s.fail(v1alpha1.ReasonInvalid, err)
 		return nil
 	}
+	if err := schedule.CheckObjective(s.objective(), gap, 0); err != nil {
+		// Said, and captured all the same: better late points than none.
+		s.impossible = fmt.Errorf("policy %s: %w", s.policy.Name, err)
+	}
+	last, failed := lastScheduled(s.points, s.memory.started)
+	next := nextCapture(table, last, failed, s.app.CreationTimestamp.Time, s.now)
 	s.next = next
 	if next == nil || next.After(s.now) {
 		return nil
@@ -56,37 +61,46 @@ func (r *Reconciler) schedule(ctx context.Context, s *scope) error {
 	if err := r.request(ctx, s); err != nil {
 		return err
 	}
-	s.next, err = nextCapture(s.policy.Spec.Schedule, s.now, false, s.app.CreationTimestamp.Time, s.now)
-	return err
+	s.next = nextCapture(table, s.now, false, s.app.CreationTimestamp.Time, s.now)
+	return nil
+}
+
+// timetable reads the policy's schedule, and how far apart its captures are at
+// most. Both are kept, as the latter takes some counting.
+func (s *scope) timetable() (*schedule.Table, time.Duration, error) {
+	spec, m := s.policy.Spec.Schedule, s.memory
+	every := time.Duration(0)
+	if spec.Every != nil {
+		every = spec.Every.Duration
+	}
+	key := fmt.Sprint(every, " ", spec.Cron, " ", spec.TimeZone)
+	if m.tableOf != key {
+		table, err := schedule.Parse(every, spec.Cron, spec.TimeZone)
+		if err != nil {
+			return nil, 0, fmt.Errorf("policy %s: %w", s.policy.Name, err)
+		}
+		m.tableOf, m.table, m.gap = key, table, 0
+		if table != nil {
+			m.gap = table.LongestGap(s.now)
+		}
+	}
+	return m.table, m.gap, nil
 }
 
 // nextCapture is when the schedule asks for the next point; nil means never.
 // A slot that was missed is made up for at once, and only once.
-func nextCapture(spec v1alpha1.Schedule, last time.Time, failed bool, created, now time.Time) (*time.Time, error) {
-	var next time.Time
-	switch {
-	case spec.Every != nil:
-		next = point.Next(last, spec.Every.Duration, now)
-	case spec.Cron != "":
-		table, err := cron.ParseStandard(spec.Cron)
-		if err != nil {
-			return nil, fmt.Errorf("cron expression %q: %w", spec.Cron, err)
-		}
-		from := last
-		if from.IsZero() {
-			from = created
-		}
-		if from.After(now) {
-			from = now
-		}
-		next = table.Next(from.UTC())
-	default:
-		return nil, nil //nolint:nilnil // no schedule: captured only when asked
+func nextCapture(table *schedule.Table, last time.Time, failed bool, created, now time.Time) *time.Time {
+	if table == nil {
+		return nil
+	}
+	next := table.Next(last, created, now)
+	if next.IsZero() { // a day that never comes
+		return nil
 	}
 	if retry := last.Add(retryAfter); failed && retry.Before(next) {
 		next = retry
 	}
-	return &next, nil
+	return &next
 }
 
 // lastScheduled is when the schedule last started a capture, and whether it

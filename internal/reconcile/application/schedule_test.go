@@ -1,9 +1,11 @@
 package application
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -33,18 +35,94 @@ func TestNextCapture(t *testing.T) {
 		"cron, never ran":             {spec: nightly, want: 15 * time.Hour},
 		"no schedule":                 {spec: v1alpha1.Schedule{}, never: true},
 	} {
-		next, err := nextCapture(test.spec, test.last, test.failed, noon.Add(-time.Hour), noon)
+		s := &scope{policy: &v1alpha1.ProtectionPolicy{Spec: v1alpha1.ProtectionPolicySpec{Schedule: test.spec}}, memory: &memory{}, now: noon}
+		table, _, err := s.timetable()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		next := nextCapture(table, test.last, test.failed, noon.Add(-time.Hour), noon)
 		switch {
-		case err != nil:
-			t.Errorf("%s: %v", name, err)
 		case test.never != (next == nil):
 			t.Errorf("%s: next is %v", name, next)
 		case next != nil && !next.Equal(noon.Add(test.want)):
 			t.Errorf("%s: next is %s, want noon %+v", name, next, test.want)
 		}
 	}
-	if _, err := nextCapture(v1alpha1.Schedule{Cron: "whenever"}, noon, false, noon, noon); err == nil {
-		t.Error("a bad expression was taken")
+}
+
+// policed is an application of a policy, active here.
+func policed(t *testing.T, spec v1alpha1.ProtectionPolicySpec, now time.Time) (*site, *v1alpha1.Application) {
+	t.Helper()
+	app := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}, Policy: "often"})
+	app.CreationTimestamp = metav1.NewTime(now.AddDate(0, -1, 0))
+	policy := &v1alpha1.ProtectionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, Name: "often"}, Spec: spec}
+	s := newSite(t, "", app, policy)
+	s.Now = func() time.Time { return now }
+	return s, app
+}
+
+func (s *site) requested() int {
+	s.t.Helper()
+	var points v1alpha1.RecoveryPointList
+	if err := s.Client.List(s.t.Context(), &points); err != nil {
+		s.t.Fatal(err)
+	}
+	return len(points.Items)
+}
+
+// After an outage of a day, of an application captured every minute, one
+// capture is asked for, however often the agent looks.
+func TestOutageIsMadeUpForByOneCapture(t *testing.T) {
+	for name, schedule := range map[string]v1alpha1.Schedule{
+		"interval": {Every: &metav1.Duration{Duration: time.Minute}},
+		"cron":     {Cron: "* * * * *", TimeZone: "Europe/Berlin"},
+	} {
+		s, app := policed(t, v1alpha1.ProtectionPolicySpec{Schedule: schedule}, noon)
+		old := &v1alpha1.RecoveryPoint{
+			ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, Name: "shop-20260101-120000000-bcdfgh"},
+			Spec:       v1alpha1.RecoveryPointSpec{Application: "shop", Trigger: v1alpha1.TriggerSchedule},
+			Status:     v1alpha1.RecoveryPointStatus{Phase: v1alpha1.PointAvailable, Instant: &metav1.Time{Time: noon.AddDate(0, 0, -1)}},
+		}
+		if err := s.Client.Create(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			s.reconcile(app)
+		}
+		if got := s.requested(); got != 2 {
+			t.Errorf("%s: %d captures were asked for, want one", name, got-1)
+		}
+	}
+}
+
+// A schedule that can never keep its objective is said with the arithmetic; it
+// is followed all the same.
+func TestImpossibleObjectiveIsSaidAndTheScheduleKept(t *testing.T) {
+	for _, test := range []struct {
+		schedule v1alpha1.Schedule
+		rpo      time.Duration
+		reason   string
+		says     string
+	}{
+		{v1alpha1.Schedule{Cron: "0 12 * * *"}, time.Hour, v1alpha1.ReasonImpossible, "up to 24h0m0s pass between two captures"},
+		{v1alpha1.Schedule{Cron: "0 12 * * *"}, 25 * time.Hour, v1alpha1.ReasonNoPoint, ""},
+		{v1alpha1.Schedule{Cron: "0 12 * * *", TimeZone: "Europe/Berlin"}, 24*time.Hour + time.Minute, v1alpha1.ReasonImpossible, "25h0m0s"},
+		{v1alpha1.Schedule{Cron: "whenever"}, 0, v1alpha1.ReasonInvalid, "whenever"},
+		{v1alpha1.Schedule{Cron: "0 12 * * *", TimeZone: "Middle/Earth"}, 0, v1alpha1.ReasonInvalid, "Middle/Earth"},
+	} {
+		spec := v1alpha1.ProtectionPolicySpec{Schedule: test.schedule}
+		if test.rpo > 0 {
+			spec.Objectives.RPO = &metav1.Duration{Duration: test.rpo}
+		}
+		s, app := policed(t, spec, noon.Add(time.Minute))
+		got := s.reconcile(app)
+		c := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady)
+		if c == nil || c.Reason != test.reason || !strings.Contains(c.Message, test.says) {
+			t.Errorf("%+v with %s: Ready is %+v, want %s", test.schedule, test.rpo, c, test.reason)
+		}
+		if asked := s.requested() == 1; asked == (test.reason == v1alpha1.ReasonInvalid) {
+			t.Errorf("%+v: captured %v", test.schedule, asked)
+		}
 	}
 }
 

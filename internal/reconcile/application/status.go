@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/schedule"
 )
 
 func reasonOf(err error) string { return vaults.Reason(err) }
@@ -64,12 +65,31 @@ func (s *scope) protected() metav1.Condition {
 	case objective > 0 && s.now.Sub(st.NewestInstant.Time) > objective:
 		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonLagging
 		c.Message = fmt.Sprintf("newest recovery point %s is older than the RPO objective of %s", st.NewestPoint, objective)
+		if err := schedule.CheckObjective(objective, s.memory.gap, took(s.points)); err != nil && s.policy != nil && s.memory.table != nil {
+			c.Message += ": " + err.Error()
+		}
 	case objective > 0:
 		c.Message = fmt.Sprintf("newest recovery point is within the RPO objective of %s", objective)
 	default:
 		c.Message = "has a recovery point; no RPO objective is set"
 	}
 	return c
+}
+
+// took is how long the newest point's capture took from its instant until the
+// point could be offered; 0 where that is not known.
+func took(points []v1alpha1.RecoveryPoint) time.Duration {
+	var newest *v1alpha1.RecoveryPointStatus
+	for i := range points {
+		st := &points[i].Status
+		if st.Phase == v1alpha1.PointAvailable && st.Instant != nil && st.FinishedAt != nil && (newest == nil || newest.Instant.Before(st.Instant)) {
+			newest = st
+		}
+	}
+	if newest == nil {
+		return 0
+	}
+	return max(newest.FinishedAt.Sub(newest.Instant.Time), 0)
 }
 
 func (s *scope) objective() time.Duration {
@@ -92,6 +112,8 @@ func (s *scope) ready(protected, verified metav1.Condition) metav1.Condition {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonSuspended, "policy "+s.policy.Name+" is suspended: nothing is captured on schedule"
 	case failed != "":
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonCaptureFailed, failed
+	case s.impossible != nil:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonImpossible, s.impossible.Error()
 	case protected.Status != metav1.ConditionTrue:
 		c.Status, c.Reason, c.Message = protected.Status, protected.Reason, protected.Message
 	case verified.Status == metav1.ConditionFalse:

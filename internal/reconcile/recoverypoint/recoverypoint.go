@@ -37,7 +37,7 @@ const ReasonInterrupted = "Interrupted"
 const (
 	busyWait   = 2 * time.Second
 	stepEvery  = time.Second // how often a step is written into the status
-	concurrent = 4
+	concurrent = 4           // captures; deletions and the like do not wait for them
 )
 
 // Access opens vaults by the name of their objects.
@@ -59,14 +59,17 @@ type Reconciler struct {
 
 	mu   sync.Mutex
 	mine map[client.ObjectKey]bool // captures this process began
+
+	turns *turns
 }
 
 // Setup registers the reconciler.
 func (r *Reconciler) Setup(mgr ctrl.Manager) error {
 	r.mine = map[client.ObjectKey]bool{}
+	r.turns = newTurns(concurrent, r.Now)
 	return ctrl.NewControllerManagedBy(mgr).Named("recoverypoint").
 		For(&v1alpha1.RecoveryPoint{}).
-		WithOptions(controller.Options{MaxConcurrentReconciles: concurrent}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 2 * concurrent}).
 		Complete(r)
 }
 
@@ -77,6 +80,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if pending(&rp) {
+		release, err := r.turn(ctx, &rp)
+		if release == nil {
+			return ctrl.Result{RequeueAfter: askAgain}, err
+		}
+		defer release()
 		if err := r.Reader.Get(ctx, req.NamespacedName, &rp); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
@@ -276,7 +284,7 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 		return client.IgnoreNotFound(err)
 	}
 	r.Events.Eventf(rp, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "captured %d objects and %d volumes, %d bytes, %d of them new", m.Objects, len(m.Volumes), m.Bytes, m.StoredBytes)
-	report, err := s.protector.Expire(ctx, app, s.policy.Spec.Retention, s.standing.Held, r.Now())
+	report, err := s.protector.Expire(ctx, app, protection.Rules(s.policy.Spec), s.standing.Held, r.Now())
 	if err != nil {
 		r.Events.Eventf(&s.app, corev1.EventTypeWarning, "ExpireFailed", "%v", err)
 		log.FromContext(ctx).Error(err, "retention incomplete")

@@ -1,0 +1,126 @@
+package recoverypoint
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+func drawClaims(t *rapid.T) []claim {
+	var all []claim
+	for i := range rapid.IntRange(1, 30).Draw(t, "claims") {
+		all = append(all, claim{
+			key: client.ObjectKey{Name: fmt.Sprintf("p%02d", i)}, app: client.ObjectKey{Name: fmt.Sprintf("a%d", rapid.IntRange(0, 12).Draw(t, "app"))},
+			manual: rapid.IntRange(0, 5).Draw(t, "manual") == 0, due: noon.Add(-time.Duration(rapid.IntRange(0, 50).Draw(t, "overdue")) * time.Minute),
+		})
+	}
+	return all
+}
+
+// Whatever the order in which they ask: never more than the slots run, never two
+// of one application, nobody goes before a more urgent one that could, and
+// everybody gets a turn.
+func TestTurns(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		slots := rapid.IntRange(1, 4).Draw(t, "slots")
+		now := noon
+		q := newTurns(slots, func() time.Time { return now })
+		waiting := drawClaims(t)
+		var running []claim
+		for round := 0; len(waiting)+len(running) > 0; round++ {
+			if round > 500 {
+				t.Fatalf("%d still wait", len(waiting))
+			}
+			for _, c := range waiting { // all are known
+				q.waiting[c.key] = claim{c.key, c.app, c.manual, c.due, now}
+			}
+			for _, c := range rapid.Permutation(waiting).Draw(t, "order") {
+				ok, _ := q.take(c)
+				if !ok {
+					continue
+				}
+				for _, w := range waiting {
+					busy := slices.ContainsFunc(running, func(r claim) bool { return r.app == w.app })
+					if w.key != c.key && !busy && w.app != c.app && w.before(c) && len(running)+1 >= slots {
+						t.Fatalf("%v got the last turn before %v", c, w)
+					}
+				}
+				running = append(running, c)
+				waiting = slices.DeleteFunc(slices.Clone(waiting), func(w claim) bool { return w.key == c.key })
+			}
+			apps := map[client.ObjectKey]bool{}
+			for _, r := range running {
+				if apps[r.app] {
+					t.Fatalf("two captures of %s run", r.app)
+				}
+				apps[r.app] = true
+			}
+			if len(running) > slots {
+				t.Fatalf("%d run in %d slots", len(running), slots)
+			}
+			if len(running) == 0 {
+				t.Fatal("slots are free, and nobody got one")
+			}
+			ended := rapid.IntRange(0, len(running)-1).Draw(t, "ended")
+			q.release(running[ended])
+			running = slices.Delete(running, ended, ended+1)
+			now = now.Add(askAgain)
+		}
+	})
+}
+
+// One that asks no more, as its object was removed, keeps nobody waiting.
+func TestTurnsForgetWhoLeft(t *testing.T) {
+	now := noon
+	q := newTurns(1, func() time.Time { return now })
+	first := claim{key: client.ObjectKey{Name: "first"}, app: client.ObjectKey{Name: "a"}}
+	urgent := claim{key: client.ObjectKey{Name: "urgent"}, app: client.ObjectKey{Name: "b"}, due: noon.Add(-time.Hour)}
+	late := claim{key: client.ObjectKey{Name: "late"}, app: client.ObjectKey{Name: "c"}, due: noon}
+	if ok, _ := q.take(first); !ok {
+		t.Fatal("a free slot was refused")
+	}
+	q.take(urgent)
+	q.release(first)
+	if ok, ahead := q.take(late); ok || ahead != 1 {
+		t.Fatalf("took %v with %d ahead, want to wait for the more urgent one", ok, ahead)
+	}
+	now = now.Add(forgotten + time.Second)
+	if ok, _ := q.take(late); !ok {
+		t.Error("waits for one that is gone")
+	}
+}
+
+func TestClaimOf(t *testing.T) {
+	duration := func(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
+	app := func(newest time.Time) *v1alpha1.Application {
+		a := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(noon.AddDate(0, -1, 0))}}
+		if !newest.IsZero() {
+			a.Status.NewestInstant = &metav1.Time{Time: newest}
+		}
+		return a
+	}
+	policy := &v1alpha1.ProtectionPolicy{Spec: v1alpha1.ProtectionPolicySpec{Schedule: v1alpha1.Schedule{Every: duration(time.Minute)}}}
+	strict := &v1alpha1.ProtectionPolicy{Spec: v1alpha1.ProtectionPolicySpec{Objectives: v1alpha1.Objectives{RPO: duration(time.Hour)}}}
+	scheduled := &v1alpha1.RecoveryPoint{Spec: v1alpha1.RecoveryPointSpec{Trigger: v1alpha1.TriggerSchedule}}
+	asked := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(noon)}}
+	for want, c := range map[time.Time]claim{
+		noon.AddDate(0, -1, 0):     claimOf(scheduled, app(time.Time{}), policy),
+		noon.Add(-9 * time.Minute): claimOf(scheduled, app(noon.Add(-10*time.Minute)), policy),
+		noon.Add(50 * time.Minute): claimOf(scheduled, app(noon.Add(-10*time.Minute)), strict),
+		noon:                       claimOf(asked, app(time.Time{}), policy),
+	} {
+		if !c.due.Equal(want) {
+			t.Errorf("due at %s, want %s", c.due, want)
+		}
+	}
+	if !claimOf(asked, app(noon), policy).before(claimOf(scheduled, app(time.Time{}), policy)) {
+		t.Error("a person waits behind the schedule")
+	}
+}
