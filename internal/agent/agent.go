@@ -25,6 +25,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/reconcile/application"
 	"davit.dev/davit/internal/reconcile/measure"
@@ -145,6 +146,13 @@ func wire(mgr manager.Manager, opts Options) error {
 		if err := r.Setup(mgr); err != nil {
 			return err
 		}
+	}
+	cluster, err := source.NewCluster(clients)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(&surveyor{client: c, cluster: cluster, log: opts.Logger}); err != nil {
+		return err
 	}
 	return mgr.Add(&sweeper{reader: reader, pool: p, log: opts.Logger})
 }

@@ -38,6 +38,12 @@ var (
 	Verifications = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_verifications_total", Help: "Verifications on schedule, by how (full, sample) and result: succeeded, damaged or failed.",
 	}, []string{"application", "how", "result"})
+	VolumesUnprotected = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "davit_volumes_unprotected", Help: "Bound claims outside the cluster's own namespaces whose data no application captures.",
+	})
+	VolumesShared = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "davit_volumes_shared", Help: "Claims whose data several applications capture.",
+	})
 	Restores = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_restores_total", Help: "Restores carried out by the agent, by result.",
 	}, []string{"result"})
@@ -50,7 +56,8 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
-		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, Proven, Verifications, VerifyOverdue, Restores)
+		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, Proven, Verifications, VerifyOverdue, Restores,
+		VolumesUnprotected, VolumesShared)
 }
 
 // ForgetApplication removes the gauges of an application that is gone.
