@@ -40,7 +40,9 @@ func command(t *testing.T, list []point.Image, args ...string) (out string, code
 	var b bytes.Buffer
 	cluster := fake.NewClientBuilder().WithObjects(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}).Build()
 	cmd := imagery.Command(imagery.Host{
-		Bounded: func(cmd *cobra.Command) (context.Context, context.CancelFunc) { return context.WithCancel(cmd.Context()) },
+		Bounded: func(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+			return context.WithCancel(cmd.Context())
+		},
 		Point: func(context.Context, *cobra.Command, *access.Address, string) (*point.Manifest, error) {
 			return &point.Manifest{Application: "shop", ID: "shop-1", Images: list}, nil
 		},
