@@ -25,6 +25,8 @@ const (
 	ReasonClockSkew        = "ClockSkew"        // the vault's clock and the site's are apart
 	ReasonWrongKey         = "WrongKey"         // the key opens nothing in this project
 	ReasonSuperseded       = "Superseded"       // another site holds a higher epoch
+	ReasonNameTaken        = "SiteNameTaken"    // another cluster bears this site's name in the vault
+	ReasonOvertaken        = "Overtaken"        // the epoch changed since the restore was ordered
 	ReasonSuspended        = "Suspended"        // paused by its policy
 	ReasonNoPoint          = "NoRecoveryPoint"  // nothing captured yet
 	ReasonLagging          = "Lagging"          // newest point is older than the RPO objective

@@ -124,6 +124,12 @@ type RestoreSpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	RestoreStatusOf []string `json:"restoreStatusOf,omitempty"`
+	// Epoch is the application's newest epoch as whoever orders the restore
+	// saw it, 0 if it was never claimed. A take-over or a restore in place is
+	// refused when another site has raised it since.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Epoch *int64 `json:"epoch,omitempty"`
 	// AcceptFuzzy allows a point whose volumes were read while being written.
 	// +optional
 	AcceptFuzzy bool `json:"acceptFuzzy,omitempty"`
@@ -167,6 +173,11 @@ type RestoreStatus struct {
 	// Epoch is what a take-over claimed.
 	// +optional
 	Epoch int64 `json:"epoch,omitempty"`
+	// ObservedEpoch is the application's newest epoch when an agent first took
+	// the restore up. An agent that comes back to it later refuses it when
+	// another site has raised the epoch since.
+	// +optional
+	ObservedEpoch *int64 `json:"observedEpoch,omitempty"`
 	// +optional
 	StartedAt *metav1.Time `json:"startedAt,omitempty"`
 	// +optional

@@ -37,6 +37,10 @@ type SiteStatus struct {
 	// LastSeen is when the site last wrote to the vault, by the vault's clock.
 	// +optional
 	LastSeen *metav1.Time `json:"lastSeen,omitempty"`
+	// ClusterID is the cluster that bears the site's name: the UID of its
+	// kube-system namespace.
+	// +optional
+	ClusterID string `json:"clusterID,omitempty"`
 	// +optional
 	KubeVersion string `json:"kubeVersion,omitempty"`
 	// +optional

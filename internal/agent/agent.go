@@ -26,6 +26,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/source"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/reconcile/application"
 	"davit.dev/davit/internal/reconcile/measure"
@@ -94,7 +95,7 @@ func Run(ctx context.Context, opts Options) error {
 	if err != nil {
 		return fmt.Errorf("start davit agent: %w", err)
 	}
-	if err := wire(mgr, opts); err != nil {
+	if err := wire(ctx, mgr, opts); err != nil {
 		return fmt.Errorf("start davit agent: %w", err)
 	}
 	opts.Logger.Info("agent starts", "site", opts.Site, "version", version.String())
@@ -127,17 +128,21 @@ func newManager(opts Options) (manager.Manager, error) {
 }
 
 // wire makes the reconcilers and hands them their adapters.
-func wire(mgr manager.Manager, opts Options) error {
+func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	clients, err := kube.New(opts.Config)
 	if err != nil {
 		return err
 	}
+	id, err := clients.ClusterID(ctx)
+	if err != nil {
+		return err
+	}
 	c, reader := mgr.GetClient(), mgr.GetAPIReader()
-	p := newPool(clients, reader, opts.Site, opts.Logger, opts.Now)
+	p := newPool(clients, reader, lease.Identity{Site: opts.Site, Cluster: id}, opts.Logger, opts.Now)
 	events := mgr.GetEventRecorderFor("davit-agent")
 	for _, r := range []interface{ Setup(ctrl.Manager) error }{
-		&vault.Reconciler{Client: c, Vaults: p, Events: events, Site: opts.Site, KubeVersion: clients.ServerVersion, Now: opts.Now},
-		&site.Reconciler{Client: c, Site: opts.Site, KubeVersion: clients.ServerVersion, Now: opts.Now},
+		&vault.Reconciler{Client: c, Vaults: p, Events: events, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
+		&site.Reconciler{Client: c, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
 		&application.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&recoverypoint.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&proof.Verifier{Client: c, Vaults: p, Events: events, Now: opts.Now},

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
@@ -32,7 +33,7 @@ const keyFor = 5 * time.Second
 type pool struct {
 	clients *kube.Clients
 	reader  client.Reader // asks the API server itself
-	site    string
+	self    lease.Identity
 	log     *slog.Logger
 	now     func() time.Time
 
@@ -61,8 +62,8 @@ type entryKey struct {
 	domain     string // this site's failure domain
 }
 
-func newPool(clients *kube.Clients, reader client.Reader, site string, log *slog.Logger, now func() time.Time) *pool {
-	return &pool{clients: clients, reader: reader, site: site, log: log, now: now, entries: map[string]*entry{}}
+func newPool(clients *kube.Clients, reader client.Reader, self lease.Identity, log *slog.Logger, now func() time.Time) *pool {
+	return &pool{clients: clients, reader: reader, self: self, log: log, now: now, entries: map[string]*entry{}}
 }
 
 // Opened returns the open project of a Vault.
@@ -157,7 +158,7 @@ func (p *pool) key(ctx context.Context, name string) (entryKey, error) {
 		return entryKey{}, err
 	}
 	var site v1alpha1.Site
-	if err := p.reader.Get(ctx, client.ObjectKey{Name: p.site}, &site); client.IgnoreNotFound(err) != nil {
+	if err := p.reader.Get(ctx, client.ObjectKey{Name: p.self.Site}, &site); client.IgnoreNotFound(err) != nil {
 		return entryKey{}, err
 	}
 	return entryKey{uid: v.UID, generation: v.Generation, secret: secret.ResourceVersion, domain: site.Spec.FailureDomain}, nil
@@ -185,16 +186,16 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 	if err != nil {
 		return err
 	}
-	e.volumes = source.NewVolumes(capturer, capturer, m, source.VolumeOptions{Vault: name, Site: p.site})
+	e.volumes = source.NewVolumes(capturer, capturer, m, source.VolumeOptions{Vault: name, Site: p.self.Site})
 	e.opened, e.key, e.mover, e.freezer = opened, key, m, still
 	e.protector = protection.New(protection.Options{
-		Project: opened.Project, Listing: opened.Listing, Site: p.site,
+		Project: opened.Project, Listing: opened.Listing, Site: p.self.Site, ClusterID: p.self.Cluster,
 		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain,
 		Cluster: cluster, Volumes: e.volumes, Hooks: source.NewHooks(capturer), Freezer: still,
 		Now: p.now, Logger: p.log.With("vault", name),
 	})
 	e.reader = protection.New(protection.Options{
-		Project: opened.Project, Site: p.site, Now: p.now, Logger: p.log.With("vault", name),
+		Project: opened.Project, Site: p.self.Site, ClusterID: p.self.Cluster, Now: p.now, Logger: p.log.With("vault", name),
 		OpenVolumes: protection.GentleVolumes(opened.Project, p.log),
 	})
 	return nil
@@ -215,7 +216,7 @@ func (p *pool) Recovery(ctx context.Context, vaultName, namespace, account strin
 		return recovery.Deps{}, err
 	}
 	return recovery.Deps{
-		Project: e.opened.Project, VaultName: vaultName, Site: p.site,
+		Project: e.opened.Project, VaultName: vaultName, Site: p.self.Site, ClusterID: p.self.Cluster,
 		Cluster: target.New(restorer), Volumes: target.NewVolumes(m, p.clients, vaultName),
 		Log: p.log,
 	}, nil

@@ -61,6 +61,7 @@ type Recovering struct {
 	Project   *vault.Project
 	VaultName string
 	Site      string
+	ClusterID string
 	Holder    string
 	Plan      bool
 	Progress  restore.Progress

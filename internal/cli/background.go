@@ -2,28 +2,19 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/order"
+	"davit.dev/davit/internal/cli/reports"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/recovery"
 )
-
-// maxReport bounds a report that is kept in the cluster, in bytes: an object
-// of Kubernetes holds a little more than a million.
-const maxReport = 900_000
-
-// reportKey is where a ConfigMap holds a restore's report.
-const reportKey = "report.json"
 
 // endGrace is how long a restore whose time is over may take to say why.
 const endGrace = time.Minute
@@ -37,11 +28,16 @@ func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *acce
 		defer cancel()
 	}
 	r := o.Object(in.VaultName, e.now())
+	standing, err := in.Protector(e.now).Standing(ctx, o.Options.Application)
+	if err != nil {
+		return err
+	}
+	r.Spec.Epoch = &standing.Current.Number // an agent that comes to it late must not fight over a newer one
 	if err := c.Create(ctx, r); err != nil {
 		return fmt.Errorf("ask for a restore: %w", err)
 	}
 	e.progress.Step("restore %s", r.Name)
-	err := e.poll(ctx, func(ctx context.Context) (bool, error) {
+	err = e.poll(ctx, func(ctx context.Context) (bool, error) {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(r), r); err != nil {
 			return false, fmt.Errorf("look at restore %s: %w", r.Name, err)
 		}
@@ -81,26 +77,7 @@ func (e *env) failedRestore(r *v1alpha1.Restore) error {
 func (e *env) keepReport(ctx context.Context, c client.Client, report *recovery.Report) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	data, err := json.Marshal(report)
-	if err == nil && len(data) > maxReport {
-		short := *report
-		short.Plan = nil
-		short.Result.Warnings = short.Result.Warnings[:min(len(short.Result.Warnings), 1000)]
-		short.Result.Failures = short.Result.Failures[:min(len(short.Result.Failures), 1000)]
-		data, err = json.Marshal(short)
-	}
-	if err != nil || len(data) > maxReport {
-		return
-	}
-	m := &corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.SystemNamespace, Name: "restore-report-" + report.RestoreID,
-			Labels: map[string]string{v1alpha1.LabelRestore: report.RestoreID, "app.kubernetes.io/part-of": "davit"},
-		},
-		Data: map[string]string{reportKey: string(data)},
-	}
-	err = put(ctx, c, m, &corev1.ConfigMap{}, func(old *corev1.ConfigMap) { old.Data = m.Data })
-	if err != nil {
+	if err := reports.Keep(ctx, c, report); err != nil {
 		e.progress.Note("note: the report is not kept in the cluster: %v", err)
 	}
 }

@@ -14,7 +14,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/yaml"
@@ -73,6 +75,10 @@ func openFake(dir string) (*fakeCluster, error) {
 		return nil, err
 	}
 	builder := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.RecoveryPoint{})
+	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem, UID: types.UID("uid-of-" + filepath.Base(dir))}}
+	if _, err := os.Stat(filepath.Join(dir, "namespace__kube-system.yaml")); err != nil {
+		builder = builder.WithRuntimeObjects(system)
+	}
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {

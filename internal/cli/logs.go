@@ -2,14 +2,11 @@ package cli
 
 import (
 	"cmp"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -17,8 +14,8 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/order"
+	"davit.dev/davit/internal/cli/reports"
 	"davit.dev/davit/internal/cli/view"
-	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -88,39 +85,11 @@ func (e *env) runLogsRestore(cmd *cobra.Command, id string) error {
 	if !apierrors.IsNotFound(err) {
 		return fmt.Errorf("look for restore %s: %w", id, err)
 	}
-	report, err := findReport(ctx, c, id)
+	report, err := reports.Find(ctx, c, id, order.VaultApp(id))
 	if err != nil {
 		return err
 	}
 	return e.print(view.RestoreLog{Restore: view.Restore{Report: *report}})
-}
-
-// findReport finds a kept report by the restore's id, or the newest one of an
-// application.
-func findReport(ctx context.Context, c client.Client, id string) (*recovery.Report, error) {
-	var all corev1.ConfigMapList
-	if err := c.List(ctx, &all, client.InNamespace(v1alpha1.SystemNamespace), client.HasLabels{v1alpha1.LabelRestore}); err != nil {
-		return nil, fmt.Errorf("list restore reports: %w", err)
-	}
-	var best *recovery.Report
-	var known []string
-	for i := range all.Items {
-		var report recovery.Report
-		if err := json.Unmarshal([]byte(all.Items[i].Data[reportKey]), &report); err != nil {
-			continue // not one of ours
-		}
-		known = append(known, report.RestoreID)
-		if report.RestoreID == id {
-			return &report, nil
-		}
-		if report.Application == order.VaultApp(id) && (best == nil || report.StartedAt.After(best.StartedAt)) {
-			best = &report
-		}
-	}
-	if best == nil {
-		return nil, exit.Refuse("`kubectl get restores -A` lists those of the agent", "there is no restore %q here; known: %s", id, listed(known))
-	}
-	return best, nil
 }
 
 func listed(names []string) string { return cmp.Or(strings.Join(names, ", "), "none") }

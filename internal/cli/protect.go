@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/protect"
+	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/selection"
 )
@@ -137,6 +138,10 @@ func (e *env) claimFirst(ctx context.Context, c Cluster, app *v1alpha1.Applicati
 		_, err := access.LocalSite(ctx, c)
 		return 0, err
 	}
+	if o.ClusterID == "" {
+		_, err := access.ClusterID(ctx, c)
+		return 0, err
+	}
 	p := o.Protector(e.now)
 	if err := p.Preflight(app); err != nil {
 		return 0, err
@@ -148,14 +153,14 @@ func (e *env) claimFirst(ctx context.Context, c Cluster, app *v1alpha1.Applicati
 	}
 	if standing.Role != v1alpha1.RoleActive {
 		return 0, exit.Refuse(fmt.Sprintf("move it here with `restore %s --take-over`, or protect this one under another name", app.VaultName()),
-			"application %q belongs to site %s, which holds epoch %d", app.VaultName(), standing.Current.Claim.Site, standing.Current.Number)
+			"application %q belongs to %s, which holds epoch %d", app.VaultName(), p.Holder(standing), standing.Current.Number)
 	}
 	return standing.Current.Number, nil
 }
 
 func saveProtection(ctx context.Context, c client.Client, app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy) error {
 	policySpec, appSpec := policy.Spec, app.Spec
-	err := put(ctx, c, policy, &v1alpha1.ProtectionPolicy{}, func(old *v1alpha1.ProtectionPolicy) {
+	err := objects.Put(ctx, c, policy, &v1alpha1.ProtectionPolicy{}, func(old *v1alpha1.ProtectionPolicy) {
 		suspended := old.Spec.Suspend // resume lifts it, nothing else
 		old.Spec = policySpec
 		old.Spec.Suspend = suspended
@@ -163,7 +168,7 @@ func saveProtection(ctx context.Context, c client.Client, app *v1alpha1.Applicat
 	if err != nil {
 		return fmt.Errorf("write policy %s: %w", policy.Name, err)
 	}
-	if err := put(ctx, c, app, &v1alpha1.Application{}, func(old *v1alpha1.Application) { old.Spec = appSpec }); err != nil {
+	if err := objects.Put(ctx, c, app, &v1alpha1.Application{}, func(old *v1alpha1.Application) { old.Spec = appSpec }); err != nil {
 		return fmt.Errorf("write application %s: %w", app.Name, err)
 	}
 	return nil

@@ -80,7 +80,7 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 		return e.restoreInBackground(cmd.Context(), c, in, o)
 	}
 	how := Recovering{
-		Project: in.Project, VaultName: in.VaultName, Site: in.Site, Holder: c.User(ctx),
+		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: c.User(ctx),
 		Plan: o.DryRun, Progress: &restoreProgress{p: e.progress}, Now: e.now,
 	}
 	report, err := c.Recover(ctx, o.Options, how)
@@ -110,6 +110,13 @@ func (e *env) nameSite(ctx context.Context, c Cluster, in *access.Opened, o *ord
 			return exit.Hint(fmt.Errorf("the epoch needs a site's name: %w", err), "`install --site NAME` first, or give --site NAME")
 		}
 	}
+	if in.ClusterID == "" && !o.AsClone {
+		id, err := access.ClusterID(ctx, c)
+		if err != nil {
+			return err
+		}
+		in.ClusterID = id
+	}
 	return nil
 }
 
@@ -137,8 +144,8 @@ func (e *env) confirmTakeOver(ctx context.Context, in *access.Opened, o *order.R
 	e.progress.Done()
 	fmt.Fprintf(e.Err, "Take over %s at site %s.\n", o.Options.Application, in.Site)
 	if standing.Current.Number > 0 {
-		fmt.Fprintf(e.Err, "  Now:   site %s holds epoch %d, since %s. It is fenced as soon as it sees the new epoch.\n",
-			standing.Current.Claim.Site, standing.Current.Number, output.Time(standing.Current.Claim.At))
+		fmt.Fprintf(e.Err, "  Now:   %s holds epoch %d, since %s. It is fenced as soon as it sees the new epoch.\n",
+			p.Holder(standing), standing.Current.Number, output.Time(standing.Current.Claim.At))
 	}
 	fmt.Fprintf(e.Err, "  From:  %s, %s old (%s), consistency %s.\n", chosen.ID, output.Age(chosen.Instant, now), output.Time(chosen.Instant), chosen.Consistency)
 	fmt.Fprintf(e.Err, "  Lost:  whatever was written after that instant.\n")

@@ -136,7 +136,7 @@ func (c *realCluster) Recover(ctx context.Context, opts recovery.Options, how Re
 		return recovery.Report{}, err
 	}
 	deps := recovery.Deps{
-		Project: how.Project, VaultName: how.VaultName, Site: how.Site, Holder: how.Holder,
+		Project: how.Project, VaultName: how.VaultName, Site: how.Site, ClusterID: how.ClusterID, Holder: how.Holder,
 		Cluster: target.New(c.clients), Volumes: target.NewVolumes(m, c.clients, how.VaultName),
 		Progress: how.Progress, Now: how.Now, Log: silent(),
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
@@ -135,4 +136,16 @@ func (c *Clients) ServerVersion(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("read cluster version: %w", err)
 	}
 	return info.GitVersion, nil
+}
+
+// ClusterID tells this cluster from every other one for as long as it lives:
+// the UID of its kube-system namespace, which no cluster can be without. A
+// cluster that is rebuilt has another one; one that is restored from a copy of
+// its etcd has the same.
+func (c *Clients) ClusterID(ctx context.Context) (string, error) {
+	ns, err := c.Kubernetes.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+	if err != nil {
+		return "", fmt.Errorf("read which cluster this is: %w", err)
+	}
+	return string(ns.UID), nil
 }

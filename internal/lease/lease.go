@@ -39,10 +39,13 @@ func (e *SupersededError) Is(target error) bool { return target == ErrSuperseded
 
 // Claim is what a site writes to become the one writer.
 type Claim struct {
-	Site   string    `json:"site"`
-	Holder string    `json:"holder"` // who acts: a run, a person, an agent
-	Reason string    `json:"reason"`
-	At     time.Time `json:"at"` // by the claimer's clock, for people
+	Site string `json:"site"`
+	// Cluster tells apart clusters that bear the site's name one after the
+	// other; see Identity. Empty in claims of versions that knew none.
+	Cluster string    `json:"cluster,omitempty"`
+	Holder  string    `json:"holder"` // who acts: a run, a person, an agent
+	Reason  string    `json:"reason"`
+	At      time.Time `json:"at"` // by the claimer's clock, for people
 	// Accepted are the ids of the points that were visible and good before the
 	// claim. Points of lower epochs that are not among them are quarantined.
 	Accepted []string `json:"accepted"`
@@ -147,7 +150,7 @@ func (e *Epochs) settle(app string, n int64, current Epoch, c Claim) (Epoch, err
 	if current.Number > n {
 		return Epoch{}, &SupersededError{Application: app, Held: n, Current: current}
 	}
-	if current.Claim.Request == c.Request && current.Claim.Site == c.Site {
+	if current.Claim.Request == c.Request && current.Claim.Site == c.Site && current.Claim.Cluster == c.Cluster {
 		return current, nil // ours: its answer was lost
 	}
 	return Epoch{}, fmt.Errorf("claim epoch %d of %s: %w: site %s holds it", n, app, ErrLost, current.Claim.Site)

@@ -45,7 +45,7 @@ func (p *Protector) NewPointID(app string) (string, error) {
 //
 // lease.ErrSuperseded says that another site holds the application now;
 // ErrBusy that a capture of it runs already; ErrRestoring that it is not whole
-// here yet; ErrInvalid and ErrFailureDomain
+// here yet; lease.ErrNameTaken that another cluster bears this site's name; ErrInvalid and ErrFailureDomain
 // that a person must change something first.
 func (p *Protector) Capture(ctx context.Context, req CaptureRequest) (*point.Manifest, error) {
 	app := req.Application.VaultName()
@@ -61,6 +61,9 @@ func (p *Protector) capture(ctx context.Context, app string, req CaptureRequest)
 		return nil, err
 	}
 	if err := Restoring(&req.Application); err != nil {
+		return nil, err
+	}
+	if err := p.CheckName(ctx); err != nil {
 		return nil, err
 	}
 	spec, err := specOf(&req.Application)

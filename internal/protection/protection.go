@@ -48,8 +48,9 @@ type Options struct {
 	// Listing is the same project for looking at all its points again and
 	// again; see package listed. Nil means Project.
 	Listing *vault.Project
-	// Site is this site's name in the vault.
-	Site string
+	// Site is this site's name in the vault, and ClusterID the cluster that
+	// bears it; see lease.Identity.
+	Site, ClusterID string
 	// VaultDomain and SiteDomain are the failure domains; equal ones that are
 	// not empty are refused.
 	VaultDomain, SiteDomain string
@@ -122,7 +123,7 @@ func (p *Protector) Standing(ctx context.Context, app string) (Standing, error) 
 	s := Standing{Role: v1alpha1.RoleStandby}
 	for _, e := range history {
 		s.Current = e
-		if e.Claim.Site == p.opts.Site {
+		if p.Identity().Made(e.Claim) {
 			s.Held = e.Number
 		}
 	}
@@ -135,16 +136,34 @@ func (p *Protector) Standing(ctx context.Context, app string) (Standing, error) 
 	return s, nil
 }
 
+// Identity is who this site is.
+func (p *Protector) Identity() lease.Identity {
+	return lease.Identity{Site: p.opts.Site, Cluster: p.opts.ClusterID}
+}
+
+// Holder names for people who holds the newest epoch.
+func (p *Protector) Holder(s Standing) string { return p.Identity().Name(s.Current.Claim) }
+
+// CheckName returns lease.ErrNameTaken when another cluster bears this site's
+// name in the vault.
+func (p *Protector) CheckName(ctx context.Context) error {
+	return lease.CheckName(ctx, p.opts.Project, p.Identity())
+}
+
 // ClaimFirst makes this site the application's one writer if nobody ever was,
 // and returns where it stands then. holder says who acts, for people. Calling
-// it again changes nothing.
+// it again changes nothing. With lease.ErrNameTaken it claims nothing; the
+// standing is valid all the same.
 func (p *Protector) ClaimFirst(ctx context.Context, app, holder string) (Standing, error) {
 	s, err := p.Standing(ctx, app)
 	if err != nil || s.Current.Number > 0 {
 		return s, err
 	}
+	if err := p.CheckName(ctx); err != nil {
+		return s, fmt.Errorf("claim first epoch of %s: %w", app, err)
+	}
 	claim := lease.Claim{
-		Site: p.opts.Site, Holder: holder, Reason: "protected for the first time",
+		Site: p.opts.Site, Cluster: p.opts.ClusterID, Holder: holder, Reason: "protected for the first time",
 		At: p.now().UTC(), Request: "first-" + p.opts.Site,
 	}
 	_, err = p.epochs.Claim(ctx, app, 1, claim)

@@ -16,7 +16,8 @@ import (
 // The caller holds a lease, so that one process of the site does it at a time.
 //
 // It is refused with lease.ErrSuperseded at a site that is superseded for all
-// that it ever protected, and with ErrUnaccounted while the repository does not
+// that it ever protected, with lease.ErrNameTaken at one whose name another
+// cluster bears, for that one reclaims, and with ErrUnaccounted while the repository does not
 // list a snapshot that a point in the vault, of whatever application and
 // whoever may write it now, needs: the data may still be there, and this would
 // remove it. See docs/decisions/0006-who-may-reclaim.md.
@@ -44,7 +45,7 @@ func (p *Protector) Reclaim(ctx context.Context, full bool) (volume.MaintainRepo
 
 // siteGuard fails when other sites took over all that this one ever protected:
 // then it is presumed lost, and a process of it that still runs is to leave the
-// vault alone. Its answer is good for guardFor, for maintenance asks before
+// vault alone. So it does when its name is another cluster's. Its answer is good for guardFor, for maintenance asks before
 // every change.
 func (p *Protector) siteGuard() volume.Guard {
 	const guardFor = 5 * time.Second
@@ -52,6 +53,9 @@ func (p *Protector) siteGuard() volume.Guard {
 	return func(ctx context.Context) error {
 		if !asked.IsZero() && p.now().Sub(asked) < guardFor {
 			return nil
+		}
+		if err := p.CheckName(ctx); err != nil {
+			return err
 		}
 		apps, err := p.opts.Project.Apps(ctx)
 		if err != nil {

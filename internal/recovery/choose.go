@@ -144,8 +144,8 @@ func (c *catalog) oldest() time.Time {
 }
 
 // checkMode applies the rules of who may write, before anything is looked at.
-func checkMode(opts Options, m *point.Manifest, current lease.Epoch, site string) error {
-	elsewhere := current.Number > 0 && current.Claim.Site != site
+func checkMode(opts Options, m *point.Manifest, current lease.Epoch, self lease.Identity) error {
+	elsewhere := current.Number > 0 && !self.Made(current.Claim)
 	switch opts.Mode {
 	case v1alpha1.RestoreClone:
 		return checkClone(opts, m)
@@ -156,8 +156,8 @@ func checkMode(opts Options, m *point.Manifest, current lease.Epoch, site string
 		return nil
 	case v1alpha1.RestoreInPlace:
 		if elsewhere {
-			return fmt.Errorf("%w: site %s holds epoch %d of %s and may be writing: use --take-over if this site is to run it from now on, or --as-clone with a namespace mapping for a copy",
-				ErrRefused, current.Claim.Site, current.Number, opts.Application)
+			return fmt.Errorf("%w: %s holds epoch %d of %s and may be writing: use --take-over if this site is to run it from now on, or --as-clone with a namespace mapping for a copy",
+				ErrRefused, self.Name(current.Claim), current.Number, opts.Application)
 		}
 		return nil
 	}
@@ -178,6 +178,26 @@ func checkClone(opts Options, m *point.Manifest) error {
 		if to, ok := opts.NamespaceMapping[ns]; !ok || to == ns {
 			return fmt.Errorf("%w: a clone must not share a namespace with the original: map %s to another", ErrRefused, ns)
 		}
+	}
+	return nil
+}
+
+// checkSeen refuses an order that events have overtaken: whoever gave it did
+// not know who holds the epoch now. Epochs that the order itself claimed count
+// as seen.
+func (r *recovery) checkSeen() error {
+	if r.opts.SeenEpoch == nil || r.opts.Mode == v1alpha1.RestoreClone {
+		return nil
+	}
+	seen, current := *r.opts.SeenEpoch, r.catalog.current()
+	for _, e := range r.catalog.history {
+		if e.Number > seen && !r.attempted(e) {
+			return fmt.Errorf("%w: %w: it was ordered under epoch %d of %s, and %s claimed epoch %d at %s: look which site runs it now, and order anew if it is still wanted",
+				ErrRefused, ErrOvertaken, seen, r.opts.Application, r.self().Name(e.Claim), e.Number, e.Claim.At.UTC().Format(time.RFC3339))
+		}
+	}
+	if current.Number < seen {
+		return fmt.Errorf("%w: %w: it was ordered under epoch %d of %s, and the vault's newest is %d", ErrRefused, ErrOvertaken, seen, r.opts.Application, current.Number)
 	}
 	return nil
 }

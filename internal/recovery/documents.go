@@ -16,8 +16,10 @@ import (
 )
 
 // bringDocuments makes the Application and its policy at the target, from the
-// newest revision that the vault holds, so that the agent here goes on
-// protecting. Documents that are there already get the captured spec.
+// newest revision that the vault holds, so that the agent here fences it when
+// it must, and goes on protecting it once it is whole: until then the
+// Application says that it is being restored. Documents that are there already
+// get the captured spec.
 func (r *recovery) bringDocuments(ctx context.Context) error {
 	doc, err := r.deps.Project.GetDocument(ctx, r.opts.Application)
 	if errors.Is(err, vault.ErrNotFound) {
@@ -27,6 +29,7 @@ func (r *recovery) bringDocuments(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read documents of %s: %w", r.opts.Application, err)
 	}
+	r.report.Documents = nil // of an earlier try
 	// The policy comes first: the Application names it.
 	for _, kind := range []string{"ProtectionPolicy", "Application"} {
 		for _, raw := range doc.Objects {
@@ -55,11 +58,9 @@ func (r *recovery) bringDocument(ctx context.Context, kind string, raw json.RawM
 	if err != nil {
 		return fmt.Errorf("make %s: %w", name, err)
 	}
-	clean := bareDocument(obj)
-	if kind == "Application" && r.deps.VaultName != "" {
-		if err := unstructured.SetNestedField(clean.Object, r.deps.VaultName, "spec", "vault"); err != nil {
-			return fmt.Errorf("make %s: %w", name, err)
-		}
+	clean, err := r.document(obj)
+	if err != nil {
+		return fmt.Errorf("make %s: %w", name, err)
 	}
 	_, err = r.deps.Cluster.Create(ctx, served[0], clean)
 	if apierrors.IsAlreadyExists(err) {
@@ -74,6 +75,24 @@ func (r *recovery) bringDocument(ctx context.Context, kind string, raw json.RawM
 	}
 	r.report.Documents = append(r.report.Documents, name)
 	return nil
+}
+
+// document is the object as it is to be here.
+func (r *recovery) document(obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	clean := bareDocument(obj)
+	if obj.GetKind() != "Application" {
+		return clean, nil
+	}
+	annotations := clean.GetAnnotations()
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[v1alpha1.AnnotationRestoring] = r.report.RestoreID
+	clean.SetAnnotations(annotations)
+	if r.deps.VaultName == "" {
+		return clean, nil
+	}
+	return clean, unstructured.SetNestedField(clean.Object, r.deps.VaultName, "spec", "vault")
 }
 
 // bareDocument is the object with nothing of the cluster it was in.

@@ -25,6 +25,9 @@ var (
 	ErrPreflight = errors.New("preflight failed")
 	// ErrNoPoint says that there is no recovery point to restore.
 	ErrNoPoint = errors.New("no recovery point")
+	// ErrOvertaken says that the application's epoch changed since the restore
+	// was ordered. It comes with ErrRefused.
+	ErrOvertaken = errors.New("overtaken since it was ordered")
 	// ErrBusy says that another restore of the application runs at the target.
 	ErrBusy = restore.ErrBusy
 )
@@ -49,6 +52,10 @@ type Options struct {
 	// come back to it late: when the epoch that it claimed was superseded, it
 	// is not claimed again. Empty means that a person asks, each time anew.
 	Attempt string
+	// SeenEpoch is the application's newest epoch when the order was given, or
+	// first taken up; nil when that is now. One that another has raised since
+	// is not fought over: ErrOvertaken. A clone does not care.
+	SeenEpoch *int64
 	// AcceptQuarantined allows a quarantined point that Point names.
 	AcceptQuarantined bool
 	// Force allows a point that verification found damaged, if Point names it.
@@ -64,7 +71,7 @@ func FromSpec(spec v1alpha1.RestoreSpec) Options {
 		NamespaceMapping: spec.NamespaceMapping, StorageClassMapping: spec.StorageClassMapping,
 		Existing: spec.Existing, ExistingKinds: spec.ExistingKinds, NodePorts: spec.NodePorts,
 		IncludeKinds: spec.IncludeKinds, ExcludeKinds: spec.ExcludeKinds,
-		RestoreStatusOf: spec.RestoreStatusOf, AcceptFuzzy: spec.AcceptFuzzy,
+		RestoreStatusOf: spec.RestoreStatusOf, AcceptFuzzy: spec.AcceptFuzzy, SeenEpoch: spec.Epoch,
 	}
 	if spec.AsOf != nil {
 		o.AsOf = spec.AsOf.Time
@@ -83,6 +90,8 @@ type Deps struct {
 	// Application that a take-over creates.
 	VaultName string
 	Site      string // this site
+	// ClusterID is the cluster that bears the site's name; see lease.Identity.
+	ClusterID string
 	Holder    string // who asks, for the lease and the epoch
 	Cluster   restore.Cluster
 	// Volumes may be nil when the point has no volumes.

@@ -26,6 +26,9 @@ type recovery struct {
 	manifest *point.Manifest
 	engine   *restore.Engine
 	extra    []restore.Problem // warnings besides the engine's
+	// brought says that the documents are there; unprotected why not.
+	brought     bool
+	unprotected error
 }
 
 // Recover brings an application back. The report is filled as far as it came,
@@ -119,12 +122,9 @@ func (r *recovery) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", r.manifest.ID, err)
 	}
-	if r.opts.Mode == v1alpha1.RestoreTakeOver && result.Failed == 0 {
-		// The application runs by now: that its policy could not be brought
-		// along is for a person to know, and undoes nothing.
-		if err := r.timed(StepDocuments, func() error { return r.bringDocuments(ctx) }); err != nil {
-			r.warn("", "the application is not protected here yet: %v: restore again, or run davit protect", err)
-		}
+	r.protect(ctx) // again, where it could not be done before anything ran
+	if r.unprotected != nil {
+		r.warn("", "the application is neither protected nor fenced here yet: %v: restore again, or run davit protect", r.unprotected)
 	}
 	if result.Failed == 0 {
 		r.letCapture(ctx)
@@ -165,7 +165,16 @@ func (r *recovery) choose(ctx context.Context) (err error) {
 	r.report.Point, r.report.Instant, r.report.Consistency, r.report.SourceSite = m.ID, m.Instant, m.Consistency, m.Site
 	r.report.RPO = max(r.report.StartedAt.Sub(m.Instant), 0)
 	r.report.RestoreID = shape.ID(m.ID, string(r.opts.Mode), r.opts.NamespaceMapping)
-	return checkMode(r.opts, m, current, r.deps.Site)
+	if err := r.checkSeen(); err != nil {
+		return err
+	}
+	if err := checkMode(r.opts, m, current, r.self()); err != nil {
+		return err
+	}
+	if r.opts.Mode == v1alpha1.RestoreTakeOver && !r.self().Made(current.Claim) {
+		return r.ownName(ctx)
+	}
+	return nil
 }
 
 func (r *recovery) engineOptions() restore.Options {
@@ -178,7 +187,7 @@ func (r *recovery) engineOptions() restore.Options {
 		IncludeKinds:      r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
-		Activate: r.stillWriter,
+		Activate: r.activate,
 	}
 }
 
@@ -199,6 +208,20 @@ func (r *recovery) preserveNodePorts() bool {
 	return r.opts.NodePorts == v1alpha1.NodePortPreserve
 }
 
+// self is who claims.
+func (r *recovery) self() lease.Identity {
+	return lease.Identity{Site: r.deps.Site, Cluster: r.deps.ClusterID}
+}
+
+// ownName refuses a take-over under a name that another cluster bears.
+func (r *recovery) ownName(ctx context.Context) error {
+	err := lease.CheckName(ctx, r.deps.Project, r.self())
+	if errors.Is(err, lease.ErrNameTaken) {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return err
+}
+
 // claim makes this site the one writer. Preflight has passed and the lease is
 // held; no object has been written yet. A restore that is continued finds its
 // own claim and goes on.
@@ -208,22 +231,25 @@ func (r *recovery) claim(ctx context.Context) error {
 		return err
 	}
 	current := fresh.current()
-	if current.Number > 0 && current.Claim.Site == r.deps.Site {
+	if current.Number > 0 && r.self().Made(current.Claim) {
 		r.claimed(current)
 		return nil
 	}
-	if old, superseded := r.supersededAttempt(fresh.history); superseded {
-		return fmt.Errorf("%w: this take-over won epoch %d, and site %s has taken over since, with epoch %d: it is not carried out a second time; to take over again, order it anew",
-			ErrRefused, old.Number, current.Claim.Site, current.Number)
+	if err := r.ownName(ctx); err != nil {
+		return err
 	}
-	if current.Number != r.catalog.current().Number {
-		return fmt.Errorf("%w: site %s claimed epoch %d while this restore was being prepared: look again", ErrRefused, current.Claim.Site, current.Number)
+	if old, superseded := r.supersededAttempt(fresh.history); superseded {
+		return fmt.Errorf("%w: this take-over won epoch %d, and %s has taken over since, with epoch %d: it is not carried out a second time; to take over again, order it anew",
+			ErrRefused, old.Number, r.self().Name(current.Claim), current.Number)
+	}
+	if current.Number != r.catalog.current().Number { // and so checkSeen holds still
+		return fmt.Errorf("%w: %s claimed epoch %d while this restore was being prepared: look again", ErrRefused, r.self().Name(current.Claim), current.Number)
 	}
 	if newest, ok := point.Newest(fresh.points, time.Time{}); ok && r.opts.Point == "" && r.opts.AsOf.IsZero() && newest.Instant.After(r.manifest.Instant) {
 		r.warn("", "the newer point %s appeared while this one was being prepared: is the source still alive?", newest.ID)
 	}
 	epoch, err := lease.New(r.deps.Project).Claim(ctx, r.opts.Application, current.Number+1, lease.Claim{
-		Site: r.deps.Site, Holder: r.deps.Holder, Reason: "take-over from " + r.manifest.ID,
+		Site: r.deps.Site, Cluster: r.deps.ClusterID, Holder: r.deps.Holder, Reason: "take-over from " + r.manifest.ID,
 		At:       r.deps.Now(),
 		Accepted: point.Accepted(fresh.points, lease.Summaries(fresh.history)),
 		Request:  cmp.Or(r.opts.Attempt, r.report.RestoreID),
@@ -237,7 +263,7 @@ func (r *recovery) claim(ctx context.Context) error {
 
 func (r *recovery) claimed(epoch lease.Epoch) {
 	r.report.Epoch = epoch.Number
-	if r.report.EpochSite != "" && r.report.EpochSite != r.deps.Site {
+	if before := r.catalog.current(); before.Number > 0 && !r.self().Made(before.Claim) {
 		r.report.Fence = "asked"
 	}
 	r.deps.Log.Info("epoch held", "application", r.opts.Application, "epoch", epoch.Number)
@@ -264,15 +290,18 @@ func (r *recovery) timed(name string, f func() error) error {
 
 func (r *recovery) steps() int { return len(r.report.Steps) }
 
-// merge puts the engine's steps around the claim, which ran once the engine
-// held its lease.
+// merge puts the use case's steps between the engine's: the claim, which ran
+// once the engine held its lease, and the documents, before what may run.
 func (r *recovery) merge(before int, engine []restore.Step) {
 	own := append([]restore.Step(nil), r.report.Steps[before:]...)
 	steps := r.report.Steps[:before:before]
 	for _, s := range engine {
+		for len(own) > 0 && own[0].StartedAt.Before(s.StartedAt) {
+			steps, own = append(steps, own[0]), own[1:]
+		}
 		steps = append(steps, s)
-		if s.Name == restore.StepLease {
-			steps, own = append(steps, own...), nil
+		if s.Name == restore.StepLease && len(own) > 0 && own[0].Name == StepClaim {
+			steps, own = append(steps, own[0]), own[1:]
 		}
 	}
 	r.report.Steps = append(steps, own...)

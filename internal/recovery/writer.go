@@ -34,11 +34,37 @@ func (r *recovery) stillWriter(ctx context.Context) error {
 // one came after it.
 func (r *recovery) supersededAttempt(history []lease.Epoch) (lease.Epoch, bool) {
 	for _, e := range history[:max(len(history)-1, 0)] {
-		if r.opts.Attempt != "" && e.Claim.Request == r.opts.Attempt && e.Claim.Site == r.deps.Site {
+		if r.attempted(e) {
 			return e, true
 		}
 	}
 	return lease.Epoch{}, false
+}
+
+// attempted tells whether this very order claimed the epoch.
+func (r *recovery) attempted(e lease.Epoch) bool {
+	return r.opts.Attempt != "" && e.Claim.Request == r.opts.Attempt && r.self().Made(e.Claim)
+}
+
+// activate is asked before anything of the application may run here. What runs
+// must be fenced when another site takes over, so the Application comes first,
+// marked as not whole.
+func (r *recovery) activate(ctx context.Context) error {
+	if err := r.stillWriter(ctx); err != nil {
+		return err
+	}
+	r.protect(ctx)
+	return nil
+}
+
+// protect brings the documents along, once. The application matters more: that
+// they could not be brought is for a person to know, and stops nothing.
+func (r *recovery) protect(ctx context.Context) {
+	if r.opts.Mode != v1alpha1.RestoreTakeOver || r.brought {
+		return
+	}
+	r.unprotected = r.timed(StepDocuments, func() error { return r.bringDocuments(ctx) })
+	r.brought = r.unprotected == nil
 }
 
 // holdCaptures marks an Application that is at the target already, so that its

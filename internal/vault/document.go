@@ -127,7 +127,12 @@ const SafeSkew = 30 * time.Second
 
 // SiteStatus is a site's sign of life.
 type SiteStatus struct {
-	Site         string    `json:"site"`
+	Site string `json:"site"`
+	// Cluster is which cluster bears the name: the UID of its kube-system
+	// namespace. Empty in signs of versions that knew none.
+	Cluster string `json:"cluster,omitempty"`
+	// Replaces is the lost cluster from which a person took the name.
+	Replaces     string    `json:"replaces,omitempty"`
 	Time         time.Time `json:"time"` // by the site's clock
 	AgentVersion string    `json:"agentVersion"`
 	KubeVersion  string    `json:"kubeVersion"`
@@ -163,15 +168,35 @@ func (p *Project) Sites(ctx context.Context) ([]SiteStatus, error) {
 	}
 	var sites []SiteStatus
 	for _, o := range objects {
-		s := SiteStatus{}
-		if err := p.readJSON(ctx, o.Key, &s); err != nil {
+		s, err := p.readSite(ctx, o)
+		if err != nil {
 			return nil, err
 		}
-		if o.Key != p.at.site(s.Site) {
-			return nil, fmt.Errorf("read %s: %w: holds site %s", o.Key, ErrDamaged, s.Site)
-		}
-		s.Written = o.Modified
 		sites = append(sites, s)
 	}
 	return sites, nil
+}
+
+// Site returns a site's newest sign of life, or ErrNotFound.
+func (p *Project) Site(ctx context.Context, name string) (SiteStatus, error) {
+	if err := CheckName(name); err != nil {
+		return SiteStatus{}, fmt.Errorf("read site: %w", err)
+	}
+	o, err := p.store.Stat(ctx, p.at.site(name))
+	if err != nil {
+		return SiteStatus{}, fmt.Errorf("read site %s: %w", name, err)
+	}
+	return p.readSite(ctx, o)
+}
+
+func (p *Project) readSite(ctx context.Context, o ObjectInfo) (SiteStatus, error) {
+	s := SiteStatus{}
+	if err := p.readJSON(ctx, o.Key, &s); err != nil {
+		return s, err
+	}
+	if o.Key != p.at.site(s.Site) {
+		return s, fmt.Errorf("read %s: %w: holds site %s", o.Key, ErrDamaged, s.Site)
+	}
+	s.Written = o.Modified
+	return s, nil
 }

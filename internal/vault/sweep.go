@@ -24,7 +24,7 @@ type Orphan struct {
 // and have not been written to for longer than olderThan. A capture in
 // progress counts as one unless it writes or calls PointWriter.Touch more often.
 func (p *Project) Orphans(ctx context.Context, olderThan time.Duration) ([]Orphan, error) {
-	clock, err := p.clock(ctx)
+	clock, err := p.Clock(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("find orphans: %w", err)
 	}
@@ -47,8 +47,8 @@ func (p *Project) Orphans(ctx context.Context, olderThan time.Duration) ([]Orpha
 	return orphans, nil
 }
 
-// clock returns the vault's present time, by writing to it.
-func (p *Project) clock(ctx context.Context) (time.Time, error) {
+// Clock returns the vault's present time, by writing to it.
+func (p *Project) Clock(ctx context.Context) (time.Time, error) {
 	if err := p.store.Put(ctx, p.at.clock(), bytes.NewReader(nil), 0); err != nil {
 		return time.Time{}, fmt.Errorf("write %s: %w", p.at.clock(), err)
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -147,6 +149,7 @@ type Opened struct {
 	VaultName  string // "" when opened by address
 	Domain     string // the vault's failure domain
 	Site       string // "" when the cluster is not asked or does not know
+	ClusterID  string // the cluster that bears the site's name; "" likewise
 	SiteDomain string // the site's failure domain
 }
 
@@ -157,7 +160,7 @@ func (o *Opened) Protector(now func() time.Time) *protection.Protector {
 		site = "cli"
 	}
 	return protection.New(protection.Options{
-		Project: o.Project, Site: site, VaultDomain: o.Domain, SiteDomain: o.SiteDomain, Now: now,
+		Project: o.Project, Site: site, ClusterID: o.ClusterID, VaultDomain: o.Domain, SiteDomain: o.SiteDomain, Now: now,
 	})
 }
 
@@ -229,7 +232,26 @@ func (e *Opener) OpenHere(ctx context.Context, c client.Client, name string) (*O
 	if site, err := LocalSite(ctx, c); err == nil {
 		o.Site, o.SiteDomain = site.Name, site.Spec.FailureDomain
 	}
+	if id, err := ClusterID(ctx, c); err == nil { // what needs it asks again, and says why it cannot be had
+		o.ClusterID = id
+	}
 	return o, nil
+}
+
+// ClusterID returns which cluster this is; see lease.Identity. Whoever may not
+// look at kube-system is told by the agent, through the Site object.
+func ClusterID(ctx context.Context, c client.Client) (string, error) {
+	var ns corev1.Namespace
+	err := c.Get(ctx, client.ObjectKey{Name: metav1.NamespaceSystem}, &ns)
+	if err == nil {
+		return string(ns.UID), nil
+	}
+	if apierrors.IsForbidden(err) {
+		if site, siteErr := LocalSite(ctx, c); siteErr == nil && site.Status.ClusterID != "" {
+			return site.Status.ClusterID, nil
+		}
+	}
+	return "", exit.Hint(fmt.Errorf("read which cluster this is: %w", err), "it takes the right to get the namespace kube-system, or an agent that runs")
 }
 
 // StoreConfig reads a Vault's way in from its Secret.

@@ -132,6 +132,7 @@ func isAny(targets ...error) func(error) bool {
 var rules = []rule{
 	{isAny(ErrInterrupted), Failed, "give the same command again: what was begun is continued, not repeated"},
 	{isAny(recovery.ErrBusy, protection.ErrBusy), Refused, "wait for it, and look with `status`"},
+	{isAny(lease.ErrNameTaken), Refused, ""},
 	{isAny(recovery.ErrNoPoint), Refused, "`points APP --all` lists every recovery point and says why it is not offered"},
 	{isAny(recovery.ErrRefused, recovery.ErrPreflight), Refused, ""},
 	{isAny(protection.ErrFailureDomain), Refused, "use a vault in another failure domain"},

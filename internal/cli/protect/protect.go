@@ -93,8 +93,8 @@ func (o *Flags) bindPolicy(flags *pflag.FlagSet) {
 // Objects are the two objects for an application of the name. All that is wrong
 // with them alone is said here.
 func (o *Flags) Objects(name string, now time.Time) (*v1alpha1.Application, *v1alpha1.ProtectionPolicy, error) {
-	if err := vault.CheckName(name); err != nil || len(name) > 63 {
-		return nil, nil, exit.Usage("want at most 63 lower-case letters, digits, '-' and '.'", "application name %q is not valid", name)
+	if err := vault.CheckName(name); err != nil || len(name) > 63 || strings.Contains(name, ".") { // in the vault, a dot follows a tenant's namespace
+		return nil, nil, exit.Usage("want at most 63 lower-case letters, digits and '-'", "application name %q is not valid", name)
 	}
 	if err := o.check(name, now); err != nil {
 		return nil, nil, err

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/listed"
@@ -106,6 +107,8 @@ func Reason(err error) string {
 		return v1alpha1.ReasonWrongKey
 	case errors.Is(err, vault.ErrDenied):
 		return v1alpha1.ReasonVaultDenied
+	case errors.Is(err, lease.ErrNameTaken):
+		return v1alpha1.ReasonNameTaken
 	case errors.Is(err, vault.ErrDamaged):
 		return v1alpha1.ReasonDamaged
 	case errors.Is(err, ErrNotUsable), errors.Is(err, vault.ErrName), errors.Is(err, vault.ErrNotFound):

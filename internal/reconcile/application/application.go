@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/project"
@@ -36,6 +37,9 @@ const (
 	// standEvery is how often the vault is asked who may write.
 	standEvery   = 5 * time.Second
 	standTimeout = 10 * time.Second
+	// nameEvery is how often the vault is asked whose the site's name is. A
+	// capture asks by itself.
+	nameEvery = 30 * time.Second
 )
 
 // Access opens vaults by the name of their objects.
@@ -62,6 +66,7 @@ type Reconciler struct {
 type memory struct {
 	vaultName  string
 	documents  string    // digest of what was mirrored
+	named      time.Time // when the site's name was last found to be its own
 	started    time.Time // newest capture this process asked for
 	skippedFor time.Time // the slot whose skipping was announced
 
@@ -153,12 +158,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 			s.fail(v1alpha1.ReasonProgressing, err)
 		}
 	}
-	for _, phase := range []func(context.Context, *scope) error{r.mirror, r.schedule} {
-		if s.problem != nil {
-			break
-		}
-		if err := phase(ctx, s); err != nil {
-			s.fail(v1alpha1.ReasonProgressing, err)
+	if s.problem == nil {
+		// A document that could not be mirrored keeps no capture waiting.
+		for _, phase := range []func(context.Context, *scope) error{r.mirror, r.schedule} {
+			if err := phase(ctx, s); err != nil {
+				s.fail(v1alpha1.ReasonProgressing, err)
+			}
 		}
 	}
 	r.summarize(s)
@@ -236,14 +241,38 @@ func (r *Reconciler) stand(ctx context.Context, s *scope) error {
 	} else {
 		s.standing, err = s.protector.ClaimFirst(ctx, s.app.VaultName(), "agent of "+r.Site)
 	}
-	if err != nil {
+	if errors.Is(err, lease.ErrNameTaken) { // the standing is known all the same
+		s.fail(reasonOf(err), err)
+	} else if err != nil {
 		s.unanswered(err)
 		return nil
 	}
 	st := &s.app.Status
 	st.Role, st.Epoch, st.EpochSite = s.standing.Role, s.standing.Current.Number, s.standing.Current.Claim.Site
 	st.HeldEpoch = s.standing.Held
+	return r.named(ctx, s)
+}
+
+// named finds out whether another cluster bears this site's name in the vault:
+// nothing is captured here then.
+func (r *Reconciler) named(ctx context.Context, s *scope) error {
+	if s.standing.Role != v1alpha1.RoleActive || s.now.Sub(s.memory.named) < nameEvery {
+		return nil
+	}
+	if err := s.protector.CheckName(ctx); err != nil {
+		s.fail(reasonOf(err), err)
+		return nil
+	}
+	s.memory.named = s.now
 	return nil
+}
+
+// holder names for people who holds the newest epoch.
+func (s *scope) holder() string {
+	if s.protector == nil || s.standing.Current.Number == 0 { // it was read at another time
+		return "site " + s.app.Status.EpochSite
+	}
+	return s.protector.Holder(s.standing)
 }
 
 // unanswered notes that the vault said nothing about the application's epoch.
@@ -269,18 +298,18 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
 	done, err := f.fence(ctx, s.app, others)
 	for _, what := range done.stopped {
-		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: site %s holds epoch %d", what, s.app.Status.EpochSite, s.app.Status.Epoch)
+		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: %s holds epoch %d", what, s.holder(), s.app.Status.Epoch)
 	}
 	if err != nil {
 		log.FromContext(ctx).Error(err, "fence incomplete")
-		s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("site %s holds epoch %d, and not everything could be stopped here: %w", s.app.Status.EpochSite, s.app.Status.Epoch, err))
+		s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d, and not everything could be stopped here: %w", s.holder(), s.app.Status.Epoch, err))
 		return nil
 	}
 	spared := ""
 	if len(done.spared) > 0 {
 		spared = ", except what this site may write: " + strings.Join(done.spared, "; ")
 	}
-	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("site %s holds epoch %d: the application is stopped here%s, and nothing is captured", s.app.Status.EpochSite, s.app.Status.Epoch, spared))
+	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d: the application is stopped here%s, and nothing is captured", s.holder(), s.app.Status.Epoch, spared))
 	return nil
 }
 

@@ -59,7 +59,7 @@ func (s *scope) protected() metav1.Condition {
 	switch {
 	case st.Role == v1alpha1.RoleSuperseded || st.Role == v1alpha1.RoleStandby:
 		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonSuperseded
-		c.Message = fmt.Sprintf("site %s protects it", st.EpochSite)
+		c.Message = s.holder() + " protects it"
 	case st.NewestInstant == nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonNoPoint, errNoPoint.Error()
 	case objective > 0 && s.now.Sub(st.NewestInstant.Time) > objective:
@@ -107,7 +107,7 @@ func (s *scope) ready(protected, verified metav1.Condition) metav1.Condition {
 	case s.problem != nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, s.problem.reason, s.problem.err.Error()
 	case s.app.Status.Role == v1alpha1.RoleStandby:
-		c.Reason, c.Message = v1alpha1.ReasonSucceeded, "standing by: site "+s.app.Status.EpochSite+" runs it"
+		c.Reason, c.Message = v1alpha1.ReasonSucceeded, "standing by: "+s.holder()+" runs it; when that is lost, davit restore "+s.app.VaultName()+" --take-over"
 	case s.policy != nil && s.policy.Spec.Suspend:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonSuspended, "policy "+s.policy.Name+" is suspended: nothing is captured on schedule"
 	case failed != "":

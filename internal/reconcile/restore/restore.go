@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
@@ -22,9 +23,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/recovery"
 	engine "davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/vault"
 )
 
 const (
@@ -73,30 +76,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 func (r *Reconciler) run(ctx context.Context, rs *v1alpha1.Restore) error {
-	now := metav1.NewTime(r.Now())
-	err := r.write(ctx, rs, func(st *v1alpha1.RestoreStatus) {
-		st.Phase = v1alpha1.RestoreRunning
-		if st.StartedAt == nil {
-			st.StartedAt = &now
-		}
-	})
-	if err != nil {
-		return client.IgnoreNotFound(err)
+	taken := metav1.NewTime(r.Now())
+	report, err := r.recover(ctx, rs, taken)
+	if err != nil && ctx.Err() != nil || errors.Is(err, errGone) {
+		return nil // the agent stops: the next one continues; or the order is gone
 	}
-	report, err := r.recover(ctx, rs)
-	if err != nil && ctx.Err() != nil {
-		return nil // the agent stops: the next one continues
-	}
-	return r.conclude(ctx, rs, report, err)
+	return r.conclude(ctx, rs, report, err, taken)
 }
 
 // recover runs the use case and shows its progress.
-func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore) (recovery.Report, error) {
+func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore, taken metav1.Time) (recovery.Report, error) {
 	if err := permitted(rs); err != nil {
 		return recovery.Report{}, err
 	}
 	deps, err := r.Access.Recovery(ctx, rs.Spec.Vault, rs.Namespace, rs.Spec.ServiceAccountName)
 	if err != nil {
+		return recovery.Report{}, err
+	}
+	if err := r.begin(ctx, rs, deps.Project, taken); err != nil {
 		return recovery.Report{}, err
 	}
 	view := &progress{now: r.Now}
@@ -107,6 +104,9 @@ func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore) (recover
 	wg.Go(func() { r.follow(shown, rs.DeepCopy(), view) })
 	opts := recovery.FromSpec(rs.Spec)
 	opts.Attempt = string(rs.UID)
+	if rs.Status.ObservedEpoch != nil {
+		opts.SeenEpoch = rs.Status.ObservedEpoch
+	}
 	bounded, free := r.bounded(ctx, rs)
 	report, err := recovery.Recover(bounded, opts, deps)
 	free()
@@ -131,6 +131,35 @@ func (r *Reconciler) bounded(ctx context.Context, rs *v1alpha1.Restore) (context
 
 // errTimeOver ends a restore that takes longer than its spec allows.
 var errTimeOver = errors.New("the restore's time is over")
+
+// begin notes that the restore runs, and when it is taken up for the first
+// time, under which epoch, in one write: an agent that dies now and comes back
+// late must not carry out what others have overtaken.
+func (r *Reconciler) begin(ctx context.Context, rs *v1alpha1.Restore, p *vault.Project, taken metav1.Time) error {
+	observed := rs.Status.ObservedEpoch
+	if observed == nil && rs.Status.StartedAt == nil {
+		if observed = rs.Spec.Epoch; observed == nil {
+			current, err := lease.New(p).Current(ctx, rs.Spec.Application)
+			if err != nil {
+				return err
+			}
+			observed = &current.Number
+		}
+	}
+	err := r.write(ctx, rs, func(st *v1alpha1.RestoreStatus) {
+		st.Phase, st.ObservedEpoch = v1alpha1.RestoreRunning, observed
+		if st.StartedAt == nil {
+			st.StartedAt = &taken
+		}
+	})
+	if apierrors.IsNotFound(err) {
+		return errGone
+	}
+	return err
+}
+
+// errGone says that the Restore was removed before it began.
+var errGone = errors.New("the Restore is gone")
 
 // permitted says who may ask for what: an epoch is not a namespace's own, nor
 // is what was captured in another. The account's rights do not tell, for it is
@@ -166,7 +195,7 @@ func (r *Reconciler) follow(ctx context.Context, rs *v1alpha1.Restore, p *progre
 }
 
 // conclude writes what the restore did.
-func (r *Reconciler) conclude(ctx context.Context, rs *v1alpha1.Restore, rep recovery.Report, cause error) error {
+func (r *Reconciler) conclude(ctx context.Context, rs *v1alpha1.Restore, rep recovery.Report, cause error, taken metav1.Time) error {
 	phase := rep.Phase
 	switch {
 	case cause != nil:
@@ -183,16 +212,30 @@ func (r *Reconciler) conclude(ctx context.Context, rs *v1alpha1.Restore, rep rec
 			message = cause.Error()
 		}
 		kind = corev1.EventTypeWarning
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, v1alpha1.ReasonRestoreFailed, message
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, reasonOf(cause), message
 	}
 	r.Events.Event(rs, kind, condition.Reason, condition.Message)
 	now := metav1.NewTime(r.Now())
 	err := r.write(ctx, rs, func(st *v1alpha1.RestoreStatus) {
+		if st.StartedAt == nil { // it did not come so far as to note it
+			st.StartedAt = &taken
+		}
 		fill(st, rep)
 		st.Phase, st.Step, st.FinishedAt = phase, "", &now
 		meta.SetStatusCondition(&st.Conditions, condition)
 	})
 	return client.IgnoreNotFound(err)
+}
+
+// reasonOf is the condition reason of a restore that failed.
+func reasonOf(cause error) string {
+	switch {
+	case errors.Is(cause, recovery.ErrOvertaken):
+		return v1alpha1.ReasonOvertaken
+	case errors.Is(cause, lease.ErrNameTaken):
+		return v1alpha1.ReasonNameTaken
+	}
+	return v1alpha1.ReasonRestoreFailed
 }
 
 // fill copies the report into the status.

@@ -61,7 +61,7 @@ func TestRestoreRunsAsTheNamedAccount(t *testing.T) {
 		t.Errorf("asked %q", d.asked)
 	}
 	ready := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady)
-	if got.Status.Phase != v1alpha1.RestoreFailed || got.Status.FinishedAt == nil || ready.Reason != v1alpha1.ReasonRestoreFailed || !strings.Contains(ready.Message, "vault unavailable") {
+	if got.Status.Phase != v1alpha1.RestoreFailed || got.Status.StartedAt == nil || got.Status.FinishedAt == nil || ready.Reason != v1alpha1.ReasonRestoreFailed || !strings.Contains(ready.Message, "vault unavailable") {
 		t.Errorf("status %+v", got.Status)
 	}
 }
@@ -90,7 +90,7 @@ func TestEndedRestoresStayAsTheyAre(t *testing.T) {
 func TestRestoreOfAnAgentThatStopsGoesOnLater(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	d := &door{meet: cancel}
-	if got := reconcile(ctx, t, d, v1alpha1.SystemNamespace, v1alpha1.RestoreInPlace, ""); got.Status.Phase != v1alpha1.RestoreRunning || got.Status.FinishedAt != nil {
+	if got := reconcile(ctx, t, d, v1alpha1.SystemNamespace, v1alpha1.RestoreInPlace, ""); got.Status.Phase != "" || got.Status.FinishedAt != nil {
 		t.Errorf("status %+v", got.Status)
 	}
 }

@@ -31,6 +31,7 @@ const ReasonSilent = "Silent"
 type Reconciler struct {
 	Client      client.Client
 	Site        string // this site's name
+	ClusterID   string // which cluster bears it
 	KubeVersion func(ctx context.Context) (string, error)
 	Now         func() time.Time
 }
@@ -51,7 +52,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	old := s.DeepCopy()
 	s.Status.Local = s.Name == r.Site
 	if s.Status.Local {
-		s.Status.DavitVersion = version.String()
+		s.Status.DavitVersion, s.Status.ClusterID = version.String(), r.ClusterID
 		if v, err := r.KubeVersion(ctx); err == nil {
 			s.Status.KubeVersion = v
 		}

@@ -40,6 +40,6 @@ func (r *Reconciler) projectSite(ctx context.Context, s vault.SiteStatus) error 
 		site.Status.LastSeen = &written
 	}
 	site.Status.Local = s.Site == r.Site
-	site.Status.KubeVersion, site.Status.DavitVersion = s.KubeVersion, s.AgentVersion
+	site.Status.KubeVersion, site.Status.DavitVersion, site.Status.ClusterID = s.KubeVersion, s.AgentVersion, s.Cluster
 	return r.Client.Status().Patch(ctx, &site, client.MergeFrom(old))
 }

@@ -22,6 +22,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/version"
@@ -46,8 +47,10 @@ type Reconciler struct {
 	Client client.Client
 	Vaults Access
 	Events record.EventRecorder
-	// Site is this site's name; KubeVersion its cluster's version.
+	// Site is this site's name, ClusterID the cluster that bears it and
+	// KubeVersion that cluster's version.
 	Site        string
+	ClusterID   string
 	KubeVersion func(ctx context.Context) (string, error)
 	Now         func() time.Time
 }
@@ -95,7 +98,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 }
 
 // check writes this site's sign of life and reads everybody's: that a vault
-// takes writes and gives them back is what matters.
+// takes writes and gives them back is what matters. lease.ErrNameTaken says
+// that another cluster bears the name, and is left to.
 func (r *Reconciler) check(ctx context.Context, v *v1alpha1.Vault) (checked, error) {
 	opened, err := r.Vaults.Opened(ctx, v.Name)
 	if err != nil {
@@ -107,8 +111,8 @@ func (r *Reconciler) check(ctx context.Context, v *v1alpha1.Vault) (checked, err
 	}
 	c := checked{opened: opened}
 	before := r.Now().UTC()
-	sign := vault.SiteStatus{Site: r.Site, Time: before, AgentVersion: version.String(), KubeVersion: kubeVersion}
-	if err := opened.Project.Heartbeat(ctx, sign); err != nil {
+	sign := vault.SiteStatus{Site: r.Site, Cluster: r.ClusterID, Time: before, AgentVersion: version.String(), KubeVersion: kubeVersion}
+	if err := lease.Beat(ctx, opened.Project, sign); err != nil {
 		return c, err
 	}
 	c.latency = r.Now().Sub(before)
