@@ -16,8 +16,8 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
-	"davit.dev/davit/internal/cli/protect"
 	"davit.dev/davit/internal/cli/objects"
+	"davit.dev/davit/internal/cli/protect"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/selection"
 )

@@ -27,6 +27,9 @@ func specOf(app *v1alpha1.Application) (capture.Spec, error) {
 	if w := app.Spec.Volumes.FreezeWindow; w != nil {
 		spec.FreezeWindow = w.Duration
 	}
+	if strings.Contains(app.Name, ".") {
+		return capture.Spec{}, fmt.Errorf("%w: %s: a name with a dot stands for a tenant's application in the vault: choose one without", ErrInvalid, app.Name)
+	}
 	var err error
 	if spec.Select, err = Selection(app); err != nil {
 		return capture.Spec{}, err

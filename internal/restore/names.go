@@ -27,8 +27,9 @@ type (
 
 // Errors that callers may decide on with errors.Is.
 var (
-	ErrNotServed = port.ErrNotServed
-	ErrBusy      = hold.ErrBusy
+	ErrNotServed  = port.ErrNotServed
+	ErrUnanswered = port.ErrUnanswered
+	ErrBusy       = hold.ErrBusy
 )
 
 // Blocking returns the findings that stop a restore.

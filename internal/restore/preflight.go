@@ -157,6 +157,9 @@ func (e *Engine) checkKinds(ctx context.Context) ([]Finding, error) {
 		case errors.Is(err, ErrNotServed):
 			found = append(found, wrong("MissingKind", "install its CRD at the target, or leave it out with --exclude-kinds "+gvrName(res),
 				"the target does not serve %s, and the recovery point does not hold its definition (%d objects)", kind, res.Count))
+		case errors.Is(err, ErrUnanswered):
+			found = append(found, wrong("UnknownKind", "see kubectl get apiservices at the target and mend what does not answer, or leave it out with --exclude-kinds "+gvrName(res),
+				"%v (%d objects)", err, res.Count))
 		case errors.As(err, &version):
 			found = append(found, wrong("MissingVersion", "install a version of it that serves "+res.Version+", or leave it out with --exclude-kinds "+gvrName(res),
 				"%v", version))

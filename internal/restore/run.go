@@ -322,7 +322,7 @@ func (e *Engine) awaitServed(ctx context.Context, deadline time.Time) error {
 				continue
 			}
 			_, err := e.cluster.Serves(ctx, e.x.Kinds[i])
-			if err != nil && !errors.Is(err, ErrNotServed) {
+			if err != nil && !errors.Is(err, ErrNotServed) && !errors.Is(err, ErrUnanswered) { // a group that begins may not answer yet
 				return err
 			}
 			missing = missing || err != nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,17 +121,44 @@ func (m *Mover) reuseHolder(ctx context.Context, pod *corev1.Pod) (bool, error) 
 	if err != nil {
 		return false, fmt.Errorf("get holder pod: %w", err)
 	}
-	if old.Labels[v1alpha1.LabelManagedBy] != managedBy {
+	if old.Labels[v1alpha1.LabelManagedBy] != managedBy || old.Labels[LabelOwner] != pod.Labels[LabelOwner] {
 		return false, fmt.Errorf("pod %s/%s is in the way and is not Davit's: remove it", old.Namespace, old.Name)
 	}
 	finished := old.Status.Phase == corev1.PodFailed || old.Status.Phase == corev1.PodSucceeded
-	if old.DeletionTimestamp.IsZero() && !finished {
+	if old.DeletionTimestamp.IsZero() && !finished && holdsOnly(&old, pod) {
 		return true, nil
 	}
 	if err := m.deleteAndWait(ctx, m.workload, &old); err != nil {
 		return false, fmt.Errorf("remove old holder pod: %w", err)
 	}
 	return false, nil
+}
+
+// holdsOnly tells whether the pod that is there does what want would, and
+// nothing else with the volume. Labels anyone may write, and a container that
+// does more than hold could read or change what is moved. What an admission
+// adds beside the volume does no harm.
+func holdsOnly(old, want *corev1.Pod) bool {
+	data, hold := want.Spec.Volumes[0], want.Spec.Containers[0]
+	for _, v := range old.Spec.Volumes {
+		switch claim := v.PersistentVolumeClaim; {
+		case v.Name == data.Name && (claim == nil || claim.ClaimName != data.PersistentVolumeClaim.ClaimName):
+			return false
+		case v.Name != data.Name && (claim != nil || v.HostPath != nil):
+			return false
+		}
+	}
+	holding := false
+	for _, c := range append(slices.Clone(old.Spec.InitContainers), old.Spec.Containers...) {
+		mounts := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == data.Name })
+		switch {
+		case c.Name == hold.Name && c.Image == hold.Image && slices.Equal(c.Args, hold.Args) && len(c.Command) == 0 && mounts:
+			holding = true
+		case mounts:
+			return false
+		}
+	}
+	return holding
 }
 
 // removeHolder removes the pod also when ctx is done already, and waits until

@@ -33,7 +33,7 @@ type Cluster struct {
 
 	mu     sync.Mutex
 	served map[schema.GroupKind][]restore.Served // nil until asked
-	broken error                                 // groups that did not answer the last time
+	broken map[schema.GroupVersion]error         // those that did not answer the last time
 }
 
 var _ restore.Cluster = (*Cluster)(nil)
@@ -61,8 +61,10 @@ func (c *Cluster) Serves(_ context.Context, kind schema.GroupKind) ([]restore.Se
 	if served := c.served[kind]; len(served) > 0 {
 		return served, nil
 	}
-	if c.broken != nil {
-		return nil, fmt.Errorf("%w: %s (some groups did not answer: %w)", restore.ErrNotServed, kind, c.broken)
+	for gv, err := range c.broken {
+		if gv.Group == kind.Group {
+			return nil, fmt.Errorf("%w: %s: group %s does not answer: %w", restore.ErrUnanswered, kind, gv, err)
+		}
 	}
 	return nil, fmt.Errorf("%w: %s", restore.ErrNotServed, kind)
 }
@@ -74,7 +76,10 @@ func (c *Cluster) discover() error {
 	if err != nil && !errors.As(err, &partial) {
 		return fmt.Errorf("discover kinds: %w", err)
 	}
-	c.broken = err
+	c.broken = nil
+	if partial != nil {
+		c.broken = partial.Groups
+	}
 	c.served = map[schema.GroupKind][]restore.Served{}
 	byVersion := map[string]*metav1.APIResourceList{}
 	for _, list := range lists {

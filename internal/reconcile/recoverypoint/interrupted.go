@@ -83,24 +83,35 @@ func (r *Reconciler) deleteIfAsked(ctx context.Context, rp *v1alpha1.RecoveryPoi
 	if asked != "true" && asked != "last-good" {
 		return ctrl.Result{}, nil
 	}
-	vaultName, app := rp.Labels[project.LabelVault], rp.Labels[v1alpha1.LabelApplication]
+	// Labels are for finding objects: whoever may write them in a namespace may
+	// not thereby delete what is another's. The namespace says whose the point is.
+	object := v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: rp.Namespace, Name: rp.Spec.Application}}
+	app, vaultName := object.VaultName(), rp.Labels[project.LabelVault]
+	err := r.Client.Get(ctx, client.ObjectKeyFromObject(&object), &object)
+	if client.IgnoreNotFound(err) != nil {
+		return ctrl.Result{}, err
+	}
+	if err == nil {
+		vaultName = object.Spec.Vault
+	}
 	protector, err := r.Vaults.Protector(ctx, vaultName)
 	if err != nil {
 		return ctrl.Result{}, err
-	}
-	var object v1alpha1.Application
-	if err := r.Client.Get(ctx, client.ObjectKey{Namespace: rp.Namespace, Name: rp.Spec.Application}, &object); err == nil {
-		app = object.VaultName()
 	}
 	err = protector.Delete(ctx, app, rp.Name, protection.DeleteOptions{By: "annotation of the RecoveryPoint", LastGood: asked == "last-good"})
 	switch {
 	case err == nil, errors.Is(err, vault.ErrNotFound):
 		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Delete(ctx, rp))
 	case errors.Is(err, vault.ErrPinned), errors.Is(err, protection.ErrLastGood):
-		r.Events.Event(rp, corev1.EventTypeWarning, "DeleteRefused", err.Error())
-		old := rp.DeepCopy()
-		delete(rp.Annotations, project.AnnotationDelete)
-		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Patch(ctx, rp, client.MergeFrom(old)))
+		return ctrl.Result{}, r.refuseDelete(ctx, rp, err)
 	}
 	return ctrl.Result{}, err
+}
+
+// refuseDelete says why, and drops the request.
+func (r *Reconciler) refuseDelete(ctx context.Context, rp *v1alpha1.RecoveryPoint, why error) error {
+	r.Events.Event(rp, corev1.EventTypeWarning, "DeleteRefused", why.Error())
+	old := rp.DeepCopy()
+	delete(rp.Annotations, project.AnnotationDelete)
+	return client.IgnoreNotFound(r.Client.Patch(ctx, rp, client.MergeFrom(old)))
 }

@@ -17,6 +17,10 @@ import (
 // ErrNotServed says that the target serves no such kind.
 var ErrNotServed = errors.New("kind not served by the target")
 
+// ErrUnanswered says that the target did not tell whether it serves the kind:
+// what stands for its group does not answer. It may well be served.
+var ErrUnanswered = errors.New("target did not say whether it serves the kind")
+
 // Source reads one recovery point.
 type Source interface {
 	// ReadResource calls fn with every object of one kind, as JSON. The slice
@@ -41,7 +45,7 @@ type Served struct {
 // It is used by many goroutines at once.
 type Cluster interface {
 	// Serves returns every version of the kind that the target serves,
-	// preferred first, or ErrNotServed.
+	// preferred first, or ErrNotServed, or ErrUnanswered.
 	Serves(ctx context.Context, kind schema.GroupKind) ([]Served, error)
 	// Refresh forgets what Serves knew.
 	Refresh(ctx context.Context) error
