@@ -15,6 +15,7 @@ import (
 func object(ns, name string) capture.Object {
 	return capture.Object{Resource: "secrets", Namespace: ns, Name: name}
 }
+
 func claim(ns, name string) capture.Claim {
 	return capture.Claim{Namespace: ns, Name: name, Capacity: 1}
 }

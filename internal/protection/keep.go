@@ -53,8 +53,12 @@ func Rules(policy v1alpha1.ProtectionPolicySpec) point.Retention {
 		from *int32
 		into *int
 	}{
-		{r.Last, &rules.KeepLast}, {r.Hourly, &rules.Hourly}, {r.Daily, &rules.Daily},
-		{r.Weekly, &rules.Weekly}, {r.Monthly, &rules.Monthly}, {r.Yearly, &rules.Yearly},
+		{r.Last, &rules.KeepLast},
+		{r.Hourly, &rules.Hourly},
+		{r.Daily, &rules.Daily},
+		{r.Weekly, &rules.Weekly},
+		{r.Monthly, &rules.Monthly},
+		{r.Yearly, &rules.Yearly},
 	} {
 		if rule.from != nil {
 			*rule.into = int(*rule.from)

@@ -36,8 +36,16 @@ func TestGlob(t *testing.T) {
 		pattern, text string
 		want          bool
 	}{
-		{"shop", "shop", true}, {"shop", "shop2", false}, {"shop*", "shop", true}, {"*shop", "my-shop", true}, {"*", "", true},
-		{"a*b*c", "aXbYc", true}, {"a*b*c", "acb", false}, {"a*a", "a", false}, {"", "x", false}, {"**", "x", true},
+		{"shop", "shop", true},
+		{"shop", "shop2", false},
+		{"shop*", "shop", true},
+		{"*shop", "my-shop", true},
+		{"*", "", true},
+		{"a*b*c", "aXbYc", true},
+		{"a*b*c", "acb", false},
+		{"a*a", "a", false},
+		{"", "x", false},
+		{"**", "x", true},
 	} {
 		if got := selection.Glob(tt.pattern, tt.text); got != tt.want {
 			t.Errorf("Glob(%q, %q) = %v", tt.pattern, tt.text, got)
@@ -148,8 +156,10 @@ func three() []selection.Object {
 		return selection.Object{Group: "apps", Kind: "StatefulSet", Namespace: "db", Name: n, UID: n, Replicas: replicas, Template: map[string]string{"app": "db", "db": n}}
 	}
 	pod := func(owner string, n int) selection.Object {
-		return selection.Object{Kind: "Pod", Namespace: "db", Name: fmt.Sprintf("%s-%d", owner, n), UID: fmt.Sprintf("%s-%d", owner, n),
-			Labels: map[string]string{"app": "db", "db": owner, "node": fmt.Sprint(n)}, Owner: &selection.Owner{Group: "apps", Kind: "StatefulSet", Name: owner, UID: owner}}
+		return selection.Object{
+			Kind: "Pod", Namespace: "db", Name: fmt.Sprintf("%s-%d", owner, n), UID: fmt.Sprintf("%s-%d", owner, n),
+			Labels: map[string]string{"app": "db", "db": owner, "node": fmt.Sprint(n)}, Owner: &selection.Owner{Group: "apps", Kind: "StatefulSet", Name: owner, UID: owner},
+		}
 	}
 	return []selection.Object{
 		set("pg-a", 1), pod("pg-a", 0), set("pg-b", 1), pod("pg-b", 0), set("pg-c", 1), pod("pg-c", 0),
@@ -241,8 +251,10 @@ func drawWorld(t *rapid.T) []selection.Object {
 		pods := rapid.IntRange(0, 3).Draw(t, "pods")
 		all = append(all, selection.Object{Group: "apps", Kind: "StatefulSet", Namespace: "n", Name: id, Replicas: pods, Labels: label(), Template: label()})
 		for p := range pods {
-			all = append(all, selection.Object{Kind: "Pod", Namespace: "n", Name: fmt.Sprintf("%s-%d", id, p), Labels: label(),
-				Owner: &selection.Owner{Group: "apps", Kind: "StatefulSet", Name: id}, Ended: rapid.IntRange(0, 5).Draw(t, "ended") == 0})
+			all = append(all, selection.Object{
+				Kind: "Pod", Namespace: "n", Name: fmt.Sprintf("%s-%d", id, p), Labels: label(),
+				Owner: &selection.Owner{Group: "apps", Kind: "StatefulSet", Name: id}, Ended: rapid.IntRange(0, 5).Draw(t, "ended") == 0,
+			})
 		}
 	}
 	for i := range rapid.IntRange(0, 2).Draw(t, "bare") {
@@ -303,8 +315,10 @@ func TestCoverIsClosed(t *testing.T) {
 func TestRank(t *testing.T) {
 	names := selection.Namespaces{Names: []string{"shop"}}
 	ranks := []selection.Selection{
-		{Namespaces: selection.Namespaces{Names: []string{"*"}}}, {Namespaces: names},
-		{Namespaces: names, Pods: []labels.Selector{labelled(t, "a=b")}}, {Namespaces: names, Workloads: []selection.Name{name(t, "sts/a")}},
+		{Namespaces: selection.Namespaces{Names: []string{"*"}}},
+		{Namespaces: names},
+		{Namespaces: names, Pods: []labels.Selector{labelled(t, "a=b")}},
+		{Namespaces: names, Workloads: []selection.Name{name(t, "sts/a")}},
 	}
 	for want, s := range ranks {
 		if s.Rank() != want {

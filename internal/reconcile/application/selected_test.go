@@ -99,8 +99,11 @@ func TestFenceFollowsTheSelection(t *testing.T) {
 // cannot stop anything elsewhere.
 func TestNamespacedFenceStaysInside(t *testing.T) {
 	for _, spec := range []v1alpha1.ApplicationSpec{
-		{Namespaces: []string{"*"}}, {Namespaces: []string{"shop"}}, {NamespaceSelector: &metav1.LabelSelector{}},
-		{Workloads: []string{"shop/sts/pg-a"}}, {Workloads: []string{"*/sts/*"}, Namespaces: []string{"shop"}},
+		{Namespaces: []string{"*"}},
+		{Namespaces: []string{"shop"}},
+		{NamespaceSelector: &metav1.LabelSelector{}},
+		{Workloads: []string{"shop/sts/pg-a"}},
+		{Workloads: []string{"*/sts/*"}, Namespaces: []string{"shop"}},
 	} {
 		app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: "tenant", Name: "x"}, Spec: spec}
 		if got, _ := stopped(t, app); got != "" {

@@ -29,7 +29,8 @@ func TestPartsOf(t *testing.T) {
 		"two holes":            {40 * m, [][2]int64{{15*m + 7, 9}}, []part{hole(0, 15*m), data(15*m, m), hole(16*m, 23*m), data(39*m, -1)}},
 		"large without a hole": {2*whole + 5, [][2]int64{{0, 2*whole + 5}}, []part{data(0, whole), data(whole, -1)}},
 		"large before a hole": {
-			3*whole + 10*m, [][2]int64{{0, 3*whole + m}},
+			3*whole + 10*m,
+			[][2]int64{{0, 3*whole + m}},
 			[]part{data(0, whole), data(whole, whole), data(2*whole, whole+m), hole(3*whole+m, 8*m), data(3*whole+9*m, -1)},
 		},
 	} {
