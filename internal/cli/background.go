@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -81,11 +80,4 @@ func (e *env) keepReport(ctx context.Context, c client.Client, report *recovery.
 	if err := reports.Keep(ctx, c, report); err != nil {
 		e.progress.Note("note: the report is not kept in the cluster: %v", err)
 	}
-}
-
-func duration(d time.Duration) *metav1.Duration {
-	if d == 0 {
-		return nil
-	}
-	return &metav1.Duration{Duration: d}
 }

@@ -59,7 +59,7 @@ func TestPointDeletedWhileReadIsNotDamaged(t *testing.T) {
 		r.repo.damaged = true
 		r.repo.onVerify = func() { test.hurt(r, m.ID) }
 		_, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{})
-		if !errors.Is(err, test.want) || test.want != ErrDamaged && errors.Is(err, ErrDamaged) {
+		if damaged := errors.Is(test.want, ErrDamaged); !errors.Is(err, test.want) || !damaged && errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v, want %v", name, err, test.want)
 		}
 		if name == "deleted" && len(r.keys("marks")) != 0 {

@@ -8,21 +8,35 @@ import (
 
 // The engine's ports and reports, under the names that its users know.
 type (
-	Source      = port.Source
-	Served      = port.Served
-	Cluster     = port.Cluster
+	// Source is where the objects of a point are read.
+	Source = port.Source
+	// Served is a kind as the target serves it.
+	Served = port.Served
+	// Cluster is the target.
+	Cluster = port.Cluster
+	// FillRequest asks for a claim to be filled.
 	FillRequest = port.FillRequest
-	Volumes     = port.Volumes
-	Progress    = port.Progress
-	Silent      = port.Silent
-	Clock       = port.Clock
+	// Volumes fills claims.
+	Volumes = port.Volumes
+	// Progress is told how far a restore is.
+	Progress = port.Progress
+	// Silent is a Progress that says nothing.
+	Silent = port.Silent
+	// Clock tells the time and waits.
+	Clock = port.Clock
 
+	// Finding is what a check before the restore found.
 	Finding = report.Finding
+	// Problem is what went wrong with one object.
 	Problem = report.Problem
-	Step    = report.Step
-	Action  = report.Action
+	// Step is a part of a restore, timed.
+	Step = report.Step
+	// Action is what is done with an object.
+	Action = report.Action
+	// Planned is an object and what would be done with it.
 	Planned = report.Planned
-	Result  = report.Result
+	// Result is what came of a restore.
+	Result = report.Result
 )
 
 // Errors that callers may decide on with errors.Is.

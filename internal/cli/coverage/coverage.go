@@ -49,7 +49,7 @@ func part(protected, all int) string { return fmt.Sprintf("%d of %d", protected,
 
 func (v View) volumes(t *output.Text) {
 	var rows [][]string
-	for _, x := range v.Report.Volumes {
+	for _, x := range v.Volumes {
 		if len(x.Applications) != 1 {
 			rows = append(rows, []string{x.Namespace, x.Claim, x.StorageClass, output.Bytes(x.Capacity), by(x.Applications)})
 		}
@@ -71,11 +71,11 @@ func (v View) volumes(t *output.Text) {
 
 // objects are many: only wide tables have them.
 func (v View) objects(t *output.Text) {
-	if !t.Wide || len(v.Report.Objects) == 0 {
+	if !t.Wide || len(v.Objects) == 0 {
 		return
 	}
 	var rows [][]string
-	for _, o := range v.Report.Objects {
+	for _, o := range v.Objects {
 		rows = append(rows, []string{o.Namespace, o.Resource, o.Name, by(o.Applications)})
 	}
 	t.Section("Objects of no application, or of several")
