@@ -52,6 +52,9 @@ const (
 	// AnnotationReplicas keeps the replica count of a workload that was
 	// scaled to zero because its site was superseded.
 	AnnotationReplicas = "davit.dev/replicas-before-fence"
+	// AnnotationClaims keeps what a StatefulSet did with the claims of pods it
+	// was scaled down by; the fence makes it keep them.
+	AnnotationClaims = "davit.dev/claims-when-scaled-before-fence"
 	// AnnotationRestoring is on an Application from the start of its restore
 	// until that ended well, with the restore's id. Nothing is captured
 	// meanwhile: half an application would be its newest recovery point.

@@ -92,7 +92,7 @@ func TestImages(t *testing.T) {
 		{"no images", nil, []string{"shop"}, exit.OK, []string{"names no images"}},
 		{"dry run", []point.Image{app}, []string{"mirror", "shop", "--to", mirror, "--dry-run"}, exit.OK, []string{"would be copied"}},
 		{"not copied by a dry run", []point.Image{app}, []string{"shop", "--mirror", mirror}, exit.OK, []string{"absent"}},
-		{"mirror", []point.Image{app}, []string{"mirror", "shop", "--to", mirror}, exit.OK, []string{"copied", "--map-registry " + own + "=" + mirror + "/"}},
+		{"mirror", []point.Image{app}, []string{"mirror", "shop", "--to", mirror}, exit.OK, []string{"copied", own + " -> " + mirror + "/"}},
 		{"again", []point.Image{app}, []string{"mirror", "shop", "--to", mirror}, exit.OK, []string{"there already"}},
 		{"seen in the mirror", []point.Image{app}, []string{"shop", "--mirror", mirror}, exit.OK, []string{"MIRROR"}},
 		{"part of it", []point.Image{app, lost, loaded}, []string{"mirror", "shop", "--to", mirror}, exit.Failed, []string{"2 of 3 images were not copied", "digest is not known"}},

@@ -116,12 +116,12 @@ func (c Copied) failed() int {
 	return n
 }
 
-// mapping is what a restore must be told to use the copies.
+// mapping is what container runtimes must be told to use the copies.
 func (c Copied) mapping() []string {
 	var pairs []string
 	for _, i := range c.Images {
 		if registry, err := images.Registry(i.Image); err == nil && i.State != Failed {
-			pairs = append(pairs, registry+"="+images.Prefix(c.Mirror, registry))
+			pairs = append(pairs, registry+" -> "+images.Prefix(c.Mirror, registry))
 		}
 	}
 	slices.Sort(pairs)
@@ -140,9 +140,9 @@ func (c Copied) Text(t *output.Text) {
 	t.Table("", output.Columns("IMAGE", "STATE", "COPY", "WHY"), rows)
 	if pairs := c.mapping(); len(pairs) > 0 {
 		t.Line("")
-		t.Line("A restore uses the copies with:")
+		t.Line("Pods use the copies when the nodes' container runtime has these mirrors:")
 		for _, pair := range pairs {
-			t.Line("  --map-registry %s", pair)
+			t.Line("  %s", pair)
 		}
 	}
 }

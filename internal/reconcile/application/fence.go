@@ -138,6 +138,7 @@ func halt(o client.Object) string {
 	case *appsv1.Deployment:
 		return halted(w, &w.Spec.Replicas, zero)
 	case *appsv1.StatefulSet:
+		keepClaims(w)
 		return halted(w, &w.Spec.Replicas, zero)
 	case *appsv1.ReplicaSet:
 		return halted(w, &w.Spec.Replicas, zero)
@@ -160,6 +161,17 @@ func halted(o client.Object, replicas **int32, zero *int32) string {
 	*replicas = zero
 	annotate(o, v1alpha1.AnnotationReplicas, was)
 	return was + " replicas"
+}
+
+// keepClaims makes a StatefulSet keep the claims of pods that it is scaled down
+// by: the fence must not delete the diverged data of the lost site.
+func keepClaims(s *appsv1.StatefulSet) {
+	policy := s.Spec.PersistentVolumeClaimRetentionPolicy
+	if policy == nil || policy.WhenScaled != appsv1.DeletePersistentVolumeClaimRetentionPolicyType {
+		return
+	}
+	policy.WhenScaled = appsv1.RetainPersistentVolumeClaimRetentionPolicyType
+	annotate(s, v1alpha1.AnnotationClaims, string(appsv1.DeletePersistentVolumeClaimRetentionPolicyType))
 }
 
 func annotate(o client.Object, key, value string) {

@@ -149,3 +149,30 @@ func TestFenceKeepsTheNodeSelectorOfADaemonSet(t *testing.T) {
 		t.Error("a pod that could write is still there")
 	}
 }
+
+// A StatefulSet that deletes the claims of pods it is scaled down by would
+// delete the diverged data of the superseded site.
+func TestFenceKeepsClaims(t *testing.T) {
+	for _, before := range []*appsv1.StatefulSetPersistentVolumeClaimRetentionPolicy{
+		nil,
+		{WhenScaled: appsv1.RetainPersistentVolumeClaimRetentionPolicyType, WhenDeleted: appsv1.DeletePersistentVolumeClaimRetentionPolicyType},
+		{WhenScaled: appsv1.DeletePersistentVolumeClaimRetentionPolicyType, WhenDeleted: appsv1.RetainPersistentVolumeClaimRetentionPolicyType},
+	} {
+		set := &appsv1.StatefulSet{
+			ObjectMeta: labelled("shop", "db"),
+			Spec:       appsv1.StatefulSetSpec{Replicas: ptr.To[int32](2), PersistentVolumeClaimRetentionPolicy: before.DeepCopy()},
+		}
+		halt(set)
+		now := set.Spec.PersistentVolumeClaimRetentionPolicy
+		if *set.Spec.Replicas != 0 || now != nil && now.WhenScaled != appsv1.RetainPersistentVolumeClaimRetentionPolicyType {
+			t.Errorf("%v: scaled to %d, claims %v", before, *set.Spec.Replicas, now)
+		}
+		if now != nil && now.WhenDeleted != before.WhenDeleted {
+			t.Errorf("%v: when deleted became %s", before, now.WhenDeleted)
+		}
+		deletes := before != nil && before.WhenScaled == appsv1.DeletePersistentVolumeClaimRetentionPolicyType
+		if _, noted := set.Annotations[v1alpha1.AnnotationClaims]; noted != deletes {
+			t.Errorf("%v: noted %v, want %v", before, noted, deletes)
+		}
+	}
+}
