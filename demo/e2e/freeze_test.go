@@ -1,12 +1,10 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -115,7 +113,7 @@ func numbers(t *testing.T, site, namespace string, limit time.Duration) [3]int64
 }
 
 // oneInstant is the invariant.
-func oneInstant(n [3]int64) bool { return n[0] >= n[1] && n[1] >= n[2] && n[0]-n[2] <= 1 }
+func oneInstant(n [3]int64) bool { return n[0] > 0 && n[0] >= n[1] && n[1] >= n[2] && n[0]-n[2] <= 1 }
 
 // writes waits until the writer commits, which takes all three databases: no
 // volume is frozen.
@@ -142,30 +140,17 @@ func deployThree(t *testing.T) *app {
 	return a
 }
 
-// restored brings points up as copies, some at a time, and returns what their
-// databases hold.
+// restored brings points up as copies, one after the other as restores of one
+// application go, and returns what their databases hold.
 func (a *app) restored(t *testing.T, points []pointView) [][3]int64 {
 	t.Helper()
 	all := make([][3]int64, len(points))
-	slots := make(chan struct{}, 2)
-	var wg sync.WaitGroup
 	for i, p := range points {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			copied := fmt.Sprintf("%s-%d", a.name, i)
-			out := finish(t, command(t.Context(), east, a.vault, a.cloneArgs(copied, "--point", p.ID)...))
-			defer func() {
-				_, _ = rig.Kubectl(context.Background(), east, "delete", "namespace", copied, "--ignore-not-found", "--wait=false")
-			}()
-			if out.code != 0 {
-				t.Errorf("restore of %s ended with %d:\n%s", p.ID, out.code, out.all())
-				return
-			}
-			all[i] = numbers(t, east, copied, 2*time.Minute)
-		})
+		copied := fmt.Sprintf("%s-%d", a.name, i)
+		davit(t, east, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes").want(t, 0)
+		all[i] = numbers(t, east, copied, 2*time.Minute)
+		kubectl(t, east, "delete", "namespace", copied)
 	}
-	wg.Wait()
 	return all
 }
 
@@ -173,7 +158,7 @@ func (a *app) restored(t *testing.T, points []pointView) [][3]int64 {
 func frozenTogether(t *testing.T) {
 	a := deployThree(t)
 	davit(t, east, a.vault, "protect", a.name, "--freeze", "required").want(t, 0)
-	count := 10
+	count := 5
 	if n, err := strconv.Atoi(os.Getenv("DAVIT_FREEZE_POINTS")); err == nil {
 		count = n
 	}
@@ -197,10 +182,16 @@ func frozenTogether(t *testing.T) {
 
 // notFrozen is the control: without the freeze the invariant breaks. It stops
 // at the first point in which it is seen to.
+//
+// How soon that is depends on how fast the writer is beside the cuts, which
+// the driver makes almost at once: it is for make soak, not for every change.
 func notFrozen(t *testing.T) {
+	if os.Getenv("DAVIT_SOAK") == "" {
+		t.Skip("set DAVIT_SOAK=1: it may take many trials until unfrozen volumes are seen to differ")
+	}
 	a := deployThree(t)
 	davit(t, east, a.vault, "protect", a.name, "--freeze", "never").want(t, 0)
-	const most = 20
+	const most = 50
 	for i := range most {
 		p := a.backup(t)
 		if p.Consistency != "per-volume" {
