@@ -60,11 +60,7 @@ func setUp(ctx context.Context, instance string) (err error) {
 		if err := forget(ctx, site); err != nil {
 			return err
 		}
-		if err := rig.Equip(ctx, site); err != nil {
-			return err
-		}
-		// The same image name may mean another image than before.
-		if _, err := rig.Kubectl(ctx, site, "-n", system, "rollout", "restart", "deployment,daemonset"); err != nil {
+		if err := rig.Renew(ctx, site); err != nil {
 			return err
 		}
 	}
@@ -74,10 +70,8 @@ func setUp(ctx context.Context, instance string) (err error) {
 // shareVault adds the vault of all tests that need none of their own.
 func shareVault(ctx context.Context) error {
 	for _, site := range []string{east, west} {
-		for _, what := range []string{"deployment/davit-agent", "daemonset/davit-node"} {
-			if _, err := rig.Kubectl(ctx, site, "-n", system, "rollout", "status", what, "--timeout=2m"); err != nil {
-				return err
-			}
+		if err := rig.Settled(ctx, site); err != nil {
+			return err
 		}
 		var flags []string
 		if site == west {

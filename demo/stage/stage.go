@@ -23,6 +23,9 @@ import (
 // Image is the reference under which the sites have davit's image.
 const Image = "davit.dev/davit:bed"
 
+// system is the namespace of davit itself.
+const system = "davit-system"
+
 // Stage is a bed with everything built for it.
 type Stage struct {
 	Bed  *bed.Bed
@@ -100,6 +103,25 @@ func (s *Stage) Equip(ctx context.Context, site string) error {
 	_, err := s.Davit(ctx, site, "install", "--site", site, "--image", Image, "--replicas", "1",
 		"--kubelet-root", kubelet, "--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"))
 	return err
+}
+
+// Renew is Equip, also where another image of that name runs already. Settled waits for it.
+func (s *Stage) Renew(ctx context.Context, site string) error {
+	if err := s.Equip(ctx, site); err != nil {
+		return err
+	}
+	_, err := s.Kubectl(ctx, site, "-n", system, "rollout", "restart", "deployment,daemonset")
+	return err
+}
+
+// Settled waits until davit's own workloads at a site have been rolled out.
+func (s *Stage) Settled(ctx context.Context, site string) error {
+	for _, what := range []string{"deployment/davit-agent", "daemonset/davit-node"} {
+		if _, err := s.Kubectl(ctx, site, "-n", system, "rollout", "status", what, "--timeout=2m"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CacheDir is where built binaries and images are kept between runs.

@@ -1,4 +1,4 @@
-// Package tenapps recovers ten popular applications on another cluster, none of which Davit knows anything about:
+// Package tenapps recovers popular applications, ten in the end, on another cluster, none of which Davit knows anything about:
 // deploy at east, load data through the application's own client, back up while it runs, take over at west, read
 // everything back.
 package tenapps
@@ -93,11 +93,7 @@ func setUp(ctx context.Context, instance string) (err error) {
 		if err := forget(ctx, site); err != nil {
 			return err
 		}
-		if err := rig.Equip(ctx, site); err != nil {
-			return err
-		}
-		// The same image name may mean another image than before.
-		if _, err := rig.Kubectl(ctx, site, "-n", system, "rollout", "restart", "deployment,daemonset"); err != nil {
+		if err := rig.Renew(ctx, site); err != nil {
 			return err
 		}
 	}
@@ -129,10 +125,8 @@ func shareVault(ctx context.Context) error {
 		return err
 	}
 	for _, site := range []string{east, west} {
-		for _, what := range []string{"deployment/davit-agent", "daemonset/davit-node"} {
-			if _, err := rig.Kubectl(ctx, site, "-n", system, "rollout", "status", what, "--timeout=2m"); err != nil {
-				return err
-			}
+		if err := rig.Settled(ctx, site); err != nil {
+			return err
 		}
 		args := []string{"vault", "add", vault, address, "--recovery-key-file", filepath.Join(rig.Work, bucket+".key")}
 		if site == west {

@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/vault"
 )
@@ -61,7 +62,7 @@ func begin(opts Options, deps Deps) *recovery {
 		deps.Now = time.Now
 	}
 	if deps.Clock == nil {
-		deps.Clock = callersClock{deps.Now}
+		deps.Clock = callersClock{now: deps.Now}
 	}
 	deps.Now = deps.Clock.Now
 	if deps.Progress == nil {
@@ -308,22 +309,13 @@ func (r *recovery) merge(before int, engine []restore.Step) {
 }
 
 // callersClock tells the caller's time and sleeps by the machine's.
-type callersClock struct{ now func() time.Time }
+type callersClock struct {
+	port.WallClock
+	now func() time.Time
+}
 
 // Now implements restore.Clock.
 func (c callersClock) Now() time.Time { return c.now() }
-
-// Sleep implements restore.Clock.
-func (c callersClock) Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}
 
 // finish folds everything into the phase and the measured times.
 func (r *recovery) finish(err error) Report {

@@ -1,4 +1,4 @@
-// Package apps holds ten popular applications for the bed: the manifests of each, what puts known data into it through
+// Package apps holds popular applications for the bed: the manifests of each, what puts known data into it through
 // its own client, and what reads all of it back and writes some more. Nothing in them knows of Davit.
 package apps
 
@@ -33,7 +33,7 @@ type App struct {
 	check   func(context.Context, Place, any) error
 }
 
-// All returns the ten applications, those first that start quickest.
+// All returns the applications, those first that start quickest.
 func All() []App {
 	return []App{redis, mosquitto, postgres, lighthouse}
 }

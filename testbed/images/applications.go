@@ -27,21 +27,8 @@ func extracted(name string, packages ...string) recipe {
 var applications = []recipe{
 	extracted("app-redis", "redis-server"),
 	extracted("app-mosquitto", "mosquitto", "mosquitto-clients"),
-	extracted("app-etcd", "etcd-server", "etcd-client"),
-	extracted("app-nats", "nats-server"),
-	extracted("app-prometheus", "prometheus"),
-	extracted("app-zookeeper", "zookeeper", "openjdk-17-jre-headless"),
-	extracted("app-rabbitmq", "rabbitmq-server", "amqp-tools"),
-	extracted("app-mariadb", "mariadb-server"),
 	{
 		name: "app-lighthouse", program: "apps/lighthouse",
 		config: v1.Config{Entrypoint: []string{"/usr/local/bin/lighthouse"}, User: "65532:65532"},
-	},
-	{
-		// Configured, because Apache's modules are switched on by their packages.
-		name: "app-wordpress", variant: "minbase",
-		packages: []string{"wordpress", "apache2", "libapache2-mod-php8.2", "php8.2-mysql"},
-		hooks:    []string{slim},
-		config:   v1.Config{Cmd: []string{"/usr/sbin/apache2ctl", "-D", "FOREGROUND"}},
 	},
 }

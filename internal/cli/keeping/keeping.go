@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/robfig/cron/v3"
 	"github.com/spf13/pflag"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/schedule"
 )
 
 // leastPause is the shortest pause between two verifications.
@@ -54,14 +54,11 @@ func (f *Flags) Apply(policy *v1alpha1.ProtectionPolicySpec) error {
 		return nil
 	}
 	if f.verifyCron != "" {
-		if _, err := cron.ParseStandard(f.verifyCron); err != nil {
-			return exit.Usage("five fields: minute, hour, day of month, month, day of week", "--verify-cron %q: %v", f.verifyCron, err)
+		if _, err := schedule.Parse(0, f.verifyCron, ""); err != nil {
+			return exit.Usage("five fields: minute, hour, day of month, month, day of week", "--verify-cron: %v", err)
 		}
 	}
-	policy.Verify = &v1alpha1.VerifyPolicy{Cron: f.verifyCron}
-	if f.verifyEvery != 0 {
-		policy.Verify.Every = &metav1.Duration{Duration: f.verifyEvery}
-	}
+	policy.Verify = &v1alpha1.VerifyPolicy{Every: objects.Duration(f.verifyEvery), Cron: f.verifyCron}
 	if f.verifySample != 0 {
 		policy.Verify.Sample = ptr.To(f.verifySample)
 	}

@@ -1,10 +1,13 @@
-// Package objects writes objects that may be there already.
+// Package objects helps the commands to make objects and to write them, also
+// where they are there already.
 package objects
 
 import (
 	"context"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -20,4 +23,12 @@ func Put[T client.Object](ctx context.Context, c client.Client, object, old T, c
 	}
 	change(old)
 	return c.Update(ctx, old)
+}
+
+// Duration is the field for a flag: none where the flag was not given.
+func Duration(d time.Duration) *metav1.Duration {
+	if d == 0 {
+		return nil
+	}
+	return &metav1.Duration{Duration: d}
 }

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
@@ -222,7 +223,7 @@ func (o *Restore) Object(vaultName string, now time.Time) *v1alpha1.Restore {
 		NamespaceMapping: o.Options.NamespaceMapping, StorageClassMapping: o.Options.StorageClassMapping,
 		Existing: o.Options.Existing, ExistingKinds: o.Options.ExistingKinds, NodePorts: o.Options.NodePorts, IncludeKinds: o.Options.IncludeKinds,
 		ExcludeKinds: o.Options.ExcludeKinds, RestoreStatusOf: o.Options.RestoreStatusOf, AcceptFuzzy: o.Options.AcceptFuzzy,
-		ServiceAccountName: o.Account, ReadyTimeout: duration(o.Options.ReadyTimeout), Timeout: duration(o.Limit),
+		ServiceAccountName: o.Account, ReadyTimeout: objects.Duration(o.Options.ReadyTimeout), Timeout: objects.Duration(o.Limit),
 	}
 	if !o.Options.AsOf.IsZero() {
 		spec.AsOf = &metav1.Time{Time: o.Options.AsOf}
@@ -232,11 +233,4 @@ func (o *Restore) Object(vaultName string, now time.Time) *v1alpha1.Restore {
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: o.Options.Application + "-" + now.UTC().Format("20060102-150405")},
 		Spec:       spec,
 	}
-}
-
-func duration(d time.Duration) *metav1.Duration {
-	if d == 0 {
-		return nil
-	}
-	return &metav1.Duration{Duration: d}
 }

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/hook"
 	"davit.dev/davit/internal/cli/keeping"
+	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/schedule"
 	"davit.dev/davit/internal/vault"
@@ -113,10 +114,10 @@ func (o *Flags) Objects(name string, now time.Time) (*v1alpha1.Application, *v1a
 	policy := &v1alpha1.ProtectionPolicy{
 		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ProtectionPolicy"}, ObjectMeta: objectMeta,
 		Spec: v1alpha1.ProtectionPolicySpec{
-			Schedule:   v1alpha1.Schedule{Every: duration(o.every), Cron: o.cron, TimeZone: o.zone},
-			Objectives: v1alpha1.Objectives{RPO: duration(o.rpo), RTO: duration(o.rto)},
+			Schedule:   v1alpha1.Schedule{Every: objects.Duration(o.every), Cron: o.cron, TimeZone: o.zone},
+			Objectives: v1alpha1.Objectives{RPO: objects.Duration(o.rpo), RTO: objects.Duration(o.rto)},
 			Retention: v1alpha1.Retention{
-				MaxAge: duration(o.maxAge), Last: o.rule("last"), Hourly: o.rule("hourly"), Daily: o.rule("daily"),
+				MaxAge: objects.Duration(o.maxAge), Last: o.rule("last"), Hourly: o.rule("hourly"), Daily: o.rule("daily"),
 				Weekly: o.rule("weekly"), Monthly: o.rule("monthly"), Yearly: o.rule("yearly"),
 			},
 		},
@@ -135,7 +136,7 @@ func (o *Flags) rule(name string) *int32 {
 func (o *Flags) application(name string) (v1alpha1.ApplicationSpec, error) {
 	spec := v1alpha1.ApplicationSpec{
 		Policy: name, Namespaces: o.namespaces, ExcludeNamespaces: o.notNamespaces, Workloads: o.workloads,
-		IncludeKinds: o.include, ExcludeKinds: o.exclude, Volumes: v1alpha1.VolumeCapture{SnapshotClass: o.snapshotClass, FreezeWindow: duration(o.freezeWindow)},
+		IncludeKinds: o.include, ExcludeKinds: o.exclude, Volumes: v1alpha1.VolumeCapture{SnapshotClass: o.snapshotClass, FreezeWindow: objects.Duration(o.freezeWindow)},
 	}
 	var err error
 	if spec.Volumes.Mode, err = volumeMode(o.volumes); err != nil {
@@ -288,11 +289,4 @@ func freezeMode(s string) (v1alpha1.FreezeMode, error) {
 		}
 	}
 	return "", exit.Usage("", "--freeze %q is not auto, required or never", s)
-}
-
-func duration(d time.Duration) *metav1.Duration {
-	if d == 0 {
-		return nil
-	}
-	return &metav1.Duration{Duration: d}
 }

@@ -28,6 +28,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/reconcile/policy"
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/schedule"
 	"davit.dev/davit/internal/vault"
@@ -80,26 +81,10 @@ func (r *Reconciler) Setup(mgr ctrl.Manager) error {
 	r.known = map[types.NamespacedName]*memory{}
 	return ctrl.NewControllerManagedBy(mgr).Named("application").
 		For(&v1alpha1.Application{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.ProtectionPolicy{}, handler.EnqueueRequestsFromMapFunc(r.ofPolicy)).
+		Watches(&v1alpha1.ProtectionPolicy{}, handler.EnqueueRequestsFromMapFunc(policy.Applications(r.Client))).
 		Watches(&v1alpha1.RecoveryPoint{}, handler.EnqueueRequestsFromMapFunc(ofPoint)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(r)
-}
-
-// ofPolicy finds the applications that use a policy.
-func (r *Reconciler) ofPolicy(ctx context.Context, o client.Object) []ctrl.Request {
-	var apps v1alpha1.ApplicationList
-	if err := r.Client.List(ctx, &apps, client.InNamespace(o.GetNamespace())); err != nil {
-		log.FromContext(ctx).Error(err, "applications not listed")
-		return nil
-	}
-	var out []ctrl.Request
-	for i := range apps.Items {
-		if apps.Items[i].Spec.Policy == o.GetName() {
-			out = append(out, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&apps.Items[i])})
-		}
-	}
-	return out
 }
 
 func ofPoint(_ context.Context, o client.Object) []ctrl.Request {

@@ -1,33 +1,29 @@
 package proof
 
 import (
-	"fmt"
+	"errors"
 	"time"
 
-	"github.com/robfig/cron/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/schedule"
 )
 
 // due is when the next run is to start: after the pause, or at the slot after
 // the last run. A slot that was missed is made up for at once, and only once.
 func due(every *metav1.Duration, table string, last, created, now time.Time) (time.Time, error) {
+	var pause time.Duration
 	if every != nil {
-		return point.Next(last, every.Duration, now), nil
+		pause = every.Duration
 	}
-	slots, err := cron.ParseStandard(table)
+	slots, err := schedule.Parse(pause, table, "")
 	if err != nil {
-		return time.Time{}, fmt.Errorf("cron expression %q: %w", table, err)
+		return time.Time{}, err
 	}
-	from := last
-	if from.IsZero() {
-		from = created
+	if slots == nil {
+		return time.Time{}, errors.New("the policy's verify names no pause and no cron expression")
 	}
-	if from.After(now) {
-		from = now
-	}
-	return slots.Next(from.UTC()), nil
+	return slots.Next(last, created, now), nil
 }
 
 // later is the later of a due time and the end of the pause after a try that

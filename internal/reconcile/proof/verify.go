@@ -21,13 +21,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/reconcile/policy"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -64,27 +64,9 @@ type Verifier struct {
 func (r *Verifier) Setup(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).Named("verification").
 		For(&v1alpha1.Application{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.ProtectionPolicy{}, handler.EnqueueRequestsFromMapFunc(ofPolicy(mgr.GetClient()))).
+		Watches(&v1alpha1.ProtectionPolicy{}, handler.EnqueueRequestsFromMapFunc(policy.Applications(mgr.GetClient()))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
 		Complete(r)
-}
-
-// ofPolicy finds the applications that use a policy.
-func ofPolicy(c client.Client) handler.MapFunc {
-	return func(ctx context.Context, o client.Object) []ctrl.Request {
-		var apps v1alpha1.ApplicationList
-		if err := c.List(ctx, &apps, client.InNamespace(o.GetNamespace())); err != nil {
-			log.FromContext(ctx).Error(err, "applications not listed")
-			return nil
-		}
-		var out []ctrl.Request
-		for i := range apps.Items {
-			if apps.Items[i].Spec.Policy == o.GetName() {
-				out = append(out, ctrl.Request{NamespacedName: client.ObjectKeyFromObject(&apps.Items[i])})
-			}
-		}
-		return out
-	}
 }
 
 // Reconcile verifies an application's newest points when that is due.
