@@ -27,6 +27,11 @@ func extracted(name string, packages ...string) recipe {
 var applications = []recipe{
 	extracted("app-redis", "redis-server"),
 	extracted("app-mosquitto", "mosquitto", "mosquitto-clients"),
+	extracted("app-etcd", "etcd-server", "etcd-client"),
+	extracted("app-mariadb", "mariadb-server"),
+	extracted("app-rabbitmq", "rabbitmq-server", "amqp-tools"),
+	extracted("app-prometheus", "prometheus"),
+	extracted("app-zookeeper", "libzookeeper-java", "openjdk-17-jre-headless"),
 	{
 		name: "app-lighthouse", program: "apps/lighthouse",
 		config: v1.Config{Entrypoint: []string{"/usr/local/bin/lighthouse"}, User: "65532:65532"},
