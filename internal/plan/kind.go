@@ -1,0 +1,98 @@
+package plan
+
+import "time"
+
+// Kind is what a step does.
+type Kind string
+
+// The kinds of steps.
+const (
+	KindOutside  Kind = "outside"  // probe an outside dependency from the target
+	KindPin      Kind = "pin"      // pin what the old side has that the new one has not
+	KindCatchUp  Kind = "catch-up" // move the difference while the source still writes
+	KindQuiesce  Kind = "quiesce"  // stop the source's writers, orderly
+	KindSync     Kind = "sync"     // move the last write
+	KindClaim    Kind = "claim"    // write the application's next epoch for the target
+	KindHold     Kind = "hold"     // the target promises no peer any more to stay passive
+	KindFence    Kind = "fence"    // make former holders stop, and get their proof
+	KindDemote   Kind = "demote"   // the source's volumes become replicas
+	KindPromote  Kind = "promote"  // the target's replicas become volumes
+	KindRestore  Kind = "restore"  // volumes are filled from a recovery point
+	KindClone    Kind = "clone"    // a drill's volumes, from a recovery point
+	KindApply    Kind = "apply"    // transform and apply objects
+	KindScale    Kind = "scale"    // start workloads
+	KindReady    Kind = "ready"    // wait until they are ready
+	KindProbe    Kind = "probe"    // ask whether they answer
+	KindDNS      Kind = "dns"      // move a record
+	KindGate     Kind = "gate"     // open the target's traffic gate
+	KindSandbox  Kind = "sandbox"  // make a drill's isolated namespaces
+	KindCleanup  Kind = "cleanup"  // remove them
+	KindCommand  Kind = "command"  // run a Job
+	KindHTTP     Kind = "http"     // call an API
+	KindManual   Kind = "manual"   // a person does it and says so
+	KindApproval Kind = "approval" // a person allows what follows
+	KindSuspend  Kind = "suspend"  // GitOps keeps its hands off
+	KindResume   Kind = "resume"   // GitOps goes on
+	KindInfra    Kind = "infrastructure"
+)
+
+// traits are what is true of all steps of a kind.
+type traits struct {
+	side Side
+	// limit is the usual time limit where Graph adds the step.
+	limit time.Duration
+	// written says that people may add such steps; either says at either side.
+	written, either bool
+	// activates says that a writer may run at the target afterwards.
+	activates bool
+	// undo says that the step can be taken back.
+	undo bool
+	// asks says that only a person ends the step.
+	asks bool
+}
+
+var kinds = map[Kind]traits{
+	KindOutside:  {side: Target, limit: time.Minute},
+	KindPin:      {side: Target, limit: 5 * time.Minute, undo: true},
+	KindCatchUp:  {side: Target, limit: 4 * time.Hour},
+	KindQuiesce:  {side: Source, limit: 5 * time.Minute, undo: true},
+	KindSync:     {side: Source, limit: 30 * time.Minute},
+	KindClaim:    {side: Target, limit: time.Minute, undo: true},
+	KindHold:     {side: Target, limit: time.Minute, undo: true},
+	KindFence:    {side: Source, limit: time.Minute},
+	KindDemote:   {side: Source, limit: 5 * time.Minute, undo: true},
+	KindPromote:  {side: Target, limit: 10 * time.Minute, activates: true, undo: true},
+	KindRestore:  {side: Target, limit: 4 * time.Hour, undo: true},
+	KindClone:    {side: Target, limit: time.Hour},
+	KindApply:    {side: Target, limit: 10 * time.Minute, activates: true, undo: true},
+	KindScale:    {side: Target, limit: 5 * time.Minute, activates: true, undo: true},
+	KindReady:    {side: Target, limit: 10 * time.Minute},
+	KindProbe:    {side: Target, limit: 5 * time.Minute, written: true},
+	KindDNS:      {side: Target, limit: 5 * time.Minute, written: true, activates: true, undo: true},
+	KindGate:     {side: Target, limit: 2 * time.Minute, written: true, activates: true, undo: true},
+	KindSandbox:  {side: Target, limit: 5 * time.Minute},
+	KindCleanup:  {side: Target, limit: 15 * time.Minute},
+	KindCommand:  {side: Target, written: true, either: true, activates: true, undo: true},
+	KindHTTP:     {side: Target, written: true, either: true, activates: true, undo: true},
+	KindManual:   {side: Target, written: true, either: true, activates: true, asks: true},
+	KindApproval: {side: Target, written: true, asks: true},
+	KindSuspend:  {side: Source, written: true, either: true, undo: true},
+	KindResume:   {side: Target, written: true, either: true, activates: true, undo: true},
+	KindInfra:    {side: Target, written: true, activates: true},
+}
+
+// Activates tells whether a writer may run at the target once the step has
+// begun, so that it must wait until the former holders are fenced.
+func (s Step) Activates() bool { return kinds[s.Kind].activates && s.Side != Source && !s.Early }
+
+// Undoable tells whether the step can be taken back. What cannot is left as it
+// is when a run rolls back.
+func (s Step) Undoable() bool {
+	if s.Kind == KindCommand || s.Kind == KindHTTP {
+		return s.Undo != nil
+	}
+	return kinds[s.Kind].undo
+}
+
+// Asks tells whether only a person ends the step.
+func (s Step) Asks() bool { return kinds[s.Kind].asks }

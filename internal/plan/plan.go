@@ -1,0 +1,262 @@
+// Package plan says how applications move between sites: as data. A Plan is
+// what a person writes down; Graph turns it, for one verb, into the steps of a
+// run with everything that Davit adds by itself. Both are pure: standard
+// library only, no clock, no I/O, and the same input gives the same output.
+package plan
+
+import "time"
+
+// Verb is what a run does with a plan.
+type Verb string
+
+// The verbs.
+const (
+	Failover   Verb = "failover"   // the source is lost or unreachable
+	Switchover Verb = "switchover" // the source is alive and gives its last write
+	Failback   Verb = "failback"   // back again: catch up, then a switchover
+	Drill      Verb = "drill"      // the plan on clones, isolated, cleaned up
+	Restore    Verb = "restore"    // in place, at the site that may write
+)
+
+// Verbs are all verbs, in the order in which people meet them.
+func Verbs() []Verb { return []Verb{Failover, Switchover, Failback, Drill, Restore} }
+
+// Claims tells whether runs of the verb take the applications' epochs.
+func (v Verb) Claims() bool { return v == Failover || v == Switchover || v == Failback }
+
+// Side is where a step acts.
+type Side string
+
+// The sides.
+const (
+	Source Side = "source"
+	Target Side = "target"
+)
+
+// OnError is what follows when a step fails.
+type OnError string
+
+// What may follow.
+const (
+	Stop     OnError = "stop"     // the run pauses and says so
+	Continue OnError = "continue" // the failure is noted, the run goes on
+	Rollback OnError = "rollback" // what was done is undone, in reverse
+)
+
+// Plan is a recovery plan.
+type Plan struct {
+	Name         string        `json:"name"`
+	Sites        []Site        `json:"sites"`
+	Applications []Application `json:"applications"`
+	Groups       []Group       `json:"groups,omitempty"`
+	// Steps are those that people add. What every move needs (claim, fence,
+	// data, apply, scale, ready ...) Graph adds by itself.
+	Steps       []Step      `json:"steps,omitempty"`
+	Outside     []Outside   `json:"outside,omitempty"`
+	Traffic     []Traffic   `json:"traffic,omitempty"`
+	Approvals   []Approval  `json:"approvals,omitempty"`
+	Objectives  Objectives  `json:"objectives"`
+	Declaration Declaration `json:"declaration"`
+	Fence       Fence       `json:"fence"`
+	Commit      Commit      `json:"commit"`
+	// Limits are time limits of steps that Graph adds, by kind, where the
+	// usual ones do not fit.
+	Limits map[Kind]time.Duration `json:"limits,omitempty"`
+}
+
+// Site is a place that applications of the plan may run at.
+type Site struct {
+	Name     string    `json:"name"`
+	Mappings []Mapping `json:"mappings,omitempty"`
+}
+
+// Mapping says what something of another site is called at this one.
+type Mapping struct {
+	Kind MappingKind `json:"kind"`
+	From string      `json:"from"`
+	To   string      `json:"to"`
+}
+
+// MappingKind is what a mapping maps.
+type MappingKind string
+
+// What can be mapped.
+const (
+	MapStorageClass MappingKind = "storageClass"
+	MapNamespace    MappingKind = "namespace"
+	MapImage        MappingKind = "image" // a registry or repository prefix
+	MapIngressClass MappingKind = "ingressClass"
+	MapHost         MappingKind = "host"
+	MapNodeLabel    MappingKind = "nodeLabel"
+)
+
+// Application is one that moves with the plan.
+type Application struct {
+	Name  string `json:"name"`
+	Group string `json:"group,omitempty"`
+	// After are applications that must be ready before this one starts.
+	After []string `json:"after,omitempty"`
+	// Needs are outside dependencies, probed before anything changes.
+	Needs []string `json:"needs,omitempty"`
+	// Data says how its data comes: Restore from a recovery point (also when
+	// empty), or Promote for volumes that are replicated.
+	Data   Kind    `json:"data,omitempty"`
+	Probes []Check `json:"probes,omitempty"`
+}
+
+// Group is applications that move together, before or after other groups.
+type Group struct {
+	Name  string   `json:"name"`
+	After []string `json:"after,omitempty"`
+}
+
+// Step is one act of a run.
+type Step struct {
+	Name        string `json:"name"`
+	Kind        Kind   `json:"kind"`
+	Application string `json:"application,omitempty"`
+	Side        Side   `json:"side,omitempty"`
+	// Verbs in which the step takes part. Empty means failover, switchover and
+	// failback: a drill reaches nothing outside of itself unless told to.
+	Verbs  []Verb   `json:"verbs,omitempty"`
+	After  []string `json:"after,omitempty"`
+	Before []string `json:"before,omitempty"`
+	// Timeout is the step's time budget, looking before and after included.
+	Timeout time.Duration `json:"timeout"`
+	OnError OnError       `json:"onError,omitempty"`
+	// NoWayBack marks a step after which the run can no longer roll back.
+	NoWayBack bool `json:"noWayBack,omitempty"`
+	// Early says that the step starts no writer, so that it need not wait
+	// until the source is fenced.
+	Early bool `json:"early,omitempty"`
+
+	Command *Command `json:"command,omitempty"`
+	Call    *Call    `json:"call,omitempty"`
+	Prompt  string   `json:"prompt,omitempty"` // of manual tasks and approvals
+	Checks  []Check  `json:"checks,omitempty"` // of probes
+	// Undo is the command that takes a command or call back. Without one they
+	// stay done when a run rolls back.
+	Undo *Command `json:"undo,omitempty"`
+	// Object names what the step works on: a record, gate, GitOps object or
+	// infrastructure object.
+	Object string `json:"object,omitempty"`
+}
+
+// Command is a Job.
+type Command struct {
+	Image   string            `json:"image"`
+	Args    []string          `json:"args,omitempty"`
+	Env     map[string]string `json:"env,omitempty"`
+	Secrets []string          `json:"secrets,omitempty"` // names of Secrets, as environment
+}
+
+// Call is an HTTP call.
+type Call struct {
+	Method string `json:"method"`
+	URL    string `json:"url"`
+	Expect int    `json:"expect"` // status
+}
+
+// Check is a probe of something that should answer.
+type Check struct {
+	Kind    CheckKind     `json:"kind"`
+	Target  string        `json:"target"`
+	Expect  string        `json:"expect,omitempty"`
+	Timeout time.Duration `json:"timeout"`
+}
+
+// CheckKind is how a probe asks.
+type CheckKind string
+
+// How probes ask.
+const (
+	CheckTCP     CheckKind = "tcp"
+	CheckHTTP    CheckKind = "http"
+	CheckSQL     CheckKind = "sql"
+	CheckCommand CheckKind = "command"
+)
+
+// Outside is something that applications need and that no site runs: an API,
+// a database, a virtual machine. It has a probe for each site.
+type Outside struct {
+	Name   string           `json:"name"`
+	Probes map[string]Check `json:"probes"` // by site
+}
+
+// Traffic is how clients find an application, once it is ready.
+type Traffic struct {
+	Name        string `json:"name"`
+	Kind        Kind   `json:"kind"`                  // DNS or Gate
+	Application string `json:"application,omitempty"` // empty: all of them
+	Object      string `json:"object"`                // record or gate
+}
+
+// Approval is how many people must agree before a run begins.
+type Approval struct {
+	Verbs []Verb   `json:"verbs,omitempty"` // empty: all but drills
+	Count int      `json:"count"`
+	Roles []string `json:"roles,omitempty"` // empty: anyone who may approve
+}
+
+// Objectives are what the plan should achieve. Runs measure against them.
+type Objectives struct {
+	RPO time.Duration `json:"rpo,omitempty"`
+	RTO time.Duration `json:"rto,omitempty"`
+}
+
+// Declaration says who decides that a site is lost.
+type Declaration struct {
+	// Automatic lets vantage points decide. Otherwise a person does.
+	Automatic bool     `json:"automatic,omitempty"`
+	Vantages  []string `json:"vantages,omitempty"` // three or more
+	Agree     int      `json:"agree,omitempty"`    // how many must
+	// For is how long they must agree without a break.
+	For time.Duration `json:"for,omitempty"`
+	// Block is how long after a run nothing is declared automatically.
+	Block time.Duration `json:"block,omitempty"`
+}
+
+// Fence says when a source that does not answer counts as stopped.
+type Fence struct {
+	// Timeout bounds how long a source is asked.
+	Timeout time.Duration `json:"timeout"`
+	// Lease is how long a site may write after the last time that it began to
+	// ask for the newest epoch and was told that it is its own. Zero, and so it
+	// is without automatic declaration: silence stops nobody.
+	Lease time.Duration `json:"lease,omitempty"`
+	// Bound is how long a node may take from the end of the lease until none
+	// of the application's writers runs.
+	Bound time.Duration `json:"bound,omitempty"`
+	// Drift is how many parts in a million any clock may run fast or slow.
+	Drift int64 `json:"drift,omitempty"`
+}
+
+// Wait is how long a target waits, by its own clock, from the moment that it
+// knows its claim to stand until no writer can be left at a source that keeps
+// the same terms: (Lease + Bound) * (1 + d) / (1 - d), d being the drift. It
+// is zero without a lease: no wait proves anything then.
+func (f Fence) Wait() time.Duration {
+	const million = 1_000_000
+	if f.Lease <= 0 || f.Drift < 0 || f.Drift >= million {
+		return 0
+	}
+	slow, total := million-f.Drift, int64(f.Lease+f.Bound)
+	// Rounded up; by parts, as total*million does not fit.
+	whole, rest := total/slow, total%slow
+	return time.Duration(whole*(million+f.Drift) + (rest*(million+f.Drift)+slow-1)/slow)
+}
+
+// Commit says what ends a run that has done everything.
+type Commit struct {
+	// Window is how long the run stays revocable, unless a person commits it.
+	Window time.Duration `json:"window,omitempty"`
+	// Then is what happens when the window closes: "commit", "rollback", or
+	// empty to wait for a person.
+	Then string `json:"then,omitempty"`
+}
+
+// What happens when the commit window closes.
+const (
+	ThenCommit   = "commit"
+	ThenRollback = "rollback"
+)
