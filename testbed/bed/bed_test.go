@@ -44,7 +44,7 @@ func TestBed(t *testing.T) {
 	if os.Getenv("DAVIT_BED") == "" {
 		t.Skip("needs root, Debian packages and some minutes; set DAVIT_BED=1")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Minute) // a first build takes most of it
 	defer cancel()
 	b := must(Open("selftest"))(t)
 	check(t, b.Down(ctx))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -33,7 +34,7 @@ Killed sites are started again. Named sites are added to those the bed has.`,
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
 			if err := b.Up(ctx, opt); err != nil {
-				return err
+				return upError(ctx, err, timeout)
 			}
 			fmt.Fprintf(os.Stderr, "bed %s is up (%.1f s)\n", b.Instance(), time.Since(start).Seconds())
 			return nil
@@ -43,8 +44,17 @@ Killed sites are started again. Named sites are added to those the bed has.`,
 	f.StringSliceVar(&opt.Sites, "sites", nil, "sites to have (default: those the bed has, else east,west)")
 	f.BoolVar(&opt.Install, "install", false, "install missing Debian packages")
 	f.BoolVar(&opt.Bare, "bare", false, "leave out the CSI driver")
-	f.DurationVar(&timeout, "timeout", 20*time.Minute, "give up after this time, builds included")
+	f.DurationVar(&timeout, "timeout", time.Hour, "give up after this time, builds included")
 	return c
+}
+
+// upError names the time limit where it is what ended the work: a build that
+// it kills says no more than "signal: killed".
+func upError(ctx context.Context, err error, limit time.Duration) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("not up after %s: %w; what was built is kept: run it again, or give it more with --timeout", limit, err)
+	}
+	return err
 }
 
 func downCmd(open opener) *cobra.Command {
