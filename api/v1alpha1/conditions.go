@@ -49,6 +49,9 @@ const (
 	LabelPoint = "davit.dev/recovery-point"
 	// LabelRestore carries the id of the restore that created an object.
 	LabelRestore = "davit.dev/restore"
+	// LabelOverlay is on ConfigMaps of davit-system that change what is restored
+	// at this site.
+	LabelOverlay = "davit.dev/overlay"
 	// AnnotationReplicas keeps the replica count of a workload that was
 	// scaled to zero because its site was superseded.
 	AnnotationReplicas = "davit.dev/replicas-before-fence"

@@ -105,6 +105,26 @@ type RestoreSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=256
 	ExistingKinds map[string]ExistingPolicy `json:"existingKinds,omitempty"`
+	// Transforms change objects on their way, in this order, after namespaces
+	// and storage classes are mapped and after the site's overlays.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Transforms []TransformRule `json:"transforms,omitempty"`
+	// TransformsFrom names ConfigMaps of the Restore's namespace that hold
+	// rules; theirs come before Transforms. They are read with the rights of
+	// the service account.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	TransformsFrom []TransformSource `json:"transformsFrom,omitempty"`
+	// NoOverlays leaves out the site's overlays, which a take-over and a
+	// restore in place apply.
+	// +optional
+	NoOverlays bool `json:"noOverlays,omitempty"`
+	// MirrorImagesFrom has images taken from a mirror, host[:port][/path], to
+	// which davit images mirror copied them.
+	// +optional
+	// +kubebuilder:validation:MaxLength=512
+	MirrorImagesFrom string `json:"mirrorImagesFrom,omitempty"`
 	// NodePorts defaults to Preserve, and to Reassign for a clone, which would
 	// take them from the original. A port that is taken is assigned anew, with
 	// a warning.
@@ -148,6 +168,86 @@ type RestoreSpec struct {
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }
 
+// TransformSource names a ConfigMap with rules.
+type TransformSource struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	ConfigMap string `json:"configMap"`
+	// Key is one entry of it; default all, in the order of their names.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+}
+
+// TransformRule is one change of all objects that it matches. It may not change
+// what an object is: its version, kind, name, namespace and Davit's own marks.
+type TransformRule struct {
+	// Name names the rule in messages.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+	// +optional
+	Match TransformMatch `json:"match,omitempty"`
+	// JSONPatch is an RFC 6902 patch, as JSON or YAML.
+	// +optional
+	// +kubebuilder:validation:MaxLength=65536
+	JSONPatch string `json:"jsonPatch,omitempty"`
+	// MergePatch is an RFC 7396 merge patch, as JSON or YAML.
+	// +optional
+	// +kubebuilder:validation:MaxLength=65536
+	MergePatch string `json:"mergePatch,omitempty"`
+	// Images maps prefixes of image names, by whole parts of the path. Tags and
+	// digests stay.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Images []NameMapping `json:"images,omitempty"`
+	// Hosts maps host names in Ingresses, Gateways and their routes. One that
+	// begins with a dot is a suffix.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Hosts []NameMapping `json:"hosts,omitempty"`
+	// StorageClasses maps those of claims and of claim templates.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=64
+	StorageClasses map[string]string `json:"storageClasses,omitempty"`
+}
+
+// TransformMatch says which objects a rule is for. What is empty matches all.
+type TransformMatch struct {
+	// Kinds are resource.group with "*" allowed, or kinds' names.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=253
+	Kinds []string `json:"kinds,omitempty"`
+	// Namespaces are those at the target, "*" allowed.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=253
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Names of objects, "*" allowed.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=253
+	Names []string `json:"names,omitempty"`
+	// +optional
+	LabelSelector *metav1.LabelSelector `json:"labelSelector,omitempty"`
+	// Condition is a CEL expression over object, such as
+	// "has(object.spec.replicas) && object.spec.replicas > 1".
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	Condition string `json:"condition,omitempty"`
+}
+
+// NameMapping replaces one name.
+type NameMapping struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	From string `json:"from"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	To string `json:"to"`
+}
+
 // RestorePhase is where a restore is in its life.
 // +kubebuilder:validation:Enum=Pending;Running;Completed;CompletedWithWarnings;Failed
 type RestorePhase string
@@ -170,6 +270,9 @@ type RestoreStatus struct {
 	// Point is the recovery point that was chosen.
 	// +optional
 	Point string `json:"point,omitempty"`
+	// Overlays are the site's overlays that were applied.
+	// +optional
+	Overlays []string `json:"overlays,omitempty"`
 	// Epoch is what a take-over claimed.
 	// +optional
 	Epoch int64 `json:"epoch,omitempty"`

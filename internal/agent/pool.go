@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/freezer"
@@ -20,8 +21,10 @@ import (
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -218,6 +221,10 @@ func (p *pool) Recovery(ctx context.Context, vaultName, namespace, account strin
 	return recovery.Deps{
 		Project: e.opened.Project, VaultName: vaultName, Site: p.self.Site, ClusterID: p.self.Cluster,
 		Cluster: target.New(restorer), Volumes: target.NewVolumes(m, p.clients, vaultName),
-		Log: p.log,
+		Log:      p.log,
+		Overlays: func(ctx context.Context) ([]transform.Overlay, error) { return target.Overlays(ctx, p.clients) },
+		Images: func(ctx context.Context, mirror string, image point.Image) (bool, error) {
+			return images.Mirror{Base: mirror}.Present(ctx, image)
+		},
 	}, nil
 }

@@ -64,6 +64,9 @@ type Recovering struct {
 	ClusterID string
 	Holder    string
 	Plan      bool
-	Progress  restore.Progress
-	Now       func() time.Time
+	// InsecureRegistries are asked for images without TLS.
+	InsecureRegistries []string
+
+	Progress restore.Progress
+	Now      func() time.Time
 }

@@ -81,7 +81,7 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 	}
 	how := Recovering{
 		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: c.User(ctx),
-		Plan: o.DryRun, Progress: &restoreProgress{p: e.progress}, Now: e.now,
+		Plan: o.DryRun, InsecureRegistries: o.Insecure, Progress: &restoreProgress{p: e.progress}, Now: e.now,
 	}
 	report, err := c.Recover(ctx, o.Options, how)
 	if !o.DryRun && report.RestoreID != "" {

@@ -17,15 +17,18 @@ import (
 	"davit.dev/davit/internal/agent"
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/node"
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -139,6 +142,11 @@ func (c *realCluster) Recover(ctx context.Context, opts recovery.Options, how Re
 		Project: how.Project, VaultName: how.VaultName, Site: how.Site, ClusterID: how.ClusterID, Holder: how.Holder,
 		Cluster: target.New(c.clients), Volumes: target.NewVolumes(m, c.clients, how.VaultName),
 		Progress: how.Progress, Now: how.Now, Log: silent(),
+		Overlays: func(ctx context.Context) ([]transform.Overlay, error) { return target.Overlays(ctx, c.clients) },
+		Images: func(ctx context.Context, mirror string, image point.Image) (bool, error) {
+			m := images.Mirror{Base: mirror, Registries: images.Registries{Insecure: how.InsecureRegistries}}
+			return m.Present(ctx, image)
+		},
 	}
 	if how.Plan {
 		return recovery.Plan(ctx, opts, deps)

@@ -170,6 +170,15 @@ func (m Mirror) Has(ctx context.Context, image point.Image) error {
 	return m.head(ctx, ref, image.Digest)
 }
 
+// Present is Has for who only wants to know: an error is no answer.
+func (m Mirror) Present(ctx context.Context, image point.Image) (bool, error) {
+	err := m.Has(ctx, image)
+	if errors.Is(err, ErrAbsent) || errors.Is(err, ErrOther) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 func (m Mirror) target(image point.Image) (name.Reference, error) {
 	to, err := m.Name(image)
 	if err != nil {

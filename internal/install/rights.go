@@ -86,7 +86,7 @@ func agentAnywhere() []rbacv1.PolicyRule {
 	}
 }
 
-// agentAtHome: its leader's lease, the vaults' Secrets, the volume tasks and
+// agentAtHome: its leader's lease, the vaults' Secrets, the overlays, the volume tasks and
 // the two accounts it captures and restores as.
 func agentAtHome() []rbacv1.PolicyRule {
 	impersonate := rule(verbs("impersonate"), "", "serviceaccounts")
@@ -94,7 +94,7 @@ func agentAtHome() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		impersonate,
 		rule(allVerbs, "coordination.k8s.io", "leases"),
-		rule(verbs("get", "list"), "", "secrets"),
+		rule(verbs("get", "list"), "", "secrets", "configmaps"),
 		rule(allVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes"),
 	}
 }

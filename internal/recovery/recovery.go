@@ -6,6 +6,7 @@
 package recovery
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -43,11 +45,20 @@ type Options struct {
 	StorageClassMapping map[string]string
 	Existing            v1alpha1.ExistingPolicy
 	ExistingKinds       map[string]v1alpha1.ExistingPolicy
-	NodePorts           v1alpha1.NodePortPolicy
-	IncludeKinds        []string
-	ExcludeKinds        []string
-	RestoreStatusOf     []string
-	AcceptFuzzy         bool
+	// Transforms are the rules that were given, in their order; they come after
+	// the overlays and TransformsFrom, which are ConfigMaps of Namespace.
+	Transforms     []transform.Source
+	TransformsFrom []v1alpha1.TransformSource
+	Namespace      string
+	NoOverlays     bool
+	// MirrorImagesFrom has images taken from this mirror; without one, an
+	// overlay may say so.
+	MirrorImagesFrom string
+	NodePorts        v1alpha1.NodePortPolicy
+	IncludeKinds     []string
+	ExcludeKinds     []string
+	RestoreStatusOf  []string
+	AcceptFuzzy      bool
 	// Attempt names an order that is carried out once, by a machine that may
 	// come back to it late: when the epoch that it claimed was superseded, it
 	// is not claimed again. Empty means that a person asks, each time anew.
@@ -73,6 +84,10 @@ func FromSpec(spec v1alpha1.RestoreSpec) Options {
 		IncludeKinds: spec.IncludeKinds, ExcludeKinds: spec.ExcludeKinds,
 		RestoreStatusOf: spec.RestoreStatusOf, AcceptFuzzy: spec.AcceptFuzzy, SeenEpoch: spec.Epoch,
 	}
+	o.TransformsFrom, o.NoOverlays, o.MirrorImagesFrom = spec.TransformsFrom, spec.NoOverlays, spec.MirrorImagesFrom
+	if len(spec.Transforms) > 0 {
+		o.Transforms = []transform.Source{{Name: "spec.transforms", Rules: rulesOf(spec.Transforms)}}
+	}
 	if spec.AsOf != nil {
 		o.AsOf = spec.AsOf.Time
 	}
@@ -97,6 +112,10 @@ type Deps struct {
 	// Volumes may be nil when the point has no volumes.
 	Volumes  restore.Volumes
 	Progress restore.Progress
+	// Overlays reads the site's overlays, whoever restores; nil: it has none.
+	Overlays func(context.Context) ([]transform.Overlay, error)
+	// Images asks a mirror whether it has the copy of an image; nil does not ask.
+	Images func(ctx context.Context, mirror string, image point.Image) (bool, error)
 	// Now tells the time; nil means time.Now. Clock, when set, replaces it and
 	// sleeps as well.
 	Now   func() time.Time
@@ -127,7 +146,13 @@ type Report struct {
 	RTO time.Duration `json:"rto,omitempty"`
 	// Fence says what keeps the other site from writing on: "asked" when it
 	// stops as soon as it reads the vault, "" when there is none to stop.
-	Fence    string            `json:"fence,omitempty"`
+	Fence string `json:"fence,omitempty"`
+	// Overlays are those of the site that were applied, and Rules where the
+	// other rules came from, both in order.
+	Overlays []string `json:"overlays,omitempty"`
+	Rules    []string `json:"rules,omitempty"`
+	// Mirror is where images are taken from.
+	Mirror   string            `json:"mirrorImagesFrom,omitempty"`
 	Findings []restore.Finding `json:"findings,omitempty"`
 	// Steps are the recovery's steps in order, the engine's included.
 	Steps []restore.Step `json:"steps"`

@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -25,6 +26,8 @@ type recovery struct {
 	report   Report
 	catalog  *catalog
 	manifest *point.Manifest
+	rules    *transform.Set
+	mirror   *transform.Mirror
 	engine   *restore.Engine
 	extra    []restore.Problem // warnings besides the engine's
 	// brought says that the documents are there; unprotected why not.
@@ -93,6 +96,9 @@ func (r *recovery) prepare(ctx context.Context) error {
 	if err := r.timed(StepChoose, func() error { return r.choose(ctx) }); err != nil {
 		return err
 	}
+	if err := r.compileRules(ctx); err != nil {
+		return err
+	}
 	r.engine = restore.New(r.manifest, r.engineOptions(), restore.Deps{
 		Source: source{r.deps.Project}, Cluster: r.deps.Cluster, Volumes: r.deps.Volumes,
 		Progress: r.deps.Progress, Clock: r.deps.Clock, Log: r.deps.Log,
@@ -105,6 +111,7 @@ func (r *recovery) prepare(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("preflight: %w", err)
 		}
+		r.report.Findings = append(r.report.Findings, r.checkMirror(ctx)...)
 		return nil
 	})
 }
@@ -182,7 +189,8 @@ func (r *recovery) engineOptions() restore.Options {
 	return restore.Options{
 		ID: r.report.RestoreID, Holder: r.deps.Holder,
 		NamespaceMapping: r.opts.NamespaceMapping, StorageClassMapping: r.opts.StorageClassMapping,
-		Existing: restore.Existing(r.opts.Existing), ExistingKinds: policies(r.opts.ExistingKinds),
+		Transforms: r.rules,
+		Existing:   restore.Existing(r.opts.Existing), ExistingKinds: policies(r.opts.ExistingKinds),
 		KeepClaims: r.opts.Mode == v1alpha1.RestoreInPlace, Captured: capture.Captured,
 		PreserveNodePorts: r.preserveNodePorts(),
 		IncludeKinds:      r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/standstill"
+	"davit.dev/davit/internal/restore/transform"
 )
 
 // objectName names an object for people: kind.group namespace/name.
@@ -53,7 +54,9 @@ func (e *Engine) prepare(ctx context.Context, en *index.Entry, raw []byte) (*pre
 	if e.wantsStatus(en.Res) {
 		p.status = d["status"]
 	}
-	e.shape(p.kind, d)
+	if err := e.shape(en.Res, d, nil); err != nil {
+		return nil, err
+	}
 	p.obj = wrap(at, d)
 	now, wait, err := e.owners(ctx, en, p.name)
 	if err != nil {
@@ -66,14 +69,24 @@ func (e *Engine) prepare(ctx context.Context, en *index.Entry, raw []byte) (*pre
 	return p, nil
 }
 
-// shape strips, renames and labels. What was at rest when it was captured is
+// shape strips, renames, transforms and labels, and tells matched, which may be
+// nil, of the rules that matched. What was at rest when it was captured is
 // restored as it was before.
-func (e *Engine) shape(kind schema.GroupKind, d shape.Document) {
+func (e *Engine) shape(i int, d shape.Document, matched func(rule int)) error {
+	res := e.m.Resources[i]
+	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
 	if change, err := standstill.Before(&unstructured.Unstructured{Object: d}); err == nil && change != nil {
 		shape.Merge(d, change)
 	}
 	shape.Strip(kind, d, shape.Options{NodePorts: e.opts.PreserveNodePorts, Classes: e.opts.StorageClassMapping})
 	e.names.Rename(kind, d)
+	if e.opts.Transforms != nil {
+		if err := e.opts.Transforms.Apply(transform.Object{Kind: kind, Resource: res.Resource, Document: d}, matched); err != nil {
+			return err
+		}
+		// Rules do not set what the cluster assigns either.
+		shape.Strip(kind, d, shape.Options{NodePorts: e.opts.PreserveNodePorts})
+	}
 	meta := shape.Child(d, "metadata")
 	labels, ok := meta["labels"].(map[string]any)
 	if !ok {
@@ -81,6 +94,7 @@ func (e *Engine) shape(kind schema.GroupKind, d shape.Document) {
 		meta["labels"] = labels
 	}
 	labels[shape.LabelRestore] = e.opts.ID
+	return nil
 }
 
 func (e *Engine) wantsStatus(i int) bool {

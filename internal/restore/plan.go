@@ -77,7 +77,9 @@ func (e *Engine) planObject(ctx context.Context, en *index.Entry, raw []byte) Pl
 		plan.Action, plan.Reason = e.claimVerdict(en, live, *vol)
 		return plan
 	}
-	e.shape(e.x.Kinds[en.Res], d)
+	if err := e.shape(en.Res, d, nil); err != nil {
+		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
+	}
 	p := &prepared{entry: en, kind: e.x.Kinds[en.Res], at: at, obj: wrap(at, d)}
 	plan.Action, plan.Reason = e.decide(p, live)
 	if plan.Action == report.SkipIt && plan.Reason == "" {

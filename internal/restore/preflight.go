@@ -30,6 +30,7 @@ var checks = []struct {
 }{
 	{"mapping", (*Engine).checkMapping},
 	{"policies", (*Engine).checkPolicies},
+	{"transforms", (*Engine).checkTransforms},
 	{"scope", (*Engine).checkScope},
 	{"consistency", (*Engine).checkConsistency},
 	{"kinds", (*Engine).checkKinds},
@@ -100,7 +101,7 @@ func (e *Engine) checkMapping(context.Context) ([]Finding, error) {
 		}
 	}
 	for _, class := range slices.Sorted(maps.Keys(e.opts.StorageClassMapping)) {
-		if _, used := e.x.Classes[class]; !used {
+		if !e.x.Captured[class] {
 			found = append(found, beware("UnusedMapping", "see davit describe for the classes in the point",
 				"no claim of the recovery point has the storage class %s", class))
 		}
@@ -345,18 +346,14 @@ func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
 		return nil, err
 	}
 	var found []Finding
-	for _, class := range slices.Sorted(maps.Keys(e.x.Classes)) {
-		to := class
-		if mapped, ok := e.opts.StorageClassMapping[class]; ok {
-			to = mapped
-		}
+	for _, to := range slices.Sorted(maps.Keys(e.x.Classes)) {
 		switch {
 		case to == "" && standard == "":
 			found = append(found, wrong("NoDefaultClass", "mark one of "+offered(have)+" as default at the target",
-				"%d claims ask for the default storage class, and the target has none", e.x.Classes[class]))
+				"%d claims ask for the default storage class, and the target has none", e.x.Classes[to]))
 		case to != "" && have[to] == "" && !e.broughtAlong(to, have):
 			found = append(found, wrong("MissingClass", "map it with --map-storage-class "+to+"="+suggest(have, standard),
-				"the target has no storage class %s, which %d claims ask for; it has %s", to, e.x.Classes[class], offered(have)))
+				"the target has no storage class %s, which %d claims ask for; it has %s", to, e.x.Classes[to], offered(have)))
 		}
 	}
 	return found, nil

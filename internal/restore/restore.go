@@ -27,6 +27,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/transform"
 )
 
 // Labels and annotations of restored objects.
@@ -44,7 +45,10 @@ type Options struct {
 	Holder              string
 	NamespaceMapping    map[string]string // captured to wanted
 	StorageClassMapping map[string]string // captured to wanted
-	Existing            Existing          // default Skip
+	// Transforms change objects after namespaces and storage classes are
+	// mapped; nil changes nothing.
+	Transforms *transform.Set
+	Existing   Existing // default Skip
 	// ExistingKinds are policies by kind: see MatchesPolicy for the patterns.
 	ExistingKinds map[string]Existing
 	// KeepClaims lets claims that exist, and their data, be treated as Skip

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/hold"
@@ -155,11 +156,21 @@ func (e *Engine) load(ctx context.Context) error {
 	if e.x != nil {
 		return nil
 	}
-	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut}.Read(ctx)
+	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Reshape: e.reshape}.Read(ctx)
 	if err == nil {
 		e.x = x
 	}
 	return err
+}
+
+// reshape is an object as it will be at the target. Where a rule fails it stays
+// as it was: preflight says so.
+func (e *Engine) reshape(i int, d shape.Document) shape.Document {
+	changed := runtime.DeepCopyJSON(d)
+	if e.shape(i, changed, nil) != nil {
+		return d
+	}
+	return changed
 }
 
 // leaveOut counts what is not restored, and warns where a person should know.

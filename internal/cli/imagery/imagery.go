@@ -69,7 +69,7 @@ func mirrorCommand(h Host) *cobra.Command {
 		Use:   "mirror APP|POINT --to REGISTRY",
 		Short: "Copy an application's images to a registry that survives its site",
 		Long: `Copies every image of a recovery point, by digest and for all platforms, to REGISTRY/<its registry>/<its name>. What is
-there already is not sent again. Davit does not change image names: tell the container runtime of the site's nodes that each
+there already is not sent again. Then restore with --mirror-images-from, or tell the container runtime of the nodes that each
 registry has a mirror there, as the result lists them. Credentials are those of ~/.docker/config.json and of --pull-secret.`,
 		Args: one,
 		RunE: func(cmd *cobra.Command, given []string) error { return h.copy(cmd, &o, given[0]) },

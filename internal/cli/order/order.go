@@ -29,6 +29,8 @@ type Restore struct {
 	Name string
 	// TakeOver, AsClone, DryRun, Yes and Background are the flags of these names.
 	TakeOver, AsClone, DryRun, Yes, Background bool
+	// Insecure are registries that are asked for images without TLS.
+	Insecure []string
 	// Limit bounds a restore in the background; 0 does not.
 	Limit time.Duration
 	// Account is the one whose rights a restore in the background has.
@@ -38,6 +40,7 @@ type Restore struct {
 
 	asOf, existing, nodePorts                 string
 	namespaces, storageClasses, existingKinds []string
+	transforms                                []string
 }
 
 // Flags binds the flags of `restore`.
@@ -47,6 +50,10 @@ func (o *Restore) Flags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.AsClone, "as-clone", false, "make a copy; needs --map-namespace")
 	flags.StringSliceVar(&o.namespaces, "map-namespace", nil, "FROM=TO; may be repeated")
 	flags.StringSliceVar(&o.storageClasses, "map-storage-class", nil, "FROM=TO; may be repeated")
+	flags.StringArrayVar(&o.transforms, "transform", nil, "file with rules that change objects on their way; may be repeated")
+	flags.BoolVar(&o.Options.NoOverlays, "no-overlays", false, "leave out this site's overlays")
+	flags.StringVar(&o.Options.MirrorImagesFrom, "mirror-images-from", "", "take images from this mirror, host[:port][/path]")
+	flags.StringSliceVar(&o.Insecure, "insecure-registry", nil, "mirror, host[:port], that is asked for images without TLS")
 	flags.StringVar(&o.existing, "existing", "skip", "what happens to objects that exist already and differ: skip, update, replace or exact")
 	flags.StringSliceVar(&o.existingKinds, "existing-kind", nil, "KIND=POLICY: another policy for one kind, such as secrets=replace; may be repeated")
 	flags.StringVar(&o.nodePorts, "node-ports", "", "node ports of Services: preserve (the default, where they are free) or reassign (the default of a copy)")
@@ -94,6 +101,9 @@ func (o *Restore) Complete(now time.Time) (err error) {
 		return err
 	}
 	if err := o.completeExisting(); err != nil {
+		return err
+	}
+	if err := o.completeTransforms(); err != nil {
 		return err
 	}
 	switch o.nodePorts {
@@ -223,6 +233,7 @@ func (o *Restore) Object(vaultName string, now time.Time) *v1alpha1.Restore {
 		NamespaceMapping: o.Options.NamespaceMapping, StorageClassMapping: o.Options.StorageClassMapping,
 		Existing: o.Options.Existing, ExistingKinds: o.Options.ExistingKinds, NodePorts: o.Options.NodePorts, IncludeKinds: o.Options.IncludeKinds,
 		ExcludeKinds: o.Options.ExcludeKinds, RestoreStatusOf: o.Options.RestoreStatusOf, AcceptFuzzy: o.Options.AcceptFuzzy,
+		Transforms: rules(o.Options.Transforms), NoOverlays: o.Options.NoOverlays, MirrorImagesFrom: o.Options.MirrorImagesFrom,
 		ServiceAccountName: o.Account, ReadyTimeout: objects.Duration(o.Options.ReadyTimeout), Timeout: objects.Duration(o.Limit),
 	}
 	if !o.Options.AsOf.IsZero() {

@@ -25,7 +25,8 @@ const shownProblems = 20
 // Text is a timeline with what was measured.
 func (r Restore) Text(t *output.Text) {
 	t.Line("%s", r.headline())
-	t.Fields("  ", "point", r.pointText(), "epoch", r.epochText())
+	t.Fields("  ", "point", r.pointText(), "epoch", r.epochText(),
+		"overlays", strings.Join(r.Overlays, ", "), "rules", strings.Join(r.Rules, ", "), "mirror", r.Mirror)
 	if len(r.Findings) > 0 {
 		t.Section("Checks")
 		for _, f := range r.Findings {
@@ -184,7 +185,7 @@ func (r RestoreObject) Text(t *output.Text) {
 		}
 		rows = append(rows, []string{step.Name, took, output.Short(step.Message, 70)})
 	}
-	pairs := []string{"point", s.Point, "step", s.Step, "why", Condition(s.Conditions, v1alpha1.ConditionReady)}
+	pairs := []string{"point", s.Point, "overlays", strings.Join(s.Overlays, ", "), "step", s.Step, "why", Condition(s.Conditions, v1alpha1.ConditionReady)}
 	if s.Epoch > 0 {
 		pairs = append(pairs, "epoch", fmt.Sprint(s.Epoch))
 	}
@@ -248,7 +249,8 @@ type RestoreLog struct{ Restore }
 func (r RestoreLog) Text(t *output.Text) {
 	t.Line("Restore %s of %s at %s", r.RestoreID, r.Application, output.Time(r.StartedAt.Truncate(time.Second)))
 	t.Line("%s", r.headline())
-	t.Fields("  ", "point", r.pointText(), "epoch", r.epochText(), "error", r.Error)
+	t.Fields("  ", "point", r.pointText(), "epoch", r.epochText(), "error", r.Error,
+		"overlays", strings.Join(r.Overlays, ", "), "rules", strings.Join(r.Rules, ", "), "mirror", r.Mirror)
 	t.Section("Steps")
 	t.Table("  ", output.Columns("STEP", ">TOOK", "NOTE"), r.stepRows())
 	if r.Result.Objects > 0 {

@@ -103,7 +103,7 @@ func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore, taken me
 	var wg sync.WaitGroup
 	wg.Go(func() { r.follow(shown, rs.DeepCopy(), view) })
 	opts := recovery.FromSpec(rs.Spec)
-	opts.Attempt = string(rs.UID)
+	opts.Attempt, opts.Namespace = string(rs.UID), rs.Namespace
 	if rs.Status.ObservedEpoch != nil {
 		opts.SeenEpoch = rs.Status.ObservedEpoch
 	}
@@ -240,7 +240,7 @@ func reasonOf(cause error) string {
 
 // fill copies the report into the status.
 func fill(st *v1alpha1.RestoreStatus, rep recovery.Report) {
-	st.Point, st.Epoch = rep.Point, rep.Epoch
+	st.Point, st.Epoch, st.Overlays = rep.Point, rep.Epoch, rep.Overlays
 	res := rep.Result
 	st.Restored = res.Created + res.Updated + res.Replaced + res.Continued
 	st.Pruned, st.Skipped, st.FailedObjects, st.VolumeBytes = res.Pruned, res.Skipped, res.Failed, res.VolumeBytes

@@ -43,7 +43,8 @@ type Index struct {
 	// they will serve.
 	Defined  map[schema.GroupKind][]string
 	services map[string]bool // namespace/name of Services that select pods
-	Classes  map[string]int  // claims by storage class, "" for the default
+	Classes  map[string]int  // claims by storage class at the target, "" for the default
+	Captured map[string]bool // storage classes of claims as captured
 	claims   map[string]string
 	// mounts finds the consumer of namespace/claim; templates those of
 	// claims that a StatefulSet names, by namespace/template-set-.
@@ -59,9 +60,9 @@ type Reader struct {
 	Manifest *point.Manifest
 	// LeftOut says why a kind is not restored at all, or nothing.
 	LeftOut func(point.Resource) string
-	// Reshape makes of a workload that mounts claims what it will be at the
-	// target; nil changes nothing.
-	Reshape func(kind schema.GroupKind, d shape.Document) shape.Document
+	// Reshape makes of a claim, or of a workload that mounts claims, what it
+	// will be at the target, by its resource in the manifest; nil changes nothing.
+	Reshape func(resource int, d shape.Document) shape.Document
 }
 
 // Read reads the whole point once.
@@ -69,7 +70,7 @@ func (r Reader) Read(ctx context.Context) (*Index, error) {
 	n := len(r.Manifest.Resources)
 	x := &Index{
 		Kinds: make([]schema.GroupKind, n), Entries: make([][]*Entry, n), ByUID: map[string]*Entry{},
-		Defined: map[schema.GroupKind][]string{}, services: map[string]bool{}, Classes: map[string]int{},
+		Defined: map[schema.GroupKind][]string{}, services: map[string]bool{}, Classes: map[string]int{}, Captured: map[string]bool{},
 		claims: map[string]string{}, mounts: map[string]Consumer{}, templates: map[string]Consumer{},
 		Stored: map[schema.GroupKind]map[string]shape.Document{shape.KindClass: {}},
 	}
@@ -102,6 +103,7 @@ func (r Reader) Read(ctx context.Context) (*Index, error) {
 type partial struct {
 	entries []*Entry
 	full    []shape.Document // of the kinds that are inspected, parallel to entries; else nil
+	classes []string         // of claims, as captured
 }
 
 func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*partial, error) {
@@ -129,8 +131,11 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 			en.Skip, en.Warn = shape.SkipByBody(kind, d)
 		}
 		kept := shape.KeepOnly(kind, d)
-		if r.Reshape != nil && kept != nil && shape.PodSpecOf(kind, kept) != nil {
-			kept = r.Reshape(kind, kept)
+		if kind == shape.KindClaim {
+			p.classes = append(p.classes, shape.Text(kept, "spec", "storageClassName"))
+		}
+		if r.Reshape != nil && kept != nil && (kind == shape.KindClaim || shape.PodSpecOf(kind, kept) != nil) {
+			kept = r.Reshape(i, kept)
 		}
 		p.full = append(p.full, kept)
 		return nil
@@ -140,6 +145,9 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 
 func (x *Index) add(i int, p *partial) {
 	x.Entries[i] = p.entries
+	for _, class := range p.classes {
+		x.Captured[class] = true
+	}
 	for j, en := range p.entries {
 		if en.UID != "" {
 			x.ByUID[en.UID] = en

@@ -114,26 +114,47 @@ func stripClaim(d Document, opts Options) {
 		"pv.kubernetes.io/bind-completed", "pv.kubernetes.io/bound-by-controller",
 		"volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner",
 		"volume.kubernetes.io/selected-node", "volume.kubernetes.io/storage-resizer")
-	stripClaimSpec(Child(d, "spec"), opts.Classes)
+	MapClasses(KindClaim, d, opts.Classes)
 	Drop(d, []string{"spec"}, "volumeName", "dataSource", "dataSourceRef")
-	if note := Child(d, "metadata", "annotations"); note != nil {
-		const key = "volume.beta.kubernetes.io/storage-class" // the old way of naming a class
-		if to, ok := opts.Classes[Text(note, key)]; ok && note[key] != nil {
-			note[key] = to
-		}
-	}
 }
 
-// stripClaimSpec maps the storage class of a claim or a claim template.
-func stripClaimSpec(spec Document, classes map[string]string) {
-	if to, ok := classes[Text(spec, "storageClassName")]; ok && spec != nil {
-		spec["storageClassName"] = to
+// MapClasses maps the storage class of a claim, or those of a StatefulSet's
+// claim templates, and tells whether there is one that the mapping names, or
+// would have made.
+func MapClasses(kind schema.GroupKind, d Document, classes map[string]string) (named bool) {
+	switch kind {
+	case KindClaim:
+		const old = "volume.beta.kubernetes.io/storage-class" // the old way of naming a class
+		named = mapClass(Child(d, "metadata", "annotations"), old, classes)
+		return mapClass(Child(d, "spec"), "storageClassName", classes) || named
+	case KindStatefulSet:
+		for _, t := range Items(d, "spec", "volumeClaimTemplates") {
+			named = mapClass(Child(t, "spec"), "storageClassName", classes) || named
+		}
 	}
+	return named
+}
+
+func mapClass(d Document, field string, classes map[string]string) bool {
+	class, ok := d[field].(string)
+	if !ok && field != "storageClassName" || d == nil {
+		return false
+	}
+	if to, mapped := classes[class]; mapped {
+		d[field] = to
+		return true
+	}
+	for _, to := range classes {
+		if ok && to == class {
+			return true
+		}
+	}
+	return false
 }
 
 func stripStatefulSet(d Document, opts Options) {
+	MapClasses(KindStatefulSet, d, opts.Classes)
 	for _, t := range Items(d, "spec", "volumeClaimTemplates") {
-		stripClaimSpec(Child(t, "spec"), opts.Classes)
 		Drop(t, nil, "status")
 		Drop(t, []string{"metadata"}, assigned...)
 	}
