@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/order"
+	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/reports"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/recovery"
@@ -24,7 +25,7 @@ func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *acce
 	o.Limit = e.global.timeout
 	if o.Limit > 0 { // the restore ends by itself then, and says why
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, o.Limit+endGrace)
+		ctx, cancel = context.WithTimeoutCause(ctx, o.Limit+e.grace, fmt.Errorf("%w after %s", exit.ErrTimeout, output.Duration(o.Limit+e.grace)))
 		defer cancel()
 	}
 	r := o.Object(in.VaultName, e.now())

@@ -38,7 +38,10 @@ var fakeNow = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 
 // fakeBackend is a cluster in a directory of YAML files, $FAKE_CLUSTER, and
 // real vaults in directories.
-type fakeBackend struct{ dir string }
+type fakeBackend struct {
+	dir string
+	out io.Writer
+}
 
 func (b fakeBackend) Cluster(string, string) (Cluster, error) {
 	if b.dir == "" {
@@ -57,7 +60,7 @@ func (b fakeBackend) Store(ctx context.Context, cfg backend.Config) (vault.Store
 }
 
 func (b fakeBackend) Serve(_ context.Context, part string, args []string) error {
-	_, err := fmt.Fprintln(os.Stdout, part, args)
+	_, err := fmt.Fprintln(b.out, part, args)
 	return err
 }
 
@@ -227,7 +230,7 @@ func seedPoint(dir, app string, age time.Duration) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	opener := access.Opener{Store: fakeBackend{dir}.Store}
+	opener := access.Opener{Store: fakeBackend{dir: dir}.Store}
 	o, err := opener.OpenHere(ctx, c, "")
 	if err != nil {
 		return "", err

@@ -43,6 +43,7 @@ type env struct {
 	progress *output.Progress
 	global   globals
 	begun    bool // the command line was understood
+	grace    time.Duration
 }
 
 // globals are the flags that all commands share.
@@ -59,7 +60,7 @@ type globals struct {
 func Main(args []string, streams Streams) int {
 	ctx, stop := signalContext()
 	defer stop()
-	e := &env{Streams: streams, backend: realBackend{}, now: time.Now, getenv: os.Getenv}
+	e := &env{Streams: streams, backend: realBackend{}, now: time.Now, getenv: os.Getenv, grace: endGrace}
 	return e.run(ctx, args)
 }
 

@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,7 +16,6 @@ import (
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
-	"davit.dev/davit/internal/cli/output"
 )
 
 func TestMain(m *testing.M) {
@@ -28,23 +30,20 @@ func fakeMain(name string) int {
 	if os.Getenv("FAKE_CLUSTER") == "real" { // the scripts for real clusters
 		return Main(append([]string{name}, os.Args[1:]...), streams)
 	}
-	now := func() time.Time { return fakeNow }
-	e := &env{Streams: streams, backend: fakeBackend{os.Getenv("FAKE_CLUSTER")}, now: now, getenv: os.Getenv}
-	e.progress = output.NewProgress(e.Err, now)
-	return e.run(context.Background(), append([]string{name}, os.Args[1:]...))
+	return fakeDavit(append([]string{name}, os.Args[1:]...), streams, os.Getenv)
 }
 
 var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args []string){
 	// exits CODE COMMAND...: the command ends with exactly this code.
 	"exits": func(ts *testscript.TestScript, neg bool, args []string) {
-		err := ts.Exec(args[1], args[2:]...)
-		got := "0"
-		if err != nil {
-			got = strings.TrimPrefix(err.Error(), "exit status ")
-		}
+		got := runDavit(ts, args[1:])
 		if (got != args[0]) != neg {
 			ts.Fatalf("exit code %s, want %s", got, args[0])
 		}
+	},
+	// answers FILE: what the next command reads from its standard input.
+	"answers": func(ts *testscript.TestScript, _ bool, args []string) {
+		ts.Setenv("ANSWERS", ts.MkAbs(args[0]))
 	},
 	// seedpoint APP AGE: a recovery point in the vault; $POINT is its name.
 	"seedpoint": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -78,9 +77,49 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	},
 }
 
+// inDirectory guards the process's own directory: scripts run side by side.
+var inDirectory sync.Mutex
+
+// runDavit runs a command and returns its exit code. Commands for the fake
+// cluster run in this process: the race detector's start alone would cost more
+// than all that they do. Those for real clusters, and kubectl-davit, are
+// processes of their own.
+func runDavit(ts *testscript.TestScript, args []string) string {
+	dir := ts.Getenv("FAKE_CLUSTER")
+	if dir == "real" || args[0] != "davit" {
+		err := ts.Exec(args[0], args[1:]...)
+		if err == nil {
+			return "0"
+		}
+		return strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	input, err := os.Open(cmp.Or(ts.Getenv("ANSWERS"), os.DevNull))
+	ts.Check(err)
+	defer input.Close()
+	ts.Setenv("ANSWERS", "")
+	inDirectory.Lock()
+	defer inDirectory.Unlock()
+	home, err := os.Getwd()
+	ts.Check(err)
+	ts.Check(os.Chdir(ts.MkAbs(".")))
+	defer func() { ts.Check(os.Chdir(home)) }()
+	streams := Streams{In: input, Out: ts.Stdout(), Err: ts.Stderr()}
+	return strconv.Itoa(fakeDavit(args, streams, ts.Getenv))
+}
+
+func fakeDavit(args []string, streams Streams, getenv func(string) string) int {
+	now := func() time.Time { return fakeNow }
+	e := &env{Streams: streams, backend: fakeBackend{getenv("FAKE_CLUSTER"), streams.Out}, now: now, getenv: getenv, grace: time.Millisecond}
+	return e.run(context.Background(), args)
+}
+
 func TestScripts(t *testing.T) {
+	scripts, err := filepath.Abs("testdata/script") // commands change the directory
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script", Cmds: scriptCommands, UpdateScripts: os.Getenv("DAVIT_UPDATE_GOLDEN") != "",
+		Dir: scripts, Cmds: scriptCommands, UpdateScripts: os.Getenv("DAVIT_UPDATE_GOLDEN") != "",
 		Setup: func(e *testscript.Env) error {
 			cluster := filepath.Join(e.WorkDir, "cluster")
 			e.Setenv("FAKE_CLUSTER", cluster)
