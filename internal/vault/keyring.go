@@ -70,9 +70,10 @@ func Admit(ctx context.Context, p *Project) (Keyring, error) {
 	return Keyring{VaultID: marker.ID, Project: p.name, KeyID: p.keyID, Identity: identity}, nil
 }
 
-// Open opens the keyring's project and refuses any other vault or key.
+// Open opens the keyring's project, in its vault or in a second copy of it, and
+// refuses any other vault or key.
 func (k Keyring) Open(ctx context.Context, store Store) (*Project, error) {
-	marker, err := ReadMarker(ctx, store)
+	marker, _, err := Identify(ctx, store)
 	if err != nil {
 		return nil, err
 	}

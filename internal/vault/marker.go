@@ -49,16 +49,21 @@ func Init(ctx context.Context, store Store) (Marker, error) {
 // ReadMarker reads the vault's marker. ErrNotFound says that the store is no
 // vault: the address is wrong, or Init has not been called.
 func ReadMarker(ctx context.Context, store Store) (Marker, error) {
-	data, err := readAll(ctx, store, markerKey, maxPlain)
+	m, err := readMarker(ctx, store, markerKey)
 	if errors.Is(err, ErrNotFound) {
 		return Marker{}, fmt.Errorf("%s holds no vault (%s is missing): check bucket and prefix, or add it as a new vault: %w", store, markerKey, ErrNotFound)
 	}
+	return m, err
+}
+
+func readMarker(ctx context.Context, store Store, key string) (Marker, error) {
+	data, err := readAll(ctx, store, key, maxPlain)
 	if err != nil {
 		return Marker{}, err
 	}
 	m, err := parseMarker(data)
 	if err != nil {
-		return Marker{}, fmt.Errorf("read %s: %w", markerKey, err)
+		return Marker{}, fmt.Errorf("read %s: %w", key, err)
 	}
 	return m, nil
 }

@@ -22,6 +22,8 @@ type Project struct {
 	at    layout
 	key   *dataKey
 	keyID string
+	// copied says that the store is a second copy of the vault.
+	copied bool
 }
 
 // projectFile is the plain document project.json. It is written last when a
@@ -96,7 +98,8 @@ func (p *Project) claimName(ctx context.Context) error {
 	return err
 }
 
-// OpenProject opens a project with the recovery key or a site's identity.
+// OpenProject opens a project with the recovery key or a site's identity. In a
+// second copy of a vault it is for reading only.
 // ErrNotFound says that there is no such project, ErrKey that the identity is
 // not among those it was wrapped for.
 func OpenProject(ctx context.Context, store Store, name string, identity Identity) (*Project, error) {
@@ -127,7 +130,15 @@ func openProject(ctx context.Context, store Store, name string, identity Identit
 	if err != nil {
 		return nil, err
 	}
+	copied, err := isCopy(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	if copied {
+		store = readOnly{store}
+	}
 	p := newProject(store, name, key)
+	p.copied = copied
 	if !p.authentic("project", f.MAC, f.unsigned()) {
 		return nil, fmt.Errorf("read %s: %w: does not authenticate", at.project(), ErrDamaged)
 	}
@@ -257,6 +268,9 @@ func (p *Project) Over(wrap func(Store) Store) *Project {
 	over.store = wrap(p.store)
 	return &over
 }
+
+// Root is the prefix of all that is the project's, with a slash at the end.
+func (p *Project) Root() string { return p.at.root() }
 
 // VolumePrefix is where a site's volume engine keeps its blobs, with a slash at the end.
 func (p *Project) VolumePrefix(site string) string { return p.at.volumes(site) }

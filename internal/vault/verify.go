@@ -72,6 +72,16 @@ func (p *Project) VerifyMetadata(ctx context.Context, report func(Finding)) erro
 	return nil
 }
 
+// VerifyKeys reads project.json and every wrapped key, so that nothing that
+// opens no project is passed on.
+func (p *Project) VerifyKeys(ctx context.Context) error {
+	if err := p.verifyProject(ctx); err != nil {
+		return err
+	}
+	_, err := p.Recipients(ctx)
+	return err
+}
+
 func (p *Project) verifyProject(ctx context.Context) error {
 	raw, err := readAll(ctx, p.store, p.at.project(), maxPlain)
 	if err != nil {

@@ -58,8 +58,11 @@ type ledger struct {
 func newSession(now time.Time) string {
 	var b [6]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return now.UTC().Format("20060102T150405.000Z") + "-" + hex.EncodeToString(b[:])
+	return newSessionTime(now) + "-" + hex.EncodeToString(b[:])
 }
+
+// newSessionTime is how names of inventories begin.
+func newSessionTime(now time.Time) string { return now.UTC().Format("20060102T150405.000Z") }
 
 func (l *ledger) entry(op operation, id blob.ID, size int64, sum string) record {
 	return record{Op: op, Blob: string(id), Size: size, SHA256: sum, Time: l.now().Unix()}
@@ -286,6 +289,11 @@ func (r *Repository) readInventory(ctx context.Context, key string) ([]record, e
 	if err != nil {
 		return nil, fmt.Errorf("read inventory %s: %w", key, err)
 	}
+	return r.parseInventory(key, data)
+}
+
+func (r *Repository) parseInventory(key string, data []byte) ([]record, error) {
+	var err error
 	if r.opts.Unseal != nil {
 		if data, err = r.opts.Unseal(key, data); err != nil {
 			return nil, fmt.Errorf("unseal inventory %s: %w: %w", key, ErrDamaged, err)

@@ -1,0 +1,341 @@
+package copies
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/relay"
+	"davit.dev/davit/internal/volume"
+)
+
+// mirrorEvery is how often a repository is brought up to date although no new
+// point needs it: maintenance changes it.
+const mirrorEvery = time.Hour
+
+// sweepAfter is how old what no point needs must be before it goes: another
+// site that took over may be copying.
+const sweepAfter = 24 * time.Hour
+
+// appPass is one pass over one application.
+type appPass struct {
+	c      *Copier
+	app    App
+	report *Report
+	done   AppReport
+
+	first, copied known
+}
+
+func (a *appPass) run(ctx context.Context) error {
+	epochs := lease.New(a.c.opts.First)
+	if err := epochs.Check(ctx, a.app.Name, a.app.Held); err != nil {
+		return err
+	}
+	var err error
+	if a.first, err = look(ctx, a.c.opts.Listing, a.app.Name, epochs); err != nil {
+		return err
+	}
+	if a.copied, err = look(ctx, a.c.list, a.app.Name, nil); err != nil {
+		return err
+	}
+	defer a.sum()
+	documents := a.c.opts.First.Root() + "apps/" + a.app.Name + "/"
+	if err := a.c.carryNew(ctx, documents, a.opens, a.report); err != nil {
+		return err
+	}
+	if err := a.carryMarks(ctx); err != nil {
+		return err
+	}
+	failed := a.carryPoints(ctx)
+	if a.app.Expire && ctx.Err() == nil {
+		failed = errors.Join(failed, a.expire(ctx, epochs))
+	}
+	return failed
+}
+
+// sum says how the copy is now.
+func (a *appPass) sum() {
+	slices.SortFunc(a.copied.points, func(x, y point.Point) int { return cmp.Or(x.Instant.Compare(y.Instant), cmp.Compare(x.ID, y.ID)) })
+	for _, p := range a.copied.points {
+		if !p.Good() {
+			continue
+		}
+		a.done.Points = append(a.done.Points, p.ID)
+		if p.Instant.After(a.done.Newest) {
+			a.done.Newest = p.Instant
+		}
+	}
+	for _, p := range a.pending() {
+		a.done.Pending++
+		if at := a.first.infos[p.ID].Manifest.Instant; a.done.OldestPending.IsZero() || at.Before(a.done.OldestPending) {
+			a.done.OldestPending = at
+		}
+	}
+}
+
+// opens accepts what was sealed for its key in this project.
+func (a *appPass) opens(key string, data []byte) error {
+	_, err := a.c.opts.First.Unseal(key, data, 64<<20)
+	return err
+}
+
+// pending are the points to copy, newest first: the newest is worth the most.
+func (a *appPass) pending() []point.Point {
+	rules := point.Retention{} // keeps all
+	if a.app.Expire {
+		rules = a.app.Rules
+	}
+	var all []point.Point
+	for _, d := range point.Keep(a.first.points, rules, a.c.now()) {
+		info, there := a.copied.infos[d.Point.ID]
+		if d.Keep && d.Point.Good() && (!there || info.Manifest == nil && errors.Is(info.Err, vault.ErrDamaged)) {
+			all = append(all, d.Point)
+		}
+	}
+	return all
+}
+
+// carryPoints brings whole points over, their manifests last. A point that
+// cannot be copied does not keep the others from it.
+func (a *appPass) carryPoints(ctx context.Context) error {
+	var failed []error
+	ready := map[string]error{} // repositories, by site
+	for _, p := range a.pending() {
+		m := a.first.infos[p.ID].Manifest
+		err := a.volumes(ctx, m, ready)
+		if err == nil {
+			err = a.point(ctx, m)
+		}
+		if errors.Is(err, vault.ErrNotFound) { // deleted meanwhile
+			continue
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("point %s: %w", p.ID, err))
+			if vaultSilent(err) || ctx.Err() != nil {
+				break
+			}
+		}
+	}
+	for _, site := range a.idleRepositories(ready) {
+		failed = append(failed, a.repository(ctx, site, nil, ready))
+	}
+	return errors.Join(failed...)
+}
+
+// volumes brings over the repositories that the point needs, each once a pass.
+func (a *appPass) volumes(ctx context.Context, m *point.Manifest, ready map[string]error) error {
+	needs := map[string][]string{}
+	for _, v := range m.Volumes {
+		needs[v.Snapshot.Repository] = append(needs[v.Snapshot.Repository], v.Snapshot.Inventories...)
+	}
+	for site, inventories := range needs {
+		if err := a.repository(ctx, site, inventories, ready); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repository mirrors one site's repository. What a pass has mirrored holds all
+// inventories that the points known at its beginning name.
+func (a *appPass) repository(ctx context.Context, site string, inventories []string, ready map[string]error) error {
+	if err, done := ready[site]; done {
+		return err
+	}
+	for _, info := range a.first.infos {
+		if info.Manifest == nil || info.Deleting() {
+			continue
+		}
+		for _, v := range info.Manifest.Volumes {
+			if v.Snapshot.Repository == site {
+				inventories = append(inventories, v.Snapshot.Inventories...)
+			}
+		}
+	}
+	report, err := volume.Mirror(ctx, a.c.opts.Volumes(a.c.opts.First, site), volume.MirrorOptions{
+		To: a.c.opts.Store, Needs: inventories, Delete: a.accounted(site), ObjectTimeout: a.c.opts.ObjectTimeout,
+	})
+	a.report.Copied += report.Copied
+	a.report.Bytes += report.Bytes
+	if err == nil && len(report.Missing) > 0 {
+		for _, d := range report.Missing {
+			a.report.Damaged = append(a.report.Damaged, fmt.Sprintf("volumes of site %s: %s", site, d))
+		}
+		err = fmt.Errorf("volumes of site %s: %w: %s (%d in all)", site, vault.ErrDamaged, report.Missing[0], len(report.Missing))
+	}
+	if err == nil {
+		a.c.mirrored[site] = a.c.now()
+	}
+	ready[site] = err
+	return err
+}
+
+// accounted tells whether every point that the copy has with volumes of the
+// site is in the first vault too. If not, the first vault may have lost it, and
+// what it says is deleted may be what the copy's point needs.
+func (a *appPass) accounted(site string) bool {
+	for id, info := range a.copied.infos {
+		if _, there := a.first.infos[id]; there {
+			continue
+		}
+		if info.Manifest == nil || slices.ContainsFunc(info.Manifest.Volumes, func(v point.Volume) bool { return v.Snapshot.Repository == site }) {
+			return false
+		}
+	}
+	return true
+}
+
+// idleRepositories are those that no new point needs and that were not looked
+// at for long. One that a point needs which the first vault lost is left as it
+// is: there, its snapshot may have been deleted.
+func (a *appPass) idleRepositories(ready map[string]error) []string {
+	var sites []string
+	for _, info := range a.copied.infos {
+		if info.Manifest == nil {
+			continue
+		}
+		for _, v := range info.Manifest.Volumes {
+			site := v.Snapshot.Repository
+			_, done := ready[site]
+			if !done && a.c.now().Sub(a.c.mirrored[site]) >= mirrorEvery && !slices.Contains(sites, site) && a.accounted(site) {
+				sites = append(sites, site)
+			}
+		}
+	}
+	slices.Sort(sites)
+	return sites
+}
+
+// point brings over packs, log and marks, each against the manifest, and then
+// the manifest itself. Packs that are there already may be of a pass that was
+// broken off before it read them back: they are looked at again.
+func (a *appPass) point(ctx context.Context, m *point.Manifest) error {
+	for _, pack := range m.Packs() {
+		accept := relay.Hash(pack.Size, pack.SHA256)
+		if there, err := a.c.carry.Holds(ctx, pack.Key, accept); err != nil {
+			return err
+		} else if there {
+			continue
+		}
+		if err := a.object(ctx, pack.Key, accept); err != nil {
+			return err
+		}
+	}
+	root := a.c.opts.First.Root()
+	if err := a.c.carryNew(ctx, root+"marks/"+a.app.Name+"/"+m.ID+"/", a.opens, a.report); err != nil {
+		return err
+	}
+	if err := a.object(ctx, root+"manifests/"+a.app.Name+"/"+m.ID, a.opens); err != nil {
+		return err
+	}
+	info := a.first.infos[m.ID]
+	a.copied.infos[m.ID] = info
+	a.copied.points = slices.DeleteFunc(a.copied.points, func(p point.Point) bool { return p.ID == m.ID })
+	a.copied.points = append(a.copied.points, info.Point())
+	return nil
+}
+
+func (a *appPass) object(ctx context.Context, key string, accept relay.Accept) error {
+	n, err := a.c.carry.Carry(ctx, key, accept)
+	if errors.Is(err, vault.ErrDamaged) {
+		a.report.Damaged = append(a.report.Damaged, err.Error())
+	}
+	if err != nil {
+		return err
+	}
+	a.report.Copied++
+	a.report.Bytes += n
+	return nil
+}
+
+// carryMarks brings over what was learned since of points that the copy has,
+// and marks there those that epochs, which the copy does not have, quarantine.
+func (a *appPass) carryMarks(ctx context.Context) error {
+	prefix := a.c.opts.First.Root() + "marks/" + a.app.Name + "/"
+	here, err := sizes(ctx, a.c.opts.First.Store(), prefix)
+	if err != nil {
+		return err
+	}
+	there, err := sizes(ctx, a.c.opts.Store, prefix)
+	if err != nil {
+		return err
+	}
+	for _, key := range sorted(here) {
+		id, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/")
+		_, copied := a.copied.infos[id]
+		if _, known := there[key]; known || !copied {
+			continue
+		}
+		if err := a.object(ctx, key, a.opens); err != nil && !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrDamaged) {
+			return err
+		}
+	}
+	for _, p := range a.first.points {
+		info, copied := a.copied.infos[p.ID]
+		if !copied || !p.Quarantined || info.Quarantined() || a.first.infos[p.ID].Quarantined() {
+			continue
+		}
+		mark := vault.Mark{Kind: vault.MarkQuarantined, At: a.c.now().UTC(), By: "copy", Note: "written under an epoch that had been superseded"}
+		if err := a.c.in.Mark(ctx, a.app.Name, p.ID, mark); err != nil {
+			return err
+		}
+	}
+	a.copied, err = look(ctx, a.c.list, a.app.Name, nil)
+	return err
+}
+
+// expire applies the rules to what the copy has: whatever happens to the first
+// vault, its points go from here no sooner than the policy says.
+func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
+	var errs []error
+	for _, d := range point.Keep(a.copied.points, a.app.Rules, a.c.now()) {
+		if d.Keep {
+			continue
+		}
+		if err := epochs.Check(ctx, a.app.Name, a.app.Held); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if err := a.c.in.DeletePoint(ctx, a.app.Name, d.Point.ID); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		a.done.Deleted = append(a.done.Deleted, d.Point.ID)
+		a.copied.points = slices.DeleteFunc(a.copied.points, func(p point.Point) bool { return p.ID == d.Point.ID })
+	}
+	return errors.Join(append(errs, a.sweep(ctx))...)
+}
+
+// sweep removes what a pass left behind of a point that is gone meanwhile.
+func (a *appPass) sweep(ctx context.Context) error {
+	root := a.c.opts.First.Root()
+	var left []string
+	for _, kind := range []string{"objects/", "marks/"} {
+		prefix := root + kind + a.app.Name + "/"
+		err := a.c.opts.Store.List(ctx, prefix, func(o vault.ObjectInfo) error {
+			id, _, _ := strings.Cut(strings.TrimPrefix(o.Key, prefix), "/")
+			_, first := a.first.infos[id]
+			_, copied := a.copied.infos[id]
+			if !first && !copied && a.c.now().Sub(o.Modified) > sweepAfter {
+				left = append(left, o.Key)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("sweep %s: %w", prefix, err)
+		}
+	}
+	for _, key := range left {
+		if err := a.c.opts.Store.Delete(ctx, key); err != nil {
+			return fmt.Errorf("sweep %s: %w", key, err)
+		}
+	}
+	return nil
+}

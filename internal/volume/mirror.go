@@ -1,0 +1,336 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/relay"
+)
+
+// MirrorOptions say how a repository is brought into a second copy of its vault.
+type MirrorOptions struct {
+	// To is the copy's store.
+	To vault.Store
+	// Needs are inventories that must be there, as point.Snapshot names them.
+	Needs []string
+	// Delete removes from the copy what the repository says it deleted.
+	Delete bool
+	// ObjectTimeout bounds each blob; zero means the carrier's own.
+	ObjectTimeout time.Duration
+	// Progress is told of every blob that arrived.
+	Progress func(bytes int64)
+}
+
+// MirrorReport is what came of it.
+type MirrorReport struct {
+	Copied, Deleted int
+	Bytes           int64
+	// Missing are blobs that the copy should have and that could not be carried,
+	// for the first vault's are damaged or gone. While there are any, the copy
+	// is not whole.
+	Missing []Damage
+}
+
+// Mirror brings every blob that the inventories list into the copy, then the
+// inventories themselves, and at last removes what they say was deleted. What
+// is there with the right size is not carried again, but read back if it may
+// be of a run that was interrupted. It needs no password, and any number of
+// runs may go on at once. See docs/formats/volumes.md.
+func Mirror(ctx context.Context, opts Options, how MirrorOptions) (MirrorReport, error) {
+	m := &mirror{
+		r: &Repository{opts: opts.withDefaults()}, how: how,
+		carry: relay.Carrier{From: opts.Store, To: how.To, Timeout: how.ObjectTimeout},
+	}
+	if err := m.run(ctx); err != nil {
+		return m.report, fmt.Errorf("copy volume repository %s: %w", opts.Prefix, err)
+	}
+	sort.Slice(m.report.Missing, func(i, j int) bool { return m.report.Missing[i].Blob < m.report.Missing[j].Blob })
+	return m.report, nil
+}
+
+// mirror is one run.
+type mirror struct {
+	r     *Repository
+	how   MirrorOptions
+	carry relay.Carrier
+	inv   *inventory
+	blobs map[string]vault.ObjectInfo // of the first vault, by id
+	there map[string]vault.ObjectInfo // of the copy, by id
+
+	mu     sync.Mutex
+	report MirrorReport
+}
+
+func (m *mirror) run(ctx context.Context) error {
+	var err error
+	if m.inv, err = m.r.loadInventory(ctx); err != nil {
+		return err
+	}
+	for _, d := range append(m.inv.damaged, missingInventories(m.inv, m.how.Needs)...) {
+		m.missing(d.Blob, d.Err)
+	}
+	prefix := m.r.opts.Prefix
+	if m.blobs, err = listObjects(ctx, m.r.opts.Store, prefix); err != nil {
+		return err
+	}
+	if m.there, err = listObjects(ctx, m.how.To, prefix); err != nil {
+		return err
+	}
+	copied, err := listObjects(ctx, m.how.To, inventoryPrefix(prefix))
+	if err != nil {
+		return err
+	}
+	if err := m.carryBlobs(ctx, newestOf(copied)); err != nil {
+		return err
+	}
+	if len(m.report.Missing) > 0 {
+		return nil // the inventories would call the copy whole
+	}
+	if err := m.carryInventories(ctx, copied); err != nil {
+		return err
+	}
+	if !m.how.Delete {
+		return nil
+	}
+	return m.remove(ctx, copied)
+}
+
+func (m *mirror) missing(id string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.report.Missing = append(m.report.Missing, Damage{Blob: id, Err: err})
+}
+
+func listObjects(ctx context.Context, store vault.Store, prefix string) (map[string]vault.ObjectInfo, error) {
+	all := map[string]vault.ObjectInfo{}
+	err := store.List(ctx, prefix, func(o vault.ObjectInfo) error {
+		all[strings.TrimPrefix(o.Key, prefix)] = o
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", prefix, err)
+	}
+	return all, nil
+}
+
+// newestOf is when the newest of them was written.
+func newestOf(objects map[string]vault.ObjectInfo) time.Time {
+	var newest time.Time
+	for _, o := range objects {
+		if o.Modified.After(newest) {
+			newest = o.Modified
+		}
+	}
+	return newest
+}
+
+// coarse is how coarse a store's times may be.
+const coarse = 2 * time.Second
+
+// carryBlobs brings the blobs over, what kopia opens the repository by last.
+// Inventories are written at the end of a run: blobs of the copy that are
+// younger than its newest one may be of a run that never read them back.
+func (m *mirror) carryBlobs(ctx context.Context, proven time.Time) error {
+	var packs, rest []string
+	for id := range m.inv.blobs {
+		if fixed(id) {
+			packs = append(packs, id)
+		} else {
+			rest = append(rest, id)
+		}
+	}
+	for _, ids := range [][]string{packs, rest} {
+		sort.Strings(ids)
+		err := m.r.parallel(ctx, len(ids), func(ctx context.Context, i int) error {
+			return m.blob(ctx, ids[i], proven)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fixed tells whether a blob's name never stands for other bytes.
+func fixed(id string) bool { return strings.ContainsRune("pqx", rune(id[0])) }
+
+func (m *mirror) blob(ctx context.Context, id string, proven time.Time) error {
+	e := m.inv.blobs[id]
+	key := m.r.opts.Prefix + id
+	source, exists := m.blobs[id]
+	there, copied := m.there[id]
+	if copied && fixed(id) && m.sized(e, there.Size) {
+		if there.Modified.Before(proven.Add(-coarse)) {
+			return nil
+		}
+		if held, err := m.carry.Holds(ctx, key, e.accept); err != nil || held {
+			return err
+		}
+	}
+	if !exists {
+		return m.absent(id, e, copied)
+	}
+	if copied && !fixed(id) && there.Size == source.Size { // one of the few that are replaced
+		if same, err := m.same(ctx, key, e); err != nil || same {
+			return err
+		}
+	}
+	n, err := m.carry.Carry(ctx, key, e.accept)
+	switch {
+	case errors.Is(err, vault.ErrNotFound): // deleted since
+		return m.absent(id, e, false)
+	case errors.Is(err, vault.ErrDamaged):
+		m.missing(id, errChanged)
+		return nil
+	case err != nil:
+		return err
+	}
+	m.arrived(n)
+	return nil
+}
+
+// absent deals with a listed blob that the first vault does not have: one that
+// was never written or was deleted is no loss, and what the copy has of one
+// that was lost stays.
+func (m *mirror) absent(id string, e *expectation, copied bool) error {
+	if e.present && !e.deleted && !copied {
+		m.missing(id, errMissing)
+	}
+	return nil
+}
+
+func (m *mirror) arrived(n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.report.Copied++
+	m.report.Bytes += n
+	if m.how.Progress != nil {
+		m.how.Progress(n)
+	}
+}
+
+func (m *mirror) sized(e *expectation, size int64) bool {
+	for p := range e.prints {
+		if p.Size == size {
+			return true
+		}
+	}
+	return false
+}
+
+// same tells whether a small blob that may be replaced is the same in both.
+func (m *mirror) same(ctx context.Context, key string, e *expectation) (bool, error) {
+	var first []byte
+	from := relay.Carrier{To: m.r.opts.Store, Timeout: m.how.ObjectTimeout}
+	held, err := from.Holds(ctx, key, func(key string, data []byte) error { first = data; return e.accept(key, data) })
+	if err != nil || !held {
+		return false, err
+	}
+	return m.carry.Holds(ctx, key, func(_ string, data []byte) error {
+		if string(data) != string(first) {
+			return vault.ErrDamaged
+		}
+		return nil
+	})
+}
+
+// accept takes bytes that some inventory listed for the blob.
+func (e *expectation) accept(key string, data []byte) error {
+	for p := range e.prints {
+		if relay.Hash(p.Size, p.SHA256)(key, data) == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s: %w", vault.ErrDamaged, key, errChanged)
+}
+
+// acceptInventory takes what can be unsealed and read as one.
+func (r *Repository) acceptInventory(key string, data []byte) error {
+	if _, err := r.parseInventory(key, data); err != nil {
+		return fmt.Errorf("%w: %w", vault.ErrDamaged, err)
+	}
+	return nil
+}
+
+func (m *mirror) carryInventories(ctx context.Context, copied map[string]vault.ObjectInfo) error {
+	prefix := inventoryPrefix(m.r.opts.Prefix)
+	return m.r.parallel(ctx, len(m.inv.keys), func(ctx context.Context, i int) error {
+		key := m.inv.keys[i]
+		if _, there := copied[strings.TrimPrefix(key, prefix)]; there {
+			if held, err := m.carry.Holds(ctx, key, m.r.acceptInventory); err != nil || held {
+				return err
+			}
+		}
+		n, err := m.carry.Carry(ctx, key, m.r.acceptInventory)
+		if errors.Is(err, vault.ErrNotFound) { // merged meanwhile: the next run has the merged one
+			m.missing(key, errMissing)
+			return nil
+		}
+		if err == nil {
+			m.arrived(n)
+		}
+		return err
+	})
+}
+
+// remove deletes from the copy what sealed inventories say is gone, and then
+// the inventories that were merged. What is missing in the first vault without
+// a word is kept: it may be all that is left.
+func (m *mirror) remove(ctx context.Context, copied map[string]vault.ObjectInfo) error {
+	of := &Repository{opts: m.r.opts}
+	of.opts.Store = m.how.To
+	said, err := of.loadInventory(ctx)
+	if err != nil || len(said.damaged) > 0 {
+		return err
+	}
+	merged := m.mergedAt()
+	for id := range m.there {
+		if _, exists := m.blobs[id]; exists || !m.gone(said.blobs[id], m.inv.blobs[id], merged) {
+			continue
+		}
+		if err := m.how.To.Delete(ctx, m.r.opts.Prefix+id); err != nil {
+			return fmt.Errorf("delete blob %s from the copy: %w", id, err)
+		}
+		m.report.Deleted++
+	}
+	prefix := inventoryPrefix(m.r.opts.Prefix)
+	current := map[string]bool{}
+	for _, key := range m.inv.keys {
+		current[strings.TrimPrefix(key, prefix)] = true
+	}
+	for name := range copied {
+		if !current[name] && name < merged {
+			if err := m.how.To.Delete(ctx, prefix+name); err != nil {
+				return fmt.Errorf("delete inventory %s from the copy: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// mergedAt is the name of the newest merged inventory, or empty.
+func (m *mirror) mergedAt() string {
+	newest := ""
+	for _, key := range m.inv.keys {
+		if strings.HasSuffix(key, mergedSuffix) {
+			newest = max(newest, strings.TrimPrefix(key, inventoryPrefix(m.r.opts.Prefix)))
+		}
+	}
+	return newest
+}
+
+// gone tells whether the first vault's inventories say that a blob of the copy
+// was deleted: in a record, or by a merged inventory that is younger than all
+// that the copy knows of the blob and leaves it out.
+func (m *mirror) gone(said, now *expectation, merged string) bool {
+	if now != nil {
+		return now.deleted
+	}
+	return said != nil && merged != "" && newSessionTime(time.Unix(said.newest, 0)) < merged
+}

@@ -1,0 +1,179 @@
+package volume
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+// shelf is a first vault and its copy, with blobs and inventories made by hand.
+type shelf struct {
+	t        *testing.T
+	from, to *mem.Store
+	at       time.Time
+}
+
+func (s *shelf) put(key string, data []byte) {
+	s.t.Helper()
+	if err := s.from.Put(s.t.Context(), key, bytes.NewReader(data), int64(len(data))); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *shelf) lose(key string) {
+	s.t.Helper()
+	if err := s.from.Delete(s.t.Context(), key); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *shelf) record(op operation, id string) record {
+	sum := sha256.Sum256([]byte(id))
+	return record{Op: op, Blob: id, Size: int64(len(id)), SHA256: hex.EncodeToString(sum[:]), Time: s.at.Unix()}
+}
+
+// inventory stores one; its name tells when.
+func (s *shelf) inventory(suffix string, records ...record) string {
+	s.t.Helper()
+	data, err := encodeInventory(records)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	key := "v/east-inventory/" + newSessionTime(s.at) + "-abc" + suffix
+	s.put(key, data)
+	return key
+}
+
+func (s *shelf) mirror(needs ...string) MirrorReport {
+	s.t.Helper()
+	opts := Options{Store: s.from, Prefix: "v/east/", Now: func() time.Time { return s.at }}
+	report, err := Mirror(s.t.Context(), opts, MirrorOptions{To: s.to, Delete: true, Needs: needs})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return report
+}
+
+func (s *shelf) copied() string {
+	s.t.Helper()
+	var ids []string
+	err := s.to.List(s.t.Context(), "v/east/", func(o vault.ObjectInfo) error {
+		ids = append(ids, strings.TrimPrefix(o.Key, "v/east/"))
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.Join(ids, " ")
+}
+
+func newShelf(t *testing.T) *shelf {
+	return &shelf{t: t, from: mem.New(nil), to: mem.New(nil), at: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+}
+
+// TestMirrorDeletesByTheBookOnly is about a blob that went from the first
+// vault: only a record, or a younger merged inventory without it, says that it
+// was meant to.
+func TestMirrorDeletesByTheBookOnly(t *testing.T) {
+	for name, test := range map[string]struct {
+		then func(*shelf, string)
+		want string
+	}{
+		"deleted":               {func(s *shelf, _ string) { s.inventory("-000002", s.record(opDelete, "pgone")) }, "pkept"},
+		"lost":                  {func(*shelf, string) {}, "pgone pkept"},
+		"merged away":           {func(s *shelf, old string) { s.inventory(mergedSuffix, s.record(opPut, "pkept")); s.lose(old) }, "pkept"},
+		"merged and still said": {func(s *shelf, old string) { s.inventory(mergedSuffix, s.record(opPut, "pkept"), s.record(opPut, "pgone")); s.lose(old) }, "pgone pkept"},
+		"inventories lost too":  {func(s *shelf, old string) { s.inventory("-000002", s.record(opPut, "pkept")); s.lose(old) }, "pgone pkept"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShelf(t)
+			for _, id := range []string{"pgone", "pkept"} {
+				s.put("v/east/"+id, []byte(id))
+			}
+			old := s.inventory("-000001", s.record(opPut, "pgone"), s.record(opPut, "pkept"))
+			if r := s.mirror(old); len(r.Missing) > 0 || s.copied() != "pgone pkept" {
+				t.Fatalf("%+v: the copy has %s", r, s.copied())
+			}
+			s.at = s.at.Add(72 * time.Hour)
+			s.lose("v/east/pgone")
+			test.then(s, old)
+			s.mirror()
+			if got := s.copied(); got != test.want {
+				t.Errorf("the copy has %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// TestMirrorSaysWhatIsMissing, and does not call such a copy whole by bringing
+// the inventories over.
+func TestMirrorSaysWhatIsMissing(t *testing.T) {
+	for name, test := range map[string]struct {
+		harm func(s *shelf, inventory string)
+		want string
+	}{
+		"changed":        {func(s *shelf, _ string) { s.put("v/east/p1", []byte("px")) }, "p1"},
+		"gone":           {func(s *shelf, _ string) { s.lose("v/east/p1") }, "p1"},
+		"inventory gone": {func(s *shelf, key string) { s.lose(key) }, "inventory"},
+		"inventory bad":  {func(s *shelf, key string) { s.put(key, []byte(inventoryHeader)) }, "inventory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShelf(t)
+			s.put("v/east/p1", []byte("p1"))
+			key := s.inventory("-000001", s.record(opPut, "p1"))
+			test.harm(s, key)
+			r := s.mirror(key)
+			if len(r.Missing) != 1 || !strings.Contains(r.Missing[0].String(), test.want) {
+				t.Errorf("missing %v, want %s", r.Missing, test.want)
+			}
+			if got := s.copied(); got != "" {
+				t.Errorf("the copy has %s", got)
+			}
+		})
+	}
+}
+
+// TestMirrorReadsBackWhatAnInterruptedRunLeft: such a blob has the right size.
+func TestMirrorReadsBackWhatAnInterruptedRunLeft(t *testing.T) {
+	s := newShelf(t)
+	s.put("v/east/p1", []byte("p1"))
+	key := s.inventory("-000001", s.record(opPut, "p1"))
+	if err := s.to.Put(t.Context(), "v/east/p1", strings.NewReader("px"), 2); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.mirror(key); r.Copied != 2 {
+		t.Errorf("%+v", r)
+	}
+	if r := s.mirror(key); r.Copied != 0 {
+		t.Errorf("again %+v", r)
+	}
+}
+
+// TestMirrorFollowsReplacedBlobs, whose name says nothing of their bytes.
+func TestMirrorFollowsReplacedBlobs(t *testing.T) {
+	s := newShelf(t)
+	var records []record
+	for _, data := range []string{"one", "two"} {
+		sum := sha256.Sum256([]byte(data))
+		records = append(records, record{Op: opPut, Blob: "kopia.repository", Size: 3, SHA256: hex.EncodeToString(sum[:]), Time: 1})
+		s.put("v/east/kopia.repository", []byte(data))
+		s.inventory(fmt.Sprintf("-%06d", len(records)), records...)
+		s.mirror()
+		body, err := s.to.Get(t.Context(), "v/east/kopia.repository", 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 3)
+		if _, err := body.Read(got); err != nil || !slices.Equal(got, []byte(data)) {
+			t.Errorf("the copy has %q, want %q", got, data)
+		}
+	}
+}
