@@ -104,6 +104,9 @@ type RecoveryPointStatus struct {
 	Warnings int64 `json:"warnings,omitempty"`
 	// +optional
 	Verification *Verification `json:"verification,omitempty"`
+	// Copies names the Vaults that hold a whole second copy of the point.
+	// +optional
+	Copies []string `json:"copies,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=type

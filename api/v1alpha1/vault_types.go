@@ -1,6 +1,9 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Vault is object storage outside the sites, and this cluster's way into one
 // project of it.
@@ -13,6 +16,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Checked",type=date,JSONPath=`.status.lastChecked`
+// +kubebuilder:printcolumn:name="Copy of",type=string,JSONPath=`.spec.copyOf`,priority=1
 type Vault struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -48,6 +52,18 @@ type VaultSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	FailureDomain string `json:"failureDomain,omitempty"`
+	// CopyOf names the Vault of which this one is a second copy: its recovery
+	// points are copied here, and nothing else is written. Points are restored
+	// as clones and verified from it as from any vault; it holds no epochs, so
+	// nothing is captured into it or taken over from it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="copyOf cannot change: add another vault instead"
+	CopyOf string `json:"copyOf,omitempty"`
+	// Bandwidth bounds the bytes per second that each process sends to this
+	// vault, and those that it reads from it, such as 20Mi. Default: no bound.
+	// +optional
+	Bandwidth *resource.Quantity `json:"bandwidth,omitempty"`
 }
 
 // VaultStatus is what the last check found.
@@ -65,10 +81,58 @@ type VaultStatus struct {
 	// ClockSkew is the vault's clock minus this site's.
 	// +optional
 	ClockSkew *metav1.Duration `json:"clockSkew,omitempty"`
+	// Copy says how far a second copy is.
+	// +optional
+	Copy *CopyStatus `json:"copy,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// CopyStatus is how far a second copy of a vault is, as this site sees it.
+type CopyStatus struct {
+	// LookedAt is when both vaults were last compared.
+	// +optional
+	LookedAt *metav1.Time `json:"lookedAt,omitempty"`
+	// Pending counts recovery points that are to be copied yet.
+	// +optional
+	Pending int64 `json:"pending,omitempty"`
+	// PendingSince is the instant of the oldest of them.
+	// +optional
+	PendingSince *metav1.Time `json:"pendingSince,omitempty"`
+	// Objects and Bytes are what the last pass that had something to do copied.
+	// +optional
+	Objects int64 `json:"objects,omitempty"`
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// Error is what keeps it from going on; tried again by itself.
+	// +optional
+	Error string `json:"error,omitempty"`
+	// Damaged names what the first vault has that is not what was written.
+	// +optional
+	// +kubebuilder:validation:MaxItems=20
+	Damaged []string `json:"damaged,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	Applications []ApplicationCopy `json:"applications,omitempty"`
+}
+
+// ApplicationCopy is what a second copy has of one application.
+type ApplicationCopy struct {
+	// Name is the application's name in the vault.
+	Name string `json:"name"`
+	// Points counts its recovery points there that may be offered.
+	// +optional
+	Points int64 `json:"points,omitempty"`
+	// Newest is the instant of the newest.
+	// +optional
+	Newest *metav1.Time `json:"newest,omitempty"`
+	// +optional
+	Pending int64 `json:"pending,omitempty"`
+	// +optional
+	Error string `json:"error,omitempty"`
 }
 
 // VaultList is a list of Vault.

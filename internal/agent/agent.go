@@ -29,6 +29,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/reconcile/application"
+	"davit.dev/davit/internal/reconcile/copying"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/proof"
 	"davit.dev/davit/internal/reconcile/recoverypoint"
@@ -145,6 +146,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		&site.Reconciler{Client: c, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
 		&application.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&recoverypoint.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
+		&copying.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now, Logger: opts.Logger},
 		&proof.Verifier{Client: c, Vaults: p, Events: events, Now: opts.Now},
 		&restore.Reconciler{Client: c, Reader: reader, Access: p, Events: events, Now: opts.Now},
 	} {

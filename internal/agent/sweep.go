@@ -66,7 +66,9 @@ func (s *sweeper) sweep(ctx context.Context, d duties) {
 		return
 	}
 	for i := range list.Items {
-		s.sweepVault(ctx, list.Items[i].Name, d)
+		if list.Items[i].Spec.CopyOf == "" { // a copy is its copier's
+			s.sweepVault(ctx, list.Items[i].Name, d)
+		}
 	}
 }
 

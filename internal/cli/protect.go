@@ -68,6 +68,9 @@ func (e *env) runProtect(cmd *cobra.Command, name string, o *protect.Flags) erro
 	if err != nil {
 		return err
 	}
+	if v.Spec.CopyOf != "" {
+		return exit.Refuse("protect it with vault "+v.Spec.CopyOf, "vault %s is a second copy: nothing is captured into it", v.Name)
+	}
 	app.Spec.Vault = v.Name
 	if err := checkNamespacesExist(ctx, c, app.Spec.Namespaces); err != nil {
 		return err

@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -37,6 +39,8 @@ type vaultAdd struct {
 	access.Address
 	name    string
 	domain  string
+	copyOf  string
+	width   string // bandwidth
 	join    bool
 	replace bool
 	lost    bool
@@ -58,9 +62,15 @@ A vault knows each site by its name and its cluster. A cluster under a name that
 lost and this one replaces it, --replace-lost-site gives it the name; what the lost cluster ran is then taken over with
 "restore --take-over", and the lost cluster, should it come back, captures nothing any more.
 
+With --copy-of, the vault becomes a second copy of one that this site has: the agent copies every recovery point into it and
+reads back what arrived. It takes an empty bucket or prefix, in another failure domain; no recovery key is needed, for the first
+vault's opens it too. Nothing is captured into a copy or taken over from it; clones are restored from it with --vault NAME. With
+--copy-of, --join and --recovery-key-file, a site that does not have the first vault, for that is lost, reads a copy that is there.
+
 URL is s3://BUCKET/PREFIX or file:///DIRECTORY. Secrets come from files and the environment, never from arguments.`,
 		Example: `  davit vault add main s3://backups/davit --endpoint https://s3.example.com --recovery-key-file ./davit-recovery.key
-  davit vault add main s3://backups/davit --endpoint https://s3.example.com --recovery-key-file ./davit-recovery.key --join`,
+  davit vault add main s3://backups/davit --endpoint https://s3.example.com --recovery-key-file ./davit-recovery.key --join
+  davit vault add second s3://elsewhere/davit --endpoint https://s3.example.org --copy-of main --bandwidth 20Mi`,
 		Args: args(cobra.ExactArgs(2), "NAME and URL"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.name, o.URL = given[0], given[1]
@@ -70,6 +80,8 @@ URL is s3://BUCKET/PREFIX or file:///DIRECTORY. Secrets come from files and the 
 	flags := cmd.Flags()
 	o.Flags(flags)
 	flags.StringVar(&o.domain, "failure-domain", "", "what the vault shares its fate with; the site's own is refused")
+	flags.StringVar(&o.copyOf, "copy-of", "", "make it a second copy of this vault")
+	flags.StringVar(&o.width, "bandwidth", "", "bound on the bytes per second that each process sends to the vault or reads from it, such as 20Mi")
 	flags.BoolVar(&o.join, "join", false, "the project exists: admit this site with the recovery key")
 	flags.BoolVar(&o.replace, "replace", false, "this site has the vault already: replace its address and credentials")
 	flags.BoolVar(&o.lost, "replace-lost-site", false, "with --join: the cluster that bore this site's name is lost, and this one replaces it")
@@ -87,6 +99,12 @@ func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 	cfg, err := e.opener().Config(&o.Address, cmd.Flags())
 	if err != nil {
 		return err
+	}
+	if err := o.check(); err != nil {
+		return err
+	}
+	if o.copyOf != "" {
+		return e.addCopy(ctx, o, cfg)
 	}
 	request := &admission.Request{Project: o.Project, RecoveryKey: o.RecoveryKey, Join: o.join, ReplaceLost: o.lost, Confirm: e.confirmLost(o)}
 	key, err := request.PrepareKey()
@@ -122,6 +140,19 @@ func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 		return exit.Hint(fmt.Errorf("%w; the project in the vault is ready", err), "mend the cause and run the same command with --join")
 	}
 	return e.print(view.VaultAdded{Vault: object, Site: request.Sign.Site, KeyFile: o.RecoveryKey, Joined: o.join})
+}
+
+// check says what about the flags cannot be.
+func (o *vaultAdd) check() error {
+	if o.width != "" {
+		if q, err := resource.ParseQuantity(o.width); err != nil || q.Value() <= 0 {
+			return exit.Usage("write bytes per second, such as 20Mi", "--bandwidth %s is not possible", o.width)
+		}
+	}
+	if o.copyOf != "" && (o.lost || o.join != (o.RecoveryKey != "")) {
+		return exit.Usage("with both, a site that does not have the first vault reads its copy; a new copy takes neither", "--copy-of goes with both of --join and --recovery-key-file or with neither, and never with --replace-lost-site")
+	}
+	return nil
 }
 
 // confirmLost has a person say that the cluster that bore the name is lost.
@@ -203,11 +234,15 @@ func insideCluster(address, endpoint string) string {
 }
 
 func (o *vaultAdd) object(cfg backend.Config) *v1alpha1.Vault {
-	return &v1alpha1.Vault{
+	v := &v1alpha1.Vault{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Vault"},
 		ObjectMeta: metav1.ObjectMeta{Name: o.name},
 		Spec: v1alpha1.VaultSpec{
-			URL: cfg.URL, Project: o.Project, SecretName: "vault-" + o.name, CABundle: string(cfg.CA), FailureDomain: o.domain,
+			URL: cfg.URL, Project: o.Project, SecretName: "vault-" + o.name, CABundle: string(cfg.CA), FailureDomain: o.domain, CopyOf: o.copyOf,
 		},
 	}
+	if o.width != "" { // check has parsed it
+		v.Spec.Bandwidth = ptr.To(resource.MustParse(o.width))
+	}
+	return v
 }

@@ -36,10 +36,13 @@ type appPass struct {
 
 func (a *appPass) run(ctx context.Context) error {
 	epochs := lease.New(a.c.opts.First)
-	if err := epochs.Check(ctx, a.app.Name, a.app.Held); err != nil {
+	err := error(nil)
+	if !a.app.LookOnly {
+		err = epochs.Check(ctx, a.app.Name, a.app.Held)
+	}
+	if err != nil {
 		return err
 	}
-	var err error
 	if a.first, err = look(ctx, a.c.opts.Listing, a.app.Name, epochs); err != nil {
 		return err
 	}
@@ -47,6 +50,9 @@ func (a *appPass) run(ctx context.Context) error {
 		return err
 	}
 	defer a.sum()
+	if a.app.LookOnly {
+		return nil
+	}
 	documents := a.c.opts.First.Root() + "apps/" + a.app.Name + "/"
 	if err := a.c.carryNew(ctx, documents, a.opens, a.report); err != nil {
 		return err

@@ -79,6 +79,8 @@ type App struct {
 	// Rules say what the copy keeps; Expire that they are applied.
 	Rules  point.Retention
 	Expire bool
+	// LookOnly copies nothing: another site does.
+	LookOnly bool
 }
 
 // Report is what a pass did, and how the copy is now.

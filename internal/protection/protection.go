@@ -190,6 +190,9 @@ func (p *Protector) Preflight(app *v1alpha1.Application) error {
 	if d := p.opts.VaultDomain; d != "" && d == p.opts.SiteDomain {
 		return fmt.Errorf("%w: both are in %q and would be lost together: use a vault elsewhere, or correct failureDomain of the Vault or Site", ErrFailureDomain, d)
 	}
+	if p.opts.Project != nil && p.opts.Project.IsCopy() {
+		return fmt.Errorf("%w: %s: its vault is a second copy of another one: protect it with that one", ErrInvalid, app.Name)
+	}
 	_, err := specOf(app)
 	return err
 }

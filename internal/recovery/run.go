@@ -161,6 +161,9 @@ func more(n int) string {
 
 // choose settles the point and applies the rules of epochs.
 func (r *recovery) choose(ctx context.Context) (err error) {
+	if r.deps.Project.IsCopy() && r.opts.Mode != v1alpha1.RestoreClone {
+		return fmt.Errorf("%w: this is a second copy of a vault, which says nothing of who runs %s now: restore it as a clone (--as-clone), or from the first vault", ErrRefused, r.opts.Application)
+	}
 	if r.catalog, err = readCatalog(ctx, r.deps.Project, r.opts.Application); err != nil {
 		return err
 	}

@@ -54,9 +54,13 @@ func ParseKeyring(data map[string][]byte) (Keyring, error) {
 }
 
 // Admit makes a new identity for a site and admits it to the project, which
-// was opened with the recovery key.
+// was opened with the recovery key. In a second copy, that is the one thing
+// besides copying that writes: a wrapped key decides nothing.
 func Admit(ctx context.Context, p *Project) (Keyring, error) {
-	marker, err := ReadMarker(ctx, p.store)
+	if below, ok := p.store.(readOnly); ok {
+		p = p.Over(func(Store) Store { return below.Store })
+	}
+	marker, _, err := Identify(ctx, p.store)
 	if err != nil {
 		return Keyring{}, fmt.Errorf("admit site: %w", err)
 	}

@@ -57,7 +57,7 @@ func (p *Project) VerifyMetadata(ctx context.Context, report func(Finding)) erro
 		}
 		errs = append(errs, err)
 	}
-	_, err := ReadMarker(ctx, p.store)
+	_, _, err := Identify(ctx, p.store)
 	check(markerKey, err)
 	check(p.at.project(), p.verifyProject(ctx))
 	_, err = p.Recipients(ctx)

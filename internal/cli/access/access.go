@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -262,12 +263,7 @@ func StoreConfig(ctx context.Context, c client.Client, v *v1alpha1.Vault) (backe
 		return backend.Config{}, nil, exit.Hint(fmt.Errorf("read the credentials of vault %s: %w", v.Name, err),
 			"without rights to them, give --vault-url and --recovery-key-file; without them, `vault add --join --replace`")
 	}
-	return backend.Config{
-		URL: v.Spec.URL, CA: []byte(v.Spec.CABundle),
-		AccessKey:    string(secret.Data[AccessKey]),
-		SecretKey:    string(secret.Data[SecretKey]),
-		SessionToken: string(secret.Data[SessionToken]),
-	}, secret.Data, nil
+	return vaults.Config(v, secret.Data), secret.Data, nil
 }
 
 // ReadIdentity reads a recovery key from its file.
@@ -284,20 +280,26 @@ func ReadIdentity(path string) (vault.Identity, error) {
 }
 
 // ChooseVault returns the Vault that --vault or the caller names, or the only
-// one there is.
+// one there is beside second copies.
 func ChooseVault(ctx context.Context, c client.Client, name string) (*v1alpha1.Vault, error) {
 	var all v1alpha1.VaultList
 	if err := c.List(ctx, &all); err != nil {
 		return nil, fmt.Errorf("list vaults: %w", err)
 	}
 	var names []string
+	var own []*v1alpha1.Vault
 	for i := range all.Items {
-		if all.Items[i].Name == name || name == "" && len(all.Items) == 1 {
+		if all.Items[i].Name == name {
 			return &all.Items[i], nil
+		}
+		if all.Items[i].Spec.CopyOf == "" {
+			own = append(own, &all.Items[i])
 		}
 		names = append(names, all.Items[i].Name)
 	}
 	switch {
+	case name == "" && len(own) == 1:
+		return own[0], nil
 	case len(names) == 0:
 		return nil, exit.Refuse("`vault add NAME URL` adds one", "this site has no vault")
 	case name == "":

@@ -38,7 +38,7 @@ func (d PointDetail) Text(t *output.Text) {
 	t.Fields("  ", "application", v.Application, "phase", string(v.Phase), "why", v.Message,
 		"instant", agedTime(v.Instant, d.Now), "consistency", consistencyText(v.Consistency),
 		"site", v.Site, "epoch", positive(v.Epoch), "verified", cmp.Or(strings.TrimSuffix(agedTime(v.Verified, d.Now)+" ("+v.VerifiedHow+")", " ()"), "never"),
-		"pinned", map[bool]string{true: "yes: never expires"}[v.Pinned],
+		"pinned", map[bool]string{true: "yes: never expires"}[v.Pinned], "copies", strings.Join(v.Copies, ", "),
 		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "object"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
 	if m := d.Manifest; m != nil {
 		t.Fields("  ", "namespaces", strings.Join(m.Namespaces, ", "), "captured by", fmt.Sprintf("davit %s, Kubernetes %s, %s, in %s", m.DavitVersion, m.KubeVersion, m.Trigger, output.Duration(m.FinishedAt.Sub(m.StartedAt))),

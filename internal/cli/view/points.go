@@ -33,6 +33,7 @@ type Point struct {
 	Verified    time.Time           `json:"verified,omitzero"`     // when it was last proven
 	VerifiedHow string              `json:"verifiedHow,omitempty"` // how: "full" or "sample"
 	Damaged     bool                `json:"damaged,omitempty"`
+	Copies      []string            `json:"copies,omitempty"` // vaults with a whole second copy
 	Message     string              `json:"message,omitempty"`
 }
 
@@ -43,6 +44,7 @@ func OfObject(p *v1alpha1.RecoveryPoint) Point {
 		ID: p.Name, Application: ApplicationOf(p), Phase: s.Phase, Instant: TimeOf(s.Instant), Consistency: s.Consistency,
 		Site: s.Site, Epoch: s.Epoch, Objects: s.Objects, Volumes: s.Volumes, Bytes: s.Bytes, StoredBytes: s.StoredBytes,
 		Warnings: s.Warnings, Pinned: p.Spec.Pinned, Message: Condition(s.Conditions, v1alpha1.ConditionReady),
+		Copies: s.Copies,
 	}
 	if view.Phase == "" {
 		view.Phase, view.Message = v1alpha1.PointPending, "the agent has not begun"
@@ -118,7 +120,7 @@ func (p Points) Text(t *output.Text) {
 	if len(p.Points) == 0 {
 		t.Line("No recovery point to show.")
 	} else {
-		t.Table("", output.Columns("POINT", "APPLICATION", "AGE", "+INSTANT", "PHASE", "CONSISTENCY", ">OBJECTS", ">VOLUMES", ">SIZE", "+>STORED", "+SITE", "+>EPOCH", "+>WARNINGS", "VERIFIED", "NOTE"), p.rows())
+		t.Table("", output.Columns("POINT", "APPLICATION", "AGE", "+INSTANT", "PHASE", "CONSISTENCY", ">OBJECTS", ">VOLUMES", ">SIZE", "+>STORED", "+SITE", "+>EPOCH", "+>WARNINGS", "VERIFIED", "COPIES", "NOTE"), p.rows())
 	}
 	if p.Hidden > 0 {
 		t.Line("%s not shown that cannot be restored: --all", output.Plural(int64(p.Hidden), "point"))
@@ -138,7 +140,7 @@ func (p Points) rows() [][]string {
 		rows = append(rows, []string{
 			v.ID, v.Application, output.Age(v.Instant, p.Now), output.Time(v.Instant), string(v.Phase), v.Consistency,
 			fmt.Sprint(v.Objects), fmt.Sprint(v.Volumes), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes), v.Site,
-			fmt.Sprint(v.Epoch), fmt.Sprint(v.Warnings), verifiedText(v, p.Now), note,
+			fmt.Sprint(v.Epoch), fmt.Sprint(v.Warnings), verifiedText(v, p.Now), strings.Join(v.Copies, ","), note,
 		})
 	}
 	return rows

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -25,11 +26,17 @@ type Vault struct {
 	// ClocksApart says that the vault's clock and this site's differ by more
 	// than is safe to read ages by.
 	ClocksApart bool `json:"clocksApart,omitempty"`
+	// CopyOf is the vault of which this is a second copy, Copy how far it is.
+	CopyOf string               `json:"copyOf,omitempty"`
+	Copy   *v1alpha1.CopyStatus `json:"copy,omitempty"`
 }
 
 // OfVaultObject reads a Vault object.
 func OfVaultObject(v *v1alpha1.Vault) Vault {
-	view := Vault{Name: v.Name, URL: v.Spec.URL, Project: v.Spec.Project, Ready: "Unknown", Checked: TimeOf(v.Status.LastChecked)}
+	view := Vault{
+		Name: v.Name, URL: v.Spec.URL, Project: v.Spec.Project, Ready: "Unknown", Checked: TimeOf(v.Status.LastChecked),
+		CopyOf: v.Spec.CopyOf, Copy: v.Status.Copy,
+	}
 	if c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.ConditionReady); c != nil {
 		view.Ready, view.Reason, view.Message = string(c.Status), c.Reason, c.Message
 	}
@@ -41,6 +48,32 @@ func OfVaultObject(v *v1alpha1.Vault) Vault {
 		view.ClocksApart = v.Status.ClockSkew.Abs() > vault.SafeSkew
 	}
 	return view
+}
+
+// Copying says how far a second copy is; "" for a vault that is none.
+func (v Vault) Copying(now time.Time) string {
+	switch c := v.Copy; {
+	case v.CopyOf == "":
+		return ""
+	case c == nil || c.LookedAt == nil && c.Error == "":
+		return "copying has not begun"
+	case c.Error != "" && c.LookedAt == nil:
+		return c.Error
+	default:
+		var points int64
+		for _, a := range c.Applications {
+			points += a.Points
+		}
+		text := fmt.Sprintf("%s copied", output.Plural(points, "point"))
+		if c.Pending > 0 {
+			text += fmt.Sprintf(", %d to go, the oldest %s old", c.Pending, output.Age(TimeOf(c.PendingSince), now))
+		}
+		text += fmt.Sprintf("; compared %s ago", output.Age(c.LookedAt.Time, now))
+		if c.Error != "" {
+			text += "; FAILED: " + c.Error
+		}
+		return text
+	}
 }
 
 // Vaults are several.
@@ -64,6 +97,9 @@ func (v Vaults) Text(t *output.Text) {
 		if x.Ready != "True" && x.Message != "" {
 			t.Line("%s: %s", x.Name, x.Message)
 		}
+		if text := x.Copying(v.Now); text != "" {
+			t.Line("%s, second copy of %s: %s", x.Name, x.CopyOf, text)
+		}
 		if x.ClocksApart {
 			t.Line("%s: its clock minus this site's is %s: ages and RPO are wrong by as much; mend time synchronisation", x.Name, x.ClockSkew)
 		}
@@ -86,6 +122,15 @@ type VaultAdded struct {
 func (v VaultAdded) Text(t *output.Text) {
 	if v.DryRun {
 		t.Line("The vault is usable. Nothing was kept.")
+		return
+	}
+	if v.Vault.Spec.CopyOf != "" && v.Joined {
+		t.Line("Site %s reads vault %s, a second copy of vault %s: see `points --from-vault --vault %[2]s`, `restore --as-clone --vault %[2]s`.", v.Site, v.Vault.Name, v.Vault.Spec.CopyOf)
+		return
+	}
+	if v.Vault.Spec.CopyOf != "" {
+		t.Line("Vault %s is a second copy of vault %s. The agent copies its recovery points: see `vault ls` and `points`.", v.Vault.Name, v.Vault.Spec.CopyOf)
+		t.Line("Add it at every site that has vault %s: each copies what it may write.", v.Vault.Spec.CopyOf)
 		return
 	}
 	t.Line("Site %s has vault %s, project %s.", v.Site, v.Vault.Name, v.Vault.Spec.Project)
@@ -116,5 +161,6 @@ func (v VaultAdded) Document() any {
 		Site            string `json:"site"`
 		Joined          bool   `json:"joined"`
 		RecoveryKeyFile string `json:"recoveryKeyFile"`
-	}{v.Vault.Name, v.Vault.Spec.Project, v.Vault.Spec.URL, v.Site, v.Joined, v.KeyFile}
+		CopyOf          string `json:"copyOf,omitempty"`
+	}{v.Vault.Name, v.Vault.Spec.Project, v.Vault.Spec.URL, v.Site, v.Joined, v.KeyFile, v.Vault.Spec.CopyOf}
 }

@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/vault/limit"
 	"davit.dev/davit/internal/vault/listed"
 )
 
@@ -34,6 +35,8 @@ type Opened struct {
 	// remembers what it read. Nothing is restored or verified by it.
 	Listing *vault.Project
 	VaultID string
+	// Store is the store itself. That of a second copy is for its copier alone.
+	Store vault.Store
 }
 
 // Open reads the Vault of that name, then its Secret, and opens the project.
@@ -79,9 +82,12 @@ func (o *Opened) unlock(ctx context.Context, data map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	o.VaultID = keyring.VaultID
+	o.VaultID, o.Store = keyring.VaultID, store
 	if o.Project, err = keyring.Open(ctx, store); err != nil {
 		return err
+	}
+	if o.Project.IsCopy() != (o.Object.Spec.CopyOf != "") {
+		return fmt.Errorf("%w: copyOf of the Vault and what is in the store do not agree: remove the Vault and add it again", ErrNotUsable)
 	}
 	o.Listing = o.Project.Over(func(s vault.Store) vault.Store { return listed.New(s, rememberBytes) })
 	return nil
@@ -95,7 +101,17 @@ func Config(v *v1alpha1.Vault, data map[string][]byte) backend.Config {
 		AccessKey:    string(data["accessKey"]),
 		SecretKey:    string(data["secretKey"]),
 		SessionToken: string(data["sessionToken"]),
+		Rates:        Rates(v),
 	}
+}
+
+// Rates are the bounds on the way to a vault.
+func Rates(v *v1alpha1.Vault) limit.Rates {
+	if v.Spec.Bandwidth == nil {
+		return limit.Rates{}
+	}
+	bytes := max(v.Spec.Bandwidth.Value(), 1)
+	return limit.Rates{UploadPerSecond: bytes, DownloadPerSecond: bytes}
 }
 
 // Reason is the condition reason that an error of a vault stands for.

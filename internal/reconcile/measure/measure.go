@@ -15,6 +15,9 @@ var (
 	VaultUp        = gauge("davit_vault_up", "1 if the last check of the vault passed.", "vault")
 	VaultLatency   = gauge("davit_vault_latency_seconds", "Round trip of a small write to the vault.", "vault")
 	VaultSkew      = gauge("davit_vault_clock_skew_seconds", "Clock of the vault minus this site's.", "vault")
+	CopyLag        = gauge("davit_copy_lag_seconds", "Age of the oldest recovery point that a second copy should have and has not; 0: it has all.", "vault", "application")
+	CopyPending    = gauge("davit_copy_pending_points", "Recovery points that are to be copied into a second copy yet.", "vault", "application")
+	CopyFailing    = gauge("davit_copy_failing", "1 if the last pass into a second copy did not end well.", "vault")
 
 	Captures = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_captures_total", Help: "Captures ended, by result: succeeded, failed, superseded or interrupted.",
@@ -57,7 +60,14 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
 		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, Proven, Verifications, VerifyOverdue, Restores,
-		VolumesUnprotected, VolumesShared)
+		VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing)
+}
+
+// ForgetCopy removes the gauges of a second copy that is gone.
+func ForgetCopy(name string) {
+	for _, g := range []*prometheus.GaugeVec{CopyLag, CopyPending, CopyFailing} {
+		g.DeletePartialMatch(prometheus.Labels{"vault": name})
+	}
 }
 
 // ForgetApplication removes the gauges of an application that is gone.

@@ -44,6 +44,12 @@ func Label(rp *v1alpha1.RecoveryPoint, vaultName, app string) {
 	rp.Labels[v1alpha1.LabelManagedBy] = "davit"
 }
 
+// Application is the name in the vault of the application that a point is of.
+func Application(rp *v1alpha1.RecoveryPoint) string {
+	app := v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: rp.Namespace, Name: rp.Spec.Application}}
+	return app.VaultName()
+}
+
 // LabelValue shortens a name to what a label may hold.
 func LabelValue(name string) string {
 	if len(name) > 63 {
