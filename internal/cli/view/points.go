@@ -120,7 +120,11 @@ func (p Points) Text(t *output.Text) {
 	if len(p.Points) == 0 {
 		t.Line("No recovery point to show.")
 	} else {
-		t.Table("", output.Columns("POINT", "APPLICATION", "AGE", "+INSTANT", "PHASE", "CONSISTENCY", ">OBJECTS", ">VOLUMES", ">SIZE", "+>STORED", "+SITE", "+>EPOCH", "+>WARNINGS", "VERIFIED", "COPIES", "NOTE"), p.rows())
+		copies := "+COPIES" // worth a column where there are any
+		if slices.ContainsFunc(p.Points, func(v Point) bool { return len(v.Copies) > 0 }) {
+			copies = "COPIES"
+		}
+		t.Table("", output.Columns("POINT", "APPLICATION", "AGE", "+INSTANT", "PHASE", "CONSISTENCY", ">OBJECTS", ">VOLUMES", ">SIZE", "+>STORED", "+SITE", "+>EPOCH", "+>WARNINGS", "VERIFIED", copies, "NOTE"), p.rows())
 	}
 	if p.Hidden > 0 {
 		t.Line("%s not shown that cannot be restored: --all", output.Plural(int64(p.Hidden), "point"))
