@@ -262,6 +262,10 @@ func (e *env) runDelete(cmd *cobra.Command, o *deletePoint, id string) error {
 	if err != nil {
 		return err
 	}
+	protector, options := in.Protector(e.now), protection.DeleteOptions{By: "command line", LastGood: o.lastGood}
+	if _, err := protector.Deletable(ctx, app, id, options); err != nil {
+		return err // before anybody is asked
+	}
 	if o.dryRun {
 		return e.print(view.Done("Would delete " + id + " from the vault."))
 	}
@@ -271,7 +275,7 @@ func (e *env) runDelete(cmd *cobra.Command, o *deletePoint, id string) error {
 		}
 	}
 	e.progress.Step("deleting %s", id)
-	if err := in.Protector(e.now).Delete(ctx, app, id, protection.DeleteOptions{By: "command line", LastGood: o.lastGood}); err != nil {
+	if err := protector.Delete(ctx, app, id, options); err != nil {
 		return err
 	}
 	if o.URL == "" {

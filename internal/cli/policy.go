@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/reconcile/project"
 )
 
 func (e *env) unprotectCommand() *cobra.Command {
@@ -188,12 +189,18 @@ func (e *env) runBackup(cmd *cobra.Command, name string, o backup) error {
 	return e.awaitPoint(ctx, c, p)
 }
 
-// awaitPoint follows a capture to its end.
+// awaitPoint follows a capture to its end, under another name if the agent
+// died and the next one started it again.
 func (e *env) awaitPoint(ctx context.Context, c client.Client, p *v1alpha1.RecoveryPoint) error {
 	e.progress.Step("capturing %s", p.Name)
 	err := e.poll(ctx, func(ctx context.Context) (bool, error) {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(p), p); err != nil {
 			return false, fmt.Errorf("look at recovery point %s: %w", p.Name, err)
+		}
+		if next := p.Annotations[project.AnnotationRestarted]; next != "" && p.Status.Phase == v1alpha1.PointFailed {
+			e.progress.Note("the agent stopped in the middle of %s: it is started again as %s", p.Name, next)
+			*p = v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: next}}
+			return false, nil
 		}
 		if p.Status.Step != "" {
 			e.progress.Step("%s", p.Status.Step)

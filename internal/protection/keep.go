@@ -131,27 +131,43 @@ type DeleteOptions struct {
 // Delete removes one point because a person wants it gone. A pinned point is
 // vault.ErrPinned, the last good one ErrLastGood, an unknown one vault.ErrNotFound.
 func (p *Protector) Delete(ctx context.Context, app, id string, opts DeleteOptions) error {
+	info, err := p.Deletable(ctx, app, id, opts)
+	if err != nil {
+		return err
+	}
+	return p.remove(ctx, app, info, opts.By)
+}
+
+// Deletable finds the point and tells, by an error, why Delete would refuse it.
+func (p *Protector) Deletable(ctx context.Context, app, id string, opts DeleteOptions) (vault.PointInfo, error) {
 	infos, points, err := p.Points(ctx, app)
 	if err != nil {
-		return fmt.Errorf("delete point %s: %w", id, err)
+		return vault.PointInfo{}, fmt.Errorf("delete point %s: %w", id, err)
 	}
 	newest, ok := point.Newest(points, time.Time{})
 	if ok && newest.ID == id && !opts.LastGood {
-		return fmt.Errorf("delete point %s: %w of %s: capture another first, or say that it may go", id, ErrLastGood, app)
+		return vault.PointInfo{}, fmt.Errorf("delete point %s: %w of %s: capture another first, or say that it may go", id, ErrLastGood, app)
 	}
 	for _, info := range infos {
 		if info.ID == id {
-			return p.remove(ctx, app, info, opts.By)
+			return info, mayGo(info)
 		}
 	}
-	return fmt.Errorf("delete point %s: %w: see the points of %s", id, vault.ErrNotFound, app)
+	return vault.PointInfo{}, fmt.Errorf("delete point %s: %w: see the points of %s", id, vault.ErrNotFound, app)
+}
+
+func mayGo(info vault.PointInfo) error {
+	if info.Pinned() {
+		return fmt.Errorf("delete point %s: %w: unpin it first", info.ID, vault.ErrPinned)
+	}
+	return nil
 }
 
 // remove takes a point out of sight, then away: mark, volume snapshots,
 // manifest, packs. Started again it finishes.
 func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo, why string) error {
-	if info.Pinned() {
-		return fmt.Errorf("delete point %s: %w: unpin it first", info.ID, vault.ErrPinned)
+	if err := mayGo(info); err != nil {
+		return err
 	}
 	if !info.Deleting() {
 		mark := vault.Mark{Kind: vault.MarkDeleting, At: p.now().UTC(), Site: p.opts.Site, By: why}

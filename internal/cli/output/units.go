@@ -91,9 +91,12 @@ func Plural(n int64, one string, many ...string) string {
 	return fmt.Sprintf("%d %s", n, name)
 }
 
+// OneLine makes a text one line, and leaves nothing of it out.
+func OneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
 // Short cuts a text to one line of at most n runes.
 func Short(s string, n int) string {
-	s = strings.Join(strings.Fields(s), " ")
+	s = OneLine(s)
 	if runes := []rune(s); len(runes) > n {
 		return string(runes[:n-1]) + "…"
 	}

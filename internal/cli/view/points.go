@@ -134,7 +134,7 @@ func (p Points) Text(t *output.Text) {
 func (p Points) rows() [][]string {
 	var rows [][]string
 	for _, v := range p.Points {
-		note := output.Short(v.Message, 60)
+		note := output.OneLine(v.Message)
 		if v.Pinned {
 			note = joinNotes("pinned", note)
 		}

@@ -88,7 +88,7 @@ func (r Restore) stepRows() [][]string {
 		if took == 0 && !s.FinishedAt.IsZero() {
 			took = s.FinishedAt.Sub(s.StartedAt)
 		}
-		rows = append(rows, []string{s.Name, output.Duration(took), output.Short(s.Message, 70)})
+		rows = append(rows, []string{s.Name, output.Duration(took), output.OneLine(s.Message)})
 	}
 	return rows
 }
@@ -183,7 +183,7 @@ func (r RestoreObject) Text(t *output.Text) {
 		} else if step.StartedAt != nil && step.FinishedAt != nil {
 			took = output.Duration(step.FinishedAt.Sub(step.StartedAt.Time))
 		}
-		rows = append(rows, []string{step.Name, took, output.Short(step.Message, 70)})
+		rows = append(rows, []string{step.Name, took, output.OneLine(step.Message)})
 	}
 	pairs := []string{"point", s.Point, "overlays", strings.Join(s.Overlays, ", "), "step", s.Step, "why", Condition(s.Conditions, v1alpha1.ConditionReady)}
 	if s.Epoch > 0 {

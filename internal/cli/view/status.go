@@ -385,7 +385,7 @@ func (v Status) Text(t *output.Text) {
 		t.Section("Running")
 		var rows [][]string
 		for _, r := range v.Running {
-			rows = append(rows, []string{r.Kind, r.ID, r.Phase, output.Age(r.Started, v.now), output.Short(r.Step, 60)})
+			rows = append(rows, []string{r.Kind, r.ID, r.Phase, output.Age(r.Started, v.now), output.OneLine(r.Step)})
 		}
 		t.Table("", output.Columns("WHAT", "ID", "PHASE", "SINCE", "STEP"), rows)
 	}
@@ -402,7 +402,7 @@ func (v Status) siteRows() [][]string {
 		if s.Local {
 			note = joinNotes("this site", note)
 		}
-		rows = append(rows, []string{s.Name, output.Age(s.Seen, v.now), s.Kube, s.Davit, output.Short(note, 60)})
+		rows = append(rows, []string{s.Name, output.Age(s.Seen, v.now), s.Kube, s.Davit, output.OneLine(note)})
 	}
 	return rows
 }
@@ -416,7 +416,7 @@ func (v Status) appText(t *output.Text) {
 	for _, a := range v.Applications {
 		rows = append(rows, []string{
 			a.Name, a.State, output.Age(a.Newest, v.now), a.RPO, fmt.Sprint(a.Points), positive(a.Epoch), a.Site,
-			output.Age(a.Next, v.now), strings.TrimSpace(output.Age(a.Proven, v.now) + " " + a.ProvenHow), a.Vault, output.Short(a.Message, 70),
+			output.Age(a.Next, v.now), strings.TrimSpace(output.Age(a.Proven, v.now) + " " + a.ProvenHow), a.Vault, output.OneLine(a.Message),
 		})
 	}
 	t.Table("", output.Columns("NAME", "STATE", "NEWEST", "RPO", ">POINTS", ">EPOCH", "HELD BY", "+NEXT", "PROVEN", "+VAULT", "NOTE"), rows)

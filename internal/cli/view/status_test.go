@@ -62,6 +62,20 @@ func TestDamagedPointIsNotOffered(t *testing.T) {
 	}
 }
 
+// What is wrong is said whole: the end of a message is what helps.
+func TestNotesAreWhole(t *testing.T) {
+	message := strings.Repeat("the capture failed because of this and that, ", 5) + "so look there"
+	s := Status{
+		Applications: []App{{Name: "shop", Message: message}}, Sites: []Site{{Name: "west", Message: message}},
+		Running: []Run{{Kind: "backup", ID: "shop-1", Step: message}},
+	}
+	var out output.Text
+	s.Text(&out)
+	if n := strings.Count(out.String(), message+"\n"); n != 3 {
+		t.Errorf("%d of 3 notes are whole in:\n%s", n, out.String())
+	}
+}
+
 // A superseded site is calm, and must not look as if the application ran there.
 func TestVerdict(t *testing.T) {
 	v := Status{Healthy: true, Applications: []App{{State: stateProtected}}}
