@@ -35,7 +35,8 @@ key, give --vault-url and --recovery-key-file; volumes are filled by Davit's nod
 "vault add --join" first.`,
 		Example: `  davit restore shop --take-over
   davit restore shop                                          # what was deleted; what is there stays, data too
-  davit restore shop --existing exact --dry-run               # what a roll-back would change, roll back and delete
+  davit restore shop --existing exact --dry-run --diff        # what a roll-back would change, roll back and delete
+  davit restore shop --take-over --transform west.yaml        # with other host names, say
   davit restore shop --as-of '2026-01-31 15:04' --as-clone --map-namespace shop=shop-copy`,
 		Args: args(cobra.ExactArgs(1), "one APP or POINT"),
 		RunE: func(cmd *cobra.Command, given []string) error {

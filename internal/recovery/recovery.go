@@ -71,6 +71,8 @@ type Options struct {
 	AcceptQuarantined bool
 	// Force allows a point that verification found damaged, if Point names it.
 	Force        bool
+	// Diff has Plan say what it would change in each object.
+	Diff         bool
 	ReadyTimeout time.Duration // 0 for the default
 	Workers      int           // 0 for the default
 }

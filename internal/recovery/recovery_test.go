@@ -296,7 +296,7 @@ func TestPlanChangesNothing(t *testing.T) {
 	w.claim("east", 1)
 	w.capture("shop-1", "east", 1, instant, point.Crash)
 	rep, err := Plan(t.Context(), Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver}, w.deps)
-	if err != nil || w.epoch() != 1 || w.value("shop") != "" || len(rep.Plan) != 1 || rep.Plan[0].Action != report.Create {
+	if err != nil || w.epoch() != 1 || w.value("shop") != "" || len(rep.Plan) != 2 || rep.Plan[0].Object != "Namespace shop" || rep.Plan[1].Action != report.Create {
 		t.Errorf("%v %+v", err, rep)
 	}
 }

@@ -87,6 +87,11 @@ func (r *recovery) plan(ctx context.Context) error {
 		return err
 	}
 	plan, err := r.engine.Plan(ctx)
+	for i := range plan {
+		if !r.opts.Diff {
+			plan[i].Diff = ""
+		}
+	}
 	r.report.Plan = plan
 	return err
 }

@@ -77,6 +77,7 @@ func (e *Engine) fill(ctx context.Context, p *prepared, vol point.Volume) error 
 	if err != nil {
 		return err
 	}
+	e.decided(p.entry, action, why)
 	switch action {
 	case report.SkipIt:
 		e.rec.Warn(p.name, "%s", why)

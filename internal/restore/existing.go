@@ -123,20 +123,30 @@ func (e *Engine) difference(p *prepared, live *unstructured.Unstructured) []stri
 }
 
 func (e *Engine) comparable(p *prepared, live *unstructured.Unstructured) (want, have shape.Document) {
-	have = standstill.Undone(live).DeepCopy().Object
-	shape.Strip(p.kind, have, shape.Options{NodePorts: e.opts.PreserveNodePorts})
 	want = p.obj.DeepCopy().Object
-	for _, d := range []shape.Document{have, want} {
-		shape.Drop(d, []string{"metadata"}, "ownerReferences")
-		shape.Drop(d, []string{"metadata", "labels"}, shape.LabelRestore, shape.LabelNamespaceName)
-		shape.DropEmpty(shape.Child(d, "metadata"), "labels")
-	}
-	return want, have
+	unmark(want)
+	return want, e.asCaptured(p.kind, live)
+}
+
+// asCaptured is a live object as a point would bring it back, without marks.
+func (e *Engine) asCaptured(kind schema.GroupKind, live *unstructured.Unstructured) shape.Document {
+	d := standstill.Undone(live).DeepCopy().Object
+	shape.Strip(kind, d, shape.Options{NodePorts: e.opts.PreserveNodePorts})
+	unmark(d)
+	return d
+}
+
+// unmark drops what a restore adds.
+func unmark(d shape.Document) {
+	shape.Drop(d, []string{"metadata"}, "ownerReferences")
+	shape.Drop(d, []string{"metadata", "labels"}, shape.LabelRestore, shape.LabelNamespaceName)
+	shape.DropEmpty(shape.Child(d, "metadata"), "labels")
 }
 
 // meet settles with an object that exists already and returns it.
 func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	action, reason := e.decide(p, live)
+	e.decided(p.entry, action, reason)
 	switch action {
 	case report.Continue:
 		e.rec.Count(func(r *Result) { r.Continued++ })
@@ -173,6 +183,7 @@ func (e *Engine) update(ctx context.Context, p *prepared, live *unstructured.Uns
 	got, err := write(ctx, p, live)
 	mayReplace := named || shape.RankOf(p.kind) != shape.RankCustom
 	if answer.Immutable(err) && policy == Exact && mayReplace {
+		e.decided(p.entry, report.Replaced, "it cannot be changed in place")
 		return e.replace(ctx, p, live)
 	}
 	if answer.Immutable(err) {

@@ -12,6 +12,7 @@ import (
 
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/standstill"
 	"davit.dev/davit/internal/restore/transform"
@@ -190,6 +191,7 @@ func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstruct
 	switch {
 	case err == nil:
 		e.rec.Count(func(r *Result) { r.Created++ })
+		e.decided(p.entry, report.Create, "")
 		if p.kind == shape.KindNamespace {
 			e.locked(func() { e.ours[p.obj.GetName()] = true })
 		}

@@ -11,6 +11,7 @@ import (
 
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -173,6 +174,7 @@ func (e *Engine) setOwners(ctx context.Context, at Served, live *unstructured.Un
 // nothing waits for it as an owner.
 func (e *Engine) failed(en *index.Entry, object string, err error) {
 	e.rec.Fail(object, answer.Explain(err))
+	e.decided(en, report.Conflict, answer.Explain(err).Error())
 	if en.UID != "" {
 		e.locked(func() { e.unmade[en.UID] = true })
 	}

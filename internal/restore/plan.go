@@ -1,107 +1,72 @@
 package restore
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"slices"
-	"sync"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"time"
 
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/rehearse"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
+// rehearsalPatience is how long a rehearsal waits for pods to end, in its own
+// time: those that would end are not shown to it.
+const rehearsalPatience = time.Second
+
 // Plan says what Run would do with every object, in the order in which it
-// would, and changes nothing.
+// would, and changes nothing: it is Run at a target that only remembers.
 func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
 	if err := e.load(ctx); err != nil {
 		return nil, err
 	}
-	var plan []Planned
-	for r := range shape.RankCount {
-		deepest, _ := e.extent(r)
-		for depth := range deepest + 1 {
-			part, err := e.planLevel(ctx, r, depth)
-			if err != nil {
-				return nil, err
-			}
-			plan = append(plan, part...)
+	target := rehearse.New(e.cluster, e.dryRun())
+	r := &Engine{
+		m: e.m, source: e.source, cluster: target, bare: target, progress: Silent{}, clock: rehearse.NewClock(e.clock.Now()),
+		log: e.log, opts: e.opts, names: e.names, state: newState(),
+	}
+	if e.volumes != nil {
+		r.volumes = rehearse.Volumes{Volumes: e.volumes}
+	}
+	r.opts.Activate = nil
+	r.x, r.attempt, r.notes = e.x, "rehearsal", rehearse.NewNotes()
+	if err := r.restore(ctx, nil); err != nil {
+		return nil, err
+	}
+	diffs := map[string]string{}
+	for _, c := range target.Changes() {
+		name := kindName(c.Kind, c.Now.GetNamespace(), c.Now.GetName())
+		if text := rehearse.Diff(c.Kind, e.asCaptured(c.Kind, c.Before), e.asCaptured(c.Kind, c.Now)); text != "" {
+			diffs[name] = text
 		}
 	}
-	prunes, err := e.planPrunes(ctx)
-	return slices.Concat(plan, prunes, e.planSkipped()), err
+	return r.notes.Plan(r.rec.Result().Warnings, diffs), nil
 }
 
-func (e *Engine) planLevel(ctx context.Context, r shape.Rank, depth int) ([]Planned, error) {
-	var mu sync.Mutex
-	var plan []Planned
-	err := e.each(ctx, e.opts.Workers, func(en *index.Entry) bool {
-		return shape.RankOf(e.x.Kinds[en.Res]) == r && en.Depth == depth
-	}, func(ctx context.Context, en *index.Entry, raw []byte) {
-		p := e.planObject(ctx, en, raw)
-		mu.Lock()
-		defer mu.Unlock()
-		plan = append(plan, p)
-	})
-	slices.SortFunc(plan, func(a, b Planned) int { return cmp.Compare(a.Object, b.Object) })
-	return plan, err
+// dryRun is the target where it can tell what it would make of a change.
+func (e *Engine) dryRun() Cluster {
+	if d, ok := e.bare.(interface{ DryRun() port.Cluster }); ok {
+		return port.Retry(d.DryRun(), e.clock)
+	}
+	return nil
 }
 
-// planObject is restoreObject without doing it.
-func (e *Engine) planObject(ctx context.Context, en *index.Entry, raw []byte) Planned {
-	plan := Planned{Object: e.nameOf(en), Action: report.Create}
-	d, err := shape.Decode(raw)
-	if err != nil {
-		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
-	}
-	at, err := e.resolve(ctx, en.Res)
-	switch {
-	case errors.Is(err, ErrNotServed) && len(e.x.Defined[e.x.Kinds[en.Res]]) > 0:
-		plan.Reason = "once its definition is there"
-		return plan
-	case err != nil:
-		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
-	}
-	namespace, name := e.target(en)
-	live, err := e.cluster.Get(ctx, at, namespace, name)
-	if apierrors.IsNotFound(err) {
-		return plan
-	}
-	if err != nil {
-		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
-	}
-	if vol := e.volumeOf(en); e.x.Kinds[en.Res] == shape.KindClaim && vol != nil {
-		plan.Action, plan.Reason = e.claimVerdict(en, live, *vol)
-		return plan
-	}
-	if err := e.shape(en.Res, d, nil); err != nil {
-		return Planned{Object: plan.Object, Action: report.Conflict, Reason: err.Error()}
-	}
-	p := &prepared{entry: en, kind: e.x.Kinds[en.Res], at: at, obj: wrap(at, d)}
-	plan.Action, plan.Reason = e.decide(p, live)
-	if plan.Action == report.SkipIt && plan.Reason == "" {
-		plan.Reason = "exists already and is the same"
-	}
-	return plan
+// decided tells a rehearsal what is done with an object. A restore does it.
+func (e *Engine) decided(en *index.Entry, action report.Action, reason string) {
+	e.notes.Note(shape.RankOf(e.x.Kinds[en.Res]), en.Depth, Planned{Object: e.nameOf(en), Action: action, Reason: reason})
 }
 
-// planSkipped lists what is left out, sorted.
-func (e *Engine) planSkipped() []Planned {
-	var plan []Planned
-	for i, res := range e.m.Resources {
-		if why := e.leftOut(res); why != "" {
-			plan = append(plan, Planned{Object: e.x.Kinds[i].String() + " (all)", Action: report.SkipIt, Reason: why})
-			continue
-		}
-		for _, en := range e.x.Entries[i] {
-			if en.Skip != "" {
-				plan = append(plan, Planned{Object: e.nameOf(en), Action: report.SkipIt, Reason: en.Skip})
-			}
-		}
+// left tells a rehearsal what is not restored.
+func (e *Engine) left(object, why string) {
+	e.notes.Note(rehearse.LeftOut, 0, Planned{Object: object, Action: report.SkipIt, Reason: why})
+}
+
+// pruned tells a rehearsal what becomes of an object that the point lacks.
+func (e *Engine) pruned(object, keep string) {
+	p := Planned{Object: object, Action: report.Prune, Reason: "the point does not have it"}
+	if keep != "" {
+		p.Action, p.Reason = report.SkipIt, keep
 	}
-	slices.SortFunc(plan, func(a, b Planned) int { return cmp.Compare(a.Object, b.Object) })
-	return plan
+	e.notes.Note(rehearse.Pruned, 0, p)
 }

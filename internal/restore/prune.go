@@ -12,7 +12,6 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
-	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -77,6 +76,7 @@ func (e *Engine) prune(ctx context.Context) error {
 			return err
 		}
 		for _, s := range strays {
+			e.pruned(s.name(), s.keep)
 			if s.keep != "" {
 				e.rec.Warn(s.name(), "%s", s.keep)
 				continue
@@ -178,18 +178,4 @@ func keepStray(kind schema.GroupKind, named bool) string {
 		return "is not in the point, and was left alone because it holds data: to have it deleted, give --existing-kind persistentvolumeclaims=exact"
 	}
 	return ""
-}
-
-// planPrunes lists the strays.
-func (e *Engine) planPrunes(ctx context.Context) ([]Planned, error) {
-	strays, err := e.strays(ctx)
-	var plan []Planned
-	for _, s := range strays {
-		p := Planned{Object: s.name(), Action: report.Prune, Reason: "the point does not have it"}
-		if s.keep != "" {
-			p.Action, p.Reason = report.SkipIt, s.keep
-		}
-		plan = append(plan, p)
-	}
-	return plan, err
 }

@@ -25,6 +25,9 @@ const (
 // settleWorkloads tries again what a webhook refused, now that what serves it
 // may run, and waits for the workloads.
 func (e *Engine) settleWorkloads(ctx context.Context) error {
+	if e.notes != nil {
+		return nil // nothing starts in a rehearsal
+	}
 	deadline := e.clock.Now().Add(e.opts.ReadyTimeout)
 	if len(e.later) > 0 {
 		err := e.timed(StepAgain, func() error { return e.tryLater(ctx, deadline) })

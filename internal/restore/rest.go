@@ -13,8 +13,12 @@ import (
 
 // stage stops and starts what uses volumes.
 func (e *Engine) stage() standstill.Stage {
+	patience := goneTimeout
+	if e.notes != nil {
+		patience = rehearsalPatience
+	}
 	return standstill.Stage{
-		Cluster: e.cluster, Clock: e.clock, Progress: e.progress, Patience: goneTimeout,
+		Cluster: e.cluster, Clock: e.clock, Progress: e.progress, Patience: patience,
 		Brought: func(namespace, name string) bool {
 			for i, entries := range e.x.Entries {
 				for _, en := range entries {

@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -176,7 +177,8 @@ func (e *Engine) reshape(i int, d shape.Document) shape.Document {
 // leaveOut counts what is not restored, and warns where a person should know.
 func (e *Engine) leaveOut() {
 	for i, res := range e.m.Resources {
-		if e.leftOut(res) != "" {
+		if why := e.leftOut(res); why != "" {
+			e.left(e.x.Kinds[i].String()+" (all)", why)
 			e.rec.Count(func(r *Result) { r.Objects += res.Count; r.Skipped += res.Count })
 			continue
 		}
@@ -186,6 +188,7 @@ func (e *Engine) leaveOut() {
 				continue
 			}
 			e.rec.Count(func(r *Result) { r.Skipped++ })
+			e.left(e.nameOf(en), en.Skip)
 			if en.Warn {
 				e.rec.Warn(e.nameOf(en), "not restored: %s", en.Skip)
 			}
@@ -427,6 +430,7 @@ func (e *Engine) createNamespace(ctx context.Context, name string, labels shape.
 	}})
 	if err == nil && labels[shape.LabelRestore] != nil {
 		e.locked(func() { e.ours[name] = true })
+		e.notes.Note(shape.RankNamespaces, 0, Planned{Object: kindName(shape.KindNamespace, "", name), Action: report.Create, Reason: "for what is restored into it"})
 	}
 	if apierrors.IsAlreadyExists(err) {
 		return nil

@@ -13,6 +13,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/rehearse"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -21,6 +22,8 @@ import (
 type state struct {
 	rec report.Recorder
 	x   *index.Index
+	// notes are what a rehearsal decided; nil in a restore.
+	notes *rehearse.Notes
 
 	attempt string // which one this is: see hold.AnnotationAttempt
 

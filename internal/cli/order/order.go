@@ -66,6 +66,7 @@ func (o *Restore) Flags(flags *pflag.FlagSet) {
 	flags.DurationVar(&o.Options.ReadyTimeout, "ready-timeout", 0, "how long to wait for workloads (default: 10m)")
 	flags.IntVar(&o.Options.Workers, "workers", 0, "objects restored at a time (default: 32)")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "check everything, say what would be done, change nothing")
+	flags.BoolVar(&o.Options.Diff, "diff", false, "with --dry-run: show what would change in each object")
 	flags.BoolVar(&o.Yes, "yes", false, "do not ask")
 	flags.BoolVar(&o.Background, "background", false, "have the agent do it, through a Restore object, and follow it")
 	flags.StringVar(&o.Account, "service-account", "davit-restore", "with --background: account in davit-system whose rights are used")
@@ -88,6 +89,8 @@ func (o *Restore) Complete(now time.Time) (err error) {
 		return exit.Usage("give --map-namespace FROM=TO for each namespace", "--as-clone needs other namespaces, so that nobody takes the copy for the original")
 	case o.TakeOver && len(o.namespaces) > 0:
 		return exit.Usage("--as-clone makes a copy under other names", "--take-over keeps the namespaces")
+	case o.Options.Diff && !o.DryRun:
+		return exit.Usage("give --dry-run --diff", "--diff shows what would be done: it needs --dry-run")
 	case o.Background && o.URL != "":
 		return exit.Usage("", "--background works through this site's vaults: --vault-url does not go with it")
 	}

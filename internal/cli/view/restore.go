@@ -103,6 +103,15 @@ func (r Restore) planText(t *output.Text) {
 	}
 	t.Section("Objects")
 	t.Table("  ", output.Columns("ACTION", "OBJECT", "REASON"), rows)
+	for _, p := range r.Plan {
+		if p.Diff == "" {
+			continue
+		}
+		t.Section(p.Object)
+		for line := range strings.Lines(p.Diff) {
+			t.Line("  %s", strings.TrimSuffix(line, "\n"))
+		}
+	}
 }
 
 // resultFields are what was brought back, and how fast.

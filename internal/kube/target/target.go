@@ -18,6 +18,7 @@ import (
 
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/port"
 )
 
 // FieldManager is who restored fields belong to.
@@ -30,6 +31,7 @@ const pageSize = 500
 // goroutines.
 type Cluster struct {
 	clients *kube.Clients
+	dryRun  []string // All, when nothing is to be written
 
 	mu     sync.Mutex
 	served map[schema.GroupKind][]restore.Served // nil until asked
@@ -40,6 +42,11 @@ var _ restore.Cluster = (*Cluster)(nil)
 
 // New makes the port. The clients' rights are those of the restore.
 func New(clients *kube.Clients) *Cluster { return &Cluster{clients: clients} }
+
+// DryRun is the same cluster, where writes only say what they would come to.
+func (c *Cluster) DryRun() port.Cluster {
+	return &Cluster{clients: c.clients, dryRun: []string{metav1.DryRunAll}}
+}
 
 // Refresh implements restore.Cluster.
 func (c *Cluster) Refresh(context.Context) error {
@@ -146,12 +153,12 @@ func (c *Cluster) Get(ctx context.Context, at restore.Served, namespace, name st
 
 // Create implements restore.Cluster.
 func (c *Cluster) Create(ctx context.Context, at restore.Served, obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	return c.at(at, obj.GetNamespace()).Create(ctx, obj, metav1.CreateOptions{FieldManager: FieldManager})
+	return c.at(at, obj.GetNamespace()).Create(ctx, obj, metav1.CreateOptions{FieldManager: FieldManager, DryRun: c.dryRun})
 }
 
 // Update implements restore.Cluster.
 func (c *Cluster) Update(ctx context.Context, at restore.Served, obj *unstructured.Unstructured, subresource string) (*unstructured.Unstructured, error) {
-	opts := metav1.UpdateOptions{FieldManager: FieldManager}
+	opts := metav1.UpdateOptions{FieldManager: FieldManager, DryRun: c.dryRun}
 	if subresource == "" {
 		return c.at(at, obj.GetNamespace()).Update(ctx, obj, opts)
 	}
@@ -160,12 +167,12 @@ func (c *Cluster) Update(ctx context.Context, at restore.Served, obj *unstructur
 
 // Apply implements restore.Cluster.
 func (c *Cluster) Apply(ctx context.Context, at restore.Served, obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	return c.at(at, obj.GetNamespace()).Apply(ctx, obj.GetName(), obj, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
+	return c.at(at, obj.GetNamespace()).Apply(ctx, obj.GetName(), obj, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: c.dryRun})
 }
 
 // Patch implements restore.Cluster.
 func (c *Cluster) Patch(ctx context.Context, at restore.Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error) {
-	return c.at(at, namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+	return c.at(at, namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager, DryRun: c.dryRun})
 }
 
 // Delete implements restore.Cluster.
@@ -175,7 +182,7 @@ func (c *Cluster) Delete(ctx context.Context, at restore.Served, obj *unstructur
 		policy = metav1.DeletePropagationOrphan
 	}
 	err := c.at(at, obj.GetNamespace()).Delete(ctx, obj.GetName(), metav1.DeleteOptions{
-		PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &uid},
+		PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &uid}, DryRun: c.dryRun,
 	})
 	if apierrors.IsNotFound(err) {
 		return nil

@@ -75,14 +75,16 @@ type Action string
 
 // The actions.
 const (
-	Create   Action = "create"
-	Updated  Action = "update"
-	SkipIt   Action = "skip"
-	Continue Action = "continue"  // made by this restore before it was interrupted
-	Conflict Action = "conflict"  // would fail
-	Replaced Action = "replace"   // deleted and made anew
-	RollBack Action = "roll back" // a volume that exists gets the point's data
-	Prune    Action = "prune"     // deleted, because the point does not have it
+	Create  Action = "create"
+	Updated Action = "update"
+	SkipIt  Action = "skip"
+	// Unchanged: it is there and the same.
+	Unchanged Action = "unchanged"
+	Continue  Action = "continue"  // made by this restore before it was interrupted
+	Conflict  Action = "conflict"  // would fail
+	Replaced  Action = "replace"   // deleted and made anew
+	RollBack  Action = "roll back" // a volume that exists gets the point's data
+	Prune     Action = "prune"     // deleted, because the point does not have it
 )
 
 // Planned is what a restore would do with one object.
@@ -90,6 +92,9 @@ type Planned struct {
 	Object string `json:"object"`
 	Action Action `json:"action"`
 	Reason string `json:"reason,omitempty"`
+	// Diff is a unified diff of an object that is changed, as YAML. What is in
+	// a Secret is not in it.
+	Diff string `json:"diff,omitempty"`
 }
 
 // Result is what a restore did. Objects counts every object of the point.
