@@ -120,7 +120,9 @@ type pointView struct {
 	Instant time.Time `json:"instant"`
 	Damaged bool      `json:"damaged"`
 	Pinned  bool      `json:"pinned"`
-	Message string    `json:"message"`
+
+	VerifiedHow string `json:"verifiedHow"`
+	Message     string `json:"message"`
 
 	Consistency string `json:"consistency"`
 }

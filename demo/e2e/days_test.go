@@ -19,6 +19,7 @@ var together = []day{
 	{"Quota", quota},
 	{"InTheWay", inTheWay},
 	{"WrongKeys", wrongKeys},
+	{"Coverage", coverage},
 }
 
 var alone = []day{
@@ -29,5 +30,7 @@ var alone = []day{
 	{"FrozenTogether", frozenTogether},
 	{"NotFrozen", notFrozen},
 	{"FreezeKilled", freezeKilled},
+	{"VerifiedOnSchedule", verifiedOnSchedule}, // which captures and restores of others would put off
+	{"TwoOfAName", twoOfAName},
 	{"FromNothing", fromNothing},
 }

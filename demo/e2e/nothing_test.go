@@ -8,7 +8,7 @@ import (
 
 // fromNothing takes an application over in a cluster that knows nothing of
 // Davit, while its own site is cut off: the vault's address, its credentials
-// and the recovery key are all there is.
+// and the recovery key are all there is, and the site's own registry.
 func fromNothing(t *testing.T) {
 	a := &app{}
 	sum, _ := a.protected(t)
@@ -24,8 +24,18 @@ func fromNothing(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(t.Context()) })
 
-	if err := rig.Equip(t.Context(), west); err != nil {
+	mirror, err := rig.Push(t.Context(), west, "air/gapped")
+	if err != nil {
 		t.Fatal(err)
+	}
+	if err := rig.Equip(t.Context(), west, "--image", "registry.example.com/not/there/davit:bed", "--registry", mirror); err != nil {
+		t.Fatal(err)
+	}
+	images := kubectl(t, west, "-n", system, "get", "deployments,daemonsets", "-o", "jsonpath={.items[*].spec.template.spec.containers[*].image}")
+	for _, image := range strings.Fields(images) {
+		if image != mirror+"/davit:bed" {
+			t.Errorf("a part of Davit runs %s, not what %s has", image, mirror)
+		}
 	}
 	if err := addCommon(t.Context(), west, "--join"); err != nil {
 		t.Fatal(err)

@@ -98,11 +98,27 @@ func (s *Stage) Up(ctx context.Context, workloads ...string) error {
 }
 
 // Equip installs Davit at a site.
-func (s *Stage) Equip(ctx context.Context, site string) error {
+func (s *Stage) Equip(ctx context.Context, site string, flags ...string) error {
+	return s.EquipAs(ctx, site, site, flags...)
+}
+
+// EquipAs installs Davit at a site under a name that may be another's.
+func (s *Stage) EquipAs(ctx context.Context, site, name string, flags ...string) error {
 	kubelet := s.Bed.Site(site).KubeletRoot()
-	_, err := s.Davit(ctx, site, "install", "--site", site, "--image", Image, "--replicas", "1",
-		"--kubelet-root", kubelet, "--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"))
+	args := []string{
+		"install", "--site", name, "--image", Image, "--replicas", "1",
+		"--kubelet-root", kubelet, "--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"),
+	}
+	_, err := s.Davit(ctx, site, append(args, flags...)...)
 	return err
+}
+
+// Push puts davit's image into a site's registry and returns what pods of the
+// site call that registry.
+func (s *Stage) Push(ctx context.Context, site, path string) (string, error) {
+	err := s.run(ctx, "go", "run", "-C", s.Root, "./build/image", "--binary", "bin/davit", "--tag", Image,
+		"--push", s.Bed.Site(site).Registry()+"/"+path, "--insecure")
+	return "registry.bed/" + path, err
 }
 
 // Renew is Equip, also where another image of that name runs already. Settled waits for it.

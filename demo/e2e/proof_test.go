@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// coverage asks what protects a namespace before, while and after an
+// application does.
+func coverage(t *testing.T) {
+	a := &app{}
+	a.deploy(t)
+	protectors := func() (got []string, found bool) {
+		var report struct {
+			Volumes []struct {
+				Namespace, Claim string
+				Applications     []string
+			}
+		}
+		davit(t, east, "", "coverage", "--volumes-only", "-o", "json").want(t, 0).read(t, &report)
+		for _, v := range report.Volumes {
+			if v.Namespace == a.name && v.Claim == "data-db-0" {
+				return v.Applications, true
+			}
+		}
+		return nil, false
+	}
+	if got, found := protectors(); !found || len(got) != 0 {
+		t.Fatalf("before: found %v, protected by %v", found, got)
+	}
+	davit(t, east, "", "coverage", "--volumes-only", "--fail-unprotected", "-o", "wide").want(t, 4, a.name+" data-db-0")
+	a.protect(t)
+	if got, found := protectors(); !found || !slices.Equal(got, []string{a.name}) {
+		t.Errorf("while protected: found %v, protected by %v", found, got)
+	}
+	davit(t, east, "", "coverage", "--volumes-only").want(t, 0, a.name+": has no recovery point yet")
+	// Its objects without its data: the volume is not protected.
+	a.protect(t, "--volumes", "none")
+	if got, found := protectors(); !found || len(got) != 0 {
+		t.Errorf("without its volumes: found %v, protected by %v", found, got)
+	}
+}
+
+// verifiedOnSchedule has the agent read two points back, one of which is
+// damaged.
+func verifiedOnSchedule(t *testing.T) {
+	a := &app{}
+	_, harmed := a.protected(t)
+	whole := a.backup(t)
+	pack := largest(t, filepath.Join(projectDir(commonBucket()), "objects", a.name, harmed.ID))
+	flip(t, pack)
+	verdicts := func() map[string]pointView {
+		all := map[string]pointView{}
+		for _, p := range a.points(t, east) {
+			all[p.ID] = p
+		}
+		return all
+	}
+	if got := verdicts(); got[harmed.ID].Damaged || got[whole.ID].VerifiedHow != "" {
+		t.Fatalf("known before anybody looked: %+v", got)
+	}
+	a.protect(t, "--verify-cron", "* * * * *", "--verify-newest", "2")
+	eventually(t, 3*time.Minute, "the agent has read both points", func() (bool, string) {
+		got := verdicts()
+		return got[harmed.ID].Damaged && got[whole.ID].VerifiedHow == "full", fmt.Sprintf("%+v", got)
+	})
+	got := verdicts()
+	if got[harmed.ID].Phase == "Available" || got[whole.ID].Phase != "Available" || got[whole.ID].Damaged {
+		t.Errorf("a damaged and a whole point are shown as %+v", got)
+	}
+	eventually(t, time.Minute, "the application says so", func() (bool, string) {
+		got := davit(t, east, "", "describe", a.name).want(t, 0)
+		return strings.Contains(got.out, harmed.ID) && strings.Contains(got.out, "Damaged"), got.all()
+	})
+	davit(t, west, a.vault, "restore", harmed.ID, "--as-clone", "--map-namespace", a.name+"="+a.name+"-copy", "--yes").want(t, 3, "damaged")
+}
+
+// twoOfAName puts two clusters under one site's name, first as a person would
+// and then behind the command's back, with the documents of the first site.
+func twoOfAName(t *testing.T) {
+	a := &app{}
+	a.protected(t)
+	manifests := filepath.Join(projectDir(commonBucket()), "manifests", a.name)
+	davit(t, west, "", "uninstall", "--yes").want(t, 0)
+	t.Cleanup(func() { ownName(t, west) })
+	if err := rig.EquipAs(t.Context(), west, east); err != nil {
+		t.Fatal(err)
+	}
+	join := []string{"vault", "add", common, bucket(t, commonBucket(), ""), "--recovery-key-file", commonKey(), "--join"}
+	davit(t, west, "", join...).want(t, 3, "the vault knows site east as another cluster", "it lives")
+	davit(t, west, "", append(join, "--replace-lost-site", "--yes")...).want(t, 3, "it lives")
+
+	apply(t, west, "{apiVersion: v1, kind: Namespace, metadata: {name: "+a.name+", labels: {davit-e2e: 'true'}}}")
+	removeNamespace(t, west, a.name)
+	for _, args := range [][]string{
+		{"-n", system, "get", "secret", "vault-" + common}, {"get", "vault", common},
+		{"-n", system, "get", "protectionpolicy", a.name}, {"-n", system, "get", "application", a.name},
+	} {
+		copyObject(t, args)
+	}
+	eventually(t, 90*time.Second, "the second cluster says whose name it bears", func() (bool, string) {
+		vault := try(t, west, "get", "vault", common, "-o", "jsonpath={.status.conditions}")
+		return strings.Contains(vault, "SiteNameTaken"), vault
+	})
+	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "90s").want(t, 1, "another cluster")
+	if got := a.status(t, west, "role"); got == "Active" {
+		t.Error("two clusters hold the epoch")
+	}
+	if got := len(names(t, manifests)); got != 1 {
+		t.Errorf("the second cluster wrote %d points under the first one's name", got-1)
+	}
+	// The first one has noticed nothing.
+	a.backup(t)
+	if got := a.status(t, east, "role"); got != "Active" || len(names(t, manifests)) != 2 || epochs(t, commonBucket(), a.name) != 1 {
+		t.Errorf("the first cluster is %s, with %d points and %d epochs", got, len(names(t, manifests)), epochs(t, commonBucket(), a.name))
+	}
+	if got := a.replicas(t, east); got != "1" {
+		t.Errorf("the first cluster runs %s replicas", got)
+	}
+
+	// The control: under a name of its own it may take over, and then the first one stops.
+	ownName(t, west)
+	davit(t, west, common, "restore", a.name, "--take-over", "--yes").want(t, 0)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	eventually(t, time.Minute, "the first cluster is superseded", func() (bool, string) {
+		got := a.status(t, east, "role") + " " + a.replicas(t, east)
+		return got == "Superseded 0", got
+	})
+}
+
+// ownName installs Davit under the site's own name again, unless it is.
+func ownName(t *testing.T, site string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	if got, err := rig.Kubectl(ctx, site, "get", "sites", "-l", "davit.dev/local=true", "-o", "name"); err == nil && strings.HasSuffix(got, "/"+site) {
+		return
+	}
+	if _, err := rig.Davit(ctx, site, "uninstall", "--yes"); err != nil {
+		t.Errorf("uninstall: %v", err)
+	}
+	if err := rig.Equip(ctx, site); err != nil {
+		t.Errorf("install again: %v", err)
+		return
+	}
+	if err := addCommon(ctx, site, "--join"); err != nil {
+		t.Errorf("add the vault again: %v", err)
+	}
+}
+
+// copyObject brings an object of east to west as it is, but for what its API
+// server gave it.
+func copyObject(t *testing.T, get []string) {
+	t.Helper()
+	var object struct {
+		APIVersion string            `json:"apiVersion"`
+		Kind       string            `json:"kind"`
+		Metadata   map[string]any    `json:"metadata"`
+		Spec       json.RawMessage   `json:"spec,omitempty"`
+		Type       string            `json:"type,omitempty"`
+		Data       map[string]string `json:"data,omitempty"`
+	}
+	if err := json.Unmarshal([]byte(kubectl(t, east, append(get, "-o", "json")...)), &object); err != nil {
+		t.Fatal(err)
+	}
+	kept := map[string]any{}
+	for _, field := range []string{"name", "namespace", "labels"} {
+		if value, ok := object.Metadata[field]; ok {
+			kept[field] = value
+		}
+	}
+	object.Metadata = kept
+	text, err := json.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, west, string(text))
+}
