@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -65,6 +66,31 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		text[len(text)/2] ^= 1
 		ts.Check(os.Chmod(files[0], 0o600))
 		ts.Check(os.WriteFile(files[0], text, 0o600))
+	},
+	// flipeach CODE DIRECTORY COMMAND...: with a byte of any one file in the
+	// directory changed, the command ends with this code.
+	"flipeach": func(ts *testscript.TestScript, _ bool, args []string) {
+		tried := 0
+		ts.Check(filepath.WalkDir(ts.MkAbs(args[1]), func(path string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			whole, err := os.ReadFile(path)
+			ts.Check(err)
+			spoiled := bytes.Clone(whole)
+			spoiled[len(whole)/2] ^= 1
+			ts.Check(os.Chmod(path, 0o600))
+			ts.Check(os.WriteFile(path, spoiled, 0o600))
+			if got := runDavit(ts, args[2:]); got != args[0] {
+				ts.Fatalf("%s changed: exit code %s, want %s", path, got, args[0])
+			}
+			ts.Check(os.WriteFile(path, whole, 0o600))
+			tried++
+			return nil
+		}))
+		if tried < 8 {
+			ts.Fatalf("only %d files in %s", tried, args[1])
+		}
 	},
 	// nosecret FILE KEYFILE: the key in KEYFILE stands nowhere in FILE.
 	"nosecret": func(ts *testscript.TestScript, _ bool, args []string) {

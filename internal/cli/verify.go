@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/vault"
 )
 
 func (e *env) verifyCommand() *cobra.Command {
@@ -27,7 +28,8 @@ func (e *env) verifyCommand() *cobra.Command {
 		Short: "Read a recovery point back, every byte, and say so in its status",
 		Long: `Reads a recovery point back from the vault, whole: every object, every byte of every volume, compared with what was
 written. Of an application, the newest point. What it finds is written into the vault: a point that is whole counts as
-verified, a damaged one is no longer offered. Exit code 6 says that something is missing or changed. --sample reads all
+verified, a damaged one is no longer offered. The vault's own documents, keys and epochs are read as well. Exit code 6 says
+that something is missing or changed. --sample reads all
 objects and directories, looks for every blob, and reads a part of the volumes' data, another one each time.
 "protect --verify-every" lets the agent do it on a schedule.`,
 		Args: args(cobra.ExactArgs(1), "one POINT or APP"),
@@ -71,16 +73,41 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, samp
 	if a.URL == "" {
 		e.mirrorVerdict(ctx, id, report)
 	}
+	around, err := vaultDamage(ctx, in.Project)
+	if err != nil {
+		return err
+	}
 	if printErr := e.print(view.Verified{
 		ID: id, Application: app, How: report.How, Objects: report.Objects, Volumes: report.Volumes, Bytes: report.Bytes,
-		Damage: append([]string{}, report.Damage...), Took: e.now().Sub(start),
+		Damage: append([]string{}, report.Damage...), VaultDamage: around, Took: e.now().Sub(start),
 	}); printErr != nil {
 		return printErr
 	}
 	if len(report.Damage) > 0 {
 		return &exit.Error{Code: exit.Damaged, Err: fmt.Errorf("recovery point %s is damaged", id), Hint: "an older point may be whole: `points " + app + "`, `verify POINT`"}
 	}
+	if len(around) > 0 {
+		return &exit.Error{Code: exit.Damaged, Err: errors.New("the point is whole, but the vault is damaged"), Hint: "bring the objects back from a copy of the vault, then `vault check`"}
+	}
 	return nil
+}
+
+// vaultDamage reads what the vault holds besides points: a restore needs that, too.
+func vaultDamage(ctx context.Context, project *vault.Project) (damage []string, err error) {
+	var unknown []error
+	verdict := project.VerifyMetadata(ctx, func(f vault.Finding) {
+		switch {
+		case f.Err == nil:
+		case errors.Is(f.Err, vault.ErrDamaged), errors.Is(f.Err, vault.ErrNotFound):
+			damage = append(damage, f.Err.Error())
+		default:
+			unknown = append(unknown, f.Err)
+		}
+	})
+	if verdict != nil && len(damage) == 0 {
+		return nil, errors.Join(unknown...)
+	}
+	return damage, nil
 }
 
 // mirrorVerdict writes the exit.Verdict into the RecoveryPoint's status at once.

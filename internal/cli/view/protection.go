@@ -146,18 +146,29 @@ func (d Done) Document() any { return map[string]string{"result": string(d)} }
 
 // Verified is what `verify` found.
 type Verified struct {
-	ID          string        `json:"id"`
-	Application string        `json:"application"`
-	How         string        `json:"how"` // "full" or "sample"
-	Objects     int64         `json:"objects"`
-	Volumes     int64         `json:"volumes"`
-	Bytes       int64         `json:"bytes"`
-	Damage      []string      `json:"damage"`
+	ID          string   `json:"id"`
+	Application string   `json:"application"`
+	How         string   `json:"how"` // "full" or "sample"
+	Objects     int64    `json:"objects"`
+	Volumes     int64    `json:"volumes"`
+	Bytes       int64    `json:"bytes"`
+	Damage      []string `json:"damage"`
+	// VaultDamage is what is wrong in the vault besides this point: its
+	// marker, keys, epochs, documents and signs of life.
+	VaultDamage []string      `json:"vaultDamage,omitempty"`
 	Took        time.Duration `json:"took"` // nanoseconds
 }
 
 // Text says whole, or names what is damaged.
 func (v Verified) Text(t *output.Text) {
+	defer func() {
+		if len(v.VaultDamage) > 0 {
+			t.Line("The vault itself is DAMAGED:")
+		}
+		for _, d := range v.VaultDamage {
+			t.Line("  %s", output.OneLine(d))
+		}
+	}()
 	if len(v.Damage) == 0 {
 		verdict, volumes := "is whole", output.Plural(v.Volumes, "volume")
 		if v.How == v1alpha1.ProvenSample {
