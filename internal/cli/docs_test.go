@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/hook"
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
@@ -18,21 +18,18 @@ import (
 // Every command has a section in docs/cli.md, every flag is named there, and
 // commands that change something have --dry-run.
 func TestDocumentation(t *testing.T) {
-	text, err := os.ReadFile("../../docs/cli.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := commandsPage
 	e := &env{program: "davit", now: time.Now, progress: &output.Progress{}}
 	var visit func(cmd *cobra.Command)
 	visit = func(cmd *cobra.Command) {
 		if cmd.Hidden || cmd.Name() == "help" || cmd.Name() == "exit-codes" || cmd.HasParent() && cmd.Parent().Name() == "completion" {
 			return
 		}
-		if cmd.HasParent() && cmd.Name() != "vault" && !strings.Contains(string(text), "### "+cmd.CommandPath()+"\n") {
+		if cmd.HasParent() && cmd.Name() != "vault" && !strings.Contains(text, "### "+cmd.CommandPath()+"\n") {
 			t.Errorf("docs/cli.md has no section %q", cmd.CommandPath())
 		}
 		check := func(f *pflag.Flag) {
-			if !strings.Contains(string(text), "`--"+f.Name) && !strings.Contains(string(text), " --"+f.Name) {
+			if !strings.Contains(text, "`--"+f.Name) && !strings.Contains(text, " --"+f.Name) {
 				t.Errorf("docs/cli.md does not name --%s of %s", f.Name, cmd.CommandPath())
 			}
 		}
@@ -43,6 +40,11 @@ func TestDocumentation(t *testing.T) {
 	}
 	root := e.root()
 	visit(root)
+	for line := range strings.Lines(exit.Help) { // "  3  refused: ..."
+		if code, _, ok := strings.Cut(strings.TrimPrefix(line, "  "), "  "); ok && len(code) == 1 && !strings.Contains(text, "\n| "+code+" | ") {
+			t.Errorf("docs/cli.md does not name exit code %s", code)
+		}
+	}
 	for _, name := range []string{"install", "uninstall", "vault add", "protect", "unprotect", "pause", "resume", "backup", "points pin", "points unpin", "points delete", "restore", "verify"} {
 		cmd, _, err := root.Find(strings.Fields(name))
 		if err != nil || cmd.Flags().Lookup("dry-run") == nil {

@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
 )
 
 func TestMain(m *testing.M) {
@@ -130,8 +131,35 @@ func runDavit(ts *testscript.TestScript, args []string) string {
 	ts.Check(os.Chdir(ts.MkAbs(".")))
 	defer func() { ts.Check(os.Chdir(home)) }()
 	streams := Streams{In: input, Out: ts.Stdout(), Err: ts.Stderr()}
-	return strconv.Itoa(fakeDavit(args, streams, ts.Getenv))
+	code := strconv.Itoa(fakeDavit(args, streams, ts.Getenv))
+	if !documentedCode(ts, args, code) {
+		ts.Fatalf("docs/cli.md does not say that this may end with %s", code)
+	}
+	return code
 }
+
+// documentedCode looks an exit code up in the command's section of docs/cli.md.
+func documentedCode(ts *testscript.TestScript, args []string, code string) bool {
+	if strings.Contains("0 1 2 3", code) { // of any command
+		return true
+	}
+	cmd, _, err := (&env{program: "davit", now: time.Now, progress: &output.Progress{}}).root().Find(args[1:])
+	ts.Check(err)
+	_, section, _ := strings.Cut(commandsPage, "### "+cmd.CommandPath()+"\n")
+	section, _, _ = strings.Cut(section, "\n##")
+	_, codes, _ := strings.Cut(section, "May end with ")
+	codes, _, _ = strings.Cut(codes, ".")
+	return strings.Contains(codes, code)
+}
+
+// commandsPage is docs/cli.md.
+var commandsPage = func() string {
+	text, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		return "" // a process of a script's, which asks nothing of it
+	}
+	return string(text)
+}()
 
 func fakeDavit(args []string, streams Streams, getenv func(string) string) int {
 	now := func() time.Time { return fakeNow }
