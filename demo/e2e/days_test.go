@@ -20,6 +20,7 @@ var together = []day{
 	{"InTheWay", inTheWay},
 	{"WrongKeys", wrongKeys},
 	{"Coverage", coverage},
+	{"SupportBundle", supportBundle},
 }
 
 var alone = []day{

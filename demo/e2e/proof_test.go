@@ -1,9 +1,14 @@
 package e2e
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -181,4 +186,61 @@ func copyObject(t *testing.T, get []string) {
 		t.Fatal(err)
 	}
 	apply(t, west, string(text))
+}
+
+// supportBundle looks for secrets in what people hand on.
+func supportBundle(t *testing.T) {
+	a := &app{}
+	a.protected(t)
+	file := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	davit(t, east, "", "support-bundle", "-f", file, "-q").want(t, 0)
+	text := unpack(t, file)
+	for _, kept := range []string{a.name, "davit-agent", "vaults/" + common} {
+		if !strings.Contains(text, kept) {
+			t.Errorf("the bundle does not tell of %s", kept)
+		}
+	}
+	var secrets struct{ Items []struct{ Data map[string][]byte } }
+	if err := json.Unmarshal([]byte(kubectl(t, east, "-n", system, "get", "secrets", "-o", "json")), &secrets); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(commonKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden := [][]byte{[]byte(rig.Bed.S3().SecretKey), bytes.TrimSpace(key[bytes.LastIndexByte(bytes.TrimSpace(key), '\n')+1:])}
+	for _, s := range secrets.Items {
+		for name, value := range s.Data {
+			if name != "accessKey" && len(value) >= 8 { // the id is no secret
+				hidden = append(hidden, value)
+			}
+		}
+	}
+	if len(hidden) < 4 {
+		t.Fatalf("only %d secrets are known", len(hidden))
+	}
+	for _, value := range hidden {
+		if strings.Contains(text, string(value)) || strings.Contains(text, base64.StdEncoding.EncodeToString(value)) {
+			t.Errorf("the bundle holds a secret of %d bytes", len(value))
+		}
+	}
+}
+
+// unpack is all that is in a tar.gz, names and contents.
+func unpack(t *testing.T, file string) string {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zr, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(zr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
