@@ -200,7 +200,9 @@ func supportBundle(t *testing.T) {
 			t.Errorf("the bundle does not tell of %s", kept)
 		}
 	}
-	var secrets struct{ Items []struct{ Data map[string][]byte } }
+	var secrets struct {
+		Items []struct{ Data map[string][]byte }
+	}
 	if err := json.Unmarshal([]byte(kubectl(t, east, "-n", system, "get", "secrets", "-o", "json")), &secrets); err != nil {
 		t.Fatal(err)
 	}
