@@ -83,6 +83,7 @@ func (l layout) objects(app string) string   { return l.root() + "objects/" + sl
 func (l layout) marks(app string) string     { return l.root() + "marks/" + slashed(app) }
 func (l layout) epochs(app string) string    { return l.root() + "epochs/" + slashed(app) }
 func (l layout) apps(app string) string      { return l.root() + "apps/" + slashed(app) }
+func (l layout) runs(run string) string      { return l.root() + "runs/" + slashed(run) }
 func (l layout) sites() string               { return l.root() + "sites/" }
 func (l layout) site(name string) string     { return l.sites() + name }
 func (l layout) volumes(site string) string  { return l.root() + "volumes/" + slashed(site) }
@@ -104,6 +105,7 @@ func (l layout) mark(app, id string, kind MarkKind, ordinal string) string {
 
 func (l layout) epoch(app string, n int64) string    { return l.epochs(app) + number(n) }
 func (l layout) document(app string, n int64) string { return l.apps(app) + number(n) }
+func (l layout) run(run string, n int64) string      { return l.runs(run) + number(n) }
 
 // slashed ends a name with a slash; the empty name stays empty and so leaves
 // the prefix of the whole kind.

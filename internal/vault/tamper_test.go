@@ -22,6 +22,8 @@ func full(t *testing.T, store vault.Store) (*vault.Project, vault.Identity) {
 		p.Heartbeat(t.Context(), vault.SiteStatus{Site: "east", Time: instant}),
 		p.WriteEpoch(t.Context(), "shop", 1, map[string]string{"site": "east"}),
 		p.WriteEpoch(t.Context(), "shop", 2, map[string]string{"site": "west"}),
+		p.WriteRun(t.Context(), "shop-failover", 1, []byte(`{"sequence":1}`)),
+		p.WriteRun(t.Context(), "shop-failover", 2, []byte(`{"sequence":2}`)),
 	}
 	for _, revision := range []string{`{"a":1}`, `{"a":2}`} {
 		_, err := p.PutDocument(t.Context(), vault.Document{Application: "shop", Site: "east", Objects: []json.RawMessage{json.RawMessage(revision)}})

@@ -48,7 +48,7 @@ func (p *Project) verifyPack(ctx context.Context, m *point.Manifest, pack point.
 }
 
 // VerifyMetadata reads everything of the project that belongs to no single
-// point: marker, keys, epochs, documents and signs of life.
+// point: marker, keys, epochs, documents, journals of runs and signs of life.
 func (p *Project) VerifyMetadata(ctx context.Context, report func(Finding)) error {
 	var errs []error
 	check := func(key string, err error) {
@@ -64,6 +64,7 @@ func (p *Project) VerifyMetadata(ctx context.Context, report func(Finding)) erro
 	check(p.at.keys(p.keyID), err)
 	check(p.at.epochs(""), p.verifyNumbered(ctx, p.at.epochs(""), p.verifyEpoch))
 	check(p.at.apps(""), p.verifyNumbered(ctx, p.at.apps(""), p.verifyDocument))
+	check(p.at.runs(""), p.verifyNumbered(ctx, p.at.runs(""), p.verifyRun))
 	_, err = p.Sites(ctx)
 	check(p.at.sites(), err)
 	if err := errors.Join(errs...); err != nil {
@@ -121,6 +122,11 @@ func (p *Project) verifyNumbered(ctx context.Context, prefix string, open func(c
 		errs = append(errs, open(ctx, app, n))
 	}
 	return errors.Join(errs...)
+}
+
+func (p *Project) verifyRun(ctx context.Context, run string, n int64) error {
+	_, err := p.ReadRun(ctx, run, n)
+	return err
 }
 
 func (p *Project) verifyEpoch(ctx context.Context, app string, n int64) error {

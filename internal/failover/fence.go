@@ -1,0 +1,112 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"davit.dev/davit/internal/plan"
+)
+
+// proofs drafts what an answer says of former holders, however late it comes.
+// A proof counts only for the epoch that the run claimed, or above.
+func (m *Machine) proofs(e Event) {
+	s := m.state
+	for _, p := range e.Proofs {
+		claim := s.Steps[string(plan.KindClaim)+"/"+p.Application]
+		if claim == nil || claim.Status != Succeeded || p.Epoch < s.Epochs[p.Application] || !slices.Contains(s.Facts.Holders[p.Application], p.Site) {
+			continue
+		}
+		if s.Fences[p.Application][p.Site].Level < Proven {
+			m.note(Entry{Kind: Fenced, Application: p.Application, Site: p.Site, Level: Proven, Note: p.How, Proof: &p})
+		}
+	}
+	f := m.flightOf(e.ID)
+	if f == "" || s.Spec.step(f).Kind != plan.KindFence {
+		return
+	}
+	app := s.Spec.step(f).Application
+	for _, site := range e.Asked {
+		if slices.Contains(s.Facts.Holders[app], site) && s.Fences[app][site].Level < Asked {
+			m.note(Entry{Kind: Fenced, Application: app, Site: site, Level: Asked, Note: "heard it"})
+		}
+	}
+}
+
+func (m *Machine) flightOf(id int64) string {
+	for name, f := range m.flights {
+		if f.id == id && id != 0 {
+			return name
+		}
+	}
+	return ""
+}
+
+// leaseOver is when the lease of a former holder is over, by this executor's
+// own clock, and whether there is one to wait for. It counts from when this
+// executor knew that the claim stands and that the target promises no more:
+// what another executor measured cannot be used, as clocks are not compared.
+func (m *Machine) leaseOver(app, site string) (time.Duration, bool) {
+	s := m.state
+	terms, kept := s.Facts.Terms[site]
+	claimed, one := m.known[string(plan.KindClaim)+"/"+app]
+	held, two := m.known[string(plan.KindHold)]
+	if !kept || !one || !two || s.Fences[app][site].Level >= TimedOut {
+		return 0, false
+	}
+	longest := plan.Fence{
+		Lease: max(terms.Lease, s.Spec.Fence.Lease), Bound: max(terms.Bound, s.Spec.Fence.Bound), Drift: max(terms.Drift, s.Spec.Fence.Drift),
+	}
+	wait := longest.Wait()
+	return max(claimed, held) + wait, terms.Lease > 0 && wait > 0
+}
+
+// leases drafts which leases are over.
+func (m *Machine) leases() {
+	for _, app := range m.state.Spec.Applications {
+		for _, site := range m.state.Facts.Holders[app] {
+			if until, counts := m.leaseOver(app, site); counts && m.now.Mono >= until {
+				m.note(Entry{Kind: Fenced, Application: app, Site: site, Level: TimedOut, Note: "its lease and its time to stop are over"})
+			}
+		}
+	}
+}
+
+// hopeless says which former holder nothing will fence any more without a
+// person; empty if none.
+func (m *Machine) hopeless() string {
+	s := m.state
+	for _, app := range s.Spec.Applications {
+		claim, fence := s.Steps[string(plan.KindClaim)+"/"+app], s.Steps[string(plan.KindFence)+"/"+app]
+		if claim == nil || claim.Status != Succeeded || fence == nil || !fence.ended() || s.meets(app) {
+			continue
+		}
+		waiting := false
+		var site string
+		for _, holder := range s.Facts.Holders[app] {
+			_, counts := m.leaseOver(app, holder)
+			waiting = waiting || counts
+			if !counts && s.Fences[app][holder].Level < TimedOut && s.Consents[holder] == "" && site == "" {
+				site = holder
+			}
+		}
+		if site != "" && !waiting {
+			return fmt.Sprintf("nothing proves that site %s has stopped %s (fence: %s): make sure that it has and type its name, or roll back", site, app, s.Fences[app][site].Level)
+		}
+	}
+	return ""
+}
+
+// WaitsUntil is when, by the executor's clock, the last lease is over that the
+// run waits for; zero without one.
+func (m *Machine) WaitsUntil() time.Duration {
+	var last time.Duration
+	for _, app := range m.state.Spec.Applications {
+		for _, site := range m.state.Facts.Holders[app] {
+			if until, counts := m.leaseOver(app, site); counts {
+				last = max(last, until)
+			}
+		}
+	}
+	return last
+}

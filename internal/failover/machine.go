@@ -1,0 +1,452 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"davit.dev/davit/internal/plan"
+)
+
+// Times of a Machine.
+const (
+	// Patience is how long a look, an evaluation or a verification may take
+	// before it is asked for again.
+	Patience = 5 * time.Second
+	// Grace is how long a step whose time is up is looked at, until its outcome
+	// is called unknown.
+	Grace = 15 * time.Second
+	// Breath is the least time between two tries of one thing.
+	Breath = time.Second
+	// LookAgain is how often something unknown is looked at.
+	LookAgain = 10 * time.Second
+)
+
+// Action says what an effect asks for.
+type Action string
+
+// The effects.
+const (
+	Append   Action = "append"   // put Entries into the journal; answer Recorded, Unrecorded or Deposed
+	Evaluate Action = "evaluate" // gather Facts; answer Gathered
+	Look     Action = "look"     // is Step done? Changes nothing; answer Looked
+	Act      Action = "act"      // do Step; answer Acted
+	Undo     Action = "undo"     // take Step back; answer Acted
+	Verify   Action = "verify"   // does all of it stand, and only there? Answer Surveyed
+	Refuse   Action = "refuse"   // tell By why what they want cannot be: Why
+	Halt     Action = "halt"     // this executor has nothing more to say, ever
+)
+
+// Effect is something the Machine wants done.
+type Effect struct {
+	Action  Action
+	ID      int64 // comes back in the answer
+	Step    *plan.Step
+	Token   Token
+	Sites   []string // where: of a fence, all former holders
+	// Sandbox is set in drills: nothing outside of it may change.
+	Sandbox string
+	Entries []Entry
+	By, Why string
+}
+
+// EventKind says what an event is.
+type EventKind string
+
+// The events. The first ones answer effects, the others come by themselves.
+const (
+	Recorded   EventKind = "recorded"   // the journal holds the entries
+	Unrecorded EventKind = "unrecorded" // perhaps it does
+	Deposed    EventKind = "deposed"    // another executor has written there
+	Gathered   EventKind = "gathered"   // Facts
+	Looked     EventKind = "looked"     // Outcome, Proofs, Point
+	Acted      EventKind = "acted"      // Outcome, Proofs, Point, Asked
+	Surveyed   EventKind = "surveyed"   // Outcome, Note; Split if two sites write
+
+	Begin    EventKind = "begin" // the executor takes the run up
+	Tick     EventKind = "tick"  // time has passed
+	Sighting EventKind = "sighting"
+	Approve  EventKind = "approve"
+	Reject   EventKind = "reject"
+	Pausing  EventKind = "pause"
+	Resume   EventKind = "resume"
+	Retry    EventKind = "retry"  // Step, or all that failed
+	Skip     EventKind = "skip"   // Step
+	Answer   EventKind = "answer" // Step: a person did it (Done) or could not (Refused)
+	Consent  EventKind = "consent"
+	Commit   EventKind = "commit"
+	RollBack EventKind = "roll back"
+	Cancel   EventKind = "cancel"
+)
+
+// Outcome is how a look or an act went.
+type Outcome string
+
+// The outcomes. Of a look: Done, NotDone, Busy, NoAnswer. Of an act: Done,
+// Refused, Superseded, NoAnswer.
+const (
+	Done       Outcome = "done"
+	NotDone    Outcome = "not done"
+	Busy       Outcome = "busy"       // it is being done
+	Refused    Outcome = "refused"    // it was not done and will not be
+	Superseded Outcome = "superseded" // another site's epoch is newer
+	NoAnswer   Outcome = "no answer"  // who knows
+)
+
+// Event is something a Machine is told.
+type Event struct {
+	Kind    EventKind
+	ID      int64
+	Outcome Outcome
+	Note    string
+	Proofs  []Proof
+	Asked   []string // sites that said they heard
+	Point   *Point
+	Epoch   int64 // of a claim or its return
+	Facts   *Facts
+	Split   string
+	By      string
+	Step    string
+	Site    string // of a consent
+	Text    string // what the person typed
+}
+
+// flight is what a Machine is doing about a step right now.
+type flight struct {
+	doing Action // Look, Act, Undo; empty: about to look
+	id    int64  // of the effect that is out; 0: none
+	// then is what the look is for: Act, Undo, or nothing but to know.
+	then  Action
+	began time.Duration
+	limit time.Duration
+	next  time.Duration // look or ask again then, unless an answer comes
+	watch bool          // of a fence that has ended without proof, until there is one
+}
+
+// Machine carries one run, for one executor.
+type Machine struct {
+	executor string
+	state    *State
+	now      Moment
+	begun    bool
+	halted   bool
+	ids      int64
+	// draft is what the journal will hold next; nothing else is decided until
+	// it does. inbox are the events that came meanwhile.
+	draft     []Entry
+	appending bool
+	inbox     []Event
+	out       []Effect
+	flights   map[string]*flight
+	// known is when this executor knew that a step had succeeded, by its own
+	// clock: waits count from then.
+	known  map[string]time.Duration
+	survey flight // of Evaluating and Verifying
+	window time.Duration
+}
+
+// New makes a Machine for a new run.
+func New(executor string, spec Spec) (*Machine, error) {
+	if err := spec.Check(); err != nil {
+		return nil, err
+	}
+	m := TakeOver(executor, newState())
+	m.draft = []Entry{{Kind: Opened, Spec: &spec, By: spec.By}}
+	return m, nil
+}
+
+// NewState returns the state of a run before the first record, to Replay into.
+func NewState() *State { return newState() }
+
+// TakeOver makes a Machine that goes on from what the journal says.
+func TakeOver(executor string, s *State) *Machine {
+	return &Machine{executor: executor, state: s.Clone(), flights: map[string]*flight{}, known: map[string]time.Duration{}}
+}
+
+// State returns a copy of what the journal says, as far as this Machine knows.
+func (m *Machine) State() *State { return m.state.Clone() }
+
+// Phase is where the run is; Paused where it does not go on by itself.
+func (m *Machine) Phase() Phase { return m.state.Shown() }
+
+// Shown is the phase as people see it.
+func (s *State) Shown() Phase {
+	if s.Pause != nil && !s.Phase.Over() {
+		return Paused
+	}
+	return s.Phase
+}
+
+// Step takes an event and returns what to do, in order. Answers to an effect
+// may be late, lost or come twice.
+func (m *Machine) Step(now Moment, e Event) []Effect {
+	m.now, m.out = now, nil
+	if m.halted {
+		return nil
+	}
+	switch e.Kind {
+	case Begin:
+		m.begin()
+	case Deposed:
+		m.halted = true
+		return []Effect{{Action: Halt, Why: "another executor carries the run"}}
+	case Recorded:
+		m.recorded()
+	case Unrecorded:
+		if m.appending {
+			m.out = append(m.out, m.put())
+		}
+	case Tick: // it is enough to work
+	default:
+		m.inbox = append(m.inbox, e)
+	}
+	m.work()
+	return m.out
+}
+
+// begin writes first: whoever took over before and still acts loses its next
+// put, and so learns of it.
+func (m *Machine) begin() {
+	if m.begun {
+		return
+	}
+	m.begun = true
+	for i := range m.draft { // of the opening
+		m.draft[i].At = m.now.Wall.UTC().Round(0)
+	}
+	for name, step := range m.state.Steps {
+		if step.Status == Succeeded {
+			m.known[name] = m.now.Mono
+		}
+	}
+	m.note(Entry{Kind: Took, By: m.executor})
+}
+
+func (m *Machine) recorded() {
+	if !m.appending {
+		return
+	}
+	m.appending = false
+	entries := m.draft
+	m.draft = nil
+	if err := m.state.Replay(m.state.Sequence+1, entries); err != nil {
+		m.halted = true // a defect: it must not act on it
+		m.out = append(m.out, Effect{Action: Halt, Why: err.Error()})
+		return
+	}
+	for _, e := range entries {
+		m.follow(e)
+	}
+}
+
+// follow does what may be done now that the journal holds an entry.
+func (m *Machine) follow(e Entry) {
+	switch e.Kind {
+	case Intended:
+		m.send(e.Step, Act)
+	case Undoing:
+		m.send(e.Step, Undo)
+	case Ended:
+		delete(m.flights, e.Step)
+		if e.Status == Succeeded {
+			m.known[e.Step] = m.now.Mono
+		}
+	case Undone, Retried, Stuck:
+		delete(m.flights, e.Step)
+	}
+}
+
+// work handles events until the journal must be written or nothing is left.
+func (m *Machine) work() {
+	for !m.halted && !m.appending {
+		if len(m.draft) == 0 && len(m.inbox) > 0 {
+			e := m.inbox[0]
+			m.inbox = m.inbox[1:]
+			m.handle(e)
+			continue
+		}
+		if len(m.draft) == 0 {
+			m.advance()
+		}
+		if len(m.draft) == 0 {
+			return
+		}
+		m.appending = true
+		m.out = append(m.out, m.put())
+	}
+}
+
+func (m *Machine) put() Effect {
+	return Effect{Action: Append, Entries: m.draft}
+}
+
+// note drafts an entry.
+func (m *Machine) note(e Entry) {
+	e.At = m.now.Wall.UTC().Round(0)
+	m.draft = append(m.draft, e)
+}
+
+func (m *Machine) handle(e Event) {
+	switch e.Kind {
+	case Gathered:
+		if m.survey.id == e.ID && m.state.Phase == Evaluating && e.Facts != nil {
+			m.survey = flight{}
+			m.note(Entry{Kind: Evaluated, Facts: e.Facts})
+		}
+	case Surveyed:
+		m.surveyed(e)
+	case Looked:
+		m.proofs(e)
+		m.looked(e)
+	case Acted:
+		m.proofs(e)
+		m.acted(e)
+	case Sighting:
+		if slices.Contains([]Phase{Running, OutcomeUnknown, Verifying, AwaitingCommit}, m.state.Phase) {
+			m.note(Entry{Kind: Split, Note: e.Split, By: e.By})
+		}
+	default:
+		m.person(e)
+	}
+}
+
+func (m *Machine) surveyed(e Event) {
+	if m.survey.id != e.ID || m.state.Phase != Verifying || m.state.Pause != nil {
+		return
+	}
+	switch {
+	case e.Split != "":
+		m.note(Entry{Kind: Split, Note: e.Split})
+	case e.Outcome == Done:
+		m.note(Entry{Kind: Verified})
+	case e.Outcome == NotDone:
+		m.note(Entry{Kind: Verified, Note: e.Note})
+	default: // nobody could say: again later
+		m.survey = flight{next: m.now.Mono + Patience}
+		return
+	}
+	m.survey = flight{}
+}
+
+// advance starts whatever can be started.
+func (m *Machine) advance() {
+	if !m.begun || m.state.Phase.Over() || (m.state.Pause != nil && m.state.Pause.Kind != ForInput) {
+		m.ongoing()
+		return
+	}
+	switch m.state.Phase {
+	case Evaluating:
+		m.ask(Evaluate)
+	case Running, OutcomeUnknown:
+		m.run()
+	case Verifying:
+		m.ask(Verify)
+	case AwaitingCommit:
+		m.awaitCommit()
+	case RollingBack:
+		m.rollBack()
+	}
+	m.ongoing()
+}
+
+// ask lets the executor gather facts or survey, and asks again after a while.
+func (m *Machine) ask(a Action) {
+	if m.now.Mono < m.survey.next {
+		return
+	}
+	m.ids++
+	m.survey = flight{id: m.ids, next: m.now.Mono + 2*Patience}
+	m.out = append(m.out, Effect{Action: a, ID: m.ids, Sandbox: m.sandbox()})
+}
+
+func (m *Machine) awaitCommit() {
+	if m.window == 0 {
+		m.window = m.now.Mono + m.state.Spec.Commit.Window
+	}
+	if m.state.Spec.Commit.Then == "" || m.now.Mono < m.window {
+		return
+	}
+	if m.state.Spec.Commit.Then == plan.ThenRollback && m.state.WayBack() == "" {
+		m.note(Entry{Kind: Rolling, Note: "nobody committed the run in time"})
+		return
+	}
+	m.note(Entry{Kind: Committed, Note: "the time to roll back is over"})
+}
+
+func (m *Machine) sandbox() string {
+	if m.state.Spec.Verb == plan.Drill {
+		return m.state.Spec.Run
+	}
+	return ""
+}
+
+// Deadline is when the Machine wants a Tick; zero means that it waits for
+// events alone.
+func (m *Machine) Deadline() time.Duration {
+	if m.halted || m.appending {
+		return 0
+	}
+	var next time.Duration
+	sooner := func(t time.Duration) {
+		if t > m.now.Mono && (next == 0 || t < next) {
+			next = t
+		}
+	}
+	for _, f := range m.flights {
+		sooner(f.next)
+		sooner(f.limit)
+	}
+	sooner(m.survey.next)
+	sooner(m.window)
+	for _, app := range m.state.Spec.Applications {
+		for _, site := range m.state.Facts.Holders[app] {
+			if until, counts := m.leaseOver(app, site); counts {
+				sooner(until)
+			}
+		}
+	}
+	return next
+}
+
+// Waits says why the run does not go on right now, or what it is doing. It is
+// empty only when the run is over.
+func (m *Machine) Waits() []string {
+	s := m.state
+	var why []string
+	switch {
+	case s.Phase.Over():
+		return nil
+	case m.appending:
+		why = append(why, "the journal is being written")
+	}
+	if s.Pause != nil {
+		why = append(why, fmt.Sprintf("paused (%s): %s", s.Pause.Kind, s.Pause.Why))
+	}
+	switch s.Phase {
+	case AwaitingApproval:
+		why = append(why, fmt.Sprintf("%d of %d people have approved", len(s.Approved), s.Spec.Approvals))
+	case AwaitingCommit:
+		why = append(why, "done: commit it, or roll back")
+	case SplitBrain, RollbackFailed:
+		why = append(why, s.Why)
+	case OutcomeUnknown:
+		why = append(why, s.unknown()+": "+s.Steps[s.unknown()].Note+": looking again")
+	case Evaluating, Verifying, Pending:
+		why = append(why, "looking at the sites")
+	}
+	var steps []string
+	for name, f := range m.flights {
+		steps = append(steps, fmt.Sprintf("%s: %s", name, f.doing))
+	}
+	slices.Sort(steps)
+	why = append(why, steps...)
+	for _, app := range s.Spec.Applications {
+		if s.Phase == Running && !s.meets(app) {
+			why = append(why, "the former holders of "+app+" are not fenced yet")
+		}
+	}
+	if len(why) == 0 {
+		why = append(why, "between two steps")
+	}
+	return why
+}

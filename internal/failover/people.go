@@ -1,0 +1,195 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+
+	"davit.dev/davit/internal/plan"
+)
+
+// person handles what people want. What cannot be is refused, with the reason.
+func (m *Machine) person(e Event) {
+	if why := m.wants(e); why != "" {
+		m.out = append(m.out, Effect{Action: Refuse, By: e.By, Why: string(e.Kind) + ": " + why})
+	}
+}
+
+func (m *Machine) wants(e Event) string {
+	s := m.state
+	if s.Phase.Over() {
+		return "the run is over: " + string(s.Phase)
+	}
+	switch e.Kind {
+	case Approve:
+		return m.approve(e)
+	case Reject:
+		if s.Phase != AwaitingApproval {
+			return "the run does not wait for an approval"
+		}
+		m.note(Entry{Kind: Rejected, By: e.By, Note: "rejected by " + e.By + ": " + e.Note})
+	case Pausing:
+		if s.Pause != nil {
+			return "the run is paused already"
+		}
+		m.note(Entry{Kind: PausedBy, By: e.By, Pause: ByOperator, Note: "by " + e.By})
+	case Resume:
+		return m.resume(e)
+	case Retry:
+		return m.retry(e)
+	case Skip, Answer:
+		return m.settleStep(e)
+	case Consent:
+		return m.consent(e)
+	case Commit:
+		if s.Phase != AwaitingCommit {
+			return "the run is not done: it is " + string(s.Shown())
+		}
+		m.note(Entry{Kind: Committed, By: e.By})
+	case RollBack:
+		return m.wantsBack(e)
+	case Cancel:
+		return m.cancel(e)
+	}
+	return ""
+}
+
+func (m *Machine) approve(e Event) string {
+	s := m.state
+	switch {
+	case s.Phase != AwaitingApproval:
+		return "the run does not wait for an approval"
+	case e.By == s.Spec.By:
+		return "whoever asked for the run cannot approve it"
+	case slices.Contains(s.Approved, e.By):
+		return e.By + " has approved it already"
+	}
+	m.note(Entry{Kind: Approved, By: e.By})
+	return ""
+}
+
+func (m *Machine) resume(e Event) string {
+	s := m.state
+	switch {
+	case s.Phase == SplitBrain, s.Phase == RollbackFailed:
+	case s.Pause == nil:
+		return "the run is not paused"
+	case s.Pause.Kind == ForInput:
+		return "the run waits for an answer: " + s.Pause.Why
+	case (s.Phase == Running || s.Phase == OutcomeUnknown) && s.failed() != "":
+		return "retry or skip step " + s.failed() + ", or roll back"
+	}
+	m.survey, m.flights = flight{}, m.keep()
+	m.note(Entry{Kind: Resumed, By: e.By})
+	return ""
+}
+
+// keep are the flights that go on when a run is resumed. Undos begin anew.
+func (m *Machine) keep() map[string]*flight {
+	if m.state.Phase == RollbackFailed {
+		return map[string]*flight{}
+	}
+	return m.flights
+}
+
+func (m *Machine) retry(e Event) string {
+	s := m.state
+	if s.Phase == RollbackFailed {
+		return m.resume(e)
+	}
+	var any bool
+	for _, step := range s.Spec.Steps {
+		if s.Steps[step.Name].Status == Broke && (e.Step == "" && step.OnError != plan.Continue || e.Step == step.Name) {
+			m.note(Entry{Kind: Retried, By: e.By, Step: step.Name})
+			any = true
+		}
+	}
+	if !any {
+		return "no step failed that could be tried again"
+	}
+	return ""
+}
+
+// settleStep ends a step by a person's word.
+func (m *Machine) settleStep(e Event) string {
+	step := m.state.Spec.step(e.Step)
+	if step == nil {
+		return fmt.Sprintf("the run has no step %q", e.Step)
+	}
+	f, st := m.flights[e.Step], m.state.Steps[e.Step]
+	if e.Kind == Answer {
+		if !step.Asks() || f == nil || m.state.Phase != Running {
+			return e.Step + " does not wait for an answer"
+		}
+		status := Succeeded
+		if e.Outcome != Done {
+			status = Broke
+		}
+		m.note(Entry{Kind: Ended, Step: e.Step, Status: status, By: e.By, Note: "by " + e.By + ": " + e.Note, Took: m.now.Mono - f.began})
+		return ""
+	}
+	switch step.Kind {
+	case plan.KindClaim, plan.KindHold, plan.KindFence, plan.KindSandbox, plan.KindCleanup:
+		return "a " + string(step.Kind) + " step keeps writers apart and cannot be skipped"
+	}
+	if st.Status != Broke && st.Status != Unknown {
+		return e.Step + " did not fail"
+	}
+	m.note(Entry{Kind: Ended, Step: e.Step, Status: Skipped, By: e.By, Note: "skipped by " + e.By})
+	if m.state.Pause != nil && m.state.Pause.Kind == ByFailure && m.onlyFailure(e.Step) {
+		m.note(Entry{Kind: Resumed, By: e.By})
+	}
+	return ""
+}
+
+// onlyFailure tells whether a step is all that holds the run up.
+func (m *Machine) onlyFailure(name string) bool {
+	return !slices.ContainsFunc(m.state.Spec.Steps, func(step plan.Step) bool {
+		return step.Name != name && step.OnError != plan.Continue && m.state.Steps[step.Name].Status == Broke
+	})
+}
+
+// consent lets a run go on although nothing proves that a site has stopped.
+// The person types the site's name.
+func (m *Machine) consent(e Event) string {
+	s := m.state
+	holder := false
+	for _, sites := range s.Facts.Holders {
+		holder = holder || slices.Contains(sites, e.Site)
+	}
+	switch {
+	case !holder:
+		return fmt.Sprintf("site %q holds nothing that the run takes over", e.Site)
+	case e.Text != e.Site:
+		return fmt.Sprintf("type the name of the site, %s, to say that you made sure that it has stopped", e.Site)
+	case s.Spec.Verb == plan.Switchover || s.Spec.Verb == plan.Failback:
+		return "a planned move has a source that can prove it: find out why it does not, or roll back and fail over"
+	}
+	m.note(Entry{Kind: Consented, By: e.By, Site: e.Site, Note: "typed " + e.Text})
+	return ""
+}
+
+func (m *Machine) wantsBack(e Event) string {
+	s := m.state
+	switch {
+	case s.WayBack() != "":
+		return s.WayBack()
+	case s.Phase == RollingBack:
+		return "the run rolls back already"
+	case s.Phase == Evaluating || s.Phase == AwaitingApproval:
+		return "nothing was done yet: cancel it"
+	case s.Exposed() != "" && e.Text != s.Spec.To:
+		return fmt.Sprintf("clients may have written at %s since %s: type %s to lose that, or fail back", s.Spec.To, s.Exposed(), s.Spec.To)
+	}
+	m.note(Entry{Kind: Rolling, By: e.By, Note: e.Note})
+	return ""
+}
+
+func (m *Machine) cancel(e Event) string {
+	s := m.state
+	begun := slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.Steps[step.Name].Meant })
+	if begun && s.Spec.Verb != plan.Drill {
+		return "something was done already: roll back"
+	}
+	m.note(Entry{Kind: Canceling, By: e.By, Note: "by " + e.By})
+	return ""
+}

@@ -1,0 +1,325 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"davit.dev/davit/internal/plan"
+)
+
+// run starts steps, and pauses when only people can help.
+func (m *Machine) run() {
+	s := m.state
+	if s.Phase == Running || s.Phase == OutcomeUnknown {
+		for i := range s.Spec.Steps {
+			step := &s.Spec.Steps[i]
+			if m.flights[step.Name] == nil && m.ready(step) {
+				m.start(step)
+			}
+		}
+	}
+	m.timeOut()
+	if len(m.draft) == 0 {
+		m.needInput()
+	}
+}
+
+// ready tells whether a step may begin.
+func (m *Machine) ready(step *plan.Step) bool {
+	s := m.state
+	st := s.Steps[step.Name]
+	if st.Status == Unknown && step.OnError != plan.Continue || m.unproven(step) {
+		return true // to be looked at
+	}
+	if st.ended() || s.Phase == OutcomeUnknown && st.Status != Doing {
+		return false
+	}
+	if s.Fault != "" && (step.Kind != plan.KindCleanup || m.busy(step.Name)) {
+		return false
+	}
+	if s.Fault == "" && s.failed() != "" && st.Status != Doing {
+		return false
+	}
+	for _, after := range step.After {
+		if s.Fault == "" && !s.passed(after) {
+			return false
+		}
+	}
+	return !step.Activates() || m.mayActivate(step)
+}
+
+// unproven tells whether a fence step has ended and its proof is still wanted:
+// a source that comes back may give it.
+func (m *Machine) unproven(step *plan.Step) bool {
+	st := m.state.Steps[step.Name]
+	return step.Kind == plan.KindFence && st.ended() && st.Status != Succeeded && step.OnError == plan.Continue && !m.state.meets(step.Application)
+}
+
+// busy tells whether something else than a step is being done.
+func (m *Machine) busy(but string) bool {
+	for name := range m.flights {
+		if name != but {
+			return true
+		}
+	}
+	return false
+}
+
+// passed tells whether what waits for a step may begin.
+func (s *State) passed(name string) bool {
+	switch s.Steps[name].Status {
+	case Succeeded, Skipped:
+		return true
+	case Broke, Unknown:
+		return s.Spec.step(name).OnError == plan.Continue
+	}
+	return false
+}
+
+// mayActivate tells whether the fence rule holds for all that the step is about.
+func (m *Machine) mayActivate(step *plan.Step) bool {
+	for _, app := range m.state.applications(step) {
+		if !m.state.meets(app) {
+			return false
+		}
+	}
+	return true
+}
+
+// start looks first, always: the step may have been done by whoever carried
+// the run before. Only what a person does is not looked at.
+func (m *Machine) start(step *plan.Step) {
+	f := &flight{then: Act, began: m.now.Mono, limit: m.now.Mono + step.Timeout}
+	if m.state.Steps[step.Name].ended() {
+		f.then, f.limit, f.watch = "", 0, m.unproven(step)
+	}
+	m.flights[step.Name] = f
+	if step.Asks() {
+		f.doing, f.limit = "", 0
+		return
+	}
+	m.look(step.Name)
+}
+
+// look asks, or asks again under the same number: as long as nothing is done in
+// between, an answer to any of the questions will do.
+func (m *Machine) look(name string) {
+	f := m.flights[name]
+	if f.doing != Look {
+		f.id = 0
+	}
+	f.doing, f.next = Look, m.now.Mono+Patience
+	if f.watch || f.then == "" {
+		f.next = m.now.Mono + LookAgain
+	}
+	f.id = m.emit(Look, name, f.id)
+}
+
+// send carries out what the journal holds the intention of.
+func (m *Machine) send(name string, a Action) {
+	f := m.flights[name]
+	if f == nil {
+		f = &flight{then: a, began: m.now.Mono, limit: m.now.Mono + m.state.Spec.step(name).Timeout}
+		m.flights[name] = f
+	}
+	f.doing, f.next = a, f.limit
+	if a == Undo {
+		f.next = m.now.Mono + Patience
+	}
+	f.id = m.emit(a, name, 0)
+}
+
+// emit puts out an effect about a step, under a number or, if it is 0, a new one.
+func (m *Machine) emit(a Action, name string, id int64) int64 {
+	if id == 0 {
+		m.ids++
+		id = m.ids
+	}
+	step := m.state.Spec.step(name)
+	token := Token{Run: m.state.Spec.Run, Sequence: m.state.Steps[name].Sequence, Epochs: map[string]int64{}}
+	for _, app := range m.state.applications(step) {
+		token.Epochs[app] = m.state.Epochs[app]
+		if step.Kind == plan.KindClaim && a != Undo {
+			token.Epochs[app] = m.state.Facts.Epochs[app].Number + 1
+		}
+	}
+	m.out = append(m.out, Effect{Action: a, ID: id, Step: step, Token: token, Sandbox: m.sandbox(), Sites: m.sites(step)})
+	return id
+}
+
+// sites are where a step acts.
+func (m *Machine) sites(step *plan.Step) []string {
+	switch {
+	case step.Kind == plan.KindFence:
+		return m.state.Facts.Holders[step.Application]
+	case step.Side == plan.Source:
+		return []string{m.state.Spec.From}
+	}
+	return []string{m.state.Spec.To}
+}
+
+// answered finds the flight that an event answers.
+func (m *Machine) answered(e Event) (string, *flight) {
+	for name, f := range m.flights {
+		if f.id == e.ID && e.ID != 0 {
+			f.id = 0
+			return name, f
+		}
+	}
+	return "", nil
+}
+
+func (m *Machine) looked(e Event) {
+	name, f := m.answered(e)
+	if f == nil || f.doing != Look {
+		return
+	}
+	st := m.state.Steps[name]
+	late := f.limit != 0 && m.now.Mono >= f.limit
+	switch {
+	case e.Outcome == Done:
+		note := e.Note
+		if !st.Meant {
+			note = "was done already"
+		}
+		m.end(name, Succeeded, note, e)
+	case f.watch:
+		f.next = m.now.Mono + LookAgain
+	case e.Outcome == NotDone && f.then == "":
+		m.end(name, Broke, "a look says that it was not done", e)
+	case e.Outcome == NotDone && late:
+		m.end(name, Broke, fmt.Sprintf("not done within %s", m.state.Spec.step(name).Timeout), e)
+	case e.Outcome == NotDone && f.then == Act:
+		m.intend(name)
+	case e.Outcome == Superseded:
+		m.end(name, Broke, "superseded: "+e.Note, e)
+	default:
+		f.next = m.now.Mono + Breath
+	}
+}
+
+// intend drafts the intention, unless the run is not to begin anything now.
+func (m *Machine) intend(name string) {
+	step := m.state.Spec.step(name)
+	held := m.state.Pause != nil && m.state.Pause.Kind != ForInput
+	if held || m.state.Phase != Running && m.state.Phase != OutcomeUnknown || step.Activates() && !m.mayActivate(step) {
+		delete(m.flights, name) // it begins anew when the run goes on
+		return
+	}
+	m.note(Entry{Kind: Intended, Step: name})
+}
+
+func (m *Machine) acted(e Event) {
+	name, f := m.answered(e)
+	if f == nil {
+		return
+	}
+	switch {
+	case f.doing == Undo:
+		m.undid(name, f, e)
+	case f.doing != Act:
+	case e.Outcome == Done:
+		m.end(name, Succeeded, e.Note, e)
+	case e.Outcome == Refused:
+		m.end(name, Broke, e.Note, e)
+	case e.Outcome == Superseded:
+		m.end(name, Broke, "superseded: "+e.Note, e)
+	default: // unknown: look, never guess, and not at once
+		f.doing, f.id, f.next = Look, 0, m.now.Mono+Breath
+	}
+}
+
+// end drafts how a step ended.
+func (m *Machine) end(name string, status Status, note string, e Event) {
+	var took time.Duration
+	if f := m.flights[name]; f != nil {
+		took = m.now.Mono - f.began
+	}
+	m.note(Entry{Kind: Ended, Step: name, Status: status, Note: note, Took: took, Point: e.Point, Epoch: e.Epoch})
+}
+
+// timeOut looks again where no answer came, and gives up where time is up.
+func (m *Machine) timeOut() {
+	for _, name := range m.inFlight() {
+		f := m.flights[name]
+		st := m.state.Steps[name]
+		switch {
+		case f.doing == Act && m.now.Mono >= f.limit:
+			m.look(name)
+		case f.doing != Look || m.now.Mono < f.next:
+		case f.then == "" || m.now.Mono < f.limit || st.Meant && m.now.Mono < f.limit+Grace:
+			m.look(name)
+		case st.Meant:
+			m.end(name, Unknown, "no answer, and its time is up", Event{})
+		default:
+			m.end(name, Broke, "no answer, and its time is up", Event{})
+		}
+	}
+}
+
+func (m *Machine) inFlight() []string {
+	var names []string
+	for name := range m.flights {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// ongoing keeps watch over what goes on while no step may begin, and over the
+// journal's deadlines.
+func (m *Machine) ongoing() {
+	if len(m.draft) > 0 {
+		return
+	}
+	switch m.state.Phase {
+	case Running, OutcomeUnknown:
+		if m.state.Pause != nil && m.state.Pause.Kind != ForInput {
+			m.lookAtUnknown()
+			m.timeOut()
+		}
+		m.leases()
+	}
+}
+
+// lookAtUnknown goes on looking while a run is paused: to know changes nothing.
+func (m *Machine) lookAtUnknown() {
+	for i := range m.state.Spec.Steps {
+		step := &m.state.Spec.Steps[i]
+		if m.state.Steps[step.Name].Status == Unknown && step.OnError != plan.Continue && m.flights[step.Name] == nil {
+			m.start(step)
+		}
+	}
+}
+
+// needInput pauses when only a person can bring the run on.
+func (m *Machine) needInput() {
+	s := m.state
+	if s.Pause != nil || s.Phase != Running {
+		return
+	}
+	var why string
+	for name, f := range m.flights {
+		if f.watch {
+			continue
+		}
+		if !s.Spec.step(name).Asks() {
+			return // something goes on
+		}
+		if f.doing == "" && (why == "" || name < why) {
+			why = name
+		}
+	}
+	if why != "" {
+		m.note(Entry{Kind: PausedBy, Pause: ForInput, Note: why + ": " + s.Spec.step(why).Prompt})
+		return
+	}
+	if name := s.failed(); name != "" && s.Fault == "" {
+		m.note(Entry{Kind: PausedBy, Pause: ByFailure, Note: name + ": " + s.Steps[name].Note})
+		return
+	}
+	if unfenced := m.hopeless(); unfenced != "" {
+		m.note(Entry{Kind: PausedBy, Pause: ForInput, Note: unfenced})
+	}
+}
