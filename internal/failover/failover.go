@@ -1,7 +1,7 @@
 // Package failover decides how a run goes on: failover, switchover, failback,
 // drill and restore. It is pure: events and ticks go into a Machine, effects
 // come out; it has no clock, no goroutine and does no I/O. The decision record
-// is docs/decisions/0010-runs.md.
+// is docs/decisions/0011-runs.md.
 //
 // What a Machine knows for good is its State, and a State is nothing but the
 // sum of the entries in the run's journal: whoever reads the journal has it. A
@@ -59,13 +59,17 @@ type Spec struct {
 	// Accept is the weakest fence with which the run goes on without asking:
 	// TimedOut or, where whoever asked accepted it, Asked. Without any fence a
 	// run always asks.
-	Accept       Level           `json:"accept"`
-	Applications []string        `json:"applications"` // sorted
-	Steps        []plan.Step     `json:"steps"`        // as plan.Graph orders them
-	Fence        plan.Fence      `json:"fence"`
-	Approvals    int             `json:"approvals,omitempty"` // people who must agree
-	Commit       plan.Commit     `json:"commit"`
-	Objectives   plan.Objectives `json:"objectives"`
+	Accept       Level       `json:"accept"`
+	Applications []string    `json:"applications"` // sorted
+	Steps        []plan.Step `json:"steps"`        // as plan.Graph orders them
+	Fence        plan.Fence  `json:"fence"`
+	// Points are recovery points that a person chose, by application. Otherwise
+	// a planned move takes the one that its sync made, and everything else the
+	// newest that may be offered.
+	Points     map[string]Point `json:"points,omitempty"`
+	Approvals  int              `json:"approvals,omitempty"` // people who must agree
+	Commit     plan.Commit      `json:"commit"`
+	Objectives plan.Objectives  `json:"objectives"`
 }
 
 // Check says what is wrong with a spec.
@@ -73,7 +77,7 @@ func (s Spec) Check() error {
 	switch {
 	case s.Run == "" || s.By == "" || s.To == "":
 		return errors.New("open run: a run has a name, a target, and somebody who asked for it")
-	case s.Verb.Claims() && (s.From == "" || s.From == s.To):
+	case s.Verb.Moves() && (s.From == "" || s.From == s.To):
 		return fmt.Errorf("open run %s: a %s goes from one site to another, not from %q to %q", s.Run, s.Verb, s.From, s.To)
 	case len(s.Applications) == 0 || !slices.IsSorted(s.Applications):
 		return fmt.Errorf("open run %s: its applications are missing or not sorted", s.Run)

@@ -39,13 +39,15 @@ const (
 
 // Effect is something the Machine wants done.
 type Effect struct {
-	Action  Action
-	ID      int64 // comes back in the answer
-	Step    *plan.Step
-	Token   Token
-	Sites   []string // where: of a fence, all former holders
+	Action Action
+	ID     int64 // comes back in the answer
+	Step   *plan.Step
+	Token  Token
+	Sites  []string // where: of a fence, all former holders
 	// Sandbox is set in drills: nothing outside of it may change.
 	Sandbox string
+	// Point is what data comes from; nil: the newest that may be offered.
+	Point   *Point
 	Entries []Entry
 	By, Why string
 }

@@ -187,9 +187,13 @@ func (m *Machine) wantsBack(e Event) string {
 func (m *Machine) cancel(e Event) string {
 	s := m.state
 	begun := slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.Steps[step.Name].Meant })
-	if begun && s.Spec.Verb != plan.Drill {
+	note := "by " + e.By
+	switch {
+	case begun && s.Spec.Verb.Moves():
 		return "something was done already: roll back"
+	case begun && s.Spec.Verb == plan.Restore:
+		note += ": what was done stays as it is"
 	}
-	m.note(Entry{Kind: Canceling, By: e.By, Note: "by " + e.By})
+	m.note(Entry{Kind: Canceling, By: e.By, Note: note})
 	return ""
 }

@@ -56,13 +56,13 @@ func (s *State) Result() Result {
 	weakest := Proven
 	for _, app := range s.Spec.Applications {
 		a := s.application(app)
-		if s.Spec.Verb.Claims() {
+		if s.Spec.Verb.Moves() {
 			weakest = min(weakest, s.Level(app))
 			a.Level = s.Level(app).String()
 		}
 		r.Applications = append(r.Applications, a)
 	}
-	if s.Spec.Verb.Claims() {
+	if s.Spec.Verb.Moves() {
 		r.Level = weakest.String()
 	}
 	for _, step := range s.Spec.Steps {

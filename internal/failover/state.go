@@ -110,9 +110,9 @@ type State struct {
 	Executor string // who carries the run
 	Approved []string
 	Steps    map[string]*StepState
-	Epochs   map[string]int64           // by application, as the run knows them
+	Epochs   map[string]int64                 // by application, as the run knows them
 	Fences   map[string]map[string]FenceState // by application and site
-	Consents map[string]string          // by site: who
+	Consents map[string]string                // by site: who
 	// Fault is why a drill will end as Failed once it is cleaned up.
 	Fault    string
 	Canceled bool
@@ -265,7 +265,8 @@ func (s *State) refuses() string {
 
 func (s *State) cancel(e Entry) {
 	s.Why = e.Note
-	if s.Spec.Verb == plan.Drill && s.Phase == Running {
+	meant := slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.Steps[step.Name].Meant })
+	if s.Spec.Verb == plan.Drill && meant { // its sandbox goes first
 		s.Fault, s.Canceled, s.Pause = "canceled by "+e.By, true, nil
 		return
 	}
@@ -386,7 +387,7 @@ func (s *State) verified(e Entry) {
 	case s.Phase != Verifying:
 	case e.Note != "":
 		s.Pause = &Pause{ByFailure, "verify: " + e.Note}
-	case s.Spec.Verb.Claims() && (s.Spec.Commit.Window > 0 || s.Spec.Commit.Then == ""):
+	case s.Spec.Verb.Moves() && (s.Spec.Commit.Window > 0 || s.Spec.Commit.Then == ""):
 		s.Phase = AwaitingCommit
 	default:
 		s.Phase = Completed
@@ -453,7 +454,7 @@ func (s *State) toUndo(step plan.Step) bool {
 
 // WayBack says why the run cannot roll back; empty if it can.
 func (s *State) WayBack() string {
-	if !s.Spec.Verb.Claims() {
+	if !s.Spec.Verb.Moves() {
 		return "a " + string(s.Spec.Verb) + " has nothing to go back to"
 	}
 	for _, step := range s.Spec.Steps {
@@ -497,11 +498,14 @@ func (s *State) Level(app string) Level {
 // the target's, and each former holder is proven to have stopped or timed out,
 // or a person took it upon himself.
 func (s *State) meets(app string) bool {
-	if !s.Spec.Verb.Claims() {
-		return true // a drill is alone in its sandbox, a restore at the holder's site
+	if s.Spec.Verb == plan.Drill {
+		return true // alone in its sandbox
 	}
 	if s.Steps[string(plan.KindClaim)+"/"+app].Status != Succeeded {
 		return false
+	}
+	if !s.Spec.Verb.Moves() {
+		return true // it stays with the one that may write
 	}
 	fence := s.Steps[string(plan.KindFence)+"/"+app]
 	for _, site := range s.Facts.Holders[app] {

@@ -144,8 +144,24 @@ func (m *Machine) emit(a Action, name string, id int64) int64 {
 			token.Epochs[app] = m.state.Facts.Epochs[app].Number + 1
 		}
 	}
-	m.out = append(m.out, Effect{Action: a, ID: id, Step: step, Token: token, Sandbox: m.sandbox(), Sites: m.sites(step)})
+	m.out = append(m.out, Effect{Action: a, ID: id, Step: step, Token: token, Sandbox: m.sandbox(), Sites: m.sites(step), Point: m.point(step)})
 	return id
+}
+
+// point is what a data step must bring: the point that was chosen or, in a
+// planned move, the one that the source's last write is in. Not the newest: an
+// earlier capture may become visible late.
+func (m *Machine) point(step *plan.Step) *Point {
+	if step.Kind != plan.KindRestore && step.Kind != plan.KindClone {
+		return nil
+	}
+	if p, chosen := m.state.Spec.Points[step.Application]; chosen {
+		return &p
+	}
+	if sync := m.state.Steps[string(plan.KindSync)+"/"+step.Application]; sync != nil && sync.Status == Succeeded {
+		return sync.Point
+	}
+	return nil
 }
 
 // sites are where a step acts.

@@ -62,10 +62,10 @@ func (p *Plan) implicit(v Verb) *builder {
 	case Drill:
 		begin = b.add(Step{Kind: KindSandbox}, begin...)
 	case Restore:
-		begin = b.stopInPlace(begin)
+		begin = b.stopInPlace(b.claims(begin))
 	}
 	b.start(begin)
-	if v.Claims() {
+	if v.Moves() {
 		b.traffic()
 	}
 	if v == Drill {
@@ -317,7 +317,7 @@ func (b *builder) people() {
 
 func (s Step) in(v Verb) bool {
 	if len(s.Verbs) == 0 {
-		return v.Claims()
+		return v.Moves()
 	}
 	return slices.Contains(s.Verbs, v)
 }
@@ -369,7 +369,7 @@ func (b *builder) beforeClaims(c *checker) {
 	claims := b.all(KindClaim, KindHold, KindFence)
 	for _, name := range b.order {
 		s := b.index[name]
-		if !s.Activates() || !b.verb.Claims() {
+		if !s.Activates() || !b.verb.Moves() {
 			continue
 		}
 		for _, claim := range claims {

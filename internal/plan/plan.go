@@ -21,8 +21,13 @@ const (
 // Verbs are all verbs, in the order in which people meet them.
 func Verbs() []Verb { return []Verb{Failover, Switchover, Failback, Drill, Restore} }
 
-// Claims tells whether runs of the verb take the applications' epochs.
-func (v Verb) Claims() bool { return v == Failover || v == Switchover || v == Failback }
+// Moves tells whether runs of the verb bring applications to another site.
+func (v Verb) Moves() bool { return v == Failover || v == Switchover || v == Failback }
+
+// Claims tells whether runs of the verb raise the applications' epochs. A
+// restore does so where the application stays: whatever another run still has
+// under way there counts no more.
+func (v Verb) Claims() bool { return v.Moves() || v == Restore }
 
 // Side is where a step acts.
 type Side string

@@ -104,6 +104,9 @@ ready/cart ready/web
 probe/web
 cleanup`,
 		plan.Restore: `outside/pay
+claim/cart
+claim/db
+claim/web
 stop/cart stop/db stop/web
 data/cart data/db data/web
 apply/db

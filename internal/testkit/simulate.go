@@ -1,0 +1,528 @@
+package testkit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/plan"
+)
+
+// What all schedules have in common.
+const (
+	leaseTime = 15 * time.Second
+	boundTime = 5 * time.Second
+	drift     = 1000 // parts in a million
+	horizon   = 20 * time.Minute
+	trouble   = 3 * time.Minute  // after that all heals that can
+	tail      = 45 * time.Second // late messages arrive
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// Options take safety away, one piece at a time, so that tests can see that
+// the simulator misses it.
+type Options struct {
+	Trace bool
+	// NoFence lets sites claim to have stopped without doing so.
+	NoFence bool
+	// ShortWait lets runs wait a second where sites keep their lease for longer.
+	ShortWait bool
+	// NoEpochCheck lets sites obey any order, and not stop for a newer epoch.
+	NoEpochCheck bool
+	// NoLook lets executors act without looking.
+	NoLook bool
+}
+
+// Report is how a schedule went.
+type Report struct {
+	Seed  uint64
+	Err   error // the invariant that broke
+	Trace []string
+	Runs  map[string]failover.Phase // how its runs ended
+	Odd   map[string]int            // what happened
+	// Unfinished says of every run that was not over why it waits.
+	Unfinished []string
+}
+
+// Simulate plays the schedule of a seed.
+func Simulate(seed uint64, opt Options) Report {
+	w := newWorld(seed, opt)
+	w.play()
+	rep := Report{Seed: seed, Runs: map[string]failover.Phase{}, Odd: w.odd}
+	for _, r := range w.runs {
+		w.checkRun(r, &rep)
+	}
+	w.nothingLost()
+	rep.Err, rep.Trace = w.err, w.trace
+	return rep
+}
+
+func newWorld(seed uint64, opt Options) *world {
+	w := &world{opt: opt, r: rand.New(rand.NewPCG(seed, 11)), levels: map[string]map[int64]level{}, odd: map[string]int{}}
+	w.lease, w.gated = w.chance(50), w.chance(50)
+	w.apps = []string{"a", "b"}[:1+w.r.IntN(2)]
+	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}}
+	for n := range 2 + w.r.IntN(2) {
+		s := &site{w: w, n: n, name: []string{"east", "west", "south"}[n], clock: w.newClock(), alive: true, apps: map[string]*workload{}, sandboxes: map[string]map[string]bool{}, actuators: map[string]*actuator{}}
+		for _, app := range w.apps {
+			s.apps[app] = &workload{app: app, seen: 1, holds: map[string]int64{}, exposed: n == 0 || !w.gated, want: n == 0, epoch: 1}
+			if n > 0 {
+				s.apps[app].epoch = 0
+			}
+		}
+		w.sites = append(w.sites, s)
+	}
+	for _, app := range w.apps {
+		w.vault.epochs[app] = []claim{{site: 0, request: "first"}}
+	}
+	for range len(w.sites) + 2 {
+		w.up = append(w.up, slices.Repeat([]bool{true}, len(w.sites)+2))
+	}
+	w.life()
+	w.misfortunes()
+	w.newRun(10*time.Second + w.upTo(20*time.Second))
+	if w.chance(20) {
+		w.newRun(10*time.Second + w.upTo(60*time.Second))
+	}
+	return w
+}
+
+// terms are the lease terms of every site.
+func (w *world) terms() plan.Fence {
+	f := plan.Fence{Lease: leaseTime, Bound: boundTime, Drift: drift}
+	if w.opt.ShortWait {
+		f = plan.Fence{Lease: time.Second}
+	}
+	return f
+}
+
+// life is what goes on without any run.
+func (w *world) life() {
+	for _, s := range w.sites {
+		for _, app := range w.apps {
+			s.settle(s.load(app))
+		}
+		w.every(5*time.Second, s.poll)
+		w.every(10*time.Second, s.capture)
+		if w.lease {
+			s.renew()
+			w.every(leaseTime/3, s.renew)
+		}
+		w.every(2*time.Second, func() { w.clients(s) })
+	}
+	w.every(20*time.Second, w.people)
+	w.every(12*time.Second, w.survivors)
+}
+
+// clients write wherever they are let.
+func (w *world) clients(s *site) {
+	for _, app := range w.apps {
+		if a := s.load(app); a.running && a.exposed {
+			w.writes++
+			a.data = append(a.data, w.writes)
+			w.acked = append(w.acked, write{w.writes, app, s.n, a.epoch, w.now})
+		}
+	}
+}
+
+// misfortunes are some of what can go wrong, at moments of their own.
+func (w *world) misfortunes() {
+	if w.chance(30) {
+		w.loss = w.r.Float64() * 0.2
+	}
+	for range w.r.IntN(5) {
+		w.after(w.upTo(trouble*2/3), w.misfortune)
+	}
+	w.after(trouble, func() {
+		w.log("all heals")
+		w.loss, w.vault.stalled = 0, false
+		for _, row := range w.up {
+			for i := range row {
+				row[i] = true
+			}
+		}
+		for _, s := range w.sites {
+			s.revive()
+		}
+	})
+}
+
+func (w *world) misfortune() {
+	s := w.sites[w.r.IntN(len(w.sites))]
+	switch w.r.IntN(9) {
+	case 0, 1, 2:
+		w.cut(w.r.IntN(len(w.up)), w.r.IntN(len(w.up)), w.chance(40))
+	case 3: // a site sees nobody
+		for other := range w.up {
+			w.cut(s.n, other, false)
+		}
+	case 4:
+		w.log("the vault stands still")
+		w.odd["vault stalled"]++
+		w.vault.stalled = true
+		w.after(w.upTo(time.Minute), func() { w.vault.stalled = false })
+	case 5:
+		w.odd["site crashed"]++
+		s.crash(w.chance(40))
+	case 6:
+		w.odd["agent paused"]++
+		s.pause(w.upTo(90 * time.Second))
+	case 7:
+		w.executorPauses(s)
+	case 8:
+		w.odd["cannot be stopped"]++
+		a := s.load(w.apps[0])
+		a.stuck = w.now + w.upTo(2*time.Minute)
+		w.log("%s: %s cannot be stopped until %s", s.name, a.app, a.stuck)
+	}
+}
+
+// executorPauses lets an executor stand still, or a watchdog, or clocks jump.
+func (w *world) executorPauses(s *site) {
+	if w.chance(30) {
+		w.odd["watchdog paused"]++
+		w.log("%s: the watchdog stands still", s.name)
+		s.deaf, s.wasDeaf = true, true
+		w.after(w.upTo(time.Minute), func() { s.deaf = false; s.renew(); s.watch() })
+		return
+	}
+	for _, r := range w.runs {
+		for _, e := range r.executors {
+			if w.chance(50) || e.paused || !e.alive {
+				continue
+			}
+			w.odd["executor paused"]++
+			w.log("%s stands still", e.name)
+			e.paused = true
+			e.clock.wall = w.upTo(1000*time.Hour) - 500*time.Hour
+			w.after(w.upTo(time.Minute), func() {
+				e.paused = false
+				all := e.inbox
+				e.inbox = nil
+				for _, ev := range all {
+					e.tell(ev)
+				}
+			})
+		}
+	}
+}
+
+// cut breaks a link for a while, in one direction or both.
+func (w *world) cut(a, b int, oneWay bool) {
+	if a == b {
+		return
+	}
+	w.odd["link cut"]++
+	w.log("no way from place %d to %d (one way: %v)", a, b, oneWay)
+	set := func(up bool) {
+		w.up[a][b] = up
+		if !oneWay {
+			w.up[b][a] = up
+		}
+	}
+	set(false)
+	w.after(w.upTo(2*time.Minute), func() { set(true) })
+}
+
+// newRun lets somebody ask for a run.
+func (w *world) newRun(at time.Duration) {
+	verb := []plan.Verb{plan.Failover, plan.Failover, plan.Failover, plan.Failover, plan.Switchover, plan.Switchover, plan.Switchover, plan.Failback, plan.Drill, plan.Restore}[w.r.IntN(10)]
+	to := 1 + w.r.IntN(len(w.sites)-1)
+	steps, fence := steps(w.apps, verb, w.lease, w.gated)
+	spec := failover.Spec{
+		Run: fmt.Sprintf("%s-%d", verb, len(w.runs)+1), Plan: "p", Verb: verb, From: "east", To: w.sites[to].name, By: "ann", At: start.Add(at),
+		Accept: failover.TimedOut, Applications: w.apps, Steps: steps, Fence: fence,
+		Commit: []plan.Commit{{}, {Window: 30 * time.Second, Then: plan.ThenCommit}, {Then: plan.ThenCommit}}[w.r.IntN(3)],
+	}
+	if lease := w.terms(); w.lease {
+		spec.Fence.Lease, spec.Fence.Bound, spec.Fence.Drift = lease.Lease, lease.Bound, lease.Drift
+	}
+	if verb == plan.Restore {
+		spec.To = "east"
+	}
+	if w.chance(15) && !w.lease {
+		spec.Accept = failover.Asked
+	}
+	if w.chance(20) {
+		spec.Approvals = 1 + w.r.IntN(2)
+	}
+	r := &run{spec: spec}
+	w.runs = append(w.runs, r)
+	w.at(at, func() {
+		place := w.index(spec.To)
+		if w.chance(30) || !w.sites[place].alive {
+			place = len(w.sites) + 1
+		}
+		w.log("%s to %s is asked for at place %d", spec.Run, spec.To, place)
+		w.launch(r, place)
+	})
+	if w.chance(20) { // somebody takes over without need
+		w.after(at+w.upTo(time.Minute), func() { w.takeOver(r, w.anyPlace(r)) })
+	}
+}
+
+func (w *world) anyPlace(r *run) int {
+	if w.chance(50) {
+		return w.index(r.spec.To)
+	}
+	return len(w.sites) + 1
+}
+
+// graphs are made once: schedules differ in few ways.
+var graphs sync.Map
+
+type graphKey struct {
+	apps         int
+	verb         plan.Verb
+	lease, gated bool
+}
+
+// steps orders a small plan.
+func steps(apps []string, verb plan.Verb, lease, gated bool) ([]plan.Step, plan.Fence) {
+	p := &plan.Plan{
+		Name: "p", Sites: []plan.Site{{Name: "east"}, {Name: "west"}},
+		Fence:  plan.Fence{Timeout: 30 * time.Second},
+		Limits: map[plan.Kind]time.Duration{plan.KindRestore: time.Minute, plan.KindSync: time.Minute, plan.KindReady: time.Minute, plan.KindCatchUp: time.Minute, plan.KindCleanup: time.Minute},
+		Steps: []plan.Step{
+			{Name: "once", Kind: plan.KindCommand, Command: &plan.Command{Image: "x"}, Application: "a", Timeout: 30 * time.Second, After: []string{"apply/a"}, Before: []string{"scale/a"}, Verbs: []plan.Verb{plan.Failover, plan.Switchover}},
+		},
+	}
+	for i, app := range apps {
+		p.Applications = append(p.Applications, plan.Application{Name: app})
+		if i > 0 {
+			p.Applications[i].After = []string{apps[i-1]}
+		}
+	}
+	if gated {
+		p.Traffic = []plan.Traffic{{Name: "all", Kind: plan.KindGate, Object: "gate"}}
+	}
+	if lease {
+		p.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"x", "y", "z"}, Agree: 2, For: time.Second, Block: time.Hour}
+		p.Fence.Lease, p.Fence.Bound, p.Fence.Drift = leaseTime, boundTime, drift
+	}
+	key := graphKey{len(apps), verb, lease, gated}
+	if g, ok := graphs.Load(key); ok {
+		return g.([]plan.Step), p.Fence
+	}
+	g, err := p.Graph(verb)
+	if err != nil {
+		panic(err) // the plan above is right
+	}
+	graphs.Store(key, g.Steps)
+	return g.Steps, p.Fence
+}
+
+// survivors take over where nobody carries a run any more.
+func (w *world) survivors() {
+	for _, r := range w.runs {
+		if len(r.executors) == 0 || r.over {
+			continue
+		}
+		last := r.executors[len(r.executors)-1]
+		if !last.alive || last.halted || last.place < len(w.sites) && !w.sites[last.place].alive {
+			last.alive = last.alive && !(last.place < len(w.sites) && !w.sites[last.place].alive)
+			w.takeOver(r, w.anyPlace(r))
+		}
+	}
+}
+
+// checkRun looks at a run when all is done: it is over or says why not, and
+// whoever reads its journal comes to the same state.
+func (w *world) checkRun(r *run, rep *Report) {
+	if len(w.vault.records[r.spec.Run]) == 0 {
+		rep.Unfinished = append(rep.Unfinished, r.spec.Run+": it was never opened")
+		return
+	}
+	w.vault.mode = arrives
+	state, err := journal.Read(context.Background(), w.vault, r.spec.Run)
+	if err != nil {
+		w.fail("read journal of %s: %v", r.spec.Run, err)
+		return
+	}
+	rep.Runs[r.spec.Run] = state.Shown()
+	for _, e := range r.executors {
+		live := e.m.State()
+		if live.Sequence == state.Sequence && text(live) != text(state) {
+			w.fail("%s and its journal do not agree:\n%s\n%s", e.name, text(live), text(state))
+		}
+	}
+	if state.Phase.Over() {
+		w.checkEnd(r, state)
+		return
+	}
+	last := r.executors[len(r.executors)-1]
+	why := last.m.Waits()
+	if len(why) == 0 {
+		w.fail("%s is %s and does not say why it waits", r.spec.Run, state.Shown())
+	}
+	rep.Unfinished = append(rep.Unfinished, fmt.Sprintf("%s: %s: %v", r.spec.Run, state.Shown(), why))
+}
+
+func text(s *failover.State) string {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+func (w *world) checkEnd(r *run, state *failover.State) {
+	to := w.sites[w.index(r.spec.To)]
+	if r.spec.Verb == plan.Drill {
+		if to.alive && len(to.sandboxes[r.spec.Run]) > 0 {
+			w.fail("%s is %s and left its sandbox", r.spec.Run, state.Phase)
+		}
+		for _, app := range w.apps {
+			for _, c := range w.vault.epochs[app] {
+				if c.request == r.spec.Run {
+					w.fail("%s claimed %s", r.spec.Run, app)
+				}
+			}
+		}
+	}
+}
+
+// nothingLost checks, where all runs were planned moves, that whoever may write
+// in the end has every write that a client was told is safe.
+func (w *world) nothingLost() {
+	for _, r := range w.runs {
+		planned := slices.Contains([]plan.Verb{plan.Switchover, plan.Failback, plan.Drill}, r.spec.Verb)
+		if !planned || !r.over || r.forced {
+			return
+		}
+	}
+	for _, app := range w.apps {
+		_, holder := w.vault.newest(app)
+		have := map[int]bool{}
+		for _, id := range w.sites[holder].load(app).data {
+			have[id] = true
+		}
+		for _, x := range w.acked {
+			if x.app == app && !have[x.id] {
+				w.fail("%s lost write %d of %s, acknowledged at %s %.3fs", w.sites[holder].name, x.id, app, w.sites[x.site].name, x.at.Seconds())
+			}
+		}
+	}
+}
+
+// twoWriters is called when a workload starts: nobody else may run it, unless
+// the run that started the newer one said that it cannot promise that.
+func (w *world) twoWriters(app string) {
+	var writers []*site
+	for _, s := range w.sites {
+		if s.load(app).running {
+			writers = append(writers, s)
+		}
+	}
+	for i, a := range writers {
+		for _, b := range writers[i+1:] {
+			old, now := a, b
+			if a.load(app).epoch > b.load(app).epoch {
+				old, now = b, a
+			}
+			lv := w.relied(app, old.load(app).epoch, now.load(app).epoch)
+			if lv == failover.Proven || lv == failover.TimedOut && !old.wasDeaf {
+				w.fail("two writers of %s: %s (epoch %d) and %s (epoch %d), under %q", app, old.name, old.load(app).epoch, now.name, now.load(app).epoch, lv)
+			}
+			w.odd["two writers, not promised otherwise"]++
+		}
+	}
+}
+
+// relied is what was promised to keep a lower epoch from writing beside a
+// higher one: what the run said that activated the higher one, or, where none
+// did, the weakest since.
+func (w *world) relied(app string, lower, higher int64) level {
+	if lv, ok := w.levels[app][higher]; ok {
+		return lv
+	}
+	weakest := failover.Proven
+	for n, lv := range w.levels[app] {
+		if n > lower && n < higher {
+			weakest = min(weakest, lv)
+		}
+	}
+	return weakest
+}
+
+// people look at the runs now and then, and decide something.
+func (w *world) people() {
+	for _, r := range w.runs {
+		for i := len(r.executors) - 1; i >= 0; i-- {
+			e := r.executors[i]
+			if !e.alive || e.halted || e.paused {
+				continue
+			}
+			s := e.m.State()
+			if s.Phase.Over() {
+				r.over, r.phase = true, s.Phase
+			} else if ev := w.decide(r, s); ev.Kind != "" {
+				w.log("%s: a person says %s %s", e.name, ev.Kind, ev.Step)
+				e.tell(ev)
+			}
+			break
+		}
+	}
+}
+
+func (w *world) decide(r *run, s *failover.State) failover.Event {
+	by := []string{"bob", "cas"}[w.r.IntN(2)]
+	back := failover.Event{Kind: failover.RollBack, By: by}
+	switch {
+	case s.Phase == failover.SplitBrain || s.Phase == failover.RollbackFailed:
+		return failover.Event{Kind: failover.Resume, By: by}
+	case s.Phase == failover.AwaitingApproval:
+		return failover.Event{Kind: failover.Approve, By: by}
+	case s.Phase == failover.AwaitingCommit:
+		if w.chance(80) {
+			return failover.Event{Kind: failover.Commit, By: by}
+		}
+		r.forced = true
+		back.Text = r.spec.To
+		return back
+	case s.Pause == nil:
+		if w.chance(3) {
+			return failover.Event{Kind: []failover.EventKind{failover.Pausing, failover.Cancel, failover.RollBack}[w.r.IntN(3)], By: by}
+		}
+		return failover.Event{}
+	case s.Pause.Kind == failover.ByOperator:
+		return failover.Event{Kind: failover.Resume, By: by}
+	case s.Pause.Kind == failover.ForInput:
+		return w.input(r, s, by)
+	}
+	switch n := w.r.IntN(100); {
+	case n < 20 && !r.spec.Verb.Moves():
+		return failover.Event{Kind: failover.Cancel, By: by}
+	case n < 60:
+		return failover.Event{Kind: failover.Retry, By: by}
+	case n < 75:
+		return failover.Event{Kind: failover.Resume, By: by}
+	}
+	if w.now > trouble && w.chance(30) {
+		r.forced = true
+		back.Text = r.spec.To
+	}
+	return back
+}
+
+// input answers what a run asks: whether to go on without a fence.
+func (w *world) input(r *run, s *failover.State, by string) failover.Event {
+	if w.chance(40) {
+		return failover.Event{Kind: failover.RollBack, By: by}
+	}
+	for _, app := range r.spec.Applications {
+		for _, holder := range s.Facts.Holders[app] {
+			if s.Fences[app][holder].Level < failover.TimedOut && s.Consents[holder] == "" {
+				return failover.Event{Kind: failover.Consent, By: by, Site: holder, Text: holder}
+			}
+		}
+	}
+	return failover.Event{Kind: failover.Retry, By: by}
+}

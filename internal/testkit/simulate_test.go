@@ -1,0 +1,123 @@
+package testkit_test
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/testkit"
+)
+
+// schedules is how many to play: a few in a unit run, DAVIT_SCHEDULES in a soak.
+func schedules(t *testing.T, few uint64) uint64 {
+	t.Helper()
+	if n, err := strconv.ParseUint(os.Getenv("DAVIT_SCHEDULES"), 10, 64); err == nil {
+		return n
+	}
+	return few
+}
+
+// failed shows a schedule that broke an invariant, whole.
+func failed(t *testing.T, rep testkit.Report) {
+	t.Helper()
+	again := testkit.Simulate(rep.Seed, testkit.Options{Trace: true})
+	t.Fatalf("seed %d: %v\n%s", rep.Seed, rep.Err, strings.Join(again.Trace, "\n"))
+}
+
+func TestSchedules(t *testing.T) {
+	n := schedules(t, 300)
+	var next atomic.Uint64
+	var mu sync.Mutex
+	var broken *testkit.Report
+	odd, ends, unfinished, runs := map[string]int{}, map[failover.Phase]int{}, []string{}, 0
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for seed := next.Add(1) - 1; seed < n; seed = next.Add(1) - 1 {
+				rep := testkit.Simulate(seed, testkit.Options{})
+				mu.Lock()
+				for what, times := range rep.Odd {
+					odd[what] += times
+				}
+				for _, phase := range rep.Runs {
+					ends[phase]++
+					runs++
+				}
+				unfinished = append(unfinished, rep.Unfinished...)
+				if rep.Err != nil && (broken == nil || rep.Seed < broken.Seed) {
+					broken = &rep
+				}
+				stop := broken != nil
+				mu.Unlock()
+				if stop {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if broken != nil {
+		failed(t, *broken)
+	}
+	t.Logf("%d schedules, %d runs\nends: %v\nwhat happened: %v\n%d unfinished", n, runs, ends, odd, len(unfinished))
+	for i, why := range unfinished {
+		if i < 8 {
+			t.Log(why)
+		}
+	}
+	// Whether the schedules try what they should.
+	for _, what := range []string{
+		"activated: proven", "activated: timed-out lease", "activated: none (forced)", "kept by promises", "lease ran out", "take-over", "deposed",
+		"executor died", "executor paused", "agent paused", "watchdog paused", "site crashed", "link cut", "vault stalled", "cannot be stopped",
+		"lost message", "late message", "doubled message", "late put", "lost answer of a put", "refused an old order", "step failed",
+	} {
+		if odd[what] == 0 {
+			t.Errorf("it never happened: %s", what)
+		}
+	}
+	if ends[failover.Completed] < runs/3 || ends[failover.RolledBack] < runs/20 || len(unfinished) > runs/20 {
+		t.Errorf("of %d runs %d are unfinished, the others ended as %v", runs, len(unfinished), ends)
+	}
+}
+
+// TestControls takes one piece of safety away at a time: the simulator must
+// miss it, and soon.
+func TestControls(t *testing.T) {
+	for name, control := range map[string]struct {
+		opt  testkit.Options
+		want string
+	}{
+		"fence":        {testkit.Options{NoFence: true}, "two writers"},
+		"lease wait":   {testkit.Options{ShortWait: true}, "two writers"},
+		"epoch checks": {testkit.Options{NoEpochCheck: true}, ""},
+		"looking":      {testkit.Options{NoLook: true}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(1000) {
+				if rep := testkit.Simulate(seed, control.opt); rep.Err != nil {
+					if !strings.Contains(rep.Err.Error(), control.want) {
+						t.Errorf("seed %d: %v, want %s", seed, rep.Err, control.want)
+					}
+					t.Logf("seed %d: %v", seed, rep.Err)
+					return
+				}
+			}
+			t.Error("1,000 schedules without it broke nothing")
+		})
+	}
+}
+
+// TestSeedsReproduce plays schedules twice.
+func TestSeedsReproduce(t *testing.T) {
+	for seed := range uint64(20) {
+		one, two := testkit.Simulate(seed, testkit.Options{Trace: true}), testkit.Simulate(seed, testkit.Options{Trace: true})
+		if strings.Join(one.Trace, "\n") != strings.Join(two.Trace, "\n") || len(one.Trace) == 0 {
+			t.Errorf("seed %d went two ways", seed)
+		}
+	}
+}

@@ -1,0 +1,203 @@
+// Package testkit plays disaster recovery in virtual time: sites with their
+// agents and nodes, a vault, a console, clients, and executors that carry runs
+// over the real core (internal/plan, internal/failover) and the real journal
+// (internal/journal). Links break and lose, processes die and stand still,
+// clocks drift and jump, answers come late, twice or never. One seed plays one
+// schedule, always the same. Only tests import it.
+package testkit
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// entry is something that happens.
+type entry struct {
+	at time.Duration
+	n  int // keeps the order of what happens at once
+	do func()
+}
+
+type agenda []entry
+
+func (a agenda) Len() int { return len(a) }
+func (a agenda) Less(i, j int) bool {
+	return a[i].at < a[j].at || a[i].at == a[j].at && a[i].n < a[j].n
+}
+func (a agenda) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
+
+// Push and Pop implement heap.Interface.
+func (a *agenda) Push(x any) { *a = append(*a, x.(entry)) }
+
+// Pop implements heap.Interface.
+func (a *agenda) Pop() any {
+	old := *a
+	last := old[len(old)-1]
+	old[len(old)-1] = entry{}
+	*a = old[:len(old)-1]
+	return last
+}
+
+// clock is a process's own: it runs a little fast or slow, and what it shows
+// to people jumps.
+type clock struct {
+	rate   float64
+	offset time.Duration
+	wall   time.Duration
+}
+
+func (c clock) mono(now time.Duration) time.Duration {
+	return c.offset + time.Duration(float64(now)*c.rate)
+}
+
+// after is when the clock will show a time, in true time.
+func (c clock) after(mono time.Duration) time.Duration {
+	return time.Duration(float64(mono-c.offset)/c.rate) + 1
+}
+
+// world is one schedule.
+type world struct {
+	opt    Options
+	r      *rand.Rand
+	now    time.Duration
+	n      int
+	agenda agenda
+	sites  []*site
+	vault  *store
+	up     [][]bool // [from][to]; sites, then the vault, then the console
+	loss   float64
+	lease  bool
+	gated  bool
+	apps   []string
+	runs   []*run
+	ended  time.Duration // when the last run was over
+	err    error
+	// trace is kept only when asked for.
+	trace []string
+	// levels are what runs relied on when they activated, by application and epoch.
+	levels map[string]map[int64]level
+	acked  []write
+	writes int
+	// odd counts what happened, so that tests can tell that it did.
+	odd map[string]int
+}
+
+// write is one that a client was told is safe.
+type write struct {
+	id    int
+	app   string
+	site  int
+	epoch int64
+	at    time.Duration
+}
+
+func (w *world) log(format string, args ...any) {
+	if w.opt.Trace {
+		w.trace = append(w.trace, fmt.Sprintf("%8.3fs ", w.now.Seconds())+fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *world) fail(format string, args ...any) {
+	if w.err == nil {
+		w.err = fmt.Errorf(format, args...)
+		w.log("VIOLATED: %v", w.err)
+	}
+}
+
+func (w *world) upTo(d time.Duration) time.Duration { return time.Duration(w.r.Int64N(int64(d)) + 1) }
+
+func (w *world) chance(percent int) bool { return w.r.IntN(100) < percent }
+
+func (w *world) after(d time.Duration, do func()) { w.at(w.now+max(d, 0), do) }
+
+func (w *world) at(t time.Duration, do func()) {
+	w.n++
+	heap.Push(&w.agenda, entry{max(t, w.now), w.n, do})
+}
+
+// every does something again and again.
+func (w *world) every(d time.Duration, do func()) {
+	w.after(d/2+w.upTo(d), func() {
+		do()
+		w.every(d, do)
+	})
+}
+
+func (w *world) newClock() clock {
+	ppm := 2*w.r.Float64() - 1
+	return clock{rate: 1 + ppm*drift/1e6, offset: w.upTo(time.Hour), wall: w.upTo(48*time.Hour) - 24*time.Hour}
+}
+
+// delay is how long a message takes: short, and now and then very long.
+func (w *world) delay() time.Duration {
+	if w.r.IntN(50) == 0 {
+		w.odd["late message"]++
+		return w.upTo(25 * time.Second)
+	}
+	return w.upTo(100 * time.Millisecond)
+}
+
+// send carries a message, perhaps: it may be lost, late, or come twice.
+func (w *world) send(from, to int, do func()) {
+	if from == to {
+		w.after(w.upTo(5*time.Millisecond), do)
+		return
+	}
+	if !w.up[from][to] || w.r.Float64() < w.loss {
+		w.odd["lost message"]++
+		return
+	}
+	w.after(w.delay(), do)
+	if w.r.IntN(30) == 0 {
+		w.odd["doubled message"]++
+		w.after(w.delay(), do)
+	}
+}
+
+// call asks somebody and waits for an answer, for so long.
+func (w *world) call(from, to int, limit time.Duration, serve func(reply func(any)), done func(answer any, ok bool)) {
+	answered := false
+	w.send(from, to, func() {
+		serve(func(x any) {
+			w.send(to, from, func() {
+				if !answered {
+					answered = true
+					done(x, true)
+				}
+			})
+		})
+	})
+	w.after(limit, func() {
+		if !answered {
+			answered = true
+			done(nil, false)
+		}
+	})
+}
+
+// play runs the schedule to its end.
+func (w *world) play() {
+	for len(w.agenda) > 0 && w.err == nil && w.now < horizon {
+		e := heap.Pop(&w.agenda).(entry)
+		w.now = e.at
+		e.do()
+		if w.over() && w.now > w.ended+tail {
+			return
+		}
+	}
+}
+
+func (w *world) over() bool {
+	if w.ended > 0 {
+		return true
+	}
+	for _, r := range w.runs {
+		if !r.over {
+			return false
+		}
+	}
+	w.ended = w.now
+	return true
+}
