@@ -196,29 +196,71 @@ const (
 	HookContinue HookFailure = "Continue"
 )
 
-// Hook runs commands in containers of matching pods around the cut.
+// Hook runs commands in containers of matching pods around the cut: before it,
+// after it, or across it.
+// +kubebuilder:validation:XValidation:rule="has(self.before) || has(self.after) || has(self.hold)",message="give before, after or hold"
 type Hook struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	Name string `json:"name"`
+	// Order: hooks of a lower one act earlier before the cut and later after
+	// it. Those of the same order, and all pods of a hook, act at once.
+	// +optional
+	Order int32 `json:"order,omitempty"`
 	// PodSelector chooses the pods by label.
 	PodSelector metav1.LabelSelector `json:"podSelector"`
 	// Container defaults to the pod's first.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	Container string `json:"container,omitempty"`
-	// Before runs before the first volume is cut.
+	// Before runs before the first volume is cut, and before Hold.
 	// +optional
+	// +kubebuilder:validation:MaxItems=256
 	Before []string `json:"before,omitempty"`
-	// After runs after the last volume is cut, also when the capture failed.
+	// Hold runs across the cut and keeps the application at rest meanwhile.
+	// A recovery point is application-consistent when all that hold were
+	// proven to have held.
 	// +optional
+	Hold *HookHold `json:"hold,omitempty"`
+	// After runs after the last volume is cut, also when the capture failed.
+	// It may run more than once.
+	// +optional
+	// +kubebuilder:validation:MaxItems=256
 	After []string `json:"after,omitempty"`
-	// Timeout bounds each command; default 30s.
+	// Timeout bounds each command, and the wait until Hold holds; default 30s.
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// OnError says what a command that fails, or a hold that never held, does
+	// to the capture. A hold that is lost afterwards weakens the point instead.
 	// +kubebuilder:default=Fail
 	// +optional
 	OnError HookFailure `json:"onError,omitempty"`
+}
+
+// HookHold is a command that keeps an application at rest for as long as its
+// standard input is open.
+type HookHold struct {
+	// Command brings the application to rest, prints Marker on a line of its
+	// own, and reads lines. For the line Ask it prints Marker again, but only
+	// if the application has been at rest without a break. When its input ends
+	// it lets the application go, and ends.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=256
+	Command []string `json:"command"`
+	// Marker defaults to "DAVIT HELD".
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Marker string `json:"marker,omitempty"`
+	// Ask defaults to "DAVIT CHECK".
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	Ask string `json:"ask,omitempty"`
+	// Limit bounds the whole session; default 60s. What is not let go by then
+	// is cut off, and the point weakened.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('10m')",message="limit must be between 1s and 10m"
+	Limit *metav1.Duration `json:"limit,omitempty"`
 }
 
 // Role is an application's standing at this site.

@@ -88,6 +88,9 @@ type RecoveryPointStatus struct {
 	// Freeze says how the file systems were held still, where that was tried.
 	// +optional
 	Freeze *PointFreeze `json:"freeze,omitempty"`
+	// Quiesce says how hooks held the application at rest, where any was to.
+	// +optional
+	Quiesce *PointQuiesce `json:"quiesce,omitempty"`
 	// +optional
 	Namespaces []string `json:"namespaces,omitempty"`
 	// +optional
@@ -122,6 +125,19 @@ type PointFreeze struct {
 	// +optional
 	Frozen *metav1.Duration `json:"frozen,omitempty"`
 	// Reason says why it did not hold.
+	// +optional
+	Reason string `json:"reason,omitempty"`
+}
+
+// PointQuiesce says how an application was held at rest for a recovery point.
+type PointQuiesce struct {
+	// Held says that it was proven to have been at rest.
+	// +optional
+	Held bool `json:"held,omitempty"`
+	// Rested is the longest that any pod was held.
+	// +optional
+	Rested *metav1.Duration `json:"rested,omitempty"`
+	// Reason says why it was not proven.
 	// +optional
 	Reason string `json:"reason,omitempty"`
 }

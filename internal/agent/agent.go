@@ -24,7 +24,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/quiescer"
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/process"
@@ -159,6 +161,13 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		return err
 	}
 	if err := mgr.Add(&surveyor{client: c, cluster: cluster, log: opts.Logger}); err != nil {
+		return err
+	}
+	capturer, err := clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, install.CaptureName))
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(&collector{ledger: p.ledger, runner: quiescer.New(capturer), log: opts.Logger}); err != nil {
 		return err
 	}
 	return mgr.Add(&sweeper{reader: reader, pool: p, log: opts.Logger})

@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/freezer"
 	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/kube/quiescer"
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/kube/vaults"
@@ -37,6 +38,7 @@ type pool struct {
 	clients *kube.Clients
 	reader  client.Reader // asks the API server itself
 	self    lease.Identity
+	ledger  *quiescer.Ledger
 	log     *slog.Logger
 	now     func() time.Time
 
@@ -66,7 +68,7 @@ type entryKey struct {
 }
 
 func newPool(clients *kube.Clients, reader client.Reader, self lease.Identity, log *slog.Logger, now func() time.Time) *pool {
-	return &pool{clients: clients, reader: reader, self: self, log: log, now: now, entries: map[string]*entry{}}
+	return &pool{ledger: quiescer.NewLedger(clients.Kubernetes), clients: clients, reader: reader, self: self, log: log, now: now, entries: map[string]*entry{}}
 }
 
 // Opened returns the open project of a Vault.
@@ -194,7 +196,7 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 	e.protector = protection.New(protection.Options{
 		Project: opened.Project, Listing: opened.Listing, Site: p.self.Site, ClusterID: p.self.Cluster,
 		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain,
-		Cluster: cluster, Volumes: e.volumes, Hooks: source.NewHooks(capturer), Freezer: still,
+		Cluster: cluster, Volumes: e.volumes, Hooks: quiescer.New(capturer), Ledger: p.ledger, Freezer: still,
 		Now: p.now, Logger: p.log.With("vault", name),
 	})
 	e.reader = protection.New(protection.Options{

@@ -7,7 +7,7 @@
 //
 // The engine runs the before-hooks, notes the time (the point's instant) and
 // the cluster's resource version, cuts every volume at once, notes the time
-// again, and runs the after-hooks. Only then are objects listed and volumes
+// again, and runs the after-hooks (see package quiesce). Only then are objects listed and volumes
 // read, so a hook's window is as short as the cuts. Objects are listed at
 // exactly the resource version noted before the first cut: all kinds at one
 // revision of the cluster, however long the listing takes. Where a server
@@ -19,8 +19,9 @@
 // No volume, or exactly one that was cut, is point.Crash. So are several that
 // the Freezer proved to have stood still from before the first cut until after
 // the last; without that proof they are point.PerVolume, and the point says
-// why. A live read makes the point point.Fuzzy. Hooks do not raise it: nothing
-// proves that they held.
+// why. A live read makes the point point.Fuzzy. What would be point.Crash is
+// point.Application when package quiesce proved that every hook that holds the
+// application at rest did so throughout.
 //
 // # Failures
 //
@@ -37,9 +38,8 @@ import (
 	"log/slog"
 	"time"
 
-	"k8s.io/apimachinery/pkg/labels"
-
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/selection"
 )
 
@@ -81,29 +81,19 @@ type Spec struct {
 	// cut, for at most FreezeWindow; 0 means DefaultFreezeWindow.
 	Freeze       FreezeMode
 	FreezeWindow time.Duration
-	Hooks        []Hook
+	Hooks        []quiesce.Hook
 	// Previous are the newest snapshots of the same claims, by
 	// namespace/claim, for the reader to compare with.
 	Previous map[string]point.Snapshot
 }
 
-// Hook runs commands in containers of matching pods around the cut.
-type Hook struct {
-	Name      string
-	Pods      labels.Selector
-	Container string // empty: the pod's first
-	Before    []string
-	After     []string
-	Timeout   time.Duration // of each command; 0 means 30s
-	Continue  bool          // a failure is a warning
-}
-
 // Ports are the engine's ways out.
 type Ports struct {
 	Cluster Cluster
-	Volumes Volumes // may be nil with ModeNone
-	Hooks   Hooks   // may be nil without hooks
-	Freezer Freezer // may be nil: then volumes are cut one by one
+	Volumes Volumes        // may be nil with ModeNone
+	Hooks   quiesce.Runner // may be nil without hooks
+	Ledger  quiesce.Ledger // may be nil: then nobody undoes what a capture that died has done
+	Freezer Freezer        // may be nil: then volumes are cut one by one
 	Sink    Sink
 }
 
@@ -143,6 +133,7 @@ type Result struct {
 	Volumes        []point.Volume
 	Images         []point.Image
 	Hooks          []point.Hook
+	Quiesce        *point.Quiesce // nil where nothing was to be held
 	Warnings       []point.Warning
 	Log            []LogLine
 	Objects, Bytes int64 // of objects and volumes together

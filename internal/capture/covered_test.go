@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/labels"
 
+	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/selection"
 )
 
@@ -234,10 +235,10 @@ spec: {containers: []}
 // A hook's labels may fit a neighbour's pods: it runs in the application's.
 func TestHooksRunInCoveredPodsOnly(t *testing.T) {
 	w := newWorld(t, three())
-	w.pods = []Target{{Namespace: "db", Pod: "pg-a-0", Container: "pg"}, {Namespace: "db", Pod: "pg-b-0", Container: "pg"}}
+	w.pods = []quiesce.Target{{Namespace: "db", Pod: "pg-a-0", Container: "pg"}, {Namespace: "db", Pod: "pg-b-0", Container: "pg"}}
 	res, err := w.run(Spec{
 		Namespaces: []string{"db"}, Select: selection.Selection{Workloads: []selection.Name{rule(t, "sts/pg-a")}},
-		Hooks: []Hook{{Name: "sync", Pods: labels.Everything(), Before: []string{"sync"}}},
+		Hooks: []quiesce.Hook{{Name: "sync", Pods: labels.Everything(), Before: &quiesce.Action{Command: []string{"sync"}}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/selection"
 )
 
@@ -31,7 +32,8 @@ type world struct {
 	fail     map[string]error
 	errors   int64 // of every volume read
 	released []string
-	pods     []Target
+	pods     []quiesce.Target
+	session  quiesce.Session
 	written  map[string][]string // names by kind, as the sink saw them
 	now      time.Time
 	onCut    func()
@@ -164,9 +166,16 @@ func (w *world) Release(_ context.Context, p VolumePlan) error {
 	return nil
 }
 
-func (w *world) Targets(context.Context, []string, Hook) ([]Target, error) { return w.pods, nil }
-func (w *world) Exec(ctx context.Context, t Target, command []string) (string, error) {
-	if err := w.note("exec %s", command[0]); err != nil {
+func (w *world) Targets(context.Context, []string, quiesce.Hook) ([]quiesce.Target, error) {
+	return w.pods, nil
+}
+
+func (w *world) Hold(context.Context, quiesce.Target, quiesce.Hold) (quiesce.Session, error) {
+	return w.session, w.note("hold")
+}
+
+func (w *world) Run(ctx context.Context, _ quiesce.Target, a quiesce.Action) (string, error) {
+	if err := w.note("exec %s", a.Command[0]); err != nil {
 		return "said no", err
 	}
 	return "done", ctx.Err()
@@ -435,7 +444,10 @@ func TestConsistency(t *testing.T) {
 }
 
 func hookSpec(before, after string) Spec {
-	return Spec{Hooks: []Hook{{Name: "quiet", Pods: labels.Everything(), Before: []string{before}, After: []string{after}}}}
+	return Spec{Hooks: []quiesce.Hook{{
+		Name: "quiet", Pods: labels.Everything(),
+		Before: &quiesce.Action{Command: []string{before}}, After: &quiesce.Action{Command: []string{after}},
+	}}}
 }
 
 // index returns where a call was made, or -1.
@@ -443,7 +455,7 @@ func (w *world) index(call string) int { return slices.Index(w.calls, call) }
 
 func TestHooksHoldOnlyTheCut(t *testing.T) {
 	w := newWorld(t, shop)
-	w.pods = []Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+	w.pods = []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
 	res, err := w.run(hookSpec("lock", "unlock"))
 	if err != nil {
 		t.Fatal(err)
@@ -466,7 +478,7 @@ func TestAfterHookRunsWhateverFails(t *testing.T) {
 	refused := errors.New("refused")
 	for _, call := range []string{"exec lock", "revision", "cut shop/data-db-0"} {
 		w := newWorld(t, shop)
-		w.pods = []Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+		w.pods = []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
 		w.fail[call] = refused
 		_, err := w.run(hookSpec("lock", "unlock"))
 		if !errors.Is(err, refused) {
@@ -486,7 +498,7 @@ func TestAfterHookRunsWhateverFails(t *testing.T) {
 
 func TestHookMayFail(t *testing.T) {
 	w := newWorld(t, shop)
-	w.pods = []Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+	w.pods = []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
 	w.fail["exec lock"] = errors.New("refused")
 	spec := hookSpec("lock", "unlock")
 	spec.Hooks[0].Continue = true

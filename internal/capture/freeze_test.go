@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/quiesce"
 )
 
 // fakeFreezer holds, or does not.
@@ -94,8 +95,10 @@ func TestVolumesAreCutTogether(t *testing.T) {
 func TestCutsAreInsideTheFreezeAndTheHooks(t *testing.T) {
 	w := newWorld(t, twoVolumes)
 	f := &fakeFreezer{w: w, got: point.Freeze{Held: true}}
-	w.freezer, w.pods = f, []Target{{"shop", "db-0", "db"}}
-	res, err := w.run(Spec{FreezeWindow: 3 * time.Second, Hooks: []Hook{{Name: "q", Before: []string{"lock"}, After: []string{"unlock"}}}})
+	w.freezer, w.pods = f, []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+	hooked := hookSpec("lock", "unlock")
+	hooked.FreezeWindow = 3 * time.Second
+	res, err := w.run(hooked)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,5 +110,70 @@ func TestCutsAreInsideTheFreezeAndTheHooks(t *testing.T) {
 	}
 	if f.req.Window != 3*time.Second || len(f.req.Plans) != 2 || res.Freeze.Volumes != 2 || res.Freeze.Window != f.req.Window {
 		t.Errorf("request %+v, result %+v", f.req, res.Freeze)
+	}
+}
+
+// fakeHold is a session that notes what is asked of it.
+type fakeHold struct {
+	w      *world
+	answer error
+}
+
+func (f *fakeHold) Held(context.Context) error  { return f.w.note("held") }
+func (f *fakeHold) Ask(context.Context) error   { _ = f.w.note("ask"); return f.answer }
+func (f *fakeHold) Close(context.Context) error { return f.w.note("let go") }
+func (f *fakeHold) Output() string              { return "" }
+
+func TestPointOfAnApplicationThatWasHeldAtRest(t *testing.T) {
+	held, broken := point.Freeze{Held: true}, point.Freeze{Reason: "node n: shared with the node"}
+	for _, tt := range []struct {
+		name    string
+		objects string
+		freezer *fakeFreezer
+		answer  error
+		nowhere bool
+		want    point.Consistency
+		reason  string
+	}{
+		{"one volume", shop, nil, nil, false, point.Application, ""},
+		{"two volumes, frozen", twoVolumes, &fakeFreezer{got: held}, nil, false, point.Application, ""},
+		{"two volumes, not frozen", twoVolumes, &fakeFreezer{got: broken}, nil, false, point.PerVolume, ""},
+		{"lost the lock", shop, nil, errors.New("the server has gone away"), false, point.Crash, "the server has gone away"},
+		{"no pod", shop, nil, nil, true, point.Crash, "ran nowhere"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, tt.objects)
+			if tt.freezer != nil {
+				tt.freezer.w, w.freezer = w, tt.freezer
+			}
+			if !tt.nowhere {
+				w.pods = []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+			}
+			w.session = &fakeHold{w, tt.answer}
+			spec := hookSpec("flush", "resume")
+			spec.Hooks[0].Hold = &quiesce.Hold{Command: []string{"lock"}}
+			res, err := w.run(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Consistency != tt.want {
+				t.Errorf("consistency is %s, want %s: %+v", res.Consistency, tt.want, res.Quiesce)
+			}
+			if q := res.Quiesce; q == nil || q.Held != (tt.reason == "") || !strings.Contains(q.Reason, tt.reason) {
+				t.Errorf("quiesce is %+v, want reason %q", q, tt.reason)
+			}
+			if tt.nowhere {
+				return
+			}
+			m := point.Manifest{Consistency: res.Consistency, Volumes: res.Volumes}
+			for _, v := range m.Volumes {
+				if point.Weakest(m.Consistency, v.Consistency) != m.Consistency {
+					t.Errorf("a volume of a point of %s is %s", m.Consistency, v.Consistency)
+				}
+			}
+			if got := strings.Join(w.calls, ", "); !strings.Contains(got, "exec flush, hold, held, revision") || !strings.Contains(got, "ask, let go, exec resume") {
+				t.Errorf("calls are %s", got)
+			}
+		})
 	}
 }

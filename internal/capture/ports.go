@@ -145,22 +145,6 @@ type Volumes interface {
 	Release(ctx context.Context, plan VolumePlan) error
 }
 
-// Target is one container to run a hook in.
-type Target struct{ Namespace, Pod, Container string }
-
-// Key is namespace/pod.
-func (t Target) Key() string { return t.Namespace + "/" + t.Pod }
-
-// Hooks runs commands in containers.
-type Hooks interface {
-	// Targets finds running pods of the namespaces that match the hook, and
-	// the container in each.
-	Targets(ctx context.Context, namespaces []string, h Hook) ([]Target, error)
-	// Exec runs a command and returns its output, both streams, cut to a
-	// bounded size. A non-zero exit is an error that names the code.
-	Exec(ctx context.Context, t Target, command []string) (output string, err error)
-}
-
 // Sink takes the objects.
 type Sink interface {
 	// Resource starts the objects of one kind. Several kinds are written at

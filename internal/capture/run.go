@@ -15,13 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/selection"
 )
 
 const (
 	defaultWorkers       = 8
 	defaultVolumeWorkers = 4
-	defaultHookTimeout   = 30 * time.Second
 	releaseTimeout       = 2 * time.Minute
 	maxWarnings          = 1000 // in the manifest; the log has the same bound
 )
@@ -53,10 +53,10 @@ type run struct {
 	writers *writers
 	plans   map[string]VolumePlan // by claim
 	cuts    map[string]Cut        // by claim
-	targets [][]Target            // by hook
-	covered *selection.Cover      // nil where the whole of the namespaces is captured
-	left    set                   // claims whose data a rule leaves out
-	looking bool                  // nothing is captured: see Look
+	rest    *quiesce.Quiescence
+	covered *selection.Cover // nil where the whole of the namespaces is captured
+	left    set              // claims whose data a rule leaves out
+	looking bool             // nothing is captured: see Look
 
 	mu      sync.Mutex
 	res     Result
@@ -118,7 +118,10 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := r.plan(ctx, claims); err != nil {
 		return err
 	}
-	return r.findTargets(ctx)
+	r.rest = quiesce.New(
+		quiesce.Spec{Application: r.spec.Application, Namespaces: r.spec.Namespaces, Hooks: r.spec.Hooks, Own: r.ownPod},
+		quiesce.Ports{Runner: r.ports.Hooks, Ledger: r.ports.Ledger, Report: reporter{r}, Now: r.opts.Now})
+	return r.rest.Find(ctx)
 }
 
 // checkNamespaces refuses namespaces that are missing or going away: a point
@@ -151,8 +154,11 @@ func (r *run) checkNamespaces(ctx context.Context) error {
 // window is the time in which the application may be held still: from the
 // first before-hook to the last after-hook, with nothing in it but the cuts.
 func (r *run) window(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, r.afterHooks(ctx)) }()
-	if err := r.beforeHooks(ctx); err != nil {
+	defer func() {
+		err = errors.Join(err, r.rest.After(ctx))
+		r.res.Hooks, r.res.Quiesce = r.rest.Outcome()
+	}()
+	if err := r.rest.Before(ctx); err != nil {
 		return err
 	}
 	r.step("cutting volumes")
@@ -167,8 +173,21 @@ func (r *run) window(ctx context.Context) (err error) {
 		return err
 	}
 	r.res.CutBy = r.opts.Now().UTC()
+	r.rest.Check(ctx)
 	return nil
 }
+
+// reporter makes the run what package quiesce tells.
+type reporter struct{ r *run }
+
+// Step implements quiesce.Reporter.
+func (p reporter) Step(text string) { p.r.step(text) }
+
+// Note implements quiesce.Reporter.
+func (p reporter) Note(level, object, message string) { p.r.note(level, object, message) }
+
+// Warn implements quiesce.Reporter.
+func (p reporter) Warn(object, message string) { p.r.warn(object, message) }
 
 // list calls fn with every object of a query, one at a time.
 func (r *run) list(ctx context.Context, q Query, fn func(*unstructured.Unstructured) error) error {
@@ -231,6 +250,12 @@ func (r *run) finish(err error) (*Result, error) {
 		r.res.Warnings = append(r.res.Warnings, point.Warning{Message: fmt.Sprintf("%d more warnings were left out", r.dropped)})
 	}
 	r.res.Consistency = consistency(r.res.Volumes, r.res.Freeze)
+	if q := r.res.Quiesce; q != nil && q.Held && r.res.Consistency == point.Crash {
+		r.res.Consistency = point.Application
+		for i := range r.res.Volumes {
+			r.res.Volumes[i].Consistency = point.Application
+		}
+	}
 	r.res.Images = r.needs.imageList()
 	for _, v := range r.res.Volumes {
 		r.res.Bytes += v.Snapshot.Bytes
@@ -241,7 +266,8 @@ func (r *run) finish(err error) (*Result, error) {
 	return &r.res, err
 }
 
-// consistency is the promise of the volumes together.
+// consistency is the promise of the volumes together, whatever the application
+// did meanwhile.
 func consistency(volumes []point.Volume, freeze *point.Freeze) point.Consistency {
 	promises := []point.Consistency{point.Crash}
 	if len(volumes) > 1 && (freeze == nil || !freeze.Held) {

@@ -79,7 +79,11 @@ func TestParseHook(t *testing.T) {
 	if h.Name != "q" || h.PodSelector.MatchLabels["app"] != "db" || h.Before[2] != "psql -c 'SELECT 1=1'" || h.Timeout.Duration != 5*time.Second {
 		t.Errorf("hook %+v", h)
 	}
-	for _, text := range []string{"name", "pods=a in", "timeout=x", "on-error=Maybe", "what=x"} {
+	held, err := hook.Parse("name=q; pods=app=db; order=2; hold=exec hold.sh; marker=HELD; ask=still?; limit=20s")
+	if err != nil || held.Order != 2 || held.Hold.Command[2] != "exec hold.sh" || held.Hold.Marker != "HELD" || held.Hold.Ask != "still?" || held.Hold.Limit.Duration != 20*time.Second {
+		t.Errorf("hook %+v, %v", held, err)
+	}
+	for _, text := range []string{"name", "pods=a in", "timeout=x", "on-error=Maybe", "what=x", "order=first", "limit=-1s"} {
 		if _, err := hook.Parse(text); err == nil {
 			t.Errorf("Parse(%q) was taken", text)
 		}

@@ -94,7 +94,8 @@ func agentAtHome() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		impersonate,
 		rule(allVerbs, "coordination.k8s.io", "leases"),
-		rule(verbs("get", "list"), "", "secrets", "configmaps"),
+		rule(verbs("get", "list"), "", "secrets"),
+		rule(allVerbs, "", "configmaps"), // what is owed to applications after a cut
 		rule(allVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes"),
 	}
 }

@@ -37,9 +37,12 @@ type Manifest struct {
 	Consistency Consistency `json:"consistency"`
 	// Freeze says how the file systems were held still, where there was more
 	// than one.
-	Freeze       *Freeze `json:"freeze,omitempty"`
-	KubeVersion  string  `json:"kubeVersion"`
-	DavitVersion string  `json:"davitVersion"`
+	Freeze *Freeze `json:"freeze,omitempty"`
+	// Quiesce says whether hooks held the application at rest, where any was
+	// there to do so.
+	Quiesce      *Quiesce `json:"quiesce,omitempty"`
+	KubeVersion  string   `json:"kubeVersion"`
+	DavitVersion string   `json:"davitVersion"`
 	// Namespaces are the namespaces captured, sorted.
 	Namespaces []string `json:"namespaces"`
 	// Scope is what the application was looked for in; nil in points written
@@ -89,6 +92,20 @@ type Freeze struct {
 	// Volumes that were cut, and Nodes that had any of them mounted.
 	Volumes int `json:"volumes,omitempty"`
 	Nodes   int `json:"nodes,omitempty"`
+}
+
+// Quiesce says how hooks held the pods of an application at rest while its
+// volumes were cut.
+type Quiesce struct {
+	// Held says that every session of every hook that holds was proven to have
+	// held from before the first cut until after the last.
+	Held bool `json:"held"`
+	// Reason says why not.
+	Reason string `json:"reason,omitempty"`
+	// Rested is the longest that any pod was held, in nanoseconds.
+	Rested time.Duration `json:"rested,omitempty"`
+	// Pods that were proven to have been held.
+	Pods int `json:"pods,omitempty"`
 }
 
 // Resource is one kind's objects, in one or more packs.
@@ -158,9 +175,11 @@ type Warning struct {
 
 // Hook is the outcome of one hook in one container.
 type Hook struct {
-	Name     string        `json:"name"`
-	Pod      string        `json:"pod"`  // namespace/name
-	When     string        `json:"when"` // "before" or "after"
-	Duration time.Duration `json:"duration"`
+	Name string `json:"name"`
+	Pod  string `json:"pod"`  // namespace/name
+	When string `json:"when"` // "before", "after", or "hold" for a session across the cut
+	// Held says of a session that it was proven to have held.
+	Held     bool          `json:"held,omitempty"`
+	Duration time.Duration `json:"duration"` // of a session: from when it held until it was let go
 	Error    string        `json:"error,omitempty"`
 }

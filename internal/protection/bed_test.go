@@ -18,12 +18,13 @@ import (
 	"k8s.io/utils/ptr"
 
 	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/kube/quiescer"
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -130,7 +131,7 @@ func (b *bed) protector() *protection.Protector {
 		b.t.Fatal(err)
 	}
 	return protection.New(protection.Options{
-		Project: b.project, Site: "east", Cluster: cluster, Hooks: source.NewHooks(b.clients),
+		Project: b.project, Site: "east", Cluster: cluster, Hooks: quiescer.New(b.clients),
 		Volumes: source.NewVolumes(b.clients, b.clients, b, source.VolumeOptions{Vault: "v", Site: "east"}),
 	})
 }
@@ -203,7 +204,7 @@ func (b *bed) ask(ctx context.Context, ns, pod string, command ...string) string
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	for {
-		out, err := source.NewHooks(b.clients).Exec(ctx, capture.Target{Namespace: ns, Pod: pod, Container: "client"}, command)
+		out, err := quiescer.New(b.clients).Exec(ctx, quiesce.Target{Namespace: ns, Pod: pod, Container: "client"}, command)
 		if err == nil && strings.TrimSpace(out) != "" {
 			return strings.TrimSpace(out)
 		}

@@ -175,7 +175,7 @@ func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture
 	}
 	opts := p.opts.Capture
 	opts.Now, opts.Logger, opts.Progress = p.now, p.log, req.Progress
-	ports := capture.Ports{Cluster: p.opts.Cluster, Volumes: p.opts.Volumes, Hooks: p.opts.Hooks, Freezer: p.opts.Freezer, Sink: sink{w}}
+	ports := capture.Ports{Cluster: p.opts.Cluster, Volumes: p.opts.Volumes, Hooks: p.opts.Hooks, Ledger: p.opts.Ledger, Freezer: p.opts.Freezer, Sink: sink{w}}
 	res, err := capture.Run(ctx, spec, ports, opts)
 	if err != nil {
 		return nil, err
@@ -185,7 +185,7 @@ func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture
 	}
 	m := &point.Manifest{
 		Site: p.opts.Site, Epoch: req.Held, Trigger: req.Trigger, StartedAt: started,
-		Instant: res.Instant, CutBy: res.CutBy, FinishedAt: p.now().UTC(), Consistency: res.Consistency, Freeze: res.Freeze,
+		Instant: res.Instant, CutBy: res.CutBy, FinishedAt: p.now().UTC(), Consistency: res.Consistency, Freeze: res.Freeze, Quiesce: res.Quiesce,
 		KubeVersion: kube, DavitVersion: version.String(), Namespaces: res.Namespaces, Scope: &res.Scope,
 		Resources: res.Resources, Volumes: res.Volumes, Images: res.Images, Warnings: res.Warnings,
 		Hooks: res.Hooks, Objects: res.Objects, Bytes: res.Bytes, StoredBytes: w.Stored(),

@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -58,7 +59,9 @@ type Options struct {
 	// where nothing is captured, as in the command line.
 	Cluster capture.Cluster
 	Volumes capture.Volumes
-	Hooks   capture.Hooks
+	Hooks   quiesce.Runner
+	// Ledger may be nil: then nobody undoes what a capture that died has done.
+	Ledger quiesce.Ledger
 	// Freezer may be nil: then volumes are cut one by one.
 	Freezer capture.Freezer
 	// OpenVolumes opens a site's volume repository. Nil means the one in the

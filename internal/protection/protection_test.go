@@ -579,6 +579,16 @@ func TestPreflight(t *testing.T) {
 		{"bad selector", change(func(a *v1alpha1.Application) {
 			a.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a b": "c"}}
 		}), ErrInvalid},
+		{"good hold", change(func(a *v1alpha1.Application) {
+			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", Hold: &v1alpha1.HookHold{Command: []string{"x"}}}}
+		}), nil},
+		{"hold without a command", change(func(a *v1alpha1.Application) { a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", Hold: &v1alpha1.HookHold{}}} }), ErrInvalid},
+		{"hold whose marker is never seen", change(func(a *v1alpha1.Application) {
+			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", Hold: &v1alpha1.HookHold{Command: []string{"x"}, Marker: " held"}}}
+		}), ErrInvalid},
+		{"hold for an hour", change(func(a *v1alpha1.Application) {
+			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", Hold: &v1alpha1.HookHold{Command: []string{"x"}, Limit: &metav1.Duration{Duration: time.Hour}}}}
+		}), ErrInvalid},
 		{"empty hook", change(func(a *v1alpha1.Application) { a.Spec.Hooks = []v1alpha1.Hook{{Name: "h"}} }), ErrInvalid},
 	} {
 		if err := newRig(t).east.Preflight(tt.app); !errors.Is(err, tt.want) {

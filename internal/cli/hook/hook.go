@@ -4,6 +4,7 @@ package hook
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,8 +48,8 @@ func check(hooks []v1alpha1.Hook) error {
 		switch {
 		case h.Name == "" || names[h.Name]:
 			return exit.Usage("", "each hook needs a name of its own; %q has none or shares it", h.Name)
-		case len(h.Before) == 0 && len(h.After) == 0:
-			return exit.Usage("", "hook %s has neither before nor after", h.Name)
+		case len(h.Before) == 0 && len(h.After) == 0 && h.Hold == nil:
+			return exit.Usage("", "hook %s has neither before, after nor hold", h.Name)
 		case len(h.PodSelector.MatchLabels) == 0 && len(h.PodSelector.MatchExpressions) == 0:
 			return exit.Usage("", "hook %s says no pods", h.Name)
 		}
@@ -92,6 +93,24 @@ func set(hook *v1alpha1.Hook, key, value string) error {
 		hook.Before = []string{"sh", "-c", value}
 	case "after":
 		hook.After = []string{"sh", "-c", value}
+	case "hold":
+		holdOf(hook).Command = []string{"sh", "-c", value}
+	case "marker":
+		holdOf(hook).Marker = value
+	case "ask":
+		holdOf(hook).Ask = value
+	case "limit":
+		d, err := time.ParseDuration(value)
+		if err != nil || d <= 0 {
+			return exit.Usage("", "--hook: limit=%s is no duration", value)
+		}
+		holdOf(hook).Limit = &metav1.Duration{Duration: d}
+	case "order":
+		n, err := strconv.ParseInt(value, 10, 32)
+		if err != nil {
+			return exit.Usage("", "--hook: order=%s is no whole number", value)
+		}
+		hook.Order = int32(n)
 	case "timeout":
 		d, err := time.ParseDuration(value)
 		if err != nil || d <= 0 {
@@ -104,7 +123,15 @@ func set(hook *v1alpha1.Hook, key, value string) error {
 			return exit.Usage("", "--hook: on-error=%s is not Fail or Continue", value)
 		}
 	default:
-		return exit.Usage("", "--hook: %q is not name, pods, container, before, after, timeout or on-error", key)
+		return exit.Usage("", "--hook: %q is not name, pods, container, order, before, hold, marker, ask, limit, after, timeout or on-error", key)
 	}
 	return nil
+}
+
+// holdOf is the hook's hold, made when the first part of it is read.
+func holdOf(hook *v1alpha1.Hook) *v1alpha1.HookHold {
+	if hook.Hold == nil {
+		hook.Hold = &v1alpha1.HookHold{}
+	}
+	return hook.Hold
 }

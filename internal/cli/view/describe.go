@@ -42,7 +42,7 @@ func (d PointDetail) Text(t *output.Text) {
 		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "object"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
 	if m := d.Manifest; m != nil {
 		t.Fields("  ", "namespaces", strings.Join(m.Namespaces, ", "), "captured by", fmt.Sprintf("davit %s, Kubernetes %s, %s, in %s", m.DavitVersion, m.KubeVersion, m.Trigger, output.Duration(m.FinishedAt.Sub(m.StartedAt))),
-			"cut within", output.Duration(m.CutBy.Sub(m.Instant)), "held still", freezeText(m.Freeze))
+			"cut within", output.Duration(m.CutBy.Sub(m.Instant)), "held still", freezeText(m.Freeze), "at rest", restText(m))
 		manifestText(t, m)
 	}
 }
@@ -69,6 +69,9 @@ func manifestText(t *output.Text, m *point.Manifest) {
 	})
 	listText(t, "Hooks", len(m.Hooks), func(i int) string {
 		h := m.Hooks[i]
+		if h.When == "hold" {
+			return fmt.Sprintf("%s held %s: %s for %s", h.Name, h.Pod, cmp.Or(h.Error, "proven"), output.Duration(h.Duration))
+		}
 		return fmt.Sprintf("%s %s in %s: %s in %s", h.Name, h.When, h.Pod, cmp.Or(h.Error, "ok"), output.Duration(h.Duration))
 	})
 	listText(t, fmt.Sprintf("Warnings (%d)", len(m.Warnings)), len(m.Warnings), func(i int) string {
@@ -94,6 +97,20 @@ func freezeText(f *point.Freeze) string {
 		return "no: " + f.Reason
 	}
 	return fmt.Sprintf("tried %s, but: %s", took, f.Reason)
+}
+
+// restText says whether hooks held the application at rest, and why not.
+func restText(m *point.Manifest) string {
+	q := m.Quiesce
+	switch {
+	case q == nil:
+		return ""
+	case !q.Held:
+		return "not proven: " + q.Reason
+	case m.Consistency != point.Application:
+		return fmt.Sprintf("%s for %s, but the volumes were not cut at one instant meanwhile", output.Plural(int64(q.Pods), "pod"), output.Duration(q.Rested))
+	}
+	return fmt.Sprintf("%s for %s, from before the first cut until after the last", output.Plural(int64(q.Pods), "pod"), output.Duration(q.Rested))
 }
 
 func volumeRows(m *point.Manifest) [][]string {

@@ -19,7 +19,9 @@ import (
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/kube/quiescer"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/quiesce"
 )
 
 // Images and classes of the test bed.
@@ -115,7 +117,7 @@ func (r *podReader) Read(ctx context.Context, req mover.Request) (mover.Result, 
 			r.t.Error(err)
 		}
 	}()
-	out, err := NewHooks(r.clients).Exec(ctx, capture.Target{Namespace: req.Namespace, Pod: pod.Name, Container: "tool"}, []string{"cat", "/data/log"})
+	out, err := quiescer.New(r.clients).Exec(ctx, quiesce.Target{Namespace: req.Namespace, Pod: pod.Name, Container: "tool"}, []string{"cat", "/data/log"})
 	if err != nil {
 		return mover.Result{}, err
 	}
@@ -150,13 +152,14 @@ func TestBedCapture(t *testing.T) {
 	volumes := NewVolumes(clients, clients, reader, VolumeOptions{Vault: "v", Site: "east"})
 	spec := capture.Spec{
 		Application: "bed", ID: "bed-" + ns, Namespaces: []string{ns}, Mode: capture.ModeSnapshot, SnapshotClass: snapshotClass,
-		Hooks: []capture.Hook{{
+		Hooks: []quiesce.Hook{{
 			Name: "hold", Pods: labels.SelectorFromSet(labels.Set{"app": "writer"}),
-			Before: []string{"sh", "-c", "touch /data/hold; sleep 0.2; echo before >> /data/log; sync"}, After: []string{"rm", "/data/hold"},
+			Before: &quiesce.Action{Command: []string{"sh", "-c", "touch /data/hold; sleep 0.2; echo before >> /data/log; sync"}},
+			After:  &quiesce.Action{Command: []string{"rm", "/data/hold"}},
 		}},
 	}
 	started := time.Now()
-	res, err := capture.Run(t.Context(), spec, capture.Ports{Cluster: cluster, Volumes: volumes, Hooks: NewHooks(clients), Sink: listSink{t}}, capture.Options{VolumeWorkers: 1})
+	res, err := capture.Run(t.Context(), spec, capture.Ports{Cluster: cluster, Volumes: volumes, Hooks: quiescer.New(clients), Sink: listSink{t}}, capture.Options{VolumeWorkers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/capture"
@@ -106,34 +105,5 @@ func TestNextLimit(t *testing.T) {
 		if got := nextLimit(&page{Items: items, size: size}); got != want {
 			t.Errorf("nextLimit of %d bytes = %d, want %d", size, got, want)
 		}
-	}
-}
-
-func TestOutputIsBounded(t *testing.T) {
-	var o output
-	for range 100 {
-		if n, err := o.Write(make([]byte, 1024)); n != 1024 || err != nil {
-			t.Fatalf("Write = %d, %v", n, err)
-		}
-	}
-	if o.kept.Len() != maxOutput || !strings.Contains(o.String(), "(36864 bytes more)") {
-		t.Errorf("kept %d bytes", o.kept.Len())
-	}
-}
-
-func TestContainerOf(t *testing.T) {
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "a"}, {Name: "b"}}},
-	}
-	if got, err := containerOf(pod, ""); got != "a" || err != nil {
-		t.Errorf("first: %q, %v", got, err)
-	}
-	if _, err := containerOf(pod, "z"); err == nil || !strings.Contains(err.Error(), "a, b") {
-		t.Errorf("unknown: %v", err)
-	}
-	pod.Annotations = map[string]string{defaultContainer: "b"}
-	if got, err := containerOf(pod, ""); got != "b" || err != nil {
-		t.Errorf("default: %q, %v", got, err)
 	}
 }

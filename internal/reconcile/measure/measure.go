@@ -36,6 +36,16 @@ var (
 	FreezesBroken = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_freezes_broken_total", Help: "Recovery points whose volumes were not cut at one instant although that was tried.",
 	}, []string{"application"})
+	HoldDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "davit_hold_seconds", Help: "How long hooks held an application at rest for a recovery point.",
+		Buckets: prometheus.ExponentialBuckets(0.05, 2, 14),
+	}, []string{"application"})
+	HoldsLost = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_holds_lost_total", Help: "Recovery points that are not application-consistent although hooks were to hold the application at rest.",
+	}, []string{"application"})
+	HooksOwed = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "davit_hooks_owed", Help: "Hooks that captures which died owe applications, and that could not be run yet.",
+	})
 	VerifyOverdue = gauge("davit_verification_overdue", "1 if the verification that the policy asks for is more than an hour late.", "application")
 	Proven        = gauge("davit_proven_timestamp_seconds", "When the schedule last read recovery points back, in Unix seconds.", "application")
 	Verifications = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -59,7 +69,7 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
-		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, Proven, Verifications, VerifyOverdue, Restores,
+		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, Verifications, VerifyOverdue, Restores,
 		VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing)
 }
 

@@ -132,6 +132,12 @@ func Manifest(s *v1alpha1.RecoveryPointStatus, m *point.Manifest) {
 			s.Freeze.Frozen = &metav1.Duration{Duration: f.Frozen}
 		}
 	}
+	if q := m.Quiesce; q != nil {
+		s.Quiesce = &v1alpha1.PointQuiesce{Held: q.Held, Reason: q.Reason}
+		if q.Rested > 0 {
+			s.Quiesce.Rested = &metav1.Duration{Duration: q.Rested}
+		}
+	}
 	s.Namespaces = m.Namespaces
 	s.Objects, s.Volumes = m.Objects, int64(len(m.Volumes))
 	s.Bytes, s.StoredBytes = m.Bytes, m.StoredBytes

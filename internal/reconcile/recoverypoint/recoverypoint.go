@@ -275,6 +275,13 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 	app := s.app.VaultName()
 	measure.Captures.WithLabelValues(app, "succeeded").Inc()
 	countFreeze(app, m.Freeze)
+	if q := m.Quiesce; q != nil {
+		measure.HoldDuration.WithLabelValues(app).Observe(q.Rested.Seconds())
+		if m.Consistency != point.Application {
+			measure.HoldsLost.WithLabelValues(app).Inc()
+			r.Events.Event(rp, corev1.EventTypeWarning, "NotApplicationConsistent", whyWeak(m))
+		}
+	}
 	if rp.Spec.Pinned {
 		if err := r.pin(ctx, s, m.ID); err != nil {
 			r.Events.Eventf(rp, corev1.EventTypeWarning, "NotPinned", "pin: %v", err)
@@ -296,6 +303,17 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 		}
 	}
 	return nil
+}
+
+// whyWeak says why a point is weaker than hooks were to make it.
+func whyWeak(m *point.Manifest) string {
+	why := "its volumes were not cut at one instant"
+	if m.Quiesce.Reason != "" {
+		why = m.Quiesce.Reason
+	} else if m.Freeze != nil && m.Freeze.Reason != "" {
+		why += ": " + m.Freeze.Reason
+	}
+	return fmt.Sprintf("consistency is %s: %s", m.Consistency, why)
 }
 
 // countFreeze measures how long the application was held still, and whether

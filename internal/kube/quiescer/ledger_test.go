@@ -1,0 +1,141 @@
+package quiescer
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/quiesce"
+)
+
+// fakeRunner notes what runs.
+type fakeRunner struct {
+	quiesce.Runner
+	ran  []string
+	fail error
+}
+
+func (r *fakeRunner) Run(_ context.Context, t quiesce.Target, a quiesce.Action) (string, error) {
+	r.ran = append(r.ran, a.Command[0]+" "+t.Pod)
+	return "", r.fail
+}
+
+func debtOf(pods ...string) quiesce.Debt {
+	d := quiesce.Debt{Application: "shop"}
+	for _, pod := range pods {
+		d.Owed = append(d.Owed, quiesce.Owed{Hook: "q", Target: quiesce.Target{Namespace: "shop", Pod: pod, UID: "u-" + pod}, Action: quiesce.Action{Command: []string{"resume"}}})
+	}
+	return d
+}
+
+func records(t *testing.T, client *fake.Clientset) []corev1.ConfigMap {
+	t.Helper()
+	list, err := client.CoreV1().ConfigMaps(v1alpha1.SystemNamespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+func TestLedger(t *testing.T) {
+	client := fake.NewClientset()
+	l := NewLedger(client)
+	d := debtOf("db-0", "db-1")
+	if err := l.Owe(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	// The capture lives: nobody else acts for it.
+	r := &fakeRunner{}
+	if left, err := l.Collect(t.Context(), r); left != 0 || err != nil || len(r.ran) > 0 {
+		t.Fatalf("a living capture's debt was collected: %v, %v", r.ran, err)
+	}
+	if err := l.Leave(t.Context(), "shop", d.Owed[:1]); err != nil {
+		t.Fatal(err)
+	}
+	// What it could not do itself is tried again until it works.
+	r.fail = errors.New("refused")
+	if left, err := l.Collect(t.Context(), r); left != 1 || err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Fatalf("left %d, %v", left, err)
+	}
+	r.fail = nil
+	if left, err := l.Collect(t.Context(), r); left != 0 || err != nil || !slices.Equal(r.ran, []string{"resume db-1", "resume db-1"}) {
+		t.Fatalf("left %d, %v, ran %v", left, err, r.ran)
+	}
+	if got := records(t, client); len(got) > 0 {
+		t.Errorf("records are left: %v", got)
+	}
+}
+
+// TestNextAgentCollects makes a second process of the same ledger.
+func TestNextAgentCollects(t *testing.T) {
+	client := fake.NewClientset()
+	if err := NewLedger(client).Owe(t.Context(), debtOf("db-0")); err != nil {
+		t.Fatal(err)
+	}
+	next := NewLedger(client)
+	r := &fakeRunner{fail: quiesce.ErrGone} // the pod went, too
+	if left, err := next.Collect(t.Context(), r); left != 0 || err != nil || len(r.ran) != 1 {
+		t.Fatalf("left %d, %v, ran %v", left, err, r.ran)
+	}
+	if got := records(t, client); len(got) > 0 {
+		t.Errorf("records are left: %v", got)
+	}
+}
+
+func TestNextCaptureKeepsOlderDebt(t *testing.T) {
+	client := fake.NewClientset()
+	if err := NewLedger(client).Owe(t.Context(), debtOf("db-0", "db-1")); err != nil {
+		t.Fatal(err)
+	}
+	l := NewLedger(client)
+	if err := l.Owe(t.Context(), debtOf("db-1", "db-2")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Leave(t.Context(), "shop", debtOf("db-1", "db-2").Owed); err != nil {
+		t.Fatal(err)
+	}
+	r := &fakeRunner{}
+	if _, err := l.Collect(t.Context(), r); err != nil || !slices.Equal(r.ran, []string{"resume db-0"}) {
+		t.Errorf("ran %v, %v", r.ran, err)
+	}
+}
+
+func TestLedgerThatCannotBeWritten(t *testing.T) {
+	client := fake.NewClientset()
+	client.PrependReactor("create", "configmaps", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("no room")
+	})
+	l := NewLedger(client)
+	if err := l.Owe(t.Context(), debtOf("db-0")); err == nil {
+		t.Fatal("it was taken")
+	}
+	if err := l.Leave(t.Context(), "shop", nil); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case l.turn("shop") <- struct{}{}:
+	default:
+		t.Error("the application's turn was kept")
+	}
+}
+
+// FuzzRead reads what somebody may have changed by hand.
+func FuzzRead(f *testing.F) {
+	f.Add(`{"application":"shop","owed":[{"hook":"q","target":{"namespace":"a","pod":"b"},"action":{"command":["x"]}}]}`)
+	f.Add(`{}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := read(&corev1.ConfigMap{Data: map[string]string{owedKey: text}})
+		if err == nil && d.Application == "" {
+			t.Error("a debt of nobody")
+		}
+	})
+}

@@ -1,0 +1,81 @@
+package quiesce
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// ledgerTimeout bounds one look into the ledger.
+const ledgerTimeout = 30 * time.Second
+
+func (p *place) owes() Owed {
+	return Owed{Hook: p.hook.Name, Order: p.hook.Order, Target: p.target, Action: *p.hook.After, Timeout: p.hook.timeout()}
+}
+
+// owe writes down all that After will have to do, before anything needs it.
+func (q *Quiescence) owe(ctx context.Context) error {
+	d := Debt{Application: q.spec.Application}
+	for _, p := range q.places {
+		if p.hook.After != nil {
+			d.Owed = append(d.Owed, p.owes())
+		}
+	}
+	if len(d.Owed) == 0 || q.ports.Ledger == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
+	defer cancel()
+	q.owed = true // also when the answer is lost
+	if err := q.ports.Ledger.Owe(ctx, d); err != nil {
+		return fmt.Errorf("write down what must be undone after the cut, before anything is done: %w", err)
+	}
+	return nil
+}
+
+// settle strikes out what was undone. What was not is left to the collector.
+func (q *Quiescence) settle(ctx context.Context) error {
+	if !q.owed {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ledgerTimeout)
+	defer cancel()
+	if err := q.ports.Ledger.Leave(ctx, q.spec.Application, q.settled); err != nil {
+		q.ports.Report.Warn("", fmt.Sprintf("what was undone after the cut is still written down, and will be done once more: %v", err))
+	}
+	return nil
+}
+
+// Collect carries out what a capture that died owes, in the order in which it
+// would have. It returns what is done with, for the ledger: also what a pod
+// that is gone was owed. The error says what could not be done.
+func Collect(ctx context.Context, d Debt, runner Runner) (done []Owed, err error) {
+	owed := slices.Clone(d.Owed)
+	slices.SortStableFunc(owed, func(a, b Owed) int { return cmp.Compare(b.Order, a.Order) })
+	var errs []error
+	for _, o := range owed {
+		if err := collect(ctx, o, runner); err != nil {
+			errs = append(errs, err)
+		} else {
+			done = append(done, o)
+		}
+	}
+	return done, errors.Join(errs...)
+}
+
+func collect(ctx context.Context, o Owed, runner Runner) error {
+	timeout := o.Timeout
+	if timeout <= 0 {
+		timeout = DefaultTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	_, err := runner.Run(ctx, o.Target, o.Action)
+	if err != nil && !errors.Is(err, ErrGone) {
+		return fmt.Errorf("run hook %s after the cut in %s: %w", o.Hook, o.Target.Key(), err)
+	}
+	return nil
+}

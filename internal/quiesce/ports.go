@@ -1,0 +1,153 @@
+package quiesce
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// ErrGone says that the pod a hook was for is not there any more, and so that
+// nothing can be, or need be, done in it.
+var ErrGone = errors.New("the pod is gone")
+
+// Defaults of hooks.
+const (
+	DefaultTimeout = 30 * time.Second
+	DefaultLimit   = time.Minute
+	DefaultMarker  = "DAVIT HELD"
+	DefaultAsk     = "DAVIT CHECK"
+	// MaxLimit is the longest that a hold may be asked for.
+	MaxLimit = 10 * time.Minute
+)
+
+// Action is something to do before or after the cut. One of its fields is set.
+// It is also what the ledger keeps, and so can be written as JSON.
+type Action struct {
+	// Command runs in the target's container.
+	Command []string `json:"command,omitempty"`
+}
+
+// Hold is a command whose session is kept open across the cut. It brings the
+// application to rest, prints Marker on a line of its own, and reads lines. For
+// the line Ask it prints Marker again, if the application has been at rest
+// without a break. When its input ends it lets the application go, and ends.
+type Hold struct {
+	Command     []string
+	Marker, Ask string        // empty: DefaultMarker, DefaultAsk
+	Limit       time.Duration // of the whole session; 0: DefaultLimit
+}
+
+// Hook is something done around the cut, in pods.
+type Hook struct {
+	Name string
+	// Order: hooks of a lower one act earlier before the cut and later after
+	// it; those of the same act at once.
+	Order     int32
+	Pods      labels.Selector
+	Container string // empty: the pod's default
+	Before    *Action
+	Hold      *Hold
+	After     *Action
+	// Timeout of each action, and of the wait until a hold holds; 0:
+	// DefaultTimeout.
+	Timeout time.Duration
+	// Continue makes a failure a warning.
+	Continue bool
+}
+
+// Target is where a hook acts: a container of a pod.
+type Target struct {
+	Namespace string `json:"namespace"`
+	Pod       string `json:"pod,omitempty"`
+	UID       string `json:"uid,omitempty"` // of the pod
+	Container string `json:"container,omitempty"`
+	// Unfit says why nothing can be run there, although containers of it may
+	// run. Such a pod is not brought to rest.
+	Unfit string `json:"-"`
+}
+
+// Key is namespace/pod.
+func (t Target) Key() string { return t.Namespace + "/" + t.Pod }
+
+// Session is a Hold's command while it runs.
+type Session interface {
+	// Held waits until the command says for the first time that it holds.
+	Held(ctx context.Context) error
+	// Ask sends the question and waits for the answer. It fails when the
+	// session has ended, or the command spoke before it was asked.
+	Ask(ctx context.Context) error
+	// Close ends the command's input and waits for its end. When ctx is done it
+	// ends the connection instead.
+	Close(ctx context.Context) error
+	// Output is what the command printed, cut to a bounded size.
+	Output() string
+}
+
+// Runner acts in the cluster.
+type Runner interface {
+	// Targets finds the pods of the namespaces that match the hook and have not
+	// ended, and the container in each.
+	Targets(ctx context.Context, namespaces []string, h Hook) ([]Target, error)
+	// Run carries out an action and returns what it printed, cut to a bounded
+	// size. A failure says so in words of the action. ErrGone: there is no such
+	// pod any more.
+	Run(ctx context.Context, t Target, a Action) (output string, err error)
+	// Hold starts a session, which lives no longer than ctx. That the command
+	// could not be started may be said by the session's Held.
+	Hold(ctx context.Context, t Target, h Hold) (Session, error)
+}
+
+// Owed is one After that must be carried out whatever happens.
+type Owed struct {
+	Hook    string        `json:"hook"`
+	Order   int32         `json:"order,omitempty"`
+	Target  Target        `json:"target"`
+	Action  Action        `json:"action"`
+	Timeout time.Duration `json:"timeout,omitempty"`
+}
+
+// Debt is all that is owed to an application.
+type Debt struct {
+	Application string `json:"application"`
+	Owed        []Owed `json:"owed"`
+}
+
+// Ledger keeps debts where they outlive this process. From Owe until Leave the
+// application's debt is this process's own: nobody else collects it.
+type Ledger interface {
+	// Owe writes the debt down. It adds to what the application is owed already.
+	Owe(ctx context.Context, d Debt) error
+	// Leave strikes out what was carried out, and leaves the rest of the
+	// application's debt to be collected.
+	Leave(ctx context.Context, application string, done []Owed) error
+}
+
+// Reporter is told how it goes.
+type Reporter interface {
+	Step(text string)
+	Note(level, object, message string) // into the log
+	Warn(object, message string)
+}
+
+func (h *Hook) timeout() time.Duration {
+	if h.Timeout <= 0 {
+		return DefaultTimeout
+	}
+	return h.Timeout
+}
+
+// WithDefaults fills in what was left out.
+func (h Hold) WithDefaults() Hold {
+	if h.Marker == "" {
+		h.Marker = DefaultMarker
+	}
+	if h.Ask == "" {
+		h.Ask = DefaultAsk
+	}
+	if h.Limit <= 0 {
+		h.Limit = DefaultLimit
+	}
+	return h
+}
