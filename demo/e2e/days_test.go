@@ -1,6 +1,7 @@
 package e2e
 
 var together = []day{
+	{"HeldAtRest", heldAtRest},
 	{"VaultTrouble", vaultTrouble},
 	{"InPlace", inPlace},
 	{"Cloned", cloned},
@@ -33,5 +34,6 @@ var alone = []day{
 	{"FreezeKilled", freezeKilled},
 	{"VerifiedOnSchedule", verifiedOnSchedule}, // which captures and restores of others would put off
 	{"TwoOfAName", twoOfAName},
+	{"HeldByTheDead", heldByTheDead},
 	{"FromNothing", fromNothing},
 }
