@@ -130,7 +130,10 @@ func quota(t *testing.T) {
 		got := try(t, west, "-n", copied, "get", "resourcequota", "tight", "-o", "jsonpath={.status.hard}")
 		return strings.Contains(got, "persistentvolumeclaims"), got
 	})
-	a.clone(t, copied).want(t, 1, "data-db-0", "exceeded quota: tight", "restore again", "hint:")
+	a.clone(t, copied).want(t, 3, "exceeded quota: tight", "persistentvolumeclaims: 1 needed, 0 of 0 left", "raise it for the time of the restore")
+	if got := kubectl(t, west, "-n", copied, "get", "pvc,statefulset", "-o", "name"); got != "" {
+		t.Errorf("%s was made, although the quota allows no claim", got)
+	}
 	kubectl(t, west, "-n", copied, "delete", "resourcequota", "tight")
 	a.clone(t, copied).want(t, 0)
 	a.sum(t, west, copied)

@@ -44,6 +44,9 @@ func (x Existing) rollsBack() bool { return x == Replace || x == Exact }
 // goneTimeout bounds the wait for a deleted object to be gone.
 const goneTimeout = 5 * time.Minute
 
+// quotaTimeout bounds the wait for a quota to notice that an object is gone.
+const quotaTimeout = 2 * time.Minute
+
 // policyOf is what happens to objects of a kind, and whether the kind was named.
 func (e *Engine) policyOf(res point.Resource) (policy Existing, named bool) {
 	policy = e.opts.Existing
@@ -140,7 +143,9 @@ func (e *Engine) asCaptured(kind schema.GroupKind, live *unstructured.Unstructur
 func unmark(d shape.Document) {
 	shape.Drop(d, []string{"metadata"}, "ownerReferences")
 	shape.Drop(d, []string{"metadata", "labels"}, shape.LabelRestore, shape.LabelNamespaceName)
+	shape.Drop(d, []string{"metadata", "annotations"}, shape.AnnotationFilledFrom)
 	shape.DropEmpty(shape.Child(d, "metadata"), "labels")
+	shape.DropEmpty(shape.Child(d, "metadata"), "annotations")
 }
 
 // meet settles with an object that exists already and returns it.
@@ -180,7 +185,12 @@ func (e *Engine) update(ctx context.Context, p *prepared, live *unstructured.Uns
 	if policy.rollsBack() {
 		write = e.overwrite
 	}
-	got, err := write(ctx, p, live)
+	got, err := e.yielding(p, func() (*unstructured.Unstructured, error) {
+		if p.kind == shape.KindService && shape.Recast(p.obj.Object, live.Object) {
+			return nil, fmt.Errorf("spec.clusterIP: %w: a Service cannot become headless, or cease to be", answer.ErrImmutable)
+		}
+		return write(ctx, p, live)
+	})
 	mayReplace := named || shape.RankOf(p.kind) != shape.RankCustom
 	if answer.Immutable(err) && policy == Exact && mayReplace {
 		e.decided(p.entry, report.Replaced, "it cannot be changed in place")
@@ -188,7 +198,7 @@ func (e *Engine) update(ctx context.Context, p *prepared, live *unstructured.Uns
 	}
 	if answer.Immutable(err) {
 		return nil, fmt.Errorf("%w: it cannot be changed in place: to have it deleted and made anew, give --existing-kind %s=replace (existingKinds)",
-			err, gvrName(e.m.Resources[p.entry.Res]))
+			answer.Brief(err), gvrName(e.m.Resources[p.entry.Res]))
 	}
 	if err != nil {
 		return nil, err
@@ -245,17 +255,30 @@ func (e *Engine) replace(ctx context.Context, p *prepared, live *unstructured.Un
 	if err := e.awaitGone(ctx, p, live); err != nil {
 		return nil, err
 	}
-	got, err := e.create(ctx, p)
+	got, err := e.inItsPlace(ctx, func() (*unstructured.Unstructured, error) { return e.create(ctx, p) })
 	if err == nil {
 		e.rec.Count(func(r *Result) { r.Replaced++ })
 		return got, nil
 	}
 	old := standstill.Undone(live).DeepCopy()
 	shape.Strip(p.kind, old.Object, shape.Options{NodePorts: true})
-	if _, back := e.cluster.Create(ctx, p.at, old); back != nil {
+	_, back := e.inItsPlace(ctx, func() (*unstructured.Unstructured, error) { return e.cluster.Create(ctx, p.at, old) })
+	if back != nil {
 		return nil, fmt.Errorf("it was deleted, and cannot be made anew: %w; nor could what was there be put back: %w", err, back)
 	}
 	return nil, fmt.Errorf("it cannot be made anew, and what was there was put back: %w", err)
+}
+
+// inItsPlace creates what takes the place of an object that was just deleted.
+// A quota counts that one until its controller has looked again.
+func (e *Engine) inItsPlace(ctx context.Context, create func() (*unstructured.Unstructured, error)) (*unstructured.Unstructured, error) {
+	deadline := e.clock.Now().Add(quotaTimeout)
+	for {
+		got, err := create()
+		if !answer.QuotaExceeded(err) || !e.clock.Now().Before(deadline) || e.clock.Sleep(ctx, readyLook) != nil {
+			return got, err
+		}
+	}
 }
 
 // awaitGone waits until the object is gone, or another has taken its name.

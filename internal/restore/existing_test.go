@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -280,6 +281,30 @@ func TestRefusedReplacementIsPutBack(t *testing.T) {
 	wantFailure(t, res, "what was there was put back")
 	if got := shape.Text(r.c.get("ConfigMap", "shop", "conf").Object, "data", "a"); got != "mine" {
 		t.Errorf("data %q", got)
+	}
+}
+
+// A quota counts what was just deleted for a moment longer: the object that
+// takes its place is refused until then, and must not be lost for that.
+func TestReplacementUnderATightQuota(t *testing.T) {
+	r := lived(t)
+	r.c.objects[key("ConfigMap", "shop", "conf")].Object["data"] = shape.Document{"a": "mine"}
+	refused := 0
+	r.c.fail = func(verb string, u *unstructured.Unstructured) error {
+		if verb == "create" && u.GetName() == "conf" && refused < 3 {
+			refused++
+			return apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "conf", errors.New("exceeded quota: tight"))
+		}
+		return nil
+	}
+	synctest.Test(t, func(t *testing.T) {
+		res, err := r.engine(Options{KeepClaims: true, ExistingKinds: map[string]Existing{"configmaps": Replace}}).Run(t.Context())
+		if err != nil || len(res.Failures) > 0 || res.Replaced != 1 {
+			t.Errorf("%v: %v", err, res.Failures)
+		}
+	})
+	if got := shape.Text(r.c.get("ConfigMap", "shop", "conf").Object, "data", "a"); got != "b" || refused != 3 {
+		t.Errorf("data %q after %d refusals", got, refused)
 	}
 }
 

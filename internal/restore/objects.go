@@ -12,6 +12,7 @@ import (
 
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/obstacle"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/standstill"
@@ -221,21 +222,31 @@ func (e *Engine) expect(p *prepared, there bool) {
 	e.locked(func() { e.there[place{p.kind, p.obj.GetNamespace()}] = there })
 }
 
-// create makes the object. A Service whose node port is taken gets another
-// one: it is better reachable elsewhere than not there. The API server looks
-// at ports before names, so an object that exists already shows here too.
+// create makes the object. The API server looks at node ports before names, so
+// that an object that exists already shows here too.
 func (e *Engine) create(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
-	live, err := e.cluster.Create(ctx, p.at, p.obj)
-	if p.kind != shape.KindService || !answer.PortRefused(err) {
-		return live, err
+	return e.yielding(p, func() (*unstructured.Unstructured, error) { return e.cluster.Create(ctx, p.at, p.obj) })
+}
+
+// yielding writes an object. A Service that is refused for a node port or an
+// address family gets what there is: it is better reachable elsewhere than not
+// there.
+func (e *Engine) yielding(p *prepared, write func() (*unstructured.Unstructured, error)) (*unstructured.Unstructured, error) {
+	live, err := write()
+	var yielded []string
+	for err != nil && p.kind == shape.KindService {
+		other := p.obj.DeepCopy()
+		gave := obstacle.Yield(other.Object, err)
+		if gave == "" {
+			return live, err
+		}
+		p.obj, yielded = other, append(yielded, gave)
+		live, err = write()
 	}
-	other := p.obj.DeepCopy()
-	shape.ReleasePorts(other.Object)
-	live, again := e.cluster.Create(ctx, p.at, other)
-	if again == nil {
-		e.rec.Warn(p.name, "its node ports cannot be had here (%v): others were assigned, so tell whoever connects to them", err)
+	for _, gave := range yielded {
+		e.rec.Warn(p.name, "%s", gave)
 	}
-	return live, again
+	return live, err
 }
 
 // putStatus restores the status of the kinds it was asked for.

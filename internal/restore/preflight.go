@@ -18,7 +18,10 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/obstacle"
+	"davit.dev/davit/internal/restore/reason"
 	"davit.dev/davit/internal/restore/report"
+	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -38,6 +41,7 @@ var checks = []struct {
 	{"namespaces", (*Engine).checkNamespaces},
 	{"storage-classes", (*Engine).checkClasses},
 	{"claims", (*Engine).checkClaims},
+	{"refusals", (*Engine).checkRefusals},
 	{"nodes", (*Engine).checkNodes},
 	{"vault-data", (*Engine).checkData},
 }
@@ -152,7 +156,7 @@ func (e *Engine) checkKinds(ctx context.Context) ([]Finding, error) {
 	for _, i := range e.needed() {
 		res, kind := e.m.Resources[i], e.x.Kinds[i]
 		_, err := e.resolve(ctx, i)
-		var version *VersionError
+		var version *served.VersionError
 		switch {
 		case errors.Is(err, ErrNotServed) && slices.Contains(e.x.Defined[kind], res.Version):
 		case errors.Is(err, ErrNotServed):
@@ -221,7 +225,7 @@ func (e *Engine) verbs(i int) []string {
 	if policy.rollsBack() && e.x.Kinds[i] != shape.KindClaim {
 		verbs = append(verbs, "delete")
 	}
-	if policy == Exact || slices.Contains(waitedFor, e.x.Kinds[i]) {
+	if policy == Exact || slices.Contains(reason.WaitedFor, e.x.Kinds[i]) {
 		verbs = append(verbs, "list")
 	}
 	return verbs
@@ -286,8 +290,8 @@ func (e *Engine) checkNamespaces(ctx context.Context) ([]Finding, error) {
 			return nil, err
 		}
 		if live.GetDeletionTimestamp() != nil || shape.Text(live.Object, "status", "phase") == "Terminating" {
-			found = append(found, wrong("Terminating", "wait until it is gone, or remove what holds it",
-				"namespace %s is being deleted", name))
+			why, remedy := shape.Terminating(live.Object)
+			found = append(found, wrong("Terminating", remedy, "namespace %s is being deleted%s", name, why))
 			continue
 		}
 		others, err := e.others(ctx, name)
@@ -338,75 +342,8 @@ func (e *Engine) others(ctx context.Context, namespace string) ([]string, error)
 
 // checkClasses looks whether every storage class that claims name is there.
 func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
-	if len(e.x.Classes) == 0 {
-		return nil, nil
-	}
-	have, standard, err := e.liveClasses(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var found []Finding
-	for _, to := range slices.Sorted(maps.Keys(e.x.Classes)) {
-		switch {
-		case to == "" && standard == "":
-			found = append(found, wrong("NoDefaultClass", "mark one of "+offered(have)+" as default at the target",
-				"%d claims ask for the default storage class, and the target has none", e.x.Classes[to]))
-		case to != "" && have[to] == "" && !e.broughtAlong(to, have):
-			found = append(found, wrong("MissingClass", "map it with --map-storage-class "+to+"="+suggest(have, standard),
-				"the target has no storage class %s, which %d claims ask for; it has %s", to, e.x.Classes[to], offered(have)))
-		}
-	}
-	return found, nil
-}
-
-// liveClasses returns the target's storage classes with their provisioners,
-// and the name of the default one.
-func (e *Engine) liveClasses(ctx context.Context) (have map[string]string, standard string, err error) {
-	at, err := e.served(ctx, shape.KindClass)
-	if err != nil {
-		return nil, "", err
-	}
-	have = map[string]string{}
-	err = e.cluster.List(ctx, at, "", "", func(u *unstructured.Unstructured) error {
-		have[u.GetName()] = shape.Text(u.Object, "provisioner")
-		if u.GetAnnotations()["storageclass.kubernetes.io/is-default-class"] == "true" {
-			standard = u.GetName()
-		}
-		return nil
-	})
-	return have, standard, err
-}
-
-// broughtAlong tells whether the point holds the class and the target has
-// what provisions it, so that creating the class makes it work.
-func (e *Engine) broughtAlong(class string, have map[string]string) bool {
-	provisioner := shape.Text(e.x.Stored[shape.KindClass][class], "provisioner")
-	if provisioner == "" {
-		return false
-	}
-	for _, p := range have {
-		if p == provisioner {
-			return true
-		}
-	}
-	return false
-}
-
-func offered(have map[string]string) string {
-	if len(have) == 0 {
-		return "none"
-	}
-	return shape.Names(slices.Sorted(maps.Keys(have)), 8)
-}
-
-func suggest(have map[string]string, standard string) string {
-	if standard != "" {
-		return standard
-	}
-	if len(have) == 0 {
-		return "<a class, once the target has one>"
-	}
-	return slices.Sorted(maps.Keys(have))[0]
+	finder := obstacle.Finder{Cluster: e.cluster}
+	return finder.Classes(ctx, e.x.Classes, e.x.Stored[shape.KindClass])
 }
 
 // checkClaims looks for claims whose data would be lost, and for workloads

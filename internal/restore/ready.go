@@ -3,13 +3,7 @@ package restore
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"time"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/index"
@@ -85,12 +79,6 @@ func (e *Engine) restoreLate(ctx context.Context, en *index.Entry, raw []byte, d
 	e.restoreObject(ctx, en, raw)
 }
 
-// laggard is a workload that is not ready, and why.
-type laggard struct{ object, why string }
-
-// waitedFor are the kinds whose readiness is waited for.
-var waitedFor = []schema.GroupKind{shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindReplicaSet, shape.KindController, shape.KindPod}
-
 // awaitReady waits for every workload that this restore made. Those that are
 // not ready in time become warnings with the pods' own reason.
 func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
@@ -127,10 +115,10 @@ func (e *Engine) lateLaggards(ctx context.Context, cause error) error {
 	return errors.Join(cause, e.warnLaggards(ctx, "the time that the restore had"))
 }
 
-func waitingFor(lag []laggard) string {
+func waitingFor(lag []reason.Laggard) string {
 	names := make([]string, 0, len(lag))
 	for _, l := range lag {
-		names = append(names, l.object)
+		names = append(names, l.Object)
 	}
 	return "waiting for " + shape.Names(names, 4)
 }
@@ -141,67 +129,17 @@ func (e *Engine) warnLaggards(ctx context.Context, waited string) error {
 		return err
 	}
 	for _, l := range lag {
-		e.rec.Warn(l.object, "not ready after %s: %s", waited, l.why)
-		e.late(l.object + " is not ready: " + l.why)
+		e.rec.Warn(l.Object, "not ready after %s: %s", waited, l.Why)
+		e.late(l.Object + " is not ready: " + l.Why)
 	}
 	return nil
 }
 
 // laggards are the workloads of this restore that are not ready yet.
-func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]laggard, error) {
-	var lag []laggard
-	why := reason.Finder{Cluster: e.cluster}
-	for _, kind := range waitedFor {
-		if !slices.Contains(e.x.Kinds, kind) {
-			continue
-		}
-		at, err := e.served(ctx, kind)
-		if err != nil {
-			return nil, err
-		}
-		for _, namespace := range e.targetNamespaces() {
-			err := e.cluster.List(ctx, at, namespace, shape.LabelRestore+"="+e.opts.ID, func(u *unstructured.Unstructured) error {
-				if shape.Ready(kind, u.Object) {
-					return nil
-				}
-				l := laggard{object: objectName(at, namespace, u.GetName())}
-				if explainThem {
-					l.why = why.Workload(ctx, kind, u)
-				}
-				lag = append(lag, l)
-				return nil
-			})
-			if err != nil {
-				return nil, fmt.Errorf("look for workloads: %w", err)
-			}
-		}
+func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]reason.Laggard, error) {
+	w := reason.Watch{
+		Finder: reason.Finder{Cluster: e.cluster}, ID: e.opts.ID, Kinds: e.x.Kinds,
+		Namespaces: e.targetNamespaces(), Started: e.started,
 	}
-	return e.laggardsStarted(ctx, why, lag, explainThem)
-}
-
-// laggardsStarted adds what was started again and is not of this restore.
-func (e *Engine) laggardsStarted(ctx context.Context, why reason.Finder, lag []laggard, explainThem bool) ([]laggard, error) {
-	for _, u := range e.started {
-		kind := u.GroupVersionKind().GroupKind()
-		if !slices.Contains(waitedFor, kind) {
-			continue
-		}
-		at, err := e.served(ctx, kind)
-		if err != nil {
-			return nil, err
-		}
-		live, err := e.cluster.Get(ctx, at, u.GetNamespace(), u.GetName())
-		if apierrors.IsNotFound(err) || err == nil && (shape.Ready(kind, live.Object) || live.GetLabels()[shape.LabelRestore] == e.opts.ID) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("look for workloads: %w", err)
-		}
-		l := laggard{object: objectName(at, u.GetNamespace(), u.GetName())}
-		if explainThem {
-			l.why = why.Workload(ctx, kind, live)
-		}
-		lag = append(lag, l)
-	}
-	return lag, nil
+	return w.Laggards(ctx, explainThem)
 }

@@ -19,16 +19,7 @@ func (e *Engine) stage() standstill.Stage {
 	}
 	return standstill.Stage{
 		Cluster: e.cluster, Clock: e.clock, Progress: e.progress, Patience: patience,
-		Brought: func(namespace, name string) bool {
-			for i, entries := range e.x.Entries {
-				for _, en := range entries {
-					if ns, n := e.target(en); e.x.Kinds[i] == shape.KindPod && en.Skip == "" && ns == namespace && n == name {
-						return true
-					}
-				}
-			}
-			return false
-		},
+		Brought: func(namespace, name string) bool { return e.brings(shape.KindPod, namespace, name) },
 	}
 }
 

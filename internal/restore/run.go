@@ -12,11 +12,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/report"
+	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -29,10 +31,8 @@ const (
 )
 
 const (
-	establishTimeout = time.Minute
-	establishLook    = 100 * time.Millisecond
-	readers          = 4 // kinds read at a time
-	lastLookTime     = 10 * time.Second
+	readers      = 4 // kinds read at a time
+	lastLookTime = 10 * time.Second
 )
 
 // Run restores. An error says that the restore was stopped, and that the same
@@ -302,83 +302,34 @@ func (e *Engine) each(ctx context.Context, workers int, want func(*index.Entry) 
 
 // establish waits until the definitions are served.
 func (e *Engine) establish(ctx context.Context) error {
-	at, err := e.served(ctx, shape.KindCRD)
-	if err != nil {
-		return err
-	}
-	deadline := e.clock.Now().Add(establishTimeout)
+	defs := served.Definitions{Cluster: e.cluster, Clock: e.clock}
+	defs.Begin()
 	for i, entries := range e.x.Entries {
-		if e.x.Kinds[i] != shape.KindCRD {
-			continue
-		}
 		for _, en := range entries {
-			if en.Skip != "" || e.isUnmade(en) {
+			if e.x.Kinds[i] != shape.KindCRD || en.Skip != "" || e.isUnmade(en) {
 				continue
 			}
-			if err := e.established(ctx, at, en, deadline); err != nil {
+			why, err := defs.Established(ctx, en.Name)
+			if err != nil {
 				return err
+			}
+			if why != nil {
+				e.failed(en, e.nameOf(en), why)
 			}
 		}
 	}
-	return e.awaitServed(ctx, deadline)
-}
-
-// awaitServed waits until discovery shows the kinds that the point defines: it
-// lags behind the Established condition.
-func (e *Engine) awaitServed(ctx context.Context, deadline time.Time) error {
-	for {
-		if err := e.cluster.Refresh(ctx); err != nil {
-			return err
-		}
-		missing := false
-		for _, i := range e.needed() {
-			if len(e.x.Defined[e.x.Kinds[i]]) == 0 {
-				continue
-			}
-			_, err := e.cluster.Serves(ctx, e.x.Kinds[i])
-			if err != nil && !errors.Is(err, ErrNotServed) && !errors.Is(err, ErrUnanswered) { // a group that begins may not answer yet
-				return err
-			}
-			missing = missing || err != nil
-		}
-		if !missing || !e.clock.Now().Before(deadline) {
-			return nil // what is still missing fails by itself, by name
-		}
-		if err := e.clock.Sleep(ctx, establishLook); err != nil {
-			return err
+	var kinds []schema.GroupKind
+	for _, i := range e.needed() {
+		if len(e.x.Defined[e.x.Kinds[i]]) > 0 {
+			kinds = append(kinds, e.x.Kinds[i])
 		}
 	}
+	return defs.Await(ctx, kinds)
 }
 
 func (e *Engine) isUnmade(en *index.Entry) (yes bool) {
 	e.locked(func() { yes = e.unmade[en.UID] })
 	return yes
-}
-
-func (e *Engine) established(ctx context.Context, at Served, en *index.Entry, deadline time.Time) error {
-	for {
-		crd, err := e.cluster.Get(ctx, at, "", en.Name)
-		if err != nil {
-			e.failed(en, e.nameOf(en), fmt.Errorf("wait for it to be served: %w", err))
-			return nil
-		}
-		why := "no condition yet"
-		for _, c := range shape.Items(crd.Object, "status", "conditions") {
-			if shape.Text(c, "type") == "Established" && shape.Text(c, "status") == "True" {
-				return nil
-			}
-			if shape.Text(c, "status") == "False" {
-				why = shape.Text(c, "reason") + ": " + shape.Text(c, "message")
-			}
-		}
-		if !e.clock.Now().Before(deadline) {
-			e.failed(en, e.nameOf(en), fmt.Errorf("not served after %s: %s", establishTimeout, why))
-			return nil
-		}
-		if err := e.clock.Sleep(ctx, establishLook); err != nil {
-			return err
-		}
-	}
 }
 
 // targetNamespaces are all namespaces that objects go to, sorted.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -71,14 +72,43 @@ func WebhookFailed(err error) bool {
 		strings.Contains(msg, "failed to call webhook")
 }
 
+// ErrImmutable says that an object that exists cannot be changed so.
+var ErrImmutable = errors.New("field is immutable")
+
+// blob is a value that an API server repeats in its refusal, as a Job's whole template.
+var blob = regexp.MustCompile(`Invalid value: \{.{200,}\}: `)
+
+// Brief is the error without values that nobody reads.
+func Brief(err error) error {
+	text := blob.ReplaceAllString(err.Error(), "")
+	if text == err.Error() {
+		return err
+	}
+	return &brief{err, text}
+}
+
+type brief struct {
+	err  error
+	text string
+}
+
+// Error implements error.
+func (b *brief) Error() string { return b.text }
+
+// Unwrap returns the error itself.
+func (b *brief) Unwrap() error { return b.err }
+
 // Immutable tells whether an update is refused because of what cannot change
 // in an object that exists.
 func Immutable(err error) bool {
+	if errors.Is(err, ErrImmutable) {
+		return true
+	}
 	if !apierrors.IsInvalid(err) {
 		return false
 	}
 	text := err.Error()
-	for _, said := range []string{"immutable", "may not be changed", "may not change", "cannot be changed", "updates to statefulset spec for fields other than"} {
+	for _, said := range []string{"immutable", "may not be changed", "may not change", "cannot be changed", "cannot change roleRef", "updates to statefulset spec for fields other than", "are forbidden"} {
 		if strings.Contains(text, said) {
 			return true
 		}
@@ -114,7 +144,7 @@ func Explain(err error) error {
 	switch {
 	case terminating(err):
 		return hint(err, "the namespace is being deleted: wait until it is gone and restore again")
-	case apierrors.IsForbidden(err):
+	case apierrors.IsForbidden(err) && !QuotaExceeded(err):
 		return hint(err, "the caller's rights do not suffice")
 	case WebhookFailed(err):
 		return hint(err, "an admission or conversion webhook does not answer: see its configuration")
@@ -139,4 +169,15 @@ func (h *hinted) Unwrap() error { return h.err }
 func PortRefused(err error) bool {
 	return apierrors.IsInvalid(err) && (strings.Contains(err.Error(), "provided port is already allocated") ||
 		strings.Contains(err.Error(), "provided port is not in the valid range"))
+}
+
+// FamiliesRefused tells whether a Service asks for address families that the
+// cluster does not have.
+func FamiliesRefused(err error) bool {
+	return apierrors.IsInvalid(err) && (strings.Contains(err.Error(), "ipFamil") || strings.Contains(err.Error(), "dual-stack"))
+}
+
+// QuotaExceeded tells whether a quota leaves no room for an object.
+func QuotaExceeded(err error) bool {
+	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota")
 }

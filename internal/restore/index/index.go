@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -51,7 +52,9 @@ type Index struct {
 	mounts    map[string]Consumer
 	templates map[string]Consumer
 	Stored    map[schema.GroupKind]map[string]shape.Document // StorageClasses of the point, by name
-	Total     int64                                          // objects to restore
+	// NamespaceLabels are the labels of the point's namespaces, by name.
+	NamespaceLabels map[string]map[string]string
+	Total           int64 // objects to restore
 }
 
 // Reader reads one recovery point.
@@ -72,7 +75,8 @@ func (r Reader) Read(ctx context.Context) (*Index, error) {
 		Kinds: make([]schema.GroupKind, n), Entries: make([][]*Entry, n), ByUID: map[string]*Entry{},
 		Defined: map[schema.GroupKind][]string{}, services: map[string]bool{}, Classes: map[string]int{}, Captured: map[string]bool{},
 		claims: map[string]string{}, mounts: map[string]Consumer{}, templates: map[string]Consumer{},
-		Stored: map[schema.GroupKind]map[string]shape.Document{shape.KindClass: {}},
+		Stored:          map[schema.GroupKind]map[string]shape.Document{shape.KindClass: {}},
+		NamespaceLabels: map[string]map[string]string{},
 	}
 	parts := make([]*partial, n)
 	g, gctx := errgroup.WithContext(ctx)
@@ -102,13 +106,14 @@ func (r Reader) Read(ctx context.Context) (*Index, error) {
 // partial is what one kind adds to the index.
 type partial struct {
 	entries []*Entry
-	full    []shape.Document // of the kinds that are inspected, parallel to entries; else nil
-	classes []string         // of claims, as captured
+	labels  map[string]map[string]string // of namespaces, by name
+	full    []shape.Document             // of the kinds that are inspected, parallel to entries; else nil
+	classes []string                     // of claims, as captured
 }
 
 func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*partial, error) {
 	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
-	p := &partial{}
+	p := &partial{labels: map[string]map[string]string{}}
 	err := r.Source.ReadResource(ctx, res, func(raw []byte) error {
 		var h shape.Head
 		if err := json.Unmarshal(raw, &h); err != nil {
@@ -120,6 +125,9 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 		}
 		en.Skip, en.Warn = shape.SkipByHead(kind, h)
 		p.entries = append(p.entries, en)
+		if kind == shape.KindNamespace {
+			p.labels[en.Name] = h.Metadata.Labels
+		}
 		if !shape.Inspected[kind] {
 			return nil
 		}
@@ -148,6 +156,7 @@ func (x *Index) add(i int, p *partial) {
 	for _, class := range p.classes {
 		x.Captured[class] = true
 	}
+	maps.Copy(x.NamespaceLabels, p.labels)
 	for j, en := range p.entries {
 		if en.UID != "" {
 			x.ByUID[en.UID] = en

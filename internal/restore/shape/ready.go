@@ -98,3 +98,29 @@ func containerReason(c Document) string {
 	}
 	return ""
 }
+
+// Terminating says what a namespace that is being deleted waits for, in the
+// cluster's own words, and what a person can do about it.
+func Terminating(d Document) (why, remedy string) {
+	var said []string
+	remedy = "wait until it is gone and restore again, or restore into another one with --map-namespace"
+	for _, c := range Items(d, "status", "conditions") {
+		if Text(c, "status") != "True" {
+			continue
+		}
+		switch Text(c, "type") {
+		case "NamespaceDeletionDiscoveryFailure", "NamespaceDeletionGroupVersionParsingFailure":
+			remedy = "mend or remove the API service that does not answer (kubectl get apiservices), and restore again"
+		case "NamespaceFinalizersRemaining":
+			remedy = "have whoever put the finalizers there finish (its operator may be gone), or take them off those objects yourself, and restore again"
+		case "NamespaceDeletionContentFailure", "NamespaceContentRemaining":
+		default:
+			continue
+		}
+		said = append(said, Text(c, "message"))
+	}
+	if len(said) > 0 {
+		why = ": " + strings.Join(said, "; ")
+	}
+	return why, remedy
+}

@@ -100,13 +100,25 @@ func stripService(d Document, opts Options) {
 	}
 }
 
-// ReleasePorts takes the node ports out of a Service, for the cluster to assign.
-func ReleasePorts(d Document) {
+// Recast tells whether one of two Services is headless and the other is not,
+// which no API server changes in place, and some answer by breaking off.
+func Recast(a, b Document) bool {
+	headless := func(d Document) bool { return Text(d, "spec", "clusterIP") == "None" }
+	named := func(d Document) bool { return Text(d, "spec", "type") == "ExternalName" }
+	return headless(a) != headless(b) && !named(a) && !named(b)
+}
+
+// ReleasePorts takes the node ports out of a Service, for the cluster to
+// assign, and tells whether it had any.
+func ReleasePorts(d Document) (had bool) {
 	spec := Child(d, "spec")
+	had = spec["healthCheckNodePort"] != nil
 	Drop(spec, nil, "healthCheckNodePort")
 	for _, port := range Items(spec, "ports") {
+		had = had || port["nodePort"] != nil
 		delete(port, "nodePort")
 	}
+	return had
 }
 
 func stripClaim(d Document, opts Options) {

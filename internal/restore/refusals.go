@@ -1,0 +1,229 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/obstacle"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// checkRefusals looks for what at the target would refuse objects.
+func (e *Engine) checkRefusals(ctx context.Context) ([]Finding, error) {
+	labels, err := e.liveNamespaces(ctx)
+	if err != nil {
+		return nil, err
+	}
+	finder := obstacle.Finder{Cluster: e.cluster, Exists: func(namespace string) bool { _, there := labels[namespace]; return there }}
+	found, err := e.askEach(ctx, finder)
+	if err != nil {
+		return nil, err
+	}
+	for _, namespace := range slices.Sorted(maps.Keys(labels)) {
+		short, err := e.checkQuotas(ctx, finder, namespace)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, short...)
+	}
+	dead, err := e.checkWebhooks(ctx, finder, labels)
+	return append(found, dead...), err
+}
+
+// liveNamespaces are those of the target's namespaces that objects go to, with
+// their labels.
+func (e *Engine) liveNamespaces(ctx context.Context) (map[string]map[string]string, error) {
+	at, err := e.served(ctx, shape.KindNamespace)
+	if err != nil {
+		return nil, err
+	}
+	labels := map[string]map[string]string{}
+	for _, name := range e.targetNamespaces() {
+		live, err := e.cluster.Get(ctx, at, "", name)
+		switch {
+		case err == nil && live.GetDeletionTimestamp() == nil:
+			labels[name] = live.GetLabels()
+		case ignoreNotFound(err) != nil:
+			return nil, err
+		}
+	}
+	return labels, nil
+}
+
+// askEach asks about every object that is worth a question.
+func (e *Engine) askEach(ctx context.Context, finder obstacle.Finder) ([]Finding, error) {
+	var mu sync.Mutex
+	var found []Finding
+	var failed error
+	err := e.each(ctx, e.opts.Workers, func(en *index.Entry) bool {
+		return obstacle.Asked(e.x.Kinds[en.Res])
+	}, func(ctx context.Context, en *index.Entry, raw []byte) {
+		o, err := e.intended(ctx, en, raw)
+		var asked []Finding
+		if err == nil {
+			asked, err = finder.Object(ctx, o)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		found = append(found, asked...)
+		if err != nil && !errors.Is(err, errUnwritable) {
+			failed = err
+		}
+	})
+	slices.SortFunc(found, func(a, b Finding) int { return strings.Compare(a.Message, b.Message) })
+	return found, errors.Join(err, failed)
+}
+
+// errUnwritable is the error of objects that other checks speak of.
+var errUnwritable = errors.New("cannot be written at the target")
+
+// intended is an object as it would be written, without its owners.
+func (e *Engine) intended(ctx context.Context, en *index.Entry, raw []byte) (obstacle.Object, error) {
+	d, err := shape.Decode(raw)
+	if err != nil {
+		return obstacle.Object{}, errors.Join(errUnwritable, err)
+	}
+	at, err := e.resolve(ctx, en.Res)
+	if err != nil {
+		return obstacle.Object{}, errors.Join(errUnwritable, err)
+	}
+	kind := e.x.Kinds[en.Res]
+	if err := e.shape(en.Res, d, nil); err != nil {
+		return obstacle.Object{}, errors.Join(errUnwritable, err)
+	}
+	return obstacle.Object{Name: e.nameOf(en), Kind: kind, At: at, Obj: wrap(at, d)}, nil
+}
+
+// checkQuotas adds up what goes into a namespace that is there, where quotas
+// count it.
+func (e *Engine) checkQuotas(ctx context.Context, finder obstacle.Finder, namespace string) ([]Finding, error) {
+	quotas, err := finder.Quotas(ctx, namespace)
+	if err != nil || quotas.Empty() {
+		return nil, err
+	}
+	need, missing := obstacle.Need{}, map[*index.Entry]bool{}
+	for _, i := range e.needed() {
+		at, err := e.resolve(ctx, i)
+		if err != nil || !at.Namespaced {
+			continue
+		}
+		gr := at.GVR.GroupResource()
+		whole := obstacle.Sized(e.x.Kinds[i])
+		if !whole && !quotas.Names("count/"+gr.String()) && !quotas.Names(gr.Resource) {
+			continue
+		}
+		there, err := e.namesIn(ctx, at, namespace)
+		if err != nil {
+			return nil, err
+		}
+		var n int64
+		for _, en := range e.x.Entries[i] {
+			if in, name := e.target(en); en.Skip == "" && in == namespace && !there[name] {
+				missing[en] = whole
+				n++
+			}
+		}
+		need.Count(gr, n)
+	}
+	var mu sync.Mutex
+	err = e.each(ctx, e.opts.Workers, func(en *index.Entry) bool { return missing[en] }, func(ctx context.Context, en *index.Entry, raw []byte) {
+		if o, err := e.intended(ctx, en, raw); err == nil {
+			mu.Lock()
+			defer mu.Unlock()
+			need.Size(o)
+		}
+	})
+	return quotas.Check(need), err
+}
+
+func (e *Engine) namesIn(ctx context.Context, at Served, namespace string) (map[string]bool, error) {
+	names := map[string]bool{}
+	err := e.cluster.List(ctx, at, namespace, "", func(u *unstructured.Unstructured) error {
+		names[u.GetName()] = true
+		return nil
+	})
+	return names, err
+}
+
+// checkWebhooks looks for webhooks that would refuse objects because nobody
+// answers for them. One that the point's own Service serves does not count: what
+// it refuses is tried again when that runs.
+func (e *Engine) checkWebhooks(ctx context.Context, finder obstacle.Finder, labels map[string]map[string]string) ([]Finding, error) {
+	dead, err := finder.DeadWebhooks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []Finding
+	for _, w := range dead {
+		if e.brings(shape.KindService, w.Namespace, w.Service) {
+			continue
+		}
+		var kinds []string
+		certain := false
+		for _, i := range e.needed() {
+			at, err := e.resolve(ctx, i)
+			if err != nil {
+				continue
+			}
+			for _, namespace := range e.placesOf(i) {
+				if wants, may := w.Wants(at.GVR, namespace, e.labelsOf(namespace, labels)); wants {
+					kinds, certain = append(kinds, at.GVR.GroupResource().String()), certain || !may
+				}
+			}
+		}
+		if len(kinds) > 0 {
+			found = append(found, w.Finding(kinds, certain))
+		}
+	}
+	return found, nil
+}
+
+// placesOf are the namespaces that objects of a kind go to, or none for what
+// is in no namespace.
+func (e *Engine) placesOf(i int) []string {
+	if places := e.namespacesOf(i); len(places) > 0 {
+		return places
+	}
+	return []string{""}
+}
+
+// labelsOf are those of a namespace that is there, or will be.
+func (e *Engine) labelsOf(namespace string, live map[string]map[string]string) map[string]string {
+	if labels, there := live[namespace]; there {
+		return labels
+	}
+	for captured, labels := range e.x.NamespaceLabels {
+		if e.names.To(captured) == namespace {
+			all := maps.Clone(labels)
+			if all == nil {
+				all = map[string]string{}
+			}
+			all[shape.LabelNamespaceName] = namespace
+			return all
+		}
+	}
+	return map[string]string{shape.LabelNamespaceName: namespace}
+}
+
+// brings tells whether the point holds an object, by its name at the target.
+func (e *Engine) brings(kind schema.GroupKind, namespace, name string) bool {
+	for i, entries := range e.x.Entries {
+		if e.x.Kinds[i] != kind {
+			continue
+		}
+		for _, en := range entries {
+			if ns, n := e.target(en); en.Skip == "" && ns == namespace && n == name {
+				return true
+			}
+		}
+	}
+	return false
+}
