@@ -5,6 +5,7 @@ package tenapps
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -40,6 +41,12 @@ func perform(m *testing.M) int {
 	instance := os.Getenv("DAVIT_TEST_INSTANCE")
 	if instance == "" {
 		instance = "ci"
+	}
+	// A few at a time: two cores carry about three at once.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "3"); err != nil {
+		fmt.Fprintln(os.Stderr, "set up:", err)
+		return 1
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute) // images are built from Debian once
 	defer cancel()

@@ -31,11 +31,12 @@ type App struct {
 	cluster []string
 	load    func(context.Context, Place) (any, error)
 	check   func(context.Context, Place, any) error
+	write   func(context.Context, Place, int) error // nil: it writes by itself, or not at all
 }
 
 // All returns the applications, those first that start quickest.
 func All() []App {
-	return []App{redis, mosquitto, postgres, lighthouse}
+	return []App{redis, mosquitto, nats, etcd, postgres, lighthouse, prometheus, zookeeper, wordpress, rabbitmq}
 }
 
 // Kubectl runs kubectl with standard input and returns its standard output without white space around it.
@@ -112,6 +113,20 @@ func (a App) Load(ctx context.Context, p Place) (any, error) {
 		return nil, fmt.Errorf("load %s: %w", a.Name, err)
 	}
 	return known, nil
+}
+
+// Writes says whether Write does anything: some applications write by themselves.
+func (a App) Writes() bool { return a.write != nil }
+
+// Write writes the n-th of what is not among the known data, so that the application is not at rest while it is captured.
+func (a App) Write(ctx context.Context, p Place, n int) error {
+	if a.write == nil {
+		return nil
+	}
+	if err := a.write(ctx, p, n); err != nil {
+		return fmt.Errorf("write to %s: %w", a.Name, err)
+	}
+	return nil
 }
 
 // Check reads all of the data back, and makes sure that the application takes new writes.

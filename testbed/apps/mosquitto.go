@@ -15,7 +15,7 @@ var mosquitto = App{
 	Name: "mosquitto", Images: []string{"app-mosquitto"},
 	Loaded:    "200 retained messages, 50 messages queued for a subscriber that is away",
 	workloads: []string{"deployment/mosquitto"},
-	load:      loadMosquitto, check: checkMosquitto,
+	load:      loadMosquitto, check: checkMosquitto, write: writeMosquitto,
 }
 
 const mosquittoPod = "deployment/mosquitto"
@@ -30,6 +30,11 @@ mosquitto_pub -q 1 -r -t scratch -m 1; sleep 2; mosquitto_pub -q 1 -r -t scratch
 func loadMosquitto(ctx context.Context, p Place) (any, error) {
 	_, err := p.sh(ctx, mosquittoPod, mosquittoLoad)
 	return nil, err
+}
+
+func writeMosquitto(ctx context.Context, p Place, n int) error {
+	_, err := p.sh(ctx, mosquittoPod, fmt.Sprintf("mosquitto_pub -q 1 -r -t scratch -m %d", n))
+	return err
 }
 
 func checkMosquitto(ctx context.Context, p Place, _ any) error {

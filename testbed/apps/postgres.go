@@ -2,13 +2,14 @@ package apps
 
 import (
 	"context"
+	"fmt"
 )
 
 var postgres = App{
 	Name: "postgres", Images: []string{"shop-db"},
 	Loaded:    "2,000 accounts, 5,000 transfers between them, a sequence; the primary and a streaming standby",
 	workloads: []string{"statefulset/postgres"},
-	load:      loadPostgres, check: checkPostgres,
+	load:      loadPostgres, check: checkPostgres, write: writePostgres,
 }
 
 const postgresLoad = `
@@ -35,6 +36,11 @@ func loadPostgres(ctx context.Context, p Place) (any, error) {
 	return known, until(ctx, func(ctx context.Context) error {
 		return p.expect(ctx, "rows on the standby", "postgres-1", `psql -U bank bank -Atc "`+postgresSum+`"`, known)
 	})
+}
+
+func writePostgres(ctx context.Context, p Place, n int) error {
+	_, err := p.sh(ctx, "postgres-0", fmt.Sprintf(`psql -U bank bank -qAtc "create table if not exists scratch (n int)" -c "insert into scratch values (%d)"`, n))
+	return err
 }
 
 func checkPostgres(ctx context.Context, p Place, known any) error {

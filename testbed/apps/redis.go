@@ -12,7 +12,7 @@ var redis = App{
 	Name: "redis", Images: []string{"app-redis"},
 	Loaded:    "500 strings, a list, a sorted set, a stream with a consumer group; acknowledged by the replica",
 	workloads: []string{"statefulset/redis"},
-	load:      loadRedis, check: checkRedis,
+	load:      loadRedis, check: checkRedis, write: writeRedis,
 }
 
 func loadRedis(ctx context.Context, p Place) (any, error) {
@@ -28,6 +28,10 @@ func loadRedis(ctx context.Context, p Place) (any, error) {
 		err = fmt.Errorf("the replica did not acknowledge: %.300q", out)
 	}
 	return nil, err
+}
+
+func writeRedis(ctx context.Context, p Place, n int) error {
+	return p.expect(ctx, "scratch", "redis-0", fmt.Sprintf("redis-cli SET scratch:%d %d", n, n), "OK")
 }
 
 // redisSum adds up all values, so that one lost or changed shows.
