@@ -104,15 +104,17 @@ func agentKilled(t *testing.T) {
 		// All of it is new each time, so that reading it takes long enough to be met.
 		kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c",
 			fmt.Sprintf("cd /data && dd if=/dev/urandom of=file bs=1024 count=%d conv=notrunc && sha256sum file > sum && sync", a.size))
-		var asked pointView
-		davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
 		before := len(names(t, manifests(a.name)))
+		done := make(chan outcome, 1)
+		go func() { done <- finish(t, command(t.Context(), east, "", "backup", a.name, "--wait", "--timeout", "4m")) }()
 		eventually(t, time.Minute, "the capture begins", func() (bool, string) {
-			got := try(t, east, "-n", system, "get", "recoverypoint", asked.ID, "-o", "jsonpath={.status.phase}")
-			return got == "Capturing", got
+			got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", "jsonpath={.items[*].status.phase}")
+			return strings.Contains(got, "Capturing"), got
 		})
 		moment()
 		kill(t, east, "davit-agent")
+		waited := <-done // for the one that was started again
+		waited.want(t, 0, "is in the vault")
 		eventually(t, 3*time.Minute, "the capture that died is in the vault, or another in its place", func() (bool, string) {
 			got := names(t, manifests(a.name))
 			return len(got) > before, strings.Join(got, " ")

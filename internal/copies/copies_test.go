@@ -3,6 +3,7 @@ package copies
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -184,6 +185,11 @@ func TestCopyIsReadWithTheKeyAloneWhenTheFirstVaultIsGone(t *testing.T) {
 	r := newRig(t)
 	r.publish("p1", 1, true)
 	r.publish("p2", 1, true)
+	for _, revision := range []string{`{"a":1}`, `{"a":2}`} {
+		if _, err := r.p.PutDocument(t.Context(), vault.Document{Application: "shop", Site: "east", Objects: []json.RawMessage{json.RawMessage(revision)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	report := r.pass(app())
 	if got := report.Apps["shop"]; got.Err != nil || got.Pending != 0 || !slices.Equal(got.Points, []string{"p1", "p2"}) || !got.Newest.Equal(r.now) {
 		t.Fatalf("report %+v", got)
@@ -191,6 +197,9 @@ func TestCopyIsReadWithTheKeyAloneWhenTheFirstVaultIsGone(t *testing.T) {
 	r.first = nil // gone: nothing below asks it
 	if ids := r.whole(); !slices.Equal(ids, []string{"p1", "p2"}) {
 		t.Errorf("the copy has %v", ids)
+	}
+	if err := r.open().VerifyMetadata(t.Context(), nil); err != nil { // as "davit verify" does
+		t.Errorf("the copy's own documents: %v", err)
 	}
 	opts := options(r.open(), "east")
 	opts.ReadOnly = true
