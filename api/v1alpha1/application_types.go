@@ -305,6 +305,9 @@ type ApplicationStatus struct {
 	// Verification is what the scheduled verification did last.
 	// +optional
 	Verification *VerificationStatus `json:"verification,omitempty"`
+	// RestoreTest is what the scheduled restore test did last.
+	// +optional
+	RestoreTest *RestoreTestStatus `json:"restoreTest,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=type

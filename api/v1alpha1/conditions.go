@@ -13,6 +13,9 @@ const (
 	// ConditionVerified says whether something read the recovery point back;
 	// of an Application, whether its points stand as their policy asks.
 	ConditionVerified = "Verified"
+	// ConditionTested says whether the restore test that the policy asks for
+	// brought the application up, within its RTO objective.
+	ConditionTested = "RestoreTested"
 )
 
 // Condition reasons, one meaning each wherever they appear.
@@ -35,7 +38,9 @@ const (
 	ReasonRestoreFailed    = "RestoreFailed"
 	ReasonDamaged          = "Damaged" // verification found missing or changed bytes
 	ReasonNotVerified      = "NotVerified"
-	ReasonOverdue          = "Overdue" // the policy asked for it, and it is late
+	ReasonOverdue          = "Overdue"           // the policy asked for it, and it is late
+	ReasonTestFailed       = "RestoreTestFailed" // a restored copy did not come up or failed a probe
+	ReasonTooSlow          = "RTOExceeded"       // a restored copy came up later than the RTO objective allows
 )
 
 // Labels and annotations Davit sets.
@@ -52,6 +57,14 @@ const (
 	// LabelOverlay is on ConfigMaps of davit-system that change what is restored
 	// at this site.
 	LabelOverlay = "davit.dev/overlay"
+	// LabelRestoreTest is on the namespaces of a restore test's copy, with the
+	// test's id. No application covers them; whoever finds one whose test is
+	// over removes it.
+	LabelRestoreTest = "davit.dev/restore-test"
+	// AnnotationTestOwner names the process that runs a restore test, and
+	// AnnotationTestUntil says when it is over at the latest (RFC 3339).
+	AnnotationTestOwner = "davit.dev/restore-test-owner"
+	AnnotationTestUntil = "davit.dev/restore-test-until"
 	// AnnotationReplicas keeps the replica count of a workload that was
 	// scaled to zero because its site was superseded.
 	AnnotationReplicas = "davit.dev/replicas-before-fence"

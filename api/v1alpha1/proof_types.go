@@ -72,3 +72,239 @@ type VerificationStatus struct {
 	// +optional
 	Error string `json:"error,omitempty"`
 }
+
+// RestoreTestPolicy says how often the newest recovery point is brought up as
+// an isolated copy beside the application, asked whether it works, and removed.
+// +kubebuilder:validation:XValidation:rule="has(self.every) != has(self.cron)",message="give every or cron"
+type RestoreTestPolicy struct {
+	// Every is the pause between the end of one test and the start of the
+	// next, at least 1m.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m')",message="every must be 1m or more"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	Every *metav1.Duration `json:"every,omitempty"`
+	// Cron is a five-field cron expression in UTC.
+	// +optional
+	// +kubebuilder:validation:MinLength=9
+	// +kubebuilder:validation:MaxLength=128
+	Cron string `json:"cron,omitempty"`
+	// Newest is how many of the newest points are tested each time, one after
+	// the other; default 1.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=100
+	Newest *int32 `json:"newest,omitempty"`
+	// Timeout bounds the test of one point, its removal not included; default 30m.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10s')",message="timeout must be 10s or more"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// ReadyTimeout bounds the wait for the workloads; default 10m.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="readyTimeout must be more than nothing"
+	ReadyTimeout *metav1.Duration `json:"readyTimeout,omitempty"`
+	// StorageClassMapping gives claims of the copy another storage class.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=64
+	StorageClassMapping map[string]string `json:"storageClassMapping,omitempty"`
+	// ExcludeKinds leaves these out of the copy, besides what reaches out of it
+	// by its nature: resource.group, "*" allowed.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	ExcludeKinds []string `json:"excludeKinds,omitempty"`
+	// Probes ask the copy whether it works, once its workloads are ready, in
+	// this order. Without any, ready workloads are the proof.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Probes []RestoreProbe `json:"probes,omitempty"`
+}
+
+// RestoreProbe is one question to a restored copy. It is asked again every
+// two seconds until the answer is as expected or the time is over.
+// +kubebuilder:validation:XValidation:rule="[has(self.exec), has(self.http), has(self.sql), has(self.job)].filter(x, x).size() == 1",message="give one of exec, http, sql and job"
+type RestoreProbe struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
+	// Namespace is the captured one that the probe is about; default the first.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+	// Timeout bounds the probe, all its tries together; default 1m.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="duration(self) > duration('0s')",message="timeout must be more than nothing"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+	// Expect is a regular expression that the answer must match: a command's
+	// output, a response's body, a query's rows.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Expect string `json:"expect,omitempty"`
+	// Exec runs a command in a container; it must end with code 0.
+	// +optional
+	Exec *ExecProbe `json:"exec,omitempty"`
+	// HTTP asks a Service.
+	// +optional
+	HTTP *HTTPProbe `json:"http,omitempty"`
+	// SQL runs a query by the client in the database's own container.
+	// +optional
+	SQL *SQLProbe `json:"sql,omitempty"`
+	// Job runs a pod in the copy's namespace; it must end with code 0.
+	// +optional
+	Job *JobProbe `json:"job,omitempty"`
+}
+
+// PodChoice finds a pod of the copy: the first that runs.
+type PodChoice struct {
+	// Pods chooses by label.
+	Pods metav1.LabelSelector `json:"pods"`
+	// Container defaults to the pod's first.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Container string `json:"container,omitempty"`
+}
+
+// ExecProbe runs a command.
+type ExecProbe struct {
+	PodChoice `json:",inline"`
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	Command []string `json:"command"`
+}
+
+// HTTPProbe asks a Service, through the API server.
+type HTTPProbe struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Service string `json:"service"`
+	// Port is a number or a name of the Service's; default its only one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Port string `json:"port,omitempty"`
+	// Path begins with a slash; default "/".
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Path string `json:"path,omitempty"`
+	// Scheme is http or https; default http. Certificates are not checked.
+	// +optional
+	// +kubebuilder:validation:Enum=http;https
+	Scheme string `json:"scheme,omitempty"`
+	// Status is the expected one; without it any from 200 to 399.
+	// +optional
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=599
+	Status int32 `json:"status,omitempty"`
+}
+
+// SQLProbe runs a query by psql or mysql in the database's container, as the
+// local user that the container runs as, unless User says another.
+type SQLProbe struct {
+	PodChoice `json:",inline"`
+	// Client is psql, mysql or mariadb.
+	// +kubebuilder:validation:Enum=psql;mysql;mariadb
+	Client string `json:"client"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Query string `json:"query"`
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[^-]`
+	Database string `json:"database,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[^-]`
+	User string `json:"user,omitempty"`
+}
+
+// JobProbe runs a pod to its end.
+type JobProbe struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Image string `json:"image"`
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Command []string `json:"command,omitempty"`
+	// ServiceAccountName is one of the copy's; default "default".
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	ServiceAccountName string `json:"serviceAccountName,omitempty"`
+}
+
+// ProvenBoot says that the point was restored, came up, and passed its probes.
+const ProvenBoot = "boot"
+
+// RestoreTestStatus is what the scheduled restore test did last.
+type RestoreTestStatus struct {
+	// At is when the last one ended that gave a verdict.
+	// +optional
+	At *metav1.Time `json:"at,omitempty"`
+	// Point is what it restored; of several, the first that failed.
+	// +optional
+	Point string `json:"point,omitempty"`
+	// Passed says that it came up and answered as expected.
+	// +optional
+	Passed bool `json:"passed,omitempty"`
+	// RTO is how long it took from the start until all workloads were ready
+	// and all probes had passed.
+	// +optional
+	RTO *metav1.Duration `json:"rto,omitempty"`
+	// Message says what failed.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// Probes are the probes' results.
+	// +optional
+	// +listType=atomic
+	Probes []ProbeStatus `json:"probes,omitempty"`
+	// Warnings are what the copy was made without, and what it may reach.
+	// +optional
+	// +listType=atomic
+	Warnings []string `json:"warnings,omitempty"`
+	// Leftovers are what could not be removed; the agent tries again.
+	// +optional
+	// +listType=atomic
+	Leftovers []string `json:"leftovers,omitempty"`
+	// Running is since when a test runs; Namespaces are the copy's.
+	// +optional
+	Running *metav1.Time `json:"running,omitempty"`
+	// +optional
+	// +listType=atomic
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Next is when the next one is due.
+	// +optional
+	Next *metav1.Time `json:"next,omitempty"`
+	// TriedAt and Error tell of a newer one that gave no verdict. It is tried again.
+	// +optional
+	TriedAt *metav1.Time `json:"triedAt,omitempty"`
+	// +optional
+	Error string `json:"error,omitempty"`
+}
+
+// ProbeStatus is one probe's result.
+type ProbeStatus struct {
+	Name   string `json:"name"`
+	Passed bool   `json:"passed"`
+	// Took is until it passed, or until it was given up.
+	// +optional
+	Took *metav1.Duration `json:"took,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// PointTest is the newest restore test of a recovery point.
+type PointTest struct {
+	At     metav1.Time `json:"at"`
+	Passed bool        `json:"passed"`
+	// RTO is how long it took until the copy worked.
+	// +optional
+	RTO *metav1.Duration `json:"rto,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}

@@ -34,6 +34,10 @@ type ProtectionPolicySpec struct {
 	// not pause it: what is kept goes on being proven.
 	// +optional
 	Verify *VerifyPolicy `json:"verify,omitempty"`
+	// RestoreTest brings recovery points up as isolated copies on a schedule of
+	// its own. Suspend does not pause it.
+	// +optional
+	RestoreTest *RestoreTestPolicy `json:"restoreTest,omitempty"`
 }
 
 // Schedule is either an interval or a cron expression.

@@ -110,6 +110,9 @@ type RecoveryPointStatus struct {
 	// Copies names the Vaults that hold a whole second copy of the point.
 	// +optional
 	Copies []string `json:"copies,omitempty"`
+	// RestoreTest is what the newest restore test of the point found.
+	// +optional
+	RestoreTest *PointTest `json:"restoreTest,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -146,7 +149,8 @@ type PointQuiesce struct {
 type Verification struct {
 	At metav1.Time `json:"at"`
 	// How is "full" when every byte was read back, "sample" when all objects
-	// and directories and a part of the volumes' data were.
+	// and directories and a part of the volumes' data were, "boot" when a
+	// restore test brought the point up.
 	How string `json:"how"`
 	// +optional
 	Damaged bool `json:"damaged,omitempty"`

@@ -150,6 +150,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		&recoverypoint.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&copying.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now, Logger: opts.Logger},
 		&proof.Verifier{Client: c, Vaults: p, Events: events, Now: opts.Now},
+		&proof.Tester{Client: c, Trials: p, Events: events, Now: opts.Now},
 		&restore.Reconciler{Client: c, Reader: reader, Access: p, Events: events, Now: opts.Now},
 	} {
 		if err := r.Setup(mgr); err != nil {

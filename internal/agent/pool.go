@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -18,6 +19,7 @@ import (
 	"davit.dev/davit/internal/kube/freezer"
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/quiescer"
+	"davit.dev/davit/internal/kube/scratch"
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/kube/vaults"
@@ -26,6 +28,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/transform"
+	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -41,6 +44,7 @@ type pool struct {
 	ledger  *quiescer.Ledger
 	log     *slog.Logger
 	now     func() time.Time
+	owner   string // of restore tests: this process
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -68,7 +72,11 @@ type entryKey struct {
 }
 
 func newPool(clients *kube.Clients, reader client.Reader, self lease.Identity, log *slog.Logger, now func() time.Time) *pool {
-	return &pool{ledger: quiescer.NewLedger(clients.Kubernetes), clients: clients, reader: reader, self: self, log: log, now: now, entries: map[string]*entry{}}
+	return &pool{
+		ledger:  quiescer.NewLedger(clients.Kubernetes),
+		clients: clients, reader: reader, self: self, log: log, now: now, entries: map[string]*entry{},
+		owner: trial.AgentOwner(string(uuid.NewUUID())),
+	}
 }
 
 // Opened returns the open project of a Vault.
@@ -229,4 +237,33 @@ func (p *pool) Recovery(ctx context.Context, vaultName, namespace, account strin
 			return images.Mirror{Base: mirror}.Present(ctx, image)
 		},
 	}, nil
+}
+
+// Test implements proof.Trials. Copies are made and removed as davit-restore,
+// as a restore would be.
+func (p *pool) Test(ctx context.Context, vaultName string, opts trial.Options) (trial.Report, error) {
+	deps, err := p.Recovery(ctx, vaultName, v1alpha1.SystemNamespace, install.RestoreName)
+	if err != nil {
+		return trial.Report{}, err
+	}
+	cluster, err := p.copies()
+	if err != nil {
+		return trial.Report{}, err
+	}
+	deps.Now, deps.Holder = p.now, "restore test"
+	opts.Owner = p.owner
+	return trial.Run(ctx, opts, trial.Deps{Recovery: deps, Cluster: cluster})
+}
+
+// copies is where restore tests make their copies.
+func (p *pool) copies() (trial.Cluster, error) {
+	restorer, err := p.clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, install.RestoreName))
+	if err != nil {
+		return nil, err
+	}
+	m, err := mover.NewForConfig(p.clients.RESTConfig, restorer.RESTConfig, mover.Options{Now: p.now})
+	if err != nil {
+		return nil, err
+	}
+	return scratch.New(restorer, m), nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/source"
+	"davit.dev/davit/internal/trial"
 )
 
 const (
@@ -60,6 +61,7 @@ func (s *sweeper) Start(ctx context.Context) error {
 type duties struct{ vault, reclaim bool }
 
 func (s *sweeper) sweep(ctx context.Context, d duties) {
+	s.sweepTests(ctx)
 	var list v1alpha1.VaultList
 	if err := s.reader.List(ctx, &list); err != nil {
 		s.log.Warn("sweep: list vaults", "error", err)
@@ -69,6 +71,22 @@ func (s *sweeper) sweep(ctx context.Context, d duties) {
 		if list.Items[i].Spec.CopyOf == "" { // a copy is its copier's
 			s.sweepVault(ctx, list.Items[i].Name, d)
 		}
+	}
+}
+
+// sweepTests removes the copies of restore tests that nobody runs any more.
+func (s *sweeper) sweepTests(ctx context.Context) {
+	cluster, err := s.pool.copies()
+	if err != nil {
+		s.log.Warn("sweep: restore tests", "error", err)
+		return
+	}
+	tests, err := trial.Sweep(ctx, cluster, s.pool.owner, s.pool.now())
+	if err != nil {
+		s.log.Warn("sweep: restore tests", "error", err)
+	}
+	if len(tests) > 0 {
+		s.log.Info("removed copies of restore tests that were over", "tests", tests)
 	}
 }
 

@@ -34,13 +34,12 @@ type needs struct {
 	// cluster holds names of cluster-scoped objects by resource.group.
 	cluster map[string]set
 	// kinds are the kinds captured at least once.
-	kinds map[string]Kind
-	// services holds namespace/name of Services with a selector.
-	services set
+	kinds    map[string]Kind
+	services names // with a selector
 	images   map[point.Image]bool
 	// refs are namespaced needs, gathered only in selector mode.
 	refs     map[ref]bool
-	accounts set // namespace/name, the accounts whose rights come along
+	accounts set // namespace/name, the accounts whose rights come along; only in selector mode
 	// claimPrefixes are what the names of StatefulSets' claims start with,
 	// behind namespace/.
 	claimPrefixes set
@@ -50,7 +49,7 @@ type needs struct {
 
 func newNeeds() *needs {
 	return &needs{
-		cluster: map[string]set{}, kinds: map[string]Kind{}, services: set{},
+		cluster: map[string]set{}, kinds: map[string]Kind{}, services: names{},
 		images: map[point.Image]bool{}, refs: map[ref]bool{}, accounts: set{}, claimPrefixes: set{}, bound: set{}, namespaces: set{},
 	}
 }
@@ -75,7 +74,7 @@ func (n *needs) names(resource string) []string {
 func (n *needs) selects(namespace, name string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.services[namespace+"/"+name]
+	return n.services.has(namespace, name)
 }
 
 // boundClaims are the claims in the point that must have data in it.
@@ -105,6 +104,9 @@ func (n *needs) observe(k Kind, o *unstructured.Unstructured, keep, selective bo
 	}
 	n.observeKind(k, o)
 	if selective {
+		if k.Name() == "serviceaccounts" {
+			n.accounts[o.GetNamespace()+"/"+o.GetName()] = true
+		}
 		n.observeRefs(o)
 	}
 }
@@ -134,10 +136,8 @@ func (n *needs) observeKind(k Kind, o *unstructured.Unstructured) {
 		}
 	case "services":
 		if selector, _, _ := unstructured.NestedMap(o.Object, "spec", "selector"); len(selector) > 0 {
-			n.services[o.GetNamespace()+"/"+o.GetName()] = true
+			n.services.add(o.GetNamespace(), o.GetName())
 		}
-	case "serviceaccounts":
-		n.accounts[o.GetNamespace()+"/"+o.GetName()] = true
 	}
 }
 

@@ -27,7 +27,7 @@ type kindWriter struct {
 	mu    sync.Mutex
 	out   ObjectWriter
 	bytes int64
-	seen  map[string]bool // namespace/name, only where asked for
+	seen  names // only where asked for
 }
 
 func newWriters(sink Sink) *writers { return &writers{sink: sink, open: map[string]*kindWriter{}} }
@@ -37,7 +37,7 @@ func (w *writers) of(k Kind) *kindWriter {
 	defer w.mu.Unlock()
 	kw := w.open[k.Name()]
 	if kw == nil {
-		kw = &kindWriter{kind: k, seen: map[string]bool{}, out: w.sink.Resource(point.Resource{
+		kw = &kindWriter{kind: k, seen: names{}, out: w.sink.Resource(point.Resource{
 			Group: k.Group, Version: k.Version, Kind: k.Kind, Resource: k.Resource, Namespaced: k.Namespaced,
 			Versions: k.Versions, Dependency: !k.Namespaced,
 		})}
@@ -55,12 +55,8 @@ func (kw *kindWriter) add(ctx context.Context, o *unstructured.Unstructured, onc
 	}
 	kw.mu.Lock()
 	defer kw.mu.Unlock()
-	if once {
-		key := o.GetNamespace() + "/" + o.GetName()
-		if kw.seen[key] {
-			return nil
-		}
-		kw.seen[key] = true
+	if once && !kw.seen.add(o.GetNamespace(), o.GetName()) {
+		return nil
 	}
 	kw.bytes += int64(len(data))
 	return kw.out.Add(ctx, data)
@@ -69,7 +65,7 @@ func (kw *kindWriter) add(ctx context.Context, o *unstructured.Unstructured, onc
 func (kw *kindWriter) has(namespace, name string) bool {
 	kw.mu.Lock()
 	defer kw.mu.Unlock()
-	return kw.seen[namespace+"/"+name]
+	return kw.seen.has(namespace, name)
 }
 
 // close closes every writer, also after an error, and returns the resources

@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -47,6 +48,10 @@ type Cluster interface {
 	Look(ctx context.Context, app *v1alpha1.Application, objects bool) (*capture.Held, error)
 	// Recover brings an application back, or with plan says what it would do.
 	Recover(ctx context.Context, opts recovery.Options, how Recovering) (recovery.Report, error)
+	// Test brings a point up as an isolated copy, probes it and removes it.
+	Test(ctx context.Context, opts trial.Options, how Recovering) (trial.Report, error)
+	// SweepTests removes copies whose test is over.
+	SweepTests(ctx context.Context, now time.Time) ([]string, error)
 }
 
 // PodLog says which log to read.

@@ -28,6 +28,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/retry"
@@ -220,6 +221,26 @@ func (c *fakeCluster) Recover(_ context.Context, opts recovery.Options, how Reco
 		}
 	}
 	return report, nil
+}
+
+// Test implements Cluster: the real one is tested in trial.
+func (c *fakeCluster) Test(_ context.Context, opts trial.Options, _ Recovering) (trial.Report, error) {
+	report := trial.Report{Application: opts.Application, Point: opts.Point, Namespaces: []string{"davit-test-x-" + opts.Application}, Passed: true, RTO: 12 * time.Second}
+	for _, p := range opts.Probes {
+		passed := !strings.HasPrefix(p.Name, "bad")
+		report.Probes = append(report.Probes, vault.MarkProbe{Name: p.Name, Passed: passed})
+		report.Passed = report.Passed && passed
+	}
+	if report.Passed {
+		return report, nil
+	}
+	report.RTO, report.Failure = 0, "probe bad: nobody answers"
+	return report, fmt.Errorf("test %s: %w: %s", opts.Point, trial.ErrFailed, report.Failure)
+}
+
+// SweepTests implements Cluster.
+func (c *fakeCluster) SweepTests(context.Context, time.Time) ([]string, error) {
+	return []string{"x"}, nil
 }
 
 // seedPoint writes a small recovery point into the fake cluster's only vault:

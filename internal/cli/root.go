@@ -139,7 +139,7 @@ func (e *env) named(hint string) string {
 
 var commandWords = []string{
 	"install", "uninstall", "vault", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "verify", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
+	"restore", "restore-test", "verify", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
 func isCommand(word string) bool {
@@ -203,7 +203,7 @@ func (e *env) addCommands(root *cobra.Command) {
 	}
 	group("setup", e.installCommand(), e.uninstallCommand(), e.vaultCommand())
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
-	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand())
+	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand())
 	group("look", e.statusCommand(), e.coverageCommand(), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), e.bundleCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	root.AddCommand(e.partCommands()...)

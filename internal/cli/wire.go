@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,7 @@ import (
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/kube/scratch"
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/node"
@@ -29,6 +31,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/transform"
+	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -138,7 +141,16 @@ func (c *realCluster) Recover(ctx context.Context, opts recovery.Options, how Re
 	if err != nil {
 		return recovery.Report{}, err
 	}
-	deps := recovery.Deps{
+	deps := c.recovering(m, how)
+	if how.Plan {
+		return recovery.Plan(ctx, opts, deps)
+	}
+	return recovery.Recover(ctx, opts, deps)
+}
+
+// recovering is what a recovery works with here.
+func (c *realCluster) recovering(m *mover.Mover, how Recovering) recovery.Deps {
+	return recovery.Deps{
 		Project: how.Project, VaultName: how.VaultName, Site: how.Site, ClusterID: how.ClusterID, Holder: how.Holder,
 		Cluster: target.New(c.clients), Volumes: target.NewVolumes(m, c.clients, how.VaultName),
 		Progress: how.Progress, Now: how.Now, Log: silent(),
@@ -148,8 +160,22 @@ func (c *realCluster) Recover(ctx context.Context, opts recovery.Options, how Re
 			return m.Present(ctx, image)
 		},
 	}
-	if how.Plan {
-		return recovery.Plan(ctx, opts, deps)
+}
+
+// Test implements Cluster.
+func (c *realCluster) Test(ctx context.Context, opts trial.Options, how Recovering) (trial.Report, error) {
+	m, err := mover.NewForConfig(c.clients.RESTConfig, nil, mover.Options{Now: how.Now})
+	if err != nil {
+		return trial.Report{}, err
 	}
-	return recovery.Recover(ctx, opts, deps)
+	return trial.Run(ctx, opts, trial.Deps{Recovery: c.recovering(m, how), Cluster: scratch.New(c.clients, m)})
+}
+
+// SweepTests implements Cluster.
+func (c *realCluster) SweepTests(ctx context.Context, now time.Time) ([]string, error) {
+	m, err := mover.NewForConfig(c.clients.RESTConfig, nil, mover.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return trial.Sweep(ctx, scratch.New(c.clients, m), "", now)
 }

@@ -149,6 +149,12 @@ func checkMode(opts Options, m *point.Manifest, current lease.Epoch, self lease.
 	switch opts.Mode {
 	case v1alpha1.RestoreClone:
 		return checkClone(opts, m)
+	case v1alpha1.RestoreTakeOver, v1alpha1.RestoreInPlace:
+		if opts.Isolation != nil {
+			return fmt.Errorf("%w: only a clone can be isolated", ErrRefused)
+		}
+	}
+	switch opts.Mode {
 	case v1alpha1.RestoreTakeOver:
 		if len(opts.NamespaceMapping) > 0 {
 			return fmt.Errorf("%w: take-over keeps the namespaces: use --as-clone to rename them", ErrRefused)

@@ -70,11 +70,20 @@ type Options struct {
 	// AcceptQuarantined allows a quarantined point that Point names.
 	AcceptQuarantined bool
 	// Force allows a point that verification found damaged, if Point names it.
-	Force        bool
+	Force bool
 	// Diff has Plan say what it would change in each object.
 	Diff         bool
 	ReadyTimeout time.Duration // 0 for the default
 	Workers      int           // 0 for the default
+	// Isolation keeps a clone to itself. Nil makes it like the original.
+	Isolation *Isolation
+}
+
+// Isolation keeps a clone to itself.
+type Isolation struct {
+	restore.Isolation
+	// Close is called before anything may run; its error stops the restore.
+	Close func(context.Context) error
 }
 
 // FromSpec takes the options out of a Restore's spec.

@@ -194,7 +194,7 @@ func (r *recovery) choose(ctx context.Context) (err error) {
 }
 
 func (r *recovery) engineOptions() restore.Options {
-	return restore.Options{
+	opts := restore.Options{
 		ID: r.report.RestoreID, Holder: r.deps.Holder,
 		NamespaceMapping: r.opts.NamespaceMapping, StorageClassMapping: r.opts.StorageClassMapping,
 		Transforms: r.rules,
@@ -206,6 +206,10 @@ func (r *recovery) engineOptions() restore.Options {
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
 		Activate: r.activate,
 	}
+	if r.opts.Isolation != nil {
+		opts.Isolation = &r.opts.Isolation.Isolation
+	}
+	return opts
 }
 
 func policies(kinds map[string]v1alpha1.ExistingPolicy) map[string]restore.Existing {

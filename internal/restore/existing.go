@@ -62,6 +62,8 @@ func (e *Engine) policyOf(res point.Resource) (policy Existing, named bool) {
 	switch {
 	case res.Dependency && !named:
 		return Skip, false
+	case kind == shape.KindNamespace && e.opts.Isolation != nil:
+		return Update, true // it was made for the lease
 	case (kind == shape.KindNamespace || kind == shape.KindCRD) && policy.rollsBack():
 		return Update, named // all that is in them would go
 	}

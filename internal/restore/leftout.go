@@ -13,6 +13,11 @@ func (e *Engine) leftOut(res point.Resource) string {
 	if why, ok := shape.NeverRestored[schema.GroupKind{Group: res.Group, Kind: res.Kind}]; ok {
 		return why
 	}
+	if e.opts.Isolation != nil {
+		if why := shape.OutsideOfCopy(res); why != "" {
+			return why
+		}
+	}
 	switch {
 	case shape.MatchesKind(e.opts.ExcludeKinds, gr):
 		return "excluded"

@@ -8,6 +8,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
@@ -56,6 +57,7 @@ func (e *Engine) prepare(ctx context.Context, en *index.Entry, raw []byte) (*pre
 	if e.wantsStatus(en.Res) {
 		p.status = d["status"]
 	}
+	e.tellIsolated(p, d)
 	if err := e.shape(en.Res, d, nil); err != nil {
 		return nil, err
 	}
@@ -96,7 +98,23 @@ func (e *Engine) shape(i int, d shape.Document, matched func(rule int)) error {
 		meta["labels"] = labels
 	}
 	labels[shape.LabelRestore] = e.opts.ID
+	if e.opts.Isolation != nil {
+		shape.Isolate(kind, d, nil)
+		if kind == shape.KindNamespace {
+			e.opts.Isolation.mark(d)
+		}
+	}
 	return nil
+}
+
+// tellIsolated says what isolation takes out of an object, and what it may reach.
+func (e *Engine) tellIsolated(p *prepared, captured shape.Document) {
+	if e.opts.Isolation == nil {
+		return
+	}
+	for _, note := range shape.Isolate(p.kind, runtime.DeepCopyJSON(captured), e.m.Namespaces) {
+		e.rec.Warn(p.name, "%s", note)
+	}
 }
 
 func (e *Engine) wantsStatus(i int) bool {

@@ -75,8 +75,38 @@ type Options struct {
 	Activate func(context.Context) error
 	// SkipVolumes creates claims without data.
 	SkipVolumes bool
-	Workers     int // objects at a time, default 32
-	Fillers     int // volumes at a time, default 4
+	// Isolation keeps a copy to itself; nil restores objects as they were.
+	Isolation *Isolation
+	Workers   int // objects at a time, default 32
+	Fillers   int // volumes at a time, default 4
+}
+
+// Isolation keeps a copy to itself: its namespaces are marked, the restore's
+// lease is in one of them, and nothing comes along that reaches out of them or
+// is cluster-scoped. See shape.Isolate.
+type Isolation struct {
+	// Home is the namespace that is made first, and holds the lease.
+	Home string
+	// Labels and Annotations go onto every namespace as it is made.
+	Labels, Annotations map[string]string
+}
+
+// mark puts the marks onto a namespace's document.
+func (i *Isolation) mark(d shape.Document) {
+	if i == nil {
+		return
+	}
+	meta := shape.Child(d, "metadata")
+	for field, values := range map[string]map[string]string{"labels": i.Labels, "annotations": i.Annotations} {
+		into, ok := meta[field].(map[string]any)
+		if !ok {
+			into = map[string]any{}
+			meta[field] = into
+		}
+		for key, value := range values {
+			into[key] = value
+		}
+	}
 }
 
 // Engine restores one recovery point. Make one per restore with New.
@@ -132,6 +162,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ReadyTimeout == 0 {
 		o.ReadyTimeout = 10 * time.Minute
+	}
+	if o.Isolation != nil {
+		o.LeaseNamespace = o.Isolation.Home
 	}
 	if o.LeaseNamespace == "" {
 		o.LeaseNamespace = "davit-system"

@@ -83,7 +83,11 @@ func (e *Engine) hold(ctx context.Context) (context.Context, *hold.Hold, error) 
 		Application: e.m.Application, Namespace: e.opts.LeaseNamespace, ID: e.opts.ID, Holder: e.opts.Holder,
 		Cluster: e.cluster, Bare: e.bare, Clock: e.clock, Progress: e.progress, Log: e.log,
 		MakeNamespace: func(ctx context.Context, name string) error {
-			return e.createNamespace(ctx, name, shape.Document{shape.LabelManagedBy: "davit"})
+			labels := shape.Document{shape.LabelManagedBy: "davit"}
+			if e.opts.Isolation != nil {
+				labels = shape.Document{shape.LabelRestore: e.opts.ID}
+			}
+			return e.createNamespace(ctx, name, labels)
 		},
 	})
 }
@@ -157,7 +161,7 @@ func (e *Engine) load(ctx context.Context) error {
 	if e.x != nil {
 		return nil
 	}
-	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Reshape: e.reshape}.Read(ctx)
+	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Reshape: e.reshape, Unfit: e.unfit()}.Read(ctx)
 	if err == nil {
 		e.x = x
 	}
@@ -172,6 +176,14 @@ func (e *Engine) reshape(i int, d shape.Document) shape.Document {
 		return d
 	}
 	return changed
+}
+
+// unfit is asked about the bodies of inspected objects.
+func (e *Engine) unfit() func(schema.GroupKind, shape.Document) string {
+	if e.opts.Isolation == nil {
+		return nil
+	}
+	return shape.UnfitForCopy
 }
 
 // leaveOut counts what is not restored, and warns where a person should know.
@@ -376,9 +388,9 @@ func (e *Engine) createNamespace(ctx context.Context, name string, labels shape.
 	if _, err := e.cluster.Get(ctx, at, "", name); !apierrors.IsNotFound(err) {
 		return err
 	}
-	_, err = e.cluster.Create(ctx, at, &unstructured.Unstructured{Object: shape.Document{
-		"apiVersion": "v1", "kind": "Namespace", "metadata": shape.Document{"name": name, "labels": labels},
-	}})
+	d := shape.Document{"apiVersion": "v1", "kind": "Namespace", "metadata": shape.Document{"name": name, "labels": labels}}
+	e.opts.Isolation.mark(d)
+	_, err = e.cluster.Create(ctx, at, &unstructured.Unstructured{Object: d})
 	if err == nil && labels[shape.LabelRestore] != nil {
 		e.locked(func() { e.ours[name] = true })
 		e.notes.Note(shape.RankNamespaces, 0, Planned{Object: kindName(shape.KindNamespace, "", name), Action: report.Create, Reason: "for what is restored into it"})

@@ -100,8 +100,11 @@ func (n Namespaces) Literal() []string {
 	return slices.Compact(all)
 }
 
-// Match tells whether a namespace is chosen. Those of the cluster itself, and
-// Davit's own, are chosen only by their very names.
+// LabelCopy is on the namespaces of a restore test's copy of an application.
+const LabelCopy = "davit.dev/restore-test"
+
+// Match tells whether a namespace is chosen. Those of the cluster itself,
+// Davit's own and a test's copies are chosen only by their very names.
 func (n Namespaces) Match(name string, set map[string]string) bool {
 	if n.excludes(name) {
 		return false
@@ -109,7 +112,7 @@ func (n Namespaces) Match(name string, set map[string]string) bool {
 	if slices.Contains(n.Names, name) {
 		return true
 	}
-	if IsSystem(name) {
+	if _, copied := set[LabelCopy]; copied || IsSystem(name) {
 		return false
 	}
 	return n.Labels != nil && n.Labels.Matches(labels.Set(set)) ||

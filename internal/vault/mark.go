@@ -22,14 +22,16 @@ const (
 	MarkUnpinned    MarkKind = "unpinned"    // takes the pin off
 	MarkDeleting    MarkKind = "deleting"    // on its way out, never offered
 	MarkQuarantined MarkKind = "quarantined" // not offered without a person's word
+	MarkUnbootable  MarkKind = "unbootable"  // a restore test of it failed; offered all the same
 )
 
-var markKinds = []MarkKind{MarkVerified, MarkPinned, MarkUnpinned, MarkDeleting, MarkQuarantined}
+var markKinds = []MarkKind{MarkVerified, MarkPinned, MarkUnpinned, MarkDeleting, MarkQuarantined, MarkUnbootable}
 
 // How a point was verified.
 const (
 	HowFull   = "full"   // every byte was read back
 	HowSample = "sample" // objects, directories, and a part of the volumes' data
+	HowBoot   = "boot"   // it was restored, came up, and passed its probes
 )
 
 // Mark is one write-once fact about one recovery point.
@@ -42,11 +44,23 @@ type Mark struct {
 	// How tells how it was verified; see the constants. Empty, in marks of
 	// older writers, stands for HowFull.
 	How string `json:"how,omitempty"`
+	// RTO is how long a restored copy took until it worked, in nanoseconds.
+	RTO time.Duration `json:"rto,omitempty"`
+	// Probes are what a restored copy answered.
+	Probes []MarkProbe `json:"probes,omitempty"`
 	// Seen holds the ordinals of the pins and unpins that were there when this
 	// pin or unpin was written. Mark fills it in; nil in marks of older writers.
 	Seen []string `json:"seen,omitzero"`
 	// Ordinal tells marks of one kind apart and sorts them by time. Mark fills it in.
 	Ordinal string `json:"ordinal"`
+}
+
+// MarkProbe is the answer to one probe of a restore test.
+type MarkProbe struct {
+	Name    string        `json:"name"`
+	Passed  bool          `json:"passed"`
+	Took    time.Duration `json:"took"` // nanoseconds
+	Message string        `json:"message,omitempty"`
 }
 
 // Mark writes a mark. A zero At becomes the present.

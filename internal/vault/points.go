@@ -50,6 +50,16 @@ func (i PointInfo) Verified() time.Time {
 	return time.Time{}
 }
 
+// Tested returns the verdict of the newest restore test, or nil.
+func (i PointInfo) Tested() *Mark {
+	for n := len(i.Marks) - 1; n >= 0; n-- {
+		if m := &i.Marks[n]; m.Kind == MarkUnbootable || m.Kind == MarkVerified && m.How == HowBoot {
+			return m
+		}
+	}
+	return nil
+}
+
 // Point returns the summary that the arithmetic of package point works on.
 func (i PointInfo) Point() point.Point {
 	p := point.Point{

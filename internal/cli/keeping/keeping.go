@@ -25,6 +25,7 @@ type Flags struct {
 	verifyCron   string
 	verifySample int32
 	verifyNewest int32
+	test         testFlags
 }
 
 // Register declares the flags.
@@ -33,6 +34,7 @@ func (f *Flags) Register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.verifyCron, "verify-cron", "", "five-field cron expression in UTC, instead of --verify-every")
 	flags.Int32Var(&f.verifySample, "verify-sample", 0, "percent of the volumes' data to read each time (default: 100)")
 	flags.Int32Var(&f.verifyNewest, "verify-newest", 0, "how many of the newest points to read each time (default: 1)")
+	f.test.register(flags)
 }
 
 // Apply checks the flags and writes them into a policy.
@@ -46,6 +48,9 @@ func (f *Flags) Apply(policy *v1alpha1.ProtectionPolicySpec) error {
 		return exit.Usage("give percent, 1 to 100", "--verify-sample %d is not possible", f.verifySample)
 	case f.verifyNewest < 0 || f.verifyNewest > 1000:
 		return exit.Usage("give 1 to 1000", "--verify-newest %d is not possible", f.verifyNewest)
+	}
+	if err := f.test.apply(policy); err != nil {
+		return err
 	}
 	if f.verifyEvery == 0 && f.verifyCron == "" {
 		if f.verifySample != 0 || f.verifyNewest != 0 {

@@ -39,12 +39,24 @@ func (d PointDetail) Text(t *output.Text) {
 		"instant", agedTime(v.Instant, d.Now), "consistency", consistencyText(v.Consistency),
 		"site", v.Site, "epoch", positive(v.Epoch), "verified", cmp.Or(strings.TrimSuffix(agedTime(v.Verified, d.Now)+" ("+v.VerifiedHow+")", " ()"), "never"),
 		"pinned", map[bool]string{true: "yes: never expires"}[v.Pinned], "copies", strings.Join(v.Copies, ", "),
+		"restore test", testText(v.Test, d.Now),
 		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "object"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
 	if m := d.Manifest; m != nil {
 		t.Fields("  ", "namespaces", strings.Join(m.Namespaces, ", "), "captured by", fmt.Sprintf("davit %s, Kubernetes %s, %s, in %s", m.DavitVersion, m.KubeVersion, m.Trigger, output.Duration(m.FinishedAt.Sub(m.StartedAt))),
 			"cut within", output.Duration(m.CutBy.Sub(m.Instant)), "held still", freezeText(m.Freeze), "at rest", restText(m))
 		manifestText(t, m)
 	}
+}
+
+// testText is what the newest restore test of a point found.
+func testText(test *Test, now time.Time) string {
+	switch {
+	case test == nil:
+		return ""
+	case test.Passed:
+		return fmt.Sprintf("passed %s, worked after %s", agedTime(test.At, now), output.Duration(test.RTO))
+	}
+	return fmt.Sprintf("FAILED %s: %s", agedTime(test.At, now), test.Message)
 }
 
 func manifestText(t *output.Text, m *point.Manifest) {
@@ -186,17 +198,41 @@ func (d AppDetail) Text(t *output.Text) {
 		"epoch", epochOf(s), "schedule", cmp.Or(Schedule(d.Policy), "none: captured only when asked"),
 		"next", output.Time(TimeOf(s.NextCapture)), "objectives", objectivesText(d.Policy), "keeps", retentionText(d.Policy),
 		"newest", cmp.Or(agedTime(TimeOf(s.NewestInstant), d.Now), "none"), "points", fmt.Sprint(s.Points),
-		"verifies", cmp.Or(keeping.Verifies(d.Policy), "only when asked"), "verified", keeping.Verified(s.Verification, d.Now))
+		"verifies", cmp.Or(keeping.Verifies(d.Policy), "only when asked"), "verified", keeping.Verified(s.Verification, d.Now),
+		"restore tests", cmp.Or(keeping.Tests(d.Policy), "only when asked"), "tested", keeping.Tested(s.RestoreTest, d.Now))
 	var hooks []string
 	for _, h := range app.Spec.Hooks {
 		hooks = append(hooks, h.Name)
 	}
 	t.Fields("  ", "hooks", strings.Join(hooks, ", "))
+	d.testSection(t)
 	if len(d.Points) > 0 {
 		t.Section("Newest points")
 		views := Points{Points: d.Points[:min(len(d.Points), shownPoints)], Now: d.Now}
 		views.Text(t)
 	}
+}
+
+// testSection tells what the last scheduled restore test found.
+func (d AppDetail) testSection(t *output.Text) {
+	test := d.App.Status.RestoreTest
+	if test == nil || test.At == nil {
+		return
+	}
+	if len(test.Probes) > 0 {
+		t.Section("Probes of the last restore test")
+		var rows [][]string
+		for _, p := range test.Probes {
+			took := ""
+			if p.Took != nil {
+				took = output.Duration(p.Took.Duration)
+			}
+			rows = append(rows, []string{p.Name, map[bool]string{true: "passed", false: "FAILED"}[p.Passed], took, p.Message})
+		}
+		t.Table("  ", output.Columns("PROBE", "RESULT", ">TOOK", "MESSAGE"), rows)
+	}
+	listText(t, "What the copy was made without, or may reach", len(test.Warnings), func(i int) string { return test.Warnings[i] })
+	listText(t, "Left behind by the last restore test", len(test.Leftovers), func(i int) string { return test.Leftovers[i] })
 }
 
 // freezePolicy says whether and for how long the file systems may be held still.

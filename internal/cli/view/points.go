@@ -33,7 +33,8 @@ type Point struct {
 	Verified    time.Time           `json:"verified,omitzero"`     // when it was last proven
 	VerifiedHow string              `json:"verifiedHow,omitempty"` // how: "full" or "sample"
 	Damaged     bool                `json:"damaged,omitempty"`
-	Copies      []string            `json:"copies,omitempty"` // vaults with a whole second copy
+	Copies      []string            `json:"copies,omitempty"`      // vaults with a whole second copy
+	Test        *Test               `json:"restoreTest,omitempty"` // its newest restore test
 	Message     string              `json:"message,omitempty"`
 }
 
@@ -65,7 +66,34 @@ func OfObject(p *v1alpha1.RecoveryPoint) Point {
 			view.Verified, view.VerifiedHow = v.At.Time, v.How
 		}
 	}
+	if t := s.RestoreTest; t != nil {
+		view.test(Test{At: t.At.Time, Passed: t.Passed, RTO: durationOf(t.RTO), Message: t.Message})
+	}
 	return view
+}
+
+// Test is what a restore test of a point found.
+type Test struct {
+	At      time.Time     `json:"at"`
+	Passed  bool          `json:"passed"`
+	RTO     time.Duration `json:"rto,omitempty"`
+	Message string        `json:"message,omitempty"`
+}
+
+// test shows a restore test; one that failed matters more than that the bytes
+// are whole.
+func (p *Point) test(t Test) {
+	p.Test = &t
+	if !t.Passed && p.Message == "" {
+		p.Message = "restore test failed: " + t.Message
+	}
+}
+
+func durationOf(d *metav1.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return d.Duration
 }
 
 // OfVault reads what the vault knows of a point; summary has quarantine decided.
@@ -79,6 +107,9 @@ func OfVault(app string, info vault.PointInfo, summary point.Point) Point {
 			view.Verified, view.VerifiedHow = mark.At, cmp.Or(mark.How, v1alpha1.ProvenFull)
 			break
 		}
+	}
+	if m := info.Tested(); m != nil {
+		view.test(Test{At: m.At, Passed: m.Kind == vault.MarkVerified, RTO: m.RTO, Message: m.Note})
 	}
 	switch {
 	case summary.Deleting:

@@ -59,7 +59,7 @@ type Site struct {
 
 // Run is what is going on now.
 type Run struct {
-	Kind    string    `json:"kind"` // "backup" or "restore"
+	Kind    string    `json:"kind"` // "backup", "restore" or "restore test"
 	ID      string    `json:"id"`
 	Phase   string    `json:"phase"`
 	Step    string    `json:"step,omitempty"`
@@ -81,7 +81,9 @@ type App struct {
 	// Proven is when the schedule last read points back, and how; zero: never.
 	Proven    time.Time `json:"proven,omitzero"`
 	ProvenHow string    `json:"provenHow,omitempty"`
-	Message   string    `json:"message,omitempty"`
+	// Test is what the scheduled restore test found last.
+	Test    *Test  `json:"restoreTest,omitempty"`
+	Message string `json:"message,omitempty"`
 }
 
 // The states of an application's protection.
@@ -111,6 +113,12 @@ func OfApplication(app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy,
 	}
 	if v := s.Verification; v != nil {
 		view.Proven, view.ProvenHow = TimeOf(v.At), v.How
+	}
+	if r := s.RestoreTest; r != nil && r.At != nil {
+		view.Test = &Test{At: r.At.Time, Passed: r.Passed, RTO: durationOf(r.RTO), Message: r.Message}
+		if r.Passed && r.At.After(view.Proven) { // the newer proof, and the stronger
+			view.Proven, view.ProvenHow = r.At.Time, v1alpha1.ProvenBoot
+		}
 	}
 	view.State = appState(app, policy, now)
 	return view
@@ -258,6 +266,9 @@ func (v *Status) gatherParts(ctx context.Context, c client.Client) error {
 
 func (v *Status) gatherApps(ctx context.Context, c client.Client, apps []v1alpha1.Application) error {
 	for i := range apps {
+		if t := apps[i].Status.RestoreTest; t != nil && t.Running != nil {
+			v.Running = append(v.Running, Run{"restore test", apps[i].VaultName(), "Running", "in " + strings.Join(t.Namespaces, ", "), t.Running.Time})
+		}
 		policy, err := PolicyOf(ctx, c, &apps[i])
 		if err != nil {
 			return err
@@ -311,6 +322,11 @@ func coveredNamespaces(ctx context.Context, c client.Client, apps []v1alpha1.App
 		}
 		for _, ns := range all.Items {
 			covered[ns.Name] = covered[ns.Name] || rules.Namespaces.Match(ns.Name, ns.Labels)
+		}
+	}
+	for _, ns := range all.Items {
+		if _, copied := ns.Labels[v1alpha1.LabelRestoreTest]; copied {
+			covered[ns.Name] = true // it goes by itself
 		}
 	}
 	return covered, nil

@@ -52,3 +52,44 @@ func shortList(names []string) string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// tested says whether the application comes up from its recovery points, as its
+// policy asks to find out.
+func (s *scope) tested() metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionTested, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotVerified, ObservedGeneration: s.app.Generation}
+	last := s.app.Status.RestoreTest
+	switch {
+	case s.policy == nil || s.policy.Spec.RestoreTest == nil || s.app.Status.Role != v1alpha1.RoleActive:
+		c.Message = "the policy asks for no restore test"
+	case s.app.Status.Points == 0:
+		c.Message = "there is no recovery point to restore"
+	case last != nil && last.At != nil && !last.Passed:
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonTestFailed
+		c.Message = fmt.Sprintf("%s, restored from %s: %s", last.At.UTC().Format(time.RFC3339), last.Point, last.Message)
+	case last != nil && last.Running == nil && last.Next != nil && s.now.Sub(last.Next.Time) > lateBy:
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonOverdue
+		c.Message = "a restore test was due at " + last.Next.UTC().Format(time.RFC3339)
+		if last.Error != "" {
+			c.Message += ": " + last.Error
+		}
+	case last == nil || last.At == nil:
+		c.Message = "nothing has been restored for a test yet"
+	case s.tooSlow(last):
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonTooSlow
+		c.Message = fmt.Sprintf("%s, restored from %s: it worked after %s, and the RTO objective is %s",
+			last.At.UTC().Format(time.RFC3339), last.Point, last.RTO.Duration, s.policy.Spec.Objectives.RTO.Duration)
+	default:
+		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.ReasonSucceeded
+		c.Message = fmt.Sprintf("%s, restored from %s: it worked", last.At.UTC().Format(time.RFC3339), last.Point)
+		if last.RTO != nil {
+			c.Message += " after " + last.RTO.Duration.String()
+		}
+	}
+	return c
+}
+
+// tooSlow tells whether the last copy worked later than the objective allows.
+func (s *scope) tooSlow(last *v1alpha1.RestoreTestStatus) bool {
+	objective := s.policy.Spec.Objectives.RTO
+	return objective != nil && objective.Duration > 0 && last.RTO != nil && last.RTO.Duration > objective.Duration
+}

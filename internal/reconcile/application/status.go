@@ -42,13 +42,20 @@ func (r *Reconciler) summarize(s *scope) {
 	meta.SetStatusCondition(&st.Conditions, protected)
 	verified := s.verified(damaged)
 	meta.SetStatusCondition(&st.Conditions, verified)
-	meta.SetStatusCondition(&st.Conditions, s.ready(protected, verified))
+	tested := s.tested()
+	meta.SetStatusCondition(&st.Conditions, tested)
+	meta.SetStatusCondition(&st.Conditions, s.ready(protected, verified, tested))
 	s.measure(len(damaged))
 	overdue := 0.0
 	if verified.Reason == v1alpha1.ReasonOverdue {
 		overdue = 1
 	}
 	measure.VerifyOverdue.WithLabelValues(s.app.VaultName()).Set(overdue)
+	overdue = 0
+	if tested.Reason == v1alpha1.ReasonOverdue {
+		overdue = 1
+	}
+	measure.TestOverdue.WithLabelValues(s.app.VaultName()).Set(overdue)
 }
 
 // protected compares the newest point's age with the objective.
@@ -100,7 +107,7 @@ func (s *scope) objective() time.Duration {
 }
 
 // ready folds everything into one answer.
-func (s *scope) ready(protected, verified metav1.Condition) metav1.Condition {
+func (s *scope) ready(protected, verified, tested metav1.Condition) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, Message: protected.Message, ObservedGeneration: s.app.Generation}
 	failed := newestFailure(s.points)
 	switch {
@@ -118,6 +125,8 @@ func (s *scope) ready(protected, verified metav1.Condition) metav1.Condition {
 		c.Status, c.Reason, c.Message = protected.Status, protected.Reason, protected.Message
 	case verified.Status == metav1.ConditionFalse:
 		c.Status, c.Reason, c.Message = verified.Status, verified.Reason, verified.Message
+	case tested.Status == metav1.ConditionFalse:
+		c.Status, c.Reason, c.Message = tested.Status, tested.Reason, tested.Message
 	}
 	return c
 }

@@ -51,6 +51,13 @@ var (
 	Verifications = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_verifications_total", Help: "Verifications on schedule, by how (full, sample) and result: succeeded, damaged or failed.",
 	}, []string{"application", "how", "result"})
+	TestOverdue  = gauge("davit_restore_test_overdue", "1 if the restore test that the policy asks for is more than an hour late.", "application")
+	TestFailed   = gauge("davit_restore_test_failed", "1 if the last restore test on schedule failed.", "application")
+	Tested       = gauge("davit_restore_test_timestamp_seconds", "When the schedule last brought a recovery point up, in Unix seconds.", "application")
+	TestedRTO    = gauge("davit_restore_test_rto_seconds", "How long the last restored copy took until it worked.", "application")
+	RestoreTests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_restore_tests_total", Help: "Restore tests on schedule, by result: passed, failed or no-verdict.",
+	}, []string{"application", "result"})
 	VolumesUnprotected = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "davit_volumes_unprotected", Help: "Bound claims outside the cluster's own namespaces whose data no application captures.",
 	})
@@ -70,7 +77,7 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
 		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, Verifications, VerifyOverdue, Restores,
-		VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing)
+		TestOverdue, TestFailed, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing)
 }
 
 // ForgetCopy removes the gauges of a second copy that is gone.
@@ -83,7 +90,7 @@ func ForgetCopy(name string) {
 // ForgetApplication removes the gauges of an application that is gone.
 func ForgetApplication(name string) {
 	labels := prometheus.Labels{"application": name}
-	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, Proven, VerifyOverdue} {
+	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, Proven, VerifyOverdue, TestOverdue, TestFailed, Tested, TestedRTO} {
 		g.DeletePartialMatch(labels)
 	}
 }

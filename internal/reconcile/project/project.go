@@ -74,7 +74,7 @@ func Status(rp *v1alpha1.RecoveryPoint, info vault.PointInfo, p point.Point) {
 		Manifest(s, m)
 	}
 	s.Phase = phase(p)
-	s.Verification = verification(info)
+	s.Verification, s.RestoreTest = verification(info), pointTest(info)
 	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, Message: "may be offered"}
 	switch {
 	case info.Err != nil:
@@ -119,6 +119,19 @@ func verification(info vault.PointInfo) *v1alpha1.Verification {
 		}
 	}
 	return nil
+}
+
+// pointTest is the verdict of the newest restore test.
+func pointTest(info vault.PointInfo) *v1alpha1.PointTest {
+	m := info.Tested()
+	if m == nil {
+		return nil
+	}
+	t := &v1alpha1.PointTest{At: metav1.NewTime(m.At), Passed: m.Kind == vault.MarkVerified, Message: m.Note}
+	if m.RTO > 0 {
+		t.RTO = &metav1.Duration{Duration: m.RTO.Round(time.Millisecond)}
+	}
+	return t
 }
 
 // Manifest copies what people want to see of a manifest.

@@ -66,6 +66,9 @@ type Reader struct {
 	// Reshape makes of a claim, or of a workload that mounts claims, what it
 	// will be at the target, by its resource in the manifest; nil changes nothing.
 	Reshape func(resource int, d shape.Document) shape.Document
+	// Unfit says why an inspected object is not restored, or nothing; a person
+	// is told. Nil takes all.
+	Unfit func(kind schema.GroupKind, d shape.Document) string
 }
 
 // Read reads the whole point once.
@@ -137,6 +140,10 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 		}
 		if en.Skip == "" {
 			en.Skip, en.Warn = shape.SkipByBody(kind, d)
+		}
+		if en.Skip == "" && r.Unfit != nil {
+			en.Skip = r.Unfit(kind, d)
+			en.Warn = en.Skip != ""
 		}
 		kept := shape.KeepOnly(kind, d)
 		if kind == shape.KindClaim {

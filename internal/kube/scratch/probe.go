@@ -1,0 +1,155 @@
+package scratch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/quiesce"
+)
+
+const (
+	maxBody = 1 << 20 // bytes of an answer that are looked at
+	jobLook = 250 * time.Millisecond
+)
+
+// Exec implements trial.Prober.
+func (c *Cluster) Exec(ctx context.Context, namespace string, pod v1alpha1.PodChoice, command []string) (string, error) {
+	selector, err := metav1.LabelSelectorAsSelector(&pod.Pods)
+	if err != nil {
+		return "", fmt.Errorf("read pod selector: %w", err)
+	}
+	targets, err := c.hooks.Targets(ctx, []string{namespace}, quiesce.Hook{Pods: selector, Container: pod.Container})
+	if err != nil {
+		return "", err
+	}
+	why := fmt.Errorf("no pod with labels %s runs in %s", selector, namespace)
+	for _, t := range targets {
+		if t.Unfit == "" {
+			return c.hooks.Exec(ctx, t, command)
+		}
+		why = fmt.Errorf("pod %s/%s: %s", t.Namespace, t.Pod, t.Unfit)
+	}
+	return "", why
+}
+
+// HTTP implements trial.Prober, through the API server's proxy: redirections
+// are answers, not followed.
+func (c *Cluster) HTTP(ctx context.Context, namespace string, p v1alpha1.HTTPProbe) (int, string, error) {
+	hc, err := rest.HTTPClientFor(c.clients.RESTConfig)
+	if err != nil {
+		return 0, "", fmt.Errorf("make client: %w", err)
+	}
+	asker := &http.Client{Transport: hc.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	path, query, _ := strings.Cut(p.Path, "?")
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return 0, "", fmt.Errorf("read query of %s: %w", p.Path, err)
+	}
+	r := c.clients.Kubernetes.CoreV1().RESTClient().Get().Namespace(namespace).Resource("services").
+		Name(proxied(p)).SubResource("proxy").Suffix(path)
+	for key, all := range values {
+		for _, value := range all {
+			r = r.Param(key, value)
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL().String(), nil)
+	if err != nil {
+		return 0, "", fmt.Errorf("ask %s: %w", p.Service, err)
+	}
+	response, err := asker.Do(request)
+	if err != nil {
+		return 0, "", fmt.Errorf("ask %s: %w", p.Service, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	if err != nil {
+		return 0, "", fmt.Errorf("read answer of %s: %w", p.Service, err)
+	}
+	return response.StatusCode, string(body), nil
+}
+
+// proxied names a Service's port for the proxy: scheme:name:port.
+func proxied(p v1alpha1.HTTPProbe) string {
+	if p.Scheme == "" && p.Port == "" {
+		return p.Service
+	}
+	scheme := p.Scheme
+	if scheme == "" {
+		scheme = "http"
+	}
+	return scheme + ":" + p.Service + ":" + p.Port
+}
+
+// Job implements trial.Prober.
+func (c *Cluster) Job(ctx context.Context, namespace, name string, p v1alpha1.JobProbe) (string, error) {
+	jobs := c.clients.Kubernetes.BatchV1().Jobs(namespace)
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.LabelManagedBy: "davit"}},
+		Spec: batchv1.JobSpec{BackoffLimit: ptr.To[int32](0), Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever, ServiceAccountName: p.ServiceAccountName,
+			Containers: []corev1.Container{{Name: "probe", Image: p.Image, Command: p.Command}},
+		}}},
+	}
+	if _, err := jobs.Create(ctx, job, metav1.CreateOptions{}); err != nil {
+		return "", fmt.Errorf("make Job %s: %w", name, err)
+	}
+	tick := time.NewTicker(jobLook)
+	defer tick.Stop()
+	for {
+		live, err := jobs.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return "", fmt.Errorf("look at Job %s: %w", name, err)
+		}
+		for _, cond := range live.Status.Conditions {
+			if cond.Status != corev1.ConditionTrue {
+				continue
+			}
+			switch cond.Type {
+			case batchv1.JobComplete:
+				return c.output(ctx, namespace, name)
+			case batchv1.JobFailed:
+				text, err := c.output(ctx, namespace, name)
+				return text, errors.Join(fmt.Errorf("the Job failed: %s: %s", cond.Message, strings.TrimSpace(text)), err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("wait for Job %s: %w", name, context.Cause(ctx))
+		case <-tick.C:
+		}
+	}
+}
+
+// output is what the Job's pod wrote.
+func (c *Cluster) output(ctx context.Context, namespace, job string) (string, error) {
+	pods, err := c.clients.Kubernetes.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
+	if err != nil {
+		return "", fmt.Errorf("list pods of Job %s: %w", job, err)
+	}
+	if len(pods.Items) == 0 {
+		return "", nil
+	}
+	log, err := c.clients.Kubernetes.CoreV1().Pods(namespace).GetLogs(pods.Items[0].Name, &corev1.PodLogOptions{LimitBytes: ptr.To[int64](maxBody)}).Stream(ctx)
+	if err != nil {
+		return "", fmt.Errorf("read output of Job %s: %w", job, err)
+	}
+	defer log.Close()
+	text, err := io.ReadAll(io.LimitReader(log, maxBody))
+	if err != nil {
+		return "", fmt.Errorf("read output of Job %s: %w", job, err)
+	}
+	return string(text), nil
+}

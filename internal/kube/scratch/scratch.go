@@ -1,0 +1,215 @@
+// Package scratch adapts a Kubernetes cluster to the ports of a restore test:
+// the namespaces that hold a copy, the policy around them, what asks it, and how
+// it goes away again.
+package scratch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/kube/quiescer"
+	"davit.dev/davit/internal/trial"
+)
+
+const (
+	// policyName is the NetworkPolicy in every namespace of a copy.
+	policyName = "davit-restore-test"
+	goneLook   = 250 * time.Millisecond
+	dnsPort    = 53
+)
+
+// Cluster makes and removes copies with the rights of its clients.
+type Cluster struct {
+	clients *kube.Clients
+	hooks   *quiescer.Runner
+	mover   *mover.Mover
+}
+
+var _ trial.Cluster = (*Cluster)(nil)
+
+// New makes the port. The mover removes what filling volumes left.
+func New(clients *kube.Clients, m *mover.Mover) *Cluster {
+	return &Cluster{clients: clients, hooks: quiescer.New(clients), mover: m}
+}
+
+// Copies implements trial.Cluster.
+func (c *Cluster) Copies(ctx context.Context) ([]trial.Copy, error) {
+	list, err := c.clients.Kubernetes.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.LabelRestoreTest})
+	if err != nil {
+		return nil, fmt.Errorf("list namespaces of restore tests: %w", err)
+	}
+	var all []trial.Copy
+	for i := range list.Items {
+		ns := &list.Items[i]
+		until, err := time.Parse(time.RFC3339, ns.Annotations[v1alpha1.AnnotationTestUntil])
+		if err != nil {
+			until = time.Time{}
+		}
+		all = append(all, trial.Copy{
+			Namespace: ns.Name, Test: ns.Labels[v1alpha1.LabelRestoreTest], RestoreID: ns.Labels[v1alpha1.LabelRestore],
+			Owner: ns.Annotations[v1alpha1.AnnotationTestOwner], Until: until, Created: ns.CreationTimestamp.Time,
+			Going: ns.DeletionTimestamp != nil,
+		})
+	}
+	return all, nil
+}
+
+// Close implements trial.Cluster: pods reach each other, the name service and
+// the API server. Whether that is enforced is up to the network.
+func (c *Cluster) Close(ctx context.Context, namespaces []string) error {
+	egress, err := c.egress(ctx, namespaces)
+	if err != nil {
+		return err
+	}
+	for _, ns := range namespaces {
+		policy := &networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: policyName, Labels: map[string]string{v1alpha1.LabelManagedBy: "davit"}},
+			Spec: networkingv1.NetworkPolicySpec{
+				PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}, Egress: egress,
+			},
+		}
+		_, err := c.clients.Kubernetes.NetworkingV1().NetworkPolicies(ns).Create(ctx, policy, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return fmt.Errorf("make network policy of %s: %w", ns, err)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) egress(ctx context.Context, namespaces []string) ([]networkingv1.NetworkPolicyEgressRule, error) {
+	port := intstr.FromInt32(dnsPort)
+	udp, tcp := corev1.ProtocolUDP, corev1.ProtocolTCP
+	rules := []networkingv1.NetworkPolicyEgressRule{
+		{To: []networkingv1.NetworkPolicyPeer{{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: namespaces},
+		}}}}},
+		{Ports: []networkingv1.NetworkPolicyPort{{Protocol: &udp, Port: &port}, {Protocol: &tcp, Port: &port}}},
+	}
+	found, err := c.clients.Kubernetes.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{LabelSelector: "kubernetes.io/service-name=kubernetes"})
+	if err != nil {
+		return nil, fmt.Errorf("look for the API server's addresses: %w", err)
+	}
+	for _, s := range found.Items {
+		rule := networkingv1.NetworkPolicyEgressRule{}
+		for _, p := range s.Ports {
+			if p.Port != nil {
+				rule.Ports = append(rule.Ports, networkingv1.NetworkPolicyPort{Protocol: &tcp, Port: ptr.To(intstr.FromInt32(*p.Port))})
+			}
+		}
+		for _, e := range s.Endpoints {
+			for _, address := range e.Addresses {
+				bits := "/32"
+				if strings.Contains(address, ":") {
+					bits = "/128"
+				}
+				rule.To = append(rule.To, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: address + bits}})
+			}
+		}
+		if len(rule.To) > 0 && len(rule.Ports) > 0 {
+			rules = append(rules, rule)
+		}
+	}
+	return rules, nil
+}
+
+// Remove implements trial.Cluster. Namespaces are told to go first, all of
+// them, and their volumes are made to go with them.
+func (c *Cluster) Remove(ctx context.Context, copies []trial.Copy) error {
+	var errs []error
+	for _, copied := range copies {
+		errs = append(errs, c.releaseVolumes(ctx, copied.Namespace))
+		background := metav1.DeletePropagationBackground
+		err := c.clients.Kubernetes.CoreV1().Namespaces().Delete(ctx, copied.Namespace, metav1.DeleteOptions{PropagationPolicy: &background})
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // a conflict: it goes already
+			errs = append(errs, fmt.Errorf("remove namespace %s: %w", copied.Namespace, err))
+		}
+	}
+	var restores []string
+	for _, copied := range copies {
+		if copied.RestoreID != "" && !slices.Contains(restores, copied.RestoreID) {
+			restores = append(restores, copied.RestoreID)
+			errs = append(errs, c.mover.Sweep(ctx, copied.RestoreID))
+		}
+	}
+	for _, copied := range copies {
+		errs = append(errs, c.awaitGone(ctx, copied.Namespace))
+	}
+	return errors.Join(errs...)
+}
+
+// releaseVolumes lets the volumes of a namespace's claims go with it, where
+// their class would keep them.
+func (c *Cluster) releaseVolumes(ctx context.Context, namespace string) error {
+	claims, err := c.clients.Kubernetes.CoreV1().PersistentVolumeClaims(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list claims of %s: %w", namespace, err)
+	}
+	const patch = `{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`
+	for i := range claims.Items {
+		claim := &claims.Items[i]
+		if claim.Spec.VolumeName == "" {
+			continue
+		}
+		volume, err := c.clients.Kubernetes.CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("get volume %s: %w", claim.Spec.VolumeName, err)
+		}
+		ours := volume.Spec.ClaimRef != nil && volume.Spec.ClaimRef.UID == claim.UID
+		if !ours || volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete {
+			continue
+		}
+		if _, err := c.clients.Kubernetes.CoreV1().PersistentVolumes().Patch(ctx, volume.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+			return fmt.Errorf("let volume %s go: %w", volume.Name, err)
+		}
+	}
+	return nil
+}
+
+// awaitGone waits for a namespace to be gone; the error says what holds it.
+func (c *Cluster) awaitGone(ctx context.Context, namespace string) error {
+	tick := time.NewTicker(goneLook)
+	defer tick.Stop()
+	held := ""
+	for {
+		ns, err := c.clients.Kubernetes.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err == nil {
+			held = holding(ns)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("namespace %s is still there%s", namespace, held)
+		case <-tick.C:
+		}
+	}
+}
+
+// holding says what keeps a namespace from going.
+func holding(ns *corev1.Namespace) string {
+	for _, cond := range ns.Status.Conditions {
+		if cond.Status == corev1.ConditionTrue && (cond.Type == corev1.NamespaceContentRemaining || cond.Type == corev1.NamespaceFinalizersRemaining || cond.Type == corev1.NamespaceDeletionContentFailure) {
+			return ": " + cond.Message
+		}
+	}
+	return ""
+}

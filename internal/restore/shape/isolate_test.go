@@ -1,0 +1,101 @@
+package shape
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/point"
+)
+
+func document(t *testing.T, text string) Document {
+	t.Helper()
+	var d Document
+	if err := json.Unmarshal([]byte(text), &d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestUnfitForCopy(t *testing.T) {
+	pod := func(volume, mount string) string {
+		return `{"spec":{"volumes":[{"name":"v",` + volume + `}],"containers":[{"volumeMounts":[{"name":"v"` + mount + `}]}]}}`
+	}
+	for name, c := range map[string]struct {
+		kind schema.GroupKind
+		text string
+		fits bool
+	}{
+		"own volumes":              {KindPod, pod(`"emptyDir":{}`, ""), true},
+		"claim":                    {KindPod, pod(`"persistentVolumeClaim":{"claimName":"c"}`, ""), true},
+		"node's directory":         {KindPod, pod(`"hostPath":{"path":"/var/lib/db"}`, ""), false},
+		"node's directory, read":   {KindPod, pod(`"hostPath":{"path":"/etc/localtime"}`, `,"readOnly":true`), true},
+		"file server":              {KindPod, pod(`"nfs":{"server":"s","path":"/"}`, ""), false},
+		"file server, read":        {KindPod, pod(`"nfs":{"server":"s","path":"/","readOnly":true}`, ""), true},
+		"kind of a later version":  {KindPod, pod(`"quantumDisk":{}`, ""), false},
+		"claim without a class":    {KindClaim, `{"spec":{"storageClassName":""}}`, false},
+		"claim of the default one": {KindClaim, `{"spec":{}}`, true},
+	} {
+		if why := UnfitForCopy(c.kind, document(t, c.text)); (why == "") != c.fits {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+func TestOutsideOfCopy(t *testing.T) {
+	for name, c := range map[string]struct {
+		res point.Resource
+		in  bool
+	}{
+		"Namespace":   {point.Resource{Kind: "Namespace"}, true},
+		"ClusterRole": {point.Resource{Group: GroupRBAC, Kind: "ClusterRole"}, false},
+		"Service":     {point.Resource{Kind: "Service", Namespaced: true}, true},
+		"Ingress":     {point.Resource{Group: GroupNetworking, Kind: "Ingress", Namespaced: true}, false},
+		"HTTPRoute":   {point.Resource{Group: GroupGateway, Kind: "HTTPRoute", Namespaced: true}, false},
+		"Certificate": {point.Resource{Group: "cert-manager.io", Kind: "Certificate", Namespaced: true}, false},
+		"custom":      {point.Resource{Group: "lighthouse.test", Kind: "Beacon", Namespaced: true}, true},
+	} {
+		if why := OutsideOfCopy(c.res); (why == "") != c.in {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+func TestIsolate(t *testing.T) {
+	service := document(t, `{"metadata":{"annotations":{"external-dns.alpha.kubernetes.io/hostname":"shop.example.com","a":"b"}},
+		"spec":{"type":"NodePort","externalTrafficPolicy":"Local","ports":[{"port":80,"nodePort":30080}]}}`)
+	notes := Isolate(KindService, service, nil)
+	text, err := json.Marshal(service)
+	if err != nil || string(text) != `{"metadata":{"annotations":{"a":"b"}},"spec":{"ports":[{"port":80}],"type":"ClusterIP"}}` || len(notes) != 1 {
+		t.Errorf("%s %q %v", text, notes, err)
+	}
+	pod := document(t, `{"spec":{"hostNetwork":true,"dnsPolicy":"ClusterFirstWithHostNet","containers":[{"env":[{"value":"http://db.shop.svc/"}],"ports":[{"containerPort":80,"hostPort":80}]}]}}`)
+	notes = Isolate(KindPod, pod, []string{"shop", "shop2"})
+	text, err = json.Marshal(pod)
+	if err != nil || strings.Contains(string(text), "host") || len(notes) != 2 || !strings.Contains(notes[1], "*.shop.svc") {
+		t.Errorf("%s %q %v", text, notes, err)
+	}
+	job := document(t, `{"spec":{}}`)
+	if Isolate(KindJob, job, nil); job["spec"].(map[string]any)["suspend"] != true {
+		t.Errorf("%v", job)
+	}
+}
+
+func FuzzIsolate(f *testing.F) {
+	f.Add(`{"spec":{"type":"NodePort","template":{"spec":{"hostNetwork":true,"volumes":[{"name":1,"hostPath":null}],"containers":[{"ports":[{"hostPort":1}],"volumeMounts":[[]]}]}}}}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		for _, kind := range []schema.GroupKind{KindService, KindPod, KindDeployment, KindCronJob, KindJob, KindClaim, KindConfigMap} {
+			var d Document
+			if json.Unmarshal([]byte(text), &d) != nil {
+				return
+			}
+			UnfitForCopy(kind, d)
+			Isolate(kind, d, []string{"shop"})
+			if PodSpecOf(kind, d)["hostNetwork"] == true {
+				t.Errorf("%s: on the node's network", kind)
+			}
+		}
+	})
+}
