@@ -292,10 +292,14 @@ func TestMirror(t *testing.T) {
 func TestHosts(t *testing.T) {
 	const rule = `hosts: [{from: .east.example.com, to: .west.example.com}, {from: shop.example.com, to: shop.dr.example.com}, {from: .a.east.example.com, to: .b.example.com}]`
 	for _, c := range []struct{ name, raw, want string }{
-		{"Ingress", `{"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"name":"i","namespace":"shop"},"spec":{"rules":[{"host":"shop.example.com"},{"host":"*.east.example.com"},{"host":"x.a.east.example.com"},{}],"tls":[{"hosts":["api.east.example.com","other.org"]}]}}`,
-			`{"rules":[{"host":"shop.dr.example.com"},{"host":"*.west.example.com"},{"host":"x.b.example.com"},{}],"tls":[{"hosts":["api.west.example.com","other.org"]}]}`},
-		{"HTTPRoute", `{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":"i","namespace":"shop"},"spec":{"hostnames":["a.east.example.com"],"rules":[{"filters":[{"requestRedirect":{"hostname":"shop.example.com"}}]}]}}`,
-			`{"hostnames":["a.west.example.com"],"rules":[{"filters":[{"requestRedirect":{"hostname":"shop.dr.example.com"}}]}]}`},
+		{
+			"Ingress", `{"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"name":"i","namespace":"shop"},"spec":{"rules":[{"host":"shop.example.com"},{"host":"*.east.example.com"},{"host":"x.a.east.example.com"},{}],"tls":[{"hosts":["api.east.example.com","other.org"]}]}}`,
+			`{"rules":[{"host":"shop.dr.example.com"},{"host":"*.west.example.com"},{"host":"x.b.example.com"},{}],"tls":[{"hosts":["api.west.example.com","other.org"]}]}`,
+		},
+		{
+			"HTTPRoute", `{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":"i","namespace":"shop"},"spec":{"hostnames":["a.east.example.com"],"rules":[{"filters":[{"requestRedirect":{"hostname":"shop.example.com"}}]}]}}`,
+			`{"hostnames":["a.west.example.com"],"rules":[{"filters":[{"requestRedirect":{"hostname":"shop.dr.example.com"}}]}]}`,
+		},
 		{"TLSRoute", `{"apiVersion":"gateway.networking.k8s.io/v1alpha2","kind":"TLSRoute","metadata":{"name":"i","namespace":"shop"},"spec":{"hostnames":["a.east.example.com"]}}`, `{"hostnames":["a.west.example.com"]}`},
 		{"Gateway", `{"apiVersion":"gateway.networking.k8s.io/v1","kind":"Gateway","metadata":{"name":"i","namespace":"shop"},"spec":{"listeners":[{"hostname":"*.east.example.com"},{"name":"any"}]}}`, `{"listeners":[{"hostname":"*.west.example.com"},{"name":"any"}]}`},
 	} {
