@@ -226,3 +226,31 @@ func TestDiff(t *testing.T) {
 		}
 	}
 }
+
+// What takes no part in dry runs is no conflict: the plan says what would be
+// tried.
+func TestPlanBesideAWebhookWithoutDryRuns(t *testing.T) {
+	for _, policy := range []Existing{Update, Exact} {
+		r := lived(t)
+		shape.Child(r.c.get("ConfigMap", "shop", "conf").Object, "data")["a"] = "mine"
+		r.c.fail = func(string, *unstructured.Unstructured) error {
+			return apierrors.NewBadRequest("admission webhook \"h.example\" does not support dry run")
+		}
+		opts := Options{KeepClaims: true, ExistingKinds: map[string]Existing{"configmaps": policy}, Captured: func(point.Resource, *unstructured.Unstructured) bool { return false }, ID: testID, Holder: "test"}
+		r.m.Scope = &point.Scope{Kinds: []string{"ConfigMap"}}
+		plan, err := New(r.m, opts, Deps{Source: r.s, Cluster: dryFake{r.c}, Volumes: r.v}).Plan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(plan, func(p Planned) bool { return p.Object == "ConfigMap shop/conf" })
+		if p := plan[i]; p.Action != report.Updated || !strings.Contains(p.Diff, "+  a: b") {
+			t.Errorf("%s: %+v", policy, p)
+		}
+		r.c.fail = func(string, *unstructured.Unstructured) error {
+			return apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "conf", nil)
+		}
+		if plan, err = New(r.m, opts, Deps{Source: r.s, Cluster: dryFake{r.c}, Volumes: r.v}).Plan(t.Context()); err != nil || plan[i].Action != report.Conflict {
+			t.Errorf("%s: the control: %v %+v", policy, err, plan[i])
+		}
+	}
+}
