@@ -3,7 +3,7 @@ package transform
 import (
 	"errors"
 	"fmt"
-	"maps"
+	"reflect"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -194,7 +194,7 @@ func (i identity) check(d shape.Document) error {
 		}
 	}
 	for n, was := range i.marks {
-		if !maps.EqualFunc(was, now.marks[n], func(a, b any) bool { return a == b }) {
+		if !reflect.DeepEqual(was, now.marks[n]) {
 			return fmt.Errorf("it may not change labels and annotations of %s/, which are Davit's own marks", shape.GroupDavit)
 		}
 	}
