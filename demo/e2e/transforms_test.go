@@ -107,7 +107,7 @@ func transformed(t *testing.T) {
 	kubectl(t, west, "-n", copied, "patch", "configmap", "settings", "-p", `{"data":{"colour":"red"}}`)
 	kubectl(t, west, "-n", copied, "patch", "secret", "password", "-p", `{"stringData":{"password":"battery-staple"}}`)
 	dry := a.clone(t, copied, "--transform", rules, "--existing", "update", "--dry-run", "--diff")
-	dry.want(t, 0, "- colour: red + colour: blue", "+ password: (hidden, differs)", "unchanged Ingress.networking.k8s.io "+copied+"/web", "update Secret "+copied+"/password")
+	dry.want(t, 0, "- colour: red + colour: blue", "+ password: (hidden, differs)", "continue Ingress.networking.k8s.io "+copied+"/web", "update Secret "+copied+"/password")
 	for _, secret := range []string{"correct-horse", "battery-staple", "Y29ycmVjd", "YmF0dGVye"} {
 		if strings.Contains(dry.all(), secret) {
 			t.Errorf("the diff shows the Secret:\n%s", dry.all())
