@@ -27,6 +27,18 @@ func (a *app) inPod(t *testing.T, command string) string {
 	return strings.TrimSpace(try(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c", command))
 }
 
+// weakBackup captures the application; warnings may say that it was not held.
+func (a *app) weakBackup(t *testing.T) pointView {
+	t.Helper()
+	var p pointView
+	out := davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m", "-o", "json")
+	if out.code != 0 && out.code != 4 {
+		t.Fatalf("backup ended with %d: %s", out.code, out.all())
+	}
+	out.read(t, &p)
+	return p
+}
+
 // heldAtRest takes points whose pod is held, and some whose hold is lost in
 // one way or another.
 func heldAtRest(t *testing.T) {
@@ -41,7 +53,7 @@ func heldAtRest(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			file := hooksOf(t, "- name: quiet\n  podSelector: {matchLabels: {app: db}}\n  hold: {command: [sh, -c, '"+tt.command+"']}\n")
 			a.protect(t, "-f", file)
-			p := a.backup(t)
+			p := a.weakBackup(t)
 			if p.Consistency != tt.consistency {
 				t.Errorf("point is %s, want %s", p.Consistency, tt.consistency)
 			}
