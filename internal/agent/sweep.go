@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,6 +23,12 @@ const (
 	sweepVaultAfter = time.Hour
 	// reclaimEvery is how often the space of deleted points is freed.
 	reclaimEvery = 6 * time.Hour
+
+	// What may take long runs beside the sweep, so that scratch volumes do not
+	// wait for it; each has an end all the same.
+	sweepTimeout   = 5 * time.Minute
+	vaultTimeout   = time.Hour
+	reclaimTimeout = 24 * time.Hour
 )
 
 // sweeper removes what work that died left behind, in the cluster and in the
@@ -29,6 +37,28 @@ type sweeper struct {
 	reader client.Reader
 	pool   *pool
 	log    *slog.Logger
+
+	tests, vaults, space chore
+}
+
+// chore is work that goes on beside the sweep, once at a time.
+type chore struct {
+	mu      sync.Mutex
+	running sync.WaitGroup
+}
+
+// begin does the work unless it is being done, and tells whether it does.
+func (c *chore) begin(ctx context.Context, limit time.Duration, do func(context.Context)) bool {
+	if !c.mu.TryLock() {
+		return false
+	}
+	c.running.Go(func() {
+		defer c.mu.Unlock()
+		ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %s", limit))
+		defer cancel()
+		do(ctx)
+	})
+	return true
 }
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
@@ -38,15 +68,20 @@ func (s *sweeper) NeedLeaderElection() bool { return true }
 func (s *sweeper) Start(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	defer func() {
+		for _, c := range []*chore{&s.tests, &s.vaults, &s.space} {
+			c.running.Wait()
+		}
+	}()
 	reclaimed, looked := s.pool.now(), time.Time{}
 	for {
 		now := s.pool.now()
-		d := duties{vault: now.Sub(looked) >= lookIntoVaults, reclaim: now.Sub(reclaimed) >= reclaimEvery}
-		s.sweep(ctx, d)
-		if d.vault {
+		s.tests.begin(ctx, trial.RemoveTimeout, s.sweepTests)
+		s.inCluster(ctx)
+		if now.Sub(looked) >= lookIntoVaults && s.vaults.begin(ctx, vaultTimeout, s.inVaults) {
 			looked = now
 		}
-		if d.reclaim {
+		if now.Sub(reclaimed) >= reclaimEvery && s.space.begin(ctx, reclaimTimeout, s.reclaim) {
 			reclaimed = now
 		}
 		select {
@@ -57,20 +92,25 @@ func (s *sweeper) Start(ctx context.Context) error {
 	}
 }
 
-// duties are what a sweep does beyond the cluster's leftovers.
-type duties struct{ vault, reclaim bool }
-
-func (s *sweeper) sweep(ctx context.Context, d duties) {
-	s.sweepTests(ctx)
+// eachVault calls do for every vault that is no copy: that is its copier's.
+func (s *sweeper) eachVault(ctx context.Context, do func(ctx context.Context, e *entry, log *slog.Logger)) {
 	var list v1alpha1.VaultList
 	if err := s.reader.List(ctx, &list); err != nil {
 		s.log.Warn("sweep: list vaults", "error", err)
 		return
 	}
 	for i := range list.Items {
-		if list.Items[i].Spec.CopyOf == "" { // a copy is its copier's
-			s.sweepVault(ctx, list.Items[i].Name, d)
+		v := &list.Items[i]
+		if v.Spec.CopyOf != "" {
+			continue
 		}
+		log := s.log.With("vault", v.Name)
+		e, err := s.pool.entry(ctx, v.Name)
+		if err != nil {
+			log.Warn("sweep: open vault", "error", err)
+			continue
+		}
+		do(ctx, e, log)
 	}
 }
 
@@ -90,33 +130,35 @@ func (s *sweeper) sweepTests(ctx context.Context) {
 	}
 }
 
-func (s *sweeper) sweepVault(ctx context.Context, name string, d duties) {
-	log := s.log.With("vault", name)
-	e, err := s.pool.entry(ctx, name)
-	if err != nil {
-		log.Warn("sweep: open vault", "error", err)
-		return
-	}
-	if err := e.mover.SweepReads(ctx, s.owners); err != nil {
-		log.Warn("sweep: holder pods and tasks", "error", err)
-	}
-	if err := e.volumes.Sweep(ctx, s.capturing(ctx)); err != nil {
-		log.Warn("sweep: leftovers in the cluster", "error", err)
-	}
-	if err := e.freezer.Sweep(ctx, s.capturing(ctx)); err != nil {
-		log.Warn("sweep: freezes", "error", err)
-	}
-	if d.vault {
-		s.sweepPoints(ctx, e, log)
-	}
-	if !d.reclaim {
-		return
-	}
-	if report, err := e.protector.Reclaim(ctx, true); err != nil {
-		log.Warn("reclaim space", "error", err)
-	} else {
-		log.Info("reclaimed space", "blobs", report.BlobsDeleted, "bytes", report.BytesDeleted)
-	}
+// inCluster removes what captures that died left in the cluster.
+func (s *sweeper) inCluster(ctx context.Context) {
+	ctx, cancel := context.WithTimeoutCause(ctx, sweepTimeout, fmt.Errorf("not done within %s", sweepTimeout))
+	defer cancel()
+	s.eachVault(ctx, func(ctx context.Context, e *entry, log *slog.Logger) {
+		if err := e.mover.SweepReads(ctx, s.owners); err != nil {
+			log.Warn("sweep: holder pods and tasks", "error", err)
+		}
+		if err := e.volumes.Sweep(ctx, s.capturing(ctx)); err != nil {
+			log.Warn("sweep: leftovers in the cluster", "error", err)
+		}
+		if err := e.freezer.Sweep(ctx, s.capturing(ctx)); err != nil {
+			log.Warn("sweep: freezes", "error", err)
+		}
+	})
+}
+
+// inVaults removes what captures that died left in the vaults.
+func (s *sweeper) inVaults(ctx context.Context) { s.eachVault(ctx, s.sweepPoints) }
+
+// reclaim frees the space of deleted points.
+func (s *sweeper) reclaim(ctx context.Context) {
+	s.eachVault(ctx, func(ctx context.Context, e *entry, log *slog.Logger) {
+		if report, err := e.protector.Reclaim(ctx, true); err != nil {
+			log.Warn("reclaim space", "error", err)
+		} else {
+			log.Info("reclaimed space", "blobs", report.BlobsDeleted, "bytes", report.BytesDeleted)
+		}
+	})
 }
 
 // sweepPoints removes what captures that died wrote into the vault.

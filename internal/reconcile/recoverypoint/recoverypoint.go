@@ -38,6 +38,10 @@ const (
 	busyWait   = 2 * time.Second
 	stepEvery  = time.Second // how often a step is written into the status
 	concurrent = 4           // captures; deletions and the like do not wait for them
+	// captureTimeout is for what nobody thought of: every wait of a capture has
+	// an end of its own, and a volume that is read must show life. Without one
+	// a capture that hangs would keep the application from being captured.
+	captureTimeout = 48 * time.Hour
 )
 
 // Access opens vaults by the name of their objects.
@@ -198,7 +202,9 @@ func (r *Reconciler) ended(key client.ObjectKey) {
 // run captures, and shows each step in the status. An object that was removed
 // stops its capture.
 func (r *Reconciler) run(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) (*point.Manifest, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	bounded, end := context.WithTimeoutCause(ctx, captureTimeout, fmt.Errorf("the capture did not end within %s", captureTimeout))
+	defer end()
+	ctx, cancel := context.WithCancelCause(bounded)
 	defer cancel(nil)
 	steps := newSteps()
 	var wg sync.WaitGroup
