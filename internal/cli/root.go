@@ -25,6 +25,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/planning"
 )
 
 // Streams are what a command reads and writes.
@@ -139,7 +140,7 @@ func (e *env) named(hint string) string {
 
 var commandWords = []string{
 	"install", "uninstall", "vault", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "restore-test", "verify", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
+	"restore", "restore-test", "verify", "plan", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
 func isCommand(word string) bool {
@@ -203,7 +204,8 @@ func (e *env) addCommands(root *cobra.Command) {
 	}
 	group("setup", e.installCommand(), e.uninstallCommand(), e.vaultCommand())
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
-	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand())
+	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
+		planning.Command(planning.Host{In: e.In, Out: e.Out, Print: e.print}))
 	group("look", e.statusCommand(), e.coverageCommand(), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), e.bundleCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	root.AddCommand(e.partCommands()...)

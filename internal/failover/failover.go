@@ -155,7 +155,9 @@ type Point struct {
 // Token goes with every act. Sequence only grows within a run, over all its
 // executors. An actuator carries out one act of a step at a time and refuses
 // an epoch, or for the same run and step a sequence, below what it has seen: so
-// a late act never undoes what came after it.
+// a late act never undoes what came after it. A drill's cleanup is the newest
+// order for all of its sandbox. A look that is answered with NotDone refuses, from
+// then on, every order of its step up to the look's own sequence.
 type Token struct {
 	Run      string
 	Sequence int64

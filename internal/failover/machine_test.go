@@ -707,6 +707,30 @@ func TestDrill(t *testing.T) {
 	r.order("act cleanup")
 }
 
+// TestCleanupFails: a drill is not over while its sandbox may be there, unless
+// a person insists.
+func TestCleanupFails(t *testing.T) {
+	for _, insist := range []bool{false, true} {
+		r := newRig(t, plan.Drill, nil)
+		r.answer = answerTo(Act, "cleanup", Event{Kind: Acted, Outcome: Refused, Note: "stuck"})
+		r.run(Paused)
+		if why := r.says(Cancel, nil); why != "" || r.m.Phase() != Paused {
+			t.Fatalf("cancel: %s, %s", why, r.m.Phase())
+		}
+		if insist {
+			if why := r.says(Cancel, nil); why != "" || r.m.Phase() != Canceled || !strings.Contains(r.m.State().Why, "may be left at site west") {
+				t.Errorf("cancel: %s, %s, %s", why, r.m.Phase(), r.m.State().Why)
+			}
+			continue
+		}
+		r.answer = nil
+		if why := r.says(Retry, nil); why != "" {
+			t.Error(why)
+		}
+		r.pass(Canceled)
+	}
+}
+
 func TestRestoreInPlace(t *testing.T) {
 	r := newRig(t, plan.Restore, nil).run(Completed)
 	r.order("act claim/cart", "act claim/shop", "act stop/shop", "act data/shop", "act scale/shop")

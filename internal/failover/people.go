@@ -191,6 +191,8 @@ func (m *Machine) cancel(e Event) string {
 	switch {
 	case begun && s.Spec.Verb.Moves():
 		return "something was done already: roll back"
+	case s.Canceled:
+		note += ": its sandbox may be left at site " + s.Spec.To
 	case begun && s.Spec.Verb == plan.Restore:
 		note += ": what was done stays as it is"
 	}

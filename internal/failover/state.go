@@ -266,8 +266,11 @@ func (s *State) refuses() string {
 func (s *State) cancel(e Entry) {
 	s.Why = e.Note
 	meant := slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.Steps[step.Name].Meant })
-	if s.Spec.Verb == plan.Drill && meant { // its sandbox goes first
-		s.Fault, s.Canceled, s.Pause = "canceled by "+e.By, true, nil
+	if s.Spec.Verb == plan.Drill && meant && !s.Canceled { // its sandbox goes first
+		s.Fault, s.Canceled = "canceled by "+e.By, true
+		if clean := s.Steps[string(plan.KindCleanup)]; clean == nil || clean.Status != Broke {
+			s.Pause = nil
+		}
 		return
 	}
 	s.Phase = Canceled
@@ -433,6 +436,9 @@ func (s *State) settleRunning() {
 	}
 	if s.Pause != nil || s.failed() != "" && s.Fault == "" {
 		return
+	}
+	if clean := s.Steps[string(plan.KindCleanup)]; clean != nil && clean.Status != Succeeded {
+		return // a drill is not over while its sandbox is there
 	}
 	switch {
 	case s.Canceled:

@@ -112,6 +112,25 @@ func TestControls(t *testing.T) {
 	}
 }
 
+// TestRareControls are those that few schedules show.
+func TestRareControls(t *testing.T) {
+	if os.Getenv("DAVIT_SCHEDULES") == "" {
+		t.Skip("takes thousands of schedules: a soak has them")
+	}
+	for name, opt := range map[string]testkit.Options{"seal": {NoSeal: true}, "hold": {NoHold: true}} {
+		found := false
+		for seed := uint64(0); seed < 10_000 && !found; seed++ {
+			if rep := testkit.Simulate(seed, opt); rep.Err != nil {
+				t.Logf("without the %s, seed %d: %v", name, seed, rep.Err)
+				found = true
+			}
+		}
+		if !found {
+			t.Errorf("10,000 schedules without the %s broke nothing", name)
+		}
+	}
+}
+
 // TestSeedsReproduce plays schedules twice.
 func TestSeedsReproduce(t *testing.T) {
 	for seed := range uint64(20) {

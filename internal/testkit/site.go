@@ -26,6 +26,7 @@ type site struct {
 	apps          map[string]*workload
 	sandboxes     map[string]map[string]bool // what drills made, by run
 	actuators     map[string]*actuator       // by run and step
+	swept         map[string]int64           // the order that cleaned a drill's sandbox up
 }
 
 // workload is an application at a site. What is durable survives a power cut.
@@ -191,7 +192,7 @@ func (s *site) promises(a *workload) {
 		s.w.call(s.n, peer.n, 4*time.Second, func(reply func(any)) {
 			peer.atAgent(func() {
 				p := peer.load(a.app)
-				reply(!p.closed && p.seen <= a.seen)
+				reply(s.w.opt.NoHold || !p.closed && p.seen <= a.seen)
 			})
 		}, func(x any, ok bool) {
 			if yes, _ := x.(bool); ok && yes {
@@ -377,7 +378,9 @@ func (s *site) look(o order, act *actuator) verdict {
 	case act.done || s.stands(o):
 		return verdict{outcome: failover.Done, point: act.point}
 	}
-	act.floor = max(act.floor, o.token.Sequence)
+	if !s.w.opt.NoSeal {
+		act.floor = max(act.floor, o.token.Sequence)
+	}
 	return verdict{outcome: failover.NotDone}
 }
 
@@ -422,9 +425,15 @@ func (s *site) carryOut(o order, act *actuator, reply func(any)) {
 
 // inSandbox is all that a drill may do.
 func (s *site) inSandbox(o order, act *actuator, reply func(any)) {
+	if o.token.Sequence < s.swept[o.sandbox] {
+		s.w.odd["too late for its sandbox"]++
+		reply(verdict{outcome: failover.Refused, note: "the drill is cleaned up"})
+		return
+	}
 	act.done = true
 	if o.step.Kind == plan.KindCleanup {
 		delete(s.sandboxes, o.sandbox)
+		s.swept[o.sandbox] = o.token.Sequence
 	} else {
 		if s.sandboxes[o.sandbox] == nil {
 			s.sandboxes[o.sandbox] = map[string]bool{}

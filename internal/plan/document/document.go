@@ -1,0 +1,119 @@
+// Package document reads recovery plans as people write them, the kind
+// RecoveryPlan, into what the core works with.
+package document
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/plan"
+)
+
+// Parse reads a plan from YAML or JSON. A field that the kind does not have, or
+// that is there twice, is an error. What the plan says is not checked: see
+// plan.Plan.Check.
+func Parse(data []byte) (*plan.Plan, error) {
+	var p v1alpha1.RecoveryPlan
+	if err := yaml.UnmarshalStrict(data, &p); err != nil {
+		return nil, fmt.Errorf("read plan: %w", err)
+	}
+	if p.APIVersion != v1alpha1.GroupVersion.String() || p.Kind != "RecoveryPlan" {
+		return nil, fmt.Errorf("read plan: it is a %q of %q, not a RecoveryPlan of %s", p.Kind, p.APIVersion, v1alpha1.GroupVersion)
+	}
+	if p.Metadata.Name == "" {
+		return nil, errors.New("read plan: metadata.name is missing")
+	}
+	return Convert(&p), nil
+}
+
+// Convert makes the core's plan of a RecoveryPlan.
+func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
+	s := &p.Spec
+	out := &plan.Plan{
+		Name:       p.Metadata.Name,
+		Sites:      each(s.Sites, site),
+		Groups:     each(s.Groups, func(g v1alpha1.PlanGroup) plan.Group { return plan.Group(g) }),
+		Objectives: plan.Objectives{RPO: s.Objectives.RPO.Duration, RTO: s.Objectives.RTO.Duration},
+		Declaration: plan.Declaration{
+			Automatic: s.Declaration.Automatic, Vantages: s.Declaration.Vantages, Agree: s.Declaration.Agree,
+			For: s.Declaration.For.Duration, Block: s.Declaration.Block.Duration,
+		},
+		Fence:  plan.Fence{Timeout: s.Fence.Timeout.Duration, Lease: s.Fence.Lease.Duration, Bound: s.Fence.Bound.Duration, Drift: s.Fence.DriftPPM},
+		Commit: plan.Commit{Window: s.Commit.Window.Duration, Then: s.Commit.Then},
+		Steps:  each(s.Steps, step),
+		Limits: limits(s.Limits),
+	}
+	out.Applications = each(s.Applications, func(a v1alpha1.PlanApplication) plan.Application {
+		return plan.Application{Name: a.Name, Group: a.Group, After: a.After, Needs: a.Needs, Data: plan.Kind(a.Data), Probes: each(a.Probes, check)}
+	})
+	out.Outside = each(s.Outside, func(o v1alpha1.PlanOutside) plan.Outside {
+		probes := map[string]plan.Check{}
+		for site, c := range o.Probes {
+			probes[site] = check(c)
+		}
+		return plan.Outside{Name: o.Name, Probes: probes}
+	})
+	out.Traffic = each(s.Traffic, func(t v1alpha1.PlanTraffic) plan.Traffic {
+		return plan.Traffic{Name: t.Name, Kind: plan.Kind(t.Kind), Application: t.Application, Object: t.Object}
+	})
+	out.Approvals = each(s.Approvals, func(a v1alpha1.PlanApproval) plan.Approval {
+		return plan.Approval{Verbs: each(a.Verbs, verb), Count: a.Count, Roles: a.Roles}
+	})
+	return out
+}
+
+// each converts a list; an empty one stays nil.
+func each[A, B any](all []A, convert func(A) B) []B {
+	var out []B
+	for _, a := range all {
+		out = append(out, convert(a))
+	}
+	return out
+}
+
+func verb(v string) plan.Verb { return plan.Verb(v) }
+
+func limits(all map[string]metav1.Duration) map[plan.Kind]time.Duration {
+	if len(all) == 0 {
+		return nil
+	}
+	out := map[plan.Kind]time.Duration{}
+	for kind, limit := range all {
+		out[plan.Kind(kind)] = limit.Duration
+	}
+	return out
+}
+
+func site(s v1alpha1.PlanSite) plan.Site {
+	return plan.Site{Name: s.Name, Mappings: each(s.Mappings, func(m v1alpha1.PlanMapping) plan.Mapping {
+		return plan.Mapping{Kind: plan.MappingKind(m.Kind), From: m.From, To: m.To}
+	})}
+}
+
+func check(c v1alpha1.PlanCheck) plan.Check {
+	return plan.Check{Kind: plan.CheckKind(c.Kind), Target: c.Target, Expect: c.Expect, Timeout: c.Timeout.Duration}
+}
+
+func command(c *v1alpha1.PlanCommand) *plan.Command {
+	if c == nil {
+		return nil
+	}
+	return &plan.Command{Image: c.Image, Args: c.Args, Env: c.Env, Secrets: c.Secrets}
+}
+
+func step(s v1alpha1.PlanStep) plan.Step {
+	out := plan.Step{
+		Name: s.Name, Kind: plan.Kind(s.Kind), Application: s.Application, Side: plan.Side(s.Side), Verbs: each(s.Verbs, verb),
+		After: s.After, Before: s.Before, Timeout: s.Timeout.Duration, OnError: plan.OnError(s.OnError), NoWayBack: s.NoWayBack, Early: s.Early,
+		Command: command(s.Command), Prompt: s.Prompt, Checks: each(s.Checks, check), Undo: command(s.Undo), Object: s.Object,
+	}
+	if s.Call != nil {
+		out.Call = &plan.Call{Method: s.Call.Method, URL: s.Call.URL, Expect: s.Call.Expect}
+	}
+	return out
+}
