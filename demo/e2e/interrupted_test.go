@@ -106,7 +106,9 @@ func agentKilled(t *testing.T) {
 			fmt.Sprintf("cd /data && dd if=/dev/urandom of=file bs=1024 count=%d conv=notrunc && sha256sum file > sum && sync", a.size))
 		before := len(names(t, manifests(a.name)))
 		done := make(chan outcome, 1)
-		go func() { done <- finish(t, command(t.Context(), east, "", "backup", a.name, "--wait", "--timeout", "4m")) }()
+		go func() {
+			done <- finish(t, command(t.Context(), east, "", "backup", a.name, "--wait", "--timeout", "4m"))
+		}()
 		eventually(t, time.Minute, "the capture begins", func() (bool, string) {
 			got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", "jsonpath={.items[*].status.phase}")
 			return strings.Contains(got, "Capturing"), got

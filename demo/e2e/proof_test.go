@@ -104,8 +104,10 @@ func twoOfAName(t *testing.T) {
 	apply(t, west, "{apiVersion: v1, kind: Namespace, metadata: {name: "+a.name+", labels: {davit-e2e: 'true'}}}")
 	removeNamespace(t, west, a.name)
 	for _, args := range [][]string{
-		{"-n", system, "get", "secret", "vault-" + common}, {"get", "vault", common},
-		{"-n", system, "get", "protectionpolicy", a.name}, {"-n", system, "get", "application", a.name},
+		{"-n", system, "get", "secret", "vault-" + common},
+		{"get", "vault", common},
+		{"-n", system, "get", "protectionpolicy", a.name},
+		{"-n", system, "get", "application", a.name},
 	} {
 		copyObject(t, args)
 	}
@@ -113,7 +115,7 @@ func twoOfAName(t *testing.T) {
 		vault := try(t, west, "get", "vault", common, "-o", "jsonpath={.status.conditions}")
 		return strings.Contains(vault, "SiteNameTaken"), vault
 	})
-	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "90s").want(t, 1, "another cluster")
+	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "90s").want(t, 1, "superseded by epoch 1 of site east")
 	if got := a.status(t, west, "role"); got == "Active" {
 		t.Error("two clusters hold the epoch")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -155,6 +157,32 @@ func (w *world) epoch() int64 {
 		w.t.Fatal(err)
 	}
 	return e.Number
+}
+
+// A source whose clock runs ahead does not make the restore claim that nothing
+// was lost; it is restored all the same.
+func TestClocksOfSitesApart(t *testing.T) {
+	for name, tc := range map[string]struct {
+		at     time.Time
+		phase  v1alpha1.RestorePhase
+		warned bool
+	}{
+		"an hour ahead": {instant.Add(time.Hour), v1alpha1.RestoreWarned, true},
+		"in time":       {instant, v1alpha1.RestoreCompleted, false},
+	} {
+		w := newWorld(t)
+		w.claim("east", 1)
+		w.capture("shop-1", "east", 1, tc.at, point.Crash)
+		w.document()
+		rep, err := Recover(t.Context(), Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver}, w.deps)
+		if err != nil || rep.Phase != tc.phase || w.value("shop") != "shop-1" {
+			t.Fatalf("%s: %v %+v", name, err, rep)
+		}
+		warned := slices.ContainsFunc(rep.Result.Warnings, func(p restore.Problem) bool { return strings.Contains(p.Message, "the RPO is not known") })
+		if warned != tc.warned {
+			t.Errorf("%s: warnings %+v", name, rep.Result.Warnings)
+		}
+	}
 }
 
 func TestTakeOver(t *testing.T) {

@@ -180,6 +180,9 @@ func (r *recovery) choose(ctx context.Context) (err error) {
 	m := r.manifest
 	r.report.Point, r.report.Instant, r.report.Consistency, r.report.SourceSite = m.ID, m.Instant, m.Consistency, m.Site
 	r.report.RPO = max(r.report.StartedAt.Sub(m.Instant), 0)
+	if ahead := m.Instant.Sub(r.report.StartedAt); ahead > vault.SafeSkew {
+		r.warn("", "the point was taken %s after now by this site's clock: its clock and that of site %s differ, and the RPO is not known: mend time synchronisation", ahead.Round(time.Second), m.Site)
+	}
 	r.report.RestoreID = shape.ID(m.ID, string(r.opts.Mode), r.opts.NamespaceMapping)
 	if err := r.checkSeen(); err != nil {
 		return err

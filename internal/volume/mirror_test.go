@@ -87,11 +87,14 @@ func TestMirrorDeletesByTheBookOnly(t *testing.T) {
 		then func(*shelf, string)
 		want string
 	}{
-		"deleted":               {func(s *shelf, _ string) { s.inventory("-000002", s.record(opDelete, "pgone")) }, "pkept"},
-		"lost":                  {func(*shelf, string) {}, "pgone pkept"},
-		"merged away":           {func(s *shelf, old string) { s.inventory(mergedSuffix, s.record(opPut, "pkept")); s.lose(old) }, "pkept"},
-		"merged and still said": {func(s *shelf, old string) { s.inventory(mergedSuffix, s.record(opPut, "pkept"), s.record(opPut, "pgone")); s.lose(old) }, "pgone pkept"},
-		"inventories lost too":  {func(s *shelf, old string) { s.inventory("-000002", s.record(opPut, "pkept")); s.lose(old) }, "pgone pkept"},
+		"deleted":     {func(s *shelf, _ string) { s.inventory("-000002", s.record(opDelete, "pgone")) }, "pkept"},
+		"lost":        {func(*shelf, string) {}, "pgone pkept"},
+		"merged away": {func(s *shelf, old string) { s.inventory(mergedSuffix, s.record(opPut, "pkept")); s.lose(old) }, "pkept"},
+		"merged and still said": {func(s *shelf, old string) {
+			s.inventory(mergedSuffix, s.record(opPut, "pkept"), s.record(opPut, "pgone"))
+			s.lose(old)
+		}, "pgone pkept"},
+		"inventories lost too": {func(s *shelf, old string) { s.inventory("-000002", s.record(opPut, "pkept")); s.lose(old) }, "pgone pkept"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newShelf(t)

@@ -8,6 +8,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -18,11 +19,14 @@ func Put[T client.Object](ctx context.Context, c client.Client, object, old T, c
 	if !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	if err := c.Get(ctx, client.ObjectKeyFromObject(object), old); err != nil {
-		return err
-	}
-	change(old)
-	return c.Update(ctx, old)
+	// The agent writes status all the time: a conflict is no reason to fail.
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(object), old); err != nil {
+			return err
+		}
+		change(old)
+		return c.Update(ctx, old)
+	})
 }
 
 // Duration is the field for a flag: none where the flag was not given.
