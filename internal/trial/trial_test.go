@@ -53,8 +53,12 @@ type world struct {
 
 var kinds = map[string][][3]string{
 	"v1": {
-		{"namespaces", "Namespace", ""}, {"configmaps", "ConfigMap", "n"}, {"services", "Service", "n"}, {"pods", "Pod", "n"},
-		{"persistentvolumeclaims", "PersistentVolumeClaim", "n"}, {"events", "Event", "n"},
+		{"namespaces", "Namespace", ""},
+		{"configmaps", "ConfigMap", "n"},
+		{"services", "Service", "n"},
+		{"pods", "Pod", "n"},
+		{"persistentvolumeclaims", "PersistentVolumeClaim", "n"},
+		{"events", "Event", "n"},
 	},
 	"apps/v1": {
 		{"deployments", "Deployment", "n"}, {"statefulsets", "StatefulSet", "n"}, {"daemonsets", "DaemonSet", "n"}, {"replicasets", "ReplicaSet", "n"},
@@ -503,8 +507,10 @@ func TestHTTPStatus(t *testing.T) {
 
 func TestBadProbesAreRefused(t *testing.T) {
 	for _, p := range []v1alpha1.RestoreProbe{
-		{Name: "none"}, {Name: "two", HTTP: &v1alpha1.HTTPProbe{}, Job: &v1alpha1.JobProbe{}},
-		{Name: "pattern", Expect: "(", Job: &v1alpha1.JobProbe{}}, {Name: "where", Namespace: "other", Job: &v1alpha1.JobProbe{}},
+		{Name: "none"},
+		{Name: "two", HTTP: &v1alpha1.HTTPProbe{}, Job: &v1alpha1.JobProbe{}},
+		{Name: "pattern", Expect: "(", Job: &v1alpha1.JobProbe{}},
+		{Name: "where", Namespace: "other", Job: &v1alpha1.JobProbe{}},
 	} {
 		w := newWorld(t)
 		w.publish(conf)
