@@ -73,3 +73,24 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 }
+
+func FuzzMessage(f *testing.F) {
+	f.Add("MSG a 1 5\r\nhello\r\n")
+	f.Add("MSG a 1 reply.to 0\r\n\r\n")
+	f.Add("MSG a 1 -1\r\n")
+	f.Add("HMSG a 1 2 3\r\n")
+	f.Fuzz(func(t *testing.T, said string) {
+		server, conn := net.Pipe()
+		defer conn.Close()
+		go func() {
+			defer server.Close()
+			for in := bufio.NewScanner(server); in.Scan() && in.Text() != "question"; {
+			}
+			fmt.Fprint(server, said)
+		}()
+		c := client{conn: conn, in: bufio.NewReader(conn)}
+		if m, err := c.request("a.b", "question"); err == nil && m.subscription != "1" {
+			t.Errorf("took %+v for its answer", m)
+		}
+	})
+}
