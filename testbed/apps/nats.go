@@ -76,9 +76,13 @@ func natsTake(ctx context.Context, p Place) error {
 	return err
 }
 
+// writeNATS publishes again what was not answered, as clients do: while a stream has no leader, what is published is
+// dropped without a word.
 func writeNATS(ctx context.Context, p Place, n int) error {
-	_, err := natsAsk(ctx, p, "nats-2", "scratch", fmt.Sprint(n))
-	return err
+	return until(ctx, func(ctx context.Context) error {
+		_, err := natsAsk(ctx, p, "nats-2", "scratch", fmt.Sprint(n))
+		return err
+	})
 }
 
 func checkNATS(ctx context.Context, p Place, _ any) error {
