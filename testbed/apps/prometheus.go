@@ -95,13 +95,14 @@ func checkPrometheus(ctx context.Context, p Place, known any) error {
 			return errors.Join(err, fmt.Errorf("samples of %s: %.300q, want %.300q", r.query, got, before.answers[r.query]))
 		}
 	}
-	// It measures again what it finds here: both pods, and evaluates its rule.
+	// It measures again what it finds here, both pods, and evaluates its rule. For five minutes it also answers with
+	// the last samples of the pods that were lost.
 	since := time.Now().Unix()
 	return until(ctx, func(ctx context.Context) error {
 		for query, want := range map[string]string{
-			"count(up == 1)":                     "2",
-			"count(timestamp(celsius) >= %d)":    "2",
-			"timestamp(weather:celsius:max)>=%d": "",
+			"count(timestamp(up) >= %d and up == 1)": "2",
+			"count(timestamp(celsius) >= %d)":        "2",
+			"timestamp(weather:celsius:max)>=%d":     "",
 		} {
 			query = strings.ReplaceAll(query, "%d", strconv.FormatInt(since, 10))
 			got, err := p.sh(ctx, "prometheus-0", "promtool query instant http://127.0.0.1:9090 '"+query+"'")
