@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -343,7 +344,7 @@ func TestDrawings(t *testing.T) {
 		t.Errorf("text begins %.200s", text)
 	}
 	for d := xml.NewDecoder(strings.NewReader(svg)); ; {
-		if _, err := d.Token(); err == io.EOF {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatalf("SVG is no XML: %v", err)

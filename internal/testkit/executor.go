@@ -38,7 +38,6 @@ type executor struct {
 	inbox  []failover.Event
 	tick   time.Duration // the next one, in true time
 	left   int           // effects until it dies; negative: it does not
-	beat   time.Duration
 }
 
 // launch starts an executor that opens the run.

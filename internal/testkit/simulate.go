@@ -332,8 +332,9 @@ func (w *world) survivors() {
 			continue
 		}
 		last := r.executors[len(r.executors)-1]
-		if !last.alive || last.halted || last.place < len(w.sites) && !w.sites[last.place].alive {
-			last.alive = last.alive && !(last.place < len(w.sites) && !w.sites[last.place].alive)
+		dark := last.place < len(w.sites) && !w.sites[last.place].alive
+		if !last.alive || last.halted || dark {
+			last.alive = last.alive && !dark
 			w.takeOver(r, w.anyPlace(r))
 		}
 	}

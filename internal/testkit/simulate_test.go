@@ -119,14 +119,14 @@ func TestRareControls(t *testing.T) {
 	}
 	for name, opt := range map[string]testkit.Options{"seal": {NoSeal: true}, "hold": {NoHold: true}} {
 		found := false
-		for seed := uint64(0); seed < 10_000 && !found; seed++ {
+		for seed := uint64(0); seed < 50_000 && !found; seed++ {
 			if rep := testkit.Simulate(seed, opt); rep.Err != nil {
 				t.Logf("without the %s, seed %d: %v", name, seed, rep.Err)
 				found = true
 			}
 		}
 		if !found {
-			t.Errorf("10,000 schedules without the %s broke nothing", name)
+			t.Errorf("50,000 schedules without the %s broke nothing", name)
 		}
 	}
 }
