@@ -25,6 +25,7 @@ const (
 	ReasonInvalid          = "Invalid"             // the spec cannot work: a person must change it
 	ReasonVaultUnavailable = "VaultUnavailable"    // no answer: tried again by itself
 	ReasonVaultDenied      = "VaultDenied"         // credentials refused or store read-only
+	ReasonVaultFull        = "VaultFull"           // no room left: expiry goes on, captures do not
 	ReasonClockSkew        = "ClockSkew"           // the vault's clock and the site's are apart
 	ReasonWrongKey         = "WrongKey"            // the key opens nothing in this project
 	ReasonSuperseded       = "Superseded"          // another site holds a higher epoch

@@ -53,9 +53,13 @@ type VerificationStatus struct {
 	// Points are those that it read, newest first.
 	// +optional
 	Points []string `json:"points,omitempty"`
-	// Damaged are those of them that it found damaged.
+	// Damaged are those of them that it found damaged and that no second copy
+	// could mend.
 	// +optional
 	Damaged []string `json:"damaged,omitempty"`
+	// Repaired are those that it found damaged and mended from a second copy.
+	// +optional
+	Repaired []string `json:"repaired,omitempty"`
 	// Bytes is how much was read back.
 	// +optional
 	Bytes int64 `json:"bytes,omitempty"`

@@ -52,6 +52,14 @@ type VaultSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	FailureDomain string `json:"failureDomain,omitempty"`
+	// DeletionDelay is how long a recovery point stays in the vault after it
+	// was deleted, by retention or by a person: until then it can be undeleted.
+	// Default: none.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s')",message="deletionDelay must not be negative"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	DeletionDelay *metav1.Duration `json:"deletionDelay,omitempty"`
 	// CopyOf names the Vault of which this one is a second copy: its recovery
 	// points are copied here, and nothing else is written. Points are restored
 	// as clones and verified from it as from any vault; it holds no epochs, so

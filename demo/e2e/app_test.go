@@ -124,7 +124,8 @@ type pointView struct {
 	VerifiedHow string `json:"verifiedHow"`
 	Message     string `json:"message"`
 
-	Consistency string `json:"consistency"`
+	Consistency string   `json:"consistency"`
+	Copies      []string `json:"copies"`
 }
 
 // backup captures the application and returns the point.

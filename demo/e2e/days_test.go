@@ -16,6 +16,7 @@ var together = []day{
 	{"ReadOnlyVault", readOnlyVault},
 	{"PrivateCA", privateCA},
 	{"Damage", damage},
+	{"Copies", copies},
 	{"Retention", retention},
 	{"LocalVolume", localVolume},
 	{"MissingClass", missingClass},

@@ -203,7 +203,7 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 	e.opened, e.key, e.mover, e.freezer = opened, key, m, still
 	e.protector = protection.New(protection.Options{
 		Project: opened.Project, Listing: opened.Listing, Site: p.self.Site, ClusterID: p.self.Cluster,
-		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain,
+		VaultDomain: opened.Object.Spec.FailureDomain, SiteDomain: key.domain, DeletionDelay: vaults.DeletionDelay(&opened.Object),
 		Cluster: cluster, Volumes: e.volumes, Hooks: quiescer.New(capturer), Ledger: p.ledger, Freezer: still,
 		Now: p.now, Logger: p.log.With("vault", name),
 	})

@@ -147,8 +147,16 @@ func (s *sweeper) inCluster(ctx context.Context) {
 	})
 }
 
-// inVaults removes what captures that died left in the vaults.
-func (s *sweeper) inVaults(ctx context.Context) { s.eachVault(ctx, s.sweepPoints) }
+// inVaults removes what captures that died left in the vaults, and keeps room
+// there for deleting.
+func (s *sweeper) inVaults(ctx context.Context) {
+	s.eachVault(ctx, func(ctx context.Context, e *entry, log *slog.Logger) {
+		s.sweepPoints(ctx, e, log)
+		if err := e.protector.FillReserve(ctx); err != nil {
+			log.Warn("keep room for deleting", "error", err)
+		}
+	})
+}
 
 // reclaim frees the space of deleted points.
 func (s *sweeper) reclaim(ctx context.Context) {

@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/order"
+	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
@@ -34,10 +35,10 @@ func (e *env) pointsCommand() *cobra.Command {
 	var o listPoints
 	cmd := &cobra.Command{
 		Use:   "points [APP]",
-		Short: "List recovery points; pin, unpin and delete them",
+		Short: "List recovery points; pin, unpin, delete and undelete them",
 		Long: `Lists the recovery points that may be restored, newest first. --all adds those that may not, and says why. They are read
 from the cluster, where the agent mirrors the vault, or with --from-vault or --vault-url from the vault itself.`,
-		Args: args(cobra.MaximumNArgs(1), "at most one APP, or one of: pin, unpin, delete"),
+		Args: args(cobra.MaximumNArgs(1), "at most one APP, or one of: pin, unpin, delete, undelete"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
 				o.app = order.VaultApp(given[0])
@@ -51,7 +52,7 @@ from the cluster, where the agent mirrors the vault, or with --from-vault or --v
 	flags.BoolVar(&o.fromVault, "from-vault", false, "read the vault itself; needs no agent")
 	o.BreakGlass(flags)
 	cmd.AddCommand(e.pinCommand("pin", vault.MarkPinned, "Keep a recovery point until it is unpinned"),
-		e.pinCommand("unpin", vault.MarkUnpinned, "Let a recovery point expire again"), e.deleteCommand())
+		e.pinCommand("unpin", vault.MarkUnpinned, "Let a recovery point expire again"), e.deleteCommand(), e.undeleteCommand())
 	return cmd
 }
 
@@ -238,7 +239,8 @@ func (e *env) deleteCommand() *cobra.Command {
 		Use:   "delete POINT",
 		Short: "Delete a recovery point for good",
 		Long: `Deletes a recovery point from the vault. A pinned point is refused, and without --last-good the newest
-good one of its application.`,
+good one of its application. Where the vault has a deletion delay, the point is no longer offered, and "points undelete" takes
+the deletion back until the delay is over.`,
 		Args: args(cobra.ExactArgs(1), "one POINT"),
 		RunE: func(cmd *cobra.Command, given []string) error { return e.runDelete(cmd, &o, given[0]) },
 	}
@@ -277,6 +279,9 @@ func (e *env) runDelete(cmd *cobra.Command, o *deletePoint, id string) error {
 	e.progress.Step("deleting %s", id)
 	if err := protector.Delete(ctx, app, id, options); err != nil {
 		return err
+	}
+	if in.Delay > 0 {
+		return e.print(view.Done(fmt.Sprintf("%s is no longer offered, and removed after %s. Until then: points undelete %s", id, output.Duration(in.Delay), id)))
 	}
 	if o.URL == "" {
 		e.mirrorDelete(ctx, id)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,6 +18,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/selftest"
 	"davit.dev/davit/internal/cli/view"
@@ -41,6 +43,7 @@ type vaultAdd struct {
 	domain  string
 	copyOf  string
 	width   string // bandwidth
+	delay   time.Duration
 	join    bool
 	replace bool
 	lost    bool
@@ -82,6 +85,7 @@ URL is s3://BUCKET/PREFIX or file:///DIRECTORY. Secrets come from files and the 
 	flags.StringVar(&o.domain, "failure-domain", "", "what the vault shares its fate with; the site's own is refused")
 	flags.StringVar(&o.copyOf, "copy-of", "", "make it a second copy of this vault")
 	flags.StringVar(&o.width, "bandwidth", "", "bound on the bytes per second that each process sends to the vault or reads from it, such as 20Mi")
+	flags.DurationVar(&o.delay, "deletion-delay", 0, "how long deleted points stay in the vault and can be undeleted, such as 168h")
 	flags.BoolVar(&o.join, "join", false, "the project exists: admit this site with the recovery key")
 	flags.BoolVar(&o.replace, "replace", false, "this site has the vault already: replace its address and credentials")
 	flags.BoolVar(&o.lost, "replace-lost-site", false, "with --join: the cluster that bore this site's name is lost, and this one replaces it")
@@ -148,6 +152,9 @@ func (o *vaultAdd) check() error {
 		if q, err := resource.ParseQuantity(o.width); err != nil || q.Value() <= 0 {
 			return exit.Usage("write bytes per second, such as 20Mi", "--bandwidth %s is not possible", o.width)
 		}
+	}
+	if o.delay < 0 || o.delay > 0 && o.copyOf != "" {
+		return exit.Usage("it is the first vault's: a copy keeps what waits there", "--deletion-delay %s is not possible", o.delay)
 	}
 	if o.copyOf != "" && (o.lost || o.join != (o.RecoveryKey != "")) {
 		return exit.Usage("with both, a site that does not have the first vault reads its copy; a new copy takes neither", "--copy-of goes with both of --join and --recovery-key-file or with neither, and never with --replace-lost-site")
@@ -241,6 +248,7 @@ func (o *vaultAdd) object(cfg backend.Config) *v1alpha1.Vault {
 			URL: cfg.URL, Project: o.Project, SecretName: "vault-" + o.name, CABundle: string(cfg.CA), FailureDomain: o.domain, CopyOf: o.copyOf,
 		},
 	}
+	v.Spec.DeletionDelay = objects.Duration(o.delay)
 	if o.width != "" { // check has parsed it
 		v.Spec.Bandwidth = ptr.To(resource.MustParse(o.width))
 	}

@@ -23,6 +23,7 @@ func (e *env) verifyCommand() *cobra.Command {
 	var a access.Address
 	var dryRun bool
 	var sample int
+	var repair bool
 	cmd := &cobra.Command{
 		Use:   "verify POINT|APP",
 		Short: "Read a recovery point back, every byte, and say so in its status",
@@ -31,19 +32,33 @@ written. Of an application, the newest point. What it finds is written into the 
 verified, a damaged one is no longer offered. The vault's own documents, keys and epochs are read as well. Exit code 6 says
 that something is missing or changed. --sample reads all
 objects and directories, looks for every blob, and reads a part of the volumes' data, another one each time.
-"protect --verify-every" lets the agent do it on a schedule.`,
+"protect --verify-every" lets the agent do it on a schedule. --repair puts back what is damaged from a second copy of the vault,
+reads the point back once more, and offers it again if it is whole; the agent does that by itself. Of a second copy (--vault
+NAME), the verdict is only printed.`,
 		Args: args(cobra.ExactArgs(1), "one POINT or APP"),
-		RunE: func(cmd *cobra.Command, given []string) error { return e.runVerify(cmd, &a, given[0], sample, dryRun) },
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return e.runVerify(cmd, &a, given[0], verifying{sample: sample, repair: repair, dryRun: dryRun})
+		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say which point would be read")
+	cmd.Flags().BoolVar(&repair, "repair", false, "mend what is damaged from a second copy of the vault")
 	cmd.Flags().IntVar(&sample, "sample", 100, "percent of the volumes' data to read, 1 to 100")
 	a.BreakGlass(cmd.Flags())
 	return cmd
 }
 
-func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, sample int, dryRun bool) error {
-	if sample < 1 || sample > 100 {
-		return exit.Usage("give percent, 1 to 100", "--sample %d is not possible", sample)
+// verifying is how `verify` was asked to read.
+type verifying struct {
+	sample         int
+	repair, dryRun bool
+}
+
+func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, how verifying) error {
+	if how.sample < 1 || how.sample > 100 {
+		return exit.Usage("give percent, 1 to 100", "--sample %d is not possible", how.sample)
+	}
+	if how.repair && a.URL != "" {
+		return exit.Usage("leave --vault-url out", "--repair takes the second copies from the cluster's Vault objects")
 	}
 	ctx, cancel := e.working(cmd)
 	defer cancel()
@@ -56,13 +71,13 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, samp
 	if err != nil {
 		return err
 	}
-	if dryRun {
+	if how.dryRun {
 		return e.print(view.Done("Would read back " + id + "."))
 	}
 	e.progress.Step("reading back %s", id)
 	start := e.now()
 	report, err := in.Protector(e.now).Verify(ctx, app, id, protection.VerifyOptions{
-		Sample: sample, SampleFrom: rand.N(100), //nolint:gosec // no secret: any part will do
+		Sample: how.sample, SampleFrom: rand.N(100), //nolint:gosec // no secret: any part will do
 		Progress: func(p protection.VerifyProgress) {
 			e.progress.Detail("%d of %d packs, %d of %d volumes, %s", p.Packs, p.PacksTotal, p.Volumes, p.VolumesTotal, output.Bytes(p.Bytes))
 		},
@@ -70,7 +85,10 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, samp
 	if err != nil && !errors.Is(err, protection.ErrDamaged) {
 		return err
 	}
-	if a.URL == "" {
+	if how.repair && len(report.Damage) > 0 {
+		report = e.repairPoint(ctx, in, app, id, report)
+	}
+	if a.URL == "" && !in.Project.IsCopy() {
 		e.mirrorVerdict(ctx, id, report)
 	}
 	around, err := vaultDamage(ctx, in.Project)
@@ -84,7 +102,7 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, samp
 		return printErr
 	}
 	if len(report.Damage) > 0 {
-		return &exit.Error{Code: exit.Damaged, Err: fmt.Errorf("recovery point %s is damaged", id), Hint: "an older point may be whole: `points " + app + "`, `verify POINT`"}
+		return &exit.Error{Code: exit.Damaged, Err: fmt.Errorf("recovery point %s is damaged", id), Hint: "a second copy may mend it: `verify --repair`; or an older point may be whole: `points " + app + "`"}
 	}
 	if len(around) > 0 {
 		return &exit.Error{Code: exit.Damaged, Err: errors.New("the point is whole, but the vault is damaged"), Hint: "bring the objects back from a copy of the vault, then `vault check`"}
@@ -108,6 +126,45 @@ func vaultDamage(ctx context.Context, project *vault.Project) (damage []string, 
 		return nil, errors.Join(unknown...)
 	}
 	return damage, nil
+}
+
+// repairPoint mends a point from the copies of its vault, one after the other,
+// and returns the verdict after that.
+func (e *env) repairPoint(ctx context.Context, in *access.Opened, app, id string, found protection.VerifyReport) protection.VerifyReport {
+	c, err := e.cluster()
+	if err != nil {
+		e.progress.Note("not repaired: %v", err)
+		return found
+	}
+	var all v1alpha1.VaultList
+	if err := c.List(ctx, &all); err != nil {
+		e.progress.Note("not repaired: list vaults: %v", err)
+		return found
+	}
+	tried := false
+	for i := range all.Items {
+		name := all.Items[i].Name
+		if in.VaultName == "" || all.Items[i].Spec.CopyOf != in.VaultName {
+			continue
+		}
+		tried = true
+		e.progress.Step("repairing %s from %s", id, name)
+		from, err := e.opener().OpenHere(ctx, c, name)
+		if err != nil {
+			e.progress.Note("not repaired from %s: %v", name, err)
+			continue
+		}
+		report, err := in.Protector(e.now).Repair(ctx, app, id, from.Project, name, found)
+		if err == nil {
+			e.progress.Note("repaired from %s: %s, %s", name, output.Plural(int64(len(report.Repaired)), "object"), output.Bytes(report.Bytes))
+			return report.Verified
+		}
+		e.progress.Note("not repaired from %s: %v", name, err)
+	}
+	if !tried {
+		e.progress.Note("not repaired: vault %s has no second copy here: `vault add --copy-of`", in.VaultName)
+	}
+	return found
 }
 
 // mirrorVerdict writes the exit.Verdict into the RecoveryPoint's status at once.

@@ -303,7 +303,7 @@ func (a *appPass) carryMarks(ctx context.Context) error {
 func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 	var errs []error
 	for _, d := range point.Keep(a.copied.points, a.app.Rules, a.c.now()) {
-		if d.Keep {
+		if _, waits := a.first.infos[d.Point.ID]; d.Keep || d.Point.Deleting && waits { // there, it may be undeleted
 			continue
 		}
 		if err := epochs.Check(ctx, a.app.Name, a.app.Held); err != nil {

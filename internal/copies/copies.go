@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/listed"
 	"davit.dev/davit/internal/vault/relay"
+	"davit.dev/davit/internal/vault/reserve"
 	"davit.dev/davit/internal/volume"
 )
 
@@ -33,6 +34,8 @@ type Options struct {
 	Store vault.Store
 	// Volumes says how a site's repository in the first vault is opened.
 	Volumes func(p *vault.Project, site string) volume.Options
+	// Reserve keeps room in the copy for deleting when it is full.
+	Reserve bool
 	// ObjectTimeout bounds each object; zero means 10 minutes.
 	ObjectTimeout time.Duration
 	// Now tells the time. Nil means time.Now.
@@ -66,6 +69,7 @@ func New(opts Options) *Copier {
 		c.opts.Listing = opts.First
 	}
 	c.in = opts.First.Over(func(vault.Store) vault.Store { return opts.Store })
+	c.in = c.in.Over(reserve.Of(c.in).Spender)
 	c.list = opts.First.Over(func(vault.Store) vault.Store { return listed.New(opts.Store, rememberBytes) })
 	c.carry = relay.Carrier{From: opts.First.Store(), To: opts.Store, Timeout: opts.ObjectTimeout}
 	return c
@@ -198,6 +202,11 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 	}
 	if err := c.bootstrap(ctx); err != nil {
 		return report, fmt.Errorf("copy keys: %w", err)
+	}
+	if c.opts.Reserve {
+		if err := reserve.Of(c.in).Fill(ctx); err != nil {
+			return report, err
+		}
 	}
 	for _, app := range apps {
 		a := &appPass{c: c, app: app, report: &report}

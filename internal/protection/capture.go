@@ -244,7 +244,7 @@ func (p *Protector) previous(ctx context.Context, app string) (map[string]point.
 	if ok {
 		return known, nil
 	}
-	infos, err := p.opts.Project.Points(ctx, app)
+	infos, err := p.opts.Listing.Points(ctx, app)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/schedule"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reserve"
 )
 
 // defaultKeepLast is how many points are kept when a policy does not say.
@@ -78,7 +79,7 @@ func Rules(policy v1alpha1.ProtectionPolicySpec) point.Retention {
 
 // ExpireReport is what Expire did.
 type ExpireReport struct {
-	Deleted []string // ids
+	Deleted []string // ids of those that are gone
 	Kept    int
 }
 
@@ -108,8 +109,11 @@ func (p *Protector) Expire(ctx context.Context, app string, rules point.Retentio
 		if err := p.guard(ctx, app, held); err != nil {
 			return report, fmt.Errorf("expire points of %s: %w", app, errors.Join(append(errs, err)...))
 		}
-		if err := p.remove(ctx, app, byID[d.Point.ID], "retention: "+d.Reason); err != nil {
+		gone, err := p.remove(ctx, app, byID[d.Point.ID], "retention: "+d.Reason)
+		if err != nil {
 			errs = append(errs, err)
+		}
+		if err != nil || !gone {
 			continue
 		}
 		report.Deleted = append(report.Deleted, d.Point.ID)
@@ -128,14 +132,16 @@ type DeleteOptions struct {
 	LastGood bool
 }
 
-// Delete removes one point because a person wants it gone. A pinned point is
+// Delete removes one point because a person wants it gone, after the deletion
+// delay: then the next Expire of its application does. A pinned point is
 // vault.ErrPinned, the last good one ErrLastGood, an unknown one vault.ErrNotFound.
 func (p *Protector) Delete(ctx context.Context, app, id string, opts DeleteOptions) error {
 	info, err := p.Deletable(ctx, app, id, opts)
 	if err != nil {
 		return err
 	}
-	return p.remove(ctx, app, info, opts.By)
+	_, err = p.remove(ctx, app, info, opts.By)
+	return err
 }
 
 // Deletable finds the point and tells, by an error, why Delete would refuse it.
@@ -163,22 +169,29 @@ func mayGo(info vault.PointInfo) error {
 	return nil
 }
 
-// remove takes a point out of sight, then away: mark, volume snapshots,
-// manifest, packs. Started again it finishes.
-func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo, why string) error {
+// remove takes a point out of sight, then away, once the deletion delay is over:
+// mark, volume snapshots, manifest, packs. Started again it finishes. It tells
+// whether the point is gone.
+func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo, why string) (gone bool, err error) {
 	if err := mayGo(info); err != nil {
-		return err
+		return false, err
 	}
 	if !info.Deleting() {
 		mark := vault.Mark{Kind: vault.MarkDeleting, At: p.now().UTC(), Site: p.opts.Site, By: why}
-		if err := p.opts.Project.Mark(ctx, app, info.ID, mark); err != nil {
-			return fmt.Errorf("delete point %s: %w", info.ID, err)
+		if err := p.freeing.Mark(ctx, app, info.ID, mark); err != nil {
+			return false, fmt.Errorf("delete point %s: %w", info.ID, err)
+		}
+		if p.opts.DeletionDelay > 0 {
+			return false, nil
 		}
 	}
-	if err := p.forgetVolumes(ctx, info.Manifest); err != nil {
-		return fmt.Errorf("delete point %s: %w", info.ID, err)
+	if goes, err := p.final(ctx, app, info); err != nil || !goes {
+		return false, err
 	}
-	return p.opts.Project.DeletePoint(ctx, app, info.ID)
+	if err := p.forgetVolumes(ctx, info.Manifest); err != nil {
+		return false, fmt.Errorf("delete point %s: %w", info.ID, err)
+	}
+	return true, p.freeing.DeletePoint(ctx, app, info.ID)
 }
 
 // forgetVolumes deletes a point's volume snapshots from their repositories.
@@ -210,8 +223,13 @@ func bySite(m *point.Manifest) map[string][]point.Volume {
 }
 
 // withVolumes opens a site's repository for the time of fn.
+// One that is opened for writing frees space, and may spend the reserve.
 func (p *Protector) withVolumes(ctx context.Context, site string, readOnly bool, fn func(Repository) error) (err error) {
-	repo, err := p.opts.OpenVolumes(ctx, site, readOnly)
+	open := p.opts.OpenVolumes
+	if !readOnly {
+		open = p.freeVolumes
+	}
+	repo, err := open(ctx, site, readOnly)
 	if err != nil {
 		return err
 	}
@@ -222,5 +240,11 @@ func (p *Protector) withVolumes(ctx context.Context, site string, readOnly bool,
 // SweepVault removes what captures that died left in the vault, if nothing was
 // written to them for olderThan; an hour is a good value.
 func (p *Protector) SweepVault(ctx context.Context, olderThan time.Duration) ([]vault.Orphan, error) {
-	return p.opts.Project.Sweep(ctx, max(olderThan, 5*touchEvery))
+	return p.freeing.Sweep(ctx, max(olderThan, 5*touchEvery))
+}
+
+// FillReserve lays down what expiry spent of the room that it needs when the
+// vault is full.
+func (p *Protector) FillReserve(ctx context.Context) error {
+	return reserve.Of(p.opts.Project).Fill(ctx)
 }

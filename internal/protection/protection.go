@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reserve"
 )
 
 // Errors that callers may decide on.
@@ -38,6 +39,9 @@ var (
 	// ErrUnaccounted says that a point needs a volume snapshot that the site's
 	// repository does not list.
 	ErrUnaccounted = errors.New("volume snapshot not in the repository")
+	// ErrRemoved says that a point's removal has begun: it is too late to take
+	// the deletion back.
+	ErrRemoved = errors.New("recovery point is being removed")
 	// ErrLastGood says that the point is the application's last good one.
 	ErrLastGood = errors.New("last good recovery point")
 )
@@ -55,6 +59,8 @@ type Options struct {
 	// VaultDomain and SiteDomain are the failure domains; equal ones that are
 	// not empty are refused.
 	VaultDomain, SiteDomain string
+	// DeletionDelay is how long a deleted point stays, and may be undeleted.
+	DeletionDelay time.Duration
 	// Cluster, Volumes and Hooks are the ports of capture. All may be nil
 	// where nothing is captured, as in the command line.
 	Cluster capture.Cluster
@@ -81,8 +87,11 @@ type Options struct {
 type Protector struct {
 	opts   Options
 	epochs *lease.Epochs
-	now    func() time.Time
-	log    *slog.Logger
+	// freeing is the project for deleting: it spends the reserve.
+	freeing     *vault.Project
+	freeVolumes OpenVolumes
+	now         func() time.Time
+	log         *slog.Logger
 
 	mu     sync.Mutex
 	busy   map[string]bool                      // applications whose capture runs
@@ -101,8 +110,13 @@ func New(opts Options) *Protector {
 	if p.opts.Listing == nil {
 		p.opts.Listing = p.opts.Project
 	}
+	p.freeing = opts.Project
+	if opts.Project != nil && !opts.Project.IsCopy() {
+		p.freeing = opts.Project.Over(reserve.Of(opts.Project).Spender)
+	}
+	p.freeVolumes = p.opts.OpenVolumes
 	if p.opts.OpenVolumes == nil {
-		p.opts.OpenVolumes = ProjectVolumes(opts.Project, p.log)
+		p.opts.OpenVolumes, p.freeVolumes = ProjectVolumes(opts.Project, p.log), ProjectVolumes(p.freeing, p.log)
 	}
 	return p
 }

@@ -144,10 +144,8 @@ func (p *Protector) leaving(ctx context.Context, app, id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, m := range marks {
-		if m.Kind == vault.MarkDeleting {
-			return true, nil
-		}
+	if (vault.PointInfo{Marks: marks}).Deleting() {
+		return true, nil
 	}
 	_, err = p.opts.Project.Manifest(ctx, app, id)
 	if errors.Is(err, vault.ErrNotFound) {

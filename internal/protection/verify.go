@@ -46,6 +46,9 @@ type VerifyReport struct {
 	Volumes int64
 	Bytes   int64    // read back
 	Damage  []string // what is wrong; empty: nothing
+	// Packs are the damaged packs of volume data, by the site whose repository
+	// they are in.
+	Packs map[string][]string
 }
 
 // Verify reads a recovery point back, objects and volumes, and writes what it
@@ -86,7 +89,7 @@ func (p *Protector) stays(ctx context.Context, app, id string) error {
 	if err != nil && !errors.Is(err, vault.ErrDamaged) {
 		return err
 	}
-	gone := slices.ContainsFunc(marks, func(m vault.Mark) bool { return m.Kind == vault.MarkDeleting })
+	gone := vault.PointInfo{Marks: marks}.Deleting()
 	if _, err := p.opts.Project.Manifest(ctx, app, id); errors.Is(err, vault.ErrNotFound) {
 		gone = true
 	}
@@ -106,6 +109,17 @@ func (p *Protector) markVerified(ctx context.Context, app string, r VerifyReport
 		mark.Note = "damaged: " + strings.Join(r.Damage, "; ")
 	}
 	return p.opts.Project.Mark(ctx, app, r.ID, mark)
+}
+
+// pack remembers a damaged pack.
+func (r *VerifyReport) pack(site, id string) {
+	if id == "" || slices.Contains(r.Packs[site], id) {
+		return
+	}
+	if r.Packs == nil {
+		r.Packs = map[string][]string{}
+	}
+	r.Packs[site] = append(r.Packs[site], id)
 }
 
 func (r VerifyReport) note() string {
@@ -177,7 +191,7 @@ func isDamage(err error) bool {
 func (v *verifier) volumes(ctx context.Context, site string, volumes []point.Volume) error {
 	err := v.p.withVolumes(ctx, site, true, func(repo Repository) error {
 		for _, vol := range volumes {
-			if err := v.volume(ctx, repo, vol); err != nil {
+			if err := v.volume(ctx, site, repo, vol); err != nil {
 				return err
 			}
 		}
@@ -190,7 +204,7 @@ func (v *verifier) volumes(ctx context.Context, site string, volumes []point.Vol
 	return err
 }
 
-func (v *verifier) volume(ctx context.Context, repo Repository, vol point.Volume) error {
+func (v *verifier) volume(ctx context.Context, site string, repo Repository, vol point.Volume) error {
 	base := v.at.Bytes
 	got, err := repo.Verify(ctx, vol.Snapshot, volume.VerifyOptions{ReadAll: true, Sample: v.opts.Sample, SampleFrom: v.opts.SampleFrom, Progress: func(at volume.Progress) {
 		v.at.Bytes = base + at.Bytes
@@ -206,6 +220,7 @@ func (v *verifier) volume(ctx context.Context, repo Repository, vol point.Volume
 	}
 	for _, d := range got.Damaged {
 		v.damaged(fmt.Errorf("volume %s/%s: %s %s: %w", vol.Namespace, vol.Claim, d.Path, d.Blob, d.Err))
+		v.report.pack(site, d.Blob)
 	}
 	read := got.Bytes
 	if v.report.How == vault.HowSample {

@@ -99,8 +99,8 @@ func (c *catalog) named(opts Options) (*point.Manifest, error) {
 
 // damage is what a verification found wrong with the point, or empty.
 func damage(info vault.PointInfo) string {
-	for _, mark := range info.Marks {
-		if mark.Kind == vault.MarkQuarantined && strings.HasPrefix(mark.Note, "damaged: ") {
+	for _, mark := range info.Quarantines() {
+		if strings.HasPrefix(mark.Note, "damaged: ") {
 			return mark.Note
 		}
 	}

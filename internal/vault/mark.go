@@ -23,9 +23,11 @@ const (
 	MarkDeleting    MarkKind = "deleting"    // on its way out, never offered
 	MarkQuarantined MarkKind = "quarantined" // not offered without a person's word
 	MarkUnbootable  MarkKind = "unbootable"  // a restore test of it failed; offered all the same
+	MarkRepaired    MarkKind = "repaired"    // takes off quarantines, whose damage is mended
+	MarkUndeleted   MarkKind = "undeleted"   // takes off deletions that were waiting
 )
 
-var markKinds = []MarkKind{MarkVerified, MarkPinned, MarkUnpinned, MarkDeleting, MarkQuarantined, MarkUnbootable}
+var markKinds = []MarkKind{MarkVerified, MarkPinned, MarkUnpinned, MarkDeleting, MarkQuarantined, MarkUnbootable, MarkRepaired, MarkUndeleted}
 
 // How a point was verified.
 const (
@@ -50,6 +52,7 @@ type Mark struct {
 	Probes []MarkProbe `json:"probes,omitempty"`
 	// Seen holds the ordinals of the pins and unpins that were there when this
 	// pin or unpin was written. Mark fills it in; nil in marks of older writers.
+	// In a repaired or undeleted mark it holds those that the mark takes off.
 	Seen []string `json:"seen,omitzero"`
 	// Ordinal tells marks of one kind apart and sorts them by time. Mark fills it in.
 	Ordinal string `json:"ordinal"`
@@ -175,12 +178,19 @@ func (m Mark) takesOff(pin Mark) bool {
 	return slices.Contains(m.Seen, pin.Ordinal)
 }
 
-// newest returns the newest mark of a kind, or nil.
-func newest(marks []Mark, kind MarkKind) *Mark {
-	for i := len(marks) - 1; i >= 0; i-- {
-		if marks[i].Kind == kind {
-			return &marks[i]
+// standing are the marks of a kind that no mark of the other kind takes off.
+func standing(marks []Mark, kind, taker MarkKind) []Mark {
+	var left []Mark
+	for _, m := range marks {
+		takes := func(t Mark) bool { return t.Kind == taker && slices.Contains(t.Seen, m.Ordinal) }
+		if m.Kind == kind && !slices.ContainsFunc(marks, takes) {
+			left = append(left, m)
 		}
 	}
-	return nil
+	return left
+}
+
+// Unmark removes a mark that its writer takes back.
+func (p *Project) Unmark(ctx context.Context, app, id string, m Mark) error {
+	return p.store.Delete(ctx, p.at.mark(app, id, m.Kind, m.Ordinal))
 }

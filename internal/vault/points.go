@@ -33,11 +33,18 @@ type PointInfo struct {
 func (i PointInfo) Pinned() bool { return pinned(i.Marks) }
 
 // Deleting tells whether the point is on its way out.
-func (i PointInfo) Deleting() bool { return newest(i.Marks, MarkDeleting) != nil }
+func (i PointInfo) Deleting() bool { return len(i.Deletions()) > 0 }
+
+// Deletions are the marks by which the point is on its way out, oldest first.
+func (i PointInfo) Deletions() []Mark { return standing(i.Marks, MarkDeleting, MarkUndeleted) }
 
 // Quarantined tells whether someone marked the point so. Quarantine by epoch
 // is point.Quarantined's to decide.
-func (i PointInfo) Quarantined() bool { return newest(i.Marks, MarkQuarantined) != nil }
+func (i PointInfo) Quarantined() bool { return len(i.Quarantines()) > 0 }
+
+// Quarantines are the marks that quarantine the point, oldest first; those
+// whose damage was repaired are not among them.
+func (i PointInfo) Quarantines() []Mark { return standing(i.Marks, MarkQuarantined, MarkRepaired) }
 
 // Verified returns when the point was last read back whole, or zero. A sample
 // is no such proof.
@@ -272,7 +279,7 @@ func (p *Project) DeletePoint(ctx context.Context, app, id string) error {
 	if pinned(marks) {
 		return fmt.Errorf("delete point %s: %w: unpin it first", id, ErrPinned)
 	}
-	if newest(marks, MarkDeleting) == nil {
+	if len(standing(marks, MarkDeleting, MarkUndeleted)) == 0 {
 		if err := p.Mark(ctx, app, id, Mark{Kind: MarkDeleting}); err != nil {
 			return fmt.Errorf("delete point %s: %w", id, err)
 		}

@@ -20,6 +20,9 @@ var (
 	// ErrDenied says that the credentials were understood and refused, or the
 	// store is read-only: trying again will not help.
 	ErrDenied = errors.New("access denied")
+	// ErrFull says that the store has no room left: trying again will not help
+	// before something is deleted. Nothing was written.
+	ErrFull = errors.New("vault is full")
 	// ErrUnavailable says that the store gave no usable answer: the outcome of
 	// a write is unknown and the caller must look again.
 	ErrUnavailable = errors.New("vault unavailable")

@@ -165,7 +165,7 @@ func (m *mirror) blob(ctx context.Context, id string, proven time.Time) error {
 	key := m.r.opts.Prefix + id
 	source, exists := m.blobs[id]
 	there, copied := m.there[id]
-	if copied && fixed(id) && m.sized(e, there.Size) {
+	if copied && fixed(id) && e.sized(there.Size) {
 		if there.Modified.Before(proven.Add(-coarse)) {
 			return nil
 		}
@@ -215,7 +215,8 @@ func (m *mirror) arrived(n int64) {
 	}
 }
 
-func (m *mirror) sized(e *expectation, size int64) bool {
+// sized tells whether some inventory lists the blob with this size.
+func (e *expectation) sized(size int64) bool {
 	for p := range e.prints {
 		if p.Size == size {
 			return true

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/cache"
 	"davit.dev/davit/internal/volume/tree"
 )
 
@@ -29,7 +30,7 @@ type Repository struct {
 	password string
 	cacheDir string
 	ownCache bool // cacheDir is temporary
-	disk     *diskCache
+	disk     *cache.Disk
 	main     *instance
 
 	mu     sync.Mutex
@@ -123,7 +124,7 @@ func (r *Repository) makeCache() error {
 		err = os.MkdirAll(r.cacheDir, 0o700)
 	}
 	if err == nil {
-		r.disk, err = openDiskCache(r.cacheDir, r.opts.CacheLimit)
+		r.disk, err = cache.Open(r.cacheDir, r.opts.CacheLimit)
 	}
 	if err != nil {
 		return fmt.Errorf("make cache directory: %w", tree.NoSpace(err))

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/cache"
 )
 
 // storage is kopia's blob storage over a vault.Store. It records every put in
@@ -31,7 +32,7 @@ type storage struct {
 	guard    Guard // nil: every change is allowed
 	packs    *packCache
 	ahead    ahead
-	disk     *diskCache // nil: nothing is kept on disk
+	disk     *cache.Disk // nil: nothing is kept on disk
 
 	mu      sync.Mutex
 	doomed  map[blob.ID]bool // deleted for kopia, not yet in the store
@@ -85,7 +86,7 @@ func (s *storage) GetBlob(ctx context.Context, id blob.ID, offset, length int64,
 		_, err = out.Write(data)
 		return err
 	}
-	if s.disk != nil && length < 0 && offset == 0 && cacheable(id) {
+	if s.disk != nil && length < 0 && offset == 0 && cache.Holds(id) {
 		data, err := s.whole(ctx, id)
 		if err == nil {
 			_, err = out.Write(data)
@@ -384,4 +385,16 @@ func (s *storage) fetch(ctx context.Context, id blob.ID) ([]byte, error) {
 	b.Grow(int(info.Size) + bytes.MinRead)
 	_, err = b.ReadFrom(r)
 	return b.Bytes(), err
+}
+
+// whole reads a blob from the cache, or from the store and then keeps it.
+func (s *storage) whole(ctx context.Context, id blob.ID) ([]byte, error) {
+	if data := s.disk.Get(id); data != nil {
+		return data, nil
+	}
+	data, err := s.fetch(ctx, id)
+	if err == nil {
+		s.disk.Put(id, data)
+	}
+	return data, err
 }

@@ -18,7 +18,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/kopia/kopia/repo/blob"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
@@ -1019,16 +1018,6 @@ func TestDiskCache(t *testing.T) {
 		}
 	}
 	read(openTest(t, s, cached))
-	c, err := openDiskCache(t.TempDir(), 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 10 {
-		c.put(blob.ID(fmt.Sprint("q", i)), make([]byte, 300))
-	}
-	if c.size > 1000 || c.get("q0") != nil || len(c.get("q9")) != 300 || c.get("p1") != nil {
-		t.Errorf("cache of %d bytes holds %v", c.size, c.files)
-	}
 }
 
 func FuzzDecodeInventory(f *testing.F) {

@@ -152,6 +152,8 @@ type Opened struct {
 	Site       string // "" when the cluster is not asked or does not know
 	ClusterID  string // the cluster that bears the site's name; "" likewise
 	SiteDomain string // the site's failure domain
+	// Delay is how long deleted points stay; zero when opened by address.
+	Delay time.Duration
 }
 
 // Protector is the use case of single points at this site.
@@ -161,7 +163,7 @@ func (o *Opened) Protector(now func() time.Time) *protection.Protector {
 		site = "cli"
 	}
 	return protection.New(protection.Options{
-		Project: o.Project, Site: site, ClusterID: o.ClusterID, VaultDomain: o.Domain, SiteDomain: o.SiteDomain, Now: now,
+		Project: o.Project, Site: site, ClusterID: o.ClusterID, VaultDomain: o.Domain, SiteDomain: o.SiteDomain, DeletionDelay: o.Delay, Now: now,
 	})
 }
 
@@ -229,7 +231,7 @@ func (e *Opener) OpenHere(ctx context.Context, c client.Client, name string) (*O
 	if err != nil {
 		return nil, fmt.Errorf("open vault %s: %w", v.Name, err)
 	}
-	o := &Opened{Project: project, VaultName: v.Name, Domain: v.Spec.FailureDomain}
+	o := &Opened{Project: project, VaultName: v.Name, Domain: v.Spec.FailureDomain, Delay: vaults.DeletionDelay(v)}
 	if site, err := LocalSite(ctx, c); err == nil {
 		o.Site, o.SiteDomain = site.Name, site.Spec.FailureDomain
 	}

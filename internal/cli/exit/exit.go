@@ -141,6 +141,7 @@ var rules = []rule{
 	{isAny(vault.ErrPinned), Refused, "`points unpin ID` takes the pin off"},
 	{isAny(lease.ErrSuperseded, lease.ErrLost), Refused, "another site may write; `restore APP --take-over` moves the right to write here"},
 	{isAny(vault.ErrDamaged, volume.ErrDamaged, protection.ErrDamaged), Damaged, "an older point may be whole: `points APP`, `verify POINT`"},
+	{isAny(vault.ErrFull), Vault, "give the vault more room, or delete what is not needed: `points delete`"},
 	{isAny(vault.ErrDenied), Vault, "check the vault's credentials and its bucket policy: `vault check`"},
 	{isAny(vault.ErrUnavailable), Vault, "check address, network and credentials: `vault check`"},
 	{isAny(vault.ErrKey, volume.ErrPassword), Refused, "use the recovery key that was exported when this project was made"},

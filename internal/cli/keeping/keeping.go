@@ -103,6 +103,9 @@ func Verified(v *v1alpha1.VerificationStatus, now time.Time) string {
 	if v.At != nil {
 		text = fmt.Sprintf("%s, %s ago (%s, %s, %s read)", output.Time(v.At.Time), output.Age(v.At.Time, now), v.How,
 			output.Plural(int64(len(v.Points)), "point"), output.Bytes(v.Bytes))
+		if len(v.Repaired) > 0 {
+			text += fmt.Sprintf("; repaired from a second copy: %v", v.Repaired)
+		}
 		if len(v.Damaged) > 0 {
 			text += fmt.Sprintf("; DAMAGED: %v", v.Damaged)
 		}

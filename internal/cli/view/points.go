@@ -131,10 +131,8 @@ func OfVault(app string, info vault.PointInfo, summary point.Point) Point {
 }
 
 func quarantineReason(info vault.PointInfo) string {
-	for _, mark := range slices.Backward(info.Marks) {
-		if mark.Kind == vault.MarkQuarantined {
-			return mark.Note
-		}
+	for _, mark := range slices.Backward(info.Quarantines()) {
+		return mark.Note
 	}
 	return "written under an epoch that had been superseded"
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -105,6 +106,14 @@ func Config(v *v1alpha1.Vault, data map[string][]byte) backend.Config {
 	}
 }
 
+// DeletionDelay is how long deleted points of the vault stay.
+func DeletionDelay(v *v1alpha1.Vault) time.Duration {
+	if v.Spec.DeletionDelay == nil {
+		return 0
+	}
+	return v.Spec.DeletionDelay.Duration
+}
+
 // Rates are the bounds on the way to a vault.
 func Rates(v *v1alpha1.Vault) limit.Rates {
 	if v.Spec.Bandwidth == nil {
@@ -121,6 +130,8 @@ func Reason(err error) string {
 		return v1alpha1.ReasonSucceeded
 	case errors.Is(err, vault.ErrKey):
 		return v1alpha1.ReasonWrongKey
+	case errors.Is(err, vault.ErrFull):
+		return v1alpha1.ReasonVaultFull
 	case errors.Is(err, vault.ErrDenied):
 		return v1alpha1.ReasonVaultDenied
 	case errors.Is(err, lease.ErrNameTaken):

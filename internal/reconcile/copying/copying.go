@@ -112,7 +112,7 @@ func (r *Reconciler) copier(name string, first, second *vaults.Opened) *copier {
 		r.copiers = map[string]*copier{}
 	}
 	c = &copier{first: first.Project, second: second.Project, Copier: copies.New(copies.Options{
-		First: first.Project, Listing: first.Listing, Store: second.Store, Volumes: protection.VolumeOptions, Now: r.Now, Logger: r.Logger,
+		First: first.Project, Listing: first.Listing, Store: second.Store, Volumes: protection.VolumeOptions, Reserve: true, Now: r.Now, Logger: r.Logger,
 	})}
 	r.copiers[name] = c
 	return c

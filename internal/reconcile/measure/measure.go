@@ -58,6 +58,9 @@ var (
 	RestoreTests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_restore_tests_total", Help: "Restore tests on schedule, by result: passed, failed or no-verdict.",
 	}, []string{"application", "result"})
+	Repairs = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_repairs_total", Help: "Damaged recovery points that were to be mended from a second copy, by result: succeeded or failed.",
+	}, []string{"application", "result"})
 	VolumesUnprotected = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "davit_volumes_unprotected", Help: "Bound claims outside the cluster's own namespaces whose data no application captures.",
 	})
@@ -77,7 +80,7 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
 		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, Verifications, VerifyOverdue, Restores,
-		TestOverdue, TestFailed, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing)
+		TestOverdue, TestFailed, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs)
 }
 
 // ForgetCopy removes the gauges of a second copy that is gone.

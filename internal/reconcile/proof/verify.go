@@ -48,6 +48,8 @@ const (
 type Readers interface {
 	// Reader returns a Vault's Protector that leaves room for other work.
 	Reader(ctx context.Context, name string) (*protection.Protector, error)
+	// Project returns the open project of a Vault, as of a second copy.
+	Project(ctx context.Context, name string) (*vault.Project, error)
 }
 
 // Verifier reads points back as policies ask.
@@ -198,8 +200,12 @@ func (r *Verifier) verify(ctx context.Context, app *v1alpha1.Application, spec *
 		report, err := p.Verify(ctx, app.VaultName(), id, protection.VerifyOptions{Sample: int(sample), SampleFrom: int(found.SampleFrom)})
 		switch {
 		case errors.Is(err, protection.ErrDamaged):
-			found.Damaged = append(found.Damaged, id)
 			r.Events.Eventf(app, corev1.EventTypeWarning, v1alpha1.ReasonDamaged, "recovery point %s is damaged and no longer offered: %s", id, report.Damage[0])
+			if r.repair(ctx, app, p, id, report) {
+				found.Repaired = append(found.Repaired, id)
+			} else {
+				found.Damaged = append(found.Damaged, id)
+			}
 		case errors.Is(err, vault.ErrNotFound): // deleted meanwhile
 			continue
 		case err != nil:
@@ -210,6 +216,39 @@ func (r *Verifier) verify(ctx context.Context, app *v1alpha1.Application, spec *
 	}
 	found.SampleFrom = (found.SampleFrom + sample) % 100
 	return found, nil
+}
+
+// repair mends a damaged point from the vault's second copies, one after the
+// other until it is whole, and tells what came of it.
+func (r *Verifier) repair(ctx context.Context, app *v1alpha1.Application, p *protection.Protector, id string, found protection.VerifyReport) bool {
+	var all v1alpha1.VaultList
+	if err := r.Client.List(ctx, &all); err != nil {
+		r.Events.Eventf(app, corev1.EventTypeWarning, "RepairFailed", "recovery point %s: list vaults: %v", id, err)
+		return false
+	}
+	for i := range all.Items {
+		name := all.Items[i].Name
+		if all.Items[i].Spec.CopyOf != app.Spec.Vault {
+			continue
+		}
+		report, err := r.repairFrom(ctx, app, p, id, name, found)
+		if err == nil {
+			measure.Repairs.WithLabelValues(app.VaultName(), "succeeded").Inc()
+			r.Events.Eventf(app, corev1.EventTypeWarning, "Repaired", "recovery point %s is whole again: %d objects put back from the copy %s; find out what damages the vault", id, len(report.Repaired), name)
+			return true
+		}
+		measure.Repairs.WithLabelValues(app.VaultName(), "failed").Inc()
+		r.Events.Eventf(app, corev1.EventTypeWarning, "RepairFailed", "recovery point %s from the copy %s: %v", id, name, err)
+	}
+	return false
+}
+
+func (r *Verifier) repairFrom(ctx context.Context, app *v1alpha1.Application, p *protection.Protector, id, name string, found protection.VerifyReport) (protection.RepairReport, error) {
+	from, err := r.Vaults.Project(ctx, name)
+	if err != nil {
+		return protection.RepairReport{}, err
+	}
+	return p.Repair(ctx, app.VaultName(), id, from, name, found)
 }
 
 // newest returns the ids of the newest points that may be offered.

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/copies"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/protection"
@@ -32,7 +33,9 @@ type site struct {
 	t       *testing.T
 	store   *mem.Store
 	project *vault.Project
-	err     error // of opening the vault
+	key     vault.Identity
+	copied  *vault.Project // in the second copy, if there is one
+	err     error          // of opening the vault
 	now     time.Time
 }
 
@@ -40,13 +43,15 @@ func (s *site) Reader(context.Context, string) (*protection.Protector, error) {
 	return protection.New(protection.Options{Project: s.project, Site: "east", Now: func() time.Time { return s.now }}), s.err
 }
 
+func (s *site) Project(context.Context, string) (*vault.Project, error) { return s.copied, s.err }
+
 func newSite(t *testing.T, spec v1alpha1.VerifyPolicy, more ...client.Object) *site {
 	t.Helper()
 	key, err := vault.NewIdentity()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, store: mem.New(time.Now), now: noon}
+	s := &site{t: t, store: mem.New(time.Now), now: noon, key: key}
 	if s.project, err = vault.CreateProject(t.Context(), s.store, "default", key.Recipient()); err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +171,37 @@ func TestDamageIsToldAndNotOffered(t *testing.T) {
 	s.now = noon.Add(2 * time.Hour) // now the newest that may be offered is the one before
 	if got := s.look(); !slices.Equal(got.Points, []string{"p1"}) || len(got.Damaged) > 0 {
 		t.Errorf("status %+v", got)
+	}
+}
+
+// TestDamageIsRepairedFromACopy, and told no less than before.
+func TestDamageIsRepairedFromACopy(t *testing.T) {
+	s := newSite(t, hourly(), &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "second"}, Spec: v1alpha1.VaultSpec{CopyOf: "main"}})
+	if _, err := vault.Init(t.Context(), s.store); err != nil {
+		t.Fatal(err)
+	}
+	s.publish("p1")
+	second := mem.New(nil)
+	if err := copies.Bootstrap(t.Context(), s.project, second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := copies.New(copies.Options{First: s.project, Store: second}).Pass(t.Context(), []copies.App{{Name: "shop"}}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if s.copied, err = vault.OpenProject(t.Context(), second, "default", s.key); err != nil {
+		t.Fatal(err)
+	}
+	s.damage("p1")
+	if got := s.look(); !slices.Equal(got.Repaired, []string{"p1"}) || len(got.Damaged) > 0 {
+		t.Errorf("status %+v", got)
+	}
+	if e := s.events(); !strings.Contains(e, "Warning Damaged recovery point p1") || !strings.Contains(e, "Warning Repaired recovery point p1") {
+		t.Errorf("events %q", e)
+	}
+	s.now = noon.Add(2 * time.Hour)
+	if got := s.look(); !slices.Equal(got.Points, []string{"p1"}) || len(got.Repaired)+len(got.Damaged) > 0 {
+		t.Errorf("afterwards: %+v", got)
 	}
 }
 

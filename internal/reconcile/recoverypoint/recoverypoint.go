@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -149,9 +150,19 @@ func (r *Reconciler) capture(ctx context.Context, rp *v1alpha1.RecoveryPoint) (c
 		return ctrl.Result{}, nil // the next agent starts it again
 	}
 	if err != nil {
-		return ctrl.Result{}, r.fail(ctx, rp, err)
+		failed := r.fail(ctx, rp, err)
+		if full(err) {
+			failed = errors.Join(failed, r.expire(ctx, rp, s))
+		}
+		return ctrl.Result{}, failed
 	}
 	return ctrl.Result{}, r.succeed(ctx, rp, s, m)
+}
+
+// full tells whether the vault has no room. What a node process met has its
+// words alone.
+func full(err error) bool {
+	return errors.Is(err, vault.ErrFull) || strings.Contains(err.Error(), vault.ErrFull.Error())
 }
 
 // subject reads the application, its policy and where the site stands.
@@ -297,7 +308,12 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 		return client.IgnoreNotFound(err)
 	}
 	r.Events.Eventf(rp, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "captured %d objects and %d volumes, %d bytes, %d of them new", m.Objects, len(m.Volumes), m.Bytes, m.StoredBytes)
-	report, err := s.protector.Expire(ctx, app, protection.Rules(s.policy.Spec), s.standing.Held, r.Now())
+	return r.expire(ctx, rp, s)
+}
+
+// expire lets old points go, also when a full vault took no new one.
+func (r *Reconciler) expire(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) error {
+	report, err := s.protector.Expire(ctx, s.app.VaultName(), protection.Rules(s.policy.Spec), s.standing.Held, r.Now())
 	if err != nil {
 		r.Events.Eventf(&s.app, corev1.EventTypeWarning, "ExpireFailed", "%v", err)
 		log.FromContext(ctx).Error(err, "retention incomplete")
@@ -361,7 +377,7 @@ func (r *Reconciler) fail(ctx context.Context, rp *v1alpha1.RecoveryPoint, cause
 	result, reason := "failed", v1alpha1.ReasonCaptureFailed
 	if errors.Is(cause, lease.ErrSuperseded) {
 		result, reason = "superseded", v1alpha1.ReasonSuperseded
-	} else if r := vaults.Reason(cause); r == v1alpha1.ReasonVaultDenied || r == v1alpha1.ReasonWrongKey {
+	} else if r := vaults.Reason(cause); r == v1alpha1.ReasonVaultDenied || r == v1alpha1.ReasonWrongKey || r == v1alpha1.ReasonVaultFull {
 		reason = r
 	}
 	app := rp.Labels[v1alpha1.LabelApplication]

@@ -378,6 +378,8 @@ func translate(err error) error {
 		{iofs.ErrExist, vault.ErrExists},
 		{iofs.ErrPermission, vault.ErrDenied},
 		{syscall.EROFS, vault.ErrDenied},
+		{syscall.ENOSPC, vault.ErrFull},
+		{syscall.EDQUOT, vault.ErrFull},
 		{syscall.EIO, vault.ErrUnavailable},
 		{syscall.ESTALE, vault.ErrUnavailable},
 		{syscall.ETIMEDOUT, vault.ErrUnavailable},

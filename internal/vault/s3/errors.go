@@ -66,6 +66,11 @@ var rules = []rule{
 		remedy: "this server lacks what a vault needs, or forbids it",
 	},
 	{
+		codes:    []string{"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded", "QuotaExceededException", "InsufficientStorage", "InsufficientCapacity"},
+		statuses: []int{http.StatusInsufficientStorage}, kind: vault.ErrFull,
+		remedy: "bucket {bucket} has no room left: give it more, or delete recovery points",
+	},
+	{
 		codes:    []string{"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict", "XAmzContentSHA256Mismatch", "BadDigest", "IncompleteBody"},
 		statuses: []int{http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests}, kind: vault.ErrUnavailable,
 	},

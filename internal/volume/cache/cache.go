@@ -1,8 +1,9 @@
-package volume
+// Package cache keeps blobs of a volume repository on local disk that every
+// opening of it and every walk of a tree reads again.
+package cache
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -14,10 +15,10 @@ import (
 	"github.com/kopia/kopia/repo/blob"
 )
 
-// diskCache keeps whole index blobs and metadata packs on local disk. Their
+// Disk keeps whole index blobs and metadata packs on local disk. Their
 // names never mean other data, and they are encrypted as they are in the
 // store. It is bounded, and a failure of the disk is only a miss.
-type diskCache struct {
+type Disk struct {
 	dir   string
 	limit int64 // bytes
 
@@ -31,17 +32,17 @@ type cachedFile struct {
 	size int64
 }
 
-// cacheable says whether a blob is worth disk: what every opening and every
+// Holds says whether a blob is worth disk: what every opening and every
 // walk of a tree reads again.
-func cacheable(id blob.ID) bool {
+func Holds(id blob.ID) bool {
 	if len(id) < 2 {
 		return false
 	}
 	return id[0] == 'q' || (id[0] == 'x' && (id[1] == 'n' || id[1] == 's' || id[1] == 'r'))
 }
 
-// openDiskCache takes over what an earlier process left in the directory.
-func openDiskCache(dir string, limit int64) (*diskCache, error) {
+// Open takes over what an earlier process left in the directory.
+func Open(dir string, limit int64) (*Disk, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -51,13 +52,13 @@ func openDiskCache(dir string, limit int64) (*diskCache, error) {
 		at int64
 	}
 	var found []aged
-	c := &diskCache{dir: dir, limit: limit}
+	c := &Disk{dir: dir, limit: limit}
 	for _, e := range entries {
 		info, err := e.Info()
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		if !cacheable(blob.ID(e.Name())) {
+		if !Holds(blob.ID(e.Name())) {
 			_ = os.Remove(filepath.Join(dir, e.Name())) // left unfinished by a killed process
 			continue
 		}
@@ -72,9 +73,9 @@ func openDiskCache(dir string, limit int64) (*diskCache, error) {
 	return c, nil
 }
 
-// get returns a blob's bytes, or nil. A nil cache has nothing.
-func (c *diskCache) get(id blob.ID) []byte {
-	if c == nil || !cacheable(id) {
+// Get returns a blob's bytes, or nil. A nil cache has nothing.
+func (c *Disk) Get(id blob.ID) []byte {
+	if c == nil || !Holds(id) {
 		return nil
 	}
 	data, err := os.ReadFile(filepath.Join(c.dir, string(id)))
@@ -90,10 +91,10 @@ func (c *diskCache) get(id blob.ID) []byte {
 	return data[:n]
 }
 
-// put keeps a blob's bytes if the disk has room for them.
-func (c *diskCache) put(id blob.ID, data []byte) {
+// Put keeps a blob's bytes if the disk has room for them.
+func (c *Disk) Put(id blob.ID, data []byte) {
 	size := int64(len(data) + sha256.Size)
-	if c == nil || !cacheable(id) || size > c.limit {
+	if c == nil || !Holds(id) || size > c.limit {
 		return
 	}
 	f, err := os.CreateTemp(c.dir, "new-")
@@ -128,7 +129,7 @@ func checksum(id blob.ID, data []byte) [sha256.Size]byte {
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
-func (c *diskCache) touch(name string) {
+func (c *Disk) touch(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f, ok := c.drop(name); ok {
@@ -137,7 +138,7 @@ func (c *diskCache) touch(name string) {
 	}
 }
 
-func (c *diskCache) forget(name string) {
+func (c *Disk) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drop(name)
@@ -145,7 +146,7 @@ func (c *diskCache) forget(name string) {
 }
 
 // drop takes a file out of the books. The caller holds c.mu.
-func (c *diskCache) drop(name string) (cachedFile, bool) {
+func (c *Disk) drop(name string) (cachedFile, bool) {
 	i := slices.IndexFunc(c.files, func(f cachedFile) bool { return f.name == name })
 	if i < 0 {
 		return cachedFile{}, false
@@ -158,23 +159,11 @@ func (c *diskCache) drop(name string) (cachedFile, bool) {
 
 // evict removes the least recently used files above the limit. The caller
 // holds c.mu, or is alone.
-func (c *diskCache) evict() {
+func (c *Disk) evict() {
 	for c.size > c.limit && len(c.files) > 0 {
 		f := c.files[0]
 		c.files = c.files[1:]
 		c.size -= f.size
 		_ = os.Remove(filepath.Join(c.dir, f.name)) // another process may have been first
 	}
-}
-
-// whole reads a blob from the cache, or from the store and then keeps it.
-func (s *storage) whole(ctx context.Context, id blob.ID) ([]byte, error) {
-	if data := s.disk.get(id); data != nil {
-		return data, nil
-	}
-	data, err := s.fetch(ctx, id)
-	if err == nil {
-		s.disk.put(id, data)
-	}
-	return data, err
 }

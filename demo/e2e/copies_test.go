@@ -1,0 +1,95 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// copies keeps a second copy of a vault in another bucket, harms the first one
+// and has it repaired, and at last loses it and restores from the copy.
+func copies(t *testing.T) {
+	a := &app{vault: "twin"}
+	first, second := a.vault+"-"+run, a.vault+"-copy-"+run
+	addVault(t, a.vault, bucket(t, first, ""), []string{east, west})
+	address := bucket(t, second, "")
+	for _, site := range []string{east, west} {
+		davit(t, site, "", "vault", "add", "twin-copy", address, "--copy-of", a.vault).want(t, 0, "second copy of vault twin")
+		t.Cleanup(func() {
+			_, _ = rig.Kubectl(context.Background(), site, "delete", "vault", "twin-copy", "--ignore-not-found")
+		})
+	}
+	sum, p := a.protected(t)
+	for _, site := range []string{east, west} {
+		eventually(t, 2*time.Minute, p.ID+" is copied, as "+site+" sees it", func() (bool, string) {
+			got := try(t, site, "-n", system, "get", "recoverypoint", p.ID, "-o", "jsonpath={.status.copies}")
+			return got == `["twin-copy"]`, got + " " + try(t, site, "get", "vault", "twin-copy", "-o", "jsonpath={.status.copy}")
+		})
+	}
+	davit(t, east, "", "points", a.name).want(t, 0, "COPIES", "twin-copy")
+	davit(t, west, "twin-copy", "verify", p.ID).want(t, 0, "is whole")
+	if got := names(t, filepath.Join(projectDir(second), "epochs")); len(got) > 0 {
+		t.Errorf("the copy holds epochs: %v", got)
+	}
+
+	for _, path := range []string{
+		largest(t, filepath.Join(projectDir(first), "volumes", east)),
+		largest(t, filepath.Join(projectDir(first), "objects", a.name, p.ID)),
+		filepath.Join(projectDir(first), "manifests", a.name, p.ID),
+	} {
+		was := content(t, path)
+		flip(t, path)
+		davit(t, east, a.vault, "verify", p.ID).want(t, 6, "is damaged", "--repair")
+		davit(t, east, a.vault, "verify", p.ID, "--repair").want(t, 0, "repaired from twin-copy: 1 object", "is whole")
+		if content(t, path) != was {
+			t.Errorf("%s is not as it was", path)
+		}
+		davit(t, west, a.vault, "verify", p.ID).want(t, 0, "is whole")
+	}
+	eventually(t, time.Minute, p.ID+" is offered again", func() (bool, string) {
+		all := a.points(t, east)
+		return slices.ContainsFunc(all, func(q pointView) bool { return q.ID == p.ID && q.Phase == "Available" }), fmt.Sprintf("%+v", all)
+	})
+
+	// The control: what is damaged in both stays as it is.
+	pack := largest(t, filepath.Join(projectDir(first), "objects", a.name, p.ID))
+	twin := strings.Replace(pack, projectDir(first), projectDir(second), 1)
+	good := content(t, twin)
+	flip(t, pack)
+	flip(t, twin)
+	harmed := content(t, pack)
+	davit(t, east, a.vault, "verify", p.ID, "--repair").want(t, 6, "not repaired from twin-copy", "is damaged")
+	if content(t, pack) != harmed {
+		t.Errorf("%s was written although the copy has nothing better", pack)
+	}
+	if err := os.WriteFile(twin, []byte(good), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	// The first vault is lost. The key and the copy are enough.
+	if err := os.RemoveAll(filepath.Join(rig.Bed.S3().DataDir, first)); err != nil {
+		t.Fatal(err)
+	}
+	copied := a.name + "-copy"
+	removeNamespace(t, west, copied)
+	davit(t, west, "twin-copy", "restore", a.name, "--take-over", "--yes").want(t, 3, "second copy", "--as-clone")
+	davit(t, west, "twin-copy", a.cloneArgs(copied)...).want(t, 0, p.ID)
+	if got := a.sum(t, west, copied); got != sum {
+		t.Errorf("the data is %s, want %s", got, sum)
+	}
+	davit(t, west, "", "vault", "ls").want(t, 0, "twin-copy, second copy of twin")
+}
+
+func content(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}

@@ -1,0 +1,68 @@
+package protection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"davit.dev/davit/internal/copies"
+	"davit.dev/davit/internal/vault"
+)
+
+// ErrNotRepaired says that the copy could not mend all that is damaged.
+var ErrNotRepaired = errors.New("damage not repaired")
+
+// RepairReport is what a repair did.
+type RepairReport struct {
+	copies.RepairReport
+	// Verified is the reading back after it.
+	Verified VerifyReport
+}
+
+// Repair mends a point that a verification found damaged, from a second copy
+// named from, reads it back whole and, if that goes well, takes the quarantine
+// off. ErrNotRepaired says that damage is left; bytes that are not what was
+// written are never put anywhere.
+func (p *Protector) Repair(ctx context.Context, app, id string, from *vault.Project, name string, found VerifyReport) (RepairReport, error) {
+	var report RepairReport
+	if !from.IsCopy() || from.Name() != p.opts.Project.Name() || from.KeyID() != p.opts.Project.KeyID() {
+		return report, fmt.Errorf("repair %s: %w: %s is no copy of this vault", id, vault.ErrKey, name)
+	}
+	var err error
+	report.RepairReport, err = copies.Repair(ctx, copies.RepairOptions{
+		First: p.opts.Project, Copy: from, Volumes: VolumeOptions, Packs: found.Packs,
+	}, app, id)
+	if len(report.Repaired) > 0 {
+		p.log.Warn("repaired damage in the vault", "point", id, "from", name, "objects", report.Repaired, "bytes", report.Bytes)
+	}
+	if err != nil {
+		return report, err
+	}
+	report.Verified, err = p.Verify(ctx, app, id, VerifyOptions{})
+	if errors.Is(err, ErrDamaged) {
+		return report, fmt.Errorf("repair %s: %w: %w", id, ErrNotRepaired, err)
+	}
+	if err != nil {
+		return report, err
+	}
+	return report, p.markRepaired(ctx, app, id, name, report.RepairReport)
+}
+
+// markRepaired takes off the quarantines that verifications put on.
+func (p *Protector) markRepaired(ctx context.Context, app, id, name string, r copies.RepairReport) error {
+	marks, err := p.opts.Project.Marks(ctx, app, id)
+	if err != nil {
+		return fmt.Errorf("repair %s: %w", id, err)
+	}
+	mended := vault.Mark{
+		Kind: vault.MarkRepaired, At: p.now().UTC(), Site: p.opts.Site, By: "repair", Seen: []string{},
+		Note: fmt.Sprintf("put back %d objects from the copy %s: %s", len(r.Repaired), name, strings.Join(r.Repaired[:min(len(r.Repaired), maxDamage)], ", ")),
+	}
+	for _, q := range (vault.PointInfo{Marks: marks}).Quarantines() {
+		if q.By == "verify" {
+			mended.Seen = append(mended.Seen, q.Ordinal)
+		}
+	}
+	return p.opts.Project.Mark(ctx, app, id, mended)
+}

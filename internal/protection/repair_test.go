@@ -1,0 +1,113 @@
+package protection
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"davit.dev/davit/internal/copies"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+// twice is a rig whose vault has a second copy of its one point.
+func twice(t *testing.T) (r *rig, second *mem.Store, id string) {
+	t.Helper()
+	r, second = newRig(t), mem.New(nil)
+	if _, err := vault.Init(t.Context(), r.store); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.east.ClaimFirst(t.Context(), "shop", "test"); err != nil {
+		t.Fatal(err)
+	}
+	id = r.mustCapture().ID
+	if err := copies.Bootstrap(t.Context(), r.project, second); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"objects/", "manifests/"} {
+		err := r.store.List(t.Context(), r.project.Root()+kind, func(o vault.ObjectInfo) error {
+			return second.Put(t.Context(), o.Key, strings.NewReader(read(t, r.store, o.Key)), o.Size)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return r, second, id
+}
+
+func read(t *testing.T, store vault.Store, key string) string {
+	t.Helper()
+	body, err := store.Get(t.Context(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func flipLast(t *testing.T, store vault.Store, key string) {
+	t.Helper()
+	data := []byte(read(t, store, key))
+	data[len(data)-1] ^= 1
+	if err := store.Put(t.Context(), key, strings.NewReader(string(data)), int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func offered(t *testing.T, r *rig) bool {
+	t.Helper()
+	_, points, err := r.east.Points(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ok := point.Newest(points, r.now)
+	return ok
+}
+
+// TestRepairedPointIsOfferedAgain; one that is damaged in the copy too is not.
+func TestRepairedPointIsOfferedAgain(t *testing.T) {
+	for _, both := range []bool{false, true} {
+		r, second, id := twice(t)
+		key := r.project.Root() + "objects/shop/" + id + "/00000001"
+		flipLast(t, r.store, key)
+		if both {
+			flipLast(t, second, key)
+		}
+		found, err := r.east.Verify(t.Context(), "shop", id, VerifyOptions{})
+		if !errors.Is(err, ErrDamaged) || offered(t, r) {
+			t.Fatalf("verify: %v", err)
+		}
+		from, err := vault.OpenProject(t.Context(), second, "default", r.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged := read(t, r.store, key)
+		report, err := r.east.Repair(t.Context(), "shop", id, from, "second", found)
+		if both {
+			if !errors.Is(err, ErrNotRepaired) || len(report.Left) != 1 || offered(t, r) || read(t, r.store, key) != damaged {
+				t.Errorf("damaged in both: %v, %+v, offered %t", err, report, offered(t, r))
+			}
+			continue
+		}
+		if err != nil || len(report.Repaired) != 1 || !offered(t, r) {
+			t.Errorf("%v, %+v, offered %t", err, report, offered(t, r))
+		}
+		flipLast(t, r.store, key) // a repair says nothing of damage after it
+		if _, err := r.east.Verify(t.Context(), "shop", id, VerifyOptions{}); !errors.Is(err, ErrDamaged) || offered(t, r) {
+			t.Errorf("damaged again: %v, offered %t", err, offered(t, r))
+		}
+	}
+}
+
+// TestOnlyACopyOfThisVaultRepairs.
+func TestOnlyACopyOfThisVaultRepairs(t *testing.T) {
+	r, _, id := twice(t)
+	if _, err := r.east.Repair(t.Context(), "shop", id, r.project, "main", VerifyReport{}); !errors.Is(err, vault.ErrKey) {
+		t.Errorf("repaired from itself: %v", err)
+	}
+}
