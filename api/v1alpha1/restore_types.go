@@ -64,6 +64,17 @@ const (
 	NodePortPreserve NodePortPolicy = "Preserve"
 )
 
+// GitOpsPolicy says what is done about objects that Flux or Argo CD make from git.
+// +kubebuilder:validation:Enum=Keep;Skip;Suspend
+type GitOpsPolicy string
+
+// What is done about objects that git holds.
+const (
+	GitOpsKeep    GitOpsPolicy = "Keep"    // restored like any other
+	GitOpsSkip    GitOpsPolicy = "Skip"    // left to git, but for claims, namespaces and definitions
+	GitOpsSuspend GitOpsPolicy = "Suspend" // restored while what makes them is suspended; that goes on afterwards
+)
+
 // RestoreSpec asks for a restore. It cannot change once given.
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a restore cannot change: create another"
 // +kubebuilder:validation:XValidation:rule="!(has(self.point) && has(self.asOf))",message="give point or asOf, not both"
@@ -130,6 +141,10 @@ type RestoreSpec struct {
 	// a warning.
 	// +optional
 	NodePorts NodePortPolicy `json:"nodePorts,omitempty"`
+	// GitOps is about objects that Flux or Argo CD make from git; default Keep.
+	// +kubebuilder:default=Keep
+	// +optional
+	GitOps GitOpsPolicy `json:"gitOps,omitempty"`
 	// IncludeKinds and ExcludeKinds narrow what is restored, as in Application.
 	// +optional
 	// +listType=set

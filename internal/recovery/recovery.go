@@ -55,10 +55,12 @@ type Options struct {
 	// overlay may say so.
 	MirrorImagesFrom string
 	NodePorts        v1alpha1.NodePortPolicy
-	IncludeKinds     []string
-	ExcludeKinds     []string
-	RestoreStatusOf  []string
-	AcceptFuzzy      bool
+	// GitOps is about objects that Flux or Argo CD make from git.
+	GitOps          v1alpha1.GitOpsPolicy
+	IncludeKinds    []string
+	ExcludeKinds    []string
+	RestoreStatusOf []string
+	AcceptFuzzy     bool
 	// Attempt names an order that is carried out once, by a machine that may
 	// come back to it late: when the epoch that it claimed was superseded, it
 	// is not claimed again. Empty means that a person asks, each time anew.
@@ -91,7 +93,7 @@ func FromSpec(spec v1alpha1.RestoreSpec) Options {
 	o := Options{
 		Application: spec.Application, Point: spec.Point, Mode: spec.Mode,
 		NamespaceMapping: spec.NamespaceMapping, StorageClassMapping: spec.StorageClassMapping,
-		Existing: spec.Existing, ExistingKinds: spec.ExistingKinds, NodePorts: spec.NodePorts,
+		Existing: spec.Existing, ExistingKinds: spec.ExistingKinds, NodePorts: spec.NodePorts, GitOps: spec.GitOps,
 		IncludeKinds: spec.IncludeKinds, ExcludeKinds: spec.ExcludeKinds,
 		RestoreStatusOf: spec.RestoreStatusOf, AcceptFuzzy: spec.AcceptFuzzy, SeenEpoch: spec.Epoch,
 	}

@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/transform"
@@ -203,7 +204,7 @@ func (r *recovery) engineOptions() restore.Options {
 		Transforms: r.rules,
 		Existing:   restore.Existing(r.opts.Existing), ExistingKinds: policies(r.opts.ExistingKinds),
 		KeepClaims: r.opts.Mode == v1alpha1.RestoreInPlace, Captured: capture.Captured,
-		PreserveNodePorts: r.preserveNodePorts(),
+		PreserveNodePorts: r.preserveNodePorts(), GitOps: gitops.Mode(r.opts.GitOps),
 		IncludeKinds:      r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,

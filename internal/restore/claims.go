@@ -128,7 +128,7 @@ func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (repo
 // vacate makes sure that nothing uses the volume: what does is stopped where
 // the claims' policy lets it, and is the reason of a refusal elsewhere.
 func (e *Engine) vacate(ctx context.Context, p *prepared) error {
-	if policy, _ := e.policyOf(e.m.Resources[p.entry.Res]); !policy.rollsBack() {
+	if policy, _ := e.policyOf(e.m.Resources[p.entry.Res]); !policy.RollsBack() {
 		return e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName())
 	}
 	return e.stop(ctx, p.obj.GetNamespace(), p.obj.GetName())
@@ -187,11 +187,11 @@ func (e *Engine) claimVerdict(en *index.Entry, live *unstructured.Unstructured, 
 		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again" + held(live)
 	case by == e.opts.ID && from == "":
 		return report.Create, ""
-	case by == e.opts.ID && from == vol.Snapshot.ID && (thisTime || !policy.rollsBack()):
+	case by == e.opts.ID && from == vol.Snapshot.ID && (thisTime || !policy.RollsBack()):
 		return report.Continue, ""
 	case shape.Text(live.Object, "status", "phase") == "Lost":
 		return report.Conflict, "it has lost its volume: delete the claim and restore again"
-	case policy.rollsBack():
+	case policy.RollsBack():
 		return report.RollBack, "its data is replaced by the point's; what uses it is stopped before, and started again"
 	case by != "" && from == "":
 		return report.Conflict, "restore " + by + " was filling it and did not end: give that one again, " +

@@ -3,9 +3,7 @@ package restore
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,32 +12,12 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/policy"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/standstill"
 )
-
-// Existing says what happens to objects that exist already and differ from
-// the point's. One that is the same is left alone whatever the policy.
-type Existing string
-
-// What happens to objects that exist already. Volumes are left alone by Skip
-// and Update, and rolled back in place by Replace and Exact. Cluster-scoped
-// objects, which others may need, are changed only by a policy of their kind.
-const (
-	Skip   Existing = "Skip"   // left alone, with a warning
-	Update Existing = "Update" // server-side apply with force
-	// Replace deletes and creates. Custom resources are overwritten instead,
-	// unless their kind has a policy of its own: their operator may take a
-	// deletion for the end of what they stand for.
-	Replace Existing = "Replace"
-	// Exact overwrites, replaces what cannot be overwritten, and in the end
-	// deletes what the application has at the target and not in the point.
-	Exact Existing = "Exact"
-)
-
-// rollsBack tells whether volumes get the point's data.
-func (x Existing) rollsBack() bool { return x == Replace || x == Exact }
 
 // goneTimeout bounds the wait for a deleted object to be gone.
 const goneTimeout = 5 * time.Minute
@@ -48,34 +26,8 @@ const goneTimeout = 5 * time.Minute
 const quotaTimeout = 2 * time.Minute
 
 // policyOf is what happens to objects of a kind, and whether the kind was named.
-func (e *Engine) policyOf(res point.Resource) (policy Existing, named bool) {
-	policy = e.opts.Existing
-	for _, pattern := range slices.Sorted(maps.Keys(e.opts.ExistingKinds)) {
-		if MatchesPolicy(pattern, res) {
-			policy, named = e.opts.ExistingKinds[pattern], true
-			if !strings.Contains(pattern, "*") {
-				break // an exact name wins over a pattern
-			}
-		}
-	}
-	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
-	switch {
-	case res.Dependency && !named:
-		return Skip, false
-	case kind == shape.KindNamespace && e.opts.Isolation != nil:
-		return Update, true // it was made for the lease
-	case (kind == shape.KindNamespace || kind == shape.KindCRD) && policy.rollsBack():
-		return Update, named // all that is in them would go
-	}
-	return policy, named
-}
-
-// MatchesPolicy tells whether a pattern means a kind: resource.group with "*"
-// allowed, or the kind's own name ("Secret", "Deployment.apps").
-func MatchesPolicy(pattern string, res point.Resource) bool {
-	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
-	return shape.MatchesKind([]string{pattern}, schema.GroupResource{Group: res.Group, Resource: res.Resource}) ||
-		strings.EqualFold(pattern, res.Kind) || strings.EqualFold(pattern, kind.String())
+func (e *Engine) policyOf(res point.Resource) (what Existing, named bool) {
+	return policy.Set{Default: e.opts.Existing, Kinds: e.opts.ExistingKinds, Isolated: e.opts.Isolation != nil}.Of(res)
 }
 
 // decide says what is done with an object that exists already.
@@ -129,6 +81,7 @@ func (e *Engine) difference(p *prepared, live *unstructured.Unstructured) []stri
 
 func (e *Engine) comparable(p *prepared, live *unstructured.Unstructured) (want, have shape.Document) {
 	want = p.obj.DeepCopy().Object
+	gitops.Undone(p.kind, want)
 	unmark(want)
 	return want, e.asCaptured(p.kind, live)
 }
@@ -136,6 +89,7 @@ func (e *Engine) comparable(p *prepared, live *unstructured.Unstructured) (want,
 // asCaptured is a live object as a point would bring it back, without marks.
 func (e *Engine) asCaptured(kind schema.GroupKind, live *unstructured.Unstructured) shape.Document {
 	d := standstill.Undone(live).DeepCopy().Object
+	gitops.Undone(kind, d)
 	shape.Strip(kind, d, shape.Options{NodePorts: e.opts.PreserveNodePorts})
 	unmark(d)
 	return d
@@ -184,7 +138,7 @@ func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstr
 func (e *Engine) update(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	policy, named := e.policyOf(e.m.Resources[p.entry.Res])
 	write := e.apply
-	if policy.rollsBack() {
+	if policy.RollsBack() {
 		write = e.overwrite
 	}
 	got, err := e.yielding(p, func() (*unstructured.Unstructured, error) {

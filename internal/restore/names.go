@@ -2,6 +2,7 @@ package restore
 
 import (
 	"davit.dev/davit/internal/restore/hold"
+	"davit.dev/davit/internal/restore/policy"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/report"
 )
@@ -37,6 +38,17 @@ type (
 	Planned = report.Planned
 	// Result is what came of a restore.
 	Result = report.Result
+)
+
+// Existing says what happens to objects that exist already and differ.
+type Existing = policy.Existing
+
+// What happens to objects that exist already: see package policy.
+const (
+	Skip    = policy.Skip
+	Update  = policy.Update
+	Replace = policy.Replace
+	Exact   = policy.Exact
 )
 
 // Errors that callers may decide on with errors.Is.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/obstacle"
 	"davit.dev/davit/internal/restore/report"
@@ -61,6 +62,11 @@ func (e *Engine) prepare(ctx context.Context, en *index.Entry, raw []byte) (*pre
 	if err := e.shape(en.Res, d, nil); err != nil {
 		return nil, err
 	}
+	if e.opts.GitOps == gitops.Suspend {
+		if err := gitops.Rest(p.kind, d, e.opts.ID); err != nil {
+			return nil, err
+		}
+	}
 	p.obj = wrap(at, d)
 	now, wait, err := e.owners(ctx, en, p.name)
 	if err != nil {
@@ -82,7 +88,11 @@ func (e *Engine) shape(i int, d shape.Document, matched func(rule int)) error {
 	if change, err := standstill.Before(&unstructured.Unstructured{Object: d}); err == nil && change != nil {
 		shape.Merge(d, change)
 	}
+	gitops.Undone(kind, d)
 	shape.Strip(kind, d, shape.Options{NodePorts: e.opts.PreserveNodePorts, Classes: e.opts.StorageClassMapping})
+	if ns := shape.Text(d, "metadata", "namespace"); e.names.To(ns) != ns {
+		gitops.Unmark(d)
+	}
 	e.names.Rename(kind, d)
 	if e.opts.Transforms != nil {
 		if err := e.opts.Transforms.Apply(transform.Object{Kind: kind, Resource: res.Resource, Document: d}, matched); err != nil {

@@ -30,7 +30,7 @@ func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
 		r.volumes = rehearse.Volumes{Volumes: e.volumes}
 	}
 	r.opts.Activate = nil
-	r.x, r.attempt, r.notes = e.x, "rehearsal", rehearse.NewNotes()
+	r.x, r.git, r.attempt, r.notes = e.x, e.git, "rehearsal", rehearse.NewNotes()
 	if err := r.restore(ctx, nil); err != nil {
 		return nil, err
 	}

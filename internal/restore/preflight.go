@@ -11,14 +11,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/obstacle"
+	"davit.dev/davit/internal/restore/policy"
 	"davit.dev/davit/internal/restore/reason"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/served"
@@ -42,6 +40,7 @@ var checks = []struct {
 	{"storage-classes", (*Engine).checkClasses},
 	{"claims", (*Engine).checkClaims},
 	{"refusals", (*Engine).checkRefusals},
+	{"gitops", (*Engine).checkGit},
 	{"nodes", (*Engine).checkNodes},
 	{"vault-data", (*Engine).checkData},
 }
@@ -84,40 +83,14 @@ func beware(reason, remedy, format string, args ...any) Finding {
 
 // checkMapping looks for mappings that cannot be meant.
 func (e *Engine) checkMapping(context.Context) ([]Finding, error) {
-	var found []Finding
-	from := map[string]string{}
-	for _, ns := range e.m.Namespaces {
-		to := e.names.To(ns)
-		if other, taken := from[to]; taken {
-			found = append(found, wrong("MappedTogether", "give each a namespace of its own",
-				"namespaces %s and %s would both be restored into %s", other, ns, to))
-		}
-		from[to] = ns
-	}
-	for _, ns := range slices.Sorted(maps.Keys(e.opts.NamespaceMapping)) {
-		to := e.opts.NamespaceMapping[ns]
-		if !slices.Contains(e.m.Namespaces, ns) {
-			found = append(found, wrong("UnknownNamespace", "map one of "+shape.Names(e.m.Namespaces, 8),
-				"the recovery point has no namespace %s", ns))
-		}
-		if bad := validation.IsDNS1123Label(to); len(bad) > 0 {
-			found = append(found, wrong("BadNamespace", "choose another name", "%q cannot be a namespace: %s", to, bad[0]))
-		}
-	}
-	for _, class := range slices.Sorted(maps.Keys(e.opts.StorageClassMapping)) {
-		if !e.x.Captured[class] {
-			found = append(found, beware("UnusedMapping", "see davit describe for the classes in the point",
-				"no claim of the recovery point has the storage class %s", class))
-		}
-	}
-	return found, nil
+	return obstacle.Mappings(e.m.Namespaces, e.names, e.opts.StorageClassMapping, e.x.Captured), nil
 }
 
 // checkPolicies looks for policies of kinds that the point does not have.
 func (e *Engine) checkPolicies(context.Context) ([]Finding, error) {
 	var found []Finding
 	for _, pattern := range slices.Sorted(maps.Keys(e.opts.ExistingKinds)) {
-		if !slices.ContainsFunc(e.m.Resources, func(res point.Resource) bool { return MatchesPolicy(pattern, res) }) {
+		if !slices.ContainsFunc(e.m.Resources, func(res point.Resource) bool { return policy.Matches(pattern, res) }) {
 			found = append(found, beware("UnusedPolicy", "write resource.group, such as deployments.apps, or the kind's name",
 				"the recovery point has no kind %s, for which there is a policy", pattern))
 		}
@@ -222,7 +195,7 @@ func (e *Engine) verbs(i int) []string {
 	if policy == Exact {
 		verbs = append(verbs, "update")
 	}
-	if policy.rollsBack() && e.x.Kinds[i] != shape.KindClaim {
+	if policy.RollsBack() && e.x.Kinds[i] != shape.KindClaim {
 		verbs = append(verbs, "delete")
 	}
 	if policy == Exact || slices.Contains(reason.WaitedFor, e.x.Kinds[i]) {
@@ -294,7 +267,7 @@ func (e *Engine) checkNamespaces(ctx context.Context) ([]Finding, error) {
 			found = append(found, wrong("Terminating", remedy, "namespace %s is being deleted%s", name, why))
 			continue
 		}
-		others, err := e.others(ctx, name)
+		others, err := obstacle.Finder{Cluster: e.cluster}.Others(ctx, name, e.opts.ID)
 		if err != nil {
 			return nil, err
 		}
@@ -316,28 +289,6 @@ func (e *Engine) whatHappens() string {
 		what += ", but for the kinds that have a policy of their own"
 	}
 	return what + " (existing: " + string(e.opts.Existing) + ")"
-}
-
-// others names workloads and claims of a namespace that this restore did not make.
-func (e *Engine) others(ctx context.Context, namespace string) ([]string, error) {
-	var names []string
-	for _, kind := range []schema.GroupKind{shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindCronJob, shape.KindJob, shape.KindPod, shape.KindClaim} {
-		at, err := e.served(ctx, kind)
-		if err != nil {
-			return nil, err
-		}
-		err = e.cluster.List(ctx, at, namespace, "", func(u *unstructured.Unstructured) error {
-			labels := u.GetLabels()
-			if labels[shape.LabelRestore] != e.opts.ID && labels[shape.LabelManagedBy] == "" && len(u.GetOwnerReferences()) == 0 {
-				names = append(names, kindName(kind, "", u.GetName()))
-			}
-			return nil
-		})
-		if err != nil && !apierrors.IsForbidden(err) {
-			return nil, err
-		}
-	}
-	return names, nil
 }
 
 // checkClasses looks whether every storage class that claims name is there.
@@ -388,7 +339,7 @@ func (e *Engine) checkClaim(ctx context.Context, at Served, en *index.Entry, vol
 			return nil, nil
 		}
 	}
-	if policy, _ := e.policyOf(e.m.Resources[en.Res]); policy.rollsBack() {
+	if policy, _ := e.policyOf(e.m.Resources[en.Res]); policy.RollsBack() {
 		return nil, nil // what uses it is stopped
 	}
 	err = e.unused(ctx, namespace, name)

@@ -12,6 +12,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -169,6 +170,9 @@ func (e *Engine) isStray(res point.Resource, u *unstructured.Unstructured) bool 
 	head.Metadata.Name, head.Metadata.Namespace = u.GetName(), u.GetNamespace()
 	head.Metadata.Labels, head.Metadata.Annotations = u.GetLabels(), u.GetAnnotations()
 	why, _ := shape.SkipByHead(kind, head)
+	if _, held := e.git.Of(kind, head); held && e.opts.GitOps == gitops.Skip {
+		return false // git may be ahead of the point
+	}
 	return why == "" && u.GetDeletionTimestamp() == nil && len(u.GetOwnerReferences()) == 0 && e.opts.Captured(res, u)
 }
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/index"
@@ -120,7 +119,7 @@ func (e *Engine) checkQuotas(ctx context.Context, finder obstacle.Finder, namesp
 		if !whole && !quotas.Names("count/"+gr.String()) && !quotas.Names(gr.Resource) {
 			continue
 		}
-		there, err := e.namesIn(ctx, at, namespace)
+		there, err := finder.Names(ctx, at, namespace)
 		if err != nil {
 			return nil, err
 		}
@@ -144,73 +143,24 @@ func (e *Engine) checkQuotas(ctx context.Context, finder obstacle.Finder, namesp
 	return quotas.Check(need), err
 }
 
-func (e *Engine) namesIn(ctx context.Context, at Served, namespace string) (map[string]bool, error) {
-	names := map[string]bool{}
-	err := e.cluster.List(ctx, at, namespace, "", func(u *unstructured.Unstructured) error {
-		names[u.GetName()] = true
-		return nil
-	})
-	return names, err
-}
-
 // checkWebhooks looks for webhooks that would refuse objects because nobody
 // answers for them. One that the point's own Service serves does not count: what
 // it refuses is tried again when that runs.
 func (e *Engine) checkWebhooks(ctx context.Context, finder obstacle.Finder, labels map[string]map[string]string) ([]Finding, error) {
-	dead, err := finder.DeadWebhooks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var found []Finding
-	for _, w := range dead {
-		if e.brings(shape.KindService, w.Namespace, w.Service) {
-			continue
-		}
-		var kinds []string
-		certain := false
-		for _, i := range e.needed() {
-			at, err := e.resolve(ctx, i)
-			if err != nil {
-				continue
-			}
-			for _, namespace := range e.placesOf(i) {
-				if wants, may := w.Wants(at.GVR, namespace, e.labelsOf(namespace, labels)); wants {
-					kinds, certain = append(kinds, at.GVR.GroupResource().String()), certain || !may
-				}
-			}
-		}
-		if len(kinds) > 0 {
-			found = append(found, w.Finding(kinds, certain))
+	var targets []obstacle.Target
+	for _, i := range e.needed() {
+		if at, err := e.resolve(ctx, i); err == nil {
+			targets = append(targets, obstacle.Target{At: at, Namespaces: e.namespacesOf(i)})
 		}
 	}
-	return found, nil
-}
-
-// placesOf are the namespaces that objects of a kind go to, or none for what
-// is in no namespace.
-func (e *Engine) placesOf(i int) []string {
-	if places := e.namespacesOf(i); len(places) > 0 {
-		return places
-	}
-	return []string{""}
-}
-
-// labelsOf are those of a namespace that is there, or will be.
-func (e *Engine) labelsOf(namespace string, live map[string]map[string]string) map[string]string {
-	if labels, there := live[namespace]; there {
-		return labels
-	}
-	for captured, labels := range e.x.NamespaceLabels {
-		if e.names.To(captured) == namespace {
-			all := maps.Clone(labels)
-			if all == nil {
-				all = map[string]string{}
-			}
-			all[shape.LabelNamespaceName] = namespace
-			return all
+	for captured, all := range e.x.NamespaceLabels {
+		if to := e.names.To(captured); labels[to] == nil {
+			labels[to] = all // as it will be
 		}
 	}
-	return map[string]string{shape.LabelNamespaceName: namespace}
+	return finder.Webhooks(ctx, targets, labels, func(namespace, service string) bool {
+		return e.brings(shape.KindService, namespace, service)
+	})
 }
 
 // brings tells whether the point holds an object, by its name at the target.

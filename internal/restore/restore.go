@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/transform"
@@ -49,7 +50,7 @@ type Options struct {
 	// mapped; nil changes nothing.
 	Transforms *transform.Set
 	Existing   Existing // default Skip
-	// ExistingKinds are policies by kind: see MatchesPolicy for the patterns.
+	// ExistingKinds are policies by kind: see policy.Matches for the patterns.
 	ExistingKinds map[string]Existing
 	// KeepClaims lets claims that exist, and their data, be treated as Skip
 	// and Update say. Without it they are in the way, unless their kind has a
@@ -73,6 +74,8 @@ type Options struct {
 	// anything run, and again before the first workload. Its error stops the
 	// restore. Nil allows.
 	Activate func(context.Context) error
+	// GitOps says what is done about objects that git holds; default Keep.
+	GitOps gitops.Mode
 	// SkipVolumes creates claims without data.
 	SkipVolumes bool
 	// Isolation keeps a copy to itself; nil restores objects as they were.

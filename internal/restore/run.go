@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/report"
@@ -48,6 +49,11 @@ func (e *Engine) RunAfter(ctx context.Context, before func(context.Context) erro
 	err := e.run(ctx, before)
 	e.abandon()
 	e.leaveStopped()
+	if err != nil && e.git != nil {
+		look, cancel := lastLook(ctx)
+		_ = e.resumeGit(look, false) // the error that ended the restore is told
+		cancel()
+	}
 	if err != nil && expired(ctx) && len(e.latecomers) > 0 {
 		slices.Sort(e.latecomers)
 		err = fmt.Errorf("%w: %s", err, shape.Names(e.latecomers, 3))
@@ -99,6 +105,9 @@ func (e *Engine) restore(ctx context.Context, before func(context.Context) error
 			return err
 		}
 	}
+	if err := e.git.Suspend(ctx, e.gitStage(), e); err != nil {
+		return stopped(ctx, err)
+	}
 	e.leaveOut()
 	for r := range shape.RankCount {
 		if err := e.activate(ctx, r); err != nil {
@@ -113,7 +122,10 @@ func (e *Engine) restore(ctx context.Context, before func(context.Context) error
 			return stopped(ctx, err)
 		}
 	}
-	return stopped(ctx, e.prune(ctx))
+	if err := e.prune(ctx); err != nil {
+		return stopped(ctx, err)
+	}
+	return stopped(ctx, e.resumeGit(ctx, e.rec.Result().Failed == 0))
 }
 
 // activate asks whether what comes now may run.
@@ -161,7 +173,12 @@ func (e *Engine) load(ctx context.Context) error {
 	if e.x != nil {
 		return nil
 	}
-	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Reshape: e.reshape, Unfit: e.unfit()}.Read(ctx)
+	git, err := gitops.NewCensus(ctx, e.opts.GitOps, e.cluster)
+	if err != nil {
+		return err
+	}
+	e.git = git
+	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Git: e.countGit, Reshape: e.reshape, Unfit: e.unfit()}.Read(ctx)
 	if err == nil {
 		e.x = x
 	}

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/rehearse"
 	"davit.dev/davit/internal/restore/report"
@@ -18,6 +19,7 @@ import (
 type state struct {
 	rec report.Recorder
 	x   *index.Index
+	git *gitops.Census
 	// notes are what a rehearsal decided; nil in a restore.
 	notes *rehearse.Notes
 

@@ -38,7 +38,7 @@ type Restore struct {
 	// Site is this site's name, where the cluster does not know it.
 	Site string
 
-	asOf, existing, nodePorts                 string
+	asOf, existing, nodePorts, gitOps         string
 	namespaces, storageClasses, existingKinds []string
 	transforms                                []string
 }
@@ -57,6 +57,7 @@ func (o *Restore) Flags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.existing, "existing", "skip", "what happens to objects that exist already and differ: skip, update, replace or exact")
 	flags.StringSliceVar(&o.existingKinds, "existing-kind", nil, "KIND=POLICY: another policy for one kind, such as secrets=replace; may be repeated")
 	flags.StringVar(&o.nodePorts, "node-ports", "", "node ports of Services: preserve (the default, where they are free) or reassign (the default of a copy)")
+	flags.StringVar(&o.gitOps, "gitops", "keep", "objects that Flux or Argo CD make from git: keep (restored like any other), skip (left to git) or suspend (restored while these are suspended)")
 	flags.StringSliceVar(&o.Options.IncludeKinds, "include-kinds", nil, `restore only these kinds: resource.group, "*" allowed`)
 	flags.StringSliceVar(&o.Options.ExcludeKinds, "exclude-kinds", nil, "leave these kinds out")
 	flags.StringSliceVar(&o.Options.RestoreStatusOf, "restore-status-of", nil, "kinds whose status is restored too")
@@ -118,7 +119,16 @@ func (o *Restore) Complete(now time.Time) (err error) {
 	default:
 		return exit.Usage("", "--node-ports %q is not preserve or reassign", o.nodePorts)
 	}
+	var known bool
+	if o.Options.GitOps, known = gitOps[strings.ToLower(o.gitOps)]; !known {
+		return exit.Usage("", "--gitops %q is not keep, skip or suspend", o.gitOps)
+	}
 	return o.completeTarget()
+}
+
+// gitOps are the words for what is done about objects that git holds.
+var gitOps = map[string]v1alpha1.GitOpsPolicy{
+	"": v1alpha1.GitOpsKeep, "keep": v1alpha1.GitOpsKeep, "skip": v1alpha1.GitOpsSkip, "suspend": v1alpha1.GitOpsSuspend,
 }
 
 // policies are the words for what happens to existing objects.
@@ -234,7 +244,7 @@ func (o *Restore) Object(vaultName string, now time.Time) *v1alpha1.Restore {
 	spec := v1alpha1.RestoreSpec{
 		Vault: vaultName, Application: o.Options.Application, Point: o.Options.Point, Mode: o.Options.Mode,
 		NamespaceMapping: o.Options.NamespaceMapping, StorageClassMapping: o.Options.StorageClassMapping,
-		Existing: o.Options.Existing, ExistingKinds: o.Options.ExistingKinds, NodePorts: o.Options.NodePorts, IncludeKinds: o.Options.IncludeKinds,
+		Existing: o.Options.Existing, ExistingKinds: o.Options.ExistingKinds, NodePorts: o.Options.NodePorts, GitOps: o.Options.GitOps, IncludeKinds: o.Options.IncludeKinds,
 		ExcludeKinds: o.Options.ExcludeKinds, RestoreStatusOf: o.Options.RestoreStatusOf, AcceptFuzzy: o.Options.AcceptFuzzy,
 		Transforms: rules(o.Options.Transforms), NoOverlays: o.Options.NoOverlays, MirrorImagesFrom: o.Options.MirrorImagesFrom,
 		ServiceAccountName: o.Account, ReadyTimeout: objects.Duration(o.Options.ReadyTimeout), Timeout: objects.Duration(o.Limit),

@@ -63,6 +63,8 @@ type Reader struct {
 	Manifest *point.Manifest
 	// LeftOut says why a kind is not restored at all, or nothing.
 	LeftOut func(point.Resource) string
+	// Git says why an object is left to git, or nothing; nil leaves none.
+	Git func(kind schema.GroupKind, h shape.Head) string
 	// Reshape makes of a claim, or of a workload that mounts claims, what it
 	// will be at the target, by its resource in the manifest; nil changes nothing.
 	Reshape func(resource int, d shape.Document) shape.Document
@@ -127,6 +129,9 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 			UID: h.Metadata.UID, Owners: h.Metadata.Owners,
 		}
 		en.Skip, en.Warn = shape.SkipByHead(kind, h)
+		if en.Skip == "" && r.Git != nil {
+			en.Skip = r.Git(kind, h)
+		}
 		p.entries = append(p.entries, en)
 		if kind == shape.KindNamespace {
 			p.labels[en.Name] = h.Metadata.Labels
@@ -187,6 +192,9 @@ func (x *Index) inspect(kind schema.GroupKind, en *Entry, d shape.Document) {
 		}
 	case shape.KindClaim:
 		class := shape.Text(d, "spec", "storageClassName")
+		if class == "" && shape.Child(d, "spec")["storageClassName"] != nil {
+			break // it asks for a volume without a class, not for the default one
+		}
 		x.claims[key] = class
 		if en.Skip == "" {
 			x.Classes[class]++

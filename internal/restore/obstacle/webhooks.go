@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -31,6 +32,49 @@ type Webhook struct {
 	Name               string
 	Namespace, Service string // what serves it
 	hook               shape.Document
+}
+
+// Target is a kind that is restored, and the namespaces that it goes to.
+type Target struct {
+	At         port.Served
+	Namespaces []string // none for what is in no namespace
+}
+
+// Webhooks says which webhooks would refuse what is restored because nobody
+// answers for them. What the restore brings serves its own.
+func (f Finder) Webhooks(ctx context.Context, targets []Target, labelsOf map[string]map[string]string, brings func(namespace, service string) bool) ([]report.Finding, error) {
+	dead, err := f.DeadWebhooks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []report.Finding
+	for _, w := range dead {
+		if brings(w.Namespace, w.Service) {
+			continue
+		}
+		var kinds []string
+		certain := false
+		for _, t := range targets {
+			places := t.Namespaces
+			if len(places) == 0 {
+				places = []string{""}
+			}
+			for _, namespace := range places {
+				set := maps.Clone(labelsOf[namespace])
+				if set == nil {
+					set = map[string]string{}
+				}
+				set[shape.LabelNamespaceName] = namespace
+				if wants, may := w.Wants(t.At.GVR, namespace, set); wants {
+					kinds, certain = append(kinds, t.At.GVR.GroupResource().String()), certain || !may
+				}
+			}
+		}
+		if len(kinds) > 0 {
+			found = append(found, w.Finding(kinds, certain))
+		}
+	}
+	return found, nil
 }
 
 // DeadWebhooks are the target's webhooks with failurePolicy Fail whose Service

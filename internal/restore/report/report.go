@@ -85,6 +85,7 @@ const (
 	Replaced  Action = "replace"   // deleted and made anew
 	RollBack  Action = "roll back" // a volume that exists gets the point's data
 	Prune     Action = "prune"     // deleted, because the point does not have it
+	Suspend   Action = "suspend"   // for the time of the restore, and then resumed
 )
 
 // Planned is what a restore would do with one object.

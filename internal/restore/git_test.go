@@ -1,0 +1,180 @@
+package restore
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/report"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+const fluxGroup = "kustomize.toolkit.fluxcd.io"
+
+// gitRig is the shop, of which Flux makes a ConfigMap, a Deployment and a claim
+// from git, and a target where Flux is.
+func gitRig(t *testing.T) *rig {
+	t.Helper()
+	r := newRig()
+	mark := `"labels":{"` + fluxGroup + `/name":"shop","` + fluxGroup + `/namespace":"flux-system"},"uid":"`
+	for kind, objects := range r.s.raw {
+		for i := range objects {
+			for _, uid := range []string{"u-cm", "u-pvc", "u-dep"} {
+				r.s.raw[kind][i] = strings.ReplaceAll(r.s.raw[kind][i], `"namespace":"shop","uid":"`+uid+`"`, `"namespace":"shop",`+mark+uid+`"`)
+			}
+		}
+	}
+	r.c.serve(fluxGroup+"/v1", "kustomizations", "Kustomization", true)
+	r.c.serve("helm.toolkit.fluxcd.io/v2", "helmreleases", "HelmRelease", true)
+	r.c.serve("argoproj.io/v1alpha1", "applications", "Application", true)
+	r.c.put("v1", "Namespace", "", "flux-system", nil)
+	r.c.put(fluxGroup+"/v1", "Kustomization", "flux-system", "shop", shape.Document{"spec": shape.Document{"path": "./shop"}})
+	return r
+}
+
+func suspended(r *rig) bool {
+	return gitops.Suspended(gitops.KindKustomization, r.c.get("Kustomization", "flux-system", "shop").Object)
+}
+
+func TestGitOpsSkip(t *testing.T) {
+	r := gitRig(t)
+	res := run(t, r, Options{GitOps: gitops.Skip})
+	if len(res.Failures) > 0 || r.c.get("ConfigMap", "shop", "conf") != nil {
+		t.Errorf("what git holds was restored: %v", res.Failures)
+	}
+	if r.c.get("Secret", "shop", "pw") == nil || r.v.data["shop/data-db-0"] != "snap-data-db-0" {
+		t.Errorf("what git does not hold is missing: data %q", r.v.data["shop/data-db-0"])
+	}
+	if suspended(r) {
+		t.Error("skip suspended the reconciler")
+	}
+}
+
+func TestGitOpsKeepWarns(t *testing.T) {
+	for _, c := range []struct {
+		mode gitops.Mode
+		want string
+	}{
+		{gitops.Keep, "Kustomization." + fluxGroup + " flux-system/shop, which goes on and may undo"},
+		{gitops.Skip, ""},
+		{gitops.Suspend, ""},
+	} {
+		r := gitRig(t)
+		found, err := r.engine(Options{GitOps: c.mode}).Preflight(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text string
+		for _, f := range found {
+			if f.Reason == "GitOps" {
+				text += f.String()
+			}
+		}
+		if c.want == "" && text != "" || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %q", c.mode, text)
+		}
+	}
+	r := gitRig(t)
+	r.c.deny = func(verb string, at Served, _ string) bool { return verb == "patch" && at.GVK.Kind == "Kustomization" }
+	found, err := r.engine(Options{GitOps: gitops.Suspend}).Preflight(t.Context())
+	if err != nil || len(Blocking(found)) != 1 || !strings.Contains(Blocking(found)[0].String(), "may not be suspended") {
+		t.Errorf("without the right to suspend: %v %v", found, err)
+	}
+}
+
+// Suspended before the first object is written, and going on when all is there.
+func TestGitOpsSuspend(t *testing.T) {
+	r := gitRig(t)
+	var early []string
+	r.c.fail = func(verb string, u *unstructured.Unstructured) error {
+		if verb == "create" && u.GetKind() != "Lease" && u.GetKind() != "Namespace" && !gitops.Suspended(gitops.KindKustomization, r.c.objects[key("Kustomization", "flux-system", "shop")].Object) {
+			early = append(early, u.GetKind()+" "+u.GetName())
+		}
+		return nil
+	}
+	res := run(t, r, Options{GitOps: gitops.Suspend})
+	if len(res.Failures) > 0 || len(early) > 0 || r.c.get("ConfigMap", "shop", "conf") == nil {
+		t.Errorf("failures %v, made while git went on: %v", res.Failures, early)
+	}
+	if k := r.c.get("Kustomization", "flux-system", "shop"); suspended(r) || k.GetAnnotations()[gitops.Annotation] != "" {
+		t.Errorf("left as %v", k.Object)
+	}
+	plan, err := gitRig(t).engine(Options{GitOps: gitops.Suspend}).Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(plan) == 0 || plan[0].Action != report.Suspend || !strings.Contains(plan[0].Object, "flux-system/shop") {
+		t.Errorf("the dry run does not begin with what it suspends: %v", plan)
+	}
+}
+
+// What people suspended stays so; what failed leaves git at rest.
+func TestGitOpsStaysSuspended(t *testing.T) {
+	r := gitRig(t)
+	r.c.objects[key("Kustomization", "flux-system", "shop")].Object["spec"].(map[string]any)["suspend"] = true
+	run(t, r, Options{GitOps: gitops.Suspend})
+	if !suspended(r) {
+		t.Error("a reconciler that people suspended was resumed")
+	}
+	r = gitRig(t)
+	r.v.broken = map[string]error{"data-db-0": errKilled}
+	res := run(t, r, Options{GitOps: gitops.Suspend})
+	if len(res.Failures) == 0 || !suspended(r) || !strings.Contains(warnings(res), "stays suspended") {
+		t.Errorf("after a failure: suspended %t, warnings:\n%s", suspended(r), warnings(res))
+	}
+	r.v.broken = nil
+	if res := run(t, r, Options{GitOps: gitops.Suspend}); len(res.Failures) > 0 || suspended(r) {
+		t.Errorf("given again: %v, suspended %t", res.Failures, suspended(r))
+	}
+}
+
+// Killed before any write, with its answer given or lost, and given again: git
+// goes on as before.
+func TestGitOpsKilledAtEveryWrite(t *testing.T) {
+	opts := Options{GitOps: gitops.Suspend}
+	whole := gitRig(t)
+	run(t, whole, opts)
+	for _, after := range []bool{false, true} {
+		for n := 1; n <= whole.c.effects; n++ {
+			r := gitRig(t)
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				r.c.killAt, r.c.after, r.c.onKill = n, after, cancel
+				_, _ = r.engine(opts).Run(ctx)
+				r.c.killAt = 0
+				if res, err := r.engine(opts).Run(t.Context()); err != nil || len(res.Failures) > 0 {
+					t.Errorf("killed at write %d (after %t): %v %v", n, after, err, res.Failures)
+				}
+			})
+			if k := r.c.get("Kustomization", "flux-system", "shop"); suspended(r) || k.GetAnnotations()[gitops.Annotation] != "" {
+				t.Errorf("killed at write %d (after %t): left as %v", n, after, k.Object)
+			}
+		}
+	}
+}
+
+// Exact with skip does not delete what git made since.
+func TestGitOpsSkipPrunesNothingOfGit(t *testing.T) {
+	for _, c := range []struct {
+		mode gitops.Mode
+		kept bool
+	}{{gitops.Skip, true}, {gitops.Keep, false}} {
+		r := gitRig(t)
+		run(t, r, Options{ID: "rbefore"})
+		r.m.Scope = &point.Scope{Kinds: []string{"ConfigMap"}}
+		u := r.c.put("v1", "ConfigMap", "shop", "newer", nil)
+		u.SetLabels(map[string]string{fluxGroup + "/name": "shop", fluxGroup + "/namespace": "flux-system"})
+		run(t, r, Options{
+			KeepClaims: true, Existing: Exact, GitOps: c.mode, ExistingKinds: map[string]Existing{"persistentvolumeclaims": Skip},
+			Captured: func(point.Resource, *unstructured.Unstructured) bool { return true },
+		})
+		if got := r.c.get("ConfigMap", "shop", "newer") != nil; got != c.kept {
+			t.Errorf("%s: kept %t", c.mode, got)
+		}
+	}
+}
