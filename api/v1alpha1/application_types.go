@@ -93,6 +93,12 @@ type ApplicationSpec struct {
 	// Volumes says how volume data is captured.
 	// +optional
 	Volumes VolumeCapture `json:"volumes,omitempty"`
+	// Profiles says whether pods of known databases that no hook acts in are
+	// brought to rest by a ready-made profile: davit profiles lists them. A
+	// pod's annotation davit.dev/profile names another, or says none.
+	// +kubebuilder:default=Auto
+	// +optional
+	Profiles ProfileMode `json:"profiles,omitempty"`
 	// Hooks run in containers before and after the volumes are cut.
 	// +optional
 	// +listType=map
@@ -184,6 +190,18 @@ const (
 	FreezeRequired FreezeMode = "Required"
 	// FreezeNever freezes nothing.
 	FreezeNever FreezeMode = "Never"
+)
+
+// ProfileMode says whether ready-made profiles are used.
+// +kubebuilder:validation:Enum=Auto;Never
+type ProfileMode string
+
+// The modes.
+const (
+	// ProfilesAuto chooses proven profiles by image, any by annotation.
+	ProfilesAuto ProfileMode = "Auto"
+	// ProfilesNever uses none, whatever annotations say.
+	ProfilesNever ProfileMode = "Never"
 )
 
 // HookFailure says what a failed hook does to the capture.

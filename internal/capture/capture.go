@@ -82,6 +82,8 @@ type Spec struct {
 	Freeze       FreezeMode
 	FreezeWindow time.Duration
 	Hooks        []quiesce.Hook
+	// Profile chooses a hook for pods that have none; nil: none.
+	Profile func(quiesce.Pod) (*quiesce.Hook, string, error)
 	// Previous are the newest snapshots of the same claims, by
 	// namespace/claim, for the reader to compare with.
 	Previous map[string]point.Snapshot

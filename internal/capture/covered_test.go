@@ -235,7 +235,7 @@ spec: {containers: []}
 // A hook's labels may fit a neighbour's pods: it runs in the application's.
 func TestHooksRunInCoveredPodsOnly(t *testing.T) {
 	w := newWorld(t, three())
-	w.pods = []quiesce.Target{{Namespace: "db", Pod: "pg-a-0", Container: "pg"}, {Namespace: "db", Pod: "pg-b-0", Container: "pg"}}
+	w.pods = []quiesce.Pod{{Namespace: "db", Name: "pg-a-0", Containers: []quiesce.Container{{Name: "pg"}}}, {Namespace: "db", Name: "pg-b-0", Containers: []quiesce.Container{{Name: "pg"}}}}
 	res, err := w.run(Spec{
 		Namespaces: []string{"db"}, Select: selection.Selection{Workloads: []selection.Name{rule(t, "sts/pg-a")}},
 		Hooks: []quiesce.Hook{{Name: "sync", Pods: labels.Everything(), Before: &quiesce.Action{Command: []string{"sync"}}}},

@@ -32,7 +32,7 @@ type world struct {
 	fail     map[string]error
 	errors   int64 // of every volume read
 	released []string
-	pods     []quiesce.Target
+	pods     []quiesce.Pod
 	session  quiesce.Session
 	written  map[string][]string // names by kind, as the sink saw them
 	now      time.Time
@@ -166,9 +166,7 @@ func (w *world) Release(_ context.Context, p VolumePlan) error {
 	return nil
 }
 
-func (w *world) Targets(context.Context, []string, quiesce.Hook) ([]quiesce.Target, error) {
-	return w.pods, nil
-}
+func (w *world) Pods(context.Context, []string) ([]quiesce.Pod, error) { return w.pods, nil }
 
 func (w *world) Hold(context.Context, quiesce.Target, quiesce.Hold) (quiesce.Session, error) {
 	return w.session, w.note("hold")
@@ -455,7 +453,7 @@ func (w *world) index(call string) int { return slices.Index(w.calls, call) }
 
 func TestHooksHoldOnlyTheCut(t *testing.T) {
 	w := newWorld(t, shop)
-	w.pods = []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+	w.pods = []quiesce.Pod{{Namespace: "shop", Name: "db-0", Containers: []quiesce.Container{{Name: "db"}}}}
 	res, err := w.run(hookSpec("lock", "unlock"))
 	if err != nil {
 		t.Fatal(err)
@@ -478,7 +476,7 @@ func TestAfterHookRunsWhateverFails(t *testing.T) {
 	refused := errors.New("refused")
 	for _, call := range []string{"exec lock", "revision", "cut shop/data-db-0"} {
 		w := newWorld(t, shop)
-		w.pods = []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+		w.pods = []quiesce.Pod{{Namespace: "shop", Name: "db-0", Containers: []quiesce.Container{{Name: "db"}}}}
 		w.fail[call] = refused
 		_, err := w.run(hookSpec("lock", "unlock"))
 		if !errors.Is(err, refused) {
@@ -498,7 +496,7 @@ func TestAfterHookRunsWhateverFails(t *testing.T) {
 
 func TestHookMayFail(t *testing.T) {
 	w := newWorld(t, shop)
-	w.pods = []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+	w.pods = []quiesce.Pod{{Namespace: "shop", Name: "db-0", Containers: []quiesce.Container{{Name: "db"}}}}
 	w.fail["exec lock"] = errors.New("refused")
 	spec := hookSpec("lock", "unlock")
 	spec.Hooks[0].Continue = true

@@ -95,7 +95,7 @@ func TestVolumesAreCutTogether(t *testing.T) {
 func TestCutsAreInsideTheFreezeAndTheHooks(t *testing.T) {
 	w := newWorld(t, twoVolumes)
 	f := &fakeFreezer{w: w, got: point.Freeze{Held: true}}
-	w.freezer, w.pods = f, []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+	w.freezer, w.pods = f, []quiesce.Pod{{Namespace: "shop", Name: "db-0", Containers: []quiesce.Container{{Name: "db"}}}}
 	hooked := hookSpec("lock", "unlock")
 	hooked.FreezeWindow = 3 * time.Second
 	res, err := w.run(hooked)
@@ -147,7 +147,7 @@ func TestPointOfAnApplicationThatWasHeldAtRest(t *testing.T) {
 				tt.freezer.w, w.freezer = w, tt.freezer
 			}
 			if !tt.nowhere {
-				w.pods = []quiesce.Target{{Namespace: "shop", Pod: "db-0", Container: "db"}}
+				w.pods = []quiesce.Pod{{Namespace: "shop", Name: "db-0", Containers: []quiesce.Container{{Name: "db"}}}}
 			}
 			w.session = &fakeHold{w, tt.answer}
 			spec := hookSpec("flush", "resume")

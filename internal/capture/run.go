@@ -118,9 +118,11 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := r.plan(ctx, claims); err != nil {
 		return err
 	}
-	r.rest = quiesce.New(
-		quiesce.Spec{Application: r.spec.Application, Namespaces: r.spec.Namespaces, Hooks: r.spec.Hooks, Own: r.ownPod},
-		quiesce.Ports{Runner: r.ports.Hooks, Ledger: r.ports.Ledger, Report: reporter{r}, Now: r.opts.Now})
+	rest := quiesce.Spec{Application: r.spec.Application, Namespaces: r.spec.Namespaces, Hooks: r.spec.Hooks, Own: r.ownPod}
+	if len(r.plans) > 0 { // else there is nothing to bring to rest
+		rest.Profile = r.spec.Profile
+	}
+	r.rest = quiesce.New(rest, quiesce.Ports{Runner: r.ports.Hooks, Ledger: r.ports.Ledger, Report: reporter{r}, Now: r.opts.Now})
 	return r.rest.Find(ctx)
 }
 

@@ -206,7 +206,7 @@ func (e *env) addCommands(root *cobra.Command) {
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
 		planning.Command(planning.Host{In: e.In, Out: e.Out, Print: e.print}))
-	group("look", e.statusCommand(), e.coverageCommand(), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), e.bundleCommand())
+	group("look", e.statusCommand(), e.coverageCommand(), e.profilesCommand(), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), e.bundleCommand())
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	root.AddCommand(e.partCommands()...)
 }

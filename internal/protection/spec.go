@@ -11,6 +11,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/profile"
 	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/selection"
 )
@@ -49,6 +50,9 @@ func specOf(app *v1alpha1.Application) (capture.Spec, error) {
 	}
 	if spec.Hooks, err = hooksOf(app.Spec.Hooks); err != nil {
 		return capture.Spec{}, fmt.Errorf("%w: %s: %w", ErrInvalid, app.Name, err)
+	}
+	if app.Spec.Profiles != v1alpha1.ProfilesNever {
+		spec.Profile = profile.Chooser()
 	}
 	return spec, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"davit.dev/davit/internal/point"
 )
@@ -72,33 +71,11 @@ func (q *Quiescence) Check(ctx context.Context) {
 		p.proven = true
 		return nil
 	})
-	for i := range q.spec.Hooks {
-		if h := &q.spec.Hooks[i]; h.Hold != nil {
-			q.compare(ctx, h)
-		}
+	if q.holds {
+		q.compare(ctx)
 	}
 	q.asked = true
 	q.report()
-}
-
-// compare finds pods that came or were replaced since Find: nobody brought
-// those to rest.
-func (q *Quiescence) compare(ctx context.Context, h *Hook) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	targets, err := q.targets(ctx, h)
-	if err != nil {
-		q.lose(fmt.Sprintf("hook %s: whether its pods are still the same is not known: %v", h.Name, err))
-		return
-	}
-	for _, t := range targets {
-		known := slices.ContainsFunc(q.places, func(p *place) bool {
-			return p.hook == h && p.target.Key() == t.Key() && p.target.UID == t.UID
-		})
-		if !known && !q.others[t.UID] {
-			q.lose(fmt.Sprintf("hook %s: pod %s appeared after the others had been brought to rest", h.Name, t.Key()))
-		}
-	}
 }
 
 // report tells people.

@@ -3,6 +3,9 @@ package quiesce
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -63,13 +66,48 @@ type Target struct {
 	Pod       string `json:"pod,omitempty"`
 	UID       string `json:"uid,omitempty"` // of the pod
 	Container string `json:"container,omitempty"`
-	// Unfit says why nothing can be run there, although containers of it may
-	// run. Such a pod is not brought to rest.
-	Unfit string `json:"-"`
 }
 
 // Key is namespace/pod.
 func (t Target) Key() string { return t.Namespace + "/" + t.Pod }
+
+// Container is one container of a pod.
+type Container struct{ Name, Image string }
+
+// Pod is a pod in which something may run.
+type Pod struct {
+	Namespace, Name, UID string
+	Labels, Annotations  map[string]string
+	Containers           []Container // those that keep running, in their order
+	Others               []string    // names of those that run before them
+	// Default is the container that people mean who name none.
+	Default string
+	// Unfit says why no hook can run there, although something else may. Such
+	// a pod is not brought to rest.
+	Unfit string
+}
+
+// Key is namespace/name.
+func (p Pod) Key() string { return p.Namespace + "/" + p.Name }
+
+// Container is the name of one of the pod's containers; of its default one for
+// an empty name.
+func (p Pod) Container(name string) (string, error) {
+	if name == "" {
+		name = p.Default
+	}
+	if name == "" && len(p.Containers) > 0 {
+		return p.Containers[0].Name, nil
+	}
+	names := slices.Clone(p.Others)
+	for _, c := range p.Containers {
+		names = append(names, c.Name)
+	}
+	if !slices.Contains(names, name) {
+		return "", fmt.Errorf("pod %s has no container %q: it has %s", p.Key(), name, strings.Join(names, ", "))
+	}
+	return name, nil
+}
 
 // Session is a Hold's command while it runs.
 type Session interface {
@@ -87,9 +125,8 @@ type Session interface {
 
 // Runner acts in the cluster.
 type Runner interface {
-	// Targets finds the pods of the namespaces that match the hook and have not
-	// ended, and the container in each.
-	Targets(ctx context.Context, namespaces []string, h Hook) ([]Target, error)
+	// Pods lists the pods of the namespaces in which something may run.
+	Pods(ctx context.Context, namespaces []string) ([]Pod, error)
 	// Run carries out an action and returns what it printed, cut to a bounded
 	// size. A failure says so in words of the action. ErrGone: there is no such
 	// pod any more.
@@ -129,6 +166,14 @@ type Reporter interface {
 	Step(text string)
 	Note(level, object, message string) // into the log
 	Warn(object, message string)
+}
+
+// title names the hook, for people. A profile says by its name that it is one.
+func (h *Hook) title() string {
+	if strings.HasPrefix(h.Name, "profile ") {
+		return h.Name
+	}
+	return "hook " + h.Name
 }
 
 func (h *Hook) timeout() time.Duration {

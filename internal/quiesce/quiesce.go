@@ -44,6 +44,10 @@ type Spec struct {
 	Hooks       []Hook
 	// Own tells whether a pod is the application's. Nil: all are.
 	Own func(namespace, pod string) bool
+	// Profile chooses a hook, and the container for it, for a pod in which none
+	// of Hooks acts; a nil hook is none. It returns the same hook for all pods
+	// that share it. The error is a warning. Nil: no pod has a profile.
+	Profile func(Pod) (*Hook, string, error)
 }
 
 // Ports are the engine's ways out.
@@ -62,7 +66,8 @@ type Quiescence struct {
 	ports Ports
 
 	places  []*place        // in the order of hooks, then of pods
-	others  map[string]bool // UIDs of pods that are not the application's
+	known   map[string]bool // UIDs of the pods that were there at the start
+	holds   bool            // something is to be held
 	owed    bool
 	settled []Owed
 	asked   bool
@@ -86,50 +91,7 @@ type place struct {
 
 // New makes one.
 func New(spec Spec, ports Ports) *Quiescence {
-	return &Quiescence{spec: spec, ports: ports, others: map[string]bool{}}
-}
-
-// Find looks for the hooks' pods, before anything is held still.
-func (q *Quiescence) Find(ctx context.Context) error {
-	for i := range q.spec.Hooks {
-		h := &q.spec.Hooks[i]
-		if q.ports.Runner == nil {
-			return fmt.Errorf("hook %s: nothing here can run hooks", h.Name)
-		}
-		targets, err := q.targets(ctx, h)
-		if err != nil {
-			return err
-		}
-		found := 0
-		for _, t := range targets {
-			if q.spec.Own != nil && !q.spec.Own(t.Namespace, t.Pod) {
-				q.others[t.UID] = true
-			} else if t.Unfit == "" {
-				q.places = append(q.places, &place{hook: h, target: t})
-				found++
-			} else if h.Hold != nil {
-				q.lose(fmt.Sprintf("hook %s does not hold in %s, which %s", h.Name, t.Key(), t.Unfit))
-			}
-		}
-		if found == 0 {
-			nowhere := fmt.Sprintf("hook %s ran nowhere: no running pod matches its podSelector %q", h.Name, h.Pods)
-			q.ports.Report.Warn("", nowhere)
-			if h.Hold != nil {
-				q.lose(nowhere)
-			}
-		}
-	}
-	return nil
-}
-
-// targets are where a hook could act, by name.
-func (q *Quiescence) targets(ctx context.Context, h *Hook) ([]Target, error) {
-	targets, err := q.ports.Runner.Targets(ctx, q.spec.Namespaces, *h)
-	if err != nil {
-		return nil, fmt.Errorf("find pods of hook %s: %w", h.Name, err)
-	}
-	slices.SortFunc(targets, func(a, b Target) int { return cmp.Compare(a.Key(), b.Key()) })
-	return targets, nil
+	return &Quiescence{spec: spec, ports: ports, known: map[string]bool{}}
 }
 
 // lose notes why nothing may be claimed.
@@ -176,7 +138,7 @@ func namesOf(group []*place) string {
 		}
 	}
 	if len(names) == 1 {
-		return "hook " + names[0]
+		return group[0].hook.title()
 	}
 	return "hooks " + strings.Join(names, ", ")
 }
@@ -229,7 +191,7 @@ func (q *Quiescence) act(ctx context.Context, p *place, when string, a Action) e
 	}
 	outcome := point.Hook{Name: p.hook.Name, Pod: p.target.Key(), When: when, Duration: q.ports.Now().Sub(started)}
 	if err != nil {
-		err = fmt.Errorf("run hook %s %s the cut in %s: %w", p.hook.Name, when, p.target.Key(), err)
+		err = fmt.Errorf("run %s %s the cut in %s: %w", p.hook.title(), when, p.target.Key(), err)
 		outcome.Error = err.Error()
 	}
 	q.record(outcome, p.hook, output, err)
@@ -240,9 +202,9 @@ func (q *Quiescence) record(outcome point.Hook, h *Hook, output string, err erro
 	q.mu.Lock()
 	q.hooks = append(q.hooks, outcome)
 	q.mu.Unlock()
-	text := fmt.Sprintf("hook %s, %s the cut, took %s", h.Name, outcome.When, outcome.Duration.Round(time.Millisecond))
+	text := fmt.Sprintf("%s, %s the cut, took %s", h.title(), outcome.When, outcome.Duration.Round(time.Millisecond))
 	if outcome.When == whenHold {
-		text = fmt.Sprintf("hook %s held for %s", h.Name, outcome.Duration.Round(time.Millisecond))
+		text = fmt.Sprintf("%s held for %s", h.title(), outcome.Duration.Round(time.Millisecond))
 	}
 	if output != "" {
 		text += "; it printed:\n" + output
@@ -294,7 +256,7 @@ func (q *Quiescence) exit(ctx context.Context, p *place) error {
 func (q *Quiescence) Outcome() ([]point.Hook, *point.Quiesce) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !slices.ContainsFunc(q.spec.Hooks, func(h Hook) bool { return h.Hold != nil }) {
+	if !q.holds {
 		return q.hooks, nil
 	}
 	out := &point.Quiesce{}
@@ -307,7 +269,7 @@ func (q *Quiescence) Outcome() ([]point.Hook, *point.Quiesce) {
 		if p.proven {
 			out.Pods++
 		} else {
-			lost = append(lost, fmt.Sprintf("hook %s in %s: %s", p.hook.Name, p.target.Key(), cmp.Or(p.why, "it was not asked after the cut")))
+			lost = append(lost, fmt.Sprintf("%s in %s: %s", p.hook.title(), p.target.Key(), cmp.Or(p.why, "it was not asked after the cut")))
 		}
 	}
 	if out.Held = q.asked && len(lost) == 0; !out.Held {

@@ -32,7 +32,7 @@ type server struct {
 type field struct {
 	mu      sync.Mutex
 	now     int
-	pods    []Target
+	pods    []Pod
 	servers map[string]*server // by UID
 	calls   []string
 	fail    map[string]error // by call
@@ -41,6 +41,7 @@ type field struct {
 	killAt  int  // the number of the call at which this process dies; 0: never
 	acted   bool // the call at which it dies still has its effect
 	count   int
+	profile func(Pod) (*Hook, string, error)
 	dead    bool
 }
 
@@ -54,7 +55,7 @@ func newField(n int) *field {
 
 func (f *field) add(name string) {
 	uid := fmt.Sprint("u", len(f.servers))
-	f.pods = append(f.pods, Target{Namespace: "shop", Pod: name, UID: uid, Container: "db"})
+	f.pods = append(f.pods, Pod{Namespace: "shop", Name: name, UID: uid, Containers: []Container{{"db", "registry/db:1"}}})
 	f.servers[uid] = &server{}
 }
 
@@ -90,10 +91,10 @@ func (f *field) die() {
 	}
 }
 
-func (f *field) Targets(context.Context, []string, Hook) ([]Target, error) {
+func (f *field) Pods(context.Context, []string) ([]Pod, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if alive, err := f.call("targets"); !alive {
+	if alive, err := f.call("pods"); !alive {
 		return nil, err
 	}
 	return slices.Clone(f.pods), nil
@@ -106,7 +107,7 @@ func (f *field) Run(_ context.Context, t Target, a Action) (string, error) {
 	if !alive {
 		return "", err
 	}
-	if !slices.ContainsFunc(f.pods, func(p Target) bool { return p.UID == t.UID }) {
+	if !slices.ContainsFunc(f.pods, func(p Pod) bool { return p.UID == t.UID }) {
 		return "", ErrGone
 	}
 	if err == nil || errors.Is(err, errDead) {
@@ -218,7 +219,7 @@ func pausing(name string, order int32) Hook {
 
 // capture plays one, with something in between.
 func (f *field) capture(hooks []Hook, disturb func(step string)) (begun, done int, out *point.Quiesce, err error) {
-	q := New(Spec{Application: "shop", Namespaces: []string{"shop"}, Hooks: hooks}, Ports{Runner: f, Ledger: f, Report: f, Now: f.clock})
+	q := New(Spec{Application: "shop", Namespaces: []string{"shop"}, Hooks: hooks, Profile: f.profile}, Ports{Runner: f, Ledger: f, Report: f, Now: f.clock})
 	ctx := context.Background()
 	if err := q.Find(ctx); err != nil {
 		return 0, 0, nil, err
@@ -268,7 +269,7 @@ func (f *field) disturb(r *rand.Rand) {
 	case 3: // the pod is replaced
 		s.unlock(f.now)
 		f.pods = slices.Delete(f.pods, i, i+1)
-		f.add(pod.Pod)
+		f.add(pod.Name)
 	case 4: // another one comes
 		f.add(fmt.Sprint("new-", len(f.servers)))
 	}
@@ -283,7 +284,7 @@ func (f *field) untrue(begun, done int) string {
 			spells = append(spells, [2]int{s.since, f.now})
 		}
 		if !slices.ContainsFunc(spells, func(spell [2]int) bool { return spell[0] < begun && spell[1] > done }) {
-			return fmt.Sprintf("%s was locked %v, and the cut from %d to %d", p.Pod, spells, begun, done)
+			return fmt.Sprintf("%s was locked %v, and the cut from %d to %d", p.Name, spells, begun, done)
 		}
 	}
 	return ""
@@ -361,7 +362,7 @@ func kill(at int, acted, collects bool) (reached bool, left string) {
 	}
 	for _, p := range f.pods {
 		if s := f.servers[p.UID]; s.locked || s.paused {
-			left += fmt.Sprintf("%s: %+v", p.Pod, *s)
+			left += fmt.Sprintf("%s: %+v", p.Name, *s)
 		}
 	}
 	return reached, left
@@ -385,7 +386,7 @@ func TestKilledAtEveryStepLeavesNobodyAtRest(t *testing.T) {
 		}
 		steps++
 	}
-	if steps < 15 || harmed == 0 {
+	if steps < 13 || harmed == 0 {
 		t.Errorf("%d steps; without the ledger %d of them leave the application at rest", steps, harmed)
 	}
 }
@@ -398,7 +399,7 @@ func TestOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := strings.Join(f.calls, ", ")
-	want := "targets, targets, targets, owe, pause db-0, hold db-0, held db-0, pause db-0, ask db-0, targets, resume db-0, close db-0, resume db-0, leave"
+	want := "pods, owe, pause db-0, hold db-0, held db-0, pause db-0, ask db-0, pods, resume db-0, close db-0, resume db-0, leave"
 	if got != want {
 		t.Errorf("calls are %s\nwant %s", got, want)
 	}
@@ -456,5 +457,52 @@ func TestAfterThatFailsStaysOwed(t *testing.T) {
 	delete(f.fail, "resume db-1")
 	if done, err := Collect(t.Context(), Debt{Owed: f.ledger}, f); err != nil || len(done) != 1 || f.servers["u1"].paused {
 		t.Errorf("collected %v, %v", done, err)
+	}
+}
+
+// TestProfile is for pods that have no hook of the application's own.
+func TestProfile(t *testing.T) {
+	lock := holding("profile db")
+	lock.Pods, lock.Continue = nil, true
+	choose := func(p Pod) (*Hook, string, error) {
+		switch p.Annotations["is"] {
+		case "db":
+			return &lock, p.Containers[0].Name, nil
+		case "nonsense":
+			return nil, "", errors.New("no such profile")
+		}
+		return nil, "", nil
+	}
+	f := newField(4)
+	f.profile = choose
+	for i, is := range []string{"db", "db", "nonsense", ""} {
+		f.pods[i].Annotations = map[string]string{"is": is}
+	}
+	f.pods[0].Labels = map[string]string{"own": "true"}
+	own := pausing("own", 0)
+	own.Pods = labels.SelectorFromSet(labels.Set{"own": "true"})
+	_, _, out, err := f.capture([]Hook{own}, func(string) {})
+	if err != nil || !out.Held || out.Pods != 1 {
+		t.Fatalf("err = %v, %+v", err, out)
+	}
+	if got := strings.Join(f.calls, ", "); !strings.Contains(got, "hold db-1") || strings.Contains(got, "hold db-0") || strings.Contains(got, "hold db-2") {
+		t.Errorf("calls are %s", got)
+	}
+	// One that appears is not at rest.
+	_, _, out, err = f.capture(nil, func(step string) {
+		if step == "during the cut" {
+			f.add("db-9")
+			f.pods[4].Annotations = map[string]string{"is": "db"}
+		}
+	})
+	if err != nil || out.Held || !strings.Contains(out.Reason, "profile db: pod shop/db-9 appeared") {
+		t.Errorf("err = %v, %+v", err, out)
+	}
+	// A database that cannot be brought to rest does not stop the capture.
+	f = newField(1)
+	f.profile, f.pods[0].Annotations = choose, map[string]string{"is": "db"}
+	f.fail["held db-0"] = errors.New("access denied")
+	if _, _, out, err = f.capture(nil, func(string) {}); err != nil || out.Held || !strings.Contains(out.Reason, "access denied") {
+		t.Errorf("err = %v, %+v", err, out)
 	}
 }

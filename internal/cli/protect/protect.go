@@ -37,6 +37,7 @@ type Flags struct {
 	excludeVolumes            []string
 	freeze                    string
 	freezeWindow              time.Duration
+	profiles                  string
 	hooks                     []string
 	file                      string
 
@@ -61,6 +62,7 @@ func (o *Flags) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.snapshotClass, "snapshot-class", "", "VolumeSnapshotClass to use (default: the driver's)")
 	flags.StringVar(&o.freeze, "freeze", "auto", "hold all volumes still together while they are cut: auto, required (else no point) or never")
 	flags.DurationVar(&o.freezeWindow, "freeze-window", 0, "hold them still for at most this long, 1s to 60s (default: 10s)")
+	flags.StringVar(&o.profiles, "profiles", "auto", "bring known databases to rest while they are cut: auto (see davit profiles) or never")
 	flags.StringArrayVar(&o.includeVolumes, "include-volumes", nil, "capture the data of these volumes only, see above; may be repeated")
 	flags.StringArrayVar(&o.excludeVolumes, "exclude-volumes", nil, "leave the data of these volumes out, see above; may be repeated")
 	flags.StringArrayVar(&o.hooks, "hook", nil, "command around the cut, see above; may be repeated")
@@ -143,6 +145,9 @@ func (o *Flags) application(name string) (v1alpha1.ApplicationSpec, error) {
 		return spec, err
 	}
 	if spec.Volumes.Freeze, err = freezeMode(o.freeze); err != nil {
+		return spec, err
+	}
+	if spec.Profiles, err = profileMode(o.profiles); err != nil {
 		return spec, err
 	}
 	if spec.Hooks, err = hook.All(o.hooks, o.file); err != nil {
@@ -289,4 +294,13 @@ func freezeMode(s string) (v1alpha1.FreezeMode, error) {
 		}
 	}
 	return "", exit.Usage("", "--freeze %q is not auto, required or never", s)
+}
+
+func profileMode(s string) (v1alpha1.ProfileMode, error) {
+	for _, mode := range []v1alpha1.ProfileMode{v1alpha1.ProfilesAuto, v1alpha1.ProfilesNever} {
+		if strings.EqualFold(s, string(mode)) {
+			return mode, nil
+		}
+	}
+	return "", exit.Usage("", "--profiles %q is not auto or never", s)
 }

@@ -194,7 +194,7 @@ func (d AppDetail) Text(t *output.Text) {
 	t.Line("Application %s", app.VaultName())
 	t.Fields("  ", "state", view.State, "why", view.Message, "namespaces", strings.TrimPrefix(namespacesText(app), "namespaces "),
 		"only", narrowedText(app), "kinds", strings.Join(app.Spec.IncludeKinds, ", "), "without", strings.Join(app.Spec.ExcludeKinds, ", "),
-		"volumes", volumesText(app.Spec.Volumes), "freeze", freezePolicy(app), "vault", app.Spec.Vault, "role", string(s.Role),
+		"volumes", volumesText(app.Spec.Volumes), "freeze", freezePolicy(app), "profiles", profilePolicy(app), "vault", app.Spec.Vault, "role", string(s.Role),
 		"epoch", epochOf(s), "schedule", cmp.Or(Schedule(d.Policy), "none: captured only when asked"),
 		"next", output.Time(TimeOf(s.NextCapture)), "objectives", objectivesText(d.Policy), "keeps", retentionText(d.Policy),
 		"newest", cmp.Or(agedTime(TimeOf(s.NewestInstant), d.Now), "none"), "points", fmt.Sprint(s.Points),
@@ -233,6 +233,14 @@ func (d AppDetail) testSection(t *output.Text) {
 	}
 	listText(t, "What the copy was made without, or may reach", len(test.Warnings), func(i int) string { return test.Warnings[i] })
 	listText(t, "Left behind by the last restore test", len(test.Leftovers), func(i int) string { return test.Leftovers[i] })
+}
+
+// profilePolicy says whether known databases are brought to rest.
+func profilePolicy(app *v1alpha1.Application) string {
+	if app.Spec.Profiles == v1alpha1.ProfilesNever {
+		return "never"
+	}
+	return "those that are proven, by image; any by annotation: davit profiles lists them"
 }
 
 // freezePolicy says whether and for how long the file systems may be held still.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +14,9 @@ import (
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/quiesce"
 )
+
+// pageSize bounds the pods asked for at a time.
+const pageSize = 500
 
 // defaultContainer is how a pod says which of its containers people mean.
 const defaultContainer = "kubectl.kubernetes.io/default-container"
@@ -27,28 +29,41 @@ var _ quiesce.Runner = (*Runner)(nil)
 // New makes a Runner.
 func New(clients *kube.Clients) *Runner { return &Runner{clients} }
 
-// Targets implements quiesce.Runner.
-func (r *Runner) Targets(ctx context.Context, namespaces []string, hook quiesce.Hook) ([]quiesce.Target, error) {
-	var targets []quiesce.Target
+// Pods implements quiesce.Runner.
+func (r *Runner) Pods(ctx context.Context, namespaces []string) ([]quiesce.Pod, error) {
+	var all []quiesce.Pod
 	for _, ns := range namespaces {
-		pods, err := r.clients.Kubernetes.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{LabelSelector: hook.Pods.String()})
-		if err != nil {
-			return nil, fmt.Errorf("list pods of %s: %w", ns, err)
-		}
-		for i := range pods.Items {
-			pod := &pods.Items[i]
-			unfit, idle := fitness(pod)
-			if idle {
-				continue
-			}
-			container, err := containerOf(pod, hook.Container)
+		opts := metav1.ListOptions{Limit: pageSize}
+		for {
+			page, err := r.clients.Kubernetes.CoreV1().Pods(ns).List(ctx, opts)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("list pods of %s: %w", ns, err)
 			}
-			targets = append(targets, quiesce.Target{Namespace: ns, Pod: pod.Name, UID: string(pod.UID), Container: container, Unfit: unfit})
+			for i := range page.Items {
+				if unfit, idle := fitness(&page.Items[i]); !idle {
+					all = append(all, podOf(&page.Items[i], unfit))
+				}
+			}
+			if opts.Continue = page.Continue; opts.Continue == "" {
+				break
+			}
 		}
 	}
-	return targets, nil
+	return all, nil
+}
+
+func podOf(pod *corev1.Pod, unfit string) quiesce.Pod {
+	p := quiesce.Pod{
+		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID), Labels: pod.Labels, Annotations: pod.Annotations,
+		Default: pod.Annotations[defaultContainer], Unfit: unfit,
+	}
+	for _, c := range pod.Spec.Containers {
+		p.Containers = append(p.Containers, quiesce.Container{Name: c.Name, Image: c.Image})
+	}
+	for _, c := range pod.Spec.InitContainers {
+		p.Others = append(p.Others, c.Name)
+	}
+	return p
 }
 
 // fitness says why a hook cannot run in a pod in which something may run all
@@ -65,25 +80,6 @@ func fitness(pod *corev1.Pod) (unfit string, idle bool) {
 		return "has not started all of its containers", !started
 	}
 	return "", false
-}
-
-func containerOf(pod *corev1.Pod, name string) (string, error) {
-	if name == "" {
-		name = pod.Annotations[defaultContainer]
-	}
-	if name == "" {
-		return pod.Spec.Containers[0].Name, nil
-	}
-	var names []string
-	for _, list := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for _, c := range list {
-			names = append(names, c.Name)
-		}
-	}
-	if !slices.Contains(names, name) {
-		return "", fmt.Errorf("pod %s/%s has no container %q: it has %s", pod.Namespace, pod.Name, name, strings.Join(names, ", "))
-	}
-	return name, nil
 }
 
 // same reads the target's pod, and makes sure that it is the one meant.

@@ -31,16 +31,21 @@ func TestOutputIsBounded(t *testing.T) {
 func TestContainerOf(t *testing.T) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "a"}, {Name: "b"}}},
+		Spec: corev1.PodSpec{
+			Containers:     []corev1.Container{{Name: "a"}, {Name: "b"}},
+			InitContainers: []corev1.Container{{Name: "sidecar"}},
+		},
 	}
-	if got, err := containerOf(pod, ""); got != "a" || err != nil {
-		t.Errorf("first: %q, %v", got, err)
+	for name, want := range map[string]string{"": "a", "b": "b", "sidecar": "sidecar"} {
+		if got, err := podOf(pod, "").Container(name); got != want || err != nil {
+			t.Errorf("%q: %q, %v", name, got, err)
+		}
 	}
-	if _, err := containerOf(pod, "z"); err == nil || !strings.Contains(err.Error(), "a, b") {
+	if _, err := podOf(pod, "").Container("z"); err == nil || !strings.Contains(err.Error(), "a, b") {
 		t.Errorf("unknown: %v", err)
 	}
 	pod.Annotations = map[string]string{defaultContainer: "b"}
-	if got, err := containerOf(pod, ""); got != "b" || err != nil {
+	if got, err := podOf(pod, "").Container(""); got != "b" || err != nil {
 		t.Errorf("default: %q, %v", got, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
@@ -31,16 +32,24 @@ func (c *Cluster) Exec(ctx context.Context, namespace string, pod v1alpha1.PodCh
 	if err != nil {
 		return "", fmt.Errorf("read pod selector: %w", err)
 	}
-	targets, err := c.hooks.Targets(ctx, []string{namespace}, quiesce.Hook{Pods: selector, Container: pod.Container})
+	pods, err := c.hooks.Pods(ctx, []string{namespace})
 	if err != nil {
 		return "", err
 	}
 	why := fmt.Errorf("no pod with labels %s runs in %s", selector, namespace)
-	for _, t := range targets {
-		if t.Unfit == "" {
-			return c.hooks.Exec(ctx, t, command)
+	for _, p := range pods {
+		if !selector.Matches(labels.Set(p.Labels)) {
+			continue
 		}
-		why = fmt.Errorf("pod %s/%s: %s", t.Namespace, t.Pod, t.Unfit)
+		if p.Unfit != "" {
+			why = fmt.Errorf("pod %s %s", p.Key(), p.Unfit)
+			continue
+		}
+		container, err := p.Container(pod.Container)
+		if err != nil {
+			return "", err
+		}
+		return c.hooks.Exec(ctx, quiesce.Target{Namespace: p.Namespace, Pod: p.Name, UID: p.UID, Container: container}, command)
 	}
 	return "", why
 }
