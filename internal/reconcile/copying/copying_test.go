@@ -38,10 +38,10 @@ type site struct {
 }
 
 func (s *site) Opened(_ context.Context, name string) (*vaults.Opened, error) {
-	switch {
-	case name == s.silent:
+	switch name {
+	case s.silent:
 		return nil, vault.ErrUnavailable
-	case name == "main":
+	case "main":
 		return s.first, nil
 	}
 	return s.second, nil
