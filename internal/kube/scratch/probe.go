@@ -62,19 +62,10 @@ func (c *Cluster) HTTP(ctx context.Context, namespace string, p v1alpha1.HTTPPro
 		return 0, "", fmt.Errorf("make client: %w", err)
 	}
 	asker := &http.Client{Transport: hc.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	path, query, _ := strings.Cut(p.Path, "?")
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return 0, "", fmt.Errorf("read query of %s: %w", p.Path, err)
-	}
-	r := c.clients.Kubernetes.CoreV1().RESTClient().Get().Namespace(namespace).Resource("services").
-		Name(proxied(p)).SubResource("proxy").Suffix(path)
-	for key, all := range values {
-		for _, value := range all {
-			r = r.Param(key, value)
-		}
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL().String(), nil)
+	address := c.clients.Kubernetes.CoreV1().RESTClient().Get().Namespace(namespace).Resource("services").
+		Name(proxied(p)).SubResource("proxy").URL()
+	extend(address, p.Path)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 	if err != nil {
 		return 0, "", fmt.Errorf("ask %s: %w", p.Service, err)
 	}
@@ -88,6 +79,13 @@ func (c *Cluster) HTTP(ctx context.Context, namespace string, p v1alpha1.HTTPPro
 		return 0, "", fmt.Errorf("read answer of %s: %w", p.Service, err)
 	}
 	return response.StatusCode, string(body), nil
+}
+
+// extend puts a probe's path and query behind the proxy's address. A path that
+// is a slash stays one: without it the proxy answers with a redirection.
+func extend(address *url.URL, path string) {
+	path, address.RawQuery, _ = strings.Cut(path, "?")
+	address.Path = strings.TrimSuffix(address.Path, "/") + "/" + strings.TrimPrefix(path, "/")
 }
 
 // proxied names a Service's port for the proxy: scheme:name:port.

@@ -56,11 +56,11 @@ func newTests(t *testing.T, spec v1alpha1.RestoreTestPolicy) *tests {
 func (s *tests) look() v1alpha1.RestoreTestStatus {
 	s.t.Helper()
 	key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}
-	if _, err := s.Tester.Reconcile(s.t.Context(), ctrl.Request{NamespacedName: key}); err != nil {
+	if _, err := s.Reconcile(s.t.Context(), ctrl.Request{NamespacedName: key}); err != nil {
 		s.t.Fatal(err)
 	}
 	var app v1alpha1.Application
-	if err := s.Tester.Client.Get(s.t.Context(), key, &app); err != nil {
+	if err := s.Client.Get(s.t.Context(), key, &app); err != nil {
 		s.t.Fatal(err)
 	}
 	return ptr.Deref(app.Status.RestoreTest, v1alpha1.RestoreTestStatus{})
@@ -138,7 +138,7 @@ func TestNothingIsTestedBesideACapture(t *testing.T) {
 	s := newTests(t, everyHour())
 	s.publish("p1")
 	busy := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "now"}, Status: v1alpha1.RecoveryPointStatus{Phase: v1alpha1.PointCapturing}}
-	if err := s.Tester.Client.Create(t.Context(), busy); err != nil {
+	if err := s.Client.Create(t.Context(), busy); err != nil {
 		t.Fatal(err)
 	}
 	if s.look(); len(s.asked) != 0 {
