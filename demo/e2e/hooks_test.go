@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -111,4 +112,145 @@ func heldByTheDead(t *testing.T) {
 		got := try(t, east, "-n", system, "get", "configmaps", "-l", "davit.dev/owed", "-o", "name")
 		return got == "", got
 	})
+}
+
+// databases are a MariaDB and a Redis server, each with a writer of its own
+// that begins when /tmp/go is there: not in a copy. MariaDB gets each number
+// into a table of InnoDB, which is safe by itself, and then into one of Aria,
+// which is not; Redis counts a, and then b.
+const databases = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: mariadb, namespace: %[1]s}
+spec:
+  serviceName: mariadb
+  selector: {matchLabels: {app: mariadb}}
+  template:
+    metadata: {labels: {app: mariadb}, annotations: {davit.dev/profile: mariadb}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      securityContext: {runAsUser: 10001, runAsGroup: 10001, fsGroup: 10001, fsGroupChangePolicy: OnRootMismatch}
+      containers:
+      - name: mariadb
+        image: %[2]s
+        imagePullPolicy: IfNotPresent
+        env: [{name: MYSQL_UNIX_PORT, value: /tmp/mysqld.sock}]
+        readinessProbe: {exec: {command: [mariadb, bank, -e, "select * from innodb, aria limit 1"]}, periodSeconds: 2, timeoutSeconds: 5}
+        command:
+        - sh
+        - -ec
+        - |
+          if [ ! -d /data/mysql ]; then
+            rm -rf /data/new
+            mariadb-install-db --no-defaults --datadir=/data/new --skip-name-resolve --skip-test-db --auth-root-authentication-method=socket --auth-root-socket-user=app > /dev/null
+            mv /data/new /data/mysql
+          fi
+          printf "create database if not exists bank;\ncreate table if not exists bank.innodb (n int primary key) engine=InnoDB;\ncreate table if not exists bank.aria (n int primary key) engine=Aria transactional=0;\n" > /tmp/init.sql
+          (
+            until [ -e /tmp/go ]; do sleep 1; done
+            n=0
+            while n=$((n + 1)); do echo "insert into innodb values ($n); insert into aria values ($n);"; done | mariadb bank
+          ) &
+          exec mariadbd --no-defaults --datadir=/data/mysql --socket=/tmp/mysqld.sock --pid-file=/tmp/pid --skip-networking --innodb-buffer-pool-size=16M --key-buffer-size=1M --aria-pagecache-buffer-size=8M --performance-schema=OFF --init-file=/tmp/init.sql
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], storageClassName: reflink, resources: {requests: {storage: 512Mi}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: redis, namespace: %[1]s}
+spec:
+  serviceName: redis
+  selector: {matchLabels: {app: redis}}
+  template:
+    metadata: {labels: {app: redis}, annotations: {davit.dev/profile: redis}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      securityContext: {runAsUser: 10001, runAsGroup: 10001, fsGroup: 10001, fsGroupChangePolicy: OnRootMismatch}
+      containers:
+      - name: redis
+        image: %[3]s
+        imagePullPolicy: IfNotPresent
+        env: [{name: REDISCLI_AUTH, value: secret}]
+        readinessProbe: {exec: {command: [redis-cli, ping]}, periodSeconds: 2}
+        command:
+        - sh
+        - -ec
+        - |
+          (
+            until [ -e /tmp/go ]; do sleep 1; done
+            while :; do echo "INCR a"; echo "INCR b"; done | redis-cli > /dev/null
+          ) &
+          exec redis-server --dir /data --appendonly yes --requirepass secret
+        volumeMounts: [{name: data, mountPath: /data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], storageClassName: reflink, resources: {requests: {storage: 256Mi}}}
+`
+
+// counts are what both databases hold: rows of InnoDB and of Aria, a and b of
+// Redis. Tables that need a repair are an error.
+func counts(t *testing.T, namespace string) (n [4]int64) {
+	t.Helper()
+	eventually(t, 3*time.Minute, "the databases of "+namespace+" answer", func() (bool, string) {
+		sql := try(t, east, "-n", namespace, "exec", "mariadb-0", "--", "mariadb", "-N", "-B", "bank", "-e", "select count(*) from innodb; select count(*) from aria")
+		keys := try(t, east, "-n", namespace, "exec", "redis-0", "--", "redis-cli", "MGET", "a", "b")
+		got, err := fmt.Sscan(sql+" "+keys, &n[0], &n[1], &n[2], &n[3])
+		return got == 4 && err == nil, sql + keys
+	})
+	return n
+}
+
+// profiled takes points of databases that profiles bring to rest, under load,
+// and looks at what comes back.
+func profiled(t *testing.T) {
+	a := &app{name: short(t), vault: common}
+	refs := map[string]string{}
+	for _, name := range []string{"app-mariadb", "app-redis"} {
+		var err error
+		if refs[name], err = rig.Load(t.Context(), east, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	removeNamespace(t, east, a.name)
+	apply(t, east, fmt.Sprintf(databases, a.name, refs["app-mariadb"], refs["app-redis"]))
+	t.Cleanup(func() { unprotect(east, a.name) })
+	for _, pod := range []string{"mariadb-0", "redis-0"} {
+		eventually(t, 3*time.Minute, pod+" is ready", func() (bool, string) {
+			got := try(t, east, "-n", a.name, "get", "pod", pod, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
+			return got == "True", got
+		})
+		kubectl(t, east, "-n", a.name, "exec", pod, "--", "touch", "/tmp/go")
+	}
+	a.protect(t, "--freeze", "required")
+	for i := range 2 {
+		var before [4]int64
+		eventually(t, time.Minute, "the writers write", func() (bool, string) {
+			now := counts(t, a.name)
+			was := before
+			before = now
+			return was[1] > 0 && was[3] > 0 && now[1] > was[1] && now[3] > was[3], fmt.Sprint(was, now)
+		})
+		p := a.backup(t)
+		if p.Consistency != "application" {
+			t.Fatalf("point is %s: %s", p.Consistency, davit(t, east, a.vault, "describe", p.ID).all())
+		}
+		davit(t, east, a.vault, "describe", p.ID).want(t, 0, "at rest 2 pods for", "profile mariadb held", "profile redis held")
+		copied := fmt.Sprintf("%s-%d", a.name, i)
+		removeNamespace(t, east, copied)
+		davit(t, east, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes").want(t, 0)
+		n := counts(t, copied)
+		t.Logf("acknowledged before: %v; in point %s: %v", before, p.ID, n)
+		if n[0]-n[1] > 1 || n[0] < n[1] || n[1] < before[1] || n[2]-n[3] > 1 || n[2] < n[3] || n[3] < before[3] {
+			t.Errorf("point %s: %v, and %v had been acknowledged before it", p.ID, n, before)
+		}
+		if got := kubectl(t, east, "-n", copied, "exec", "mariadb-0", "--", "mariadb", "-N", "-B", "bank", "-e", "check table aria, innodb extended"); strings.Count(got, "\tstatus\tOK") != 2 {
+			t.Errorf("tables of point %s: %s", p.ID, got)
+		}
+	}
 }

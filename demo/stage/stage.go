@@ -97,6 +97,19 @@ func (s *Stage) Up(ctx context.Context, workloads ...string) error {
 	return nil
 }
 
+// Load builds a workload image, unless it is there, and brings it to a site. It
+// returns the image's reference.
+func (s *Stage) Load(ctx context.Context, site, name string) (string, error) {
+	img, err := images.Build(ctx, CacheDir(), name, s.Log)
+	if err != nil {
+		return "", fmt.Errorf("build image %s: %w", name, err)
+	}
+	if err := s.Bed.Site(site).LoadImage(ctx, img.Tar); err != nil {
+		return "", fmt.Errorf("load image into %s: %w", site, err)
+	}
+	return img.Ref, nil
+}
+
 // Equip installs Davit at a site.
 func (s *Stage) Equip(ctx context.Context, site string, flags ...string) error {
 	return s.EquipAs(ctx, site, site, flags...)
