@@ -83,8 +83,12 @@ func Of(kind schema.GroupKind, h shape.Head, known func(application string) bool
 // of this one.
 func tracked(kind schema.GroupKind, h shape.Head, id string) (Reconciler, bool) {
 	name, rest, ok := strings.Cut(id, ":")
-	if !ok || rest != kind.Group+"/"+kind.Kind+":"+h.Metadata.Namespace+"/"+h.Metadata.Name &&
-		!(h.Metadata.Namespace == "" && strings.HasPrefix(rest, kind.Group+"/"+kind.Kind+":") && strings.HasSuffix(rest, "/"+h.Metadata.Name)) {
+	what := kind.Group + "/" + kind.Kind + ":"
+	itself := rest == what+h.Metadata.Namespace+"/"+h.Metadata.Name
+	if h.Metadata.Namespace == "" { // Argo CD writes the Application's namespace there
+		itself = strings.HasPrefix(rest, what) && strings.HasSuffix(rest, "/"+h.Metadata.Name)
+	}
+	if !ok || !itself {
 		return Reconciler{}, false
 	}
 	return application(name), true
