@@ -66,7 +66,7 @@ func (r *Tester) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 		return ctrl.Result{RequeueAfter: lookEvery}, r.forget(ctx, &app, policy)
 	}
 	spec, now := policy.Spec.RestoreTest, r.Now()
-	at, err := r.due(&app, spec)
+	at, err := dueTest(&app, spec, now)
 	if err != nil {
 		return ctrl.Result{RequeueAfter: lookEvery}, r.note(ctx, &app, func(s *v1alpha1.RestoreTestStatus) { s.Error, s.TriedAt = err.Error(), metaTime(now) })
 	}
@@ -86,7 +86,9 @@ func (r *Tester) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	return ctrl.Result{RequeueAfter: lookEvery}, r.run(ctx, &app, spec)
 }
 
-func (r *Tester) due(app *v1alpha1.Application, spec *v1alpha1.RestoreTestPolicy) (time.Time, error) {
+// dueTest is when the next test is to start, as of the one now that its caller
+// compares with: a later one would never be reached.
+func dueTest(app *v1alpha1.Application, spec *v1alpha1.RestoreTestPolicy, now time.Time) (time.Time, error) {
 	if err := trial.Check(spec.Probes); err != nil {
 		return time.Time{}, err
 	}
@@ -94,7 +96,7 @@ func (r *Tester) due(app *v1alpha1.Application, spec *v1alpha1.RestoreTestPolicy
 	if t := app.Status.RestoreTest; t != nil && t.At != nil {
 		last = t.At.Time
 	}
-	return due(spec.Every, spec.Cron, last, app.CreationTimestamp.Time, r.Now())
+	return due(spec.Every, spec.Cron, last, app.CreationTimestamp.Time, now)
 }
 
 // run tests the newest points and says what came of it.

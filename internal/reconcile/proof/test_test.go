@@ -46,7 +46,7 @@ func newTests(t *testing.T, spec v1alpha1.RestoreTestPolicy) *tests {
 	if err := s.site.Client.Update(t.Context(), &policy); err != nil {
 		t.Fatal(err)
 	}
-	s.Tester = &Tester{Client: s.site.Client, Trials: s, Events: record.NewFakeRecorder(100), Now: func() time.Time { return s.now }}
+	s.Tester = &Tester{Client: s.site.Client, Trials: s, Events: record.NewFakeRecorder(100), Now: func() time.Time { s.now = s.now.Add(time.Microsecond); return s.now }}
 	s.found = func(opts trial.Options) (trial.Report, error) {
 		return trial.Report{Point: opts.Point, Passed: true, RTO: 9 * time.Second}, nil
 	}
