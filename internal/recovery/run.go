@@ -205,7 +205,7 @@ func (r *recovery) engineOptions() restore.Options {
 		Existing:   restore.Existing(r.opts.Existing), ExistingKinds: policies(r.opts.ExistingKinds),
 		KeepClaims: r.opts.Mode == v1alpha1.RestoreInPlace, Captured: capture.Captured,
 		PreserveNodePorts: r.preserveNodePorts(), GitOps: gitops.Mode(r.opts.GitOps),
-		IncludeKinds:      r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
+		IncludeKinds: r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
 		Activate: r.activate,
