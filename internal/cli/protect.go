@@ -16,7 +16,6 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
-	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/cli/protect"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/selection"
@@ -27,14 +26,19 @@ func (e *env) protectCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "protect APP",
 		Short: "Protect an application: capture it on a schedule",
-		Long: `Makes an Application and a ProtectionPolicy of that name in davit-system. Given again, it changes them. Without --every or
---cron the application is captured only by "backup".
+		Long: `Makes an Application and a ProtectionPolicy of that name in davit-system. Without --every or --cron the application is captured
+only by "backup".
+
+Given again, it changes what the flags say and keeps the rest. A flag that may be repeated replaces its whole list; --hook and -f
+replace all hooks; --every replaces --cron, and the other way round. --unset takes back what a flag said: --unset hook,rpo.
+--dry-run -o yaml shows both documents as they would be.
 
 Without more, everything in the namespaces is captured. --selector, --workload and --pods narrow that to what any of them covers,
 and what that needs: configuration, secrets, accounts, claims with their data, Services that select the pods. "*" stands for every
 namespace but the cluster's own.
 
-The data of volumes is chosen by claims, classes and labels; all that a rule says must fit, and claims left out come back empty:
+The data of volumes is chosen by claims=, class= and labels=; a name alone is one of claims. All that a rule says must fit, and claims left out come back
+empty:
   --exclude-volumes 'cache-*' --exclude-volumes 'claims=data-*; class=scratch' --include-volumes 'labels=tier=db'
 
 A hook runs in containers of matching pods around the instant at which the volumes are cut:
@@ -43,7 +47,8 @@ Commands run by "sh -c". -f reads hooks from a YAML file instead: a list under "
 		Example: `  davit protect shop --namespace shop --every 30s --rpo 1m --wait
   davit protect erp --namespace erp-db,erp-web --cron '*/15 * * * *' --keep-last 96 --keep-daily 30 --keep-monthly 12
   davit protect orders-db --namespace dbs --workload statefulset/orders --cron '30 2 * * *' --time-zone Europe/Lisbon
-  davit protect everything --namespace '*' --exclude-namespaces 'test-*' --every 1h`,
+  davit protect everything --namespace '*' --exclude-namespaces 'test-*' --every 1h
+  davit protect shop --keep-daily 14 --unset keep-last --dry-run -o yaml`,
 		Args: args(cobra.ExactArgs(1), "the APP's name"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			return e.runProtect(cmd, given[0], &o)
@@ -54,8 +59,11 @@ Commands run by "sh -c". -f reads hooks from a YAML file instead: a list under "
 }
 
 func (e *env) runProtect(cmd *cobra.Command, name string, o *protect.Flags) error {
-	app, policy, err := o.Objects(name, e.now())
+	app, policy, err := protect.New(name)
 	if err != nil {
+		return err
+	}
+	if err := o.Apply(app, policy); err != nil { // says what is wrong before any cluster is asked
 		return err
 	}
 	ctx, cancel := e.working(cmd)
@@ -64,33 +72,29 @@ func (e *env) runProtect(cmd *cobra.Command, name string, o *protect.Flags) erro
 	if err != nil {
 		return err
 	}
-	v, err := access.ChooseVault(ctx, c, e.global.vault)
+	p, err := e.protectionOf(ctx, c, name, o)
 	if err != nil {
 		return err
 	}
-	if v.Spec.CopyOf != "" {
-		return exit.Refuse("protect it with vault "+v.Spec.CopyOf, "vault %s is a second copy: nothing is captured into it", v.Name)
-	}
-	app.Spec.Vault = v.Name
-	if err := checkNamespacesExist(ctx, c, app.Spec.Namespaces); err != nil {
+	if err := checkNamespacesExist(ctx, c, p.app.Spec.Namespaces); err != nil {
 		return err
 	}
-	if err := e.checkSelection(ctx, c, app); err != nil {
+	if err := e.checkSelection(ctx, c, p.app); err != nil {
 		return err
 	}
 	if o.DryRun {
-		return e.print(view.Protected{Application: app, Policy: policy, DryRun: true})
+		return e.print(p.dryRun())
 	}
-	epoch, err := e.claimFirst(ctx, c, app)
+	epoch, err := e.claimFirst(ctx, c, p.app)
 	if err != nil {
 		return err
 	}
-	if err := saveProtection(ctx, c, app, policy); err != nil {
+	if err := p.save(ctx, c); err != nil {
 		return err
 	}
-	result := view.Protected{Application: app, Policy: policy, Epoch: epoch}
+	result := view.Protected{Application: p.app, Policy: p.policy, Epoch: epoch}
 	if o.Wait {
-		if result.First, err = e.awaitFirstPoint(ctx, c, app); err != nil {
+		if result.First, err = e.awaitFirstPoint(ctx, c, p.app); err != nil {
 			return err
 		}
 	}
@@ -159,22 +163,6 @@ func (e *env) claimFirst(ctx context.Context, c Cluster, app *v1alpha1.Applicati
 			"application %q belongs to %s, which holds epoch %d", app.VaultName(), p.Holder(standing), standing.Current.Number)
 	}
 	return standing.Current.Number, nil
-}
-
-func saveProtection(ctx context.Context, c client.Client, app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy) error {
-	policySpec, appSpec := policy.Spec, app.Spec
-	err := objects.Put(ctx, c, policy, &v1alpha1.ProtectionPolicy{}, func(old *v1alpha1.ProtectionPolicy) {
-		suspended := old.Spec.Suspend // resume lifts it, nothing else
-		old.Spec = policySpec
-		old.Spec.Suspend = suspended
-	})
-	if err != nil {
-		return fmt.Errorf("write policy %s: %w", policy.Name, err)
-	}
-	if err := objects.Put(ctx, c, app, &v1alpha1.Application{}, func(old *v1alpha1.Application) { old.Spec = appSpec }); err != nil {
-		return fmt.Errorf("write application %s: %w", app.Name, err)
-	}
-	return nil
 }
 
 // awaitFirstPoint waits until the application has a recovery point, and says

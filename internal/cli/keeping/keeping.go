@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -26,6 +27,7 @@ type Flags struct {
 	verifySample int32
 	verifyNewest int32
 	test         testFlags
+	set          *pflag.FlagSet
 }
 
 // Register declares the flags.
@@ -35,9 +37,11 @@ func (f *Flags) Register(flags *pflag.FlagSet) {
 	flags.Int32Var(&f.verifySample, "verify-sample", 0, "percent of the volumes' data to read each time (default: 100)")
 	flags.Int32Var(&f.verifyNewest, "verify-newest", 0, "how many of the newest points to read each time (default: 1)")
 	f.test.register(flags)
+	f.set, f.test.set = flags, flags
 }
 
-// Apply checks the flags and writes them into a policy.
+// Apply checks the flags and changes what they say in a policy. What it leaves
+// without a schedule Finish judges.
 func (f *Flags) Apply(policy *v1alpha1.ProtectionPolicySpec) error {
 	switch {
 	case f.verifyEvery != 0 && f.verifyCron != "":
@@ -49,28 +53,67 @@ func (f *Flags) Apply(policy *v1alpha1.ProtectionPolicySpec) error {
 	case f.verifyNewest < 0 || f.verifyNewest > 1000:
 		return exit.Usage("give 1 to 1000", "--verify-newest %d is not possible", f.verifyNewest)
 	}
-	if err := f.test.apply(policy); err != nil {
-		return err
-	}
-	if f.verifyEvery == 0 && f.verifyCron == "" {
-		if f.verifySample != 0 || f.verifyNewest != 0 {
-			return exit.Usage("give --verify-every or --verify-cron as well", "nothing says when to verify")
-		}
-		return nil
-	}
 	if f.verifyCron != "" {
 		if _, err := schedule.Parse(0, f.verifyCron, ""); err != nil {
 			return exit.Usage("five fields: minute, hour, day of month, month, day of week", "--verify-cron: %v", err)
 		}
 	}
-	policy.Verify = &v1alpha1.VerifyPolicy{Every: objects.Duration(f.verifyEvery), Cron: f.verifyCron}
-	if f.verifySample != 0 {
-		policy.Verify.Sample = ptr.To(f.verifySample)
+	v := v1alpha1.VerifyPolicy{}
+	if policy.Verify != nil {
+		v = *policy.Verify
 	}
-	if f.verifyNewest != 0 {
-		policy.Verify.Newest = ptr.To(f.verifyNewest)
+	setSchedule(f.set, "verify-", f.verifyEvery, f.verifyCron, &v.Every, &v.Cron)
+	if f.set.Changed("verify-sample") {
+		v.Sample = number(f.verifySample)
+	}
+	if f.set.Changed("verify-newest") {
+		v.Newest = number(f.verifyNewest)
+	}
+	policy.Verify = &v
+	return f.test.apply(policy)
+}
+
+// Finish takes the parts without a schedule out of a policy, and refuses flags
+// that say something about them.
+func (f *Flags) Finish(policy *v1alpha1.ProtectionPolicySpec) error {
+	if v := policy.Verify; v != nil && v.Every == nil && v.Cron == "" {
+		if f.verifySample != 0 || f.verifyNewest != 0 {
+			return exit.Usage("give --verify-every or --verify-cron as well", "nothing says when to verify")
+		}
+		policy.Verify = nil
+	}
+	if t := policy.RestoreTest; t != nil && t.Every == nil && t.Cron == "" {
+		if len(f.test.probes.texts) > 0 || f.test.probes.file != "" || f.test.newest != 0 || f.test.timeout != 0 {
+			return exit.Usage("give --test-every or --test-cron as well", "nothing says when to test")
+		}
+		policy.RestoreTest = nil
 	}
 	return nil
+}
+
+// setSchedule writes an interval or a cron expression whose flag was given;
+// the one stands instead of the other.
+func setSchedule(set *pflag.FlagSet, prefix string, every time.Duration, cron string, everyField **metav1.Duration, cronField *string) {
+	if set.Changed(prefix + "every") {
+		*everyField = objects.Duration(every)
+	}
+	if set.Changed(prefix + "cron") {
+		*cronField = cron
+	}
+	if every != 0 {
+		*cronField = ""
+	}
+	if cron != "" {
+		*everyField = nil
+	}
+}
+
+// number is a field's value; none for the default.
+func number(n int32) *int32 {
+	if n == 0 {
+		return nil
+	}
+	return &n
 }
 
 // Verifies says what a policy proves, and when; "" for one that proves nothing.

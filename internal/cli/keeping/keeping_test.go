@@ -36,6 +36,9 @@ func TestFlags(t *testing.T) {
 		}
 		policy := &v1alpha1.ProtectionPolicy{}
 		err := f.Apply(&policy.Spec)
+		if err == nil {
+			err = f.Finish(&policy.Spec)
+		}
 		if fault, bad := strings.CutPrefix(want, "error: "); bad {
 			if err == nil || !strings.Contains(err.Error(), fault) {
 				t.Errorf("%q: %v, want %q", args, err, fault)

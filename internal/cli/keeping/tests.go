@@ -26,6 +26,7 @@ type testFlags struct {
 	newest  int32
 	timeout time.Duration
 	probes  Probes
+	set     *pflag.FlagSet
 }
 
 // Probes are the flags that say what a restored copy is asked.
@@ -96,21 +97,26 @@ func (f *testFlags) apply(policy *v1alpha1.ProtectionPolicySpec) error {
 	case f.timeout != 0 && f.timeout < 10*time.Second:
 		return exit.Usage("", "--test-timeout %s is less than 10s", f.timeout)
 	}
-	if f.every == 0 && f.cron == "" {
-		if len(probes) > 0 || f.newest != 0 || f.timeout != 0 {
-			return exit.Usage("give --test-every or --test-cron as well", "nothing says when to test")
-		}
-		return nil
-	}
 	if f.cron != "" {
 		if _, err := schedule.Parse(0, f.cron, ""); err != nil {
 			return exit.Usage("five fields: minute, hour, day of month, month, day of week", "--test-cron: %v", err)
 		}
 	}
-	policy.RestoreTest = &v1alpha1.RestoreTestPolicy{Every: objects.Duration(f.every), Cron: f.cron, Timeout: objects.Duration(f.timeout), Probes: probes}
-	if f.newest != 0 {
-		policy.RestoreTest.Newest = ptr.To(f.newest)
+	t := v1alpha1.RestoreTestPolicy{}
+	if policy.RestoreTest != nil {
+		t = *policy.RestoreTest
 	}
+	setSchedule(f.set, "test-", f.every, f.cron, &t.Every, &t.Cron)
+	if f.set.Changed("test-newest") {
+		t.Newest = number(f.newest)
+	}
+	if f.set.Changed("test-timeout") {
+		t.Timeout = objects.Duration(f.timeout)
+	}
+	if f.set.Changed("test-probe") || f.set.Changed("test-probes") {
+		t.Probes = probes
+	}
+	policy.RestoreTest = &t
 	return nil
 }
 

@@ -18,7 +18,10 @@ func policyFrom(t *testing.T, args ...string) (*v1alpha1.ProtectionPolicySpec, e
 		t.Fatal(err)
 	}
 	policy := &v1alpha1.ProtectionPolicySpec{}
-	return policy, f.Apply(policy)
+	if err := f.Apply(policy); err != nil {
+		return policy, err
+	}
+	return policy, f.Finish(policy)
 }
 
 func TestProbesAreRead(t *testing.T) {
