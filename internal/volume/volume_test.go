@@ -24,10 +24,11 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/volume/tree"
+	"davit.dev/davit/internal/volume/volumetest"
 )
 
 func TestMain(m *testing.M) {
-	cheapKeys()
+	volumetest.CheapKeys()
 	if root := os.Getenv("DAVIT_TEST_UNREADABLE"); root != "" {
 		os.Exit(writeUnreadable(root))
 	}

@@ -1,0 +1,13 @@
+package copies
+
+import (
+	"os"
+	"testing"
+
+	"davit.dev/davit/internal/volume/volumetest"
+)
+
+func TestMain(m *testing.M) {
+	volumetest.CheapKeys()
+	os.Exit(m.Run())
+}
