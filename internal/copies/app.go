@@ -167,7 +167,8 @@ func (a *appPass) repository(ctx context.Context, site string, inventories []str
 		}
 	}
 	report, err := volume.Mirror(ctx, a.c.opts.Volumes(a.c.opts.First, site), volume.MirrorOptions{
-		To: a.c.opts.Store, Needs: inventories, Delete: a.accounted(site), ObjectTimeout: a.c.opts.ObjectTimeout,
+		To: a.c.opts.Store, Needs: inventories, ObjectTimeout: a.c.opts.ObjectTimeout,
+		MayDelete: func(ctx context.Context) bool { return a.c.accounted(ctx, site) },
 	})
 	a.report.Copied += report.Copied
 	a.report.Bytes += report.Bytes
@@ -184,21 +185,6 @@ func (a *appPass) repository(ctx context.Context, site string, inventories []str
 	return err
 }
 
-// accounted tells whether every point that the copy has with volumes of the
-// site is in the first vault too. If not, the first vault may have lost it, and
-// what it says is deleted may be what the copy's point needs.
-func (a *appPass) accounted(site string) bool {
-	for id, info := range a.copied.infos {
-		if _, there := a.first.infos[id]; there {
-			continue
-		}
-		if info.Manifest == nil || slices.ContainsFunc(info.Manifest.Volumes, func(v point.Volume) bool { return v.Snapshot.Repository == site }) {
-			return false
-		}
-	}
-	return true
-}
-
 // idleRepositories are those that no new point needs and that were not looked
 // at for long. One that a point needs which the first vault lost is left as it
 // is: there, its snapshot may have been deleted.
@@ -211,13 +197,24 @@ func (a *appPass) idleRepositories(ready map[string]error) []string {
 		for _, v := range info.Manifest.Volumes {
 			site := v.Snapshot.Repository
 			_, done := ready[site]
-			if !done && a.c.now().Sub(a.c.mirrored[site]) >= mirrorEvery && !slices.Contains(sites, site) && a.accounted(site) {
+			if !done && a.c.now().Sub(a.c.mirrored[site]) >= mirrorEvery && !slices.Contains(sites, site) && !a.lost(site) {
 				sites = append(sites, site)
 			}
 		}
 	}
 	slices.Sort(sites)
 	return sites
+}
+
+// lost tells whether the copy has a point of the application with volumes of
+// the site, or maybe with such, that the first vault does not have.
+func (a *appPass) lost(site string) bool {
+	for id, info := range a.copied.infos {
+		if _, there := a.first.infos[id]; !there && mayNeed(info, site) {
+			return true
+		}
+	}
+	return false
 }
 
 // point brings over packs, log and marks, each against the manifest, and then

@@ -51,8 +51,10 @@ func newRig(t *testing.T) *rig {
 	if r.p, err = vault.CreateProject(t.Context(), r.first, "default", r.key.Recipient()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = lease.New(r.p).Claim(t.Context(), "shop", 1, lease.Claim{Site: "east", Request: "r"}); err != nil {
-		t.Fatal(err)
+	for _, app := range []string{"shop", "bank"} {
+		if _, err = lease.New(r.p).Claim(t.Context(), app, 1, lease.Claim{Site: "east", Request: "r"}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := Bootstrap(t.Context(), r.p, r.second); err != nil {
 		t.Fatal(err)
@@ -67,12 +69,17 @@ func options(p *vault.Project, site string) volume.Options {
 	}
 }
 
-// publish captures one more point: n ConfigMaps and a volume of one file.
+// publish captures one more point: a ConfigMap and a volume of one file.
 func (r *rig) publish(id string, epoch int64, withVolume bool) *point.Manifest {
+	r.t.Helper()
+	return r.publishOf("shop", id, epoch, withVolume)
+}
+
+func (r *rig) publishOf(app, id string, epoch int64, withVolume bool) *point.Manifest {
 	r.t.Helper()
 	ctx := r.t.Context()
 	r.now = r.now.Add(time.Minute)
-	w, err := r.p.NewWriter(ctx, "shop", id)
+	w, err := r.p.NewWriter(ctx, app, id)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -143,8 +150,13 @@ func (r *rig) open() *vault.Project {
 // whole checks that all points of the copy are whole, and returns their ids.
 func (r *rig) whole() []string {
 	r.t.Helper()
+	return r.wholeOf("shop")
+}
+
+func (r *rig) wholeOf(app string) []string {
+	r.t.Helper()
 	p := r.open()
-	infos, err := p.Points(r.t.Context(), "shop")
+	infos, err := p.Points(r.t.Context(), app)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -19,8 +19,11 @@ type MirrorOptions struct {
 	To vault.Store
 	// Needs are inventories that must be there, as point.Snapshot names them.
 	Needs []string
-	// Delete removes from the copy what the repository says it deleted.
-	Delete bool
+	// MayDelete allows that what the repository says it deleted is removed from
+	// the copy too. It is asked only when there is such, and after the
+	// inventories were read: what they call deleted was given up before. Nil
+	// removes nothing.
+	MayDelete func(ctx context.Context) bool
 	// ObjectTimeout bounds each blob; zero means the carrier's own.
 	ObjectTimeout time.Duration
 	// Progress is told of every blob that arrived.
@@ -95,7 +98,7 @@ func (m *mirror) run(ctx context.Context) error {
 	if err := m.carryInventories(ctx, copied); err != nil {
 		return err
 	}
-	if !m.how.Delete {
+	if m.how.MayDelete == nil {
 		return nil
 	}
 	return m.remove(ctx, copied)
@@ -290,29 +293,42 @@ func (m *mirror) remove(ctx context.Context, copied map[string]vault.ObjectInfo)
 	if err != nil || len(said.damaged) > 0 {
 		return err
 	}
-	merged := m.mergedAt()
-	for id := range m.there {
-		if _, exists := m.blobs[id]; exists || !m.gone(said.blobs[id], m.inv.blobs[id], merged) {
-			continue
-		}
+	blobs, inventories := m.leaving(said, copied)
+	if len(blobs)+len(inventories) == 0 || !m.how.MayDelete(ctx) {
+		return nil
+	}
+	for _, id := range blobs {
 		if err := m.how.To.Delete(ctx, m.r.opts.Prefix+id); err != nil {
 			return fmt.Errorf("delete blob %s from the copy: %w", id, err)
 		}
 		m.report.Deleted++
 	}
-	prefix := inventoryPrefix(m.r.opts.Prefix)
-	current := map[string]bool{}
-	for _, key := range m.inv.keys {
-		current[strings.TrimPrefix(key, prefix)] = true
-	}
-	for name := range copied {
-		if !current[name] && name < merged {
-			if err := m.how.To.Delete(ctx, prefix+name); err != nil {
-				return fmt.Errorf("delete inventory %s from the copy: %w", name, err)
-			}
+	for _, name := range inventories {
+		if err := m.how.To.Delete(ctx, inventoryPrefix(m.r.opts.Prefix)+name); err != nil {
+			return fmt.Errorf("delete inventory %s from the copy: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// leaving are the blobs and inventories of the copy that are to go.
+func (m *mirror) leaving(said *inventory, copied map[string]vault.ObjectInfo) (blobs, inventories []string) {
+	merged := m.mergedAt()
+	for id := range m.there {
+		if _, exists := m.blobs[id]; !exists && m.gone(said.blobs[id], m.inv.blobs[id], merged) {
+			blobs = append(blobs, id)
+		}
+	}
+	current := map[string]bool{}
+	for _, key := range m.inv.keys {
+		current[strings.TrimPrefix(key, inventoryPrefix(m.r.opts.Prefix))] = true
+	}
+	for name := range copied {
+		if !current[name] && name < merged {
+			inventories = append(inventories, name)
+		}
+	}
+	return blobs, inventories
 }
 
 // mergedAt is the name of the newest merged inventory, or empty.

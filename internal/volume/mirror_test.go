@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -19,6 +20,7 @@ type shelf struct {
 	t        *testing.T
 	from, to *mem.Store
 	at       time.Time
+	may      func(context.Context) bool
 }
 
 func (s *shelf) put(key string, data []byte) {
@@ -55,7 +57,7 @@ func (s *shelf) inventory(suffix string, records ...record) string {
 func (s *shelf) mirror(needs ...string) MirrorReport {
 	s.t.Helper()
 	opts := Options{Store: s.from, Prefix: "v/east/", Now: func() time.Time { return s.at }}
-	report, err := Mirror(s.t.Context(), opts, MirrorOptions{To: s.to, Delete: true, Needs: needs})
+	report, err := Mirror(s.t.Context(), opts, MirrorOptions{To: s.to, MayDelete: s.may, Needs: needs})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -76,7 +78,10 @@ func (s *shelf) copied() string {
 }
 
 func newShelf(t *testing.T) *shelf {
-	return &shelf{t: t, from: mem.New(nil), to: mem.New(nil), at: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	return &shelf{
+		t: t, from: mem.New(nil), to: mem.New(nil), at: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		may: func(context.Context) bool { return true },
+	}
 }
 
 // TestMirrorDeletesByTheBookOnly is about a blob that went from the first
@@ -113,6 +118,27 @@ func TestMirrorDeletesByTheBookOnly(t *testing.T) {
 				t.Errorf("the copy has %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// TestMirrorAsksBeforeItDeletes, and only then.
+func TestMirrorAsksBeforeItDeletes(t *testing.T) {
+	s := newShelf(t)
+	asked := 0
+	s.may = func(context.Context) bool { asked++; return asked > 1 }
+	s.put("v/east/pgone", []byte("pgone"))
+	s.inventory("-000001", s.record(opPut, "pgone"))
+	s.mirror()
+	if asked != 0 {
+		t.Error("asked although nothing is to be deleted")
+	}
+	s.lose("v/east/pgone")
+	s.at = s.at.Add(time.Hour)
+	s.inventory("-000002", s.record(opDelete, "pgone"))
+	for _, want := range []string{"pgone", ""} {
+		if s.mirror(); s.copied() != want {
+			t.Errorf("asked %d times, the copy has %q, want %q", asked, s.copied(), want)
+		}
 	}
 }
 

@@ -1,0 +1,155 @@
+package copies
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+)
+
+const eastVolumes = "projects/default/volumes/east"
+
+// reclaim makes the first vault free blobs as maintenance does: it says so in
+// an inventory, and removes them.
+func (r *rig) reclaim(ids ...string) {
+	r.t.Helper()
+	inventory := []byte("davit volume inventory 1\n")
+	for _, id := range ids {
+		inventory = fmt.Appendf(inventory, "{\"op\":\"delete\",\"blob\":%q,\"time\":%d}\n", id, time.Now().Unix())
+	}
+	inventory = fmt.Appendf(inventory, "sha256 %x\n", sha256.Sum256(inventory))
+	key := eastVolumes + "-inventory/" + time.Now().UTC().Format("20060102T150405.000Z") + "-abc-000001"
+	sealed, err := r.p.Seal(key, inventory)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.first.Put(r.t.Context(), key, bytes.NewReader(sealed), int64(len(sealed))); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, id := range ids {
+		if err := r.first.Delete(r.t.Context(), eastVolumes+"/"+id); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
+// packs are the packs of file data in the site's volumes that a store has.
+func (r *rig) packs(store vault.Store) []string {
+	r.t.Helper()
+	var ids []string
+	for _, key := range keys(r.t, store, eastVolumes+"/p") {
+		ids = append(ids, strings.TrimPrefix(key, eastVolumes+"/"))
+	}
+	return ids
+}
+
+// shared is a repository with a point of each of two applications, both
+// copied. It returns the packs that only the second one needs.
+func shared(t *testing.T) (r *rig, packs []string) {
+	t.Helper()
+	r = newRig(t)
+	r.publish("p1", 1, true)
+	before := r.packs(r.first)
+	r.publishOf("bank", "b1", 1, true)
+	packs = slices.DeleteFunc(r.packs(r.first), func(id string) bool { return slices.Contains(before, id) })
+	if len(packs) == 0 {
+		t.Fatal("the second point has no packs of its own")
+	}
+	bank := app()
+	bank.Name = "bank"
+	r.pass(app(), bank)
+	return r, packs
+}
+
+func (r *rig) has(packs []string) bool {
+	copied := r.packs(r.second)
+	return !slices.ContainsFunc(packs, func(id string) bool { return !slices.Contains(copied, id) })
+}
+
+// TestAPassKeepsWhatPointsOfOthersNeed: one application's pass brings over the
+// repository that others share, and of theirs the copy has a point of which the
+// first vault's inventories say that its packs were freed. The control is the
+// copy without that point.
+func TestAPassKeepsWhatPointsOfOthersNeed(t *testing.T) {
+	for name, leave := range map[string]func(r *rig) error{
+		"gone": func(r *rig) error { return r.p.DeletePoint(r.t.Context(), "bank", "b1") },
+		"going": func(r *rig) error {
+			return r.p.Mark(r.t.Context(), "bank", "b1", vault.Mark{Kind: vault.MarkDeleting})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, packs := shared(t)
+			if err := leave(r); err != nil {
+				t.Fatal(err)
+			}
+			r.reclaim(packs...)
+			r.publish("p2", 1, true)
+			r.pass(app())
+			if !r.has(packs) {
+				t.Error("the copy lost packs of a point that it shows")
+			}
+			if ids := append(r.whole(), r.wholeOf("bank")...); !slices.Equal(ids, []string{"p1", "p2", "b1"}) {
+				t.Errorf("the copy has %v", ids)
+			}
+			if err := r.copier(r.first, r.second).in.DeletePoint(t.Context(), "bank", "b1"); err != nil {
+				t.Fatal(err)
+			}
+			r.publish("p3", 1, true)
+			r.pass(app())
+			if r.has(packs) {
+				t.Error("control: nothing needs the packs, and they are still there")
+			}
+		})
+	}
+}
+
+// mute is a store that does not list some keys.
+type mute struct {
+	vault.Store
+	prefix string
+}
+
+func (m mute) List(ctx context.Context, prefix string, fn func(vault.ObjectInfo) error) error {
+	if strings.HasPrefix(prefix, m.prefix) {
+		return fmt.Errorf("list: %w", io.ErrUnexpectedEOF)
+	}
+	return m.Store.List(ctx, prefix, fn)
+}
+
+// TestWhatCannotBeReadDeletesNothing, and keeps nothing from being copied.
+func TestWhatCannotBeReadDeletesNothing(t *testing.T) {
+	for name, see := range map[string]func(r *rig) (first, second vault.Store){
+		"first vault": func(r *rig) (vault.Store, vault.Store) {
+			return mute{r.first, "projects/default/manifests/bank/"}, r.second
+		},
+		"copy": func(r *rig) (vault.Store, vault.Store) {
+			return r.first, mute{r.second, "projects/default/manifests/bank/"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, packs := shared(t)
+			if err := r.p.DeletePoint(t.Context(), "bank", "b1"); err != nil {
+				t.Fatal(err)
+			}
+			r.reclaim(packs...)
+			r.publish("p2", 1, true)
+			report, err := r.copier(see(r)).Pass(t.Context(), []App{app()})
+			if err != nil || report.Apps["shop"].Err != nil {
+				t.Fatalf("%v, %+v", err, report)
+			}
+			if !r.has(packs) {
+				t.Error("packs were deleted although nobody knows who needs them")
+			}
+			if ids := r.whole(); !slices.Equal(ids, []string{"p1", "p2"}) {
+				t.Errorf("the copy has %v", ids)
+			}
+		})
+	}
+}
