@@ -86,11 +86,17 @@ func (q *Quiescence) findProfile(p Pod) {
 	h, container, err := q.spec.Profile(p)
 	if err != nil {
 		q.ports.Report.Warn("pods "+p.Key(), err.Error())
+		q.loseProfile(p, err)
 	}
 	if err == nil && h != nil {
 		q.holds = q.holds || h.Hold != nil
 		q.place(h, p, container)
 	}
+}
+
+// loseProfile says that a pod for which somebody asked for a profile has none.
+func (q *Quiescence) loseProfile(p Pod, err error) {
+	q.lose(fmt.Sprintf("nothing brings pod %s to rest: %v", p.Key(), err))
 }
 
 // place notes that a hook acts in a pod, if it can.
@@ -120,24 +126,29 @@ func (q *Quiescence) compare(ctx context.Context) {
 		if q.known[p.UID] {
 			continue
 		}
-		if h := q.holderOf(p); h != nil {
+		h, err := q.holderOf(p)
+		if err != nil {
+			q.loseProfile(p, err)
+		}
+		if h != nil {
 			q.lose(fmt.Sprintf("%s: pod %s appeared after the others had been brought to rest", h.title(), p.Key()))
 		}
 	}
 }
 
-// holderOf is the hook that would have held a pod.
-func (q *Quiescence) holderOf(p Pod) *Hook {
+// holderOf is the hook that would have held a pod. The error is Profile's.
+func (q *Quiescence) holderOf(p Pod) (*Hook, error) {
 	for i := range q.spec.Hooks {
 		if h := &q.spec.Hooks[i]; h.Hold != nil && h.Pods.Matches(labels.Set(p.Labels)) {
-			return h
+			return h, nil
 		}
 	}
 	if q.spec.Profile == nil {
-		return nil
+		return nil, nil
 	}
-	if h, _, err := q.spec.Profile(p); err == nil && h != nil && h.Hold != nil {
-		return h
+	h, _, err := q.spec.Profile(p)
+	if err != nil || h == nil || h.Hold == nil {
+		return nil, err
 	}
-	return nil
+	return h, nil
 }

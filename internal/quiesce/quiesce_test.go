@@ -473,9 +473,9 @@ func TestProfile(t *testing.T) {
 		}
 		return nil, "", nil
 	}
-	f := newField(4)
+	f := newField(3)
 	f.profile = choose
-	for i, is := range []string{"db", "db", "nonsense", ""} {
+	for i, is := range []string{"db", "db", ""} {
 		f.pods[i].Annotations = map[string]string{"is": is}
 	}
 	f.pods[0].Labels = map[string]string{"own": "true"}
@@ -492,10 +492,27 @@ func TestProfile(t *testing.T) {
 	_, _, out, err = f.capture(nil, func(step string) {
 		if step == "during the cut" {
 			f.add("db-9")
-			f.pods[4].Annotations = map[string]string{"is": "db"}
+			f.pods[3].Annotations = map[string]string{"is": "db"}
 		}
 	})
 	if err != nil || out.Held || !strings.Contains(out.Reason, "profile db: pod shop/db-9 appeared") {
+		t.Errorf("err = %v, %+v", err, out)
+	}
+	// Nor is one whose profile is misspelt, whether it was there or appears.
+	f = newField(2)
+	f.profile = choose
+	f.pods[0].Annotations, f.pods[1].Annotations = map[string]string{"is": "db"}, map[string]string{"is": "nonsense"}
+	if _, _, out, err = f.capture(nil, func(string) {}); err != nil || out.Held || !strings.Contains(out.Reason, "shop/db-1 to rest: no such profile") {
+		t.Errorf("err = %v, %+v", err, out)
+	}
+	f.pods = f.pods[:1]
+	_, _, out, err = f.capture(nil, func(step string) {
+		if step == "during the cut" {
+			f.add("db-8")
+			f.pods[1].Annotations = map[string]string{"is": "nonsense"}
+		}
+	})
+	if err != nil || out.Held || !strings.Contains(out.Reason, "shop/db-8 to rest: no such profile") {
 		t.Errorf("err = %v, %+v", err, out)
 	}
 	// A database that cannot be brought to rest does not stop the capture.
