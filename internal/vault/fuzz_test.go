@@ -9,24 +9,26 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"davit.dev/davit/internal/vault/seal"
 )
 
-var fuzzKey = dataKey(sha256.Sum256([]byte("fuzz")))
+var fuzzKey = seal.Key(sha256.Sum256([]byte("fuzz")))
 
 // FuzzUnseal opens whatever it is given: never a crash, never bytes that were
 // not sealed, always ErrDamaged.
 func FuzzUnseal(f *testing.F) {
 	for _, size := range []int{0, 1, 1000, 200_000} {
-		sealed, err := seal(&fuzzKey, "a/b", bytes.Repeat([]byte("davit"), size))
+		sealed, err := sealBlob(&fuzzKey, "a/b", bytes.Repeat([]byte("davit"), size))
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(sealed)
 		f.Add(sealed[:len(sealed)-1])
 	}
-	f.Add([]byte(blobMagic))
+	f.Add([]byte("DAVIT\x1aB\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		plain, err := unseal(&fuzzKey, "a/b", data, 1<<20)
+		plain, err := unsealBlob(&fuzzKey, "a/b", data, 1<<20)
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) {
 				t.Errorf("error %v, want ErrDamaged", err)
@@ -44,15 +46,15 @@ func FuzzSealRoundTrip(f *testing.F) {
 	f.Add([]byte("plain"), "projects/a/b")
 	f.Add([]byte{}, "x")
 	f.Fuzz(func(t *testing.T, plain []byte, name string) {
-		sealed, err := seal(&fuzzKey, name, plain)
+		sealed, err := sealBlob(&fuzzKey, name, plain)
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := unseal(&fuzzKey, name, sealed, int64(len(plain)))
+		again, err := unsealBlob(&fuzzKey, name, sealed, int64(len(plain)))
 		if err != nil || !bytes.Equal(again, plain) {
 			t.Errorf("round trip: %v", err)
 		}
-		if _, err := unseal(&fuzzKey, name+"x", sealed, int64(len(plain))); !errors.Is(err, ErrDamaged) {
+		if _, err := unsealBlob(&fuzzKey, name+"x", sealed, int64(len(plain))); !errors.Is(err, ErrDamaged) {
 			t.Errorf("under another name: %v", err)
 		}
 	})
@@ -175,10 +177,11 @@ func FuzzKeys(f *testing.F) {
 
 // TestChunkBoundaries seals sizes around the chunk size, without compression.
 func TestChunkBoundaries(t *testing.T) {
-	for _, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 2 * chunkSize, 3*chunkSize + 7} {
+	const sealedChunk = seal.ChunkSize + seal.TagSize
+	for _, size := range []int{0, 1, seal.ChunkSize - 1, seal.ChunkSize, seal.ChunkSize + 1, 2 * seal.ChunkSize, 3*seal.ChunkSize + 7} {
 		plain := bytes.Repeat([]byte{7}, size)
 		var out bytes.Buffer
-		s, err := newSealer(&out, &fuzzKey, "k", codecPlain)
+		s, err := seal.NewWriter(&out, &fuzzKey, "k", seal.Plain)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -189,21 +192,21 @@ func TestChunkBoundaries(t *testing.T) {
 			t.Fatal(err)
 		}
 		sealed := out.Bytes()
-		chunks := max(1, (size+chunkSize-1)/chunkSize)
-		if want := headerSize + size + chunks*tagSize; len(sealed) != want {
+		chunks := max(1, (size+seal.ChunkSize-1)/seal.ChunkSize)
+		if want := seal.HeaderSize + size + chunks*seal.TagSize; len(sealed) != want {
 			t.Errorf("%d bytes seal to %d, want %d", size, len(sealed), want)
 		}
-		if got, err := unseal(&fuzzKey, "k", sealed, 1<<20); err != nil || !bytes.Equal(got, plain) {
+		if got, err := unsealBlob(&fuzzKey, "k", sealed, 1<<20); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
-		for cut := headerSize; cut < len(sealed); cut += sealedChunk { // at every boundary
-			if _, err := unseal(&fuzzKey, "k", sealed[:cut], 1<<20); !errors.Is(err, ErrDamaged) {
+		for cut := seal.HeaderSize; cut < len(sealed); cut += sealedChunk { // at every boundary
+			if _, err := unsealBlob(&fuzzKey, "k", sealed[:cut], 1<<20); !errors.Is(err, ErrDamaged) {
 				t.Errorf("%d bytes cut to %d: %v, want ErrDamaged", size, cut, err)
 			}
 		}
-		if size >= 2*chunkSize {
-			swapped := slices.Concat(sealed[:headerSize], sealed[headerSize+sealedChunk:headerSize+2*sealedChunk], sealed[headerSize:headerSize+sealedChunk], sealed[headerSize+2*sealedChunk:])
-			if _, err := unseal(&fuzzKey, "k", swapped, 1<<20); !errors.Is(err, ErrDamaged) {
+		if size >= 2*seal.ChunkSize {
+			swapped := slices.Concat(sealed[:seal.HeaderSize], sealed[seal.HeaderSize+sealedChunk:seal.HeaderSize+2*sealedChunk], sealed[seal.HeaderSize:seal.HeaderSize+sealedChunk], sealed[seal.HeaderSize+2*sealedChunk:])
+			if _, err := unsealBlob(&fuzzKey, "k", swapped, 1<<20); !errors.Is(err, ErrDamaged) {
 				t.Errorf("swapped chunks: %v, want ErrDamaged", err)
 			}
 		}
@@ -214,11 +217,11 @@ func TestChunkBoundaries(t *testing.T) {
 func TestLargePackInflates(t *testing.T) {
 	for _, size := range []int{zstdWindow, zstdWindow + 16, 2*zstdWindow + 16} {
 		plain := bytes.Repeat([]byte("0123456789abcdef"), size/16)
-		sealed, err := seal(&fuzzKey, "k", plain)
+		sealed, err := sealBlob(&fuzzKey, "k", plain)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := unseal(&fuzzKey, "k", sealed, int64(size)); err != nil || !bytes.Equal(got, plain) {
+		if got, err := unsealBlob(&fuzzKey, "k", sealed, int64(size)); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
@@ -226,12 +229,12 @@ func TestLargePackInflates(t *testing.T) {
 
 // TestForeignKey tells a blob of another project's key from damage by its words.
 func TestForeignKey(t *testing.T) {
-	other := dataKey(sha256.Sum256([]byte("other")))
-	sealed, err := seal(&other, "k", []byte("x"))
+	other := seal.Key(sha256.Sum256([]byte("other")))
+	sealed, err := sealBlob(&other, "k", []byte("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := unseal(&fuzzKey, "k", sealed, 10); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), other.id().String()) {
+	if _, err := unsealBlob(&fuzzKey, "k", sealed, 10); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), other.ID().String()) {
 		t.Errorf("error %v, want one that names the key", err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"filippo.io/age"
+
+	"davit.dev/davit/internal/vault/seal"
 )
 
 // ErrKey says that a key, although well-formed, does not open what it should.
@@ -119,7 +121,7 @@ func (r Recipient) Fingerprint() string {
 }
 
 // wrap encrypts a data key to the recipient.
-func (r Recipient) wrap(k *dataKey) ([]byte, error) {
+func (r Recipient) wrap(k *seal.Key) ([]byte, error) {
 	if r.public == nil {
 		return nil, fmt.Errorf("wrap data key: %w: empty recipient", ErrKey)
 	}
@@ -138,7 +140,7 @@ func (r Recipient) wrap(k *dataKey) ([]byte, error) {
 }
 
 // unwrap is wrap's inverse.
-func (i Identity) unwrap(wrapped []byte) (*dataKey, error) {
+func (i Identity) unwrap(wrapped []byte) (*seal.Key, error) {
 	if i.secret == nil {
 		return nil, fmt.Errorf("unwrap data key: %w: empty identity", ErrKey)
 	}
@@ -146,7 +148,7 @@ func (i Identity) unwrap(wrapped []byte) (*dataKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unwrap data key: %w: %w", ErrDamaged, err)
 	}
-	var k dataKey
+	var k seal.Key
 	if _, err := io.ReadFull(r, k[:]); err != nil {
 		return nil, fmt.Errorf("unwrap data key: %w: %w", ErrDamaged, err)
 	}

@@ -49,7 +49,7 @@ func (p *Project) ReadSealed(ctx context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := unseal(p.key, key, sealed, maxDocument)
+	plain, err := unsealBlob(p.key, key, sealed, maxDocument)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, err)
 	}
@@ -82,7 +82,7 @@ func (p *Project) Seal(key string, plain []byte) ([]byte, error) {
 	if !strings.HasPrefix(key, p.at.root()) {
 		return nil, fmt.Errorf("seal %s: %w: outside project %s", key, ErrName, p.name)
 	}
-	sealed, err := seal(p.key, key, plain)
+	sealed, err := sealBlob(p.key, key, plain)
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", key, err)
 	}
@@ -92,7 +92,7 @@ func (p *Project) Seal(key string, plain []byte) ([]byte, error) {
 // Unseal is Seal's inverse, for at most limit plain bytes. It returns
 // ErrDamaged unless sealed is what Seal returned for this key.
 func (p *Project) Unseal(key string, sealed []byte, limit int64) ([]byte, error) {
-	plain, err := unseal(p.key, key, sealed, limit)
+	plain, err := unsealBlob(p.key, key, sealed, limit)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, err)
 	}

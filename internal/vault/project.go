@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"davit.dev/davit/internal/vault/seal"
 )
 
 // Project is one tenant's part of a vault, opened with a key. It is safe for
@@ -20,7 +22,7 @@ type Project struct {
 	store Store
 	name  string
 	at    layout
-	key   *dataKey
+	key   *seal.Key
 	keyID string
 	// copied says that the store is a second copy of the vault.
 	copied bool
@@ -62,7 +64,7 @@ func CreateProject(ctx context.Context, store Store, name string, recipients ...
 		}
 		return nil, fmt.Errorf("create project %s: %w", name, err)
 	}
-	var key dataKey
+	var key seal.Key
 	if _, err := rand.Read(key[:]); err != nil {
 		return nil, fmt.Errorf("create project %s: %w", name, err)
 	}
@@ -78,8 +80,8 @@ func CreateProject(ctx context.Context, store Store, name string, recipients ...
 	return p, nil
 }
 
-func newProject(store Store, name string, key *dataKey) *Project {
-	return &Project{store: store, name: name, at: layout(name), key: key, keyID: key.id().String()}
+func newProject(store Store, name string, key *seal.Key) *Project {
+	return &Project{store: store, name: name, at: layout(name), key: key, keyID: key.ID().String()}
 }
 
 // claimName writes project.json, or finds that someone else did and takes its
@@ -149,14 +151,14 @@ func (f projectFile) check(name string) error {
 	if f.FormatVersion != FormatVersion {
 		return fmt.Errorf("project format %d, this davit reads %d: use a newer davit", f.FormatVersion, FormatVersion)
 	}
-	if id, err := hex.DecodeString(f.KeyID); err != nil || len(id) != keyIDSize || f.Name != name {
+	if id, err := hex.DecodeString(f.KeyID); err != nil || len(id) != seal.KeyIDSize || f.Name != name {
 		return fmt.Errorf("%w: names project %.40q and key %.40q", ErrDamaged, f.Name, f.KeyID)
 	}
 	return nil
 }
 
 // unwrapKey reads the data key that was wrapped for the identity.
-func unwrapKey(ctx context.Context, store Store, at layout, id string, identity Identity) (*dataKey, error) {
+func unwrapKey(ctx context.Context, store Store, at layout, id string, identity Identity) (*seal.Key, error) {
 	recipient := identity.Recipient()
 	name := at.keys(id) + recipient.Fingerprint()
 	raw, err := readAll(ctx, store, name, maxPlain)
@@ -174,7 +176,7 @@ func unwrapKey(ctx context.Context, store Store, at layout, id string, identity 
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	if key.id().String() != id {
+	if key.ID().String() != id {
 		return nil, fmt.Errorf("read %s: %w: holds another key", name, ErrDamaged)
 	}
 	return key, nil
@@ -278,7 +280,7 @@ func (p *Project) VolumePrefix(site string) string { return p.at.volumes(site) }
 // SubKey derives 32 secret bytes for one purpose from the project's data key,
 // the same at every site.
 func (p *Project) SubKey(purpose string) []byte {
-	return p.key.derive(nil, "davit.dev/vault/v1/subkey\x00"+purpose)
+	return p.key.Derive(nil, "davit.dev/vault/v1/subkey\x00"+purpose)
 }
 
 func (f projectFile) unsigned() projectFile {
@@ -293,7 +295,7 @@ func (p *Project) authenticate(kind string, v any) string {
 	if err != nil { // plain structs always encode
 		panic(err)
 	}
-	mac := hmac.New(sha256.New, p.key.derive(nil, "davit.dev/vault/v1/mac\x00"+kind))
+	mac := hmac.New(sha256.New, p.key.Derive(nil, "davit.dev/vault/v1/mac\x00"+kind))
 	mac.Write(data)
 	return hex.EncodeToString(mac.Sum(nil))
 }
