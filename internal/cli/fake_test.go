@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
@@ -44,7 +45,7 @@ type fakeBackend struct {
 	out io.Writer
 }
 
-func (b fakeBackend) Cluster(string, string) (Cluster, error) {
+func (b fakeBackend) Cluster(string, string) (wiring.Cluster, error) {
 	if b.dir == "" {
 		return nil, errors.New("read kubeconfig: no configuration")
 	}
@@ -176,7 +177,7 @@ func (s keptStatus) Patch(ctx context.Context, o client.Object, p client.Patch, 
 func (c *fakeCluster) ServerVersion(context.Context) (string, error) { return "v1.34.4", nil }
 func (c *fakeCluster) User(context.Context) string                   { return "tester" }
 
-func (c *fakeCluster) PodLogs(_ context.Context, l PodLog) (io.ReadCloser, error) {
+func (c *fakeCluster) PodLogs(_ context.Context, l wiring.PodLog) (io.ReadCloser, error) {
 	return os.Open(filepath.Join(c.dir, l.Pod+".log"))
 }
 
@@ -204,7 +205,7 @@ func (c *fakeCluster) Look(context.Context, *v1alpha1.Application, bool) (*captu
 }
 
 // Recover implements Cluster with what recover.json and recover.err hold.
-func (c *fakeCluster) Recover(_ context.Context, opts recovery.Options, how Recovering) (recovery.Report, error) {
+func (c *fakeCluster) Recover(_ context.Context, opts recovery.Options, how wiring.Recovering) (recovery.Report, error) {
 	report := recovery.Report{}
 	if text, err := os.ReadFile(filepath.Join(c.dir, "recover.json")); err == nil {
 		if err := json.Unmarshal(text, &report); err != nil {
@@ -224,7 +225,7 @@ func (c *fakeCluster) Recover(_ context.Context, opts recovery.Options, how Reco
 }
 
 // Test implements Cluster: the real one is tested in trial.
-func (c *fakeCluster) Test(_ context.Context, opts trial.Options, _ Recovering) (trial.Report, error) {
+func (c *fakeCluster) Test(_ context.Context, opts trial.Options, _ wiring.Recovering) (trial.Report, error) {
 	report := trial.Report{Application: opts.Application, Point: opts.Point, Namespaces: []string{"davit-test-x-" + opts.Application}, Passed: true, RTO: 12 * time.Second}
 	for _, p := range opts.Probes {
 		passed := !strings.HasPrefix(p.Name, "bad")

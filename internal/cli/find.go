@@ -12,13 +12,15 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/bundle"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/point"
 )
 
 // cluster opens the cluster that the global flags name.
-func (e *env) cluster() (Cluster, error) {
+func (e *env) cluster() (wiring.Cluster, error) {
 	return e.backend.Cluster(e.global.kubeconfig, e.global.context)
 }
 
@@ -83,6 +85,15 @@ func (e *env) imagery() imagery.Host {
 		},
 		Cluster: func() (client.Client, error) { return e.cluster() },
 		Print:   e.print,
+		Step:    func(format string, args ...any) { e.progress.Step(format, args...) },
+	}
+}
+
+// bundling is what `support-bundle` works with.
+func (e *env) bundling() bundle.Host {
+	return bundle.Host{
+		Out: e.Out, Bounded: e.working, Now: e.now, Print: e.print,
+		Cluster: func() (bundle.Cluster, error) { return e.cluster() },
 		Step:    func(format string, args ...any) { e.progress.Step(format, args...) },
 	}
 }

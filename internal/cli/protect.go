@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/protect"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/selection"
 )
 
@@ -119,7 +120,7 @@ func checkNamespacesExist(ctx context.Context, c client.Client, namespaces []str
 
 // checkSelection refuses an application that no capture could be made of. What
 // the caller may not see is left to the agent.
-func (e *env) checkSelection(ctx context.Context, c Cluster, app *v1alpha1.Application) error {
+func (e *env) checkSelection(ctx context.Context, c wiring.Cluster, app *v1alpha1.Application) error {
 	e.progress.Step("looking at what %s covers", app.VaultName())
 	held, err := c.Look(ctx, app, false)
 	switch {
@@ -136,7 +137,7 @@ func (e *env) checkSelection(ctx context.Context, c Cluster, app *v1alpha1.Appli
 
 // claimFirst makes this site the application's writer if nobody is, and
 // refuses when another site is.
-func (e *env) claimFirst(ctx context.Context, c Cluster, app *v1alpha1.Application) (int64, error) {
+func (e *env) claimFirst(ctx context.Context, c wiring.Cluster, app *v1alpha1.Application) (int64, error) {
 	o, err := e.opener().OpenHere(ctx, c, app.Spec.Vault)
 	if err != nil {
 		return 0, err

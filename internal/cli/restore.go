@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/recovery"
 )
@@ -80,7 +81,7 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 	if o.Background && !o.DryRun {
 		return e.restoreInBackground(cmd.Context(), c, in, o)
 	}
-	how := Recovering{
+	how := wiring.Recovering{
 		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: c.User(ctx),
 		Plan: o.DryRun, InsecureRegistries: o.Insecure, Progress: &restoreProgress{p: e.progress}, Now: e.now,
 	}
@@ -92,7 +93,7 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 }
 
 // nameSite finds out which site this is; a clone can do without.
-func (e *env) nameSite(ctx context.Context, c Cluster, in *access.Opened, o *order.Restore) error {
+func (e *env) nameSite(ctx context.Context, c wiring.Cluster, in *access.Opened, o *order.Restore) error {
 	if in.VaultName == "" { // opened by address: volumes are filled through a Vault object
 		if v, err := access.ChooseVault(ctx, c, e.global.vault); err == nil {
 			in.VaultName = v.Name

@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/trial"
 )
 
@@ -97,7 +98,7 @@ func (e *env) runRestoreTest(cmd *cobra.Command, o *restoreTest, given []string)
 	}
 	host, _ := os.Hostname()
 	opts.Owner = fmt.Sprintf("cli/%s/%d", host, os.Getpid())
-	report, err := c.Test(ctx, opts, Recovering{
+	report, err := c.Test(ctx, opts, wiring.Recovering{
 		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: c.User(ctx),
 		Progress: &restoreProgress{p: e.progress}, Now: e.now,
 	})
@@ -105,7 +106,7 @@ func (e *env) runRestoreTest(cmd *cobra.Command, o *restoreTest, given []string)
 }
 
 // options are the policy's, where the cluster has one, and what was given.
-func (o *restoreTest) options(ctx context.Context, c Cluster, app string) (trial.Options, error) {
+func (o *restoreTest) options(ctx context.Context, c wiring.Cluster, app string) (trial.Options, error) {
 	var opts trial.Options
 	if object, err := findApplication(ctx, c, app); err == nil {
 		if policy, err := view.PolicyOf(ctx, c, object); err == nil && policy != nil && policy.Spec.RestoreTest != nil {
@@ -137,7 +138,7 @@ func (o *restoreTest) options(ctx context.Context, c Cluster, app string) (trial
 	return opts, nil
 }
 
-func (e *env) concludeTest(ctx context.Context, c Cluster, report trial.Report, err error, here bool) error {
+func (e *env) concludeTest(ctx context.Context, c wiring.Cluster, report trial.Report, err error, here bool) error {
 	for _, left := range report.Leftovers {
 		e.progress.Note("not removed: %s; `%s restore-test --sweep` tries again when the test's time is over", left, e.program)
 	}
@@ -156,7 +157,7 @@ func (e *env) concludeTest(ctx context.Context, c Cluster, report trial.Report, 
 	return nil
 }
 
-func (e *env) sweepTests(ctx context.Context, c Cluster) error {
+func (e *env) sweepTests(ctx context.Context, c wiring.Cluster) error {
 	tests, err := c.SweepTests(ctx, e.now())
 	if err != nil {
 		return err
@@ -165,7 +166,7 @@ func (e *env) sweepTests(ctx context.Context, c Cluster) error {
 }
 
 // mirrorTest writes the verdict into the RecoveryPoint's status at once.
-func (e *env) mirrorTest(ctx context.Context, c Cluster, report trial.Report) {
+func (e *env) mirrorTest(ctx context.Context, c wiring.Cluster, report trial.Report) {
 	p, err := findPointObject(ctx, c, report.Point)
 	if err != nil {
 		return

@@ -1,7 +1,7 @@
 // Package cli is the command line: it reads what a person asks, calls the use
 // cases with that person's own rights, and prints what came of it. It is also
 // the kubectl plugin kubectl-davit. How commands talk is decided in package
-// output, how they end in exit.go, and what they work with in wire.go.
+// output, how they end in package exit, and what they work with in package wiring.
 package cli
 
 import (
@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -22,10 +21,13 @@ import (
 	"k8s.io/klog/v2"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"davit.dev/davit/internal/cli/bundle"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/planning"
+	"davit.dev/davit/internal/cli/profiles"
+	"davit.dev/davit/internal/cli/wiring"
 )
 
 // Streams are what a command reads and writes.
@@ -38,7 +40,7 @@ type Streams struct {
 type env struct {
 	Streams
 	program  string // as typed: "davit" or "kubectl davit"
-	backend  Backend
+	backend  wiring.Backend
 	now      func() time.Time
 	getenv   func(string) string
 	progress *output.Progress
@@ -61,7 +63,7 @@ type globals struct {
 func Main(args []string, streams Streams) int {
 	ctx, stop := signalContext()
 	defer stop()
-	e := &env{Streams: streams, backend: realBackend{}, now: time.Now, getenv: os.Getenv, grace: endGrace}
+	e := &env{Streams: streams, backend: wiring.Real{}, now: time.Now, getenv: os.Getenv, grace: endGrace}
 	return e.run(ctx, args)
 }
 
@@ -206,7 +208,8 @@ func (e *env) addCommands(root *cobra.Command) {
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
 		planning.Command(planning.Host{In: e.In, Out: e.Out, Print: e.print}))
-	group("look", e.statusCommand(), e.coverageCommand(), e.profilesCommand(), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), e.bundleCommand())
+	group("look", e.statusCommand(), e.coverageCommand(),
+		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	root.AddCommand(e.partCommands()...)
 }
@@ -270,7 +273,3 @@ func (e *env) print(r output.Result) error {
 	e.progress.Done()
 	return output.NewPrinter(output.Format(e.global.output), e.Out).Print(r)
 }
-
-// silent is the logger of engines that the command line runs: people get
-// progress and results.
-func silent() *slog.Logger { return slog.New(slog.DiscardHandler) }

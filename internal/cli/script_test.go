@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/wiring"
 )
 
 func TestMain(m *testing.M) {
@@ -191,7 +192,7 @@ func TestRealCluster(t *testing.T) {
 	if kubeconfig == "" {
 		t.Skip("DAVIT_TEST_KUBECONFIG names no cluster")
 	}
-	c, err := realBackend{}.Cluster(kubeconfig, "")
+	c, err := wiring.Real{}.Cluster(kubeconfig, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/selftest"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/version"
@@ -187,7 +188,7 @@ func (e *env) failedTest(report selftest.Report) error {
 
 // admissible says whether the cluster may have this vault, and returns who
 // the site is.
-func (e *env) admissible(ctx context.Context, c Cluster, o *vaultAdd) (vault.SiteStatus, error) {
+func (e *env) admissible(ctx context.Context, c wiring.Cluster, o *vaultAdd) (vault.SiteStatus, error) {
 	none := vault.SiteStatus{}
 	if err := vault.CheckName(o.name); err != nil {
 		return none, exit.AsUsage(err)

@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/selftest"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/copies"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -75,7 +76,7 @@ func (e *env) addCopy(ctx context.Context, o *vaultAdd, cfg backend.Config) erro
 }
 
 // joinCopy gives a site that does not have the first vault a way into a copy.
-func (e *env) joinCopy(ctx context.Context, c Cluster, o *vaultAdd, cfg backend.Config, site string) error {
+func (e *env) joinCopy(ctx context.Context, c wiring.Cluster, o *vaultAdd, cfg backend.Config, site string) error {
 	key, err := access.ReadIdentity(o.RecoveryKey)
 	if err != nil {
 		return err

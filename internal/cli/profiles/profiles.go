@@ -1,4 +1,6 @@
-package cli
+// Package profiles is the command line's `profiles`: what Davit knows of
+// databases, for people.
+package profiles
 
 import (
 	"strings"
@@ -10,21 +12,22 @@ import (
 	"davit.dev/davit/internal/profile"
 )
 
-func (e *env) profilesCommand() *cobra.Command {
+// Command makes `profiles`; one checks that no more than one name is given.
+func Command(one cobra.PositionalArgs, show func(output.Result) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   "profiles [NAME]",
 		Short: "What Davit knows of databases, and how it brings each to rest while it is cut",
 		Long: `Lists the ready-made profiles, or shows one: what is done, why, and what proved it. A proven profile is chosen by image. The
 annotation davit.dev/profile of a pod names another, or says none. Pods in which a hook of the application acts get no profile.`,
-		Args: args(cobra.MaximumNArgs(1), "give one profile's name, or none"),
+		Args: one,
 		RunE: func(_ *cobra.Command, names []string) error {
 			all := profile.All()
 			if len(names) == 0 {
-				return e.print(profileList(all))
+				return show(list(all))
 			}
 			for _, p := range all {
 				if p.Name == names[0] {
-					return e.print(profileDetail(p))
+					return show(detail(p))
 				}
 			}
 			return exit.Usage("list them: davit profiles", "there is no profile %q", names[0])
@@ -32,14 +35,14 @@ annotation davit.dev/profile of a pod names another, or says none. Pods in which
 	}
 }
 
-// profileList is all profiles, a line each.
-type profileList []profile.Profile
+// list is all profiles, a line each.
+type list []profile.Profile
 
 // Document is all of them.
-func (l profileList) Document() any { return map[string]any{"profiles": []profile.Profile(l)} }
+func (l list) Document() any { return map[string]any{"profiles": []profile.Profile(l)} }
 
 // Text is a table.
-func (l profileList) Text(t *output.Text) {
+func (l list) Text(t *output.Text) {
 	var rows [][]string
 	for _, p := range l {
 		rows = append(rows, []string{p.Name, proof(p), rest(p), strings.Join(p.Images, ", ")})
@@ -64,19 +67,19 @@ func rest(p profile.Profile) string {
 	return "nothing, as nothing is needed"
 }
 
-// profileDetail is one profile.
-type profileDetail profile.Profile
+// detail is one profile.
+type detail profile.Profile
 
 // Document is the profile.
-func (d profileDetail) Document() any { return profile.Profile(d) }
+func (d detail) Document() any { return profile.Profile(d) }
 
 // Text shows it whole, so that it can be copied into a hook and changed.
-func (d profileDetail) Text(t *output.Text) {
+func (d detail) Text(t *output.Text) {
 	p := profile.Profile(d)
 	t.Line("Profile %s", p.Name)
 	t.Fields("  ", "for", p.Title, "images", strings.Join(p.Images, ", "), "but not", strings.Join(p.NotImages, ", "),
 		"proven", strings.TrimSpace(proof(p)+" "+p.Proven), "does", rest(p), "why", p.Why)
-	show := func(title string, command []string) {
+	part := func(title string, command []string) {
 		if len(command) > 0 {
 			t.Section(title)
 			for line := range strings.Lines(strings.Join(command, " ")) {
@@ -84,9 +87,9 @@ func (d profileDetail) Text(t *output.Text) {
 			}
 		}
 	}
-	show("Before", p.Before)
+	part("Before", p.Before)
 	if p.Hold != nil {
-		show("Hold", p.Hold.Command)
+		part("Hold", p.Hold.Command)
 	}
-	show("After", p.After)
+	part("After", p.After)
 }

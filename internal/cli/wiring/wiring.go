@@ -1,4 +1,6 @@
-package cli
+// Package wiring is what commands work with: a cluster and the stores of vaults,
+// as ports, and the real ones, which it puts together from the adapters.
+package wiring
 
 import (
 	"context"
@@ -17,8 +19,8 @@ import (
 	"davit.dev/davit/internal/vault/backend"
 )
 
-// Backend opens what commands work with. wire.go has the real one, the tests
-// have theirs.
+// Backend opens what commands work with. Real is the real one, the tests have
+// theirs.
 type Backend interface {
 	// Cluster opens the cluster of a kubeconfig; both may be empty.
 	Cluster(kubeconfig, context string) (Cluster, error)

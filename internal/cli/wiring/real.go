@@ -1,10 +1,11 @@
-package cli
+package wiring
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -36,11 +37,11 @@ import (
 	"davit.dev/davit/internal/vault/backend"
 )
 
-// realBackend is what commands work with outside of tests.
-type realBackend struct{}
+// Real is what commands work with outside of tests.
+type Real struct{}
 
 // Cluster implements Backend.
-func (realBackend) Cluster(kubeconfig, contextName string) (Cluster, error) {
+func (Real) Cluster(kubeconfig, contextName string) (Cluster, error) {
 	clients, err := kube.Open(kubeconfig, contextName)
 	if err != nil {
 		return nil, err
@@ -53,12 +54,12 @@ func (realBackend) Cluster(kubeconfig, contextName string) (Cluster, error) {
 }
 
 // Store implements Backend.
-func (realBackend) Store(ctx context.Context, cfg backend.Config) (vault.Store, error) {
+func (Real) Store(ctx context.Context, cfg backend.Config) (vault.Store, error) {
 	return backend.Open(ctx, cfg)
 }
 
 // Serve implements Backend.
-func (realBackend) Serve(ctx context.Context, part string, args []string) error {
+func (Real) Serve(ctx context.Context, part string, args []string) error {
 	switch part {
 	case "agent":
 		return agent.Main(ctx, args, os.Stderr)
@@ -153,7 +154,8 @@ func (c *realCluster) recovering(m *mover.Mover, how Recovering) recovery.Deps {
 	return recovery.Deps{
 		Project: how.Project, VaultName: how.VaultName, Site: how.Site, ClusterID: how.ClusterID, Holder: how.Holder,
 		Cluster: target.New(c.clients), Volumes: target.NewVolumes(m, c.clients, how.VaultName),
-		Progress: how.Progress, Now: how.Now, Log: silent(),
+		Progress: how.Progress, Now: how.Now,
+		Log:      slog.New(slog.DiscardHandler), // people get progress and results
 		Overlays: func(ctx context.Context) ([]transform.Overlay, error) { return target.Overlays(ctx, c.clients) },
 		Images: func(ctx context.Context, mirror string, image point.Image) (bool, error) {
 			m := images.Mirror{Base: mirror, Registries: images.Registries{Insecure: how.InsecureRegistries}}

@@ -1,4 +1,4 @@
-package cli
+package bundle
 
 import (
 	"context"
@@ -6,19 +6,40 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"davit.dev/davit/internal/cli/bundle"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/version"
 )
 
-// bundleLines is how much of each log goes into a bundle.
-const bundleLines = 20_000
+// logLines is how much of each log goes into a bundle.
+const logLines = 20_000
 
-func (e *env) bundleCommand() *cobra.Command {
+// Host is what the command line gives the command.
+type Host struct {
+	Out io.Writer
+	// Bounded ends with the command's time.
+	Bounded func(*cobra.Command) (context.Context, context.CancelFunc)
+	Cluster func() (Cluster, error)
+	Now     func() time.Time
+	Print   func(output.Result) error
+	Step    func(format string, args ...any)
+}
+
+// Cluster is what a bundle is collected from.
+type Cluster interface {
+	client.Reader
+	ServerVersion(ctx context.Context) (string, error)
+	PodLogs(ctx context.Context, pod wiring.PodLog) (io.ReadCloser, error)
+}
+
+// Command makes `support-bundle`; none checks that no arguments are given.
+func Command(none cobra.PositionalArgs, h Host) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "support-bundle",
@@ -26,39 +47,39 @@ func (e *env) bundleCommand() *cobra.Command {
 		Long: `Writes Davit's objects, its logs, events and versions into one archive. Secrets and ConfigMaps are not collected, and the
 values of davit-system's Secrets, keys, tokens and passwords are replaced wherever they stand. The file is never overwritten.
 -f - writes it to standard output.`,
-		Args: args(cobra.NoArgs, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error { return e.runBundle(cmd, file) },
+		Args: none,
+		RunE: func(cmd *cobra.Command, _ []string) error { return h.run(cmd, file) },
 	}
 	cmd.Flags().StringVarP(&file, "file", "f", "", "the archive (default: davit-support-TIME.tar.gz)")
 	return cmd
 }
 
-func (e *env) runBundle(cmd *cobra.Command, file string) error {
-	ctx, cancel := e.working(cmd)
+func (h Host) run(cmd *cobra.Command, file string) error {
+	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
-	c, err := e.cluster()
+	c, err := h.Cluster()
 	if err != nil {
 		return err
 	}
 	if file == "" {
-		file = "davit-support-" + e.now().UTC().Format("20060102-150405") + ".tar.gz"
+		file = "davit-support-" + h.Now().UTC().Format("20060102-150405") + ".tar.gz"
 	}
-	src := bundle.Source{
-		Objects: c, Versions: versionsOf(ctx, c), Now: e.now(),
-		Progress: func(what string) { e.progress.Step("collecting %s", what) },
-		OpenLog: func(ctx context.Context, l bundle.Log) (io.ReadCloser, error) {
-			return c.PodLogs(ctx, PodLog{Namespace: l.Namespace, Pod: l.Pod, Container: l.Container, Previous: l.Previous, Lines: bundleLines})
+	src := Source{
+		Objects: c, Versions: versionsOf(ctx, c), Now: h.Now(),
+		Progress: func(what string) { h.Step("collecting %s", what) },
+		OpenLog: func(ctx context.Context, l Log) (io.ReadCloser, error) {
+			return c.PodLogs(ctx, wiring.PodLog{Namespace: l.Namespace, Pod: l.Pod, Container: l.Container, Previous: l.Previous, Lines: logLines})
 		},
 	}
 	if file == "-" {
-		_, err := bundle.Write(ctx, e.Out, src)
+		_, err := Write(ctx, h.Out, src)
 		return err
 	}
-	report, err := writeBundle(ctx, file, src)
+	report, err := writeFile(ctx, file, src)
 	if err != nil {
 		return err
 	}
-	if err := e.print(bundled{File: file, Report: report}); err != nil {
+	if err := h.Print(bundled{File: file, Report: report}); err != nil {
 		return err
 	}
 	if len(report.Missing) > 0 {
@@ -75,7 +96,7 @@ func versionsOf(ctx context.Context, c Cluster) map[string]string {
 	return map[string]string{"davit": version.String(), "kubernetes": kube}
 }
 
-func writeBundle(ctx context.Context, file string, src bundle.Source) (report bundle.Report, err error) {
+func writeFile(ctx context.Context, file string, src Source) (report Report, err error) {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, os.ErrExist) {
 		return report, exit.Refuse("name another with -f", "%s exists and is not overwritten", file)
@@ -83,7 +104,7 @@ func writeBundle(ctx context.Context, file string, src bundle.Source) (report bu
 	if err != nil {
 		return report, fmt.Errorf("write bundle: %w", err)
 	}
-	report, err = bundle.Write(ctx, f, src)
+	report, err = Write(ctx, f, src)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return report, errors.Join(err, os.Remove(file))
 	}
@@ -93,7 +114,7 @@ func writeBundle(ctx context.Context, file string, src bundle.Source) (report bu
 // bundled is what `support-bundle` did.
 type bundled struct {
 	File string `json:"file"`
-	bundle.Report
+	Report
 }
 
 // Text names the file and what is missing from it.
