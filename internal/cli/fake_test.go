@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/point"
@@ -191,6 +192,15 @@ func (c *fakeCluster) Install(ctx context.Context, opts install.Options, progres
 
 func (c *fakeCluster) Uninstall(_ context.Context, _ install.UninstallOptions, progress install.Progress) error {
 	progress("stopping the agent and the node processes")
+	return nil
+}
+
+// CheckDirectory implements Cluster: this one has every directory, unless
+// no-directories says otherwise. The real one is tested in admission.
+func (c *fakeCluster) CheckDirectory(_ context.Context, dir string) error {
+	if _, err := os.Stat(filepath.Join(c.dir, "no-directories")); err == nil {
+		return exit.Refuse("use s3://BUCKET/PREFIX", "the cluster cannot see directory %s", dir)
+	}
 	return nil
 }
 

@@ -71,7 +71,9 @@ reads back what arrived. It takes an empty bucket or prefix, in another failure 
 vault's opens it too. Nothing is captured into a copy or taken over from it; clones are restored from it with --vault NAME. With
 --copy-of, --join and --recovery-key-file, a site that does not have the first vault, for that is lost, reads a copy that is there.
 
-URL is s3://BUCKET/PREFIX or file:///DIRECTORY. Secrets come from files and the environment, never from arguments.`,
+URL is s3://BUCKET/PREFIX. Secrets come from files and the environment, never from arguments. file:///DIRECTORY is for a file system
+that this machine, the agent and the node processes all mount at that path, each as a volume that you add to them; any other
+directory is refused, for the cluster would not see it.`,
 		Example: `  davit vault add main s3://backups/davit --endpoint https://s3.example.com --recovery-key-file ./davit-recovery.key
   davit vault add main s3://backups/davit --endpoint https://s3.example.com --recovery-key-file ./davit-recovery.key --join
   davit vault add second s3://elsewhere/davit --endpoint https://s3.example.org --copy-of main --bandwidth 20Mi`,
@@ -207,6 +209,11 @@ func (e *env) admissible(ctx context.Context, c wiring.Cluster, o *vaultAdd) (va
 	}
 	if inside := insideCluster(o.URL, o.Endpoint); inside != "" {
 		return none, exit.Refuse("use a vault outside of all sites", "%s is a name inside the cluster: the vault would be lost with its site", inside)
+	}
+	if u, err := url.Parse(o.URL); err == nil && u.Scheme == "file" {
+		if err := c.CheckDirectory(ctx, u.Path); err != nil {
+			return none, err
+		}
 	}
 	err = c.Get(ctx, client.ObjectKey{Name: o.name}, &v1alpha1.Vault{})
 	switch {

@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/agent"
 	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/install"
@@ -108,6 +109,11 @@ func (c *realCluster) Install(ctx context.Context, opts install.Options, progres
 // Uninstall implements Cluster.
 func (c *realCluster) Uninstall(ctx context.Context, opts install.UninstallOptions, progress install.Progress) error {
 	return install.Uninstall(ctx, c.clients, opts, progress)
+}
+
+// CheckDirectory implements Cluster.
+func (c *realCluster) CheckDirectory(ctx context.Context, dir string) error {
+	return admission.Directory(ctx, c, dir)
 }
 
 // CheckVolumes implements Cluster. What the caller may not see is not checked.

@@ -43,6 +43,9 @@ type Cluster interface {
 	Install(ctx context.Context, opts install.Options, progress install.Progress) error
 	// Uninstall takes it out again.
 	Uninstall(ctx context.Context, opts install.UninstallOptions, progress install.Progress) error
+	// CheckDirectory refuses a vault in a directory that Davit's processes in
+	// the cluster do not have.
+	CheckDirectory(ctx context.Context, dir string) error
 	// CheckVolumes says which of its claims an application's captures would fail on.
 	CheckVolumes(ctx context.Context, app *v1alpha1.Application, claims []capture.Claim) error
 	// Look says what a capture of the application would hold, with objects also
