@@ -21,13 +21,14 @@ import (
 
 // The exit codes. `davit help exit-codes` explains them.
 const (
-	OK       = 0
-	Failed   = 1
-	BadUsage = 2
-	Refused  = 3
-	Warnings = 4
-	Vault    = 5
-	Damaged  = 6
+	OK         = 0
+	Failed     = 1
+	BadUsage   = 2
+	Refused    = 3
+	Warnings   = 4
+	Vault      = 5
+	Damaged    = 6
+	TestFailed = 7
 )
 
 // Help explains the exit codes.
@@ -40,6 +41,7 @@ const Help = `Every command ends with one of these:
   4  done, with warnings: everything essential is there, and something needs a look
   5  the vault cannot be reached or lets nobody in; what was asked did not happen
   6  damaged data was found: something in the vault is missing or not as it was written
+  7  tested and failed: the copy of a recovery point did not come up or failed a probe; its bytes may be whole
 
 Scripts may rely on them. "status" ends with 0 whenever it can answer, whatever the answer is.`
 
