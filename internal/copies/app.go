@@ -260,7 +260,8 @@ func (a *appPass) object(ctx context.Context, key string, accept relay.Accept) e
 }
 
 // carryMarks brings over what was learned since of points that the copy has,
-// and marks there those that epochs, which the copy does not have, quarantine.
+// takes from them what was taken back, and marks there those that epochs, which
+// the copy does not have, quarantine.
 func (a *appPass) carryMarks(ctx context.Context) error {
 	prefix := a.c.opts.First.Root() + "marks/" + a.app.Name + "/"
 	here, err := sizes(ctx, a.c.opts.First.Store(), prefix)
@@ -281,6 +282,9 @@ func (a *appPass) carryMarks(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := a.dropMarks(ctx, prefix, here, there); err != nil {
+		return err
+	}
 	for _, p := range a.first.points {
 		info, copied := a.copied.infos[p.ID]
 		if !copied || !p.Quarantined || info.Quarantined() || a.first.infos[p.ID].Quarantined() {
@@ -293,6 +297,34 @@ func (a *appPass) carryMarks(ctx context.Context) error {
 	}
 	a.copied, err = look(ctx, a.c.list, a.app.Name, nil)
 	return err
+}
+
+// dropMarks removes from the copy the deletions and undeletions that whoever
+// wrote them took back. Those that went because their point did stay: the last
+// mark of a point goes after its manifest, so that one is looked for after the
+// marks were listed.
+func (a *appPass) dropMarks(ctx context.Context, prefix string, here, there map[string]int64) error {
+	for _, key := range sorted(there) {
+		id, mark, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/")
+		kind, _, _ := strings.Cut(mark, "-")
+		_, first := a.first.infos[id]
+		_, copied := a.copied.infos[id]
+		_, known := here[key]
+		if known || !first || !copied || kind != string(vault.MarkDeleting) && kind != string(vault.MarkUndeleted) {
+			continue
+		}
+		_, err := a.c.opts.First.Manifest(ctx, a.app.Name, id)
+		if errors.Is(err, vault.ErrNotFound) {
+			continue
+		}
+		if err != nil && !errors.Is(err, vault.ErrDamaged) {
+			return err
+		}
+		if err := a.c.opts.Store.Delete(ctx, key); err != nil {
+			return fmt.Errorf("delete mark %s from the copy: %w", key, err)
+		}
+	}
+	return nil
 }
 
 // expire applies the rules to what the copy has: whatever happens to the first

@@ -177,9 +177,8 @@ func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo
 		return false, err
 	}
 	if !info.Deleting() {
-		mark := vault.Mark{Kind: vault.MarkDeleting, At: p.now().UTC(), Site: p.opts.Site, By: why}
-		if err := p.freeing.Mark(ctx, app, info.ID, mark); err != nil {
-			return false, fmt.Errorf("delete point %s: %w", info.ID, err)
+		if err := p.deleting(ctx, app, info.ID, why); err != nil {
+			return false, err
 		}
 		if p.opts.DeletionDelay > 0 {
 			return false, nil

@@ -104,6 +104,7 @@ type repo struct {
 	held     []string        // snapshots written
 	asked    volume.VerifyOptions
 	onVerify func() // called in the middle of a verification
+	onDelete error  // what a deletion ends with, after the snapshot is gone
 }
 
 // List lists what was written and neither deleted nor lost.
@@ -144,7 +145,7 @@ func (r *repo) Delete(_ context.Context, snap point.Snapshot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.deleted = append(r.deleted, snap.ID)
-	return nil
+	return r.onDelete
 }
 
 func (r *repo) Maintain(ctx context.Context, opts volume.MaintainOptions) (volume.MaintainReport, error) {

@@ -2,6 +2,7 @@ package protection
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -9,8 +10,12 @@ import (
 	"davit.dev/davit/internal/vault"
 )
 
-// finalBy is who writes the mark after which a deletion cannot be taken back.
-const finalBy = "removal"
+// Who writes the marks after which a deletion cannot be taken back: of a removal
+// that may still find that somebody took it back, and of one that did not.
+const (
+	finalBy = "removal"
+	begunBy = "removal begun"
+)
 
 // Gone is when a point that is on its way out is removed; zero for another.
 func Gone(info vault.PointInfo, delay time.Duration) time.Time {
@@ -20,20 +25,31 @@ func Gone(info vault.PointInfo, delay time.Duration) time.Time {
 	return time.Time{}
 }
 
-// final tells whether the point may be removed now. With a deletion delay it
-// says so in the vault first, and then looks whether somebody took the deletion
-// back; Undelete does it the other way round. So one of them sees the other.
+// final tells whether the point may be removed now, and says in the vault that
+// its removal has begun: from then on parts of it may be gone, and whatever
+// becomes of this removal, the next one goes on.
 func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo) (bool, error) {
-	if p.opts.DeletionDelay <= 0 {
+	if slices.ContainsFunc(info.Deletions(), isBegun) {
 		return true, nil
 	}
+	if p.opts.DeletionDelay > 0 {
+		if stands, err := p.stands(ctx, app, info); err != nil || !stands {
+			return false, err
+		}
+	}
+	return true, p.deleting(ctx, app, info.ID, begunBy)
+}
+
+// stands tells whether the deletion's delay is over, and nobody took it back. It
+// says so in the vault first, and then looks; Undelete does it the other way
+// round. So one of them sees the other.
+func (p *Protector) stands(ctx context.Context, app string, info vault.PointInfo) (bool, error) {
 	if Gone(info, p.opts.DeletionDelay).After(p.now()) {
 		return false, nil
 	}
 	if !slices.ContainsFunc(info.Deletions(), isFinal) {
-		mark := vault.Mark{Kind: vault.MarkDeleting, At: p.now().UTC(), Site: p.opts.Site, By: finalBy}
-		if err := p.freeing.Mark(ctx, app, info.ID, mark); err != nil {
-			return false, fmt.Errorf("delete point %s: %w", info.ID, err)
+		if err := p.deleting(ctx, app, info.ID, finalBy); err != nil {
+			return false, err
 		}
 	}
 	marks, err := p.opts.Project.Marks(ctx, app, info.ID)
@@ -41,7 +57,7 @@ func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo)
 		return false, fmt.Errorf("delete point %s: %w", info.ID, err)
 	}
 	left := vault.PointInfo{Marks: marks}.Deletions()
-	if slices.ContainsFunc(left, func(m vault.Mark) bool { return !isFinal(m) }) {
+	if slices.ContainsFunc(left, func(m vault.Mark) bool { return isBegun(m) || !isFinal(m) }) {
 		return true, nil
 	}
 	for _, m := range left { // undeleted meanwhile: take our word back
@@ -52,7 +68,17 @@ func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo)
 	return false, nil
 }
 
-func isFinal(m vault.Mark) bool { return m.By == finalBy }
+func (p *Protector) deleting(ctx context.Context, app, id, by string) error {
+	mark := vault.Mark{Kind: vault.MarkDeleting, At: p.now().UTC(), Site: p.opts.Site, By: by}
+	if err := p.freeing.Mark(ctx, app, id, mark); err != nil {
+		return fmt.Errorf("delete point %s: %w", id, err)
+	}
+	return nil
+}
+
+func isFinal(m vault.Mark) bool { return m.By == finalBy || isBegun(m) }
+
+func isBegun(m vault.Mark) bool { return m.By == begunBy }
 
 // Undelete takes a deletion back while its delay lasts. ErrRemoved says that it
 // is too late, or may be: look again.
@@ -82,7 +108,21 @@ func (p *Protector) Undelete(ctx context.Context, app, id, by string) error {
 		return fmt.Errorf("undelete point %s: look again: %w", id, err)
 	}
 	if (vault.PointInfo{Marks: marks}).Deleting() {
-		return fmt.Errorf("undelete point %s: %w: look again in a minute whether it is still there", id, ErrRemoved)
+		return fmt.Errorf("undelete point %s: %w: look again in a minute whether it is still there", id, errors.Join(ErrRemoved, p.takeBack(ctx, app, id, mark, marks)))
+	}
+	return nil
+}
+
+// takeBack removes an undeletion that came too late, or may have: the deletion
+// stands then, also if the removal saw it and took its own word back.
+func (p *Protector) takeBack(ctx context.Context, app, id string, mark vault.Mark, marks []vault.Mark) error {
+	for _, m := range marks {
+		if m.Kind != mark.Kind || m.By != mark.By || m.Site != mark.Site || !m.At.Equal(mark.At) {
+			continue // of somebody else
+		}
+		if err := p.opts.Project.Unmark(ctx, app, id, m); err != nil {
+			return fmt.Errorf("take the undeletion back: %w", err)
+		}
 	}
 	return nil
 }

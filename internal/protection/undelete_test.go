@@ -1,8 +1,11 @@
 package protection
 
 import (
+	"context"
 	"errors"
+	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,4 +137,90 @@ func TestUndeleteAgainstRemoval(t *testing.T) {
 	if _, all := r.ids(); slices.Contains(all, ids[0]) {
 		t.Error("control: the removal looked although it does not")
 	}
+}
+
+// raced is a store in which something happens right before an undeletion is
+// written. From then on it may be dead: it deletes nothing.
+type raced struct {
+	vault.Store
+	before func()
+	dies   bool
+}
+
+var errDied = errors.New("died")
+
+func (s *raced) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if strings.Contains(key, "/"+string(vault.MarkUndeleted)+"-") {
+		s.before()
+	}
+	return s.Store.PutIfAbsent(ctx, key, r, size)
+}
+
+func (s *raced) Delete(ctx context.Context, key string) error {
+	if s.dies {
+		return errDied
+	}
+	return s.Store.Delete(ctx, key)
+}
+
+// TestAGuttedPointIsNeverOfferedAgain: a removal has deleted snapshots and
+// dies, while a person undeletes, who is told or dies too.
+func TestAGuttedPointIsNeverOfferedAgain(t *testing.T) {
+	for name, test := range map[string]struct {
+		dies  bool
+		delay time.Duration
+		marks []string // left of the undeletion
+	}{
+		"told":                      {false, week, nil},
+		"dies before it looks back": {true, week, []string{"person"}},
+		"no delay":                  {false, 0, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, ids := delayed(t)
+			r.expire(2)
+			r.now = r.now.Add(week + time.Minute)
+			r.east.opts.DeletionDelay, r.repo.onDelete = test.delay, errDied
+			remove := func() {
+				_, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 2}, 1, r.now)
+				if !errors.Is(err, errDied) || len(r.repo.deleted) == 0 {
+					t.Fatalf("the removal did not begin: %v", err)
+				}
+			}
+			r.west.opts.Project = r.project.Over(func(s vault.Store) vault.Store {
+				return &raced{Store: s, before: remove, dies: test.dies}
+			})
+			if err := r.west.Undelete(t.Context(), "shop", ids[0], "person"); !errors.Is(err, ErrRemoved) {
+				t.Errorf("undeleted: %v", err)
+			}
+			if got := r.undeletions(ids[0]); !slices.Equal(got, test.marks) {
+				t.Errorf("left of the undeletion: %v, want %v", got, test.marks)
+			}
+			for range 3 { // while the repository is still in trouble
+				r.now = r.now.Add(2 * week)
+				remove()
+				if good, _ := r.ids(); slices.Contains(good, ids[0]) {
+					t.Fatal("a point is offered whose snapshots are gone")
+				}
+			}
+			r.repo.onDelete = nil
+			r.expire(2)
+			if _, all := r.ids(); slices.Contains(all, ids[0]) {
+				t.Error("the removal was not finished")
+			}
+		})
+	}
+}
+
+func (r *rig) undeletions(id string) (by []string) {
+	r.t.Helper()
+	marks, err := r.project.Marks(r.t.Context(), "shop", id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, m := range marks {
+		if m.Kind == vault.MarkUndeleted {
+			by = append(by, m.By)
+		}
+	}
+	return by
 }
