@@ -188,14 +188,19 @@ type ExecProbe struct {
 type HTTPProbe struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Service string `json:"service"`
 	// Port is a number or a name of the Service's; default its only one.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Port string `json:"port,omitempty"`
-	// Path begins with a slash; default "/".
+	// Path begins with a slash; default "/". It has no "..", and no encoded dot,
+	// slash or percent sign before its query.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^/`
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^[^?]*(/[.][.](/|[?]|$)|%2[eEfF]|%25)')",message="no .. in the path, and none of %2e, %2f and %25"
 	Path string `json:"path,omitempty"`
 	// Scheme is http or https; default http. Certificates are not checked.
 	// +optional

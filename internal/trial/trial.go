@@ -122,6 +122,11 @@ func Check(probes []v1alpha1.RestoreProbe) error {
 		if kinds != 1 {
 			return fmt.Errorf("probe %s: give one of exec, http, sql and job", p.Name)
 		}
+		if p.HTTP != nil {
+			if err := CheckHTTP(*p.HTTP); err != nil {
+				return fmt.Errorf("probe %s: %w", p.Name, err)
+			}
+		}
 	}
 	return nil
 }

@@ -332,6 +332,10 @@ func TestTheOriginalIsLeftAlone(t *testing.T) {
 		if !ok {
 			return false, nil, nil
 		}
+		// Preflight asks by dry runs, which the fake cannot tell apart, before anything is made.
+		if len(seen) == 0 && u.GetNamespace() == metav1.NamespaceDefault {
+			return true, u, nil
+		}
 		switch u.GetKind() {
 		case "ClusterRole", "Ingress":
 			t.Errorf("made %s", u.GetKind())

@@ -19,6 +19,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/quiesce"
+	"davit.dev/davit/internal/trial"
 )
 
 const (
@@ -62,9 +63,10 @@ func (c *Cluster) HTTP(ctx context.Context, namespace string, p v1alpha1.HTTPPro
 		return 0, "", fmt.Errorf("make client: %w", err)
 	}
 	asker := &http.Client{Transport: hc.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	address := c.clients.Kubernetes.CoreV1().RESTClient().Get().Namespace(namespace).Resource("services").
-		Name(proxied(p)).SubResource("proxy").URL()
-	extend(address, p.Path)
+	address, err := c.address(namespace, p)
+	if err != nil {
+		return 0, "", err
+	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 	if err != nil {
 		return 0, "", fmt.Errorf("ask %s: %w", p.Service, err)
@@ -79,6 +81,21 @@ func (c *Cluster) HTTP(ctx context.Context, namespace string, p v1alpha1.HTTPPro
 		return 0, "", fmt.Errorf("read answer of %s: %w", p.Service, err)
 	}
 	return response.StatusCode, string(body), nil
+}
+
+// address is that of a Service's path at the API server. It never leaves the
+// Service: the request carries rights that who wrote the probe has not.
+func (c *Cluster) address(namespace string, p v1alpha1.HTTPProbe) (*url.URL, error) {
+	if err := trial.CheckHTTP(p); err != nil {
+		return nil, err
+	}
+	r := c.clients.Kubernetes.CoreV1().RESTClient().Get().Namespace(namespace).Resource("services").Name(proxied(p)).SubResource("proxy")
+	if err := r.Error(); err != nil {
+		return nil, fmt.Errorf("ask %s: %w", p.Service, err)
+	}
+	u := r.URL()
+	extend(u, p.Path)
+	return u, nil
 }
 
 // extend puts a probe's path and query behind the proxy's address. A path that

@@ -1,11 +1,55 @@
 package scratch
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"strings"
+	"sync"
 	"testing"
 
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube"
 )
+
+// asked is an API server that only notes what it is asked for.
+type asked struct {
+	mu    sync.Mutex
+	paths []string
+}
+
+func (a *asked) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	a.paths = append(a.paths, r.URL.RequestURI())
+	a.mu.Unlock()
+	_, _ = w.Write([]byte("secret"))
+}
+
+func (a *asked) take() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := a.paths
+	a.paths = nil
+	return all
+}
+
+func newProber(t *testing.T) (*Cluster, *asked) {
+	t.Helper()
+	a := &asked{}
+	server := httptest.NewServer(a)
+	t.Cleanup(server.Close)
+	config := &rest.Config{Host: server.URL}
+	k, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Cluster{clients: &kube.Clients{RESTConfig: config, Kubernetes: k}}, a
+}
+
+const servicesOfCopy = "/api/v1/namespaces/davit-test-x-shop/services/"
 
 func TestAddressOfAnHTTPProbe(t *testing.T) {
 	for path, want := range map[string]string{
@@ -29,4 +73,67 @@ func TestAddressOfAnHTTPProbe(t *testing.T) {
 	if got := proxied(v1alpha1.HTTPProbe{Service: "web", Scheme: "https"}); got != "https:web:" {
 		t.Errorf("https without a port: %s", got)
 	}
+}
+
+func TestAnHTTPProbeAsksItsService(t *testing.T) {
+	c, api := newProber(t)
+	for want, p := range map[string]v1alpha1.HTTPProbe{
+		"web/proxy/":                   {Service: "web"},
+		"web/proxy/healthz":            {Service: "web", Path: "/healthz"},
+		"http:web:80/proxy/a..b/c%20d": {Service: "web", Port: "80", Path: "/a..b/c d"},
+		"https:web:tls/proxy/q?a=../b": {Service: "web", Port: "tls", Scheme: "https", Path: "/q?a=../b"},
+	} {
+		status, body, err := c.HTTP(t.Context(), "davit-test-x-shop", p)
+		got := api.take()
+		if err != nil || status != 200 || body != "secret" || len(got) != 1 || got[0] != servicesOfCopy+want {
+			t.Errorf("%+v: %d %v, asked %q, want %s", p, status, err, got, want)
+		}
+	}
+}
+
+// TestAnHTTPProbeStaysInItsService: the API server is asked with rights that
+// who wrote the probe has not.
+func TestAnHTTPProbeStaysInItsService(t *testing.T) {
+	c, api := newProber(t)
+	for _, p := range []v1alpha1.HTTPProbe{
+		{Service: "web", Path: "../../../../kube-system/secrets/token"},
+		{Service: "web", Path: "/../../../../kube-system/secrets/token"},
+		{Service: "web", Path: "/.."},
+		{Service: "web", Path: "/..?x=1"},
+		{Service: "web", Path: "/%2e%2E/%2e./secrets"},
+		{Service: "web", Path: "/..%2f..%2Fsecrets"},
+		{Service: "web", Path: "/%252e%252e/secrets"},
+		{Service: "web", Path: "healthz"},
+		{Service: "../secrets/token", Path: "/"},
+		{Service: "..", Path: "/"},
+		{Service: "", Path: "/"},
+		{Service: "web", Port: "80/../../secrets", Path: "/"},
+		{Service: "web", Scheme: "../x", Port: "80", Path: "/"},
+	} {
+		_, body, err := c.HTTP(t.Context(), "davit-test-x-shop", p)
+		if got := api.take(); err == nil || body != "" || len(got) != 0 {
+			t.Errorf("%+v: %v, %q, asked %q", p, err, body, got)
+		}
+	}
+}
+
+func FuzzHTTPProbe(f *testing.F) {
+	f.Add("web", "80", "/healthz?a=b")
+	f.Add("..", "", "/%2e%2e/..")
+	k, err := kubernetes.NewForConfig(&rest.Config{Host: "http://localhost"})
+	if err != nil {
+		f.Fatal(err)
+	}
+	c := &Cluster{clients: &kube.Clients{Kubernetes: k}}
+	f.Fuzz(func(t *testing.T, service, port, path string) {
+		at, err := c.address("davit-test-x-shop", v1alpha1.HTTPProbe{Service: service, Port: port, Path: path})
+		if err != nil {
+			return
+		}
+		for _, part := range strings.Split(at.Path, "/") {
+			if part == ".." || !strings.HasPrefix(at.Path, servicesOfCopy) || !strings.Contains(at.Path, service) {
+				t.Errorf("%q %q %q: %s", service, port, path, at)
+			}
+		}
+	})
 }
