@@ -168,7 +168,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if err != nil {
 		return err
 	}
-	if err := mgr.Add(&collector{ledger: p.ledger, runner: quiescer.New(capturer), log: opts.Logger}); err != nil {
+	if err := mgr.Add(&collector{ledger: p.ledger, runner: quiescer.New(capturer), reader: reader, log: opts.Logger}); err != nil {
 		return err
 	}
 	return mgr.Add(&sweeper{reader: reader, pool: p, log: opts.Logger})

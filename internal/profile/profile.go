@@ -141,6 +141,15 @@ func (p *Profile) Hook() quiesce.Hook {
 	return h
 }
 
+// Hooks are what the profiles that come with Davit do.
+func Hooks() []quiesce.Hook {
+	var all []quiesce.Hook
+	for i := range builtIn() {
+		all = append(all, builtIn()[i].Hook())
+	}
+	return all
+}
+
 // Choose finds the profile of a pod, and the container that it is for: the one
 // that the pod's annotation names, else the proven one that fits an image. Nil
 // is none. The error is for people: there is no such profile.

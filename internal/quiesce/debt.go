@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 )
@@ -49,15 +50,28 @@ func (q *Quiescence) settle(ctx context.Context) error {
 	return nil
 }
 
+// Permit says why a command that is owed must not be run, or nil. Who wrote
+// the ledger is not known, and what is in it would run with Davit's rights.
+type Permit func(ctx context.Context, o Owed) error
+
+// IsOf tells whether one of the hooks does after the cut exactly what is owed,
+// and in that container.
+func (o Owed) IsOf(hooks []Hook) bool {
+	return slices.ContainsFunc(hooks, func(h Hook) bool {
+		return h.After != nil && reflect.DeepEqual(*h.After, o.Action) && (h.Container == "" || h.Container == o.Target.Container)
+	})
+}
+
 // Collect carries out what a capture that died owes, in the order in which it
-// would have. It returns what is done with, for the ledger: also what a pod
-// that is gone was owed. The error says what could not be done.
-func Collect(ctx context.Context, d Debt, runner Runner) (done []Owed, err error) {
+// would have, as far as it is permitted. It returns what is done with, for the
+// ledger: also what a pod that is gone was owed. The error says what could not
+// be done.
+func Collect(ctx context.Context, d Debt, permit Permit, runner Runner) (done []Owed, err error) {
 	owed := slices.Clone(d.Owed)
 	slices.SortStableFunc(owed, func(a, b Owed) int { return cmp.Compare(b.Order, a.Order) })
 	var errs []error
 	for _, o := range owed {
-		if err := collect(ctx, o, runner); err != nil {
+		if err := collect(ctx, o, permit, runner); err != nil {
 			errs = append(errs, err)
 		} else {
 			done = append(done, o)
@@ -66,16 +80,31 @@ func Collect(ctx context.Context, d Debt, runner Runner) (done []Owed, err error
 	return done, errors.Join(errs...)
 }
 
-func collect(ctx context.Context, o Owed, runner Runner) error {
+func collect(ctx context.Context, o Owed, permit Permit, runner Runner) error {
 	timeout := o.Timeout
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if err := permit(ctx, o); err != nil {
+		if gone(ctx, o.Target, runner) {
+			return nil
+		}
+		return fmt.Errorf("hook %s after the cut in %s was not run: %w", o.Hook, o.Target.Key(), err)
+	}
 	_, err := runner.Run(ctx, o.Target, o.Action)
 	if err != nil && !errors.Is(err, ErrGone) {
 		return fmt.Errorf("run hook %s after the cut in %s: %w", o.Hook, o.Target.Key(), err)
 	}
 	return nil
+}
+
+// gone tells whether nothing runs any more in the very pod that is owed.
+func gone(ctx context.Context, t Target, runner Runner) bool {
+	if t.Namespace == "" || t.UID == "" {
+		return false
+	}
+	pods, err := runner.Pods(ctx, []string{t.Namespace})
+	return err == nil && !slices.ContainsFunc(pods, func(p Pod) bool { return p.UID == t.UID })
 }

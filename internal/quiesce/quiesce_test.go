@@ -354,7 +354,7 @@ func kill(at int, acted, collects bool) (reached bool, left string) {
 	reached = f.dead
 	f.dead, f.killAt = false, 0
 	if collects {
-		done, _ := Collect(context.Background(), Debt{Owed: f.ledger}, f)
+		done, _ := Collect(context.Background(), Debt{Owed: f.ledger}, anything, f)
 		_ = f.Leave(context.Background(), "shop", done)
 		if len(f.ledger) > 0 {
 			left = fmt.Sprintf("owed %+v", f.ledger)
@@ -451,12 +451,66 @@ func TestAfterThatFailsStaysOwed(t *testing.T) {
 	if err == nil || len(f.ledger) != 1 || f.ledger[0].Target.Pod != "db-1" {
 		t.Fatalf("err = %v, owed %+v", err, f.ledger)
 	}
-	if done, err := Collect(t.Context(), Debt{Owed: f.ledger}, f); err == nil || len(done) > 0 {
+	if done, err := Collect(t.Context(), Debt{Owed: f.ledger}, anything, f); err == nil || len(done) > 0 {
 		t.Errorf("collected %v, %v", done, err)
 	}
 	delete(f.fail, "resume db-1")
-	if done, err := Collect(t.Context(), Debt{Owed: f.ledger}, f); err != nil || len(done) != 1 || f.servers["u1"].paused {
+	if done, err := Collect(t.Context(), Debt{Owed: f.ledger}, anything, f); err != nil || len(done) != 1 || f.servers["u1"].paused {
 		t.Errorf("collected %v, %v", done, err)
+	}
+}
+
+// anything permits everything.
+func anything(context.Context, Owed) error { return nil }
+
+func TestWhatIsNotPermittedIsLeftToAPerson(t *testing.T) {
+	f := newField(2)
+	f.fail["resume db-0"], f.fail["resume db-1"] = errors.New("refused"), errors.New("refused")
+	if _, _, _, err := f.capture([]Hook{pausing("p", 0)}, func(string) {}); err == nil || len(f.ledger) != 2 {
+		t.Fatalf("err = %v, owed %+v", err, f.ledger)
+	}
+	clear(f.fail)
+	f.calls = nil
+	only := func(_ context.Context, o Owed) error {
+		if o.Target.Pod != "db-1" {
+			return errors.New("the hook has changed")
+		}
+		return nil
+	}
+	done, err := Collect(t.Context(), Debt{Owed: f.ledger}, only, f)
+	if err == nil || !strings.Contains(err.Error(), "the hook has changed") || len(done) != 1 || done[0].Target.Pod != "db-1" {
+		t.Errorf("collected %v, %v", done, err)
+	}
+	if slices.Contains(f.calls, "resume db-0") || !f.servers["u0"].paused || f.servers["u1"].paused {
+		t.Errorf("calls are %v", f.calls)
+	}
+	f.pods = f.pods[1:] // to a pod that is gone, nothing is owed
+	if done, err := Collect(t.Context(), Debt{Owed: f.ledger[:1]}, only, f); err != nil || len(done) != 1 {
+		t.Errorf("collected %v, %v", done, err)
+	}
+}
+
+func TestOwedIsOf(t *testing.T) {
+	h := pausing("p", 0)
+	o := Owed{Hook: "p", Target: Target{Namespace: "shop", Pod: "db-0", Container: "db"}, Action: *h.After}
+	for name, tt := range map[string]struct {
+		change func()
+		want   bool
+	}{
+		"the same":             {func() {}, true},
+		"its container":        {func() { h.Container = "db" }, true},
+		"another container":    {func() { h.Container = "web" }, false},
+		"another command":      {func() { o.Action.Command = []string{"resume", "q"} }, false},
+		"more of the command":  {func() { o.Action.Command = []string{"resume", "p", "q"} }, false},
+		"its before":           {func() { o.Action = *h.Before }, false},
+		"nothing after it now": {func() { h.After = nil }, false},
+	} {
+		was, had := h, o
+		tt.change()
+		if got := o.IsOf([]Hook{{Name: "other"}, h}); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+		h, o = was, had
 	}
 }
 

@@ -165,13 +165,16 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// read reads a record. One that cannot be read is for a person: what was in it
-// may still have to be undone.
+// read reads a record. One that cannot be read, or is not where the ledger
+// keeps it, is for a person: what was in it may still have to be undone.
 func read(record *corev1.ConfigMap) (quiesce.Debt, error) {
 	var d quiesce.Debt
 	err := json.Unmarshal([]byte(record.Data[owedKey]), &d)
 	if err == nil && d.Application == "" {
 		err = errors.New("it names no application")
+	}
+	if err == nil && record.Name != recordName(d.Application) {
+		err = fmt.Errorf("it is not where what is owed to %s is kept", d.Application)
 	}
 	if err != nil {
 		return d, fmt.Errorf("read what is owed from ConfigMap %s: %w: undo by hand what the application's hooks did, and remove it", record.Name, err)
@@ -179,10 +182,13 @@ func read(record *corev1.ConfigMap) (quiesce.Debt, error) {
 	return d, nil
 }
 
+// Permits is the Permit for what an application is owed.
+type Permits func(ctx context.Context, application string) quiesce.Permit
+
 // Collect undoes what captures that died have done: those of other processes,
-// as those of this one that live are left alone. It returns how much could not
-// be undone.
-func (l *Ledger) Collect(ctx context.Context, runner quiesce.Runner) (left int, err error) {
+// as those of this one that live are left alone, and so is what is not
+// permitted. It returns how much could not be undone.
+func (l *Ledger) Collect(ctx context.Context, permits Permits, runner quiesce.Runner) (left int, err error) {
 	list, err := l.api.List(ctx, metav1.ListOptions{LabelSelector: LabelOwed + "=true"})
 	if err != nil {
 		return 0, fmt.Errorf("list what is owed to applications: %w", err)
@@ -192,7 +198,7 @@ func (l *Ledger) Collect(ctx context.Context, runner quiesce.Runner) (left int, 
 	g.SetLimit(collectors)
 	for i := range list.Items {
 		g.Go(func() error {
-			lefts[i], errs[i] = l.collect(ctx, &list.Items[i], runner)
+			lefts[i], errs[i] = l.collect(ctx, &list.Items[i], permits, runner)
 			return nil
 		})
 	}
@@ -203,7 +209,7 @@ func (l *Ledger) Collect(ctx context.Context, runner quiesce.Runner) (left int, 
 	return left, errors.Join(errs...)
 }
 
-func (l *Ledger) collect(ctx context.Context, record *corev1.ConfigMap, runner quiesce.Runner) (left int, err error) {
+func (l *Ledger) collect(ctx context.Context, record *corev1.ConfigMap, permits Permits, runner quiesce.Runner) (left int, err error) {
 	d, err := read(record)
 	if err != nil {
 		return 1, err
@@ -222,7 +228,7 @@ func (l *Ledger) collect(ctx context.Context, record *corev1.ConfigMap, runner q
 	if d, err = read(record); err != nil {
 		return 1, err
 	}
-	done, err := quiesce.Collect(ctx, d, runner)
+	done, err := quiesce.Collect(ctx, d, permits(ctx, d.Application), runner)
 	if err != nil {
 		err = fmt.Errorf("undo what a capture of %s that died has done: %w", d.Application, err)
 	}

@@ -29,6 +29,15 @@ func (r *fakeRunner) Run(_ context.Context, t quiesce.Target, a quiesce.Action) 
 	return "", r.fail
 }
 
+func (r *fakeRunner) Pods(context.Context, []string) ([]quiesce.Pod, error) {
+	return []quiesce.Pod{{Namespace: "shop", Name: "db-0", UID: "u-db-0"}}, nil
+}
+
+// anything permits everything.
+func anything(context.Context, string) quiesce.Permit {
+	return func(context.Context, quiesce.Owed) error { return nil }
+}
+
 func debtOf(pods ...string) quiesce.Debt {
 	d := quiesce.Debt{Application: "shop"}
 	for _, pod := range pods {
@@ -55,7 +64,7 @@ func TestLedger(t *testing.T) {
 	}
 	// The capture lives: nobody else acts for it.
 	r := &fakeRunner{}
-	if left, err := l.Collect(t.Context(), r); left != 0 || err != nil || len(r.ran) > 0 {
+	if left, err := l.Collect(t.Context(), anything, r); left != 0 || err != nil || len(r.ran) > 0 {
 		t.Fatalf("a living capture's debt was collected: %v, %v", r.ran, err)
 	}
 	if err := l.Leave(t.Context(), "shop", d.Owed[:1]); err != nil {
@@ -63,11 +72,11 @@ func TestLedger(t *testing.T) {
 	}
 	// What it could not do itself is tried again until it works.
 	r.fail = errors.New("refused")
-	if left, err := l.Collect(t.Context(), r); left != 1 || err == nil || !strings.Contains(err.Error(), "refused") {
+	if left, err := l.Collect(t.Context(), anything, r); left != 1 || err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Fatalf("left %d, %v", left, err)
 	}
 	r.fail = nil
-	if left, err := l.Collect(t.Context(), r); left != 0 || err != nil || !slices.Equal(r.ran, []string{"resume db-1", "resume db-1"}) {
+	if left, err := l.Collect(t.Context(), anything, r); left != 0 || err != nil || !slices.Equal(r.ran, []string{"resume db-1", "resume db-1"}) {
 		t.Fatalf("left %d, %v, ran %v", left, err, r.ran)
 	}
 	if got := records(t, client); len(got) > 0 {
@@ -83,7 +92,7 @@ func TestNextAgentCollects(t *testing.T) {
 	}
 	next := NewLedger(client)
 	r := &fakeRunner{fail: quiesce.ErrGone} // the pod went, too
-	if left, err := next.Collect(t.Context(), r); left != 0 || err != nil || len(r.ran) != 1 {
+	if left, err := next.Collect(t.Context(), anything, r); left != 0 || err != nil || len(r.ran) != 1 {
 		t.Fatalf("left %d, %v, ran %v", left, err, r.ran)
 	}
 	if got := records(t, client); len(got) > 0 {
@@ -104,7 +113,7 @@ func TestNextCaptureKeepsOlderDebt(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := &fakeRunner{}
-	if _, err := l.Collect(t.Context(), r); err != nil || !slices.Equal(r.ran, []string{"resume db-0"}) {
+	if _, err := l.Collect(t.Context(), anything, r); err != nil || !slices.Equal(r.ran, []string{"resume db-0"}) {
 		t.Errorf("ran %v, %v", r.ran, err)
 	}
 }
@@ -128,14 +137,58 @@ func TestLedgerThatCannotBeWritten(t *testing.T) {
 	}
 }
 
+// TestNotPermittedStaysOwed: what may not be run is neither run nor forgotten.
+func TestNotPermittedStaysOwed(t *testing.T) {
+	client := fake.NewClientset()
+	if err := NewLedger(client).Owe(t.Context(), debtOf("db-0")); err != nil {
+		t.Fatal(err)
+	}
+	asked := ""
+	never := func(_ context.Context, application string) quiesce.Permit {
+		asked = application
+		return func(context.Context, quiesce.Owed) error { return errors.New("no hook does that") }
+	}
+	r := &fakeRunner{}
+	left, err := NewLedger(client).Collect(t.Context(), never, r)
+	if left != 1 || err == nil || !strings.Contains(err.Error(), "no hook does that") || len(r.ran) > 0 || asked != "shop" {
+		t.Errorf("left %d, %v, ran %v, asked for %q", left, err, r.ran, asked)
+	}
+	if got := records(t, client); len(got) != 1 {
+		t.Errorf("records: %v", got)
+	}
+}
+
+// TestRecordElsewhere is one that the ledger did not write: it would never be
+// struck out, and run for ever.
+func TestRecordElsewhere(t *testing.T) {
+	client := fake.NewClientset()
+	if err := NewLedger(client).Owe(t.Context(), debtOf("db-0")); err != nil {
+		t.Fatal(err)
+	}
+	record := records(t, client)[0]
+	record.Name = "mine"
+	maps := client.CoreV1().ConfigMaps(v1alpha1.SystemNamespace)
+	if _, err := maps.Create(t.Context(), &record, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := maps.Delete(t.Context(), recordName("shop"), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r := &fakeRunner{}
+	if left, err := NewLedger(client).Collect(t.Context(), anything, r); left != 1 || err == nil || len(r.ran) > 0 {
+		t.Errorf("left %d, %v, ran %v", left, err, r.ran)
+	}
+}
+
 // FuzzRead reads what somebody may have changed by hand.
 func FuzzRead(f *testing.F) {
 	f.Add(`{"application":"shop","owed":[{"hook":"q","target":{"namespace":"a","pod":"b"},"action":{"command":["x"]}}]}`)
 	f.Add(`{}`)
+	f.Add(`{"application":"other"}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		d, err := read(&corev1.ConfigMap{Data: map[string]string{owedKey: text}})
-		if err == nil && d.Application == "" {
-			t.Error("a debt of nobody")
+		d, err := read(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: recordName("shop")}, Data: map[string]string{owedKey: text}})
+		if err == nil && d.Application != "shop" {
+			t.Errorf("a debt of %q", d.Application)
 		}
 	})
 }
