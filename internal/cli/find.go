@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +16,7 @@ import (
 	"davit.dev/davit/internal/cli/bundle"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
+	"davit.dev/davit/internal/cli/installation"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/point"
 )
@@ -95,5 +97,15 @@ func (e *env) bundling() bundle.Host {
 		Out: e.Out, Bounded: e.working, Now: e.now, Print: e.print,
 		Cluster: func() (bundle.Cluster, error) { return e.cluster() },
 		Step:    func(format string, args ...any) { e.progress.Step(format, args...) },
+	}
+}
+
+// installation is what `install` and `uninstall` work with.
+func (e *env) installation() installation.Host {
+	return installation.Host{
+		Args: args(cobra.NoArgs, ""), Bounded: e.working, Cluster: e.cluster, Now: e.now, Print: e.print, Ask: e.askFor, Named: e.named,
+		Timeout: func() time.Duration { return e.global.timeout },
+		Step:    func(format string, args ...any) { e.progress.Step(format, args...) },
+		Note:    func(format string, args ...any) { e.progress.Note(format, args...) },
 	}
 }

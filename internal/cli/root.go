@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/internal/cli/bundle"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
+	"davit.dev/davit/internal/cli/installation"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/planning"
 	"davit.dev/davit/internal/cli/profiles"
@@ -204,7 +205,7 @@ func (e *env) addCommands(root *cobra.Command) {
 			root.AddCommand(c)
 		}
 	}
-	group("setup", e.installCommand(), e.uninstallCommand(), e.vaultCommand())
+	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand())
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
 		planning.Command(planning.Host{In: e.In, Out: e.Out, Print: e.print}))

@@ -1,18 +1,43 @@
-package cli
+// Package installation is the command line's `install` and `uninstall`: Davit put
+// into a cluster, and taken out of it.
+package installation
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/install"
 )
 
-func (e *env) installCommand() *cobra.Command {
+// Host is what the command line gives its commands.
+type Host struct {
+	// Args checks that there are no arguments.
+	Args cobra.PositionalArgs
+	// Bounded ends with the command's time, Timeout is what it was given.
+	Bounded func(*cobra.Command) (context.Context, context.CancelFunc)
+	Timeout func() time.Duration
+	Cluster func() (wiring.Cluster, error)
+	Now     func() time.Time
+	Print   func(output.Result) error
+	Step    func(format string, args ...any)
+	Note    func(format string, args ...any)
+	// Ask has a person type a word.
+	Ask func(word, what string) error
+	// Named puts the program's name into commands that a text quotes.
+	Named func(string) string
+}
+
+// Install makes `install`.
+func Install(h Host) *cobra.Command {
 	var opts install.Options
 	var dryRun, wait bool
 	cmd := &cobra.Command{
@@ -20,10 +45,10 @@ func (e *env) installCommand() *cobra.Command {
 		Short: "Put Davit into a cluster, or upgrade it",
 		Long: `Puts Davit into the cluster: namespace davit-system, definitions, accounts and rights, the agent and a node process on
 every node. Installing again upgrades. --site names the cluster in every vault it will use and cannot change later.`,
-		Args: args(cobra.NoArgs, ""),
+		Args: h.Args,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.NoWait, opts.Timeout = !wait, e.global.timeout
-			return e.runInstall(cmd, opts, dryRun)
+			opts.NoWait, opts.Timeout = !wait, h.Timeout()
+			return h.install(cmd, opts, dryRun)
 		},
 	}
 	flags := cmd.Flags()
@@ -42,7 +67,7 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 	return cmd
 }
 
-func (e *env) runInstall(cmd *cobra.Command, opts install.Options, dryRun bool) error {
+func (h Host) install(cmd *cobra.Command, opts install.Options, dryRun bool) error {
 	if opts.SiteName == "" {
 		return exit.Usage("choose a short name that no other site has, such as east", "--site is missing")
 	}
@@ -51,22 +76,23 @@ func (e *env) runInstall(cmd *cobra.Command, opts install.Options, dryRun bool) 
 		return exit.AsUsage(err)
 	}
 	if dryRun {
-		return e.print(view.Rendered(objects))
+		return h.Print(view.Rendered(objects))
 	}
-	ctx, cancel := e.working(cmd)
+	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
-	c, err := e.cluster()
+	c, err := h.Cluster()
 	if err != nil {
 		return err
 	}
-	start := e.now()
-	if err := c.Install(ctx, opts, func(step string) { e.progress.Step("%s", step) }); err != nil {
+	start := h.Now()
+	if err := c.Install(ctx, opts, func(step string) { h.Step("%s", step) }); err != nil {
 		return err
 	}
-	return e.print(view.Installed{Site: opts.SiteName, Objects: len(objects), Took: e.now().Sub(start), Ready: !opts.NoWait, Next: e.named("`vault add NAME URL`")})
+	return h.Print(view.Installed{Site: opts.SiteName, Objects: len(objects), Took: h.Now().Sub(start), Ready: !opts.NoWait, Next: h.Named("`vault add NAME URL`")})
 }
 
-func (e *env) uninstallCommand() *cobra.Command {
+// Uninstall makes `uninstall`.
+func Uninstall(h Host) *cobra.Command {
 	var opts install.UninstallOptions
 	var yes, dryRun bool
 	cmd := &cobra.Command{
@@ -74,10 +100,10 @@ func (e *env) uninstallCommand() *cobra.Command {
 		Short: "Take Davit out of a cluster; vaults and applications stay",
 		Long: `Removes Davit from the cluster. Applications go on running, and what is in the vaults stays there, to be found again by
 "install" and "vault add --join". --keep-data also keeps Davit's objects and the way to the vaults.`,
-		Args: args(cobra.NoArgs, ""),
+		Args: h.Args,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.Timeout = e.global.timeout
-			return e.runUninstall(cmd, opts, yes, dryRun)
+			opts.Timeout = h.Timeout()
+			return h.uninstall(cmd, opts, yes, dryRun)
 		},
 	}
 	flags := cmd.Flags()
@@ -88,13 +114,13 @@ func (e *env) uninstallCommand() *cobra.Command {
 	return cmd
 }
 
-func (e *env) runUninstall(cmd *cobra.Command, opts install.UninstallOptions, yes, dryRun bool) error {
-	ctx, cancel := e.working(cmd)
+func (h Host) uninstall(cmd *cobra.Command, opts install.UninstallOptions, yes, dryRun bool) error {
+	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
 	if dryRun {
-		return e.dryUninstall(opts)
+		return h.dryUninstall(opts)
 	}
-	c, err := e.cluster()
+	c, err := h.Cluster()
 	if err != nil {
 		return err
 	}
@@ -103,22 +129,22 @@ func (e *env) runUninstall(cmd *cobra.Command, opts install.UninstallOptions, ye
 		return err
 	}
 	if !yes {
-		e.progress.Note("This ends the protection of every application at site %s. Recovery points in vaults stay.", site.Name)
-		if err := e.askFor(site.Name, "the site's name"); err != nil {
+		h.Note("This ends the protection of every application at site %s. Recovery points in vaults stay.", site.Name)
+		if err := h.Ask(site.Name, "the site's name"); err != nil {
 			return err
 		}
 	}
-	err = c.Uninstall(ctx, opts, func(step string) { e.progress.Step("%s", step) })
+	err = c.Uninstall(ctx, opts, func(step string) { h.Step("%s", step) })
 	if errors.Is(err, install.ErrBusy) {
 		return exit.Refuse("look with `status`; --force goes on regardless", "%v", err)
 	}
 	if err != nil {
 		return err
 	}
-	return e.print(view.Done(fmt.Sprintf("Davit is removed from site %s. What is in its vaults stays there.", site.Name)))
+	return h.Print(view.Done(fmt.Sprintf("Davit is removed from site %s. What is in its vaults stays there.", site.Name)))
 }
 
-func (e *env) dryUninstall(opts install.UninstallOptions) error {
+func (h Host) dryUninstall(opts install.UninstallOptions) error {
 	objects, err := install.Render(install.Options{SiteName: "any"})
 	if err != nil {
 		return err
@@ -131,5 +157,5 @@ func (e *env) dryUninstall(opts install.UninstallOptions) error {
 		}
 		gone = append(gone, o)
 	}
-	return e.print(gone)
+	return h.Print(gone)
 }
