@@ -41,7 +41,7 @@ const (
 	NodeMetrics   = 8082
 	NodeHealth    = 8083
 	defaultRoot   = "/var/lib/kubelet"
-	defaultImage  = "davit.dev/davit:dev"
+	DefaultImage  = "davit.dev/davit:dev" // unless Options say another
 	installBudget = 5 * time.Minute
 )
 
@@ -78,7 +78,7 @@ type Options struct {
 // withDefaults fills in what was left out.
 func (o Options) withDefaults() Options {
 	if o.Image == "" {
-		o.Image = defaultImage
+		o.Image = DefaultImage
 	}
 	if o.Registry != "" {
 		o.Image = strings.TrimSuffix(o.Registry, "/") + "/" + path.Base(o.Image)

@@ -8,7 +8,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,15 +80,45 @@ func build(cfg *rest.Config, hc *http.Client) (*Clients, error) {
 func Kubeconfig(path, contextName string) (*Clients, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = path
+	if err := missing(path, os.Getenv(clientcmd.RecommendedConfigPathEnvVar)); err != nil {
+		return nil, err
+	}
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: contextName}
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
 	switch {
+	case clientcmd.IsEmptyConfig(err) && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) != "":
+		return nil, fmt.Errorf("read kubeconfig: KUBECONFIG names %s, which says no cluster: correct it, or give a file with --kubeconfig", os.Getenv(clientcmd.RecommendedConfigPathEnvVar))
 	case clientcmd.IsEmptyConfig(err): // the library's own words name a variable that nothing here reads
 		return nil, errors.New("read kubeconfig: there is none in the usual places: give one with --kubeconfig, or set KUBECONFIG")
 	case err != nil:
-		return nil, fmt.Errorf("read kubeconfig: %w: give one with --kubeconfig, or set KUBECONFIG", err)
+		return nil, fmt.Errorf("read kubeconfig: %w: give another with --kubeconfig or KUBECONFIG, or another --context", err)
 	}
 	return New(cfg)
+}
+
+// missing says that none of the files is there that a person named: by path,
+// or else in KUBECONFIG, which may name several.
+func missing(path, variable string) error {
+	if path != "" {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("read kubeconfig: there is no file %s: correct --kubeconfig", path)
+		}
+		return nil
+	}
+	var named []string
+	for _, file := range filepath.SplitList(variable) {
+		if file == "" {
+			continue
+		}
+		if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		named = append(named, file)
+	}
+	if len(named) == 0 {
+		return nil
+	}
+	return fmt.Errorf("read kubeconfig: KUBECONFIG names %s, and there is no such file: correct it, or give a file with --kubeconfig", strings.Join(named, ", "))
 }
 
 // InCluster opens the cluster this process runs in, as its service account.

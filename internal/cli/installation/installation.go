@@ -54,7 +54,7 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 	flags := cmd.Flags()
 	flags.StringVar(&opts.SiteName, "site", "", "name of this site (required)")
 	flags.StringVar(&opts.FailureDomain, "failure-domain", "", "what this site shares its fate with, such as a building or a region")
-	flags.StringVar(&opts.Image, "image", "", "container image of Davit")
+	flags.StringVar(&opts.Image, "image", "", "container image of Davit (default: "+install.DefaultImage+")")
 	flags.StringVar(&opts.Registry, "registry", "", "take the image from this registry instead, for sites that cannot reach the original")
 	flags.StringVar(&opts.ImagePullPolicy, "image-pull-policy", "", "Always, IfNotPresent or Never")
 	flags.StringSliceVar(&opts.ImagePullSecrets, "image-pull-secret", nil, "name of a Secret in davit-system for the registry")

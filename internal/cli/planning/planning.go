@@ -38,9 +38,9 @@ read it from a file ("-" is standard input) and ask neither cluster nor vault. N
 			if len(given) > 0 {
 				return exit.Usage("", "plan has no command %q, only diff, graph, validate", given[0])
 			}
-			return exit.Usage("", "plan takes a command: diff, graph or validate")
+			return nil
 		},
-		RunE: func(*cobra.Command, []string) error { return nil },
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(validateCommand(h), graphCommand(h), diffCommand(h))
 	return cmd

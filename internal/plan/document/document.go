@@ -5,9 +5,11 @@ package document
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -19,8 +21,16 @@ import (
 // plan.Plan.Check.
 func Parse(data []byte) (*plan.Plan, error) {
 	var p v1alpha1.RecoveryPlan
-	if err := yaml.UnmarshalStrict(data, &p); err != nil {
+	text, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
 		return nil, fmt.Errorf("read plan: %w", err)
+	}
+	faults, err := json.UnmarshalStrict(text, &p, json.DisallowUnknownFields)
+	if err != nil {
+		return nil, fmt.Errorf("read plan: %w", err)
+	}
+	if len(faults) > 0 { // with the way to each: spec.applications[1].aftr
+		return nil, fmt.Errorf("read plan: %w", &unknown{faults})
 	}
 	if p.APIVersion != v1alpha1.GroupVersion.String() || p.Kind != "RecoveryPlan" {
 		return nil, fmt.Errorf("read plan: it is a %q of %q, not a RecoveryPlan of %s", p.Kind, p.APIVersion, v1alpha1.GroupVersion)
@@ -29,6 +39,18 @@ func Parse(data []byte) (*plan.Plan, error) {
 		return nil, errors.New("read plan: metadata.name is missing")
 	}
 	return Convert(&p), nil
+}
+
+// unknown are fields that the kind does not have, in one line.
+type unknown struct{ faults []error }
+
+// Error implements error.
+func (u *unknown) Error() string {
+	var all []string
+	for _, fault := range u.faults {
+		all = append(all, fault.Error())
+	}
+	return strings.Join(all, ", ")
 }
 
 // Convert makes the core's plan of a RecoveryPlan.
