@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -262,4 +263,37 @@ func (r *rig) copyShows(want ...string) {
 	if !slices.Equal(good, want) {
 		r.t.Errorf("the copy offers %v, want %v", good, want)
 	}
+}
+
+// TestACopyKeepsForAsLongAsTheDelay what was deleted by mistake, also when the
+// first vault loses it meanwhile. The control is the end of the delay.
+func TestACopyKeepsForAsLongAsTheDelay(t *testing.T) {
+	const delay = 72 * time.Hour
+	r := newRig(t)
+	rules := app()
+	rules.Rules, rules.Expire, rules.DeletionDelay = point.Retention{KeepLast: 1}, true, delay
+	r.publish("p1", 1, false)
+	r.pass(rules)
+	r.publish("p2", 1, false)
+	has := func(why string, want ...string) {
+		t.Helper()
+		r.pass(rules)
+		if ids := r.whole(); !slices.Equal(ids, want) {
+			t.Errorf("%s: the copy has %v, want %v", why, ids, want)
+		}
+	}
+	has("retention has not marked the point in the first vault yet", "p1", "p2")
+	r.mark("p1", vault.MarkDeleting)
+	has("it waits there", "p1", "p2")
+	for _, key := range keys(t, r.first, "projects/default/") {
+		if strings.Contains(key, "/p1") {
+			if err := r.first.Delete(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.now = r.now.Add(delay - time.Minute)
+	has("the first vault lost it", "p1", "p2")
+	r.now = r.now.Add(2 * time.Minute)
+	has("the delay is over", "p2")
 }

@@ -332,7 +332,7 @@ func (a *appPass) dropMarks(ctx context.Context, prefix string, here, there map[
 func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 	var errs []error
 	for _, d := range point.Keep(a.copied.points, a.app.Rules, a.c.now()) {
-		if _, waits := a.first.infos[d.Point.ID]; d.Keep || d.Point.Deleting && waits { // there, it may be undeleted
+		if d.Keep || a.stays(d.Point.ID) {
 			continue
 		}
 		if err := epochs.Check(ctx, a.app.Name, a.app.Held); err != nil {
@@ -346,6 +346,18 @@ func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 		a.copied.points = slices.DeleteFunc(a.copied.points, func(p point.Point) bool { return p.ID == d.Point.ID })
 	}
 	return errors.Join(append(errs, a.sweep(ctx))...)
+}
+
+// stays tells whether a point that the rules no longer keep stays for now. While
+// the first vault has it, it may be undeleted there, or will wait there when
+// retention comes to it. Of one that the first vault lost, the copy may be all
+// that is left of the delay in which people find out.
+func (a *appPass) stays(id string) bool {
+	info := a.copied.infos[id]
+	if _, there := a.first.infos[id]; there {
+		return info.Deleting() || a.app.DeletionDelay > 0
+	}
+	return a.app.DeletionDelay > 0 && info.Goes(a.app.DeletionDelay).After(a.c.now())
 }
 
 // sweep removes what a pass left behind of a point that is gone meanwhile.

@@ -83,6 +83,8 @@ type App struct {
 	// Rules say what the copy keeps; Expire that they are applied.
 	Rules  point.Retention
 	Expire bool
+	// DeletionDelay is how long a point that is on its way out stays.
+	DeletionDelay time.Duration
 	// LookOnly copies nothing: another site does.
 	LookOnly bool
 }

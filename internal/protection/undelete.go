@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"davit.dev/davit/internal/vault"
 )
@@ -16,14 +15,6 @@ const (
 	finalBy = "removal"
 	begunBy = "removal begun"
 )
-
-// Gone is when a point that is on its way out is removed; zero for another.
-func Gone(info vault.PointInfo, delay time.Duration) time.Time {
-	for _, m := range info.Deletions() {
-		return m.At.Add(delay)
-	}
-	return time.Time{}
-}
 
 // final tells whether the point may be removed now, and says in the vault that
 // its removal has begun: from then on parts of it may be gone, and whatever
@@ -44,7 +35,7 @@ func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo)
 // says so in the vault first, and then looks; Undelete does it the other way
 // round. So one of them sees the other.
 func (p *Protector) stands(ctx context.Context, app string, info vault.PointInfo) (bool, error) {
-	if Gone(info, p.opts.DeletionDelay).After(p.now()) {
+	if info.Goes(p.opts.DeletionDelay).After(p.now()) {
 		return false, nil
 	}
 	if !slices.ContainsFunc(info.Deletions(), isFinal) {

@@ -38,6 +38,15 @@ func (i PointInfo) Deleting() bool { return len(i.Deletions()) > 0 }
 // Deletions are the marks by which the point is on its way out, oldest first.
 func (i PointInfo) Deletions() []Mark { return standing(i.Marks, MarkDeleting, MarkUndeleted) }
 
+// Goes is when a point that is on its way out is removed, where such points
+// stay for the delay; zero for another.
+func (i PointInfo) Goes(delay time.Duration) time.Time {
+	for _, m := range i.Deletions() {
+		return m.At.Add(delay)
+	}
+	return time.Time{}
+}
+
 // Quarantined tells whether someone marked the point so. Quarantine by epoch
 // is point.Quarantined's to decide.
 func (i PointInfo) Quarantined() bool { return len(i.Quarantines()) > 0 }

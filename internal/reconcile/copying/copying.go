@@ -151,7 +151,7 @@ func (r *Reconciler) apps(ctx context.Context, vaultName string, first *vaults.O
 		if a.Spec.Vault != vaultName || a.Status.Role != v1alpha1.RoleActive {
 			continue
 		}
-		app := copies.App{Name: a.VaultName(), Held: a.Status.HeldEpoch}
+		app := copies.App{Name: a.VaultName(), Held: a.Status.HeldEpoch, DeletionDelay: vaults.DeletionDelay(&first.Object)}
 		if app.Rules, app.Expire, err = r.rules(ctx, a); err != nil {
 			return nil, err
 		}

@@ -268,3 +268,15 @@ func (b both) Opened(ctx context.Context, name string) (*vaults.Opened, error) {
 	}
 	return b.site.Opened(ctx, name)
 }
+
+func TestTheFirstVaultsDeletionDelayReachesItsCopies(t *testing.T) {
+	s := newSite(t, v1alpha1.RoleActive)
+	s.publish("p1")
+	for _, delay := range []time.Duration{0, time.Hour} {
+		s.first.Object.Spec.DeletionDelay = &metav1.Duration{Duration: delay}
+		apps, err := s.apps(t.Context(), "main", s.first)
+		if err != nil || len(apps) != 1 || apps[0].DeletionDelay != delay {
+			t.Errorf("%v, %+v, want a delay of %v", err, apps, delay)
+		}
+	}
+}
