@@ -403,7 +403,7 @@ func (t *test) mark(ctx context.Context) error {
 	if _, err := p.Manifest(ctx, t.opts.Application, t.opts.Point); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(marks, func(m vault.Mark) bool { return m.Kind == vault.MarkDeleting }) {
+	if (vault.PointInfo{Marks: marks}).Deleting() {
 		return fmt.Errorf("%w: it was deleted meanwhile", vault.ErrNotFound)
 	}
 	mark := vault.Mark{

@@ -406,6 +406,30 @@ func TestNoVerdict(t *testing.T) {
 	}
 }
 
+// TestAnUndeletedPointGetsItsVerdict: a deletion that was taken off is none.
+func TestAnUndeletedPointGetsItsVerdict(t *testing.T) {
+	w := newWorld(t)
+	w.publish(conf)
+	w.opts.Probes = []v1alpha1.RestoreProbe{sqlProbe("1")}
+	deleting := vault.Mark{Kind: vault.MarkDeleting, At: noon.Add(-time.Hour)}
+	if err := w.project.Mark(t.Context(), "shop", "shop-1", deleting); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Run(t.Context(), w.opts, w.deps); err == nil || errors.Is(err, ErrFailed) {
+		t.Errorf("a point on its way out is tested: %v", err)
+	}
+	takenOff := vault.Mark{Kind: vault.MarkUndeleted, At: noon.Add(-time.Minute), Seen: []string{w.marks()[0].Ordinal}}
+	if err := w.project.Mark(t.Context(), "shop", "shop-1", takenOff); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := Run(t.Context(), w.opts, w.deps); err != nil || !report.Passed {
+		t.Errorf("%v %+v", err, report)
+	}
+	if m := w.marks(); m[len(m)-1].How != vault.HowBoot {
+		t.Errorf("marks %+v", m)
+	}
+}
+
 // TestDamageInTheVaultIsAFailure: a pack of the point is gone.
 func TestDamageInTheVaultIsAFailure(t *testing.T) {
 	w := newWorld(t)

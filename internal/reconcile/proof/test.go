@@ -160,12 +160,14 @@ func (r *Tester) test(ctx context.Context, app *v1alpha1.Application, spec *v1al
 		return nil, err
 	}
 	var found *v1alpha1.RestoreTestStatus
+	var gone error
 	for _, id := range newest(points, int(ptr.Deref(spec.Newest, 1))) {
 		report, err := r.testPoint(ctx, app, spec, id)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return nil, err
 		case errors.Is(err, vault.ErrNotFound): // deleted meanwhile
+			gone = err
 			continue
 		case err != nil && !errors.Is(err, trial.ErrFailed):
 			return nil, err
@@ -176,6 +178,9 @@ func (r *Tester) test(ctx context.Context, app *v1alpha1.Application, spec *v1al
 		if !report.Passed {
 			break
 		}
+	}
+	if found == nil {
+		return nil, gone
 	}
 	return found, nil
 }

@@ -149,3 +149,22 @@ func TestNothingIsTestedBesideACapture(t *testing.T) {
 		t.Error("never tested, as there is always a capture")
 	}
 }
+
+// TestWhatIsDeletedMeanwhileIsTriedAgainLater, and not at once for ever.
+func TestWhatIsDeletedMeanwhileIsTriedAgainLater(t *testing.T) {
+	s := newTests(t, everyHour())
+	s.publish("p1")
+	s.found = func(trial.Options) (trial.Report, error) {
+		return trial.Report{}, fmt.Errorf("test: %w: it was deleted meanwhile", vault.ErrNotFound)
+	}
+	if got := s.look(); got.At != nil || got.Running != nil || got.Namespaces != nil || got.TriedAt == nil || !strings.Contains(got.Error, "deleted") {
+		t.Errorf("status %+v", got)
+	}
+	if s.look(); len(s.asked) != 1 {
+		t.Error("tried again at once")
+	}
+	s.now = noon.Add(retryAfter)
+	if s.look(); len(s.asked) != 2 {
+		t.Error("not tried again")
+	}
+}
