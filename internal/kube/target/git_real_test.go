@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,17 +129,17 @@ func TestGitOpsOnRealCluster(t *testing.T) {
 	if err != nil || !strings.Contains(fmt.Sprint(plan[:3]), "suspend") || gitops.Suspended(gitops.KindApplication, find(gitops.KindApplication).Object) {
 		t.Errorf("dry run: %v %v", err, plan)
 	}
-	looks := 0
+	var looks atomic.Int64 // objects are made side by side
 	res, err := engine("rsusp", gitops.Suspend, func() {
-		looks++
+		looks.Add(1)
 		for _, r := range reconcilers {
 			if !gitops.Suspended(r.kind, find(r.kind).Object) {
 				t.Errorf("%s goes on while objects are made", r.kind)
 			}
 		}
 	}).Run(t.Context())
-	if err != nil || len(res.Failures) > 0 || looks == 0 || have() != "kustomize helm argo labelled none " {
-		t.Errorf("suspend: %v %v, restored %q, %d looks", err, res.Failures, have(), looks)
+	if err != nil || len(res.Failures) > 0 || looks.Load() == 0 || have() != "kustomize helm argo labelled none " {
+		t.Errorf("suspend: %v %v, restored %q, %d looks", err, res.Failures, have(), looks.Load())
 	}
 	for _, r := range reconcilers {
 		u := find(r.kind)
