@@ -69,8 +69,10 @@ type VaultSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="copyOf cannot change: add another vault instead"
 	CopyOf string `json:"copyOf,omitempty"`
 	// Bandwidth bounds the bytes per second that each process sends to this
-	// vault, and those that it reads from it, such as 20Mi. Default: no bound.
+	// vault, and those that it reads from it, such as 20Mi; at least 64Ki.
+	// Default: no bound.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('64Ki')) >= 0",message="bandwidth must be at least 64Ki bytes per second"
 	Bandwidth *resource.Quantity `json:"bandwidth,omitempty"`
 }
 

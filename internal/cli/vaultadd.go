@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/cli/selftest"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/cli/wiring"
+	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/version"
@@ -87,7 +88,7 @@ directory is refused, for the cluster would not see it.`,
 	o.Flags(flags)
 	flags.StringVar(&o.domain, "failure-domain", "", "what the vault shares its fate with; the site's own is refused")
 	flags.StringVar(&o.copyOf, "copy-of", "", "make it a second copy of this vault")
-	flags.StringVar(&o.width, "bandwidth", "", "bound on the bytes per second that each process sends to the vault or reads from it, such as 20Mi")
+	flags.StringVar(&o.width, "bandwidth", "", "bound on the bytes per second that each process sends to the vault or reads from it, such as 20Mi; at least 64Ki")
 	flags.DurationVar(&o.delay, "deletion-delay", 0, "how long deleted points stay in the vault and can be undeleted, such as 168h")
 	flags.BoolVar(&o.join, "join", false, "the project exists: admit this site with the recovery key")
 	flags.BoolVar(&o.replace, "replace", false, "this site has the vault already: replace its address and credentials")
@@ -152,8 +153,8 @@ func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 // check says what about the flags cannot be.
 func (o *vaultAdd) check() error {
 	if o.width != "" {
-		if q, err := resource.ParseQuantity(o.width); err != nil || q.Value() <= 0 {
-			return exit.Usage("write bytes per second, such as 20Mi", "--bandwidth %s is not possible", o.width)
+		if q, err := resource.ParseQuantity(o.width); err != nil || q.Value() < vaults.MinBandwidth {
+			return exit.Usage("write bytes per second, such as 20Mi: at least 64Ki", "--bandwidth %s is not possible", o.width)
 		}
 	}
 	if o.delay < 0 || o.delay > 0 && o.copyOf != "" {

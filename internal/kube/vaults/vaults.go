@@ -114,12 +114,17 @@ func DeletionDelay(v *v1alpha1.Vault) time.Duration {
 	return v.Spec.DeletionDelay.Duration
 }
 
-// Rates are the bounds on the way to a vault.
+// MinBandwidth is the least that a vault's bandwidth may be bound to, in bytes
+// per second: with less, nothing would ever end.
+const MinBandwidth = 64 << 10
+
+// Rates are the bounds on the way to a vault. A bandwidth that is too small, in
+// an object of before that was refused, counts as the least.
 func Rates(v *v1alpha1.Vault) limit.Rates {
 	if v.Spec.Bandwidth == nil {
 		return limit.Rates{}
 	}
-	bytes := max(v.Spec.Bandwidth.Value(), 1)
+	bytes := max(v.Spec.Bandwidth.Value(), MinBandwidth)
 	return limit.Rates{UploadPerSecond: bytes, DownloadPerSecond: bytes}
 }
 
