@@ -294,7 +294,11 @@ func (e *Engine) whatHappens() string {
 // checkClasses looks whether every storage class that claims name is there.
 func (e *Engine) checkClasses(ctx context.Context) ([]Finding, error) {
 	finder := obstacle.Finder{Cluster: e.cluster}
-	return finder.Classes(ctx, e.x.Classes, e.x.Stored[shape.KindClass])
+	stored := e.x.Stored[shape.KindClass]
+	if e.opts.Isolation != nil {
+		stored = nil // a copy brings no class along
+	}
+	return finder.Classes(ctx, e.x.Classes, stored)
 }
 
 // checkClaims looks for claims whose data would be lost, and for workloads

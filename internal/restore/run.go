@@ -178,7 +178,14 @@ func (e *Engine) load(ctx context.Context) error {
 		return err
 	}
 	e.git = git
-	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Git: e.countGit, Reshape: e.reshape, Unfit: e.unfit()}.Read(ctx)
+	guard, err := e.guardCopy(ctx)
+	if err != nil {
+		return err
+	}
+	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Git: e.countGit, Reshape: e.reshape, Unfit: guard.unfit()}.Read(ctx)
+	if err == nil {
+		err = guard.refusal()
+	}
 	if err == nil {
 		e.x = x
 	}
@@ -193,14 +200,6 @@ func (e *Engine) reshape(i int, d shape.Document) shape.Document {
 		return d
 	}
 	return changed
-}
-
-// unfit is asked about the bodies of inspected objects.
-func (e *Engine) unfit() func(schema.GroupKind, shape.Document) string {
-	if e.opts.Isolation == nil {
-		return nil
-	}
-	return shape.UnfitForCopy
 }
 
 // leaveOut counts what is not restored, and warns where a person should know.

@@ -67,6 +67,7 @@ var kinds = map[string][][3]string{
 	"networking.k8s.io/v1":         {{"ingresses", "Ingress", "n"}, {"networkpolicies", "NetworkPolicy", "n"}},
 	"rbac.authorization.k8s.io/v1": {{"clusterroles", "ClusterRole", ""}},
 	"coordination.k8s.io/v1":       {{"leases", "Lease", "n"}},
+	"storage.k8s.io/v1":            {{"storageclasses", "StorageClass", ""}},
 }
 
 func newWorld(t *testing.T) *world {
@@ -427,6 +428,32 @@ func TestAnUndeletedPointGetsItsVerdict(t *testing.T) {
 	}
 	if m := w.marks(); m[len(m)-1].How != vault.HowBoot {
 		t.Errorf("marks %+v", m)
+	}
+}
+
+// TestACopyTakesNoVolumeThatExists: a claim of a class without a provisioner
+// would bind to one.
+func TestACopyTakesNoVolumeThatExists(t *testing.T) {
+	claim := `{"storageClassName":"local","resources":{"requests":{"storage":"1Gi"}},"accessModes":["ReadWriteOnce"]}`
+	for name, object := range map[string]string{
+		"claim":        `{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"data"},"spec":` + claim + `}`,
+		"StatefulSet":  `{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"db"},"spec":{"replicas":0,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[]}},"volumeClaimTemplates":[{"metadata":{"name":"data"},"spec":` + claim + `}]}}`,
+		"pod's volume": `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"db"},"spec":{"replicas":0,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[],"volumes":[{"name":"v","ephemeral":{"volumeClaimTemplate":{"spec":` + claim + `}}}]}}}}`,
+	} {
+		for provisioner, refused := range map[string]bool{"kubernetes.io/no-provisioner": true, "csi.test": false} {
+			w := newWorld(t)
+			w.publish(conf, object)
+			class := &unstructured.Unstructured{Object: map[string]any{
+				"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": map[string]any{"name": "local"}, "provisioner": provisioner,
+			}}
+			if _, err := w.dynamic.Resource(schema.GroupVersionResource{Group: "storage.k8s.io", Version: "v1", Resource: "storageclasses"}).Create(t.Context(), class, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Run(t.Context(), w.opts, w.deps)
+			if got := err != nil && strings.Contains(err.Error(), "storage class local makes no volumes"); got != refused || refused && (errors.Is(err, ErrFailed) || len(w.marks()) != 0 || w.left() != 0) {
+				t.Errorf("%s, %s: %v, marks %v", name, provisioner, err, w.marks())
+			}
+		}
 	}
 }
 

@@ -173,7 +173,7 @@ func (c *Cluster) releaseVolumes(ctx context.Context, namespace string) error {
 			return fmt.Errorf("get volume %s: %w", claim.Spec.VolumeName, err)
 		}
 		ours := volume.Spec.ClaimRef != nil && volume.Spec.ClaimRef.UID == claim.UID
-		if !ours || volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete {
+		if !ours || !madeFor(volume, claim) || volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete {
 			continue
 		}
 		if _, err := c.clients.Kubernetes.CoreV1().PersistentVolumes().Patch(ctx, volume.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
@@ -181,6 +181,12 @@ func (c *Cluster) releaseVolumes(ctx context.Context, namespace string) error {
 		}
 	}
 	return nil
+}
+
+// madeFor tells whether a volume was provisioned for the claim. One that was
+// there before stays, whatever came to be bound to it.
+func madeFor(volume *corev1.PersistentVolume, claim *corev1.PersistentVolumeClaim) bool {
+	return volume.Annotations["pv.kubernetes.io/provisioned-by"] != "" && !volume.CreationTimestamp.Before(&claim.CreationTimestamp)
 }
 
 // awaitGone waits for a namespace to be gone; the error says what holds it.

@@ -20,7 +20,7 @@ func (f Finder) Classes(ctx context.Context, claims map[string]int, stored map[s
 	if len(claims) == 0 {
 		return nil, nil
 	}
-	have, standard, err := f.liveClasses(ctx)
+	have, standard, err := f.LiveClasses(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -42,9 +42,9 @@ func (f Finder) Classes(ctx context.Context, claims map[string]int, stored map[s
 	return found, nil
 }
 
-// liveClasses returns the target's storage classes with their provisioners,
+// LiveClasses returns the target's storage classes with their provisioners,
 // and the name of the default one.
-func (f Finder) liveClasses(ctx context.Context) (have map[string]string, standard string, err error) {
+func (f Finder) LiveClasses(ctx context.Context) (have map[string]string, standard string, err error) {
 	at, err := served.First(ctx, f.Cluster, shape.KindClass)
 	if err != nil {
 		return nil, "", err

@@ -61,6 +61,23 @@ func UnfitForCopy(kind schema.GroupKind, d Document) string {
 	return ""
 }
 
+// ClaimSpecs are what an object asks of volumes: a claim itself, or the claims
+// that are made for a workload's pods.
+func ClaimSpecs(kind schema.GroupKind, d Document) (specs []Document) {
+	if kind == KindClaim {
+		return []Document{Child(d, "spec")}
+	}
+	for _, template := range Items(Child(d, "spec"), "volumeClaimTemplates") {
+		specs = append(specs, Child(template, "spec"))
+	}
+	for _, v := range Items(PodSpecOf(kind, d), "volumes") {
+		if spec := Child(v, "ephemeral", "volumeClaimTemplate", "spec"); spec != nil {
+			specs = append(specs, spec)
+		}
+	}
+	return specs
+}
+
 // onlyRead tells whether no container may write to a volume.
 func onlyRead(spec, volume Document, source string) bool {
 	if readOnly, _ := Child(volume, source)["readOnly"].(bool); readOnly {
