@@ -32,7 +32,7 @@ func (t *test) probe(bounded, ctx context.Context) (failure string, noVerdict er
 	for i := range t.opts.Probes {
 		p := &t.opts.Probes[i]
 		began := t.now()
-		message := t.ask(bounded, p)
+		message := t.ask(bounded, p, i)
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
 		}
@@ -46,7 +46,7 @@ func (t *test) probe(bounded, ctx context.Context) (failure string, noVerdict er
 
 // ask tries a probe until it passes or its time is over, and returns why the
 // last try did not pass.
-func (t *test) ask(ctx context.Context, p *v1alpha1.RestoreProbe) string {
+func (t *test) ask(ctx context.Context, p *v1alpha1.RestoreProbe, index int) string {
 	limit := probeTimeout
 	if p.Timeout != nil {
 		limit = p.Timeout.Duration
@@ -55,7 +55,7 @@ func (t *test) ask(ctx context.Context, p *v1alpha1.RestoreProbe) string {
 	defer cancel()
 	last := ""
 	for try := 1; ; try++ {
-		err := t.try(bounded, p, try)
+		err := t.try(bounded, p, fmt.Sprintf("davit-probe-%s-%d-%d", t.id, index, try))
 		if err == nil {
 			return ""
 		}
@@ -72,13 +72,13 @@ func (t *test) ask(ctx context.Context, p *v1alpha1.RestoreProbe) string {
 	}
 }
 
-// try asks once.
-func (t *test) try(ctx context.Context, p *v1alpha1.RestoreProbe, n int) error {
+// try asks once; a Job gets the name that is of this probe and try alone.
+func (t *test) try(ctx context.Context, p *v1alpha1.RestoreProbe, job string) error {
 	namespace := t.mapping[t.manifest.Namespaces[0]]
 	if p.Namespace != "" {
 		namespace = t.mapping[p.Namespace]
 	}
-	answer, err := t.answer(ctx, p, namespace, n)
+	answer, err := t.answer(ctx, p, namespace, job)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (t *test) try(ctx context.Context, p *v1alpha1.RestoreProbe, n int) error {
 	return nil
 }
 
-func (t *test) answer(ctx context.Context, p *v1alpha1.RestoreProbe, namespace string, n int) (string, error) {
+func (t *test) answer(ctx context.Context, p *v1alpha1.RestoreProbe, namespace, job string) (string, error) {
 	c := t.deps.Cluster
 	switch {
 	case p.Exec != nil:
@@ -109,7 +109,7 @@ func (t *test) answer(ctx context.Context, p *v1alpha1.RestoreProbe, namespace s
 		}
 		return body, err
 	case p.Job != nil:
-		return c.Job(ctx, namespace, fmt.Sprintf("davit-probe-%s-%d", t.id, n), *p.Job)
+		return c.Job(ctx, namespace, job, *p.Job)
 	}
 	return "", errors.New("the probe asks nothing")
 }

@@ -548,6 +548,30 @@ func TestProbesAreAskedAgainUntilTheyPass(t *testing.T) {
 	}
 }
 
+// TestJobsHaveNamesOfTheirOwn: of each probe and each try.
+func TestJobsHaveNamesOfTheirOwn(t *testing.T) {
+	w := newWorld(t)
+	w.publish(conf)
+	made, refused := map[string]bool{}, 0
+	w.answer = func(_ context.Context, command []string) (string, error) {
+		if made[command[0]] {
+			refused++
+			return "", errors.New("AlreadyExists")
+		}
+		made[command[0]] = true
+		if len(made) == 1 {
+			return "", errors.New("not yet")
+		}
+		return "", nil
+	}
+	for _, name := range []string{"first", "second"} {
+		w.opts.Probes = append(w.opts.Probes, v1alpha1.RestoreProbe{Name: name, Job: &v1alpha1.JobProbe{Image: "i"}})
+	}
+	if report, err := Run(t.Context(), w.opts, w.deps); err != nil || !report.Passed || len(made) != 3 || refused != 0 {
+		t.Errorf("%v %+v, made %v", err, report, made)
+	}
+}
+
 func TestHTTPStatus(t *testing.T) {
 	for want, passes := range map[int32]bool{0: false, 503: true, 200: false} {
 		w := newWorld(t)
