@@ -1,6 +1,7 @@
 package shape
 
 import (
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -110,8 +111,12 @@ func Isolate(kind schema.GroupKind, d Document, originals []string) (notes []str
 		}
 	}
 	notes = append(notes, isolatePods(PodSpecOf(kind, d))...)
-	if names := namedIn(d, originals); len(names) > 0 {
-		notes = append(notes, "it names "+Names(names, 4)+", which is the original: what runs in the copy may reach it")
+	texts := []any{map[string]any(d)}
+	if kind == (schema.GroupKind{Kind: "Secret"}) {
+		texts = append(texts, secretTexts(d))
+	}
+	if found := namedIn(texts, originals); len(found) > 0 {
+		notes = append(notes, "it names "+Names(found, 4)+", which is the original: what runs in the copy may reach it")
 	}
 	return notes
 }
@@ -172,19 +177,52 @@ func dropHostPorts(spec Document, list string) (any bool) {
 	return any
 }
 
-// namedIn finds DNS names of Services in the captured namespaces.
+// namedIn finds DNS names of Services in the captured namespaces, as in
+// db.shop, db.shop:5432 and db.shop.svc.cluster.local.
 func namedIn(v any, namespaces []string) (found []string) {
 	seen := map[string]bool{}
 	walkText(v, func(text string) {
 		for _, ns := range namespaces {
-			if name := "." + ns + ".svc"; strings.Contains(text, name) && !seen[name] {
-				seen[name] = true
-				found = append(found, "*"+name)
+			if names(text, ns) && !seen[ns] {
+				seen[ns] = true
+				found = append(found, "*."+ns+".svc")
 			}
 		}
 	})
 	slices.Sort(found)
 	return found
+}
+
+// names tells whether a text has ".namespace" behind a name, and at its own end.
+func names(text, namespace string) bool {
+	for rest := text; ; {
+		before, after, found := strings.Cut(rest, "."+namespace)
+		if !found {
+			return false
+		}
+		if before != "" && inName(before[len(before)-1]) && (after == "" || strings.HasPrefix(after, ".svc") || after[0] != '.' && !inName(after[0])) {
+			return true
+		}
+		rest = after
+	}
+}
+
+// inName tells whether a byte may be part of a DNS label.
+func inName(b byte) bool {
+	return b == '-' || b == '_' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
+}
+
+// secretTexts are a Secret's values in the clear, to look for names in.
+func secretTexts(d Document) any {
+	var all []any
+	for _, value := range Child(d, "data") {
+		if text, ok := value.(string); ok {
+			if raw, err := base64.StdEncoding.DecodeString(text); err == nil {
+				all = append(all, string(raw))
+			}
+		}
+	}
+	return all
 }
 
 func walkText(v any, fn func(string)) {

@@ -83,6 +83,32 @@ func TestIsolate(t *testing.T) {
 	}
 }
 
+func TestACopyThatNamesTheOriginal(t *testing.T) {
+	secret := schema.GroupKind{Kind: "Secret"}
+	for name, c := range map[string]struct {
+		kind schema.GroupKind
+		text string
+		want bool
+	}{
+		"whole name":        {KindConfigMap, `{"data":{"a":"db.shop.svc.cluster.local"}}`, true},
+		"namespace":         {KindConfigMap, `{"data":{"a":"db.shop"}}`, true},
+		"port":              {KindConfigMap, `{"data":{"a":"postgres://u@db.shop:5432/x"}}`, true},
+		"path":              {KindConfigMap, `{"data":{"a":"http://web.shop/x"}}`, true},
+		"second":            {KindConfigMap, `{"data":{"a":"db.shopping db.shop"}}`, true},
+		"Secret":            {secret, `{"data":{"a":"ZGIuc2hvcDo1NDMy"}}`, true},
+		"another namespace": {KindConfigMap, `{"data":{"a":"db.shopping:5432 db.shop-2"}}`, false},
+		"domain":            {KindConfigMap, `{"data":{"a":"www.shop.example.com"}}`, false},
+		"no name before":    {KindConfigMap, `{"data":{"a":"/.shop/x"}}`, false},
+		"Secret of no text": {secret, `{"data":{"a":"!"}}`, false},
+		"Secret of another": {secret, `{"data":{"a":"ZGIub3RoZXI="}}`, false},
+	} {
+		notes := Isolate(c.kind, document(t, c.text), []string{"shop"})
+		if (len(notes) == 1) != c.want || c.want && notes[0] != "it names *.shop.svc, which is the original: what runs in the copy may reach it" {
+			t.Errorf("%s: %q", name, notes)
+		}
+	}
+}
+
 func FuzzIsolate(f *testing.F) {
 	f.Add(`{"spec":{"type":"NodePort","template":{"spec":{"hostNetwork":true,"volumes":[{"name":1,"hostPath":null}],"containers":[{"ports":[{"hostPort":1}],"volumeMounts":[[]]}]}}}}`)
 	f.Fuzz(func(t *testing.T, text string) {
