@@ -95,7 +95,7 @@ func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
 		if !e.clock.Now().Before(deadline) {
 			return e.warnLaggards(ctx, e.opts.ReadyTimeout.String())
 		}
-		if note := waitingFor(lag); note != noted {
+		if note := reason.WaitingFor(lag); note != noted {
 			noted = note
 			e.progress.Note(note)
 		}
@@ -113,14 +113,6 @@ func (e *Engine) lateLaggards(ctx context.Context, cause error) error {
 	ctx, cancel := lastLook(ctx)
 	defer cancel()
 	return errors.Join(cause, e.warnLaggards(ctx, "the time that the restore had"))
-}
-
-func waitingFor(lag []reason.Laggard) string {
-	names := make([]string, 0, len(lag))
-	for _, l := range lag {
-		names = append(names, l.Object)
-	}
-	return "waiting for " + shape.Names(names, 4)
 }
 
 func (e *Engine) warnLaggards(ctx context.Context, waited string) error {

@@ -14,10 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/isolation"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
@@ -178,18 +180,31 @@ func (e *Engine) load(ctx context.Context) error {
 		return err
 	}
 	e.git = git
-	guard, err := e.guardCopy(ctx)
+	guard, err := e.guard(ctx)
 	if err != nil {
 		return err
 	}
-	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Git: e.countGit, Reshape: e.reshape, Unfit: guard.unfit()}.Read(ctx)
+	x, err := index.Reader{Source: e.source, Manifest: e.m, LeftOut: e.leftOut, Git: e.countGit, Reshape: e.reshape, Unfit: guard.Unfit()}.Read(ctx)
 	if err == nil {
-		err = guard.refusal()
+		err = guard.Refusal()
 	}
 	if err == nil {
 		e.x = x
 	}
 	return err
+}
+
+// guard keeps an isolated copy off what is there; nil without isolation.
+func (e *Engine) guard(ctx context.Context) (*isolation.Guard, error) {
+	if e.opts.Isolation == nil {
+		return nil, nil
+	}
+	return isolation.New(ctx, e.cluster, e.opts.StorageClassMapping)
+}
+
+// leftOut says why a kind is not restored at all, or nothing.
+func (e *Engine) leftOut(res point.Resource) string {
+	return shape.LeftOut(res, e.opts.IncludeKinds, e.opts.ExcludeKinds, e.opts.Isolation != nil)
 }
 
 // reshape is an object as it will be at the target. Where a rule fails it stays

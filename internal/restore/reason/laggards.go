@@ -78,3 +78,12 @@ func (w Watch) Laggards(ctx context.Context, explain bool) (lag []Laggard, err e
 	}
 	return lag, nil
 }
+
+// WaitingFor says in a few words whom a restore waits for.
+func WaitingFor(lag []Laggard) string {
+	names := make([]string, 0, len(lag))
+	for _, l := range lag {
+		names = append(names, l.Object)
+	}
+	return "waiting for " + shape.Names(names, 4)
+}

@@ -1,4 +1,5 @@
-package restore
+// Package isolation keeps a copy of an application off volumes that exist.
+package isolation
 
 import (
 	"context"
@@ -9,12 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/obstacle"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 )
 
-// copyGuard keeps an isolated copy off volumes that exist. A claim whose class
+// Guard keeps an isolated copy off volumes that exist. A claim whose class
 // makes no volumes binds to one that is there, and the copy would write over it.
-type copyGuard struct {
+type Guard struct {
 	mapping     map[string]string
 	provisioner map[string]string // by class, at the target
 	standard    string            // the default class
@@ -23,20 +25,18 @@ type copyGuard struct {
 	refused error
 }
 
-// guardCopy reads the target's classes; nil without isolation.
-func (e *Engine) guardCopy(ctx context.Context) (*copyGuard, error) {
-	if e.opts.Isolation == nil {
-		return nil, nil
-	}
-	have, standard, err := obstacle.Finder{Cluster: e.cluster}.LiveClasses(ctx)
-	if err != nil && !errors.Is(err, ErrNotServed) {
+// New reads the target's classes; mapping is the restore's own.
+func New(ctx context.Context, cluster port.Cluster, mapping map[string]string) (*Guard, error) {
+	have, standard, err := obstacle.Finder{Cluster: cluster}.LiveClasses(ctx)
+	if err != nil && !errors.Is(err, port.ErrNotServed) {
 		return nil, fmt.Errorf("look for storage classes: %w", err)
 	}
-	return &copyGuard{mapping: e.opts.StorageClassMapping, provisioner: have, standard: standard}, nil
+	return &Guard{mapping: mapping, provisioner: have, standard: standard}, nil
 }
 
-// unfit is asked about the bodies of inspected objects.
-func (g *copyGuard) unfit() func(schema.GroupKind, shape.Document) string {
+// Unfit is asked about the bodies of inspected objects: it says why one cannot
+// be in a copy, or nothing. A nil Guard asks about none.
+func (g *Guard) Unfit() func(schema.GroupKind, shape.Document) string {
 	if g == nil {
 		return nil
 	}
@@ -55,7 +55,7 @@ func (g *copyGuard) unfit() func(schema.GroupKind, shape.Document) string {
 	}
 }
 
-func (g *copyGuard) bindsToExisting(spec shape.Document) string {
+func (g *Guard) bindsToExisting(spec shape.Document) string {
 	class, set := spec["storageClassName"].(string)
 	if set && class == "" {
 		return "a claim names no storage class, and could bind to a volume that exists"
@@ -72,8 +72,8 @@ func (g *copyGuard) bindsToExisting(spec shape.Document) string {
 	return fmt.Sprintf("storage class %s makes no volumes, and a claim of it could bind to one that exists: map it to one that does (storageClassMapping)", class)
 }
 
-// refusal is why no copy can be made at all, or nil.
-func (g *copyGuard) refusal() error {
+// Refusal is why no copy can be made at all, or nil.
+func (g *Guard) Refusal() error {
 	if g == nil {
 		return nil
 	}
