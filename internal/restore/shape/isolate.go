@@ -111,7 +111,7 @@ func Isolate(kind schema.GroupKind, d Document, originals []string) (notes []str
 		}
 	}
 	notes = append(notes, isolatePods(PodSpecOf(kind, d))...)
-	texts := []any{map[string]any(d)}
+	texts := []any{d}
 	if kind == (schema.GroupKind{Kind: "Secret"}) {
 		texts = append(texts, secretTexts(d))
 	}
