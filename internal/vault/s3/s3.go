@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
@@ -135,6 +136,12 @@ func (s *Store) Stat(ctx context.Context, key string) (vault.ObjectInfo, error) 
 		return vault.ObjectInfo{}, fmt.Errorf("stat %s: %w", key, err)
 	}
 	info, err := s.core.StatObject(ctx, s.opt.Bucket, name, minio.StatObjectOptions{})
+	if err != nil && minio.ToErrorResponse(err).StatusCode == http.StatusBadRequest {
+		// The answer to a HEAD has no body: a request that was garbled on a
+		// connection used before cannot be told from one that is wrong. The
+		// same one again can.
+		info, err = s.core.StatObject(ctx, s.opt.Bucket, name, minio.StatObjectOptions{})
+	}
 	if err != nil {
 		return vault.ObjectInfo{}, fmt.Errorf("stat %s: %w", key, s.translate(ctx, err))
 	}

@@ -214,3 +214,23 @@ func TestLiveRefusals(t *testing.T) {
 		t.Errorf("a missing bucket: %v, want advice", err)
 	}
 }
+
+// TestStatAsksTwice: a HEAD that is refused without a reason is asked again,
+// once.
+func TestStatAsksTwice(t *testing.T) {
+	for refusals, want := range map[int]int{0: 1, 1: 2, 9: 2} {
+		requests := 0
+		s := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			requests++
+			if requests <= refusals {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			w.Header().Set("ETag", `"etag"`)
+			w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+		})
+		if _, err := s.Stat(t.Context(), "key"); (err == nil) != (refusals < 2) || requests != want {
+			t.Errorf("%d refusals: %d requests, error %v", refusals, requests, err)
+		}
+	}
+}
