@@ -28,6 +28,7 @@ var together = []day{
 	{"Quota", quota},
 	{"InTheWay", inTheWay},
 	{"WrongKeys", wrongKeys},
+	{"Booted", booted},
 	{"Coverage", coverage},
 	{"SupportBundle", supportBundle},
 }
@@ -36,6 +37,7 @@ var alone = []day{
 	{"AgentKilled", agentKilled},
 	{"NodeKilled", nodeKilled},
 	{"BackgroundKilled", backgroundKilled},
+	{"TestKilled", testKilled},
 	{"VaultCut", vaultCut},
 	{"FrozenTogether", frozenTogether},
 	{"NotFrozen", notFrozen},
