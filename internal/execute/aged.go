@@ -1,0 +1,210 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+)
+
+// ErrMarked says that somebody else changed a mark in between: read it again.
+var ErrMarked = errors.New("the mark was changed by another")
+
+// Mark is what a site remembers of the orders of one step.
+type Mark struct {
+	// Seen is the highest number that was ordered, or that a look was answered
+	// with "not done" under. No order at or below it is carried out any more.
+	Seen int64 `json:"seen"`
+	// Began is the number of the last order that was begun, Last what it was,
+	// and Ended that it is done.
+	Began int64           `json:"began,omitempty"`
+	Last  failover.Action `json:"last,omitempty"`
+	Ended bool            `json:"ended,omitempty"`
+	// Point is what came with it.
+	Point *failover.Point `json:"point,omitempty"`
+	// Version is the store's, for Save.
+	Version string `json:"-"`
+}
+
+// Marks keep marks where they survive the process: in the site's cluster.
+type Marks interface {
+	// Load reads a mark; one that was never saved is zero.
+	Load(ctx context.Context, run, step string) (Mark, error)
+	// Save replaces the mark that was loaded with m.Version, or returns ErrMarked.
+	Save(ctx context.Context, run, step string, m Mark) error
+}
+
+// Aged refuses orders that have aged, for an actuator that does not know of
+// them (docs/decisions/0011-runs.md, "Orders that age"): one order of a step at
+// a time; none below the newest epoch; none at or below a number that was seen.
+type Aged struct {
+	Inner Actuator
+	Marks Marks
+	// Newest is the newest epoch of an application that the site knows. Nil: epochs do
+	// not matter to the actuator.
+	Newest func(ctx context.Context, app string) (int64, error)
+	// Blind says that Inner cannot see whether a step was done: looks are
+	// answered from the marks alone.
+	Blind bool
+
+	mu   sync.Mutex
+	busy map[string]bool
+}
+
+// swept is the mark of a drill's whole sandbox.
+const swept = ".sandbox"
+
+// Do implements Actuator.
+func (a *Aged) Do(ctx context.Context, o Order) Answer {
+	key := o.Run + "/" + o.Step.Name
+	if !a.enter(key) {
+		if o.Action == failover.Look {
+			return Answer{Outcome: failover.Busy}
+		}
+		return Unknown("an order of this step is being carried out")
+	}
+	defer a.leave(key)
+	if o.Action == failover.Look {
+		return a.look(ctx, o)
+	}
+	return a.order(ctx, o)
+}
+
+func (a *Aged) enter(key string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.busy[key] {
+		return false
+	}
+	if a.busy == nil {
+		a.busy = map[string]bool{}
+	}
+	a.busy[key] = true
+	return true
+}
+
+func (a *Aged) leave(key string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.busy, key)
+}
+
+// look seals a "not done": from then on it stays true, whatever is still on
+// its way.
+func (a *Aged) look(ctx context.Context, o Order) Answer {
+	m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
+	if err != nil {
+		return Unknown("%v", err)
+	}
+	answer := a.seen(ctx, o, m)
+	if answer.Outcome != failover.NotDone || m.Seen >= o.Token.Sequence {
+		return answer
+	}
+	m.Seen = o.Token.Sequence
+	if err := a.Marks.Save(ctx, o.Run, o.Step.Name, m); err != nil {
+		return Unknown("%v", err)
+	}
+	return answer
+}
+
+func (a *Aged) seen(ctx context.Context, o Order, m Mark) Answer {
+	if !a.Blind {
+		return a.Inner.Do(ctx, o)
+	}
+	switch {
+	case m.Began == 0 || m.Last == failover.Undo && m.Ended:
+		return NotDone("")
+	case m.Last == failover.Act && m.Ended:
+		return Answer{Outcome: failover.Done, Point: m.Point}
+	}
+	return Unknown("it was begun, and nobody knows whether it was carried out")
+}
+
+// order carries out an act or its undo, unless it is old.
+func (a *Aged) order(ctx context.Context, o Order) Answer {
+	m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
+	if err != nil {
+		return Unknown("%v", err)
+	}
+	if answer, old := a.refuses(ctx, o, m); old {
+		return answer
+	}
+	m.Seen, m.Began, m.Last, m.Ended, m.Point = o.Token.Sequence, o.Token.Sequence, o.Action, false, nil
+	if err := a.save(ctx, o, m); err != nil {
+		return Unknown("%v", err)
+	}
+	answer := a.Inner.Do(ctx, o)
+	if answer.Outcome != failover.Done {
+		if answer.Outcome == failover.Refused && a.Blind && o.Action == failover.Act {
+			a.forget(ctx, o)
+		}
+		return answer
+	}
+	if m, err = a.Marks.Load(ctx, o.Run, o.Step.Name); err == nil && m.Began == o.Token.Sequence {
+		m.Ended, m.Point = true, answer.Point
+		_ = a.Marks.Save(ctx, o.Run, o.Step.Name, m) // without it a look asks the site itself
+	}
+	return answer
+}
+
+// forget notes that an act was refused, so that a look says so.
+func (a *Aged) forget(ctx context.Context, o Order) {
+	m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
+	if err == nil && m.Began == o.Token.Sequence {
+		m.Began = 0
+		_ = a.Marks.Save(ctx, o.Run, o.Step.Name, m) // without it a look knows less
+	}
+}
+
+// save notes an order before it is carried out. The cleanup of a drill is the
+// newest order for all of its sandbox.
+func (a *Aged) save(ctx context.Context, o Order, m Mark) error {
+	if o.Step.Kind == plan.KindCleanup && o.Action == failover.Act {
+		all, err := a.Marks.Load(ctx, o.Run, swept)
+		if err != nil {
+			return err
+		}
+		all.Seen = max(all.Seen, o.Token.Sequence)
+		if err := a.Marks.Save(ctx, o.Run, swept, all); err != nil {
+			return err
+		}
+	}
+	return a.Marks.Save(ctx, o.Run, o.Step.Name, m)
+}
+
+func (a *Aged) refuses(ctx context.Context, o Order, m Mark) (Answer, bool) {
+	if o.Token.Sequence <= m.Seen {
+		if m.Ended && m.Last == o.Action && m.Began == o.Token.Sequence {
+			return Answer{Outcome: failover.Done, Point: m.Point}, true
+		}
+		return Unknown("order %d is old: %d was seen", o.Token.Sequence, m.Seen), true
+	}
+	if o.Sandbox != "" {
+		all, err := a.Marks.Load(ctx, o.Run, swept)
+		if err != nil {
+			return Unknown("%v", err), true
+		}
+		if o.Token.Sequence < all.Seen {
+			return Refuse("the drill is cleaned up"), true
+		}
+		return Answer{}, false
+	}
+	// To let go of what a run held can hurt nobody: who holds the epoch may
+	// still not start before all have let go.
+	free := o.Action == failover.Undo && (o.Step.Kind == plan.KindQuiesce || o.Step.Kind == plan.KindSuspend)
+	if a.Newest == nil || free {
+		return Answer{}, false
+	}
+	for app, epoch := range o.Token.Epochs {
+		newest, err := a.Newest(ctx, app)
+		if err != nil {
+			return Unknown("%v", err), true
+		}
+		if newest > epoch {
+			return Superseded("epoch %d of %s is known here, the order has %d", newest, app, epoch), true
+		}
+	}
+	return Answer{}, false
+}

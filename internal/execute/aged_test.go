@@ -1,0 +1,120 @@
+package execute_test
+
+import (
+	"context"
+	"testing"
+
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+)
+
+// counter is an actuator that sees whether it acted, and counts.
+type counter struct {
+	acts, undos int
+	there       bool
+}
+
+func (c *counter) Do(_ context.Context, o execute.Order) execute.Answer {
+	switch o.Action {
+	case failover.Act:
+		c.acts, c.there = c.acts+1, true
+	case failover.Undo:
+		c.undos, c.there = c.undos+1, false
+	default:
+		if !c.there {
+			return execute.NotDone("")
+		}
+	}
+	return execute.Done("")
+}
+
+func order(a failover.Action, n int64) execute.Order {
+	return execute.Order{
+		Action: a, Run: "r", Step: plan.Step{Name: "scale/shop", Kind: plan.KindScale, Application: "shop"},
+		Token: failover.Token{Run: "r", Sequence: n, Epochs: map[string]int64{"shop": 2}},
+	}
+}
+
+func aged(inner execute.Actuator) *execute.Aged {
+	return &execute.Aged{Inner: inner, Marks: &execute.Memory{}, Newest: func(context.Context, string) (int64, error) { return 2, nil }}
+}
+
+func want(t *testing.T, what string, got execute.Answer, outcome failover.Outcome) {
+	t.Helper()
+	if got.Outcome != outcome {
+		t.Fatalf("%s: %s (%s), not %s", what, got.Outcome, got.Note, outcome)
+	}
+}
+
+func TestALookSealsWhatItSaid(t *testing.T) {
+	for _, sealed := range []bool{true, false} {
+		c := &counter{}
+		a := aged(c)
+		if sealed {
+			want(t, "look", a.Do(t.Context(), order(failover.Look, 5)), failover.NotDone)
+		}
+		answer := a.Do(t.Context(), order(failover.Act, 5)) // late
+		if sealed && (answer.Outcome != failover.NoAnswer || c.acts != 0) {
+			t.Fatalf("an order that a look had said was not done was carried out: %+v", answer)
+		}
+		if !sealed && c.acts != 1 { // the control: nothing else refuses it
+			t.Fatalf("without the look it is refused too: %+v", answer)
+		}
+	}
+}
+
+func TestALateActDoesNotUndoAnUndo(t *testing.T) {
+	c := &counter{}
+	a := aged(c)
+	want(t, "act", a.Do(t.Context(), order(failover.Act, 5)), failover.Done)
+	want(t, "the same again", a.Do(t.Context(), order(failover.Act, 5)), failover.Done)
+	want(t, "undo", a.Do(t.Context(), order(failover.Undo, 9)), failover.Done)
+	want(t, "late act", a.Do(t.Context(), order(failover.Act, 5)), failover.NoAnswer)
+	want(t, "late act with a number between", a.Do(t.Context(), order(failover.Act, 8)), failover.NoAnswer)
+	if c.acts != 1 || c.undos != 1 || c.there {
+		t.Fatalf("%+v", c)
+	}
+}
+
+func TestAnOlderEpochIsRefused(t *testing.T) {
+	c := &counter{}
+	a := aged(c)
+	o := order(failover.Act, 5)
+	o.Token.Epochs["shop"] = 1
+	want(t, "act", a.Do(t.Context(), o), failover.Superseded)
+	o.Action, o.Step.Kind = failover.Undo, plan.KindQuiesce
+	want(t, "letting go", a.Do(t.Context(), o), failover.Done)
+	if c.acts != 0 {
+		t.Fatal("it was carried out")
+	}
+}
+
+func TestADrillThatIsCleanedUpStaysClean(t *testing.T) {
+	c := &counter{}
+	a := aged(c)
+	clone, clean := order(failover.Act, 5), order(failover.Act, 7)
+	clone.Sandbox, clean.Sandbox = "r", "r"
+	clean.Step = plan.Step{Name: "cleanup", Kind: plan.KindCleanup}
+	want(t, "cleanup", a.Do(t.Context(), clean), failover.Done)
+	want(t, "late clone", a.Do(t.Context(), clone), failover.Refused)
+	if c.acts != 1 {
+		t.Fatal("a clone came after its cleanup")
+	}
+}
+
+func TestWhoCannotSeeSaysWhatTheMarksSay(t *testing.T) {
+	c := &counter{}
+	marks := &execute.Memory{}
+	a := &execute.Aged{Inner: c, Marks: marks, Blind: true}
+	want(t, "before", a.Do(t.Context(), order(failover.Look, 1)), failover.NotDone)
+	want(t, "act", a.Do(t.Context(), order(failover.Act, 2)), failover.Done)
+	want(t, "after", a.Do(t.Context(), order(failover.Look, 2)), failover.Done)
+	// Another one was begun, and its process died.
+	if err := marks.Save(t.Context(), "r", "scale/web", execute.Mark{Seen: 4, Began: 4, Last: failover.Act}); err != nil {
+		t.Fatal(err)
+	}
+	o := order(failover.Look, 4)
+	o.Step.Name = "scale/web"
+	want(t, "after a crash", a.Do(t.Context(), o), failover.NoAnswer)
+}
