@@ -134,7 +134,7 @@ func (t *reader) restoreSpan(cr content.Reader, f *largeFile, span []placed) err
 			blank = isBlank(data)
 		}
 		if !blank {
-			if err := writeSparse(f.file, data, c.Offset); err != nil {
+			if err := writeSparse(f.file, data, c.Offset, t.hole); err != nil {
 				return err
 			}
 		}

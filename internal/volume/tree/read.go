@@ -36,6 +36,7 @@ type reader struct {
 	batch []smallFile
 	dirs  int // in batch, to bound open directories
 	links []hardLink
+	hole  int // zero runs this long become holes
 }
 
 // readNode is a directory that is being restored. Its attributes are set
@@ -68,7 +69,13 @@ type hardLink struct {
 const (
 	batchFiles = 16384
 	batchDirs  = 256
-	zeroRun    = 4096 // bytes; zero runs this long and aligned become holes
+
+	// Runs of zeros this long, in bytes and aligned, become holes. Each hole costs
+	// an extent: in a database's file, where half of many pages is zeros, holes
+	// of a block each make the restore several times slower, and every later read
+	// of the file too. So only a target that is too small for the zeros gets them.
+	fineHole   = 4 << 10
+	coarseHole = 64 << 10
 )
 
 // ReadOptions say how to restore a tree.
@@ -115,11 +122,27 @@ func Read(ctx context.Context, rep repo.DirectRepository, rootID object.ID, targ
 		return fmt.Errorf("prepare target: %w", err)
 	}
 	t := newReader(rep, opts, extras)
+	t.hole = holeFor(root.proc("."), t.meter.TotalBytes.Load())
 	if err := t.run(ctx, root, top); err != nil {
 		return err
 	}
 	t.meter.Last()
 	return unmark(root, t, top)
+}
+
+// holeFor chooses the shortest hole worth making in a target that has yet to take
+// so many bytes, zeros included. A sixteenth more is for what the file system
+// itself needs.
+func holeFor(target string, bytes int64) int {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(target, &fs); err != nil {
+		return fineHole // slow at worst
+	}
+	free := int64(fs.Bavail) * fs.Bsize //nolint:gosec // no file system has 2^63 bytes
+	if free/17*16 < bytes {
+		return fineHole
+	}
+	return coarseHole
 }
 
 func newReader(rep repo.DirectRepository, opts ReadOptions, extras map[string]extra) *reader {
@@ -409,7 +432,7 @@ func (t *reader) restoreSmall(f smallFile) error {
 	if err != nil {
 		return err
 	}
-	err = writeSparse(file, data, 0)
+	err = writeSparse(file, data, 0, t.hole)
 	if err == nil {
 		err = t.finishFile(file, f.stored, f.entry, len(data) == 0 || !bytes.Equal(data[len(data)-1:], []byte{0}))
 	}
@@ -441,19 +464,19 @@ func createFile(d *dir, name string) (*os.File, error) {
 	return f, nil
 }
 
-var zeros [zeroRun]byte
+var zeros [coarseHole]byte
 
 // writeSparse writes data at an offset of a new file, leaving holes for
-// aligned runs of zeros.
-func writeSparse(f *os.File, data []byte, offset int64) error {
+// aligned runs of at least hole zeros.
+func writeSparse(f *os.File, data []byte, offset int64, hole int) error {
 	for i := 0; i < len(data); {
 		j := i
-		for j < len(data) && isZero(data[j:min(j+zeroRun, len(data))]) {
-			j = min(j+zeroRun, len(data))
+		for j < len(data) && isZero(data[j:min(j+hole, len(data))]) {
+			j = min(j+hole, len(data))
 		}
 		i = j
-		for j < len(data) && !isZero(data[j:min(j+zeroRun, len(data))]) {
-			j = min(j+zeroRun, len(data))
+		for j < len(data) && !isZero(data[j:min(j+hole, len(data))]) {
+			j = min(j+hole, len(data))
 		}
 		if j == i {
 			break
@@ -468,7 +491,7 @@ func writeSparse(f *os.File, data []byte, offset int64) error {
 
 // isBlank tells whether all of a chunk becomes a hole.
 func isBlank(data []byte) bool {
-	for run := range slices.Chunk(data, zeroRun) {
+	for run := range slices.Chunk(data, coarseHole) {
 		if !isZero(run) {
 			return false
 		}
