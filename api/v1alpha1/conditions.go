@@ -41,6 +41,7 @@ const (
 	ReasonNotVerified      = "NotVerified"
 	ReasonOverdue          = "Overdue"           // the policy asked for it, and it is late
 	ReasonTestFailed       = "RestoreTestFailed" // a restored copy did not come up or failed a probe
+	ReasonNothingProven    = "NothingProven"     // a restored copy showed nothing of whether it works
 	ReasonTooSlow          = "RTOExceeded"       // a restored copy came up later than the RTO objective allows
 )
 

@@ -31,6 +31,11 @@ type VerifyPolicy struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	Newest *int32 `json:"newest,omitempty"`
+	// Blobs also compares every blob of the repositories that hold the points'
+	// volumes, with those of other applications, with its SHA-256; of a sample,
+	// as many. One application of a site is enough.
+	// +optional
+	Blobs bool `json:"blobs,omitempty"`
 }
 
 // How a recovery point was proven.
@@ -63,6 +68,14 @@ type VerificationStatus struct {
 	// Bytes is how much was read back.
 	// +optional
 	Bytes int64 `json:"bytes,omitempty"`
+	// Blobs is how many blobs of volume data were compared.
+	// +optional
+	Blobs int64 `json:"blobs,omitempty"`
+	// DamagedBlobs are blobs that are not as they were written, and that no
+	// second copy could mend. Until they are, each run compares all.
+	// +optional
+	// +listType=atomic
+	DamagedBlobs []string `json:"damagedBlobs,omitempty"`
 	// SampleFrom is where the next sample begins, in percent.
 	// +optional
 	SampleFrom int32 `json:"sampleFrom,omitempty"`
@@ -122,7 +135,8 @@ type RestoreTestPolicy struct {
 	// +kubebuilder:validation:MaxItems=256
 	ExcludeKinds []string `json:"excludeKinds,omitempty"`
 	// Probes ask the copy whether it works, once its workloads are ready, in
-	// this order. Without any, ready workloads are the proof.
+	// this order. Without any, ready workloads are the proof, unless some were
+	// left out of the copy.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -268,6 +282,10 @@ type RestoreTestStatus struct {
 	// Message says what failed.
 	// +optional
 	Message string `json:"message,omitempty"`
+	// Unproven says why it proved nothing, neither that the point is good nor
+	// that it is not.
+	// +optional
+	Unproven string `json:"unproven,omitempty"`
 	// Probes are the probes' results.
 	// +optional
 	// +listType=atomic
@@ -289,11 +307,15 @@ type RestoreTestStatus struct {
 	// Next is when the next one is due.
 	// +optional
 	Next *metav1.Time `json:"next,omitempty"`
-	// TriedAt and Error tell of a newer one that gave no verdict. It is tried again.
+	// TriedAt and Error tell of a newer one that gave no verdict. It is tried
+	// again, after longer and longer pauses.
 	// +optional
 	TriedAt *metav1.Time `json:"triedAt,omitempty"`
 	// +optional
 	Error string `json:"error,omitempty"`
+	// Tries is how many in a row gave none.
+	// +optional
+	Tries int32 `json:"tries,omitempty"`
 }
 
 // ProbeStatus is one probe's result.

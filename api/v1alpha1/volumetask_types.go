@@ -106,6 +106,10 @@ type VolumeTaskStatus struct {
 	Warnings []string `json:"warnings,omitempty"`
 	// +optional
 	Message string `json:"message,omitempty"`
+	// NoAnswer says of a failed task that the vault gave no answer: nothing is
+	// known of the data, and the same task may succeed later.
+	// +optional
+	NoAnswer bool `json:"noAnswer,omitempty"`
 }
 
 // VolumeTaskList is a list of VolumeTask.

@@ -1982,6 +1982,11 @@ func (in *VerificationStatus) DeepCopyInto(out *VerificationStatus) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.DamagedBlobs != nil {
+		in, out := &in.DamagedBlobs, &out.DamagedBlobs
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Next != nil {
 		in, out := &in.Next, &out.Next
 		*out = (*in).DeepCopy()

@@ -242,6 +242,10 @@ func (c *fakeCluster) Test(_ context.Context, opts trial.Options, _ wiring.Recov
 		report.Probes = append(report.Probes, vault.MarkProbe{Name: p.Name, Passed: passed})
 		report.Passed = report.Passed && passed
 	}
+	if opts.Application == "bare" && len(opts.Probes) == 0 { // nothing of it runs
+		report.Passed, report.RTO, report.Unproven = false, 0, "nothing runs in the copy"
+		return report, fmt.Errorf("test %s: %w: %s", opts.Point, trial.ErrNothingProven, report.Unproven)
+	}
 	if report.Passed {
 		return report, nil
 	}

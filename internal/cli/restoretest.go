@@ -39,7 +39,7 @@ func (e *env) restoreTestCommand() *cobra.Command {
 		Short: "Bring a recovery point up as an isolated copy, ask it, remove it",
 		Long: `Restores a recovery point, of an application the newest, into namespaces made for it (davit-test-...), beside the application,
 with your own rights. It waits for the workloads, asks the probes, writes what it found into the vault, and removes the copy, on
-every way out. Exit code 7 says that the copy did not come up or failed a probe. Without --probe the policy's probes are asked.
+every way out. Exit code 7 says that the copy did not come up or failed a probe, 4 that nothing is proven, as nothing ran or not all. Without --probe the policy's probes are asked.
 
 The copy has no Ingress, no node port, no load balancer; CronJobs and Jobs are suspended; cluster-scoped objects are not made or
 changed. A NetworkPolicy keeps its pods to each other and the API server, which not every network enforces: where it does not, a
@@ -142,14 +142,18 @@ func (e *env) concludeTest(ctx context.Context, c wiring.Cluster, report trial.R
 	for _, left := range report.Leftovers {
 		e.progress.Note("not removed: %s; `%s restore-test --sweep` tries again when the test's time is over", left, e.program)
 	}
-	if err != nil && !errors.Is(err, trial.ErrFailed) {
+	unproven := errors.Is(err, trial.ErrNothingProven)
+	if err != nil && !errors.Is(err, trial.ErrFailed) && !unproven {
 		return err
 	}
-	if here {
+	if here && !unproven {
 		e.mirrorTest(ctx, c, report)
 	}
 	if printErr := e.print(view.Tested(report)); printErr != nil {
 		return printErr
+	}
+	if unproven {
+		return &exit.Error{Code: exit.Warnings, Err: err, Hint: "give it --probe, and the policy --test-probe, that shows whether the application works"}
 	}
 	if !report.Passed {
 		return &exit.Error{Code: exit.TestFailed, Err: err, Hint: "its bytes may be whole: `verify " + report.Point + "`; an older point may come up: `points " + report.Application + "`"}

@@ -23,7 +23,7 @@ func (e *env) verifyCommand() *cobra.Command {
 	var a access.Address
 	var dryRun bool
 	var sample int
-	var repair bool
+	var repair, blobs bool
 	cmd := &cobra.Command{
 		Use:   "verify POINT|APP",
 		Short: "Read a recovery point back, every byte, and say so in its status",
@@ -31,26 +31,28 @@ func (e *env) verifyCommand() *cobra.Command {
 written. Of an application, the newest point. What it finds is written into the vault: a point that is whole counts as
 verified, a damaged one is no longer offered. The vault's own documents, keys and epochs are read as well. Exit code 6 says
 that something is missing or changed. --sample reads all
-objects and directories, looks for every blob, and reads a part of the volumes' data, another one each time.
+objects and directories, looks for every blob, and reads a part of the volumes' data, another one each time. --blobs also compares
+every blob of the repositories that its volumes are in, other points' and applications' too, with the SHA-256 it was written with.
 "protect --verify-every" lets the agent do it on a schedule. --repair puts back what is damaged from a second copy of the vault,
 reads the point back once more, and offers it again if it is whole; the agent does that by itself. Of a second copy (--vault
 NAME), the verdict is only printed.`,
 		Args: args(cobra.ExactArgs(1), "one POINT or APP"),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			return e.runVerify(cmd, &a, given[0], verifying{sample: sample, repair: repair, dryRun: dryRun})
+			return e.runVerify(cmd, &a, given[0], verifying{sample: sample, repair: repair, blobs: blobs, dryRun: dryRun})
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say which point would be read")
 	cmd.Flags().BoolVar(&repair, "repair", false, "mend what is damaged from a second copy of the vault")
 	cmd.Flags().IntVar(&sample, "sample", 100, "percent of the volumes' data to read, 1 to 100")
+	cmd.Flags().BoolVar(&blobs, "blobs", false, "compare every blob of the volumes' repositories as well")
 	a.BreakGlass(cmd.Flags())
 	return cmd
 }
 
 // verifying is how `verify` was asked to read.
 type verifying struct {
-	sample         int
-	repair, dryRun bool
+	sample                int
+	repair, blobs, dryRun bool
 }
 
 func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, how verifying) error {
@@ -77,7 +79,7 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, how 
 	e.progress.Step("reading back %s", id)
 	start := e.now()
 	report, err := in.Protector(e.now).Verify(ctx, app, id, protection.VerifyOptions{
-		Sample: how.sample, SampleFrom: rand.N(100), //nolint:gosec // no secret: any part will do
+		Sample: how.sample, SampleFrom: rand.N(100), Blobs: how.blobs, //nolint:gosec // no secret: any part will do
 		Progress: func(p protection.VerifyProgress) {
 			e.progress.Detail("%d of %d packs, %d of %d volumes, %s", p.Packs, p.PacksTotal, p.Volumes, p.VolumesTotal, output.Bytes(p.Bytes))
 		},
@@ -85,7 +87,7 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, how 
 	if err != nil && !errors.Is(err, protection.ErrDamaged) {
 		return err
 	}
-	if how.repair && len(report.Damage) > 0 {
+	if how.repair && len(report.Damage)+len(report.BlobDamage) > 0 {
 		report = e.repairPoint(ctx, in, app, id, report)
 	}
 	if a.URL == "" && !in.Project.IsCopy() {
@@ -97,12 +99,15 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, how 
 	}
 	if printErr := e.print(view.Verified{
 		ID: id, Application: app, How: report.How, Objects: report.Objects, Volumes: report.Volumes, Bytes: report.Bytes,
-		Damage: append([]string{}, report.Damage...), VaultDamage: around, Took: e.now().Sub(start),
+		Damage: append([]string{}, report.Damage...), VaultDamage: append(around, report.BlobDamage...), Blobs: report.Blobs, Took: e.now().Sub(start),
 	}); printErr != nil {
 		return printErr
 	}
 	if len(report.Damage) > 0 {
 		return &exit.Error{Code: exit.Damaged, Err: fmt.Errorf("recovery point %s is damaged", id), Hint: "a second copy may mend it: `verify --repair`; or an older point may be whole: `points " + app + "`"}
+	}
+	if len(report.BlobDamage) > 0 {
+		return &exit.Error{Code: exit.Damaged, Err: fmt.Errorf("recovery point %s is whole, but blobs of volume data are damaged", id), Hint: "a second copy may mend them: `verify --blobs --repair`; `verify POINT` says which points they hurt"}
 	}
 	if len(around) > 0 {
 		return &exit.Error{Code: exit.Damaged, Err: errors.New("the point is whole, but the vault is damaged"), Hint: "bring the objects back from a copy of the vault, then `vault check`"}

@@ -160,6 +160,7 @@ func (r *report) conclude(s *v1alpha1.VolumeTaskStatus, outcome error) {
 	s.Phase, s.Snapshot = v1alpha1.TaskSucceeded, r.snapshot
 	if outcome != nil {
 		s.Phase, s.Snapshot, s.Message = v1alpha1.TaskFailed, "", shorten(outcome.Error())
+		s.NoAnswer = volume.IsOutage(outcome)
 	}
 }
 

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/volume"
 )
 
@@ -77,12 +79,18 @@ func TestTaskRunsToItsEnd(t *testing.T) {
 }
 
 func TestTaskFailureIsTold(t *testing.T) {
-	w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, int, *report) error { return errors.New("disk on fire") },
-		newTask("a", v1alpha1.VolumeTaskStatus{}))
-	w.reconcile(t, "a")
-	w.running.Wait()
-	if s := w.status(t, "a"); s.Phase != v1alpha1.TaskFailed || s.Message != "disk on fire" {
-		t.Errorf("status is %+v", s)
+	for _, silent := range []bool{false, true} {
+		outcome := errors.New("disk on fire")
+		if silent {
+			outcome = fmt.Errorf("read blob: %w", vault.ErrUnavailable)
+		}
+		w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, int, *report) error { return outcome },
+			newTask("a", v1alpha1.VolumeTaskStatus{}))
+		w.reconcile(t, "a")
+		w.running.Wait()
+		if s := w.status(t, "a"); s.Phase != v1alpha1.TaskFailed || s.Message != outcome.Error() || s.NoAnswer != silent {
+			t.Errorf("status is %+v", s)
+		}
 	}
 }
 

@@ -141,6 +141,10 @@ func (r *repo) Verify(_ context.Context, snap point.Snapshot, opts volume.Verify
 	return report, nil
 }
 
+func (r *repo) VerifyBlobs(context.Context, []string, volume.VerifyOptions) (volume.VerifyReport, error) {
+	return volume.VerifyReport{}, nil
+}
+
 func (r *repo) Delete(_ context.Context, snap point.Snapshot) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

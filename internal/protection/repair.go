@@ -20,7 +20,7 @@ type RepairReport struct {
 	Verified VerifyReport
 }
 
-// Repair mends a point that a verification found damaged, from a second copy
+// Repair mends what a verification found damaged, of a point or of blobs, from a second copy
 // named from, reads it back whole and, if that goes well, takes the quarantine
 // off. ErrNotRepaired says that damage is left; bytes that are not what was
 // written are never put anywhere.
@@ -39,14 +39,18 @@ func (p *Protector) Repair(ctx context.Context, app, id string, from *vault.Proj
 	if err != nil {
 		return report, err
 	}
-	report.Verified, err = p.Verify(ctx, app, id, VerifyOptions{})
+	report.Verified, err = p.Verify(ctx, app, id, VerifyOptions{Blobs: len(found.BlobDamage) > 0})
 	if errors.Is(err, ErrDamaged) {
 		return report, fmt.Errorf("repair %s: %w: %w", id, ErrNotRepaired, err)
 	}
 	if err != nil {
 		return report, err
 	}
-	return report, p.markRepaired(ctx, app, id, name, report.RepairReport)
+	err = p.markRepaired(ctx, app, id, name, report.RepairReport)
+	if left := report.Verified.BlobDamage; err == nil && len(left) > 0 {
+		err = fmt.Errorf("repair %s: %w: the point is whole, but %s", id, ErrNotRepaired, strings.Join(left, "; "))
+	}
+	return report, err
 }
 
 // markRepaired takes off the quarantines that verifications put on.

@@ -27,7 +27,14 @@ type VerifyOptions struct {
 	// Sample, from 1 to 99, reads only so many percent of the volumes' data,
 	// those from SampleFrom percent on. Zero and 100 read all.
 	Sample, SampleFrom int
-	Progress           func(VerifyProgress)
+	// Blobs also compares every blob of the repositories that the point's
+	// volumes are in, other points' too, with its SHA-256; of a sample, as many.
+	Blobs bool
+	// AllBlobs compares all of them, of a sample too.
+	AllBlobs bool
+	// NotOf are sites whose repositories were compared already.
+	NotOf    []string
+	Progress func(VerifyProgress)
 }
 
 // how is what the mark says of it.
@@ -49,6 +56,13 @@ type VerifyReport struct {
 	// Packs are the damaged packs of volume data, by the site whose repository
 	// they are in.
 	Packs map[string][]string
+
+	// Sites are those whose repositories were compared blob by blob, Blobs how
+	// many there were, BlobBytes what was read of them.
+	Sites            []string
+	Blobs, BlobBytes int64
+	// BlobDamage is what is wrong with blobs. The point itself may be whole.
+	BlobDamage []string
 }
 
 // Verify reads a recovery point back, objects and volumes, and writes what it
@@ -195,7 +209,7 @@ func (v *verifier) volumes(ctx context.Context, site string, volumes []point.Vol
 				return err
 			}
 		}
-		return nil
+		return v.blobs(ctx, site, repo, volumes)
 	})
 	if err != nil && isDamage(err) {
 		v.damaged(err)
@@ -206,10 +220,7 @@ func (v *verifier) volumes(ctx context.Context, site string, volumes []point.Vol
 
 func (v *verifier) volume(ctx context.Context, site string, repo Repository, vol point.Volume) error {
 	base := v.at.Bytes
-	got, err := repo.Verify(ctx, vol.Snapshot, volume.VerifyOptions{ReadAll: true, Sample: v.opts.Sample, SampleFrom: v.opts.SampleFrom, Progress: func(at volume.Progress) {
-		v.at.Bytes = base + at.Bytes
-		v.progress()
-	}})
+	got, err := repo.Verify(ctx, vol.Snapshot, v.reading(base))
 	if err != nil {
 		err = fmt.Errorf("volume %s/%s: %w", vol.Namespace, vol.Claim, err)
 		if isDamage(err) {
@@ -233,13 +244,26 @@ func (v *verifier) volume(ctx context.Context, site string, repo Repository, vol
 	return nil
 }
 
-func (v *verifier) damaged(err error) {
-	switch n := len(v.report.Damage); {
+// reading is how a repository is read, and how its progress adds to what was
+// read before.
+func (v *verifier) reading(base int64) volume.VerifyOptions {
+	return volume.VerifyOptions{ReadAll: true, Sample: v.opts.Sample, SampleFrom: v.opts.SampleFrom, Progress: func(at volume.Progress) {
+		v.at.Bytes = base + at.Bytes
+		v.progress()
+	}}
+}
+
+func (v *verifier) damaged(err error) { v.report.Damage = noted(v.report.Damage, err.Error()) }
+
+// noted adds to what is told in full, up to a limit.
+func noted(all []string, text string) []string {
+	switch n := len(all); {
 	case n < maxDamage:
-		v.report.Damage = append(v.report.Damage, err.Error())
+		return append(all, text)
 	case n == maxDamage:
-		v.report.Damage = append(v.report.Damage, "and more")
+		return append(all, "and more")
 	}
+	return all
 }
 
 func (v *verifier) progress() {

@@ -17,6 +17,7 @@ const maxInventory = 256 << 20
 // *volume.Repository is one.
 type Repository interface {
 	Verify(ctx context.Context, snap point.Snapshot, opts volume.VerifyOptions) (volume.VerifyReport, error)
+	VerifyBlobs(ctx context.Context, inventories []string, opts volume.VerifyOptions) (volume.VerifyReport, error)
 	Delete(ctx context.Context, snap point.Snapshot) error
 	List(ctx context.Context) ([]volume.Listed, error)
 	Maintain(ctx context.Context, opts volume.MaintainOptions) (volume.MaintainReport, error)

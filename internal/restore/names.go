@@ -56,6 +56,7 @@ var (
 	ErrNotServed  = port.ErrNotServed
 	ErrUnanswered = port.ErrUnanswered
 	ErrBusy       = hold.ErrBusy
+	ErrNoAnswer   = report.ErrNoAnswer
 )
 
 // Blocking returns the findings that stop a restore.

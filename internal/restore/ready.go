@@ -84,12 +84,12 @@ func (e *Engine) restoreLate(ctx context.Context, en *index.Entry, raw []byte, d
 func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
 	noted := ""
 	for {
-		lag, err := e.laggards(ctx, false)
+		lag, running, err := e.laggards(ctx, false)
 		if err != nil && !answer.Transient(err) {
 			return err
 		}
 		if err == nil && len(lag) == 0 {
-			e.rec.Count(func(r *Result) { r.Ready = r.Failed == 0 }) // what failed is no workload to wait for
+			e.rec.Count(func(r *Result) { r.Ready, r.Running = r.Failed == 0, running }) // what failed is no workload to wait for
 			return nil
 		}
 		if !e.clock.Now().Before(deadline) {
@@ -116,7 +116,7 @@ func (e *Engine) lateLaggards(ctx context.Context, cause error) error {
 }
 
 func (e *Engine) warnLaggards(ctx context.Context, waited string) error {
-	lag, err := e.laggards(ctx, true)
+	lag, _, err := e.laggards(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (e *Engine) warnLaggards(ctx context.Context, waited string) error {
 }
 
 // laggards are the workloads of this restore that are not ready yet.
-func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]reason.Laggard, error) {
+func (e *Engine) laggards(ctx context.Context, explainThem bool) ([]reason.Laggard, int64, error) {
 	w := reason.Watch{
 		Finder: reason.Finder{Cluster: e.cluster}, ID: e.opts.ID, Kinds: e.x.Kinds,
 		Namespaces: e.targetNamespaces(), Started: e.started,

@@ -190,6 +190,7 @@ func (e *Engine) load(ctx context.Context) error {
 	}
 	if err == nil {
 		e.x = x
+		e.rec.Count(func(r *Result) { r.Unfit = guard.Left() })
 	}
 	return err
 }

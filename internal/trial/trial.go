@@ -9,6 +9,8 @@
 //     when, so that whoever finds it can remove what a dead process left.
 //   - A verdict needs the copy to be there until the end: what was disturbed,
 //     stopped, or got no answer of the vault is no verdict.
+//   - Passed means that something of the copy ran: a probe was answered, or a
+//     workload got ready and none was left out. All else proves nothing.
 package trial
 
 import (
@@ -49,6 +51,13 @@ var (
 	ErrFailed = errors.New("restore test failed")
 	// ErrDisturbed says that the copy was removed while it was tested.
 	ErrDisturbed = errors.New("the copy was removed while it was tested")
+	// ErrNoAnswer says that the vault, or the node that was to fill a volume,
+	// gave no answer: nothing is known of the point. Try again.
+	ErrNoAnswer = errors.New("no verdict: test the point again")
+	// ErrNothingProven says that the copy came up, or could not, without what
+	// would have shown whether the point is good. The report says why; another
+	// try will not do better.
+	ErrNothingProven = errors.New("nothing proven")
 
 	errTimeOver = errors.New("the test's time is over")
 )
@@ -151,8 +160,10 @@ type Report struct {
 	// RTO is from the start until the workloads were ready and the probes had passed.
 	RTO time.Duration `json:"rto,omitempty"`
 	// Failure says what failed.
-	Failure string            `json:"failure,omitempty"`
-	Probes  []vault.MarkProbe `json:"probes,omitempty"`
+	Failure string `json:"failure,omitempty"`
+	// Unproven says why the test proved nothing.
+	Unproven string            `json:"unproven,omitempty"`
+	Probes   []vault.MarkProbe `json:"probes,omitempty"`
 	// Warnings are what the copy was made without, and what it may reach.
 	Warnings []string `json:"warnings,omitempty"`
 	// Leftovers are what could not be removed.
@@ -286,10 +297,19 @@ func (t *test) bringUp(ctx context.Context) (failure string, err error) {
 	if err == nil && failure == "" {
 		failure, err = t.probe(bounded, ctx)
 	}
+	if err == nil && failure == "" && len(t.opts.Probes) == 0 {
+		err = t.ran(rep)
+	}
 	if err != nil || failure == "" {
 		return "", err
 	}
-	return failure, t.undisturbed(ctx)
+	if err := t.undisturbed(ctx); err != nil {
+		return "", err
+	}
+	if rep.Result.Failed == 0 && !rep.Result.Ready && len(rep.Result.Unfit) > 0 {
+		return "", t.unproven("%s; but %s", failure, lacks(rep))
+	}
+	return failure, nil
 }
 
 func (t *test) recovery() recovery.Options {
@@ -334,12 +354,18 @@ func (t *test) warn(text string) {
 	}
 }
 
-// judge tells what the restore proved.
+// judge tells what the restore proved. Silence of the vault comes first: what
+// was late or failed may be its doing.
 func judge(bounded, ctx context.Context, rep recovery.Report, err error) (failure string, noVerdict error) {
 	late := errors.Is(context.Cause(bounded), errTimeOver)
+	silent := slices.IndexFunc(rep.Result.Failures, func(p restore.Problem) bool { return p.NoAnswer })
 	switch {
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
+	case errors.Is(err, vault.ErrUnavailable):
+		return "", fmt.Errorf("%w: %w", ErrNoAnswer, err)
+	case silent >= 0:
+		return "", fmt.Errorf("%w: %s", ErrNoAnswer, rep.Result.Failures[silent])
 	case late:
 		return fmt.Sprintf("%v%s", context.Cause(bounded), laggards(rep)), nil
 	case errors.Is(err, recovery.ErrPreflight), errors.Is(err, vault.ErrDamaged):
@@ -352,6 +378,33 @@ func judge(bounded, ctx context.Context, rep recovery.Report, err error) (failur
 		return "not ready in time" + laggards(rep), nil
 	}
 	return "", nil
+}
+
+// ran is nil if workloads of the copy ran, and none was left out: without
+// probes, that is the proof.
+func (t *test) ran(rep recovery.Report) error {
+	switch {
+	case len(rep.Result.Unfit) > 0:
+		return t.unproven("%s: give the test a probe that shows whether the rest works", lacks(rep))
+	case rep.Result.Running == 0:
+		return t.unproven("nothing that was waited for runs in the copy: its workloads are at zero replicas, are made by an operator, or are none: give the test a probe")
+	}
+	return nil
+}
+
+func (t *test) unproven(format string, args ...any) error {
+	t.report.Unproven = fmt.Sprintf(format, args...)
+	return fmt.Errorf("%w: %s", ErrNothingProven, t.report.Unproven)
+}
+
+// lacks names what is unfit for a copy.
+func lacks(rep recovery.Report) string {
+	all := rep.Result.Unfit
+	text := fmt.Sprintf("the copy was made without %s", all[0])
+	if len(all) > 1 {
+		text += fmt.Sprintf(" (and %d more)", len(all)-1)
+	}
+	return text
 }
 
 // laggards names what was not ready.

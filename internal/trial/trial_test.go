@@ -45,6 +45,7 @@ type world struct {
 
 	mu      sync.Mutex
 	now     time.Time
+	passed  chan struct{} // closed when time passes
 	closed  []string
 	removed []string
 	answer  func(ctx context.Context, command []string) (string, error)
@@ -80,7 +81,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, project: project, now: noon, answer: func(context.Context, []string) (string, error) { return "1\n", nil }}
+	w := &world{t: t, project: project, now: noon, passed: make(chan struct{}), answer: func(context.Context, []string) (string, error) { return "1\n", nil }}
 	s := runtime.NewScheme()
 	if err := scheme.AddToScheme(s); err != nil {
 		t.Fatal(err)
@@ -119,7 +120,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// Now and Sleep are a clock that runs only while somebody waits.
+// Now and Sleep are a clock that a short sleep moves on at once. A long one, as
+// of what renews the lease beside the restore, lasts until the others have slept
+// so long.
 func (w *world) Now() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -128,9 +131,23 @@ func (w *world) Now() time.Time {
 
 func (w *world) Sleep(ctx context.Context, d time.Duration) error {
 	w.mu.Lock()
-	w.now = w.now.Add(d)
-	w.mu.Unlock()
-	time.Sleep(time.Microsecond) // the lease's renewals run beside
+	defer w.mu.Unlock()
+	until := w.now.Add(d)
+	if d <= askAgain {
+		w.now = until
+		close(w.passed)
+		w.passed = make(chan struct{})
+		return ctx.Err()
+	}
+	for w.now.Before(until) && ctx.Err() == nil {
+		passed := w.passed
+		w.mu.Unlock()
+		select {
+		case <-passed:
+		case <-ctx.Done():
+		}
+		w.mu.Lock()
+	}
 	return ctx.Err()
 }
 
@@ -178,6 +195,19 @@ func (w *world) publish(objects ...string) {
 	if err := writer.Publish(w.t.Context(), m, func(context.Context) error { return nil }); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// db is a Deployment of one replica; start makes the fake's get ready at once.
+const db = `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"db","generation":1},"spec":{"replicas":1,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[]}}}}`
+
+func (w *world) start() {
+	w.dynamic.PrependReactor("create", "deployments", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		u, ok := a.(clienttesting.CreateAction).GetObject().(*unstructured.Unstructured)
+		if replicas, _, _ := unstructured.NestedInt64(u.Object, "spec", "replicas"); ok && replicas > 0 {
+			u.Object["status"] = map[string]any{"observedGeneration": u.GetGeneration(), "readyReplicas": replicas, "availableReplicas": replicas, "updatedReplicas": replicas}
+		}
+		return false, nil, nil
+	})
 }
 
 const conf = `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"conf"},"data":{"db":"db.shop.svc:5432"}}`
@@ -311,6 +341,9 @@ func TestAFailedProbeIsAVerdictAndNoDamage(t *testing.T) {
 		t.Errorf("a point whose restore test failed is not offered: %v", err)
 	}
 	w.opts.Probes = []v1alpha1.RestoreProbe{sqlProbe("^1$")}
+	if err := w.Sleep(t.Context(), time.Second); err != nil { // marks are told apart by their time
+		t.Fatal(err)
+	}
 	if _, err := Run(t.Context(), w.opts, w.deps); err != nil {
 		t.Fatal(err)
 	}
@@ -357,6 +390,7 @@ func TestTheOriginalIsLeftAlone(t *testing.T) {
 		}
 		return false, nil, nil
 	})
+	w.opts.Probes = []v1alpha1.RestoreProbe{sqlProbe("1")}
 	report, err := Run(t.Context(), w.opts, w.deps)
 	if err != nil || !report.Passed || seen[0] != "Namespace" || !slices.Contains(seen, "Service") || !slices.Contains(seen, "CronJob") {
 		t.Fatalf("%v %+v, made %v", err, report, seen)
@@ -475,7 +509,7 @@ func TestDamageInTheVaultIsAFailure(t *testing.T) {
 
 func TestAWorkloadThatDoesNotStartFails(t *testing.T) {
 	w := newWorld(t)
-	w.publish(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"db","generation":1},"spec":{"replicas":1,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[]}}}}`)
+	w.publish(db)
 	w.opts.ReadyTimeout = 3 * time.Second
 	report, err := Run(t.Context(), w.opts, w.deps)
 	if !errors.Is(err, ErrFailed) || !strings.Contains(report.Failure, "not ready in time") || !strings.Contains(report.Failure, "/db: ") || w.left() != 0 {
@@ -488,6 +522,7 @@ func TestWhatIsLeftIsToldAndSweptLater(t *testing.T) {
 	w := newWorld(t)
 	w.publish(conf)
 	w.held = errors.New("namespace waits for a finalizer")
+	w.opts.Probes = []v1alpha1.RestoreProbe{sqlProbe("1")}
 	report, err := Run(t.Context(), w.opts, w.deps)
 	if err != nil || !report.Passed || len(report.Leftovers) != 1 || w.left() != 1 {
 		t.Fatalf("%v %+v", err, report)

@@ -96,9 +96,22 @@ func (r *Repository) openInstance(ctx context.Context, opts instanceOptions) (*i
 	in := &instance{storage: r.newStorage(opts), dir: dir}
 	if err := in.open(ctx, r, opts); err != nil {
 		in.forget()
+		if errors.Is(err, ErrPassword) && r.changed(ctx, string(format.KopiaRepositoryBlobID)) {
+			return nil, fmt.Errorf("open volume repository %s: %w: %s %w", r.opts.Prefix, ErrDamaged, format.KopiaRepositoryBlobID, errChanged)
+		}
 		return nil, err
 	}
 	return in, nil
+}
+
+// changed tells whether a blob is certainly not as an inventory lists it.
+func (r *Repository) changed(ctx context.Context, id string) bool {
+	inv, err := r.loadInventory(ctx)
+	if err != nil || inv.blobs[id] == nil {
+		return false
+	}
+	got, err := r.fingerprint(ctx, id)
+	return err == nil && !inv.blobs[id].prints[got]
 }
 
 func (in *instance) open(ctx context.Context, r *Repository, opts instanceOptions) error {
@@ -133,7 +146,7 @@ func (in *instance) open(ctx context.Context, r *Repository, opts instanceOption
 		OnFatalError:         func(err error) { r.log.Error("volume repository cannot go on", "error", err) },
 	})
 	if err != nil {
-		return openError(r.opts.Prefix, err)
+		return openError(r.opts.Prefix, opts.readOnly, err)
 	}
 	direct, ok := rep.(repo.DirectRepository)
 	if !ok {
@@ -143,9 +156,14 @@ func (in *instance) open(ctx context.Context, r *Repository, opts instanceOption
 	return nil
 }
 
-func openError(prefix string, err error) error {
-	if errors.Is(err, repo.ErrInvalidPassword) {
+// openError is damage where all that was done is reading, and the store gave
+// an answer.
+func openError(prefix string, readOnly bool, err error) error {
+	switch {
+	case errors.Is(err, repo.ErrInvalidPassword):
 		return fmt.Errorf("open volume repository %s: %w", prefix, ErrPassword)
+	case readOnly && !IsOutage(err):
+		return fmt.Errorf("open volume repository %s: %w: %w", prefix, ErrDamaged, err)
 	}
 	return fmt.Errorf("open volume repository %s: %w", prefix, err)
 }

@@ -26,6 +26,7 @@ type Flags struct {
 	verifyCron   string
 	verifySample int32
 	verifyNewest int32
+	verifyBlobs  bool
 	test         testFlags
 	set          *pflag.FlagSet
 }
@@ -36,6 +37,7 @@ func (f *Flags) Register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.verifyCron, "verify-cron", "", "five-field cron expression in UTC, instead of --verify-every")
 	flags.Int32Var(&f.verifySample, "verify-sample", 0, "percent of the volumes' data to read each time (default: 100)")
 	flags.Int32Var(&f.verifyNewest, "verify-newest", 0, "how many of the newest points to read each time (default: 1)")
+	flags.BoolVar(&f.verifyBlobs, "verify-blobs", false, "compare every blob of the volumes' repositories as well, other applications' too")
 	f.test.register(flags)
 	f.set, f.test.set = flags, flags
 }
@@ -69,6 +71,9 @@ func (f *Flags) Apply(policy *v1alpha1.ProtectionPolicySpec) error {
 	if f.set.Changed("verify-newest") {
 		v.Newest = number(f.verifyNewest)
 	}
+	if f.set.Changed("verify-blobs") {
+		v.Blobs = f.verifyBlobs
+	}
 	policy.Verify = &v
 	return f.test.apply(policy)
 }
@@ -77,7 +82,7 @@ func (f *Flags) Apply(policy *v1alpha1.ProtectionPolicySpec) error {
 // that say something about them.
 func (f *Flags) Finish(policy *v1alpha1.ProtectionPolicySpec) error {
 	if v := policy.Verify; v != nil && v.Every == nil && v.Cron == "" {
-		if f.verifySample != 0 || f.verifyNewest != 0 {
+		if f.verifySample != 0 || f.verifyNewest != 0 || f.verifyBlobs {
 			return exit.Usage("give --verify-every or --verify-cron as well", "nothing says when to verify")
 		}
 		policy.Verify = nil
@@ -130,10 +135,14 @@ func Verifies(p *v1alpha1.ProtectionPolicy) string {
 	if n := ptr.Deref(v.Newest, 1); n > 1 {
 		what = fmt.Sprintf("the newest %d points", n)
 	}
+	much := "whole"
 	if s := ptr.Deref(v.Sample, 100); s < 100 {
-		return fmt.Sprintf("%s, %s, %d %% of the data each time", when, what, s)
+		much = fmt.Sprintf("%d %% of the data each time", s)
 	}
-	return fmt.Sprintf("%s, %s, whole", when, what)
+	if v.Blobs {
+		much += ", and as much of every blob of volume data"
+	}
+	return fmt.Sprintf("%s, %s, %s", when, what, much)
 }
 
 // Verified says when the schedule last proved points and what came of it; "" if
@@ -151,6 +160,9 @@ func Verified(v *v1alpha1.VerificationStatus, now time.Time) string {
 		}
 		if len(v.Damaged) > 0 {
 			text += fmt.Sprintf("; DAMAGED: %v", v.Damaged)
+		}
+		if len(v.DamagedBlobs) > 0 {
+			text += fmt.Sprintf("; DAMAGED blobs: %v", v.DamagedBlobs)
 		}
 	}
 	if v.Error != "" && v.TriedAt != nil {

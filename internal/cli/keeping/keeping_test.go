@@ -17,6 +17,8 @@ func TestFlags(t *testing.T) {
 		"--verify-every 24h": "every 1d, the newest point, whole",
 		"--verify-cron 0_3_*_*_* --verify-newest 3": "at 0 3 * * * UTC, the newest 3 points, whole",
 		"--verify-every 1h --verify-sample 10":      "every 1h, the newest point, 10 % of the data each time",
+		"--verify-every 1h --verify-blobs":          "every 1h, the newest point, whole, and as much of every blob of volume data",
+		"--verify-blobs":                            "error: nothing says when",
 		"--verify-sample 10":                        "error: nothing says when",
 		"--verify-every 1h --verify-sample 101":     "error: not possible",
 		"--verify-every 1h --verify-newest -1":      "error: not possible",

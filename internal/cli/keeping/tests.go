@@ -238,7 +238,7 @@ func Tests(p *v1alpha1.ProtectionPolicy) string {
 		what = fmt.Sprintf("the newest %d points", n)
 	}
 	if len(t.Probes) == 0 {
-		return fmt.Sprintf("%s, %s, no probes: ready workloads are the proof", when, what)
+		return fmt.Sprintf("%s, %s, no probes: ready workloads are the proof, where none is left out of the copy", when, what)
 	}
 	return fmt.Sprintf("%s, %s, %s", when, what, output.Plural(int64(len(t.Probes)), "probe"))
 }
@@ -252,7 +252,10 @@ func Tested(t *v1alpha1.RestoreTestStatus, now time.Time) string {
 	text := ""
 	if t.At != nil {
 		outcome := "FAILED: " + t.Message
-		if t.Passed {
+		switch {
+		case t.Unproven != "":
+			outcome = "nothing proven: " + t.Unproven
+		case t.Passed:
 			outcome = "passed"
 			if t.RTO != nil {
 				outcome += ", worked after " + output.Duration(t.RTO.Duration)

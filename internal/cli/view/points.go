@@ -78,6 +78,8 @@ type Test struct {
 	Passed  bool          `json:"passed"`
 	RTO     time.Duration `json:"rto,omitempty"`
 	Message string        `json:"message,omitempty"`
+	// Unproven says why it proved nothing; such a test leaves no trace on the point.
+	Unproven string `json:"unproven,omitempty"`
 }
 
 // test shows a restore test; one that failed matters more than that the bytes

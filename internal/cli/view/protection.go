@@ -154,14 +154,18 @@ type Verified struct {
 	Bytes       int64    `json:"bytes"`
 	Damage      []string `json:"damage"`
 	// VaultDamage is what is wrong in the vault besides this point: its
-	// marker, keys, epochs, documents and signs of life.
+	// marker, keys, epochs, documents, signs of life, and blobs of volume data.
 	VaultDamage []string      `json:"vaultDamage,omitempty"`
-	Took        time.Duration `json:"took"` // nanoseconds
+	Blobs       int64         `json:"blobs,omitempty"` // compared with their SHA-256
+	Took        time.Duration `json:"took"`            // nanoseconds
 }
 
 // Text says whole, or names what is damaged.
 func (v Verified) Text(t *output.Text) {
 	defer func() {
+		if v.Blobs > 0 {
+			t.Line("%s of volume data compared with what was written.", output.Plural(v.Blobs, "blob"))
+		}
 		if len(v.VaultDamage) > 0 {
 			t.Line("The vault itself is DAMAGED:")
 		}

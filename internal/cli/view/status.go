@@ -115,7 +115,7 @@ func OfApplication(app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy,
 		view.Proven, view.ProvenHow = TimeOf(v.At), v.How
 	}
 	if r := s.RestoreTest; r != nil && r.At != nil {
-		view.Test = &Test{At: r.At.Time, Passed: r.Passed, RTO: durationOf(r.RTO), Message: r.Message}
+		view.Test = &Test{At: r.At.Time, Passed: r.Passed, RTO: durationOf(r.RTO), Message: r.Message, Unproven: r.Unproven}
 		if r.Passed && r.At.After(view.Proven) { // the newer proof, and the stronger
 			view.Proven, view.ProvenHow = r.At.Time, v1alpha1.ProvenBoot
 		}

@@ -13,9 +13,12 @@ func (t Tested) Document() any { return trial.Report(t) }
 
 // Text is the verdict, the probes, and what the copy may reach.
 func (t Tested) Text(out *output.Text) {
-	if t.Passed {
+	switch {
+	case t.Passed:
 		out.Line("%s came up: it worked after %s.", t.Point, output.Duration(t.RTO))
-	} else {
+	case t.Unproven != "":
+		out.Line("%s: nothing is proven: %s.", t.Point, t.Unproven)
+	default:
 		out.Line("%s did not pass: %s", t.Point, t.Failure)
 	}
 	if len(t.Probes) > 0 {

@@ -40,6 +40,9 @@ var (
 	ErrNotMounted = errors.New("volume not mounted")
 	// ErrTaskFailed says that the node process reported a failure.
 	ErrTaskFailed = errors.New("volume task failed")
+	// ErrNoAnswer comes with one of the others where nothing is known of the
+	// data: the vault gave the node no answer, or the node itself gave none.
+	ErrNoAnswer = errors.New("no answer of the vault or the node")
 	// ErrBlockMode says that the claim is a raw block device.
 	ErrBlockMode = errors.New("raw block volumes cannot be moved yet")
 )

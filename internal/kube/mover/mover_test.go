@@ -193,7 +193,10 @@ func TestWhyAVolumeCannotBeMoved(t *testing.T) {
 		"task fails": {all, runs, func(v *v1alpha1.VolumeTask) {
 			v.Status.Phase, v.Status.Message = v1alpha1.TaskFailed, "disk on fire"
 		}, ErrTaskFailed, "on node n1: disk on fire", true},
-		"task is silent":      {all, runs, func(*v1alpha1.VolumeTask) {}, ErrTaskFailed, "no sign of life for 2m0s", false},
+		"vault is silent": {all, runs, func(v *v1alpha1.VolumeTask) {
+			v.Status.Phase, v.Status.Message, v.Status.NoAnswer = v1alpha1.TaskFailed, "vault unavailable", true
+		}, ErrNoAnswer, "on node n1: vault unavailable", true},
+		"task is silent":      {all, runs, func(*v1alpha1.VolumeTask) {}, ErrNoAnswer, "no sign of life for 2m0s", false},
 		"block volume":        {[]client.Object{block, volume(), daemon()}, runs, nil, ErrBlockMode, "shop/data", true},
 		"claim is not there":  {[]client.Object{daemon()}, runs, nil, nil, "get claim", true},
 		"volume is not there": {[]client.Object{bound(), daemon()}, runs, nil, nil, "get volume", true},

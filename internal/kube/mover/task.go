@@ -139,7 +139,11 @@ func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.Volum
 		case v1alpha1.TaskSucceeded:
 			return true, nil
 		case v1alpha1.TaskFailed:
-			return false, fmt.Errorf("%w on node %s: %s", ErrTaskFailed, got.Spec.Node, got.Status.Message)
+			err := fmt.Errorf("%w on node %s: %s", ErrTaskFailed, got.Spec.Node, got.Status.Message)
+			if got.Status.NoAnswer {
+				err = fmt.Errorf("%w: %w", ErrNoAnswer, err)
+			}
+			return false, err
 		}
 		if m.opts.Now().Sub(heard) < m.opts.SilenceTimeout {
 			return false, nil
@@ -156,9 +160,9 @@ func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.Volum
 func (m *Mover) silent(ctx context.Context, task *v1alpha1.VolumeTask) error {
 	reason, _, err := m.nodeProcess(ctx, task.Spec.Node)
 	if err == nil && reason != "" {
-		return fmt.Errorf("%w on node %s: %s", ErrNoNodeProcess, task.Spec.Node, reason)
+		return fmt.Errorf("%w: %w on node %s: %s", ErrNoAnswer, ErrNoNodeProcess, task.Spec.Node, reason)
 	}
-	return fmt.Errorf("%w: no sign of life for %s: see the log of the davit node pod on node %s", ErrTaskFailed, m.opts.SilenceTimeout, task.Spec.Node)
+	return fmt.Errorf("%w: %w: no sign of life for %s: see the log of the davit node pod on node %s", ErrNoAnswer, ErrTaskFailed, m.opts.SilenceTimeout, task.Spec.Node)
 }
 
 func (r Request) report(s v1alpha1.VolumeTaskStatus) {

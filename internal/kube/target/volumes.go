@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
 )
 
@@ -62,7 +63,7 @@ func (v *Volumes) Fill(ctx context.Context, req restore.FillRequest) ([]string, 
 	if err != nil {
 		return nil, err
 	}
-	res, err := v.mover.Write(ctx, mover.Request{
+	res, err := v.fill(ctx, mover.Request{
 		Vault: v.vault, Site: req.Volume.Snapshot.Repository, Source: req.Source,
 		Namespace: req.Namespace, Claim: req.Claim,
 		Scheduling: scheduling, Owner: req.Owner,
@@ -77,6 +78,21 @@ func (v *Volumes) Fill(ctx context.Context, req restore.FillRequest) ([]string, 
 	}
 	return res.Warnings, nil
 }
+
+// fill tells silence from all else: it says nothing about the data.
+func (v *Volumes) fill(ctx context.Context, req mover.Request, snap point.Snapshot) (mover.Result, error) {
+	res, err := v.mover.Write(ctx, req, snap)
+	if errors.Is(err, mover.ErrNoAnswer) || errors.Is(err, mover.ErrNoNodeProcess) {
+		err = unanswered{err}
+	}
+	return res, err
+}
+
+// unanswered is an error that is also restore.ErrNoAnswer, and says so already.
+type unanswered struct{ error }
+
+func (e unanswered) Is(target error) bool { return target == restore.ErrNoAnswer }
+func (e unanswered) Unwrap() error        { return e.error }
 
 // schedulingOf takes the workload's constraints along. Its labels come only
 // where its own constraints select by label, because a Service's selector

@@ -25,6 +25,9 @@ func (s *scope) verified(damaged []string) metav1.Condition {
 		slices.Sort(damaged)
 		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonDamaged
 		c.Message = fmt.Sprintf("damaged in the vault, and not offered: %s; capture anew, find out what harmed the store, then delete them", shortList(damaged))
+	case asked && last != nil && len(last.DamagedBlobs) > 0:
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonDamaged
+		c.Message = fmt.Sprintf("blobs of volume data are not as they were written, and no second copy could mend them: %s; davit verify POINT says which points they hurt", shortList(last.DamagedBlobs))
 	case !asked:
 		c.Message = "the policy asks for no verification"
 	case s.app.Status.Points == 0:
@@ -63,6 +66,9 @@ func (s *scope) tested() metav1.Condition {
 		c.Message = "the policy asks for no restore test"
 	case s.app.Status.Points == 0:
 		c.Message = "there is no recovery point to restore"
+	case last != nil && last.At != nil && last.Unproven != "":
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonNothingProven
+		c.Message = fmt.Sprintf("%s, restored from %s, and nothing is proven: %s", last.At.UTC().Format(time.RFC3339), last.Point, last.Unproven)
 	case last != nil && last.At != nil && !last.Passed:
 		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonTestFailed
 		c.Message = fmt.Sprintf("%s, restored from %s: %s", last.At.UTC().Format(time.RFC3339), last.Point, last.Message)

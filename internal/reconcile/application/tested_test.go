@@ -29,6 +29,7 @@ func TestAFailedRestoreTestIsLoud(t *testing.T) {
 		"not yet":                               {asks, nil, v1alpha1.ReasonNotVerified, true, "nothing has been restored"},
 		"passed":                                {asks, &v1alpha1.RestoreTestStatus{At: at(-time.Minute), Point: "p1", Passed: true, RTO: rto(time.Second), Next: at(time.Hour)}, v1alpha1.ReasonSucceeded, true, "p1: it worked after 1s"},
 		"failed":                                {asks, &v1alpha1.RestoreTestStatus{At: at(-time.Minute), Point: "p1", Message: "probe rows", Next: at(time.Hour)}, v1alpha1.ReasonTestFailed, false, "p1: probe rows"},
+		"nothing proven":                        {asks, &v1alpha1.RestoreTestStatus{At: at(-time.Minute), Point: "p1", Unproven: "nothing runs", Next: at(time.Hour)}, v1alpha1.ReasonNothingProven, false, "nothing is proven: nothing runs"},
 		"too slow":                              {asks, &v1alpha1.RestoreTestStatus{At: at(-time.Minute), Passed: true, RTO: rto(2 * time.Minute), Next: at(time.Hour)}, v1alpha1.ReasonTooSlow, false, "after 2m0s"},
 		"late":                                  {asks, &v1alpha1.RestoreTestStatus{Next: at(-2 * time.Hour), Error: "no answer"}, v1alpha1.ReasonOverdue, false, "no answer"},
 		"late, but now":                         {asks, &v1alpha1.RestoreTestStatus{Next: at(-2 * time.Hour), Running: at(-time.Minute)}, v1alpha1.ReasonNotVerified, true, ""},

@@ -47,16 +47,18 @@ var (
 		Name: "davit_hooks_owed", Help: "Hooks that captures which died owe applications, and that could not be run yet.",
 	})
 	VerifyOverdue = gauge("davit_verification_overdue", "1 if the verification that the policy asks for is more than an hour late.", "application")
+	BlobsDamaged  = gauge("davit_blobs_damaged", "Blobs of volume data that verification on schedule found damaged and that no second copy could mend.", "application")
 	Proven        = gauge("davit_proven_timestamp_seconds", "When the schedule last read recovery points back, in Unix seconds.", "application")
 	Verifications = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_verifications_total", Help: "Verifications on schedule, by how (full, sample) and result: succeeded, damaged or failed.",
 	}, []string{"application", "how", "result"})
 	TestOverdue  = gauge("davit_restore_test_overdue", "1 if the restore test that the policy asks for is more than an hour late.", "application")
 	TestFailed   = gauge("davit_restore_test_failed", "1 if the last restore test on schedule failed.", "application")
+	TestUnproven = gauge("davit_restore_test_unproven", "1 if the last restore test on schedule could show nothing.", "application")
 	Tested       = gauge("davit_restore_test_timestamp_seconds", "When the schedule last brought a recovery point up, in Unix seconds.", "application")
 	TestedRTO    = gauge("davit_restore_test_rto_seconds", "How long the last restored copy took until it worked.", "application")
 	RestoreTests = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "davit_restore_tests_total", Help: "Restore tests on schedule, by result: passed, failed or no-verdict.",
+		Name: "davit_restore_tests_total", Help: "Restore tests on schedule, by result: passed, failed, nothing-proven or no-verdict.",
 	}, []string{"application", "result"})
 	Repairs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_repairs_total", Help: "Damaged recovery points that were to be mended from a second copy, by result: succeeded or failed.",
@@ -79,8 +81,8 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
-		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, Verifications, VerifyOverdue, Restores,
-		TestOverdue, TestFailed, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs)
+		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
+		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs)
 }
 
 // ForgetCopy removes the gauges of a second copy that is gone.
@@ -93,7 +95,7 @@ func ForgetCopy(name string) {
 // ForgetApplication removes the gauges of an application that is gone.
 func ForgetApplication(name string) {
 	labels := prometheus.Labels{"application": name}
-	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, Proven, VerifyOverdue, TestOverdue, TestFailed, Tested, TestedRTO} {
+	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, Proven, BlobsDamaged, VerifyOverdue, TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO} {
 		g.DeletePartialMatch(labels)
 	}
 }

@@ -1,10 +1,12 @@
 package proof
 
 import (
+	"context"
 	"errors"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/internal/schedule"
 )
@@ -26,11 +28,37 @@ func due(every *metav1.Duration, table string, last, created, now time.Time) (ti
 	return slots.Next(last, created, now), nil
 }
 
-// later is the later of a due time and the end of the pause after a try that
-// gave no verdict.
-func later(at time.Time, tried *metav1.Time) time.Time {
-	if tried != nil && tried.Add(retryAfter).After(at) {
-		return tried.Add(retryAfter)
+// attempts are tries in a row that gave no verdict.
+type attempts struct {
+	last  *metav1.Time
+	count int32
+}
+
+// pause is how long after the last of them the next try waits: twice as long
+// each time.
+func (a attempts) pause() time.Duration {
+	if a.last == nil {
+		return 0
 	}
-	return at
+	wait := retryAfter
+	for n := int32(1); n < a.count && wait < retryAtMost; n++ {
+		wait *= 2
+	}
+	return min(wait, retryAtMost)
+}
+
+// wait is how long a run that is due at some time, and was due first at
+// another, waits from now on: for its time, for the pause after tries that gave
+// no verdict, and for captures and restores. Zero says that it is to start.
+func wait(ctx context.Context, c client.Client, at, first, now time.Time, tried attempts) (time.Duration, error) {
+	if tried.last != nil && tried.last.Add(tried.pause()).After(at) {
+		at = tried.last.Add(tried.pause())
+	}
+	if at.After(now) {
+		return min(at.Sub(now), lookEvery), nil
+	}
+	if busy, err := Busy(ctx, c); err != nil || busy && now.Sub(first) < makeRoomFor {
+		return lookAgain, err
+	}
+	return 0, nil
 }

@@ -73,14 +73,13 @@ func (r *Tester) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	if err := r.note(ctx, &app, func(s *v1alpha1.RestoreTestStatus) { s.Next = nextOf(s.Next, at, now) }); err != nil {
 		return ctrl.Result{}, err
 	}
-	if wait := later(at, app.Status.RestoreTest.TriedAt).Sub(now); wait > 0 {
-		return ctrl.Result{RequeueAfter: min(wait, lookEvery)}, nil
-	}
-	if busy, err := Busy(ctx, r.Client); err != nil || busy && now.Sub(app.Status.RestoreTest.Next.Time) < makeRoomFor {
-		return ctrl.Result{RequeueAfter: lookEvery / 3}, err
+	st := app.Status.RestoreTest
+	pause, err := wait(ctx, r.Client, at, st.Next.Time, now, attempts{last: st.TriedAt, count: st.Tries})
+	if err != nil || pause > 0 {
+		return ctrl.Result{RequeueAfter: pause}, err
 	}
 	if !r.testing.TryLock() {
-		return ctrl.Result{RequeueAfter: lookEvery / 3}, nil
+		return ctrl.Result{RequeueAfter: lookAgain}, nil
 	}
 	defer r.testing.Unlock()
 	return ctrl.Result{RequeueAfter: lookEvery}, r.run(ctx, &app, spec)
@@ -114,6 +113,9 @@ func (r *Tester) run(ctx context.Context, app *v1alpha1.Application, spec *v1alp
 	case err != nil:
 		result = "no-verdict"
 		r.Events.Eventf(app, corev1.EventTypeWarning, "RestoreTestNoVerdict", "%v", err)
+	case found.Unproven != "":
+		result = "nothing-proven"
+		r.Events.Eventf(app, corev1.EventTypeWarning, v1alpha1.ReasonNothingProven, "recovery point %s: %s", found.Point, found.Unproven)
 	case !found.Passed:
 		result = "failed"
 		r.Events.Eventf(app, corev1.EventTypeWarning, v1alpha1.ReasonTestFailed, "recovery point %s: %s", found.Point, found.Message)
@@ -122,7 +124,7 @@ func (r *Tester) run(ctx context.Context, app *v1alpha1.Application, spec *v1alp
 	err = r.note(ctx, app, func(s *v1alpha1.RestoreTestStatus) {
 		s.Running, s.Namespaces = nil, nil
 		if err != nil {
-			s.TriedAt, s.Error = metaTime(r.Now()), err.Error()
+			s.TriedAt, s.Error, s.Tries = metaTime(r.Now()), err.Error(), s.Tries+1
 			return
 		}
 		*s = *found
@@ -137,18 +139,23 @@ func (r *Tester) run(ctx context.Context, app *v1alpha1.Application, spec *v1alp
 
 // measureTest sets the gauges that alerts look at.
 func measureTest(name string, s *v1alpha1.RestoreTestStatus) {
-	failed := 1.0
-	if s.Passed {
-		failed = 0
+	failed, unproven := 0.0, 0.0
+	switch {
+	case s.Unproven != "":
+		unproven = 1
+	case !s.Passed:
+		failed = 1
+	default:
 		measure.Tested.WithLabelValues(name).Set(float64(s.At.Unix()))
 		if s.RTO != nil {
 			measure.TestedRTO.WithLabelValues(name).Set(s.RTO.Seconds())
 		}
 	}
 	measure.TestFailed.WithLabelValues(name).Set(failed)
+	measure.TestUnproven.WithLabelValues(name).Set(unproven)
 }
 
-// test tests the points, newest first, until one fails. Nil says that there is
+// test tests the points, newest first, until one does not pass. Nil says that there is
 // none; an error is no verdict.
 func (r *Tester) test(ctx context.Context, app *v1alpha1.Application, spec *v1alpha1.RestoreTestPolicy) (*v1alpha1.RestoreTestStatus, error) {
 	p, err := r.Trials.Reader(ctx, app.Spec.Vault)
@@ -169,7 +176,7 @@ func (r *Tester) test(ctx context.Context, app *v1alpha1.Application, spec *v1al
 		case errors.Is(err, vault.ErrNotFound): // deleted meanwhile
 			gone = err
 			continue
-		case err != nil && !errors.Is(err, trial.ErrFailed):
+		case err != nil && !errors.Is(err, trial.ErrFailed) && !errors.Is(err, trial.ErrNothingProven):
 			return nil, err
 		}
 		if found == nil || !report.Passed { // the newest's figures stand for all that passed
@@ -202,7 +209,7 @@ func (r *Tester) testPoint(ctx context.Context, app *v1alpha1.Application, spec 
 // statusOf is a test's outcome as the Application shows it.
 func statusOf(report trial.Report) *v1alpha1.RestoreTestStatus {
 	s := &v1alpha1.RestoreTestStatus{
-		Point: report.Point, Passed: report.Passed, Message: report.Failure, Warnings: report.Warnings, Leftovers: report.Leftovers,
+		Point: report.Point, Passed: report.Passed, Message: report.Failure, Unproven: report.Unproven, Warnings: report.Warnings, Leftovers: report.Leftovers,
 	}
 	if report.RTO > 0 {
 		s.RTO = &metav1.Duration{Duration: report.RTO.Round(time.Millisecond)}

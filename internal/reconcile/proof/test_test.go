@@ -134,6 +134,52 @@ func TestNoVerdictIsTriedAgain(t *testing.T) {
 	}
 }
 
+// TestNoVerdictIsTriedLessAndLess: each try is a whole copy.
+func TestNoVerdictIsTriedLessAndLess(t *testing.T) {
+	s := newTests(t, everyHour())
+	s.publish("p1")
+	s.found = func(trial.Options) (trial.Report, error) {
+		return trial.Report{}, fmt.Errorf("test: %w", trial.ErrNoAnswer)
+	}
+	for ; s.now.Before(noon.Add(24 * time.Hour)); s.now = s.now.Add(10 * time.Minute) {
+		s.look()
+	}
+	if n := len(s.asked); n < 24 || n > 32 {
+		t.Errorf("tried %d times in a day without an answer", n)
+	}
+	s.found = func(opts trial.Options) (trial.Report, error) {
+		return trial.Report{Point: opts.Point, Passed: true}, nil
+	}
+	s.now = s.now.Add(retryAtMost)
+	if got := s.look(); !got.Passed || got.Tries != 0 || got.Error != "" {
+		t.Errorf("status %+v", got)
+	}
+}
+
+// TestNothingProvenIsAnAnswer: it is told, counts as no pass and no failure, and
+// the next test comes when it is due.
+func TestNothingProvenIsAnAnswer(t *testing.T) {
+	spec := everyHour()
+	spec.Newest = ptr.To[int32](3)
+	s := newTests(t, spec)
+	s.publish("p1")
+	s.publish("p2")
+	s.found = func(opts trial.Options) (trial.Report, error) {
+		return trial.Report{Point: opts.Point, Unproven: "nothing runs"}, fmt.Errorf("test: %w: nothing runs", trial.ErrNothingProven)
+	}
+	got := s.look()
+	if got.Passed || got.Unproven != "nothing runs" || got.At == nil || got.Error != "" || !got.Next.Time.Equal(noon.Add(time.Hour)) || !slices.Equal(s.asked, []string{"p2"}) {
+		t.Errorf("asked %v, status %+v", s.asked, got)
+	}
+	if e := <-s.Tester.Events.(*record.FakeRecorder).Events; !strings.Contains(e, "NothingProven recovery point p2: nothing runs") {
+		t.Errorf("event %q", e)
+	}
+	s.now = noon.Add(30 * time.Minute)
+	if s.look(); len(s.asked) != 1 {
+		t.Error("tried again before it was due")
+	}
+}
+
 func TestNothingIsTestedBesideACapture(t *testing.T) {
 	s := newTests(t, everyHour())
 	s.publish("p1")

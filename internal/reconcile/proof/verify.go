@@ -34,8 +34,12 @@ import (
 const (
 	// lookEvery is how often an application is looked at in between.
 	lookEvery = 30 * time.Second
-	// retryAfter is when a verification without a verdict is tried again.
-	retryAfter = time.Minute
+	// lookAgain is when one whose turn has not come is looked at again.
+	lookAgain = lookEvery / 3
+	// retryAfter is when a run without a verdict is tried again, and
+	// retryAtMost the longest pause after many.
+	retryAfter  = time.Minute
+	retryAtMost = time.Hour
 	// makeRoomFor is how long a verification that is due lets captures and
 	// restores go first: where they never rest, it must run beside them.
 	makeRoomFor = 10 * time.Minute
@@ -92,14 +96,13 @@ func (r *Verifier) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 	if err := r.note(ctx, &app, func(s *v1alpha1.VerificationStatus) { s.Next = nextOf(s.Next, at, now) }); err != nil {
 		return ctrl.Result{}, err
 	}
-	if wait := later(at, app.Status.Verification.TriedAt).Sub(now); wait > 0 {
-		return ctrl.Result{RequeueAfter: min(wait, lookEvery)}, nil
-	}
-	if busy, err := Busy(ctx, r.Client); err != nil || busy && now.Sub(app.Status.Verification.Next.Time) < makeRoomFor {
-		return ctrl.Result{RequeueAfter: lookEvery / 3}, err
+	// To ask a silent vault again costs little: it is done every minute.
+	pause, err := wait(ctx, r.Client, at, app.Status.Verification.Next.Time, now, attempts{last: app.Status.Verification.TriedAt})
+	if err != nil || pause > 0 {
+		return ctrl.Result{RequeueAfter: pause}, err
 	}
 	if !r.reading.TryLock() {
-		return ctrl.Result{RequeueAfter: lookEvery / 3}, nil
+		return ctrl.Result{RequeueAfter: lookAgain}, nil
 	}
 	defer r.reading.Unlock()
 	return ctrl.Result{RequeueAfter: lookEvery}, r.run(ctx, &app, spec)
@@ -163,7 +166,7 @@ func (r *Verifier) run(ctx context.Context, app *v1alpha1.Application, spec *v1a
 	case err != nil:
 		result = "failed"
 		r.Events.Eventf(app, corev1.EventTypeWarning, "VerificationFailed", "no verdict: %v", err)
-	case len(found.Damaged) > 0:
+	case len(found.Damaged)+len(found.DamagedBlobs) > 0:
 		result = "damaged"
 	}
 	measure.Verifications.WithLabelValues(app.VaultName(), found.How, result).Inc()
@@ -178,6 +181,7 @@ func (r *Verifier) run(ctx context.Context, app *v1alpha1.Application, spec *v1a
 			s.Next = metaTime(next)
 		}
 		measure.Proven.WithLabelValues(app.VaultName()).Set(float64(s.At.Unix()))
+		measure.BlobsDamaged.WithLabelValues(app.VaultName()).Set(float64(len(s.DamagedBlobs)))
 	})
 }
 
@@ -196,21 +200,23 @@ func (r *Verifier) verify(ctx context.Context, app *v1alpha1.Application, spec *
 	if err != nil {
 		return found, err
 	}
+	opts := protection.VerifyOptions{
+		Sample: int(sample), SampleFrom: int(found.SampleFrom),
+		Blobs: spec.Blobs, AllBlobs: len(app.Status.Verification.DamagedBlobs) > 0, // another sample would not see it
+	}
 	for _, id := range newest(points, int(ptr.Deref(spec.Newest, 1))) {
-		report, err := p.Verify(ctx, app.VaultName(), id, protection.VerifyOptions{Sample: int(sample), SampleFrom: int(found.SampleFrom)})
+		report, err := p.Verify(ctx, app.VaultName(), id, opts)
+		opts.NotOf = append(opts.NotOf, report.Sites...)
 		switch {
-		case errors.Is(err, protection.ErrDamaged):
-			r.Events.Eventf(app, corev1.EventTypeWarning, v1alpha1.ReasonDamaged, "recovery point %s is damaged and no longer offered: %s", id, report.Damage[0])
-			if r.repair(ctx, app, p, id, report) {
-				found.Repaired = append(found.Repaired, id)
-			} else {
-				found.Damaged = append(found.Damaged, id)
-			}
 		case errors.Is(err, vault.ErrNotFound): // deleted meanwhile
 			continue
-		case err != nil:
+		case err != nil && !errors.Is(err, protection.ErrDamaged):
 			return found, err
 		}
+		if len(report.Damage)+len(report.BlobDamage) > 0 {
+			r.damaged(ctx, app, p, id, report, &found)
+		}
+		found.Blobs += report.Blobs
 		found.Points = append(found.Points, id)
 		found.Bytes += report.Bytes
 	}
@@ -218,14 +224,35 @@ func (r *Verifier) verify(ctx context.Context, app *v1alpha1.Application, spec *
 	return found, nil
 }
 
+// damaged tells of damage, mends it if a second copy can, and notes what is left.
+func (r *Verifier) damaged(ctx context.Context, app *v1alpha1.Application, p *protection.Protector, id string, report protection.VerifyReport, found *v1alpha1.VerificationStatus) {
+	if len(report.Damage) > 0 {
+		r.Events.Eventf(app, corev1.EventTypeWarning, v1alpha1.ReasonDamaged, "recovery point %s is damaged and no longer offered: %s", id, report.Damage[0])
+	}
+	if len(report.BlobDamage) > 0 {
+		r.Events.Eventf(app, corev1.EventTypeWarning, v1alpha1.ReasonDamaged, "%d blobs of volume data are not as they were written, and points that need them may be damaged: %s", len(report.BlobDamage), report.BlobDamage[0])
+	}
+	mended, left := r.repair(ctx, app, p, id, report)
+	switch {
+	case mended:
+		found.Repaired = append(found.Repaired, id)
+	case len(left.Damage) > 0:
+		found.Damaged = append(found.Damaged, id)
+	}
+	if !mended {
+		found.DamagedBlobs = append(found.DamagedBlobs, left.BlobDamage...)
+	}
+}
+
 // repair mends a damaged point from the vault's second copies, one after the
-// other until it is whole, and tells what came of it.
-func (r *Verifier) repair(ctx context.Context, app *v1alpha1.Application, p *protection.Protector, id string, found protection.VerifyReport) bool {
+// other until it is whole, and tells what came of it, and what is left.
+func (r *Verifier) repair(ctx context.Context, app *v1alpha1.Application, p *protection.Protector, id string, found protection.VerifyReport) (mended bool, left protection.VerifyReport) {
 	var all v1alpha1.VaultList
 	if err := r.Client.List(ctx, &all); err != nil {
 		r.Events.Eventf(app, corev1.EventTypeWarning, "RepairFailed", "recovery point %s: list vaults: %v", id, err)
-		return false
+		return false, found
 	}
+	left = found
 	for i := range all.Items {
 		name := all.Items[i].Name
 		if all.Items[i].Spec.CopyOf != app.Spec.Vault {
@@ -235,12 +262,15 @@ func (r *Verifier) repair(ctx context.Context, app *v1alpha1.Application, p *pro
 		if err == nil {
 			measure.Repairs.WithLabelValues(app.VaultName(), "succeeded").Inc()
 			r.Events.Eventf(app, corev1.EventTypeWarning, "Repaired", "recovery point %s is whole again: %d objects put back from the copy %s; find out what damages the vault", id, len(report.Repaired), name)
-			return true
+			return true, report.Verified
+		}
+		if report.Verified.ID != "" { // it was read once more
+			left = report.Verified
 		}
 		measure.Repairs.WithLabelValues(app.VaultName(), "failed").Inc()
 		r.Events.Eventf(app, corev1.EventTypeWarning, "RepairFailed", "recovery point %s from the copy %s: %v", id, name, err)
 	}
-	return false
+	return false, left
 }
 
 func (r *Verifier) repairFrom(ctx context.Context, app *v1alpha1.Application, p *protection.Protector, id, name string, found protection.VerifyReport) (protection.RepairReport, error) {

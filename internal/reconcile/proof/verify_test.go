@@ -37,10 +37,14 @@ type site struct {
 	copied  *vault.Project // in the second copy, if there is one
 	err     error          // of opening the vault
 	now     time.Time
+	volumes *repository // of its points; nil for points without volumes
 }
 
 func (s *site) Reader(context.Context, string) (*protection.Protector, error) {
-	return protection.New(protection.Options{Project: s.project, Site: "east", Now: func() time.Time { return s.now }}), s.err
+	return protection.New(protection.Options{
+		Project: s.project, Site: "east", Now: func() time.Time { return s.now },
+		OpenVolumes: func(context.Context, string, bool) (protection.Repository, error) { return s.volumes, nil },
+	}), s.err
 }
 
 func (s *site) Project(context.Context, string) (*vault.Project, error) { return s.copied, s.err }
@@ -84,6 +88,9 @@ func (s *site) publish(id string) {
 	}
 	at := noon.Add(n*time.Minute - time.Hour)
 	m := &point.Manifest{Site: "east", Epoch: 1, Trigger: "manual", Instant: at, CutBy: at, Consistency: point.Crash, Resources: []point.Resource{res}, Objects: 1}
+	if s.volumes != nil {
+		m.Volumes = []point.Volume{{Namespace: "shop", Claim: "data", Consistency: point.Crash, Snapshot: point.Snapshot{Repository: "east", ID: id}}}
+	}
 	if err := w.Publish(s.t.Context(), m, nil); err != nil {
 		s.t.Fatal(err)
 	}

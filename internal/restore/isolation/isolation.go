@@ -1,16 +1,21 @@
-// Package isolation keeps a copy of an application off volumes that exist.
+// Package isolation keeps a copy of an application off volumes that exist, and
+// remembers what the copy lacks for that.
 package isolation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/obstacle"
 	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/reason"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -23,6 +28,7 @@ type Guard struct {
 
 	mu      sync.Mutex
 	refused error
+	left    []report.Problem
 }
 
 // New reads the target's classes; mapping is the restore's own.
@@ -42,6 +48,7 @@ func (g *Guard) Unfit() func(schema.GroupKind, shape.Document) string {
 	}
 	return func(kind schema.GroupKind, d shape.Document) string {
 		if why := shape.UnfitForCopy(kind, d); why != "" {
+			g.leave(kind, d, why)
 			return why
 		}
 		for _, spec := range shape.ClaimSpecs(kind, d) {
@@ -70,6 +77,30 @@ func (g *Guard) bindsToExisting(spec shape.Document) string {
 		return ""
 	}
 	return fmt.Sprintf("storage class %s makes no volumes, and a claim of it could bind to one that exists: map it to one that does (storageClassMapping)", class)
+}
+
+// leave remembers a claim, or a workload that would have had pods. What a
+// controller of the point makes again is told by its controller.
+func (g *Guard) leave(kind schema.GroupKind, d shape.Document, why string) {
+	if kind != shape.KindClaim && (!slices.Contains(reason.WaitedFor, kind) || shape.Wanted(kind, d) == 0 || shape.Followed(d)) {
+		return
+	}
+	name := fmt.Sprintf("%s %s/%s", kind, shape.Text(d, "metadata", "namespace"), shape.Text(d, "metadata", "name"))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left = append(g.left, report.Problem{Object: name, Message: why})
+}
+
+// Left is what a copy lacks because it is unfit for one, by its captured name.
+func (g *Guard) Left() []report.Problem {
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	left := slices.Clone(g.left)
+	slices.SortFunc(left, func(a, b report.Problem) int { return cmp.Compare(a.Object, b.Object) })
+	return left
 }
 
 // Refusal is why no copy can be made at all, or nil.

@@ -29,8 +29,9 @@ type Watch struct {
 }
 
 // Laggards are the workloads that are not ready yet. Why is filled in when
-// they are to be explained.
-func (w Watch) Laggards(ctx context.Context, explain bool) (lag []Laggard, err error) {
+// they are to be explained. running counts the restore's own that have pods
+// which are ready.
+func (w Watch) Laggards(ctx context.Context, explain bool) (lag []Laggard, running int64, err error) {
 	add := func(at port.Served, u *unstructured.Unstructured) {
 		l := Laggard{Object: at.GVK.GroupKind().String() + " " + u.GetNamespace() + "/" + u.GetName()}
 		if explain {
@@ -44,17 +45,20 @@ func (w Watch) Laggards(ctx context.Context, explain bool) (lag []Laggard, err e
 		}
 		served, err := w.Cluster.Serves(ctx, kind)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		for _, namespace := range w.Namespaces {
 			err := w.Cluster.List(ctx, served[0], namespace, shape.LabelRestore+"="+w.ID, func(u *unstructured.Unstructured) error {
+				if shape.Running(kind, u.Object) {
+					running++
+				}
 				if !shape.Ready(kind, u.Object) {
 					add(served[0], u)
 				}
 				return nil
 			})
 			if err != nil {
-				return nil, fmt.Errorf("look for workloads: %w", err)
+				return nil, 0, fmt.Errorf("look for workloads: %w", err)
 			}
 		}
 	}
@@ -65,18 +69,18 @@ func (w Watch) Laggards(ctx context.Context, explain bool) (lag []Laggard, err e
 		}
 		served, err := w.Cluster.Serves(ctx, kind)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		live, err := w.Cluster.Get(ctx, served[0], u.GetNamespace(), u.GetName())
 		switch {
 		case apierrors.IsNotFound(err):
 		case err != nil:
-			return nil, fmt.Errorf("look for workloads: %w", err)
+			return nil, 0, fmt.Errorf("look for workloads: %w", err)
 		case !shape.Ready(kind, live.Object) && live.GetLabels()[shape.LabelRestore] != w.ID:
 			add(served[0], live)
 		}
 	}
-	return lag, nil
+	return lag, running, nil
 }
 
 // WaitingFor says in a few words whom a restore waits for.

@@ -4,6 +4,7 @@ package report
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -47,10 +48,16 @@ func Blocking(findings []Finding) []Finding {
 	return all
 }
 
+// ErrNoAnswer is in the error of what failed only because the vault, or the
+// node process that was to read it, gave no answer.
+var ErrNoAnswer = errors.New("no answer")
+
 // Problem is something a person should know about one object.
 type Problem struct {
 	Object  string `json:"object,omitempty"` // kind.group namespace/name, as at the target
 	Message string `json:"message"`
+	// NoAnswer says that a failure tells nothing about the point: see ErrNoAnswer.
+	NoAnswer bool `json:"noAnswer,omitempty"`
 }
 
 // String is the problem for people.
@@ -117,6 +124,11 @@ type Result struct {
 	Steps       []Step    `json:"steps"`
 	// Ready says whether every restored workload got ready in time.
 	Ready bool `json:"ready"`
+	// Running counts the workloads that were waited for and have pods that are
+	// ready: those at zero replicas, and those that operators make, do not count.
+	Running int64 `json:"running,omitempty"`
+	// Unfit is what would have run, or held data, and was left out of a copy.
+	Unfit []Problem `json:"unfit,omitempty"`
 }
 
 // Recorder collects a Result from many goroutines.
@@ -129,7 +141,7 @@ type Recorder struct {
 func (r *Recorder) Warn(object, format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.res.Warnings = append(r.res.Warnings, Problem{object, fmt.Sprintf(format, args...)})
+	r.res.Warnings = append(r.res.Warnings, Problem{Object: object, Message: fmt.Sprintf(format, args...)})
 }
 
 // Fail records that an object could not be restored, and why.
@@ -137,7 +149,7 @@ func (r *Recorder) Fail(object string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.res.Failed++
-	r.res.Failures = append(r.res.Failures, Problem{object, err.Error()})
+	r.res.Failures = append(r.res.Failures, Problem{Object: object, Message: err.Error(), NoAnswer: errors.Is(err, ErrNoAnswer)})
 }
 
 // Count changes the result; f must not keep it.

@@ -10,14 +10,44 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
+// Wanted is how many pods a workload asks for. A DaemonSet asks for one at
+// least, as its spec does not say.
+func Wanted(kind schema.GroupKind, d Document) int64 {
+	if replicas, set := Number(d, "spec", "replicas"); set && kind != KindDaemonSet && kind != KindPod {
+		return replicas
+	}
+	return 1
+}
+
+// Running tells whether a workload has pods that are ready, if not all.
+func Running(kind schema.GroupKind, d Document) bool {
+	field := "readyReplicas"
+	switch kind {
+	case KindPod:
+		return condition(d, "Ready") == "True"
+	case KindDaemonSet:
+		field = "numberReady"
+	}
+	n, _ := Number(d, "status", field)
+	return n > 0
+}
+
+// Followed tells whether a built-in controller decides on the object.
+func Followed(d Document) bool {
+	for _, o := range Items(d, "metadata", "ownerReferences") {
+		group, _, grouped := strings.Cut(Text(o, "apiVersion"), "/")
+		if controller, _ := o["controller"].(bool); controller && (!grouped || group == GroupApps || group == KindJob.Group) {
+			return true
+		}
+	}
+	return false
+}
+
 // Ready tells whether a workload has the pods it asks for.
 func Ready(kind schema.GroupKind, d Document) bool {
 	generation, _ := Number(d, "metadata", "generation")
 	observed, _ := Number(d, "status", "observedGeneration")
-	replicas, set := Number(d, "spec", "replicas")
-	if !set {
-		replicas = 1
-	}
+	replicas := Wanted(kind, d)
 	have := func(field string) int64 { n, _ := Number(d, "status", field); return n }
 	switch kind {
 	case KindDeployment:
