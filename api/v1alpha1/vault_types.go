@@ -83,6 +83,12 @@ type VaultStatus struct {
 	// VaultID is the random id written into the vault when it was made.
 	// +optional
 	VaultID string `json:"vaultID,omitempty"`
+	// KeyID is the newest of the project's data keys that this site knows, and
+	// KeyVersion its number: what is new is sealed with it.
+	// +optional
+	KeyID string `json:"keyID,omitempty"`
+	// +optional
+	KeyVersion int64 `json:"keyVersion,omitempty"`
 	// +optional
 	LastChecked *metav1.Time `json:"lastChecked,omitempty"`
 	// Latency is the round trip of a small write.

@@ -18,6 +18,7 @@ var together = []day{
 	{"PrivateCA", privateCA},
 	{"Damage", damage},
 	{"Copies", copies},
+	{"KeysRotated", keysRotated},
 	{"Retention", retention},
 	{"LocalVolume", localVolume},
 	{"MissingClass", missingClass},

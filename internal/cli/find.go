@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/cli/installation"
+	"davit.dev/davit/internal/cli/keys"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/point"
 )
@@ -88,6 +89,22 @@ func (e *env) imagery() imagery.Host {
 		Cluster: func() (client.Client, error) { return e.cluster() },
 		Print:   e.print,
 		Step:    func(format string, args ...any) { e.progress.Step(format, args...) },
+	}
+}
+
+// keys is what `vault keys` works with.
+func (e *env) keys() keys.Host {
+	return keys.Host{
+		Bounded: e.working, Now: e.now, Print: e.print, Ask: e.askFor,
+		Open: func(ctx context.Context, cmd *cobra.Command, a *access.Address) (*access.Opened, error) {
+			return e.opener().Open(ctx, nil, a, cmd.Flags())
+		},
+		Step: func(format string, args ...any) { e.progress.Step(format, args...) },
+		Say: func(format string, args ...any) {
+			e.progress.Done()
+			fmt.Fprintf(e.Err, format, args...)
+		},
+		Args: func(n int, names string) cobra.PositionalArgs { return args(cobra.ExactArgs(n), names) },
 	}
 }
 

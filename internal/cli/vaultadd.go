@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/keys"
 	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/selftest"
@@ -31,10 +32,10 @@ import (
 
 func (e *env) vaultCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "vault", Short: "Add, check and list vaults", Args: args(cobra.NoArgs, "one of: add, check, ls"),
+		Use: "vault", Short: "Add, check and list vaults, and keep their keys", Args: args(cobra.NoArgs, "one of: add, check, keys, ls"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.vaultAddCommand(), e.vaultCheckCommand(), e.vaultListCommand())
+	cmd.AddCommand(e.vaultAddCommand(), e.vaultCheckCommand(), keys.Command(e.keys()), e.vaultListCommand())
 	return cmd
 }
 

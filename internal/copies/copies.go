@@ -130,8 +130,15 @@ func (c *Copier) bootstrap(ctx context.Context) error {
 	if err := c.opts.First.VerifyKeys(ctx); err != nil {
 		return err
 	}
+	// Versions of the key that are there now, after what is wrapped of them: a
+	// rotation that comes between is left to the next pass.
+	versions, err := sizes(ctx, c.opts.First.Store(), root+"keyring/")
+	if err != nil {
+		return err
+	}
 	report := &Report{}
-	for _, prefix := range []string{root + "keys/", root + "project.json"} {
+	parts := append(append([]string{root + "keys/"}, sorted(versions)...), root+"project.json")
+	for _, prefix := range parts {
 		if err := c.carryNew(ctx, prefix, relay.Any, report); err != nil {
 			return err
 		}

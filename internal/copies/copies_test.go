@@ -64,7 +64,7 @@ func newRig(t *testing.T) *rig {
 
 func options(p *vault.Project, site string) volume.Options {
 	return volume.Options{
-		Store: p.Store(), Prefix: p.VolumePrefix(site), Password: p.SubKey("volume-repository"), Site: site,
+		Store: p.Store(), Prefix: p.VolumePrefix(site), Password: p.RepositoryKey(site), Site: site,
 		Seal: p.Seal, Unseal: func(key string, sealed []byte) ([]byte, error) { return p.Unseal(key, sealed, 1<<26) },
 	}
 }

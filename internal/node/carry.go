@@ -71,8 +71,12 @@ func (c *carrier) open(ctx context.Context, spec v1alpha1.VolumeTaskSpec, slot i
 	if err != nil {
 		return nil, err
 	}
-	opts := protection.VolumeOptions(v.Project, spec.Site)
-	opts.CacheDir = filepath.Join(c.cacheDir, "slot-"+strconv.Itoa(slot), v.VaultID, v.Project.Name(), spec.Site)
+	repository := spec.Site // what is written back lies where its snapshot says
+	if spec.Operation == v1alpha1.VolumeRead {
+		repository = v.Project.Repository(spec.Site)
+	}
+	opts := protection.VolumeOptions(v.Project, repository)
+	opts.CacheDir = filepath.Join(c.cacheDir, "slot-"+strconv.Itoa(slot), v.VaultID, v.Project.Name(), repository)
 	opts.ReadOnly = spec.Operation == v1alpha1.VolumeWrite
 	opts.Now = c.now
 	opts.Logger = slog.New(logr.ToSlogHandler(log.FromContext(ctx).V(1)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -27,20 +28,42 @@ func (p *Protector) Reclaim(ctx context.Context, full bool) (volume.MaintainRepo
 	if err := guard(ctx); err != nil {
 		return report, fmt.Errorf("reclaim space: %w", err)
 	}
-	err := p.withVolumes(ctx, p.opts.Site, false, func(repo Repository) error {
-		err := p.account(ctx, repo)
+	var errs []error
+	for _, repository := range p.repositories(ctx) {
+		one, err := p.reclaimIn(ctx, repository, guard, full)
+		if err != nil && !errors.Is(err, volume.ErrNoRepository) {
+			errs = append(errs, fmt.Errorf("reclaim space: %w", err))
+		}
+		report.BlobsDeleted += one.BlobsDeleted
+		report.BytesDeleted += one.BytesDeleted
+		report.InventoriesMerged += one.InventoriesMerged
+	}
+	return report, errors.Join(errs...)
+}
+
+// repositories are those of this site: the one that is written, and those that
+// were before the keys rotated, as long as they are there.
+func (p *Protector) repositories(ctx context.Context) []string {
+	all := p.opts.Project.Repositories(p.opts.Site)
+	current := all[len(all)-1]
+	return slices.DeleteFunc(all, func(name string) bool {
+		if name == current {
+			return false
+		}
+		_, err := p.opts.Project.Store().Stat(ctx, p.opts.Project.VolumePrefix(name)+volume.FormatBlob)
+		return errors.Is(err, vault.ErrNotFound)
+	})
+}
+
+func (p *Protector) reclaimIn(ctx context.Context, repository string, guard volume.Guard, full bool) (report volume.MaintainReport, err error) {
+	err = p.withVolumes(ctx, repository, false, func(repo Repository) error {
+		err := p.account(ctx, repo, repository)
 		if err == nil {
 			report, err = repo.Maintain(ctx, volume.MaintainOptions{Guard: guard, Full: full})
 		}
 		return err
 	})
-	if errors.Is(err, volume.ErrNoRepository) {
-		return report, nil
-	}
-	if err != nil {
-		return report, fmt.Errorf("reclaim space: %w", err)
-	}
-	return report, nil
+	return report, err
 }
 
 // siteGuard fails when other sites took over all that this one ever protected:
@@ -83,7 +106,7 @@ func (p *Protector) siteGuard() volume.Guard {
 
 // account checks that the repository lists every snapshot that the points in
 // the vault need of it: what no listed snapshot needs, maintenance removes.
-func (p *Protector) account(ctx context.Context, repo Repository) error {
+func (p *Protector) account(ctx context.Context, repo Repository, name string) error {
 	apps, err := p.opts.Project.Apps(ctx)
 	if err != nil {
 		return err
@@ -104,7 +127,7 @@ func (p *Protector) account(ctx context.Context, repo Repository) error {
 	}
 	for app, infos := range needed {
 		for _, info := range infos {
-			if err := p.accountPoint(ctx, app, info, listed); err != nil {
+			if err := p.accountPoint(ctx, app, info, name, listed); err != nil {
 				return err
 			}
 		}
@@ -115,14 +138,14 @@ func (p *Protector) account(ctx context.Context, repo Repository) error {
 // accountPoint checks one point. A manifest that is damaged names no snapshot;
 // those it had are listed as long as nobody deletes them. One that could not be
 // read for another reason may name any.
-func (p *Protector) accountPoint(ctx context.Context, app string, info vault.PointInfo, listed map[string]bool) error {
+func (p *Protector) accountPoint(ctx context.Context, app string, info vault.PointInfo, repository string, listed map[string]bool) error {
 	if info.Manifest == nil {
 		if errors.Is(info.Err, vault.ErrDamaged) || errors.Is(info.Err, vault.ErrNotFound) {
 			return nil
 		}
 		return fmt.Errorf("point %s of %s: %w", info.ID, app, info.Err)
 	}
-	for _, v := range bySite(info.Manifest)[p.opts.Site] {
+	for _, v := range bySite(info.Manifest)[repository] {
 		if listed[v.Snapshot.ID] || info.Deleting() {
 			continue
 		}

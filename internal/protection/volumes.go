@@ -24,15 +24,15 @@ type Repository interface {
 	Close(ctx context.Context) error
 }
 
-// OpenVolumes opens the volume repository of a site.
-type OpenVolumes func(ctx context.Context, site string, readOnly bool) (Repository, error)
+// OpenVolumes opens a volume repository, named as in a point's manifest.
+type OpenVolumes func(ctx context.Context, repository string, readOnly bool) (Repository, error)
 
-// VolumeOptions open a site's volume repository in the project's own store.
-// Every process that opens it uses these: the password and the seal of the
-// inventories come from the project's key.
-func VolumeOptions(p *vault.Project, site string) volume.Options {
+// VolumeOptions open a volume repository, named as in a point's manifest, in
+// the project's own store. Every process that opens it uses these: the password
+// and the seal of the inventories come from the project's keys.
+func VolumeOptions(p *vault.Project, repository string) volume.Options {
 	return volume.Options{
-		Store: p.Store(), Prefix: p.VolumePrefix(site), Password: p.SubKey("volume-repository"), Site: site,
+		Store: p.Store(), Prefix: p.VolumePrefix(repository), Password: p.RepositoryKey(repository), Site: repository,
 		Seal:   p.Seal,
 		Unseal: func(key string, sealed []byte) ([]byte, error) { return p.Unseal(key, sealed, maxInventory) },
 	}

@@ -139,6 +139,10 @@ type SiteStatus struct {
 	// Capacity is the sum over the site's nodes: "cpu", "memory", "pods" and
 	// storage classes, as Kubernetes quantities.
 	Capacity map[string]string `json:"capacity,omitempty"`
+	// KeyID is the newest data key that the site knows, and Recipient its own
+	// public key. Both are empty in signs of versions whose keys do not rotate.
+	KeyID     string `json:"keyID,omitempty"`
+	Recipient string `json:"recipient,omitempty"`
 	// Written is when the vault took the sign, by the vault's clock. Sites
 	// fills it in; it is not stored.
 	Written time.Time `json:"-"`

@@ -1,159 +1,26 @@
 package vault
 
-import (
-	"bufio"
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
-	"log/slog"
-	"strings"
-
-	"filippo.io/age"
-
-	"davit.dev/davit/internal/vault/seal"
-)
+import "davit.dev/davit/internal/vault/identity"
 
 // ErrKey says that a key, although well-formed, does not open what it should.
-var ErrKey = errors.New("key does not fit")
+var ErrKey = identity.ErrKey
 
 // Identity is a secret X25519 key of age: the recovery key a person exports,
 // or a site's own. Printing it shows only its public half.
-type Identity struct{ secret *age.X25519Identity }
+type Identity = identity.Identity
 
 // Recipient is the public half of an Identity.
-type Recipient struct{ public *age.X25519Recipient }
+type Recipient = identity.Recipient
 
 // NewRecoveryKey makes a new Identity. The vault's data is lost with the last
 // identity that opens it, so one of them is exported and kept outside all sites.
-func NewRecoveryKey() (Identity, error) { return NewIdentity() }
+func NewRecoveryKey() (Identity, error) { return identity.New() }
 
 // NewIdentity makes a new Identity, as each site has one.
-func NewIdentity() (Identity, error) {
-	secret, err := age.GenerateX25519Identity()
-	if err != nil {
-		return Identity{}, fmt.Errorf("make identity: %w", err)
-	}
-	return Identity{secret}, nil
-}
+func NewIdentity() (Identity, error) { return identity.New() }
 
-// ParseIdentity reads an identity from a key file's text: one line
-// AGE-SECRET-KEY-1..., with blank lines and lines starting with # around it.
-// Errors never quote the text.
-func ParseIdentity(text string) (Identity, error) {
-	var found []string
-	for line := range strings.Lines(text) {
-		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "#") {
-			found = append(found, line)
-		}
-	}
-	if len(found) != 1 {
-		return Identity{}, fmt.Errorf("parse recovery key: %w: found %d keys, want one line that starts with AGE-SECRET-KEY-1", ErrKey, len(found))
-	}
-	secret, err := age.ParseX25519Identity(found[0])
-	if err != nil { // its text could hold the secret
-		return Identity{}, fmt.Errorf("parse recovery key: %w: want one line that starts with AGE-SECRET-KEY-1; was it cut or changed when copied?", ErrKey)
-	}
-	return Identity{secret}, nil
-}
+// ParseIdentity reads an identity from a key file's text; see identity.Parse.
+func ParseIdentity(text string) (Identity, error) { return identity.Parse(text) }
 
-// IsZero tells whether the Identity holds no key.
-func (i Identity) IsZero() bool { return i.secret == nil }
-
-// Recipient returns the public half.
-func (i Identity) Recipient() Recipient {
-	if i.secret == nil {
-		return Recipient{}
-	}
-	return Recipient{i.secret.Recipient()}
-}
-
-// Secret returns the secret text, AGE-SECRET-KEY-1..., to be stored with care.
-func (i Identity) Secret() string {
-	if i.secret == nil {
-		return ""
-	}
-	return i.secret.String()
-}
-
-// String shows the public half only.
-func (i Identity) String() string { return i.Recipient().String() }
-
-// GoString keeps the secret out of %#v.
-func (i Identity) GoString() string { return "vault.Identity(" + i.String() + ")" }
-
-// LogValue keeps the secret out of logs.
-func (i Identity) LogValue() slog.Value { return slog.StringValue(i.String()) }
-
-// MarshalText refuses, so that no encoder writes a secret by accident.
-func (i Identity) MarshalText() ([]byte, error) {
-	return nil, errors.New("marshal identity: use Secret")
-}
-
-// ParseRecipient reads age1...
-func ParseRecipient(text string) (Recipient, error) {
-	public, err := age.ParseX25519Recipient(strings.TrimSpace(text))
-	if err != nil {
-		return Recipient{}, fmt.Errorf("parse recipient: %w", err)
-	}
-	return Recipient{public}, nil
-}
-
-// IsZero tells whether the Recipient holds no key.
-func (r Recipient) IsZero() bool { return r.public == nil }
-
-// String returns age1..., or "none".
-func (r Recipient) String() string {
-	if r.public == nil {
-		return "none"
-	}
-	return r.public.String()
-}
-
-// Fingerprint is the recipient's name in the vault: the first 16 bytes of the
-// SHA-256 of its text, in hex.
-func (r Recipient) Fingerprint() string {
-	sum := sha256.Sum256([]byte(r.String()))
-	return hex.EncodeToString(sum[:16])
-}
-
-// wrap encrypts a data key to the recipient.
-func (r Recipient) wrap(k *seal.Key) ([]byte, error) {
-	if r.public == nil {
-		return nil, fmt.Errorf("wrap data key: %w: empty recipient", ErrKey)
-	}
-	var out bytes.Buffer
-	w, err := age.Encrypt(&out, r.public)
-	if err != nil {
-		return nil, fmt.Errorf("wrap data key: %w", err)
-	}
-	if _, err := w.Write(k[:]); err != nil {
-		return nil, fmt.Errorf("wrap data key: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("wrap data key: %w", err)
-	}
-	return out.Bytes(), nil
-}
-
-// unwrap is wrap's inverse.
-func (i Identity) unwrap(wrapped []byte) (*seal.Key, error) {
-	if i.secret == nil {
-		return nil, fmt.Errorf("unwrap data key: %w: empty identity", ErrKey)
-	}
-	r, err := age.Decrypt(bufio.NewReader(bytes.NewReader(wrapped)), i.secret)
-	if err != nil {
-		return nil, fmt.Errorf("unwrap data key: %w: %w", ErrDamaged, err)
-	}
-	var k seal.Key
-	if _, err := io.ReadFull(r, k[:]); err != nil {
-		return nil, fmt.Errorf("unwrap data key: %w: %w", ErrDamaged, err)
-	}
-	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("unwrap data key: %w: more than 32 bytes", ErrDamaged)
-	}
-	return &k, nil
-}
+// ParseRecipient reads age1... .
+func ParseRecipient(text string) (Recipient, error) { return identity.ParseRecipient(text) }

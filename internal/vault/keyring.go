@@ -10,8 +10,10 @@ import (
 // its own identity, and the ids that vault and key must have, so that neither
 // can be exchanged behind the site's back.
 type Keyring struct {
-	VaultID  string
-	Project  string
+	VaultID string
+	Project string
+	// KeyID is the newest data key when the site was admitted: a project that
+	// does not have it is another one, or was put back to before that.
 	KeyID    string
 	Identity Identity
 }
@@ -71,7 +73,7 @@ func Admit(ctx context.Context, p *Project) (Keyring, error) {
 	if err := p.AddRecipient(ctx, identity.Recipient()); err != nil {
 		return Keyring{}, fmt.Errorf("admit site: %w", err)
 	}
-	return Keyring{VaultID: marker.ID, Project: p.name, KeyID: p.keyID, Identity: identity}, nil
+	return Keyring{VaultID: marker.ID, Project: p.name, KeyID: p.NewestKey().KeyID, Identity: identity}, nil
 }
 
 // Open opens the keyring's project, in its vault or in a second copy of it, and
@@ -88,8 +90,8 @@ func (k Keyring) Open(ctx context.Context, store Store) (*Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.keyID != k.KeyID {
-		return nil, fmt.Errorf("open project %s: %w: its data key is %s, this site was admitted to %s", k.Project, ErrKey, p.keyID, k.KeyID)
+	if !p.hasKey(k.KeyID) { // another project, or an older state of this one
+		return nil, fmt.Errorf("open project %s: %w: its data key is %s, this site was admitted to %s", k.Project, ErrKey, p.NewestKey().KeyID, k.KeyID)
 	}
 	return p, nil
 }

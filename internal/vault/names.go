@@ -78,6 +78,8 @@ func (l layout) root() string                { return "projects/" + string(l) + 
 func (l layout) project() string             { return l.root() + "project.json" }
 func (l layout) clock() string               { return l.root() + "clock" }
 func (l layout) keys(keyID string) string    { return l.root() + "keys/" + keyID + "/" }
+func (l layout) keyVersions() string         { return l.root() + "keyring/" }
+func (l layout) keyVersion(n int64) string   { return l.keyVersions() + number(n) }
 func (l layout) manifests(app string) string { return l.root() + "manifests/" + slashed(app) }
 func (l layout) objects(app string) string   { return l.root() + "objects/" + slashed(app) }
 func (l layout) marks(app string) string     { return l.root() + "marks/" + slashed(app) }

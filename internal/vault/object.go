@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"davit.dev/davit/internal/vault/packed"
 )
 
 // Limits on what is read whole into memory, in bytes. More than that is not
@@ -49,7 +51,7 @@ func (p *Project) ReadSealed(ctx context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := unsealBlob(p.key, key, sealed, maxDocument)
+	plain, err := packed.Unseal(p.finder(ctx), key, sealed, maxDocument)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, err)
 	}
@@ -82,7 +84,7 @@ func (p *Project) Seal(key string, plain []byte) ([]byte, error) {
 	if !strings.HasPrefix(key, p.at.root()) {
 		return nil, fmt.Errorf("seal %s: %w: outside project %s", key, ErrName, p.name)
 	}
-	sealed, err := sealBlob(p.key, key, plain)
+	sealed, err := packed.Seal(p.ring.newestKey(), key, plain)
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", key, err)
 	}
@@ -92,7 +94,9 @@ func (p *Project) Seal(key string, plain []byte) ([]byte, error) {
 // Unseal is Seal's inverse, for at most limit plain bytes. It returns
 // ErrDamaged unless sealed is what Seal returned for this key.
 func (p *Project) Unseal(key string, sealed []byte, limit int64) ([]byte, error) {
-	plain, err := unsealBlob(p.key, key, sealed, limit)
+	ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout) // only if the key is not known yet
+	defer cancel()
+	plain, err := packed.Unseal(p.finder(ctx), key, sealed, limit)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", key, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault/packed"
 )
 
 // parallelReads bounds the small documents read at a time.
@@ -218,12 +219,12 @@ func (p *Project) readPack(ctx context.Context, pack point.Pack, fn func([]byte)
 	if err != nil {
 		return err
 	}
-	r, err := openBlob(bytes.NewReader(sealed), p.key, pack.Key)
+	r, err := packed.Open(bytes.NewReader(sealed), p.finder(ctx), pack.Key)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", pack.Key, err)
 	}
 	defer r.Close()
-	count, err := readRecords(r, fn)
+	count, err := packed.ReadRecords(r, fn)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", pack.Key, err)
 	}
@@ -235,7 +236,7 @@ func (p *Project) readPack(ctx context.Context, pack point.Pack, fn func([]byte)
 
 // fetch gets a pack's sealed bytes and compares size and SHA-256.
 func (p *Project) fetch(ctx context.Context, pack point.Pack) ([]byte, error) {
-	if !strings.HasPrefix(pack.Key, p.at.root()) || pack.Size > 2*maxPack {
+	if !strings.HasPrefix(pack.Key, p.at.root()) || pack.Size > 2*packed.Max {
 		return nil, fmt.Errorf("read %s: %w: %d bytes outside of what a project's packs are", pack.Key, ErrDamaged, pack.Size)
 	}
 	sealed, err := readAll(ctx, p.store, pack.Key, pack.Size)

@@ -22,8 +22,8 @@ type Project struct {
 	store Store
 	name  string
 	at    layout
-	key   *seal.Key
-	keyID string
+	// ring holds the data keys; it is shared with what Over returns.
+	ring *ring
 	// copied says that the store is a second copy of the vault.
 	copied bool
 }
@@ -68,7 +68,7 @@ func CreateProject(ctx context.Context, store Store, name string, recipients ...
 	if _, err := rand.Read(key[:]); err != nil {
 		return nil, fmt.Errorf("create project %s: %w", name, err)
 	}
-	p := newProject(store, name, &key)
+	p := newProject(store, name, newRing(Identity{}, &key))
 	for _, r := range recipients {
 		if err := p.AddRecipient(ctx, r); err != nil {
 			return nil, fmt.Errorf("create project %s: %w", name, err)
@@ -80,22 +80,22 @@ func CreateProject(ctx context.Context, store Store, name string, recipients ...
 	return p, nil
 }
 
-func newProject(store Store, name string, key *seal.Key) *Project {
-	return &Project{store: store, name: name, at: layout(name), key: key, keyID: key.ID().String()}
+func newProject(store Store, name string, keys *ring) *Project {
+	return &Project{store: store, name: name, at: layout(name), ring: keys}
 }
 
 // claimName writes project.json, or finds that someone else did and takes its
 // own, now useless, key away again.
 func (p *Project) claimName(ctx context.Context) error {
-	f := projectFile{FormatVersion: FormatVersion, Name: p.name, KeyID: p.keyID, Created: now()}
-	f.MAC = p.authenticate("project", f)
+	f := projectFile{FormatVersion: FormatVersion, Name: p.name, KeyID: p.KeyID(), Created: now()}
+	f.MAC = authenticate(p.ring.newestKey(), "project", f)
 	data, err := encodePlain(f)
 	if err != nil {
 		return err
 	}
 	err = putOnce(ctx, p.store, p.at.project(), data)
 	if errors.Is(err, ErrExists) {
-		return errors.Join(err, deleteAll(ctx, p.store, p.at.keys(p.keyID), nil))
+		return errors.Join(err, deleteAll(ctx, p.store, p.at.keys(p.KeyID()), nil))
 	}
 	return err
 }
@@ -116,35 +116,42 @@ func openProject(ctx context.Context, store Store, name string, identity Identit
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	at := layout(name)
-	raw, err := readAll(ctx, store, at.project(), maxPlain)
-	if err != nil {
-		return nil, err
-	}
-	var f projectFile
-	if err := decodePlain(raw, &f); err != nil {
-		return nil, fmt.Errorf("read %s: %w", at.project(), err)
-	}
-	if err := f.check(name); err != nil {
-		return nil, fmt.Errorf("read %s: %w", at.project(), err)
-	}
-	key, err := unwrapKey(ctx, store, at, f.KeyID, identity)
-	if err != nil {
-		return nil, err
-	}
 	copied, err := isCopy(ctx, store)
 	if err != nil {
 		return nil, err
 	}
-	if copied {
-		store = readOnly{store}
+	p := newProject(store, name, newRing(identity, nil))
+	f, err := p.readProject(ctx)
+	if err != nil {
+		return nil, err
 	}
-	p := newProject(store, name, key)
-	p.copied = copied
-	if !p.authentic("project", f.MAC, f.unsigned()) {
-		return nil, fmt.Errorf("read %s: %w: does not authenticate", at.project(), ErrDamaged)
+	if err := p.load(ctx, f.KeyID); err != nil {
+		return nil, err
+	}
+	if !authentic(p.ring.firstKey(), "project", f.MAC, f.unsigned()) {
+		return nil, fmt.Errorf("read %s: %w: does not authenticate", p.at.project(), ErrDamaged)
+	}
+	if copied {
+		p.store, p.copied = readOnly{store}, true
 	}
 	return p, nil
+}
+
+// readProject reads project.json, which only a key of the project proves true.
+func (p *Project) readProject(ctx context.Context) (projectFile, error) {
+	var f projectFile
+	raw, err := readAll(ctx, p.store, p.at.project(), maxPlain)
+	if err != nil {
+		return f, err
+	}
+	err = decodePlain(raw, &f)
+	if err == nil {
+		err = f.check(p.name)
+	}
+	if err != nil {
+		return f, fmt.Errorf("read %s: %w", p.at.project(), err)
+	}
+	return f, nil
 }
 
 func (f projectFile) check(name string) error {
@@ -157,14 +164,11 @@ func (f projectFile) check(name string) error {
 	return nil
 }
 
-// unwrapKey reads the data key that was wrapped for the identity.
+// unwrapKey reads the data key that was wrapped for the identity. ErrNotFound
+// says that it was not.
 func unwrapKey(ctx context.Context, store Store, at layout, id string, identity Identity) (*seal.Key, error) {
-	recipient := identity.Recipient()
-	name := at.keys(id) + recipient.Fingerprint()
+	name := at.keys(id) + identity.Recipient().Fingerprint()
 	raw, err := readAll(ctx, store, name, maxPlain)
-	if errors.Is(err, ErrNotFound) {
-		return nil, fmt.Errorf("%w: the project was not opened to %s: use its recovery key", ErrKey, recipient)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +176,7 @@ func unwrapKey(ctx context.Context, store Store, at layout, id string, identity 
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	key, err := identity.unwrap(f.Wrapped)
+	key, err := identity.Unwrap(f.Wrapped)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -193,37 +197,61 @@ func parseWrap(raw []byte) (wrapFile, error) {
 	return f, nil
 }
 
-// AddRecipient admits one more recipient, for good. Admitting it again is no error.
+// AddRecipient admits one more recipient: he can read everything, what is older
+// than he included. Admitting him again is no error.
 func (p *Project) AddRecipient(ctx context.Context, r Recipient) error {
-	wrapped, err := r.wrap(p.key)
+	for {
+		version, key := p.ring.newest()
+		if err := p.wrapFor(ctx, key, r); err != nil {
+			return err
+		}
+		// A rotation writes its version first and then looks who was admitted;
+		// we admit first and then look for a version. So one sees the other.
+		if err := p.Refresh(ctx); err != nil {
+			return err
+		}
+		if p.NewestKey().Number == version.Number {
+			return nil
+		}
+	}
+}
+
+// wrapFor writes a data key wrapped to the recipient.
+func (p *Project) wrapFor(ctx context.Context, key *seal.Key, r Recipient) error {
+	wrapped, err := r.Wrap(key)
 	if err != nil {
 		return err
 	}
-	f := wrapFile{FormatVersion: FormatVersion, KeyID: p.keyID, Recipient: r.String(), Created: now(), Wrapped: wrapped}
-	f.MAC = p.authenticate("recipient", f)
+	id := key.ID().String()
+	f := wrapFile{FormatVersion: FormatVersion, KeyID: id, Recipient: r.String(), Created: now(), Wrapped: wrapped}
+	f.MAC = authenticate(key, "recipient", f)
 	data, err := encodePlain(f)
 	if err != nil {
 		return err
 	}
-	name := p.at.keys(p.keyID) + r.Fingerprint()
+	name := p.at.keys(id) + r.Fingerprint()
 	err = putOnce(ctx, p.store, name, data)
 	if !errors.Is(err, ErrExists) {
 		return err
 	}
-	_, err = p.recipient(ctx, name)
+	_, err = p.recipient(ctx, key, name)
 	return err
 }
 
-// Recipients returns everyone who can open the project.
+// Recipients returns everyone who can open the project with its newest key.
 func (p *Project) Recipients(ctx context.Context) ([]Recipient, error) {
-	prefix := p.at.keys(p.keyID)
+	return p.recipients(ctx, p.ring.newestKey())
+}
+
+func (p *Project) recipients(ctx context.Context, key *seal.Key) ([]Recipient, error) {
+	prefix := p.at.keys(key.ID().String())
 	tails, err := listKeys(ctx, p.store, prefix)
 	if err != nil {
 		return nil, err
 	}
 	var all []Recipient
 	for _, tail := range tails {
-		r, err := p.recipient(ctx, prefix+tail)
+		r, err := p.recipient(ctx, key, prefix+tail)
 		if err != nil {
 			return nil, err
 		}
@@ -233,7 +261,7 @@ func (p *Project) Recipients(ctx context.Context) ([]Recipient, error) {
 }
 
 // recipient reads one wrap and checks that a holder of the data key wrote it.
-func (p *Project) recipient(ctx context.Context, name string) (Recipient, error) {
+func (p *Project) recipient(ctx context.Context, key *seal.Key, name string) (Recipient, error) {
 	raw, err := readAll(ctx, p.store, name, maxPlain)
 	if err != nil {
 		return Recipient{}, err
@@ -244,7 +272,7 @@ func (p *Project) recipient(ctx context.Context, name string) (Recipient, error)
 	}
 	mac := f.MAC
 	f.MAC = ""
-	if !p.authentic("recipient", mac, f) || f.KeyID != p.keyID {
+	if !authentic(key, "recipient", mac, f) || f.KeyID != key.ID().String() {
 		return Recipient{}, fmt.Errorf("read %s: %w: does not authenticate", name, ErrDamaged)
 	}
 	r, err := ParseRecipient(f.Recipient)
@@ -257,8 +285,8 @@ func (p *Project) recipient(ctx context.Context, name string) (Recipient, error)
 // Name returns the project's name.
 func (p *Project) Name() string { return p.name }
 
-// KeyID names the project's data key, in hex.
-func (p *Project) KeyID() string { return p.keyID }
+// KeyID names the project's first data key, in hex, and with it the project.
+func (p *Project) KeyID() string { return p.ring.firstKey().ID().String() }
 
 // Store returns the vault's store, for engines that keep blobs of their own
 // under VolumePrefix.
@@ -277,31 +305,25 @@ func (p *Project) Root() string { return p.at.root() }
 // VolumePrefix is where a site's volume engine keeps its blobs, with a slash at the end.
 func (p *Project) VolumePrefix(site string) string { return p.at.volumes(site) }
 
-// SubKey derives 32 secret bytes for one purpose from the project's data key,
-// the same at every site.
-func (p *Project) SubKey(purpose string) []byte {
-	return p.key.Derive(nil, "davit.dev/vault/v1/subkey\x00"+purpose)
-}
-
 func (f projectFile) unsigned() projectFile {
 	f.MAC = ""
 	return f
 }
 
-// authenticate returns the HMAC-SHA-256, in hex, of v's JSON under a key of
-// the project's for this kind of document. v has an empty MAC field.
-func (p *Project) authenticate(kind string, v any) string {
+// authenticate returns the HMAC-SHA-256, in hex, of v's JSON under what a data
+// key yields for this kind of document. v has an empty MAC field.
+func authenticate(key *seal.Key, kind string, v any) string {
 	data, err := json.Marshal(v)
 	if err != nil { // plain structs always encode
 		panic(err)
 	}
-	mac := hmac.New(sha256.New, p.key.Derive(nil, "davit.dev/vault/v1/mac\x00"+kind))
+	mac := hmac.New(sha256.New, key.Derive(nil, "davit.dev/vault/v1/mac\x00"+kind))
 	mac.Write(data)
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-func (p *Project) authentic(kind, mac string, v any) bool {
-	return hmac.Equal([]byte(mac), []byte(p.authenticate(kind, v)))
+func authentic(key *seal.Key, kind, mac string, v any) bool {
+	return hmac.Equal([]byte(mac), []byte(authenticate(key, kind, v)))
 }
 
 // encodePlain and decodePlain are the one text form of plain documents:

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"io"
 	"time"
+
+	"davit.dev/davit/internal/vault/seal"
 )
 
 // Errors every Store returns, wrapped, so that callers decide with errors.Is.
@@ -26,6 +28,11 @@ var (
 	// ErrUnavailable says that the store gave no usable answer: the outcome of
 	// a write is unknown and the caller must look again.
 	ErrUnavailable = errors.New("vault unavailable")
+	// ErrDamaged says that an object is not what was written under its key: a
+	// byte differs, it was cut short, or it belongs under another name. Trying
+	// again does not help; another recovery point or a second copy of the vault
+	// does.
+	ErrDamaged = seal.ErrDamaged
 )
 
 // ObjectInfo describes one stored object.

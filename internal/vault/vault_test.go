@@ -163,8 +163,8 @@ func TestProjectOpensForItsRecipientsOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(again.SubKey("x"), site.SubKey("x")) || bytes.Equal(site.SubKey("x"), site.SubKey("y")) {
-		t.Error("sub keys: want the same for one purpose at all sites, others for others")
+	if len(site.RepositoryKey("east")) != 32 || !bytes.Equal(again.RepositoryKey("east"), site.RepositoryKey("east")) {
+		t.Error("passwords of a repository: want the same at all sites")
 	}
 	if _, err := vault.OpenProject(t.Context(), store, "acme", identity(t)); !errors.Is(err, vault.ErrKey) {
 		t.Errorf("a stranger's key gave %v, want ErrKey", err)

@@ -60,8 +60,7 @@ func (p *Project) VerifyMetadata(ctx context.Context, report func(Finding)) erro
 	_, _, err := Identify(ctx, p.store)
 	check(markerKey, err)
 	check(p.at.project(), p.verifyProject(ctx))
-	_, err = p.Recipients(ctx)
-	check(p.at.keys(p.keyID), err)
+	check(p.at.keyVersions(), p.verifyVersions(ctx))
 	check(p.at.epochs(""), p.verifyNumbered(ctx, p.at.epochs(""), p.verifyEpoch))
 	check(p.at.apps(""), p.verifyNumbered(ctx, p.at.apps(""), p.verifyDocument))
 	check(p.at.runs(""), p.verifyNumbered(ctx, p.at.runs(""), p.verifyRun))
@@ -79,20 +78,28 @@ func (p *Project) VerifyKeys(ctx context.Context) error {
 	if err := p.verifyProject(ctx); err != nil {
 		return err
 	}
-	_, err := p.Recipients(ctx)
-	return err
+	return p.verifyVersions(ctx)
+}
+
+// verifyVersions reads all versions of the data key again, and who has each.
+func (p *Project) verifyVersions(ctx context.Context) error {
+	if err := p.load(ctx, p.KeyID()); err != nil {
+		return err
+	}
+	var errs []error
+	for _, v := range p.KeyVersions() {
+		_, err := p.recipients(ctx, p.ring.get(v.id))
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (p *Project) verifyProject(ctx context.Context) error {
-	raw, err := readAll(ctx, p.store, p.at.project(), maxPlain)
+	f, err := p.readProject(ctx)
 	if err != nil {
 		return err
 	}
-	var f projectFile
-	if err := decodePlain(raw, &f); err != nil {
-		return fmt.Errorf("read %s: %w", p.at.project(), err)
-	}
-	if !p.authentic("project", f.MAC, f.unsigned()) || f.KeyID != p.keyID {
+	if !authentic(p.ring.firstKey(), "project", f.MAC, f.unsigned()) || f.KeyID != p.KeyID() {
 		return fmt.Errorf("read %s: %w: does not authenticate", p.at.project(), ErrDamaged)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault/packed"
 )
 
 // parallelUploads bounds the packs of one point that are sealed or sent at a
@@ -55,6 +56,9 @@ type beginning struct {
 func (p *Project) NewWriter(ctx context.Context, app, id string) (*PointWriter, error) {
 	if err := checkNames(app, id); err != nil {
 		return nil, fmt.Errorf("start recovery point: %w", err)
+	}
+	if err := p.Refresh(ctx); err != nil { // what begins after a rotation is sealed with the new key
+		return nil, fmt.Errorf("start recovery point %s: %w", id, err)
 	}
 	w := &PointWriter{p: p, app: app, id: id, uploads: make(chan struct{}, parallelUploads)}
 	started := now()
@@ -303,13 +307,13 @@ func (r *ResourceWriter) Add(ctx context.Context, object []byte) error {
 	if err := r.err(); err != nil {
 		return err
 	}
-	plain, err := appendRecord(r.plain, object)
+	plain, err := packed.AppendRecord(r.plain, object)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.res.Resource, err)
 	}
 	r.plain = plain
 	r.count++
-	if len(r.plain) >= packTarget {
+	if len(r.plain) >= packed.Target {
 		return r.flush(ctx)
 	}
 	return nil
@@ -372,7 +376,7 @@ func takeBuffer() []byte {
 
 // giveBuffer keeps only buffers of the usual size.
 func giveBuffer(b []byte) {
-	if cap(b) < packTarget || cap(b) > 2*packTarget {
+	if cap(b) < packed.Target || cap(b) > 2*packed.Target {
 		return
 	}
 	b = b[:0]

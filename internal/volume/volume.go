@@ -43,6 +43,9 @@ func Prefix(project, site string) string {
 	return path.Join("projects", project, "volumes", site) + "/"
 }
 
+// FormatBlob is the blob that makes a prefix a repository.
+const FormatBlob = "kopia.repository"
+
 // Options say which repository to open, and how.
 type Options struct {
 	// Store is the vault. The repository never closes it.

@@ -61,7 +61,7 @@ func (r *Request) Enter(ctx context.Context, store vault.Store, key vault.Identi
 	if r.Join {
 		return r.join(ctx, store, key)
 	}
-	if err := r.writeKey(store.String(), key); err != nil {
+	if err := WriteKey(r.RecoveryKey, r.Project, store.String(), key); err != nil {
 		return vault.Keyring{}, err
 	}
 	if _, err := vault.Init(ctx, store); err != nil {
@@ -73,12 +73,23 @@ func (r *Request) Enter(ctx context.Context, store vault.Store, key vault.Identi
 			"give --join and the recovery key that was made with it, or choose another --project", "the vault has a project %q already", r.Project))
 	}
 	if err == nil {
+		r.Sign.KeyID = project.NewestKey().KeyID
 		err = lease.Beat(ctx, project, r.Sign)
 	}
 	if err != nil { // it may have come to be: the key file stays
 		return vault.Keyring{}, exit.Hint(err, "keep "+r.RecoveryKey+"; run the same command with --join to see whether the project came to be")
 	}
-	return vault.Admit(ctx, project)
+	return r.admit(ctx, project)
+}
+
+// admit makes the site's own key, and says in its sign of life which it is.
+func (r *Request) admit(ctx context.Context, project *vault.Project) (vault.Keyring, error) {
+	keyring, err := vault.Admit(ctx, project)
+	if err != nil {
+		return keyring, err
+	}
+	r.Sign.Recipient = keyring.Identity.Recipient().String()
+	return keyring, lease.Beat(ctx, project, r.Sign)
 }
 
 func (r *Request) join(ctx context.Context, store vault.Store, key vault.Identity) (vault.Keyring, error) {
@@ -89,10 +100,11 @@ func (r *Request) join(ctx context.Context, store vault.Store, key vault.Identit
 	if err != nil {
 		return vault.Keyring{}, err
 	}
+	r.Sign.KeyID = project.NewestKey().KeyID
 	if err := r.takeName(ctx, project); err != nil {
 		return vault.Keyring{}, err
 	}
-	return vault.Admit(ctx, project)
+	return r.admit(ctx, project)
 }
 
 // takeName makes this cluster the one that bears the site's name, before it is
@@ -122,16 +134,16 @@ func (r *Request) takeName(ctx context.Context, project *vault.Project) error {
 	return lease.Replace(ctx, project, r.Sign)
 }
 
-// writeKey writes the recovery key for its owner's eyes only, and never over
+// WriteKey writes a recovery key for its owner's eyes only, and never over
 // another file.
-func (r *Request) writeKey(store string, key vault.Identity) (err error) {
-	f, err := os.OpenFile(r.RecoveryKey, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func WriteKey(file, project, store string, key vault.Identity) (err error) {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write recovery key: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	_, err = fmt.Fprintf(f, "# Davit recovery key of project %s in %s\n# public key: %s\n# Whoever has this file and the vault can read everything in it. Without it, a vault whose sites are all lost is lost.\n%s\n",
-		r.Project, store, key.Recipient(), key.Secret())
+		project, store, key.Recipient(), key.Secret())
 	if err != nil {
 		return fmt.Errorf("write recovery key: %w", err)
 	}

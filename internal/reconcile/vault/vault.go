@@ -106,7 +106,13 @@ func (r *Reconciler) check(ctx context.Context, v *v1alpha1.Vault) (checked, err
 		return checked{}, err
 	}
 	if opened.Project.IsCopy() {
+		if err := r.takeKeys(ctx, v, opened.Project); err != nil {
+			return checked{}, err
+		}
 		return r.checkCopy(ctx, opened)
+	}
+	if err := r.takeKeys(ctx, v, opened.Project); err != nil {
+		return checked{}, err
 	}
 	kubeVersion, err := r.KubeVersion(ctx)
 	if err != nil {
@@ -115,6 +121,7 @@ func (r *Reconciler) check(ctx context.Context, v *v1alpha1.Vault) (checked, err
 	c := checked{opened: opened}
 	before := r.Now().UTC()
 	sign := vault.SiteStatus{Site: r.Site, Cluster: r.ClusterID, Time: before, AgentVersion: version.String(), KubeVersion: kubeVersion}
+	sign.KeyID, sign.Recipient = opened.Project.NewestKey().KeyID, opened.Project.Opener().String()
 	if err := lease.Beat(ctx, opened.Project, sign); err != nil {
 		return c, err
 	}
@@ -146,6 +153,8 @@ func (r *Reconciler) writeStatus(ctx context.Context, v *v1alpha1.Vault, c check
 	if checkErr == nil {
 		up = 1
 		s.VaultID = c.opened.VaultID
+		key := c.opened.Project.NewestKey()
+		s.KeyID, s.KeyVersion = key.KeyID, key.Number
 		s.Latency = &metav1.Duration{Duration: c.latency.Round(time.Millisecond)}
 		s.ClockSkew = &metav1.Duration{Duration: c.skew}
 		measure.VaultLatency.WithLabelValues(v.Name).Set(c.latency.Seconds())

@@ -75,6 +75,17 @@ func (k *Key) ID() (id KeyID) {
 	return id
 }
 
+// Finder returns the data key of an id, or an error that says why there is none.
+type Finder func(id KeyID) (*Key, error)
+
+// Only finds this key and calls a blob of any other damaged.
+func (k *Key) Only(id KeyID) (*Key, error) {
+	if own := k.ID(); id != own {
+		return nil, fmt.Errorf("%w: sealed with key %s, this is key %s", ErrDamaged, id, own)
+	}
+	return k, nil
+}
+
 // header is the start of a sealed blob.
 type header struct {
 	codec byte
@@ -202,9 +213,9 @@ type Reader struct {
 	done   error  // io.EOF after the last chunk, or what went wrong
 }
 
-// NewReader opens a blob that was stored under name. ErrDamaged says that it was
-// not, or was sealed with another key.
-func NewReader(src io.Reader, k *Key, name string) (*Reader, error) {
+// NewReader opens a blob that was stored under name, with the key that the blob
+// names. ErrDamaged says that it was not stored so, or sealed with another key.
+func NewReader(src io.Reader, find Finder, name string) (*Reader, error) {
 	r := &Reader{src: bufio.NewReaderSize(src, sealedChunk+1)}
 	var raw [HeaderSize]byte
 	n, err := io.ReadFull(r.src, raw[:])
@@ -215,8 +226,9 @@ func NewReader(src io.Reader, k *Key, name string) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	if id := k.ID(); h.key != id {
-		return nil, fmt.Errorf("%w: sealed with key %s, this is key %s", ErrDamaged, h.key, id)
+	k, err := find(h.key)
+	if err != nil {
+		return nil, err
 	}
 	if r.aead, err = h.aead(k, name); err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package vault
+package packed
 
 import (
 	"bufio"
@@ -6,17 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"davit.dev/davit/internal/vault/seal"
 )
 
 // Sizes of packs, in plain bytes.
 const (
-	packTarget = 4 << 20  // a pack is full from here on
-	maxRecord  = 16 << 20 // the API server's own limit is far below
-	maxPack    = packTarget + maxRecord + 4
+	Target    = 4 << 20  // a pack is full from here on
+	maxRecord = 16 << 20 // the API server's own limit is far below
+	Max       = Target + maxRecord + 4
 )
 
-// appendRecord adds one record: its length in 4 bytes, big-endian, and its bytes.
-func appendRecord(pack, record []byte) ([]byte, error) {
+// AppendRecord adds one record: its length in 4 bytes, big-endian, and its bytes.
+func AppendRecord(pack, record []byte) ([]byte, error) {
 	if len(record) == 0 || len(record) > maxRecord {
 		return pack, fmt.Errorf("pack object: %d bytes, want 1 to %d", len(record), maxRecord)
 	}
@@ -24,9 +26,9 @@ func appendRecord(pack, record []byte) ([]byte, error) {
 	return append(pack, record...), nil
 }
 
-// readRecords calls fn with every record of a pack's plain bytes. The slice is
+// ReadRecords calls fn with every record of a pack's plain bytes. The slice is
 // fn's only until it returns.
-func readRecords(src io.Reader, fn func([]byte) error) (count int64, err error) {
+func ReadRecords(src io.Reader, fn func([]byte) error) (count int64, err error) {
 	r := bufio.NewReader(src)
 	var record []byte
 	for {
@@ -53,7 +55,7 @@ func readRecord(r io.Reader, buf []byte) ([]byte, error) {
 	}
 	n := binary.BigEndian.Uint32(length[:])
 	if n == 0 || n > maxRecord {
-		return buf, fmt.Errorf("%w: record of %d bytes", ErrDamaged, n)
+		return buf, fmt.Errorf("%w: record of %d bytes", seal.ErrDamaged, n)
 	}
 	if uint32(cap(buf)) < n {
 		buf = make([]byte, n)
@@ -70,7 +72,7 @@ func readRecord(r io.Reader, buf []byte) ([]byte, error) {
 
 func recordError(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: a record is cut short", ErrDamaged)
+		return fmt.Errorf("%w: a record is cut short", seal.ErrDamaged)
 	}
 	return err
 }

@@ -1,4 +1,4 @@
-package vault
+package packed
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+
+	"davit.dev/davit/internal/vault/seal"
 )
 
 // zstdWindow bounds the memory of either direction, in bytes.
@@ -38,7 +40,26 @@ func compress(plain []byte) ([]byte, error) {
 }
 
 // inflater is a pooled streaming decoder that reports broken input as damage.
-type inflater struct{ d *zstd.Decoder }
+type inflater struct {
+	d   *zstd.Decoder
+	src *witness
+}
+
+// witness remembers what reading the source came to: that is no damage of what
+// was compressed.
+type witness struct {
+	io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (w *witness) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
+	}
+	return n, err
+}
 
 var decoders = sync.Pool{New: func() any {
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
@@ -49,18 +70,18 @@ var decoders = sync.Pool{New: func() any {
 }}
 
 func decompress(src io.Reader) (io.ReadCloser, error) {
-	d := decoders.Get().(*zstd.Decoder)
-	if err := d.Reset(src); err != nil {
-		return nil, inflateError(err)
+	i := &inflater{decoders.Get().(*zstd.Decoder), &witness{Reader: src}}
+	if err := i.d.Reset(i.src); err != nil {
+		return nil, i.explain(err)
 	}
-	return &inflater{d}, nil
+	return i, nil
 }
 
 // Read implements io.Reader.
 func (i *inflater) Read(p []byte) (int, error) {
 	n, err := i.d.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = inflateError(err)
+		err = i.explain(err)
 	}
 	return n, err
 }
@@ -78,12 +99,10 @@ func (i *inflater) Close() error {
 	return nil
 }
 
-// inflateError keeps what the source below said and calls all else damage.
-func inflateError(err error) error {
-	for _, known := range []error{ErrDamaged, ErrUnavailable, ErrNotFound, ErrDenied} {
-		if errors.Is(err, known) {
-			return err
-		}
+// explain keeps what the source said and calls all else damage.
+func (i *inflater) explain(err error) error {
+	if i.src.err != nil {
+		return i.src.err
 	}
-	return fmt.Errorf("%w: zstd: %w", ErrDamaged, err)
+	return fmt.Errorf("%w: zstd: %w", seal.ErrDamaged, err)
 }
