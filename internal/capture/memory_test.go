@@ -134,7 +134,7 @@ func TestMemoryDoesNotGrowWithObjects(t *testing.T) {
 		"selected": {labels.SelectorFromSet(labels.Set{"app": "shop"}), 350},
 	} {
 		t.Run(name, func(t *testing.T) {
-			const n = 500
+			const n = 250
 			weightOf(t, n, test.selector) // what is made once
 			few, fewObjects := weightOf(t, n, test.selector)
 			many, manyObjects := weightOf(t, 10*n, test.selector)

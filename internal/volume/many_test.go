@@ -12,7 +12,7 @@ import (
 // DAVIT_SOAK, else as many as cost little. What did not change is not stored
 // again.
 func TestManyFiles(t *testing.T) {
-	const perDir = 1000
+	const perDir = 400
 	count := 3 * perDir
 	if os.Getenv("DAVIT_SOAK") != "" {
 		count = 1_000_000

@@ -675,9 +675,9 @@ func TestCanceledWriteAndRead(t *testing.T) {
 	r := openTest(t, s)
 	root, target := t.TempDir(), t.TempDir()
 	for i := range 60 {
-		put(t, fmt.Sprintf("%s/d%d/f%d", root, i%7, i), random(uint64(i), 400_000))
+		put(t, fmt.Sprintf("%s/d%d/f%d", root, i%7, i), random(uint64(i), 100_000))
 	}
-	put(t, root+"/huge", random(7, 24<<20))
+	put(t, root+"/huge", random(7, 12<<20))
 	ctx, cancel := context.WithCancel(t.Context())
 	s.setHook(func(op, key string) error {
 		if op == "put" && strings.HasPrefix(key, testPrefix+"p") {
@@ -694,7 +694,7 @@ func TestCanceledWriteAndRead(t *testing.T) {
 	defer cancel()
 	var gets atomic.Int64
 	s.setHook(func(op, key string) error {
-		if op == "get" && strings.HasPrefix(key, testPrefix+"p") && gets.Add(1) == 20 {
+		if op == "get" && strings.HasPrefix(key, testPrefix+"p") && gets.Add(1) == 5 {
 			cancel()
 		}
 		return nil

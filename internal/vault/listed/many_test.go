@@ -45,7 +45,7 @@ func (c *counted) Put(ctx context.Context, key string, r io.ReadSeeker, size int
 // TestManyPoints, 10,000 of them in the long run: the first look reads each manifest once; every look
 // after that costs a few lists and reads what is new.
 func TestManyPoints(t *testing.T) {
-	points := 1000
+	points := 300
 	if os.Getenv("DAVIT_SOAK") != "" {
 		points = 10_000
 	}
