@@ -326,10 +326,38 @@ type ApplicationStatus struct {
 	// RestoreTest is what the scheduled restore test did last.
 	// +optional
 	RestoreTest *RestoreTestStatus `json:"restoreTest,omitempty"`
+	// Rest is set while the application is kept from running here: held by
+	// runs, or superseded.
+	// +optional
+	Rest *RestStatus `json:"rest,omitempty"`
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// RestStatus says how far an application that must not run here has come to rest.
+type RestStatus struct {
+	// Runs hold it. What was stopped for them is started again when the last lets
+	// go, if this site may write then.
+	// +optional
+	// +listType=set
+	Runs []string `json:"runs,omitempty"`
+	// Epoch is the one in force at the last look.
+	// +optional
+	Epoch int64 `json:"epoch,omitempty"`
+	// Stopped says that at the last look nothing was left to stop, and no pod of
+	// the application existed in the cluster.
+	// +optional
+	Stopped bool `json:"stopped,omitempty"`
+	// Running names what is still there, or what cannot be stopped.
+	// +optional
+	// +listType=atomic
+	Running []string `json:"running,omitempty"`
+	// Refused says why the application cannot be held at rest. Nothing is
+	// stopped then.
+	// +optional
+	Refused string `json:"refused,omitempty"`
 }
 
 // ApplicationList is a list of Application.

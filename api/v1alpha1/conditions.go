@@ -29,6 +29,7 @@ const (
 	ReasonClockSkew        = "ClockSkew"           // the vault's clock and the site's are apart
 	ReasonWrongKey         = "WrongKey"            // the key opens nothing in this project
 	ReasonSuperseded       = "Superseded"          // another site holds a higher epoch
+	ReasonHeld             = "Held"                // a run keeps it at rest
 	ReasonNameTaken        = "SiteNameTaken"       // another cluster bears this site's name in the vault
 	ReasonOvertaken        = "Overtaken"           // the epoch changed since the restore was ordered
 	ReasonSuspended        = "Suspended"           // paused by its policy
@@ -77,6 +78,10 @@ const (
 	// until that ended well, with the restore's id. Nothing is captured
 	// meanwhile: half an application would be its newest recovery point.
 	AnnotationRestoring = "davit.dev/restoring"
+	// AnnotationHeldBy is on an Application that runs hold at rest, with their
+	// names, separated by commas. The agent stops the application, and starts
+	// what it stopped when the last name is gone and this site may write.
+	AnnotationHeldBy = "davit.dev/held-by"
 	// AnnotationSuspended marks a CronJob or Job suspended for the same reason.
 	AnnotationSuspended = "davit.dev/suspended-by-fence"
 	// AnnotationNodeSelector keeps, as JSON, the node selector of a DaemonSet

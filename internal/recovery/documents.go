@@ -105,6 +105,7 @@ func bareDocument(obj *unstructured.Unstructured) *unstructured.Unstructured {
 	annotations := obj.GetAnnotations()
 	delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
 	delete(annotations, v1alpha1.AnnotationRestoring)
+	delete(annotations, v1alpha1.AnnotationHeldBy)
 	clean.SetAnnotations(annotations)
 	if spec, ok := obj.Object["spec"]; ok {
 		clean.Object["spec"] = spec

@@ -109,7 +109,11 @@ func (r *recovery) markApplication(ctx context.Context, value any) error {
 	if err != nil {
 		return err
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]any{v1alpha1.AnnotationRestoring: value}}})
+	marks := map[string]any{v1alpha1.AnnotationRestoring: value}
+	if value == nil { // it is whole, and is to run: what runs once held here ended with the epoch that they took
+		marks[v1alpha1.AnnotationHeldBy] = nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": marks}})
 	if err != nil {
 		return fmt.Errorf("encode annotation: %w", err)
 	}

@@ -80,7 +80,7 @@ type memory struct {
 func (r *Reconciler) Setup(mgr ctrl.Manager) error {
 	r.known = map[types.NamespacedName]*memory{}
 	return ctrl.NewControllerManagedBy(mgr).Named("application").
-		For(&v1alpha1.Application{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&v1alpha1.Application{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&v1alpha1.ProtectionPolicy{}, handler.EnqueueRequestsFromMapFunc(policy.Applications(r.Client))).
 		Watches(&v1alpha1.RecoveryPoint{}, handler.EnqueueRequestsFromMapFunc(ofPoint)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
@@ -119,6 +119,7 @@ type scope struct {
 	problem    *problem // the first thing that is wrong
 	impossible error    // why the RPO objective can never be kept
 	next       *time.Time
+	again      *time.Time // when to look again before the usual time
 }
 
 // problem is what is wrong, as a condition says it.
@@ -138,12 +139,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	old := s.app.DeepCopy()
 	// Whatever else is wrong, who may write is asked and obeyed.
-	for _, phase := range []func(context.Context, *scope) error{r.gather, r.stand, r.fence} {
+	for _, phase := range []func(context.Context, *scope) error{r.gather, r.stand, r.fence, r.hold} {
 		if err := phase(ctx, s); err != nil {
 			s.fail(v1alpha1.ReasonProgressing, err)
 		}
 	}
-	if s.problem == nil {
+	if s.problem == nil && !s.held() {
 		// A document that could not be mirrored keeps no capture waiting.
 		for _, phase := range []func(context.Context, *scope) error{r.mirror, r.schedule} {
 			if err := phase(ctx, s); err != nil {
@@ -167,6 +168,9 @@ func (s *scope) fail(reason string, err error) {
 
 // wait is until the next look: when a capture is due, else soon.
 func (s *scope) wait() time.Duration {
+	if s.again != nil {
+		return max(s.again.Sub(s.now), time.Millisecond)
+	}
 	if s.next != nil {
 		if until := s.next.Sub(s.now); until > 0 && until < standEvery {
 			return until
@@ -282,6 +286,7 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 	}
 	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
 	done, err := f.fence(ctx, s.app, others)
+	s.rest(done, err)
 	for _, what := range done.stopped {
 		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: %s holds epoch %d", what, s.holder(), s.app.Status.Epoch)
 	}

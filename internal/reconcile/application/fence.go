@@ -39,6 +39,9 @@ type fenced struct {
 	// spared is what the application covers and another one, which this site
 	// may write, covers as narrowly or more so.
 	spared []string
+	// running are the application's pods that exist, those that are about to
+	// end among them, and what else was found running.
+	running []string
 }
 
 // fence stops everything of the application that runs, and names what it
@@ -47,29 +50,42 @@ type fenced struct {
 // site may write.
 func (f fencer) fence(ctx context.Context, app *v1alpha1.Application, others []v1alpha1.Application) (fenced, error) {
 	var done fenced
+	w, err := f.look(ctx, app, others)
+	if w == nil {
+		return done, err
+	}
+	errs := []error{err}
+	for i := range w.kinds {
+		stopped, err := f.stop(ctx, w, &w.kinds[i])
+		done.stopped = append(done.stopped, stopped...)
+		errs = append(errs, err)
+	}
+	stopped, err := f.pods(ctx, w)
+	done.stopped = append(done.stopped, stopped...)
+	done.spared = w.spared
+	done.running = append(slices.Clone(done.stopped), w.running()...)
+	return done, errors.Join(append(errs, err)...)
+}
+
+// look reads what runs in the application's namespaces, and judges what of it is
+// the application's. What could be read is there also with an error; without
+// rules there is nothing.
+func (f fencer) look(ctx context.Context, app *v1alpha1.Application, others []v1alpha1.Application) (*world, error) {
 	rules, err := rulesOf(app)
 	if err != nil {
-		return done, err
+		return nil, err
 	}
 	theirs := rivals(app, rules, others)
 	known, err := f.namespaces(ctx, rules, theirs)
 	errs := []error{err}
-	w := world{kinds: kinds(app)}
+	w := &world{kinds: kinds(app)}
 	for _, ns := range slices.Sorted(maps.Keys(known)) {
 		if rules.Namespaces.Match(ns, known[ns]) {
 			errs = append(errs, w.read(ctx, f.reader, ns))
 		}
 	}
 	w.judge(rules, theirs, known)
-	for i := range w.kinds {
-		stopped, err := f.stop(ctx, &w, &w.kinds[i])
-		done.stopped = append(done.stopped, stopped...)
-		errs = append(errs, err)
-	}
-	stopped, err := f.pods(ctx, &w)
-	done.stopped = append(done.stopped, stopped...)
-	done.spared = w.spared
-	return done, errors.Join(append(errs, err)...)
+	return w, errors.Join(errs...)
 }
 
 // rulesOf is what the application covers. Rules outside of its own namespace

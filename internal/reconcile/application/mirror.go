@@ -74,6 +74,7 @@ func bareMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 	annotations := maps.Clone(m.Annotations)
 	delete(annotations, lastApplied)
 	delete(annotations, v1alpha1.AnnotationRestoring)
+	delete(annotations, v1alpha1.AnnotationHeldBy)
 	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, Labels: m.Labels, Annotations: annotations}
 }
 

@@ -48,6 +48,7 @@ func Strip(kind schema.GroupKind, d Document, opts Options) {
 	stripFinalizers(d)
 	Drop(d, []string{"metadata", "annotations"}, AnnotationFilledFrom, AnnotationFilledFor)
 	Drop(d, []string{"metadata", "labels"}, LabelRestore)
+	revive(d)
 	if fn, ok := strippers[kind]; ok {
 		fn(d, opts)
 	}

@@ -26,6 +26,36 @@ var stripCases = []struct {
 		`{"metadata":{"name":"a","finalizers":["shop.example.com/f"]}}`,
 	},
 	{
+		"held at rest when it was captured", KindStatefulSet,
+		Options{},
+		`{"metadata":{"name":"a","annotations":{"davit.dev/replicas-before-fence":"3","davit.dev/claims-when-scaled-before-fence":"Delete"}},"spec":{"replicas":0,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Retain"}}}`,
+		`{"metadata":{"name":"a"},"spec":{"replicas":3,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Delete"}}}`,
+	},
+	{
+		"started by somebody after it was stopped", KindDeployment,
+		Options{},
+		`{"metadata":{"name":"a","annotations":{"davit.dev/replicas-before-fence":"3","k":"v"}},"spec":{"replicas":2}}`,
+		`{"metadata":{"name":"a","annotations":{"k":"v"}},"spec":{"replicas":2}}`,
+	},
+	{
+		"of its own at zero", KindDeployment,
+		Options{},
+		`{"metadata":{"name":"a"},"spec":{"replicas":0}}`,
+		`{"metadata":{"name":"a"},"spec":{"replicas":0}}`,
+	},
+	{
+		"suspended by the fence", KindCronJob,
+		Options{},
+		`{"metadata":{"name":"a","annotations":{"davit.dev/suspended-by-fence":"true"}},"spec":{"suspend":true}}`,
+		`{"metadata":{"name":"a"},"spec":{}}`,
+	},
+	{
+		"sent to no node", KindDaemonSet,
+		Options{},
+		`{"metadata":{"name":"a","annotations":{"davit.dev/node-selector-before-fence":"{\"disk\":\"ssd\"}"}},"spec":{"template":{"spec":{"nodeSelector":{"davit.dev/superseded":"true"}}}}}`,
+		`{"metadata":{"name":"a"},"spec":{"template":{"spec":{"nodeSelector":{"disk":"ssd"}}}}}`,
+	},
+	{
 		"namespace", KindNamespace,
 		Options{},
 		`{"metadata":{"name":"a","labels":{"kubernetes.io/metadata.name":"a"}},"spec":{"finalizers":["kubernetes"]}}`,

@@ -1,0 +1,254 @@
+package application
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"davit.dev/davit/api/v1alpha1"
+)
+
+// restEvery is how often an application that comes to rest is looked at.
+const restEvery = time.Second
+
+// hold keeps an application at rest while runs hold it, and starts again what it
+// stopped when the last has let go. A restore into the application comes first:
+// it decides by itself what runs.
+func (r *Reconciler) hold(ctx context.Context, s *scope) error {
+	st, runs := &s.app.Status, heldBy(s.app)
+	switch {
+	case s.app.Annotations[v1alpha1.AnnotationRestoring] != "" || st.Role == v1alpha1.RoleSuperseded:
+		return nil
+	case len(runs) > 0:
+		return r.keepAtRest(ctx, s, runs)
+	case st.Rest != nil && len(st.Rest.Runs) > 0 && st.Rest.Refused == "":
+		return r.letGo(ctx, s)
+	}
+	st.Rest = nil
+	return nil
+}
+
+// heldBy are the runs that hold the application, sorted.
+func heldBy(app *v1alpha1.Application) []string {
+	runs := strings.FieldsFunc(app.Annotations[v1alpha1.AnnotationHeldBy], func(c rune) bool { return c == ',' || c == ' ' })
+	slices.Sort(runs)
+	return slices.Compact(runs)
+}
+
+// held says whether runs hold the application: nothing is captured on schedule
+// then, so that the run's own capture waits for no other.
+func (s *scope) held() bool { return s.app.Status.Rest != nil && len(heldBy(s.app)) > 0 }
+
+// keepAtRest stops the application, as a fence does. That it is held is in the
+// status before anything is stopped: whoever comes after a crash knows what to
+// start again.
+func (r *Reconciler) keepAtRest(ctx context.Context, s *scope, runs []string) error {
+	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
+	others, err := r.others(ctx)
+	if err != nil {
+		return err
+	}
+	st := &s.app.Status
+	if st.Rest == nil || !slices.Equal(st.Rest.Runs, runs) {
+		stopped := st.Rest != nil && st.Rest.Refused == "" && len(st.Rest.Runs) > 0
+		st.Rest = &v1alpha1.RestStatus{Runs: runs}
+		w, err := f.look(ctx, s.app, others)
+		if err != nil {
+			return err
+		}
+		if orphan := w.orphan(); orphan != "" && !stopped {
+			st.Rest.Refused = orphan + " has no controller: it cannot be stopped and started again. Give it one (a Deployment of one replica), or label it davit.dev/exclude=true"
+		}
+		s.soon(s.now)
+		return nil
+	}
+	if st.Rest.Refused != "" {
+		s.fail(v1alpha1.ReasonHeld, errors.New("run "+strings.Join(runs, ", ")+" cannot hold it at rest: "+st.Rest.Refused))
+		return nil
+	}
+	done, err := f.fence(ctx, s.app, others)
+	s.rest(done, err)
+	for _, what := range done.stopped {
+		r.Events.Eventf(s.app, corev1.EventTypeNormal, v1alpha1.ReasonHeld, "stopped %s for run %s", what, strings.Join(runs, ", "))
+	}
+	if err != nil {
+		return fmt.Errorf("hold at rest: %w", err)
+	}
+	s.fail(v1alpha1.ReasonHeld, fmt.Errorf("run %s holds it at rest; it runs again when the run lets go", strings.Join(runs, ", ")))
+	return nil
+}
+
+// rest notes how far the application has come to rest.
+func (s *scope) rest(done fenced, err error) {
+	const most = 20 // names in a status
+	st := &s.app.Status
+	rest := &v1alpha1.RestStatus{Runs: heldBy(s.app), Epoch: st.Epoch}
+	rest.Running = done.running
+	if err != nil {
+		rest.Running = append(rest.Running, err.Error())
+	}
+	rest.Stopped = len(rest.Running) == 0
+	if n := len(rest.Running); n > most {
+		rest.Running = append(rest.Running[:most:most], fmt.Sprintf("and %d more", n-most))
+	}
+	st.Rest = rest
+	if !rest.Stopped && len(rest.Runs) > 0 { // a run waits for it
+		s.soon(s.now.Add(restEvery))
+	}
+}
+
+// soon asks for another look at a time, if none comes earlier.
+func (s *scope) soon(at time.Time) {
+	if s.again == nil || at.Before(*s.again) {
+		s.again = &at
+	}
+}
+
+// letGo starts what the hold stopped.
+func (r *Reconciler) letGo(ctx context.Context, s *scope) error {
+	if s.app.Status.Role != v1alpha1.RoleActive {
+		return nil
+	}
+	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
+	others, err := r.others(ctx)
+	if err != nil {
+		return err
+	}
+	started, err := f.release(ctx, s.app, others)
+	for _, what := range started {
+		r.Events.Eventf(s.app, corev1.EventTypeNormal, v1alpha1.ReasonHeld, "started %s again: no run holds it any more", what)
+	}
+	if err != nil {
+		log.FromContext(ctx).Error(err, "not everything was started again")
+		s.soon(s.now.Add(restEvery))
+		return fmt.Errorf("start again what a run had held at rest: %w", err)
+	}
+	s.app.Status.Rest = nil
+	return nil
+}
+
+// release gives everything of the application that carries a fence's marks
+// what it had before. What somebody started meanwhile keeps what they gave it.
+func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others []v1alpha1.Application) ([]string, error) {
+	w, err := f.look(ctx, app, others)
+	if err != nil {
+		return nil, err
+	}
+	var started []string
+	var errs []error
+	for i := range w.kinds {
+		k := &w.kinds[i]
+		for _, o := range k.objects {
+			old := o.DeepCopyObject().(client.Object) //nolint:forcetypeassert // a copy of the same
+			if !w.stops(k, o) || !resume(o) {
+				continue
+			}
+			name := fmt.Sprintf("%s %s/%s", k.name, o.GetNamespace(), o.GetName())
+			if err := f.client.Patch(ctx, o, client.MergeFrom(old)); client.IgnoreNotFound(err) != nil {
+				errs = append(errs, fmt.Errorf("start %s: %w", name, err))
+				continue
+			}
+			started = append(started, name)
+		}
+	}
+	return started, errors.Join(errs...)
+}
+
+// resume undoes halt in memory, and tells whether there was anything to undo.
+func resume(o client.Object) bool {
+	marks := o.GetAnnotations()
+	_, scaled := marks[v1alpha1.AnnotationReplicas]
+	_, suspended := marks[v1alpha1.AnnotationSuspended]
+	_, displaced := marks[v1alpha1.AnnotationNodeSelector]
+	if !scaled && !suspended && !displaced {
+		return false
+	}
+	switch w := o.(type) {
+	case *appsv1.Deployment:
+		scaleBack(w, &w.Spec.Replicas)
+	case *appsv1.StatefulSet:
+		scaleBack(w, &w.Spec.Replicas)
+		if was := marks[v1alpha1.AnnotationClaims]; was != "" && w.Spec.PersistentVolumeClaimRetentionPolicy != nil {
+			w.Spec.PersistentVolumeClaimRetentionPolicy.WhenScaled = appsv1.PersistentVolumeClaimRetentionPolicyType(was)
+		}
+	case *appsv1.ReplicaSet:
+		scaleBack(w, &w.Spec.Replicas)
+	case *corev1.ReplicationController:
+		scaleBack(w, &w.Spec.Replicas)
+	case *appsv1.DaemonSet:
+		replace(w)
+	case *batchv1.CronJob:
+		w.Spec.Suspend = ptr.To(false)
+	case *batchv1.Job:
+		w.Spec.Suspend = ptr.To(false)
+	}
+	for _, mark := range []string{v1alpha1.AnnotationReplicas, v1alpha1.AnnotationSuspended, v1alpha1.AnnotationNodeSelector, v1alpha1.AnnotationClaims} {
+		delete(marks, mark)
+	}
+	o.SetAnnotations(marks)
+	return true
+}
+
+func scaleBack(o client.Object, replicas **int32) {
+	was, err := strconv.ParseInt(o.GetAnnotations()[v1alpha1.AnnotationReplicas], 10, 32)
+	if err == nil && ptr.Deref(*replicas, 1) == 0 {
+		*replicas = ptr.To(int32(was))
+	}
+}
+
+// replace undoes displace.
+func replace(d *appsv1.DaemonSet) {
+	var was map[string]string
+	spec := &d.Spec.Template.Spec
+	if err := json.Unmarshal([]byte(d.Annotations[v1alpha1.AnnotationNodeSelector]), &was); err == nil && spec.NodeSelector[nowhere] != "" {
+		spec.NodeSelector = was
+	}
+}
+
+// running are the pods of the application that exist and have not ended.
+func (w *world) running() []string {
+	var all []string
+	for _, p := range w.pods {
+		if w.mine(p) {
+			all = append(all, "Pod "+p.Namespace+"/"+p.Name)
+		}
+	}
+	return all
+}
+
+// mine tells whether a pod is the application's, not spared, and not over.
+func (w *world) mine(p *corev1.Pod) bool {
+	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed || p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
+		return false
+	}
+	if !w.cover.Has("", "Pod", p.Namespace, p.Name) {
+		return false
+	}
+	before := len(w.spared)
+	spared := w.spare("pods", "", "Pod", p)
+	w.spared = w.spared[:before] // said already
+	return !spared
+}
+
+// orphan names a pod of the application that no controller would make again.
+func (w *world) orphan() string {
+	for _, p := range w.pods {
+		if onItsOwn(p) && w.mine(p) && metav1.GetControllerOf(p) == nil {
+			return "Pod " + p.Namespace + "/" + p.Name
+		}
+	}
+	return ""
+}

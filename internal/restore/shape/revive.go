@@ -1,0 +1,46 @@
+package shape
+
+import (
+	"encoding/json"
+	"strconv"
+)
+
+// What Davit notes on what it stops, because its site was superseded or a run
+// holds it at rest. A point of that time shows the workload stopped; who
+// restores it wants what it was.
+const (
+	notedReplicas = "davit.dev/replicas-before-fence"
+	notedClaims   = "davit.dev/claims-when-scaled-before-fence"
+	notedPause    = "davit.dev/suspended-by-fence"
+	notedSelector = "davit.dev/node-selector-before-fence"
+)
+
+// revive gives a workload that Davit had stopped what it had before.
+func revive(d Document) {
+	notes := Child(d, "metadata", "annotations")
+	if notes == nil {
+		return
+	}
+	spec := Child(d, "spec")
+	if n, err := strconv.ParseInt(Text(notes, notedReplicas), 10, 32); err == nil && spec != nil {
+		if now, set := Number(spec, "replicas"); set && now == 0 {
+			spec["replicas"] = n
+		}
+	}
+	if was := Text(notes, notedClaims); was != "" {
+		if policy := Child(spec, "persistentVolumeClaimRetentionPolicy"); policy != nil {
+			policy["whenScaled"] = was
+		}
+	}
+	if Text(notes, notedPause) == "true" {
+		Drop(spec, nil, "suspend")
+	}
+	var selector map[string]any
+	if err := json.Unmarshal([]byte(Text(notes, notedSelector)), &selector); err == nil {
+		if pod := Child(spec, "template", "spec"); pod != nil {
+			pod["nodeSelector"] = selector
+			DropEmpty(pod, "nodeSelector")
+		}
+	}
+	Drop(notes, nil, notedReplicas, notedClaims, notedPause, notedSelector)
+}
