@@ -166,6 +166,10 @@ func (a *appPass) repository(ctx context.Context, site string, inventories []str
 			}
 		}
 	}
+	if err := a.c.keepIndexes(ctx, site); err != nil {
+		ready[site] = err
+		return err
+	}
 	report, err := volume.Mirror(ctx, a.c.opts.Volumes(a.c.opts.First, site), volume.MirrorOptions{
 		To: a.c.opts.Store, Needs: inventories, ObjectTimeout: a.c.opts.ObjectTimeout,
 		MayDelete: func(ctx context.Context) bool { return a.c.accounted(ctx, site) },

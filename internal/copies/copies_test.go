@@ -63,10 +63,14 @@ func newRig(t *testing.T) *rig {
 }
 
 func options(p *vault.Project, site string) volume.Options {
-	return volume.Options{
+	opts := volume.Options{
 		Store: p.Store(), Prefix: p.VolumePrefix(site), Password: p.RepositoryKey(site), Site: site,
 		Seal: p.Seal, Unseal: func(key string, sealed []byte) ([]byte, error) { return p.Unseal(key, sealed, 1<<26) },
 	}
+	if p.IsCopy() {
+		opts.Indexes = Indexes(p, site)
+	}
+	return opts
 }
 
 // publish captures one more point: a ConfigMap and a volume of one file.

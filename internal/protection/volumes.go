@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"davit.dev/davit/internal/copies"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/volume"
@@ -31,11 +32,15 @@ type OpenVolumes func(ctx context.Context, repository string, readOnly bool) (Re
 // the project's own store. Every process that opens it uses these: the password
 // and the seal of the inventories come from the project's keys.
 func VolumeOptions(p *vault.Project, repository string) volume.Options {
-	return volume.Options{
+	opts := volume.Options{
 		Store: p.Store(), Prefix: p.VolumePrefix(repository), Password: p.RepositoryKey(repository), Site: repository,
 		Seal:   p.Seal,
 		Unseal: func(key string, sealed []byte) ([]byte, error) { return p.Unseal(key, sealed, maxInventory) },
 	}
+	if p.IsCopy() {
+		opts.Indexes = copies.Indexes(p, repository)
+	}
+	return opts
 }
 
 // GentleVolumes opens them as ProjectVolumes does, for work that leaves room

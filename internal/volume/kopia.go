@@ -60,6 +60,7 @@ type instanceOptions struct {
 	readOnly bool
 	cached   bool
 	guard    Guard
+	indexes  map[blob.ID]bool // those that it sees; nil for all
 }
 
 func (r *Repository) newStorage(io instanceOptions) *storage {
@@ -71,6 +72,7 @@ func (r *Repository) newStorage(io instanceOptions) *storage {
 		prefix:   r.opts.Prefix,
 		readOnly: io.readOnly,
 		guard:    io.guard,
+		indexes:  io.indexes,
 		doomed:   map[blob.ID]bool{},
 		ledger: &ledger{
 			store:   r.opts.Store,

@@ -58,7 +58,7 @@ func TestLargeFilesAreReadInSpans(t *testing.T) {
 	if held := r.main.storage.ahead.held; len(held) > 0 {
 		t.Errorf("parts of %d packs are still held", len(held))
 	}
-	root2, err := r.findRoot(t.Context(), r.main.rep, snap)
+	root2, err := r.findRoot(t.Context(), r.main, snap)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
-	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
@@ -47,26 +48,67 @@ func (r *Repository) Read(ctx context.Context, snap point.Snapshot, target strin
 }
 
 func (r *Repository) read(ctx context.Context, snap point.Snapshot, target string, opts ReadOptions) error {
-	rep := r.main.rep
-	rootID, err := r.findRoot(ctx, rep, snap)
+	in, done, err := r.reading(ctx, snap)
+	if err != nil {
+		return err
+	}
+	defer done()
+	rootID, err := r.findRoot(ctx, in, snap)
 	if err != nil {
 		return err
 	}
 	meter := tree.NewMeter(opts.Progress, r.opts.Now)
 	meter.TotalFiles.Store(snap.Files)
 	meter.TotalBytes.Store(snap.Bytes)
-	return tree.Read(ctx, rep, rootID, target, tree.ReadOptions{
-		Parallel: r.opts.Parallel, ReadAhead: r.main.storage.readAhead, Meter: meter, DeleteExtra: opts.DeleteExtra, Resume: opts.Resume,
+	return tree.Read(ctx, in.rep, rootID, target, tree.ReadOptions{
+		Parallel: r.opts.Parallel, ReadAhead: in.storage.readAhead, Meter: meter, DeleteExtra: opts.DeleteExtra, Resume: opts.Resume,
 	})
 }
 
-// findRoot refreshes the index and finds the snapshot's root.
-func (r *Repository) findRoot(ctx context.Context, rep repo.Repository, snap point.Snapshot) (object.ID, error) {
-	if err := rep.Refresh(ctx); err != nil {
+// reading is the instance by which a snapshot is read.
+func (r *Repository) reading(ctx context.Context, snap point.Snapshot) (in *instance, done func(), err error) {
+	indexes, err := r.indexesOf(ctx, snap)
+	if err != nil || indexes == nil {
+		return r.main, func() {}, err
+	}
+	in, err = r.openInstance(ctx, instanceOptions{readOnly: true, indexes: indexes})
+	return in, func() { _ = in.close(ctx) }, err // a read-only instance loses nothing
+}
+
+// indexesOf are the index blobs that were kept for a snapshot, or nil.
+func (r *Repository) indexesOf(ctx context.Context, snap point.Snapshot) (map[blob.ID]bool, error) {
+	if r.opts.Indexes == nil {
+		return nil, nil
+	}
+	names, err := r.opts.Indexes(ctx, snap.ID)
+	if err != nil || names == nil {
+		return nil, err
+	}
+	indexes := map[blob.ID]bool{}
+	for _, name := range names {
+		indexes[blob.ID(name)] = true
+	}
+	return indexes, nil
+}
+
+// isIndex tells whether a blob says where contents are.
+func isIndex(id blob.ID) bool { return strings.HasPrefix(string(id), IndexPrefix) }
+
+// IndexPrefix begins the names of index blobs, of whatever kind.
+const IndexPrefix = "x"
+
+// findRoot refreshes the index and finds the snapshot's root. Where indexes
+// were kept for it, the snapshot may have been deleted before they were: the
+// point knows the root.
+func (r *Repository) findRoot(ctx context.Context, in *instance, snap point.Snapshot) (object.ID, error) {
+	if err := in.rep.Refresh(ctx); err != nil {
 		return object.EmptyID, fmt.Errorf("refresh index: %w", err)
 	}
-	man, err := snapshot.LoadSnapshot(ctx, rep, manifest.ID(snap.ID))
+	man, err := snapshot.LoadSnapshot(ctx, in.rep, manifest.ID(snap.ID))
 	if errors.Is(err, snapshot.ErrSnapshotNotFound) {
+		if in.storage.indexes != nil && snap.RootID != "" {
+			return object.ParseID(snap.RootID)
+		}
 		return object.EmptyID, ErrNoSnapshot
 	}
 	if err != nil {

@@ -32,7 +32,8 @@ type storage struct {
 	guard    Guard // nil: every change is allowed
 	packs    *packCache
 	ahead    ahead
-	disk     *cache.Disk // nil: nothing is kept on disk
+	disk     *cache.Disk      // nil: nothing is kept on disk
+	indexes  map[blob.ID]bool // index blobs that are seen; nil for all
 
 	mu      sync.Mutex
 	doomed  map[blob.ID]bool // deleted for kopia, not yet in the store
@@ -126,7 +127,7 @@ func (s *storage) GetMetadata(ctx context.Context, id blob.ID) (blob.Metadata, e
 func (s *storage) ListBlobs(ctx context.Context, prefix blob.ID, fn func(blob.Metadata) error) error {
 	return s.store.List(ctx, s.key(prefix), func(o vault.ObjectInfo) error {
 		id := blob.ID(strings.TrimPrefix(o.Key, s.prefix))
-		if s.isDoomed(id) {
+		if s.isDoomed(id) || s.indexes != nil && isIndex(id) && !s.indexes[id] {
 			return nil
 		}
 		return fn(blob.Metadata{BlobID: id, Length: o.Size, Timestamp: o.Modified})

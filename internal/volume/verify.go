@@ -118,7 +118,11 @@ func (r *Repository) verify(ctx context.Context, snap point.Snapshot, opts Verif
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	in, err := r.openInstance(ctx, instanceOptions{readOnly: true})
+	indexes, err := r.indexesOf(ctx, snap)
+	if err != nil {
+		return VerifyReport{}, err
+	}
+	in, err := r.openInstance(ctx, instanceOptions{readOnly: true, indexes: indexes})
 	if err != nil {
 		if IsOutage(err) {
 			return VerifyReport{}, err
@@ -135,7 +139,7 @@ func (r *Repository) verify(ctx context.Context, snap point.Snapshot, opts Verif
 	v.meter.TotalBytes.Store(snap.Bytes)
 	v.group, v.ctx = errgroup.WithContext(ctx)
 	v.group.SetLimit(r.opts.Parallel)
-	root, err := r.findRoot(ctx, in.rep, snap)
+	root, err := r.findRoot(ctx, in, snap)
 	switch {
 	case err == nil:
 		err = v.root(root)

@@ -78,6 +78,9 @@ type Options struct {
 	// neither are set.
 	Seal   func(key string, plain []byte) ([]byte, error)
 	Unseal func(key string, sealed []byte) ([]byte, error)
+	// Indexes names the index blobs by which a snapshot is to be read; none for
+	// those of today. A second copy has snapshots that these know no more.
+	Indexes func(ctx context.Context, snapshot string) ([]string, error)
 	// Now tells the time. Nil means time.Now.
 	Now func() time.Time
 }
