@@ -19,6 +19,7 @@ var together = []day{
 	{"Damage", damage},
 	{"Copies", copies},
 	{"KeysRotated", keysRotated},
+	{"SelfService", selfService},
 	{"Retention", retention},
 	{"LocalVolume", localVolume},
 	{"MissingClass", missingClass},

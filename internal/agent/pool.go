@@ -230,7 +230,7 @@ func (p *pool) Recovery(ctx context.Context, vaultName, namespace, account strin
 	}
 	return recovery.Deps{
 		Project: e.opened.Project, VaultName: vaultName, Site: p.self.Site, ClusterID: p.self.Cluster,
-		Cluster: target.New(restorer), Volumes: target.NewVolumes(m, p.clients, vaultName),
+		Cluster: target.New(restorer), Own: target.New(p.clients), Volumes: target.NewVolumes(m, p.clients, vaultName),
 		Log:      p.log,
 		Overlays: func(ctx context.Context) ([]transform.Overlay, error) { return target.Overlays(ctx, p.clients) },
 		Images: func(ctx context.Context, mirror string, image point.Image) (bool, error) {

@@ -73,6 +73,9 @@ type Options struct {
 	AcceptQuarantined bool
 	// Force allows a point that verification found damaged, if Point names it.
 	Force bool
+	// Team says that the order is one namespace's own, given by who is no
+	// administrator: cluster-scoped objects are left alone.
+	Team bool
 	// Diff has Plan say what it would change in each object.
 	Diff         bool
 	ReadyTimeout time.Duration // 0 for the default
@@ -122,6 +125,9 @@ type Deps struct {
 	ClusterID string
 	Holder    string // who asks, for the lease and the epoch
 	Cluster   restore.Cluster
+	// Own is the cluster with Davit's own rights, for what is its own business:
+	// the lease, and the mark on the Application. Nil means Cluster.
+	Own restore.Cluster
 	// Volumes may be nil when the point has no volumes.
 	Volumes  restore.Volumes
 	Progress restore.Progress

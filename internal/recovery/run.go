@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -106,7 +108,7 @@ func (r *recovery) prepare(ctx context.Context) error {
 		return err
 	}
 	r.engine = restore.New(r.manifest, r.engineOptions(), restore.Deps{
-		Source: source{r.deps.Project}, Cluster: r.deps.Cluster, Volumes: r.deps.Volumes,
+		Source: source{r.deps.Project}, Cluster: r.deps.Cluster, Leases: r.deps.Own, Volumes: r.deps.Volumes,
 		Progress: r.deps.Progress, Clock: r.deps.Clock, Log: r.deps.Log,
 	})
 	return r.timed(StepPreflight, func() (err error) {
@@ -210,10 +212,25 @@ func (r *recovery) engineOptions() restore.Options {
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
 		Activate: r.activate,
 	}
+	if r.opts.Team {
+		opts.ExcludeKinds = append(slices.Clone(opts.ExcludeKinds), clusterScoped(r.manifest)...)
+	}
 	if r.opts.Isolation != nil {
 		opts.Isolation = &r.opts.Isolation.Isolation
 	}
 	return opts
+}
+
+// clusterScoped are the kinds of a point that no namespace holds.
+func clusterScoped(m *point.Manifest) []string {
+	var kinds []string
+	for _, res := range m.Resources {
+		if res.Namespaced {
+			continue
+		}
+		kinds = append(kinds, strings.TrimSuffix(res.Resource+"."+res.Group, "."))
+	}
+	return kinds
 }
 
 func policies(kinds map[string]v1alpha1.ExistingPolicy) map[string]restore.Existing {

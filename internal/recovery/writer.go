@@ -102,7 +102,11 @@ func (r *recovery) letCapture(ctx context.Context) {
 // markApplication sets the annotation on the application's object, or removes
 // it when value is nil. An object that is not there needs none.
 func (r *recovery) markApplication(ctx context.Context, value any) error {
-	served, err := r.deps.Cluster.Serves(ctx, schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "Application"})
+	own := r.deps.Own
+	if own == nil {
+		own = r.deps.Cluster
+	}
+	served, err := own.Serves(ctx, schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "Application"})
 	if errors.Is(err, restore.ErrNotServed) {
 		return nil
 	}
@@ -118,7 +122,10 @@ func (r *recovery) markApplication(ctx context.Context, value any) error {
 		return fmt.Errorf("encode annotation: %w", err)
 	}
 	for _, at := range objectsOf(r.opts.Application) {
-		if _, err := r.deps.Cluster.Patch(ctx, served[0], at.Namespace, at.Name, patch); err != nil && !apierrors.IsNotFound(err) {
+		if r.opts.Team && at.Namespace != r.opts.Namespace {
+			continue
+		}
+		if _, err := own.Patch(ctx, served[0], at.Namespace, at.Name, patch); err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("annotate Application %s: %w", at, err)
 		}
 	}

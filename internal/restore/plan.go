@@ -23,7 +23,7 @@ func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
 	}
 	target := rehearse.New(e.cluster, e.dryRun())
 	r := &Engine{
-		m: e.m, source: e.source, cluster: target, bare: target, progress: Silent{}, clock: rehearse.NewClock(e.clock.Now()),
+		m: e.m, source: e.source, cluster: target, bare: target, leases: target, progress: Silent{}, clock: rehearse.NewClock(e.clock.Now()),
 		log: e.log, opts: e.opts, names: e.names, state: newState(),
 	}
 	if e.volumes != nil {

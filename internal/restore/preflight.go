@@ -14,6 +14,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/obstacle"
 	"davit.dev/davit/internal/restore/policy"
@@ -37,6 +38,7 @@ var checks = []struct {
 	{"kinds", (*Engine).checkKinds},
 	{"rights", (*Engine).checkRights},
 	{"namespaces", (*Engine).checkNamespaces},
+	{"lease", (*Engine).checkLease},
 	{"storage-classes", (*Engine).checkClasses},
 	{"claims", (*Engine).checkClaims},
 	{"refusals", (*Engine).checkRefusals},
@@ -186,6 +188,19 @@ func (e *Engine) checkRights(ctx context.Context) ([]Finding, error) {
 	err := g.Wait()
 	slices.SortFunc(found, func(a, b Finding) int { return strings.Compare(a.Message, b.Message) })
 	return found, err
+}
+
+// checkLease asks whether the restore may keep others of the application away.
+func (e *Engine) checkLease(ctx context.Context) ([]Finding, error) {
+	if e.opts.Isolation != nil { // its lease is in a namespace of its own
+		return nil, nil
+	}
+	denied, err := hold.Denied(ctx, e.leases, e.opts.LeaseNamespace)
+	if err != nil || denied == "" {
+		return nil, err
+	}
+	return []Finding{wrong("Denied", "grant get, create and update of leases there, or create a Restore in the application's namespace: the agent then takes the lease itself",
+		"no right to %s: it keeps two restores of one application apart", denied)}, nil
 }
 
 // verbs are what the restore does with a kind.

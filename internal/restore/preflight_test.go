@@ -37,6 +37,11 @@ func TestPreflight(t *testing.T) {
 		{"cluster-wide right denied", Options{}, func(r *rig) {
 			r.c.deny = func(_ string, at Served, _ string) bool { return at.GVR.Resource == "customresourcedefinitions" }
 		}, "Denied", report.Error, "cluster-wide"},
+		{"no right to the lease", Options{}, func(r *rig) {
+			r.c.deny = func(verb string, at Served, namespace string) bool {
+				return verb == "update" && at.GVR.Resource == "leases" && namespace == "davit-system"
+			}
+		}, "Denied", report.Error, "update leases in namespace davit-system"},
 		{"namespace in use", Options{}, func(r *rig) {
 			shopNamespace(r)
 			r.c.put("apps/v1", "Deployment", "shop", "other", nil)

@@ -118,6 +118,7 @@ type Engine struct {
 	source   Source
 	cluster  Cluster // tries again what may succeed later
 	bare     Cluster // does not
+	leases   Cluster // for the lease; does not either
 	volumes  Volumes
 	progress Progress
 	clock    Clock
@@ -130,8 +131,10 @@ type Engine struct {
 
 // Deps are the engine's ports. Progress, Clock and Log may be nil.
 type Deps struct {
-	Source   Source
-	Cluster  Cluster
+	Source  Source
+	Cluster Cluster
+	// Leases holds the lease, unless Isolation does; nil means Cluster.
+	Leases   Cluster
 	Volumes  Volumes
 	Progress Progress
 	Clock    Clock
@@ -154,6 +157,10 @@ func New(m *point.Manifest, opts Options, deps Deps) *Engine {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	e.bare, e.cluster = deps.Cluster, port.Retry(deps.Cluster, e.clock)
+	e.leases = deps.Leases
+	if e.leases == nil || e.opts.Isolation != nil {
+		e.leases = e.bare
+	}
 	e.names = shape.Namespaces(e.opts.NamespaceMapping)
 	e.state = newState()
 	return e

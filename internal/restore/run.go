@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/isolation"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
@@ -89,7 +90,7 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 func (e *Engine) hold(ctx context.Context) (context.Context, *hold.Hold, error) {
 	return hold.Take(ctx, hold.Options{
 		Application: e.m.Application, Namespace: e.opts.LeaseNamespace, ID: e.opts.ID, Holder: e.opts.Holder,
-		Cluster: e.cluster, Bare: e.bare, Clock: e.clock, Progress: e.progress, Log: e.log,
+		Cluster: port.Retry(e.leases, e.clock), Bare: e.leases, Clock: e.clock, Progress: e.progress, Log: e.log,
 		MakeNamespace: func(ctx context.Context, name string) error {
 			labels := shape.Document{shape.LabelManagedBy: "davit"}
 			if e.opts.Isolation != nil {

@@ -103,7 +103,7 @@ func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore, taken me
 	var wg sync.WaitGroup
 	wg.Go(func() { r.follow(shown, rs.DeepCopy(), view) })
 	opts := recovery.FromSpec(rs.Spec)
-	opts.Attempt, opts.Namespace = string(rs.UID), rs.Namespace
+	opts.Attempt, opts.Namespace, opts.Team = string(rs.UID), rs.Namespace, rs.Namespace != v1alpha1.SystemNamespace
 	if rs.Status.ObservedEpoch != nil {
 		opts.SeenEpoch = rs.Status.ObservedEpoch
 	}

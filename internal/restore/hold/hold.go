@@ -89,6 +89,28 @@ func Take(ctx context.Context, o Options) (context.Context, *Hold, error) {
 	return held, l, nil
 }
 
+// Denied names what of taking a lease in the namespace the caller may not do;
+// "" when nothing is missing.
+func Denied(ctx context.Context, c port.Cluster, namespace string) (string, error) {
+	served, err := c.Serves(ctx, shape.KindLease)
+	if err != nil {
+		return "", err
+	}
+	for _, verb := range []string{"get", "create", "update"} {
+		ok, reason, err := c.May(ctx, verb, served[0], namespace)
+		if err != nil {
+			return "", err
+		}
+		if !ok {
+			if reason != "" {
+				reason = " (" + reason + ")"
+			}
+			return fmt.Sprintf("%s leases in namespace %s%s", verb, namespace, reason), nil
+		}
+	}
+	return "", nil
+}
+
 func (l *Hold) spec() shape.Document {
 	now := l.o.Clock.Now().UTC().Format(microTime)
 	return shape.Document{
