@@ -46,8 +46,11 @@ spec: {vault: %[3]s}
 		_, _ = rig.Kubectl(context.Background(), east, "-n", a.name, "delete", "application", "shop", "--ignore-not-found")
 	})
 	// The account has no right to the lease: the agent must take it.
-	if got := try(t, east, "auth", "can-i", "create", "leases", "-n", system, "--as", account); !strings.Contains(got, "no") {
-		t.Fatalf("the team may make leases in %s: %s", system, got)
+	may := func(what, namespace string) string { // kubectl ends with 1 for "no"
+		return try(t, east, "auth", "can-i", "create", what, "-n", namespace, "--as", account)
+	}
+	if lease, own := may("leases", system), may("configmaps", a.name); strings.HasPrefix(lease, "yes") || !strings.HasPrefix(own, "yes") {
+		t.Fatalf("may the team make leases in %s: %s; objects of its own: %s", system, lease, own)
 	}
 	davit(t, east, common, "backup", a.name+"/shop", "--wait", "--timeout", "4m").want(t, 0)
 
