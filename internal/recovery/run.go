@@ -108,7 +108,7 @@ func (r *recovery) prepare(ctx context.Context) error {
 		return err
 	}
 	r.engine = restore.New(r.manifest, r.engineOptions(), restore.Deps{
-		Source: source{r.deps.Project}, Cluster: r.deps.Cluster, Leases: r.deps.Own, Volumes: r.deps.Volumes,
+		Source: source{r.deps.Project}, Cluster: r.cluster(), Leases: r.deps.Own, Volumes: r.deps.Volumes,
 		Progress: r.deps.Progress, Clock: r.deps.Clock, Log: r.deps.Log,
 	})
 	return r.timed(StepPreflight, func() (err error) {
