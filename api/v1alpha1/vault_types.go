@@ -26,6 +26,7 @@ type Vault struct {
 }
 
 // VaultSpec says where the vault is. Credentials and keys stay in a Secret.
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.immutability) || has(self.immutability) && self.immutability.days >= oldSelf.immutability.days && (self.immutability.mode == 'Compliance' || oldSelf.immutability.mode == 'Governance')",message="immutability cannot be weakened or taken off: what is locked stays locked; remove the Vault and add it again to lock less from now on"
 type VaultSpec struct {
 	// URL is s3://bucket/prefix?endpoint=https://host:port&region=r&pathStyle=true
 	// or file:///directory.
@@ -60,6 +61,12 @@ type VaultSpec struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	DeletionDelay *metav1.Duration `json:"deletionDelay,omitempty"`
+	// Immutability locks what is written, with the store's object lock, so that
+	// who has the store's credentials can destroy no recovery point. The bucket
+	// must have object lock enabled. It cannot be taken off again, as what is
+	// locked stays locked.
+	// +optional
+	Immutability *Immutability `json:"immutability,omitempty"`
 	// CopyOf names the Vault of which this one is a second copy: its recovery
 	// points are copied here, and nothing else is written. Points are restored
 	// as clones and verified from it as from any vault; it holds no epochs, so
@@ -74,6 +81,43 @@ type VaultSpec struct {
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).compareTo(quantity('64Ki')) >= 0",message="bandwidth must be at least 64Ki bytes per second"
 	Bandwidth *resource.Quantity `json:"bandwidth,omitempty"`
+}
+
+// LockMode is who may lift a lock before its time.
+// +kubebuilder:validation:Enum=Governance;Compliance
+type LockMode string
+
+// The modes of locks.
+const (
+	// LockGovernance leaves it to whoever has the store's right to.
+	LockGovernance LockMode = "Governance"
+	// LockCompliance leaves it to nobody, the store's owner included.
+	LockCompliance LockMode = "Compliance"
+)
+
+// Immutability is how objects in a vault are locked.
+type Immutability struct {
+	Mode LockMode `json:"mode"`
+	// Days is for how long, at the least, an object stays locked after it was
+	// written, and after the agents that prolong the locks of kept points fell
+	// silent. A deleted point goes a quarter longer after that.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=3650
+	Days int32 `json:"days"`
+}
+
+// LockStatus is how far the locks of kept recovery points reach.
+type LockStatus struct {
+	// ExtendedAt is when all of them were last prolonged, and Until to when.
+	// +optional
+	ExtendedAt *metav1.Time `json:"extendedAt,omitempty"`
+	// +optional
+	Until *metav1.Time `json:"until,omitempty"`
+	// +optional
+	Objects int64 `json:"objects,omitempty"`
+	// Error is what keeps them from being prolonged; tried again by itself.
+	// +optional
+	Error string `json:"error,omitempty"`
 }
 
 // VaultStatus is what the last check found.
@@ -97,6 +141,9 @@ type VaultStatus struct {
 	// ClockSkew is the vault's clock minus this site's.
 	// +optional
 	ClockSkew *metav1.Duration `json:"clockSkew,omitempty"`
+	// Lock says how far the locks of kept recovery points reach.
+	// +optional
+	Lock *LockStatus `json:"lock,omitempty"`
 	// Copy says how far a second copy is.
 	// +optional
 	Copy *CopyStatus `json:"copy,omitempty"`

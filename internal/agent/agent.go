@@ -32,6 +32,7 @@ import (
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/reconcile/application"
 	"davit.dev/davit/internal/reconcile/copying"
+	"davit.dev/davit/internal/reconcile/locking"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/proof"
 	"davit.dev/davit/internal/reconcile/recoverypoint"
@@ -148,6 +149,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		&site.Reconciler{Client: c, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
 		&application.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&recoverypoint.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
+		&locking.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now},
 		&copying.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now, Logger: opts.Logger},
 		&proof.Verifier{Client: c, Vaults: p, Events: events, Now: opts.Now},
 		&proof.Tester{Client: c, Trials: p, Events: events, Now: opts.Now},

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -27,6 +28,7 @@ import (
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/vault/lock"
 	"davit.dev/davit/internal/version"
 )
 
@@ -47,6 +49,8 @@ type vaultAdd struct {
 	copyOf  string
 	width   string // bandwidth
 	delay   time.Duration
+	lock    string
+	days    int32
 	join    bool
 	replace bool
 	lost    bool
@@ -91,6 +95,8 @@ directory is refused, for the cluster would not see it.`,
 	flags.StringVar(&o.copyOf, "copy-of", "", "make it a second copy of this vault")
 	flags.StringVar(&o.width, "bandwidth", "", "bound on the bytes per second that each process sends to the vault or reads from it, such as 20Mi; at least 64Ki")
 	flags.DurationVar(&o.delay, "deletion-delay", 0, "how long deleted points stay in the vault and can be undeleted, such as 168h")
+	flags.StringVar(&o.lock, "lock", "", "lock what is written with the store's object lock: governance, or compliance, which nobody can lift")
+	flags.Int32Var(&o.days, "lock-days", 0, "with --lock: for how many days, at the least")
 	flags.BoolVar(&o.join, "join", false, "the project exists: admit this site with the recovery key")
 	flags.BoolVar(&o.replace, "replace", false, "this site has the vault already: replace its address and credentials")
 	flags.BoolVar(&o.lost, "replace-lost-site", false, "with --join: the cluster that bore this site's name is lost, and this one replaces it")
@@ -112,6 +118,7 @@ func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 	if err := o.check(); err != nil {
 		return err
 	}
+	cfg.Lock = o.locks()
 	if o.copyOf != "" {
 		return e.addCopy(ctx, o, cfg)
 	}
@@ -128,6 +135,9 @@ func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 		return err
 	}
 	store, err := e.backend.Store(ctx, cfg)
+	if err == nil {
+		err = o.canLock(ctx, store)
+	}
 	if err != nil {
 		return err
 	}
@@ -158,6 +168,9 @@ func (o *vaultAdd) check() error {
 			return exit.Usage("write bytes per second, such as 20Mi: at least 64Ki", "--bandwidth %s is not possible", o.width)
 		}
 	}
+	if (o.lock == "") != (o.days == 0) || o.days < 0 || o.days > 3650 || o.lock != "" && lockModes[o.lock] == "" {
+		return exit.Usage("write --lock governance --lock-days 30, or compliance; 1 to 3650 days", "--lock %q with --lock-days %d is not possible", o.lock, o.days)
+	}
 	if o.delay < 0 || o.delay > 0 && o.copyOf != "" {
 		return exit.Usage("it is the first vault's: a copy keeps what waits there", "--deletion-delay %s is not possible", o.delay)
 	}
@@ -165,6 +178,28 @@ func (o *vaultAdd) check() error {
 		return exit.Usage("with both, a site that does not have the first vault reads its copy; a new copy takes neither", "--copy-of goes with both of --join and --recovery-key-file or with neither, and never with --replace-lost-site")
 	}
 	return nil
+}
+
+var lockModes = map[string]lock.Mode{"governance": lock.Governance, "compliance": lock.Compliance}
+
+func (o *vaultAdd) locks() lock.Policy {
+	return lock.Policy{Mode: lockModes[o.lock], Days: int(o.days)}
+}
+
+// canLock refuses a store that cannot lock what is to be locked.
+func (o *vaultAdd) canLock(ctx context.Context, store vault.Store) error {
+	if o.lock == "" {
+		return nil
+	}
+	locker, ok := lock.Of(store)
+	if !ok {
+		return exit.Refuse("use a bucket with object lock; a directory's files can be removed by whoever may write to it", "%s cannot lock what is written", store)
+	}
+	err := locker.CheckLock(ctx)
+	if errors.Is(err, vault.ErrDenied) {
+		return exit.Refuse("object lock is switched on when a bucket is made; the key also needs the rights to read that, and to put and get retentions", "%v", err)
+	}
+	return err
 }
 
 // confirmLost has a person say that the cluster that bore the name is lost.
@@ -257,6 +292,9 @@ func (o *vaultAdd) object(cfg backend.Config) *v1alpha1.Vault {
 		Spec: v1alpha1.VaultSpec{
 			URL: cfg.URL, Project: o.Project, SecretName: "vault-" + o.name, CABundle: string(cfg.CA), FailureDomain: o.domain, CopyOf: o.copyOf,
 		},
+	}
+	if p := o.locks(); p.On() {
+		v.Spec.Immutability = &v1alpha1.Immutability{Mode: v1alpha1.LockMode(p.Mode), Days: o.days}
 	}
 	v.Spec.DeletionDelay = objects.Duration(o.delay)
 	if o.width != "" { // check has parsed it

@@ -46,6 +46,9 @@ func (e *env) addCopy(ctx context.Context, o *vaultAdd, cfg backend.Config) erro
 		return fmt.Errorf("open vault %s: %w", first.Name, err)
 	}
 	store, err := e.backend.Store(ctx, cfg)
+	if err == nil {
+		err = o.canLock(ctx, store)
+	}
 	if err != nil {
 		return err
 	}

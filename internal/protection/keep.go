@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/schedule"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/lock"
 	"davit.dev/davit/internal/vault/reserve"
 )
 
@@ -176,6 +177,11 @@ func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo
 	if err := mayGo(info); err != nil {
 		return false, err
 	}
+	if p.opts.DeletionDelay == 0 || info.Deleting() {
+		if err := p.unlocked(ctx, app, info.ID); err != nil {
+			return false, err
+		}
+	}
 	if !info.Deleting() {
 		if err := p.deleting(ctx, app, info.ID, why); err != nil {
 			return false, err
@@ -191,6 +197,26 @@ func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo
 		return false, fmt.Errorf("delete point %s: %w", info.ID, err)
 	}
 	return true, p.freeing.DeletePoint(ctx, app, info.ID)
+}
+
+// unlocked says until when the store's object lock keeps a point from being
+// removed: that is known before anything of it goes.
+func (p *Protector) unlocked(ctx context.Context, app, id string) error {
+	locker, ok := lock.Of(p.opts.Project.Store())
+	if !ok {
+		return nil
+	}
+	until, err := locker.LockedUntil(ctx, p.opts.Project.Root()+"manifests/"+app+"/"+id)
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("delete point %s: %w", id, err)
+	}
+	if until.After(p.now()) {
+		return fmt.Errorf("delete point %s: %w until %s", id, vault.ErrLocked, until.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // forgetVolumes deletes a point's volume snapshots from their repositories.

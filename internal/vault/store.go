@@ -25,6 +25,9 @@ var (
 	// ErrFull says that the store has no room left: trying again will not help
 	// before something is deleted. Nothing was written.
 	ErrFull = errors.New("vault is full")
+	// ErrLocked says that the store's object lock forbids the change until a
+	// time that the error names.
+	ErrLocked = errors.New("object locked")
 	// ErrUnavailable says that the store gave no usable answer: the outcome of
 	// a write is unknown and the caller must look again.
 	ErrUnavailable = errors.New("vault unavailable")

@@ -298,13 +298,17 @@ func (m *mirror) remove(ctx context.Context, copied map[string]vault.ObjectInfo)
 		return nil
 	}
 	for _, id := range blobs {
-		if err := m.how.To.Delete(ctx, m.r.opts.Prefix+id); err != nil {
+		err := m.how.To.Delete(ctx, m.r.opts.Prefix+id)
+		if errors.Is(err, vault.ErrLocked) { // goes in a later run
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("delete blob %s from the copy: %w", id, err)
 		}
 		m.report.Deleted++
 	}
 	for _, name := range inventories {
-		if err := m.how.To.Delete(ctx, inventoryPrefix(m.r.opts.Prefix)+name); err != nil {
+		if err := m.how.To.Delete(ctx, inventoryPrefix(m.r.opts.Prefix)+name); err != nil && !errors.Is(err, vault.ErrLocked) {
 			return fmt.Errorf("delete inventory %s from the copy: %w", name, err)
 		}
 	}

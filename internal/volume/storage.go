@@ -237,12 +237,17 @@ func (s *storage) remove(ctx context.Context, id blob.ID) error {
 	if err != nil && !errors.Is(err, vault.ErrNotFound) {
 		return s.wrap("stat", id, err)
 	}
-	if err := s.store.Delete(ctx, s.key(id)); err != nil {
+	err = s.store.Delete(ctx, s.key(id))
+	locked := errors.Is(err, vault.ErrLocked) // it stays, and goes in a later run
+	if err != nil && !locked {
 		return s.wrap("delete", id, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.doomed, id)
+	if locked {
+		return nil
+	}
 	s.deleted++
 	s.freed += info.Size
 	return nil

@@ -27,8 +27,10 @@ type Vault struct {
 	// than is safe to read ages by.
 	ClocksApart bool `json:"clocksApart,omitempty"`
 	// CopyOf is the vault of which this is a second copy, Copy how far it is.
-	CopyOf string               `json:"copyOf,omitempty"`
-	Copy   *v1alpha1.CopyStatus `json:"copy,omitempty"`
+	CopyOf string `json:"copyOf,omitempty"`
+	// Lock is how far the locks of kept points reach; nil where none are set.
+	Lock *v1alpha1.LockStatus `json:"lock,omitempty"`
+	Copy *v1alpha1.CopyStatus `json:"copy,omitempty"`
 }
 
 // OfVaultObject reads a Vault object.
@@ -36,6 +38,11 @@ func OfVaultObject(v *v1alpha1.Vault) Vault {
 	view := Vault{
 		Name: v.Name, URL: v.Spec.URL, Project: v.Spec.Project, Ready: "Unknown", Checked: TimeOf(v.Status.LastChecked),
 		CopyOf: v.Spec.CopyOf, Copy: v.Status.Copy,
+	}
+	if v.Spec.Immutability != nil {
+		if view.Lock = v.Status.Lock; view.Lock == nil {
+			view.Lock = &v1alpha1.LockStatus{}
+		}
 	}
 	if c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.ConditionReady); c != nil {
 		view.Ready, view.Reason, view.Message = string(c.Status), c.Reason, c.Message
@@ -76,6 +83,20 @@ func (v Vault) Copying(now time.Time) string {
 	}
 }
 
+// Locked says how far locks reach; "" where none are set.
+func (v Vault) Locked(now time.Time) string {
+	switch l := v.Lock; {
+	case l == nil:
+		return ""
+	case l.Error != "":
+		return "LOCKS ARE NOT PROLONGED: " + l.Error
+	case l.Until == nil:
+		return "kept points are locked as they are written; their locks were not prolonged yet"
+	default:
+		return fmt.Sprintf("kept points are locked until %s, prolonged %s ago", output.Time(l.Until.Time), output.Age(TimeOf(l.ExtendedAt), now))
+	}
+}
+
 // Vaults are several.
 type Vaults struct {
 	Vaults []Vault   `json:"vaults"`
@@ -99,6 +120,9 @@ func (v Vaults) Text(t *output.Text) {
 		}
 		if text := x.Copying(v.Now); text != "" {
 			t.Line("%s, second copy of %s: %s", x.Name, x.CopyOf, text)
+		}
+		if text := x.Locked(v.Now); text != "" {
+			t.Line("%s: %s", x.Name, text)
 		}
 		if x.ClocksApart {
 			t.Line("%s: its clock minus this site's is %s: ages and RPO are wrong by as much; mend time synchronisation", x.Name, x.ClockSkew)

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/limit"
 	"davit.dev/davit/internal/vault/listed"
+	"davit.dev/davit/internal/vault/lock"
 )
 
 // ErrNotUsable says that the Vault object or its Secret cannot work as they
@@ -103,15 +104,27 @@ func Config(v *v1alpha1.Vault, data map[string][]byte) backend.Config {
 		SecretKey:    string(data["secretKey"]),
 		SessionToken: string(data["sessionToken"]),
 		Rates:        Rates(v),
+		Lock:         Lock(v),
 	}
 }
 
-// DeletionDelay is how long deleted points of the vault stay.
-func DeletionDelay(v *v1alpha1.Vault) time.Duration {
-	if v.Spec.DeletionDelay == nil {
-		return 0
+// Lock is how the vault's objects are locked as they are written.
+func Lock(v *v1alpha1.Vault) lock.Policy {
+	if v.Spec.Immutability == nil {
+		return lock.Policy{}
 	}
-	return v.Spec.DeletionDelay.Duration
+	return lock.Policy{Mode: lock.Mode(v.Spec.Immutability.Mode), Days: int(v.Spec.Immutability.Days)}
+}
+
+// DeletionDelay is how long deleted points of the vault stay. No point is
+// removed whose objects are locked: their locks end that long after they were
+// prolonged for the last time.
+func DeletionDelay(v *v1alpha1.Vault) time.Duration {
+	delay := Lock(v).Span()
+	if v.Spec.DeletionDelay == nil {
+		return delay
+	}
+	return max(delay, v.Spec.DeletionDelay.Duration)
 }
 
 // MinBandwidth is the least that a vault's bandwidth may be bound to, in bytes

@@ -127,7 +127,7 @@ func (r *Reconciler) pass(ctx context.Context, v *v1alpha1.Vault) (copies.Report
 	if err != nil {
 		return copies.Report{}, fmt.Errorf("vault %s, of which this is a copy: %w", v.Spec.CopyOf, err)
 	}
-	apps, err := r.apps(ctx, v.Spec.CopyOf, first)
+	apps, err := r.apps(ctx, v, first)
 	if err != nil {
 		return copies.Report{}, err
 	}
@@ -136,7 +136,7 @@ func (r *Reconciler) pass(ctx context.Context, v *v1alpha1.Vault) (copies.Report
 
 // apps are the first vault's applications: this site copies those that it may
 // write, and looks at the others.
-func (r *Reconciler) apps(ctx context.Context, vaultName string, first *vaults.Opened) ([]copies.App, error) {
+func (r *Reconciler) apps(ctx context.Context, second *v1alpha1.Vault, first *vaults.Opened) ([]copies.App, error) {
 	names, err := first.Listing.Apps(ctx)
 	if err != nil {
 		return nil, err
@@ -148,10 +148,10 @@ func (r *Reconciler) apps(ctx context.Context, vaultName string, first *vaults.O
 	own := map[string]copies.App{}
 	for i := range here.Items {
 		a := &here.Items[i]
-		if a.Spec.Vault != vaultName || a.Status.Role != v1alpha1.RoleActive {
+		if a.Spec.Vault != second.Spec.CopyOf || a.Status.Role != v1alpha1.RoleActive {
 			continue
 		}
-		app := copies.App{Name: a.VaultName(), Held: a.Status.HeldEpoch, DeletionDelay: vaults.DeletionDelay(&first.Object)}
+		app := copies.App{Name: a.VaultName(), Held: a.Status.HeldEpoch, DeletionDelay: max(vaults.DeletionDelay(&first.Object), vaults.DeletionDelay(second))}
 		if app.Rules, app.Expire, err = r.rules(ctx, a); err != nil {
 			return nil, err
 		}

@@ -274,7 +274,8 @@ func TestTheFirstVaultsDeletionDelayReachesItsCopies(t *testing.T) {
 	s.publish("p1")
 	for _, delay := range []time.Duration{0, time.Hour} {
 		s.first.Object.Spec.DeletionDelay = &metav1.Duration{Duration: delay}
-		apps, err := s.apps(t.Context(), "main", s.first)
+		copied := &v1alpha1.Vault{Spec: v1alpha1.VaultSpec{CopyOf: "main"}}
+		apps, err := s.apps(t.Context(), copied, s.first)
 		if err != nil || len(apps) != 1 || apps[0].DeletionDelay != delay {
 			t.Errorf("%v, %+v, want a delay of %v", err, apps, delay)
 		}

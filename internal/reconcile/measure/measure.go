@@ -15,6 +15,8 @@ var (
 	VaultUp        = gauge("davit_vault_up", "1 if the last check of the vault passed.", "vault")
 	VaultLatency   = gauge("davit_vault_latency_seconds", "Round trip of a small write to the vault.", "vault")
 	VaultSkew      = gauge("davit_vault_clock_skew_seconds", "Clock of the vault minus this site's.", "vault")
+	LockedUntil    = gauge("davit_vault_locked_until_seconds", "Until when all kept recovery points are locked, in Unix time.", "vault")
+	LocksFailing   = gauge("davit_vault_locks_failing", "1 if the locks of kept recovery points could not be prolonged the last time.", "vault")
 	CopyLag        = gauge("davit_copy_lag_seconds", "Age of the oldest recovery point that a second copy should have and has not; 0: it has all.", "vault", "application")
 	CopyPending    = gauge("davit_copy_pending_points", "Recovery points that are to be copied into a second copy yet.", "vault", "application")
 	CopyFailing    = gauge("davit_copy_failing", "1 if the last pass into a second copy did not end well.", "vault")
@@ -80,9 +82,15 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
-	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew,
+	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing,
 		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
 		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs)
+}
+
+// ForgetLocks removes the gauges of a vault that locks nothing, or is gone.
+func ForgetLocks(name string) {
+	LockedUntil.DeleteLabelValues(name)
+	LocksFailing.DeleteLabelValues(name)
 }
 
 // ForgetCopy removes the gauges of a second copy that is gone.

@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/fs"
 	"davit.dev/davit/internal/vault/limit"
+	"davit.dev/davit/internal/vault/lock"
 	"davit.dev/davit/internal/vault/mem"
 	"davit.dev/davit/internal/vault/retry"
 	"davit.dev/davit/internal/vault/s3"
@@ -31,6 +32,7 @@ type Config struct {
 	AccessKey, SecretKey, SessionToken string
 	CA                                 []byte // PEM
 
+	Lock  lock.Policy   // zero: objects are not locked
 	Rates limit.Rates   // zero: no limits
 	Retry *retry.Policy // nil: retry.Default
 }
@@ -87,7 +89,7 @@ var errAddress = fmt.Errorf("%w: want s3://BUCKET/PREFIX?endpoint=..., or file:/
 func bucket(u *url.URL, cfg Config) (s3.Options, error) {
 	opt := s3.Options{
 		Bucket: u.Host, Prefix: u.Path, CA: cfg.CA,
-		AccessKey: cfg.AccessKey, SecretKey: cfg.SecretKey, SessionToken: cfg.SessionToken,
+		AccessKey: cfg.AccessKey, SecretKey: cfg.SecretKey, SessionToken: cfg.SessionToken, Lock: cfg.Lock,
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {

@@ -47,6 +47,9 @@ func limiter(perSecond float64, burst int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), burst)
 }
 
+// Unwrap is the store below.
+func (s *Store) Unwrap() vault.Store { return s.next }
+
 // String implements vault.Store.
 func (s *Store) String() string { return s.next.String() }
 

@@ -40,6 +40,9 @@ func New(next vault.Store, policy Policy) *Store {
 	return &Store{next, policy}
 }
 
+// Unwrap is the store below.
+func (s *Store) Unwrap() vault.Store { return s.next }
+
 // String implements vault.Store.
 func (s *Store) String() string { return s.next.String() }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/lock"
 )
 
 // defaultStall is how long a connection may make no progress in either direction.
@@ -35,6 +36,9 @@ type Options struct {
 
 	CA           []byte // PEM; trusted besides the system's roots
 	InsecureHTTP bool   // allows an endpoint without TLS
+
+	// Lock says how objects are locked as they are written.
+	Lock lock.Policy
 
 	// Stall is how long a connection may make no progress; 0 means 30 s.
 	Stall time.Duration

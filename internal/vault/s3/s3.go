@@ -6,10 +6,13 @@ package s3
 
 import (
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"net/http"
 	"strings"
@@ -168,39 +171,43 @@ func (s *Store) put(ctx context.Context, key string, r io.ReadSeeker, size int64
 	if size > maxObject {
 		return fmt.Errorf("put %s: %d bytes, one PUT takes %d", key, size, int64(maxObject))
 	}
-	sum, err := digest(r, size)
+	locks := s.opt.retain(key, &opts)
+	sum, err := digest(r, size, sha256.New())
+	check := []byte(nil) // S3 wants the MD5 of what is locked
+	if err == nil && locks {
+		check, err = digest(r, size, md5.New())
+	}
 	if err != nil {
 		return fmt.Errorf("put %s: %w", key, err)
 	}
 	opts.ContentType = "application/octet-stream"
-	if _, err := s.core.PutObject(ctx, s.opt.Bucket, name, r, size, "", sum, opts); err != nil {
+	if _, err := s.core.PutObject(ctx, s.opt.Bucket, name, r, size, base64.StdEncoding.EncodeToString(check), hex.EncodeToString(sum), opts); err != nil {
 		return fmt.Errorf("put %s: %w", key, s.translate(ctx, err))
 	}
 	return nil
 }
 
-// digest returns the SHA-256 of the body in hex and rewinds it. The server
+// digest returns a hash of the body and rewinds it. The server
 // compares, so a body that changes on the way is refused.
-func digest(r io.ReadSeeker, size int64) (string, error) {
+func digest(r io.ReadSeeker, size int64, h hash.Hash) ([]byte, error) {
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
-		return "", fmt.Errorf("rewind: %w", err)
+		return nil, fmt.Errorf("rewind: %w", err)
 	}
 	var src io.Reader = r
 	if limited, ok := r.(interface{ Unwrap() io.ReadSeeker }); ok {
 		src = limited.Unwrap() // no bytes leave yet: take no share of the rate
 	}
-	h := sha256.New()
 	n, err := io.Copy(h, src)
 	if err != nil {
-		return "", fmt.Errorf("read body: %w", err)
+		return nil, fmt.Errorf("read body: %w", err)
 	}
 	if n != size {
-		return "", fmt.Errorf("got %d bytes, was promised %d", n, size)
+		return nil, fmt.Errorf("got %d bytes, was promised %d", n, size)
 	}
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
-		return "", fmt.Errorf("rewind: %w", err)
+		return nil, fmt.Errorf("rewind: %w", err)
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return h.Sum(nil), nil
 }
 
 // List implements vault.Store.
@@ -238,7 +245,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	}
 	err = s.core.RemoveObject(ctx, s.opt.Bucket, name, minio.RemoveObjectOptions{})
 	if err = s.translate(ctx, err); err != nil && !errors.Is(err, vault.ErrNotFound) {
-		return fmt.Errorf("delete %s: %w", key, err)
+		return fmt.Errorf("delete %s: %w", key, s.locked(ctx, key, err))
 	}
 	return nil
 }
