@@ -149,7 +149,7 @@ func checkLocks(t *testing.T, p *vault.Project, store vault.Store, policy lock.P
 	locker, _ := lock.Of(store)
 	manifest := "projects/default/manifests/shop/shop-1"
 	before, err := locker.LockedUntil(t.Context(), manifest)
-	if err != nil || before.Sub(time.Now()) < 24*time.Hour {
+	if err != nil || time.Until(before) < 24*time.Hour {
 		t.Errorf("locked until %v, %v: want a day at the least", before, err)
 	}
 	later := time.Now().Add(48 * time.Hour)
