@@ -112,6 +112,8 @@ type PlanStep struct {
 	Undo *PlanCommand `json:"undo,omitempty"`
 	// Object is what the step works on: a record, a gate, a GitOps object.
 	Object string `json:"object,omitempty"`
+	// Record says where the name in Object leads; of dns steps.
+	Record *PlanRecord `json:"record,omitempty"`
 }
 
 // PlanCommand is a Job.
@@ -154,7 +156,34 @@ type PlanTraffic struct {
 	Kind string `json:"kind"`
 	// Application that it leads to; all of them by default.
 	Application string `json:"application,omitempty"`
-	Object      string `json:"object"`
+	// Object is the name in the DNS, or the gate's.
+	Object string `json:"object"`
+	// Record says where the name in Object leads; of dns.
+	Record *PlanRecord `json:"record,omitempty"`
+}
+
+// PlanRecord is where a name in the DNS leads, and who serves its zone.
+type PlanRecord struct {
+	Zone string `json:"zone"`
+	// TTL is how long resolvers may keep the record; 30s by default.
+	TTL metav1.Duration `json:"ttl,omitempty"`
+	// To is where the name leads, by site: addresses, or one other name.
+	To map[string][]string `json:"to"`
+	// Servers are all that serve the zone.
+	Servers []PlanNameServer `json:"servers"`
+	// Secret in davit-system, at every site, with the key that may update the
+	// zone: name, algorithm and secret.
+	Secret string `json:"secret"`
+}
+
+// PlanNameServer is an authoritative server.
+type PlanNameServer struct {
+	// Address is host or host:port.
+	Address string `json:"address"`
+	// Site where it runs, if that is a site of the plan.
+	Site string `json:"site,omitempty"`
+	// Watch marks a secondary: it is asked, not told.
+	Watch bool `json:"watch,omitempty"`
 }
 
 // PlanApproval is how many must agree.

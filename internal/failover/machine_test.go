@@ -408,7 +408,7 @@ func TestSwitchover(t *testing.T) {
 // reverse, the claims after all that came after them.
 func TestSwitchoverRollsBack(t *testing.T) {
 	traffic := func(p *plan.Plan, _ *Spec) {
-		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www"}}
+		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}}
 	}
 	for _, failing := range []string{"quiesce/shop", "sync/shop", "claim/shop", "fence/shop", "data/shop", "apply/shop", "scale/shop", "ready/shop"} {
 		r := newRig(t, plan.Switchover, traffic)
@@ -437,7 +437,7 @@ func TestSwitchoverRollsBack(t *testing.T) {
 
 func TestNoWayBack(t *testing.T) {
 	mark := func(p *plan.Plan, _ *Spec) {
-		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www"}}
+		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}}
 		p.Steps = []plan.Step{{Name: "burn", Kind: plan.KindCommand, Command: &plan.Command{Image: "x"}, Timeout: time.Minute, After: []string{"claim/shop"}, Before: []string{"apply/cart"}, NoWayBack: true}}
 	}
 	r := newRig(t, plan.Switchover, mark)
@@ -766,7 +766,7 @@ func TestSplitBrain(t *testing.T) {
 
 func TestRollbackFails(t *testing.T) {
 	r := newRig(t, plan.Switchover, func(p *plan.Plan, _ *Spec) {
-		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www"}}
+		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}}
 	})
 	r.answer = func(f Effect) *Event {
 		switch {

@@ -213,7 +213,31 @@ func (c *checker) traffic() {
 		}
 		if t.Object == "" {
 			c.say(where, "it has no object", "name the record or the gate")
+			continue
 		}
+		c.record(where, t.Kind, t.Object, t.Record)
+	}
+	c.oneMover()
+}
+
+// oneMover complains of names that two parts of the plan would move.
+func (c *checker) oneMover() {
+	by := map[string]string{}
+	move := func(where string, k Kind, object string) {
+		name := strings.TrimSuffix(object, ".")
+		if k != KindDNS || name == "" {
+			return
+		}
+		if other := by[name]; other != "" {
+			c.say(where, fmt.Sprintf("%s is moved by %s too", name, other), "remove one of them")
+		}
+		by[name] = where
+	}
+	for _, t := range c.p.Traffic {
+		move(fmt.Sprintf("traffic %q", t.Name), t.Kind, t.Object)
+	}
+	for _, s := range c.p.Steps {
+		move(fmt.Sprintf("step %q", s.Name), s.Kind, s.Object)
 	}
 }
 
@@ -312,6 +336,9 @@ func (c *checker) stepNeeds(where string, s Step) {
 	}
 	for i, check := range s.Checks {
 		c.check(fmt.Sprintf("%s, check %d", where, i+1), check)
+	}
+	if s.Object != "" {
+		c.record(where, s.Kind, s.Object, s.Record)
 	}
 	if s.Undo != nil && (s.Undo.Image == "" || s.Kind != KindCommand && s.Kind != KindHTTP) {
 		c.say(where, "its undo cannot be used", "give undo an image, and only to command and http steps")

@@ -262,7 +262,7 @@ func (b *builder) traffic() {
 				wait = append(wait, string(KindProbe)+"/"+t.Application)
 			}
 		}
-		b.add(Step{Kind: t.Kind, Name: "traffic/" + t.Name, Application: t.Application, Object: t.Object}, wait...)
+		b.add(Step{Kind: t.Kind, Name: "traffic/" + t.Name, Application: t.Application, Object: t.Object, Record: t.Record}, wait...)
 	}
 }
 

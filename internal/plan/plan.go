@@ -145,6 +145,8 @@ type Step struct {
 	// Object names what the step works on: a record, gate, GitOps object or
 	// infrastructure object.
 	Object string `json:"object,omitempty"`
+	// Record says where the name in Object leads; of dns steps.
+	Record *Record `json:"record,omitempty"`
 }
 
 // Command is a Job.
@@ -194,6 +196,8 @@ type Traffic struct {
 	Kind        Kind   `json:"kind"`                  // DNS or Gate
 	Application string `json:"application,omitempty"` // empty: all of them
 	Object      string `json:"object"`                // record or gate
+	// Record says where the name in Object leads; of dns.
+	Record *Record `json:"record,omitempty"`
 }
 
 // Approval is how many people must agree before a run begins.

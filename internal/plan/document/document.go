@@ -81,7 +81,7 @@ func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 		return plan.Outside{Name: o.Name, Probes: probes}
 	})
 	out.Traffic = each(s.Traffic, func(t v1alpha1.PlanTraffic) plan.Traffic {
-		return plan.Traffic{Name: t.Name, Kind: plan.Kind(t.Kind), Application: t.Application, Object: t.Object}
+		return plan.Traffic{Name: t.Name, Kind: plan.Kind(t.Kind), Application: t.Application, Object: t.Object, Record: record(t.Record)}
 	})
 	out.Approvals = each(s.Approvals, func(a v1alpha1.PlanApproval) plan.Approval {
 		return plan.Approval{Verbs: each(a.Verbs, verb), Count: a.Count, Roles: a.Roles}
@@ -128,11 +128,21 @@ func command(c *v1alpha1.PlanCommand) *plan.Command {
 	return &plan.Command{Image: c.Image, Args: c.Args, Env: c.Env, Secrets: c.Secrets}
 }
 
+func record(r *v1alpha1.PlanRecord) *plan.Record {
+	if r == nil {
+		return nil
+	}
+	return &plan.Record{
+		Zone: r.Zone, TTL: r.TTL.Duration, To: r.To, Secret: r.Secret,
+		Servers: each(r.Servers, func(s v1alpha1.PlanNameServer) plan.NameServer { return plan.NameServer(s) }),
+	}
+}
+
 func step(s v1alpha1.PlanStep) plan.Step {
 	out := plan.Step{
 		Name: s.Name, Kind: plan.Kind(s.Kind), Application: s.Application, Side: plan.Side(s.Side), Verbs: each(s.Verbs, verb),
 		After: s.After, Before: s.Before, Timeout: s.Timeout.Duration, OnError: plan.OnError(s.OnError), NoWayBack: s.NoWayBack, Early: s.Early,
-		Command: command(s.Command), Prompt: s.Prompt, Checks: each(s.Checks, check), Undo: command(s.Undo), Object: s.Object,
+		Command: command(s.Command), Prompt: s.Prompt, Checks: each(s.Checks, check), Undo: command(s.Undo), Object: s.Object, Record: record(s.Record),
 	}
 	if s.Call != nil {
 		out.Call = &plan.Call{Method: s.Call.Method, URL: s.Call.URL, Expect: s.Call.Expect}

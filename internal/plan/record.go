@@ -1,0 +1,181 @@
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Record is a name in the DNS that clients use: where it leads while each
+// site is active, and who serves its zone.
+type Record struct {
+	Zone string `json:"zone"`
+	// TTL is how long resolvers may keep it; DefaultTTL where it is zero.
+	TTL time.Duration `json:"ttl,omitempty"`
+	// To is where the name leads, by site: addresses, or one other name.
+	To map[string][]string `json:"to"`
+	// Servers are those that are asked and told: all that serve the zone.
+	Servers []NameServer `json:"servers"`
+	// Secret names the Secret with the key that may update the zone, in Davit's
+	// namespace at every site.
+	Secret string `json:"secret"`
+}
+
+// DefaultTTL is the time to live of a record that gives none.
+const DefaultTTL = 30 * time.Second
+
+// NameServer is an authoritative server of a record's zone.
+type NameServer struct {
+	Address string `json:"address"` // host or host:port
+	// Site is where it runs, if that is a site of the plan: a failover does not
+	// wait for a server at the site that is lost.
+	Site string `json:"site,omitempty"`
+	// Watch marks a secondary: it gets the zone from another server, so it is
+	// asked and not told.
+	Watch bool `json:"watch,omitempty"`
+}
+
+// Life is how long resolvers may keep the record.
+func (r *Record) Life() time.Duration {
+	if r.TTL == 0 {
+		return DefaultTTL
+	}
+	return r.TTL
+}
+
+// record checks where a dns step or traffic leads.
+func (c *checker) record(where string, kind Kind, object string, r *Record) {
+	switch {
+	case kind != KindDNS && r != nil:
+		c.say(where, fmt.Sprintf("a %s has no record", kind), "remove record, or make the kind dns")
+		return
+	case kind != KindDNS:
+		return
+	case r == nil:
+		c.say(where, "it has no record", "say zone, to, servers and secret under record")
+		return
+	}
+	name, zone := strings.TrimSuffix(object, "."), strings.TrimSuffix(r.Zone, ".")
+	switch {
+	case !hostName(strings.TrimPrefix(name, "*."), true):
+		c.say(where, fmt.Sprintf("%q is not a name in the DNS", object), "write it as www.example.com; capitals are not used")
+	case !hostName(zone, true):
+		c.say(where, fmt.Sprintf("%q is not a zone in the DNS", r.Zone), "write it as example.com")
+	case name != zone && !strings.HasSuffix(name, "."+zone):
+		c.say(where, fmt.Sprintf("%s is not in zone %s", object, r.Zone), "name the zone that its servers serve")
+	}
+	if r.TTL < 0 || r.TTL > 24*time.Hour || r.TTL%time.Second != 0 {
+		c.say(where, fmt.Sprintf("its TTL of %s cannot be", r.TTL), "use whole seconds up to a day; 30s is good")
+	}
+	if r.Secret == "" {
+		c.say(where, "it has no secret", "name the Secret with the key that may update the zone")
+	} else if !validName(r.Secret) {
+		c.say(where, fmt.Sprintf("%q is not the name of a Secret", r.Secret), "name the Secret with the key that may update the zone")
+	}
+	c.leads(where, name == zone, r)
+	c.servers(where, r)
+}
+
+// leads checks where a record leads at each site.
+func (c *checker) leads(where string, apex bool, r *Record) {
+	sites := names(c.p.Sites, func(s Site) string { return s.Name })
+	for _, site := range sorted(r.To) {
+		c.known(where, "site", site, sites)
+	}
+	taken := map[string]string{}
+	for _, site := range sites {
+		values := r.To[site]
+		at := where + " at site " + site
+		if len(values) == 0 {
+			c.say(at, "it does not say where the name leads", "give addresses, or one other name")
+			continue
+		}
+		c.values(at, apex, values)
+		key := strings.Join(slices.Sorted(slices.Values(values)), " ")
+		if other := taken[key]; other != "" {
+			c.say(at, "the name leads where it leads at site "+other, "give what only this site has")
+		}
+		taken[key] = site
+	}
+}
+
+func (c *checker) values(at string, apex bool, values []string) {
+	seen := map[string]bool{}
+	for _, v := range values {
+		addr, err := netip.ParseAddr(v)
+		switch {
+		case seen[v]:
+			c.say(at, v+" is there twice", "remove one of them")
+		case err == nil && (addr.Zone() != "" || addr.Is4In6() || addr.IsUnspecified() || addr.String() != v):
+			c.say(at, fmt.Sprintf("%q is not an address that clients can use", v), "write a plain IPv4 or IPv6 address, lower case")
+		case err != nil && !hostName(strings.TrimSuffix(v, "."), true):
+			c.say(at, fmt.Sprintf("%q is neither an address nor a name", v), "give addresses, or one other name")
+		case err != nil && len(values) > 1:
+			c.say(at, "a name is given beside others", "give addresses only, or one name only")
+		case err != nil && apex:
+			c.say(at, "the zone's own name cannot lead to another name", "give addresses")
+		}
+		seen[v] = true
+	}
+}
+
+func (c *checker) servers(where string, r *Record) {
+	sites := names(c.p.Sites, func(s Site) string { return s.Name })
+	told, seen := 0, map[string]bool{}
+	for i, s := range r.Servers {
+		at := fmt.Sprintf("%s, server %d", where, i+1)
+		if !serverAddress(s.Address) {
+			c.say(at, fmt.Sprintf("%q is not an address of a server", s.Address), "write host or host:port")
+		} else if seen[s.Address] {
+			c.say(at, s.Address+" is there twice", "remove one of them")
+		}
+		seen[s.Address] = true
+		if s.Site != "" {
+			c.known(at, "site", s.Site, sites)
+		}
+		if !s.Watch {
+			told++
+		}
+	}
+	if told == 0 {
+		c.say(where, "no server takes its updates", "give one without watch")
+	}
+}
+
+// serverAddress tells whether it is a host, with or without a port.
+func serverAddress(s string) bool {
+	if _, err := netip.ParseAddr(s); err == nil {
+		return true
+	}
+	host := s
+	if i := strings.LastIndexByte(s, ':'); i >= 0 {
+		if n, err := strconv.ParseUint(s[i+1:], 10, 16); err != nil || n == 0 {
+			return false
+		}
+		host = s[:i]
+		if inner, ok := strings.CutPrefix(host, "["); ok {
+			addr, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
+			return err == nil && addr.Is6()
+		}
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr.Is4()
+	}
+	return hostName(strings.TrimSuffix(host, "."), false)
+}
+
+// hostName tells whether it is a name that the DNS can hold, lower case.
+func hostName(s string, dotted bool) bool {
+	if len(s) > 240 || dotted && !strings.Contains(s, ".") {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	return true
+}
