@@ -180,8 +180,6 @@ type PlanRecord struct {
 type PlanNameServer struct {
 	// Address is host or host:port.
 	Address string `json:"address"`
-	// Site where it runs, if that is a site of the plan.
-	Site string `json:"site,omitempty"`
 	// Watch marks a secondary: it is asked, not told.
 	Watch bool `json:"watch,omitempty"`
 }

@@ -210,7 +210,6 @@ func TestProblems(t *testing.T) {
 			p.Traffic[0].Object, p.Traffic[0].Record.To["west"] = "example.org", []string{"lb.example.net"}
 		}, `traffic "www" at site west: the zone's own name cannot lead to another name: give addresses`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Servers[0].Address = "ns1:port" }, `traffic "www", server 1: "ns1:port" is not an address of a server: write host or host:port`},
-		{func(p *plan.Plan) { p.Traffic[0].Record.Servers[0].Site = "north" }, `traffic "www", server 1: there is no site "north": name one of the plan's: east, west`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Servers[0].Watch = true }, `traffic "www": no server takes its updates: give one without watch`},
 		{func(p *plan.Plan) { p.Traffic = append(p.Traffic, p.Traffic[0]); p.Traffic[1].Name = "again" }, `traffic "again": www.example.org is moved by traffic "www" too: remove one of them`},
 		{func(p *plan.Plan) { p.Steps[1].Timeout = 0 }, `step "warm": it has no timeout: give one: a step without could wait for ever`},

@@ -30,9 +30,6 @@ const DefaultTTL = 30 * time.Second
 // NameServer is an authoritative server of a record's zone.
 type NameServer struct {
 	Address string `json:"address"` // host or host:port
-	// Site is where it runs, if that is a site of the plan: a failover does not
-	// wait for a server at the site that is lost.
-	Site string `json:"site,omitempty"`
 	// Watch marks a secondary: it gets the zone from another server, so it is
 	// asked and not told.
 	Watch bool `json:"watch,omitempty"`
@@ -123,7 +120,6 @@ func (c *checker) values(at string, apex bool, values []string) {
 }
 
 func (c *checker) servers(where string, r *Record) {
-	sites := names(c.p.Sites, func(s Site) string { return s.Name })
 	told, seen := 0, map[string]bool{}
 	for i, s := range r.Servers {
 		at := fmt.Sprintf("%s, server %d", where, i+1)
@@ -133,9 +129,6 @@ func (c *checker) servers(where string, r *Record) {
 			c.say(at, s.Address+" is there twice", "remove one of them")
 		}
 		seen[s.Address] = true
-		if s.Site != "" {
-			c.known(at, "site", s.Site, sites)
-		}
 		if !s.Watch {
 			told++
 		}

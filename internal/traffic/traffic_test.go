@@ -1,0 +1,121 @@
+package traffic
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"davit.dev/davit/internal/failover"
+)
+
+func TestGuardKeepsWhatItSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.StringMatching(`[a-z0-9][a-z0-9.-]{0,40}`)
+		g := Guard{
+			Site: rapid.StringMatching(`[a-z0-9.-]{0,20}`).Draw(t, "site"), Run: name.Draw(t, "run"), Sequence: rapid.Int64Min(1).Draw(t, "seq"),
+			Epochs: rapid.MapOfN(name, rapid.Int64Min(1), 0, 5).Draw(t, "epochs"), Was: Sort(rapid.SliceOfN(name, 0, 3).Draw(t, "was")),
+		}
+		text, err := g.Strings()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := ParseGuard(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, _ := back.Strings()
+		if !slices.Equal(again, text) {
+			t.Fatalf("%v, was %v", again, text)
+		}
+	})
+}
+
+func TestGuardsThatCannotBe(t *testing.T) {
+	good := []string{"davit1", "site=west", "run=r", "seq=3"}
+	if _, err := ParseGuard(good); err != nil {
+		t.Fatal(err)
+	}
+	for want, text := range map[string][]string{
+		"not Davit's":         {"v=spf1 -all"},
+		"seq is missing":      good[:3],
+		"not a positive":      {"davit1", "site=west", "run=r", "seq=0"},
+		"is there twice":      append(slices.Clone(good), "run=q"),
+		"use a newer davit":   append(slices.Clone(good), "colour=red"),
+		"is not key=value":    append(slices.Clone(good), "red"),
+		"number: \"1e3\"":     append(slices.Clone(good), "epoch.shop=1e3"),
+		"\"epoch.\" is not k": append(slices.Clone(good), "epoch.=1"),
+	} {
+		if _, err := ParseGuard(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if _, err := (Guard{Run: strings.Repeat("r", 300), Sequence: 1}).Strings(); err == nil {
+		t.Error("a string of 300 bytes was written")
+	}
+}
+
+// TestEpochsOnlyGrow gives orders of several runs to one name, in any order,
+// and wants: none below the newest epoch moves it, and none that is not newer than
+// what its run did last.
+func TestEpochsOnlyGrow(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		sites := map[string][]string{"east": {"192.0.2.1"}, "west": {"192.0.2.2"}}
+		s := Seen{Values: []string{"192.0.2.1"}}
+		var epoch int64
+		newest := map[string]int64{}
+		for range rapid.IntRange(1, 20).Draw(t, "orders") {
+			run := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "run")
+			n, seq := rapid.Int64Range(1, 5).Draw(t, "epoch"), rapid.Int64Range(1, 9).Draw(t, "seq")
+			site := rapid.SampledFrom([]string{"east", "west"}).Draw(t, "site")
+			m := Move{Name: "www", To: sites[site], Site: site, Known: []string{"192.0.2.1", "192.0.2.2"}, Token: failover.Token{Run: run, Sequence: seq, Epochs: map[string]int64{"shop": n}}}
+			v, _ := m.Judge(s)
+			if v != Moves {
+				continue
+			}
+			if n < epoch || s.Guard != nil && s.Guard.Run == run && seq <= newest[run] {
+				t.Fatalf("an old order moves it: %+v on %+v", m, s.Guard)
+			}
+			g := m.After(s)
+			if rapid.Bool().Draw(t, "look") {
+				g = m.Sealed(s)
+			} else {
+				s.Values = m.To
+			}
+			text, err := g.Strings()
+			if err != nil {
+				t.Fatal(err)
+			}
+			epoch, newest[run] = n, seq
+			s.Guard, s.Text = &g, text
+		}
+	})
+}
+
+func TestGuardNames(t *testing.T) {
+	for name, want := range map[string]string{"www.example.com": "_davit.www.example.com", "*.apps.example.com": "_davit-any.apps.example.com"} {
+		if got := GuardName(name); got != want {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// FuzzParseGuard: what is read can be written, and means the same.
+func FuzzParseGuard(f *testing.F) {
+	f.Add("davit1 site=west run=r seq=3 epoch.shop=7 was=192.0.2.1")
+	f.Add("v=spf1 -all")
+	f.Fuzz(func(t *testing.T, text string) {
+		g, err := ParseGuard(strings.Split(text, " "))
+		if err != nil {
+			return
+		}
+		again, err := g.Strings()
+		if err != nil {
+			return // longer than a server would hold
+		}
+		if _, err := ParseGuard(again); err != nil {
+			t.Errorf("%q is read and not read again: %v", text, err)
+		}
+	})
+}
