@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/vacancy"
 )
 
 // volumeOf finds the data captured for a claim.
@@ -57,15 +58,18 @@ func (e *Engine) restoreClaim(ctx context.Context, en *index.Entry, raw []byte) 
 		return
 	}
 	if err := e.fill(ctx, p, *vol); err != nil {
-		e.markEmpty(en)
 		if ctx.Err() != nil {
 			e.outOfTime(ctx, en, err)
 			return
 		}
 		e.failed(en, name, err)
+		return
 	}
+	namespace, claim := e.target(en)
+	e.locked(func() { delete(e.emptyClaims, namespace+"/"+claim) })
 }
 
+// markEmpty says that a claim is not whole: nothing is started on it.
 func (e *Engine) markEmpty(en *index.Entry) {
 	namespace, name := e.target(en)
 	e.locked(func() { e.emptyClaims[namespace+"/"+name] = true })
@@ -184,7 +188,7 @@ func (e *Engine) claimVerdict(en *index.Entry, live *unstructured.Unstructured, 
 	thisTime := live.GetAnnotations()[shape.AnnotationFilledFor] == e.attempt && e.attempt != ""
 	switch {
 	case live.GetDeletionTimestamp() != nil:
-		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again" + held(live)
+		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again" + vacancy.Held(live)
 	case by == e.opts.ID && from == "":
 		return report.Create, ""
 	case by == e.opts.ID && from == vol.Snapshot.ID && (thisTime || !policy.RollsBack()):

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -17,13 +16,8 @@ import (
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/standstill"
+	"davit.dev/davit/internal/restore/vacancy"
 )
-
-// goneTimeout bounds the wait for a deleted object to be gone.
-const goneTimeout = 5 * time.Minute
-
-// quotaTimeout bounds the wait for a quota to notice that an object is gone.
-const quotaTimeout = 2 * time.Minute
 
 // policyOf is what happens to objects of a kind, and whether the kind was named.
 func (e *Engine) policyOf(res point.Resource) (what Existing, named bool) {
@@ -35,7 +29,7 @@ func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (report.Ac
 	ours := live.GetLabels()[shape.LabelRestore] == e.opts.ID
 	switch {
 	case live.GetDeletionTimestamp() != nil:
-		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again" + held(live)
+		return report.Conflict, "it exists and is being deleted: wait until it is gone and restore again" + vacancy.Held(live)
 	case ours && p.kind == shape.KindClaim:
 		return report.Continue, "" // the volume's data decides, see claim
 	case !ours && p.kind == shape.KindAccount && p.obj.GetName() == "default" && e.isOurs(p.obj.GetNamespace()):
@@ -59,14 +53,6 @@ func (e *Engine) decide(p *prepared, live *unstructured.Unstructured) (report.Ac
 		return report.Continue, "was changed after it was restored, and was left alone: " + differs
 	}
 	return report.SkipIt, "exists already and was left alone, though " + differs
-}
-
-// held names the finalizers that an object's deletion waits for.
-func held(live *unstructured.Unstructured) string {
-	if f := live.GetFinalizers(); len(f) > 0 {
-		return "; it waits for its finalizers: " + shape.Names(f, 4)
-	}
-	return ""
 }
 
 // difference compares the live object, stripped the same way and as it was
@@ -208,51 +194,20 @@ func (e *Engine) replace(ctx context.Context, p *prepared, live *unstructured.Un
 	if err := e.cluster.Delete(ctx, p.at, live, orphan); err != nil {
 		return nil, fmt.Errorf("delete it to make it anew: %w", err)
 	}
-	if err := e.awaitGone(ctx, p, live); err != nil {
+	room := vacancy.Place{Cluster: e.cluster, Clock: e.clock, Progress: e.progress}
+	if err := room.AwaitGone(ctx, p.at, live); err != nil {
 		return nil, err
 	}
-	got, err := e.inItsPlace(ctx, func() (*unstructured.Unstructured, error) { return e.create(ctx, p) })
+	got, err := room.Fill(ctx, p.name, func() (*unstructured.Unstructured, error) { return e.create(ctx, p) })
 	if err == nil {
 		e.rec.Count(func(r *Result) { r.Replaced++ })
 		return got, nil
 	}
 	old := standstill.Undone(live).DeepCopy()
 	shape.Strip(p.kind, old.Object, shape.Options{NodePorts: true})
-	_, back := e.inItsPlace(ctx, func() (*unstructured.Unstructured, error) { return e.cluster.Create(ctx, p.at, old) })
+	_, back := room.Fill(ctx, p.name, func() (*unstructured.Unstructured, error) { return e.cluster.Create(ctx, p.at, old) })
 	if back != nil {
 		return nil, fmt.Errorf("it was deleted, and cannot be made anew: %w; nor could what was there be put back: %w", err, back)
 	}
 	return nil, fmt.Errorf("it cannot be made anew, and what was there was put back: %w", err)
-}
-
-// inItsPlace creates what takes the place of an object that was just deleted.
-// A quota counts that one until its controller has looked again.
-func (e *Engine) inItsPlace(ctx context.Context, create func() (*unstructured.Unstructured, error)) (*unstructured.Unstructured, error) {
-	deadline := e.clock.Now().Add(quotaTimeout)
-	for {
-		got, err := create()
-		if !answer.QuotaExceeded(err) || !e.clock.Now().Before(deadline) || e.clock.Sleep(ctx, readyLook) != nil {
-			return got, err
-		}
-	}
-}
-
-// awaitGone waits until the object is gone, or another has taken its name.
-func (e *Engine) awaitGone(ctx context.Context, p *prepared, live *unstructured.Unstructured) error {
-	deadline := e.clock.Now().Add(goneTimeout)
-	for {
-		got, err := e.cluster.Get(ctx, p.at, live.GetNamespace(), live.GetName())
-		if apierrors.IsNotFound(err) || err == nil && got.GetUID() != live.GetUID() {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if !e.clock.Now().Before(deadline) {
-			return fmt.Errorf("it was deleted to be made anew, and is not gone after %s%s: see what holds it, and restore again", goneTimeout, held(got))
-		}
-		if err := e.clock.Sleep(ctx, readyLook); err != nil {
-			return fmt.Errorf("wait until it is gone: %w%s", err, held(got))
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/rehearse"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -30,7 +31,7 @@ func (e *Engine) checkGit(ctx context.Context) ([]Finding, error) {
 
 // Reconciler implements gitops.Told.
 func (e *Engine) Reconciler(r gitops.Reconciler, action report.Action, reason string) {
-	e.notes.Note(shape.RankDefinitions-1, 0, Planned{Object: r.String(), Action: action, Reason: reason})
+	e.notes.Note(rehearse.Suspended, 0, Planned{Object: r.String(), Action: action, Reason: reason})
 	e.progress.Note(r.String() + ": " + string(action) + ": " + reason)
 }
 

@@ -111,7 +111,7 @@ func (e *Engine) shape(i int, d shape.Document, matched func(rule int)) error {
 	if e.opts.Isolation != nil {
 		shape.Isolate(kind, d, nil)
 		if kind == shape.KindNamespace {
-			e.opts.Isolation.mark(d)
+			e.opts.Isolation.Mark(d)
 		}
 	}
 	return nil
@@ -296,12 +296,16 @@ func (e *Engine) putStatus(ctx context.Context, p *prepared, live *unstructured.
 // heldBack refuses what must not run yet: whatever mounts a claim that is not
 // whole, and custom resources beside one, whose operator might start on it.
 func (e *Engine) heldBack(p *prepared) error {
+	rank := shape.RankOf(p.kind)
+	if rank != shape.RankCustom && rank != shape.RankWorkloads {
+		return nil
+	}
 	empty := e.emptyIn(p.obj.GetNamespace())
 	if len(empty) == 0 {
 		return nil
 	}
 	const next = "solve that and restore again"
-	switch shape.RankOf(p.kind) {
+	switch rank {
 	case shape.RankCustom:
 		return fmt.Errorf("not created, because claim %s is not filled and its operator might start on it: %s", empty[0], next)
 	case shape.RankWorkloads:

@@ -9,6 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/order"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -43,7 +45,20 @@ func randomObjects(t *rapid.T) []string {
 	return objects
 }
 
-// Whatever the objects: ranks are kept, every owner that is in the point is
+// waitsFor are the objects that must be there before one, directly or through
+// what is no object.
+func waitsFor(e *Engine, n order.Node) (all []*index.Entry) {
+	for _, need := range e.order.Graph.Needs(n) {
+		if _, hub := e.order.PointOf(need.To); hub {
+			all = append(all, waitsFor(e, need.To)...)
+		} else {
+			all = append(all, e.order.Entries[need.To])
+		}
+	}
+	return all
+}
+
+// Whatever the objects: each comes after all that it needs, every owner that is in the point is
 // referenced by its new UID, and nothing dangles.
 func TestOrderAndOwnersOfRandomObjects(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -51,32 +66,30 @@ func TestOrderAndOwnersOfRandomObjects(t *testing.T) {
 		m, s := pointOf(objects...)
 		c := newFake()
 		r := &rig{c: c, m: m, s: s, v: &fakeVolumes{c: c, data: map[string]string{}}}
+		e := r.engine(Options{Workers: rapid.SampledFrom([]int{1, 3, 32}).Draw(rt, "workers")})
 		synctest.Test(t, func(t *testing.T) {
-			res, err := r.engine(Options{}).Run(t.Context())
+			res, err := e.Run(t.Context())
 			if err != nil || len(res.Failures) > 0 {
 				t.Fatalf("%v %v", err, res.Failures)
 			}
 		})
-		last := shape.Rank(0)
-		for _, h := range c.history {
-			verb, what, _ := strings.Cut(h, " ")
-			kind, _, _ := strings.Cut(what, " ")
-			if verb == "collected" {
-				rt.Fatalf("garbage: %s", h)
+		created := func(en *index.Entry) int {
+			return c.order("create " + e.x.Kinds[en.Res].Kind + " " + en.Namespace + "/" + en.Name)
+		}
+		for _, en := range e.order.Entries {
+			if created(en) < 0 {
+				rt.Fatalf("%s is lost:\n%s", e.nameOf(en), strings.Join(c.history, "\n"))
 			}
-			if verb != "create" || kind == "Lease" {
-				continue
-			}
-			now := shape.RankCustom
-			for gk, r := range shape.Ranks {
-				if gk.Kind == kind {
-					now = r
+			for _, first := range waitsFor(e, en.Node) {
+				if created(first) > created(en) {
+					rt.Fatalf("%s before %s, which it needs:\n%s", e.nameOf(en), e.nameOf(first), strings.Join(c.history, "\n"))
 				}
 			}
-			if now < last {
-				rt.Fatalf("%s after rank %s:\n%s", h, last, strings.Join(c.history, "\n"))
+		}
+		for _, h := range c.history {
+			if strings.HasPrefix(h, "collected") {
+				rt.Fatalf("garbage: %s", h)
 			}
-			last = now
 		}
 		for _, o := range objects[3:] {
 			d := mustDecode(t, o)

@@ -31,6 +31,7 @@ func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
 	}
 	r.opts.Activate = nil
 	r.x, r.git, r.attempt, r.notes = e.x, e.git, "rehearsal", rehearse.NewNotes()
+	r.order, r.levels = e.order, e.levels
 	if err := r.restore(ctx, nil); err != nil {
 		return nil, err
 	}
@@ -54,7 +55,11 @@ func (e *Engine) dryRun() Cluster {
 
 // decided tells a rehearsal what is done with an object. A restore does it.
 func (e *Engine) decided(en *index.Entry, action report.Action, reason string) {
-	e.notes.Note(shape.RankOf(e.x.Kinds[en.Res]), en.Depth, Planned{Object: e.nameOf(en), Action: action, Reason: reason})
+	if e.notes == nil {
+		return
+	}
+	place := int(e.levels[en.Node])*int(shape.RankCount) + int(shape.RankOf(e.x.Kinds[en.Res]))
+	e.notes.Note(rehearse.Restored, place, Planned{Object: e.nameOf(en), Action: action, Reason: reason})
 }
 
 // left tells a rehearsal what is not restored.

@@ -3,12 +3,13 @@ package restore
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/reason"
-	"davit.dev/davit/internal/restore/shape"
 )
 
 const (
@@ -33,23 +34,22 @@ func (e *Engine) settleWorkloads(ctx context.Context) error {
 	return stopped(ctx, err)
 }
 
-// tryLater restores the postponed objects, by depth, until their webhook
+// tryLater restores the postponed objects, in their order, until their webhook
 // answers or time is up. Each try is a whole one: postpone refuses a second time,
 // so that the last one records the failure.
 func (e *Engine) tryLater(ctx context.Context, deadline time.Time) error {
 	again := e.later
-	for r := range shape.RankCount {
-		deepest, _ := e.extent(r)
-		for depth := range deepest + 1 {
-			want := func(en *index.Entry) bool {
-				return again[en] && shape.RankOf(e.x.Kinds[en.Res]) == r && en.Depth == depth
-			}
-			err := e.each(ctx, e.opts.Workers, want, func(ctx context.Context, en *index.Entry, raw []byte) {
-				e.restoreLate(ctx, en, raw, deadline)
-			})
-			if err != nil {
-				return err
-			}
+	levels := map[int32]bool{}
+	for en := range again {
+		levels[e.levels[en.Node]] = true
+	}
+	for _, level := range slices.Sorted(maps.Keys(levels)) {
+		want := func(en *index.Entry) bool { return again[en] && e.levels[en.Node] == level }
+		err := e.each(ctx, e.opts.Workers, want, func(ctx context.Context, en *index.Entry, raw []byte) {
+			e.restoreLate(ctx, en, raw, deadline)
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil

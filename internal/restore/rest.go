@@ -9,11 +9,12 @@ import (
 
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/standstill"
+	"davit.dev/davit/internal/restore/vacancy"
 )
 
 // stage stops and starts what uses volumes.
 func (e *Engine) stage() standstill.Stage {
-	patience := goneTimeout
+	patience := vacancy.GoneTimeout
 	if e.notes != nil {
 		patience = rehearsalPatience
 	}

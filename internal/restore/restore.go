@@ -26,6 +26,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/isolation"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/transform"
@@ -37,6 +38,9 @@ const (
 	LabelManagedBy       = shape.LabelManagedBy
 	AnnotationFilledFrom = shape.AnnotationFilledFrom
 )
+
+// Isolation keeps a copy to itself.
+type Isolation = isolation.Marks
 
 // Options say how to restore. Zero values are usable but for ID.
 type Options struct {
@@ -82,34 +86,6 @@ type Options struct {
 	Isolation *Isolation
 	Workers   int // objects at a time, default 32
 	Fillers   int // volumes at a time, default 4
-}
-
-// Isolation keeps a copy to itself: its namespaces are marked, the restore's
-// lease is in one of them, and nothing comes along that reaches out of them or
-// is cluster-scoped. See shape.Isolate.
-type Isolation struct {
-	// Home is the namespace that is made first, and holds the lease.
-	Home string
-	// Labels and Annotations go onto every namespace as it is made.
-	Labels, Annotations map[string]string
-}
-
-// mark puts the marks onto a namespace's document.
-func (i *Isolation) mark(d shape.Document) {
-	if i == nil {
-		return
-	}
-	meta := shape.Child(d, "metadata")
-	for field, values := range map[string]map[string]string{"labels": i.Labels, "annotations": i.Annotations} {
-		into, ok := meta[field].(map[string]any)
-		if !ok {
-			into = map[string]any{}
-			meta[field] = into
-		}
-		for key, value := range values {
-			into[key] = value
-		}
-	}
 }
 
 // Engine restores one recovery point. Make one per restore with New.

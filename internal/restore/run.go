@@ -1,26 +1,25 @@
 package restore
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
-	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/flow"
 	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/isolation"
 	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/rehearse"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
@@ -34,10 +33,7 @@ const (
 	StepAgain = "tried again"
 )
 
-const (
-	readers      = 4 // kinds read at a time
-	lastLookTime = 10 * time.Second
-)
+const lastLookTime = 10 * time.Second
 
 // Run restores. An error says that the restore was stopped, and that the same
 // restore may be started again; what went wrong with single objects is in the
@@ -112,31 +108,13 @@ func (e *Engine) restore(ctx context.Context, before func(context.Context) error
 		return stopped(ctx, err)
 	}
 	e.leaveOut()
-	for r := range shape.RankCount {
-		if err := e.activate(ctx, r); err != nil {
-			return stopped(ctx, err)
-		}
-		if r == shape.RankLimits {
-			if err := e.settleWorkloads(ctx); err != nil {
-				return err
-			}
-		}
-		if err := e.rankStep(ctx, r); err != nil {
-			return stopped(ctx, err)
-		}
+	if err := e.flow(ctx); err != nil {
+		return stopped(ctx, err)
 	}
 	if err := e.prune(ctx); err != nil {
 		return stopped(ctx, err)
 	}
 	return stopped(ctx, e.resumeGit(ctx, e.rec.Result().Failed == 0))
-}
-
-// activate asks whether what comes now may run.
-func (e *Engine) activate(ctx context.Context, r shape.Rank) error {
-	if e.opts.Activate == nil || r != shape.RankCustom && r != shape.RankWorkloads {
-		return nil
-	}
-	return e.opts.Activate(ctx)
 }
 
 // stopped prefers the reason for which the context ended.
@@ -192,6 +170,7 @@ func (e *Engine) load(ctx context.Context) error {
 	if err == nil {
 		e.x = x
 		e.rec.Count(func(r *Result) { r.Unfit = guard.Left() })
+		err = e.arrange()
 	}
 	return err
 }
@@ -256,93 +235,9 @@ func (e *Engine) timed(name string, f func() error) error {
 	return err
 }
 
-// rankStep restores everything of one rank; ranks without objects are no step.
-func (e *Engine) rankStep(ctx context.Context, r shape.Rank) error {
-	deepest, any := e.extent(r)
-	if !any && r != shape.RankNamespaces && r != shape.RankWorkloads {
-		return nil
-	}
-	return e.timed(r.String(), func() error {
-		for depth := range deepest + 1 {
-			if err := e.level(ctx, r, depth); err != nil {
-				return err
-			}
-		}
-		switch r {
-		case shape.RankDefinitions:
-			return e.establish(ctx)
-		case shape.RankNamespaces:
-			return e.ensureNamespaces(ctx)
-		case shape.RankWorkloads:
-			return e.startAgain(ctx)
-		}
-		return nil
-	})
-}
-
-// extent is how deep the owner graph of a rank is, and whether the rank has
-// any object.
-func (e *Engine) extent(r shape.Rank) (deepest int, any bool) {
-	for i, entries := range e.x.Entries {
-		if shape.RankOf(e.x.Kinds[i]) != r {
-			continue
-		}
-		for _, en := range entries {
-			if en.Skip == "" {
-				deepest, any = max(deepest, en.Depth), true
-			}
-		}
-	}
-	return deepest, any
-}
-
-// level restores the objects of one rank and depth in parallel. An error is
-// the source's; objects' own are recorded.
-func (e *Engine) level(ctx context.Context, r shape.Rank, depth int) error {
-	workers, restore := e.opts.Workers, e.restoreObject
-	if r == shape.RankClaims {
-		workers, restore = e.opts.Fillers, e.restoreClaim
-	}
-	return e.each(ctx, workers, func(en *index.Entry) bool {
-		return shape.RankOf(e.x.Kinds[en.Res]) == r && en.Depth == depth
-	}, restore)
-}
-
 // each streams the wanted objects through at most so many workers.
 func (e *Engine) each(ctx context.Context, workers int, want func(*index.Entry) bool, do func(context.Context, *index.Entry, []byte)) error {
-	pool, poolCtx := errgroup.WithContext(ctx)
-	pool.SetLimit(workers)
-	sources, sourceCtx := errgroup.WithContext(ctx)
-	sources.SetLimit(readers)
-	for i, entries := range e.x.Entries {
-		if !slices.ContainsFunc(entries, func(en *index.Entry) bool { return en.Skip == "" && want(en) }) {
-			continue
-		}
-		sources.Go(func() error {
-			n := -1
-			return e.source.ReadResource(sourceCtx, e.m.Resources[i], func(raw []byte) error {
-				n++
-				if n >= len(entries) {
-					return fmt.Errorf("read recovery point %s: %s has more objects than before", e.m.ID, e.x.Kinds[i])
-				}
-				en := entries[n]
-				if en.Skip != "" || !want(en) {
-					return nil
-				}
-				if err := context.Cause(ctx); err != nil {
-					return err
-				}
-				raw = bytes.Clone(raw)
-				pool.Go(func() error {
-					do(poolCtx, en, raw)
-					return nil
-				})
-				return nil
-			})
-		})
-	}
-	err := sources.Wait()
-	return errors.Join(err, pool.Wait())
+	return flow.Flow{Index: e.x, Manifest: e.m, Source: e.source, Workers: workers}.Each(ctx, want, do)
 }
 
 // establish waits until the definitions are served.
@@ -402,16 +297,6 @@ func (e *Engine) targetNamespaces() []string {
 	return names
 }
 
-// ensureNamespaces makes those that the point holds objects of, but not itself.
-func (e *Engine) ensureNamespaces(ctx context.Context) error {
-	for _, name := range e.targetNamespaces() {
-		if err := e.createNamespace(ctx, name, shape.Document{shape.LabelRestore: e.opts.ID}); err != nil {
-			e.rec.Fail(kindName(shape.KindNamespace, "", name), answer.Explain(err))
-		}
-	}
-	return nil
-}
-
 // createNamespace makes a namespace unless it is there.
 func (e *Engine) createNamespace(ctx context.Context, name string, labels shape.Document) error {
 	at, err := e.served(ctx, shape.KindNamespace)
@@ -422,11 +307,11 @@ func (e *Engine) createNamespace(ctx context.Context, name string, labels shape.
 		return err
 	}
 	d := shape.Document{"apiVersion": "v1", "kind": "Namespace", "metadata": shape.Document{"name": name, "labels": labels}}
-	e.opts.Isolation.mark(d)
+	e.opts.Isolation.Mark(d)
 	_, err = e.cluster.Create(ctx, at, &unstructured.Unstructured{Object: d})
 	if err == nil && labels[shape.LabelRestore] != nil {
 		e.locked(func() { e.ours[name] = true })
-		e.notes.Note(shape.RankNamespaces, 0, Planned{Object: kindName(shape.KindNamespace, "", name), Action: report.Create, Reason: "for what is restored into it"})
+		e.notes.Note(rehearse.Restored, int(shape.RankNamespaces), Planned{Object: kindName(shape.KindNamespace, "", name), Action: report.Create, Reason: "for what is restored into it"})
 	}
 	if apierrors.IsAlreadyExists(err) {
 		return nil

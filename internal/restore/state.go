@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -11,6 +12,7 @@ import (
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/rehearse"
 	"davit.dev/davit/internal/restore/report"
+	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -20,6 +22,9 @@ type state struct {
 	rec report.Recorder
 	x   *index.Index
 	git *gitops.Census
+	// order is what waits for what, and levels how far down each stands in it.
+	order  *sequence.Sequence
+	levels []int32
 	// notes are what a rehearsal decided; nil in a restore.
 	notes *rehearse.Notes
 
@@ -40,7 +45,10 @@ type state struct {
 	started     []*unstructured.Unstructured
 	latecomers  []string // what was waited for when the time was over
 	done        int64
-	filled      map[string][2]int64 // bytes done and in all, by claim
+
+	activating sync.Mutex
+	asked      map[shape.Rank]time.Time // when Activate was, and allowed it
+	filled     map[string][2]int64      // bytes done and in all, by claim
 }
 
 // place is where objects of one kind go.
@@ -60,6 +68,7 @@ func newState() *state {
 	return &state{
 		at: map[int]Served{}, uids: map[string]string{}, wants: map[string][]wanted{}, unmade: map[string]bool{},
 		emptyClaims: map[string]bool{}, ours: map[string]bool{}, later: map[*index.Entry]bool{}, there: map[place]bool{}, filled: map[string][2]int64{}, stopped: map[string]bool{},
+		asked: map[shape.Rank]time.Time{},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -14,6 +15,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/relation"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -27,6 +29,7 @@ type Entry struct {
 	Skip      string // why it is not restored; empty when it is
 	Warn      bool   // whether a person should know that it is not
 	Depth     int    // in the owner graph of its rank
+	Node      int32  // in the order of the restore; see package sequence
 }
 
 // Consumer is a workload of the point that mounts claims.
@@ -42,11 +45,15 @@ type Index struct {
 	ByUID   map[string]*Entry
 	// Defined are the kinds that CRDs of the point define, with the versions
 	// they will serve.
-	Defined  map[schema.GroupKind][]string
-	services map[string]bool // namespace/name of Services that select pods
-	Classes  map[string]int  // claims by storage class at the target, "" for the default
-	Captured map[string]bool // storage classes of claims as captured
-	claims   map[string]string
+	Defined map[schema.GroupKind][]string
+	// DefinedBy is the kind that a CRD defines.
+	DefinedBy map[*Entry]schema.GroupKind
+	Versions  []string          // as captured, by resource
+	sets      map[string]string // names of StatefulSets, by what their claims' names begin with
+	services  map[string]bool   // namespace/name of Services that select pods
+	Classes   map[string]int    // claims by storage class at the target, "" for the default
+	Captured  map[string]bool   // storage classes of claims as captured
+	claims    map[string]string
 	// mounts finds the consumer of namespace/claim; templates those of
 	// claims that a StatefulSet names, by namespace/template-set-.
 	mounts    map[string]Consumer
@@ -54,7 +61,9 @@ type Index struct {
 	Stored    map[schema.GroupKind]map[string]shape.Document // StorageClasses of the point, by name
 	// NamespaceLabels are the labels of the point's namespaces, by name.
 	NamespaceLabels map[string]map[string]string
-	Total           int64 // objects to restore
+	// Facts are what single objects need, of those that may need something.
+	Facts map[*Entry]*relation.Facts
+	Total int64 // objects to restore
 }
 
 // Reader reads one recovery point.
@@ -78,16 +87,16 @@ func (r Reader) Read(ctx context.Context) (*Index, error) {
 	n := len(r.Manifest.Resources)
 	x := &Index{
 		Kinds: make([]schema.GroupKind, n), Entries: make([][]*Entry, n), ByUID: map[string]*Entry{},
-		Defined: map[schema.GroupKind][]string{}, services: map[string]bool{}, Classes: map[string]int{}, Captured: map[string]bool{},
+		Defined: map[schema.GroupKind][]string{}, DefinedBy: map[*Entry]schema.GroupKind{}, Versions: make([]string, n), sets: map[string]string{}, services: map[string]bool{}, Classes: map[string]int{}, Captured: map[string]bool{},
 		claims: map[string]string{}, mounts: map[string]Consumer{}, templates: map[string]Consumer{},
 		Stored:          map[schema.GroupKind]map[string]shape.Document{shape.KindClass: {}},
-		NamespaceLabels: map[string]map[string]string{},
+		NamespaceLabels: map[string]map[string]string{}, Facts: map[*Entry]*relation.Facts{},
 	}
 	parts := make([]*partial, n)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for i, res := range r.Manifest.Resources {
-		x.Kinds[i] = schema.GroupKind{Group: res.Group, Kind: res.Kind}
+		x.Kinds[i], x.Versions[i] = schema.GroupKind{Group: res.Group, Kind: res.Kind}, res.Version
 		if r.LeftOut(res) != "" {
 			continue
 		}
@@ -114,11 +123,12 @@ type partial struct {
 	labels  map[string]map[string]string // of namespaces, by name
 	full    []shape.Document             // of the kinds that are inspected, parallel to entries; else nil
 	classes []string                     // of claims, as captured
+	facts   map[*Entry]*relation.Facts
 }
 
 func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*partial, error) {
 	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
-	p := &partial{labels: map[string]map[string]string{}}
+	p := &partial{labels: map[string]map[string]string{}, facts: map[*Entry]*relation.Facts{}}
 	err := r.Source.ReadResource(ctx, res, func(raw []byte) error {
 		var h shape.Head
 		if err := json.Unmarshal(raw, &h); err != nil {
@@ -137,6 +147,9 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 			p.labels[en.Name] = h.Metadata.Labels
 		}
 		if !shape.Inspected[kind] {
+			if order := h.Metadata.Annotations[shape.AnnotationOrder]; order != "" {
+				p.facts[en] = &relation.Facts{Order: order}
+			}
 			return nil
 		}
 		d, err := shape.Decode(raw)
@@ -150,17 +163,31 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 			en.Skip = r.Unfit(kind, d)
 			en.Warn = en.Skip != ""
 		}
-		kept := shape.KeepOnly(kind, d)
-		if kind == shape.KindClaim {
-			p.classes = append(p.classes, shape.Text(kept, "spec", "storageClassName"))
-		}
-		if r.Reshape != nil && kept != nil && (kind == shape.KindClaim || shape.PodSpecOf(kind, kept) != nil) {
-			kept = r.Reshape(i, kept)
-		}
-		p.full = append(p.full, kept)
+		p.full = append(p.full, r.look(p, i, kind, en, d))
 		return nil
 	})
 	return p, err
+}
+
+// look takes from an inspected object, as it will be at the target, what the
+// order of the restore needs, and returns what is kept of it for a while.
+func (r Reader) look(p *partial, i int, kind schema.GroupKind, en *Entry, d shape.Document) shape.Document {
+	if kind == shape.KindClaim {
+		p.classes = append(p.classes, shape.Text(d, "spec", "storageClassName"))
+	}
+	// What a controller makes anew is not worth the work, unless it mounts claims.
+	pods := shape.PodSpecOf(kind, d) != nil && (shape.KeepOnly(kind, d) != nil || !controlled(en))
+	if r.Reshape != nil && (kind == shape.KindClaim || pods) {
+		d = r.Reshape(i, d)
+	}
+	if facts := relation.Read(kind, en.Namespace, d); facts != nil {
+		p.facts[en] = facts
+	}
+	return shape.KeepOnly(kind, d)
+}
+
+func controlled(en *Entry) bool {
+	return slices.ContainsFunc(en.Owners, func(o shape.Owner) bool { return o.Controller })
 }
 
 func (x *Index) add(i int, p *partial) {
@@ -169,6 +196,7 @@ func (x *Index) add(i int, p *partial) {
 		x.Captured[class] = true
 	}
 	maps.Copy(x.NamespaceLabels, p.labels)
+	maps.Copy(x.Facts, p.facts)
 	for j, en := range p.entries {
 		if en.UID != "" {
 			x.ByUID[en.UID] = en
@@ -183,7 +211,7 @@ func (x *Index) inspect(kind schema.GroupKind, en *Entry, d shape.Document) {
 	key := en.Namespace + "/" + en.Name
 	switch kind {
 	case shape.KindCRD:
-		x.define(d)
+		x.define(en, d)
 	case shape.KindClass:
 		x.Stored[shape.KindClass][en.Name] = d
 	case shape.KindService:
@@ -208,12 +236,14 @@ func (x *Index) inspect(kind schema.GroupKind, en *Entry, d shape.Document) {
 		}
 	}
 	for _, t := range shape.Items(d, "spec", "volumeClaimTemplates") {
-		x.templates[en.Namespace+"/"+shape.Text(t, "metadata", "name")+"-"+en.Name+"-"] = c
+		begin := en.Namespace + "/" + shape.Text(t, "metadata", "name") + "-" + en.Name + "-"
+		x.templates[begin], x.sets[begin] = c, en.Name
 	}
 }
 
-func (x *Index) define(d shape.Document) {
+func (x *Index) define(en *Entry, d shape.Document) {
 	kind := schema.GroupKind{Group: shape.Text(d, "spec", "group"), Kind: shape.Text(d, "spec", "names", "kind")}
+	x.DefinedBy[en] = kind
 	for _, v := range shape.Items(d, "spec", "versions") {
 		if served, _ := v["served"].(bool); served {
 			x.Defined[kind] = append(x.Defined[kind], shape.Text(v, "name"))
@@ -232,6 +262,11 @@ func (x *Index) ConsumerOf(namespace, claim string) Consumer {
 	return Consumer{}
 }
 
+// SetOf is the name of the StatefulSet that makes claims of this name, or nothing.
+func (x *Index) SetOf(namespace, claim string) string {
+	return x.sets[namespace+"/"+claim[:strings.LastIndexByte(claim, '-')+1]]
+}
+
 // settle decides what needs the whole index: what controllers make again, and
 // how deep each object lies in the owner graph.
 func (x *Index) settle() {
@@ -244,7 +279,10 @@ func (x *Index) settle() {
 			if en.Skip == "" {
 				x.Total++
 				en.Depth = x.depth(en, map[string]bool{})
-			} else if kind == shape.KindClaim {
+				continue
+			}
+			delete(x.Facts, en)
+			if kind == shape.KindClaim {
 				x.unclaim(en)
 			}
 		}

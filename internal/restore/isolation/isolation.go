@@ -1,5 +1,5 @@
-// Package isolation keeps a copy of an application off volumes that exist, and
-// remembers what the copy lacks for that.
+// Package isolation keeps a copy of an application to itself and off volumes
+// that exist, and remembers what the copy lacks for that.
 package isolation
 
 import (
@@ -18,6 +18,34 @@ import (
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
+
+// Marks keep a copy to itself: its namespaces are marked, the restore's
+// lease is in one of them, and nothing comes along that reaches out of them or
+// is cluster-scoped. See shape.Isolate.
+type Marks struct {
+	// Home is the namespace that is made first, and holds the lease.
+	Home string
+	// Labels and Annotations go onto every namespace as it is made.
+	Labels, Annotations map[string]string
+}
+
+// Mark puts the marks onto a namespace's document.
+func (m *Marks) Mark(d shape.Document) {
+	if m == nil {
+		return
+	}
+	meta := shape.Child(d, "metadata")
+	for field, values := range map[string]map[string]string{"labels": m.Labels, "annotations": m.Annotations} {
+		into, ok := meta[field].(map[string]any)
+		if !ok {
+			into = map[string]any{}
+			meta[field] = into
+		}
+		for key, value := range values {
+			into[key] = value
+		}
+	}
+}
 
 // Guard keeps an isolated copy off volumes that exist. A claim whose class
 // makes no volumes binds to one that is there, and the copy would write over it.

@@ -7,13 +7,14 @@ import (
 	"sync"
 
 	"davit.dev/davit/internal/restore/report"
-	"davit.dev/davit/internal/restore/shape"
 )
 
-// The parts of a plan that come after those of the ranks.
+// The parts of a plan, one after the other.
 const (
-	Pruned  = shape.RankCount
-	LeftOut = shape.RankCount + 1
+	Suspended = iota
+	Restored
+	Pruned
+	LeftOut
 )
 
 // Notes collect what a restore decides. A nil one, which is every real
@@ -25,15 +26,16 @@ type Notes struct {
 
 type note struct {
 	report.Planned
-	part  shape.Rank
-	depth int
+	part  int
+	place int
 }
 
 // NewNotes begins a plan.
 func NewNotes() *Notes { return &Notes{all: map[string]note{}} }
 
-// Note says what is done with an object, or what is after all.
-func (n *Notes) Note(part shape.Rank, depth int, p report.Planned) {
+// Note says what is done with an object, or what is after all; place is where
+// it stands in its part.
+func (n *Notes) Note(part, place int, p report.Planned) {
 	if n == nil {
 		return
 	}
@@ -42,7 +44,7 @@ func (n *Notes) Note(part shape.Rank, depth int, p report.Planned) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.all[p.Object] = note{p, part, depth}
+	n.all[p.Object] = note{p, part, place}
 }
 
 // Plan returns all notes in the order of the restore, with what it warned of
@@ -61,7 +63,7 @@ func (n *Notes) Plan(warnings []report.Problem, diffs map[string]string) []repor
 		}
 	}
 	sorted := slices.SortedFunc(maps.Values(n.all), func(a, b note) int {
-		return cmp.Or(cmp.Compare(a.part, b.part), cmp.Compare(a.depth, b.depth), cmp.Compare(a.Object, b.Object))
+		return cmp.Or(cmp.Compare(a.part, b.part), cmp.Compare(a.place, b.place), cmp.Compare(a.Object, b.Object))
 	})
 	plan := make([]report.Planned, 0, len(sorted))
 	for _, p := range sorted {

@@ -68,7 +68,8 @@ func (p Problem) String() string {
 	return p.Object + ": " + p.Message
 }
 
-// Step is one step's time and outcome.
+// Step is one step's time and outcome. Steps may overlap; they are listed as
+// they began.
 type Step struct {
 	Name       string        `json:"name"`
 	StartedAt  time.Time     `json:"startedAt"`
@@ -167,6 +168,7 @@ func (r *Recorder) Result() Result {
 	res := r.res
 	res.Warnings, res.Failures = slices.Clone(res.Warnings), slices.Clone(res.Failures)
 	res.Steps = slices.Clone(res.Steps)
+	slices.SortStableFunc(res.Steps, func(a, b Step) int { return a.StartedAt.Compare(b.StartedAt) })
 	order := func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Message, b.Message))
 	}

@@ -45,6 +45,12 @@ var (
 	KindJob         = schema.GroupKind{Group: GroupBatch, Kind: "Job"}
 	KindCronJob     = schema.GroupKind{Group: GroupBatch, Kind: "CronJob"}
 	KindLease       = schema.GroupKind{Group: "coordination.k8s.io", Kind: "Lease"}
+
+	KindRoleBinding        = schema.GroupKind{Group: GroupRBAC, Kind: "RoleBinding"}
+	KindClusterRoleBinding = schema.GroupKind{Group: GroupRBAC, Kind: "ClusterRoleBinding"}
+	KindAPIService         = schema.GroupKind{Group: GroupAPIService, Kind: "APIService"}
+	KindValidating         = schema.GroupKind{Group: GroupAdmission, Kind: "ValidatingWebhookConfiguration"}
+	KindMutating           = schema.GroupKind{Group: GroupAdmission, Kind: "MutatingWebhookConfiguration"}
 )
 
 // MatchesKind tells whether a resource.group pattern fits. "*" stands for

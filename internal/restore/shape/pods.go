@@ -85,7 +85,8 @@ func Active(kind schema.GroupKind, u *unstructured.Unstructured) bool {
 var Inspected = map[schema.GroupKind]bool{
 	KindCRD: true, KindService: true, KindClaim: true, KindPod: true, KindJob: true, KindDeployment: true,
 	KindStatefulSet: true, KindDaemonSet: true, KindReplicaSet: true, KindCronJob: true, KindClass: true,
-	KindController: true,
+	KindController: true, KindRoleBinding: true, KindClusterRoleBinding: true, KindAPIService: true,
+	KindValidating: true, KindMutating: true,
 }
 
 // KeepOnly forgets what the order of a restore does not need of an inspected object.

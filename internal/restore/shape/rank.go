@@ -4,11 +4,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
-// Rank is an object's place in the order. Everything of a lower rank is there
-// before the first object of a higher one is created.
+// Rank is what an object is to others, and its rough place in the order: the
+// rules of package sequence say what really waits for what.
 type Rank int
 
-// The ranks, and what the later ones need of the earlier.
+// The ranks, and what objects of the later ones may need of the earlier.
 const (
 	RankDefinitions Rank = iota // CRDs: before their custom resources
 	RankNamespaces              // before what is in them
@@ -54,10 +54,10 @@ var Ranks = map[schema.GroupKind]Rank{
 	KindSecret:    RankConfig,
 	KindConfigMap: RankConfig,
 
-	{Group: GroupRBAC, Kind: "Role"}:               RankRoles,
-	{Group: GroupRBAC, Kind: "ClusterRole"}:        RankRoles,
-	{Group: GroupRBAC, Kind: "RoleBinding"}:        RankBindings,
-	{Group: GroupRBAC, Kind: "ClusterRoleBinding"}: RankBindings,
+	{Group: GroupRBAC, Kind: "Role"}:        RankRoles,
+	{Group: GroupRBAC, Kind: "ClusterRole"}: RankRoles,
+	KindRoleBinding:                         RankBindings,
+	KindClusterRoleBinding:                  RankBindings,
 
 	KindClaim: RankClaims,
 
@@ -74,11 +74,11 @@ var Ranks = map[schema.GroupKind]Rank{
 	{Group: GroupScaling, Kind: "HorizontalPodAutoscaler"}: RankAround,
 	{Group: GroupNetworking, Kind: "Ingress"}:              RankAround,
 
-	{Group: GroupAPIService, Kind: "APIService"}: RankServed,
-	{Kind: "ResourceQuota"}:                      RankLimits,
+	KindAPIService:          RankServed,
+	{Kind: "ResourceQuota"}: RankLimits,
 
-	{Group: GroupAdmission, Kind: "ValidatingWebhookConfiguration"}:   RankGuards,
-	{Group: GroupAdmission, Kind: "MutatingWebhookConfiguration"}:     RankGuards,
+	KindValidating: RankGuards,
+	KindMutating:   RankGuards,
 	{Group: GroupAdmission, Kind: "ValidatingAdmissionPolicy"}:        RankGuards,
 	{Group: GroupAdmission, Kind: "ValidatingAdmissionPolicyBinding"}: RankGuards,
 	{Group: GroupAdmission, Kind: "MutatingAdmissionPolicy"}:          RankGuards,

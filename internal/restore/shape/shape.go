@@ -18,6 +18,9 @@ const (
 	AnnotationFilledFor = "davit.dev/filled-for"
 	// AnnotationBefore of a workload that is stopped says what it was.
 	AnnotationBefore = "davit.dev/before-restore"
+	// AnnotationOrder of an object, or of the definition of its kind, changes
+	// its place in the order of a restore; see package sequence.
+	AnnotationOrder = "davit.dev/restore-order"
 	// FilledFromNothing is what a claim was filled from that starts empty,
 	// because the recovery point holds no data for it.
 	FilledFromNothing = "nothing"

@@ -1,0 +1,150 @@
+package restore
+
+import (
+	"context"
+	"time"
+
+	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/flow"
+	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/pace"
+	"davit.dev/davit/internal/restore/sequence"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// askAgain is how old the answer of Activate may be when something starts.
+const askAgain = 15 * time.Second
+
+// arrange puts the objects in order.
+func (e *Engine) arrange() error {
+	s, err := sequence.Build(e.x)
+	if err != nil {
+		return err
+	}
+	_, levels := s.Levels()
+	e.order, e.levels = s, levels
+	return nil
+}
+
+// flow restores everything, each object as soon as what it needs is there.
+func (e *Engine) flow(ctx context.Context) error {
+	parts := pace.New(e.clock, e.progress, &e.rec, e.partSizes())
+	for _, en := range e.order.Entries {
+		if e.order.KindOf(en) == shape.KindClaim && e.volumeOf(en) != nil {
+			e.markEmpty(en) // until it is filled
+		}
+	}
+	err := flow.Flow{
+		Sequence: e.order, Index: e.x, Manifest: e.m, Source: e.source, Workers: e.opts.Workers, Fillers: e.opts.Fillers,
+		Fills: func(en *index.Entry) bool { return e.order.KindOf(en) == shape.KindClaim },
+		Object: func(ctx context.Context, en *index.Entry, raw []byte) error {
+			rank := shape.RankOf(e.order.KindOf(en))
+			parts.Begin(rank.String())
+			defer parts.Done(rank.String())
+			if err := e.activate(ctx, rank); err != nil {
+				return err
+			}
+			if rank == shape.RankClaims {
+				e.restoreClaim(ctx, en, raw)
+			} else {
+				e.restoreObject(ctx, en, raw)
+			}
+			return nil
+		},
+		Gate: func(ctx context.Context, p sequence.Point, members []*index.Entry) error {
+			if rank, timed := gateRanks[p.Hub]; timed {
+				parts.Begin(rank.String())
+				defer parts.Done(rank.String())
+			}
+			return e.gate(ctx, p, members)
+		},
+	}.Run(ctx)
+	parts.End(err)
+	return err
+}
+
+// gateRanks are the steps that gates are part of.
+var gateRanks = map[sequence.Hub]shape.Rank{
+	sequence.Namespace: shape.RankNamespaces, sequence.Definitions: shape.RankDefinitions, sequence.Made: shape.RankWorkloads,
+}
+
+// partSizes are how many objects and gates each step has.
+func (e *Engine) partSizes() map[string]int {
+	sizes := map[string]int{}
+	for _, en := range e.order.Entries {
+		sizes[shape.RankOf(e.order.KindOf(en)).String()]++
+	}
+	for _, p := range e.order.Points {
+		if rank, timed := gateRanks[p.Hub]; timed {
+			sizes[rank.String()]++
+		}
+	}
+	return sizes
+}
+
+// gate does what a gate of the order is for.
+func (e *Engine) gate(ctx context.Context, p sequence.Point, members []*index.Entry) error {
+	switch p.Hub {
+	case sequence.Namespace:
+		name := e.names.To(p.Namespace)
+		if err := e.createNamespace(ctx, name, shape.Document{shape.LabelRestore: e.opts.ID}); err != nil && ctx.Err() == nil {
+			e.rec.Fail(kindName(shape.KindNamespace, "", name), answer.Explain(err))
+		}
+	case sequence.Definitions:
+		return e.establish(ctx)
+	case sequence.Answering:
+		return e.awaitAnswer(ctx, p, members)
+	case sequence.Made:
+		return e.startAgain(ctx)
+	case sequence.Ready:
+		return e.settleWorkloads(ctx)
+	}
+	return nil
+}
+
+// activate asks whether what comes now may run: before the first custom
+// resource, before the first workload, and again when the answer has aged.
+func (e *Engine) activate(ctx context.Context, r shape.Rank) error {
+	if e.opts.Activate == nil || r != shape.RankCustom && r != shape.RankWorkloads {
+		return nil
+	}
+	e.activating.Lock()
+	defer e.activating.Unlock()
+	if at, asked := e.asked[r]; asked && e.clock.Now().Sub(at) < askAgain {
+		return nil
+	}
+	if err := e.opts.Activate(ctx); err != nil {
+		return err
+	}
+	e.asked[r] = e.clock.Now()
+	return nil
+}
+
+// awaitAnswer waits until the workloads behind a Service of the point are
+// ready, which something else needs of it.
+func (e *Engine) awaitAnswer(ctx context.Context, p sequence.Point, members []*index.Entry) error {
+	if e.notes != nil {
+		return nil // nothing starts in a rehearsal
+	}
+	deadline := e.clock.Now().Add(e.opts.ReadyTimeout)
+	for _, en := range members {
+		at, err := e.resolve(ctx, en.Res)
+		if err != nil || e.isUnmade(en) {
+			continue // it fails by itself, by name
+		}
+		namespace, name := e.target(en)
+		for e.clock.Now().Before(deadline) {
+			live, err := e.cluster.Get(ctx, at, namespace, name)
+			if err != nil && !answer.Transient(err) || err == nil && shape.Ready(e.order.KindOf(en), live.Object) {
+				break
+			}
+			if err := e.clock.Sleep(ctx, readyLook); err != nil {
+				return err
+			}
+		}
+		if !e.clock.Now().Before(deadline) {
+			e.rec.Warn(e.nameOf(en), "not ready after %s, though Service %s is needed by other objects: they are tried all the same", e.opts.ReadyTimeout, p.Namespace+"/"+p.Service)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+// Package vacancy waits until the place of an object that was deleted is free:
+// until it is gone, and until quotas have noticed.
+package vacancy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+const (
+	// GoneTimeout bounds the wait for a deleted object to be gone.
+	GoneTimeout = 5 * time.Minute
+	// QuotaTimeout bounds the wait for a quota to notice. Usually that takes a
+	// moment. But its controller stands still, for up to half a minute and more
+	// than once, while it learns new kinds, and drops what it hears of a quota
+	// that it has not counted yet: then it notices when it counts everything
+	// anew, every five minutes unless the cluster says otherwise.
+	QuotaTimeout = 7 * time.Minute
+
+	look    = 250 * time.Millisecond
+	maxLook = 4 * time.Second
+)
+
+// Place is where an object was, and is to be.
+type Place struct {
+	Cluster  port.Cluster
+	Clock    port.Clock
+	Progress port.Progress
+}
+
+// AwaitGone waits until the object is gone, or another has taken its name.
+func (p Place) AwaitGone(ctx context.Context, at port.Served, live *unstructured.Unstructured) error {
+	deadline := p.Clock.Now().Add(GoneTimeout)
+	for {
+		got, err := p.Cluster.Get(ctx, at, live.GetNamespace(), live.GetName())
+		if apierrors.IsNotFound(err) || err == nil && got.GetUID() != live.GetUID() {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if !p.Clock.Now().Before(deadline) {
+			return fmt.Errorf("it was deleted to be made anew, and is not gone after %s%s: see what holds it, and restore again", GoneTimeout, Held(got))
+		}
+		if err := p.Clock.Sleep(ctx, look); err != nil {
+			return fmt.Errorf("wait until it is gone: %w%s", err, Held(got))
+		}
+	}
+}
+
+// Held names the finalizers that an object's deletion waits for.
+func Held(live *unstructured.Unstructured) string {
+	if f := live.GetFinalizers(); len(f) > 0 {
+		return "; it waits for its finalizers: " + shape.Names(f, 4)
+	}
+	return ""
+}
+
+// Fill creates what takes the place of an object that was just deleted. A quota
+// counts that one until its controller has looked again.
+func (p Place) Fill(ctx context.Context, name string, create func() (*unstructured.Unstructured, error)) (*unstructured.Unstructured, error) {
+	deadline, pause := p.Clock.Now().Add(QuotaTimeout), look
+	for {
+		got, err := create()
+		if !answer.QuotaExceeded(err) || !p.Clock.Now().Before(deadline) {
+			return got, err
+		}
+		if pause == maxLook {
+			p.Progress.Note(name + " waits until the quota has noticed that there is room: " + answer.Brief(err).Error())
+		}
+		if p.Clock.Sleep(ctx, pause) != nil {
+			return got, err
+		}
+		pause = min(2*pause, maxLook)
+	}
+}
