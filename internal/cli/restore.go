@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -88,6 +89,10 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 	report, err := c.Recover(ctx, o.Options, how)
 	if !o.DryRun && report.RestoreID != "" {
 		e.keepReport(ctx, c, &report)
+	}
+	if o.Drawn == "dot" && err == nil && report.Order != nil {
+		_, err := io.WriteString(e.Out, report.Order.DOT())
+		return err
 	}
 	return e.reportRestore(report, o.DryRun, err)
 }

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/vault"
 )
@@ -76,6 +77,8 @@ type Options struct {
 	// Team says that the order is one namespace's own, given by who is no
 	// administrator: cluster-scoped objects are left alone.
 	Team bool
+	// Order has Plan say in what order, and why.
+	Order bool
 	// Diff has Plan say what it would change in each object.
 	Diff         bool
 	ReadyTimeout time.Duration // 0 for the default
@@ -179,6 +182,8 @@ type Report struct {
 	Result restore.Result `json:"result"`
 	// Plan is set by Plan alone.
 	Plan []restore.Planned `json:"plan,omitempty"`
+	// Order is too, if it was asked for.
+	Order *sequence.Drawing `json:"order,omitempty"`
 	// Documents are the API objects made so that protection goes on.
 	Documents []string `json:"documents,omitempty"`
 	// Error is what stopped the recovery.

@@ -96,6 +96,11 @@ func (r *recovery) plan(ctx context.Context) error {
 		}
 	}
 	r.report.Plan = plan
+	if err != nil || !r.opts.Order {
+		return err
+	}
+	drawing, err := r.engine.Order(ctx)
+	r.report.Order = &drawing
 	return err
 }
 

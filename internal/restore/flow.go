@@ -26,6 +26,22 @@ func (e *Engine) arrange() error {
 	return nil
 }
 
+// Order says in what order a restore would go, and why.
+func (e *Engine) Order(ctx context.Context) (sequence.Drawing, error) {
+	if err := e.load(ctx); err != nil {
+		return sequence.Drawing{}, err
+	}
+	return e.order.Draw(e.nameOf), nil
+}
+
+// checkOrder says which annotations of the order cannot be followed.
+func (e *Engine) checkOrder(context.Context) (found []Finding, err error) {
+	for _, problem := range e.order.Problems() {
+		found = append(found, beware("Order", "correct the annotation at the source; it is left out of account here", "%s", problem))
+	}
+	return found, nil
+}
+
 // flow restores everything, each object as soon as what it needs is there.
 func (e *Engine) flow(ctx context.Context) error {
 	parts := pace.New(e.clock, e.progress, &e.rec, e.partSizes())
@@ -39,11 +55,11 @@ func (e *Engine) flow(ctx context.Context) error {
 		Fills: func(en *index.Entry) bool { return e.order.KindOf(en) == shape.KindClaim },
 		Object: func(ctx context.Context, en *index.Entry, raw []byte) error {
 			rank := shape.RankOf(e.order.KindOf(en))
-			parts.Begin(rank.String())
-			defer parts.Done(rank.String())
-			if err := e.activate(ctx, rank); err != nil {
+			if err := e.activate(ctx, rank, askAgain); err != nil {
 				return err
 			}
+			parts.Begin(rank.String())
+			defer parts.Done(rank.String())
 			if rank == shape.RankClaims {
 				e.restoreClaim(ctx, en, raw)
 			} else {
@@ -52,6 +68,11 @@ func (e *Engine) flow(ctx context.Context) error {
 			return nil
 		},
 		Gate: func(ctx context.Context, p sequence.Point, members []*index.Entry) error {
+			if p.Hub == sequence.Made { // it may start what was stopped
+				if err := e.activate(ctx, shape.RankWorkloads, 0); err != nil {
+					return err
+				}
+			}
 			if rank, timed := gateRanks[p.Hub]; timed {
 				parts.Begin(rank.String())
 				defer parts.Done(rank.String())
@@ -103,14 +124,14 @@ func (e *Engine) gate(ctx context.Context, p sequence.Point, members []*index.En
 }
 
 // activate asks whether what comes now may run: before the first custom
-// resource, before the first workload, and again when the answer has aged.
-func (e *Engine) activate(ctx context.Context, r shape.Rank) error {
+// resource, before the first workload, and again when the answer is so old.
+func (e *Engine) activate(ctx context.Context, r shape.Rank, old time.Duration) error {
 	if e.opts.Activate == nil || r != shape.RankCustom && r != shape.RankWorkloads {
 		return nil
 	}
 	e.activating.Lock()
 	defer e.activating.Unlock()
-	if at, asked := e.asked[r]; asked && e.clock.Now().Sub(at) < askAgain {
+	if at, asked := e.asked[r]; asked && e.clock.Now().Sub(at) < old {
 		return nil
 	}
 	if err := e.opts.Activate(ctx); err != nil {

@@ -1,17 +1,20 @@
 package restore
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/order"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/transform"
 )
 
 // randomObjects draws objects of many kinds with owners among each other.
@@ -109,4 +112,63 @@ func TestOrderAndOwnersOfRandomObjects(t *testing.T) {
 			}
 		}
 	})
+}
+
+// slowVolumes fill a claim only when a workload that does not mount it runs.
+type slowVolumes struct {
+	*fakeVolumes
+	until, never string // what has to be there, and what must not
+}
+
+func (v slowVolumes) Fill(ctx context.Context, r FillRequest) ([]string, error) {
+	there := func(what string) bool {
+		kind, name, _ := strings.Cut(what, " ")
+		return v.c.get(kind, "shop", name) != nil
+	}
+	for n := 0; !there(v.until); n++ {
+		if time.Sleep(time.Second); n > 600 { // virtual time
+			return nil, fmt.Errorf("HARM: %s waits for a volume that is not its own", v.until)
+		}
+	}
+	time.Sleep(time.Hour)
+	if there(v.never) {
+		return nil, fmt.Errorf("HARM: %s is there before its volume is filled", v.never)
+	}
+	return v.fakeVolumes.Fill(ctx, r)
+}
+
+// A workload begins when its own volume is filled, not when all are; and whether
+// it may run is asked anew when it begins an hour after the first.
+func TestWorkloadsDoNotWaitForOthersVolumes(t *testing.T) {
+	claim := func(name string) string {
+		return fmt.Sprintf(`{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":%q,"namespace":"shop","uid":"u-%s"},"spec":{"storageClassName":"fast","resources":{"requests":{"storage":"1Gi"}}}}`, name, name)
+	}
+	mounting := func(name, claim string) string {
+		return fmt.Sprintf(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":%q,"namespace":"shop","uid":"u-%s"},"spec":{"replicas":1,"template":{"spec":{"volumes":[{"name":"v","persistentVolumeClaim":{"claimName":%q}}],"containers":[{"name":"c"}]}}}}`, name, name, claim)
+	}
+	r := newRig()
+	r.m, r.s = pointOf(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop","uid":"u-ns"}}`,
+		claim("large"), claim("small"), mounting("slow", "large"), mounting("quick", "small"))
+	volume(r.m, "shop", "large")
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		e := New(r.m, Options{ID: testID, Holder: "test", Activate: func(context.Context) error { asked++; return nil }}, Deps{Source: r.s, Cluster: r.c, Volumes: slowVolumes{r.v, "Deployment quick", "Deployment slow"}})
+		res, err := e.Run(t.Context())
+		if err != nil || len(res.Failures) > 0 || r.c.get("Deployment", "shop", "slow") == nil || asked != 3 { // and when all is there
+			t.Errorf("asked %d times: %v %v", asked, err, res.Failures)
+		}
+	})
+}
+
+// A rule that has a workload mount a claim has it wait for that one too.
+func TestMountByTransformIsWaitedFor(t *testing.T) {
+	set := rules(t, transform.Rule{
+		Name: "mount", Match: transform.Match{Kinds: []string{"deployments.apps"}},
+		MergePatch: `{"spec":{"template":{"spec":{"volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"data-db-0"}}]}}}}`,
+	})
+	r := newRig()
+	res := run(t, r, Options{Transforms: set})
+	if fill, web := r.c.order("fill shop/data-db-0"), r.c.order("create Deployment shop/web"); fill < 0 || web < fill || len(res.Failures) > 0 {
+		t.Errorf("filled at %d, created at %d: %v", fill, web, res.Failures)
+	}
 }

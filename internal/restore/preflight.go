@@ -43,6 +43,7 @@ var checks = []struct {
 	{"claims", (*Engine).checkClaims},
 	{"refusals", (*Engine).checkRefusals},
 	{"gitops", (*Engine).checkGit},
+	{"order", (*Engine).checkOrder},
 	{"nodes", (*Engine).checkNodes},
 	{"vault-data", (*Engine).checkData},
 }

@@ -84,7 +84,7 @@ type Options struct {
 	SkipVolumes bool
 	// Isolation keeps a copy to itself; nil restores objects as they were.
 	Isolation *Isolation
-	Workers   int // objects at a time, default 32
+	Workers   int // objects at a time, default 64
 	Fillers   int // volumes at a time, default 4
 }
 
@@ -156,7 +156,7 @@ func (o Options) withDefaults() Options {
 		o.LeaseNamespace = "davit-system"
 	}
 	if o.Workers == 0 {
-		o.Workers = 32
+		o.Workers = 64
 	}
 	if o.Fillers == 0 {
 		o.Fillers = 4

@@ -29,6 +29,8 @@ type Restore struct {
 	Name string
 	// TakeOver, AsClone, DryRun, Yes and Background are the flags of these names.
 	TakeOver, AsClone, DryRun, Yes, Background bool
+	// Drawn is how the order is shown: text, dot, or not.
+	Drawn string
 	// Insecure are registries that are asked for images without TLS.
 	Insecure []string
 	// Limit bounds a restore in the background; 0 does not.
@@ -65,8 +67,9 @@ func (o *Restore) Flags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.Options.AcceptQuarantined, "accept-quarantined", false, "allow the quarantined point that is named")
 	flags.BoolVar(&o.Options.Force, "accept-damaged", false, "allow the named point although verification found damage in it")
 	flags.DurationVar(&o.Options.ReadyTimeout, "ready-timeout", 0, "how long to wait for workloads (default: 10m)")
-	flags.IntVar(&o.Options.Workers, "workers", 0, "objects restored at a time (default: 32)")
+	flags.IntVar(&o.Options.Workers, "workers", 0, "objects restored at a time (default: 64)")
 	flags.BoolVar(&o.DryRun, "dry-run", false, "check everything, say what would be done, change nothing")
+	flags.StringVar(&o.Drawn, "order", "", "with --dry-run: show in what order objects come, and why: text, or dot for Graphviz")
 	flags.BoolVar(&o.Options.Diff, "diff", false, "with --dry-run: show what would change in each object")
 	flags.BoolVar(&o.Yes, "yes", false, "do not ask")
 	flags.BoolVar(&o.Background, "background", false, "have the agent do it, through a Restore object, and follow it")
@@ -76,7 +79,7 @@ func (o *Restore) Flags(flags *pflag.FlagSet) {
 
 // Complete checks the flags and fills in the options.
 func (o *Restore) Complete(now time.Time) (err error) {
-	o.Options.Mode = v1alpha1.RestoreInPlace
+	o.Options.Mode, o.Options.Order = v1alpha1.RestoreInPlace, o.Drawn != ""
 	switch {
 	case o.TakeOver:
 		o.Options.Mode = v1alpha1.RestoreTakeOver
@@ -90,6 +93,10 @@ func (o *Restore) Complete(now time.Time) (err error) {
 		return exit.Usage("give --map-namespace FROM=TO for each namespace", "--as-clone needs other namespaces, so that nobody takes the copy for the original")
 	case o.TakeOver && len(o.namespaces) > 0:
 		return exit.Usage("--as-clone makes a copy under other names", "--take-over keeps the namespaces")
+	case o.Drawn != "" && o.Drawn != "text" && o.Drawn != "dot":
+		return exit.Usage("", "--order %q is not text or dot", o.Drawn)
+	case o.Drawn != "" && !o.DryRun:
+		return exit.Usage("give --dry-run --order "+o.Drawn, "--order shows what would be done: it needs --dry-run")
 	case o.Options.Diff && !o.DryRun:
 		return exit.Usage("give --dry-run --diff", "--diff shows what would be done: it needs --dry-run")
 	case o.Background && o.URL != "":

@@ -101,6 +101,9 @@ func (r Restore) planText(t *output.Text) {
 	for _, p := range r.Plan {
 		rows = append(rows, []string{string(p.Action), p.Object, p.Reason})
 	}
+	if r.Order != nil {
+		r.orderText(t)
+	}
 	t.Section("Objects")
 	t.Table("  ", output.Columns("ACTION", "OBJECT", "REASON"), rows)
 	for _, p := range r.Plan {
@@ -111,6 +114,15 @@ func (r Restore) planText(t *output.Text) {
 		for line := range strings.Lines(p.Diff) {
 			t.Line("  %s", strings.TrimSuffix(line, "\n"))
 		}
+	}
+}
+
+// orderText shows what waits for what.
+func (r Restore) orderText(t *output.Text) {
+	t.Section("Order")
+	t.Table("  ", output.Columns("WAVE", "OBJECT", "AFTER"), r.Order.Rows())
+	for _, b := range r.Order.Broken {
+		t.Line("  not waited for, because of a cycle: %s, by %s (%s)", b.Wait.Name, b.Name, b.Why)
 	}
 }
 

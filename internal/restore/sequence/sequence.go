@@ -30,7 +30,7 @@ const (
 	Namespace              // gate: the namespace is there, though the point may not hold it
 	Definitions            // gate: the kinds that the point defines are served
 	Answering              // gate: what serves a Service of the point is ready
-	Made                   // gate: all workloads are there
+	Made                   // gate: all workloads are there, and what they need
 	Ready                  // gate: all workloads are ready, or their time is over
 )
 
@@ -52,7 +52,7 @@ const (
 
 // String names the group for people.
 func (g Group) String() string {
-	return [...]string{"namespaces", "classes", "configuration", "volumes", "network", "custom resources", "workloads", "what comes late", "what is around workloads"}[g]
+	return [...]string{"namespaces", "classes", "configuration", "volumes", "network", "custom resources", "workloads", "latecomers", "surroundings"}[g]
 }
 
 // Everywhere stands for all namespaces, and what is in none.
@@ -161,7 +161,9 @@ func (b *builder) gather() {
 	all := b.hub(Point{Hub: Ready})
 	b.need(all, b.hub(Point{Hub: Made}), whyReady)
 	b.need(all, b.group(Namespaces, Everywhere), whyReady)
-	b.need(b.hub(Point{Hub: Made}), b.group(Workloads, Everywhere), whyPart)
+	for _, g := range []Group{Configuration, Volumes, Network, Customs, Workloads} {
+		b.need(b.hub(Point{Hub: Made}), b.group(g, Everywhere), whyWhole)
+	}
 	for _, en := range b.s.Entries {
 		b.joinGroup(en)
 	}

@@ -329,3 +329,52 @@ spec: {template: {spec: {containers: [{name: c}]}}}
 		t.Errorf("problems: %v", p)
 	}
 }
+
+func TestDrawing(t *testing.T) {
+	var docs strings.Builder
+	docs.WriteString(shop)
+	for i := range 5 {
+		docs.WriteString("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: many-" + string(rune('a'+i)) + ", namespace: shop}\n")
+	}
+	d := sequenceOf(t, docs.String()).Draw(nil)
+	var rows []string
+	for _, r := range d.Rows() {
+		rows = append(rows, strings.Join(r, " | "))
+	}
+	text := strings.Join(rows, "\n")
+	for _, want := range []string{
+		"0 | Namespace shop | ",
+		"6 of ConfigMap in shop | namespace shop is there (is in it)", // the five, and "other"
+		"StatefulSet.apps shop/db (speaks of its Service)",
+		"ConfigMap shop/mounted",
+		"profile: it makes objects from git",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+	dot := d.DOT()
+	for _, want := range []string{
+		`"StatefulSet.apps shop/db" -> "Deployment.apps shop/web" [label="speaks of its Service"];`,
+		`"6 of ConfigMap in shop" -> "configuration of shop" [label="part of it"];`,
+	} {
+		if !strings.Contains(dot, want) {
+			t.Errorf("no %q in:\n%s", want, dot)
+		}
+	}
+	// Every end of an arrow is drawn, and it is drawn once.
+	known := map[string]bool{}
+	for _, n := range d.Nodes {
+		if known[n.Name] {
+			t.Errorf("%s is drawn twice", n.Name)
+		}
+		known[n.Name] = true
+	}
+	for _, n := range d.Nodes {
+		for _, w := range n.After {
+			if !known[w.Name] {
+				t.Errorf("%s waits for %s, which is not drawn", n.Name, w.Name)
+			}
+		}
+	}
+}
