@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/internal/restore/pace"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/window"
 )
 
 // askAgain is how old the answer of Activate may be when something starts.
@@ -44,6 +45,8 @@ func (e *Engine) checkOrder(context.Context) (found []Finding, err error) {
 
 // flow restores everything, each object as soon as what it needs is there.
 func (e *Engine) flow(ctx context.Context) error {
+	e.windows = window.New(ctx, e.cluster)
+	defer e.windows.Close()
 	parts := pace.New(e.clock, e.progress, &e.rec, e.partSizes())
 	for _, en := range e.order.Entries {
 		if e.order.KindOf(en) == shape.KindClaim && e.volumeOf(en) != nil {

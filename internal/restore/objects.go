@@ -207,7 +207,7 @@ func (e *Engine) put(ctx context.Context, p *prepared) error {
 // that is refused costs the API server far more than a look.
 func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
 	if e.expects(p) {
-		live, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName())
+		live, err := e.look(ctx, p)
 		if err == nil {
 			return e.meet(ctx, p, live)
 		}
@@ -239,6 +239,19 @@ func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstruct
 	}
 	return nil, err
 }
+
+// look looks at what is there. Of many objects of a kind it lists pages; those
+// that others name come out of turn, and are looked at one by one.
+func (e *Engine) look(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
+	get := e.cluster.Get
+	if len(e.x.Entries[p.entry.Res]) >= many && !e.order.Named[p.entry.Node] {
+		get = e.windows.Get
+	}
+	return get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName())
+}
+
+// many objects of a kind are looked at page by page.
+const many = 100
 
 // expects tells whether the object is likely to be there.
 func (e *Engine) expects(p *prepared) (yes bool) {

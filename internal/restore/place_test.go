@@ -11,7 +11,13 @@ import (
 // Where objects are there already they are looked at, not created again; one
 // that is missing among them is created all the same.
 func TestLooksFirstWhereObjectsExist(t *testing.T) {
-	const n, missing = 20, 12
+	for _, n := range []int{20, 2 * many} { // one by one, and page by page
+		t.Run(fmt.Sprint(n), func(t *testing.T) { looksFirst(t, n) })
+	}
+}
+
+func looksFirst(t *testing.T, n int) {
+	const missing = 12
 	objects := []string{`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop","uid":"u-ns"}}`}
 	for i := range n {
 		objects = append(objects, fmt.Sprintf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c%d","namespace":"shop","uid":"u-%d"},"data":{"a":"b"}}`, i, i))
@@ -25,7 +31,7 @@ func TestLooksFirstWhereObjectsExist(t *testing.T) {
 		}
 	}
 	res := run(t, r, Options{Workers: 1})
-	if len(res.Failures)+len(res.Warnings) > 0 || res.Created != 1 || res.Skipped != n { // the namespace is skipped too
+	if len(res.Failures)+len(res.Warnings) > 0 || res.Created != 1 || res.Skipped != int64(n) { // the namespace is skipped too
 		t.Errorf("result %+v", res)
 	}
 	if r.c.get("ConfigMap", "shop", fmt.Sprintf("c%d", missing)) == nil {

@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/window"
 )
 
 // state is what a running restore remembers, shared by its workers.
@@ -25,6 +26,8 @@ type state struct {
 	// order is what waits for what, and levels how far down each stands in it.
 	order  *sequence.Sequence
 	levels []int32
+	// windows look at many objects at once.
+	windows *window.Windows
 	// notes are what a rehearsal decided; nil in a restore.
 	notes *rehearse.Notes
 
