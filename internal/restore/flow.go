@@ -47,6 +47,7 @@ func (e *Engine) checkOrder(context.Context) (found []Finding, err error) {
 func (e *Engine) flow(ctx context.Context) error {
 	e.windows = window.New(ctx, e.cluster)
 	defer e.windows.Close()
+	e.present = window.NewPresence(e.cluster)
 	parts := pace.New(e.clock, e.progress, &e.rec, e.partSizes())
 	for _, en := range e.order.Entries {
 		if e.order.KindOf(en) == shape.KindClaim && e.volumeOf(en) != nil {

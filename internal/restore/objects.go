@@ -202,11 +202,11 @@ func (e *Engine) put(ctx context.Context, p *prepared) error {
 	return e.putStatus(ctx, p, live)
 }
 
-// place creates the object, or settles with what is there. It looks first
-// where the last object of the kind and namespace was there already: a create
-// that is refused costs the API server far more than a look.
+// place creates the object, or settles with what is there. A create
+// that is refused also costs the API server far more than a look.
 func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstructured, error) {
-	if e.expects(p) {
+	namespace := p.obj.GetNamespace()
+	if e.present.Expects(ctx, p.at, namespace, e.isOurs(namespace)) {
 		live, err := e.look(ctx, p)
 		if err == nil {
 			return e.meet(ctx, p, live)
@@ -216,7 +216,7 @@ func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstruct
 		}
 	}
 	live, err := e.create(ctx, p)
-	e.expect(p, apierrors.IsAlreadyExists(err))
+	e.present.Note(p.at, namespace, apierrors.IsAlreadyExists(err))
 	switch {
 	case err == nil:
 		e.rec.Count(func(r *Result) { r.Created++ })
@@ -234,7 +234,7 @@ func (e *Engine) place(ctx context.Context, p *prepared) (*unstructured.Unstruct
 	// Quotas, webhooks and checks of the object refuse before the API server
 	// looks whether the name is taken.
 	if live, getErr := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); getErr == nil {
-		e.expect(p, true)
+		e.present.Note(p.at, namespace, true)
 		return e.meet(ctx, p, live)
 	}
 	return nil, err
@@ -252,16 +252,6 @@ func (e *Engine) look(ctx context.Context, p *prepared) (*unstructured.Unstructu
 
 // many objects of a kind are looked at page by page.
 const many = 100
-
-// expects tells whether the object is likely to be there.
-func (e *Engine) expects(p *prepared) (yes bool) {
-	e.locked(func() { yes = e.there[place{p.kind, p.obj.GetNamespace()}] })
-	return yes
-}
-
-func (e *Engine) expect(p *prepared, there bool) {
-	e.locked(func() { e.there[place{p.kind, p.obj.GetNamespace()}] = there })
-}
 
 // create makes the object. The API server looks at node ports before names, so
 // that an object that exists already shows here too.

@@ -28,6 +28,7 @@ type state struct {
 	levels []int32
 	// windows look at many objects at once.
 	windows *window.Windows
+	present *window.Presence
 	// notes are what a rehearsal decided; nil in a restore.
 	notes *rehearse.Notes
 
@@ -43,7 +44,6 @@ type state struct {
 	emptyClaims map[string]bool
 	ours        map[string]bool       // namespaces that this restore made
 	later       map[*index.Entry]bool // refused by a webhook that may come up
-	there       map[place]bool        // whether the last object of this kind here existed already
 	stopped     map[string]bool       // workloads at rest, as people name them
 	started     []*unstructured.Unstructured
 	latecomers  []string // what was waited for when the time was over
@@ -52,12 +52,6 @@ type state struct {
 	activating sync.Mutex
 	asked      map[shape.Rank]time.Time // when Activate was, and allowed it
 	filled     map[string][2]int64      // bytes done and in all, by claim
-}
-
-// place is where objects of one kind go.
-type place struct {
-	kind      schema.GroupKind
-	namespace string
 }
 
 // wanted is an object whose owner was not there when it was created.
@@ -70,7 +64,7 @@ type wanted struct {
 func newState() *state {
 	return &state{
 		at: map[int]Served{}, uids: map[string]string{}, wants: map[string][]wanted{}, unmade: map[string]bool{},
-		emptyClaims: map[string]bool{}, ours: map[string]bool{}, later: map[*index.Entry]bool{}, there: map[place]bool{}, filled: map[string][2]int64{}, stopped: map[string]bool{},
+		emptyClaims: map[string]bool{}, ours: map[string]bool{}, later: map[*index.Entry]bool{}, filled: map[string][2]int64{}, stopped: map[string]bool{},
 		asked: map[shape.Rank]time.Time{},
 	}
 }

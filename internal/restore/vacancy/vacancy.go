@@ -19,10 +19,11 @@ const (
 	// GoneTimeout bounds the wait for a deleted object to be gone.
 	GoneTimeout = 5 * time.Minute
 	// QuotaTimeout bounds the wait for a quota to notice. Usually that takes a
-	// moment. But its controller stands still, for up to half a minute and more
-	// than once, while it learns new kinds, and drops what it hears of a quota
-	// that it has not counted yet: then it notices when it counts everything
-	// anew, every five minutes unless the cluster says otherwise.
+	// moment. But what anybody tried to create and was refused because it exists
+	// stays counted, and nothing that happens later takes it off: only that its
+	// controller counts everything anew, every five minutes unless the cluster
+	// says otherwise. It also stands still, for up to half a minute and more than
+	// once, while it learns new kinds.
 	QuotaTimeout = 7 * time.Minute
 
 	look    = 250 * time.Millisecond
