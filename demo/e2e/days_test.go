@@ -6,6 +6,7 @@ var together = []day{
 	{"VaultTrouble", vaultTrouble},
 	{"InPlace", inPlace},
 	{"Cloned", cloned},
+	{"Spanning", spanning},
 	{"RolledBack", rolledBack},
 	{"Exactly", exactly},
 	{"StartedMeanwhile", startedMeanwhile},

@@ -1,0 +1,96 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// front is the other half of an application: in a namespace of its own, a client
+// of the database, with rights in the whole cluster.
+const front = `
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s-front, labels: {davit-e2e: "true"}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: front, namespace: %[1]s-front}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: %[1]s-front}
+rules: [{apiGroups: [""], resources: [nodes], verbs: [list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: %[1]s-front}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %[1]s-front}
+subjects: [{kind: ServiceAccount, name: front, namespace: %[1]s-front}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: front, namespace: %[1]s-front}
+spec:
+  selector: {matchLabels: {app: front}}
+  template:
+    metadata: {labels: {app: front}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      serviceAccountName: front
+      containers:
+      - name: front
+        image: davit.test/bedtool:1
+        imagePullPolicy: IfNotPresent
+        env: [{name: DATABASE, value: db-0.db.%[1]s.svc}]
+        command: [sh, -c, "trap exit TERM; while :; do sleep 1; done"]
+`
+
+// spanning takes an application over that lies in two namespaces, found by a
+// pattern, into a cluster that has neither. What it needs of the cluster comes
+// along, and what uses the database comes after it.
+func spanning(t *testing.T) {
+	name := short(t)
+	a := &app{name: name, more: fmt.Sprintf(front, name)}
+	sum := a.deploy(t)
+	cleanUp := func() {
+		for _, site := range []string{east, west} {
+			try(t, site, "delete", "clusterrole,clusterrolebinding", name+"-front", "--ignore-not-found")
+			try(t, site, "delete", "namespace", name+"-front", "--ignore-not-found")
+		}
+	}
+	t.Cleanup(cleanUp)
+	a.protect(t, "--namespace", name+"*")
+	a.backup(t)
+	for _, namespace := range []string{name, name + "-front"} {
+		removeNamespace(t, west, namespace)
+	}
+	try(t, west, "delete", "clusterrole,clusterrolebinding", name+"-front", "--ignore-not-found")
+
+	order := []string{"restore", name, "--take-over", "--dry-run", "--order"}
+	davit(t, west, a.vault, append(order, "text")...).want(t, 0,
+		"StatefulSet.apps "+name+"/db (speaks of its Service)", "PersistentVolumeClaim "+name+"/data-db-0", "gives it its rights")
+	davit(t, west, a.vault, append(order, "dot")...).want(t, 0, "digraph restore {",
+		fmt.Sprintf(`"StatefulSet.apps %[1]s/db" -> "Deployment.apps %[1]s-front/front" [label="speaks of its Service"];`, name))
+	absent(t, west, name)
+
+	t.Cleanup(func() { unprotect(west, name) })
+	davit(t, west, a.vault, "restore", name, "--take-over", "--yes").want(t, 0, name+" is restored at site west.")
+	if got := a.sum(t, west, name); got != sum {
+		t.Errorf("the data came back as %s, want %s", got, sum)
+	}
+	eventually(t, time.Minute, "the front is ready", func() (bool, string) {
+		got := try(t, west, "-n", name+"-front", "get", "deployment", "front", "-o", "jsonpath={.status.readyReplicas}")
+		return got == "1", got
+	})
+	if got := kubectl(t, west, "auth", "can-i", "list", "nodes", "--as", "system:serviceaccount:"+name+"-front:front"); strings.TrimSpace(got) != "yes" {
+		t.Errorf("its rights in the cluster did not come along: %s", got)
+	}
+	eventually(t, 2*time.Minute, "east stops both halves", func() (bool, string) {
+		db := a.replicas(t, east)
+		front := try(t, east, "-n", name+"-front", "get", "deployment", "front", "-o", "jsonpath={.spec.replicas}")
+		return db == "0" && front == "0", db + " and " + front
+	})
+}
