@@ -56,7 +56,8 @@ func (e *Engine) flow(ctx context.Context) error {
 	}
 	err := flow.Flow{
 		Sequence: e.order, Index: e.x, Manifest: e.m, Source: e.source, Workers: e.opts.Workers, Fillers: e.opts.Fillers,
-		Fills: func(en *index.Entry) bool { return e.order.KindOf(en) == shape.KindClaim },
+		Within: e.order.Within(e.opts.To),
+		Fills:  func(en *index.Entry) bool { return e.order.KindOf(en) == shape.KindClaim },
 		Object: func(ctx context.Context, en *index.Entry, raw []byte) error {
 			rank := shape.RankOf(e.order.KindOf(en))
 			if err := e.activate(ctx, rank, askAgain); err != nil {

@@ -9,10 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/order"
+	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/transform"
 )
@@ -170,5 +172,36 @@ func TestMountByTransformIsWaitedFor(t *testing.T) {
 	res := run(t, r, Options{Transforms: set})
 	if fill, web := r.c.order("fill shop/data-db-0"), r.c.order("create Deployment shop/web"); fill < 0 || web < fill || len(res.Failures) > 0 {
 		t.Errorf("filled at %d, created at %d: %v", fill, web, res.Failures)
+	}
+}
+
+// Stage by stage: data first, then objects, then what runs; in the end all is
+// as if it had been done at once.
+func TestStages(t *testing.T) {
+	whole := newRig()
+	run(t, whole, Options{})
+	r := newRig()
+	for _, c := range []struct {
+		to            sequence.Stage
+		there, absent []string
+	}{
+		{sequence.Data, []string{"PersistentVolumeClaim data-db-0"}, []string{"ConfigMap conf", "Till main", "StatefulSet db", "Deployment web"}},
+		{sequence.Objects, []string{"ConfigMap conf", "Till main", "Secret pw"}, []string{"StatefulSet db", "Deployment web", "ResourceQuota q"}},
+		{sequence.Whole, []string{"StatefulSet db", "Deployment web", "ResourceQuota q"}, nil},
+	} {
+		if res := run(t, r, Options{To: c.to}); len(res.Failures) > 0 {
+			t.Fatalf("%d: %v", c.to, res.Failures)
+		}
+		for want, objects := range map[bool][]string{true: c.there, false: c.absent} {
+			for _, what := range objects {
+				kind, name, _ := strings.Cut(what, " ")
+				if there := r.c.get(kind, "shop", name) != nil; there != want {
+					t.Errorf("stage %d: %s is there: %t", c.to, what, there)
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(whole.c.state(), r.c.state()); diff != "" || r.v.fills != 1 {
+		t.Errorf("%d fills, another end:\n%s", r.v.fills, diff)
 	}
 }

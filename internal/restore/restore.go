@@ -28,6 +28,7 @@ import (
 	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/isolation"
 	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/transform"
 )
@@ -84,8 +85,11 @@ type Options struct {
 	SkipVolumes bool
 	// Isolation keeps a copy to itself; nil restores objects as they were.
 	Isolation *Isolation
-	Workers   int // objects at a time, default 64
-	Fillers   int // volumes at a time, default 4
+	// To is how far the restore goes. One that does not go to the end neither
+	// prunes nor lets git go on; given again with a later stage it continues.
+	To      sequence.Stage
+	Workers int // objects at a time, default 64
+	Fillers int // volumes at a time, default 4
 }
 
 // Engine restores one recovery point. Make one per restore with New.

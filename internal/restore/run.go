@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/rehearse"
 	"davit.dev/davit/internal/restore/report"
+	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -78,7 +79,7 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 	}
 	e.attempt = lease.Attempt()
 	err = e.restore(held, before)
-	lease.Release(ctx, err == nil && e.rec.Result().Failed == 0)
+	lease.Release(ctx, err == nil && e.rec.Result().Failed == 0 && e.opts.To == sequence.Whole)
 	return err
 }
 
@@ -108,7 +109,7 @@ func (e *Engine) restore(ctx context.Context, before func(context.Context) error
 		return stopped(ctx, err)
 	}
 	e.leaveOut()
-	if err := e.flow(ctx); err != nil {
+	if err := e.flow(ctx); err != nil || e.opts.To != sequence.Whole {
 		return stopped(ctx, err)
 	}
 	if err := e.prune(ctx); err != nil {

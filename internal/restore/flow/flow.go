@@ -38,9 +38,9 @@ type Flow struct {
 	Gate func(ctx context.Context, p sequence.Point, members []*index.Entry) error
 	// Fills tells whether an object takes its time and has workers of its own.
 	Fills func(*index.Entry) bool
-	// Within tells whether an object is to be restored now; nil says all are.
-	// What needs one that is not must not be either.
-	Within func(*index.Entry) bool
+	// Within tells whether a node is to be done now; nil says all are. What
+	// needs one that is not must not be either.
+	Within func(order.Node) bool
 
 	Workers, Fillers int
 	// Kept bounds the bytes that are kept of objects that were read too early;
@@ -153,6 +153,7 @@ func (r *run) release(ctx context.Context, nodes []order.Node) {
 		nodes = nodes[1:]
 		p, isPoint := r.Sequence.PointOf(n)
 		switch {
+		case !r.within(n):
 		case isPoint && p.Hub == sequence.Gathered:
 			r.state[n] = running
 			nodes = append(nodes, r.walk.Done(n)...)
@@ -164,6 +165,8 @@ func (r *run) release(ctx context.Context, nodes []order.Node) {
 	}
 	r.changed.Broadcast()
 }
+
+func (r *run) within(n order.Node) bool { return r.Within == nil || r.Within(n) }
 
 // open has a gate do its work.
 func (r *run) open(ctx context.Context, n order.Node, p sequence.Point) {
@@ -184,9 +187,6 @@ func (r *run) open(ctx context.Context, n order.Node, p sequence.Point) {
 // ready queues an object that has been read, or has it read.
 func (r *run) ready(n order.Node) {
 	en := r.Sequence.Entries[n]
-	if r.Within != nil && !r.Within(en) {
-		return
-	}
 	if raw, read := r.early[n]; read {
 		delete(r.early, n)
 		r.bytes -= len(raw)

@@ -221,7 +221,7 @@ func TestWithin(t *testing.T) {
 		f, _ := flowOf(t, objects)
 		var mu sync.Mutex
 		var done []string
-		f.Within = func(en *index.Entry) bool { return f.Sequence.KindOf(en).Kind == "PersistentVolumeClaim" }
+		f.Within = f.Sequence.Within(sequence.Data)
 		f.Object = func(_ context.Context, en *index.Entry, _ []byte) error {
 			mu.Lock()
 			defer mu.Unlock()

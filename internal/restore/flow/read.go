@@ -84,7 +84,7 @@ func (r *run) take(ctx context.Context, en *index.Entry, raw []byte, namedOnly b
 		case st == queued || st == running || namedOnly && !named:
 			return nil
 		case st == waits:
-			if r.Within == nil || r.Within(en) {
+			if r.within(en.Node) {
 				r.keep(en, raw)
 			}
 			return nil
