@@ -8,6 +8,7 @@ import (
 	"davit.dev/davit/internal/restore/flow"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/pace"
+	"davit.dev/davit/internal/restore/reason"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/window"
@@ -48,7 +49,7 @@ func (e *Engine) flow(ctx context.Context) error {
 	e.windows = window.New(ctx, e.cluster)
 	defer e.windows.Close()
 	e.present = window.NewPresence(e.cluster)
-	parts := pace.New(e.clock, e.progress, &e.rec, e.partSizes())
+	parts := pace.New(e.clock, e.progress, &e.rec, e.order.Steps())
 	for _, en := range e.order.Entries {
 		if e.order.KindOf(en) == shape.KindClaim && e.volumeOf(en) != nil {
 			e.markEmpty(en) // until it is filled
@@ -78,7 +79,7 @@ func (e *Engine) flow(ctx context.Context) error {
 					return err
 				}
 			}
-			if rank, timed := gateRanks[p.Hub]; timed {
+			if rank, timed := p.Step(); timed {
 				parts.Begin(rank.String())
 				defer parts.Done(rank.String())
 			}
@@ -87,25 +88,6 @@ func (e *Engine) flow(ctx context.Context) error {
 	}.Run(ctx)
 	parts.End(err)
 	return err
-}
-
-// gateRanks are the steps that gates are part of.
-var gateRanks = map[sequence.Hub]shape.Rank{
-	sequence.Namespace: shape.RankNamespaces, sequence.Definitions: shape.RankDefinitions, sequence.Made: shape.RankWorkloads,
-}
-
-// partSizes are how many objects and gates each step has.
-func (e *Engine) partSizes() map[string]int {
-	sizes := map[string]int{}
-	for _, en := range e.order.Entries {
-		sizes[shape.RankOf(e.order.KindOf(en)).String()]++
-	}
-	for _, p := range e.order.Points {
-		if rank, timed := gateRanks[p.Hub]; timed {
-			sizes[rank.String()]++
-		}
-	}
-	return sizes
 }
 
 // gate does what a gate of the order is for.
@@ -159,14 +141,8 @@ func (e *Engine) awaitAnswer(ctx context.Context, p sequence.Point, members []*i
 			continue // it fails by itself, by name
 		}
 		namespace, name := e.target(en)
-		for e.clock.Now().Before(deadline) {
-			live, err := e.cluster.Get(ctx, at, namespace, name)
-			if err != nil && !answer.Transient(err) || err == nil && shape.Ready(e.order.KindOf(en), live.Object) {
-				break
-			}
-			if err := e.clock.Sleep(ctx, readyLook); err != nil {
-				return err
-			}
+		if err := (reason.Finder{Cluster: e.cluster}).AwaitReady(ctx, e.clock, deadline, at, namespace, name); err != nil {
+			return err
 		}
 		if !e.clock.Now().Before(deadline) {
 			e.rec.Warn(e.nameOf(en), "not ready after %s, though Service %s is needed by other objects: they are tried all the same", e.opts.ReadyTimeout, p.Namespace+"/"+p.Service)
