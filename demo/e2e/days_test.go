@@ -20,6 +20,7 @@ var together = []day{
 	{"Damage", damage},
 	{"Copies", copies},
 	{"KeysRotated", keysRotated},
+	{"LockedVault", lockedVault},
 	{"SelfService", selfService},
 	{"Retention", retention},
 	{"LocalVolume", localVolume},
