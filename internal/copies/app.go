@@ -342,7 +342,11 @@ func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 		if err := epochs.Check(ctx, a.app.Name, a.app.Held); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		if err := a.c.in.DeletePoint(ctx, a.app.Name, d.Point.ID); err != nil {
+		err := a.c.in.DeletePoint(ctx, a.app.Name, d.Point.ID)
+		if errors.Is(err, vault.ErrLocked) { // it is marked now, and goes when its lock has ended
+			continue
+		}
+		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -384,7 +388,7 @@ func (a *appPass) sweep(ctx context.Context) error {
 		}
 	}
 	for _, key := range left {
-		if err := a.c.opts.Store.Delete(ctx, key); err != nil {
+		if err := a.c.opts.Store.Delete(ctx, key); err != nil && !errors.Is(err, vault.ErrLocked) {
 			return fmt.Errorf("sweep %s: %w", key, err)
 		}
 	}

@@ -109,7 +109,7 @@ func (r *rig) snapshot(id string) point.Snapshot {
 	r.t.Helper()
 	if r.repo == nil {
 		var err error
-		if r.repo, err = volume.Open(r.t.Context(), options(r.p, "east")); err != nil {
+		if r.repo, err = volume.Open(r.t.Context(), options(r.p, r.p.Repository("east"))); err != nil {
 			r.t.Fatal(err)
 		}
 		r.t.Cleanup(func() { _ = r.repo.Close(context.Background()) })
@@ -182,7 +182,7 @@ func (r *rig) wholeOf(app string) []string {
 
 func (r *rig) verifyVolume(p *vault.Project, v point.Volume) {
 	r.t.Helper()
-	opts := options(p, "east")
+	opts := options(p, v.Snapshot.Repository)
 	opts.ReadOnly = true
 	repo, err := volume.Open(r.t.Context(), opts)
 	if err != nil {

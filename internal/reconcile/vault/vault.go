@@ -106,12 +106,12 @@ func (r *Reconciler) check(ctx context.Context, v *v1alpha1.Vault) (checked, err
 		return checked{}, err
 	}
 	if opened.Project.IsCopy() {
-		if err := r.takeKeys(ctx, v, opened.Project); err != nil {
+		if err := r.takeKeys(ctx, v, opened); err != nil {
 			return checked{}, err
 		}
 		return r.checkCopy(ctx, opened)
 	}
-	if err := r.takeKeys(ctx, v, opened.Project); err != nil {
+	if err := r.takeKeys(ctx, v, opened); err != nil {
 		return checked{}, err
 	}
 	kubeVersion, err := r.KubeVersion(ctx)
