@@ -39,6 +39,7 @@ import (
 	"davit.dev/davit/internal/reconcile/restore"
 	"davit.dev/davit/internal/reconcile/site"
 	"davit.dev/davit/internal/reconcile/vault"
+	"davit.dev/davit/internal/traffic/active"
 	"davit.dev/davit/internal/version"
 )
 
@@ -158,6 +159,9 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		if err := r.Setup(mgr); err != nil {
 			return err
 		}
+	}
+	if err := mgr.AddMetricsServerExtraHandler(active.Path, &active.Handler{Applications: c, Services: reader, Now: opts.Now}); err != nil {
+		return err
 	}
 	cluster, err := source.NewCluster(clients)
 	if err != nil {

@@ -78,6 +78,7 @@ func agentAnywhere() []rbacv1.PolicyRule {
 		rule(verbs("create", "patch"), "events.k8s.io", "events"),
 		rule(readVerbs, "", "namespaces", "nodes", "persistentvolumes"),
 		rule(readVerbs, "storage.k8s.io", "storageclasses"),
+		rule(verbs("list"), "discovery.k8s.io", "endpointslices"), // for /active
 		rule(verbs("get", "list", "patch"), "apps", "deployments", "statefulsets", "replicasets", "daemonsets"),
 		rule(verbs("get", "list", "patch"), "", "replicationcontrollers"),
 		rule(verbs("get", "list", "delete"), "", "pods"),

@@ -1,0 +1,136 @@
+// Package active answers load balancers: whether this site is the one to send
+// clients to. It asks nobody outside of its cluster, so that no silence of the
+// vault stops production.
+package active
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/traffic"
+)
+
+// Path is where the handler is served.
+const Path = "/active/"
+
+// askTimeout bounds a question to the API server, and freshFor is how long its
+// answer is used, however many load balancers ask.
+const (
+	askTimeout = 2 * time.Second
+	freshFor   = 500 * time.Millisecond
+	most       = 256 // applications in one question, Services remembered
+)
+
+// Handler serves Path.
+type Handler struct {
+	Applications client.Reader // a cache
+	Services     client.Reader // the API server
+	Now          func() time.Time
+
+	mu    sync.Mutex
+	known map[client.ObjectKey]service
+}
+
+// service is what was last heard of one.
+type service struct {
+	ready bool
+	at    time.Time
+}
+
+// ServeHTTP answers 200 where the site is active for all that are named, else
+// 503 with the reason: GET /active/shop,cart?service=shop/web
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	names := strings.Split(strings.TrimPrefix(r.URL.Path, Path), ",")
+	services := r.URL.Query()["service"]
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || len(names) > most || len(services) > most {
+		http.Error(w, "GET "+Path+"APPLICATION[,APPLICATION...][?service=NAMESPACE/NAME]", http.StatusBadRequest)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+	defer cancel()
+	ok, why := h.ask(ctx, names, services)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if !ok {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, "passive: "+why+"\n")
+		return
+	}
+	_, _ = io.WriteString(w, "active\n")
+}
+
+func (h *Handler) ask(ctx context.Context, names, services []string) (bool, string) {
+	var all v1alpha1.ApplicationList
+	if err := h.Applications.List(ctx, &all); err != nil {
+		return false, fmt.Sprintf("the agent has not read the applications yet: %v", err)
+	}
+	var standings []traffic.Standing
+	var namespaces []string
+	for _, name := range names {
+		s := traffic.Standing{Application: name}
+		if i := slices.IndexFunc(all.Items, func(a v1alpha1.Application) bool { return a.VaultName() == name }); i >= 0 {
+			s = standing(&all.Items[i])
+			namespaces = append(namespaces, all.Items[i].CapturedNamespaces()...)
+		}
+		standings = append(standings, s)
+	}
+	if ok, why := traffic.Active(standings); !ok {
+		return false, why
+	}
+	for _, ref := range services {
+		namespace, name, _ := strings.Cut(ref, "/")
+		if name == "" || !slices.Contains(namespaces, namespace) {
+			return false, fmt.Sprintf("service %q is not one of these applications': write NAMESPACE/NAME, with a namespace that an application names", ref)
+		}
+		if !h.ready(ctx, client.ObjectKey{Namespace: namespace, Name: name}) {
+			return false, fmt.Sprintf("service %s has no ready endpoint", ref)
+		}
+	}
+	return true, ""
+}
+
+func standing(a *v1alpha1.Application) traffic.Standing {
+	return traffic.Standing{
+		Application: a.VaultName(), Known: a.Status.Role != "" && a.Status.Role != v1alpha1.RoleUnknown,
+		Active: a.Status.Role == v1alpha1.RoleActive, Epoch: a.Status.Epoch, Holder: a.Status.EpochSite,
+		Restoring: a.Annotations[v1alpha1.AnnotationRestoring] != "", Held: a.Annotations[v1alpha1.AnnotationHeldBy] != "",
+	}
+}
+
+// ready tells whether a Service has an endpoint that is ready. Where the API
+// server is silent it is what it last was.
+func (h *Handler) ready(ctx context.Context, key client.ObjectKey) bool {
+	h.mu.Lock()
+	was := h.known[key]
+	h.mu.Unlock()
+	if !was.at.IsZero() && h.Now().Sub(was.at) < freshFor {
+		return was.ready
+	}
+	var slicesOf discoveryv1.EndpointSliceList
+	if err := h.Services.List(ctx, &slicesOf, client.InNamespace(key.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: key.Name}); err != nil {
+		return was.ready
+	}
+	now := service{at: h.Now()}
+	for _, s := range slicesOf.Items {
+		now.ready = now.ready || slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool {
+			return e.Conditions.Ready == nil || *e.Conditions.Ready
+		})
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.known == nil || len(h.known) > most {
+		h.known = map[client.ObjectKey]service{}
+	}
+	h.known[key] = now
+	return now.ready
+}
