@@ -23,6 +23,7 @@ var together = []day{
 	{"LockedVault", lockedVault},
 	{"SelfService", selfService},
 	{"Retention", retention},
+	{"Deleted", deleted},
 	{"LocalVolume", localVolume},
 	{"MissingClass", missingClass},
 	{"MissingKinds", missingKinds},
