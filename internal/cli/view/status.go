@@ -26,7 +26,8 @@ import (
 // Status is the answer to `status`.
 type Status struct {
 	// Healthy says that there is a vault, that all of them answer and have this
-	// site's time, that Davit's own parts run, and that every application here is protected.
+	// site's time, that Davit's own parts run, that every application here is
+	// protected, and that none was left at rest.
 	Healthy      bool    `json:"healthy"`
 	Site         string  `json:"site,omitempty"`
 	Parts        []Part  `json:"parts"`
@@ -37,7 +38,9 @@ type Status struct {
 	// application covers.
 	Unprotected []string `json:"unprotected"`
 	Running     []Run    `json:"running"`
-	now         time.Time
+	// Owed is what captures that died did to applications, and nobody has undone.
+	Owed []Owed `json:"owed,omitempty"`
+	now  time.Time
 }
 
 // Part is one of Davit's own parts at this site.
@@ -179,7 +182,7 @@ func Gather(ctx context.Context, c client.Client, now time.Time) (Status, error)
 		return view, fmt.Errorf("list applications: %w", err)
 	}
 	for _, gather := range []func(context.Context, client.Client) error{
-		view.gatherVaults, view.gatherSites, view.gatherRuns, view.gatherParts,
+		view.gatherVaults, view.gatherSites, view.gatherRuns, view.gatherParts, view.gatherOwed,
 		func(ctx context.Context, c client.Client) error { return view.gatherApps(ctx, c, apps.Items) },
 		func(ctx context.Context, c client.Client) error { return view.gatherUnprotected(ctx, c, apps.Items) },
 	} {
@@ -209,7 +212,7 @@ func (v *Status) healthy() bool {
 			return false
 		}
 	}
-	return len(v.Vaults) > 0 && len(v.Parts) > 0
+	return len(v.Vaults) > 0 && len(v.Parts) > 0 && len(v.Owed) == 0
 }
 
 func (v *Status) gatherVaults(ctx context.Context, c client.Client) error {
@@ -405,6 +408,7 @@ func (v Status) Text(t *output.Text) {
 		}
 		t.Table("", output.Columns("WHAT", "ID", "PHASE", "SINCE", "STEP"), rows)
 	}
+	v.owedText(t)
 	if len(v.Unprotected) > 0 {
 		t.Section("Not protected")
 		t.Line("Namespaces with workloads or volumes: %s (`coverage` tells more)", strings.Join(v.Unprotected, ", "))

@@ -124,7 +124,7 @@ func (l *Ledger) changeOnce(ctx context.Context, application string, change func
 	}
 	debt := quiesce.Debt{Application: application}
 	if found {
-		if debt, err = read(old); err != nil {
+		if debt, err = Read(old); err != nil {
 			return err
 		}
 	}
@@ -165,9 +165,9 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// read reads a record. One that cannot be read, or is not where the ledger
+// Read reads a record. One that cannot be read, or is not where the ledger
 // keeps it, is for a person: what was in it may still have to be undone.
-func read(record *corev1.ConfigMap) (quiesce.Debt, error) {
+func Read(record *corev1.ConfigMap) (quiesce.Debt, error) {
 	var d quiesce.Debt
 	err := json.Unmarshal([]byte(record.Data[owedKey]), &d)
 	if err == nil && d.Application == "" {
@@ -210,7 +210,7 @@ func (l *Ledger) Collect(ctx context.Context, permits Permits, runner quiesce.Ru
 }
 
 func (l *Ledger) collect(ctx context.Context, record *corev1.ConfigMap, permits Permits, runner quiesce.Runner) (left int, err error) {
-	d, err := read(record)
+	d, err := Read(record)
 	if err != nil {
 		return 1, err
 	}
@@ -225,7 +225,7 @@ func (l *Ledger) collect(ctx context.Context, record *corev1.ConfigMap, permits 
 	if record, err = l.api.Get(ctx, record.Name, metav1.GetOptions{}); err != nil {
 		return 0, ignoreNotFound(err)
 	}
-	if d, err = read(record); err != nil {
+	if d, err = Read(record); err != nil {
 		return 1, err
 	}
 	done, err := quiesce.Collect(ctx, d, permits(ctx, d.Application), runner)

@@ -186,7 +186,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(`{}`)
 	f.Add(`{"application":"other"}`)
 	f.Fuzz(func(t *testing.T, text string) {
-		d, err := read(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: recordName("shop")}, Data: map[string]string{owedKey: text}})
+		d, err := Read(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: recordName("shop")}, Data: map[string]string{owedKey: text}})
 		if err == nil && d.Application != "shop" {
 			t.Errorf("a debt of %q", d.Application)
 		}
