@@ -115,7 +115,7 @@ func twoOfAName(t *testing.T) {
 		vault := try(t, west, "get", "vault", common, "-o", "jsonpath={.status.conditions}")
 		return strings.Contains(vault, "SiteNameTaken"), vault
 	})
-	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "90s").want(t, 1, "superseded by epoch 1 of site east")
+	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "90s").want(t, 1, "superseded by epoch 1 of site east (cluster ", "site name belongs to another cluster")
 	if got := a.status(t, west, "role"); got == "Active" {
 		t.Error("two clusters hold the epoch")
 	}

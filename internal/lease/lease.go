@@ -31,7 +31,11 @@ type SupersededError struct {
 
 // Error implements error.
 func (e *SupersededError) Error() string {
-	return fmt.Sprintf("%s: epoch %d is superseded by epoch %d of site %s", e.Application, e.Held, e.Current.Number, e.Current.Claim.Site)
+	text := fmt.Sprintf("%s: epoch %d is superseded by epoch %d of site %s", e.Application, e.Held, e.Current.Number, e.Current.Claim.Site)
+	if e.Current.Claim.Cluster != "" { // another may bear the site's name
+		text += " (cluster " + e.Current.Claim.Cluster + ")"
+	}
+	return text
 }
 
 // Is makes errors.Is(err, ErrSuperseded) true.

@@ -187,7 +187,11 @@ func (r *Reconciler) subject(ctx context.Context, rp *v1alpha1.RecoveryPoint) (*
 		return nil, err
 	}
 	if s.standing.Role != v1alpha1.RoleActive {
-		return nil, &lease.SupersededError{Application: s.app.VaultName(), Held: s.standing.Held, Current: s.standing.Current}
+		err := error(&lease.SupersededError{Application: s.app.VaultName(), Held: s.standing.Held, Current: s.standing.Current})
+		if taken := s.protector.CheckName(ctx); errors.Is(taken, lease.ErrNameTaken) {
+			err = fmt.Errorf("%w: %w", err, taken) // by its own name: say that two bear it, and what to do
+		}
+		return nil, err
 	}
 	return s, nil
 }
