@@ -163,15 +163,15 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if err := mgr.AddMetricsServerExtraHandler(active.Path, &active.Handler{Applications: c, Services: reader, Now: opts.Now}); err != nil {
 		return err
 	}
-	cluster, err := source.NewCluster(clients)
+	capturer, err := clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, install.CaptureName))
+	if err != nil {
+		return err
+	}
+	cluster, err := source.NewCluster(capturer) // the agent itself may not list claims
 	if err != nil {
 		return err
 	}
 	if err := mgr.Add(&surveyor{client: c, cluster: cluster, log: opts.Logger}); err != nil {
-		return err
-	}
-	capturer, err := clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, install.CaptureName))
-	if err != nil {
 		return err
 	}
 	if err := mgr.Add(&collector{ledger: p.ledger, runner: quiescer.New(capturer), reader: reader, log: opts.Logger}); err != nil {
