@@ -32,6 +32,11 @@ func deleted(t *testing.T) {
 	phase(first.ID, "Available")
 	davit(t, east, a.vault, "verify", first.ID, "--blobs").want(t, 0, "is whole", "of volume data compared")
 
+	reserve := filepath.Join(projectDir(store), "reserve")
+	eventually(t, 2*time.Minute, "room is kept for deleting", func() (bool, string) {
+		got := names(t, reserve)
+		return len(got) == 4, strings.Join(got, " ")
+	})
 	// Full: nothing can be captured, a deletion goes through, and what is there stays.
 	w.set(full)
 	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "30s").want(t, 1, "vault is full")

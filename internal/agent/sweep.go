@@ -38,7 +38,9 @@ type sweeper struct {
 	pool   *pool
 	log    *slog.Logger
 
-	tests, vaults, space chore
+	tests, vaults, room, space chore
+
+	roomy map[*entry]bool // vaults whose reserve was laid down; of room alone
 }
 
 // chore is work that goes on beside the sweep, once at a time.
@@ -69,7 +71,7 @@ func (s *sweeper) Start(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	defer func() {
-		for _, c := range []*chore{&s.tests, &s.vaults, &s.space} {
+		for _, c := range []*chore{&s.tests, &s.vaults, &s.room, &s.space} {
 			c.running.Wait()
 		}
 	}()
@@ -77,6 +79,7 @@ func (s *sweeper) Start(ctx context.Context) error {
 	for {
 		now := s.pool.now()
 		s.tests.begin(ctx, trial.RemoveTimeout, s.sweepTests)
+		s.room.begin(ctx, vaultTimeout, s.makeRoom)
 		s.inCluster(ctx)
 		if now.Sub(looked) >= lookIntoVaults && s.vaults.begin(ctx, vaultTimeout, s.inVaults) {
 			looked = now
@@ -156,6 +159,23 @@ func (s *sweeper) inVaults(ctx context.Context) {
 			log.Warn("keep room for deleting", "error", err)
 		}
 	})
+}
+
+// makeRoom lays down the reserve of vaults that are new to this process: a vault
+// may be full before it is looked into for the first time.
+func (s *sweeper) makeRoom(ctx context.Context) {
+	roomy := map[*entry]bool{}
+	s.eachVault(ctx, func(ctx context.Context, e *entry, log *slog.Logger) {
+		if roomy[e] = s.roomy[e]; roomy[e] {
+			return
+		}
+		err := e.protector.FillReserve(ctx)
+		if err != nil {
+			log.Warn("keep room for deleting", "error", err)
+		}
+		roomy[e] = err == nil
+	})
+	s.roomy = roomy
 }
 
 // reclaim frees the space of deleted points.

@@ -85,19 +85,23 @@ func TestSilenceOfTheVaultIsNoVerdict(t *testing.T) {
 	silent := fmt.Errorf("fill claim: %w", restore.ErrNoAnswer)
 	damaged := errors.New("fill claim: damaged")
 	for name, test := range map[string]struct {
-		bounded context.Context
-		report  recovery.Report
-		err     error
-		silent  bool
+		late   bool
+		report recovery.Report
+		err    error
+		silent bool
 	}{
-		"while a volume was filled":             {t.Context(), failed(silent), nil, true},
-		"and what needs the volume failed, too": {t.Context(), failed(damaged, silent), nil, true},
-		"and then the time was over":            {late, failed(silent), context.DeadlineExceeded, true},
-		"while objects were read":               {late, failed(), fmt.Errorf("restore: %w", vault.ErrUnavailable), true},
-		"damage is a failure":                   {t.Context(), failed(damaged), nil, false},
-		"so is the time":                        {late, failed(), context.DeadlineExceeded, false},
+		"while a volume was filled":             {false, failed(silent), nil, true},
+		"and what needs the volume failed, too": {false, failed(damaged, silent), nil, true},
+		"and then the time was over":            {true, failed(silent), context.DeadlineExceeded, true},
+		"while objects were read":               {true, failed(), fmt.Errorf("restore: %w", vault.ErrUnavailable), true},
+		"damage is a failure":                   {false, failed(damaged), nil, false},
+		"so is the time":                        {true, failed(), context.DeadlineExceeded, false},
 	} {
-		failure, err := judge(test.bounded, t.Context(), test.report, test.err)
+		bounded := t.Context()
+		if test.late {
+			bounded = late
+		}
+		failure, err := judge(bounded, t.Context(), test.report, test.err)
 		if errors.Is(err, ErrNoAnswer) != test.silent || (failure != "") == test.silent {
 			t.Errorf("%s: failure %q, %v", name, failure, err)
 		}
