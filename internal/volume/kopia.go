@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -21,7 +20,8 @@ import (
 	"github.com/kopia/kopia/repo/format"
 	"github.com/kopia/kopia/repo/logging"
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
+
+	"davit.dev/davit/internal/volume/logcore"
 )
 
 // storageType is the name under which kopia knows our storage.
@@ -303,48 +303,6 @@ func (s *staging) PutBlob(_ context.Context, id blob.ID, data blob.Bytes, _ blob
 // quiet makes kopia log to our logger at level debug, and nowhere else.
 func (r *Repository) quiet(ctx context.Context) context.Context {
 	return logging.WithLogger(ctx, func(module string) logging.Logger {
-		return zap.New(&slogCore{log: r.log.With("kopia", module)}).Sugar()
+		return zap.New(logcore.New(r.log.With("kopia", module))).Sugar()
 	})
 }
-
-// slogCore is the sink of kopia's logs.
-type slogCore struct {
-	log    *slog.Logger
-	fields []zapcore.Field
-}
-
-// Enabled implements zapcore.Core.
-func (c *slogCore) Enabled(zapcore.Level) bool {
-	return c.log.Enabled(context.Background(), slog.LevelDebug)
-}
-
-// With implements zapcore.Core.
-func (c *slogCore) With(f []zapcore.Field) zapcore.Core {
-	return &slogCore{log: c.log, fields: append(append([]zapcore.Field(nil), c.fields...), f...)}
-}
-
-// Check implements zapcore.Core.
-func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if c.Enabled(e.Level) {
-		return ce.AddCore(e, c)
-	}
-	return ce
-}
-
-// Write implements zapcore.Core.
-func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range append(append([]zapcore.Field(nil), c.fields...), fields...) {
-		f.AddTo(enc)
-	}
-	args := make([]any, 0, 2*len(enc.Fields)+2)
-	args = append(args, "level", e.Level.String())
-	for k, v := range enc.Fields {
-		args = append(args, k, v)
-	}
-	c.log.Debug(e.Message, args...)
-	return nil
-}
-
-// Sync implements zapcore.Core.
-func (c *slogCore) Sync() error { return nil }
