@@ -43,11 +43,16 @@ func deleted(t *testing.T) {
 	davit(t, east, a.vault, "points", "delete", first.ID, "--yes").want(t, 0, "no longer offered")
 	w.set(passing)
 	davit(t, east, a.vault, "verify", second.ID).want(t, 0, "is whole")
-	third := a.backup(t)
 
-	// The delay is over.
+	// The delay is over: what is deleted goes with the next capture.
 	kubectl(t, east, "patch", "vault", a.vault, "--type", "merge", "-p", `{"spec":{"deletionDelay":"1s"}}`)
-	eventually(t, 2*time.Minute, first.ID+" goes", func() (bool, string) {
+	eventually(t, time.Minute, "the agent knows the delay", func() (bool, string) {
+		got := try(t, east, "get", "vault", a.vault, "-o", "jsonpath={.metadata.generation} {.status.observedGeneration}")
+		generation, observed, _ := strings.Cut(got, " ")
+		return generation == observed, got
+	})
+	third := a.backup(t)
+	eventually(t, time.Minute, first.ID+" goes", func() (bool, string) {
 		got := names(t, filepath.Join(projectDir(store), "manifests", a.name))
 		return !slices.Contains(got, first.ID), strings.Join(got, " ")
 	})
