@@ -23,7 +23,6 @@ var together = []day{
 	{"LockedVault", lockedVault},
 	{"SelfService", selfService},
 	{"Retention", retention},
-	{"Deleted", deleted},
 	{"LocalVolume", localVolume},
 	{"MissingClass", missingClass},
 	{"MissingKinds", missingKinds},
