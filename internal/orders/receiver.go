@@ -1,0 +1,137 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/vault"
+)
+
+// Longest is the most that an order is worked on, whatever it says itself.
+const Longest = 24 * time.Hour
+
+// unreadFor is how long an answer waits to be read.
+const unreadFor = 24 * time.Hour
+
+// Receiver is the site's end: it carries out the orders that lie in one vault for
+// one site. Its methods may be called from one goroutine at a time.
+type Receiver struct {
+	Project  *vault.Project
+	Site     string
+	Actuator execute.Actuator
+
+	mu      sync.Mutex
+	busy    map[string]bool
+	working sync.WaitGroup
+}
+
+// Poll begins what was ordered and is not under way yet, and returns how many
+// orders there are. They go on when it returns, until ctx ends.
+func (r *Receiver) Poll(ctx context.Context) (int, error) {
+	prefix := orderKey(r.Project, r.Site, "")
+	var ids []string
+	err := r.Project.Store().List(ctx, prefix, func(o vault.ObjectInfo) error {
+		ids = append(ids, strings.TrimPrefix(o.Key, prefix))
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("look for orders of site %s: %w", r.Site, err)
+	}
+	var errs []error
+	for _, id := range ids {
+		if !r.take(id) {
+			continue
+		}
+		data, err := r.Project.ReadSealed(ctx, prefix+id)
+		if err != nil && !errors.Is(err, vault.ErrDamaged) {
+			r.leave(id)
+			if !errors.Is(err, vault.ErrNotFound) { // else it was withdrawn
+				errs = append(errs, fmt.Errorf("read order %s: %w", id, err))
+			}
+			continue
+		}
+		r.working.Go(func() {
+			defer r.leave(id)
+			r.carryOut(ctx, id, data, err)
+		})
+	}
+	return len(ids), errors.Join(errs...)
+}
+
+// Wait returns when nothing is being carried out any more.
+func (r *Receiver) Wait() { r.working.Wait() }
+
+func (r *Receiver) take(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.busy[id] {
+		return false
+	}
+	if r.busy == nil {
+		r.busy = map[string]bool{}
+	}
+	r.busy[id] = true
+	return true
+}
+
+func (r *Receiver) leave(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.busy, id)
+}
+
+// carryOut does one order and answers it. One that this process could not
+// finish, because it ends itself, stays for the next.
+func (r *Receiver) carryOut(ctx context.Context, id string, data []byte, damage error) {
+	f, err := orderFile{}, damage
+	if err == nil {
+		f, err = parseOrder(data)
+	}
+	var answer execute.Answer
+	switch {
+	case err != nil:
+		answer = execute.Refuse("%v", err)
+	case f.Order.Site != r.Site || !strings.HasPrefix(id, f.Order.Run+"."):
+		answer = execute.Refuse("read order %s: %v: it is for site %q and of run %q", id, vault.ErrDamaged, f.Order.Site, f.Order.Run)
+	default:
+		within, cancel := context.WithTimeout(ctx, min(max(f.Within, time.Second), Longest))
+		answer = r.Actuator.Do(within, f.Order)
+		cancel()
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	file := answerFile{FormatVersion: formatVersion, Answer: answer}
+	if err := put(ctx, r.Project, answerKey(r.Project, r.Site, id), file); err != nil && !errors.Is(err, vault.ErrExists) {
+		return // the order stays, and is carried out again
+	}
+	tidy(ctx, r.Project, orderKey(r.Project, r.Site, id))
+}
+
+// Sweep deletes answers that nobody has read for a day, by the vault's clock.
+func (r *Receiver) Sweep(ctx context.Context) error {
+	now, err := r.Project.Clock(ctx)
+	if err != nil {
+		return fmt.Errorf("sweep answers of site %s: %w", r.Site, err)
+	}
+	var old []string
+	err = r.Project.Store().List(ctx, answerKey(r.Project, r.Site, ""), func(o vault.ObjectInfo) error {
+		if now.Sub(o.Modified) > unreadFor {
+			old = append(old, o.Key)
+		}
+		return nil
+	})
+	errs := []error{err}
+	for _, key := range old {
+		errs = append(errs, r.Project.Store().Delete(ctx, key))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("sweep answers of site %s: %w", r.Site, err)
+	}
+	return nil
+}
