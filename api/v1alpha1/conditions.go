@@ -82,6 +82,8 @@ const (
 	// names, separated by commas. The agent stops the application, and starts
 	// what it stopped when the last name is gone and this site may write.
 	AnnotationHeldBy = "davit.dev/held-by"
+	// AnnotationRun is on what a run asked for, with the run's name.
+	AnnotationRun = "davit.dev/run"
 	// AnnotationSuspended marks a CronJob or Job suspended for the same reason.
 	AnnotationSuspended = "davit.dev/suspended-by-fence"
 	// AnnotationNodeSelector keeps, as JSON, the node selector of a DaemonSet

@@ -97,6 +97,9 @@ func (s *scope) rest(done fenced, err error) {
 	st := &s.app.Status
 	rest := &v1alpha1.RestStatus{Runs: heldBy(s.app), Epoch: st.Epoch}
 	rest.Running = done.running
+	for _, what := range done.spared {
+		rest.Running = append(rest.Running, what+", and is spared for it")
+	}
 	if err != nil {
 		rest.Running = append(rest.Running, err.Error())
 	}

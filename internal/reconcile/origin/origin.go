@@ -1,0 +1,301 @@
+// Package origin does what a run wants of a site that it takes applications
+// away from: bring them to rest, capture the last write, stop them for good and
+// prove it, and let them run again when the run rolls back. It works through
+// the Application and RecoveryPoint objects of the site, so that nothing is lost
+// with the process, and the reconcilers do the work.
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+)
+
+// Options are what a site needs for its part in runs.
+type Options struct {
+	// Client reads from and writes to the API server itself: what a cache
+	// remembers may be older than an order.
+	Client client.Client
+	Site   string
+	Marks  execute.Marks
+	// LookEvery is how often something awaited is looked at; 0 is once a second.
+	LookEvery time.Duration
+	Now       func() time.Time
+}
+
+type site struct{ Options }
+
+// New returns the site's actuator.
+func New(o Options) execute.Actuator {
+	if o.LookEvery <= 0 {
+		o.LookEvery = time.Second
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &site{o}
+	aged := &execute.Aged{
+		Inner: execute.Kinds{
+			plan.KindQuiesce: execute.Func(s.quiesce),
+			plan.KindSync:    execute.Func(s.sync),
+			plan.KindDemote:  execute.Func(s.demote),
+		},
+		Marks: o.Marks, Newest: s.newest,
+	}
+	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		if o.Step.Kind == plan.KindFence { // it only grows: none is too old, and to hear it again hurts nobody
+			return s.fence(ctx, o)
+		}
+		return aged.Do(ctx, o)
+	})
+}
+
+// application finds an application by its name in the vault.
+func (s *site) application(ctx context.Context, name string) (*v1alpha1.Application, error) {
+	keys := []client.ObjectKey{{Namespace: v1alpha1.SystemNamespace, Name: name}}
+	if namespace, short, ok := strings.Cut(name, "."); ok {
+		keys = append(keys, client.ObjectKey{Namespace: namespace, Name: short})
+	}
+	for _, key := range keys {
+		var app v1alpha1.Application
+		err := s.Client.Get(ctx, key, &app)
+		if err == nil && app.VaultName() == name {
+			return &app, nil
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			return nil, fmt.Errorf("read application %s: %w", name, err)
+		}
+	}
+	return nil, fmt.Errorf("site %s has no application %s: %w", s.Site, name, errNone)
+}
+
+var errNone = errors.New("not found")
+
+func (s *site) newest(ctx context.Context, name string) (int64, error) {
+	app, err := s.application(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	return app.Status.Epoch, nil
+}
+
+// await looks until look has an answer. Without one in time, it is why there was none.
+func (s *site) await(ctx context.Context, look func(ctx context.Context) (answer *execute.Answer, why string)) execute.Answer {
+	every := time.NewTicker(s.LookEvery)
+	defer every.Stop()
+	for {
+		answer, why := look(ctx)
+		if answer != nil {
+			return *answer
+		}
+		select {
+		case <-ctx.Done():
+			return execute.Unknown("%s", why)
+		case <-every.C:
+		}
+	}
+}
+
+// quiesce holds the application at rest, or lets go of it.
+func (s *site) quiesce(ctx context.Context, o execute.Order) execute.Answer {
+	switch o.Action {
+	case failover.Act:
+		if err := s.hold(ctx, o, true); err != nil {
+			return failed(err)
+		}
+		answer := s.await(ctx, func(ctx context.Context) (*execute.Answer, string) {
+			answer, why := s.atRest(ctx, o)
+			if answer != nil && answer.Outcome == failover.NotDone {
+				answer.Outcome = failover.NoAnswer // somebody took the hold off meanwhile
+			}
+			return answer, why
+		})
+		if answer.Outcome == failover.Refused { // a hold that cannot be holds nothing
+			if err := s.hold(ctx, o, false); err != nil {
+				return execute.Unknown("%v", err)
+			}
+		}
+		return answer
+	case failover.Undo:
+		return s.letGo(ctx, o)
+	}
+	answer, why := s.atRest(ctx, o)
+	switch {
+	case answer == nil:
+		return execute.Answer{Outcome: failover.Busy, Note: why}
+	case answer.Outcome == failover.Refused:
+		return execute.NotDone("%s", answer.Note)
+	}
+	return *answer
+}
+
+// failed is what an error at the API server means: what is not there will not
+// be done, of everything else nobody knows.
+func failed(err error) execute.Answer {
+	if errors.Is(err, errNone) {
+		return execute.Refuse("%v", err)
+	}
+	return execute.Unknown("%v", err)
+}
+
+// atRest says whether the run holds the application and it has come to rest;
+// nil: not yet, and why.
+func (s *site) atRest(ctx context.Context, o execute.Order) (*execute.Answer, string) {
+	app, err := s.application(ctx, o.Step.Application)
+	if err != nil {
+		return nil, err.Error()
+	}
+	answer := execute.Answer{Guard: execute.Guarded}
+	rest := app.Status.Rest
+	switch {
+	case !slices.Contains(runs(app), o.Run):
+		answer.Outcome = failover.NotDone
+	case rest == nil || !slices.Contains(rest.Runs, o.Run):
+		return nil, "the agent has not taken the hold up yet"
+	case rest.Refused != "":
+		answer.Outcome, answer.Note = failover.Refused, rest.Refused
+	case !rest.Stopped:
+		return nil, "it still runs: " + strings.Join(rest.Running, ", ")
+	default:
+		answer.Outcome = failover.Done
+	}
+	return &answer, ""
+}
+
+func runs(app *v1alpha1.Application) []string {
+	return strings.FieldsFunc(app.Annotations[v1alpha1.AnnotationHeldBy], func(c rune) bool { return c == ',' })
+}
+
+// hold adds the run to those that hold the application, or takes it away.
+func (s *site) hold(ctx context.Context, o execute.Order, on bool) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		app, err := s.application(ctx, o.Step.Application)
+		if err != nil {
+			return err
+		}
+		held := slices.DeleteFunc(runs(app), func(run string) bool { return run == o.Run })
+		if on {
+			held = append(held, o.Run)
+		}
+		slices.Sort(held)
+		old := app.DeepCopy()
+		if app.Annotations == nil {
+			app.Annotations = map[string]string{}
+		}
+		app.Annotations[v1alpha1.AnnotationHeldBy] = strings.Join(held, ",")
+		if len(held) == 0 {
+			delete(app.Annotations, v1alpha1.AnnotationHeldBy)
+		}
+		return s.Client.Patch(ctx, app, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
+	})
+}
+
+// rolledBackIn is how long the agent has to see that a claim was given back. It
+// looks every 5 s.
+const rolledBackIn = 20 * time.Second
+
+// letGo takes the run's hold off, and waits until what it had stopped was
+// started again. Where another site may write nothing starts: a claim that was
+// given back must have been seen before.
+func (s *site) letGo(ctx context.Context, o execute.Order) execute.Answer {
+	soon, cancel := context.WithTimeout(ctx, rolledBackIn)
+	s.await(soon, func(ctx context.Context) (*execute.Answer, string) {
+		app, err := s.application(ctx, o.Step.Application)
+		if err == nil && app.Status.Role != v1alpha1.RoleActive {
+			return nil, ""
+		}
+		return &execute.Answer{}, ""
+	})
+	cancel()
+	if err := s.hold(ctx, o, false); errors.Is(err, errNone) {
+		return execute.Done("%v", err)
+	} else if err != nil {
+		return execute.Unknown("%v", err)
+	}
+	return s.await(ctx, func(ctx context.Context) (*execute.Answer, string) {
+		app, err := s.application(ctx, o.Step.Application)
+		if err != nil {
+			return nil, err.Error()
+		}
+		rest := app.Status.Rest
+		if app.Status.Role == v1alpha1.RoleActive && rest != nil && slices.Contains(rest.Runs, o.Run) {
+			return nil, "the agent has not started it again yet"
+		}
+		return &execute.Answer{Outcome: failover.Done, Guard: execute.Guarded}, ""
+	})
+}
+
+// fence asks the site to stop the application below the order's epoch. The
+// site's own reconciler stops it once it has seen that epoch in the vault, and
+// looks again and again: what is stopped is stopped in the cluster's own
+// objects, which outlive every restart.
+func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
+	heard := false
+	look := func(ctx context.Context) (*execute.Answer, string) {
+		app, err := s.application(ctx, o.Step.Application)
+		if errors.Is(err, errNone) {
+			return nil, err.Error() + ": whether anything of it runs there, nobody watches"
+		}
+		if err != nil {
+			return nil, err.Error()
+		}
+		epoch := o.Token.Epochs[o.Step.Application]
+		st := app.Status
+		heard = st.Epoch >= epoch && st.Role == v1alpha1.RoleSuperseded
+		switch {
+		case !heard:
+			return nil, fmt.Sprintf("its agent has seen epoch %d, not %d yet", st.Epoch, epoch)
+		case st.Rest == nil || st.Rest.Epoch < epoch:
+			return nil, "its agent has not begun to stop it yet"
+		case !st.Rest.Stopped:
+			return nil, "it still runs: " + strings.Join(st.Rest.Running, ", ")
+		}
+		return &execute.Answer{
+			Outcome: failover.Done, Asked: true, Guard: execute.Fenced,
+			Proof: &failover.Proof{Application: o.Step.Application, Site: s.Site, Epoch: st.Rest.Epoch, How: "stopped"},
+		}, ""
+	}
+	switch o.Action {
+	case failover.Undo: // who holds the epoch runs again; a fence is not taken back
+		return execute.Done("")
+	case failover.Look:
+		answer, why := look(ctx)
+		if answer == nil {
+			return execute.Answer{Outcome: failover.NotDone, Asked: heard, Note: why}
+		}
+		return *answer
+	}
+	answer := s.await(ctx, look)
+	answer.Asked = heard
+	return answer
+}
+
+// demote has nothing to do but to see that the application rests: no storage
+// that is moved by recovery points writes by itself.
+func (s *site) demote(ctx context.Context, o execute.Order) execute.Answer {
+	if o.Action == failover.Undo {
+		return execute.Done("")
+	}
+	app, err := s.application(ctx, o.Step.Application)
+	switch {
+	case err != nil:
+		return failed(err)
+	case app.Status.Rest != nil && app.Status.Rest.Stopped:
+		return execute.Done("its volumes are moved by recovery points, and are at rest")
+	case o.Action == failover.Look:
+		return execute.NotDone("it does not rest")
+	}
+	return execute.Unknown("it does not rest")
+}

@@ -1,0 +1,209 @@
+package origin_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/reconcile/origin"
+)
+
+var shop = client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}
+
+// cluster is a source whose reconcilers are the test.
+type cluster struct {
+	t *testing.T
+	client.Client
+	site execute.Actuator
+}
+
+func source(t *testing.T, status v1alpha1.ApplicationStatus) *cluster {
+	t.Helper()
+	app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: shop.Name}, Spec: v1alpha1.ApplicationSpec{Vault: "main"}, Status: status}
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(app).WithStatusSubresource(app, &v1alpha1.RecoveryPoint{}).Build()
+	return &cluster{t, c, origin.New(origin.Options{Client: c, Site: "east", Marks: &execute.Memory{}, LookEvery: time.Millisecond})}
+}
+
+func active() v1alpha1.ApplicationStatus {
+	return v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 1}
+}
+
+func (c *cluster) app() *v1alpha1.Application {
+	c.t.Helper()
+	var app v1alpha1.Application
+	if err := c.Get(c.t.Context(), shop, &app); err != nil {
+		c.t.Fatal(err)
+	}
+	return &app
+}
+
+// becomes writes a status as the reconciler would.
+func (c *cluster) becomes(change func(*v1alpha1.ApplicationStatus)) {
+	c.t.Helper()
+	app := c.app()
+	change(&app.Status)
+	if err := c.Status().Update(c.t.Context(), app); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+var sequence int64
+
+func (c *cluster) order(kind plan.Kind, action failover.Action, epoch int64) execute.Order {
+	sequence++
+	return execute.Order{
+		Action: action, Run: "move", Site: "east", From: "east", To: "west", Verb: plan.Switchover,
+		Step:  plan.Step{Name: string(kind) + "/shop", Kind: kind, Application: "shop"},
+		Token: failover.Token{Run: "move", Sequence: sequence, Epochs: map[string]int64{"shop": epoch}},
+	}
+}
+
+// do gives an order. It ends early when the context's time is up.
+func (c *cluster) do(kind plan.Kind, action failover.Action, epoch int64) execute.Answer {
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Millisecond)
+	defer cancel()
+	return c.site.Do(ctx, c.order(kind, action, epoch))
+}
+
+func (c *cluster) want(what string, got execute.Answer, outcome failover.Outcome, note string) {
+	c.t.Helper()
+	if got.Outcome != outcome || !strings.Contains(got.Note, note) {
+		c.t.Errorf("%s: %+v, want %s with %q", what, got, outcome, note)
+	}
+}
+
+func TestQuiesceWaitsForRest(t *testing.T) {
+	c := source(t, active())
+	c.want("look", c.do(plan.KindQuiesce, failover.Look, 1), failover.NotDone, "")
+	c.want("act", c.do(plan.KindQuiesce, failover.Act, 1), failover.NoAnswer, "not taken the hold up")
+	if got := c.app().Annotations[v1alpha1.AnnotationHeldBy]; got != "move" {
+		t.Fatalf("held by %q", got)
+	}
+	c.becomes(func(s *v1alpha1.ApplicationStatus) {
+		s.Rest = &v1alpha1.RestStatus{Runs: []string{"move"}, Running: []string{"Pod shop/db-0"}}
+	})
+	c.want("look", c.do(plan.KindQuiesce, failover.Look, 1), failover.Busy, "shop/db-0")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest.Running, s.Rest.Stopped = nil, true })
+	c.want("look", c.do(plan.KindQuiesce, failover.Look, 1), failover.Done, "")
+	c.want("act", c.do(plan.KindQuiesce, failover.Act, 1), failover.Done, "")
+	c.want("undo", c.do(plan.KindQuiesce, failover.Undo, 1), failover.NoAnswer, "not started it again")
+	if got := c.app().Annotations[v1alpha1.AnnotationHeldBy]; got != "" {
+		t.Errorf("held by %q", got)
+	}
+	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest = nil })
+	c.want("undo", c.do(plan.KindQuiesce, failover.Undo, 1), failover.Done, "")
+}
+
+func TestAHoldThatCannotBeHoldsNothing(t *testing.T) {
+	c := source(t, active())
+	c.becomes(func(s *v1alpha1.ApplicationStatus) {
+		s.Rest = &v1alpha1.RestStatus{Runs: []string{"move"}, Refused: "Pod shop/alone has no controller"}
+	})
+	c.want("act", c.do(plan.KindQuiesce, failover.Act, 1), failover.Refused, "shop/alone")
+	if got := c.app().Annotations[v1alpha1.AnnotationHeldBy]; got != "" {
+		t.Errorf("held by %q", got)
+	}
+}
+
+// A fence is proven only for an epoch that the site has seen, and once nothing
+// runs.
+func TestAFenceIsNoProofBeforeAllOfIt(t *testing.T) {
+	rest := &v1alpha1.RestStatus{Epoch: 2, Stopped: true}
+	for name, test := range map[string]struct {
+		status v1alpha1.ApplicationStatus
+		asked  bool
+		proven bool
+	}{
+		"still active":            {active(), false, false},
+		"held by a run, but ours": {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 2, Rest: rest}, false, false},
+		"has only heard of it":    {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2}, true, false},
+		"rests since before":      {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Rest: &v1alpha1.RestStatus{Epoch: 1, Stopped: true}}, true, false},
+		"a pod still ends":        {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Rest: &v1alpha1.RestStatus{Epoch: 2}}, true, false},
+		"all of it":               {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Rest: rest}, true, true},
+		"older epoch":             {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 1, Rest: &v1alpha1.RestStatus{Epoch: 1, Stopped: true}}, false, false},
+	} {
+		for _, action := range []failover.Action{failover.Look, failover.Act} {
+			got := source(t, test.status).do(plan.KindFence, action, 2)
+			if got.Asked != test.asked || (got.Proof != nil) != test.proven || (got.Outcome == failover.Done) != test.proven {
+				t.Errorf("%s, %s: %+v", name, action, got)
+			}
+		}
+	}
+}
+
+func TestSyncTakesThePointOfItsRun(t *testing.T) {
+	c := source(t, active())
+	other := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: "shop-29991231-000000000-zzzzzz"}, Spec: v1alpha1.RecoveryPointSpec{Application: "shop"}}
+	other.Status.Phase, other.Status.Instant = v1alpha1.PointAvailable, &metav1.Time{Time: time.Now()}
+	if err := c.Create(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	c.want("look", c.do(plan.KindSync, failover.Look, 1), failover.NotDone, "")
+	c.want("act", c.do(plan.KindSync, failover.Act, 1), failover.NoAnswer, "capturing")
+	c.want("look", c.do(plan.KindSync, failover.Look, 1), failover.Busy, "")
+	own := c.points("move")
+	if len(own) != 1 {
+		t.Fatalf("asked for %d points", len(own))
+	}
+	own[0].Status.Phase = v1alpha1.PointFailed
+	c.save(&own[0])
+	c.want("failed", c.do(plan.KindSync, failover.Look, 1), failover.NotDone, "")
+	c.want("again", c.do(plan.KindSync, failover.Act, 1), failover.NoAnswer, "capturing")
+	own = c.points("move")
+	if len(own) != 2 {
+		t.Fatalf("asked for %d points", len(own))
+	}
+	instant := metav1.NewTime(time.Now().Truncate(time.Second))
+	last := &own[1]
+	last.Status.Phase, last.Status.Instant = v1alpha1.PointAvailable, &instant
+	c.save(last)
+	got := c.do(plan.KindSync, failover.Act, 1)
+	if got.Outcome != failover.Done || got.Point == nil || got.Point.ID != last.Name || !got.Point.Instant.Equal(instant.Time) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func (c *cluster) points(run string) []v1alpha1.RecoveryPoint {
+	c.t.Helper()
+	var all v1alpha1.RecoveryPointList
+	if err := c.List(c.t.Context(), &all); err != nil {
+		c.t.Fatal(err)
+	}
+	var own []v1alpha1.RecoveryPoint
+	for _, p := range all.Items {
+		if p.Annotations[v1alpha1.AnnotationRun] == run {
+			own = append(own, p)
+		}
+	}
+	return own
+}
+
+func (c *cluster) save(p *v1alpha1.RecoveryPoint) {
+	c.t.Helper()
+	if err := c.Status().Update(c.t.Context(), p); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func TestWhatIsNotThere(t *testing.T) {
+	c := source(t, active())
+	for kind, outcome := range map[plan.Kind]failover.Outcome{plan.KindQuiesce: failover.NoAnswer, plan.KindSync: failover.NoAnswer, plan.KindFence: failover.NoAnswer} {
+		o := c.order(kind, failover.Act, 1)
+		o.Step.Application, o.Token.Epochs = "other", map[string]int64{"other": 1}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		got := c.site.Do(ctx, o)
+		cancel()
+		c.want(string(kind), got, outcome, "no application other")
+	}
+	c.want("a kind that nobody does here", c.do(plan.KindPromote, failover.Act, 1), failover.Refused, "no step of the kind")
+}
