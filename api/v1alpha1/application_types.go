@@ -1,6 +1,9 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
 
 // Application is what is protected. In davit-system it may span namespaces;
 // in any other namespace it protects that namespace only.
@@ -99,7 +102,7 @@ type ApplicationSpec struct {
 	// +kubebuilder:default=Auto
 	// +optional
 	Profiles ProfileMode `json:"profiles,omitempty"`
-	// Hooks run in containers before and after the volumes are cut.
+	// Hooks run commands, requests or Jobs before and after the volumes are cut.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -214,9 +217,12 @@ const (
 	HookContinue HookFailure = "Continue"
 )
 
-// Hook runs commands in containers of matching pods around the cut: before it,
-// after it, or across it.
-// +kubebuilder:validation:XValidation:rule="has(self.before) || has(self.after) || has(self.hold)",message="give before, after or hold"
+// Hook acts around the cut: before it, after it, or across it. It runs commands
+// in containers of matching pods or asks these pods over HTTP; or it runs Jobs,
+// or asks Services, once for the whole application.
+// +kubebuilder:validation:XValidation:rule="has(self.before) || has(self.beforeHTTP) || has(self.beforeJob) || has(self.after) || has(self.afterHTTP) || has(self.afterJob) || has(self.hold)",message="give before, after or hold, or one of their HTTP and Job forms"
+// +kubebuilder:validation:XValidation:rule="[has(self.before), has(self.beforeHTTP), has(self.beforeJob)].filter(x, x).size() <= 1 && [has(self.after), has(self.afterHTTP), has(self.afterJob)].filter(x, x).size() <= 1",message="one thing can be done before and one after: give more hooks, with an order"
+// +kubebuilder:validation:XValidation:rule="has(self.beforeJob) || has(self.afterJob) || (has(self.beforeHTTP) && has(self.beforeHTTP.service)) || (has(self.afterHTTP) && has(self.afterHTTP.service)) ? !has(self.before) && !has(self.after) && !has(self.hold) && (!has(self.beforeHTTP) || has(self.beforeHTTP.service)) && (!has(self.afterHTTP) || has(self.afterHTTP.service)) && !has(self.podSelector) && !has(self.container) : has(self.podSelector) && !has(self.__namespace__)",message="what acts in pods (commands, hold, HTTP without service) needs a podSelector and no namespace; Jobs and Services have none, and are hooks of their own"
 type Hook struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
@@ -225,8 +231,14 @@ type Hook struct {
 	// it. Those of the same order, and all pods of a hook, act at once.
 	// +optional
 	Order int32 `json:"order,omitempty"`
-	// PodSelector chooses the pods by label.
-	PodSelector metav1.LabelSelector `json:"podSelector"`
+	// PodSelector chooses the pods by label. Jobs and Services need none.
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+	// Namespace is where the hook's Jobs and Services are. It is one of the
+	// application's, and may be left out where that has only one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
 	// Container defaults to the pod's first.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
@@ -235,6 +247,12 @@ type Hook struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=256
 	Before []string `json:"before,omitempty"`
+	// BeforeHTTP asks instead of running a command.
+	// +optional
+	BeforeHTTP *HookHTTP `json:"beforeHTTP,omitempty"`
+	// BeforeJob runs a Job instead of a command.
+	// +optional
+	BeforeJob *HookJob `json:"beforeJob,omitempty"`
 	// Hold runs across the cut and keeps the application at rest meanwhile.
 	// A recovery point is application-consistent when all that hold were
 	// proven to have held.
@@ -245,14 +263,84 @@ type Hook struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=256
 	After []string `json:"after,omitempty"`
-	// Timeout bounds each command, and the wait until Hold holds; default 30s.
+	// AfterHTTP asks instead of running a command.
+	// +optional
+	AfterHTTP *HookHTTP `json:"afterHTTP,omitempty"`
+	// AfterJob runs a Job instead of a command.
+	// +optional
+	AfterJob *HookJob `json:"afterJob,omitempty"`
+	// Timeout bounds each action, and the wait until Hold holds; default 30s.
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
-	// OnError says what a command that fails, or a hold that never held, does
+	// OnError says what an action that fails, or a hold that never held, does
 	// to the capture. A hold that is lost afterwards weakens the point instead.
 	// +kubebuilder:default=Fail
 	// +optional
 	OnError HookFailure `json:"onError,omitempty"`
+}
+
+// HookHTTP is a request of the agent to a pod, or to one pod that a Service is
+// in front of. Redirections are answers and are not followed.
+type HookHTTP struct {
+	// Service to ask, in the hook's namespace: one that selects pods. The
+	// first of them that is ready is asked.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Service string `json:"service,omitempty"`
+	// Port of the Service or, without one, of the pod: a number, or its name.
+	// +kubebuilder:validation:XIntOrString
+	Port intstr.IntOrString `json:"port"`
+	// Scheme defaults to http. Certificates are not verified: who answers is
+	// known by its address, which is the pod's.
+	// +optional
+	// +kubebuilder:validation:Enum=http;https
+	Scheme string `json:"scheme,omitempty"`
+	// Method defaults to POST.
+	// +optional
+	// +kubebuilder:validation:Enum=GET;HEAD;POST;PUT;PATCH;DELETE
+	Method string `json:"method,omitempty"`
+	// Path with its query; default "/".
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:Pattern=`^/`
+	Path string `json:"path,omitempty"`
+	// Headers of the request. They are no place for secrets: who may read the
+	// Application reads them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Headers []HookHeader `json:"headers,omitempty"`
+	// Body of the request.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16384
+	Body string `json:"body,omitempty"`
+	// Status are the answers that are a success; default: 200 to 299.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:Minimum=200
+	// +kubebuilder:validation:items:Maximum=599
+	Status []int32 `json:"status,omitempty"`
+}
+
+// HookHeader is a header of a request.
+type HookHeader struct {
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]+$`
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name"`
+	// +kubebuilder:validation:MaxLength=4096
+	Value string `json:"value"`
+}
+
+// HookJob runs a Job to its end. What it is made of is a CronJob's template:
+// who wrote that was allowed to run it.
+type HookJob struct {
+	// CronJob in the hook's namespace. It may be suspended, and best is, if it
+	// is for this alone.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=52
+	CronJob string `json:"cronJob"`
 }
 
 // HookHold is a command that keeps an application at rest for as long as its

@@ -82,7 +82,7 @@ func (c *collector) permits(ctx context.Context, application string) quiesce.Per
 	hooks := slices.Concat(spec.Hooks, profile.Hooks())
 	return func(ctx context.Context, o quiesce.Owed) error {
 		if !o.IsOf(hooks) {
-			return fmt.Errorf("its command %q is not what a hook of %s does now after the cut: undo by hand what the hook did", o.Action.Command, application)
+			return fmt.Errorf("%s is not what a hook of %s does now after the cut: undo by hand what the hook did", o.Action, application)
 		}
 		return c.covers(ctx, spec.Select.Namespaces, o.Target.Namespace)
 	}

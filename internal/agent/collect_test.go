@@ -22,7 +22,7 @@ import (
 )
 
 func hooked(namespace, name string, spec v1alpha1.ApplicationSpec, after ...string) *v1alpha1.Application {
-	spec.Hooks = []v1alpha1.Hook{{Name: "q", Before: []string{"pause"}, After: after}}
+	spec.Hooks = []v1alpha1.Hook{{Name: "q", PodSelector: &metav1.LabelSelector{}, Before: []string{"pause"}, After: after}}
 	return &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
 }
 

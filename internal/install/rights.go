@@ -120,6 +120,7 @@ func captureAnywhere() []rbacv1.PolicyRule {
 		rule(readVerbs, "*", "*"),
 		rule(writeVerbs, "snapshot.storage.k8s.io", "volumesnapshots", "volumesnapshotcontents"),
 		rule(verbs("create"), "", "pods/exec"),
+		rule(verbs("create", "delete"), "batch", "jobs"), // of hooks
 	}
 }
 

@@ -569,7 +569,7 @@ func TestPreflight(t *testing.T) {
 		fn(&app)
 		return &app
 	}
-	hook := v1alpha1.Hook{Name: "h", Before: []string{"true"}}
+	hook := v1alpha1.Hook{Name: "h", PodSelector: &metav1.LabelSelector{}, Before: []string{"true"}}
 	for _, tt := range []struct {
 		name string
 		app  *v1alpha1.Application
@@ -585,14 +585,16 @@ func TestPreflight(t *testing.T) {
 			a.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"a b": "c"}}
 		}), ErrInvalid},
 		{"good hold", change(func(a *v1alpha1.Application) {
-			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", Hold: &v1alpha1.HookHold{Command: []string{"x"}}}}
+			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", PodSelector: &metav1.LabelSelector{}, Hold: &v1alpha1.HookHold{Command: []string{"x"}}}}
 		}), nil},
-		{"hold without a command", change(func(a *v1alpha1.Application) { a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", Hold: &v1alpha1.HookHold{}}} }), ErrInvalid},
+		{"hold without a command", change(func(a *v1alpha1.Application) {
+			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", PodSelector: &metav1.LabelSelector{}, Hold: &v1alpha1.HookHold{}}}
+		}), ErrInvalid},
 		{"hold whose marker is never seen", change(func(a *v1alpha1.Application) {
-			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", Hold: &v1alpha1.HookHold{Command: []string{"x"}, Marker: " held"}}}
+			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", PodSelector: &metav1.LabelSelector{}, Hold: &v1alpha1.HookHold{Command: []string{"x"}, Marker: " held"}}}
 		}), ErrInvalid},
 		{"hold for an hour", change(func(a *v1alpha1.Application) {
-			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", Hold: &v1alpha1.HookHold{Command: []string{"x"}, Limit: &metav1.Duration{Duration: time.Hour}}}}
+			a.Spec.Hooks = []v1alpha1.Hook{{Name: "h", PodSelector: &metav1.LabelSelector{}, Hold: &v1alpha1.HookHold{Command: []string{"x"}, Limit: &metav1.Duration{Duration: time.Hour}}}}
 		}), ErrInvalid},
 		{"empty hook", change(func(a *v1alpha1.Application) { a.Spec.Hooks = []v1alpha1.Hook{{Name: "h"}} }), ErrInvalid},
 	} {

@@ -12,7 +12,6 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/profile"
-	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/selection"
 )
 
@@ -162,69 +161,4 @@ func volumesOf(v *v1alpha1.VolumeCapture) (selection.Volumes, error) {
 		}
 	}
 	return all, nil
-}
-
-func hooksOf(hooks []v1alpha1.Hook) ([]quiesce.Hook, error) {
-	var all []quiesce.Hook
-	for i := range hooks {
-		hook, err := hookOf(&hooks[i])
-		if err != nil {
-			return nil, fmt.Errorf("hook %s: %w", hooks[i].Name, err)
-		}
-		all = append(all, hook)
-	}
-	return all, nil
-}
-
-func hookOf(h *v1alpha1.Hook) (quiesce.Hook, error) {
-	hook := quiesce.Hook{
-		Name: h.Name, Order: h.Order, Container: h.Container,
-		Before: commandOf(h.Before), After: commandOf(h.After), Continue: h.OnError == v1alpha1.HookContinue,
-	}
-	var err error
-	if hook.Pods, err = metav1.LabelSelectorAsSelector(&h.PodSelector); err != nil {
-		return hook, fmt.Errorf("podSelector: %w", err)
-	}
-	if h.Timeout != nil {
-		hook.Timeout = h.Timeout.Duration
-	}
-	if hook.Timeout < 0 {
-		return hook, fmt.Errorf("timeout %s is negative", hook.Timeout)
-	}
-	if hook.Hold, err = holdOf(h.Hold); err != nil {
-		return hook, err
-	}
-	if hook.Before == nil && hook.After == nil && hook.Hold == nil {
-		return hook, errors.New("has neither before, after nor hold")
-	}
-	return hook, nil
-}
-
-func commandOf(command []string) *quiesce.Action {
-	if len(command) == 0 {
-		return nil
-	}
-	return &quiesce.Action{Command: command}
-}
-
-func holdOf(h *v1alpha1.HookHold) (*quiesce.Hold, error) {
-	if h == nil {
-		return nil, nil
-	}
-	hold := quiesce.Hold{Command: h.Command, Marker: h.Marker, Ask: h.Ask}
-	if h.Limit != nil {
-		hold.Limit = h.Limit.Duration
-	}
-	switch {
-	case len(h.Command) == 0:
-		return nil, errors.New("hold has no command")
-	case hold.Limit < 0 || hold.Limit > quiesce.MaxLimit:
-		return nil, fmt.Errorf("hold: limit %s is not between 0 and %s", hold.Limit, quiesce.MaxLimit)
-	case strings.TrimSpace(h.Marker) != h.Marker || strings.ContainsAny(h.Marker, "\r\n"):
-		return nil, fmt.Errorf("hold: marker %q is not one line without spaces around it, and would never be seen", h.Marker)
-	case strings.ContainsAny(h.Ask, "\r\n"):
-		return nil, fmt.Errorf("hold: ask %q is more than one line", h.Ask)
-	}
-	hold = hold.WithDefaults()
-	return &hold, nil
 }

@@ -58,6 +58,9 @@ type Permit func(ctx context.Context, o Owed) error
 // and in that container.
 func (o Owed) IsOf(hooks []Hook) bool {
 	return slices.ContainsFunc(hooks, func(h Hook) bool {
+		if h.Apart() && (o.Target.Pod != "" || h.Namespace != "" && h.Namespace != o.Target.Namespace) {
+			return false
+		}
 		return h.After != nil && reflect.DeepEqual(*h.After, o.Action) && (h.Container == "" || h.Container == o.Target.Container)
 	})
 }

@@ -30,7 +30,11 @@ func (q *Quiescence) Find(ctx context.Context) error {
 	}
 	hooked := map[string]bool{} // pods in which hooks of the application act
 	for i := range q.spec.Hooks {
-		if err := q.findHook(&q.spec.Hooks[i], own, hooked); err != nil {
+		if h := &q.spec.Hooks[i]; h.Apart() {
+			if err := q.findApart(h); err != nil {
+				return err
+			}
+		} else if err := q.findHook(h, own, hooked); err != nil {
 			return err
 		}
 	}
@@ -75,6 +79,22 @@ func (q *Quiescence) findHook(h *Hook, pods []Pod, hooked map[string]bool) error
 			q.lose(nowhere)
 		}
 	}
+	return nil
+}
+
+// findApart notes where a hook acts that is of no pod.
+func (q *Quiescence) findApart(h *Hook) error {
+	t := Target{Namespace: h.Namespace, Of: cmp.Or(h.Before.of(), h.After.of())}
+	if t.Namespace == "" && len(q.spec.Namespaces) == 1 {
+		t.Namespace = q.spec.Namespaces[0]
+	}
+	switch {
+	case t.Namespace == "":
+		return fmt.Errorf("hook %s says no namespace, and the application has %d: give one of them", h.Name, len(q.spec.Namespaces))
+	case !slices.Contains(q.spec.Namespaces, t.Namespace):
+		return fmt.Errorf("hook %s acts in namespace %s, which is not the application's", h.Name, t.Namespace)
+	}
+	q.places = append(q.places, &place{hook: h, target: t})
 	return nil
 }
 

@@ -106,7 +106,7 @@ func (q *Quiescence) release(ctx context.Context, p *place) {
 		outcome.Error = "it was not asked after the cut"
 	}
 	if err != nil && p.proven { // that it held is proven all the same
-		q.ports.Report.Warn("pods "+p.target.Key(), fmt.Sprintf("hold %s let go, and then: %v", p.hook.Name, err))
+		q.ports.Report.Warn(p.target.object(), fmt.Sprintf("hold %s let go, and then: %v", p.hook.Name, err))
 	}
 	q.record(outcome, p.hook, p.session.Output(), nil)
 }

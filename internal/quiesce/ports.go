@@ -1,6 +1,7 @@
 package quiesce
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,58 @@ const (
 type Action struct {
 	// Command runs in the target's container.
 	Command []string `json:"command,omitempty"`
+	// HTTP is a request to the target.
+	HTTP *HTTP `json:"http,omitempty"`
+	// Job runs to its end in the target's namespace.
+	Job *Job `json:"job,omitempty"`
+}
+
+// HTTP is a request to a pod: to the target's or, where there is a Service, to
+// one that it is in front of. What is empty is filled in by who makes it.
+type HTTP struct {
+	Service string   `json:"service,omitempty"`
+	Port    string   `json:"port"` // number or name
+	Scheme  string   `json:"scheme"`
+	Method  string   `json:"method"`
+	Path    string   `json:"path"` // with its query
+	Headers []Header `json:"headers,omitempty"`
+	Body    string   `json:"body,omitempty"`
+	Status  []int32  `json:"status,omitempty"` // that are a success; empty: 200 to 299
+}
+
+// Header is a header of a request.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Job is what a CronJob would run.
+type Job struct {
+	CronJob string `json:"cronJob"`
+}
+
+// of names what is acted on where that is no pod, as kind/name; or is empty.
+func (a *Action) of() string {
+	switch {
+	case a == nil:
+		return ""
+	case a.Job != nil:
+		return "cronjob/" + a.Job.CronJob
+	case a.HTTP != nil && a.HTTP.Service != "":
+		return "service/" + a.HTTP.Service
+	}
+	return ""
+}
+
+// String says it for people. Headers and bodies are left out.
+func (a Action) String() string {
+	switch {
+	case a.HTTP != nil:
+		return a.HTTP.Method + " " + a.HTTP.Path
+	case a.Job != nil:
+		return "a Job of CronJob " + a.Job.CronJob
+	}
+	return fmt.Sprintf("%q", a.Command)
 }
 
 // Hold is a command whose session is kept open across the cut. It brings the
@@ -47,8 +100,11 @@ type Hook struct {
 	Name string
 	// Order: hooks of a lower one act earlier before the cut and later after
 	// it; those of the same act at once.
-	Order     int32
-	Pods      labels.Selector
+	Order int32
+	Pods  labels.Selector
+	// Namespace of a hook that is not of pods: see Apart. Empty: the
+	// application's only one.
+	Namespace string
 	Container string // empty: the pod's default
 	Before    *Action
 	Hold      *Hold
@@ -60,16 +116,29 @@ type Hook struct {
 	Continue bool
 }
 
-// Target is where a hook acts: a container of a pod.
+// Apart tells whether the hook acts in no pod, but once, by Jobs or Services.
+func (h *Hook) Apart() bool { return h.Before.of() != "" || h.After.of() != "" }
+
+// Target is where a hook acts: a container of a pod, or something else in a
+// namespace.
 type Target struct {
 	Namespace string `json:"namespace"`
 	Pod       string `json:"pod,omitempty"`
 	UID       string `json:"uid,omitempty"` // of the pod
 	Container string `json:"container,omitempty"`
+	Of        string `json:"of,omitempty"` // kind/name, where there is no pod
 }
 
-// Key is namespace/pod.
-func (t Target) Key() string { return t.Namespace + "/" + t.Pod }
+// Key is namespace/pod, or namespace/kind/name.
+func (t Target) Key() string { return t.Namespace + "/" + cmp.Or(t.Pod, t.Of) }
+
+// object names the target in warnings.
+func (t Target) object() string {
+	if t.Pod == "" {
+		return t.Key()
+	}
+	return "pods " + t.Key()
+}
 
 // Container is one container of a pod.
 type Container struct{ Name, Image string }

@@ -199,6 +199,10 @@ func (q *Quiescence) act(ctx context.Context, p *place, when string, a Action) e
 }
 
 func (q *Quiescence) record(outcome point.Hook, h *Hook, output string, err error) {
+	object := "pods " + outcome.Pod
+	if h.Apart() {
+		object = outcome.Pod
+	}
 	q.mu.Lock()
 	q.hooks = append(q.hooks, outcome)
 	q.mu.Unlock()
@@ -209,12 +213,12 @@ func (q *Quiescence) record(outcome point.Hook, h *Hook, output string, err erro
 	if output != "" {
 		text += "; it printed:\n" + output
 	}
-	q.ports.Report.Note("info", "pods "+outcome.Pod, text)
+	q.ports.Report.Note("info", object, text)
 	switch {
 	case err != nil && h.Continue:
-		q.ports.Report.Warn("pods "+outcome.Pod, err.Error())
+		q.ports.Report.Warn(object, err.Error())
 	case err != nil:
-		q.ports.Report.Note("error", "pods "+outcome.Pod, err.Error())
+		q.ports.Report.Note("error", object, err.Error())
 	}
 }
 
@@ -240,7 +244,7 @@ func (q *Quiescence) exit(ctx context.Context, p *place) error {
 	}
 	err := q.act(ctx, p, "after", *p.hook.After)
 	if errors.Is(err, ErrGone) {
-		q.ports.Report.Warn("pods "+p.target.Key(), "there is nothing left to let go: "+err.Error())
+		q.ports.Report.Warn(p.target.object(), "there is nothing left to let go: "+err.Error())
 		err = nil
 	}
 	if err == nil {

@@ -577,3 +577,74 @@ func TestProfile(t *testing.T) {
 		t.Errorf("err = %v, %+v", err, out)
 	}
 }
+
+// asking is a hook of a Service, and then of a Job.
+func asking(name, namespace string) Hook {
+	return Hook{
+		Name: name, Namespace: namespace, Before: &Action{HTTP: &HTTP{Service: "web", Method: "POST", Path: "/pause"}},
+		After: &Action{Job: &Job{CronJob: "resume"}},
+	}
+}
+
+// once is a Runner for hooks that are of no pod.
+type once struct {
+	Runner
+	ran []string
+}
+
+func (o *once) Pods(context.Context, []string) ([]Pod, error) {
+	return []Pod{{Namespace: "shop", Name: "a", UID: "a"}, {Namespace: "shop", Name: "b", UID: "b"}}, nil
+}
+
+func (o *once) Run(_ context.Context, t Target, a Action) (string, error) {
+	o.ran = append(o.ran, t.Key()+": "+a.String())
+	return "", nil
+}
+
+// TestApart: what is of no pod acts once, in one of the application's namespaces.
+func TestApart(t *testing.T) {
+	for name, tt := range map[string]struct {
+		of         []string
+		in, refuse string
+	}{
+		"its only namespace":  {of: []string{"shop"}},
+		"one of them":         {of: []string{"other", "shop"}, in: "shop"},
+		"which is not said":   {of: []string{"other", "shop"}, refuse: "says no namespace, and the application has 2"},
+		"one that is foreign": {of: []string{"shop"}, in: "kube-system", refuse: "which is not the application's"},
+	} {
+		r := &once{}
+		q := New(Spec{Application: "shop", Namespaces: tt.of, Hooks: []Hook{asking("q", tt.in)}}, Ports{Runner: r, Report: &field{}, Now: time.Now})
+		err := q.Find(t.Context())
+		if tt.refuse != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.refuse) {
+				t.Errorf("%s: Find = %v", name, err)
+			}
+			continue
+		}
+		if err := errors.Join(err, q.Before(t.Context()), q.After(t.Context())); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := strings.Join(r.ran, "; "); got != "shop/service/web: POST /pause; shop/service/web: a Job of CronJob resume" {
+			t.Errorf("%s: ran %s", name, got)
+		}
+		if hooks, rest := q.Outcome(); len(hooks) != 2 || rest != nil {
+			t.Errorf("%s: %v, %v", name, hooks, rest)
+		}
+	}
+	h := asking("q", "shop")
+	o := Owed{Hook: "q", Target: Target{Namespace: "shop", Of: "service/web"}, Action: *h.After}
+	if !o.IsOf([]Hook{h}) {
+		t.Error("what is owed is not known again")
+	}
+	for name, change := range map[string]func(*Owed){
+		"elsewhere":      func(o *Owed) { o.Target.Namespace = "other" },
+		"in a pod":       func(o *Owed) { o.Target.Pod = "db-0" },
+		"another's Job":  func(o *Owed) { o.Action = Action{Job: &Job{CronJob: "drop"}} },
+		"a command, too": func(o *Owed) { o.Action.Command = []string{"drop"} },
+	} {
+		other := o
+		if change(&other); other.IsOf([]Hook{h}) {
+			t.Errorf("%s: it is taken for what is owed", name)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/protection"
 )
 
 // All reads the hooks given one by one, and those of a file if one is named,
@@ -48,10 +49,11 @@ func check(hooks []v1alpha1.Hook) error {
 		switch {
 		case h.Name == "" || names[h.Name]:
 			return exit.Usage("", "each hook needs a name of its own; %q has none or shares it", h.Name)
-		case len(h.Before) == 0 && len(h.After) == 0 && h.Hold == nil:
-			return exit.Usage("", "hook %s has neither before, after nor hold", h.Name)
-		case len(h.PodSelector.MatchLabels) == 0 && len(h.PodSelector.MatchExpressions) == 0:
+		case h.PodSelector != nil && len(h.PodSelector.MatchLabels) == 0 && len(h.PodSelector.MatchExpressions) == 0:
 			return exit.Usage("", "hook %s says no pods", h.Name)
+		}
+		if err := protection.CheckHook(&h); err != nil {
+			return exit.Usage("", "hook %s: %v", h.Name, err)
 		}
 		names[h.Name] = true
 	}
@@ -86,7 +88,7 @@ func set(hook *v1alpha1.Hook, key, value string) error {
 		if err != nil {
 			return exit.Usage("", "--hook: pods=%s: %v", value, err)
 		}
-		hook.PodSelector = *selector
+		hook.PodSelector = selector
 	case "container":
 		hook.Container = value
 	case "before":

@@ -80,6 +80,9 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// note adds a line of Davit's own.
+func (o *output) note(text string) { _, _ = o.Write([]byte(text + "\n")) }
+
 // String is what was kept, as valid UTF-8.
 func (o *output) String() string {
 	o.mu.Lock()

@@ -1,5 +1,5 @@
 // Package quiescer carries out hooks in a cluster: it finds their pods, runs
-// commands in containers, and keeps sessions open.
+// commands in containers and keeps sessions open, asks pods, and runs Jobs.
 package quiescer
 
 import (
@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/quiesce"
 )
@@ -40,7 +41,7 @@ func (r *Runner) Pods(ctx context.Context, namespaces []string) ([]quiesce.Pod, 
 				return nil, fmt.Errorf("list pods of %s: %w", ns, err)
 			}
 			for i := range page.Items {
-				if unfit, idle := fitness(&page.Items[i]); !idle {
+				if unfit, idle := fitness(&page.Items[i]); !idle && !ofHook(&page.Items[i]) {
 					all = append(all, podOf(&page.Items[i], unfit))
 				}
 			}
@@ -64,6 +65,11 @@ func podOf(pod *corev1.Pod, unfit string) quiesce.Pod {
 		p.Others = append(p.Others, c.Name)
 	}
 	return p
+}
+
+// ofHook tells whether a pod is of a hook's Job, whatever labels it has beside.
+func ofHook(pod *corev1.Pod) bool {
+	return pod.Labels[v1alpha1.LabelManagedBy] == managedBy && pod.Labels[labelExclude] == "true"
 }
 
 // fitness says why a hook cannot run in a pod in which something may run all
@@ -98,8 +104,26 @@ func (r *Runner) same(ctx context.Context, t quiesce.Target) (*corev1.Pod, error
 
 // Run implements quiesce.Runner.
 func (r *Runner) Run(ctx context.Context, t quiesce.Target, a quiesce.Action) (string, error) {
-	if _, err := r.same(ctx, t); err != nil {
-		return "", err
+	var output string
+	var err error
+	switch {
+	case a.Job != nil:
+		output, err = r.job(ctx, t, a.Job)
+	case a.HTTP != nil:
+		output, err = r.ask(ctx, t, a.HTTP)
+	default:
+		if _, err = r.same(ctx, t); err == nil {
+			output, err = r.Exec(ctx, t, a.Command)
+		}
 	}
-	return r.Exec(ctx, t, a.Command)
+	if apierrors.IsNotFound(err) && t.Pod == "" && r.noNamespace(ctx, t.Namespace) {
+		err = fmt.Errorf("%w, with its namespace: %w", quiesce.ErrGone, err)
+	}
+	return output, err
+}
+
+// noNamespace tells whether a namespace is known not to be there.
+func (r *Runner) noNamespace(ctx context.Context, name string) bool {
+	_, err := r.clients.Kubernetes.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+	return apierrors.IsNotFound(err)
 }
