@@ -279,3 +279,21 @@ func TestHalf(t *testing.T) {
 	leadsTo(t, a, "192.0.2.1")
 	leadsTo(t, b, "192.0.2.1")
 }
+
+// FuzzParseKey: what is accepted can sign a message.
+func FuzzParseKey(f *testing.F) {
+	f.Add("davit", "hmac-sha256", "c2VjcmV0")
+	f.Add("a..b", "", "?")
+	f.Fuzz(func(t *testing.T, name, algorithm, secret string) {
+		k, err := rfc2136.ParseKey(map[string][]byte{"name": []byte(name), "algorithm": []byte(algorithm), "secret": []byte(secret)})
+		if err != nil {
+			return
+		}
+		m := new(dns.Msg)
+		m.SetUpdate("example.com.")
+		m.SetTsig(k.Name, dns.Fqdn(k.Algorithm), 300, 1)
+		if _, _, err := dns.TsigGenerate(m, k.Secret, "", false); err != nil {
+			t.Errorf("%+v signs nothing: %v", k, err)
+		}
+	})
+}

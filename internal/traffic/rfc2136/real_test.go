@@ -75,12 +75,6 @@ func (d *daemon) server(key *rfc2136.Key) *rfc2136.Server {
 	return rfc2136.NewServer(d.address, key, time.Now)
 }
 
-// stop ends the server, so that it answers nobody.
-func (d *daemon) stop() {
-	_ = d.cmd.Process.Kill()
-	_ = d.cmd.Wait()
-}
-
 // start runs a server and waits until it serves the zone.
 func start(t *testing.T, address string, bin string, args ...string) *daemon {
 	t.Helper()
