@@ -381,6 +381,29 @@ const (
 	RoleUnknown    Role = "Unknown"    // the vault has not answered yet
 )
 
+// FenceLevel is how surely a superseded application is stopped.
+// +kubebuilder:validation:Enum=proven;asked
+type FenceLevel string
+
+// The levels that a site can say of itself.
+const (
+	FenceProven FenceLevel = "proven" // every node says that no writer runs, and that none will start
+	FenceAsked  FenceLevel = "asked"  // the agent has read the newer epoch and stops it
+)
+
+// FenceStatus is the fence of a superseded application at this site.
+type FenceStatus struct {
+	Level FenceLevel `json:"level"`
+	// Epoch is the one that fences it.
+	Epoch int64 `json:"epoch"`
+	// Since is when the level was first seen for the epoch.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+	// Message says which nodes have not proven it yet, and why.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
 // ApplicationStatus is what the agent last observed.
 type ApplicationStatus struct {
 	// +optional
@@ -396,6 +419,9 @@ type ApplicationStatus struct {
 	// HeldEpoch is the newest epoch this site ever held; 0 if none.
 	// +optional
 	HeldEpoch int64 `json:"heldEpoch,omitempty"`
+	// Fence says how surely nothing of a superseded application writes here.
+	// +optional
+	Fence *FenceStatus `json:"fence,omitempty"`
 	// NewestPoint is the newest recovery point that may be offered.
 	// +optional
 	NewestPoint string `json:"newestPoint,omitempty"`

@@ -60,6 +60,10 @@ const (
 	// LabelOverlay is on ConfigMaps of davit-system that change what is restored
 	// at this site.
 	LabelOverlay = "davit.dev/overlay"
+	// LabelSandbox is on the namespaces of a drill's copy, with the sandbox's
+	// name: node processes let their pods speak to each other and to name
+	// servers only.
+	LabelSandbox = "davit.dev/sandbox"
 	// LabelRestoreTest is on the namespaces of a restore test's copy, with the
 	// test's id. No application covers them; whoever finds one whose test is
 	// over removes it.

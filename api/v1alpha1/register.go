@@ -24,6 +24,7 @@ func AddToScheme(s *runtime.Scheme) error {
 		&Restore{}, &RestoreList{},
 		&VolumeTask{}, &VolumeTaskList{},
 		&VolumeFreeze{}, &VolumeFreezeList{},
+		&NodeFence{}, &NodeFenceList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

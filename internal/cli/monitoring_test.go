@@ -13,6 +13,7 @@ import (
 
 	"davit.dev/davit/config"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/node/fencing"
 	"davit.dev/davit/internal/reconcile/measure"
 )
 
@@ -45,10 +46,11 @@ type alertRules struct {
 }
 
 // The alert rules ask for metrics that there are, tell people to give commands
-// that there are, and are documented with every metric of the agent.
+// that there are, and are documented with every metric of the agent and of fences.
 func TestAlertsAndMetrics(t *testing.T) {
 	var known described
 	measure.Register(&known)
+	known.MustRegister(fencing.Collectors()...)
 	page, err := os.ReadFile("../../docs/monitoring.md")
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +76,7 @@ func TestAlertsAndMetrics(t *testing.T) {
 		}
 		for _, name := range regexp.MustCompile(`\bdavit_\w+`).FindAllString(rule.Expr, -1) {
 			if !slices.Contains(known.names, strings.TrimSuffix(name, "_bucket")) {
-				t.Errorf("%s asks for %s, which no agent has", rule.Alert, name)
+				t.Errorf("%s asks for %s, which no part has", rule.Alert, name)
 			}
 		}
 		commands := regexp.MustCompile(`\bdavit [a-z][^;,]*`).FindAllString(label.ReplaceAllString(rule.Annotations.Action, "NAME"), -1)

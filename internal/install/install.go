@@ -64,6 +64,9 @@ type Options struct {
 	// HostPathRoots are directories of the nodes below which volumes of type
 	// hostPath may be read and written.
 	HostPathRoots []string
+	// RuntimeSocket is the container runtime's socket on the nodes. Empty: the
+	// node processes look for it; "none": they fence nothing.
+	RuntimeSocket string
 	// SiteName names the site, the same in every vault. FailureDomain says
 	// what the site shares its fate with.
 	SiteName      string
@@ -117,6 +120,9 @@ func (o Options) Check() error {
 	case "", "debug", "info", "warn", "error":
 	default:
 		errs = append(errs, fmt.Errorf("log level %q: want debug, info, warn or error", o.LogLevel))
+	}
+	if s := o.RuntimeSocket; s != "" && s != "none" && (!path.IsAbs(s) || path.Clean(s) != s) {
+		errs = append(errs, fmt.Errorf("container runtime's socket %q: want a clean absolute path, or none", s))
 	}
 	for _, dir := range append([]string{o.KubeletRoot}, o.HostPathRoots...) {
 		if dir != "" && (!path.IsAbs(dir) || path.Clean(dir) != dir || dir == "/") {

@@ -56,6 +56,7 @@ func TestRenderRefusesBadOptions(t *testing.T) {
 		"no site":     {},
 		"bad site":    {SiteName: "East!"},
 		"relative":    {SiteName: "east", KubeletRoot: "var/lib/kubelet"},
+		"runtime":     {SiteName: "east", RuntimeSocket: "containerd.sock"},
 		"whole host":  {SiteName: "east", HostPathRoots: []string{"/"}},
 		"dots":        {SiteName: "east", HostPathRoots: []string{"/srv/../etc"}},
 		"pull policy": {SiteName: "east", ImagePullPolicy: "Sometimes"},

@@ -98,17 +98,29 @@ func agentAtHome() []rbacv1.PolicyRule {
 		rule(verbs("get", "list"), "", "secrets"),
 		rule(allVerbs, "", "configmaps"), // what is owed to applications after a cut
 		rule(allVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes"),
+		rule(readVerbs, v1alpha1.GroupVersion.Group, "nodefences"),
 	}
 }
 
+// nodeAnywhere is what a fence by the node takes: which pods of the node are of
+// which application, and whom those of a sandbox may speak to.
 func nodeAnywhere() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{rule(readVerbs, v1alpha1.GroupVersion.Group, "vaults")}
+	return []rbacv1.PolicyRule{
+		rule(readVerbs, v1alpha1.GroupVersion.Group, "vaults", "applications"),
+		rule(readVerbs, "", "namespaces", "pods"),
+		rule(verbs("get", "list"), "", "services"),
+		rule(verbs("get"), "", "nodes", "replicationcontrollers"),
+		rule(verbs("list"), "discovery.k8s.io", "endpointslices"),
+		rule(verbs("get"), "apps", "deployments", "statefulsets", "replicasets", "daemonsets"),
+		rule(verbs("get"), "batch", "cronjobs", "jobs"),
+	}
 }
 
 func nodeAtHome() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		rule(readVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes"),
-		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "volumetasks/status", "volumefreezes/status"),
+		rule(readVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes", "nodefences"),
+		rule(verbs("create"), v1alpha1.GroupVersion.Group, "nodefences"),
+		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "volumetasks/status", "volumefreezes/status", "nodefences/status"),
 		rule(verbs("get"), "", "secrets"),
 	}
 }

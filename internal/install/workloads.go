@@ -70,11 +70,14 @@ func agentContainer(opts Options) corev1.Container {
 func nodeDaemonSet(opts Options) *appsv1.DaemonSet {
 	pod := podTemplate(opts, NodeName, NodeMetrics)
 	pod.Spec.PriorityClassName = "system-node-critical"
+	// Fencing finds the container runtime and pods' networks through the node's processes.
+	pod.Spec.HostPID = true
 	pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	pod.Spec.Containers = []corev1.Container{nodeContainer(opts), watchdogContainer(opts)}
 	pod.Spec.Volumes = []corev1.Volume{
 		hostDir("kubelet", opts.KubeletRoot, corev1.HostPathDirectory), scratch("cache"),
-		hostDir("run", runDir(opts), corev1.HostPathDirectoryOrCreate),
+		hostDir("run", ownDir(opts, runMount), corev1.HostPathDirectoryOrCreate),
+		hostDir("state", ownDir(opts, stateMount), corev1.HostPathDirectoryOrCreate),
 	}
 	for i, dir := range opts.HostPathRoots {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, hostDir(fmt.Sprintf("root-%d", i), dir, corev1.HostPathDirectoryOrCreate))
@@ -100,6 +103,7 @@ func nodeContainer(opts Options) corev1.Container {
 		{Name: "kubelet", MountPath: opts.KubeletRoot, MountPropagation: &propagation},
 		{Name: "cache", MountPath: "/cache"},
 		{Name: "run", MountPath: runMount},
+		{Name: "state", MountPath: stateMount},
 	}
 	for i, dir := range opts.HostPathRoots {
 		mounts = append(mounts, corev1.VolumeMount{Name: fmt.Sprintf("root-%d", i), MountPath: dir, MountPropagation: &propagation})
@@ -114,11 +118,14 @@ func nodeContainer(opts Options) corev1.Container {
 			"--host-path-roots=" + strings.Join(opts.HostPathRoots, ","),
 			"--cache-dir=/cache",
 			"--run-dir=" + runMount,
+			"--state-dir=" + stateMount,
+			"--site=" + opts.SiteName,
+			"--cri-socket=" + opts.RuntimeSocket,
 			"--metrics-address=:" + strconv.Itoa(NodeMetrics),
 			"--health-address=:" + strconv.Itoa(NodeHealth),
 			"--log-level=" + opts.LogLevel,
 		},
-		Env:            []corev1.EnvVar{downward("NODE_NAME", "spec.nodeName"), {Name: "TMPDIR", Value: "/cache"}, {Name: "HOME", Value: "/cache"}, {Name: "GOMEMLIMIT", Value: "1800MiB"}},
+		Env:            []corev1.EnvVar{downward("NODE_NAME", "spec.nodeName"), downward("POD_UID", "metadata.uid"), {Name: "TMPDIR", Value: "/cache"}, {Name: "HOME", Value: "/cache"}, {Name: "GOMEMLIMIT", Value: "1800MiB"}},
 		Ports:          []corev1.ContainerPort{port("metrics", NodeMetrics), port("health", NodeHealth)},
 		Resources:      resources("10m", "64Mi", "2Gi"),
 		LivenessProbe:  probe("/healthz", NodeHealth, 10),
@@ -133,20 +140,24 @@ func nodeContainer(opts Options) corev1.Container {
 	}
 }
 
-// runMount is where both containers of a node see runDir.
-const runMount = "/run/davit"
+// Both containers of a node see these directories of it: one in memory, and
+// one that outlives the machine.
+const (
+	runMount   = "/run/davit"
+	stateMount = "/var/lib/davit"
+)
 
-// runDir is a directory of the node in memory. A machine that is several nodes
-// has one for each kubelet.
-func runDir(opts Options) string {
+// ownDir is a node's own directory: a machine that is several nodes has one
+// for each kubelet.
+func ownDir(opts Options, dir string) string {
 	if opts.KubeletRoot == defaultRoot {
-		return runMount
+		return dir
 	}
-	return runMount + "/" + strings.ReplaceAll(strings.Trim(opts.KubeletRoot, "/"), "/", "-")
+	return dir + "/" + strings.ReplaceAll(strings.Trim(opts.KubeletRoot, "/"), "/", "-")
 }
 
-// watchdogContainer thaws what the node container leaves frozen. It is a
-// process of its own so that neither dies with the other, and privileged to see
+// watchdogContainer thaws what the node container leaves frozen, and keeps its
+// fences while it is silent. It is a process of its own so that neither dies with the other, and privileged to see
 // the kubelet's mounts and to thaw.
 func watchdogContainer(opts Options) corev1.Container {
 	propagation := corev1.MountPropagationHostToContainer
@@ -154,11 +165,14 @@ func watchdogContainer(opts Options) corev1.Container {
 		Name:            "watchdog",
 		Image:           opts.Image,
 		ImagePullPolicy: corev1.PullPolicy(opts.ImagePullPolicy),
-		Args:            []string{"node", "watchdog", "--run-dir=" + runMount, "--log-level=" + opts.LogLevel},
-		Env:             []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: "100MiB"}},
-		Resources:       resources("1m", "32Mi", "128Mi"),
+		Args: []string{
+			"node", "watchdog", "--run-dir=" + runMount, "--state-dir=" + stateMount, "--cri-socket=" + opts.RuntimeSocket, "--log-level=" + opts.LogLevel,
+		},
+		Env:       []corev1.EnvVar{downward("POD_UID", "metadata.uid"), {Name: "GOMEMLIMIT", Value: "100MiB"}},
+		Resources: resources("1m", "32Mi", "128Mi"),
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: "run", MountPath: runMount},
+			{Name: "state", MountPath: stateMount},
 			{Name: "kubelet", MountPath: opts.KubeletRoot, MountPropagation: &propagation},
 		},
 		SecurityContext: &corev1.SecurityContext{

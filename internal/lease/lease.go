@@ -59,6 +59,17 @@ type Claim struct {
 	// Request names the attempt. Claiming again with the same one, after an
 	// unknown outcome, returns the epoch that was won by it.
 	Request string `json:"request"`
+	// Terms are the lease terms under which the site holds the epoch
+	// (docs/decisions/0011-runs.md); nil: it keeps no lease, and no wait proves
+	// that it has stopped.
+	Terms *Terms `json:"terms,omitempty"`
+}
+
+// Terms say for how long a site may write without asking the vault.
+type Terms struct {
+	LeaseMillis int64 `json:"leaseMillis"` // after it began to ask
+	BoundMillis int64 `json:"boundMillis"` // then, until no writer runs
+	DriftPPM    int64 `json:"driftPPM"`    // of any clock
 }
 
 // Epoch is one number and who claimed it. Number 0 is nobody's: the

@@ -10,23 +10,24 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/freeze"
+	"davit.dev/davit/internal/node/fencing"
 	"davit.dev/davit/internal/process"
 )
 
@@ -41,6 +42,17 @@ type Options struct {
 	// RunDir holds the watchdog's socket and the records of what is frozen. It
 	// is a directory of the node in memory, which outlives this process.
 	RunDir string
+	// StateDir is a directory of the node that outlives the machine: which
+	// applications may not run here.
+	StateDir string
+	// Site is this site's name in the vault. Without it the node fences nothing.
+	Site string
+	// Runtime is the container runtime's socket on the node, empty to look for
+	// it, or "none": then the node fences nothing. PodUID is this pod's own.
+	Runtime, PodUID string
+	// Grace is how long a container of a fenced application may take to end,
+	// AskEvery how often the vault is asked for the epochs of what runs here.
+	Grace, AskEvery time.Duration
 	// CacheDir is local disk for indexes of volume repositories.
 	CacheDir string
 	// Concurrency is how many tasks run at once; default 2.
@@ -66,6 +78,9 @@ func Main(ctx context.Context, args []string, logs io.Writer) error {
 	flags.StringVar(&opts.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")
 	flags.StringVar(&roots, "host-path-roots", "", "directories, separated by commas, below which hostPath volumes may be moved")
 	flags.StringVar(&opts.RunDir, "run-dir", "/run/davit", "directory in memory that outlives this process, shared with the watchdog")
+	flags.StringVar(&opts.Site, "site", "", "this site's name in the vault; without it the node fences nothing")
+	flags.DurationVar(&opts.AskEvery, "ask-every", 10*time.Second, "how often the vault is asked who may write what runs here")
+	fenceFlags(flags, &opts)
 	flags.StringVar(&opts.CacheDir, "cache-dir", os.TempDir(), "local directory for caches")
 	flags.IntVar(&opts.Concurrency, "concurrency", 2, "volumes moved at once")
 	flags.StringVar(&opts.MetricsAddress, "metrics-address", ":8082", "where to serve /metrics; 0: nowhere")
@@ -104,31 +119,51 @@ func Run(ctx context.Context, opts Options) error {
 	mgr, err := ctrl.NewManager(opts.Config, ctrl.Options{
 		Scheme:                 process.Scheme(),
 		Metrics:                server.Options{BindAddress: opts.MetricsAddress},
-		HealthProbeBindAddress: opts.HealthAddress,
+		HealthProbeBindAddress: "0", // see health
 		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
 			&v1alpha1.VolumeTask{}:   {Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}},
 			&v1alpha1.VolumeFreeze{}: {Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}},
+			&v1alpha1.NodeFence{}:    {Field: fields.OneTermEqualSelector("metadata.name", opts.Node), Namespaces: map[string]cache.Config{v1alpha1.SystemNamespace: {}}},
+			&corev1.Pod{}:            {Field: fields.OneTermEqualSelector("spec.nodeName", opts.Node)},
 		}},
 	})
 	if err != nil {
-		return fmt.Errorf("start davit node: %w", err)
-	}
-	w := newWorker(mgr.GetClient(), mgr.GetAPIReader(), opts)
-	if err := w.setup(mgr); err != nil {
 		return fmt.Errorf("start davit node: %w", err)
 	}
 	logger := slog.New(logr.ToSlogHandler(mgr.GetLogger()))
 	if err := freeze.ThawLeftovers(opts.RunDir, logger); err != nil {
 		return fmt.Errorf("start davit node: %w", err)
 	}
+	var h health
+	unserve, err := h.serve(ctx, opts.HealthAddress)
+	if err != nil {
+		return fmt.Errorf("start davit node: %w", err)
+	}
+	defer unserve()
+	// Before anything is heard of the cluster: what the node knows holds.
+	fences, err := startFences(ctx, mgr, opts, logger)
+	if err != nil {
+		return fmt.Errorf("start davit node: %w", err)
+	}
+	defer fences()
+	if err := awaitServer(ctx, mgr, logger); err != nil {
+		return nil //nolint:nilerr // told to end before there was work
+	}
+	h.readyWith(mgr, opts)
+	return work(ctx, mgr, opts)
+}
+
+// work does tasks and freezes until ctx is done.
+func work(ctx context.Context, mgr ctrl.Manager, opts Options) error {
+	w := newWorker(mgr.GetClient(), mgr.GetAPIReader(), opts)
+	if err := w.setup(mgr); err != nil {
+		return fmt.Errorf("start davit node: %w", err)
+	}
 	still := newFreezer(mgr.GetClient(), opts)
 	if err := still.setup(mgr); err != nil {
 		return fmt.Errorf("start davit node: %w", err)
 	}
-	if err := addChecks(mgr, opts); err != nil {
-		return fmt.Errorf("start davit node: %w", err)
-	}
-	err = mgr.Start(ctx)
+	err := mgr.Start(ctx)
 	still.stop()
 	w.stop()
 	if err != nil {
@@ -137,24 +172,7 @@ func Run(ctx context.Context, opts Options) error {
 	return nil
 }
 
-// addChecks: alive is answering at all; ready is seeing tasks and mounts.
-func addChecks(mgr ctrl.Manager, opts Options) error {
-	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
-		return err
-	}
-	return mgr.AddReadyzCheck("tasks", func(r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
-		defer cancel()
-		if !mgr.GetCache().WaitForCacheSync(ctx) {
-			return errors.New("volume tasks are not listed yet")
-		}
-		if _, err := os.Stat(opts.KubeletRoot); err != nil {
-			return fmt.Errorf("kubelet directory: %w", err)
-		}
-		return nil
-	})
-}
-
 func init() { //nolint:gochecknoinits // the registry is the process's own
 	metrics.Registry.MustRegister(bytesMoved, tasksDone, tasksRunning, freezesEnded, freezeSeconds)
+	metrics.Registry.MustRegister(fencing.Collectors()...)
 }

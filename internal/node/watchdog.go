@@ -12,11 +12,14 @@ import (
 )
 
 // watch parses the arguments of `davit node watchdog` and thaws after node
-// processes that die, until ctx is done. It needs no cluster.
+// processes that die, and keeps their fences, until ctx is done. It needs no
+// cluster.
 func watch(ctx context.Context, args []string, logs io.Writer) error {
-	var dir, level string
+	var opts Options
+	var level string
 	flags := pflag.NewFlagSet("davit node watchdog", pflag.ContinueOnError)
-	flags.StringVar(&dir, "run-dir", "/run/davit", "directory in memory that outlives this process, shared with the node process")
+	flags.StringVar(&opts.RunDir, "run-dir", "/run/davit", "directory in memory that outlives this process, shared with the node process")
+	fenceFlags(flags, &opts)
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("davit node watchdog: %w", err)
@@ -25,7 +28,15 @@ func watch(ctx context.Context, args []string, logs io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("davit node watchdog: %w", err)
 	}
-	if err := freeze.NewWatchdog(dir, log).Run(ctx); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	wait, err := beside(ctx, opts, log)
+	if err != nil {
+		return fmt.Errorf("davit node watchdog: %w", err)
+	}
+	defer wait()
+	defer cancel()
+	if err := freeze.NewWatchdog(opts.RunDir, log).Run(ctx); err != nil {
 		return fmt.Errorf("davit node watchdog: %w", err)
 	}
 	return nil

@@ -61,6 +61,7 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 	flags.Int32Var(&opts.Replicas, "replicas", 1, "agents, of which one leads")
 	flags.StringVar(&opts.KubeletRoot, "kubelet-root", "", "the kubelet's directory on the nodes (default: /var/lib/kubelet)")
 	flags.StringSliceVar(&opts.HostPathRoots, "host-path-root", nil, "directory of the nodes below which hostPath volumes may be read and written")
+	flags.StringVar(&opts.RuntimeSocket, "cri-socket", "", "the container runtime's socket on the nodes (default: they look for it); none: nodes fence nothing by themselves")
 	flags.StringVar(&opts.LogLevel, "log-level", "", "debug, info, warn or error")
 	flags.BoolVar(&wait, "wait", true, "wait until agent and node processes are ready")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be applied; with -o yaml for kubectl or git")

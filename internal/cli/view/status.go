@@ -71,11 +71,13 @@ type Run struct {
 
 // App is one application as `status` shows it.
 type App struct {
-	Name   string    `json:"name"`
-	State  string    `json:"state"`
-	Role   string    `json:"role,omitempty"`
-	Epoch  int64     `json:"epoch,omitempty"`
-	Site   string    `json:"epochSite,omitempty"`
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Role  string `json:"role,omitempty"`
+	Epoch int64  `json:"epoch,omitempty"`
+	Site  string `json:"epochSite,omitempty"`
+	// Fence is how surely a superseded application is stopped here: "proven" or "asked".
+	Fence  string    `json:"fence,omitempty"`
 	Newest time.Time `json:"newest,omitzero"`
 	Points int64     `json:"points"`
 	RPO    string    `json:"rpo,omitempty"`
@@ -122,6 +124,9 @@ func OfApplication(app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy,
 		if r.Passed && r.At.After(view.Proven) { // the newer proof, and the stronger
 			view.Proven, view.ProvenHow = r.At.Time, v1alpha1.ProvenBoot
 		}
+	}
+	if s.Fence != nil {
+		view.Fence = string(s.Fence.Level)
 	}
 	view.State = appState(app, policy, now)
 	return view
@@ -434,8 +439,12 @@ func (v Status) appText(t *output.Text) {
 	}
 	var rows [][]string
 	for _, a := range v.Applications {
+		state := a.State
+		if a.Fence != "" {
+			state += " (" + a.Fence + ")"
+		}
 		rows = append(rows, []string{
-			a.Name, a.State, output.Age(a.Newest, v.now), a.RPO, fmt.Sprint(a.Points), positive(a.Epoch), a.Site,
+			a.Name, state, output.Age(a.Newest, v.now), a.RPO, fmt.Sprint(a.Points), positive(a.Epoch), a.Site,
 			output.Age(a.Next, v.now), strings.TrimSpace(output.Age(a.Proven, v.now) + " " + a.ProvenHow), a.Vault, output.OneLine(a.Message),
 		})
 	}

@@ -276,6 +276,9 @@ func (s *scope) unanswered(err error) {
 // and people may start it again.
 func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 	if s.standing.Role != v1alpha1.RoleSuperseded {
+		if s.standing.Current.Number > 0 { // the vault answered: nothing is fenced
+			s.app.Status.Fence = nil
+		}
 		return nil
 	}
 	s.problem = nil // that it must not run here is worse than whatever else is wrong
@@ -290,6 +293,7 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 	for _, what := range done.stopped {
 		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: %s holds epoch %d", what, s.holder(), s.app.Status.Epoch)
 	}
+	r.level(ctx, s, err)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "fence incomplete")
 		s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d, and not everything could be stopped here: %w", s.holder(), s.app.Status.Epoch, err))
@@ -299,7 +303,7 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 	if len(done.spared) > 0 {
 		spared = ", except what this site may write: " + strings.Join(done.spared, "; ")
 	}
-	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d: the application is stopped here%s, and nothing is captured", s.holder(), s.app.Status.Epoch, spared))
+	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d: the application is stopped here%s (fence: %s), and nothing is captured", s.holder(), s.app.Status.Epoch, spared, s.fenceText()))
 	return nil
 }
 
@@ -310,17 +314,6 @@ func (r *Reconciler) others(ctx context.Context) ([]v1alpha1.Application, error)
 		return nil, fmt.Errorf("list applications: %w", err)
 	}
 	return all.Items, nil
-}
-
-// ownNamespaces is the application, with no namespace that it may not stop: one
-// outside davit-system is of its own namespace alone, whatever it names.
-func ownNamespaces(app *v1alpha1.Application) *v1alpha1.Application {
-	if app.Namespace == v1alpha1.SystemNamespace {
-		return app
-	}
-	own := app.DeepCopy()
-	own.Spec.Namespaces, own.Spec.NamespaceSelector, own.Spec.ExcludeNamespaces = nil, nil, nil
-	return own
 }
 
 // announce makes events of what changed.

@@ -92,7 +92,7 @@ func (f fencer) look(ctx context.Context, app *v1alpha1.Application, others []v1
 // are cut off, whatever else is wrong with them; others that cannot be read
 // leave nothing to go by.
 func rulesOf(app *v1alpha1.Application) (selection.Selection, error) {
-	rules, err := protection.Selection(ownNamespaces(app))
+	rules, err := protection.Selection(protection.OwnNamespaces(app))
 	if err != nil {
 		return rules, fmt.Errorf("read what to stop: %w", err)
 	}

@@ -46,6 +46,7 @@ func (r *Reconciler) summarize(s *scope) {
 	meta.SetStatusCondition(&st.Conditions, tested)
 	meta.SetStatusCondition(&st.Conditions, s.ready(protected, verified, tested))
 	s.measure(len(damaged))
+	s.measureFence()
 	overdue := 0.0
 	if verified.Reason == v1alpha1.ReasonOverdue {
 		overdue = 1

@@ -60,23 +60,12 @@ func kinds(app *v1alpha1.Application) []kind {
 			return !ptr.Deref(j.Spec.Suspend, false) && !jobFinished(j)
 		}},
 	}
-	wanted := wantedKinds(app)
+	wanted := protection.WantedKinds(app)
 	for i := range all {
 		all[i].resource = strings.ToLower(all[i].name) + "s"
 		all[i].wanted = wanted(all[i].resource, all[i].group)
 	}
 	return all
-}
-
-// wantedKinds tells which kinds of workloads are the application's. If the data
-// of its volumes is, so is whatever may write into them; and a filter that
-// cannot be read leaves nothing out.
-func wantedKinds(app *v1alpha1.Application) func(resource, group string) bool {
-	filter, err := capture.ParseFilter(app.Spec.IncludeKinds, app.Spec.ExcludeKinds)
-	if err != nil || filter.Match("persistentvolumeclaims", "") && app.Spec.Volumes.Mode != v1alpha1.VolumeNone {
-		return func(string, string) bool { return true }
-	}
-	return filter.Match
 }
 
 // world is what runs in an application's namespaces.
@@ -183,21 +172,15 @@ func rivals(app *v1alpha1.Application, rules selection.Selection, others []v1alp
 	var all []rival
 	for i := range others {
 		other := &others[i]
-		if other.UID == app.UID && other.Namespace == app.Namespace && other.Name == app.Name || !mayWrite(other) {
+		if other.UID == app.UID && other.Namespace == app.Namespace && other.Name == app.Name || !protection.MayWrite(other) {
 			continue
 		}
 		theirs, err := protection.Selection(other)
 		if err == nil && theirs.Rank() >= rules.Rank() {
-			all = append(all, rival{name: other.VaultName(), rules: theirs, kinds: wantedKinds(other)})
+			all = append(all, rival{name: other.VaultName(), rules: theirs, kinds: protection.WantedKinds(other)})
 		}
 	}
 	return all
-}
-
-// mayWrite tells whether this site holds the application's newest epoch, as far
-// as the agent last saw.
-func mayWrite(app *v1alpha1.Application) bool {
-	return app.Status.Role == v1alpha1.RoleActive && app.DeletionTimestamp.IsZero()
 }
 
 // judge decides what is the application's, and what is a rival's too.

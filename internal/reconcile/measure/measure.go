@@ -12,6 +12,7 @@ var (
 	PointsDamaged  = gauge("davit_points_damaged", "Recovery points that verification found damaged.", "application")
 	Role           = gauge("davit_application_role", "1 for the application's role at this site.", "application", "role")
 	Epoch          = gauge("davit_application_epoch", "Newest epoch of the application seen in the vault.", "application")
+	FenceLevel     = gauge("davit_fence_level", "1 for the level of the fence of an application that is superseded at this site: proven or asked.", "application", "level")
 	VaultUp        = gauge("davit_vault_up", "1 if the last check of the vault passed.", "vault")
 	VaultLatency   = gauge("davit_vault_latency_seconds", "Round trip of a small write to the vault.", "vault")
 	VaultSkew      = gauge("davit_vault_clock_skew_seconds", "Clock of the vault minus this site's.", "vault")
@@ -82,7 +83,7 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
-	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing,
+	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing,
 		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
 		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs)
 }
@@ -103,7 +104,7 @@ func ForgetCopy(name string) {
 // ForgetApplication removes the gauges of an application that is gone.
 func ForgetApplication(name string) {
 	labels := prometheus.Labels{"application": name}
-	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, Proven, BlobsDamaged, VerifyOverdue, TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO} {
+	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, Proven, BlobsDamaged, VerifyOverdue, TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO} {
 		g.DeletePartialMatch(labels)
 	}
 }

@@ -1,0 +1,171 @@
+// Package fence decides, on one node and by itself, which applications may run
+// there: it needs neither the agent nor the API server. What it learnt of
+// epochs is a record that outlives the process and the machine; how long a
+// lease lasts is known only as long as the machine runs. It is pure: time is
+// passed in, as the time since the machine started.
+package fence
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Format is the version of the record that this version writes.
+const Format = 1
+
+// Terms are those of a lease, as the claim of an epoch says them.
+type Terms struct {
+	// Lease is how long the site may write after it began to ask for the newest
+	// epoch and was told that it is its own.
+	Lease time.Duration `json:"lease"`
+	// Bound is how long a node may take from then until no writer runs.
+	Bound time.Duration `json:"bound"`
+	// Drift is how many parts in a million a clock may run fast or slow.
+	Drift int64 `json:"drift"`
+}
+
+// Application is what a node knows of one application.
+type Application struct {
+	// Name is the application's name in the vault.
+	Name string `json:"name"`
+	// Held is the newest epoch that this site ever held, Newest the newest that
+	// the node knows of, Holder whose that is, for people.
+	Held   int64  `json:"held,omitempty"`
+	Newest int64  `json:"newest,omitempty"`
+	Holder string `json:"holder,omitempty"`
+	// Below, unless zero, is the fence: nothing of the application runs here
+	// under a lower epoch.
+	Below int64 `json:"below,omitempty"`
+	// Terms are nil under human declaration: then silence stops nothing.
+	Terms *Terms `json:"terms,omitempty"`
+	// Document is the Application object as it was last seen: what is covered.
+	Document json.RawMessage `json:"document,omitempty"`
+}
+
+// Record is what a node knows, and keeps across restarts.
+type Record struct {
+	Format int `json:"format"`
+	// Cluster is the UID of the cluster that all this is of, Site its name.
+	Cluster string `json:"cluster,omitempty"`
+	Site    string `json:"site,omitempty"`
+	// Applications are sorted by name.
+	Applications []Application `json:"applications"`
+	// World is what else decides what belongs to whom, as whoever keeps the
+	// record wrote it down.
+	World json.RawMessage `json:"world,omitempty"`
+}
+
+// Answer is what the vault said of one application.
+type Answer struct {
+	Newest, Held int64
+	Holder       string
+	Terms        *Terms
+	// Asked is when the question was begun, on the clock that leases run by.
+	Asked time.Duration
+}
+
+// Leases are the ends of leases, by application. They are void after a restart
+// of the machine, with the clock that they are of.
+type Leases map[string]time.Duration
+
+// Find returns an application's entry; nil if there is none.
+func (r *Record) Find(name string) *Application {
+	at, found := slices.BinarySearchFunc(r.Applications, name, func(a Application, n string) int { return strings.Compare(a.Name, n) })
+	if !found {
+		return nil
+	}
+	return &r.Applications[at]
+}
+
+// Ensure returns an application's entry, made if there was none.
+func (r *Record) Ensure(name string) *Application {
+	if a := r.Find(name); a != nil {
+		return a
+	}
+	at, _ := slices.BinarySearchFunc(r.Applications, name, func(a Application, n string) int { return strings.Compare(a.Name, n) })
+	r.Applications = slices.Insert(r.Applications, at, Application{Name: name})
+	return &r.Applications[at]
+}
+
+// Forget drops all applications but those named: they are protected here no
+// more, and nobody's epoch is theirs.
+func (r *Record) Forget(but map[string]bool) {
+	r.Applications = slices.DeleteFunc(r.Applications, func(a Application) bool { return !but[a.Name] })
+}
+
+// Learn takes note of an answer. One that is older than what is known changes
+// nothing: a fence is lifted only by an epoch of this site's own that is the
+// newest. It tells whether the record changed.
+func (r *Record) Learn(name string, a Answer, leases Leases) (changed bool) {
+	app := r.Ensure(name)
+	if a.Newest < app.Newest {
+		return false
+	}
+	was := *app
+	app.Newest, app.Held, app.Holder = a.Newest, max(a.Held, app.Held), a.Holder
+	switch {
+	case app.Held == 0 || app.Newest == 0:
+	case app.Held < app.Newest:
+		app.Below = app.Newest
+	default:
+		app.Below = 0
+	}
+	app.Terms = nil
+	if a.Terms != nil && app.Newest > 0 && app.Held == app.Newest {
+		terms := *a.Terms
+		app.Terms = &terms
+		// From before the question was sent: the answer may be that old.
+		leases[name] = max(leases[name], a.Asked+terms.Lease)
+	}
+	return was.Held != app.Held || was.Newest != app.Newest || was.Holder != app.Holder || was.Below != app.Below || !sameTerms(was.Terms, app.Terms)
+}
+
+func sameTerms(a, b *Terms) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+// Reason is why an application may not run here now.
+type Reason string
+
+// The reasons.
+const (
+	Free       Reason = ""           // it may
+	Superseded Reason = "superseded" // a newer epoch is known
+	LeaseOver  Reason = "lease over" // the vault has been silent for too long
+)
+
+// Why tells whether an application may run at a time on the lease's clock.
+func (a *Application) Why(leases Leases, now time.Duration) Reason {
+	switch {
+	case a.Below > 0:
+		return Superseded
+	case a.Terms != nil && now >= leases[a.Name]:
+		return LeaseOver
+	}
+	return Free
+}
+
+// Fenced are the applications that may not run here now.
+func (r *Record) Fenced(leases Leases, now time.Duration) map[string]Reason {
+	all := map[string]Reason{}
+	for i := range r.Applications {
+		if why := r.Applications[i].Why(leases, now); why != Free {
+			all[r.Applications[i].Name] = why
+		}
+	}
+	return all
+}
+
+// AskEvery is how often an application's epoch is asked for: often enough that
+// a lease is renewed twice before it is over.
+func (a *Application) AskEvery(usual time.Duration) time.Duration {
+	if a.Terms == nil {
+		return usual
+	}
+	return max(min(usual, a.Terms.Lease/3), 100*time.Millisecond)
+}

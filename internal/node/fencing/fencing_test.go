@@ -1,0 +1,341 @@
+package fencing
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/containers"
+	"davit.dev/davit/internal/fence"
+	"davit.dev/davit/internal/gate"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/warden"
+)
+
+const app = "shop"
+
+// site is a cluster with a vault, and a node of it.
+type site struct {
+	t       *testing.T
+	api     client.Client
+	dead    bool // the API server
+	dir     string
+	epochs  *lease.Epochs
+	store   fence.Store
+	uptime  time.Duration
+	runtime pods
+}
+
+type pods struct {
+	mu      sync.Mutex
+	stopped bool
+}
+
+func (p *pods) Sandboxes(context.Context) ([]containers.Sandbox, error) {
+	return []containers.Sandbox{{ID: "s", UID: "uid-pod", Namespace: app, Name: "db-0", Ready: true}}, nil
+}
+
+func (p *pods) Live(context.Context) ([]containers.Container, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return nil, nil
+	}
+	return []containers.Container{{ID: "c", Sandbox: "s"}}, nil
+}
+
+func (p *pods) Stop(context.Context, containers.Container, time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped = true
+	return nil
+}
+
+// gates are always open to be closed.
+type gates struct{}
+
+func (gates) Cut(context.Context, string) error                 { return nil }
+func (gates) IsCut(context.Context, string) (bool, error)       { return true, nil }
+func (gates) Restore(context.Context, string) error             { return nil }
+func (gates) Isolate(context.Context, string, gate.Reach) error { return nil }
+func (gates) IsIsolated(context.Context, string) (bool, error)  { return false, nil }
+func (gates) Release(context.Context, string) error             { return nil }
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, dir: t.TempDir(), store: fence.Store{Dir: t.TempDir(), RunDir: t.TempDir(), Boot: "b"}, uptime: time.Minute}
+	ctx := t.Context()
+	url := "file://" + s.dir
+	store, err := backend.Open(ctx, backend.Config{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vault.Init(ctx, store); err != nil {
+		t.Fatal(err)
+	}
+	key, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	project, err := vault.CreateProject(ctx, store, "acme", key.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := vault.Admit(ctx, project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.epochs = lease.New(project)
+	objects := []client.Object{
+		&v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "main"}, Spec: v1alpha1.VaultSpec{URL: url, Project: "acme", SecretName: "vault-main"}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "vault-main"}, Data: ring.Secret()},
+		&v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: app}, Spec: v1alpha1.ApplicationSpec{Vault: "main", Namespaces: []string{app}}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem, UID: "cluster-1"}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: app}},
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "uid-n1"}},
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: app, Name: "db-0", UID: "uid-pod"}, Spec: corev1.PodSpec{NodeName: "n1"}},
+	}
+	silent := errors.New("the API server is dead")
+	s.api = fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.NodeFence{}).
+		WithInterceptorFuncs(interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				if s.dead {
+					return silent
+				}
+				return c.Get(ctx, key, o, opts...)
+			},
+			List: func(ctx context.Context, c client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
+				if s.dead {
+					return silent
+				}
+				return c.List(ctx, l, opts...)
+			},
+		}).Build()
+	return s
+}
+
+func (s *site) keeper() (*Keeper, *warden.Warden) {
+	s.t.Helper()
+	uptime := func() time.Duration { s.uptime += time.Millisecond; return s.uptime }
+	w := warden.New(warden.Options{Store: s.store, Runtime: &s.runtime, Gates: gates{}, Now: uptime, Grace: time.Second, Log: slog.New(slog.DiscardHandler)})
+	k, err := New(Options{
+		Site: "east", Node: "n1", Store: s.store, Runtime: &s.runtime, Warden: w, Cache: s.api, Reader: s.api, Client: s.api,
+		AskEvery: 10 * time.Second, Uptime: uptime, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return k, w
+}
+
+func (s *site) claim(n int64, site, cluster string, terms *lease.Terms) {
+	s.t.Helper()
+	_, err := s.epochs.Claim(s.t.Context(), app, n, lease.Claim{Site: site, Cluster: cluster, Request: site + time.Now().String(), Terms: terms})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// ask asks as if everything were due, and waits for the answers.
+func ask(t *testing.T, k *Keeper) {
+	t.Helper()
+	k.mu.Lock()
+	clear(k.asked)
+	k.mu.Unlock()
+	k.askDue(t.Context())
+	k.questions.Wait()
+}
+
+// TestANodeLearnsByItself: once it has started, a higher epoch reaches it with
+// the API server dead, and also the process that comes after it.
+func TestANodeLearnsByItself(t *testing.T) {
+	s := newSite(t)
+	s.claim(1, "east", "cluster-1", nil)
+	k, _ := s.keeper()
+	k.lookAround(t.Context())
+	ask(t, k)
+	if a := k.record.Find(app); a == nil || a.Held != 1 || a.Newest != 1 || a.Below != 0 {
+		t.Fatalf("at first: %+v", a)
+	}
+	s.dead = true
+	s.claim(2, "west", "cluster-2", nil)
+	k, w := s.keeper() // its predecessor died as well
+	k.lookAround(t.Context())
+	ask(t, k)
+	if a := k.record.Find(app); a.Below != 2 || a.Holder != "site west" {
+		t.Fatalf("the API server is dead, and the epoch was not learnt: %+v; %v", a, k.problem)
+	}
+	if got := k.Evidence(); got.Problem == "" || len(got.Applications) != 0 {
+		t.Errorf("before anything was looked at: %+v", got)
+	}
+	w.Look(t.Context())
+	if got := k.Evidence().Applications; len(got) != 1 || got[0].Proven || got[0].Running != 1 {
+		t.Errorf("while it still runs: %+v", got)
+	}
+	waitStopped(t, w, &s.runtime)
+	if got := k.Evidence(); len(got.Applications) != 1 || !got.Applications[0].Proven || got.Applications[0].Epoch != 2 {
+		t.Errorf("stopped: %+v", got)
+	}
+	k.unsaved = errors.New("disk is full")
+	if got := k.Evidence(); got.Problem == "" || got.Applications[0].Proven {
+		t.Errorf("what is not on the disk is proven: %+v", got)
+	}
+	k.unsaved = nil
+
+	s.dead = false
+	k.report(t.Context())
+	k.report(t.Context())
+	var said v1alpha1.NodeFence
+	if err := s.api.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "n1"}, &said); err != nil {
+		t.Fatal(err)
+	}
+	if a := said.Status.Applications; len(a) != 1 || !a[0].Proven || len(said.OwnerReferences) != 1 || said.OwnerReferences[0].UID != types.UID("uid-n1") {
+		t.Errorf("reported: %+v", said)
+	}
+	s.claim(3, "east", "cluster-1", nil)
+	ask(t, k)
+	if a := k.record.Find(app); a.Below != 0 {
+		t.Errorf("given back, and still fenced: %+v", a)
+	}
+}
+
+func waitStopped(t *testing.T, w *warden.Warden, p *pods) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan bool)
+	go func() { w.Run(ctx); close(done) }()
+	for w.Status().Applications[app].Running > 0 {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("not stopped")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	cancel()
+	<-done
+	if !p.stopped {
+		t.Error("nothing was stopped")
+	}
+}
+
+// TestASilentVaultFencesNothing, unless a lease was claimed.
+func TestASilentVaultFencesNothing(t *testing.T) {
+	s := newSite(t)
+	s.claim(1, "east", "cluster-1", nil)
+	k, _ := s.keeper()
+	k.lookAround(t.Context())
+	ask(t, k)
+	s.claim(2, "east", "cluster-1", &lease.Terms{LeaseMillis: 15_000, BoundMillis: 5_000, DriftPPM: 1000})
+	if err := os.Rename(s.dir, s.dir+"-gone"); err != nil {
+		t.Fatal(err)
+	}
+	s.uptime += time.Hour
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	clear(k.asked)
+	k.askDue(ctx)
+	k.questions.Wait()
+	if why := k.record.Find(app).Why(k.leases, s.uptime); why != fence.Free || k.problem["vault: "+app] == "" {
+		t.Errorf("silence of the vault: %q, noted: %q", why, k.problem)
+	}
+	if err := os.Rename(s.dir+"-gone", s.dir); err != nil {
+		t.Fatal(err)
+	}
+	before := s.uptime
+	ask(t, k)
+	if until := k.leases[app]; until < before+15*time.Second || until > s.uptime+15*time.Second {
+		t.Errorf("lease until %s, asked after %s", until, before)
+	}
+	if got := s.store.LoadLeases()[app]; got != k.leases[app] {
+		t.Errorf("the watchdog reads %s, want %s", got, k.leases[app])
+	}
+	if why := k.record.Find(app).Why(k.leases, s.uptime+16*time.Second); why != fence.LeaseOver {
+		t.Errorf("after the lease: %q", why)
+	}
+}
+
+func TestTheAgentsWordRaisesAndNeverLifts(t *testing.T) {
+	s := newSite(t)
+	k, _ := s.keeper()
+	k.lookAround(t.Context())
+	say := func(st v1alpha1.ApplicationStatus) {
+		var a v1alpha1.Application
+		if err := s.api.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: app}, &a); err != nil {
+			t.Fatal(err)
+		}
+		a.Status = st
+		if err := s.api.Update(t.Context(), &a); err != nil {
+			t.Fatal(err)
+		}
+		k.lookAround(t.Context())
+	}
+	say(v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, EpochSite: "west", HeldEpoch: 1})
+	if a := k.record.Find(app); a.Below != 2 {
+		t.Fatalf("%+v", a)
+	}
+	say(v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 3, EpochSite: "east", HeldEpoch: 3})
+	if a := k.record.Find(app); a.Below != 2 {
+		t.Errorf("lifted without the vault: %+v", a)
+	}
+}
+
+func TestAnotherClustersRecordIsSetAside(t *testing.T) {
+	s := newSite(t)
+	old := &fence.Record{Format: fence.Format, Cluster: "cluster-0", Site: "east"}
+	old.Learn(app, fence.Answer{Newest: 5, Held: 4}, fence.Leases{})
+	if err := s.store.Save(old); err != nil {
+		t.Fatal(err)
+	}
+	k, _ := s.keeper()
+	if k.record.Find(app).Below != 5 {
+		t.Fatal("as long as nothing else is known the record counts")
+	}
+	k.lookAround(t.Context())
+	if a := k.record.Find(app); a.Below != 0 || k.record.Cluster != "cluster-1" {
+		t.Errorf("%+v of cluster %s", a, k.record.Cluster)
+	}
+	if _, err := os.Stat(filepath.Join(s.store.Dir, fence.RecordFile+".cluster-cluster-0")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheWayIntoTheVaultIsKeptInMemoryAlone(t *testing.T) {
+	s := newSite(t)
+	s.claim(1, "east", "cluster-1", nil)
+	k, _ := s.keeper()
+	k.lookAround(t.Context())
+	ask(t, k)
+	info, err := os.Stat(filepath.Join(s.store.RunDir, "vault-main.json"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	entries, err := os.ReadDir(s.store.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "vault-") {
+			t.Errorf("%s is on the disk", e.Name())
+		}
+	}
+	if _, err := k.access.project(t.Context(), "../etc/passwd"); err == nil {
+		t.Error("a vault of that name was opened")
+	}
+}

@@ -1,0 +1,208 @@
+package warden
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"davit.dev/davit/internal/containers"
+	"davit.dev/davit/internal/gate"
+)
+
+// ErrHostNetwork says that a pod cannot be cut off, as its network is the node's.
+var ErrHostNetwork = errors.New("it uses the node's own network and cannot be cut off: its containers are stopped, again and again")
+
+// Gates close networks of pods. Cut and Isolate are done again without harm.
+type Gates interface {
+	Cut(ctx context.Context, sandbox string) error
+	IsCut(ctx context.Context, sandbox string) (bool, error)
+	Restore(ctx context.Context, sandbox string) error
+	Isolate(ctx context.Context, sandbox string, r gate.Reach) error
+	IsIsolated(ctx context.Context, sandbox string) (bool, error)
+	Release(ctx context.Context, sandbox string) error
+}
+
+// isolation is how a pod was closed in.
+type isolation struct {
+	reach gate.Reach
+	seen  time.Duration
+}
+
+// discover finds pods that an earlier process cut off or closed in.
+func (w *Warden) discover(ctx context.Context, pods []containers.Sandbox) error {
+	var errs []error
+	for _, p := range pods {
+		if !p.Ready {
+			continue
+		}
+		cut, err := w.opts.Gates.IsCut(ctx, p.ID)
+		if errors.Is(err, ErrHostNetwork) || errors.Is(err, gate.ErrHost) {
+			continue // nor does Davit cut off itself
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("look at pod %s/%s: %w", p.Namespace, p.Name, err))
+			continue
+		}
+		if _, known := w.cut[p.ID]; cut && !known {
+			w.cut[p.ID] = w.opts.Now()
+		}
+		isolated, err := w.opts.Gates.IsIsolated(ctx, p.ID)
+		if _, known := w.isolated[p.ID]; err == nil && isolated && !known {
+			w.isolated[p.ID] = isolation{} // with which peers is not known: it is done again
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close cuts a pod off, and looks now and then whether it still is.
+func (w *Warden) close(ctx context.Context, now time.Duration, p containers.Sandbox) error {
+	if !p.Ready {
+		return nil // it has no network any more
+	}
+	seen, known := w.cut[p.ID]
+	if known && now-seen < verifyEvery {
+		return nil
+	}
+	if known {
+		still, err := w.opts.Gates.IsCut(ctx, p.ID)
+		if err == nil && still {
+			w.cut[p.ID] = now
+			return nil
+		}
+	}
+	if err := w.opts.Gates.Cut(ctx, p.ID); err != nil {
+		return err
+	}
+	w.cut[p.ID] = now
+	w.opts.Log.Warn("cut off a pod of a fenced application", "namespace", p.Namespace, "pod", p.Name)
+	return nil
+}
+
+// release opens the network of a pod that is fenced no more.
+func (w *Warden) release(ctx context.Context, p containers.Sandbox) {
+	if _, cut := w.cut[p.ID]; !cut {
+		return
+	}
+	if err := w.opts.Gates.Restore(ctx, p.ID); err != nil {
+		w.trouble("release "+p.ID, fmt.Errorf("pod %s/%s: %w", p.Namespace, p.Name, err))
+		return
+	}
+	delete(w.cut, p.ID)
+	w.opts.Log.Info("opened the network of a pod again", "namespace", p.Namespace, "pod", p.Name)
+}
+
+// closeSandboxes closes the pods of sandboxes in, and lets go of others.
+func (w *Warden) closeSandboxes(ctx context.Context, now time.Duration, pods []containers.Sandbox, st *Status) error {
+	var errs []error
+	for _, p := range pods {
+		if !p.Ready {
+			continue
+		}
+		was, known := w.isolated[p.ID]
+		s := w.scene.sandbox(p.Namespace)
+		if s == nil {
+			if known {
+				if err := w.opts.Gates.Release(ctx, p.ID); err != nil {
+					errs = append(errs, fmt.Errorf("pod %s/%s: %w", p.Namespace, p.Name, err))
+					continue
+				}
+				delete(w.isolated, p.ID)
+			}
+			continue
+		}
+		reach := gate.Reach{Peers: s.Peers, Servers: s.Servers}
+		if known && sameReach(was.reach, reach) && now-was.seen < verifyEvery {
+			st.Isolated[s.Name]++
+			continue
+		}
+		if err := w.isolate(ctx, p, reach, known); err != nil {
+			errs = append(errs, fmt.Errorf("pod %s/%s of sandbox %s: %w", p.Namespace, p.Name, s.Name, err))
+			continue
+		}
+		w.isolated[p.ID] = isolation{reach, now}
+		st.Isolated[s.Name]++
+	}
+	return errors.Join(errs...)
+}
+
+func (w *Warden) isolate(ctx context.Context, p containers.Sandbox, reach gate.Reach, known bool) error {
+	if was := w.isolated[p.ID]; known && sameReach(was.reach, reach) && was.seen > 0 {
+		if still, err := w.opts.Gates.IsIsolated(ctx, p.ID); err == nil && still {
+			return nil
+		}
+	}
+	if err := w.opts.Gates.Isolate(ctx, p.ID, reach); err != nil {
+		return err
+	}
+	if !known {
+		w.opts.Log.Info("closed in a pod of a sandbox", "namespace", p.Namespace, "pod", p.Name)
+	}
+	return nil
+}
+
+func sameReach(a, b gate.Reach) bool {
+	return slices.EqualFunc(a.Peers, b.Peers, func(x, y netip.Addr) bool { return x == y }) && slices.Equal(a.Servers, b.Servers)
+}
+
+// Networks names where pods' networks are. *containers.Runtime is one.
+type Networks interface {
+	Network(ctx context.Context, sandbox string) (containers.Network, error)
+}
+
+// KernelGates are the kernel's.
+type KernelGates struct {
+	Networks Networks
+	// Root leads to the node's own files.
+	Root string
+}
+
+func (g KernelGates) with(ctx context.Context, sandbox string, do func(*gate.Net) error) error {
+	where, err := g.Networks.Network(ctx, sandbox)
+	if err != nil {
+		return err
+	}
+	if where.Host {
+		return ErrHostNetwork
+	}
+	n, err := gate.Open(g.Root, where.Path, where.PID)
+	if err != nil {
+		return err
+	}
+	defer n.Close() //nolint:errcheck // only a handle
+	return do(n)
+}
+
+// Cut implements Gates.
+func (g KernelGates) Cut(ctx context.Context, sandbox string) error {
+	return g.with(ctx, sandbox, (*gate.Net).Cut)
+}
+
+// IsCut implements Gates.
+func (g KernelGates) IsCut(ctx context.Context, sandbox string) (is bool, err error) {
+	err = g.with(ctx, sandbox, func(n *gate.Net) error { is, err = n.IsCut(); return err })
+	return is, err
+}
+
+// Restore implements Gates.
+func (g KernelGates) Restore(ctx context.Context, sandbox string) error {
+	return g.with(ctx, sandbox, (*gate.Net).Restore)
+}
+
+// Isolate implements Gates.
+func (g KernelGates) Isolate(ctx context.Context, sandbox string, r gate.Reach) error {
+	return g.with(ctx, sandbox, func(n *gate.Net) error { return n.Isolate(r) })
+}
+
+// IsIsolated implements Gates.
+func (g KernelGates) IsIsolated(ctx context.Context, sandbox string) (is bool, err error) {
+	err = g.with(ctx, sandbox, func(n *gate.Net) error { is, err = n.IsIsolated(); return err })
+	return is, err
+}
+
+// Release implements Gates.
+func (g KernelGates) Release(ctx context.Context, sandbox string) error {
+	return g.with(ctx, sandbox, (*gate.Net).Release)
+}

@@ -1,0 +1,359 @@
+package warden
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/containers"
+	"davit.dev/davit/internal/fence"
+	"davit.dev/davit/internal/gate"
+)
+
+// machine is a node: pods, containers, and what was done to them.
+type machine struct {
+	mu       sync.Mutex
+	pods     []containers.Sandbox
+	live     map[string]string // containers by id, with their pod
+	cut      map[string]bool
+	isolated map[string]gate.Reach
+	host     map[string]bool
+	stopped  int
+	broken   error
+}
+
+func newMachine(pods ...string) *machine {
+	m := &machine{live: map[string]string{}, cut: map[string]bool{}, isolated: map[string]gate.Reach{}, host: map[string]bool{}}
+	for _, p := range pods {
+		m.add(p, "shop", "pod-"+p)
+	}
+	return m
+}
+
+func (m *machine) add(id, namespace, name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pods = append(m.pods, containers.Sandbox{ID: id, UID: "uid-" + id, Namespace: namespace, Name: name, Ready: true})
+	m.live["c-"+id] = id
+}
+
+func (m *machine) Sandboxes(context.Context) ([]containers.Sandbox, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.pods), m.broken
+}
+
+func (m *machine) Live(context.Context) ([]containers.Container, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []containers.Container
+	for id, pod := range m.live {
+		all = append(all, containers.Container{ID: id, Sandbox: pod, Name: id})
+	}
+	return all, m.broken
+}
+
+func (m *machine) Stop(_ context.Context, c containers.Container, _ time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.live, c.ID)
+	m.stopped++
+	return nil
+}
+
+func (m *machine) Cut(_ context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.host[id] {
+		return ErrHostNetwork
+	}
+	m.cut[id] = true
+	return nil
+}
+
+func (m *machine) IsCut(_ context.Context, id string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.host[id] {
+		return false, ErrHostNetwork
+	}
+	return m.cut[id], nil
+}
+
+func (m *machine) Restore(_ context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.cut, id)
+	return nil
+}
+
+func (m *machine) Isolate(_ context.Context, id string, r gate.Reach) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.isolated[id] = r
+	return nil
+}
+
+func (m *machine) IsIsolated(_ context.Context, id string) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, is := m.isolated[id]
+	return is, nil
+}
+
+func (m *machine) Release(_ context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.isolated, id)
+	return nil
+}
+
+// rig is a warden over a machine and a record.
+type rig struct {
+	*machine
+	t      *testing.T
+	store  fence.Store
+	record *fence.Record
+	leases fence.Leases
+	w      *Warden
+	now    time.Duration
+}
+
+func newRig(t *testing.T, m *machine, apps ...string) *rig {
+	t.Helper()
+	r := &rig{machine: m, t: t, store: fence.Store{Dir: t.TempDir(), RunDir: t.TempDir(), Boot: "b"}, record: &fence.Record{Format: fence.Format}, leases: fence.Leases{}, now: time.Second}
+	for _, app := range apps {
+		doc, err := json.Marshal(&v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: app, Name: app}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.record.Ensure(app).Document = doc
+	}
+	r.w = r.warden(nil)
+	return r
+}
+
+func (r *rig) warden(acts func() bool) *Warden {
+	return New(Options{Store: r.store, Runtime: r.machine, Gates: r.machine, Now: func() time.Duration { return r.now }, Grace: time.Second, Acts: acts, Log: slog.New(slog.DiscardHandler)})
+}
+
+func (r *rig) world(w World) {
+	text, err := json.Marshal(w)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.record.World = text
+	r.save()
+}
+
+func (r *rig) learn(app string, a fence.Answer) {
+	r.record.Learn(app, a, r.leases)
+	if err := r.store.SaveLeases(r.leases); err != nil {
+		r.t.Fatal(err)
+	}
+	r.save()
+}
+
+func (r *rig) save() {
+	if err := r.store.Save(r.record); err != nil {
+		r.t.Fatal(err)
+	}
+	r.w.stamp = "" // two saves may fall into one tick of the file system's clock
+}
+
+// look looks, and waits for what it stops.
+func (r *rig) look() Status {
+	r.now += time.Second
+	r.w.Look(r.t.Context())
+	r.w.running.Wait()
+	return r.w.Status()
+}
+
+func superseded() fence.Answer { return fence.Answer{Newest: 2, Held: 1, Holder: "site west"} }
+
+func TestAFencedApplicationIsCutOffAndStoppedAgainAndAgain(t *testing.T) {
+	r := newRig(t, newMachine("a"), "shop", "bank")
+	r.add("b", "bank", "pod-b")
+	r.save()
+	if st := r.look(); len(st.Applications) != 0 || r.stopped != 0 || len(r.cut) != 0 {
+		t.Fatalf("fenced without reason: %+v", st)
+	}
+	r.learn("shop", superseded())
+	first := r.look().Applications["shop"]
+	if !r.cut["a"] || first.Running != 1 || first.Pods != 1 || first.Open != 0 || r.live["c-a"] != "" {
+		t.Errorf("first look: %+v, cut %v, live %v", first, r.cut, r.live)
+	}
+	if r.cut["b"] || r.live["c-b"] == "" {
+		t.Error("the neighbour was touched")
+	}
+	if got := r.look().Applications["shop"]; got.Running != 0 || got.Reason != fence.Superseded {
+		t.Errorf("second look: %+v", got)
+	}
+	for n := range 3 { // the kubelet starts it again, in the same pod and in a new one
+		r.mu.Lock()
+		r.live[fmt.Sprint("again-", n)] = "a"
+		r.mu.Unlock()
+		r.add(fmt.Sprint("new-", n), "shop", "pod-a")
+		r.look()
+		if st := r.look().Applications["shop"]; st.Running != 0 || !r.cut[fmt.Sprint("new-", n)] {
+			t.Errorf("started again %d: %+v, cut %v", n, st, r.cut)
+		}
+	}
+	r.cut["a"] = false // somebody removed the rules
+	r.now += verifyEvery
+	if r.look(); !r.cut["a"] {
+		t.Error("rules that were removed did not come back")
+	}
+	r.learn("shop", fence.Answer{Newest: 3, Held: 3})
+	if st := r.look(); len(st.Applications) != 0 || len(slices.Collect(keysTrue(r.cut))) != 0 {
+		t.Errorf("given back: %+v, cut %v", st, r.cut)
+	}
+}
+
+func keysTrue(m map[string]bool) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k, v := range m {
+			if v && !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// TestAfterARestart: the next process enforces what is on the disk, and opens
+// again what an earlier one cut off and is fenced no more.
+func TestAfterARestart(t *testing.T) {
+	r := newRig(t, newMachine("a"), "shop")
+	r.learn("shop", superseded())
+	r.w = r.warden(nil)
+	if r.look(); !r.cut["a"] || len(r.live) != 0 {
+		t.Error("a process that starts does not enforce the record")
+	}
+	r.learn("shop", fence.Answer{Newest: 3, Held: 3})
+	r.w = r.warden(nil)
+	if r.look(); r.cut["a"] {
+		t.Error("a pod that an earlier process cut off stays so")
+	}
+}
+
+func TestALeaseThatIsOver(t *testing.T) {
+	r := newRig(t, newMachine("a"), "shop")
+	r.learn("shop", fence.Answer{Newest: 1, Held: 1, Asked: r.now, Terms: &fence.Terms{Lease: 10 * time.Second}})
+	if st := r.look(); len(st.Applications) != 0 || r.cut["a"] {
+		t.Fatalf("fenced within the lease: %+v", st)
+	}
+	r.now += 10 * time.Second
+	if st := r.look().Applications["shop"]; st.Reason != fence.LeaseOver || !r.cut["a"] || len(r.live) != 0 {
+		t.Errorf("after the lease: %+v, cut %v, live %v", st, r.cut, r.live)
+	}
+	r.learn("shop", fence.Answer{Newest: 1, Held: 1, Asked: r.now, Terms: &fence.Terms{Lease: 10 * time.Second}})
+	if r.look(); r.cut["a"] {
+		t.Error("renewed, and still cut off")
+	}
+}
+
+func TestAPodInTheNodesNetworkStaysOpen(t *testing.T) {
+	r := newRig(t, newMachine("a"), "shop")
+	r.host["a"] = true
+	r.learn("shop", superseded())
+	r.look()
+	if got := r.look().Applications["shop"]; got.Open != 1 || got.Running != 0 || got.Problem == "" {
+		t.Errorf("%+v: want it said that the pod is not cut off", got)
+	}
+}
+
+// TestTheWatchdogActsInTheSilence: it enforces while the other is silent only.
+func TestTheWatchdogActsInTheSilence(t *testing.T) {
+	r := newRig(t, newMachine("a"), "shop")
+	r.learn("shop", superseded())
+	silent := make(chan bool)
+	w := r.warden(func() bool { return <-silent })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan bool)
+	go func() { w.Run(ctx); close(done) }()
+	silent <- false
+	silent <- false // whatever the first answer led to is over
+	r.mu.Lock()
+	if r.stopped != 0 || len(r.cut) != 0 {
+		t.Error("acted although the other lives")
+	}
+	r.mu.Unlock()
+	silent <- true
+	silent <- false
+	cancel()
+	close(silent)
+	<-done
+	if !r.cut["a"] || len(r.live) != 0 {
+		t.Error("did nothing in the silence")
+	}
+}
+
+func TestSandboxesAreClosedIn(t *testing.T) {
+	r := newRig(t, newMachine("a"), "shop")
+	r.add("copy", "shop-copy", "pod-copy")
+	peer := netip.MustParseAddr("10.0.0.7")
+	r.world(World{Namespaces: map[string]labels.Set{}, Sandboxes: []Sandbox{{Name: "drill", Namespaces: []string{"shop-copy"}}}})
+	if st := r.look(); st.Isolated["drill"] != 1 || len(r.isolated) != 1 || len(r.isolated["copy"].Peers) != 0 {
+		t.Fatalf("%+v, isolated %v", st, r.isolated)
+	}
+	r.world(World{Sandboxes: []Sandbox{{Name: "drill", Namespaces: []string{"shop-copy"}, Peers: []netip.Addr{peer}}}})
+	if r.look(); len(r.isolated["copy"].Peers) != 1 {
+		t.Errorf("a new peer is not reached: %v", r.isolated)
+	}
+	delete(r.isolated, "copy") // somebody removed the rules
+	r.now += verifyEvery
+	if r.look(); len(r.isolated["copy"].Peers) != 1 {
+		t.Errorf("rules that were removed did not come back: %v", r.isolated)
+	}
+	r.world(World{})
+	if r.look(); len(r.isolated) != 0 {
+		t.Errorf("released, and still isolated: %v", r.isolated)
+	}
+	if r.stopped != 0 || len(r.live) != 2 {
+		t.Error("a sandbox is closed in, not stopped")
+	}
+}
+
+// TestTroubleIsSaid: what could not be looked at is no evidence.
+func TestTroubleIsSaid(t *testing.T) {
+	r := newRig(t, newMachine("a"), "shop")
+	r.learn("shop", superseded())
+	r.broken = errors.New("runtime is gone")
+	if st := r.look(); st.Problem == nil {
+		t.Error("no problem is said without a container runtime")
+	}
+	r.broken = nil
+	if st := r.look(); st.Problem != nil {
+		t.Errorf("it works again, and says %v", st.Problem)
+	}
+	// A record that is damaged later does not lift what was read before.
+	if err := os.WriteFile(filepath.Join(r.store.Dir, fence.RecordFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.w.stamp = ""
+	r.mu.Lock()
+	r.live["again"] = "a"
+	r.mu.Unlock()
+	r.look()
+	if st := r.look(); len(r.live) != 0 || st.Applications["shop"].Reason != fence.Superseded {
+		t.Errorf("a damaged record lifted the fence: %+v, live %v", st, r.live)
+	}
+	fresh := r.warden(nil)
+	fresh.Look(t.Context())
+	if fresh.Status().Problem == nil {
+		t.Error("a process that starts with a damaged record says no problem")
+	}
+}
