@@ -33,6 +33,7 @@ var together = []day{
 	{"InTheWay", inTheWay},
 	{"WrongKeys", wrongKeys},
 	{"Booted", booted},
+	{"Sandboxed", sandboxed},
 	{"Coverage", coverage},
 	{"SupportBundle", supportBundle},
 }
@@ -46,6 +47,7 @@ var alone = []day{
 	{"FrozenTogether", frozenTogether},
 	{"NotFrozen", notFrozen},
 	{"FreezeKilled", freezeKilled},
+	{"FencedByNode", fencedByNode},
 	{"VerifiedOnSchedule", verifiedOnSchedule}, // which captures and restores of others would put off
 	{"TwoOfAName", twoOfAName},
 	{"HeldByTheDead", heldByTheDead},

@@ -1,0 +1,334 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// callers is a server on this machine that pods of all sites reach. It counts
+// the lines that each of them says, and over how many connections.
+type callers struct {
+	address string
+	mu      sync.Mutex
+	lines   map[string]int
+	conns   map[string]int
+}
+
+// listen starts a server on the host's end of west's link.
+func listen(t *testing.T) *callers {
+	t.Helper()
+	site := net.ParseIP(rig.Bed.Site(west).Address()).To4()
+	l, err := net.Listen("tcp", net.JoinHostPort(net.IPv4(site[0], site[1], site[2], 1).String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	c := &callers{address: l.Addr().String(), lines: map[string]int{}, conns: map[string]int{}}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go c.hear(conn)
+		}
+	}()
+	return c
+}
+
+func (c *callers) hear(conn net.Conn) {
+	defer conn.Close()
+	lines := bufio.NewScanner(conn)
+	for first := true; lines.Scan(); first = false {
+		name := lines.Text()
+		c.mu.Lock()
+		if first {
+			c.conns[name]++
+		}
+		c.lines[name]++
+		c.mu.Unlock()
+	}
+}
+
+func (c *callers) heard(name string) (lines, conns int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lines[name], c.conns[name]
+}
+
+// writer is a Deployment whose pod keeps a connection open and says its site
+// and name five times a second, as long as it runs.
+func writer(namespace, name, address string) string {
+	host, port, _ := net.SplitHostPort(address)
+	return fmt.Sprintf(`
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[2]s, namespace: %[1]s}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: %[2]s}}
+  template:
+    metadata: {labels: {app: %[2]s}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: writer
+        image: davit.test/bedtool:1
+        imagePullPolicy: IfNotPresent
+        env: [{name: SITE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
+        command: [sh, -c, "while :; do while :; do echo $SITE %[1]s/%[2]s; sleep 0.2; done | nc %[3]s %[4]s; sleep 0.2; done"]
+`, namespace, name, host, port)
+}
+
+// running counts processes of this machine whose command line holds the text.
+func running(t *testing.T, text string) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range entries {
+		line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		if strings.HasPrefix(string(line), "sh\x00-c\x00while") && strings.Contains(string(line), text) && atSite(e.Name()) {
+			n++
+		}
+	}
+	return n
+}
+
+// component is the process of one of a site's components.
+func component(t *testing.T, site, name string) int {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(rig.Bed.Site(site).KubeletRoot()), "run", name+".pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p struct {
+		PID int `json:"pid"`
+	}
+	if err := json.Unmarshal(data, &p); err != nil || p.PID <= 1 {
+		t.Fatalf("pid of %s: %q, %v", name, data, err)
+	}
+	return p.PID
+}
+
+func signal(t *testing.T, pids []int, s syscall.Signal) {
+	t.Helper()
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, s); err != nil {
+			t.Logf("signal %d: %v", pid, err)
+		}
+	}
+}
+
+// quiet waits until a caller says no more: nothing new for two seconds.
+func (c *callers) quiet(t *testing.T, name string) int {
+	t.Helper()
+	last, since := -1, time.Now()
+	eventually(t, 2*time.Minute, name+" says no more", func() (bool, string) {
+		n, _ := c.heard(name)
+		if n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > 2*time.Second, fmt.Sprintf("%d lines", n)
+	})
+	return last
+}
+
+// more waits until a caller has said more than it had.
+func (c *callers) more(t *testing.T, name string) {
+	t.Helper()
+	was, _ := c.heard(name)
+	eventually(t, 2*time.Minute, name+" says more", func() (bool, string) {
+		n, _ := c.heard(name)
+		return n > was+3, fmt.Sprintf("%d lines", n)
+	})
+}
+
+// report is what the east node says of its fences.
+func nodeReport(t *testing.T, path string) string {
+	t.Helper()
+	return try(t, east, "-n", system, "get", "nodefences", "-o", "jsonpath={.items[*].status"+path+"}")
+}
+
+// fencedByNode: the API server and the agent of a site are dead, its link is
+// up, and another site takes over. The node stops the writer by itself.
+func fencedByNode(t *testing.T) {
+	world := listen(t)
+	a := &app{name: short(t)}
+	a.more = writer(a.name, "writer", world.address) + writer(a.name+"-beside", "writer", world.address)
+	mine, beside := east+" "+a.name+"/writer", east+" "+a.name+"-beside/writer"
+	apply(t, east, "{apiVersion: v1, kind: Namespace, metadata: {name: "+a.name+"-beside, labels: {davit-e2e: 'true'}}}")
+	removeNamespace(t, east, a.name+"-beside")
+	a.protected(t)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	removeNamespace(t, west, a.name)
+	world.more(t, mine)
+	world.more(t, beside)
+	eventually(t, time.Minute, "the node can fence", func() (bool, string) {
+		got := nodeReport(t, ".observedAt") + " " + nodeReport(t, ".problem")
+		return strings.HasPrefix(got, "20") && strings.HasSuffix(got, "Z "), got
+	})
+
+	watchedFor(t, a, world, mine, beside)
+
+	// The API server is back: the site says how surely the application is stopped.
+	revive(t, east)
+	eventually(t, 2*time.Minute, "the fence is proven", func() (bool, string) {
+		got := a.status(t, east, "role") + " " + a.status(t, east, "fence.level") + " " + a.status(t, east, "fence.epoch") + " " + a.status(t, east, "fence.message")
+		return got == "Superseded proven 2 ", got
+	})
+	davit(t, east, "", "status").want(t, 0, "Superseded (proven)")
+	// Given back, it runs and is heard again.
+	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "2m").want(t, 0)
+	davit(t, east, "", "restore", a.name, "--take-over", "--existing", "update", "--existing-kind", "persistentvolumeclaims=skip", "--yes").want(t, 4, "epoch 3, before it 2 of site west")
+	kubectl(t, east, "-n", a.name, "scale", "deployment/writer", "--replicas=1")
+	eventually(t, time.Minute, "the node fences no more", func() (bool, string) {
+		got := nodeReport(t, ".applications")
+		return !strings.Contains(got, a.name), got
+	})
+	world.more(t, mine)
+}
+
+// watchedFor takes agent and API server away, lets west take over, and watches
+// the writer be stopped.
+func watchedFor(t *testing.T, a *app, world *callers, mine, beside string) {
+	t.Helper()
+	t.Cleanup(func() { revive(t, east) })
+	signal(t, []int{component(t, east, "kube-apiserver")}, syscall.SIGKILL)
+	signal(t, pidsOf(t, "agent"), syscall.SIGKILL)
+	world.more(t, mine) // neither of them is needed to run on: silence fences nothing
+	_, conns := world.heard(beside)
+
+	davit(t, west, a.vault, "restore", a.name, "--take-over", "--yes", "--exclude-kinds", "deployments").want(t, 0)
+	claimed := time.Now()
+	last := world.quiet(t, mine)
+	t.Logf("the writer was heard for the last time at most %s after the take-over had ended", time.Since(claimed))
+	seen, was := 0, false
+	eventually(t, 3*time.Minute, "the kubelet starts the writer again, and the node stops it again", func() (bool, string) {
+		runs := running(t, a.name+"/writer") > 0
+		if was && !runs {
+			seen++
+		}
+		was = runs
+		return seen >= 1 && !runs, fmt.Sprintf("%d times", seen)
+	})
+	// Also when the node process stands still, or has just died.
+	node := pidsOf(t, "node")
+	signal(t, node, syscall.SIGSTOP)
+	t.Cleanup(func() { signal(t, node, syscall.SIGCONT) })
+	eventually(t, 6*time.Minute, "the watchdog stops the writer in its place", func() (bool, string) {
+		runs := running(t, a.name+"/writer") > 0
+		if was && !runs {
+			seen++
+		}
+		was = runs
+		return seen >= 2 && !runs, fmt.Sprintf("%d times", seen)
+	})
+	signal(t, node, syscall.SIGKILL)
+	if n, _ := world.heard(mine); n != last {
+		t.Errorf("the fenced writer was heard again: %d lines more", n-last)
+	}
+	world.more(t, beside)
+	if _, n := world.heard(beside); n != conns {
+		t.Errorf("the neighbour had to connect again: %d connections, had %d", n, conns)
+	}
+}
+
+func revive(t *testing.T, site string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := rig.Bed.Revive(ctx, site); err != nil {
+		t.Errorf("start %s again: %v", site, err)
+	}
+	if err := rig.Settled(ctx, site); err != nil {
+		t.Errorf("davit at %s again: %v", site, err)
+	}
+}
+
+// web answers every request, under a Service of its name.
+const web = `
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: %[1]s}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: %[1]s}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: web
+        image: davit.test/bedtool:1
+        imagePullPolicy: IfNotPresent
+        command: [sh, -c, "mkdir -p /tmp/w && echo hello > /tmp/w/index.html && exec httpd -f -p 80 -h /tmp/w"]
+`
+
+// sandboxed: the pods of a copy reach each other and the name service, and not
+// production; the same pods reach it without the sandbox.
+func sandboxed(t *testing.T) {
+	world := listen(t)
+	free, closed := short(t)+"-free", short(t)+"-closed"
+	for name, label := range map[string]string{free: "", closed: ", davit.dev/sandbox: " + closed} {
+		apply(t, east, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+", labels: {davit-e2e: 'true'"+label+"}}}")
+		removeNamespace(t, east, name)
+	}
+	eventually(t, time.Minute, "the node knows of the sandbox", func() (bool, string) {
+		got := nodeReport(t, ".sandboxes")
+		return strings.Contains(got, closed), got
+	})
+	for _, name := range []string{free, closed} {
+		apply(t, east, fmt.Sprintf(web, name)+writer(name, "writer", world.address))
+	}
+	for _, name := range []string{free, closed} {
+		kubectl(t, east, "-n", name, "rollout", "status", "deployment/web", "deployment/writer", "--timeout=2m")
+	}
+	world.more(t, east+" "+free+"/writer") // the negative control
+	eventually(t, time.Minute, "both pods are closed in", func() (bool, string) {
+		got := nodeReport(t, ".sandboxes")
+		return strings.Contains(got, `"pods":2`), got
+	})
+	early := world.quiet(t, east+" "+closed+"/writer")
+	t.Logf("the copy said %d lines before it was closed in", early)
+	inside := func(from string, command ...string) (bool, string) {
+		out, err := rig.Kubectl(t.Context(), east, append([]string{"-n", from, "exec", "deployment/writer", "--"}, command...)...)
+		if err != nil {
+			return false, err.Error()
+		}
+		return true, out
+	}
+	reach := func(from, to string) (bool, string) {
+		return inside(from, "wget", "-q", "-T", "3", "-O", "-", "http://"+kubectl(t, east, "-n", to, "get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"))
+	}
+	eventually(t, time.Minute, "the copy's pods reach each other", func() (bool, string) { return reach(closed, closed) })
+	eventually(t, time.Minute, "the copy's pods reach the name service", func() (bool, string) {
+		return inside(closed, "nslookup", "-type=a", "web."+free+".svc.cluster.local")
+	})
+	eventually(t, time.Minute, "production reaches itself", func() (bool, string) { return reach(free, free) })
+	if ok, _ := reach(closed, free); ok {
+		t.Error("the copy reaches production")
+	}
+	if now, _ := world.heard(east + " " + closed + "/writer"); now != early {
+		t.Errorf("the copy was heard although it was closed in: %d lines more", now-early)
+	}
+}
