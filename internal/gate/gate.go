@@ -55,6 +55,19 @@ func Open(root, path string, pid int) (*Net, error) {
 	return nil, errors.Join(errs...)
 }
 
+// notOurs are the node's network, as its first process and this one's parent
+// see it, and this process's own. They are looked up once, when it starts: later a
+// thread of it may be in a pod's.
+var notOurs = func() (all []unix.Stat_t) {
+	for _, name := range []string{"/proc/1/ns/net", "/proc/self/ns/net", "/proc/" + strconv.Itoa(os.Getppid()) + "/ns/net"} {
+		var st unix.Stat_t
+		if err := unix.Stat(name, &st); err == nil {
+			all = append(all, st)
+		}
+	}
+	return all
+}()
+
 // check makes sure that it is a network, and not the node's.
 func check(f *os.File) error {
 	var kind unix.Statfs_t
@@ -68,9 +81,8 @@ func check(f *os.File) error {
 	if err := unix.Fstat(int(f.Fd()), &own); err != nil {
 		return fmt.Errorf("look at %s: %w", f.Name(), err)
 	}
-	for _, theirs := range []string{"/proc/1/ns/net", "/proc/self/ns/net", "/proc/" + strconv.Itoa(os.Getppid()) + "/ns/net"} {
-		var st unix.Stat_t
-		if err := unix.Stat(theirs, &st); err == nil && st.Ino == own.Ino && st.Dev == own.Dev {
+	for _, theirs := range notOurs {
+		if theirs.Ino == own.Ino && theirs.Dev == own.Dev {
 			return fmt.Errorf("%w: %s", ErrHost, f.Name())
 		}
 	}

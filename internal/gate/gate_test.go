@@ -223,8 +223,8 @@ func TestIsolateLetsSpeakToPeersOnly(t *testing.T) {
 }
 
 func TestTheNodesOwnNetworkIsRefused(t *testing.T) {
-	if _, err := Open("/", "", os.Getpid()); !errors.Is(err, ErrHost) {
-		t.Errorf("own network: %v, want ErrHost", err)
+	if _, err := Open("/", "", os.Getppid()); !errors.Is(err, ErrHost) {
+		t.Errorf("the parent's network, which is the node's: %v, want ErrHost", err)
 	}
 	if _, err := Open("/", "/etc/passwd", 0); err == nil {
 		t.Error("a file that is no network was opened as one")
