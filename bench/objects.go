@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	davitWorkers = 32 // objects that davit restores at a time, by default
-	manyWorkers  = 64
+	fewWorkers  = 32
+	manyWorkers = 64 // as many objects as davit restores at a time, by default
 )
 
 // source is the application with the objects, copied where they all exist.
@@ -83,7 +83,7 @@ func (b *bench) restores(ctx context.Context) error {
 		b.report.say("restore, round %d", round+1)
 		namespace := func(kind string) string { return b.named(fmt.Sprintf("%s-%d", kind, round)) }
 		turns := []func() error{
-			create(&equal, namespace("equal"), davitWorkers),
+			create(&equal, namespace("equal"), fewWorkers),
 			func() error {
 				r, report, err := b.clone(ctx, b.source(), namespace("davit"))
 				if err == nil && report.Result.Created < int64(b.settings.objects) {
@@ -104,7 +104,7 @@ func (b *bench) restores(ctx context.Context) error {
 			}
 		}
 	}
-	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", davitWorkers), ours, equal)
+	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", fewWorkers), ours, equal)
 	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", manyWorkers), ours, many)
 	b.report.bytes("davit restore, the command", peak)
 	return nil
@@ -123,8 +123,8 @@ func (b *bench) existing(ctx context.Context) error {
 		title, flag string
 		plain       func(context.Context) (time.Duration, error)
 	}{
-		{fmt.Sprintf("restore, all exist, skip: davit restore / get loop of %d", davitWorkers), "skip", b.plain(b.copied(), davitWorkers).get},
-		{fmt.Sprintf("restore, all exist, update: davit restore / apply loop of %d", davitWorkers), "update", b.plain(b.copied(), davitWorkers).apply},
+		{fmt.Sprintf("restore, all exist, skip: davit restore / get loop of %d", manyWorkers), "skip", b.plain(b.copied(), manyWorkers).get},
+		{fmt.Sprintf("restore, all exist, update: davit restore / apply loop of %d", manyWorkers), "update", b.plain(b.copied(), manyWorkers).apply},
 	} {
 		if _, err := b.backup(ctx, b.source()); err != nil { // another point: the same one would be continued
 			return err
