@@ -2,6 +2,7 @@ package e2e
 
 var together = []day{
 	{"HeldAtRest", heldAtRest},
+	{"AskedAround", askedAround},
 	{"Profiled", profiled},
 	{"VaultTrouble", vaultTrouble},
 	{"InPlace", inPlace},
