@@ -48,6 +48,9 @@ type Aged struct {
 	// Blind says that Inner cannot see whether a step was done: looks are
 	// answered from the marks alone.
 	Blind bool
+	// Again says that Inner continues what it began: what was begun and has not
+	// ended is not done, and is done by ordering it again.
+	Again bool
 
 	mu   sync.Mutex
 	busy map[string]bool
@@ -118,6 +121,9 @@ func (a *Aged) seen(ctx context.Context, o Order, m Mark) Answer {
 		return NotDone("")
 	case m.Last == failover.Act && m.Ended:
 		return Answer{Outcome: failover.Done, Point: m.Point}
+	}
+	if a.Again && m.Last == failover.Act {
+		return NotDone("it was begun")
 	}
 	return Unknown("it was begun, and nobody knows whether it was carried out")
 }

@@ -410,6 +410,9 @@ func (m *Machine) Deadline() time.Duration {
 	return next
 }
 
+// Writing tells whether something is decided that the journal does not hold yet.
+func (m *Machine) Writing() bool { return m.appending }
+
 // Waits says why the run does not go on right now, or what it is doing. It is
 // empty only when the run is over.
 func (m *Machine) Waits() []string {

@@ -83,6 +83,9 @@ type Options struct {
 	Diff         bool
 	ReadyTimeout time.Duration // 0 for the default
 	Workers      int           // 0 for the default
+	// To is how far it goes, for whoever brings an application up in parts: given
+	// again with a later stage the recovery continues. Zero is to the end.
+	To sequence.Stage
 	// Isolation keeps a clone to itself. Nil makes it like the original.
 	Isolation *Isolation
 }

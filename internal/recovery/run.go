@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/vault"
@@ -57,6 +58,16 @@ func Plan(ctx context.Context, opts Options, deps Deps) (Report, error) {
 	if err != nil {
 		r.report.Error = err.Error()
 	}
+	return r.report, err
+}
+
+// Check does what comes before Recover changes anything: it chooses the point,
+// applies the rules and has the target looked at. What forbids the recovery is
+// an error, or a blocking finding of the report.
+func Check(ctx context.Context, opts Options, deps Deps) (Report, error) {
+	r := begin(opts, deps)
+	err := r.prepare(ctx)
+	r.report.FinishedAt = r.deps.Now()
 	return r.report, err
 }
 
@@ -143,6 +154,9 @@ func (r *recovery) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", r.manifest.ID, err)
 	}
+	if r.opts.To != sequence.Whole {
+		return nil // the rest is still to come, the documents with it
+	}
 	r.protect(ctx) // again, where it could not be done before anything ran
 	if r.unprotected != nil {
 		r.warn("", "the application is neither protected nor fenced here yet: %v: restore again, or run davit protect", r.unprotected)
@@ -214,7 +228,7 @@ func (r *recovery) engineOptions() restore.Options {
 		PreserveNodePorts: r.preserveNodePorts(), GitOps: gitops.Mode(r.opts.GitOps),
 		IncludeKinds: r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
-		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers,
+		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers, To: r.opts.To,
 		Activate: r.activate,
 	}
 	if r.opts.Team {

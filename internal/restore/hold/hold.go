@@ -42,13 +42,15 @@ const (
 type Options struct {
 	Application string // its restores are kept apart
 	Namespace   string // holds the lease
-	ID          string // of the restore, the same when it is given again
-	Holder      string // for people
-	Cluster     port.Cluster
-	Bare        port.Cluster // does not try again: renewing has its own time
-	Clock       port.Clock
-	Progress    port.Progress
-	Log         *slog.Logger
+	// Name of the lease; empty: that of the application's restores.
+	Name     string
+	ID       string // of the restore, the same when it is given again
+	Holder   string // for people
+	Cluster  port.Cluster
+	Bare     port.Cluster // does not try again: renewing has its own time
+	Clock    port.Clock
+	Progress port.Progress
+	Log      *slog.Logger
 	// MakeNamespace makes the lease's namespace unless it is there.
 	MakeNamespace func(ctx context.Context, name string) error
 }
@@ -75,7 +77,10 @@ func Take(ctx context.Context, o Options) (context.Context, *Hold, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("hold restore lease: %w", err)
 	}
-	l := &Hold{o: o, at: served[0], name: "restore-" + o.Application, done: make(chan struct{})}
+	if o.Name == "" {
+		o.Name = "restore-" + o.Application
+	}
+	l := &Hold{o: o, at: served[0], name: o.Name, done: make(chan struct{})}
 	if err := l.take(ctx); err != nil {
 		return nil, nil, fmt.Errorf("hold restore lease: %w", err)
 	}

@@ -1,0 +1,324 @@
+package execute_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/vault"
+)
+
+// ledger is a journal's log in memory.
+type ledger struct {
+	mu      sync.Mutex
+	records [][]byte
+}
+
+func (l *ledger) RunNumbers(context.Context, string) ([]int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []int64
+	for i := range l.records {
+		all = append(all, int64(i)+1)
+	}
+	return all, nil
+}
+
+func (l *ledger) ReadRun(_ context.Context, _ string, n int64) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.records[n-1], nil
+}
+
+func (l *ledger) WriteRun(_ context.Context, _ string, n int64, data []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if int64(len(l.records)) >= n {
+		return vault.ErrExists
+	}
+	l.records = append(l.records, data)
+	return nil
+}
+
+// world is what actuators work on: it outlives executors.
+type world struct {
+	mu    sync.Mutex
+	done  map[string]bool
+	acts  map[string]int
+	marks execute.Memory
+	// killAfter ends the executor after so many calls of actuators; the act
+	// that is the last one happens, its answer does not.
+	calls, killAfter atomic.Int64
+	kill             context.CancelFunc
+}
+
+func (w *world) inner() execute.Actuator {
+	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		switch o.Action {
+		case failover.Look:
+			if !w.done[o.Step.Name] {
+				return execute.NotDone("")
+			}
+		case failover.Act:
+			w.done[o.Step.Name] = true
+			w.acts[o.Step.Name]++
+		case failover.Undo:
+			delete(w.done, o.Step.Name)
+		}
+		a := execute.Done("")
+		if o.Step.Kind == plan.KindClaim {
+			a.Epoch = o.Token.Epochs[o.Step.Application]
+		}
+		if o.Step.Kind == plan.KindFence {
+			a.Proof = &failover.Proof{Application: o.Step.Application, Site: o.Site, Epoch: o.Token.Epochs[o.Step.Application], How: "stopped"}
+		}
+		return a
+	})
+}
+
+func (w *world) actuator(blind bool) execute.Actuator {
+	inner := w.inner()
+	if !blind {
+		inner = &execute.Aged{Inner: inner, Marks: &w.marks}
+	} else { // the negative control: it does not look
+		seeing := inner
+		inner = execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+			if o.Action == failover.Look {
+				return execute.NotDone("")
+			}
+			return seeing.Do(ctx, o)
+		})
+	}
+	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		a := inner.Do(ctx, o)
+		if at := w.killAfter.Load(); at >= 0 && w.calls.Add(1) > at {
+			w.kill()
+			<-ctx.Done()
+			return execute.Unknown("killed")
+		}
+		return a
+	})
+}
+
+type survey struct{}
+
+func (survey) Evaluate(context.Context, failover.Spec) (*failover.Facts, error) {
+	return &failover.Facts{
+		Epochs:  map[string]failover.Held{"shop": {Number: 4, Site: "east"}},
+		Holders: map[string][]string{"shop": {"east"}},
+	}, nil
+}
+
+func (survey) Verify(context.Context, *failover.State) (failover.Outcome, string, string) {
+	return failover.Done, "", ""
+}
+
+func spec(t *testing.T) failover.Spec {
+	t.Helper()
+	p := &plan.Plan{
+		Name: "p", Sites: []plan.Site{{Name: "east"}, {Name: "west"}}, Applications: []plan.Application{{Name: "shop"}},
+		Fence:  plan.Fence{Timeout: 10 * time.Second},
+		Steps:  []plan.Step{{Name: "warm", Kind: plan.KindCommand, Command: &plan.Command{Image: "x"}, After: []string{"ready/shop"}, Timeout: time.Minute}},
+		Commit: plan.Commit{Then: plan.ThenCommit},
+	}
+	g, err := p.Graph(plan.Failover)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return failover.Spec{Run: "r", Plan: "p", Verb: plan.Failover, From: "east", To: "west", By: "ann", At: time.Now(), Accept: failover.TimedOut, Applications: []string{"shop"}, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit}
+}
+
+// take takes the run up, as a new process would.
+func take(t *testing.T, l *ledger, name string, s failover.Spec) (*failover.Machine, *journal.Journal) {
+	t.Helper()
+	j, state, err := journal.Open(context.Background(), l, "r", name)
+	if errors.Is(err, vault.ErrNotFound) {
+		m, err := failover.New(name, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m, journal.Create(l, "r", name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return failover.TakeOver(name, state), j
+}
+
+// play carries a run with an executor that dies after so many calls, and a
+// second one that does not, and returns how often the command ran.
+func play(t *testing.T, killAfter int64, blind bool) (*failover.State, *world) {
+	t.Helper()
+	l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
+	s := spec(t)
+	for n, at := range []int64{killAfter, -1} {
+		ctx, cancel := context.WithCancel(t.Context())
+		w.kill = cancel
+		w.calls.Store(0)
+		w.killAfter.Store(at)
+		m, j := take(t, l, fmt.Sprintf("e%d", n), s)
+		state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(blind), Survey: survey{}}).Run(ctx)
+		cancel()
+		if err == nil {
+			return state, w
+		}
+		if !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("the second executor did not bring it to an end")
+	return nil, nil
+}
+
+func TestAnExecutorThatDiesAnywhereIsFollowedByAnother(t *testing.T) {
+	t.Parallel()
+	calls := int64(0)
+	for at := int64(0); ; at++ {
+		state, w := play(t, at, false)
+		if state.Phase != failover.Completed {
+			t.Fatalf("killed after %d calls: it ended as %s: %s", at, state.Phase, state.Why)
+		}
+		for step, n := range w.acts {
+			if n != 1 {
+				t.Fatalf("killed after %d calls: %s was done %d times", at, step, n)
+			}
+		}
+		if w.calls.Load() == 0 && state.Executor == "e0" || at > 100 {
+			break
+		}
+		if state.Executor == "e0" {
+			calls = at
+			break
+		}
+	}
+	if calls < 10 {
+		t.Fatalf("only %d calls were ends of executors", calls)
+	}
+}
+
+func TestWithoutLooksThingsAreDoneTwice(t *testing.T) {
+	t.Parallel()
+	for at := int64(0); at < 100; at++ {
+		state, w := play(t, at, true)
+		for _, n := range w.acts {
+			if n > 1 {
+				return
+			}
+		}
+		if state.Executor == "e0" {
+			break
+		}
+	}
+	t.Fatal("an executor that does not look did nothing twice: the test of looks proves nothing")
+}
+
+// desk brings requests from a test.
+type desk struct {
+	mu      sync.Mutex
+	all     []execute.Request
+	replies map[int64]string
+}
+
+func (d *desk) Next(context.Context, string) (*execute.Request, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.all {
+		if _, ok := d.replies[r.Number]; !ok {
+			return &r, nil
+		}
+	}
+	return nil, nil
+}
+
+func (d *desk) Reply(_ context.Context, _ string, n int64, refused string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.replies[n] = refused
+	return nil
+}
+
+func TestPeopleAreHeardAndAnswered(t *testing.T) {
+	t.Parallel()
+	l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
+	w.killAfter.Store(-1)
+	s := spec(t)
+	s.Approvals = 1
+	d := &desk{replies: map[int64]string{}, all: []execute.Request{
+		{Number: 1, Kind: failover.Commit, By: "bob"},
+		{Number: 2, Kind: failover.Approve, By: "ann"}, // asked for it herself
+		{Number: 3, Kind: failover.Approve, By: "bob"},
+	}}
+	m, j := take(t, l, "e", s)
+	state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}, Requests: d}).Run(t.Context())
+	if err != nil || state.Phase != failover.Completed {
+		t.Fatal(state.Shown(), err)
+	}
+	if d.replies[1] == "" || d.replies[2] == "" || d.replies[3] != "" || len(d.replies) != 3 {
+		t.Fatalf("%v", d.replies)
+	}
+}
+
+func TestOfTwoExecutorsOneStops(t *testing.T) {
+	t.Parallel()
+	l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
+	w.killAfter.Store(-1)
+	s := spec(t)
+	s.Approvals = 1 // so that the first waits
+	waiting := make(chan struct{})
+	d := &desk{replies: map[int64]string{}}
+	old := make(chan error, 1)
+	m, j := take(t, l, "old", s)
+	go func() {
+		var once sync.Once
+		_, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}, Requests: d, Watch: func(s *failover.State, _ []string) {
+			if s.Phase == failover.AwaitingApproval {
+				once.Do(func() { close(waiting) })
+			}
+		}}).Run(t.Context())
+		old <- err
+	}()
+	<-waiting
+	m, j = take(t, l, "new", s)
+	enough := func(s *failover.State) bool { return slices.Contains(s.Approved, "bob") || s.Executor == "new" }
+	if _, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}, Enough: enough}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.mu.Lock()
+	d.all = []execute.Request{{Number: 1, Kind: failover.Approve, By: "bob"}} // the old one wants to write now
+	d.mu.Unlock()
+	if err := <-old; !errors.Is(err, execute.ErrDeposed) {
+		t.Fatal(err)
+	}
+}
+
+// TestARefusalCanBeEnough: a process that carries a run only until a request is
+// answered stops although nothing else happens.
+func TestARefusalCanBeEnough(t *testing.T) {
+	t.Parallel()
+	l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
+	w.killAfter.Store(-1)
+	s := spec(t)
+	s.Approvals = 1
+	d := &desk{replies: map[int64]string{}, all: []execute.Request{{Number: 1, Kind: failover.Commit, By: "bob"}}}
+	m, j := take(t, l, "e", s)
+	enough := func(*failover.State) bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.replies[1] != ""
+	}
+	state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}, Requests: d, Enough: enough}).Run(t.Context())
+	if err != nil || state.Phase != failover.AwaitingApproval {
+		t.Fatal(state.Phase, err)
+	}
+}

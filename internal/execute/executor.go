@@ -1,0 +1,424 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+)
+
+// Times of an executor.
+const (
+	// appendTimeout bounds one put into the journal, and appendAgain is how
+	// long to wait before the same is put again.
+	appendTimeout = 15 * time.Second
+	appendAgain   = time.Second
+	// lookTimeout bounds a look, surveyTimeout an evaluation or a verification.
+	lookTimeout   = 30 * time.Second
+	surveyTimeout = 2 * time.Minute
+	// listen is how often it is asked whether people want something.
+	listen = time.Second
+)
+
+// ErrDeposed says that another executor carries the run now.
+var ErrDeposed = journal.ErrDeposed
+
+// Survey looks at everything that a run is about.
+type Survey interface {
+	// Evaluate gathers what a run must know before it changes anything.
+	Evaluate(ctx context.Context, s failover.Spec) (*failover.Facts, error)
+	// Verify tells whether all of it stands at the target, and only there: Done,
+	// NotDone with a note, or NoAnswer. split says that two sites write.
+	Verify(ctx context.Context, s *failover.State) (outcome failover.Outcome, note, split string)
+}
+
+// Request is what a person wants of a run.
+type Request struct {
+	Number  int64              `json:"number"`
+	Kind    failover.EventKind `json:"kind"`
+	By      string             `json:"by"`
+	At      time.Time          `json:"at"`
+	Step    string             `json:"step,omitempty"`
+	Site    string             `json:"site,omitempty"`
+	Text    string             `json:"text,omitempty"` // what the person typed
+	Note    string             `json:"note,omitempty"`
+	Refused bool               `json:"refused,omitempty"` // of an answer: it could not be done
+}
+
+// event is the request for the machine.
+func (r Request) event() failover.Event {
+	e := failover.Event{Kind: r.Kind, By: r.By, Step: r.Step, Site: r.Site, Text: r.Text, Note: r.Note}
+	if r.Kind == failover.Answer {
+		e.Outcome = failover.Done
+		if r.Refused {
+			e.Outcome = failover.Refused
+		}
+	}
+	return e
+}
+
+// Requests bring what people want to whoever carries the run.
+type Requests interface {
+	// Next returns the oldest request that has no reply, nil if there is none.
+	Next(ctx context.Context, run string) (*Request, error)
+	// Reply says that the journal holds what was asked, or why it was refused.
+	Reply(ctx context.Context, run string, n int64, refused string) error
+}
+
+// Options are what an executor works with.
+type Options struct {
+	Run      string
+	Machine  *failover.Machine
+	Journal  *journal.Journal
+	Actuator Actuator
+	Survey   Survey
+	Requests Requests // nil: nobody is listened to
+	// Watch is told of every change. It must not block.
+	Watch func(s *failover.State, waits []string)
+	// Enough tells that the run need not be carried further for now, as it
+	// waits for people. Nil: carry it until it is over.
+	Enough func(s *failover.State) bool
+	Log    *slog.Logger
+}
+
+// wanted is a request on its way to the machine.
+type wanted struct {
+	event failover.Event
+	reply chan string
+}
+
+// Executor carries one run. Make one with New for each time that a run is
+// taken up.
+type Executor struct {
+	o       Options
+	start   time.Time
+	machine *failover.Machine
+	events  chan failover.Event
+	people  chan wanted
+	work    sync.WaitGroup
+	halted  string
+	asked   *wanted                   // accepted, the journal does not hold it yet
+	surveys map[failover.Action]int64 // under way, and the newest question's id
+
+	mu     sync.Mutex
+	flying map[int64]bool
+	acts   map[string]context.CancelFunc // by step
+}
+
+// New makes an executor.
+func New(o Options) *Executor {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Executor{
+		o: o, start: time.Now(), machine: o.Machine, events: make(chan failover.Event, 64), people: make(chan wanted),
+		surveys: map[failover.Action]int64{}, flying: map[int64]bool{}, acts: map[string]context.CancelFunc{},
+	}
+}
+
+// Run carries the run until it is over, until Enough says so, or until ctx
+// ends: the next executor then goes on from the journal. When it returns
+// nothing of it runs any more. ErrDeposed says that another one carries the run.
+func (e *Executor) Run(ctx context.Context) (*failover.State, error) {
+	bounded, cancel := context.WithCancel(ctx)
+	defer e.work.Wait()
+	defer cancel()
+	if e.o.Requests != nil {
+		e.work.Add(1)
+		go e.listen(bounded)
+	}
+	e.tell(bounded, failover.Event{Kind: failover.Begin})
+	for {
+		s := e.machine.State()
+		switch {
+		case e.halted != "":
+			return s, e.stopped()
+		case e.machine.Writing(): // whatever it is, it must be known
+		case s.Phase.Over(), e.o.Enough != nil && e.asked == nil && e.o.Enough(s):
+			return s, nil
+		}
+		if err := e.await(bounded); err != nil {
+			return e.machine.State(), fmt.Errorf("carry run %s: %w", e.o.Run, context.Cause(ctx))
+		}
+	}
+}
+
+func (e *Executor) stopped() error {
+	if e.halted == deposed {
+		return fmt.Errorf("carry run: %w", ErrDeposed)
+	}
+	return fmt.Errorf("carry run: %s: this is a defect of Davit, and another executor meets it too: report it", e.halted)
+}
+
+const deposed = "another executor carries the run"
+
+// await waits for something to happen.
+func (e *Executor) await(ctx context.Context) error {
+	var tick <-chan time.Time
+	if d := e.machine.Deadline(); d > 0 {
+		timer := time.NewTimer(max(d-time.Since(e.start), time.Millisecond))
+		defer timer.Stop()
+		tick = timer.C
+	}
+	people := e.people
+	if e.machine.Writing() || e.asked != nil {
+		people = nil // one at a time, so that each learns what became of it
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case ev := <-e.events:
+		e.tell(ctx, e.numbered(ev))
+	case w := <-people:
+		e.asked = &w
+		e.tell(ctx, w.event)
+	case <-tick:
+		e.tell(ctx, failover.Event{Kind: failover.Tick})
+	}
+	return nil
+}
+
+// numbered gives a survey's result the id of the newest question: the machine
+// asks again while one is under way.
+func (e *Executor) numbered(ev failover.Event) failover.Event {
+	for kind, a := range map[failover.EventKind]failover.Action{failover.Gathered: failover.Evaluate, failover.Surveyed: failover.Verify} {
+		if ev.Kind == kind {
+			ev.ID = e.surveys[a]
+			delete(e.surveys, a)
+		}
+	}
+	return ev
+}
+
+// tell hands the machine an event, and carries out what follows.
+func (e *Executor) tell(ctx context.Context, ev failover.Event) {
+	now := failover.Moment{Mono: time.Since(e.start), Wall: time.Now()}
+	for _, effect := range e.machine.Step(now, ev) {
+		e.do(ctx, effect)
+	}
+	if e.asked != nil && !e.machine.Writing() {
+		e.replied("")
+	}
+	if e.o.Watch != nil {
+		e.o.Watch(e.machine.State(), e.machine.Waits())
+	}
+}
+
+func (e *Executor) replied(refused string) {
+	if e.asked != nil {
+		e.asked.reply <- refused
+		e.asked = nil
+	}
+}
+
+func (e *Executor) do(ctx context.Context, f failover.Effect) {
+	switch f.Action {
+	case failover.Append:
+		e.spawn(func() { e.append(ctx, f.Entries) })
+	case failover.Evaluate, failover.Verify:
+		_, under := e.surveys[f.Action]
+		e.surveys[f.Action] = f.ID
+		if !under {
+			state := e.machine.State()
+			e.spawn(func() { e.survey(ctx, f.Action, state) })
+		}
+	case failover.Look, failover.Act, failover.Undo:
+		e.begin(ctx, f)
+	case failover.Refuse:
+		e.replied(f.Why)
+	case failover.Halt:
+		e.halted = f.Why
+	}
+}
+
+// begin lets a goroutine see to a step. What is asked again while it is under
+// way needs no second one: the answer to the first will do. An undo ends the act.
+func (e *Executor) begin(ctx context.Context, f failover.Effect) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.flying[f.ID] {
+		return
+	}
+	e.flying[f.ID] = true
+	acting, cancel := context.WithCancel(ctx)
+	if end := e.acts[f.Step.Name]; end != nil && f.Action == failover.Undo {
+		end()
+	}
+	if f.Action == failover.Act {
+		e.acts[f.Step.Name] = cancel
+	}
+	spec := e.machine.State().Spec
+	e.spawn(func() {
+		defer e.leave(f.ID)
+		defer cancel()
+		e.send(ctx, e.step(acting, spec, f))
+	})
+}
+
+func (e *Executor) leave(id int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.flying, id)
+}
+
+func (e *Executor) spawn(f func()) {
+	e.work.Add(1)
+	go func() {
+		defer e.work.Done()
+		f()
+	}()
+}
+
+func (e *Executor) send(ctx context.Context, ev failover.Event) {
+	select {
+	case e.events <- ev:
+	case <-ctx.Done():
+	}
+}
+
+func (e *Executor) append(ctx context.Context, entries []failover.Entry) {
+	bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+	err := e.o.Journal.Append(bounded, entries)
+	cancel()
+	switch {
+	case err == nil:
+		e.send(ctx, failover.Event{Kind: failover.Recorded})
+	case errors.Is(err, ErrDeposed):
+		e.send(ctx, failover.Event{Kind: failover.Deposed})
+	default:
+		e.o.Log.Warn("journal not written, trying again", "error", err)
+		pause(ctx, appendAgain)
+		e.send(ctx, failover.Event{Kind: failover.Unrecorded})
+	}
+}
+
+func (e *Executor) survey(ctx context.Context, a failover.Action, s *failover.State) {
+	bounded, cancel := context.WithTimeout(ctx, surveyTimeout)
+	defer cancel()
+	ev := failover.Event{Kind: failover.Surveyed, Outcome: failover.NoAnswer}
+	if a == failover.Verify {
+		ev.Outcome, ev.Note, ev.Split = e.o.Survey.Verify(bounded, s)
+	} else {
+		facts, err := e.o.Survey.Evaluate(bounded, s.Spec)
+		ev = failover.Event{Kind: failover.Gathered, Facts: facts}
+		if err != nil { // the vault may answer later: the machine asks again
+			e.o.Log.Warn("nothing is known of the run's applications yet", "error", err)
+			pause(ctx, appendAgain)
+			ev.Facts = nil
+		}
+	}
+	e.send(ctx, ev)
+}
+
+// step asks every site that an effect is about, at once, and sums up.
+func (e *Executor) step(ctx context.Context, spec failover.Spec, f failover.Effect) failover.Event {
+	limit := f.Step.Timeout
+	if f.Action == failover.Look {
+		limit = lookTimeout
+	}
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	answers := make([]Answer, len(f.Sites))
+	var sites sync.WaitGroup
+	for i, site := range f.Sites {
+		sites.Go(func() {
+			answers[i] = e.o.Actuator.Do(bounded, Order{
+				Action: f.Action, Run: spec.Run, Plan: spec.Plan, Verb: spec.Verb, Step: *f.Step, Token: f.Token,
+				Site: site, From: spec.From, To: spec.To, Sandbox: f.Sandbox, Point: f.Point,
+			})
+		})
+	}
+	sites.Wait()
+	return sum(f, answers)
+}
+
+// sum is what several sites said of one effect. Nobody to ask is done.
+func sum(f failover.Effect, answers []Answer) failover.Event {
+	ev := failover.Event{Kind: failover.Acted, ID: f.ID, Outcome: failover.Done}
+	if f.Action == failover.Look {
+		ev.Kind = failover.Looked
+	}
+	for i, a := range answers {
+		if a.Outcome != failover.Done && (ev.Outcome == failover.Done || a.Outcome == failover.NoAnswer) {
+			ev.Outcome = a.Outcome
+		}
+		if a.Note != "" {
+			ev.Note = a.Note
+		}
+		if a.Guard == Unfenced && a.Outcome == failover.Done && ev.Kind == failover.Acted {
+			ev.Note = "unfenced: nothing refuses a late order here; " + a.Note
+		}
+		if a.Proof != nil {
+			ev.Proofs = append(ev.Proofs, *a.Proof)
+		}
+		if a.Asked {
+			ev.Asked = append(ev.Asked, f.Sites[i])
+		}
+		if a.Point != nil {
+			ev.Point = a.Point
+		}
+		ev.Epoch = max(ev.Epoch, a.Epoch)
+	}
+	if ev.Kind == failover.Acted && (ev.Outcome == failover.NotDone || ev.Outcome == failover.Busy) {
+		ev.Outcome = failover.NoAnswer // of an act: nobody knows yet
+	}
+	return ev
+}
+
+// listen hands over what people want, one after the other.
+func (e *Executor) listen(ctx context.Context) {
+	defer e.work.Done()
+	run := e.o.Run
+	for ctx.Err() == nil {
+		bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+		r, err := e.o.Requests.Next(bounded, run)
+		cancel()
+		if err != nil || r == nil {
+			pause(ctx, listen)
+			continue
+		}
+		w := wanted{event: r.event(), reply: make(chan string, 1)}
+		select {
+		case e.people <- w:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case refused := <-w.reply:
+			e.reply(ctx, run, r.Number, refused)
+			e.send(ctx, failover.Event{Kind: failover.Tick}) // whoever waited for the reply may have enough now
+		case <-ctx.Done(): // the request may be what ended the run
+			select {
+			case refused := <-w.reply:
+				e.reply(ctx, run, r.Number, refused)
+			default:
+			}
+		}
+	}
+}
+
+// reply tells the person. It does not end with the run: a run that is over has
+// one who waits for the word.
+func (e *Executor) reply(ctx context.Context, run string, n int64, refused string) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendTimeout)
+	defer cancel()
+	if err := e.o.Requests.Reply(bounded, run, n, refused); err != nil {
+		e.o.Log.Warn("the reply to a request was not written, it is tried again", "error", err)
+		pause(ctx, appendAgain)
+	}
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

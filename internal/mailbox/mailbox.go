@@ -1,0 +1,165 @@
+// Package mailbox keeps in the vault what people want of a run, and what became
+// of it (docs/formats/journal.md, "Requests"): so it reaches whichever process carries the
+// run, and nothing is lost when that one dies.
+package mailbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/vault"
+)
+
+// Box is the mailbox of a project's runs.
+type Box struct{ project *vault.Project }
+
+var _ execute.Requests = Box{}
+
+// New returns the mailbox of a project.
+func New(p *vault.Project) Box { return Box{p} }
+
+// Reply is what became of a request. Refused says why it cannot be; empty: the
+// journal holds it.
+type Reply struct {
+	Number  int64  `json:"number"`
+	Refused string `json:"refused,omitempty"`
+}
+
+const (
+	answered = "-reply"
+	digits   = 20
+	tries    = 20
+)
+
+func (b Box) key(run string, n int64) string {
+	return fmt.Sprintf("%srequests/%s/%0*d", b.project.Root(), run, digits, n)
+}
+
+// numbers lists which requests there are, and which have a reply.
+func (b Box) numbers(ctx context.Context, run string) (all []int64, replied map[int64]bool, err error) {
+	if err := vault.CheckName(run); err != nil {
+		return nil, nil, fmt.Errorf("look for requests: %w", err)
+	}
+	prefix := b.project.Root() + "requests/" + run + "/"
+	replied = map[int64]bool{}
+	err = b.project.Store().List(ctx, prefix, func(o vault.ObjectInfo) error {
+		tail, reply := strings.CutSuffix(strings.TrimPrefix(o.Key, prefix), answered)
+		n, err := strconv.ParseInt(tail, 10, 64)
+		switch {
+		case err != nil || n < 1 || len(tail) != digits:
+			return nil // of a later version, or nobody's
+		case reply:
+			replied[n] = true
+		default:
+			all = append(all, n)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for requests of run %s: %w", run, err)
+	}
+	slices.Sort(all)
+	return all, replied, nil
+}
+
+// Put leaves a request for whoever carries the run, and returns its number.
+func (b Box) Put(ctx context.Context, run string, r execute.Request) (int64, error) {
+	for range tries {
+		all, _, err := b.numbers(ctx, run)
+		if err != nil {
+			return 0, err
+		}
+		r.Number = 1
+		if len(all) > 0 {
+			r.Number = all[len(all)-1] + 1
+		}
+		data, err := json.Marshal(r)
+		if err != nil {
+			return 0, fmt.Errorf("ask run %s: %w", run, err)
+		}
+		err = b.project.WriteSealedOnce(ctx, b.key(run, r.Number), data)
+		if errors.Is(err, vault.ErrExists) {
+			continue // somebody else asks too
+		}
+		if err != nil {
+			return 0, fmt.Errorf("ask run %s: %w", run, err)
+		}
+		return r.Number, nil
+	}
+	return 0, fmt.Errorf("ask run %s: too many others ask at once: try again", run)
+}
+
+// Next implements execute.Requests. One that cannot be read is passed over, and
+// answered so.
+func (b Box) Next(ctx context.Context, run string) (*execute.Request, error) {
+	all, replied, err := b.numbers(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range all {
+		if replied[n] {
+			continue
+		}
+		data, err := b.project.ReadSealed(ctx, b.key(run, n))
+		if err != nil && !errors.Is(err, vault.ErrDamaged) {
+			return nil, fmt.Errorf("read request %d of run %s: %w", n, run, err)
+		}
+		r, err := parse(data, n, err)
+		if err == nil {
+			return r, nil
+		}
+		if err := b.Reply(ctx, run, n, err.Error()); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func parse(data []byte, n int64, err error) (*execute.Request, error) {
+	var r execute.Request
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the request cannot be read: %w", err)
+	case r.Number != n || r.Kind == "" || r.By == "":
+		return nil, errors.New("the request says neither who asks nor what for")
+	}
+	return &r, nil
+}
+
+// Reply implements execute.Requests.
+func (b Box) Reply(ctx context.Context, run string, n int64, refused string) error {
+	data, err := json.Marshal(Reply{Number: n, Refused: refused})
+	if err != nil {
+		return fmt.Errorf("answer request %d of run %s: %w", n, run, err)
+	}
+	err = b.project.WriteSealedOnce(ctx, b.key(run, n)+answered, data)
+	if err != nil && !errors.Is(err, vault.ErrExists) {
+		return fmt.Errorf("answer request %d of run %s: %w", n, run, err)
+	}
+	return nil
+}
+
+// Answer returns what became of a request, nil while nobody knows.
+func (b Box) Answer(ctx context.Context, run string, n int64) (*Reply, error) {
+	data, err := b.project.ReadSealed(ctx, b.key(run, n)+answered)
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil, nil
+	}
+	var r Reply
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the answer to request %d of run %s: %w", n, run, err)
+	}
+	return &r, nil
+}

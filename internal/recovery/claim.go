@@ -1,0 +1,73 @@
+package recovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+)
+
+// Claiming is a claim of an application's epoch by a run, or its return.
+type Claiming struct {
+	Project     *vault.Project
+	Application string
+	Number      int64
+	// Self is whom the epoch is for.
+	Self lease.Identity
+	// Holder is who acts, for people.
+	Holder, Reason string
+	// Request names the attempt: see lease.Claim.
+	Request string
+	Terms   *lease.Terms
+	At      time.Time
+}
+
+// Claim writes the epoch, with the points that are good at this moment as those
+// that it accepts. Claiming again with the same request is as good as once.
+func Claim(ctx context.Context, c Claiming) (lease.Epoch, error) {
+	known, err := readCatalog(ctx, c.Project, c.Application)
+	if err != nil {
+		return lease.Epoch{}, err
+	}
+	return lease.New(c.Project).Claim(ctx, c.Application, c.Number, lease.Claim{
+		Site: c.Self.Site, Cluster: c.Self.Cluster, Holder: c.Holder, Reason: c.Reason, At: c.At, Terms: c.Terms,
+		Accepted: point.Accepted(known.points, lease.Summaries(known.history)), Request: c.Request,
+	})
+}
+
+// GiveBack writes the number after a run's claim for the site that held the
+// epoch before, or that number itself where the claim never arrived: a late put
+// of it finds its number taken. request is the claim's; the return's own is
+// c.Request. It returns a *lease.SupersededError when somebody else holds a
+// newer epoch: there is nothing to give back.
+func GiveBack(ctx context.Context, c Claiming, request string) (lease.Epoch, error) {
+	for {
+		current, err := lease.New(c.Project).Current(ctx, c.Application)
+		if err != nil {
+			return lease.Epoch{}, err
+		}
+		number := c.Number
+		switch {
+		case current.Claim.Request == c.Request:
+			return current, nil
+		case current.Number == c.Number && current.Claim.Request == request:
+			number = c.Number + 1
+		case current.Number >= c.Number:
+			return lease.Epoch{}, &lease.SupersededError{Application: c.Application, Held: c.Number, Current: current}
+		}
+		next := c
+		next.Number = number
+		epoch, err := Claim(ctx, next)
+		if errors.Is(err, lease.ErrLost) && number == c.Number {
+			continue // the claim itself arrived meanwhile
+		}
+		if err != nil {
+			return epoch, fmt.Errorf("give back epoch %d of %s: %w", c.Number, c.Application, err)
+		}
+		return epoch, nil
+	}
+}

@@ -1,0 +1,139 @@
+package standby
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+const (
+	labelStep = "davit.dev/run-step"
+	jobLook   = 500 * time.Millisecond
+)
+
+// stepID is a label's value for a step of a run, and what is done with it.
+func stepID(o execute.Order) string {
+	what := failover.Act
+	if o.Action == failover.Undo {
+		what = failover.Undo
+	}
+	sum := sha256.Sum256([]byte(o.Run + "\n" + o.Step.Name + "\n" + string(what)))
+	return hex.EncodeToString(sum[:10])
+}
+
+// command runs a step's Job, in davit-system: whoever may change a plan decides
+// what runs there. A look finds the Job.
+func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
+	c := s.o.Recovery.Cluster
+	at, err := serving(ctx, c, shape.KindJob)
+	if err != nil {
+		return execute.Unknown("%v", err)
+	}
+	if o.Action == failover.Look {
+		return lookAtJobs(ctx, c, at, stepID(o))
+	}
+	what := o.Step.Command
+	if o.Action == failover.Undo {
+		what = o.Step.Undo
+	}
+	if what == nil {
+		return execute.Refuse("the step has no command")
+	}
+	name := fmt.Sprintf("davit-step-%s-%d", stepID(o), o.Token.Sequence)
+	if _, err := c.Create(ctx, at, job(name, stepID(o), o, what)); err != nil && !apierrors.IsAlreadyExists(err) {
+		return execute.Refuse("make Job %s: %v", name, err)
+	}
+	for {
+		live, err := c.Get(ctx, at, v1alpha1.SystemNamespace, name)
+		if err == nil {
+			switch ended(live) {
+			case "Complete":
+				return execute.Answer{Outcome: failover.Done, Note: "Job " + name, Guard: execute.Guarded}
+			case "Failed":
+				return execute.Refuse("Job %s/%s failed: its log says why", v1alpha1.SystemNamespace, name)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return execute.Unknown("Job %s has not ended", name)
+		case <-time.After(jobLook):
+		}
+	}
+}
+
+func lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id string) execute.Answer {
+	answer := execute.NotDone("")
+	err := c.List(ctx, at, v1alpha1.SystemNamespace, labelStep+"="+id, func(u *unstructured.Unstructured) error {
+		switch ended(u) {
+		case "Complete":
+			answer = execute.Done("Job %s", u.GetName())
+		case "":
+			if answer.Outcome != failover.Done {
+				answer = execute.Answer{Outcome: failover.Busy}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return execute.Unknown("%v", err)
+	}
+	return answer
+}
+
+// ended is the condition that a Job ended with, empty while it runs.
+func ended(u *unstructured.Unstructured) string {
+	for _, c := range shape.Items(u.Object, "status", "conditions") {
+		kind := shape.Text(c, "type")
+		if (kind == "Complete" || kind == "Failed") && shape.Text(c, "status") == "True" {
+			return kind
+		}
+	}
+	return ""
+}
+
+// job is the Job. It is not tried again: whether it may be is for the plan.
+func job(name, id string, o execute.Order, c *plan.Command) *unstructured.Unstructured {
+	container := map[string]any{"name": "step", "image": c.Image}
+	var args, env, secrets []any
+	for _, a := range c.Args {
+		args = append(args, a)
+	}
+	for key, value := range c.Env {
+		env = append(env, map[string]any{"name": key, "value": value})
+	}
+	for key, value := range map[string]string{"DAVIT_RUN": o.Run, "DAVIT_VERB": string(o.Verb), "DAVIT_FROM": o.From, "DAVIT_TO": o.To} {
+		env = append(env, map[string]any{"name": key, "value": value})
+	}
+	for _, secret := range c.Secrets {
+		secrets = append(secrets, map[string]any{"secretRef": map[string]any{"name": secret}})
+	}
+	container["args"], container["env"], container["envFrom"] = args, env, secrets
+	labels := map[string]any{shape.LabelManagedBy: "davit", labelStep: id}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "batch/v1", "kind": "Job",
+		"metadata": map[string]any{
+			"name": name, "namespace": v1alpha1.SystemNamespace, "labels": labels,
+			"annotations": map[string]any{"davit.dev/run": o.Run, "davit.dev/step": strings.TrimSpace(o.Step.Name)},
+		},
+		"spec": map[string]any{
+			"backoffLimit": int64(0),
+			"template": map[string]any{
+				"metadata": map[string]any{"labels": labels},
+				"spec":     map[string]any{"restartPolicy": "Never", "containers": []any{container}},
+			},
+		},
+	}}
+}

@@ -1,0 +1,105 @@
+package standby
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// notes keep the marks of a run's steps in one ConfigMap of davit-system, an
+// entry for each step.
+type notes struct{ cluster restore.Cluster }
+
+const conflicts = 20 // tries until a busy ConfigMap is given up for now
+
+func noteName(run string) string { return "davit-run-" + run }
+func noteKey(step string) string { return strings.ReplaceAll(step, "/", "_") }
+
+// Load implements execute.Marks.
+func (n *notes) Load(ctx context.Context, run, step string) (execute.Mark, error) {
+	at, err := serving(ctx, n.cluster, shape.KindConfigMap)
+	if err != nil {
+		return execute.Mark{}, err
+	}
+	live, err := n.cluster.Get(ctx, at, v1alpha1.SystemNamespace, noteName(run))
+	if apierrors.IsNotFound(err) {
+		return execute.Mark{}, nil
+	}
+	if err != nil {
+		return execute.Mark{}, fmt.Errorf("read notes of run %s: %w", run, err)
+	}
+	return mark(live, run, step)
+}
+
+func mark(live *unstructured.Unstructured, run, step string) (execute.Mark, error) {
+	var m execute.Mark
+	text, _, _ := unstructured.NestedString(live.Object, "data", noteKey(step))
+	if text == "" {
+		return m, nil
+	}
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		return m, fmt.Errorf("read notes of run %s: step %s: %w: mend ConfigMap %s/%s", run, step, err, v1alpha1.SystemNamespace, noteName(run))
+	}
+	m.Version = text
+	return m, nil
+}
+
+// Save implements execute.Marks.
+func (n *notes) Save(ctx context.Context, run, step string, m execute.Mark) error {
+	at, err := serving(ctx, n.cluster, shape.KindConfigMap)
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode mark: %w", err)
+	}
+	for range conflicts {
+		live, err := n.cluster.Get(ctx, at, v1alpha1.SystemNamespace, noteName(run))
+		if apierrors.IsNotFound(err) {
+			live = &unstructured.Unstructured{Object: map[string]any{
+				"apiVersion": "v1", "kind": "ConfigMap",
+				"metadata": map[string]any{"name": noteName(run), "namespace": v1alpha1.SystemNamespace, "labels": map[string]any{shape.LabelManagedBy: "davit"}},
+			}}
+			if m.Version != "" {
+				return execute.ErrMarked
+			}
+			if err = unstructured.SetNestedField(live.Object, string(text), "data", noteKey(step)); err == nil {
+				_, err = n.cluster.Create(ctx, at, live)
+			}
+			if apierrors.IsAlreadyExists(err) {
+				continue
+			}
+			if err != nil {
+				return fmt.Errorf("note step %s of run %s: %w", step, run, err)
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read notes of run %s: %w", run, err)
+		}
+		if old, _, _ := unstructured.NestedString(live.Object, "data", noteKey(step)); old != m.Version {
+			return execute.ErrMarked
+		}
+		if err := unstructured.SetNestedField(live.Object, string(text), "data", noteKey(step)); err != nil {
+			return fmt.Errorf("note step %s of run %s: %w", step, run, err)
+		}
+		if _, err = n.cluster.Update(ctx, at, live, ""); apierrors.IsConflict(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("note step %s of run %s: %w", step, run, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("note step %s of run %s: %w", step, run, execute.ErrMarked)
+}

@@ -1,0 +1,173 @@
+package standby
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore/sequence"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// stages say how far a kind of step restores.
+var stages = map[plan.Kind]sequence.Stage{
+	plan.KindRestore: sequence.Data, plan.KindApply: sequence.Objects, plan.KindScale: sequence.Whole,
+}
+
+const readyLook = 500 * time.Millisecond
+
+// restore brings an application here, as far as the step says. Every part
+// is the same restore, which continues.
+func (s *Site) restore(ctx context.Context, o execute.Order) execute.Answer {
+	if o.Action == failover.Undo {
+		return s.takeBack(ctx, o)
+	}
+	opts, err := s.options(ctx, o)
+	if err != nil {
+		return execute.Unknown("%v", err)
+	}
+	if opts.Point == "" && o.Step.Kind != plan.KindRestore {
+		return execute.Refuse("nothing says which recovery point the data of %s is from: do its data step first", o.Step.Application)
+	}
+	opts.To = stages[o.Step.Kind]
+	opts.ReadyTimeout = o.Step.Timeout / 2 // the step after it waits on
+	deps := s.o.Recovery
+	report, err := recovery.Recover(ctx, opts, deps)
+	if err != nil {
+		return failed(err)
+	}
+	if report.Result.Failed > 0 {
+		return execute.Refuse("%d objects could not be restored: %s", report.Result.Failed, problems(report, true))
+	}
+	return execute.Answer{
+		Outcome: failover.Done, Note: problems(report, false), Guard: execute.Guarded,
+		Point: &failover.Point{ID: report.Point, Instant: report.Instant},
+	}
+}
+
+// awaitReady waits for the workloads that the run brought. It changes nothing:
+// another restore would roll back again what runs by now.
+func (s *Site) awaitReady(ctx context.Context, o execute.Order) execute.Answer {
+	if o.Action == failover.Undo {
+		return execute.Done("")
+	}
+	app := o.Step.Application
+	mark, err := s.marks.Load(ctx, o.Run, "data/"+app)
+	if err != nil {
+		return execute.Unknown("%v", err)
+	}
+	if mark.Point == nil {
+		return execute.Refuse("nothing says which recovery point the data of %s is from: do its data step first", app)
+	}
+	for {
+		late, err := s.late(ctx, app, mark.Point.ID)
+		switch {
+		case err == nil && late == "":
+			return execute.Done("")
+		case o.Action == failover.Look && err != nil:
+			return execute.Unknown("%v", err)
+		case o.Action == failover.Look:
+			return execute.NotDone("%s", late)
+		}
+		select {
+		case <-ctx.Done():
+			if err != nil {
+				return execute.Unknown("%v", err)
+			}
+			return execute.Refuse("not ready after %s: %s", o.Step.Timeout, late)
+		case <-time.After(readyLook):
+		}
+	}
+}
+
+// late is what of the application is not ready, empty if all is.
+func (s *Site) late(ctx context.Context, app, id string) (string, error) {
+	manifest, err := s.project().Manifest(ctx, app, id)
+	if err != nil {
+		return "", err
+	}
+	return unready(ctx, s.o.Recovery.Cluster, shape.ID(id, string(v1alpha1.RestoreTakeOver), nil), manifest.Namespaces)
+}
+
+func problems(r recovery.Report, bad bool) string {
+	list := r.Result.Warnings
+	if bad {
+		list = r.Result.Failures
+	}
+	var all []string
+	for i, p := range list {
+		if i == 3 {
+			all = append(all, fmt.Sprintf("and %d more", len(list)-i))
+			break
+		}
+		all = append(all, strings.TrimPrefix(p.Object+": "+p.Message, ": "))
+	}
+	return strings.Join(all, "; ")
+}
+
+// options are those of the application's restore. Every step of the run
+// takes the point that its data step took.
+func (s *Site) options(ctx context.Context, o execute.Order) (recovery.Options, error) {
+	app := o.Step.Application
+	epoch := o.Token.Epochs[app]
+	opts := recovery.Options{Application: app, Mode: v1alpha1.RestoreTakeOver, Attempt: o.Run, SeenEpoch: &epoch}
+	if o.Point != nil {
+		opts.Point = o.Point.ID
+	} else {
+		mark, err := s.marks.Load(ctx, o.Run, "data/"+app)
+		if err != nil {
+			return opts, err
+		}
+		if mark.Point != nil {
+			opts.Point = mark.Point.ID
+		}
+	}
+	left, err := s.leftovers(ctx, app, epoch)
+	if left {
+		opts.Existing = v1alpha1.ExistingExact
+	}
+	return opts, err
+}
+
+// leftovers tells whether this site ran the application before: what is left
+// of it here is older than the point, and rolled back to it.
+func (s *Site) leftovers(ctx context.Context, app string, epoch int64) (bool, error) {
+	history, err := lease.New(s.project()).History(ctx, app)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range history {
+		if e.Number < epoch && s.self().Made(e.Claim) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// takeBack undoes a part of a restore. What it brought stays, at rest: nothing of
+// it runs, and the next run that comes here rolls it back to its own point.
+func (s *Site) takeBack(ctx context.Context, o execute.Order) execute.Answer {
+	if o.Step.Kind != plan.KindScale {
+		return execute.Done("what was brought stays here, at rest")
+	}
+	mark, err := s.marks.Load(ctx, o.Run, "data/"+o.Step.Application)
+	if err != nil {
+		return execute.Unknown("%v", err)
+	}
+	if mark.Point == nil {
+		return execute.Done("nothing was started")
+	}
+	id := shape.ID(mark.Point.ID, string(v1alpha1.RestoreTakeOver), nil)
+	stopped, err := stop(ctx, s.o.Recovery.Cluster, id)
+	if err != nil {
+		return execute.Unknown("%v", err)
+	}
+	return execute.Done("stopped %s", stopped)
+}

@@ -1,0 +1,190 @@
+// Package standby is the target's side of a run: what claims an application's
+// epoch, brings its data, objects and workloads here, waits until they are
+// ready, asks them whether they answer, and takes all of that back. It does so
+// through the use case of package recovery, in parts, and remembers in the
+// cluster what it did, so that whoever takes a run over goes on from there.
+package standby
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/vault"
+)
+
+// Options are what a target works with.
+type Options struct {
+	// Recovery are the ports of restores at this site.
+	Recovery recovery.Deps
+	// HTTP asks a Service of this cluster from inside of it; ok says that there is
+	// such a Service.
+	HTTP func(ctx context.Context, namespace, service, port, scheme, path string) (status int, body string, err error)
+	// Terms are the lease terms that this site keeps; nil: none.
+	Terms *lease.Terms
+	// More are actuators of other kinds: DNS, gates. They replace this
+	// package's.
+	More execute.Kinds
+}
+
+// Site is this site as the target of runs.
+type Site struct {
+	o     Options
+	marks execute.Marks
+}
+
+// New makes the target.
+func New(o Options) *Site {
+	if o.Recovery.Now == nil {
+		o.Recovery.Now = time.Now
+	}
+	if o.Recovery.Progress == nil {
+		o.Recovery.Progress = restore.Silent{}
+	}
+	if o.Recovery.Log == nil {
+		o.Recovery.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster}}
+}
+
+// Kinds are the actuators of this site.
+func (s *Site) Kinds() execute.Kinds {
+	aged := func(f execute.Func) *execute.Aged {
+		return &execute.Aged{Inner: f, Marks: s.marks, Newest: s.newest}
+	}
+	remembered := func(f execute.Func, again bool) *execute.Aged {
+		a := aged(f)
+		a.Blind, a.Again = true, again
+		return a
+	}
+	kinds := execute.Kinds{
+		plan.KindClaim:   execute.Func(s.claim),
+		plan.KindHold:    execute.Func(promiseNothing),
+		plan.KindRestore: remembered(s.restore, true),
+		plan.KindApply:   remembered(s.restore, true),
+		plan.KindScale:   remembered(s.restore, true),
+		plan.KindReady:   execute.Func(s.awaitReady),
+		plan.KindProbe:   execute.Func(s.probe),
+		plan.KindOutside: execute.Func(s.probe),
+		plan.KindCommand: aged(s.command),
+		plan.KindHTTP:    remembered(s.call, false),
+	}
+	for kind, a := range s.o.More {
+		kinds[kind] = a
+	}
+	return kinds
+}
+
+func (s *Site) project() *vault.Project { return s.o.Recovery.Project }
+
+func (s *Site) self() lease.Identity {
+	return lease.Identity{Site: s.o.Recovery.Site, Cluster: s.o.Recovery.ClusterID}
+}
+
+func (s *Site) newest(ctx context.Context, app string) (int64, error) {
+	current, err := lease.New(s.project()).Current(ctx, app)
+	return current.Number, err
+}
+
+// promiseNothing holds: no site of this version promises its peers anything.
+func promiseNothing(context.Context, execute.Order) execute.Answer { return execute.Done("") }
+
+// requests are the names of a run's claim and of its return.
+func requests(run string) (claim, back string) { return run, run + "/back" }
+
+// claim writes the application's next epoch for this site, or the one after it
+// for the source.
+func (s *Site) claim(ctx context.Context, o execute.Order) execute.Answer {
+	app := o.Step.Application
+	n := o.Token.Epochs[app]
+	mine, back := requests(o.Run)
+	c := recovery.Claiming{
+		Project: s.project(), Application: app, Number: n, Self: s.self(), Holder: s.o.Recovery.Holder,
+		Reason: fmt.Sprintf("%s of plan %s, run %s", o.Verb, o.Plan, o.Run), Request: mine, Terms: s.o.Terms, At: s.o.Recovery.Now(),
+	}
+	if o.Action == failover.Look {
+		return s.claimed(ctx, app, n, mine)
+	}
+	if o.Action == failover.Undo {
+		c.Request, c.Reason, c.Terms = back, "rolled back: "+c.Reason, nil
+		var err error
+		if c.Number, c.Self, err = s.before(ctx, app, o, mine); err != nil {
+			return gone(err)
+		}
+		epoch, err := recovery.GiveBack(ctx, c, mine)
+		if err != nil {
+			return gone(err)
+		}
+		return execute.Answer{Outcome: failover.Done, Epoch: epoch.Number, Guard: execute.Fenced}
+	}
+	epoch, err := recovery.Claim(ctx, c)
+	if err != nil {
+		return gone(err)
+	}
+	return execute.Answer{Outcome: failover.Done, Epoch: epoch.Number, Guard: execute.Fenced}
+}
+
+// claimed looks whether the run's claim stands.
+func (s *Site) claimed(ctx context.Context, app string, n int64, request string) execute.Answer {
+	current, err := lease.New(s.project()).Current(ctx, app)
+	switch {
+	case err != nil:
+		return execute.Unknown("%v", err)
+	case current.Number < n:
+		return execute.NotDone("")
+	case current.Number == n && current.Claim.Request == request && s.self().Made(current.Claim):
+		return execute.Answer{Outcome: failover.Done, Epoch: n, Guard: execute.Fenced}
+	}
+	return execute.Superseded("site %s holds epoch %d of %s", current.Claim.Site, current.Number, app)
+}
+
+// before finds the number of the run's claim, and whom the epoch goes back to:
+// whoever held the one before it. Of a claim that is not there the order still
+// has the number that it was to follow.
+func (s *Site) before(ctx context.Context, app string, o execute.Order, request string) (int64, lease.Identity, error) {
+	history, err := lease.New(s.project()).History(ctx, app)
+	if err != nil {
+		return 0, lease.Identity{}, err
+	}
+	number := o.Token.Epochs[app] + 1
+	for _, e := range history {
+		if e.Claim.Request == request {
+			number = e.Number
+		}
+	}
+	owner := lease.Identity{Site: o.From}
+	if i := int(number) - 2; i >= 0 && i < len(history) {
+		owner = lease.Identity{Site: history[i].Claim.Site, Cluster: history[i].Claim.Cluster}
+	}
+	return number, owner, nil
+}
+
+// gone says what an error of the ledger of epochs means.
+func gone(err error) execute.Answer {
+	switch {
+	case errors.Is(err, lease.ErrSuperseded), errors.Is(err, lease.ErrLost):
+		return execute.Superseded("%v", err)
+	case errors.Is(err, vault.ErrDamaged):
+		return execute.Refuse("%v", err)
+	}
+	return execute.Unknown("%v", err)
+}
+
+// failed says what an error of a recovery means.
+func failed(err error) execute.Answer {
+	switch {
+	case errors.Is(err, lease.ErrSuperseded), errors.Is(err, recovery.ErrOvertaken):
+		return execute.Superseded("%v", err)
+	case errors.Is(err, restore.ErrBusy), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, vault.ErrUnavailable):
+		return execute.Unknown("%v", err)
+	}
+	return execute.Refuse("%v", err)
+}

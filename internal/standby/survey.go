@@ -1,0 +1,145 @@
+package standby
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore"
+)
+
+var _ execute.Survey = (*Site)(nil)
+
+// Evaluate implements execute.Survey: who holds the applications, who ever
+// did, and whether this site could take them.
+func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Facts, error) {
+	facts := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}, Terms: map[string]plan.Fence{}}
+	facts.Problems = s.cannot(spec)
+	if spec.To != s.o.Recovery.Site {
+		facts.Problems = append(facts.Problems, fmt.Sprintf("the run goes to site %s, and this is site %s: give the kubeconfig of %s", spec.To, s.o.Recovery.Site, spec.To))
+	}
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	errs := make([]error, len(spec.Applications))
+	found := make([]string, len(spec.Applications))
+	for i, app := range spec.Applications {
+		history, err := lease.New(s.project()).History(ctx, app)
+		if err != nil {
+			return nil, err
+		}
+		record(facts, app, history, spec.To)
+		all.Go(func() {
+			problem, err := s.ready(ctx, app, spec)
+			mu.Lock()
+			defer mu.Unlock()
+			errs[i], found[i] = err, problem
+		})
+	}
+	all.Wait()
+	for i := range errs {
+		if errs[i] != nil {
+			return nil, errs[i]
+		}
+		if found[i] != "" {
+			facts.Problems = append(facts.Problems, spec.Applications[i]+": "+found[i])
+		}
+	}
+	return facts, nil
+}
+
+// record notes what the history of an application says.
+func record(facts *failover.Facts, app string, history []lease.Epoch, to string) {
+	for _, e := range history {
+		site := e.Claim.Site
+		facts.Epochs[app] = failover.Held{Number: e.Number, Site: site}
+		if site != to && !slices.Contains(facts.Holders[app], site) {
+			facts.Holders[app] = append(facts.Holders[app], site)
+		}
+		if t := e.Claim.Terms; t != nil {
+			ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+			facts.Terms[site] = plan.Fence{Lease: ms(t.LeaseMillis), Bound: ms(t.BoundMillis), Drift: t.DriftPPM}
+		} else {
+			delete(facts.Terms, site) // its newest claim is made without
+		}
+	}
+	slices.Sort(facts.Holders[app])
+}
+
+// cannot says which steps of a run this davit does not carry out.
+func (s *Site) cannot(spec failover.Spec) []string {
+	var problems []string
+	kinds := s.Kinds()
+	for _, step := range spec.Steps {
+		_, here := kinds[step.Kind]
+		if step.Side == plan.Target && !here && !step.Asks() {
+			problems = append(problems, fmt.Sprintf("step %s: steps of the kind %q are not carried out by this davit: take it out of the plan", step.Name, step.Kind))
+		}
+		for _, c := range step.Checks {
+			if !asks(c) {
+				problems = append(problems, fmt.Sprintf("step %s: checks of the kind %q are not carried out by this davit: use http or tcp", step.Name, c.Kind))
+			}
+		}
+	}
+	return problems
+}
+
+// ready looks whether the application could come here.
+func (s *Site) ready(ctx context.Context, app string, spec failover.Spec) (string, error) {
+	opts := recovery.Options{Application: app, Mode: v1alpha1.RestoreTakeOver, Point: spec.Points[app].ID}
+	current, err := s.newest(ctx, app)
+	if err != nil {
+		return "", err
+	}
+	left, err := s.leftovers(ctx, app, current+1)
+	if err != nil {
+		return "", err
+	}
+	if left {
+		opts.Existing = v1alpha1.ExistingExact
+	}
+	report, err := recovery.Check(ctx, opts, s.o.Recovery)
+	switch {
+	case err != nil && recovery.Refused(err):
+		return err.Error(), nil
+	case err != nil:
+		return "", err
+	}
+	if bad := restore.Blocking(report.Findings); len(bad) > 0 {
+		return bad[0].String(), nil
+	}
+	return "", nil
+}
+
+// Verify implements execute.Survey: the epochs are still the run's, and what
+// was brought is ready. Whether another site writes is for its fence to say.
+func (s *Site) Verify(ctx context.Context, state *failover.State) (outcome failover.Outcome, note, split string) {
+	for _, app := range state.Spec.Applications {
+		current, err := lease.New(s.project()).Current(ctx, app)
+		if err != nil {
+			return failover.NoAnswer, err.Error(), ""
+		}
+		if !s.self().Made(current.Claim) {
+			return failover.NotDone, fmt.Sprintf("site %s claimed epoch %d of %s meanwhile", current.Claim.Site, current.Number, app), ""
+		}
+		data := state.Steps["data/"+app]
+		if data == nil || data.Point == nil {
+			continue
+		}
+		late, err := s.late(ctx, app, data.Point.ID)
+		if err != nil {
+			return failover.NoAnswer, err.Error(), ""
+		}
+		if late != "" {
+			return failover.NotDone, late, ""
+		}
+	}
+	return failover.Done, "", ""
+}
