@@ -44,11 +44,12 @@ type Driver struct {
 	node string
 	log  *slog.Logger
 	busy busySet
+	slow pace
 }
 
 // New returns the driver of the node.
 func New(p *pool.Pool, node string, log *slog.Logger) *Driver {
-	return &Driver{pool: p, node: node, log: log}
+	return &Driver{pool: p, node: node, log: log, slow: newPace()}
 }
 
 // Serve answers on the unix socket until ctx ends.

@@ -177,6 +177,11 @@ func (d *Driver) takeSnapshot(ctx context.Context, req *csi.CreateSnapshotReques
 	if err != nil {
 		return pool.Snapshot{}, err
 	}
+	leave, err := d.slow.enter(ctx, req.GetParameters())
+	if err != nil {
+		return pool.Snapshot{}, err
+	}
+	defer leave()
 	start := time.Now()
 	snap, err := d.pool.CreateSnapshot(req.GetName(), volume)
 	if err == nil {
