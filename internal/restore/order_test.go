@@ -132,7 +132,7 @@ func (v slowVolumes) Fill(ctx context.Context, r FillRequest) ([]string, error) 
 			return nil, fmt.Errorf("HARM: %s waits for a volume that is not its own", v.until)
 		}
 	}
-	time.Sleep(time.Hour)
+	time.Sleep(time.Hour) // virtual time
 	if there(v.never) {
 		return nil, fmt.Errorf("HARM: %s is there before its volume is filled", v.never)
 	}

@@ -39,7 +39,7 @@ func (s *site) sync(ctx context.Context, o execute.Order) execute.Answer {
 		return outcome(p)
 	}
 	if p == nil || over(p) && p.Status.Phase != v1alpha1.PointAvailable {
-		if p, err = s.ask(ctx, app, o.Run); err != nil {
+		if err := s.ask(ctx, app, o.Run); err != nil {
 			return execute.Unknown("%v", err)
 		}
 	}
@@ -80,19 +80,19 @@ func (s *site) captured(ctx context.Context, app *v1alpha1.Application, run stri
 	return newest, nil
 }
 
-func (s *site) ask(ctx context.Context, app *v1alpha1.Application, run string) (*v1alpha1.RecoveryPoint, error) {
+func (s *site) ask(ctx context.Context, app *v1alpha1.Application, run string) error {
 	id, err := point.NewID(app.VaultName(), s.Now(), rand.Reader)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p := &v1alpha1.RecoveryPoint{Spec: v1alpha1.RecoveryPointSpec{Application: app.Name, Trigger: v1alpha1.TriggerManual}}
 	p.Namespace, p.Name = app.Namespace, id
 	p.Annotations = map[string]string{v1alpha1.AnnotationRun: run}
 	project.Label(p, app.Spec.Vault, app.VaultName())
 	if err := s.Client.Create(ctx, p); err != nil {
-		return nil, fmt.Errorf("ask for recovery point %s: %w", id, err)
+		return fmt.Errorf("ask for recovery point %s: %w", id, err)
 	}
-	return p, nil
+	return nil
 }
 
 func over(p *v1alpha1.RecoveryPoint) bool {
