@@ -28,17 +28,20 @@ import (
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/quiescer"
 	"davit.dev/davit/internal/kube/source"
+	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/reconcile/application"
 	"davit.dev/davit/internal/reconcile/copying"
 	"davit.dev/davit/internal/reconcile/locking"
 	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/reconcile/origin"
 	"davit.dev/davit/internal/reconcile/proof"
 	"davit.dev/davit/internal/reconcile/recoverypoint"
 	"davit.dev/davit/internal/reconcile/restore"
 	"davit.dev/davit/internal/reconcile/site"
 	"davit.dev/davit/internal/reconcile/vault"
+	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/traffic/active"
 	"davit.dev/davit/internal/version"
 )
@@ -175,6 +178,14 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		return err
 	}
 	if err := mgr.Add(&collector{ledger: p.ledger, runner: quiescer.New(capturer), reader: reader, log: opts.Logger}); err != nil {
+		return err
+	}
+	whole, err := client.New(opts.Config, client.Options{Scheme: process.Scheme()})
+	if err != nil {
+		return err
+	}
+	from := origin.New(origin.Options{Client: whole, Site: opts.Site, Marks: standby.Marks(target.New(clients)), Now: opts.Now})
+	if err := mgr.Add(&servant{reader: reader, pool: p, actuator: from, log: opts.Logger}); err != nil {
 		return err
 	}
 	return mgr.Add(&sweeper{reader: reader, pool: p, log: opts.Logger})

@@ -80,7 +80,7 @@ func TestAnOrderIsAnsweredOnce(t *testing.T) {
 	go func() { done <- orders.Sender{Project: p}.Do(t.Context(), order("east")) }()
 	sent(t, p)
 	for _, site := range []*orders.Receiver{other, r, r} {
-		if _, err := site.Poll(t.Context()); err != nil {
+		if _, err := site.Poll(t.Context(), time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		site.Wait()
@@ -122,7 +122,7 @@ func TestAnAgentThatDiesLeavesTheOrder(t *testing.T) {
 		<-ctx.Done()
 		return execute.Refuse("the process ends")
 	})}
-	if _, err := first.Poll(dying); err != nil {
+	if _, err := first.Poll(dying, time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	kill()
@@ -130,7 +130,7 @@ func TestAnAgentThatDiesLeavesTheOrder(t *testing.T) {
 	second := &orders.Receiver{Project: p, Site: "east", Actuator: execute.Func(func(context.Context, execute.Order) execute.Answer {
 		return execute.Done("the second did it")
 	})}
-	if n, err := second.Poll(t.Context()); err != nil || n != 1 {
+	if n, err := second.Poll(t.Context(), time.Minute); err != nil || n != 1 {
 		t.Fatalf("%d orders, %v", n, err)
 	}
 	second.Wait()
@@ -152,7 +152,7 @@ func TestOneOrderIsCarriedOutOnceAtATime(t *testing.T) {
 		return execute.Done("")
 	})}
 	for range 3 {
-		if _, err := r.Poll(t.Context()); err != nil {
+		if _, err := r.Poll(t.Context(), time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -180,7 +180,7 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 				t.Error("carried out")
 				return execute.Done("")
 			})}
-			if _, err := r.Poll(t.Context()); err != nil {
+			if _, err := r.Poll(t.Context(), time.Minute); err != nil {
 				t.Fatal(err)
 			}
 			r.Wait()

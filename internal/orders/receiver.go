@@ -31,11 +31,14 @@ type Receiver struct {
 }
 
 // Poll begins what was ordered and is not under way yet, and returns how many
-// orders there are. They go on when it returns, until ctx ends.
-func (r *Receiver) Poll(ctx context.Context) (int, error) {
+// orders there are. They go on when it returns, until ctx ends; to look takes
+// no longer than within.
+func (r *Receiver) Poll(ctx context.Context, within time.Duration) (int, error) {
+	looking, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	prefix := orderKey(r.Project, r.Site, "")
 	var ids []string
-	err := r.Project.Store().List(ctx, prefix, func(o vault.ObjectInfo) error {
+	err := r.Project.Store().List(looking, prefix, func(o vault.ObjectInfo) error {
 		ids = append(ids, strings.TrimPrefix(o.Key, prefix))
 		return nil
 	})
@@ -47,7 +50,7 @@ func (r *Receiver) Poll(ctx context.Context) (int, error) {
 		if !r.take(id) {
 			continue
 		}
-		data, err := r.Project.ReadSealed(ctx, prefix+id)
+		data, err := r.Project.ReadSealed(looking, prefix+id)
 		if err != nil && !errors.Is(err, vault.ErrDamaged) {
 			r.leave(id)
 			if !errors.Is(err, vault.ErrNotFound) { // else it was withdrawn

@@ -15,6 +15,9 @@ import (
 	"davit.dev/davit/internal/restore/shape"
 )
 
+// Marks returns what remembers a site's orders in its cluster.
+func Marks(c restore.Cluster) execute.Marks { return &notes{cluster: c} }
+
 // notes keep the marks of a run's steps in one ConfigMap of davit-system, an
 // entry for each step.
 type notes struct{ cluster restore.Cluster }

@@ -257,6 +257,11 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 		switch {
 		case !heard:
 			return nil, fmt.Sprintf("its agent has seen epoch %d, not %d yet", st.Epoch, epoch)
+		case st.Fence != nil && st.Fence.Level == v1alpha1.FenceProven && st.Fence.Epoch >= epoch:
+			return &execute.Answer{
+				Outcome: failover.Done, Asked: true, Guard: execute.Fenced, Note: "every node says so",
+				Proof: &failover.Proof{Application: o.Step.Application, Site: s.Site, Epoch: st.Fence.Epoch, How: "stopped"},
+			}, ""
 		case st.Rest == nil || st.Rest.Epoch < epoch:
 			return nil, "its agent has not begun to stop it yet"
 		case !st.Rest.Stopped:
