@@ -16,6 +16,7 @@ var together = []day{
 	{"Overlaid", overlaid},
 	{"RestoreKilled", restoreKilled},
 	{"RestoreTwice", restoreTwice},
+	{"FailedOverAndBack", failedOverAndBack},
 	{"ReadOnlyVault", readOnlyVault},
 	{"PrivateCA", privateCA},
 	{"Damage", damage},
@@ -52,5 +53,6 @@ var alone = []day{
 	{"VerifiedOnSchedule", verifiedOnSchedule}, // which captures and restores of others would put off
 	{"TwoOfAName", twoOfAName},
 	{"HeldByTheDead", heldByTheDead},
+	{"FailedOver", failedOver},
 	{"FromNothing", fromNothing},
 }

@@ -30,6 +30,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -251,6 +252,11 @@ func (c *fakeCluster) Test(_ context.Context, opts trial.Options, _ wiring.Recov
 	}
 	report.RTO, report.Failure = 0, "probe bad: nobody answers"
 	return report, fmt.Errorf("test %s: %w: %s", opts.Point, trial.ErrFailed, report.Failure)
+}
+
+// Standby implements Cluster: the real one is tested in standby.
+func (c *fakeCluster) Standby(wiring.Recovering) (*standby.Site, error) {
+	return nil, errors.New("this cluster carries no run")
 }
 
 // SweepTests implements Cluster.

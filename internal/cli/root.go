@@ -28,6 +28,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/planning"
 	"davit.dev/davit/internal/cli/profiles"
+	"davit.dev/davit/internal/cli/running"
 	"davit.dev/davit/internal/cli/wiring"
 )
 
@@ -143,7 +144,7 @@ func (e *env) named(hint string) string {
 
 var commandWords = []string{
 	"install", "uninstall", "vault", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "restore-test", "verify", "plan", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
+	"restore", "restore-test", "verify", "plan", "failover", "runs", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
 func isCommand(word string) bool {
@@ -208,7 +209,7 @@ func (e *env) addCommands(root *cobra.Command) {
 	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand())
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
-		planning.Command(planning.Host{In: e.In, Out: e.Out, Print: e.print}))
+		planning.Command(e.planning()), running.Failover(e.running()), running.Runs(e.running()))
 	group("look", e.statusCommand(), e.coverageCommand(),
 		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))
 	root.AddCommand(e.versionCommand(), exitCodesTopic())

@@ -33,7 +33,7 @@ func Command(h Host) *cobra.Command {
 		Use:   "plan",
 		Short: "Check, draw and compare recovery plans in files",
 		Long: `A recovery plan says how a set of applications moves between sites: which, in what order, with what besides. These commands
-read it from a file ("-" is standard input) and ask neither cluster nor vault. No command carries a plan out yet.`,
+read it from a file ("-" is standard input) and ask neither cluster nor vault. "davit failover" carries one out.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
 				return exit.Usage("", "plan has no command %q, only diff, graph, validate", given[0])
@@ -160,6 +160,9 @@ func (h Host) graph(file, verb, format string) error {
 	}
 	return err
 }
+
+// Read reads a plan from a file, or from standard input.
+func (h Host) Read(file string) (*plan.Plan, error) { return h.read(file) }
 
 // read reads a plan from a file, or from standard input.
 func (h Host) read(file string) (*plan.Plan, error) {

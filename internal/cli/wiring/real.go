@@ -33,6 +33,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/transform"
+	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -177,6 +178,21 @@ func (c *realCluster) Test(ctx context.Context, opts trial.Options, how Recoveri
 		return trial.Report{}, err
 	}
 	return trial.Run(ctx, opts, trial.Deps{Recovery: c.recovering(m, how), Cluster: scratch.New(c.clients, m)})
+}
+
+// Standby implements Cluster.
+func (c *realCluster) Standby(how Recovering) (*standby.Site, error) {
+	m, err := mover.NewForConfig(c.clients.RESTConfig, nil, mover.Options{Now: how.Now})
+	if err != nil {
+		return nil, err
+	}
+	asker := scratch.New(c.clients, m)
+	return standby.New(standby.Options{
+		Recovery: c.recovering(m, how),
+		HTTP: func(ctx context.Context, namespace, service, port, scheme, path string) (int, string, error) {
+			return asker.HTTP(ctx, namespace, v1alpha1.HTTPProbe{Service: service, Port: port, Scheme: scheme, Path: path})
+		},
+	}), nil
 }
 
 // SweepTests implements Cluster.

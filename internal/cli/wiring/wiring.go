@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -55,6 +56,8 @@ type Cluster interface {
 	Recover(ctx context.Context, opts recovery.Options, how Recovering) (recovery.Report, error)
 	// Test brings a point up as an isolated copy, probes it and removes it.
 	Test(ctx context.Context, opts trial.Options, how Recovering) (trial.Report, error)
+	// Standby is this cluster as the target of runs.
+	Standby(how Recovering) (*standby.Site, error)
 	// SweepTests removes copies whose test is over.
 	SweepTests(ctx context.Context, now time.Time) ([]string, error)
 }

@@ -1,0 +1,153 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// runView is what tests read of `runs show -o json` and `failover -o json`.
+type runView struct {
+	Run, State, Level string
+	Applications      []struct {
+		Name, Point string
+		Epoch       int64
+		RTO         time.Duration
+	}
+	Steps []struct {
+		Name, Status string
+		Attempts     int
+	}
+}
+
+func (r runView) step(name string) (status string, attempts int) {
+	for _, s := range r.Steps {
+		if s.Name == name {
+			return s.Status, s.Attempts
+		}
+	}
+	return "", 0
+}
+
+// planOf writes a plan that moves one application.
+func planOf(t *testing.T, app string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "plan.yaml")
+	text := fmt.Sprintf(`apiVersion: davit.dev/v1alpha1
+kind: RecoveryPlan
+metadata: {name: %s}
+spec:
+  sites: [{name: east}, {name: west}]
+  applications: [{name: %s}]
+  fence: {timeout: 5s}
+`, app, app)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// runOf finds the only run of a plan.
+func runOf(t *testing.T, vault, plan string) string {
+	t.Helper()
+	var list struct {
+		Runs []struct{ Run, Plan string }
+	}
+	davit(t, west, vault, "runs", "ls", "-o", "json").want(t, 0).read(t, &list)
+	for _, r := range list.Runs {
+		if r.Plan == plan {
+			return r.Run
+		}
+	}
+	return ""
+}
+
+// failedOver carries a plan out while its site is cut off from everything: the
+// command is killed in the middle, another process takes the run over, and the old
+// site is fenced when it comes back.
+func failedOver(t *testing.T) {
+	a := &app{size: 8 << 10}
+	sum, _ := a.protected(t)
+	removeNamespace(t, west, a.name)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	for _, other := range []string{"vault", west} {
+		if err := rig.Bed.Cut(t.Context(), east, other); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { _ = rig.Bed.HealAll(t.Context()) })
+	file := planOf(t, a.name)
+	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
+	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "whatever was written after", "east")
+	if got := epochs(t, commonBucket(), a.name); got != 1 {
+		t.Fatalf("a dry run claimed an epoch: there are %d", got)
+	}
+
+	cmd := command(t.Context(), west, a.vault, "failover", "-f", file, "--lost", east, "--yes")
+	ended := make(chan outcome, 1)
+	go func() { ended <- finish(t, cmd) }()
+	eventually(t, time.Minute, "the run has claimed", func() (bool, string) {
+		got := epochs(t, commonBucket(), a.name)
+		return got == 2, fmt.Sprint(got)
+	})
+	_ = cmd.Process.Kill()
+	t.Logf("killed: code %d", (<-ended).code)
+
+	run := runOf(t, a.vault, a.name)
+	var r runView
+	davit(t, west, a.vault, "runs", "take-over", run, "-o", "json").want(t, 0).read(t, &r)
+	if r.State != "AwaitingCommit" || r.Level != "none (forced)" || len(r.Applications) != 1 || r.Applications[0].Epoch != 2 {
+		t.Fatalf("%+v", r)
+	}
+	t.Logf("RTO, with a killed executor: %s", r.Applications[0].RTO)
+	if got := a.sum(t, west, a.name); got != sum {
+		t.Errorf("the data came as %s, want %s", got, sum)
+	}
+	davit(t, west, a.vault, "runs", "commit", run).want(t, 0, "Completed")
+	davit(t, west, a.vault, "runs", "commit", run).want(t, 3, "is over")
+	if got := epochs(t, commonBucket(), a.name); got != 2 {
+		t.Errorf("the run claimed more than once: there are %d epochs", got)
+	}
+
+	if err := rig.Bed.HealAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
+		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
+		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
+	})
+}
+
+// failedOverAndBack pauses where nothing proves the fence, goes on with a
+// person's word, and is rolled back: the epoch is the source's again and the
+// target runs nothing.
+func failedOverAndBack(t *testing.T) {
+	a := &app{}
+	a.protected(t)
+	removeNamespace(t, west, a.name)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	file := planOf(t, a.name)
+	davit(t, west, a.vault, "failover", "-f", file, "--yes").want(t, 1, "nothing proves that site east has stopped", "runs consent")
+	if got := try(t, west, "-n", a.name, "get", "statefulsets", "-o", "name"); strings.Contains(got, "statefulset") {
+		t.Fatalf("a workload is at west although nothing proves the fence: %s", got)
+	}
+	run := runOf(t, a.vault, a.name)
+	cmd := command(t.Context(), west, a.vault, "runs", "consent", run, east)
+	cmd.Stdin = strings.NewReader(east + "\n")
+	finish(t, cmd).want(t, 0, "AwaitingCommit", "none (forced)")
+	davit(t, west, a.vault, "runs", "rollback", run).want(t, 3, "type west")
+	davit(t, west, a.vault, "runs", "rollback", run, "--lose", west).want(t, 0, "RolledBack")
+	if got := epochs(t, commonBucket(), a.name); got != 3 {
+		t.Errorf("the epoch was not given back: there are %d", got)
+	}
+	if got := a.replicas(t, west); got != "0" {
+		t.Errorf("west still runs %s replicas", got)
+	}
+	eventually(t, time.Minute, "east is the active site again", func() (bool, string) {
+		role := a.status(t, east, "role")
+		return role == "Active", role
+	})
+}

@@ -1,0 +1,209 @@
+// Package running is the command line's `failover` and `runs`: it opens runs,
+// carries them with the caller's own rights at the target, shows them, and
+// takes what people want of them to whoever carries them.
+package running
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/wiring"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/mailbox"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/vault"
+)
+
+// Host is what the command line gives its commands.
+type Host struct {
+	Err      io.Writer
+	Print    func(output.Result) error
+	Progress func() *output.Progress
+	Now      func() time.Time
+	Bounded  func(cmd *cobra.Command) (context.Context, context.CancelFunc)
+	// Open opens the vault, and the cluster as a site that can be a target.
+	Open   func(ctx context.Context, cmd *cobra.Command, a *access.Address, site string) (*access.Opened, wiring.Cluster, error)
+	AskFor func(name, what string) error
+	Read   func(file string) (*plan.Plan, error)
+}
+
+// here is this site, ready to carry runs.
+type here struct {
+	*Host
+	in      *access.Opened
+	site    *standby.Site
+	box     mailbox.Box
+	user    string
+	process string
+	back    bool // to roll back is what was asked for
+}
+
+// open makes this site ready.
+func (h *Host) open(ctx context.Context, cmd *cobra.Command, a *access.Address, site string) (*here, error) {
+	h.Progress().Step("opening the vault")
+	in, cluster, err := h.Open(ctx, cmd, a, site)
+	if err != nil {
+		return nil, err
+	}
+	user := cluster.User(ctx)
+	machine, err := os.Hostname()
+	if err != nil {
+		machine = "unknown"
+	}
+	process := fmt.Sprintf("cli %s/%d/%s", machine, os.Getpid(), strings.ToLower(rand.Text()[:6]))
+	target, err := cluster.Standby(wiring.Recovering{
+		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: user, Now: h.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &here{Host: h, in: in, site: target, box: mailbox.New(in.Project), user: user, process: process}, nil
+}
+
+// settled tells whether a run waits for people, and for nothing else.
+func settled(s *failover.State) bool {
+	if s.Pause != nil {
+		return true
+	}
+	switch s.Phase {
+	case failover.AwaitingApproval, failover.AwaitingCommit, failover.SplitBrain, failover.RollbackFailed:
+		return true
+	}
+	return false
+}
+
+// until carries a run and stops when it is over, or waits for people although
+// what this process wants of it is answered.
+type until struct {
+	mailbox.Box
+	number int64
+	done   atomic.Bool
+}
+
+// Reply implements execute.Requests.
+func (u *until) Reply(ctx context.Context, run string, n int64, refused string) error {
+	if err := u.Box.Reply(ctx, run, n, refused); err != nil {
+		return err
+	}
+	if n == u.number {
+		u.done.Store(true)
+	}
+	return nil
+}
+
+// carry carries a run from where its journal is.
+func (h *here) carry(ctx context.Context, run string, m *failover.Machine, j *journal.Journal, u *until, enough func(*failover.State) bool) (*failover.State, error) {
+	told := map[string]failover.Status{}
+	return execute.New(execute.Options{
+		Run: run, Machine: m, Journal: j, Survey: h.site, Requests: u, Enough: enough,
+		Actuator: execute.Sites{Here: map[string]execute.Actuator{h.in.Site: h.site.Kinds()}},
+		Watch:    func(s *failover.State, waits []string) { h.tell(s, waits, told) },
+	}).Run(ctx)
+}
+
+// tell shows how a run goes on: each step once, when it begins and ends.
+func (h *here) tell(s *failover.State, waits []string, told map[string]failover.Status) {
+	for _, step := range s.Spec.Steps {
+		st := s.Steps[step.Name]
+		if st.Status == told[step.Name] {
+			continue
+		}
+		told[step.Name] = st.Status
+		if st.Status != failover.Doing && st.Status != "" {
+			h.Progress().Note("%s", strings.TrimSuffix(fmt.Sprintf("%-20s %s in %s: %s", step.Name, st.Status, output.Duration(st.Took), st.Note), ": "))
+		}
+	}
+	if len(waits) > 0 {
+		h.Progress().Step("%s: %s", s.Shown(), strings.Join(waits, "; "))
+	}
+}
+
+// takeOver carries a run that nobody carries, from its journal.
+func (h *here) takeOver(ctx context.Context, run string, u *until, enough func(*failover.State) bool) (*failover.State, error) {
+	held, release, err := h.site.Hold(ctx, run, h.process)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	j, state, err := journal.Open(ctx, h.in.Project, run, h.process)
+	if err != nil {
+		return nil, notFound(run, err)
+	}
+	if state.Phase.Over() {
+		return state, nil
+	}
+	if state.Spec.To != h.in.Site {
+		return nil, exit.Refuse("give the kubeconfig of that site", "run %s goes to site %s, and this is site %s: it is carried there", run, state.Spec.To, h.in.Site)
+	}
+	return h.carry(held, run, failover.TakeOver(h.process, state), j, u, enough)
+}
+
+func notFound(run string, err error) error {
+	if errors.Is(err, vault.ErrNotFound) {
+		return exit.Refuse("`runs ls` lists them", "there is no run %s", run)
+	}
+	return err
+}
+
+// conclude prints what became of a run, and decides the exit code.
+func (h *here) conclude(s *failover.State, err error) error {
+	if err != nil {
+		if s != nil && s.Spec.Run != "" {
+			err = exit.Hint(err, "the run goes on with `runs take-over "+s.Spec.Run+"`")
+		}
+		return err
+	}
+	if err := h.Print(Report{Result: s.Result(), Begun: s.Begun, Executor: s.Executor, To: s.Spec.To}); err != nil {
+		return err
+	}
+	run := s.Spec.Run
+	switch {
+	case s.Phase == failover.Completed, s.Phase == failover.Canceled, s.Phase == failover.RolledBack && h.back:
+		return nil
+	case s.Phase == failover.AwaitingCommit && s.Pause == nil:
+		h.Progress().Note("The run can still be rolled back. `davit runs commit %s` ends it, `davit runs rollback %s` takes it back.", run, run)
+		return nil
+	case s.Phase == failover.AwaitingApproval && s.Pause == nil:
+		h.Progress().Note("%d of %d people have approved: `davit runs approve %s`.", len(s.Approved), s.Spec.Approvals, run)
+		return nil
+	case s.Phase == failover.Failed:
+		return exit.Refuse("solve that, and give the command again", "run %s: %s", run, s.Why)
+	case s.Pause != nil:
+		return exit.Hint(fmt.Errorf("run %s is paused (%s): %s", run, s.Pause.Kind, s.Pause.Why), next(s))
+	}
+	return exit.Hint(fmt.Errorf("run %s: %s: %s", run, s.Shown(), s.Why), "`runs show "+run+"` tells more")
+}
+
+// next is what a person can do about a run that is paused.
+func next(s *failover.State) string {
+	run := s.Spec.Run
+	switch s.Pause.Kind {
+	case failover.ForInput:
+		for _, sites := range s.Facts.Holders {
+			for _, site := range sites {
+				if s.Consents[site] == "" {
+					return "`runs consent " + run + " " + site + "` if you made sure that it has stopped, `runs answer " + run + " STEP` for a task, or `runs rollback " + run + "`"
+				}
+			}
+		}
+		return "`runs answer " + run + " STEP` when it is done"
+	case failover.ByOperator:
+		return "`runs resume " + run + "`"
+	}
+	return "`runs retry " + run + "`, `runs skip " + run + " STEP` or `runs rollback " + run + "`"
+}

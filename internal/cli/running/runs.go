@@ -1,0 +1,263 @@
+package running
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/standby"
+)
+
+const (
+	replyLook = 500 * time.Millisecond
+	// replyPatience is how long whoever carries a run has to answer before it is
+	// looked whether anybody does.
+	replyPatience = 3 * time.Second
+)
+
+// want is a verb about a run.
+type want struct {
+	verb, short string
+	kind        failover.EventKind
+	operand     string // what follows the run's name, if anything
+	optional    bool
+	types       bool // the target's name is typed with --lose
+}
+
+var wants = []want{
+	{verb: "approve", short: "Agree that a run begins", kind: failover.Approve},
+	{verb: "pause", short: "Let a run begin nothing more", kind: failover.Pausing},
+	{verb: "resume", short: "Let a paused run go on", kind: failover.Resume},
+	{verb: "retry", short: "Try a step again, or all that failed", kind: failover.Retry, operand: "STEP", optional: true},
+	{verb: "skip", short: "Go on without a step that failed", kind: failover.Skip, operand: "STEP"},
+	{verb: "answer", short: "Say that a manual task or approval is done", kind: failover.Answer, operand: "STEP"},
+	{verb: "consent", short: "Say that a site has stopped, where nothing proves it", kind: failover.Consent, operand: "SITE"},
+	{verb: "commit", short: "End a run: it can no longer be rolled back", kind: failover.Commit},
+	{verb: "rollback", short: "Take back what a run did", kind: failover.RollBack, types: true},
+	{verb: "cancel", short: "End a run that has changed nothing", kind: failover.Cancel},
+}
+
+// Runs makes `runs`.
+func Runs(h *Host) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "runs",
+		Short: "Look at runs, steer them and take them over",
+		Long: `A run is a journal in the vault. What you ask of one is left in the vault for whoever carries it; if nobody does, this command
+carries it on, at the run's target, until it is over or waits for people again.`,
+		Args: func(cmd *cobra.Command, given []string) error {
+			if len(given) > 0 {
+				return exit.Usage("`runs --help` lists them", "runs has no command %q", given[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(h.lsCommand(), h.showCommand(), h.takeOverCommand())
+	for _, w := range wants {
+		cmd.AddCommand(h.wantCommand(w))
+	}
+	return cmd
+}
+
+func operands(least, most int, names string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if len(given) < least || len(given) > most {
+			return exit.Usage("", "%s takes %s, but was given %d arguments", cmd.Name(), names, len(given))
+		}
+		return nil
+	}
+}
+
+func (h *Host) lsCommand() *cobra.Command {
+	var a access.Address
+	cmd := &cobra.Command{
+		Use: "ls", Short: "List all runs, the newest first", Args: operands(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := h.Bounded(cmd)
+			defer cancel()
+			in, _, err := h.Open(ctx, cmd, &a, "")
+			if err != nil {
+				return err
+			}
+			names, err := in.Project.Runs(ctx)
+			if err != nil {
+				return err
+			}
+			list := List{Runs: []Row{}, now: h.Now()}
+			for _, name := range names {
+				s, err := journal.Read(ctx, in.Project, name)
+				if err != nil {
+					list.Runs = append(list.Runs, Row{Run: name, State: "unreadable", Why: err.Error()})
+					continue
+				}
+				list.Runs = append(list.Runs, row(s))
+			}
+			slices.SortFunc(list.Runs, func(a, b Row) int { return b.Begun.Compare(a.Begun) })
+			return h.Print(list)
+		},
+	}
+	a.BreakGlass(cmd.Flags())
+	return cmd
+}
+
+func (h *Host) showCommand() *cobra.Command {
+	var a access.Address
+	cmd := &cobra.Command{
+		Use: "show RUN", Short: "Show a run, step by step", Args: operands(1, 1, "one RUN"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			ctx, cancel := h.Bounded(cmd)
+			defer cancel()
+			in, _, err := h.Open(ctx, cmd, &a, "")
+			if err != nil {
+				return err
+			}
+			s, err := journal.Read(ctx, in.Project, given[0])
+			if err != nil {
+				return notFound(given[0], err)
+			}
+			return h.Print(Report{Result: s.Result(), Begun: s.Begun, Executor: s.Executor, To: s.Spec.To})
+		},
+	}
+	a.BreakGlass(cmd.Flags())
+	return cmd
+}
+
+func (h *Host) takeOverCommand() *cobra.Command {
+	var a access.Address
+	cmd := &cobra.Command{
+		Use: "take-over RUN", Short: "Carry a run on whose process has died", Args: operands(1, 1, "one RUN"),
+		Long: `Carries a run on from its journal, at the run's target. A process that died holds the run for 15 seconds. One that lives goes on
+carrying it, and this command says so.`,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			ctx, cancel := h.Bounded(cmd)
+			defer cancel()
+			at, err := h.open(ctx, cmd, &a, "")
+			if err != nil {
+				return err
+			}
+			s, err := at.takeOver(ctx, given[0], &until{Box: at.box}, func(s *failover.State) bool { return s.Executor == at.process && settled(s) })
+			if errors.Is(err, standby.ErrCarried) {
+				return exit.Refuse("`runs show "+given[0]+"` shows how far it is", "%v", err)
+			}
+			return at.conclude(s, err)
+		},
+	}
+	a.BreakGlass(cmd.Flags())
+	return cmd
+}
+
+func (h *Host) wantCommand(w want) *cobra.Command {
+	var a access.Address
+	var note, lose string
+	var undone bool
+	use, least, most, names := w.verb+" RUN", 1, 1, "one RUN"
+	if w.operand != "" {
+		use, least, most, names = use+" "+w.operand, 2, 2, "a RUN and a "+w.operand
+		if w.optional {
+			use, least = w.verb+" RUN ["+w.operand+"]", 1
+		}
+	}
+	cmd := &cobra.Command{
+		Use: use, Short: w.short, Args: operands(least, most, names),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			r := execute.Request{Kind: w.kind, Note: note, Text: lose, Refused: undone}
+			if len(given) > 1 {
+				switch w.operand {
+				case "SITE":
+					r.Site, r.Text = given[1], given[1]
+				default:
+					r.Step = given[1]
+				}
+			}
+			return h.ask(cmd, &a, given[0], r)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&note, "note", "", "what to write into the journal")
+	if w.types {
+		flags.StringVar(&lose, "lose", "", "name of the target: what clients wrote there since they were let in is lost")
+	}
+	if w.kind == failover.Answer {
+		flags.BoolVar(&undone, "failed", false, "it could not be done")
+	}
+	a.BreakGlass(flags)
+	return cmd
+}
+
+// ask leaves a request and waits for what becomes of it. A run that nobody
+// carries is carried on here.
+func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.Request) error {
+	ctx, cancel := h.Bounded(cmd)
+	defer cancel()
+	at, err := h.open(ctx, cmd, a, "")
+	if err != nil {
+		return err
+	}
+	s, err := journal.Read(ctx, at.in.Project, run)
+	if err != nil {
+		return notFound(run, err)
+	}
+	if s.Phase.Over() {
+		return exit.Refuse("`runs show "+run+"` shows how it ended", "run %s is over: %s", run, s.Phase)
+	}
+	if r.Kind == failover.Consent {
+		if err := h.AskFor(r.Site, "the site, to say that you made sure that it has stopped"); err != nil {
+			return err
+		}
+	}
+	at.back = r.Kind == failover.RollBack
+	r.By, r.At = at.user, h.Now()
+	n, err := at.box.Put(ctx, run, r)
+	if err != nil {
+		return err
+	}
+	h.Progress().Step("waiting for whoever carries %s", run)
+	return at.answer(ctx, run, n)
+}
+
+func (h *here) answer(ctx context.Context, run string, n int64) error {
+	u := &until{Box: h.box, number: n}
+	var state *failover.State
+	for asked := time.Now(); ; {
+		reply, err := h.box.Answer(ctx, run, n)
+		if err != nil {
+			return err
+		}
+		if reply != nil {
+			if reply.Refused != "" {
+				return exit.Refuse("`runs show "+run+"` shows how it stands", "run %s: %s", run, reply.Refused)
+			}
+			if state == nil {
+				if state, err = journal.Read(ctx, h.in.Project, run); err != nil {
+					return err
+				}
+			}
+			return h.conclude(state, nil)
+		}
+		if time.Since(asked) > replyPatience {
+			state, err = h.takeOver(ctx, run, u, func(s *failover.State) bool { return u.done.Load() && settled(s) })
+			switch {
+			case err == nil && !u.done.Load():
+				return exit.Refuse("`runs show "+run+"` shows how it ended", "run %s is over: %s", run, state.Phase)
+			case err != nil && !errors.Is(err, standby.ErrCarried):
+				return h.conclude(state, err)
+			}
+			asked = time.Now()
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the answer of run %s: %w", run, context.Cause(ctx))
+		case <-time.After(replyLook):
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package running
+
+import (
+	"strings"
+	"time"
+
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/failover"
+)
+
+// Outlook is what a failover would do, and lose.
+type Outlook struct {
+	Plan         string       `json:"plan"`
+	From         string       `json:"from"`
+	To           string       `json:"to"`
+	Fence        string       `json:"fence"`              // at worst
+	Unproven     []string     `json:"unproven,omitempty"` // sites that the run will ask a person about
+	Applications []OutlookApp `json:"applications"`
+	Steps        []string     `json:"steps"`
+	Problems     []string     `json:"problems,omitempty"`
+	now          time.Time
+}
+
+// OutlookApp is an application of an Outlook.
+type OutlookApp struct {
+	Name    string    `json:"name"`
+	Epoch   int64     `json:"epoch"`
+	Holders []string  `json:"holders,omitempty"`
+	Point   string    `json:"point,omitempty"`
+	Instant time.Time `json:"instant,omitzero"`
+}
+
+// Document implements output.Result.
+func (o Outlook) Document() any { return o }
+
+// Text implements output.Result.
+func (o Outlook) Text(t *output.Text) {
+	t.Line("Failover of plan %s from site %s to site %s.", o.Plan, o.From, o.To)
+	for _, a := range o.Applications {
+		if a.Point == "" {
+			t.Line("  %s: no recovery point may be offered.", a.Name)
+			continue
+		}
+		t.Line("  %s: whatever was written after %s is lost, %s ago (%s).", a.Name, output.Time(a.Instant), output.Age(a.Instant, o.now), a.Point)
+	}
+	t.Line("  Fence: %s at worst.", o.Fence)
+	if len(o.Unproven) > 0 {
+		t.Line("  The run pauses until it is proven, or you say with --lost, that this has stopped: %s.", strings.Join(o.Unproven, ", "))
+	}
+	for _, p := range o.Problems {
+		t.Line("  Problem: %s", p)
+	}
+}
+
+// Report is a run.
+type Report struct {
+	failover.Result
+	Begun    time.Time `json:"begun,omitzero"`
+	Executor string    `json:"executor"`
+	To       string    `json:"to"`
+}
+
+// Document implements output.Result.
+func (r Report) Document() any { return r }
+
+// Text implements output.Result.
+func (r Report) Text(t *output.Text) {
+	t.Fields("", "Run", r.Run, "Plan", r.Plan, "Verb", string(r.Verb), "To", r.To, "State", string(r.State), "Why", r.Why,
+		"Fence", r.Level, "Begun", output.Time(r.Begun), "Carried by", r.Executor)
+	rows := make([][]string, 0, len(r.Applications))
+	for _, a := range r.Applications {
+		rpo, rto := "", ""
+		if a.RPOKnown {
+			rpo = output.Duration(a.RPO)
+		}
+		if a.RTO > 0 {
+			rto = output.Duration(a.RTO)
+		}
+		rows = append(rows, []string{a.Name, a.Level, a.Point, rpo, rto})
+	}
+	t.Section("Applications")
+	t.Table("  ", output.Columns("NAME", "FENCE", "POINT", ">RPO", ">RTO"), rows)
+	rows = nil
+	for _, s := range r.Steps {
+		status := string(s.Status)
+		if s.Undone {
+			status = "taken back"
+		}
+		rows = append(rows, []string{s.Name, status, output.Duration(s.Took), output.OneLine(s.Note)})
+	}
+	t.Section("Steps")
+	t.Table("  ", output.Columns("STEP", "STATUS", ">TOOK", "NOTE"), rows)
+}
+
+// Row is a run in a list.
+type Row struct {
+	Run   string    `json:"run"`
+	Plan  string    `json:"plan,omitempty"`
+	Verb  string    `json:"verb,omitempty"`
+	To    string    `json:"to,omitempty"`
+	State string    `json:"state"`
+	Why   string    `json:"why,omitempty"`
+	Begun time.Time `json:"begun,omitzero"`
+}
+
+func row(s *failover.State) Row {
+	r := s.Result()
+	return Row{Run: r.Run, Plan: r.Plan, Verb: string(r.Verb), To: s.Spec.To, State: string(r.State), Why: r.Why, Begun: s.Begun}
+}
+
+// List is all runs.
+type List struct {
+	Runs []Row `json:"runs"`
+	now  time.Time
+}
+
+// Document implements output.Result.
+func (l List) Document() any { return l }
+
+// Text implements output.Result.
+func (l List) Text(t *output.Text) {
+	if len(l.Runs) == 0 {
+		t.Line("There was no run yet.")
+		return
+	}
+	var rows [][]string
+	for _, r := range l.Runs {
+		rows = append(rows, []string{r.Run, r.Verb, r.To, r.State, output.Age(r.Begun, l.now), output.Short(output.OneLine(r.Why), 80)})
+	}
+	t.Table("", output.Columns("RUN", "VERB", "TO", "STATE", ">AGE", "WHY"), rows)
+}
