@@ -214,16 +214,20 @@ func (h *here) launch(ctx context.Context, s failover.Spec, lost []string) (*fai
 	}
 	defer release()
 	u := &until{Box: h.box}
-	for _, site := range lost {
-		r := execute.Request{Kind: failover.Consent, By: h.user, Site: site, Text: site, At: h.Now()}
-		if _, err := h.box.Put(ctx, s.Run, r); err != nil {
-			return nil, err
-		}
-	}
+	u.held = consents(s, lost, h)
 	enough := func(s *failover.State) bool {
 		return settled(s) && !slices.ContainsFunc(lost, func(site string) bool {
 			return s.Consents[site] == "" && s.Pause != nil && s.Pause.Kind == failover.ForInput
 		})
 	}
 	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), u, enough)
+}
+
+// consents are what the person said of lost sites beforehand.
+func consents(s failover.Spec, lost []string, h *here) []execute.Request {
+	var all []execute.Request
+	for _, site := range lost {
+		all = append(all, execute.Request{Kind: failover.Consent, By: h.user, Site: site, Text: site, At: h.Now(), Note: "said with the order of " + s.Run})
+	}
+	return all
 }
