@@ -17,6 +17,7 @@ var together = []day{
 	{"RestoreKilled", restoreKilled},
 	{"RestoreTwice", restoreTwice},
 	{"FailedOverAndBack", failedOverAndBack},
+	{"SwitchedOver", switchedOver},
 	{"ReadOnlyVault", readOnlyVault},
 	{"PrivateCA", privateCA},
 	{"Damage", damage},

@@ -32,8 +32,8 @@ func (r runView) step(name string) (status string, attempts int) {
 	return "", 0
 }
 
-// planOf writes a plan that moves one application.
-func planOf(t *testing.T, app string) string {
+// planOf writes a plan that moves one application, and waits so long for a fence.
+func planOf(t *testing.T, app, fence string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "plan.yaml")
 	text := fmt.Sprintf(`apiVersion: davit.dev/v1alpha1
@@ -42,8 +42,8 @@ metadata: {name: %s}
 spec:
   sites: [{name: east}, {name: west}]
   applications: [{name: %s}]
-  fence: {timeout: 5s}
-`, app, app)
+  fence: {timeout: %s}
+`, app, app, fence)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func failedOver(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(t.Context()) })
-	file := planOf(t, a.name)
+	file := planOf(t, a.name, "5s")
 	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "whatever was written after", "east")
 	if got := epochs(t, commonBucket(), a.name); got != 1 {
@@ -121,25 +121,22 @@ func failedOver(t *testing.T) {
 	})
 }
 
-// failedOverAndBack pauses where nothing proves the fence, goes on with a
-// person's word, and is rolled back: the epoch is the source's again and the
-// target runs nothing.
+// failedOverAndBack takes an application from a site that lives: its agent proves
+// that it has stopped. Then the run is rolled back: the epoch is the source's
+// again, and the target runs nothing.
 func failedOverAndBack(t *testing.T) {
 	a := &app{}
 	a.protected(t)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
-	file := planOf(t, a.name)
-	davit(t, west, a.vault, "failover", "-f", file, "--yes").want(t, 1, "nothing proves that site east has stopped", "runs consent")
-	if got := try(t, west, "-n", a.name, "get", "statefulsets", "-o", "name"); strings.Contains(got, "statefulset") {
-		t.Fatalf("a workload is at west although nothing proves the fence: %s", got)
+	file := planOf(t, a.name, "60s")
+	var r runView
+	davit(t, west, a.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
+	if r.State != "AwaitingCommit" || r.Level != "proven" {
+		t.Fatalf("%+v", r)
 	}
-	run := runOf(t, a.vault, a.name)
-	cmd := command(t.Context(), west, a.vault, "runs", "consent", run, east)
-	cmd.Stdin = strings.NewReader(east + "\n")
-	finish(t, cmd).want(t, 0, "AwaitingCommit", "none (forced)")
-	davit(t, west, a.vault, "runs", "rollback", run).want(t, 3, "type west")
-	davit(t, west, a.vault, "runs", "rollback", run, "--lose", west).want(t, 0, "RolledBack")
+	davit(t, west, a.vault, "runs", "rollback", r.Run).want(t, 3, "type west")
+	davit(t, west, a.vault, "runs", "rollback", r.Run, "--lose", west).want(t, 0, "RolledBack")
 	if got := epochs(t, commonBucket(), a.name); got != 3 {
 		t.Errorf("the epoch was not given back: there are %d", got)
 	}
@@ -150,4 +147,30 @@ func failedOverAndBack(t *testing.T) {
 		role := a.status(t, east, "role")
 		return role == "Active", role
 	})
+}
+
+// switchedOver moves an application in peace. The last thing that it wrote at
+// the old site is there at the new one, and the old one runs nothing.
+func switchedOver(t *testing.T) {
+	a := &app{size: 8 << 10}
+	a.protected(t)
+	removeNamespace(t, west, a.name)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	file := planOf(t, a.name, "60s")
+	davit(t, west, a.vault, "switchover", "-f", file, "--dry-run").want(t, 0, "Nothing is lost")
+	// No recovery point has this yet.
+	kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "sh", "-c", "echo the last write > /data/last && sync")
+	var r runView
+	davit(t, west, a.vault, "switchover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
+	if r.State != "AwaitingCommit" && r.State != "Completed" || r.Level != "proven" || len(r.Applications) != 1 || r.Applications[0].Epoch != 2 {
+		t.Fatalf("%+v", r)
+	}
+	t.Logf("RTO of a switchover: %s", r.Applications[0].RTO)
+	if got := kubectl(t, west, "-n", a.name, "exec", "db-0", "--", "cat", "/data/last"); strings.TrimSpace(got) != "the last write" {
+		t.Errorf("the last write came as %q", got)
+	}
+	role, replicas := a.status(t, east, "role"), a.replicas(t, east)
+	if role != "Superseded" || replicas != "0" {
+		t.Errorf("east is %s and wants %s replicas", role, replicas)
+	}
 }

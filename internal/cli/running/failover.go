@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
@@ -18,9 +19,10 @@ import (
 	"davit.dev/davit/internal/point"
 )
 
-// order is what `failover` was asked.
+// order is what `failover` or `switchover` was asked.
 type order struct {
 	access.Address
+	verb                 plan.Verb
 	file, to, reason     string
 	lost                 []string
 	yes, dryRun, accepts bool
@@ -28,16 +30,17 @@ type order struct {
 
 // Failover makes `failover`.
 func Failover(h *Host) *cobra.Command {
-	var o order
+	o := order{verb: plan.Failover}
 	cmd := &cobra.Command{
 		Use:   "failover -f PLAN",
 		Short: "Bring a plan's applications up here: their site is lost",
 		Long: `Carries a recovery plan out, here, at the target: claims each application's epoch, restores its data, objects and workloads from
 the newest recovery point, in the plan's order, waits until all is ready and answers its probes. It works with your own rights, and
-asks nothing of the site that was lost.
+waits for the lost site no longer than the plan's fence.timeout.
 
-Before anything starts here, every site that ever held the applications must have stopped. What proves that is reported as the
-level of the fence. Where nothing proves it the run pauses; --lost SITE says beforehand that you made sure of it.
+Before anything starts here, every site that ever held the applications must have stopped. A site that still lives is asked
+through the vault, and proves it; that is reported as the level of the fence. Where nothing proves it the run pauses; --lost SITE says
+beforehand that you made sure of it.
 
 The run is a journal in the vault: when this command is killed, "davit runs take-over" goes on where it was.`,
 		Example: `  davit failover -f shop.yaml --to west --dry-run
@@ -47,22 +50,55 @@ The run is a journal in the vault: when this command is killed, "davit runs take
 			if o.file == "" {
 				return exit.Usage("give -f FILE", "failover needs a plan")
 			}
-			return h.failover(cmd, &o)
+			return h.order(cmd, &o)
 		},
 	}
+	flags := o.flags(cmd)
+	flags.StringSliceVar(&o.lost, "lost", nil, "site that you made sure has stopped; may be repeated")
+	flags.BoolVar(&o.accepts, "accept-asked", false, "go on once a site said that it was asked to stop, without proof that it has")
+	return cmd
+}
+
+// Switchover makes `switchover`.
+func Switchover(h *Host) *cobra.Command {
+	o := order{verb: plan.Switchover}
+	cmd := &cobra.Command{
+		Use:   "switchover -f PLAN",
+		Short: "Move a plan's applications here from a site that lives, losing nothing",
+		Long: `Carries a recovery plan out, here, at the target, while the site that holds the applications lives: brings them to rest there,
+captures what was written last, claims each application's epoch, and brings them up here from that recovery point. No write that
+was acknowledged is lost. The other site's agent is asked through the vault; it must have one, of this version.
+
+Until clients reach the target, any error takes all of it back: the applications run at their old site again.
+
+The run is a journal in the vault: when this command is killed, "davit runs take-over" goes on where it was.`,
+		Example: `  davit switchover -f shop.yaml --to west --dry-run
+  davit switchover -f shop.yaml --to west --reason "maintenance of east"`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.file == "" {
+				return exit.Usage("give -f FILE", "switchover needs a plan")
+			}
+			return h.order(cmd, &o)
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// flags are those of both verbs.
+func (o *order) flags(cmd *cobra.Command) *pflag.FlagSet {
 	flags := cmd.Flags()
 	flags.StringVarP(&o.file, "file", "f", "", `file with the plan; "-" is standard input`)
 	flags.StringVar(&o.to, "to", "", "site to bring the applications up at: this one (default: this site)")
-	flags.StringSliceVar(&o.lost, "lost", nil, "site that you made sure has stopped; may be repeated")
-	flags.BoolVar(&o.accepts, "accept-asked", false, "go on once a site said that it was asked to stop, without proof that it has")
 	flags.StringVar(&o.reason, "reason", "", "why, for the journal")
 	flags.BoolVar(&o.yes, "yes", false, "do not ask")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "check everything, say what would be done and lost, change nothing")
 	o.BreakGlass(flags)
-	return cmd
+	return flags
 }
 
-func (h *Host) failover(cmd *cobra.Command, o *order) error {
+func (h *Host) order(cmd *cobra.Command, o *order) error {
 	p, err := h.Read(o.file)
 	if err != nil {
 		return err
@@ -126,13 +162,13 @@ func (h *here) spec(p *plan.Plan, o *order) (*failover.Spec, error) {
 			return nil, exit.Refuse("write an overlay of the site instead (docs/restore.md)", "site %s: mappings are not carried out by this davit", s.Name)
 		}
 	}
-	g, err := p.Graph(plan.Failover)
+	g, err := p.Graph(o.verb)
 	if err != nil {
 		return nil, err
 	}
 	now := h.Now().UTC()
 	s := &failover.Spec{
-		Run: fmt.Sprintf("%s-failover-%s", p.Name, now.Format("20060102-150405")), Plan: p.Name, Verb: plan.Failover, To: h.in.Site,
+		Run: fmt.Sprintf("%s-%s-%s", p.Name, o.verb, now.Format("20060102-150405")), Plan: p.Name, Verb: o.verb, To: h.in.Site,
 		By: h.user, Reason: o.reason, At: now, Accept: failover.TimedOut, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit, Objectives: p.Objectives,
 	}
 	if o.accepts {
@@ -143,7 +179,7 @@ func (h *here) spec(p *plan.Plan, o *order) (*failover.Spec, error) {
 	}
 	slices.Sort(s.Applications)
 	for _, a := range p.Approvals {
-		if len(a.Verbs) == 0 || slices.Contains(a.Verbs, plan.Failover) {
+		if len(a.Verbs) == 0 || slices.Contains(a.Verbs, o.verb) {
 			s.Approvals = max(s.Approvals, a.Count)
 		}
 	}
@@ -177,7 +213,7 @@ func from(p *plan.Plan, to string, facts *failover.Facts) (string, error) {
 
 // outlook is what a failover would do and lose.
 func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Facts, lost []string) Outlook {
-	o := Outlook{Plan: s.Plan, From: s.From, To: s.To, Problems: facts.Problems, Fence: failover.None.String(), now: h.Now()}
+	o := Outlook{Verb: s.Verb, Plan: s.Plan, From: s.From, To: s.To, Problems: facts.Problems, Fence: failover.None.String(), now: h.Now()}
 	protector := h.in.Protector(h.Now)
 	for _, app := range s.Applications {
 		a := OutlookApp{Name: app, Epoch: facts.Epochs[app].Number, Holders: facts.Holders[app]}

@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/mailbox"
+	"davit.dev/davit/internal/orders"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/vault"
@@ -126,7 +127,7 @@ func (h *here) carry(ctx context.Context, run string, m *failover.Machine, j *jo
 	told := map[string]failover.Status{}
 	return execute.New(execute.Options{
 		Run: run, Machine: m, Journal: j, Survey: h.site, Requests: u, Enough: enough,
-		Actuator: execute.Sites{Here: map[string]execute.Actuator{h.in.Site: h.site.Kinds()}},
+		Actuator: execute.Sites{Here: map[string]execute.Actuator{h.in.Site: h.site.Kinds()}, Elsewhere: orders.Sender{Project: h.in.Project}},
 		Watch: func(s *failover.State, waits []string) {
 			u.known.Store(u.known.Load() || s.Facts.Epochs != nil)
 			h.tell(s, waits, told)

@@ -6,10 +6,12 @@ import (
 
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
 )
 
 // Outlook is what a failover would do, and lose.
 type Outlook struct {
+	Verb         plan.Verb    `json:"verb"`
 	Plan         string       `json:"plan"`
 	From         string       `json:"from"`
 	To           string       `json:"to"`
@@ -35,16 +37,25 @@ func (o Outlook) Document() any { return o }
 
 // Text implements output.Result.
 func (o Outlook) Text(t *output.Text) {
-	t.Line("Failover of plan %s from site %s to site %s.", o.Plan, o.From, o.To)
+	planned := o.Verb == plan.Switchover
+	t.Line("%s%s of plan %s from site %s to site %s.", strings.ToUpper(string(o.Verb[:1])), o.Verb[1:], o.Plan, o.From, o.To)
 	for _, a := range o.Applications {
+		if planned {
+			t.Line("  %s: stops at site %s, is captured once more, and starts here. Nothing is lost.", a.Name, o.From)
+			continue
+		}
 		if a.Point == "" {
 			t.Line("  %s: no recovery point may be offered.", a.Name)
 			continue
 		}
 		t.Line("  %s: whatever was written after %s is lost, %s ago (%s).", a.Name, output.Time(a.Instant), output.Age(a.Instant, o.now), a.Point)
 	}
-	t.Line("  Fence: %s at worst.", o.Fence)
-	if len(o.Unproven) > 0 {
+	if !planned {
+		t.Line("  Fence: %s at worst.", o.Fence)
+	}
+	if planned {
+		t.Line("  The agent of site %s has to prove that it has stopped; without that everything is taken back.", o.From)
+	} else if len(o.Unproven) > 0 {
 		t.Line("  The run pauses until it is proven, or you say with --lost, that this has stopped: %s.", strings.Join(o.Unproven, ", "))
 	}
 	for _, p := range o.Problems {

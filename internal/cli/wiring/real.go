@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
@@ -28,12 +29,14 @@ import (
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
 	"davit.dev/davit/internal/node"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/traffic/rfc2136"
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -192,7 +195,17 @@ func (c *realCluster) Standby(how Recovering) (*standby.Site, error) {
 		HTTP: func(ctx context.Context, namespace, service, port, scheme, path string) (int, string, error) {
 			return asker.HTTP(ctx, namespace, v1alpha1.HTTPProbe{Service: service, Port: port, Scheme: scheme, Path: path})
 		},
+		More: execute.Kinds{plan.KindDNS: &rfc2136.Actuator{Secret: c.secret, Now: how.Now}},
 	}), nil
+}
+
+// secret reads a Secret of davit-system, with the caller's rights.
+func (c *realCluster) secret(ctx context.Context, name string) (map[string][]byte, error) {
+	s, err := c.clients.Kubernetes.CoreV1().Secrets(v1alpha1.SystemNamespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read Secret %s/%s: %w", v1alpha1.SystemNamespace, name, err)
+	}
+	return s.Data, nil
 }
 
 // SweepTests implements Cluster.
