@@ -24,6 +24,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/quiescer"
@@ -184,7 +185,9 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if err != nil {
 		return err
 	}
-	from := origin.New(origin.Options{Client: whole, Site: opts.Site, Marks: standby.Marks(target.New(clients)), Now: opts.Now})
+	from := func(vault string) execute.Actuator {
+		return origin.New(origin.Options{Client: whole, Vault: vault, Site: opts.Site, Marks: standby.Marks(target.New(clients), vault), Now: opts.Now})
+	}
 	if err := mgr.Add(&servant{reader: reader, pool: p, actuator: from, log: opts.Logger}); err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ const (
 type servant struct {
 	reader   client.Reader
 	pool     *pool
-	actuator execute.Actuator
+	actuator func(vault string) execute.Actuator
 	log      *slog.Logger
 
 	boxes map[string]*box // by Vault
@@ -110,7 +110,7 @@ func (s *servant) box(ctx context.Context, name string) *box {
 	}
 	b := s.boxes[name]
 	if b == nil || b.receiver.Project != e.opened.Project {
-		b = &box{swept: s.pool.now(), receiver: &orders.Receiver{Project: e.opened.Project, Site: s.pool.self.Site, Actuator: s.actuator}}
+		b = &box{swept: s.pool.now(), receiver: &orders.Receiver{Project: e.opened.Project, Site: s.pool.self.Site, Actuator: s.actuator(name)}}
 		s.boxes[name] = b
 	}
 	return b

@@ -41,6 +41,10 @@ func (e *SupersededError) Error() string {
 // Is makes errors.Is(err, ErrSuperseded) true.
 func (e *SupersededError) Is(target error) bool { return target == ErrSuperseded }
 
+// GivenBack ends the request of a claim by which a run that rolled back returned
+// the epoch to the site that it had taken it from.
+const GivenBack = "/back"
+
 // Claim is what a site writes to become the one writer.
 type Claim struct {
 	Site string `json:"site"`

@@ -127,6 +127,9 @@ func parseOrder(data []byte) (orderFile, error) {
 	if f.FormatVersion != formatVersion {
 		return f, fmt.Errorf("read order: it has format %d, this davit knows %d: use one version of davit at all sites", f.FormatVersion, formatVersion)
 	}
+	if err := errors.Join(vault.CheckName(f.Order.Run), vault.CheckName(f.Order.Step.Application)); err != nil {
+		return f, fmt.Errorf("read order: %w", err)
+	}
 	switch f.Order.Action {
 	case failover.Look, failover.Act, failover.Undo:
 		return f, nil

@@ -168,8 +168,9 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 		"newer":         `{"formatVersion": 2, "order": {"action": "act", "run": "move", "site": "east"}}`,
 		"no json":       `{`,
 		"other action":  `{"formatVersion": 1, "order": {"action": "explode", "run": "move", "site": "east"}}`,
-		"another site":  `{"formatVersion": 1, "order": {"action": "act", "run": "move", "site": "west"}}`,
-		"another's run": `{"formatVersion": 1, "order": {"action": "act", "run": "other", "site": "east"}}`,
+		"another site":  `{"formatVersion": 1, "within": 60000000000, "order": {"action": "act", "run": "move", "step": {"application": "shop"}, "site": "west"}}`,
+		"a path":        `{"formatVersion": 1, "within": 60000000000, "order": {"action": "act", "run": "../x", "step": {"application": "shop"}, "site": "east"}}`,
+		"another's run": `{"formatVersion": 1, "within": 60000000000, "order": {"action": "act", "run": "other", "step": {"application": "shop"}, "site": "east"}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := project(t)
@@ -187,6 +188,49 @@ func TestWhatCannotBeReadIsRefused(t *testing.T) {
 			data, err := p.ReadSealed(t.Context(), p.Root()+"answers/east/move.1")
 			if err != nil || !strings.Contains(string(data), string(failover.Refused)) {
 				t.Errorf("answered %s, %v", data, err)
+			}
+		})
+	}
+}
+
+// An executor that died with its order in the vault: whoever comes back after its
+// time does nothing for it.
+func TestAnOrderThatNobodyWaitsForIsForgotten(t *testing.T) {
+	for name, test := range map[string]struct {
+		later time.Duration
+		want  int32
+	}{"in time": {30 * time.Second, 1}, "days later": {48 * time.Hour, 0}} {
+		t.Run(name, func(t *testing.T) {
+			clock := time.Now()
+			key, err := vault.NewIdentity()
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := vault.CreateProject(t.Context(), mem.New(func() time.Time { return clock }), "default", key.Recipient())
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := `{"formatVersion": 1, "within": 60000000000, "order": {"action": "act", "run": "move", "step": {"application": "shop"}, "site": "east"}}`
+			if err := p.WriteSealedOnce(t.Context(), p.Root()+"orders/east/move.1", []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			clock = clock.Add(test.later)
+			var times atomic.Int32
+			r := &orders.Receiver{Project: p, Site: "east", Actuator: execute.Func(func(context.Context, execute.Order) execute.Answer {
+				times.Add(1)
+				return execute.Done("")
+			})}
+			if _, err := r.Poll(t.Context(), time.Minute); err != nil {
+				t.Fatal(err)
+			}
+			r.Wait()
+			for _, left := range keys(t, p) {
+				if strings.HasPrefix(left, "orders/") {
+					t.Errorf("left: %s", left)
+				}
+			}
+			if times.Load() != test.want {
+				t.Errorf("carried out %d times", times.Load())
 			}
 		})
 	}

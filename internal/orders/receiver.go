@@ -37,19 +37,28 @@ func (r *Receiver) Poll(ctx context.Context, within time.Duration) (int, error) 
 	looking, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	prefix := orderKey(r.Project, r.Site, "")
-	var ids []string
+	var fresh []vault.ObjectInfo
+	found := 0
 	err := r.Project.Store().List(looking, prefix, func(o vault.ObjectInfo) error {
-		ids = append(ids, strings.TrimPrefix(o.Key, prefix))
+		found++
+		if r.take(strings.TrimPrefix(o.Key, prefix)) {
+			fresh = append(fresh, o)
+		}
 		return nil
 	})
+	var now time.Time
+	if err == nil && len(fresh) > 0 {
+		now, err = r.Project.Clock(looking)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("look for orders of site %s: %w", r.Site, err)
+		for _, o := range fresh {
+			r.leave(strings.TrimPrefix(o.Key, prefix))
+		}
+		return found, fmt.Errorf("look for orders of site %s: %w", r.Site, err)
 	}
 	var errs []error
-	for _, id := range ids {
-		if !r.take(id) {
-			continue
-		}
+	for _, o := range fresh {
+		id := strings.TrimPrefix(o.Key, prefix)
 		data, err := r.Project.ReadSealed(looking, prefix+id)
 		if err != nil && !errors.Is(err, vault.ErrDamaged) {
 			r.leave(id)
@@ -60,10 +69,10 @@ func (r *Receiver) Poll(ctx context.Context, within time.Duration) (int, error) 
 		}
 		r.working.Go(func() {
 			defer r.leave(id)
-			r.carryOut(ctx, id, data, err)
+			r.carryOut(ctx, id, data, err, now.Sub(o.Modified))
 		})
 	}
-	return len(ids), errors.Join(errs...)
+	return found, errors.Join(errs...)
 }
 
 // Wait returns when nothing is being carried out any more.
@@ -89,8 +98,10 @@ func (r *Receiver) leave(id string) {
 }
 
 // carryOut does one order and answers it. One that this process could not
-// finish, because it ends itself, stays for the next.
-func (r *Receiver) carryOut(ctx context.Context, id string, data []byte, damage error) {
+// finish, because it ends itself, stays for the next. One that nobody waits for
+// any more, by the vault's clock, is forgotten: its executor died, and a site that
+// comes back after days must not be stopped for it.
+func (r *Receiver) carryOut(ctx context.Context, id string, data []byte, damage error, age time.Duration) {
 	f, err := orderFile{}, damage
 	if err == nil {
 		f, err = parseOrder(data)
@@ -99,10 +110,13 @@ func (r *Receiver) carryOut(ctx context.Context, id string, data []byte, damage 
 	switch {
 	case err != nil:
 		answer = execute.Refuse("%v", err)
+	case age > f.Within:
+		tidy(ctx, r.Project, orderKey(r.Project, r.Site, id))
+		return
 	case f.Order.Site != r.Site || !strings.HasPrefix(id, f.Order.Run+"."):
 		answer = execute.Refuse("read order %s: %v: it is for site %q and of run %q", id, vault.ErrDamaged, f.Order.Site, f.Order.Run)
 	default:
-		within, cancel := context.WithTimeout(ctx, min(max(f.Within, time.Second), Longest))
+		within, cancel := context.WithTimeout(ctx, min(max(f.Within-age, time.Second), Longest))
 		answer = r.Actuator.Do(within, f.Order)
 		cancel()
 	}

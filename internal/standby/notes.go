@@ -15,17 +15,23 @@ import (
 	"davit.dev/davit/internal/restore/shape"
 )
 
-// Marks returns what remembers a site's orders in its cluster.
-func Marks(c restore.Cluster) execute.Marks { return &notes{cluster: c} }
+// Marks returns what remembers, in a site's cluster, the orders that come from a
+// vault.
+func Marks(c restore.Cluster, vault string) execute.Marks {
+	return &notes{cluster: c, scope: "from-" + vault + "-"}
+}
 
 // notes keep the marks of a run's steps in one ConfigMap of davit-system, an
 // entry for each step.
-type notes struct{ cluster restore.Cluster }
+type notes struct {
+	cluster restore.Cluster
+	scope   string // of names: whose orders they are; the target's own have none
+}
 
 const conflicts = 20 // tries until a busy ConfigMap is given up for now
 
-func noteName(run string) string { return "davit-run-" + run }
-func noteKey(step string) string { return strings.ReplaceAll(step, "/", "_") }
+func (n *notes) name(run string) string { return "davit-run-" + n.scope + run }
+func noteKey(step string) string        { return strings.ReplaceAll(step, "/", "_") }
 
 // Load implements execute.Marks.
 func (n *notes) Load(ctx context.Context, run, step string) (execute.Mark, error) {
@@ -33,7 +39,7 @@ func (n *notes) Load(ctx context.Context, run, step string) (execute.Mark, error
 	if err != nil {
 		return execute.Mark{}, err
 	}
-	live, err := n.cluster.Get(ctx, at, v1alpha1.SystemNamespace, noteName(run))
+	live, err := n.cluster.Get(ctx, at, v1alpha1.SystemNamespace, n.name(run))
 	if apierrors.IsNotFound(err) {
 		return execute.Mark{}, nil
 	}
@@ -50,7 +56,7 @@ func mark(live *unstructured.Unstructured, run, step string) (execute.Mark, erro
 		return m, nil
 	}
 	if err := json.Unmarshal([]byte(text), &m); err != nil {
-		return m, fmt.Errorf("read notes of run %s: step %s: %w: mend ConfigMap %s/%s", run, step, err, v1alpha1.SystemNamespace, noteName(run))
+		return m, fmt.Errorf("read notes of run %s: step %s: %w: mend ConfigMap %s", run, step, err, live.GetName())
 	}
 	m.Version = text
 	return m, nil
@@ -67,11 +73,11 @@ func (n *notes) Save(ctx context.Context, run, step string, m execute.Mark) erro
 		return fmt.Errorf("encode mark: %w", err)
 	}
 	for range conflicts {
-		live, err := n.cluster.Get(ctx, at, v1alpha1.SystemNamespace, noteName(run))
+		live, err := n.cluster.Get(ctx, at, v1alpha1.SystemNamespace, n.name(run))
 		if apierrors.IsNotFound(err) {
 			live = &unstructured.Unstructured{Object: map[string]any{
 				"apiVersion": "v1", "kind": "ConfigMap",
-				"metadata": map[string]any{"name": noteName(run), "namespace": v1alpha1.SystemNamespace, "labels": map[string]any{shape.LabelManagedBy: "davit"}},
+				"metadata": map[string]any{"name": n.name(run), "namespace": v1alpha1.SystemNamespace, "labels": map[string]any{shape.LabelManagedBy: "davit"}},
 			}}
 			if m.Version != "" {
 				return execute.ErrMarked

@@ -98,7 +98,7 @@ func (s *Site) newest(ctx context.Context, app string) (int64, error) {
 func promiseNothing(context.Context, execute.Order) execute.Answer { return execute.Done("") }
 
 // requests are the names of a run's claim and of its return.
-func requests(run string) (claim, back string) { return run, run + "/back" }
+func requests(run string) (claim, back string) { return run, run + lease.GivenBack }
 
 // claim writes the application's next epoch for this site, or the one after it
 // for the source.

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
 )
 
 // restEvery is how often an application that comes to rest is looked at.
@@ -34,11 +35,18 @@ func (r *Reconciler) hold(ctx context.Context, s *scope) error {
 		return nil
 	case len(runs) > 0:
 		return r.keepAtRest(ctx, s, runs)
-	case st.Rest != nil && len(st.Rest.Runs) > 0 && st.Rest.Refused == "":
+	case st.Rest != nil && st.Rest.Refused == "" && (len(st.Rest.Runs) > 0 || s.givenBack()):
 		return r.letGo(ctx, s)
 	}
 	st.Rest = nil
 	return nil
+}
+
+// givenBack says that a run took the application from this site and rolled back:
+// what was stopped for it runs again. Who claims the epoch in any other way
+// decides by himself what runs.
+func (s *scope) givenBack() bool {
+	return s.standing.Role == v1alpha1.RoleActive && strings.HasSuffix(s.standing.Current.Claim.Request, lease.GivenBack)
 }
 
 // heldBy are the runs that hold the application, sorted.
@@ -64,11 +72,11 @@ func (r *Reconciler) keepAtRest(ctx context.Context, s *scope, runs []string) er
 	st := &s.app.Status
 	if st.Rest == nil || !slices.Equal(st.Rest.Runs, runs) {
 		stopped := st.Rest != nil && st.Rest.Refused == "" && len(st.Rest.Runs) > 0
-		st.Rest = &v1alpha1.RestStatus{Runs: runs}
 		w, err := f.look(ctx, s.app, others)
 		if err != nil {
 			return err
 		}
+		st.Rest = &v1alpha1.RestStatus{Runs: runs}
 		if orphan := w.orphan(); orphan != "" && !stopped {
 			st.Rest.Refused = orphan + " has no controller: it cannot be stopped and started again. Give it one (a Deployment of one replica), or label it davit.dev/exclude=true"
 		}

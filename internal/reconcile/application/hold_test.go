@@ -125,6 +125,25 @@ func TestAHoldThatEndsStartsNothingWhereAnotherSiteWrites(t *testing.T) {
 	}
 }
 
+// A failover holds nothing beforehand. When it is rolled back, what was fenced
+// for it runs again; a failback decides by itself.
+func TestWhatWasGivenBackRunsAgain(t *testing.T) {
+	for request, want := range map[string]int32{"move" + lease.GivenBack: 2, "restore-7": 0} {
+		app := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}})
+		s := newSite(t, "", append(everything(), app)...)
+		s.claim("shop", "east", "west")
+		if s.reconcile(app); s.replicas("shop") != 0 {
+			t.Fatal("not fenced")
+		}
+		if _, err := lease.New(s.project).Claim(t.Context(), "shop", 3, lease.Claim{Site: "east", Request: request}); err != nil {
+			t.Fatal(err)
+		}
+		if s.reconcile(app); s.replicas("shop") != want {
+			t.Errorf("%s: %d replicas, want %d", request, s.replicas("shop"), want)
+		}
+	}
+}
+
 func TestWhatCannotStartAgainIsNotHeld(t *testing.T) {
 	app := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}})
 	s := newSite(t, "", append(everything(), app, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "alone"}})...)

@@ -28,8 +28,11 @@ type Options struct {
 	// Client reads from and writes to the API server itself: what a cache
 	// remembers may be older than an order.
 	Client client.Client
-	Site   string
-	Marks  execute.Marks
+	// Vault is the Vault that the orders come from. They are for applications that
+	// are kept in it, and no others: another may be another tenant's.
+	Vault string
+	Site  string
+	Marks execute.Marks
 	// LookEvery is how often something awaited is looked at; 0 is once a second.
 	LookEvery time.Duration
 	Now       func() time.Time
@@ -55,6 +58,9 @@ func New(o Options) execute.Actuator {
 		Marks: o.Marks, Newest: s.newest,
 	}
 	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		if o.Token.Epochs[o.Step.Application] <= 0 {
+			return execute.Refuse("the order names no epoch of application %q", o.Step.Application)
+		}
 		if o.Step.Kind == plan.KindFence { // it only grows: none is too old, and to hear it again hurts nobody
 			return s.fence(ctx, o)
 		}
@@ -71,14 +77,14 @@ func (s *site) application(ctx context.Context, name string) (*v1alpha1.Applicat
 	for _, key := range keys {
 		var app v1alpha1.Application
 		err := s.Client.Get(ctx, key, &app)
-		if err == nil && app.VaultName() == name {
+		if err == nil && app.VaultName() == name && app.Spec.Vault == s.Vault {
 			return &app, nil
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
 			return nil, fmt.Errorf("read application %s: %w", name, err)
 		}
 	}
-	return nil, fmt.Errorf("site %s has no application %s: %w", s.Site, name, errNone)
+	return nil, fmt.Errorf("site %s has no application %s in vault %s: %w", s.Site, name, s.Vault, errNone)
 }
 
 var errNone = errors.New("not found")
@@ -238,9 +244,9 @@ func (s *site) letGo(ctx context.Context, o execute.Order) execute.Answer {
 }
 
 // fence asks the site to stop the application below the order's epoch. The
-// site's own reconciler stops it once it has seen that epoch in the vault, and
-// looks again and again: what is stopped is stopped in the cluster's own
-// objects, which outlive every restart.
+// site's own reconciler stops it once it has seen that epoch in the vault. That
+// the API server lists no pod any more proves nothing: containers outlive pods
+// that were deleted by force, or whose node is cut off. Only the nodes prove it.
 func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 	heard := false
 	look := func(ctx context.Context) (*execute.Answer, string) {
@@ -262,15 +268,10 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 				Outcome: failover.Done, Asked: true, Guard: execute.Fenced, Note: "every node says so",
 				Proof: &failover.Proof{Application: o.Step.Application, Site: s.Site, Epoch: st.Fence.Epoch, How: "stopped"},
 			}, ""
-		case st.Rest == nil || st.Rest.Epoch < epoch:
-			return nil, "its agent has not begun to stop it yet"
-		case !st.Rest.Stopped:
-			return nil, "it still runs: " + strings.Join(st.Rest.Running, ", ")
+		case st.Fence != nil:
+			return nil, "its nodes have not proven it yet: " + st.Fence.Message
 		}
-		return &execute.Answer{
-			Outcome: failover.Done, Asked: true, Guard: execute.Fenced,
-			Proof: &failover.Proof{Application: o.Step.Application, Site: s.Site, Epoch: st.Rest.Epoch, How: "stopped"},
-		}, ""
+		return nil, "its agent has not begun to stop it yet"
 	}
 	switch o.Action {
 	case failover.Undo: // who holds the epoch runs again; a fence is not taken back

@@ -31,7 +31,7 @@ func source(t *testing.T, status v1alpha1.ApplicationStatus) *cluster {
 	t.Helper()
 	app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: shop.Name}, Spec: v1alpha1.ApplicationSpec{Vault: "main"}, Status: status}
 	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(app).WithStatusSubresource(app, &v1alpha1.RecoveryPoint{}).Build()
-	return &cluster{t, c, origin.New(origin.Options{Client: c, Site: "east", Marks: &execute.Memory{}, LookEvery: time.Millisecond})}
+	return &cluster{t, c, origin.New(origin.Options{Client: c, Site: "east", Marks: &execute.Memory{}, Vault: "main", LookEvery: time.Millisecond})}
 }
 
 func active() v1alpha1.ApplicationStatus {
@@ -115,10 +115,13 @@ func TestAHoldThatCannotBeHoldsNothing(t *testing.T) {
 	}
 }
 
-// A fence is proven only for an epoch that the site has seen, and once nothing
-// runs.
-func TestAFenceIsNoProofBeforeAllOfIt(t *testing.T) {
+// A fence is proven only for an epoch that the site has seen, and once its nodes
+// say so: what the API server lists is no proof.
+func TestOnlyNodesProveAFence(t *testing.T) {
 	rest := &v1alpha1.RestStatus{Epoch: 2, Stopped: true}
+	proven := func(epoch int64) *v1alpha1.FenceStatus {
+		return &v1alpha1.FenceStatus{Level: v1alpha1.FenceProven, Epoch: epoch}
+	}
 	for name, test := range map[string]struct {
 		status v1alpha1.ApplicationStatus
 		asked  bool
@@ -127,10 +130,10 @@ func TestAFenceIsNoProofBeforeAllOfIt(t *testing.T) {
 		"still active":            {active(), false, false},
 		"held by a run, but ours": {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 2, Rest: rest}, false, false},
 		"has only heard of it":    {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2}, true, false},
-		"rests since before":      {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Rest: &v1alpha1.RestStatus{Epoch: 1, Stopped: true}}, true, false},
-		"a pod still ends":        {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Rest: &v1alpha1.RestStatus{Epoch: 2}}, true, false},
-		"all of it":               {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Rest: rest}, true, true},
-		"older epoch":             {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 1, Rest: &v1alpha1.RestStatus{Epoch: 1, Stopped: true}}, false, false},
+		"no pod is listed":        {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Rest: rest, Fence: &v1alpha1.FenceStatus{Level: v1alpha1.FenceAsked, Epoch: 2}}, true, false},
+		"proven of before":        {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Fence: proven(1)}, true, false},
+		"all nodes say so":        {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Fence: proven(2)}, true, true},
+		"older epoch":             {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 1, Fence: proven(1)}, false, false},
 	} {
 		for _, action := range []failover.Action{failover.Look, failover.Act} {
 			got := source(t, test.status).do(plan.KindFence, action, 2)
@@ -139,6 +142,26 @@ func TestAFenceIsNoProofBeforeAllOfIt(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Who may write into one vault orders nothing of applications kept in another.
+func TestAnotherVaultsApplicationIsNotThere(t *testing.T) {
+	c := source(t, v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 1})
+	other := origin.New(origin.Options{Client: c, Vault: "theirs", Site: "east", Marks: &execute.Memory{}, LookEvery: time.Millisecond})
+	for _, kind := range []plan.Kind{plan.KindQuiesce, plan.KindSync, plan.KindFence} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		got := other.Do(ctx, c.order(kind, failover.Act, 1))
+		cancel()
+		if got.Outcome == failover.Done || !strings.Contains(got.Note, "no application shop in vault theirs") {
+			t.Errorf("%s: %+v", kind, got)
+		}
+	}
+	if c.app().Annotations[v1alpha1.AnnotationHeldBy] != "" || len(c.points("move")) != 0 {
+		t.Error("something was done")
+	}
+	o := c.order(plan.KindQuiesce, failover.Act, 1)
+	o.Token.Epochs = nil
+	c.want("without an epoch", c.site.Do(t.Context(), o), failover.Refused, "names no epoch")
 }
 
 func TestSyncTakesThePointOfItsRun(t *testing.T) {
