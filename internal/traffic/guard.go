@@ -20,8 +20,12 @@ type Guard struct {
 
 const guardFormat = "davit1"
 
-// Strings are the guard as strings of a TXT record.
+// Strings are the guard as strings of a TXT record. What could not be read
+// again is not written: the name would stay where it is for ever.
 func (g Guard) Strings() ([]string, error) {
+	if g.Run == "" || g.Sequence < 1 {
+		return nil, fmt.Errorf("write guard: run %q, number %d: both are needed", g.Run, g.Sequence)
+	}
 	out := []string{guardFormat, "site=" + g.Site, "run=" + g.Run, "seq=" + strconv.FormatInt(g.Sequence, 10)}
 	for _, app := range slices.Sorted(maps.Keys(g.Epochs)) {
 		out = append(out, "epoch."+app+"="+strconv.FormatInt(g.Epochs[app], 10))

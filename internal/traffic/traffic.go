@@ -111,7 +111,9 @@ func (m Move) next(s Seen) Guard {
 		}
 	}
 	for app, n := range m.Token.Epochs {
-		g.Epochs[app] = max(g.Epochs[app], n)
+		if n = max(g.Epochs[app], n); n > 0 { // none yet: nothing to say
+			g.Epochs[app] = n
+		}
 	}
 	return g
 }

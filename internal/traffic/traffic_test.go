@@ -56,6 +56,28 @@ func TestGuardsThatCannotBe(t *testing.T) {
 	}
 }
 
+// TestWhatIsWrittenCanBeRead: also of an application that has no epoch yet.
+func TestWhatIsWrittenCanBeRead(t *testing.T) {
+	m := Move{Name: "www", To: []string{"192.0.2.2"}, Site: "west", Token: failover.Token{Run: "r", Sequence: 3, Epochs: map[string]int64{"shop": 7, "new": 0}}}
+	for _, g := range []Guard{m.After(Seen{}), m.Sealed(Seen{})} {
+		text, err := g.Strings()
+		if err != nil {
+			t.Fatal(err)
+		}
+		back, err := ParseGuard(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !back.shows(m.Token.Epochs) {
+			t.Errorf("%q does not show %v", text, m.Token.Epochs)
+		}
+	}
+	m.Token.Sequence = 0 // nothing was ordered: no guard can say so
+	if text, err := m.Sealed(Seen{}).Strings(); err == nil {
+		t.Errorf("%q was written", text)
+	}
+}
+
 // TestEpochsOnlyGrow gives orders of several runs to one name, in any order,
 // and wants: none below the newest epoch moves it, and none that is not newer than
 // what its run did last.

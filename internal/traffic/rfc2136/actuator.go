@@ -38,10 +38,7 @@ func (a *Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 	}
 	m, err := a.open(ctx, o)
 	if err != nil {
-		if o.Action == failover.Look {
-			return execute.NotDone("%v", err) // it cannot have begun
-		}
-		return execute.Refuse("%v", err)
+		return a.cannot(o, err)
 	}
 	var answer execute.Answer
 	switch o.Action {
@@ -54,6 +51,22 @@ func (a *Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 	}
 	answer.Guard = execute.Fenced
 	return answer
+}
+
+// errPlan says that the plan, which stays as it is throughout a run, does not
+// let the step be done anywhere.
+var errPlan = errors.New("add it to the record")
+
+// cannot answers an order for which there is no move. Of a step that the run has
+// ordered before, an update may have arrived, and without the key nothing can be sealed.
+func (a *Actuator) cannot(o execute.Order, err error) execute.Answer {
+	switch {
+	case o.Action != failover.Look:
+		return execute.Refuse("%v", err)
+	case o.Token.Sequence == 0 || errors.Is(err, errPlan):
+		return execute.NotDone("%v", err) // it cannot have begun
+	}
+	return execute.Unknown("%v", err)
 }
 
 // mover moves one name at all of its servers.
@@ -79,7 +92,7 @@ type server struct {
 func (a *Actuator) open(ctx context.Context, o execute.Order) (*mover, error) {
 	r := o.Step.Record
 	if r == nil || len(r.To[o.Site]) == 0 {
-		return nil, fmt.Errorf("move %s: the plan does not say where it leads at site %s: add it to the record", o.Step.Object, o.Site)
+		return nil, fmt.Errorf("move %s: the plan does not say where it leads at site %s: %w", o.Step.Object, o.Site, errPlan)
 	}
 	data, err := a.Secret(ctx, r.Secret)
 	if err != nil {
@@ -169,7 +182,8 @@ func (m *mover) judge(seen traffic.Seen) (traffic.Verdict, string) {
 }
 
 // look tells whether the name is moved. If not, that stays so: servers refuse
-// from then on what was sent before.
+// from then on what was sent before. A step that the run has not ordered yet
+// has number 0 and nothing to seal.
 func (m *mover) look(ctx context.Context) execute.Answer {
 	m.read(ctx, true)
 	if answer, ends := m.sum(true); ends {
@@ -183,7 +197,7 @@ func (m *mover) look(ctx context.Context) execute.Answer {
 		}
 	}
 	m.each(func(s *server) {
-		if s.told && s.err == nil && s.verdict == traffic.Moves {
+		if m.Token.Sequence > 0 && s.told && s.err == nil && s.verdict == traffic.Moves {
 			s.err = s.Swap(ctx, m.Move, s.seen, s.seen.Values, m.Sealed(s.seen))
 		}
 	})

@@ -77,7 +77,10 @@ func leadsTo(t *testing.T, d *daemon, values ...string) {
 func TestMovesAndGoesBack(t *testing.T) {
 	both(t, func(t *testing.T, d *daemon) {
 		r := newRun(t, plan.NameServer{Address: d.address})
-		r.want(failover.Look, 1, failover.NotDone, "leads to 192.0.2.1")
+		r.want(failover.Look, 0, failover.NotDone, "leads to 192.0.2.1") // every step is looked at before it is ordered
+		if seen := d.read(t); seen.Text != nil {
+			t.Errorf("nothing was ordered, and a guard was written: %q", seen.Text)
+		}
 		leadsTo(t, d, "192.0.2.1")
 		if a := r.want(failover.Act, 2, failover.Done, ""); a.Guard != execute.Fenced {
 			t.Errorf("guard %s", a.Guard)
@@ -195,7 +198,7 @@ func TestRefusals(t *testing.T) {
 		} {
 			r := newRun(t, plan.NameServer{Address: d.address})
 			spoil(r)
-			if a := r.do(failover.Look, 1); a.Outcome != failover.NotDone {
+			if a := r.do(failover.Look, 0); a.Outcome != failover.NotDone {
 				t.Errorf("%s: look: %+v", want, a)
 			}
 			if a := r.do(failover.Act, 2); a.Outcome != failover.Refused || !strings.Contains(a.Note, want) {
@@ -204,6 +207,41 @@ func TestRefusals(t *testing.T) {
 		}
 		leadsTo(t, d, "192.0.2.1")
 	})
+}
+
+// TestWithoutKey: an earlier order may have arrived where there is no key any
+// more to look with, but not one that was never given.
+func TestWithoutKey(t *testing.T) {
+	t.Parallel()
+	unread := func(context.Context, string) (map[string][]byte, error) {
+		return nil, errors.New("read Secret: no answer")
+	}
+	spoilt := func(context.Context, string) (map[string][]byte, error) {
+		return map[string][]byte{"name": []byte("davit")}, nil
+	}
+	for what, c := range map[string]struct {
+		secret func(context.Context, string) (map[string][]byte, error)
+		action failover.Action
+		number int64
+		site   string
+		want   failover.Outcome
+	}{
+		"ordered, unread":   {unread, failover.Look, 3, "west", failover.NoAnswer},
+		"ordered, spoilt":   {spoilt, failover.Look, 3, "west", failover.NoAnswer},
+		"never ordered":     {unread, failover.Look, 0, "west", failover.NotDone},
+		"not in the plan":   {unread, failover.Look, 3, "north", failover.NotDone},
+		"to be carried out": {unread, failover.Act, 3, "west", failover.Refused},
+	} {
+		a := &rfc2136.Actuator{Secret: c.secret, Now: time.Now}
+		got := a.Do(t.Context(), execute.Order{
+			Action: c.action, Run: "run-1", Verb: plan.Failover, Site: c.site,
+			Step:  plan.Step{Kind: plan.KindDNS, Object: "www.example.com", Record: &newRun(t).record},
+			Token: failover.Token{Run: "run-1", Sequence: c.number},
+		})
+		if got.Outcome != c.want || got.Note == "" {
+			t.Errorf("%s: %s %q, want %s", what, got.Outcome, got.Note, c.want)
+		}
+	}
 }
 
 func TestMayUpdateChangesNothing(t *testing.T) {
