@@ -10,10 +10,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -23,13 +21,8 @@ import (
 // Path is where the handler is served.
 const Path = "/active/"
 
-// askTimeout bounds a question to the API server, and freshFor is how long its
-// answer is used, however many load balancers ask.
-const (
-	askTimeout = 2 * time.Second
-	freshFor   = 500 * time.Millisecond
-	most       = 256 // applications in one question, Services remembered
-)
+// most bounds the applications and the Services in one question.
+const most = 256
 
 // Handler serves Path.
 type Handler struct {
@@ -37,14 +30,7 @@ type Handler struct {
 	Services     client.Reader // the API server
 	Now          func() time.Time
 
-	mu    sync.Mutex
-	known map[client.ObjectKey]service
-}
-
-// service is what was last heard of one.
-type service struct {
-	ready bool
-	at    time.Time
+	memory memory
 }
 
 // ServeHTTP answers 200 where the site is active for all that are named, else
@@ -87,16 +73,15 @@ func (h *Handler) ask(ctx context.Context, names, services []string) (bool, stri
 	if ok, why := traffic.Active(standings); !ok {
 		return false, why
 	}
+	keys := make([]client.ObjectKey, 0, len(services))
 	for _, ref := range services {
 		namespace, name, _ := strings.Cut(ref, "/")
 		if name == "" || !slices.Contains(namespaces, namespace) {
 			return false, fmt.Sprintf("service %q is not one of these applications': write NAMESPACE/NAME, with a namespace that an application names", ref)
 		}
-		if !h.ready(ctx, client.ObjectKey{Namespace: namespace, Name: name}) {
-			return false, fmt.Sprintf("service %s has no ready endpoint", ref)
-		}
+		keys = append(keys, client.ObjectKey{Namespace: namespace, Name: name})
 	}
-	return true, ""
+	return h.ready(ctx, keys)
 }
 
 func standing(a *v1alpha1.Application) traffic.Standing {
@@ -105,32 +90,4 @@ func standing(a *v1alpha1.Application) traffic.Standing {
 		Active: a.Status.Role == v1alpha1.RoleActive, Epoch: a.Status.Epoch, Holder: a.Status.EpochSite,
 		Restoring: a.Annotations[v1alpha1.AnnotationRestoring] != "", Held: a.Annotations[v1alpha1.AnnotationHeldBy] != "",
 	}
-}
-
-// ready tells whether a Service has an endpoint that is ready. Where the API
-// server is silent it is what it last was.
-func (h *Handler) ready(ctx context.Context, key client.ObjectKey) bool {
-	h.mu.Lock()
-	was := h.known[key]
-	h.mu.Unlock()
-	if !was.at.IsZero() && h.Now().Sub(was.at) < freshFor {
-		return was.ready
-	}
-	var slicesOf discoveryv1.EndpointSliceList
-	if err := h.Services.List(ctx, &slicesOf, client.InNamespace(key.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: key.Name}); err != nil {
-		return was.ready
-	}
-	now := service{at: h.Now()}
-	for _, s := range slicesOf.Items {
-		now.ready = now.ready || slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool {
-			return e.Conditions.Ready == nil || *e.Conditions.Ready
-		})
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.known == nil || len(h.known) > most {
-		h.known = map[client.ObjectKey]service{}
-	}
-	h.known[key] = now
-	return now.ready
 }

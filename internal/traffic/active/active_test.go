@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -28,19 +29,34 @@ type site struct {
 	app    atomic.Pointer[v1alpha1.Application]
 	ready  atomic.Bool
 	silent atomic.Bool
+
+	hang          atomic.Pointer[chan struct{}] // questions hang until it is closed, whatever their context says
+	asking, asked atomic.Int64
 }
 
 func (s *site) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
 	return errors.New("not asked for")
 }
 
-func (s *site) List(_ context.Context, into client.ObjectList, _ ...client.ListOption) error {
+func (s *site) List(_ context.Context, into client.ObjectList, opts ...client.ListOption) error {
 	switch into := into.(type) {
 	case *v1alpha1.ApplicationList:
 		if a := s.app.Load(); a != nil {
 			into.Items = append(into.Items, *a)
 		}
 	case *discoveryv1.EndpointSliceList:
+		s.asking.Add(1)
+		s.asked.Add(1)
+		defer s.asking.Add(-1)
+		if h := s.hang.Load(); h != nil {
+			<-*h
+			return errors.New("no answer")
+		}
+		var o client.ListOptions
+		o.ApplyOptions(opts)
+		if strings.Contains(o.LabelSelector.String(), "never") {
+			return nil
+		}
 		if s.silent.Load() {
 			return errors.New("no answer")
 		}
@@ -89,7 +105,8 @@ func TestAnswers(t *testing.T) {
 	get(web+"?service=shop/web", 200, "active")
 	s.silent.Store(true) // the API server is: what was last heard counts
 	get(web+"?service=shop/web", 200, "active")
-	get(web+"?service=shop/never-heard-of", 503, "no ready endpoint")
+	get(web+"?service=shop/not-heard-of", 503, "or the API server did not answer")
+	get(web+"?service=shop/never-there", 503, "no endpoints")
 	get(web+"?service=kube-system/dns", 503, "not one of these")
 	get(web+"?service=shop", 503, "not one of these")
 	s.role(v1alpha1.RoleSuperseded, 3, "east")
@@ -99,6 +116,91 @@ func TestAnswers(t *testing.T) {
 	if w.Code != 400 {
 		t.Errorf("POST: %d", w.Code)
 	}
+}
+
+// check asks as a load balancer does.
+func check(t *testing.T, h *Handler, path string) int {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	return w.Code
+}
+
+// TestTheAPIServerHangs: who asks does not wait for it, and it gets no question
+// twice at a time, nor more than a few at once. The time is not the real one.
+func TestTheAPIServerHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{}
+		s.role(v1alpha1.RoleActive, 2, "west")
+		s.ready.Store(true)
+		h := &Handler{Applications: s, Services: s, Now: time.Now}
+		const web = "/active/shop.web?service=shop/web"
+		if code := check(t, h, web); code != 200 {
+			t.Fatalf("before: %d", code)
+		}
+		hang := make(chan struct{})
+		s.hang.Store(&hang)
+		for range 10 {
+			time.Sleep(freshFor)
+			began := time.Now()
+			if code := check(t, h, web); code != 200 || time.Since(began) > patience {
+				t.Errorf("while it hangs: %d after %s", code, time.Since(began))
+			}
+			if n := s.asking.Load(); n != 1 {
+				t.Errorf("it is asked %d times at once for the same", n)
+			}
+		}
+		many := web
+		for i := range most - 1 {
+			many += fmt.Sprintf("&service=shop/other-%d", i)
+		}
+		for range 3 {
+			began := time.Now()
+			if code := check(t, h, many); code != 503 || time.Since(began) > askTimeout {
+				t.Errorf("of services that it never spoke of: %d after %s", code, time.Since(began))
+			}
+		}
+		if n := s.asking.Load(); n != atOnce {
+			t.Errorf("it is asked %d questions at once, want %d", n, atOnce)
+		}
+		close(hang)
+		synctest.Wait()
+		s.hang.Store(nil)
+		if code := check(t, h, many); code != 200 { // it answers again
+			t.Errorf("after: %d", code)
+		}
+	})
+}
+
+// TestMadeUpNames: what load balancers ask for stays in memory, however many
+// other names are asked for.
+func TestMadeUpNames(t *testing.T) {
+	s := &site{}
+	s.role(v1alpha1.RoleActive, 2, "west")
+	s.ready.Store(true)
+	var seconds atomic.Int64
+	h := &Handler{Applications: s, Services: s, Now: func() time.Time { return time.Unix(seconds.Add(1), 0) }}
+	const path = "/active/shop.web?service=shop/"
+	ask := func(name string, want int) {
+		t.Helper()
+		if code := check(t, h, path+name); code != want {
+			t.Fatalf("%s: %d, want %d", name, code, want)
+		}
+	}
+	ask("web", 200)
+	for i := range 2 * most {
+		ask(fmt.Sprintf("never-%d", i), 503)
+		if i%100 == 0 {
+			ask("web", 200)
+		}
+		ask(fmt.Sprintf("other-%d", i), 200)
+	}
+	if n := len(h.memory.known); n > most {
+		t.Errorf("%d are remembered", n)
+	}
+	s.silent.Store(true)
+	ask("web", 200)
+	ask("other-0", 503) // the control: one that nobody asked for since
 }
 
 // backend is a site behind the load balancer: its application, and its agent.
