@@ -115,13 +115,21 @@ func (r *ring) firstKey() *seal.Key {
 	return r.keys[r.versions[0].id]
 }
 
-// set takes over what was read, unless something newer was read meanwhile.
-func (r *ring) set(versions []KeyVersion, keys map[seal.KeyID]*seal.Key) {
+// set takes over what was read, unless something newer was read meanwhile. Who
+// holds an old key can write versions of his own after it: one that was seen
+// never becomes another.
+func (r *ring) set(versions []KeyVersion, keys map[seal.KeyID]*seal.Key) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for i := range min(len(versions), len(r.versions)) {
+		if was := r.versions[i]; versions[i].id != was.id {
+			return fmt.Errorf("%w: version %d of the data key was %s and is %s now: someone exchanged it", ErrDamaged, was.Number, was.KeyID, versions[i].KeyID)
+		}
+	}
 	if len(versions) >= len(r.versions) {
 		r.versions, r.keys = versions, keys
 	}
+	return nil
 }
 
 // KeyVersions are the project's data keys as this process knows them, oldest first.
@@ -212,8 +220,7 @@ func (p *Project) load(ctx context.Context, first string) error {
 		return fmt.Errorf("list %s: %w: the oldest key is %s, the project's is %s", p.at.keyVersions(), ErrDamaged, key.ID(), first)
 	}
 	versions[0] = KeyVersion{Number: 1, KeyID: first, id: key.ID()}
-	p.ring.set(versions, keys)
-	return nil
+	return p.ring.set(versions, keys)
 }
 
 // previous opens the key before this one, and proves the whole document.
@@ -357,7 +364,8 @@ func (p *Project) putVersion(ctx context.Context, f versionFile, key, before *se
 
 // CompleteRotation takes up new versions, and wraps the newest to whoever was
 // admitted while it was made. Anybody who can open the project may call it, at
-// any time.
+// any time. It admits nobody to a version that left someone out: he has the key
+// before it, and what is wrapped with that may be his own doing.
 func (p *Project) CompleteRotation(ctx context.Context) error {
 	if err := p.Refresh(ctx); err != nil {
 		return err
@@ -367,6 +375,9 @@ func (p *Project) CompleteRotation(ctx context.Context) error {
 		return nil
 	}
 	newest, before := versions[len(versions)-1], versions[len(versions)-2]
+	if len(newest.Removed) > 0 {
+		return nil
+	}
 	had, err := p.recipients(ctx, p.ring.get(before.id))
 	if err != nil {
 		return err
@@ -376,7 +387,7 @@ func (p *Project) CompleteRotation(ctx context.Context) error {
 		return err
 	}
 	for _, r := range had {
-		if slices.Contains(newest.Removed, r.Fingerprint()) || slices.Contains(have, r.Fingerprint()) {
+		if slices.Contains(have, r.Fingerprint()) {
 			continue
 		}
 		if err := p.wrapFor(ctx, p.ring.get(newest.id), r); err != nil {
@@ -387,14 +398,18 @@ func (p *Project) CompleteRotation(ctx context.Context) error {
 }
 
 // forget takes older keys, wrapped to those who were removed, out of the vault.
-// Who kept a key, or what he read with it, still has it.
+// Who kept a key, or what he read with it, still has it: so one that the store
+// holds locked is let be.
 func (p *Project) forget(ctx context.Context, removed []string) error {
 	var errs []error
 	newest := p.NewestKey().Number
 	for _, v := range p.KeyVersions() {
 		for _, fingerprint := range removed {
-			if v.Number < newest {
-				errs = append(errs, p.store.Delete(ctx, p.at.keys(v.KeyID)+fingerprint))
+			if v.Number >= newest {
+				continue
+			}
+			if err := p.store.Delete(ctx, p.at.keys(v.KeyID)+fingerprint); !errors.Is(err, ErrLocked) {
+				errs = append(errs, err)
 			}
 		}
 	}

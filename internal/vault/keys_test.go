@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -133,6 +134,85 @@ func TestRemovedRecipient(t *testing.T) {
 		if again, err := site.Open(t.Context(), store); err != nil || readable(t, again, "shop-1") != nil || readable(t, again, "shop-2") != nil {
 			t.Errorf("admitted again: %v", err)
 		}
+	}
+}
+
+// TestRemovedRecipientPlantsAnother: who was removed has the key before, and the
+// store's credentials. Whom he wraps that to is not given the new key. The
+// control: a rotation that removes nobody admits whoever came meanwhile.
+func TestRemovedRecipientPlantsAnother(t *testing.T) {
+	for _, removed := range []bool{true, false} {
+		store := mem.New(nil)
+		p, recovery, site := admitted(t, store)
+		accomplice, err := vault.NewIdentity()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.AddRecipient(t.Context(), accomplice.Recipient()); err != nil { // as the one to be removed could
+			t.Fatal(err)
+		}
+		planted := "projects/acme/keys/" + p.KeyID() + "/" + accomplice.Recipient().Fingerprint()
+		raw := read(t, store, planted)
+		if err := store.Delete(t.Context(), planted); err != nil {
+			t.Fatal(err)
+		}
+		r := vault.Rotation{}
+		if removed {
+			r.Remove = []vault.Recipient{site.Identity.Recipient()}
+		}
+		rotate(t, p, r)
+		if err := store.PutIfAbsent(t.Context(), planted, bytes.NewReader(raw), int64(len(raw))); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := opened(t, store, recovery).CompleteRotation(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := vault.OpenProject(t.Context(), store, "acme", accomplice); removed != errors.Is(err, vault.ErrKey) {
+				t.Errorf("removed %v: whoever was planted: %v", removed, err)
+			}
+			rotate(t, p, vault.Rotation{}) // nor by the next one
+		}
+	}
+}
+
+// TestVersionExchanged puts other versions in the place of one that was seen, as
+// who holds the key before it can: who saw it takes none of them.
+func TestVersionExchanged(t *testing.T) {
+	store := mem.New(nil)
+	p, recovery, _ := admitted(t, store)
+	forger := opened(t, store, recovery)
+	seen := rotate(t, p, vault.Rotation{})
+	if err := store.Delete(t.Context(), "projects/acme/keyring/00000000000000000002"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		rotate(t, forger, vault.Rotation{})
+	}
+	if err := p.Refresh(t.Context()); !errors.Is(err, vault.ErrDamaged) {
+		t.Errorf("taking up what was exchanged gave %v, want ErrDamaged", err)
+	}
+	if got := p.NewestKey(); got.KeyID != seen.KeyID {
+		t.Errorf("seals with %s, want %s", got.KeyID, seen.KeyID)
+	}
+}
+
+// holding is a store that deletes nothing of what is locked.
+type holding struct{ vault.Store }
+
+func (h holding) Delete(context.Context, string) error {
+	return fmt.Errorf("delete: %w", vault.ErrLocked)
+}
+
+// TestRemovalOnAStoreThatLocks is done although older wraps must stay: they open
+// what the removed one could read anyway.
+func TestRemovalOnAStoreThatLocks(t *testing.T) {
+	store := mem.New(nil)
+	p, _, site := admitted(t, store)
+	p = p.Over(func(s vault.Store) vault.Store { return holding{s} })
+	rotate(t, p, vault.Rotation{Remove: []vault.Recipient{site.Identity.Recipient()}})
+	if _, err := site.Open(t.Context(), store); !errors.Is(err, vault.ErrKey) {
+		t.Errorf("the removed one: %v, want ErrKey", err)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 // TestKeyVersionsSeen refuses a vault that knows less versions of its key than
-// this site has seen, unless the object names another vault.
+// this site has seen, or others, unless the object names another vault.
 func TestKeyVersionsSeen(t *testing.T) {
 	store := mem.New(nil)
 	marker, err := vault.Init(t.Context(), store)
@@ -45,5 +45,13 @@ func TestKeyVersionsSeen(t *testing.T) {
 	v.Status.VaultID = marker.ID
 	if err := r.takeKeys(t.Context(), v, opened); err != nil {
 		t.Errorf("the version that was seen: %v", err)
+	}
+	v.Status.KeyID = p.NewestKey().KeyID
+	if err := r.takeKeys(t.Context(), v, opened); err != nil {
+		t.Errorf("the key that was seen: %v", err)
+	}
+	v.Status.KeyID = p.KeyID()
+	if err := r.takeKeys(t.Context(), v, opened); !errors.Is(err, vault.ErrDamaged) {
+		t.Errorf("another key under the number that was seen gave %v, want ErrDamaged", err)
 	}
 }
