@@ -11,6 +11,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/source"
+	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/trial"
 )
 
@@ -40,7 +41,9 @@ type sweeper struct {
 
 	tests, vaults, room, space chore
 
-	roomy map[*entry]bool // vaults whose reserve was laid down; of room alone
+	// roomy are the vaults, as they are open, whose reserve was laid down; of room
+	// alone.
+	roomy map[*protection.Protector]bool
 }
 
 // chore is work that goes on beside the sweep, once at a time.
@@ -164,16 +167,16 @@ func (s *sweeper) inVaults(ctx context.Context) {
 // makeRoom lays down the reserve of vaults that are new to this process: a vault
 // may be full before it is looked into for the first time.
 func (s *sweeper) makeRoom(ctx context.Context) {
-	roomy := map[*entry]bool{}
+	roomy := map[*protection.Protector]bool{}
 	s.eachVault(ctx, func(ctx context.Context, e *entry, log *slog.Logger) {
-		if roomy[e] = s.roomy[e]; roomy[e] {
+		if roomy[e.protector] = s.roomy[e.protector]; roomy[e.protector] {
 			return
 		}
 		err := e.protector.FillReserve(ctx)
 		if err != nil {
 			log.Warn("keep room for deleting", "error", err)
 		}
-		roomy[e] = err == nil
+		roomy[e.protector] = err == nil
 	})
 	s.roomy = roomy
 }
