@@ -35,7 +35,6 @@ var together = []day{
 	{"Quota", quota},
 	{"InTheWay", inTheWay},
 	{"WrongKeys", wrongKeys},
-	{"Booted", booted},
 	{"Sandboxed", sandboxed},
 	{"Coverage", coverage},
 	{"SupportBundle", supportBundle},
@@ -52,6 +51,7 @@ var alone = []day{
 	{"FreezeKilled", freezeKilled},
 	{"FencedByNode", fencedByNode},
 	{"VerifiedOnSchedule", verifiedOnSchedule}, // which captures and restores of others would put off
+	{"Booted", booted}, // likewise
 	{"TwoOfAName", twoOfAName},
 	{"HeldByTheDead", heldByTheDead},
 	{"FailedOver", failedOver},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	authv1 "k8s.io/api/authentication/v1"
@@ -99,10 +100,19 @@ func (c *realCluster) User(ctx context.Context) string {
 func (c *realCluster) PodLogs(ctx context.Context, l PodLog) (io.ReadCloser, error) {
 	opts := &corev1.PodLogOptions{Container: l.Container, Previous: l.Previous, TailLines: &l.Lines}
 	r, err := c.clients.Kubernetes.CoreV1().Pods(l.Namespace).GetLogs(l.Pod, opts).Stream(ctx)
+	if notBegun(err) {
+		return io.NopCloser(strings.NewReader(err.Error() + "\n")), nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read log of %s: %w", l.Pod, err)
 	}
 	return r, nil
+}
+
+// notBegun says that a container has no log since it has not begun: that is all
+// there is to know of it.
+func notBegun(err error) bool {
+	return apierrors.IsBadRequest(err) && strings.Contains(err.Error(), "waiting to start")
 }
 
 // Install implements Cluster.
