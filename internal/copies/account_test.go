@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -124,7 +125,8 @@ func (m mute) List(ctx context.Context, prefix string, fn func(vault.ObjectInfo)
 	return m.Store.List(ctx, prefix, fn)
 }
 
-// TestWhatCannotBeReadDeletesNothing, and keeps nothing from being copied.
+// TestWhatCannotBeReadDeletesNothing, and is waited for: nothing of the
+// repository is copied before.
 func TestWhatCannotBeReadDeletesNothing(t *testing.T) {
 	for name, see := range map[string]func(r *rig) (first, second vault.Store){
 		"first vault": func(r *rig) (vault.Store, vault.Store) {
@@ -142,11 +144,14 @@ func TestWhatCannotBeReadDeletesNothing(t *testing.T) {
 			r.reclaim(packs...)
 			r.publish("p2", 1, true)
 			report, err := r.copier(see(r)).Pass(t.Context(), []App{app()})
-			if err != nil || report.Apps["shop"].Err != nil {
+			if got := report.Apps["shop"]; err != nil || !errors.Is(got.Err, io.ErrUnexpectedEOF) || got.Pending != 1 {
 				t.Fatalf("%v, %+v", err, report)
 			}
 			if !r.has(packs) {
 				t.Error("packs were deleted although nobody knows who needs them")
+			}
+			if report := r.pass(app()); report.Apps["shop"].Err != nil {
+				t.Fatalf("%+v", report)
 			}
 			if ids := r.whole(); !slices.Equal(ids, []string{"p1", "p2"}) {
 				t.Errorf("the copy has %v", ids)

@@ -64,13 +64,13 @@ func parseKept(plain []byte) ([]string, error) {
 
 // keepIndexes writes down, before the site's newer indexes come, by which ones
 // the copy finds the snapshots that only it still needs: newer ones forget them.
-// It takes away what was written down for points that are gone since. What
-// cannot be read keeps nothing from being copied.
+// It takes away what was written down for points that are gone since. Nothing of
+// the repository may be copied after an error: what the newer indexes forgot
+// would be written down as what the points need, and stay so.
 func (c *Copier) keepIndexes(ctx context.Context, site string) error {
 	needed, err := c.onlyHere(ctx, site)
 	if err != nil {
-		c.log.Warn("Indexes of points that only a copy has could not be kept.", "site", site, "error", err)
-		return nil
+		return fmt.Errorf("keep indexes of site %s: %w", site, err)
 	}
 	prefix := keptPrefix(c.in, site)
 	there, err := sizes(ctx, c.opts.Store, prefix)
@@ -122,7 +122,8 @@ func (c *Copier) keepIndexesOf(ctx context.Context, site, snapshot string) error
 }
 
 // onlyHere are the snapshots in the site's repository of points, of whatever
-// application, that the copy has and the first vault does not.
+// application, that the copy has and the first vault does not. A damaged
+// manifest names none, and never will; one that cannot be read now is an error.
 func (c *Copier) onlyHere(ctx context.Context, site string) ([]string, error) {
 	apps, err := c.list.Apps(ctx)
 	if err != nil {
@@ -134,7 +135,7 @@ func (c *Copier) onlyHere(ctx context.Context, site string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		copied = slices.DeleteFunc(copied, func(i vault.PointInfo) bool { return i.Manifest == nil || !mayNeed(i, site) })
+		copied = slices.DeleteFunc(copied, func(i vault.PointInfo) bool { return !mayNeed(i, site) })
 		if len(copied) == 0 {
 			continue
 		}
@@ -144,6 +145,12 @@ func (c *Copier) onlyHere(ctx context.Context, site string) ([]string, error) {
 		}
 		for _, info := range copied {
 			if slices.ContainsFunc(first, func(f vault.PointInfo) bool { return f.ID == info.ID }) {
+				continue
+			}
+			if info.Manifest == nil {
+				if !errors.Is(info.Err, vault.ErrDamaged) {
+					return nil, fmt.Errorf("point %s: %w", info.ID, info.Err)
+				}
 				continue
 			}
 			for _, v := range info.Manifest.Volumes {

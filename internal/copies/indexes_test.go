@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,6 +70,53 @@ func TestVolumesOfAPointThatOnlyTheCopyHasAreRead(t *testing.T) {
 	r.pass(app())
 	if more := keys(t, r.second, prefix); len(more) != 0 {
 		t.Errorf("nothing needs %v any more", more)
+	}
+}
+
+// unreadable is a store in which one object cannot be read.
+type unreadable struct {
+	vault.Store
+	key string
+	err error
+}
+
+func (u unreadable) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if key == u.key {
+		return nil, u.err
+	}
+	return u.Store.Get(ctx, key, offset, length)
+}
+
+// TestIndexesWaitForWhatCannotBeRead: while nobody can say which snapshots only
+// the copy has, none of the newer indexes come, which forget them. A manifest
+// that is damaged for good keeps nothing from being copied.
+func TestIndexesWaitForWhatCannotBeRead(t *testing.T) {
+	r := newRig(t)
+	old := r.publish("p1", 1, true).Volumes[0].Snapshot
+	r.pass(app())
+	if err := r.repo.Delete(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.p.DeletePoint(t.Context(), "shop", "p1"); err != nil {
+		t.Fatal(err)
+	}
+	r.publish("p2", 1, true)
+	indexes := func() []string { return keys(t, r.second, r.p.VolumePrefix("east")+volume.IndexPrefix) }
+	before := indexes()
+	second := unreadable{r.second, "projects/default/manifests/shop/p1", vault.ErrUnavailable}
+	if _, err := r.copier(r.first, second).Pass(t.Context(), []App{app()}); !errors.Is(err, vault.ErrUnavailable) {
+		t.Errorf("a pass that cannot read a manifest of the copy: %v", err)
+	}
+	if after := indexes(); !slices.Equal(after, before) {
+		t.Errorf("the copy has indexes %v, had %v", after, before)
+	}
+	second.err = vault.ErrDamaged
+	report, err := r.copier(r.first, second).Pass(t.Context(), []App{app()})
+	if got := report.Apps["shop"]; err != nil || got.Err != nil || got.Pending > 0 {
+		t.Errorf("a damaged manifest: %+v, %v", got, err)
+	}
+	if after := indexes(); slices.Equal(after, before) {
+		t.Error("control: nothing came")
 	}
 }
 
