@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,9 +22,10 @@ import (
 	"davit.dev/davit/internal/vault/mem"
 )
 
-// locking is a store that remembers locks.
+// locking is a store that remembers locks. Many are set at once.
 type locking struct {
 	vault.Store
+	mu    sync.Mutex
 	locks map[string]time.Time
 	err   error
 }
@@ -31,6 +33,8 @@ type locking struct {
 func (l *locking) CheckLock(context.Context) error { return nil }
 
 func (l *locking) Lock(_ context.Context, key string, _ lock.Mode, until time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.err == nil {
 		l.locks[key] = until
 	}
@@ -38,6 +42,8 @@ func (l *locking) Lock(_ context.Context, key string, _ lock.Mode, until time.Ti
 }
 
 func (l *locking) LockedUntil(_ context.Context, key string) (time.Time, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.locks[key], nil
 }
 
