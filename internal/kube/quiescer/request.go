@@ -44,10 +44,29 @@ func (r *Runner) ask(ctx context.Context, t quiesce.Target, h *quiesce.HTTP) (st
 	if pod.Spec.HostNetwork {
 		return "", fmt.Errorf("pod %s/%s has its node's address: what answers there may be the node, which no hook may ask", pod.Namespace, pod.Name)
 	}
-	if pod.Status.PodIP == "" {
-		return "", fmt.Errorf("pod %s/%s has no address yet", pod.Namespace, pod.Name)
+	if err := hasAddress(pod); err != nil {
+		return "", err
 	}
 	return send(ctx, h, net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(port))))
+}
+
+// hasAddress tells whether what a pod's status calls its address is its own.
+// The status of one that ended, or whose node is lost, keeps it while another
+// pod has it. One that ended is gone; one that is deleted goes, and is not
+// asked, but whoever is owed something in it waits until it is gone.
+func hasAddress(pod *corev1.Pod) error {
+	running := func(s corev1.ContainerStatus) bool { return s.State.Running != nil }
+	switch {
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		return fmt.Errorf("%w: pod %s/%s has ended", quiesce.ErrGone, pod.Namespace, pod.Name)
+	case pod.DeletionTimestamp != nil:
+		return fmt.Errorf("pod %s/%s is being deleted: its address may be another pod's", pod.Namespace, pod.Name)
+	case pod.Status.PodIP == "":
+		return fmt.Errorf("pod %s/%s has no address yet", pod.Namespace, pod.Name)
+	case pod.Status.Phase != corev1.PodRunning || !slices.ContainsFunc(pod.Status.ContainerStatuses, running):
+		return fmt.Errorf("pod %s/%s runs no container: its address may be another pod's", pod.Namespace, pod.Name)
+	}
+	return nil
 }
 
 // answers finds the pod to ask, and its port.

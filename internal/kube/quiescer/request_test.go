@@ -34,6 +34,7 @@ func served(t *testing.T, handler http.HandlerFunc) (*corev1.Pod, string) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web-0", UID: "u", Labels: map[string]string{"app": "web"}},
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning, PodIP: host, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+			ContainerStatuses: []corev1.ContainerStatus{{Name: "web", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}},
 		},
 	}
 	var n int32
@@ -77,6 +78,12 @@ func TestRequest(t *testing.T) {
 		"the node's network": {func(p *corev1.Pod, _ *quiesce.HTTP) { p.Spec.HostNetwork = true }, "no hook may ask"},
 		"no address":         {func(p *corev1.Pod, _ *quiesce.HTTP) { p.Status.PodIP = "" }, "has no address yet"},
 		"another pod":        {func(p *corev1.Pod, _ *quiesce.HTTP) { p.UID = "other" }, quiesce.ErrGone.Error()},
+		// What has the address of these may be another tenant's.
+		"has ended":       {func(p *corev1.Pod, _ *quiesce.HTTP) { p.Status.Phase = corev1.PodSucceeded }, quiesce.ErrGone.Error()},
+		"has failed":      {func(p *corev1.Pod, _ *quiesce.HTTP) { p.Status.Phase = corev1.PodFailed }, quiesce.ErrGone.Error()},
+		"goes":            {func(p *corev1.Pod, _ *quiesce.HTTP) { p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)} }, "is being deleted"},
+		"runs no more":    {func(p *corev1.Pod, _ *quiesce.HTTP) { p.Status.ContainerStatuses = nil }, "runs no container"},
+		"nobody knows of": {func(p *corev1.Pod, _ *quiesce.HTTP) { p.Status.Phase = corev1.PodUnknown }, "runs no container"},
 	} {
 		p, h := pod.DeepCopy(), post(port)
 		tt.change(p, h)
