@@ -51,7 +51,7 @@ var alone = []day{
 	{"FreezeKilled", freezeKilled},
 	{"FencedByNode", fencedByNode},
 	{"VerifiedOnSchedule", verifiedOnSchedule}, // which captures and restores of others would put off
-	{"Booted", booted}, // likewise
+	{"Booted", booted},                         // likewise
 	{"TwoOfAName", twoOfAName},
 	{"HeldByTheDead", heldByTheDead},
 	{"FailedOver", failedOver},
