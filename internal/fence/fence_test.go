@@ -117,12 +117,20 @@ func TestDamagedRecordIsSaidToBe(t *testing.T) {
 		t.Errorf("after it was set aside: %v", err)
 	}
 	for _, bad := range []string{
-		`{}`, `{"format":2}`, `{"format":1,"applications":[{"name":""}]}`,
+		`{}`, `{"format":-1}`, `{"format":1,"applications":[{"name":""}]}`,
 		`{"format":1,"applications":[{"name":"b"},{"name":"a"}]}`, `{"format":1,"applications":[{"name":"a","below":2,"newest":1}]}`,
 		`{"format":1,"applications":[{"name":"a","terms":{"lease":0}}]}`,
 	} {
 		if _, err := fence.Decode([]byte(bad)); !errors.Is(err, fence.ErrDamaged) {
 			t.Errorf("%s: %v, want ErrDamaged", bad, err)
+		}
+	}
+}
+
+func TestALaterFormatIsNotDamaged(t *testing.T) {
+	for _, text := range []string{`{"format":2}`, `{"format":2,"applications":{"shop":{}}}`} {
+		if _, err := fence.Decode([]byte(text)); !errors.Is(err, fence.ErrNewer) || errors.Is(err, fence.ErrDamaged) {
+			t.Errorf("%s: %v, want ErrNewer", text, err)
 		}
 	}
 }

@@ -13,6 +13,10 @@ import (
 // is asked anew, and until then nothing is proven.
 var ErrDamaged = errors.New("record of fences is damaged")
 
+// ErrNewer says that a later version wrote the record. It is left where it is:
+// what it fences must not be forgotten.
+var ErrNewer = errors.New("record of fences is of a later version of davit: run that version, or a later one, on this node")
+
 const (
 	// RecordFile is the record, in the Store's directory.
 	RecordFile = "fence.json"
@@ -49,6 +53,13 @@ func (s Store) Load() (*Record, error) {
 
 // Decode reads a record, and checks it.
 func Decode(data []byte) (*Record, error) {
+	var head struct {
+		Format int `json:"format"`
+	}
+	// A later format may be one that does not fit into a Record.
+	if err := json.Unmarshal(data, &head); err == nil && head.Format > Format {
+		return nil, fmt.Errorf("%w: its format is %d, this one reads %d", ErrNewer, head.Format, Format)
+	}
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)

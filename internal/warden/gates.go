@@ -91,7 +91,15 @@ func (w *Warden) release(ctx context.Context, p containers.Sandbox) {
 		return
 	}
 	delete(w.cut, p.ID)
+	w.trouble("keep "+p.ID, nil)
 	w.opts.Log.Info("opened the network of a pod again", "namespace", p.Namespace, "pod", p.Name)
+}
+
+// keep leaves a pod cut off of which nobody knows whether it may run.
+func (w *Warden) keep(p containers.Sandbox) {
+	if _, cut := w.cut[p.ID]; cut {
+		w.trouble("keep "+p.ID, fmt.Errorf("pod %s/%s stays cut off: the node does not know yet, or any more, whether it may run here; the vault's answer opens it, or closes it for good", p.Namespace, p.Name))
+	}
 }
 
 // closeSandboxes closes the pods of sandboxes in, and lets go of others.
@@ -104,7 +112,7 @@ func (w *Warden) closeSandboxes(ctx context.Context, now time.Duration, pods []c
 		was, known := w.isolated[p.ID]
 		s := w.scene.sandbox(p.Namespace)
 		if s == nil {
-			if known {
+			if known && w.scene.whole {
 				if err := w.opts.Gates.Release(ctx, p.ID); err != nil {
 					errs = append(errs, fmt.Errorf("pod %s/%s: %w", p.Namespace, p.Name, err))
 					continue

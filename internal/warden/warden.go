@@ -203,7 +203,9 @@ func (w *Warden) enforce(ctx context.Context, now time.Duration, fenced map[stri
 	for i := range claims {
 		_, claims[i].Fenced = fenced[claims[i].Application]
 	}
-	stopped := fence.Judge(claims, w.scene.objects(pods), w.scene.world.Namespaces)
+	objects := w.scene.objects(pods)
+	stopped := fence.Judge(claims, objects, w.scene.world.Namespaces)
+	doubted := w.scene.doubted(claims, objects)
 	for name := range fenced {
 		if err := w.scene.unread[name]; err != nil {
 			h := st.Applications[name]
@@ -218,7 +220,11 @@ func (w *Warden) enforce(ctx context.Context, now time.Duration, fenced map[stri
 	for _, p := range pods {
 		app, covered := stopped[p.UID]
 		if !covered {
-			w.release(ctx, p)
+			if _, maybe := doubted[p.UID]; w.scene.whole && !maybe {
+				w.release(ctx, p)
+			} else {
+				w.keep(p)
+			}
 			continue
 		}
 		if !p.Ready && len(byPod[p.ID]) == 0 {

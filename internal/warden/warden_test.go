@@ -134,7 +134,7 @@ type rig struct {
 
 func newRig(t *testing.T, m *machine, apps ...string) *rig {
 	t.Helper()
-	r := &rig{machine: m, t: t, store: fence.Store{Dir: t.TempDir(), RunDir: t.TempDir(), Boot: "b"}, record: &fence.Record{Format: fence.Format}, leases: fence.Leases{}, now: time.Second}
+	r := &rig{machine: m, t: t, store: fence.Store{Dir: t.TempDir(), RunDir: t.TempDir(), Boot: "b"}, record: &fence.Record{Format: fence.Format, Cluster: "c"}, leases: fence.Leases{}, now: time.Second}
 	for _, app := range apps {
 		doc, err := json.Marshal(&v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: app, Name: app}})
 		if err != nil {
@@ -355,5 +355,53 @@ func TestTroubleIsSaid(t *testing.T) {
 	fresh.Look(t.Context())
 	if fresh.Status().Problem == nil {
 		t.Error("a process that starts with a damaged record says no problem")
+	}
+}
+
+// TestALostRecordOpensNothing: what was cut off stays so until the vault says
+// that it may run, whether or not the cluster is heard of before.
+func TestALostRecordOpensNothing(t *testing.T) {
+	document := func(r *rig) json.RawMessage { return r.record.Find("shop").Document }
+	for name, tc := range map[string]struct {
+		lost  func(r *rig, kept json.RawMessage)
+		stays bool
+	}{
+		"nothing is known":              {func(*rig, json.RawMessage) {}, true},
+		"the application is seen again": {func(r *rig, kept json.RawMessage) { r.record.Cluster, r.record.Ensure("shop").Document = "c", kept }, true},
+		"it cannot be read":             {func(r *rig, _ json.RawMessage) { r.record.Cluster, r.record.Ensure("shop").Document = "c", []byte(`7`) }, true},
+		"the vault says it is fenced": {func(r *rig, kept json.RawMessage) {
+			r.record.Cluster, r.record.Ensure("shop").Document = "c", kept
+			r.learn("shop", superseded())
+		}, true},
+		"the vault says it may run": {func(r *rig, kept json.RawMessage) {
+			r.record.Cluster, r.record.Ensure("shop").Document = "c", kept
+			r.learn("shop", fence.Answer{Newest: 3, Held: 3})
+		}, false},
+		"the application is deleted": {func(r *rig, _ json.RawMessage) { r.record.Cluster = "c" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, newMachine("a"), "shop")
+			r.add("copy", "shop-copy", "pod-copy")
+			r.world(World{Sandboxes: []Sandbox{{Name: "drill", Namespaces: []string{"shop-copy"}}}})
+			r.learn("shop", superseded())
+			if r.look(); !r.cut["a"] {
+				t.Fatal("not cut off")
+			}
+			kept := document(r)
+			r.record, r.leases = &fence.Record{Format: fence.Format}, fence.Leases{}
+			tc.lost(r, kept)
+			for _, w := range []*Warden{r.w, r.warden(nil)} { // the watchdog goes on, the node process starts anew
+				r.w = w
+				r.save()
+				r.look()
+				r.look()
+				if r.cut["a"] != tc.stays {
+					t.Errorf("cut off: %v", r.cut["a"])
+				}
+			}
+			if _, closed := r.isolated["copy"]; name == "nothing is known" && !closed {
+				t.Error("a copy was let out")
+			}
+		})
 	}
 }

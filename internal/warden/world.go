@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -41,12 +42,16 @@ type scene struct {
 	claims []fence.Claim
 	// unread are applications whose rules cannot be read.
 	unread map[string]error
+	// whole says that the record tells of all that is in the cluster. One that
+	// was begun anew does not before the cluster was seen.
+	whole bool
 }
 
 func decode(r *fence.Record) (*scene, error) {
-	s := &scene{record: r, unread: map[string]error{}}
+	s := &scene{record: r, unread: map[string]error{}, whole: r.Cluster != ""}
 	if len(r.World) > 0 {
 		if err := json.Unmarshal(r.World, &s.world); err != nil {
+			s.whole = false
 			return s, fmt.Errorf("%w: %w", fence.ErrDamaged, err)
 		}
 	}
@@ -55,11 +60,28 @@ func decode(r *fence.Record) (*scene, error) {
 		c, err := claimOf(a)
 		if err != nil {
 			s.unread[a.Name] = err
+			s.whole = s.whole && a.Newest > 0 && a.Below == 0 && a.Terms == nil // else any pod may be one of its
 			continue
 		}
 		s.claims = append(s.claims, c)
 	}
 	return s, nil
+}
+
+// doubted are the pods that would be fenced if every application was whose
+// epoch is not known yet, as after a record that could not be read.
+func (s *scene) doubted(claims []fence.Claim, objects []selection.Object) map[string]string {
+	unknown := false
+	claims = slices.Clone(claims)
+	for i := range claims {
+		if a := s.record.Find(claims[i].Application); a.Newest == 0 {
+			claims[i].Fenced, unknown = true, true
+		}
+	}
+	if !unknown {
+		return nil
+	}
+	return fence.Judge(claims, objects, s.world.Namespaces)
 }
 
 func claimOf(a *fence.Application) (fence.Claim, error) {

@@ -81,8 +81,10 @@ type Keeper struct {
 	problem  map[string]string // what was logged already
 }
 
-// New makes a Keeper from what an earlier process kept. A record that cannot be
-// read is set aside: then epochs are asked anew.
+// New makes a Keeper from what an earlier process kept. A record that is damaged
+// is set aside: then epochs are asked anew, and until there is an answer the
+// warden leaves what is cut off as it is. One that cannot be read for any other
+// reason is an error: this process must not go on without it.
 func New(opts Options) (*Keeper, error) {
 	k := &Keeper{
 		opts: opts, kick: make(chan struct{}, 1), leases: opts.Store.LoadLeases(),

@@ -316,6 +316,25 @@ func TestAnotherClustersRecordIsSetAside(t *testing.T) {
 	}
 }
 
+// TestARecordThatCannotBeRead: a damaged one is set aside, one of a later
+// version is left, and nothing starts without it.
+func TestARecordThatCannotBeRead(t *testing.T) {
+	for text, starts := range map[string]bool{`{"format":1,"appl`: true, `{"format":2}`: false} {
+		s := newSite(t)
+		name := filepath.Join(s.store.Dir, fence.RecordFile)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := New(Options{Site: "east", Store: s.store, Uptime: func() time.Duration { return 0 }, Log: slog.New(slog.DiscardHandler)})
+		if starts != (err == nil) {
+			t.Errorf("%s: %v", text, err)
+		}
+		if now, err := os.ReadFile(name); err != nil || !starts && string(now) != text {
+			t.Errorf("%s: it is %s now, %v", text, now, err)
+		}
+	}
+}
+
 func TestTheWayIntoTheVaultIsKeptInMemoryAlone(t *testing.T) {
 	s := newSite(t)
 	s.claim(1, "east", "cluster-1", nil)
