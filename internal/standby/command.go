@@ -54,7 +54,10 @@ func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
 	}
 	name := fmt.Sprintf("davit-step-%s-%d", stepID(o), o.Token.Sequence)
 	if _, err := c.Create(ctx, at, job(name, stepID(o), o, what)); err != nil && !apierrors.IsAlreadyExists(err) {
-		return execute.Refuse("make Job %s: %v", name, err)
+		if refused(err) {
+			return execute.Refuse("make Job %s: %v", name, err)
+		}
+		return execute.Unknown("make Job %s: %v", name, err) // it may have arrived
 	}
 	for {
 		live, err := c.Get(ctx, at, v1alpha1.SystemNamespace, name)
@@ -72,6 +75,11 @@ func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
 		case <-time.After(jobLook):
 		}
 	}
+}
+
+// refused tells whether the API server has said no: nothing was made.
+func refused(err error) bool {
+	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsNotFound(err)
 }
 
 func lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id string) execute.Answer {
