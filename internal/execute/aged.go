@@ -148,11 +148,20 @@ func (a *Aged) order(ctx context.Context, o Order) Answer {
 		}
 		return answer
 	}
-	if m, err = a.Marks.Load(ctx, o.Run, o.Step.Name); err == nil && m.Began == o.Token.Sequence {
-		m.Ended, m.Point = true, answer.Point
-		_ = a.Marks.Save(ctx, o.Run, o.Step.Name, m) // without it a look asks the site itself
+	if err := a.ended(ctx, o, answer); err != nil && a.Blind {
+		return Unknown("it was carried out, and that could not be noted: %v", err)
 	}
-	return answer
+	return answer // who is not blind asks the site itself
+}
+
+// ended notes that an order was carried out, unless a newer one was begun.
+func (a *Aged) ended(ctx context.Context, o Order, answer Answer) error {
+	m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
+	if err != nil || m.Began != o.Token.Sequence {
+		return err
+	}
+	m.Ended, m.Point = true, answer.Point
+	return a.Marks.Save(ctx, o.Run, o.Step.Name, m)
 }
 
 // forget notes that an act was refused, so that a look says so.

@@ -2,6 +2,7 @@ package execute_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"davit.dev/davit/internal/execute"
@@ -117,4 +118,39 @@ func TestWhoCannotSeeSaysWhatTheMarksSay(t *testing.T) {
 	o := order(failover.Look, 4)
 	o.Step.Name = "scale/web"
 	want(t, "after a crash", a.Do(t.Context(), o), failover.NoAnswer)
+}
+
+// failing is marks that fail at one of their calls to Save.
+type failing struct {
+	execute.Memory
+	at, saves int
+}
+
+func (f *failing) Save(ctx context.Context, run, step string, m execute.Mark) error {
+	if f.saves++; f.saves == f.at {
+		return errors.New("the API server is silent")
+	}
+	return f.Memory.Save(ctx, run, step, m)
+}
+
+// TestWhatCouldNotBeNotedIsNotDoneForTheBlind: the step's point is in the marks
+// alone, and who comes later would miss it for ever.
+func TestWhatCouldNotBeNotedIsNotDoneForTheBlind(t *testing.T) {
+	for _, blind := range []bool{true, false} {
+		point := &failover.Point{}
+		inner := execute.Func(func(context.Context, execute.Order) execute.Answer {
+			return execute.Answer{Outcome: failover.Done, Point: point}
+		})
+		a := &execute.Aged{Inner: inner, Marks: &failing{at: 2}, Blind: blind, Again: true}
+		if !blind {
+			want(t, "who sees", a.Do(t.Context(), order(failover.Act, 2)), failover.Done)
+			continue
+		}
+		want(t, "act", a.Do(t.Context(), order(failover.Act, 2)), failover.NoAnswer)
+		want(t, "look", a.Do(t.Context(), order(failover.Look, 2)), failover.NotDone)
+		want(t, "act again", a.Do(t.Context(), order(failover.Act, 3)), failover.Done)
+		if got := a.Do(t.Context(), order(failover.Look, 3)); got.Outcome != failover.Done || got.Point != point {
+			t.Errorf("the point is lost: %+v", got)
+		}
+	}
 }
