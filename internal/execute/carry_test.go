@@ -318,7 +318,9 @@ func TestARefusalCanBeEnough(t *testing.T) {
 		return d.replies[1] != ""
 	}
 	state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}, Requests: d, Enough: enough}).Run(t.Context())
-	if err != nil || state.Phase != failover.AwaitingApproval {
+	// Whether it was refused before or after the run came to wait for approval
+	// is the scheduler's.
+	if err != nil || state.Phase.Over() || !enough(state) {
 		t.Fatal(state.Phase, err)
 	}
 }
