@@ -226,11 +226,15 @@ func TestWithoutLooksThingsAreDoneTwice(t *testing.T) {
 // desk brings requests from a test.
 type desk struct {
 	mu      sync.Mutex
+	closed  atomic.Bool // as long as it is, nobody asks
 	all     []execute.Request
 	replies map[int64]string
 }
 
 func (d *desk) Next(context.Context, string) (*execute.Request, error) {
+	if d.closed.Load() {
+		return nil, nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, r := range d.all {
@@ -259,8 +263,14 @@ func TestPeopleAreHeardAndAnswered(t *testing.T) {
 		{Number: 2, Kind: failover.Approve, By: "ann"}, // asked for it herself
 		{Number: 3, Kind: failover.Approve, By: "bob"},
 	}}
+	d.closed.Store(true) // what is asked too early is refused
+	opens := func(s *failover.State, _ []string) {
+		if s.Phase == failover.AwaitingApproval {
+			d.closed.Store(false)
+		}
+	}
 	m, j := take(t, l, "e", s)
-	state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}, Requests: d}).Run(t.Context())
+	state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}, Requests: d, Watch: opens}).Run(t.Context())
 	if err != nil || state.Phase != failover.Completed {
 		t.Fatal(state.Shown(), err)
 	}
