@@ -27,6 +27,9 @@ const (
 	// verifyEvery is how often rules that were set are looked for again.
 	verifyEvery = 2 * time.Second
 	lookTimeout = 5 * time.Second
+	// discoverTimeout leaves most of a look for enforcing: on a node with many
+	// pods, or a slow runtime, discovering may take longer than a look.
+	discoverTimeout = time.Second
 )
 
 // Runtime is what runs containers. *containers.Runtime is one.
@@ -161,7 +164,9 @@ func (w *Warden) look(ctx context.Context, now time.Duration, st *Status) (busy 
 		return true, err
 	}
 	if w.first {
-		err := w.discover(ctx, pods)
+		limited, cancel := context.WithTimeout(ctx, discoverTimeout)
+		err := w.discover(limited, pods)
+		cancel()
 		w.trouble("discover", err) // tried again; it keeps nothing from being fenced
 		w.first = err != nil
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,6 +34,7 @@ type machine struct {
 	host     map[string]bool
 	stopped  int
 	broken   error
+	slow     bool // it never says what is cut off
 }
 
 func newMachine(pods ...string) *machine {
@@ -74,7 +76,10 @@ func (m *machine) Stop(_ context.Context, c containers.Container, _ time.Duratio
 	return nil
 }
 
-func (m *machine) Cut(_ context.Context, id string) error {
+func (m *machine) Cut(ctx context.Context, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.host[id] {
@@ -84,7 +89,11 @@ func (m *machine) Cut(_ context.Context, id string) error {
 	return nil
 }
 
-func (m *machine) IsCut(_ context.Context, id string) (bool, error) {
+func (m *machine) IsCut(ctx context.Context, id string) (bool, error) {
+	if m.slow {
+		<-ctx.Done()
+		return false, ctx.Err()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.host[id] {
@@ -180,6 +189,19 @@ func (r *rig) look() Status {
 	r.w.Look(r.t.Context())
 	r.w.running.Wait()
 	return r.w.Status()
+}
+
+// A runtime that takes longer to describe its pods than a look may take is told to
+// cut them off all the same.
+func TestASlowRuntimeIsFenced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, newMachine("a"), "shop")
+		r.slow = true
+		r.learn("shop", superseded())
+		if st := r.look().Applications["shop"]; !r.cut["a"] || st.Open != 0 || r.live["c-a"] != "" {
+			t.Errorf("%+v, cut %v, live %v", st, r.cut, r.live)
+		}
+	})
 }
 
 func superseded() fence.Answer { return fence.Answer{Newest: 2, Held: 1, Holder: "site west"} }
