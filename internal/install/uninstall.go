@@ -90,12 +90,13 @@ func (in installer) uninstall(ctx context.Context, opts UninstallOptions) error 
 	return in.awaitGone(ctx, objects, "CustomResourceDefinition", "Namespace")
 }
 
-// refuseBusy looks for restores and captures under way.
+// refuseBusy looks for restores and captures under way. Deletions are none: a
+// point may wait for weeks to be deleted, and whoever comes next goes on with it.
 func (in installer) refuseBusy(ctx context.Context) error {
 	var busy []string
 	for resource, phases := range map[string][]string{
 		"restores":       {string(v1alpha1.RestoreRunning)},
-		"recoverypoints": {string(v1alpha1.PointCapturing), string(v1alpha1.PointDeleting)},
+		"recoverypoints": {string(v1alpha1.PointCapturing)},
 		"volumetasks":    {string(v1alpha1.TaskRunning)},
 	} {
 		list, err := in.clients.Dynamic.Resource(v1alpha1.GroupVersion.WithResource(resource)).List(ctx, metav1.ListOptions{})

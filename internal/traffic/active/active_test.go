@@ -141,7 +141,7 @@ func TestTheAPIServerHangs(t *testing.T) {
 		hang := make(chan struct{})
 		s.hang.Store(&hang)
 		for range 10 {
-			time.Sleep(freshFor)
+			time.Sleep(freshFor) // virtual time
 			began := time.Now()
 			if code := check(t, h, web); code != 200 || time.Since(began) > patience {
 				t.Errorf("while it hangs: %d after %s", code, time.Since(began))
