@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -78,7 +79,7 @@ func failedOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { _ = rig.Bed.HealAll(t.Context()) })
+	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
 	file := planOf(t, a.name, "5s")
 	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "whatever was written after", "east")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,7 +66,7 @@ func vaultCut(t *testing.T) {
 	if err := rig.Bed.Cut(t.Context(), east, "vault"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = rig.Bed.HealAll(t.Context()) })
+	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
 	eventually(t, 90*time.Second, "status says that the vault is out of reach", func() (bool, string) {
 		got := davit(t, east, a.vault, "status").want(t, 0)
 		return strings.Contains(got.out, "VaultUnavailable") || strings.Contains(strings.ToLower(got.out), "unavailable"), got.all()
