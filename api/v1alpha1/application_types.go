@@ -1,6 +1,9 @@
 package v1alpha1
 
 import (
+	"slices"
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -491,6 +494,13 @@ func (a *Application) VaultName() string {
 		return a.Name
 	}
 	return a.Namespace + "." + a.Name
+}
+
+// HeldBy are the runs that hold the application at rest, sorted.
+func (a *Application) HeldBy() []string {
+	runs := strings.FieldsFunc(a.Annotations[AnnotationHeldBy], func(c rune) bool { return c == ',' })
+	slices.Sort(runs)
+	return slices.Compact(runs)
 }
 
 // CapturedNamespaces are the namespaces the application covers, as its spec

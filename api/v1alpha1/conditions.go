@@ -90,6 +90,9 @@ const (
 	AnnotationRun = "davit.dev/run"
 	// AnnotationSuspended marks a CronJob or Job suspended for the same reason.
 	AnnotationSuspended = "davit.dev/suspended-by-fence"
+	// LabelNowhere is a label that no node has: a DaemonSet that asks for it runs
+	// on none.
+	LabelNowhere = "davit.dev/superseded"
 	// AnnotationNodeSelector keeps, as JSON, the node selector of a DaemonSet
 	// that was sent to no node for the same reason.
 	AnnotationNodeSelector = "davit.dev/node-selector-before-fence"

@@ -55,5 +55,6 @@ var alone = []day{
 	{"TwoOfAName", twoOfAName},
 	{"HeldByTheDead", heldByTheDead},
 	{"FailedOver", failedOver},
+	{"SwitchedBack", switchedBack},
 	{"FromNothing", fromNothing},
 }

@@ -33,8 +33,9 @@ func (r runView) step(name string) (status string, attempts int) {
 	return "", 0
 }
 
-// planOf writes a plan that moves one application, and waits so long for a fence.
-func planOf(t *testing.T, app, fence string) string {
+// planOf writes a plan that moves one application, waits so long for a fence, and
+// does these steps besides.
+func planOf(t *testing.T, app, fence string, steps ...string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "plan.yaml")
 	text := fmt.Sprintf(`apiVersion: davit.dev/v1alpha1
@@ -45,6 +46,9 @@ spec:
   applications: [{name: %s}]
   fence: {timeout: %s}
 `, app, app, fence)
+	if len(steps) > 0 {
+		text += "  steps:\n    - " + strings.Join(steps, "\n    - ") + "\n"
+	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +86,7 @@ func failedOver(t *testing.T) {
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
 	file := planOf(t, a.name, "5s")
 	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
+	davit(t, west, a.vault, "failover", "-f", file, "--lost", "estate", "--yes").want(t, 3, "holds nothing")
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "whatever was written after", "east")
 	if got := epochs(t, commonBucket(), a.name); got != 1 {
 		t.Fatalf("a dry run claimed an epoch: there are %d", got)
@@ -99,13 +104,7 @@ func failedOver(t *testing.T) {
 
 	run := runOf(t, a.vault, a.name)
 	var r runView
-	taken := davit(t, west, a.vault, "runs", "take-over", run, "-o", "json")
-	if taken.code == 1 { // it was killed before it had told the run what is lost
-		consent := command(t.Context(), west, a.vault, "runs", "consent", run, east, "-o", "json")
-		consent.Stdin = strings.NewReader(east + "\n")
-		taken = finish(t, consent)
-	}
-	taken.want(t, 0).read(t, &r)
+	davit(t, west, a.vault, "runs", "take-over", run, "-o", "json").want(t, 0).read(t, &r)
 	if r.State != "AwaitingCommit" || r.Level != "none (forced)" || len(r.Applications) != 1 || r.Applications[0].Epoch != 2 {
 		t.Fatalf("%+v", r)
 	}
@@ -179,5 +178,47 @@ func switchedOver(t *testing.T) {
 	role, replicas := a.status(t, east, "role"), a.replicas(t, east)
 	if role != "Superseded" || replicas != "0" {
 		t.Errorf("east is %s and wants %s replicas", role, replicas)
+	}
+}
+
+// switchedBack is a planned move whose last step fails, when all of the application
+// runs at the target already: everything is taken back by itself, and the source
+// runs as before, with what it had written last. Its agent is killed while it is
+// brought to rest.
+func switchedBack(t *testing.T) {
+	a := &app{size: 8 << 10}
+	a.protected(t)
+	removeNamespace(t, west, a.name)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "sh", "-c", "echo the last write > /data/last && sync")
+	file := planOf(t, a.name, "60s", "{name: doomed, kind: command, command: {image: 'davit.test/bedtool:1', args: ['false']}, application: "+a.name+
+		", timeout: 1m, onError: rollback, after: [ready/"+a.name+"]}")
+	cmd := command(t.Context(), west, a.vault, "switchover", "-f", file, "--yes", "-o", "json")
+	ended := make(chan outcome, 1)
+	go func() { ended <- finish(t, cmd) }()
+	eventually(t, time.Minute, "east is held at rest", func() (bool, string) {
+		runs := a.status(t, east, "rest.runs")
+		return strings.Contains(runs, "switchover"), runs
+	})
+	kill(t, east, "davit-agent")
+	got := <-ended
+	var r runView
+	got.want(t, 1).read(t, &r)
+	if status, _ := r.step("doomed"); r.State != "RolledBack" || status != "Failed" {
+		t.Fatalf("%+v", r)
+	}
+	if got := epochs(t, commonBucket(), a.name); got != 3 {
+		t.Errorf("the epoch was not given back: there are %d", got)
+	}
+	eventually(t, 2*time.Minute, "east runs it again, as the active site", func() (bool, string) {
+		now := a.status(t, east, "role") + " " + a.replicas(t, east) + " " + a.status(t, east, "rest")
+		return now == "Active 1 ", now
+	})
+	a.sum(t, east, a.name) // waits until it is ready
+	if got := kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "cat", "/data/last"); strings.TrimSpace(got) != "the last write" {
+		t.Errorf("the last write is %q", got)
+	}
+	if got := a.replicas(t, west); got != "0" {
+		t.Errorf("west wants %s replicas", got)
 	}
 }

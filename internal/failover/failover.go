@@ -59,7 +59,10 @@ type Spec struct {
 	// Accept is the weakest fence with which the run goes on without asking:
 	// TimedOut or, where whoever asked accepted it, Asked. Without any fence a
 	// run always asks.
-	Accept       Level       `json:"accept"`
+	Accept Level `json:"accept"`
+	// Lost are sites of which whoever asked for the run made sure that they have
+	// stopped: a consent that was given with the order.
+	Lost         []string    `json:"lost,omitempty"`
 	Applications []string    `json:"applications"` // sorted
 	Steps        []plan.Step `json:"steps"`        // as plan.Graph orders them
 	Fence        plan.Fence  `json:"fence"`
@@ -83,6 +86,8 @@ func (s Spec) Check() error {
 		return fmt.Errorf("open run %s: its applications are missing or not sorted", s.Run)
 	case s.Accept != TimedOut && s.Accept != Asked:
 		return fmt.Errorf("open run %s: it may accept %q or %q", s.Run, TimedOut, Asked)
+	case len(s.Lost) > 0 && s.Verb.Moves() && s.Verb != plan.Failover:
+		return fmt.Errorf("open run %s: a %s goes from a site that can prove that it has stopped: fail over from one that is lost", s.Run, s.Verb)
 	}
 	known := map[string]bool{}
 	for _, step := range s.Steps {
@@ -135,6 +140,16 @@ type Facts struct {
 	// Terms are the lease terms, by site, under which its newest claims were
 	// made. A site without an entry keeps no lease: no wait proves anything.
 	Terms map[string]plan.Fence `json:"terms,omitempty"`
+}
+
+// holds tells whether a site ever held one of the run's applications.
+func (f Facts) holds(site string) bool {
+	for _, sites := range f.Holders {
+		if slices.Contains(sites, site) {
+			return true
+		}
+	}
+	return false
 }
 
 // Proof is that a site does not write an application below an epoch, and keeps

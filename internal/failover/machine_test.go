@@ -289,6 +289,32 @@ func TestDeadSourceUnderALease(t *testing.T) {
 	}
 }
 
+// What was said of a lost site with the order stands in the journal's first
+// entry: it needs nobody to say it again, whoever carries the run.
+func TestALossThatWasSaidWithTheOrder(t *testing.T) {
+	silent := func(f Effect) *Event {
+		if f.Step != nil && f.Step.Kind == plan.KindFence {
+			return &Event{Kind: Looked, Outcome: NoAnswer}
+		}
+		return nil
+	}
+	lost := func(site string) func(*plan.Plan, *Spec) {
+		return func(_ *plan.Plan, s *Spec) { s.Lost = []string{site} }
+	}
+	r := newRig(t, plan.Failover, lost("east"))
+	r.answer = silent
+	r.run(AwaitingCommit)
+	if res := r.m.State().Result(); res.Level != "none (forced)" {
+		t.Errorf("level %q", res.Level)
+	}
+	r = newRig(t, plan.Failover, lost("estate"))
+	r.run(Failed)
+	r.never("act claim/shop")
+	if _, err := New("e1", Spec{Run: "r", Verb: plan.Switchover, From: "east", To: "west", By: "ann", Accept: TimedOut, Lost: []string{"east"}, Applications: []string{"shop"}}); err == nil || !strings.Contains(err.Error(), "fail over from one that is lost") {
+		t.Errorf("a planned move from a lost site: %v", err)
+	}
+}
+
 // TestDeadSourceWithoutALease asks a person, and takes nothing less than the
 // site's name.
 func TestDeadSourceWithoutALease(t *testing.T) {

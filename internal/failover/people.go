@@ -152,12 +152,8 @@ func (m *Machine) onlyFailure(name string) bool {
 // The person types the site's name.
 func (m *Machine) consent(e Event) string {
 	s := m.state
-	holder := false
-	for _, sites := range s.Facts.Holders {
-		holder = holder || slices.Contains(sites, e.Site)
-	}
 	switch {
-	case !holder:
+	case !s.Facts.holds(e.Site):
 		return fmt.Sprintf("site %q holds nothing that the run takes over", e.Site)
 	case e.Text != e.Site:
 		return fmt.Sprintf("type the name of the site, %s, to say that you made sure that it has stopped", e.Site)

@@ -216,6 +216,9 @@ func (s *State) opened(e Entry) error {
 	for _, step := range s.Spec.Steps {
 		s.Steps[step.Name] = &StepState{}
 	}
+	for _, site := range s.Spec.Lost {
+		s.Consents[site] = s.Spec.By
+	}
 	return nil
 }
 
@@ -245,6 +248,11 @@ func (s *State) evaluated(e Entry) error {
 func (s *State) refuses() string {
 	if len(s.Facts.Problems) > 0 {
 		return s.Facts.Problems[0]
+	}
+	for _, site := range s.Spec.Lost {
+		if !s.Facts.holds(site) {
+			return fmt.Sprintf("site %q is called lost, and holds nothing that the run takes over", site)
+		}
 	}
 	want := s.Spec.From
 	if s.Spec.Verb == plan.Restore {

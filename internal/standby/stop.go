@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -30,12 +31,9 @@ var halting = map[schema.GroupKind]func(u *unstructured.Unstructured) map[string
 	shape.KindDaemonSet:   nowhere,
 }
 
-// superseded is a node label that no node has.
-const superseded = "davit.dev/superseded"
-
 func nowhere(u *unstructured.Unstructured) map[string]any {
 	was, _, _ := unstructured.NestedMap(u.Object, "spec", "template", "spec", "nodeSelector")
-	if was[superseded] != nil {
+	if was[v1alpha1.LabelNowhere] != nil {
 		return nil
 	}
 	before, err := json.Marshal(was)
@@ -44,7 +42,7 @@ func nowhere(u *unstructured.Unstructured) map[string]any {
 	}
 	return map[string]any{
 		"metadata": map[string]any{"annotations": map[string]any{v1alpha1.AnnotationNodeSelector: string(before)}},
-		"spec":     map[string]any{"template": map[string]any{"spec": map[string]any{"nodeSelector": map[string]any{superseded: "true"}}}},
+		"spec":     map[string]any{"template": map[string]any{"spec": map[string]any{"nodeSelector": map[string]any{v1alpha1.LabelNowhere: "true"}}}},
 	}
 }
 
@@ -56,10 +54,14 @@ func toZero(u *unstructured.Unstructured) map[string]any {
 	if was == 0 {
 		return nil
 	}
-	return map[string]any{
-		"metadata": map[string]any{"annotations": map[string]any{v1alpha1.AnnotationReplicas: strconv.FormatInt(was, 10)}},
-		"spec":     map[string]any{"replicas": 0},
+	notes, spec := map[string]any{v1alpha1.AnnotationReplicas: strconv.FormatInt(was, 10)}, map[string]any{"replicas": 0}
+	// What was brought is to stay, at rest: also where scaling down deletes claims.
+	policy, _, _ := unstructured.NestedString(u.Object, "spec", "persistentVolumeClaimRetentionPolicy", "whenScaled")
+	if policy == string(appsv1.DeletePersistentVolumeClaimRetentionPolicyType) {
+		notes[v1alpha1.AnnotationClaims] = policy
+		spec["persistentVolumeClaimRetentionPolicy"] = map[string]any{"whenScaled": string(appsv1.RetainPersistentVolumeClaimRetentionPolicyType)}
 	}
+	return map[string]any{"metadata": map[string]any{"annotations": notes}, "spec": spec}
 }
 
 func suspended(u *unstructured.Unstructured) map[string]any {

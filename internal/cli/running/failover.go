@@ -12,7 +12,6 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
-	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
@@ -124,6 +123,11 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 	if spec.From, err = from(p, spec.To, facts); err != nil {
 		return err
 	}
+	for _, site := range o.lost {
+		if !slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return slices.Contains(facts.Holders[a.Name], site) }) {
+			return exit.Refuse("`runs show` and `describe` name the sites of an application", "--lost %s: that site holds nothing that the run takes over", site)
+		}
+	}
 	outlook := at.outlook(ctx, spec, facts, o.lost)
 	if o.dryRun {
 		if err := h.Print(outlook); err != nil || len(facts.Problems) == 0 {
@@ -143,7 +147,7 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 			return err
 		}
 	}
-	return at.conclude(at.launch(ctx, *spec, o.lost))
+	return at.conclude(at.launch(ctx, *spec))
 }
 
 // spec is the run, but for where the applications are now.
@@ -169,7 +173,7 @@ func (h *here) spec(p *plan.Plan, o *order) (*failover.Spec, error) {
 	now := h.Now().UTC()
 	s := &failover.Spec{
 		Run: fmt.Sprintf("%s-%s-%s", p.Name, o.verb, now.Format("20060102-150405")), Plan: p.Name, Verb: o.verb, To: h.in.Site,
-		By: h.user, Reason: o.reason, At: now, Accept: failover.TimedOut, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit, Objectives: p.Objectives,
+		By: h.user, Reason: o.reason, At: now, Accept: failover.TimedOut, Lost: o.lost, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit, Objectives: p.Objectives,
 	}
 	if o.accepts {
 		s.Accept = failover.Asked
@@ -237,9 +241,8 @@ func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Fa
 	return o
 }
 
-// launch opens the run and carries it. What the person said of lost sites is
-// said of the run once it knows who held its applications.
-func (h *here) launch(ctx context.Context, s failover.Spec, lost []string) (*failover.State, error) {
+// launch opens the run and carries it.
+func (h *here) launch(ctx context.Context, s failover.Spec) (*failover.State, error) {
 	m, err := failover.New(h.process, s)
 	if err != nil {
 		return nil, err
@@ -249,21 +252,5 @@ func (h *here) launch(ctx context.Context, s failover.Spec, lost []string) (*fai
 		return nil, err
 	}
 	defer release()
-	u := &until{Box: h.box}
-	u.held = consents(s, lost, h)
-	enough := func(s *failover.State) bool {
-		return settled(s) && !slices.ContainsFunc(lost, func(site string) bool {
-			return s.Consents[site] == "" && s.Pause != nil && s.Pause.Kind == failover.ForInput
-		})
-	}
-	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), u, enough)
-}
-
-// consents are what the person said of lost sites beforehand.
-func consents(s failover.Spec, lost []string, h *here) []execute.Request {
-	var all []execute.Request
-	for _, site := range lost {
-		all = append(all, execute.Request{Kind: failover.Consent, By: h.user, Site: site, Text: site, At: h.Now(), Note: "said with the order of " + s.Run})
-	}
-	return all
+	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), &until{Box: h.box}, settled)
 }

@@ -94,21 +94,6 @@ type until struct {
 	mailbox.Box
 	number int64
 	done   atomic.Bool
-	// held are requests that mean something only once the run knows who held
-	// its applications. known says that it does.
-	held  []execute.Request
-	known atomic.Bool
-}
-
-// Next implements execute.Requests.
-func (u *until) Next(ctx context.Context, run string) (*execute.Request, error) {
-	for u.known.Load() && len(u.held) > 0 {
-		if _, err := u.Put(ctx, run, u.held[0]); err != nil {
-			return nil, err
-		}
-		u.held = u.held[1:]
-	}
-	return u.Box.Next(ctx, run)
 }
 
 // Reply implements execute.Requests.
@@ -128,10 +113,7 @@ func (h *here) carry(ctx context.Context, run string, m *failover.Machine, j *jo
 	return execute.New(execute.Options{
 		Run: run, Machine: m, Journal: j, Survey: h.site, Requests: u, Enough: enough,
 		Actuator: execute.Sites{Here: map[string]execute.Actuator{h.in.Site: h.site.Kinds()}, Elsewhere: orders.Sender{Project: h.in.Project}},
-		Watch: func(s *failover.State, waits []string) {
-			u.known.Store(u.known.Load() || s.Facts.Epochs != nil)
-			h.tell(s, waits, told)
-		},
+		Watch:    func(s *failover.State, waits []string) { h.tell(s, waits, told) },
 	}).Run(ctx)
 }
 

@@ -137,7 +137,7 @@ func TestFenceKeepsTheNodeSelectorOfADaemonSet(t *testing.T) {
 	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "logs"}, &d); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.Annotations[v1alpha1.AnnotationNodeSelector]; got != `{"disk":"ssd"}` || d.Spec.Template.Spec.NodeSelector[nowhere] != "true" {
+	if got := d.Annotations[v1alpha1.AnnotationNodeSelector]; got != `{"disk":"ssd"}` || d.Spec.Template.Spec.NodeSelector[v1alpha1.LabelNowhere] != "true" {
 		t.Errorf("annotation %s, selector %v", got, d.Spec.Template.Spec.NodeSelector)
 	}
 	for _, left := range []client.ObjectKey{{Namespace: "other", Name: "bare"}, {Namespace: "shop", Name: "ended"}, {Namespace: "shop", Name: "db-0"}, {Namespace: "shop", Name: "static"}, {Namespace: "shop", Name: "holder"}} {

@@ -29,7 +29,7 @@ const restEvery = time.Second
 // stopped when the last has let go. A restore into the application comes first:
 // it decides by itself what runs.
 func (r *Reconciler) hold(ctx context.Context, s *scope) error {
-	st, runs := &s.app.Status, heldBy(s.app)
+	st, runs := &s.app.Status, s.app.HeldBy()
 	switch {
 	case s.app.Annotations[v1alpha1.AnnotationRestoring] != "" || st.Role == v1alpha1.RoleSuperseded:
 		return nil
@@ -49,16 +49,9 @@ func (s *scope) givenBack() bool {
 	return s.standing.Role == v1alpha1.RoleActive && strings.HasSuffix(s.standing.Current.Claim.Request, lease.GivenBack)
 }
 
-// heldBy are the runs that hold the application, sorted.
-func heldBy(app *v1alpha1.Application) []string {
-	runs := strings.FieldsFunc(app.Annotations[v1alpha1.AnnotationHeldBy], func(c rune) bool { return c == ',' || c == ' ' })
-	slices.Sort(runs)
-	return slices.Compact(runs)
-}
-
 // held says whether runs hold the application: nothing is captured on schedule
 // then, so that the run's own capture waits for no other.
-func (s *scope) held() bool { return s.app.Status.Rest != nil && len(heldBy(s.app)) > 0 }
+func (s *scope) held() bool { return s.app.Status.Rest != nil && len(s.app.HeldBy()) > 0 }
 
 // keepAtRest stops the application, as a fence does. That it is held is in the
 // status before anything is stopped: whoever comes after a crash knows what to
@@ -103,7 +96,7 @@ func (r *Reconciler) keepAtRest(ctx context.Context, s *scope, runs []string) er
 func (s *scope) rest(done fenced, err error) {
 	const most = 20 // names in a status
 	st := &s.app.Status
-	rest := &v1alpha1.RestStatus{Runs: heldBy(s.app), Epoch: st.Epoch}
+	rest := &v1alpha1.RestStatus{Runs: s.app.HeldBy(), Epoch: st.Epoch}
 	rest.Running = done.running
 	for _, what := range done.spared {
 		rest.Running = append(rest.Running, what+", and is spared for it")
@@ -224,7 +217,7 @@ func scaleBack(o client.Object, replicas **int32) {
 func replace(d *appsv1.DaemonSet) {
 	var was map[string]string
 	spec := &d.Spec.Template.Spec
-	if err := json.Unmarshal([]byte(d.Annotations[v1alpha1.AnnotationNodeSelector]), &was); err == nil && spec.NodeSelector[nowhere] != "" {
+	if err := json.Unmarshal([]byte(d.Annotations[v1alpha1.AnnotationNodeSelector]), &was); err == nil && spec.NodeSelector[v1alpha1.LabelNowhere] != "" {
 		spec.NodeSelector = was
 	}
 }

@@ -14,9 +14,6 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 )
 
-// nowhere is a label that no node has: a DaemonSet that asks for it runs on none.
-const nowhere = "davit.dev/superseded"
-
 // displace keeps the node selector in an annotation and replaces it.
 func displace(d *appsv1.DaemonSet) string {
 	was := "{}"
@@ -25,7 +22,7 @@ func displace(d *appsv1.DaemonSet) string {
 			was = string(text)
 		}
 	}
-	d.Spec.Template.Spec.NodeSelector = map[string]string{nowhere: "true"}
+	d.Spec.Template.Spec.NodeSelector = map[string]string{v1alpha1.LabelNowhere: "true"}
 	annotate(d, v1alpha1.AnnotationNodeSelector, was)
 	return "node selector " + was
 }

@@ -53,7 +53,7 @@ func kinds(app *v1alpha1.Application) []kind {
 			return ptr.Deref(o.(*corev1.ReplicationController).Spec.Replicas, 1) > 0
 		}},
 		{group: "apps", name: "DaemonSet", list: func() client.ObjectList { return &appsv1.DaemonSetList{} }, runs: func(o client.Object) bool {
-			return o.(*appsv1.DaemonSet).Spec.Template.Spec.NodeSelector[nowhere] == ""
+			return o.(*appsv1.DaemonSet).Spec.Template.Spec.NodeSelector[v1alpha1.LabelNowhere] == ""
 		}},
 		{group: "batch", name: "Job", list: func() client.ObjectList { return &batchv1.JobList{} }, runs: func(o client.Object) bool {
 			j := o.(*batchv1.Job)

@@ -166,7 +166,7 @@ func (s *site) atRest(ctx context.Context, o execute.Order) (*execute.Answer, st
 	answer := execute.Answer{Guard: execute.Guarded}
 	rest := app.Status.Rest
 	switch {
-	case !slices.Contains(runs(app), o.Run):
+	case !slices.Contains(app.HeldBy(), o.Run):
 		answer.Outcome = failover.NotDone
 	case rest == nil || !slices.Contains(rest.Runs, o.Run):
 		return nil, "the agent has not taken the hold up yet"
@@ -180,10 +180,6 @@ func (s *site) atRest(ctx context.Context, o execute.Order) (*execute.Answer, st
 	return &answer, ""
 }
 
-func runs(app *v1alpha1.Application) []string {
-	return strings.FieldsFunc(app.Annotations[v1alpha1.AnnotationHeldBy], func(c rune) bool { return c == ',' })
-}
-
 // hold adds the run to those that hold the application, or takes it away.
 func (s *site) hold(ctx context.Context, o execute.Order, on bool) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
@@ -191,7 +187,7 @@ func (s *site) hold(ctx context.Context, o execute.Order, on bool) error {
 		if err != nil {
 			return err
 		}
-		held := slices.DeleteFunc(runs(app), func(run string) bool { return run == o.Run })
+		held := slices.DeleteFunc(app.HeldBy(), func(run string) bool { return run == o.Run })
 		if on {
 			held = append(held, o.Run)
 		}
