@@ -181,10 +181,10 @@ func switchedOver(t *testing.T) {
 	}
 }
 
-// switchedBack is a planned move whose last step fails, when all of the application
-// runs at the target already: everything is taken back by itself, and the source
-// runs as before, with what it had written last. Its agent is killed while it is
-// brought to rest.
+// switchedBack is a planned move in which a step fails when the source has stopped
+// and its data is at the target: everything is taken back by itself, and the
+// source runs as before, with what it had written last. Its agent is killed while
+// it is brought to rest.
 func switchedBack(t *testing.T) {
 	a := &app{size: 8 << 10}
 	a.protected(t)
@@ -192,7 +192,7 @@ func switchedBack(t *testing.T) {
 	t.Cleanup(func() { unprotect(west, a.name) })
 	kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "sh", "-c", "echo the last write > /data/last && sync")
 	file := planOf(t, a.name, "60s", "{name: doomed, kind: command, command: {image: 'davit.test/bedtool:1', args: ['false']}, application: "+a.name+
-		", timeout: 1m, onError: rollback, after: [ready/"+a.name+"]}")
+		", timeout: 1m, onError: rollback, after: [apply/"+a.name+"], before: [scale/"+a.name+"]}")
 	cmd := command(t.Context(), west, a.vault, "switchover", "-f", file, "--yes", "-o", "json")
 	ended := make(chan outcome, 1)
 	go func() { ended <- finish(t, cmd) }()
@@ -218,7 +218,7 @@ func switchedBack(t *testing.T) {
 	if got := kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "cat", "/data/last"); strings.TrimSpace(got) != "the last write" {
 		t.Errorf("the last write is %q", got)
 	}
-	if got := a.replicas(t, west); got != "0" {
-		t.Errorf("west wants %s replicas", got)
+	if pods := kubectl(t, west, "-n", a.name, "get", "pods", "-o", "name"); strings.TrimSpace(pods) != "" {
+		t.Errorf("west runs %s", pods)
 	}
 }

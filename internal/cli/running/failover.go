@@ -68,7 +68,8 @@ func Switchover(h *Host) *cobra.Command {
 captures what was written last, claims each application's epoch, and brings them up here from that recovery point. No write that
 was acknowledged is lost. The other site's agent is asked through the vault; it must have one, of this version.
 
-Until clients reach the target, any error takes all of it back: the applications run at their old site again.
+Until clients can reach the target (its traffic steps, or its workloads where the plan has none), any error takes all of it back: the
+applications run at their old site again. From then on the run pauses, for to go back would lose what clients wrote.
 
 The run is a journal in the vault: when this command is killed, "davit runs take-over" goes on where it was.`,
 		Example: `  davit switchover -f shop.yaml --to west --dry-run
