@@ -39,11 +39,16 @@ demo-down: ## remove every process, mount, namespace and interface of the demo
 test: ## unit tests, then the tests on real clusters
 	@hack/prepare
 	@hack/test unit
+	@hack/test race
 	@hack/test bed
 
 .PHONY: unit
-unit: ## unit tests only, race detector on
+unit: ## unit tests only
 	@hack/test unit
+
+.PHONY: race
+race: ## unit tests of what runs at once, with the race detector
+	@hack/test race
 
 .PHONY: bed
 bed: ## tests on real clusters only
