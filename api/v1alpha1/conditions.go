@@ -16,6 +16,15 @@ const (
 	// ConditionTested says whether the restore test that the policy asks for
 	// brought the application up, within its RTO objective.
 	ConditionTested = "RestoreTested"
+	// ConditionValid says whether a plan can be carried out as it is written.
+	ConditionValid = "Valid"
+	// ConditionMirrored says whether the vault holds the plan as it is here.
+	ConditionMirrored = "Mirrored"
+	// ConditionAccepted says whether the run's order could be taken up: False
+	// means that nothing was changed for it.
+	ConditionAccepted = "Accepted"
+	// ConditionSucceeded says how a run ended; Unknown while it goes on.
+	ConditionSucceeded = "Succeeded"
 )
 
 // Condition reasons, one meaning each wherever they appear.
@@ -90,6 +99,11 @@ const (
 	AnnotationRun = "davit.dev/run"
 	// AnnotationSuspended marks a CronJob or Job suspended for the same reason.
 	AnnotationSuspended = "davit.dev/suspended-by-fence"
+	// LabelPlan is on Runs, with the plan's name where it is short enough for a label.
+	LabelPlan = "davit.dev/plan"
+	// LabelProjection is "true" on Runs that the agent made to show what others
+	// carry: they order nothing.
+	LabelProjection = "davit.dev/projection"
 	// LabelNowhere is a label that no node has: a DaemonSet that asks for it runs
 	// on none.
 	LabelNowhere = "davit.dev/superseded"

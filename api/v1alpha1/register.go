@@ -25,6 +25,8 @@ func AddToScheme(s *runtime.Scheme) error {
 		&VolumeTask{}, &VolumeTaskList{},
 		&VolumeFreeze{}, &VolumeFreezeList{},
 		&NodeFence{}, &NodeFenceList{},
+		&RecoveryPlan{}, &RecoveryPlanList{},
+		&Run{}, &RunList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

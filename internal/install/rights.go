@@ -13,6 +13,15 @@ import (
 // name that namespace's own service accounts.
 const ImpersonatorName = "davit-restore-as"
 
+// Names of ClusterRoles for people, which nobody holds by default. Bound with
+// resourceNames of one's own making, their verbs can be given for single plans.
+const (
+	// OperatorName may write plans, order runs and steer them.
+	OperatorName = "davit-operator"
+	// ApproverName may approve runs.
+	ApproverName = "davit-approver"
+)
+
 // Verbs, spelled out: no account of Davit's is given "*".
 var (
 	readVerbs  = []string{"get", "list", "watch"}
@@ -41,9 +50,27 @@ func roles() []runtime.Object {
 	out = append(out, grant(NodeName, nodeAnywhere(), nodeAtHome())...)
 	out = append(out, grant(CaptureName, captureAnywhere(), captureAtHome())...)
 	out = append(out, grant(RestoreName, restoreAnywhere(), nil)...)
-	return append(out, &rbacv1.ClusterRole{ObjectMeta: clusterMeta(ImpersonatorName), Rules: []rbacv1.PolicyRule{
+	out = append(out, &rbacv1.ClusterRole{ObjectMeta: clusterMeta(ImpersonatorName), Rules: []rbacv1.PolicyRule{
 		rule(verbs("impersonate"), "", "serviceaccounts"),
 	}})
+	return append(out, people()...)
+}
+
+// people are the roles of those who look after plans. The verbs approve and
+// steer mean something to Davit alone.
+func people() []runtime.Object {
+	group := v1alpha1.GroupVersion.Group
+	return []runtime.Object{
+		&rbacv1.ClusterRole{ObjectMeta: clusterMeta(OperatorName), Rules: []rbacv1.PolicyRule{
+			rule(allVerbs, group, "recoveryplans", "runs"),
+			rule(verbs(v1alpha1.VerbSteer), group, "recoveryplans"),
+			rule(readVerbs, group, "sites", "vaults", "applications", "recoverypoints"),
+		}},
+		&rbacv1.ClusterRole{ObjectMeta: clusterMeta(ApproverName), Rules: []rbacv1.PolicyRule{
+			rule(readVerbs, group, "recoveryplans", "runs"),
+			rule(verbs(v1alpha1.VerbApprove), group, "recoveryplans"),
+		}},
+	}
 }
 
 func grant(account string, anywhere, atHome []rbacv1.PolicyRule) []runtime.Object {
@@ -72,8 +99,9 @@ func grant(account string, anywhere, atHome []rbacv1.PolicyRule) []runtime.Objec
 // application takes: scale to zero, suspend, send to no node, delete pods.
 func agentAnywhere() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		rule(allVerbs, v1alpha1.GroupVersion.Group, "vaults", "sites", "applications", "protectionpolicies", "recoverypoints", "restores"),
-		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "vaults/status", "sites/status", "applications/status", "recoverypoints/status", "restores/status"),
+		rule(allVerbs, v1alpha1.GroupVersion.Group, "vaults", "sites", "applications", "protectionpolicies", "recoverypoints", "restores", "recoveryplans", "runs"),
+		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "vaults/status", "sites/status", "applications/status", "recoverypoints/status", "restores/status", "recoveryplans/status", "runs/status"),
+		rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews"), // who may approve and steer runs
 		rule(verbs("create", "patch"), "", "events"),
 		rule(verbs("create", "patch"), "events.k8s.io", "events"),
 		rule(readVerbs, "", "namespaces", "nodes", "persistentvolumes"),

@@ -98,6 +98,7 @@ func (in installer) refuseBusy(ctx context.Context) error {
 		"restores":       {string(v1alpha1.RestoreRunning)},
 		"recoverypoints": {string(v1alpha1.PointCapturing)},
 		"volumetasks":    {string(v1alpha1.TaskRunning)},
+		"runs":           {"Evaluating", "Running", "Verifying", "RollingBack", "OutcomeUnknown"},
 	} {
 		list, err := in.clients.Dynamic.Resource(v1alpha1.GroupVersion.WithResource(resource)).List(ctx, metav1.ListOptions{})
 		if apierrors.IsNotFound(err) {

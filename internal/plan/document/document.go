@@ -35,7 +35,7 @@ func Parse(data []byte) (*plan.Plan, error) {
 	if p.APIVersion != v1alpha1.GroupVersion.String() || p.Kind != "RecoveryPlan" {
 		return nil, fmt.Errorf("read plan: it is a %q of %q, not a RecoveryPlan of %s", p.Kind, p.APIVersion, v1alpha1.GroupVersion)
 	}
-	if p.Metadata.Name == "" {
+	if p.Name == "" {
 		return nil, errors.New("read plan: metadata.name is missing")
 	}
 	return Convert(&p), nil
@@ -57,7 +57,7 @@ func (u *unknown) Error() string {
 func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 	s := &p.Spec
 	out := &plan.Plan{
-		Name:       p.Metadata.Name,
+		Name:       p.Name,
 		Sites:      each(s.Sites, site),
 		Groups:     each(s.Groups, func(g v1alpha1.PlanGroup) plan.Group { return plan.Group(g) }),
 		Objectives: plan.Objectives{RPO: s.Objectives.RPO.Duration, RTO: s.Objectives.RTO.Duration},
@@ -98,7 +98,7 @@ func each[A, B any](all []A, convert func(A) B) []B {
 	return out
 }
 
-func verb(v string) plan.Verb { return plan.Verb(v) }
+func verb(v v1alpha1.PlanVerb) plan.Verb { return plan.Verb(v) }
 
 func limits(all map[string]metav1.Duration) map[plan.Kind]time.Duration {
 	if len(all) == 0 {
