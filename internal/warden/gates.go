@@ -31,30 +31,64 @@ type isolation struct {
 	seen  time.Duration
 }
 
-// discover finds pods that an earlier process cut off or closed in.
-func (w *Warden) discover(ctx context.Context, pods []containers.Sandbox) error {
+// again is when a pod that could not be looked at is looked at next, and how
+// long that waits.
+type again struct{ at, wait time.Duration }
+
+// due tells whether there are pods to look at again.
+func (w *Warden) due(now time.Duration) bool {
+	for _, next := range w.unread {
+		if next.at <= now {
+			return true
+		}
+	}
+	return false
+}
+
+// discover finds pods that an earlier process cut off or closed in: at first
+// among all, then among those that could not be looked at.
+func (w *Warden) discover(ctx context.Context, now time.Duration, pods []containers.Sandbox) error {
 	var errs []error
 	for _, p := range pods {
-		if !p.Ready {
+		next, unread := w.unread[p.ID]
+		if !p.Ready || !w.first && (!unread || next.at > now) {
 			continue
 		}
-		cut, err := w.opts.Gates.IsCut(ctx, p.ID)
-		if errors.Is(err, ErrHostNetwork) || errors.Is(err, gate.ErrHost) {
-			continue // nor does Davit cut off itself
+		if ctx.Err() != nil { // no time is left for it: the next look has some
+			w.unread[p.ID] = again{now, next.wait}
+			continue
 		}
-		if err != nil {
+		if err := w.read(ctx, p); err != nil {
+			wait := min(max(2*next.wait, againAfter), againAtMost)
+			w.unread[p.ID] = again{now + wait, wait}
 			errs = append(errs, fmt.Errorf("look at pod %s/%s: %w", p.Namespace, p.Name, err))
 			continue
 		}
-		if _, known := w.cut[p.ID]; cut && !known {
-			w.cut[p.ID] = w.opts.Now()
-		}
-		isolated, err := w.opts.Gates.IsIsolated(ctx, p.ID)
-		if _, known := w.isolated[p.ID]; err == nil && isolated && !known {
-			w.isolated[p.ID] = isolation{} // with which peers is not known: it is done again
-		}
+		delete(w.unread, p.ID)
 	}
 	return errors.Join(errs...)
+}
+
+// read finds out what an earlier process did to a pod.
+func (w *Warden) read(ctx context.Context, p containers.Sandbox) error {
+	cut, err := w.opts.Gates.IsCut(ctx, p.ID)
+	if errors.Is(err, ErrHostNetwork) || errors.Is(err, gate.ErrHost) {
+		return nil // nor does Davit cut off itself
+	}
+	if err != nil {
+		return err
+	}
+	if _, known := w.cut[p.ID]; cut && !known {
+		w.cut[p.ID] = w.opts.Now()
+	}
+	isolated, err := w.opts.Gates.IsIsolated(ctx, p.ID)
+	if err != nil {
+		return err
+	}
+	if _, known := w.isolated[p.ID]; isolated && !known {
+		w.isolated[p.ID] = isolation{} // with which peers is not known: it is done again
+	}
+	return nil
 }
 
 // close cuts a pod off, and looks now and then whether it still is.

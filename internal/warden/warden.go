@@ -30,6 +30,10 @@ const (
 	// discoverTimeout leaves most of a look for enforcing: on a node with many
 	// pods, or a slow runtime, discovering may take longer than a look.
 	discoverTimeout = time.Second
+	// A pod whose network cannot be opened is looked at again after againAfter,
+	// then after twice as long, and so on up to againAtMost: it may never be.
+	againAfter  = time.Second
+	againAtMost = time.Minute
 )
 
 // Runtime is what runs containers. *containers.Runtime is one.
@@ -63,6 +67,7 @@ type Warden struct {
 	stamp    string
 	cut      map[string]time.Duration // sandboxes cut off, and when that was last seen
 	isolated map[string]isolation
+	unread   map[string]again // of which it is not known what an earlier process did to them
 
 	mu       sync.Mutex
 	stopping map[string]bool // containers
@@ -95,7 +100,7 @@ type Held struct {
 
 // New makes a Warden.
 func New(opts Options) *Warden {
-	return &Warden{opts: opts, first: true, cut: map[string]time.Duration{}, isolated: map[string]isolation{}, stopping: map[string]bool{}, troubles: map[string]bool{}}
+	return &Warden{opts: opts, first: true, cut: map[string]time.Duration{}, isolated: map[string]isolation{}, unread: map[string]again{}, stopping: map[string]bool{}, troubles: map[string]bool{}}
 }
 
 // Status returns what the last look found.
@@ -152,7 +157,7 @@ func (w *Warden) look(ctx context.Context, now time.Duration, st *Status) (busy 
 	for _, s := range w.scene.world.Sandboxes {
 		st.Isolated[s.Name] = 0
 	}
-	if !w.first && len(fenced) == 0 && len(w.scene.world.Sandboxes) == 0 && len(w.cut) == 0 && len(w.isolated) == 0 {
+	if !w.first && !w.due(now) && len(fenced) == 0 && len(w.scene.world.Sandboxes) == 0 && len(w.cut) == 0 && len(w.isolated) == 0 {
 		return false, nil
 	}
 	pods, err := w.opts.Runtime.Sandboxes(ctx)
@@ -163,12 +168,14 @@ func (w *Warden) look(ctx context.Context, now time.Duration, st *Status) (busy 
 	if err != nil {
 		return true, err
 	}
-	if w.first {
+	if w.first || w.due(now) {
 		limited, cancel := context.WithTimeout(ctx, discoverTimeout)
-		err := w.discover(limited, pods)
+		err := w.discover(limited, now, pods)
 		cancel()
-		w.trouble("discover", err) // tried again; it keeps nothing from being fenced
-		w.first = err != nil
+		if err != nil || len(w.unread) == 0 {
+			w.trouble("discover", err) // tried again; it keeps nothing from being fenced
+		}
+		w.first = false
 	}
 	w.enforce(ctx, now, fenced, pods, live, st)
 	w.trouble("sandboxes", w.closeSandboxes(ctx, now, pods, st))
@@ -281,6 +288,7 @@ func (w *Warden) forget(pods []containers.Sandbox) {
 	}
 	maps.DeleteFunc(w.cut, func(id string, _ time.Duration) bool { return !there[id] })
 	maps.DeleteFunc(w.isolated, func(id string, _ isolation) bool { return !there[id] })
+	maps.DeleteFunc(w.unread, func(id string, _ again) bool { return !there[id] })
 }
 
 // trouble logs an error once, until it is over.

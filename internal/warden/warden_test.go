@@ -34,7 +34,9 @@ type machine struct {
 	host     map[string]bool
 	stopped  int
 	broken   error
-	slow     bool // it never says what is cut off
+	slow     bool            // it never says what is cut off
+	shut     map[string]bool // pods whose network cannot be opened
+	asked    int             // how often it was asked what is cut off
 }
 
 func newMachine(pods ...string) *machine {
@@ -96,8 +98,12 @@ func (m *machine) IsCut(ctx context.Context, id string) (bool, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.asked++
 	if m.host[id] {
 		return false, ErrHostNetwork
+	}
+	if m.shut[id] {
+		return false, errors.New("no such network")
 	}
 	return m.cut[id], nil
 }
@@ -202,6 +208,37 @@ func TestASlowRuntimeIsFenced(t *testing.T) {
 			t.Errorf("%+v, cut %v, live %v", st, r.cut, r.live)
 		}
 	})
+}
+
+// TestANetworkThatCannotBeOpened is looked for less and less often, costs the
+// others nothing, and is opened when it can be.
+func TestANetworkThatCannotBeOpened(t *testing.T) {
+	r := newRig(t, newMachine("a", "b", "c"), "shop")
+	r.shut = map[string]bool{"a": true}
+	r.cut["a"], r.cut["c"] = true, true // by an earlier process, of an application that is fenced no more
+	r.learn("shop", fence.Answer{Newest: 2, Held: 2})
+	r.look()
+	if r.cut["c"] || !r.cut["a"] {
+		t.Fatalf("cut off: %v", r.cut)
+	}
+	r.asked = 0
+	const looks = 600 // a second apart
+	for range looks {
+		r.look()
+	}
+	if r.asked < 10 || r.asked > 20 {
+		t.Errorf("in %d looks it was asked for %d times, want after 1, 2, 4 ... 60 s", looks, r.asked)
+	}
+	r.shut = nil
+	for range int(againAtMost/time.Second) + 1 {
+		r.look()
+	}
+	if r.cut["a"] {
+		t.Error("it was never opened")
+	}
+	if r.asked = 0; r.look().Problem != nil || r.asked > 0 {
+		t.Errorf("asked %d times when all is known", r.asked)
+	}
 }
 
 func superseded() fence.Answer { return fence.Answer{Newest: 2, Held: 1, Holder: "site west"} }
