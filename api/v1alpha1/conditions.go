@@ -66,6 +66,9 @@ const (
 	LabelPoint = "davit.dev/recovery-point"
 	// LabelRestore carries the id of the restore that created an object.
 	LabelRestore = "davit.dev/restore"
+	// RestoreReportPrefix begins the names of ConfigMaps of davit-system that
+	// keep what restores of the command line said.
+	RestoreReportPrefix = "restore-report-"
 	// LabelOverlay is on ConfigMaps of davit-system that change what is restored
 	// at this site.
 	LabelOverlay = "davit.dev/overlay"

@@ -150,7 +150,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	p := newPool(clients, reader, lease.Identity{Site: opts.Site, Cluster: id}, opts.Logger, opts.Now)
 	events := mgr.GetEventRecorderFor("davit-agent")
 	for _, r := range []interface{ Setup(ctrl.Manager) error }{
-		&vault.Reconciler{Client: c, Vaults: p, Events: events, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
+		&vault.Reconciler{Client: c, Vaults: fresh{p}, Events: events, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
 		&site.Reconciler{Client: c, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
 		&application.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&recoverypoint.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
@@ -191,7 +191,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if err := mgr.Add(&servant{reader: reader, pool: p, actuator: from, log: opts.Logger}); err != nil {
 		return err
 	}
-	return mgr.Add(&sweeper{reader: reader, pool: p, log: opts.Logger})
+	return mgr.Add(&sweeper{reader: reader, writer: c, pool: p, log: opts.Logger})
 }
 
 func init() { //nolint:gochecknoinits // the registry is the process's own

@@ -88,6 +88,19 @@ func (p *pool) Opened(ctx context.Context, name string) (*vaults.Opened, error) 
 	return e.opened, nil
 }
 
+// fresh opens vaults as their objects are now, for whoever says in a status
+// which generation of them the agent works with.
+type fresh struct{ *pool }
+
+// Opened returns the open project of a Vault.
+func (f fresh) Opened(ctx context.Context, name string) (*vaults.Opened, error) {
+	e, err := f.open(ctx, name, 0)
+	if err != nil {
+		return nil, err
+	}
+	return e.opened, nil
+}
+
 // Project returns a Vault's project.
 func (p *pool) Project(ctx context.Context, name string) (*vault.Project, error) {
 	e, err := p.entry(ctx, name)
@@ -124,6 +137,12 @@ func (p *pool) Drop(name string) {
 }
 
 func (p *pool) entry(ctx context.Context, name string) (*entry, error) {
+	return p.open(ctx, name, keyFor)
+}
+
+// open returns a vault's entry, whose objects were looked at no longer ago than
+// given.
+func (p *pool) open(ctx context.Context, name string, ago time.Duration) (*entry, error) {
 	p.mu.Lock()
 	e := p.entries[name]
 	if e == nil {
@@ -133,7 +152,7 @@ func (p *pool) entry(ctx context.Context, name string) (*entry, error) {
 	p.mu.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.opened != nil && p.now().Sub(e.checked) < keyFor {
+	if e.opened != nil && p.now().Sub(e.checked) < ago {
 		return snapshot(e), nil
 	}
 	key, err := p.key(ctx, name)

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -30,12 +33,17 @@ const (
 	sweepTimeout   = 5 * time.Minute
 	vaultTimeout   = time.Hour
 	reclaimTimeout = 24 * time.Hour
+
+	// keepReports is how long what a restore of the command line said is kept,
+	// among the newest of its application.
+	keepReports = 90 * 24 * time.Hour
 )
 
 // sweeper removes what work that died left behind, in the cluster and in the
 // vault. It runs in the leader only.
 type sweeper struct {
 	reader client.Reader
+	writer client.Writer
 	pool   *pool
 	log    *slog.Logger
 
@@ -86,6 +94,7 @@ func (s *sweeper) Start(ctx context.Context) error {
 		s.inCluster(ctx)
 		if now.Sub(looked) >= lookIntoVaults && s.vaults.begin(ctx, vaultTimeout, s.inVaults) {
 			looked = now
+			s.oldReports(ctx)
 		}
 		if now.Sub(reclaimed) >= reclaimEvery && s.space.begin(ctx, reclaimTimeout, s.reclaim) {
 			reclaimed = now
@@ -153,11 +162,12 @@ func (s *sweeper) inCluster(ctx context.Context) {
 	})
 }
 
-// inVaults removes what captures that died left in the vaults, and keeps room
-// there for deleting.
+// inVaults removes what captures that died left in the vaults, and deleted
+// points whose delay is over, and keeps room there for deleting.
 func (s *sweeper) inVaults(ctx context.Context) {
 	s.eachVault(ctx, func(ctx context.Context, e *entry, log *slog.Logger) {
 		s.sweepPoints(ctx, e, log)
+		s.removeDeleted(ctx, e, log)
 		if err := e.protector.FillReserve(ctx); err != nil {
 			log.Warn("keep room for deleting", "error", err)
 		}
@@ -200,6 +210,50 @@ func (s *sweeper) sweepPoints(ctx context.Context, e *entry, log *slog.Logger) {
 	}
 	if len(orphans) > 0 {
 		log.Info("swept leftovers in the vault", "points", len(orphans))
+	}
+}
+
+// removeDeleted removes deleted points of what this site may write.
+func (s *sweeper) removeDeleted(ctx context.Context, e *entry, log *slog.Logger) {
+	var list v1alpha1.ApplicationList
+	if err := s.reader.List(ctx, &list); err != nil {
+		log.Warn("sweep: list applications", "error", err)
+		return
+	}
+	for i := range list.Items {
+		a := &list.Items[i]
+		if a.Spec.Vault != e.opened.Object.Name || a.Status.Role != v1alpha1.RoleActive {
+			continue
+		}
+		gone, err := e.protector.RemoveDeleted(ctx, a.VaultName(), a.Status.HeldEpoch)
+		if err != nil {
+			log.Warn("sweep: deleted points", "application", a.VaultName(), "error", err)
+		}
+		if len(gone) > 0 {
+			log.Info("removed deleted points, whose delay is over", "application", a.VaultName(), "points", gone)
+		}
+	}
+}
+
+// oldReports removes what restores of the command line said long ago: the
+// command itself removes only what its own application has too many of.
+func (s *sweeper) oldReports(ctx context.Context) {
+	ctx, cancel := context.WithTimeoutCause(ctx, sweepTimeout, fmt.Errorf("not done within %s", sweepTimeout))
+	defer cancel()
+	list := metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}}
+	if err := s.reader.List(ctx, &list, client.InNamespace(v1alpha1.SystemNamespace), client.HasLabels{v1alpha1.LabelRestore}, client.MatchingLabels{"app.kubernetes.io/part-of": "davit"}); err != nil {
+		s.log.Warn("sweep: list reports of restores", "error", err)
+		return
+	}
+	for i := range list.Items {
+		m := &list.Items[i]
+		if !strings.HasPrefix(m.Name, v1alpha1.RestoreReportPrefix) || s.pool.now().Sub(m.CreationTimestamp.Time) < keepReports {
+			continue
+		}
+		old := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name}}
+		if err := client.IgnoreNotFound(s.writer.Delete(ctx, old)); err != nil {
+			s.log.Warn("sweep: report of a restore", "report", m.Name, "error", err)
+		}
 	}
 }
 

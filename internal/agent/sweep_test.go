@@ -2,8 +2,18 @@ package agent
 
 import (
 	"context"
+	"log/slog"
+	"slices"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/process"
 )
 
 // TestAChoreRunsOnceAndEnds: what hangs neither piles up nor holds anything
@@ -32,4 +42,38 @@ func TestAChoreRunsOnceAndEnds(t *testing.T) {
 		t.Fatal("never begun again")
 	}
 	<-again
+}
+
+// TestOldReportsGo, and nothing else that a restore made.
+func TestOldReportsGo(t *testing.T) {
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	aMap := func(name string, age time.Duration, labels ...string) client.Object {
+		m := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{
+			Namespace: v1alpha1.SystemNamespace, Name: name, CreationTimestamp: metav1.NewTime(now.Add(-age)), Labels: map[string]string{"app.kubernetes.io/part-of": "davit"},
+		}}
+		for _, l := range labels {
+			m.Labels[l] = "r"
+		}
+		return m
+	}
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(
+		aMap("restore-report-old", keepReports+time.Minute, v1alpha1.LabelRestore),
+		aMap("restore-report-new", keepReports-time.Minute, v1alpha1.LabelRestore),
+		aMap("restore-report-theirs", 2*keepReports),
+		aMap("settings", 2*keepReports, v1alpha1.LabelRestore),
+	).Build()
+	s := &sweeper{reader: c, writer: c, pool: &pool{now: func() time.Time { return now }}, log: slog.New(slog.DiscardHandler)}
+	s.oldReports(t.Context())
+	var left corev1.ConfigMapList
+	if err := c.List(t.Context(), &left); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range left.Items {
+		names = append(names, m.Name)
+	}
+	slices.Sort(names)
+	if want := []string{"restore-report-new", "restore-report-theirs", "settings"}; !slices.Equal(names, want) {
+		t.Errorf("left are %v, want %v", names, want)
+	}
 }

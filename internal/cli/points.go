@@ -280,7 +280,8 @@ func (e *env) runDelete(cmd *cobra.Command, o *deletePoint, id string) error {
 	if err := protector.Delete(ctx, app, id, options); err != nil {
 		return err
 	}
-	if in.Delay > 0 {
+	_, err = in.Project.Manifest(ctx, app, id) // it was deleted before, perhaps, and the delay is over
+	if in.Delay > 0 && !errors.Is(err, vault.ErrNotFound) {
 		return e.print(view.Done(fmt.Sprintf("%s is no longer offered, and removed after %s. Until then: points undelete %s", id, output.Duration(in.Delay), id)))
 	}
 	if o.URL == "" {

@@ -16,6 +16,37 @@ const (
 	begunBy = "removal begun"
 )
 
+// RemoveDeleted removes the points that are on their way out and whose deletion
+// delay is over, and no others: Expire comes with a capture only, and an
+// application may be captured seldom, or not at all. held is this site's epoch.
+func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (ids []string, err error) {
+	infos, err := p.opts.Listing.Points(ctx, app)
+	if err != nil {
+		return nil, fmt.Errorf("remove deleted points of %s: %w", app, err)
+	}
+	var errs []error
+	for _, info := range infos {
+		if !info.Deleting() || info.Pinned() || info.Goes(p.opts.DeletionDelay).After(p.now()) {
+			continue
+		}
+		if err := p.guard(ctx, app, held); err != nil {
+			errs = append(errs, err)
+			break
+		}
+		gone, err := p.remove(ctx, app, info, "")
+		if err != nil && !errors.Is(err, vault.ErrLocked) { // a lock ends by itself
+			errs = append(errs, err)
+		}
+		if gone && err == nil {
+			ids = append(ids, info.ID)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return ids, fmt.Errorf("remove deleted points of %s: %w", app, err)
+	}
+	return ids, nil
+}
+
 // final tells whether the point may be removed now, and says in the vault that
 // its removal has begun: from then on parts of it may be gone, and whatever
 // becomes of this removal, the next one goes on.

@@ -102,6 +102,36 @@ func TestUndeletedPointsAreOfferedAgain(t *testing.T) {
 	}
 }
 
+// TestDeletedPointsGoWithoutCaptures: when the delay is over, or was made
+// shorter, and only then; a superseded site removes nothing.
+func TestDeletedPointsGoWithoutCaptures(t *testing.T) {
+	r, ids := delayed(t)
+	remove := func(want ...string) {
+		t.Helper()
+		if gone, err := r.east.RemoveDeleted(t.Context(), "shop", 1); err != nil || !slices.Equal(gone, want) {
+			t.Errorf("removed %v, want %v: %v", gone, want, err)
+		}
+	}
+	for _, id := range ids[:2] {
+		if err := r.east.Delete(t.Context(), "shop", id, DeleteOptions{By: "person"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	if err := r.east.Undelete(t.Context(), "shop", ids[1], "person"); err != nil {
+		t.Fatal(err)
+	}
+	r.east.opts.DeletionDelay = time.Second // somebody shortens it
+	if gone, err := r.east.RemoveDeleted(t.Context(), "shop", 0); err == nil || len(gone) > 0 {
+		t.Errorf("without the epoch: removed %v, %v", gone, err)
+	}
+	remove(ids[0])
+	if good, all := r.ids(); !slices.Equal(all, ids[1:]) || !slices.Equal(good, ids[1:]) {
+		t.Errorf("offered %v of %v", good, all)
+	}
+	remove()
+}
+
 // TestUndeleteAgainstRemoval: whoever comes second sees the other. The control
 // is a removal that does not look again.
 func TestUndeleteAgainstRemoval(t *testing.T) {

@@ -25,7 +25,8 @@ const (
 	// maxReport bounds a report in bytes: an object of Kubernetes holds a
 	// little more than a million.
 	maxReport = 900_000
-	// Newest is how many reports of one application are kept.
+	// Newest is how many reports of one application are kept, and the agent
+	// removes those that are too old.
 	Newest = 10
 	// key is where a ConfigMap holds its report.
 	key = "report.json"
@@ -40,7 +41,7 @@ func Keep(ctx context.Context, c client.Client, report *recovery.Report) error {
 	}
 	m := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.SystemNamespace, Name: "restore-report-" + report.RestoreID,
+			Namespace: v1alpha1.SystemNamespace, Name: v1alpha1.RestoreReportPrefix + report.RestoreID,
 			Labels: map[string]string{v1alpha1.LabelRestore: report.RestoreID, "app.kubernetes.io/part-of": "davit"},
 		},
 		Data: map[string]string{key: data},

@@ -36,7 +36,8 @@ const (
 
 // Access opens vaults by the name of their objects.
 type Access interface {
-	// Opened returns the open project of a Vault.
+	// Opened returns the open project of a Vault as its object is now: whoever
+	// sees status.observedGeneration counts on all of the agent going by it.
 	Opened(ctx context.Context, name string) (*vaults.Opened, error)
 	// Drop forgets a Vault that is gone.
 	Drop(name string)
