@@ -26,6 +26,7 @@ var together = []day{
 	{"LockedVault", lockedVault},
 	{"SelfService", selfService},
 	{"Retention", retention},
+	{"Deleted", deleted},
 	{"LocalVolume", localVolume},
 	{"MissingClass", missingClass},
 	{"MissingKinds", missingKinds},
@@ -37,6 +38,7 @@ var together = []day{
 	{"WrongKeys", wrongKeys},
 	{"Sandboxed", sandboxed},
 	{"Coverage", coverage},
+	{"LookedAt", lookedAt},
 	{"SupportBundle", supportBundle},
 }
 

@@ -19,6 +19,7 @@ const (
 	resetting
 	overloaded // answers 503
 	readOnly   // answers 403 to whatever would write
+	full       // answers 507 to what would need more room than was freed since
 )
 
 // wire is a way to the S3 server that can have a bad day.
@@ -28,6 +29,7 @@ type wire struct {
 
 	mu     sync.Mutex
 	mood   mood
+	room   int64         // of a full store: what deleting has freed
 	change chan struct{} // closed when the mood changes
 	open   map[net.Conn]bool
 }
@@ -73,7 +75,7 @@ func (w *wire) track(c net.Conn, state http.ConnState) {
 func (w *wire) set(m mood) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.mood = m
+	w.mood, w.room = m, 0
 	close(w.change)
 	w.change = make(chan struct{})
 	if m == resetting {
@@ -109,6 +111,8 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		answer(rw, http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.")
 	case now == readOnly && r.Method != http.MethodGet && r.Method != http.MethodHead:
 		answer(rw, http.StatusForbidden, "AccessDenied", "Access Denied")
+	case now == full && !w.fits(r):
+		answer(rw, http.StatusInsufficientStorage, "InsufficientStorage", "There is no room left.")
 	default:
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
@@ -121,6 +125,25 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		}()
 		w.proxy.ServeHTTP(rw, r.WithContext(ctx))
 	}
+}
+
+// freed is what one deletion makes room for, whatever was deleted.
+const freed = 1 << 20
+
+// fits tells whether there is room for a request, and counts it.
+func (w *wire) fits(r *http.Request) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch r.Method {
+	case http.MethodDelete:
+		w.room += freed
+	case http.MethodPut, http.MethodPost:
+		if r.ContentLength > w.room {
+			return false
+		}
+		w.room -= r.ContentLength
+	}
+	return true
 }
 
 func answer(rw http.ResponseWriter, code int, name, text string) {
