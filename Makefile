@@ -33,6 +33,7 @@ demo: ## protect a real application, lose its site, run it elsewhere (root, Debi
 
 .PHONY: demo-down
 demo-down: ## remove every process, mount, namespace and interface of the demo
+	@hack/prepare go
 	@cd demo && go run . --down
 
 .PHONY: test
@@ -44,6 +45,7 @@ test: ## unit tests, then the tests on real clusters
 
 .PHONY: unit
 unit: ## unit tests only
+	@hack/prepare go
 	@hack/test unit
 
 .PHONY: race
@@ -73,6 +75,7 @@ build: bin/davit ## build the davit binary into bin/
 
 .PHONY: bin/davit
 bin/davit:
+	@hack/prepare go
 	@mkdir -p bin
 	@$(GOBUILD) -o bin/davit ./cmd/davit
 	@ln -sf davit bin/kubectl-davit

@@ -35,7 +35,11 @@ func main() {
 
 func run(ctx context.Context, instance string, keep, down bool) error {
 	logPath := filepath.Join(os.TempDir(), "davit-"+instance+".log")
-	log, err := os.Create(logPath)
+	mode := os.O_TRUNC
+	if down { // what the demo said may still be wanted
+		mode = os.O_APPEND
+	}
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|mode, 0o644)
 	if err != nil {
 		return fmt.Errorf("make log: %w", err)
 	}
