@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -182,7 +184,15 @@ func fencedByNode(t *testing.T) {
 		return strings.HasPrefix(got, "20") && strings.HasSuffix(got, "Z "), got
 	})
 
-	watchedFor(t, a, world, mine, beside)
+	question := "/active/" + a.name + "?service=" + a.name + "/db"
+	probe := map[string]string{}
+	for _, site := range []string{east, west} {
+		probe[site] = "http://" + kubectl(t, site, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-node", "-o", "jsonpath={.items[0].status.podIP}") + ":8082" + question
+	}
+	says(t, probe[east], "active")
+	says(t, probe[west], "passive: "+a.name+": this site knows nothing of it")
+	watchedFor(t, a, world, mine, beside, probe[east])
+	says(t, probe[west], "active")
 
 	// The API server is back: the site says how surely the application is stopped.
 	revive(t, east)
@@ -193,19 +203,39 @@ func fencedByNode(t *testing.T) {
 	davit(t, east, "", "status").want(t, 0, "Superseded (proven)")
 }
 
+// says waits until a load balancer's question has an answer that begins so.
+func says(t *testing.T, url, want string) {
+	t.Helper()
+	client := &http.Client{Timeout: 5 * time.Second}
+	eventually(t, time.Minute, url+" answers "+want, func() (bool, string) {
+		resp, err := client.Get(url)
+		if err != nil {
+			return false, err.Error()
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		if err != nil {
+			return false, err.Error()
+		}
+		return strings.HasPrefix(string(body), want) && (resp.StatusCode == http.StatusOK) == (want == "active"), resp.Status + ": " + string(body)
+	})
+}
+
 // watchedFor takes agent and API server away, lets west take over, and watches
 // the writer be stopped.
-func watchedFor(t *testing.T, a *app, world *callers, mine, beside string) {
+func watchedFor(t *testing.T, a *app, world *callers, mine, beside, probe string) {
 	t.Helper()
 	t.Cleanup(func() { revive(t, east) })
 	signal(t, []int{component(t, east, "kube-apiserver")}, syscall.SIGKILL)
 	signal(t, pidsOf(t, "agent"), syscall.SIGKILL)
 	world.more(t, mine) // neither of them is needed to run on: silence fences nothing
 	_, conns := world.heard(beside)
+	says(t, probe, "active") // by the node, whom no silence ends
 
 	davit(t, west, a.vault, "restore", a.name, "--take-over", "--yes", "--exclude-kinds", "deployments").want(t, 0)
 	claimed := time.Now()
 	last := world.quiet(t, mine)
+	says(t, probe, "passive: "+a.name+": this node fences it: superseded")
 	t.Logf("the writer was heard for the last time at most %s after the take-over had ended", time.Since(claimed))
 	seen, was := 0, false
 	eventually(t, 3*time.Minute, "the kubelet starts the writer again, and the node stops it again", func() (bool, string) {

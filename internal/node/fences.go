@@ -55,16 +55,17 @@ func newWarden(opts Options, acts func(fence.Store) bool, log *slog.Logger) (*wa
 }
 
 // startFences begins to enforce what is on the node's disk, before anything is
-// heard from the API server, and to learn. The function it returns waits for
-// the end of both, when ctx is done.
-func startFences(ctx context.Context, mgr ctrl.Manager, opts Options, log *slog.Logger) (wait func(), err error) {
+// heard from the API server, and to learn. fenced tells whether an application
+// may not run here, nil if the node does not know; wait waits for the end of
+// both, when ctx is done.
+func startFences(ctx context.Context, mgr ctrl.Manager, opts Options, log *slog.Logger) (fenced func(string) (string, bool), wait func(), err error) {
 	if !opts.fences() || opts.Site == "" {
 		log.Warn("this node fences nothing: it was given no container runtime, or no site's name")
-		return func() {}, nil
+		return nil, func() {}, nil
 	}
 	w, store, late, err := newWarden(opts, nil, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keeper, err := fencing.New(fencing.Options{
 		Site: opts.Site, Node: opts.Node, Store: store, Runtime: late, Warden: w,
@@ -72,7 +73,7 @@ func startFences(ctx context.Context, mgr ctrl.Manager, opts Options, log *slog.
 		AskEvery: opts.AskEvery, Uptime: warden.Uptime, Now: opts.Now, Log: log,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
@@ -86,7 +87,11 @@ func startFences(ctx context.Context, mgr ctrl.Manager, opts Options, log *slog.
 			}
 		}
 	})
-	return func() { cancel(); running.Wait() }, nil
+	fenced = func(application string) (string, bool) {
+		held, is := w.Status().Applications[application]
+		return string(held.Reason), is
+	}
+	return fenced, func() { cancel(); running.Wait() }, nil
 }
 
 // awaitServer waits for the API server to answer. Meanwhile the node's fences

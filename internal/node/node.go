@@ -29,6 +29,7 @@ import (
 	"davit.dev/davit/internal/freeze"
 	"davit.dev/davit/internal/node/fencing"
 	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/traffic/active"
 )
 
 // Options say how the process works.
@@ -141,11 +142,16 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	defer unserve()
 	// Before anything is heard of the cluster: what the node knows holds.
-	fences, err := startFences(ctx, mgr, opts, logger)
+	fenced, fences, err := startFences(ctx, mgr, opts, logger)
 	if err != nil {
 		return fmt.Errorf("start davit node: %w", err)
 	}
 	defer fences()
+	// It leads nothing, so that no silence of the API server ends it.
+	answers := &active.Handler{Applications: mgr.GetClient(), Services: mgr.GetAPIReader(), Now: opts.Now, Fenced: fenced}
+	if err := mgr.AddMetricsServerExtraHandler(active.Path, answers); err != nil {
+		return fmt.Errorf("start davit node: %w", err)
+	}
 	if err := awaitServer(ctx, mgr, logger); err != nil {
 		return nil //nolint:nilerr // told to end before there was work
 	}

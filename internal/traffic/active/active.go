@@ -29,6 +29,9 @@ type Handler struct {
 	Applications client.Reader // a cache
 	Services     client.Reader // the API server
 	Now          func() time.Time
+	// Fenced tells whether the machine that answers keeps an application from
+	// running, and why. It hears of the epochs by itself. Nil: nobody tells.
+	Fenced func(application string) (why string, fenced bool)
 
 	memory memory
 }
@@ -58,11 +61,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *Handler) ask(ctx context.Context, names, services []string) (bool, string) {
 	var all v1alpha1.ApplicationList
 	if err := h.Applications.List(ctx, &all); err != nil {
-		return false, fmt.Sprintf("the agent has not read the applications yet: %v", err)
+		return false, fmt.Sprintf("the applications were not read yet: %v", err)
 	}
 	var standings []traffic.Standing
 	var namespaces []string
 	for _, name := range names {
+		if h.Fenced != nil {
+			if why, is := h.Fenced(name); is {
+				return false, fmt.Sprintf("%s: this node fences it: %s", name, why)
+			}
+		}
 		s := traffic.Standing{Application: name}
 		if i := slices.IndexFunc(all.Items, func(a v1alpha1.Application) bool { return a.VaultName() == name }); i >= 0 {
 			s = standing(&all.Items[i])

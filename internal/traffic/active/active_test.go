@@ -118,6 +118,28 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// TestAFencedApplication is passive also where the cluster says otherwise, since
+// nobody has told it yet.
+func TestAFencedApplication(t *testing.T) {
+	s := &site{}
+	s.role(v1alpha1.RoleActive, 2, "west")
+	fenced := map[string]string{}
+	h := &Handler{Applications: s, Services: s, Now: time.Now, Fenced: func(app string) (string, bool) {
+		why, is := fenced[app]
+		return why, is
+	}}
+	fenced["other"] = "superseded"
+	if code := check(t, h, "/active/shop.web"); code != 200 {
+		t.Errorf("another one is fenced: %d", code)
+	}
+	fenced["shop.web"] = "superseded"
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/active/shop.web", nil))
+	if w.Code != 503 || !strings.Contains(w.Body.String(), "shop.web: this node fences it: superseded") {
+		t.Errorf("it is fenced: %d %s", w.Code, w.Body)
+	}
+}
+
 // check asks as a load balancer does.
 func check(t *testing.T, h *Handler, path string) int {
 	t.Helper()
