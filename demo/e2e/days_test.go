@@ -38,7 +38,6 @@ var together = []day{
 	{"WrongKeys", wrongKeys},
 	{"Sandboxed", sandboxed},
 	{"Coverage", coverage},
-	{"LookedAt", lookedAt},
 	{"SupportBundle", supportBundle},
 }
 
