@@ -226,15 +226,22 @@ func some(names []string) string {
 
 // Span writes a duration roughly, as ages are.
 func Span(d time.Duration) string {
+	two := func(big time.Duration, bigName string, small time.Duration, smallName string) string {
+		if rest := d % big / small; rest > 0 {
+			return fmt.Sprintf("%d%s%d%s", d/big, bigName, rest, smallName)
+		}
+		return fmt.Sprintf("%d%s", d/big, bigName)
+	}
+	const day = 24 * time.Hour
 	switch {
 	case d < 0:
 		return "-" + Span(-d)
 	case d < time.Minute:
 		return d.Truncate(time.Second).String()
 	case d < time.Hour:
-		return strings.TrimSuffix(d.Truncate(time.Second).String(), "0s")
-	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s")
+		return two(time.Minute, "m", time.Second, "s")
+	case d < 2*day:
+		return two(time.Hour, "h", time.Minute, "m")
 	}
-	return fmt.Sprintf("%dd", int(d.Hours())/24)
+	return fmt.Sprintf("%dd", d/day)
 }

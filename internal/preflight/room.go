@@ -88,7 +88,7 @@ func place(nodes []Node, pods []Pods) []string {
 	}
 	var left []string
 	for _, p := range pods {
-		for range p.Count {
+		for range min(p.Count, mostPods) {
 			if !placeOne(free, p.Each) {
 				left = append(left, p.Namespace+"/"+p.Workload)
 				break
@@ -97,6 +97,9 @@ func place(nodes []Node, pods []Pods) []string {
 	}
 	return left
 }
+
+// mostPods bounds how many pods of one workload are placed.
+const mostPods = 10_000
 
 func placeOne(free []Room, pod Room) bool {
 	best := -1

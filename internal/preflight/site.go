@@ -201,6 +201,7 @@ type Need struct {
 	Consistency string
 	RPO         time.Duration // the objective of its policy
 	Site        string        // where it was captured
+	Namespaces  []string
 	Pods        []Pods
 	Volumes     []Volume
 	Kinds       []Kind

@@ -214,7 +214,7 @@ func checkNames(in *Input) []Finding {
 		case n.Err == "":
 			asked++
 		case n.Refused:
-			all = append(all, fail(in.To, n.Do, "%s: %s: %s", n.Traffic, n.Server, n.Err))
+			all = append(all, fail(in.To, cmp.Or(n.Do, "allow the key to update the name and its guard"), "%s: %s: %s", n.Traffic, n.Server, n.Err))
 		default:
 			all = append(all, unknown(in.To, cmp.Or(n.Do, "see why the server does not answer from here"), "%s: %s: %s", n.Traffic, n.Server, n.Err))
 		}

@@ -1,0 +1,284 @@
+package preflight_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/preflight"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+const gib = 1 << 30
+
+func site(name string) *preflight.Site {
+	return &preflight.Site{
+		Name: name, At: now.Add(-5 * time.Minute), Written: now.Add(-5 * time.Minute), Davit: "v1", Kubernetes: "v1.34.1", Domain: name + "-hall", VaultDomain: "cloud", KeyID: "k1",
+		Nodes:   []preflight.Node{{Name: "a", Free: preflight.Room{CPU: 4000, Memory: 8 * gib, Pods: 100}}, {Name: "b", Free: preflight.Room{CPU: 4000, Memory: 8 * gib, Pods: 100}}},
+		Classes: []preflight.Class{{Name: "fast", Provisioner: "x", Default: true, Room: 100 * gib}},
+		APIs:    map[string][]string{"deployments.apps": {"v1"}, "persistentvolumeclaims": {"v1"}},
+		Images:  map[string]int{"registry.example.com/shop@sha256:aa": 2},
+		Rights:  preflight.Rights{Who: "davit-restore", Asked: 12},
+		Secrets: []string{"dns-key"},
+		Quotas:  []preflight.Quota{{Namespace: "shop", Name: "q", Hard: map[string]int64{"requests.cpu": 9000, "pods": 20, "requests.storage": 200 * gib}, Used: map[string]int64{"pods": 3}}},
+	}
+}
+
+// good is an input with which all is well.
+func good() *preflight.Input {
+	east, west := site("east"), site("west")
+	east.Roles, west.Roles = map[string]string{"shop": "Active"}, map[string]string{"shop": "Standby"}
+	record := &plan.Record{Zone: "example.com", Secret: "dns-key", To: map[string][]string{}}
+	return &preflight.Input{
+		Now: now, From: "east", To: "west", Sites: map[string]*preflight.Site{"east": east, "west": west},
+		Plan: &plan.Plan{
+			Name: "shop", Sites: []plan.Site{{Name: "east"}, {Name: "west"}}, Applications: []plan.Application{{Name: "shop"}},
+			Objectives: plan.Objectives{RPO: 10 * time.Minute, RTO: 15 * time.Minute},
+			Traffic:    []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Record: record}},
+			Steps:      []plan.Step{{Name: "warm", Kind: plan.KindCommand, Command: &plan.Command{Image: "registry.example.com/warm:3"}}},
+			Outside:    []plan.Outside{{Name: "pay", Probes: map[string]plan.Check{"east": {}, "west": {}}}},
+		},
+		Needs: []preflight.Need{{
+			Application: "shop", Point: "shop-1", Instant: now.Add(-4 * time.Minute), Consistency: "crash", Site: "east",
+			Pods:    []preflight.Pods{{Namespace: "shop", Workload: "deployments.apps/web", Count: 3, Each: preflight.Room{CPU: 1500, Memory: 2 * gib}}},
+			Volumes: []preflight.Volume{{Namespace: "shop", Claim: "data", Class: "fast", Bytes: 10 * gib}},
+			Kinds:   []preflight.Kind{{Resource: "deployments.apps", Version: "v1", Count: 1}, {Resource: "tills.shop.example.com", Version: "v1", Count: 2, Defined: true}},
+			Images:  []preflight.Image{{Reference: "registry.example.com/shop:1", Digest: "sha256:aa"}},
+			Epochs:  []preflight.Epoch{{Number: 1, Site: "west"}, {Number: 2, Site: "east"}},
+		}},
+		Vault:      preflight.Vault{KeyID: "k1", SkewKnown: true, Domain: "cloud"},
+		Names:      []preflight.Name{{Traffic: "www", Server: "ns1:53", TTL: 30 * time.Second}},
+		Registries: map[string]preflight.Registry{"registry.example.com/warm:3": {Present: true}},
+	}
+}
+
+func TestAllIsWell(t *testing.T) {
+	found := preflight.Judge(good())
+	seen := map[string]bool{}
+	for _, f := range found {
+		seen[f.Check] = true
+		if f.Verdict != preflight.OK {
+			t.Errorf("%+v", f)
+		}
+	}
+	for _, c := range preflight.Checks() {
+		if !seen[c.ID] || c.About == "" {
+			t.Errorf("check %s says nothing", c.ID)
+		}
+	}
+	if preflight.Worst(found) != preflight.OK || preflight.Count(found)[preflight.OK] != len(found) {
+		t.Errorf("worst %s of %d", preflight.Worst(found), len(found))
+	}
+}
+
+// Each case makes one thing wrong: its check says so, and no other does.
+func TestChecks(t *testing.T) {
+	for _, c := range []struct {
+		name, check string
+		verdict     preflight.Verdict
+		says        string
+		harm        func(in *preflight.Input)
+	}{
+		{"target silent", "facts", preflight.Unknown, "no agent there", func(in *preflight.Input) {
+			delete(in.Sites, "west")
+			in.Silence = map[string]string{"west": "no agent there"}
+		}},
+		{"old facts", "facts", preflight.Warn, "3h old", func(in *preflight.Input) {
+			in.Sites["west"].Written = now.Add(-3 * time.Hour)
+			in.Sites["west"].At = now.Add(-3 * time.Hour)
+		}},
+		{"unread", "facts", preflight.Warn, "ingresses: denied", func(in *preflight.Input) { in.Sites["west"].Unread = map[string]string{"ingresses": "denied"} }},
+		{"other davit", "facts", preflight.Warn, "runs davit v2", func(in *preflight.Input) { in.Sites["west"].Davit = "v2" }},
+		{"nobody holds", "facts", preflight.Unknown, "no one site holds", func(in *preflight.Input) { in.From = "" }},
+		{"vault silent", "vault", preflight.Fail, "no route", func(in *preflight.Input) { in.Vault.Err = "no route" }},
+		{"old key", "vault", preflight.Warn, "knows key k0", func(in *preflight.Input) { in.Sites["west"].KeyID = "k0" }},
+		{"same domain", "failure-domain", preflight.Fail, "both are lost together", func(in *preflight.Input) { in.Sites["east"].Domain = "cloud" }},
+		{"no domain", "failure-domain", preflight.Unknown, "nobody said", func(in *preflight.Input) { in.Sites["east"].Domain = "" }},
+		{"sites together", "failure-domain", preflight.Warn, "both in failure domain", func(in *preflight.Input) { in.Sites["west"].Domain = "east-hall" }},
+		{"clock wrong", "clock", preflight.Warn, "clock is 1m from", func(in *preflight.Input) { in.Sites["west"].At = in.Sites["west"].At.Add(time.Minute) }},
+		{"clock very wrong", "clock", preflight.Fail, "-10m from", func(in *preflight.Input) { in.Vault.Skew = -10 * time.Minute }},
+		{"no epoch", "epochs", preflight.Fail, "no site ever held it", func(in *preflight.Input) { in.Needs[0].Epochs = nil }},
+		{"epoch deleted", "epochs", preflight.Fail, "of 2 epochs 1 are", func(in *preflight.Input) { in.Needs[0].Epochs = in.Needs[0].Epochs[1:] }},
+		{"two active", "epochs", preflight.Fail, "east and west all believe", func(in *preflight.Input) { in.Sites["west"].Roles["shop"] = "Active" }},
+		{"held elsewhere", "epochs", preflight.Fail, "others are at site east", func(in *preflight.Input) { in.Needs[0].Epochs[1].Site = "west" }},
+		{"a stranger held it", "epochs", preflight.Warn, "site north held it once", func(in *preflight.Input) { in.Needs[0].Epochs[0].Site = "north" }},
+		{"no point", "recovery-point", preflight.Fail, "has no point", func(in *preflight.Input) { in.Needs[0].Why = "has no point" }},
+		{"old point", "recovery-point", preflight.Fail, "10m beyond its RPO of 10m", func(in *preflight.Input) { in.Needs[0].Instant = now.Add(-20 * time.Minute) }},
+		{"stricter policy", "recovery-point", preflight.Fail, "beyond its RPO of 1m", func(in *preflight.Input) { in.Needs[0].RPO = time.Minute }},
+		{"fuzzy", "recovery-point", preflight.Fail, "a failover refuses it", func(in *preflight.Input) { in.Needs[0].Consistency = "fuzzy" }},
+		{"no objective", "recovery-point", preflight.Warn, "no RPO to compare", func(in *preflight.Input) { in.Plan.Objectives.RPO = 0 }},
+		{"too little CPU", "capacity", preflight.Fail, "1 CPU too few: 4.5 needed, 3.5 free", func(in *preflight.Input) {
+			in.Sites["west"].Nodes[0].Free.CPU, in.Sites["west"].Nodes[1].Free.CPU = 3000, 500
+		}},
+		{"too little memory", "capacity", preflight.Fail, "5 GiB of memory too few", func(in *preflight.Input) {
+			in.Sites["west"].Nodes[0].Free.Memory, in.Sites["west"].Nodes[1].Free.Memory = 2*gib, -gib
+		}},
+		{"no pods left", "capacity", preflight.Fail, "1 pods too few", func(in *preflight.Input) {
+			in.Sites["west"].Nodes[0].Free.Pods, in.Sites["west"].Nodes[1].Free.Pods = 1, 1
+		}},
+		{"cordoned", "capacity", preflight.Fail, "not counted: a (cordoned), b (cordoned)", func(in *preflight.Input) {
+			in.Sites["west"].Nodes[0].Closed, in.Sites["west"].Nodes[1].Closed = "cordoned", "cordoned"
+			in.Registries["registry.example.com/shop:1@sha256:aa"] = preflight.Registry{Present: true}
+		}},
+		{"in no one place", "capacity", preflight.Fail, "on no single node for shop/deployments.apps/web", func(in *preflight.Input) {
+			in.Needs[0].Pods[0] = preflight.Pods{Namespace: "shop", Workload: "deployments.apps/web", Count: 1, Each: preflight.Room{CPU: 5000}}
+		}},
+		{"on every node", "capacity", preflight.Fail, "CPU too few", func(in *preflight.Input) {
+			in.Needs[0].Pods[0].EveryNode, in.Needs[0].Pods[0].Each.CPU = true, 1500
+		}},
+		{"nodes not read", "capacity", preflight.Unknown, "denied", func(in *preflight.Input) { in.Sites["west"].Unread = map[string]string{"nodes": "denied"} }},
+		{"no class", "storage-classes", preflight.Fail, "no storage class slow", func(in *preflight.Input) { in.Needs[0].Volumes[0].Class = "slow" }},
+		{"no default class", "storage-classes", preflight.Fail, "no default storage class", func(in *preflight.Input) {
+			in.Needs[0].Volumes[0].Class, in.Sites["west"].Classes[0].Default = "", false
+		}},
+		{"mapped to nothing", "storage-classes", preflight.Fail, "maps storage class other to gone", func(in *preflight.Input) {
+			in.Plan.Sites[1].Mappings = []plan.Mapping{{Kind: plan.MapStorageClass, From: "other", To: "gone"}}
+		}},
+		{"too little storage", "storage-classes", preflight.Fail, "5 GiB too little of storage class fast", func(in *preflight.Input) { in.Sites["west"].Classes[0].Room = 5 * gib }},
+		{"kind not served", "kinds", preflight.Fail, "does not serve deployments.apps", func(in *preflight.Input) { delete(in.Sites["west"].APIs, "deployments.apps") }},
+		{"other version", "kinds", preflight.Fail, "serves deployments.apps as v2, and the point has it as v1", func(in *preflight.Input) { in.Sites["west"].APIs["deployments.apps"] = []string{"v2"} }},
+		{"definition not in the point", "kinds", preflight.Fail, "does not serve tills", func(in *preflight.Input) { in.Needs[0].Kinds[1].Defined = false }},
+		{"older cluster", "kinds", preflight.Warn, "older than the source", func(in *preflight.Input) { in.Sites["west"].Kubernetes = "v1.33.9" }},
+		{"image nowhere", "images", preflight.Fail, "no node has", func(in *preflight.Input) {
+			in.Sites["west"].Images = nil
+			in.Registries["registry.example.com/shop:1@sha256:aa"] = preflight.Registry{Absent: true, Why: "404"}
+		}},
+		{"image on one node", "images", preflight.Warn, "1 of 2 nodes have", func(in *preflight.Input) {
+			in.Sites["west"].Images["registry.example.com/shop@sha256:aa"] = 1
+			in.Registries["registry.example.com/shop:1@sha256:aa"] = preflight.Registry{Absent: true}
+		}},
+		{"registry not asked", "images", preflight.Unknown, "nobody asked its registry", func(in *preflight.Input) { in.Sites["west"].Images = nil }},
+		{"command's image nowhere", "step-images", preflight.Fail, "no node has registry.example.com/warm:3", func(in *preflight.Input) {
+			in.Registries["registry.example.com/warm:3"] = preflight.Registry{Absent: true}
+		}},
+		{"quota too small", "quotas", preflight.Fail, "shop/q is too small: requests.cpu by 0.5 CPU", func(in *preflight.Input) { in.Sites["west"].Quotas[0].Hard["requests.cpu"] = 4000 }},
+		{"quota used up", "quotas", preflight.Warn, "pods by 2", func(in *preflight.Input) { in.Sites["west"].Quotas[0].Used["pods"] = 19 }},
+		{"quota of the mapped namespace", "quotas", preflight.Fail, "shop-dr/q is too small", func(in *preflight.Input) {
+			in.Plan.Sites[1].Mappings = []plan.Mapping{{Kind: plan.MapNamespace, From: "shop", To: "shop-dr"}}
+			in.Sites["west"].Quotas[0].Namespace = "shop-dr"
+			in.Sites["west"].Quotas[0].Hard["requests.storage"] = gib
+		}},
+		{"denied", "rights", preflight.Fail, "may not create deployments.apps", func(in *preflight.Input) { in.Sites["west"].Rights.Denied = []string{"create deployments.apps"} }},
+		{"nobody asked", "rights", preflight.Unknown, "nobody asked", func(in *preflight.Input) { in.Sites["west"].Rights.Asked = 0 }},
+		{"asking failed", "rights", preflight.Unknown, "no answer", func(in *preflight.Input) { in.Sites["west"].Rights.Err = "no answer" }},
+		{"no secret", "rights", preflight.Fail, "names Secret dns-key", func(in *preflight.Input) { in.Sites["west"].Secrets = nil }},
+		{"server refuses", "dns", preflight.Fail, "ns1:53: BADKEY", func(in *preflight.Input) { in.Names[0].Err, in.Names[0].Refused = "BADKEY", true }},
+		{"server silent", "dns", preflight.Unknown, "ns1:53: timeout", func(in *preflight.Input) { in.Names[0].Err = "timeout" }},
+		{"server not asked", "dns", preflight.Unknown, "nobody asked", func(in *preflight.Input) { in.Names = nil }},
+		{"no traffic", "dns", preflight.Warn, "moves no name", func(in *preflight.Input) { in.Plan.Traffic = nil }},
+		{"long TTL", "ttl", preflight.Warn, "gets a TTL of 1h", func(in *preflight.Input) { in.Plan.Traffic[0].Record.TTL = time.Hour }},
+		{"long TTL served", "ttl", preflight.Warn, "is served with a TTL of 1h", func(in *preflight.Input) { in.Names[0].TTL = time.Hour }},
+		{"no probe from the target", "outside", preflight.Warn, "pay has no probe", func(in *preflight.Input) { delete(in.Plan.Outside[0].Probes, "west") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			in := good()
+			c.harm(in)
+			found := preflight.Judge(in)
+			hit := false
+			for _, f := range found {
+				if f.Check != c.check {
+					continue
+				}
+				if f.Verdict == c.verdict && strings.Contains(f.Reason, c.says) {
+					hit = f.Remedy != ""
+				}
+			}
+			if !hit {
+				t.Fatalf("want %s %s %q, found %+v", c.check, c.verdict, c.says, found)
+			}
+		})
+	}
+}
+
+// Facts that have aged prove nothing well any more; what they found wrong stays so.
+func TestOldFacts(t *testing.T) {
+	in := good()
+	in.Sites["west"].Written = now.Add(-3 * time.Hour)
+	in.Sites["west"].At = in.Sites["west"].Written
+	in.Sites["west"].Rights.Denied = []string{"create deployments.apps"}
+	got := map[string]preflight.Finding{}
+	for _, f := range preflight.Judge(in) {
+		got[f.Check] = f
+	}
+	if f := got["capacity"]; f.Verdict != preflight.Unknown || !strings.Contains(f.Reason, "as of 3h ago") {
+		t.Errorf("%+v", f)
+	}
+	if f := got["rights"]; f.Verdict != preflight.Fail || !strings.Contains(f.Reason, "as of 3h ago") {
+		t.Errorf("%+v", f)
+	}
+}
+
+// Nothing known is never well.
+func TestNothingKnown(t *testing.T) {
+	in := &preflight.Input{Now: now, Plan: &plan.Plan{Sites: []plan.Site{{Name: "a"}, {Name: "b"}}}, From: "a", To: "b"}
+	for _, f := range preflight.Judge(in) {
+		switch f.Check {
+		case "facts", "failure-domain", "clock", "capacity", "storage-classes", "kinds", "images", "quotas", "rights":
+			if f.Verdict != preflight.Unknown {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+}
+
+func TestEncoding(t *testing.T) {
+	s := site("west")
+	data, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := preflight.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back.FormatVersion, back.Written = 0, s.Written
+	if !reflect.DeepEqual(s, back) || !s.Same(back) {
+		t.Errorf("%+v, want %+v", back, s)
+	}
+	back.Nodes[0].Free.CPU++
+	if s.Same(back) {
+		t.Error("a change of a node's room is no change")
+	}
+	for _, text := range []string{
+		``, `{}`, `{"formatVersion":1}`, `{"formatVersion":2,"site":"x","at":"2026-01-01T00:00:00Z"}`,
+		`{"formatVersion":1,"site":"x","at":"2026-01-01T00:00:00Z","nodes":[{"free":{"cpu":9223372036854775807}}]}`,
+		`{"formatVersion":1,"site":"x","at":"2026-01-01T00:00:00Z","quotas":[{"hard":{"pods":-1}}]}`,
+	} {
+		if got, err := preflight.Decode([]byte(text)); err == nil {
+			t.Errorf("%s was taken: %+v", text, got)
+		}
+	}
+}
+
+// FuzzDecode: whatever the vault gives, decoding and judging end.
+func FuzzDecode(f *testing.F) {
+	data, _ := site("west").Encode()
+	f.Add(data)
+	f.Add([]byte(`{"formatVersion":1,"site":"x","at":"2026-01-01T00:00:00Z","nodes":[{}],"storageClasses":[{"room":-1}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := preflight.Decode(data)
+		if err != nil {
+			return
+		}
+		in := good()
+		in.Sites["west"], in.Sites["east"] = s, s
+		for _, f := range preflight.Judge(in) {
+			if f.Reason == "" || f.Verdict != preflight.OK && f.Remedy == "" {
+				t.Fatalf("%+v", f)
+			}
+		}
+		if _, err := json.Marshal(s); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func ExampleSpan() {
+	fmt.Println(preflight.Span(90*time.Second), preflight.Span(3*time.Hour), preflight.Span(72*time.Hour), preflight.Size(3*gib/2))
+	// Output: 1m30s 3h 3d 1.5 GiB
+}

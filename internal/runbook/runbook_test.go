@@ -1,0 +1,115 @@
+package runbook_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/runbook"
+)
+
+func shop() *plan.Plan {
+	return &plan.Plan{
+		Name: "shop", Sites: []plan.Site{{Name: "east"}, {Name: "west"}},
+		Applications: []plan.Application{
+			{Name: "db", Probes: []plan.Check{{Kind: plan.CheckTCP, Target: "db.shop:5432", Timeout: time.Second}}},
+			{Name: "web", After: []string{"db"}, Needs: []string{"pay"}},
+		},
+		Outside: []plan.Outside{{Name: "pay", Probes: map[string]plan.Check{
+			"east": {Kind: plan.CheckHTTP, Target: "https://pay.example.com/", Timeout: time.Second}, "west": {Kind: plan.CheckHTTP, Target: "https://pay.example.com/", Timeout: time.Second},
+		}}},
+		Steps: []plan.Step{
+			{Name: "warm", Kind: plan.KindCommand, Timeout: time.Minute, Command: &plan.Command{Image: "registry.example.com/warm:3", Args: []string{"--all", "it's"}}, After: []string{"ready/web"}},
+			{Name: "phone", Kind: plan.KindManual, Timeout: time.Hour, Prompt: "Call <b>the bank</b>"},
+		},
+		Traffic: []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Record: &plan.Record{
+			Zone: "example.com", Secret: "dns-key", Servers: []plan.NameServer{{Address: "ns1.example.com:5353"}},
+			To: map[string][]string{"east": {"192.0.2.10"}, "west": {"198.51.100.10", "2001:db8::1"}},
+		}}},
+		Approvals: []plan.Approval{{Count: 2}},
+		Fence:     plan.Fence{Timeout: 30 * time.Second},
+	}
+}
+
+func book(t *testing.T, in runbook.Input) *runbook.Book {
+	t.Helper()
+	b, err := runbook.Make(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Every step of the run has its instructions: what to do or why, what to see, what else.
+func TestEveryStepIsThere(t *testing.T) {
+	for _, verb := range plan.Verbs() {
+		p := shop()
+		b := book(t, runbook.Input{Plan: p, Verb: verb, From: "east", To: "west"})
+		g, err := p.Graph(verb)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := b.Markdown()
+		for _, s := range g.Steps {
+			if !strings.Contains(text, ". "+s.Name) {
+				t.Errorf("%s: step %s is missing", verb, s.Name)
+			}
+		}
+		for _, s := range b.Sections {
+			for _, i := range s.Items {
+				if i.See == "" || i.Otherwise == "" || i.Why == "" && len(i.Commands) == 0 {
+					t.Errorf("%s: %+v", verb, i)
+				}
+			}
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	in := runbook.Input{
+		Plan: shop(), Verb: plan.Failover, From: "east", To: "west", File: "plans/shop.yaml", Expect: "It takes a minute.",
+		Findings: []preflight.Finding{{Check: "capacity", Verdict: preflight.Fail, Site: "west", Reason: "2 CPU too few", Remedy: "add nodes"}, {Check: "kinds", Verdict: preflight.OK, Reason: "all fine"}},
+		Needs:    []preflight.Need{{Application: "db", Point: "db-1", Namespaces: []string{"shop"}}},
+	}
+	text := book(t, in).Markdown()
+	for _, want := range []string{
+		"davit failover -f plans/shop.yaml --to west", "It takes a minute.", "fail, capacity: @west", "To do: add nodes", "kubectl get pvc -n shop", "nc -z db.shop 5432",
+		"update add www.example.com 30 A 198.51.100.10", "update add www.example.com 30 AAAA 2001:db8::1", "server ns1.example.com 5353", "Have 2 people approve",
+		`--image=registry.example.com/warm:3 -- --all 'it'\''s'`, "https://pay.example.com/", "newest recovery point db-1",
+	} {
+		want = strings.Replace(want, "@west", "west", 1)
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in it:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "all fine") {
+		t.Error("what is well needs no words")
+	}
+}
+
+// What a plan says is text, never markup.
+func TestNothingIsMarkup(t *testing.T) {
+	p := shop()
+	p.Steps[0].Command.Args = []string{"</pre><script>alert(1)</script>"}
+	b := book(t, runbook.Input{Plan: p, Verb: plan.Failover, To: "west"})
+	page := b.HTML()
+	if strings.Contains(page, "<b>the bank") || strings.Contains(page, "<script") {
+		t.Error("markup of the plan is in the page")
+	}
+	if !strings.Contains(page, "&lt;b&gt;the bank") {
+		t.Error("the prompt is missing")
+	}
+	if strings.Contains(b.Markdown(), "<b>") {
+		t.Error("markup of the plan is in the text")
+	}
+}
+
+func TestBadPlan(t *testing.T) {
+	p := shop()
+	p.Applications[1].After = []string{"gone"}
+	if _, err := runbook.Make(runbook.Input{Plan: p, Verb: plan.Failover}); err == nil {
+		t.Error("a plan with problems has a runbook")
+	}
+}

@@ -1,0 +1,214 @@
+package runbook
+
+import (
+	"fmt"
+	"strings"
+
+	"davit.dev/davit/internal/plan"
+)
+
+// item is how a person does a step.
+func (in Input) item(s plan.Step, from, to string) Item {
+	app := s.Application
+	switch s.Kind {
+	case plan.KindOutside, plan.KindProbe:
+		return in.probe(s, to)
+	case plan.KindDNS, plan.KindGate:
+		return in.traffic(s, to)
+	case plan.KindQuiesce, plan.KindSync, plan.KindPin, plan.KindCatchUp, plan.KindDemote:
+		return in.atSource(s, from)
+	case plan.KindCommand, plan.KindHTTP, plan.KindManual, plan.KindApproval, plan.KindSuspend, plan.KindResume, plan.KindInfra:
+		return own(s, to)
+	case plan.KindHold:
+		return Item{Why: "The target promises no other site any more to stay passive.", See: "Nothing: only a run does this.", Otherwise: "Without a run, make sure by other means that " + from + " has stopped."}
+	case plan.KindFence:
+		return Item{
+			Why:       "No writer may run at " + from + " when one starts at " + to + ".",
+			Commands:  []string{"davit describe " + app + "    # with the kubeconfig of " + from + ", if it answers", "kubectl --kubeconfig FILE get pods -A    # there: none of " + app},
+			See:       "It is Superseded there (proven), or the site is switched off, and somebody has seen it.",
+			Otherwise: "Switch its machines off, or cut its storage and its network. Do not go on before.",
+		}
+	case plan.KindSandbox, plan.KindCleanup, plan.KindClone:
+		return Item{Why: "Of a drill: copies, apart from what runs.", Commands: []string{"davit restore-test " + or(app, "APPLICATION")}, See: "The copy comes up, answers, and is removed.", Otherwise: "davit restore-test --sweep removes what was left."}
+	}
+	return in.atTarget(s, from, to)
+}
+
+// atTarget are the steps that bring an application up.
+func (in Input) atTarget(s plan.Step, from, to string) Item {
+	app := s.Application
+	spaces := in.namespaces(app)
+	switch s.Kind {
+	case plan.KindClaim:
+		return Item{
+			Why:       "Whoever holds the newest epoch may write. From here on " + from + " is fenced as soon as it can read the vault.",
+			Commands:  []string{"davit points " + app, "davit restore " + app + " --take-over    # claims, restores and starts it"},
+			See:       "davit describe " + app + " names " + to + " as the holder.",
+			Otherwise: "If another site claimed meanwhile, stop: somebody else is doing this too.",
+		}
+	case plan.KindRestore, plan.KindPromote:
+		return Item{
+			Why: "Its volumes are filled from the newest recovery point that may be offered" + in.point(app) + ".", Commands: []string{"davit points " + app, "kubectl get pvc" + spaces},
+			See: "Every claim is Bound, and the restore says that its volumes are filled.", Otherwise: "davit verify POINT says whether the point is whole; davit restore " + app + " --take-over --as-of TIME takes an older one.",
+		}
+	case plan.KindApply, plan.KindScale:
+		return Item{
+			Why: "Its objects are made, and its workloads started.", Commands: []string{"kubectl get all" + spaces, "kubectl get events" + spaces + " --sort-by=.lastTimestamp | tail"},
+			See: "The workloads are there, with the replicas that they had.", Otherwise: "Give davit restore " + app + " --take-over again: it continues.",
+		}
+	case plan.KindReady:
+		return Item{
+			Why: "What starts after it needs it.", Commands: []string{"kubectl get pods" + spaces, "kubectl describe pod POD" + spaces},
+			See: "All pods are Running and ready.", Otherwise: "The events of a pod say what it lacks: an image (davit images " + app + "), room (kubectl describe nodes), a Secret.",
+		}
+	}
+	return Item{Why: "A step of the kind " + string(s.Kind) + ".", See: "It is done.", Otherwise: "Stop and decide."}
+}
+
+// atSource are steps at a source that lives.
+func (in Input) atSource(s plan.Step, from string) Item {
+	app := s.Application
+	switch s.Kind {
+	case plan.KindQuiesce:
+		return Item{
+			Why: "Nothing may write at " + from + " when the last point is taken.", Commands: []string{"kubectl --kubeconfig FILE scale deployment,statefulset --all --replicas=0" + in.namespaces(app)},
+			See: "No pod of " + app + " is left at " + from + ".", Otherwise: "Operators and GitOps start things again: suspend them first.",
+		}
+	case plan.KindSync, plan.KindCatchUp:
+		return Item{Why: "What was written last is captured.", Commands: []string{"davit backup " + app + " --wait    # with the kubeconfig of " + from}, See: "A new recovery point, later than the stop.", Otherwise: "davit logs backup POINT says why."}
+	case plan.KindPin:
+		return Item{Why: "What only the old side has is kept.", Commands: []string{"davit backup " + app + " --wait", "davit points pin POINT"}, See: "A pinned point of the old side.", Otherwise: "Do not go on: going back would lose it."}
+	}
+	return Item{Why: "The volumes at " + from + " become replicas.", See: "They can no longer be written.", Otherwise: "Stop and decide."}
+}
+
+// probe asks whether something answers.
+func (in Input) probe(s plan.Step, to string) Item {
+	item := Item{Why: "What is ready need not work.", See: "It answers as expected.", Otherwise: "Look into the logs of what does not answer: kubectl logs."}
+	checks := s.Checks
+	if s.Kind == plan.KindOutside {
+		item.Why = "The applications need it, and no site runs it."
+		for _, o := range in.Plan.Outside {
+			if c, found := o.Probes[in.To]; o.Name == s.Object && found {
+				checks = append(checks, c)
+			}
+		}
+	}
+	for _, c := range checks {
+		command := "curl -fsS --max-time 10 " + c.Target + "    # from a pod at " + to + ", if it is a Service"
+		switch c.Kind {
+		case plan.CheckTCP:
+			command = "nc -z " + strings.Replace(c.Target, ":", " ", 1)
+		case plan.CheckSQL:
+			command = "psql " + quote(c.Target) + " -c 'SELECT 1'    # or what the plan asks"
+		case plan.CheckCommand:
+			command = c.Target
+		}
+		item.Commands = append(item.Commands, command)
+		if c.Expect != "" {
+			item.See = "It answers " + c.Expect + "."
+		}
+	}
+	return item
+}
+
+// traffic moves clients.
+func (in Input) traffic(s plan.Step, to string) Item {
+	if s.Record == nil {
+		return Item{Why: "Clients are let in.", Commands: []string{"# open " + s.Object + " for " + to}, See: "Clients reach " + to + ", and nothing else.", Otherwise: "Close it again."}
+	}
+	r := s.Record
+	item := Item{Why: fmt.Sprintf("Clients find %s by %s. Resolvers keep the old address for up to %s.", or(s.Application, "the applications"), s.Object, r.Life())}
+	for _, server := range r.Servers {
+		host, port, found := strings.Cut(server.Address, ":")
+		if found {
+			port = " -p " + port
+		}
+		item.Commands = append(item.Commands, fmt.Sprintf("dig +short @%s%s %s", host, port, s.Object))
+		if server.Watch {
+			continue
+		}
+		lines := []string{"server " + strings.Replace(server.Address, ":", " ", 1), "zone " + r.Zone}
+		for _, kind := range []string{"A", "AAAA", "CNAME"} {
+			lines = append(lines, "update delete "+s.Object+" "+kind)
+		}
+		for _, v := range r.To[in.To] {
+			lines = append(lines, fmt.Sprintf("update add %s %d %s %s", s.Object, int(r.Life().Seconds()), recordType(v), v))
+		}
+		lines = append(lines, "send")
+		item.Commands = append(item.Commands, "nsupdate -k KEYFILE <<'END'    # the key is in Secret "+r.Secret+" of davit-system\n"+strings.Join(lines, "\n")+"\nEND")
+	}
+	item.See = "Every server answers " + or(strings.Join(r.To[in.To], ", "), "the target's address") + "."
+	item.Otherwise = "REFUSED: the key may not update the name. A TXT record beside the name is Davit's guard (docs/traffic.md): leave it, or later runs do not know who is active."
+	return item
+}
+
+func recordType(value string) string {
+	switch {
+	case strings.Contains(value, ":"):
+		return "AAAA"
+	case strings.Trim(value, "0123456789.") == "":
+		return "A"
+	}
+	return "CNAME"
+}
+
+// own are steps of people.
+func own(s plan.Step, to string) Item {
+	item := Item{Why: "A step of the plan's own, of the kind " + string(s.Kind) + ".", See: "It ends well.", Otherwise: "Ask whoever wrote it into the plan."}
+	switch s.Kind {
+	case plan.KindCommand:
+		args := ""
+		for _, a := range s.Command.Args {
+			args += " " + quote(a)
+		}
+		item.Commands = []string{"kubectl -n davit-system run by-hand --rm -i --restart=Never --image=" + quote(s.Command.Image) + " --" + args}
+		if len(s.Command.Secrets) > 0 {
+			item.Why += " It needs the environment of Secrets " + strings.Join(s.Command.Secrets, ", ") + "."
+		}
+		item.See = "It exits with 0."
+	case plan.KindHTTP:
+		item.Commands = []string{fmt.Sprintf("curl -sS -o /dev/null -w '%%{http_code}\\n' -X %s %s", s.Call.Method, quote(s.Call.URL))}
+		item.See = fmt.Sprintf("It prints %d.", s.Call.Expect)
+	case plan.KindManual, plan.KindApproval:
+		item.Why, item.See = s.Prompt, "It is done, and whoever did it says so."
+	case plan.KindSuspend, plan.KindResume:
+		item.Commands = []string{"kubectl get " + quote(s.Object) + " -A    # " + string(s.Kind) + " it, as its tool has it"}
+	default:
+		item.Commands = []string{"# make " + s.Object + " at " + to}
+	}
+	return item
+}
+
+func (in Input) namespaces(app string) string {
+	for _, n := range in.Needs {
+		if n.Application == app && len(n.Namespaces) == 1 {
+			return " -n " + n.Namespaces[0]
+		}
+	}
+	return " -n NAMESPACE"
+}
+
+func (in Input) point(app string) string {
+	for _, n := range in.Needs {
+		if n.Application == app && n.Point != "" {
+			return ", when this was written " + n.Point
+		}
+	}
+	return ""
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// quote makes a word one word of a shell.
+func quote(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=@,+") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
