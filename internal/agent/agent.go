@@ -191,6 +191,9 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if err := mgr.Add(&servant{reader: reader, pool: p, actuator: from, log: opts.Logger}); err != nil {
 		return err
 	}
+	if err := mgr.Add(&herald{client: c, reader: reader, pool: p, log: opts.Logger}); err != nil {
+		return err
+	}
 	return mgr.Add(&sweeper{reader: reader, writer: c, pool: p, log: opts.Logger})
 }
 

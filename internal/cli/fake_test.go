@@ -27,7 +27,10 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/kube/census"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/standby"
@@ -252,6 +255,26 @@ func (c *fakeCluster) Test(_ context.Context, opts trial.Options, _ wiring.Recov
 	}
 	report.RTO, report.Failure = 0, "probe bad: nobody answers"
 	return report, fmt.Errorf("test %s: %w: %s", opts.Point, trial.ErrFailed, report.Failure)
+}
+
+// Census implements Cluster: a small site with room.
+func (c *fakeCluster) Census(_ context.Context, about census.Options) *preflight.Site {
+	s := &preflight.Site{
+		Name: about.Site, At: about.Now(), Domain: about.Domain, VaultDomain: about.VaultDomain, Kubernetes: "v1.34.4", Roles: about.Roles,
+		Nodes: []preflight.Node{{Name: "n1", Free: preflight.Room{CPU: 4000, Memory: 8 << 30, Pods: 100}}}, APIs: map[string][]string{},
+		Rights: preflight.Rights{Who: "tester", Asked: 1},
+	}
+	for _, n := range about.Needs {
+		for _, k := range n.Kinds {
+			s.APIs[k.Resource] = []string{k.Version}
+		}
+	}
+	return s
+}
+
+// Rehearse implements Cluster: no server answers.
+func (c *fakeCluster) Rehearse(context.Context, *plan.Plan, func() time.Time) []preflight.Name {
+	return nil
 }
 
 // Standby implements Cluster: the real one is tested in standby.

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/planning"
@@ -14,12 +15,39 @@ import (
 )
 
 // planning is what the commands about plans work with.
-func (e *env) planning() planning.Host { return planning.Host{In: e.In, Out: e.Out, Print: e.print} }
+func (e *env) planning() planning.Host {
+	f := e.forecast()
+	return planning.Host{In: e.In, Out: e.Out, Print: e.print, Judge: f.Judge(), More: []*cobra.Command{f.Runbook()}}
+}
+
+// forecast is what the commands that look ahead work with. Without a cluster
+// they make do with the vault's address.
+func (e *env) forecast() *forecast.Host {
+	return &forecast.Host{
+		Out: e.Out, Print: e.print, Now: e.now, Bounded: e.looking, Read: planning.Host{In: e.In}.Read,
+		Progress: func() *output.Progress { return e.progress },
+		Other:    func(kubeconfig string) (wiring.Cluster, error) { return e.backend.Cluster(kubeconfig, "") },
+		Open: func(ctx context.Context, cmd *cobra.Command, a *access.Address) (*access.Opened, wiring.Cluster, error) {
+			c, err := e.cluster()
+			if err != nil && a.URL == "" {
+				return nil, nil, err
+			}
+			in, openErr := e.opener().Open(ctx, c, a, cmd.Flags())
+			if openErr != nil || err != nil { // without a cluster there is the vault alone
+				return in, nil, openErr
+			}
+			if site, err := access.LocalSite(ctx, c); err == nil {
+				in.Site, in.SiteDomain = site.Name, site.Spec.FailureDomain
+			}
+			return in, c, nil
+		},
+	}
+}
 
 // running is what the commands about runs work with.
 func (e *env) running() *running.Host {
 	return &running.Host{
-		Err: e.Err, Print: e.print, Now: e.now, Bounded: e.working, AskFor: e.askFor, Read: e.planning().Read,
+		Err: e.Err, Print: e.print, Now: e.now, Bounded: e.working, AskFor: e.askFor, Read: planning.Host{In: e.In}.Read,
 		Progress: func() *output.Progress { return e.progress },
 		Open: func(ctx context.Context, cmd *cobra.Command, a *access.Address, site string) (*access.Opened, wiring.Cluster, error) {
 			c, err := e.cluster()

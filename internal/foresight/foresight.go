@@ -4,8 +4,8 @@
 package foresight
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/bulletin"
 	"davit.dev/davit/internal/demand"
 	"davit.dev/davit/internal/images"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/prediction"
 	"davit.dev/davit/internal/preflight"
@@ -48,40 +49,78 @@ type Outlook struct {
 	RPO      map[string]prediction.RPO
 }
 
-// Look judges a plan for a run of the verb to a site; "": the first that does not
-// hold the applications. What cannot be known is in the findings; an error says that
-// the vault did not answer.
-func Look(ctx context.Context, o Options, p *plan.Plan, verb plan.Verb, to string) (*Outlook, error) {
-	in := &preflight.Input{Now: o.Now(), Plan: p, To: to, Silence: map[string]string{}}
-	out := &Outlook{Input: in, RPO: map[string]prediction.RPO{}}
-	demands, err := Demands(ctx, o.Project, applications(p))
+// Known is what the vault, and whoever could be asked, says of applications.
+type Known struct {
+	Options
+	At      time.Time
+	Demands map[string]*Demand
+	History []Past
+	Sites   map[string]*preflight.Site
+	Silence map[string]string
+	Vault   preflight.Vault
+}
+
+// Gather reads what is known of applications. What cannot be known is said so
+// later; an error says that the vault did not answer.
+func Gather(ctx context.Context, o Options, applications []string) (*Known, error) {
+	k := &Known{Options: o, At: o.Now(), Demands: map[string]*Demand{}}
+	demands, err := Demands(ctx, o.Project, applications)
 	if err != nil {
 		return nil, err
 	}
-	out.Demands = demands
-	tests := map[string][]time.Duration{}
+	var needs []preflight.Need
 	for _, d := range demands {
+		k.Demands[d.Application] = d
+		needs = append(needs, d.Need)
+	}
+	if err := k.sites(ctx, needs); err != nil {
+		return nil, err
+	}
+	k.History, err = History(ctx, o.Project)
+	return k, err
+}
+
+// Look gathers and judges one plan for a run of the verb to a site; "": the first
+// that does not hold its applications.
+func Look(ctx context.Context, o Options, p *plan.Plan, verb plan.Verb, to string) (*Outlook, error) {
+	k, err := Gather(ctx, o, applications(p))
+	if err != nil {
+		return nil, err
+	}
+	return k.Judge(ctx, p, verb, to), nil
+}
+
+// Judge judges a plan, all of whose applications were gathered.
+func (k *Known) Judge(ctx context.Context, p *plan.Plan, verb plan.Verb, to string) *Outlook {
+	in := &preflight.Input{Now: k.At, Plan: p, To: to, Sites: k.Sites, Silence: map[string]string{}, Vault: k.Vault}
+	out := &Outlook{Input: in, RPO: map[string]prediction.RPO{}, History: k.History}
+	tests := map[string][]time.Duration{}
+	for _, app := range applications(p) {
+		d := k.Demands[app]
+		if d == nil {
+			continue
+		}
+		out.Demands = append(out.Demands, d)
 		in.Needs = append(in.Needs, d.Need)
-		out.RPO[d.Application] = prediction.OfPoints(d.cadence(), in.Now)
-		tests[d.Application] = d.tests()
+		out.RPO[app] = prediction.OfPoints(d.cadence(), k.At)
+		tests[app] = d.tests()
 	}
 	in.From = holder(in.Needs)
 	if in.To == "" {
-		in.To = other(p, in.From)
+		in.To = Other(p, in.From)
 	}
-	if err := o.sites(ctx, in); err != nil {
-		return nil, err
+	for _, s := range p.Sites {
+		if why := k.Silence[s.Name]; k.Sites[s.Name] == nil {
+			in.Silence[s.Name] = cmp.Or(why, fmt.Sprintf("site %s has published no facts in this vault", s.Name))
+		}
 	}
-	o.ask(ctx, in)
+	k.ask(ctx, in)
 	out.Findings = preflight.Judge(in)
-	if out.History, err = History(ctx, o.Project); err != nil {
-		return nil, err
-	}
-	out.RTO = prediction.OfRun(measured(out.History), p.Name, string(verb), applications(p))
+	out.RTO = prediction.OfRun(measured(k.History), p.Name, string(verb), applications(p))
 	if !out.RTO.Known {
 		out.RTO = prediction.OfCopies(tests, applications(p))
 	}
-	return out, nil
+	return out
 }
 
 // Demands reads what applications need, in their order.
@@ -101,49 +140,39 @@ func Demands(ctx context.Context, p *vault.Project, applications []string) ([]*D
 
 // sites reads what sites say of themselves: live where that can be, else as they
 // published it.
-func (o Options) sites(ctx context.Context, in *preflight.Input) error {
+func (k *Known) sites(ctx context.Context, needs []preflight.Need) error {
 	var err error
-	if in.Sites, in.Silence, err = bulletin.Read(ctx, o.Project); err != nil {
+	if k.Sites, k.Silence, err = bulletin.Read(ctx, k.Project); err != nil {
 		return err
 	}
-	if o.Live != nil {
-		for name, s := range o.Live(ctx, in.Needs) {
-			in.Sites[name] = s
-			delete(in.Silence, name)
+	if k.Live != nil {
+		for name, s := range k.Live(ctx, needs) {
+			k.Sites[name] = s
+			delete(k.Silence, name)
 		}
 	}
-	for _, s := range in.Plan.Sites {
-		if in.Sites[s.Name] == nil && in.Silence[s.Name] == "" {
-			in.Silence[s.Name] = fmt.Sprintf("site %s has published no facts in this vault", s.Name)
-		}
-	}
-	in.Vault = preflight.Vault{KeyID: o.Project.NewestKey().KeyID, Domain: o.Domain}
-	before := o.Now()
-	clock, err := o.Project.Clock(ctx)
+	k.Vault = preflight.Vault{KeyID: k.Project.NewestKey().KeyID, Domain: k.Domain}
+	before := k.Now()
+	clock, err := k.Project.Clock(ctx)
 	switch {
-	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
-		return err
+	case ctx.Err() != nil:
+		return fmt.Errorf("ask the vault: %w", context.Cause(ctx))
 	case err != nil:
-		in.Vault.Err = err.Error()
-	default: // the vault tells whole seconds at worst
-		in.Vault.Skew, in.Vault.SkewKnown = before.Sub(clock), true
+		k.Vault.Err = err.Error()
+	default: // some vaults tell whole seconds only
+		k.Vault.Skew, k.Vault.SkewKnown = before.Sub(clock), true
 	}
 	return nil
 }
 
 // ask asks registries and servers.
-func (o Options) ask(ctx context.Context, in *preflight.Input) {
-	if o.Names != nil {
-		in.Names = o.Names(ctx, in.Plan)
+func (k *Known) ask(ctx context.Context, in *preflight.Input) {
+	if k.Names != nil {
+		in.Names = k.Names(ctx, in.Plan)
 	}
-	if o.Registry == nil {
-		return
+	if list := in.Wanting(); k.Registry != nil && len(list) > 0 {
+		in.Registries = k.Registry(ctx, list)
 	}
-	list := preflight.StepImages(in.Plan)
-	for _, n := range in.Needs {
-		list = append(list, n.Images...)
-	}
-	in.Registries = o.Registry(ctx, list)
 }
 
 // Registries asks images' own registries with the person's own credentials.
@@ -158,6 +187,21 @@ func Registries(own images.Registries, limit time.Duration) func(context.Context
 		}
 		return answers
 	}
+}
+
+// Holder is the site that holds most of a plan's applications; "": none is held.
+func Holder(ctx context.Context, p *vault.Project, of *plan.Plan) (string, error) {
+	var needs []preflight.Need
+	for _, app := range applications(of) {
+		current, err := lease.New(p).Current(ctx, app)
+		if err != nil {
+			return "", fmt.Errorf("read who holds %s: %w", app, err)
+		}
+		if current.Number > 0 {
+			needs = append(needs, preflight.Need{Epochs: []preflight.Epoch{{Number: current.Number, Site: current.Claim.Site}}})
+		}
+	}
+	return holder(needs), nil
 }
 
 // holder is the site that holds most of the applications; "": none is held.
@@ -175,7 +219,8 @@ func holder(needs []preflight.Need) string {
 	return best
 }
 
-func other(p *plan.Plan, from string) string {
+// Other is the first site of the plan that is not this one.
+func Other(p *plan.Plan, from string) string {
 	i := slices.IndexFunc(p.Sites, func(s plan.Site) bool { return s.Name != from })
 	if i < 0 {
 		return ""

@@ -49,11 +49,13 @@ func (d *Demand) tests() []time.Duration {
 type Past struct {
 	prediction.Past
 	To         string
-	Good       bool // it did all that it was to do
-	Probed     bool // of the applications: every one was asked something
-	Moved      bool // it moved a name
+	End        time.Time // when it was over, or all was up
+	Good       bool      // it did all that it was to do
+	Probed     bool      // of the applications: every one was asked something
+	Moved      bool      // it moved a name
 	Objectives plan.Objectives
 	Steps      []plan.Step
+	Points     map[string]string // that it was brought up from, by application
 }
 
 // History are the newest runs that are over, the newest first. A journal that
@@ -88,10 +90,17 @@ func past(s *failover.State) Past {
 	r := s.Result()
 	p := Past{
 		Past: prediction.Past{Run: r.Run, Plan: r.Plan, Verb: string(r.Verb), At: s.Begun, RTO: map[string]time.Duration{}},
-		To:   s.Spec.To, Good: s.Phase == failover.Completed || s.Phase == failover.AwaitingCommit, Objectives: s.Spec.Objectives, Steps: s.Spec.Steps,
+		To:   s.Spec.To, Good: s.Phase == failover.Completed || s.Phase == failover.AwaitingCommit, Objectives: s.Spec.Objectives, Steps: s.Spec.Steps, Points: map[string]string{},
 	}
 	for _, a := range r.Applications {
 		p.RTO[a.Name] = a.RTO
+		p.Points[a.Name] = a.Point
+	}
+	p.End = s.End
+	for _, step := range s.Spec.Steps {
+		if end := s.Steps[step.Name].End; end.After(p.End) {
+			p.End = end
+		}
 	}
 	p.Probed = len(r.Applications) > 0
 	for _, app := range s.Spec.Applications {

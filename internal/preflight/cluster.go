@@ -175,6 +175,21 @@ func (in *Input) judgeImage(s *Site, i Image) (Finding, bool) {
 	return unknown(s.Name, remedy+"; or see why the registry does not answer", "%d of %d nodes have %s, and its registry is not known to: %s", have, nodes, i.Reference, why), true
 }
 
+// Wanting are the images that not every node of the target has, so that their
+// registries matter.
+func (in *Input) Wanting() []Image {
+	all := StepImages(in.Plan)
+	for _, n := range in.known() {
+		all = append(all, n.Images...)
+	}
+	s := in.Sites[in.To]
+	if s == nil {
+		return all
+	}
+	nodes := len(s.open())
+	return slices.DeleteFunc(all, func(i Image) bool { return nodes > 0 && s.has(i) >= nodes })
+}
+
 // StepImages are the images of the plan's own commands.
 func StepImages(p *plan.Plan) []Image {
 	var all []Image

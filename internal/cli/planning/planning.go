@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
@@ -22,6 +23,15 @@ type Host struct {
 	In    io.Reader
 	Out   io.Writer
 	Print func(output.Result) error
+	// Judge judges a plan against its sites; more are commands beside these.
+	Judge Judge
+	More  []*cobra.Command
+}
+
+// Judge looks at the sites of a plan.
+type Judge struct {
+	Flags func(flags *pflag.FlagSet)
+	Run   func(cmd *cobra.Command, p *plan.Plan) (found output.Result, fails bool, err error)
 }
 
 // maxPlan bounds a plan's file, in bytes.
@@ -33,16 +43,17 @@ func Command(h Host) *cobra.Command {
 		Use:   "plan",
 		Short: "Check, draw and compare recovery plans in files",
 		Long: `A recovery plan says how a set of applications moves between sites: which, in what order, with what besides. These commands
-read it from a file ("-" is standard input) and ask neither cluster nor vault. "davit failover" carries one out.`,
+read it from a file ("-" is standard input) and ask neither cluster nor vault unless told to with --sites. "davit failover" carries one out.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
-				return exit.Usage("", "plan has no command %q, only diff, graph, validate", given[0])
+				return exit.Usage("", "plan has no command %q, only diff, graph, runbook, validate", given[0])
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(validateCommand(h), graphCommand(h), diffCommand(h))
+	cmd.AddCommand(h.More...)
 	return cmd
 }
 
@@ -56,19 +67,28 @@ func files(n int, names string) cobra.PositionalArgs {
 }
 
 func validateCommand(h Host) *cobra.Command {
-	return &cobra.Command{
+	sites := false
+	cmd := &cobra.Command{
 		Use:   "validate FILE",
-		Short: "Say everything that is wrong with a plan",
+		Short: "Say everything that is wrong with a plan, and with its sites",
 		Long: `Says everything that is wrong with a plan, and what to do about each: names that lead nowhere, steps that wait for each other,
-missing time limits, a fence that could never be met. Exit code 3 says that something is wrong.`,
-		Example: "  davit plan validate shop.yaml",
-		Args:    files(1, "one FILE"),
-		RunE: func(_ *cobra.Command, given []string) error {
+missing time limits, a fence that could never be met. Exit code 3 says that something is wrong.
+
+With --sites it also judges, long before a disaster, whether a failover with it would work: room, storage classes, kinds, images, quotas,
+rights, vault, name servers, clocks, recovery points and epochs (docs/preflight.md). What a site says of itself lies in the vault, so that
+the vault alone is enough (--vault-url); the cluster of --kubeconfig, and those of --other-kubeconfig, are asked themselves.`,
+		Example: `  davit plan validate shop.yaml
+  davit plan validate shop.yaml --sites --to west`,
+		Args: files(1, "one FILE"),
+		RunE: func(cmd *cobra.Command, given []string) error {
 			p, err := h.read(given[0])
 			if err != nil {
 				return err
 			}
 			v := verdict(p)
+			if sites && v.Valid {
+				return h.judge(cmd, p)
+			}
 			if err := h.Print(v); err != nil {
 				return err
 			}
@@ -78,6 +98,20 @@ missing time limits, a fence that could never be met. Exit code 3 says that some
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&sites, "sites", false, "judge also whether it would work with its sites as they are")
+	h.Judge.Flags(cmd.Flags())
+	return cmd
+}
+
+func (h Host) judge(cmd *cobra.Command, p *plan.Plan) error {
+	found, fails, err := h.Judge.Run(cmd, p)
+	if err != nil {
+		return err
+	}
+	if err := h.Print(found); err != nil || !fails {
+		return err
+	}
+	return exit.Quietly(exit.Refused)
 }
 
 func graphCommand(h Host) *cobra.Command {

@@ -11,11 +11,15 @@ import (
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/foresight"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/preflight"
 )
 
 // order is what `failover` or `switchover` was asked.
@@ -130,6 +134,9 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 		}
 	}
 	outlook := at.outlook(ctx, spec, facts, o.lost)
+	if o.dryRun || !o.yes {
+		outlook.Ahead, outlook.Blind = at.ahead(ctx, p, spec)
+	}
 	if o.dryRun {
 		if err := h.Print(outlook); err != nil || len(facts.Problems) == 0 {
 			return err
@@ -240,6 +247,25 @@ func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Fa
 		o.Steps = append(o.Steps, step.Name)
 	}
 	return o
+}
+
+// lookPatience bounds how long a person waits for what is known beforehand.
+const lookPatience = 20 * time.Second
+
+// ahead is what is known beforehand of the run; why not, otherwise. A run waits for
+// neither: it looks for itself at what it needs.
+func (h *here) ahead(ctx context.Context, p *plan.Plan, s *failover.Spec) (*forecast.Sites, string) {
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	h.Progress().Step("looking at the sites, and at earlier runs")
+	o := forecast.Options(h.in, []wiring.Cluster{h.cluster}, h.Now)
+	o.Names = func(ctx context.Context, p *plan.Plan) []preflight.Name { return h.cluster.Rehearse(ctx, p, h.Now) }
+	out, err := foresight.Look(ctx, o, p, s.Verb, s.To)
+	if err != nil {
+		return nil, err.Error()
+	}
+	v := forecast.OfOutlook(out)
+	return &v, ""
 }
 
 // launch opens the run and carries it.

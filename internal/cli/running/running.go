@@ -47,6 +47,7 @@ type Host struct {
 type here struct {
 	*Host
 	in      *access.Opened
+	cluster wiring.Cluster
 	site    *standby.Site
 	box     mailbox.Box
 	user    string
@@ -73,7 +74,7 @@ func (h *Host) open(ctx context.Context, cmd *cobra.Command, a *access.Address, 
 	if err != nil {
 		return nil, err
 	}
-	return &here{Host: h, in: in, site: target, box: mailbox.New(in.Project), user: user, process: process}, nil
+	return &here{Host: h, in: in, cluster: cluster, site: target, box: mailbox.New(in.Project), user: user, process: process}, nil
 }
 
 // settled tells whether a run waits for people, and for nothing else.

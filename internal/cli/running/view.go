@@ -1,12 +1,15 @@
 package running
 
 import (
+	"slices"
 	"strings"
 	"time"
 
+	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/preflight"
 )
 
 // Outlook is what a failover would do, and lose.
@@ -20,7 +23,10 @@ type Outlook struct {
 	Applications []OutlookApp `json:"applications"`
 	Steps        []string     `json:"steps"`
 	Problems     []string     `json:"problems,omitempty"`
-	now          time.Time
+	// Ahead is what is known of the sites and of earlier runs; Blind why not.
+	Ahead *forecast.Sites `json:"ahead,omitempty"`
+	Blind string          `json:"blind,omitempty"`
+	now   time.Time
 }
 
 // OutlookApp is an application of an Outlook.
@@ -58,8 +64,26 @@ func (o Outlook) Text(t *output.Text) {
 	} else if len(o.Unproven) > 0 {
 		t.Line("  The run pauses until it is proven, or you say with --lost, that this has stopped: %s.", strings.Join(o.Unproven, ", "))
 	}
+	o.ahead(t)
 	for _, p := range o.Problems {
 		t.Line("  Problem: %s", p)
+	}
+}
+
+// ahead is what a person should know before saying yes.
+func (o Outlook) ahead(t *output.Text) {
+	if o.Blind != "" {
+		t.Line("  What else is known could not be looked up: %s", o.Blind)
+	}
+	if o.Ahead == nil {
+		return
+	}
+	o.Ahead.Foretell(t, "  ")
+	failing := *o.Ahead
+	failing.Findings = slices.DeleteFunc(slices.Clone(failing.Findings), func(f preflight.Finding) bool { return f.Verdict != preflight.Fail })
+	if len(failing.Findings) > 0 {
+		t.Line("  Preflight: %s. `plan validate --sites` says more.", output.Plural(int64(len(failing.Findings)), "check fails", "checks fail"))
+		failing.List(t, "    ", false)
 	}
 }
 

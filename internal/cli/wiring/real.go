@@ -25,6 +25,7 @@ import (
 	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/census"
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/scratch"
 	"davit.dev/davit/internal/kube/source"
@@ -32,11 +33,13 @@ import (
 	"davit.dev/davit/internal/node"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/traffic/rehearsal"
 	"davit.dev/davit/internal/traffic/rfc2136"
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
@@ -216,6 +219,17 @@ func (c *realCluster) secret(ctx context.Context, name string) (map[string][]byt
 		return nil, fmt.Errorf("read Secret %s/%s: %w", v1alpha1.SystemNamespace, name, err)
 	}
 	return s.Data, nil
+}
+
+// Census implements Cluster.
+func (c *realCluster) Census(ctx context.Context, about census.Options) *preflight.Site {
+	about.Clients, about.Restorer, about.Who = c.clients, c.clients, c.User(ctx)
+	return census.Take(ctx, about)
+}
+
+// Rehearse implements Cluster.
+func (c *realCluster) Rehearse(ctx context.Context, p *plan.Plan, now func() time.Time) []preflight.Name {
+	return rehearsal.Ask(ctx, p, c.secret, now)
 }
 
 // SweepTests implements Cluster.

@@ -12,6 +12,9 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/kube/census"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/standby"
@@ -58,6 +61,11 @@ type Cluster interface {
 	Test(ctx context.Context, opts trial.Options, how Recovering) (trial.Report, error)
 	// Standby is this cluster as the target of runs.
 	Standby(how Recovering) (*standby.Site, error)
+	// Census is what the site says of itself, seen with the caller's rights.
+	Census(ctx context.Context, about census.Options) *preflight.Site
+	// Rehearse asks the servers of a plan's records whether they would take this
+	// site's updates, and changes nothing.
+	Rehearse(ctx context.Context, p *plan.Plan, now func() time.Time) []preflight.Name
 	// SweepTests removes copies whose test is over.
 	SweepTests(ctx context.Context, now time.Time) ([]string, error)
 }

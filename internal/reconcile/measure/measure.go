@@ -2,7 +2,13 @@
 // config/alerts.yaml are written against them.
 package measure
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // What the agent measures. application is the name in the vault.
 var (
@@ -77,6 +83,50 @@ var (
 	}, []string{"result"})
 )
 
+// What the agent foresees of the cluster's plans.
+var (
+	FactsPublished   = gauge("davit_facts_published_timestamp_seconds", "When this site last published what it says of itself, in Unix seconds.", "vault")
+	PlanFindings     = gauge("davit_plan_findings", "What the last look at the sites of a plan found, by verdict: ok, unknown, warn or fail.", "vault", "plan", "verdict")
+	PlanChecked      = gauge("davit_plan_checked_timestamp_seconds", "When the sites of a plan were last looked at, in Unix seconds.", "vault", "plan")
+	PlanLevel        = gauge("davit_plan_readiness_level", "Level of readiness of a plan, 0 to 3; -1: not even the first.", "vault", "plan")
+	PlanRTO          = gauge("davit_plan_predicted_rto_seconds", "How long a failover would take at worst, by earlier runs or restore tests; absent without any.", "vault", "plan")
+	PlanRPO          = gauge("davit_plan_predicted_rpo_seconds", "How much work a disaster would cost at worst, by the newest recovery points; absent without any.", "vault", "plan")
+	PlanRTOObjective = gauge("davit_plan_rto_objective_seconds", "RTO objective of a plan.", "vault", "plan")
+	PlanRPOObjective = gauge("davit_plan_rpo_objective_seconds", "RPO objective of a plan.", "vault", "plan")
+)
+
+var ofPlans = []*prometheus.GaugeVec{PlanFindings, PlanChecked, PlanLevel, PlanRTO, PlanRPO, PlanRTOObjective, PlanRPOObjective}
+
+// plans are those of which there are gauges, by vault.
+var plans = struct {
+	sync.Mutex
+	of map[string][]string
+}{of: map[string][]string{}}
+
+// KeepPlans removes the gauges of a vault's plans that are no more.
+func KeepPlans(vault string, names []string) {
+	plans.Lock()
+	defer plans.Unlock()
+	for _, name := range plans.of[vault] {
+		if slices.Contains(names, name) {
+			continue
+		}
+		for _, g := range ofPlans {
+			g.DeletePartialMatch(prometheus.Labels{"vault": vault, "plan": name})
+		}
+	}
+	plans.of[vault] = slices.Clone(names)
+}
+
+// Optional sets a gauge to a time if that is known, and else removes it.
+func Optional(g *prometheus.GaugeVec, known bool, d time.Duration, labels ...string) {
+	if !known {
+		g.DeleteLabelValues(labels...)
+		return
+	}
+	g.WithLabelValues(labels...).Set(d.Seconds())
+}
+
 func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
 }
@@ -85,7 +135,10 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing,
 		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
-		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs)
+		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs, FactsPublished)
+	for _, g := range ofPlans {
+		r.MustRegister(g)
+	}
 }
 
 // ForgetLocks removes the gauges of a vault that locks nothing, or is gone.

@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/bulletin"
+	"davit.dev/davit/internal/foresight"
+	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/census"
+	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/reconcile/measure"
+)
+
+const (
+	// heraldLook is how often it is looked whether this site's facts changed, and
+	// heraldEvery how often they are published and plans judged all the same.
+	heraldLook    = 2 * time.Minute
+	heraldEvery   = 10 * time.Minute
+	heraldTimeout = 90 * time.Second
+)
+
+// herald publishes in every vault what this site says of itself, and judges the
+// cluster's plans. It runs in the leader only.
+type herald struct {
+	client client.Client
+	reader client.Reader // asks the API server itself
+	pool   *pool
+	log    *slog.Logger
+
+	looker, restorer *kube.Clients
+	said             map[string]*heard // by Vault
+}
+
+// heard is what was said in one vault.
+type heard struct {
+	facts *preflight.Site
+	needs []preflight.Need
+	at    time.Time // of the last publication
+	whole time.Time // of the last look at everything
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (h *herald) NeedLeaderElection() bool { return true }
+
+// Start publishes and judges until ctx is done.
+func (h *herald) Start(ctx context.Context) error {
+	h.said = map[string]*heard{}
+	tick := time.NewTicker(heraldLook)
+	defer tick.Stop()
+	for {
+		h.look(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// accounts opens the way as the accounts that may look, and that restore.
+func (h *herald) accounts() (err error) {
+	if h.looker != nil {
+		return nil
+	}
+	as := func(name string) (*kube.Clients, error) {
+		return h.pool.clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, name))
+	}
+	if h.restorer, err = as(install.RestoreName); err != nil {
+		return err
+	}
+	h.looker, err = as(install.CaptureName)
+	return err
+}
+
+func (h *herald) look(ctx context.Context) {
+	var list v1alpha1.VaultList
+	if err := h.client.List(ctx, &list); err != nil {
+		h.log.Warn("facts: list vaults", "error", err)
+		return
+	}
+	if err := h.accounts(); err != nil {
+		h.log.Warn("facts: act as davit-capture", "error", err)
+		return
+	}
+	for i := range list.Items {
+		v := &list.Items[i]
+		if v.Spec.CopyOf != "" {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, heraldTimeout)
+		err := h.inVault(limited, v.Name)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			h.log.Warn("facts of this site", "vault", v.Name, "error", err)
+		}
+	}
+}
+
+// inVault publishes this site's facts in one vault if they changed or are due,
+// and then judges the plans that are kept there.
+func (h *herald) inVault(ctx context.Context, name string) error {
+	e, err := h.pool.entry(ctx, name)
+	if err != nil {
+		return err
+	}
+	said := h.said[name]
+	if said == nil {
+		said = &heard{}
+		h.said[name] = said
+	}
+	now := h.pool.now()
+	whole := now.Sub(said.whole) >= heraldEvery
+	if whole {
+		if err := said.learn(ctx, e.opened); err != nil {
+			return err
+		}
+	}
+	o, err := h.about(ctx, e, said.needs)
+	if err != nil {
+		return err
+	}
+	if whole {
+		o.Restorer, o.Who = h.restorer, install.RestoreName
+	}
+	facts := census.Take(ctx, o)
+	if !whole && said.facts != nil {
+		facts.Rights = said.facts.Rights // they are asked for with all else
+	}
+	if !facts.Same(said.facts) || whole {
+		if err := bulletin.Publish(ctx, e.opened.Project, facts); err != nil {
+			return err
+		}
+		said.facts, said.at = facts, now
+		measure.FactsPublished.WithLabelValues(name).Set(float64(now.Unix()))
+	}
+	if whole {
+		said.whole = now
+		return h.judge(ctx, e.opened, facts)
+	}
+	return nil
+}
+
+// learn reads what the applications of a vault need.
+func (s *heard) learn(ctx context.Context, o *vaults.Opened) error {
+	apps, err := o.Listing.Apps(ctx)
+	if err != nil {
+		return err
+	}
+	demands, err := foresight.Demands(ctx, o.Listing, apps)
+	if err != nil {
+		return err
+	}
+	s.needs = nil
+	for _, d := range demands {
+		s.needs = append(s.needs, d.Need)
+	}
+	return nil
+}
+
+// about says what the census is of.
+func (h *herald) about(ctx context.Context, e *entry, needs []preflight.Need) (census.Options, error) {
+	o := census.Options{
+		Site: h.pool.self.Site, Cluster: h.pool.self.Cluster, Domain: e.key.domain, VaultDomain: e.opened.Object.Spec.FailureDomain,
+		KeyID: e.opened.Project.NewestKey().KeyID, Clients: h.looker, Needs: needs, Roles: map[string]string{}, Now: h.pool.now,
+	}
+	var apps v1alpha1.ApplicationList
+	if err := h.client.List(ctx, &apps); err != nil {
+		return o, err
+	}
+	for i := range apps.Items {
+		if a := &apps.Items[i]; a.Spec.Vault == e.opened.Object.Name && a.Status.Role != "" {
+			o.Roles[a.VaultName()] = string(a.Status.Role)
+		}
+	}
+	return o, nil
+}
