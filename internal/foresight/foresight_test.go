@@ -1,0 +1,294 @@
+package foresight_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/bulletin"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/foresight"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/readiness"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func clock() time.Time { return now }
+
+func project(t *testing.T) (*vault.Project, vault.Store) {
+	t.Helper()
+	id, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := mem.New(clock)
+	p, err := vault.CreateProject(t.Context(), store, "default", id.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, store
+}
+
+const web = `{"kind":"Deployment","metadata":{"name":"web","namespace":"shop"},"spec":{"replicas":3,"template":{"spec":{
+"initContainers":[{"name":"i","resources":{"requests":{"cpu":"3"}}},{"name":"s","restartPolicy":"Always","resources":{"requests":{"memory":"1Gi"}}}],
+"containers":[{"name":"c","resources":{"requests":{"cpu":"500m","memory":"1Gi"},"limits":{"cpu":"1"}}}]}}}}`
+
+// seed publishes a point of shop.
+func seed(t *testing.T, p *vault.Project, at time.Time, objects map[point.Resource][]string) string {
+	t.Helper()
+	ctx := t.Context()
+	id, err := point.NewID("shop", at, strings.NewReader("aaaaaaaaa"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := p.NewWriter(ctx, "shop", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &point.Manifest{
+		FormatVersion: 1, ID: id, Application: "shop", Project: p.Name(), Site: "east", Epoch: 1, Trigger: "schedule",
+		StartedAt: at, Instant: at, CutBy: at, FinishedAt: at.Add(20 * time.Second), Consistency: point.Crash, Namespaces: []string{"shop"},
+		Images: []point.Image{{Reference: "registry.example.com/shop:1", Digest: "sha256:aa"}},
+	}
+	for kind, list := range objects {
+		rw := w.Resource(kind)
+		for _, o := range list {
+			if err := rw.Add(ctx, []byte(o)); err != nil {
+				t.Fatal(err)
+			}
+			m.Objects++
+		}
+		res, err := rw.Close(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Resources = append(m.Resources, res)
+	}
+	if err := w.Publish(ctx, m, nil); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func kind(group, resource string) point.Resource {
+	return point.Resource{Group: group, Version: "v1", Kind: resource, Resource: resource, Namespaced: true}
+}
+
+// rich is a vault with an application at east, and facts of west.
+func rich(t *testing.T) (*vault.Project, vault.Store) {
+	t.Helper()
+	p, store := project(t)
+	ctx := t.Context()
+	if _, err := lease.New(p).Claim(ctx, "shop", 1, lease.Claim{Site: "east", Holder: "t", At: now, Request: "r"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, back := range []time.Duration{20 * time.Minute, 10 * time.Minute, 2 * time.Minute} {
+		seed(t, p, now.Add(-back), map[point.Resource][]string{
+			kind("apps", "deployments"): {web},
+			kind("apps", "replicasets"): {`{"metadata":{"name":"web-1","namespace":"shop","ownerReferences":[{"controller":true}]},"spec":{"replicas":3}}`},
+			kind("apps", "statefulsets"): {`{"metadata":{"name":"db","namespace":"shop","annotations":{"davit.dev/replicas-before-fence":"2"}},"spec":{"replicas":0,
+"template":{"spec":{"containers":[{"resources":{"requests":{"cpu":"1"}}}]}}}}`},
+			kind("apiextensions.k8s.io", "customresourcedefinitions"): {`{"metadata":{"name":"tills.shop.example.com"}}`},
+			kind("shop.example.com", "tills"):                         {`{"metadata":{"name":"one","namespace":"shop"}}`},
+		})
+	}
+	west := &preflight.Site{
+		Name: "west", At: now, Nodes: []preflight.Node{{Name: "n", Free: preflight.Room{CPU: 4000, Memory: 1 << 35, Pods: 99}}},
+		APIs: map[string][]string{"deployments.apps": {"v1"}, "replicasets.apps": {"v1"}, "statefulsets.apps": {"v1"}, "customresourcedefinitions.apiextensions.k8s.io": {"v1"}},
+	}
+	if err := bulletin.Publish(ctx, p, west); err != nil {
+		t.Fatal(err)
+	}
+	return p, store
+}
+
+func shop() *plan.Plan {
+	return &plan.Plan{
+		Name: "shop", Sites: []plan.Site{{Name: "east"}, {Name: "west"}}, Applications: []plan.Application{{Name: "shop"}},
+		Objectives: plan.Objectives{RPO: 5 * time.Minute, RTO: time.Minute}, Fence: plan.Fence{Timeout: time.Second},
+	}
+}
+
+// With the vault alone a plan is judged: what the points need against what the
+// site has published.
+func TestLook(t *testing.T) {
+	p, _ := rich(t)
+	out, err := foresight.Look(t.Context(), foresight.Options{Project: p, Now: clock}, shop(), plan.Failover, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.Input.From != "east" || out.Input.To != "west" {
+		t.Errorf("from %s to %s", out.Input.From, out.Input.To)
+	}
+	d := out.Demands[0]
+	room := map[string]preflight.Pods{}
+	for _, pods := range d.Pods {
+		room[pods.Workload] = pods
+	}
+	if w := room["deployments.apps/web"]; len(room) != 2 || w.Count != 3 || w.Each.CPU != 3000 || w.Each.Memory != 2<<30 || w.Limit.CPU != 1000 {
+		t.Errorf("%+v", d.Pods)
+	}
+	if db := room["statefulsets.apps/db"]; db.Count != 2 || db.Each.CPU != 1000 {
+		t.Errorf("what is at rest counts as before: %+v", db)
+	}
+	want := map[string]struct {
+		verdict preflight.Verdict
+		says    string
+	}{
+		"capacity": {preflight.Fail, "7 CPU too few: 11 needed, 4 free"}, "kinds": {preflight.OK, "serves all 5"}, "recovery-point": {preflight.OK, "2m old"},
+		"facts": {preflight.Unknown, "site east has published no facts"}, "images": {preflight.Unknown, "nobody asked"}, "epochs": {preflight.OK, ""},
+	}
+	for check, w := range want {
+		found := false
+		for _, f := range out.Findings {
+			found = found || f.Check == check && f.Verdict == w.verdict && strings.Contains(f.Reason, w.says)
+		}
+		if !found {
+			t.Errorf("%s: want %s %q in %+v", check, w.verdict, w.says, out.Findings)
+		}
+	}
+	if r := out.RPO["shop"]; !r.Known || r.Worst != 10*time.Minute+20*time.Second || out.RTO.Known || out.RTO.Basis != "no history" {
+		t.Errorf("%+v, %+v", r, out.RTO)
+	}
+}
+
+// Facts that were read live count for more than those that were published.
+func TestLiveFactsCount(t *testing.T) {
+	p, _ := rich(t)
+	o := foresight.Options{Project: p, Now: clock, Live: func(_ context.Context, needs []preflight.Need) map[string]*preflight.Site {
+		if len(needs) != 1 || len(needs[0].Kinds) != 5 {
+			t.Errorf("asked of %+v", needs)
+		}
+		return map[string]*preflight.Site{"west": {Name: "west", At: now, Nodes: []preflight.Node{{Free: preflight.Room{CPU: 99000, Memory: 1 << 40, Pods: 99}}}}}
+	}}
+	out, err := foresight.Look(t.Context(), o, shop(), plan.Failover, "west")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range out.Findings {
+		if f.Check == "capacity" && f.Verdict != preflight.OK {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+// silent is a store that lists nothing.
+type silent struct{ vault.Store }
+
+func (silent) List(context.Context, string, func(vault.ObjectInfo) error) error {
+	return vault.ErrUnavailable
+}
+
+// A vault that gives no list is an error; facts that cannot be read, or are of another site, are not.
+func TestBadVault(t *testing.T) {
+	p, store := rich(t)
+	data, err := (&preflight.Site{Name: "south", At: now}).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.WriteSealed(t.Context(), p.Root()+"facts/north", data); err != nil {
+		t.Fatal(err)
+	}
+	sites, bad, err := bulletin.Read(t.Context(), p)
+	if err != nil || sites["west"] == nil || !sites["west"].Written.Equal(now) || sites["north"] != nil || !strings.Contains(bad["north"], `of site "south"`) {
+		t.Errorf("%v, %v, %v", sites, bad, err)
+	}
+	broken := p.Over(func(vault.Store) vault.Store {
+		return silent{store}
+	})
+	if _, err := foresight.Look(t.Context(), foresight.Options{Project: broken, Now: clock}, shop(), plan.Failover, ""); !errors.Is(err, vault.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+}
+
+// drilled leaves the journal of a run that went well in the vault.
+func drilled(t *testing.T, p *vault.Project, verb plan.Verb, at time.Time, took time.Duration) {
+	t.Helper()
+	pl := shop()
+	g, err := pl.Graph(verb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := failover.Spec{
+		Run: "shop-" + string(verb) + "-" + at.Format("20060102-150405"), Plan: "shop", Verb: verb, From: "east", To: "west", By: "t", At: at,
+		Accept: failover.TimedOut, Applications: []string{"shop"}, Steps: g.Steps, Fence: pl.Fence, Objectives: pl.Objectives,
+	}
+	entries := []failover.Entry{
+		{Kind: failover.Opened, At: at, Spec: &spec},
+		{Kind: failover.Took, At: at, By: "x"},
+		{Kind: failover.Evaluated, At: at, Facts: &failover.Facts{Epochs: map[string]failover.Held{"shop": {Number: 1, Site: "east"}}}},
+	}
+	for _, s := range g.Steps {
+		entries = append(entries, failover.Entry{Kind: failover.Intended, At: at, Step: s.Name}, failover.Entry{Kind: failover.Ended, At: at.Add(took), Step: s.Name, Status: failover.Succeeded})
+	}
+	entries = append(entries, failover.Entry{Kind: failover.Verified, At: at.Add(took)})
+	if err := journal.Create(p, spec.Run, "x").Append(t.Context(), entries); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Drills that went well predict, and prove what has not changed since.
+func TestHistory(t *testing.T) {
+	p, _ := rich(t)
+	drilled(t, p, plan.Drill, now.Add(-90*time.Second), 40*time.Second)
+	k, err := foresight.Gather(t.Context(), foresight.Options{Project: p, Now: clock}, []string{"shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(k.History) != 1 || !k.History[0].Good || k.History[0].To != "west" {
+		t.Fatalf("%+v", k.History)
+	}
+	out := k.Judge(t.Context(), shop(), plan.Failover, "west")
+	if !out.RTO.Known || out.RTO.Worst != 40*time.Second || !strings.Contains(out.RTO.Basis, "drill") {
+		t.Errorf("%+v", out.RTO)
+	}
+	verify := func(pl *plan.Plan) string {
+		t.Helper()
+		r := k.Ready(t.Context(), []*plan.Plan{pl})
+		if len(r.Rows) != 1 || r.Rows[0].Site != "west" || len(r.Components) != 10 {
+			t.Fatalf("%+v", r)
+		}
+		return r.Rows[0].Verify
+	}
+	if v := verify(shop()); v != "" {
+		t.Errorf("nothing changed, and it needs verification: %s", v)
+	}
+	other := shop()
+	other.Steps = []plan.Step{{Name: "more", Kind: plan.KindProbe, Timeout: time.Minute, Verbs: []plan.Verb{plan.Drill}, Checks: []plan.Check{{Kind: plan.CheckTCP, Target: "a:1", Timeout: time.Second}}}}
+	if v := verify(other); !strings.Contains(v, "the plan's steps changed") {
+		t.Errorf("%q", v)
+	}
+	seed(t, p, now.Add(-time.Second), map[point.Resource][]string{kind("", "configmaps"): {`{"metadata":{"name":"a","namespace":"shop"}}`}})
+	if k, err = foresight.Gather(t.Context(), foresight.Options{Project: p, Now: clock}, []string{"shop"}); err != nil {
+		t.Fatal(err)
+	}
+	if v := verify(shop()); !strings.Contains(v, "images or kinds changed") {
+		t.Errorf("%q", v)
+	}
+}
+
+// An application that no plan has is ready for nothing but what its points are.
+func TestWithoutPlan(t *testing.T) {
+	p, _ := rich(t)
+	k, err := foresight.Gather(t.Context(), foresight.Options{Project: p, Now: clock}, []string{"shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := k.Ready(t.Context(), nil)
+	if len(r.Rows) != 1 || r.Rows[0].Site != "west" || r.Rows[0].Level != readiness.None {
+		t.Errorf("%+v", r.Rows)
+	}
+	if _, err := json.Marshal(r); err != nil {
+		t.Error(err)
+	}
+}
