@@ -44,7 +44,7 @@ const web = `{"kind":"Deployment","metadata":{"name":"web","namespace":"shop"},"
 "containers":[{"name":"c","resources":{"requests":{"cpu":"500m","memory":"1Gi"},"limits":{"cpu":"1"}}}]}}}}`
 
 // seed publishes a point of shop.
-func seed(t *testing.T, p *vault.Project, at time.Time, objects map[point.Resource][]string) string {
+func seed(t *testing.T, p *vault.Project, at time.Time, objects ...held) string {
 	t.Helper()
 	ctx := t.Context()
 	id, err := point.NewID("shop", at, strings.NewReader("aaaaaaaaa"))
@@ -60,9 +60,9 @@ func seed(t *testing.T, p *vault.Project, at time.Time, objects map[point.Resour
 		StartedAt: at, Instant: at, CutBy: at, FinishedAt: at.Add(20 * time.Second), Consistency: point.Crash, Namespaces: []string{"shop"},
 		Images: []point.Image{{Reference: "registry.example.com/shop:1", Digest: "sha256:aa"}},
 	}
-	for kind, list := range objects {
-		rw := w.Resource(kind)
-		for _, o := range list {
+	for _, h := range objects {
+		rw := w.Resource(h.kind)
+		for _, o := range h.list {
 			if err := rw.Add(ctx, []byte(o)); err != nil {
 				t.Fatal(err)
 			}
@@ -80,8 +80,14 @@ func seed(t *testing.T, p *vault.Project, at time.Time, objects map[point.Resour
 	return id
 }
 
-func kind(group, resource string) point.Resource {
-	return point.Resource{Group: group, Version: "v1", Kind: resource, Resource: resource, Namespaced: true}
+// held are objects of one kind.
+type held struct {
+	kind point.Resource
+	list []string
+}
+
+func of(group, resource string, list ...string) held {
+	return held{point.Resource{Group: group, Version: "v1", Kind: resource, Resource: resource, Namespaced: true}, list}
 }
 
 // rich is a vault with an application at east, and facts of west.
@@ -93,14 +99,13 @@ func rich(t *testing.T) (*vault.Project, vault.Store) {
 		t.Fatal(err)
 	}
 	for _, back := range []time.Duration{20 * time.Minute, 10 * time.Minute, 2 * time.Minute} {
-		seed(t, p, now.Add(-back), map[point.Resource][]string{
-			kind("apps", "deployments"): {web},
-			kind("apps", "replicasets"): {`{"metadata":{"name":"web-1","namespace":"shop","ownerReferences":[{"controller":true}]},"spec":{"replicas":3}}`},
-			kind("apps", "statefulsets"): {`{"metadata":{"name":"db","namespace":"shop","annotations":{"davit.dev/replicas-before-fence":"2"}},"spec":{"replicas":0,
-"template":{"spec":{"containers":[{"resources":{"requests":{"cpu":"1"}}}]}}}}`},
-			kind("apiextensions.k8s.io", "customresourcedefinitions"): {`{"metadata":{"name":"tills.shop.example.com"}}`},
-			kind("shop.example.com", "tills"):                         {`{"metadata":{"name":"one","namespace":"shop"}}`},
-		})
+		seed(t, p, now.Add(-back),
+			of("apps", "deployments", web),
+			of("apps", "replicasets", `{"metadata":{"name":"web-1","namespace":"shop","ownerReferences":[{"controller":true}]},"spec":{"replicas":3}}`),
+			of("apps", "statefulsets", `{"metadata":{"name":"db","namespace":"shop","annotations":{"davit.dev/replicas-before-fence":"2"}},"spec":{"replicas":0,
+"template":{"spec":{"containers":[{"resources":{"requests":{"cpu":"1"}}}]}}}}`),
+			of("apiextensions.k8s.io", "customresourcedefinitions", `{"metadata":{"name":"tills.shop.example.com"}}`),
+			of("shop.example.com", "tills", `{"metadata":{"name":"one","namespace":"shop"}}`))
 	}
 	west := &preflight.Site{
 		Name: "west", At: now, Nodes: []preflight.Node{{Name: "n", Free: preflight.Room{CPU: 4000, Memory: 1 << 35, Pods: 99}}},
@@ -268,7 +273,7 @@ func TestHistory(t *testing.T) {
 	if v := verify(other); !strings.Contains(v, "the plan's steps changed") {
 		t.Errorf("%q", v)
 	}
-	seed(t, p, now.Add(-time.Second), map[point.Resource][]string{kind("", "configmaps"): {`{"metadata":{"name":"a","namespace":"shop"}}`}})
+	seed(t, p, now.Add(-time.Second), of("", "configmaps", `{"metadata":{"name":"a","namespace":"shop"}}`))
 	if k, err = foresight.Gather(t.Context(), foresight.Options{Project: p, Now: clock}, []string{"shop"}); err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func shop() *plan.Plan {
 		}}},
 		Steps: []plan.Step{
 			{Name: "warm", Kind: plan.KindCommand, Timeout: time.Minute, Command: &plan.Command{Image: "registry.example.com/warm:3", Args: []string{"--all", "it's"}}, After: []string{"ready/web"}},
-			{Name: "phone", Kind: plan.KindManual, Timeout: time.Hour, Prompt: "Call <b>the bank</b>"},
+			{Name: "phone", Kind: plan.KindManual, Timeout: time.Hour, Prompt: "Call <b>the bank</b>", After: []string{"warm"}},
 		},
 		Traffic: []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Record: &plan.Record{
 			Zone: "example.com", Secret: "dns-key", Servers: []plan.NameServer{{Address: "ns1.example.com:5353"}},

@@ -73,9 +73,13 @@ func Take(ctx context.Context, o Options) *preflight.Site {
 	return c.site
 }
 
-func (c *census) version(ctx context.Context) (err error) {
-	c.site.Kubernetes, err = c.Clients.ServerVersion(ctx)
-	return err
+func (c *census) version(context.Context) error {
+	v, err := c.Clients.Discovery.ServerVersion() // has a timeout of its own
+	if err != nil {
+		return err
+	}
+	c.site.Kubernetes = v.GitVersion
+	return nil
 }
 
 // nodes sums up what is free on each node, and which images they have.

@@ -1,0 +1,134 @@
+package census_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	fakediscovery "k8s.io/client-go/discovery/fake"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/census"
+	"davit.dev/davit/internal/preflight"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func list(pairs ...string) corev1.ResourceList {
+	out := corev1.ResourceList{}
+	for i := 0; i < len(pairs); i += 2 {
+		out[corev1.ResourceName(pairs[i])] = resource.MustParse(pairs[i+1])
+	}
+	return out
+}
+
+func node(name string, spec corev1.NodeSpec, images ...string) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec, Status: corev1.NodeStatus{
+		Allocatable: list("cpu", "4", "memory", "8Gi", "pods", "100"), Images: []corev1.ContainerImage{{Names: images}},
+	}}
+}
+
+func pod(name, on, cpu string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name}, Spec: corev1.PodSpec{
+		NodeName: on, Containers: []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: list("cpu", cpu)}}},
+	}}
+}
+
+func cluster() (*kube.Clients, *fake.Clientset) {
+	capacity := resource.MustParse("7Gi")
+	c := fake.NewClientset(
+		node("a", corev1.NodeSpec{}, "r/shop@sha256:aa"), node("b", corev1.NodeSpec{Unschedulable: true}, "r/shop@sha256:aa"),
+		node("c", corev1.NodeSpec{Taints: []corev1.Taint{{Key: "gpu", Effect: corev1.TaintEffectNoSchedule}}}),
+		pod("one", "a", "500m"), pod("two", "a", "1"), pod("waiting", "", "9"),
+		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}}, Provisioner: "p"},
+		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "slow"}, Provisioner: "p"},
+		&storagev1.CSIStorageCapacity{ObjectMeta: metav1.ObjectMeta{Namespace: "s", Name: "1"}, StorageClassName: "slow", Capacity: &capacity},
+		&corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: list("requests.cpu", "2", "pods", "9")},
+			Status: corev1.ResourceQuotaStatus{Used: list("pods", "3")},
+		},
+		&corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "scoped"}, Spec: corev1.ResourceQuotaSpec{Scopes: []corev1.ResourceQuotaScope{"Terminating"}}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "davit-system", Name: "dns-key"}},
+		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "elsewhere", Name: "other"}},
+	)
+	d := c.Discovery().(*fakediscovery.FakeDiscovery)
+	d.Resources = []*metav1.APIResourceList{
+		{GroupVersion: "v1", APIResources: []metav1.APIResource{{Name: "pods"}, {Name: "pods/log"}}},
+		{GroupVersion: "apps/v1", APIResources: []metav1.APIResource{{Name: "deployments"}}},
+		{GroupVersion: "apps/v1beta1", APIResources: []metav1.APIResource{{Name: "deployments"}}},
+	}
+	c.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		r := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
+		at := r.Spec.ResourceAttributes
+		r.Status.Allowed = at.Resource != "deployments" || at.Verb != "create" && at.Namespace == "shop"
+		return true, r, nil
+	})
+	return &kube.Clients{Kubernetes: c, Discovery: d}, c
+}
+
+func take(t *testing.T, c *kube.Clients) *preflight.Site {
+	t.Helper()
+	return census.Take(context.Background(), census.Options{
+		Site: "west", Clients: c, Restorer: c, Who: "me", Now: func() time.Time { return now },
+		Needs: []preflight.Need{{Namespaces: []string{"shop", "shop-db"}, Kinds: []preflight.Kind{{Resource: "deployments.apps", Version: "v1"}}}},
+	})
+}
+
+func TestTake(t *testing.T) {
+	c, _ := cluster()
+	s := take(t, c)
+	if len(s.Nodes) != 3 || s.Nodes[0].Free != (preflight.Room{CPU: 2500, Memory: 8 << 30, Pods: 98}) || s.Nodes[0].Closed != "" || s.Nodes[1].Closed != "cordoned" || s.Nodes[2].Closed != "tainted gpu" {
+		t.Errorf("%+v", s.Nodes)
+	}
+	if s.Images["r/shop@sha256:aa"] != 1 {
+		t.Errorf("images on closed nodes count: %v", s.Images)
+	}
+	if len(s.Classes) != 2 || !s.Classes[0].Default || s.Classes[0].Room != -1 || s.Classes[1].Room != 7<<30 {
+		t.Errorf("%+v", s.Classes)
+	}
+	if got := s.APIs["deployments.apps"]; !slices.Equal(got, []string{"v1", "v1beta1"}) || s.APIs["pods"] == nil || s.APIs["pods/log"] != nil {
+		t.Errorf("%v", s.APIs)
+	}
+	if len(s.Quotas) != 1 || s.Quotas[0].Hard["requests.cpu"] != 2000 || s.Quotas[0].Used["pods"] != 3 {
+		t.Errorf("%+v", s.Quotas)
+	}
+	if !slices.Equal(s.Secrets, []string{"dns-key"}) {
+		t.Errorf("%v", s.Secrets)
+	}
+	want := []string{
+		"create deployments.apps in shop", "create deployments.apps in shop-db", "get deployments.apps in shop-db", "patch deployments.apps in shop-db",
+	}
+	if r := s.Rights; r.Who != "me" || r.Err != "" || r.Asked != 9 || !slices.Equal(r.Denied, want) {
+		t.Errorf("%+v", r)
+	}
+	if _, err := s.Encode(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What cannot be read is named, and nothing else suffers from it.
+func TestUnread(t *testing.T) {
+	c, f := cluster()
+	deny := func(_ clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("denied") }
+	for _, what := range []string{"pods", "resourcequotas", "selfsubjectaccessreviews"} {
+		f.PrependReactor("*", what, deny)
+	}
+	s := take(t, c)
+	if !strings.Contains(s.Unread["nodes"], "denied") || !strings.Contains(s.Unread["quotas"], "denied") || s.Unread["storageClasses"] != "" || len(s.Classes) != 2 {
+		t.Errorf("%v, %+v", s.Unread, s.Classes)
+	}
+	if !strings.Contains(s.Rights.Err, "denied") {
+		t.Errorf("%+v", s.Rights)
+	}
+}
