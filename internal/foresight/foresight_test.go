@@ -269,7 +269,7 @@ func TestHistory(t *testing.T) {
 		t.Errorf("nothing changed, and it needs verification: %s", v)
 	}
 	other := shop()
-	other.Steps = []plan.Step{{Name: "more", Kind: plan.KindProbe, Timeout: time.Minute, Verbs: []plan.Verb{plan.Drill}, Checks: []plan.Check{{Kind: plan.CheckTCP, Target: "a:1", Timeout: time.Second}}}}
+	other.Steps = []plan.Step{{Name: "more", Kind: plan.KindProbe, Timeout: time.Minute, Verbs: []plan.Verb{plan.Drill}, After: []string{"ready/shop"}, Checks: []plan.Check{{Kind: plan.CheckTCP, Target: "a:1", Timeout: time.Second}}}}
 	if v := verify(other); !strings.Contains(v, "the plan's steps changed") {
 		t.Errorf("%q", v)
 	}
