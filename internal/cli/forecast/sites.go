@@ -98,14 +98,29 @@ func orUnknown(s string) string {
 	return s
 }
 
-// List writes the findings, the worst first.
+// List writes the findings, the worst first; what several checks say alike, once.
 func (v Sites) List(t *output.Text, indent string, all bool) {
 	for _, verdict := range []preflight.Verdict{preflight.Fail, preflight.Warn, preflight.Unknown, preflight.OK} {
+		var found []preflight.Finding
+		also := map[preflight.Finding][]string{}
 		for _, f := range v.Findings {
 			if f.Verdict != verdict || verdict == preflight.OK && !all {
 				continue
 			}
-			t.Line("%s%-7s  %-15s  %s", indent, f.Verdict, f.Check, strings.TrimPrefix(f.Where()+": "+f.Reason, ": "))
+			alike := f
+			alike.Check = ""
+			if also[alike] = append(also[alike], f.Check); len(also[alike]) == 1 {
+				found = append(found, f)
+			}
+		}
+		for _, f := range found {
+			alike := f
+			alike.Check = ""
+			line := strings.TrimPrefix(f.Where()+": "+f.Reason, ": ")
+			if others := also[alike][1:]; len(others) > 0 {
+				line += " (so too: " + strings.Join(others, ", ") + ")"
+			}
+			t.Line("%s%-7s  %-15s  %s", indent, f.Verdict, f.Check, line)
 			if f.Remedy != "" {
 				t.Line("%s%-7s  %-15s  %s", indent, "", "", "do: "+f.Remedy)
 			}
