@@ -237,13 +237,16 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 	for _, w := range warnings {
 		e.rec.Warn(p.name, "%s", w)
 	}
-	if err != nil {
+	used := e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName())
+	switch {
+	case err != nil && errors.As(used, &inUse{}): // which may well be why
+		return fmt.Errorf("%w; something ran on the volume while it was being filled: %w", err, used)
+	case err != nil:
 		return err
+	case used != nil:
+		return fmt.Errorf("something ran on the volume while it was being filled, so its data may be mixed: %w", used)
 	}
 	e.bytes(p.name, vol.Snapshot.Bytes, vol.Snapshot.Bytes)
-	if err := e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
-		return fmt.Errorf("something ran on the volume while it was being filled, so its data may be mixed: %w", err)
-	}
 	patch, err := json.Marshal(shape.Document{"metadata": shape.Document{"annotations": shape.Document{
 		shape.AnnotationFilledFrom: vol.Snapshot.ID, shape.AnnotationFilledFor: e.attempt,
 	}}})
@@ -270,6 +273,14 @@ func (e *Engine) bytes(name string, done, total int64) {
 // users are the kinds that could start pods on a claim by themselves.
 var users = []schema.GroupKind{shape.KindPod, shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindReplicaSet, shape.KindJob, shape.KindCronJob, shape.KindController}
 
+// inUse says what would run on a volume while that is being filled.
+type inUse struct{ by string }
+
+// Error implements error.
+func (u inUse) Error() string {
+	return u.by + " exists and would run on the volume while it is being filled: scale it to zero or delete it, and restore again; or have it stopped and started with --existing-kind persistentvolumeclaims=replace"
+}
+
 // unused refuses a claim that something at the target would mount, or mounts,
 // while it is being filled.
 func (e *Engine) unused(ctx context.Context, namespace, claim string) error {
@@ -292,7 +303,7 @@ func (e *Engine) unused(ctx context.Context, namespace, claim string) error {
 			return fmt.Errorf("look who uses claim %s/%s: %w", namespace, claim, err)
 		}
 		if by != "" {
-			return fmt.Errorf("%s exists and would run on the volume while it is being filled: scale it to zero or delete it, and restore again; or have it stopped and started with --existing-kind persistentvolumeclaims=replace", by)
+			return inUse{by}
 		}
 	}
 	return nil
