@@ -47,7 +47,7 @@ func (e *env) forecast() *forecast.Host {
 // running is what the commands about runs work with.
 func (e *env) running() *running.Host {
 	return &running.Host{
-		Err: e.Err, Print: e.print, Now: e.now, Bounded: e.working, AskFor: e.askFor, Read: planning.Host{In: e.In}.Read,
+		Err: e.Err, Out: e.Out, Print: e.print, Now: e.now, Bounded: e.working, AskFor: e.askFor, Read: planning.Host{In: e.In}.Read,
 		Progress: func() *output.Progress { return e.progress },
 		Open: func(ctx context.Context, cmd *cobra.Command, a *access.Address, site string) (*access.Opened, wiring.Cluster, error) {
 			c, err := e.cluster()

@@ -74,7 +74,7 @@ func Create(log Log, run, executor string) *Journal {
 // Open reads a run's journal to take the run over. The first Append must begin
 // with the entry Took. vault.ErrNotFound says that there is no such run.
 func Open(ctx context.Context, log Log, run, executor string) (*Journal, *failover.State, error) {
-	state, last, err := read(ctx, log, run)
+	state, last, err := read(ctx, log, run, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,11 +85,32 @@ func Open(ctx context.Context, log Log, run, executor string) (*Journal, *failov
 
 // Read returns what a run's journal says.
 func Read(ctx context.Context, log Log, run string) (*failover.State, error) {
-	state, _, err := read(ctx, log, run)
+	state, _, err := read(ctx, log, run, nil)
 	return state, err
 }
 
-func read(ctx context.Context, log Log, run string) (*failover.State, tail, error) {
+// Record is one record of a journal, for whoever tells its story.
+type Record struct {
+	Sequence, Epoch int64
+	Executor        string
+	Hash            string // hex of SHA-256 over the record, which names the one before it
+	Entries         []failover.Entry
+}
+
+// History returns all records of a run's journal, and what they add up to. The
+// hash of the last one stands for all of them.
+func History(ctx context.Context, log Log, run string) (*failover.State, []Record, error) {
+	var records []Record
+	state, _, err := read(ctx, log, run, func(r record, hash string) {
+		records = append(records, Record{Sequence: r.Sequence, Epoch: r.Epoch, Executor: r.Executor, Hash: hash, Entries: r.Entries})
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return state, records, nil
+}
+
+func read(ctx context.Context, log Log, run string, each func(record, string)) (*failover.State, tail, error) {
 	numbers, err := log.RunNumbers(ctx, run)
 	if err != nil {
 		return nil, tail{}, fmt.Errorf("read journal of %s: %w", run, err)
@@ -106,29 +127,33 @@ func read(ctx context.Context, log Log, run string) (*failover.State, tail, erro
 		if err != nil {
 			return nil, last, fmt.Errorf("read journal of %s: record %d: %w", run, n, err)
 		}
-		if last, err = last.follow(state, run, data); err != nil {
+		r, next, err := last.follow(state, run, data)
+		if err != nil {
 			return nil, last, fmt.Errorf("read journal of %s: record %d: %w", run, n, err)
+		}
+		if last = next; each != nil {
+			each(r, last.hash)
 		}
 	}
 	return state, last, nil
 }
 
 // follow checks that a record follows the tail, and adds it to the state.
-func (t tail) follow(state *failover.State, run string, data []byte) (tail, error) {
+func (t tail) follow(state *failover.State, run string, data []byte) (record, tail, error) {
 	r, err := parse(data)
 	if err != nil {
-		return t, err
+		return r, t, err
 	}
 	if err := t.fits(run, r); err != nil {
-		return t, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
+		return r, t, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
 	}
 	if err := state.Replay(r.Sequence, r.Entries); err != nil {
-		return t, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
+		return r, t, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
 	}
 	if state.Spec.Run != run {
-		return t, fmt.Errorf("%w: it opens the run %q", vault.ErrDamaged, state.Spec.Run)
+		return r, t, fmt.Errorf("%w: it opens the run %q", vault.ErrDamaged, state.Spec.Run)
 	}
-	return tail{sequence: r.Sequence, epoch: r.Epoch, executor: r.Executor, hash: hash(data)}, nil
+	return r, tail{sequence: r.Sequence, epoch: r.Epoch, executor: r.Executor, hash: hash(data)}, nil
 }
 
 func (t tail) fits(run string, r record) error {

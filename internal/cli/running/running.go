@@ -32,7 +32,7 @@ import (
 
 // Host is what the command line gives its commands.
 type Host struct {
-	Err      io.Writer
+	Err, Out io.Writer
 	Print    func(output.Result) error
 	Progress func() *output.Progress
 	Now      func() time.Time
@@ -111,11 +111,15 @@ func (u *until) Reply(ctx context.Context, run string, n int64, refused string) 
 // carry carries a run from where its journal is.
 func (h *here) carry(ctx context.Context, run string, m *failover.Machine, j *journal.Journal, u *until, enough func(*failover.State) bool) (*failover.State, error) {
 	told := map[string]failover.Status{}
-	return execute.New(execute.Options{
+	state, err := execute.New(execute.Options{
 		Run: run, Machine: m, Journal: j, Survey: h.site, Requests: u, Enough: enough,
 		Actuator: execute.Sites{Here: map[string]execute.Actuator{h.in.Site: h.site.Kinds()}, Elsewhere: orders.Sender{Project: h.in.Project}},
 		Watch:    func(s *failover.State, waits []string) { h.tell(s, waits, told) },
 	}).Run(ctx)
+	if err == nil {
+		h.publish(ctx, run)
+	}
+	return state, err
 }
 
 // tell shows how a run goes on: each step once, when it begins and ends.

@@ -61,7 +61,7 @@ carries it on, at the run's target, until it is over or waits for people again.`
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(h.lsCommand(), h.showCommand(), h.takeOverCommand())
+	cmd.AddCommand(h.lsCommand(), h.showCommand(), h.reportCommand(), h.takeOverCommand())
 	for _, w := range wants {
 		cmd.AddCommand(h.wantCommand(w))
 	}
