@@ -138,6 +138,13 @@ type VolumeCapture struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	SnapshotClass string `json:"snapshotClass,omitempty"`
+	// GroupSnapshotClass names the VolumeGroupSnapshotClass with which the
+	// volumes of its driver are cut by one act; by default each driver's
+	// default class, or its only one. Volumes are cut one by one where there is
+	// none, where snapshotClass is set and this is not, and where freeze is Never.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	GroupSnapshotClass string `json:"groupSnapshotClass,omitempty"`
 	// Freeze says whether the file systems of all volumes are held still
 	// together while they are cut, so that all show one instant. It matters
 	// for applications with more than one volume.

@@ -4,6 +4,7 @@ var together = []day{
 	{"HeldAtRest", heldAtRest},
 	{"AskedAround", askedAround},
 	{"Profiled", profiled},
+	{"OneByOne", oneByOne},
 	{"VaultTrouble", vaultTrouble},
 	{"InPlace", inPlace},
 	{"Cloned", cloned},

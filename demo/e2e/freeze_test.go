@@ -47,7 +47,7 @@ spec:
         volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
   volumeClaimTemplates:
   - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], storageClassName: reflink, resources: {requests: {storage: 256Mi}}}
+    spec: {accessModes: [ReadWriteOnce], storageClassName: %[3]s, resources: {requests: {storage: 256Mi}}}
 ---
 apiVersion: v1
 kind: ConfigMap
@@ -126,15 +126,16 @@ func writes(t *testing.T, namespace string) {
 	})
 }
 
-// deployThree brings the application to east under its writer's load.
-func deployThree(t *testing.T) *app {
+// deployThree brings the application to east under its writer's load, on
+// volumes of the class.
+func deployThree(t *testing.T, class string) *app {
 	t.Helper()
 	if rig.Images["shop-db"] == "" {
 		t.Fatal("the bed has no image shop-db")
 	}
 	a := &app{name: short(t), vault: common}
 	removeNamespace(t, east, a.name)
-	apply(t, east, fmt.Sprintf(three, a.name, rig.Images["shop-db"]))
+	apply(t, east, fmt.Sprintf(three, a.name, rig.Images["shop-db"], class))
 	t.Cleanup(func() { unprotect(east, a.name) })
 	writes(t, a.name)
 	return a
@@ -156,11 +157,11 @@ func (a *app) restored(t *testing.T, points []pointView) [][3]int64 {
 
 // frozenTogether takes points under load and restores every one of them.
 func frozenTogether(t *testing.T) {
-	a := deployThree(t)
+	a := deployThree(t, "reflink")
 	davit(t, east, a.vault, "protect", a.name, "--freeze", "required").want(t, 0)
 	count := 5
-	if n, err := strconv.Atoi(os.Getenv("DAVIT_FREEZE_POINTS")); err == nil {
-		count = n
+	if os.Getenv("DAVIT_SOAK") != "" {
+		count = 50
 	}
 	var points []pointView
 	for range count {
@@ -170,8 +171,9 @@ func frozenTogether(t *testing.T) {
 		}
 		points = append(points, p)
 	}
-	davit(t, east, a.vault, "describe", points[0].ID).want(t, 0, "held still all volumes, for", "on 1 node")
+	davit(t, east, a.vault, "describe", points[0].ID).want(t, 0, "held still all volumes, for", "on 1 node", "cut by one group snapshot of 3 volumes of driver reflink.csi.davit.dev")
 	writes(t, a.name)
+	noGroups(t, a)
 	for i, n := range a.restored(t, points) {
 		t.Logf("%s: %v", points[i].ID, n)
 		if !oneInstant(n) {
@@ -180,11 +182,37 @@ func frozenTogether(t *testing.T) {
 	}
 }
 
+// noGroups waits until nothing is left of the group snapshots of an application.
+func noGroups(t *testing.T, a *app) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "no group snapshot of "+a.name+" is left", func() (bool, string) {
+		got := try(t, east, "get", "volumegroupsnapshotcontents", "-o", `jsonpath={.items[*].metadata.labels.davit\.dev/point}`)
+		return !strings.Contains(got, a.name+"-") && !strings.HasPrefix(got, "error"), got
+	})
+}
+
+// oneByOne has volumes that their driver cuts in no group: each is cut by
+// itself, inside the same freeze.
+func oneByOne(t *testing.T) {
+	a := deployThree(t, "reflink-alone")
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "required").want(t, 0)
+	p := a.weakBackup(t)
+	if p.Consistency != "crash" {
+		t.Fatalf("point %s is %s: %+v", p.ID, p.Consistency, p)
+	}
+	davit(t, east, a.vault, "describe", p.ID).want(t, 0, "cut by 3 snapshots", "its driver made no group snapshot, so the volumes were cut one by one", "takes part in no group snapshot")
+	writes(t, a.name)
+	noGroups(t, a)
+	if n := a.restored(t, []pointView{p})[0]; !oneInstant(n) {
+		t.Errorf("point %s shows no one instant: %v", p.ID, n)
+	}
+}
+
 // notFrozen is the control: on storage that cuts volumes one after the other,
 // the invariant breaks without the freeze, and holds with it. It stops at the
 // first point in which it is seen to break.
 func notFrozen(t *testing.T) {
-	a := deployThree(t)
+	a := deployThree(t, "reflink")
 	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--snapshot-class", "reflink-slow").want(t, 0)
 	held := a.backup(t)
 	if n := a.restored(t, []pointView{held})[0]; held.Consistency != "crash" || !oneInstant(n) {
@@ -209,7 +237,7 @@ func notFrozen(t *testing.T) {
 // freezeKilled kills each of the processes at each step of a freeze. Afterwards
 // nothing stays frozen, and the next capture works.
 func freezeKilled(t *testing.T) {
-	a := deployThree(t)
+	a := deployThree(t, "reflink")
 	davit(t, east, a.vault, "protect", a.name).want(t, 0)
 	for _, victim := range []string{"node", "watchdog", "agent"} {
 		for _, step := range []string{"Armed", "Frozen"} {

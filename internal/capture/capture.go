@@ -56,6 +56,7 @@ const (
 // Methods of capture, as the manifest names them.
 const (
 	MethodSnapshot = "csi-snapshot"
+	MethodGroup    = "csi-group-snapshot"
 	MethodLive     = "live-read"
 )
 
@@ -74,9 +75,11 @@ type Spec struct {
 	Volumes selection.Volumes
 	// Filter narrows it by kind.
 	Filter Filter
-	// Mode and SnapshotClass say how volume data is captured.
-	Mode          Mode
-	SnapshotClass string
+	// Mode and SnapshotClass say how volume data is captured, and
+	// GroupSnapshotClass with which class volumes are cut by one act; see Grouper.
+	Mode               Mode
+	SnapshotClass      string
+	GroupSnapshotClass string
 	// Freeze says whether all volumes are held still together while they are
 	// cut, for at most FreezeWindow; 0 means DefaultFreezeWindow.
 	Freeze       FreezeMode

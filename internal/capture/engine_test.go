@@ -38,6 +38,7 @@ type world struct {
 	now      time.Time
 	onCut    func()
 	freezer  Freezer
+	volumes  Volumes // nil: the world itself
 }
 
 var allVerbs = []string{"create", "get", "list"}
@@ -214,6 +215,9 @@ func (w *world) run(spec Spec) (*Result, error) {
 	}
 	spec.Application, spec.ID = "shop", "shop-1"
 	ports := Ports{Cluster: w, Volumes: w, Hooks: w, Freezer: w.freezer, Sink: w}
+	if w.volumes != nil {
+		ports.Volumes = w.volumes
+	}
 	return Run(w.t.Context(), spec, ports, Options{Now: w.clock})
 }
 

@@ -50,23 +50,24 @@ type Freezer interface {
 // cutTogether cuts every volume, and all of them at one instant where that is
 // asked for and possible.
 func (r *run) cutTogether(ctx context.Context) error {
-	var cuts []VolumePlan
+	var all, cuts []VolumePlan
 	why := ""
 	for key, p := range r.plans {
+		all = append(all, p)
 		if p.Method == MethodSnapshot {
 			cuts = append(cuts, p)
 		} else {
 			why = "volume " + key + " is read while it is in use"
 		}
 	}
-	if len(r.plans) < 2 {
-		return r.cut(ctx) // one volume is one instant
+	if len(all) < 2 {
+		return r.cut(ctx, all) // one volume is one instant
 	}
 	required := r.spec.Freeze == FreezeRequired
 	switch {
 	case r.spec.Freeze == FreezeNever:
 		r.res.Freeze = &point.Freeze{Reason: "switched off by the application's volumes.freeze"}
-		return r.cut(ctx)
+		return r.cut(ctx, all)
 	case r.ports.Freezer == nil:
 		why = "nothing here can freeze file systems"
 	}
@@ -75,7 +76,7 @@ func (r *run) cutTogether(ctx context.Context) error {
 	}
 	if why != "" {
 		r.res.Freeze = &point.Freeze{Reason: why}
-		return r.cut(ctx)
+		return r.cutAll(ctx, DefaultFreezeWindow/2)
 	}
 	return r.cutFrozen(ctx, cuts, required)
 }
@@ -88,7 +89,7 @@ func (r *run) cutFrozen(ctx context.Context, cuts []VolumePlan, required bool) e
 	slices.SortFunc(cuts, func(a, b VolumePlan) int { return strings.Compare(a.Claim.Key(), b.Claim.Key()) })
 	r.step("holding the file systems still")
 	req := FreezeRequest{Point: r.spec.ID, Plans: cuts, Window: window, Required: required}
-	got, err := r.ports.Freezer.Together(ctx, req, r.cut)
+	got, err := r.ports.Freezer.Together(ctx, req, func(ctx context.Context) error { return r.cutAll(ctx, window/2) })
 	got.Window, got.Volumes = window, len(cuts)
 	r.res.Freeze = &got
 	switch {

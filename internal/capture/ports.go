@@ -106,9 +106,14 @@ type VolumeOptions struct {
 type VolumePlan struct {
 	Claim  Claim
 	Driver string // CSI driver, if any
-	Method string // MethodSnapshot or MethodLive
+	// Handle is the driver's name of the volume.
+	Handle string
+	Method string // MethodSnapshot or MethodLive; of a cut also MethodGroup
 	// Class is the VolumeSnapshotClass, for MethodSnapshot.
-	Class   string
+	Class string
+	// Group is the class of the group snapshot that the volume was, or was to
+	// be, cut with; empty: none.
+	Group   string
 	Options VolumeOptions
 }
 

@@ -53,6 +53,7 @@ type run struct {
 	writers *writers
 	plans   map[string]VolumePlan // by claim
 	cuts    map[string]Cut        // by claim
+	groups  map[string]string     // classes of group snapshots, by driver
 	rest    *quiesce.Quiescence
 	covered *selection.Cover // nil where the whole of the namespaces is captured
 	left    set              // claims whose data a rule leaves out
@@ -116,6 +117,9 @@ func (r *run) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := r.plan(ctx, claims); err != nil {
+		return err
+	}
+	if err := r.planGroups(ctx); err != nil {
 		return err
 	}
 	rest := quiesce.Spec{Application: r.spec.Application, Namespaces: r.spec.Namespaces, Hooks: r.spec.Hooks, Own: r.ownPod}

@@ -138,28 +138,32 @@ func (r *run) replan(ctx context.Context) error {
 	return r.plan(ctx, fresh)
 }
 
-// cut cuts every volume at once. The first failure calls the others off.
-func (r *run) cut(ctx context.Context) error {
+// cut cuts the volumes at once, each by itself. The first failure calls the
+// others off.
+func (r *run) cut(ctx context.Context, plans []VolumePlan) error {
 	g, ctx := errgroup.WithContext(ctx)
-	var mu sync.Mutex
-	for key, p := range r.plans {
+	for _, p := range plans {
 		g.Go(func() error {
 			at := r.opts.Now().UTC()
 			c, err := r.ports.Volumes.Cut(ctx, p)
 			if err != nil {
-				return fmt.Errorf("cut volume %s: %w", key, err)
+				return fmt.Errorf("cut volume %s: %w", p.Claim.Key(), err)
 			}
 			c.Plan = p
 			if c.At.IsZero() {
 				c.At = at
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			r.cuts[key] = c
+			r.keepCut(c)
 			return nil
 		})
 	}
 	return g.Wait()
+}
+
+func (r *run) keepCut(c Cut) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cuts[c.Plan.Claim.Key()] = c
 }
 
 // readVolumes stores the data of every cut.

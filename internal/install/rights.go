@@ -159,6 +159,7 @@ func captureAnywhere() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule(readVerbs, "*", "*"),
 		rule(writeVerbs, "snapshot.storage.k8s.io", "volumesnapshots", "volumesnapshotcontents"),
+		rule(writeVerbs, "groupsnapshot.storage.k8s.io", "volumegroupsnapshotcontents"),
 		rule(verbs("create"), "", "pods/exec"),
 		rule(verbs("create", "delete"), "batch", "jobs"), // of hooks
 	}

@@ -39,6 +39,8 @@ var leftovers = []schema.GroupVersionResource{
 	{Version: "v1", Resource: "persistentvolumeclaims"},
 	{Group: "snapshot.storage.k8s.io", Version: "v1", Resource: "volumesnapshots"},
 	{Group: "snapshot.storage.k8s.io", Version: "v1", Resource: "volumesnapshotcontents"},
+	{Group: "groupsnapshot.storage.k8s.io", Version: "v1", Resource: "volumegroupsnapshotcontents"},
+	{Group: "groupsnapshot.storage.k8s.io", Version: "v1beta2", Resource: "volumegroupsnapshotcontents"},
 }
 
 // Uninstall removes Davit from the cluster. It never touches what is in a

@@ -139,7 +139,7 @@ type Volume struct {
 	Claim        string      `json:"claim"`
 	StorageClass string      `json:"storageClass"`
 	Driver       string      `json:"driver,omitempty"` // CSI driver, when there is one
-	Method       string      `json:"method"`           // "csi-snapshot" or "live-read"
+	Method       string      `json:"method"`           // "csi-snapshot", "csi-group-snapshot" or "live-read"
 	Capacity     int64       `json:"capacity"`         // bytes
 	Consistency  Consistency `json:"consistency"`
 	Instant      time.Time   `json:"instant"` // lower bound of the cut

@@ -20,6 +20,7 @@ func specOf(app *v1alpha1.Application) (capture.Spec, error) {
 	spec := capture.Spec{
 		Application: app.VaultName(),
 		Mode:        capture.Mode(app.Spec.Volumes.Mode), SnapshotClass: app.Spec.Volumes.SnapshotClass,
+		GroupSnapshotClass: app.Spec.Volumes.GroupSnapshotClass,
 	}
 	if spec.Mode == "" {
 		spec.Mode = capture.ModeSnapshot

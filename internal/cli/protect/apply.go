@@ -145,6 +145,7 @@ func (o *Flags) volumesOf(spec *v1alpha1.ApplicationSpec) error {
 		return exit.Usage("", "--freeze-window %s is not between 1s and 60s", o.freezeWindow)
 	}
 	replace(o, "snapshot-class", &v.SnapshotClass, o.snapshotClass)
+	replace(o, "group-snapshot-class", &v.GroupSnapshotClass, o.groupClass)
 	replace(o, "freeze-window", &v.FreezeWindow, objects.Duration(o.freezeWindow))
 	if err := replaceRead(o, "volumes", &v.Mode, func() (v1alpha1.VolumeMode, error) { return volumeMode(o.volumes) }); err != nil {
 		return err

@@ -27,6 +27,7 @@ type Flags struct {
 	pods                      []string
 	include, exclude          []string
 	volumes, snapshotClass    string
+	groupClass                string
 	includeVolumes            []string
 	excludeVolumes            []string
 	freeze                    string
@@ -54,6 +55,7 @@ func (o *Flags) Bind(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.exclude, "exclude-kinds", nil, "leave these kinds out")
 	flags.StringVar(&o.volumes, "volumes", "snapshot", "snapshot, snapshot-or-live (points become fuzzy) or none")
 	flags.StringVar(&o.snapshotClass, "snapshot-class", "", "VolumeSnapshotClass to use (default: the driver's)")
+	flags.StringVar(&o.groupClass, "group-snapshot-class", "", "VolumeGroupSnapshotClass to cut all volumes of its driver with (default: the driver's, unless --snapshot-class is given)")
 	flags.StringVar(&o.freeze, "freeze", "auto", "hold all volumes still together while they are cut: auto, required (else no point) or never")
 	flags.DurationVar(&o.freezeWindow, "freeze-window", 0, "hold them still for at most this long, 1s to 60s (default: 10s)")
 	flags.StringVar(&o.profiles, "profiles", "auto", "bring known databases to rest while they are cut: auto (see davit profiles) or never")

@@ -3,6 +3,7 @@ package view
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -43,7 +44,7 @@ func (d PointDetail) Text(t *output.Text) {
 		"size", fmt.Sprintf("%s, %s, %s; added %s to the vault", output.Plural(v.Objects, "object"), output.Plural(v.Volumes, "volume"), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes)))
 	if m := d.Manifest; m != nil {
 		t.Fields("  ", "namespaces", strings.Join(m.Namespaces, ", "), "captured by", fmt.Sprintf("davit %s, Kubernetes %s, %s, in %s", m.DavitVersion, m.KubeVersion, m.Trigger, output.Duration(m.FinishedAt.Sub(m.StartedAt))),
-			"cut within", output.Duration(m.CutBy.Sub(m.Instant)), "held still", freezeText(m.Freeze), "at rest", restText(m))
+			"cut within", output.Duration(m.CutBy.Sub(m.Instant)), "cut by", cutText(m), "held still", freezeText(m.Freeze), "at rest", restText(m))
 		manifestText(t, m)
 	}
 }
@@ -109,6 +110,29 @@ func freezeText(f *point.Freeze) string {
 		return "no: " + f.Reason
 	}
 	return fmt.Sprintf("tried %s, but: %s", took, f.Reason)
+}
+
+// cutText says by which acts of the storage the volumes were pinned.
+func cutText(m *point.Manifest) string {
+	ways := map[string]map[string]int64{} // volumes, by method and driver
+	for _, v := range m.Volumes {
+		if ways[v.Method] == nil {
+			ways[v.Method] = map[string]int64{}
+		}
+		ways[v.Method][v.Driver]++
+	}
+	var parts []string
+	for _, driver := range slices.Sorted(maps.Keys(ways["csi-group-snapshot"])) {
+		parts = append(parts, fmt.Sprintf("one group snapshot of %s of driver %s", output.Plural(ways["csi-group-snapshot"][driver], "volume"), driver))
+	}
+	var single int64
+	for _, volumes := range ways["csi-snapshot"] {
+		single += volumes
+	}
+	if single > 0 {
+		parts = append(parts, output.Plural(single, "snapshot"))
+	}
+	return strings.Join(parts, " and ")
 }
 
 // restText says whether hooks held the application at rest, and why not.

@@ -24,33 +24,50 @@ import (
 func (v *Volumes) scratch(ctx context.Context, cut capture.Cut, req *mover.Request) error {
 	ctx, cancel := context.WithTimeout(ctx, v.opts.ReadyTimeout)
 	defer cancel()
-	content, err := v.readyContent(ctx, cut)
+	ready := v.readyContent
+	if cut.Plan.Method == capture.MethodGroup {
+		ready = v.readyMember
+	}
+	snap, err := ready(ctx, cut)
 	if err != nil {
 		return err
 	}
-	if err := v.staticSnapshot(ctx, cut, content); err != nil {
+	if err := v.staticSnapshot(ctx, cut, snap); err != nil {
 		return err
 	}
-	if err := v.scratchClaim(ctx, cut, content); err != nil {
+	if err := v.scratchClaim(ctx, cut, snap.size); err != nil {
 		return err
 	}
 	req.Namespace, req.Claim = v1alpha1.SystemNamespace, cut.Handle
 	return nil
 }
 
-// readyContent waits until the cut can be read and returns its content.
-func (v *Volumes) readyContent(ctx context.Context, cut capture.Cut) (*unstructured.Unstructured, error) {
+// made is a snapshot as the driver made it.
+type made struct {
+	handle      string            // the driver's name of it
+	size        int64             // of a volume made of it, at least; 0: as its source
+	annotations map[string]string // by which the driver finds its secrets
+}
+
+// readyContent waits until the cut can be read and returns what was made.
+func (v *Volumes) readyContent(ctx context.Context, cut capture.Cut) (made, error) {
 	ns := cut.Plan.Claim.Namespace
 	snap, err := awaitObject(ctx, v.app.Dynamic.Resource(snapshots).Namespace(ns), cut.Handle, isReady)
 	if err != nil {
-		return nil, fmt.Errorf("wait until VolumeSnapshot %s/%s can be read: %w", ns, cut.Handle, err)
+		return made{}, fmt.Errorf("wait until VolumeSnapshot %s/%s can be read: %w", ns, cut.Handle, err)
 	}
 	name, _, _ := unstructured.NestedString(snap.Object, "status", "boundVolumeSnapshotContentName")
 	content, err := v.app.Dynamic.Resource(contents).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("get snapshot content: %w", err)
+		return made{}, fmt.Errorf("get snapshot content: %w", err)
 	}
-	return content, nil
+	out := made{annotations: secretsOf(content)}
+	out.handle, _, _ = unstructured.NestedString(content.Object, "status", "snapshotHandle")
+	out.size, _, _ = unstructured.NestedInt64(content.Object, "status", "restoreSize")
+	if out.handle == "" {
+		return made{}, fmt.Errorf("snapshot content %s names no snapshot", content.GetName())
+	}
+	return out, nil
 }
 
 func isReady(o *unstructured.Unstructured) bool {
@@ -59,21 +76,17 @@ func isReady(o *unstructured.Unstructured) bool {
 }
 
 // staticSnapshot binds the cut's snapshot a second time, in davit-system.
-func (v *Volumes) staticSnapshot(ctx context.Context, cut capture.Cut, content *unstructured.Unstructured) error {
-	handle, _, _ := unstructured.NestedString(content.Object, "status", "snapshotHandle")
-	if handle == "" {
-		return fmt.Errorf("snapshot content %s names no snapshot", content.GetName())
-	}
+func (v *Volumes) staticSnapshot(ctx context.Context, cut capture.Cut, snap made) error {
 	id := cut.Plan.Options.Point
 	twin := document("VolumeSnapshotContent", "", cut.Handle, id, map[string]any{
 		"deletionPolicy": "Retain", "driver": cut.Plan.Driver,
-		"source":                  map[string]any{"snapshotHandle": handle},
+		"source":                  map[string]any{"snapshotHandle": snap.handle},
 		"sourceVolumeMode":        "Filesystem",
 		"volumeSnapshotClassName": cut.Plan.Class,
 		"volumeSnapshotRef":       map[string]any{"kind": "VolumeSnapshot", "name": cut.Handle, "namespace": v1alpha1.SystemNamespace},
 	})
 	// The snapshotter reads credentials from these.
-	twin.SetAnnotations(secretsOf(content))
+	twin.SetAnnotations(snap.annotations)
 	if err := create(ctx, v.system.Dynamic.Resource(contents), twin); err != nil {
 		return fmt.Errorf("create snapshot content: %w", err)
 	}
@@ -115,11 +128,8 @@ func create(ctx context.Context, api dynamic.ResourceInterface, o *unstructured.
 
 // scratchClaim asks for a volume made of the snapshot. It is bound when the
 // mover's pod wants it.
-func (v *Volumes) scratchClaim(ctx context.Context, cut capture.Cut, content *unstructured.Unstructured) error {
-	size := cut.Plan.Claim.Capacity
-	if restore, ok, _ := unstructured.NestedInt64(content.Object, "status", "restoreSize"); ok {
-		size = max(size, restore)
-	}
+func (v *Volumes) scratchClaim(ctx context.Context, cut capture.Cut, least int64) error {
+	size := max(cut.Plan.Claim.Capacity, least)
 	group := storageAPI
 	class := cut.Plan.Claim.StorageClass
 	pvc := &corev1.PersistentVolumeClaim{
@@ -218,7 +228,7 @@ func (v *Volumes) Release(ctx context.Context, plan capture.VolumePlan) error {
 	if plan.Method == capture.MethodLive {
 		return nil
 	}
-	return v.remove(ctx, plan.Claim.Namespace, name(plan))
+	return errors.Join(v.remove(ctx, plan.Claim.Namespace, name(plan)), v.releaseGroup(ctx, plan))
 }
 
 // remove deletes what was made under a name: the scratch claim and the copy
@@ -313,7 +323,7 @@ func (v *Volumes) Sweep(ctx context.Context, running func(point string) bool) er
 			}
 		}
 	}
-	errs = append(errs, v.sweepScratch(ctx, selector, keep))
+	errs = append(errs, v.sweepScratch(ctx, selector, keep), v.sweepGroups(ctx, selector, keep))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("sweep captures: %w", err)
 	}

@@ -97,7 +97,7 @@ func (v *Volumes) Plan(ctx context.Context, c capture.Claim, opts capture.Volume
 		return plan, fmt.Errorf("get persistent volume: %w", err)
 	}
 	if pv.Spec.CSI != nil {
-		plan.Driver = pv.Spec.CSI.Driver
+		plan.Driver, plan.Handle = pv.Spec.CSI.Driver, pv.Spec.CSI.VolumeHandle
 	}
 	plan.Class, err = v.chooseClass(ctx, pv, opts.SnapshotClass)
 	if err == nil {
@@ -208,7 +208,7 @@ func (v *Volumes) Read(ctx context.Context, cut capture.Cut, previous *point.Sna
 		Vault: v.opts.Vault, Site: v.opts.Site, Owner: cut.Plan.Options.Point, Previous: previous,
 		Source: cut.Plan.Options.Application + "/" + cut.Plan.Claim.Key(),
 	}
-	if cut.Plan.Method == capture.MethodSnapshot {
+	if cut.Plan.Method != capture.MethodLive {
 		req.Cut = cut.At
 	}
 	if progress != nil {

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -12,7 +13,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/utils/ptr"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -136,8 +140,15 @@ func (w *listWriter) Add(context.Context, []byte) error { w.res.Count++; return 
 func (w *listWriter) Close(context.Context) (point.Resource, error) { return w.res, nil }
 
 // TestBedCapture captures a namespace whose pod writes without pause, with
-// hooks, by CSI snapshots on the real driver, and looks at what was cut.
+// hooks, by CSI snapshots on the real driver, each by itself and all by one
+// group snapshot, and looks at what was cut.
 func TestBedCapture(t *testing.T) {
+	for method, class := range map[string]string{capture.MethodSnapshot: snapshotClass, capture.MethodGroup: ""} {
+		t.Run(method, func(t *testing.T) { bedCapture(t, class, method) })
+	}
+}
+
+func bedCapture(t *testing.T, class, method string) {
 	clients := bedClients(t)
 	ns := realNamespace(t, clients)
 	makeClaim(t, clients, ns, "data", storageClass)
@@ -151,7 +162,7 @@ func TestBedCapture(t *testing.T) {
 	reader := &podReader{t: t, clients: clients, got: map[string]string{}}
 	volumes := NewVolumes(clients, clients, reader, VolumeOptions{Vault: "v", Site: "east"})
 	spec := capture.Spec{
-		Application: "bed", ID: "bed-" + ns, Namespaces: []string{ns}, Mode: capture.ModeSnapshot, SnapshotClass: snapshotClass,
+		Application: "bed", ID: "bed-" + ns, Namespaces: []string{ns}, Mode: capture.ModeSnapshot, SnapshotClass: class,
 		Hooks: []quiesce.Hook{{
 			Name: "hold", Pods: labels.SelectorFromSet(labels.Set{"app": "writer"}),
 			Before: &quiesce.Action{Command: []string{"sh", "-c", "touch /data/hold; sleep 0.2; echo before >> /data/log; sync"}},
@@ -166,6 +177,11 @@ func TestBedCapture(t *testing.T) {
 	t.Logf("captured %d objects and %d volumes in %s; cut within %s; warnings %v", res.Objects, len(res.Volumes), time.Since(started), res.CutBy.Sub(res.Instant), res.Warnings)
 	if res.Consistency != point.PerVolume || len(res.Volumes) != 2 || len(res.Hooks) != 2 {
 		t.Errorf("consistency %s, volumes %+v, hooks %+v", res.Consistency, res.Volumes, res.Hooks)
+	}
+	for _, v := range res.Volumes {
+		if v.Method != method {
+			t.Errorf("claim %s was captured by %s, want %s", v.Claim, v.Method, method)
+		}
 	}
 	checkLog(t, reader.got["bed/"+ns+"/data"])
 	if got := reader.got["bed/"+ns+"/files"]; got != "whole\n" {
@@ -212,6 +228,11 @@ func checkReleased(t *testing.T, clients *kube.Clients, ns, id string) {
 				left++
 			}
 		}
+		groups, err := clients.Dynamic.Resource(groupContents).List(ctx, selector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left += len(groups.Items)
 		claims, err := clients.Kubernetes.CoreV1().PersistentVolumeClaims(v1alpha1.SystemNamespace).List(ctx, selector)
 		if err != nil {
 			t.Fatal(err)
@@ -278,4 +299,37 @@ func TestBedPlanWithoutSnapshots(t *testing.T) {
 	if req := reader.seen[0]; !req.Live || req.Node == "" || req.HostPath == "" {
 		t.Errorf("request = %+v, want a path on a node", req)
 	}
+}
+
+var groupContents = schema.GroupVersionResource{Group: groupAPI, Version: "v1", Resource: "volumegroupsnapshotcontents"}
+
+// TestBedGroupThatNobodyCuts: a class whose driver has no group controller costs
+// a bounded time, and what was asked for does not stay.
+func TestBedGroupThatNobodyCuts(t *testing.T) {
+	clients := bedClients(t)
+	id := "bed-nobody-" + string(uuid.NewUUID())
+	class := &unstructured.Unstructured{Object: map[string]any{"driver": "nobody.example.com", "deletionPolicy": "Delete"}}
+	class.SetAPIVersion(groupAPI + "/v1")
+	class.SetKind("VolumeGroupSnapshotClass")
+	class.SetName(id)
+	api := clients.Dynamic.Resource(groupContents.GroupVersion().WithResource("volumegroupsnapshotclasses"))
+	if _, err := api.Create(t.Context(), class, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = api.Delete(context.WithoutCancel(t.Context()), id, metav1.DeleteOptions{}) })
+	v := NewVolumes(clients, clients, nil, VolumeOptions{Vault: "v", Site: "east"})
+	got, err := v.GroupClasses(t.Context(), []string{"nobody.example.com"}, "")
+	if err != nil || got["nobody.example.com"] != id {
+		t.Fatalf("classes are %v: %v", got, err)
+	}
+	plan := capture.VolumePlan{Driver: "nobody.example.com", Handle: "v-1", Group: id, Options: capture.VolumeOptions{Point: id}}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := v.CutGroup(ctx, id, []capture.VolumePlan{plan}); !errors.Is(err, ErrNotReady) {
+		t.Errorf("got %v, want %v", err, ErrNotReady)
+	}
+	if err := v.Release(t.Context(), plan); err != nil {
+		t.Fatal(err)
+	}
+	checkReleased(t, clients, v1alpha1.SystemNamespace, id)
 }

@@ -27,7 +27,7 @@ var sidecars = []string{
 	"github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller",
 }
 
-// crdModule holds the VolumeSnapshot CRDs.
+// crdModule holds the CRDs of snapshots and of group snapshots.
 const crdModule = "github.com/kubernetes-csi/external-snapshotter/client/v8"
 
 // Builder builds from a module directory into a cache.
@@ -180,7 +180,7 @@ func (b Builder) goBuild(ctx context.Context, module, dir string, packages ...st
 	return nil
 }
 
-// CRDs reads the VolumeSnapshot CRDs out of the module that defines them.
+// CRDs reads the CRDs of snapshots and group snapshots out of the module that defines them.
 func (b Builder) CRDs(ctx context.Context) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", crdModule)
 	cmd.Dir = filepath.Join(b.Source, "sidecars")
@@ -193,7 +193,7 @@ func (b Builder) CRDs(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", crdModule, err)
 	}
-	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "config", "crd", "snapshot.storage.k8s.io_*.yaml"))
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "config", "crd", "*snapshot.storage.k8s.io_*.yaml"))
 	if err != nil || len(files) == 0 {
 		return nil, fmt.Errorf("find CRDs: none in %s", crdModule)
 	}

@@ -13,6 +13,12 @@ import (
 // fsTypeParameter is the StorageClass parameter that chooses what is inside a volume.
 const fsTypeParameter = "fsType"
 
+// groupParameter is the one that says whether volumes may be part of group snapshots: "none" says that they may not.
+const (
+	groupParameter = "group"
+	groupNone      = "none"
+)
+
 // sidecarPrefix marks parameters that belong to the provisioner.
 const sidecarPrefix = "csi.storage.k8s.io/"
 
@@ -89,9 +95,10 @@ func parameterFSType(parameters map[string]string) (string, error) {
 		switch {
 		case key == fsTypeParameter:
 			fsType = parameters[key]
+		case key == groupParameter && parameters[key] == groupNone:
 		case strings.HasPrefix(key, sidecarPrefix):
 		default:
-			return "", invalid("parameter %q is unknown; %q is the only one", key, fsTypeParameter)
+			return "", invalid("parameter %s=%q is unknown; there are %s, and %s=%s", key, parameters[key], fsTypeParameter, groupParameter, groupNone)
 		}
 	}
 	if fsType != "" && !disk.Supported(fsType) {

@@ -50,7 +50,10 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	if err := d.checkTopology(req.GetAccessibilityRequirements()); err != nil {
 		return nil, err
 	}
-	want := pool.Volume{ID: pool.VolumeID(req.GetName()), Name: req.GetName(), FSType: fsType}
+	want := pool.Volume{
+		ID: pool.VolumeID(req.GetName()), Name: req.GetName(), FSType: fsType,
+		Alone: req.GetParameters()[groupParameter] == groupNone,
+	}
 	leave, err := d.busy.enter(want.ID, req.GetVolumeContentSource().GetVolume().GetVolumeId())
 	if err != nil {
 		return nil, err

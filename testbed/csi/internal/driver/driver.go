@@ -39,6 +39,7 @@ type Driver struct {
 	csi.UnimplementedIdentityServer
 	csi.UnimplementedControllerServer
 	csi.UnimplementedNodeServer
+	csi.UnimplementedGroupControllerServer
 
 	pool *pool.Pool
 	node string
@@ -62,6 +63,7 @@ func (d *Driver) Serve(ctx context.Context, socket string) error {
 	csi.RegisterIdentityServer(server, d)
 	csi.RegisterControllerServer(server, d)
 	csi.RegisterNodeServer(server, d)
+	csi.RegisterGroupControllerServer(server, d)
 	return serveUntil(ctx, server, listener)
 }
 
@@ -119,7 +121,7 @@ func statusOf(err error) error {
 	switch {
 	case errors.Is(err, pool.ErrNotFound):
 		return status.Error(codes.NotFound, err.Error())
-	case errors.Is(err, pool.ErrInUse), errors.Is(err, disk.ErrGrowOffline):
+	case errors.Is(err, pool.ErrInUse), errors.Is(err, pool.ErrAlone), errors.Is(err, disk.ErrGrowOffline):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, disk.ErrFreezeLimit):
 		return status.Error(codes.DeadlineExceeded, err.Error())

@@ -129,7 +129,7 @@ func (d *Driver) findSnapshots(id, volume string) ([]pool.Snapshot, error) {
 func describeSnapshot(s pool.Snapshot) *csi.Snapshot {
 	return &csi.Snapshot{
 		SnapshotId: s.ID, SourceVolumeId: s.VolumeID, SizeBytes: s.Bytes,
-		CreationTime: timestamppb.New(s.Created), ReadyToUse: true,
+		CreationTime: timestamppb.New(s.Created), ReadyToUse: true, GroupSnapshotId: s.Group,
 	}
 }
 
@@ -201,5 +201,8 @@ func (d *Driver) DeleteSnapshot(_ context.Context, req *csi.DeleteSnapshotReques
 		return nil, err
 	}
 	defer leave()
+	if have, err := d.pool.Snapshot(req.GetSnapshotId()); err == nil && have.Group != "" {
+		return nil, invalid("snapshot %s is part of group snapshot %s; delete that", have.ID, have.Group)
+	}
 	return &csi.DeleteSnapshotResponse{}, d.pool.DeleteSnapshot(req.GetSnapshotId())
 }

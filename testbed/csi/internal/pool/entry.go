@@ -19,6 +19,7 @@ import (
 const (
 	volumes   = "volumes"
 	snapshots = "snapshots"
+	groups    = "groups"
 	imageFile = "image"
 	metaFile  = "meta.json"
 )
@@ -33,6 +34,8 @@ type Volume struct {
 	Created time.Time `json:"created"`
 	// FSBytes is how large the file system inside was last made; less than Bytes means that it has to grow.
 	FSBytes int64 `json:"fsBytes,omitempty"`
+	// Alone says that it takes part in no group snapshot.
+	Alone bool `json:"alone,omitempty"`
 }
 
 // Snapshot is what is known about a snapshot besides its image.
@@ -46,6 +49,8 @@ type Snapshot struct {
 	Created  time.Time `json:"created"`
 	// Frozen says that the file system inside was held still: the image needs no journal replay.
 	Frozen bool `json:"frozen"`
+	// Group is the id of the group snapshot that it is part of.
+	Group string `json:"group,omitempty"`
 }
 
 // VolumeID derives a volume's id from its name, which makes creation idempotent without an index.
@@ -54,13 +59,16 @@ func VolumeID(name string) string { return "vol-" + digest(name) }
 // SnapshotID does the same for snapshots.
 func SnapshotID(name string) string { return "snap-" + digest(name) }
 
+// GroupID does the same for group snapshots.
+func GroupID(name string) string { return "group-" + digest(name) }
+
 func digest(name string) string {
 	sum := sha256.Sum256([]byte(name))
 	return hex.EncodeToString(sum[:16])
 }
 
 // idPattern keeps ids from outside from leaving their directory.
-var idPattern = regexp.MustCompile(`^(vol|snap)-[0-9a-f]{32}$`)
+var idPattern = regexp.MustCompile(`^(vol|snap|group)-[0-9a-f]{32}$`)
 
 func (p *Pool) dir(kind, id string) string { return filepath.Join(p.outer, kind, id) }
 

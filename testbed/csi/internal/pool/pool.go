@@ -1,6 +1,7 @@
 // Package pool keeps volumes and snapshots as image files on one outer XFS with reflinks.
 //
-// Layout below the outer mount: volumes/<id>/{image,meta.json} and snapshots/<id>/{image,meta.json}. An entry is built
+// Layout below the outer mount: volumes/<id>/{image,meta.json}, snapshots/<id>/{image,meta.json} and
+// groups/<id>/meta.json. An entry is built
 // in a directory whose name starts with a dot and renamed into place, so that it exists whole or not at all.
 package pool
 
@@ -64,10 +65,13 @@ func Open(ctx context.Context, config Config) (*Pool, error) {
 	if err := p.mountOuter(ctx, config); err != nil {
 		return nil, err
 	}
-	for _, kind := range []string{volumes, snapshots} {
+	for _, kind := range []string{volumes, snapshots, groups} {
 		if err := p.sweep(kind); err != nil {
 			return nil, err
 		}
+	}
+	if err := p.sweepGroups(); err != nil {
+		return nil, err
 	}
 	return p, p.dropStale()
 }
