@@ -26,6 +26,13 @@ type ProtectionPolicySpec struct {
 	// Suspend pauses the schedule; points already taken are kept.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
+	// CaptureTimeout bounds a whole capture; default 24h. One that takes longer
+	// is stopped, what it held is let go, and the point says what it was doing.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('168h')",message="captureTimeout must be between 1m and 168h"
+	CaptureTimeout *metav1.Duration `json:"captureTimeout,omitempty"`
 	// +optional
 	Retention Retention `json:"retention,omitempty"`
 	// +optional

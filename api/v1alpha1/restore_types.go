@@ -177,8 +177,8 @@ type RestoreSpec struct {
 	// ready by then become warnings.
 	// +optional
 	ReadyTimeout *metav1.Duration `json:"readyTimeout,omitempty"`
-	// Timeout bounds the whole restore, from its first start; without one it
-	// takes as long as it takes. What was waited for then is in the status.
+	// Timeout bounds the whole restore, from its first start; default 24h. What
+	// was waited for then is in the status, and a new Restore goes on from there.
 	// +optional
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }

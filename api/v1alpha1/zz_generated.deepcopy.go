@@ -1341,6 +1341,11 @@ func (in *ProtectionPolicyList) DeepCopyObject() runtime.Object {
 func (in *ProtectionPolicySpec) DeepCopyInto(out *ProtectionPolicySpec) {
 	*out = *in
 	in.Schedule.DeepCopyInto(&out.Schedule)
+	if in.CaptureTimeout != nil {
+		in, out := &in.CaptureTimeout, &out.CaptureTimeout
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	in.Retention.DeepCopyInto(&out.Retention)
 	in.Objectives.DeepCopyInto(&out.Objectives)
 	if in.Verify != nil {

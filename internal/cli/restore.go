@@ -55,7 +55,7 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 	if err := o.Complete(e.now()); err != nil {
 		return err
 	}
-	ctx, cancel := e.working(cmd)
+	ctx, cancel := e.bounded(cmd, recovery.DefaultTimeout)
 	defer cancel()
 	c, err := e.cluster()
 	if err != nil {

@@ -35,6 +35,10 @@ var (
 	ErrBusy = restore.ErrBusy
 )
 
+// DefaultTimeout bounds a whole restore whose order says nothing. One that it
+// ends is given again and goes on.
+const DefaultTimeout = 24 * time.Hour
+
 // Options mirror v1alpha1.RestoreSpec, and what only a person at the CLI may say.
 type Options struct {
 	Application string    // its name in the vault

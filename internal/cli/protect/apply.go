@@ -75,7 +75,7 @@ func (o *Flags) takeBack() error {
 
 // GivesPolicy says that a flag changes the policy.
 func (o *Flags) GivesPolicy() bool {
-	prefixes := []string{"every", "cron", "time-zone", "rpo", "rto", "max-age", "keep-", "verify-", "test-"}
+	prefixes := []string{"every", "cron", "time-zone", "rpo", "rto", "max-age", "capture-", "keep-", "verify-", "test-"}
 	for name := range o.own {
 		if o.set.Changed(name) && slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) }) {
 			return true
@@ -183,6 +183,8 @@ func (o *Flags) schedule(spec *v1alpha1.ProtectionPolicySpec) error {
 		return exit.Usage("", "give --every or --cron, not both")
 	case o.every != 0 && o.every < 10*time.Second:
 		return exit.Usage("", "--every %s is less than 10s", o.every)
+	case o.captureMax != 0 && (o.captureMax < time.Minute || o.captureMax > 168*time.Hour):
+		return exit.Usage("", "--capture-timeout %s is not between 1m and 168h", o.captureMax)
 	case o.rpo < 0 || o.rto < 0 || o.maxAge < 0:
 		return exit.Usage("", "--rpo, --rto and --max-age cannot be negative")
 	}
@@ -196,6 +198,7 @@ func (o *Flags) schedule(spec *v1alpha1.ProtectionPolicySpec) error {
 		s.Every = nil
 	}
 	replace(o, "time-zone", &s.TimeZone, o.zone)
+	replace(o, "capture-timeout", &spec.CaptureTimeout, objects.Duration(o.captureMax))
 	replace(o, "rpo", &spec.Objectives.RPO, objects.Duration(o.rpo))
 	replace(o, "rto", &spec.Objectives.RTO, objects.Duration(o.rto))
 	return nil

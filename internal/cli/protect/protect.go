@@ -40,6 +40,7 @@ type Flags struct {
 	cron, zone string
 	rpo, rto   time.Duration
 	maxAge     time.Duration
+	captureMax time.Duration
 	keep       map[string]*int32 // by the name of the rule
 }
 
@@ -78,6 +79,7 @@ func (o *Flags) bindPolicy(flags *pflag.FlagSet) {
 	flags.StringVar(&o.zone, "time-zone", "", "time zone of --cron, and of days, weeks, months and years to keep, such as Europe/Lisbon (default: UTC)")
 	flags.DurationVar(&o.rpo, "rpo", 0, "how much time of work may be lost")
 	flags.DurationVar(&o.rto, "rto", 0, "how long recovery may take")
+	flags.DurationVar(&o.captureMax, "capture-timeout", 0, "stop a capture that takes longer, 1m to 168h (default: 24h)")
 	flags.DurationVar(&o.maxAge, "max-age", 0, "keep points younger than this")
 	o.keep = map[string]*int32{}
 	for _, rule := range []struct{ name, usage string }{

@@ -5,6 +5,7 @@
 package recoverypoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,10 +40,11 @@ const (
 	busyWait   = 2 * time.Second
 	stepEvery  = time.Second // how often a step is written into the status
 	concurrent = 4           // captures; deletions and the like do not wait for them
-	// captureTimeout is for what nobody thought of: every wait of a capture has
-	// an end of its own, and a volume that is read must show life. Without one
-	// a capture that hangs would keep the application from being captured.
-	captureTimeout = 48 * time.Hour
+	// captureTimeout is for captures whose policy says nothing. Every wait of a
+	// capture has an end of its own, and a volume that is read must show life:
+	// this is for the sum of them, and for what nobody thought of. A capture
+	// that hangs would keep the application from being captured.
+	captureTimeout = 24 * time.Hour
 )
 
 // Access opens vaults by the name of their objects.
@@ -217,7 +219,11 @@ func (r *Reconciler) ended(key client.ObjectKey) {
 // run captures, and shows each step in the status. An object that was removed
 // stops its capture.
 func (r *Reconciler) run(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) (*point.Manifest, error) {
-	bounded, end := context.WithTimeoutCause(ctx, captureTimeout, fmt.Errorf("the capture did not end within %s", captureTimeout))
+	limit := captureTimeout
+	if of := s.policy.Spec.CaptureTimeout; of != nil {
+		limit = of.Duration
+	}
+	bounded, end := context.WithTimeoutCause(ctx, limit, errOverdue)
 	defer end()
 	ctx, cancel := context.WithCancelCause(bounded)
 	defer cancel(nil)
@@ -239,9 +245,14 @@ func (r *Reconciler) run(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *sub
 		measure.CaptureDuration.WithLabelValues(s.app.VaultName()).Observe(r.Now().Sub(began).Seconds())
 	} else if errors.Is(cause, errRemoved) {
 		err = errors.Join(errRemoved, err)
+	} else if errors.Is(cause, errOverdue) {
+		err = fmt.Errorf("%w: it did not end within %s and was stopped while %s: allow more by captureTimeout of its policy, or look why that takes so long: %w", errOverdue, limit, cmp.Or(steps.get(), "starting"), err)
 	}
 	return m, err
 }
+
+// errOverdue ends a capture that takes longer than its policy allows.
+var errOverdue = errors.New("the capture's time is over")
 
 var errRemoved = errors.New("the RecoveryPoint object was removed")
 

@@ -29,10 +29,17 @@ import (
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 // empty is a cluster with nothing in it but the application's namespace.
-type empty struct{ asked bool }
+type empty struct {
+	asked bool
+	hangs bool // until whoever asks gives up
+}
 
-func (e *empty) Catalog(context.Context) (capture.Catalog, error) {
+func (e *empty) Catalog(ctx context.Context) (capture.Catalog, error) {
 	e.asked = true
+	if e.hangs {
+		<-ctx.Done()
+		return capture.Catalog{}, ctx.Err()
+	}
 	return capture.Catalog{}, nil
 }
 func (*empty) Version(context.Context) (string, error)  { return "v1.34.4", nil }
@@ -282,6 +289,38 @@ func TestDeleteFromVaultOnlyWhenAsked(t *testing.T) {
 			if s.all()["p1"].Annotations[project.AnnotationDelete] != "" {
 				t.Errorf("%s: the refused request stays", name)
 			}
+		}
+	}
+}
+
+// TestACaptureThatTakesTooLongSaysWhatItWasDoing: its policy's time ends it, and
+// the application can be captured again.
+func TestACaptureThatTakesTooLongSaysWhatItWasDoing(t *testing.T) {
+	limit := &metav1.Duration{Duration: time.Millisecond}
+	policy := &v1alpha1.ProtectionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "hasty"},
+		Spec:       v1alpha1.ProtectionPolicySpec{CaptureTimeout: limit},
+	}
+	s := newSite(t, request("p1", ""), policy)
+	var app v1alpha1.Application
+	key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}
+	if err := s.Client.Get(t.Context(), key, &app); err != nil {
+		t.Fatal(err)
+	}
+	app.Spec.Policy = "hasty"
+	if err := s.Client.Update(t.Context(), &app); err != nil {
+		t.Fatal(err)
+	}
+	s.cluster.hangs = true
+	s.reconcile("p1")
+	got := s.all()["p1"]
+	c := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady)
+	if got.Status.Phase != v1alpha1.PointFailed || c == nil {
+		t.Fatalf("point is %s: %+v", got.Status.Phase, c)
+	}
+	for _, want := range []string{"did not end within 1ms", "while discovering kinds", "captureTimeout"} {
+		if !strings.Contains(c.Message, want) {
+			t.Errorf("message %q lacks %q", c.Message, want)
 		}
 	}
 }

@@ -118,15 +118,15 @@ func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore, taken me
 // bounded ends when the restore's own time is over, which began when an agent
 // first took it up.
 func (r *Reconciler) bounded(ctx context.Context, rs *v1alpha1.Restore) (context.Context, context.CancelFunc) {
-	limit := rs.Spec.Timeout
-	if limit == nil || limit.Duration <= 0 {
-		return context.WithCancel(ctx)
+	limit := recovery.DefaultTimeout
+	if own := rs.Spec.Timeout; own != nil && own.Duration > 0 {
+		limit = own.Duration
 	}
-	left := limit.Duration
+	left := limit
 	if rs.Status.StartedAt != nil {
 		left -= r.Now().Sub(rs.Status.StartedAt.Time)
 	}
-	return context.WithTimeoutCause(ctx, left, fmt.Errorf("%w: spec.timeout is %s", errTimeOver, limit.Duration))
+	return context.WithTimeoutCause(ctx, left, fmt.Errorf("%w: spec.timeout is %s", errTimeOver, limit))
 }
 
 // errTimeOver ends a restore that takes longer than its spec allows.

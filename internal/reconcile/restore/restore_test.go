@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -92,5 +93,38 @@ func TestRestoreOfAnAgentThatStopsGoesOnLater(t *testing.T) {
 	d := &door{meet: cancel}
 	if got := reconcile(ctx, t, d, v1alpha1.SystemNamespace, v1alpha1.RestoreInPlace, ""); got.Status.Phase != "" || got.Status.FinishedAt != nil {
 		t.Errorf("status %+v", got.Status)
+	}
+}
+
+// TestARestoreHasADeadlineByItself counts from when it was first taken up, not
+// from when the present agent did.
+func TestARestoreHasADeadlineByItself(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	r := &Reconciler{Now: func() time.Time { return now }}
+	for _, tt := range []struct {
+		name  string
+		limit time.Duration // 0: none of its own
+		age   time.Duration
+		over  bool
+	}{
+		{"of a day", 0, time.Hour, false},
+		{"of a day, over", 0, 24*time.Hour + time.Second, true},
+		{"longer by order", 72 * time.Hour, 25 * time.Hour, false},
+		{"shorter by order", time.Hour, 2 * time.Hour, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			rs := &v1alpha1.Restore{Status: v1alpha1.RestoreStatus{StartedAt: &metav1.Time{Time: now.Add(-tt.age)}}}
+			if tt.limit > 0 {
+				rs.Spec.Timeout = &metav1.Duration{Duration: tt.limit}
+			}
+			ctx, free := r.bounded(t.Context(), rs)
+			defer free()
+			if over := ctx.Err() != nil; over != tt.over {
+				t.Fatalf("its time is over: %v, want %v", over, tt.over)
+			}
+			if cause := context.Cause(ctx); tt.over && (!errors.Is(cause, errTimeOver) || !strings.Contains(cause.Error(), "spec.timeout is")) {
+				t.Errorf("it ended by %v", cause)
+			}
+		})
 	}
 }
