@@ -318,7 +318,8 @@ func TestACaptureThatTakesTooLongSaysWhatItWasDoing(t *testing.T) {
 	if got.Status.Phase != v1alpha1.PointFailed || c == nil {
 		t.Fatalf("point is %s: %+v", got.Status.Phase, c)
 	}
-	for _, want := range []string{"did not end within 1ms", "while discovering kinds", "captureTimeout"} {
+	// How far it comes in its time depends on the machine.
+	for _, want := range []string{"did not end within 1ms", "was stopped while ", "captureTimeout"} {
 		if !strings.Contains(c.Message, want) {
 			t.Errorf("message %q lacks %q", c.Message, want)
 		}
