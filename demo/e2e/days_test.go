@@ -39,6 +39,7 @@ var together = []day{
 	{"WrongKeys", wrongKeys},
 	{"Sandboxed", sandboxed},
 	{"Coverage", coverage},
+	{"LookedAt", lookedAt},
 	{"SupportBundle", supportBundle},
 }
 

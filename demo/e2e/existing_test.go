@@ -41,6 +41,7 @@ func cloned(t *testing.T) {
 	apply(t, west, "{apiVersion: v1, kind: Namespace, metadata: {name: "+copied+", labels: {davit-e2e: 'true'}}}")
 	apply(t, west, "{apiVersion: v1, kind: ConfigMap, metadata: {name: settings, namespace: "+copied+"}, data: {colour: blue}}")
 	a.clone(t, copied).want(t, 4, "exists already and was left alone", "data.colour")
+	davit(t, west, "", "logs", "restore", a.name).want(t, 0, "Warnings (1)", copied+"/settings", "data.colour")
 	if got := a.sum(t, west, copied); got != sum {
 		t.Errorf("the clone's data is %s, want %s", got, sum)
 	}
