@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // StartLedger runs the ledger on the host, outside every site, where it
@@ -78,7 +79,10 @@ func (s *Stage) hostAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// StopLedger stops the ledger if it runs.
+// ledgerGrace is how long the ledger may take to end by itself.
+const ledgerGrace = 3 * time.Second
+
+// StopLedger stops the ledger if it runs, and returns when it is gone.
 func (s *Stage) StopLedger() error {
 	data, err := os.ReadFile(s.pidFile())
 	if err != nil {
@@ -88,11 +92,25 @@ func (s *Stage) StopLedger() error {
 	if err != nil {
 		return fmt.Errorf("read pid: %w", err)
 	}
-	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err == nil && strings.Contains(string(cmdline), "ledger") {
-		_ = syscall.Kill(pid, syscall.SIGTERM)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	with, limit := syscall.SIGTERM, time.After(ledgerGrace)
+	for isLedger(pid) {
+		_ = syscall.Kill(pid, with)
+		select {
+		case <-limit:
+			with = syscall.SIGKILL
+		case <-tick.C:
+		}
 	}
 	return os.Remove(s.pidFile())
+}
+
+// isLedger tells whether the process runs, and is no other that has its number
+// by now. One that has ended has no command line, also before it is reaped.
+func isLedger(pid int) bool {
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && strings.Contains(string(cmdline), "ledger")
 }
 
 // LedgerFile is where the ledger writes every acknowledged order, a line each.
