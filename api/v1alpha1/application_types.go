@@ -414,6 +414,32 @@ type FenceStatus struct {
 	Message string `json:"message,omitempty"`
 }
 
+// LeaseStatus is the lease under which this site holds its epoch of an
+// application: when the vault has been silent for so long, nodes stop it.
+type LeaseStatus struct {
+	// Epoch is the one whose claim says the terms.
+	Epoch int64 `json:"epoch"`
+	// Lease is how long the application runs after a node began to ask the vault
+	// and was told that it may.
+	Lease metav1.Duration `json:"lease"`
+	// Bound is how long a node may then take until nothing of it runs.
+	// +optional
+	Bound metav1.Duration `json:"bound,omitempty"`
+	// DriftPPM is how fast or slow clocks may run, in parts in a million.
+	// +optional
+	DriftPPM int64 `json:"driftPPM,omitempty"`
+	// Kept says that every node keeps the lease, and that the vault says so: from
+	// then on another site may go by it.
+	// +optional
+	Kept bool `json:"kept,omitempty"`
+	// Over says that a node has stopped the application: the vault is silent.
+	// +optional
+	Over bool `json:"over,omitempty"`
+	// Message says which nodes do not keep it, or stopped it.
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
 // ApplicationStatus is what the agent last observed.
 type ApplicationStatus struct {
 	// +optional
@@ -432,6 +458,9 @@ type ApplicationStatus struct {
 	// Fence says how surely nothing of a superseded application writes here.
 	// +optional
 	Fence *FenceStatus `json:"fence,omitempty"`
+	// Lease is set while this site holds the newest epoch under lease terms.
+	// +optional
+	Lease *LeaseStatus `json:"lease,omitempty"`
 	// NewestPoint is the newest recovery point that may be offered.
 	// +optional
 	NewestPoint string `json:"newestPoint,omitempty"`

@@ -38,6 +38,7 @@ const (
 	ReasonClockSkew        = "ClockSkew"           // the vault's clock and the site's are apart
 	ReasonWrongKey         = "WrongKey"            // the key opens nothing in this project
 	ReasonSuperseded       = "Superseded"          // another site holds a higher epoch
+	ReasonLeaseOver        = "LeaseOver"           // the vault is silent, and the nodes stopped the application
 	ReasonHeld             = "Held"                // a run keeps it at rest
 	ReasonNameTaken        = "SiteNameTaken"       // another cluster bears this site's name in the vault
 	ReasonOvertaken        = "Overtaken"           // the epoch changed since the restore was ordered

@@ -31,6 +31,14 @@ type NodeFenceStatus struct {
 	// Sandboxes are the copies whose pods are closed in here.
 	// +optional
 	Sandboxes []IsolatedSandbox `json:"sandboxes,omitempty"`
+	// Leases are those that the node keeps: when one is over, the application
+	// stops here.
+	// +optional
+	Leases []KeptLease `json:"leases,omitempty"`
+	// Bound is the shortest time in which the node can promise that nothing of an
+	// application runs after its lease.
+	// +optional
+	Bound *metav1.Duration `json:"bound,omitempty"`
 	// Problem is why the node cannot fence at all. It proves nothing then.
 	// +optional
 	Problem string `json:"problem,omitempty"`
@@ -58,6 +66,17 @@ type FencedApplication struct {
 	// +optional
 	Proven bool `json:"proven,omitempty"`
 	// Problem is what could not be done.
+	// +optional
+	Problem string `json:"problem,omitempty"`
+}
+
+// KeptLease is the lease of one application that a node keeps.
+type KeptLease struct {
+	// Application is its name in the vault.
+	Application string `json:"application"`
+	// Epoch is the one whose claim says the terms.
+	Epoch int64 `json:"epoch"`
+	// Problem is why the node cannot obey them. It promises nothing then.
 	// +optional
 	Problem string `json:"problem,omitempty"`
 }

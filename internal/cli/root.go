@@ -26,7 +26,6 @@ import (
 	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/cli/installation"
 	"davit.dev/davit/internal/cli/output"
-	"davit.dev/davit/internal/cli/planning"
 	"davit.dev/davit/internal/cli/profiles"
 	"davit.dev/davit/internal/cli/running"
 	"davit.dev/davit/internal/cli/wiring"
@@ -209,7 +208,7 @@ func (e *env) addCommands(root *cobra.Command) {
 	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand())
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
-		planning.Command(e.planning()), running.Failover(e.running()), running.Switchover(e.running()), running.Runs(e.running()))
+		e.planCommand(), running.Failover(e.running()), running.Switchover(e.running()), running.Runs(e.running()))
 	group("look", e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
 		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))
 	root.AddCommand(e.versionCommand(), exitCodesTopic())

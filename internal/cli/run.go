@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/arming"
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
@@ -42,6 +43,14 @@ func (e *env) forecast() *forecast.Host {
 			return in, c, nil
 		},
 	}
+}
+
+// planCommand is `plan`, with what of it needs a vault.
+func (e *env) planCommand() *cobra.Command {
+	cmd, r := planning.Command(e.planning()), e.running()
+	h := &arming.Host{Err: e.Err, Print: e.print, Progress: r.Progress, Now: e.now, Bounded: e.working, Open: r.Open, AskFor: e.askFor, Read: r.Read}
+	cmd.AddCommand(arming.Arm(h), arming.Disarm(h))
+	return cmd
 }
 
 // running is what the commands about runs work with.

@@ -329,7 +329,7 @@ func (e *Executor) step(ctx context.Context, spec failover.Spec, f failover.Effe
 		sites.Go(func() {
 			answers[i] = e.o.Actuator.Do(bounded, Order{
 				Action: f.Action, Run: spec.Run, Plan: spec.Plan, Verb: spec.Verb, Step: *f.Step, Token: f.Token,
-				Site: site, From: spec.From, To: spec.To, Sandbox: f.Sandbox, Point: f.Point,
+				Site: site, From: spec.From, To: spec.To, Sandbox: f.Sandbox, Fence: spec.Fence, Point: f.Point,
 			})
 		})
 	}

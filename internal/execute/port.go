@@ -30,6 +30,8 @@ type Order struct {
 	To   string `json:"to"`
 	// Sandbox is set in drills: nothing outside of it may change.
 	Sandbox string `json:"sandbox,omitempty"`
+	// Fence is the plan's: a claim is made under its lease terms.
+	Fence plan.Fence `json:"fence,omitzero"`
 	// Point is what data comes from; nil: the newest that may be offered.
 	Point *failover.Point `json:"point,omitempty"`
 }

@@ -40,6 +40,9 @@ type Application struct {
 	Below int64 `json:"below,omitempty"`
 	// Terms are nil under human declaration: then silence stops nothing.
 	Terms *Terms `json:"terms,omitempty"`
+	// TermsOf is the epoch that the terms are of. It is above Newest where the
+	// cluster told of them and the vault has not answered since.
+	TermsOf int64 `json:"termsOf,omitempty"`
 	// Document is the Application object as it was last seen: what is covered.
 	Document json.RawMessage `json:"document,omitempty"`
 }
@@ -90,9 +93,33 @@ func (r *Record) Ensure(name string) *Application {
 }
 
 // Forget drops all applications but those named: they are protected here no
-// more, and nobody's epoch is theirs.
+// more, and nobody's epoch is theirs. One that is under a lease is kept: other
+// sites go by that it stops when the lease is over.
 func (r *Record) Forget(but map[string]bool) {
-	r.Applications = slices.DeleteFunc(r.Applications, func(a Application) bool { return !but[a.Name] })
+	r.Applications = slices.DeleteFunc(r.Applications, func(a Application) bool { return !but[a.Name] && a.Terms == nil })
+}
+
+// strangerFor is how long an application may run, on a node that was never told
+// by the vault that it may, from when the node hears that it is under a lease.
+const strangerFor = time.Second
+
+// Hear takes note of the terms under which this site claimed an epoch, as the
+// cluster tells them. They bind at once, and give no right to write that the
+// vault did not give: a node that the vault told before that the site may write
+// has one lease to hear it again, any other next to nothing. It tells whether
+// the record changed.
+func (r *Record) Hear(name string, epoch int64, terms Terms, now time.Duration, leases Leases) (changed bool) {
+	app := r.Ensure(name)
+	if epoch <= app.Newest || epoch <= app.TermsOf {
+		return false
+	}
+	grace := min(strangerFor, terms.Lease)
+	if app.Held > 0 && app.Held == app.Newest {
+		grace = terms.Lease
+	}
+	app.Terms, app.TermsOf = &terms, epoch
+	leases[name] = now + grace
+	return true
 }
 
 // Learn takes note of an answer. One that is older than what is known changes
@@ -112,14 +139,25 @@ func (r *Record) Learn(name string, a Answer, leases Leases) (changed bool) {
 	default:
 		app.Below = 0
 	}
-	app.Terms = nil
-	if a.Terms != nil && app.Newest > 0 && app.Held == app.Newest {
-		terms := *a.Terms
-		app.Terms = &terms
-		// From before the question was sent: the answer may be that old.
-		leases[name] = max(leases[name], a.Asked+terms.Lease)
+	if app.Newest >= app.TermsOf { // else the answer is older than what the cluster told
+		app.lease(a, leases)
 	}
-	return was.Held != app.Held || was.Newest != app.Newest || was.Holder != app.Holder || was.Below != app.Below || !sameTerms(was.Terms, app.Terms)
+	return was.Held != app.Held || was.Newest != app.Newest || was.Holder != app.Holder || was.Below != app.Below || was.TermsOf != app.TermsOf || !sameTerms(was.Terms, app.Terms)
+}
+
+// lease takes the terms from an answer that is as new as all that is known.
+func (a *Application) lease(answer Answer, leases Leases) {
+	if answer.Terms == nil || a.Newest == 0 || a.Held != a.Newest {
+		a.Terms, a.TermsOf = nil, 0
+		return
+	}
+	// From before the question was sent: the answer may be that old.
+	until := answer.Asked + answer.Terms.Lease
+	if a.TermsOf == a.Newest { // answers to several questions, in any order
+		until = max(until, leases[a.Name])
+	}
+	terms := *answer.Terms
+	a.Terms, a.TermsOf, leases[a.Name] = &terms, a.Newest, until
 }
 
 func sameTerms(a, b *Terms) bool {
@@ -148,6 +186,12 @@ func (a *Application) Why(leases Leases, now time.Duration) Reason {
 		return LeaseOver
 	}
 	return Free
+}
+
+// Leased tells whether any application is under a lease: then it may end at any
+// moment.
+func (r *Record) Leased() bool {
+	return slices.ContainsFunc(r.Applications, func(a Application) bool { return a.Terms != nil })
 }
 
 // Fenced are the applications that may not run here now.

@@ -66,6 +66,69 @@ func TestSilenceStopsNothingWithoutTerms(t *testing.T) {
 	}
 }
 
+// TestTheClustersWordBinds: a node that hears of a lease without the vault's own
+// answer obeys it, and has a right to write for one lease at most, and only if
+// the vault gave it that right before.
+func TestTheClustersWordBinds(t *testing.T) {
+	terms := fence.Terms{Lease: 15 * time.Second}
+	second := time.Second
+	r, leases := &fence.Record{}, fence.Leases{}
+	if !r.Hear(app, 2, terms, 10*second, leases) || r.Hear(app, 2, terms, 60*second, leases) {
+		t.Fatal("heard once, it is news once")
+	}
+	for at, want := range map[time.Duration]fence.Reason{10 * second: fence.Free, 11 * second: fence.LeaseOver} {
+		if got := r.Find(app).Why(leases, at); got != want {
+			t.Errorf("a stranger at %s: %q", at, got)
+		}
+	}
+	r.Learn(app, fence.Answer{Newest: 2, Held: 2, Terms: &terms, Asked: 12 * second}, leases)
+	if got := leases[app]; got != 27*second {
+		t.Errorf("the vault's answer gives a lease until %s", got)
+	}
+
+	r, leases = &fence.Record{}, fence.Leases{}
+	r.Learn(app, fence.Answer{Newest: 1, Held: 1}, leases)
+	r.Hear(app, 2, terms, 10*second, leases)
+	r.Learn(app, fence.Answer{Newest: 1, Held: 1, Asked: 9 * second}, leases) // asked before the claim
+	for at, want := range map[time.Duration]fence.Reason{24 * second: fence.Free, 25 * second: fence.LeaseOver} {
+		if got := r.Find(app).Why(leases, at); got != want {
+			t.Errorf("one that the vault told before at %s: %q", at, got)
+		}
+	}
+	r.Learn(app, fence.Answer{Newest: 3, Held: 1, Asked: 11 * second}, leases)
+	if r.Hear(app, 2, terms, 12*second, leases) || r.Find(app).Why(leases, 12*second) != fence.Superseded {
+		t.Error("an older word lifts a fence")
+	}
+	r.Hear(app, 4, terms, 12*second, leases)
+	if r.Find(app).Why(leases, 12*second) != fence.Superseded {
+		t.Error("the cluster's word lifts a fence")
+	}
+}
+
+// TestShorterTermsHoldAtOnce: what is left of a longer lease does not count
+// under a new claim.
+func TestShorterTermsHoldAtOnce(t *testing.T) {
+	r, leases := &fence.Record{}, fence.Leases{}
+	r.Learn(app, fence.Answer{Newest: 1, Held: 1, Terms: &fence.Terms{Lease: time.Hour}}, leases)
+	r.Learn(app, fence.Answer{Newest: 2, Held: 2, Terms: &fence.Terms{Lease: time.Minute}, Asked: time.Minute}, leases)
+	r.Learn(app, fence.Answer{Newest: 2, Held: 2, Terms: &fence.Terms{Lease: time.Minute}, Asked: time.Second}, leases) // comes late
+	if leases[app] != 2*time.Minute {
+		t.Error(leases[app])
+	}
+}
+
+func TestALeaseIsNotForgottenWithItsApplication(t *testing.T) {
+	r, leases := &fence.Record{}, fence.Leases{}
+	r.Learn(app, fence.Answer{Newest: 1, Held: 1, Terms: &fence.Terms{Lease: time.Minute}}, leases)
+	if r.Forget(nil); r.Find(app) == nil || !r.Leased() {
+		t.Fatal("others go by it")
+	}
+	r.Learn(app, fence.Answer{Newest: 2, Held: 2}, leases)
+	if r.Forget(nil); r.Find(app) != nil || r.Leased() {
+		t.Error("without a lease it is nobody's")
+	}
+}
+
 func TestRecordOutlivesTheProcess(t *testing.T) {
 	s := fence.Store{Dir: t.TempDir(), RunDir: t.TempDir(), Boot: "one"}
 	r, err := s.Load()

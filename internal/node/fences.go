@@ -70,7 +70,7 @@ func startFences(ctx context.Context, mgr ctrl.Manager, opts Options, log *slog.
 	keeper, err := fencing.New(fencing.Options{
 		Site: opts.Site, Node: opts.Node, Store: store, Runtime: late, Warden: w,
 		Cache: mgr.GetClient(), Reader: mgr.GetAPIReader(), Client: mgr.GetClient(),
-		AskEvery: opts.AskEvery, Uptime: warden.Uptime, Now: opts.Now, Log: log,
+		AskEvery: opts.AskEvery, Grace: opts.Grace, Uptime: warden.Uptime, Now: opts.Now, Log: log,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -76,25 +76,66 @@ func TestAClaimThatNeverArrivedFindsItsNumberTaken(t *testing.T) {
 	expect(t, "late act", claim.Do(t.Context(), claiming(failover.Act, "r", 2)), failover.Superseded, 0)
 }
 
+// TestEverySiteThatEverHeldIsToBeFenced, and a wait counts only for one that
+// keeps a lease of everything that it ever held.
 func TestEverySiteThatEverHeldIsToBeFenced(t *testing.T) {
-	facts := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}, Terms: map[string]plan.Fence{}}
+	terms := func(seconds int64) *lease.Terms {
+		return &lease.Terms{LeaseMillis: seconds * 1000, BoundMillis: 10_000, DriftPPM: 1000}
+	}
 	claim := func(n int64, site string, terms *lease.Terms) lease.Epoch {
-		return lease.Epoch{Number: n, Claim: lease.Claim{Site: site, Terms: terms}}
+		return lease.Epoch{Number: n, Claim: lease.Claim{Site: site, Cluster: "of-" + site, Terms: terms}}
 	}
-	record(facts, "shop", []lease.Epoch{
-		claim(1, "north", &lease.Terms{LeaseMillis: 15000}), claim(2, "west", nil), claim(3, "east", nil), claim(4, "east", &lease.Terms{LeaseMillis: 15000, BoundMillis: 5000, DriftPPM: 1000}),
-	}, "west")
-	if held := facts.Epochs["shop"]; held.Number != 4 || held.Site != "east" {
-		t.Error(held)
+	shop := []lease.Epoch{claim(1, "north", terms(15)), claim(2, "west", nil), claim(3, "east", nil), claim(4, "east", terms(15))}
+	for name, c := range map[string]struct {
+		bank []lease.Epoch
+		kept map[string]int64 // of east
+		want time.Duration
+	}{
+		"of both, the longest":     {[]lease.Epoch{claim(1, "east", terms(20))}, map[string]int64{"shop": 4, "bank": 1}, 20 * time.Second},
+		"of the bank only claimed": {[]lease.Epoch{claim(1, "east", terms(20))}, map[string]int64{"shop": 4}, 0},
+		"none of the bank":         {[]lease.Epoch{claim(1, "east", nil)}, map[string]int64{"shop": 4}, 0},
+		"never held the bank":      {[]lease.Epoch{claim(1, "south", nil)}, map[string]int64{"shop": 4}, 15 * time.Second},
+	} {
+		p := project(t)
+		facts := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}, Terms: map[string]plan.Fence{}}
+		histories := map[string][]lease.Epoch{"shop": shop, "bank": c.bank}
+		for app, history := range histories {
+			holders(facts, app, history, "west")
+		}
+		for app, n := range c.kept {
+			if err := lease.StateKept(t.Context(), p, lease.Kept{Application: app, Epoch: n, Site: "east", Cluster: "of-east", Nodes: []string{"n"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := west(p).leases(t.Context(), facts, histories); err != nil {
+			t.Fatal(err)
+		}
+		if held, who := facts.Epochs["shop"], facts.Holders["shop"]; held.Number != 4 || held.Site != "east" || len(who) != 2 || who[0] != "east" || who[1] != "north" {
+			t.Error(name, held, who)
+		}
+		if got := facts.Terms["east"]; got.Lease != c.want {
+			t.Errorf("%s: %+v", name, got)
+		}
+		if _, kept := facts.Terms["north"]; kept {
+			t.Errorf("%s: north claimed under terms, and nobody said that its nodes keep them", name)
+		}
 	}
-	if got := facts.Holders["shop"]; len(got) != 2 || got[0] != "east" || got[1] != "north" {
-		t.Error(got)
+}
+
+func TestARunClaimsUnderThePlansTerms(t *testing.T) {
+	p := project(t)
+	o := claiming(failover.Act, "r", 2)
+	o.Fence = plan.Fence{Timeout: time.Second, Lease: 15 * time.Second, Bound: 10 * time.Second, Drift: 1000}
+	claim := west(p).Kinds()[plan.KindClaim]
+	expect(t, "act", claim.Do(t.Context(), o), failover.Done, 2)
+	got, err := lease.New(p).Current(t.Context(), "shop")
+	if err != nil || got.Claim.Terms == nil || *got.Claim.Terms != (lease.Terms{LeaseMillis: 15000, BoundMillis: 10000, DriftPPM: 1000}) {
+		t.Fatalf("%+v, %v", got, err)
 	}
-	if got := facts.Terms["east"]; got.Lease != 15*time.Second || got.Bound != 5*time.Second || got.Drift != 1000 {
-		t.Error(got)
-	}
-	if _, kept := facts.Terms["west"]; kept {
-		t.Error("a site that claimed without terms keeps no lease")
+	o.Action = failover.Undo
+	expect(t, "undo", claim.Do(t.Context(), o), failover.Done, 3)
+	if got, err = lease.New(p).Current(t.Context(), "shop"); err != nil || got.Claim.Site != "east" || got.Claim.Terms != nil {
+		t.Fatalf("given back under terms that its nodes may not know: %+v, %v", got, err)
 	}
 }
 

@@ -28,8 +28,6 @@ type Options struct {
 	// HTTP asks a Service of this cluster from inside of it; ok says that there is
 	// such a Service.
 	HTTP func(ctx context.Context, namespace, service, port, scheme, path string) (status int, body string, err error)
-	// Terms are the lease terms that this site keeps; nil: none.
-	Terms *lease.Terms
 	// More are actuators of other kinds: DNS, gates. They replace this
 	// package's.
 	More execute.Kinds
@@ -108,7 +106,7 @@ func (s *Site) claim(ctx context.Context, o execute.Order) execute.Answer {
 	mine, back := requests(o.Run)
 	c := recovery.Claiming{
 		Project: s.project(), Application: app, Number: n, Self: s.self(), Holder: s.o.Recovery.Holder,
-		Reason: fmt.Sprintf("%s of plan %s, run %s", o.Verb, o.Plan, o.Run), Request: mine, Terms: s.o.Terms, At: s.o.Recovery.Now(),
+		Reason: fmt.Sprintf("%s of plan %s, run %s", o.Verb, o.Plan, o.Run), Request: mine, Terms: termsOf(o.Fence), At: s.o.Recovery.Now(),
 	}
 	if o.Action == failover.Look {
 		return s.claimed(ctx, app, n, mine)

@@ -3,9 +3,7 @@ package standby
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
-	"time"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
@@ -30,12 +28,14 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 	var all sync.WaitGroup
 	errs := make([]error, len(spec.Applications))
 	found := make([]string, len(spec.Applications))
+	histories := map[string][]lease.Epoch{}
 	for i, app := range spec.Applications {
 		history, err := lease.New(s.project()).History(ctx, app)
 		if err != nil {
 			return nil, err
 		}
-		record(facts, app, history, spec.To)
+		holders(facts, app, history, spec.To)
+		histories[app] = history
 		all.Go(func() {
 			problem, err := s.ready(ctx, app, spec)
 			mu.Lock()
@@ -44,6 +44,9 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 		})
 	}
 	all.Wait()
+	if err := s.leases(ctx, facts, histories); err != nil {
+		return nil, err
+	}
 	for i := range errs {
 		if errs[i] != nil {
 			return nil, errs[i]
@@ -53,24 +56,6 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 		}
 	}
 	return facts, nil
-}
-
-// record notes what the history of an application says.
-func record(facts *failover.Facts, app string, history []lease.Epoch, to string) {
-	for _, e := range history {
-		site := e.Claim.Site
-		facts.Epochs[app] = failover.Held{Number: e.Number, Site: site}
-		if site != to && !slices.Contains(facts.Holders[app], site) {
-			facts.Holders[app] = append(facts.Holders[app], site)
-		}
-		if t := e.Claim.Terms; t != nil {
-			ms := func(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
-			facts.Terms[site] = plan.Fence{Lease: ms(t.LeaseMillis), Bound: ms(t.BoundMillis), Drift: t.DriftPPM}
-		} else {
-			delete(facts.Terms, site) // its newest claim is made without
-		}
-	}
-	slices.Sort(facts.Holders[app])
 }
 
 // cannot says which steps of a run this davit does not carry out.

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// busyEvery is the time between two looks while something is fenced or in a
-	// sandbox, idleEvery while nothing is.
+	// busyEvery is the time between two looks while something is fenced, in a
+	// sandbox, or under a lease that may end, idleEvery while nothing is.
 	busyEvery = 100 * time.Millisecond
 	idleEvery = time.Second
 	// verifyEvery is how often rules that were set are looked for again.
@@ -158,7 +158,7 @@ func (w *Warden) look(ctx context.Context, now time.Duration, st *Status) (busy 
 		st.Isolated[s.Name] = 0
 	}
 	if !w.first && !w.due(now) && len(fenced) == 0 && len(w.scene.world.Sandboxes) == 0 && len(w.cut) == 0 && len(w.isolated) == 0 {
-		return false, nil
+		return w.record.Leased(), nil
 	}
 	pods, err := w.opts.Runtime.Sandboxes(ctx)
 	if err != nil {
@@ -180,7 +180,7 @@ func (w *Warden) look(ctx context.Context, now time.Duration, st *Status) (busy 
 	w.enforce(ctx, now, fenced, pods, live, st)
 	w.trouble("sandboxes", w.closeSandboxes(ctx, now, pods, st))
 	w.forget(pods)
-	return len(fenced) > 0 || len(w.scene.world.Sandboxes) > 0, nil
+	return len(fenced) > 0 || len(w.scene.world.Sandboxes) > 0 || w.record.Leased(), nil
 }
 
 // load reads the record if it was replaced.

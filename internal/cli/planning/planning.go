@@ -41,12 +41,12 @@ const maxPlan = 4 << 20
 func Command(h Host) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Check, draw and compare recovery plans in files",
+		Short: "Check, draw and compare recovery plans, and arm them",
 		Long: `A recovery plan says how a set of applications moves between sites: which, in what order, with what besides. These commands
-read it from a file ("-" is standard input) and ask neither cluster nor vault unless told to with --sites. "davit failover" carries one out.`,
+read it from a file ("-" is standard input) and ask neither cluster nor vault unless told to with --sites, arm and disarm aside. "davit failover" carries one out.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
-				return exit.Usage("", "plan has no command %q, only diff, graph, runbook, validate", given[0])
+				return exit.Usage("", "plan has no command %q, only arm, diff, disarm, graph, runbook, validate", given[0])
 			}
 			return nil
 		},

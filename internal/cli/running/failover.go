@@ -235,11 +235,14 @@ func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Fa
 			}
 		}
 		for _, site := range a.Holders {
-			if !slices.Contains(lost, site) {
+			if _, leased := facts.Terms[site]; !leased && !slices.Contains(lost, site) {
 				o.Unproven = append(o.Unproven, site)
 			}
 		}
 		o.Applications = append(o.Applications, a)
+	}
+	if len(o.Unproven) == 0 && len(lost) == 0 {
+		o.Fence = failover.TimedOut.String()
 	}
 	slices.Sort(o.Unproven)
 	o.Unproven = slices.Compact(o.Unproven)

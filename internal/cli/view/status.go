@@ -77,7 +77,9 @@ type App struct {
 	Epoch int64  `json:"epoch,omitempty"`
 	Site  string `json:"epochSite,omitempty"`
 	// Fence is how surely a superseded application is stopped here: "proven" or "asked".
-	Fence  string    `json:"fence,omitempty"`
+	Fence string `json:"fence,omitempty"`
+	// Lease is set where silence of the vault stops the application.
+	Lease  *Lease    `json:"lease,omitempty"`
 	Newest time.Time `json:"newest,omitzero"`
 	Points int64     `json:"points"`
 	RPO    string    `json:"rpo,omitempty"`
@@ -89,6 +91,27 @@ type App struct {
 	// Test is what the scheduled restore test found last.
 	Test    *Test  `json:"restoreTest,omitempty"`
 	Message string `json:"message,omitempty"`
+}
+
+// Lease is the lease under which this site holds an application.
+type Lease struct {
+	Lease   string `json:"lease"`
+	Kept    bool   `json:"kept"` // by every node, as the vault says
+	Over    bool   `json:"over,omitempty"`
+	Message string `json:"message,omitempty"`
+}
+
+// Short is the lease for a table.
+func (l *Lease) Short() string {
+	switch {
+	case l == nil:
+		return ""
+	case l.Over:
+		return "lease over"
+	case !l.Kept:
+		return "lease of " + l.Lease + " not kept yet"
+	}
+	return "lease " + l.Lease
 }
 
 // The states of an application's protection.
@@ -127,6 +150,9 @@ func OfApplication(app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy,
 	}
 	if s.Fence != nil {
 		view.Fence = string(s.Fence.Level)
+	}
+	if l := s.Lease; l != nil {
+		view.Lease = &Lease{Lease: l.Lease.Duration.String(), Kept: l.Kept, Over: l.Over, Message: l.Message}
 	}
 	view.State = appState(app, policy, now)
 	return view
@@ -432,6 +458,14 @@ func (v Status) siteRows() [][]string {
 	return rows
 }
 
+// note is what is to be said of the application.
+func (a App) note() string {
+	if a.Lease == nil || a.Lease.Message == "" || a.Lease.Over { // then the message says so
+		return a.Message
+	}
+	return joinNotes("lease: "+a.Lease.Message, a.Message)
+}
+
 func (v Status) appText(t *output.Text) {
 	if len(v.Applications) == 0 {
 		t.Line("None is protected.")
@@ -443,9 +477,12 @@ func (v Status) appText(t *output.Text) {
 		if a.Fence != "" {
 			state += " (" + a.Fence + ")"
 		}
+		if l := a.Lease.Short(); l != "" {
+			state += " (" + l + ")"
+		}
 		rows = append(rows, []string{
 			a.Name, state, output.Age(a.Newest, v.now), a.RPO, fmt.Sprint(a.Points), positive(a.Epoch), a.Site,
-			output.Age(a.Next, v.now), strings.TrimSpace(output.Age(a.Proven, v.now) + " " + a.ProvenHow), a.Vault, output.OneLine(a.Message),
+			output.Age(a.Next, v.now), strings.TrimSpace(output.Age(a.Proven, v.now) + " " + a.ProvenHow), a.Vault, output.OneLine(a.note()),
 		})
 	}
 	t.Table("", output.Columns("NAME", "STATE", "NEWEST", "RPO", ">POINTS", ">EPOCH", "HELD BY", "+NEXT", "PROVEN", "+VAULT", "NOTE"), rows)

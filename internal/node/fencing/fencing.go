@@ -34,6 +34,13 @@ const (
 	atOnce = 8
 )
 
+// Bound is the shortest time in which a node can promise that no container of
+// an application runs after its lease: the watchdog notices that the node
+// process is dead, looks, and kills what does not end when asked.
+func Bound(grace time.Duration) time.Duration {
+	return StaleAfter + time.Second + grace + 2*time.Second
+}
+
 // StaleAfter is how long the node process may be silent before the watchdog
 // enforces in its place.
 const StaleAfter = 2 * time.Second
@@ -53,6 +60,8 @@ type Options struct {
 	Client        client.Client
 	// AskEvery is how often the vault is asked for the epoch of what runs here.
 	AskEvery time.Duration
+	// Grace is how long a container may take to end by itself.
+	Grace time.Duration
 	// Uptime is the clock of leases, Now the time of day.
 	Uptime func() time.Duration
 	Now    func() time.Time
@@ -203,14 +212,43 @@ func (k *Keeper) take(s *seen) {
 			changed = k.record.Learn(app.name, *app.superseded, k.leases) || changed
 		}
 	}
+	if k.hear(s) {
+		changed = true
+		k.trouble("leases", k.opts.Store.SaveLeases(k.leases))
+	}
 	before := len(k.record.Applications)
 	k.record.Forget(names)
+	k.left(names)
 	changed = changed || len(k.record.Applications) != before
 	if string(k.record.World) != string(s.world) {
 		k.record.World, changed = s.world, true
 	}
 	if changed {
 		k.trouble("record", k.save())
+	}
+}
+
+// hear takes in lease terms that the agent read. A node that cannot ask the
+// vault by itself must not miss that the site has put itself under a lease.
+func (k *Keeper) hear(s *seen) (changed bool) {
+	now := k.opts.Uptime()
+	for _, app := range s.applications {
+		if app.leased != nil && k.record.Hear(app.name, app.epoch, *app.leased, now, k.leases) {
+			changed = true
+			delete(k.asked, app.name) // asked at the next tick, so that it need not stop
+		}
+	}
+	return changed
+}
+
+// left complains of applications that are under a lease and protected here no more.
+func (k *Keeper) left(names map[string]bool) {
+	for _, a := range k.record.Applications {
+		if what := "lease of " + a.Name; names[a.Name] {
+			k.trouble(what, nil)
+		} else {
+			k.trouble(what, errors.New("the Application is gone from this cluster, and its lease stays: silence of the vault stops what it covered, until `davit plan disarm`"))
+		}
 	}
 }
 
@@ -222,7 +260,9 @@ func (k *Keeper) askDue(ctx context.Context) {
 	defer k.mu.Unlock()
 	for _, a := range k.record.Applications {
 		last, asked := k.asked[a.Name]
-		if k.busy[a.Name] || len(k.busy) >= atOnce || !k.present[a.Name] && a.Below == 0 && a.Terms == nil {
+		// Once also for what does not run here: a pod of it may come at any time.
+		idle := asked && !k.present[a.Name] && a.Below == 0 && a.Terms == nil
+		if k.busy[a.Name] || len(k.busy) >= atOnce || idle {
 			continue
 		}
 		if asked && now-last < a.AskEvery(k.opts.AskEvery) {

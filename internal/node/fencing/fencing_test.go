@@ -296,6 +296,50 @@ func TestTheAgentsWordRaisesAndNeverLifts(t *testing.T) {
 	}
 }
 
+// TestANodeSaysWhichLeasesItKeeps: only after the vault's own answer, on disk and
+// seen by the warden, and under terms that it can obey.
+func TestANodeSaysWhichLeasesItKeeps(t *testing.T) {
+	s := newSite(t)
+	s.claim(1, "east", "cluster-1", nil)
+	k, w := s.keeper()
+	k.opts.Grace = 3 * time.Second
+	k.lookAround(t.Context())
+	ask(t, k)
+	terms := lease.Terms{LeaseMillis: 15_000, BoundMillis: Bound(k.opts.Grace).Milliseconds(), DriftPPM: 1000}
+	s.claim(2, "east", "cluster-1", &terms)
+	var a v1alpha1.Application
+	if err := s.api.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: app}, &a); err != nil {
+		t.Fatal(err)
+	}
+	a.Status = v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 2, HeldEpoch: 2, Lease: &v1alpha1.LeaseStatus{
+		Epoch: 2, Lease: metav1.Duration{Duration: 15 * time.Second}, Bound: metav1.Duration{Duration: 10 * time.Second},
+	}}
+	if err := s.api.Update(t.Context(), &a); err != nil {
+		t.Fatal(err)
+	}
+	k.lookAround(t.Context())
+	w.Look(t.Context())
+	if got := k.record.Find(app); got.Terms == nil || got.Why(k.leases, s.uptime+time.Hour) != fence.LeaseOver {
+		t.Errorf("the agent's word does not bind: %+v", got)
+	}
+	if got := k.Evidence().Leases; len(got) != 0 {
+		t.Errorf("kept by hearsay: %+v", got)
+	}
+	k.askDue(t.Context()) // the word makes it due at once
+	k.questions.Wait()
+	if got := k.Evidence().Leases; len(got) != 0 {
+		t.Errorf("kept before the warden has read it: %+v", got)
+	}
+	w.Look(t.Context())
+	if got := k.Evidence(); len(got.Leases) != 1 || got.Leases[0] != (v1alpha1.KeptLease{Application: app, Epoch: 2}) || got.Bound == nil {
+		t.Errorf("kept: %+v", got)
+	}
+	k.opts.Grace = time.Minute
+	if got := k.Evidence().Leases; len(got) != 1 || !strings.Contains(got[0].Problem, "shorter than") {
+		t.Errorf("a bound that it cannot obey: %+v", got)
+	}
+}
+
 func TestAnotherClustersRecordIsSetAside(t *testing.T) {
 	s := newSite(t)
 	old := &fence.Record{Format: fence.Format, Cluster: "cluster-0", Site: "east"}

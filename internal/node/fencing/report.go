@@ -48,7 +48,7 @@ func (k *Keeper) Evidence() v1alpha1.NodeFenceStatus {
 	st := k.opts.Warden.Status()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	out := v1alpha1.NodeFenceStatus{}
+	out := v1alpha1.NodeFenceStatus{Bound: &metav1.Duration{Duration: Bound(k.opts.Grace)}}
 	err := errors.Join(st.Problem, k.unsaved)
 	if st.At == 0 || k.opts.Uptime()-st.At > 10*time.Second {
 		err = errors.Join(err, errors.New("what runs on the node was not looked at"))
@@ -69,11 +69,31 @@ func (k *Keeper) Evidence() v1alpha1.NodeFenceStatus {
 		out.Applications = append(out.Applications, one)
 	}
 	slices.SortFunc(out.Applications, func(a, b v1alpha1.FencedApplication) int { return cmp.Compare(a.Application, b.Application) })
+	if err == nil {
+		out.Leases = k.kept(st.At)
+	}
 	for name, pods := range st.Isolated {
 		out.Sandboxes = append(out.Sandboxes, v1alpha1.IsolatedSandbox{Name: name, Pods: int32(pods)})
 	}
 	slices.SortFunc(out.Sandboxes, func(a, b v1alpha1.IsolatedSandbox) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// kept are the leases that the node keeps: by the vault's own answer, noted on
+// disk before the warden last read it, under terms that it can obey.
+func (k *Keeper) kept(looked time.Duration) []v1alpha1.KeptLease {
+	var all []v1alpha1.KeptLease
+	for _, a := range k.record.Applications {
+		if a.Terms == nil || a.TermsOf != a.Newest || looked <= k.saved {
+			continue
+		}
+		one := v1alpha1.KeptLease{Application: a.Name, Epoch: a.TermsOf}
+		if least := Bound(k.opts.Grace); a.Terms.Bound < least {
+			one.Problem = fmt.Sprintf("the plan's fence.bound of %s is shorter than the %s that this node needs to stop everything", a.Terms.Bound, least)
+		}
+		all = append(all, one)
+	}
+	return all
 }
 
 func clip(text string) string {

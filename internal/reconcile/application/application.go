@@ -139,7 +139,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	old := s.app.DeepCopy()
 	// Whatever else is wrong, who may write is asked and obeyed.
-	for _, phase := range []func(context.Context, *scope) error{r.gather, r.stand, r.fence, r.hold} {
+	for _, phase := range []func(context.Context, *scope) error{r.gather, r.stand, r.leased, r.fence, r.hold} {
 		if err := phase(ctx, s); err != nil {
 			s.fail(v1alpha1.ReasonProgressing, err)
 		}

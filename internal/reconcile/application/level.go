@@ -55,6 +55,14 @@ func (r *Reconciler) level(ctx context.Context, s *scope, stopped error) {
 
 // unproven names the nodes that have not proven the fence, with the reason.
 func (r *Reconciler) unproven(ctx context.Context, s *scope) ([]string, error) {
+	return r.doubts(ctx, s, func(report *v1alpha1.NodeFence) string {
+		return fencedAt(report, s.app.VaultName(), s.standing.Current.Number)
+	})
+}
+
+// doubts names the nodes whose report says nothing that counts, or of which
+// doubt finds something, with the reason.
+func (r *Reconciler) doubts(ctx context.Context, s *scope, doubt func(report *v1alpha1.NodeFence) string) ([]string, error) {
 	var nodes corev1.NodeList
 	var reports v1alpha1.NodeFenceList
 	if err := r.Client.List(ctx, &nodes); err != nil {
@@ -73,16 +81,21 @@ func (r *Reconciler) unproven(ctx context.Context, s *scope) ([]string, error) {
 	}
 	var missing []string
 	for i := range nodes.Items {
-		if why := doubt(&nodes.Items[i], said[nodes.Items[i].Name], s.app.VaultName(), s.standing.Current.Number, s.now); why != "" {
-			missing = append(missing, "node "+nodes.Items[i].Name+": "+why)
+		node := &nodes.Items[i]
+		why := unheard(node, said[node.Name], s.now)
+		if why == "" {
+			why = doubt(said[node.Name])
+		}
+		if why != "" {
+			missing = append(missing, "node "+node.Name+": "+why)
 		}
 	}
 	slices.Sort(missing)
 	return missing, nil
 }
 
-// doubt is why a node's report proves nothing; empty if it proves the fence.
-func doubt(node *corev1.Node, report *v1alpha1.NodeFence, app string, epoch int64, now time.Time) string {
+// unheard is why a node's report does not count now; empty if it does.
+func unheard(node *corev1.Node, report *v1alpha1.NodeFence, now time.Time) string {
 	switch {
 	case report == nil || report.Status.ObservedAt == nil:
 		return "says nothing: is Davit's node process there?"
@@ -90,9 +103,12 @@ func doubt(node *corev1.Node, report *v1alpha1.NodeFence, app string, epoch int6
 		return "its report is of an earlier node of this name"
 	case now.Sub(report.Status.ObservedAt.Time) > evidenceFor:
 		return "has said nothing since " + report.Status.ObservedAt.UTC().Format(time.RFC3339)
-	case report.Status.Problem != "":
-		return report.Status.Problem
 	}
+	return report.Status.Problem
+}
+
+// fencedAt is why a node's report does not prove the fence; empty if it does.
+func fencedAt(report *v1alpha1.NodeFence, app string, epoch int64) string {
 	for _, a := range report.Status.Applications {
 		switch {
 		case a.Application != app:

@@ -1,0 +1,76 @@
+package arming
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/process"
+)
+
+func automatic() *plan.Plan {
+	return &plan.Plan{
+		Name: "shop", Sites: []plan.Site{{Name: "east"}, {Name: "west"}}, Applications: []plan.Application{{Name: "shop"}},
+		Declaration: plan.Declaration{Automatic: true, Vantages: []string{"west", "north", "witness"}, Agree: 2, For: time.Minute, Block: time.Hour},
+		Fence:       plan.Fence{Timeout: time.Second, Lease: 15 * time.Second, Bound: 10 * time.Second, Drift: 1000},
+	}
+}
+
+func TestOnlyAnAutomaticPlanIsArmed(t *testing.T) {
+	got, err := termsOf(automatic(), true)
+	if err != nil || got.LeaseMillis != 15000 || got.BoundMillis != 10000 || got.DriftPPM != 1000 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := termsOf(automatic(), false); err != nil || got != nil {
+		t.Errorf("disarmed: %+v, %v", got, err)
+	}
+	human := automatic()
+	human.Declaration, human.Fence.Lease, human.Fence.Bound = plan.Declaration{}, 0, 0
+	if _, err := termsOf(human, true); err == nil || !strings.Contains(err.Error(), "no automatic declaration") {
+		t.Errorf("where people declare: %v", err)
+	}
+	bad := automatic()
+	bad.Fence.Bound = 0
+	if _, err := termsOf(bad, true); err == nil {
+		t.Error("a plan that is wrong is armed")
+	}
+}
+
+// TestNodesMustBeAble: a node that could not keep the lease refuses it before
+// anything changes.
+func TestNodesMustBeAble(t *testing.T) {
+	now := time.Now()
+	seen := metav1.NewTime(now)
+	report := func(st v1alpha1.NodeFenceStatus) *v1alpha1.NodeFence {
+		return &v1alpha1.NodeFence{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "n1"}, Status: st}
+	}
+	bound := &metav1.Duration{Duration: 8 * time.Second}
+	long := metav1.NewTime(now.Add(-2 * time.Minute))
+	for name, c := range map[string]struct {
+		report *v1alpha1.NodeFence
+		want   string
+	}{
+		"able":      {report(v1alpha1.NodeFenceStatus{ObservedAt: &seen, Bound: bound}), ""},
+		"silent":    {report(v1alpha1.NodeFenceStatus{ObservedAt: &long, Bound: bound}), "has said nothing since"},
+		"not there": {nil, "says nothing"},
+		"broken":    {report(v1alpha1.NodeFenceStatus{ObservedAt: &seen, Bound: bound, Problem: "no runtime"}), "no runtime"},
+		"older":     {report(v1alpha1.NodeFenceStatus{ObservedAt: &seen}), "upgrade it"},
+		"too slow":  {report(v1alpha1.NodeFenceStatus{ObservedAt: &seen, Bound: &metav1.Duration{Duration: 11 * time.Second}}), "needs up to 11s"},
+	} {
+		objects := []client.Object{&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}}
+		if c.report != nil {
+			objects = append(objects, c.report)
+		}
+		err := able(t.Context(), fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).Build(), automatic().Fence, now)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package lease
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+)
+
+// keptFormat is the version of statements that this version writes and reads.
+const keptFormat = 1
+
+// Kept is a site's statement that every one of its nodes keeps the lease under
+// which it claimed an epoch. Terms in a claim are a wish; nobody may go by them
+// before this is in the vault: a node that was cut off before it heard of them
+// would write on.
+type Kept struct {
+	FormatVersion int      `json:"formatVersion"`
+	Application   string   `json:"application"`
+	Epoch         int64    `json:"epoch"`
+	Site          string   `json:"site"`
+	Cluster       string   `json:"cluster"`
+	Nodes         []string `json:"nodes"`
+	// At is the site's time, for people.
+	At time.Time `json:"at"`
+}
+
+func keptKey(p *vault.Project, app string, n int64) string {
+	return fmt.Sprintf("%skept/%s/%020d", p.Root(), app, n)
+}
+
+// StateKept writes the statement. To state it again is as good as once.
+func StateKept(ctx context.Context, p *vault.Project, k Kept) error {
+	if err := errors.Join(vault.CheckName(k.Application), vault.CheckName(k.Site)); err != nil {
+		return fmt.Errorf("state lease: %w", err)
+	}
+	k.FormatVersion = keptFormat
+	if k.Epoch < 1 || k.Cluster == "" || len(k.Nodes) == 0 {
+		return fmt.Errorf("state lease of epoch %d of %s: epoch, cluster and nodes must be set", k.Epoch, k.Application)
+	}
+	data, err := json.Marshal(k)
+	if err != nil {
+		return fmt.Errorf("encode lease of %s: %w", k.Application, err)
+	}
+	err = p.WriteSealedOnce(ctx, keptKey(p, k.Application, k.Epoch), data)
+	if errors.Is(err, vault.ErrExists) {
+		there, err := ReadKept(ctx, p, k.Application, k.Epoch)
+		if err == nil && (there.Site != k.Site || there.Cluster != k.Cluster) {
+			return fmt.Errorf("state lease of epoch %d of %s: %w: it is of site %s", k.Epoch, k.Application, vault.ErrDamaged, there.Site)
+		}
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("state lease of epoch %d of %s: %w", k.Epoch, k.Application, err)
+	}
+	return nil
+}
+
+// ReadKept reads the statement about an epoch, or returns vault.ErrNotFound.
+func ReadKept(ctx context.Context, p *vault.Project, app string, n int64) (Kept, error) {
+	if err := vault.CheckName(app); err != nil {
+		return Kept{}, fmt.Errorf("read lease: %w", err)
+	}
+	data, err := p.ReadSealed(ctx, keptKey(p, app, n))
+	if err != nil {
+		return Kept{}, fmt.Errorf("read lease of epoch %d of %s: %w", n, app, err)
+	}
+	k, err := parseKept(data)
+	if err == nil && (k.Application != app || k.Epoch != n) {
+		err = fmt.Errorf("%w: it is of epoch %d of %s", vault.ErrDamaged, k.Epoch, k.Application)
+	}
+	if err != nil {
+		return Kept{}, fmt.Errorf("read lease of epoch %d of %s: %w", n, app, err)
+	}
+	return k, nil
+}
+
+func parseKept(data []byte) (Kept, error) {
+	var k Kept
+	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&k); err != nil {
+		return k, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
+	}
+	if k.FormatVersion != keptFormat {
+		return k, fmt.Errorf("it has format %d, this davit knows %d: use one version of davit at all sites", k.FormatVersion, keptFormat)
+	}
+	if k.Epoch < 1 || k.Site == "" || k.Cluster == "" || len(k.Nodes) == 0 {
+		return k, fmt.Errorf("%w: a field is missing", vault.ErrDamaged)
+	}
+	return k, nil
+}
+
+// Leased tells under which terms a site that once held an application has put
+// its nodes: those of its newest claim, if the vault holds the statement that
+// every node keeps them. Otherwise no wait proves anything of it: also where
+// clusters bore the site's name one after the other, as the older one may run.
+func Leased(ctx context.Context, p *vault.Project, app, site string, history []Epoch) (terms Terms, kept bool, err error) {
+	last := slices.IndexFunc(history, func(e Epoch) bool { return e.Claim.Site == site })
+	if last < 0 {
+		return Terms{}, false, nil
+	}
+	cluster := history[last].Claim.Cluster
+	for i, e := range history {
+		if e.Claim.Site != site {
+			continue
+		}
+		if e.Claim.Cluster != cluster {
+			return Terms{}, false, nil
+		}
+		last = i
+	}
+	newest := history[last]
+	if newest.Claim.Terms == nil || newest.Claim.Terms.LeaseMillis <= 0 || cluster == "" {
+		return Terms{}, false, nil
+	}
+	k, err := ReadKept(ctx, p, app, newest.Number)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return Terms{}, false, nil
+	case err != nil:
+		return Terms{}, false, err
+	case k.Site != site || k.Cluster != cluster:
+		return Terms{}, false, nil
+	}
+	return *newest.Claim.Terms, true, nil
+}

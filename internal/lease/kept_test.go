@@ -1,0 +1,96 @@
+package lease
+
+import (
+	"testing"
+
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+func keptProject(t *testing.T) *vault.Project {
+	t.Helper()
+	id, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := vault.CreateProject(t.Context(), mem.New(nil), "acme", id.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestTermsCountOnceEveryNodeKeepsThem: a claim alone proves nothing, nor do
+// statements about another epoch or of another cluster, nor terms of a site
+// whose name another cluster bore before.
+func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
+	terms := &Terms{LeaseMillis: 15000, BoundMillis: 10000, DriftPPM: 1000}
+	epoch := func(n int64, site, cluster string, t *Terms) Epoch {
+		return Epoch{Number: n, Claim: Claim{Site: site, Cluster: cluster, Terms: t}}
+	}
+	armed := []Epoch{epoch(1, "east", "e", nil), epoch(2, "east", "e", terms), epoch(3, "west", "w", nil)}
+	for name, c := range map[string]struct {
+		history []Epoch
+		kept    *Kept
+		want    bool
+	}{
+		"stated":               {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, true},
+		"claimed only":         {armed, nil, false},
+		"of an earlier epoch":  {armed, &Kept{Epoch: 1, Site: "east", Cluster: "e"}, false},
+		"of another cluster":   {armed, &Kept{Epoch: 2, Site: "east", Cluster: "x"}, false},
+		"of another site":      {armed, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, false},
+		"disarmed":             {append(armed[:2:2], epoch(3, "east", "e", nil)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, false},
+		"a name passed on":     {append([]Epoch{epoch(1, "east", "old", nil)}, epoch(2, "east", "e", terms)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, false},
+		"no lease in it":       {[]Epoch{epoch(2, "east", "e", &Terms{BoundMillis: 1})}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, false},
+		"held nothing":         {[]Epoch{epoch(1, "west", "w", terms)}, nil, false},
+		"without its clusters": {[]Epoch{epoch(2, "east", "", terms)}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, false},
+	} {
+		p := keptProject(t)
+		if c.kept != nil {
+			c.kept.Application, c.kept.Nodes = "shop", []string{"n1"}
+			for range 2 { // its answer may be lost
+				if err := StateKept(t.Context(), p, *c.kept); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+			}
+		}
+		got, kept, err := Leased(t.Context(), p, "shop", "east", c.history)
+		if err != nil || kept != c.want || kept && got != *terms {
+			t.Errorf("%s: %+v, %v, %v", name, got, kept, err)
+		}
+	}
+}
+
+func TestAStatementIsChecked(t *testing.T) {
+	p := keptProject(t)
+	good := Kept{Application: "shop", Epoch: 2, Site: "east", Cluster: "e", Nodes: []string{"n1"}}
+	for name, bad := range map[string]func(*Kept){
+		"no epoch": func(k *Kept) { k.Epoch = 0 }, "no cluster": func(k *Kept) { k.Cluster = "" }, "no nodes": func(k *Kept) { k.Nodes = nil },
+		"no name": func(k *Kept) { k.Application = "../x" },
+	} {
+		k := good
+		bad(&k)
+		if err := StateKept(t.Context(), p, k); err == nil {
+			t.Errorf("%s: stated", name)
+		}
+	}
+	if err := StateKept(t.Context(), p, good); err != nil {
+		t.Fatal(err)
+	}
+	other := good
+	other.Site, other.Cluster = "west", "w"
+	if err := StateKept(t.Context(), p, other); err == nil {
+		t.Error("another site states the same epoch's lease")
+	}
+}
+
+func FuzzKept(f *testing.F) {
+	f.Add([]byte(`{"formatVersion":1,"application":"shop","epoch":2,"site":"east","cluster":"e","nodes":["n1"]}`))
+	f.Add([]byte(`{"formatVersion":2}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		k, err := parseKept(data)
+		if err == nil && (k.Epoch < 1 || k.Cluster == "" || len(k.Nodes) == 0) {
+			t.Errorf("%+v", k)
+		}
+	})
+}
