@@ -1,0 +1,331 @@
+// Package authority is a project's certificate authority, rooted in the vault
+// (docs/formats/console.md), so that a new console goes on with the
+// certificates of one that is lost. Its key is wrapped to the recovery key and
+// to the project's consoles; sites, although they open the project, have no use
+// of it.
+package authority
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/packed"
+	"davit.dev/davit/internal/vault/seal"
+)
+
+// formatVersion is what this code writes, and the highest that it reads.
+const formatVersion = 1
+
+// How long certificates live.
+const (
+	RootLife   = 10 * 365 * 24 * time.Hour
+	ServerLife = 30 * 24 * time.Hour
+	// skew is how far other machines' clocks may be behind.
+	skew = 10 * time.Minute
+)
+
+// Authority is a project's certificate authority.
+type Authority struct {
+	Number      int64
+	Certificate *x509.Certificate
+	signer      crypto.Signer
+	wrapping    *seal.Key
+}
+
+// document is what is stored of an authority. Its key is sealed with a key of
+// its own, which is wrapped to few.
+type document struct {
+	FormatVersion int       `json:"formatVersion"`
+	Number        int64     `json:"number"`
+	KeyID         string    `json:"keyID"` // of the key that seals Key
+	Certificate   []byte    `json:"certificate"`
+	Key           []byte    `json:"key"` // PKCS #8, sealed
+	Created       time.Time `json:"created"`
+}
+
+// wrap is the wrapping key for one recipient.
+type wrap struct {
+	FormatVersion int    `json:"formatVersion"`
+	Recipient     string `json:"recipient"`
+	Wrapped       []byte `json:"wrapped"`
+}
+
+func root(p *vault.Project) string { return p.Root() + "authorities/" }
+
+func documentKey(p *vault.Project, n int64) string {
+	return fmt.Sprintf("%s%020d/document", root(p), n)
+}
+
+func wrapKey(p *vault.Project, n int64, id string, r vault.Recipient) string {
+	return fmt.Sprintf("%s%020d/keys/%s/%s", root(p), n, id, r.Fingerprint())
+}
+
+// Ensure returns the project's newest authority, or makes its first. The
+// identity is the recovery key, or a console's that was admitted.
+func Ensure(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time) (*Authority, error) {
+	a, err := Read(ctx, p, identity)
+	if !errors.Is(err, vault.ErrNotFound) {
+		return a, err
+	}
+	a, err = create(ctx, p, identity, now)
+	if errors.Is(err, vault.ErrExists) { // someone else was faster
+		return Read(ctx, p, identity)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make certificate authority of %s: %w", p.Name(), err)
+	}
+	return a, nil
+}
+
+// Read returns the project's newest authority. vault.ErrNotFound says that it
+// has none yet, vault.ErrKey that the identity was not let in.
+func Read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Authority, error) {
+	a, err := read(ctx, p, identity)
+	if err != nil {
+		return nil, fmt.Errorf("read certificate authority of %s: %w", p.Name(), err)
+	}
+	return a, nil
+}
+
+func read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Authority, error) {
+	n, err := newest(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, vault.ErrNotFound
+	}
+	name := documentKey(p, n)
+	plain, err := p.ReadSealed(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	d, err := parse(plain)
+	if err != nil || d.Number != n {
+		return nil, fmt.Errorf("read %s: %w", name, errors.Join(vault.ErrDamaged, err))
+	}
+	key, err := unwrap(ctx, p, d, identity)
+	if err != nil {
+		return nil, err
+	}
+	return d.open(name, key)
+}
+
+// newest is the highest number that has a document; 0 if none has.
+func newest(ctx context.Context, p *vault.Project) (n int64, err error) {
+	err = p.Store().List(ctx, root(p), func(o vault.ObjectInfo) error {
+		number, tail, _ := strings.Cut(strings.TrimPrefix(o.Key, root(p)), "/")
+		found, err := strconv.ParseInt(number, 10, 64)
+		if err == nil && tail == "document" {
+			n = max(n, found)
+		}
+		return nil
+	})
+	return n, err
+}
+
+func parse(plain []byte) (document, error) {
+	var d document
+	if err := json.Unmarshal(plain, &d); err != nil {
+		return d, err
+	}
+	if d.FormatVersion != formatVersion {
+		return d, fmt.Errorf("authority format %d, this davit reads %d: use a newer davit", d.FormatVersion, formatVersion)
+	}
+	return d, nil
+}
+
+func unwrap(ctx context.Context, p *vault.Project, d document, identity vault.Identity) (*seal.Key, error) {
+	name := wrapKey(p, d.Number, d.KeyID, identity.Recipient())
+	plain, err := p.ReadSealed(ctx, name)
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil, fmt.Errorf("%w: it is not open to %s: use the recovery key that the first console was made with", vault.ErrKey, identity.Recipient())
+	}
+	if err != nil {
+		return nil, err
+	}
+	var w wrap
+	if err := json.Unmarshal(plain, &w); err != nil {
+		return nil, fmt.Errorf("read %s: %w: %w", name, vault.ErrDamaged, err)
+	}
+	key, err := identity.Unwrap(w.Wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return key, nil
+}
+
+func (d document) open(name string, key *seal.Key) (*Authority, error) {
+	plain, err := packed.Unseal(key.Only, name, d.Key, 1<<16)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(plain)
+	signer, ok := parsed.(*ecdsa.PrivateKey)
+	if err != nil || !ok { // its text could hold the key
+		return nil, fmt.Errorf("read %s: %w: it holds no key", name, vault.ErrDamaged)
+	}
+	certificate, err := x509.ParseCertificate(d.Certificate)
+	if err != nil || !signer.PublicKey.Equal(certificate.PublicKey) {
+		return nil, fmt.Errorf("read %s: %w: certificate and key do not belong together", name, vault.ErrDamaged)
+	}
+	return &Authority{Number: d.Number, Certificate: certificate, signer: signer, wrapping: key}, nil
+}
+
+func create(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time) (*Authority, error) {
+	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	a := &Authority{Number: 1, signer: signer, wrapping: new(seal.Key)}
+	if _, err := rand.Read(a.wrapping[:]); err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: "Davit project " + p.Name(), Organization: []string{"Davit"}},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(RootLife),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	if a.Certificate, err = sign(template, template, signer.Public(), signer); err != nil {
+		return nil, err
+	}
+	if err := a.Admit(ctx, p, identity.Recipient()); err != nil { // before anyone can rely on it
+		return nil, err
+	}
+	return a, a.write(ctx, p, now)
+}
+
+// write puts the document, which decides that this is the project's authority.
+func (a *Authority) write(ctx context.Context, p *vault.Project, now time.Time) error {
+	name := documentKey(p, a.Number)
+	plain, err := x509.MarshalPKCS8PrivateKey(a.signer)
+	if err != nil {
+		return err
+	}
+	d := document{FormatVersion: formatVersion, Number: a.Number, KeyID: a.wrapping.ID().String(), Certificate: a.Certificate.Raw, Created: now.UTC()}
+	if d.Key, err = packed.Seal(a.wrapping, name, plain); err != nil {
+		return err
+	}
+	data, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return p.WriteSealedOnce(ctx, name, data)
+}
+
+// Admit lets one more recipient use the authority.
+func (a *Authority) Admit(ctx context.Context, p *vault.Project, r vault.Recipient) error {
+	wrapped, err := r.Wrap(a.wrapping)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(wrap{FormatVersion: formatVersion, Recipient: r.String(), Wrapped: wrapped})
+	if err != nil {
+		return err
+	}
+	err = p.WriteSealedOnce(ctx, wrapKey(p, a.Number, a.wrapping.ID().String(), r), data)
+	if errors.Is(err, vault.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+// PEM is the certificate for those who are to trust what it signs.
+func (a *Authority) PEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate.Raw})
+}
+
+// Server makes a certificate, with a new key, for a server of these names and
+// addresses.
+func (a *Authority) Server(names []string, now time.Time) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate: %w", err)
+	}
+	template := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: "Davit console"},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(ServerLife),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	for _, name := range names {
+		if address := net.ParseIP(name); address != nil {
+			template.IPAddresses = append(template.IPAddresses, address)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	leaf, err := sign(template, a.Certificate, key.Public(), a.signer)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.Certificate.Raw}, PrivateKey: key, Leaf: leaf}, nil
+}
+
+func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) (*x509.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	template.SerialNumber = serial
+	raw, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(raw)
+}
+
+// kept is an authority as a console keeps it beside its other secrets, to serve
+// also while the vault is silent.
+type kept struct {
+	Number      int64  `json:"number"`
+	Certificate []byte `json:"certificate"`
+	Key         []byte `json:"key"`
+	Wrapping    []byte `json:"wrapping"`
+}
+
+// MarshalJSON writes the authority with its secret key.
+func (a *Authority) MarshalJSON() ([]byte, error) {
+	plain, err := x509.MarshalPKCS8PrivateKey(a.signer)
+	if err != nil {
+		return nil, fmt.Errorf("encode authority: %w", err)
+	}
+	return json.Marshal(kept{a.Number, a.Certificate.Raw, plain, a.wrapping[:]})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (a *Authority) UnmarshalJSON(data []byte) error {
+	var k kept
+	if err := json.Unmarshal(data, &k); err != nil || len(k.Wrapping) != len(seal.Key{}) {
+		return errors.New("decode authority: it is none")
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(k.Key)
+	signer, ok := parsed.(*ecdsa.PrivateKey)
+	if err != nil || !ok {
+		return errors.New("decode authority: it holds no key")
+	}
+	certificate, err := x509.ParseCertificate(k.Certificate)
+	if err != nil {
+		return fmt.Errorf("decode authority: %w", err)
+	}
+	wrapping := seal.Key(bytes.Clone(k.Wrapping))
+	*a = Authority{Number: k.Number, Certificate: certificate, signer: signer, wrapping: &wrapping}
+	return nil
+}

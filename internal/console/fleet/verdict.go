@@ -1,0 +1,169 @@
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/lease"
+)
+
+// silentAfter is how long a site that lives is without a sign at the most.
+const silentAfter = lease.SilentAfter
+
+// State is how well an application is protected now.
+type State string
+
+// The states, the worst first.
+const (
+	Unknown     State = "Unknown"     // it could not be read
+	Unprotected State = "Unprotected" // no recovery point may be offered
+	Lagging     State = "Lagging"     // the newest is older than it may be
+	Suspended   State = "Suspended"   // its policy is, and the newest is not too old yet
+	Protected   State = "Protected"
+)
+
+var states = []State{Unknown, Unprotected, Lagging, Suspended, Protected}
+
+// State tells how well the application is protected now.
+func (a *Application) State(now time.Time) State {
+	lost, any := a.Lost(now)
+	switch {
+	case a.Fault != "":
+		return Unknown
+	case !any:
+		return Unprotected
+	case a.limit() > 0 && lost > a.limit():
+		return Lagging
+	case a.Suspended:
+		return Suspended
+	}
+	return Protected
+}
+
+// Task is something that a person has to look at, and what to do.
+type Task struct {
+	About string // "application", "site" or "run"
+	Name  string
+	What  string
+	Do    string
+	rank  int
+}
+
+// Tasks are what a person has to look at, the most urgent first.
+func (s *Snapshot) Tasks(now time.Time) []Task {
+	var all []Task
+	for _, r := range s.Runs {
+		all = append(all, r.tasks()...)
+	}
+	silent := map[string]bool{}
+	for _, site := range s.Sites {
+		silent[site.Name] = site.Silent(now)
+		all = append(all, site.tasks(now)...)
+	}
+	for i := range s.Applications {
+		all = append(all, s.Applications[i].tasks(now, silent)...)
+	}
+	slices.SortStableFunc(all, func(a, b Task) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.Name, b.Name)) })
+	return all
+}
+
+func (r Run) tasks() []Task {
+	t := Task{About: "run", Name: r.Run}
+	switch {
+	case r.Fault != "":
+		t.rank, t.What, t.Do = 1, "its journal cannot be read: "+r.Fault, "davit runs show "+r.Run+" tells more"
+	case r.Over:
+		return nil
+	case r.State == failover.SplitBrain:
+		t.rank, t.What, t.Do = 0, "two sites may be writing: "+r.Why, "stop one of them, then davit runs resume "+r.Run
+	case r.Pause != "":
+		t.rank, t.What, t.Do = 1, "it waits for you: "+r.Pause, "davit runs show "+r.Run+" says what it can do next"
+	case r.State == failover.AwaitingApproval:
+		t.rank, t.What, t.Do = 2, "it waits for approval", "davit runs approve "+r.Run
+	case r.State == failover.AwaitingCommit:
+		t.rank, t.What, t.Do = 3, "it can still be rolled back", "davit runs commit "+r.Run+", or davit runs rollback "+r.Run
+	default:
+		return nil
+	}
+	return []Task{t}
+}
+
+func (s Site) tasks(now time.Time) []Task {
+	if !s.Silent(now) || len(s.Holds) == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("no sign of life for %s; it holds %s", now.Sub(s.Seen).Round(time.Second), strings.Join(s.Holds, ", "))
+	return []Task{{
+		About: "site", Name: s.Name, What: what, rank: 2,
+		Do: "if the site is lost: davit failover PLAN at the site that takes over. If it runs, look at its agent: davit status",
+	}}
+}
+
+func (a *Application) tasks(now time.Time, silent map[string]bool) []Task {
+	t := Task{About: "application", Name: a.Name}
+	lost, _ := a.Lost(now)
+	switch a.State(now) {
+	case Unknown:
+		t.rank, t.What, t.Do = 3, "it cannot be read: "+a.Fault, "davit verify "+a.Name
+	case Unprotected:
+		t.rank, t.What, t.Do = 3, "no recovery point may be offered: all would be lost", "at its site: davit status, then davit backup "+a.Name
+	case Lagging:
+		t.rank = 4
+		t.What = fmt.Sprintf("its newest recovery point is %s old; %s is the most it may be", lost.Round(time.Second), a.limit())
+		t.Do = "at site " + cmp.Or(a.Site, "of the application") + ": davit status says why it is not captured"
+		if silent[a.Site] {
+			t.Do = "its site is silent: see there"
+		}
+	case Suspended:
+		t.rank, t.What, t.Do = 6, "its policy is suspended: nothing new is captured", "davit resume "+a.Name+" when that is over"
+	default:
+		if a.Proven().IsZero() {
+			t.rank, t.What, t.Do = 7, "no recovery point was ever verified", "davit verify "+a.Name+", or give its policy a schedule for that"
+			break
+		}
+		return nil
+	}
+	return []Task{t}
+}
+
+// Count is how many applications are in each state.
+func (s *Snapshot) Count(now time.Time) map[State]int {
+	n := map[State]int{}
+	for i := range s.Applications {
+		n[s.Applications[i].State(now)]++
+	}
+	return n
+}
+
+// Worst sorts applications for people: what needs a look comes first.
+func (s *Snapshot) Worst(now time.Time) []Application {
+	all := slices.Clone(s.Applications)
+	slices.SortStableFunc(all, func(a, b Application) int {
+		return cmp.Or(cmp.Compare(slices.Index(states, a.State(now)), slices.Index(states, b.State(now))), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// Application finds one by its name.
+func (s *Snapshot) Application(name string) (*Application, bool) {
+	for i := range s.Applications {
+		if s.Applications[i].Name == name {
+			return &s.Applications[i], true
+		}
+	}
+	return nil, false
+}
+
+// Run finds one by its name.
+func (s *Snapshot) Run(name string) (*Run, bool) {
+	for i := range s.Runs {
+		if s.Runs[i].Run == name {
+			return &s.Runs[i], true
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,239 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/packed"
+	"davit.dev/davit/internal/vault/seal"
+)
+
+// Names in the console's directory.
+const (
+	consoleFile = "console.db"
+	keyFile     = "console.key"
+	projectsDir = "projects"
+)
+
+// consoleMigrations are the console's own database. Never change one that was
+// released: add the next.
+var consoleMigrations = []string{auditTable + `
+CREATE TABLE user (
+	id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, password TEXT NOT NULL, administrator INTEGER NOT NULL, disabled INTEGER NOT NULL DEFAULT 0,
+	secret BLOB, wanted BLOB, code INTEGER NOT NULL DEFAULT 0, created INTEGER NOT NULL
+) STRICT;
+CREATE TABLE session (
+	hash BLOB PRIMARY KEY, user TEXT NOT NULL REFERENCES user (id) ON DELETE CASCADE, form TEXT NOT NULL,
+	created INTEGER NOT NULL, seen INTEGER NOT NULL, source TEXT NOT NULL
+) STRICT;
+CREATE INDEX session_user ON session (user);
+CREATE TABLE project (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL) STRICT;
+`}
+
+// Console is the console's directory. It is safe for use by several goroutines.
+type Console struct {
+	*file
+	dir string
+	key *seal.Key
+
+	mu   sync.Mutex
+	open map[string]*Project // by id
+}
+
+// Create makes a console in a directory that holds none. What is in it then
+// belongs to this user of the machine alone.
+func Create(ctx context.Context, dir string) (*Console, error) {
+	if err := os.MkdirAll(filepath.Join(dir, projectsDir), 0o700); err != nil {
+		return nil, fmt.Errorf("make directory of the console: %w", err)
+	}
+	var key seal.Key
+	if _, err := rand.Read(key[:]); err != nil {
+		return nil, fmt.Errorf("make key of the console: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, keyFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make console in %s: %w", dir, ErrExists)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make key of the console: %w", err)
+	}
+	_, err = fmt.Fprintf(f, "%s\n", hex.EncodeToString(key[:]))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return nil, fmt.Errorf("make key of the console: %w", err)
+	}
+	return openConsole(ctx, dir, true)
+}
+
+// Open opens the console in a directory. ErrNotFound says that it holds none.
+func Open(ctx context.Context, dir string) (*Console, error) { return openConsole(ctx, dir, false) }
+
+func openConsole(ctx context.Context, dir string, create bool) (*Console, error) {
+	key, err := readKey(filepath.Join(dir, keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open console in %s: %w", dir, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := openFile(ctx, filepath.Join(dir, consoleFile), create, consoleMigrations)
+	if err != nil {
+		return nil, err
+	}
+	return &Console{file: f, dir: dir, key: key, open: map[string]*Project{}}, nil
+}
+
+func readKey(path string) (*seal.Key, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("read key of the console: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("read key of the console: %w: others may read %s: chmod 600 it, and think about who has", ErrRefused, path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read key of the console: %w", err)
+	}
+	raw, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(raw) != len(seal.Key{}) { // its text could hold the key
+		return nil, fmt.Errorf("read key of the console: %w: %s is not 64 digits", ErrDamaged, path)
+	}
+	key := seal.Key(raw)
+	return &key, nil
+}
+
+// Dir is the console's directory.
+func (c *Console) Dir() string { return c.dir }
+
+// Close closes all files.
+func (c *Console) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, p := range c.open {
+		errs = append(errs, p.file.Close())
+	}
+	return errors.Join(append(errs, c.file.Close())...)
+}
+
+// Listing is a project, as the console's list has it.
+type Listing struct {
+	ID      string
+	Name    string
+	Created time.Time
+}
+
+func scanListing(row scanner) (l Listing, err error) {
+	var created int64
+	err = row.Scan(&l.ID, &l.Name, &created)
+	l.Created = fromMillis(created)
+	return l, err
+}
+
+// Projects lists all projects, by name.
+func (c *Console) Projects(ctx context.Context) ([]Listing, error) {
+	return query(ctx, c.read, scanListing, "SELECT id, name, created FROM project ORDER BY name")
+}
+
+// CreateProject makes a project and its file. ErrExists says that the name is taken.
+func (c *Console) CreateProject(ctx context.Context, act audit.Act, name string) (*Project, error) {
+	if err := vault.CheckName(name); err != nil {
+		return nil, fmt.Errorf("create project: %w", err)
+	}
+	id, err := account.NewID()
+	if err != nil {
+		return nil, err
+	}
+	f, err := openFile(ctx, c.projectPath(id), true, projectMigrations)
+	if err != nil {
+		return nil, err
+	}
+	p := c.project(Listing{ID: id, Name: name, Created: act.At}, f)
+	err = c.change(ctx, act, audit.Record{Action: "project.create", Object: name}, func(tx *sql.Tx, _ *audit.Record) error {
+		n, err := exec(ctx, tx, "INSERT INTO project (id, name, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", id, name, toMillis(act.At))
+		if err == nil && n == 0 {
+			err = ErrExists
+		}
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create project %s: %w", name, err), f.Close(), os.Remove(f.path))
+	}
+	c.mu.Lock()
+	c.open[id] = p
+	c.mu.Unlock()
+	return p, nil
+}
+
+func (c *Console) projectPath(id string) string {
+	return filepath.Join(c.dir, projectsDir, id+".db")
+}
+
+func (c *Console) project(l Listing, f *file) *Project {
+	key := seal.Key(c.key.Derive(nil, "davit.dev/console/v1/project\x00"+l.ID))
+	return &Project{file: f, Listing: l, key: &key, changed: make(chan struct{})}
+}
+
+// Project opens a project by its name, or returns ErrNotFound. A file that is
+// damaged makes this one fail, and no other.
+func (c *Console) Project(ctx context.Context, name string) (*Project, error) {
+	l, err := one(ctx, c.read, scanListing, "find project "+name, "SELECT id, name, created FROM project WHERE name = ?", name)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.open[l.ID]; p != nil {
+		return p, nil
+	}
+	f, err := openFile(ctx, c.projectPath(l.ID), false, projectMigrations)
+	if err != nil {
+		return nil, fmt.Errorf("open project %s: %w", name, err)
+	}
+	p := c.project(l, f)
+	c.open[l.ID] = p
+	return p, nil
+}
+
+// sealed and unsealed keep secrets in the files: who has a file without the
+// console's key has none of them.
+func sealed(key *seal.Key, name string, plain []byte) ([]byte, error) {
+	return packed.Seal(key, name, plain)
+}
+
+func unsealed(key *seal.Key, name string, data []byte) ([]byte, error) {
+	plain, err := packed.Unseal(key.Only, name, data, maxSecret)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return plain, nil
+}
+
+// maxSecret bounds what is sealed, in bytes.
+const maxSecret = 1 << 20
+
+// CheckUserName says whether a name may be a user's.
+func CheckUserName(name string) error {
+	const also = "._@-"
+	ok := len(name) >= 1 && len(name) <= 63 && !strings.ContainsAny(name[:1], also)
+	for i := 0; ok && i < len(name); i++ {
+		ok = name[i] >= 'a' && name[i] <= 'z' || name[i] >= '0' && name[i] <= '9' || strings.IndexByte(also, name[i]) >= 0
+	}
+	if !ok {
+		return fmt.Errorf("%w: the name %.64q: want 1 to 63 lower-case letters, digits and %s, beginning with a letter or digit", ErrRefused, name, also)
+	}
+	return nil
+}
