@@ -268,7 +268,7 @@ func (h Host) remove(ctx context.Context, in *access.Opened, now *Keys, o *asked
 	if gone.String() == in.Project.Opener().String() {
 		return exit.Refuse("run this at another site, or with --vault-url and the recovery key", "%s is the key that this command opens the vault with", named)
 	}
-	stays := func(r Recipient) bool { return r.Recipient != who.Recipient && r.Site == "" }
+	stays := func(r Recipient) bool { return r.Recipient != who.Recipient && r.Site == "" && r.Console == "" }
 	if !slices.ContainsFunc(now.Recipients, stays) {
 		return exit.Refuse("`vault keys admit --new-recovery-key-file FILE` makes one", "without %s no recovery key is left: with the sites, everything would be lost", named)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -26,6 +27,8 @@ type Recipient struct {
 	Recipient string `json:"recipient"`
 	// Site is empty for recovery keys, and for keys that a site had before.
 	Site string `json:"site,omitempty"`
+	// Console is the machine of the console whose key it is.
+	Console string `json:"console,omitempty"`
 	// Version is the newest that the site has taken up; 0 for one whose agent
 	// knows no versions.
 	Version int64     `json:"version,omitempty"`
@@ -36,6 +39,9 @@ type Recipient struct {
 func (r Recipient) name() string {
 	if r.Site != "" {
 		return "site " + r.Site + " (" + r.Recipient + ")"
+	}
+	if r.Console != "" {
+		return "the console of " + r.Console + " (" + r.Recipient + ")"
 	}
 	return r.Recipient
 }
@@ -75,6 +81,10 @@ func look(ctx context.Context, p *vault.Project, now time.Time) (*Keys, error) {
 	if err != nil {
 		return nil, err
 	}
+	consoles, err := authority.Consoles(ctx, p)
+	if err != nil {
+		return nil, err
+	}
 	for _, s := range sites {
 		if s.KeyID == "" && now.Sub(s.Written) < lives {
 			k.Older = append(k.Older, s.Site)
@@ -85,6 +95,11 @@ func look(ctx context.Context, p *vault.Project, now time.Time) (*Keys, error) {
 		for _, s := range sites {
 			if s.Recipient == r.String() {
 				seen.Site, seen.Version, seen.Seen, seen.lives = s.Site, numbers[s.KeyID], s.Written, now.Sub(s.Written) < lives
+			}
+		}
+		for _, c := range consoles {
+			if c.Recipient == r.String() {
+				seen.Console = c.Name
 			}
 		}
 		k.Recipients = append(k.Recipients, seen)
@@ -160,7 +175,11 @@ func (k Keys) Text(t *output.Text) {
 		if r.Site != "" {
 			version = fmt.Sprint(r.Version)
 		}
-		rows = append(rows, []string{r.Site, version, output.Age(r.Seen, k.now), r.Recipient})
+		name := r.Site
+		if r.Console != "" {
+			name = "(console of " + r.Console + ")"
+		}
+		rows = append(rows, []string{name, version, output.Age(r.Seen, k.now), r.Recipient})
 	}
 	t.Table("  ", output.Columns("SITE", ">HAS", "SEEN", "RECIPIENT"), rows)
 	t.Line("Without a site: recovery keys, keys that a site had before, and sites that have not run this version yet.")

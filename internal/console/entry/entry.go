@@ -1,0 +1,287 @@
+// Package entry decides who may come into the console and what he may do there.
+// Whoever may not see a project is told what he would be told if there were none.
+package entry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/store"
+)
+
+// Errors, wrapped, by which callers decide.
+var (
+	// ErrWrong says that name, password or code is wrong, and not which.
+	ErrWrong = errors.New("name, password or code is wrong")
+	// ErrTooMany says that there were too many tries.
+	ErrTooMany = errors.New("too many tries: wait a minute")
+	// ErrStranger says that nobody, or nobody known, asks.
+	ErrStranger = errors.New("log in first")
+	// ErrForbidden says that who asks is known and may not.
+	ErrForbidden = errors.New("not permitted")
+)
+
+// Sources of sessions.
+const (
+	Browser = "browser"
+	Command = "command line"
+)
+
+// Door is the way into a console.
+type Door struct {
+	Console *store.Console
+	Cost    account.Cost
+	Now     func() time.Time
+
+	pair, name, address *account.Limit
+	hashing             chan struct{}
+}
+
+// NewDoor returns the door of a console.
+func NewDoor(c *store.Console, cost account.Cost, now func() time.Time) *Door {
+	const most = 10_000
+	return &Door{
+		Console: c, Cost: cost, Now: now,
+		// Few tries from one place; more in all, so that nobody shuts a person
+		// out from elsewhere without much work.
+		pair:    account.NewLimit(5, 30*time.Second, most),
+		name:    account.NewLimit(50, 10*time.Second, most),
+		address: account.NewLimit(20, 3*time.Second, most),
+		hashing: make(chan struct{}, 2),
+	}
+}
+
+// Who is someone that was let in.
+type Who struct {
+	// Name is "user/anna" or "robot/ci".
+	Name    string
+	Session *store.Session // of a person
+	Token   *store.Token   // of a robot
+	project string         // id of the only project that a robot may see
+}
+
+// Act is an act of his now.
+func (d *Door) Act(who Who, r *http.Request) audit.Act {
+	return audit.Act{By: who.Name, From: Address(r), At: d.Now()}
+}
+
+// Address is where a request comes from. What a proxy says of that is not believed.
+func Address(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+// Login lets a person in and returns the session's secret.
+func (d *Door) Login(ctx context.Context, r *http.Request, name, password, code, source string) (string, error) {
+	now, from := d.Now(), Address(r)
+	if !d.address.Allow(from, now) || !d.pair.Allow(name+"\x00"+from, now) || !d.name.Allow(name, now) {
+		return "", ErrTooMany
+	}
+	act := audit.Act{By: "stranger", From: from, At: now}
+	u, err := d.check(ctx, name, password, code)
+	if errors.Is(err, ErrWrong) {
+		if store.CheckUserName(name) != nil {
+			name = "?" // no user's: it may be a password, typed into the wrong field
+		}
+		return "", errors.Join(err, d.Console.Note(ctx, act, audit.Record{Action: "login", Object: name, Refused: "name, password or code was wrong"}))
+	}
+	if err != nil {
+		return "", err
+	}
+	d.pair.Forget(name + "\x00" + from)
+	token, hash, err := account.NewSession()
+	if err != nil {
+		return "", err
+	}
+	form, err := account.NewID()
+	if err != nil {
+		return "", err
+	}
+	act.By = "user/" + u.Name
+	return token, d.Console.CreateSession(ctx, act, store.Session{Hash: hash, User: u, Form: form, Source: source})
+}
+
+// check returns the user if all is right, else ErrWrong. It takes as long for a
+// name that nobody has.
+func (d *Door) check(ctx context.Context, name, password, code string) (store.User, error) {
+	u, err := d.Console.UserNamed(ctx, name)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return u, err
+	}
+	known := err == nil && !u.Disabled
+	if len(password) > account.MaxPassword {
+		return u, ErrWrong
+	}
+	if !d.matches(ctx, u.Password, password) || !known {
+		return u, ErrWrong
+	}
+	if u.Codes {
+		if err := d.useCode(ctx, u, code); err != nil {
+			return u, err
+		}
+	}
+	if d.Cost.Outdated(u.Password) {
+		hashed, err := d.Cost.Hash(password)
+		if err != nil {
+			return u, err
+		}
+		return u, d.Console.Rehash(ctx, u, hashed)
+	}
+	return u, nil
+}
+
+// matches tries a password; a few at a time, for each takes much memory.
+func (d *Door) matches(ctx context.Context, hashed, password string) bool {
+	select {
+	case d.hashing <- struct{}{}:
+		defer func() { <-d.hashing }()
+		return d.Cost.Matches(hashed, password)
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (d *Door) useCode(ctx context.Context, u store.User, code string) error {
+	secret, err := d.Console.CodeSecret(ctx, u)
+	if err != nil {
+		return err
+	}
+	last, err := d.Console.LastCode(ctx, u)
+	if err != nil {
+		return err
+	}
+	step, ok := account.CheckCode(secret, strings.ReplaceAll(code, " ", ""), d.Now(), last)
+	if !ok {
+		return ErrWrong
+	}
+	if err := d.Console.UseCode(ctx, u, step); errors.Is(err, store.ErrConflict) {
+		return ErrWrong
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// Confirm has a person who is in give his password once more.
+func (d *Door) Confirm(ctx context.Context, who Who, password string) error {
+	now := d.Now()
+	if who.Session == nil || len(password) > account.MaxPassword {
+		return ErrWrong
+	}
+	if !d.pair.Allow("confirm\x00"+who.Name, now) {
+		return ErrTooMany
+	}
+	if !d.matches(ctx, who.Session.User.Password, password) {
+		return ErrWrong
+	}
+	return nil
+}
+
+// Session lets a person in by a session's secret.
+func (d *Door) Session(ctx context.Context, token string) (Who, error) {
+	if !account.IsSession(token) {
+		return Who{}, ErrStranger
+	}
+	s, err := d.Console.Session(ctx, account.HashToken(token), d.Now())
+	if errors.Is(err, store.ErrNotFound) {
+		return Who{}, ErrStranger
+	}
+	if err != nil {
+		return Who{}, err
+	}
+	return Who{Name: "user/" + s.User.Name, Session: &s}, nil
+}
+
+// Robot lets a robot into a project by its token.
+func (d *Door) Robot(ctx context.Context, p *store.Project, token string) (Who, error) {
+	id, ok := account.RobotID(token)
+	if !ok {
+		return Who{}, ErrStranger
+	}
+	t, err := p.Token(ctx, id, account.HashToken(token), d.Now())
+	if errors.Is(err, store.ErrNotFound) {
+		return Who{}, ErrStranger
+	}
+	if err != nil {
+		return Who{}, err
+	}
+	return Who{Name: "robot/" + t.Name, Token: &t, project: p.ID}, nil
+}
+
+// Role is a person's role in a project; store.ErrNotFound says that he has none.
+func (d *Door) Role(ctx context.Context, who Who, p *store.Project) (account.Role, error) {
+	if who.Session == nil {
+		return "", store.ErrNotFound
+	}
+	return p.Role(ctx, who.Session.User.ID)
+}
+
+// May says whether he may do something in a project: store.ErrNotFound where
+// he may not know of it, ErrForbidden where he may not do that.
+func (d *Door) May(ctx context.Context, who Who, p *store.Project, need account.Permission) error {
+	if who.Token != nil {
+		if who.project != p.ID {
+			return store.ErrNotFound
+		}
+		if !slices.Contains(who.Token.Scopes, need) {
+			return fmt.Errorf("%w: the token has not the scope %s", ErrForbidden, need)
+		}
+		return nil
+	}
+	role, err := d.Role(ctx, who, p)
+	if err != nil {
+		return err
+	}
+	if !role.May(need) {
+		return fmt.Errorf("%w: it takes the permission %s, which the role %s has not", ErrForbidden, need, role)
+	}
+	return nil
+}
+
+// Projects are the projects that a person has a role in. One that cannot be
+// opened is left out of it, and said in faults.
+func (d *Door) Projects(ctx context.Context, who Who) (all []*store.Project, faults map[string]error, err error) {
+	listed, err := d.Console.Projects(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	faults = map[string]error{}
+	for _, l := range listed {
+		p, err := d.Console.Project(ctx, l.Name)
+		if err != nil {
+			if who.Session != nil && who.Session.User.Administrator {
+				faults[l.Name] = err
+			}
+			continue
+		}
+		_, err = d.Role(ctx, who, p)
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, p)
+	}
+	return all, faults, nil
+}
+
+// Project opens a project for someone who may do something in it.
+func (d *Door) Project(ctx context.Context, who Who, name string, need account.Permission) (*store.Project, error) {
+	p, err := d.Console.Project(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return p, d.May(ctx, who, p, need)
+}
