@@ -48,9 +48,11 @@ type Kind struct {
 	Write account.Permission
 
 	crd string
-	one sync.Once
-	err error
-	// schema and what is made of it; nil for plans, which no cluster serves.
+	// more is checked besides what its definition asks for.
+	more func(spec json.RawMessage, name string) error
+	one  sync.Once
+	err  error
+
 	schema    *schema.Structural
 	raw       *apiextensionsv1.JSONSchemaProps
 	validator validation.SchemaValidator
@@ -62,7 +64,7 @@ type Kind struct {
 var kinds = []*Kind{
 	{Name: "Application", Plural: "applications", Namespaced: true, Write: account.Protect, crd: "davit.dev_applications.yaml"},
 	{Name: "ProtectionPolicy", Plural: "protectionpolicies", Namespaced: true, Write: account.Protect, crd: "davit.dev_protectionpolicies.yaml"},
-	{Name: "RecoveryPlan", Plural: "recoveryplans", Write: account.Recover},
+	{Name: "RecoveryPlan", Plural: "recoveryplans", Write: account.Recover, crd: "davit.dev_recoveryplans.yaml", more: checkPlan},
 }
 
 // Kinds are all kinds that a console keeps.
@@ -202,9 +204,6 @@ func validateAnnotations(all map[string]string, at *field.Path) (faults field.Er
 
 // check checks what a kind asks for, and returns the spec to be kept.
 func (k *Kind) check(ctx context.Context, text []byte, m meta) (json.RawMessage, error) {
-	if k.crd == "" {
-		return checkPlan(text)
-	}
 	if err := k.load(); err != nil {
 		return nil, err
 	}
@@ -230,7 +229,11 @@ func (k *Kind) check(ctx context.Context, text []byte, m meta) (json.RawMessage,
 	if err := faults.ToAggregate(); err != nil {
 		return nil, err
 	}
-	return json.Marshal(object["spec"])
+	spec, err := json.Marshal(object["spec"])
+	if err == nil && k.more != nil {
+		err = k.more(spec, m.Name)
+	}
+	return spec, err
 }
 
 // numbers makes whole numbers integers, as an API server reads them.
@@ -266,32 +269,23 @@ func numbers(in any) error {
 }
 
 // checkPlan checks a plan as `davit plan validate` does.
-func checkPlan(text []byte) (json.RawMessage, error) {
-	var h struct {
-		APIVersion string          `json:"apiVersion"`
-		Kind       string          `json:"kind"`
-		Metadata   meta            `json:"metadata"`
-		Spec       json.RawMessage `json:"spec"`
-	}
-	if err := json.Unmarshal(text, &h); err != nil {
-		return nil, err
-	}
-	bare, err := json.Marshal(map[string]any{"apiVersion": h.APIVersion, "kind": h.Kind, "metadata": meta{Name: h.Metadata.Name}, "spec": h.Spec})
+func checkPlan(spec json.RawMessage, name string) error {
+	bare, err := json.Marshal(map[string]any{"apiVersion": v1alpha1.GroupVersion.String(), "kind": "RecoveryPlan", "metadata": meta{Name: name}, "spec": spec})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p, err := plandocument.Parse(bare)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var faults []string
 	for _, problem := range p.Check() {
 		faults = append(faults, problem.Error())
 	}
 	if len(faults) > 0 {
-		return nil, errors.New(strings.Join(faults, "; "))
+		return errors.New(strings.Join(faults, "; "))
 	}
-	return h.Spec, nil
+	return nil
 }
 
 // load makes the validators of a kind, once, from the definition that clusters
@@ -336,11 +330,8 @@ func (k *Kind) prepare() error {
 	return nil
 }
 
-// Schema is the kind's schema, as JSON; an open one for plans.
+// Schema is the kind's schema, as JSON.
 func (k *Kind) Schema() (json.RawMessage, error) {
-	if k.crd == "" {
-		return json.RawMessage(`{"type":"object","required":["apiVersion","kind","metadata","spec"],"properties":{"apiVersion":{"type":"string"},"kind":{"type":"string"},"metadata":{"type":"object"},"spec":{"type":"object","description":"docs/plans.md explains it"}}}`), nil
-	}
 	if err := k.load(); err != nil {
 		return nil, err
 	}

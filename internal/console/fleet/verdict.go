@@ -167,3 +167,6 @@ func (s *Snapshot) Run(name string) (*Run, bool) {
 	}
 	return nil, false
 }
+
+// States are all states, the worst first.
+func States() []State { return slices.Clone(states) }

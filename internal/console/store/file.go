@@ -313,3 +313,14 @@ func fromMillis(n int64) time.Time {
 	}
 	return time.UnixMilli(n).UTC()
 }
+
+// Audited is whatever has an audit log: the console, and each project.
+type Audited interface {
+	Audit(ctx context.Context, before int64, limit int) ([]audit.Record, error)
+	VerifyAudit(ctx context.Context) (audit.Tail, error)
+}
+
+var (
+	_ Audited = (*Console)(nil)
+	_ Audited = (*Project)(nil)
+)
