@@ -40,6 +40,7 @@ var together = []day{
 	{"Sandboxed", sandboxed},
 	{"Coverage", coverage},
 	{"LookedAt", lookedAt},
+	{"Foreseen", foreseen},
 	{"SupportBundle", supportBundle},
 }
 

@@ -19,6 +19,8 @@ import (
 )
 
 const (
+	// heraldTick is how often it is looked for new vaults and changed plans.
+	heraldTick = 10 * time.Second
 	// heraldLook is how often it is looked whether this site's facts changed, and
 	// heraldEvery how often they are published and plans judged all the same.
 	heraldLook    = 2 * time.Minute
@@ -40,10 +42,11 @@ type herald struct {
 
 // heard is what was said in one vault.
 type heard struct {
-	facts *preflight.Site
-	needs []preflight.Need
-	at    time.Time // of the last publication
-	whole time.Time // of the last look at everything
+	facts  *preflight.Site
+	needs  []preflight.Need
+	looked time.Time // when the site was last looked at
+	whole  time.Time // and when at everything
+	plans  string    // that were judged then
 }
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
@@ -52,7 +55,7 @@ func (h *herald) NeedLeaderElection() bool { return true }
 // Start publishes and judges until ctx is done.
 func (h *herald) Start(ctx context.Context) error {
 	h.said = map[string]*heard{}
-	tick := time.NewTicker(heraldLook)
+	tick := time.NewTicker(heraldTick)
 	defer tick.Stop()
 	for {
 		h.look(ctx)
@@ -115,16 +118,37 @@ func (h *herald) inVault(ctx context.Context, name string) error {
 		said = &heard{}
 		h.said[name] = said
 	}
+	plans, err := h.plansOf(ctx, e.opened)
+	if err != nil {
+		return err
+	}
 	now := h.pool.now()
-	whole := now.Sub(said.whole) >= heraldEvery
+	whole := now.Sub(said.whole) >= heraldEvery || revisions(plans) != said.plans
+	if !whole && now.Sub(said.looked) < heraldLook {
+		return nil
+	}
+	said.looked = now
 	if whole {
 		if err := said.learn(ctx, e.opened); err != nil {
 			return err
 		}
 	}
+	facts, err := h.publish(ctx, e, said, whole)
+	if err != nil || !whole {
+		return err
+	}
+	if err := h.judge(ctx, e.opened, facts, plans); err != nil {
+		return err
+	}
+	said.whole, said.plans = now, revisions(plans)
+	return nil
+}
+
+// publish takes this site's census, and publishes it if it changed or all is looked at.
+func (h *herald) publish(ctx context.Context, e *entry, said *heard, whole bool) (*preflight.Site, error) {
 	o, err := h.about(ctx, e, said.needs)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if whole {
 		o.Restorer, o.Who = h.restorer, install.RestoreName
@@ -133,18 +157,15 @@ func (h *herald) inVault(ctx context.Context, name string) error {
 	if !whole && said.facts != nil {
 		facts.Rights = said.facts.Rights // they are asked for with all else
 	}
-	if !facts.Same(said.facts) || whole {
-		if err := bulletin.Publish(ctx, e.opened.Project, facts); err != nil {
-			return err
-		}
-		said.facts, said.at = facts, now
-		measure.FactsPublished.WithLabelValues(name).Set(float64(now.Unix()))
+	if !whole && facts.Same(said.facts) {
+		return facts, nil
 	}
-	if whole {
-		said.whole = now
-		return h.judge(ctx, e.opened, facts)
+	if err := bulletin.Publish(ctx, e.opened.Project, facts); err != nil {
+		return nil, err
 	}
-	return nil
+	said.facts = facts
+	measure.FactsPublished.WithLabelValues(e.opened.Object.Name).Set(float64(h.pool.now().Unix()))
+	return facts, nil
 }
 
 // learn reads what the applications of a vault need.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,28 +29,42 @@ const registriesPatience = 20 * time.Second
 // mostFindings is how many findings the status of a plan holds.
 const mostFindings = 200
 
-// judge judges the cluster's plans that are kept in a vault, and writes into
-// their status what was found.
-func (h *herald) judge(ctx context.Context, v *vaults.Opened, own *preflight.Site) error {
+// plansOf are the cluster's plans that are kept in a vault and name this site.
+func (h *herald) plansOf(ctx context.Context, v *vaults.Opened) ([]*v1alpha1.RecoveryPlan, error) {
 	var list v1alpha1.RecoveryPlanList
 	if err := h.client.List(ctx, &list); err != nil {
-		return fmt.Errorf("list plans: %w", err)
+		return nil, fmt.Errorf("list plans: %w", err)
 	}
-	var apps []string
 	var plans []*v1alpha1.RecoveryPlan
 	for i := range list.Items {
-		p := &list.Items[i]
-		if p.Spec.Vault != "" && p.Spec.Vault != v.Object.Name || !names(p, h.pool.self.Site) {
-			continue
-		}
-		plans = append(plans, p)
-		for _, a := range p.Spec.Applications {
-			apps = append(apps, a.Name)
+		if p := &list.Items[i]; (p.Spec.Vault == "" || p.Spec.Vault == v.Object.Name) && names(p, h.pool.self.Site) {
+			plans = append(plans, p)
 		}
 	}
+	slices.SortFunc(plans, func(a, b *v1alpha1.RecoveryPlan) int { return strings.Compare(a.Name, b.Name) })
+	return plans, nil
+}
+
+// revisions tells sets of plans apart, and what they say.
+func revisions(plans []*v1alpha1.RecoveryPlan) string {
+	var all []string
+	for _, p := range plans {
+		all = append(all, fmt.Sprintf("%s/%d", p.UID, p.Generation))
+	}
+	return strings.Join(all, " ")
+}
+
+// judge judges the plans of a vault, and writes into their status what was found.
+func (h *herald) judge(ctx context.Context, v *vaults.Opened, own *preflight.Site, plans []*v1alpha1.RecoveryPlan) error {
 	measure.KeepPlans(v.Object.Name, planNames(plans))
 	if len(plans) == 0 {
 		return nil
+	}
+	var apps []string
+	for _, p := range plans {
+		for _, a := range p.Spec.Applications {
+			apps = append(apps, a.Name)
+		}
 	}
 	slices.Sort(apps)
 	known, err := foresight.Gather(ctx, h.looking(v, own), slices.Compact(apps))

@@ -27,7 +27,7 @@ import (
 type Status struct {
 	// Healthy says that there is a vault, that all of them answer and have this
 	// site's time, that Davit's own parts run, that every application here is
-	// protected, and that none was left at rest.
+	// protected, that none was left at rest, and that no plan is known to fail.
 	Healthy      bool    `json:"healthy"`
 	Site         string  `json:"site,omitempty"`
 	Parts        []Part  `json:"parts"`
@@ -38,6 +38,8 @@ type Status struct {
 	// application covers.
 	Unprotected []string `json:"unprotected"`
 	Running     []Run    `json:"running"`
+	// Plans are the cluster's, with what their sites were last found to be.
+	Plans []Plan `json:"plans,omitempty"`
 	// Owed is what captures that died did to applications, and nobody has undone.
 	Owed []Owed `json:"owed,omitempty"`
 	now  time.Time
@@ -213,7 +215,7 @@ func Gather(ctx context.Context, c client.Client, now time.Time) (Status, error)
 		return view, fmt.Errorf("list applications: %w", err)
 	}
 	for _, gather := range []func(context.Context, client.Client) error{
-		view.gatherVaults, view.gatherSites, view.gatherRuns, view.gatherParts, view.gatherOwed,
+		view.gatherVaults, view.gatherSites, view.gatherRuns, view.gatherParts, view.gatherOwed, view.gatherPlans,
 		func(ctx context.Context, c client.Client) error { return view.gatherApps(ctx, c, apps.Items) },
 		func(ctx context.Context, c client.Client) error { return view.gatherUnprotected(ctx, c, apps.Items) },
 	} {
@@ -240,6 +242,11 @@ func (v *Status) healthy() bool {
 		switch a.State {
 		case stateProtected, stateStandby, stateSuperseded, stateOnDemand:
 		default:
+			return false
+		}
+	}
+	for _, p := range v.Plans {
+		if p.Errors > 0 {
 			return false
 		}
 	}
@@ -440,6 +447,7 @@ func (v Status) Text(t *output.Text) {
 		t.Table("", output.Columns("WHAT", "ID", "PHASE", "SINCE", "STEP"), rows)
 	}
 	v.owedText(t)
+	v.planText(t)
 	if len(v.Unprotected) > 0 {
 		t.Section("Not protected")
 		t.Line("Namespaces with workloads or volumes: %s (`coverage` tells more)", strings.Join(v.Unprotected, ", "))

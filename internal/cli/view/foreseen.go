@@ -1,0 +1,86 @@
+package view
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/output"
+)
+
+// Plan is a recovery plan as `status` shows it.
+type Plan struct {
+	Name string `json:"name"`
+	// Checked is when the agent last looked at its sites; zero: never.
+	Checked  time.Time `json:"checked,omitzero"`
+	Errors   int       `json:"errors"`
+	Warnings int       `json:"warnings"`
+	// Worst is the first of the worst findings.
+	Worst string `json:"worst,omitempty"`
+	// Level of readiness; nil: not computed.
+	Level *int32 `json:"level,omitempty"`
+	Stale bool   `json:"stale,omitempty"` // it needs verification
+}
+
+// gatherPlans reads what the agent found. A cluster that does not serve the kind has none.
+func (v *Status) gatherPlans(ctx context.Context, c client.Client) error {
+	var all v1alpha1.RecoveryPlanList
+	if err := c.List(ctx, &all); err != nil {
+		if meta.IsNoMatchError(err) {
+			return nil
+		}
+		return fmt.Errorf("list plans: %w", err)
+	}
+	for i := range all.Items {
+		v.Plans = append(v.Plans, ofPlan(&all.Items[i]))
+	}
+	return nil
+}
+
+func ofPlan(p *v1alpha1.RecoveryPlan) Plan {
+	out := Plan{Name: p.Name}
+	if r := p.Status.Readiness; r != nil {
+		out.Level, out.Stale = &r.Level, r.Stale
+	}
+	if p.Status.Preflight == nil {
+		return out
+	}
+	out.Checked = p.Status.Preflight.CheckedAt.Time
+	for _, f := range p.Status.Preflight.Findings { // the worst first
+		if f.Severity == "error" {
+			out.Errors++
+		} else {
+			out.Warnings++
+		}
+		if out.Worst == "" {
+			out.Worst = f.Check + ": " + f.Message
+		}
+	}
+	return out
+}
+
+func (v Status) planText(t *output.Text) {
+	if len(v.Plans) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, p := range v.Plans {
+		level := ""
+		switch {
+		case p.Level != nil && *p.Level < 0:
+			level = "none"
+		case p.Level != nil:
+			level = fmt.Sprint(*p.Level)
+		}
+		if p.Stale {
+			level += " (verify)"
+		}
+		rows = append(rows, []string{p.Name, level, output.Age(p.Checked, v.now), fmt.Sprint(p.Errors), fmt.Sprint(p.Warnings), output.Short(p.Worst, 100)})
+	}
+	t.Section("Plans")
+	t.Table("", output.Columns("NAME", "LEVEL", "CHECKED", ">ERRORS", ">WARNINGS", "WORST"), rows)
+}
