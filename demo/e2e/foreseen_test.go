@@ -80,7 +80,9 @@ func foreseen(t *testing.T) {
 		t.Fatal(err)
 	}
 	apply(t, west, string(text))
-	t.Cleanup(func() { _, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "recoveryplan", a.name, "--ignore-not-found") })
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "recoveryplan", a.name, "--ignore-not-found")
+	})
 	eventually(t, 2*time.Minute, "the plan's status says so too", func() (bool, string) {
 		got := try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={.status.preflight.findings[?(@.check=="capacity")].message}`)
 		return strings.Contains(got, "CPU too few"), got
