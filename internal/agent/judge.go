@@ -95,7 +95,7 @@ func planNames(plans []*v1alpha1.RecoveryPlan) []string {
 // registries and name servers from here.
 func (h *herald) looking(v *vaults.Opened, own *preflight.Site) foresight.Options {
 	return foresight.Options{
-		Project: v.Project, Domain: v.Object.Spec.FailureDomain, Now: h.pool.now,
+		Project: v.Listing, Domain: v.Object.Spec.FailureDomain, Now: h.pool.now,
 		Live: func(context.Context, []preflight.Need) map[string]*preflight.Site {
 			return map[string]*preflight.Site{own.Name: own}
 		},
