@@ -28,6 +28,7 @@ func (m *Mover) awaitHolder(ctx context.Context, req Request, pod *corev1.Pod) (
 	got := &corev1.Pod{}
 	got.Namespace, got.Name = pod.Namespace, pod.Name
 	var last corev1.Pod
+	watch := vigil{m: m}
 	err := await(ctx, m.workload, got, &corev1.PodList{}, func(exists bool) (bool, error) {
 		if !exists {
 			return false, fmt.Errorf("%w: holder pod %s/%s was removed by someone else", ErrNotMounted, pod.Namespace, pod.Name)
@@ -36,7 +37,13 @@ func (m *Mover) awaitHolder(ctx context.Context, req Request, pod *corev1.Pod) (
 		if reason := hopelessReason(got); reason != "" {
 			return false, fmt.Errorf("%w: holder pod %s/%s: %s", ErrNotMounted, pod.Namespace, pod.Name, reason)
 		}
-		return holderRuns(got), nil
+		if holderRuns(got) {
+			return true, nil
+		}
+		if why := watch.lost(ctx, got.Spec.NodeName); why != "" {
+			return false, fmt.Errorf("%w: %w: holder pod %s/%s does not start: %s", ErrNoAnswer, ErrNotMounted, pod.Namespace, pod.Name, why)
+		}
+		return false, nil
 	})
 	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNotMounted, m.whyNot(ctx, req, &last), err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -90,6 +91,15 @@ func nodePod(ready corev1.ConditionStatus) *corev1.Pod {
 	}
 }
 
+func node(ready corev1.ConditionStatus) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+	n.Status.Conditions = []corev1.NodeCondition{{
+		Type: corev1.NodeReady, Status: ready, Reason: "NodeStatusUnknown", Message: "Kubelet stopped posting node status.",
+		LastTransitionTime: metav1.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+	}}
+	return n
+}
+
 func volume() *corev1.PersistentVolume {
 	return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv1"}}
 }
@@ -170,7 +180,8 @@ func TestWhyAVolumeCannotBeMoved(t *testing.T) {
 	}
 	block := bound()
 	block.Spec.VolumeMode = ptr.To(corev1.PersistentVolumeBlock)
-	all := []client.Object{bound(), volume(), daemon(), nodePod(corev1.ConditionTrue)}
+	lost := []client.Object{bound(), volume(), daemon(), nodePod(corev1.ConditionTrue), node(corev1.ConditionUnknown)}
+	all := []client.Object{bound(), volume(), daemon(), nodePod(corev1.ConditionTrue), node(corev1.ConditionTrue)}
 	for name, test := range map[string]struct {
 		objects []client.Object
 		pod     func(*corev1.Pod)
@@ -196,10 +207,12 @@ func TestWhyAVolumeCannotBeMoved(t *testing.T) {
 		"vault is silent": {all, runs, func(v *v1alpha1.VolumeTask) {
 			v.Status.Phase, v.Status.Message, v.Status.NoAnswer = v1alpha1.TaskFailed, "vault unavailable", true
 		}, ErrNoAnswer, "on node n1: vault unavailable", true},
-		"task is silent":      {all, runs, func(*v1alpha1.VolumeTask) {}, ErrNoAnswer, "no sign of life for 2m0s", false},
-		"block volume":        {[]client.Object{block, volume(), daemon()}, runs, nil, ErrBlockMode, "shop/data", true},
-		"claim is not there":  {[]client.Object{daemon()}, runs, nil, nil, "get claim", true},
-		"volume is not there": {[]client.Object{bound(), daemon()}, runs, nil, nil, "get volume", true},
+		"node is lost before the pod starts": {lost, func(p *corev1.Pod) { p.Spec.NodeName = "n1" }, nil, ErrNoAnswer, "holder pod shop/" + request().holderName() + " does not start: node n1 is lost: not ready since 2026-01-02T03:04:05Z: NodeStatusUnknown: Kubelet stopped", false},
+		"node is lost while it works":        {lost, runs, func(*v1alpha1.VolumeTask) {}, ErrNoNodeProcess, "node n1 is lost: not ready since", false},
+		"task is silent":                     {all, runs, func(*v1alpha1.VolumeTask) {}, ErrNoAnswer, "no sign of life for 2m0s", false},
+		"block volume":                       {[]client.Object{block, volume(), daemon()}, runs, nil, ErrBlockMode, "shop/data", true},
+		"claim is not there":                 {[]client.Object{daemon()}, runs, nil, nil, "get claim", true},
+		"volume is not there":                {[]client.Object{bound(), daemon()}, runs, nil, nil, "get volume", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -126,7 +126,7 @@ func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.Volum
 	got := &v1alpha1.VolumeTask{}
 	got.Namespace, got.Name = task.Namespace, task.Name
 	var version string
-	heard := m.opts.Now()
+	heard, watch := m.opts.Now(), vigil{m: m}
 	err := await(ctx, m.system, got, &v1alpha1.VolumeTaskList{}, func(exists bool) (bool, error) {
 		if !exists {
 			return false, fmt.Errorf("%w: task %s was removed by someone else", ErrTaskFailed, task.Name)
@@ -145,7 +145,11 @@ func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.Volum
 			}
 			return false, err
 		}
-		if m.opts.Now().Sub(heard) < m.opts.SilenceTimeout {
+		silence := m.opts.Now().Sub(heard)
+		if why := watch.lost(ctx, got.Spec.Node); why != "" && silence >= m.opts.NodeGrace {
+			return false, fmt.Errorf("%w: %w: %s", ErrNoAnswer, ErrNoNodeProcess, why)
+		}
+		if silence < m.opts.SilenceTimeout {
 			return false, nil
 		}
 		return false, m.silent(ctx, got)

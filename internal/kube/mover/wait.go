@@ -3,8 +3,10 @@ package mover
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/watch"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -92,6 +94,11 @@ func (m *Mover) deleteAndWait(ctx context.Context, c client.WithWatch, obj clien
 		return err
 	}
 	err = await(ctx, c, obj, listFor(obj), func(exists bool) (bool, error) {
+		if pod, ok := obj.(*corev1.Pod); ok && exists && obj.GetUID() == uid {
+			if why := m.nodeTrouble(ctx, pod.Spec.NodeName); why != "" {
+				return false, fmt.Errorf("it goes when its node is back, or removed from the cluster: %s", why)
+			}
+		}
 		return !exists || obj.GetUID() != uid, nil
 	})
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
 
 	"davit.dev/davit/internal/capture"
 )
@@ -50,8 +52,7 @@ func (v *Volumes) awaitCut(ctx context.Context, snap *unstructured.Unstructured)
 	ends := make(chan error, 2)
 	go func() {
 		api := v.app.Dynamic.Resource(snapshots).Namespace(snap.GetNamespace())
-		_, err := awaitObject(ctx, api, snap.GetName(), wasCut)
-		ends <- err
+		ends <- v.awaitSnapshot(ctx, api, snap.GetName())
 	}()
 	go func() { ends <- v.awaitContent(ctx, snap) }()
 	err := <-ends
@@ -60,6 +61,31 @@ func (v *Volumes) awaitCut(ctx context.Context, snap *unstructured.Unstructured)
 	}
 	return err
 }
+
+// awaitSnapshot waits for a snapshot to have been cut. Its sidecar tries again
+// after an error, and an application stands still for that: one that stays is
+// the answer.
+func (v *Volumes) awaitSnapshot(ctx context.Context, api dynamic.ResourceInterface, name string) error {
+	var since time.Time
+	o, err := awaitObject(ctx, api, name, func(o *unstructured.Unstructured) bool {
+		switch {
+		case wasCut(o):
+			return true
+		case errorOf(o) == "":
+			since = time.Time{}
+		case since.IsZero():
+			since = v.opts.Now()
+		}
+		return !since.IsZero() && v.opts.Now().Sub(since) >= errorPatience
+	})
+	if err == nil && !wasCut(o) {
+		return fmt.Errorf("%w: the driver still says after %s: %s", ErrNotReady, errorPatience, errorOf(o))
+	}
+	return err
+}
+
+// errorPatience is how long an error of the driver may stay.
+const errorPatience = 15 * time.Second
 
 // errNoContent says that the content of a snapshot is not where it is expected:
 // then the snapshot alone tells.

@@ -162,7 +162,7 @@ func (v *Volumes) CutGroup(ctx context.Context, class string, plans []capture.Vo
 	if _, err := api.Create(ctx, content, metav1.CreateOptions{}); err != nil {
 		return nil, fmt.Errorf("create VolumeGroupSnapshotContent: %w", err)
 	}
-	done, err := awaitObject(ctx, api, content.GetName(), func(o *unstructured.Unstructured) bool { return groupWasCut(o) || groupError(o) != "" })
+	done, err := awaitObject(ctx, api, content.GetName(), func(o *unstructured.Unstructured) bool { return groupWasCut(o) || errorOf(o) != "" })
 	if err != nil && context.Cause(ctx) != nil && !errors.Is(context.Cause(ctx), ctx.Err()) {
 		err = context.Cause(ctx)
 	}
@@ -170,7 +170,7 @@ func (v *Volumes) CutGroup(ctx context.Context, class string, plans []capture.Vo
 		return nil, fmt.Errorf("wait for VolumeGroupSnapshotContent %s: %w", content.GetName(), err)
 	}
 	if !groupWasCut(done) {
-		return nil, fmt.Errorf("driver %s: %s", plans[0].Driver, groupError(done))
+		return nil, fmt.Errorf("driver %s: %s", plans[0].Driver, errorOf(done))
 	}
 	cuts := make([]capture.Cut, len(plans))
 	for i, p := range plans {
@@ -215,7 +215,8 @@ func groupWasCut(o *unstructured.Unstructured) bool {
 	return handle != "" && wasCut(o)
 }
 
-func groupError(o *unstructured.Unstructured) string {
+// errorOf is what the driver complains of in a snapshot or a content.
+func errorOf(o *unstructured.Unstructured) string {
 	text, _, _ := unstructured.NestedString(o.Object, "status", "error", "message")
 	return text
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -64,6 +65,8 @@ type VolumeOptions struct {
 	CutTimeout time.Duration
 	// ReadyTimeout bounds the time until a cut can be read, default 30m.
 	ReadyTimeout time.Duration
+	// Now tells the time. Nil means time.Now.
+	Now func() time.Time
 }
 
 // Volumes cuts and reads volumes for capture.
@@ -85,6 +88,9 @@ func NewVolumes(app, system *kube.Clients, reader Reader, opts VolumeOptions) *V
 	}
 	if opts.ReadyTimeout <= 0 {
 		opts.ReadyTimeout = defaultReadyTime
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
 	}
 	return &Volumes{app: app, system: system, reader: reader, opts: opts}
 }
@@ -257,9 +263,7 @@ func notReady(ctx context.Context, o *unstructured.Unstructured) error {
 	}
 	complaint := "its controller says nothing: see the log of the driver's snapshotter"
 	if o != nil {
-		if text, _, _ := unstructured.NestedString(o.Object, "status", "error", "message"); text != "" {
-			complaint = text
-		}
+		complaint = cmp.Or(errorOf(o), complaint)
 	}
 	return fmt.Errorf("%w: %s", ErrNotReady, complaint)
 }

@@ -3,6 +3,9 @@ package driver
 import (
 	"context"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -11,6 +14,9 @@ const (
 	maxPace = 10 * time.Second
 )
 
+// fullKey is the parameter of a class that makes this storage without room for snapshots.
+const fullKey = "full"
+
 // pace lets snapshots through one after the other, as storage does that works through a queue.
 type pace chan struct{}
 
@@ -18,6 +24,9 @@ func newPace() pace { return make(pace, 1) }
 
 // enter returns when it is the snapshot's turn and its time has passed. Classes without a pace do not wait.
 func (p pace) enter(ctx context.Context, parameters map[string]string) (leave func(), err error) {
+	if parameters[fullKey] == "true" {
+		return nil, status.Error(codes.ResourceExhausted, "the storage has no room left for snapshots")
+	}
 	text, ok := parameters[paceKey]
 	if !ok {
 		return func() {}, nil

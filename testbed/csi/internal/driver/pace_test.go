@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestPace(t *testing.T) {
@@ -31,6 +34,9 @@ func TestPace(t *testing.T) {
 		t.Fatalf("what was called off keeps its place: %v", err)
 	}
 	leave()
+	if _, err := p.enter(t.Context(), map[string]string{fullKey: "true"}); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("storage without room answered %v", err)
+	}
 	for _, bad := range []string{"", "soon", "-1s", "0s", "11s"} {
 		if _, err := p.enter(t.Context(), map[string]string{paceKey: bad}); err == nil {
 			t.Errorf("pace %q was taken", bad)
