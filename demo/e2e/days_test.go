@@ -54,6 +54,7 @@ var alone = []day{
 	{"NotFrozen", notFrozen},
 	{"FreezeKilled", freezeKilled},
 	{"FencedByNode", fencedByNode},
+	{"LeaseOver", leaseOver},
 	{"VerifiedOnSchedule", verifiedOnSchedule}, // which captures and restores of others would put off
 	{"Booted", booted},                         // likewise
 	{"TwoOfAName", twoOfAName},

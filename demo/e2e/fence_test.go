@@ -24,6 +24,8 @@ type callers struct {
 	mu      sync.Mutex
 	lines   map[string]int
 	conns   map[string]int
+	first   map[string]time.Time
+	last    map[string]time.Time
 }
 
 // listen starts a server on the host's end of west's link.
@@ -35,7 +37,7 @@ func listen(t *testing.T) *callers {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	c := &callers{address: l.Addr().String(), lines: map[string]int{}, conns: map[string]int{}}
+	c := &callers{address: l.Addr().String(), lines: map[string]int{}, conns: map[string]int{}, first: map[string]time.Time{}, last: map[string]time.Time{}}
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -57,9 +59,19 @@ func (c *callers) hear(conn net.Conn) {
 		if first {
 			c.conns[name]++
 		}
-		c.lines[name]++
+		if c.lines[name]++; c.lines[name] == 1 {
+			c.first[name] = time.Now()
+		}
+		c.last[name] = time.Now()
 		c.mu.Unlock()
 	}
+}
+
+// span is when a caller was heard first, and last.
+func (c *callers) span(name string) (first, last time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.first[name], c.last[name]
 }
 
 func (c *callers) heard(name string) (lines, conns int) {

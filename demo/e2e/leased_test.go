@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// leasedPlan writes a plan whose application runs under a lease.
+func leasedPlan(t *testing.T, app string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "plan.yaml")
+	text := fmt.Sprintf(`apiVersion: davit.dev/v1alpha1
+kind: RecoveryPlan
+metadata: {name: %s}
+spec:
+  sites: [{name: east}, {name: west}]
+  applications: [{name: %s}]
+  declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: 30s, block: 1h}
+  fence: {timeout: 5s, lease: 15s, bound: 10s, driftPPM: 1000}
+`, app, app)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// leaseOver cuts a site that lives, and that clients still reach, off from the
+// vault: it stops what runs under a lease by itself. Nobody says that it has
+// stopped; the other site waits, knows it, and starts only when the old writer
+// has said its last word.
+func leaseOver(t *testing.T) {
+	world := listen(t)
+	a := &app{name: short(t)}
+	a.more = writer(a.name, "writer", world.address)
+	a.protected(t)
+	removeNamespace(t, west, a.name)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	mine, theirs := east+" "+a.name+"/writer", west+" "+a.name+"/writer"
+	file := leasedPlan(t, a.name)
+	davit(t, west, a.vault, "plan", "arm", file, "--yes").want(t, 3, "is held by site east, and this is site west")
+	davit(t, east, a.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2, lease of 15s, kept by every node")
+	davit(t, east, a.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2", "(as before)")
+	davit(t, east, "", "status").want(t, 0, "(lease 15s)")
+	world.more(t, mine)
+	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "Fence: timed-out lease at worst")
+
+	if err := rig.Bed.Cut(t.Context(), east, "vault"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
+	var r runView
+	davit(t, west, a.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
+	if r.State != "AwaitingCommit" || r.Level != "timed-out lease" || len(r.Applications) != 1 || r.Applications[0].Epoch != 3 {
+		t.Fatalf("%+v", r)
+	}
+	t.Logf("RTO, the lease waited out: %s", r.Applications[0].RTO)
+	world.more(t, theirs)
+	_, last := world.span(mine)
+	first, _ := world.span(theirs)
+	if !first.After(last) {
+		t.Errorf("two writers: east's last word came %s after west's first", last.Sub(first))
+	}
+	t.Logf("west's first word came %s after east's last", first.Sub(last))
+	eventually(t, time.Minute, "east says that the lease is over", func() (bool, string) {
+		got := a.status(t, east, "role") + " " + a.status(t, east, "lease.over") + " " + a.status(t, east, "lease.message")
+		return strings.HasPrefix(got, "Active true node "), got
+	})
+	davit(t, east, "", "status").want(t, 0, "(lease over)")
+	davit(t, west, "", "status").want(t, 0, "lease")
+	davit(t, west, a.vault, "runs", "commit", r.Run).want(t, 0, "Completed")
+
+	if err := rig.Bed.HealAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 2*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
+		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
+		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
+	})
+	if _, again := world.span(mine); !again.Equal(last) {
+		t.Error("east's writer spoke again")
+	}
+	davit(t, west, a.vault, "plan", "disarm", file, "--yes").want(t, 0, "epoch 4, no lease")
+}
