@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
@@ -40,6 +41,9 @@ func (e *env) runUnprotect(cmd *cobra.Command, name string, dryRun bool) error {
 	}
 	app, err := findApplication(ctx, c, name)
 	if err != nil {
+		return err
+	}
+	if err := access.Unleased(*app); err != nil {
 		return err
 	}
 	policy, err := ownPolicy(ctx, c, app)

@@ -9,7 +9,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 
+	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
@@ -109,7 +112,7 @@ func Uninstall(h Host) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&opts.KeepData, "keep-data", false, "keep definitions, objects, Secrets and the namespace")
-	flags.BoolVar(&opts.Force, "force", false, "also while a capture or restore is under way")
+	flags.BoolVar(&opts.Force, "force", false, "also while a capture or restore is under way, or a lease stands")
 	flags.BoolVar(&yes, "yes", false, "do not ask")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be removed")
 	return cmd
@@ -128,6 +131,15 @@ func (h Host) uninstall(cmd *cobra.Command, opts install.UninstallOptions, yes, 
 	site, err := access.LocalSite(ctx, c)
 	if err != nil {
 		return err
+	}
+	if !opts.Force {
+		var apps v1alpha1.ApplicationList
+		if err := c.List(ctx, &apps); err != nil && !meta.IsNoMatchError(err) && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("look for applications under a lease: %w", err)
+		}
+		if err := access.Unleased(apps.Items...); err != nil {
+			return err
+		}
 	}
 	if !yes {
 		h.Note("This ends the protection of every application at site %s. Recovery points in vaults stay.", site.Name)
