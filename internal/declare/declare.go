@@ -1,0 +1,223 @@
+// Package declare decides when a site counts as lost without a person saying
+// so. It is pure: what vantage points saw goes in with the time at which it was
+// heard, a decision comes out. Clocks of different processes are not compared.
+//
+// Nothing of Davit declares by it yet.
+package declare
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// View is what a vantage point makes of a site.
+type View string
+
+// The views.
+const (
+	Blind View = "blind" // it cannot tell: the vault does not answer it
+	Alive View = "alive"
+	Lost  View = "lost"
+)
+
+// Observation is what a vantage point knows when it looks.
+type Observation struct {
+	// Vault says that the vault answered it just now.
+	Vault bool
+	// HeartAge is for how long, by its own clock, it has seen no new sign of life
+	// of the site in the vault.
+	HeartAge time.Duration
+	// Serves says that the site answered it, directly, that it is active.
+	Serves bool
+}
+
+// Look is the view that follows. A site whose heart is silent for silent or
+// longer, and that serves nobody, is lost. That a site answers is not enough to
+// say more than that it lives.
+func (o Observation) Look(silent time.Duration) View {
+	switch {
+	case o.Serves:
+		return Alive
+	case !o.Vault: // nobody's heart reaches it
+		return Blind
+	case o.HeartAge < silent:
+		return Alive
+	}
+	return Lost
+}
+
+// Sighting is a view that a vantage point published. Number grows with each of
+// a vantage point's sightings.
+type Sighting struct {
+	Vantage string
+	Site    string
+	Number  int64
+	View    View
+	Why     string
+}
+
+// Rule is a plan's.
+type Rule struct {
+	Vantages []string
+	Agree    int
+	For      time.Duration // how long they must agree without a break
+	Block    time.Duration // how long nothing is declared after a run
+	// Fresh is how long a sighting counts from when it was heard.
+	Fresh time.Duration
+}
+
+// State is what else decides, as the site that would take over knows it.
+type State struct {
+	// Vault says that the vault answers this site: without it nothing can be
+	// claimed, and what was heard may be old.
+	Vault bool
+	// Running is a run of the plan, or that shares applications, that is not over.
+	Running string
+	// Ended says that there was a run, and SinceRun how long ago the last ended.
+	Ended    bool
+	SinceRun time.Duration
+	// Approvals says that people must agree to a failover.
+	Approvals bool
+	// Moved says that the applications came to their site by a failover, and that no
+	// person has armed the plan since. Going back is never automatic.
+	Moved bool
+	// Unleased are applications whose holder keeps no lease: no wait would prove
+	// that it has stopped.
+	Unleased []string
+	// Late are applications whose newest recovery point loses more than the
+	// plan's RPO allows.
+	Late []string
+}
+
+// Decision is what is to be done.
+type Decision struct {
+	Declare bool
+	// Person says that the vantage points agree, and that a person must decide
+	// all the same. Why says what is waited for, or who agreed.
+	Person bool
+	Why    string
+}
+
+// heard is the newest sighting of a vantage point, and when it came.
+type heard struct {
+	Sighting
+	at time.Duration
+}
+
+// Decider watches one site for one plan. Times are those of one clock that
+// never jumps.
+type Decider struct {
+	rule  Rule
+	site  string
+	seen  map[string]heard
+	since time.Duration // when they began to agree
+	agree bool
+}
+
+// New makes a Decider. Whoever starts anew has heard nothing: they must agree
+// for all of the time again.
+func New(site string, r Rule) *Decider {
+	return &Decider{rule: r, site: site, seen: map[string]heard{}}
+}
+
+// Hear takes a sighting in. Those of others, of other sites, and older ones
+// than what was heard are nothing.
+func (d *Decider) Hear(now time.Duration, s Sighting) {
+	if s.Site != d.site || !slices.Contains(d.rule.Vantages, s.Vantage) || s.Number <= d.seen[s.Vantage].Number {
+		return
+	}
+	d.settle(now) // what was fresh until now may have become old before
+	d.seen[s.Vantage] = heard{s, now}
+	d.settle(now)
+}
+
+// votes are the vantage points that say lost, and until when all of their
+// sightings are fresh.
+func (d *Decider) votes(now time.Duration) (lost []string) {
+	for name, h := range d.seen {
+		if h.View == Lost && now-h.at < d.rule.Fresh {
+			lost = append(lost, name)
+		}
+	}
+	slices.Sort(lost)
+	return lost
+}
+
+// settle notes whether they agree now. Agreement that lapsed, if only between two
+// looks, begins anew.
+func (d *Decider) settle(now time.Duration) {
+	lost := d.votes(now)
+	if len(lost) < d.need() {
+		d.agree = false
+		return
+	}
+	if !d.agree {
+		d.agree, d.since = true, now
+	}
+}
+
+// need is how many must agree: never fewer than more than half.
+func (d *Decider) need() int { return max(d.rule.Agree, len(d.rule.Vantages)/2+1, 2) }
+
+// Decide says what is to be done now.
+func (d *Decider) Decide(now time.Duration, s State) Decision {
+	if !s.Vault { // a break: what the others say does not arrive
+		d.agree = false
+		return Decision{Why: "the vault does not answer this site"}
+	}
+	d.settle(now)
+	lost := d.votes(now)
+	switch {
+	case !d.agree:
+		return Decision{Why: fmt.Sprintf("%d of %d vantage points say that site %s is lost, %d must: %s", len(lost), len(d.rule.Vantages), d.site, d.need(), d.views(now))}
+	case now-d.since < d.rule.For:
+		return Decision{Why: fmt.Sprintf("site %s is lost for %s, and must be for %s: %s", d.site, now-d.since, d.rule.For, d.views(now))}
+	}
+	if why := s.person(); why != "" {
+		return Decision{Person: true, Why: why}
+	}
+	switch {
+	case s.Running != "":
+		return Decision{Why: "run " + s.Running + " is not over"}
+	case s.Ended && s.SinceRun < d.rule.Block:
+		return Decision{Person: true, Why: fmt.Sprintf("a run ended %s ago, and nothing is declared for %s after one", s.SinceRun, d.rule.Block)}
+	}
+	return Decision{Declare: true, Why: d.views(now)}
+}
+
+// person says why a person must decide; empty if none need.
+func (s State) person() string {
+	switch {
+	case s.Approvals:
+		return "the plan asks people to approve a failover"
+	case s.Moved:
+		return "the applications came here by a failover: going back is never automatic"
+	case len(s.Unleased) > 0:
+		return "nothing would prove that the site has stopped: no lease of " + strings.Join(s.Unleased, ", ") + " is kept there"
+	case len(s.Late) > 0:
+		return "the newest recovery point loses more than the plan's RPO allows: " + strings.Join(s.Late, ", ")
+	}
+	return ""
+}
+
+// views says what each vantage point sees.
+func (d *Decider) views(now time.Duration) string {
+	all := make([]string, 0, len(d.rule.Vantages))
+	for _, name := range d.rule.Vantages {
+		h, ok := d.seen[name]
+		view := string(h.View)
+		if !ok || now-h.at >= d.rule.Fresh {
+			view = "silent"
+		}
+		text := name + ": " + view
+		if h.Why != "" && view != "silent" {
+			text += " (" + h.Why + ")"
+		}
+		all = append(all, text)
+	}
+	slices.SortFunc(all, cmp.Compare[string])
+	return strings.Join(all, ", ")
+}
