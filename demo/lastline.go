@@ -30,6 +30,14 @@ func (l *lastLine) Write(p []byte) (int, error) {
 	return l.to.Write(p)
 }
 
+// Begin writes a heading, below which nothing was said yet.
+func (l *lastLine) Begin(heading string) {
+	l.mu.Lock()
+	l.part, l.line = nil, ""
+	l.mu.Unlock()
+	_, _ = io.WriteString(l.to, "\n== "+heading+"\n")
+}
+
 // Line returns the last line that said anything.
 func (l *lastLine) Line() string {
 	l.mu.Lock()

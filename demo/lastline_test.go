@@ -23,7 +23,11 @@ func TestLastLine(t *testing.T) {
 			t.Errorf("after %q the last line is %q, want %q", step.write, got, step.want)
 		}
 	}
-	if got := log.String(); got != "building kubelet\none\ntwo\nthree\n\n" {
+	l.Begin("next")
+	if got := l.Line(); got != "" {
+		t.Errorf("what was said in the step before is shown in the next: %q", got)
+	}
+	if got := log.String(); got != "building kubelet\none\ntwo\nthree\n\n\n== next\n" {
 		t.Errorf("the log got %q", got)
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"davit.dev/davit/demo/scenario"
 	"davit.dev/davit/demo/stage"
+	"davit.dev/davit/testbed/shop/deploy"
 )
 
 func main() {
@@ -57,7 +58,7 @@ func run(ctx context.Context, instance string, keep, down bool) error {
 		return nil
 	}
 	fmt.Printf("Details of every step: %s\n\n", logPath)
-	timeline := &scenario.Timeline{Out: os.Stdout, Live: term.IsTerminal(int(os.Stdout.Fd())), Detail: said.Line}
+	timeline := &scenario.Timeline{Out: os.Stdout, Live: term.IsTerminal(int(os.Stdout.Fd())), Detail: said.Line, Began: said.Begin}
 	play := &scenario.Run{Stage: s, Timeline: timeline, Vault: "demo-" + time.Now().UTC().Format("150405")}
 	played := play.Play(ctx)
 	timeline.Print()
@@ -83,7 +84,10 @@ func lookAround(w io.Writer, s *stage.Stage) {
 	for _, site := range s.Bed.Sites() {
 		fmt.Fprintf(w, "  export KUBECONFIG=%s   # %s\n", site.Kubeconfig(), site.Name())
 	}
-	fmt.Fprintf(w, "  bin/davit status; bin/davit points shop; bin/davit describe shop; bin/davit verify shop\n")
+	fmt.Fprintf(w, "  bin/davit status; bin/davit points shop; bin/davit describe shop; bin/davit logs restore shop; bin/davit verify shop\n")
 	fmt.Fprintf(w, "  %s -n shop get all\n", s.KubectlPath())
+	for _, site := range s.Bed.Sites() {
+		fmt.Fprintf(w, "  curl http://%s:%d/orders/count   # the shop's front, where it runs: %s\n", site.Address(), deploy.Params{}.Defaults().NodePort, site.Name())
+	}
 	fmt.Fprintf(w, "and remove it with: make demo-down\n")
 }

@@ -15,8 +15,10 @@ type Timeline struct {
 	Live bool // Out is a terminal: redraw the running step's line
 	// Detail says in a few words what a running step is at; nil says nothing.
 	Detail func() string
-	start  time.Time
-	steps  []step
+	// Began is told of each step; nil is not.
+	Began func(name string)
+	start time.Time
+	steps []step
 }
 
 type step struct {
@@ -31,6 +33,9 @@ type step struct {
 func (t *Timeline) Do(ctx context.Context, name string, fn func(context.Context) (string, error)) error {
 	if t.start.IsZero() {
 		t.start = time.Now()
+	}
+	if t.Began != nil {
+		t.Began(name)
 	}
 	begin := time.Now()
 	stop := t.show(name, begin)

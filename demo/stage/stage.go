@@ -180,7 +180,8 @@ func (s *Stage) Davit(ctx context.Context, site string, args ...string) ([]byte,
 	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "bin", "davit"), args...)
 	s3 := s.Bed.S3()
 	cmd.Env = append(os.Environ(), "DAVIT_ACCESS_KEY="+s3.AccessKey, "DAVIT_SECRET_KEY="+s3.SecretKey)
-	return output(cmd)
+	fmt.Fprintf(s.Log, "$ davit %s\n", strings.Join(args, " "))
+	return output(cmd, s.Log)
 }
 
 // DavitJSON runs the davit command with -o json and decodes what it prints.
@@ -218,10 +219,11 @@ func (s *Stage) KubectlPath() string {
 	return found[len(found)-1]
 }
 
-// output runs a command and puts what it said into the error.
-func output(cmd *exec.Cmd) ([]byte, error) {
+// output runs a command and puts what it said into the error, and where else it
+// is wanted.
+func output(cmd *exec.Cmd, also ...io.Writer) ([]byte, error) {
 	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	cmd.Stderr = io.MultiWriter(append(also, &stderr)...)
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.Output()
 	if err != nil {
