@@ -18,7 +18,6 @@ import (
 
 	"davit.dev/davit/demo/scenario"
 	"davit.dev/davit/demo/stage"
-	"davit.dev/davit/testbed/shop/deploy"
 )
 
 func main() {
@@ -86,8 +85,5 @@ func lookAround(w io.Writer, s *stage.Stage) {
 	}
 	fmt.Fprintf(w, "  bin/davit status; bin/davit points shop; bin/davit describe shop; bin/davit logs restore shop; bin/davit verify shop\n")
 	fmt.Fprintf(w, "  %s -n shop get all\n", s.KubectlPath())
-	for _, site := range s.Bed.Sites() {
-		fmt.Fprintf(w, "  curl http://%s:%d/orders/count   # the shop's front, where it runs: %s\n", site.Address(), deploy.Params{}.Defaults().NodePort, site.Name())
-	}
 	fmt.Fprintf(w, "and remove it with: make demo-down\n")
 }
