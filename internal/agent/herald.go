@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/bulletin"
 	"davit.dev/davit/internal/foresight"
+	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/census"
@@ -25,7 +26,7 @@ const (
 	// heraldEvery how often they are published and plans judged all the same.
 	heraldLook    = 2 * time.Minute
 	heraldEvery   = 10 * time.Minute
-	heraldTimeout = 90 * time.Second
+	heraldTimeout = 2 * time.Minute
 )
 
 // herald publishes in every vault what this site says of itself, and judges the
@@ -38,6 +39,7 @@ type herald struct {
 
 	looker, restorer *kube.Clients
 	said             map[string]*heard // by Vault
+	registry         func(context.Context, []preflight.Image) map[string]preflight.Registry
 }
 
 // heard is what was said in one vault.
@@ -55,6 +57,7 @@ func (h *herald) NeedLeaderElection() bool { return true }
 // Start publishes and judges until ctx is done.
 func (h *herald) Start(ctx context.Context) error {
 	h.said = map[string]*heard{}
+	h.registry = foresight.Registries(images.Registries{}, registriesPatience, registriesRemember)
 	tick := time.NewTicker(heraldTick)
 	defer tick.Stop()
 	for {

@@ -13,7 +13,6 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/foresight"
-	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/plan/document"
@@ -23,8 +22,12 @@ import (
 	"davit.dev/davit/internal/traffic/rehearsal"
 )
 
-// registriesPatience bounds how long registries are asked for one plan.
-const registriesPatience = 20 * time.Second
+// registriesPatience bounds how long registries are asked for one plan, and
+// registriesRemember how long their answers hold.
+const (
+	registriesPatience = 20 * time.Second
+	registriesRemember = 9 * time.Minute
+)
 
 // mostFindings is how many findings the status of a plan holds.
 const mostFindings = 200
@@ -99,7 +102,7 @@ func (h *herald) looking(v *vaults.Opened, own *preflight.Site) foresight.Option
 		Live: func(context.Context, []preflight.Need) map[string]*preflight.Site {
 			return map[string]*preflight.Site{own.Name: own}
 		},
-		Registry: foresight.Registries(images.Registries{}, registriesPatience),
+		Registry: h.registry,
 	}
 }
 

@@ -38,28 +38,35 @@ func Read(ctx context.Context, p *vault.Project, app string) (*Demand, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read what %s needs: %w", app, err)
 	}
-	history, err := lease.New(p).History(ctx, app) // after the points: see point.Quarantined
-	if err != nil {
+	newest, err := d.read(ctx, p, infos)
+	switch {
+	case err == nil && newest == nil:
+		d.Why = "it has no recovery point that may be offered"
+	case errors.Is(err, vault.ErrDamaged) || errors.Is(err, vault.ErrNotFound): // others suffer nothing from it
+		d.Why = "what the vault has of it cannot be read: " + err.Error()
+	case err != nil:
 		return nil, fmt.Errorf("read what %s needs: %w", app, err)
+	}
+	return d, nil
+}
+
+// read reads epochs, documents and the newest point, which it returns; nil: there is none.
+func (d *Demand) read(ctx context.Context, p *vault.Project, infos []vault.PointInfo) (*point.Manifest, error) {
+	history, err := lease.New(p).History(ctx, d.Application) // after the points: see point.Quarantined
+	if err != nil {
+		return nil, err
 	}
 	for _, e := range history {
 		d.Epochs = append(d.Epochs, preflight.Epoch{Number: e.Number, Site: e.Claim.Site})
 	}
-	if err := d.documents(ctx, p, app); err != nil {
-		return nil, fmt.Errorf("read what %s needs: %w", app, err)
-	}
 	newest := d.offered(infos, history)
+	if err := d.documents(ctx, p, d.Application); err != nil {
+		return nil, err
+	}
 	if newest == nil {
-		d.Why = "it has no recovery point that may be offered"
-		return d, nil
+		return nil, nil
 	}
-	if err := d.fill(ctx, p, newest); err != nil {
-		if !errors.Is(err, vault.ErrDamaged) && !errors.Is(err, vault.ErrNotFound) {
-			return nil, fmt.Errorf("read what %s needs: %w", app, err)
-		}
-		d.Why = "its newest recovery point cannot be read: " + err.Error()
-	}
-	return d, nil
+	return newest, d.fill(ctx, p, newest)
 }
 
 // offered keeps the points that may be offered, and returns the newest.

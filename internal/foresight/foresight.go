@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -175,17 +176,35 @@ func (k *Known) ask(ctx context.Context, in *preflight.Input) {
 	}
 }
 
-// Registries asks images' own registries with the person's own credentials.
-func Registries(own images.Registries, limit time.Duration) func(context.Context, []preflight.Image) map[string]preflight.Registry {
+// Registries asks images' own registries. It remembers what they said for the
+// time given, as they are asked of many plans.
+func Registries(own images.Registries, limit, remember time.Duration) func(context.Context, []preflight.Image) map[string]preflight.Registry {
+	type answer struct {
+		preflight.Registry
+		at time.Time
+	}
+	var mu sync.Mutex
+	known := map[string]answer{}
 	return func(ctx context.Context, list []preflight.Image) map[string]preflight.Registry {
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		answers := map[string]preflight.Registry{}
+		mu.Lock()
+		defer mu.Unlock()
+		out := map[string]preflight.Registry{}
+		list = slices.DeleteFunc(slices.Clone(list), func(i preflight.Image) bool {
+			a, found := known[i.Key()]
+			if found && time.Since(a.at) < remember {
+				out[i.Key()] = a.Registry
+				return true
+			}
+			return false
+		})
 		for _, w := range images.Look(ctx, points(list), nil, own, nil) {
 			key := preflight.Image{Reference: w.Reference, Digest: w.Digest}.Key()
-			answers[key] = preflight.Registry{Present: w.Registry == images.Present, Absent: w.Registry == images.Absent, Why: w.Why}
+			out[key] = preflight.Registry{Present: w.Registry == images.Present, Absent: w.Registry == images.Absent, Why: w.Why}
+			known[key] = answer{out[key], time.Now()}
 		}
-		return answers
+		return out
 	}
 }
 

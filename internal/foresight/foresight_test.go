@@ -216,6 +216,18 @@ func TestBadVault(t *testing.T) {
 	}
 }
 
+// One application whose epochs are damaged takes nothing from the others.
+func TestDamageIsOnesOwn(t *testing.T) {
+	p, _ := rich(t)
+	if err := p.WriteEpoch(t.Context(), "other", 1, "no claim at all"); err != nil {
+		t.Fatal(err)
+	}
+	all, err := foresight.Demands(t.Context(), p, []string{"other", "shop"})
+	if err != nil || !strings.Contains(all[0].Why, "cannot be read") || all[1].Why != "" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 // drilled leaves the journal of a run that went well in the vault.
 func drilled(t *testing.T, p *vault.Project, verb plan.Verb, at time.Time, took time.Duration) {
 	t.Helper()

@@ -213,6 +213,20 @@ func TestOldFacts(t *testing.T) {
 	}
 }
 
+// What asks for nothing fits also where others were promised more than there is.
+func TestNothingAskedFits(t *testing.T) {
+	in := good()
+	in.Needs[0].Pods[0].Each = preflight.Room{}
+	for i := range in.Sites["west"].Nodes {
+		in.Sites["west"].Nodes[i].Free = preflight.Room{CPU: -500, Memory: -gib, Pods: 2}
+	}
+	for _, f := range preflight.Judge(in) {
+		if f.Check == "capacity" && f.Verdict != preflight.OK {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
 // Nothing known is never well.
 func TestNothingKnown(t *testing.T) {
 	in := &preflight.Input{Now: now, Plan: &plan.Plan{Sites: []plan.Site{{Name: "a"}, {Name: "b"}}}, From: "a", To: "b"}

@@ -62,8 +62,8 @@ func (r Room) String() string {
 func lacks(want, free Room) string {
 	var all []string
 	say := func(what string, want, free int64, write func(int64) string) {
-		if want > free {
-			all = append(all, fmt.Sprintf("%s%s too few: %s needed, %s free", write(want-free), what, write(want), write(max(free, 0))))
+		if free = max(free, 0); want > free {
+			all = append(all, fmt.Sprintf("%s%s too few: %s needed, %s free", write(want-free), what, write(want), write(free)))
 		}
 	}
 	say(" CPU", want.CPU, free.CPU, cores)
@@ -104,7 +104,7 @@ const mostPods = 10_000
 func placeOne(free []Room, pod Room) bool {
 	best := -1
 	for i, f := range free {
-		if f.CPU < pod.CPU || f.Memory < pod.Memory || f.Pods < 1 {
+		if pod.CPU > max(f.CPU, 0) || pod.Memory > max(f.Memory, 0) || f.Pods < 1 {
 			continue
 		}
 		if best < 0 || f.Memory > free[best].Memory || f.Memory == free[best].Memory && f.CPU > free[best].CPU {

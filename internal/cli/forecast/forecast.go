@@ -135,7 +135,7 @@ func live(ctx context.Context, c wiring.Cluster, in *access.Opened, needs []pref
 func (h *here) options(to string) foresight.Options {
 	o := Options(h.in, h.clusters, h.Now)
 	if h.asked.registries {
-		o.Registry = foresight.Registries(images.Registries{Insecure: h.asked.insecure}, registryPatience)
+		o.Registry = foresight.Registries(images.Registries{Insecure: h.asked.insecure}, registryPatience, time.Hour)
 	}
 	if h.cluster != nil && (to == "" || to == h.in.Site) { // the target has the key
 		o.Names = func(ctx context.Context, p *plan.Plan) []preflight.Name { return h.cluster.Rehearse(ctx, p, h.Now) }
