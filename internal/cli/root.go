@@ -22,6 +22,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"davit.dev/davit/internal/cli/bundle"
+	"davit.dev/davit/internal/cli/console"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/cli/installation"
@@ -143,7 +144,7 @@ func (e *env) named(hint string) string {
 
 var commandWords = []string{
 	"install", "uninstall", "vault", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "restore-test", "verify", "plan", "failover", "runs", "readiness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
+	"restore", "restore-test", "verify", "plan", "failover", "runs", "readiness", "console", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
 func isCommand(word string) bool {
@@ -209,7 +210,7 @@ func (e *env) addCommands(root *cobra.Command) {
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
 		e.planCommand(), running.Failover(e.running()), running.Switchover(e.running()), running.Runs(e.running()))
-	group("look", e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
+	group("look", console.Command(e.console()), e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
 		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	root.AddCommand(e.partCommands()...)

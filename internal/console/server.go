@@ -1,0 +1,321 @@
+// Package console is the control room of a fleet, which nothing depends on: one
+// process that shows what the vaults of its projects say, and keeps documents,
+// people and robots. See docs/console.md.
+package console
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/entry"
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/ui"
+	"davit.dev/davit/internal/vault"
+)
+
+// Names of what a console keeps of each project, as secrets.
+const (
+	bindingSecret   = "vault"
+	authoritySecret = "authority"
+)
+
+// Options say how a console is run.
+type Options struct {
+	Dir    string
+	Listen string
+	// Names are those by which the console is called, for its own certificate.
+	Names []string
+	// Certificate and Key are files of a certificate to use instead.
+	Certificate, Key string
+	// Every is how often each vault is read.
+	Every time.Duration
+
+	Store fleet.OpenStore
+	Cost  account.Cost
+	Now   func() time.Time
+	Log   *slog.Logger
+	// Ready is told the address on which the console listens.
+	Ready func(address string)
+}
+
+// limit is how long one round of reading a vault may take.
+const limit = 2 * time.Minute
+
+// beat is how often watchers of documents are written to.
+const beat = 15 * time.Second
+
+// grace is how long requests may go on when the console ends.
+const grace = 5 * time.Second
+
+// server is a console that runs.
+type server struct {
+	Options
+	console *store.Console
+
+	mu      sync.Mutex
+	watches map[string]*fleet.Watch // by project id
+	running sync.WaitGroup
+}
+
+// Serve runs a console until the context ends.
+func Serve(ctx context.Context, opts Options) (err error) {
+	release, err := lock(opts.Dir)
+	if err != nil {
+		return err
+	}
+	defer release()
+	c, err := store.Open(ctx, opts.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	s := &server{Options: opts, console: c, watches: map[string]*fleet.Watch{}}
+	config, err := s.tls(ctx)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", opts.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return s.run(ctx, tls.NewListener(listener, config))
+}
+
+// run serves until the context ends, and returns when nothing of it runs any more.
+func (s *server) run(ctx context.Context, listener net.Listener) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer s.running.Wait()
+	defer stop()
+	web := &http.Server{
+		Handler: s.handler(ctx), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	s.running.Go(func() { s.follow(ctx) })
+	ended := make(chan error, 1)
+	go func() { ended <- web.Serve(listener) }()
+	if s.Ready != nil {
+		s.Ready(listener.Addr().String())
+	}
+	select {
+	case err := <-ended:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	if web.Shutdown(last) != nil {
+		return web.Close() // who is still there was told to end
+	}
+	return nil
+}
+
+// handler is all that the console answers.
+func (s *server) handler(ctx context.Context) http.Handler {
+	door := entry.NewDoor(s.console, s.Cost, s.Now)
+	mux := http.NewServeMux()
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
+	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Log: s.Log}).Handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if _, err := w.Write([]byte("ok\n")); err != nil {
+			s.Log.Debug("an answer was not taken", "err", err)
+		}
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// known is what is known of a project's fleet.
+func (s *server) known(p *store.Project) fleet.Known {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watches[p.ID]
+	if w == nil {
+		return fleet.Known{Fault: "its vault has not been read yet"}
+	}
+	return w.Known()
+}
+
+// follow begins to watch each project that there is or that is added.
+func (s *server) follow(ctx context.Context) {
+	ticker := time.NewTicker(s.Every)
+	defer ticker.Stop()
+	for {
+		all, err := s.console.Projects(ctx)
+		if err != nil && ctx.Err() == nil {
+			s.Log.Error("projects cannot be listed", "err", err)
+		}
+		for _, l := range all {
+			s.watch(ctx, l)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (s *server) watch(ctx context.Context, l store.Listing) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watches[l.ID] != nil {
+		return
+	}
+	p, err := s.console.Project(ctx, l.Name)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.Log.Error("a project cannot be opened", "project", l.Name, "err", err)
+		}
+		return
+	}
+	log := s.Log.With("project", l.Name)
+	w := fleet.NewWatch(ctx, fleet.Options{
+		Open: func(ctx context.Context) (*vault.Project, error) {
+			var b fleet.Binding
+			if err := p.Secret(ctx, bindingSecret, &b); err != nil {
+				return nil, err
+			}
+			return b.Open(ctx, s.Store)
+		},
+		Memory: p, Every: s.Every, Limit: limit, Now: s.Now, Log: log,
+	})
+	s.watches[l.ID] = w
+	s.running.Go(func() { w.Run(ctx) })
+}
+
+// tls is the console's certificate: a given one, read again when it was
+// changed, or one of its own authority, made anew before it ends.
+func (s *server) tls(ctx context.Context) (*tls.Config, error) {
+	get, err := s.certificates(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := get(nil); err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, NextProtos: []string{"h2", "http/1.1"}}, nil
+}
+
+type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+func (s *server) certificates(ctx context.Context) (getCertificate, error) {
+	if s.Certificate != "" {
+		return s.given(), nil
+	}
+	all, err := s.console.Projects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var first store.Listing
+	for _, l := range all {
+		if first.ID == "" || l.Created.Before(first.Created) {
+			first = l
+		}
+	}
+	p, err := s.console.Project(ctx, first.Name)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate: %w", err)
+	}
+	var a authority.Authority
+	if err := p.Secret(ctx, authoritySecret, &a); err != nil {
+		return nil, fmt.Errorf("make certificate: %w", err)
+	}
+	if err := writeCA(s.Dir, &a); err != nil {
+		return nil, err
+	}
+	return s.made(&a), nil
+}
+
+// made makes certificates, each for two thirds of its life.
+func (s *server) made(a *authority.Authority) getCertificate {
+	var mu sync.Mutex
+	var now *tls.Certificate
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now != nil && now.Leaf.NotAfter.Sub(s.Now()) > authority.ServerLife/3 {
+			return now, nil
+		}
+		fresh, err := a.Server(s.Names, s.Now())
+		if err != nil {
+			return nil, err
+		}
+		now = fresh
+		return now, nil
+	}
+}
+
+// given reads a certificate from files, again when they have changed. One that
+// cannot be read leaves the one before.
+func (s *server) given() getCertificate {
+	var mu sync.Mutex
+	var now *tls.Certificate
+	var read time.Time
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		info, err := os.Stat(s.Certificate)
+		if err == nil && now != nil && info.ModTime().Equal(read) {
+			return now, nil
+		}
+		if err == nil {
+			var fresh tls.Certificate
+			if fresh, err = tls.LoadX509KeyPair(s.Certificate, s.Key); err == nil {
+				now, read = &fresh, info.ModTime()
+				return now, nil
+			}
+		}
+		if now == nil {
+			return nil, fmt.Errorf("read certificate: %w", err)
+		}
+		s.Log.Warn("a new certificate cannot be read: the one before goes on", "err", err)
+		return now, nil
+	}
+}
+
+// CAFile is where a console writes the certificate of its authority.
+func CAFile(dir string) string { return filepath.Join(dir, "ca.pem") }
+
+func writeCA(dir string, a *authority.Authority) error {
+	text := string(a.PEM())
+	if old, err := os.ReadFile(CAFile(dir)); err == nil && string(old) == text {
+		return nil
+	}
+	if err := os.WriteFile(CAFile(dir), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write certificate of the authority: %w", err)
+	}
+	return nil
+}
+
+// Names are the names of a listening address and the machine, for a
+// certificate.
+func Names(listen string, given []string) []string {
+	names := append([]string{}, given...)
+	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
+		names = append(names, host)
+	}
+	if len(given) == 0 {
+		if host, err := os.Hostname(); err == nil {
+			names = append(names, strings.ToLower(host))
+		}
+	}
+	return append(names, "localhost", "127.0.0.1", "::1")
+}

@@ -1,0 +1,605 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/vault/fault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+const password = "correct horse battery"
+
+var cheap = account.Cost{Passes: 1, Memory: 64, Threads: 1}
+
+// world is a console that is served over TLS, with two projects of two vaults:
+// anna is admin of acme, bob of other, vera views acme.
+type world struct {
+	t      *testing.T
+	dir    string
+	url    string
+	pool   *x509.CertPool
+	vaults map[string]*fault.Store // by address
+	stop   func() error
+	logs   *logs
+}
+
+// logs is what the console wrote.
+type logs struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, dir: filepath.Join(t.TempDir(), "console"), vaults: map[string]*fault.Store{}, logs: &logs{}}
+	ctx := t.Context()
+	c, err := store.Create(ctx, w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	act := audit.Act{By: "machine/root", At: time.Now()}
+	users := map[string]store.User{}
+	for _, name := range []string{"anna", "bob", "vera"} {
+		if users[name], err = AddUser(ctx, c, cheap, act, name, password, name == "anna"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, admin := range map[string]string{"acme": "anna", "other": "bob"} {
+		address := "mem:" + name
+		w.vaults[address] = fault.New(mem.New(time.Now), 1, fault.Faults{})
+		p, key, err := consoletest.New(ctx, w.vaults[address], name)
+		if err == nil {
+			err = consoletest.Fill(ctx, p, time.Now())
+		}
+		if err == nil {
+			_, err = AddProject(ctx, c, Bind{
+				Config: backend.Config{URL: address, SecretKey: "planted-secret"}, Store: w.vaults[address], Project: p, Recovery: key,
+				Machine: "test", Admin: users[admin], Act: act,
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	acme, err := c.Project(ctx, "acme")
+	if err == nil {
+		err = acme.SetMember(ctx, act, store.Member{User: users["vera"].ID, Name: "vera", Role: account.Viewer})
+	}
+	if err := errors.Join(err, c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w.serve()
+	return w
+}
+
+func (w *world) options() Options {
+	return Options{
+		Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), Every: 50 * time.Millisecond, Cost: cheap, Now: time.Now,
+		Log: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Store: func(_ context.Context, cfg backend.Config) (vault.Store, error) {
+			return w.vaults[cfg.URL], nil
+		},
+	}
+}
+
+// serve starts the console and waits until it listens.
+func (w *world) serve() {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	opts := w.options()
+	ready, ended := make(chan string, 1), make(chan error, 1)
+	opts.Ready = func(address string) { ready <- address }
+	go func() { ended <- Serve(ctx, opts) }()
+	w.stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	w.t.Cleanup(func() {
+		if err := w.stop(); err != nil {
+			w.t.Error(err)
+		}
+	})
+	select {
+	case address := <-ready:
+		w.url = "https://" + address
+	case err := <-ended:
+		w.t.Fatal(err)
+	}
+	text, err := os.ReadFile(CAFile(w.dir))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.pool = x509.NewCertPool()
+	w.pool.AppendCertsFromPEM(text)
+}
+
+func (w *world) client() *http.Client {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.pool}}
+	w.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Jar: jar, Transport: transport, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// call asks the API and returns code and body.
+func (w *world) call(token, method, path, body string) (int, string) {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(w.t.Context(), method, w.url+api.Prefix+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	return w.do(w.client(), r)
+}
+
+func (w *world) do(client *http.Client, r *http.Request) (int, string) {
+	w.t.Helper()
+	answer, err := client.Do(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return answer.StatusCode, string(text)
+}
+
+func (w *world) login(name string) string {
+	w.t.Helper()
+	code, text := w.call("", "POST", "/login", `{"name":"`+name+`","password":"`+password+`"}`)
+	var in api.LoggedIn
+	if code != http.StatusCreated || json.Unmarshal([]byte(text), &in) != nil || in.Token == "" {
+		w.t.Fatalf("login of %s: %d %s", name, code, text)
+	}
+	return in.Token
+}
+
+func (w *world) robot(token, project string, scopes string) string {
+	w.t.Helper()
+	code, text := w.call(token, "POST", "/projects/"+project+"/tokens", `{"name":"ci","days":1,"scopes":[`+scopes+`]}`)
+	var made api.Token
+	if code != http.StatusCreated || json.Unmarshal([]byte(text), &made) != nil || made.Secret == "" {
+		w.t.Fatalf("token: %d %s", code, text)
+	}
+	return made.Secret
+}
+
+const policyJSON = `{"apiVersion":"davit.dev/v1alpha1","kind":"ProtectionPolicy","metadata":{"name":"hourly"},"spec":{"schedule":{"every":"1h"}}}`
+
+// Projects are compartments: whoever has all rights in one learns nothing of
+// another, whatever he tries. The last column is what he may do in his own.
+func TestCompartments(t *testing.T) {
+	w := newWorld(t)
+	anna, bob, vera := w.login("anna"), w.login("bob"), w.login("vera")
+	annas, bobs := w.robot(anna, "acme", `"read","protect","recover","audit"`), w.robot(bob, "other", `"read","protect","recover","audit"`)
+	paths := []string{"/fleet", "/documents/applications", "/documents/protectionpolicies/hourly", "/audit", "/members", "/tokens", "/documents/applications?watch=true"}
+	for _, path := range paths {
+		for who, token := range map[string]string{"bob": bob, "bob's robot": bobs} {
+			if code, text := w.call(token, "GET", "/projects/acme"+path, ""); code != http.StatusNotFound && code != http.StatusUnauthorized || strings.Contains(text, "shop") || strings.Contains(text, "anna") {
+				t.Errorf("%s reads %s of acme: %d %s", who, path, code, text)
+			}
+		}
+	}
+	// A project that is not there is answered like one that he may not see.
+	_, secret := w.call(bob, "GET", "/projects/acme/fleet", "")
+	_, missing := w.call(bob, "GET", "/projects/nothing/fleet", "")
+	if strings.ReplaceAll(missing, "nothing", "acme") != secret && !strings.Contains(secret, "NotFound") {
+		t.Errorf("%s differs from %s", secret, missing)
+	}
+	for _, c := range []struct {
+		who, token, method, path, body string
+		want                           int
+	}{
+		{"stranger", "", "GET", "/projects/acme/fleet", "", 401},
+		{"guess", "davit_session_" + strings.Repeat("0", 64), "GET", "/projects/acme/fleet", "", 401},
+		{"guess", annas[:len(annas)-2] + "00", "GET", "/projects/acme/fleet", "", 401},
+		{"crossed path", bob, "GET", "/projects/other/../acme/fleet", "", 307},
+		{"crossed path", bob, "GET", "/projects/other%2f..%2facme/fleet", "", 404},
+		{"vera", vera, "GET", "/projects/acme/fleet", "", 200},
+		{"vera", vera, "PUT", "/projects/acme/documents/protectionpolicies/hourly", policyJSON, 403},
+		{"vera", vera, "GET", "/projects/acme/audit", "", 403},
+		{"vera", vera, "GET", "/projects/acme/tokens", "", 403},
+		{"vera", vera, "PUT", "/projects/acme/members/vera", `{"role":"admin"}`, 403},
+		{"bob", bob, "PUT", "/projects/acme/members/bob", `{"role":"admin"}`, 404},
+		{"bob's robot", bobs, "GET", "/projects/other/fleet", "", 200},
+		{"anna's robot", annas, "PUT", "/projects/acme/documents/protectionpolicies/hourly", policyJSON, 200},
+		{"anna's robot", annas, "GET", "/projects/acme/tokens", "", 403},
+		{"anna's robot", annas, "GET", "/whoami", "", 401},
+		{"anna, administrator", anna, "GET", "/projects/other/fleet", "", 404},
+	} {
+		if code, text := w.call(c.token, c.method, c.path, c.body); code != c.want {
+			t.Errorf("%s: %s %s: %d %s, want %d", c.who, c.method, c.path, code, text, c.want)
+		}
+	}
+	code, text := w.call(anna, "GET", "/projects/acme/tokens", "")
+	var tokens api.Tokens
+	if code != 200 || json.Unmarshal([]byte(text), &tokens) != nil || len(tokens.Items) != 1 || tokens.Items[0].Secret != "" {
+		t.Fatalf("%d %s", code, text)
+	}
+	if code, text := w.call(anna, "DELETE", "/projects/acme/tokens/"+tokens.Items[0].ID, ""); code != 200 {
+		t.Errorf("revoke: %d %s", code, text)
+	}
+	if code, _ := w.call(annas, "GET", "/projects/acme/fleet", ""); code != 401 {
+		t.Errorf("a revoked token: %d", code)
+	}
+	for _, secret := range []string{annas, bobs, anna, bob, password, "planted-secret"} {
+		if strings.Contains(w.logs.String(), secret) {
+			t.Error("a secret is in the log")
+		}
+	}
+}
+
+func TestDocumentsOverHTTP(t *testing.T) {
+	w := newWorld(t)
+	anna := w.login("anna")
+	const at = "/projects/acme/documents/protectionpolicies/hourly"
+	changed := strings.Replace(policyJSON, `"1h"`, `"2h"`, 1)
+	for i, c := range []struct {
+		method, path, body string
+		want               int
+		says               string
+	}{
+		{"GET", at, "", 404, "NotFound"},
+		{"PUT", at, policyJSON, 200, `"resourceVersion":"1"`},
+		{"PUT", at, policyJSON, 200, `"resourceVersion":"1"`},
+		{"PUT", at + "?create=true", changed, 409, "AlreadyExists"},
+		{"PUT", at + "?dryRun=true", changed, 200, `"every":"2h"`},
+		{"GET", at, "", 200, `"every":"1h"`},
+		{"PUT", at, strings.Replace(changed, `"name":"hourly"`, `"name":"hourly","resourceVersion":"9"`, 1), 409, "Conflict"},
+		{"PUT", at, strings.Replace(changed, `"name":"hourly"`, `"name":"hourly","resourceVersion":"1"`, 1), 200, `"generation":2`},
+		{"PUT", at, strings.Replace(policyJSON, `"1h"`, `"1s"`, 1), 422, "every must be 10s or more"},
+		{"PUT", at + "x", policyJSON, 400, "the address names"},
+		{"PUT", at, "{", 422, "Invalid"},
+		{"PUT", at, strings.Repeat(" ", 2<<20), 413, "TooLarge"},
+		{"GET", "/projects/acme/documents/secrets", "", 404, "keeps no"},
+		{"GET", "/projects/acme/documents/protectionpolicies", "", 200, `"kind":"ProtectionPolicyList"`},
+		{"GET", "/projects/acme/documents/protectionpolicies?watch=true&resourceVersion=99", "", 410, "Expired"},
+		{"DELETE", at + "?resourceVersion=1", "", 409, "Conflict"},
+		{"DELETE", at, "", 200, `"resourceVersion":"3"`},
+		{"DELETE", at, "", 404, "NotFound"},
+		{"GET", "/projects/acme/audit?limit=1", "", 200, `"document.delete"`},
+		{"POST", at, "", 404, "NotFound"},
+	} {
+		if code, text := w.call(anna, c.method, c.path, c.body); code != c.want || !strings.Contains(text, c.says) {
+			t.Errorf("%d: %s %s: %d %s, want %d and %q", i, c.method, c.path, code, text, c.want, c.says)
+		}
+	}
+}
+
+// A watch sends what happens, goes on from where it was, and ends with the
+// watcher's rights.
+func TestWatch(t *testing.T) {
+	w := newWorld(t)
+	anna := w.login("anna")
+	robot := w.robot(anna, "acme", `"read"`)
+	const kind = "/projects/acme/documents/protectionpolicies"
+	r, err := http.NewRequestWithContext(t.Context(), "GET", w.url+api.Prefix+kind+"?watch=true&resourceVersion=0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+robot)
+	answer, err := w.client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	events := make(chan string, 64)
+	go func() {
+		defer close(events)
+		text, _ := io.ReadAll(io.TeeReader(answer.Body, chunks(events)))
+		_ = text
+	}()
+	if code, text := w.call(anna, "PUT", kind+"/hourly", policyJSON); code != 200 {
+		t.Fatal(code, text)
+	}
+	waitFor(t, events, "event: ADDED\nid: 1\ndata: ")
+	_, text := w.call(anna, "GET", "/projects/acme/tokens", "")
+	id := regexp.MustCompile(`"id":"([0-9a-f]+)"`).FindStringSubmatch(text)[1]
+	if code, text := w.call(anna, "DELETE", "/projects/acme/tokens/"+id, ""); code != 200 {
+		t.Fatal(code, text)
+	}
+	if code, text := w.call(anna, "DELETE", kind+"/hourly", ""); code != 200 {
+		t.Fatal(code, text)
+	}
+	for text := range events { // until the console ends it
+		if strings.Contains(text, "DELETED") {
+			t.Error("a revoked token goes on watching")
+		}
+	}
+}
+
+type chunks chan<- string
+
+func (c chunks) Write(p []byte) (int, error) { c <- string(p); return len(p), nil }
+
+func waitFor(t *testing.T, events <-chan string, want string) {
+	t.Helper()
+	var all strings.Builder
+	for text := range events {
+		all.WriteString(text)
+		if strings.Contains(all.String(), want) {
+			return
+		}
+	}
+	t.Fatalf("%q did not come: %s", want, all.String())
+}
+
+// The description has every route, and every route that it has answers.
+func TestOpenAPI(t *testing.T) {
+	w := newWorld(t)
+	code, text := w.call("", "GET", "/openapi.json", "")
+	var d struct {
+		OpenAPI    string
+		Paths      map[string]map[string]struct{ Security *[]any }
+		Components struct{ Schemas map[string]json.RawMessage }
+	}
+	if code != 200 || json.Unmarshal([]byte(text), &d) != nil || d.OpenAPI != "3.1.0" || len(d.Paths) < 10 {
+		t.Fatalf("%d %.300s", code, text)
+	}
+	for _, reference := range regexp.MustCompile(`#/components/schemas/([A-Za-z.]+)`).FindAllStringSubmatch(text, -1) {
+		if d.Components.Schemas[reference[1]] == nil {
+			t.Errorf("there is no schema %s", reference[1])
+		}
+	}
+	fill := strings.NewReplacer("{project}", "acme", "{kind}", "applications", "{name}", "x", "{id}", "x")
+	for path, operations := range d.Paths {
+		for method, o := range operations {
+			code, text := w.call("", strings.ToUpper(method), strings.TrimPrefix(fill.Replace(path), api.Prefix), "")
+			if open := o.Security != nil; open == (code == 401) {
+				t.Errorf("%s %s without a token: %d %s", method, path, code, text)
+			}
+		}
+	}
+}
+
+// Wrong names and passwords are answered alike, few times, and noted.
+func TestLoginLimits(t *testing.T) {
+	w := newWorld(t)
+	try := func(name, word string) (int, string) {
+		return w.call("", "POST", "/login", `{"name":"`+name+`","password":"`+word+`"}`)
+	}
+	codeA, textA := try("anna", "wrong password")
+	codeB, textB := try("nobody", "wrong password")
+	if codeA != 401 || codeA != codeB || textA != textB {
+		t.Errorf("%d %s, %d %s", codeA, textA, codeB, textB)
+	}
+	limited := false
+	for range 10 {
+		code, _ := try("anna", "wrong password")
+		limited = limited || code == 429
+	}
+	if code, _ := try("anna", password); !limited || code != 429 {
+		t.Errorf("tries are not limited: %t, %d", limited, code)
+	}
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.Open(t.Context(), w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	all, err := c.Audit(t.Context(), 0, 100)
+	if err != nil || !strings.Contains(all[0].Refused, "wrong") || all[0].From == "" {
+		t.Errorf("%+v, %v", all[0], err)
+	}
+	if _, err := c.VerifyAudit(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Only one process serves a console, and it serves again after it ended.
+func TestServeOnce(t *testing.T) {
+	w := newWorld(t)
+	if err := Serve(t.Context(), w.options()); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second one: %v", err)
+	}
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.serve()
+	w.login("anna")
+	if code, text := w.do(w.client(), w.get("/healthz")); code != 200 || text != "ok\n" {
+		t.Errorf("%d %s", code, text)
+	}
+}
+
+func (w *world) get(path string) *http.Request {
+	r, err := http.NewRequestWithContext(w.t.Context(), "GET", w.url+path, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+func (w *world) post(path string, form url.Values, origin string) *http.Request {
+	r, err := http.NewRequestWithContext(w.t.Context(), "POST", w.url+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if origin != "" {
+		r.Header.Set("Origin", origin)
+		r.Header.Set("Sec-Fetch-Site", map[bool]string{true: "same-origin", false: "cross-site"}[origin == w.url])
+	}
+	return r
+}
+
+// browse logs in as a browser does.
+func (w *world) browse(name string) *http.Client {
+	w.t.Helper()
+	client := w.client()
+	code, text := w.do(client, w.post("/login", url.Values{"name": {name}, "password": {password}}, w.url))
+	if code != http.StatusSeeOther {
+		w.t.Fatalf("login: %d %s", code, text)
+	}
+	return client
+}
+
+// shown waits until a page holds a text.
+func (w *world) shown(client *http.Client, path, text string) string {
+	w.t.Helper()
+	for {
+		code, page := w.do(client, w.get(path))
+		if code == 200 && strings.Contains(page, text) {
+			return page
+		}
+		if w.t.Context().Err() != nil || code != 200 {
+			w.t.Fatalf("%s: %d, %q is not in %s", path, code, text, page)
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks
+	}
+}
+
+// What is known stands on the pages; a vault that falls silent is said to be.
+func TestPages(t *testing.T) {
+	w := newWorld(t)
+	anna := w.browse("anna")
+	page := w.shown(anna, "/p/acme", "1 of 2 applications are protected.")
+	for _, want := range []string{"wiki", "Lagging", "drill-shop-2", "What to do now", "anna wants to look", "site"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the fleet page does not say %q", want)
+		}
+	}
+	for path, want := range map[string]string{
+		"/":                         "1 of 2",
+		"/p/acme?q=shop&state=":     "shop",
+		"/p/acme/applications/wiki": "per-volume",
+		"/p/acme/runs":              "drill-shop-1",
+		"/p/acme/runs/drill-shop-2": "It waits for you: anna wants to look",
+		"/p/acme/documents":         "There is none yet",
+		"/p/acme/audit":             "member.set",
+		"/p/acme/people":            "vera",
+		"/users":                    "bob",
+		"/audit":                    "user.create",
+		"/account":                  "One-time codes",
+		"/assets/style.css":         "--ground",
+	} {
+		w.shown(anna, path, want)
+	}
+	w.vaults["mem:acme"].Set(fault.Faults{Refuse: 1})
+	w.shown(anna, "/p/acme", "The vault is silent.")
+	w.shown(anna, "/p/acme/applications/shop", "The vault is silent.")
+	w.vaults["mem:acme"].Set(fault.Faults{})
+	for path, code := range map[string]int{"/p/other": 404, "/p/none": 404, "/p/acme/applications/none": 404, "/p/acme/runs/none": 404, "/nothing": 404} {
+		if got, text := w.do(anna, w.get(path)); got != code || !strings.Contains(text, "nothing that you may see") {
+			t.Errorf("%s: %d", path, got)
+		}
+	}
+}
+
+// A page of another site can send nothing, nor can a form without the session's
+// secret; with both it is done.
+func TestForms(t *testing.T) {
+	w := newWorld(t)
+	anna, vera := w.browse("anna"), w.browse("vera")
+	page := w.shown(anna, "/p/acme/people", `name="form"`)
+	form := regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(page)[1]
+	give := url.Values{"form": {form}, "name": {"bob"}, "role": {"viewer"}}
+	bare := url.Values{"name": {"bob"}, "role": {"viewer"}}
+	for name, c := range map[string]struct {
+		client *http.Client
+		form   url.Values
+		origin string
+		want   int
+	}{
+		"foreign page":   {anna, give, "https://evil.example.com", 403},
+		"no secret":      {anna, bare, w.url, 403},
+		"other's secret": {vera, give, w.url, 403},
+		"stranger":       {w.client(), give, w.url, 303},
+	} {
+		if code, text := w.do(c.client, w.post("/p/acme/members", c.form, c.origin)); code != c.want {
+			t.Errorf("%s: %d %s", name, code, text)
+		}
+	}
+	if strings.Contains(w.shown(anna, "/p/acme/people", "vera"), ">bob<") {
+		t.Fatal("one of them was done")
+	}
+	if code, text := w.do(anna, w.post("/p/acme/members", give, w.url)); code != 303 {
+		t.Errorf("%d %s", code, text)
+	}
+	w.shown(anna, "/p/acme/people", ">bob<")
+	code, text := w.do(anna, w.post("/p/acme/tokens", url.Values{"form": {form}, "name": {"ci"}, "days": {"1"}, "scope": {"read"}}, w.url))
+	if code != 200 || !strings.Contains(text, "davit_robot_") {
+		t.Errorf("%d %s", code, text)
+	}
+	if strings.Contains(w.shown(anna, "/p/acme/people", "ci"), "davit_robot_") {
+		t.Error("a token is shown twice")
+	}
+	if code, text := w.do(vera, w.get("/users")); code != 403 {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, _ := w.do(anna, w.post("/logout", url.Values{"form": {form}}, w.url)); code != 303 {
+		t.Error(code)
+	}
+	if code, _ := w.do(anna, w.get("/p/acme")); code != 303 {
+		t.Errorf("after logout: %d", code)
+	}
+}
+
+// What browsers are told about each page.
+func TestHeaders(t *testing.T) {
+	w := newWorld(t)
+	client := w.client()
+	answer, err := client.Do(w.post("/login", url.Values{"name": {"anna"}, "password": {password}, "next": {"https://evil.example.com/"}}, w.url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	cookie := answer.Header.Get("Set-Cookie")
+	for _, want := range []string{"__Host-davit=", "Secure", "HttpOnly", "SameSite=Lax", "Path=/"} {
+		if !strings.Contains(cookie, want) {
+			t.Errorf("the cookie %q has no %s", cookie, want)
+		}
+	}
+	if got := answer.Header.Get("Location"); got != "/" {
+		t.Errorf("a login leads to %s", got)
+	}
+	for name, want := range map[string]string{"Content-Security-Policy": "default-src 'none'", "X-Frame-Options": "DENY", "Cache-Control": "no-store", "Strict-Transport-Security": "max-age"} {
+		if got := answer.Header.Get(name); !strings.Contains(got, want) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if page := w.shown(w.browse("anna"), "/p/acme", "</html>"); strings.Contains(page, "<script") || strings.Contains(page, "style=") || strings.Contains(page, "//cdn") {
+		t.Error("a page has scripts, styles of its own or things from elsewhere")
+	}
+}

@@ -1,0 +1,302 @@
+// Package ui is the console's pages: rendered here, without scripts, for people
+// who look at them in the worst hour. They take a session's cookie and nothing
+// else; each form holds a secret of the session.
+package ui
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/entry"
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/store"
+)
+
+//go:embed templates/*.html
+var templates embed.FS
+
+//go:embed assets/style.css
+var assets embed.FS
+
+var pages = template.Must(template.New("").Funcs(functions).ParseFS(templates, "templates/*.html"))
+
+// cookie is the name of a session's cookie. Browsers take one of this prefix
+// only over TLS, for this host and every path.
+const cookie = "__Host-davit"
+
+// maxForm bounds a form, in bytes.
+const maxForm = 64 << 10
+
+// Server answers the pages.
+type Server struct {
+	Door *entry.Door
+	// Fleet is what is known of a project's fleet.
+	Fleet func(p *store.Project) fleet.Known
+	Log   *slog.Logger
+}
+
+// page is what every template is given.
+type page struct {
+	Title, Page   string
+	User          string
+	Administrator bool
+	Form          string // the session's secret for forms
+	Project       string
+	May           map[string]bool
+	Refresh       bool
+	Done, Problem string
+	Data          any
+}
+
+// visit is one request of someone who is in.
+type visit struct {
+	*Server
+	w       http.ResponseWriter
+	r       *http.Request
+	who     entry.Who
+	project *store.Project
+	page    page
+}
+
+func (v *visit) ctx() context.Context { return v.r.Context() }
+
+// errForm says that a form did not come from a page of this session.
+var errForm = errors.New("the form is too old, or did not come from this console: open the page again")
+
+// Handler returns the pages.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /assets/style.css", s.style)
+	mux.HandleFunc("GET /login", s.loginPage)
+	mux.HandleFunc("POST /login", s.login)
+	for pattern, serve := range map[string]func(*visit) error{
+		"GET /{$}":               projectsPage,
+		"POST /logout":           logout,
+		"GET /account":           accountPage,
+		"GET /account/codes.png": codeImage,
+		"POST /account/want":     wantCodes,
+		"POST /account/codes":    startCodes,
+		"POST /account/password": changePassword,
+		"GET /users":             usersPage,
+		"POST /users":            createUser,
+		"POST /users/change":     changeUser,
+		"GET /audit":             consoleAuditPage,
+	} {
+		mux.Handle(pattern, s.inside("", serve))
+	}
+	for pattern, with := range map[string]struct {
+		need  account.Permission
+		serve func(*visit) error
+	}{
+		"GET /p/{project}":                     {account.Read, fleetPage},
+		"GET /p/{project}/applications/{name}": {account.Read, applicationPage},
+		"GET /p/{project}/runs":                {account.Read, runsPage},
+		"GET /p/{project}/runs/{name}":         {account.Read, runPage},
+		"GET /p/{project}/documents":           {account.Read, documentsPage},
+		"GET /p/{project}/audit":               {account.Audit, auditPage},
+		"GET /p/{project}/people":              {account.Read, peoplePage},
+		"POST /p/{project}/members":            {account.Manage, setMember},
+		"POST /p/{project}/members/remove":     {account.Manage, removeMember},
+		"POST /p/{project}/tokens":             {account.Manage, createToken},
+		"POST /p/{project}/tokens/revoke":      {account.Manage, revokeToken},
+	} {
+		mux.Handle(pattern, s.inside(with.need, with.serve))
+	}
+	mux.Handle("/", s.inside("", func(*visit) error { return store.ErrNotFound }))
+	guard := http.NewCrossOriginProtection()
+	return guard.Handler(secured(mux))
+}
+
+// secured sets what browsers are told about every page.
+func secured(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// inside serves those who are in, and with a project those who may.
+func (s *Server) inside(need account.Permission, serve func(*visit) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v := &visit{Server: s, w: w, r: r}
+		err := v.enter(need)
+		if errors.Is(err, entry.ErrStranger) {
+			next := ""
+			if r.Method == http.MethodGet && r.URL.Path != "/" {
+				next = "?next=" + url.QueryEscape(r.URL.RequestURI())
+			}
+			http.Redirect(w, r, "/login"+next, http.StatusSeeOther)
+			return
+		}
+		if err == nil {
+			err = serve(v)
+		}
+		if err != nil {
+			v.fail(err)
+		}
+	})
+}
+
+func (v *visit) enter(need account.Permission) (err error) {
+	c, err := v.r.Cookie(cookie)
+	if err != nil {
+		return entry.ErrStranger
+	}
+	if v.who, err = v.Door.Session(v.ctx(), c.Value); err != nil {
+		return err
+	}
+	u := v.who.Session.User
+	v.page = page{User: u.Name, Administrator: u.Administrator, Form: v.who.Session.Form, May: map[string]bool{}}
+	if v.r.Method == http.MethodPost && !account.SameHash([]byte(v.r.PostFormValue("form")), []byte(v.page.Form)) {
+		return errForm
+	}
+	name := v.r.PathValue("project")
+	if name == "" {
+		return nil
+	}
+	if v.project, err = v.Door.Project(v.ctx(), v.who, name, need); err != nil {
+		return err
+	}
+	v.page.Project = name
+	role, err := v.Door.Role(v.ctx(), v.who, v.project)
+	for _, p := range role.Permissions() {
+		v.page.May[string(p)] = true
+	}
+	return err
+}
+
+// show renders a page.
+func (v *visit) show(code int, name, title string, data any) error {
+	p := v.page
+	p.Page, p.Data = name, data
+	if p.Title == "" {
+		p.Title = title
+	}
+	return v.render(v.w, code, name, p)
+}
+
+func (s *Server) render(w http.ResponseWriter, code int, name string, p page) error {
+	var out bytes.Buffer
+	if err := pages.ExecuteTemplate(&out, name, p); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
+	if _, err := w.Write(out.Bytes()); err != nil {
+		s.Log.Debug("a page was not taken", "err", err)
+	}
+	return nil
+}
+
+// verdicts are the codes of errors; the first that fits counts. Their text is
+// for whoever asked.
+var verdicts = []struct {
+	is   error
+	code int
+}{
+	{errForm, http.StatusForbidden},
+	{entry.ErrForbidden, http.StatusForbidden},
+	{entry.ErrWrong, http.StatusUnprocessableEntity},
+	{entry.ErrTooMany, http.StatusTooManyRequests},
+	{account.ErrPassword, http.StatusUnprocessableEntity},
+	{store.ErrRefused, http.StatusUnprocessableEntity},
+	{store.ErrExists, http.StatusConflict},
+	{store.ErrConflict, http.StatusConflict},
+	{store.ErrNotFound, http.StatusNotFound},
+}
+
+func (v *visit) fail(err error) {
+	code, says := http.StatusInternalServerError, "The console could not do it: its log says why."
+	for _, known := range verdicts {
+		if errors.Is(err, known.is) {
+			code, says = known.code, strings.ReplaceAll(err.Error(), "\n", "; ")
+			break
+		}
+	}
+	if code == http.StatusNotFound && v.r.Method == http.MethodGet {
+		says = "There is nothing here, or nothing that you may see."
+	}
+	if code == http.StatusInternalServerError {
+		v.Log.Error("request failed", "method", v.r.Method, "path", v.r.URL.Path, "err", err)
+	}
+	v.page.Problem, v.page.Project = says, ""
+	if err := v.show(code, "problem", "Not done", nil); err != nil {
+		v.Log.Error("page failed", "err", err)
+		http.Error(v.w, says, code)
+	}
+}
+
+// then goes on to another page of the console after a form was taken.
+func (v *visit) then(path string) error {
+	http.Redirect(v.w, v.r, path, http.StatusSeeOther)
+	return nil
+}
+
+func (s *Server) style(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-cache")
+	http.ServeFileFS(w, r, assets, "assets/style.css")
+}
+
+type loginData struct{ Name, Next string }
+
+func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) {
+	s.showLogin(w, http.StatusOK, loginData{Next: local(r.FormValue("next"))}, "")
+}
+
+func (s *Server) showLogin(w http.ResponseWriter, code int, data loginData, problem string) {
+	if err := s.render(w, code, "login", page{Title: "Log in", Problem: problem, Data: data}); err != nil {
+		s.Log.Error("page failed", "err", err)
+		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
+	}
+}
+
+// local is a path of this console, or "/": nobody is sent elsewhere by a link.
+func local(next string) string {
+	u, err := url.Parse(next)
+	if err != nil || u.IsAbs() || u.Host != "" || !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n\t") {
+		return "/"
+	}
+	return next
+}
+
+func (s *Server) login(w http.ResponseWriter, r *http.Request) {
+	data := loginData{Name: strings.TrimSpace(r.PostFormValue("name")), Next: local(r.PostFormValue("next"))}
+	token, err := s.Door.Login(r.Context(), r, data.Name, r.PostFormValue("password"), r.PostFormValue("code"), entry.Browser)
+	switch {
+	case errors.Is(err, entry.ErrWrong):
+		s.showLogin(w, http.StatusUnauthorized, data, "Name, password or one-time code is wrong.")
+	case errors.Is(err, entry.ErrTooMany):
+		s.showLogin(w, http.StatusTooManyRequests, data, "Too many tries: wait a minute.")
+	case err != nil:
+		s.Log.Error("login failed", "err", err)
+		s.showLogin(w, http.StatusInternalServerError, data, "The console could not do it: its log says why.")
+	default:
+		http.SetCookie(w, &http.Cookie{Name: cookie, Value: token, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(store.SessionLife / time.Second)})
+		http.Redirect(w, r, data.Next, http.StatusSeeOther)
+	}
+}
+
+func logout(v *visit) error {
+	if err := v.Door.Console.EndSession(v.ctx(), v.Door.Act(v.who, v.r), *v.who.Session); err != nil {
+		return err
+	}
+	http.SetCookie(v.w, &http.Cookie{Name: cookie, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: -1})
+	return v.then("/login")
+}
