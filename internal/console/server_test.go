@@ -43,6 +43,7 @@ type world struct {
 	url    string
 	pool   *x509.CertPool
 	vaults map[string]*fault.Store // by address
+	now    time.Time               // it stands still
 	stop   func() error
 	logs   *logs
 }
@@ -67,13 +68,14 @@ func (l *logs) String() string {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: filepath.Join(t.TempDir(), "console"), vaults: map[string]*fault.Store{}, logs: &logs{}}
+	t.Parallel()
+	w := &world{t: t, now: time.Now(), dir: filepath.Join(t.TempDir(), "console"), vaults: map[string]*fault.Store{}, logs: &logs{}}
 	ctx := t.Context()
 	c, err := store.Create(ctx, w.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	act := audit.Act{By: "machine/root", At: time.Now()}
+	act := audit.Act{By: "machine/root", At: w.now}
 	users := map[string]store.User{}
 	for _, name := range []string{"anna", "bob", "vera"} {
 		if users[name], err = AddUser(ctx, c, cheap, act, name, password, name == "anna"); err != nil {
@@ -85,7 +87,7 @@ func newWorld(t *testing.T) *world {
 		w.vaults[address] = fault.New(mem.New(time.Now), 1, fault.Faults{})
 		p, key, err := consoletest.New(ctx, w.vaults[address], name)
 		if err == nil {
-			err = consoletest.Fill(ctx, p, time.Now())
+			err = consoletest.Fill(ctx, p, w.now)
 		}
 		if err == nil {
 			_, err = AddProject(ctx, c, Bind{
@@ -110,7 +112,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) options() Options {
 	return Options{
-		Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), Every: 50 * time.Millisecond, Cost: cheap, Now: time.Now,
+		Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), Every: 50 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
 		Log: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Store: func(_ context.Context, cfg backend.Config) (vault.Store, error) {
 			return w.vaults[cfg.URL], nil

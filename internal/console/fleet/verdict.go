@@ -96,7 +96,7 @@ func (s Site) tasks(now time.Time) []Task {
 	if !s.Silent(now) || len(s.Holds) == 0 {
 		return nil
 	}
-	what := fmt.Sprintf("no sign of life for %s; it holds %s", now.Sub(s.Seen).Round(time.Second), strings.Join(s.Holds, ", "))
+	what := fmt.Sprintf("no sign of life for %s; it holds %s", short(now.Sub(s.Seen)), strings.Join(s.Holds, ", "))
 	return []Task{{
 		About: "site", Name: s.Name, What: what, rank: 2,
 		Do: "if the site is lost: davit failover PLAN at the site that takes over. If it runs, look at its agent: davit status",
@@ -113,7 +113,7 @@ func (a *Application) tasks(now time.Time, silent map[string]bool) []Task {
 		t.rank, t.What, t.Do = 3, "no recovery point may be offered: all would be lost", "at its site: davit status, then davit backup "+a.Name
 	case Lagging:
 		t.rank = 4
-		t.What = fmt.Sprintf("its newest recovery point is %s old; %s is the most it may be", lost.Round(time.Second), a.limit())
+		t.What = fmt.Sprintf("its newest recovery point is %s old; %s is the most it may be", short(lost), short(a.limit()))
 		t.Do = "at site " + cmp.Or(a.Site, "of the application") + ": davit status says why it is not captured"
 		if silent[a.Site] {
 			t.Do = "its site is silent: see there"
@@ -170,3 +170,15 @@ func (s *Snapshot) Run(name string) (*Run, bool) {
 
 // States are all states, the worst first.
 func States() []State { return slices.Clone(states) }
+
+// short writes a length of time without the zeros at its end.
+func short(d time.Duration) string {
+	text := d.Round(time.Second).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}

@@ -1,0 +1,107 @@
+package ui
+
+import (
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/failover"
+)
+
+// Every text has a contrast of 4.5 or more against what it stands on, by day
+// and by night (WCAG 2.2, AA).
+func TestContrast(t *testing.T) {
+	text, err := assets.ReadFile("assets/style.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	schemes := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllStringSubmatch(string(text), -1)
+	if len(schemes) != 2 {
+		t.Fatalf("%d schemes", len(schemes))
+	}
+	for n, scheme := range schemes {
+		colour := map[string]float64{}
+		for _, c := range regexp.MustCompile(`--([a-z-]+): #([0-9a-f]{6})`).FindAllStringSubmatch(scheme[1], -1) {
+			colour[c[1]] = luminance(t, c[2])
+		}
+		for _, pair := range []string{
+			"text ground", "text card", "quiet ground", "quiet card", "link ground", "link card", "good good-ground", "warn warn-ground", "bad bad-ground",
+			"text good-ground", "text warn-ground", "text bad-ground", "link good-ground", "link warn-ground", "link bad-ground", "bad card", "bad ground", "button-text button", "focus ground",
+		} {
+			names := strings.Fields(pair)
+			front, okFront := colour[names[0]]
+			back, okBack := colour[names[1]]
+			ratio := (max(front, back) + 0.05) / (min(front, back) + 0.05)
+			if !okFront || !okBack || ratio < 4.5 {
+				t.Errorf("scheme %d: %s has a contrast of %.2f", n+1, pair, ratio)
+			}
+		}
+	}
+}
+
+func luminance(t *testing.T, hex string) float64 {
+	t.Helper()
+	sum := 0.0
+	for i, weight := range []float64{0.2126, 0.7152, 0.0722} {
+		n, err := strconv.ParseUint(hex[2*i:2*i+2], 16, 8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := float64(n) / 255
+		if c <= 0.04045 {
+			c /= 12.92
+		} else {
+			c = math.Pow((c+0.055)/1.055, 2.4)
+		}
+		sum += weight * c
+	}
+	return sum
+}
+
+// Nobody is sent elsewhere by a link to the login.
+func TestLocal(t *testing.T) {
+	for next, want := range map[string]string{
+		"/p/acme?live=1": "/p/acme?live=1", "": "/", "https://evil.example.com/": "/", "//evil.example.com": "/", `/\evil.example.com`: "/", "/\tx": "/", "p": "/", "javascript:x": "/",
+	} {
+		if got := local(next); got != want {
+			t.Errorf("%q leads to %q", next, got)
+		}
+	}
+}
+
+// What stands in a vault cannot write into a page.
+func TestDrawings(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	const evil = `"><script>alert(1)</script>`
+	line := pointLine([]fleet.Point{
+		{ID: evil, Instant: now.Add(-time.Hour), Consistency: evil, Good: true},
+		{ID: "a", Instant: now.Add(-time.Minute), Consistency: "crash", Good: true, Verified: now},
+		{ID: "broken"},
+	}, now)
+	steps := stepLine(&fleet.Run{Begun: now.Add(-time.Minute), Result: failover.Result{Steps: []failover.StepResult{{Name: evil, Status: failover.Doing, Begun: now.Add(-time.Second)}, {Name: "later"}}}}, now)
+	for _, drawn := range []string{string(line), string(steps)} {
+		if strings.Contains(drawn, "<script") || !strings.HasSuffix(drawn, "</svg>") || strings.Contains(drawn, "NaN") {
+			t.Error(drawn)
+		}
+	}
+	if strings.Count(string(line), "<circle") != 3 {
+		t.Errorf("two points, one of them verified: %s", line)
+	}
+}
+
+func TestFormats(t *testing.T) {
+	for d, want := range map[time.Duration]string{0: "0.0 s", 1500 * time.Millisecond: "1.5 s", 90 * time.Second: "1 m 30 s", time.Hour: "1 h", 49 * time.Hour: "2 d 1 h", -time.Minute: "-1 m"} {
+		if got := duration(d); got != want {
+			t.Errorf("%d is %q, want %q", d, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 5 << 20: "5.0 MiB", 3 << 40: "3.0 TiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d is %q", n, got)
+		}
+	}
+}
