@@ -112,7 +112,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) options() Options {
 	return Options{
-		Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), Every: 50 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
+		Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), Every: 500 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
 		Log: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Store: func(_ context.Context, cfg backend.Config) (vault.Store, error) {
 			return w.vaults[cfg.URL], nil
