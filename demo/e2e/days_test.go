@@ -5,6 +5,7 @@ var together = []day{
 	{"AskedAround", askedAround},
 	{"Profiled", profiled},
 	{"OneByOne", oneByOne},
+	{"FullWhileFrozen", fullWhileFrozen},
 	{"VaultTrouble", vaultTrouble},
 	{"InPlace", inPlace},
 	{"Cloned", cloned},
@@ -53,6 +54,7 @@ var alone = []day{
 	{"FrozenTogether", frozenTogether},
 	{"NotFrozen", notFrozen},
 	{"FreezeKilled", freezeKilled},
+	{"NodeLost", nodeLost},
 	{"FencedByNode", fencedByNode},
 	{"LeaseOver", leaseOver},
 	{"VerifiedOnSchedule", verifiedOnSchedule}, // which captures and restores of others would put off
