@@ -44,9 +44,7 @@ func (v versions) Document() any { return v }
 // their own flags. People do not call them.
 func (e *env) partCommands() []*cobra.Command {
 	var commands []*cobra.Command
-	for part, short := range map[string]string{
-		"agent": "Run the agent", "node": "Run the node process", "hold": "Keep a volume mounted until told to stop",
-	} {
+	for part, short := range map[string]string{"agent": "Run the agent", "node": "Run the node process", "hold": "Keep a volume mounted until told to stop"} {
 		commands = append(commands, &cobra.Command{
 			Use: part, Short: short, Hidden: true, DisableFlagParsing: true,
 			// The global flags are not for parts.
