@@ -7,7 +7,6 @@ import (
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/arming"
-	"davit.dev/davit/internal/cli/console"
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
@@ -75,9 +74,4 @@ func (e *env) running() *running.Host {
 			return in, c, err
 		},
 	}
-}
-
-// console is what the commands of the console work with.
-func (e *env) console() console.Host {
-	return console.Host{In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener}
 }

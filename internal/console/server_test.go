@@ -319,7 +319,7 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+robot)
-	answer, err := w.client().Do(r)
+	answer, err := w.client().Do(r) //nolint:bodyclose // it is, at the end of the test
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -154,8 +154,10 @@ func TestLimit(t *testing.T) {
 		t.Error("tries come back too early or too late")
 	}
 	l.Forget("anna")
-	if !l.Allow("anna", now) || !l.Allow("anna", now) {
-		t.Error("a right try does not wipe the wrong ones")
+	for range 2 {
+		if !l.Allow("anna", now) {
+			t.Error("a right try does not wipe the wrong ones")
+		}
 	}
 	for i := range 100 { // names that an attacker makes up
 		l.Allow(fmt.Sprint("x", i), now)

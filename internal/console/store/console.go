@@ -124,7 +124,7 @@ func (c *Console) Close() error {
 	defer c.mu.Unlock()
 	var errs []error
 	for _, p := range c.open {
-		errs = append(errs, p.file.Close())
+		errs = append(errs, p.Close())
 	}
 	return errors.Join(append(errs, c.file.Close())...)
 }
