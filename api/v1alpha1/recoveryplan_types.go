@@ -275,6 +275,20 @@ type PlanCheck struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=64
 	Timeout metav1.Duration `json:"timeout"`
+	// Query is what sql asks; SELECT 1 by default. The database's own client
+	// asks it, in the container that serves the target.
+	// +optional
+	// +kubebuilder:validation:MaxLength=8192
+	Query string `json:"query,omitempty"`
+	// Command is what command runs, in a pod of the target: SERVICE.NAMESPACE, or
+	// NAMESPACE/LABEL=VALUE.
+	// +optional
+	// +kubebuilder:validation:MaxItems=256
+	Command []string `json:"command,omitempty"`
+	// Container is where sql and command run; default the pod's first.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Container string `json:"container,omitempty"`
 }
 
 // PlanOutside is an API, a database, a virtual machine.

@@ -2,6 +2,8 @@ package plan
 
 import (
 	"fmt"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -184,6 +186,37 @@ func (c *checker) check(where string, k Check) {
 	if k.Timeout <= 0 {
 		c.say(where, "it has no timeout", "give one, such as 10s")
 	}
+	c.asks(where, k)
+}
+
+// asks checks what sql and command ask, and that no other does.
+func (c *checker) asks(where string, k Check) {
+	switch {
+	case k.Kind == CheckSQL && k.Target != "":
+		u, err := url.Parse(k.Target)
+		switch {
+		case err != nil || !slices.Contains([]string{"postgres", "postgresql", "mysql", "mariadb"}, u.Scheme) || !strings.Contains(u.Hostname(), "."):
+			c.say(where, fmt.Sprintf("%q does not say which database", k.Target), "write postgres://SERVICE.NAMESPACE/DATABASE, or mysql://…")
+		case u.User != nil && passworded(u.User):
+			c.say(where, "its target holds a password", "leave it out: the client asks in the database's own container")
+		}
+	case k.Kind == CheckCommand && len(k.Command) == 0:
+		c.say(where, "it has no command", "give one, as a list; the target says where: SERVICE.NAMESPACE or NAMESPACE/LABEL=VALUE")
+	case k.Kind == CheckCommand && !strings.ContainsAny(k.Target, "./"):
+		c.say(where, fmt.Sprintf("%q does not say where the command runs", k.Target), "write SERVICE.NAMESPACE or NAMESPACE/LABEL=VALUE")
+	}
+	if k.Query != "" && k.Kind != CheckSQL || len(k.Command) > 0 && k.Kind != CheckCommand ||
+		k.Container != "" && k.Kind != CheckSQL && k.Kind != CheckCommand {
+		c.say(where, fmt.Sprintf("a %s check has no query, command or container", k.Kind), "remove it")
+	}
+	if _, err := regexp.Compile(k.Expect); err != nil {
+		c.say(where, "expect is no regular expression", err.Error())
+	}
+}
+
+func passworded(u *url.Userinfo) bool {
+	_, is := u.Password()
+	return is
 }
 
 func (c *checker) outside() {

@@ -65,7 +65,7 @@ func (p *Plan) implicit(v Verb) *builder {
 		begin = b.stopInPlace(b.claims(begin))
 	}
 	b.start(begin)
-	if v.Moves() {
+	if v.Moves() || v == Drill { // which only rehearses it
 		b.traffic()
 	}
 	if v == Drill {

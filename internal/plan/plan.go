@@ -162,6 +162,8 @@ type Call struct {
 	Method string `json:"method"`
 	URL    string `json:"url"`
 	Expect int    `json:"expect"` // status
+	// Header is what Davit adds: that it is a drill.
+	Header map[string]string `json:"header,omitempty"`
 }
 
 // Check is a probe of something that should answer.
@@ -170,6 +172,12 @@ type Check struct {
 	Target  string        `json:"target"`
 	Expect  string        `json:"expect,omitempty"`
 	Timeout time.Duration `json:"timeout"`
+	// Query is what sql asks; SELECT 1 where it is empty.
+	Query string `json:"query,omitempty"`
+	// Command is what command runs.
+	Command []string `json:"command,omitempty"`
+	// Container is where sql and command run; the pod's default one.
+	Container string `json:"container,omitempty"`
 }
 
 // CheckKind is how a probe asks.

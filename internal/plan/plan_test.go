@@ -103,6 +103,7 @@ apply/cart apply/web
 scale/cart scale/web
 ready/cart ready/web
 probe/web
+traffic/www
 cleanup`,
 		plan.Restore: `outside/pay
 claim/cart

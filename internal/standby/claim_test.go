@@ -151,12 +151,3 @@ func TestStepsThatNobodyDoesRefuseTheRun(t *testing.T) {
 		t.Fatal(got)
 	}
 }
-
-func TestServicesOfTheCluster(t *testing.T) {
-	for host, want := range map[string]string{"web.shop": "web/shop", "web.shop.svc": "web/shop", "web.shop.svc.cluster.local": "web/shop", "www.example.com": "", "10.0.0.1": "", "web": ""} {
-		service, namespace, ok := inCluster(host)
-		if got := service + "/" + namespace; ok != (want != "") || ok && got != want {
-			t.Errorf("%s: %s %v", host, got, ok)
-		}
-	}
-}

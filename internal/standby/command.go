@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/drill"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
@@ -130,6 +131,9 @@ func job(name, id string, o execute.Order, c *plan.Command) *unstructured.Unstru
 	}
 	container["args"], container["env"], container["envFrom"] = args, env, secrets
 	labels := map[string]any{shape.LabelManagedBy: "davit", labelStep: id}
+	if o.Sandbox != "" {
+		labels[v1alpha1.LabelSandbox] = drill.Name(o.Run) // the clean-up takes it away
+	}
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "batch/v1", "kind": "Job",
 		"metadata": map[string]any{

@@ -1,21 +1,18 @@
 package standby
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/probe"
 )
 
 const (
@@ -30,10 +27,10 @@ func (s *Site) probe(ctx context.Context, o execute.Order) execute.Answer {
 		return execute.Done("")
 	}
 	for {
-		err := s.checks(ctx, o.Step.Checks)
+		answer, err := s.asker().All(ctx, o.Step.Checks)
 		switch {
 		case err == nil:
-			return execute.Done("")
+			return execute.Done("%s", answer)
 		case o.Action == failover.Look:
 			return execute.NotDone("%v", err)
 		}
@@ -45,79 +42,42 @@ func (s *Site) probe(ctx context.Context, o execute.Order) execute.Answer {
 	}
 }
 
-func (s *Site) checks(ctx context.Context, all []plan.Check) error {
-	for _, c := range all {
-		bounded, cancel := context.WithTimeout(ctx, c.Timeout)
-		err := s.check(bounded, c)
-		cancel()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // asks tells whether this site can ask a check.
-func asks(c plan.Check) bool { return c.Kind == plan.CheckTCP || c.Kind == plan.CheckHTTP }
-
-func (s *Site) check(ctx context.Context, c plan.Check) error {
-	switch c.Kind {
-	case plan.CheckTCP:
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.Target)
-		if err != nil {
-			return fmt.Errorf("probe %s: %w", c.Target, err)
-		}
-		return conn.Close()
-	case plan.CheckHTTP:
-		return s.ask(ctx, c)
-	}
-	return fmt.Errorf("probe %s: checks of the kind %q are not carried out by this davit", c.Target, c.Kind)
+func (s *Site) asks(c plan.Check) bool {
+	return c.Kind == plan.CheckTCP || c.Kind == plan.CheckHTTP || s.o.Drills != nil
 }
 
-// ask gets an address. One of a Service, SERVICE.NAMESPACE, is asked through the
-// API server, as whoever carries the run need not be inside of the cluster.
-func (s *Site) ask(ctx context.Context, c plan.Check) error {
-	u, err := url.Parse(c.Target)
-	if err != nil {
-		return fmt.Errorf("probe %s: %w", c.Target, err)
-	}
-	status, body, err := s.get(ctx, u)
+// asker asks what runs here.
+func (s *Site) asker() probe.Asker {
 	switch {
-	case err != nil:
-		return fmt.Errorf("probe %s: %w", c.Target, err)
-	case status < 200 || status > 299:
-		return fmt.Errorf("probe %s: status %d", c.Target, status)
-	case c.Expect == "":
-		return nil
+	case s.o.Drills != nil:
+		return probe.Asker{Cluster: s.o.Drills}
+	case s.o.HTTP != nil:
+		return probe.Asker{Cluster: services(s.o.HTTP)}
 	}
-	want, err := regexp.Compile(c.Expect)
-	if err != nil {
-		return fmt.Errorf("probe %s: expect is no regular expression: %w", c.Target, err)
-	}
-	if !want.MatchString(body) {
-		return fmt.Errorf("probe %s: the answer does not match %q", c.Target, c.Expect)
-	}
-	return nil
+	return probe.Asker{}
 }
 
-func (s *Site) get(ctx context.Context, u *url.URL) (int, string, error) {
-	if service, namespace, ok := inCluster(u.Hostname()); ok && s.o.HTTP != nil {
-		return s.o.HTTP(ctx, namespace, service, cmp.Or(u.Port(), map[string]string{"https": "443"}[u.Scheme], "80"), u.Scheme, u.RequestURI())
-	}
-	return fetch(ctx, http.MethodGet, u.String())
+// services can ask Services alone.
+type services func(ctx context.Context, namespace, service, port, scheme, path string) (int, string, error)
+
+// HTTP implements probe.Cluster.
+func (f services) HTTP(ctx context.Context, namespace, service, port, scheme, path string) (int, string, error) {
+	return f(ctx, namespace, service, port, scheme, path)
 }
 
-// inCluster reads a Service's name in the cluster.
-func inCluster(host string) (service, namespace string, ok bool) {
-	host = strings.TrimSuffix(strings.TrimSuffix(host, ".cluster.local"), ".svc")
-	service, namespace, ok = strings.Cut(host, ".")
-	return service, namespace, ok && !strings.Contains(namespace, ".") && net.ParseIP(host) == nil
+// Exec implements probe.Cluster.
+func (services) Exec(context.Context, probe.Place, []string) (string, error) {
+	return "", errors.New("nothing is run in pods from here")
 }
 
-func fetch(ctx context.Context, method, address string) (int, string, error) {
-	request, err := http.NewRequestWithContext(ctx, method, address, nil)
+func fetch(ctx context.Context, c *plan.Call) (int, string, error) {
+	request, err := http.NewRequestWithContext(ctx, c.Method, c.URL, nil)
 	if err != nil {
 		return 0, "", err
+	}
+	for key, value := range c.Header {
+		request.Header.Set(key, value)
 	}
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
@@ -136,7 +96,7 @@ func (s *Site) call(ctx context.Context, o execute.Order) execute.Answer {
 		return s.command(ctx, o)
 	}
 	c := o.Step.Call
-	status, body, err := fetch(ctx, c.Method, c.URL)
+	status, body, err := fetch(ctx, c)
 	var refused *net.OpError
 	switch {
 	case errors.As(err, &refused) && refused.Op == "dial":

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"time"
 
+	"davit.dev/davit/internal/drill"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
@@ -28,6 +29,11 @@ type Options struct {
 	// HTTP asks a Service of this cluster from inside of it; ok says that there is
 	// such a Service.
 	HTTP func(ctx context.Context, namespace, service, port, scheme, path string) (status int, body string, err error)
+	// Drills is where sandboxes of drills are, and what asks pods and databases;
+	// nil: this site carries out no drill, and no sql and command checks.
+	Drills drill.Cluster
+	// Rehearse asks whether a name could be moved; nil cannot.
+	Rehearse func(ctx context.Context, step plan.Step, site string) (string, error)
 	// More are actuators of other kinds: DNS, gates. They replace this
 	// package's.
 	More execute.Kinds
@@ -37,6 +43,7 @@ type Options struct {
 type Site struct {
 	o     Options
 	marks execute.Marks
+	drill *drill.Site // nil: none
 }
 
 // New makes the target.
@@ -50,11 +57,46 @@ func New(o Options) *Site {
 	if o.Recovery.Log == nil {
 		o.Recovery.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster}}
+	s := &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster}}
+	if o.Drills != nil {
+		s.drill = drill.New(drill.Options{Recovery: o.Recovery, Cluster: o.Drills, Marks: s.marks, Rehearse: o.Rehearse})
+	}
+	return s
 }
 
-// Kinds are the actuators of this site.
+// Kinds are the actuators of this site. What an order of a drill does is for
+// the drill's own, whatever its kind.
 func (s *Site) Kinds() execute.Kinds {
+	live, drills := s.of(plan.Failover), s.of(plan.Drill)
+	both := execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		if o.Sandbox != "" || o.Verb == plan.Drill {
+			return drills.Do(ctx, o)
+		}
+		return live.Do(ctx, o)
+	})
+	kinds := execute.Kinds{}
+	for _, of := range []execute.Kinds{live, drills} {
+		for kind := range of {
+			kinds[kind] = both
+		}
+	}
+	return kinds
+}
+
+// of are the actuators of one verb.
+func (s *Site) of(v plan.Verb) execute.Kinds {
+	live := s.live()
+	switch {
+	case v != plan.Drill:
+		return live
+	case s.drill == nil:
+		return execute.Kinds{}
+	}
+	return s.drill.Kinds(live)
+}
+
+// live are those of runs that are no drill.
+func (s *Site) live() execute.Kinds {
 	aged := func(f execute.Func) *execute.Aged {
 		return &execute.Aged{Inner: f, Marks: s.marks, Newest: s.newest}
 	}

@@ -21,6 +21,10 @@ var _ execute.Survey = (*Site)(nil)
 func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Facts, error) {
 	facts := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}, Terms: map[string]plan.Fence{}}
 	facts.Problems = s.cannot(spec)
+	drills := spec.Verb == plan.Drill
+	if drills && s.drill == nil {
+		facts.Problems = append(facts.Problems, "this davit drills at no site: use a newer one")
+	}
 	if spec.To != s.o.Recovery.Site {
 		facts.Problems = append(facts.Problems, fmt.Sprintf("the run goes to site %s, and this is site %s: give the kubeconfig of %s", spec.To, s.o.Recovery.Site, spec.To))
 	}
@@ -36,6 +40,9 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 		}
 		holders(facts, app, history, spec.To)
 		histories[app] = history
+		if drills {
+			continue
+		}
 		all.Go(func() {
 			problem, err := s.ready(ctx, app, spec)
 			mu.Lock()
@@ -44,8 +51,10 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 		})
 	}
 	all.Wait()
-	if err := s.leases(ctx, facts, histories); err != nil {
-		return nil, err
+	if !drills { // which waits for nobody's lease
+		if err := s.leases(ctx, facts, histories); err != nil {
+			return nil, err
+		}
 	}
 	for i := range errs {
 		if errs[i] != nil {
@@ -55,20 +64,29 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 			facts.Problems = append(facts.Problems, spec.Applications[i]+": "+found[i])
 		}
 	}
+	if drills && s.drill != nil && len(facts.Problems) == 0 {
+		var err error
+		if facts.Problems, err = s.drill.Problems(ctx, spec, facts); err != nil {
+			return nil, err
+		}
+	}
 	return facts, nil
 }
 
 // cannot says which steps of a run this davit does not carry out.
 func (s *Site) cannot(spec failover.Spec) []string {
 	var problems []string
-	kinds := s.Kinds()
+	kinds := s.of(spec.Verb)
 	for _, step := range spec.Steps {
 		_, here := kinds[step.Kind]
 		if step.Side == plan.Target && !here && !step.Asks() {
 			problems = append(problems, fmt.Sprintf("step %s: steps of the kind %q are not carried out by this davit: take it out of the plan", step.Name, step.Kind))
 		}
+		if step.Side == plan.Source && spec.Verb == plan.Drill {
+			problems = append(problems, fmt.Sprintf("step %s: it acts at the source, and a drill asks nothing of it: take drill out of its verbs", step.Name))
+		}
 		for _, c := range step.Checks {
-			if !asks(c) {
+			if !s.asks(c) {
 				problems = append(problems, fmt.Sprintf("step %s: checks of the kind %q are not carried out by this davit: use http or tcp", step.Name, c.Kind))
 			}
 		}

@@ -155,7 +155,9 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 			return err
 		}
 	}
-	return at.conclude(at.launch(ctx, *spec))
+	state, err := at.launch(ctx, *spec, nil)
+	at.tidy(ctx, *spec)
+	return at.conclude(state, err)
 }
 
 // spec is the run, but for where the applications are now.
@@ -271,8 +273,8 @@ func (h *here) ahead(ctx context.Context, p *plan.Plan, s *failover.Spec) (*fore
 	return &v, ""
 }
 
-// launch opens the run and carries it.
-func (h *here) launch(ctx context.Context, s failover.Spec) (*failover.State, error) {
+// launch opens the run and carries it. A drill ends when stop is closed.
+func (h *here) launch(ctx context.Context, s failover.Spec, stop <-chan struct{}) (*failover.State, error) {
 	m, err := failover.New(h.process, s)
 	if err != nil {
 		return nil, err
@@ -282,5 +284,5 @@ func (h *here) launch(ctx context.Context, s failover.Spec) (*failover.State, er
 		return nil, err
 	}
 	defer release()
-	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), &until{Box: h.box}, settled)
+	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), h.wishes(s, failover.Facts{}, &until{Box: h.box}, stop), settled)
 }

@@ -109,10 +109,10 @@ func (u *until) Reply(ctx context.Context, run string, n int64, refused string) 
 }
 
 // carry carries a run from where its journal is.
-func (h *here) carry(ctx context.Context, run string, m *failover.Machine, j *journal.Journal, u *until, enough func(*failover.State) bool) (*failover.State, error) {
+func (h *here) carry(ctx context.Context, run string, m *failover.Machine, j *journal.Journal, wishes execute.Requests, enough func(*failover.State) bool) (*failover.State, error) {
 	told := map[string]failover.Status{}
 	state, err := execute.New(execute.Options{
-		Run: run, Machine: m, Journal: j, Survey: h.site, Requests: u, Enough: enough,
+		Run: run, Machine: m, Journal: j, Survey: h.site, Requests: wishes, Enough: enough,
 		Actuator: execute.Sites{Here: map[string]execute.Actuator{h.in.Site: h.site.Kinds()}, Elsewhere: orders.Sender{Project: h.in.Project}},
 		Watch:    func(s *failover.State, waits []string) { h.tell(s, waits, told) },
 	}).Run(ctx)
@@ -156,7 +156,7 @@ func (h *here) takeOver(ctx context.Context, run string, u *until, enough func(*
 	if state.Spec.To != h.in.Site {
 		return nil, exit.Refuse("give the kubeconfig of that site", "run %s goes to site %s, and this is site %s: it is carried there", run, state.Spec.To, h.in.Site)
 	}
-	return h.carry(held, run, failover.TakeOver(h.process, state), j, u, enough)
+	return h.carry(held, run, failover.TakeOver(h.process, state), j, h.wishes(state.Spec, state.Facts, u, nil), enough)
 }
 
 func notFound(run string, err error) error {

@@ -43,6 +43,10 @@ func (o Outlook) Document() any { return o }
 
 // Text implements output.Result.
 func (o Outlook) Text(t *output.Text) {
+	if o.Verb == plan.Drill {
+		o.drill(t)
+		return
+	}
 	planned := o.Verb == plan.Switchover
 	t.Line("%s%s of plan %s from site %s to site %s.", strings.ToUpper(string(o.Verb[:1])), o.Verb[1:], o.Plan, o.From, o.To)
 	for _, a := range o.Applications {
@@ -84,6 +88,18 @@ func (o Outlook) ahead(t *output.Text) {
 	if len(failing.Findings) > 0 {
 		t.Line("  Preflight: %s. `plan validate --sites` says more.", output.Plural(int64(len(failing.Findings)), "check fails", "checks fail"))
 		failing.List(t, "    ", false)
+	}
+}
+
+// drill says what a drill would do.
+func (o Outlook) drill(t *output.Text) {
+	t.Line("Drill of plan %s at site %s, beside what runs at site %s, which is not touched.", o.Plan, o.To, o.From)
+	for _, a := range o.Applications {
+		t.Line("  %s: a clone of %s, of %s ago.", a.Name, a.Point, output.Age(a.Instant, o.now))
+	}
+	t.Line("  Steps: %s", strings.Join(o.Steps, ", "))
+	for _, p := range o.Problems {
+		t.Line("  Problem: %s", p)
 	}
 }
 

@@ -205,6 +205,11 @@ func (c *realCluster) Standby(how Recovering) (*standby.Site, error) {
 	asker := scratch.New(c.clients, m)
 	return standby.New(standby.Options{
 		Recovery: c.recovering(m, how),
+		Drills:   asker.Drills(how.Now),
+		Rehearse: func(ctx context.Context, step plan.Step, _ string) (string, error) {
+			one := &plan.Plan{Traffic: []plan.Traffic{{Name: step.Name, Kind: step.Kind, Object: step.Object, Record: step.Record}}}
+			return rehearsal.Sum(rehearsal.Ask(ctx, one, c.secret, how.Now))
+		},
 		HTTP: func(ctx context.Context, namespace, service, port, scheme, path string) (int, string, error) {
 			return asker.HTTP(ctx, namespace, v1alpha1.HTTPProbe{Service: service, Port: port, Scheme: scheme, Path: path})
 		},

@@ -118,7 +118,7 @@ func site(s v1alpha1.PlanSite) plan.Site {
 }
 
 func check(c v1alpha1.PlanCheck) plan.Check {
-	return plan.Check{Kind: plan.CheckKind(c.Kind), Target: c.Target, Expect: c.Expect, Timeout: c.Timeout.Duration}
+	return plan.Check{Kind: plan.CheckKind(c.Kind), Target: c.Target, Expect: c.Expect, Timeout: c.Timeout.Duration, Query: c.Query, Command: c.Command, Container: c.Container}
 }
 
 func command(c *v1alpha1.PlanCommand) *plan.Command {

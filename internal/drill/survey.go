@@ -1,0 +1,161 @@
+package drill
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"davit.dev/davit/internal/evidence"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/vault"
+)
+
+// Problems say why a drill cannot be.
+func (s *Site) Problems(ctx context.Context, spec failover.Spec, facts *failover.Facts) ([]string, error) {
+	problems, err := Busy(ctx, s.o.Recovery.Project, spec)
+	if err != nil {
+		return nil, err
+	}
+	for _, app := range spec.Applications {
+		if facts.Epochs[app].Site == spec.To {
+			problems = append(problems, fmt.Sprintf("%s runs at site %s: drill at a site that would take it over (a restore test proves its points here)", app, spec.To))
+		}
+	}
+	open, err := s.o.Cluster.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if open != "" {
+		problems = append(problems, open+": a clone that runs there could reach production")
+	}
+	for _, app := range spec.Applications {
+		problem, err := s.fits(ctx, spec, app)
+		if err != nil {
+			return nil, err
+		}
+		if problem != "" {
+			problems = append(problems, app+": "+problem)
+		}
+	}
+	return problems, nil
+}
+
+// fits looks whether a clone could be made here.
+func (s *Site) fits(ctx context.Context, spec failover.Spec, app string) (string, error) {
+	opts, err := s.cloning(ctx, spec.Run, app, spec.Points[app].ID)
+	var report recovery.Report
+	if err == nil {
+		report, err = recovery.Check(ctx, opts, s.o.Recovery)
+	}
+	switch {
+	case err != nil && (recovery.Refused(err) || failed(err).Outcome == failover.Refused):
+		return err.Error(), nil
+	case err != nil:
+		return "", err
+	}
+	if bad := restore.Blocking(report.Findings); len(bad) > 0 {
+		return bad[0].String(), nil
+	}
+	return "", nil
+}
+
+// Busy names the runs under way that a drill of the same applications would
+// disturb: those that move or restore them, and drills of the same plan at the
+// same site.
+func Busy(ctx context.Context, p *vault.Project, spec failover.Spec) ([]string, error) {
+	runs, err := p.Runs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	over, err := evidence.Ended(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	var problems []string
+	for _, run := range runs {
+		if over[run] || run == spec.Run {
+			continue
+		}
+		s, err := journal.Read(ctx, p, run)
+		if err != nil {
+			return nil, err
+		}
+		shares := slices.ContainsFunc(s.Spec.Applications, func(app string) bool { return slices.Contains(spec.Applications, app) })
+		switch {
+		case s.Phase.Over() || !shares:
+		case s.Spec.Verb != plan.Drill:
+			problems = append(problems, fmt.Sprintf("run %s (%s) is under way, %s: drill when it is over", run, s.Spec.Verb, s.Shown()))
+		case s.Spec.Plan == spec.Plan && s.Spec.To == spec.To:
+			problems = append(problems, fmt.Sprintf("drill %s is under way, %s: wait for it, or end it with `davit runs cancel %s`", run, s.Shown(), run))
+		}
+	}
+	return problems, nil
+}
+
+// Yield is what people want of a drill, and what events want: when another run
+// raises the epoch of an application, the drill makes way. It is canceled, and
+// its sandbox removed.
+type Yield struct {
+	execute.Requests
+	Project *vault.Project
+	// Epochs are those under which the drill began; empty: those that are newest
+	// when it is first asked.
+	Epochs map[string]int64
+	Apps   []string
+	// Stop is closed when whoever carries the drill is told to stop; may be nil.
+	Stop <-chan struct{}
+
+	asked bool
+}
+
+// Next implements execute.Requests.
+func (y *Yield) Next(ctx context.Context, run string) (*execute.Request, error) {
+	select {
+	case <-y.Stop:
+		if !y.asked {
+			y.asked = true
+			return &execute.Request{Number: yielding, Kind: failover.Cancel, By: "davit: who carried it was told to stop, or died"}, nil
+		}
+	default:
+	}
+	r, err := y.Requests.Next(ctx, run)
+	if r != nil || err != nil || y.asked {
+		return r, err
+	}
+	if y.Epochs == nil {
+		y.Epochs = map[string]int64{}
+	}
+	for _, app := range y.Apps {
+		current, err := lease.New(y.Project).Current(ctx, app)
+		if err != nil {
+			return nil, err
+		}
+		began, known := y.Epochs[app]
+		if !known {
+			y.Epochs[app], began = current.Number, current.Number
+		}
+		if current.Number > began {
+			y.asked = true
+			by := fmt.Sprintf("davit: site %s claimed epoch %d of %s", current.Claim.Site, current.Number, app)
+			return &execute.Request{Number: yielding, Kind: failover.Cancel, By: by}, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // nobody wants anything
+}
+
+// yielding is the number of the request that nobody waits for.
+const yielding = -1
+
+// Reply implements execute.Requests.
+func (y *Yield) Reply(ctx context.Context, run string, n int64, refused string) error {
+	if n == yielding {
+		return nil
+	}
+	return y.Requests.Reply(ctx, run, n, refused)
+}
