@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/vault"
 )
 
 // Drill makes `drill`.
@@ -214,7 +215,7 @@ func (h *here) tidy(ctx context.Context, s failover.Spec) {
 func (h *here) sweepOne(ctx context.Context, run string) (bool, error) {
 	h.Progress().Step("looking at drill %s", run)
 	s, err := journal.Read(ctx, h.in.Project, run)
-	if err != nil && notFound(run, err) == err {
+	if err != nil && !errors.Is(err, vault.ErrNotFound) {
 		return false, err
 	}
 	if err != nil || s.Phase.Over() {
