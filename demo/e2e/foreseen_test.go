@@ -80,7 +80,7 @@ func foreseen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply(t, west, string(text))
+	apply(t, west, strings.Replace(string(text), "\nspec:\n", "\nspec:\n  vault: "+a.vault+"\n", 1)) // the bed's sites have several
 	t.Cleanup(func() {
 		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "recoveryplan", a.name, "--ignore-not-found")
 	})

@@ -38,9 +38,14 @@ func (h *herald) plansOf(ctx context.Context, v *vaults.Opened) ([]*v1alpha1.Rec
 	if err := h.client.List(ctx, &list); err != nil {
 		return nil, fmt.Errorf("list plans: %w", err)
 	}
+	var all v1alpha1.VaultList
+	if err := h.client.List(ctx, &all); err != nil {
+		return nil, fmt.Errorf("list vaults: %w", err)
+	}
+	alone := len(all.Items) <= 1 // where there are several, a plan says in which of them its applications are
 	var plans []*v1alpha1.RecoveryPlan
 	for i := range list.Items {
-		if p := &list.Items[i]; (p.Spec.Vault == "" || p.Spec.Vault == v.Object.Name) && names(p, h.pool.self.Site) {
+		if p := &list.Items[i]; (p.Spec.Vault == v.Object.Name || p.Spec.Vault == "" && alone) && names(p, h.pool.self.Site) {
 			plans = append(plans, p)
 		}
 	}
