@@ -6,6 +6,7 @@ package warden
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"davit.dev/davit/internal/containers"
@@ -65,6 +67,7 @@ type Warden struct {
 	record   *fence.Record
 	scene    *scene
 	stamp    string
+	stale    error                    // why what is on disk now could not be read; what was read before is enforced
 	cut      map[string]time.Duration // sandboxes cut off, and when that was last seen
 	isolated map[string]isolation
 	unread   map[string]again // of which it is not known what an earlier process did to them
@@ -138,7 +141,7 @@ func (w *Warden) Look(ctx context.Context) (busy bool) {
 	now := w.opts.Now()
 	st := Status{At: now, Applications: map[string]Held{}, Isolated: map[string]int{}}
 	busy, err := w.look(ctx, now, &st)
-	st.Problem = err
+	st.Problem = errors.Join(err, w.stale)
 	w.trouble("look", err)
 	w.mu.Lock()
 	w.status = st
@@ -188,6 +191,9 @@ func (w *Warden) load() error {
 	stamp := ""
 	if info, err := os.Stat(filepath.Join(w.opts.Store.Dir, fence.RecordFile)); err == nil {
 		stamp = fmt.Sprint(info.ModTime().UnixNano(), info.Size())
+		if file, ok := info.Sys().(*syscall.Stat_t); ok { // two saves may fall into one tick of the file system's clock
+			stamp += fmt.Sprint(" ", file.Ino)
+		}
 	}
 	if w.scene != nil && stamp == w.stamp {
 		return nil
@@ -198,6 +204,7 @@ func (w *Warden) load() error {
 			return err
 		}
 		w.trouble("record", err)
+		w.stale = err
 		return nil // what was read before still holds
 	}
 	s, err := decode(record)
@@ -205,7 +212,7 @@ func (w *Warden) load() error {
 		return err
 	}
 	w.trouble("record", err)
-	w.record, w.scene, w.stamp = record, s, stamp
+	w.record, w.scene, w.stamp, w.stale = record, s, stamp, err
 	return nil
 }
 

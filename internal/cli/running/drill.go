@@ -218,9 +218,10 @@ func (h *here) sweepOne(ctx context.Context, run string) (bool, error) {
 	if err != nil && !errors.Is(err, vault.ErrNotFound) {
 		return false, err
 	}
-	if err != nil || s.Phase.Over() {
+	if err == nil && s.Phase.Over() {
 		return true, h.site.CleanDrill(ctx, run)
 	}
+	none := err != nil // or its journal is in another vault: then it may well be carried
 	stop := make(chan struct{})
 	close(stop)
 	held, release, err := h.site.Hold(ctx, run, h.process)
@@ -231,6 +232,9 @@ func (h *here) sweepOne(ctx context.Context, run string) (bool, error) {
 		return false, err
 	}
 	defer release()
+	if none {
+		return true, h.site.CleanDrill(ctx, run)
+	}
 	j, state, err := journal.Open(ctx, h.in.Project, run, h.process)
 	if err != nil {
 		return false, err

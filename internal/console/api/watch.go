@@ -54,9 +54,6 @@ func (c *call) watch(k *document.Kind) error {
 		case <-changed:
 		case <-timer.C:
 		}
-		if c.authorize(account.Read) != nil {
-			return nil
-		}
 		changed = c.project.Changed()
 	}
 }
@@ -66,6 +63,10 @@ func (c *call) watch(k *document.Kind) error {
 func (c *call) sendChanges(k *document.Kind, to stream, after int64) (int64, error) {
 	all, next, err := c.project.Changes(c.ctx(), k.Name, after)
 	if err != nil {
+		return after, err
+	}
+	// After they were read: what came when the right was gone is not sent.
+	if err := c.authorize(account.Read); err != nil {
 		return after, err
 	}
 	namespace := c.r.FormValue("namespace")

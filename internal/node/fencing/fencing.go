@@ -81,6 +81,7 @@ type Keeper struct {
 	leases  fence.Leases
 	saved   time.Duration            // when the record was last written, by Uptime
 	unsaved error                    // why it could not be
+	unheld  error                    // why the ends of leases could not be
 	asked   map[string]time.Duration // when each application's epoch was last asked for
 	busy    map[string]bool          // questions under way
 	present map[string]bool          // applications with pods here
@@ -152,6 +153,13 @@ func (k *Keeper) beat(context.Context) {
 	k.trouble("beat", k.opts.Store.Beat(k.opts.Uptime()))
 }
 
+// saveLeases saves when leases end. A warden that cannot read them goes by older
+// ends, so until it is done nothing is said to be kept.
+func (k *Keeper) saveLeases() {
+	k.unheld = k.opts.Store.SaveLeases(k.leases)
+	k.trouble("leases", k.unheld)
+}
+
 // save writes the record; what is not on disk is not proven. Call it with the
 // lock held.
 func (k *Keeper) save() error {
@@ -214,7 +222,7 @@ func (k *Keeper) take(s *seen) {
 	}
 	if k.hear(s) {
 		changed = true
-		k.trouble("leases", k.opts.Store.SaveLeases(k.leases))
+		k.saveLeases()
 	}
 	before := len(k.record.Applications)
 	k.record.Forget(names)
@@ -289,11 +297,12 @@ func (k *Keeper) ask(ctx context.Context, a fence.Application) {
 	}
 	answer.Asked = asked
 	was := k.record.Find(a.Name).Below
-	if k.record.Learn(a.Name, answer, k.leases) {
-		k.trouble("record", k.save())
-	}
+	changed := k.record.Learn(a.Name, answer, k.leases)
 	if answer.Terms != nil {
-		k.trouble("leases", k.opts.Store.SaveLeases(k.leases))
+		k.saveLeases()
+	}
+	if changed { // last: what is looked at after it was saved is all of it
+		k.trouble("record", k.save())
 	}
 	switch below := k.record.Find(a.Name).Below; {
 	case below > was:

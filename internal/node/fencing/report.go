@@ -49,7 +49,7 @@ func (k *Keeper) Evidence() v1alpha1.NodeFenceStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	out := v1alpha1.NodeFenceStatus{Bound: &metav1.Duration{Duration: Bound(k.opts.Grace)}}
-	err := errors.Join(st.Problem, k.unsaved)
+	err := errors.Join(st.Problem, k.unsaved, k.unheld)
 	if st.At == 0 || k.opts.Uptime()-st.At > 10*time.Second {
 		err = errors.Join(err, errors.New("what runs on the node was not looked at"))
 	}
