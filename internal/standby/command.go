@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -67,7 +69,7 @@ func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
 			case "Complete":
 				return execute.Answer{Outcome: failover.Done, Note: "Job " + name, Guard: execute.Guarded}
 			case "Failed":
-				return execute.Refuse("Job %s/%s failed: its log says why", v1alpha1.SystemNamespace, name)
+				return execute.Refuse("Job %s/%s failed: %s", v1alpha1.SystemNamespace, name, s.lastWords(ctx, name, live))
 			}
 		}
 		select {
@@ -76,6 +78,48 @@ func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
 		case <-time.After(jobLook):
 		}
 	}
+}
+
+// lastWords are why a Job failed, for people: the end of what it said, as a drill's
+// clean-up takes its log away. Of one that said nothing it is what the Job says.
+func (s *Site) lastWords(ctx context.Context, name string, live *unstructured.Unstructured) string {
+	why := "it said nothing"
+	for _, c := range shape.Items(live.Object, "status", "conditions") {
+		if shape.Text(c, "type") == "Failed" && shape.Text(c, "message") != "" {
+			why += ", and the Job: " + shape.Text(c, "message")
+		}
+	}
+	if s.o.JobLog == nil {
+		return "its log says why"
+	}
+	text, err := s.o.JobLog(ctx, v1alpha1.SystemNamespace, name)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("what it said is not known: %v", err)
+	case strings.TrimSpace(text) == "":
+		return why
+	}
+	return last(text)
+}
+
+// last are the last lines of a text, in one.
+func last(text string) string {
+	const lines, runes = 5, 500
+	all := slices.DeleteFunc(strings.Split(strings.ToValidUTF8(text, "?"), "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
+	all = all[max(0, len(all)-lines):]
+	for i := range all {
+		all[i] = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return ' '
+			}
+			return r
+		}, strings.TrimSpace(all[i]))
+	}
+	said := []rune(strings.Join(all, " | "))
+	if len(said) > runes {
+		return "..." + string(said[len(said)-runes:])
+	}
+	return string(said)
 }
 
 // refused tells whether the API server has said no: nothing was made.

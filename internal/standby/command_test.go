@@ -3,6 +3,7 @@ package standby
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -52,6 +53,34 @@ func TestAJobThatMayHaveArrivedIsNotRefused(t *testing.T) {
 		got := s.command(t.Context(), execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Kind: plan.KindCommand, Command: &plan.Command{Image: "i"}}})
 		if got.Outcome != tc.want || got.Note == "" {
 			t.Errorf("%v: %+v, want %s", tc.err, got, tc.want)
+		}
+	}
+}
+
+// TestLastWords: a failed Job is told with the end of what it said, and with
+// what the Job says where it said nothing.
+func TestLastWords(t *testing.T) {
+	live := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": []any{
+		map[string]any{"type": "Failed", "status": "True", "message": "it has reached its limit"},
+	}}}}
+	for _, tc := range []struct {
+		said string
+		err  error
+		want string
+	}{
+		{"one\ntwo\n\n three\nfour\nfive\nsix\x1b[31m\n", nil, "two | three | four | five | six [31m"},
+		{" \n", nil, "it said nothing, and the Job: it has reached its limit"},
+		{strings.Repeat("é", 600), nil, "..." + strings.Repeat("é", 500)},
+		{"", errors.New("forbidden"), "what it said is not known: forbidden"},
+	} {
+		s := New(Options{JobLog: func(_ context.Context, namespace, job string) (string, error) {
+			if namespace != "davit-system" || job != "j" {
+				t.Errorf("asked for %s/%s", namespace, job)
+			}
+			return tc.said, tc.err
+		}})
+		if got := s.lastWords(t.Context(), "j", live); got != tc.want {
+			t.Errorf("%q: %q, want %q", tc.said, got, tc.want)
 		}
 	}
 }

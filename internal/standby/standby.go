@@ -32,6 +32,8 @@ type Options struct {
 	// Drills is where sandboxes of drills are, and what asks pods and databases;
 	// nil: this site carries out no drill, and no sql and command checks.
 	Drills drill.Cluster
+	// JobLog is the end of what a Job wrote; nil cannot say.
+	JobLog func(ctx context.Context, namespace, job string) (string, error)
 	// Rehearse asks whether a name could be moved; nil cannot.
 	Rehearse func(ctx context.Context, step plan.Step, site string) (string, error)
 	// More are actuators of other kinds: DNS, gates. They replace this

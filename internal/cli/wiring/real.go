@@ -206,6 +206,7 @@ func (c *realCluster) Standby(how Recovering) (*standby.Site, error) {
 	return standby.New(standby.Options{
 		Recovery: c.recovering(m, how),
 		Drills:   asker.Drills(how.Now),
+		JobLog:   asker.JobLog,
 		Rehearse: func(ctx context.Context, step plan.Step, _ string) (string, error) {
 			one := &plan.Plan{Traffic: []plan.Traffic{{Name: step.Name, Kind: step.Kind, Object: step.Object, Record: step.Record}}}
 			return rehearsal.Sum(rehearsal.Ask(ctx, one, c.secret, how.Now))

@@ -159,6 +159,15 @@ func (c *Cluster) Job(ctx context.Context, namespace, name string, p v1alpha1.Jo
 
 // output is what the Job's pod wrote.
 func (c *Cluster) output(ctx context.Context, namespace, job string) (string, error) {
+	return c.written(ctx, namespace, job, corev1.PodLogOptions{LimitBytes: ptr.To[int64](maxBody)})
+}
+
+// JobLog is the end of what a Job's pod wrote.
+func (c *Cluster) JobLog(ctx context.Context, namespace, job string) (string, error) {
+	return c.written(ctx, namespace, job, corev1.PodLogOptions{TailLines: ptr.To[int64](20), LimitBytes: ptr.To[int64](maxBody)})
+}
+
+func (c *Cluster) written(ctx context.Context, namespace, job string, how corev1.PodLogOptions) (string, error) {
 	pods, err := c.clients.Kubernetes.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
 	if err != nil {
 		return "", fmt.Errorf("list pods of Job %s: %w", job, err)
@@ -166,7 +175,7 @@ func (c *Cluster) output(ctx context.Context, namespace, job string) (string, er
 	if len(pods.Items) == 0 {
 		return "", nil
 	}
-	log, err := c.clients.Kubernetes.CoreV1().Pods(namespace).GetLogs(pods.Items[0].Name, &corev1.PodLogOptions{LimitBytes: ptr.To[int64](maxBody)}).Stream(ctx)
+	log, err := c.clients.Kubernetes.CoreV1().Pods(namespace).GetLogs(pods.Items[0].Name, &how).Stream(ctx)
 	if err != nil {
 		return "", fmt.Errorf("read output of Job %s: %w", job, err)
 	}
