@@ -273,10 +273,14 @@ func (s *Site) late(ctx context.Context, o execute.Order) error {
 	return err
 }
 
-// probe asks the clones.
+// probe asks the clones. A look does not: what a look finds done is noted without
+// its answers, and the report has to say what was not asked.
 func (s *Site) probe(ctx context.Context, o execute.Order) execute.Answer {
-	if o.Action == failover.Undo {
+	switch o.Action {
+	case failover.Undo:
 		return execute.Done("")
+	case failover.Look:
+		return execute.NotDone("")
 	}
 	where, err := s.namespaces(ctx, o)
 	if err != nil {

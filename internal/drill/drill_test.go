@@ -179,3 +179,25 @@ func TestBusy(t *testing.T) {
 		t.Errorf("%v %v", err, got)
 	}
 }
+
+// closed is a cluster that answers nothing.
+type closed struct{ Cluster }
+
+// TestAProbeSaysWhatItDidNotAsk: the answer of the act is what the report shows,
+// so a look must not pass for it.
+func TestAProbeSaysWhatItDidNotAsk(t *testing.T) {
+	s := New(Options{Recovery: recovery.Deps{Project: project(t)}, Cluster: closed{}, Marks: &execute.Memory{}})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	do := func(a failover.Action) execute.Answer {
+		return s.Kinds(nil).Do(ctx, execute.Order{Action: a, Run: "r", Sandbox: "r", Step: plan.Step{
+			Name: "inside", Kind: plan.KindProbe, Checks: []plan.Check{{Kind: plan.CheckTCP, Target: "example.com:80", Timeout: time.Minute}},
+		}})
+	}
+	if got := do(failover.Look); got.Outcome != failover.NotDone {
+		t.Errorf("look: %+v", got)
+	}
+	if got := do(failover.Act); got.Outcome != failover.Done || !strings.Contains(got.Note, "not asked: it leads out") {
+		t.Errorf("act: %+v", got)
+	}
+}
