@@ -61,6 +61,7 @@ func (e *Engine) difference(p *prepared, live *unstructured.Unstructured) []stri
 	want, have := e.comparable(p, live)
 	var fields []string
 	shape.Differ("", want, have, &fields)
+	fields = append(fields, shape.Halted(live.Object)...)
 	slices.Sort(fields)
 	return fields
 }

@@ -416,3 +416,22 @@ func TestExactNeedsToKnowTheScope(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatAFenceStoppedRunsAgain: a workload that is as it was captured, but for
+// being stopped, is no workload that is there already.
+func TestWhatAFenceStoppedRunsAgain(t *testing.T) {
+	for policy, want := range map[Existing]int64{Exact: 1, Replace: 1, Update: 1, Skip: 0} {
+		r := lived(t)
+		db := r.c.objects[key("StatefulSet", "shop", "db")]
+		shape.Merge(db.Object, shape.Document{
+			"metadata": shape.Document{"annotations": shape.Document{"davit.dev/replicas-before-fence": "1"}}, "spec": shape.Document{"replicas": int64(0)},
+		})
+		res := run(t, r, Options{Existing: policy, KeepClaims: true})
+		if got := replicas(t, r, "StatefulSet", "db"); len(res.Failures) > 0 || got != want {
+			t.Errorf("%s: %d replicas, want %d: %v", policy, got, want, res.Failures)
+		}
+		if policy == Skip && !strings.Contains(warnings(res), "differs in whether it runs") {
+			t.Errorf("nobody says that it does not run:\n%s", warnings(res))
+		}
+	}
+}

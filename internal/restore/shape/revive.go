@@ -15,6 +15,16 @@ const (
 	notedSelector = "davit.dev/node-selector-before-fence"
 )
 
+// Halted says, as a difference, that Davit had stopped a workload: it may be
+// what was captured, and does not run. Of others it says nothing.
+func Halted(d Document) []string {
+	notes := Child(d, "metadata", "annotations")
+	if notes[notedReplicas] == nil && notes[notedPause] == nil && notes[notedSelector] == nil {
+		return nil
+	}
+	return []string{"whether it runs: its site was superseded, or a run held it"}
+}
+
 // revive gives a workload that Davit had stopped what it had before.
 func revive(d Document) {
 	notes := Child(d, "metadata", "annotations")
