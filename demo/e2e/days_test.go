@@ -63,5 +63,6 @@ var alone = []day{
 	{"HeldByTheDead", heldByTheDead},
 	{"FailedOver", failedOver},
 	{"SwitchedBack", switchedBack},
+	{"CarriedByAgents", carriedByAgents},
 	{"FromNothing", fromNothing},
 }

@@ -12,8 +12,8 @@ import (
 
 // runView is what tests read of `runs show -o json` and `failover -o json`.
 type runView struct {
-	Run, State, Level string
-	Applications      []struct {
+	Run, State, Level, Executor string
+	Applications                []struct {
 		Name, Point string
 		Epoch       int64
 		RTO         time.Duration
@@ -104,7 +104,14 @@ func failedOver(t *testing.T) {
 
 	run := runOf(t, a.vault, a.name)
 	var r runView
-	davit(t, west, a.vault, "runs", "take-over", run, "-o", "json").want(t, 0).read(t, &r)
+	eventually(t, 3*time.Minute, "west's agent has carried the run on by itself", func() (bool, string) {
+		davit(t, west, a.vault, "runs", "show", run, "-o", "json").want(t, 0).read(t, &r)
+		return r.State == "AwaitingCommit", r.State + " " + r.Executor
+	})
+	if !strings.HasPrefix(r.Executor, "agent ") {
+		t.Errorf("%s carries the run", r.Executor)
+	}
+	davit(t, west, a.vault, "failover", "-f", file, "--lost", east, "--yes").want(t, 3)
 	if r.State != "AwaitingCommit" || r.Level != "none (forced)" || len(r.Applications) != 1 || r.Applications[0].Epoch != 2 {
 		t.Fatalf("%+v", r)
 	}
@@ -221,4 +228,49 @@ func switchedBack(t *testing.T) {
 	if pods := kubectl(t, west, "-n", a.name, "get", "pods", "-o", "name"); strings.TrimSpace(pods) != "" {
 		t.Errorf("west runs %s", pods)
 	}
+}
+
+// carriedByAgents moves an application in peace by a plan that only the vault of
+// the target knows: its agent carries the run, is killed on the way, and the next one
+// goes on.
+func carriedByAgents(t *testing.T) {
+	a := &app{}
+	a.protected(t)
+	removeNamespace(t, west, a.name)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	plan, run := a.name, ""
+	kubectl(t, east, "apply", "-f", planOf(t, a.name, "60s"))
+	t.Cleanup(func() {
+		for _, site := range []string{east, west} {
+			_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", "recoveryplan", "--ignore-not-found", plan)
+			_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", "run", "--ignore-not-found", run)
+		}
+	})
+	davit(t, west, a.vault, "switchover", "nothing", "--yes").want(t, 3, "has a plan")
+	eventually(t, time.Minute, "the vault has the plan", func() (bool, string) {
+		out := davit(t, west, a.vault, "plan", "show", plan)
+		return out.code == 0, out.err
+	})
+	var ordered runView
+	davit(t, west, a.vault, "switchover", plan, "--background", "--yes", "-o", "json").want(t, 0).read(t, &ordered)
+	run = ordered.Run
+	eventually(t, 2*time.Minute, "the run has begun", func() (bool, string) {
+		seq := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.sequence}")
+		return seq != "", seq
+	})
+	first := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.executor}")
+	kill(t, west, "davit-agent")
+	var r runView
+	eventually(t, 4*time.Minute, "the next agent has carried it on", func() (bool, string) {
+		davit(t, west, a.vault, "runs", "show", run, "-o", "json").want(t, 0).read(t, &r)
+		return r.State == "AwaitingCommit", r.State + " " + r.Executor
+	})
+	if r.Level != "proven" || r.Executor == first || !strings.HasPrefix(r.Executor, "agent ") {
+		t.Errorf("%+v; %s began it", r, first)
+	}
+	davit(t, west, a.vault, "runs", "commit", run).want(t, 0, "Completed")
+	eventually(t, time.Minute, "both sites show the run", func() (bool, string) {
+		got := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.phase}") + " " + kubectl(t, east, "get", "run", run, "-o", "jsonpath={.status.phase}")
+		return got == "Completed Completed", got
+	})
 }

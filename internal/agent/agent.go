@@ -33,10 +33,12 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/reconcile/application"
+	"davit.dev/davit/internal/reconcile/carrier"
 	"davit.dev/davit/internal/reconcile/copying"
 	"davit.dev/davit/internal/reconcile/locking"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/origin"
+	"davit.dev/davit/internal/reconcile/plan"
 	"davit.dev/davit/internal/reconcile/proof"
 	"davit.dev/davit/internal/reconcile/recoverypoint"
 	"davit.dev/davit/internal/reconcile/restore"
@@ -159,6 +161,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		&proof.Verifier{Client: c, Vaults: p, Events: events, Now: opts.Now},
 		&proof.Tester{Client: c, Trials: p, Events: events, Now: opts.Now},
 		&restore.Reconciler{Client: c, Reader: reader, Access: p, Events: events, Now: opts.Now},
+		&plan.Reconciler{Client: c, Project: p.Project, Events: events, Site: opts.Site, Now: opts.Now},
 	} {
 		if err := r.Setup(mgr); err != nil {
 			return err
@@ -187,6 +190,13 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	}
 	from := func(vault string) execute.Actuator {
 		return origin.New(origin.Options{Client: whole, Vault: vault, Site: opts.Site, Marks: standby.Marks(target.New(clients), vault), Now: opts.Now})
+	}
+	runs := &carrier.Carrier{
+		Client: c, Reader: reader, Site: opts.Site, Process: processName(), Project: p.Project, Target: p.Standby,
+		Events: events, Now: opts.Now, Log: opts.Logger,
+	}
+	if err := mgr.Add(runs); err != nil {
+		return err
 	}
 	if err := mgr.Add(&servant{reader: reader, pool: p, actuator: from, log: opts.Logger}); err != nil {
 		return err

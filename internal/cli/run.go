@@ -49,7 +49,7 @@ func (e *env) forecast() *forecast.Host {
 func (e *env) planCommand() *cobra.Command {
 	cmd, r := planning.Command(e.planning()), e.running()
 	h := &arming.Host{Err: e.Err, Print: e.print, Progress: r.Progress, Now: e.now, Bounded: e.working, Open: r.Open, AskFor: e.askFor, Read: r.Read}
-	cmd.AddCommand(arming.Arm(h), arming.Disarm(h))
+	cmd.AddCommand(arming.Arm(h), arming.Disarm(h), running.PlanLs(r), running.PlanShow(r))
 	return cmd
 }
 

@@ -42,6 +42,7 @@ type Request struct {
 	Number  int64              `json:"number"`
 	Kind    failover.EventKind `json:"kind"`
 	By      string             `json:"by"`
+	Groups  []string           `json:"groups,omitempty"` // that the cluster knows By to be of
 	At      time.Time          `json:"at"`
 	Step    string             `json:"step,omitempty"`
 	Site    string             `json:"site,omitempty"`
@@ -78,7 +79,8 @@ type Options struct {
 	Actuator Actuator
 	Survey   Survey
 	Requests Requests // nil: nobody is listened to
-	// Watch is told of every change. It must not block.
+	// Watch is told of every change. It must not block, nor keep the state, which
+	// is the machine's own.
 	Watch func(s *failover.State, waits []string)
 	// Enough tells that the run need not be carried further for now, as it
 	// waits for people. Nil: carry it until it is over.
@@ -134,13 +136,13 @@ func (e *Executor) Run(ctx context.Context) (*failover.State, error) {
 	}
 	e.tell(bounded, failover.Event{Kind: failover.Begin})
 	for {
-		s := e.machine.State()
+		s := e.machine.Peek()
 		switch {
 		case e.halted != "":
-			return s, e.stopped()
+			return s.Clone(), e.stopped()
 		case e.machine.Writing(): // whatever it is, it must be known
 		case s.Phase.Over(), e.o.Enough != nil && e.asked == nil && e.o.Enough(s):
-			return s, nil
+			return s.Clone(), nil
 		}
 		if err := e.await(bounded); err != nil {
 			return e.machine.State(), fmt.Errorf("carry run %s: %w", e.o.Run, context.Cause(ctx))
@@ -205,7 +207,7 @@ func (e *Executor) tell(ctx context.Context, ev failover.Event) {
 		e.replied("")
 	}
 	if e.o.Watch != nil {
-		e.o.Watch(e.machine.State(), e.machine.Waits())
+		e.o.Watch(e.machine.Peek(), e.machine.Waits())
 	}
 }
 
@@ -252,7 +254,7 @@ func (e *Executor) begin(ctx context.Context, f failover.Effect) {
 	if f.Action == failover.Act {
 		e.acts[f.Step.Name] = cancel
 	}
-	spec := e.machine.State().Spec
+	spec := e.machine.Peek().Spec // which never changes
 	e.spawn(func() {
 		defer e.leave(f.ID)
 		defer cancel()

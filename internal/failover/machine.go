@@ -168,6 +168,10 @@ func TakeOver(executor string, s *State) *Machine {
 // State returns a copy of what the journal says, as far as this Machine knows.
 func (m *Machine) State() *State { return m.state.Clone() }
 
+// Peek returns what the journal says without copying it: to be read before the
+// next Step, and not kept. Runs of many steps have many events.
+func (m *Machine) Peek() *State { return m.state }
+
 // Phase is where the run is; Paused where it does not go on by itself.
 func (m *Machine) Phase() Phase { return m.state.Shown() }
 

@@ -241,3 +241,39 @@ func (j *Journal) compare(ctx context.Context, n int64, data []byte) error {
 	}
 	return nil
 }
+
+// Reader follows the journal of a run that somebody else carries.
+type Reader struct {
+	log   Log
+	run   string
+	state *failover.State
+	last  tail
+}
+
+// Follow returns a reader that has read nothing yet.
+func Follow(log Log, run string) *Reader {
+	return &Reader{log: log, run: run, state: failover.NewState()}
+}
+
+// Next reads what was written since, and returns what the journal says now. The
+// state is the reader's own: it is good until Next is called again. A run that
+// has no record yet is vault.ErrNotFound.
+func (r *Reader) Next(ctx context.Context) (*failover.State, error) {
+	for {
+		n := r.last.sequence + 1
+		data, err := r.log.ReadRun(ctx, r.run, n)
+		if errors.Is(err, vault.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("follow journal of %s: record %d: %w", r.run, n, err)
+		}
+		if _, r.last, err = r.last.follow(r.state, r.run, data); err != nil {
+			return nil, fmt.Errorf("follow journal of %s: record %d: %w", r.run, n, err)
+		}
+	}
+	if r.last.sequence == 0 {
+		return nil, fmt.Errorf("follow journal of %s: %w", r.run, vault.ErrNotFound)
+	}
+	return r.state, nil
+}

@@ -1,5 +1,5 @@
 // Package planning is the command line's `plan`: recovery plans in files,
-// checked, drawn and compared. It asks no cluster and no vault.
+// checked, drawn and compared. It asks no cluster and no vault itself.
 package planning
 
 import (
@@ -41,12 +41,13 @@ const maxPlan = 4 << 20
 func Command(h Host) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Check, draw and compare recovery plans, and arm them",
-		Long: `A recovery plan says how a set of applications moves between sites: which, in what order, with what besides. These commands
-read it from a file ("-" is standard input) and ask neither cluster nor vault unless told to with --sites, arm and disarm aside. "davit failover" carries one out.`,
+		Short: "Check, draw, compare, list and show recovery plans, and arm them",
+		Long: `A recovery plan says how a set of applications moves between sites: which, in what order, with what besides. diff, graph,
+runbook and validate read it from a file ("-" is standard input) and ask neither cluster nor vault unless told to with --sites. "kubectl
+apply" makes a cluster know it; its agent keeps it in the vault. "davit failover" carries one out.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
-				return exit.Usage("", "plan has no command %q, only arm, diff, disarm, graph, runbook, validate", given[0])
+				return exit.Usage("", "plan has no command %q, only arm, diff, disarm, graph, ls, runbook, show, validate", given[0])
 			}
 			return nil
 		},

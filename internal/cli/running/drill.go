@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/drill"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
@@ -77,9 +78,16 @@ func (h *Host) drill(cmd *cobra.Command, o *order, points map[string]string) err
 	if o.to != "" && o.to != at.in.Site {
 		return exit.Refuse("give the kubeconfig of the site to drill at", "--to %s: this is site %s", o.to, at.in.Site)
 	}
-	spec, err := at.spec(p, o)
+	spec, err := commission.Spec(p, commission.Ask{Verb: o.verb, To: at.in.Site, By: at.who.Name, Reason: o.reason, At: h.Now()})
+	if err != nil {
+		return refused(err)
+	}
+	under, err := at.under(ctx)
 	if err != nil {
 		return err
+	}
+	if err := commission.Conflict(spec, under); err != nil {
+		return refused(err)
 	}
 	if err := at.choose(ctx, spec, points); err != nil {
 		return err
@@ -239,7 +247,7 @@ func (h *here) sweepOne(ctx context.Context, run string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	state, err = h.carry(held, run, failover.TakeOver(h.process, state), j, h.wishes(state.Spec, state.Facts, &until{Box: h.box}, stop), settled)
+	state, err = h.carry(held, run, failover.TakeOver(h.process, state), j, h.wishes(state.Spec, state.Facts, h.until(0, state.Spec.Plan), stop), settled)
 	if err != nil {
 		return false, err
 	}

@@ -1,7 +1,9 @@
 package running
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,28 +16,55 @@ import (
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/wiring"
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/foresight"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/register"
+	"davit.dev/davit/internal/vault"
 )
 
 // order is what `failover` or `switchover` was asked.
 type order struct {
 	access.Address
 	verb                 plan.Verb
-	file, to, reason     string
+	file, name           string
+	to, reason           string
 	lost                 []string
+	points               map[string]string
+	asOf                 string
 	yes, dryRun, accepts bool
+	background, wait     bool
+}
+
+// from reads which plan is meant: one that the vault or the cluster has, or a file.
+func (o *order) from(given []string) error {
+	switch {
+	case len(given) > 1 || len(given) == 1 && o.file != "":
+		return exit.Usage("", "%s takes one PLAN, or -f FILE", o.verb)
+	case len(given) == 0 && o.file == "":
+		return exit.Usage("`plan ls` lists plans; -f FILE reads one from a file", "%s needs a plan", o.verb)
+	case o.background && o.file != "":
+		return exit.Usage("apply the plan to this cluster, and give its name", "--background carries out plans that the vault keeps, not files")
+	case o.background && o.dryRun, o.wait && !o.background:
+		return exit.Usage("", "--dry-run and --background exclude each other, and --wait is for --background")
+	case len(o.points) > 0 && o.asOf != "":
+		return exit.Usage("", "give --point or --as-of, not both")
+	}
+	if len(given) == 1 {
+		o.name = given[0]
+	}
+	return nil
 }
 
 // Failover makes `failover`.
 func Failover(h *Host) *cobra.Command {
 	o := order{verb: plan.Failover}
 	cmd := &cobra.Command{
-		Use:   "failover -f PLAN",
+		Use:   "failover PLAN | -f FILE",
 		Short: "Bring a plan's applications up here: their site is lost",
 		Long: `Carries a recovery plan out, here, at the target: claims each application's epoch, restores its data, objects and workloads from
 the newest recovery point, in the plan's order, waits until all is ready and answers its probes. It works with your own rights, and
@@ -45,19 +74,23 @@ Before anything starts here, every site that ever held the applications must hav
 through the vault, and proves it; that is reported as the level of the fence. Where nothing proves it the run pauses; --lost SITE says
 beforehand that you made sure of it.
 
-The run is a journal in the vault: when this command is killed, "davit runs take-over" goes on where it was.`,
-		Example: `  davit failover -f shop.yaml --to west --dry-run
-  davit failover -f shop.yaml --to west --lost east`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.file == "" {
-				return exit.Usage("give -f FILE", "failover needs a plan")
+The run is a journal in the vault: when this command is killed, the agent here goes on where it was, and where there is none "davit
+runs take-over" does. With --background the agent here carries the run from the start, with the rights of the plan's account.`,
+		Example: `  davit failover shop --to west --dry-run
+  davit failover shop --to west --lost east
+  davit failover -f shop.yaml --to west --as-of 2026-11-27T04:00:00Z`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := o.from(given); err != nil {
+				return err
 			}
 			return h.order(cmd, &o)
 		},
 	}
 	flags := o.flags(cmd)
 	flags.StringSliceVar(&o.lost, "lost", nil, "site that you made sure has stopped; may be repeated")
+	flags.StringToStringVar(&o.points, "point", nil, "APPLICATION=POINT to bring back, instead of the newest; may be repeated")
+	flags.StringVar(&o.asOf, "as-of", "", "bring back the newest points that are not after this time (RFC 3339)")
 	flags.BoolVar(&o.accepts, "accept-asked", false, "go on once a site said that it was asked to stop, without proof that it has")
 	return cmd
 }
@@ -66,7 +99,7 @@ The run is a journal in the vault: when this command is killed, "davit runs take
 func Switchover(h *Host) *cobra.Command {
 	o := order{verb: plan.Switchover}
 	cmd := &cobra.Command{
-		Use:   "switchover -f PLAN",
+		Use:   "switchover PLAN | -f FILE",
 		Short: "Move a plan's applications here from a site that lives, losing nothing",
 		Long: `Carries a recovery plan out, here, at the target, while the site that holds the applications lives: brings them to rest there,
 captures what was written last, claims each application's epoch, and brings them up here from that recovery point. No write that
@@ -75,13 +108,14 @@ was acknowledged is lost. The other site's agent is asked through the vault; it 
 Until clients can reach the target (its traffic steps, or its workloads where the plan has none), any error takes all of it back: the
 applications run at their old site again. From then on the run pauses, for to go back would lose what clients wrote.
 
-The run is a journal in the vault: when this command is killed, "davit runs take-over" goes on where it was.`,
-		Example: `  davit switchover -f shop.yaml --to west --dry-run
-  davit switchover -f shop.yaml --to west --reason "maintenance of east"`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.file == "" {
-				return exit.Usage("give -f FILE", "switchover needs a plan")
+The run is a journal in the vault: when this command is killed, the agent here goes on where it was, and where there is none "davit
+runs take-over" does. With --background the agent here carries the run from the start, with the rights of the plan's account.`,
+		Example: `  davit switchover shop --to west --dry-run
+  davit switchover shop --to west --background --reason "maintenance of east"`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := o.from(given); err != nil {
+				return err
 			}
 			return h.order(cmd, &o)
 		},
@@ -97,18 +131,23 @@ func (o *order) flags(cmd *cobra.Command) *pflag.FlagSet {
 	flags.StringVar(&o.to, "to", "", "site to bring the applications up at: this one (default: this site)")
 	flags.StringVar(&o.reason, "reason", "", "why, for the journal")
 	flags.BoolVar(&o.yes, "yes", false, "do not ask")
+	flags.BoolVar(&o.background, "background", false, "order the run from the agent here, and return")
+	flags.BoolVar(&o.wait, "wait", false, "with --background: wait until it is over, or waits for people")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "check everything, say what would be done and lost, change nothing")
 	o.BreakGlass(flags)
 	return flags
 }
 
 func (h *Host) order(cmd *cobra.Command, o *order) error {
-	p, err := h.Read(o.file)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
+	var p *plan.Plan
+	var err error
+	if o.file != "" { // what cannot be read needs no cluster
+		if p, err = h.Read(o.file); err != nil {
+			return err
+		}
+	}
 	at, err := h.open(ctx, cmd, &o.Address, o.to)
 	if err != nil {
 		return err
@@ -116,24 +155,16 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 	if o.to != "" && o.to != at.in.Site {
 		return exit.Refuse("give the kubeconfig of the target: a run is carried there", "--to %s: this is site %s", o.to, at.in.Site)
 	}
-	spec, err := at.spec(p, o)
-	if err != nil {
-		return err
-	}
-	h.Progress().Step("looking at vault and cluster")
-	facts, err := at.site.Evaluate(ctx, *spec)
-	if err != nil {
-		return err
-	}
-	if spec.From, err = from(p, spec.To, facts); err != nil {
-		return err
-	}
-	for _, site := range o.lost {
-		if !slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return slices.Contains(facts.Holders[a.Name], site) }) {
-			return exit.Refuse("`runs show` and `describe` name the sites of an application", "--lost %s: that site holds nothing that the run takes over", site)
+	if p == nil {
+		if p, err = at.find(ctx, o.name); err != nil {
+			return err
 		}
 	}
-	outlook := at.outlook(ctx, spec, facts, o.lost)
+	spec, facts, err := at.prepare(ctx, p, o)
+	if err != nil {
+		return err
+	}
+	outlook := at.outlook(ctx, spec, facts)
 	if o.dryRun || !o.yes {
 		outlook.Ahead, outlook.Blind = at.ahead(ctx, p, spec)
 	}
@@ -155,95 +186,135 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 			return err
 		}
 	}
+	if o.background {
+		return at.background(ctx, spec, o)
+	}
 	state, err := at.launch(ctx, *spec, nil)
 	at.tidy(ctx, *spec)
 	return at.conclude(state, err)
 }
 
-// spec is the run, but for where the applications are now.
-func (h *here) spec(p *plan.Plan, o *order) (*failover.Spec, error) {
-	if problems := p.Check(); len(problems) > 0 {
-		return nil, exit.Refuse("`plan validate` says all that is wrong", "%s: %w", p.Name, problems[0])
+// prepare makes the run's order, and looks whether it can be. Nothing is changed.
+func (h *here) prepare(ctx context.Context, p *plan.Plan, o *order) (*failover.Spec, *failover.Facts, error) {
+	ask := commission.Ask{Verb: o.verb, To: h.in.Site, By: h.who.Name, Reason: o.reason, At: h.Now(), Lost: o.lost}
+	if o.accepts {
+		ask.Accept = failover.Asked
 	}
-	known := func(site string) bool {
-		return slices.ContainsFunc(p.Sites, func(s plan.Site) bool { return s.Name == site })
+	var err error
+	if ask.Points, err = h.chosen(ctx, p, o); err != nil {
+		return nil, nil, err
 	}
-	if !known(h.in.Site) {
-		return nil, exit.Refuse("add it to the plan's sites, or give the kubeconfig of one of them", "plan %s does not name this site, %s", p.Name, h.in.Site)
+	spec, err := commission.Spec(p, ask)
+	if err != nil {
+		return nil, nil, refused(err)
 	}
-	for _, s := range p.Sites {
-		if len(s.Mappings) > 0 {
-			return nil, exit.Refuse("write an overlay of the site instead (docs/restore.md)", "site %s: mappings are not carried out by this davit", s.Name)
-		}
+	h.Progress().Step("looking at vault and cluster")
+	under, err := h.under(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
-	g, err := p.Graph(o.verb)
+	if err := commission.Conflict(spec, under); err != nil {
+		return nil, nil, refused(err)
+	}
+	facts, err := h.site.Evaluate(ctx, *spec)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec.From, err = commission.From(p, spec, facts)
+	return spec, facts, refused(err)
+}
+
+// refused gives a refusal its exit code.
+func refused(err error) error {
+	if r := commission.Refused(err); r != nil {
+		return exit.Refuse(r.Do, "%s", r.Why)
+	}
+	return err
+}
+
+// under are the runs under way.
+func (h *here) under(ctx context.Context) ([]*failover.State, error) {
+	running, err := register.New(h.in.Project).Running(ctx)
 	if err != nil {
 		return nil, err
 	}
-	now := h.Now().UTC()
-	s := &failover.Spec{
-		Run: fmt.Sprintf("%s-%s-%s", p.Name, o.verb, now.Format("20060102-150405")), Plan: p.Name, Verb: o.verb, To: h.in.Site,
-		By: h.user, Reason: o.reason, At: now, Accept: failover.TimedOut, Lost: o.lost, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit, Objectives: p.Objectives,
-	}
-	if o.accepts {
-		s.Accept = failover.Asked
-	}
-	for _, a := range p.Applications {
-		s.Applications = append(s.Applications, a.Name)
-	}
-	slices.Sort(s.Applications)
-	for _, a := range p.Approvals {
-		if len(a.Verbs) == 0 || slices.Contains(a.Verbs, o.verb) {
-			s.Approvals = max(s.Approvals, a.Count)
+	var all []*failover.State
+	for _, run := range running {
+		s, err := journal.Read(ctx, h.in.Project, run)
+		if errors.Is(err, vault.ErrNotFound) {
+			continue
 		}
-	}
-	for i := range s.Steps { // what applications need is asked from here
-		for _, out := range p.Outside {
-			if s.Steps[i].Kind == plan.KindOutside && s.Steps[i].Object == out.Name {
-				s.Steps[i].Checks = []plan.Check{out.Probes[s.To]}
-			}
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, s)
 	}
-	return s, nil
+	return all, nil
 }
 
-// from is the site that holds the applications.
-func from(p *plan.Plan, to string, facts *failover.Facts) (string, error) {
-	site := ""
-	for _, a := range p.Applications {
-		held, ok := facts.Epochs[a.Name]
-		switch {
-		case !ok:
-			return "", exit.Refuse("`davit points "+a.Name+"` shows what the vault holds", "no site ever held %s", a.Name)
-		case held.Site == to:
-			return "", exit.Refuse("`status` shows it", "%s is at site %s already, by epoch %d", a.Name, to, held.Number)
-		case site != "" && site != held.Site:
-			return "", exit.Refuse("make a plan for each site's applications", "%s is at site %s and others at %s", a.Name, held.Site, site)
-		}
-		site = held.Site
+// chosen are the points that were asked for.
+func (h *here) chosen(ctx context.Context, p *plan.Plan, o *order) (map[string]failover.Point, error) {
+	if len(o.points) == 0 && o.asOf == "" {
+		return nil, nil
 	}
-	return site, nil
+	var asOf time.Time
+	if o.asOf != "" {
+		var err error
+		if asOf, err = time.Parse(time.RFC3339, o.asOf); err != nil {
+			return nil, exit.Usage("write it such as 2026-11-27T04:00:00Z", "--as-of %q is not a time", o.asOf)
+		}
+	}
+	for app := range o.points {
+		if !slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return a.Name == app }) {
+			return nil, exit.Refuse("`plan show` lists the plan's", "--point %s: that is no application of plan %s", app, p.Name)
+		}
+	}
+	protector, all := h.in.Protector(h.Now), map[string]failover.Point{}
+	for _, a := range p.Applications {
+		id := o.points[a.Name]
+		if id == "" && o.asOf == "" {
+			continue
+		}
+		_, points, err := protector.Points(ctx, a.Name)
+		if err != nil {
+			return nil, err
+		}
+		got, ok := point.Newest(points, asOf)
+		if id != "" {
+			i := slices.IndexFunc(points, func(x point.Point) bool { return x.ID == id })
+			if ok = i >= 0; ok {
+				got = points[i]
+			}
+		}
+		if !ok {
+			return nil, exit.Refuse("`points "+a.Name+"` lists them", "%s has no recovery point %s that may be offered", a.Name, cmp.Or(id, "as of "+o.asOf))
+		}
+		all[a.Name] = failover.Point{ID: got.ID, Instant: got.Instant}
+	}
+	return all, nil
 }
 
 // outlook is what a failover would do and lose.
-func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Facts, lost []string) Outlook {
+func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Facts) Outlook {
 	o := Outlook{Verb: s.Verb, Plan: s.Plan, From: s.From, To: s.To, Problems: facts.Problems, Fence: failover.None.String(), now: h.Now()}
 	protector := h.in.Protector(h.Now)
 	for _, app := range s.Applications {
 		a := OutlookApp{Name: app, Epoch: facts.Epochs[app].Number, Holders: facts.Holders[app]}
-		if _, points, err := protector.Points(ctx, app); err == nil {
+		if chosen, ok := s.Points[app]; ok {
+			a.Point, a.Instant = chosen.ID, chosen.Instant
+		} else if _, points, err := protector.Points(ctx, app); err == nil {
 			if newest, ok := point.Newest(points, time.Time{}); ok {
 				a.Point, a.Instant = newest.ID, newest.Instant
 			}
 		}
 		for _, site := range a.Holders {
-			if _, leased := facts.Terms[site]; !leased && !slices.Contains(lost, site) {
+			if _, leased := facts.Terms[site]; !leased && !slices.Contains(s.Lost, site) {
 				o.Unproven = append(o.Unproven, site)
 			}
 		}
 		o.Applications = append(o.Applications, a)
 	}
-	if len(o.Unproven) == 0 && len(lost) == 0 {
+	if len(o.Unproven) == 0 && len(s.Lost) == 0 {
 		o.Fence = failover.TimedOut.String()
 	}
 	slices.Sort(o.Unproven)
@@ -284,5 +355,8 @@ func (h *here) launch(ctx context.Context, s failover.Spec, stop <-chan struct{}
 		return nil, err
 	}
 	defer release()
-	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), h.wishes(s, failover.Facts{}, &until{Box: h.box}, stop), settled)
+	if err := register.New(h.in.Project).Begin(ctx, s); err != nil {
+		return nil, err
+	}
+	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), h.wishes(s, failover.Facts{}, h.until(0, s.Plan), stop), settled)
 }

@@ -20,12 +20,15 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/wiring"
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/kube/permit"
 	"davit.dev/davit/internal/mailbox"
 	"davit.dev/davit/internal/orders"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/vault"
 )
@@ -50,7 +53,7 @@ type here struct {
 	cluster wiring.Cluster
 	site    *standby.Site
 	box     mailbox.Box
-	user    string
+	who     permit.Person
 	process string
 	back    bool // to roll back is what was asked for
 }
@@ -62,19 +65,19 @@ func (h *Host) open(ctx context.Context, cmd *cobra.Command, a *access.Address, 
 	if err != nil {
 		return nil, err
 	}
-	user := cluster.User(ctx)
+	who := permit.Self(ctx, cluster)
 	machine, err := os.Hostname()
 	if err != nil {
 		machine = "unknown"
 	}
 	process := fmt.Sprintf("cli %s/%d/%s", machine, os.Getpid(), strings.ToLower(rand.Text()[:6]))
 	target, err := cluster.Standby(wiring.Recovering{
-		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: user, Now: h.Now,
+		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: who.Name, Now: h.Now,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &here{Host: h, in: in, cluster: cluster, site: target, box: mailbox.New(in.Project), user: user, process: process}, nil
+	return &here{Host: h, in: in, cluster: cluster, site: target, box: mailbox.New(in.Project), who: who, process: process}, nil
 }
 
 // settled tells whether a run waits for people, and for nothing else.
@@ -92,14 +95,19 @@ func settled(s *failover.State) bool {
 // until carries a run and stops when it is over, or waits for people although
 // what this process wants of it is answered.
 type until struct {
-	mailbox.Box
+	execute.Requests
 	number int64
 	done   atomic.Bool
 }
 
+// until carries with this person's rights: others need theirs on the plan.
+func (h *here) until(number int64, plan string) *until {
+	return &until{Requests: permit.Requests{Requests: h.box, Client: h.cluster, Plan: plan, Self: h.who.Name}, number: number}
+}
+
 // Reply implements execute.Requests.
 func (u *until) Reply(ctx context.Context, run string, n int64, refused string) error {
-	if err := u.Box.Reply(ctx, run, n, refused); err != nil {
+	if err := u.Requests.Reply(ctx, run, n, refused); err != nil {
 		return err
 	}
 	if n == u.number {
@@ -111,7 +119,7 @@ func (u *until) Reply(ctx context.Context, run string, n int64, refused string) 
 // carry carries a run from where its journal is.
 func (h *here) carry(ctx context.Context, run string, m *failover.Machine, j *journal.Journal, wishes execute.Requests, enough func(*failover.State) bool) (*failover.State, error) {
 	told := map[string]failover.Status{}
-	state, err := execute.New(execute.Options{
+	s, err := execute.New(execute.Options{
 		Run: run, Machine: m, Journal: j, Survey: h.site, Requests: wishes, Enough: enough,
 		Actuator: execute.Sites{Here: map[string]execute.Actuator{h.in.Site: h.site.Kinds()}, Elsewhere: orders.Sender{Project: h.in.Project}},
 		Watch:    func(s *failover.State, waits []string) { h.tell(s, waits, told) },
@@ -119,7 +127,12 @@ func (h *here) carry(ctx context.Context, run string, m *failover.Machine, j *jo
 	if err == nil {
 		h.publish(ctx, run)
 	}
-	return state, err
+	if err == nil && s.Phase.Over() {
+		if err := register.New(h.in.Project).End(ctx, s); err != nil { // an agent makes up for it
+			h.Progress().Note("the run's summary is not in the vault yet: %v", err)
+		}
+	}
+	return s, err
 }
 
 // tell shows how a run goes on: each step once, when it begins and ends.
@@ -151,10 +164,13 @@ func (h *here) takeOver(ctx context.Context, run string, u *until, enough func(*
 		return nil, notFound(run, err)
 	}
 	if state.Phase.Over() {
-		return state, nil
+		return state, register.New(h.in.Project).End(ctx, state)
 	}
 	if state.Spec.To != h.in.Site {
 		return nil, exit.Refuse("give the kubeconfig of that site", "run %s goes to site %s, and this is site %s: it is carried there", run, state.Spec.To, h.in.Site)
+	}
+	if u == nil {
+		u = h.until(0, state.Spec.Plan)
 	}
 	return h.carry(held, run, failover.TakeOver(h.process, state), j, h.wishes(state.Spec, state.Facts, u, nil), enough)
 }
@@ -190,26 +206,7 @@ func (h *here) conclude(s *failover.State, err error) error {
 	case s.Phase == failover.Failed:
 		return exit.Refuse("solve that, and give the command again", "run %s: %s", run, s.Why)
 	case s.Pause != nil:
-		return exit.Hint(fmt.Errorf("run %s is paused (%s): %s", run, s.Pause.Kind, s.Pause.Why), next(s))
+		return exit.Hint(fmt.Errorf("run %s is paused (%s): %s", run, s.Pause.Kind, s.Pause.Why), commission.Next(s))
 	}
 	return exit.Hint(fmt.Errorf("run %s: %s: %s", run, s.Shown(), s.Why), "`runs show "+run+"` tells more")
-}
-
-// next is what a person can do about a run that is paused.
-func next(s *failover.State) string {
-	run := s.Spec.Run
-	switch s.Pause.Kind {
-	case failover.ForInput:
-		for _, sites := range s.Facts.Holders {
-			for _, site := range sites {
-				if s.Consents[site] == "" {
-					return "`runs consent " + run + " " + site + "` if you made sure that it has stopped, `runs answer " + run + " STEP` for a task, or `runs rollback " + run + "`"
-				}
-			}
-		}
-		return "`runs answer " + run + " STEP` when it is done"
-	case failover.ByOperator:
-		return "`runs resume " + run + "`"
-	}
-	return "`runs retry " + run + "`, `runs skip " + run + " STEP` or `runs rollback " + run + "`"
 }

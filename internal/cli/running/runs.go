@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +13,8 @@ import (
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/kube/permit"
+	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/standby"
 )
 
@@ -52,7 +53,8 @@ func Runs(h *Host) *cobra.Command {
 		Use:   "runs",
 		Short: "Look at runs, steer them and take them over",
 		Long: `A run is a journal in the vault. What you ask of one is left in the vault for whoever carries it; if nobody does, this command
-carries it on, at the run's target, until it is over or waits for people again.`,
+carries it on, at the run's target, until it is over or waits for people again. To approve takes the right to "approve" the run's
+recoveryplan at the target, and all else the right to "steer" it: the ClusterRoles davit-approver and davit-operator have them.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
 				return exit.Usage("`runs --help` lists them", "runs has no command %q", given[0])
@@ -88,20 +90,14 @@ func (h *Host) lsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			names, err := in.Project.Runs(ctx)
+			lines, err := register.New(in.Project).List(ctx)
 			if err != nil {
 				return err
 			}
 			list := List{Runs: []Row{}, now: h.Now()}
-			for _, name := range names {
-				s, err := journal.Read(ctx, in.Project, name)
-				if err != nil {
-					list.Runs = append(list.Runs, Row{Run: name, State: "unreadable", Why: err.Error()})
-					continue
-				}
-				list.Runs = append(list.Runs, row(s))
+			for _, line := range lines {
+				list.Runs = append(list.Runs, row(line))
 			}
-			slices.SortFunc(list.Runs, func(a, b Row) int { return b.Begun.Compare(a.Begun) })
 			return h.Print(list)
 		},
 	}
@@ -135,8 +131,8 @@ func (h *Host) takeOverCommand() *cobra.Command {
 	var a access.Address
 	cmd := &cobra.Command{
 		Use: "take-over RUN", Short: "Carry a run on whose process has died", Args: operands(1, 1, "one RUN"),
-		Long: `Carries a run on from its journal, at the run's target. A process that died holds the run for 15 seconds. One that lives goes on
-carrying it, and this command says so.`,
+		Long: `Carries a run on from its journal, at the run's target, where no agent does so by itself. A process that died holds the run for
+15 seconds. One that lives goes on carrying it, and this command says so.`,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			ctx, cancel := h.Bounded(cmd)
 			defer cancel()
@@ -144,7 +140,7 @@ carrying it, and this command says so.`,
 			if err != nil {
 				return err
 			}
-			s, err := at.takeOver(ctx, given[0], &until{Box: at.box}, func(s *failover.State) bool { return s.Executor == at.process && settled(s) })
+			s, err := at.takeOver(ctx, given[0], nil, func(s *failover.State) bool { return s.Executor == at.process && settled(s) })
 			if errors.Is(err, standby.ErrCarried) {
 				return exit.Refuse("`runs show "+given[0]+"` shows how far it is", "%v", err)
 			}
@@ -214,18 +210,26 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 			return err
 		}
 	}
+	if s.Spec.To == at.in.Site { // elsewhere whoever carries the run asks his own cluster
+		switch whyNot, err := permit.MaySelf(ctx, at.cluster, at.who, permit.Verb(r.Kind), s.Spec.Plan); {
+		case err != nil:
+			return err
+		case whyNot != "":
+			return exit.Refuse("have an administrator of site "+at.in.Site+" bind it to you", "%s", whyNot)
+		}
+	}
 	at.back = r.Kind == failover.RollBack
-	r.By, r.At = at.user, h.Now()
+	r.By, r.Groups, r.At = at.who.Name, at.who.Groups, h.Now()
 	n, err := at.box.Put(ctx, run, r)
 	if err != nil {
 		return err
 	}
 	h.Progress().Step("waiting for whoever carries %s", run)
-	return at.answer(ctx, run, n)
+	return at.answer(ctx, run, at.until(n, s.Spec.Plan))
 }
 
-func (h *here) answer(ctx context.Context, run string, n int64) error {
-	u := &until{Box: h.box, number: n}
+func (h *here) answer(ctx context.Context, run string, u *until) error {
+	n := u.number
 	var state *failover.State
 	for asked := time.Now(); ; {
 		reply, err := h.box.Answer(ctx, run, n)

@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/register"
 )
 
 // Outlook is what a failover would do, and lose.
@@ -154,9 +155,11 @@ type Row struct {
 	Begun time.Time `json:"begun,omitzero"`
 }
 
-func row(s *failover.State) Row {
-	r := s.Result()
-	return Row{Run: r.Run, Plan: r.Plan, Verb: string(r.Verb), To: s.Spec.To, State: string(r.State), Why: r.Why, Begun: s.Begun}
+func row(l register.Line) Row {
+	if l.Err != nil {
+		return Row{Run: l.Run, State: "unreadable", Why: l.Err.Error()}
+	}
+	return Row{Run: l.Run, Plan: l.Plan, Verb: string(l.Verb), To: l.To, State: string(l.Phase), Why: l.Why, Begun: l.Begun}
 }
 
 // List is all runs.

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -24,6 +25,13 @@ type Plan struct {
 	// Level of readiness; nil: not computed.
 	Level *int32 `json:"level,omitempty"`
 	Stale bool   `json:"stale,omitempty"` // it needs verification
+	// At are the sites that hold its applications.
+	At        string    `json:"at,omitempty"`
+	LastRun   string    `json:"lastRun,omitempty"`
+	LastDrill string    `json:"lastDrill,omitempty"`
+	Drilled   time.Time `json:"drilled,omitzero"`
+	// Message says why it cannot be carried out, or is not in the vault.
+	Message string `json:"message,omitempty"`
 }
 
 // gatherPlans reads what the agent found. A cluster that does not serve the kind has none.
@@ -35,6 +43,9 @@ func (v *Status) gatherPlans(ctx context.Context, c client.Client) error {
 		}
 		return fmt.Errorf("list plans: %w", err)
 	}
+	if err := v.gatherPlanRuns(ctx, c); err != nil {
+		return err
+	}
 	for i := range all.Items {
 		v.Plans = append(v.Plans, ofPlan(&all.Items[i]))
 	}
@@ -42,7 +53,16 @@ func (v *Status) gatherPlans(ctx context.Context, c client.Client) error {
 }
 
 func ofPlan(p *v1alpha1.RecoveryPlan) Plan {
-	out := Plan{Name: p.Name}
+	out := Plan{Name: p.Name, At: p.Status.At}
+	if meta.IsStatusConditionFalse(p.Status.Conditions, v1alpha1.ConditionReady) {
+		out.Message = Condition(p.Status.Conditions, v1alpha1.ConditionReady)
+	}
+	if r := p.Status.LastRun; r != nil {
+		out.LastRun = r.Verb + " " + r.Phase
+	}
+	if r := p.Status.LastDrill; r != nil {
+		out.LastDrill, out.Drilled = r.Phase, TimeOf(r.EndedAt)
+	}
 	if r := p.Status.Readiness; r != nil {
 		out.Level, out.Stale = &r.Level, r.Stale
 	}
@@ -79,8 +99,15 @@ func (v Status) planText(t *output.Text) {
 		if p.Stale {
 			level += " (verify)"
 		}
-		rows = append(rows, []string{p.Name, level, output.Age(p.Checked, v.now), fmt.Sprint(p.Errors), fmt.Sprint(p.Warnings), output.Short(p.Worst, 100)})
+		drill := cmp.Or(p.LastDrill, "never")
+		if !p.Drilled.IsZero() {
+			drill += ", " + output.Age(p.Drilled, v.now) + " ago"
+		}
+		rows = append(rows, []string{
+			p.Name, p.At, p.LastRun, drill, level, output.Age(p.Checked, v.now), fmt.Sprint(p.Errors), fmt.Sprint(p.Warnings),
+			output.Short(output.OneLine(cmp.Or(p.Message, p.Worst)), 100),
+		})
 	}
 	t.Section("Plans")
-	t.Table("", output.Columns("NAME", "LEVEL", "CHECKED", ">ERRORS", ">WARNINGS", "WORST"), rows)
+	t.Table("", output.Columns("NAME", "AT", "LAST RUN", "DRILL", "LEVEL", "CHECKED", ">ERRORS", ">WARNINGS", "WORST"), rows)
 }

@@ -64,7 +64,7 @@ type Site struct {
 
 // Run is what is going on now.
 type Run struct {
-	Kind    string    `json:"kind"` // "backup", "restore" or "restore test"
+	Kind    string    `json:"kind"` // "backup", "restore", "restore test" or the verb of a plan's run
 	ID      string    `json:"id"`
 	Phase   string    `json:"phase"`
 	Step    string    `json:"step,omitempty"`

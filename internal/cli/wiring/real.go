@@ -21,11 +21,11 @@ import (
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
-	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/census"
+	"davit.dev/davit/internal/kube/landing"
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/scratch"
 	"davit.dev/davit/internal/kube/source"
@@ -40,7 +40,6 @@ import (
 	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/traffic/rehearsal"
-	"davit.dev/davit/internal/traffic/rfc2136"
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -202,20 +201,13 @@ func (c *realCluster) Standby(how Recovering) (*standby.Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	asker := scratch.New(c.clients, m)
-	return standby.New(standby.Options{
-		Recovery: c.recovering(m, how),
-		Drills:   asker.Drills(how.Now),
-		JobLog:   asker.JobLog,
-		Rehearse: func(ctx context.Context, step plan.Step, _ string) (string, error) {
-			one := &plan.Plan{Traffic: []plan.Traffic{{Name: step.Name, Kind: step.Kind, Object: step.Object, Record: step.Record}}}
-			return rehearsal.Sum(rehearsal.Ask(ctx, one, c.secret, how.Now))
-		},
-		HTTP: func(ctx context.Context, namespace, service, port, scheme, path string) (int, string, error) {
-			return asker.HTTP(ctx, namespace, v1alpha1.HTTPProbe{Service: service, Port: port, Scheme: scheme, Path: path})
-		},
-		More: execute.Kinds{plan.KindDNS: &rfc2136.Actuator{Secret: c.secret, Now: how.Now}},
-	}), nil
+	return landing.New(c.clients, m, c.recovering(m, how)), nil
+}
+
+// Census implements Cluster.
+func (c *realCluster) Census(ctx context.Context, about census.Options) *preflight.Site {
+	about.Clients, about.Restorer, about.Who = c.clients, c.clients, c.User(ctx)
+	return census.Take(ctx, about)
 }
 
 // secret reads a Secret of davit-system, with the caller's rights.
@@ -225,12 +217,6 @@ func (c *realCluster) secret(ctx context.Context, name string) (map[string][]byt
 		return nil, fmt.Errorf("read Secret %s/%s: %w", v1alpha1.SystemNamespace, name, err)
 	}
 	return s.Data, nil
-}
-
-// Census implements Cluster.
-func (c *realCluster) Census(ctx context.Context, about census.Options) *preflight.Site {
-	about.Clients, about.Restorer, about.Who = c.clients, c.clients, c.User(ctx)
-	return census.Take(ctx, about)
 }
 
 // Rehearse implements Cluster.

@@ -1,0 +1,193 @@
+package running
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/spf13/cobra"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/kube/plans"
+	"davit.dev/davit/internal/shelf"
+)
+
+// PlanLs makes `plan ls`.
+func PlanLs(h *Host) *cobra.Command {
+	var a access.Address
+	cmd := &cobra.Command{
+		Use: "ls", Short: "List the plans of this cluster and of its vault", Args: operands(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := h.Bounded(cmd)
+			defer cancel()
+			in, cluster, err := h.Open(ctx, cmd, &a, "")
+			if err != nil {
+				return err
+			}
+			sheets, errs, err := shelf.New(in.Project).List(ctx)
+			if err != nil {
+				return err
+			}
+			rows := map[string]*PlanRow{}
+			for name, sheet := range sheets {
+				rows[name] = &PlanRow{Name: name, Revision: sheet.Revision, Site: sheet.Site, Written: sheet.At}
+				if f, err := plans.Parse(sheet); err == nil {
+					rows[name].Applications = len(f.Object.Spec.Applications)
+				}
+			}
+			for name, err := range errs {
+				rows[name] = &PlanRow{Name: name, Note: err.Error()}
+			}
+			var here v1alpha1.RecoveryPlanList
+			err = cluster.List(ctx, &here)
+			if err != nil && !meta.IsNoMatchError(err) && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
+				return fmt.Errorf("list RecoveryPlans: %w", err)
+			}
+			for i := range here.Items {
+				p := &here.Items[i]
+				if rows[p.Name] == nil {
+					rows[p.Name] = &PlanRow{Name: p.Name, Applications: len(p.Spec.Applications)}
+				}
+				rows[p.Name].of(p)
+			}
+			list := PlanList{Plans: []PlanRow{}, now: h.Now()}
+			for _, name := range slices.Sorted(maps.Keys(rows)) {
+				list.Plans = append(list.Plans, *rows[name])
+			}
+			return h.Print(list)
+		},
+	}
+	a.BreakGlass(cmd.Flags())
+	return cmd
+}
+
+// of adds what the cluster says of a plan.
+func (r *PlanRow) of(p *v1alpha1.RecoveryPlan) {
+	r.Here, r.At = true, p.Status.At
+	if c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Status != "True" {
+		r.Note = c.Message
+	}
+	if run := p.Status.LastRun; run != nil {
+		r.LastRun = run.Verb + " " + run.Phase
+	}
+	if drill := p.Status.LastDrill; drill != nil {
+		r.LastDrill = drill.Phase
+	}
+}
+
+// PlanShow makes `plan show`.
+func PlanShow(h *Host) *cobra.Command {
+	var a access.Address
+	cmd := &cobra.Command{
+		Use: "show PLAN", Short: "Show a plan as the vault keeps it", Args: operands(1, 1, "one PLAN"),
+		Long: `Shows the plan that a run would follow now: what the vault keeps, or what the cluster serves if that is not in the vault yet. With
+-o yaml it can be written to a file, and applied to another cluster.`,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			ctx, cancel := h.Bounded(cmd)
+			defer cancel()
+			in, cluster, err := h.Open(ctx, cmd, &a, "")
+			if err != nil {
+				return err
+			}
+			found, err := plans.Find(ctx, cluster, in.Project, given[0])
+			if errors.Is(err, plans.ErrUnknown) {
+				return exit.Refuse("`plan ls` lists those that there are", "neither this cluster nor the vault has a plan %q", given[0])
+			}
+			if err != nil {
+				return err
+			}
+			document, err := plans.Document(found.Object)
+			if err != nil {
+				return err
+			}
+			return h.Print(Shown{found: found, document: document})
+		},
+	}
+	a.BreakGlass(cmd.Flags())
+	return cmd
+}
+
+// PlanRow is a plan in a list.
+type PlanRow struct {
+	Name         string    `json:"name"`
+	Applications int       `json:"applications"`
+	Here         bool      `json:"here"` // this cluster serves it
+	At           string    `json:"at,omitempty"`
+	Revision     int64     `json:"revision,omitempty"` // in the vault
+	Site         string    `json:"site,omitempty"`     // that wrote it there
+	Written      time.Time `json:"written,omitzero"`
+	LastRun      string    `json:"lastRun,omitempty"`
+	LastDrill    string    `json:"lastDrill,omitempty"`
+	Note         string    `json:"note,omitempty"`
+}
+
+// PlanList is all plans.
+type PlanList struct {
+	Plans []PlanRow `json:"plans"`
+	now   time.Time
+}
+
+// Document implements output.Result.
+func (l PlanList) Document() any { return l }
+
+// Text implements output.Result.
+func (l PlanList) Text(t *output.Text) {
+	if len(l.Plans) == 0 {
+		t.Line("There is no plan yet: docs/plans.md shows one. kubectl apply makes it known.")
+		return
+	}
+	var rows [][]string
+	for _, p := range l.Plans {
+		kept := "not in the vault"
+		if p.Revision > 0 {
+			kept = fmt.Sprintf("revision %d by %s, %s ago", p.Revision, p.Site, output.Age(p.Written, l.now))
+		}
+		rows = append(rows, []string{p.Name, fmt.Sprint(p.Applications), p.At, kept, p.LastRun, p.LastDrill, output.Short(output.OneLine(p.Note), 80)})
+	}
+	t.Table("", output.Columns("PLAN", ">APPLICATIONS", "AT", "VAULT", "LAST RUN", "LAST DRILL", "NOTE"), rows)
+}
+
+// Shown is one plan.
+type Shown struct {
+	found    plans.Found
+	document []byte
+}
+
+// Document implements output.Result.
+func (s Shown) Document() any { return rawJSON(s.document) }
+
+// rawJSON is a document that is JSON already.
+type rawJSON []byte
+
+// MarshalJSON implements json.Marshaler.
+func (r rawJSON) MarshalJSON() ([]byte, error) { return r, nil }
+
+// Text implements output.Result.
+func (s Shown) Text(t *output.Text) {
+	p := s.found.Plan()
+	kept := "this cluster's; the vault does not hold it as it is"
+	if s.found.Revision > 0 {
+		kept = fmt.Sprintf("revision %d in the vault, by site %s", s.found.Revision, s.found.Site)
+	}
+	var sites, apps []string
+	for _, site := range p.Sites {
+		sites = append(sites, site.Name)
+	}
+	for _, app := range p.Applications {
+		apps = append(apps, app.Name)
+	}
+	t.Fields("", "Plan", p.Name, "Kept", kept, "Sites", strings.Join(sites, ", "), "Applications", strings.Join(apps, ", "))
+	for _, problem := range p.Check() {
+		t.Line("Problem: %s", problem.Error())
+	}
+	t.Line("-o yaml shows all of it.")
+}

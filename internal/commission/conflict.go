@@ -1,0 +1,66 @@
+package commission
+
+import (
+	"fmt"
+	"slices"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+)
+
+// Conflict says why a run cannot begin beside those that are under way, nil if
+// it can. Runs that move or restore an application exclude each other. A drill
+// waits for them, and they never wait for a drill.
+func Conflict(s *failover.Spec, under []*failover.State) error {
+	for _, other := range under {
+		o := &other.Spec
+		shared := slices.IndexFunc(s.Applications, func(app string) bool { return slices.Contains(o.Applications, app) })
+		switch {
+		case other.Phase.Over(), o.Run == s.Run, shared < 0:
+		case o.Verb == plan.Drill && s.Verb != plan.Drill:
+		case o.Verb == plan.Drill && (o.Plan != s.Plan || o.To != s.To):
+		default:
+			return Refuse(Next(other), "run %s, a %s of plan %s, is under way with %s: it is %s", o.Run, o.Verb, o.Plan, s.Applications[shared], other.Shown())
+		}
+	}
+	return nil
+}
+
+// Next is what a person can do about a run that does not go on by itself, or
+// how to watch one that does.
+func Next(s *failover.State) string {
+	run := s.Spec.Run
+	switch {
+	case s.Phase.Over():
+		return ""
+	case s.Pause != nil:
+		return paused(s)
+	case s.Phase == failover.AwaitingApproval:
+		return "`runs approve " + run + "`, by somebody other than " + s.Spec.By
+	case s.Phase == failover.AwaitingCommit:
+		return fmt.Sprintf("`runs commit %s` ends it, `runs rollback %s` takes it back", run, run)
+	case s.Phase == failover.RollbackFailed:
+		return "`runs retry " + run + "` once the cause is gone"
+	case s.Phase == failover.SplitBrain:
+		return "stop one of the two sites, then `runs resume " + run + "`"
+	}
+	return "`runs show " + run + "` shows how far it is"
+}
+
+func paused(s *failover.State) string {
+	run := s.Spec.Run
+	switch s.Pause.Kind {
+	case failover.ForInput:
+		for _, app := range s.Spec.Applications {
+			for _, site := range s.Facts.Holders[app] {
+				if s.Consents[site] == "" && s.Fences[app][site].Level < failover.TimedOut {
+					return "`runs consent " + run + " " + site + "` if you made sure that it has stopped, `runs answer " + run + " STEP` for a task, or `runs rollback " + run + "`"
+				}
+			}
+		}
+		return "`runs answer " + run + " STEP` when it is done"
+	case failover.ByOperator:
+		return "`runs resume " + run + "`"
+	}
+	return "`runs retry " + run + "`, `runs skip " + run + " STEP` or `runs rollback " + run + "`"
+}

@@ -1,0 +1,292 @@
+package carrier
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authz "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/mailbox"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/register"
+	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+// site does whatever it is told, and holds runs for one process at a time.
+type site struct {
+	mu       sync.Mutex
+	holder   string
+	problems []string
+}
+
+func (s *site) Evaluate(_ context.Context, spec failover.Spec) (*failover.Facts, error) {
+	f := &failover.Facts{Problems: s.problems, Epochs: map[string]failover.Held{}, Holders: map[string][]string{}}
+	for _, app := range spec.Applications {
+		f.Epochs[app] = failover.Held{Number: 1, Site: "west"}
+	}
+	return f, nil
+}
+
+func (s *site) Verify(context.Context, *failover.State) (failover.Outcome, string, string) {
+	return failover.Done, "", ""
+}
+
+func (s *site) Kinds() execute.Kinds {
+	all := execute.Kinds{}
+	for _, kind := range []plan.Kind{plan.KindClaim, plan.KindHold, plan.KindRestore, plan.KindApply, plan.KindScale, plan.KindReady, plan.KindProbe, plan.KindSuspend} {
+		all[kind] = execute.Func(func(_ context.Context, o execute.Order) execute.Answer {
+			a := execute.Done("")
+			a.Epoch = 2
+			if o.Action == failover.Look {
+				a = execute.NotDone("")
+			}
+			return a
+		})
+	}
+	return all
+}
+
+func (s *site) Hold(ctx context.Context, _, process string) (context.Context, func(), error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holder != "" {
+		return nil, nil, standby.ErrCarried
+	}
+	s.holder = process
+	return ctx, func() { s.free("") }, nil
+}
+
+func (s *site) free(holder string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holder = holder
+}
+
+// rig is a desk with a vault in memory and a cluster that is none.
+type rig struct {
+	*desk
+	site   *site
+	events *record.FakeRecorder
+	allow  map[string]bool // who may do anything
+}
+
+func newRig(t *testing.T, objects ...client.Object) *rig {
+	t.Helper()
+	key, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := vault.CreateProject(t.Context(), mem.New(time.Now), "default", key.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{site: &site{}, events: record.NewFakeRecorder(100), allow: map[string]bool{}}
+	objects = append(objects, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "main"}})
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.Run{}).
+		WithInterceptorFuncs(interceptor.Funcs{Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+			if review, ok := o.(*authz.SubjectAccessReview); ok {
+				review.Status.Allowed = r.allow[review.Spec.User] && review.Spec.ResourceAttributes.Name == "shop"
+				return nil
+			}
+			return c.Create(ctx, o, opts...)
+		}}).Build()
+	r.desk = &desk{vault: "main", runs: map[string]*followed{}, c: &Carrier{
+		Client: c, Reader: c, Site: "west", Process: "agent a", Events: r.events, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Project: func(context.Context, string) (*vault.Project, error) { return p, nil },
+		Target:  func(context.Context, string, string) (Target, error) { return r.site, nil },
+	}}
+	r.project = p
+	t.Cleanup(r.working.Wait)
+	return r
+}
+
+// until looks again and again, until the run's object says what is wanted.
+func (r *rig) until(t *testing.T, ctx context.Context, name string, enough func(*v1alpha1.Run) bool) *v1alpha1.Run { //nolint:revive // t comes first in tests
+	t.Helper()
+	var o v1alpha1.Run
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		r.listed = time.Time{}
+		if err := r.look(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.c.Client.Get(t.Context(), client.ObjectKey{Name: name}, &o); err == nil && enough(&o) {
+			return &o
+		}
+		pause(ctx, 10*time.Millisecond)
+	}
+	t.Fatalf("run %s: %+v", name, o.Status)
+	return nil
+}
+
+func shop(approvals int) *v1alpha1.RecoveryPlan {
+	p := &v1alpha1.RecoveryPlan{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.RecoveryPlanSpec{
+		Sites: []v1alpha1.PlanSite{{Name: "east"}, {Name: "west"}}, Applications: []v1alpha1.PlanApplication{{Name: "db"}},
+		Fence: v1alpha1.PlanFence{Timeout: metav1.Duration{Duration: time.Second}},
+	}}
+	if approvals > 0 {
+		p.Spec.Approvals = []v1alpha1.PlanApproval{{Count: approvals}}
+	}
+	return p
+}
+
+// restore is an order of what needs no other site.
+func restore(name string) *v1alpha1.Run {
+	return &v1alpha1.Run{
+		ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Now()},
+		Spec:       v1alpha1.RunSpec{Plan: "shop", Verb: "restore", To: "west", RequestedBy: "ann"},
+	}
+}
+
+func TestOrderIsCarriedOut(t *testing.T) {
+	r := newRig(t, shop(0), restore("r1"))
+	o := r.until(t, t.Context(), "r1", ended)
+	if o.Status.Phase != "Completed" || o.Status.Executor != "agent a" || o.Status.StepsDone != o.Status.StepsTotal || o.Status.StepsTotal == 0 || len(o.Status.Conditions) != 2 {
+		t.Errorf("%+v", o.Status)
+	}
+	lines, err := register.New(r.project).List(t.Context())
+	if err != nil || len(lines) != 1 || lines[0].Phase != failover.Completed || lines[0].By != "ann" {
+		t.Errorf("%+v, %v", lines, err)
+	}
+	for len(r.runs) > 0 {
+		if err := r.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if running, err := register.New(r.project).Running(t.Context()); err != nil || len(running) != 0 {
+		t.Errorf("still noted as under way: %v, %v", running, err)
+	}
+}
+
+// What cannot be is refused in the object, and nothing is written into the vault.
+func TestBadOrders(t *testing.T) {
+	for want, change := range map[string]func(*v1alpha1.Run, *rig){
+		"neither this cluster nor the vault": func(o *v1alpha1.Run, _ *rig) { o.Spec.Plan = "cash" },
+		"a run is carried at its target":     func(o *v1alpha1.Run, _ *rig) { o.Spec.To = "east" },
+		"nobody took the order up":           func(o *v1alpha1.Run, _ *rig) { o.CreationTimestamp.Time = time.Now().Add(-2 * time.Hour) },
+		"no recovery point":                  func(o *v1alpha1.Run, _ *rig) { o.Spec.Points = map[string]v1alpha1.PointName{"db": "gone"} },
+		"nothing was changed: too small":     func(_ *v1alpha1.Run, r *rig) { r.site.problems = []string{"too small"} },
+		"no vault \"other\"":                 func(o *v1alpha1.Run, _ *rig) { o.Spec.Vault = "other" },
+		"is at site west already":            func(o *v1alpha1.Run, _ *rig) { o.Spec.Verb = "failover" },
+	} {
+		t.Run(want, func(t *testing.T) {
+			o := restore("r1")
+			r := newRig(t, shop(0))
+			change(o, r)
+			if err := r.c.Client.Create(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+			got := r.until(t, t.Context(), "r1", ended)
+			if got.Status.Phase != "Failed" || !strings.Contains(got.Status.Why, want) || got.Status.Conditions[0].Status != "False" {
+				t.Errorf("%+v", got.Status)
+			}
+			if runs, err := r.project.Runs(t.Context()); err != nil || len(runs) != 0 {
+				t.Errorf("journals: %v, %v", runs, err)
+			}
+		})
+	}
+}
+
+// A run whose executor has died is carried on; one whose executor lives is shown.
+func TestTakeOver(t *testing.T) {
+	r := newRig(t, shop(0))
+	r.site.free("cli")
+	spec := failover.Spec{
+		Run: "r1", Plan: "shop", Verb: plan.Restore, To: "west", By: "ann", At: time.Now().UTC(), Accept: failover.TimedOut, Applications: []string{"db"},
+		Steps: []plan.Step{{Name: "claim/db", Kind: plan.KindClaim, Application: "db", Side: plan.Target, Timeout: time.Minute}},
+	}
+	if err := register.New(r.project).Begin(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	j := journal.Create(r.project, "r1", "cli")
+	at := time.Now().UTC()
+	if err := j.Append(t.Context(), []failover.Entry{{Kind: failover.Opened, At: at, Spec: &spec}, {Kind: failover.Took, At: at, By: "cli"}}); err != nil {
+		t.Fatal(err)
+	}
+	o := r.until(t, t.Context(), "r1", func(o *v1alpha1.Run) bool { return o.Status.Phase == "Evaluating" })
+	if o.Labels[v1alpha1.LabelProjection] != "true" || o.Status.Executor != "cli" || o.Spec.RequestedBy != "ann" {
+		t.Errorf("%+v", o)
+	}
+	r.site.free("")
+	o = r.until(t, t.Context(), "r1", ended)
+	if o.Status.Phase != "Completed" || o.Status.Executor != "agent a" {
+		t.Errorf("%+v", o.Status)
+	}
+}
+
+// Who may not approve is told so, and the run waits on; the next agent carries on
+// what this one began.
+func TestApproval(t *testing.T) {
+	r := newRig(t, shop(1), restore("r1"))
+	r.allow["ben"] = true
+	ctx, stop := context.WithCancel(t.Context())
+	o := r.until(t, ctx, "r1", func(o *v1alpha1.Run) bool { return o.Status.Phase == "AwaitingApproval" })
+	if !strings.Contains(o.Status.Next, "davit runs approve r1") || o.Status.ApprovalsWanted != 1 {
+		t.Errorf("%+v", o.Status)
+	}
+	box := mailbox.New(r.project)
+	answer := func(by string) string {
+		n, err := box.Put(t.Context(), "r1", execute.Request{Kind: failover.Approve, By: by, At: time.Now()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+			if err := r.look(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if reply, err := box.Answer(t.Context(), "r1", n); err != nil || reply != nil {
+				return reply.Refused
+			}
+			pause(t.Context(), 10*time.Millisecond)
+		}
+		t.Fatal("no answer")
+		return ""
+	}
+	if got := answer("eve"); !strings.Contains(got, "eve may not approve runs of plan shop") {
+		t.Errorf("eve was told %q", got)
+	}
+	stop()
+	r.working.Wait()
+	r.c.Process = "agent b"
+	if got := answer("ben"); got != "" {
+		t.Errorf("ben was told %q", got)
+	}
+	if o = r.until(t, t.Context(), "r1", ended); o.Status.Phase != "Completed" || o.Status.Executor != "agent b" {
+		t.Errorf("%+v", o.Status)
+	}
+}
+
+// Of a run with very many steps an object shows those that matter first.
+func TestLongRuns(t *testing.T) {
+	var all []failover.StepResult
+	for i := range 2000 {
+		s := failover.StepResult{Name: strings.Repeat("s", i%7+1), Status: failover.Succeeded, Begun: time.Unix(int64(i), 0)}
+		switch {
+		case i == 3:
+			s.Status = failover.Broke
+		case i > 1900:
+			s.Status = ""
+		}
+		all = append(all, s)
+	}
+	var st v1alpha1.RunStatus
+	steps(&st, all)
+	if len(st.Steps) != maxSteps || st.StepsTotal != 2000 || st.StepsDone != 1901 || st.Steps[0].State != "Failed" {
+		t.Errorf("%d steps, %d of %d, %+v", len(st.Steps), st.StepsDone, st.StepsTotal, st.Steps[0])
+	}
+}

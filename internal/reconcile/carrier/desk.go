@@ -1,0 +1,274 @@
+package carrier
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/register"
+	"davit.dev/davit/internal/vault"
+)
+
+// desk is what is done about the runs of one vault. Its methods are called from
+// one goroutine; those of what it carries run beside it.
+type desk struct {
+	c       *Carrier
+	vault   string
+	project *vault.Project
+	runs    map[string]*followed
+	listed  time.Time // when the vault was last asked which runs there are
+	adopted time.Time
+	strange map[string]time.Time // leases of runs that the vault does not know, since when
+	working sync.WaitGroup
+	said    string // the last complaint, which is not said again
+}
+
+// followed is a run that is under way, or about to be.
+type followed struct {
+	run      string
+	to, from string // empty: not known yet
+	plan     string
+	since    time.Time
+	order    *v1alpha1.Run // not taken up yet
+	reader   *journal.Reader
+	state    *failover.State // as the reader last saw it; the desk's own
+	shown    shown
+	// carried is closed when this process has stopped to carry the run; nil: it
+	// does not.
+	carried chan struct{}
+	again   time.Time // not to be taken up before
+	refused atomic.Bool
+	// waits is what the machine waits for, while this process carries the run.
+	waits atomic.Pointer[[]string]
+}
+
+// shown is what of a run its object says.
+type shown struct {
+	sequence int64
+	waits    *[]string
+}
+
+// mine tells whether this process carries the run, or waits to.
+func (f *followed) mine() bool {
+	if f.carried == nil {
+		return false
+	}
+	select {
+	case <-f.carried:
+		f.carried = nil
+		return false
+	default:
+		return true
+	}
+}
+
+// work looks after the vault's runs until ctx is done.
+func (d *desk) work(ctx context.Context) {
+	defer d.working.Wait()
+	for pause(ctx, tick) {
+		if err := d.look(ctx); err != nil && ctx.Err() == nil {
+			if err.Error() != d.said {
+				d.c.Log.Warn("runs: look into vault", "vault", d.vault, "error", err)
+			}
+			d.said = err.Error()
+			continue
+		}
+		d.said = ""
+	}
+}
+
+func (d *desk) look(ctx context.Context) error {
+	p, err := d.c.Project(ctx, d.vault)
+	if err != nil {
+		return err
+	}
+	if d.project != p { // readers belong to the project that they read
+		d.project = p
+		for _, f := range d.runs {
+			f.reader = journal.Follow(p, f.run)
+		}
+	}
+	objects, err := d.objects(ctx)
+	if err != nil {
+		return err
+	}
+	looking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	if err := d.list(looking); err != nil {
+		return err
+	}
+	for i := range objects {
+		d.meet(&objects[i])
+	}
+	var errs []error
+	for _, f := range d.runs {
+		if f.refused.Load() {
+			delete(d.runs, f.run)
+			continue
+		}
+		errs = append(errs, d.follow(looking, f))
+		if f.to == d.c.Site && !f.mine() && !d.c.Now().Before(f.again) && d.runs[f.run] == f {
+			d.take(ctx, f)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// list asks the vault which runs are under way, when it is time.
+func (d *desk) list(ctx context.Context) error {
+	now := d.c.Now()
+	every := vaultEvery
+	if len(d.runs) > 0 {
+		every = vaultSoon
+	}
+	if now.Sub(d.listed) < every && !d.unknown(ctx, now) {
+		return nil
+	}
+	if now.Sub(d.adopted) >= adoptEvery {
+		if err := d.adopt(ctx); err != nil {
+			return err
+		}
+		d.adopted = now
+	}
+	r := register.New(d.project)
+	running, err := r.Running(ctx)
+	if err != nil {
+		return err
+	}
+	d.listed = now
+	for _, run := range running {
+		if d.runs[run] != nil {
+			continue
+		}
+		note, err := r.Note(ctx, run)
+		if errors.Is(err, vault.ErrNotFound) {
+			continue // it ended just now
+		}
+		if err != nil {
+			return err
+		}
+		d.add(&followed{run: run, plan: note.Plan, from: note.From, to: note.To, since: note.At})
+	}
+	return nil
+}
+
+// unknown tells whether somebody at this site has just begun to carry a run that
+// is not followed yet.
+func (d *desk) unknown(ctx context.Context, now time.Time) bool {
+	found := map[string]time.Time{}
+	fresh := false
+	for _, run := range d.c.held(ctx) {
+		if d.runs[run] != nil {
+			continue
+		}
+		since, ok := d.strange[run]
+		if !ok {
+			since = now
+		}
+		found[run] = since
+		fresh = fresh || now.Sub(since) < strangeFor
+	}
+	d.strange = found
+	return fresh
+}
+
+func (d *desk) add(f *followed) {
+	f.reader = journal.Follow(d.project, f.run)
+	d.runs[f.run] = f
+}
+
+// adopt registers runs that the register lacks: of versions that had none, and
+// of executors that died at the wrong moment.
+func (d *desk) adopt(ctx context.Context) error {
+	r := register.New(d.project)
+	all, err := d.project.Runs(ctx)
+	if err != nil {
+		return err
+	}
+	ended, err := r.Ended(ctx)
+	if err != nil {
+		return err
+	}
+	running, err := r.Running(ctx)
+	if err != nil {
+		return err
+	}
+	for _, run := range all {
+		if slices.Contains(ended, run) || slices.Contains(running, run) {
+			continue
+		}
+		s, err := journal.Read(ctx, d.project, run)
+		switch {
+		case errors.Is(err, vault.ErrUnavailable) || ctx.Err() != nil:
+			return err
+		case err != nil:
+			d.c.Log.Warn("runs: a journal cannot be read", "vault", d.vault, "run", run, "error", err)
+		case s.Phase.Over():
+			err = r.End(ctx, s)
+		default:
+			err = r.Begin(ctx, s.Spec)
+		}
+		if err != nil && !errors.Is(err, vault.ErrDamaged) {
+			return err
+		}
+	}
+	return d.prune(ctx)
+}
+
+// follow reads what the journal of a run says, and shows it. A run that is over
+// is followed no more.
+func (d *desk) follow(ctx context.Context, f *followed) error {
+	s, err := f.reader.Next(ctx)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		if f.order == nil && !f.mine() && d.c.Now().Sub(f.since) > StartWithin { // its executor died before it opened the journal
+			delete(d.runs, f.run)
+			return register.New(d.project).Forget(ctx, f.run)
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	f.state, f.order = s, nil
+	f.plan, f.from, f.to = s.Spec.Plan, s.Spec.From, s.Spec.To
+	if err := d.show(ctx, f); err != nil {
+		return err
+	}
+	if !s.Phase.Over() || f.mine() {
+		return nil
+	}
+	if err := register.New(d.project).End(ctx, s); err != nil {
+		return err
+	}
+	delete(d.runs, f.run)
+	return nil
+}
+
+// states are the journals of the runs under way but one.
+func states(ctx context.Context, p *vault.Project, but string) ([]*failover.State, error) {
+	running, err := register.New(p).Running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []*failover.State
+	for _, run := range running {
+		if run == but {
+			continue
+		}
+		s, err := journal.Read(ctx, p, run)
+		if errors.Is(err, vault.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}

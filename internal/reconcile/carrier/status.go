@@ -1,0 +1,99 @@
+package carrier
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/commission"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/register"
+)
+
+// Status is what the journal of a run says, as a Run object shows it.
+func Status(o *v1alpha1.Run, s *failover.State, waits []string) {
+	r, sum, st := s.Result(), register.Of(s), &o.Status
+	st.Phase, st.Why, st.From, st.Executor, st.Sequence = string(r.State), r.Why, s.Spec.From, s.Executor, s.Sequence
+	st.Next = strings.ReplaceAll(commission.Next(s), "`runs ", "`davit runs ")
+	st.BegunAt, st.EndedAt, st.Fence = stamp(s.Begun), stamp(s.End), r.Level
+	st.ApprovedBy, st.ApprovalsWanted = slices.Clone(s.Approved), int32(s.Spec.Approvals)
+	st.WaitsFor = nil
+	if !s.Phase.Over() {
+		st.WaitsFor = slices.Clone(waits[:min(len(waits), maxWaits)])
+	}
+	rpo, rto, known := sum.Worst()
+	st.RPO, st.RTO = lasted(rpo, known), lasted(rto, rto > 0)
+	st.Applications = nil
+	for _, a := range r.Applications {
+		st.Applications = append(st.Applications, v1alpha1.RunApplication{
+			Name: a.Name, Epoch: a.Epoch, Fence: a.Level, Point: a.Point, RPO: lasted(a.RPO, a.RPOKnown), RTO: lasted(a.RTO, a.RTO > 0),
+		})
+	}
+	steps(st, r.Steps)
+	conditions(o, s)
+}
+
+func lasted(d time.Duration, known bool) *metav1.Duration {
+	if !known {
+		return nil
+	}
+	return &metav1.Duration{Duration: d.Round(time.Millisecond)}
+}
+
+// steps keeps all, or of a long run those that people look for first.
+func steps(st *v1alpha1.RunStatus, all []failover.StepResult) {
+	st.Steps, st.StepsTotal, st.StepsDone = nil, int32(len(all)), 0
+	urgent := func(s failover.StepResult) int {
+		switch s.Status {
+		case failover.Broke, failover.Unknown:
+			return 0
+		case failover.Doing:
+			return 1
+		case "":
+			return 3
+		}
+		return 2
+	}
+	order := make([]int, len(all))
+	for i := range all {
+		order[i] = i
+		if s := all[i].Status; s != "" && s != failover.Doing {
+			st.StepsDone++
+		}
+	}
+	if len(all) > maxSteps {
+		slices.SortStableFunc(order, func(a, b int) int {
+			return cmp.Or(urgent(all[a])-urgent(all[b]), all[b].Begun.Compare(all[a].Begun))
+		})
+		order = order[:maxSteps]
+		slices.Sort(order)
+	}
+	for _, i := range order {
+		s := all[i]
+		step := v1alpha1.RunStep{Name: s.Name, State: string(s.Status), StartedAt: stamp(s.Begun), Took: lasted(s.Took, s.Took > 0), Attempts: int32(s.Attempts), Message: short(s.Note, 1024)}
+		if s.Undone {
+			step.State = "Undone"
+		}
+		st.Steps = append(st.Steps, step)
+	}
+}
+
+func conditions(o *v1alpha1.Run, s *failover.State) {
+	set := func(kind string, status metav1.ConditionStatus, reason, message string) {
+		meta.SetStatusCondition(&o.Status.Conditions, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: o.Generation})
+	}
+	set(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "the journal in the vault holds it")
+	switch {
+	case s.Phase == failover.Completed:
+		set(v1alpha1.ConditionSucceeded, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "")
+	case s.Phase.Over():
+		set(v1alpha1.ConditionSucceeded, metav1.ConditionFalse, string(s.Phase), cmp.Or(s.Why, string(s.Phase)))
+	default:
+		set(v1alpha1.ConditionSucceeded, metav1.ConditionUnknown, v1alpha1.ReasonProgressing, o.Status.Why)
+	}
+}

@@ -1,0 +1,225 @@
+// Package register says which runs of a project are under way and how those that
+// ended did, without reading their journals: a note while a run is under way,
+// and a summary when it is over (docs/formats/journal.md, "Register"). The journals are the
+// truth; what the register lacks is found there.
+package register
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/vault"
+)
+
+const formatVersion = 1
+
+// Note is what the register says of a run that is under way.
+type Note struct {
+	Run  string    `json:"run"`
+	Plan string    `json:"plan"`
+	Verb plan.Verb `json:"verb"`
+	From string    `json:"from,omitempty"`
+	To   string    `json:"to"`
+	At   time.Time `json:"at"`
+}
+
+// Summary is a run in short.
+type Summary struct {
+	FormatVersion int            `json:"formatVersion"`
+	Run           string         `json:"run"`
+	Plan          string         `json:"plan"`
+	Verb          plan.Verb      `json:"verb"`
+	From          string         `json:"from,omitempty"`
+	To            string         `json:"to"`
+	By            string         `json:"by"`
+	Phase         failover.Phase `json:"phase"`
+	Why           string         `json:"why,omitempty"`
+	Level         string         `json:"level,omitempty"`
+	Begun         time.Time      `json:"begun"`
+	Ended         time.Time      `json:"ended,omitzero"`
+	// Executor carries the run, or did.
+	Executor     string                       `json:"executor"`
+	Applications []failover.ApplicationResult `json:"applications,omitempty"`
+}
+
+// Of sums a run up.
+func Of(s *failover.State) Summary {
+	r := s.Result()
+	return Summary{
+		FormatVersion: formatVersion, Run: r.Run, Plan: r.Plan, Verb: r.Verb, From: s.Spec.From, To: s.Spec.To, By: s.Spec.By, Phase: r.State, Why: r.Why,
+		Level: r.Level, Begun: s.Begun, Ended: s.End, Executor: s.Executor, Applications: r.Applications,
+	}
+}
+
+// Worst are the worst RPO and RTO of the applications; known says whether any
+// of them was measured.
+func (s Summary) Worst() (rpo, rto time.Duration, known bool) {
+	for _, a := range s.Applications {
+		if a.RPOKnown {
+			rpo, known = max(rpo, a.RPO), true
+		}
+		rto = max(rto, a.RTO)
+	}
+	return rpo, rto, known
+}
+
+// Register is that of one project.
+type Register struct{ project *vault.Project }
+
+// New returns a project's register.
+func New(p *vault.Project) Register { return Register{p} }
+
+func (r Register) under(run string) string { return r.project.Root() + "running/" + run }
+func (r Register) over(run string) string  { return r.project.Root() + "ended/" + run }
+
+// Begin notes a run before its journal is opened: so nobody who looks for runs
+// misses one.
+func (r Register) Begin(ctx context.Context, s failover.Spec) error {
+	note := Note{Run: s.Run, Plan: s.Plan, Verb: s.Verb, From: s.From, To: s.To, At: s.At}
+	err := r.put(ctx, r.under(s.Run), s.Run, note)
+	if err != nil && !errors.Is(err, vault.ErrExists) {
+		return fmt.Errorf("note run %s: %w", s.Run, err)
+	}
+	return nil
+}
+
+// End keeps the summary of a run that is over, and takes its note away.
+func (r Register) End(ctx context.Context, s *failover.State) error {
+	if !s.Phase.Over() {
+		return fmt.Errorf("sum up run %s: it is %s", s.Spec.Run, s.Phase)
+	}
+	run := s.Spec.Run
+	if err := r.put(ctx, r.over(run), run, Of(s)); err != nil && !errors.Is(err, vault.ErrExists) {
+		return fmt.Errorf("sum up run %s: %w", run, err)
+	}
+	return r.Forget(ctx, run)
+}
+
+// Forget takes the note of a run away.
+func (r Register) Forget(ctx context.Context, run string) error {
+	if err := r.project.Store().Delete(ctx, r.under(run)); err != nil && !errors.Is(err, vault.ErrNotFound) {
+		return fmt.Errorf("take the note of run %s away: %w", run, err)
+	}
+	return nil
+}
+
+func (r Register) put(ctx context.Context, key, run string, v any) error {
+	if err := vault.CheckName(run); err != nil {
+		return err
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return r.project.WriteSealedOnce(ctx, key, data)
+}
+
+// names lists what lies under a prefix.
+func (r Register) names(ctx context.Context, prefix string) ([]string, error) {
+	var all []string
+	err := r.project.Store().List(ctx, prefix, func(o vault.ObjectInfo) error {
+		if run := strings.TrimPrefix(o.Key, prefix); vault.CheckName(run) == nil {
+			all = append(all, run)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list runs: %w", err)
+	}
+	return all, nil
+}
+
+// Running names the runs that are noted as under way.
+func (r Register) Running(ctx context.Context) ([]string, error) { return r.names(ctx, r.under("")) }
+
+// Ended names the runs that have a summary.
+func (r Register) Ended(ctx context.Context) ([]string, error) { return r.names(ctx, r.over("")) }
+
+// Note reads what is noted of a run that is under way, or ErrNotFound.
+func (r Register) Note(ctx context.Context, run string) (Note, error) {
+	var n Note
+	err := r.read(ctx, r.under(run), &n)
+	if err == nil && n.Run != run {
+		err = fmt.Errorf("read note of run %s: %w: it is of %q", run, vault.ErrDamaged, n.Run)
+	}
+	return n, err
+}
+
+// Summary reads how a run ended, or ErrNotFound.
+func (r Register) Summary(ctx context.Context, run string) (Summary, error) {
+	var s Summary
+	err := r.read(ctx, r.over(run), &s)
+	switch {
+	case err != nil:
+	case s.FormatVersion > formatVersion:
+		err = fmt.Errorf("read summary of run %s: format %d, this davit reads %d: use a newer davit", run, s.FormatVersion, formatVersion)
+	case s.Run != run || s.FormatVersion != formatVersion:
+		err = fmt.Errorf("read summary of run %s: %w: it is of %q", run, vault.ErrDamaged, s.Run)
+	}
+	return s, err
+}
+
+func (r Register) read(ctx context.Context, key string, v any) error {
+	data, err := r.project.ReadSealed(ctx, key)
+	if err == nil {
+		if err = json.Unmarshal(data, v); err != nil {
+			err = fmt.Errorf("%w: %w", vault.ErrDamaged, err)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	return nil
+}
+
+// Line is a run in a list: Err says that nothing can be read of it.
+type Line struct {
+	Summary
+	Err error
+}
+
+// List sums up all runs, the newest first. Journals are read of those alone
+// that have no summary.
+func (r Register) List(ctx context.Context) ([]Line, error) {
+	ended, err := r.Ended(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := r.project.Runs(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list runs: %w", err)
+	}
+	summed := map[string]bool{}
+	for _, run := range ended {
+		summed[run] = true
+	}
+	var lines []Line
+	for _, run := range all {
+		line := Line{Summary: Summary{Run: run}}
+		if summed[run] {
+			line.Summary, line.Err = r.Summary(ctx, run)
+		}
+		if !summed[run] || line.Err != nil {
+			line = r.fromJournal(ctx, run)
+		}
+		lines = append(lines, line)
+	}
+	slices.SortStableFunc(lines, func(a, b Line) int { return b.Begun.Compare(a.Begun) })
+	return lines, nil
+}
+
+func (r Register) fromJournal(ctx context.Context, run string) Line {
+	s, err := journal.Read(ctx, r.project, run)
+	if err != nil {
+		return Line{Summary: Summary{Run: run}, Err: err}
+	}
+	return Line{Summary: Of(s)}
+}
