@@ -1,0 +1,146 @@
+package permit_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	authn "k8s.io/api/authentication/v1"
+	authz "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/kube/permit"
+	"davit.dev/davit/internal/mailbox"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+// cluster lets ops steer plan shop, and team approvers approve it. blind may not
+// be asked about others.
+func cluster(blind bool) client.Client {
+	return fake.NewClientBuilder().WithScheme(process.Scheme()).WithInterceptorFuncs(interceptor.Funcs{
+		Create: func(_ context.Context, _ client.WithWatch, o client.Object, _ ...client.CreateOption) error {
+			switch review := o.(type) {
+			case *authn.SelfSubjectReview:
+				review.Status.UserInfo = authn.UserInfo{Username: "ann", Groups: []string{"people"}}
+			case *authz.SelfSubjectAccessReview:
+				review.Status.Allowed = review.Spec.ResourceAttributes.Verb == "steer"
+			case *authz.SubjectAccessReview:
+				if blind {
+					return apierrors.NewForbidden(schema.GroupResource{Resource: "subjectaccessreviews"}, "", nil)
+				}
+				a := review.Spec.ResourceAttributes
+				right := a.Group == "davit.dev" && a.Resource == "recoveryplans" && a.Name == "shop"
+				ops := review.Spec.User == "ops" && a.Verb == "steer"
+				approver := len(review.Spec.Groups) == 1 && review.Spec.Groups[0] == "approvers" && a.Verb == "approve"
+				review.Status.Allowed = right && (ops || approver)
+			}
+			return nil
+		},
+	}).Build()
+}
+
+func TestSelf(t *testing.T) {
+	c := cluster(false)
+	who := permit.Self(t.Context(), c)
+	if who.Name != "ann" || len(who.Groups) != 1 {
+		t.Errorf("%+v", who)
+	}
+	if whyNot, err := permit.MaySelf(t.Context(), c, who, permit.Verb(failover.Pausing), "shop"); err != nil || whyNot != "" {
+		t.Errorf("%q, %v", whyNot, err)
+	}
+	whyNot, err := permit.MaySelf(t.Context(), c, who, permit.Verb(failover.Reject), "shop")
+	if err != nil || !strings.Contains(whyNot, "ann may not approve runs of plan shop") || !strings.Contains(whyNot, "davit-approver") {
+		t.Errorf("%q, %v", whyNot, err)
+	}
+}
+
+func box(t *testing.T) mailbox.Box {
+	t.Helper()
+	key, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := vault.CreateProject(t.Context(), mem.New(time.Now), "default", key.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mailbox.New(p)
+}
+
+// Of several requests those pass that their people may make; the others learn why
+// theirs do not.
+func TestRequests(t *testing.T) {
+	b := box(t)
+	for _, r := range []execute.Request{
+		{Kind: failover.Commit, By: "eve"},
+		{Kind: failover.Approve, By: "ops"},
+		{Kind: failover.Approve, By: "ben", Groups: []string{"approvers"}},
+		{Kind: failover.Commit, By: "ben", Groups: []string{"approvers"}},
+		{Kind: failover.Commit, By: "ops"},
+	} {
+		if _, err := b.Put(t.Context(), "r1", r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := permit.Requests{Requests: b, Client: cluster(false), Plan: "shop"}
+	for _, want := range []int64{3, 5} {
+		r, err := q.Next(t.Context(), "r1")
+		if err != nil || r == nil || r.Number != want {
+			t.Fatalf("%+v, %v, want request %d", r, err, want)
+		}
+		if err := q.Reply(t.Context(), "r1", r.Number, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := q.Next(t.Context(), "r1"); r != nil || err != nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for n, verb := range map[int64]string{1: "steer", 2: "approve", 4: "steer"} {
+		reply, err := b.Answer(t.Context(), "r1", n)
+		if err != nil || reply == nil || !strings.Contains(reply.Refused, "may not "+verb) {
+			t.Errorf("request %d: %+v, %v", n, reply, err)
+		}
+	}
+}
+
+// Rights on one plan are none on another, and the check is what refuses: without it
+// the request passes.
+func TestTheCheckRefuses(t *testing.T) {
+	b := box(t)
+	if _, err := b.Put(t.Context(), "r1", execute.Request{Kind: failover.Commit, By: "ops"}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := b.Next(t.Context(), "r1"); err != nil || r == nil {
+		t.Fatalf("unchecked: %+v, %v", r, err)
+	}
+	if r, err := (permit.Requests{Requests: b, Client: cluster(false), Plan: "cash"}).Next(t.Context(), "r1"); err != nil || r != nil {
+		t.Errorf("checked: %+v, %v", r, err)
+	}
+}
+
+// Whoever carries a run with rights that do not allow to ask about others serves
+// himself alone.
+func TestBlind(t *testing.T) {
+	b := box(t)
+	for _, by := range []string{"ops", "ann"} {
+		if _, err := b.Put(t.Context(), "r1", execute.Request{Kind: failover.Commit, By: by}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := (permit.Requests{Requests: b, Client: cluster(true), Plan: "shop", Self: "ann"}).Next(t.Context(), "r1")
+	if err != nil || r == nil || r.By != "ann" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if reply, err := b.Answer(t.Context(), "r1", 1); err != nil || reply == nil || !strings.Contains(reply.Refused, "may not look whether ops may") {
+		t.Errorf("%+v, %v", reply, err)
+	}
+}
