@@ -240,12 +240,7 @@ func (h *here) answer(ctx context.Context, run string, u *until) error {
 			if reply.Refused != "" {
 				return exit.Refuse("`runs show "+run+"` shows how it stands", "run %s: %s", run, reply.Refused)
 			}
-			if state == nil {
-				if state, err = journal.Read(ctx, h.in.Project, run); err != nil {
-					return err
-				}
-			}
-			return h.conclude(state, nil)
+			return h.conclude(h.follow(ctx, run))
 		}
 		if time.Since(asked) > replyPatience {
 			state, err = h.takeOver(ctx, run, u, func(s *failover.State) bool { return u.done.Load() && settled(s) })
@@ -261,6 +256,38 @@ func (h *here) answer(ctx context.Context, run string, u *until) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the answer of run %s: %w", run, context.Cause(ctx))
+		case <-time.After(replyLook):
+		}
+	}
+}
+
+// follow waits until the run is over, or waits for people, as it would if this
+// process carried it: what was asked for is then done. A run whose carrier dies
+// meanwhile is carried on here.
+func (h *here) follow(ctx context.Context, run string) (*failover.State, error) {
+	reader, told, seen, since := journal.Follow(h.in.Project, run), map[string]failover.Status{}, int64(0), time.Now()
+	for {
+		s, err := reader.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if s.Phase.Over() || settled(s) {
+			return s, nil
+		}
+		if s.Sequence != seen {
+			seen, since = s.Sequence, time.Now()
+			h.tell(s, []string{"carried by " + s.Executor}, told)
+		}
+		if time.Since(since) > replyPatience && s.Spec.To == h.in.Site {
+			done, err := h.takeOver(ctx, run, nil, func(s *failover.State) bool { return s.Executor == h.process && settled(s) })
+			if !errors.Is(err, standby.ErrCarried) {
+				return done, err
+			}
+			since = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return s, fmt.Errorf("wait for run %s: %w", run, context.Cause(ctx))
 		case <-time.After(replyLook):
 		}
 	}
