@@ -99,9 +99,9 @@ func grant(account string, anywhere, atHome []rbacv1.PolicyRule) []runtime.Objec
 // application takes: scale to zero, suspend, send to no node, delete pods.
 func agentAnywhere() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		rule(allVerbs, v1alpha1.GroupVersion.Group, "vaults", "sites", "applications", "protectionpolicies", "recoverypoints", "restores"),
-		rule(readVerbs, v1alpha1.GroupVersion.Group, "recoveryplans"),
-		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "vaults/status", "sites/status", "applications/status", "recoverypoints/status", "restores/status", "recoveryplans/status"),
+		rule(allVerbs, v1alpha1.GroupVersion.Group, "vaults", "sites", "applications", "protectionpolicies", "recoverypoints", "restores", "recoveryplans", "runs"),
+		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "vaults/status", "sites/status", "applications/status", "recoverypoints/status", "restores/status", "recoveryplans/status", "runs/status"),
+		rule(verbs("create"), "authorization.k8s.io", "subjectaccessreviews"), // who may approve and steer runs
 		rule(verbs("create", "patch"), "", "events"),
 		rule(verbs("create", "patch"), "events.k8s.io", "events"),
 		rule(readVerbs, "", "namespaces", "nodes", "persistentvolumes"),
