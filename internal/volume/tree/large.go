@@ -115,22 +115,19 @@ func (t *reader) restoreSpan(cr content.Reader, f *largeFile, span []placed) err
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
-	first, last := span[0], span[len(span)-1]
-	if t.opts.ReadAhead != nil && last.from > first.from {
-		release, err := t.opts.ReadAhead(t.ctx, first.pack, first.from, last.until-first.from)
-		if err != nil {
-			return fmt.Errorf("read pack %s: %w", first.pack, err)
-		}
-		defer release()
+	release, err := t.fetchAhead(span)
+	if err != nil {
+		return err
 	}
+	defer release()
 	var data []byte
 	var blank bool
 	for i, c := range span {
 		if i == 0 || c.ID != span[i-1].ID || c.Length != span[i-1].Length {
-			var err error
 			if data, err = c.load(t.ctx, cr); err != nil {
 				return err
 			}
+			t.meter.Fetched.Add(c.Length)
 			blank = isBlank(data)
 		}
 		if !blank {
@@ -141,17 +138,29 @@ func (t *reader) restoreSpan(cr content.Reader, f *largeFile, span []placed) err
 		t.meter.Bytes.Add(c.Length)
 		t.meter.Tick()
 	}
-	return f.startWriteback(span)
+	return startWriteback(f.file, span)
+}
+
+// fetchAhead has a span's contents fetched with one request, until release.
+func (t *reader) fetchAhead(span []placed) (release func(), err error) {
+	first, last := span[0], span[len(span)-1]
+	if t.opts.ReadAhead == nil || last.from <= first.from {
+		return func() {}, nil
+	}
+	if release, err = t.opts.ReadAhead(t.ctx, first.pack, first.from, last.until-first.from); err != nil {
+		return nil, fmt.Errorf("read pack %s: %w", first.pack, err)
+	}
+	return release, nil
 }
 
 // startWriteback lets the disk begin with what was written, while the next
 // span is fetched: else all of it waits for the end.
-func (f *largeFile) startWriteback(span []placed) error {
+func startWriteback(f *os.File, span []placed) error {
 	from, until := span[0].Offset, int64(0)
 	for _, c := range span {
 		from, until = min(from, c.Offset), max(until, c.Offset+c.Length)
 	}
-	err := unix.SyncFileRange(int(f.file.Fd()), from, until-from, unix.SYNC_FILE_RANGE_WRITE)
+	err := unix.SyncFileRange(int(f.Fd()), from, until-from, unix.SYNC_FILE_RANGE_WRITE)
 	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ESPIPE) {
 		return fmt.Errorf("write file: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 type Progress struct {
 	Files      int64 // files finished, the reused and skipped ones included
 	Bytes      int64 // bytes of files read, written or verified, reused ones included
+	Fetched    int64 // bytes of files that a Read got out of the repository; the rest was there
 	Reused     int64 // files taken over unread from the previous snapshot, or already there
 	TotalFiles int64 // files in all, or 0 while unknown
 	TotalBytes int64 // bytes in all, or 0 while unknown
@@ -19,7 +20,7 @@ type Progress struct {
 // Meter counts what is done and tells about it, not too often. Its counters
 // are those of Progress.
 type Meter struct {
-	Files, Bytes, Reused, TotalFiles, TotalBytes, Errors atomic.Int64
+	Files, Bytes, Fetched, Reused, TotalFiles, TotalBytes, Errors atomic.Int64
 
 	tell func(Progress)
 	now  func() time.Time
@@ -58,7 +59,7 @@ func (m *Meter) Last() {
 
 func (m *Meter) progress() Progress {
 	return Progress{
-		Files: m.Files.Load(), Bytes: m.Bytes.Load(), Reused: m.Reused.Load(),
+		Files: m.Files.Load(), Bytes: m.Bytes.Load(), Fetched: m.Fetched.Load(), Reused: m.Reused.Load(),
 		TotalFiles: m.TotalFiles.Load(), TotalBytes: m.TotalBytes.Load(), Errors: m.Errors.Load(),
 	}
 }

@@ -98,7 +98,8 @@ type ReadOptions struct {
 
 // Read restores the tree of a snapshot's root into the directory target. All
 // of it is on stable storage when Read returns nil; until then a file named
-// .davit-restore-unfinished marks the target.
+// .davit-restore-unfinished marks the target. Of files that are there already only
+// what differs from the stored ones is fetched and written.
 func Read(ctx context.Context, rep repo.DirectRepository, rootID object.ID, target string, opts ReadOptions) error {
 	top, extrasEntry, err := OpenRoot(ctx, rep, rootID)
 	if err != nil {
@@ -360,6 +361,10 @@ func (t *reader) restoreFile(n *readNode, name, stored string, e *snapshot.DirEn
 	if err != nil {
 		return err
 	}
+	if t.there(n, name) {
+		n.pending.Add(1)
+		return t.restoreOver(n, name, stored, e, chunks)
+	}
 	if len(chunks) != 1 {
 		n.pending.Add(1)
 		return t.restoreLarge(n, name, stored, e, chunks)
@@ -442,6 +447,7 @@ func (t *reader) restoreSmall(f smallFile) error {
 	if err != nil {
 		return err
 	}
+	t.meter.Fetched.Add(int64(len(data)))
 	t.meter.Bytes.Add(int64(len(data)))
 	t.meter.Files.Add(1)
 	t.meter.Tick()
