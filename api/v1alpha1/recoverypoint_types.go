@@ -39,6 +39,12 @@ type RecoveryPointSpec struct {
 	// Pinned points never expire.
 	// +optional
 	Pinned bool `json:"pinned,omitempty"`
+	// Diverged captures what this site still has of an application that another
+	// site runs by now, under the epoch that this one held. The point is
+	// quarantined: it is for people to look into, and never offered by itself.
+	// The application must be at rest here.
+	// +optional
+	Diverged bool `json:"diverged,omitempty"`
 }
 
 // PointTrigger says who asked for a recovery point.

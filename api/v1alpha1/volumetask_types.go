@@ -97,6 +97,10 @@ type VolumeTaskStatus struct {
 	BytesTotal int64 `json:"bytesTotal,omitempty"`
 	// +optional
 	FilesDone int64 `json:"filesDone,omitempty"`
+	// BytesFetched is what a Write got out of the vault: the rest of BytesDone
+	// was in the volume already.
+	// +optional
+	BytesFetched int64 `json:"bytesFetched,omitempty"`
 	// Snapshot is the result of a Read, as JSON of point.Snapshot.
 	// +optional
 	Snapshot string `json:"snapshot,omitempty"`

@@ -20,6 +20,7 @@ var together = []day{
 	{"RestoreTwice", restoreTwice},
 	{"FailedOverAndBack", failedOverAndBack},
 	{"SwitchedOver", switchedOver},
+	{"FailedBack", failedBack},
 	{"ReadOnlyVault", readOnlyVault},
 	{"PrivateCA", privateCA},
 	{"Damage", damage},

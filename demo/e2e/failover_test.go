@@ -18,10 +18,22 @@ type runView struct {
 		Epoch       int64
 		RTO         time.Duration
 	}
-	Steps []struct {
-		Name, Status string
-		Attempts     int
+	Steps []stepView
+}
+
+type stepView struct {
+	Name, Status, Point string
+	Attempts            int
+	Moved               *struct{ Bytes, Of int64 }
+}
+
+func (r runView) stepOf(name string) stepView {
+	for _, s := range r.Steps {
+		if s.Name == name {
+			return s
+		}
 	}
+	return stepView{Name: name}
 }
 
 func (r runView) step(name string) (status string, attempts int) {

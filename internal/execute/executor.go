@@ -364,6 +364,9 @@ func sum(f failover.Effect, answers []Answer) failover.Event {
 		if a.Point != nil {
 			ev.Point = a.Point
 		}
+		if a.Moved != nil {
+			ev.Moved = a.Moved
+		}
 		ev.Epoch = max(ev.Epoch, a.Epoch)
 	}
 	if ev.Kind == failover.Acted && (ev.Outcome == failover.NotDone || ev.Outcome == failover.Busy) {

@@ -62,6 +62,7 @@ type Answer struct {
 	// Asked says that the site heard of the fence.
 	Asked bool            `json:"asked,omitempty"`
 	Point *failover.Point `json:"point,omitempty"` // that was restored, or made
+	Moved *failover.Moved `json:"moved,omitempty"` // of volumes
 	Epoch int64           `json:"epoch,omitempty"` // of a claim, or its return
 	Guard Guard           `json:"guard,omitempty"`
 }

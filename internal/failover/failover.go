@@ -167,6 +167,13 @@ type Point struct {
 	Instant time.Time `json:"instant"`
 }
 
+// Moved is how much of the volumes' data a step brought: Bytes of Of. The rest was
+// there already.
+type Moved struct {
+	Bytes int64 `json:"bytes"`
+	Of    int64 `json:"of"`
+}
+
 // Token goes with every act. Sequence only grows within a run, over all its
 // executors. An actuator carries out one act of a step at a time and refuses
 // an epoch, or for the same run and step a sequence, below what it has seen: so

@@ -104,6 +104,7 @@ type Event struct {
 	Proofs  []Proof
 	Asked   []string // sites that said they heard
 	Point   *Point
+	Moved   *Moved
 	Epoch   int64 // of a claim or its return
 	Facts   *Facts
 	Split   string

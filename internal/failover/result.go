@@ -45,6 +45,8 @@ type StepResult struct {
 	Attempts int           `json:"attempts"`
 	Note     string        `json:"note,omitempty"`
 	Undone   bool          `json:"undone,omitempty"`
+	Point    string        `json:"point,omitempty"` // that was made or restored
+	Moved    *Moved        `json:"moved,omitempty"` // of volumes
 }
 
 // Result computes the report of a run.
@@ -67,7 +69,11 @@ func (s *State) Result() Result {
 	}
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
-		r.Steps = append(r.Steps, StepResult{Name: step.Name, Status: st.Status, Begun: st.Begun, Took: st.Took, Attempts: st.Attempts, Note: st.Note, Undone: st.Undid})
+		result := StepResult{Name: step.Name, Status: st.Status, Begun: st.Begun, Took: st.Took, Attempts: st.Attempts, Note: st.Note, Undone: st.Undid, Moved: st.Moved}
+		if st.Point != nil {
+			result.Point = st.Point.ID
+		}
+		r.Steps = append(r.Steps, result)
 	}
 	return r
 }

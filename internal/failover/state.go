@@ -51,6 +51,7 @@ type Entry struct {
 	Epoch       int64         `json:"epoch,omitempty"`
 	Pause       PauseKind     `json:"pause,omitempty"`
 	Point       *Point        `json:"point,omitempty"`
+	Moved       *Moved        `json:"moved,omitempty"`
 	Proof       *Proof        `json:"proof,omitempty"`
 	Spec        *Spec         `json:"spec,omitempty"`
 	Facts       *Facts        `json:"facts,omitempty"`
@@ -81,6 +82,7 @@ type StepState struct {
 	Took           time.Duration
 	Note           string
 	Point          *Point
+	Moved          *Moved
 }
 
 func (s StepState) ended() bool {
@@ -306,6 +308,9 @@ func (s *State) ended(e Entry) {
 	}
 	if e.Point != nil {
 		step.Point = e.Point
+	}
+	if e.Moved != nil {
+		step.Moved = e.Moved
 	}
 	if spec.Kind == plan.KindClaim && e.Status == Succeeded {
 		step.Meant = true // also where a look found it there

@@ -117,7 +117,7 @@ func (r *report) write(ctx context.Context, more func(*v1alpha1.VolumeTaskStatus
 	if s.StartedAt == nil {
 		s.StartedAt = &now
 	}
-	s.BytesDone, s.BytesTotal, s.FilesDone = r.progress.Bytes, r.progress.TotalBytes, r.progress.Files
+	s.BytesDone, s.BytesTotal, s.FilesDone, s.BytesFetched = r.progress.Bytes, r.progress.TotalBytes, r.progress.Files, r.progress.Fetched
 	more(s)
 	r.mu.Unlock()
 	if err := r.client.Status().Patch(ctx, next, client.MergeFrom(old)); err != nil {

@@ -53,7 +53,7 @@ type traits struct {
 
 var kinds = map[Kind]traits{
 	KindOutside:  {side: Target, limit: time.Minute},
-	KindPin:      {side: Target, limit: 5 * time.Minute, undo: true},
+	KindPin:      {side: Target, limit: 2 * time.Hour, undo: true},
 	KindCatchUp:  {side: Target, limit: 4 * time.Hour},
 	KindQuiesce:  {side: Source, limit: 5 * time.Minute, undo: true},
 	KindSync:     {side: Source, limit: 30 * time.Minute},

@@ -30,6 +30,10 @@ type CaptureRequest struct {
 	Trigger string
 	// Held is the epoch this site holds; see Standing.
 	Held int64
+	// Diverged captures what a superseded site still has. Nothing is taken for
+	// the application's present state: an epoch above Held is there, so that the
+	// point is quarantined from the start.
+	Diverged bool
 	// Progress is told, in words, what is being done. It may be nil, and may
 	// be called from several goroutines.
 	Progress func(step string)
@@ -60,7 +64,7 @@ func (p *Protector) capture(ctx context.Context, app string, req CaptureRequest)
 	if err := p.Preflight(&req.Application); err != nil {
 		return nil, err
 	}
-	if err := Restoring(&req.Application); err != nil {
+	if err := Restoring(&req.Application); err != nil && !req.Diverged {
 		return nil, err
 	}
 	if err := p.CheckName(ctx); err != nil {
@@ -75,7 +79,7 @@ func (p *Protector) capture(ctx context.Context, app string, req CaptureRequest)
 		return nil, err
 	}
 	defer done()
-	if err := p.epochs.Check(ctx, app, req.Held); err != nil {
+	if err := p.permits(ctx, app, req); err != nil {
 		return nil, err
 	}
 	if spec.ID = req.PointID; spec.ID == "" {
@@ -87,6 +91,22 @@ func (p *Protector) capture(ctx context.Context, app string, req CaptureRequest)
 		return nil, err
 	}
 	return p.write(ctx, spec, req)
+}
+
+// permits says whether the point may be made: by the site that holds the epoch or,
+// of what has diverged, by one that holds it no more.
+func (p *Protector) permits(ctx context.Context, app string, req CaptureRequest) error {
+	if !req.Diverged {
+		return p.guard(ctx, app, req.Held)
+	}
+	current, err := p.epochs.Current(ctx, app)
+	if err != nil {
+		return err
+	}
+	if req.Held <= 0 || current.Number <= req.Held {
+		return fmt.Errorf("%w: nothing of %s has diverged: this site holds epoch %d, and the newest is %d", ErrInvalid, app, req.Held, current.Number)
+	}
+	return nil
 }
 
 // begin makes sure that one capture of an application runs at a time.
@@ -115,7 +135,7 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 	m, err := p.fill(ctx, w, spec, req, started)
 	stop()
 	if err == nil {
-		err = p.publish(ctx, w, m, req.Held)
+		err = p.publish(ctx, w, m, req)
 	}
 	if err == nil {
 		p.remember(m)
@@ -198,8 +218,8 @@ func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture
 
 // publish makes the point visible, guarded by the epoch. An unknown outcome is
 // settled by publishing again: the guard is asked each time.
-func (p *Protector) publish(ctx context.Context, w *vault.PointWriter, m *point.Manifest, held int64) error {
-	guard := func(ctx context.Context) error { return p.guard(ctx, m.Application, held) }
+func (p *Protector) publish(ctx context.Context, w *vault.PointWriter, m *point.Manifest, req CaptureRequest) error {
+	guard := func(ctx context.Context) error { return p.permits(ctx, m.Application, req) }
 	var err error
 	for range publishTries {
 		if err = w.Publish(ctx, m, guard); !errors.Is(err, vault.ErrUnavailable) {

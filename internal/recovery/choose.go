@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -153,6 +154,9 @@ func checkMode(opts Options, m *point.Manifest, current lease.Epoch, self lease.
 		if opts.Isolation != nil {
 			return fmt.Errorf("%w: only a clone can be isolated", ErrRefused)
 		}
+	}
+	if opts.Ahead && (opts.Mode != v1alpha1.RestoreTakeOver || opts.To != sequence.Data || !elsewhere) {
+		return fmt.Errorf("%w: data alone comes ahead of a take-over, and only while another site holds the epoch of %s", ErrRefused, opts.Application)
 	}
 	switch opts.Mode {
 	case v1alpha1.RestoreTakeOver:

@@ -90,6 +90,10 @@ type Options struct {
 	// To is how far it goes, for whoever brings an application up in parts: given
 	// again with a later stage the recovery continues. Zero is to the end.
 	To sequence.Stage
+	// Ahead brings data to a site that runs nothing of the application, before
+	// anything is claimed: a later take-over has the less to bring. It goes no
+	// further than data, and nothing may run.
+	Ahead bool
 	// Isolation keeps a clone to itself. Nil makes it like the original.
 	Isolation *Isolation
 }

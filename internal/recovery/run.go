@@ -173,6 +173,9 @@ func (r *recovery) beforeObjects(ctx context.Context) error {
 	if err := r.holdCaptures(ctx); err != nil {
 		return err
 	}
+	if r.opts.Ahead {
+		return r.stillWriter(ctx) // whoever that is: it is not this site
+	}
 	if r.opts.Mode != v1alpha1.RestoreTakeOver {
 		return nil
 	}

@@ -50,6 +50,9 @@ func (r *recovery) attempted(e lease.Epoch) bool {
 // must be fenced when another site takes over, so the Application comes first,
 // marked as not whole.
 func (r *recovery) activate(ctx context.Context) error {
+	if r.opts.Ahead {
+		return fmt.Errorf("%w: data alone may come ahead of the claim, and this needs custom resources first", ErrRefused)
+	}
 	if err := r.stillWriter(ctx); err != nil {
 		return err
 	}

@@ -233,6 +233,7 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 		Source:  e.m.Application + "/" + vol.Namespace + "/" + vol.Claim,
 		PodSpec: c.Spec, PodLabels: c.Labels, Owner: e.opts.ID,
 		Progress: func(done, total int64) { e.bytes(p.name, done, max(total, vol.Snapshot.Bytes)) },
+		Fetched:  func(bytes int64) { e.rec.Count(func(r *Result) { r.FetchedBytes += bytes }) },
 	})
 	for _, w := range warnings {
 		e.rec.Warn(p.name, "%s", w)

@@ -46,10 +46,14 @@ func (s *Site) restore(ctx context.Context, o execute.Order) execute.Answer {
 	if report.Result.Failed > 0 {
 		return execute.Refuse("%d objects could not be restored: %s", report.Result.Failed, problems(report, true))
 	}
-	return execute.Answer{
+	answer := execute.Answer{
 		Outcome: failover.Done, Note: problems(report, false), Guard: execute.Guarded,
 		Point: &failover.Point{ID: report.Point, Instant: report.Instant},
 	}
+	if o.Step.Kind == plan.KindRestore {
+		answer.Moved = moved(report.Result)
+	}
+	return answer
 }
 
 // awaitReady waits for the workloads that the run brought. It changes nothing:

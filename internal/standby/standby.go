@@ -113,6 +113,8 @@ func (s *Site) live() execute.Kinds {
 		plan.KindRestore: remembered(s.restore, true),
 		plan.KindApply:   remembered(s.restore, true),
 		plan.KindScale:   remembered(s.restore, true),
+		plan.KindPin:     aged(s.pin),
+		plan.KindCatchUp: remembered(s.catchUp, true),
 		plan.KindReady:   execute.Func(s.awaitReady),
 		plan.KindProbe:   execute.Func(s.probe),
 		plan.KindOutside: execute.Func(s.probe),

@@ -2,6 +2,7 @@ package standby
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -105,6 +106,11 @@ func (s *Site) ready(ctx context.Context, app string, spec failover.Spec) (strin
 	if err != nil {
 		return "", err
 	}
+	if spec.Verb == plan.Failback {
+		if problem, err := s.returns(ctx, app, left); problem != "" || err != nil {
+			return problem, err
+		}
+	}
 	if left {
 		opts.Existing = v1alpha1.ExistingExact
 	}
@@ -119,6 +125,18 @@ func (s *Site) ready(ctx context.Context, app string, spec failover.Spec) (strin
 		return bad[0].String(), nil
 	}
 	return "", nil
+}
+
+// returns says why an application cannot come back here.
+func (s *Site) returns(ctx context.Context, app string, left bool) (string, error) {
+	if !left {
+		return fmt.Sprintf("site %s never ran it: nothing of it can come back here, use switchover", s.o.Recovery.Site), nil
+	}
+	_, err := s.applicationHere(ctx, app)
+	if errors.Is(err, errNoApplication) {
+		return err.Error(), nil
+	}
+	return "", err
 }
 
 // Verify implements execute.Survey: the epochs are still the run's, and what

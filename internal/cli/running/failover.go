@@ -124,7 +124,34 @@ runs take-over" does. With --background the agent here carries the run from the 
 	return cmd
 }
 
-// flags are those of both verbs.
+// Failback makes `failback`.
+func Failback(h *Host) *cobra.Command {
+	o := order{verb: plan.Failback}
+	cmd := &cobra.Command{
+		Use:   "failback -f PLAN",
+		Short: "Bring a plan's applications back here, to the site that they were failed over from",
+		Long: `Carries a recovery plan out, here, at the site that ran the applications before and was superseded: what only this site still has is captured
+once more, under the epoch that it held, quarantined and pinned; the run names the recovery point. Then the volumes that are here are brought up to
+date while the applications still run at the other site: what is here already is not fetched again, and the run reports the bytes. What follows is
+a switchover: the applications come to rest there, are captured, and start here. No write that was acknowledged since the failover is lost.
+
+Nothing fails back by itself. This site's agent must run, and have brought what was here to rest. Until clients can reach this site, any error takes
+all of it back: the applications run at the other site again; the recovery point stays.`,
+		Example: `  davit failback -f shop.yaml --to east --dry-run
+  davit failback -f shop.yaml --to east --reason "east is back"`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.file == "" {
+				return exit.Usage("give -f FILE", "failback needs a plan")
+			}
+			return h.order(cmd, &o)
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// flags are those of all verbs.
 func (o *order) flags(cmd *cobra.Command) *pflag.FlagSet {
 	flags := cmd.Flags()
 	flags.StringVarP(&o.file, "file", "f", "", `file with the plan; "-" is standard input`)

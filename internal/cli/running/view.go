@@ -1,6 +1,7 @@
 package running
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -48,10 +49,13 @@ func (o Outlook) Text(t *output.Text) {
 		o.drill(t)
 		return
 	}
-	planned := o.Verb == plan.Switchover
+	planned := o.Verb != plan.Failover
 	t.Line("%s%s of plan %s from site %s to site %s.", strings.ToUpper(string(o.Verb[:1])), o.Verb[1:], o.Plan, o.From, o.To)
 	for _, a := range o.Applications {
 		if planned {
+			if o.Verb == plan.Failback {
+				t.Line("  %s: what only site %s has is captured and kept; then the volumes here are brought up to date.", a.Name, o.To)
+			}
 			t.Line("  %s: stops at site %s, is captured once more, and starts here. Nothing is lost.", a.Name, o.From)
 			continue
 		}
@@ -138,7 +142,11 @@ func (r Report) Text(t *output.Text) {
 		if s.Undone {
 			status = "taken back"
 		}
-		rows = append(rows, []string{s.Name, status, output.Duration(s.Took), output.OneLine(s.Note)})
+		note := s.Note
+		if m := s.Moved; m != nil {
+			note = strings.TrimSuffix(fmt.Sprintf("fetched %s of %s; %s", output.Bytes(m.Bytes), output.Bytes(m.Of), note), "; ")
+		}
+		rows = append(rows, []string{s.Name, status, output.Duration(s.Took), output.OneLine(note)})
 	}
 	t.Section("Steps")
 	t.Table("  ", output.Columns("STEP", "STATUS", ">TOOK", "NOTE"), rows)

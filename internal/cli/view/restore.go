@@ -140,7 +140,7 @@ func (r Restore) resultFields() []string {
 	}
 	return []string{
 		"objects", strings.Join(objects, ", "),
-		"volumes", fmt.Sprintf("%d, %s", res.Volumes, output.Bytes(res.VolumeBytes)),
+		"volumes", fmt.Sprintf("%d, %s, of which %s were fetched", res.Volumes, output.Bytes(res.VolumeBytes), output.Bytes(res.FetchedBytes)),
 		"RPO", output.Duration(r.RPO) + " measured: work of this long before the restore began is not in the point",
 		"RTO", rtoText(r.RTO),
 		"protection", strings.Join(r.Documents, ", "),

@@ -117,6 +117,7 @@ type Progress struct {
 type Result struct {
 	Snapshot point.Snapshot
 	Warnings []string
+	Fetched  int64 // bytes that a Write got out of the vault; the rest was there
 }
 
 // Options say how the mover works. The zero value is usable.

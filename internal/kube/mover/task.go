@@ -39,7 +39,7 @@ func (m *Mover) runTask(ctx context.Context, req Request, op v1alpha1.VolumeOper
 	if err != nil {
 		return Result{}, err
 	}
-	res.Warnings = done.Status.Warnings
+	res.Warnings, res.Fetched = done.Status.Warnings, done.Status.BytesFetched
 	if op == v1alpha1.VolumeRead {
 		if err := json.Unmarshal([]byte(done.Status.Snapshot), &res.Snapshot); err != nil {
 			return Result{}, fmt.Errorf("decode snapshot of task %s: %w", task.Name, err)

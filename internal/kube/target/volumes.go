@@ -76,6 +76,9 @@ func (v *Volumes) Fill(ctx context.Context, req restore.FillRequest) ([]string, 
 	if err != nil {
 		return nil, fmt.Errorf("fill claim %s/%s: %w", req.Namespace, req.Claim, err)
 	}
+	if req.Fetched != nil {
+		req.Fetched(res.Fetched)
+	}
 	return res.Warnings, nil
 }
 

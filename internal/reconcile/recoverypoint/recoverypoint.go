@@ -153,7 +153,7 @@ func (r *Reconciler) capture(ctx context.Context, rp *v1alpha1.RecoveryPoint) (c
 	}
 	if err != nil {
 		failed := r.fail(ctx, rp, err)
-		if full(err) {
+		if full(err) && !rp.Spec.Diverged {
 			failed = errors.Join(failed, r.expire(ctx, rp, s))
 		}
 		return ctrl.Result{}, failed
@@ -188,6 +188,9 @@ func (r *Reconciler) subject(ctx context.Context, rp *v1alpha1.RecoveryPoint) (*
 	if err != nil {
 		return nil, err
 	}
+	if rp.Spec.Diverged {
+		return s, diverged(s)
+	}
 	if s.standing.Role != v1alpha1.RoleActive {
 		err := error(&lease.SupersededError{Application: s.app.VaultName(), Held: s.standing.Held, Current: s.standing.Current})
 		if taken := s.protector.CheckName(ctx); errors.Is(taken, lease.ErrNameTaken) {
@@ -196,6 +199,18 @@ func (r *Reconciler) subject(ctx context.Context, rp *v1alpha1.RecoveryPoint) (*
 		return nil, err
 	}
 	return s, nil
+}
+
+// diverged says why what the site still has of an application cannot be captured.
+func diverged(s *subject) error {
+	rest := s.app.Status.Rest
+	switch {
+	case s.standing.Role != v1alpha1.RoleSuperseded:
+		return fmt.Errorf("nothing of %s has diverged here: the site is %s", s.app.VaultName(), s.standing.Role)
+	case rest == nil || !rest.Stopped || s.app.Status.Role != v1alpha1.RoleSuperseded:
+		return fmt.Errorf("%s has not come to rest here yet: ask again when status.rest.stopped says so", s.app.VaultName())
+	}
+	return nil
 }
 
 func (r *Reconciler) begin(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) error {
@@ -236,7 +251,7 @@ func (r *Reconciler) run(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *sub
 	}
 	began := r.Now()
 	m, err := s.protector.Capture(ctx, protection.CaptureRequest{
-		Application: s.app, PointID: rp.Name, Trigger: trigger, Held: s.standing.Held, Progress: steps.set,
+		Application: s.app, PointID: rp.Name, Trigger: trigger, Held: s.standing.Held, Diverged: rp.Spec.Diverged, Progress: steps.set,
 	})
 	cause := context.Cause(ctx)
 	cancel(nil)
@@ -323,6 +338,9 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 		return client.IgnoreNotFound(err)
 	}
 	r.Events.Eventf(rp, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "captured %d objects and %d volumes, %d bytes, %d of them new", m.Objects, len(m.Volumes), m.Bytes, m.StoredBytes)
+	if rp.Spec.Diverged {
+		return nil // a superseded site deletes nothing
+	}
 	return r.expire(ctx, rp, s)
 }
 
@@ -379,7 +397,9 @@ func (r *Reconciler) show(ctx context.Context, rp *v1alpha1.RecoveryPoint, m *po
 	info := vault.PointInfo{ID: m.ID, Manifest: m}
 	return r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) {
 		view := v1alpha1.RecoveryPoint{Status: *st}
-		project.Status(&view, info, info.Point())
+		p := info.Point()
+		p.Quarantined = p.Quarantined || rp.Spec.Diverged
+		project.Status(&view, info, p)
 		*st = view.Status
 	})
 }

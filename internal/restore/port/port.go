@@ -79,6 +79,7 @@ type FillRequest struct {
 	PodLabels        map[string]any // that pod's labels
 	Owner            string         // the restore's id: the same after a crash
 	Progress         func(done, total int64)
+	Fetched          func(bytes int64) // told how much came out of the vault; the rest was there
 }
 
 // Volumes fills claims.

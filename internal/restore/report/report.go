@@ -118,11 +118,14 @@ type Result struct {
 	Failed    int64 `json:"failed"`
 	// Volumes and VolumeBytes count what was filled, now or by the
 	// interrupted try.
-	Volumes     int64     `json:"volumes"`
-	VolumeBytes int64     `json:"volumeBytes"`
-	Warnings    []Problem `json:"warnings,omitempty"`
-	Failures    []Problem `json:"failures,omitempty"`
-	Steps       []Step    `json:"steps"`
+	Volumes     int64 `json:"volumes"`
+	VolumeBytes int64 `json:"volumeBytes"`
+	// FetchedBytes is what of them came out of the vault: the rest was in the
+	// volumes already.
+	FetchedBytes int64     `json:"fetchedBytes"`
+	Warnings     []Problem `json:"warnings,omitempty"`
+	Failures     []Problem `json:"failures,omitempty"`
+	Steps        []Step    `json:"steps"`
 	// Ready says whether every restored workload got ready in time.
 	Ready bool `json:"ready"`
 	// Running counts the workloads that were waited for and have pods that are

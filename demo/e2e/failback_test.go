@@ -1,0 +1,115 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// writing has the application at a site write numbered lines, each acknowledged
+// only once it is on stable storage, until it is stopped or the site takes no
+// more. It returns the last number that was acknowledged.
+func writing(t *testing.T, site, namespace string) (stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	acknowledged := make(chan int, 1)
+	go func() {
+		n := 0
+		for ctx.Err() == nil {
+			line := fmt.Sprintf("echo %d >> /data/ledger && sync", n+1)
+			if _, err := rig.Kubectl(ctx, site, "-n", namespace, "exec", "db-0", "-c", "db", "--", "sh", "-c", line); err != nil {
+				break
+			}
+			n++
+		}
+		acknowledged <- n
+	}()
+	return func() int {
+		cancel()
+		return <-acknowledged
+	}
+}
+
+// failedBack brings an application back to the site that it was failed over from.
+// What that site alone had is kept, what the other one wrote is all there, and of
+// the volume only what differs was moved.
+func failedBack(t *testing.T) {
+	a := &app{size: 32 << 10, disk: "128Mi"}
+	sum, _ := a.protected(t)
+	removeNamespace(t, west, a.name)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c", "echo only east has this > /data/diverged && sync")
+	file := planOf(t, a.name, "60s")
+	davit(t, west, a.vault, "failback", "-f", file, "--dry-run").want(t, 3, "site west never ran it", "use switchover")
+	var over, back runView
+	davit(t, west, a.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &over)
+	davit(t, west, a.vault, "runs", "commit", over.Run).want(t, 0, "Completed")
+	if got := a.sum(t, west, a.name); got != sum {
+		t.Fatalf("the data came to west as %s, want %s", got, sum)
+	}
+	stop := writing(t, west, a.name)
+	davit(t, east, a.vault, "failback", "-f", file, "--dry-run").want(t, 0, "what only site east has is captured and kept", "Nothing is lost")
+	davit(t, east, a.vault, "failback", "-f", file, "--to", east, "--yes", "-o", "json").want(t, 0).read(t, &back)
+	written := stop()
+	if back.State != "AwaitingCommit" || back.Level != "proven" || back.Applications[0].Epoch != 3 {
+		t.Fatalf("%+v", back)
+	}
+
+	if got := a.sum(t, east, a.name); got != sum {
+		t.Errorf("the data came back as %s, want %s", got, sum)
+	}
+	lines := strings.Fields(kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "cat", "/data/ledger"))
+	for i, line := range lines {
+		if line != strconv.Itoa(i+1) {
+			t.Fatalf("line %d of the ledger is %q", i+1, line)
+		}
+	}
+	if written == 0 || len(lines) < written {
+		t.Errorf("%d writes were acknowledged at west, and east has %d", written, len(lines))
+	}
+	if got := try(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "ls", "/data"); strings.Contains(got, "diverged") {
+		t.Errorf("what had diverged is still in the volume: %s", got)
+	}
+	for _, step := range []string{"catch-up/", "data/"} {
+		s := back.stepOf(step + a.name)
+		if s.Moved == nil || s.Moved.Of < int64(a.size)<<10 || s.Moved.Bytes*10 > s.Moved.Of {
+			t.Errorf("%s moved %+v", s.Name, s.Moved)
+			continue
+		}
+		t.Logf("%s fetched %d of %d bytes", s.Name, s.Moved.Bytes, s.Moved.Of)
+	}
+	role, replicas := a.status(t, west, "role"), a.replicas(t, west)
+	if role != "Superseded" || replicas != "0" {
+		t.Errorf("west is %s and wants %s replicas", role, replicas)
+	}
+	a.diverged(t, back.stepOf("pin/"+a.name).Point)
+	davit(t, east, a.vault, "runs", "commit", back.Run).want(t, 0, "Completed")
+	eventually(t, time.Minute, "east is the active site again, and whole", func() (bool, string) {
+		now := a.status(t, east, "role") + " " + try(t, east, "-n", system, "get", "application", a.name, "-o", `jsonpath={.metadata.annotations.davit\.dev/restoring}`)
+		return now == "Active ", now
+	})
+	a.backup(t) // protection goes on
+}
+
+// diverged looks into the point that a failback made of what only the old site had.
+func (a *app) diverged(t *testing.T, id string) {
+	t.Helper()
+	for _, p := range a.points(t, west) {
+		if p.ID == id && (p.Phase != "Quarantined" || !p.Pinned) {
+			t.Errorf("what had diverged is %+v", p)
+		}
+	}
+	namespace := a.name + "-pin"
+	removeNamespace(t, west, namespace)
+	args := []string{"restore", id, "--as-clone", "--map-namespace", a.name + "=" + namespace, "--yes"}
+	davit(t, west, a.vault, args...).want(t, 3, "quarantined")
+	davit(t, west, a.vault, append(args, "--accept-quarantined")...).want(t, 0)
+	a.sum(t, west, namespace)
+	got := kubectl(t, west, "-n", namespace, "exec", "db-0", "-c", "db", "--", "sh", "-c", "cat /data/diverged; ls /data")
+	if !strings.Contains(got, "only east has this") || strings.Contains(got, "ledger") {
+		t.Errorf("what had diverged was kept as %q", got)
+	}
+}
