@@ -225,6 +225,14 @@ type TransformRule struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
 	StorageClasses map[string]string `json:"storageClasses,omitempty"`
+	// IngressClasses maps those of Ingresses.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=64
+	IngressClasses map[string]string `json:"ingressClasses,omitempty"`
+	// NodeLabels maps labels by which pods choose nodes, written KEY or KEY=VALUE.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	NodeLabels []NameMapping `json:"nodeLabels,omitempty"`
 }
 
 // TransformMatch says which objects a rule is for. What is empty matches all.

@@ -85,13 +85,7 @@ func Spec(p *plan.Plan, a Ask) (*failover.Spec, error) {
 			s.Approvals = max(s.Approvals, approval.Count)
 		}
 	}
-	for i := range s.Steps { // what applications need is asked from the target
-		for _, out := range p.Outside {
-			if s.Steps[i].Kind == plan.KindOutside && s.Steps[i].Object == out.Name {
-				s.Steps[i].Checks = []plan.Check{out.Probes[s.To]}
-			}
-		}
-	}
+	p.Aim(s.Steps, s.To)
 	return s, nil
 }
 
@@ -105,11 +99,6 @@ func fits(p *plan.Plan, a Ask) error {
 	}
 	if !known(a.To) {
 		return Refuse("add it to the plan's sites, or go to one of them", "plan %s does not name this site, %s", p.Name, a.To)
-	}
-	for _, s := range p.Sites {
-		if len(s.Mappings) > 0 {
-			return Refuse("write an overlay of the site instead (docs/restore.md)", "site %s: mappings are not carried out by this davit", s.Name)
-		}
 	}
 	for app := range a.Points {
 		if !slices.ContainsFunc(p.Applications, func(x plan.Application) bool { return x.Name == app }) {

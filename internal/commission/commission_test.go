@@ -1,6 +1,7 @@
 package commission_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ import (
 
 func shop() *plan.Plan {
 	return &plan.Plan{
-		Name: "shop", Sites: []plan.Site{{Name: "east"}, {Name: "west"}}, Applications: []plan.Application{{Name: "web"}, {Name: "db"}},
+		Name: "shop", Sites: []plan.Site{{Name: "east"}, {Name: "west", Mappings: []plan.Mapping{{Kind: plan.MapHost, From: "a", To: "b"}}}}, Applications: []plan.Application{{Name: "web"}, {Name: "db"}},
 		Fence: plan.Fence{Timeout: time.Second}, Approvals: []plan.Approval{{Count: 2, Verbs: []plan.Verb{plan.Switchover}}},
 	}
 }
@@ -29,14 +30,14 @@ func TestSpec(t *testing.T) {
 	if s.Run != "shop-switchover-20261127-040506" || s.Approvals != 2 || strings.Join(s.Applications, " ") != "db web" || s.Accept != failover.TimedOut {
 		t.Errorf("%+v", s)
 	}
+	if i := slices.IndexFunc(s.Steps, func(s plan.Step) bool { return s.Kind == plan.KindRestore }); i < 0 || len(s.Steps[i].Mappings) != 1 {
+		t.Errorf("the restore does not know what things are called in west: %+v", s.Steps)
+	}
 	if s, err = commission.Spec(shop(), ask(plan.Failover)); err != nil || s.Approvals != 0 {
 		t.Errorf("%+v, %v", s, err)
 	}
 	for want, change := range map[string]func(*plan.Plan, *commission.Ask){
 		"does not name this site": func(_ *plan.Plan, a *commission.Ask) { a.To = "north" },
-		"mappings": func(p *plan.Plan, _ *commission.Ask) {
-			p.Sites[0].Mappings = []plan.Mapping{{Kind: plan.MapHost, From: "a", To: "b"}}
-		},
 		"not of plan shop": func(_ *plan.Plan, a *commission.Ask) { a.Points = map[string]failover.Point{"cash": {ID: "x"}} },
 		"timeout":          func(p *plan.Plan, _ *commission.Ask) { p.Fence.Timeout = 0 },
 	} {

@@ -133,6 +133,8 @@ func (c *checker) sites() {
 				c.say(where, "the kind is not known", fmt.Sprintf("use one of %v", kinds))
 			case m.From == "" || m.To == "":
 				c.say(where, "from or to is empty", "say both")
+			case m.Kind == MapNodeLabel && strings.Contains(m.From, "=") != strings.Contains(m.To, "="):
+				c.say(where, "one of from and to has a value and the other has none", "write both as KEY, or both as KEY=VALUE")
 			case seen[key]:
 				c.say(where, "it is mapped twice", "remove one of them")
 			}

@@ -436,6 +436,28 @@ func (b *builder) waitsFor(name string, placed map[string]int) string {
 	return ""
 }
 
+// Aim gives a run's steps what they need of the site that the run goes to: how it
+// reaches what no site runs, and what things are called there.
+func (p *Plan) Aim(steps []Step, to string) {
+	for i := range steps {
+		s := &steps[i]
+		switch s.Kind {
+		case KindOutside:
+			for _, o := range p.Outside {
+				if o.Name == s.Object {
+					s.Checks = []Check{o.Probes[to]}
+				}
+			}
+		case KindCatchUp, KindRestore, KindClone, KindApply, KindScale:
+			for _, site := range p.Sites {
+				if site.Name == to {
+					s.Mappings = slices.Clone(site.Mappings)
+				}
+			}
+		}
+	}
+}
+
 // Step returns the step of a name, or nil.
 func (g *Graph) Step(name string) *Step {
 	for i := range g.Steps {

@@ -147,6 +147,9 @@ type Step struct {
 	Object string `json:"object,omitempty"`
 	// Record says where the name in Object leads; of dns steps.
 	Record *Record `json:"record,omitempty"`
+	// Mappings are those of the target, for what brings an application there. Aim
+	// sets them.
+	Mappings []Mapping `json:"mappings,omitempty"`
 }
 
 // Command is a Job.

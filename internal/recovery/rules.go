@@ -30,6 +30,7 @@ func rulesOf(rules []v1alpha1.TransformRule) []transform.Rule {
 	for _, r := range rules {
 		all = append(all, transform.Rule{
 			Name: r.Name, JSONPatch: r.JSONPatch, MergePatch: r.MergePatch, StorageClasses: r.StorageClasses,
+			IngressClasses: r.IngressClasses, NodeLabels: mappings(r.NodeLabels),
 			Images: mappings(r.Images), Hosts: mappings(r.Hosts),
 			Match: transform.Match{
 				Kinds: r.Match.Kinds, Namespaces: r.Match.Namespaces, Names: r.Match.Names,

@@ -234,10 +234,12 @@ func (s *Site) catchUp(ctx context.Context, o execute.Order) execute.Answer {
 	}
 	app := o.Step.Application
 	epoch := o.Token.Epochs[app]
-	report, err := recovery.Recover(ctx, recovery.Options{
+	opts := recovery.Options{
 		Application: app, Mode: v1alpha1.RestoreTakeOver, Attempt: o.Run, SeenEpoch: &epoch,
 		Existing: v1alpha1.ExistingExact, To: sequence.Data, Ahead: true,
-	}, s.o.Recovery)
+	}
+	called(&opts, o.Step.Mappings)
+	report, err := recovery.Recover(ctx, opts, s.o.Recovery)
 	if err != nil {
 		return failed(err)
 	}

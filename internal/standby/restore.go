@@ -137,6 +137,7 @@ func (s *Site) options(ctx context.Context, o execute.Order) (recovery.Options, 
 	if left {
 		opts.Existing = v1alpha1.ExistingExact
 	}
+	called(&opts, o.Step.Mappings)
 	return opts, err
 }
 

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/standby/reconcilers"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -120,6 +121,8 @@ func (s *Site) live() execute.Kinds {
 		plan.KindOutside: execute.Func(s.probe),
 		plan.KindCommand: aged(s.command),
 		plan.KindHTTP:    remembered(s.call, false),
+		plan.KindSuspend: aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster}.Do),
+		plan.KindResume:  aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster}.Do),
 	}
 	for kind, a := range s.o.More {
 		kinds[kind] = a

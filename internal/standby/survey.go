@@ -21,7 +21,7 @@ var _ execute.Survey = (*Site)(nil)
 // did, and whether this site could take them.
 func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Facts, error) {
 	facts := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}, Terms: map[string]plan.Fence{}}
-	facts.Problems = s.cannot(spec)
+	facts.Problems = append(s.cannot(spec), unmappable(spec)...)
 	drills := spec.Verb == plan.Drill
 	if drills && s.drill == nil {
 		facts.Problems = append(facts.Problems, "this davit drills at no site: use a newer one")
@@ -114,6 +114,7 @@ func (s *Site) ready(ctx context.Context, app string, spec failover.Spec) (strin
 	if left {
 		opts.Existing = v1alpha1.ExistingExact
 	}
+	called(&opts, mappingsOf(spec, app))
 	report, err := recovery.Check(ctx, opts, s.o.Recovery)
 	switch {
 	case err != nil && recovery.Refused(err):

@@ -40,6 +40,10 @@ type Rule struct {
 	Hosts []Mapping `json:"hosts,omitempty"`
 	// StorageClasses maps those of claims and claim templates.
 	StorageClasses map[string]string `json:"storageClasses,omitempty"`
+	// IngressClasses maps those of Ingresses.
+	IngressClasses map[string]string `json:"ingressClasses,omitempty"`
+	// NodeLabels maps labels by which pods choose nodes: KEY, or KEY=VALUE.
+	NodeLabels []Mapping `json:"nodeLabels,omitempty"`
 }
 
 // Match says which objects a rule is for. What is empty matches all.

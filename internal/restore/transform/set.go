@@ -93,7 +93,7 @@ func compile(title string, rule Rule) (*compiled, error) {
 	if c.match, err = compileMatch(rule.Match); err != nil {
 		return nil, err
 	}
-	for _, make := range []func(Rule) (action, error){compileClasses, compileImages, compileHosts, compileMerge, compileJSON} {
+	for _, make := range []func(Rule) (action, error){compileClasses, compileIngressClasses, compileNodeLabels, compileImages, compileHosts, compileMerge, compileJSON} {
 		do, err := make(rule)
 		if err != nil {
 			return nil, err
@@ -103,7 +103,7 @@ func compile(title string, rule Rule) (*compiled, error) {
 		}
 	}
 	if len(c.actions) == 0 {
-		return nil, errors.New("does nothing: give it jsonPatch, mergePatch, images, hosts or storageClasses")
+		return nil, errors.New("does nothing: give it jsonPatch, mergePatch, images, hosts, storageClasses, ingressClasses or nodeLabels")
 	}
 	return c, nil
 }

@@ -432,3 +432,45 @@ func FuzzParseReference(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsCalledOtherwiseAtTheTarget(t *testing.T) {
+	const ingress = `{"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"name":"web","annotations":{"kubernetes.io/ingress.class":"nginx"}},"spec":{"ingressClassName":"nginx"}}`
+	const pod = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"db"},"spec":{"nodeSelector":{"disk":"nvme","zone":"a"},"affinity":{
+		"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"disk","operator":"In","values":["nvme","hdd"]},{"key":"rack","operator":"Exists"}]}]},
+			"preferredDuringSchedulingIgnoredDuringExecution":[{"weight":1,"preference":{"matchExpressions":[{"key":"zone","operator":"In","values":["a"]}]}}]},
+		"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"rack"}]}},
+		"topologySpreadConstraints":[{"topologyKey":"rack"}]}}`
+	for _, c := range []struct {
+		name, object, rule, want string
+		hit                      bool
+	}{
+		{"class", ingress, "ingressClasses: {nginx: traefik}", `{"apiVersion":"networking.k8s.io/v1","kind":"Ingress","metadata":{"annotations":{"kubernetes.io/ingress.class":"traefik"},"name":"web"},"spec":{"ingressClassName":"traefik"}}`, true},
+		{"another class", ingress, "ingressClasses: {haproxy: traefik}", "", false},
+		{"done already", ingress, "ingressClasses: {haproxy: nginx}", "", true},
+		{"no Ingress", pod, "ingressClasses: {nginx: traefik}", "", false},
+		{"value", pod, "nodeLabels: [{from: disk=nvme, to: disk=ssd}]", strings.NewReplacer(`"disk":"nvme"`, `"disk":"ssd"`, `["nvme","hdd"]`, `["ssd","hdd"]`).Replace(pod), true},
+		{"key and value", pod, "nodeLabels: [{from: zone=a, to: place=west}]", strings.NewReplacer(`"zone":"a"`, `"place":"west"`, `{"key":"zone","operator":"In","values":["a"]}`, `{"key":"place","operator":"In","values":["west"]}`).Replace(pod), true},
+		{"one value of several", pod, "nodeLabels: [{from: disk=hdd, to: store=slow}]", "", false},
+		{"key", pod, "nodeLabels: [{from: rack, to: row}]", strings.NewReplacer(`"key":"rack"`, `"key":"row"`, `"topologyKey":"rack"`, `"topologyKey":"row"`).Replace(pod), true},
+		{"swapped", pod, "nodeLabels: [{from: disk, to: zone}, {from: zone, to: disk}]", strings.NewReplacer(`{"disk":"nvme","zone":"a"}`, `{"disk":"a","zone":"nvme"}`, `"key":"disk"`, `"key":"zone"`, `"key":"zone"`, `"key":"disk"`).Replace(pod), true},
+		{"no pod", ingress, "nodeLabels: [{from: rack, to: row}]", "", false},
+	} {
+		o, hit, err := changed(t, c.object, c.rule)
+		want := c.want
+		if want == "" {
+			want = c.object
+		}
+		if diff := cmp.Diff(object(t, want).Document, o.Document); err != nil || hit != c.hit || diff != "" {
+			t.Errorf("%s: matched %t, %v\n%s", c.name, hit, err, diff)
+		}
+	}
+	for _, bad := range []string{"nodeLabels: [{from: a, to: b=c}]", "nodeLabels: [{from: '', to: b}]", "nodeLabels: [{from: 'a=', to: b=c}]"} {
+		d, err := Parse([]byte("rules:\n- name: r\n  " + bad))
+		if err == nil {
+			_, err = Compile(nil, Source{Name: "test", Rules: d.Rules})
+		}
+		if err == nil {
+			t.Errorf("%s: compiled", bad)
+		}
+	}
+}

@@ -1,0 +1,102 @@
+package gitops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// resources are the kinds by the names of their resources.
+var resources = map[string]schema.GroupKind{
+	"kustomizations.kustomize.toolkit.fluxcd.io": KindKustomization,
+	"helmreleases.helm.toolkit.fluxcd.io":        KindHelmRelease,
+	"applications.argoproj.io":                   KindApplication,
+}
+
+// Parse reads RESOURCE.GROUP/NAMESPACE/NAME. The namespace of an Argo CD
+// Application may be left out.
+func Parse(object string) (Reconciler, error) {
+	resource, rest, _ := strings.Cut(object, "/")
+	kind, known := resources[resource]
+	namespace, name, both := strings.Cut(rest, "/")
+	if !both {
+		namespace, name = "", rest
+	}
+	switch {
+	case !known:
+		return Reconciler{}, fmt.Errorf("%q is nothing that makes objects from git: write kustomizations.kustomize.toolkit.fluxcd.io/, helmreleases.helm.toolkit.fluxcd.io/ or applications.argoproj.io/ with NAMESPACE/NAME", object)
+	case name == "" || strings.Contains(name, "/") || namespace == "" && (both || kind != KindApplication):
+		return Reconciler{}, fmt.Errorf("%q does not say which one: write %s/NAMESPACE/NAME", object, resource)
+	}
+	return Reconciler{Kind: kind, Namespace: namespace, Name: name}, nil
+}
+
+// State is how a reconciler is at a target.
+type State struct {
+	Suspended bool
+	Active    bool   // and nothing of a suspension is left
+	By        string // who of Davit suspended it; empty: people, or nobody
+}
+
+// Look says how a reconciler is; ErrAbsent when it is not there.
+func (s Stage) Look(ctx context.Context, r Reconciler) (State, error) {
+	_, live, err := s.Find(ctx, r)
+	if err != nil {
+		return State{}, err
+	}
+	return State{Suspended: Suspended(r.Kind, live.Object), Active: Active(r.Kind, live.Object), By: suspendedBy(live.Object)}, nil
+}
+
+// suspendedBy is who of Davit suspended it.
+func suspendedBy(d shape.Document) string {
+	var was before
+	if json.Unmarshal([]byte(shape.Text(d, "metadata", "annotations", Annotation)), &was) != nil {
+		return ""
+	}
+	return was.By
+}
+
+// Active tells whether a reconciler works on its objects: an Argo CD Application
+// without an automated policy is not skipped, which is all that Release can give it.
+func Active(kind schema.GroupKind, d shape.Document) bool {
+	if kind == KindApplication {
+		return shape.Text(d, "metadata", "annotations", skipReconcile) != "true" && shape.Text(d, "metadata", "annotations", Annotation) == ""
+	}
+	return !Suspended(kind, d)
+}
+
+// Release lets a reconciler go on, whoever suspended it. What Davit took out comes
+// back. Of an Argo CD Application that people suspended, only the mark that it is
+// to be skipped is taken off: what its sync policy was, they know.
+func (s Stage) Release(ctx context.Context, r Reconciler) error {
+	for range answer.Attempts {
+		at, live, err := s.Find(ctx, r)
+		if err != nil {
+			return err
+		}
+		patch, err := undo(r.Kind, live.Object)
+		if err != nil {
+			return err
+		}
+		switch {
+		case patch != nil:
+		case r.Kind == KindApplication:
+			patch = shape.Document{"metadata": shape.Document{"annotations": shape.Document{skipReconcile: nil}}}
+		default:
+			patch = shape.Document{"metadata": shape.Document{}, "spec": shape.Document{"suspend": nil}}
+		}
+		shape.Child(patch, "metadata")["resourceVersion"] = live.GetResourceVersion()
+		if _, err = s.patch(ctx, at, live, patch); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return errors.New("it changes faster than it can be resumed")
+}

@@ -1,0 +1,77 @@
+// Package reconcilers carries out a run's suspend and resume steps: what makes
+// objects from git keeps its hands off while a run moves them, or goes on. It is an
+// actuator; what it does is package gitops'.
+package reconcilers
+
+import (
+	"context"
+	"errors"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/port"
+)
+
+// Actuator suspends and resumes.
+type Actuator struct{ Cluster restore.Cluster }
+
+var _ execute.Actuator = Actuator{}
+
+// Do implements execute.Actuator. Undo of either does the other, where it was the
+// run that changed something.
+func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
+	r, err := gitops.Parse(o.Step.Object)
+	if err != nil {
+		return execute.Refuse("%v", err)
+	}
+	stage := gitops.Stage{Cluster: a.Cluster, Clock: port.WallClock{}, ID: o.Run}
+	now, err := stage.Look(ctx, r)
+	if err != nil {
+		return failed(o, r, err)
+	}
+	suspend := o.Step.Kind == plan.KindSuspend
+	switch o.Action {
+	case failover.Look:
+		if suspend && now.Suspended || !suspend && now.Active {
+			return execute.Done("")
+		}
+		return execute.NotDone("")
+	case failover.Undo:
+		if suspend && now.By != o.Run {
+			return execute.Done("the run did not suspend it")
+		}
+		suspend = !suspend
+	}
+	note := "resumed " + r.String()
+	if suspend {
+		note, err = stage.Suspend(ctx, r)
+	} else {
+		err = stage.Release(ctx, r)
+	}
+	if err != nil {
+		return failed(o, r, err)
+	}
+	answer := execute.Done("%s", note)
+	answer.Guard = execute.Guarded
+	return answer
+}
+
+// failed says what an error means for the order.
+func failed(o execute.Order, r gitops.Reconciler, err error) execute.Answer {
+	switch {
+	case errors.Is(err, gitops.ErrAbsent) && o.Action == failover.Undo:
+		return execute.Done("%s is not at this site", r)
+	case errors.Is(err, gitops.ErrAbsent) && o.Action == failover.Look:
+		return execute.NotDone("%s is not at this site", r)
+	case errors.Is(err, gitops.ErrAbsent):
+		return execute.Refuse("%s is not at this site: correct the step's object, or let the step continue on errors", r)
+	case apierrors.IsForbidden(err):
+		return execute.Refuse("%s: %v", r, err)
+	}
+	return execute.Unknown("%s: %v", r, err)
+}

@@ -1,0 +1,144 @@
+package reconcilers
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// one is a cluster with one reconciler.
+type one struct {
+	restore.Cluster
+	kind schema.GroupKind
+	live *unstructured.Unstructured
+}
+
+func (c *one) Serves(_ context.Context, kind schema.GroupKind) ([]restore.Served, error) {
+	return []restore.Served{{GVK: kind.WithVersion("v1")}}, nil
+}
+
+func (c *one) Get(_ context.Context, at restore.Served, namespace, name string) (*unstructured.Unstructured, error) {
+	if at.GVK.GroupKind() != c.kind || namespace != c.live.GetNamespace() || name != c.live.GetName() {
+		return nil, apierrors.NewNotFound(schema.GroupResource{}, name)
+	}
+	return c.live.DeepCopy(), nil
+}
+
+func (c *one) Patch(_ context.Context, _ restore.Served, _, name string, patch []byte) (*unstructured.Unstructured, error) {
+	change := shape.Document{}
+	if err := json.Unmarshal(patch, &change); err != nil {
+		return nil, err
+	}
+	if shape.Text(change, "metadata", "resourceVersion") != c.live.GetResourceVersion() {
+		return nil, apierrors.NewConflict(schema.GroupResource{}, name, nil)
+	}
+	shape.Merge(c.live.Object, change)
+	c.live.SetResourceVersion(c.live.GetResourceVersion() + "1")
+	return c.live.DeepCopy(), nil
+}
+
+func cluster(t *testing.T, kind schema.GroupKind, spec string) *one {
+	t.Helper()
+	u := &unstructured.Unstructured{}
+	text := `{"apiVersion":"` + kind.Group + `/v1","kind":"` + kind.Kind + `","metadata":{"namespace":"argocd","name":"shop","resourceVersion":"1"},"spec":` + spec + `}`
+	if err := u.UnmarshalJSON([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return &one{kind: kind, live: u}
+}
+
+func (c *one) do(t *testing.T, what plan.Kind, a failover.Action, object string) execute.Answer {
+	t.Helper()
+	return Actuator{Cluster: c}.Do(t.Context(), execute.Order{Action: a, Run: "r", Step: plan.Step{Name: "s", Kind: what, Object: object}})
+}
+
+const (
+	argo = "applications.argoproj.io/argocd/shop"
+	flux = "kustomizations.kustomize.toolkit.fluxcd.io/argocd/shop"
+)
+
+func TestSuspendedResumedAndTakenBack(t *testing.T) {
+	for object, c := range map[string]*one{
+		argo: cluster(t, gitops.KindApplication, `{"syncPolicy":{"automated":{"prune":true}}}`),
+		flux: cluster(t, gitops.KindKustomization, `{"path":"./shop"}`),
+	} {
+		before := c.live.DeepCopy()
+		expect := func(what plan.Kind, a failover.Action, want failover.Outcome) {
+			t.Helper()
+			if got := c.do(t, what, a, object); got.Outcome != want {
+				t.Errorf("%s: %s %s: %+v, want %s", object, a, what, got, want)
+			}
+		}
+		same := func(when string) {
+			t.Helper()
+			got, want := shape.Child(c.live.Object, "spec"), shape.Child(before.Object, "spec")
+			a, _ := json.Marshal(got)
+			b, _ := json.Marshal(want)
+			if string(a) != string(b) || c.live.GetAnnotations()[gitops.Annotation] != "" {
+				t.Errorf("%s: %s it is %s %v, was %s", object, when, a, c.live.GetAnnotations(), b)
+			}
+		}
+		expect(plan.KindSuspend, failover.Look, failover.NotDone)
+		expect(plan.KindSuspend, failover.Act, failover.Done)
+		expect(plan.KindSuspend, failover.Look, failover.Done)
+		expect(plan.KindResume, failover.Look, failover.NotDone)
+		expect(plan.KindResume, failover.Act, failover.Done)
+		expect(plan.KindResume, failover.Look, failover.Done)
+		same("resumed")
+		expect(plan.KindSuspend, failover.Act, failover.Done)
+		expect(plan.KindSuspend, failover.Undo, failover.Done)
+		same("taken back")
+		expect(plan.KindResume, failover.Undo, failover.Done)
+		expect(plan.KindSuspend, failover.Look, failover.Done)
+	}
+}
+
+// TestWhatPeopleSuspended stays suspended when a run that did not do it rolls back,
+// and is resumed by a step that says so.
+func TestWhatPeopleSuspended(t *testing.T) {
+	c := cluster(t, gitops.KindKustomization, `{"suspend":true}`)
+	for _, a := range []failover.Action{failover.Act, failover.Undo} {
+		if got := c.do(t, plan.KindSuspend, a, flux); got.Outcome != failover.Done {
+			t.Errorf("%s: %+v", a, got)
+		}
+	}
+	if !gitops.Suspended(gitops.KindKustomization, c.live.Object) {
+		t.Error("a roll-back resumed what it had not suspended")
+	}
+	if got := c.do(t, plan.KindResume, failover.Act, flux); got.Outcome != failover.Done || gitops.Suspended(gitops.KindKustomization, c.live.Object) {
+		t.Errorf("%+v %v", got, c.live.Object)
+	}
+}
+
+func TestWhatIsNotThereIsRefused(t *testing.T) {
+	c := cluster(t, gitops.KindKustomization, `{}`)
+	for _, object := range []string{argo, "deployments.apps/shop/web", "kustomizations.kustomize.toolkit.fluxcd.io/shop", flux + "/more", "applications.argoproj.io/", ""} {
+		if got := c.do(t, plan.KindSuspend, failover.Act, object); got.Outcome != failover.Refused || got.Note == "" {
+			t.Errorf("%q: %+v", object, got)
+		}
+	}
+	if got := c.do(t, plan.KindSuspend, failover.Undo, argo); got.Outcome != failover.Done {
+		t.Errorf("undo: %+v", got)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(argo)
+	f.Add("applications.argoproj.io/shop")
+	f.Fuzz(func(t *testing.T, object string) {
+		if r, err := gitops.Parse(object); err == nil && (r.Name == "" || r.Kind.Kind == "") {
+			t.Errorf("%q: %+v", object, r)
+		}
+	})
+}
