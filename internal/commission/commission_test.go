@@ -38,8 +38,8 @@ func TestSpec(t *testing.T) {
 	}
 	for want, change := range map[string]func(*plan.Plan, *commission.Ask){
 		"does not name this site": func(_ *plan.Plan, a *commission.Ask) { a.To = "north" },
-		"not of plan shop": func(_ *plan.Plan, a *commission.Ask) { a.Points = map[string]failover.Point{"cash": {ID: "x"}} },
-		"timeout":          func(p *plan.Plan, _ *commission.Ask) { p.Fence.Timeout = 0 },
+		"not of plan shop":        func(_ *plan.Plan, a *commission.Ask) { a.Points = map[string]failover.Point{"cash": {ID: "x"}} },
+		"timeout":                 func(p *plan.Plan, _ *commission.Ask) { p.Fence.Timeout = 0 },
 	} {
 		p, a := shop(), ask(plan.Failover)
 		change(p, &a)
