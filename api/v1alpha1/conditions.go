@@ -95,6 +95,9 @@ const (
 	// until that ended well, with the restore's id. Nothing is captured
 	// meanwhile: half an application would be its newest recovery point.
 	AnnotationRestoring = "davit.dev/restoring"
+	// AnnotationGate, with a gate's name, is on an Application whose clients may
+	// come in by that gate, with the run that opened it.
+	AnnotationGate = "gate.davit.dev/"
 	// AnnotationHeldBy is on an Application that runs hold at rest, with their
 	// names, separated by commas. The agent stops the application, and starts
 	// what it stopped when the last name is gone and this site may write.

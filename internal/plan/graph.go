@@ -454,8 +454,22 @@ func (p *Plan) Aim(steps []Step, to string) {
 					s.Mappings = slices.Clone(site.Mappings)
 				}
 			}
+			if s.Kind == KindRestore {
+				s.Gates = gates(steps, s.Application)
+			}
 		}
 	}
+}
+
+// gates are those that let in clients of an application.
+func gates(steps []Step, app string) []string {
+	var all []string
+	for _, s := range steps {
+		if s.Kind == KindGate && (s.Application == app || s.Application == "") {
+			all = append(all, s.Object)
+		}
+	}
+	return all
 }
 
 // Step returns the step of a name, or nil.

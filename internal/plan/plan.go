@@ -150,6 +150,9 @@ type Step struct {
 	// Mappings are those of the target, for what brings an application there. Aim
 	// sets them.
 	Mappings []Mapping `json:"mappings,omitempty"`
+	// Gates are those of the run that let in clients of the application whose data
+	// the step brings. Aim sets them.
+	Gates []string `json:"gates,omitempty"`
 }
 
 // Command is a Job.

@@ -46,6 +46,9 @@ func (r *Record) Life() time.Duration {
 // record checks where a dns step or traffic leads.
 func (c *checker) record(where string, kind Kind, object string, r *Record) {
 	switch {
+	case kind == KindGate && (!validName(object) || len(object) > 63):
+		c.say(where, fmt.Sprintf("%q is no name of a gate", object), "use at most 63 lower-case letters, digits, '-' and '.'")
+		return
 	case kind != KindDNS && r != nil:
 		c.say(where, fmt.Sprintf("a %s has no record", kind), "remove record, or make the kind dns")
 		return

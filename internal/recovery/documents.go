@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -106,6 +107,11 @@ func bareDocument(obj *unstructured.Unstructured) *unstructured.Unstructured {
 	delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
 	delete(annotations, v1alpha1.AnnotationRestoring)
 	delete(annotations, v1alpha1.AnnotationHeldBy)
+	for key := range annotations { // gates are opened here, one by one
+		if strings.HasPrefix(key, v1alpha1.AnnotationGate) {
+			delete(annotations, key)
+		}
+	}
 	clean.SetAnnotations(annotations)
 	if spec, ok := obj.Object["spec"]; ok {
 		clean.Object["spec"] = spec

@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -149,5 +150,46 @@ func TestStepsThatNobodyDoesRefuseTheRun(t *testing.T) {
 	}
 	if got := s.cannot(failover.Spec{Steps: steps}); len(got) != 2 {
 		t.Fatal(got)
+	}
+}
+
+func TestThingsAreCalledAsAtTheTarget(t *testing.T) {
+	p := plan.Plan{
+		Name: "p", Sites: []plan.Site{{Name: "east"}, {Name: "west", Mappings: []plan.Mapping{
+			{Kind: plan.MapStorageClass, From: "fast", To: "ssd"},
+			{Kind: plan.MapImage, From: "east.example", To: "west.example"},
+			{Kind: plan.MapNodeLabel, From: "disk=a", To: "disk=b"},
+			{Kind: plan.MapIngressClass, From: "nginx", To: "traefik"},
+			{Kind: plan.MapHost, From: ".east.example", To: ".west.example"},
+		}}},
+		Applications: []plan.Application{{Name: "shop"}}, Fence: plan.Fence{Timeout: time.Second},
+		Traffic: []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}},
+	}
+	for site, mapped := range map[string]bool{"west": true, "east": false} {
+		g, err := p.Graph(plan.Failover)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Aim(g.Steps, site)
+		var o recovery.Options
+		called(&o, g.Step("apply/shop").Mappings)
+		if got := len(o.Transforms) == 1; got != mapped {
+			t.Fatalf("%s: %+v", site, o.Transforms)
+		}
+		if _, err := transform.Compile(nil, o.Transforms...); err != nil {
+			t.Error(err)
+		}
+		if gates := g.Step("data/shop").Gates; len(gates) != 1 || gates[0] != "www" {
+			t.Errorf("gates: %v", gates)
+		}
+	}
+	p.Sites[1].Mappings = []plan.Mapping{{Kind: plan.MapNamespace, From: "shop", To: "shop-west"}}
+	g, err := p.Graph(plan.Failover)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Aim(g.Steps, "west")
+	if got := unmappable(failover.Spec{Verb: plan.Failover, To: "west", Steps: g.Steps}); len(got) != 1 {
+		t.Errorf("a mapped namespace: %q", got)
 	}
 }

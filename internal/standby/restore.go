@@ -36,6 +36,9 @@ func (s *Site) restore(ctx context.Context, o execute.Order) execute.Answer {
 	if opts.Point == "" && o.Step.Kind != plan.KindRestore {
 		return execute.Refuse("nothing says which recovery point the data of %s is from: do its data step first", o.Step.Application)
 	}
+	if err := s.closeGates(ctx, o); err != nil {
+		return execute.Unknown("%v", err)
+	}
 	opts.To = stages[o.Step.Kind]
 	opts.ReadyTimeout = o.Step.Timeout / 2 // the step after it waits on
 	deps := s.o.Recovery

@@ -121,6 +121,7 @@ func (s *Site) live() execute.Kinds {
 		plan.KindOutside: execute.Func(s.probe),
 		plan.KindCommand: aged(s.command),
 		plan.KindHTTP:    remembered(s.call, false),
+		plan.KindGate:    aged(s.gate),
 		plan.KindSuspend: aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster}.Do),
 		plan.KindResume:  aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster}.Do),
 	}

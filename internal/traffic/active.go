@@ -15,6 +15,8 @@ type Standing struct {
 	Holder string // the site that holds it
 	// Restoring says that it is only being brought here, Held that runs keep it at rest.
 	Restoring, Held bool
+	// Closed is a gate that was asked about and is not open here.
+	Closed string
 }
 
 // Active says whether a site may tell load balancers to send clients: whether
@@ -34,6 +36,8 @@ func Active(all []Standing) (bool, string) {
 			return false, fmt.Sprintf("%s: it is being restored here", s.Application)
 		case s.Held:
 			return false, fmt.Sprintf("%s: a run holds it at rest", s.Application)
+		case s.Closed != "":
+			return false, fmt.Sprintf("%s: gate %s is not open here", s.Application, s.Closed)
 		}
 	}
 	return true, ""

@@ -40,14 +40,14 @@ type Handler struct {
 // 503 with the reason: GET /active/shop,cart?service=shop/web
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	names := strings.Split(strings.TrimPrefix(r.URL.Path, Path), ",")
-	services := r.URL.Query()["service"]
-	if r.Method != http.MethodGet && r.Method != http.MethodHead || len(names) > most || len(services) > most {
-		http.Error(w, "GET "+Path+"APPLICATION[,APPLICATION...][?service=NAMESPACE/NAME]", http.StatusBadRequest)
+	services, gates := r.URL.Query()["service"], r.URL.Query()["gate"]
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || len(names) > most || len(services) > most || len(gates) > most {
+		http.Error(w, "GET "+Path+"APPLICATION[,APPLICATION...][?service=NAMESPACE/NAME][&gate=NAME]", http.StatusBadRequest)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	ok, why := h.ask(ctx, names, services)
+	ok, why := h.ask(ctx, names, services, gates)
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	if !ok {
@@ -58,7 +58,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "active\n")
 }
 
-func (h *Handler) ask(ctx context.Context, names, services []string) (bool, string) {
+func (h *Handler) ask(ctx context.Context, names, services, gates []string) (bool, string) {
 	var all v1alpha1.ApplicationList
 	if err := h.Applications.List(ctx, &all); err != nil {
 		return false, fmt.Sprintf("the applications were not read yet: %v", err)
@@ -74,6 +74,7 @@ func (h *Handler) ask(ctx context.Context, names, services []string) (bool, stri
 		s := traffic.Standing{Application: name}
 		if i := slices.IndexFunc(all.Items, func(a v1alpha1.Application) bool { return a.VaultName() == name }); i >= 0 {
 			s = standing(&all.Items[i])
+			s.Closed = closed(&all.Items[i], gates)
 			namespaces = append(namespaces, all.Items[i].CapturedNamespaces()...)
 		}
 		standings = append(standings, s)
@@ -90,6 +91,16 @@ func (h *Handler) ask(ctx context.Context, names, services []string) (bool, stri
 		keys = append(keys, client.ObjectKey{Namespace: namespace, Name: name})
 	}
 	return h.ready(ctx, keys)
+}
+
+// closed names a gate that does not stand open on the application.
+func closed(a *v1alpha1.Application, gates []string) string {
+	for _, gate := range gates {
+		if a.Annotations[v1alpha1.AnnotationGate+gate] == "" {
+			return gate
+		}
+	}
+	return ""
 }
 
 func standing(a *v1alpha1.Application) traffic.Standing {
