@@ -138,9 +138,13 @@ func (r Restore) resultFields() []string {
 			objects = append(objects, fmt.Sprintf("%d %s", c.n, c.name))
 		}
 	}
+	volumes := fmt.Sprintf("%d, %s", res.Volumes, output.Bytes(res.VolumeBytes))
+	if 0 < res.FetchedBytes && res.FetchedBytes < res.VolumeBytes {
+		volumes += fmt.Sprintf(", of which %s were fetched and the rest was there", output.Bytes(res.FetchedBytes))
+	}
 	return []string{
 		"objects", strings.Join(objects, ", "),
-		"volumes", fmt.Sprintf("%d, %s, of which %s were fetched", res.Volumes, output.Bytes(res.VolumeBytes), output.Bytes(res.FetchedBytes)),
+		"volumes", volumes,
 		"RPO", output.Duration(r.RPO) + " measured: work of this long before the restore began is not in the point",
 		"RTO", rtoText(r.RTO),
 		"protection", strings.Join(r.Documents, ", "),
