@@ -1,10 +1,12 @@
 package standby
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +31,12 @@ var (
 	kindPoint       = schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "RecoveryPoint"}
 )
 
-const pinLook = time.Second
+const (
+	pinLook = time.Second
+	// annotationTry is on a point that was asked for by a run's step, with the number
+	// of the order.
+	annotationTry = "davit.dev/run-order"
+)
 
 // pin keeps what only this site has of an application, before it is replaced: its
 // own agent captures it, under the epoch that the site held. The point is
@@ -140,7 +147,7 @@ func (s *Site) pinned(ctx context.Context, o execute.Order, app *unstructured.Un
 	case v1alpha1.PointAvailable, v1alpha1.PointQuarantined:
 		return s.markPinned(ctx, o, p)
 	case v1alpha1.PointFailed:
-		if o.Action == failover.Look || p.GetAnnotations()["davit.dev/pin-of"] != fmt.Sprint(o.Token.Sequence) {
+		if o.Action == failover.Look || p.GetAnnotations()[annotationTry] != strconv.FormatInt(o.Token.Sequence, 10) {
 			return nil, "" // of an earlier try
 		}
 		return &execute.Answer{Outcome: failover.Refused, Note: fmt.Sprintf("recovery point %s: %s; `davit logs backup %s` here tells more", p.GetName(), whyFailed(p), p.GetName())}, ""
@@ -154,7 +161,27 @@ func (s *Site) pinned(ctx context.Context, o execute.Order, app *unstructured.Un
 	return nil, resting(app)
 }
 
-// pointOf is the newest point that the run asked for; nil if there is none.
+// ahead tells whether a point counts before another one that the same run asked
+// for: one that has not failed, or else one of a later try. The times in their names
+// are of clocks that may differ.
+func ahead(a, b *unstructured.Unstructured) bool {
+	if b == nil {
+		return true
+	}
+	failed := func(u *unstructured.Unstructured) bool {
+		return shape.Text(u.Object, "status", "phase") == string(v1alpha1.PointFailed)
+	}
+	try := func(u *unstructured.Unstructured) int64 {
+		n, _ := strconv.ParseInt(u.GetAnnotations()[annotationTry], 10, 64) // none is of no try
+		return n
+	}
+	if failed(a) != failed(b) {
+		return failed(b)
+	}
+	return cmp.Or(cmp.Compare(try(a), try(b)), cmp.Compare(a.GetName(), b.GetName())) > 0
+}
+
+// pointOf is the point that the run asked for last; nil if there is none.
 func (s *Site) pointOf(ctx context.Context, run string, app *unstructured.Unstructured) (newest *unstructured.Unstructured, err error) {
 	at, err := serving(ctx, s.o.Recovery.Cluster, kindPoint)
 	if err != nil {
@@ -162,8 +189,8 @@ func (s *Site) pointOf(ctx context.Context, run string, app *unstructured.Unstru
 	}
 	err = s.o.Recovery.Cluster.List(ctx, at, app.GetNamespace(), "", func(u *unstructured.Unstructured) error {
 		mine := u.GetAnnotations()[v1alpha1.AnnotationRun] == run && shape.Text(u.Object, "spec", "application") == app.GetName()
-		if mine && (newest == nil || newest.GetName() < u.GetName()) {
-			newest = u.DeepCopy() // names hold the time
+		if mine && ahead(u, newest) {
+			newest = u.DeepCopy()
 		}
 		return nil
 	})
@@ -215,7 +242,7 @@ func (s *Site) askForPin(ctx context.Context, o execute.Order, app *unstructured
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "RecoveryPoint",
 		"metadata": map[string]any{
 			"name": id, "namespace": app.GetNamespace(),
-			"annotations": map[string]any{v1alpha1.AnnotationRun: o.Run, "davit.dev/pin-of": fmt.Sprint(o.Token.Sequence)},
+			"annotations": map[string]any{v1alpha1.AnnotationRun: o.Run, annotationTry: strconv.FormatInt(o.Token.Sequence, 10)},
 		},
 		"spec": map[string]any{"application": app.GetName(), "trigger": string(v1alpha1.TriggerManual), "pinned": true, "diverged": true},
 	}})
