@@ -63,6 +63,7 @@ var alone = []day{
 	{"TwoOfAName", twoOfAName},
 	{"HeldByTheDead", heldByTheDead},
 	{"FailedOver", failedOver},
+	{"FailedBackFromDead", failedBackFromDead},
 	{"SwitchedBack", switchedBack},
 	{"CarriedByAgents", carriedByAgents},
 	{"FromNothing", fromNothing},
