@@ -138,7 +138,7 @@ func failedBackFromDead(t *testing.T) {
 	davit(t, west, a.vault, "runs", "commit", over.Run).want(t, 0)
 	ask := func(site, statement string) string {
 		t.Helper()
-		return strings.TrimSpace(kubectl(t, site, "-n", a.name, "exec", "db-0", "--", "psql", "-qAt", "-c", statement))
+		return strings.TrimSpace(kubectl(t, site, "-n", a.name, "exec", "db-0", "--", "psql", "-qAt", "shop", "-c", statement))
 	}
 	ask(west, "insert into t values (5001)")
 
