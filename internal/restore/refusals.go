@@ -166,13 +166,11 @@ func (e *Engine) checkWebhooks(ctx context.Context, finder obstacle.Finder, labe
 // brings tells whether the point holds an object, by its name at the target.
 func (e *Engine) brings(kind schema.GroupKind, namespace, name string) bool {
 	for i, entries := range e.x.Entries {
-		if e.x.Kinds[i] != kind {
-			continue
-		}
-		for _, en := range entries {
-			if ns, n := e.target(en); en.Skip == "" && ns == namespace && n == name {
-				return true
-			}
+		if e.x.Kinds[i] == kind && slices.ContainsFunc(entries, func(en *index.Entry) bool {
+			ns, n := e.target(en)
+			return en.Skip == "" && ns == namespace && n == name
+		}) {
+			return true
 		}
 	}
 	return false
