@@ -41,7 +41,7 @@ func main() {
 	flag.IntVar(&s.objects, "objects", number("DAVIT_BENCH_OBJECTS", 10_000), "Secrets and ConfigMaps of 1 KiB ($DAVIT_BENCH_OBJECTS)")
 	flag.IntVar(&s.rounds, "rounds", number("DAVIT_BENCH_ROUNDS", 2), "how often each side of a comparison runs ($DAVIT_BENCH_ROUNDS)")
 	flag.IntVar(&s.fileMiB, "file-mib", number("DAVIT_BENCH_FILE_MIB", 2048), "size of the volume's file ($DAVIT_BENCH_FILE_MIB)")
-	flag.StringVar(&s.parts, "parts", "capture,restore,existing,volume", "what to measure")
+	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume", "what to measure")
 	flag.BoolVar(&s.keep, "keep", false, "leave the bed running")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -86,7 +86,7 @@ func run(ctx context.Context, set settings) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"capture", b.captures}, {"restore", b.restores}, {"existing", b.existing}, {"volume", b.volume}} {
+	}{{"small", b.small}, {"capture", b.captures}, {"restore", b.restores}, {"existing", b.existing}, {"volume", b.volume}} {
 		if !strings.Contains(set.parts, part.name) {
 			continue
 		}
