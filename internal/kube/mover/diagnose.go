@@ -41,7 +41,8 @@ func (m *Mover) awaitHolder(ctx context.Context, req Request, pod *corev1.Pod) (
 			return true, nil
 		}
 		if why := watch.lost(ctx, got.Spec.NodeName); why != "" {
-			return false, fmt.Errorf("%w: %w: holder pod %s/%s does not start: %s", ErrNoAnswer, ErrNotMounted, pod.Namespace, pod.Name, why)
+			err := fmt.Errorf("%w: %w: holder pod %s/%s does not start: %s", ErrNoAnswer, ErrNotMounted, pod.Namespace, pod.Name, why)
+			return false, m.orElsewhere(ctx, got.Spec.NodeName, err)
 		}
 		return false, nil
 	})

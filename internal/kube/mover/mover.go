@@ -43,6 +43,9 @@ var (
 	// ErrNoAnswer comes with one of the others where nothing is known of the
 	// data: the vault gave the node no answer, or the node itself gave none.
 	ErrNoAnswer = errors.New("no answer of the vault or the node")
+	// ErrElsewhere comes with one of the others where the volume's node is lost
+	// and another could do the work, if it could have the data.
+	ErrElsewhere = errors.New("its node is lost, others are not")
 	// ErrBlockMode says that the claim is a raw block device.
 	ErrBlockMode = errors.New("raw block volumes cannot be moved yet")
 )
@@ -202,7 +205,8 @@ func Scheme() *runtime.Scheme {
 }
 
 // Read stores the volume in the vault and returns its snapshot. What it made
-// in the cluster is gone when it returns.
+// in the cluster is gone when it returns, or going: a holder pod whose node was
+// lost meanwhile takes nothing away from what was read before.
 func (m *Mover) Read(ctx context.Context, req Request) (Result, error) {
 	res, err := m.move(ctx, req, v1alpha1.VolumeRead, req.Previous)
 	if err != nil {
@@ -236,11 +240,11 @@ func (m *Mover) move(ctx context.Context, req Request, op v1alpha1.VolumeOperati
 	}
 	at := place{node: req.Node, podUID: req.PodUID, volume: req.PersistentVolume, hostPath: req.HostPath}
 	if req.needsHolder() {
-		defer func() {
-			if left := m.removeHolder(ctx, req); left != nil {
-				err = errors.Join(err, left)
-			}
-		}()
+		remove := m.removeHolder
+		if op == v1alpha1.VolumeRead && !req.Live {
+			remove = m.dismissHolder // nobody waits for a volume that was made to be read
+		}
+		defer func() { err = errors.Join(err, remove(ctx, req)) }()
 		if at, err = m.hold(ctx, req); err != nil {
 			return Result{}, err
 		}
@@ -248,9 +252,7 @@ func (m *Mover) move(ctx context.Context, req Request, op v1alpha1.VolumeOperati
 	if err := m.nodeReady(ctx, at.node); err != nil {
 		return Result{}, err
 	}
-	res, err := m.runTask(ctx, req, op, snap, at)
-
-	return res, err
+	return m.runTask(ctx, req, op, snap, at)
 }
 
 func (r Request) needsHolder() bool { return r.HostPath == "" && r.PodUID == "" }

@@ -255,6 +255,48 @@ func TestCancelledReadLeavesNothing(t *testing.T) {
 	})
 }
 
+// TestAReadOutlivesItsNode: a node that is lost after the upload takes nothing
+// away, and one that is lost before says whether another can do it.
+func TestAReadOutlivesItsNode(t *testing.T) {
+	second := nodePod(corev1.ConditionTrue)
+	second.Name, second.Spec.NodeName = "davit-node-2", "n2"
+	unready := nodePod(corev1.ConditionFalse)
+	unready.Name, unready.Spec.NodeName = "davit-node-2", "n2"
+	gone := func() client.Object { return node(corev1.ConditionUnknown) }
+	n2 := node(corev1.ConditionTrue)
+	n2.Name = "n2"
+	for what, tt := range map[string]struct {
+		objects   []client.Object
+		task      func(*v1alpha1.VolumeTask)
+		read      bool
+		elsewhere bool
+	}{
+		"after the upload":               {[]client.Object{gone()}, succeeds, true, false},
+		"before it, and there is no one": {[]client.Object{gone()}, func(*v1alpha1.VolumeTask) {}, false, false},
+		"before it, and there is one":    {[]client.Object{gone(), n2, second}, func(*v1alpha1.VolumeTask) {}, false, true},
+		"before it, and one is not well": {[]client.Object{gone(), n2, unready}, func(*v1alpha1.VolumeTask) {}, false, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(append(tt.objects, bound(), volume(), daemon(), nodePod(corev1.ConditionTrue))...)
+				c.task = tt.task
+				stuck := false // the kubelet that would end the pod is lost
+				w := interceptor.NewClient(c.WithWatch, interceptor.Funcs{Delete: func(ctx context.Context, w client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
+					if _, ok := o.(*corev1.Pod); ok {
+						stuck = true
+						return nil
+					}
+					return w.Delete(ctx, o, opts...)
+				}})
+				_, err := New(w, w, Options{}).Read(t.Context(), request())
+				if (err == nil) != tt.read || errors.Is(err, ErrElsewhere) != tt.elsewhere || !stuck {
+					t.Errorf("read: %v; its pod was told to go: %v", err, stuck)
+				}
+			})
+		})
+	}
+}
+
 // owned makes a holder pod and a task of an owner.
 func owned(owner, namespace string, op v1alpha1.VolumeOperation) []client.Object {
 	labels := map[string]string{v1alpha1.LabelManagedBy: managedBy, LabelOwner: ownerLabel(owner)}

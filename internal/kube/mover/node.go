@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
 )
 
 // vigil watches whether one node is lost. A node that is not ready for a moment,
@@ -34,6 +36,21 @@ func (v *vigil) lost(ctx context.Context, node string) string {
 		return ""
 	}
 	return why
+}
+
+// orElsewhere adds to the error of a lost node whether another could do its
+// work: one whose node process is ready.
+func (m *Mover) orElsewhere(ctx context.Context, lost string, err error) error {
+	var pods corev1.PodList
+	if m.system.List(ctx, &pods, client.InNamespace(v1alpha1.SystemNamespace), client.MatchingLabels{NodeAppLabel: NodeAppName}) != nil {
+		return err
+	}
+	for i := range pods.Items {
+		if p := &pods.Items[i]; p.Spec.NodeName != lost && podReady(p) && m.nodeTrouble(ctx, p.Spec.NodeName) == "" {
+			return fmt.Errorf("%w: %w", ErrElsewhere, err)
+		}
+	}
+	return err
 }
 
 // nodeTrouble is why a node is not ready now, or empty.

@@ -147,7 +147,7 @@ func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.Volum
 		}
 		silence := m.opts.Now().Sub(heard)
 		if why := watch.lost(ctx, got.Spec.Node); why != "" && silence >= m.opts.NodeGrace {
-			return false, fmt.Errorf("%w: %w: %s", ErrNoAnswer, ErrNoNodeProcess, why)
+			return false, m.orElsewhere(ctx, got.Spec.Node, fmt.Errorf("%w: %w: %s", ErrNoAnswer, ErrNoNodeProcess, why))
 		}
 		if silence < m.opts.SilenceTimeout {
 			return false, nil

@@ -35,11 +35,27 @@ func (v *Volumes) scratch(ctx context.Context, cut capture.Cut, req *mover.Reque
 	if err := v.staticSnapshot(ctx, cut, snap); err != nil {
 		return err
 	}
-	if err := v.scratchClaim(ctx, cut, snap.size); err != nil {
+	if err := v.scratchClaim(ctx, cut, cut.Handle, snap.size); err != nil {
 		return err
 	}
 	req.Namespace, req.Claim = v1alpha1.SystemNamespace, cut.Handle
 	return nil
+}
+
+// secondClaim is the name of another claim of the same cut.
+func secondClaim(handle string) string { return handle + "-again" }
+
+// scratchAgain makes another claim of a cut whose first one is where a lost
+// node keeps it. Only its size is taken from there.
+func (v *Volumes) scratchAgain(ctx context.Context, cut capture.Cut, req *mover.Request) error {
+	api := v.system.Kubernetes.CoreV1().PersistentVolumeClaims(v1alpha1.SystemNamespace)
+	first, err := api.Get(ctx, cut.Handle, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get scratch claim: %w", err)
+	}
+	size := first.Spec.Resources.Requests[corev1.ResourceStorage]
+	req.Claim = secondClaim(cut.Handle)
+	return v.scratchClaim(ctx, cut, req.Claim, size.Value())
 }
 
 // made is a snapshot as the driver made it.
@@ -128,12 +144,12 @@ func create(ctx context.Context, api dynamic.ResourceInterface, o *unstructured.
 
 // scratchClaim asks for a volume made of the snapshot. It is bound when the
 // mover's pod wants it.
-func (v *Volumes) scratchClaim(ctx context.Context, cut capture.Cut, least int64) error {
+func (v *Volumes) scratchClaim(ctx context.Context, cut capture.Cut, name string, least int64) error {
 	size := max(cut.Plan.Claim.Capacity, least)
 	group := storageAPI
 	class := cut.Plan.Claim.StorageClass
 	pvc := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Name: cut.Handle, Namespace: v1alpha1.SystemNamespace, Labels: labelsOf(cut.Plan.Options.Point)},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: v1alpha1.SystemNamespace, Labels: labelsOf(cut.Plan.Options.Point)},
 		Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			StorageClassName: &class,
@@ -236,6 +252,7 @@ func (v *Volumes) Release(ctx context.Context, plan capture.VolumePlan) error {
 func (v *Volumes) remove(ctx context.Context, namespace, name string) error {
 	return errors.Join(
 		v.removeClaim(ctx, name),
+		v.removeClaim(ctx, secondClaim(name)),
 		gone(v.system.Dynamic.Resource(snapshots).Namespace(v1alpha1.SystemNamespace).Delete(ctx, name, metav1.DeleteOptions{})),
 		gone(v.system.Dynamic.Resource(contents).Delete(ctx, name, metav1.DeleteOptions{})),
 		v.removeSnapshot(ctx, namespace, name),

@@ -230,10 +230,28 @@ func (v *Volumes) Read(ctx context.Context, cut capture.Cut, previous *point.Sna
 		return capture.VolumeRead{}, err
 	}
 	res, err := v.reader.Read(ctx, req)
+	if errors.Is(err, mover.ErrElsewhere) && cut.Plan.Method != capture.MethodLive {
+		res, err = v.readElsewhere(ctx, cut, req, err)
+	}
 	if err != nil {
 		return capture.VolumeRead{}, err
 	}
 	return capture.VolumeRead{Snapshot: res.Snapshot, Warnings: res.Warnings}, nil
+}
+
+// readElsewhere reads a cut again, whose reader's node was lost: nothing may be
+// left of the application but that cut. It goes where the storage can be had
+// from other nodes; else nothing is worse than before.
+func (v *Volumes) readElsewhere(ctx context.Context, cut capture.Cut, req mover.Request, lost error) (mover.Result, error) {
+	if err := v.scratchAgain(ctx, cut, &req); err != nil {
+		return mover.Result{}, errors.Join(lost, err)
+	}
+	res, err := v.reader.Read(ctx, req)
+	if err != nil {
+		return mover.Result{}, fmt.Errorf("%w; and on another node: %w", lost, err)
+	}
+	res.Warnings = append(res.Warnings, "it was read on another node than at first: "+lost.Error())
+	return res, nil
 }
 
 // awaitObject waits until done is true of the object. When the context ends
