@@ -11,13 +11,14 @@ import (
 // app is a small application: a StatefulSet whose pod writes a file and its
 // checksum into a volume once, and gets ready only when the file agrees with it.
 type app struct {
-	name  string // of the application and its namespace
-	vault string
-	size  int    // of the file, in KiB
-	class string // storage class of the volume
-	disk  string // the volume's size
-	slow  int    // seconds until the pod is ready
-	more  string // further objects, as YAML
+	copies int    // restored beside it so far
+	name   string // of the application and its namespace
+	vault  string
+	size   int    // of the file, in KiB
+	class  string // storage class of the volume
+	disk   string // the volume's size
+	slow   int    // seconds until the pod is ready
+	more   string // further objects, as YAML
 }
 
 const manifest = `

@@ -4,6 +4,7 @@ var together = []day{
 	{"HeldAtRest", heldAtRest},
 	{"AskedAround", askedAround},
 	{"Profiled", profiled},
+	{"KeptByLogs", keptByLogs},
 	{"OneByOne", oneByOne},
 	{"FullWhileFrozen", fullWhileFrozen},
 	{"VaultTrouble", vaultTrouble},
