@@ -245,8 +245,8 @@ func Verify(ctx context.Context, p *vault.Project, d *Document) (Proof, error) {
 	if err != nil {
 		return proof, err
 	}
-	if r.Run != d.Run || r.Journal.Records != d.Records || r.Journal.Head != d.Head {
-		return proof, fmt.Errorf("%w: it speaks of another journal than its envelope", ErrForged)
+	if r.Run != d.Run || r.Journal.Records != d.Records || r.Journal.Head != d.Head || r.Over != d.Over {
+		return proof, fmt.Errorf("%w: it speaks of another journal, or another end, than its envelope", ErrForged)
 	}
 	_, records, err := journal.History(ctx, p, d.Run)
 	if err != nil {

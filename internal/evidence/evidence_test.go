@@ -112,6 +112,7 @@ func TestForgeriesAreSeen(t *testing.T) {
 		"the run":                 func(d *Document) { d.Run = "r2" },
 		"how many records":        func(d *Document) { d.Records = 7 },
 		"the head":                func(d *Document) { d.Head = strings.Repeat("0", 64) },
+		"that it is over":         func(d *Document) { d.Over = !d.Over },
 		"no signature":            func(d *Document) { d.Signature = "" },
 		"another project's key":   func(d *Document) { *d = *foreign },
 		"another journal, signed": func(d *Document) { *d = *foreign; resign(d) },
