@@ -1,13 +1,19 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // mood is how the way to the vault behaves.
@@ -30,6 +36,7 @@ type wire struct {
 	mu     sync.Mutex
 	mood   mood
 	room   int64         // of a full store: what deleting has freed
+	ahead  time.Duration // of the store's clock, in what it says of when things were written
 	change chan struct{} // closed when the mood changes
 	open   map[net.Conn]bool
 }
@@ -52,7 +59,8 @@ func newWire(t *testing.T) *wire {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = to.Scheme, to.Host // the Host header stays: it is signed
 		},
-		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+		ModifyResponse: w.shift,
+		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	server := &http.Server{Handler: w, ConnState: w.track}
 	go func() { _ = server.Serve(l) }()
@@ -83,6 +91,49 @@ func (w *wire) set(m mood) {
 			reset(c)
 		}
 	}
+}
+
+// skew sets the store's clock ahead of everybody's.
+func (w *wire) skew(ahead time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ahead = ahead
+}
+
+var modified = regexp.MustCompile(`(<LastModified>)([^<]+)(</LastModified>)`)
+
+// shift makes an answer one of a store whose clock is ahead.
+func (w *wire) shift(r *http.Response) error {
+	w.mu.Lock()
+	ahead := w.ahead
+	w.mu.Unlock()
+	if ahead == 0 {
+		return nil
+	}
+	for _, name := range []string{"Date", "Last-Modified"} {
+		if at, err := http.ParseTime(r.Header.Get(name)); err == nil {
+			r.Header.Set(name, at.Add(ahead).UTC().Format(http.TimeFormat))
+		}
+	}
+	if !strings.Contains(r.Header.Get("Content-Type"), "xml") {
+		return nil
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	_ = r.Body.Close()
+	body = modified.ReplaceAllFunc(body, func(found []byte) []byte {
+		part := modified.FindSubmatch(found)
+		at, err := time.Parse(time.RFC3339Nano, string(part[2]))
+		if err != nil {
+			return found
+		}
+		return []byte("<LastModified>" + at.Add(ahead).UTC().Format("2006-01-02T15:04:05.000Z") + "</LastModified>")
+	})
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	return nil
 }
 
 func reset(c net.Conn) {

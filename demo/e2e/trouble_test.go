@@ -46,6 +46,7 @@ func vaultTrouble(t *testing.T) {
 			return len(got) > seen, strings.Join(got, " ")
 		})
 	}
+	clocksApart(t, w, a, points)
 	davit(t, west, a.vault, "restore", a.name, "--take-over", "--yes").want(t, 0)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
@@ -84,6 +85,28 @@ func vaultCut(t *testing.T) {
 		return len(got) > 1, strings.Join(got, " ")
 	})
 	davit(t, west, a.vault, "verify", p.ID).want(t, 0, "is whole")
+}
+
+// clocksApart sets the store's clock ten minutes ahead of the sites': people are
+// told, and captures go on. It stays so, for the take-over that follows.
+func clocksApart(t *testing.T, w *wire, a *app, points string) {
+	const ahead = 10 * time.Minute
+	w.skew(ahead)
+	eventually(t, 2*time.Minute, "the agent notices that clocks are apart", func() (bool, string) {
+		got := try(t, east, "get", "vault", a.vault, "-o", "jsonpath={.status.clockSkew}")
+		skew, err := time.ParseDuration(got)
+		return err == nil && (skew-ahead).Abs() < time.Minute, got
+	})
+	davit(t, east, "", "vault", "ls").want(t, 0, "mend time synchronisation")
+	eventually(t, time.Minute, "an event says so", func() (bool, string) {
+		got := try(t, east, "get", "events", "-A", "--field-selector", "reason=ClockSkew", "-o", "jsonpath={.items[*].message}")
+		return strings.Contains(got, "ahead of this site's"), got
+	})
+	seen := len(names(t, points))
+	eventually(t, 2*time.Minute, "captures go on though clocks are apart", func() (bool, string) {
+		got := names(t, points)
+		return len(got) > seen, strings.Join(got, " ")
+	})
 }
 
 // readOnlyVault takes every right to write away.
