@@ -174,14 +174,17 @@ func failedOverAndBack(t *testing.T) {
 	})
 }
 
-// switchedOver moves an application in peace. The last thing that it wrote at
-// the old site is there at the new one, and the old one runs nothing.
+// switchedOver moves an application in peace, its name in the DNS and the clients of
+// a load balancer with it. The last thing that it wrote at the old site is there at the
+// new one, and the old one runs nothing.
 func switchedOver(t *testing.T) {
-	a := &app{size: 8 << 10}
+	a := &app{size: 8 << 10, name: short(t)}
+	a.more = fmt.Sprintf(web, a.name, clientPort)
 	a.protected(t)
+	f := newEntrance(t, a)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
-	file := planOf(t, a.name, "60s")
+	file := f.plan(t, planOf(t, a.name, "60s"))
 	davit(t, west, a.vault, "switchover", "-f", file, "--dry-run").want(t, 0, "Nothing is lost")
 	// No recovery point has this yet.
 	kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "sh", "-c", "echo the last write > /data/last && sync")
@@ -191,6 +194,7 @@ func switchedOver(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	t.Logf("RTO of a switchover: %s", r.Applications[0].RTO)
+	f.moved(t)
 	if got := kubectl(t, west, "-n", a.name, "exec", "db-0", "--", "cat", "/data/last"); strings.TrimSpace(got) != "the last write" {
 		t.Errorf("the last write came as %q", got)
 	}

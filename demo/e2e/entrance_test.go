@@ -1,0 +1,431 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// What HAProxy is told: how often it asks each site whether it is active, and how
+// many noes take a site out.
+const (
+	probeInterval = 500 * time.Millisecond
+	probeFall     = 2
+)
+
+// The ports at which sites answer clients, and load balancers.
+const (
+	clientPort = 30871
+	activePort = 30881
+)
+
+// web is a web server that clients of both sites reach.
+const web = `---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: %[1]s}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: web
+        image: davit.test/bedtool:1
+        imagePullPolicy: IfNotPresent
+        command: [sh, -c, "mkdir /tmp/www && echo hello > /tmp/www/index.html && exec httpd -f -p 8080 -h /tmp/www"]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: %[1]s}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: %[2]d}]}
+`
+
+// answering lets load balancers in, as docs/traffic.md has it, and holds the key
+// for the DNS.
+const answering = `
+apiVersion: v1
+kind: Service
+metadata: {name: davit-active, namespace: davit-system}
+spec:
+  type: NodePort
+  externalTrafficPolicy: Local
+  selector: {app.kubernetes.io/name: davit-node}
+  ports: [{name: active, port: 8082, targetPort: 8082, nodePort: %d}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: www-key, namespace: davit-system}
+stringData: {name: davit, algorithm: hmac-sha256, secret: %s}
+`
+
+const (
+	wwwSecret = "dGhlIGtleSBvZiB0aGUgdGVzdHMgb24gdGhlIGJlZA=="
+	wwwName   = "www.shop.test"
+)
+
+// said is what a site told HAProxy, or a client was told through it.
+type said struct {
+	asked, answered time.Time
+	site            string // of a client: who served it; empty if nobody did
+	active          bool
+	what            string
+}
+
+// entrance is what stands before two sites: a name server, a load balancer, and a
+// client that never stops asking.
+type entrance struct {
+	app     *app
+	host    string // the address that all listens on; the sites reach it too
+	mu      sync.Mutex
+	probes  []said
+	clients []said
+}
+
+// newEntrance starts all of it, with clients at east.
+func newEntrance(t *testing.T, a *app) *entrance {
+	t.Helper()
+	site := net.ParseIP(rig.Bed.Site(west).Address()).To4()
+	f := &entrance{app: a, host: net.IPv4(site[0], site[1], site[2], 1).String()}
+	for _, s := range []string{east, west} {
+		apply(t, s, fmt.Sprintf(answering, activePort, wwwSecret))
+		t.Cleanup(func() {
+			_, _ = rig.Kubectl(context.Background(), s, "-n", system, "delete", "service/davit-active", "secret/www-key", "--ignore-not-found")
+		})
+	}
+	kubectl(t, east, "-n", system, "annotate", "application", a.name, "gate.davit.dev/www=open")
+	f.bind(t)
+	f.haproxy(t)
+	f.visit(t)
+	eventually(t, 2*time.Minute, "clients are sent to east, and west is known to be passive", func() (bool, string) {
+		return f.steady(east), f.lately()
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.probes, f.clients = nil, nil
+	return f
+}
+
+// plan adds the name and the gate to a plan.
+func (f *entrance) plan(t *testing.T, file string) string {
+	t.Helper()
+	out, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(out, `  traffic:
+    - {name: gate, kind: gate, object: www}
+    - name: www
+      kind: dns
+      object: %s
+      record:
+        zone: shop.test
+        to: {east: [%s], west: [%s]}
+        servers: [{address: %s}]
+        secret: www-key
+`, wwwName, rig.Bed.Site(east).Address(), rig.Bed.Site(west).Address(), f.host)
+	if err := errors.Join(err, out.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// daemon runs a program until the test ends.
+func daemon(t *testing.T, program string, args ...string) {
+	t.Helper()
+	if _, err := os.Stat(program); err != nil {
+		t.Fatalf("%s is not installed: run hack/prepare", program)
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(program, args...)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", program, log.String())
+		}
+	})
+}
+
+func configured(t *testing.T, name, format string, args ...any) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// bind starts a BIND with the zone; the name leads to east.
+func (f *entrance) bind(t *testing.T) {
+	t.Helper()
+	zone := configured(t, "zone", "$TTL 30\n@ IN SOA ns1 admin 1 60 10 3600 5\n@ IN NS ns1\nns1 IN A %s\nwww IN A %s\n", f.host, rig.Bed.Site(east).Address())
+	daemon(t, "/usr/sbin/named", "-g", "-n", "1", "-c", configured(t, "named.conf", `
+key "davit" { algorithm hmac-sha256; secret "%s"; };
+options { directory "%s"; pid-file none; session-keyfile none; listen-on { %s; }; listen-on-v6 { none; }; recursion no; notify no; dnssec-validation no; };
+controls { };
+zone "shop.test" { type primary; file "%s"; update-policy { grant davit name %s ANY; grant davit name _davit.%[5]s TXT; }; };
+`, wwwSecret, filepath.Dir(zone), f.host, zone, wwwName))
+	eventually(t, time.Minute, "BIND says that the name leads to east", func() (bool, string) {
+		got := f.leads(t)
+		return got == rig.Bed.Site(east).Address(), got
+	})
+}
+
+func (f *entrance) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(f.host, "53"))
+	}}
+}
+
+// leads asks the name server as clients do.
+func (f *entrance) leads(t *testing.T) string {
+	t.Helper()
+	all, err := f.resolver().LookupNetIP(t.Context(), "ip4", wwwName+".")
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Trim(fmt.Sprint(all), "[]")
+}
+
+// guard is the TXT record beside the name.
+func (f *entrance) guard(t *testing.T) string {
+	t.Helper()
+	all, err := f.resolver().LookupTXT(t.Context(), "_davit."+wwwName+".")
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(all, "|")
+}
+
+// haproxy starts a real one before both sites. Its questions pass through here, to
+// be counted.
+func (f *entrance) haproxy(t *testing.T) {
+	t.Helper()
+	var servers strings.Builder
+	for _, site := range []string{east, west} {
+		address := rig.Bed.Site(site).Address()
+		_, port, _ := net.SplitHostPort(f.relay(t, site, fmt.Sprintf("%s:%d", address, activePort)))
+		fmt.Fprintf(&servers, "  server %s %s:%d check addr %s port %s inter %dms fall %d rise 1\n",
+			site, address, clientPort, f.host, port, probeInterval.Milliseconds(), probeFall)
+	}
+	daemon(t, "/usr/sbin/haproxy", "-db", "-f", configured(t, "haproxy.cfg", `
+global
+  stats timeout 10s
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 20s
+  timeout server 20s
+  timeout check 20s
+  retries 0
+listen www
+  bind %s:8880
+  option httpchk GET /active/%s?service=%[2]s/web&gate=www
+  http-check expect status 200
+  http-response set-header X-Site %%s
+%[3]s`, f.host, f.app.name, servers.String()))
+}
+
+// relay passes a site's answers on to HAProxy, and writes them down.
+func (f *entrance) relay(t *testing.T, site, to string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", f.host+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := said{asked: time.Now(), site: site}
+		code := http.StatusBadGateway
+		if answer, err := client.Get("http://" + to + r.URL.RequestURI()); err != nil {
+			p.what = err.Error()
+		} else {
+			body, _ := io.ReadAll(answer.Body)
+			_ = answer.Body.Close()
+			code, p.what = answer.StatusCode, strings.TrimSpace(string(body))
+		}
+		p.active, p.answered = code == http.StatusOK, time.Now()
+		f.mu.Lock()
+		f.probes = append(f.probes, p)
+		f.mu.Unlock()
+		w.WriteHeader(code)
+	})}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return l.Addr().String()
+}
+
+// visit has one client ask without end.
+func (f *entrance) visit(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-done })
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			v := ask(ctx, client, "http://"+f.host+":8880/")
+			f.mu.Lock()
+			f.clients = append(f.clients, v)
+			f.mu.Unlock()
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+	}()
+}
+
+func ask(ctx context.Context, client *http.Client, address string) said {
+	v := said{asked: time.Now()}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err == nil {
+		var answer *http.Response
+		if answer, err = client.Do(r); err == nil {
+			_ = answer.Body.Close()
+			v.what = answer.Status
+			if answer.StatusCode == http.StatusOK {
+				v.site = answer.Header.Get("X-Site")
+			}
+		}
+	}
+	if err != nil {
+		v.what = err.Error()
+	}
+	v.answered = time.Now()
+	return v
+}
+
+// steady tells whether HAProxy knows the other site to be passive, and the last
+// twenty clients were served by this one.
+func (f *entrance) steady(site string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	noes := 0
+	for _, p := range f.probes {
+		if p.site != site && !p.active {
+			noes++
+		}
+	}
+	n := len(f.clients)
+	return noes > probeFall && n >= 20 && !slices.ContainsFunc(f.clients[n-20:], func(v said) bool { return v.site != site })
+}
+
+// lately is what was said last.
+func (f *entrance) lately() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := map[string]string{}
+	for _, p := range f.probes {
+		last[p.site] = p.what
+	}
+	if n := len(f.clients); n > 0 {
+		last["client"] = f.clients[n-1].site + " " + f.clients[n-1].what
+	}
+	return fmt.Sprint(last)
+}
+
+// moved waits until clients are at west, and says how they fared. One site at most was
+// active at any time, and clients met errors only until west had been asked once more after
+// it first said yes.
+func (f *entrance) moved(t *testing.T) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "clients are sent to west", func() (bool, string) { return f.steady(west), f.lately() })
+	address := rig.Bed.Site(west).Address()
+	if got := f.leads(t); got != address {
+		t.Errorf("%s leads to %s, want %s", wwwName, got, address)
+	}
+	for _, want := range []string{"site=west", "epoch." + f.app.name + "=2"} {
+		if got := f.guard(t); !strings.Contains(got, want) {
+			t.Errorf("the guard of %s is %s, want %s", wwwName, got, want)
+		}
+	}
+	if v := ask(t.Context(), http.DefaultClient, fmt.Sprintf("http://%s:%d/", f.leads(t), clientPort)); v.what != "200 OK" {
+		t.Errorf("where %s leads, clients are told %s", wwwName, v.what)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := f.account()
+	for _, fault := range a.faults {
+		t.Error(fault)
+	}
+	if t.Failed() {
+		return
+	}
+	none := a.opened.Sub(a.closed)
+	t.Logf("no site was active for %s; of %d clients %d met errors, the last %s after the first; the bound is %s",
+		none.Round(time.Millisecond), len(f.clients), a.errors, a.last.Sub(a.first).Round(time.Millisecond),
+		(none + probeFall*probeInterval + time.Second).Round(time.Millisecond))
+}
+
+// account is what probes and clients tell of a move from east to west.
+type account struct {
+	yes            time.Time // when east was asked and said yes for the last time
+	closed, opened time.Time // when east said no first, and west yes
+	again          time.Time // when west was asked once more
+	first, last    time.Time // error
+	errors         int
+	faults         []string
+}
+
+// account goes through what was said. What clients met is judged by what HAProxy had been told, not by a clock.
+func (f *entrance) account() account {
+	var a account
+	for _, p := range f.probes {
+		switch {
+		case p.site == west && p.active && a.opened.IsZero():
+			a.opened = p.answered
+		case p.site == west && !p.active && !a.opened.IsZero():
+			a.faults = append(a.faults, "west was active, and then said: "+p.what)
+		case p.site == west && p.active && a.again.IsZero():
+			a.again = p.asked
+		case p.site == east && p.active && !a.opened.IsZero() && p.asked.After(a.opened):
+			a.faults = append(a.faults, "two were active: west had said so, and east was asked after that")
+		case p.site == east && p.active:
+			a.yes = p.asked
+		case p.site == east && a.closed.IsZero():
+			a.closed = p.answered
+		}
+	}
+	if a.closed.IsZero() || a.again.IsZero() {
+		a.faults = append(a.faults, "east never said that it is passive, or west was not asked twice")
+		return a
+	}
+	for _, v := range f.clients {
+		switch {
+		case v.site == "":
+			if a.errors++; a.first.IsZero() {
+				a.first = v.asked
+			}
+			a.last = v.answered
+			if v.answered.Before(a.yes) || v.asked.After(a.again) {
+				a.faults = append(a.faults, fmt.Sprintf("a client met %q while HAProxy knew of an active site", v.what))
+			}
+		case v.site == east && v.asked.After(a.opened):
+			a.faults = append(a.faults, "a client was sent to east after west was active")
+		}
+	}
+	return a
+}
