@@ -362,7 +362,7 @@ func (f *entrance) moved(t *testing.T) {
 			t.Errorf("the guard of %s is %s, want %s", wwwName, got, want)
 		}
 	}
-	if v := ask(t.Context(), http.DefaultClient, fmt.Sprintf("http://%s:%d/", f.leads(t), clientPort)); v.what != "200 OK" {
+	if v := ask(t.Context(), &http.Client{Timeout: time.Minute}, fmt.Sprintf("http://%s:%d/", f.leads(t), clientPort)); v.what != "200 OK" {
 		t.Errorf("where %s leads, clients are told %s", wwwName, v.what)
 	}
 	f.mu.Lock()

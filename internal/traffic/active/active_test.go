@@ -234,7 +234,8 @@ type backend struct {
 	site
 	name            string
 	app, agent      *httptest.Server
-	served, refused atomic.Int64 // questions by the load balancer since it is passive
+	asked           atomic.Int64 // questions by the load balancer
+	served, refused atomic.Int64 // clients; questions by the load balancer since it is passive
 }
 
 func newBackend(t *testing.T, name string) *backend {
@@ -243,6 +244,7 @@ func newBackend(t *testing.T, name string) *backend {
 	b.agent = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, r)
+		b.asked.Add(1)
 		if rec.Code != 200 {
 			b.refused.Add(1)
 		}
@@ -320,7 +322,7 @@ func TestHAProxy(t *testing.T) {
 	east.role(v1alpha1.RoleActive, 1, "east")
 	west.role(v1alpha1.RoleStandby, 1, "east")
 	url := haproxy(t, fall, east, west)
-	c := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	c := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	ask := func() string {
 		r, err := c.Get(url)
 		if err != nil {
@@ -334,13 +336,17 @@ func TestHAProxy(t *testing.T) {
 		n, _ := r.Body.Read(body)
 		return string(body[:n])
 	}
+	// What does not come in so many questions of the load balancer to each side never does.
+	const enough = 300
 	until := func(what string, done func() bool) {
 		t.Helper()
-		deadline := time.After(20 * time.Second)
+		limit := [2]int64{east.asked.Load() + enough, west.asked.Load() + enough}
 		for !done() {
-			select {
-			case <-deadline:
+			if east.asked.Load() > limit[0] && west.asked.Load() > limit[1] {
 				t.Fatalf("it never came to %s: %s", what, ask())
+			}
+			select {
+			case <-t.Context().Done():
 			case <-time.After(5 * time.Millisecond):
 			}
 		}

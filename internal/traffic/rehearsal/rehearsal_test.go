@@ -12,6 +12,7 @@ import (
 
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/traffic/dnstest"
 	"davit.dev/davit/internal/traffic/rehearsal"
 )
 
@@ -24,27 +25,9 @@ type server struct {
 	changes atomic.Int32
 }
 
-// ports listens on one number for both protocols; another's UDP socket may have
-// the first that TCP is given.
-func ports(t *testing.T) (net.Listener, net.PacketConn) {
-	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if p, err := net.ListenPacket("udp", l.Addr().String()); err == nil {
-			return l, p
-		}
-		_ = l.Close()
-	}
-	t.Fatal("no port is free for both protocols")
-	return nil, nil
-}
-
 func serve(t *testing.T, rcode int) *server {
 	t.Helper()
-	l, p := ports(t)
+	l, p := dnstest.Listen(t)
 	s := &server{address: l.Addr().String()}
 	handle := dns.HandlerFunc(func(w dns.ResponseWriter, m *dns.Msg) {
 		r := new(dns.Msg)

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/traffic"
+	"davit.dev/davit/internal/traffic/dnstest"
 	"davit.dev/davit/internal/traffic/rfc2136"
 )
 
@@ -280,7 +281,7 @@ func TestAnswersAreLost(t *testing.T) {
 func TestSecondary(t *testing.T) {
 	t.Parallel()
 	program(t, "knotd")
-	port := freePort(t)
+	port := dnstest.Port(t)
 	primary := bind(t, port)
 	secondary := knot(t, port, primary.address)
 	r := newRun(t, plan.NameServer{Address: primary.address}, plan.NameServer{Address: secondary.address, Watch: true})

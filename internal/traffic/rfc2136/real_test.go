@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"davit.dev/davit/internal/traffic"
+	"davit.dev/davit/internal/traffic/dnstest"
 	"davit.dev/davit/internal/traffic/rfc2136"
 )
 
@@ -44,25 +45,6 @@ func program(t *testing.T, name string) string {
 	}
 	t.Skipf("%s is not installed (Debian packages bind9, knot)", name)
 	return ""
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 50 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		p, err := net.ListenPacket("udp", l.Addr().String())
-		_ = l.Close()
-		if err == nil {
-			_ = p.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
 }
 
 // daemon is a real server, started as a process.
@@ -117,7 +99,7 @@ func write(t *testing.T, path, format string, args ...any) string {
 // it tells of changes.
 func bind(t *testing.T, others ...int) *daemon {
 	t.Helper()
-	bin, dir, port := program(t, "named"), t.TempDir(), freePort(t)
+	bin, dir, port := program(t, "named"), t.TempDir(), dnstest.Port(t)
 	zone := write(t, filepath.Join(dir, "zone"), "%s", zoneFile)
 	var notify strings.Builder
 	for _, other := range others {
@@ -141,7 +123,7 @@ func knot(t *testing.T, port int, primary string) *daemon {
 	t.Helper()
 	bin, dir := program(t, "knotd"), t.TempDir()
 	if port == 0 {
-		port = freePort(t)
+		port = dnstest.Port(t)
 	}
 	zone := "    acl: update\n"
 	remote := ""
