@@ -374,10 +374,29 @@ func (f *entrance) moved(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	f.control(t, a)
 	none := a.opened.Sub(a.closed)
 	t.Logf("no site was active for %s; of %d clients %d met errors, the last %s after the first; the bound is %s",
 		none.Round(time.Millisecond), len(f.clients), a.errors, a.last.Sub(a.first).Round(time.Millisecond),
 		(none + probeFall*probeInterval + time.Second).Round(time.Millisecond))
+}
+
+// control has what would be faults taken for faults.
+func (f *entrance) control(t *testing.T, a account) {
+	t.Helper()
+	after := a.again.Add(time.Millisecond)
+	for what, forged := range map[string]*entrance{
+		"two are active":            {probes: append(slices.Clone(f.probes), said{asked: after, answered: after, site: east, active: true}), clients: f.clients},
+		"none is active again":      {probes: append(slices.Clone(f.probes), said{asked: after, answered: after, site: west}), clients: f.clients},
+		"a client meets an error":   {probes: f.probes, clients: append(slices.Clone(f.clients), said{asked: after, answered: after})},
+		"a client is sent to east":  {probes: f.probes, clients: append(slices.Clone(f.clients), said{asked: after, answered: after, site: east})},
+		"east never says a word":    {probes: slices.DeleteFunc(slices.Clone(f.probes), func(p said) bool { return p.site == east }), clients: f.clients},
+		"an error comes beforehand": {probes: f.probes, clients: append(slices.Clone(f.clients), said{asked: a.yes.Add(-time.Second), answered: a.yes.Add(-time.Millisecond)})},
+	} {
+		if len(forged.account().faults) == 0 {
+			t.Errorf("the test does not see it if %s", what)
+		}
+	}
 }
 
 // account is what probes and clients tell of a move from east to west.
