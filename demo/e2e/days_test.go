@@ -40,6 +40,7 @@ var together = []day{
 	{"Quota", quota},
 	{"InTheWay", inTheWay},
 	{"WrongKeys", wrongKeys},
+	{"Drilled", drilled},
 	{"Sandboxed", sandboxed},
 	{"Coverage", coverage},
 	{"LookedAt", lookedAt},
