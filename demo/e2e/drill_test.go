@@ -2,56 +2,161 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
 )
 
-// drilled tries a plan on a clone at west, beside what runs at east: the clone
-// answers, cannot speak to the world, and is removed; nothing of the live application
-// changes meanwhile, and it is captured as before. Then a drill is killed, and swept.
+// asked is what a drill asks of the clone beyond its readiness: a Deployment whose
+// pod serves a page and a database, each behind its Service.
+const asked = `---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: front, namespace: %[1]s}
+spec:
+  selector: {matchLabels: {app: front}}
+  template:
+    metadata: {labels: {app: front}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: web
+        image: davit.test/bedtool:1
+        imagePullPolicy: IfNotPresent
+        command: [sh, -c, "mkdir /tmp/www && echo open > /tmp/www/index.html && exec httpd -f -p 8080 -h /tmp/www"]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+      - name: postgres
+        image: %[2]s
+        imagePullPolicy: IfNotPresent
+        args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
+        env: [{name: POSTGRES_PASSWORD, value: secret}]
+        readinessProbe: {exec: {command: [pg_isready, -q, -U, postgres]}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: %[1]s}
+spec: {selector: {app: front}, ports: [{name: http, port: 80, targetPort: 8080}]}
+`
+
+// drilled tries a plan on a clone at west, beside what runs at east and is
+// captured there on schedule: the clone answers, reaches nobody, and is removed
+// with all that was made for it; nothing of the live application changes meanwhile.
 func drilled(t *testing.T) {
 	world := listen(t)
 	a := &app{name: short(t)}
-	a.more = writer(a.name, "writer", world.address)
-	sum, first := a.protected(t)
-	clone, live := west+" "+a.name+"/writer", east+" "+a.name+"/writer"
-	world.more(t, live)
+	a.more = fmt.Sprintf(asked, a.name, rig.Images["shop-db"])
+	sum := a.deploy(t)
+	kubectl(t, east, "-n", a.name, "rollout", "status", "deployment/front", "--timeout", "2m")
+	a.protect(t, "--every", "10s", "--wait")
 	file := planOf(t, a.name, "5s",
 		"{name: told, kind: command, verbs: [drill], command: {image: 'davit.test/bedtool:1', args: [-c, 'test \"$DAVIT_DRILL\" = true && echo $DAVIT_SANDBOX_NAMESPACES | grep -q "+a.name+"=davit-drill-']}, timeout: 1m, after: [ready/"+a.name+"]}",
-		"{name: inside, kind: probe, verbs: [drill], timeout: 1m, after: [told], checks: [{kind: command, target: '"+a.name+"/app=db', command: [cat, /data/sum], expect: '^"+sum+"', timeout: 10s}, {kind: http, target: 'http://example.com/', timeout: 5s}]}",
+		"{name: inside, kind: probe, verbs: [drill], timeout: 1m, after: [told], checks: [{kind: command, target: '"+a.name+"/app=db', command: [cat, /data/sum], expect: '^"+sum+"', timeout: 10s}, "+
+			"{kind: http, target: 'http://front."+a.name+"/', expect: '^open', timeout: 5s}, {kind: sql, target: 'postgres://front."+a.name+"/postgres', container: postgres, query: 'select 6*7', expect: '^42$', timeout: 10s}, "+
+			"{kind: http, target: 'http://example.com/', timeout: 5s}]}",
 		"{name: look, kind: manual, verbs: [drill], prompt: look around, timeout: 10m, after: [inside]}")
-	davit(t, west, a.vault, "drill", "-f", file, "--to", east).want(t, 3, "this is site west")
+	davit(t, west, a.vault, "drill", "-f", file, "--to", "east").want(t, 3, "this is site west")
 	davit(t, east, a.vault, "drill", "-f", file).want(t, 3, "runs at site east")
-	davit(t, west, a.vault, "drill", "-f", file, "--dry-run").want(t, 0, first.ID)
+	davit(t, west, a.vault, "drill", "-f", file, "--dry-run").want(t, 0, a.name+"-20")
 	before := shapeOf(t, a.name)
 
 	began := time.Now()
 	davit(t, west, a.vault, "drill", "-f", file).want(t, 1, "look around")
 	run := runOf(t, a.vault, a.name)
-	eventually(t, time.Minute, "the clone is closed in", func() (bool, string) {
-		got := kubectl(t, west, "-n", system, "get", "nodefences", "-o", "jsonpath={.items[*].status.sandboxes}")
-		return strings.Contains(got, `"pods":2`), got
+	t.Logf("the clone answered %s after the drill was asked for", time.Since(began).Round(time.Second))
+	captured := len(a.points(t, east))
+	home, clone := sandboxOf(t, run)
+	isolated(t, world, home, clone)
+	davit(t, west, a.vault, "drill", "-f", file).want(t, 3, "is under way")
+	eventually(t, 2*time.Minute, "the schedule captures beside the drill", func() (bool, string) {
+		n := len(a.points(t, east))
+		return n >= captured+2, fmt.Sprintf("%d points, had %d", n, captured)
 	})
-	early := world.quiet(t, clone)
-	world.more(t, live)
-	if now, _ := world.heard(clone); now != early {
-		t.Errorf("the clone was heard although it was closed in: %d lines more", now-early)
-	}
-	t.Logf("the clone said %d lines before it was closed in", early)
-	davit(t, west, a.vault, "drill", "-f", file).want(t, 3, "is under way", "runs cancel")
-	second := a.backup(t) // live protection goes on
-	if second.ID == first.ID {
-		t.Errorf("no new point: %s", second.ID)
-	}
 	var r runView
 	davit(t, west, a.vault, "runs", "answer", run, "look", "-o", "json").want(t, 0).read(t, &r)
-	if r.State != "Completed" || len(r.Applications) != 1 || r.Applications[0].Point != first.ID {
+	if r.State != "Completed" || len(r.Applications) != 1 {
 		t.Fatalf("%+v", r)
 	}
 	t.Logf("the drill, with a look around: %s; RTO of the clone: %s", time.Since(began).Round(time.Second), r.Applications[0].RTO)
-	noSandbox(t, run)
+	nothingLeft(t, run, home)
+	a.untouched(t, before)
+	davit(t, west, a.vault, "runs", "report", run, "--verify").want(t, 0, "Genuine", "Completed")
+	html := davit(t, west, a.vault, "runs", "report", run, "-o", "html").want(t, 0, "The drill passed", "look around", "42", "not asked: it leads out").out
+	if dir := os.Getenv("DAVIT_E2E_REPORTS"); dir != "" {
+		_ = os.WriteFile(dir+"/"+run+".html", []byte(html), 0o600)
+	}
+}
+
+// sandboxOf finds the first namespace of a drill's sandbox, and the clone's.
+func sandboxOf(t *testing.T, run string) (home, clone string) {
+	t.Helper()
+	all := kubectl(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", `jsonpath={range .items[*]}{.metadata.name} {.metadata.annotations.davit\.dev/run}{"\n"}{end}`)
+	for line := range strings.Lines(all) {
+		name, of, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if of == run && (clone == "" || len(name) > len(clone)) {
+			home, clone = clone, name
+		} else if of == run {
+			home = name
+		}
+	}
+	if home == "" || !strings.HasPrefix(clone, home+"-") {
+		t.Fatalf("no sandbox of %s: %s", run, all)
+	}
+	return home, clone
+}
+
+// isolated: a pod of the clone reaches nobody outside. The negative control is the
+// same pod while its namespace is no sandbox.
+func isolated(t *testing.T, world *callers, home, clone string) {
+	t.Helper()
+	host, port, _ := net.SplitHostPort(world.address)
+	call := func(say string) bool {
+		try(t, west, "-n", clone, "exec", "db-0", "-c", "db", "--", "sh", "-c", fmt.Sprintf("echo %s %s | nc -w 2 %s %s", say, clone, host, port))
+		n, _ := world.heard(say + " " + clone)
+		return n > 0
+	}
+	eventually(t, time.Minute, "the clone is closed in", func() (bool, string) {
+		got := try(t, west, "-n", system, "get", "nodefences", "-o", "jsonpath={.items[*].status.sandboxes}")
+		return strings.Contains(got, `"pods":2`), got
+	})
+	if call("inside") {
+		t.Error("the clone was heard although it was closed in")
+	}
+	name := kubectl(t, west, "get", "namespace", clone, "-o", `jsonpath={.metadata.labels.davit\.dev/sandbox}`)
+	kubectl(t, west, "label", "namespace", clone, "davit.dev/sandbox-")
+	eventually(t, time.Minute, "the clone is heard once nothing closes it in", func() (bool, string) { return call("outside"), "nothing" })
+	kubectl(t, west, "label", "namespace", clone, "davit.dev/sandbox="+name)
+}
+
+// nothingLeft: all that was made for a drill is gone.
+func nothingLeft(t *testing.T, run, home string) {
+	t.Helper()
+	gone := func(what string, args ...string) {
+		t.Helper()
+		if got := kubectl(t, west, append([]string{"get"}, args...)...); strings.Contains(got, home) || strings.Contains(got, run) {
+			t.Errorf("%s of %s, %s, are left: %s", what, run, home, got)
+		}
+	}
+	gone("namespaces", "namespaces", "-o", "name")
+	gone("Jobs", "-n", system, "jobs", "-o", "jsonpath={.items[*].metadata.annotations}")
+	gone("volume tasks", "-n", system, "volumetasks", "-o", "jsonpath={.items[*]}")
+	gone("holder pods", "-n", system, "pods", "-o", "jsonpath={.items[*].metadata}")
+	for what, args := range map[string][]string{
+		"volumes":                   {"get", "persistentvolumes", "-o", "jsonpath={.items[*].spec.claimRef.namespace}"},
+		"rules of the node's fence": {"get", "-n", system, "nodefences", "-o", "jsonpath={.items[*].status.sandboxes}"},
+	} {
+		eventually(t, time.Minute, what+" of the drill are gone", func() (bool, string) {
+			got := try(t, west, args...)
+			return !strings.Contains(got, home) && !strings.Contains(got, strings.TrimPrefix(home, "davit-drill-")) && !strings.HasPrefix(got, "error"), got
+		})
+	}
+}
+
+// untouched: the live application is as it was, and all that its schedule asked
+// for was captured.
+func (a *app) untouched(t *testing.T, before string) {
+	t.Helper()
 	if got := epochs(t, commonBucket(), a.name); got != 1 {
 		t.Errorf("the drill raised the epoch: there are %d", got)
 	}
@@ -61,54 +166,10 @@ func drilled(t *testing.T) {
 	if role := a.status(t, east, "role"); role != "Active" {
 		t.Errorf("east is %s", role)
 	}
-	davit(t, west, a.vault, "runs", "report", run, "--verify").want(t, 0, "Genuine", "Completed")
-	html := davit(t, west, a.vault, "runs", "report", run, "-o", "html").want(t, 0, "The drill passed", "look around", "not asked: it leads out").out
-	if dir := os.Getenv("DAVIT_E2E_REPORTS"); dir != "" {
-		_ = os.WriteFile(dir+"/"+run+".html", []byte(html), 0o600)
-	}
-
-	// The negative control: a clone that is no sandbox is heard.
-	free := a.name + "-free"
-	removeNamespace(t, west, free)
-	davit(t, west, a.vault, "restore", a.name, "--as-clone", "--map-namespace", a.name+"="+free, "--yes").want(t, 0)
-	world.more(t, clone)
-	sweptDrill(t, a, file)
-}
-
-// sweptDrill kills a drill in the middle, and sweeps.
-func sweptDrill(t *testing.T, a *app, file string) {
-	t.Helper()
-	cmd := command(t.Context(), west, a.vault, "drill", "-f", file)
-	ended := make(chan outcome, 1)
-	go func() { ended <- finish(t, cmd) }()
-	var run string
-	eventually(t, time.Minute, "the sandbox is there", func() (bool, string) {
-		run = kubectl(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", `jsonpath={range .items[*]}{.metadata.annotations.davit\.dev/run}{"\n"}{end}`)
-		for line := range strings.Lines(run) {
-			if run = strings.TrimSpace(line); strings.HasPrefix(run, a.name+"-drill-") {
-				return true, run
-			}
+	for _, p := range a.points(t, east) {
+		if p.Damaged || p.Phase == "Failed" || p.Phase == "Quarantined" {
+			t.Errorf("captured beside the drill: %+v", p)
 		}
-		return false, run
-	})
-	_ = cmd.Process.Kill()
-	<-ended
-	eventually(t, 2*time.Minute, "the killed drill is swept", func() (bool, string) {
-		got := davit(t, west, a.vault, "drill", "--sweep", "-o", "json")
-		return got.code == 0 && strings.Contains(got.out, run), fmt.Sprintf("code %d: %s %s", got.code, got.out, got.err)
-	})
-	noSandbox(t, run)
-	davit(t, west, a.vault, "runs", "show", run).want(t, 0, "Canceled")
-}
-
-func noSandbox(t *testing.T, run string) {
-	t.Helper()
-	got := kubectl(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", "jsonpath={.items[*].metadata.annotations}")
-	if strings.Contains(got, `"`+run+`"`) {
-		t.Errorf("the sandbox of %s is still there: %s", run, got)
-	}
-	if jobs := kubectl(t, west, "-n", system, "get", "jobs", "-l", "davit.dev/sandbox", "-o", "jsonpath={.items[*].metadata.annotations}"); strings.Contains(jobs, run) {
-		t.Errorf("a Job of %s is still there: %s", run, jobs)
 	}
 }
 

@@ -387,14 +387,11 @@ func (s *Site) cleanup(ctx context.Context, o execute.Order) execute.Answer {
 	return execute.Done("removed %d namespaces", removed)
 }
 
-// Clean removes a run's sandbox, and the Jobs of its steps.
+// Clean removes a run's sandbox, and the Jobs of its steps: these first, as a
+// sweep finds drills by their namespaces.
 func Clean(ctx context.Context, c restore.Cluster, sandboxes Cluster, run string) (int, error) {
 	all, err := sandboxes.Sandboxes(ctx)
 	if err != nil {
-		return 0, err
-	}
-	mine := slices.DeleteFunc(all, func(n Namespace) bool { return n.Sandbox != Name(run) })
-	if err := sandboxes.Clear(ctx, mine); err != nil {
 		return 0, err
 	}
 	at, err := c.Serves(ctx, shape.KindJob)
@@ -407,7 +404,11 @@ func Clean(ctx context.Context, c restore.Cluster, sandboxes Cluster, run string
 		}
 		return nil
 	})
-	return len(mine), err
+	if err != nil {
+		return 0, err
+	}
+	mine := slices.DeleteFunc(all, func(n Namespace) bool { return n.Sandbox != Name(run) })
+	return len(mine), sandboxes.Clear(ctx, mine)
 }
 
 // failed says what an error of a recovery means.

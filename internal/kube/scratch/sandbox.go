@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -82,13 +83,22 @@ func (s *Sandboxes) Enclose(ctx context.Context, namespaces []string) error {
 	return s.cluster.Close(ctx, namespaces)
 }
 
-// Clear implements drill.Cluster.
+// Clear implements drill.Cluster. The first namespace goes last: while it is there,
+// a sweep finds the drill.
 func (s *Sandboxes) Clear(ctx context.Context, all []drill.Namespace) error {
-	var copies []trial.Copy
+	var homes, copies []trial.Copy
 	for _, n := range all {
-		copies = append(copies, trial.Copy{Namespace: n.Name, RestoreID: n.RestoreID})
+		c := trial.Copy{Namespace: n.Name, RestoreID: n.RestoreID}
+		if n.Name == drill.Home(n.Run) {
+			homes = append(homes, c)
+		} else {
+			copies = append(copies, c)
+		}
 	}
-	return s.cluster.Remove(ctx, copies)
+	if err := s.cluster.Remove(ctx, copies); err != nil {
+		return err
+	}
+	return s.cluster.Remove(ctx, homes)
 }
 
 // Open implements drill.Cluster: a node closes sandboxes in when its node process
@@ -103,28 +113,40 @@ func (s *Sandboxes) Open(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("list what nodes say of their fences: %w", err)
 	}
-	said := map[string]v1alpha1.NodeFenceStatus{}
+	said := map[string]v1alpha1.NodeFence{}
 	for i := range list.Items {
 		var f v1alpha1.NodeFence
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, &f); err != nil {
 			return "", errors.Join(errors.New("read what nodes say of their fences"), err)
 		}
-		said[f.Name] = f.Status
+		said[f.Name] = f
 	}
 	for i := range nodes.Items {
-		name := nodes.Items[i].Name
-		status, known := said[name]
-		switch {
-		case !ready(&nodes.Items[i]):
-		case !known || status.ObservedAt == nil:
-			return fmt.Sprintf("node %s has no node process of Davit's to isolate a sandbox: davit install", name), nil
-		case s.now().Sub(status.ObservedAt.Time) > silentAfter:
-			return fmt.Sprintf("the node process of node %s, which isolates sandboxes, says nothing since %s", name, status.ObservedAt.UTC().Format(time.RFC3339)), nil
-		case status.Problem != "":
-			return fmt.Sprintf("node %s cannot isolate a sandbox: %s", name, status.Problem), nil
+		if why := s.open(&nodes.Items[i], said); why != "" {
+			return why, nil
 		}
 	}
 	return "", nil
+}
+
+// open is why a node would not close a sandbox in; empty if it does, or is not
+// ready and runs nothing new.
+func (s *Sandboxes) open(node *corev1.Node, said map[string]v1alpha1.NodeFence) string {
+	report, known := said[node.Name]
+	status := &report.Status
+	mine := slices.ContainsFunc(report.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == node.UID })
+	switch {
+	case !ready(node):
+	case !known || status.ObservedAt == nil:
+		return fmt.Sprintf("node %s has no node process of Davit's to isolate a sandbox: davit install", node.Name)
+	case !mine:
+		return fmt.Sprintf("node %s has no node process of Davit's yet to isolate a sandbox: the report of its name is of an earlier node", node.Name)
+	case s.now().Sub(status.ObservedAt.Time) > silentAfter:
+		return fmt.Sprintf("the node process of node %s, which isolates sandboxes, says nothing since %s", node.Name, status.ObservedAt.UTC().Format(time.RFC3339))
+	case status.Problem != "":
+		return fmt.Sprintf("node %s cannot isolate a sandbox: %s", node.Name, status.Problem)
+	}
+	return ""
 }
 
 func ready(n *corev1.Node) bool {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -37,7 +36,12 @@ const (
 type Cluster struct {
 	clients *kube.Clients
 	hooks   *quiescer.Runner
-	mover   *mover.Mover
+	mover   sweeper
+}
+
+// sweeper removes the tasks and holder pods that a restore left.
+type sweeper interface {
+	Sweep(ctx context.Context, owner string) error
 }
 
 var _ trial.Cluster = (*Cluster)(nil)
@@ -127,66 +131,100 @@ func (c *Cluster) egress(ctx context.Context, namespaces []string) ([]networking
 	return rules, nil
 }
 
-// Remove implements trial.Cluster. Namespaces are told to go first, all of
-// them, and their volumes are made to go with them.
+// Remove implements trial.Cluster. A namespace is what tells the next try that
+// there is something to remove: it goes only when its volumes will go with it and
+// what filling them left is gone. What can go is told to go at once, all of it.
 func (c *Cluster) Remove(ctx context.Context, copies []trial.Copy) error {
 	var errs []error
+	var going []*corev1.Namespace
+	swept := map[string]error{}
 	for _, copied := range copies {
-		errs = append(errs, c.releaseVolumes(ctx, copied.Namespace))
-		background := metav1.DeletePropagationBackground
-		err := c.clients.Kubernetes.CoreV1().Namespaces().Delete(ctx, copied.Namespace, metav1.DeleteOptions{PropagationPolicy: &background})
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) { // a conflict: it goes already
+		ns, err := c.clear(ctx, copied, swept)
+		if err == nil && ns != nil {
+			going = append(going, ns)
+			err = c.deleteNamespace(ctx, ns)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("remove namespace %s: %w", copied.Namespace, err))
 		}
 	}
-	var restores []string
-	for _, copied := range copies {
-		if copied.RestoreID != "" && !slices.Contains(restores, copied.RestoreID) {
-			restores = append(restores, copied.RestoreID)
-			errs = append(errs, c.mover.Sweep(ctx, copied.RestoreID))
+	for _, ns := range going {
+		err := c.awaitGone(ctx, ns.Name)
+		if err == nil { // what a pending claim was given meanwhile
+			err = c.releaseVolumes(ctx, ns)
 		}
-	}
-	for _, copied := range copies {
-		errs = append(errs, c.awaitGone(ctx, copied.Namespace))
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// releaseVolumes lets the volumes of a namespace's claims go with it, where
-// their class would keep them.
-func (c *Cluster) releaseVolumes(ctx context.Context, namespace string) error {
-	claims, err := c.clients.Kubernetes.CoreV1().PersistentVolumeClaims(namespace).List(ctx, metav1.ListOptions{})
+// clear makes a namespace ready to go, and returns it; nil: it is gone already.
+// swept are the restores after which was swept, and how that ended.
+func (c *Cluster) clear(ctx context.Context, copied trial.Copy, swept map[string]error) (*corev1.Namespace, error) {
+	ns, err := c.clients.Kubernetes.CoreV1().Namespaces().Get(ctx, copied.Namespace, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
 	if err != nil {
-		return fmt.Errorf("list claims of %s: %w", namespace, err)
+		return nil, err
+	}
+	claims, err := c.clients.Kubernetes.CoreV1().PersistentVolumeClaims(copied.Namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list its claims: %w", err)
+	}
+	restores := []string{copied.RestoreID} // applications may share a namespace
+	for i := range claims.Items {
+		restores = append(restores, claims.Items[i].Labels[v1alpha1.LabelRestore])
+	}
+	for _, id := range restores {
+		if _, done := swept[id]; !done && id != "" {
+			swept[id] = c.mover.Sweep(ctx, id)
+		}
+		if err := swept[id]; err != nil {
+			return nil, err
+		}
+	}
+	return ns, c.releaseVolumes(ctx, ns)
+}
+
+func (c *Cluster) deleteNamespace(ctx context.Context, ns *corev1.Namespace) error {
+	background := metav1.DeletePropagationBackground
+	err := c.clients.Kubernetes.CoreV1().Namespaces().Delete(ctx, ns.Name, metav1.DeleteOptions{
+		PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &ns.UID},
+	})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // a conflict: it goes already
+		return nil
+	}
+	return err
+}
+
+// releaseVolumes lets the volumes that were made for a copy's namespace go with it,
+// where their class would keep them.
+func (c *Cluster) releaseVolumes(ctx context.Context, ns *corev1.Namespace) error {
+	volumes, err := c.clients.Kubernetes.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
 	}
 	const patch = `{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`
-	for i := range claims.Items {
-		claim := &claims.Items[i]
-		if claim.Spec.VolumeName == "" {
+	for i := range volumes.Items {
+		volume := &volumes.Items[i]
+		if !madeFor(volume, ns) || volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete {
 			continue
 		}
-		volume, err := c.clients.Kubernetes.CoreV1().PersistentVolumes().Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("get volume %s: %w", claim.Spec.VolumeName, err)
-		}
-		ours := volume.Spec.ClaimRef != nil && volume.Spec.ClaimRef.UID == claim.UID
-		if !ours || !madeFor(volume, claim) || volume.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete {
-			continue
-		}
-		if _, err := c.clients.Kubernetes.CoreV1().PersistentVolumes().Patch(ctx, volume.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+		_, err := c.clients.Kubernetes.CoreV1().PersistentVolumes().Patch(ctx, volume.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("let volume %s go: %w", volume.Name, err)
 		}
 	}
 	return nil
 }
 
-// madeFor tells whether a volume was provisioned for the claim. One that was
-// there before stays, whatever came to be bound to it.
-func madeFor(volume *corev1.PersistentVolume, claim *corev1.PersistentVolumeClaim) bool {
-	return volume.Annotations["pv.kubernetes.io/provisioned-by"] != "" && !volume.CreationTimestamp.Before(&claim.CreationTimestamp)
+// madeFor tells whether a volume was provisioned for a claim of the namespace. One
+// that was there before stays, whatever came to be bound to it.
+func madeFor(volume *corev1.PersistentVolume, ns *corev1.Namespace) bool {
+	claim := volume.Spec.ClaimRef
+	return claim != nil && claim.Namespace == ns.Name && volume.Annotations["pv.kubernetes.io/provisioned-by"] != "" &&
+		!volume.CreationTimestamp.Before(&ns.CreationTimestamp)
 }
 
 // awaitGone waits for a namespace to be gone; the error says what holds it.
