@@ -12,7 +12,6 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
-	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/drill"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
@@ -26,10 +25,9 @@ import (
 // Drill makes `drill`.
 func Drill(h *Host) *cobra.Command {
 	o := order{verb: plan.Drill}
-	var points map[string]string
 	var sweep bool
 	cmd := &cobra.Command{
-		Use:   "drill -f PLAN",
+		Use:   "drill PLAN | -f FILE",
 		Short: "Try a plan on clones, isolated, and remove them",
 		Long: `Carries a recovery plan out, here, at a site that would take its applications over, on clones of their recovery points: the same
 steps in the same order, in namespaces of their own, which the nodes close in: clones reach each other and name servers, nothing else.
@@ -39,18 +37,21 @@ recovery points are not touched. When it is over, also when it failed or you int
 A failover goes before: when another run claims one of the applications, the drill ends and is cleaned up. A drill is a run:
 "davit runs report" shows its signed report, "davit runs take-over" goes on where a killed one was, and "davit drill --sweep" cleans
 up after it.`,
-		Example: `  davit drill -f shop.yaml --to west
+		Example: `  davit drill shop --to west
   davit drill -f shop.yaml --point shop=shop-20261127-033000-abcde
   davit drill --sweep`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case sweep:
-				return h.sweep(cmd, &o.Address)
-			case o.file == "":
-				return exit.Usage("give -f FILE", "drill needs a plan")
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if sweep && (len(given) > 0 || o.file != "") {
+				return exit.Usage("", "--sweep takes no plan")
 			}
-			return h.drill(cmd, &o, points)
+			if sweep {
+				return h.sweep(cmd, &o.Address)
+			}
+			if err := o.from(given); err != nil {
+				return err
+			}
+			return h.drill(cmd, &o)
 		},
 	}
 	flags := cmd.Flags()
@@ -58,46 +59,25 @@ up after it.`,
 	flags.StringVar(&o.to, "to", "", "site to drill at: this one (default: this site)")
 	flags.StringVar(&o.reason, "reason", "", "why, for the journal")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "check everything, say what would be done, change nothing")
-	flags.StringToStringVar(&points, "point", nil, "APPLICATION=POINT to clone (default: the newest that may be offered)")
+	flags.BoolVar(&o.background, "background", false, "order the drill from the agent here, and return")
+	flags.BoolVar(&o.wait, "wait", false, "with --background: wait until it is over, or waits for people")
+	flags.StringToStringVar(&o.points, "point", nil, "APPLICATION=POINT to clone (default: the newest that may be offered)")
 	flags.BoolVar(&sweep, "sweep", false, "end drills whose process has died, and remove their sandboxes")
 	o.BreakGlass(flags)
 	return cmd
 }
 
-func (h *Host) drill(cmd *cobra.Command, o *order, points map[string]string) error {
-	p, err := h.Read(o.file)
-	if err != nil {
-		return err
-	}
+func (h *Host) drill(cmd *cobra.Command, o *order) error {
 	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
-	at, err := h.open(ctx, cmd, &o.Address, o.to)
+	at, p, err := h.begin(ctx, cmd, o)
 	if err != nil {
 		return err
 	}
-	if o.to != "" && o.to != at.in.Site {
-		return exit.Refuse("give the kubeconfig of the site to drill at", "--to %s: this is site %s", o.to, at.in.Site)
-	}
-	spec, err := commission.Spec(p, commission.Ask{Verb: o.verb, To: at.in.Site, By: at.who.Name, Reason: o.reason, At: h.Now()})
-	if err != nil {
-		return refused(err)
-	}
-	under, err := at.under(ctx)
+	spec, facts, err := at.prepare(ctx, p, o)
 	if err != nil {
 		return err
 	}
-	if err := commission.Conflict(spec, under); err != nil {
-		return refused(err)
-	}
-	if err := at.choose(ctx, spec, points); err != nil {
-		return err
-	}
-	h.Progress().Step("looking at vault and cluster")
-	facts, err := at.site.Evaluate(ctx, *spec)
-	if err != nil {
-		return err
-	}
-	spec.From = facts.Epochs[spec.Applications[0]].Site
 	if o.dryRun {
 		if err := h.Print(drillOutlook(spec, facts, h.Now())); err != nil || len(facts.Problems) == 0 {
 			return err
@@ -107,41 +87,44 @@ func (h *Host) drill(cmd *cobra.Command, o *order, points map[string]string) err
 	if len(facts.Problems) > 0 {
 		return exit.Refuse("solve that, and give the command again", "nothing was changed: %s", facts.Problems[0])
 	}
+	if o.background {
+		return at.background(ctx, spec, o)
+	}
 	// Told to stop, it cleans up first: what carries the run outlives ctx.
 	state, err := at.launch(context.WithoutCancel(ctx), *spec, ctx.Done())
 	return at.drilled(state, err)
 }
 
-// choose settles which points are cloned, so that every part of the drill, and
+// cloned settles which points a drill clones, so that every part of it, and
 // whoever takes it over, takes the same.
-func (h *here) choose(ctx context.Context, s *failover.Spec, points map[string]string) error {
-	s.Points = map[string]failover.Point{}
-	protector := h.in.Protector(h.Now)
-	for app := range points {
-		if !slices.Contains(s.Applications, app) {
-			return exit.Refuse("the plan names them", "--point: plan %s has no application %s", s.Plan, app)
+func (h *here) cloned(ctx context.Context, p *plan.Plan, o *order) (map[string]failover.Point, error) {
+	all, protector := map[string]failover.Point{}, h.in.Protector(h.Now)
+	for app := range o.points {
+		if !slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return a.Name == app }) {
+			return nil, exit.Refuse("the plan names them", "--point: plan %s has no application %s", p.Name, app)
 		}
 	}
-	for _, app := range s.Applications {
-		if id := points[app]; id != "" {
+	for _, a := range p.Applications {
+		app := a.Name
+		if id := o.points[app]; id != "" {
 			m, err := h.in.Project.Manifest(ctx, app, id)
 			if err != nil {
-				return exit.Refuse("`davit points "+app+"` lists them", "--point %s=%s: %v", app, id, err)
+				return nil, exit.Refuse("`davit points "+app+"` lists them", "--point %s=%s: %v", app, id, err)
 			}
-			s.Points[app] = failover.Point{ID: id, Instant: m.Instant}
+			all[app] = failover.Point{ID: id, Instant: m.Instant}
 			continue
 		}
-		_, all, err := protector.Points(ctx, app)
+		_, points, err := protector.Points(ctx, app)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		newest, ok := point.Newest(all, time.Time{})
+		newest, ok := point.Newest(points, time.Time{})
 		if !ok {
-			return exit.Refuse("`davit points "+app+"` shows what the vault holds", "no recovery point of %s may be offered", app)
+			return nil, exit.Refuse("`davit points "+app+"` shows what the vault holds", "no recovery point of %s may be offered", app)
 		}
-		s.Points[app] = failover.Point{ID: newest.ID, Instant: newest.Instant}
+		all[app] = failover.Point{ID: newest.ID, Instant: newest.Instant}
 	}
-	return nil
+	return all, nil
 }
 
 func drillOutlook(s *failover.Spec, facts *failover.Facts, now time.Time) Outlook {

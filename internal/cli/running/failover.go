@@ -165,27 +165,34 @@ func (o *order) flags(cmd *cobra.Command) *pflag.FlagSet {
 	return flags
 }
 
-func (h *Host) order(cmd *cobra.Command, o *order) error {
-	ctx, cancel := h.Bounded(cmd)
-	defer cancel()
+// begin opens this site as the target of a run, and reads the plan.
+func (h *Host) begin(ctx context.Context, cmd *cobra.Command, o *order) (*here, *plan.Plan, error) {
 	var p *plan.Plan
 	var err error
 	if o.file != "" { // what cannot be read needs no cluster
 		if p, err = h.Read(o.file); err != nil {
-			return err
+			return nil, nil, err
 		}
 	}
 	at, err := h.open(ctx, cmd, &o.Address, o.to)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	if o.to != "" && o.to != at.in.Site {
-		return exit.Refuse("give the kubeconfig of the target: a run is carried there", "--to %s: this is site %s", o.to, at.in.Site)
+		return nil, nil, exit.Refuse("give the kubeconfig of the target: a run is carried there", "--to %s: this is site %s", o.to, at.in.Site)
 	}
 	if p == nil {
-		if p, err = at.find(ctx, o.name); err != nil {
-			return err
-		}
+		p, err = at.find(ctx, o.name)
+	}
+	return at, p, err
+}
+
+func (h *Host) order(cmd *cobra.Command, o *order) error {
+	ctx, cancel := h.Bounded(cmd)
+	defer cancel()
+	at, p, err := h.begin(ctx, cmd, o)
+	if err != nil {
+		return err
 	}
 	spec, facts, err := at.prepare(ctx, p, o)
 	if err != nil {
@@ -227,8 +234,12 @@ func (h *here) prepare(ctx context.Context, p *plan.Plan, o *order) (*failover.S
 	if o.accepts {
 		ask.Accept = failover.Asked
 	}
+	choose := h.chosen
+	if o.verb == plan.Drill {
+		choose = h.cloned
+	}
 	var err error
-	if ask.Points, err = h.chosen(ctx, p, o); err != nil {
+	if ask.Points, err = choose(ctx, p, o); err != nil {
 		return nil, nil, err
 	}
 	spec, err := commission.Spec(p, ask)
