@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -58,6 +59,15 @@ const limit = 2 * time.Minute
 // beat is how often watchers of documents are written to.
 const beat = 15 * time.Second
 
+// Bounds of one request: to arrive, and to be answered. A watch sets its own.
+const (
+	arrival = time.Minute
+	answer  = 2 * time.Minute
+)
+
+// tally is how often refused logins that were not noted one by one are told of.
+const tally = time.Minute
+
 // grace is how long requests may go on when the console ends.
 const grace = 5 * time.Second
 
@@ -100,11 +110,13 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer s.running.Wait()
 	defer stop()
+	door := entry.NewDoor(s.console, s.Cost, s.Now, s.Log)
 	web := &http.Server{
-		Handler: s.handler(ctx), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: s.handler(ctx, door), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: arrival, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	s.running.Go(func() { s.follow(ctx) })
+	s.running.Go(func() { door.Tell(ctx, tally) })
 	ended := make(chan error, 1)
 	go func() { ended <- web.Serve(listener) }()
 	if s.Ready != nil {
@@ -124,8 +136,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 }
 
 // handler is all that the console answers.
-func (s *server) handler(ctx context.Context) http.Handler {
-	door := entry.NewDoor(s.console, s.Cost, s.Now)
+func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Log: s.Log}).Handler())
@@ -136,6 +147,10 @@ func (s *server) handler(ctx context.Context) http.Handler {
 		}
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Who does not read his answer keeps nothing busy for ever.
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answer)); err != nil {
+			s.Log.Debug("an answer has no deadline", "err", err)
+		}
 		w.Header().Set("Strict-Transport-Security", "max-age=31536000")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		mux.ServeHTTP(w, r)
@@ -224,24 +239,33 @@ func (s *server) certificates(ctx context.Context) (getCertificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	var first store.Listing
-	for _, l := range all {
-		if first.ID == "" || l.Created.Before(first.Created) {
-			first = l
+	slices.SortStableFunc(all, func(a, b store.Listing) int { return a.Created.Compare(b.Created) })
+	var errs []error
+	for _, l := range all { // the first; while its file is damaged, the next
+		a, err := s.authority(ctx, l.Name)
+		if err != nil {
+			s.Log.Error("the authority of a project cannot be used for the console's certificate", "project", l.Name, "err", err)
+			errs = append(errs, err)
+			continue
 		}
+		if err := writeCA(s.Dir, a); err != nil {
+			return nil, err
+		}
+		return s.made(a), nil
 	}
-	p, err := s.console.Project(ctx, first.Name)
+	if len(all) == 0 {
+		errs = append(errs, errors.New("there is no project yet: `console init` adds one"))
+	}
+	return nil, fmt.Errorf("make certificate: %w", errors.Join(errs...))
+}
+
+func (s *server) authority(ctx context.Context, project string) (*authority.Authority, error) {
+	p, err := s.console.Project(ctx, project)
 	if err != nil {
-		return nil, fmt.Errorf("make certificate: %w", err)
-	}
-	var a authority.Authority
-	if err := p.Secret(ctx, authoritySecret, &a); err != nil {
-		return nil, fmt.Errorf("make certificate: %w", err)
-	}
-	if err := writeCA(s.Dir, &a); err != nil {
 		return nil, err
 	}
-	return s.made(&a), nil
+	var a authority.Authority
+	return &a, p.Secret(ctx, authoritySecret, &a)
 }
 
 // made makes certificates, each for two thirds of its life.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -24,6 +25,8 @@ import (
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/console/entry"
+	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -128,18 +131,19 @@ func (w *world) serve() {
 	ready, ended := make(chan string, 1), make(chan error, 1)
 	opts.Ready = func(address string) { ready <- address }
 	go func() { ended <- Serve(ctx, opts) }()
+	select {
+	case address := <-ready:
+		w.url = "https://" + address
+	case err := <-ended:
+		cancel()
+		w.t.Fatal(err)
+	}
 	w.stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	w.t.Cleanup(func() {
 		if err := w.stop(); err != nil {
 			w.t.Error(err)
 		}
 	})
-	select {
-	case address := <-ready:
-		w.url = "https://" + address
-	case err := <-ended:
-		w.t.Fatal(err)
-	}
 	text, err := os.ReadFile(CAFile(w.dir))
 	if err != nil {
 		w.t.Fatal(err)
@@ -420,12 +424,97 @@ func TestLoginLimits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	all, err := c.Audit(t.Context(), 0, 100)
-	if err != nil || !strings.Contains(all[0].Refused, "wrong") || all[0].From == "" {
-		t.Errorf("%+v, %v", all[0], err)
+	all, err := c.Audit(t.Context(), 0, 2)
+	if err != nil || all[1].Refused == "" || all[1].From == "" || all[0].Refused == "" || !strings.Contains(all[0].Detail, "7 more") {
+		t.Errorf("%+v, %v", all, err) // 5 tries, 7 that were not even made
 	}
 	if _, err := c.VerifyAudit(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Deadlines are what a console told a connection.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read, write chan time.Time
+}
+
+func (d *deadlines) SetReadDeadline(at time.Time) error  { d.read <- at; return nil }
+func (d *deadlines) SetWriteDeadline(at time.Time) error { d.write <- at; return nil }
+
+// A watch outlives the time that a request may take to arrive, and every answer
+// must be taken within a time.
+func TestDeadlines(t *testing.T) {
+	w := newWorld(t)
+	anna := w.login("anna")
+	c, err := store.Open(t.Context(), w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	opts := w.options()
+	s := &server{Options: opts, console: c, watches: map[string]*fleet.Watch{}}
+	handler := s.handler(ctx, entry.NewDoor(c, cheap, opts.Now, opts.Log))
+	for path, watch := range map[string]bool{"/projects/acme/documents/protectionpolicies?watch=true": true, "/whoami": false} {
+		r := httptest.NewRequestWithContext(ctx, "GET", api.Prefix+path, nil)
+		r.Header.Set("Authorization", "Bearer "+anna)
+		d := &deadlines{httptest.NewRecorder(), make(chan time.Time, 9), make(chan time.Time, 9)}
+		ended := make(chan struct{})
+		go func() { defer close(ended); handler.ServeHTTP(d, r) }()
+		if at := <-d.write; at.IsZero() {
+			t.Errorf("%s has no time by which it must be taken", path)
+		}
+		if watch {
+			if at := <-d.read; !at.IsZero() {
+				t.Errorf("%s ends at %s", path, at)
+			}
+			if at := <-d.write; at.IsZero() {
+				t.Errorf("%s has no time by which an event must be taken", path)
+			}
+			cancel()
+		}
+		<-ended
+	}
+}
+
+// Who may not see a project learns nothing when its file is damaged: not even
+// that it exists. Other projects go on, and administrators see what is wrong.
+func TestDamagedProject(t *testing.T) {
+	w := newWorld(t)
+	anna, bob, vera := w.login("anna"), w.login("bob"), w.login("vera")
+	robot, foreign := w.robot(anna, "acme", `"read"`), w.robot(bob, "other", `"read"`)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.Open(t.Context(), w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme, err := c.Project(t.Context(), "acme")
+	if err := errors.Join(err, c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	torn := []byte(strings.Repeat("no database ", 1000))
+	if err := os.WriteFile(filepath.Join(w.dir, "projects", acme.ID+".db"), torn, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.serve()
+	for who, token := range map[string]string{"bob": bob, "vera": vera, "a robot": robot, "a foreign robot": foreign} {
+		code, text := w.call(token, "GET", "/projects/acme/fleet", "")
+		missingCode, missing := w.call(token, "GET", "/projects/nothing/fleet", "")
+		if code != missingCode || text != strings.ReplaceAll(missing, "nothing", "acme") {
+			t.Errorf("%s is told %d %s, of one that is not there %d %s", who, code, text, missingCode, missing)
+		}
+	}
+	if code, text := w.call(bob, "GET", "/projects/other/fleet", ""); code != 200 {
+		t.Errorf("another project: %d %s", code, text)
+	}
+	if code, _ := w.call(anna, "GET", "/projects/acme/fleet", ""); code != 500 {
+		t.Errorf("the administrator is told %d", code)
+	}
+	for name, want := range map[string]string{"bob": "other", "anna": "database damaged"} {
+		w.shown(w.browse(name), "/", want)
 	}
 }
 

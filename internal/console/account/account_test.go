@@ -159,11 +159,16 @@ func TestLimit(t *testing.T) {
 			t.Error("a right try does not wipe the wrong ones")
 		}
 	}
+	for l.Allow("anna", now) { // she uses up what is left
+	}
 	for i := range 100 { // names that an attacker makes up
 		l.Allow(fmt.Sprint("x", i), now)
 	}
 	if len(l.names) > 4 {
 		t.Errorf("it remembers %d names", len(l.names))
+	}
+	if l.Allow("anna", now) {
+		t.Error("names that were made up gave a name its tries back")
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 
 // Limit bounds how often something may be tried for one name, such as a
 // password for a user. It remembers so many names at most; when there are more,
-// those that have not been tried for the longest are forgotten first.
+// the one that has the most tries left is forgotten first, so that nobody gets
+// rid of what he used up by making up names.
 type Limit struct {
 	every time.Duration
 	burst int
@@ -50,22 +51,24 @@ func (l *Limit) Forget(name string) {
 	delete(l.names, name)
 }
 
-// makeRoom drops what has recovered, or else the name that was tried first.
+// makeRoom drops what has recovered, or else the name that is the nearest to
+// it; of those, the one that was not tried for the longest.
 func (l *Limit) makeRoom(now time.Time) {
 	if len(l.names) < l.most {
 		return
 	}
-	oldest, first := "", true
+	drop, most := "", -1.0
 	for name, t := range l.names {
-		if t.TokensAt(now) >= float64(l.burst) {
+		left := t.TokensAt(now)
+		if left >= float64(l.burst) {
 			delete(l.names, name)
 			continue
 		}
-		if first || t.last.Before(l.names[oldest].last) {
-			oldest, first = name, false
+		if left > most || left == most && t.last.Before(l.names[drop].last) {
+			drop, most = name, left
 		}
 	}
 	if len(l.names) >= l.most {
-		delete(l.names, oldest)
+		delete(l.names, drop)
 	}
 }

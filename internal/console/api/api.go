@@ -140,11 +140,8 @@ func (c *call) authorize(need account.Permission) (err error) {
 	if name == "" {
 		return entry.ErrStranger
 	}
-	p, err := c.Door.Console.Project(c.ctx(), name)
-	if errors.Is(err, store.ErrNotFound) { // strangers are not told which projects there are
-		return entry.ErrStranger
-	}
-	if err != nil {
+	p, err := c.Door.RobotProject(c.ctx(), name)
+	if err != nil { // strangers are not told which projects there are
 		return err
 	}
 	if c.who, err = c.Door.Robot(c.ctx(), p, token); err != nil {

@@ -35,10 +35,13 @@ func (c *call) watch(k *document.Kind) error {
 	if _, _, err := c.project.Changes(c.ctx(), k.Name, after); err != nil { // while it can still be said
 		return err
 	}
+	stream := stream{c.w, http.NewResponseController(c.w)}
+	if err := stream.does.SetReadDeadline(time.Time{}); err != nil { // a watch outlives the time that a request may take to arrive
+		return err
+	}
 	c.w.Header().Set("Content-Type", "text/event-stream")
 	c.w.Header().Set("Cache-Control", "no-store")
 	c.w.WriteHeader(http.StatusOK)
-	stream := stream{c.w, http.NewResponseController(c.w)}
 	timer := time.NewTicker(c.Beat)
 	defer timer.Stop()
 	for {

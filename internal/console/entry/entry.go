@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -40,16 +42,18 @@ type Door struct {
 	Console *store.Console
 	Cost    account.Cost
 	Now     func() time.Time
+	Log     *slog.Logger
 
+	refusals            *refusals
 	pair, name, address *account.Limit
 	hashing             chan struct{}
 }
 
 // NewDoor returns the door of a console.
-func NewDoor(c *store.Console, cost account.Cost, now func() time.Time) *Door {
+func NewDoor(c *store.Console, cost account.Cost, now func() time.Time, log *slog.Logger) *Door {
 	const most = 10_000
 	return &Door{
-		Console: c, Cost: cost, Now: now,
+		Console: c, Cost: cost, Now: now, Log: log, refusals: newRefusals(),
 		// Few tries from one place; more in all, so that nobody shuts a person
 		// out from elsewhere without much work.
 		pair:    account.NewLimit(5, 30*time.Second, most),
@@ -82,24 +86,47 @@ func Address(r *http.Request) string {
 	return host
 }
 
+// place is what tries are counted for: an address, or of version 6 the 64 bits
+// that a network has of it, for whoever has one such address has all of them.
+func place(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return address
+	}
+	a = a.Unmap().WithZone("")
+	if a.Is4() {
+		return a.String()
+	}
+	return netip.PrefixFrom(a, 64).Masked().String()
+}
+
 // Login lets a person in and returns the session's secret.
 func (d *Door) Login(ctx context.Context, r *http.Request, name, password, code, source string) (string, error) {
-	now, from := d.Now(), Address(r)
+	now, from := d.Now(), place(Address(r))
 	if !d.address.Allow(from, now) || !d.pair.Allow(name+"\x00"+from, now) || !d.name.Allow(name, now) {
+		d.refusals.count(name)
 		return "", ErrTooMany
 	}
-	act := audit.Act{By: "stranger", From: from, At: now}
+	act := audit.Act{By: "stranger", From: Address(r), At: now}
 	u, err := d.check(ctx, name, password, code)
 	if errors.Is(err, ErrWrong) {
-		if store.CheckUserName(name) != nil {
-			name = "?" // no user's: it may be a password, typed into the wrong field
-		}
-		return "", errors.Join(err, d.Console.Note(ctx, act, audit.Record{Action: "login", Object: name, Refused: "name, password or code was wrong"}))
+		return "", errors.Join(err, d.refuse(ctx, act, u, name))
 	}
 	if err != nil {
 		return "", err
 	}
-	d.pair.Forget(name + "\x00" + from)
+	token, err := d.admit(ctx, act, u, source)
+	if errors.Is(err, store.ErrConflict) { // while it was checked, another password was set
+		return "", errors.Join(ErrWrong, d.refuse(ctx, act, u, name))
+	}
+	if err == nil {
+		d.pair.Forget(name + "\x00" + from)
+	}
+	return token, err
+}
+
+// admit makes the session of a person whose password was right.
+func (d *Door) admit(ctx context.Context, act audit.Act, u store.User, source string) (string, error) {
 	token, hash, err := account.NewSession()
 	if err != nil {
 		return "", err
@@ -109,7 +136,10 @@ func (d *Door) Login(ctx context.Context, r *http.Request, name, password, code,
 		return "", err
 	}
 	act.By = "user/" + u.Name
-	return token, d.Console.CreateSession(ctx, act, store.Session{Hash: hash, User: u, Form: form, Source: source})
+	if err := d.Console.CreateSession(ctx, act, store.Session{Hash: hash, User: u, Form: form, Source: source}); err != nil {
+		return "", err
+	}
+	return token, nil
 }
 
 // check returns the user if all is right, else ErrWrong. It takes as long for a
@@ -136,7 +166,10 @@ func (d *Door) check(ctx context.Context, name, password, code string) (store.Us
 		if err != nil {
 			return u, err
 		}
-		return u, d.Console.Rehash(ctx, u, hashed)
+		if err := d.Console.Rehash(ctx, u, hashed); err != nil {
+			return u, err
+		}
+		u.Password = hashed
 	}
 	return u, nil
 }
@@ -214,9 +247,41 @@ func (d *Door) Robot(ctx context.Context, p *store.Project, token string) (Who, 
 		return Who{}, ErrStranger
 	}
 	if err != nil {
-		return Who{}, err
+		return Who{}, d.hide(ctx, err, p.Name, ErrStranger)
 	}
 	return Who{Name: "robot/" + t.Name, Token: &t, project: p.ID}, nil
+}
+
+// RobotProject opens a project for a robot, who is a stranger if there is none.
+func (d *Door) RobotProject(ctx context.Context, name string) (*store.Project, error) {
+	p, err := d.Console.Project(ctx, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, ErrStranger
+	}
+	if err != nil {
+		return nil, d.hide(ctx, err, name, ErrStranger)
+	}
+	return p, nil
+}
+
+// hide turns what is wrong with a project's file into the answer of one who may
+// not know that the project exists: who may, the file would have to say.
+func (d *Door) hide(ctx context.Context, err error, project string, as error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	d.Log.Error("a project cannot be read", "project", project, "err", err)
+	return as
+}
+
+func administers(who Who) bool { return who.Session != nil && who.Session.User.Administrator }
+
+// unreadable is the answer of a project that cannot be read.
+func (d *Door) unreadable(ctx context.Context, who Who, project string, err error) error {
+	if administers(who) {
+		return err
+	}
+	return d.hide(ctx, err, project, fmt.Errorf("find project %s: %w", project, store.ErrNotFound))
 }
 
 // Role is a person's role in a project; store.ErrNotFound says that he has none.
@@ -240,8 +305,11 @@ func (d *Door) May(ctx context.Context, who Who, p *store.Project, need account.
 		return nil
 	}
 	role, err := d.Role(ctx, who, p)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("find project %s: %w", p.Name, store.ErrNotFound)
+	}
 	if err != nil {
-		return err
+		return d.unreadable(ctx, who, p.Name, err)
 	}
 	if !role.May(need) {
 		return fmt.Errorf("%w: it takes the permission %s, which the role %s has not", ErrForbidden, need, role)
@@ -259,20 +327,17 @@ func (d *Door) Projects(ctx context.Context, who Who) (all []*store.Project, fau
 	faults = map[string]error{}
 	for _, l := range listed {
 		p, err := d.Console.Project(ctx, l.Name)
-		if err != nil {
-			if who.Session != nil && who.Session.User.Administrator {
-				faults[l.Name] = err
-			}
-			continue
+		if err == nil {
+			_, err = d.Role(ctx, who, p)
 		}
-		_, err = d.Role(ctx, who, p)
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			all = append(all, p)
+		case ctx.Err() != nil:
 			return nil, nil, err
+		case !errors.Is(err, store.ErrNotFound) && administers(who):
+			faults[l.Name] = err
 		}
-		all = append(all, p)
 	}
 	return all, faults, nil
 }
@@ -280,8 +345,11 @@ func (d *Door) Projects(ctx context.Context, who Who) (all []*store.Project, fau
 // Project opens a project for someone who may do something in it.
 func (d *Door) Project(ctx context.Context, who Who, name string, need account.Permission) (*store.Project, error) {
 	p, err := d.Console.Project(ctx, name)
-	if err != nil {
+	switch {
+	case err == nil:
+		return p, d.May(ctx, who, p, need)
+	case errors.Is(err, store.ErrNotFound):
 		return nil, err
 	}
-	return p, d.May(ctx, who, p, need)
+	return nil, d.unreadable(ctx, who, name, err)
 }

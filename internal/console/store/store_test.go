@@ -269,6 +269,13 @@ func TestSessions(t *testing.T) {
 	if err := c.SetPassword(ctx, by("bob"), bob, "new"); err != nil || valid(three, now) {
 		t.Error("a new password leaves sessions", err)
 	}
+	if err := c.CreateSession(ctx, by("bob"), Session{Hash: []byte("late"), User: bob, Form: "f", Source: "browser"}); !errors.Is(err, ErrConflict) || valid([]byte("late"), now) {
+		t.Errorf("a login under way survives a new password: %v", err)
+	}
+	var err error
+	if bob, err = c.UserNamed(ctx, "bob"); err != nil {
+		t.Fatal(err)
+	}
 	four := login(bob)
 	if err := c.SetDisabled(ctx, by("anna"), bob, true); err != nil || valid(four, now) {
 		t.Error("a user who is shut out is in", err)

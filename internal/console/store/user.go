@@ -86,10 +86,13 @@ func (c *Console) SetPassword(ctx context.Context, act audit.Act, u User, hashed
 }
 
 // Rehash keeps a password, hashed at today's cost. It changes nothing that
-// anybody could see.
+// anybody could see. ErrConflict says that the password is another by now.
 func (c *Console) Rehash(ctx context.Context, u User, hashed string) error {
 	return c.update(ctx, func(tx *sql.Tx) error {
-		_, err := exec(ctx, tx, "UPDATE user SET password = ? WHERE id = ? AND password = ?", hashed, u.ID, u.Password)
+		n, err := exec(ctx, tx, "UPDATE user SET password = ? WHERE id = ? AND password = ?", hashed, u.ID, u.Password)
+		if err == nil && n == 0 {
+			err = fmt.Errorf("hash password anew: %w", ErrConflict)
+		}
 		return err
 	})
 }
@@ -195,10 +198,19 @@ type Session struct {
 	Source  string // "browser" or "command line"
 }
 
-// CreateSession lets a user in and notes it.
+// CreateSession lets a user in and notes it. ErrConflict says that what he was
+// checked by is not what counts any more: his password is another, he was shut
+// out, or is asked for codes now.
 func (c *Console) CreateSession(ctx context.Context, act audit.Act, s Session) error {
 	return c.change(ctx, act, audit.Record{Action: "login", Object: s.User.Name, Detail: s.Source}, func(tx *sql.Tx, _ *audit.Record) error {
-		_, err := exec(ctx, tx, "DELETE FROM session WHERE seen < ? OR created < ?", toMillis(act.At.Add(-SessionIdle)), toMillis(act.At.Add(-SessionLife)))
+		now, err := one(ctx, tx, scanUser, "find user", "SELECT "+userColumns+" FROM user WHERE id = ?", s.User.ID)
+		if err != nil {
+			return err
+		}
+		if now.Password != s.User.Password || now.Disabled || now.Codes != s.User.Codes {
+			return fmt.Errorf("let %s in: %w", s.User.Name, ErrConflict)
+		}
+		_, err = exec(ctx, tx, "DELETE FROM session WHERE seen < ? OR created < ?", toMillis(act.At.Add(-SessionIdle)), toMillis(act.At.Add(-SessionLife)))
 		if err != nil {
 			return err
 		}
