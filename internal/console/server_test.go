@@ -453,6 +453,7 @@ func TestDeadlines(t *testing.T) {
 	}
 	defer c.Close()
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	opts := w.options()
 	s := &server{Options: opts, console: c, watches: map[string]*fleet.Watch{}}
 	handler := s.handler(ctx, entry.NewDoor(c, cheap, opts.Now, opts.Log))
