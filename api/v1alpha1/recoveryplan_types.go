@@ -395,6 +395,11 @@ type PlanDeclaration struct {
 	// Block is how long nothing is declared automatically after a run.
 	// +optional
 	Block metav1.Duration `json:"block,omitempty"`
+	// Probes are asked, from every vantage point, of a site that gives no sign of
+	// life: one that answers is not lost. http or tcp, by site.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	Probes map[string]PlanCheck `json:"probes,omitempty"`
 }
 
 // PlanFence are the times of the fence.
@@ -445,6 +450,10 @@ type RecoveryPlanStatus struct {
 	LastRun *PlanRun `json:"lastRun,omitempty"`
 	// +optional
 	LastDrill *PlanRun `json:"lastDrill,omitempty"`
+	// Declaration is, at the site that would take over, what the vantage points see
+	// and what follows.
+	// +optional
+	Declaration *PlanDeclarationStatus `json:"declaration,omitempty"`
 	// Preflight is what the last look at the sites found.
 	// +optional
 	Preflight *PlanPreflight `json:"preflight,omitempty"`
@@ -458,6 +467,33 @@ type RecoveryPlanStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PlanDeclarationStatus is how far the automatic declaration of a site is.
+type PlanDeclarationStatus struct {
+	// Source is the site that is watched, Target the one that would take over.
+	// +optional
+	Source string `json:"source,omitempty"`
+	// +optional
+	Target string `json:"target,omitempty"`
+	// Next is what would happen, and when.
+	// +optional
+	Next string `json:"next,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	Observers []PlanObserver `json:"observers,omitempty"`
+}
+
+// PlanObserver is what a vantage point said last of the source.
+type PlanObserver struct {
+	Name string `json:"name"`
+	// View is alive, lost, blind or silent.
+	View string `json:"view"`
+	// +optional
+	Why string `json:"why,omitempty"`
+	// Since is when its view was first heard, by the target's clock.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
 }
 
 // PlanRun is a run of a plan, in short.

@@ -198,6 +198,9 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if err := mgr.Add(runs); err != nil {
 		return err
 	}
+	if err := mgr.Add(&lookout{client: c, pool: p, log: opts.Logger}); err != nil {
+		return err
+	}
 	if err := mgr.Add(&servant{reader: reader, pool: p, actuator: from, log: opts.Logger}); err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/profiles"
 	"davit.dev/davit/internal/cli/running"
+	"davit.dev/davit/internal/cli/witness"
 	"davit.dev/davit/internal/cli/wiring"
 )
 
@@ -144,7 +145,7 @@ func (e *env) named(hint string) string {
 
 var commandWords = []string{
 	"install", "uninstall", "vault", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
+	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
 func isCommand(word string) bool {
@@ -209,7 +210,7 @@ func (e *env) addCommands(root *cobra.Command) {
 	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand())
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
-		e.planCommand(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()), running.Runs(e.running()))
+		e.planCommand(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()), running.Runs(e.running()), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))
 	group("look", console.Command(console.Host{In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener}), e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
 		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))
 	root.AddCommand(e.versionCommand(), exitCodesTopic())

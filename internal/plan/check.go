@@ -410,6 +410,15 @@ func (c *checker) objectives() {
 
 func (c *checker) declaration() {
 	d := c.p.Declaration
+	sites := names(c.p.Sites, func(s Site) string { return s.Name })
+	for _, site := range sorted(d.Probes) {
+		where := "declaration, probe of site " + site
+		c.known(where, "site", site, sites)
+		c.check(where, d.Probes[site])
+		if k := d.Probes[site].Kind; k == CheckSQL || k == CheckCommand {
+			c.say(where, fmt.Sprintf("a vantage point cannot ask by %s", k), "use http or tcp, with an address that all vantage points reach")
+		}
+	}
 	if !d.Automatic {
 		return
 	}

@@ -237,6 +237,9 @@ type Declaration struct {
 	For time.Duration `json:"for,omitempty"`
 	// Block is how long after a run nothing is declared automatically.
 	Block time.Duration `json:"block,omitempty"`
+	// Probes are asked of a site, by its name, that gives no sign of life, from
+	// every vantage point: one that answers is not lost.
+	Probes map[string]Check `json:"probes,omitempty"`
 }
 
 // Fence says when a source that does not answer counts as stopped.

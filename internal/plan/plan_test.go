@@ -232,6 +232,9 @@ func TestProblems(t *testing.T) {
 		{func(p *plan.Plan) { p.Declaration.Vantages = p.Declaration.Vantages[:2] }, `declaration: it is automatic with 2 vantage points: name three: two cannot tell who of them is cut off`},
 		{func(p *plan.Plan) { p.Declaration.Agree = 1 }, `declaration: 1 of 3 vantage points decide: let more than half of them agree`},
 		{func(p *plan.Plan) { p.Declaration.For = 0 }, `declaration: it is automatic without for or block: say how long they must agree (30s) and how long nothing is declared after a run (1h)`},
+		{func(p *plan.Plan) {
+			p.Declaration.Probes = map[string]plan.Check{"east": {Kind: plan.CheckSQL, Target: "postgres://db.shop/shop", Timeout: 1}}
+		}, `declaration, probe of site east: a vantage point cannot ask by sql: use http or tcp, with an address that all vantage points reach`},
 		{func(p *plan.Plan) { p.Fence.Lease = 0 }, `fence: automatic declaration without lease or bound: give both: nothing else stops a source that cannot be reached`},
 		{func(p *plan.Plan) { p.Declaration.Automatic = false }, `fence: a lease without automatic declaration: remove it: where people declare, silence of the vault stops nobody`},
 		{func(p *plan.Plan) { p.Fence.Timeout = 0 }, `fence: it has no timeout: say how long a source that does not answer is asked, such as 30s`},

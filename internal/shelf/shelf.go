@@ -68,6 +68,11 @@ func (s Shelf) newest(ctx context.Context, prefix string) (map[string]int64, err
 	return all, nil
 }
 
+// Revisions lists plans with the number of their newest revision.
+func (s Shelf) Revisions(ctx context.Context) (map[string]int64, error) {
+	return s.newest(ctx, s.root())
+}
+
 // List returns the newest revision of every plan, by name. Of one that cannot
 // be read there is an error instead.
 func (s Shelf) List(ctx context.Context) (map[string]Sheet, map[string]error, error) {

@@ -63,7 +63,7 @@ func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 		Objectives: plan.Objectives{RPO: s.Objectives.RPO.Duration, RTO: s.Objectives.RTO.Duration},
 		Declaration: plan.Declaration{
 			Automatic: s.Declaration.Automatic, Vantages: s.Declaration.Vantages, Agree: s.Declaration.Agree,
-			For: s.Declaration.For.Duration, Block: s.Declaration.Block.Duration,
+			For: s.Declaration.For.Duration, Block: s.Declaration.Block.Duration, Probes: probes(s.Declaration.Probes),
 		},
 		Fence:  plan.Fence{Timeout: s.Fence.Timeout.Duration, Lease: s.Fence.Lease.Duration, Bound: s.Fence.Bound.Duration, Drift: s.Fence.DriftPPM},
 		Commit: plan.Commit{Window: s.Commit.Window.Duration, Then: s.Commit.Then},
@@ -74,11 +74,7 @@ func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 		return plan.Application{Name: a.Name, Group: a.Group, After: a.After, Needs: a.Needs, Data: plan.Kind(a.Data), Probes: each(a.Probes, check)}
 	})
 	out.Outside = each(s.Outside, func(o v1alpha1.PlanOutside) plan.Outside {
-		probes := map[string]plan.Check{}
-		for site, c := range o.Probes {
-			probes[site] = check(c)
-		}
-		return plan.Outside{Name: o.Name, Probes: probes}
+		return plan.Outside{Name: o.Name, Probes: probes(o.Probes)}
 	})
 	out.Traffic = each(s.Traffic, func(t v1alpha1.PlanTraffic) plan.Traffic {
 		return plan.Traffic{Name: t.Name, Kind: plan.Kind(t.Kind), Application: t.Application, Object: t.Object, Record: record(t.Record)}
@@ -115,6 +111,14 @@ func site(s v1alpha1.PlanSite) plan.Site {
 	return plan.Site{Name: s.Name, Mappings: each(s.Mappings, func(m v1alpha1.PlanMapping) plan.Mapping {
 		return plan.Mapping{Kind: plan.MappingKind(m.Kind), From: m.From, To: m.To}
 	})}
+}
+
+func probes(all map[string]v1alpha1.PlanCheck) map[string]plan.Check {
+	out := map[string]plan.Check{}
+	for site, c := range all {
+		out[site] = check(c)
+	}
+	return out
 }
 
 func check(c v1alpha1.PlanCheck) plan.Check {
