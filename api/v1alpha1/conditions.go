@@ -20,6 +20,9 @@ const (
 	ConditionValid = "Valid"
 	// ConditionMirrored says whether the vault holds the plan as it is here.
 	ConditionMirrored = "Mirrored"
+	// ConditionDeclares says whether a lost source of a plan would be failed over
+	// by this site without a person.
+	ConditionDeclares = "Declares"
 	// ConditionAccepted says whether the run's order could be taken up: False
 	// means that nothing was changed for it.
 	ConditionAccepted = "Accepted"
@@ -111,6 +114,9 @@ const (
 	// LabelProjection is "true" on Runs that the agent made to show what others
 	// carry: they order nothing.
 	LabelProjection = "davit.dev/projection"
+	// LabelDeclared is "true" on Runs that the agent ordered because the vantage
+	// points agreed that a site is lost.
+	LabelDeclared = "davit.dev/declared"
 	// LabelNowhere is a label that no node has: a DaemonSet that asks for it runs
 	// on none.
 	LabelNowhere = "davit.dev/superseded"

@@ -35,6 +35,7 @@ import (
 	"davit.dev/davit/internal/reconcile/application"
 	"davit.dev/davit/internal/reconcile/carrier"
 	"davit.dev/davit/internal/reconcile/copying"
+	"davit.dev/davit/internal/reconcile/declaration"
 	"davit.dev/davit/internal/reconcile/locking"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/origin"
@@ -195,19 +196,19 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		Client: c, Reader: reader, Site: opts.Site, Process: processName(), Project: p.Project, Target: p.Standby,
 		Events: events, Now: opts.Now, Log: opts.Logger,
 	}
-	if err := mgr.Add(runs); err != nil {
-		return err
+	for _, r := range []manager.Runnable{
+		runs,
+		&lookout{client: c, pool: p, log: opts.Logger},
+		&declaration.Declarer{Client: c, Site: opts.Site, Project: p.Project, Events: events, Now: opts.Now, Log: opts.Logger},
+		&servant{reader: reader, pool: p, actuator: from, log: opts.Logger},
+		&herald{client: c, reader: reader, pool: p, log: opts.Logger},
+		&sweeper{reader: reader, writer: c, pool: p, log: opts.Logger},
+	} {
+		if err := mgr.Add(r); err != nil {
+			return err
+		}
 	}
-	if err := mgr.Add(&lookout{client: c, pool: p, log: opts.Logger}); err != nil {
-		return err
-	}
-	if err := mgr.Add(&servant{reader: reader, pool: p, actuator: from, log: opts.Logger}); err != nil {
-		return err
-	}
-	if err := mgr.Add(&herald{client: c, reader: reader, pool: p, log: opts.Logger}); err != nil {
-		return err
-	}
-	return mgr.Add(&sweeper{reader: reader, writer: c, pool: p, log: opts.Logger})
+	return nil
 }
 
 func init() { //nolint:gochecknoinits // the registry is the process's own

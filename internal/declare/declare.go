@@ -2,7 +2,8 @@
 // so. It is pure: what vantage points saw goes in with the time at which it was
 // heard, a decision comes out. Clocks of different processes are not compared.
 //
-// Nothing of Davit declares by it yet.
+// Sightings come from package vantage; the agent of the site that would take over
+// declares by what follows.
 package declare
 
 import (
@@ -98,7 +99,11 @@ type Decision struct {
 	// Person says that the vantage points agree, and that a person must decide
 	// all the same. Why says what is waited for, or who agreed.
 	Person bool
-	Why    string
+	// Agree says that enough vantage points say lost, and Due how long they must
+	// go on to.
+	Agree bool
+	Due   time.Duration
+	Why   string
 }
 
 // heard is the newest sighting of a vantage point, and when it came.
@@ -134,8 +139,7 @@ func (d *Decider) Hear(now time.Duration, s Sighting) {
 	d.settle(now)
 }
 
-// votes are the vantage points that say lost, and until when all of their
-// sightings are fresh.
+// votes are the vantage points that say lost, and are fresh.
 func (d *Decider) votes(now time.Duration) (lost []string) {
 	for name, h := range d.seen {
 		if h.View == Lost && now-h.at < d.rule.Fresh {
@@ -174,22 +178,22 @@ func (d *Decider) Decide(now time.Duration, s State) Decision {
 	case !d.agree:
 		return Decision{Why: fmt.Sprintf("%d of %d vantage points say that site %s is lost, %d must: %s", len(lost), len(d.rule.Vantages), d.site, d.need(), d.views(now))}
 	case now-d.since < d.rule.For:
-		return Decision{Why: fmt.Sprintf("site %s is lost for %s, and must be for %s: %s", d.site, now-d.since, d.rule.For, d.views(now))}
+		return Decision{Agree: true, Due: d.rule.For - (now - d.since), Why: fmt.Sprintf("site %s is lost for %s, and must be for %s: %s", d.site, now-d.since, d.rule.For, d.views(now))}
 	}
-	if why := s.person(); why != "" {
-		return Decision{Person: true, Why: why}
+	if why := s.Missing(); why != "" {
+		return Decision{Person: true, Agree: true, Why: why}
 	}
 	switch {
 	case s.Running != "":
-		return Decision{Why: "run " + s.Running + " is not over"}
+		return Decision{Agree: true, Why: "run " + s.Running + " is not over"}
 	case s.Ended && s.SinceRun < d.rule.Block:
-		return Decision{Person: true, Why: fmt.Sprintf("a run ended %s ago, and nothing is declared for %s after one", s.SinceRun, d.rule.Block)}
+		return Decision{Person: true, Agree: true, Why: fmt.Sprintf("a run ended %s ago, and nothing is declared for %s after one", s.SinceRun, d.rule.Block)}
 	}
-	return Decision{Declare: true, Why: d.views(now)}
+	return Decision{Declare: true, Agree: true, Why: d.views(now)}
 }
 
-// person says why a person must decide; empty if none need.
-func (s State) person() string {
+// Missing says why a person must decide, whatever is seen; empty if none need.
+func (s State) Missing() string {
 	switch {
 	case s.Approvals:
 		return "the plan asks people to approve a failover"
@@ -201,6 +205,26 @@ func (s State) person() string {
 		return "the newest recovery point loses more than the plan's RPO allows: " + strings.Join(s.Late, ", ")
 	}
 	return ""
+}
+
+// Need is how many vantage points must agree.
+func (d *Decider) Need() int { return d.need() }
+
+// Silent are the vantage points of which nothing was heard that still counts.
+func (d *Decider) Silent(now time.Duration) []string {
+	var all []string
+	for _, name := range d.rule.Vantages {
+		if h, ok := d.seen[name]; !ok || now-h.at >= d.rule.Fresh {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// View is what a vantage point said last, if that still counts.
+func (d *Decider) View(now time.Duration, name string) (view View, why string, fresh bool) {
+	h, ok := d.seen[name]
+	return h.View, h.Why, ok && now-h.at < d.rule.Fresh
 }
 
 // views says what each vantage point sees.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"davit.dev/davit/internal/point"
@@ -68,6 +69,19 @@ type Claim struct {
 	// that it has stopped.
 	Terms *Terms `json:"terms,omitempty"`
 }
+
+// Armed tells whether a person put the application under its lease by this claim,
+// and no run brought it here by it.
+func (c Claim) Armed() bool {
+	return c.Terms != nil && strings.HasPrefix(c.Request, ArmedRequest) && strings.HasPrefix(c.Reason, ArmedReason)
+}
+
+// ArmedRequest and ArmedReason begin the request and the reason of claims by
+// which a person arms a plan.
+const (
+	ArmedRequest = "armed-"
+	ArmedReason  = "armed by plan "
+)
 
 // Terms say for how long a site may write without asking the vault.
 type Terms struct {

@@ -22,7 +22,7 @@ func TestASiteArmsWhatItHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	terms := &lease.Terms{LeaseMillis: 15000, BoundMillis: 10000}
-	east := recovery.Claiming{Project: p, Application: "shop", Self: lease.Identity{Site: "east", Cluster: "e"}, Holder: "ann", Request: "r1", Terms: terms, At: time.Now()}
+	east := recovery.Claiming{Project: p, Application: "shop", Self: lease.Identity{Site: "east", Cluster: "e"}, Holder: "ann", Request: "r1", Reason: lease.ArmedReason + "shop", Terms: terms, At: time.Now()}
 	if _, _, err := recovery.Arm(t.Context(), east); !errors.Is(err, recovery.ErrElsewhere) {
 		t.Fatalf("nobody holds it: %v", err)
 	}
@@ -31,7 +31,7 @@ func TestASiteArmsWhatItHolds(t *testing.T) {
 	}
 	arm := func(c recovery.Claiming, request string, number int64, changes bool) {
 		t.Helper()
-		c.Request = request
+		c.Request = lease.ArmedRequest + request
 		epoch, changed, err := recovery.Arm(t.Context(), c)
 		if err != nil || epoch.Number != number || changed != changes {
 			t.Fatalf("%s: epoch %d, changed %v, %v", request, epoch.Number, changed, err)
@@ -46,6 +46,12 @@ func TestASiteArmsWhatItHolds(t *testing.T) {
 	none.Terms = nil
 	arm(none, "disarm", 4, true)
 	arm(none, "disarm again", 4, false)
+	// A run brought it here under the same terms: a person arms it anew.
+	if _, err := lease.New(p).Claim(t.Context(), "shop", 5, lease.Claim{Site: "east", Cluster: "e", Request: "run-1", Reason: "failover of plan shop", Terms: terms}); err != nil {
+		t.Fatal(err)
+	}
+	arm(east, "after a run", 6, true)
+	arm(east, "again after a run", 6, false)
 	west := east
 	west.Self = lease.Identity{Site: "west", Cluster: "w"}
 	if _, _, err := recovery.Arm(t.Context(), west); !errors.Is(err, recovery.ErrElsewhere) {

@@ -143,6 +143,22 @@ func (r Register) Running(ctx context.Context) ([]string, error) { return r.name
 // Ended names the runs that have a summary.
 func (r Register) Ended(ctx context.Context) ([]string, error) { return r.names(ctx, r.over("")) }
 
+// Since names the runs that ended at a time of the vault's clock or later, and
+// says when.
+func (r Register) Since(ctx context.Context, at time.Time) (map[string]time.Time, error) {
+	all := map[string]time.Time{}
+	err := r.project.Store().List(ctx, r.over(""), func(o vault.ObjectInfo) error {
+		if run := strings.TrimPrefix(o.Key, r.over("")); vault.CheckName(run) == nil && !o.Modified.Before(at) {
+			all[run] = o.Modified
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list runs: %w", err)
+	}
+	return all, nil
+}
+
 // Note reads what is noted of a run that is under way, or ErrNotFound.
 func (r Register) Note(ctx context.Context, run string) (Note, error) {
 	var n Note

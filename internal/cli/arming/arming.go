@@ -231,16 +231,16 @@ func (h *Host) warn(p *plan.Plan, arm bool) {
 // claim claims one application after the other; those before an error stay
 // claimed, and giving the command again goes on.
 func (h *Host) claim(ctx context.Context, p *plan.Plan, in *access.Opened, self lease.Identity, user string, terms *lease.Terms) (Report, error) {
-	verb := "armed"
+	request, reason := lease.ArmedRequest, lease.ArmedReason
 	if terms == nil {
-		verb = "disarmed"
+		request, reason = "disarmed-", "disarmed by plan "
 	}
-	request := fmt.Sprintf("%s-%s-%s", verb, p.Name, strings.ToLower(rand.Text()))
+	request += p.Name + "-" + strings.ToLower(rand.Text())
 	var r Report
 	for _, app := range apps(p) {
 		h.Progress().Step("claiming the next epoch of %s", app)
 		epoch, changed, err := recovery.Arm(ctx, recovery.Claiming{
-			Project: in.Project, Application: app, Self: self, Holder: user, Reason: fmt.Sprintf("%s by plan %s", verb, p.Name),
+			Project: in.Project, Application: app, Self: self, Holder: user, Reason: reason + p.Name,
 			Request: request, Terms: terms, At: h.Now().UTC(),
 		})
 		if err != nil {

@@ -17,7 +17,9 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/kube/plans"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/shelf"
 )
 
@@ -109,7 +111,11 @@ func PlanShow(h *Host) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return h.Print(Shown{found: found, document: document})
+			here, err := plans.Here(ctx, cluster, given[0])
+			if err != nil {
+				return err
+			}
+			return h.Print(Shown{found: found, document: document, here: here, now: h.Now()})
 		},
 	}
 	a.BreakGlass(cmd.Flags())
@@ -160,6 +166,8 @@ func (l PlanList) Text(t *output.Text) {
 type Shown struct {
 	found    plans.Found
 	document []byte
+	here     *v1alpha1.RecoveryPlan // as the cluster serves it; nil: it does not
+	now      time.Time
 }
 
 // Document implements output.Result.
@@ -189,5 +197,21 @@ func (s Shown) Text(t *output.Text) {
 	for _, problem := range p.Check() {
 		t.Line("Problem: %s", problem.Error())
 	}
+	s.declares(t, p)
 	t.Line("-o yaml shows all of it.")
+}
+
+// declares says who declares, and what is seen where this site would take over.
+func (s Shown) declares(t *output.Text, p *plan.Plan) {
+	if !p.Declaration.Automatic {
+		t.Line("A person declares.")
+		return
+	}
+	if s.here != nil {
+		if d := view.OfDeclaration(s.here); d != nil {
+			d.Text(t, p.Name, s.now)
+			return
+		}
+	}
+	t.Line("Declared automatically, by %s, at the site that would take over: plan show says more there.", strings.Join(p.Declaration.Vantages, ", "))
 }

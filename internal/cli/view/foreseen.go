@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -32,6 +33,60 @@ type Plan struct {
 	Drilled   time.Time `json:"drilled,omitzero"`
 	// Message says why it cannot be carried out, or is not in the vault.
 	Message string `json:"message,omitempty"`
+	// Declares says, at the site that would take over, what is seen of the source
+	// and what would happen by itself.
+	Declares *Declares `json:"declares,omitempty"`
+}
+
+// Declares is how far the automatic declaration of a plan's source is.
+type Declares struct {
+	// Ready says that the source would be failed over without a person.
+	Ready     bool       `json:"ready"`
+	State     string     `json:"state"`
+	Message   string     `json:"message"`
+	Source    string     `json:"source,omitempty"`
+	Next      string     `json:"next,omitempty"`
+	Observers []Observer `json:"observers,omitempty"`
+}
+
+// Observer is a vantage point and its last word.
+type Observer struct {
+	Name  string    `json:"name"`
+	View  string    `json:"view"`
+	Why   string    `json:"why,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+}
+
+// OfDeclaration is what a plan's status says of its automatic declaration; nil
+// where this site would not take over, or people declare.
+func OfDeclaration(p *v1alpha1.RecoveryPlan) *Declares {
+	c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionDeclares)
+	s := p.Status.Declaration
+	if c == nil || s == nil {
+		return nil
+	}
+	d := &Declares{Ready: c.Status == "True", State: c.Reason, Message: c.Message, Source: s.Source, Next: s.Next}
+	for _, o := range s.Observers {
+		d.Observers = append(d.Observers, Observer{Name: o.Name, View: o.View, Why: o.Why, Since: TimeOf(o.Since)})
+	}
+	return d
+}
+
+// Text writes it for people.
+func (d *Declares) Text(t *output.Text, plan string, now time.Time) {
+	said := make([]string, 0, len(d.Observers))
+	for _, o := range d.Observers {
+		said = append(said, fmt.Sprintf("%s %s (%s)", o.Name, o.View, output.Age(o.Since, now)))
+	}
+	word := "is declared automatically"
+	if !d.Ready {
+		word = "is not declared automatically now"
+	}
+	t.Line("Plan %s %s: %s, %s.", plan, word, d.State, d.Message)
+	t.Line("  Next: %s.", d.Next)
+	if len(said) > 0 {
+		t.Line("  Site %s, as seen by: %s.", d.Source, strings.Join(said, ", "))
+	}
 }
 
 // gatherPlans reads what the agent found. A cluster that does not serve the kind has none.
@@ -53,7 +108,7 @@ func (v *Status) gatherPlans(ctx context.Context, c client.Client) error {
 }
 
 func ofPlan(p *v1alpha1.RecoveryPlan) Plan {
-	out := Plan{Name: p.Name, At: p.Status.At}
+	out := Plan{Name: p.Name, At: p.Status.At, Declares: OfDeclaration(p)}
 	if meta.IsStatusConditionFalse(p.Status.Conditions, v1alpha1.ConditionReady) {
 		out.Message = Condition(p.Status.Conditions, v1alpha1.ConditionReady)
 	}
@@ -110,4 +165,9 @@ func (v Status) planText(t *output.Text) {
 	}
 	t.Section("Plans")
 	t.Table("", output.Columns("NAME", "AT", "LAST RUN", "DRILL", "LEVEL", "CHECKED", ">ERRORS", ">WARNINGS", "WORST"), rows)
+	for _, p := range v.Plans {
+		if p.Declares != nil {
+			p.Declares.Text(t, p.Name, v.now)
+		}
+	}
 }

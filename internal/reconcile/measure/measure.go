@@ -93,9 +93,12 @@ var (
 	PlanRPO          = gauge("davit_plan_predicted_rpo_seconds", "How much work a disaster would cost at worst, by the newest recovery points; absent without any.", "vault", "plan")
 	PlanRTOObjective = gauge("davit_plan_rto_objective_seconds", "RTO objective of a plan.", "vault", "plan")
 	PlanRPOObjective = gauge("davit_plan_rpo_objective_seconds", "RPO objective of a plan.", "vault", "plan")
+	PlanDeclares     = gauge("davit_plan_declares", "1 if this site would take over by itself when the plan's source is lost, 0 if something is missing for that.", "vault", "plan")
+	PlanLostVotes    = gauge("davit_plan_lost_votes", "Vantage points that say that the plan's source is lost.", "vault", "plan")
+	PlanDeclared     = gauge("davit_plan_declared_timestamp_seconds", "When this site last declared the plan's source lost by itself, in Unix seconds.", "vault", "plan")
 )
 
-var ofPlans = []*prometheus.GaugeVec{PlanFindings, PlanChecked, PlanLevel, PlanRTO, PlanRPO, PlanRTOObjective, PlanRPOObjective}
+var ofPlans = []*prometheus.GaugeVec{PlanFindings, PlanChecked, PlanLevel, PlanRTO, PlanRPO, PlanRTOObjective, PlanRPOObjective, PlanDeclares, PlanLostVotes, PlanDeclared}
 
 // plans are those of which there are gauges, by vault.
 var plans = struct {

@@ -80,6 +80,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	old := p.DeepCopy()
 	p.Status.ObservedGeneration, p.Status.Applications = p.Generation, int32(len(p.Spec.Applications))
+	if !p.Spec.Declaration.Automatic {
+		p.Status.Declaration = nil
+		meta.RemoveStatusCondition(&p.Status.Conditions, v1alpha1.ConditionDeclares)
+	}
 	valid := r.valid(&p)
 	meta.SetStatusCondition(&p.Status.Conditions, valid)
 	next := r.lookIntoVault(ctx, &p, valid)

@@ -1,0 +1,268 @@
+// Package declaration lets the agent of the site that would take over declare a
+// plan's source lost, where the plan says so and enough vantage points agree, and
+// order the failover. Package declare decides.
+package declaration
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/declare"
+	"davit.dev/davit/internal/kube/plans"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/plan/document"
+	"davit.dev/davit/internal/vantage"
+	"davit.dev/davit/internal/vault"
+)
+
+const (
+	// lookEvery is how often vantage points are listened to, and gatherEvery how
+	// often the vault is asked for all else. Before anything is declared, it is
+	// asked anew.
+	lookEvery     = 2 * time.Second
+	gatherEvery   = 20 * time.Second
+	lookTimeout   = 5 * time.Second
+	gatherTimeout = 15 * time.Second
+)
+
+// Declarer watches the plans of this cluster. It runs in the leader only: whoever
+// leads next has heard nothing, and begins to count anew.
+type Declarer struct {
+	Client  client.Client
+	Site    string
+	Project func(ctx context.Context, vault string) (*vault.Project, error)
+	Events  record.EventRecorder
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (*Declarer) NeedLeaderElection() bool { return true }
+
+// Start watches until ctx is done.
+func (d *Declarer) Start(ctx context.Context) error {
+	var working sync.WaitGroup
+	defer working.Wait()
+	known := map[string]bool{}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		for _, name := range d.vaults(ctx) {
+			if !known[name] {
+				known[name] = true
+				working.Go(func() { d.newBench(name).work(ctx) }) // a silent vault keeps none waiting
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (d *Declarer) vaults(ctx context.Context) []string {
+	var list v1alpha1.VaultList
+	if err := d.Client.List(ctx, &list); err != nil {
+		d.Log.Warn("declaration: list vaults", "error", err)
+		return nil
+	}
+	var all []string
+	for i := range list.Items {
+		if list.Items[i].Spec.CopyOf == "" {
+			all = append(all, list.Items[i].Name)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// bench is what is known of the plans of one vault.
+type bench struct {
+	d     *Declarer
+	vault string
+	begun time.Time
+	cases map[string]*trial
+}
+
+// trial is what is known of one plan.
+type trial struct {
+	decider    *declare.Decider
+	generation int64
+	source     string
+	outlook    outlook
+	gathered   time.Duration
+	known      bool // the outlook was read
+	begun      time.Duration
+	// For people: since when vantage points say what they say, when the source
+	// would be declared lost, and until when nothing is.
+	since map[string]v1alpha1.PlanObserver
+	due   time.Time
+	until time.Time
+}
+
+func (d *Declarer) newBench(name string) *bench {
+	return &bench{d: d, vault: name, begun: d.Now(), cases: map[string]*trial{}}
+}
+
+func (b *bench) work(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		b.look(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// look listens once, and does what follows.
+func (b *bench) look(ctx context.Context) {
+	mine, err := b.plans(ctx)
+	if err != nil {
+		b.d.Log.Warn("declaration: list plans", "vault", b.vault, "error", err)
+		return
+	}
+	for name := range b.cases {
+		if !slices.ContainsFunc(mine, func(p v1alpha1.RecoveryPlan) bool { return p.Name == name }) {
+			b.drop(name)
+		}
+	}
+	if len(mine) == 0 {
+		return
+	}
+	project, words, err := b.hear(ctx)
+	for i := range mine {
+		b.judge(ctx, &mine[i], project, words, err)
+	}
+}
+
+// plans are those of this cluster that are declared automatically in the vault.
+func (b *bench) plans(ctx context.Context) ([]v1alpha1.RecoveryPlan, error) {
+	var list v1alpha1.RecoveryPlanList
+	if err := b.d.Client.List(ctx, &list); err != nil {
+		return nil, err
+	}
+	all := b.d.vaults(ctx)
+	return slices.DeleteFunc(list.Items, func(p v1alpha1.RecoveryPlan) bool {
+		here := p.Spec.Vault == b.vault || p.Spec.Vault == "" && len(all) == 1 && all[0] == b.vault
+		return !here || !p.Spec.Declaration.Automatic || !p.DeletionTimestamp.IsZero() || len(document.Convert(&p).Check()) > 0
+	}), nil
+}
+
+func (b *bench) hear(ctx context.Context) (*vault.Project, map[string]vantage.Word, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	project, err := b.d.Project(ctx, b.vault)
+	if err != nil {
+		return nil, nil, err
+	}
+	words, _, err := vantage.Hear(ctx, project) // one that cannot be read is silent
+	return project, words, err
+}
+
+// judge decides about one plan. silent is why the vault could not be read.
+func (b *bench) judge(ctx context.Context, object *v1alpha1.RecoveryPlan, project *vault.Project, words map[string]vantage.Word, silent error) {
+	p := document.Convert(object)
+	t := b.cases[p.Name]
+	if t == nil || t.generation != object.Generation {
+		t = &trial{generation: object.Generation, begun: b.d.Now().Sub(b.begun)}
+		b.cases[p.Name] = t
+	}
+	now := b.d.Now().Sub(b.begun)
+	if silent == nil && (!t.known || now-t.gathered >= gatherEvery) {
+		silent = b.gather(ctx, t, p, project, words)
+		now = b.d.Now().Sub(b.begun)
+	}
+	if !t.known {
+		b.tell(ctx, object, p, t, now, declare.Decision{}, silent)
+		return
+	}
+	t.watch(p)
+	state := t.outlook.state
+	state.Vault = silent == nil
+	if silent == nil {
+		t.listen(p, now, words)
+	}
+	decision := t.decider.Decide(now, state)
+	if decision.Declare && b.mine(p, t) {
+		decision, silent = b.declare(ctx, object, p, t)
+		now = b.d.Now().Sub(b.begun)
+	}
+	b.tell(ctx, object, p, t, now, decision, silent)
+}
+
+// listen takes in what the plan's vantage points said.
+func (t *trial) listen(p *plan.Plan, now time.Duration, words map[string]vantage.Word) {
+	for _, name := range p.Declaration.Vantages {
+		word, ok := words[name]
+		if !ok {
+			continue
+		}
+		if s, ok := word.Sighting(p.Name, t.source); ok {
+			t.decider.Hear(now, s)
+		}
+	}
+}
+
+// watch begins to count anew when the source is another one.
+func (t *trial) watch(p *plan.Plan) {
+	if t.decider != nil && t.source == t.outlook.source {
+		return
+	}
+	d := p.Declaration
+	t.source, t.since, t.due = t.outlook.source, map[string]v1alpha1.PlanObserver{}, time.Time{}
+	t.decider = declare.New(t.source, declare.Rule{Vantages: d.Vantages, Agree: d.Agree, For: d.For, Block: d.Block, Fresh: vantage.Fresh})
+}
+
+func (b *bench) gather(ctx context.Context, t *trial, p *plan.Plan, project *vault.Project, words map[string]vantage.Word) error {
+	ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
+	defer cancel()
+	o, err := gatherer{project, b.d.Site, b.d.Now}.gather(ctx, p, words)
+	if err != nil {
+		return err
+	}
+	if err := b.ordered(ctx, p, &o.state); err != nil {
+		return err
+	}
+	t.outlook, t.known, t.gathered = o, true, b.d.Now().Sub(b.begun)
+	return nil
+}
+
+// target is the site that takes over: the first of the plan's that is not the source.
+// So never two do.
+func target(p *plan.Plan, source string) string {
+	i := slices.IndexFunc(p.Sites, func(s plan.Site) bool { return s.Name != source })
+	if i < 0 {
+		return ""
+	}
+	return p.Sites[i].Name
+}
+
+// mine tells whether this site takes over.
+func (b *bench) mine(p *plan.Plan, t *trial) bool {
+	return t.source != "" && t.source != b.d.Site && target(p, t.source) == b.d.Site
+}
+
+// same tells whether the vault's plan, which a run follows, is the one that was judged.
+func (b *bench) same(ctx context.Context, object *v1alpha1.RecoveryPlan, project *vault.Project) (bool, error) {
+	found, err := plans.Find(ctx, b.d.Client, project, object.Name)
+	if err != nil {
+		return false, err
+	}
+	mine, err := plans.Document(object)
+	if err != nil {
+		return false, err
+	}
+	theirs, err := plans.Document(found.Object)
+	return string(mine) == string(theirs), err
+}

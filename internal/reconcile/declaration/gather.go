@@ -1,0 +1,177 @@
+package declaration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"davit.dev/davit/internal/declare"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/register"
+	"davit.dev/davit/internal/vantage"
+	"davit.dev/davit/internal/vault"
+)
+
+// outlook is what the vault says of a plan, besides what vantage points see.
+type outlook struct {
+	source string // the site that holds the applications
+	why    string // there is no such site
+	epoch  int64  // the greatest of its epochs
+	state  declare.State
+}
+
+// gatherer reads outlooks.
+type gatherer struct {
+	project *vault.Project
+	site    string // that would take over
+	now     func() time.Time
+}
+
+// gather reads all that decides about a plan. words are those of the vantage points.
+func (g gatherer) gather(ctx context.Context, p *plan.Plan, words map[string]vantage.Word) (outlook, error) {
+	o := outlook{state: declare.State{Vault: true}}
+	for _, a := range p.Approvals {
+		o.state.Approvals = o.state.Approvals || len(a.Verbs) == 0 || slices.Contains(a.Verbs, plan.Failover)
+	}
+	for _, a := range p.Applications {
+		if err := g.application(ctx, a.Name, &o); err != nil {
+			return o, err
+		}
+	}
+	slices.Sort(o.state.Unleased)
+	if err := g.runs(ctx, p, &o.state); err != nil {
+		return o, err
+	}
+	if o.source == "" || p.Objectives.RPO <= 0 {
+		return o, nil
+	}
+	return o, g.late(ctx, p, words[o.source], &o.state)
+}
+
+// application says who holds one, and whether a wait would prove that all who ever
+// did have stopped.
+func (g gatherer) application(ctx context.Context, app string, o *outlook) error {
+	history, err := lease.New(g.project).History(ctx, app)
+	if err != nil {
+		return err
+	}
+	if len(history) == 0 {
+		o.source, o.why = "", "no site ever held "+app
+		return nil
+	}
+	newest := history[len(history)-1]
+	holder := newest.Claim.Site
+	switch {
+	case o.why != "":
+	case o.source != "" && o.source != holder:
+		o.source, o.why = "", fmt.Sprintf("%s is at site %s, and others at %s", app, holder, o.source)
+	default:
+		o.source = holder
+	}
+	o.epoch = max(o.epoch, newest.Number)
+	if newest.Claim.Terms != nil && !newest.Claim.Armed() {
+		o.state.Moved = true
+	}
+	asked := map[string]bool{g.site: true}
+	for _, e := range history {
+		site := e.Claim.Site
+		if asked[site] {
+			continue
+		}
+		asked[site] = true
+		_, kept, err := lease.Leased(ctx, g.project, app, site, history)
+		if err != nil {
+			return err
+		}
+		if !kept && !slices.Contains(o.state.Unleased, app) {
+			o.state.Unleased = append(o.state.Unleased, app)
+		}
+	}
+	return nil
+}
+
+// runs says which run is in the way, and how long ago the last one ended.
+func (g gatherer) runs(ctx context.Context, p *plan.Plan, s *declare.State) error {
+	r := register.New(g.project)
+	under, err := r.Running(ctx)
+	if err != nil {
+		return err
+	}
+	for _, run := range under {
+		in, err := g.inTheWay(ctx, r, run, p)
+		if err != nil {
+			return err
+		}
+		if in {
+			s.Running = run
+		}
+	}
+	clock, err := g.project.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	ended, err := r.Since(ctx, clock.Add(-p.Declaration.Block))
+	if err != nil {
+		return err
+	}
+	for run, at := range ended {
+		summary, err := r.Summary(ctx, run)
+		if err != nil {
+			return err
+		}
+		if summary.Verb == plan.Drill || summary.Plan != p.Name && !slices.ContainsFunc(summary.Applications, func(a failover.ApplicationResult) bool { return covers(p, a.Name) }) {
+			continue
+		}
+		if ago := max(clock.Sub(at), 0); !s.Ended || ago < s.SinceRun {
+			s.Ended, s.SinceRun = true, ago
+		}
+	}
+	return nil
+}
+
+func covers(p *plan.Plan, app string) bool {
+	return slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return a.Name == app })
+}
+
+// inTheWay tells whether a run that is under way moves something of the plan's.
+func (g gatherer) inTheWay(ctx context.Context, r register.Register, run string, p *plan.Plan) (bool, error) {
+	s, err := journal.Read(ctx, g.project, run)
+	if errors.Is(err, vault.ErrNotFound) { // it is about to begin
+		note, err := r.Note(ctx, run)
+		if errors.Is(err, vault.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil && note.Plan == p.Name && note.Verb != plan.Drill, err
+	}
+	if err != nil {
+		return false, err
+	}
+	return !s.Phase.Over() && s.Spec.Verb != plan.Drill && slices.ContainsFunc(s.Spec.Applications, func(app string) bool { return covers(p, app) }), nil
+}
+
+// late finds the applications whose newest point loses more than the plan allows.
+// Points and the site's last word bear times of one clock, the site's.
+func (g gatherer) late(ctx context.Context, p *plan.Plan, last vantage.Word, s *declare.State) error {
+	reader := protection.New(protection.Options{Project: g.project, Site: g.site, Now: g.now})
+	for _, a := range p.Applications {
+		_, all, err := reader.Points(ctx, a.Name)
+		if err != nil {
+			return err
+		}
+		newest, ok := point.Newest(all, time.Time{})
+		switch {
+		case !ok:
+			s.Late = append(s.Late, a.Name+" (none may be offered)")
+		case !last.At.IsZero() && last.At.Sub(newest.Instant) > p.Objectives.RPO:
+			s.Late = append(s.Late, a.Name)
+		}
+	}
+	return nil
+}
