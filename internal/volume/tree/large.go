@@ -22,7 +22,7 @@ const (
 
 // largeFile is a file whose chunks are written in parallel.
 type largeFile struct {
-	file    *os.File
+	file    *sink
 	stored  string
 	pending atomic.Int64 // spans, and the one who gives them away
 	failed  atomic.Bool
@@ -48,7 +48,7 @@ func (t *reader) restoreLarge(n *readNode, name, stored string, e *snapshot.DirE
 		abandonRead(n)
 		return fmt.Errorf("size file: %w", err)
 	}
-	large := &largeFile{file: f, stored: stored}
+	large := &largeFile{file: openSink(f), stored: stored}
 	large.pending.Store(1)
 	cr := t.rep.ContentReader()
 	for window := range slices.Chunk(chunks, windowChunks) {
@@ -138,7 +138,7 @@ func (t *reader) restoreSpan(cr content.Reader, f *largeFile, span []placed) err
 		t.meter.Bytes.Add(c.Length)
 		t.meter.Tick()
 	}
-	return startWriteback(f.file, span)
+	return startWriteback(f.file.File, span)
 }
 
 // fetchAhead has a span's contents fetched with one request, until release.
@@ -174,7 +174,7 @@ func (t *reader) doneSpan(f *largeFile, n *readNode, e *snapshot.DirEntry) error
 	}
 	var err error
 	if !f.failed.Load() {
-		err = t.finishFile(f.file, f.stored, e, true)
+		err = t.finishFile(f.file.File, f.stored, e, true)
 	}
 	if cerr := f.file.Close(); err == nil {
 		err = cerr

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sort"
@@ -474,7 +475,7 @@ var zeros [coarseHole]byte
 
 // writeSparse writes data at an offset of a new file, leaving holes for
 // aligned runs of at least hole zeros.
-func writeSparse(f *os.File, data []byte, offset int64, hole int) error {
+func writeSparse(f io.WriterAt, data []byte, offset int64, hole int) error {
 	for i := 0; i < len(data); {
 		j := i
 		for j < len(data) && isZero(data[j:min(j+hole, len(data))]) {

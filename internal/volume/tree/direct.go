@@ -1,0 +1,88 @@
+package tree
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// directAlign is what direct writes are multiples of, in bytes: no block device
+// of today has larger sectors.
+const directAlign = 4096
+
+// sink is a large new file, written past the page cache where its file system is
+// good at that: nobody reads soon what is restored, and the pages would cost more
+// than the writing. What is not whole blocks, and all that the file system refuses
+// after all, goes through the cache.
+type sink struct {
+	*os.File
+	direct  writerAtCloser // nil: cannot
+	refused atomic.Bool
+}
+
+type writerAtCloser interface {
+	io.WriterAt
+	io.Closer
+}
+
+// openSink takes the file over.
+func openSink(f *os.File) *sink {
+	s := &sink{File: f}
+	if !directFits(f) {
+		return s
+	}
+	if direct, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY|unix.O_DIRECT, 0); err == nil {
+		s.direct = direct
+	}
+	return s
+}
+
+// directFits tells whether the file system takes direct writes side by side. A
+// network file system would send each of them off, and wait for it.
+func directFits(f *os.File) bool {
+	var fs unix.Statfs_t
+	if unix.Fstatfs(int(f.Fd()), &fs) != nil {
+		return false
+	}
+	return fs.Type == unix.EXT4_SUPER_MAGIC || fs.Type == unix.XFS_SUPER_MAGIC
+}
+
+// Close implements io.Closer.
+func (s *sink) Close() error {
+	if s.direct == nil {
+		return s.File.Close()
+	}
+	return errors.Join(s.direct.Close(), s.File.Close())
+}
+
+// blocks are what direct writes are made from. The runtime begins allocations of
+// this size at a page; were it to stop that, the file system would refuse them.
+var blocks = sync.Pool{New: func() any {
+	b := make([]byte, chunkSize)
+	return &b
+}}
+
+// WriteAt implements io.WriterAt.
+func (s *sink) WriteAt(data []byte, offset int64) (int, error) {
+	whole := len(data) &^ (directAlign - 1)
+	if s.direct == nil || s.refused.Load() || offset%directAlign != 0 || whole == 0 || whole > chunkSize {
+		return s.File.WriteAt(data, offset)
+	}
+	block := blocks.Get().(*[]byte)
+	n, err := s.direct.WriteAt((*block)[:copy(*block, data[:whole])], offset)
+	blocks.Put(block)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		s.refused.Store(true)
+		return s.File.WriteAt(data, offset)
+	}
+	if err != nil || whole == len(data) {
+		return n, err
+	}
+	rest, err := s.File.WriteAt(data[whole:], offset+int64(whole))
+	return whole + rest, err
+}

@@ -1,0 +1,108 @@
+package tree
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// picky refuses what it is told to, as a file system does.
+type picky struct {
+	*os.File
+	refusal error
+	asked   int
+}
+
+func (p *picky) WriteAt(b []byte, offset int64) (int, error) {
+	p.asked++
+	if p.refusal != nil {
+		return 0, p.refusal
+	}
+	return p.File.WriteAt(b, offset)
+}
+
+func (*picky) Close() error { return nil }
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}
+
+func newFile(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// fill writes data in chunks, the last of them odd, through a sink.
+func fill(t *testing.T, s *sink, data []byte) {
+	t.Helper()
+	for at := 0; at < len(data); at += chunkSize {
+		part := data[at:min(at+chunkSize, len(data))]
+		if n, err := s.WriteAt(part, int64(at)); n != len(part) || err != nil {
+			t.Fatalf("%d of %d bytes at %d: %v", n, len(part), at, err)
+		}
+	}
+	name := s.Name()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("the file is another: %v", err)
+	}
+}
+
+func TestSink(t *testing.T) {
+	data := noise(2*chunkSize + 3*directAlign + 7)
+	t.Run("past the cache", func(t *testing.T) {
+		s := openSink(newFile(t))
+		if s.direct == nil {
+			t.Skip("the file system here is not one of those")
+		}
+		fill(t, s, data)
+		if s.refused.Load() {
+			t.Error("the file system refused: are blocks not aligned any more?")
+		}
+	})
+	t.Run("whole blocks only", func(t *testing.T) {
+		f := newFile(t)
+		p := &picky{File: f}
+		s := &sink{File: f, direct: p}
+		if _, err := s.WriteAt(data[:10], 0); err != nil || p.asked != 0 {
+			t.Errorf("asked %d times for 10 bytes: %v", p.asked, err)
+		}
+		if _, err := s.WriteAt(data[5:5+directAlign], 5); err != nil || p.asked != 0 {
+			t.Errorf("asked %d times for a block at byte 5: %v", p.asked, err)
+		}
+		fill(t, s, data)
+		if p.asked != 3 {
+			t.Errorf("asked %d times, want 3", p.asked)
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		f := newFile(t)
+		p := &picky{File: f, refusal: unix.EINVAL}
+		fill(t, &sink{File: f, direct: p}, data)
+		if p.asked != 1 {
+			t.Errorf("asked %d times, want once", p.asked)
+		}
+	})
+	t.Run("a full disk is no refusal", func(t *testing.T) {
+		f := newFile(t)
+		s := &sink{File: f, direct: &picky{File: f, refusal: unix.ENOSPC}}
+		if n, err := s.WriteAt(data[:directAlign], 0); n != 0 || err == nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	})
+}
