@@ -19,12 +19,14 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/agents"
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/console/ui"
+	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -32,6 +34,7 @@ import (
 const (
 	bindingSecret   = "vault"
 	authoritySecret = "authority"
+	formerSecret    = "authorities.former" // those that agents may still know, newest first
 )
 
 // Options say how a console is run.
@@ -75,6 +78,7 @@ const grace = 5 * time.Second
 type server struct {
 	Options
 	console *store.Console
+	agents  *agents.Server
 
 	mu      sync.Mutex
 	watches map[string]*fleet.Watch // by project id
@@ -111,6 +115,8 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	defer s.running.Wait()
 	defer stop()
 	door := entry.NewDoor(s.console, s.Cost, s.Now, s.Log)
+	s.agents = agents.NewServer(ctx, agents.Options{Console: s.console, Authorities: authorities, Speaks: s.speaks, Now: s.Now, Log: s.Log})
+	s.running.Go(s.agents.Wait)
 	web := &http.Server{
 		Handler: s.handler(ctx, door), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: arrival, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
@@ -137,8 +143,8 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 
 // handler is all that the console answers.
 func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
+	mux, heard := http.NewServeMux(), s.agents.Handler()
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Log: s.Log}).Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -147,6 +153,10 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 		}
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if agents.Wants(r) { // streams have deadlines of their own
+			heard.ServeHTTP(w, r)
+			return
+		}
 		// Who does not read his answer keeps nothing busy for ever.
 		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answer)); err != nil {
 			s.Log.Debug("an answer has no deadline", "err", err)
@@ -163,9 +173,25 @@ func (s *server) known(p *store.Project) fleet.Known {
 	defer s.mu.Unlock()
 	w := s.watches[p.ID]
 	if w == nil {
-		return fleet.Known{Fault: "its vault has not been read yet"}
+		return fleet.Known{Fault: "its vault has not been read yet"}.With(s.agents.Known(p))
 	}
-	return w.Known()
+	return w.Known().With(s.agents.Known(p))
+}
+
+// speaks is as what this console speaks to agents: it is the only one there is.
+func (s *server) speaks() uplink.Console { return uplink.Console{Epoch: 1, Active: true} }
+
+// authorities are a project's, the newest first: agents may know a former one.
+func authorities(ctx context.Context, p *store.Project) ([]*authority.Authority, error) {
+	var newest authority.Authority
+	if err := p.Secret(ctx, authoritySecret, &newest); err != nil {
+		return nil, err
+	}
+	var former []*authority.Authority
+	if err := p.Secret(ctx, formerSecret, &former); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	return append([]*authority.Authority{&newest}, former...), nil
 }
 
 // follow begins to watch each project that there is or that is added.
@@ -226,7 +252,8 @@ func (s *server) tls(ctx context.Context) (*tls.Config, error) {
 	if _, err := get(nil); err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, NextProtos: []string{"h2", "http/1.1"}}, nil
+	call := func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return s.agents.Config(hello) }
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, GetConfigForClient: call, NextProtos: []string{"h2", "http/1.1"}}, nil
 }
 
 type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)

@@ -31,6 +31,8 @@ type Server struct {
 	Door *entry.Door
 	// Fleet is what is known of a project's fleet.
 	Fleet func(p *store.Project) fleet.Known
+	// Agents are those of all projects.
+	Agents Agents
 	Log   *slog.Logger
 	// Beat is how often a watch is written to when nothing happens, and how
 	// often it is asked whether the watcher may still watch.

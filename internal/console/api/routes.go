@@ -28,7 +28,7 @@ var (
 
 // routes are all there are.
 func routes() []route {
-	return []route{
+	return append(agentRoutes(), []route{
 		{method: "GET", path: "/openapi.json", summary: "This description", open: true, out: map[string]any{}, serve: func(*call) (any, error) { return Describe() }},
 		{method: "POST", path: "/login", summary: "Log in", open: true, in: Login{}, out: LoggedIn{}, serve: login},
 		{method: "POST", path: "/logout", summary: "Log out", out: ok{}, serve: logout},
@@ -55,7 +55,7 @@ func routes() []route {
 		{method: "GET", path: inProject + "/tokens", summary: "The robots' tokens, without their secrets", need: account.Manage, out: Tokens{}, serve: tokens},
 		{method: "POST", path: inProject + "/tokens", summary: "Make a robot's token; its secret is shown this once", need: account.Manage, in: NewToken{}, out: Token{}, serve: createToken},
 		{method: "DELETE", path: inProject + "/tokens/{id}", summary: "Revoke a token", need: account.Manage, out: ok{}, serve: revokeToken},
-	}
+	}...)
 }
 
 // ok says that it was done.
@@ -137,11 +137,13 @@ type Fleet struct {
 	Silent string          `json:"silent,omitempty"`
 	Tried  time.Time       `json:"tried,omitzero"`
 	Known  *fleet.Snapshot `json:"known,omitempty"`
+	// Agents are those of the sites that were enrolled.
+	Agents []fleet.Agent `json:"agents,omitempty"`
 }
 
 func fleetOf(c *call) (any, error) {
 	k := c.Fleet(c.project)
-	return Fleet{Silent: k.Fault, Tried: k.Tried, Known: k.Snapshot}, nil
+	return Fleet{Silent: k.Fault, Tried: k.Tried, Known: k.Snapshot, Agents: k.Agents}, nil
 }
 
 // Object is a document, as clusters have them.

@@ -51,6 +51,8 @@ type Application struct {
 	Every     time.Duration `json:"every,omitempty"`
 	Cron      string        `json:"cron,omitempty"`
 	Points    []Point       `json:"points"` // newest first
+	// Git names what makes it from git, as the agent of its site says.
+	Git string `json:"git,omitempty"`
 	// Fault is why this application could not be read.
 	Fault string `json:"fault,omitempty"`
 }

@@ -61,6 +61,8 @@ type Known struct {
 	// Fault is why the newest attempt to read the vault failed; empty: it did not.
 	Fault string
 	Tried time.Time
+	// Agents are those of the sites that were enrolled, by site.
+	Agents []Agent
 }
 
 // Silent tells whether what is known is old: the vault has not answered since.

@@ -1,0 +1,589 @@
+package agents
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/uplink/dial"
+	"davit.dev/davit/internal/uplink/outbox"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+// world is a console with two projects, acme and other, that can be stopped and
+// started again at its address.
+type world struct {
+	t       *testing.T
+	console *store.Console
+	roots   map[string][]*authority.Authority
+	mu      sync.Mutex
+	now     time.Time
+	speaks  uplink.Console
+	server  *Server
+	address string
+	stop    func()
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	ctx := t.Context()
+	c, err := store.Create(ctx, filepath.Join(t.TempDir(), "console"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, console: c, now: time.Now(), roots: map[string][]*authority.Authority{}, speaks: uplink.Console{Epoch: 1, Active: true}, address: "127.0.0.1:0"}
+	for _, name := range []string{"acme", "other"} {
+		p, key, err := consoletest.New(ctx, mem.New(nil), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := authority.Ensure(ctx, p, key, w.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.roots[name] = []*authority.Authority{a}
+		if _, err := c.CreateProject(ctx, audit.Act{By: "test", At: w.now}, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		w.stop()
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.start()
+	return w
+}
+
+func (w *world) time() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+func (w *world) start() {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	w.server = NewServer(ctx, Options{
+		Console: w.console, Now: w.time, Log: slog.New(slog.DiscardHandler),
+		Authorities: func(_ context.Context, p *store.Project) ([]*authority.Authority, error) { return w.roots[p.Name], nil },
+		Speaks: func() uplink.Console {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.speaks
+		},
+	})
+	listener, err := net.Listen("tcp", w.address)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.address = listener.Addr().String()
+	handler := w.server.Handler()
+	web := &http.Server{ReadHeaderTimeout: time.Minute, ReadTimeout: time.Minute, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if !Wants(r) {
+			http.NotFound(rw, r)
+			return
+		}
+		handler.ServeHTTP(rw, r)
+	})}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, GetConfigForClient: w.server.Config, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return w.roots["acme"][0].Server([]string{"localhost"}, w.time())
+	}}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = web.Serve(tls.NewListener(listener, config))
+	}()
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		_ = web.Close()
+		<-ended
+		w.server.Wait()
+	})
+}
+
+func (w *world) project(name string) *store.Project {
+	w.t.Helper()
+	p, err := w.console.Project(w.t.Context(), name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+func (w *world) token(project, site string) uplink.Token {
+	w.t.Helper()
+	t, _, err := w.server.Token(w.t.Context(), w.project(project), audit.Act{By: "test", At: w.time()}, site, time.Hour)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return t
+}
+
+// refused counts what the audit log says was refused.
+func (w *world) refused(project, because string) (n int) {
+	w.t.Helper()
+	all, err := w.project(project).Audit(w.t.Context(), 0, 1000)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, r := range all {
+		if r.Action == "agent.enrol" && strings.Contains(r.Refused, because) && r.Refused != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// keeper is a Keeper in memory.
+type keeper struct {
+	mu   sync.Mutex
+	link dial.Link
+}
+
+func (k *keeper) Load(context.Context) (dial.Link, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.link, nil
+}
+
+func (k *keeper) Save(_ context.Context, l dial.Link) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.link = l
+	return nil
+}
+
+// agent is one that runs.
+type agent struct {
+	*dial.Client
+	keep *keeper
+	stop func()
+
+	mu   sync.Mutex
+	says dial.Status
+	ch   chan struct{} // closed when says changes
+}
+
+func (w *world) agent(site string, l dial.Link) *agent {
+	w.t.Helper()
+	box, err := outbox.Open(filepath.Join(w.t.TempDir(), "outbox"), 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a := &agent{keep: &keeper{link: l}, ch: make(chan struct{})}
+	a.Client = &dial.Client{
+		Site: site, Version: "v1", Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
+		Tell: func(s dial.Status) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.says = s
+			close(a.ch)
+			a.ch = make(chan struct{})
+		},
+		Pause: func(ctx context.Context, _ int) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Millisecond):
+			}
+		},
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); a.Run(ctx) }()
+	a.stop = sync.OnceFunc(func() { cancel(); <-ended; _ = box.Close() })
+	w.t.Cleanup(a.stop)
+	return a
+}
+
+func (w *world) link(t uplink.Token) dial.Link {
+	return dial.Link{URLs: []string{"https://" + w.address}, Token: t.String()}
+}
+
+// await waits until the agent's status is as wanted.
+func (a *agent) await(t *testing.T, what string, want func(dial.Status) bool) dial.Status {
+	t.Helper()
+	late := time.After(time.Minute)
+	for {
+		a.mu.Lock()
+		s, ch := a.says, a.ch
+		a.mu.Unlock()
+		if want(s) {
+			return s
+		}
+		select {
+		case <-ch:
+		case <-late:
+			t.Fatalf("not %s: %+v", what, s)
+		}
+	}
+}
+
+func connected(s dial.Status) bool { return s.Connected }
+
+func (a *agent) happen(t *testing.T, from, to int) {
+	t.Helper()
+	for i := from; i <= to; i++ {
+		if err := a.Outbox.Append(uplink.Event{Reason: fmt.Sprint(i), Object: uplink.Key{Kind: "Application", Name: "shop"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// until waits for a condition that nothing tells of.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 60_000 {
+		if ok() {
+			return
+		}
+		time.Sleep(time.Millisecond) // between two looks
+	}
+	t.Fatal("not " + what)
+}
+
+// reasons are the events of a site as the console keeps them.
+func (w *world) reasons(project, site string) (all []string) {
+	w.t.Helper()
+	events, err := w.project(project).AgentEvents(w.t.Context(), site, 0, 100_000)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range events {
+		var one uplink.Event
+		if err := json.Unmarshal(e.Body, &one); err != nil {
+			w.t.Fatal(err)
+		}
+		all = append(all, one.Reason)
+	}
+	return all
+}
+
+func numbers(from, to int) (all []string) {
+	for i := from; i <= to; i++ {
+		all = append(all, fmt.Sprint(i))
+	}
+	return all
+}
+
+func object(name, state string) uplink.Object {
+	return uplink.Object{Key: uplink.Key{Kind: "Application", Namespace: "davit-system", Name: name}, VaultName: name, State: state}
+}
+
+// states are what the console knows of a site's objects.
+func (w *world) states(project, site string) string {
+	var all []string
+	for _, a := range w.server.Known(w.project(project)) {
+		if a.Site == site {
+			for _, o := range a.Objects {
+				all = append(all, o.Name+"="+o.State)
+			}
+		}
+	}
+	return strings.Join(all, " ")
+}
+
+// What agents say arrives; and while the console is away, nothing waits for it,
+// and all of it arrives later, in order and once.
+func TestConsoleAway(t *testing.T) {
+	w := newWorld(t)
+	a := w.agent("east", w.link(w.token("acme", "east")))
+	a.Board.Put([]uplink.Object{object("shop", "Protected"), object("wiki", "Lagging")})
+	a.happen(t, 1, 3)
+	a.await(t, "connected", connected)
+	until(t, "told", func() bool { return w.states("acme", "east") == "shop=Protected wiki=Lagging" && len(w.reasons("acme", "east")) == 3 })
+	w.stop()
+	a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
+	a.happen(t, 4, 2000)
+	a.Board.Put([]uplink.Object{object("shop", "Lagging")})
+	w.start()
+	if got := w.states("acme", "east"); got != "shop=Protected wiki=Lagging" {
+		t.Errorf("a console that begins anew has forgotten: %s", got)
+	}
+	a.await(t, "connected again", connected)
+	until(t, "told", func() bool { return w.states("acme", "east") == "shop=Lagging" && a.Outbox.Len() == 0 })
+	a.Board.Put([]uplink.Object{object("shop", "Protected")})
+	until(t, "told of a change", func() bool { return w.states("acme", "east") == "shop=Protected" })
+	if got := w.reasons("acme", "east"); !slices.Equal(got, numbers(1, 2000)) {
+		t.Errorf("not in order and once: %d events", len(got))
+	}
+	if l, _ := a.keep.Load(t.Context()); l.Token != "" || l.Epoch != 1 {
+		t.Error("the token is still there, or no epoch is")
+	}
+	if got := w.states("other", "east"); got != "" {
+		t.Error(got)
+	}
+}
+
+// An answer that was lost is no loss, also of events: what is sent twice is kept once.
+func TestTwice(t *testing.T) {
+	w := newWorld(t)
+	p := w.project("acme")
+	events := []store.SentEvent{{Seq: 1, Body: []byte(`{"reason":"1"}`)}, {Seq: 2, Body: []byte(`{"reason":"2"}`)}}
+	for range 2 {
+		if err := p.HearAgents(t.Context(), []store.Word{{Site: "east", Outbox: "a", Events: events}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := w.reasons("acme", "east"); !slices.Equal(got, numbers(1, 2)) {
+		t.Error(got)
+	}
+	if err := p.HearAgents(t.Context(), []store.Word{{Site: "east", Outbox: "b", Events: events}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.reasons("acme", "east"); len(got) != 4 {
+		t.Error("another outbox is the same one", got)
+	}
+}
+
+// A token counts once, for its site and project, and for its time; what is
+// refused is noted.
+func TestTokens(t *testing.T) {
+	w := newWorld(t)
+	refused := func(what, project, because, site string, l dial.Link) {
+		t.Helper()
+		before := w.refused(project, because)
+		a := w.agent(site, l)
+		s := a.await(t, "refused: "+what, func(s dial.Status) bool { return s.Fault != "" })
+		if s.Connected || !strings.Contains(s.Fault, because) {
+			t.Errorf("%s: %+v", what, s)
+		}
+		a.stop()
+		if w.refused(project, because) == before {
+			t.Errorf("%s: not noted", what)
+		}
+	}
+	used := w.token("acme", "east")
+	first := w.agent("east", w.link(used))
+	first.await(t, "connected", connected)
+	refused("used twice", "acme", "used already", "east", w.link(used))
+	refused("another site", "acme", "another site", "west", w.link(w.token("acme", "east")))
+	foreign := w.token("other", "east")
+	foreign.Pin, foreign.Project = used.Pin, "acme"
+	refused("another project", "acme", "no such token", "east", w.link(foreign))
+	forged := w.token("acme", "east")
+	forged.Secret = strings.Repeat("0", 64)
+	refused("another secret", "acme", "no such token", "east", w.link(forged))
+	late := w.token("acme", "late")
+	w.pass(2 * time.Hour)
+	refused("too late", "acme", "expired", "late", w.link(late))
+	// The first agent is still the one that was let in.
+	if l, _ := first.keep.Load(t.Context()); len(l.Certificate) == 0 {
+		t.Error("it has no certificate")
+	}
+}
+
+// Who has the token cannot be told a false console, and who tries too often waits.
+func TestPinAndLimit(t *testing.T) {
+	w := newWorld(t)
+	good := w.token("acme", "east")
+	wrong := good
+	wrong.Pin = strings.Repeat("0", 64)
+	a := w.agent("east", w.link(wrong))
+	a.await(t, "refused", func(s dial.Status) bool { return s.Fault != "" })
+	a.stop()
+	if l, _ := a.keep.Load(t.Context()); len(l.Certificate) > 0 || w.refused("acme", "") > 0 {
+		t.Error("the token was sent to a console with another authority")
+	}
+	bad := good
+	bad.Secret = strings.Repeat("0", 64)
+	b := w.agent("east", w.link(bad))
+	b.await(t, "limited", func(s dial.Status) bool { return strings.Contains(s.Fault, "too many tries") })
+	b.stop()
+	if n := w.refused("acme", ""); n > 11 {
+		t.Errorf("%d tries were looked at", n)
+	}
+}
+
+// enrolled returns the link of an agent that was let in.
+func (w *world) enrolled(project, site string) dial.Link {
+	w.t.Helper()
+	a := w.agent(site, w.link(w.token(project, site)))
+	a.await(w.t, "connected", connected)
+	a.stop()
+	l, err := a.keep.Load(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return l
+}
+
+// An agent of one project is no agent of another, whatever it calls.
+func TestProjectsApart(t *testing.T) {
+	w := newWorld(t)
+	l := w.enrolled("acme", "east")
+	l.Authorities = [][]byte{w.roots["other"][0].Certificate.Raw} // it calls the other one
+	a := w.agent("east", l)
+	a.Board.Put([]uplink.Object{object("shop", "Protected")})
+	s := a.await(t, "refused", func(s dial.Status) bool { return s.Fault != "" })
+	if got := w.server.Known(w.project("other")); len(got) > 0 || s.Connected {
+		t.Errorf("the other project hears it: %+v, %+v", got, s)
+	}
+	// The negative control: the same with the authority that gave the certificate.
+	l.Authorities = [][]byte{w.roots["acme"][0].Certificate.Raw}
+	b := w.agent("east", l)
+	b.await(t, "connected", connected)
+}
+
+// A certificate is made anew after a third of its life, by a newer authority if
+// there is one by then; agents that know the former one alone still come.
+func TestRenewalAndOverlap(t *testing.T) {
+	w := newWorld(t)
+	l := w.enrolled("acme", "east")
+	key, cert := l.Key, l.Certificate
+	p, recovery, err := consoletest.New(t.Context(), mem.New(nil), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := authority.Ensure(t.Context(), p, recovery, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.roots["acme"] = []*authority.Authority{second, w.roots["acme"][0]}
+	w.server.Forget()
+	w.pass(9 * 24 * time.Hour)
+	a := w.agent("east", l)
+	a.await(t, "connected", connected)
+	a.stop()
+	if l, _ = a.keep.Load(t.Context()); !slices.Equal(l.Certificate, cert) {
+		t.Error("it was renewed too early")
+	}
+	w.pass(2 * 24 * time.Hour)
+	b := w.agent("east", l)
+	b.await(t, "connected", connected)
+	b.stop()
+	if l, _ = b.keep.Load(t.Context()); slices.Equal(l.Key, key) || slices.Equal(l.Certificate, cert) || len(l.Authorities) != 2 || !slices.Equal(l.Authorities[0], second.Certificate.Raw) {
+		t.Error("it was not renewed, or does not know the newer authority")
+	}
+	// A console that has the former authority alone, as from a backup, is found too.
+	w.roots["acme"] = w.roots["acme"][:1]
+	w.server.Forget()
+	c := w.agent("east", l)
+	c.await(t, "connected", connected)
+	c.stop()
+	w.pass(40 * 24 * time.Hour)
+	d := w.agent("east", l)
+	d.await(t, "told to enrol", func(s dial.Status) bool { return strings.Contains(s.Fault, dial.ErrEnrol.Error()) })
+}
+
+// A site that was enrolled anew or removed is not spoken for by its old agent; a
+// new console, which knows none, takes up what its authority signed.
+func TestEnrolledAnew(t *testing.T) {
+	w := newWorld(t)
+	old := w.enrolled("acme", "east")
+	w.pass(time.Second)
+	l := w.enrolled("acme", "east")
+	a := w.agent("east", old)
+	a.await(t, "refused", func(s dial.Status) bool { return strings.Contains(s.Fault, "enrolled anew") })
+	a.stop()
+	act := audit.Act{By: "test", At: w.time()}
+	if err := w.project("acme").RemoveAgent(t.Context(), act, "east"); err != nil {
+		t.Fatal(err)
+	}
+	b := w.agent("east", l)
+	b.await(t, "refused", func(s dial.Status) bool { return strings.Contains(s.Fault, "removed") })
+	b.stop()
+	if err := w.project("acme").AdmitAgent(t.Context(), act, "west", uplink.Enrolment(w.time(), strings.Repeat("0", 16))); err != nil {
+		t.Error("a new console does not go on with the old certificates:", err)
+	}
+}
+
+// Nobody listens to a console that another one has replaced.
+func TestStaleConsole(t *testing.T) {
+	w := newWorld(t)
+	l := w.enrolled("acme", "east")
+	l.Epoch = 2
+	a := w.agent("east", l)
+	a.await(t, "refused", func(s dial.Status) bool { return strings.Contains(s.Fault, "epoch") })
+	a.stop()
+	w.mu.Lock()
+	w.speaks = uplink.Console{Epoch: 2}
+	w.mu.Unlock()
+	b := w.agent("east", l)
+	b.await(t, "refused", func(s dial.Status) bool { return strings.Contains(s.Fault, "not the active one") })
+	b.stop()
+	w.mu.Lock()
+	w.speaks.Active = true
+	w.mu.Unlock()
+	c := w.agent("east", l)
+	c.await(t, "connected", connected)
+}
+
+// A console that stalls, or is none, holds nothing up; the way to another one is
+// found.
+func TestGarbage(t *testing.T) {
+	w := newWorld(t)
+	l := w.enrolled("acme", "east")
+	stall, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stall.Close()
+	go func() {
+		for {
+			c, err := stall.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := c.Write([]byte("HTTP/1.1 200 OK\r\n\r\n{}\n")); err != nil {
+				_ = c.Close()
+			}
+		}
+	}()
+	l.URLs = []string{"https://" + stall.Addr().String(), l.URLs[0]}
+	a := w.agent("east", l)
+	a.happen(t, 1, 500) // returns, whatever the console does
+	a.await(t, "connected", connected)
+	until(t, "told", func() bool { return slices.Equal(w.reasons("acme", "east"), numbers(1, 500)) })
+}
+
+// The pages' door is none for agents, and theirs none for anyone else.
+func TestDoors(t *testing.T) {
+	w := newWorld(t)
+	for name, certs := range map[string]bool{uplink.ServerName(uplink.Pin(w.roots["acme"][0].Certificate)): true, "localhost": false} {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{ServerName: name, InsecureSkipVerify: true}, ForceAttemptHTTP2: true}
+		client := &http.Client{Transport: transport, Timeout: time.Minute}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+w.address+uplink.StreamPath, strings.NewReader("{}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := http.StatusNotFound
+		if certs {
+			want = http.StatusForbidden
+		}
+		if err := answer.Body.Close(); err != nil || answer.StatusCode != want {
+			t.Errorf("%s: %d", name, answer.StatusCode)
+		}
+		transport.CloseIdleConnections()
+	}
+	if _, err := w.server.Config(&tls.ClientHelloInfo{ServerName: uplink.ServerName(strings.Repeat("1", 64))}); !errors.Is(err, errStranger) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,236 @@
+package agents
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/uplink"
+)
+
+// room is where the agents of one project are.
+type room struct {
+	project *store.Project
+	words   chan word
+
+	mu     sync.Mutex
+	agents map[string]*present // by site
+}
+
+// present is one site's agent: what it said last, also while it is away.
+type present struct {
+	seen    time.Time
+	version string
+	ends    time.Time
+	since   time.Time // of the stream; zero: it is not connected
+	talk    *talk
+	end     func()
+	objects map[uplink.Key]fleet.Heard
+}
+
+// word is something to be kept, and where to say that it is.
+type word struct {
+	store.Word
+	done chan error
+}
+
+// room returns a project's, made when its first agent comes or someone looks.
+func (s *Server) room(p *store.Project) *room {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.rooms[p.ID]; r != nil {
+		return r
+	}
+	r := &room{project: p, words: make(chan word), agents: map[string]*present{}}
+	r.remember(s)
+	s.rooms[p.ID] = r
+	s.running.Go(func() { r.write(s.ctx) })
+	return r
+}
+
+// remember takes up what agents said before the console was started.
+func (r *room) remember(s *Server) {
+	all, err := r.project.Agents(s.ctx)
+	if err != nil {
+		s.Log.Warn("what agents said before is not known", "project", r.project.Name, "err", err)
+	}
+	for _, a := range all {
+		p := &present{seen: a.Seen, version: a.Version, ends: a.Ends, objects: map[uplink.Key]fleet.Heard{}}
+		var objects []fleet.Heard
+		if len(a.Said) > 0 && json.Unmarshal(a.Said, &objects) == nil {
+			for _, o := range objects {
+				p.objects[o.Key] = o
+			}
+		}
+		r.agents[a.Site] = p
+	}
+}
+
+// most is how many words are kept in one transaction.
+const most = 500
+
+// write keeps what agents say, as much as there is at once: a disk takes many
+// words in the time of one.
+func (r *room) write(ctx context.Context) {
+	for {
+		var all []word
+		select {
+		case w := <-r.words:
+			all = append(all, w)
+		case <-ctx.Done():
+			return
+		}
+	more:
+		for len(all) < most {
+			select {
+			case w := <-r.words:
+				all = append(all, w)
+			default:
+				break more
+			}
+		}
+		words := make([]store.Word, 0, len(all))
+		for _, w := range all {
+			words = append(words, w.Word)
+		}
+		err := r.project.HearAgents(ctx, words)
+		for _, w := range all {
+			w.done <- err
+		}
+	}
+}
+
+// keep returns when the word is on the disk.
+func (r *room) keep(ctx context.Context, w store.Word) error {
+	done := make(chan error, 1)
+	select {
+	case r.words <- word{w, done}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// enter lets a stream in. A site has one: the one before is ended.
+func (r *room) enter(t *talk, end func()) (leave func(), err error) {
+	now := t.server.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.agents[t.who.Site]
+	if p == nil {
+		p = &present{objects: map[uplink.Key]fleet.Heard{}}
+		r.agents[t.who.Site] = p
+	}
+	if p.end != nil {
+		p.end()
+	}
+	p.since, p.seen, p.version, p.ends, p.talk, p.end = now, now, t.hello.Version, t.cert.NotAfter, t, end
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if p.talk == t {
+			p.since, p.talk, p.end = time.Time{}, nil, nil
+		}
+	}, nil
+}
+
+func (r *room) seen(site string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.agents[site]; p != nil {
+		p.seen = now
+	}
+}
+
+func (r *room) replace(site string, objects map[uplink.Key]uplink.Object, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.agents[site]
+	if p == nil {
+		return
+	}
+	p.objects = make(map[uplink.Key]fleet.Heard, len(objects))
+	for k, o := range objects {
+		p.objects[k] = fleet.Heard{Object: o, Heard: now.UTC()}
+	}
+}
+
+func (r *room) update(site string, s uplink.State, now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.agents[site]
+	if p == nil {
+		return nil
+	}
+	for _, k := range s.Gone {
+		delete(p.objects, k)
+	}
+	for _, o := range s.Objects {
+		p.objects[o.Key] = fleet.Heard{Object: o, Heard: now.UTC()}
+	}
+	if len(p.objects) > maxObjects {
+		return fmt.Errorf("%w: more than %d objects", uplink.ErrFrame, maxObjects)
+	}
+	return nil
+}
+
+// said is a site's state, to be kept.
+func (r *room) said(site string) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.agents[site]
+	if p == nil {
+		return nil
+	}
+	data, err := json.Marshal(sorted(p.objects))
+	if err != nil { // texts and numbers only
+		return nil
+	}
+	return data
+}
+
+func sorted(objects map[uplink.Key]fleet.Heard) []fleet.Heard {
+	return slices.SortedFunc(maps.Values(objects), func(a, b fleet.Heard) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// Known is what the agents of a project say now, by site.
+func (s *Server) Known(p *store.Project) []fleet.Agent {
+	r := s.room(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]fleet.Agent, 0, len(r.agents))
+	for site, a := range r.agents {
+		all = append(all, fleet.Agent{
+			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Ends: a.ends.UTC(), Objects: sorted(a.objects),
+		})
+	}
+	slices.SortFunc(all, func(a, b fleet.Agent) int { return cmp.Compare(a.Site, b.Site) })
+	return all
+}
+
+// Remove ends a site's stream after its agent was shut out.
+func (s *Server) Remove(p *store.Project, site string) {
+	r := s.room(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.agents[site]; a != nil {
+		if a.end != nil {
+			a.end()
+		}
+		delete(r.agents, site)
+	}
+}

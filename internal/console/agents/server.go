@@ -1,0 +1,269 @@
+// Package agents is the console's side of what agents say (docs/formats/agents.md):
+// it lets them in by tokens, gives them certificates of their project's
+// authority, and hears their streams. An agent's project is that of the
+// authority whose name it called and which signed its certificate; it can name
+// no other.
+package agents
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/uplink"
+)
+
+// Options are what a Server works with.
+type Options struct {
+	Console *store.Console
+	// Authorities are a project's, the newest first.
+	Authorities func(ctx context.Context, p *store.Project) ([]*authority.Authority, error)
+	// Speaks says as what this console speaks.
+	Speaks func() uplink.Console
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// Server hears the agents of all projects.
+type Server struct {
+	Options
+	ctx     context.Context //nolint:containedctx // streams and what is kept of them end with the console
+	running sync.WaitGroup
+	// Tries of enrolments, by address and by token.
+	address, token *account.Limit
+
+	mu     sync.Mutex
+	doors  map[string]*door // by server name
+	looked time.Time
+	rooms  map[string]*room // by project id
+}
+
+// door is a project, by one of its authorities.
+type door struct {
+	project     *store.Project
+	authorities []*authority.Authority // the newest first
+	config      *tls.Config
+}
+
+// NewServer returns a server that ends with the context.
+func NewServer(ctx context.Context, o Options) *Server {
+	const most = 10_000
+	return &Server{
+		Options: o, ctx: ctx, doors: map[string]*door{}, rooms: map[string]*room{},
+		address: account.NewLimit(60, time.Second, most), token: account.NewLimit(10, 10*time.Second, most),
+	}
+}
+
+// Wait returns when nothing of the server runs any more, after the end of its context.
+func (s *Server) Wait() {
+	<-s.ctx.Done()
+	s.running.Wait()
+}
+
+// errStranger says that no project of this console has the authority that was called.
+var errStranger = errors.New("no project of this console has the authority that was called")
+
+// Config is the TLS of a connection by which an agent calls; nil for all others.
+func (s *Server) Config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if !uplink.IsServerName(hello.ServerName) {
+		return nil, nil //nolint:nilnil // as crypto/tls wants it
+	}
+	d, err := s.door(hello.ServerName)
+	if err != nil {
+		return nil, err
+	}
+	return d.config, nil
+}
+
+// lookAgain is how often projects are read for names that nobody has.
+const lookAgain = time.Second
+
+func (s *Server) door(name string) (*door, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.doors[name]; d != nil {
+		return d, nil
+	}
+	if now := s.Now(); !s.looked.IsZero() && now.Sub(s.looked) < lookAgain && now.After(s.looked) {
+		return nil, errStranger
+	}
+	s.looked = s.Now()
+	if err := s.look(); err != nil {
+		return nil, err
+	}
+	if d := s.doors[name]; d != nil {
+		return d, nil
+	}
+	return nil, errStranger
+}
+
+// look reads which projects there are. One that cannot be opened is left out.
+func (s *Server) look() error {
+	all, err := s.Console.Projects(s.ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range all {
+		p, err := s.Console.Project(s.ctx, l.Name)
+		if err != nil {
+			s.Log.Warn("the agents of a project cannot be heard", "project", l.Name, "err", err)
+			continue
+		}
+		authorities, err := s.Authorities(s.ctx, p)
+		if err != nil {
+			s.Log.Warn("the agents of a project cannot be heard", "project", l.Name, "err", err)
+			continue
+		}
+		clients := x509.NewCertPool()
+		for _, a := range authorities {
+			clients.AddCert(a.Certificate)
+		}
+		for _, a := range authorities {
+			name := uplink.ServerName(uplink.Pin(a.Certificate))
+			d := &door{project: p, authorities: authorities}
+			d.config = &tls.Config{
+				MinVersion: tls.VersionTLS13, GetCertificate: s.certificate(a, name), ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
+				NextProtos: []string{uplink.Protocol}, SessionTicketsDisabled: true, Time: s.Now,
+			}
+			s.doors[name] = d
+		}
+	}
+	return nil
+}
+
+// Forget has projects and authorities be read anew.
+func (s *Server) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.doors, s.looked = map[string]*door{}, time.Time{}
+}
+
+// certificate makes the console's certificates, each for two thirds of its life.
+func (s *Server) certificate(a *authority.Authority, name string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	var mu sync.Mutex
+	var now *tls.Certificate
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now != nil && now.Leaf.NotAfter.Sub(s.Now()) > authority.ServerLife/3 {
+			return now, nil
+		}
+		fresh, err := a.Server([]string{name}, s.Now())
+		if err == nil {
+			now = fresh
+		}
+		return fresh, err
+	}
+}
+
+// Wants tells whether a request came by an agent's connection.
+func Wants(r *http.Request) bool { return r.TLS != nil && uplink.IsServerName(r.TLS.ServerName) }
+
+// call is one request of an agent.
+type call struct {
+	*door
+	w    http.ResponseWriter
+	r    *http.Request
+	who  uplink.Identity   // none when it enrols
+	cert *x509.Certificate // none when it enrols
+}
+
+func (c *call) act(now time.Time, by string) audit.Act {
+	from, _, err := net.SplitHostPort(c.r.RemoteAddr)
+	if err != nil {
+		from = c.r.RemoteAddr
+	}
+	return audit.Act{By: by, From: from, At: now}
+}
+
+// Handler answers agents, on connections that Wants.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+uplink.EnrolPath, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, false, s.enrol) })
+	mux.HandleFunc("POST "+uplink.RenewPath, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, true, s.renew) })
+	mux.HandleFunc("POST "+uplink.StreamPath, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, true, s.stream) })
+	return mux
+}
+
+// errRequest says that a request makes no sense.
+var errRequest = errors.New("request not valid")
+
+// errTooMany says that there were too many tries.
+var errTooMany = errors.New("too many tries: wait a minute")
+
+// serve finds out whose agent calls and hands it on.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, known bool, then func(*call) (any, error)) {
+	d, err := s.door(r.TLS.ServerName)
+	var out any
+	if err == nil {
+		c := &call{door: d, w: w, r: r}
+		if known {
+			err = c.identify()
+		}
+		if err == nil {
+			out, err = then(c)
+		}
+	}
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	if out != nil {
+		s.answer(w, http.StatusOK, out)
+	}
+}
+
+// identify reads who calls. TLS has verified the certificate against the
+// project's authorities.
+func (c *call) identify() error {
+	if len(c.r.TLS.VerifiedChains) == 0 {
+		return fmt.Errorf("%w: it takes a certificate", store.ErrRefused)
+	}
+	c.cert = c.r.TLS.PeerCertificates[0]
+	who, err := uplink.IdentityOf(c.cert)
+	if err == nil && who.Project != c.project.Name {
+		err = fmt.Errorf("it is of project %s", who.Project)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", store.ErrRefused, err)
+	}
+	c.who = who
+	return nil
+}
+
+func (s *Server) fail(w http.ResponseWriter, err error) {
+	code, reason := http.StatusInternalServerError, "the console could not do it: its log says why"
+	for _, known := range []struct {
+		is   error
+		code int
+	}{{store.ErrRefused, http.StatusForbidden}, {errStranger, http.StatusForbidden}, {errTooMany, http.StatusTooManyRequests}, {errRequest, http.StatusBadRequest}, {uplink.ErrFrame, http.StatusBadRequest}} {
+		if errors.Is(err, known.is) {
+			code, reason = known.code, err.Error()
+			break
+		}
+	}
+	if code == http.StatusInternalServerError && s.ctx.Err() == nil {
+		s.Log.Error("an agent's request failed", "err", err)
+	}
+	s.answer(w, code, uplink.Refusal{Reason: reason})
+}
+
+func (s *Server) answer(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	if err := json.NewEncoder(w).Encode(v); err != nil {
+		s.Log.Debug("an answer was not taken", "err", err)
+	}
+}

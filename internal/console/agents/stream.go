@@ -1,0 +1,223 @@
+package agents
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/uplink"
+)
+
+const (
+	// first is how long an agent may take for its first word.
+	first = 15 * time.Second
+	// batch is how many events are kept at once at the most.
+	batch = 256
+	// noteEvery is how often the time of an agent's last word is written down when
+	// it says nothing else.
+	noteEvery = time.Minute
+)
+
+// talk is one stream.
+type talk struct {
+	*call
+	server  *Server
+	room    *room
+	control *http.ResponseController
+	frames  *uplink.Reader
+	hello   uplink.Hello
+	coming  map[uplink.Key]uplink.Object // a full state that has not come whole
+	events  []store.SentEvent
+	changed bool // the state is to be kept
+	beaten  bool // a beat is to be answered
+	noted   time.Time
+}
+
+// stream hears an agent until it or the console ends.
+func (s *Server) stream(c *call) (any, error) {
+	speaks := s.Speaks()
+	if !speaks.Active {
+		return nil, fmt.Errorf("%w: this console is not the active one", store.ErrRefused)
+	}
+	now := s.Now()
+	if err := c.project.AdmitAgent(c.r.Context(), c.act(now, "agent/"+c.who.Site), c.who.Site, c.who.Enrolment); err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithCancel(c.r.Context())
+	defer end()
+	defer context.AfterFunc(s.ctx, end)()
+	t := &talk{call: c, server: s, room: s.room(c.project), control: http.NewResponseController(c.w), frames: uplink.NewReader(c.r.Body)}
+	defer atEnd(ctx, func() { _ = t.control.SetReadDeadline(time.Unix(1, 0)) })()
+	t.patience(first)
+	f, err := t.frames.Up()
+	if err != nil || f.Hello == nil || len(f.Hello.Outbox) > 64 || f.Hello.Outbox == "" || len(f.Hello.Version) > 128 {
+		return nil, fmt.Errorf("%w: it does not begin with hello", uplink.ErrFrame)
+	}
+	t.hello = *f.Hello
+	if t.hello.Epoch > speaks.Epoch {
+		return nil, fmt.Errorf("%w: the agent has heard a console of epoch %d, this one has %d", store.ErrRefused, t.hello.Epoch, speaks.Epoch)
+	}
+	acked, err := c.project.AgentAcked(ctx, c.who.Site, t.hello.Outbox)
+	if err != nil {
+		return nil, err
+	}
+	leave, err := t.room.enter(t, end)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	c.w.Header().Set("Content-Type", "application/x-ndjson")
+	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, Acked: acked, Every: uplink.Beat.Milliseconds()}}); err != nil {
+		return nil, nil //nolint:nilerr,nilnil // it is gone
+	}
+	if err := t.hear(ctx); err != nil && ctx.Err() == nil {
+		s.Log.Info("an agent's stream ended", "project", c.project.Name, "site", c.who.Site, "err", err)
+	}
+	return nil, nil //nolint:nilnil // it was answered
+}
+
+// atEnd calls f when the context ends. After stop it is not called any more, nor
+// is it still called.
+func atEnd(ctx context.Context, f func()) (stop func()) {
+	called := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(called)
+		f()
+	})
+	return func() {
+		if !cancel() {
+			<-called
+		}
+	}
+}
+
+// patience is how long the agent may say nothing. It is real time, whatever the
+// console's clock says.
+func (t *talk) patience(d time.Duration) { _ = t.control.SetReadDeadline(time.Now().Add(d)) }
+
+func (t *talk) say(f uplink.Down) error {
+	if err := t.control.SetWriteDeadline(time.Now().Add(uplink.Silence)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if err := uplink.Write(t.w, f); err != nil {
+		return err
+	}
+	return t.control.Flush()
+}
+
+// hear takes frames, as many as are there, keeps what they say and then says so.
+func (t *talk) hear(ctx context.Context) error {
+	for {
+		t.patience(uplink.Silence)
+		f, err := t.frames.Up()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("nothing was heard for %s", uplink.Silence)
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.take(f); err != nil {
+			return err
+		}
+		if t.frames.Waiting() && len(t.events) < batch {
+			continue
+		}
+		if err := t.keep(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *talk) take(f uplink.Up) error {
+	switch {
+	case f.State != nil:
+		return t.state(*f.State)
+	case f.Event != nil:
+		e := *f.Event
+		e.Message = clip(e.Message)
+		body, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		if n := len(t.events); e.Seq <= 0 || n > 0 && e.Seq <= t.events[n-1].Seq {
+			return fmt.Errorf("%w: event %d is out of order", uplink.ErrFrame, e.Seq)
+		}
+		t.events = append(t.events, store.SentEvent{Seq: e.Seq, Body: body})
+	case f.Beat != nil:
+		t.beaten = true
+	default:
+		return fmt.Errorf("%w: hello again", uplink.ErrFrame)
+	}
+	return nil
+}
+
+// maxObjects is how many objects one site may speak of.
+const maxObjects = 20_000
+
+func (t *talk) state(s uplink.State) error {
+	if s.Full && t.coming == nil {
+		t.coming = map[uplink.Key]uplink.Object{}
+	}
+	for i := range s.Objects {
+		s.Objects[i].Why = clip(s.Objects[i].Why)
+	}
+	if t.coming != nil {
+		for _, o := range s.Objects {
+			t.coming[o.Key] = o
+		}
+		if len(t.coming) > maxObjects {
+			return fmt.Errorf("%w: more than %d objects", uplink.ErrFrame, maxObjects)
+		}
+		if s.More {
+			return nil
+		}
+		t.room.replace(t.who.Site, t.coming, t.server.Now())
+		t.coming, t.changed = nil, true
+		return nil
+	}
+	t.changed = true
+	return t.room.update(t.who.Site, s, t.server.Now())
+}
+
+// clip bounds a text of an agent's.
+func clip(text string) string {
+	const most = 2048
+	if len(text) > most {
+		return text[:most]
+	}
+	return text
+}
+
+// keep has what was said kept, and then says so.
+func (t *talk) keep(ctx context.Context) error {
+	now := t.server.Now()
+	t.room.seen(t.who.Site, now)
+	if len(t.events) > 0 || t.changed || now.Sub(t.noted) >= noteEvery {
+		w := store.Word{Site: t.who.Site, At: now, Version: t.hello.Version, Ends: t.cert.NotAfter, Outbox: t.hello.Outbox, Events: t.events}
+		if t.changed {
+			w.Said = t.room.said(t.who.Site)
+		}
+		if err := t.room.keep(ctx, w); err != nil {
+			return err
+		}
+		t.noted, t.changed = now, false
+	}
+	if n := len(t.events); n > 0 {
+		seq := t.events[n-1].Seq
+		t.events = nil
+		if err := t.say(uplink.Down{Ack: &uplink.Ack{Seq: seq}}); err != nil {
+			return err
+		}
+	}
+	if t.beaten {
+		t.beaten = false
+		speaks := t.server.Speaks()
+		return t.say(uplink.Down{Beat: &speaks})
+	}
+	return nil
+}

@@ -1,0 +1,30 @@
+package authority
+
+import (
+	"crypto"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"net/url"
+	"time"
+)
+
+// AgentLife is how long an agent's certificate lives. Agents have it renewed
+// after a third of that, so that a console may be away for weeks.
+const AgentLife = 30 * 24 * time.Hour
+
+// Agent makes a certificate for the key of an agent of this identity. It is
+// good for calling a console, and for nothing else.
+func (a *Authority) Agent(public crypto.PublicKey, name string, identity *url.URL, now time.Time) (*x509.Certificate, error) {
+	template := &x509.Certificate{
+		Subject:   pkix.Name{CommonName: name, Organization: []string{"Davit agent"}},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(AgentLife),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		URIs: []*url.URL{identity},
+	}
+	leaf, err := sign(template, a.Certificate, public, a.signer)
+	if err != nil {
+		return nil, fmt.Errorf("make certificate of an agent: %w", err)
+	}
+	return leaf, nil
+}

@@ -1,0 +1,87 @@
+package fleet
+
+import (
+	"slices"
+	"time"
+
+	"davit.dev/davit/internal/uplink"
+)
+
+// Agent is a site's agent, and what it says of its cluster.
+type Agent struct {
+	Site      string    `json:"site"`
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"` // since when it is connected
+	Seen      time.Time `json:"seen,omitzero"`  // its last word, by the console's clock
+	Version   string    `json:"version,omitempty"`
+	// Ends is when its certificate ends.
+	Ends    time.Time `json:"certificateEnds,omitzero"`
+	Objects []Heard   `json:"objects"`
+}
+
+// Heard is what an agent said of an object, and when the console heard it.
+type Heard struct {
+	uplink.Object
+	Heard time.Time `json:"heard"`
+}
+
+// With adds what agents say. Where both say something, the vault counts, unless
+// what the agent says is newer: a later sign of life, a higher epoch, or, of the
+// site that holds the application, a later recovery point. Nobody changes what k
+// holds.
+func (k Known) With(agents []Agent) Known {
+	k.Agents = agents
+	if k.Snapshot == nil || len(agents) == 0 {
+		return k
+	}
+	s := *k.Snapshot
+	s.Sites, s.Applications = slices.Clone(s.Sites), slices.Clone(s.Applications)
+	for _, a := range agents {
+		s.site(a)
+		for _, o := range a.Objects {
+			if o.Kind == "Application" {
+				s.application(a, o)
+			}
+		}
+	}
+	k.Snapshot = &s
+	return k
+}
+
+func (s *Snapshot) site(a Agent) {
+	i := slices.IndexFunc(s.Sites, func(site Site) bool { return site.Name == a.Site })
+	if i < 0 {
+		if a.Seen.IsZero() { // it was let in, and never came
+			return
+		}
+		s.Sites = append(s.Sites, Site{Name: a.Site, Holds: []string{}})
+		i = len(s.Sites) - 1
+	}
+	if a.Seen.After(s.Sites[i].Seen) {
+		s.Sites[i].Seen, s.Sites[i].Davit = a.Seen, a.Version
+	}
+}
+
+func (s *Snapshot) application(of Agent, o Heard) {
+	i := slices.IndexFunc(s.Applications, func(a Application) bool { return a.Name == o.VaultName })
+	if i < 0 {
+		return // nothing of it is in the vault: nothing of it could be recovered
+	}
+	a := &s.Applications[i]
+	if o.Epoch > a.Epoch && o.Holder != "" {
+		a.Site, a.Epoch, a.Since = o.Holder, o.Epoch, time.Time{}
+	}
+	if of.Site != a.Site {
+		return
+	}
+	a.Git = o.Git
+	newest, ok := a.Newest()
+	if o.Point == "" || o.Instant.IsZero() || ok && !o.Instant.After(newest.Instant) || !o.Heard.After(s.At) {
+		return
+	}
+	if slices.ContainsFunc(a.Points, func(p Point) bool { return p.ID == o.Point }) {
+		return // the vault knows it, and says that it may not be offered
+	}
+	said := Point{ID: o.Point, Instant: o.Instant, Site: of.Site, Epoch: o.Epoch, Good: true, Kept: true, Because: "its agent says that it is there: the vault has not been read since"}
+	a.Points = append([]Point{said}, a.Points...)
+}

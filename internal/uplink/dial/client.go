@@ -1,0 +1,217 @@
+package dial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/uplink/outbox"
+)
+
+// Keeper keeps the link, so that the next agent goes on with it.
+type Keeper interface {
+	Load(ctx context.Context) (Link, error)
+	// Save keeps it, unless another has changed it since it was loaded.
+	Save(ctx context.Context, l Link) error
+}
+
+// Status is how well the console is reached.
+type Status struct {
+	URL       string
+	Connected bool
+	Since     time.Time // of Connected
+	Ends      time.Time // the certificate
+	Waiting   int       // events
+	Lost      int64
+	Fault     string // why it is not connected
+}
+
+// Client says what is to be said to the console of one project.
+type Client struct {
+	Site    string
+	Version string
+	Keep    Keeper
+	Board   *Board
+	Outbox  *outbox.Outbox
+	// Tell is told how it stands, when that changes and now and then.
+	Tell func(Status)
+	Now  func() time.Time
+	// Pause waits between two attempts; nil: as Pause does.
+	Pause func(ctx context.Context, attempt int)
+
+	try int
+}
+
+// Spread of attempts: at random within a bound that doubles.
+const (
+	shortest = time.Second
+	longest  = time.Minute
+)
+
+// Pause waits at random, up to a second after the first attempt and up to a
+// minute after many, so that thousands do not come at once.
+func Pause(ctx context.Context, attempt int) {
+	bound := longest
+	if attempt < 6 {
+		bound = shortest << attempt
+	}
+	timer := time.NewTimer(rand.N(bound) + 50*time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// Run goes on until the context ends.
+func (c *Client) Run(ctx context.Context) {
+	pause := c.Pause
+	if pause == nil {
+		pause = Pause
+	}
+	for attempt := 0; ; attempt++ {
+		welcomed, err := c.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if welcomed {
+			attempt = 0
+		} else {
+			c.try++
+		}
+		if err == nil {
+			err = errors.New("the console ended the stream")
+		}
+		s := c.status()
+		s.Fault = err.Error()
+		c.Tell(s)
+		pause(ctx, attempt)
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (c *Client) status() Status {
+	return Status{Waiting: c.Outbox.Len(), Lost: c.Outbox.Lost()}
+}
+
+// session is one attempt, and the stream if that comes to be.
+func (c *Client) session(ctx context.Context) (welcomed bool, err error) {
+	link, err := c.Keep.Load(ctx)
+	if err != nil {
+		return false, err
+	}
+	if link, err = c.ready(ctx, link); err != nil {
+		return false, err
+	}
+	w, err := link.open(c.try, c.Now)
+	if err != nil {
+		return false, err
+	}
+	defer w.close()
+	cert, err := link.leaf()
+	if err != nil {
+		return false, err
+	}
+	s := &session{Client: c, link: link, wire: w, cert: cert}
+	return s.stream(ctx)
+}
+
+// ready has the link be one that may be used: enrolled, and with a certificate
+// that has two thirds of its life before it.
+func (c *Client) ready(ctx context.Context, l Link) (Link, error) {
+	cert, err := l.leaf()
+	if err != nil {
+		return l, err
+	}
+	if cert == nil || l.Token != "" {
+		return c.enrol(ctx, l)
+	}
+	now := c.Now()
+	if now.After(cert.NotAfter) {
+		return l, fmt.Errorf("the certificate for the console ended at %s: %w", cert.NotAfter.UTC().Format(time.RFC3339), ErrEnrol)
+	}
+	if now.Sub(cert.NotBefore) < cert.NotAfter.Sub(cert.NotBefore)/3 {
+		return l, nil
+	}
+	fresh, err := c.renewed(ctx, l)
+	if errors.Is(err, ErrRefused) {
+		return l, err
+	}
+	if err != nil { // the old one serves a while yet
+		return l, nil //nolint:nilerr // the stream says what is wrong with the console
+	}
+	return fresh, nil
+}
+
+func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
+	if l.Token == "" {
+		return l, ErrEnrol
+	}
+	fresh := Link{URLs: l.URLs, Token: l.Token, Key: l.Key}
+	if len(l.Key) == 0 || len(l.Certificate) > 0 { // a new way in has a new key
+		var err error
+		if fresh.Key, err = newKey(); err != nil {
+			return l, err
+		}
+		if err := c.Keep.Save(ctx, fresh); err != nil { // before anyone is asked
+			return l, err
+		}
+	}
+	w, err := fresh.open(c.try, c.Now)
+	if err != nil {
+		return l, err
+	}
+	defer w.close()
+	enrolled, err := fresh.enrol(ctx, w, c.Site, c.Version)
+	if err != nil {
+		return l, err
+	}
+	return enrolled, c.Keep.Save(ctx, enrolled)
+}
+
+func (c *Client) renewed(ctx context.Context, l Link) (Link, error) {
+	w, err := l.open(c.try, c.Now)
+	if err != nil {
+		return l, err
+	}
+	defer w.close()
+	fresh, err := l.renew(ctx, w, c.Version)
+	if err != nil {
+		return l, err
+	}
+	return fresh, c.Keep.Save(ctx, fresh)
+}
+
+// Board is what there is to say of a cluster now. It is safe for use by several
+// goroutines.
+type Board struct {
+	mu      sync.Mutex
+	objects []uplink.Object
+	set     bool
+	changed chan struct{}
+}
+
+// NewBoard returns a board on which nothing was put yet.
+func NewBoard() *Board { return &Board{changed: make(chan struct{})} }
+
+// Put says what there is now. It does not wait.
+func (b *Board) Put(objects []uplink.Object) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.objects, b.set = objects, true
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// look returns what there is, and what is closed when it changes.
+func (b *Board) look() (objects []uplink.Object, set bool, changed <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.objects, b.set, b.changed
+}

@@ -1,0 +1,253 @@
+package dial
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"davit.dev/davit/internal/uplink"
+)
+
+// window is how many events may be under way.
+const window = 512
+
+// session is one stream.
+type session struct {
+	*Client
+	link  Link
+	wire  wire
+	cert  *x509.Certificate
+	since time.Time
+
+	told   map[uplink.Key]uplink.Object // of this stream; nil: nothing yet
+	sent   int64                        // the newest event under way
+	acked  atomic.Int64
+	acks   chan struct{}
+	answer *http.Response
+}
+
+// stream speaks and hears until one of the sides ends.
+func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	// What is not heard for too long is dead, from the call on.
+	alive := time.AfterFunc(uplink.Silence, func() { end(fmt.Errorf("nothing was heard for %s", uplink.Silence)) })
+	defer alive.Stop()
+	out, in := io.Pipe()
+	defer out.Close()
+	go func() {
+		hello := uplink.Up{Hello: &uplink.Hello{Version: s.Version, Outbox: s.Outbox.ID(), Epoch: s.link.Epoch}}
+		if err := uplink.Write(in, hello); err != nil {
+			in.CloseWithError(err)
+		}
+	}()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.wire.base+uplink.StreamPath, out)
+	if err != nil {
+		return false, err
+	}
+	if s.answer, err = s.wire.client.Do(r); err != nil {
+		return false, cause(ctx, err)
+	}
+	defer s.answer.Body.Close()
+	if s.answer.StatusCode != http.StatusOK {
+		return false, refusal(s.answer)
+	}
+	frames := uplink.NewReader(s.answer.Body)
+	if err := s.welcome(ctx, frames); err != nil {
+		return false, cause(ctx, err)
+	}
+	s.acks = make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	go func() { ended <- s.speak(ctx, in) }()
+	err = s.hear(frames, alive)
+	end(err)
+	_ = out.Close()
+	if said := <-ended; err == nil {
+		err = said
+	}
+	return true, cause(ctx, err)
+}
+
+// cause is why the stream was ended by ourselves, or else the error.
+func cause(ctx context.Context, err error) error {
+	if why := context.Cause(ctx); why != nil && why != context.Canceled { //nolint:errorlint // the cause itself
+		return why
+	}
+	return err
+}
+
+// welcome hears the console's first word, and does not go on with one that was
+// replaced.
+func (s *session) welcome(ctx context.Context, frames *uplink.Reader) error {
+	f, err := frames.Down()
+	if err != nil {
+		return err
+	}
+	if f.Welcome == nil {
+		return fmt.Errorf("%w: it does not begin with welcome", uplink.ErrFrame)
+	}
+	if err := s.heed(f.Welcome.Console); err != nil {
+		return err
+	}
+	if f.Welcome.Epoch > s.link.Epoch {
+		s.link.Epoch = f.Welcome.Epoch
+		if err := s.Keep.Save(ctx, s.link); err != nil {
+			return fmt.Errorf("keep the console's epoch: %w", err)
+		}
+	}
+	s.sent = f.Welcome.Acked
+	s.acked.Store(f.Welcome.Acked)
+	if err := s.Outbox.Ack(f.Welcome.Acked); err != nil {
+		return err
+	}
+	s.since = s.Now()
+	s.tell()
+	return nil
+}
+
+func (s *session) tell() {
+	st := s.status()
+	st.URL, st.Connected, st.Since, st.Ends = s.wire.base, true, s.since, s.cert.NotAfter
+	s.Tell(st)
+}
+
+// heed goes by who is active.
+func (s *session) heed(c uplink.Console) error {
+	switch {
+	case c.Epoch < s.link.Epoch:
+		return fmt.Errorf("%w: its epoch is %d, %d was heard before", ErrStale, c.Epoch, s.link.Epoch)
+	case !c.Active:
+		return fmt.Errorf("%w: it is not the active one", ErrStale)
+	}
+	return nil
+}
+
+func (s *session) hear(frames *uplink.Reader, alive *time.Timer) error {
+	for {
+		f, err := frames.Down()
+		if err != nil {
+			return err
+		}
+		alive.Reset(uplink.Silence)
+		switch {
+		case f.Ack != nil:
+			if f.Ack.Seq < s.acked.Load() {
+				return fmt.Errorf("%w: it takes back an acknowledgement", uplink.ErrFrame)
+			}
+			s.acked.Store(f.Ack.Seq)
+			if err := s.Outbox.Ack(f.Ack.Seq); err != nil {
+				return err
+			}
+			select {
+			case s.acks <- struct{}{}:
+			default:
+			}
+		case f.Beat != nil:
+			if err := s.heed(*f.Beat); err != nil {
+				return err
+			}
+			s.tell()
+		default:
+			return fmt.Errorf("%w: welcome again", uplink.ErrFrame)
+		}
+	}
+}
+
+// speak says what there is to say until the stream ends.
+func (s *session) speak(ctx context.Context, to *io.PipeWriter) error {
+	err := s.talk(ctx, to)
+	_ = to.CloseWithError(io.EOF)
+	return err
+}
+
+func (s *session) talk(ctx context.Context, to io.Writer) error {
+	beat := time.NewTicker(uplink.Beat)
+	defer beat.Stop()
+	for {
+		objects, set, changed := s.Board.look()
+		more := s.Outbox.Changed()
+		if set {
+			if err := s.state(to, objects); err != nil {
+				return err
+			}
+		}
+		if err := s.events(to); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		case <-more:
+		case <-s.acks:
+		case <-beat.C:
+			if err := uplink.Write(to, uplink.Up{Beat: &struct{}{}}); err != nil {
+				return err
+			}
+			if s.due() { // the next stream has the new certificate
+				return nil
+			}
+		}
+	}
+}
+
+// due tells whether the certificate is to be renewed. The stream is ended for
+// that: the next one begins with the renewal.
+func (s *session) due() bool {
+	life := s.cert.NotAfter.Sub(s.cert.NotBefore)
+	return s.Now().Sub(s.cert.NotBefore) >= life/3 && s.Now().Sub(s.since) >= time.Hour
+}
+
+// state says what changed since it was last said, or all of it.
+func (s *session) state(to io.Writer, objects []uplink.Object) error {
+	said := uplink.State{Full: s.told == nil}
+	now := make(map[uplink.Key]uplink.Object, len(objects))
+	for _, o := range objects {
+		now[o.Key] = o
+		if before, ok := s.told[o.Key]; !ok || !same(before, o) {
+			said.Objects = append(said.Objects, o)
+		}
+	}
+	for k := range s.told {
+		if _, ok := now[k]; !ok {
+			said.Gone = append(said.Gone, k)
+		}
+	}
+	s.told = now
+	if !said.Full && len(said.Objects)+len(said.Gone) == 0 {
+		return nil
+	}
+	for _, f := range said.Frames() {
+		if err := uplink.Write(to, uplink.Up{State: &f}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func same(a, b uplink.Object) bool {
+	equal := a.Instant.Equal(b.Instant)
+	a.Instant, b.Instant = time.Time{}, time.Time{}
+	return equal && a == b
+}
+
+// events says what waits, so much at once as may be under way.
+func (s *session) events(to io.Writer) error {
+	for s.sent-s.acked.Load() < window {
+		all, err := s.Outbox.Next(s.sent, window/4)
+		if err != nil || len(all) == 0 {
+			return err
+		}
+		for _, e := range all {
+			if err := uplink.Write(to, uplink.Up{Event: &e}); err != nil {
+				return err
+			}
+			s.sent = e.Seq
+		}
+	}
+	return nil
+}

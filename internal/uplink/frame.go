@@ -1,0 +1,234 @@
+package uplink
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Limits of both sides.
+const (
+	// MaxFrame bounds one frame, and MaxBody one request, in bytes.
+	MaxFrame = 1 << 20
+	MaxBody  = 64 << 10
+	// Beat is how often an agent says that it lives, and Silence how long the other
+	// side may say nothing.
+	Beat    = 15 * time.Second
+	Silence = 45 * time.Second
+)
+
+// Request asks to be let in, or for a new certificate.
+type Request struct {
+	Token   string `json:"token,omitempty"`
+	Site    string `json:"site,omitempty"`
+	Request []byte `json:"request"` // PKCS #10
+	Version string `json:"version,omitempty"`
+}
+
+// Grant is a certificate, and whom to trust from then on.
+type Grant struct {
+	Project     string   `json:"project"`
+	Site        string   `json:"site"`
+	Certificate []byte   `json:"certificate"`
+	Authorities [][]byte `json:"authorities"`
+}
+
+// Refusal says why something was refused.
+type Refusal struct {
+	Reason string `json:"reason"`
+}
+
+// Key names an object of a cluster.
+type Key struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
+
+// Object is what an agent says of one object now.
+type Object struct {
+	Key
+	// VaultName is an application's name in the vault.
+	VaultName string `json:"vaultName,omitempty"`
+	// Git names what makes the object from git; empty: people do, or Davit.
+	Git   string `json:"git,omitempty"`
+	State string `json:"state,omitempty"`
+	Why   string `json:"why,omitempty"`
+	Role  string `json:"role,omitempty"`
+	// Epoch is the newest that the agent knows of, and Holder the site that has it.
+	Epoch  int64  `json:"epoch,omitempty"`
+	Holder string `json:"holder,omitempty"`
+	// Point is the newest recovery point that may be offered.
+	Point   string    `json:"point,omitempty"`
+	Instant time.Time `json:"instant,omitzero"`
+	Points  int64     `json:"points,omitempty"`
+}
+
+// Event is something that happened.
+type Event struct {
+	Seq     int64     `json:"seq"`
+	At      time.Time `json:"at"`
+	Object  Key       `json:"object"`
+	Type    string    `json:"type,omitempty"`
+	Reason  string    `json:"reason"`
+	Message string    `json:"message,omitempty"`
+	// Lost is how many before it were dropped: the outbox was full, or could not be
+	// written.
+	Lost int64 `json:"lost,omitempty"`
+}
+
+// Hello is an agent's first word.
+type Hello struct {
+	Version string `json:"version"`
+	Outbox  string `json:"outbox"`
+	Epoch   int64  `json:"epoch,omitempty"`
+}
+
+// State is what an agent says of its cluster.
+type State struct {
+	Objects []Object `json:"objects,omitempty"`
+	Gone    []Key    `json:"gone,omitempty"`
+	Full    bool     `json:"full,omitempty"`
+	More    bool     `json:"more,omitempty"`
+}
+
+// Up is one frame of an agent: one of its members is set.
+type Up struct {
+	Hello *Hello    `json:"hello,omitempty"`
+	State *State    `json:"state,omitempty"`
+	Event *Event    `json:"event,omitempty"`
+	Beat  *struct{} `json:"beat,omitempty"`
+}
+
+// Console is who speaks for the project.
+type Console struct {
+	Epoch  int64 `json:"epoch"`
+	Active bool  `json:"active"`
+}
+
+// Welcome is a console's first word.
+type Welcome struct {
+	Console
+	Acked int64 `json:"acked"`
+	Every int64 `json:"every"` // milliseconds
+}
+
+// Ack says up to where events are kept.
+type Ack struct {
+	Seq int64 `json:"seq"`
+}
+
+// Down is one frame of a console: one of its members is set.
+type Down struct {
+	Welcome *Welcome `json:"welcome,omitempty"`
+	Ack     *Ack     `json:"ack,omitempty"`
+	Beat    *Console `json:"beat,omitempty"`
+}
+
+// ErrFrame says that what the other side wrote is no frame.
+var ErrFrame = errors.New("not a frame of an agent's stream")
+
+// Reader reads frames.
+type Reader struct{ r *bufio.Reader }
+
+// NewReader returns a reader of frames.
+func NewReader(r io.Reader) *Reader { return &Reader{bufio.NewReaderSize(r, 4096)} }
+
+// line reads one line within the limit.
+func (r *Reader) line() ([]byte, error) {
+	var whole []byte
+	for {
+		part, err := r.r.ReadSlice('\n')
+		if len(whole)+len(part) > MaxFrame {
+			return nil, fmt.Errorf("%w: longer than %d bytes", ErrFrame, MaxFrame)
+		}
+		if err == nil && whole == nil {
+			return part, nil
+		}
+		whole = append(whole, part...)
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		if errors.Is(err, io.EOF) && len(whole) > 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return whole, err
+	}
+}
+
+// Up reads a frame of an agent.
+func (r *Reader) Up() (Up, error) {
+	var f Up
+	line, err := r.line()
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(line, &f); err != nil {
+		return f, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if n := count(f.Hello != nil, f.State != nil, f.Event != nil, f.Beat != nil); n != 1 {
+		return f, fmt.Errorf("%w: it has %d members", ErrFrame, n)
+	}
+	return f, nil
+}
+
+// Down reads a frame of a console.
+func (r *Reader) Down() (Down, error) {
+	var f Down
+	line, err := r.line()
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(line, &f); err != nil {
+		return f, fmt.Errorf("%w: %w", ErrFrame, err)
+	}
+	if n := count(f.Welcome != nil, f.Ack != nil, f.Beat != nil); n != 1 {
+		return f, fmt.Errorf("%w: it has %d members", ErrFrame, n)
+	}
+	return f, nil
+}
+
+func count(all ...bool) (n int) {
+	for _, one := range all {
+		if one {
+			n++
+		}
+	}
+	return n
+}
+
+// Write writes one frame.
+func Write(w io.Writer, frame any) error {
+	data, err := json.Marshal(frame)
+	if err != nil {
+		return fmt.Errorf("write frame: %w", err)
+	}
+	if len(data) >= MaxFrame {
+		return fmt.Errorf("write frame: %w: longer than %d bytes", ErrFrame, MaxFrame)
+	}
+	_, err = w.Write(append(data, '\n'))
+	return err
+}
+
+// Frames cuts what is said of a cluster into frames that are small enough.
+func (s State) Frames() []State {
+	const most = 500 // each less than 2 KiB
+	var all []State
+	objects, gone := s.Objects, s.Gone
+	for {
+		n, m := min(most, len(objects)), min(most, len(gone))
+		f := State{Objects: objects[:n], Gone: gone[:m], Full: s.Full}
+		objects, gone = objects[n:], gone[m:]
+		f.More = len(objects)+len(gone) > 0
+		all = append(all, f)
+		if !f.More {
+			return all
+		}
+	}
+}
+
+// Waiting tells whether more was received already.
+func (r *Reader) Waiting() bool { return r.r.Buffered() > 0 }
