@@ -314,10 +314,12 @@ func TestConsoleAway(t *testing.T) {
 	a.Board.Put([]uplink.Object{object("shop", "Protected"), object("wiki", "Lagging")})
 	a.happen(t, 1, 3)
 	a.await(t, "connected", connected)
-	until(t, "told", func() bool { return w.states("acme", "east") == "shop=Protected wiki=Lagging" && len(w.reasons("acme", "east")) == 3 })
+	until(t, "told", func() bool {
+		return w.states("acme", "east") == "shop=Protected wiki=Lagging" && len(w.reasons("acme", "east")) == 3
+	})
 	w.stop()
 	a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
-	a.happen(t, 4, 2000)
+	a.happen(t, 4, 800)
 	a.Board.Put([]uplink.Object{object("shop", "Lagging")})
 	w.start()
 	if got := w.states("acme", "east"); got != "shop=Protected wiki=Lagging" {
@@ -327,7 +329,7 @@ func TestConsoleAway(t *testing.T) {
 	until(t, "told", func() bool { return w.states("acme", "east") == "shop=Lagging" && a.Outbox.Len() == 0 })
 	a.Board.Put([]uplink.Object{object("shop", "Protected")})
 	until(t, "told of a change", func() bool { return w.states("acme", "east") == "shop=Protected" })
-	if got := w.reasons("acme", "east"); !slices.Equal(got, numbers(1, 2000)) {
+	if got := w.reasons("acme", "east"); !slices.Equal(got, numbers(1, 800)) {
 		t.Errorf("not in order and once: %d events", len(got))
 	}
 	if l, _ := a.keep.Load(t.Context()); l.Token != "" || l.Epoch != 1 {

@@ -33,7 +33,7 @@ type Server struct {
 	Fleet func(p *store.Project) fleet.Known
 	// Agents are those of all projects.
 	Agents Agents
-	Log   *slog.Logger
+	Log    *slog.Logger
 	// Beat is how often a watch is written to when nothing happens, and how
 	// often it is asked whether the watcher may still watch.
 	Beat time.Duration
