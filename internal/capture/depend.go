@@ -69,6 +69,9 @@ func (r *run) dependencies(ctx context.Context) error {
 			}
 		}
 	}
+	if err := r.wide(ctx); err != nil {
+		return err
+	}
 	return r.servedFromInside(ctx)
 }
 

@@ -33,6 +33,10 @@ func (s Selection) Whole() bool {
 	return len(s.Any) == 0 && len(s.Pods) == 0 && len(s.Workloads) == 0
 }
 
+// Cluster tells whether the whole cluster is covered, but for namespaces that
+// are left out by name.
+func (s Selection) Cluster() bool { return s.Whole() && slices.Contains(s.Namespaces.Names, "*") }
+
 // MatchesLabels tells whether one of the label rules covers an object.
 func (s Selection) MatchesLabels(set map[string]string) bool { return matchesAny(s.Any, set) }
 
