@@ -79,10 +79,20 @@ func judge(k Kind, o *unstructured.Unstructured) verdict {
 		return verdict{warn: "is being deleted: left out"}
 	}
 	rule, ok := rules[k.Name()]
-	if ok && rule(o) {
+	if ok && rule(o) || isAPIServers(k, o) {
 		return dropped
 	}
 	return kept
+}
+
+// isAPIServers finds the Service of the API server itself and its addresses:
+// those of another cluster would cut all that runs off from it.
+func isAPIServers(k Kind, o *unstructured.Unstructured) bool {
+	switch k.Name() {
+	case "services", "endpoints", "endpointslices.discovery.k8s.io":
+		return o.GetNamespace() == "default" && o.GetName() == "kubernetes"
+	}
+	return false
 }
 
 // rules tell, by kind, which objects are left out because the cluster makes
