@@ -64,7 +64,7 @@ func deployWide(t *testing.T) (a *app, sum string) {
 // and the recovery key are all there is, and the site's own registry.
 func fromNothing(t *testing.T) {
 	a, sum := deployWide(t)
-	a.protect(t, "--namespace", "*")
+	a.protect(t, "--namespace", "*", "--exclude-namespaces", "local-path-storage") // each site's own storage
 	davit(t, east, a.vault, "describe", a.backup(t).ID).want(t, 0)
 	davit(t, west, "", "uninstall", "--yes").want(t, 0)
 	everything := "customresourcedefinitions,clusterroles,clusterrolebindings,namespaces"

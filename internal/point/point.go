@@ -119,7 +119,7 @@ type Resource struct {
 	// first, so that a target without Version can be told what is possible.
 	Versions []string `json:"versions,omitempty"`
 	// Dependency marks cluster-scoped objects that came along because the
-	// application needs them; restore creates them only where missing.
+	// application needs them, or is the whole cluster; restore creates them only where missing.
 	Dependency bool   `json:"dependency,omitempty"`
 	Count      int64  `json:"count"`
 	Packs      []Pack `json:"packs"`

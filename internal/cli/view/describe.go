@@ -67,7 +67,7 @@ func manifestText(t *output.Text, m *point.Manifest) {
 	for _, r := range kinds {
 		note := ""
 		if r.Dependency {
-			note = "came along because the application needs it"
+			note = "came along, in no namespace"
 		}
 		rows = append(rows, []string{r.Kind, cmp.Or(r.Group, "core") + "/" + r.Version, fmt.Sprint(r.Count), note})
 	}
