@@ -20,7 +20,7 @@ metadata: {name: %s}
 spec:
   sites: [{name: east}, {name: west}]
   applications: [{name: %s}]
-  declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: 30s, block: 1h}
+  declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: 10s, block: 1h}
   fence: {timeout: 5s, lease: 15s, bound: 10s, driftPPM: 1000}
 `, app, app)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -29,10 +29,32 @@ spec:
 	return file
 }
 
+// witness watches as a vantage point, from beside the sites, until the test ends.
+func witness(t *testing.T, vault string) {
+	t.Helper()
+	address := strings.TrimSpace(kubectl(t, west, "get", "vault", vault, "-o", "jsonpath={.spec.url}"))
+	cmd := command(t.Context(), west, "", "witness", "--name", "witness", "--vault-url", address, "--recovery-key-file", commonKey(), "--kubeconfig", "/nowhere")
+	cmd.Stderr = t.Output()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
+// seen is what west makes of east: the plan's condition, and what it says itself.
+func seen(t *testing.T, plan string) string {
+	return strings.TrimSpace(try(t, west, "get", "recoveryplan", plan, "-o",
+		`jsonpath={.status.conditions[?(@.type=="Declares")].reason} {.status.declaration.observers[?(@.name=="west")].view}`))
+}
+
 // leaseOver cuts a site that lives, and that clients still reach, off from the
-// vault: it stops what runs under a lease by itself. Nobody says that it has
-// stopped; the other site waits, knows it, and starts only when the old writer
-// has said its last word.
+// vault: it stops what runs under a lease by itself. While one vantage point alone
+// sees that, nothing happens. When a witness sees it too, the other site fails it
+// over without a word of any person: it waits, and starts only when the old
+// writer has said its last word.
 func leaseOver(t *testing.T) {
 	world := listen(t)
 	a := &app{name: short(t)}
@@ -49,14 +71,49 @@ func leaseOver(t *testing.T) {
 	world.more(t, mine)
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "Fence: timed-out lease at worst")
 
+	for _, site := range []string{east, west} {
+		kubectl(t, site, "apply", "-f", file)
+		t.Cleanup(func() {
+			for _, what := range []string{"recoveryplan", "run"} {
+				_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", what, "--ignore-not-found", map[string]string{"recoveryplan": a.name, "run": a.name + "-declared-3"}[what])
+			}
+		})
+	}
+	eventually(t, 2*time.Minute, "west says that it is the only vantage point that is heard", func() (bool, string) {
+		got := seen(t, a.name)
+		return got == "VantagesSilent alive", got
+	})
+	davit(t, west, a.vault, "plan", "show", a.name).want(t, 0, "is not declared automatically now: VantagesSilent, 1 of 3", "west alive")
+
 	if err := rig.Bed.Cut(t.Context(), east, "vault"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
+	eventually(t, 2*time.Minute, "west sees for longer than the plan asks that east is lost", func() (bool, string) {
+		since := try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={.status.declaration.observers[?(@.name=="west")].since}`)
+		at, err := time.Parse(time.RFC3339, strings.TrimSpace(since))
+		got := seen(t, a.name)
+		return err == nil && got == "VantagesSilent lost" && time.Since(at) > 20*time.Second, got + " " + since
+	})
+	if got := epochs(t, commonBucket(), a.name); got != 2 || runOf(t, a.vault, a.name) != "" {
+		t.Fatalf("one vantage point alone declared it: %d epochs", got)
+	}
+	witness(t, a.vault)
+	run := a.name + "-declared-3"
 	var r runView
-	davit(t, west, a.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
-	if r.State != "AwaitingCommit" || r.Level != "timed-out lease" || len(r.Applications) != 1 || r.Applications[0].Epoch != 3 {
+	eventually(t, 4*time.Minute, "west has failed it over by itself", func() (bool, string) {
+		out := davit(t, west, a.vault, "runs", "show", run, "-o", "json")
+		if out.code != 0 {
+			return false, seen(t, a.name)
+		}
+		out.read(t, &r)
+		return r.State == "AwaitingCommit", r.State
+	})
+	if r.Level != "timed-out lease" || len(r.Applications) != 1 || r.Applications[0].Epoch != 3 {
 		t.Fatalf("%+v", r)
+	}
+	if by := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.spec.requestedBy}"); by != "declared automatically by west, witness" {
+		t.Errorf("requested by %q", by)
 	}
 	t.Logf("RTO, the lease waited out: %s", r.Applications[0].RTO)
 	world.more(t, theirs)

@@ -116,6 +116,7 @@ type heard struct {
 // never jumps.
 type Decider struct {
 	rule  Rule
+	need  int // of the vantage points must agree: never fewer than more than half
 	site  string
 	seen  map[string]heard
 	since time.Duration // when they began to agree
@@ -125,7 +126,7 @@ type Decider struct {
 // New makes a Decider. Whoever starts anew has heard nothing: they must agree
 // for all of the time again.
 func New(site string, r Rule) *Decider {
-	return &Decider{rule: r, site: site, seen: map[string]heard{}}
+	return &Decider{rule: r, need: max(r.Agree, len(r.Vantages)/2+1, 2), site: site, seen: map[string]heard{}}
 }
 
 // Hear takes a sighting in. Those of others, of other sites, and older ones
@@ -154,7 +155,7 @@ func (d *Decider) votes(now time.Duration) (lost []string) {
 // looks, begins anew.
 func (d *Decider) settle(now time.Duration) {
 	lost := d.votes(now)
-	if len(lost) < d.need() {
+	if len(lost) < d.need {
 		d.agree = false
 		return
 	}
@@ -162,9 +163,6 @@ func (d *Decider) settle(now time.Duration) {
 		d.agree, d.since = true, now
 	}
 }
-
-// need is how many must agree: never fewer than more than half.
-func (d *Decider) need() int { return max(d.rule.Agree, len(d.rule.Vantages)/2+1, 2) }
 
 // Decide says what is to be done now.
 func (d *Decider) Decide(now time.Duration, s State) Decision {
@@ -176,7 +174,7 @@ func (d *Decider) Decide(now time.Duration, s State) Decision {
 	lost := d.votes(now)
 	switch {
 	case !d.agree:
-		return Decision{Why: fmt.Sprintf("%d of %d vantage points say that site %s is lost, %d must: %s", len(lost), len(d.rule.Vantages), d.site, d.need(), d.views(now))}
+		return Decision{Why: fmt.Sprintf("%d of %d vantage points say that site %s is lost, %d must: %s", len(lost), len(d.rule.Vantages), d.site, d.need, d.views(now))}
 	case now-d.since < d.rule.For:
 		return Decision{Agree: true, Due: d.rule.For - (now - d.since), Why: fmt.Sprintf("site %s is lost for %s, and must be for %s: %s", d.site, now-d.since, d.rule.For, d.views(now))}
 	}
@@ -208,7 +206,7 @@ func (s State) Missing() string {
 }
 
 // Need is how many vantage points must agree.
-func (d *Decider) Need() int { return d.need() }
+func (d *Decider) Need() int { return d.need }
 
 // Silent are the vantage points of which nothing was heard that still counts.
 func (d *Decider) Silent(now time.Duration) []string {

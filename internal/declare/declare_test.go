@@ -96,6 +96,18 @@ func TestWhoDeclares(t *testing.T) {
 	}
 }
 
+// TestWithoutTheQuorum is the negative control of it: one that lies, or is cut off
+// alone, has the site failed over that the others see.
+func TestWithoutTheQuorum(t *testing.T) {
+	for need, want := range map[int]time.Duration{2: -1, 1: 30 * second} {
+		w := newWorld(rule)
+		w.d.LetDecide(need)
+		if got, last := w.play(10*time.Minute, only(declare.Alive, "witness")); got != want {
+			t.Errorf("%d decide: declared at %s, want %s; %s", need, got, want, last.Why)
+		}
+	}
+}
+
 // TestWhatKeepsItFromDeclaring although all agree.
 func TestWhatKeepsItFromDeclaring(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -410,6 +410,16 @@ func TestTroubleIsSaid(t *testing.T) {
 	if st := r.look(); len(r.live) != 0 || st.Applications["shop"].Reason != fence.Superseded {
 		t.Errorf("a damaged record lifted the fence: %+v, live %v", st, r.live)
 	}
+	if st := r.look(); st.Problem == nil {
+		t.Error("it goes by an older record than the one on disk, and says no problem: that would pass for proven")
+	}
+	r.save()
+	if st := r.look(); st.Problem != nil {
+		t.Errorf("the record can be read again, and it says %v", st.Problem)
+	}
+	if err := os.WriteFile(filepath.Join(r.store.Dir, fence.RecordFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	fresh := r.warden(nil)
 	fresh.Look(t.Context())
 	if fresh.Status().Problem == nil {

@@ -340,6 +340,34 @@ func TestANodeSaysWhichLeasesItKeeps(t *testing.T) {
 	}
 }
 
+// TestALeaseWhoseEndIsNotWrittenIsNotKept: who enforces it goes by older ends, so
+// nothing is said to be kept until they can be written again.
+func TestALeaseWhoseEndIsNotWrittenIsNotKept(t *testing.T) {
+	s := newSite(t)
+	k, w := s.keeper()
+	k.opts.Grace = 3 * time.Second
+	s.claim(1, "east", "cluster-1", &lease.Terms{LeaseMillis: 15_000, BoundMillis: Bound(k.opts.Grace).Milliseconds(), DriftPPM: 1000})
+	k.lookAround(t.Context())
+	ask(t, k)
+	w.Look(t.Context())
+	if got := k.Evidence(); len(got.Leases) != 1 || got.Leases[0].Problem != "" || got.Problem != "" {
+		t.Fatalf("%+v", got)
+	}
+	good := k.opts.Store
+	k.opts.Store.RunDir = filepath.Join(good.Dir, fence.RecordFile) // a file: nothing can be written there
+	ask(t, k)
+	w.Look(t.Context())
+	if got := k.Evidence(); len(got.Leases) != 0 || got.Problem == "" {
+		t.Errorf("its end is not written, and it is said to be kept: %+v", got)
+	}
+	k.opts.Store = good
+	ask(t, k)
+	w.Look(t.Context())
+	if got := k.Evidence(); len(got.Leases) != 1 || got.Problem != "" {
+		t.Errorf("written again: %+v", got)
+	}
+}
+
 func TestAnotherClustersRecordIsSetAside(t *testing.T) {
 	s := newSite(t)
 	old := &fence.Record{Format: fence.Format, Cluster: "cluster-0", Site: "east"}
