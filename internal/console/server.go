@@ -22,6 +22,7 @@ import (
 	"davit.dev/davit/internal/console/agents"
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
@@ -30,12 +31,8 @@ import (
 	"davit.dev/davit/internal/vault"
 )
 
-// Names of what a console keeps of each project, as secrets.
-const (
-	bindingSecret   = "vault"
-	authoritySecret = "authority"
-	formerSecret    = "authorities.former" // those that agents may still know, newest first
-)
+// formerSecret is the name under which a console keeps the authorities that agents may still know, newest first.
+const formerSecret = "authorities.former"
 
 // Options say how a console is run.
 type Options struct {
@@ -47,6 +44,8 @@ type Options struct {
 	Certificate, Key string
 	// Every is how often each vault is read.
 	Every time.Duration
+	// Backup is how often each database is kept in its vault; 0 is never.
+	Backup time.Duration
 
 	Store fleet.OpenStore
 	Cost  account.Cost
@@ -58,6 +57,13 @@ type Options struct {
 
 // limit is how long one round of reading a vault may take.
 const limit = 2 * time.Minute
+
+// backupLimit is how long the backup of one database may take, and backupLook
+// how often it is looked whether one is due.
+const (
+	backupLimit = 10 * time.Minute
+	backupLook  = time.Minute
+)
 
 // beat is how often watchers of documents are written to.
 const beat = 15 * time.Second
@@ -80,6 +86,8 @@ type server struct {
 	console *store.Console
 	agents  *agents.Server
 
+	keeper *backup.Keeper
+
 	mu      sync.Mutex
 	watches map[string]*fleet.Watch // by project id
 	running sync.WaitGroup
@@ -97,7 +105,7 @@ func Serve(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	s := &server{Options: opts, console: c, watches: map[string]*fleet.Watch{}}
+	s := newServer(opts, c)
 	config, err := s.tls(ctx)
 	if err != nil {
 		return err
@@ -107,6 +115,13 @@ func Serve(ctx context.Context, opts Options) (err error) {
 		return fmt.Errorf("listen: %w", err)
 	}
 	return s.run(ctx, tls.NewListener(listener, config))
+}
+
+func newServer(opts Options, c *store.Console) *server {
+	return &server{
+		Options: opts, console: c, watches: map[string]*fleet.Watch{},
+		keeper: &backup.Keeper{Console: c, Store: opts.Store, Every: opts.Backup, Limit: backupLimit, Now: opts.Now, Log: opts.Log},
+	}
 }
 
 // run serves until the context ends, and returns when nothing of it runs any more.
@@ -123,6 +138,9 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	}
 	s.running.Go(func() { s.follow(ctx) })
 	s.running.Go(func() { door.Tell(ctx, tally) })
+	if s.Backup > 0 {
+		s.running.Go(func() { s.keeper.Run(ctx, min(s.Backup, backupLook)) })
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- web.Serve(listener) }()
 	if s.Ready != nil {
@@ -144,14 +162,10 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 // handler is all that the console answers.
 func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
-	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Log: s.Log}).Handler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		if _, err := w.Write([]byte("ok\n")); err != nil {
-			s.Log.Debug("an answer was not taken", "err", err)
-		}
-	})
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Backups: s.keeper.States, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
+	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Backups: s.keeper.States, Log: s.Log}).Handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.say(w, "ok\n") })
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { s.say(w, metrics(s.keeper.States(), s.Now())) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if agents.Wants(r) { // streams have deadlines of their own
 			heard.ServeHTTP(w, r)
@@ -165,6 +179,13 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		mux.ServeHTTP(w, r)
 	})
+}
+
+func (s *server) say(w http.ResponseWriter, text string) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	if _, err := w.Write([]byte(text)); err != nil {
+		s.Log.Debug("an answer was not taken", "err", err)
+	}
 }
 
 // known is what is known of a project's fleet.
@@ -184,7 +205,7 @@ func (s *server) speaks() uplink.Console { return uplink.Console{Epoch: 1, Activ
 // authorities are a project's, the newest first: agents may know a former one.
 func authorities(ctx context.Context, p *store.Project) ([]*authority.Authority, error) {
 	var newest authority.Authority
-	if err := p.Secret(ctx, authoritySecret, &newest); err != nil {
+	if err := p.Secret(ctx, authority.Secret, &newest); err != nil {
 		return nil, err
 	}
 	var former []*authority.Authority
@@ -231,7 +252,7 @@ func (s *server) watch(ctx context.Context, l store.Listing) {
 	w := fleet.NewWatch(ctx, fleet.Options{
 		Open: func(ctx context.Context) (*vault.Project, error) {
 			var b fleet.Binding
-			if err := p.Secret(ctx, bindingSecret, &b); err != nil {
+			if err := p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
 				return nil, err
 			}
 			return b.Open(ctx, s.Store)
@@ -292,7 +313,7 @@ func (s *server) authority(ctx context.Context, project string) (*authority.Auth
 		return nil, err
 	}
 	var a authority.Authority
-	return &a, p.Secret(ctx, authoritySecret, &a)
+	return &a, p.Secret(ctx, authority.Secret, &a)
 }
 
 // made makes certificates, each for two thirds of its life.

@@ -26,7 +26,6 @@ import (
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/entry"
-	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -45,8 +44,9 @@ type world struct {
 	dir    string
 	url    string
 	pool   *x509.CertPool
-	vaults map[string]*fault.Store // by address
-	now    time.Time               // it stands still
+	vaults map[string]*fault.Store   // by address
+	keys   map[string]vault.Identity // by project: recovery keys
+	now    time.Time                 // it stands still
 	stop   func() error
 	logs   *logs
 }
@@ -72,7 +72,7 @@ func (l *logs) String() string {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	t.Parallel()
-	w := &world{t: t, now: time.Now(), dir: filepath.Join(t.TempDir(), "console"), vaults: map[string]*fault.Store{}, logs: &logs{}}
+	w := &world{t: t, now: time.Now(), dir: filepath.Join(t.TempDir(), "console"), vaults: map[string]*fault.Store{}, keys: map[string]vault.Identity{}, logs: &logs{}}
 	ctx := t.Context()
 	c, err := store.Create(ctx, w.dir)
 	if err != nil {
@@ -89,6 +89,7 @@ func newWorld(t *testing.T) *world {
 		address := "mem:" + name
 		w.vaults[address] = fault.New(mem.New(time.Now), 1, fault.Faults{})
 		p, key, err := consoletest.New(ctx, w.vaults[address], name)
+		w.keys[name] = key
 		if err == nil {
 			err = consoletest.Fill(ctx, p, w.now)
 		}
@@ -455,7 +456,7 @@ func TestDeadlines(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	opts := w.options()
-	s := &server{Options: opts, console: c, watches: map[string]*fleet.Watch{}}
+	s := newServer(opts, c)
 	handler := s.handler(ctx, entry.NewDoor(c, cheap, opts.Now, opts.Log))
 	for path, watch := range map[string]bool{"/projects/acme/documents/protectionpolicies?watch=true": true, "/whoami": false} {
 		r := httptest.NewRequestWithContext(ctx, "GET", api.Prefix+path, nil)

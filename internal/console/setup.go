@@ -72,10 +72,10 @@ func AddProject(ctx context.Context, c *store.Console, b Bind) (*authority.Autho
 	if err := p.SetMember(ctx, b.Act, store.Member{User: b.Admin.ID, Name: b.Admin.Name, Role: account.Admin}); err != nil {
 		return nil, err
 	}
-	if err := p.KeepSecret(ctx, b.Act, authoritySecret, a); err != nil {
+	if err := p.KeepSecret(ctx, b.Act, authority.Secret, a); err != nil {
 		return nil, err
 	}
-	return a, p.KeepSecret(ctx, b.Act, bindingSecret, binding) // last: from here on it is the console's
+	return a, p.KeepSecret(ctx, b.Act, fleet.BindingSecret, binding) // last: from here on it is the console's
 }
 
 // resume takes up a project whose adding broke off.
@@ -85,7 +85,7 @@ func resume(ctx context.Context, c *store.Console, b Bind) (*store.Project, erro
 		return nil, err
 	}
 	var there fleet.Binding
-	if err := p.Secret(ctx, bindingSecret, &there); !errors.Is(err, store.ErrNotFound) {
+	if err := p.Secret(ctx, fleet.BindingSecret, &there); !errors.Is(err, store.ErrNotFound) {
 		return nil, errors.Join(fmt.Errorf("add project %s: %w", b.Project.Name(), store.ErrExists), err)
 	}
 	return p, nil

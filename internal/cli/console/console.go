@@ -79,7 +79,8 @@ another. --name says by which names and addresses people call it.`,
 	flags.StringVar(&o.Certificate, "tls-cert", "", "PEM file with a certificate to use instead")
 	flags.StringVar(&o.Key, "tls-key", "", "PEM file with its key")
 	flags.DurationVar(&o.Every, "refresh", 15*time.Second, "how long to wait between two looks at a vault, at least 1s")
-	cmd.AddCommand(initCommand(h), passwordCommand(h))
+	flags.DurationVar(&o.Backup, "backup-every", time.Hour, "how often each of the console's databases is kept in its vault, at least 1m; 0 is never")
+	cmd.AddCommand(initCommand(h), passwordCommand(h), restoreCommand(h))
 	return cmd
 }
 
@@ -99,6 +100,8 @@ func (h Host) serve(ctx context.Context, o console.Options) error {
 		return exit.Usage("name the directory that `console init` made", "--data is missing")
 	case (o.Certificate == "") != (o.Key == ""):
 		return exit.Usage("", "--tls-cert and --tls-key go together")
+	case o.Backup != 0 && o.Backup < time.Minute:
+		return exit.Usage("", "--backup-every %s is not possible: at least 1m, or 0 for never", o.Backup)
 	case o.Every < time.Second:
 		return exit.Usage("", "--refresh %s is not possible: at least 1s", o.Every)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
@@ -33,7 +34,9 @@ type Server struct {
 	Fleet func(p *store.Project) fleet.Known
 	// Agents are those of all projects.
 	Agents Agents
-	Log    *slog.Logger
+	// Backups is what is known of the console's own backups.
+	Backups func() []backup.State
+	Log     *slog.Logger
 	// Beat is how often a watch is written to when nothing happens, and how
 	// often it is asked whether the watcher may still watch.
 	Beat time.Duration

@@ -33,6 +33,7 @@ func routes() []route {
 		{method: "POST", path: "/login", summary: "Log in", open: true, in: Login{}, out: LoggedIn{}, serve: login},
 		{method: "POST", path: "/logout", summary: "Log out", out: ok{}, serve: logout},
 		{method: "GET", path: "/whoami", summary: "Who asks", out: Whoami{}, serve: whoami},
+		{method: "GET", path: "/backups", summary: "The console's own backups, for administrators", out: Backups{}, serve: backups},
 		{method: "GET", path: "/projects", summary: "The projects in which one has a role", out: Projects{}, serve: projects},
 		{method: "GET", path: inProject + "/fleet", summary: "Sites, applications, recovery points and runs, as the vault has them", need: account.Read, out: Fleet{}, serve: fleetOf},
 		{
@@ -102,6 +103,36 @@ type Whoami struct {
 func whoami(c *call) (any, error) {
 	u := c.who.Session.User
 	return Whoami{Name: u.Name, Administrator: u.Administrator, Codes: u.Codes}, nil
+}
+
+// Backups are the console's own.
+type Backups struct {
+	Items []Backup `json:"items"`
+}
+
+// Backup is what is known of the backups of one database.
+type Backup struct {
+	Project       string    `json:"project,omitempty"` // empty: the console's own
+	Number        int64     `json:"number,omitempty"`
+	At            time.Time `json:"at,omitzero"`
+	Size          int64     `json:"size,omitempty"`
+	Fault         string    `json:"fault,omitempty"`
+	Checked       time.Time `json:"checked,omitzero"` // when one was last brought back as it should
+	CheckedNumber int64     `json:"checkedNumber,omitempty"`
+	CheckFault    string    `json:"checkFault,omitempty"`
+}
+
+func backups(c *call) (any, error) {
+	if !c.who.Session.User.Administrator {
+		return nil, fmt.Errorf("%w: an administrator of the console may", entry.ErrForbidden)
+	}
+	out := Backups{Items: []Backup{}}
+	for _, s := range c.Backups() {
+		out.Items = append(out.Items, Backup{
+			Project: s.Project, Number: s.Number, At: s.At, Size: s.Size, Fault: s.Fault, Checked: s.Checked, CheckedNumber: s.CheckedNumber, CheckFault: s.CheckFault,
+		})
+	}
+	return out, nil
 }
 
 // Projects are those in which one has a role.

@@ -41,6 +41,9 @@ const (
 	skew = 10 * time.Minute
 )
 
+// Secret is the name under which a console keeps a project's authority.
+const Secret = "authority"
+
 // Authority is a project's certificate authority.
 type Authority struct {
 	Number      int64
@@ -246,6 +249,27 @@ func (a *Authority) Admit(ctx context.Context, p *vault.Project, r vault.Recipie
 		return nil
 	}
 	return err
+}
+
+// backupKey is derived from the wrapping key: what is sealed with it is for
+// consoles and the recovery key, and not for sites.
+func (a *Authority) backupKey() *seal.Key {
+	key := seal.Key(a.wrapping.Derive(nil, "davit.dev/console/v1/backup"))
+	return &key
+}
+
+// Seal seals a part of a console's backup under its vault key.
+func (a *Authority) Seal(name string, plain []byte) ([]byte, error) {
+	return packed.Seal(a.backupKey(), name, plain)
+}
+
+// Unseal is Seal's inverse, for at most limit plain bytes.
+func (a *Authority) Unseal(name string, data []byte, limit int64) ([]byte, error) {
+	plain, err := packed.Unseal(a.backupKey().Only, name, data, limit)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return plain, nil
 }
 
 // PEM is the certificate for those who are to trust what it signs.

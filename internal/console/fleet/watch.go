@@ -13,6 +13,9 @@ import (
 	"davit.dev/davit/internal/vault/listed"
 )
 
+// BindingSecret is the name under which a console keeps its Binding.
+const BindingSecret = "vault"
+
 // Binding is a console's way into its project's vault. It is a secret.
 type Binding struct {
 	URL          string            `json:"url"`
@@ -29,17 +32,23 @@ type OpenStore func(ctx context.Context, cfg backend.Config) (vault.Store, error
 // rememberBytes bounds what is remembered of a vault's small objects.
 const rememberBytes = 64 << 20
 
-// Open opens the project for looking at it again and again.
-func (b Binding) Open(ctx context.Context, open OpenStore) (*vault.Project, error) {
+// Project opens the project, and returns whom it was opened for.
+func (b Binding) Project(ctx context.Context, open OpenStore) (*vault.Project, vault.Identity, error) {
 	keyring, err := vault.ParseKeyring(b.Keyring)
 	if err != nil {
-		return nil, err
+		return nil, vault.Identity{}, err
 	}
 	store, err := open(ctx, backend.Config{URL: b.URL, AccessKey: b.AccessKey, SecretKey: b.SecretKey, SessionToken: b.SessionToken, CA: b.CA})
 	if err != nil {
-		return nil, err
+		return nil, vault.Identity{}, err
 	}
 	p, err := keyring.Open(ctx, store)
+	return p, keyring.Identity, err
+}
+
+// Open opens the project for looking at it again and again.
+func (b Binding) Open(ctx context.Context, open OpenStore) (*vault.Project, error) {
+	p, _, err := b.Project(ctx, open)
 	if err != nil {
 		return nil, err
 	}

@@ -63,16 +63,12 @@ func Create(ctx context.Context, dir string) (*Console, error) {
 	if _, err := rand.Read(key[:]); err != nil {
 		return nil, fmt.Errorf("make key of the console: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, keyFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	err := WriteKey(dir, key[:])
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make console in %s: %w", dir, ErrExists)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make key of the console: %w", err)
-	}
-	_, err = fmt.Fprintf(f, "%s\n", hex.EncodeToString(key[:]))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return nil, fmt.Errorf("make key of the console: %w", err)
+		return nil, err
 	}
 	return openConsole(ctx, dir, true)
 }
@@ -179,7 +175,7 @@ func (c *Console) CreateProject(ctx context.Context, act audit.Act, name string)
 }
 
 func (c *Console) projectPath(id string) string {
-	return filepath.Join(c.dir, projectsDir, id+".db")
+	return ProjectFile(c.dir, id)
 }
 
 func (c *Console) project(l Listing, f *file) *Project {

@@ -14,6 +14,7 @@ import (
 
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/store"
 )
@@ -106,6 +107,16 @@ func usersPage(v *visit) error {
 		return err
 	}
 	return v.show(http.StatusOK, "users", "Users", struct{ Users []store.User }{all})
+}
+
+func backupsPage(v *visit) error {
+	if err := v.administers(); err != nil {
+		return err
+	}
+	return v.show(http.StatusOK, "backups", "Backups of the console", struct {
+		States []backup.State
+		Now    time.Time
+	}{v.Backups(), v.Door.Now()})
 }
 
 func createUser(v *visit) error {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
@@ -41,7 +42,9 @@ type Server struct {
 	Door *entry.Door
 	// Fleet is what is known of a project's fleet.
 	Fleet func(p *store.Project) fleet.Known
-	Log   *slog.Logger
+	// Backups is what is known of the console's own backups.
+	Backups func() []backup.State
+	Log     *slog.Logger
 }
 
 // page is what every template is given.
@@ -90,6 +93,7 @@ func (s *Server) Handler() http.Handler {
 		"POST /users":            createUser,
 		"POST /users/change":     changeUser,
 		"GET /audit":             consoleAuditPage,
+		"GET /backups":           backupsPage,
 	} {
 		mux.Handle(pattern, s.inside("", serve))
 	}

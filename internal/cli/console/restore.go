@@ -1,0 +1,110 @@
+package console
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/console"
+	"davit.dev/davit/internal/console/backup"
+)
+
+func restoreCommand(h Host) *cobra.Command {
+	var address access.Address
+	o := console.Restore{}
+	cmd := &cobra.Command{
+		Use:   "restore",
+		Short: "Bring a lost console, or one project of it, back from the vault",
+		Long: `Brings a console back from its newest backups, on a machine that has nothing of it: users, roles, documents, audit logs, keys. It
+needs the vault of the console's first project and that project's recovery key; the ways into other projects' vaults are in the backup. Backups that are
+damaged are passed over for the one before, and the audit logs are read to the end.
+
+With --project only that project is brought back: into the console in --data if there is one, from that project's vault and with its recovery key.
+What is there is not overwritten without --replace, and then put aside. The console in --data must not be served meanwhile.`,
+		Example: `  davit console restore --data /var/lib/davit-console --vault-url s3://backups/davit --endpoint https://s3.example.com \
+    --recovery-key-file ./davit-recovery.key`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return h.restore(cmd, &address, o) },
+	}
+	flags := cmd.Flags()
+	address.BreakGlass(flags)
+	flags.Lookup("project").DefValue = ""
+	flags.Lookup("project").Usage = "bring back only this project of the console (default: all)"
+	flags.StringVar(&o.Dir, "data", "", "the console's directory; made if it is not there")
+	flags.StringVar(&o.Console, "console", "", "id of the console, where the vault keeps several")
+	flags.BoolVar(&o.Replace, "replace", false, "put what is in --data aside")
+	return cmd
+}
+
+func (h Host) restore(cmd *cobra.Command, address *access.Address, o console.Restore) (err error) {
+	ctx, cancel := h.Bounded(cmd)
+	defer cancel()
+	switch {
+	case o.Dir == "":
+		return exit.Usage("", "--data is missing")
+	case address.URL == "":
+		return exit.Usage("write s3://BUCKET/PREFIX or file:///DIRECTORY", "--vault-url is missing")
+	case address.RecoveryKey == "":
+		return exit.Usage("it was written when the project was made", "--recovery-key-file is missing")
+	}
+	if cmd.Flags().Changed("project") {
+		o.Only = address.Project
+	}
+	opener := h.Opener()
+	if o.Config, err = opener.Config(address, cmd.Flags()); err != nil {
+		return err
+	}
+	if o.Recovery, err = access.ReadIdentity(address.RecoveryKey); err != nil {
+		return err
+	}
+	if o.Vault, err = opener.Store(ctx, o.Config); err != nil {
+		return err
+	}
+	o.Open, o.Act = opener.Store, h.act()
+	h.Progress().Step("looking for the console's backups")
+	r, err := o.Run(ctx)
+	switch {
+	case errors.Is(err, console.ErrThere):
+		return exit.Refuse("--replace puts it aside and restores", "%v", err)
+	case errors.Is(err, console.ErrWhich):
+		return exit.Refuse("name one with --console ID", "%v", err)
+	case errors.Is(err, backup.ErrNone):
+		return exit.Refuse("give the vault of the console's first project, and for --project that project's own", "%v", err)
+	case err != nil:
+		return explain(err, o.Dir)
+	}
+	if err := h.Print(Back{r}); err != nil {
+		return err
+	}
+	if !r.Whole() {
+		return exit.Hint(errors.New("not all projects came back"), "davit console restore --data "+o.Dir+" --project NAME, with that project's vault and recovery key")
+	}
+	return nil
+}
+
+// Back is what `console restore` did.
+type Back struct{ *console.Restoration }
+
+// Document implements output.Result.
+func (b Back) Document() any { return b.Restoration }
+
+// Text implements output.Result.
+func (b Back) Text(t *output.Text) {
+	for _, d := range b.Databases {
+		for _, p := range d.Passed {
+			t.Line("A newer backup of %s is damaged and was passed over: %s", d.Database, p)
+		}
+		if d.Fault != "" {
+			t.Line("%s did not come back: %s", d.Database, d.Fault)
+			continue
+		}
+		t.Line("%s is back, as of %s; its audit log is whole, %d records.", d.Database, d.At.UTC().Format("2006-01-02 15:04:05 MST"), d.Records)
+	}
+	if b.Aside != "" {
+		t.Line("What was there is in %s.", b.Aside)
+	}
+	t.Line("Make sure that the lost console does not run any more, then serve this one: davit console --data %s --listen :8443 --name NAME", b.Dir)
+}

@@ -1,0 +1,346 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/vault"
+)
+
+// CheckEvery is how often the newest backup of each database is brought back
+// into a scratch directory.
+const CheckEvery = 24 * time.Hour
+
+// State is what is known of the backups of one database.
+type State struct {
+	// Project is empty for the console's own database.
+	Project string
+	ID      string
+	// Number and At are of the newest backup, by this console or before it
+	// started; zero: none is known.
+	Number int64
+	At     time.Time
+	Size   int64
+	// Fault is why the newest attempt failed; empty: it did not.
+	Fault string
+	// Checked is when a backup was last brought back as it should; Records is
+	// what its audit log holds.
+	Checked       time.Time
+	CheckedNumber int64
+	Records       int64
+	CheckFault    string
+	tried         time.Time // to check
+}
+
+// Name is the database's name for people.
+func (s State) Name() string {
+	if s.Project == "" {
+		return "the console"
+	}
+	return "project " + s.Project
+}
+
+// Keeper backs a console up from time to time.
+type Keeper struct {
+	Console *store.Console
+	Store   fleet.OpenStore
+	Every   time.Duration
+	// Limit is how long the backup of one database may take.
+	Limit time.Duration
+	Now   func() time.Time
+	Log   *slog.Logger
+
+	mu     sync.Mutex
+	states map[string]*State // by project id; "" is the console
+}
+
+// States are those of all databases, the console's first.
+func (k *Keeper) States() []State {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := make([]State, 0, len(k.states))
+	for _, s := range k.states {
+		all = append(all, *s)
+	}
+	slices.SortFunc(all, func(a, b State) int {
+		if (a.Project == "") != (b.Project == "") {
+			if a.Project == "" {
+				return -1
+			}
+			return 1
+		}
+		return bytes.Compare([]byte(a.Project), []byte(b.Project))
+	})
+	return all
+}
+
+// Run backs up until the context ends.
+func (k *Keeper) Run(ctx context.Context, look time.Duration) {
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	for {
+		k.Round(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Round backs up and checks what is due. One database that cannot be backed up
+// keeps no other from it.
+func (k *Keeper) Round(ctx context.Context) {
+	all, err := k.Console.Projects(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			k.Log.Error("projects cannot be listed for their backup", "err", err)
+		}
+		return
+	}
+	slices.SortStableFunc(all, func(a, b store.Listing) int { return a.Created.Compare(b.Created) })
+	for i, l := range all {
+		k.database(ctx, l, false, all)
+		if i == 0 {
+			k.database(ctx, l, true, all)
+		}
+	}
+}
+
+// database backs one database up, and checks it, if that is due. The console's
+// own is kept in its home.
+func (k *Keeper) database(ctx context.Context, l store.Listing, own bool, all []store.Listing) {
+	id, name := l.ID, l.Name
+	if own {
+		id, name = "", ""
+	}
+	s := k.state(id, name)
+	now := k.Now()
+	due, check := k.due(s.At, k.Every, now) || s.Fault != "", k.due(s.tried, CheckEvery, now)
+	if !due && !check {
+		return
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, k.Limit, fmt.Errorf("the vault did not take it within %s", k.Limit))
+	defer cancel()
+	job, err := k.open(limited, l, own)
+	if err == nil && s.Number == 0 {
+		due, err = k.recall(limited, job, &s, now)
+	}
+	if err == nil && due {
+		err = k.write(limited, job, &s, all)
+	}
+	if err != nil && ctx.Err() != nil { // the console ends
+		return
+	}
+	s.Fault = k.fault(limited, "a backup of the console failed", s, err)
+	if err == nil && (check || k.due(s.tried, CheckEvery, now)) {
+		s.tried = now
+		if s.CheckFault = k.fault(limited, "a backup of the console cannot be brought back", s, k.check(limited, job, &s)); ctx.Err() != nil {
+			return
+		}
+		if s.CheckFault != "" { // again with the next backup
+			s.tried = time.Time{}
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.states[id] = &s
+}
+
+func (k *Keeper) fault(ctx context.Context, what string, s State, err error) string {
+	if err == nil {
+		return ""
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	}
+	k.Log.Error(what, "database", s.Name(), "err", err)
+	return err.Error()
+}
+
+func (k *Keeper) due(last time.Time, every time.Duration, now time.Time) bool {
+	return last.IsZero() || now.Sub(last) >= every || last.Sub(now) > every // a clock that went back
+}
+
+func (k *Keeper) state(id, project string) State {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.states == nil {
+		k.states = map[string]*State{}
+	}
+	if k.states[id] == nil {
+		k.states[id] = &State{Project: project, ID: id}
+	}
+	return *k.states[id]
+}
+
+// job is one database to be kept.
+type job struct {
+	Shelf
+	database string
+	source   interface {
+		store.Audited
+		Snapshot(ctx context.Context, path string) error
+	}
+	listing store.Listing
+}
+
+func (k *Keeper) open(ctx context.Context, l store.Listing, own bool) (job, error) {
+	j := job{listing: l, database: ProjectDatabase}
+	p, err := k.Console.Project(ctx, l.Name)
+	if err != nil {
+		return j, err
+	}
+	j.source = p
+	if own {
+		j.source, j.database = k.Console, ConsoleDatabase
+	}
+	var b fleet.Binding
+	if err := p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
+		return j, fmt.Errorf("find the way into its vault: %w", err)
+	}
+	project, identity, err := b.Project(ctx, k.Store)
+	if err != nil {
+		return j, err
+	}
+	// From the vault, not from the console's own file: what is checked is what a
+	// spare would find.
+	a, err := authority.Read(ctx, project, identity)
+	j.Shelf = Shelf{Project: project, Authority: a, Console: k.Console.ID()}
+	return j, err
+}
+
+// recall finds out what there is from before the console started.
+func (k *Keeper) recall(ctx context.Context, j job, s *State, now time.Time) (due bool, err error) {
+	entries, err := j.List(ctx, j.database)
+	if err != nil || len(entries) == 0 {
+		return true, err
+	}
+	newest := entries[len(entries)-1]
+	s.Number, s.At = newest.Number, newest.At
+	return k.due(s.At, k.Every, now), nil
+}
+
+func (k *Keeper) write(ctx context.Context, j job, s *State, all []store.Listing) error {
+	if err := k.point(ctx, j); err != nil {
+		return err
+	}
+	d := Document{Database: j.database, At: k.Now()}
+	if j.database == ConsoleDatabase {
+		d.Key, d.Projects = k.Console.Key(), k.bound(ctx, all)
+	} else {
+		d.ID, d.Name, d.Created = j.listing.ID, j.listing.Name, j.listing.Created
+	}
+	err := scratch(k.Console.Dir(), func(dir string) error {
+		path := filepath.Join(dir, "snapshot.db")
+		if err := j.source.Snapshot(ctx, path); err != nil {
+			return err
+		}
+		tail, err := tailOf(ctx, j.database, path)
+		if err != nil {
+			return err
+		}
+		d.Audit = tail
+		d, err = j.Write(ctx, path, d)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.Number, s.At, s.Size = d.Number, d.At, d.Size
+	return k.prune(ctx, j)
+}
+
+// tailOf reads the whole audit log of a snapshot: one that is broken is not kept.
+func tailOf(ctx context.Context, database, path string) (Tail, error) {
+	look := store.CheckProject
+	if database == ConsoleDatabase {
+		look = store.CheckConsole
+	}
+	tail, err := look(ctx, path)
+	return Tail{Sequence: tail.Sequence, Hash: tail.Hash}, err
+}
+
+// point notes which project is the console's home, for whoever has the vault's
+// address alone.
+func (k *Keeper) point(ctx context.Context, j job) error {
+	if j.database != ConsoleDatabase {
+		return nil
+	}
+	text := []byte("{}\n")
+	err := j.Project.Store().PutIfAbsent(ctx, homes+j.Console+"/"+j.Project.Name(), bytes.NewReader(text), int64(len(text)))
+	if err != nil && !errors.Is(err, vault.ErrExists) {
+		return fmt.Errorf("note the console's home: %w", err)
+	}
+	return nil
+}
+
+// bound are the ways into the projects' vaults. One that cannot be read now is
+// left out: it is restored by itself, with the recovery key.
+func (k *Keeper) bound(ctx context.Context, all []store.Listing) (out []Bound) {
+	for _, l := range all {
+		b := Bound{ID: l.ID, Name: l.Name, Created: l.Created}
+		p, err := k.Console.Project(ctx, l.Name)
+		if err == nil {
+			err = p.Secret(ctx, fleet.BindingSecret, &b.Binding)
+		}
+		if err != nil {
+			k.Log.Warn("the way into a project's vault is not in the console's backup", "project", l.Name, "err", err)
+			continue
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+func (k *Keeper) prune(ctx context.Context, j job) error {
+	now, err := j.Project.Clock(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the vault for its time: %w", err)
+	}
+	return j.Prune(ctx, j.database, now)
+}
+
+// check brings the newest backup back into a scratch directory.
+func (k *Keeper) check(ctx context.Context, j job, s *State) error {
+	return scratch(k.Console.Dir(), func(dir string) error {
+		d, err := j.Read(ctx, j.database, s.Number, filepath.Join(dir, "check.db"))
+		if err != nil {
+			return err
+		}
+		s.Checked, s.CheckedNumber, s.Records, s.Size = k.Now(), d.Number, d.Audit.Sequence, d.Size
+		return nil
+	})
+}
+
+// scratch runs fn with a directory of its own, which is gone afterwards. Those
+// of a process that was killed are taken away too.
+func scratch(dir string, fn func(dir string) error) error {
+	const name = "scratch-"
+	old, err := filepath.Glob(filepath.Join(dir, name+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range old { // one process serves a directory, one backup at a time
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	path, err := os.MkdirTemp(dir, name)
+	if err != nil {
+		return fmt.Errorf("make room for a copy: %w", err)
+	}
+	return errors.Join(fn(path), os.RemoveAll(path))
+}

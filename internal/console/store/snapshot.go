@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/vault/seal"
+)
+
+// ID names the console, and says nothing of its key.
+func (c *Console) ID() string { return c.key.ID().String() }
+
+// Key is the key that seals the console's secrets, for its own backup.
+func (c *Console) Key() []byte { return append([]byte{}, c.key[:]...) }
+
+// Snapshot writes the database, as it is at one instant, to a file that is not
+// there yet.
+func (f *file) Snapshot(ctx context.Context, path string) error {
+	if _, err := f.write.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
+		return fmt.Errorf("copy database: %w", damage(err))
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return fmt.Errorf("copy database: %w", err)
+	}
+	return nil
+}
+
+// CheckConsole and CheckProject open a database that stands alone, bring it to
+// today's format and read its audit log to the end.
+func CheckConsole(ctx context.Context, path string) (audit.Tail, error) {
+	return checkFile(ctx, path, consoleMigrations)
+}
+
+// CheckProject is CheckConsole for a project's database.
+func CheckProject(ctx context.Context, path string) (audit.Tail, error) {
+	return checkFile(ctx, path, projectMigrations)
+}
+
+func checkFile(ctx context.Context, path string, migrations []string) (tail audit.Tail, err error) {
+	f, err := openFile(ctx, path, false, migrations)
+	if err != nil {
+		return tail, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return f.VerifyAudit(ctx)
+}
+
+// ConsoleFile is where a console's own database is in its directory.
+func ConsoleFile(dir string) string { return filepath.Join(dir, consoleFile) }
+
+// ProjectFile is where the database of the project with the id is.
+func ProjectFile(dir, id string) string { return filepath.Join(dir, projectsDir, id+".db") }
+
+// Holds tells whether there is a console in the directory.
+func Holds(dir string) (bool, error) {
+	_, err := os.Lstat(filepath.Join(dir, keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Moved are the names that make a directory a console, in the order in which
+// they are taken away: without the first, there is none.
+func Moved() []string {
+	return []string{keyFile, consoleFile, consoleFile + "-wal", consoleFile + "-shm", projectsDir}
+}
+
+// Prepare makes the directory of a console that is being restored.
+func Prepare(dir string) error {
+	if err := os.MkdirAll(filepath.Join(dir, projectsDir), 0o700); err != nil {
+		return fmt.Errorf("make directory of the console: %w", err)
+	}
+	return nil
+}
+
+// WriteKey writes the console's key, which makes the directory a console.
+func WriteKey(dir string, raw []byte) error {
+	if len(raw) != len(seal.Key{}) {
+		return fmt.Errorf("write key of the console: %w", ErrDamaged)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, keyFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("write key of the console: %w", err)
+	}
+	_, err = fmt.Fprintf(f, "%s\n", hex.EncodeToString(raw))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write key of the console: %w", err)
+	}
+	return nil
+}
