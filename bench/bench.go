@@ -77,7 +77,12 @@ const withWarnings = 4
 // davit runs a command of davit's and tells how long it took. Warnings are no
 // error here; they are in the log.
 func (b *bench) davit(ctx context.Context, args ...string) (ran, error) {
-	args = append([]string{"--kubeconfig", b.stage.Bed.Site(site).Kubeconfig(), "--vault", b.bucket, "-o", "json"}, args...)
+	return b.davitAt(ctx, site, args...)
+}
+
+// davitAt runs it at one of several sites.
+func (b *bench) davitAt(ctx context.Context, at string, args ...string) (ran, error) {
+	args = append([]string{"--kubeconfig", b.stage.Bed.Site(at).Kubeconfig(), "--vault", b.bucket, "-o", "json"}, args...)
 	s3 := b.stage.Bed.S3()
 	r, err := b.command(ctx, []string{"DAVIT_ACCESS_KEY=" + s3.AccessKey, "DAVIT_SECRET_KEY=" + s3.SecretKey}, b.binary, args...)
 	var exit *exec.ExitError

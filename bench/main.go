@@ -31,8 +31,10 @@ type settings struct {
 	objects  int // Secrets and ConfigMaps together
 	rounds   int // of the comparisons whose sides take turns
 	fileMiB  int // size of the volume's one file
-	parts    string
-	keep     bool
+	// applications are those of a plan that fails over.
+	applications int
+	parts        string
+	keep         bool
 }
 
 func main() {
@@ -41,7 +43,8 @@ func main() {
 	flag.IntVar(&s.objects, "objects", number("DAVIT_BENCH_OBJECTS", 10_000), "Secrets and ConfigMaps of 1 KiB ($DAVIT_BENCH_OBJECTS)")
 	flag.IntVar(&s.rounds, "rounds", number("DAVIT_BENCH_ROUNDS", 2), "how often each side of a comparison runs ($DAVIT_BENCH_ROUNDS)")
 	flag.IntVar(&s.fileMiB, "file-mib", number("DAVIT_BENCH_FILE_MIB", 2048), "size of the volume's file ($DAVIT_BENCH_FILE_MIB)")
-	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume", "what to measure")
+	flag.IntVar(&s.applications, "applications", number("DAVIT_BENCH_APPLICATIONS", 200), "of a plan that fails over ($DAVIT_BENCH_APPLICATIONS)")
+	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume", "what to measure; crowd, a failover of many applications, kills the site and comes last")
 	flag.BoolVar(&s.keep, "keep", false, "leave the bed running")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -86,7 +89,7 @@ func run(ctx context.Context, set settings) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"small", b.small}, {"capture", b.captures}, {"restore", b.restores}, {"existing", b.existing}, {"volume", b.volume}} {
+	}{{"small", b.small}, {"capture", b.captures}, {"restore", b.restores}, {"existing", b.existing}, {"volume", b.volume}, {"crowd", b.crowd}} {
 		if !strings.Contains(set.parts, part.name) {
 			continue
 		}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"davit.dev/davit/demo/stage"
+	"davit.dev/davit/testbed/bed"
+)
+
+// other is the site that a crowd fails over to.
+const other = "west"
+
+const (
+	waveSize = 20        // applications that wait for the wave before
+	ceiling  = 200 << 20 // bytes: what the executor may have, however many applications there are
+)
+
+// member is an application of a crowd: what a wave of small services has, but
+// for their pods, of which a node takes 110.
+const member = `---
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: %[1]s}
+data: {who: %[1]s}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: key, namespace: %[1]s}
+stringData: {key: %[1]s}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: %[1]s}
+spec: {selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: %[1]s}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: "davit.test/bedtool:1", imagePullPolicy: Never, command: [sleep, "1000000"]}]}
+---
+apiVersion: davit.dev/v1alpha1
+kind: ProtectionPolicy
+metadata: {name: %[1]s, namespace: davit-system}
+spec: {schedule: {every: 12h}}
+---
+apiVersion: davit.dev/v1alpha1
+kind: Application
+metadata: {name: %[1]s, namespace: davit-system}
+spec: {vault: %[2]s, policy: %[1]s, namespaces: [%[1]s]}
+`
+
+// crowd fails many applications of one plan over, in waves, from a site that is
+// dead, and tells what that takes of memory.
+func (b *bench) crowd(ctx context.Context) error {
+	if err := b.equip(ctx); err != nil {
+		return err
+	}
+	var names []string
+	var manifests strings.Builder
+	for i := range b.applications {
+		name := b.named(fmt.Sprintf("crowd-%03d", i))
+		names = append(names, name)
+		fmt.Fprintf(&manifests, member, name, b.bucket)
+	}
+	b.report.say("making %d applications", len(names))
+	if _, err := b.stage.KubectlIn(ctx, site, strings.NewReader(manifests.String()), "apply", "-f", "-"); err != nil {
+		return err
+	}
+	if err := b.captured(ctx, len(names)); err != nil {
+		return err
+	}
+	if err := b.stage.Bed.Kill(ctx, site); err != nil {
+		return fmt.Errorf("kill %s: %w", site, err)
+	}
+	plan := filepath.Join(b.stage.Work, "crowd.yaml")
+	if err := os.WriteFile(plan, []byte(waves(names)), 0o600); err != nil {
+		return fmt.Errorf("write plan: %w", err)
+	}
+	b.report.say("failing over")
+	r, err := b.davitAt(ctx, other, "failover", "-f", plan, "--lost", site, "--yes")
+	if err != nil {
+		return err
+	}
+	there, err := b.stage.Kubectl(ctx, other, "get", "configmaps", "-A", "--field-selector", "metadata.name=settings", "-o", "name")
+	if err != nil {
+		return err
+	}
+	if n := len(strings.Fields(there)); n != len(names) {
+		return fmt.Errorf("count what came: %d applications of %d", n, len(names))
+	}
+	verdict := "under"
+	if r.peak > ceiling {
+		verdict = "OVER"
+	}
+	fmt.Fprintf(b.report.out, "| failover of %d applications of one plan, waves of %d: davit failover | %.0f s, %d MiB | | memory %s the bar of %d MiB |\n",
+		len(names), waveSize, r.took.Seconds(), r.peak>>20, verdict, ceiling>>20)
+	return nil
+}
+
+// equip brings the second site up and tells it of the vault.
+func (b *bench) equip(ctx context.Context) error {
+	if err := b.stage.Bed.Up(ctx, bed.Options{Sites: []string{site, other}, Log: b.stage.Log}); err != nil {
+		return fmt.Errorf("bring %s up: %w", other, err)
+	}
+	if err := b.stage.Up(ctx); err != nil {
+		return err
+	}
+	kubelet := b.stage.Bed.Site(other).KubeletRoot()
+	if _, err := b.davitAt(ctx, other, "install", "--site", other, "--image", stage.Image, "--kubelet-root", kubelet, "--replicas", "1"); err != nil {
+		return err
+	}
+	url, err := b.stage.Bucket(b.bucket)
+	if err != nil {
+		return err
+	}
+	_, err = b.davitAt(ctx, other, "vault", "add", b.bucket, url, "--join", "--recovery-key-file", filepath.Join(b.stage.Work, b.bucket+".key"))
+	return err
+}
+
+// captured waits until each application has a recovery point.
+func (b *bench) captured(ctx context.Context, want int) error {
+	for begun := time.Now(); ; {
+		out, err := b.stage.Kubectl(ctx, site, "-n", "davit-system", "get", "recoverypoints", "-o", "json")
+		if err != nil {
+			return err
+		}
+		var list struct {
+			Items []struct {
+				Spec   struct{ Application string }
+				Status struct{ Phase string }
+			}
+		}
+		if err := json.Unmarshal([]byte(out), &list); err != nil {
+			return fmt.Errorf("read recovery points: %w", err)
+		}
+		have := map[string]bool{}
+		for _, p := range list.Items {
+			if p.Status.Phase == "Available" {
+				have[p.Spec.Application] = true
+			}
+		}
+		if len(have) >= want {
+			b.report.say("%d applications captured in %s", want, time.Since(begun).Round(time.Second))
+			return nil
+		}
+		if time.Since(begun) > 30*time.Minute {
+			return fmt.Errorf("wait for recovery points: %d applications of %d have one", len(have), want)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
+
+// waves is a plan of groups that wait for each other.
+func waves(names []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: davit.dev/v1alpha1\nkind: RecoveryPlan\nmetadata: {name: crowd}\nspec:\n  sites: [{name: %s}, {name: %s}]\n  fence: {timeout: 5s}\n  groups:\n", site, other)
+	for i := 0; i*waveSize < len(names); i++ {
+		after := ""
+		if i > 0 {
+			after = fmt.Sprintf(", after: [wave-%d]", i-1)
+		}
+		fmt.Fprintf(&b, "    - {name: wave-%d%s}\n", i, after)
+	}
+	b.WriteString("  applications:\n")
+	for i, name := range names {
+		fmt.Fprintf(&b, "    - {name: %s, group: wave-%d}\n", name, i/waveSize)
+	}
+	return b.String()
+}
