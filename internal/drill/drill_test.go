@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -157,11 +158,17 @@ func TestBusy(t *testing.T) {
 			Run: run, Plan: "shop", Verb: v, From: "east", To: "west", By: "ann", At: at, Accept: failover.TimedOut, Applications: []string{app},
 			Steps: []plan.Step{{Name: "claim/" + app, Kind: plan.KindClaim, Application: app, Timeout: time.Minute}},
 		}
+		if err := register.New(p).Begin(t.Context(), *spec); err != nil {
+			t.Fatal(err)
+		}
 		j := journal.Create(p, run, "one")
 		if err := j.Append(t.Context(), []failover.Entry{{Kind: failover.Opened, At: at, By: "ann", Spec: spec}, {Kind: failover.Took, At: at, By: "one"}}); err != nil {
 			t.Fatal(err)
 		}
 		return j
+	}
+	if err := register.New(p).Begin(t.Context(), failover.Spec{Run: "noted", Plan: "shop", Verb: plan.Failover, To: "west"}); err != nil {
+		t.Fatal(err)
 	}
 	spec := failover.Spec{Run: "mine", Plan: "shop", Verb: plan.Drill, To: "west", Applications: []string{"shop"}}
 	begin("other", plan.Failover, "bank")

@@ -2,16 +2,17 @@ package drill
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
-	"davit.dev/davit/internal/evidence"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/vault"
 )
@@ -69,20 +70,19 @@ func (s *Site) fits(ctx context.Context, spec failover.Spec, app string) (string
 // disturb: those that move or restore them, and drills of the same plan at the
 // same site.
 func Busy(ctx context.Context, p *vault.Project, spec failover.Spec) ([]string, error) {
-	runs, err := p.Runs(ctx)
-	if err != nil {
-		return nil, err
-	}
-	over, err := evidence.Ended(ctx, p)
+	runs, err := register.New(p).Running(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var problems []string
 	for _, run := range runs {
-		if over[run] || run == spec.Run {
+		if run == spec.Run {
 			continue
 		}
 		s, err := journal.Read(ctx, p, run)
+		if errors.Is(err, vault.ErrNotFound) { // noted, and not begun
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

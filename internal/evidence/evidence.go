@@ -168,24 +168,6 @@ func Latest(ctx context.Context, p *vault.Project, run string) (*Document, error
 	return read(ctx, p, run, newest)
 }
 
-// Ended are the runs of which a report says that they are over: whoever looks
-// for runs that go on need not read their journals.
-func Ended(ctx context.Context, p *vault.Project) (map[string]bool, error) {
-	over := map[string]bool{}
-	prefix := p.Root() + "reports/"
-	err := p.Store().List(ctx, prefix, func(o vault.ObjectInfo) error {
-		run, name, _ := strings.Cut(strings.TrimPrefix(o.Key, prefix), "/")
-		if s, ok := parseName(name); ok && s.over {
-			over[run] = true
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look for reports: %w", err)
-	}
-	return over, nil
-}
-
 func read(ctx context.Context, p *vault.Project, run string, s stored) (*Document, error) {
 	if err := vault.CheckName(run); err != nil {
 		return nil, fmt.Errorf("read report: %w", err)

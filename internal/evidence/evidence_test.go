@@ -79,9 +79,6 @@ func TestReportsAreKeptAndGenuine(t *testing.T) {
 	if _, err := Publish(t.Context(), p, "r2"); err != nil {
 		t.Fatal(err)
 	}
-	if over, err := Ended(t.Context(), p); err != nil || !over["r1"] || over["r2"] {
-		t.Errorf("%v %v", err, over)
-	}
 	if _, err := Publish(t.Context(), p, "r3"); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("of a run that is not: %v", err)
 	}
