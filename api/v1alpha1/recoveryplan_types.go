@@ -333,11 +333,18 @@ type PlanRecord struct {
 	// To is where the name leads, by site: addresses, or one other name.
 	// +kubebuilder:validation:MaxProperties=32
 	To map[string][]string `json:"to"`
-	// Servers are all that serve the zone.
+	// Provider is the service that keeps the zone; without it, servers take
+	// dynamic updates (RFC 2136).
+	// +optional
+	// +kubebuilder:validation:Enum=route53;cloudflare;azure;google
+	Provider string `json:"provider,omitempty"`
+	// Servers are all that serve the zone. Where a provider keeps it they are
+	// watched, or left out.
+	// +optional
 	// +kubebuilder:validation:MaxItems=32
-	Servers []PlanNameServer `json:"servers"`
+	Servers []PlanNameServer `json:"servers,omitempty"`
 	// Secret in davit-system, at every site, with the key that may update the
-	// zone: name, algorithm and secret.
+	// zone: name, algorithm and secret, or what the provider needs (docs/traffic.md).
 	// +kubebuilder:validation:MaxLength=253
 	Secret string `json:"secret"`
 }

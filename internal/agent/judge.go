@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/readiness"
 	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/traffic/providers"
 	"davit.dev/davit/internal/traffic/rehearsal"
 )
 
@@ -124,7 +125,7 @@ func (h *herald) judgeOne(ctx context.Context, vaultName string, known *foresigh
 		to = "" // the other's agent asks the name servers: it is the one that would move names
 	} else {
 		here.Names = func(ctx context.Context, p *plan.Plan) []preflight.Name {
-			return rehearsal.Ask(ctx, p, h.secret, h.pool.now)
+			return rehearsal.Ask(ctx, p, providers.Open(h.secret, h.pool.now))
 		}
 	}
 	out := here.Judge(ctx, p, plan.Failover, to)

@@ -196,6 +196,9 @@ func TestProblems(t *testing.T) {
 		{func(p *plan.Plan) { p.Traffic[0].Kind = plan.KindGate }, `traffic "www": a gate has no record: remove record, or make the kind dns`},
 		{func(p *plan.Plan) { p.Traffic[0].Object = "WWW.example.org" }, `traffic "www": "WWW.example.org" is not a name in the DNS: write it as www.example.com; capitals are not used`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Zone = "example.com" }, `traffic "www": www.example.org is not in zone example.com: name the zone that its servers serve`},
+		{func(p *plan.Plan) { p.Traffic[0].Record.Provider = "bunny" }, `traffic "www": the provider "bunny" is not known: use route53, cloudflare, azure or google, or name servers that take dynamic updates under servers`},
+		{func(p *plan.Plan) { p.Traffic[0].Record.Provider = plan.ProviderRoute53 }, `traffic "www", server 1: 192.0.2.53 would be told what provider route53 keeps: write watch: true, so that it is only asked`},
+		{func(p *plan.Plan) { p.Traffic[0].Record.Servers = nil }, `traffic "www": no server takes its updates: give one without watch, or the provider that keeps the zone`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Zone = "org" }, `traffic "www": "org" is not a zone in the DNS: write it as example.com`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.TTL = time.Millisecond }, `traffic "www": its TTL of 1ms cannot be: use whole seconds up to a day; 30s is good`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Secret = "" }, `traffic "www": it has no secret: name the Secret with the key that may update the zone`},
@@ -211,7 +214,7 @@ func TestProblems(t *testing.T) {
 			p.Traffic[0].Object, p.Traffic[0].Record.To["west"] = "example.org", []string{"lb.example.net"}
 		}, `traffic "www" at site west: the zone's own name cannot lead to another name: give addresses`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Servers[0].Address = "ns1:port" }, `traffic "www", server 1: "ns1:port" is not an address of a server: write host or host:port`},
-		{func(p *plan.Plan) { p.Traffic[0].Record.Servers[0].Watch = true }, `traffic "www": no server takes its updates: give one without watch`},
+		{func(p *plan.Plan) { p.Traffic[0].Record.Servers[0].Watch = true }, `traffic "www": no server takes its updates: give one without watch, or the provider that keeps the zone`},
 		{func(p *plan.Plan) { p.Traffic = append(p.Traffic, p.Traffic[0]); p.Traffic[1].Name = "again" }, `traffic "again": www.example.org is moved by traffic "www" too: remove one of them`},
 		{func(p *plan.Plan) { p.Steps[1].Timeout = 0 }, `step "warm": it has no timeout: give one: a step without could wait for ever`},
 		{func(p *plan.Plan) { p.Steps[1].Kind = "claim" }, `step "warm": the kind "claim" cannot be added: use one of approval, command, dns, gate, http, infrastructure, manual, probe, resume, suspend`},

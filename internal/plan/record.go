@@ -17,12 +17,31 @@ type Record struct {
 	TTL time.Duration `json:"ttl,omitempty"`
 	// To is where the name leads, by site: addresses, or one other name.
 	To map[string][]string `json:"to"`
-	// Servers are those that are asked and told: all that serve the zone.
-	Servers []NameServer `json:"servers"`
-	// Secret names the Secret with the key that may update the zone, in Davit's
+	// Provider keeps the zone; name servers that take dynamic updates where it
+	// is empty.
+	Provider Provider `json:"provider,omitempty"`
+	// Servers are those that are asked and told: all that serve the zone. Where a
+	// provider keeps it, they are only asked.
+	Servers []NameServer `json:"servers,omitempty"`
+	// Secret names the Secret with what may update the zone, in Davit's
 	// namespace at every site.
 	Secret string `json:"secret"`
 }
+
+// Provider is what keeps a zone.
+type Provider string
+
+// The providers.
+const (
+	ProviderRFC2136    Provider = ""
+	ProviderRoute53    Provider = "route53"
+	ProviderCloudflare Provider = "cloudflare"
+	ProviderAzure      Provider = "azure"
+	ProviderGoogle     Provider = "google"
+)
+
+// services are the providers that are no name servers.
+var services = []Provider{ProviderRoute53, ProviderCloudflare, ProviderAzure, ProviderGoogle}
 
 // DefaultTTL is the time to live of a record that gives none.
 const DefaultTTL = 30 * time.Second
@@ -123,6 +142,10 @@ func (c *checker) values(at string, apex bool, values []string) {
 }
 
 func (c *checker) servers(where string, r *Record) {
+	service := r.Provider != ProviderRFC2136
+	if service && !slices.Contains(services, r.Provider) {
+		c.say(where, fmt.Sprintf("the provider %q is not known", r.Provider), "use route53, cloudflare, azure or google, or name servers that take dynamic updates under servers")
+	}
 	told, seen := 0, map[string]bool{}
 	for i, s := range r.Servers {
 		at := fmt.Sprintf("%s, server %d", where, i+1)
@@ -135,9 +158,12 @@ func (c *checker) servers(where string, r *Record) {
 		if !s.Watch {
 			told++
 		}
+		if service && !s.Watch {
+			c.say(at, s.Address+" would be told what provider "+string(r.Provider)+" keeps", "write watch: true, so that it is only asked")
+		}
 	}
-	if told == 0 {
-		c.say(where, "no server takes its updates", "give one without watch")
+	if told == 0 && !service {
+		c.say(where, "no server takes its updates", "give one without watch, or the provider that keeps the zone")
 	}
 }
 

@@ -138,6 +138,12 @@ func (in Input) traffic(s plan.Step, to string) Item {
 		lines = append(lines, "send")
 		item.Commands = append(item.Commands, "nsupdate -k KEYFILE <<'END'    # the key is in Secret "+r.Secret+" of davit-system\n"+strings.Join(lines, "\n")+"\nEND")
 	}
+	if r.Provider != plan.ProviderRFC2136 {
+		for _, v := range r.To[in.To] {
+			item.Commands = append(item.Commands, fmt.Sprintf("# at %s, by its console or tool: %s %d IN %s %s, and nothing else at this name    # a key is in Secret %s of davit-system", r.Provider, s.Object, int(r.Life().Seconds()), recordType(v), v, r.Secret))
+		}
+		item.Commands = append(item.Commands, "dig +short "+s.Object)
+	}
 	item.See = "Every server answers " + or(strings.Join(r.To[in.To], ", "), "the target's address") + "."
 	item.Otherwise = "REFUSED: the key may not update the name. A TXT record beside the name is Davit's guard (docs/traffic.md): leave it, or later runs do not know who is active."
 	return item

@@ -39,6 +39,7 @@ import (
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/traffic/providers"
 	"davit.dev/davit/internal/traffic/rehearsal"
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
@@ -221,7 +222,7 @@ func (c *realCluster) secret(ctx context.Context, name string) (map[string][]byt
 
 // Rehearse implements Cluster.
 func (c *realCluster) Rehearse(ctx context.Context, p *plan.Plan, now func() time.Time) []preflight.Name {
-	return rehearsal.Ask(ctx, p, c.secret, now)
+	return rehearsal.Ask(ctx, p, providers.Open(c.secret, now))
 }
 
 // SweepTests implements Cluster.

@@ -16,8 +16,9 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/traffic/names"
+	"davit.dev/davit/internal/traffic/providers"
 	"davit.dev/davit/internal/traffic/rehearsal"
-	"davit.dev/davit/internal/traffic/rfc2136"
 )
 
 // New makes the target. clients have the rights with which all is done.
@@ -30,17 +31,18 @@ func New(clients *kube.Clients, m *mover.Mover, deps recovery.Deps) *standby.Sit
 		}
 		return s.Data, nil
 	}
+	open := providers.Open(secret, deps.Now)
 	return standby.New(standby.Options{
 		Recovery: deps,
 		Drills:   asker.Drills(deps.Now),
 		JobLog:   asker.JobLog,
 		Rehearse: func(ctx context.Context, step plan.Step, _ string) (string, error) {
 			one := &plan.Plan{Traffic: []plan.Traffic{{Name: step.Name, Kind: step.Kind, Object: step.Object, Record: step.Record}}}
-			return rehearsal.Sum(rehearsal.Ask(ctx, one, secret, deps.Now))
+			return rehearsal.Sum(rehearsal.Ask(ctx, one, open))
 		},
 		HTTP: func(ctx context.Context, namespace, service, port, scheme, path string) (int, string, error) {
 			return asker.HTTP(ctx, namespace, v1alpha1.HTTPProbe{Service: service, Port: port, Scheme: scheme, Path: path})
 		},
-		More: execute.Kinds{plan.KindDNS: &rfc2136.Actuator{Secret: secret, Now: deps.Now}},
+		More: execute.Kinds{plan.KindDNS: &names.Actuator{Open: open, Now: deps.Now}},
 	})
 }

@@ -137,7 +137,7 @@ func record(r *v1alpha1.PlanRecord) *plan.Record {
 		return nil
 	}
 	return &plan.Record{
-		Zone: r.Zone, TTL: r.TTL.Duration, To: r.To, Secret: r.Secret,
+		Zone: r.Zone, TTL: r.TTL.Duration, To: r.To, Secret: r.Secret, Provider: plan.Provider(r.Provider),
 		Servers: each(r.Servers, func(s v1alpha1.PlanNameServer) plan.NameServer { return plan.NameServer(s) }),
 	}
 }

@@ -4,84 +4,76 @@
 package rehearsal
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"sync"
-	"time"
 
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
-	"davit.dev/davit/internal/traffic/rfc2136"
+	"davit.dev/davit/internal/traffic/names"
 )
 
-// Secrets reads a Secret of Davit's namespace at the site that would move the names.
-type Secrets func(ctx context.Context, name string) (map[string][]byte, error)
-
 // Ask asks every server of every record of the plan.
-func Ask(ctx context.Context, p *plan.Plan, secrets Secrets, now func() time.Time) []preflight.Name {
-	var all []preflight.Name
+func Ask(ctx context.Context, p *plan.Plan, open names.Open) []preflight.Name {
 	var wait sync.WaitGroup
-	add := func(traffic, object string, r *plan.Record) {
-		if r == nil {
-			return
-		}
-		for _, s := range r.Servers {
-			all = append(all, preflight.Name{Traffic: traffic, Object: object, Server: s.Address, Watched: s.Watch})
-		}
-	}
-	records := map[string]*plan.Record{}
+	var records []asked
 	for _, t := range p.Traffic {
-		add(t.Name, t.Object, t.Record)
-		records[t.Name] = t.Record
+		records = append(records, asked{t.Name, t.Object, t.Record})
 	}
 	for _, s := range p.Steps {
-		add(s.Name, s.Object, s.Record)
-		if s.Record != nil {
-			records[s.Name] = s.Record
-		}
+		records = append(records, asked{s.Name, s.Object, s.Record})
 	}
-	for i := range all {
-		wait.Go(func() { all[i] = one(ctx, all[i], records[all[i].Traffic], secrets, now) })
+	answers := make([][]preflight.Name, len(records))
+	for i, r := range records {
+		if r.record == nil {
+			continue
+		}
+		wait.Go(func() { answers[i] = r.all(ctx, open) })
+	}
+	wait.Wait()
+	return slices.Concat(answers...)
+}
+
+// asked is a record of the plan.
+type asked struct {
+	traffic, object string
+	record          *plan.Record
+}
+
+// all asks everything that keeps the record.
+func (a asked) all(ctx context.Context, open names.Open) []preflight.Name {
+	service, err := open(ctx, a.record)
+	if err != nil {
+		n := preflight.Name{
+			Traffic: a.traffic, Object: a.object, Server: cmp.Or(string(a.record.Provider), "its servers"),
+			Err: err.Error(), Do: "put the key into Secret " + a.record.Secret + " of davit-system at the target",
+		}
+		return []preflight.Name{n}
+	}
+	all := make([]preflight.Name, len(service.Servers))
+	var wait sync.WaitGroup
+	for i, s := range service.Servers {
+		wait.Go(func() { all[i] = a.one(ctx, s) })
 	}
 	wait.Wait()
 	return all
 }
 
-func one(ctx context.Context, n preflight.Name, r *plan.Record, secrets Secrets, now func() time.Time) preflight.Name {
-	var key *rfc2136.Key
-	if !n.Watched {
-		k, err := read(ctx, r.Secret, secrets)
-		if err != nil {
-			n.Err, n.Do = err.Error(), "put the key into Secret "+r.Secret+" of davit-system at the target"
-			return n
-		}
-		key = &k
-	}
-	server := rfc2136.NewServer(n.Server, key, now)
-	seen, err := server.Read(ctx, r.Zone, n.Object)
+func (a asked) one(ctx context.Context, s names.Kept) preflight.Name {
+	n := preflight.Name{Traffic: a.traffic, Object: a.object, Server: s.Name(), Watched: s.Watch}
+	seen, err := s.Read(ctx, a.record.Zone, a.object)
 	n.TTL = seen.TTL
-	if err == nil && key != nil {
-		err = server.MayUpdate(ctx, r.Zone, n.Object)
+	if err == nil && !s.Watch {
+		err = s.MayUpdate(ctx, a.record.Zone, a.object)
 	}
 	if err != nil {
-		var refused *rfc2136.RefusedError
+		var refused *names.RefusedError
 		n.Err, n.Refused = err.Error(), errors.As(err, &refused)
 		if n.Refused {
 			n.Err, n.Do = refused.What, refused.Do
 		}
 	}
 	return n
-}
-
-func read(ctx context.Context, name string, secrets Secrets) (rfc2136.Key, error) {
-	data, err := secrets(ctx, name)
-	if err != nil {
-		return rfc2136.Key{}, err
-	}
-	k, err := rfc2136.ParseKey(data)
-	if err != nil {
-		return k, fmt.Errorf("secret %s: %w", name, err)
-	}
-	return k, nil
 }

@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/traffic/dnstest"
+	"davit.dev/davit/internal/traffic/providers"
 	"davit.dev/davit/internal/traffic/rehearsal"
 )
 
@@ -57,7 +58,7 @@ func serve(t *testing.T, rcode int) *server {
 	return s
 }
 
-func ask(t *testing.T, secrets rehearsal.Secrets, servers ...plan.NameServer) []preflight.Name {
+func ask(t *testing.T, secrets providers.Secrets, servers ...plan.NameServer) []preflight.Name {
 	t.Helper()
 	p := &plan.Plan{
 		Traffic: []plan.Traffic{
@@ -65,7 +66,7 @@ func ask(t *testing.T, secrets rehearsal.Secrets, servers ...plan.NameServer) []
 			{Name: "gate", Kind: plan.KindGate},
 		},
 	}
-	return rehearsal.Ask(t.Context(), p, secrets, time.Now)
+	return rehearsal.Ask(t.Context(), p, providers.Open(secrets, time.Now))
 }
 
 func key(context.Context, string) (map[string][]byte, error) {

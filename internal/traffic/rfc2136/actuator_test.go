@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/traffic"
 	"davit.dev/davit/internal/traffic/dnstest"
+	"davit.dev/davit/internal/traffic/names"
 	"davit.dev/davit/internal/traffic/rfc2136"
 )
 
@@ -44,9 +45,9 @@ func newRun(t *testing.T, servers ...plan.NameServer) *run {
 
 func (r *run) do(action failover.Action, number int64) execute.Answer {
 	r.t.Helper()
-	a := &rfc2136.Actuator{
-		Secret: func(context.Context, string) (map[string][]byte, error) {
-			return map[string][]byte{"name": []byte(r.key.Name), "algorithm": []byte(r.key.Algorithm), "secret": []byte(r.key.Secret)}, nil
+	a := &names.Actuator{
+		Open: func(_ context.Context, record *plan.Record) (*names.Service, error) {
+			return rfc2136.Open(record, map[string][]byte{"name": []byte(r.key.Name), "algorithm": []byte(r.key.Algorithm), "secret": []byte(r.key.Secret)}, r.now)
 		},
 		Now: r.now, Again: 50 * time.Millisecond, Patience: 100 * time.Millisecond,
 	}
@@ -128,16 +129,16 @@ func TestTheServerRefuses(t *testing.T) {
 	both(t, func(t *testing.T, d *daemon) {
 		r := newRun(t, plan.NameServer{Address: d.address})
 		server, old := d.server(&testKey), d.read(t)
-		late := rfc2136.MoveOf(r.object, &r.record, "east", failover.Token{Run: "run-0", Sequence: 1, Epochs: map[string]int64{"shop": 6}})
+		late := names.MoveOf(r.object, &r.record, "east", failover.Token{Run: "run-0", Sequence: 1, Epochs: map[string]int64{"shop": 6}})
 		r.want(failover.Act, 2, failover.Done, "")
 		r.want(failover.Undo, 3, failover.Done, "") // it leads where it led; the guard does not
-		if err := server.Swap(t.Context(), late, old, []string{"192.0.2.9"}, late.After(old)); !errors.Is(err, rfc2136.ErrChanged) {
+		if err := server.Swap(t.Context(), late, old, []string{"192.0.2.9"}, late.After(old)); !errors.Is(err, names.ErrChanged) {
 			t.Fatalf("a late update: %v", err)
 		}
 		leadsTo(t, d, "192.0.2.1")
 		seen := d.read(t)
 		byHand(t, d, "192.0.2.9")
-		if err := server.Swap(t.Context(), late, seen, []string{"192.0.2.1"}, late.After(seen)); !errors.Is(err, rfc2136.ErrChanged) {
+		if err := server.Swap(t.Context(), late, seen, []string{"192.0.2.1"}, late.After(seen)); !errors.Is(err, names.ErrChanged) {
 			t.Fatalf("the name was changed by hand in between: %v", err)
 		}
 		leadsTo(t, d, "192.0.2.9")
@@ -214,14 +215,14 @@ func TestRefusals(t *testing.T) {
 // more to look with, but not one that was never given.
 func TestWithoutKey(t *testing.T) {
 	t.Parallel()
-	unread := func(context.Context, string) (map[string][]byte, error) {
+	unread := func(context.Context, *plan.Record) (*names.Service, error) {
 		return nil, errors.New("read Secret: no answer")
 	}
-	spoilt := func(context.Context, string) (map[string][]byte, error) {
-		return map[string][]byte{"name": []byte("davit")}, nil
+	spoilt := func(_ context.Context, r *plan.Record) (*names.Service, error) {
+		return rfc2136.Open(r, map[string][]byte{"name": []byte("davit")}, time.Now)
 	}
 	for what, c := range map[string]struct {
-		secret func(context.Context, string) (map[string][]byte, error)
+		open   names.Open
 		action failover.Action
 		number int64
 		site   string
@@ -233,7 +234,7 @@ func TestWithoutKey(t *testing.T) {
 		"not in the plan":   {unread, failover.Look, 3, "north", failover.NotDone},
 		"to be carried out": {unread, failover.Act, 3, "west", failover.Refused},
 	} {
-		a := &rfc2136.Actuator{Secret: c.secret, Now: time.Now}
+		a := &names.Actuator{Open: c.open, Now: time.Now}
 		got := a.Do(t.Context(), execute.Order{
 			Action: c.action, Run: "run-1", Verb: plan.Failover, Site: c.site,
 			Step:  plan.Step{Kind: plan.KindDNS, Object: "www.example.com", Record: &newRun(t).record},
@@ -252,7 +253,7 @@ func TestMayUpdateChangesNothing(t *testing.T) {
 		if err := server.MayUpdate(t.Context(), "example.com", "www.example.com"); err != nil {
 			t.Error(err)
 		}
-		var refused *rfc2136.RefusedError
+		var refused *names.RefusedError
 		if err := server.MayUpdate(t.Context(), "example.com", "ns1.example.com"); !errors.As(err, &refused) {
 			t.Errorf("a name that the key may not change: %v", err)
 		}

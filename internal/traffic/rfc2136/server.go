@@ -16,24 +16,14 @@ import (
 
 	"github.com/miekg/dns"
 
+	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/traffic"
+	"davit.dev/davit/internal/traffic/names"
 )
 
 // exchangeTimeout bounds one question and its answer.
 const exchangeTimeout = 3 * time.Second
-
-// ErrChanged says that the name or its guard is no longer as it was read.
-var ErrChanged = errors.New("the record was changed in between")
-
-// RefusedError says that a server will not do it, however often it is asked.
-type RefusedError struct {
-	Server string
-	What   string
-	Do     string
-}
-
-// Error implements error.
-func (e *RefusedError) Error() string { return e.Server + " " + e.What + ": " + e.Do }
 
 // Key signs what is sent.
 type Key struct{ Name, Algorithm, Secret string }
@@ -74,6 +64,27 @@ func NewServer(address string, key *Key, now func() time.Time) *Server {
 	return &Server{Address: address, Key: key, Now: now}
 }
 
+// Open returns the servers of a record, with the key in a Secret for those that
+// take updates.
+func Open(r *plan.Record, secret map[string][]byte, now func() time.Time) (*names.Service, error) {
+	key, err := ParseKey(secret)
+	if err != nil {
+		return nil, err
+	}
+	service := &names.Service{Guard: execute.Fenced}
+	for _, s := range r.Servers {
+		with := &key
+		if s.Watch {
+			with = nil
+		}
+		service.Servers = append(service.Servers, names.Kept{Server: NewServer(s.Address, with, now), Watch: s.Watch})
+	}
+	return service, nil
+}
+
+// Name implements names.Server.
+func (s *Server) Name() string { return s.Address }
+
 // Read asks where a name leads, and for its guard.
 func (s *Server) Read(ctx context.Context, zone, name string) (traffic.Seen, error) {
 	var seen traffic.Seen
@@ -88,13 +99,13 @@ func (s *Server) Read(ctx context.Context, zone, name string) (traffic.Seen, err
 		return seen, err
 	}
 	if len(all) > 1 {
-		return seen, &RefusedError{s.Address, fmt.Sprintf("has %d TXT records at %s", len(all), traffic.GuardName(name)), "remove those that Davit did not write"}
+		return seen, &names.RefusedError{Server: s.Address, What: fmt.Sprintf("has %d TXT records at %s", len(all), traffic.GuardName(name)), Do: "remove those that Davit did not write"}
 	}
 	for _, rr := range all {
 		if txt, ok := rr.(*dns.TXT); ok {
 			seen.Text = txt.Txt
 			if seen.Guard, err = traffic.ParseGuard(txt.Txt); err != nil {
-				return seen, &RefusedError{s.Address, "serves a guard at " + traffic.GuardName(name) + " that cannot be used", err.Error()}
+				return seen, &names.RefusedError{Server: s.Address, What: "serves a guard at " + traffic.GuardName(name) + " that cannot be used", Do: err.Error()}
 			}
 		}
 	}
@@ -138,7 +149,7 @@ func (s *Server) ask(ctx context.Context, zone, name string, t uint16) ([]dns.RR
 	case r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError:
 		return nil, s.refused(r, zone, "asked")
 	case !r.Authoritative:
-		return nil, &RefusedError{s.Address, "does not serve zone " + zone, "name the servers that do"}
+		return nil, &names.RefusedError{Server: s.Address, What: "does not serve zone " + zone, Do: "name the servers that do"}
 	}
 	var out []dns.RR
 	for _, rr := range r.Answer {
@@ -149,13 +160,11 @@ func (s *Server) ask(ctx context.Context, zone, name string, t uint16) ([]dns.RR
 	return out, nil
 }
 
-// Swap replaces where the name leads, and its guard, if both are still as
-// they were read; else ErrChanged. After any other error that is not a
-// *RefusedError it may have happened.
+// Swap implements names.Server: what was read is the update's prerequisite.
 func (s *Server) Swap(ctx context.Context, m traffic.Move, seen traffic.Seen, values []string, guard traffic.Guard) error {
 	text, err := guard.Strings()
 	if err != nil {
-		return &RefusedError{s.Address, "was not asked", err.Error()}
+		return &names.RefusedError{Server: s.Address, What: "was not asked", Do: err.Error()}
 	}
 	name, beside := dns.Fqdn(m.Name), dns.Fqdn(traffic.GuardName(m.Name))
 	u := new(dns.Msg)
@@ -232,7 +241,7 @@ func (s *Server) update(ctx context.Context, zone string, u *dns.Msg) error {
 	case dns.RcodeSuccess:
 		return nil
 	case dns.RcodeYXDomain, dns.RcodeYXRrset, dns.RcodeNXRrset, dns.RcodeNameError:
-		return ErrChanged
+		return names.ErrChanged
 	case dns.RcodeServerFailure:
 		return fmt.Errorf("update zone %s at %s: it fails (SERVFAIL): look at its log", zone, s.Address)
 	}
@@ -241,7 +250,7 @@ func (s *Server) update(ctx context.Context, zone string, u *dns.Msg) error {
 
 // refused says why a server refuses.
 func (s *Server) refused(r *dns.Msg, zone, did string) error {
-	e := &RefusedError{Server: s.Address}
+	e := &names.RefusedError{Server: s.Address}
 	if t := r.IsTsig(); t != nil && t.Error != dns.RcodeSuccess {
 		switch t.Error {
 		case dns.RcodeBadTime:

@@ -1,6 +1,9 @@
-package rfc2136
+// Package names moves names in the DNS, at whatever servers or services keep
+// them: it asks all, has each change what it keeps, and waits until all say the new.
+package names
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,9 +27,8 @@ const (
 
 // Actuator does the steps of kind dns.
 type Actuator struct {
-	// Secret reads a Secret in Davit's namespace of the site it acts for.
-	Secret func(ctx context.Context, name string) (map[string][]byte, error)
-	Now    func() time.Time
+	Open Open
+	Now  func() time.Time
 	// Again and Patience are for tests; zero means the usual.
 	Again, Patience time.Duration
 }
@@ -49,7 +51,7 @@ func (a *Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 	default:
 		answer = m.carry(ctx, m.forth)
 	}
-	answer.Guard = execute.Fenced
+	answer.Guard = m.guard
 	return answer
 }
 
@@ -73,6 +75,7 @@ func (a *Actuator) cannot(o execute.Order, err error) execute.Answer {
 type mover struct {
 	traffic.Move
 	servers         []*server
+	guard           execute.Guard
 	undo            bool
 	forgiving       bool // silence of a server stops it not
 	again, patience time.Duration
@@ -81,7 +84,7 @@ type mover struct {
 
 // server is one, and what came of the last time it was asked or told.
 type server struct {
-	*Server
+	Server
 	told    bool
 	seen    traffic.Seen
 	err     error
@@ -94,30 +97,22 @@ func (a *Actuator) open(ctx context.Context, o execute.Order) (*mover, error) {
 	if r == nil || len(r.To[o.Site]) == 0 {
 		return nil, fmt.Errorf("move %s: the plan does not say where it leads at site %s: %w", o.Step.Object, o.Site, errPlan)
 	}
-	data, err := a.Secret(ctx, r.Secret)
+	service, err := a.Open(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("move %s: %w", o.Step.Object, err)
 	}
-	key, err := ParseKey(data)
-	if err != nil {
-		return nil, fmt.Errorf("move %s: Secret %s: %w", o.Step.Object, r.Secret, err)
-	}
 	m := &mover{
 		Move: MoveOf(o.Step.Object, r, o.Site, o.Token), undo: o.Action == failover.Undo,
-		forgiving: o.Verb == plan.Failover, again: a.Again, patience: a.Patience, now: a.Now,
+		forgiving: o.Verb == plan.Failover, guard: service.Guard, again: a.Again, patience: a.Patience, now: a.Now,
 	}
 	if m.again == 0 {
-		m.again = again
+		m.again = cmp.Or(service.Again, again)
 	}
 	if m.patience == 0 {
 		m.patience = patience
 	}
-	for _, s := range r.Servers {
-		with := &key
-		if s.Watch {
-			with = nil
-		}
-		m.servers = append(m.servers, &server{Server: NewServer(s.Address, with, a.Now), told: !s.Watch})
+	for _, s := range service.Servers {
+		m.servers = append(m.servers, &server{Server: s.Server, told: !s.Watch})
 	}
 	return m, nil
 }
@@ -304,7 +299,7 @@ func (m *mover) refuses(refusals []string) string {
 func (m *mover) foreign() string {
 	for _, s := range m.servers {
 		if s.verdict == traffic.Foreign {
-			return s.Address + ": " + s.note
+			return s.Name() + ": " + s.note
 		}
 	}
 	return ""
@@ -317,9 +312,9 @@ func (m *mover) sum(silence bool) (execute.Answer, bool) {
 	for _, s := range m.servers {
 		switch {
 		case s.verdict == traffic.Superseded:
-			return execute.Superseded("%s: %s", s.Address, s.note), true
+			return execute.Superseded("%s: %s", s.Name(), s.note), true
 		case s.verdict == traffic.Late:
-			return execute.Unknown("%s: %s", s.Address, s.note), true
+			return execute.Unknown("%s: %s", s.Name(), s.note), true
 		case s.verdict == traffic.Stands:
 			if s.told {
 				stand++
@@ -344,11 +339,11 @@ func (m *mover) says() string {
 			out = append(out, s.err.Error())
 		case s.verdict == traffic.Stands:
 		case s.note != "":
-			out = append(out, s.Address+": "+s.note)
+			out = append(out, s.Name()+": "+s.note)
 		case len(s.seen.Values) == 0:
-			out = append(out, fmt.Sprintf("%s has no %s", s.Address, m.Name))
+			out = append(out, fmt.Sprintf("%s has no %s", s.Name(), m.Name))
 		default:
-			out = append(out, fmt.Sprintf("%s says that %s leads to %s", s.Address, m.Name, strings.Join(s.seen.Values, ", ")))
+			out = append(out, fmt.Sprintf("%s says that %s leads to %s", s.Name(), m.Name, strings.Join(s.seen.Values, ", ")))
 		}
 	}
 	return strings.Join(out, "; ")
