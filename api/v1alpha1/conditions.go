@@ -23,6 +23,9 @@ const (
 	// ConditionDeclares says whether a lost source of a plan would be failed over
 	// by this site without a person.
 	ConditionDeclares = "Declares"
+	// ConditionDrilled: the newest drill of a plan at this site passed, and none is
+	// overdue.
+	ConditionDrilled = "Drilled"
 	// ConditionAccepted says whether the run's order could be taken up: False
 	// means that nothing was changed for it.
 	ConditionAccepted = "Accepted"
@@ -53,7 +56,9 @@ const (
 	ReasonRestoreFailed    = "RestoreFailed"
 	ReasonDamaged          = "Damaged" // verification found missing or changed bytes
 	ReasonNotVerified      = "NotVerified"
-	ReasonOverdue          = "Overdue"           // the policy asked for it, and it is late
+	ReasonOverdue          = "Overdue" // the policy asked for it, and it is late
+	ReasonNeverDrilled     = "NeverDrilled"
+	ReasonDrillFailed      = "DrillFailed"       // the newest drill failed, was canceled or refused
 	ReasonTestFailed       = "RestoreTestFailed" // a restored copy did not come up or failed a probe
 	ReasonNothingProven    = "NothingProven"     // a restored copy showed nothing of whether it works
 	ReasonTooSlow          = "RTOExceeded"       // a restored copy came up later than the RTO objective allows
@@ -111,6 +116,8 @@ const (
 	AnnotationSuspended = "davit.dev/suspended-by-fence"
 	// LabelPlan is on Runs, with the plan's name where it is short enough for a label.
 	LabelPlan = "davit.dev/plan"
+	// LabelScheduled is "true" on Runs that the agent ordered by a plan's schedule.
+	LabelScheduled = "davit.dev/scheduled"
 	// LabelProjection is "true" on Runs that the agent made to show what others
 	// carry: they order nothing.
 	LabelProjection = "davit.dev/projection"

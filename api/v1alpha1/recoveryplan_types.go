@@ -15,6 +15,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="In vault",type=string,JSONPath=`.status.conditions[?(@.type=="Mirrored")].status`
 // +kubebuilder:printcolumn:name="Last run",type=string,JSONPath=`.status.lastRun.phase`
 // +kubebuilder:printcolumn:name="Last drill",type=string,JSONPath=`.status.lastDrill.phase`
+// +kubebuilder:printcolumn:name="Verdict",type=string,JSONPath=`.status.lastDrill.verdict`
 // +kubebuilder:printcolumn:name="Drilled",type=date,JSONPath=`.status.lastDrill.endedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 200",message="a plan's name has at most 200 characters: its runs are named after it"
@@ -95,6 +96,27 @@ type RecoveryPlanSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	Limits map[string]metav1.Duration `json:"limits,omitempty"`
+	// Drills say when the plan is tried on clones; never by itself, unless given.
+	// +optional
+	Drills *PlanDrills `json:"drills,omitempty"`
+}
+
+// PlanDrills are the drills that agents carry out on a schedule: at each site
+// whose cluster has the plan, as long as none of its applications runs there.
+// +kubebuilder:validation:XValidation:rule="has(self.schedule.every) || has(self.schedule.cron)",message="drills need a schedule: every or cron"
+// +kubebuilder:validation:XValidation:rule="!has(self.schedule.every) || duration(self.schedule.every) >= duration('10m')",message="drills can be 10m apart or more"
+type PlanDrills struct {
+	// Schedule counts from the start of the last drill at a site. A plan that was
+	// never drilled there is due at once with every, and at the next time with cron.
+	Schedule Schedule `json:"schedule"`
+	// Sites that drill, each by itself; default all of the plan's.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	Sites []string `json:"sites,omitempty"`
+	// Suspend pauses the schedule. A drill that is under way goes on.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
 }
 
 // PlanSite is a site, and what things are called there.
@@ -461,6 +483,10 @@ type RecoveryPlanStatus struct {
 	// and what follows.
 	// +optional
 	Declaration *PlanDeclarationStatus `json:"declaration,omitempty"`
+	// NextDrill is when this site's next drill is due by the schedule; in the
+	// past while it is under way, or waits: the condition Drilled says for what.
+	// +optional
+	NextDrill *metav1.Time `json:"nextDrill,omitempty"`
 	// Preflight is what the last look at the sites found.
 	// +optional
 	Preflight *PlanPreflight `json:"preflight,omitempty"`
@@ -521,7 +547,25 @@ type PlanRun struct {
 	// Fence is the weakest level that was relied on.
 	// +optional
 	Fence string `json:"fence,omitempty"`
+	// Verdict of a drill that is over: Passed, Failed or Canceled.
+	// +optional
+	Verdict string `json:"verdict,omitempty"`
+	// Message is why it did not pass.
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	Message string `json:"message,omitempty"`
+	// Report is where the vault's project keeps the signed report of a run that is
+	// over: davit runs report shows it.
+	// +optional
+	Report string `json:"report,omitempty"`
 }
+
+// Verdicts of drills.
+const (
+	DrillPassed   = "Passed"
+	DrillFailed   = "Failed"
+	DrillCanceled = "Canceled"
+)
 
 // PlanPreflight is what the last look at the sites found.
 type PlanPreflight struct {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -40,9 +41,10 @@ metadata: {name: front, namespace: %[1]s}
 spec: {selector: {app: front}, ports: [{name: http, port: 80, targetPort: 8080}]}
 `
 
-// drilled tries a plan on a clone at west, beside what runs at east and is
-// captured there on schedule: the clone answers, reaches nobody, and is removed
-// with all that was made for it; nothing of the live application changes meanwhile.
+// drilled has west's agent try a plan on a clone, as the plan's schedule says,
+// beside what runs at east and is captured there on a schedule of its own: the clone
+// answers, reaches nobody, and is removed with all that was made for it; nothing of the
+// live application changes meanwhile.
 func drilled(t *testing.T) {
 	world := listen(t)
 	a := &app{name: short(t)}
@@ -62,16 +64,15 @@ func drilled(t *testing.T) {
 	before := shapeOf(t, a.name)
 
 	began := time.Now()
-	davit(t, west, a.vault, "drill", "-f", file).want(t, 1, "look around")
-	run := runOf(t, a.vault, a.name)
-	t.Logf("the clone answered %s after the drill was asked for", time.Since(began).Round(time.Second))
+	run := scheduled(t, a.name, file)
+	t.Logf("the clone answered %s after the plan was applied", time.Since(began).Round(time.Second))
 	captured := len(a.points(t, east))
 	home, clone := sandboxOf(t, run)
 	isolated(t, world, home, clone)
 	davit(t, west, a.vault, "drill", "-f", file).want(t, 3, "is under way")
 	eventually(t, 2*time.Minute, "the schedule captures beside the drill", func() (bool, string) {
 		n := len(a.points(t, east))
-		return n >= captured+2, fmt.Sprintf("%d points, had %d", n, captured)
+		return n > captured, fmt.Sprintf("%d points, had %d", n, captured)
 	})
 	var r runView
 	davit(t, west, a.vault, "runs", "answer", run, "look", "-o", "json").want(t, 0).read(t, &r)
@@ -81,11 +82,40 @@ func drilled(t *testing.T) {
 	t.Logf("the drill, with a look around: %s; RTO of the clone: %s", time.Since(began).Round(time.Second), r.Applications[0].RTO)
 	nothingLeft(t, run, home)
 	a.untouched(t, before)
+	eventually(t, time.Minute, "the plan says how the drill went, and when the next is due", func() (bool, string) {
+		got := try(t, west, "get", "recoveryplan", a.name, "-o", "jsonpath={.status.lastDrill.name} {.status.lastDrill.verdict} {.status.lastDrill.report} {.status.nextDrill}")
+		return strings.HasPrefix(got, run+" Passed reports/"+run+" 20"), got
+	})
+	davit(t, west, a.vault, "plan", "show", a.name).want(t, 0, run+" at west: Passed")
+	if all := strings.Fields(kubectl(t, west, "get", "runs", "-l", "davit.dev/plan="+a.name, "-o", "name")); len(all) != 1 {
+		t.Errorf("more was drilled than was due: %v", all)
+	}
 	davit(t, west, a.vault, "runs", "report", run, "--verify").want(t, 0, "Genuine", "Completed")
 	html := davit(t, west, a.vault, "runs", "report", run, "-o", "html").want(t, 0, "The drill passed", "look around", "42", "not asked: it leads out").out
 	if dir := os.Getenv("DAVIT_E2E_REPORTS"); dir != "" {
 		_ = os.WriteFile(dir+"/"+run+".html", []byte(html), 0o600)
 	}
+}
+
+// scheduled applies a plan that was never drilled, at west and with a schedule, and
+// waits until its drill waits for a person.
+func scheduled(t *testing.T, plan, file string) (run string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, west, string(text)+"  drills: {schedule: {every: 168h}, sites: [west]}\n")
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "recoveryplan", "--ignore-not-found", plan)
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "runs", "-l", "davit.dev/plan="+plan)
+	})
+	eventually(t, 2*time.Minute, "the drill of the schedule waits for a person", func() (bool, string) {
+		got := try(t, west, "get", "runs", "-l", "davit.dev/plan="+plan+",davit.dev/scheduled=true", "-o", "jsonpath={.items[*].metadata.name} {.items[*].status.phase} {.items[*].status.why} {.items[*].status.next}")
+		run, _, _ = strings.Cut(got, " ")
+		return strings.Contains(got, "runs answer"), got
+	})
+	return run
 }
 
 // sandboxOf finds the first namespace of a drill's sandbox, and the clone's.

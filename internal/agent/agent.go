@@ -36,6 +36,7 @@ import (
 	"davit.dev/davit/internal/reconcile/carrier"
 	"davit.dev/davit/internal/reconcile/copying"
 	"davit.dev/davit/internal/reconcile/declaration"
+	"davit.dev/davit/internal/reconcile/drilling"
 	"davit.dev/davit/internal/reconcile/locking"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/origin"
@@ -163,6 +164,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		&proof.Tester{Client: c, Trials: p, Events: events, Now: opts.Now},
 		&restore.Reconciler{Client: c, Reader: reader, Access: p, Events: events, Now: opts.Now},
 		&plan.Reconciler{Client: c, Project: p.Project, Events: events, Site: opts.Site, Now: opts.Now},
+		&drilling.Reconciler{Client: c, Project: p.Project, Events: events, Site: opts.Site, Now: opts.Now},
 	} {
 		if err := r.Setup(mgr); err != nil {
 			return err

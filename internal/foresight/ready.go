@@ -236,7 +236,8 @@ func (k *Known) ofPlan(e *readiness.Evidence, d *Demand, p *plan.Plan) {
 			e.Changed, e.What = k.changed(d, p, run)
 		}
 	}
-	e.Drills = drills > 1
+	scheduled := p.Drills != nil && !p.Drills.Suspend && (len(p.Drills.Sites) == 0 || slices.Contains(p.Drills.Sites, e.Site))
+	e.Drills = drills > 1 || scheduled && drills > 0
 }
 
 // changed is what changed since a run, and when.

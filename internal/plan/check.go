@@ -25,7 +25,7 @@ func (p *Plan) Check() []Problem {
 	c := &checker{p: p}
 	for _, check := range []func(){
 		c.names, c.sites, c.applications, c.groups, c.outside, c.traffic, c.steps, c.approvals,
-		c.objectives, c.declaration, c.fence, c.commit, c.limits,
+		c.objectives, c.declaration, c.fence, c.commit, c.limits, c.drills,
 	} {
 		check()
 	}
@@ -33,6 +33,29 @@ func (p *Plan) Check() []Problem {
 		c.order()
 	}
 	return c.problems
+}
+
+// LeastDrillInterval is how close drills on a schedule may follow each other.
+const LeastDrillInterval = 10 * time.Minute
+
+func (c *checker) drills() {
+	d := c.p.Drills
+	if d == nil {
+		return
+	}
+	switch {
+	case d.Every != 0 && d.Cron != "":
+		c.say("drills", "they have an interval and a cron expression", "leave one of schedule.every and schedule.cron out")
+	case d.Every == 0 && d.Cron == "":
+		c.say("drills", "they have no schedule", "give schedule.every or schedule.cron")
+	case d.Cron == "" && d.Every < LeastDrillInterval:
+		c.say("drills", fmt.Sprintf("they are %s apart", d.Every), fmt.Sprintf("give schedule.every %s or more", LeastDrillInterval))
+	}
+	for _, name := range d.Sites {
+		if !slices.ContainsFunc(c.p.Sites, func(s Site) bool { return s.Name == name }) {
+			c.say("drills", fmt.Sprintf("the site %q is none of the plan's", name), "name it under sites, or not here")
+		}
+	}
 }
 
 // checker gathers problems. Each of its methods checks one part.

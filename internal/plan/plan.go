@@ -67,6 +67,17 @@ type Plan struct {
 	// Limits are time limits of steps that Graph adds, by kind, where the
 	// usual ones do not fit.
 	Limits map[Kind]time.Duration `json:"limits,omitempty"`
+	// Drills are those that agents carry out by themselves; nil: none.
+	Drills *Drills `json:"drills,omitempty"`
+}
+
+// Drills are on a schedule: an interval, or a cron expression in a time zone.
+type Drills struct {
+	Every   time.Duration `json:"every,omitempty"`
+	Cron    string        `json:"cron,omitempty"`
+	Zone    string        `json:"zone,omitempty"`
+	Sites   []string      `json:"sites,omitempty"` // that drill; empty: all
+	Suspend bool          `json:"suspend,omitempty"`
 }
 
 // Site is a place that applications of the plan may run at.

@@ -140,6 +140,29 @@ func (r Register) names(ctx context.Context, prefix string) ([]string, error) {
 // Running names the runs that are noted as under way.
 func (r Register) Running(ctx context.Context) ([]string, error) { return r.names(ctx, r.under("")) }
 
+// States are the journals of the runs that are under way, but of one.
+func (r Register) States(ctx context.Context, but string) ([]*failover.State, error) {
+	running, err := r.Running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []*failover.State
+	for _, run := range running {
+		if run == but {
+			continue
+		}
+		s, err := journal.Read(ctx, r.project, run)
+		if errors.Is(err, vault.ErrNotFound) {
+			continue // it has not begun yet, or never did
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
 // Ended names the runs that have a summary.
 func (r Register) Ended(ctx context.Context) ([]string, error) { return r.names(ctx, r.over("")) }
 

@@ -77,6 +77,15 @@ func (t *Table) Next(last, created, now time.Time) time.Time {
 	return t.after(from)
 }
 
+// After returns the first slot after an instant: an interval later, or the next
+// time that the cron expression names; zero if there is none.
+func (t *Table) After(from time.Time) time.Time {
+	if t.cron == nil {
+		return from.Add(t.every)
+	}
+	return t.after(from)
+}
+
 // after returns the first slot of the cron expression after an instant. An hour
 // that the clock leaps over in spring counts as the one that it becomes: the
 // night's capture is late then, and not left out.

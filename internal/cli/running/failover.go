@@ -3,7 +3,6 @@ package running
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -24,7 +23,6 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/register"
-	"davit.dev/davit/internal/vault"
 )
 
 // order is what `failover` or `switchover` was asked.
@@ -247,7 +245,7 @@ func (h *here) prepare(ctx context.Context, p *plan.Plan, o *order) (*failover.S
 		return nil, nil, refused(err)
 	}
 	h.Progress().Step("looking at vault and cluster")
-	under, err := h.under(ctx)
+	under, err := register.New(h.in.Project).States(ctx, "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -268,26 +266,6 @@ func refused(err error) error {
 		return exit.Refuse(r.Do, "%s", r.Why)
 	}
 	return err
-}
-
-// under are the runs under way.
-func (h *here) under(ctx context.Context) ([]*failover.State, error) {
-	running, err := register.New(h.in.Project).Running(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var all []*failover.State
-	for _, run := range running {
-		s, err := journal.Read(ctx, h.in.Project, run)
-		if errors.Is(err, vault.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
-	}
-	return all, nil
 }
 
 // chosen are the points that were asked for.

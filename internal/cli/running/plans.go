@@ -1,6 +1,7 @@
 package running
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -82,7 +83,7 @@ func (r *PlanRow) of(p *v1alpha1.RecoveryPlan) {
 		r.LastRun = run.Verb + " " + run.Phase
 	}
 	if drill := p.Status.LastDrill; drill != nil {
-		r.LastDrill = drill.Phase
+		r.LastDrill = cmp.Or(drill.Verdict, drill.Phase)
 	}
 }
 
@@ -198,6 +199,7 @@ func (s Shown) Text(t *output.Text) {
 		t.Line("Problem: %s", problem.Error())
 	}
 	s.declares(t, p)
+	s.drills(t)
 	t.Line("-o yaml shows all of it.")
 }
 
@@ -214,4 +216,29 @@ func (s Shown) declares(t *output.Text, p *plan.Plan) {
 		}
 	}
 	t.Line("Declared automatically, by %s, at the site that would take over: plan show says more there.", strings.Join(p.Declaration.Vantages, ", "))
+}
+
+// drills says how the last drill went, as far as this site knows, and when the
+// next is due here.
+func (s Shown) drills(t *output.Text) {
+	if s.here == nil {
+		return
+	}
+	last, next := "none that this site knows of", "none on schedule"
+	if d := s.here.Status.LastDrill; d != nil {
+		last = fmt.Sprintf("%s at %s: %s", d.Name, d.To, cmp.Or(d.Verdict, d.Phase))
+		if d.EndedAt != nil {
+			last += fmt.Sprintf(" on %s, %s ago; `davit runs report %s` has its signed report", d.EndedAt.UTC().Format(time.RFC3339), output.Age(d.EndedAt.Time, s.now), d.Name)
+		}
+		if d.Message != "" {
+			last += ": " + output.OneLine(d.Message)
+		}
+	}
+	if d := s.here.Status.NextDrill; d != nil {
+		next = d.UTC().Format(time.RFC3339)
+	}
+	if c := meta.FindStatusCondition(s.here.Status.Conditions, v1alpha1.ConditionDrilled); c != nil && c.Status != "True" {
+		next += " (" + output.OneLine(c.Message) + ")"
+	}
+	t.Fields("", "Last drill", last, "Next drill here", next)
 }

@@ -31,6 +31,7 @@ type Plan struct {
 	LastRun   string    `json:"lastRun,omitempty"`
 	LastDrill string    `json:"lastDrill,omitempty"`
 	Drilled   time.Time `json:"drilled,omitzero"`
+	NextDrill time.Time `json:"nextDrill,omitzero"`
 	// Message says why it cannot be carried out, or is not in the vault.
 	Message string `json:"message,omitempty"`
 	// Declares says, at the site that would take over, what is seen of the source
@@ -116,7 +117,11 @@ func ofPlan(p *v1alpha1.RecoveryPlan) Plan {
 		out.LastRun = r.Verb + " " + r.Phase
 	}
 	if r := p.Status.LastDrill; r != nil {
-		out.LastDrill, out.Drilled = r.Phase, TimeOf(r.EndedAt)
+		out.LastDrill, out.Drilled = cmp.Or(r.Verdict, r.Phase), TimeOf(r.EndedAt)
+	}
+	out.NextDrill = TimeOf(p.Status.NextDrill)
+	if out.Message == "" && meta.IsStatusConditionFalse(p.Status.Conditions, v1alpha1.ConditionDrilled) {
+		out.Message = Condition(p.Status.Conditions, v1alpha1.ConditionDrilled)
 	}
 	if r := p.Status.Readiness; r != nil {
 		out.Level, out.Stale = &r.Level, r.Stale
@@ -157,6 +162,12 @@ func (v Status) planText(t *output.Text) {
 		drill := cmp.Or(p.LastDrill, "never")
 		if !p.Drilled.IsZero() {
 			drill += ", " + output.Age(p.Drilled, v.now) + " ago"
+		}
+		switch {
+		case p.NextDrill.After(v.now):
+			drill += "; next in " + output.Age(v.now, p.NextDrill)
+		case !p.NextDrill.IsZero():
+			drill += "; due"
 		}
 		rows = append(rows, []string{
 			p.Name, p.At, p.LastRun, drill, level, output.Age(p.Checked, v.now), fmt.Sprint(p.Errors), fmt.Sprint(p.Warnings),

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -111,4 +112,29 @@ func Find(ctx context.Context, c client.Reader, p *vault.Project, name string) (
 func Mirrored(p *v1alpha1.RecoveryPlan) bool {
 	c := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionMirrored)
 	return c != nil && c.ObservedGeneration == p.Generation && p.Status.Revision > 0
+}
+
+// Vault names the Vault that keeps a plan: the one that it names, or the cluster's
+// only one that is no copy.
+func Vault(ctx context.Context, c client.Reader, p *v1alpha1.RecoveryPlan) (string, error) {
+	if p.Spec.Vault != "" {
+		return p.Spec.Vault, nil
+	}
+	var list v1alpha1.VaultList
+	if err := c.List(ctx, &list); err != nil {
+		return "", fmt.Errorf("list vaults: %w", err)
+	}
+	var own []string
+	for i := range list.Items {
+		if list.Items[i].Spec.CopyOf == "" {
+			own = append(own, list.Items[i].Name)
+		}
+	}
+	switch len(own) {
+	case 0:
+		return "", errors.New("this site has no vault: davit vault add adds one")
+	case 1:
+		return own[0], nil
+	}
+	return "", fmt.Errorf("this site has several vaults, %s: say spec.vault", strings.Join(own, ", "))
 }

@@ -14,6 +14,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/schedule"
 )
 
 // Parse reads a plan from YAML or JSON. A field that the kind does not have, or
@@ -38,7 +39,23 @@ func Parse(data []byte) (*plan.Plan, error) {
 	if p.Name == "" {
 		return nil, errors.New("read plan: metadata.name is missing")
 	}
-	return Convert(&p), nil
+	out := Convert(&p)
+	if _, err := Timetable(out.Drills); err != nil {
+		return nil, fmt.Errorf("read plan: %w", err)
+	}
+	return out, nil
+}
+
+// Timetable is when drills are due; nil for none.
+func Timetable(d *plan.Drills) (*schedule.Table, error) {
+	if d == nil {
+		return nil, nil //nolint:nilnil // never
+	}
+	table, err := schedule.Parse(d.Every, d.Cron, d.Zone)
+	if err != nil {
+		return nil, fmt.Errorf("drills: schedule: %w", err)
+	}
+	return table, nil
 }
 
 // unknown are fields that the kind does not have, in one line.
@@ -69,6 +86,7 @@ func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 		Commit: plan.Commit{Window: s.Commit.Window.Duration, Then: s.Commit.Then},
 		Steps:  each(s.Steps, step),
 		Limits: limits(s.Limits),
+		Drills: drills(s.Drills),
 	}
 	out.Applications = each(s.Applications, func(a v1alpha1.PlanApplication) plan.Application {
 		return plan.Application{Name: a.Name, Group: a.Group, After: a.After, Needs: a.Needs, Data: plan.Kind(a.Data), Probes: each(a.Probes, check)}
@@ -82,6 +100,17 @@ func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 	out.Approvals = each(s.Approvals, func(a v1alpha1.PlanApproval) plan.Approval {
 		return plan.Approval{Verbs: each(a.Verbs, verb), Count: a.Count, Roles: a.Roles}
 	})
+	return out
+}
+
+func drills(d *v1alpha1.PlanDrills) *plan.Drills {
+	if d == nil {
+		return nil
+	}
+	out := &plan.Drills{Cron: d.Schedule.Cron, Zone: d.Schedule.TimeZone, Sites: d.Sites, Suspend: d.Suspend}
+	if d.Schedule.Every != nil {
+		out.Every = d.Schedule.Every.Duration
+	}
 	return out
 }
 

@@ -181,7 +181,7 @@ func (w *work) spec(ctx context.Context, target Target, found plans.Found) (*fai
 	if err != nil {
 		return nil, err
 	}
-	under, err := states(ctx, w.project, o.Name)
+	under, err := register.New(w.project).States(ctx, o.Name)
 	if err != nil {
 		return nil, err
 	}

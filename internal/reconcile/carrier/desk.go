@@ -249,26 +249,3 @@ func (d *desk) follow(ctx context.Context, f *followed) error {
 	delete(d.runs, f.run)
 	return nil
 }
-
-// states are the journals of the runs under way but one.
-func states(ctx context.Context, p *vault.Project, but string) ([]*failover.State, error) {
-	running, err := register.New(p).Running(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var all []*failover.State
-	for _, run := range running {
-		if run == but {
-			continue
-		}
-		s, err := journal.Read(ctx, p, run)
-		if errors.Is(err, vault.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, s)
-	}
-	return all, nil
-}

@@ -92,13 +92,26 @@ var (
 	PlanRTO          = gauge("davit_plan_predicted_rto_seconds", "How long a failover would take at worst, by earlier runs or restore tests; absent without any.", "vault", "plan")
 	PlanRPO          = gauge("davit_plan_predicted_rpo_seconds", "How much work a disaster would cost at worst, by the newest recovery points; absent without any.", "vault", "plan")
 	PlanRTOObjective = gauge("davit_plan_rto_objective_seconds", "RTO objective of a plan.", "vault", "plan")
+	PlanDrilled      = gauge("davit_plan_drill_timestamp_seconds", "When the newest drill of a plan at this site ended, in Unix seconds; only of plans that drill on a schedule.", "vault", "plan")
+	PlanDrillPassed  = gauge("davit_plan_drill_passed", "1 if that drill passed, 0 if it failed, was canceled or refused.", "vault", "plan")
+	PlanDrillDue     = gauge("davit_plan_drill_due_timestamp_seconds", "When the next drill of a plan at this site is due, in Unix seconds; in the past while it is under way or waits.", "vault", "plan")
 	PlanRPOObjective = gauge("davit_plan_rpo_objective_seconds", "RPO objective of a plan.", "vault", "plan")
 	PlanDeclares     = gauge("davit_plan_declares", "1 if this site would take over by itself when the plan's source is lost, 0 if something is missing for that.", "vault", "plan")
 	PlanLostVotes    = gauge("davit_plan_lost_votes", "Vantage points that say that the plan's source is lost.", "vault", "plan")
 	PlanDeclared     = gauge("davit_plan_declared_timestamp_seconds", "When this site last declared the plan's source lost by itself, in Unix seconds.", "vault", "plan")
 )
 
-var ofPlans = []*prometheus.GaugeVec{PlanFindings, PlanChecked, PlanLevel, PlanRTO, PlanRPO, PlanRTOObjective, PlanRPOObjective, PlanDeclares, PlanLostVotes, PlanDeclared}
+var ofPlans = []*prometheus.GaugeVec{PlanFindings, PlanChecked, PlanLevel, PlanRTO, PlanRPO, PlanRTOObjective, PlanRPOObjective, PlanDeclares, PlanLostVotes, PlanDeclared, PlanDrilled, PlanDrillPassed, PlanDrillDue}
+
+// DrillGrace is how late a drill on a schedule may be before it is overdue.
+const DrillGrace = time.Hour
+
+// ForgetDrills removes what is said of a plan's drills.
+func ForgetDrills(plan string) {
+	for _, g := range []*prometheus.GaugeVec{PlanDrilled, PlanDrillPassed, PlanDrillDue} {
+		g.DeletePartialMatch(prometheus.Labels{"plan": plan})
+	}
+}
 
 // plans are those of which there are gauges, by vault.
 var plans = struct {

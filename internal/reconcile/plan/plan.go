@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
@@ -92,6 +93,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	// Others write other fields of the status: only what changed is sent.
 	err := r.Client.Status().Patch(ctx, &p, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: time.Second}, nil
+	}
 	if client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("write status of plan: %w", err)
 	}
@@ -129,8 +133,12 @@ func (r *Reconciler) lookIntoVault(ctx context.Context, p *v1alpha1.RecoveryPlan
 func (r *Reconciler) valid(p *v1alpha1.RecoveryPlan) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionValid, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, Message: "it can be carried out as it is written", ObservedGeneration: p.Generation}
 	var wrong []string
-	for _, problem := range document.Convert(p).Check() {
+	converted := document.Convert(p)
+	for _, problem := range converted.Check() {
 		wrong = append(wrong, problem.Error())
+	}
+	if _, err := document.Timetable(converted.Drills); err != nil {
+		wrong = append(wrong, err.Error())
 	}
 	if len(wrong) > 0 {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonInvalid, limit(strings.Join(wrong, "; "))
@@ -202,26 +210,9 @@ func (r *Reconciler) unmirrored(c metav1.Condition, before *metav1.Condition, er
 
 // project opens the plan's vault.
 func (r *Reconciler) project(ctx context.Context, p *v1alpha1.RecoveryPlan) (*vault.Project, error) {
-	name := p.Spec.Vault
-	if name == "" {
-		var list v1alpha1.VaultList
-		if err := r.Client.List(ctx, &list); err != nil {
-			return nil, fmt.Errorf("list vaults: %w", err)
-		}
-		var own []string
-		for i := range list.Items {
-			if list.Items[i].Spec.CopyOf == "" {
-				own = append(own, list.Items[i].Name)
-			}
-		}
-		switch len(own) {
-		case 0:
-			return nil, errors.New("this site has no vault: davit vault add adds one")
-		case 1:
-			name = own[0]
-		default:
-			return nil, fmt.Errorf("this site has several vaults, %s: say spec.vault", strings.Join(own, ", "))
-		}
+	name, err := plans.Vault(ctx, r.Client, p)
+	if err != nil {
+		return nil, err
 	}
 	return r.Project(ctx, name)
 }
@@ -271,7 +262,32 @@ func (r *Reconciler) runs(ctx context.Context, p *v1alpha1.RecoveryPlan) error {
 				Name: o.Name, Verb: string(o.Spec.Verb), To: o.Spec.To, Phase: cmp.Or(o.Status.Phase, string(failover.Pending)),
 				BegunAt: o.Status.BegunAt, EndedAt: o.Status.EndedAt, RPO: o.Status.RPO, RTO: o.Status.RTO, Fence: o.Status.Fence,
 			}
+			ended(*last, o)
 		}
 	}
 	return nil
+}
+
+// ended says of a run that is over where its report is, and how a drill did.
+func ended(r *v1alpha1.PlanRun, o *v1alpha1.Run) {
+	const most = 4096
+	phase := failover.Phase(r.Phase)
+	if !phase.Over() {
+		return
+	}
+	r.Report = "reports/" + r.Name
+	if o.Spec.Verb != "drill" {
+		return
+	}
+	switch phase {
+	case failover.Completed:
+		r.Verdict = v1alpha1.DrillPassed
+	case failover.Canceled:
+		r.Verdict = v1alpha1.DrillCanceled
+	default:
+		r.Verdict = v1alpha1.DrillFailed
+	}
+	if r.Verdict != v1alpha1.DrillPassed {
+		r.Message = strings.ToValidUTF8(o.Status.Why[:min(len(o.Status.Why), most)], "")
+	}
 }

@@ -176,6 +176,9 @@ func TestLastRuns(t *testing.T) {
 	}
 	p := east.look()
 	if p.Status.LastRun == nil || p.Status.LastRun.Name != "b" || p.Status.LastDrill == nil || p.Status.LastDrill.Name != "c" {
-		t.Errorf("%+v, %+v", p.Status.LastRun, p.Status.LastDrill)
+		t.Fatalf("%+v, %+v", p.Status.LastRun, p.Status.LastDrill)
+	}
+	if d := p.Status.LastDrill; d.Verdict != v1alpha1.DrillPassed || d.Report != "reports/c" || p.Status.LastRun.Verdict != "" {
+		t.Errorf("%+v, %+v", p.Status.LastRun, d)
 	}
 }
