@@ -35,6 +35,9 @@ const (
 	// StartWithin is how old an order may be that is taken up: who comes back
 	// after days must not carry out what others have long seen to.
 	StartWithin = time.Hour
+	// DeclaredWithin is how old the order of an automatic declaration may be: the
+	// site that was lost then may live now.
+	DeclaredWithin = 2 * time.Minute
 )
 
 // leases of runs are named after them.

@@ -179,10 +179,13 @@ func TestBadOrders(t *testing.T) {
 		"neither this cluster nor the vault": func(o *v1alpha1.Run, _ *rig) { o.Spec.Plan = "cash" },
 		"a run is carried at its target":     func(o *v1alpha1.Run, _ *rig) { o.Spec.To = "east" },
 		"nobody took the order up":           func(o *v1alpha1.Run, _ *rig) { o.CreationTimestamp.Time = time.Now().Add(-2 * time.Hour) },
-		"no recovery point":                  func(o *v1alpha1.Run, _ *rig) { o.Spec.Points = map[string]v1alpha1.PointName{"db": "gone"} },
-		"nothing was changed: too small":     func(_ *v1alpha1.Run, r *rig) { r.site.problems = []string{"too small"} },
-		"no vault \"other\"":                 func(o *v1alpha1.Run, _ *rig) { o.Spec.Vault = "other" },
-		"is at site west already":            func(o *v1alpha1.Run, _ *rig) { o.Spec.Verb = "failover" },
+		"within 2m0s": func(o *v1alpha1.Run, _ *rig) {
+			o.Labels, o.CreationTimestamp.Time = map[string]string{v1alpha1.LabelDeclared: "true"}, time.Now().Add(-3*time.Minute)
+		},
+		"no recovery point":              func(o *v1alpha1.Run, _ *rig) { o.Spec.Points = map[string]v1alpha1.PointName{"db": "gone"} },
+		"nothing was changed: too small": func(_ *v1alpha1.Run, r *rig) { r.site.problems = []string{"too small"} },
+		"no vault \"other\"":             func(o *v1alpha1.Run, _ *rig) { o.Spec.Vault = "other" },
+		"is at site west already":        func(o *v1alpha1.Run, _ *rig) { o.Spec.Verb = "failover" },
 	} {
 		t.Run(want, func(t *testing.T) {
 			o := restore("r1")

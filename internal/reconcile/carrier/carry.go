@@ -159,8 +159,12 @@ func (w *work) machine(ctx context.Context, target Target, found plans.Found) (*
 // spec is what an order asks for; a Refusal says why it cannot be.
 func (w *work) spec(ctx context.Context, target Target, found plans.Found) (*failover.Spec, error) {
 	o := w.order
-	if age := w.c.Now().Sub(o.CreationTimestamp.Time); age > StartWithin {
-		return nil, commission.Refuse("create another, if it is still wanted", "nobody took the order up within %s", StartWithin)
+	within := StartWithin
+	if o.Labels[v1alpha1.LabelDeclared] == "true" {
+		within = DeclaredWithin
+	}
+	if age := w.c.Now().Sub(o.CreationTimestamp.Time); age > within {
+		return nil, commission.Refuse("create another, if it is still wanted", "nobody took the order up within %s", within)
 	}
 	p := found.Plan()
 	ask := commission.Ask{
