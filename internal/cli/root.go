@@ -29,8 +29,8 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/profiles"
 	"davit.dev/davit/internal/cli/running"
-	"davit.dev/davit/internal/cli/witness"
 	"davit.dev/davit/internal/cli/wiring"
+	"davit.dev/davit/internal/cli/witness"
 )
 
 // Streams are what a command reads and writes.
