@@ -181,12 +181,16 @@ func (b *builder) fenced(after []string) []string {
 // handOver stops the source in order, last started first, moves the last
 // write, and only then takes the epochs.
 func (b *builder) handOver(after []string) []string {
+	later := map[string][]string{}
+	for _, a := range b.p.Applications {
+		for _, before := range b.p.appsBefore(a.Name) {
+			later[before] = append(later[before], a.Name)
+		}
+	}
 	b.each(KindQuiesce, func(app string) []string {
 		wait := slices.Clone(after)
-		for _, other := range b.p.apps() {
-			if slices.Contains(b.p.appsBefore(other), app) {
-				wait = append(wait, string(KindQuiesce)+"/"+other)
-			}
+		for _, other := range later[app] {
+			wait = append(wait, string(KindQuiesce)+"/"+other)
 		}
 		return wait
 	})
@@ -249,8 +253,8 @@ func (b *builder) start(begin []string) {
 }
 
 func (b *builder) probed(app string) bool {
-	i := slices.Index(b.p.apps(), app)
-	return i >= 0 && len(b.p.Applications[i].Probes) > 0
+	a := b.p.application(app)
+	return a != nil && len(a.Probes) > 0
 }
 
 func (b *builder) traffic() {
@@ -269,11 +273,10 @@ func (b *builder) traffic() {
 // appsBefore are the applications that must be ready before this one starts:
 // those that it names, and those of the groups before its own. Sorted.
 func (p *Plan) appsBefore(app string) []string {
-	i := slices.Index(p.apps(), app)
-	if i < 0 {
+	a := p.application(app)
+	if a == nil {
 		return nil
 	}
-	a := p.Applications[i]
 	before := slices.Clone(a.After)
 	groups := p.groupAfter(a.Group)
 	for n := 0; n < len(groups); n++ { // with the groups before those, which may be empty
@@ -290,6 +293,16 @@ func (p *Plan) appsBefore(app string) []string {
 	}
 	slices.Sort(before)
 	return slices.Compact(before)
+}
+
+// application is the one of that name; nil when there is none.
+func (p *Plan) application(name string) *Application {
+	for i := range p.Applications {
+		if p.Applications[i].Name == name {
+			return &p.Applications[i]
+		}
+	}
+	return nil
 }
 
 // groupAfter are the groups that a group names.
@@ -367,9 +380,10 @@ func (b *builder) fold() {
 // claims, without which there is none, wait for them.
 func (b *builder) beforeClaims(c *checker) {
 	claims := b.all(KindClaim, KindHold, KindFence)
+	awaited := b.behind(claims)
 	for _, name := range b.order {
 		s := b.index[name]
-		if !s.Activates() || !b.verb.Moves() {
+		if !s.Activates() || !b.verb.Moves() || !awaited[name] {
 			continue
 		}
 		for _, claim := range claims {
@@ -380,6 +394,20 @@ func (b *builder) beforeClaims(c *checker) {
 			}
 		}
 	}
+}
+
+// behind are the steps that some steps wait for, however far back, and themselves.
+func (b *builder) behind(names []string) map[string]bool {
+	seen := map[string]bool{}
+	for rest := slices.Clone(names); len(rest) > 0; {
+		n := rest[len(rest)-1]
+		rest = rest[:len(rest)-1]
+		if !seen[n] {
+			seen[n] = true
+			rest = append(rest, b.index[n].After...)
+		}
+	}
+	return seen
 }
 
 // path is a way along After from one step to another, or nil.
