@@ -1,0 +1,228 @@
+package lead
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/fault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+// world is a vault and a steady clock that the test moves.
+type world struct {
+	t      *testing.T
+	store  *fault.Store
+	ledger InVault
+	now    time.Duration
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, store: fault.New(mem.New(time.Now), 1, fault.Faults{})}
+	p, key, err := consoletest.New(t.Context(), w.store, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := authority.Ensure(t.Context(), p, key, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ledger = InVault{Project: p, Authority: a, Console: "c0ffee"}
+	return w
+}
+
+func (w *world) member(name string) *Member {
+	return New(Options{
+		Ledger: w.ledger, Holder: name, URL: "https://" + name, Steady: func() time.Duration { return w.now }, Now: time.Now,
+	})
+}
+
+// step has members take one step each, and time pass.
+func (w *world) step(members ...*Member) {
+	w.t.Helper()
+	for _, m := range members {
+		if err := m.Step(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.now += Every
+}
+
+func (w *world) is(m *Member, role Role, epoch int64, url string) {
+	w.t.Helper()
+	if got := m.Status(); got != (Status{role, epoch, url}) {
+		w.t.Errorf("%s is %+v, want %s of epoch %d at %s", m.Holder, got, role, epoch, url)
+	}
+}
+
+// One is active while it counts; the other takes over when it stops, and at
+// once when it ends by itself. One that wakes up is nobody.
+func TestTakeover(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.member("a"), w.member("b")
+	for range 10 {
+		w.step(a, b)
+		w.is(a, Active, 1, "https://a")
+		w.is(b, Passive, 1, "https://a")
+	}
+	for b.Status().Role == Passive { // a is stopped
+		w.step(b)
+		if w.now > time.Hour {
+			t.Fatal("nobody takes over")
+		}
+	}
+	w.is(a, Silent, 1, "https://a") // it knows by its own clock, before it has asked
+	w.is(b, Active, 2, "https://b")
+	if err := a.Confirm(t.Context()); !errors.Is(err, ErrPassive) {
+		t.Errorf("one that woke up may acknowledge: %v", err)
+	}
+	w.is(a, Passive, 2, "https://b")
+	w.step(a, b)
+	w.is(a, Passive, 2, "https://b")
+	if err := b.Confirm(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := b.End(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Confirm(t.Context()); !errors.Is(err, ErrPassive) {
+		t.Errorf("one that has ended: %v", err)
+	}
+	w.step(a)
+	w.is(a, Active, 3, "https://a")
+}
+
+// The negative control of Confirm: a member that goes by its lease alone still
+// believes that it is active when another took over, its clock having stood
+// still as that of a stopped process may.
+func TestLeaseAloneProvesNothing(t *testing.T) {
+	w := newWorld(t)
+	frozen := w.now
+	a := w.member("a")
+	a.Steady = func() time.Duration { return frozen }
+	b := w.member("b")
+	w.step(a, b)
+	for b.Status().Role == Passive {
+		w.step(b)
+	}
+	w.is(a, Active, 1, "https://a")
+	if err := a.Confirm(t.Context()); !errors.Is(err, ErrPassive) {
+		t.Errorf("it may acknowledge: %v", err)
+	}
+}
+
+// A vault that does not answer makes nobody active, and nobody takes over for
+// that he cannot see.
+func TestSilentVault(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.member("a"), w.member("b")
+	w.step(a, b)
+	w.store.Set(fault.Faults{Refuse: 1})
+	for range 10 {
+		for _, m := range []*Member{a, b} {
+			if err := m.Step(t.Context()); err == nil {
+				t.Fatal("a step without a vault")
+			}
+		}
+		w.now += Every
+	}
+	w.is(a, Silent, 1, "https://a")
+	w.is(b, Passive, 1, "https://a")
+	if err := a.Confirm(t.Context()); err == nil {
+		t.Error("it may acknowledge without the vault")
+	}
+	w.store.Set(fault.Faults{})
+	w.step(b, a) // that b could see no count proves nothing of a
+	w.is(a, Active, 1, "https://a")
+	w.is(b, Passive, 1, "https://a")
+}
+
+// Who takes over is not active before he has risen, and tries again.
+func TestRise(t *testing.T) {
+	w := newWorld(t)
+	a := w.member("a")
+	var tries []int64
+	a.Rise = func(_ context.Context, epoch int64) error {
+		tries = append(tries, epoch)
+		if len(tries) == 1 {
+			return errors.New("the journal cannot be read")
+		}
+		w.is(a, Passive, 1, "https://a")
+		return nil
+	}
+	if err := a.Step(t.Context()); err == nil {
+		t.Error("a rise that failed is not said")
+	}
+	w.is(a, Passive, 1, "https://a")
+	w.step(a)
+	w.step(a)
+	w.is(a, Active, 1, "https://a")
+	if fmt.Sprint(tries) != "[1 1]" {
+		t.Errorf("rises: %v", tries)
+	}
+}
+
+// A claim whose answer was lost is the claimer's.
+func TestLostAnswer(t *testing.T) {
+	w := newWorld(t)
+	a := w.member("a")
+	w.store.Set(fault.Faults{Lose: 1})
+	if err := a.Step(t.Context()); !errors.Is(err, vault.ErrUnavailable) {
+		t.Fatalf("its beat was lost too: %v", err)
+	}
+	w.is(a, Passive, 1, "https://a")
+	w.store.Set(fault.Faults{})
+	w.step(a)
+	w.is(a, Active, 1, "https://a")
+}
+
+// Of many that claim at once, one becomes active; each number is one's alone.
+func TestRace(t *testing.T) {
+	w := newWorld(t)
+	var members []*Member
+	for i := range 8 {
+		members = append(members, w.member(fmt.Sprint("m", i)))
+	}
+	var all sync.WaitGroup
+	for _, m := range members {
+		all.Go(func() {
+			if err := m.Step(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	active := 0
+	for _, m := range members {
+		if m.Confirm(t.Context()) == nil {
+			active++
+		}
+	}
+	if active != 1 {
+		t.Errorf("%d are active", active)
+	}
+}
+
+// What a site writes with its own key counts for nothing.
+func TestForgedClaim(t *testing.T) {
+	w := newWorld(t)
+	a := w.member("a")
+	w.step(a)
+	forged := []byte(`{"formatVersion":1,"number":2,"holder":"site","url":"https://evil.example.com"}`)
+	if err := w.ledger.Project.WriteSealedOnce(t.Context(), w.ledger.claimKey(2), forged); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Confirm(t.Context()); !errors.Is(err, vault.ErrDamaged) {
+		t.Errorf("%v", err)
+	}
+	if got := a.Status().URL; got != "https://a" {
+		t.Errorf("people are sent to %s", got)
+	}
+}
