@@ -53,7 +53,7 @@ func Components(c Cluster) []Component {
 	}
 	balancers := open("load balancers", "Services come back from recovery points, their balancers are the target's to make")
 	if c.Gates > 0 {
-		balancers.By = fmt.Sprintf("nothing: the plan has %d gates, which this davit does not open; /active answers balancers (docs/traffic.md)", c.Gates)
+		balancers.By = fmt.Sprintf("nothing: plans open %d gates for balancers that ask /active (docs/traffic.md), the balancers themselves are not protected", c.Gates)
 	}
 	manifests := Component{Name: "manifests", Covered: c.Points > 0, By: fmt.Sprintf("recovery points of %d applications", c.Points), Proven: c.ReadBack}
 	if !manifests.Covered {
