@@ -16,6 +16,9 @@ const (
 	// ConditionTested says whether the restore test that the policy asks for
 	// brought the application up, within its RTO objective.
 	ConditionTested = "RestoreTested"
+	// ConditionConsole says on a cluster's own Site whether its consoles are
+	// reached. Nothing depends on them: it counts for no other condition.
+	ConditionConsole = "ConsoleConnected"
 	// ConditionValid says whether a plan can be carried out as it is written.
 	ConditionValid = "Valid"
 	// ConditionMirrored says whether the vault holds the plan as it is here.

@@ -13,6 +13,10 @@ var GroupVersion = schema.GroupVersion{Group: "davit.dev", Version: "v1alpha1"}
 // namespaces, so whoever may write there is an administrator of Davit.
 const SystemNamespace = "davit-system"
 
+// ConsoleSecret is the Secret in SystemNamespace that has the agent's ways to
+// consoles.
+const ConsoleSecret = "davit-console"
+
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion,

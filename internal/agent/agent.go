@@ -10,6 +10,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -24,6 +26,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/agent/speaker"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
@@ -62,6 +65,8 @@ type Options struct {
 	MetricsAddress, HealthAddress string
 	// LeaderElection is off where only one agent can run, as in tests.
 	LeaderElection bool
+	// OutboxDir is where events wait for consoles.
+	OutboxDir string
 	// Config is the way into the cluster.
 	Config *rest.Config
 	Logger *slog.Logger
@@ -78,6 +83,7 @@ func Main(ctx context.Context, args []string, logs io.Writer) error {
 	flags.StringVar(&opts.MetricsAddress, "metrics-address", ":8080", "where to serve /metrics; 0: nowhere")
 	flags.StringVar(&opts.HealthAddress, "health-address", ":8081", "where to serve /healthz and /readyz; 0: nowhere")
 	flags.BoolVar(&opts.LeaderElection, "leader-election", true, "let one of several replicas lead")
+	flags.StringVar(&opts.OutboxDir, "outbox-dir", filepath.Join(os.TempDir(), "davit-outbox"), "where events wait for consoles")
 	flags.StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	flags.StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file (default: the pod's service account)")
 	if err := flags.Parse(args); err != nil {
@@ -100,6 +106,9 @@ func Run(ctx context.Context, opts Options) error {
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
+	}
+	if opts.OutboxDir == "" {
+		opts.OutboxDir = filepath.Join(os.TempDir(), "davit-outbox")
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -152,7 +161,11 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	}
 	c, reader := mgr.GetClient(), mgr.GetAPIReader()
 	p := newPool(clients, reader, lease.Identity{Site: opts.Site, Cluster: id}, opts.Logger, opts.Now)
-	events := mgr.GetEventRecorderFor("davit-agent")
+	tells := &speaker.Speaker{Client: c, Reader: reader, Site: opts.Site, Dir: opts.OutboxDir, Now: opts.Now, Log: opts.Logger}
+	if err := mgr.Add(tells); err != nil {
+		return err
+	}
+	events := tells.Recorder(mgr.GetEventRecorderFor("davit-agent"))
 	for _, r := range []interface{ Setup(ctrl.Manager) error }{
 		&vault.Reconciler{Client: c, Vaults: fresh{p}, Events: events, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
 		&site.Reconciler{Client: c, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},

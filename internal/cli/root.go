@@ -23,6 +23,7 @@ import (
 
 	"davit.dev/davit/internal/cli/bundle"
 	"davit.dev/davit/internal/cli/console"
+	"davit.dev/davit/internal/cli/enrolment"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/cli/installation"
@@ -144,7 +145,7 @@ func (e *env) named(hint string) string {
 }
 
 var commandWords = []string{
-	"install", "uninstall", "vault", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
+	"install", "uninstall", "vault", "enrol", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
 	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
@@ -207,7 +208,7 @@ func (e *env) addCommands(root *cobra.Command) {
 			root.AddCommand(c)
 		}
 	}
-	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand())
+	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand(), enrolment.Command(enrolment.Host{In: e.In, Bounded: e.looking, Cluster: e.cluster, Print: e.print}))
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
 		e.planCommand(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()), running.Runs(e.running()), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))

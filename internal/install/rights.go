@@ -120,8 +120,10 @@ func agentAnywhere() []rbacv1.PolicyRule {
 func agentAtHome() []rbacv1.PolicyRule {
 	impersonate := rule(verbs("impersonate"), "", "serviceaccounts")
 	impersonate.ResourceNames = []string{CaptureName, RestoreName}
+	console := rule(verbs("update", "patch"), "", "secrets") // its certificate is made anew
+	console.ResourceNames = []string{v1alpha1.ConsoleSecret}
 	return []rbacv1.PolicyRule{
-		impersonate,
+		impersonate, console,
 		rule(allVerbs, "coordination.k8s.io", "leases"),
 		rule(verbs("get", "list"), "", "secrets"),
 		rule(allVerbs, "", "configmaps"), // what is owed to applications after a cut

@@ -14,11 +14,13 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/enrolment"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/uplink"
 )
 
 // Host is what the command line gives its commands.
@@ -43,6 +45,7 @@ type Host struct {
 func Install(h Host) *cobra.Command {
 	var opts install.Options
 	var dryRun, wait bool
+	var way enrolment.Way
 	cmd := &cobra.Command{
 		Use:   "install --site NAME",
 		Short: "Put Davit into a cluster, or upgrade it",
@@ -51,7 +54,7 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 		Args: h.Args,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.NoWait, opts.Timeout = !wait, h.Timeout()
-			return h.install(cmd, opts, dryRun)
+			return h.install(cmd, opts, way, dryRun)
 		},
 	}
 	flags := cmd.Flags()
@@ -67,17 +70,24 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 	flags.StringVar(&opts.RuntimeSocket, "cri-socket", "", "the container runtime's socket on the nodes (default: they look for it); none: nodes fence nothing by themselves")
 	flags.StringVar(&opts.LogLevel, "log-level", "", "debug, info, warn or error")
 	flags.BoolVar(&wait, "wait", true, "wait until agent and node processes are ready")
+	way.Flags(flags)
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be applied; with -o yaml for kubectl or git")
 	return cmd
 }
 
-func (h Host) install(cmd *cobra.Command, opts install.Options, dryRun bool) error {
+func (h Host) install(cmd *cobra.Command, opts install.Options, way enrolment.Way, dryRun bool) error {
 	if opts.SiteName == "" {
 		return exit.Usage("choose a short name that no other site has, such as east", "--site is missing")
 	}
 	objects, err := install.Render(opts)
 	if err != nil {
 		return exit.AsUsage(err)
+	}
+	var token uplink.Token
+	if way.Given() {
+		if token, err = way.Token(cmd.InOrStdin()); err != nil {
+			return err
+		}
 	}
 	if dryRun {
 		return h.Print(view.Rendered(objects))
@@ -91,6 +101,11 @@ func (h Host) install(cmd *cobra.Command, opts install.Options, dryRun bool) err
 	start := h.Now()
 	if err := c.Install(ctx, opts, func(step string) { h.Step("%s", step) }); err != nil {
 		return err
+	}
+	if way.Given() {
+		if err := way.Introduce(ctx, c, token); err != nil {
+			return exit.Hint(err, "Davit is installed; `enrol` gives its agent the token")
+		}
 	}
 	return h.Print(view.Installed{Site: opts.SiteName, Objects: len(objects), Took: h.Now().Sub(start), Ready: !opts.NoWait, Next: h.Named("`vault add NAME URL`")})
 }

@@ -60,6 +60,9 @@ type Site struct {
 	Kube    string    `json:"kubernetes,omitempty"`
 	Davit   string    `json:"davit,omitempty"`
 	Message string    `json:"message,omitempty"`
+	// Console says how the agent of this site reaches its consoles; nothing
+	// depends on them.
+	Console string `json:"console,omitempty"`
 }
 
 // Run is what is going on now.
@@ -275,8 +278,12 @@ func (v *Status) gatherSites(ctx context.Context, c client.Client) error {
 		if local {
 			v.Site = s.Name
 		}
+		console := ""
+		if c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionConsole); c != nil && local {
+			console = c.Message
+		}
 		v.Sites = append(v.Sites, Site{
-			Name: s.Name, Local: local, Seen: TimeOf(s.Status.LastSeen), Kube: s.Status.KubeVersion,
+			Console: console, Name: s.Name, Local: local, Seen: TimeOf(s.Status.LastSeen), Kube: s.Status.KubeVersion,
 			Davit: s.Status.DavitVersion, Message: Condition(s.Status.Conditions, v1alpha1.ConditionReady),
 		})
 	}
@@ -460,6 +467,9 @@ func (v Status) siteRows() [][]string {
 		note := s.Message
 		if s.Local {
 			note = joinNotes("this site", note)
+			if s.Console != "" {
+				note = joinNotes(note, "console: "+s.Console)
+			}
 		}
 		rows = append(rows, []string{s.Name, output.Age(s.Seen, v.now), s.Kube, s.Davit, output.OneLine(note)})
 	}

@@ -1,0 +1,171 @@
+package speaker
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/uplink"
+)
+
+// gather says how the objects of a project stand.
+func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, error) {
+	of, err := s.vaults(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	var sites v1alpha1.SiteList
+	var apps v1alpha1.ApplicationList
+	var plans v1alpha1.RecoveryPlanList
+	var runs v1alpha1.RunList
+	for _, list := range []client.ObjectList{&sites, &apps, &plans, &runs} {
+		if err := s.Client.List(ctx, list); err != nil {
+			return nil, fmt.Errorf("list objects: %w", err)
+		}
+	}
+	var all []uplink.Object
+	for i := range sites.Items {
+		if o := &sites.Items[i]; o.Name == s.Site {
+			all = append(all, stands("Site", o, o.Status.Conditions, v1alpha1.ConditionReady))
+		}
+	}
+	for i := range apps.Items {
+		if o := &apps.Items[i]; of[o.Spec.Vault] {
+			all = append(all, application(o))
+		}
+	}
+	planVault := map[string]string{}
+	for i := range plans.Items {
+		o := &plans.Items[i]
+		planVault[o.Name] = o.Spec.Vault
+		if of[o.Spec.Vault] {
+			said := stands("RecoveryPlan", o, o.Status.Conditions, v1alpha1.ConditionReady)
+			said.Holder = o.Status.At
+			all = append(all, said)
+		}
+	}
+	for i := range runs.Items {
+		o := &runs.Items[i]
+		vault := o.Spec.Vault
+		if vault == "" {
+			vault = planVault[o.Spec.Plan]
+		}
+		if of[vault] {
+			said := object("Run", o)
+			said.State, said.Why = o.Status.Phase, clip(o.Status.Why)
+			all = append(all, said)
+		}
+	}
+	return all, nil
+}
+
+func application(a *v1alpha1.Application) uplink.Object {
+	o := stands("Application", a, a.Status.Conditions, v1alpha1.ConditionProtected)
+	o.VaultName, o.Role, o.Epoch, o.Holder = a.VaultName(), string(a.Status.Role), a.Status.Epoch, a.Status.EpochSite
+	o.Point, o.Points = a.Status.NewestPoint, a.Status.Points
+	if at := a.Status.NewestInstant; at != nil {
+		o.Instant = at.UTC()
+	}
+	return o
+}
+
+// object names an object, and what makes it from git.
+func object(kind string, o client.Object) uplink.Object {
+	said := uplink.Object{Key: uplink.Key{Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName()}}
+	var h shape.Head
+	h.Metadata.Name, h.Metadata.Namespace, h.Metadata.Labels, h.Metadata.Annotations = o.GetName(), o.GetNamespace(), o.GetLabels(), o.GetAnnotations()
+	none := func(string) bool { return false } // the oldest label says too little
+	if r, ok := gitops.Of(schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: kind}, h, none); ok {
+		said.Git = r.String()
+	}
+	return said
+}
+
+// stands says how an object stands by one of its conditions.
+func stands(kind string, o client.Object, conditions []metav1.Condition, by string) uplink.Object {
+	said := object(kind, o)
+	if c := meta.FindStatusCondition(conditions, by); c != nil {
+		said.State = c.Reason
+		if c.Status == metav1.ConditionTrue {
+			said.State = by
+		} else {
+			said.Why = clip(c.Message)
+		}
+	}
+	return said
+}
+
+// clip bounds a text.
+func clip(text string) string {
+	const most = 512
+	if r := []rune(text); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return text
+}
+
+// recorder records events in the cluster, as its agent does, and tells the
+// consoles of them.
+type recorder struct {
+	record.EventRecorder
+	speaker *Speaker
+}
+
+// Recorder returns a recorder that also tells the consoles. It never waits: what
+// finds no room is counted.
+func (s *Speaker) Recorder(of record.EventRecorder) record.EventRecorder { return recorder{of, s} }
+
+// Event implements record.EventRecorder.
+func (r recorder) Event(o runtime.Object, kind, reason, message string) {
+	r.EventRecorder.Event(o, kind, reason, message)
+	r.tell(o, kind, reason, message)
+}
+
+// Eventf implements record.EventRecorder.
+func (r recorder) Eventf(o runtime.Object, kind, reason, format string, args ...any) {
+	r.EventRecorder.Eventf(o, kind, reason, format, args...)
+	r.tell(o, kind, reason, fmt.Sprintf(format, args...))
+}
+
+// AnnotatedEventf implements record.EventRecorder.
+func (r recorder) AnnotatedEventf(o runtime.Object, annotations map[string]string, kind, reason, format string, args ...any) {
+	r.EventRecorder.AnnotatedEventf(o, annotations, kind, reason, format, args...)
+	r.tell(o, kind, reason, fmt.Sprintf(format, args...))
+}
+
+func (r recorder) tell(o runtime.Object, kind, reason, message string) {
+	h := happening{Event: uplink.Event{At: r.speaker.Now().UTC(), Type: kind, Reason: reason, Message: clip(message)}}
+	switch o := o.(type) {
+	case *v1alpha1.Site:
+		h.site, h.Object = true, uplink.Key{Kind: "Site", Name: o.Name}
+	case *v1alpha1.Vault:
+		h.vault, h.Object = o.Name, uplink.Key{Kind: "Vault", Name: o.Name}
+	case *v1alpha1.Application:
+		h.vault, h.Object = o.Spec.Vault, uplink.Key{Kind: "Application", Namespace: o.Namespace, Name: o.Name}
+	case *v1alpha1.RecoveryPoint:
+		h.application = client.ObjectKey{Namespace: o.Namespace, Name: o.Spec.Application}
+		h.Object = uplink.Key{Kind: "RecoveryPoint", Namespace: o.Namespace, Name: o.Name}
+	case *v1alpha1.Restore:
+		h.vault, h.Object = o.Spec.Vault, uplink.Key{Kind: "Restore", Namespace: o.Namespace, Name: o.Name}
+	case *v1alpha1.RecoveryPlan:
+		h.vault, h.Object = o.Spec.Vault, uplink.Key{Kind: "RecoveryPlan", Name: o.Name}
+	case *v1alpha1.Run:
+		h.vault, h.plan, h.Object = o.Spec.Vault, o.Spec.Plan, uplink.Key{Kind: "Run", Name: o.Name}
+	default:
+		return
+	}
+	select {
+	case r.speaker.queue() <- h:
+	default:
+		r.speaker.dropped.Add(1)
+	}
+}

@@ -1,0 +1,291 @@
+// Package speaker tells consoles what a cluster's agent knows: how its objects
+// stand, and what happens to them. Which consoles, the Secret davit-console says.
+// Nothing else of the agent waits for it.
+package speaker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/uplink/dial"
+	"davit.dev/davit/internal/uplink/outbox"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/version"
+)
+
+const (
+	// lookEvery is how often it is looked for consoles, and how objects stand.
+	lookEvery = 5 * time.Second
+	// waiting is how many events may wait to be put into an outbox.
+	waiting = 1024
+)
+
+// Speaker tells consoles. It runs in the leader only.
+type Speaker struct {
+	Client client.Client
+	// Reader asks the API server itself.
+	Reader client.Reader
+	Site   string
+	// Dir is where the outboxes are.
+	Dir string
+	Now func() time.Time
+	Log *slog.Logger
+
+	once    sync.Once
+	happens chan happening
+	dropped atomic.Int64
+	lines   map[string]*line // by project
+	said    string           // in the condition
+}
+
+// line is the way to one project's console.
+type line struct {
+	client *dial.Client
+	stop   func()
+
+	mu     sync.Mutex
+	status dial.Status
+}
+
+func (l *line) tell(s dial.Status) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.status = s
+}
+
+func (l *line) says() dial.Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.status
+}
+
+func (s *Speaker) queue() chan happening {
+	s.once.Do(func() { s.happens = make(chan happening, waiting) })
+	return s.happens
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (s *Speaker) NeedLeaderElection() bool { return true }
+
+// Start speaks until ctx is done.
+func (s *Speaker) Start(ctx context.Context) error {
+	s.lines = map[string]*line{}
+	defer func() {
+		for project := range s.lines {
+			s.hangUp(project)
+		}
+	}()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	s.look(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case h := <-s.queue():
+			s.happened(ctx, h)
+		case <-tick.C:
+			s.look(ctx)
+		}
+	}
+}
+
+// look opens and closes lines as the Secret says, and says how objects stand.
+func (s *Speaker) look(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var secret corev1.Secret
+	err := s.Reader.Get(ctx, client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: SecretName}, &secret)
+	if client.IgnoreNotFound(err) != nil {
+		s.Log.Warn("consoles are not known", "error", err)
+		return
+	}
+	for project := range s.lines {
+		if _, ok := secret.Data[project]; !ok {
+			s.hangUp(project)
+		}
+	}
+	for project, data := range secret.Data {
+		if l := s.lines[project]; l != nil && l.says().Connected {
+			if link, err := parse(data); err == nil && link.Token != "" {
+				s.hangUp(project) // it was given a new way in
+			}
+		}
+		if s.lines[project] == nil && vault.CheckName(project) == nil {
+			if err := s.dial(ctx, project); err != nil {
+				s.Log.Warn("a console cannot be told", "project", project, "error", err)
+			}
+		}
+	}
+	n := s.dropped.Swap(0)
+	for project, l := range s.lines {
+		if n > 0 {
+			l.client.Outbox.Drop(n)
+		}
+		objects, err := s.gather(ctx, project)
+		if err != nil {
+			s.Log.Warn("how objects stand is not known", "project", project, "error", err)
+			continue
+		}
+		l.client.Board.Put(objects)
+	}
+	if err := s.note(ctx); err != nil {
+		s.Log.Warn("how consoles are reached was not noted", "error", err)
+	}
+}
+
+// dial begins to call a project's console.
+func (s *Speaker) dial(ctx context.Context, project string) error {
+	box, err := outbox.Open(filepath.Join(s.Dir, project), 0)
+	if err != nil {
+		return err
+	}
+	l := &line{status: dial.Status{Fault: "it has not been called yet"}}
+	l.client = &dial.Client{
+		Site: s.Site, Version: version.String(), Keep: &keeper{client: s.Client, reader: s.Reader, project: project},
+		Board: dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
+	}
+	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.client.Run(calling)
+	}()
+	l.stop = func() {
+		cancel()
+		<-ended
+		if err := box.Close(); err != nil {
+			s.Log.Warn("outbox not closed", "error", err)
+		}
+	}
+	s.lines[project] = l
+	return nil
+}
+
+func (s *Speaker) hangUp(project string) {
+	s.lines[project].stop()
+	delete(s.lines, project)
+}
+
+// note writes down how consoles are reached, when that changed.
+func (s *Speaker) note(ctx context.Context) error {
+	c := s.condition()
+	said := fmt.Sprint(c.Status, c.Reason, c.Message)
+	if said == s.said {
+		return nil
+	}
+	var site v1alpha1.Site
+	if err := s.Reader.Get(ctx, client.ObjectKey{Name: s.Site}, &site); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	old := site.DeepCopy()
+	if len(s.lines) == 0 {
+		meta.RemoveStatusCondition(&site.Status.Conditions, v1alpha1.ConditionConsole)
+	} else {
+		meta.SetStatusCondition(&site.Status.Conditions, c)
+	}
+	if err := s.Client.Status().Patch(ctx, &site, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
+		return err
+	}
+	s.said = said
+	return nil
+}
+
+func (s *Speaker) condition() metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.ConditionConsole, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded}
+	var says []string
+	for project, l := range s.lines {
+		st := l.says()
+		text := fmt.Sprintf("project %s: connected to %s, certificate until %s", project, st.URL, st.Ends.UTC().Format(time.DateOnly))
+		if !st.Connected {
+			c.Status, c.Reason = metav1.ConditionFalse, "NotConnected"
+			text = fmt.Sprintf("project %s: not connected: %.300s", project, st.Fault)
+			if st.Waiting > 0 {
+				text += "; events wait"
+			}
+		}
+		if st.Lost > 0 {
+			text += "; events were lost: the outbox was full"
+		}
+		says = append(says, text)
+	}
+	slices.Sort(says)
+	c.Message = strings.Join(says, "; ")
+	return c
+}
+
+// happened puts an event into the outboxes of the projects that it is of.
+func (s *Speaker) happened(ctx context.Context, h happening) {
+	for project, l := range s.lines {
+		of, err := s.concerns(ctx, h, project)
+		if err != nil {
+			s.Log.Warn("whose an event is is not known", "object", h.Object.Name, "error", err)
+		}
+		if !of {
+			continue
+		}
+		if err := l.client.Outbox.Append(h.Event); err != nil {
+			s.Log.Warn("an event was not kept for the console", "project", project, "error", err)
+		}
+	}
+}
+
+// concerns tells whether an event is of a project: whose vault the object is in.
+func (s *Speaker) concerns(ctx context.Context, h happening, project string) (bool, error) {
+	if h.site {
+		return true, nil
+	}
+	name := h.vault
+	if name == "" && h.application != (client.ObjectKey{}) {
+		var app v1alpha1.Application
+		if err := s.Client.Get(ctx, h.application, &app); err != nil {
+			return false, client.IgnoreNotFound(err)
+		}
+		name = app.Spec.Vault
+	}
+	if name == "" && h.plan != "" {
+		var plan v1alpha1.RecoveryPlan
+		if err := s.Client.Get(ctx, client.ObjectKey{Name: h.plan}, &plan); err != nil {
+			return false, client.IgnoreNotFound(err)
+		}
+		name = plan.Spec.Vault
+	}
+	of, err := s.vaults(ctx, project)
+	return of[name], err
+}
+
+// vaults are the cluster's Vaults of a project.
+func (s *Speaker) vaults(ctx context.Context, project string) (map[string]bool, error) {
+	var list v1alpha1.VaultList
+	if err := s.Client.List(ctx, &list); err != nil {
+		return nil, fmt.Errorf("list vaults: %w", err)
+	}
+	of := map[string]bool{}
+	for _, v := range list.Items {
+		of[v.Name] = v.Spec.Project == project
+	}
+	return of, nil
+}
+
+// happening is an event on its way to an outbox.
+type happening struct {
+	uplink.Event
+	site        bool   // it is of the whole site
+	vault       string // the Vault that it is of, or
+	application client.ObjectKey
+	plan        string
+}

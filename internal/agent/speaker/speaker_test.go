@@ -1,0 +1,152 @@
+package speaker
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/record"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/uplink"
+)
+
+var (
+	site  = &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: "east"}}
+	mine  = &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "main"}, Spec: v1alpha1.VaultSpec{Project: "acme"}}
+	other = &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}, Spec: v1alpha1.VaultSpec{Project: "other"}}
+)
+
+func app(name, vault string, annotations map[string]string) *v1alpha1.Application {
+	return &v1alpha1.Application{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: v1alpha1.SystemNamespace, Annotations: annotations},
+		Spec:       v1alpha1.ApplicationSpec{Vault: vault},
+		Status: v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 3, EpochSite: "east", Conditions: []metav1.Condition{
+			{Type: v1alpha1.ConditionProtected, Status: metav1.ConditionFalse, Reason: "Lagging", Message: "the newest point is old"},
+		}},
+	}
+}
+
+func newSpeaker(t *testing.T, objects ...client.Object) *Speaker {
+	t.Helper()
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.Site{}).Build()
+	return &Speaker{Client: c, Reader: c, Site: "east", Dir: t.TempDir(), Now: time.Now, Log: slog.New(slog.DiscardHandler), lines: map[string]*line{}}
+}
+
+// Each project is told of its own applications, and of what git makes as git's.
+func TestGather(t *testing.T) {
+	git := map[string]string{"argocd.argoproj.io/tracking-id": "shops:davit.dev/Application:davit-system/shop"}
+	s := newSpeaker(t, site.DeepCopy(), mine.DeepCopy(), other.DeepCopy(), app("shop", "main", git), app("secret", "theirs", nil))
+	for project, want := range map[string]string{"acme": "shop", "other": "secret"} {
+		all, err := s.gather(t.Context(), project)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, o := range all {
+			if o.Kind == "Application" {
+				names = append(names, o.Name)
+			}
+			if o.Name == "shop" && (o.Git == "" || o.State != "Lagging" || o.Epoch != 3 || o.VaultName != "shop") {
+				t.Errorf("%+v", o)
+			}
+			if o.Name == "secret" && o.Git != "" {
+				t.Error("nothing made it from git")
+			}
+		}
+		if !slices.Equal(names, []string{want}) {
+			t.Errorf("project %s is told of %v", project, names)
+		}
+	}
+}
+
+func link(project string) uplink.Token {
+	return uplink.Token{Project: project, ID: strings.Repeat("1", 16), Secret: strings.Repeat("2", 64), Pin: strings.Repeat("3", 64)}
+}
+
+// A console that does not answer holds nothing up: events go into the outbox of
+// their own project, and the Site says that it is not reached.
+func TestConsoleDown(t *testing.T) {
+	s := newSpeaker(t, site.DeepCopy(), mine.DeepCopy(), other.DeepCopy(), app("shop", "main", nil), app("secret", "theirs", nil))
+	for _, project := range []string{"acme", "other"} {
+		if err := Introduce(t.Context(), s.Client, []string{"https://127.0.0.1:1"}, link(project)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inner := record.NewFakeRecorder(3 * waiting)
+	r := s.Recorder(inner)
+	for range 2 * waiting { // nobody takes them, and nobody waits
+		r.Event(app("shop", "main", nil), "Normal", "Captured", "a point")
+	}
+	if n := s.dropped.Load(); n != waiting {
+		t.Errorf("%d were dropped", n)
+	}
+	s.look(t.Context())
+	defer func() {
+		for project := range s.lines {
+			s.hangUp(project)
+		}
+	}()
+	for range waiting {
+		s.happened(t.Context(), <-s.queue())
+	}
+	r.Event(&v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: v1alpha1.SystemNamespace}, Spec: v1alpha1.RecoveryPointSpec{Application: "secret"}}, "Normal", "Captured", "x")
+	s.happened(t.Context(), <-s.queue())
+	if a, b := s.lines["acme"].client.Outbox, s.lines["other"].client.Outbox; a.Len() != waiting || a.Lost() != waiting || b.Len() != 1 {
+		t.Errorf("%d wait and %d are lost of one, %d of the other", a.Len(), a.Lost(), b.Len())
+	}
+	if len(inner.Events) != 2*waiting+1 {
+		t.Error("the cluster has not all events")
+	}
+	if err := s.note(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var now v1alpha1.Site
+	if err := s.Client.Get(t.Context(), client.ObjectKey{Name: "east"}, &now); err != nil {
+		t.Fatal(err)
+	}
+	if c := meta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionConsole); c == nil || c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, "project acme: not connected") {
+		t.Errorf("%+v", c)
+	}
+}
+
+// What is kept is not written over a new token.
+func TestKeeper(t *testing.T) {
+	ctx := context.Background()
+	s := newSpeaker(t)
+	if err := Introduce(ctx, s.Client, []string{"https://a:1"}, link("acme")); err != nil {
+		t.Fatal(err)
+	}
+	k := &keeper{client: s.Client, reader: s.Client, project: "acme"}
+	l, err := k.Load(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Key = []byte("key")
+	if err := k.Save(ctx, l); err != nil {
+		t.Fatal(err)
+	}
+	l.Token = ""
+	if err := k.Save(ctx, l); err != nil {
+		t.Fatal(err)
+	}
+	if err := Introduce(ctx, s.Client, []string{"https://b:1"}, link("acme")); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Save(ctx, l); err == nil || !strings.Contains(err.Error(), "another token") {
+		t.Error(err)
+	}
+	var secret corev1.Secret
+	if err := s.Client.Get(ctx, key(), &secret); err != nil || !strings.Contains(string(secret.Data["acme"]), "https://b:1") {
+		t.Error("the new way is lost", err)
+	}
+}
