@@ -15,7 +15,7 @@ import (
 // once after the console was away, and one status round of all is kept. With
 // DAVIT_SOAK they are 5,000.
 func TestMany(t *testing.T) {
-	n := 100
+	n := 40
 	if os.Getenv("DAVIT_SOAK") != "" {
 		n = 5000
 	}
