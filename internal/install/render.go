@@ -42,6 +42,7 @@ func Render(opts Options) ([]unstructured.Unstructured, error) {
 	var typed []runtime.Object
 	typed = append(typed, accounts(opts)...)
 	typed = append(typed, roles()...)
+	typed = append(typed, requester()...)
 	typed = append(typed, alerts, site(opts), budget(opts), agentDeployment(opts), nodeDaemonSet(opts))
 	rest, err := toUnstructured(typed...)
 	if err != nil {

@@ -81,7 +81,7 @@ func (in installer) uninstall(ctx context.Context, opts UninstallOptions) error 
 		return err
 	}
 	in.progress.say("removing accounts and rights")
-	kinds := []string{"PodDisruptionBudget", "ConfigMap", "RoleBinding", "Role", "ClusterRoleBinding", "ClusterRole", "ServiceAccount"}
+	kinds := []string{"ValidatingAdmissionPolicyBinding", "ValidatingAdmissionPolicy", "PodDisruptionBudget", "ConfigMap", "RoleBinding", "Role", "ClusterRoleBinding", "ClusterRole", "ServiceAccount"}
 	if err := in.removeAll(ctx, objects, kinds...); err != nil || opts.KeepData {
 		return err
 	}

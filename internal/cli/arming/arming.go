@@ -21,9 +21,11 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/wiring"
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -58,6 +60,8 @@ func Arm(h *Host) *cobra.Command {
 (fence.lease, bound and driftPPM; declaration.automatic must be set). From then on each node stops the applications by itself when
 the vault has been silent for one lease, and lets them run again when it answers. So another site knows, after a wait that it
 computes, that nothing of them writes here: "timed-out lease".
+
+Refused while a run moves or restores one of the applications, its time to be committed included.
 
 The command waits until every node keeps the lease. Before that no other site goes by it.`,
 		Example: "  davit plan arm shop.yaml",
@@ -178,6 +182,23 @@ func (h *Host) holds(ctx context.Context, p *plan.Plan, in *access.Opened, self 
 				holder = self.Name(current.Claim)
 			}
 			return exit.Refuse("give the kubeconfig of the site that holds it: `status` names it", "%s is held by %s, and this is site %s", app, holder, self.Site)
+		}
+	}
+	return idle(ctx, p, in.Project)
+}
+
+// idle refuses beside a run that moves or restores one of the applications: its
+// orders are of the epochs that it claimed, and a newer one would leave it able
+// neither to go on nor to go back.
+func idle(ctx context.Context, p *plan.Plan, project *vault.Project) error {
+	under, err := register.New(project).States(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, s := range under {
+		shared := slices.IndexFunc(s.Spec.Applications, func(app string) bool { return slices.Contains(apps(p), app) })
+		if shared >= 0 && s.Spec.Verb != plan.Drill && !s.Phase.Over() {
+			return exit.Refuse(commission.Next(s), "run %s is under way with %s: it is %s", s.Spec.Run, s.Spec.Applications[shared], s.Shown())
 		}
 	}
 	return nil

@@ -11,8 +11,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/register"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
 )
 
 func automatic() *plan.Plan {
@@ -72,5 +77,42 @@ func TestNodesMustBeAble(t *testing.T) {
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestNothingIsArmedBesideARun: the run's orders are of the epochs that it
+// claimed; after a newer one it could neither go on nor go back.
+func TestNothingIsArmedBesideARun(t *testing.T) {
+	key, err := vault.NewRecoveryKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	project, err := vault.CreateProject(t.Context(), mem.New(time.Now), "acme", key.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().UTC()
+	begin := func(run string, v plan.Verb, app string) {
+		t.Helper()
+		spec := &failover.Spec{
+			Run: run, Plan: app, Verb: v, From: "east", To: "west", By: "ann", At: at, Accept: failover.TimedOut, Applications: []string{app},
+			Steps: []plan.Step{{Name: "claim/" + app, Kind: plan.KindClaim, Application: app, Timeout: time.Minute}},
+		}
+		if err := register.New(project).Begin(t.Context(), *spec); err != nil {
+			t.Fatal(err)
+		}
+		entries := []failover.Entry{{Kind: failover.Opened, At: at, By: "ann", Spec: spec}, {Kind: failover.Took, At: at, By: "one"}}
+		if err := journal.Create(project, run, "one").Append(t.Context(), entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	begin("bank-1", plan.Failover, "bank")
+	begin("shop-drill", plan.Drill, "shop")
+	if err := idle(t.Context(), automatic(), project); err != nil {
+		t.Errorf("beside another application's run, and a drill: %v", err)
+	}
+	begin("shop-1", plan.Failover, "shop")
+	if err := idle(t.Context(), automatic(), project); err == nil || !strings.Contains(err.Error(), "run shop-1 is under way with shop") {
+		t.Errorf("beside a run: %v", err)
 	}
 }

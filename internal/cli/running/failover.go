@@ -126,7 +126,7 @@ runs take-over" does. With --background the agent here carries the run from the 
 func Failback(h *Host) *cobra.Command {
 	o := order{verb: plan.Failback}
 	cmd := &cobra.Command{
-		Use:   "failback -f PLAN",
+		Use:   "failback PLAN | -f FILE",
 		Short: "Bring a plan's applications back here, to the site that they were failed over from",
 		Long: `Carries a recovery plan out, here, at the site that ran the applications before and was superseded: what only this site still has is captured
 once more, under the epoch that it held, quarantined and pinned; the run names the recovery point. Then the volumes that are here are brought up to
@@ -135,12 +135,12 @@ a switchover: the applications come to rest there, are captured, and start here.
 
 Nothing fails back by itself. This site's agent must run, and have brought what was here to rest. Until clients can reach this site, any error takes
 all of it back: the applications run at the other site again; the recovery point stays.`,
-		Example: `  davit failback -f shop.yaml --to east --dry-run
-  davit failback -f shop.yaml --to east --reason "east is back"`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.file == "" {
-				return exit.Usage("give -f FILE", "failback needs a plan")
+		Example: `  davit failback shop --to east --dry-run
+  davit failback shop --to east --reason "east is back"`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := o.from(given); err != nil {
+				return err
 			}
 			return h.order(cmd, &o)
 		},
