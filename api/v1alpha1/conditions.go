@@ -127,6 +127,9 @@ const (
 	// LabelDeclared is "true" on Runs that the agent ordered because the vantage
 	// points agreed that a site is lost.
 	LabelDeclared = "davit.dev/declared"
+	// AnnotationDeclared is on those Runs, and says which site was lost, and by
+	// which epochs it held the applications: {"source":"east","epochs":{"db":1}}.
+	AnnotationDeclared = "davit.dev/declared-of"
 	// LabelNowhere is a label that no node has: a DaemonSet that asks for it runs
 	// on none.
 	LabelNowhere = "davit.dev/superseded"

@@ -1,6 +1,7 @@
 package carrier
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
@@ -33,12 +35,17 @@ type site struct {
 	mu       sync.Mutex
 	holder   string
 	problems []string
+	at       string // where the applications are; empty: here
+	evaluate func()
 }
 
 func (s *site) Evaluate(_ context.Context, spec failover.Spec) (*failover.Facts, error) {
+	if s.evaluate != nil {
+		s.evaluate()
+	}
 	f := &failover.Facts{Problems: s.problems, Epochs: map[string]failover.Held{}, Holders: map[string][]string{}}
 	for _, app := range spec.Applications {
-		f.Epochs[app] = failover.Held{Number: 1, Site: "west"}
+		f.Epochs[app] = failover.Held{Number: 1, Site: cmp.Or(s.at, "west")}
 	}
 	return f, nil
 }
@@ -173,6 +180,25 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	}
 }
 
+// declared makes an order one that was declared, of east.
+func declared(o *v1alpha1.Run, epoch int64) {
+	o.Spec.Verb = "failover"
+	o.Labels = map[string]string{v1alpha1.LabelDeclared: "true"}
+	o.Annotations = map[string]string{v1alpha1.AnnotationDeclared: commission.Declared{Source: "east", Epochs: map[string]int64{"db": epoch}}.String()}
+}
+
+// What was declared begins while nothing moved since.
+func TestDeclaredOrder(t *testing.T) {
+	o := restore("r1")
+	declared(o, 1)
+	r := newRig(t, shop(1), o)
+	r.site.at = "east"
+	got := r.until(t, t.Context(), "r1", func(o *v1alpha1.Run) bool { return o.Status.Phase != "" && o.Status.Phase != "Evaluating" })
+	if got.Status.Phase != "AwaitingApproval" || got.Status.From != "east" {
+		t.Errorf("%+v", got.Status)
+	}
+}
+
 // What cannot be is refused in the object, and nothing is written into the vault.
 func TestBadOrders(t *testing.T) {
 	for want, change := range map[string]func(*v1alpha1.Run, *rig){
@@ -181,6 +207,19 @@ func TestBadOrders(t *testing.T) {
 		"nobody took the order up":           func(o *v1alpha1.Run, _ *rig) { o.CreationTimestamp.Time = time.Now().Add(-2 * time.Hour) },
 		"within 2m0s": func(o *v1alpha1.Run, _ *rig) {
 			o.Labels, o.CreationTimestamp.Time = map[string]string{v1alpha1.LabelDeclared: "true"}, time.Now().Add(-3*time.Minute)
+		},
+		"db is at site \"north\" since": func(o *v1alpha1.Run, r *rig) {
+			r.site.at = "north" // a person brought it there
+			declared(o, 1)
+		},
+		"holds by map[db:1] now": func(o *v1alpha1.Run, r *rig) {
+			r.site.at = "east"
+			declared(o, 2)
+		},
+		"does not say which site was declared lost": func(o *v1alpha1.Run, r *rig) {
+			r.site.at = "east"
+			declared(o, 1)
+			o.Annotations = nil
 		},
 		"no recovery point":              func(o *v1alpha1.Run, _ *rig) { o.Spec.Points = map[string]v1alpha1.PointName{"db": "gone"} },
 		"nothing was changed: too small": func(_ *v1alpha1.Run, r *rig) { r.site.problems = []string{"too small"} },

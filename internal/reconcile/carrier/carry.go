@@ -199,6 +199,15 @@ func (w *work) spec(ctx context.Context, target Target, found plans.Found) (*fai
 	if len(facts.Problems) > 0 {
 		return nil, commission.Refuse("solve that, and order another run", "nothing was changed: %s", strings.Join(facts.Problems, "; "))
 	}
+	if o.Labels[v1alpha1.LabelDeclared] == "true" {
+		declared, err := commission.ReadDeclared(o.Annotations[v1alpha1.AnnotationDeclared])
+		if err != nil {
+			return nil, err
+		}
+		if err := declared.Still(spec, facts); err != nil {
+			return nil, err
+		}
+	}
 	if spec.From, err = commission.From(p, spec, facts); err != nil {
 		return nil, err
 	}

@@ -159,6 +159,9 @@ func TestALostSiteIsFailedOver(t *testing.T) {
 	if runs[0].Name != "shop-declared-2" || r.To != "west" || r.Verb != "failover" || len(r.Lost) != 0 || r.AcceptFence != "" || r.RequestedBy != By+"west, witness" || !strings.Contains(r.Reason, "witness: lost") {
 		t.Errorf("%s: %+v", runs[0].Name, r)
 	}
+	if got := runs[0].Annotations[v1alpha1.AnnotationDeclared]; got != `{"source":"east","epochs":{"db":1}}` {
+		t.Errorf("the order is about %s", got)
+	}
 	if c, _ = w.says(); c.Reason != ReasonRun {
 		t.Errorf("%+v", c)
 	}

@@ -24,6 +24,7 @@ type outlook struct {
 	source string // the site that holds the applications
 	why    string // there is no such site
 	epoch  int64  // the greatest of its epochs
+	epochs map[string]int64
 	state  declare.State
 }
 
@@ -36,7 +37,7 @@ type gatherer struct {
 
 // gather reads all that decides about a plan. words are those of the vantage points.
 func (g gatherer) gather(ctx context.Context, p *plan.Plan, words map[string]vantage.Word) (outlook, error) {
-	o := outlook{state: declare.State{Vault: true}}
+	o := outlook{epochs: map[string]int64{}, state: declare.State{Vault: true}}
 	for _, a := range p.Approvals {
 		o.state.Approvals = o.state.Approvals || len(a.Verbs) == 0 || slices.Contains(a.Verbs, plan.Failover)
 	}
@@ -76,6 +77,7 @@ func (g gatherer) application(ctx context.Context, app string, o *outlook) error
 		o.source = holder
 	}
 	o.epoch = max(o.epoch, newest.Number)
+	o.epochs[app] = newest.Number
 	if newest.Claim.Terms != nil && !newest.Claim.Armed() {
 		o.state.Moved = true
 	}

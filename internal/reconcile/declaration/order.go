@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/declare"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
@@ -74,7 +75,9 @@ func (b *bench) order(ctx context.Context, object *v1alpha1.RecoveryPlan, t *tri
 		labels[v1alpha1.LabelPlan] = object.Name
 	}
 	run := v1alpha1.Run{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: map[string]string{
+			v1alpha1.AnnotationDeclared: commission.Declared{Source: t.source, Epochs: t.outlook.epochs}.String(),
+		}},
 		Spec: v1alpha1.RunSpec{
 			Plan: object.Name, Vault: b.vault, Verb: v1alpha1.PlanVerb(plan.Failover), To: b.d.Site,
 			RequestedBy: short(By+strings.Join(t.lost(b.d.Now().Sub(b.begun), object.Spec.Declaration.Vantages), ", "), 253), Reason: short(reason, 4096),
