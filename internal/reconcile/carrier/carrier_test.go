@@ -3,6 +3,7 @@ package carrier
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -170,9 +171,12 @@ func TestOrderIsCarriedOut(t *testing.T) {
 	if err != nil || len(lines) != 1 || lines[0].Phase != failover.Completed || lines[0].By != "ann" {
 		t.Errorf("%+v, %v", lines, err)
 	}
-	for len(r.runs) > 0 {
+	for end := time.Now().Add(time.Minute); len(r.runs) > 0; {
 		if err := r.look(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+		if time.Now().After(end) {
+			t.Fatal("a run that is over is followed on")
 		}
 	}
 	if running, err := register.New(r.project).Running(t.Context()); err != nil || len(running) != 0 {
@@ -196,6 +200,66 @@ func TestDeclaredOrder(t *testing.T) {
 	got := r.until(t, t.Context(), "r1", func(o *v1alpha1.Run) bool { return o.Status.Phase != "" && o.Status.Phase != "Evaluating" })
 	if got.Status.Phase != "AwaitingApproval" || got.Status.From != "east" {
 		t.Errorf("%+v", got.Status)
+	}
+}
+
+// An order that was called off, refused or replaced while it was weighed does not
+// begin: the cache may not know of it yet.
+func TestOrderStandsNoMore(t *testing.T) {
+	for name, change := range map[string]func(ctx context.Context, c client.Client, o *v1alpha1.Run) error{
+		"called off": func(ctx context.Context, c client.Client, o *v1alpha1.Run) error { return c.Delete(ctx, o) },
+		"about to go": func(ctx context.Context, c client.Client, o *v1alpha1.Run) error {
+			o.Finalizers = []string{"test/keep"}
+			if err := c.Update(ctx, o); err != nil {
+				return err
+			}
+			return c.Delete(ctx, o)
+		},
+		"refused": func(ctx context.Context, c client.Client, o *v1alpha1.Run) error {
+			o.Status.Phase = string(failover.Failed)
+			return c.Status().Update(ctx, o)
+		},
+		"replaced": func(ctx context.Context, c client.Client, o *v1alpha1.Run) error {
+			o.UID = "another"
+			return c.Update(ctx, o)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, shop(0), restore("r1"))
+			w := work{c: r.c, vault: "main", project: r.project, run: "r1", plan: "shop", order: restore("r1")}
+			r.site.evaluate = func() {
+				var o v1alpha1.Run
+				if err := r.c.Client.Get(t.Context(), client.ObjectKey{Name: "r1"}, &o); err != nil {
+					t.Error(err)
+				} else if err := change(t.Context(), r.c.Client, &o); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := w.do(t.Context(), &followed{run: "r1"}); !errors.Is(err, errGone) {
+				t.Errorf("%v", err)
+			}
+			running, err := register.New(r.project).Running(t.Context())
+			if err != nil || len(running) != 0 {
+				t.Errorf("noted as under way: %v, %v", running, err)
+			}
+		})
+	}
+}
+
+// An order that is called off before anybody could take it up is forgotten.
+func TestOrderCalledOff(t *testing.T) {
+	r := newRig(t, shop(0), restore("r1"))
+	r.site.evaluate = func() {
+		if err := r.c.Client.Delete(t.Context(), restore("r1")); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.working.Wait()
+	if err := r.look(t.Context()); err != nil || len(r.runs) != 0 {
+		t.Errorf("%d runs are followed, %v", len(r.runs), err)
 	}
 }
 

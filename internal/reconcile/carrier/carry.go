@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/drill"
@@ -34,6 +36,9 @@ const DefaultAccount = "davit-restore"
 // retryAfter is how long what failed is left alone.
 const retryAfter = 5 * time.Second
 
+// errGone says that an order was called off, or refused already.
+var errGone = errors.New("the order stands no more")
+
 // take lets a goroutine carry the run, as soon as nobody else does.
 func (d *desk) take(ctx context.Context, f *followed) {
 	f.carried = make(chan struct{})
@@ -45,6 +50,9 @@ func (d *desk) take(ctx context.Context, f *followed) {
 		err := work.do(ctx, f)
 		switch {
 		case err == nil, ctx.Err() != nil, errors.Is(err, standby.ErrCarried):
+		case errors.Is(err, errGone):
+			d.c.Log.Info("runs: order stands no more", "vault", d.vault, "run", f.run)
+			f.refused.Store(true)
 		case commission.Refused(err) != nil:
 			d.c.refuse(ctx, work.order, err)
 			f.refused.Store(true)
@@ -149,11 +157,28 @@ func (w *work) machine(ctx context.Context, target Target, found plans.Found) (*
 	if err != nil {
 		return nil, nil, commission.Refuse("", "%v", err)
 	}
+	if err := w.wanted(ctx); err != nil {
+		return nil, nil, err
+	}
 	if err := register.New(w.project).Begin(ctx, *spec); err != nil {
 		return nil, nil, err
 	}
 	w.c.Log.Info("runs: begin", "vault", w.vault, "run", w.run, "plan", spec.Plan, "verb", spec.Verb)
 	return m, journal.Create(w.project, w.run, w.c.Process), nil
+}
+
+// wanted tells whether the order still stands: the cache may not know yet that it
+// was called off or refused.
+func (w *work) wanted(ctx context.Context) error {
+	var o v1alpha1.Run
+	err := w.c.Reader.Get(ctx, client.ObjectKey{Name: w.order.Name}, &o)
+	switch {
+	case client.IgnoreNotFound(err) != nil:
+		return fmt.Errorf("read Run %s again: %w", w.order.Name, err)
+	case err != nil, o.UID != w.order.UID, !o.DeletionTimestamp.IsZero(), o.Status.Phase != "":
+		return errGone
+	}
+	return nil
 }
 
 // spec is what an order asks for; a Refusal says why it cannot be.

@@ -42,8 +42,8 @@ type followed struct {
 	// carried is closed when this process has stopped to carry the run; nil: it
 	// does not.
 	carried chan struct{}
-	again   time.Time // not to be taken up before
-	refused atomic.Bool
+	again   time.Time   // not to be taken up before
+	refused atomic.Bool // its order was refused, or called off
 	// waits is what the machine waits for, while this process carries the run.
 	waits atomic.Pointer[[]string]
 }
