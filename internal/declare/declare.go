@@ -66,7 +66,8 @@ type Rule struct {
 	Agree    int
 	For      time.Duration // how long they must agree without a break
 	Block    time.Duration // how long nothing is declared after a run
-	// Fresh is how long a sighting counts from when it was heard.
+	// Fresh is how long a sighting counts from when it was heard. For must be longer:
+	// else what was said before a silence would do.
 	Fresh time.Duration
 }
 
@@ -110,6 +111,9 @@ type Decision struct {
 type heard struct {
 	Sighting
 	at time.Duration
+	// undated says that it is the first one heard: nobody knows how old it is, and
+	// whether its vantage point still speaks.
+	undated bool
 }
 
 // Decider watches one site for one plan. Times are those of one clock that
@@ -130,20 +134,28 @@ func New(site string, r Rule) *Decider {
 }
 
 // Hear takes a sighting in. Those of others, of other sites, and older ones
-// than what was heard are nothing.
+// than what was heard are nothing. The first of a vantage point does not count:
+// it may have been said long ago, by one that is no more.
 func (d *Decider) Hear(now time.Duration, s Sighting) {
 	if s.Site != d.site || !slices.Contains(d.rule.Vantages, s.Vantage) || s.Number <= d.seen[s.Vantage].Number {
 		return
 	}
 	d.settle(now) // what was fresh until now may have become old before
-	d.seen[s.Vantage] = heard{s, now}
+	_, spoke := d.seen[s.Vantage]
+	d.seen[s.Vantage] = heard{s, now, !spoke}
 	d.settle(now)
+}
+
+// fresh is what a vantage point said last; false if that does not count.
+func (d *Decider) fresh(now time.Duration, name string) (heard, bool) {
+	h, ok := d.seen[name]
+	return h, ok && !h.undated && now-h.at < d.rule.Fresh
 }
 
 // votes are the vantage points that say lost, and are fresh.
 func (d *Decider) votes(now time.Duration) (lost []string) {
-	for name, h := range d.seen {
-		if h.View == Lost && now-h.at < d.rule.Fresh {
+	for name := range d.seen {
+		if h, fresh := d.fresh(now, name); fresh && h.View == Lost {
 			lost = append(lost, name)
 		}
 	}
@@ -212,7 +224,7 @@ func (d *Decider) Need() int { return d.need }
 func (d *Decider) Silent(now time.Duration) []string {
 	var all []string
 	for _, name := range d.rule.Vantages {
-		if h, ok := d.seen[name]; !ok || now-h.at >= d.rule.Fresh {
+		if _, fresh := d.fresh(now, name); !fresh {
 			all = append(all, name)
 		}
 	}
@@ -221,17 +233,17 @@ func (d *Decider) Silent(now time.Duration) []string {
 
 // View is what a vantage point said last, if that still counts.
 func (d *Decider) View(now time.Duration, name string) (view View, why string, fresh bool) {
-	h, ok := d.seen[name]
-	return h.View, h.Why, ok && now-h.at < d.rule.Fresh
+	h, fresh := d.fresh(now, name)
+	return h.View, h.Why, fresh
 }
 
 // views says what each vantage point sees.
 func (d *Decider) views(now time.Duration) string {
 	all := make([]string, 0, len(d.rule.Vantages))
 	for _, name := range d.rule.Vantages {
-		h, ok := d.seen[name]
+		h, fresh := d.fresh(now, name)
 		view := string(h.View)
-		if !ok || now-h.at >= d.rule.Fresh {
+		if !fresh {
 			view = "silent"
 		}
 		text := name + ": " + view

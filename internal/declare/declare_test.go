@@ -80,15 +80,15 @@ func TestWhoDeclares(t *testing.T) {
 		view func(time.Duration, string) declare.View
 		want time.Duration
 	}{
-		"all see it":                        {rule, all(declare.Lost), 30 * second},
-		"two of three, the third lies":      {rule, only(declare.Alive, "west", "north"), 30 * second},
+		"all see it":                        {rule, all(declare.Lost), 35 * second},
+		"two of three, the third lies":      {rule, only(declare.Alive, "west", "north"), 35 * second},
 		"one lies":                          {rule, only(declare.Alive, "witness"), -1},
 		"one sees it, others are blind":     {rule, only(declare.Blind, "west"), -1},
 		"one sees it, others are silent":    {rule, only("", "west"), -1},
 		"one decides, says the rule":        {lax, only(declare.Alive, "witness"), -1},
 		"the vault is silent for all":       {rule, all(declare.Blind), -1},
 		"flapping":                          {rule, flapping, -1},
-		"flapping, the hysteresis is taken": {hasty, flapping, 0}, // the negative control
+		"flapping, the hysteresis is taken": {hasty, flapping, 5 * second}, // the negative control
 	} {
 		if got, last := newWorld(c.rule).play(10*time.Minute, c.view); got != c.want {
 			t.Errorf("%s: declared at %s, want %s; %s", name, got, c.want, last.Why)
@@ -99,7 +99,7 @@ func TestWhoDeclares(t *testing.T) {
 // TestWithoutTheQuorum is the negative control of it: one that lies, or is cut off
 // alone, has the site failed over that the others see.
 func TestWithoutTheQuorum(t *testing.T) {
-	for need, want := range map[int]time.Duration{2: -1, 1: 30 * second} {
+	for need, want := range map[int]time.Duration{2: -1, 1: 35 * second} {
 		w := newWorld(rule)
 		w.d.LetDecide(need)
 		if got, last := w.play(10*time.Minute, only(declare.Alive, "witness")); got != want {
@@ -166,6 +166,29 @@ func TestABreakBeginsAnew(t *testing.T) {
 	w.d.Hear(w.now, declare.Sighting{Vantage: "west", Site: "north", Number: 9, View: declare.Lost})
 	if d := w.d.Decide(w.now, w.state); !strings.HasPrefix(d.Why, "0 of 3") {
 		t.Errorf("others, and of other sites: %s", d.Why)
+	}
+}
+
+// TestDeadWordsDeclareNothing: whoever begins to decide finds words of vantage
+// points that are no more, however short the time that they must agree for.
+func TestDeadWordsDeclareNothing(t *testing.T) {
+	short := rule
+	short.For = 10 * second
+	for name, c := range map[string]struct {
+		live bool
+		want time.Duration
+	}{"dead": {false, -1}, "they speak on": {true, 15 * second}} {
+		w := newWorld(short)
+		w.numbers = map[string]int64{"west": 7, "north": 7, "witness": 7}
+		got, last := w.play(time.Minute, func(now time.Duration, _ string) declare.View {
+			if now > 0 && !c.live {
+				return ""
+			}
+			return declare.Lost
+		})
+		if got != c.want {
+			t.Errorf("%s: declared at %s, want %s; %s", name, got, c.want, last.Why)
+		}
 	}
 }
 

@@ -261,7 +261,7 @@ func TestRefusedBeforeAnythingChanges(t *testing.T) {
 // lease and the time to stop are over, counted from the claim and the hold.
 func TestDeadSourceUnderALease(t *testing.T) {
 	r := newRig(t, plan.Failover, func(p *plan.Plan, _ *Spec) {
-		p.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"a", "b", "c"}, Agree: 2, For: 1, Block: 1}
+		p.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"a", "b", "c"}, Agree: 2, For: time.Minute, Block: 1}
 		p.Fence = lease()
 	})
 	r.facts.Terms = map[string]plan.Fence{"east": {Lease: 15 * time.Second, Bound: 8 * time.Second}} // longer than the plan's

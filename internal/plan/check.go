@@ -455,8 +455,11 @@ func (c *checker) declaration() {
 	case d.Agree < 2 || d.Agree*2 <= len(seen) || d.Agree > len(seen):
 		c.say("declaration", fmt.Sprintf("%d of %d vantage points decide", d.Agree, len(seen)), "let more than half of them agree")
 	}
-	if d.For <= 0 || d.Block <= 0 {
+	switch {
+	case d.For <= 0 || d.Block <= 0:
 		c.say("declaration", "it is automatic without for or block", "say how long they must agree (30s) and how long nothing is declared after a run (1h)")
+	case d.For <= Fresh:
+		c.say("declaration", fmt.Sprintf("for is %s, and what a vantage point says counts for %s", d.For, Fresh), "let them agree for longer, such as 30s: else the last words of dead ones would do")
 	}
 }
 

@@ -238,13 +238,16 @@ type Objectives struct {
 	RTO time.Duration `json:"rto,omitempty"`
 }
 
+// Fresh is how long what a vantage point said counts for whoever hears it.
+const Fresh = 15 * time.Second
+
 // Declaration says who decides that a site is lost.
 type Declaration struct {
 	// Automatic lets vantage points decide. Otherwise a person does.
 	Automatic bool     `json:"automatic,omitempty"`
 	Vantages  []string `json:"vantages,omitempty"` // three or more
 	Agree     int      `json:"agree,omitempty"`    // how many must
-	// For is how long they must agree without a break.
+	// For is how long they must agree without a break: longer than Fresh.
 	For time.Duration `json:"for,omitempty"`
 	// Block is how long after a run nothing is declared automatically.
 	Block time.Duration `json:"block,omitempty"`

@@ -235,6 +235,7 @@ func TestProblems(t *testing.T) {
 		{func(p *plan.Plan) { p.Declaration.Vantages = p.Declaration.Vantages[:2] }, `declaration: it is automatic with 2 vantage points: name three: two cannot tell who of them is cut off`},
 		{func(p *plan.Plan) { p.Declaration.Agree = 1 }, `declaration: 1 of 3 vantage points decide: let more than half of them agree`},
 		{func(p *plan.Plan) { p.Declaration.For = 0 }, `declaration: it is automatic without for or block: say how long they must agree (30s) and how long nothing is declared after a run (1h)`},
+		{func(p *plan.Plan) { p.Declaration.For = plan.Fresh }, `declaration: for is 15s, and what a vantage point says counts for 15s: let them agree for longer, such as 30s: else the last words of dead ones would do`},
 		{func(p *plan.Plan) {
 			p.Declaration.Probes = map[string]plan.Check{"east": {Kind: plan.CheckSQL, Target: "postgres://db.shop/shop", Timeout: 1}}
 		}, `declaration, probe of site east: a vantage point cannot ask by sql: use http or tcp, with an address that all vantage points reach`},

@@ -310,7 +310,7 @@ func steps(apps []string, verb plan.Verb, lease, gated bool) ([]plan.Step, plan.
 		p.Traffic = []plan.Traffic{{Name: "all", Kind: plan.KindGate, Object: "gate"}}
 	}
 	if lease {
-		p.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"x", "y", "z"}, Agree: 2, For: time.Second, Block: time.Hour}
+		p.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"x", "y", "z"}, Agree: 2, For: time.Minute, Block: time.Hour}
 		p.Fence.Lease, p.Fence.Bound, p.Fence.Drift = leaseTime, boundTime, drift
 	}
 	key := graphKey{len(apps), verb, lease, gated}

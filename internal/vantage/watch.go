@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/declare"
+	"davit.dev/davit/internal/plan"
 )
 
 // Times of vantage points.
@@ -16,7 +17,7 @@ const (
 	// Silent is how long a site must give no sign of life to be lost.
 	Silent = 30 * time.Second
 	// Fresh is how long a word counts.
-	Fresh = 3 * Every
+	Fresh = plan.Fresh
 	// gap is how long may lie between two looks: silence that nobody watched
 	// is not the site's.
 	gap = 3 * Every
