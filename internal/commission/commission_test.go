@@ -104,6 +104,29 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+// A run of which no journal can be read is in the way of its own plan alone.
+func TestConflictWithAnUnknownRun(t *testing.T) {
+	for name, test := range map[string]struct {
+		verb  plan.Verb
+		other failover.Spec
+		free  bool
+	}{
+		"its note says shop":       {plan.Failover, failover.Spec{Run: "other", Plan: "shop", Verb: plan.Failover}, false},
+		"its note says cash":       {plan.Failover, failover.Spec{Run: "shop-other", Plan: "cash", Verb: plan.Failover}, true},
+		"it is a drill":            {plan.Failover, failover.Spec{Run: "other", Plan: "shop", Verb: plan.Drill, To: "west"}, true},
+		"a drill beside a drill":   {plan.Drill, failover.Spec{Run: "other", Plan: "shop", Verb: plan.Drill, To: "west"}, false},
+		"no note, and named so":    {plan.Failover, failover.Spec{Run: "shop-failover-1"}, false},
+		"no note, and other names": {plan.Failover, failover.Spec{Run: "shopping-failover-1"}, true},
+	} {
+		other := failover.NewState()
+		other.Spec, other.Phase, other.Why = test.other, failover.OutcomeUnknown, "record 1: damaged"
+		err := commission.Conflict(&failover.Spec{Run: "mine", Plan: "shop", Verb: test.verb, To: "west", Applications: []string{"db"}}, []*failover.State{other})
+		if (err == nil) != test.free || err != nil && (!strings.Contains(err.Error(), "record 1: damaged") || !strings.Contains(err.Error(), "running/"+test.other.Run)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestNext(t *testing.T) {
 	s := failover.NewState()
 	s.Spec = failover.Spec{Run: "r", By: "ann", Applications: []string{"db"}}

@@ -3,6 +3,7 @@ package commission
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
@@ -16,7 +17,11 @@ func Conflict(s *failover.Spec, under []*failover.State) error {
 		o := &other.Spec
 		shared := slices.IndexFunc(s.Applications, func(app string) bool { return slices.Contains(o.Applications, app) })
 		switch {
-		case other.Phase.Over(), o.Run == s.Run, shared < 0:
+		case other.Phase.Over(), o.Run == s.Run:
+		case len(o.Applications) == 0 && mayBe(o, s):
+			return Refuse("`verify` says what is damaged; when you are sure that the run is over, delete its note from the vault's store: the object running/"+o.Run+" of the project",
+				"run %s is noted as under way with plan %s, and what it does nobody knows: %s", o.Run, s.Plan, other.Why)
+		case shared < 0:
 		case o.Verb == plan.Drill && s.Verb != plan.Drill:
 		case o.Verb == plan.Drill && (o.Plan != s.Plan || o.To != s.To):
 		default:
@@ -24,6 +29,15 @@ func Conflict(s *failover.Spec, under []*failover.State) error {
 		}
 	}
 	return nil
+}
+
+// mayBe tells whether a run of which no journal can be read may be in the way of
+// another: one of the same plan, as its note or else its name says.
+func mayBe(o, s *failover.Spec) bool {
+	if o.Plan == "" {
+		return strings.HasPrefix(o.Run, s.Plan+"-")
+	}
+	return o.Plan == s.Plan && (o.Verb != plan.Drill || s.Verb == plan.Drill && o.To == s.To)
 }
 
 // Next is what a person can do about a run that does not go on by itself, or

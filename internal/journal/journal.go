@@ -24,6 +24,9 @@ const formatVersion = 1
 // it carries the run now, and this one stops.
 var ErrDeposed = errors.New("another executor carries the run")
 
+// ErrNewer says that a newer davit wrote what is read.
+var ErrNewer = errors.New("use a newer davit")
+
 // Log is where records are kept. *vault.Project is one.
 type Log interface {
 	// RunNumbers returns the numbers of the run's records, ascending.
@@ -187,7 +190,7 @@ func parse(data []byte) (record, error) {
 	}
 	switch {
 	case r.FormatVersion > formatVersion:
-		return r, fmt.Errorf("journal format %d, this davit reads %d: use a newer davit", r.FormatVersion, formatVersion)
+		return r, fmt.Errorf("journal format %d, this davit reads %d: %w", r.FormatVersion, formatVersion, ErrNewer)
 	case r.FormatVersion != formatVersion || r.Executor == "" || r.Epoch < 1 || len(r.Entries) == 0:
 		return r, fmt.Errorf("%w: it is no record of a journal", vault.ErrDamaged)
 	}

@@ -97,10 +97,38 @@ func (r Register) End(ctx context.Context, s *failover.State) error {
 		return fmt.Errorf("sum up run %s: it is %s", s.Spec.Run, s.Phase)
 	}
 	run := s.Spec.Run
-	if err := r.put(ctx, r.over(run), run, Of(s)); err != nil && !errors.Is(err, vault.ErrExists) {
+	err := r.put(ctx, r.over(run), run, Of(s))
+	if errors.Is(err, vault.ErrExists) {
+		err = r.mend(ctx, s)
+	}
+	if err != nil {
 		return fmt.Errorf("sum up run %s: %w", run, err)
 	}
 	return r.Forget(ctx, run)
+}
+
+// mend replaces a summary that is damaged, or that somebody without the key put in
+// its place.
+func (r Register) mend(ctx context.Context, s *failover.State) error {
+	_, err := r.Summary(ctx, s.Spec.Run)
+	switch {
+	case errors.Is(err, vault.ErrDamaged):
+		data, err := json.Marshal(Of(s))
+		if err != nil {
+			return err
+		}
+		return r.project.WriteSealed(ctx, r.over(s.Spec.Run), data)
+	case errors.Is(err, journal.ErrNewer):
+		return nil
+	}
+	return err
+}
+
+// Unreadable tells of an error whether it is of one object alone: damaged, put
+// there by somebody without the key, or written by a newer davit. All else can
+// still be read.
+func Unreadable(err error) bool {
+	return errors.Is(err, vault.ErrDamaged) || errors.Is(err, journal.ErrNewer)
 }
 
 // Forget takes the note of a run away.
@@ -140,7 +168,8 @@ func (r Register) names(ctx context.Context, prefix string) ([]string, error) {
 // Running names the runs that are noted as under way.
 func (r Register) Running(ctx context.Context) ([]string, error) { return r.names(ctx, r.under("")) }
 
-// States are the journals of the runs that are under way, but of one.
+// States are the journals of the runs that are under way, but of one. A run whose
+// journal cannot be read is OutcomeUnknown and names no applications.
 func (r Register) States(ctx context.Context, but string) ([]*failover.State, error) {
 	running, err := r.Running(ctx)
 	if err != nil {
@@ -155,6 +184,9 @@ func (r Register) States(ctx context.Context, but string) ([]*failover.State, er
 		if errors.Is(err, vault.ErrNotFound) {
 			continue // it has not begun yet, or never did
 		}
+		if Unreadable(err) {
+			s, err = r.unknown(ctx, run, err)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -162,6 +194,22 @@ func (r Register) States(ctx context.Context, but string) ([]*failover.State, er
 	}
 	return all, nil
 }
+
+// unknown is a run whose journal cannot be read, as far as its note says.
+func (r Register) unknown(ctx context.Context, run string, why error) (*failover.State, error) {
+	note, err := r.Note(ctx, run)
+	if err != nil && !Unreadable(err) && !errors.Is(err, vault.ErrNotFound) {
+		return nil, err
+	}
+	s := failover.NewState()
+	s.Spec.Run, s.Spec.Plan, s.Spec.Verb, s.Spec.From, s.Spec.To = run, note.Plan, note.Verb, note.From, note.To
+	s.Phase, s.Why = failover.OutcomeUnknown, why.Error()
+	return s, nil
+}
+
+// MayBeOf tells whether a run of which nothing can be read may be a plan's: so its name
+// begins that nobody chose.
+func MayBeOf(run, plan string) bool { return strings.HasPrefix(run, plan+"-") }
 
 // Ended names the runs that have a summary.
 func (r Register) Ended(ctx context.Context) ([]string, error) { return r.names(ctx, r.over("")) }
@@ -199,7 +247,7 @@ func (r Register) Summary(ctx context.Context, run string) (Summary, error) {
 	switch {
 	case err != nil:
 	case s.FormatVersion > formatVersion:
-		err = fmt.Errorf("read summary of run %s: format %d, this davit reads %d: use a newer davit", run, s.FormatVersion, formatVersion)
+		err = fmt.Errorf("read summary of run %s: format %d, this davit reads %d: %w", run, s.FormatVersion, formatVersion, journal.ErrNewer)
 	case s.Run != run || s.FormatVersion != formatVersion:
 		err = fmt.Errorf("read summary of run %s: %w: it is of %q", run, vault.ErrDamaged, s.Run)
 	}

@@ -3,6 +3,7 @@ package register_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,6 +128,61 @@ func TestTheJournalIsTheTruth(t *testing.T) {
 		if err != nil || len(lines) != 1 || lines[0].Err != nil || lines[0].Phase != failover.Canceled {
 			t.Errorf("%s: %+v, %v", damage, lines, err)
 		}
+	}
+}
+
+// plant puts an object that nobody with the key wrote.
+func plant(t *testing.T, p *vault.Project, key string) {
+	t.Helper()
+	if err := p.Store().Put(t.Context(), p.Root()+key, strings.NewReader("planted"), 7); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What somebody without the key put in a summary's place is replaced by the summary.
+func TestPlantedSummary(t *testing.T) {
+	p := project(t)
+	r := register.New(p)
+	begun(t, p, "one")
+	plant(t, p, "ended/one")
+	if err := r.End(t.Context(), cancel(t, p, "one")); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := r.Summary(t.Context(), "one"); err != nil || s.Phase != failover.Canceled {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// A run of which nothing can be read keeps the others readable, and says what its
+// note says.
+func TestUnreadableRuns(t *testing.T) {
+	p := project(t)
+	r := register.New(p)
+	begun(t, p, "one")
+	for _, run := range []string{"damaged", "newer"} {
+		if err := r.Begin(t.Context(), failover.Spec{Run: run, Plan: "cash", Verb: plan.Failover, To: "west"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plant(t, p, "runs/damaged/00000000000000000001")
+	if err := p.WriteRun(t.Context(), "newer", 1, []byte(`{"formatVersion": 99}`)); err != nil {
+		t.Fatal(err)
+	}
+	plant(t, p, "running/planted")
+	plant(t, p, "runs/planted/00000000000000000001")
+	plant(t, p, "runs/stray")
+	all, err := r.States(t.Context(), "")
+	if err != nil || len(all) != 4 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	for i, want := range []string{"damaged cash OutcomeUnknown", "newer cash OutcomeUnknown", "one shop AwaitingApproval", "planted  OutcomeUnknown"} {
+		s := all[i]
+		if got := fmt.Sprint(s.Spec.Run, " ", s.Spec.Plan, " ", s.Phase); got != want && !(i == 2 && s.Spec.Run == "one") || (s.Why == "") != (i == 2) {
+			t.Errorf("%s: %s, want %s", got, s.Why, want)
+		}
+	}
+	if runs, err := p.Runs(t.Context()); err != nil || fmt.Sprint(runs) != "[damaged newer one planted]" {
+		t.Errorf("%v, %v", runs, err)
 	}
 }
 

@@ -15,8 +15,8 @@ func (p *Project) Runs(ctx context.Context) ([]string, error) {
 	var runs []string
 	for _, tail := range tails {
 		run, _, ok := strings.Cut(tail, "/")
-		if !ok {
-			return nil, fmt.Errorf("list %s: %w: stray object %q", p.at.runs(""), ErrDamaged, tail)
+		if !ok || CheckName(run) != nil {
+			continue // a stray object, which verify tells of
 		}
 		if len(runs) == 0 || runs[len(runs)-1] != run {
 			runs = append(runs, run)

@@ -246,6 +246,33 @@ func TestOrderStandsNoMore(t *testing.T) {
 	}
 }
 
+// plant puts an object that nobody with the key wrote.
+func (r *rig) plant(t *testing.T, key string) {
+	t.Helper()
+	if err := r.project.Store().Put(t.Context(), r.project.Root()+key, strings.NewReader("planted"), 7); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What cannot be read stops no other run.
+func TestUnreadableObjects(t *testing.T) {
+	r := newRig(t, shop(0), restore("r1"))
+	r.plant(t, "running/planted")
+	r.plant(t, "runs/stray")
+	r.plant(t, "runs/damaged/00000000000000000001")
+	r.plant(t, "ended/r1")
+	if err := r.project.WriteRun(t.Context(), "newer", 1, []byte(`{"formatVersion": 99}`)); err != nil {
+		t.Fatal(err)
+	}
+	if o := r.until(t, t.Context(), "r1", ended); o.Status.Phase != "Completed" {
+		t.Errorf("%+v", o.Status)
+	}
+	r.working.Wait()
+	if s, err := register.New(r.project).Summary(t.Context(), "r1"); err != nil || s.Phase != failover.Completed {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 // An order that is called off before anybody could take it up is forgotten.
 func TestOrderCalledOff(t *testing.T) {
 	r := newRig(t, shop(0), restore("r1"))

@@ -150,7 +150,10 @@ func (d *desk) list(ctx context.Context) error {
 		if errors.Is(err, vault.ErrNotFound) {
 			continue // it ended just now
 		}
-		if err != nil {
+		if register.Unreadable(err) { // its journal says the same, and more
+			d.c.Log.Warn("runs: the note of a run cannot be read", "vault", d.vault, "run", run, "error", err)
+			note = register.Note{At: now}
+		} else if err != nil {
 			return err
 		}
 		d.add(&followed{run: run, plan: note.Plan, from: note.From, to: note.To, since: note.At})
@@ -204,17 +207,16 @@ func (d *desk) adopt(ctx context.Context) error {
 			continue
 		}
 		s, err := journal.Read(ctx, d.project, run)
-		switch {
-		case errors.Is(err, vault.ErrUnavailable) || ctx.Err() != nil:
-			return err
-		case err != nil:
-			d.c.Log.Warn("runs: a journal cannot be read", "vault", d.vault, "run", run, "error", err)
-		case s.Phase.Over():
+		if err == nil && s.Phase.Over() {
 			err = r.End(ctx, s)
-		default:
+		} else if err == nil {
 			err = r.Begin(ctx, s.Spec)
 		}
-		if err != nil && !errors.Is(err, vault.ErrDamaged) {
+		switch {
+		case err == nil, errors.Is(err, vault.ErrNotFound): // removed just now
+		case register.Unreadable(err): // no reason to leave the others alone
+			d.c.Log.Warn("runs: a journal cannot be read", "vault", d.vault, "run", run, "error", err)
+		default:
 			return err
 		}
 	}

@@ -190,8 +190,14 @@ func TestWhatIsNotDeclared(t *testing.T) {
 		"a run ended a moment ago": {func(w *world) { w.arm(1, "east"); w.end("other") }, all, ReasonBlocked, "until 2026-11-27T09:00:00Z"},
 		"an order is not taken up": {func(w *world) { w.arm(1, "east"); w.order("mine", "", false) }, all, ReasonRun, "run mine"},
 		"an order was refused":     {func(w *world) { w.arm(1, "east"); w.order("mine", "Failed", true) }, all, ReasonBlocked, "until"},
-		"the vault is silent":      {func(w *world) { w.silent = errors.New("no answer") }, all, v1alpha1.ReasonVaultUnavailable, "no answer"},
-		"north would take over":    {func(w *world) { w.arm(1, "west") }, all, "", ""},
+		"a damaged run of its own": {func(w *world) {
+			w.arm(1, "east")
+			w.plant("running/shop-failover-1", "runs/shop-failover-1/00000000000000000001")
+		}, all, ReasonRun, "run shop-failover-1"},
+		"a damaged note":        {func(w *world) { w.arm(1, "east"); w.plant("running/shop-failover-1") }, all, ReasonRun, "run shop-failover-1"},
+		"a damaged summary":     {func(w *world) { w.arm(1, "east"); w.plant("ended/shop-failover-1") }, all, ReasonBlocked, "until"},
+		"the vault is silent":   {func(w *world) { w.silent = errors.New("no answer") }, all, v1alpha1.ReasonVaultUnavailable, "no answer"},
+		"north would take over": {func(w *world) { w.arm(1, "west") }, all, "", ""},
 	} {
 		w := newWorld(t, shop())
 		c.prepare(w)
@@ -214,6 +220,19 @@ func TestWhatIsNotDeclared(t *testing.T) {
 				t.Errorf("%s: no event", name)
 			}
 		}
+	}
+}
+
+// TestUnreadableRunsOfOthers keep no plan from being declared.
+func TestUnreadableRunsOfOthers(t *testing.T) {
+	w := newWorld(t, shop())
+	w.arm(1, "east")
+	w.plant("running/cash-1", "runs/cash-1/00000000000000000001", "running/cash-2", "ended/cash-3", "runs/stray")
+	w.play(40*time.Second, declare.Alive, "west", "witness")
+	w.play(50*time.Second, declare.Lost, "west", "witness")
+	if runs := w.runs(); len(runs) != 1 {
+		c, _ := w.says()
+		t.Errorf("%d runs: %+v", len(runs), c)
 	}
 }
 
@@ -284,6 +303,16 @@ func (w *world) begin(run string) {
 	s.Plan = "shop" // its journal does not tell yet of what it moves
 	if err := register.New(w.project).Begin(w.t.Context(), s); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// plant puts objects that nobody with the key wrote.
+func (w *world) plant(keys ...string) {
+	w.t.Helper()
+	for _, key := range keys {
+		if err := w.project.Store().Put(w.t.Context(), w.project.Root()+key, strings.NewReader("planted"), 7); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 }
 

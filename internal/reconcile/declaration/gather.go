@@ -124,11 +124,11 @@ func (g gatherer) runs(ctx context.Context, p *plan.Plan, s *declare.State) erro
 		return err
 	}
 	for run, at := range ended {
-		summary, err := r.Summary(ctx, run)
+		was, err := g.was(ctx, r, run, p)
 		if err != nil {
 			return err
 		}
-		if summary.Verb == plan.Drill || summary.Plan != p.Name && !slices.ContainsFunc(summary.Applications, func(a failover.ApplicationResult) bool { return covers(p, a.Name) }) {
+		if !was {
 			continue
 		}
 		if ago := max(clock.Sub(at), 0); !s.Ended || ago < s.SinceRun {
@@ -138,6 +138,27 @@ func (g gatherer) runs(ctx context.Context, p *plan.Plan, s *declare.State) erro
 	return nil
 }
 
+// was tells whether a run that ended moved something of the plan's. A summary that
+// cannot be read keeps no other plan from being declared.
+func (g gatherer) was(ctx context.Context, r register.Register, run string, p *plan.Plan) (bool, error) {
+	summary, err := r.Summary(ctx, run)
+	if register.Unreadable(err) {
+		var s *failover.State
+		s, err = journal.Read(ctx, g.project, run)
+		if register.Unreadable(err) || errors.Is(err, vault.ErrNotFound) {
+			return register.MayBeOf(run, p.Name), nil
+		}
+		if err == nil {
+			summary = register.Of(s)
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+	moved := slices.ContainsFunc(summary.Applications, func(a failover.ApplicationResult) bool { return covers(p, a.Name) })
+	return summary.Verb != plan.Drill && (summary.Plan == p.Name || moved), nil
+}
+
 func covers(p *plan.Plan, app string) bool {
 	return slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return a.Name == app })
 }
@@ -145,10 +166,13 @@ func covers(p *plan.Plan, app string) bool {
 // inTheWay tells whether a run that is under way moves something of the plan's.
 func (g gatherer) inTheWay(ctx context.Context, r register.Register, run string, p *plan.Plan) (bool, error) {
 	s, err := journal.Read(ctx, g.project, run)
-	if errors.Is(err, vault.ErrNotFound) { // it is about to begin
+	if errors.Is(err, vault.ErrNotFound) || register.Unreadable(err) { // it is about to begin, or its note is all that says something
 		note, err := r.Note(ctx, run)
-		if errors.Is(err, vault.ErrNotFound) {
+		switch {
+		case errors.Is(err, vault.ErrNotFound):
 			return false, nil
+		case register.Unreadable(err):
+			return register.MayBeOf(run, p.Name), nil
 		}
 		return err == nil && note.Plan == p.Name && note.Verb != plan.Drill, err
 	}
