@@ -131,6 +131,20 @@ func Unreadable(err error) bool {
 	return errors.Is(err, vault.ErrDamaged) || errors.Is(err, journal.ErrNewer)
 }
 
+// Age is how long a run has been noted as under way, by the vault's clock, or
+// ErrNotFound.
+func (r Register) Age(ctx context.Context, run string) (time.Duration, error) {
+	o, err := r.project.Store().Stat(ctx, r.under(run))
+	if err != nil {
+		return 0, fmt.Errorf("look at the note of run %s: %w", run, err)
+	}
+	clock, err := r.project.Clock(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return clock.Sub(o.Modified), nil
+}
+
 // Forget takes the note of a run away.
 func (r Register) Forget(ctx context.Context, run string) error {
 	if err := r.project.Store().Delete(ctx, r.under(run)); err != nil && !errors.Is(err, vault.ErrNotFound) {

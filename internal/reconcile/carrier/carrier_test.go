@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,6 +93,9 @@ type rig struct {
 	site   *site
 	events *record.FakeRecorder
 	allow  map[string]bool // who may do anything
+	// How far the clocks of the agent and the vault are ahead.
+	ahead      time.Duration
+	vaultAhead atomic.Int64
 }
 
 func newRig(t *testing.T, objects ...client.Object) *rig {
@@ -100,11 +104,12 @@ func newRig(t *testing.T, objects ...client.Object) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := vault.CreateProject(t.Context(), mem.New(time.Now), "default", key.Recipient())
+	r := &rig{site: &site{}, events: record.NewFakeRecorder(100), allow: map[string]bool{}}
+	clock := func() time.Time { return time.Now().Add(time.Duration(r.vaultAhead.Load())) }
+	p, err := vault.CreateProject(t.Context(), mem.New(clock), "default", key.Recipient())
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{site: &site{}, events: record.NewFakeRecorder(100), allow: map[string]bool{}}
 	objects = append(objects, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "main"}})
 	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.Run{}).
 		WithInterceptorFuncs(interceptor.Funcs{Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
@@ -270,6 +275,91 @@ func TestUnreadableObjects(t *testing.T) {
 	r.working.Wait()
 	if s, err := register.New(r.project).Summary(t.Context(), "r1"); err != nil || s.Phase != failover.Completed {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// later lets the desk's clock and the vault's go on.
+func (r *rig) later(by time.Duration) {
+	r.ahead += by
+	at := r.ahead
+	r.c.Now = func() time.Time { return time.Now().Add(at) }
+}
+
+// A note without a journal is forgotten after an hour of the vault's clock, by the
+// run's target.
+func TestNoteWithoutJournal(t *testing.T) {
+	for name, c := range map[string]struct {
+		to             string
+		written        time.Duration // by the clock of who noted it
+		agent, vault   time.Duration // that passes by their clocks
+		planted, stays bool
+	}{
+		"it is about to begin":       {to: "west", stays: true},
+		"its executor died":          {to: "west", agent: 2 * time.Hour, vault: 2 * time.Hour},
+		"its orderer's clock is off": {to: "west", written: -3 * time.Hour, stays: true},
+		"the agent's clock is off":   {to: "west", agent: 3 * time.Hour, stays: true},
+		"it is of another site":      {to: "east", agent: 2 * time.Hour, vault: 2 * time.Hour, stays: true},
+		"nobody can read it":         {planted: true, agent: 2 * time.Hour, vault: 2 * time.Hour},
+		"it was just planted":        {planted: true, stays: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, shop(0))
+			reg := register.New(r.project)
+			if c.planted {
+				r.plant(t, "running/r1")
+			} else if err := reg.Begin(t.Context(), failover.Spec{Run: "r1", Plan: "shop", Verb: plan.Restore, To: c.to, At: time.Now().Add(c.written)}); err != nil {
+				t.Fatal(err)
+			}
+			r.looks(t)
+			r.later(c.agent)
+			r.vaultAhead.Store(int64(c.vault))
+			r.looks(t)
+			running, err := reg.Running(t.Context())
+			if err != nil || (len(running) == 1) != c.stays || (len(r.runs) == 1) != c.stays {
+				t.Errorf("noted: %v, followed: %d, %v", running, len(r.runs), err)
+			}
+		})
+	}
+}
+
+// looks looks once, and asks the vault.
+func (r *rig) looks(t *testing.T) {
+	t.Helper()
+	r.listed = time.Time{}
+	if err := r.look(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.working.Wait() // nobody carries anything any more
+}
+
+// A Run whose journal is gone, as of a vault that was replaced, says so in the end.
+func TestJournalIsGone(t *testing.T) {
+	o := restore("r1")
+	o.Labels = map[string]string{v1alpha1.LabelProjection: "true"}
+	o.Status.Phase, o.Status.Sequence = "Running", 7
+	r := newRig(t, shop(0), o)
+	state := func() v1alpha1.RunStatus {
+		var o v1alpha1.Run
+		if err := r.c.Client.Get(t.Context(), client.ObjectKey{Name: "r1"}, &o); err != nil {
+			t.Fatal(err)
+		}
+		return o.Status
+	}
+	for range 3 {
+		r.looks(t)
+		r.later(20 * time.Minute)
+	}
+	if s := state(); s.Phase != "Running" {
+		t.Fatalf("too soon: %+v", s)
+	}
+	r.later(2 * time.Minute)
+	r.looks(t)
+	if s := state(); s.Phase != "Failed" || !strings.Contains(s.Why, "journal is gone") {
+		t.Errorf("%+v", s)
+	}
+	r.looks(t)
+	if len(r.runs) != 0 {
+		t.Error("it is followed on")
 	}
 }
 

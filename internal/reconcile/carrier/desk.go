@@ -34,7 +34,8 @@ type followed struct {
 	run      string
 	to, from string // empty: not known yet
 	plan     string
-	since    time.Time
+	missed   time.Time // since when this process finds no journal, asked is when it last asked for the note
+	asked    time.Time
 	order    *v1alpha1.Run // not taken up yet
 	reader   *journal.Reader
 	state    *failover.State // as the reader last saw it; the desk's own
@@ -152,11 +153,11 @@ func (d *desk) list(ctx context.Context) error {
 		}
 		if register.Unreadable(err) { // its journal says the same, and more
 			d.c.Log.Warn("runs: the note of a run cannot be read", "vault", d.vault, "run", run, "error", err)
-			note = register.Note{At: now}
+			note = register.Note{}
 		} else if err != nil {
 			return err
 		}
-		d.add(&followed{run: run, plan: note.Plan, from: note.From, to: note.To, since: note.At})
+		d.add(&followed{run: run, plan: note.Plan, from: note.From, to: note.To})
 	}
 	return nil
 }
@@ -229,15 +230,11 @@ func (d *desk) follow(ctx context.Context, f *followed) error {
 	s, err := f.reader.Next(ctx)
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
-		if f.order == nil && !f.mine() && d.c.Now().Sub(f.since) > StartWithin { // its executor died before it opened the journal
-			delete(d.runs, f.run)
-			return register.New(d.project).Forget(ctx, f.run)
-		}
-		return nil
+		return d.missing(ctx, f)
 	case err != nil:
 		return err
 	}
-	f.state, f.order = s, nil
+	f.state, f.order, f.missed = s, nil, time.Time{}
 	f.plan, f.from, f.to = s.Spec.Plan, s.Spec.From, s.Spec.To
 	if err := d.show(ctx, f); err != nil {
 		return err

@@ -92,7 +92,7 @@ func (d *desk) meet(o *v1alpha1.Run) {
 	if d.runs[o.Name] != nil {
 		return
 	}
-	f := &followed{run: o.Name, plan: o.Spec.Plan, to: o.Spec.To, since: o.CreationTimestamp.Time}
+	f := &followed{run: o.Name, plan: o.Spec.Plan, to: o.Spec.To}
 	projection := o.Labels[v1alpha1.LabelProjection] == "true"
 	switch {
 	case projection, o.Status.Sequence > 0:
