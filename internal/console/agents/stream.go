@@ -75,7 +75,7 @@ func (s *Server) stream(c *call) (any, error) {
 	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, Acked: acked, Every: uplink.Beat.Milliseconds()}}); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // it is gone
 	}
-	if err := t.hear(ctx); err != nil && ctx.Err() == nil {
+	if err := t.hear(ctx); ctx.Err() == nil {
 		s.Log.Info("an agent's stream ended", "project", c.project.Name, "site", c.who.Site, "err", err)
 	}
 	return nil, nil //nolint:nilnil // it was answered

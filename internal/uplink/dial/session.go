@@ -23,11 +23,10 @@ type session struct {
 	cert  *x509.Certificate
 	since time.Time
 
-	told   map[uplink.Key]uplink.Object // of this stream; nil: nothing yet
-	sent   int64                        // the newest event under way
-	acked  atomic.Int64
-	acks   chan struct{}
-	answer *http.Response
+	told  map[uplink.Key]uplink.Object // of this stream; nil: nothing yet
+	sent  int64                        // the newest event under way
+	acked atomic.Int64
+	acks  chan struct{}
 }
 
 // stream speaks and hears until one of the sides ends.
@@ -49,14 +48,15 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if s.answer, err = s.wire.client.Do(r); err != nil {
+	answer, err := s.wire.client.Do(r)
+	if err != nil {
 		return false, cause(ctx, err)
 	}
-	defer s.answer.Body.Close()
-	if s.answer.StatusCode != http.StatusOK {
-		return false, refusal(s.answer)
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return false, refusal(answer)
 	}
-	frames := uplink.NewReader(s.answer.Body)
+	frames := uplink.NewReader(answer.Body)
 	if err := s.welcome(ctx, frames); err != nil {
 		return false, cause(ctx, err)
 	}
