@@ -87,7 +87,7 @@ func (l *lookout) vaults(ctx context.Context) (map[string]bool, error) {
 func (l *lookout) watch(ctx context.Context, name string) {
 	known := &plans.Automatic{Every: lookoutEvery, Now: l.pool.now}
 	post := &vantage.Post{
-		Name: l.pool.self.Site, Cluster: l.pool.self.Cluster, Idle: true, Plans: known.Plans, Ask: askPlainly,
+		Name: l.pool.self.Site, Cluster: l.pool.self.Cluster, Idle: known.None, Plans: known.Plans, Ask: askPlainly,
 		Now: l.pool.now, Log: l.log.With("vault", name),
 	}
 	var last *vault.Project

@@ -22,6 +22,9 @@ const (
 	tries         = 20
 )
 
+// ErrNewer says that a plan is kept in a format that only a newer davit reads.
+var ErrNewer = errors.New("use a newer davit")
+
 // Sheet is one revision of a plan.
 type Sheet struct {
 	FormatVersion int       `json:"formatVersion"`
@@ -130,7 +133,7 @@ func parse(data []byte) (Sheet, error) {
 	}
 	switch {
 	case s.FormatVersion > formatVersion:
-		return s, fmt.Errorf("plan format %d, this davit reads %d: use a newer davit", s.FormatVersion, formatVersion)
+		return s, fmt.Errorf("plan format %d, this davit reads %d: %w", s.FormatVersion, formatVersion, ErrNewer)
 	case s.FormatVersion != formatVersion || len(s.Document) == 0:
 		return s, fmt.Errorf("%w: it is no plan", vault.ErrDamaged)
 	}

@@ -3,6 +3,7 @@ package vantage
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -20,8 +21,9 @@ type Post struct {
 	Name, Cluster string
 	// Plans are those that are declared automatically, as far as they are known.
 	Plans func(ctx context.Context, p *vault.Project) ([]*plan.Plan, error)
-	// Idle says that without such a plan nothing is looked at or said.
-	Idle bool
+	// Idle tells, when Plans has been asked, that nothing need be looked at or said;
+	// nil never does.
+	Idle func() bool
 	// Ask asks a plan's probe; nil asks none.
 	Ask func(ctx context.Context, c plan.Check) error
 	Now func() time.Time
@@ -99,10 +101,10 @@ func (p *Post) Look(ctx context.Context, project *vault.Project) error {
 	}
 	plans, err := p.Plans(ctx, project)
 	if err != nil {
-		p.miss()
+		p.live(ctx, project)
 		return err
 	}
-	if p.Idle && len(plans) == 0 {
+	if p.Idle != nil && p.Idle() {
 		p.miss()
 		return nil
 	}
@@ -122,15 +124,38 @@ func (p *Post) Look(ctx context.Context, project *vault.Project) error {
 	}
 	views := p.watch.Views(now, p.Name)
 	p.probe(ctx, plans, views)
-	p.number = max(p.number+1, words[p.Name].Number+1, p.Now().UnixMilli())
-	word := Word{Vantage: p.Name, Cluster: p.Cluster, Process: p.process, Number: p.number, At: p.Now().UTC(), Views: views}
-	if failed := Say(ctx, project, word); failed != nil {
+	if failed := p.say(ctx, project, words[p.Name], views); failed != nil {
 		p.miss()
 		return failed
 	}
 	p.tell(views)
 	p.said = views
 	return err
+}
+
+// say says views, by a word that is newer than its own last and the vault's.
+func (p *Post) say(ctx context.Context, project *vault.Project, last Word, views []View) error {
+	p.number = max(p.number+1, last.Number+1, p.Now().UnixMilli())
+	return Say(ctx, project, Word{Vantage: p.Name, Cluster: p.Cluster, Process: p.process, Number: p.number, At: p.Now().UTC(), Views: views})
+}
+
+// live says that it lives, and nothing of others, although something of the vault
+// cannot be read: who has spoken once and falls silent is taken for lost. What
+// keeps it from doing so is the vault's trouble, which the caller reports.
+func (p *Post) live(ctx context.Context, project *vault.Project) {
+	p.miss()
+	words := map[string]Word{}
+	switch last, err := hear(ctx, project, p.Name); {
+	case err == nil:
+		words[p.Name] = last
+	case errors.Is(err, vault.ErrNotFound) && p.number == 0: // it never spoke, and need not
+		return
+	case !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrDamaged):
+		return
+	}
+	if !p.yields(p.Now().Sub(p.begun), words) {
+		_ = p.say(ctx, project, words[p.Name], nil)
+	}
 }
 
 // yields tells whether another process speaks under the name.

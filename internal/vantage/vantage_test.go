@@ -225,11 +225,54 @@ func TestOneOfTwoProcessesSpeaks(t *testing.T) {
 
 func TestNothingIsSaidWithoutAPlan(t *testing.T) {
 	w := newWorld(t)
-	w.posts["west"].Idle = true
+	w.posts["west"].Idle = func() bool { return true }
 	w.posts["west"].Plans = func(context.Context, *vault.Project) ([]*plan.Plan, error) { return nil, nil }
 	w.play(time.Minute, "west")
 	if words, _, err := Hear(t.Context(), w.project); err != nil || len(words) != 0 {
 		t.Errorf("%+v, %v", words, err)
+	}
+}
+
+// TestPlansThatCannotBeReadSilenceNobody who has spoken, also as another process,
+// and nothing is said of others meanwhile: it may be that their probe must be asked.
+func TestPlansThatCannotBeReadSilenceNobody(t *testing.T) {
+	w := newWorld(t)
+	refused := errors.New("refused")
+	for _, name := range []string{"west", "north"} {
+		w.posts[name] = w.post(name, "a site")
+		w.posts[name].Idle = func() bool { return false }
+	}
+	w.play(time.Minute, "east", "west")
+	fresh := w.post("west", "a site")
+	fresh.Idle = w.posts["west"].Idle
+	for _, post := range []*Post{w.posts["west"], fresh, w.posts["north"]} {
+		post.Plans = func(context.Context, *vault.Project) ([]*plan.Plan, error) { return nil, refused }
+	}
+	number := func() int64 {
+		words, _, err := Hear(t.Context(), w.project)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := words["north"]; ok {
+			t.Error("one that never spoke speaks without a plan")
+		}
+		if number := words["west"].Number; number > 0 && len(words["west"].Views) == 0 {
+			return number
+		}
+		return 0
+	}
+	for _, post := range []*Post{w.posts["west"], fresh} {
+		before := number()
+		for end := w.now.Add(time.Minute); w.now.Before(end); w.now = w.now.Add(Every) {
+			for _, post := range []*Post{post, w.posts["north"]} {
+				if err := post.Look(t.Context(), w.project); !errors.Is(err, refused) {
+					t.Fatal(err)
+				}
+			}
+		}
+		if after := number(); after <= before {
+			t.Errorf("it fell silent: %d, then %d", before, after)
+		}
 	}
 }
 

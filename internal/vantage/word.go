@@ -23,6 +23,8 @@ const (
 	maxWhy     = 400
 )
 
+var errNewer = errors.New("use a newer davit")
+
 // Word is what a vantage point said last.
 type Word struct {
 	FormatVersion int    `json:"formatVersion"`
@@ -91,25 +93,33 @@ func Hear(ctx context.Context, p *vault.Project) (words map[string]Word, bad map
 	}
 	words, bad = map[string]Word{}, map[string]error{}
 	for _, name := range names {
-		data, err := p.ReadSealed(ctx, prefix(p)+name)
+		w, err := hear(ctx, p, name)
 		switch {
-		case errors.Is(err, vault.ErrNotFound):
-			continue
-		case err != nil && !errors.Is(err, vault.ErrDamaged): // it may be the vault that falls silent
-			return nil, nil, fmt.Errorf("hear vantage point %s: %w", name, err)
 		case err == nil:
-			var w Word
-			if w, err = Parse(data); err == nil && w.Vantage != name {
-				err = fmt.Errorf("%w: it is of %q", vault.ErrDamaged, w.Vantage)
-			}
-			if err == nil {
-				words[name] = w
-				continue
-			}
+			words[name] = w
+		case errors.Is(err, vault.ErrNotFound):
+		case errors.Is(err, vault.ErrDamaged), errors.Is(err, errNewer):
+			bad[name] = err
+		default: // it may be the vault that falls silent
+			return nil, nil, err
 		}
-		bad[name] = fmt.Errorf("hear vantage point %s: %w", name, err)
 	}
 	return words, bad, nil
+}
+
+func hear(ctx context.Context, p *vault.Project, name string) (Word, error) {
+	data, err := p.ReadSealed(ctx, prefix(p)+name)
+	var w Word
+	if err == nil {
+		w, err = Parse(data)
+	}
+	if err == nil && w.Vantage != name {
+		err = fmt.Errorf("%w: it is of %q", vault.ErrDamaged, w.Vantage)
+	}
+	if err != nil {
+		return Word{}, fmt.Errorf("hear vantage point %s: %w", name, err)
+	}
+	return w, nil
 }
 
 // Parse reads a word, and checks it.
@@ -125,7 +135,7 @@ func Parse(data []byte) (Word, error) {
 		return w, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
 	}
 	if head.FormatVersion > wordFormat {
-		return w, fmt.Errorf("it has format %d, this davit knows %d: use a newer davit", head.FormatVersion, wordFormat)
+		return w, fmt.Errorf("it has format %d, this davit knows %d: %w", head.FormatVersion, wordFormat, errNewer)
 	}
 	if err := json.Unmarshal(data, &w); err != nil {
 		return Word{}, fmt.Errorf("%w: %w", vault.ErrDamaged, err)

@@ -2,6 +2,7 @@ package plans
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,7 +15,7 @@ import (
 )
 
 // Automatic keeps which plans of a vault are declared automatically. A plan is
-// read again only when it has a new revision.
+// read again only when it has a new revision, or could not be read.
 type Automatic struct {
 	// Every is how often the vault is asked.
 	Every time.Duration
@@ -27,11 +28,26 @@ type Automatic struct {
 }
 
 type kept struct {
-	revision int64
-	plan     *plan.Plan // nil: people declare, or it cannot be read
+	revision int64      // the newest that was read
+	plan     *plan.Plan // nil: people declare, or none could be read
+	unread   bool       // there is a newer one, damaged or of a newer format
 }
 
-// Plans returns them by name. Those that cannot be read are left out.
+// None says that the vault has none: all its plans were read, and people declare
+// them. A plan that cannot be read may be one.
+func (a *Automatic) None() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, k := range a.read {
+		if k.plan != nil || k.unread {
+			return false
+		}
+	}
+	return true
+}
+
+// Plans returns them by name, as they were read last. Those that are damaged, or
+// of a newer format, from the first on are left out.
 func (a *Automatic) Plans(ctx context.Context, p *vault.Project) ([]*plan.Plan, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -60,23 +76,38 @@ func (a *Automatic) look(ctx context.Context, p *vault.Project) error {
 		return err
 	}
 	maps.DeleteFunc(a.read, func(name string, _ kept) bool { return newest[name] == 0 })
+	var failed error
 	for name, revision := range newest {
-		if a.read[name].revision == revision {
+		old := a.read[name]
+		if old.revision == revision {
 			continue
 		}
-		sheet, err := s.Get(ctx, name)
-		if ctx.Err() != nil {
-			return err
+		now, err := read(ctx, s, name)
+		switch {
+		case err == nil:
+			a.read[name] = now
+		case errors.Is(err, vault.ErrDamaged), errors.Is(err, shelf.ErrNewer):
+			old.unread = true // what it said before goes on
+			a.read[name] = old
+		default: // the vault, for now: it is asked again
+			failed = err
 		}
-		k := kept{revision: revision}
-		if err == nil {
-			if found, err := Parse(sheet); err == nil {
-				if pl := found.Plan(); pl.Declaration.Automatic {
-					k.plan = pl
-				}
-			}
-		}
-		a.read[name] = k
 	}
-	return nil
+	return failed
+}
+
+func read(ctx context.Context, s shelf.Shelf, name string) (kept, error) {
+	sheet, err := s.Get(ctx, name)
+	if err != nil {
+		return kept{}, err
+	}
+	found, err := Parse(sheet)
+	if err != nil {
+		return kept{}, err
+	}
+	k := kept{revision: sheet.Revision}
+	if pl := found.Plan(); pl.Declaration.Automatic {
+		k.plan = pl
+	}
+	return k, nil
 }
