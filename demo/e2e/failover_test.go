@@ -186,8 +186,8 @@ func switchedOver(t *testing.T) {
 	t.Cleanup(func() { unprotect(west, a.name) })
 	file := f.plan(t, planOf(t, a.name, "60s"))
 	davit(t, west, a.vault, "switchover", "-f", file, "--dry-run").want(t, 0, "Nothing is lost")
-	forged := strings.NewReader(fmt.Sprintf("apiVersion: davit.dev/v1alpha1\nkind: Run\nmetadata: {name: forged, namespace: %s}\n", system) +
-		fmt.Sprintf("spec: {plan: %s, verb: switchover, to: west, requestedBy: somebody else}\n", a.name))
+	forged := strings.NewReader(fmt.Sprintf("apiVersion: davit.dev/v1alpha1\nkind: Run\nmetadata: {name: %[1]s-forged}\n"+
+		"spec: {plan: %[1]s, verb: switchover, to: west, requestedBy: somebody else}\n", a.name))
 	if _, err := rig.KubectlIn(t.Context(), west, forged, "create", "-f", "-"); err == nil || !strings.Contains(err.Error(), "must be who makes the Run") {
 		t.Errorf("a Run in another's name: %v", err)
 	}
