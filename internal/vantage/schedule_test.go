@@ -106,8 +106,16 @@ func TestALiveSiteIsNotDeclaredLost(t *testing.T) {
 	if n := declared(func(*schedule) {}); n > 0 {
 		t.Errorf("declared in %d schedules although it lives", n)
 	}
-	if n := declared(func(s *schedule) { s.careless = true; s.rule.For = Every }); n == 0 {
-		t.Error("negative control: silence that was not watched counts, and nothing is seen of it")
+	for _, length := range []time.Duration{Every, rule.For} { // the control differs in one thing
+		n := declared(func(s *schedule) { s.rule.For = length })
+		careless := declared(func(s *schedule) { s.careless, s.rule.For = true, length })
+		t.Logf("for %s: %d, careless %d", length, n, careless)
+		if n > 0 {
+			t.Errorf("declared in %d schedules although it lives, for %s", n, length)
+		}
+		if careless == 0 && length == Every {
+			t.Error("negative control: silence that was not watched counts, and nothing is seen of it")
+		}
 	}
 	if n := declared(func(s *schedule) { s.flaps = 50 * time.Second }); n > 0 {
 		t.Errorf("declared in %d schedules in which it was cut off for less than a minute", n)
