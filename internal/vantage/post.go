@@ -99,7 +99,9 @@ func (p *Post) Look(ctx context.Context, project *vault.Project) error {
 	if p.watch == nil {
 		p.watch, p.begun, p.process = NewWatch(), p.Now(), strings.ToLower(rand.Text()[:12])
 	}
-	plans, err := p.Plans(ctx, project)
+	reading, cancel := context.WithTimeout(ctx, patience) // leaves time to speak
+	plans, err := p.Plans(reading, project)
+	cancel()
 	if err != nil {
 		p.live(ctx, project)
 		return err
@@ -108,9 +110,11 @@ func (p *Post) Look(ctx context.Context, project *vault.Project) error {
 		p.miss()
 		return nil
 	}
-	words, bad, err := Hear(ctx, project)
+	hearing, cancel := context.WithTimeout(ctx, patience)
+	words, bad, err := Hear(hearing, project)
+	cancel()
 	if err != nil {
-		p.miss()
+		p.live(ctx, project)
 		return err
 	}
 	for _, why := range bad {
@@ -189,7 +193,7 @@ func (p *Post) probe(ctx context.Context, plans []*plan.Plan, views []View) {
 			if !ok {
 				continue
 			}
-			check.Timeout = min(check.Timeout, Every)
+			check.Timeout = min(check.Timeout, patience)
 			all.Go(func() {
 				err := p.Ask(ctx, check)
 				mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -273,6 +274,50 @@ func TestPlansThatCannotBeReadSilenceNobody(t *testing.T) {
 		if after := number(); after <= before {
 			t.Errorf("it fell silent: %d, then %d", before, after)
 		}
+	}
+}
+
+// deaf is a store that does not give out one word.
+type deaf struct {
+	vault.Store
+	to string
+}
+
+var errDeaf = errors.New("refused")
+
+func (d *deaf) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	if d.to != "" && strings.HasSuffix(key, "vantage/"+d.to) {
+		return nil, errDeaf
+	}
+	return d.Store.Get(ctx, key, offset, length)
+}
+
+// TestTheSignOfLifeWaitsForNobody: one word that cannot be read silences no site.
+// What it sees of others is not said then.
+func TestTheSignOfLifeWaitsForNobody(t *testing.T) {
+	w := newWorld(t)
+	key, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := &deaf{Store: mem.New(func() time.Time { return w.now })}
+	if w.project, err = vault.CreateProject(t.Context(), store, "default", key.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	w.play(time.Minute, "east", "west", "witness")
+	store.to = "witness"
+	for end := w.now.Add(time.Minute); w.now.Before(end); w.now = w.now.Add(Every) {
+		if err := w.posts["east"].Look(t.Context(), w.project); !errors.Is(err, errDeaf) {
+			t.Fatal(err)
+		}
+	}
+	store.to = ""
+	words, _, err := Hear(t.Context(), w.project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if east := words["east"]; w.now.Sub(east.At) > Every || len(east.Views) != 0 {
+		t.Errorf("it said nothing for %s: %+v", w.now.Sub(east.At), east)
 	}
 }
 

@@ -21,6 +21,9 @@ const (
 	// gap is how long may lie between two looks: silence that nobody watched
 	// is not the site's.
 	gap = 3 * Every
+	// patience is how long plans, the words of others, and answers to probes may take
+	// each: what gives the sign of life comes after them.
+	patience = 4 * time.Second
 	// yield is how long a process that serves the same name must have been
 	// silent before this one speaks.
 	yield = 12 * time.Second

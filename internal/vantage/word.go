@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"davit.dev/davit/internal/declare"
@@ -21,6 +22,7 @@ const (
 	maxWord    = 256 << 10
 	maxViews   = 256
 	maxWhy     = 400
+	atOnce     = 8 // words that are read
 )
 
 var errNewer = errors.New("use a newer davit")
@@ -91,9 +93,20 @@ func Hear(ctx context.Context, p *vault.Project) (words map[string]Word, bad map
 	if err != nil {
 		return nil, nil, fmt.Errorf("hear vantage points: %w", err)
 	}
+	heard, errs := make([]Word, len(names)), make([]error, len(names))
+	places := make(chan struct{}, atOnce)
+	var reading sync.WaitGroup
+	for i, name := range names {
+		places <- struct{}{}
+		reading.Go(func() {
+			defer func() { <-places }()
+			heard[i], errs[i] = hear(ctx, p, name)
+		})
+	}
+	reading.Wait()
 	words, bad = map[string]Word{}, map[string]error{}
-	for _, name := range names {
-		w, err := hear(ctx, p, name)
+	for i, name := range names {
+		w, err := heard[i], errs[i]
 		switch {
 		case err == nil:
 			words[name] = w
