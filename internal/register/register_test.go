@@ -175,9 +175,10 @@ func TestUnreadableRuns(t *testing.T) {
 	if err != nil || len(all) != 4 {
 		t.Fatalf("%v, %v", all, err)
 	}
-	for i, want := range []string{"damaged cash OutcomeUnknown", "newer cash OutcomeUnknown", "one shop AwaitingApproval", "planted  OutcomeUnknown"} {
+	for i, want := range []string{"damaged cash OutcomeUnknown", "newer cash OutcomeUnknown", "one shop Evaluating", "planted  OutcomeUnknown"} {
 		s := all[i]
-		if got := fmt.Sprint(s.Spec.Run, " ", s.Spec.Plan, " ", s.Phase); got != want && !(i == 2 && s.Spec.Run == "one") || (s.Why == "") != (i == 2) {
+		got := fmt.Sprint(s.Spec.Run, " ", s.Spec.Plan, " ", s.Phase)
+		if got != want || (s.Why == "") != (i == 2) {
 			t.Errorf("%s: %s, want %s", got, s.Why, want)
 		}
 	}
