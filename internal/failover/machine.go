@@ -144,7 +144,8 @@ type Machine struct {
 	// known is when this executor knew that a step had succeeded, by its own
 	// clock: waits count from then.
 	known  map[string]time.Duration
-	survey flight // of Evaluating and Verifying
+	due    map[string]int // see awaited
+	survey flight         // of Evaluating and Verifying
 	window time.Duration
 }
 

@@ -12,12 +12,7 @@ import (
 func (m *Machine) run() {
 	s := m.state
 	if s.Phase == Running || s.Phase == OutcomeUnknown {
-		for i := range s.Spec.Steps {
-			step := &s.Spec.Steps[i]
-			if m.flights[step.Name] == nil && m.ready(step) {
-				m.start(step)
-			}
-		}
+		m.startReady()
 	}
 	m.timeOut()
 	if len(m.draft) == 0 {
