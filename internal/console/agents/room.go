@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -146,33 +147,49 @@ func (r *room) enter(t *talk, end func()) (leave func(), err error) {
 	}, nil
 }
 
-func (r *room) seen(site string, now time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if p := r.agents[site]; p != nil {
-		p.seen = now
+// errReplaced ends a stream whose site has another one, or was shut out: what it
+// still has to say is old.
+var errReplaced = errors.New("the site has another stream")
+
+// of is what is known of a stream's site. r.mu is held.
+func (r *room) of(t *talk) (*present, error) {
+	if p := r.agents[t.who.Site]; p != nil && p.talk == t {
+		return p, nil
 	}
+	return nil, errReplaced
 }
 
-func (r *room) replace(site string, objects map[uplink.Key]uplink.Object, now time.Time) {
+func (r *room) seen(t *talk, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.agents[site]
-	if p == nil {
-		return
+	p, err := r.of(t)
+	if err != nil {
+		return err
+	}
+	p.seen = now
+	return nil
+}
+
+func (r *room) replace(t *talk, objects map[uplink.Key]uplink.Object, now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, err := r.of(t)
+	if err != nil {
+		return err
 	}
 	p.objects = make(map[uplink.Key]fleet.Heard, len(objects))
 	for k, o := range objects {
 		p.objects[k] = fleet.Heard{Object: o, Heard: now.UTC()}
 	}
+	return nil
 }
 
-func (r *room) update(site string, s uplink.State, now time.Time) error {
+func (r *room) update(t *talk, s uplink.State, now time.Time) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.agents[site]
-	if p == nil {
-		return nil
+	p, err := r.of(t)
+	if err != nil {
+		return err
 	}
 	for _, k := range s.Gone {
 		delete(p.objects, k)

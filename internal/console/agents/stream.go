@@ -114,6 +114,9 @@ func (t *talk) say(f uplink.Down) error {
 func (t *talk) hear(ctx context.Context) error {
 	for {
 		t.patience(uplink.Silence)
+		if err := ctx.Err(); err != nil { // its end came before the deadline was set anew
+			return err
+		}
 		f, err := t.frames.Up()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = fmt.Errorf("nothing was heard for %s", uplink.Silence)
@@ -176,12 +179,12 @@ func (t *talk) state(s uplink.State) error {
 		if s.More {
 			return nil
 		}
-		t.room.replace(t.who.Site, t.coming, t.server.Now())
+		err := t.room.replace(t, t.coming, t.server.Now())
 		t.coming, t.changed = nil, true
-		return nil
+		return err
 	}
 	t.changed = true
-	return t.room.update(t.who.Site, s, t.server.Now())
+	return t.room.update(t, s, t.server.Now())
 }
 
 // clip bounds a text of an agent's.
@@ -196,7 +199,9 @@ func clip(text string) string {
 // keep has what was said kept, and then says so.
 func (t *talk) keep(ctx context.Context) error {
 	now := t.server.Now()
-	t.room.seen(t.who.Site, now)
+	if err := t.room.seen(t, now); err != nil {
+		return err
+	}
 	if len(t.events) > 0 || t.changed || now.Sub(t.noted) >= noteEvery {
 		w := store.Word{Site: t.who.Site, At: now, Version: t.hello.Version, Ends: t.cert.NotAfter, Outbox: t.hello.Outbox, Events: t.events}
 		if t.changed {
