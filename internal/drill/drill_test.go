@@ -185,6 +185,15 @@ func TestBusy(t *testing.T) {
 	if err != nil || len(got) != 2 || !strings.Contains(got[0], "drill drill is under way") || !strings.Contains(got[1], "run move (switchover) is under way") {
 		t.Errorf("%v %v", err, got)
 	}
+	for _, key := range []string{"running/shop-9", "runs/shop-9/00000000000000000001", "running/bank-9", "runs/bank-9/00000000000000000001"} {
+		if err := p.Store().Put(t.Context(), p.Root()+key, strings.NewReader("?"), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err = Busy(t.Context(), p, spec)
+	if err != nil || len(got) != 3 || !strings.Contains(got[2], "run shop-9 is noted as under way") {
+		t.Errorf("beside runs that nobody can read, one of them the plan's: %v %v", got, err)
+	}
 }
 
 // closed is a cluster that answers nothing.

@@ -2,13 +2,11 @@ package drill
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
-	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
@@ -70,29 +68,21 @@ func (s *Site) fits(ctx context.Context, spec failover.Spec, app string) (string
 // disturb: those that move or restore them, and drills of the same plan at the
 // same site.
 func Busy(ctx context.Context, p *vault.Project, spec failover.Spec) ([]string, error) {
-	runs, err := register.New(p).Running(ctx)
+	under, err := register.New(p).States(ctx, spec.Run)
 	if err != nil {
 		return nil, err
 	}
 	var problems []string
-	for _, run := range runs {
-		if run == spec.Run {
-			continue
-		}
-		s, err := journal.Read(ctx, p, run)
-		if errors.Is(err, vault.ErrNotFound) { // noted, and not begun
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		shares := slices.ContainsFunc(s.Spec.Applications, func(app string) bool { return slices.Contains(spec.Applications, app) })
+	for _, s := range under {
+		conflict := commission.Conflict(&spec, []*failover.State{s})
 		switch {
-		case s.Phase.Over() || !shares:
-		case s.Spec.Verb != plan.Drill:
-			problems = append(problems, fmt.Sprintf("run %s (%s) is under way, %s: drill when it is over", run, s.Spec.Verb, s.Shown()))
-		case s.Spec.Plan == spec.Plan && s.Spec.To == spec.To:
-			problems = append(problems, fmt.Sprintf("drill %s is under way, %s: wait for it, or end it with `davit runs cancel %s`", run, s.Shown(), run))
+		case conflict == nil:
+		case len(s.Spec.Applications) == 0: // nobody knows what it does
+			problems = append(problems, conflict.Error())
+		case s.Spec.Verb == plan.Drill:
+			problems = append(problems, fmt.Sprintf("drill %s is under way, %s: wait for it, or end it with `davit runs cancel %s`", s.Spec.Run, s.Shown(), s.Spec.Run))
+		default:
+			problems = append(problems, fmt.Sprintf("run %s (%s) is under way, %s: drill when it is over", s.Spec.Run, s.Spec.Verb, s.Shown()))
 		}
 	}
 	return problems, nil

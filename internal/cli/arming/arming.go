@@ -22,6 +22,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/commission"
+	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
@@ -195,13 +196,12 @@ func idle(ctx context.Context, p *plan.Plan, project *vault.Project) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range under {
-		shared := slices.IndexFunc(s.Spec.Applications, func(app string) bool { return slices.Contains(apps(p), app) })
-		if shared >= 0 && s.Spec.Verb != plan.Drill && !s.Phase.Over() {
-			return exit.Refuse(commission.Next(s), "run %s is under way with %s: it is %s", s.Spec.Run, s.Spec.Applications[shared], s.Shown())
-		}
+	// Whatever else moves them: arming excludes what a failover would.
+	err = commission.Conflict(&failover.Spec{Plan: p.Name, Verb: plan.Failover, Applications: apps(p)}, under)
+	if r := commission.Refused(err); r != nil {
+		return exit.Refuse(r.Do, "%s", r.Why)
 	}
-	return nil
+	return err
 }
 
 // able refuses where a node could not keep the lease.

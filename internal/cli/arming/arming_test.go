@@ -112,7 +112,18 @@ func TestNothingIsArmedBesideARun(t *testing.T) {
 		t.Errorf("beside another application's run, and a drill: %v", err)
 	}
 	begin("shop-1", plan.Failover, "shop")
-	if err := idle(t.Context(), automatic(), project); err == nil || !strings.Contains(err.Error(), "run shop-1 is under way with shop") {
+	if err := idle(t.Context(), automatic(), project); err == nil || !strings.Contains(err.Error(), "run shop-1, a failover of plan shop, is under way with shop") {
 		t.Errorf("beside a run: %v", err)
+	}
+	if err := register.New(project).Forget(t.Context(), "shop-1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"running/shop-2", "runs/shop-2/00000000000000000001"} {
+		if err := project.Store().Put(t.Context(), project.Root()+key, strings.NewReader("?"), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := idle(t.Context(), automatic(), project); err == nil || !strings.Contains(err.Error(), "what it does nobody knows") {
+		t.Errorf("beside a run that nobody can read: %v", err)
 	}
 }
