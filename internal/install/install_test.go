@@ -8,6 +8,9 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
 )
 
 func render(t *testing.T, opts Options) []unstructured.Unstructured {
@@ -84,6 +87,25 @@ func rulesOf(t *testing.T, objects []unstructured.Unstructured) map[string][]rba
 		out[o.GetKind()+"/"+o.GetName()] = role.Rules
 	}
 	return out
+}
+
+// TestNothingOfDavitsIsCapturedWithACluster: what is installed outside of all
+// namespaces would come back over another version's, with a whole cluster.
+func TestNothingOfDavitsIsCapturedWithACluster(t *testing.T) {
+	kinds := map[string]int{}
+	for _, o := range render(t, Options{SiteName: "east"}) {
+		// Capture knows Davit's own kinds and their definitions; what is in its namespace is no application's.
+		if o.GetNamespace() != "" || slices.Contains([]string{"Namespace", "CustomResourceDefinition"}, o.GetKind()) || o.GroupVersionKind().Group == v1alpha1.GroupVersion.Group {
+			continue
+		}
+		kinds[o.GetKind()]++
+		if o.GetLabels()[capture.LabelExclude] != "true" {
+			t.Errorf("%s %s would come along", o.GetKind(), o.GetName())
+		}
+	}
+	if kinds["ClusterRole"] == 0 || kinds["ValidatingAdmissionPolicy"] == 0 || kinds["ValidatingAdmissionPolicyBinding"] == 0 {
+		t.Errorf("looked at %v", kinds)
+	}
 }
 
 func TestNoAccountMayDoEverything(t *testing.T) {

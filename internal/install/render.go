@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/config"
+	"davit.dev/davit/internal/capture"
 )
 
 var siteResource = v1alpha1.GroupVersion.WithResource("sites")
@@ -124,7 +125,8 @@ func systemMeta(name string) metav1.ObjectMeta {
 }
 
 func clusterMeta(name string) metav1.ObjectMeta {
-	return metav1.ObjectMeta{Name: name, Labels: map[string]string{PartOfLabel: partOf, NameLabel: name}}
+	// Another cluster has its own: no recovery point of a whole cluster brings them.
+	return metav1.ObjectMeta{Name: name, Labels: map[string]string{PartOfLabel: partOf, NameLabel: name, capture.LabelExclude: "true"}}
 }
 
 // toUnstructured gives objects their kinds and drops what only a server sets.
