@@ -367,6 +367,9 @@ func sum(f failover.Effect, answers []Answer) failover.Event {
 		if a.Moved != nil {
 			ev.Moved = a.Moved
 		}
+		if a.Holder != "" {
+			ev.Site = a.Holder
+		}
 		ev.Epoch = max(ev.Epoch, a.Epoch)
 	}
 	if ev.Kind == failover.Acted && (ev.Outcome == failover.NotDone || ev.Outcome == failover.Busy) {

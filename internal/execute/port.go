@@ -64,7 +64,9 @@ type Answer struct {
 	Point *failover.Point `json:"point,omitempty"` // that was restored, or made
 	Moved *failover.Moved `json:"moved,omitempty"` // of volumes
 	Epoch int64           `json:"epoch,omitempty"` // of a claim, or its return
-	Guard Guard           `json:"guard,omitempty"`
+	// Holder is the site whose claim superseded this one, where that is known.
+	Holder string `json:"holder,omitempty"`
+	Guard  Guard  `json:"guard,omitempty"`
 }
 
 // Actuator looks at, does and takes back the steps of some kinds. It obeys its

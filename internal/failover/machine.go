@@ -110,7 +110,7 @@ type Event struct {
 	Split   string
 	By      string
 	Step    string
-	Site    string // of a consent
+	Site    string // of a consent, or that claimed what is superseded
 	Text    string // what the person typed
 }
 
@@ -141,6 +141,9 @@ type Machine struct {
 	inbox     []Event
 	out       []Effect
 	flights   map[string]*flight
+	// stands are the claims that a look found to stand, or not to be there, since
+	// the run rolls back.
+	stands map[string]bool
 	// known is when this executor knew that a step had succeeded, by its own
 	// clock: waits count from then.
 	known  map[string]time.Duration
@@ -164,7 +167,7 @@ func NewState() *State { return newState() }
 
 // TakeOver makes a Machine that goes on from what the journal says.
 func TakeOver(executor string, s *State) *Machine {
-	return &Machine{executor: executor, state: s.Clone(), flights: map[string]*flight{}, known: map[string]time.Duration{}}
+	return &Machine{executor: executor, state: s.Clone(), flights: map[string]*flight{}, stands: map[string]bool{}, known: map[string]time.Duration{}}
 }
 
 // State returns a copy of what the journal says, as far as this Machine knows.
@@ -259,7 +262,7 @@ func (m *Machine) follow(e Entry) {
 		if e.Status == Succeeded {
 			m.known[e.Step] = m.now.Mono
 		}
-	case Undone, Retried, Stuck:
+	case Undone, Overtaken, Retried, Stuck:
 		delete(m.flights, e.Step)
 	}
 }

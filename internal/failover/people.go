@@ -86,6 +86,7 @@ func (m *Machine) resume(e Event) string {
 // keep are the flights that go on when a run is resumed. Undos begin anew.
 func (m *Machine) keep() map[string]*flight {
 	if m.state.Phase == RollbackFailed {
+		m.stands = map[string]bool{}
 		return map[string]*flight{}
 	}
 	return m.flights

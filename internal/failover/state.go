@@ -31,7 +31,8 @@ const (
 	Rolling   EntryKind = "rolling"  // back, from here on
 	Undoing   EntryKind = "undoing"  // Step is about to be taken back
 	Undone    EntryKind = "undone"
-	Stuck     EntryKind = "stuck" // Step could not be taken back
+	Overtaken EntryKind = "overtaken" // Step, a claim, cannot be given back: Site has claimed since
+	Stuck     EntryKind = "stuck"     // Step could not be taken back
 	Committed EntryKind = "committed"
 	Canceling EntryKind = "canceled"
 )
@@ -115,6 +116,9 @@ type State struct {
 	Epochs   map[string]int64                 // by application, as the run knows them
 	Fences   map[string]map[string]FenceState // by application and site
 	Consents map[string]string                // by site: who
+	// Overtaken are the applications that somebody claimed after the run did, as
+	// its roll-back found: they stay where they are. The value says who.
+	Overtaken map[string]string
 	// Fault is why a drill will end as Failed once it is cleaned up.
 	Fault    string
 	Canceled bool
@@ -149,7 +153,7 @@ func (s *State) apply(e Entry) error {
 	if (s.Spec.Run == "") != (e.Kind == Opened) {
 		return fmt.Errorf("a run is opened once, and first: found %q", e.Kind)
 	}
-	about := slices.Contains([]EntryKind{Intended, Ended, Retried, Undoing, Undone, Stuck}, e.Kind)
+	about := slices.Contains([]EntryKind{Intended, Ended, Retried, Undoing, Undone, Overtaken, Stuck}, e.Kind)
 	if (about || e.Step != "") && s.Steps[e.Step] == nil {
 		return fmt.Errorf("%s of a step %q that the run has not", e.Kind, e.Step)
 	}
@@ -197,6 +201,8 @@ func (s *State) applyKind(e Entry) error {
 		s.roll()
 	case Undone:
 		s.undone(e)
+	case Overtaken:
+		s.overtaken(e)
 	case Stuck:
 		s.Phase, s.Why = RollbackFailed, e.Step+": "+e.Note
 	case Committed:
@@ -433,7 +439,7 @@ func (s *State) settle(at time.Time) {
 		s.settleRunning()
 	case RollingBack:
 		if !slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.toUndo(step) }) {
-			s.Phase = RolledBack
+			s.rolledBack()
 		}
 	}
 	if s.Phase.Over() && s.End.IsZero() {
@@ -468,7 +474,7 @@ func (s *State) settleRunning() {
 // toUndo tells whether a step must still be taken back.
 func (s *State) toUndo(step plan.Step) bool {
 	st := s.Steps[step.Name]
-	return st.Meant && step.Undoable() && !st.Undid
+	return st.Meant && step.Undoable() && !st.Undid && !s.left(step)
 }
 
 // WayBack says why the run cannot roll back; empty if it can.
@@ -557,6 +563,6 @@ func (s *State) Clone() *State {
 	for app, sites := range s.Fences {
 		c.Fences[app] = maps.Clone(sites)
 	}
-	c.Approved = slices.Clone(s.Approved)
+	c.Approved, c.Overtaken = slices.Clone(s.Approved), maps.Clone(s.Overtaken)
 	return &c
 }

@@ -186,6 +186,10 @@ func (m *Machine) looked(e Event) {
 	if f == nil || f.doing != Look {
 		return
 	}
+	if f.then == Undo {
+		m.sawClaim(name, f, e)
+		return
+	}
 	st := m.state.Steps[name]
 	late := f.limit != 0 && m.now.Mono >= f.limit
 	switch {

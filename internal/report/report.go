@@ -186,13 +186,13 @@ func span(spans map[string][]Span, e failover.Entry) {
 			all[len(all)-1].End = e.At
 		}
 		all = append(all, Span{Begin: e.At, Undo: e.Kind == failover.Undoing})
-	case failover.Ended, failover.Undone, failover.Stuck:
+	case failover.Ended, failover.Undone, failover.Stuck, failover.Overtaken:
 		if !open {
 			all = append(all, Span{Begin: e.At.Add(-e.Took)})
 		}
 		last := &all[len(all)-1]
 		last.End, last.Status = e.At, cmp.Or(e.Status, failover.Succeeded)
-		if e.Kind == failover.Stuck {
+		if e.Kind == failover.Stuck || e.Kind == failover.Overtaken {
 			last.Status = failover.Broke
 		}
 	default:
@@ -211,7 +211,7 @@ func (r *Report) entry(record Record, e failover.Entry) {
 		r.People = append(r.People, Word{e.At, e.By, w})
 	}
 	switch {
-	case e.Kind == failover.Ended && (e.Status == failover.Broke || e.Status == failover.Unknown), e.Kind == failover.Stuck:
+	case e.Kind == failover.Ended && (e.Status == failover.Broke || e.Status == failover.Unknown), e.Kind == failover.Stuck, e.Kind == failover.Overtaken:
 		r.Failures = append(r.Failures, e.Step+": "+cmp.Or(e.Note, string(e.Status)))
 	case e.Kind == failover.Evaluated && e.Facts != nil:
 		r.Failures = append(r.Failures, e.Facts.Problems...)

@@ -70,6 +70,22 @@ func TestAClaimIsMadeOnceAndGivenBack(t *testing.T) {
 	}
 }
 
+// TestWhoClaimedSinceIsNamed: a roll-back goes by it.
+func TestWhoClaimedSinceIsNamed(t *testing.T) {
+	p := project(t)
+	claim := west(p).Kinds()[plan.KindClaim]
+	expect(t, "act", claim.Do(t.Context(), claiming(failover.Act, "r", 2)), failover.Done, 2)
+	if _, err := lease.New(p).Claim(t.Context(), "shop", 3, lease.Claim{Site: "west", Cluster: "w", Request: "restore", At: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, action := range []failover.Action{failover.Look, failover.Undo} {
+		got := claim.Do(t.Context(), claiming(action, "r", 2))
+		if got.Outcome != failover.Superseded || got.Holder != "west" {
+			t.Errorf("%s: %+v", action, got)
+		}
+	}
+}
+
 func TestAClaimThatNeverArrivedFindsItsNumberTaken(t *testing.T) {
 	p := project(t)
 	claim := west(p).Kinds()[plan.KindClaim]

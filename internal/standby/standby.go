@@ -191,7 +191,7 @@ func (s *Site) claimed(ctx context.Context, app string, n int64, request string)
 	case current.Number == n && current.Claim.Request == request && s.self().Made(current.Claim):
 		return execute.Answer{Outcome: failover.Done, Epoch: n, Guard: execute.Fenced}
 	}
-	return execute.Superseded("site %s holds epoch %d of %s", current.Claim.Site, current.Number, app)
+	return overtaken(app, current)
 }
 
 // before finds the number of the run's claim, and whom the epoch goes back to:
@@ -215,9 +215,19 @@ func (s *Site) before(ctx context.Context, app string, o execute.Order, request 
 	return number, owner, nil
 }
 
+// overtaken says whose claim stands instead.
+func overtaken(app string, current lease.Epoch) execute.Answer {
+	a := execute.Superseded("site %s holds epoch %d of %s", current.Claim.Site, current.Number, app)
+	a.Holder = current.Claim.Site
+	return a
+}
+
 // gone says what an error of the ledger of epochs means.
 func gone(err error) execute.Answer {
+	var superseded *lease.SupersededError
 	switch {
+	case errors.As(err, &superseded):
+		return overtaken(superseded.Application, superseded.Current)
 	case errors.Is(err, lease.ErrSuperseded), errors.Is(err, lease.ErrLost):
 		return execute.Superseded("%v", err)
 	case errors.Is(err, vault.ErrDamaged):

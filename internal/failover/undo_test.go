@@ -1,0 +1,106 @@
+package failover
+
+import (
+	"strings"
+	"testing"
+
+	"davit.dev/davit/internal/plan"
+)
+
+// claimedAnew is a run that waits for its commit while somebody claims shop at a site.
+func claimedAnew(t *testing.T, site string, at Action) *rig {
+	t.Helper()
+	r := newRig(t, plan.Failover, func(p *plan.Plan, s *Spec) {
+		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}}
+		s.Commit = plan.Commit{Window: 0}
+	})
+	r.run(AwaitingCommit)
+	r.answer = func(f Effect) *Event {
+		if f.Step == nil || f.Step.Name != "claim/shop" || f.Action == Look && at != Look {
+			return nil
+		}
+		kind := Acted
+		if f.Action == Look {
+			kind = Looked
+		}
+		return &Event{Kind: kind, Outcome: Superseded, Site: site, Note: "site " + site + " holds epoch 6 of shop"}
+	}
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	return r
+}
+
+// TestRollBackOfWhatTheTargetClaimedAnew leaves it, and what leads clients to it,
+// alone, and does not say that it went back.
+func TestRollBackOfWhatTheTargetClaimedAnew(t *testing.T) {
+	r := claimedAnew(t, "west", Look)
+	r.pass(Failed)
+	for _, stays := range []string{"undo scale/shop", "undo claim/shop"} {
+		r.never(stays)
+	}
+	for _, did := range r.did {
+		if strings.HasPrefix(did, "undo ") && strings.Contains(did, "www") {
+			t.Errorf("clients were led away from what stays: %s", did)
+		}
+	}
+	r.order("undo scale/cart", "undo claim/cart")
+	s := r.m.State()
+	for _, says := range []string{"site west holds epoch 6 of shop", "www", "by hand"} {
+		if !strings.Contains(s.Why, says) {
+			t.Errorf("%q does not say %q", s.Why, says)
+		}
+	}
+	if s.Steps["scale/shop"].Undid || !s.Steps["scale/cart"].Undid || s.Epochs["cart"] != 9 {
+		t.Errorf("shop %+v, cart %+v, epochs %v", s.Steps["scale/shop"], s.Steps["scale/cart"], s.Epochs)
+	}
+	replayed := NewState()
+	for i, entries := range r.records {
+		if err := replayed.Replay(int64(i)+1, entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if replayed.Phase != Failed || replayed.Why != s.Why {
+		t.Errorf("who reads the journal finds %s, %q", replayed.Phase, replayed.Why)
+	}
+}
+
+// TestRollBackOfWhatTheSourceClaimedAnew takes all back: it is where it was.
+func TestRollBackOfWhatTheSourceClaimedAnew(t *testing.T) {
+	r := claimedAnew(t, "east", Look)
+	r.pass(RolledBack)
+	r.order("undo scale/shop", "undo claim/cart")
+	r.never("undo claim/shop")
+}
+
+// TestRollBackThatMeetsANewClaimLate: it came between the look and the return.
+func TestRollBackThatMeetsANewClaimLate(t *testing.T) {
+	r := claimedAnew(t, "west", Undo)
+	r.pass(Failed)
+	r.order("undo scale/shop", "undo claim/shop")
+	if s := r.m.State(); !strings.Contains(s.Why, "site west holds epoch 6 of shop") {
+		t.Errorf("%q", s.Why)
+	}
+}
+
+// TestRollBackWaitsForTheLookAtItsClaims: while the vault is silent nothing is
+// taken back, and in the end a person is told.
+func TestRollBackWaitsForTheLookAtItsClaims(t *testing.T) {
+	r := newRig(t, plan.Failover, nil)
+	r.run(AwaitingCommit)
+	r.answer = answerTo(Look, "claim/cart", Event{})
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	r.pass(RollbackFailed)
+	for _, did := range r.did {
+		if strings.HasPrefix(did, "undo ") {
+			t.Errorf("%s before it was known whose the applications are", did)
+		}
+	}
+	r.answer = nil
+	if why := r.says(Resume, nil); why != "" {
+		t.Fatal(why)
+	}
+	r.pass(RolledBack)
+}
