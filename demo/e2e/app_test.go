@@ -91,13 +91,13 @@ func (a *app) deploy(t *testing.T) string {
 // sum waits for the pod and returns the checksum of what is in its volume.
 func (a *app) sum(t *testing.T, site, namespace string) string {
 	t.Helper()
-	eventually(t, 2*time.Minute, "pod db-0 in "+namespace+" at "+site+" is ready", func() (bool, string) {
+	eventually(t, 3*time.Minute, "pod db-0 in "+namespace+" at "+site+" is ready", func() (bool, string) {
 		// One that is on its way out may still be called ready.
 		got := try(t, site, "-n", namespace, "get", "pod", "db-0", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}{.metadata.deletionTimestamp}`)
 		return got == "True", got
 	})
 	var out string
-	eventually(t, time.Minute, "pod db-0 in "+namespace+" at "+site+" reads its file", func() (bool, string) {
+	eventually(t, 3*time.Minute, "pod db-0 in "+namespace+" at "+site+" reads its file", func() (bool, string) {
 		got, err := rig.Kubectl(t.Context(), site, "-n", namespace, "exec", "db-0", "-c", "db", "--", "sha256sum", "/data/file")
 		out = got
 		return err == nil, fmt.Sprint(err)

@@ -69,7 +69,7 @@ func askedAround(t *testing.T) {
 	web := func(command string) string {
 		return strings.TrimSpace(try(t, east, "-n", a.name, "exec", "deployment/web", "--", "sh", "-c", command))
 	}
-	eventually(t, time.Minute, "the web server answers", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the web server answers", func() (bool, string) {
 		got := web("wget -qO- http://127.0.0.1:8080/ 2>&1; test -x /tmp/www/cgi-bin/hang && echo there")
 		return strings.Contains(got, "there"), got
 	})

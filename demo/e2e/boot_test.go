@@ -100,7 +100,7 @@ func booted(t *testing.T) {
 		t.Helper()
 		kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "sh", "-c", command)
 	}
-	kubectl(t, east, "-n", a.name, "rollout", "status", "statefulset/db", "--timeout", "2m")
+	kubectl(t, east, "-n", a.name, "rollout", "status", "statefulset/db", "--timeout", "4m")
 	in("psql -q shop -c 'create table orders (n int)' -c 'insert into orders select generate_series(1, 500)'")
 	a.protect(t)
 	whole := a.backup(t)
@@ -135,7 +135,7 @@ func booted(t *testing.T) {
 	if got := a.status(t, east, "role"); got != "Active" {
 		t.Errorf("role %s", got)
 	}
-	eventually(t, time.Minute, "the copy is gone", func() (bool, string) { got := scratchOf(t, east, a.name); return got == "", got })
+	eventually(t, 3*time.Minute, "the copy is gone", func() (bool, string) { got := scratchOf(t, east, a.name); return got == "", got })
 	for _, p := range a.points(t, east) {
 		if p.ID == broken.ID && (p.Damaged || p.Phase != "Available") {
 			t.Errorf("a point that did not come up counts as damaged: %+v", p)
@@ -150,7 +150,7 @@ func testKilled(t *testing.T) {
 	a.protected(t)
 	a.protect(t, "--test-every", "1h")
 	first := ""
-	eventually(t, time.Minute, "the test begins", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the test begins", func() (bool, string) {
 		first = scratchOf(t, east, a.name)
 		return first != "", first
 	})

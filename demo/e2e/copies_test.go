@@ -26,7 +26,7 @@ func copies(t *testing.T) {
 	}
 	sum, p := a.protected(t)
 	for _, site := range []string{east, west} {
-		eventually(t, 2*time.Minute, p.ID+" is copied, as "+site+" sees it", func() (bool, string) {
+		eventually(t, 3*time.Minute, p.ID+" is copied, as "+site+" sees it", func() (bool, string) {
 			got := try(t, site, "-n", system, "get", "recoverypoint", p.ID, "-o", "jsonpath={.status.copies}")
 			return got == `["twin-copy"]`, got + " " + try(t, site, "get", "vault", "twin-copy", "-o", "jsonpath={.status.copy}")
 		})
@@ -51,7 +51,7 @@ func copies(t *testing.T) {
 		}
 		davit(t, west, a.vault, "verify", p.ID).want(t, 0, "is whole")
 	}
-	eventually(t, time.Minute, p.ID+" is offered again", func() (bool, string) {
+	eventually(t, 3*time.Minute, p.ID+" is offered again", func() (bool, string) {
 		all := a.points(t, east)
 		return slices.ContainsFunc(all, func(q pointView) bool { return q.ID == p.ID && q.Phase == "Available" }), fmt.Sprintf("%+v", all)
 	})

@@ -78,7 +78,7 @@ func damage(t *testing.T) {
 		davit(t, west, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+a.name+"-copy", "--yes").want(t, 3, p.ID, "damaged")
 	}
 	absent(t, west, a.name+"-copy")
-	eventually(t, time.Minute, "both sites show what is damaged", func() (bool, string) {
+	eventually(t, 3*time.Minute, "both sites show what is damaged", func() (bool, string) {
 		var saw []string
 		for _, site := range []string{east, west} {
 			for _, p := range a.points(t, site) {
@@ -119,7 +119,7 @@ func retention(t *testing.T) {
 	}
 	want := strings.Join(append([]string{pinned.ID}, taken[2:]...), " ")
 	for _, kind := range []string{"manifests", "objects"} {
-		eventually(t, 90*time.Second, kind+" in the vault are those of "+want, func() (bool, string) {
+		eventually(t, 3*time.Minute, kind+" in the vault are those of "+want, func() (bool, string) {
 			got := strings.Join(names(t, filepath.Join(projectDir(commonBucket()), kind, a.name)), " ")
 			return got == want, got
 		})
@@ -127,7 +127,7 @@ func retention(t *testing.T) {
 	davit(t, east, a.vault, "points", "delete", pinned.ID, "--yes").want(t, 3, "pinned", "unpin")
 	davit(t, east, a.vault, "points", "delete", taken[4], "--yes").want(t, 3, "last good")
 	davit(t, east, a.vault, "verify", pinned.ID).want(t, 0, "is whole")
-	eventually(t, time.Minute, "the cluster shows the same points", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the cluster shows the same points", func() (bool, string) {
 		points := a.points(t, east)
 		return len(points) == 4, fmt.Sprintf("%+v", points)
 	})

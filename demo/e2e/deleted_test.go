@@ -20,7 +20,7 @@ func deleted(t *testing.T) {
 	second := a.backup(t)
 	phase := func(id, want string) {
 		t.Helper()
-		eventually(t, time.Minute, id+" is "+want, func() (bool, string) {
+		eventually(t, 3*time.Minute, id+" is "+want, func() (bool, string) {
 			got := try(t, east, "-n", system, "get", "recoverypoint", id, "-o", "jsonpath={.status.phase}")
 			return got == want, got
 		})
@@ -33,7 +33,7 @@ func deleted(t *testing.T) {
 	davit(t, east, a.vault, "verify", first.ID, "--blobs").want(t, 0, "is whole", "of volume data compared")
 
 	reserve := filepath.Join(projectDir(store), "reserve")
-	eventually(t, 2*time.Minute, "room is kept for deleting", func() (bool, string) {
+	eventually(t, 3*time.Minute, "room is kept for deleting", func() (bool, string) {
 		got := names(t, reserve)
 		return len(got) == 4, strings.Join(got, " ")
 	})
@@ -46,13 +46,13 @@ func deleted(t *testing.T) {
 
 	// The delay is over: what is deleted goes with the next capture.
 	kubectl(t, east, "patch", "vault", a.vault, "--type", "merge", "-p", `{"spec":{"deletionDelay":"1s"}}`)
-	eventually(t, time.Minute, "the agent knows the delay", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the agent knows the delay", func() (bool, string) {
 		got := try(t, east, "get", "vault", a.vault, "-o", "jsonpath={.metadata.generation} {.status.observedGeneration}")
 		generation, observed, _ := strings.Cut(got, " ")
 		return generation == observed, got
 	})
 	third := a.backup(t)
-	eventually(t, time.Minute, first.ID+" goes", func() (bool, string) {
+	eventually(t, 3*time.Minute, first.ID+" goes", func() (bool, string) {
 		got := names(t, filepath.Join(projectDir(store), "manifests", a.name))
 		return !slices.Contains(got, first.ID), strings.Join(got, " ")
 	})

@@ -50,9 +50,9 @@ func drilled(t *testing.T) {
 	a := &app{name: short(t)}
 	a.more = fmt.Sprintf(asked, a.name, rig.Images["shop-db"])
 	sum := a.deploy(t)
-	kubectl(t, east, "-n", a.name, "rollout", "status", "deployment/front", "--timeout", "2m")
+	kubectl(t, east, "-n", a.name, "rollout", "status", "deployment/front", "--timeout", "4m")
 	a.protect(t, "--every", "10s", "--wait")
-	file := planOf(t, a.name, "5s",
+	file := planOf(t, a, "5s",
 		"{name: told, kind: command, verbs: [drill], command: {image: 'davit.test/bedtool:1', args: [-c, 'test \"$DAVIT_DRILL\" = true && echo $DAVIT_SANDBOX_NAMESPACES | grep -q "+a.name+"=davit-drill-']}, timeout: 1m, after: [ready/"+a.name+"]}",
 		"{name: inside, kind: probe, verbs: [drill], timeout: 1m, after: [told], checks: [{kind: command, target: '"+a.name+"/app=db', command: [cat, /data/sum], expect: '^"+sum+"', timeout: 10s}, "+
 			"{kind: http, target: 'http://front."+a.name+"/', expect: '^open', timeout: 5s}, {kind: sql, target: 'postgres://front."+a.name+"/postgres', container: postgres, query: 'select 6*7', expect: '^42$', timeout: 10s}, "+
@@ -70,7 +70,7 @@ func drilled(t *testing.T) {
 	home, clone := sandboxOf(t, run)
 	isolated(t, world, home, clone)
 	davit(t, west, a.vault, "drill", "-f", file).want(t, 3, "is under way")
-	eventually(t, 2*time.Minute, "the schedule captures beside the drill", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the schedule captures beside the drill", func() (bool, string) {
 		n := len(a.points(t, east))
 		return n > captured, fmt.Sprintf("%d points, had %d", n, captured)
 	})
@@ -82,7 +82,7 @@ func drilled(t *testing.T) {
 	t.Logf("the drill, with a look around: %s; RTO of the clone: %s", time.Since(began).Round(time.Second), r.Applications[0].RTO)
 	nothingLeft(t, run, home)
 	a.untouched(t, before)
-	eventually(t, time.Minute, "the plan says how the drill went, and when the next is due", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the plan says how the drill went, and when the next is due", func() (bool, string) {
 		got := try(t, west, "get", "recoveryplan", a.name, "-o", "jsonpath={.status.lastDrill.name} {.status.lastDrill.verdict} {.status.lastDrill.report} {.status.nextDrill}")
 		return strings.HasPrefix(got, run+" Passed reports/"+run+" 20"), got
 	})
@@ -110,7 +110,7 @@ func scheduled(t *testing.T, plan, file string) (run string) {
 		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "recoveryplan", "--ignore-not-found", plan)
 		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "runs", "-l", "davit.dev/plan="+plan)
 	})
-	eventually(t, 2*time.Minute, "the drill of the schedule waits for a person", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the drill of the schedule waits for a person", func() (bool, string) {
 		got := try(t, west, "get", "runs", "-l", "davit.dev/plan="+plan+",davit.dev/scheduled=true", "-o", "jsonpath={.items[*].metadata.name} {.items[*].status.phase} {.items[*].status.why} {.items[*].status.next}")
 		run, _, _ = strings.Cut(got, " ")
 		return strings.Contains(got, "runs answer"), got
@@ -146,7 +146,7 @@ func isolated(t *testing.T, world *callers, home, clone string) {
 		n, _ := world.heard(say + " " + clone)
 		return n > 0
 	}
-	eventually(t, time.Minute, "the clone is closed in", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the clone is closed in", func() (bool, string) {
 		got := try(t, west, "-n", system, "get", "nodefences", "-o", "jsonpath={.items[*].status.sandboxes}")
 		return strings.Contains(got, `"pods":2`), got
 	})
@@ -155,7 +155,7 @@ func isolated(t *testing.T, world *callers, home, clone string) {
 	}
 	name := kubectl(t, west, "get", "namespace", clone, "-o", `jsonpath={.metadata.labels.davit\.dev/sandbox}`)
 	kubectl(t, west, "label", "namespace", clone, "davit.dev/sandbox-")
-	eventually(t, time.Minute, "the clone is heard once nothing closes it in", func() (bool, string) { return call("outside"), "nothing" })
+	eventually(t, 3*time.Minute, "the clone is heard once nothing closes it in", func() (bool, string) { return call("outside"), "nothing" })
 	kubectl(t, west, "label", "namespace", clone, "davit.dev/sandbox="+name)
 }
 
@@ -176,7 +176,7 @@ func nothingLeft(t *testing.T, run, home string) {
 		"volumes":                   {"get", "persistentvolumes", "-o", "jsonpath={.items[*].spec.claimRef.namespace}"},
 		"rules of the node's fence": {"get", "-n", system, "nodefences", "-o", "jsonpath={.items[*].status.sandboxes}"},
 	} {
-		eventually(t, time.Minute, what+" of the drill are gone", func() (bool, string) {
+		eventually(t, 3*time.Minute, what+" of the drill are gone", func() (bool, string) {
 			got := try(t, west, args...)
 			return !strings.Contains(got, home) && !strings.Contains(got, strings.TrimPrefix(home, "davit-drill-")) && !strings.HasPrefix(got, "error"), got
 		})

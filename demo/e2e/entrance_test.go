@@ -111,7 +111,7 @@ func newEntrance(t *testing.T, a *app) *entrance {
 	f.bind(t)
 	f.haproxy(t)
 	f.visit(t)
-	eventually(t, 2*time.Minute, "clients are sent to east, and west is known to be passive", func() (bool, string) {
+	eventually(t, 3*time.Minute, "clients are sent to east, and west is known to be passive", func() (bool, string) {
 		return f.steady(east), f.lately()
 	})
 	f.mu.Lock()
@@ -184,7 +184,7 @@ options { directory "%s"; pid-file none; session-keyfile none; listen-on { %s; }
 controls { };
 zone "shop.test" { type primary; file "%s"; update-policy { grant davit name %s ANY; grant davit name _davit.%[5]s TXT; }; };
 `, wwwSecret, filepath.Dir(zone), f.host, zone, wwwName))
-	eventually(t, time.Minute, "BIND says that the name leads to east", func() (bool, string) {
+	eventually(t, 3*time.Minute, "BIND says that the name leads to east", func() (bool, string) {
 		got := f.leads(t)
 		return got == rig.Bed.Site(east).Address(), got
 	})
@@ -352,7 +352,7 @@ func (f *entrance) lately() string {
 // it first said yes.
 func (f *entrance) moved(t *testing.T) {
 	t.Helper()
-	eventually(t, 2*time.Minute, "clients are sent to west", func() (bool, string) { return f.steady(west), f.lately() })
+	eventually(t, 3*time.Minute, "clients are sent to west", func() (bool, string) { return f.steady(west), f.lately() })
 	address := rig.Bed.Site(west).Address()
 	if got := f.leads(t); got != address {
 		t.Errorf("%s leads to %s, want %s", wwwName, got, address)

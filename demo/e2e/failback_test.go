@@ -43,7 +43,7 @@ func failedBack(t *testing.T) {
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c", "echo only east has this > /data/diverged && sync")
-	file := planOf(t, a.name, "60s")
+	file := planOf(t, a, "60s")
 	davit(t, west, a.vault, "failback", "-f", file, "--dry-run").want(t, 3, "site west never ran it", "use switchover")
 	var over, back runView
 	davit(t, west, a.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &over)
@@ -88,7 +88,7 @@ func failedBack(t *testing.T) {
 	}
 	a.diverged(t, back.stepOf("pin/"+a.name).Point)
 	davit(t, east, a.vault, "runs", "commit", back.Run).want(t, 0, "Completed")
-	eventually(t, time.Minute, "east is the active site again, and whole", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east is the active site again, and whole", func() (bool, string) {
 		now := a.status(t, east, "role") + " " + try(t, east, "-n", system, "get", "application", a.name, "-o", `jsonpath={.metadata.annotations.davit\.dev/restoring}`)
 		return now == "Active ", now
 	})
@@ -132,7 +132,7 @@ func failedBackFromDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rig.Bed.Revive(context.WithoutCancel(t.Context()), east) })
-	file := planOf(t, a.name, "5s")
+	file := planOf(t, a, "5s")
 	var over, back runView
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", east, "--yes", "-o", "json").want(t, 0).read(t, &over)
 	davit(t, west, a.vault, "runs", "commit", over.Run).want(t, 0)
@@ -152,8 +152,8 @@ func failedBackFromDead(t *testing.T) {
 		now := a.status(t, east, "role") + " " + a.status(t, east, "rest.stopped")
 		return now == "Superseded true", now
 	})
-	davit(t, east, a.vault, "failback", "-f", planOf(t, a.name, "60s"), "--yes", "-o", "json").want(t, 0).read(t, &back)
-	eventually(t, 2*time.Minute, "the database answers at east", func() (bool, string) {
+	davit(t, east, a.vault, "failback", "-f", planOf(t, a, "60s"), "--yes", "-o", "json").want(t, 0).read(t, &back)
+	eventually(t, 3*time.Minute, "the database answers at east", func() (bool, string) {
 		got := try(t, east, "-n", a.name, "exec", "db-0", "--", "pg_isready", "-q")
 		return got == "", got
 	})

@@ -47,17 +47,18 @@ func (r runView) step(name string) (status string, attempts int) {
 
 // planOf writes a plan that moves one application, waits so long for a fence, and
 // does these steps besides.
-func planOf(t *testing.T, app, fence string, steps ...string) string {
+func planOf(t *testing.T, a *app, fence string, steps ...string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "plan.yaml")
 	text := fmt.Sprintf(`apiVersion: davit.dev/v1alpha1
 kind: RecoveryPlan
 metadata: {name: %s}
 spec:
+  vault: %s
   sites: [{name: east}, {name: west}]
   applications: [{name: %s}]
   fence: {timeout: %s}
-`, app, app, fence)
+`, a.name, a.vault, a.name, fence)
 	if len(steps) > 0 {
 		text += "  steps:\n    - " + strings.Join(steps, "\n    - ") + "\n"
 	}
@@ -96,7 +97,7 @@ func failedOver(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
-	file := planOf(t, a.name, "5s")
+	file := planOf(t, a, "5s")
 	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", "estate", "--yes").want(t, 3, "holds nothing")
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "whatever was written after", "east")
@@ -107,7 +108,7 @@ func failedOver(t *testing.T) {
 	cmd := command(t.Context(), west, a.vault, "failover", "-f", file, "--lost", east, "--yes")
 	ended := make(chan outcome, 1)
 	go func() { ended <- finish(t, cmd) }()
-	eventually(t, time.Minute, "the run has claimed", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the run has claimed", func() (bool, string) {
 		got := epochs(t, commonBucket(), a.name)
 		return got == 2, fmt.Sprint(got)
 	})
@@ -140,7 +141,7 @@ func failedOver(t *testing.T) {
 	if err := rig.Bed.HealAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 2*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
 		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
 		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
 	})
@@ -154,7 +155,7 @@ func failedOverAndBack(t *testing.T) {
 	a.protected(t)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
-	file := planOf(t, a.name, "60s")
+	file := planOf(t, a, "60s")
 	var r runView
 	davit(t, west, a.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
 	if r.State != "AwaitingCommit" || r.Level != "proven" {
@@ -168,7 +169,7 @@ func failedOverAndBack(t *testing.T) {
 	if got := a.replicas(t, west); got != "0" {
 		t.Errorf("west still runs %s replicas", got)
 	}
-	eventually(t, time.Minute, "east is the active site again", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east is the active site again", func() (bool, string) {
 		role := a.status(t, east, "role")
 		return role == "Active", role
 	})
@@ -184,7 +185,7 @@ func switchedOver(t *testing.T) {
 	f := newEntrance(t, a)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
-	file := f.plan(t, planOf(t, a.name, "60s"))
+	file := f.plan(t, planOf(t, a, "60s"))
 	davit(t, west, a.vault, "switchover", "-f", file, "--dry-run").want(t, 0, "Nothing is lost")
 	forged := strings.NewReader(fmt.Sprintf("apiVersion: davit.dev/v1alpha1\nkind: Run\nmetadata: {name: %[1]s-forged}\n"+
 		"spec: {plan: %[1]s, verb: switchover, to: west, requestedBy: somebody else}\n", a.name))
@@ -219,12 +220,12 @@ func switchedBack(t *testing.T) {
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "sh", "-c", "echo the last write > /data/last && sync")
-	file := planOf(t, a.name, "60s", "{name: doomed, kind: command, command: {image: 'davit.test/bedtool:1', args: ['false']}, application: "+a.name+
+	file := planOf(t, a, "60s", "{name: doomed, kind: command, command: {image: 'davit.test/bedtool:1', args: ['false']}, application: "+a.name+
 		", timeout: 1m, onError: rollback, after: [apply/"+a.name+"], before: [scale/"+a.name+"]}")
 	cmd := command(t.Context(), west, a.vault, "switchover", "-f", file, "--yes", "-o", "json")
 	ended := make(chan outcome, 1)
 	go func() { ended <- finish(t, cmd) }()
-	eventually(t, time.Minute, "east is held at rest", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east is held at rest", func() (bool, string) {
 		runs := a.status(t, east, "rest.runs")
 		return strings.Contains(runs, "switchover"), runs
 	})
@@ -238,7 +239,7 @@ func switchedBack(t *testing.T) {
 	if got := epochs(t, commonBucket(), a.name); got != 3 {
 		t.Errorf("the epoch was not given back: there are %d", got)
 	}
-	eventually(t, 2*time.Minute, "east runs it again, as the active site", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east runs it again, as the active site", func() (bool, string) {
 		now := a.status(t, east, "role") + " " + a.replicas(t, east) + " " + a.status(t, east, "rest")
 		return now == "Active 1 ", now
 	})
@@ -260,7 +261,7 @@ func carriedByAgents(t *testing.T) {
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	plan, run := a.name, ""
-	kubectl(t, east, "apply", "-f", planOf(t, a.name, "60s"))
+	kubectl(t, east, "apply", "-f", planOf(t, a, "60s"))
 	t.Cleanup(func() {
 		for _, site := range []string{east, west} {
 			_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", "recoveryplan", "--ignore-not-found", plan)
@@ -268,14 +269,14 @@ func carriedByAgents(t *testing.T) {
 		}
 	})
 	davit(t, west, a.vault, "switchover", "nothing", "--yes").want(t, 3, "has a plan")
-	eventually(t, time.Minute, "the vault has the plan", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the vault has the plan", func() (bool, string) {
 		out := davit(t, west, a.vault, "plan", "show", plan)
 		return out.code == 0, out.err
 	})
 	var ordered runView
 	davit(t, west, a.vault, "switchover", plan, "--background", "--yes", "-o", "json").want(t, 0).read(t, &ordered)
 	run = ordered.Run
-	eventually(t, 2*time.Minute, "the run has begun", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the run has begun", func() (bool, string) {
 		seq := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.sequence}")
 		return seq != "", seq
 	})
@@ -290,7 +291,7 @@ func carriedByAgents(t *testing.T) {
 		t.Errorf("%+v; %s began it", r, first)
 	}
 	davit(t, west, a.vault, "runs", "commit", run).want(t, 0, "Completed")
-	eventually(t, time.Minute, "both sites show the run", func() (bool, string) {
+	eventually(t, 3*time.Minute, "both sites show the run", func() (bool, string) {
 		got := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.phase}") + " " + kubectl(t, east, "get", "run", run, "-o", "jsonpath={.status.phase}")
 		return got == "Completed Completed", got
 	})

@@ -151,7 +151,7 @@ func signal(t *testing.T, pids []int, s syscall.Signal) {
 func (c *callers) quiet(t *testing.T, name string) int {
 	t.Helper()
 	last, since := -1, time.Now()
-	eventually(t, 2*time.Minute, name+" says no more", func() (bool, string) {
+	eventually(t, 3*time.Minute, name+" says no more", func() (bool, string) {
 		n, _ := c.heard(name)
 		if n != last {
 			last, since = n, time.Now()
@@ -165,7 +165,7 @@ func (c *callers) quiet(t *testing.T, name string) int {
 func (c *callers) more(t *testing.T, name string) {
 	t.Helper()
 	was, _ := c.heard(name)
-	eventually(t, 2*time.Minute, name+" says more", func() (bool, string) {
+	eventually(t, 3*time.Minute, name+" says more", func() (bool, string) {
 		n, _ := c.heard(name)
 		return n > was+3, fmt.Sprintf("%d lines", n)
 	})
@@ -191,7 +191,7 @@ func fencedByNode(t *testing.T) {
 	removeNamespace(t, west, a.name)
 	world.more(t, mine)
 	world.more(t, beside)
-	eventually(t, time.Minute, "the node can fence", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the node can fence", func() (bool, string) {
 		got := nodeReport(t, ".observedAt") + " " + nodeReport(t, ".problem")
 		return strings.HasPrefix(got, "20") && strings.HasSuffix(got, "Z "), got
 	})
@@ -208,7 +208,7 @@ func fencedByNode(t *testing.T) {
 
 	// The API server is back: the site says how surely the application is stopped.
 	revive(t, east)
-	eventually(t, 2*time.Minute, "the fence is proven", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the fence is proven", func() (bool, string) {
 		got := a.status(t, east, "role") + " " + a.status(t, east, "fence.level") + " " + a.status(t, east, "fence.epoch") + " " + a.status(t, east, "fence.message")
 		return got == "Superseded proven 2 ", got
 	})
@@ -219,7 +219,7 @@ func fencedByNode(t *testing.T) {
 func says(t *testing.T, url, want string) {
 	t.Helper()
 	client := &http.Client{Timeout: 5 * time.Second}
-	eventually(t, time.Minute, url+" answers "+want, func() (bool, string) {
+	eventually(t, 3*time.Minute, url+" answers "+want, func() (bool, string) {
 		resp, err := client.Get(url)
 		if err != nil {
 			return false, err.Error()
@@ -301,7 +301,7 @@ func sandboxed(t *testing.T) {
 		apply(t, east, "{apiVersion: v1, kind: Namespace, metadata: {name: "+name+", labels: {davit-e2e: 'true'"+label+"}}}")
 		removeNamespace(t, east, name)
 	}
-	eventually(t, time.Minute, "the node knows of the sandbox", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the node knows of the sandbox", func() (bool, string) {
 		got := nodeReport(t, ".sandboxes")
 		return strings.Contains(got, closed), got
 	})
@@ -309,10 +309,10 @@ func sandboxed(t *testing.T) {
 		apply(t, east, writer(name, "writer", world.address))
 	}
 	for _, name := range []string{free, closed} {
-		kubectl(t, east, "-n", name, "rollout", "status", "deployment/writer", "--timeout=2m")
+		kubectl(t, east, "-n", name, "rollout", "status", "deployment/writer", "--timeout=4m")
 	}
 	world.more(t, east+" "+free+"/writer") // the negative control
-	eventually(t, time.Minute, "the pod is closed in", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the pod is closed in", func() (bool, string) {
 		got := nodeReport(t, ".sandboxes")
 		return strings.Contains(got, `"pods":1`), got
 	})

@@ -47,7 +47,7 @@ func foreseen(t *testing.T) {
 	a := &app{name: short(t)}
 	a.more = fmt.Sprintf(giant, a.name)
 	a.protected(t)
-	file := planOf(t, a.name, "5s")
+	file := planOf(t, a, "5s")
 	address, err := newBucket(commonBucket(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func foreseen(t *testing.T) {
 	t.Cleanup(func() {
 		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "recoveryplan", a.name, "--ignore-not-found")
 	})
-	eventually(t, 2*time.Minute, "the plan's status says so too", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the plan's status says so too", func() (bool, string) {
 		got := try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={.status.preflight.findings[?(@.check=="capacity")].message}`)
 		return strings.Contains(got, "CPU too few"), got
 	})
@@ -94,7 +94,7 @@ func foreseen(t *testing.T) {
 	kubectl(t, east, "-n", a.name, "delete", "deployment", "giant") // the control: nothing else was too large
 	a.backup(t)
 	v = sitesView{}
-	eventually(t, time.Minute, "there is room without it", func() (bool, string) {
+	eventually(t, 3*time.Minute, "there is room without it", func() (bool, string) {
 		v = sitesView{}
 		davit(t, west, "", vaultAlone...).read(t, &v)
 		verdict, reason := v.verdict("capacity", west)

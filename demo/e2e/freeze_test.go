@@ -120,7 +120,7 @@ func oneInstant(n [3]int64) bool { return n[0] > 0 && n[0] >= n[1] && n[1] >= n[
 func writes(t *testing.T, namespace string) {
 	t.Helper()
 	before := numbers(t, east, namespace, 2*time.Minute)
-	eventually(t, 2*time.Minute, "the writer of "+namespace+" goes on", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the writer of "+namespace+" goes on", func() (bool, string) {
 		now := numbers(t, east, namespace, time.Minute)
 		return now[2] > before[0]+3, fmt.Sprint(before, now)
 	})
@@ -201,7 +201,7 @@ func frozenTogether(t *testing.T) {
 // noGroups waits until nothing is left of the group snapshots of an application.
 func noGroups(t *testing.T, a *app) {
 	t.Helper()
-	eventually(t, 2*time.Minute, "no group snapshot of "+a.name+" is left", func() (bool, string) {
+	eventually(t, 3*time.Minute, "no group snapshot of "+a.name+" is left", func() (bool, string) {
 		got := try(t, east, "get", "volumegroupsnapshotcontents", "-o", `jsonpath={.items[*].metadata.labels.davit\.dev/point}`)
 		return !strings.Contains(got, a.name+"-") && !strings.HasPrefix(got, "error"), got
 	})
@@ -275,7 +275,7 @@ func freezeKilled(t *testing.T) {
 			})
 		}
 	}
-	kubectl(t, east, "-n", system, "rollout", "status", "daemonset/davit-node", "--timeout=2m")
+	kubectl(t, east, "-n", system, "rollout", "status", "daemonset/davit-node", "--timeout=4m")
 	eventually(t, 4*time.Minute, "a capture is at one instant again", func() (bool, string) {
 		var p pointView
 		out := davit(t, east, "", "backup", a.name, "--wait", "--timeout", "3m", "-o", "json")

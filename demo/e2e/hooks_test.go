@@ -59,7 +59,7 @@ func heldAtRest(t *testing.T) {
 				t.Errorf("point is %s, want %s", p.Consistency, tt.consistency)
 			}
 			davit(t, east, a.vault, "describe", p.ID).want(t, 0, tt.says)
-			eventually(t, time.Minute, "the pod was let go", func() (bool, string) {
+			eventually(t, 3*time.Minute, "the pod was let go", func() (bool, string) {
 				got := a.inPod(t, "test -e /tmp/held || echo free")
 				return got == "free", got
 			})
@@ -91,7 +91,7 @@ func heldByTheDead(t *testing.T) {
 `))
 	var asked pointView
 	davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
-	eventually(t, 2*time.Minute, "the pod is held", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the pod is held", func() (bool, string) {
 		got := a.inPod(t, "test -e /tmp/held && test -e /tmp/paused && echo held")
 		return got == "held", got
 	})
@@ -108,7 +108,7 @@ func heldByTheDead(t *testing.T) {
 		got := a.inPod(t, "test -e /tmp/held || test -e /tmp/paused || echo free")
 		return got == "free", got
 	})
-	eventually(t, time.Minute, "nothing is owed", func() (bool, string) {
+	eventually(t, 3*time.Minute, "nothing is owed", func() (bool, string) {
 		got := try(t, east, "-n", system, "get", "configmaps", "-l", "davit.dev/owed", "-o", "name")
 		return got == "", got
 	})
@@ -230,7 +230,7 @@ func profiled(t *testing.T) {
 	a.protect(t, "--freeze", "required")
 	for i := range 2 {
 		var before [4]int64
-		eventually(t, time.Minute, "the writers write", func() (bool, string) {
+		eventually(t, 3*time.Minute, "the writers write", func() (bool, string) {
 			now := counts(t, a.name)
 			was := before
 			before = now

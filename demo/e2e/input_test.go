@@ -65,7 +65,7 @@ func missingKinds(t *testing.T) {
 	}
 	a.deploy(t)
 	apply(t, east, render("v1"))
-	kubectl(t, east, "wait", "--for=condition=Established", "--timeout=60s", "crd", "gadgets."+group+".example.com")
+	kubectl(t, east, "wait", "--for=condition=Established", "--timeout=3m", "crd", "gadgets."+group+".example.com")
 	apply(t, east, "{apiVersion: "+group+".example.com/v1, kind: Gadget, metadata: {name: one, namespace: "+a.name+"}, spec: {x: 1}}")
 	a.protect(t)
 	a.backup(t)
@@ -74,7 +74,7 @@ func missingKinds(t *testing.T) {
 		want(t, 3, "does not serve Gadget."+group+".example.com", "--exclude-kinds gadgets."+group+".example.com")
 	absent(t, west, copied)
 	apply(t, west, render("v2"))
-	kubectl(t, west, "wait", "--for=condition=Established", "--timeout=60s", "crd", "gadgets."+group+".example.com")
+	kubectl(t, west, "wait", "--for=condition=Established", "--timeout=3m", "crd", "gadgets."+group+".example.com")
 	a.clone(t, copied).want(t, 3, "Gadget."+group+".example.com", "v1", "v2", "--exclude-kinds gadgets."+group+".example.com")
 	absent(t, west, copied)
 	a.clone(t, copied, "--exclude-kinds", "gadgets."+group+".example.com,customresourcedefinitions.apiextensions.k8s.io").want(t, 0)
@@ -126,7 +126,7 @@ func quota(t *testing.T) {
 	removeNamespace(t, west, copied)
 	apply(t, west, "{apiVersion: v1, kind: Namespace, metadata: {name: "+copied+", labels: {davit-e2e: 'true'}}}")
 	apply(t, west, "{apiVersion: v1, kind: ResourceQuota, metadata: {name: tight, namespace: "+copied+"}, spec: {hard: {persistentvolumeclaims: '0'}}}")
-	eventually(t, time.Minute, "the quota holds", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the quota holds", func() (bool, string) {
 		got := try(t, west, "-n", copied, "get", "resourcequota", "tight", "-o", "jsonpath={.status.hard}")
 		return strings.Contains(got, "persistentvolumeclaims"), got
 	})

@@ -41,7 +41,7 @@ func restoreTwice(t *testing.T) {
 	removeNamespace(t, west, copied)
 	done := make(chan outcome, 1)
 	go func() { done <- finish(t, command(t.Context(), west, a.vault, a.cloneArgs(copied)...)) }()
-	eventually(t, time.Minute, "the first restore holds its lease", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the first restore holds its lease", func() (bool, string) {
 		got := try(t, west, "-n", system, "get", "lease", "restore-"+a.name, "-o", "jsonpath={.spec.holderIdentity}")
 		return got != "" && !strings.HasPrefix(got, "error"), got
 	})
@@ -85,7 +85,7 @@ func kill(t *testing.T, site, name string) {
 // awaitTask waits until a node works on one of the application's volumes.
 func awaitTask(t *testing.T, site, app string) {
 	t.Helper()
-	eventually(t, 2*time.Minute, "a volume of "+app+" is worked on", func() (bool, string) {
+	eventually(t, 3*time.Minute, "a volume of "+app+" is worked on", func() (bool, string) {
 		got := try(t, site, "-n", system, "get", "volumetasks.davit.dev", "-o", `jsonpath={range .items[*]}{.spec.source}={.status.phase} {end}`)
 		return strings.Contains(got, app+"/") && strings.Contains(got, "Running"), got
 	})
@@ -109,7 +109,7 @@ func agentKilled(t *testing.T) {
 		go func() {
 			done <- finish(t, command(t.Context(), east, "", "backup", a.name, "--wait", "--timeout", "4m"))
 		}()
-		eventually(t, time.Minute, "the capture begins", func() (bool, string) {
+		eventually(t, 3*time.Minute, "the capture begins", func() (bool, string) {
 			got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", "jsonpath={.items[*].status.phase}")
 			return strings.Contains(got, "Capturing"), got
 		})
@@ -121,7 +121,7 @@ func agentKilled(t *testing.T) {
 			got := names(t, manifests(a.name))
 			return len(got) > before, strings.Join(got, " ")
 		})
-		eventually(t, time.Minute, "no capture goes on", func() (bool, string) {
+		eventually(t, 3*time.Minute, "no capture goes on", func() (bool, string) {
 			got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}`)
 			return !strings.Contains(got, "Capturing") && !strings.Contains(got, "Pending"), got
 		})
@@ -168,7 +168,7 @@ func backgroundKilled(t *testing.T) {
 	removeNamespace(t, west, copied)
 	done := make(chan outcome, 1)
 	go func() { done <- finish(t, command(t.Context(), west, a.vault, a.cloneArgs(copied, "--background")...)) }()
-	eventually(t, time.Minute, "the restore makes objects", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the restore makes objects", func() (bool, string) {
 		got := try(t, west, "-n", copied, "get", "pvc", "-o", "name")
 		return strings.HasPrefix(got, "persistentvolumeclaim"), got
 	})

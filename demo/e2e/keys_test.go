@@ -15,7 +15,7 @@ func keysRotated(t *testing.T) {
 	name := a.vault + "-" + run
 	key := addVault(t, a.vault, bucket(t, name, ""), []string{east, west})
 	signs := func(site string) {
-		eventually(t, 2*time.Minute, site+" knows key versions", func() (bool, string) {
+		eventually(t, 3*time.Minute, site+" knows key versions", func() (bool, string) {
 			got := try(t, site, "get", "vault", a.vault, "-o", "jsonpath={.status.keyVersion}")
 			return got != "" && got != "0", got
 		})
@@ -33,7 +33,7 @@ func keysRotated(t *testing.T) {
 	}
 
 	davit(t, east, a.vault, "vault", "keys", "remove", west, "--yes").want(t, 0, "Version 3", "stays readable")
-	eventually(t, 2*time.Minute, "west is told that it was shut out", func() (bool, string) {
+	eventually(t, 3*time.Minute, "west is told that it was shut out", func() (bool, string) {
 		got := try(t, west, "get", "vault", a.vault, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].reason}`)
 		return got == "WrongKey", got
 	})

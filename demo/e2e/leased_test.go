@@ -11,18 +11,19 @@ import (
 )
 
 // leasedPlan writes a plan whose application runs under a lease.
-func leasedPlan(t *testing.T, app string) string {
+func leasedPlan(t *testing.T, a *app) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "plan.yaml")
 	text := fmt.Sprintf(`apiVersion: davit.dev/v1alpha1
 kind: RecoveryPlan
 metadata: {name: %s}
 spec:
+  vault: %s
   sites: [{name: east}, {name: west}]
   applications: [{name: %s}]
   declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: 20s, block: 1h}
   fence: {timeout: 5s, lease: 15s, bound: 10s, driftPPM: 1000}
-`, app, app)
+`, a.name, a.vault, a.name)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func leaseOver(t *testing.T) {
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	mine, theirs := east+" "+a.name+"/writer", west+" "+a.name+"/writer"
-	file := leasedPlan(t, a.name)
+	file := leasedPlan(t, a)
 	davit(t, west, a.vault, "plan", "arm", file, "--yes").want(t, 3, "is held by site east, and this is site west")
 	davit(t, east, a.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2, lease of 15s, kept by every node")
 	davit(t, east, a.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2", "(as before)")
@@ -79,7 +80,7 @@ func leaseOver(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, 2*time.Minute, "west says that it is the only vantage point that is heard", func() (bool, string) {
+	eventually(t, 3*time.Minute, "west says that it is the only vantage point that is heard", func() (bool, string) {
 		got := seen(t, a.name)
 		return got == "VantagesSilent alive", got
 	})
@@ -89,7 +90,7 @@ func leaseOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
-	eventually(t, 2*time.Minute, "west sees for longer than the plan asks that east is lost", func() (bool, string) {
+	eventually(t, 3*time.Minute, "west sees for longer than the plan asks that east is lost", func() (bool, string) {
 		since := try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={.status.declaration.observers[?(@.name=="west")].since}`)
 		at, err := time.Parse(time.RFC3339, strings.TrimSpace(since))
 		got := seen(t, a.name)
@@ -123,7 +124,7 @@ func leaseOver(t *testing.T) {
 		t.Errorf("two writers: east's last word came %s after west's first", last.Sub(first))
 	}
 	t.Logf("west's first word came %s after east's last", first.Sub(last))
-	eventually(t, time.Minute, "east says that the lease is over", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east says that the lease is over", func() (bool, string) {
 		got := a.status(t, east, "role") + " " + a.status(t, east, "lease.over") + " " + a.status(t, east, "lease.message")
 		return strings.HasPrefix(got, "Active true node "), got
 	})
@@ -134,7 +135,7 @@ func leaseOver(t *testing.T) {
 	if err := rig.Bed.HealAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 2*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
 		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
 		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
 	})

@@ -37,7 +37,7 @@ func lockedVault(t *testing.T) {
 	addVault(t, a.vault, bucket(t, name, ""), []string{east, west}, "--lock", "compliance", "--lock-days", "1")
 	sum, p := a.protected(t)
 	second := a.backup(t) // what is locked is in nobody's way
-	eventually(t, 2*time.Minute, "locks are prolonged", func() (bool, string) {
+	eventually(t, 3*time.Minute, "locks are prolonged", func() (bool, string) {
 		got := try(t, east, "get", "vault", a.vault, "-o", "jsonpath={.status.lock}")
 		return strings.Contains(got, `"until"`) && !strings.Contains(got, `"error"`), got
 	})
@@ -67,7 +67,7 @@ func lockedVault(t *testing.T) {
 
 	// A point that is deleted waits for its lock, and says so.
 	davit(t, east, a.vault, "points", "delete", p.ID, "--yes").want(t, 0)
-	eventually(t, time.Minute, p.ID+" waits", func() (bool, string) {
+	eventually(t, 3*time.Minute, p.ID+" waits", func() (bool, string) {
 		for _, q := range a.points(t, east) {
 			if q.ID == p.ID {
 				return q.Phase == "Deleting", fmt.Sprintf("%+v", q)

@@ -72,7 +72,7 @@ func loseNode(t *testing.T, a *app, moment func(id string) bool) (id string) {
 			_ = p.Kill()
 		}
 	}
-	eventually(t, time.Minute, "no volume stays frozen", func() (bool, string) {
+	eventually(t, 3*time.Minute, "no volume stays frozen", func() (bool, string) {
 		for _, m := range mounts {
 			if err := stillFrozen(m); err != nil {
 				return false, err.Error()
@@ -155,7 +155,7 @@ func reviveNode(t *testing.T, a *app) {
 		})
 	}
 	writes(t, a.name)
-	eventually(t, 2*time.Minute, "nothing is owed, and no order to freeze is left", func() (bool, string) {
+	eventually(t, 3*time.Minute, "nothing is owed, and no order to freeze is left", func() (bool, string) {
 		got := try(t, east, "-n", system, "get", "configmaps", "-l", "davit.dev/owed", "-o", "name") +
 			try(t, east, "-n", system, "get", "volumefreezes", "-o", "name")
 		return got == "", got

@@ -49,7 +49,7 @@ func deployWide(t *testing.T) (a *app, sum string) {
 	kubectl(t, east, "delete", "namespaces", "-l", "davit-e2e", "--ignore-not-found", "--timeout=4m")
 	sum = a.deploy(t)
 	region := "{apiVersion: " + name + ".example.com/v1, kind: Region, metadata: {name: north}, spec: {of: " + name + "}}"
-	eventually(t, time.Minute, "the new kind is served", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the new kind is served", func() (bool, string) {
 		_, err := rig.KubectlIn(t.Context(), east, strings.NewReader(region), "apply", "--server-side", "-f", "-")
 		return err == nil, fmt.Sprint(err)
 	})
@@ -110,7 +110,7 @@ func fromNothing(t *testing.T) {
 	if err := rig.Bed.HealAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 2*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
 		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
 		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
 	})

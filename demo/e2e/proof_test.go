@@ -79,7 +79,7 @@ func verifiedOnSchedule(t *testing.T) {
 	if got[harmed.ID].Phase == "Available" || got[whole.ID].Phase != "Available" || got[whole.ID].Damaged {
 		t.Errorf("a damaged and a whole point are shown as %+v", got)
 	}
-	eventually(t, time.Minute, "the application says so", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the application says so", func() (bool, string) {
 		got := davit(t, east, "", "describe", a.name).want(t, 0)
 		return strings.Contains(got.out, harmed.ID) && strings.Contains(got.out, "Damaged"), got.all()
 	})
@@ -111,7 +111,7 @@ func twoOfAName(t *testing.T) {
 	} {
 		copyObject(t, args)
 	}
-	eventually(t, 90*time.Second, "the second cluster says whose name it bears", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the second cluster says whose name it bears", func() (bool, string) {
 		vault := try(t, west, "get", "vault", common, "-o", "jsonpath={.status.conditions}")
 		return strings.Contains(vault, "SiteNameTaken"), vault
 	})
@@ -135,7 +135,7 @@ func twoOfAName(t *testing.T) {
 	ownName(t, west)
 	davit(t, west, common, "restore", a.name, "--take-over", "--yes").want(t, 0)
 	t.Cleanup(func() { unprotect(west, a.name) })
-	eventually(t, time.Minute, "the first cluster is superseded", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the first cluster is superseded", func() (bool, string) {
 		got := a.status(t, east, "role") + " " + a.replicas(t, east)
 		return got == "Superseded 0", got
 	})

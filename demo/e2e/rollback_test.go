@@ -76,7 +76,7 @@ data: {colour: green}
 func sql(t *testing.T, namespace, query string) string {
 	t.Helper()
 	var got string
-	eventually(t, 2*time.Minute, "db-0 in "+namespace+" answers", func() (bool, string) {
+	eventually(t, 3*time.Minute, "db-0 in "+namespace+" answers", func() (bool, string) {
 		got = try(t, east, "-n", namespace, "exec", "db-0", "--", "psql", "-qAt", "-v", "ON_ERROR_STOP=1", "shop", "-c", query)
 		return !strings.HasPrefix(got, "error:"), got
 	})

@@ -81,14 +81,14 @@ func spanning(t *testing.T) {
 	if got := a.sum(t, west, name); got != sum {
 		t.Errorf("the data came back as %s, want %s", got, sum)
 	}
-	eventually(t, time.Minute, "the front is ready", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the front is ready", func() (bool, string) {
 		got := try(t, west, "-n", name+"-front", "get", "deployment", "front", "-o", "jsonpath={.status.readyReplicas}")
 		return got == "1", got
 	})
 	if got := kubectl(t, west, "auth", "can-i", "list", "nodes", "--as", "system:serviceaccount:"+name+"-front:front"); strings.TrimSpace(got) != "yes" {
 		t.Errorf("its rights in the cluster did not come along: %s", got)
 	}
-	eventually(t, 2*time.Minute, "east stops both halves", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east stops both halves", func() (bool, string) {
 		db := a.replicas(t, east)
 		front := try(t, east, "-n", name+"-front", "get", "deployment", "front", "-o", "jsonpath={.spec.replicas}")
 		return db == "0" && front == "0", db + " and " + front

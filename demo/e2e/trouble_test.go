@@ -29,7 +29,7 @@ func vaultTrouble(t *testing.T) {
 		mood mood
 	}{{"stalls", stalling}, {"resets connections", resetting}, {"answers 503", overloaded}} {
 		w.set(bad.mood)
-		eventually(t, 90*time.Second, "the agent notices that the vault "+bad.name, func() (bool, string) {
+		eventually(t, 3*time.Minute, "the agent notices that the vault "+bad.name, func() (bool, string) {
 			got := try(t, east, "get", "vault", a.vault, "-o", `jsonpath={.status.conditions[?(@.type=="Reachable")]}`)
 			return strings.Contains(got, `"status":"False"`), got
 		})
@@ -41,7 +41,7 @@ func vaultTrouble(t *testing.T) {
 			t.Errorf("while the vault %s the role is %q", bad.name, role)
 		}
 		w.set(passing)
-		eventually(t, 2*time.Minute, "captures go on after the vault "+bad.name, func() (bool, string) {
+		eventually(t, 3*time.Minute, "captures go on after the vault "+bad.name, func() (bool, string) {
 			got := names(t, points)
 			return len(got) > seen, strings.Join(got, " ")
 		})
@@ -50,7 +50,7 @@ func vaultTrouble(t *testing.T) {
 	davit(t, west, a.vault, "restore", a.name, "--take-over", "--yes").want(t, 0)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
-	eventually(t, time.Minute, "east stops, now that it sees a higher epoch", func() (bool, string) {
+	eventually(t, 3*time.Minute, "east stops, now that it sees a higher epoch", func() (bool, string) {
 		got := a.replicas(t, east) + " " + a.status(t, east, "role")
 		return got == "0 Superseded", got
 	})
@@ -68,7 +68,7 @@ func vaultCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
-	eventually(t, 90*time.Second, "status says that the vault is out of reach", func() (bool, string) {
+	eventually(t, 3*time.Minute, "status says that the vault is out of reach", func() (bool, string) {
 		got := davit(t, east, a.vault, "status").want(t, 0)
 		return strings.Contains(got.out, "VaultUnavailable") || strings.Contains(strings.ToLower(got.out), "unavailable"), got.all()
 	})
@@ -92,18 +92,18 @@ func vaultCut(t *testing.T) {
 func clocksApart(t *testing.T, w *wire, a *app, points string) {
 	const ahead = 10 * time.Minute
 	w.skew(ahead)
-	eventually(t, 2*time.Minute, "the agent notices that clocks are apart", func() (bool, string) {
+	eventually(t, 3*time.Minute, "the agent notices that clocks are apart", func() (bool, string) {
 		got := try(t, east, "get", "vault", a.vault, "-o", "jsonpath={.status.clockSkew}")
 		skew, err := time.ParseDuration(got)
 		return err == nil && (skew-ahead).Abs() < time.Minute, got
 	})
 	davit(t, east, "", "vault", "ls").want(t, 0, "mend time synchronisation")
-	eventually(t, time.Minute, "an event says so", func() (bool, string) {
+	eventually(t, 3*time.Minute, "an event says so", func() (bool, string) {
 		got := try(t, east, "get", "events", "-A", "--field-selector", "reason=ClockSkew", "-o", "jsonpath={.items[*].message}")
 		return strings.Contains(got, "ahead of this site's"), got
 	})
 	seen := len(names(t, points))
-	eventually(t, 2*time.Minute, "captures go on though clocks are apart", func() (bool, string) {
+	eventually(t, 3*time.Minute, "captures go on though clocks are apart", func() (bool, string) {
 		got := names(t, points)
 		return len(got) > seen, strings.Join(got, " ")
 	})
