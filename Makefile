@@ -57,6 +57,11 @@ bed: ## tests on real clusters only
 	@hack/prepare
 	@hack/test bed
 
+.PHONY: browser
+browser: ## the console's pages in Chromium; DAVIT_SCREENSHOTS=DIR keeps pictures of them
+	@hack/prepare
+	@cd demo && DAVIT_CI=1 go test ./browser -count=1
+
 .PHONY: soak
 soak: ## the long and the huge variants of the tests
 	@hack/prepare

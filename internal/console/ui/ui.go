@@ -25,7 +25,7 @@ import (
 //go:embed templates/*.html
 var templates embed.FS
 
-//go:embed assets/style.css
+//go:embed assets/*
 var assets embed.FS
 
 var pages = template.Must(template.New("").Funcs(functions).ParseFS(templates, "templates/*.html"))
@@ -78,7 +78,7 @@ var errForm = errors.New("the form is too old, or did not come from this console
 // Handler returns the pages.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /assets/style.css", s.style)
+	mux.HandleFunc("GET /assets/{name}", asset)
 	mux.HandleFunc("GET /login", s.loginPage)
 	mux.HandleFunc("POST /login", s.login)
 	for pattern, serve := range map[string]func(*visit) error{
@@ -253,9 +253,10 @@ func (v *visit) then(path string) error {
 	return nil
 }
 
-func (s *Server) style(w http.ResponseWriter, r *http.Request) {
+// asset answers what pages are made of besides themselves.
+func asset(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-cache")
-	http.ServeFileFS(w, r, assets, "assets/style.css")
+	http.ServeFileFS(w, r, assets, "assets/"+r.PathValue("name"))
 }
 
 type loginData struct{ Name, Next string }

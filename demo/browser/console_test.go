@@ -1,0 +1,87 @@
+// Package browser looks at the console's pages as people do: in Chromium.
+package browser
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+)
+
+const (
+	user     = "anna"
+	password = "correct horse battery"
+)
+
+// serve runs a real console with sample data until the test ends, and returns its
+// address.
+func serve(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"make", "-s", "-C", root, "bin/davit"},
+		{"go", "run", "-C", root, "-trimpath", "./internal/console/consoletest/scene", dir, user, password},
+	} {
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	cmd := exec.Command(filepath.Join(root, "bin", "davit"), "console", "--data", filepath.Join(dir, "console"), "--listen", "127.0.0.1:0", "--refresh", "1s")
+	says, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	address, ended := make(chan string, 1), make(chan struct{})
+	var lines []string // read when ended is closed
+	go func() {
+		defer close(ended)
+		for s := bufio.NewScanner(says); s.Scan(); {
+			lines = append(lines, s.Text())
+			if found := regexp.MustCompile(`url=(https://\S+)`).FindStringSubmatch(s.Text()); found != nil {
+				address <- found[1]
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+		if err := cmd.Wait(); err != nil || t.Failed() {
+			t.Logf("the console ended: %v; it said %q", err, lines)
+		}
+	})
+	select {
+	case url := <-address:
+		return url
+	case <-ended:
+		t.Fatal("the console ended")
+	}
+	return ""
+}
+
+// login logs in as a person does.
+func (p *tab) login(url string) {
+	p.t.Helper()
+	p.visit(url + "/")
+	p.typed(user) // the name has the focus
+	p.press("Tab")
+	p.typed(password)
+	p.loading(func() { p.press("Enter") })
+	var title string
+	p.eval("document.title", &title)
+	if title == "Log in · Davit" {
+		p.picture("login-failed")
+		p.t.Fatal("not logged in")
+	}
+}

@@ -1,0 +1,71 @@
+// Command scene makes a console with sample data in a directory: a vault, a
+// project and an administrator. `davit console --data DIR/console` serves it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"davit.dev/davit/internal/console"
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/vault/backend"
+)
+
+func main() {
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: scene DIRECTORY USER PASSWORD")
+		os.Exit(2)
+	}
+	if err := set(context.Background(), os.Args[1], os.Args[2], os.Args[3]); err != nil {
+		fmt.Fprintln(os.Stderr, "set scene:", err)
+		os.Exit(1)
+	}
+}
+
+func set(ctx context.Context, dir, user, password string) (err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "vault"), 0o700); err != nil {
+		return err
+	}
+	now := time.Now()
+	act := audit.Act{By: "machine/scene", At: now}
+	cfg := backend.Config{URL: "file://" + filepath.Join(dir, "vault")}
+	vaultStore, err := backend.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	p, key, err := consoletest.New(ctx, vaultStore, "acme")
+	if err == nil {
+		err = consoletest.Fill(ctx, p, now)
+	}
+	if err != nil {
+		return err
+	}
+	c, err := store.Create(ctx, filepath.Join(dir, "console"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	admin, err := console.AddUser(ctx, c, account.Usual, act, user, password, true)
+	if err != nil {
+		return err
+	}
+	_, err = console.AddProject(ctx, c, console.Bind{Config: cfg, Store: vaultStore, Project: p, Recovery: key, Machine: "scene", Admin: admin, Act: act})
+	if err != nil {
+		return err
+	}
+	acme, err := c.Project(ctx, "acme")
+	if err != nil {
+		return err
+	}
+	return furnish(ctx, acme, act)
+}
