@@ -39,6 +39,10 @@ func (l *ledger) ReadRun(_ context.Context, _ string, n int64) ([]byte, error) {
 	return l.records[n-1], nil
 }
 
+func (l *ledger) RunAge(context.Context, string, int64) (time.Duration, error) {
+	return time.Hour, nil
+}
+
 func (l *ledger) WriteRun(_ context.Context, _ string, n int64, data []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -188,7 +188,7 @@ func (e *Executor) await(ctx context.Context) error {
 // numbered gives a survey's result the id of the newest question: the machine
 // asks again while one is under way.
 func (e *Executor) numbered(ev failover.Event) failover.Event {
-	for kind, a := range map[failover.EventKind]failover.Action{failover.Gathered: failover.Evaluate, failover.Surveyed: failover.Verify} {
+	for kind, a := range map[failover.EventKind]failover.Action{failover.Gathered: failover.Evaluate, failover.Surveyed: failover.Verify, failover.Aged: failover.Age} {
 		if ev.Kind == kind {
 			ev.ID = e.surveys[a]
 			delete(e.surveys, a)
@@ -222,7 +222,7 @@ func (e *Executor) do(ctx context.Context, f failover.Effect) {
 	switch f.Action {
 	case failover.Append:
 		e.spawn(func() { e.append(ctx, f.Entries) })
-	case failover.Evaluate, failover.Verify:
+	case failover.Evaluate, failover.Verify, failover.Age:
 		_, under := e.surveys[f.Action]
 		e.surveys[f.Action] = f.ID
 		if !under {
@@ -303,9 +303,12 @@ func (e *Executor) survey(ctx context.Context, a failover.Action, s *failover.St
 	bounded, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
 	ev := failover.Event{Kind: failover.Surveyed, Outcome: failover.NoAnswer}
-	if a == failover.Verify {
+	switch a {
+	case failover.Verify:
 		ev.Outcome, ev.Note, ev.Split = e.o.Survey.Verify(bounded, s)
-	} else {
+	case failover.Age:
+		ev = e.age(bounded, s.Awaiting)
+	default:
 		facts, err := e.o.Survey.Evaluate(bounded, s.Spec)
 		ev = failover.Event{Kind: failover.Gathered, Facts: facts}
 		if err != nil { // the vault may answer later: the machine asks again
@@ -315,6 +318,16 @@ func (e *Executor) survey(ctx context.Context, a failover.Action, s *failover.St
 		}
 	}
 	e.send(ctx, ev)
+}
+
+// age is how old a record of the journal is.
+func (e *Executor) age(ctx context.Context, record int64) failover.Event {
+	age, err := e.o.Journal.Age(ctx, record)
+	if err != nil { // the machine asks again
+		e.o.Log.Warn("nobody says how long the run has waited for its commit", "error", err)
+		return failover.Event{Kind: failover.Aged, Outcome: failover.NoAnswer}
+	}
+	return failover.Event{Kind: failover.Aged, Outcome: failover.Done, Age: age}
 }
 
 // step asks every site that an effect is about, at once, and sums up.

@@ -33,6 +33,7 @@ const (
 	Act      Action = "act"      // do Step; answer Acted
 	Undo     Action = "undo"     // take Step back; answer Acted
 	Verify   Action = "verify"   // does all of it stand, and only there? Answer Surveyed
+	Age      Action = "age"      // how long ago did the run begin to wait for its commit? Answer Aged
 	Refuse   Action = "refuse"   // tell By why what they want cannot be: Why
 	Halt     Action = "halt"     // this executor has nothing more to say, ever
 )
@@ -64,6 +65,7 @@ const (
 	Looked     EventKind = "looked"     // Outcome, Proofs, Point
 	Acted      EventKind = "acted"      // Outcome, Proofs, Point, Asked
 	Surveyed   EventKind = "surveyed"   // Outcome, Note; Split if two sites write
+	Aged       EventKind = "aged"       // Outcome; Age
 
 	Begin    EventKind = "begin" // the executor takes the run up
 	Tick     EventKind = "tick"  // time has passed
@@ -108,6 +110,7 @@ type Event struct {
 	Epoch   int64 // of a claim or its return
 	Facts   *Facts
 	Split   string
+	Age     time.Duration // of the record since which the run awaits its commit, by the vault's clock
 	By      string
 	Step    string
 	Site    string // of a consent, or that claimed what is superseded
@@ -148,8 +151,11 @@ type Machine struct {
 	// clock: waits count from then.
 	known  map[string]time.Duration
 	due    map[string]int // see awaited
-	survey flight         // of Evaluating and Verifying
-	window time.Duration
+	survey flight         // of Evaluating, Verifying and AwaitingCommit
+	// window is when the time to commit is over, if it is that of the state's
+	// Awaiting.
+	window  time.Duration
+	counted int64
 }
 
 // New makes a Machine for a new run.
@@ -238,12 +244,15 @@ func (m *Machine) recorded() {
 		return
 	}
 	m.appending = false
-	entries := m.draft
+	entries, awaited := m.draft, m.state.Awaiting
 	m.draft = nil
 	if err := m.state.Replay(m.state.Sequence+1, entries); err != nil {
 		m.halted = true // a defect: it must not act on it
 		m.out = append(m.out, Effect{Action: Halt, Why: err.Error()})
 		return
+	}
+	if m.state.Awaiting != awaited {
+		m.counted, m.window = m.state.Awaiting, m.now.Mono+m.state.Spec.Commit.Window
 	}
 	for _, e := range entries {
 		m.follow(e)
@@ -306,6 +315,8 @@ func (m *Machine) handle(e Event) {
 		}
 	case Surveyed:
 		m.surveyed(e)
+	case Aged:
+		m.aged(e)
 	case Looked:
 		m.proofs(e)
 		m.looked(e)
@@ -370,11 +381,16 @@ func (m *Machine) ask(a Action) {
 	m.out = append(m.out, Effect{Action: a, ID: m.ids, Sandbox: m.sandbox()})
 }
 
+// awaitCommit ends the run when its time to commit is over. That counts from the
+// record with which the run began to wait: whoever takes it over asks how old it is.
 func (m *Machine) awaitCommit() {
-	if m.window == 0 {
-		m.window = m.now.Mono + m.state.Spec.Commit.Window
-	}
-	if m.state.Spec.Commit.Then == "" || m.now.Mono < m.window {
+	switch {
+	case m.state.Spec.Commit.Then == "":
+		return
+	case m.counted != m.state.Awaiting:
+		m.ask(Age)
+		return
+	case m.now.Mono < m.window:
 		return
 	}
 	if m.state.Spec.Commit.Then == plan.ThenRollback && m.state.WayBack() == "" {
@@ -382,6 +398,18 @@ func (m *Machine) awaitCommit() {
 		return
 	}
 	m.note(Entry{Kind: Committed, Note: "the time to roll back is over"})
+}
+
+func (m *Machine) aged(e Event) {
+	if m.survey.id != e.ID || m.state.Phase != AwaitingCommit || m.counted == m.state.Awaiting {
+		return
+	}
+	m.survey = flight{}
+	if e.Outcome != Done { // nobody could say: again later
+		m.survey.next = m.now.Mono + Patience
+		return
+	}
+	m.counted, m.window = m.state.Awaiting, m.now.Mono+m.state.Spec.Commit.Window-max(e.Age, 0)
 }
 
 func (m *Machine) sandbox() string {
@@ -408,7 +436,9 @@ func (m *Machine) Deadline() time.Duration {
 		sooner(f.limit)
 	}
 	sooner(m.survey.next)
-	sooner(m.window)
+	if m.state.Phase == AwaitingCommit && m.counted == m.state.Awaiting {
+		sooner(m.window)
+	}
 	for _, app := range m.state.Spec.Applications {
 		for _, site := range m.state.Facts.Holders[app] {
 			if until, counts := m.leaseOver(app, site); counts {

@@ -697,6 +697,45 @@ func TestCommitWindow(t *testing.T) {
 	}
 }
 
+// TestCommitWindowCountsFromTheRecord, whoever carries the run when it is over:
+// executors that follow each other do not make it longer, nor end it unasked.
+func TestCommitWindowCountsFromTheRecord(t *testing.T) {
+	for _, c := range []struct {
+		age, left time.Duration
+	}{{40 * time.Second, 20 * time.Second}, {time.Hour, 0}, {-time.Second, time.Minute}} {
+		r := newRig(t, plan.Failover, func(_ *plan.Plan, s *Spec) { s.Commit = plan.Commit{Window: time.Minute, Then: plan.ThenRollback} })
+		r.run(AwaitingCommit)
+		r.m = TakeOver("e2", r.m.State())
+		silent := 3
+		r.answer = func(f Effect) *Event {
+			switch {
+			case f.Action != Age:
+				return nil
+			case silent > 0: // the vault does not say: nothing is decided meanwhile
+				silent--
+				return &Event{Kind: Aged, Outcome: NoAnswer}
+			}
+			r.did = append(r.did, "age")
+			return &Event{Kind: Aged, Outcome: Done, Age: c.age}
+		}
+		r.now = time.Second // its clock has nothing to do with the first one's
+		r.tell(Event{Kind: Begin})
+		for range 3 {
+			if r.m.Phase() != AwaitingCommit {
+				t.Fatalf("%s before anybody said how long it has waited", r.m.Phase())
+			}
+			r.now = r.m.Deadline()
+			r.tell(Event{Kind: Tick})
+		}
+		r.order("age")
+		asked := r.now
+		r.pass(RolledBack)
+		if waited := r.now - asked; waited != c.left {
+			t.Errorf("after %s: rolled back after %s more, want %s", c.age, waited, c.left)
+		}
+	}
+}
+
 // TestDrill fails at every step: it ends clean all the same, and leaves its
 // sandbox nowhere.
 func TestDrill(t *testing.T) {

@@ -111,6 +111,7 @@ type State struct {
 	Facts    Facts
 	Sequence int64  // of the newest record
 	Executor string // who carries the run
+	Awaiting int64  // the record with which it began to wait for its commit
 	Approved []string
 	Steps    map[string]*StepState
 	Epochs   map[string]int64                 // by application, as the run knows them
@@ -410,7 +411,7 @@ func (s *State) verified(e Entry) {
 	case e.Note != "":
 		s.Pause = &Pause{ByFailure, "verify: " + e.Note}
 	case s.Spec.Verb.Moves() && (s.Spec.Commit.Window > 0 || s.Spec.Commit.Then == ""):
-		s.Phase = AwaitingCommit
+		s.Phase, s.Awaiting = AwaitingCommit, s.Sequence
 	default:
 		s.Phase = Completed
 	}

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/vault"
@@ -36,6 +37,8 @@ type Log interface {
 	// WriteRun writes a record under a free number; vault.ErrExists says that it
 	// is taken, vault.ErrUnavailable that nobody knows.
 	WriteRun(ctx context.Context, run string, n int64, record []byte) error
+	// RunAge is how long ago a record was put, by the clock of whoever keeps it.
+	RunAge(ctx context.Context, run string, n int64) (time.Duration, error)
 }
 
 var _ Log = (*vault.Project)(nil)
@@ -200,6 +203,16 @@ func parse(data []byte) (record, error) {
 func hash(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
+}
+
+// Age is how long ago a record was put, by the vault's clock: executors do not
+// compare their own.
+func (j *Journal) Age(ctx context.Context, record int64) (time.Duration, error) {
+	age, err := j.log.RunAge(ctx, j.run, record)
+	if err != nil {
+		return 0, fmt.Errorf("look at the journal of %s: %w", j.run, err)
+	}
+	return age, nil
 }
 
 // Append writes the next record. ErrDeposed says that another executor carries

@@ -194,6 +194,26 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
+// TestAgeIsByTheVaultsClock, whoever asks.
+func TestAgeIsByTheVaultsClock(t *testing.T) {
+	now := at
+	p := project(t, mem.New(func() time.Time { return now }))
+	if err := journal.Create(p, "r", "e1").Append(t.Context(), opening("r", "e1")); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(40 * time.Minute)
+	j, _, err := journal.Open(t.Context(), p, "r", "e2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if age, err := j.Age(t.Context(), 1); err != nil || age != 40*time.Minute {
+		t.Errorf("the record is %s old, %v", age, err)
+	}
+	if _, err := j.Age(t.Context(), 2); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("a record that is not there: %v", err)
+	}
+}
+
 // memory is a Log without a vault, for what no vault lets happen.
 type memory map[int64][]byte
 
@@ -214,6 +234,10 @@ func (m memory) WriteRun(_ context.Context, _ string, n int64, data []byte) erro
 	}
 	m[n] = bytes.Clone(data)
 	return nil
+}
+
+func (m memory) RunAge(context.Context, string, int64) (time.Duration, error) {
+	return 0, vault.ErrUnavailable
 }
 
 func written(t testing.TB) memory {

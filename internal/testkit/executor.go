@@ -144,6 +144,8 @@ func (e *executor) do(f failover.Effect) {
 		e.evaluate(f.ID)
 	case failover.Verify:
 		e.verify(f.ID)
+	case failover.Age:
+		e.age(f.ID)
 	case failover.Look, failover.Act, failover.Undo:
 		e.step(f)
 	case failover.Halt:
@@ -168,6 +170,7 @@ func (e *executor) append(entries []failover.Entry) {
 	answer := func(err error) {
 		switch {
 		case err == nil:
+			e.tooSoon(entries)
 			e.tell(failover.Event{Kind: failover.Recorded})
 		case errors.Is(err, journal.ErrDeposed):
 			e.tell(failover.Event{Kind: failover.Deposed})
@@ -397,4 +400,36 @@ func (e *executor) giveBack(app, mine, back string, from int) failover.Event {
 	}
 	e.w.vault.put(app, n+1, from, back)
 	return failover.Event{Outcome: failover.Done, Epoch: n + 1}
+}
+
+// age asks the vault since when the run waits for its commit.
+func (e *executor) age(id int64) {
+	record := e.m.Peek().Awaiting
+	e.w.ask(e.place, func() any {
+		age, err := e.j.Age(context.Background(), record)
+		if err != nil {
+			e.w.fail("%v", err)
+		}
+		return age
+	}, func(x any, ok bool) {
+		ev := failover.Event{Kind: failover.Aged, ID: id, Outcome: failover.NoAnswer}
+		if age, is := x.(time.Duration); ok && is {
+			ev.Outcome, ev.Age = failover.Done, age
+			e.w.odd["asked since when it waits"]++
+		}
+		e.tell(ev)
+	})
+}
+
+// tooSoon checks that nobody's time to commit was cut short.
+func (e *executor) tooSoon(entries []failover.Entry) {
+	for _, entry := range entries {
+		if entry.By != "" || entry.Kind != failover.Committed {
+			continue
+		}
+		waited := e.w.now - e.w.vault.putAt[e.run.spec.Run][e.m.Peek().Awaiting-1]
+		if window := e.run.spec.Commit.Window; waited < window-window*2*drift/1_000_000 {
+			e.w.fail("%s ends %s after %s, its window is %s", e.name, e.run.spec.Run, waited, window)
+		}
+	}
 }

@@ -74,7 +74,7 @@ func newWorld(seed uint64, opt Options) *world {
 	w := &world{opt: opt, r: rand.New(rand.NewPCG(seed, 11)), levels: map[string]map[int64]level{}, odd: map[string]int{}}
 	w.lease, w.gated = w.chance(50), w.chance(50)
 	w.apps = []string{"a", "b"}[:1+w.r.IntN(2)]
-	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}}
+	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}, putAt: map[string][]time.Duration{}}
 	for n := range 2 + w.r.IntN(2) {
 		s := &site{w: w, n: n, name: []string{"east", "west", "south"}[n], clock: w.newClock(), alive: true, apps: map[string]*workload{}, sandboxes: map[string]map[string]bool{}, actuators: map[string]*actuator{}, swept: map[string]int64{}}
 		for _, app := range w.apps {

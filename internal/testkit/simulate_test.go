@@ -74,7 +74,7 @@ func TestSchedules(t *testing.T) {
 	for _, what := range []string{
 		"activated: proven", "activated: timed-out lease", "activated: none (forced)", "kept by promises", "lease ran out", "take-over", "deposed",
 		"executor died", "executor paused", "agent paused", "watchdog paused", "site crashed", "link cut", "vault stalled", "cannot be stopped",
-		"lost message", "late message", "doubled message", "late put", "lost answer of a put", "refused an old order", "step failed",
+		"asked since when it waits", "lost message", "late message", "doubled message", "late put", "lost answer of a put", "refused an old order", "step failed",
 	} {
 		if odd[what] == 0 {
 			t.Errorf("it never happened: %s", what)

@@ -14,6 +14,7 @@ type store struct {
 	epochs  map[string][]claim
 	points  map[string][]dataPoint
 	records map[string][][]byte
+	putAt   map[string][]time.Duration // when records were put
 	stalled bool
 	mode    fate // of the journal's next put
 }
@@ -75,6 +76,11 @@ func (s *store) ReadRun(_ context.Context, run string, n int64) ([]byte, error) 
 	return s.records[run][n-1], nil
 }
 
+// RunAge implements journal.Log. The vault's clock is the true one.
+func (s *store) RunAge(_ context.Context, run string, n int64) (time.Duration, error) {
+	return s.w.now - s.putAt[run][n-1], nil
+}
+
 // WriteRun implements journal.Log.
 func (s *store) WriteRun(_ context.Context, run string, n int64, data []byte) error {
 	write := func() error {
@@ -84,7 +90,7 @@ func (s *store) WriteRun(_ context.Context, run string, n int64, data []byte) er
 		case have < n-1:
 			return fmt.Errorf("record %d before %d", n, have+1)
 		}
-		s.records[run] = append(s.records[run], data)
+		s.records[run], s.putAt[run] = append(s.records[run], data), append(s.putAt[run], s.w.now)
 		return nil
 	}
 	switch s.mode {

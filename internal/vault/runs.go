@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Runs returns the names of all runs that have a journal, sorted.
@@ -48,4 +49,14 @@ func (p *Project) WriteRun(ctx context.Context, run string, n int64, record []by
 		return fmt.Errorf("write journal: %w", err)
 	}
 	return p.WriteSealedOnce(ctx, p.at.run(run, n), record)
+}
+
+// RunAge is how long ago a record was put, by the vault's clock.
+func (p *Project) RunAge(ctx context.Context, run string, n int64) (time.Duration, error) {
+	o, err := p.store.Stat(ctx, p.at.run(run, n))
+	if err != nil {
+		return 0, fmt.Errorf("look at %s: %w", p.at.run(run, n), err)
+	}
+	clock, err := p.Clock(ctx)
+	return clock.Sub(o.Modified), err
 }
