@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -26,9 +27,10 @@ func Marks(c restore.Cluster, vault string) execute.Marks {
 type notes struct {
 	cluster restore.Cluster
 	scope   string // of names: whose orders they are; the target's own have none
-}
 
-const conflicts = 20 // tries until a busy ConfigMap is given up for now
+	mu    sync.Mutex
+	pages map[string]*page // by run: those that are being written
+}
 
 func (n *notes) name(run string) string { return "davit-run-" + n.scope + run }
 func noteKey(step string) string        { return strings.ReplaceAll(step, "/", "_") }
@@ -64,51 +66,12 @@ func mark(live *unstructured.Unstructured, run, step string) (execute.Mark, erro
 
 // Save implements execute.Marks.
 func (n *notes) Save(ctx context.Context, run, step string, m execute.Mark) error {
-	at, err := serving(ctx, n.cluster, shape.KindConfigMap)
-	if err != nil {
-		return err
-	}
 	text, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode mark: %w", err)
 	}
-	for range conflicts {
-		live, err := n.cluster.Get(ctx, at, v1alpha1.SystemNamespace, n.name(run))
-		if apierrors.IsNotFound(err) {
-			live = &unstructured.Unstructured{Object: map[string]any{
-				"apiVersion": "v1", "kind": "ConfigMap",
-				"metadata": map[string]any{"name": n.name(run), "namespace": v1alpha1.SystemNamespace, "labels": map[string]any{shape.LabelManagedBy: "davit"}},
-			}}
-			if m.Version != "" {
-				return execute.ErrMarked
-			}
-			if err = unstructured.SetNestedField(live.Object, string(text), "data", noteKey(step)); err == nil {
-				_, err = n.cluster.Create(ctx, at, live)
-			}
-			if apierrors.IsAlreadyExists(err) {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("note step %s of run %s: %w", step, run, err)
-			}
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read notes of run %s: %w", run, err)
-		}
-		if old, _, _ := unstructured.NestedString(live.Object, "data", noteKey(step)); old != m.Version {
-			return execute.ErrMarked
-		}
-		if err := unstructured.SetNestedField(live.Object, string(text), "data", noteKey(step)); err != nil {
-			return fmt.Errorf("note step %s of run %s: %w", step, run, err)
-		}
-		if _, err = n.cluster.Update(ctx, at, live, ""); apierrors.IsConflict(err) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("note step %s of run %s: %w", step, run, err)
-		}
-		return nil
+	if err := n.write(ctx, run, &entry{key: noteKey(step), was: m.Version, text: string(text), done: make(chan error, 1)}); err != nil {
+		return fmt.Errorf("note step %s of run %s: %w", step, run, err)
 	}
-	return fmt.Errorf("note step %s of run %s: %w", step, run, execute.ErrMarked)
+	return nil
 }
