@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,6 +33,7 @@ const pageSize = 500
 type Cluster struct {
 	clients *kube.Clients
 	dryRun  []string // All, when nothing is to be written
+	rights  rights
 
 	mu     sync.Mutex
 	served map[schema.GroupKind][]restore.Served // nil until asked
@@ -41,11 +43,15 @@ type Cluster struct {
 var _ restore.Cluster = (*Cluster)(nil)
 
 // New makes the port. The clients' rights are those of the restore.
-func New(clients *kube.Clients) *Cluster { return &Cluster{clients: clients} }
+func New(clients *kube.Clients) *Cluster {
+	return &Cluster{clients: clients, rights: rights{now: time.Now}}
+}
 
 // DryRun is the same cluster, where writes only say what they would come to.
 func (c *Cluster) DryRun() port.Cluster {
-	return &Cluster{clients: c.clients, dryRun: []string{metav1.DryRunAll}}
+	dry := New(c.clients)
+	dry.dryRun = []string{metav1.DryRunAll}
+	return dry
 }
 
 // Refresh implements restore.Cluster.
@@ -217,6 +223,10 @@ func (c *Cluster) List(ctx context.Context, at restore.Served, namespace, select
 
 // May implements restore.Cluster.
 func (c *Cluster) May(ctx context.Context, verb string, at restore.Served, namespace string) (bool, string, error) {
+	what, asked := right{verb, namespace, at.GVR}, c.rights.now()
+	if c.rights.has(what) {
+		return true, "", nil
+	}
 	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
 		ResourceAttributes: &authorizationv1.ResourceAttributes{
 			Namespace: namespace, Verb: verb, Group: at.GVR.Group, Version: at.GVR.Version, Resource: at.GVR.Resource,
@@ -225,6 +235,9 @@ func (c *Cluster) May(ctx context.Context, verb string, at restore.Served, names
 	got, err := c.clients.Kubernetes.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 	if err != nil {
 		return false, "", fmt.Errorf("ask for the right to %s %s: %w", verb, at.GVR.Resource, err)
+	}
+	if got.Status.Allowed {
+		c.rights.keep(what, asked)
 	}
 	return got.Status.Allowed, got.Status.Reason, nil
 }
