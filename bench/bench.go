@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -100,13 +99,14 @@ func (b *bench) command(ctx context.Context, env []string, name string, args ...
 	cmd.Stdout, cmd.Stderr = &out, io.MultiWriter(&said, b.stage.Log)
 	fmt.Fprintln(b.stage.Log, "$", name, strings.Join(args, " "))
 	start := time.Now()
-	err := cmd.Run()
-	r := ran{out: out.Bytes(), took: time.Since(start)}
-	if cmd.ProcessState != nil {
-		if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-			r.peak = usage.Maxrss << 10
-		}
+	err := cmd.Start()
+	r := ran{}
+	if err == nil {
+		peak := observe(process(cmd.Process.Pid))
+		err = cmd.Wait()
+		r.took, r.peak = time.Since(start), peak()
 	}
+	r.out = out.Bytes()
 	if err != nil {
 		return r, fmt.Errorf("%s %s: %w\n%.2000s\n%.2000s", filepath.Base(name), strings.Join(args, " "), err, said.String(), out.String())
 	}

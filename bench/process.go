@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // process is one process of davit's inside the site.
@@ -51,6 +52,38 @@ func (p process) forget() error {
 		return fmt.Errorf("reset peak memory: %w", err)
 	}
 	return nil
+}
+
+// glance is how often a command's peak is read. It only grows, so that the last
+// one misses little.
+const glance = 50 * time.Millisecond
+
+// observe follows the peak memory of a command until the returned function is
+// called, which tells it. What the kernel says when a command has ended will not
+// do: that counts what its parent had before the command took its own memory.
+func observe(p process) func() int64 {
+	var peak int64
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(glance)
+		defer tick.Stop()
+		for {
+			if now, err := p.peak(); err == nil { // it may not have begun, or be gone
+				peak = max(peak, now)
+			}
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() int64 {
+		close(stop)
+		<-stopped
+		return peak
+	}
 }
 
 // peak is the most memory the process has had, in bytes.
