@@ -216,7 +216,11 @@ type Reader struct {
 // NewReader opens a blob that was stored under name, with the key that the blob
 // names. ErrDamaged says that it was not stored so, or sealed with another key.
 func NewReader(src io.Reader, find Finder, name string) (*Reader, error) {
-	r := &Reader{src: bufio.NewReaderSize(src, sealedChunk+1)}
+	size := sealedChunk + 1
+	if whole, ok := src.(interface{ Len() int }); ok { // most objects are small, and read a thousand times
+		size = min(size, whole.Len())
+	}
+	r := &Reader{src: bufio.NewReaderSize(src, size)}
 	var raw [HeaderSize]byte
 	n, err := io.ReadFull(r.src, raw[:])
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -233,7 +237,7 @@ func NewReader(src io.Reader, find Finder, name string) (*Reader, error) {
 	if r.aead, err = h.aead(k, name); err != nil {
 		return nil, err
 	}
-	r.codec, r.sealed = h.codec, make([]byte, sealedChunk)
+	r.codec, r.sealed = h.codec, make([]byte, min(sealedChunk, size))
 	return r, nil
 }
 
