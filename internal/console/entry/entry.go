@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -47,6 +48,7 @@ type Door struct {
 	refusals            *refusals
 	pair, name, address *account.Limit
 	hashing             chan struct{}
+	ease                *ease
 }
 
 // NewDoor returns the door of a console.
@@ -60,6 +62,7 @@ func NewDoor(c *store.Console, cost account.Cost, now func() time.Time, log *slo
 		name:    account.NewLimit(50, 10*time.Second, most),
 		address: account.NewLimit(20, 3*time.Second, most),
 		hashing: make(chan struct{}, 2),
+		ease:    newEase(easeAfter, debug.FreeOSMemory),
 	}
 }
 
@@ -162,7 +165,7 @@ func (d *Door) check(ctx context.Context, name, password, code string) (store.Us
 		}
 	}
 	if d.Cost.Outdated(u.Password) {
-		hashed, err := d.Cost.Hash(password)
+		hashed, err := d.Hash(ctx, password)
 		if err != nil {
 			return u, err
 		}
@@ -178,11 +181,27 @@ func (d *Door) check(ctx context.Context, name, password, code string) (store.Us
 func (d *Door) matches(ctx context.Context, hashed, password string) bool {
 	select {
 	case d.hashing <- struct{}{}:
-		defer func() { <-d.hashing }()
+		defer d.hashed()
 		return d.Cost.Matches(hashed, password)
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// Hash makes what is kept of a new password, a few at a time too.
+func (d *Door) Hash(ctx context.Context, password string) (string, error) {
+	select {
+	case d.hashing <- struct{}{}:
+		defer d.hashed()
+		return d.Cost.Hash(password)
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+func (d *Door) hashed() {
+	<-d.hashing
+	d.ease.later()
 }
 
 func (d *Door) useCode(ctx context.Context, u store.User, code string) error {

@@ -127,7 +127,7 @@ func createUser(v *visit) error {
 	if err := account.CheckPassword(name, password); err != nil {
 		return err
 	}
-	hashed, err := v.Door.Cost.Hash(password)
+	hashed, err := v.Door.Hash(v.ctx(), password)
 	if err != nil {
 		return err
 	}
@@ -246,7 +246,7 @@ func changePassword(v *visit) error {
 	if err := account.CheckPassword(u.Name, password); err != nil {
 		return err
 	}
-	hashed, err := v.Door.Cost.Hash(password)
+	hashed, err := v.Door.Hash(v.ctx(), password)
 	if err != nil {
 		return err
 	}
