@@ -29,6 +29,7 @@ import (
 	"davit.dev/davit/internal/cli/installation"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/profiles"
+	"davit.dev/davit/internal/cli/remote"
 	"davit.dev/davit/internal/cli/running"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/cli/witness"
@@ -61,6 +62,7 @@ type globals struct {
 	timeout    time.Duration
 	output     string
 	quiet      bool
+	console    string
 }
 
 // Main runs the command line and returns the exit code.
@@ -146,7 +148,7 @@ func (e *env) named(hint string) string {
 
 var commandWords = []string{
 	"install", "uninstall", "vault", "enrol", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
+	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "login", "logout", "whoami", "apply", "get", "diff", "delete", "watch", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
 func isCommand(word string) bool {
@@ -167,7 +169,7 @@ another cluster when theirs is lost.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: e.program},
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			e.begun = true
 			ctrllog.SetLogger(logr.Discard()) // the long-lived parts set their own
 			klog.SetLogger(logr.Discard())
@@ -175,7 +177,7 @@ another cluster when theirs is lost.`,
 				e.progress = &output.Progress{}
 			}
 			_, err := output.ParseFormat(e.global.output)
-			return exit.AsUsage(err)
+			return errors.Join(exit.AsUsage(err), remote.Check(cmd, e.global.console))
 		},
 	}
 	root.SetIn(e.In)
@@ -196,12 +198,13 @@ func (e *env) globalFlags(root *cobra.Command) {
 	flags.DurationVar(&e.global.timeout, "timeout", 0, "give up after this long (default: 1m for commands that only look, never for those that work)")
 	flags.StringVarP(&e.global.output, "output", "o", string(output.Table), "output format: "+strings.Join(output.Formats, ", "))
 	flags.BoolVarP(&e.global.quiet, "quiet", "q", false, "no progress on standard error")
+	remote.Flag(flags, &e.global.console)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(output.Formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (e *env) addCommands(root *cobra.Command) {
 	root.AddGroup(&cobra.Group{ID: "setup", Title: "Set up:"}, &cobra.Group{ID: "protect", Title: "Protect:"},
-		&cobra.Group{ID: "recover", Title: "Recover:"}, &cobra.Group{ID: "look", Title: "Look:"})
+		&cobra.Group{ID: "recover", Title: "Recover:"}, &cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "console", Title: "At a console:"})
 	group := func(id string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = id
@@ -214,6 +217,7 @@ func (e *env) addCommands(root *cobra.Command) {
 		e.planCommand(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()), running.Runs(e.running()), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))
 	group("look", console.Command(console.Host{In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener}), e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
 		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))
+	group("console", remote.Commands(e.remote())...)
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	root.AddCommand(e.partCommands()...)
 }

@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/planning"
+	"davit.dev/davit/internal/cli/remote"
 	"davit.dev/davit/internal/cli/running"
 	"davit.dev/davit/internal/cli/wiring"
 )
@@ -42,6 +43,15 @@ func (e *env) forecast() *forecast.Host {
 			}
 			return in, c, nil
 		},
+	}
+}
+
+// remote is what the commands at a console work with.
+func (e *env) remote() remote.Host {
+	return remote.Host{
+		In: e.In, Out: e.Out, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Getenv: e.getenv,
+		Format: func() output.Format { return output.Format(e.global.output) }, URL: func() string { return e.global.console },
+		Looking: e.looking, Working: e.working,
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit.dev/davit/internal/cli/exit"
-	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/version"
 )
@@ -20,25 +20,10 @@ func (e *env) versionCommand() *cobra.Command {
 		Short: "Which davit this is",
 		Args:  args(cobra.NoArgs, ""),
 		RunE: func(*cobra.Command, []string) error {
-			return e.print(versions{Davit: version.String(), VaultFormat: vault.FormatVersion, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH})
+			return e.print(view.Versions{Davit: version.String(), VaultFormat: vault.FormatVersion, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH})
 		},
 	}
 }
-
-type versions struct {
-	Davit       string `json:"davit"`
-	VaultFormat int    `json:"vaultFormat"`
-	Go          string `json:"go"`
-	Platform    string `json:"platform"`
-}
-
-// Text is one line.
-func (v versions) Text(t *output.Text) {
-	t.Line("davit %s (vault format %d, %s, %s)", v.Davit, v.VaultFormat, v.Go, v.Platform)
-}
-
-// Document is all of it.
-func (v versions) Document() any { return v }
 
 // partCommands are the long-lived parts, which run in the cluster and read
 // their own flags. People do not call them.

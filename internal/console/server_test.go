@@ -218,7 +218,7 @@ func TestCompartments(t *testing.T) {
 	w := newWorld(t)
 	anna, bob, vera := w.login("anna"), w.login("bob"), w.login("vera")
 	annas, bobs := w.robot(anna, "acme", `"read","protect","recover","audit"`), w.robot(bob, "other", `"read","protect","recover","audit"`)
-	paths := []string{"/fleet", "/documents/applications", "/documents/protectionpolicies/hourly", "/audit", "/members", "/tokens", "/documents/applications?watch=true"}
+	paths := []string{"/whoami", "/fleet", "/documents/applications", "/documents/protectionpolicies/hourly", "/audit", "/members", "/tokens", "/documents/applications?watch=true"}
 	for _, path := range paths {
 		for who, token := range map[string]string{"bob": bob, "bob's robot": bobs} {
 			if code, text := w.call(token, "GET", "/projects/acme"+path, ""); code != http.StatusNotFound && code != http.StatusUnauthorized || strings.Contains(text, "shop") || strings.Contains(text, "anna") {
@@ -244,6 +244,9 @@ func TestCompartments(t *testing.T) {
 		{"vera", vera, "GET", "/projects/acme/fleet", "", 200},
 		{"vera", vera, "PUT", "/projects/acme/documents/protectionpolicies/hourly", policyJSON, 403},
 		{"vera", vera, "GET", "/projects/acme/audit", "", 403},
+		{"vera", vera, "GET", "/projects/acme/whoami", "", 200},
+		{"robot that may only read the log", w.robot(bob, "other", `"audit"`), "GET", "/projects/other/whoami", "", 200},
+		{"stranger", "", "GET", "/projects/acme/whoami", "", 401},
 		{"vera", vera, "GET", "/projects/acme/tokens", "", 403},
 		{"vera", vera, "PUT", "/projects/acme/members/vera", `{"role":"admin"}`, 403},
 		{"bob", bob, "PUT", "/projects/acme/members/bob", `{"role":"admin"}`, 404},

@@ -34,10 +34,11 @@ const (
 	Wide  Format = "wide"
 	JSON  Format = "json"
 	YAML  Format = "yaml"
+	Name  Format = "name"
 )
 
 // Formats are all formats, for completion and messages.
-var Formats = []string{string(Table), string(Wide), string(JSON), string(YAML)}
+var Formats = []string{string(Table), string(Wide), string(JSON), string(YAML), string(Name)}
 
 // ParseFormat reads the value of -o.
 func ParseFormat(s string) (Format, error) {
@@ -56,6 +57,12 @@ type Result interface {
 	Document() any
 }
 
+// Named is a result of things that have names.
+type Named interface {
+	// Names are KIND/NAME, as commands take them.
+	Names() []string
+}
+
 // Printer prints results in one format.
 type Printer interface {
 	Print(r Result) error
@@ -68,6 +75,8 @@ func NewPrinter(format Format, w io.Writer) Printer {
 		return jsonPrinter{w}
 	case YAML:
 		return yamlPrinter{w}
+	case Name:
+		return namePrinter{w}
 	case Wide:
 		return textPrinter{w: w, wide: true}
 	default:
@@ -84,6 +93,20 @@ func (p textPrinter) Print(r Result) error {
 	t := &Text{Wide: p.wide}
 	r.Text(t)
 	return write(p.w, []byte(t.String()))
+}
+
+type namePrinter struct{ w io.Writer }
+
+func (p namePrinter) Print(r Result) error {
+	named, ok := r.(Named)
+	if !ok {
+		return fmt.Errorf("-o name: what this command says has no names, use one of %s", strings.Join(Formats[:len(Formats)-1], ", "))
+	}
+	var text strings.Builder
+	for _, name := range named.Names() {
+		fmt.Fprintln(&text, name)
+	}
+	return write(p.w, []byte(text.String()))
 }
 
 type jsonPrinter struct{ w io.Writer }

@@ -35,6 +35,7 @@ func routes() []route {
 		{method: "GET", path: "/whoami", summary: "Who asks", out: Whoami{}, serve: whoami},
 		{method: "GET", path: "/backups", summary: "The console's own backups, for administrators", out: Backups{}, serve: backups},
 		{method: "GET", path: "/projects", summary: "The projects in which one has a role", out: Projects{}, serve: projects},
+		{method: "GET", path: inProject + "/whoami", summary: "Who asks, and what he may do in the project", out: Standing{}, serve: standing},
 		{method: "GET", path: inProject + "/fleet", summary: "Sites, applications, recovery points and runs, as the vault has them", need: account.Read, out: Fleet{}, serve: fleetOf},
 		{
 			method: "GET", path: inProject + "/documents/{kind}", summary: "List a kind of documents, or watch it as server-sent events", need: account.Read,
@@ -103,6 +104,26 @@ type Whoami struct {
 func whoami(c *call) (any, error) {
 	u := c.who.Session.User
 	return Whoami{Name: u.Name, Administrator: u.Administrator, Codes: u.Codes}, nil
+}
+
+// Standing is what whoever asks is in a project.
+type Standing struct {
+	Project     string               `json:"project"`
+	Name        string               `json:"name"`           // user/NAME or robot/NAME
+	Role        string               `json:"role,omitempty"` // of a person
+	Permissions []account.Permission `json:"permissions"`
+	Expires     time.Time            `json:"expires,omitzero"` // a robot's token
+}
+
+func standing(c *call) (any, error) {
+	s := Standing{Project: c.project.Name, Name: c.who.Name}
+	if t := c.who.Token; t != nil {
+		s.Permissions, s.Expires = t.Scopes, t.Expires
+		return s, nil
+	}
+	role, err := c.Door.Role(c.ctx(), c.who, c.project)
+	s.Role, s.Permissions = string(role), role.Permissions()
+	return s, err
 }
 
 // Backups are the console's own.

@@ -1,0 +1,114 @@
+package remote
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"davit.dev/davit/internal/cli/exit"
+)
+
+func TestTargets(t *testing.T) {
+	for text, want := range map[string]string{
+		"applications":                 "application.davit.dev/@",
+		"app,plans":                    "application.davit.dev/@ recoveryplan.davit.dev/@",
+		"Policy hourly daily":          "protectionpolicy.davit.dev/hourly@davit-system protectionpolicy.davit.dev/daily@davit-system",
+		"app/shop plan.davit.dev/move": "application.davit.dev/shop@davit-system recoveryplan.davit.dev/move@",
+	} {
+		all, err := targets(strings.Fields(text), "")
+		var got []string
+		for _, t := range all {
+			got = append(got, t.String()+"@"+t.namespace)
+		}
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, %v, want %s", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "pods", "app/", "app/shop policy", "app shop plan/x", "app/shop pods/x"} {
+		if all, err := targets(strings.Fields(text), ""); exit.Code(err) != exit.BadUsage {
+			t.Errorf("%q: %v, %v", text, all, err)
+		}
+	}
+}
+
+func TestCompareLines(t *testing.T) {
+	for _, c := range []struct{ old, now, want string }{
+		{"a b c", "a b c", ""},
+		{"", "a b", "@@ -1 +1 @@ +a +b"},
+		{"a b", "", "@@ -1 +1 @@ -a -b"},
+		{"a b c", "a x c", "@@ -1 +1 @@  a -b +x  c"},
+		{"a b c d", "b c x d", "@@ -1 +1 @@ -a  b  c +x  d"},
+		{"1 2 3 4 5 a 6 7 8 9 10 11 12 b 13", "1 2 3 4 5 A 6 7 8 9 10 11 12 B 13", "@@ -3 +3 @@  3  4  5 -a +A  6  7  8 @@ -11 +11 @@  10  11  12 -b +B  13"},
+	} {
+		got := strings.Join(compareLines(strings.Fields(c.old), strings.Fields(c.now)), " ")
+		if got != c.want {
+			t.Errorf("%q to %q: %q, want %q", c.old, c.now, got, c.want)
+		}
+	}
+}
+
+// Whatever the two are, applying the steps to the one gives the other.
+func FuzzAlign(f *testing.F) {
+	f.Add("a b c", "b c d")
+	f.Add("", "x x")
+	f.Add("x y x y", "y x y x")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		old, now := strings.Fields(a), strings.Fields(b)
+		if len(old)*len(now) > 1<<16 {
+			t.Skip()
+		}
+		var before, after []string
+		for _, s := range align(old, now) {
+			if s.sign != '+' {
+				if s.old != len(before) {
+					t.Fatalf("line %d is said to be %d", len(before), s.old)
+				}
+				before = append(before, s.text)
+			}
+			if s.sign != '-' {
+				after = append(after, s.text)
+			}
+		}
+		if !slices.Equal(before, old) || !slices.Equal(after, now) {
+			t.Errorf("%q to %q: %q to %q", old, now, before, after)
+		}
+	})
+}
+
+func FuzzDocuments(f *testing.F) {
+	f.Add([]byte("# none\n---\napiVersion: davit.dev/v1alpha1\nkind: Application\nmetadata: {name: shop}\n---\n"))
+	f.Add([]byte(`{"kind":"List","items":[{"apiVersion":"davit.dev/v1alpha1","kind":"RecoveryPlan","metadata":{"name":"x","resourceVersion":"7"}}]}`))
+	f.Add([]byte("a: b\na: c\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		all, err := split(text, "file")
+		for _, g := range all {
+			if err != nil || g.name == "" || g.kind == nil || g.kind.Namespaced != (g.namespace != "") {
+				t.Errorf("%+v, %v", g, err)
+			}
+			c := change{given: g}
+			if _, err := c.at("7"); err != nil {
+				t.Errorf("%s: %v", g.text, err)
+			}
+		}
+	})
+}
+
+func FuzzBook(f *testing.F) {
+	f.Add([]byte(`{"consoles":[{"url":"https://c:8443","token":"davit_session_planted"}]}`))
+	f.Add([]byte(`{"consoles":[{"url":"http://c"}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		b := &book{path: "file"}
+		err := b.parse(text)
+		if err != nil && strings.Contains(err.Error(), "planted") {
+			t.Errorf("%v", err)
+		}
+		if err != nil {
+			return
+		}
+		for _, e := range b.Consoles {
+			if _, err := b.find(e.URL); err != nil {
+				t.Errorf("%s: %v", e.URL, err)
+			}
+		}
+	})
+}
