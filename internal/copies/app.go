@@ -277,10 +277,19 @@ func (a *appPass) carryMarks(ctx context.Context) error {
 		return err
 	}
 	for _, key := range sorted(here) {
-		id, _, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/")
+		id, name, _ := strings.Cut(strings.TrimPrefix(key, prefix), "/")
 		_, copied := a.copied.infos[id]
 		if _, known := there[key]; known || !copied {
 			continue
+		}
+		if strings.HasPrefix(name, string(vault.MarkQuarantined)) {
+			damage, err := a.damage(ctx, id)
+			if err != nil {
+				return err
+			}
+			if damage[key] {
+				continue
+			}
 		}
 		if err := a.object(ctx, key, a.opens); err != nil && !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrDamaged) {
 			return err
@@ -301,6 +310,24 @@ func (a *appPass) carryMarks(ctx context.Context) error {
 	}
 	a.copied, err = look(ctx, a.c.list, a.app.Name, nil)
 	return err
+}
+
+// damage holds the keys of the marks by which a verification says that the point's
+// bytes in the first vault are damaged. They say nothing of the copy's bytes, which were
+// checked on their way: with these marks, a copy that is whole would not be offered
+// just when it is needed.
+func (a *appPass) damage(ctx context.Context, id string) (map[string]bool, error) {
+	marks, err := a.c.opts.First.Marks(ctx, a.app.Name, id)
+	if err != nil && !errors.Is(err, vault.ErrDamaged) { // which is told of when that mark is carried
+		return nil, err
+	}
+	keys := map[string]bool{}
+	for _, m := range marks {
+		if m.OfBytes() {
+			keys[a.c.opts.First.Root()+"marks/"+a.app.Name+"/"+id+"/"+string(m.Kind)+"-"+m.Ordinal] = true
+		}
+	}
+	return keys, nil
 }
 
 // dropMarks removes from the copy the deletions and undeletions that whoever

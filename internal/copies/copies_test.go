@@ -524,6 +524,33 @@ func TestQuarantineReachesTheCopy(t *testing.T) {
 	}
 }
 
+// TestDamageOfTheFirstVaultIsNotTheCopys: the copy is offered when the first vault's
+// bytes are damaged. What a person quarantines is quarantined everywhere.
+func TestDamageOfTheFirstVaultIsNotTheCopys(t *testing.T) {
+	r := newRig(t)
+	r.publish("p1", 1, false)
+	r.publish("p2", 1, false)
+	r.pass(app())
+	for id, by := range map[string]string{"p1": vault.ByVerification, "p2": "anna"} {
+		if err := r.p.Mark(t.Context(), "shop", id, vault.Mark{Kind: vault.MarkQuarantined, At: r.now, By: by}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.pass(app())
+	infos, err := r.open().Points(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(infos) != 2 {
+		t.Errorf("the copy has %d points, want 2", len(infos))
+	}
+	for _, info := range infos {
+		if info.Point().Good() != (info.ID == "p1") {
+			t.Errorf("%s: good %t", info.ID, info.Point().Good())
+		}
+	}
+}
+
 // TestWhatTheFirstVaultLostStaysInTheCopy: a pack without a word, and a point
 // whose snapshot is deleted with it.
 func TestWhatTheFirstVaultLostStaysInTheCopy(t *testing.T) {

@@ -64,7 +64,7 @@ func (p *Protector) markRepaired(ctx context.Context, app, id, name string, r co
 		Note: fmt.Sprintf("put back %d objects from the copy %s: %s", len(r.Repaired), name, strings.Join(r.Repaired[:min(len(r.Repaired), maxDamage)], ", ")),
 	}
 	for _, q := range (vault.PointInfo{Marks: marks}).Quarantines() {
-		if q.By == "verify" {
+		if q.OfBytes() {
 			mended.Seen = append(mended.Seen, q.Ordinal)
 		}
 	}

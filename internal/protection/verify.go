@@ -117,7 +117,7 @@ func (p *Protector) markVerified(ctx context.Context, app string, r VerifyReport
 	if p.opts.Project.IsCopy() {
 		return nil // nothing is written there: whoever asked is told
 	}
-	mark := vault.Mark{Kind: vault.MarkVerified, At: p.now().UTC(), Site: p.opts.Site, By: "verify", How: r.How, Note: r.note()}
+	mark := vault.Mark{Kind: vault.MarkVerified, At: p.now().UTC(), Site: p.opts.Site, By: vault.ByVerification, How: r.How, Note: r.note()}
 	if len(r.Damage) > 0 {
 		mark.Kind = vault.MarkQuarantined
 		mark.Note = "damaged: " + strings.Join(r.Damage, "; ")

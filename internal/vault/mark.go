@@ -34,6 +34,8 @@ const (
 	HowFull   = "full"   // every byte was read back
 	HowSample = "sample" // objects, directories, and a part of the volumes' data
 	HowBoot   = "boot"   // it was restored, came up, and passed its probes
+
+	ByVerification = "verify" // who says so, in [Mark].By
 )
 
 // Mark is one write-once fact about one recovery point.
@@ -57,6 +59,10 @@ type Mark struct {
 	// Ordinal tells marks of one kind apart and sorts them by time. Mark fills it in.
 	Ordinal string `json:"ordinal"`
 }
+
+// OfBytes tells whether the mark says that the bytes of the vault that it is in are
+// damaged. Another copy of the point may be whole.
+func (m Mark) OfBytes() bool { return m.Kind == MarkQuarantined && m.By == ByVerification }
 
 // MarkProbe is the answer to one probe of a restore test.
 type MarkProbe struct {

@@ -113,7 +113,7 @@ func phase(p point.Point) v1alpha1.PointPhase {
 // verification is the newest verdict of something that read the point back.
 func verification(info vault.PointInfo) *v1alpha1.Verification {
 	for _, m := range slices.Backward(info.Marks) { // newest first
-		damaged := m.Kind == vault.MarkQuarantined && m.By == "verify"
+		damaged := m.OfBytes()
 		if m.Kind == vault.MarkVerified || damaged {
 			return &v1alpha1.Verification{At: metav1.NewTime(m.At), How: cmp.Or(m.How, v1alpha1.ProvenFull), Damaged: damaged, Message: m.Note}
 		}
