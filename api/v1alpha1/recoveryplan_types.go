@@ -233,6 +233,9 @@ type PlanStep struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	Prompt string `json:"prompt,omitempty"`
+	// Approvers are who must agree; of approval steps.
+	// +optional
+	Approvers *PlanApprovers `json:"approvers,omitempty"`
 	// +optional
 	// +kubebuilder:validation:MaxItems=32
 	Checks []PlanCheck `json:"checks,omitempty"`
@@ -391,10 +394,32 @@ type PlanApproval struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=32
 	Count int `json:"count"`
-	// Roles whose members may approve.
+	// Roles are groups, as the target's cluster knows them, whose members' approval
+	// counts. Without roles and users everybody's counts who may approve.
 	// +optional
 	// +kubebuilder:validation:MaxItems=32
 	Roles []string `json:"roles,omitempty"`
+	// Users are people, by the names that the target's cluster knows them by, whose
+	// approval counts.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	Users []string `json:"users,omitempty"`
+}
+
+// PlanApprovers are who must agree to an approval step.
+type PlanApprovers struct {
+	// Count is how many different people must agree; 1 by default.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=32
+	Count int `json:"count,omitempty"`
+	// Roles and Users are as in approvals.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	Roles []string `json:"roles,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	Users []string `json:"users,omitempty"`
 }
 
 // PlanObjectives are what a plan should achieve.

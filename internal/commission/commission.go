@@ -83,6 +83,7 @@ func Spec(p *plan.Plan, a Ask) (*failover.Spec, error) {
 	for _, approval := range p.Approvals {
 		if a.Verb != plan.Drill && len(approval.Verbs) == 0 || slices.Contains(approval.Verbs, a.Verb) {
 			s.Approvals = max(s.Approvals, approval.Count)
+			s.Demands = append(s.Demands, plan.Approval{Count: approval.Count, Roles: approval.Roles, Users: approval.Users})
 		}
 	}
 	p.Aim(s.Steps, s.To)

@@ -49,11 +49,14 @@ type Request struct {
 	Text    string             `json:"text,omitempty"` // what the person typed
 	Note    string             `json:"note,omitempty"`
 	Refused bool               `json:"refused,omitempty"` // of an answer: it could not be done
+	// Denied is why By has no right to that. Whoever passes the request on sets
+	// it; nobody can ask with it.
+	Denied string `json:"-"`
 }
 
 // event is the request for the machine.
 func (r Request) event() failover.Event {
-	e := failover.Event{Kind: r.Kind, By: r.By, Step: r.Step, Site: r.Site, Text: r.Text, Note: r.Note}
+	e := failover.Event{Kind: r.Kind, By: r.By, Groups: r.Groups, Denied: r.Denied, Step: r.Step, Site: r.Site, Text: r.Text, Note: r.Note}
 	if r.Kind == failover.Answer {
 		e.Outcome = failover.Done
 		if r.Refused {

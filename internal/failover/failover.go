@@ -69,10 +69,12 @@ type Spec struct {
 	// Points are recovery points that a person chose, by application. Otherwise
 	// a planned move takes the one that its sync made, and everything else the
 	// newest that may be offered.
-	Points     map[string]Point `json:"points,omitempty"`
-	Approvals  int              `json:"approvals,omitempty"` // people who must agree
-	Commit     plan.Commit      `json:"commit"`
-	Objectives plan.Objectives  `json:"objectives"`
+	Points    map[string]Point `json:"points,omitempty"`
+	Approvals int              `json:"approvals,omitempty"` // people who must agree
+	// Demands say whose agreement counts; empty: anybody's who may approve.
+	Demands    []plan.Approval `json:"demands,omitempty"`
+	Commit     plan.Commit     `json:"commit"`
+	Objectives plan.Objectives `json:"objectives"`
 }
 
 // Check says what is wrong with a spec.

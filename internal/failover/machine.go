@@ -112,6 +112,8 @@ type Event struct {
 	Split   string
 	Age     time.Duration // of the record since which the run awaits its commit, by the vault's clock
 	By      string
+	Groups  []string // that the cluster knows By to be of
+	Denied  string   // why By has no right to that; empty: he has
 	Step    string
 	Site    string // of a consent, or that claimed what is superseded
 	Text    string // what the person typed
@@ -178,6 +180,14 @@ func TakeOver(executor string, s *State) *Machine {
 
 // State returns a copy of what the journal says, as far as this Machine knows.
 func (m *Machine) State() *State { return m.state.Clone() }
+
+// Spec is what the run is about, also before the journal holds it.
+func (m *Machine) Spec() Spec {
+	if m.state.Spec.Run == "" && len(m.draft) > 0 {
+		return *m.draft[0].Spec
+	}
+	return m.state.Spec
+}
 
 // Peek returns what the journal says without copying it: to be read before the
 // next Step, and not kept. Runs of many steps have many events.
@@ -468,7 +478,7 @@ func (m *Machine) Waits() []string {
 	}
 	switch s.Phase {
 	case AwaitingApproval:
-		why = append(why, fmt.Sprintf("%d of %d people have approved", len(s.Approved), s.Spec.Approvals))
+		why = append(why, fmt.Sprintf("%d of %d people have approved: it takes %s", len(s.Approved), s.Spec.Approvals, s.Lacks()))
 	case AwaitingCommit:
 		why = append(why, "done: commit it, or roll back")
 	case SplitBrain, RollbackFailed:

@@ -19,6 +19,9 @@ func (m *Machine) wants(e Event) string {
 	if s.Phase.Over() {
 		return "the run is over: " + string(s.Phase)
 	}
+	if e.Denied != "" {
+		return m.deny(e, e.Step, e.Denied)
+	}
 	switch e.Kind {
 	case Approve:
 		return m.approve(e)
@@ -50,20 +53,6 @@ func (m *Machine) wants(e Event) string {
 	case Cancel:
 		return m.cancel(e)
 	}
-	return ""
-}
-
-func (m *Machine) approve(e Event) string {
-	s := m.state
-	switch {
-	case s.Phase != AwaitingApproval:
-		return "the run does not wait for an approval"
-	case e.By == s.Spec.By:
-		return "whoever asked for the run cannot approve it"
-	case slices.Contains(s.Approved, e.By):
-		return e.By + " has approved it already"
-	}
-	m.note(Entry{Kind: Approved, By: e.By})
 	return ""
 }
 
@@ -121,6 +110,11 @@ func (m *Machine) settleStep(e Event) string {
 		if !step.Asks() || f == nil || m.state.Phase != Running {
 			return e.Step + " does not wait for an answer"
 		}
+		if step.Kind == plan.KindApproval {
+			if done, why := m.agree(e, step); !done || why != "" {
+				return why
+			}
+		}
 		status := Succeeded
 		if e.Outcome != Done {
 			status = Broke
@@ -131,6 +125,9 @@ func (m *Machine) settleStep(e Event) string {
 	switch step.Kind {
 	case plan.KindClaim, plan.KindHold, plan.KindFence, plan.KindSandbox, plan.KindCleanup:
 		return "a " + string(step.Kind) + " step keeps writers apart and cannot be skipped"
+	}
+	if step.Kind == plan.KindApproval {
+		return "an approval cannot be skipped: retry it, and have it approved, or roll back"
 	}
 	if st.Status != Broke && st.Status != Unknown {
 		return e.Step + " did not fail"

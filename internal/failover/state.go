@@ -17,7 +17,8 @@ const (
 	Opened    EntryKind = "opened"    // Spec
 	Took      EntryKind = "took"      // an executor carries the run from here on
 	Evaluated EntryKind = "evaluated" // Facts
-	Approved  EntryKind = "approved"
+	Approved  EntryKind = "approved"  // of the run, or of Step
+	Denied    EntryKind = "denied"    // somebody wanted what he has no right to
 	Rejected  EntryKind = "rejected"
 	Intended  EntryKind = "intended" // Step is about to be done
 	Ended     EntryKind = "ended"    // Step came to an end: Status
@@ -42,6 +43,7 @@ type Entry struct {
 	Kind        EntryKind     `json:"kind"`
 	At          time.Time     `json:"at"` // by the executor's clock, for people
 	By          string        `json:"by,omitempty"`
+	Groups      []string      `json:"groups,omitempty"` // of By, that the plan names
 	Note        string        `json:"note,omitempty"`
 	Step        string        `json:"step,omitempty"`
 	Status      Status        `json:"status,omitempty"`
@@ -113,6 +115,10 @@ type State struct {
 	Executor string // who carries the run
 	Awaiting int64  // the record with which it began to wait for its commit
 	Approved []string
+	// Agreed are who agreed, by approval step; those under "" to the run. Denied is what
+	// was refused for want of a right.
+	Agreed   map[string][]Agreement
+	Denied   map[string]bool
 	Steps    map[string]*StepState
 	Epochs   map[string]int64                 // by application, as the run knows them
 	Fences   map[string]map[string]FenceState // by application and site
@@ -158,7 +164,7 @@ func (s *State) apply(e Entry) error {
 	if (about || e.Step != "") && s.Steps[e.Step] == nil {
 		return fmt.Errorf("%s of a step %q that the run has not", e.Kind, e.Step)
 	}
-	if s.Pause != nil && s.Pause.Kind == ForInput && e.Kind != PausedBy {
+	if s.Pause != nil && s.Pause.Kind == ForInput && e.Kind != PausedBy && e.Kind != Denied {
 		s.Pause = nil // something happened; if it is not enough, it pauses again
 	}
 	if err := s.applyKind(e); err != nil {
@@ -177,7 +183,9 @@ func (s *State) applyKind(e Entry) error {
 	case Evaluated:
 		return s.evaluated(e)
 	case Approved:
-		s.Approved = append(s.Approved, e.By)
+		s.agreed(e)
+	case Denied:
+		s.denied(e)
 	case Rejected, Canceling:
 		s.cancel(e)
 	case Intended, Undoing:
@@ -397,6 +405,7 @@ func (s *State) resumed() {
 
 func (s *State) retried(name string) {
 	s.Steps[name].Status, s.Steps[name].Note = "", ""
+	delete(s.Agreed, name) // they agree anew
 	if s.Phase == OutcomeUnknown && s.unknown() == "" {
 		s.Phase = Running
 	}
@@ -431,7 +440,7 @@ func (s *State) undone(e Entry) {
 func (s *State) settle(at time.Time) {
 	switch s.Phase {
 	case AwaitingApproval:
-		if len(s.Approved) >= s.Spec.Approvals {
+		if s.Lacks() == "" {
 			s.Phase = Running
 			s.settle(at)
 			return
@@ -564,6 +573,10 @@ func (s *State) Clone() *State {
 	for app, sites := range s.Fences {
 		c.Fences[app] = maps.Clone(sites)
 	}
-	c.Approved, c.Overtaken = slices.Clone(s.Approved), maps.Clone(s.Overtaken)
+	c.Approved, c.Overtaken, c.Denied = slices.Clone(s.Approved), maps.Clone(s.Overtaken), maps.Clone(s.Denied)
+	c.Agreed = maps.Clone(s.Agreed)
+	for step, all := range c.Agreed {
+		c.Agreed[step] = slices.Clone(all)
+	}
 	return &c
 }

@@ -308,6 +308,15 @@ func (m *Machine) lookAtUnknown() {
 	}
 }
 
+// asks is what a step asks of people.
+func (s *State) asks(name string) string {
+	step := s.Spec.step(name)
+	if step.Kind != plan.KindApproval {
+		return step.Prompt
+	}
+	return fmt.Sprintf("%s (it takes %s)", step.Prompt, lacks([]plan.Approval{demand(step)}, s.Agreed[name]))
+}
+
 // needInput pauses when only a person can bring the run on.
 func (m *Machine) needInput() {
 	s := m.state
@@ -327,7 +336,7 @@ func (m *Machine) needInput() {
 		}
 	}
 	if why != "" {
-		m.note(Entry{Kind: PausedBy, Pause: ForInput, Note: why + ": " + s.Spec.step(why).Prompt})
+		m.note(Entry{Kind: PausedBy, Pause: ForInput, Note: why + ": " + s.asks(why)})
 		return
 	}
 	if name := s.failed(); name != "" && s.Fault == "" {

@@ -398,6 +398,12 @@ func (c *checker) stepNeeds(where string, s Step) {
 	if s.Object != "" {
 		c.record(where, s.Kind, s.Object, s.Record)
 	}
+	if s.Approvers != nil {
+		if s.Kind != KindApproval {
+			c.say(where, "its approvers are never asked", "make it a step of the kind approval, or remove them")
+		}
+		c.approvers(where, *s.Approvers)
+	}
 	if s.Undo != nil && (s.Undo.Image == "" || s.Kind != KindCommand && s.Kind != KindHTTP) {
 		c.say(where, "its undo cannot be used", "give undo an image, and only to command and http steps")
 	}
@@ -409,12 +415,24 @@ func (c *checker) approvals() {
 		if a.Count < 1 {
 			c.say(where, fmt.Sprintf("%d people must agree", a.Count), "say one or more, or remove it")
 		}
+		c.approvers(where, a)
 		for _, v := range a.Verbs {
 			c.verb(where, v)
 		}
 	}
 	if c.p.Declaration.Automatic && slices.ContainsFunc(c.p.Approvals, func(a Approval) bool { return a.asks(Failover) }) {
 		c.say("approvals", "an automatic failover would wait for people", "name the verbs, without failover, or declare by hand")
+	}
+}
+
+// approvers checks that those who may agree are enough.
+func (c *checker) approvers(where string, a Approval) {
+	if slices.Contains(a.Roles, "") || slices.Contains(a.Users, "") {
+		c.say(where, "one of its roles or users has no name", "name it, or remove it")
+	}
+	users := slices.Compact(slices.Sorted(slices.Values(a.Users)))
+	if len(a.Roles) == 0 && len(users) > 0 && max(a.Count, 1) > len(users) {
+		c.say(where, fmt.Sprintf("%d people must agree, and it names %d", a.Count, len(users)), "name more, or ask for fewer; whoever asks for the run does not count")
 	}
 }
 

@@ -4,7 +4,11 @@
 // library only, no clock, no I/O, and the same input gives the same output.
 package plan
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // Verb is what a run does with a plan.
 type Verb string
@@ -149,7 +153,9 @@ type Step struct {
 	Command *Command `json:"command,omitempty"`
 	Call    *Call    `json:"call,omitempty"`
 	Prompt  string   `json:"prompt,omitempty"` // of manual tasks and approvals
-	Checks  []Check  `json:"checks,omitempty"` // of probes
+	// Approvers are who must agree, of approvals. Nil: one of those who may.
+	Approvers *Approval `json:"approvers,omitempty"`
+	Checks    []Check   `json:"checks,omitempty"` // of probes
 	// Undo is the command that takes a command or call back. Without one they
 	// stay done when a run rolls back.
 	Undo *Command `json:"undo,omitempty"`
@@ -227,9 +233,33 @@ type Traffic struct {
 
 // Approval is how many people must agree before a run begins.
 type Approval struct {
-	Verbs []Verb   `json:"verbs,omitempty"` // empty: all but drills
-	Count int      `json:"count"`
-	Roles []string `json:"roles,omitempty"` // empty: anyone who may approve
+	Verbs []Verb `json:"verbs,omitempty"` // empty: all but drills
+	Count int    `json:"count"`
+	// Roles are groups, Users people, as the target's cluster knows them. Neither:
+	// anyone who may approve runs of the plan.
+	Roles []string `json:"roles,omitempty"`
+	Users []string `json:"users,omitempty"`
+}
+
+// Lets tells whether somebody's agreement counts.
+func (a Approval) Lets(by string, groups []string) bool {
+	return len(a.Roles)+len(a.Users) == 0 || slices.Contains(a.Users, by) ||
+		slices.ContainsFunc(groups, func(g string) bool { return slices.Contains(a.Roles, g) })
+}
+
+// Who says whose agreement counts.
+func (a Approval) Who() string {
+	var all []string
+	for _, role := range a.Roles {
+		all = append(all, "group "+role)
+	}
+	for _, user := range a.Users {
+		all = append(all, "user "+user)
+	}
+	if len(all) == 0 {
+		return "those who may approve runs of the plan"
+	}
+	return strings.Join(all, ", ")
 }
 
 // Objectives are what the plan should achieve. Runs measure against them.

@@ -230,6 +230,11 @@ func TestProblems(t *testing.T) {
 		{func(p *plan.Plan) { p.Steps[1].Verbs = []plan.Verb{"dance"} }, `step "warm": there is no verb "dance": use some of [failover switchover failback drill restore]`},
 		{func(p *plan.Plan) { p.Steps[1].Before = []string{"apply/db"} }, `steps of a failover: they wait for each other: apply/cart → ready/db → scale/db → apply/db → warm → ready/web → scale/web → apply/web → probe... `},
 		{func(p *plan.Plan) { p.Steps[1].After, p.Steps[1].Before = nil, []string{"claim/db"} }, `step "warm": in a failover it must wait for the fence, which waits for it: claim/db → warm: mark it early if it starts no writer, or let it come later`},
+		{func(p *plan.Plan) { p.Approvals = []plan.Approval{{Count: 2, Users: []string{"ann", "ann"}}} }, `approval 1: 2 people must agree, and it names 1: name more, or ask for fewer; whoever asks for the run does not count`},
+		{func(p *plan.Plan) { p.Approvals = []plan.Approval{{Count: 1, Roles: []string{""}}} }, `approval 1: one of its roles or users has no name: name it, or remove it`},
+		{func(p *plan.Plan) {
+			p.Steps = append(p.Steps, plan.Step{Name: "key", Kind: plan.KindManual, Prompt: "turn it", Timeout: time.Hour, Approvers: &plan.Approval{}})
+		}, `step "key": its approvers are never asked: make it a step of the kind approval, or remove them`},
 		{func(p *plan.Plan) { p.Approvals = []plan.Approval{{Count: 0, Verbs: []plan.Verb{plan.Drill}}} }, `approval 1: 0 people must agree: say one or more, or remove it`},
 		{func(p *plan.Plan) { p.Approvals = []plan.Approval{{Count: 1}} }, `approvals: an automatic failover would wait for people: name the verbs, without failover, or declare by hand`},
 		{func(p *plan.Plan) { p.Declaration.Vantages = p.Declaration.Vantages[:2] }, `declaration: it is automatic with 2 vantage points: name three: two cannot tell who of them is cut off`},

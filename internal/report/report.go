@@ -243,6 +243,8 @@ func word(e failover.Entry) string {
 		}
 	case failover.Consented:
 		return "said that site " + e.Site + " has stopped" + note(e.Note)
+	case failover.Denied:
+		return "was refused " + cmp.Or(e.Step, "it") + note(e.Note)
 	case failover.Approved, failover.Rejected, failover.Resumed, failover.Committed, failover.Canceling:
 		if e.By != "" {
 			return string(e.Kind) + note(e.Note)

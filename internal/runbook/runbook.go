@@ -115,7 +115,7 @@ func (in Input) before(from, to string) Section {
 	}
 	for _, a := range in.Plan.Approvals {
 		if len(a.Verbs) == 0 && in.Verb != plan.Drill || contains(a.Verbs, in.Verb) {
-			s.Items = append(s.Items, Item{Title: fmt.Sprintf("Have %d people approve", a.Count), Commands: []string{"davit runs approve RUN"}, See: "The run leaves AwaitingApproval.", Otherwise: "davit runs show RUN says who has approved."})
+			s.Items = append(s.Items, Item{Title: fmt.Sprintf("Have %d people approve", a.Count), Why: "It takes " + a.Who() + ", and not whoever asked for the run.", Commands: []string{"davit runs approve RUN"}, See: "The run leaves AwaitingApproval.", Otherwise: "davit runs show RUN says who has approved."})
 		}
 	}
 	return s

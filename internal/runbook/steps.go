@@ -178,6 +178,9 @@ func own(s plan.Step, to string) Item {
 		item.See = fmt.Sprintf("It prints %d.", s.Call.Expect)
 	case plan.KindManual, plan.KindApproval:
 		item.Why, item.See = s.Prompt, "It is done, and whoever did it says so."
+		if s.Approvers != nil {
+			item.Why += fmt.Sprintf(" It takes %d of %s.", max(s.Approvers.Count, 1), s.Approvers.Who())
+		}
 	case plan.KindSuspend, plan.KindResume:
 		item.Commands = []string{"kubectl get " + quote(s.Object) + " -A    # " + string(s.Kind) + " it, as its tool has it"}
 	default:

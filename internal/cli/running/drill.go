@@ -230,7 +230,7 @@ func (h *here) sweepOne(ctx context.Context, run string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	state, err = h.carry(held, run, failover.TakeOver(h.process, state), j, h.wishes(state.Spec, state.Facts, h.until(0, state.Spec.Plan), stop), settled)
+	state, err = h.carry(held, run, failover.TakeOver(h.process, state), j, h.wishes(state.Spec, state.Facts, h.until(0, state.Spec), stop), settled)
 	if err != nil {
 		return false, err
 	}

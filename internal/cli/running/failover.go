@@ -374,5 +374,5 @@ func (h *here) launch(ctx context.Context, s failover.Spec, stop <-chan struct{}
 	if err := register.New(h.in.Project).Begin(ctx, s); err != nil {
 		return nil, err
 	}
-	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), h.wishes(s, failover.Facts{}, h.until(0, s.Plan), stop), settled)
+	return h.carry(held, s.Run, m, journal.Create(h.in.Project, s.Run, h.process), h.wishes(s, failover.Facts{}, h.until(0, s), stop), settled)
 }

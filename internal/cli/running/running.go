@@ -101,8 +101,8 @@ type until struct {
 }
 
 // until carries with this person's rights: others need theirs on the plan.
-func (h *here) until(number int64, plan string) *until {
-	return &until{Requests: permit.Requests{Requests: h.box, Client: h.cluster, Plan: plan, Self: h.who.Name}, number: number}
+func (h *here) until(number int64, s failover.Spec) *until {
+	return &until{Requests: permit.Requests{Requests: h.box, Client: h.cluster, Plan: s.Plan, Steps: s.Steps, Self: h.who.Name}, number: number}
 }
 
 // Reply implements execute.Requests.
@@ -170,7 +170,7 @@ func (h *here) takeOver(ctx context.Context, run string, u *until, enough func(*
 		return nil, exit.Refuse("give the kubeconfig of that site", "run %s goes to site %s, and this is site %s: it is carried there", run, state.Spec.To, h.in.Site)
 	}
 	if u == nil {
-		u = h.until(0, state.Spec.Plan)
+		u = h.until(0, state.Spec)
 	}
 	return h.carry(held, run, failover.TakeOver(h.process, state), j, h.wishes(state.Spec, state.Facts, u, nil), enough)
 }
@@ -201,7 +201,7 @@ func (h *here) conclude(s *failover.State, err error) error {
 		h.Progress().Note("The run can still be rolled back. `davit runs commit %s` ends it, `davit runs rollback %s` takes it back.", run, run)
 		return nil
 	case s.Phase == failover.AwaitingApproval && s.Pause == nil:
-		h.Progress().Note("%d of %d people have approved: `davit runs approve %s`.", len(s.Approved), s.Spec.Approvals, run)
+		h.Progress().Note("%d of %d people have approved; it takes %s: `davit runs approve %s`.", len(s.Approved), s.Spec.Approvals, s.Lacks(), run)
 		return nil
 	case s.Phase == failover.Failed:
 		return exit.Refuse("solve that, and give the command again", "run %s: %s", run, s.Why)

@@ -53,8 +53,8 @@ func Runs(h *Host) *cobra.Command {
 		Use:   "runs",
 		Short: "Look at runs, steer them and take them over",
 		Long: `A run is a journal in the vault. What you ask of one is left in the vault for whoever carries it; if nobody does, this command
-carries it on, at the run's target, until it is over or waits for people again. To approve takes the right to "approve" the run's
-recoveryplan at the target, and all else the right to "steer" it: the ClusterRoles davit-approver and davit-operator have them.`,
+carries it on, at the run's target, until it is over or waits for people again. To approve, or answer an approval step, takes the right to "approve"
+the run's recoveryplan at the target, and all else the right to "steer" it: the ClusterRoles davit-approver and davit-operator have them.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
 				return exit.Usage("`runs --help` lists them", "runs has no command %q", given[0])
@@ -211,7 +211,7 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 		}
 	}
 	if s.Spec.To == at.in.Site { // elsewhere whoever carries the run asks his own cluster
-		switch whyNot, err := permit.MaySelf(ctx, at.cluster, at.who, permit.Verb(r.Kind), s.Spec.Plan); {
+		switch whyNot, err := permit.MaySelf(ctx, at.cluster, at.who, permit.Verb(r.Kind, r.Step, s.Spec.Steps), s.Spec.Plan); {
 		case err != nil:
 			return err
 		case whyNot != "":
@@ -225,7 +225,7 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 		return err
 	}
 	h.Progress().Step("waiting for whoever carries %s", run)
-	return at.answer(ctx, run, at.until(n, s.Spec.Plan))
+	return at.answer(ctx, run, at.until(n, s.Spec))
 }
 
 func (h *here) answer(ctx context.Context, run string, u *until) error {

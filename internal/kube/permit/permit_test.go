@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/kube/permit"
 	"davit.dev/davit/internal/mailbox"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -54,10 +55,10 @@ func TestSelf(t *testing.T) {
 	if who.Name != "ann" || len(who.Groups) != 1 {
 		t.Errorf("%+v", who)
 	}
-	if whyNot, err := permit.MaySelf(t.Context(), c, who, permit.Verb(failover.Pausing), "shop"); err != nil || whyNot != "" {
+	if whyNot, err := permit.MaySelf(t.Context(), c, who, permit.Verb(failover.Pausing, "", nil), "shop"); err != nil || whyNot != "" {
 		t.Errorf("%q, %v", whyNot, err)
 	}
-	whyNot, err := permit.MaySelf(t.Context(), c, who, permit.Verb(failover.Reject), "shop")
+	whyNot, err := permit.MaySelf(t.Context(), c, who, permit.Verb(failover.Reject, "", nil), "shop")
 	if err != nil || !strings.Contains(whyNot, "ann may not approve runs of plan shop") || !strings.Contains(whyNot, "davit-approver") {
 		t.Errorf("%q, %v", whyNot, err)
 	}
@@ -76,38 +77,39 @@ func box(t *testing.T) mailbox.Box {
 	return mailbox.New(p)
 }
 
-// Of several requests those pass that their people may make; the others learn why
-// theirs do not.
+// TestRequests: each comes with why its person may not ask that, which the run
+// refuses and keeps. An answer to an approval step approves.
 func TestRequests(t *testing.T) {
 	b := box(t)
-	for _, r := range []execute.Request{
-		{Kind: failover.Commit, By: "eve"},
-		{Kind: failover.Approve, By: "ops"},
-		{Kind: failover.Approve, By: "ben", Groups: []string{"approvers"}},
-		{Kind: failover.Commit, By: "ben", Groups: []string{"approvers"}},
-		{Kind: failover.Commit, By: "ops"},
+	for _, r := range []struct {
+		execute.Request
+		lacks string
+	}{
+		{execute.Request{Kind: failover.Commit, By: "eve"}, "steer"},
+		{execute.Request{Kind: failover.Approve, By: "ops"}, "approve"},
+		{execute.Request{Kind: failover.Approve, By: "ben", Groups: []string{"approvers"}}, ""},
+		{execute.Request{Kind: failover.Commit, By: "ben", Groups: []string{"approvers"}}, "steer"},
+		{execute.Request{Kind: failover.Commit, By: "ops"}, ""},
+		{execute.Request{Kind: failover.Answer, Step: "go", By: "ops"}, "approve"},
+		{execute.Request{Kind: failover.Answer, Step: "go", By: "ben", Groups: []string{"approvers"}}, ""},
+		{execute.Request{Kind: failover.Answer, Step: "key", By: "ops"}, ""},
+		{execute.Request{Kind: failover.Commit, By: "ann"}, ""}, // who carries it
+		{execute.Request{Kind: failover.Answer, Step: "go", By: "ann"}, "approve"},
 	} {
-		if _, err := b.Put(t.Context(), "r1", r); err != nil {
+		n, err := b.Put(t.Context(), "r1", r.Request)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	q := permit.Requests{Requests: b, Client: cluster(false), Plan: "shop"}
-	for _, want := range []int64{3, 5} {
-		r, err := q.Next(t.Context(), "r1")
-		if err != nil || r == nil || r.Number != want {
-			t.Fatalf("%+v, %v, want request %d", r, err, want)
+		q := permit.Requests{Requests: b, Client: cluster(false), Plan: "shop", Self: "ann", Steps: []plan.Step{{Name: "go", Kind: plan.KindApproval}, {Name: "key", Kind: plan.KindManual}}}
+		got, err := q.Next(t.Context(), "r1")
+		if err != nil || got == nil || got.Number != n {
+			t.Fatalf("%+v, %v, want request %d", got, err, n)
 		}
-		if err := q.Reply(t.Context(), "r1", r.Number, ""); err != nil {
+		if (r.lacks != "") != strings.Contains(got.Denied, "may not "+r.lacks) || r.lacks == "" && got.Denied != "" {
+			t.Errorf("%+v is denied as %q, want %q", r.Request, got.Denied, r.lacks)
+		}
+		if err := q.Reply(t.Context(), "r1", n, got.Denied); err != nil {
 			t.Fatal(err)
-		}
-	}
-	if r, err := q.Next(t.Context(), "r1"); r != nil || err != nil {
-		t.Errorf("%+v, %v", r, err)
-	}
-	for n, verb := range map[int64]string{1: "steer", 2: "approve", 4: "steer"} {
-		reply, err := b.Answer(t.Context(), "r1", n)
-		if err != nil || reply == nil || !strings.Contains(reply.Refused, "may not "+verb) {
-			t.Errorf("request %d: %+v, %v", n, reply, err)
 		}
 	}
 }
@@ -119,10 +121,10 @@ func TestTheCheckRefuses(t *testing.T) {
 	if _, err := b.Put(t.Context(), "r1", execute.Request{Kind: failover.Commit, By: "ops"}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := b.Next(t.Context(), "r1"); err != nil || r == nil {
+	if r, err := b.Next(t.Context(), "r1"); err != nil || r == nil || r.Denied != "" {
 		t.Fatalf("unchecked: %+v, %v", r, err)
 	}
-	if r, err := (permit.Requests{Requests: b, Client: cluster(false), Plan: "cash"}).Next(t.Context(), "r1"); err != nil || r != nil {
+	if r, err := (permit.Requests{Requests: b, Client: cluster(false), Plan: "cash"}).Next(t.Context(), "r1"); err != nil || r.Denied == "" {
 		t.Errorf("checked: %+v, %v", r, err)
 	}
 }
@@ -130,17 +132,14 @@ func TestTheCheckRefuses(t *testing.T) {
 // Whoever carries a run with rights that do not allow to ask about others serves
 // himself alone.
 func TestBlind(t *testing.T) {
-	b := box(t)
-	for _, by := range []string{"ops", "ann"} {
+	for by, want := range map[string]string{"ops": "may not look whether ops may", "ann": ""} {
+		b := box(t)
 		if _, err := b.Put(t.Context(), "r1", execute.Request{Kind: failover.Commit, By: by}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	r, err := (permit.Requests{Requests: b, Client: cluster(true), Plan: "shop", Self: "ann"}).Next(t.Context(), "r1")
-	if err != nil || r == nil || r.By != "ann" {
-		t.Errorf("%+v, %v", r, err)
-	}
-	if reply, err := b.Answer(t.Context(), "r1", 1); err != nil || reply == nil || !strings.Contains(reply.Refused, "may not look whether ops may") {
-		t.Errorf("%+v, %v", reply, err)
+		r, err := (permit.Requests{Requests: b, Client: cluster(true), Plan: "shop", Self: "ann"}).Next(t.Context(), "r1")
+		if err != nil || r == nil || (r.Denied == "") != (want == "") || !strings.Contains(r.Denied, want) {
+			t.Errorf("%s: %+v, %v", by, r, err)
+		}
 	}
 }

@@ -98,7 +98,7 @@ func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 		return plan.Traffic{Name: t.Name, Kind: plan.Kind(t.Kind), Application: t.Application, Object: t.Object, Record: record(t.Record)}
 	})
 	out.Approvals = each(s.Approvals, func(a v1alpha1.PlanApproval) plan.Approval {
-		return plan.Approval{Verbs: each(a.Verbs, verb), Count: a.Count, Roles: a.Roles}
+		return plan.Approval{Verbs: each(a.Verbs, verb), Count: a.Count, Roles: a.Roles, Users: a.Users}
 	})
 	return out
 }
@@ -176,6 +176,9 @@ func step(s v1alpha1.PlanStep) plan.Step {
 		Name: s.Name, Kind: plan.Kind(s.Kind), Application: s.Application, Side: plan.Side(s.Side), Verbs: each(s.Verbs, verb),
 		After: s.After, Before: s.Before, Timeout: s.Timeout.Duration, OnError: plan.OnError(s.OnError), NoWayBack: s.NoWayBack, Early: s.Early,
 		Command: command(s.Command), Prompt: s.Prompt, Checks: each(s.Checks, check), Undo: command(s.Undo), Object: s.Object, Record: record(s.Record),
+	}
+	if a := s.Approvers; a != nil {
+		out.Approvers = &plan.Approval{Count: a.Count, Roles: a.Roles, Users: a.Users}
 	}
 	if s.Call != nil {
 		out.Call = &plan.Call{Method: s.Call.Method, URL: s.Call.URL, Expect: s.Call.Expect}

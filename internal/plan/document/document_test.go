@@ -2,6 +2,8 @@ package document_test
 
 import (
 	"os"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +46,22 @@ func TestExampleOfTheDocs(t *testing.T) {
 	}
 	if p.Sites[1].Mappings[0].To != "ssd" || p.Applications[1].Needs[0] != "pay" || p.Outside[0].Probes["west"].Kind != plan.CheckHTTP || p.Approvals[0].Verbs[1] != plan.Failback {
 		t.Errorf("plan %+v", p)
+	}
+}
+
+// TestApproversAreKept: what is lost on the way lets anybody approve.
+func TestApproversAreKept(t *testing.T) {
+	whole, _ := example(t)
+	p, err := document.Parse([]byte(strings.Replace(whole, "  steps:\n", "  steps:\n    - {name: go, kind: approval, prompt: go?, timeout: 1h, approvers: {count: 2, roles: [dba], users: [cas]}}\n", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(p.Steps, func(s plan.Step) bool { return s.Name == "go" })
+	if i < 0 || !reflect.DeepEqual(p.Steps[i].Approvers, &plan.Approval{Count: 2, Roles: []string{"dba"}, Users: []string{"cas"}}) {
+		t.Errorf("step %d of %+v", i, p.Steps)
+	}
+	if a := p.Approvals[0]; a.Count != 2 || !reflect.DeepEqual(a.Roles, []string{"dba", "owners"}) || !reflect.DeepEqual(a.Users, []string{"anna"}) {
+		t.Errorf("approvals %+v", p.Approvals)
 	}
 }
 

@@ -100,7 +100,7 @@ func (w *work) do(ctx context.Context, f *followed) error {
 		return err
 	}
 	s, err := execute.New(execute.Options{
-		Run: w.run, Machine: m, Journal: j, Survey: target, Log: w.c.Log, Requests: w.requests(m.State()),
+		Run: w.run, Machine: m, Journal: j, Survey: target, Log: w.c.Log, Requests: w.requests(m.Spec(), m.State().Facts),
 		Actuator: execute.Sites{Here: map[string]execute.Actuator{w.c.Site: target.Kinds()}, Elsewhere: orders.Sender{Project: w.project}},
 		Watch: func(_ *failover.State, waits []string) {
 			if old := f.waits.Load(); old == nil || !slices.Equal(*old, waits) {
@@ -119,13 +119,13 @@ func (w *work) do(ctx context.Context, f *followed) error {
 
 // requests are what people want of the run, as far as they may. A drill makes way
 // for other runs, too.
-func (w *work) requests(s *failover.State) execute.Requests {
-	people := permit.Requests{Requests: mailbox.New(w.project), Client: w.c.Client, Plan: w.plan}
-	if s.Spec.Verb != plan.Drill {
+func (w *work) requests(s failover.Spec, facts failover.Facts) execute.Requests {
+	people := permit.Requests{Requests: mailbox.New(w.project), Client: w.c.Client, Plan: w.plan, Steps: s.Steps}
+	if s.Verb != plan.Drill {
 		return people
 	}
-	y := &drill.Yield{Requests: people, Project: w.project, Apps: s.Spec.Applications, Epochs: map[string]int64{}}
-	for app, held := range s.Facts.Epochs {
+	y := &drill.Yield{Requests: people, Project: w.project, Apps: s.Applications, Epochs: map[string]int64{}}
+	for app, held := range facts.Epochs {
 		y.Epochs[app] = held.Number
 	}
 	return y
