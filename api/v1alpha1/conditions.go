@@ -130,6 +130,15 @@ const (
 	// AnnotationDeclared is on those Runs, and says which site was lost, and by
 	// which epochs it held the applications: {"source":"east","epochs":{"db":1}}.
 	AnnotationDeclared = "davit.dev/declared-of"
+	// LabelConsole is on what a project's console had its agent make here, with the
+	// project's name. What lacks it is not the console's.
+	LabelConsole = "davit.dev/console"
+	// AnnotationDocument is on the same, and says for which site it was made, of
+	// which document, and at which version of that.
+	AnnotationDocument = "davit.dev/console-document"
+	// AnnotationSites is on documents of a console, with the sites that they are
+	// for, separated by commas.
+	AnnotationSites = "davit.dev/sites"
 	// LabelNowhere is a label that no node has: a DaemonSet that asks for it runs
 	// on none.
 	LabelNowhere = "davit.dev/superseded"

@@ -238,7 +238,7 @@ func (o Restore) finishProject(ctx context.Context, c *store.Console, name, home
 	if err != nil {
 		return err
 	}
-	if err := p.Note(ctx, o.Act, record); err != nil {
+	if err := errors.Join(p.Leap(ctx), p.Note(ctx, o.Act, record)); err != nil {
 		return err
 	}
 	var b fleet.Binding

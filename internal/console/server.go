@@ -163,7 +163,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Backups: s.keeper.States, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
-	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Backups: s.keeper.States, Log: s.Log}).Handler())
+	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Placements: s.agents.Standings, Backups: s.keeper.States, Log: s.Log}).Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.say(w, "ok\n") })
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { s.say(w, metrics(s.keeper.States(), s.Now())) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -85,6 +85,9 @@ type Hello struct {
 	Version string `json:"version"`
 	Outbox  string `json:"outbox"`
 	Epoch   int64  `json:"epoch,omitempty"`
+	// Documents is up to which revision it holds what it was handed; none: it takes
+	// no documents.
+	Documents *int64 `json:"documents,omitempty"`
 }
 
 // State is what an agent says of its cluster.
@@ -95,12 +98,51 @@ type State struct {
 	More    bool     `json:"more,omitempty"`
 }
 
+// Document is what a console says of a document: what the site is to have of it,
+// or that it is to have it no more.
+type Document struct {
+	// Epoch is that of the console. A lower one than was heard is not obeyed.
+	Epoch int64 `json:"epoch"`
+	Key
+	UID        string          `json:"uid"`
+	Revision   int64           `json:"revision"`
+	Generation int64           `json:"generation,omitempty"`
+	Gone       bool            `json:"gone,omitempty"`
+	Body       json.RawMessage `json:"body,omitempty"` // labels, annotations and spec
+}
+
+// States of a document at a site.
+const (
+	Applied  = "applied"
+	Waiting  = "waiting"
+	Conflict = "conflict" // the object there is another's
+	Refused  = "refused"
+	Gone     = "gone"
+)
+
+// Told is how a document stands at the site.
+type Told struct {
+	Key
+	UID      string `json:"uid"`
+	Revision int64  `json:"revision"`
+	Gone     bool   `json:"gone,omitempty"`
+	State    string `json:"state"`
+	Why      string `json:"why,omitempty"`
+}
+
+// Held says that there are no more documents up to a revision.
+type Held struct {
+	Epoch    int64 `json:"epoch"`
+	Revision int64 `json:"revision"`
+}
+
 // Up is one frame of an agent: one of its members is set.
 type Up struct {
 	Hello *Hello    `json:"hello,omitempty"`
 	State *State    `json:"state,omitempty"`
 	Event *Event    `json:"event,omitempty"`
 	Beat  *struct{} `json:"beat,omitempty"`
+	Told  *Told     `json:"told,omitempty"`
 }
 
 // Console is who speaks for the project.
@@ -126,6 +168,9 @@ type Down struct {
 	Welcome *Welcome `json:"welcome,omitempty"`
 	Ack     *Ack     `json:"ack,omitempty"`
 	Beat    *Console `json:"beat,omitempty"`
+	// Only to agents that take documents.
+	Document *Document `json:"document,omitempty"`
+	Held     *Held     `json:"held,omitempty"`
 }
 
 // ErrFrame says that what the other side wrote is no frame.
@@ -169,7 +214,7 @@ func (r *Reader) Up() (Up, error) {
 	if err := json.Unmarshal(line, &f); err != nil {
 		return f, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
-	if n := count(f.Hello != nil, f.State != nil, f.Event != nil, f.Beat != nil); n != 1 {
+	if n := count(f.Hello != nil, f.State != nil, f.Event != nil, f.Beat != nil, f.Told != nil); n != 1 {
 		return f, fmt.Errorf("%w: it has %d members", ErrFrame, n)
 	}
 	return f, nil
@@ -185,7 +230,7 @@ func (r *Reader) Down() (Down, error) {
 	if err := json.Unmarshal(line, &f); err != nil {
 		return f, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
-	if n := count(f.Welcome != nil, f.Ack != nil, f.Beat != nil); n != 1 {
+	if n := count(f.Welcome != nil, f.Ack != nil, f.Beat != nil, f.Document != nil, f.Held != nil); n != 1 {
 		return f, fmt.Errorf("%w: it has %d members", ErrFrame, n)
 	}
 	return f, nil

@@ -77,8 +77,9 @@ func (k *keeper) Save(ctx context.Context, l dial.Link) error {
 }
 
 // Introduce gives a cluster's agent a token for a console.
-func Introduce(ctx context.Context, c client.Client, urls []string, t uplink.Token) error {
-	data, err := json.Marshal(dial.Link{URLs: urls, Token: t.String()})
+// accepted are the namespaces for which documents of it are taken.
+func Introduce(ctx context.Context, c client.Client, urls []string, t uplink.Token, accepted []string) error {
+	data, err := json.Marshal(dial.Link{URLs: urls, Token: t.String(), Documents: accepted})
 	if err != nil {
 		return errors.New("write the way to the console: it cannot be encoded")
 	}

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/agent/documents"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
 	"davit.dev/davit/internal/uplink/outbox"
@@ -157,6 +158,7 @@ func (s *Speaker) dial(ctx context.Context, project string) error {
 	l := &line{status: dial.Status{Fault: "it has not been called yet"}}
 	l.client = &dial.Client{
 		Site: s.Site, Version: version.String(), Keep: &keeper{client: s.Client, reader: s.Reader, project: project},
+		Hands: &documents.Keeper{Client: s.Client, Reader: s.Reader, Site: s.Site, Project: project},
 		Board: dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
 	}
 	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -218,6 +220,7 @@ func (s *Speaker) condition() metav1.Condition {
 				text += "; events wait"
 			}
 		}
+		text += papers(l.client.Documents())
 		if st.Lost > 0 {
 			text += "; events were lost: the outbox was full"
 		}
@@ -226,6 +229,28 @@ func (s *Speaker) condition() metav1.Condition {
 	slices.Sort(says)
 	c.Message = strings.Join(says, "; ")
 	return c
+}
+
+// papers says how a console's documents stand, and what is wrong with the first.
+func papers(all []uplink.Told) string {
+	if len(all) == 0 {
+		return ""
+	}
+	var wrong []string
+	for _, t := range all {
+		if t.State != uplink.Applied {
+			name := t.Kind + " " + t.Name
+			if t.Namespace != "" {
+				name = t.Kind + " " + t.Namespace + "/" + t.Name
+			}
+			wrong = append(wrong, fmt.Sprintf("%s is %s: %.300s", name, t.State, t.Why))
+		}
+	}
+	if len(wrong) == 0 {
+		return fmt.Sprintf("; documents applied: %d", len(all))
+	}
+	slices.Sort(wrong)
+	return fmt.Sprintf("; documents applied: %d of %d, %s", len(all)-len(wrong), len(all), wrong[0])
 }
 
 // happened puts an event into the outboxes of the projects that it is of.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -23,22 +24,48 @@ import (
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
+	"davit.dev/davit/internal/vault"
 )
 
 // Way is what a person gives of the way to a console.
 type Way struct {
 	URLs      []string
 	TokenFile string
+	// Documents are what is taken of the console's documents: all, none or namespaces.
+	Documents []string
 }
 
 // Flags adds the flags.
 func (w *Way) Flags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&w.URLs, "console", nil, "address of the console, https://HOST:PORT; may be given again for another that takes over")
 	flags.StringVar(&w.TokenFile, "enrol-token-file", "", "file with the token that `console enrol` made; - is standard input")
+	flags.StringSliceVar(&w.Documents, "documents", nil, "which of the console's documents the agent takes: all, none, or those of these namespaces (default: all)")
+}
+
+// Which documents are taken, besides namespaces.
+const (
+	all  = "all"
+	none = "none"
+)
+
+// accepted are the namespaces for which documents are taken.
+func (w Way) accepted() ([]string, error) {
+	if len(w.Documents) == 0 || slices.Equal(w.Documents, []string{all}) {
+		return []string{dial.Everywhere}, nil
+	}
+	if slices.Equal(w.Documents, []string{none}) {
+		return nil, nil
+	}
+	for _, n := range w.Documents {
+		if err := vault.CheckName(n); err != nil || n == all || n == none || strings.Contains(n, ".") {
+			return nil, exit.Usage("write all, none, or namespaces: --documents shop,wiki", "--documents: %q is no namespace", n)
+		}
+	}
+	return w.Documents, nil
 }
 
 // Given tells whether a way was given at all.
-func (w Way) Given() bool { return len(w.URLs) > 0 || w.TokenFile != "" }
+func (w Way) Given() bool { return len(w.URLs) > 0 || w.TokenFile != "" || len(w.Documents) > 0 }
 
 // maxToken bounds what is read for a token.
 const maxToken = 4096
@@ -47,6 +74,9 @@ const maxToken = 4096
 func (w Way) Token(in io.Reader) (uplink.Token, error) {
 	if len(w.URLs) == 0 || w.TokenFile == "" {
 		return uplink.Token{}, exit.Usage("`console enrol SITE` at the console makes the token", "--console and --enrol-token-file go together")
+	}
+	if _, err := w.accepted(); err != nil {
+		return uplink.Token{}, err
 	}
 	for _, u := range w.URLs {
 		if err := dial.CheckURL(u); err != nil {
@@ -74,7 +104,11 @@ func (w Way) Token(in io.Reader) (uplink.Token, error) {
 
 // Introduce gives the token to the cluster's agent.
 func (w Way) Introduce(ctx context.Context, c client.Client, t uplink.Token) error {
-	return speaker.Introduce(ctx, c, w.URLs, t)
+	accepted, err := w.accepted()
+	if err != nil {
+		return err
+	}
+	return speaker.Introduce(ctx, c, w.URLs, t, accepted)
 }
 
 // Host is what the command line gives its commands.
@@ -90,11 +124,16 @@ func Command(h Host) *cobra.Command {
 	var w Way
 	cmd := &cobra.Command{
 		Use:   "enrol",
-		Short: "Have this site's agent tell a console how it stands",
+		Short: "Have this site's agent tell a console how it stands, and take its documents",
 		Long: `Gives the agent of this cluster the address of a console and the token that "davit console enrol" made there. The agent calls the
-console, gets a certificate, and tells how sites, applications, plans and runs stand, and what happens. Nothing waits for the
-console. "davit status" says whether it is reached. A new token replaces what was there for its project.`,
-		Example: `  davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token`,
+console, gets a certificate, and tells how sites, applications, plans and runs stand, and what happens. It applies the console's
+applications, policies and plans that are for this site. Nothing waits for the console. "davit status" says whether it is reached,
+and how its documents stand. A new token replaces what was there for its project.
+
+Who may write all documents at the console is an administrator of this cluster: plans and hooks run commands. --documents says which
+are taken: all, none, or those of these namespaces, which leaves out plans. On a cluster with vaults of several projects it must be given.`,
+		Example: `  davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token
+  davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token --documents shop,wiki`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
 				return exit.Usage("", "enrol takes no arguments, but was given %q", given)
@@ -112,7 +151,7 @@ console. "davit status" says whether it is reached. A new token replaces what wa
 			if err != nil {
 				return err
 			}
-			if err := known(ctx, c, t.Project); err != nil {
+			if err := known(ctx, c, t.Project, len(w.Documents) > 0); err != nil {
 				return err
 			}
 			if err := w.Introduce(ctx, c, t); err != nil {
@@ -126,16 +165,21 @@ console. "davit status" says whether it is reached. A new token replaces what wa
 }
 
 // known refuses a project that no vault of the cluster has: nothing would be told.
-func known(ctx context.Context, c client.Client, project string) error {
+// Beside other projects it takes a word on which documents are taken.
+func known(ctx context.Context, c client.Client, project string, said bool) error {
 	if _, err := access.LocalSite(ctx, c); err != nil {
 		return err
 	}
-	var all v1alpha1.VaultList
-	if err := c.List(ctx, &all); err != nil {
+	var vaults v1alpha1.VaultList
+	if err := c.List(ctx, &vaults); err != nil {
 		return errors.Join(errors.New("list vaults"), err)
 	}
-	if !slices.ContainsFunc(all.Items, func(v v1alpha1.Vault) bool { return v.Spec.Project == project }) {
+	if !slices.ContainsFunc(vaults.Items, func(v v1alpha1.Vault) bool { return v.Spec.Project == project }) {
 		return exit.Refuse("`vault add NAME URL --project "+project+"` first", "the token is for project %s, and no vault of this site is of that", project)
+	}
+	if i := slices.IndexFunc(vaults.Items, func(v v1alpha1.Vault) bool { return v.Spec.Project != project }); i >= 0 && !said {
+		return exit.Refuse("say which with --documents: namespaces, none or all",
+			"project %s has a vault here too, and whoever writes all documents at the console of project %s could reach what is that project's", vaults.Items[i].Spec.Project, project)
 	}
 	return nil
 }

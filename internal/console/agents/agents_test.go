@@ -188,7 +188,9 @@ type agent struct {
 	ch   chan struct{} // closed when says changes
 }
 
-func (w *world) agent(site string, l dial.Link) *agent {
+func (w *world) agent(site string, l dial.Link) *agent { return w.agentWith(site, l, nil) }
+
+func (w *world) agentWith(site string, l dial.Link, hands dial.Hands) *agent {
 	w.t.Helper()
 	box, err := outbox.Open(filepath.Join(w.t.TempDir(), "outbox"), 0)
 	if err != nil {
@@ -196,7 +198,7 @@ func (w *world) agent(site string, l dial.Link) *agent {
 	}
 	a := &agent{keep: &keeper{link: l}, ch: make(chan struct{})}
 	a.Client = &dial.Client{
-		Site: site, Version: "v1", Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
+		Hands: hands, Site: site, Version: "v1", Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
 		Tell: func(s dial.Status) {
 			a.mu.Lock()
 			defer a.mu.Unlock()

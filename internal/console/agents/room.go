@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 )
@@ -21,6 +22,9 @@ type room struct {
 	project *store.Project
 	words   chan word
 
+	reading sync.Mutex
+	index   *placement.Index // of documents, as they were last read
+
 	mu     sync.Mutex
 	agents map[string]*present // by site
 }
@@ -29,6 +33,7 @@ type room struct {
 type present struct {
 	seen    time.Time
 	version string
+	takes   bool // documents
 	ends    time.Time
 	since   time.Time // of the stream; zero: it is not connected
 	talk    *talk
@@ -138,6 +143,7 @@ func (r *room) enter(t *talk, end func()) (leave func(), err error) {
 		p.end()
 	}
 	p.since, p.seen, p.version, p.ends, p.talk, p.end = now, now, t.hello.Version, t.cert.NotAfter, t, end
+	p.takes = t.hello.Documents != nil
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -232,7 +238,7 @@ func (s *Server) Known(p *store.Project) []fleet.Agent {
 	all := make([]fleet.Agent, 0, len(r.agents))
 	for site, a := range r.agents {
 		all = append(all, fleet.Agent{
-			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Ends: a.ends.UTC(), Objects: sorted(a.objects),
+			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Ends: a.ends.UTC(), Objects: sorted(a.objects),
 		})
 	}
 	slices.SortFunc(all, func(a, b fleet.Agent) int { return cmp.Compare(a.Site, b.Site) })

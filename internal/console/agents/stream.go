@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"davit.dev/davit/internal/console/store"
@@ -33,9 +34,14 @@ type talk struct {
 	hello   uplink.Hello
 	coming  map[uplink.Key]uplink.Object // a full state that has not come whole
 	events  []store.SentEvent
+	told    []store.Handed // of documents
+	hands   *hands
 	changed bool // the state is to be kept
 	beaten  bool // a beat is to be answered
 	noted   time.Time
+
+	saying sync.Mutex
+	ctx    context.Context //nolint:containedctx // of the stream: a word that is under way ends with it
 }
 
 // stream hears an agent until it or the console ends.
@@ -51,7 +57,7 @@ func (s *Server) stream(c *call) (any, error) {
 	ctx, end := context.WithCancel(c.r.Context())
 	defer end()
 	defer context.AfterFunc(s.ctx, end)()
-	t := &talk{call: c, server: s, room: s.room(c.project), control: http.NewResponseController(c.w), frames: uplink.NewReader(c.r.Body)}
+	t := &talk{ctx: ctx, call: c, server: s, room: s.room(c.project), control: http.NewResponseController(c.w), frames: uplink.NewReader(c.r.Body)}
 	defer atEnd(ctx, func() { _ = t.control.SetReadDeadline(time.Unix(1, 0)) })()
 	t.patience(first)
 	f, err := t.frames.Up()
@@ -75,10 +81,34 @@ func (s *Server) stream(c *call) (any, error) {
 	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, Acked: acked, Every: uplink.Beat.Milliseconds()}}); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // it is gone
 	}
+	defer t.handOver(ctx, end)()
 	if err := t.hear(ctx); ctx.Err() == nil {
 		s.Log.Info("an agent's stream ended", "project", c.project.Name, "site", c.who.Site, "err", err)
 	}
 	return nil, nil //nolint:nilnil // it was answered
+}
+
+// handOver hands documents over beside what is heard, to an agent that takes them.
+// The stream has ended when wait returns.
+func (t *talk) handOver(ctx context.Context, end func()) (wait func()) {
+	if t.hello.Documents == nil {
+		return func() {}
+	}
+	t.hands = &hands{all: *t.hello.Documents == 0, sent: map[store.Key]store.Handed{}, flight: map[store.Key]bool{}, answered: make(chan struct{}, 1)}
+	stop := atEnd(ctx, func() { _ = t.control.SetWriteDeadline(time.Unix(1, 0)) })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := t.handing(ctx); err != nil && ctx.Err() == nil {
+			t.server.Log.Warn("documents could not be handed over", "project", t.project.Name, "site", t.who.Site, "err", err)
+		}
+		end()
+	}()
+	return func() {
+		end()
+		<-ended
+		stop()
+	}
 }
 
 // atEnd calls f when the context ends. After stop it is not called any more, nor
@@ -101,7 +131,12 @@ func atEnd(ctx context.Context, f func()) (stop func()) {
 func (t *talk) patience(d time.Duration) { _ = t.control.SetReadDeadline(time.Now().Add(d)) }
 
 func (t *talk) say(f uplink.Down) error {
+	t.saying.Lock()
+	defer t.saying.Unlock()
 	if err := t.control.SetWriteDeadline(time.Now().Add(uplink.Silence)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if err := t.ctx.Err(); err != nil { // its end came before the deadline was set anew
 		return err
 	}
 	if err := uplink.Write(t.w, f); err != nil {
@@ -127,7 +162,7 @@ func (t *talk) hear(ctx context.Context) error {
 		if err := t.take(f); err != nil {
 			return err
 		}
-		if t.frames.Waiting() && len(t.events) < batch {
+		if t.frames.Waiting() && len(t.events)+len(t.told) < batch {
 			continue
 		}
 		if err := t.keep(ctx); err != nil {
@@ -153,6 +188,8 @@ func (t *talk) take(f uplink.Up) error {
 		t.events = append(t.events, store.SentEvent{Seq: e.Seq, Body: body})
 	case f.Beat != nil:
 		t.beaten = true
+	case f.Told != nil:
+		return t.answer(*f.Told)
 	default:
 		return fmt.Errorf("%w: hello again", uplink.ErrFrame)
 	}
@@ -202,8 +239,8 @@ func (t *talk) keep(ctx context.Context) error {
 	if err := t.room.seen(t, now); err != nil {
 		return err
 	}
-	if len(t.events) > 0 || t.changed || now.Sub(t.noted) >= noteEvery {
-		w := store.Word{Site: t.who.Site, At: now, Version: t.hello.Version, Ends: t.cert.NotAfter, Outbox: t.hello.Outbox, Events: t.events}
+	if len(t.events) > 0 || len(t.told) > 0 || t.changed || now.Sub(t.noted) >= noteEvery {
+		w := store.Word{Site: t.who.Site, At: now, Version: t.hello.Version, Ends: t.cert.NotAfter, Outbox: t.hello.Outbox, Events: t.events, Told: t.told}
 		if t.changed {
 			w.Said = t.room.said(t.who.Site)
 		}
@@ -212,6 +249,12 @@ func (t *talk) keep(ctx context.Context) error {
 		}
 		t.noted, t.changed = now, false
 	}
+	for _, h := range t.told {
+		if t.hands != nil {
+			t.hands.arrived(h)
+		}
+	}
+	t.told = nil
 	if n := len(t.events); n > 0 {
 		seq := t.events[n-1].Seq
 		t.events = nil

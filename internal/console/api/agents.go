@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 )
@@ -19,6 +20,7 @@ import (
 type Agents interface {
 	Token(ctx context.Context, p *store.Project, act audit.Act, site string, life time.Duration) (uplink.Token, time.Time, error)
 	Remove(p *store.Project, site string)
+	Standings(ctx context.Context, p *store.Project) ([]placement.Standing, error)
 }
 
 func agentRoutes() []route {
@@ -30,6 +32,7 @@ func agentRoutes() []route {
 			method: "GET", path: inProject + "/events", summary: "What agents told of, oldest first; the newest ones unless after is given", need: account.Read,
 			query: []parameter{{"site", "only of this site"}, {"after", "only those after this number"}, {"limit", "at most so many, 1000 at the most"}}, out: Events{}, serve: events,
 		},
+		{method: "GET", path: inProject + "/placements", summary: "How the documents stand at the sites that they are for", need: account.Read, out: Placements{}, serve: placements},
 		{method: "GET", path: inProject + "/metrics", summary: "The agents, as text for Prometheus", need: account.Read, out: map[string]any{}, serve: metrics},
 	}
 }
@@ -50,6 +53,16 @@ func removeAgent(c *call) (any, error) {
 	}
 	c.Agents.Remove(c.project, site)
 	return ok{true}, nil
+}
+
+// Placements say how documents stand at sites.
+type Placements struct {
+	Items []placement.Standing `json:"items"`
+}
+
+func placements(c *call) (any, error) {
+	all, err := c.Agents.Standings(c.ctx(), c.project)
+	return Placements{Items: append([]placement.Standing{}, all...)}, err
 }
 
 // NewEnrolment asks for a token for a site's agent.

@@ -138,7 +138,7 @@ func parse(ctx context.Context, data []byte) (*Document, error) {
 	if !k.Namespaced && h.Metadata.Namespace != "" {
 		return nil, fmt.Errorf("a %s has no namespace", k.Name)
 	}
-	if err := checkHead(k, h.Metadata); err != nil {
+	if err := errors.Join(checkHead(k, h.Metadata), checkSites(k, h.Metadata.Annotations)); err != nil {
 		return nil, err
 	}
 	spec, err := k.check(ctx, text, h.Metadata)
@@ -147,6 +147,9 @@ func parse(ctx context.Context, data []byte) (*Document, error) {
 	}
 	d := &Document{Kind: k, Namespace: h.Metadata.Namespace, Name: h.Metadata.Name, Revision: h.Metadata.ResourceVersion}
 	d.Body, err = json.Marshal(body{Metadata: meta{Labels: h.Metadata.Labels, Annotations: h.Metadata.Annotations}, Spec: spec})
+	if err == nil && len(d.Body) > maxBody {
+		err = fmt.Errorf("it has more than %d bytes as JSON", maxBody)
+	}
 	return d, err
 }
 

@@ -132,3 +132,29 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Who names sites names them rightly, or is told before anything is kept.
+func TestSites(t *testing.T) {
+	with := func(text, sites string) []byte {
+		return []byte(strings.Replace(text, "metadata: {name: shop", "metadata: {annotations: {davit.dev/sites: \""+sites+"\"}, name: shop", 1))
+	}
+	d, err := Parse(t.Context(), with(application, "east"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := PlaceOf(d.Kind.Name, d.Body); err != nil || len(p.Sites) != 1 || p.Sites[0] != "east" || p.Policy != "hourly" {
+		t.Errorf("%+v, %v", p, err)
+	}
+	for _, bad := range [][]byte{with(application, "east,west"), with(application, ""), with(application, "East"), with(application, "east;west"), with(plan, "east")} {
+		if _, err := Parse(t.Context(), bad); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "davit.dev/sites") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	d, err = Parse(t.Context(), []byte(plan))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := PlaceOf(d.Kind.Name, d.Body); err != nil || strings.Join(p.Sites, " ") != "east west" {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

@@ -14,6 +14,8 @@ type Agent struct {
 	Since     time.Time `json:"since,omitzero"` // since when it is connected
 	Seen      time.Time `json:"seen,omitzero"`  // its last word, by the console's clock
 	Version   string    `json:"version,omitempty"`
+	// Takes is that it takes documents; false while it never came.
+	Takes bool `json:"takesDocuments"`
 	// Ends is when its certificate ends.
 	Ends    time.Time `json:"certificateEnds,omitzero"`
 	Objects []Heard   `json:"objects"`

@@ -200,6 +200,7 @@ type Word struct {
 	Said    []byte // nil: as before
 	Outbox  string
 	Events  []SentEvent
+	Told    []Handed // of documents
 }
 
 // SentEvent is an event and its place in its outbox.
@@ -218,6 +219,9 @@ func (p *Project) HearAgents(ctx context.Context, words []Word) error {
 		last := int64(0)
 		for _, w := range words {
 			if _, err := exec(ctx, tx, "UPDATE agent SET seen = ?, version = ?, ends = ?, said = coalesce(?, said) WHERE site = ?", toMillis(w.At), w.Version, toMillis(w.Ends), w.Said, w.Site); err != nil {
+				return err
+			}
+			if err := answer(ctx, tx, w.Site, w.At, w.Told); err != nil {
 				return err
 			}
 			n, err := keepEvents(ctx, tx, w)

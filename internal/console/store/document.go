@@ -72,8 +72,8 @@ func scanDocument(row scanner) (d Document, err error) {
 	return d, err
 }
 
-// Documents lists a kind, in one namespace or with "" in all, and the revision
-// that the list is of. It is what a watch goes on from.
+// Documents lists a kind, or with "" all of them, in one namespace or with "" in all,
+// and the revision that the list is of. It is what a watch goes on from.
 func (p *Project) Documents(ctx context.Context, kind, namespace string) (all []Document, revision int64, err error) {
 	tx, err := p.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
@@ -84,7 +84,7 @@ func (p *Project) Documents(ctx context.Context, kind, namespace string) (all []
 		return nil, 0, err
 	}
 	all, err = query(ctx, tx, scanDocument,
-		"SELECT "+documentColumns+" FROM document WHERE kind = ? AND (? = '' OR namespace = ?) ORDER BY namespace, name", kind, namespace, namespace)
+		"SELECT "+documentColumns+" FROM document WHERE (?1 = '' OR kind = ?1) AND (?2 = '' OR namespace = ?2) ORDER BY kind, namespace, name", kind, namespace)
 	return all, revision, err
 }
 
@@ -97,6 +97,9 @@ func newest(ctx context.Context, in queryer) (int64, error) {
 	}
 	return all[0], nil
 }
+
+// Revision is that of the last change.
+func (p *Project) Revision(ctx context.Context) (int64, error) { return newest(ctx, p.read) }
 
 // Document returns one document, or ErrNotFound.
 func (p *Project) Document(ctx context.Context, key Key) (Document, error) {

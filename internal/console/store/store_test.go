@@ -515,3 +515,67 @@ func TestUserNames(t *testing.T) {
 		}
 	}
 }
+
+// What sites say counts only of what they were asked for; after a restore all is
+// asked again, and no number of the lost console is used a second time.
+func TestHanded(t *testing.T) {
+	ctx := t.Context()
+	p := newProject(t, newConsole(t), "shop")
+	if _, err := p.Apply(ctx, by("anna"), Key{Kind: "Application", Namespace: "davit-system", Name: "a"}, json.RawMessage(`{"spec":1}`), Expect{}); err != nil {
+		t.Fatal(err)
+	}
+	a := Handed{Site: "east", Key: Key{Kind: "Application", Namespace: "davit-system", Name: "a"}, UID: "1", Revision: 5, Generation: 2}
+	b := Handed{Site: "west", Key: a.Key, UID: "1", Revision: 5, Generation: 2}
+	if err := p.Hand(ctx, []Handed{a, b}); err != nil {
+		t.Fatal(err)
+	}
+	say := func(site string, h Handed, state string) {
+		t.Helper()
+		h.State, h.Why = state, "because"
+		if err := p.HearAgents(ctx, []Word{{Site: site, At: now, Told: []Handed{h}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	states := func() (all []string) {
+		t.Helper()
+		handed, err := p.Handed(ctx, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range handed {
+			all = append(all, h.Site+"="+h.State)
+		}
+		return all
+	}
+	older, other := a, a
+	older.Revision, other.UID = 4, "2"
+	say("east", older, "applied")
+	say("east", other, "applied")
+	say("north", a, "applied")
+	if got := fmt.Sprint(states()); got != "[east= west=]" {
+		t.Errorf("who was not asked has answered: %s", got)
+	}
+	say("east", a, "applied")
+	if got := fmt.Sprint(states()); got != "[east=applied west=]" {
+		t.Error(got)
+	}
+	if err := p.Leap(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(states()); got != "[east= west=]" {
+		t.Errorf("after a restore: %s", got)
+	}
+	d, err := p.Apply(ctx, by("anna"), a.Key, json.RawMessage(`{"spec":2}`), Expect{})
+	if err != nil || d.Revision != 2+leap {
+		t.Errorf("%d, %v", d.Revision, err)
+	}
+	gone := a
+	gone.Gone, gone.Revision = true, 6
+	if err := p.Hand(ctx, []Handed{gone}); err != nil {
+		t.Fatal(err)
+	}
+	say("east", gone, Over)
+	if got := fmt.Sprint(states()); got != "[west=]" {
+		t.Error(got)
+	}
+}

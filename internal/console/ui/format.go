@@ -7,11 +7,23 @@ import (
 
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/uplink"
 )
 
 // functions are what templates write values with.
 var functions = template.FuncMap{
-	"duration": duration, "ago": ago, "stamp": stamp, "bytes": size, "lost": lost, "tone": tone, "mark": mark, "runTone": runTone,
+	"duration": duration, "ago": ago, "stamp": stamp, "bytes": size, "lost": lost, "tone": tone, "mark": mark, "runTone": runTone, "placed": placed,
+}
+
+// placed is the tone of how a document stands at a site.
+func placed(state string) string {
+	switch state {
+	case uplink.Applied:
+		return "good"
+	case uplink.Conflict, uplink.Refused:
+		return "bad"
+	}
+	return "warn"
 }
 
 // duration writes a length of time in its two largest units.

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/store"
 )
 
@@ -42,6 +43,8 @@ type Server struct {
 	Door *entry.Door
 	// Fleet is what is known of a project's fleet.
 	Fleet func(p *store.Project) fleet.Known
+	// Placements say how a project's documents stand at its sites.
+	Placements func(ctx context.Context, p *store.Project) ([]placement.Standing, error)
 	// Backups is what is known of the console's own backups.
 	Backups func() []backup.State
 	Log     *slog.Logger

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/store"
 )
 
@@ -151,16 +151,38 @@ func runPage(v *visit) error {
 	return v.show(http.StatusOK, "run", r.Run, d)
 }
 
+// documentItem is a document, and how it stands at the sites that it is for.
+type documentItem struct {
+	store.Document
+	Sites []placement.Standing
+}
+
 func documentsPage(v *visit) error {
-	var items []store.Document
-	for _, k := range document.Kinds() {
-		all, _, err := v.project.Documents(v.ctx(), k.Name, "")
-		if err != nil {
-			return err
-		}
-		items = append(items, all...)
+	all, _, err := v.project.Documents(v.ctx(), "", "")
+	if err != nil {
+		return err
 	}
-	return v.show(http.StatusOK, "documents", "Documents", struct{ Items []store.Document }{items})
+	stand, err := v.Placements(v.ctx(), v.project)
+	if err != nil {
+		return err
+	}
+	items := make([]documentItem, 0, len(all))
+	for _, d := range all {
+		items = append(items, documentItem{Document: d})
+	}
+	var going []placement.Standing
+	for _, s := range stand {
+		i := slices.IndexFunc(items, func(d documentItem) bool { return d.Key == s.Key() })
+		if s.Gone || i < 0 {
+			going = append(going, s)
+			continue
+		}
+		items[i].Sites = append(items[i].Sites, s)
+	}
+	return v.show(http.StatusOK, "documents", "Documents", struct {
+		Items []documentItem
+		Going []placement.Standing
+	}{items, going})
 }
 
 // auditPages is how many records a page of the audit log has.

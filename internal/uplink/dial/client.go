@@ -37,13 +37,16 @@ type Client struct {
 	Keep    Keeper
 	Board   *Board
 	Outbox  *outbox.Outbox
+	// Hands do what documents ask for; nil: none are taken.
+	Hands Hands
 	// Tell is told how it stands, when that changes and now and then.
 	Tell func(Status)
 	Now  func() time.Time
 	// Pause waits between two attempts; nil: as Pause does.
 	Pause func(ctx context.Context, attempt int)
 
-	try int
+	try  int
+	desk desk
 }
 
 // Spread of attempts: at random within a bound that doubles.
@@ -72,6 +75,15 @@ func (c *Client) Run(ctx context.Context) {
 	pause := c.Pause
 	if pause == nil {
 		pause = Pause
+	}
+	c.desk.ready()
+	if c.Hands != nil {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			c.work(ctx)
+		}()
+		defer func() { <-ended }()
 	}
 	for attempt := 0; ; attempt++ {
 		welcomed, err := c.session(ctx)
@@ -118,7 +130,8 @@ func (c *Client) session(ctx context.Context) (welcomed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	s := &session{Client: c, link: link, wire: w, cert: cert}
+	c.desk.forget(link.Documents)
+	s := &session{Client: c, link: link, wire: w, cert: cert, saidOf: map[uplink.Key]spoken{}}
 	return s.stream(ctx)
 }
 
@@ -153,7 +166,7 @@ func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
 	if l.Token == "" {
 		return l, ErrEnrol
 	}
-	fresh := Link{URLs: l.URLs, Token: l.Token, Key: l.Key}
+	fresh := Link{URLs: l.URLs, Token: l.Token, Key: l.Key, Documents: l.Documents}
 	if len(l.Key) == 0 || len(l.Certificate) > 0 { // a new way in has a new key
 		var err error
 		if fresh.Key, err = newKey(); err != nil {

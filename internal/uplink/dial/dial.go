@@ -34,6 +34,9 @@ type Link struct {
 	Authorities [][]byte `json:"authorities,omitempty"` // the newest first
 	// Epoch is the highest of a console that was heard.
 	Epoch int64 `json:"epoch,omitempty"`
+	// Documents are the namespaces for which documents of the console are taken,
+	// or Everywhere; none: none are.
+	Documents []string `json:"documents,omitempty"`
 }
 
 // CheckURL says whether a text is the address of a console.

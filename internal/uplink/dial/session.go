@@ -3,6 +3,7 @@ package dial
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -23,10 +24,11 @@ type session struct {
 	cert  *x509.Certificate
 	since time.Time
 
-	told  map[uplink.Key]uplink.Object // of this stream; nil: nothing yet
-	sent  int64                        // the newest event under way
-	acked atomic.Int64
-	acks  chan struct{}
+	told   map[uplink.Key]uplink.Object // of this stream; nil: nothing yet
+	saidOf map[uplink.Key]spoken        // of documents, in this stream
+	sent   int64                        // the newest event under way
+	acked  atomic.Int64
+	acks   chan struct{}
 }
 
 // stream speaks and hears until one of the sides ends.
@@ -39,8 +41,12 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 	out, in := io.Pipe()
 	defer out.Close()
 	go func() {
-		hello := uplink.Up{Hello: &uplink.Hello{Version: s.Version, Outbox: s.Outbox.ID(), Epoch: s.link.Epoch}}
-		if err := uplink.Write(in, hello); err != nil {
+		hello := uplink.Hello{Version: s.Version, Outbox: s.Outbox.ID(), Epoch: s.link.Epoch}
+		if s.Hands != nil {
+			holds := s.desk.holds()
+			hello.Documents = &holds
+		}
+		if err := uplink.Write(in, uplink.Up{Hello: &hello}); err != nil {
 			in.CloseWithError(err)
 		}
 	}()
@@ -63,7 +69,7 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 	s.acks = make(chan struct{}, 1)
 	ended := make(chan error, 1)
 	go func() { ended <- s.speak(ctx, in) }()
-	err = s.hear(frames, alive)
+	err = s.hear(ctx, frames, alive)
 	end(err)
 	_ = out.Close()
 	if said := <-ended; err == nil {
@@ -93,11 +99,8 @@ func (s *session) welcome(ctx context.Context, frames *uplink.Reader) error {
 	if err := s.heed(f.Welcome.Console); err != nil {
 		return err
 	}
-	if f.Welcome.Epoch > s.link.Epoch {
-		s.link.Epoch = f.Welcome.Epoch
-		if err := s.Keep.Save(ctx, s.link); err != nil {
-			return fmt.Errorf("keep the console's epoch: %w", err)
-		}
+	if err := s.rise(ctx, f.Welcome.Epoch); err != nil {
+		return err
 	}
 	s.sent = f.Welcome.Acked
 	s.acked.Store(f.Welcome.Acked)
@@ -106,6 +109,21 @@ func (s *session) welcome(ctx context.Context, frames *uplink.Reader) error {
 	}
 	s.since = s.Now()
 	s.tell()
+	return nil
+}
+
+// rise keeps an epoch that is higher than all before: a lower one is not obeyed
+// from then on, whatever becomes of this process.
+func (s *session) rise(ctx context.Context, epoch int64) error {
+	if epoch <= s.link.Epoch {
+		return nil
+	}
+	l := s.link
+	l.Epoch = epoch
+	if err := s.Keep.Save(ctx, l); err != nil {
+		return fmt.Errorf("keep the console's epoch: %w", err)
+	}
+	s.link = l
 	return nil
 }
 
@@ -126,7 +144,7 @@ func (s *session) heed(c uplink.Console) error {
 	return nil
 }
 
-func (s *session) hear(frames *uplink.Reader, alive *time.Timer) error {
+func (s *session) hear(ctx context.Context, frames *uplink.Reader, alive *time.Timer) error {
 	for {
 		f, err := frames.Down()
 		if err != nil {
@@ -147,10 +165,18 @@ func (s *session) hear(frames *uplink.Reader, alive *time.Timer) error {
 			default:
 			}
 		case f.Beat != nil:
-			if err := s.heed(*f.Beat); err != nil {
+			if err := errors.Join(s.heed(*f.Beat), s.rise(ctx, f.Beat.Epoch)); err != nil {
 				return err
 			}
 			s.tell()
+		case f.Document != nil:
+			if err := s.handed(ctx, item{Document: *f.Document}, f.Document.Epoch); err != nil {
+				return err
+			}
+		case f.Held != nil:
+			if err := s.handed(ctx, item{held: f.Held}, f.Held.Epoch); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%w: welcome again", uplink.ErrFrame)
 		}
@@ -170,12 +196,13 @@ func (s *session) talk(ctx context.Context, to io.Writer) error {
 	for {
 		objects, set, changed := s.Board.look()
 		more := s.Outbox.Changed()
+		papers, stand := s.desk.look()
 		if set {
 			if err := s.state(to, objects); err != nil {
 				return err
 			}
 		}
-		if err := s.events(to); err != nil {
+		if err := errors.Join(s.events(to), s.papers(to, papers)); err != nil {
 			return err
 		}
 		select {
@@ -183,6 +210,7 @@ func (s *session) talk(ctx context.Context, to io.Writer) error {
 			return nil
 		case <-changed:
 		case <-more:
+		case <-stand:
 		case <-s.acks:
 		case <-beat.C:
 			if err := uplink.Write(to, uplink.Up{Beat: &struct{}{}}); err != nil {

@@ -1,0 +1,191 @@
+package documents
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/uplink"
+)
+
+func vault(name, project string) *v1alpha1.Vault {
+	return &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.VaultSpec{Project: project}}
+}
+
+func newKeeper(t *testing.T, objects ...client.Object) *Keeper {
+	t.Helper()
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithStatusSubresource(&v1alpha1.Application{}).
+		WithObjects(append(objects, vault("main", "acme"), vault("theirs", "other"))...).Build()
+	return &Keeper{Client: c, Reader: c, Site: "east", Project: "acme"}
+}
+
+func document(kind, name string, revision int64, spec string) uplink.Document {
+	d := uplink.Document{Key: uplink.Key{Kind: kind, Namespace: "davit-system", Name: name}, UID: "uid-" + name, Revision: revision, Generation: 1}
+	if kind == "RecoveryPlan" {
+		d.Namespace = ""
+	}
+	d.Body = json.RawMessage(`{"metadata":{"labels":{"team":"shop","davit.dev/console":"other"},"annotations":{"davit.dev/restoring":"x","gate.davit.dev/a":"x","note":"y"}},"spec":` + spec + `}`)
+	return d
+}
+
+func shop(revision int64, policy string) uplink.Document {
+	return document("Application", "shop", revision, fmt.Sprintf(`{"vault":"main","policy":%q}`, policy))
+}
+
+func (k *Keeper) took(t *testing.T, d uplink.Document, state, why string) {
+	t.Helper()
+	told := k.Take(t.Context(), d)
+	if told.State != state || !strings.Contains(told.Why, why) {
+		t.Errorf("%s of version %d is %s (%s), want %s (%s)", d.Name, d.Revision, told.State, told.Why, state, why)
+	}
+}
+
+func (k *Keeper) app(t *testing.T, name string) *v1alpha1.Application {
+	t.Helper()
+	var a v1alpha1.Application
+	err := k.Client.Get(t.Context(), client.ObjectKey{Namespace: "davit-system", Name: name}, &a)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &a
+}
+
+// What a console says is made, changed and taken away; what people changed of it
+// goes back; nothing that means something to Davit comes from a document.
+func TestKept(t *testing.T) {
+	k := newKeeper(t)
+	k.took(t, shop(3, "hourly"), uplink.Applied, "")
+	a := k.app(t, "shop")
+	if a == nil || a.Spec.Policy != "hourly" || a.Labels["team"] != "shop" || a.Labels[v1alpha1.LabelConsole] != "acme" || a.Annotations["note"] != "y" ||
+		len(a.Annotations) != 2 || a.Annotations[v1alpha1.AnnotationDocument] != "east/uid-shop/3/1" {
+		t.Fatalf("%+v", a)
+	}
+	a.Spec.Policy = "never"
+	if err := k.Client.Update(t.Context(), a); err != nil {
+		t.Fatal(err)
+	}
+	k.took(t, shop(3, "hourly"), uplink.Applied, "")
+	if a = k.app(t, "shop"); a.Spec.Policy != "hourly" {
+		t.Errorf("the policy is %s", a.Spec.Policy)
+	}
+	k.took(t, shop(4, "daily"), uplink.Applied, "")
+	k.took(t, shop(3, "hourly"), uplink.Conflict, "the site has version 4")
+	if a = k.app(t, "shop"); a.Spec.Policy != "daily" {
+		t.Errorf("an older version was obeyed: %s", a.Spec.Policy)
+	}
+	gone := uplink.Document{Key: shop(0, "").Key, UID: "uid-shop", Revision: 5, Gone: true}
+	older, another := gone, gone
+	older.Revision, another.UID = 3, "uid-other"
+	k.took(t, older, uplink.Conflict, "version 4")
+	k.took(t, another, uplink.Gone, "")
+	if k.app(t, "shop") == nil {
+		t.Fatal("it was taken away by an older word, or another document's")
+	}
+	k.took(t, gone, uplink.Gone, "")
+	if k.app(t, "shop") != nil {
+		t.Error("it is still there")
+	}
+	k.took(t, gone, uplink.Gone, "")
+}
+
+// What others made is not fought, nor taken away.
+func TestOthers(t *testing.T) {
+	made := func(name string, labels, annotations map[string]string) client.Object {
+		return &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "davit-system", Labels: labels, Annotations: annotations}, Spec: v1alpha1.ApplicationSpec{Vault: "main", Policy: "own"}}
+	}
+	mine := map[string]string{v1alpha1.LabelConsole: "acme"}
+	git := map[string]string{"argocd.argoproj.io/tracking-id": "shops:davit.dev/Application:davit-system/git", v1alpha1.AnnotationDocument: "east/uid-git/1/1"}
+	k := newKeeper(t,
+		made("hand", nil, nil), made("git", mine, git), made("other", map[string]string{v1alpha1.LabelConsole: "other"}, nil), made("given", mine, nil),
+		made("restored", mine, map[string]string{v1alpha1.AnnotationDocument: "west/uid-restored/1/1"}),
+		made("restoring", mine, map[string]string{v1alpha1.AnnotationRestoring: "r"}),
+	)
+	for name, want := range map[string][2]string{
+		"hand":  {uplink.Conflict, "kubectl label application -n davit-system hand davit.dev/console=acme"},
+		"git":   {uplink.Conflict, "from git"},
+		"other": {uplink.Conflict, "of project other"}, "restoring": {uplink.Waiting, "restore r"},
+	} {
+		k.took(t, document("Application", name, 9, `{"vault":"main","policy":"forced"}`), want[0], want[1])
+		k.took(t, uplink.Document{Key: uplink.Key{Kind: "Application", Namespace: "davit-system", Name: name}, UID: "uid-" + name, Revision: 10, Gone: true}, uplink.Gone, "")
+		if a := k.app(t, name); a == nil || a.Spec.Policy != "own" {
+			t.Errorf("%s was fought: %+v", name, a)
+		}
+	}
+	// Brought here by a restore, it is another site's to take away.
+	k.took(t, uplink.Document{Key: uplink.Key{Kind: "Application", Namespace: "davit-system", Name: "restored"}, UID: "uid-restored", Revision: 10, Gone: true}, uplink.Gone, "")
+	if k.app(t, "restored") == nil {
+		t.Error("what a restore brought was taken away")
+	}
+	for _, name := range []string{"given", "restored"} { // the label hands it over
+		k.took(t, document("Application", name, 9, `{"vault":"main","policy":"console"}`), uplink.Applied, "")
+		if a := k.app(t, name); a.Spec.Policy != "console" {
+			t.Errorf("%s: %+v", name, a.Spec)
+		}
+	}
+}
+
+// What is fenced here stays: without it nothing would hold its workloads down.
+func TestFencedStays(t *testing.T) {
+	for role, want := range map[v1alpha1.Role]string{v1alpha1.RoleSuperseded: uplink.Waiting, v1alpha1.RoleActive: uplink.Gone} {
+		k := newKeeper(t)
+		k.took(t, shop(3, "hourly"), uplink.Applied, "")
+		a := k.app(t, "shop")
+		a.Status.Role = role
+		if err := k.Client.Status().Update(t.Context(), a); err != nil {
+			t.Fatal(err)
+		}
+		k.took(t, uplink.Document{Key: shop(0, "").Key, UID: "uid-shop", Revision: 5, Gone: true}, want, "")
+		if there := k.app(t, "shop") != nil; there != (want == uplink.Waiting) {
+			t.Errorf("%s: there %v", role, there)
+		}
+	}
+}
+
+// A console may make three kinds, for vaults of its project, and nothing else.
+func TestRefused(t *testing.T) {
+	k := newKeeper(t, &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "secret", Namespace: "davit-system"}, Spec: v1alpha1.ApplicationSpec{Vault: "theirs", Policy: "shared"}})
+	secret := document("Secret", "s", 1, `{}`)
+	homeless := shop(1, "x")
+	homeless.Namespace = ""
+	placed := document("RecoveryPlan", "p", 1, `{"vault":"main"}`)
+	placed.Namespace = "davit-system"
+	marked := shop(1, "x")
+	marked.Body = json.RawMessage(`{"metadata":{"annotations":{"argocd.argoproj.io/tracking-id":"a:davit.dev/Application:davit-system/shop"}},"spec":{"vault":"main"}}`)
+	torn := shop(1, "x")
+	torn.Body = json.RawMessage(`{`)
+	for why, d := range map[string]uplink.Document{
+		"may not make a Secret": secret, "fit a Application": homeless, "fit a RecoveryPlan": placed, "marks of": marked, "cannot be read": torn,
+		"not of project acme": document("Application", "b", 1, `{"vault":"theirs"}`),
+		"is not of project":   document("RecoveryPlan", "b", 1, `{"vault":"theirs"}`),
+	} {
+		k.took(t, d, uplink.Refused, why)
+	}
+	k.took(t, document("Application", "c", 1, `{"vault":"absent"}`), uplink.Waiting, "no Vault absent")
+	k.took(t, document("RecoveryPlan", "c", 1, `{}`), uplink.Waiting, "2 vaults")
+	k.took(t, document("ProtectionPolicy", "shared", 1, `{}`), uplink.Conflict, "another project")
+	k.took(t, document("ProtectionPolicy", "own", 1, `{}`), uplink.Applied, "")
+	k.took(t, document("RecoveryPlan", "own", 1, `{"vault":"main"}`), uplink.Applied, "")
+	var apps v1alpha1.ApplicationList
+	if err := k.Client.List(t.Context(), &apps); err != nil || len(apps.Items) != 1 {
+		t.Errorf("%d applications, %v", len(apps.Items), err)
+	}
+}
+
+func FuzzTake(f *testing.F) {
+	f.Add("Application", "davit-system", "shop", []byte(`{"spec":{"vault":"main"}}`))
+	f.Fuzz(func(t *testing.T, kind, namespace, name string, body []byte) {
+		k := newKeeper(t)
+		k.Take(t.Context(), uplink.Document{Key: uplink.Key{Kind: kind, Namespace: namespace, Name: name}, UID: "u", Revision: 1, Body: body})
+	})
+}
