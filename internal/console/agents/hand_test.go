@@ -132,7 +132,7 @@ func TestHandedOver(t *testing.T) {
 // breaks.
 func TestManyDocuments(t *testing.T) {
 	w := newWorld(t)
-	const n = 5 * window
+	const n = 2 * window
 	for i := range n {
 		w.write("acme", "Application", fmt.Sprintf("a%03d", i), "east")
 	}
@@ -204,7 +204,8 @@ func TestReplacedConsoleCommandsNobody(t *testing.T) {
 		w.write("acme", "Application", "shop", "east")
 		if epoch == 0 {
 			s := a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
-			if !strings.Contains(s.Fault, dial.ErrStale.Error()) {
+			// By the agent, or at its next call by the console, which hears of the higher one.
+			if !strings.Contains(s.Fault, dial.ErrStale.Error()) && !strings.Contains(s.Fault, "the agent has heard a console of epoch 1") {
 				t.Error(s.Fault)
 			}
 		} else {
