@@ -52,7 +52,7 @@ func TestExampleOfTheDocs(t *testing.T) {
 // TestApproversAreKept: what is lost on the way lets anybody approve.
 func TestApproversAreKept(t *testing.T) {
 	whole, _ := example(t)
-	p, err := document.Parse([]byte(strings.Replace(whole, "  traffic: #", "    - {name: go, kind: approval, prompt: go?, timeout: 1h, approvers: {count: 2, roles: [dba], users: [cas]}}\n  traffic: #", 1)))
+	p, err := document.Parse([]byte(strings.Replace(whole, "  traffic: #", "    - {name: go, kind: approval, prompt: open it, timeout: 1h, approvers: {count: 2, roles: [dba], users: [cas]}}\n  traffic: #", 1)))
 	if err != nil {
 		t.Fatal(err)
 	}
