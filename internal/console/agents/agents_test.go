@@ -1,14 +1,18 @@
 package agents
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -512,6 +516,56 @@ func TestEnrolledAnew(t *testing.T) {
 	b.stop()
 	if err := w.project("acme").AdmitAgent(t.Context(), act, "west", uplink.Enrolment(w.time(), strings.Repeat("0", 16))); err != nil {
 		t.Error("a new console does not go on with the old certificates:", err)
+	}
+}
+
+// late is what an agent sends; something happens before its first word.
+type late struct {
+	before func()
+	io.Reader
+}
+
+func (l *late) Read(p []byte) (int, error) {
+	if l.before != nil {
+		l.before()
+		l.before = nil
+	}
+	return l.Reader.Read(p)
+}
+
+// An agent that is removed between its admission and its entry does not get in.
+func TestRemovedOnItsWayIn(t *testing.T) {
+	w := newWorld(t)
+	p, act := w.project("acme"), audit.Act{By: "test", At: w.time()}
+	who := uplink.Identity{Project: "acme", Site: "east", Enrolment: uplink.Enrolment(w.time(), strings.Repeat("0", 16))}
+	for _, removed := range []bool{true, false} {
+		if err := p.AdmitAgent(t.Context(), act, who.Site, who.Enrolment); err != nil {
+			t.Fatal(err)
+		}
+		var hello bytes.Buffer
+		if err := uplink.Write(&hello, uplink.Up{Hello: &uplink.Hello{Outbox: "o", Version: "test"}}); err != nil {
+			t.Fatal(err)
+		}
+		body := &late{Reader: &hello}
+		if removed {
+			body.before = func() {
+				if err := p.RemoveAgent(t.Context(), act, who.Site); err != nil {
+					t.Error(err)
+				}
+				w.server.Remove(p, who.Site) // as the API does: there is no stream yet
+			}
+		}
+		answer := httptest.NewRecorder()
+		_, err := w.server.stream(&call{
+			door: &door{project: p}, w: answer, r: httptest.NewRequestWithContext(t.Context(), http.MethodPost, uplink.StreamPath, body), who: who, cert: &x509.Certificate{},
+		})
+		if removed != (err != nil) || removed != (answer.Body.Len() == 0) || removed && !strings.Contains(err.Error(), "removed") {
+			t.Errorf("removed: %v, but: %v, %q", removed, err, answer.Body)
+		}
+		if known := w.server.Known(p); removed && len(known) > 0 {
+			t.Errorf("it is among the project's agents: %+v", known)
+		}
+		who.Enrolment = uplink.Enrolment(w.time().Add(time.Minute), strings.Repeat("1", 16)) // enrolled anew
 	}
 }
 

@@ -153,6 +153,16 @@ func (r *room) enter(t *talk, end func()) (leave func(), err error) {
 	}, nil
 }
 
+// forget takes a site out whose stream should not have been let in, unless another
+// one has come meanwhile.
+func (r *room) forget(t *talk) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, err := r.of(t); err == nil {
+		delete(r.agents, t.who.Site)
+	}
+}
+
 // errReplaced ends a stream whose site has another one, or was shut out: what it
 // still has to say is old.
 var errReplaced = errors.New("the site has another stream")

@@ -50,8 +50,10 @@ func (s *Server) stream(c *call) (any, error) {
 	if !speaks.Active {
 		return nil, fmt.Errorf("%w: this console is not the active one", store.ErrRefused)
 	}
-	now := s.Now()
-	if err := c.project.AdmitAgent(c.r.Context(), c.act(now, "agent/"+c.who.Site), c.who.Site, c.who.Enrolment); err != nil {
+	admit := func() error {
+		return c.project.AdmitAgent(c.r.Context(), c.act(s.Now(), "agent/"+c.who.Site), c.who.Site, c.who.Enrolment)
+	}
+	if err := admit(); err != nil {
 		return nil, err
 	}
 	ctx, end := context.WithCancel(c.r.Context())
@@ -77,6 +79,12 @@ func (s *Server) stream(c *call) (any, error) {
 		return nil, err
 	}
 	defer leave()
+	// It may have been removed since it was admitted: then nobody knew of the stream
+	// that was to be ended.
+	if err := admit(); err != nil {
+		t.room.forget(t)
+		return nil, err
+	}
 	c.w.Header().Set("Content-Type", "application/x-ndjson")
 	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, Acked: acked, Every: uplink.Beat.Milliseconds()}}); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // it is gone
