@@ -81,17 +81,21 @@ func (s *Store) name(key string) (string, error) {
 
 // Get implements vault.Store.
 func (s *Store) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	return s.get(ctx, key, offset, length, minio.GetObjectOptions{})
+}
+
+// get reads a part of the version that opts name.
+func (s *Store) get(ctx context.Context, key string, offset, length int64, opts minio.GetObjectOptions) (io.ReadCloser, error) {
 	name, err := s.name(key)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}
 	if length == 0 { // no range says so
-		if _, err := s.Stat(ctx, key); err != nil {
+		if _, err := s.Stat(ctx, key); opts.VersionID == "" && err != nil {
 			return nil, err
 		}
 		return io.NopCloser(strings.NewReader("")), nil
 	}
-	var opts minio.GetObjectOptions
 	if err := setRange(&opts, max(offset, 0), length); err != nil {
 		return nil, fmt.Errorf("get %s: %w", key, err)
 	}

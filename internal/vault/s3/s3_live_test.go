@@ -17,13 +17,17 @@ import (
 // http://ACCESS:SECRET@HOST:PORT/BUCKET[?region=R], or skips the test.
 func live(t *testing.T) s3.Options {
 	t.Helper()
-	address := os.Getenv("DAVIT_TEST_S3")
+	return serverAt(t, "DAVIT_TEST_S3", os.Getenv("DAVIT_TEST_S3"))
+}
+
+func serverAt(t *testing.T, variable, address string) s3.Options {
+	t.Helper()
 	if address == "" {
-		t.Skip("DAVIT_TEST_S3 names no S3 server")
+		t.Skip(variable + " names no S3 server")
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.User == nil {
-		t.Fatal("DAVIT_TEST_S3: want http://ACCESS:SECRET@HOST:PORT/BUCKET")
+		t.Fatal(variable + ": want http://ACCESS:SECRET@HOST:PORT/BUCKET")
 	}
 	secret, _ := u.User.Password()
 	bucket, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "?")
