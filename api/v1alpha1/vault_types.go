@@ -67,6 +67,12 @@ type VaultSpec struct {
 	// locked stays locked.
 	// +optional
 	Immutability *Immutability `json:"immutability,omitempty"`
+	// NoOverwrite says that nobody with this site's credentials is to be able
+	// to destroy what was written: the bucket keeps versions, and its policy
+	// lets the site destroy none. It was proven when the vault was added, and is
+	// by vault check.
+	// +optional
+	NoOverwrite bool `json:"noOverwrite,omitempty"`
 	// CopyOf names the Vault of which this one is a second copy: its recovery
 	// points are copied here, and nothing else is written. Points are restored
 	// as clones and verified from it as from any vault; it holds no epochs, so

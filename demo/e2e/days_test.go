@@ -28,6 +28,7 @@ var together = []day{
 	{"Copies", copies},
 	{"KeysRotated", keysRotated},
 	{"LockedVault", lockedVault},
+	{"KeptVault", keptVault},
 	{"SelfService", selfService},
 	{"Retention", retention},
 	{"Deleted", deleted},

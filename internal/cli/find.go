@@ -18,8 +18,10 @@ import (
 	"davit.dev/davit/internal/cli/imagery"
 	"davit.dev/davit/internal/cli/installation"
 	"davit.dev/davit/internal/cli/keys"
+	"davit.dev/davit/internal/cli/past"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
 )
 
 // cluster opens the cluster that the global flags name.
@@ -105,6 +107,21 @@ func (e *env) keys() keys.Host {
 			fmt.Fprintf(e.Err, format, args...)
 		},
 		Args: func(n int, names string) cobra.PositionalArgs { return args(cobra.ExactArgs(n), names) },
+	}
+}
+
+// past is what `vault revert` and `vault reclaim` work with.
+func (e *env) past() past.Host {
+	k := e.keys()
+	return past.Host{
+		Bounded: k.Bounded, Now: k.Now, Print: k.Print, Ask: k.Ask, Step: k.Step, Say: k.Say, Args: k.Args,
+		Store: func(ctx context.Context, cmd *cobra.Command, a *access.Address) (vault.Store, error) {
+			cfg, err := e.opener().Config(a, cmd.Flags())
+			if err != nil {
+				return nil, err
+			}
+			return e.backend.Store(ctx, cfg)
+		},
 	}
 }
 

@@ -20,7 +20,8 @@ func (e *env) vaultCheckCommand() *cobra.Command {
 		Use:   "check [NAME]",
 		Short: "Test a vault from here: reading, writing, conditional writes, keys",
 		Long: `Writes, reads, lists and deletes in the vault, races conditional writes against each other, measures latency and clock
-skew, and checks that this site's key opens the project. What it writes it removes.`,
+skew, and checks that this site's key opens the project; of a vault that was added with --no-overwrite, also that its credentials
+can destroy nothing. What it writes it removes.`,
 		Args: args(cobra.MaximumNArgs(1), "at most one NAME"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
@@ -36,12 +37,15 @@ skew, and checks that this site's key opens the project. What it writes it remov
 func (e *env) runVaultCheck(cmd *cobra.Command, a *access.Address) error {
 	ctx, cancel := e.looking(cmd)
 	defer cancel()
-	store, open, err := e.checkable(ctx, cmd, a)
+	store, open, kept, err := e.checkable(ctx, cmd, a)
 	if err != nil {
 		return err
 	}
 	e.progress.Step("testing %s", store)
 	report := selftest.Run(ctx, store, e.now)
+	if kept && report.Err() == nil {
+		report.NoOverwrite(ctx, store)
+	}
 	if report.Err() == nil {
 		report.Add("key opens the project", func() (string, error) {
 			project, err := open(ctx)
@@ -63,12 +67,13 @@ func (e *env) runVaultCheck(cmd *cobra.Command, a *access.Address) error {
 type opener func(ctx context.Context) (*vault.Project, error)
 
 // checkable opens the store apart from the project, so that each can be told
-// from the other.
-func (e *env) checkable(ctx context.Context, cmd *cobra.Command, a *access.Address) (vault.Store, opener, error) {
+// from the other; kept says that nobody with the site's credentials is to
+// destroy what is in it.
+func (e *env) checkable(ctx context.Context, cmd *cobra.Command, a *access.Address) (_ vault.Store, _ opener, kept bool, _ error) {
 	if a.URL != "" {
 		cfg, err := e.opener().Config(a, cmd.Flags())
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, false, err
 		}
 		store, err := e.backend.Store(ctx, cfg)
 		return store, func(ctx context.Context) (*vault.Project, error) {
@@ -77,19 +82,19 @@ func (e *env) checkable(ctx context.Context, cmd *cobra.Command, a *access.Addre
 				return nil, err
 			}
 			return o.Project, nil
-		}, err
+		}, false, err
 	}
 	c, err := e.cluster()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
 	v, err := access.ChooseVault(ctx, c, e.global.vault)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
 	cfg, data, err := access.StoreConfig(ctx, c, v)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
 	store, err := e.backend.Store(ctx, cfg)
 	return store, func(ctx context.Context) (*vault.Project, error) {
@@ -98,7 +103,7 @@ func (e *env) checkable(ctx context.Context, cmd *cobra.Command, a *access.Addre
 			return nil, err
 		}
 		return keyring.Open(ctx, store)
-	}, err
+	}, v.Spec.NoOverwrite, err
 }
 
 func (e *env) vaultListCommand() *cobra.Command {

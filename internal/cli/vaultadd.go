@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +20,7 @@ import (
 	"davit.dev/davit/internal/cli/keys"
 	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/past"
 	"davit.dev/davit/internal/cli/selftest"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/cli/wiring"
@@ -34,10 +33,10 @@ import (
 
 func (e *env) vaultCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "vault", Short: "Add, check and list vaults, and keep their keys", Args: args(cobra.NoArgs, "one of: add, check, keys, ls"),
+		Use: "vault", Short: "Add, check and list vaults, and keep their keys", Args: args(cobra.NoArgs, "one of: add, check, keys, ls, reclaim, revert"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.vaultAddCommand(), e.vaultCheckCommand(), keys.Command(e.keys()), e.vaultListCommand())
+	cmd.AddCommand(e.vaultAddCommand(), e.vaultCheckCommand(), keys.Command(e.keys()), e.vaultListCommand(), past.Revert(e.past()), past.Reclaim(e.past()))
 	return cmd
 }
 
@@ -51,6 +50,7 @@ type vaultAdd struct {
 	delay   time.Duration
 	lock    string
 	days    int32
+	kept    bool
 	join    bool
 	replace bool
 	lost    bool
@@ -97,6 +97,7 @@ directory is refused, for the cluster would not see it.`,
 	flags.DurationVar(&o.delay, "deletion-delay", 0, "how long deleted points stay in the vault and can be undeleted, such as 168h")
 	flags.StringVar(&o.lock, "lock", "", "lock what is written with the store's object lock: governance, or compliance, which nobody can lift")
 	flags.Int32Var(&o.days, "lock-days", 0, "with --lock: for how many days, at the least")
+	flags.BoolVar(&o.kept, "no-overwrite", false, "refuse a store in which this site's credentials can destroy what was written; the bucket keeps versions")
 	flags.BoolVar(&o.join, "join", false, "the project exists: admit this site with the recovery key")
 	flags.BoolVar(&o.replace, "replace", false, "this site has the vault already: replace its address and credentials")
 	flags.BoolVar(&o.lost, "replace-lost-site", false, "with --join: the cluster that bore this site's name is lost, and this one replaces it")
@@ -136,13 +137,13 @@ func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 	}
 	store, err := e.backend.Store(ctx, cfg)
 	if err == nil {
-		err = o.canLock(ctx, store)
+		err = o.fits(ctx, store)
 	}
 	if err != nil {
 		return err
 	}
 	e.progress.Step("testing %s", store)
-	if report := selftest.Run(ctx, store, e.now); report.Err() != nil {
+	if report := o.test(ctx, store, e.now); report.Err() != nil {
 		return e.failedTest(report)
 	}
 	object := o.object(cfg)
@@ -186,20 +187,22 @@ func (o *vaultAdd) locks() lock.Policy {
 	return lock.Policy{Mode: lockModes[o.lock], Days: int(o.days)}
 }
 
-// canLock refuses a store that cannot lock what is to be locked.
-func (o *vaultAdd) canLock(ctx context.Context, store vault.Store) error {
-	if o.lock == "" {
-		return nil
+// test asks the store for all that is wanted of it.
+func (o *vaultAdd) test(ctx context.Context, store vault.Store, now func() time.Time) selftest.Report {
+	report := selftest.Run(ctx, store, now)
+	if o.kept && report.Err() == nil {
+		report.NoOverwrite(ctx, store)
 	}
-	locker, ok := lock.Of(store)
-	if !ok {
-		return exit.Refuse("use a bucket with object lock; a directory's files can be removed by whoever may write to it", "%s cannot lock what is written", store)
+	return report
+}
+
+// fits refuses a store that cannot do what it is to do besides what every
+// vault's must.
+func (o *vaultAdd) fits(ctx context.Context, store vault.Store) error {
+	if o.lock != "" {
+		return admission.CanLock(ctx, store)
 	}
-	err := locker.CheckLock(ctx)
-	if errors.Is(err, vault.ErrDenied) {
-		return exit.Refuse("object lock is switched on when a bucket is made; the key also needs the rights to read that, and to put and get retentions", "%v", err)
-	}
-	return err
+	return nil
 }
 
 // confirmLost has a person say that the cluster that bore the name is lost.
@@ -244,7 +247,7 @@ func (e *env) admissible(ctx context.Context, c wiring.Cluster, o *vaultAdd) (va
 		return none, exit.Refuse("use a vault that survives what destroys this site, or correct --failure-domain",
 			"site %s and the vault are both in failure domain %q: they would be lost together", site.Name, o.domain)
 	}
-	if inside := insideCluster(o.URL, o.Endpoint); inside != "" {
+	if inside := admission.InsideCluster(o.URL, o.Endpoint); inside != "" {
 		return none, exit.Refuse("use a vault outside of all sites", "%s is a name inside the cluster: the vault would be lost with its site", inside)
 	}
 	if u, err := url.Parse(o.URL); err == nil && u.Scheme == "file" {
@@ -266,25 +269,6 @@ func (e *env) admissible(ctx context.Context, c wiring.Cluster, o *vaultAdd) (va
 	return vault.SiteStatus{Site: site.Name, Cluster: id, Time: e.now().UTC(), AgentVersion: version.String(), KubeVersion: kube}, nil
 }
 
-// insideCluster returns the endpoint's host if it is one of the cluster's own
-// names.
-func insideCluster(address, endpoint string) string {
-	if endpoint == "" {
-		if u, err := url.Parse(address); err == nil {
-			endpoint = u.Query().Get("endpoint")
-		}
-	}
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return ""
-	}
-	host := strings.TrimSuffix(u.Hostname(), ".")
-	if strings.HasSuffix(host, ".svc") || strings.HasSuffix(host, ".cluster.local") {
-		return host
-	}
-	return ""
-}
-
 func (o *vaultAdd) object(cfg backend.Config) *v1alpha1.Vault {
 	v := &v1alpha1.Vault{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Vault"},
@@ -296,6 +280,7 @@ func (o *vaultAdd) object(cfg backend.Config) *v1alpha1.Vault {
 	if p := o.locks(); p.On() {
 		v.Spec.Immutability = &v1alpha1.Immutability{Mode: v1alpha1.LockMode(p.Mode), Days: o.days}
 	}
+	v.Spec.NoOverwrite = o.kept
 	v.Spec.DeletionDelay = objects.Duration(o.delay)
 	if o.width != "" { // check has parsed it
 		v.Spec.Bandwidth = ptr.To(resource.MustParse(o.width))

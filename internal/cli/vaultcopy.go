@@ -8,7 +8,6 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
-	"davit.dev/davit/internal/cli/selftest"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/copies"
@@ -34,7 +33,7 @@ func (e *env) addCopy(ctx context.Context, o *vaultAdd, cfg backend.Config) erro
 	if err != nil {
 		return err
 	}
-	if err := o.distinct(first.Spec.CopyOf, first.Spec.URL, first.Spec.FailureDomain, cfg.URL); err != nil {
+	if err := admission.Distinct(first, o.domain, cfg.URL); err != nil {
 		return err
 	}
 	_, data, err := access.StoreConfig(ctx, c, first)
@@ -47,13 +46,13 @@ func (e *env) addCopy(ctx context.Context, o *vaultAdd, cfg backend.Config) erro
 	}
 	store, err := e.backend.Store(ctx, cfg)
 	if err == nil {
-		err = o.canLock(ctx, store)
+		err = o.fits(ctx, store)
 	}
 	if err != nil {
 		return err
 	}
 	e.progress.Step("testing %s", store)
-	if report := selftest.Run(ctx, store, e.now); report.Err() != nil {
+	if report := o.test(ctx, store, e.now); report.Err() != nil {
 		return e.failedTest(report)
 	}
 	o.Project = first.Spec.Project
@@ -111,17 +110,4 @@ func (e *env) joinCopy(ctx context.Context, c wiring.Cluster, o *vaultAdd, cfg b
 		return exit.Hint(err, "mend the cause and run the same command again")
 	}
 	return e.print(view.VaultAdded{Vault: object, Site: site, Joined: true})
-}
-
-// distinct refuses a copy that would be lost with what it is a copy of.
-func (o *vaultAdd) distinct(copyOf, firstURL, domain, url string) error {
-	switch {
-	case copyOf != "":
-		return exit.Refuse("make it a copy of vault "+copyOf, "vault %s is a second copy itself", o.copyOf)
-	case firstURL == url:
-		return exit.Refuse("give another bucket, at another place", "vault %s is at this address already", o.copyOf)
-	case o.domain != "" && o.domain == domain:
-		return exit.Refuse("put the copy where it survives what destroys the first vault", "vault %s is in failure domain %q too: both would be lost together", o.copyOf, domain)
-	}
-	return nil
 }

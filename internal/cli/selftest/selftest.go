@@ -16,6 +16,7 @@ import (
 
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/history"
 )
 
 const (
@@ -222,6 +223,11 @@ func (r *Report) Add(name string, check func() (string, error)) {
 		r.errs = append(r.errs, fmt.Errorf("%s: %w", name, err))
 	}
 	r.Checks = append(r.Checks, Check{Name: name, OK: err == nil, Detail: detail})
+}
+
+// NoOverwrite asks besides that these credentials can destroy nothing in the store.
+func (r *Report) NoOverwrite(ctx context.Context, store vault.Store) {
+	r.Add("no overwrite", func() (string, error) { return history.Prove(ctx, store) })
 }
 
 // Err joins what went wrong; nil means that the vault is usable.

@@ -31,13 +31,15 @@ type Vault struct {
 	// Lock is how far the locks of kept points reach; nil where none are set.
 	Lock *v1alpha1.LockStatus `json:"lock,omitempty"`
 	Copy *v1alpha1.CopyStatus `json:"copy,omitempty"`
+	// NoOverwrite says that this site's credentials are to destroy nothing there.
+	NoOverwrite bool `json:"noOverwrite,omitempty"`
 }
 
 // OfVaultObject reads a Vault object.
 func OfVaultObject(v *v1alpha1.Vault) Vault {
 	view := Vault{
 		Name: v.Name, URL: v.Spec.URL, Project: v.Spec.Project, Ready: "Unknown", Checked: TimeOf(v.Status.LastChecked),
-		CopyOf: v.Spec.CopyOf, Copy: v.Status.Copy,
+		CopyOf: v.Spec.CopyOf, Copy: v.Status.Copy, NoOverwrite: v.Spec.NoOverwrite,
 	}
 	if v.Spec.Immutability != nil {
 		if view.Lock = v.Status.Lock; view.Lock == nil {
@@ -123,6 +125,9 @@ func (v Vaults) Text(t *output.Text) {
 		}
 		if text := x.Locked(v.Now); text != "" {
 			t.Line("%s: %s", x.Name, text)
+		}
+		if x.NoOverwrite {
+			t.Line("%s: the store keeps what is overwritten or deleted; `vault check` proves it again", x.Name)
 		}
 		if x.ClocksApart {
 			t.Line("%s: its clock minus this site's is %s: ages and RPO are wrong by as much; mend time synchronisation", x.Name, x.ClockSkew)
