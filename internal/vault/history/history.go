@@ -128,28 +128,30 @@ type kind int
 const (
 	passing kind = iota // says what is under way: its past must not come back
 	living              // replaced by design: only what is no longer genuine comes back
+	decided             // never replaced, and numbered: where it was deleted, a site may have written the number anew
 	once                // never replaced
 )
 
 // kinds are those of a project's directories beside what locks cover.
 var kinds = map[string]kind{
-	"plans": once, "kept": once, "ended": once, "reports": once, "signing": once, "indexes": once,
+	"epochs": decided, "kept": decided, "apps": decided, "plans": decided, "runs": decided,
+	"ended": once, "reports": once, "signing": once, "indexes": once,
 	"authorities": once, "consoles": once, "console": once,
 	"sites": living, "facts": living, "vantage": living,
 }
 
 func kindOf(key string) kind {
-	if lock.Covers(key) || strings.HasPrefix(key, "consoles/") {
-		return once
-	}
 	parts := strings.Split(key, "/")
-	if len(parts) < 4 || parts[0] != "projects" {
-		return passing
+	if len(parts) > 3 && parts[0] == "projects" && kinds[parts[2]] != passing {
+		return kinds[parts[2]]
 	}
-	if parts[2] == "volumes" && strings.HasPrefix(parts[len(parts)-1], "kopia.") {
+	switch {
+	case lock.Covers(key) || strings.HasPrefix(key, "consoles/"):
+		return once
+	case len(parts) == 5 && parts[2] == "volumes" && strings.HasPrefix(parts[4], "kopia."):
 		return living
 	}
-	return kinds[parts[2]]
+	return passing
 }
 
 // manifest tells whether the object makes a recovery point visible: it comes

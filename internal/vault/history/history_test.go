@@ -307,6 +307,41 @@ func TestRevertKeepsWhatIsNew(t *testing.T) {
 	}
 }
 
+// TestRevertKeepsAClaim: where somebody deleted an epoch and a site claimed the
+// number anew, that is what all sites go by; where nobody did, it comes back.
+func TestRevertKeepsAClaim(t *testing.T) {
+	b := newBucket()
+	p, key := site(t, b)
+	claim := func(n int64, site string) {
+		t.Helper()
+		if err := p.WriteEpoch(t.Context(), "shop", n, site); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim(1, "east")
+	claim(2, "west")
+	claim(3, "east")
+	before := b.now
+	for n := range 3 {
+		if err := b.Delete(t.Context(), fmt.Sprintf("projects/default/epochs/shop/%020d", n+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim(1, "north")
+	if err := b.Put(t.Context(), fmt.Sprintf("projects/default/epochs/shop/%020d", 2), strings.NewReader("rubbish"), 7); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := history.Revert(t.Context(), b, history.Reverting{To: before, Project: "default", Key: key}); err != nil || r.Deleted != 1 || r.Overwritten != 1 {
+		t.Errorf("Revert = %+v, %v", r, err)
+	}
+	for i, want := range []string{"north", "west", "east"} {
+		var got string
+		if err := p.ReadEpoch(t.Context(), "shop", int64(i+1), &got); err != nil || got != want {
+			t.Errorf("epoch %d is %s's, %v, want %s's", i+1, got, err, want)
+		}
+	}
+}
+
 // TestRevertRefuses: a time before the vault was there, another key, and a
 // store that keeps nothing change nothing.
 func TestRevertRefuses(t *testing.T) {

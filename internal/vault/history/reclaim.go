@@ -124,7 +124,7 @@ func (r *Reclaimed) look(o object, before time.Time) []Version {
 		old := i > 0 && o.hidden(i).Before(before)
 		switch {
 		case !old:
-		case !gone && kindOf(o.key) == once && !v.Marker:
+		case !gone && kindOf(o.key) >= decided && !v.Marker:
 			r.Overwritten++
 		default:
 			doomed = append(doomed, v)

@@ -110,7 +110,7 @@ func (r *reverter) look(ctx context.Context, o object) (work, bool, error) {
 	if k == passing {
 		return work{}, false, nil
 	}
-	if k == once {
+	if k != living {
 		r.noteOverwritten(o)
 	}
 	was, existed := o.at(r.how.To)
@@ -123,7 +123,7 @@ func (r *reverter) look(ctx context.Context, o object) (work, bool, error) {
 	if now.ID == was.ID || !now.Marker && now.ETag != "" && now.ETag == was.ETag && now.Size == was.Size {
 		return work{}, false, nil
 	}
-	if k == living {
+	if k == living || k == decided {
 		genuine, err := r.genuine(ctx, now)
 		if err != nil || genuine {
 			return work{}, false, err
@@ -152,15 +152,15 @@ func (r *reverter) noteOverwritten(o object) {
 	}
 }
 
-// genuine tells whether an object that is replaced by design is one that the
-// project's keys sealed. What is gone is written anew by whoever lives; of
-// kopia's own, only what it cannot do without is looked at.
+// genuine tells whether an object is one that the project's keys sealed, and
+// is left as it is: what is decided under a number now is what the sites go by.
+// What says that somebody lives and is gone, whoever lives writes anew.
 func (r *reverter) genuine(ctx context.Context, now Version) (bool, error) {
+	if kinds[dir(now.Key)] == passing { // kopia seals its own: whoever overwrote it is unknown
+		return false, nil
+	}
 	if now.Marker {
 		return kinds[dir(now.Key)] == living, nil
-	}
-	if kinds[dir(now.Key)] != living { // kopia seals its own: whoever overwrote it is unknown
-		return false, nil
 	}
 	data, err := r.fetch(ctx, now)
 	if err != nil {
@@ -216,7 +216,7 @@ func (r *reverter) bringBack(ctx context.Context, w work) error {
 	}
 	if w.deleted {
 		err = r.store.PutIfAbsent(ctx, w.was.Key, bytes.NewReader(data), w.was.Size)
-		if !errors.Is(err, vault.ErrExists) {
+		if !errors.Is(err, vault.ErrExists) && !errors.Is(err, vault.ErrNotFound) {
 			return err
 		}
 		// A living writer was first, or the server takes the mark of a deletion
