@@ -145,7 +145,7 @@ func keptVault(t *testing.T) {
 		})
 	}
 	a.backup(t)
-	davit(t, west, a.vault, a.cloneArgs(a.name+"-copy", "--point", p.ID)...).want(t, 0, p.ID)
+	davit(t, west, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+a.name+"-copy", "--yes").want(t, 0, p.ID)
 	removeNamespace(t, west, a.name+"-copy")
 	if got := a.sum(t, west, a.name+"-copy"); got != sum {
 		t.Errorf("the data is %s, want %s", got, sum)
