@@ -153,6 +153,43 @@ func TestPlantedSummary(t *testing.T) {
 	}
 }
 
+// TestAPlantedSummaryEndsNothing: whoever can write to the store, and has no key, takes
+// a run's note away and puts something where its summary would be.
+func TestAPlantedSummaryEndsNothing(t *testing.T) {
+	p := project(t)
+	r := register.New(p)
+	begun(t, p, "one")
+	begun(t, p, "two")
+	if err := r.End(t.Context(), cancel(t, p, "two")); err != nil {
+		t.Fatal(err)
+	}
+	for _, planted := range []func(){
+		func() { plant(t, p, "ended/one") },
+		func() { // a summary of another run
+			data, err := p.ReadSealed(t.Context(), p.Root()+"ended/two")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.WriteSealed(t.Context(), p.Root()+"ended/one", data); err != nil {
+				t.Fatal(err)
+			}
+		},
+		func() { _ = p.Store().Delete(t.Context(), p.Root()+"ended/one") },
+	} {
+		if err := r.Forget(t.Context(), "one"); err != nil {
+			t.Fatal(err)
+		}
+		planted()
+		states, err := r.States(t.Context(), "")
+		if err != nil || len(states) != 1 || states[0].Spec.Run != "one" {
+			t.Errorf("under way: %+v, %v", states, err)
+		}
+		if states, err = r.States(t.Context(), "one"); err != nil || len(states) != 0 {
+			t.Errorf("others: %+v, %v", states, err)
+		}
+	}
+}
+
 // A run of which nothing can be read keeps the others readable, and says what its
 // note says.
 func TestUnreadableRuns(t *testing.T) {

@@ -278,6 +278,28 @@ func TestUnreadableObjects(t *testing.T) {
 	}
 }
 
+// TestAPlantedSummaryEndsNothing: a run that has lost its note, and has something in its
+// summary's place that nobody with the key wrote, is noted again and carried.
+func TestAPlantedSummaryEndsNothing(t *testing.T) {
+	r := newRig(t, shop(0))
+	reg := register.New(r.project)
+	spec := &failover.Spec{
+		Run: "r1", Plan: "shop", Verb: plan.Drill, To: "east", By: "ann", At: time.Now(), Accept: failover.TimedOut, Applications: []string{"shop"},
+		Steps: []plan.Step{{Name: "sandbox", Kind: plan.KindSandbox, Timeout: time.Minute}, {Name: "cleanup", Kind: plan.KindCleanup, Timeout: time.Minute, After: []string{"sandbox"}}},
+	}
+	if err := journal.Create(r.project, "r1", "e").Append(t.Context(), []failover.Entry{{Kind: failover.Opened, Spec: spec}, {Kind: failover.Took, By: "e"}}); err != nil {
+		t.Fatal(err)
+	}
+	r.plant(t, "ended/r1")
+	r.looks(t)
+	if running, err := reg.Running(t.Context()); err != nil || len(running) != 1 {
+		t.Errorf("noted: %v, %v", running, err)
+	}
+	if r.runs["r1"] == nil {
+		t.Error("nobody follows it")
+	}
+}
+
 // later lets the desk's clock and the vault's go on.
 func (r *rig) later(by time.Duration) {
 	r.ahead += by

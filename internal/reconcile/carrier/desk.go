@@ -24,6 +24,7 @@ type desk struct {
 	runs    map[string]*followed
 	listed  time.Time // when the vault was last asked which runs there are
 	adopted time.Time
+	summed  map[string]bool      // runs whose summary was read
 	strange map[string]time.Time // leases of runs that the vault does not know, since when
 	working sync.WaitGroup
 	said    string // the last complaint, which is not said again
@@ -90,7 +91,7 @@ func (d *desk) look(ctx context.Context) error {
 		return err
 	}
 	if d.project != p { // readers belong to the project that they read
-		d.project = p
+		d.project, d.summed = p, map[string]bool{}
 		for _, f := range d.runs {
 			f.reader = journal.Follow(p, f.run)
 		}
@@ -204,7 +205,14 @@ func (d *desk) adopt(ctx context.Context) error {
 		return err
 	}
 	for _, run := range all {
-		if slices.Contains(ended, run) || slices.Contains(running, run) {
+		if slices.Contains(running, run) {
+			continue
+		}
+		over, err := d.over(ctx, r, run, ended)
+		if err != nil {
+			return err
+		}
+		if over {
 			continue
 		}
 		s, err := journal.Read(ctx, d.project, run)
@@ -222,6 +230,19 @@ func (d *desk) adopt(ctx context.Context) error {
 		}
 	}
 	return d.prune(ctx)
+}
+
+// over tells whether the register has a run as ended. Each summary is read once: one
+// that nobody with the key wrote ends nothing.
+func (d *desk) over(ctx context.Context, r register.Register, run string, ended []string) (bool, error) {
+	if !slices.Contains(ended, run) || d.summed[run] {
+		return d.summed[run] && slices.Contains(ended, run), nil
+	}
+	over, err := r.Over(ctx, run)
+	if over {
+		d.summed[run] = true
+	}
+	return over, err
 }
 
 // follow reads what the journal of a run says, and shows it. A run that is over

@@ -18,8 +18,10 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/declare"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/shelf"
@@ -196,6 +198,7 @@ func TestWhatIsNotDeclared(t *testing.T) {
 		}, all, ReasonRun, "run shop-failover-1"},
 		"a damaged note":        {func(w *world) { w.arm(1, "east"); w.plant("running/shop-failover-1") }, all, ReasonRun, "run shop-failover-1"},
 		"a damaged summary":     {func(w *world) { w.arm(1, "east"); w.plant("ended/shop-failover-1") }, all, ReasonBlocked, "until"},
+		"a planted summary":     {func(w *world) { w.arm(1, "east"); w.open("other"); w.plant("ended/other") }, all, ReasonRun, "run other is not over"},
 		"the vault is silent":   {func(w *world) { w.silent = errors.New("no answer") }, all, v1alpha1.ReasonVaultUnavailable, "no answer"},
 		"north would take over": {func(w *world) { w.arm(1, "west") }, all, "", ""},
 	} {
@@ -302,6 +305,16 @@ func (w *world) begin(run string) {
 	s := w.spec(run)
 	s.Plan = "shop" // its journal does not tell yet of what it moves
 	if err := register.New(w.project).Begin(w.t.Context(), s); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// open begins the journal of a run, which is not noted.
+func (w *world) open(run string) {
+	w.t.Helper()
+	s := w.spec(run)
+	s.Accept, s.Steps = failover.TimedOut, []plan.Step{{Name: "claim/db", Kind: plan.KindClaim, Application: "db", Timeout: time.Minute}}
+	if err := journal.Create(w.project, run, "e").Append(w.t.Context(), []failover.Entry{{Kind: failover.Opened, Spec: &s}, {Kind: failover.Took, By: "e"}}); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -124,11 +124,14 @@ func (g gatherer) runs(ctx context.Context, p *plan.Plan, s *declare.State) erro
 		return err
 	}
 	for run, at := range ended {
-		was, err := g.was(ctx, r, run, p)
+		was, open, err := g.was(ctx, r, run, p)
 		if err != nil {
 			return err
 		}
-		if !was {
+		if open {
+			s.Running = run
+		}
+		if !was || open {
 			continue
 		}
 		if ago := max(clock.Sub(at), 0); !s.Ended || ago < s.SinceRun {
@@ -138,25 +141,27 @@ func (g gatherer) runs(ctx context.Context, p *plan.Plan, s *declare.State) erro
 	return nil
 }
 
-// was tells whether a run that ended moved something of the plan's. A summary that
-// cannot be read keeps no other plan from being declared.
-func (g gatherer) was(ctx context.Context, r register.Register, run string, p *plan.Plan) (bool, error) {
+// was tells whether a run that is said to have ended moved something of the plan's, and
+// whether its journal says that it goes on. A summary that cannot be read keeps no
+// other plan from being declared.
+func (g gatherer) was(ctx context.Context, r register.Register, run string, p *plan.Plan) (was, open bool, err error) {
 	summary, err := r.Summary(ctx, run)
 	if register.Unreadable(err) {
 		var s *failover.State
 		s, err = journal.Read(ctx, g.project, run)
 		if register.Unreadable(err) || errors.Is(err, vault.ErrNotFound) {
-			return register.MayBeOf(run, p.Name), nil
+			return register.MayBeOf(run, p.Name), false, nil
 		}
 		if err == nil {
-			summary = register.Of(s)
+			summary, open = register.Of(s), !s.Phase.Over()
 		}
 	}
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	moved := slices.ContainsFunc(summary.Applications, func(a failover.ApplicationResult) bool { return covers(p, a.Name) })
-	return summary.Verb != plan.Drill && (summary.Plan == p.Name || moved), nil
+	was = summary.Verb != plan.Drill && (summary.Plan == p.Name || moved)
+	return was, was && open, nil
 }
 
 func covers(p *plan.Plan, app string) bool {
