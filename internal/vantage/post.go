@@ -201,15 +201,18 @@ func (p *Post) probe(ctx context.Context, plans []*plan.Plan, views []View) {
 				switch {
 				case err == nil:
 					v.Answers = append(v.Answers, pl.Name)
+					return
 				case v.View == declare.Lost && len(v.Why) < maxWhy:
 					v.Why += "; " + short(err.Error())
 				}
+				v.Silent = append(v.Silent, pl.Name)
 			})
 		}
 	}
 	all.Wait()
 	for i := range views {
 		slices.Sort(views[i].Answers)
+		slices.Sort(views[i].Silent)
 	}
 }
 

@@ -76,7 +76,7 @@ func (s *schedule) play(length time.Duration) time.Duration {
 		heard := vaultAway <= now && away["west"] <= now
 		for _, name := range names {
 			word := words[name]
-			if sighting, ok := word.Sighting("shop", "east"); ok && heard {
+			if sighting, ok := word.Sighting("shop", "east", false); ok && heard {
 				decider.Hear(now, sighting)
 			}
 		}

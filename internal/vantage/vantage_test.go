@@ -71,7 +71,7 @@ func (w *world) sees(name string) declare.View {
 		w.t.Fatal(bad, err)
 	}
 	word := words[name]
-	s, _ := word.Sighting("shop", "east")
+	s, _ := word.Sighting("shop", "east", false)
 	return s.View
 }
 
@@ -193,15 +193,41 @@ func TestAProbeThatIsAnsweredKeepsASite(t *testing.T) {
 	}
 	words, _, _ := Hear(t.Context(), w.project)
 	west := words["west"]
-	if s, ok := west.Sighting("other", "east"); !ok || s.View != declare.Lost {
+	if s, ok := west.Sighting("other", "east", false); !ok || s.View != declare.Lost {
 		t.Errorf("for a plan without probe: %+v", s)
 	}
 	answer = errors.New("refused")
 	w.play(Every, "west")
 	words, _, _ = Hear(t.Context(), w.project)
 	west = words["west"]
-	if s, _ := west.Sighting("shop", "east"); s.View != declare.Lost || !strings.Contains(s.Why, "refused") {
+	if s, _ := west.Sighting("shop", "east", true); s.View != declare.Lost || !strings.Contains(s.Why, "refused") {
 		t.Errorf("it answers no more: %+v", s)
+	}
+}
+
+// TestWhoDoesNotAskAProbeDoesNotVote: a vantage point that cannot read a plan asks no
+// probe of it, and knows too little to call the site lost for that plan.
+func TestWhoDoesNotAskAProbeDoesNotVote(t *testing.T) {
+	w := newWorld(t)
+	w.play(time.Minute, "east", "west")
+	w.posts["west"].Ask = func(context.Context, plan.Check) error { return errors.New("refused") }
+	w.play(time.Minute, "west")
+	votes := func(name string, probed bool) declare.View {
+		words, _, _ := Hear(t.Context(), w.project)
+		west := words["west"]
+		s, _ := west.Sighting(name, "east", probed)
+		return s.View
+	}
+	if got := votes("unread", true); got != declare.Blind {
+		t.Errorf("of a plan whose probe it never asked: %s", got)
+	}
+	if votes("shop", true) != declare.Lost || votes("unread", false) != declare.Lost {
+		t.Errorf("negative control: %s, %s", votes("shop", true), votes("unread", false))
+	}
+	w.posts["west"].Ask = nil
+	w.play(Every, "west")
+	if got := votes("shop", true); got != declare.Blind {
+		t.Errorf("one that asks nothing: %s", got)
 	}
 }
 

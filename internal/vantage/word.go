@@ -47,19 +47,25 @@ type View struct {
 	Why  string       `json:"why,omitempty"`
 	// Answers are the plans whose probe the site answered.
 	Answers []string `json:"answers,omitempty"`
+	// Silent are the plans whose probe was asked, and not answered.
+	Silent []string `json:"silent,omitempty"`
 }
 
-// Sighting is the word's view of a site as it counts for a plan; false if it
-// says nothing of the site.
-func (w *Word) Sighting(plan, site string) (declare.Sighting, bool) {
+// Sighting is the word's view of a site as it counts for a plan, which probes the site
+// or does not; false if it says nothing of the site. Whoever did not ask the
+// plan's probe, because he could not read the plan, does not know that the site is lost.
+func (w *Word) Sighting(plan, site string, probed bool) (declare.Sighting, bool) {
 	i := slices.IndexFunc(w.Views, func(v View) bool { return v.Site == site })
 	if i < 0 {
 		return declare.Sighting{}, false
 	}
 	v := w.Views[i]
 	s := declare.Sighting{Vantage: w.Vantage, Site: site, Number: w.Number, View: v.View, Why: v.Why}
-	if slices.Contains(v.Answers, plan) {
+	switch {
+	case slices.Contains(v.Answers, plan):
 		s.View, s.Why = declare.Alive, "it answers the plan's probe"
+	case probed && v.View == declare.Lost && !slices.Contains(v.Silent, plan):
+		s.View, s.Why = declare.Blind, "it did not ask the plan's probe: it does not know the plan, or another version of it"
 	}
 	return s, true
 }

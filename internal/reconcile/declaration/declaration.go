@@ -208,7 +208,8 @@ func (t *trial) listen(p *plan.Plan, now time.Duration, words map[string]vantage
 		if !ok {
 			continue
 		}
-		if s, ok := word.Sighting(p.Name, t.source); ok {
+		_, probed := p.Declaration.Probes[t.source]
+		if s, ok := word.Sighting(p.Name, t.source, probed); ok {
 			t.decider.Hear(now, s)
 		}
 	}

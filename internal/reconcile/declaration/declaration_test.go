@@ -239,6 +239,25 @@ func TestUnreadableRunsOfOthers(t *testing.T) {
 	}
 }
 
+// TestWhoDidNotAskTheProbeIsNoVote: with one, words that do not say that it was asked
+// declare nothing; without, they do.
+func TestWhoDidNotAskTheProbeIsNoVote(t *testing.T) {
+	for _, probed := range []bool{true, false} {
+		p := shop()
+		if probed {
+			p.Spec.Declaration.Probes = map[string]v1alpha1.PlanCheck{"east": {Kind: "http", Target: "http://shop", Timeout: metav1.Duration{Duration: time.Second}}}
+		}
+		w := newWorld(t, p)
+		w.arm(1, "east")
+		w.play(40*time.Second, declare.Alive, "west", "witness")
+		w.play(50*time.Second, declare.Lost, "west", "witness")
+		if runs := w.runs(); (len(runs) == 0) != probed {
+			c, _ := w.says()
+			t.Errorf("probed: %v, and %d runs: %+v", probed, len(runs), c)
+		}
+	}
+}
+
 // TestASilenceOfTheVaultBeginsAnew: west must hear them agree without a break.
 func TestASilenceOfTheVaultBeginsAnew(t *testing.T) {
 	w := newWorld(t, shop())
