@@ -69,8 +69,8 @@ type VaultSpec struct {
 	Immutability *Immutability `json:"immutability,omitempty"`
 	// NoOverwrite says that nobody with this site's credentials is to be able
 	// to destroy what was written: the bucket keeps versions, and its policy
-	// lets the site destroy none. It was proven when the vault was added, and is
-	// by vault check.
+	// lets the site destroy none. It is proven when the vault is added, by vault check,
+	// and each hour by the agent.
 	// +optional
 	NoOverwrite bool `json:"noOverwrite,omitempty"`
 	// CopyOf names the Vault of which this one is a second copy: its recovery
@@ -126,6 +126,18 @@ type LockStatus struct {
 	Error string `json:"error,omitempty"`
 }
 
+// KeepingStatus is whether the store keeps what this site's credentials
+// overwrite or delete, of a vault with noOverwrite.
+type KeepingStatus struct {
+	// ProvenAt is when that was last proven.
+	// +optional
+	ProvenAt *metav1.Time `json:"provenAt,omitempty"`
+	// Error is why it could not be proven, or what could be destroyed; tried
+	// again by itself.
+	// +optional
+	Error string `json:"error,omitempty"`
+}
+
 // VaultStatus is what the last check found.
 type VaultStatus struct {
 	// +optional
@@ -150,6 +162,9 @@ type VaultStatus struct {
 	// Lock says how far the locks of kept recovery points reach.
 	// +optional
 	Lock *LockStatus `json:"lock,omitempty"`
+	// Keeping says whether this site's credentials can destroy what was written.
+	// +optional
+	Keeping *KeepingStatus `json:"keeping,omitempty"`
 	// Copy says how far a second copy is.
 	// +optional
 	Copy *CopyStatus `json:"copy,omitempty"`

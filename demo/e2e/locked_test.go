@@ -108,6 +108,14 @@ func keptVault(t *testing.T) {
 	sum, p := a.protected(t)
 	davit(t, east, "", "vault", "check", a.vault).want(t, 0, "refuses to destroy")
 
+	for _, at := range []string{east, west} {
+		eventually(t, 3*time.Minute, "the agent at "+at+" proves it as well", func() (bool, string) {
+			got := try(t, at, "get", "vault", a.vault, "-o", "jsonpath={.status.keeping}")
+			return strings.Contains(got, `"provenAt"`) && !strings.Contains(got, `"error"`), got
+		})
+	}
+	davit(t, east, "", "vault", "ls").want(t, 0, "kept: the store keeps what is overwritten or deleted, proven")
+
 	well := time.Now().Truncate(time.Millisecond)
 	eventually(t, time.Minute, "the clock moves on", func() (bool, string) { return time.Since(well) > 2*time.Millisecond, "" })
 	enemy := client(t, info.KeptEndpoint, access, secret)

@@ -40,6 +40,7 @@ import (
 	"davit.dev/davit/internal/reconcile/copying"
 	"davit.dev/davit/internal/reconcile/declaration"
 	"davit.dev/davit/internal/reconcile/drilling"
+	"davit.dev/davit/internal/reconcile/keeping"
 	"davit.dev/davit/internal/reconcile/locking"
 	"davit.dev/davit/internal/reconcile/measure"
 	"davit.dev/davit/internal/reconcile/origin"
@@ -172,6 +173,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		&application.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&recoverypoint.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&locking.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now},
+		&keeping.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now},
 		&copying.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now, Logger: opts.Logger},
 		&proof.Verifier{Client: c, Vaults: p, Events: events, Now: opts.Now},
 		&proof.Tester{Client: c, Trials: p, Events: events, Now: opts.Now},

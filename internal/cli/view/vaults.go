@@ -33,6 +33,8 @@ type Vault struct {
 	Copy *v1alpha1.CopyStatus `json:"copy,omitempty"`
 	// NoOverwrite says that this site's credentials are to destroy nothing there.
 	NoOverwrite bool `json:"noOverwrite,omitempty"`
+	// Keeping is whether that was proven; nil where it is not asked for.
+	Keeping *v1alpha1.KeepingStatus `json:"keeping,omitempty"`
 }
 
 // OfVaultObject reads a Vault object.
@@ -45,6 +47,9 @@ func OfVaultObject(v *v1alpha1.Vault) Vault {
 		if view.Lock = v.Status.Lock; view.Lock == nil {
 			view.Lock = &v1alpha1.LockStatus{}
 		}
+	}
+	if v.Spec.NoOverwrite {
+		view.Keeping = v.Status.Keeping
 	}
 	if c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.ConditionReady); c != nil {
 		view.Ready, view.Reason, view.Message = string(c.Status), c.Reason, c.Message
@@ -99,6 +104,21 @@ func (v Vault) Locked(now time.Time) string {
 	}
 }
 
+// Kept says whether the store keeps what this site's credentials overwrite or
+// delete; "" where that is not asked for.
+func (v Vault) Kept(now time.Time) string {
+	switch k := v.Keeping; {
+	case !v.NoOverwrite:
+		return ""
+	case k != nil && k.Error != "":
+		return "IT IS NOT PROVEN THAT NOTHING CAN BE DESTROYED: " + k.Error
+	case k == nil || k.ProvenAt == nil:
+		return "the store keeps what is overwritten or deleted; the agent has not proven it again yet"
+	default:
+		return fmt.Sprintf("the store keeps what is overwritten or deleted, proven %s ago", output.Age(k.ProvenAt.Time, now))
+	}
+}
+
 // Vaults are several.
 type Vaults struct {
 	Vaults []Vault   `json:"vaults"`
@@ -126,8 +146,8 @@ func (v Vaults) Text(t *output.Text) {
 		if text := x.Locked(v.Now); text != "" {
 			t.Line("%s: %s", x.Name, text)
 		}
-		if x.NoOverwrite {
-			t.Line("%s: the store keeps what is overwritten or deleted; `vault check` proves it again", x.Name)
+		if text := x.Kept(v.Now); text != "" {
+			t.Line("%s: %s", x.Name, text)
 		}
 		if x.ClocksApart {
 			t.Line("%s: its clock minus this site's is %s: ages and RPO are wrong by as much; mend time synchronisation", x.Name, x.ClockSkew)

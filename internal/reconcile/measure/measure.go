@@ -12,21 +12,22 @@ import (
 
 // What the agent measures. application is the name in the vault.
 var (
-	NewestPointAge = gauge("davit_newest_point_age_seconds", "Age of the newest recovery point that may be offered.", "application")
-	RPOObjective   = gauge("davit_rpo_objective_seconds", "RPO objective of the application's policy.", "application")
-	Points         = gauge("davit_points", "Recovery points that may be offered.", "application")
-	PointsDamaged  = gauge("davit_points_damaged", "Recovery points that verification found damaged.", "application")
-	Role           = gauge("davit_application_role", "1 for the application's role at this site.", "application", "role")
-	Epoch          = gauge("davit_application_epoch", "Newest epoch of the application seen in the vault.", "application")
-	FenceLevel     = gauge("davit_fence_level", "1 for the level of the fence of an application that is superseded at this site: proven or asked.", "application", "level")
-	VaultUp        = gauge("davit_vault_up", "1 if the last check of the vault passed.", "vault")
-	VaultLatency   = gauge("davit_vault_latency_seconds", "Round trip of a small write to the vault.", "vault")
-	VaultSkew      = gauge("davit_vault_clock_skew_seconds", "Clock of the vault minus this site's.", "vault")
-	LockedUntil    = gauge("davit_vault_locked_until_seconds", "Until when all kept recovery points are locked, in Unix time.", "vault")
-	LocksFailing   = gauge("davit_vault_locks_failing", "1 if the locks of kept recovery points could not be prolonged the last time.", "vault")
-	CopyLag        = gauge("davit_copy_lag_seconds", "Age of the oldest recovery point that a second copy should have and has not; 0: it has all.", "vault", "application")
-	CopyPending    = gauge("davit_copy_pending_points", "Recovery points that are to be copied into a second copy yet.", "vault", "application")
-	CopyFailing    = gauge("davit_copy_failing", "1 if the last pass into a second copy did not end well.", "vault")
+	NewestPointAge   = gauge("davit_newest_point_age_seconds", "Age of the newest recovery point that may be offered.", "application")
+	RPOObjective     = gauge("davit_rpo_objective_seconds", "RPO objective of the application's policy.", "application")
+	Points           = gauge("davit_points", "Recovery points that may be offered.", "application")
+	PointsDamaged    = gauge("davit_points_damaged", "Recovery points that verification found damaged.", "application")
+	Role             = gauge("davit_application_role", "1 for the application's role at this site.", "application", "role")
+	Epoch            = gauge("davit_application_epoch", "Newest epoch of the application seen in the vault.", "application")
+	FenceLevel       = gauge("davit_fence_level", "1 for the level of the fence of an application that is superseded at this site: proven or asked.", "application", "level")
+	VaultUp          = gauge("davit_vault_up", "1 if the last check of the vault passed.", "vault")
+	VaultLatency     = gauge("davit_vault_latency_seconds", "Round trip of a small write to the vault.", "vault")
+	VaultSkew        = gauge("davit_vault_clock_skew_seconds", "Clock of the vault minus this site's.", "vault")
+	LockedUntil      = gauge("davit_vault_locked_until_seconds", "Until when all kept recovery points are locked, in Unix time.", "vault")
+	VaultDestroyable = gauge("davit_vault_destroyable", "1 if it was not proven the last time that this site's credentials can destroy nothing in a vault with noOverwrite.", "vault")
+	LocksFailing     = gauge("davit_vault_locks_failing", "1 if the locks of kept recovery points could not be prolonged the last time.", "vault")
+	CopyLag          = gauge("davit_copy_lag_seconds", "Age of the oldest recovery point that a second copy should have and has not; 0: it has all.", "vault", "application")
+	CopyPending      = gauge("davit_copy_pending_points", "Recovery points that are to be copied into a second copy yet.", "vault", "application")
+	CopyFailing      = gauge("davit_copy_failing", "1 if the last pass into a second copy did not end well.", "vault")
 
 	Captures = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_captures_total", Help: "Captures ended, by result: succeeded, failed, superseded or interrupted.",
@@ -149,7 +150,7 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
-	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing,
+	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing, VaultDestroyable,
 		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
 		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs, FactsPublished)
 	for _, g := range ofPlans {
