@@ -25,6 +25,7 @@ import (
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/console/ui"
 	"davit.dev/davit/internal/uplink"
@@ -46,6 +47,9 @@ type Options struct {
 	Every time.Duration
 	// Backup is how often each database is kept in its vault; 0 is never.
 	Backup time.Duration
+
+	// SSO is how people log in by a provider; nil: not at all.
+	SSO *sso.Config
 
 	Store fleet.OpenStore
 	Cost  account.Cost
@@ -87,6 +91,7 @@ type server struct {
 	agents  *agents.Server
 
 	keeper *backup.Keeper
+	sso    *sso.Provider // nil where there is none
 
 	mu      sync.Mutex
 	watches map[string]*fleet.Watch // by project id
@@ -132,6 +137,10 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	door := entry.NewDoor(s.console, s.Cost, s.Now, s.Log)
 	s.agents = agents.NewServer(ctx, agents.Options{Console: s.console, Authorities: authorities, Speaks: s.speaks, Now: s.Now, Log: s.Log})
 	s.running.Go(s.agents.Wait)
+	if s.SSO != nil {
+		s.sso = sso.New(s.SSO, s.Now, ctx.Done())
+		s.running.Go(s.sso.Wait)
+	}
 	web := &http.Server{
 		Handler: s.handler(ctx, door), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: arrival, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
@@ -162,8 +171,8 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 // handler is all that the console answers.
 func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Backups: s.keeper.States, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
-	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Placements: s.agents.Standings, Backups: s.keeper.States, Log: s.Log}).Handler())
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
+	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Placements: s.agents.Standings, Backups: s.keeper.States, SSO: s.sso, Log: s.Log}).Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.say(w, "ok\n") })
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { s.say(w, metrics(s.keeper.States(), s.Now())) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -26,6 +26,7 @@ import (
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/entry"
+	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -49,6 +50,7 @@ type world struct {
 	now    time.Time                 // it stands still
 	stop   func() error
 	logs   *logs
+	sso    *sso.Config
 }
 
 // logs is what the console wrote.
@@ -116,7 +118,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) options() Options {
 	return Options{
-		Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), Every: 500 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
+		SSO: w.sso, Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), Every: 500 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
 		Log: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Store: func(_ context.Context, cfg backend.Config) (vault.Store, error) {
 			return w.vaults[cfg.URL], nil

@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/internal/console"
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
 )
@@ -58,6 +59,7 @@ func (h Host) act() audit.Act {
 // Command makes `console`.
 func Command(h Host) *cobra.Command {
 	o := console.Options{}
+	provider := ""
 	cmd := &cobra.Command{
 		Use:   "console",
 		Short: "Serve the console: the fleet in a browser, as the vaults have it",
@@ -70,9 +72,17 @@ another. --name says by which names and addresses people call it.`,
     --recovery-key-file ./davit-recovery.key --join --admin anna --password-file ./first-password
   davit console --data /var/lib/davit-console --listen :8443 --name console.example.com`,
 		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return h.serve(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if provider != "" {
+				if o.SSO, err = sso.Load(provider); err != nil {
+					return exit.AsUsage(err)
+				}
+			}
+			return h.serve(cmd.Context(), o)
+		},
 	}
 	flags := cmd.Flags()
+	flags.StringVar(&provider, "oidc-config", "", "YAML file that says how people log in by an OpenID Connect provider")
 	flags.StringVar(&o.Dir, "data", "", "the console's directory")
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8443", "address to serve on")
 	flags.StringSliceVar(&o.Names, "name", nil, "names and addresses for the console's own certificate (default: this machine's)")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ type entrance struct {
 	user, passwordFile, tokenFile string
 	caFile, pin                   string
 	project                       string
+	sso                           bool
 }
 
 func loginCommand(h Host) *cobra.Command {
@@ -36,7 +38,8 @@ func loginCommand(h Host) *cobra.Command {
 		Short: "Log in to a console, for the commands that work at one",
 		Long: `Logs a person in with password and one-time code, or takes a robot's token, and keeps what comes of it in
 ~/.config/davit/consoles.json ($DAVIT_CONSOLES names another file), which nobody else may read. The password is asked for unless
---password-file names a file; then the code is asked for: an empty line if you have none.
+--password-file names a file; then the code is asked for: an empty line if you have none. --sso has you log in by the console's login
+provider: it prints an address and a code, and waits until you have logged in there.
 
 The console is known by --ca-file, the ca.pem of its directory, or by --ca-fingerprint, the SHA-256 of a certificate that it presents.
 What vouched for it is kept too. Without either, the machine's authorities have to vouch for it, or what is kept from the login before.`,
@@ -53,6 +56,7 @@ What vouched for it is kept too. Without either, the machine's authorities have 
 	flags.StringVar(&o.user, "user", "", "name of the person")
 	flags.StringVar(&o.passwordFile, "password-file", "", "file with the password; - is standard input, as is asking where no terminal is")
 	flags.StringVar(&o.tokenFile, "token-file", "", "file with a robot's token instead; - is standard input; needs --project")
+	flags.BoolVar(&o.sso, "sso", false, "log a person in by the console's login provider instead, in a browser anywhere")
 	flags.StringVar(&o.caFile, "ca-file", "", "PEM file with the certificate of the console's authority")
 	flags.StringVar(&o.pin, "ca-fingerprint", "", "SHA-256 of a certificate that the console has to present, instead of --ca-file")
 	flags.StringVar(&o.project, "project", "", "project to keep as the default (default: the only one in which you have a role)")
@@ -63,12 +67,12 @@ func (o entrance) check(url string) error {
 	switch {
 	case url == "":
 		return exit.Usage("such as --console https://console.example.com:8443", "--console is missing")
-	case (o.user == "") == (o.tokenFile == ""):
-		return exit.Usage("", "give --user for a person, or --token-file for a robot")
+	case len(slices.DeleteFunc([]bool{o.user != "", o.tokenFile != "", o.sso}, func(given bool) bool { return !given })) != 1:
+		return exit.Usage("", "give one of --user or --sso for a person, or --token-file for a robot")
 	case o.tokenFile != "" && o.project == "":
 		return exit.Usage("", "--project is missing: a robot's token is of one project")
-	case o.tokenFile != "" && o.passwordFile != "":
-		return exit.Usage("", "--password-file is for a person, --token-file for a robot")
+	case o.user == "" && o.passwordFile != "":
+		return exit.Usage("", "--password-file goes with --user")
 	case o.caFile != "" && o.pin != "":
 		return exit.Usage("", "give one of --ca-file and --ca-fingerprint")
 	}
@@ -117,9 +121,12 @@ func (h Host) login(ctx context.Context, o entrance) error {
 	}
 	defer c.Close()
 	c.Moved = h.moved
-	if o.tokenFile != "" {
+	switch {
+	case o.tokenFile != "":
 		err = h.robot(ctx, c, o, &e)
-	} else {
+	case o.sso:
+		err = h.vouched(ctx, c, o, &e)
+	default:
 		err = h.person(ctx, c, o, &e)
 	}
 	if err != nil {
@@ -146,7 +153,39 @@ func (h Host) person(ctx context.Context, c *client.Client, o entrance, e *Entry
 	if err != nil {
 		return h.explain(err)
 	}
-	e.Token, e.Expires, e.Name = in.Token, in.Expires, "user/"+o.user
+	e.Name = "user/" + o.user
+	return h.in(ctx, c, o, e, in)
+}
+
+// vouched lets a person in for whom the console's login provider vouches.
+func (h Host) vouched(ctx context.Context, c *client.Client, o entrance, e *Entry) error {
+	d, err := c.BeginDevice(ctx)
+	if client.Is(err, 404) {
+		return exit.Refuse("log in with --user NAME", "%v", err)
+	}
+	if err != nil {
+		return h.explain(err)
+	}
+	h.Progress().Done()
+	fmt.Fprintf(h.Err, "Open %s in a browser, check that it asks for the code %s, and log in there. Waiting until %s.\n", d.URL, d.Code, output.Time(d.Expires))
+	in, err := c.FinishDevice(ctx, d)
+	if client.Is(err, 401) || client.Is(err, 403) {
+		return exit.Refuse("`login --sso` begins anew", "%v", err)
+	}
+	if err != nil {
+		return h.explain(err)
+	}
+	who, err := c.Whoami(ctx)
+	if err != nil {
+		return h.explain(err)
+	}
+	e.Name = "user/" + who.Name
+	return h.in(ctx, c, o, e, in)
+}
+
+// in keeps a session, and chooses the project.
+func (h Host) in(ctx context.Context, c *client.Client, o entrance, e *Entry, in api.LoggedIn) error {
+	e.Token, e.Expires = in.Token, in.Expires
 	all, err := c.Projects(ctx)
 	if err == nil {
 		e.Project, err = choose(all, o.project)

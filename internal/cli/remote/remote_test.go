@@ -259,6 +259,7 @@ func (r *rig) login() {
 	r.want(3, "", "--console", r.url, "apply", "-f", r.file("hourly.yaml", hourly))("not logged in")
 	in := []string{"--console", r.url, "login", "--user", "anna", "--password-file", r.path("password")}
 	pin := regexp.MustCompile(`fingerprint ([0-9a-f]{64})`).FindStringSubmatch(r.want(3, "", in...)("not trusted", "--ca-file") + r.text())
+	r.want(3, "", "--console", r.url, "login", "--sso", "--ca-file", ca)("this console has none", "--user NAME")
 	if pin == nil {
 		r.t.Fatal("the fingerprint is not said")
 	}

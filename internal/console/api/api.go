@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
 )
 
@@ -36,7 +37,9 @@ type Server struct {
 	Agents Agents
 	// Backups is what is known of the console's own backups.
 	Backups func() []backup.State
-	Log     *slog.Logger
+	// SSO is the login provider; nil where there is none.
+	SSO *sso.Provider
+	Log *slog.Logger
 	// Beat is how often a watch is written to when nothing happens, and how
 	// often it is asked whether the watcher may still watch.
 	Beat time.Duration
@@ -190,6 +193,10 @@ var verdicts = []struct {
 }{
 	{entry.ErrWrong, http.StatusUnauthorized, "Unauthorized"},
 	{entry.ErrStranger, http.StatusUnauthorized, "Unauthorized"},
+	{sso.ErrRefused, http.StatusUnauthorized, "Unauthorized"},
+	{sso.ErrNoDevices, http.StatusUnprocessableEntity, "Invalid"},
+	{sso.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
+	{sso.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{entry.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
 	{entry.ErrForbidden, http.StatusForbidden, "Forbidden"},
 	{document.ErrInvalid, http.StatusUnprocessableEntity, "Invalid"},
@@ -217,6 +224,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if st.Code == http.StatusInternalServerError {
 		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	if errors.Is(err, sso.ErrSilent) { // its text is for whoever keeps the console
+		s.Log.Error("the login provider does not answer as it should", "err", err)
+		st.Message = sso.ErrSilent.Error()
 	}
 	if st.Code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="davit"`)

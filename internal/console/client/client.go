@@ -224,6 +224,31 @@ func (c *Client) Login(ctx context.Context, name, password, code string) (api.Lo
 	return in, nil
 }
 
+// BeginDevice begins a login by the console's login provider.
+func (c *Client) BeginDevice(ctx context.Context) (d api.DeviceLogin, err error) {
+	c.token = ""
+	return d, c.ask(ctx, request{method: "POST", path: []string{"login", "device"}}, &d)
+}
+
+// FinishDevice waits for the person's answer there, and speaks with the session
+// from then on.
+func (c *Client) FinishDevice(ctx context.Context, d api.DeviceLogin) (api.LoggedIn, error) {
+	body, err := json.Marshal(api.DeviceHandle{Handle: d.Handle})
+	if err != nil {
+		return api.LoggedIn{}, err
+	}
+	for {
+		var answer api.DeviceAnswer
+		if err := c.ask(ctx, request{method: "POST", path: []string{"login", "device", "finish"}, body: body}, &answer); err != nil {
+			return api.LoggedIn{}, err
+		}
+		if !answer.Pending {
+			c.token = answer.Token
+			return api.LoggedIn{Token: answer.Token, Expires: answer.Expires}, nil
+		}
+	}
+}
+
 // Logout ends the session.
 func (c *Client) Logout(ctx context.Context) error {
 	return c.ask(ctx, request{method: "POST", path: []string{"logout"}}, &struct{}{})

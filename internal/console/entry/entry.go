@@ -118,7 +118,7 @@ func (d *Door) Login(ctx context.Context, r *http.Request, name, password, code,
 	if err != nil {
 		return "", err
 	}
-	token, err := d.admit(ctx, act, u, source)
+	token, err := d.admit(ctx, act, u, source, 0)
 	if errors.Is(err, store.ErrConflict) { // while it was checked, another password was set
 		return "", errors.Join(ErrWrong, d.refuse(ctx, act, u, name))
 	}
@@ -128,8 +128,9 @@ func (d *Door) Login(ctx context.Context, r *http.Request, name, password, code,
 	return token, err
 }
 
-// admit makes the session of a person whose password was right.
-func (d *Door) admit(ctx context.Context, act audit.Act, u store.User, source string) (string, error) {
+// admit makes the session of a person who has shown who he is. It lives as all do
+// with a life of 0.
+func (d *Door) admit(ctx context.Context, act audit.Act, u store.User, source string, life time.Duration) (string, error) {
 	token, hash, err := account.NewSession()
 	if err != nil {
 		return "", err
@@ -139,7 +140,11 @@ func (d *Door) admit(ctx context.Context, act audit.Act, u store.User, source st
 		return "", err
 	}
 	act.By = "user/" + u.Name
-	if err := d.Console.CreateSession(ctx, act, store.Session{Hash: hash, User: u, Form: form, Source: source}); err != nil {
+	s := store.Session{Hash: hash, User: u, Form: form, Source: source}
+	if life > 0 {
+		s.Ends = act.At.Add(life)
+	}
+	if err := d.Console.CreateSession(ctx, act, s); err != nil {
 		return "", err
 	}
 	return token, nil

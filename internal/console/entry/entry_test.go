@@ -127,7 +127,7 @@ func TestPasswordChangedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	act := audit.Act{By: "user/anna", At: *now}
-	if _, err := d.admit(t.Context(), act, before, Browser); err != nil {
+	if _, err := d.admit(t.Context(), act, before, Browser, 0); err != nil {
 		t.Fatalf("while nothing has changed: %v", err)
 	}
 	changes := map[string]func() error{
@@ -138,7 +138,7 @@ func TestPasswordChangedMeanwhile(t *testing.T) {
 		if err := change(); err != nil {
 			t.Fatal(name, err)
 		}
-		if token, err := d.admit(t.Context(), act, before, Browser); !errors.Is(err, store.ErrConflict) || token != "" {
+		if token, err := d.admit(t.Context(), act, before, Browser, 0); !errors.Is(err, store.ErrConflict) || token != "" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -41,7 +41,7 @@ CREATE TABLE session (
 ) STRICT;
 CREATE INDEX session_user ON session (user);
 CREATE TABLE project (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL) STRICT;
-`}
+`, vouchedTable}
 
 // Console is the console's directory. It is safe for use by several goroutines.
 type Console struct {

@@ -78,6 +78,9 @@ func (c *Console) CreateUser(ctx context.Context, act audit.Act, u User) (User, 
 // SetPassword changes a password and ends the user's sessions.
 func (c *Console) SetPassword(ctx context.Context, act audit.Act, u User, hashed string) error {
 	return c.change(ctx, act, audit.Record{Action: "user.password", Object: u.Name}, func(tx *sql.Tx, _ *audit.Record) error {
+		if err := notVouched(ctx, tx, u); err != nil {
+			return err
+		}
 		if err := must(ctx, tx, "set password", "UPDATE user SET password = ? WHERE id = ?", hashed, u.ID); err != nil {
 			return err
 		}
@@ -195,7 +198,8 @@ type Session struct {
 	Form    string
 	Created time.Time
 	Seen    time.Time
-	Source  string // "browser" or "command line"
+	Source  string    // "browser" or "command line"
+	Ends    time.Time // at the latest; zero: as all do
 }
 
 // CreateSession lets a user in and notes it. ErrConflict says that what he was
@@ -214,8 +218,12 @@ func (c *Console) CreateSession(ctx context.Context, act audit.Act, s Session) e
 		if err != nil {
 			return err
 		}
-		_, err = exec(ctx, tx, "INSERT INTO session (hash, user, form, created, seen, source) VALUES (?, ?, ?, ?, ?, ?)",
-			s.Hash, s.User.ID, s.Form, toMillis(act.At), toMillis(act.At), s.Source)
+		var ends int64
+		if !s.Ends.IsZero() {
+			ends = toMillis(s.Ends)
+		}
+		_, err = exec(ctx, tx, "INSERT INTO session (hash, user, form, created, seen, source, ends) VALUES (?, ?, ?, ?, ?, ?, ?)",
+			s.Hash, s.User.ID, s.Form, toMillis(act.At), toMillis(act.At), s.Source, ends)
 		return err
 	})
 }
@@ -224,11 +232,11 @@ func (c *Console) CreateSession(ctx context.Context, act audit.Act, s Session) e
 // notes that the session was seen.
 func (c *Console) Session(ctx context.Context, hash []byte, now time.Time) (Session, error) {
 	s, err := one(ctx, c.read, scanSession, "find session",
-		"SELECT s.hash, s.form, s.created, s.seen, s.source, u.id, u.name, u.password, u.administrator, u.disabled, u.secret IS NOT NULL, u.created FROM session s JOIN user u ON u.id = s.user WHERE s.hash = ?", hash)
+		"SELECT s.hash, s.form, s.created, s.seen, s.source, s.ends, u.id, u.name, u.password, u.administrator, u.disabled, u.secret IS NOT NULL, u.created FROM session s JOIN user u ON u.id = s.user WHERE s.hash = ?", hash)
 	if err != nil {
 		return s, err
 	}
-	if s.User.Disabled || now.Sub(s.Seen) > SessionIdle || now.Sub(s.Created) > SessionLife {
+	if s.User.Disabled || now.Sub(s.Seen) > SessionIdle || now.Sub(s.Created) > SessionLife || !s.Ends.IsZero() && now.After(s.Ends) {
 		return Session{}, fmt.Errorf("find session: %w: it is over", ErrNotFound)
 	}
 	if now.Sub(s.Seen) < sessionSteps {
@@ -241,10 +249,13 @@ func (c *Console) Session(ctx context.Context, hash []byte, now time.Time) (Sess
 }
 
 func scanSession(row scanner) (s Session, err error) {
-	var created, seen, made int64
+	var created, seen, ends, made int64
 	u := &s.User
-	err = row.Scan(&s.Hash, &s.Form, &created, &seen, &s.Source, &u.ID, &u.Name, &u.Password, &u.Administrator, &u.Disabled, &u.Codes, &made)
+	err = row.Scan(&s.Hash, &s.Form, &created, &seen, &s.Source, &ends, &u.ID, &u.Name, &u.Password, &u.Administrator, &u.Disabled, &u.Codes, &made)
 	s.Created, s.Seen, u.Created = fromMillis(created), fromMillis(seen), fromMillis(made)
+	if ends != 0 {
+		s.Ends = fromMillis(ends)
+	}
 	return s, err
 }
 

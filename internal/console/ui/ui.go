@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
+	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
 )
 
@@ -47,7 +48,9 @@ type Server struct {
 	Placements func(ctx context.Context, p *store.Project) ([]placement.Standing, error)
 	// Backups is what is known of the console's own backups.
 	Backups func() []backup.State
-	Log     *slog.Logger
+	// SSO is the login provider; nil where there is none.
+	SSO *sso.Provider
+	Log *slog.Logger
 }
 
 // page is what every template is given.
@@ -84,6 +87,10 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /assets/{name}", asset)
 	mux.HandleFunc("GET /login", s.loginPage)
 	mux.HandleFunc("POST /login", s.login)
+	if s.SSO != nil {
+		mux.HandleFunc("GET /login/sso", s.beginSSO)
+		mux.HandleFunc("GET "+sso.ReturnPath, s.endSSO)
+	}
 	for pattern, serve := range map[string]func(*visit) error{
 		"GET /{$}":               projectsPage,
 		"POST /logout":           logout,
@@ -262,13 +269,17 @@ func asset(w http.ResponseWriter, r *http.Request) {
 	http.ServeFileFS(w, r, assets, "assets/"+r.PathValue("name"))
 }
 
-type loginData struct{ Name, Next string }
+type loginData struct {
+	Name, Next string
+	SSO        bool
+}
 
 func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) {
 	s.showLogin(w, http.StatusOK, loginData{Next: local(r.FormValue("next"))}, "")
 }
 
 func (s *Server) showLogin(w http.ResponseWriter, code int, data loginData, problem string) {
+	data.SSO = s.SSO != nil
 	if err := s.render(w, code, "login", page{Title: "Log in", Problem: problem, Data: data}); err != nil {
 		s.Log.Error("page failed", "err", err)
 		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
