@@ -53,7 +53,7 @@ func (h Host) diff(ctx context.Context, s *session, all []given) error {
 		if c.action() == unchanged {
 			continue
 		}
-		one := Difference{Name: c.target.String(), Namespace: c.namespace, Action: c.action()}
+		one := Difference{Name: c.String(), Namespace: c.namespace, Action: c.action()}
 		if one.Lines, err = c.lines(); err != nil {
 			return err
 		}
