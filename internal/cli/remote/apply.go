@@ -36,7 +36,7 @@ func applyCommand(h Host) *cobra.Command {
 valid, nothing is changed. A document replaces what is there, whole. One with metadata.resourceVersion does so only if nobody has
 changed it since, and is refused otherwise.
 
-The console keeps documents; it does not hand them to clusters yet. kubectl applies the same files there.`,
+Agents keep the documents at the sites that they are for; the console's page Documents, and "davit status" at a site, say how each stands there.`,
 		Example: `  davit --console https://console.example.com:8443 apply -f policies/
   davit get policy hourly -o yaml > hourly.yaml && vi hourly.yaml && davit apply -f hourly.yaml`,
 		Args: exactly(0),

@@ -21,7 +21,7 @@ func deleteCommand(h Host) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete (KIND NAME... | KIND/NAME... | -f FILE)",
 		Short: "Delete documents at a console",
-		Long: `Deletes documents at a console. Recovery points, and what clusters have, stay. All of them have to be there, or nothing is deleted,
+		Long: `Deletes documents at a console. Agents take them away at the sites as well, where the console made them. Recovery points stay. All of them have to be there, or nothing is deleted,
 unless --ignore-not-found is given. From files, a document with metadata.resourceVersion is deleted only if nobody has changed it since.`,
 		Example: `  davit delete policy hourly
   davit delete -f policies/ --dry-run`,
