@@ -20,7 +20,7 @@ type Hands interface {
 	Take(ctx context.Context, d uplink.Document) uplink.Told
 }
 
-// Everywhere, among what a link accepts documents for, is the whole site.
+// Everywhere is the whole site, among what a link accepts documents for.
 const Everywhere = "*"
 
 // accepts says why a site does not take a document; "" when it does.
