@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -35,6 +36,9 @@ type Restore struct {
 	Console string
 	// Replace has what is there put aside.
 	Replace bool
+	// Join makes the directory a second one of a console that goes on elsewhere: its
+	// audit logs say nothing of it, and it begins as the passive one.
+	Join bool
 
 	Config   backend.Config
 	Vault    vault.Store // of the configuration
@@ -50,7 +54,11 @@ type Restored struct {
 	At       time.Time `json:"at,omitzero"`
 	Records  int64     `json:"auditRecords,omitempty"`
 	Passed   []string  `json:"damaged,omitempty"` // newer backups that are damaged
-	Fault    string    `json:"fault,omitempty"`
+	// Followed is how many records of the journal came after the backup.
+	Followed int `json:"journalRecords,omitempty"`
+	// Lost says why what was changed after the last of them is lost; empty: nothing is.
+	Lost  string `json:"lost,omitempty"`
+	Fault string `json:"fault,omitempty"`
 }
 
 // Restoration is what a restore did.
@@ -71,9 +79,12 @@ func (r Restoration) Whole() bool {
 	return true
 }
 
-func (r *Restoration) add(name string, d backup.Document, damaged []error, err error) {
-	one := Restored{Database: name, Number: d.Number, At: d.At, Records: d.Audit.Sequence}
-	for _, e := range damaged {
+func (r *Restoration) add(name string, d journal.Copy, err error) {
+	one := Restored{Database: name, Number: d.Number, At: d.Document.At, Records: d.Audit.Sequence, Followed: d.Records}
+	if d.Lost != nil {
+		one.Lost = d.Lost.Error()
+	}
+	for _, e := range d.Passed {
 		one.Passed = append(one.Passed, e.Error())
 	}
 	if err != nil {
@@ -158,17 +169,17 @@ func (o Restore) console(ctx context.Context) (*Restoration, error) {
 		return nil, fmt.Errorf("restore console: %w", err)
 	}
 	r := &Restoration{Console: h.Console, Dir: o.Dir}
-	d, damaged, err := shelf.Newest(ctx, backup.ConsoleDatabase, store.ConsoleFile(fresh))
+	d, err := newest(ctx, shelf, backup.ConsoleDatabase, store.ConsoleFile(fresh))
 	if err != nil {
 		return nil, err
 	}
-	r.add("console", d, damaged, nil)
+	r.add("console", d, nil)
 	for _, b := range d.Projects {
 		if o.Only != "" && b.Name != o.Only {
 			continue
 		}
-		d, damaged, err := o.fetch(ctx, b, shelf, store.ProjectFile(fresh, b.ID))
-		r.add("project "+b.Name, d, damaged, err)
+		d, err := o.fetch(ctx, b, shelf, store.ProjectFile(fresh, b.ID))
+		r.add("project "+b.Name, d, err)
 	}
 	if len(r.Databases) == 1 && o.Only != "" {
 		return nil, fmt.Errorf("restore project %s: %w: the console had none of that name", o.Only, backup.ErrNone)
@@ -176,27 +187,45 @@ func (o Restore) console(ctx context.Context) (*Restoration, error) {
 	if err := store.WriteKey(fresh, d.Key); err != nil {
 		return nil, err
 	}
-	if err := o.finish(ctx, fresh, r, shelf.Project.Name()); err != nil {
-		return nil, err
+	if !o.Join {
+		if err := o.finish(ctx, fresh, r, shelf.Project.Name()); err != nil {
+			return nil, err
+		}
 	}
-	r.Aside, err = o.place(fresh)
+	if r.Aside, err = o.place(fresh); err == nil {
+		err = markPassive(o.Dir, o.Join)
+	}
 	return r, err
 }
 
 // fetch brings one project back, from its own vault.
-func (o Restore) fetch(ctx context.Context, b backup.Bound, home backup.Shelf, path string) (backup.Document, []error, error) {
+func (o Restore) fetch(ctx context.Context, b backup.Bound, home backup.Shelf, path string) (journal.Copy, error) {
 	if b.Name == home.Project.Name() {
-		return home.Newest(ctx, backup.ProjectDatabase, path)
+		return newest(ctx, home, backup.ProjectDatabase, path)
 	}
 	p, identity, err := o.bind(b.Binding).Project(ctx, o.Open)
 	if err != nil {
-		return backup.Document{}, nil, err
+		return journal.Copy{}, err
 	}
 	a, err := authority.Read(ctx, p, identity)
 	if err != nil {
-		return backup.Document{}, nil, err
+		return journal.Copy{}, err
 	}
-	return backup.Shelf{Project: p, Authority: a, Console: home.Console}.Newest(ctx, backup.ProjectDatabase, path)
+	return newest(ctx, backup.Shelf{Project: p, Authority: a, Console: home.Console}, backup.ProjectDatabase, path)
+}
+
+// newest brings a database back. If the end of its journal is lost, it goes on
+// after it: someone asked for what there is.
+func newest(ctx context.Context, s backup.Shelf, database, path string) (c journal.Copy, err error) {
+	b := journal.Book{Shelf: s, Database: database}
+	if c, err = b.Newest(ctx, path); err != nil || c.Lost == nil {
+		return c, err
+	}
+	db, err := store.OpenAlone(ctx, path, database == backup.ConsoleDatabase)
+	if err != nil {
+		return c, err
+	}
+	return c, errors.Join(b.Skip(ctx, db), db.Close())
 }
 
 // bind is a way into a vault with today's credentials, where they are of the
@@ -306,16 +335,16 @@ func (o Restore) project(ctx context.Context) (r *Restoration, err error) {
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("restore project %s: %w", o.Only, err)
 	}
-	d, damaged, err := shelf.Newest(ctx, backup.ProjectDatabase, fresh)
+	d, err := newest(ctx, shelf, backup.ProjectDatabase, fresh)
 	if err != nil {
 		return nil, err
 	}
 	r = &Restoration{Console: c.ID(), Dir: o.Dir}
-	r.add("project "+o.Only, d, damaged, nil)
+	r.add("project "+o.Only, d, nil)
 	if r.Aside, err = o.swap(path, fresh); err != nil {
 		return r, err
 	}
-	record := audit.Record{Action: "restore", Object: "project " + o.Only, Detail: fmt.Sprintf("from backup %d of %s", d.Number, d.At.Format(time.RFC3339))}
+	record := audit.Record{Action: "restore", Object: "project " + o.Only, Detail: fmt.Sprintf("from backup %d of %s", d.Number, d.Document.At.Format(time.RFC3339))}
 	return r, errors.Join(c.Note(ctx, o.Act, record), o.finishProject(ctx, c, o.Only, o.Only, record))
 }
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,6 +26,8 @@ import (
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/journal"
+	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/console/ui"
@@ -43,6 +46,8 @@ type Options struct {
 	Names []string
 	// Certificate and Key are files of a certificate to use instead.
 	Certificate, Key string
+	// URL is where people find this console, for who comes to one that is passive.
+	URL string
 	// Every is how often each vault is read.
 	Every time.Duration
 	// Backup is how often each database is kept in its vault; 0 is never.
@@ -84,11 +89,13 @@ const tally = time.Minute
 // grace is how long requests may go on when the console ends.
 const grace = 5 * time.Second
 
-// server is a console that runs.
+// server is what a console is from one change of who is active to the next.
 type server struct {
 	Options
 	console *store.Console
 	agents  *agents.Server
+	// duty says as what it serves; nil: as one whom nobody follows.
+	duty *duty
 
 	keeper *backup.Keeper
 	sso    *sso.Provider // nil where there is none
@@ -96,6 +103,8 @@ type server struct {
 	mu      sync.Mutex
 	watches map[string]*fleet.Watch // by project id
 	running sync.WaitGroup
+	web     http.Handler
+	stop    func()
 }
 
 // Serve runs a console until the context ends.
@@ -110,8 +119,11 @@ func Serve(ctx context.Context, opts Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	s := newServer(opts, c)
-	config, err := s.tls(ctx)
+	d, err := newDuty(opts, c)
+	if err != nil {
+		return err
+	}
+	config, err := d.tls(ctx)
 	if err != nil {
 		return err
 	}
@@ -119,21 +131,24 @@ func Serve(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	return s.run(ctx, tls.NewListener(listener, config))
+	return d.run(ctx, tls.NewListener(listener, config))
 }
 
 func newServer(opts Options, c *store.Console) *server {
 	return &server{
 		Options: opts, console: c, watches: map[string]*fleet.Watch{},
-		keeper: &backup.Keeper{Console: c, Store: opts.Store, Every: opts.Backup, Limit: backupLimit, Now: opts.Now, Log: opts.Log},
+		keeper: &backup.Keeper{Console: c, Store: opts.Store, Every: opts.Backup, Limit: backupLimit, Now: opts.Now, Log: opts.Log, Trim: trim},
 	}
 }
 
-// run serves until the context ends, and returns when nothing of it runs any more.
-func (s *server) run(ctx context.Context, listener net.Listener) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer s.running.Wait()
-	defer stop()
+// trim removes what the journal of a database need not hold.
+func trim(ctx context.Context, s backup.Shelf, database string) error {
+	return journal.Book{Shelf: s, Database: database}.Trim(ctx)
+}
+
+// begin has everything of the console run, until end.
+func (s *server) begin(ctx context.Context) {
+	ctx, s.stop = context.WithCancel(ctx)
 	door := entry.NewDoor(s.console, s.Cost, s.Now, s.Log)
 	s.agents = agents.NewServer(ctx, agents.Options{Console: s.console, Authorities: authorities, Speaks: s.speaks, Now: s.Now, Log: s.Log})
 	s.running.Go(s.agents.Wait)
@@ -141,31 +156,30 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		s.sso = sso.New(s.SSO, s.Now, ctx.Done())
 		s.running.Go(s.sso.Wait)
 	}
-	web := &http.Server{
-		Handler: s.handler(ctx, door), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: arrival, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
-	}
 	s.running.Go(func() { s.follow(ctx) })
 	s.running.Go(func() { door.Tell(ctx, tally) })
 	if s.Backup > 0 {
 		s.running.Go(func() { s.keeper.Run(ctx, min(s.Backup, backupLook)) })
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- web.Serve(listener) }()
-	if s.Ready != nil {
-		s.Ready(listener.Addr().String())
-	}
-	select {
-	case err := <-ended:
-		return fmt.Errorf("serve: %w", err)
-	case <-ctx.Done():
-	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-	defer cancel()
-	if web.Shutdown(last) != nil {
-		return web.Close() // who is still there was told to end
-	}
-	return nil
+	s.web = s.handler(ctx, door)
+}
+
+// beginPassive has it send everybody elsewhere, until end.
+func (s *server) beginPassive(ctx context.Context) {
+	ctx, s.stop = context.WithCancel(ctx)
+	s.agents = agents.NewServer(ctx, agents.Options{Console: s.console, Authorities: authorities, Speaks: s.speaks, Now: s.Now, Log: s.Log})
+	s.running.Go(s.agents.Wait)
+	mux := http.NewServeMux()
+	s.plain(mux)
+	mux.HandleFunc(api.Prefix+"/", s.elsewhere)
+	mux.HandleFunc("/", s.elsewhere)
+	s.web = s.guarded(s.agents.Handler(), mux)
+}
+
+// end returns when nothing of the console runs any more.
+func (s *server) end() {
+	s.stop()
+	s.running.Wait()
 }
 
 // handler is all that the console answers.
@@ -173,8 +187,24 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Placements: s.agents.Standings, Backups: s.keeper.States, SSO: s.sso, Log: s.Log}).Handler())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.say(w, "ok\n") })
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { s.say(w, metrics(s.keeper.States(), s.Now())) })
+	s.plain(mux)
+	return s.guarded(heard, mux)
+}
+
+// plain are the answers that anybody may have.
+func (s *server) plain(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { s.say(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("GET /healthz/active", func(w http.ResponseWriter, _ *http.Request) {
+		code, text := s.duty.health()
+		s.say(w, code, text)
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		s.say(w, http.StatusOK, metrics(s.keeper.States(), s.Now())+s.duty.metrics(r.Context()))
+	})
+}
+
+// guarded hands agents' requests on to heard and all others to mux.
+func (s *server) guarded(heard, mux http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if agents.Wants(r) { // streams have deadlines of their own
 			heard.ServeHTTP(w, r)
@@ -190,8 +220,9 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	})
 }
 
-func (s *server) say(w http.ResponseWriter, text string) {
+func (s *server) say(w http.ResponseWriter, code int, text string) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	w.WriteHeader(code)
 	if _, err := w.Write([]byte(text)); err != nil {
 		s.Log.Debug("an answer was not taken", "err", err)
 	}
@@ -208,8 +239,11 @@ func (s *server) known(p *store.Project) fleet.Known {
 	return w.Known().With(s.agents.Known(p))
 }
 
-// speaks is as what this console speaks to agents: it is the only one there is.
-func (s *server) speaks() uplink.Console { return uplink.Console{Epoch: 1, Active: true} }
+// speaks is as what this console speaks to agents.
+func (s *server) speaks() uplink.Console {
+	st := s.duty.status()
+	return uplink.Console{Epoch: st.Epoch, Active: st.Role == lead.Active}
+}
 
 // authorities are a project's, the newest first: agents may know a former one.
 func authorities(ctx context.Context, p *store.Project) ([]*authority.Authority, error) {
@@ -282,7 +316,7 @@ func (s *server) tls(ctx context.Context) (*tls.Config, error) {
 	if _, err := get(nil); err != nil {
 		return nil, err
 	}
-	call := func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return s.agents.Config(hello) }
+	call := func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return s.duty.now.Load().agents.Config(hello) }
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, GetConfigForClient: call, NextProtos: []string{"h2", "http/1.1"}}, nil
 }
 
@@ -399,4 +433,21 @@ func Names(listen string, given []string) []string {
 		}
 	}
 	return append(names, "localhost", "127.0.0.1", "::1")
+}
+
+// URL is where people find a console: as given, or by its first name and the
+// port on which it listens.
+func URL(given, listen string, names []string) (string, error) {
+	if given != "" {
+		u, err := url.Parse(given)
+		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+			return "", fmt.Errorf("%.200q is no https address", given)
+		}
+		return given, nil
+	}
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", fmt.Errorf("listen on %q: %w", listen, err)
+	}
+	return "https://" + net.JoinHostPort(Names(listen, names)[0], port), nil
 }

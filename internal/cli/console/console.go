@@ -66,6 +66,10 @@ func Command(h Host) *cobra.Command {
 		Long: `Serves the console in a directory that "davit console init" made: web pages and an API, over TLS, until it is stopped. It needs
 no cluster, and nothing needs it: sites protect and recover without it. What it shows is read from the vaults alone.
 
+Several may serve one console, each in a directory of its own: "davit console join" makes the next. One is active; the others follow it and
+send people there, and one takes over when it is silent for 9s. What is changed is answered once it is in the vault. --url is where people find
+this one; /healthz/active answers 200 on the active one alone.
+
 Its certificate comes from the first project's authority, which DIR/ca.pem vouches for, unless --tls-cert and --tls-key name
 another. --name says by which names and addresses people call it.`,
 		Example: `  davit console init --data /var/lib/davit-console --vault-url s3://backups/davit --endpoint https://s3.example.com \
@@ -86,11 +90,12 @@ another. --name says by which names and addresses people call it.`,
 	flags.StringVar(&o.Dir, "data", "", "the console's directory")
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8443", "address to serve on")
 	flags.StringSliceVar(&o.Names, "name", nil, "names and addresses for the console's own certificate (default: this machine's)")
+	flags.StringVar(&o.URL, "url", "", "where people find this console, for those who come to one that is passive (default: its first name and port)")
 	flags.StringVar(&o.Certificate, "tls-cert", "", "PEM file with a certificate to use instead")
 	flags.StringVar(&o.Key, "tls-key", "", "PEM file with its key")
 	flags.DurationVar(&o.Every, "refresh", 15*time.Second, "how long to wait between two looks at a vault, at least 1s")
 	flags.DurationVar(&o.Backup, "backup-every", time.Hour, "how often each of the console's databases is kept in its vault, at least 1m; 0 is never")
-	cmd.AddCommand(initCommand(h), passwordCommand(h), restoreCommand(h), enrolCommand(h))
+	cmd.AddCommand(initCommand(h), passwordCommand(h), restoreCommand(h), joinCommand(h), enrolCommand(h))
 	return cmd
 }
 
@@ -104,7 +109,7 @@ func exactly(n int) cobra.PositionalArgs {
 	}
 }
 
-func (h Host) serve(ctx context.Context, o console.Options) error {
+func (h Host) serve(ctx context.Context, o console.Options) (err error) {
 	switch {
 	case o.Dir == "":
 		return exit.Usage("name the directory that `console init` made", "--data is missing")
@@ -116,14 +121,25 @@ func (h Host) serve(ctx context.Context, o console.Options) error {
 		return exit.Usage("", "--refresh %s is not possible: at least 1s", o.Every)
 	}
 	log := slog.New(slog.NewTextHandler(h.Err, nil))
+	if o.URL, err = console.URL(o.URL, o.Listen, o.Names); err != nil {
+		return exit.Usage("write https://NAME:PORT", "--url: %v", err)
+	}
 	o.Names = console.Names(o.Listen, o.Names)
 	o.Store, o.Cost, o.Now, o.Log = h.Opener().Store, h.cost(), h.Now, log
 	o.Ready = func(address string) { log.Info("the console is served", "url", "https://"+address) }
-	err := explain(console.Serve(ctx, o), o.Dir)
+	err = explain(console.Serve(ctx, o), o.Dir)
 	if ctx.Err() != nil && err == nil {
 		return exit.Quietly(exit.OK) // a signal ends it as it should
 	}
 	return err
+}
+
+// active refuses to change anything in a directory that follows another console.
+func active(dir string) error {
+	if console.Passive(dir) {
+		return exit.Refuse("do it at the active console: `"+"curl https://…/healthz/active` finds it", "the console in %s is passive, and what is changed here is lost", dir)
+	}
+	return nil
 }
 
 // explain adds what to do.
@@ -183,7 +199,7 @@ func (o *setup) check() error {
 func (h Host) init(cmd *cobra.Command, o *setup) (err error) {
 	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
-	if err := o.check(); err != nil {
+	if err := errors.Join(o.check(), active(o.dir)); err != nil {
 		return err
 	}
 	opener := h.Opener()
@@ -336,6 +352,9 @@ console's directory. It works while the console is served, and is in its audit l
 			}
 			password, err := h.password(given[0], file)
 			if err != nil {
+				return err
+			}
+			if err := active(dir); err != nil {
 				return err
 			}
 			c, err := store.Open(ctx, dir)

@@ -45,6 +45,9 @@ func (h Host) enrol(cmd *cobra.Command, o enrolment, site string) (err error) {
 	if o.dir == "" || o.file == "" {
 		return exit.Usage("", "--data and --token-file are needed")
 	}
+	if err := active(o.dir); err != nil {
+		return err
+	}
 	c, err := store.Open(ctx, o.dir)
 	if err != nil {
 		return explain(err, o.dir)

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
@@ -18,8 +19,8 @@ func restoreCommand(h Host) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore",
 		Short: "Bring a lost console, or one project of it, back from the vault",
-		Long: `Brings a console back from its newest backups, on a machine that has nothing of it: users, roles, documents, audit logs, keys. It
-needs the vault of the console's first project and that project's recovery key; the ways into other projects' vaults are in the backup. Backups that are
+		Long: `Brings a console back from its newest backups, on a machine that has nothing of it: users, roles, documents, audit logs, keys. What was
+changed after them comes from the console's journal in the vaults, so nothing that was acknowledged is lost. It needs the vault of the console's first project and that project's recovery key; the ways into other projects' vaults are in the backup. Backups that are
 damaged are passed over for the one before, and the audit logs are read to the end.
 
 With --project only that project is brought back: into the console in --data if there is one, from that project's vault and with its recovery key.
@@ -29,13 +30,39 @@ What is there is not overwritten without --replace, and then put aside. The cons
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return h.restore(cmd, &address, o) },
 	}
-	flags := cmd.Flags()
-	address.BreakGlass(flags)
+	flags := restoreFlags(cmd, &address, &o)
 	flags.Lookup("project").DefValue = ""
 	flags.Lookup("project").Usage = "bring back only this project of the console (default: all)"
+	flags.BoolVar(&o.Replace, "replace", false, "put what is in --data aside")
+	return cmd
+}
+
+func restoreFlags(cmd *cobra.Command, address *access.Address, o *console.Restore) *pflag.FlagSet {
+	flags := cmd.Flags()
+	address.BreakGlass(flags)
 	flags.StringVar(&o.Dir, "data", "", "the console's directory; made if it is not there")
 	flags.StringVar(&o.Console, "console", "", "id of the console, where the vault keeps several")
-	flags.BoolVar(&o.Replace, "replace", false, "put what is in --data aside")
+	return flags
+}
+
+func joinCommand(h Host) *cobra.Command {
+	var address access.Address
+	o := console.Restore{Join: true}
+	cmd := &cobra.Command{
+		Use:   "join",
+		Short: "Make a second console that takes over from one that is lost",
+		Long: `Makes a directory, on another machine, that serves the same console: it follows the active one through the vaults and takes over when that is silent
+for 9s. The two share nothing but the vaults, and need not reach each other. --vault-url is the vault of the console's first project, which has
+to hold a backup of the console: one that is served makes one within a minute.`,
+		Example: `  davit console join --data /var/lib/davit-console --vault-url s3://backups/davit --endpoint https://s3.example.com \
+    --recovery-key-file ./davit-recovery.key
+  davit console --data /var/lib/davit-console --listen :8443 --name console-b.example.com`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return h.restore(cmd, &address, o) },
+	}
+	flags := restoreFlags(cmd, &address, &o)
+	flags.Lookup("project").DefValue = ""
+	flags.Lookup("project").Usage = "not needed: a second console has all projects"
 	return cmd
 }
 
@@ -49,6 +76,9 @@ func (h Host) restore(cmd *cobra.Command, address *access.Address, o console.Res
 		return exit.Usage("write s3://BUCKET/PREFIX or file:///DIRECTORY", "--vault-url is missing")
 	case address.RecoveryKey == "":
 		return exit.Usage("it was written when the project was made", "--recovery-key-file is missing")
+	}
+	if o.Join && cmd.Flags().Changed("project") {
+		return exit.Usage("leave --project out", "a second console has all projects of the first")
 	}
 	if cmd.Flags().Changed("project") {
 		o.Only = address.Project
@@ -67,6 +97,8 @@ func (h Host) restore(cmd *cobra.Command, address *access.Address, o console.Res
 	h.Progress().Step("looking for the console's backups")
 	r, err := o.Run(ctx)
 	switch {
+	case errors.Is(err, console.ErrThere) && o.Join:
+		return exit.Refuse("give a directory of its own", "%v", err)
 	case errors.Is(err, console.ErrThere):
 		return exit.Refuse("--replace puts it aside and restores", "%v", err)
 	case errors.Is(err, console.ErrWhich):
@@ -76,7 +108,7 @@ func (h Host) restore(cmd *cobra.Command, address *access.Address, o console.Res
 	case err != nil:
 		return explain(err, o.Dir)
 	}
-	if err := h.Print(Back{r}); err != nil {
+	if err := h.Print(Back{Restoration: r, join: o.Join}); err != nil {
 		return err
 	}
 	if !r.Whole() {
@@ -86,7 +118,10 @@ func (h Host) restore(cmd *cobra.Command, address *access.Address, o console.Res
 }
 
 // Back is what `console restore` did.
-type Back struct{ *console.Restoration }
+type Back struct {
+	*console.Restoration
+	join bool
+}
 
 // Document implements output.Result.
 func (b Back) Document() any { return b.Restoration }
@@ -101,10 +136,17 @@ func (b Back) Text(t *output.Text) {
 			t.Line("%s did not come back: %s", d.Database, d.Fault)
 			continue
 		}
-		t.Line("%s is back, as of %s; its audit log is whole, %d records.", d.Database, d.At.UTC().Format("2006-01-02 15:04:05 MST"), d.Records)
+		t.Line("%s is back, as of %s and with the %d records of its journal since; its audit log is whole, %d records.", d.Database, d.At.UTC().Format("2006-01-02 15:04:05 MST"), d.Followed, d.Records)
+		if d.Lost != "" {
+			t.Line("WHAT WAS CHANGED IN %s AFTER THAT IS LOST: %s", d.Database, d.Lost)
+		}
 	}
 	if b.Aside != "" {
 		t.Line("What was there is in %s.", b.Aside)
 	}
-	t.Line("Make sure that the lost console does not run any more, then serve this one: davit console --data %s --listen :8443 --name NAME", b.Dir)
+	if b.join {
+		t.Line("It follows the active console once it is served: davit console --data %s --listen :8443 --name NAME", b.Dir)
+		return
+	}
+	t.Line("If the lost console still runs somewhere, one of the two is passive. Serve this one: davit console --data %s --listen :8443 --name NAME", b.Dir)
 }

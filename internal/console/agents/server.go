@@ -248,7 +248,7 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 	for _, known := range []struct {
 		is   error
 		code int
-	}{{store.ErrRefused, http.StatusForbidden}, {errStranger, http.StatusForbidden}, {errTooMany, http.StatusTooManyRequests}, {errRequest, http.StatusBadRequest}, {uplink.ErrFrame, http.StatusBadRequest}} {
+	}{{store.ErrRefused, http.StatusForbidden}, {errStranger, http.StatusForbidden}, {store.ErrUnconfirmed, http.StatusServiceUnavailable}, {store.ErrPassive, http.StatusServiceUnavailable}, {errTooMany, http.StatusTooManyRequests}, {errRequest, http.StatusBadRequest}, {uplink.ErrFrame, http.StatusBadRequest}} {
 		if errors.Is(err, known.is) {
 			code, reason = known.code, err.Error()
 			break

@@ -207,6 +207,8 @@ var verdicts = []struct {
 	{store.ErrConflict, http.StatusConflict, "Conflict"},
 	{store.ErrExists, http.StatusConflict, "AlreadyExists"},
 	{store.ErrGone, http.StatusGone, "Expired"},
+	{store.ErrUnconfirmed, http.StatusGatewayTimeout, "Unconfirmed"},
+	{store.ErrPassive, http.StatusServiceUnavailable, "NotActive"},
 }
 
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {

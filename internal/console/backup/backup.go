@@ -67,6 +67,9 @@ type Document struct {
 	Size          int64     `json:"size"`
 	SHA256        string    `json:"sha256"`
 	Parts         []Part    `json:"parts"`
+	// Journal is the record of the database's journal up to which it has all; nil:
+	// there was no journal yet.
+	Journal *int64 `json:"journal,omitempty"`
 
 	// Of a project:
 	ID      string    `json:"id,omitempty"`
@@ -145,8 +148,8 @@ func (s Shelf) List(ctx context.Context, database string) ([]Entry, error) {
 	return slices.DeleteFunc(entries, func(e Entry) bool { return !e.whole }), err
 }
 
-// Write keeps a file as the next backup.
-func (s Shelf) Write(ctx context.Context, path string, d Document) (Document, error) {
+// Write keeps a file as the next backup. confirm is asked, if given, before it counts.
+func (s Shelf) Write(ctx context.Context, path string, d Document, confirm func(ctx context.Context) error) (Document, error) {
 	entries, err := s.all(ctx, d.Database)
 	if err != nil {
 		return d, err
@@ -162,6 +165,11 @@ func (s Shelf) Write(ctx context.Context, path string, d Document) (Document, er
 	plain, err := json.Marshal(d)
 	if err != nil { // its text could hold a secret
 		return d, errors.New("encode backup")
+	}
+	if confirm != nil {
+		if err := confirm(ctx); err != nil {
+			return d, fmt.Errorf("write backup: %w", err)
+		}
 	}
 	return d, s.put(ctx, s.documentKey(d.Database, d.Number), plain)
 }
@@ -219,6 +227,21 @@ const maxDocument = 16 << 20
 // Read brings a backup back into a file that is not there yet, reads its whole
 // audit log, and compares all with what was noted.
 func (s Shelf) Read(ctx context.Context, database string, n int64, path string) (Document, error) {
+	d, err := s.Document(ctx, database, n)
+	if err != nil {
+		return d, err
+	}
+	if err = s.readParts(ctx, d, path); err == nil {
+		err = check(ctx, d, path)
+	}
+	if err != nil {
+		return d, fmt.Errorf("read %s: %w", s.documentKey(database, n), err)
+	}
+	return d, nil
+}
+
+// Document returns what a backup says of itself.
+func (s Shelf) Document(ctx context.Context, database string, n int64) (Document, error) {
 	key := s.documentKey(database, n)
 	plain, err := s.get(ctx, key, maxDocument)
 	if err != nil {
@@ -227,12 +250,6 @@ func (s Shelf) Read(ctx context.Context, database string, n int64, path string) 
 	d, err := parse(plain)
 	if err == nil && (d.Console != s.Console || d.Database != database || d.Number != n) {
 		err = fmt.Errorf("%w: it is backup %d of %s of another", vault.ErrDamaged, d.Number, d.Database)
-	}
-	if err == nil {
-		err = s.readParts(ctx, d, path)
-	}
-	if err == nil {
-		err = check(ctx, d, path)
 	}
 	if err != nil {
 		return d, fmt.Errorf("read %s: %w", key, err)

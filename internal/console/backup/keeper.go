@@ -58,11 +58,17 @@ type Keeper struct {
 	Every   time.Duration
 	// Limit is how long the backup of one database may take.
 	Limit time.Duration
-	Now   func() time.Time
-	Log   *slog.Logger
+	// Confirm, if given, says before a backup begins to count that this is the
+	// console that may write it.
+	Confirm func(ctx context.Context) error
+	// Trim, if given, removes what is not needed since there is a backup.
+	Trim func(ctx context.Context, s Shelf, database string) error
+	Now  func() time.Time
+	Log  *slog.Logger
 
 	mu     sync.Mutex
 	states map[string]*State // by project id; "" is the console
+	listed int               // how many projects the console's newest backup has
 }
 
 // States are those of all databases, the console's first.
@@ -127,7 +133,7 @@ func (k *Keeper) database(ctx context.Context, l store.Listing, own bool, all []
 	}
 	s := k.state(id, name)
 	now := k.Now()
-	due, check := k.due(s.At, k.Every, now) || s.Fault != "", k.due(s.tried, CheckEvery, now)
+	due, check := k.due(s.At, k.Every, now) || s.Fault != "" || own && k.listed != len(all), k.due(s.tried, CheckEvery, now)
 	if !due && !check {
 		return
 	}
@@ -136,6 +142,7 @@ func (k *Keeper) database(ctx context.Context, l store.Listing, own bool, all []
 	job, err := k.open(limited, l, own)
 	if err == nil && s.Number == 0 {
 		due, err = k.recall(limited, job, &s, now)
+		due = due || own && k.listed != len(all)
 	}
 	if err == nil && due {
 		err = k.write(limited, job, &s, all)
@@ -189,11 +196,8 @@ func (k *Keeper) state(id, project string) State {
 type job struct {
 	Shelf
 	database string
-	source   interface {
-		store.Audited
-		Snapshot(ctx context.Context, path string) error
-	}
-	listing store.Listing
+	source   store.Journaled
+	listing  store.Listing
 }
 
 func (k *Keeper) open(ctx context.Context, l store.Listing, own bool) (job, error) {
@@ -229,11 +233,19 @@ func (k *Keeper) recall(ctx context.Context, j job, s *State, now time.Time) (du
 	}
 	newest := entries[len(entries)-1]
 	s.Number, s.At = newest.Number, newest.At
-	return k.due(s.At, k.Every, now), nil
+	d, err := j.Document(ctx, j.database, s.Number)
+	if err != nil { // as good as none
+		k.Log.Warn("the newest backup of the console cannot be read", "database", s.Name(), "err", err)
+	}
+	if j.database == ConsoleDatabase {
+		k.listed = len(d.Projects)
+	}
+	return err != nil || d.Journal == nil || k.due(s.At, k.Every, now), nil
 }
 
 func (k *Keeper) write(ctx context.Context, j job, s *State, all []store.Listing) error {
-	if err := k.point(ctx, j); err != nil {
+	err := k.point(ctx, j)
+	if err != nil {
 		return err
 	}
 	d := Document{Database: j.database, At: k.Now()}
@@ -242,34 +254,47 @@ func (k *Keeper) write(ctx context.Context, j job, s *State, all []store.Listing
 	} else {
 		d.ID, d.Name, d.Created = j.listing.ID, j.listing.Name, j.listing.Created
 	}
-	err := scratch(k.Console.Dir(), func(dir string) error {
+	err = Scratch(k.Console.Dir(), "scratch-", func(dir string) error {
 		path := filepath.Join(dir, "snapshot.db")
 		if err := j.source.Snapshot(ctx, path); err != nil {
 			return err
 		}
-		tail, err := tailOf(ctx, j.database, path)
-		if err != nil {
+		if err := describe(ctx, &d, path); err != nil {
 			return err
 		}
-		d.Audit = tail
-		d, err = j.Write(ctx, path, d)
+		d, err = j.Write(ctx, path, d, k.Confirm)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	s.Number, s.At, s.Size = d.Number, d.At, d.Size
+	if j.database == ConsoleDatabase { // it says where the others are
+		k.listed = len(all)
+	}
+	if k.Trim != nil {
+		if err := k.Trim(ctx, j.Shelf, j.database); err != nil {
+			return err
+		}
+	}
 	return k.prune(ctx, j)
 }
 
-// tailOf reads the whole audit log of a snapshot: one that is broken is not kept.
-func tailOf(ctx context.Context, database, path string) (Tail, error) {
-	look := store.CheckProject
-	if database == ConsoleDatabase {
-		look = store.CheckConsole
+// describe reads the whole audit log of a snapshot, for one that is broken is not
+// kept, and up to where it has its journal.
+func describe(ctx context.Context, d *Document, path string) (err error) {
+	db, err := store.OpenAlone(ctx, path, d.Database == ConsoleDatabase)
+	if err != nil {
+		return err
 	}
-	tail, err := look(ctx, path)
-	return Tail{Sequence: tail.Sequence, Hash: tail.Hash}, err
+	defer func() { err = errors.Join(err, db.Close()) }()
+	tail, err := db.VerifyAudit(ctx)
+	if err != nil {
+		return err
+	}
+	at, err := db.Position(ctx)
+	d.Audit, d.Journal = Tail{Sequence: tail.Sequence, Hash: tail.Hash}, &at.Number
+	return err
 }
 
 // point notes which project is the console's home, for whoever has the vault's
@@ -314,7 +339,7 @@ func (k *Keeper) prune(ctx context.Context, j job) error {
 
 // check brings the newest backup back into a scratch directory.
 func (k *Keeper) check(ctx context.Context, j job, s *State) error {
-	return scratch(k.Console.Dir(), func(dir string) error {
+	return Scratch(k.Console.Dir(), "scratch-", func(dir string) error {
 		d, err := j.Read(ctx, j.database, s.Number, filepath.Join(dir, "check.db"))
 		if err != nil {
 			return err
@@ -324,10 +349,9 @@ func (k *Keeper) check(ctx context.Context, j job, s *State) error {
 	})
 }
 
-// scratch runs fn with a directory of its own, which is gone afterwards. Those
-// of a process that was killed are taken away too.
-func scratch(dir string, fn func(dir string) error) error {
-	const name = "scratch-"
+// Scratch runs fn with a directory of its own, which is gone afterwards. Those
+// of the name that a process left behind which was killed are taken away too.
+func Scratch(dir, name string, fn func(dir string) error) error {
 	old, err := filepath.Glob(filepath.Join(dir, name+"*"))
 	if err != nil {
 		return err

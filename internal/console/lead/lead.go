@@ -22,7 +22,7 @@ var ErrPassive = errors.New("this console is not the active one")
 type Claim struct {
 	FormatVersion int       `json:"formatVersion"`
 	Number        int64     `json:"number"`
-	Holder        string    `json:"holder"` // random, of one process
+	Holder        string    `json:"holder"` // random, of one directory, which one process serves
 	URL           string    `json:"url,omitempty"`
 	At            time.Time `json:"at"` // for people
 }
@@ -51,9 +51,9 @@ type Ledger interface {
 // the active one, cut off, knows that it is not. That is for people and load
 // balancers; that there are never two writers rests on epochs alone.
 const (
-	Every    = 3 * time.Second  // between two steps
-	Lease    = 6 * time.Second  // after the last good step began, one is active no more
-	Patience = 10 * time.Second // without a new count, one who waits claims
+	Every    = 2 * time.Second // between two steps
+	Lease    = 6 * time.Second // after the last good step began, one is active no more
+	Patience = 9 * time.Second // without a new count, one who waits claims
 )
 
 // Role is what a process is.
@@ -71,6 +71,8 @@ const (
 // Options are what a Member is made of.
 type Options struct {
 	Ledger Ledger
+	// Holder is this one's. No other process may have it at the same time: one that
+	// finds its own holds an epoch that it knows nothing of claims the next at once.
 	Holder string
 	URL    string
 	// Steady is a clock that never jumps, such as time.Since of a moment.
@@ -170,7 +172,7 @@ func (m *Member) Step(ctx context.Context) error {
 	case held != 0:
 		m.yield(newest)
 		return nil
-	case newest.Number == 0:
+	case newest.Number == 0, newest.Holder == m.Holder: // which is not here any more
 		return m.claim(ctx, newest, begun)
 	}
 	return m.wait(ctx, newest, begun)

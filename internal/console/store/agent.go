@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"davit.dev/davit/internal/console/account"
@@ -215,6 +216,11 @@ const keptEvents = 50_000
 // HearAgents keeps what agents said, all of it or nothing. Events that were kept
 // before are not kept twice.
 func (p *Project) HearAgents(ctx context.Context, words []Word) error {
+	if slices.ContainsFunc(words, func(w Word) bool { return len(w.Events) > 0 }) { // what is kept here is forgotten there
+		if err := p.guarded().Ready(); err != nil {
+			return err
+		}
+	}
 	return p.update(ctx, func(tx *sql.Tx) error {
 		last := int64(0)
 		for _, w := range words {

@@ -41,7 +41,7 @@ CREATE TABLE session (
 ) STRICT;
 CREATE INDEX session_user ON session (user);
 CREATE TABLE project (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL) STRICT;
-`, vouchedTable}
+`, vouchedTable, journalTables}
 
 // Console is the console's directory. It is safe for use by several goroutines.
 type Console struct {
@@ -49,8 +49,9 @@ type Console struct {
 	dir string
 	key *seal.Key
 
-	mu   sync.Mutex
-	open map[string]*Project // by id
+	mu     sync.Mutex
+	open   map[string]*Project // by id
+	guards func(p *Project) Guard
 }
 
 // Create makes a console in a directory that holds none. What is in it then
@@ -200,6 +201,9 @@ func (c *Console) Project(ctx context.Context, name string) (*Project, error) {
 		return nil, fmt.Errorf("open project %s: %w", name, err)
 	}
 	p := c.project(l, f)
+	if c.guards != nil {
+		p.Guard(c.guards(p))
+	}
 	c.open[l.ID] = p
 	return p, nil
 }

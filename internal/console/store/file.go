@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite" // also the driver "sqlite"
@@ -42,6 +43,7 @@ const readers = 4
 type file struct {
 	path        string
 	write, read *sql.DB
+	guard       atomic.Pointer[Guard]
 }
 
 // openFile opens a database and brings it up to the newest of its migrations.
@@ -101,7 +103,7 @@ func (f *file) ready(ctx context.Context, migrations []string) error {
 		return fmt.Errorf("%w: its format is %d, this davit knows up to %d: use a newer davit", ErrNewer, version, len(migrations))
 	}
 	for n := version; n < len(migrations); n++ {
-		err := f.update(ctx, func(tx *sql.Tx) error {
+		err := f.transact(ctx, func(tx *sql.Tx) error {
 			if _, err := tx.ExecContext(ctx, migrations[n]); err != nil {
 				return err
 			}
@@ -112,7 +114,7 @@ func (f *file) ready(ctx context.Context, migrations []string) error {
 			return fmt.Errorf("migrate it to format %d: %w", n+1, err)
 		}
 	}
-	return nil
+	return f.listen(ctx)
 }
 
 // damage says of an error of SQLite's that the file is damaged, if it means that.
@@ -135,8 +137,8 @@ func (f *file) Close() error {
 	return errors.Join(errs...)
 }
 
-// update runs fn in one transaction, which alone writes meanwhile.
-func (f *file) update(ctx context.Context, fn func(tx *sql.Tx) error) error {
+// transact runs fn in one transaction, which alone writes meanwhile.
+func (f *file) transact(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	tx, err := f.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
@@ -150,6 +152,12 @@ func (f *file) update(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	return nil
 }
 
+// update runs fn in one transaction, and what it changed goes to the vault soon.
+func (f *file) update(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	_, err := f.batch(ctx, fn)
+	return err
+}
+
 // ignoreDone forgets that a transaction has ended already.
 func ignoreDone(err error) error {
 	if errors.Is(err, sql.ErrTxDone) {
@@ -159,9 +167,28 @@ func ignoreDone(err error) error {
 }
 
 // change runs fn and writes the record of it: both or neither. fn may add to
-// the record.
+// the record. It returns once what was changed is in the vault as well.
 func (f *file) change(ctx context.Context, act audit.Act, r audit.Record, fn func(tx *sql.Tx, r *audit.Record) error) error {
-	return f.update(ctx, func(tx *sql.Tx) error {
+	guard := f.guarded()
+	if err := guard.Ready(); err != nil {
+		return err
+	}
+	upto, err := f.record(ctx, act, r, fn)
+	if err != nil {
+		return err
+	}
+	return guard.Await(ctx, upto)
+}
+
+// changeSoon is change for what may be lost with this machine: it does not wait
+// for the vault.
+func (f *file) changeSoon(ctx context.Context, act audit.Act, r audit.Record, fn func(tx *sql.Tx, r *audit.Record) error) error {
+	_, err := f.record(ctx, act, r, fn)
+	return err
+}
+
+func (f *file) record(ctx context.Context, act audit.Act, r audit.Record, fn func(tx *sql.Tx, r *audit.Record) error) (upto int64, err error) {
+	return f.batch(ctx, func(tx *sql.Tx) error {
 		if err := fn(tx, &r); err != nil {
 			return err
 		}
@@ -173,6 +200,9 @@ func (f *file) change(ctx context.Context, act audit.Act, r audit.Record, fn fun
 // to the file besides Davit could change it, and the hashes would tell.
 const auditTable = `
 CREATE TABLE audit (sequence INTEGER PRIMARY KEY, hash TEXT NOT NULL, record TEXT NOT NULL) STRICT;
+` + auditTriggers
+
+const auditTriggers = `
 CREATE TRIGGER audit_stays BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER audit_keeps BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 `

@@ -206,7 +206,7 @@ type Session struct {
 // checked by is not what counts any more: his password is another, he was shut
 // out, or is asked for codes now.
 func (c *Console) CreateSession(ctx context.Context, act audit.Act, s Session) error {
-	return c.change(ctx, act, audit.Record{Action: "login", Object: s.User.Name, Detail: s.Source}, func(tx *sql.Tx, _ *audit.Record) error {
+	return c.changeSoon(ctx, act, audit.Record{Action: "login", Object: s.User.Name, Detail: s.Source}, func(tx *sql.Tx, _ *audit.Record) error {
 		now, err := one(ctx, tx, scanUser, "find user", "SELECT "+userColumns+" FROM user WHERE id = ?", s.User.ID)
 		if err != nil {
 			return err
@@ -261,7 +261,7 @@ func scanSession(row scanner) (s Session, err error) {
 
 // EndSession lets a user out.
 func (c *Console) EndSession(ctx context.Context, act audit.Act, s Session) error {
-	return c.change(ctx, act, audit.Record{Action: "logout", Object: s.User.Name}, func(tx *sql.Tx, _ *audit.Record) error {
+	return c.changeSoon(ctx, act, audit.Record{Action: "logout", Object: s.User.Name}, func(tx *sql.Tx, _ *audit.Record) error {
 		_, err := exec(ctx, tx, "DELETE FROM session WHERE hash = ?", s.Hash)
 		return err
 	})

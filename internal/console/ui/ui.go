@@ -234,6 +234,8 @@ var verdicts = []struct {
 	{store.ErrExists, http.StatusConflict},
 	{store.ErrConflict, http.StatusConflict},
 	{store.ErrNotFound, http.StatusNotFound},
+	{store.ErrUnconfirmed, http.StatusGatewayTimeout},
+	{store.ErrPassive, http.StatusServiceUnavailable},
 }
 
 func (v *visit) fail(err error) {

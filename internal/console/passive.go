@@ -1,0 +1,295 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/backup"
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/journal"
+	"davit.dev/davit/internal/console/store"
+)
+
+// elsewhere says where the active console is.
+func (s *server) elsewhere(w http.ResponseWriter, r *http.Request) {
+	reason := "this console has just become the active one: ask again"
+	if err := s.duty.allowed(); err != nil {
+		reason = err.Error()
+	}
+	w.Header().Set("Retry-After", "5")
+	if strings.HasPrefix(r.URL.Path, api.Prefix+"/") {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		if err := json.NewEncoder(w).Encode(map[string]any{"code": http.StatusServiceUnavailable, "reason": "NotActive", "message": reason}); err != nil {
+			s.Log.Debug("an answer was not taken", "err", err)
+		}
+		return
+	}
+	where := ""
+	if to, err := url.Parse(s.duty.status().URL); err == nil && to.Scheme == "https" && to.Host != "" {
+		where = fmt.Sprintf(`<p><a href="%s">Go to the active console</a></p>`, html.EscapeString(to.String()))
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	if _, err := fmt.Fprintf(w, "<!doctype html><html lang=en><meta charset=utf-8><title>Davit: passive console</title><h1>Passive console</h1><p>%s</p>%s</html>\n", html.EscapeString(reason), where); err != nil {
+		s.Log.Debug("an answer was not taken", "err", err)
+	}
+}
+
+// followEvery is how often a passive console looks for what the active one
+// wrote, and gapEvery how many looks later it makes sure that it missed nothing.
+const (
+	followEvery = time.Second
+	gapEvery    = 60
+	followLimit = 5 * time.Minute
+)
+
+// trail is a passive console that follows the active one.
+type trail struct {
+	*duty
+	stop    func()
+	running sync.WaitGroup
+	faults  map[string]string
+
+	mu   sync.Mutex
+	last time.Time // when it had all
+}
+
+func newTrail(d *duty) *trail {
+	t := &trail{duty: d, faults: map[string]string{}, last: time.Now()}
+	var ctx context.Context
+	ctx, t.stop = context.WithCancel(d.base)
+	t.running.Go(func() { t.run(ctx) })
+	return t
+}
+
+func (t *trail) end() {
+	t.stop()
+	t.running.Wait()
+}
+
+// behind is for how long it has not had all.
+func (t *trail) behind() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Since(t.last)
+}
+
+func (t *trail) run(ctx context.Context) {
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	for n := 0; ; n++ {
+		if begun := time.Now(); t.round(ctx, n%gapEvery == 0) {
+			t.mu.Lock()
+			t.last = begun
+			t.mu.Unlock()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// round follows once, and tells whether it has all. One database that cannot be
+// followed keeps no other from it.
+func (t *trail) round(ctx context.Context, sure bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, followLimit)
+	defer cancel()
+	whole := t.said(ctx, "", t.database(ctx, nil, t.console, sure))
+	all, err := t.console.Projects(ctx)
+	whole = t.said(ctx, "list", err) && whole
+	for _, l := range all {
+		p, err := t.console.Project(ctx, l.Name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrDamaged) { // nothing of its own is in it
+			if err = t.fetch(ctx, l); err == nil {
+				p, err = t.console.Project(ctx, l.Name)
+			}
+		}
+		if err == nil {
+			err = t.database(ctx, p, p, sure)
+		}
+		whole = t.said(ctx, l.ID, err) && whole
+	}
+	return whole
+}
+
+// said says once what is wrong with a database.
+func (t *trail) said(ctx context.Context, id string, err error) bool {
+	text := ""
+	if err != nil && ctx.Err() == nil {
+		text = err.Error()
+	}
+	if text != "" && text != t.faults[id] {
+		t.Log.Warn("the active console cannot be followed", "project", id, "err", err)
+	}
+	t.faults[id] = text
+	return err == nil
+}
+
+func (t *trail) database(ctx context.Context, p *store.Project, db store.Journaled, sure bool) error {
+	id := ""
+	if p != nil {
+		id = p.ID
+	}
+	b, err := t.shelves.book(ctx, p, t.faults[id] != "")
+	if err != nil {
+		return err
+	}
+	if _, err = journal.CatchUp(ctx, b, db); err == nil && (sure || t.faults[id] != "") {
+		err = journal.Reached(ctx, b, db)
+	}
+	if errors.Is(err, journal.ErrFork) {
+		t.Log.Info("a database does not continue to what the vault holds: it is made that", "project", id, "err", err)
+		return b.Rebuild(ctx, db, t.Dir)
+	}
+	return err
+}
+
+// fetch brings a project's database here, as the newest backup of the console
+// says where it is.
+func (t *trail) fetch(ctx context.Context, l store.Listing) error {
+	home, err := t.shelves.book(ctx, nil, false)
+	if err != nil {
+		return err
+	}
+	bound, err := bound(ctx, home, l.ID)
+	if err != nil {
+		return err
+	}
+	p, identity, err := bound.Binding.Project(ctx, t.Store)
+	if err != nil {
+		return err
+	}
+	a, err := authority.Read(ctx, p, identity)
+	if err != nil {
+		return err
+	}
+	b := journal.Book{Shelf: backup.Shelf{Project: p, Authority: a, Console: t.console.ID()}, Database: backup.ProjectDatabase}
+	return backup.Scratch(t.Dir, "fetch-", func(dir string) error {
+		path := dir + "/fresh.db"
+		c, err := b.Newest(ctx, path)
+		if err == nil && c.Lost != nil {
+			err = c.Lost
+		}
+		if err != nil {
+			return err
+		}
+		to := store.ProjectFile(t.Dir, l.ID)
+		for _, tail := range []string{"-wal", "-shm"} {
+			if err := os.Remove(to + tail); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("fetch project %s: %w", l.Name, err)
+			}
+		}
+		return os.Rename(path, to)
+	})
+}
+
+func bound(ctx context.Context, home journal.Book, id string) (backup.Bound, error) {
+	entries, err := home.List(ctx, home.Database)
+	if err != nil || len(entries) == 0 {
+		return backup.Bound{}, errors.Join(err, backup.ErrNone)
+	}
+	d, err := home.Document(ctx, home.Database, entries[len(entries)-1].Number)
+	if err != nil {
+		return backup.Bound{}, err
+	}
+	for _, b := range d.Projects {
+		if b.ID == id {
+			return b, nil
+		}
+	}
+	return backup.Bound{}, fmt.Errorf("%w says where the project's vault is: the next one will", backup.ErrNone)
+}
+
+// shelves open the places in the vaults where the databases of the console are kept.
+type shelves struct {
+	Options
+	console *store.Console
+
+	mu   sync.Mutex
+	open map[string]opened // by project id; "" is the console's own
+}
+
+type opened struct {
+	book journal.Book
+	at   time.Time
+}
+
+// openedFor is for how long a vault is not opened again.
+const openedFor = 5 * time.Minute
+
+func newShelves(o Options, c *store.Console) *shelves {
+	return &shelves{Options: o, console: c, open: map[string]opened{}}
+}
+
+// book returns the journal of a project, or with nil the console's own; with
+// again, not as it was opened before.
+func (s *shelves) book(ctx context.Context, p *store.Project, again bool) (journal.Book, error) {
+	id, database := "", backup.ConsoleDatabase
+	if p != nil {
+		id, database = p.ID, backup.ProjectDatabase
+	}
+	s.mu.Lock()
+	known, ok := s.open[id]
+	s.mu.Unlock()
+	if ok && !again && time.Since(known.at) < openedFor {
+		return known.book, nil
+	}
+	if p == nil {
+		var err error
+		if p, err = s.home(ctx); err != nil {
+			return journal.Book{}, err
+		}
+	}
+	var b fleet.Binding
+	if err := p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
+		return journal.Book{}, fmt.Errorf("find the way into the vault of %s: %w", p.Name, err)
+	}
+	project, identity, err := b.Project(ctx, s.Store)
+	if err != nil {
+		return journal.Book{}, err
+	}
+	a, err := authority.Read(ctx, project, identity)
+	if err != nil {
+		return journal.Book{}, err
+	}
+	book := journal.Book{Shelf: backup.Shelf{Project: project, Authority: a, Console: s.console.ID()}, Database: database}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[id] = opened{book, time.Now()}
+	return book, nil
+}
+
+// home is the project in whose vault the console's own database is kept: the
+// one that it had first.
+func (s *shelves) home(ctx context.Context) (*store.Project, error) {
+	all, err := s.console.Projects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, errors.New("there is no project yet: `console init` adds one")
+	}
+	first := all[0]
+	for _, l := range all[1:] {
+		if l.Created.Before(first.Created) {
+			first = l
+		}
+	}
+	return s.console.Project(ctx, first.Name)
+}

@@ -1,0 +1,186 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"davit.dev/davit/internal/console/journal"
+	"davit.dev/davit/internal/console/lead"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/vault"
+)
+
+// term is an epoch of this process: the journals of all databases go on in it.
+type term struct {
+	journal.Term
+	duty    *duty
+	own     *journal.Sender
+	ctx     context.Context //nolint:containedctx // senders begin when their databases are opened
+	stop    func()
+	running sync.WaitGroup
+	// ready is closed when all databases were taken over, or long enough was tried.
+	ready chan struct{}
+
+	mu      sync.Mutex
+	senders map[string]*journal.Sender
+}
+
+func newTerm(d *duty, epoch int64) *term {
+	t := &term{Term: journal.Term{Epoch: epoch, Holder: d.member.Holder, Now: d.Now}, duty: d, ready: make(chan struct{}), senders: map[string]*journal.Sender{}}
+	t.ctx, t.stop = context.WithCancel(d.base)
+	t.own = t.sender(nil)
+	t.running.Go(func() { t.begin() })
+	return t
+}
+
+// begin takes the projects over once the console's own database is: only that
+// says which there are. One that cannot be opened keeps no other from it.
+func (t *term) begin() {
+	select {
+	case <-t.own.Taken():
+	case <-t.ctx.Done():
+		return
+	}
+	t.duty.console.Guards(func(p *store.Project) store.Guard { return t.sender(p) })
+	all, err := t.duty.console.Projects(t.ctx)
+	for _, l := range all {
+		_, openErr := t.duty.console.Project(t.ctx, l.Name)
+		err = errors.Join(err, openErr)
+	}
+	if err != nil && t.ctx.Err() == nil {
+		t.duty.Log.Error("a project cannot be taken over", "err", err)
+	}
+	t.await()
+	close(t.ready)
+}
+
+// projectsLimit is how long a console that takes over waits for projects whose
+// vaults do not answer: they are taken over when they do.
+const projectsLimit = 10 * time.Second
+
+// await returns when each database was tried to be taken over.
+func (t *term) await() {
+	limit := time.NewTimer(projectsLimit)
+	defer limit.Stop()
+	t.mu.Lock()
+	all := slices.Collect(maps.Values(t.senders))
+	t.mu.Unlock()
+	for _, s := range all {
+		select {
+		case <-s.Tried():
+		case <-limit.C:
+			return
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// sender returns that of a project, or with nil of the console's own database.
+func (t *term) sender(p *store.Project) *journal.Sender {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id, db := "", store.Journaled(t.duty.console)
+	if p != nil {
+		id, db = p.ID, p
+	}
+	if s := t.senders[id]; s != nil {
+		return s
+	}
+	d := t.duty
+	s := &journal.Sender{
+		Term: t.Term, DB: db, Confirm: d.member.Confirm, Allowed: d.allowed, Dir: d.Dir, Log: d.Log,
+		Open: func(ctx context.Context, again bool) (journal.Book, error) { return d.shelves.book(ctx, p, again) },
+	}
+	if p != nil {
+		s.Log = d.Log.With("project", p.Name)
+	}
+	if t.ctx.Err() != nil { // it has ended
+		return s
+	}
+	t.senders[id] = s
+	t.running.Go(func() { s.Run(t.ctx) })
+	return s
+}
+
+// behind is how many changes are not known to be in the vault.
+func (t *term) behind(ctx context.Context) (n float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.senders {
+		if waiting, err := s.Behind(ctx); err == nil {
+			n += float64(waiting)
+		}
+	}
+	return n
+}
+
+// lastLimit is how long what waits may take to be sent when a term ends.
+const lastLimit = 3 * time.Second
+
+// end sends what waits, if it still may, and ends the term.
+func (t *term) end() {
+	t.mu.Lock()
+	t.stop()
+	t.mu.Unlock()
+	t.running.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), lastLimit)
+	defer cancel()
+	if t.duty.status().Role != lead.Active {
+		return
+	}
+	for _, s := range t.senders {
+		s.Round(ctx)
+	}
+}
+
+// ledger is where the home's vault says who is active. It is opened when it is
+// asked, and again after it has failed.
+type ledger struct{ *shelves }
+
+var _ lead.Ledger = ledger{}
+
+func inVault[T any](ctx context.Context, l ledger, do func(lead.InVault) (T, error)) (T, error) {
+	b, err := l.book(ctx, nil, false)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	out, err := do(lead.InVault{Project: b.Project, Authority: b.Authority, Console: b.Console})
+	if err != nil && !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrExists) {
+		l.forget()
+	}
+	return out, err
+}
+
+func (s *shelves) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, "")
+}
+
+// Newest implements lead.Ledger.
+func (l ledger) Newest(ctx context.Context) (lead.Claim, error) {
+	return inVault(ctx, l, func(v lead.InVault) (lead.Claim, error) { return v.Newest(ctx) })
+}
+
+// Claim implements lead.Ledger.
+func (l ledger) Claim(ctx context.Context, c lead.Claim) error {
+	_, err := inVault(ctx, l, func(v lead.InVault) (struct{}, error) { return struct{}{}, v.Claim(ctx, c) })
+	return err
+}
+
+// Beat implements lead.Ledger.
+func (l ledger) Beat(ctx context.Context, b lead.Beat) error {
+	_, err := inVault(ctx, l, func(v lead.InVault) (struct{}, error) { return struct{}{}, v.Beat(ctx, b) })
+	return err
+}
+
+// ReadBeat implements lead.Ledger.
+func (l ledger) ReadBeat(ctx context.Context, epoch int64) (lead.Beat, error) {
+	return inVault(ctx, l, func(v lead.InVault) (lead.Beat, error) { return v.ReadBeat(ctx, epoch) })
+}
