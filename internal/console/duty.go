@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -194,7 +195,7 @@ func (d *duty) close(web *http.Server) error {
 
 // steps takes a step from time to time. first is called after the first.
 func (d *duty) steps(ctx context.Context, first func()) {
-	ticker := time.NewTicker(lead.Every)
+	ticker := time.NewTicker(cmp.Or(d.Options.step, lead.Every))
 	defer ticker.Stop()
 	for begun := false; ; begun = true {
 		d.step(ctx)

@@ -60,6 +60,8 @@ type Options struct {
 	Cost  account.Cost
 	Now   func() time.Time
 	Log   *slog.Logger
+	// step is how often it looks who is active; 0 is lead.Every.
+	step time.Duration
 	// Ready is told the address on which the console listens.
 	Ready func(address string)
 }

@@ -118,7 +118,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) options() Options {
 	return Options{
-		SSO: w.sso, Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), Every: 500 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
+		SSO: w.sso, Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), URL: "https://" + filepath.Base(w.dir) + ".example.com", Every: 500 * time.Millisecond, step: 50 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
 		Log: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Store: func(_ context.Context, cfg backend.Config) (vault.Store, error) {
 			return w.vaults[cfg.URL], nil
@@ -153,6 +153,28 @@ func (w *world) serve() {
 	}
 	w.pool = x509.NewCertPool()
 	w.pool.AppendCertsFromPEM(text)
+	if !Passive(w.dir) {
+		w.active()
+	}
+}
+
+// active waits until this is the active console.
+func (w *world) active() {
+	w.t.Helper()
+	for client := w.client(); ; {
+		r, err := http.NewRequestWithContext(w.t.Context(), "GET", w.url+"/healthz/active", nil)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if code, _ := w.do(client, r); code == http.StatusOK {
+			return
+		}
+		select {
+		case <-w.t.Context().Done():
+			w.t.Fatal("it does not become active")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func (w *world) client() *http.Client {

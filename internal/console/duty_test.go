@@ -1,0 +1,97 @@
+package console
+
+import (
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// second is another directory of the same console, which was joined.
+func (w *world) second() *world {
+	w.t.Helper()
+	home, _ := w.home()
+	b := *w
+	b.dir, b.logs = filepath.Join(w.t.TempDir(), "second"), &logs{}
+	r := Restore{Dir: b.dir, Join: true, Vault: w.vaults["mem:"+home], Recovery: w.keys[home], Open: w.options().Store}
+	r.Config.URL = "mem:" + home
+	if got, err := r.Run(w.t.Context()); err != nil || !got.Whole() {
+		w.t.Fatalf("%+v, %v", got, err)
+	}
+	return &b
+}
+
+func (w *world) page(path string) (int, string) {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(w.t.Context(), "GET", w.url+path, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.do(w.client(), r)
+}
+
+// Of two consoles one is active. The other sends people there, takes over with
+// all that was acknowledged, and the first follows it when it is back.
+func TestTwoConsoles(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.keep()
+	w.serve()
+	b := w.second()
+	b.serve()
+	anna := w.login("anna")
+	if code, text := w.call(anna, "PUT", "/projects/acme/documents/protectionpolicies/hourly", policyJSON); code != 200 {
+		t.Fatal(code, text)
+	}
+	for path, says := range map[string]string{"/": `href="https://console.example.com"`, "/healthz/active": "https://console.example.com", "/api/v1/login": "NotActive"} {
+		if code, text := b.page(path); code != 503 || !strings.Contains(text, says) {
+			t.Errorf("the passive one answers %s with %d %s", path, code, text)
+		}
+	}
+	if code, text := b.call("", "POST", "/login", `{"name":"anna","password":"`+password+`"}`); code != 503 || !strings.Contains(text, "https://console.example.com") {
+		t.Errorf("the passive one lets people in: %d %s", code, text)
+	}
+	if code, text := b.page("/healthz"); code != 200 {
+		t.Errorf("%d %s", code, text)
+	}
+	if _, text := b.page("/metrics"); !strings.Contains(text, "\ndavit_console_active 0\n") {
+		t.Errorf("metrics: %s", text)
+	}
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.active()
+	if code, text := b.call(anna, "GET", "/projects/acme/documents/protectionpolicies/hourly", ""); code != 200 {
+		t.Errorf("what was acknowledged is lost, or the session: %d %s", code, text)
+	}
+	w.wake(b)
+	if code, text := b.call(anna, "PUT", "/projects/acme/documents/protectionpolicies/daily", strings.ReplaceAll(policyJSON, "hourly", "daily")); code != 200 {
+		t.Fatal(code, text)
+	}
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.active()
+	for _, name := range []string{"hourly", "daily"} {
+		if code, text := w.call(anna, "GET", "/projects/acme/documents/protectionpolicies/"+name, ""); code != 200 {
+			t.Errorf("%s: %d %s", name, code, text)
+		}
+	}
+	if _, text := w.call(anna, "GET", "/projects/acme/audit", ""); strings.Contains(text, "broken") {
+		t.Errorf("the audit log: %s", text)
+	}
+}
+
+// wake serves a console that was active before, beside one that is now.
+func (w *world) wake(active *world) {
+	w.t.Helper()
+	if err := markPassive(w.dir, true); err != nil { // it is not waited for
+		w.t.Fatal(err)
+	}
+	w.serve()
+	if code, text := w.page("/healthz/active"); code != 503 || !strings.Contains(text, filepath.Base(active.dir)) {
+		w.t.Errorf("two are active: %d %s", code, text)
+	}
+}
