@@ -2,9 +2,11 @@ package console
 
 import (
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // second is another directory of the same console, which was joined.
@@ -40,7 +42,20 @@ func TestTwoConsoles(t *testing.T) {
 	w.keep()
 	w.serve()
 	b := w.second()
+	files, err := filepath.Glob(filepath.Join(b.dir, "projects", "*.db"))
+	if err != nil || len(files) != 2 {
+		t.Fatal(files, err)
+	}
+	if err := os.Remove(files[1]); err != nil {
+		t.Fatal(err)
+	}
 	b.serve()
+	for { // what is gone is brought again
+		if _, err := os.Stat(files[1]); err == nil {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	anna := w.login("anna")
 	if code, text := w.call(anna, "PUT", "/projects/acme/documents/protectionpolicies/hourly", policyJSON); code != 200 {
 		t.Fatal(code, text)
@@ -65,6 +80,9 @@ func TestTwoConsoles(t *testing.T) {
 	b.active()
 	if code, text := b.call(anna, "GET", "/projects/acme/documents/protectionpolicies/hourly", ""); code != 200 {
 		t.Errorf("what was acknowledged is lost, or the session: %d %s", code, text)
+	}
+	if code, text := b.call(b.login("bob"), "GET", "/projects/other/members", ""); code != 200 {
+		t.Errorf("a project is lost: %d %s", code, text)
 	}
 	w.wake(b)
 	if code, text := b.call(anna, "PUT", "/projects/acme/documents/protectionpolicies/daily", strings.ReplaceAll(policyJSON, "hourly", "daily")); code != 200 {

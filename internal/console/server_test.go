@@ -126,8 +126,18 @@ func (w *world) options() Options {
 	}
 }
 
-// serve starts the console and waits until it listens.
+// serve starts the console and waits until it is active, unless it is to follow another.
 func (w *world) serve() {
+	w.t.Helper()
+	passive := Passive(w.dir)
+	w.start()
+	if !passive {
+		w.active()
+	}
+}
+
+// start starts the console and waits until it listens.
+func (w *world) start() {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	opts := w.options()
@@ -153,9 +163,6 @@ func (w *world) serve() {
 	}
 	w.pool = x509.NewCertPool()
 	w.pool.AppendCertsFromPEM(text)
-	if !Passive(w.dir) {
-		w.active()
-	}
 }
 
 // active waits until this is the active console.
@@ -528,7 +535,7 @@ func TestDamagedProject(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.dir, "projects", acme.ID+".db"), torn, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.serve()
+	w.start() // it is not active if that is the first project
 	for who, token := range map[string]string{"bob": bob, "vera": vera, "a robot": robot, "a foreign robot": foreign} {
 		code, text := w.call(token, "GET", "/projects/acme/fleet", "")
 		missingCode, missing := w.call(token, "GET", "/projects/nothing/fleet", "")
