@@ -120,17 +120,11 @@ func keptVault(t *testing.T) {
 	eventually(t, time.Minute, "the clock moves on", func() (bool, string) { return time.Since(well) > 2*time.Millisecond, "" })
 	enemy := client(t, info.KeptEndpoint, access, secret)
 	stopped := 0
-	for o := range enemy.ListObjectsIter(t.Context(), name, minio.ListObjectsOptions{Recursive: true}) {
-		if o.Err != nil {
-			t.Fatal(o.Err)
-		}
+	for _, o := range listed(t, enemy, name, false) {
 		_, _ = enemy.PutObject(t.Context(), name, o.Key, strings.NewReader("rubbish"), 7, minio.PutObjectOptions{})
 		_ = enemy.RemoveObject(t.Context(), name, o.Key, minio.RemoveObjectOptions{})
 	}
-	for o := range enemy.ListObjectsIter(t.Context(), name, minio.ListObjectsOptions{Recursive: true, WithVersions: true}) {
-		if o.Err != nil {
-			t.Fatal(o.Err)
-		}
+	for _, o := range listed(t, enemy, name, true) {
 		if enemy.RemoveObject(t.Context(), name, o.Key, minio.RemoveObjectOptions{VersionID: o.VersionID}) != nil {
 			stopped++
 		}
@@ -159,6 +153,22 @@ func keptVault(t *testing.T) {
 		t.Errorf("the data is %s, want %s", got, sum)
 	}
 	davit(t, west, "", "vault", "reclaim", "--older-than", "24h", "--yes", "--vault-url", address).want(t, 0, "0 former versions freed")
+}
+
+// listed is everything in a bucket, into which agents write meanwhile.
+func listed(t *testing.T, c *minio.Client, bucket string, versions bool) (all []minio.ObjectInfo) {
+	t.Helper()
+	eventually(t, 3*time.Minute, "a whole list of "+bucket, func() (bool, string) {
+		all = nil
+		for o := range c.ListObjectsIter(t.Context(), bucket, minio.ListObjectsOptions{Recursive: true, WithVersions: versions}) {
+			if o.Err != nil {
+				return false, o.Err.Error()
+			}
+			all = append(all, o)
+		}
+		return true, ""
+	})
+	return all
 }
 
 func client(t *testing.T, endpoint, access, secret string) *minio.Client {

@@ -93,10 +93,13 @@ func read(ctx context.Context, store vault.Store) (Keeper, []object, error) {
 	if !ok {
 		return nil, nil, fmt.Errorf("%s keeps no former versions: %w", store, vault.ErrDenied)
 	}
-	byKey := map[string][]Version{}
-	err := keeper.ListVersions(ctx, "", func(v Version) error {
-		byKey[v.Key] = append(byKey[v.Key], v)
-		return nil
+	var byKey map[string][]Version
+	err := again(ctx, func() error {
+		byKey = map[string][]Version{}
+		return keeper.ListVersions(ctx, "", func(v Version) error {
+			byKey[v.Key] = append(byKey[v.Key], v)
+			return nil
+		})
 	})
 	if err != nil {
 		return nil, nil, err
