@@ -174,6 +174,9 @@ func (r *rig) text() string {
 }
 
 func (r *rig) kill() {
+	r.mu.Lock()
+	r.real = "" // the port may be another's by now
+	r.mu.Unlock()
 	_ = r.process.Process.Kill()
 	_ = r.process.Wait()
 }
