@@ -44,6 +44,9 @@ type Options struct {
 	NoHold bool
 	// NoLook lets executors act without looking.
 	NoLook bool
+	// NoQuorum lets one vantage point speak for all, NoHysteresis lets a moment's
+	// agreement do, and Failback lets what came by a failover be declared again at once.
+	NoQuorum, NoHysteresis, Failback bool
 }
 
 // Report is how a schedule went.
@@ -71,11 +74,26 @@ func Simulate(seed uint64, opt Options) Report {
 }
 
 func newWorld(seed uint64, opt Options) *world {
-	w := &world{opt: opt, r: rand.New(rand.NewPCG(seed, 11)), levels: map[string]map[int64]level{}, odd: map[string]int{}}
+	w := bareWorld(rand.New(rand.NewPCG(seed, 11)), opt, 0)
+	w.life()
+	w.misfortunes()
+	w.newRun(10*time.Second + w.upTo(20*time.Second))
+	if w.chance(20) {
+		w.newRun(10*time.Second + w.upTo(60*time.Second))
+	}
+	return w
+}
+
+// bareWorld has sites, so many or any number, and nothing that happens.
+func bareWorld(r *rand.Rand, opt Options, sites int) *world {
+	w := &world{opt: opt, r: r, levels: map[string]map[int64]level{}, odd: map[string]int{}}
 	w.lease, w.gated = w.chance(50), w.chance(50)
 	w.apps = []string{"a", "b"}[:1+w.r.IntN(2)]
 	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}, putAt: map[string][]time.Duration{}}
-	for n := range 2 + w.r.IntN(2) {
+	if sites == 0 {
+		sites = 2 + w.r.IntN(2)
+	}
+	for n := range sites {
 		s := &site{w: w, n: n, name: []string{"east", "west", "south"}[n], clock: w.newClock(), alive: true, apps: map[string]*workload{}, sandboxes: map[string]map[string]bool{}, actuators: map[string]*actuator{}, swept: map[string]int64{}}
 		for _, app := range w.apps {
 			s.apps[app] = &workload{app: app, seen: 1, holds: map[string]int64{}, exposed: n == 0 || !w.gated, want: n == 0, epoch: 1}
@@ -90,12 +108,6 @@ func newWorld(seed uint64, opt Options) *world {
 	}
 	for range len(w.sites) + 2 {
 		w.up = append(w.up, slices.Repeat([]bool{true}, len(w.sites)+2))
-	}
-	w.life()
-	w.misfortunes()
-	w.newRun(10*time.Second + w.upTo(20*time.Second))
-	if w.chance(20) {
-		w.newRun(10*time.Second + w.upTo(60*time.Second))
 	}
 	return w
 }
@@ -470,6 +482,9 @@ func (w *world) people() {
 			s := e.m.State()
 			if s.Phase.Over() {
 				r.over, r.phase = true, s.Phase
+				if _, known := w.runEnds[r.spec.Run]; !known && w.runEnds != nil {
+					w.runEnds[r.spec.Run] = w.now
+				}
 			} else if ev := w.decide(r, s); ev.Kind != "" {
 				w.log("%s: a person says %s %s", e.name, ev.Kind, ev.Step)
 				e.tell(ev)

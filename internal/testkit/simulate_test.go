@@ -29,38 +29,47 @@ func failed(t *testing.T, rep testkit.Report) {
 	t.Fatalf("seed %d: %v\n%s", rep.Seed, rep.Err, strings.Join(again.Trace, "\n"))
 }
 
-func TestSchedules(t *testing.T) {
-	n := schedules(t, 300)
+// each plays schedules on all cores, and returns the first that broke an invariant.
+func each(n uint64, play func(seed uint64) testkit.Report, keep func(testkit.Report)) *testkit.Report {
 	var next atomic.Uint64
 	var mu sync.Mutex
 	var broken *testkit.Report
-	odd, ends, unfinished, runs := map[string]int{}, map[failover.Phase]int{}, []string{}, 0
+	take := func(rep testkit.Report) (stop bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		keep(rep)
+		if rep.Err != nil && (broken == nil || rep.Seed < broken.Seed) {
+			broken = &rep
+		}
+		return broken != nil
+	}
 	var wg sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			for seed := next.Add(1) - 1; seed < n; seed = next.Add(1) - 1 {
-				rep := testkit.Simulate(seed, testkit.Options{})
-				mu.Lock()
-				for what, times := range rep.Odd {
-					odd[what] += times
-				}
-				for _, phase := range rep.Runs {
-					ends[phase]++
-					runs++
-				}
-				unfinished = append(unfinished, rep.Unfinished...)
-				if rep.Err != nil && (broken == nil || rep.Seed < broken.Seed) {
-					broken = &rep
-				}
-				stop := broken != nil
-				mu.Unlock()
-				if stop {
+				if take(play(seed)) {
 					return
 				}
 			}
 		})
 	}
 	wg.Wait()
+	return broken
+}
+
+func TestSchedules(t *testing.T) {
+	n := schedules(t, 300)
+	odd, ends, unfinished, runs := map[string]int{}, map[failover.Phase]int{}, []string{}, 0
+	broken := each(n, func(seed uint64) testkit.Report { return testkit.Simulate(seed, testkit.Options{}) }, func(rep testkit.Report) {
+		for what, times := range rep.Odd {
+			odd[what] += times
+		}
+		for _, phase := range rep.Runs {
+			ends[phase]++
+			runs++
+		}
+		unfinished = append(unfinished, rep.Unfinished...)
+	})
 	if broken != nil {
 		failed(t, *broken)
 	}
@@ -100,6 +109,60 @@ func TestControls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(1000) {
 				if rep := testkit.Simulate(seed, control.opt); rep.Err != nil {
+					if !strings.Contains(rep.Err.Error(), control.want) {
+						t.Errorf("seed %d: %v, want %s", seed, rep.Err, control.want)
+					}
+					t.Logf("seed %d: %v", seed, rep.Err)
+					return
+				}
+			}
+			t.Error("1,000 schedules without it broke nothing")
+		})
+	}
+}
+
+// TestDeclared plays automatic declaration: nothing is declared by one vantage point
+// alone, too soon, back again or soon after a run, and no two sites write.
+func TestDeclared(t *testing.T) {
+	n := max(schedules(t, 150)/10, 150) // they are longer than the others: a tenth of a soak's
+	odd, ends := map[string]int{}, map[failover.Phase]int{}
+	broken := each(n, func(seed uint64) testkit.Report { return testkit.Declared(seed, testkit.Options{}) }, func(rep testkit.Report) {
+		for what, times := range rep.Odd {
+			odd[what] += times
+		}
+		for _, phase := range rep.Runs {
+			ends[phase]++
+		}
+	})
+	if broken != nil {
+		again := testkit.Declared(broken.Seed, testkit.Options{Trace: true})
+		t.Fatalf("seed %d: %v\n%s", broken.Seed, broken.Err, strings.Join(again.Trace, "\n"))
+	}
+	t.Logf("%d schedules\nends: %v\nwhat happened: %v", n, ends, odd)
+	for _, what := range []string{"declared", "they agree", "activated: timed-out lease", "site crashed", "link cut", "vault stalled", "agent paused", "lease ran out", "executor died"} {
+		if odd[what] == 0 {
+			t.Errorf("it never happened: %s", what)
+		}
+	}
+	if ends[failover.Completed] == 0 {
+		t.Errorf("no declared run was completed: %v", ends)
+	}
+}
+
+// TestDeclaredControls takes one piece of safety away at a time.
+func TestDeclaredControls(t *testing.T) {
+	for name, control := range map[string]struct {
+		opt  testkit.Options
+		want string
+	}{
+		"quorum":         {testkit.Options{NoQuorum: true}, "vantage points had said so"},
+		"hysteresis":     {testkit.Options{NoHysteresis: true}, "vantage points had said so"},
+		"lease wait":     {testkit.Options{ShortWait: true}, "two writers"},
+		"never failback": {testkit.Options{Failback: true}, "had come by a failover"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(1000) {
+				if rep := testkit.Declared(seed, control.opt); rep.Err != nil {
 					if !strings.Contains(rep.Err.Error(), control.want) {
 						t.Errorf("seed %d: %v, want %s", seed, rep.Err, control.want)
 					}

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"davit.dev/davit/internal/vantage"
 )
 
 // entry is something that happens.
@@ -78,8 +80,12 @@ type world struct {
 	trace []string
 	// levels are what runs relied on when they activated, by application and epoch.
 	levels map[string]map[int64]level
-	acked  []write
-	writes int
+	// words are what vantage points said last, runEnds when runs were seen to be over;
+	// of schedules of automatic declaration.
+	words   map[string]vantage.Word
+	runEnds map[string]time.Duration
+	acked   []write
+	writes  int
 	// odd counts what happened, so that tests can tell that it did.
 	odd map[string]int
 }
@@ -192,6 +198,9 @@ func (w *world) play() {
 func (w *world) over() bool {
 	if w.ended > 0 {
 		return true
+	}
+	if w.words != nil { // until its time is over
+		return false
 	}
 	for _, r := range w.runs {
 		if !r.over {

@@ -1,0 +1,274 @@
+package testkit
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"davit.dev/davit/internal/declare"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/vantage"
+)
+
+// What schedules of automatic declaration have in common.
+const (
+	lostFor  = 30 * time.Second // how long vantage points must agree
+	block    = 5 * time.Minute  // nothing is declared after a run
+	lookEach = 2 * time.Second  // of whoever would declare
+	witness  = "witness"
+)
+
+// watchers are the plan's vantage points: two sites and a witness beside the console.
+var watchers = []string{"west", "south", witness}
+
+// observer is a vantage point, or the agent of the site that is watched: its words
+// are its sign of life.
+type observer struct {
+	name  string
+	place int
+	clock clock
+	watch *vantage.Watch
+	said  int64
+}
+
+// remark is what a decider heard, for the checks.
+type remark struct {
+	at   time.Duration // by the decider's clock
+	name string
+	lost bool
+}
+
+// judge is the agent of a site that would take over, as it watches one source.
+type judge struct {
+	s       *site
+	source  string
+	decider *declare.Decider
+	heard   []remark
+	numbers map[string]int64
+}
+
+// Declared plays the schedule of a seed in which no person asks for a run: vantage
+// points watch the sites through the vault, and the site that would take over
+// declares.
+func Declared(seed uint64, opt Options) Report {
+	w := bareWorld(rand.New(rand.NewPCG(seed, 13)), opt, 3)
+	w.lease, w.words, w.runEnds = true, map[string]vantage.Word{}, map[string]time.Duration{}
+	w.life()
+	w.misfortunes()
+	for _, name := range append([]string{"east"}, watchers...) {
+		o := &observer{name: name, place: w.index(name), watch: vantage.NewWatch()}
+		if name == witness {
+			o.place = len(w.sites) + 1
+			o.clock = w.newClock()
+		} else {
+			o.clock = w.sites[o.place].clock
+		}
+		w.every(vantage.Every, func() { w.observe(o) })
+	}
+	for _, s := range w.sites {
+		j := &judge{s: s, numbers: map[string]int64{}}
+		w.every(lookEach, j.look)
+	}
+	// Whether a site dies decides whether something is declared: half of the schedules have one.
+	if w.chance(50) {
+		w.after(20*time.Second+w.upTo(40*time.Second), func() { w.sites[0].crash(w.chance(60)) })
+	}
+	w.after(trouble+3*time.Minute, func() { w.ended = w.now })
+	w.play()
+	rep := Report{Seed: seed, Runs: map[string]failover.Phase{}, Odd: w.odd}
+	for _, r := range w.runs {
+		w.checkRun(r, &rep)
+	}
+	rep.Err, rep.Trace = w.err, w.trace
+	return rep
+}
+
+// at runs something where a process is, when it can.
+func (w *world) atPlace(place int, do func()) {
+	if place < len(w.sites) {
+		w.sites[place].atAgent(do)
+		return
+	}
+	do()
+}
+
+// observe looks once, and says what it sees.
+func (w *world) observe(o *observer) {
+	w.atPlace(o.place, func() {
+		w.ask(o.place, func() any { return maps.Clone(w.words) }, func(x any, ok bool) {
+			w.atPlace(o.place, func() {
+				now := o.clock.mono(w.now)
+				var views []vantage.View
+				if words, is := x.(map[string]vantage.Word); ok && is {
+					o.watch.Look(now, words)
+					views = o.watch.Views(now, o.name)
+				} else {
+					o.watch.Miss()
+				}
+				o.said++
+				word := vantage.Word{Vantage: o.name, Number: o.said, Views: views}
+				if o.name != witness {
+					word.Cluster = o.name
+				}
+				w.ask(o.place, func() any { w.words[o.name] = word; return nil }, func(any, bool) {})
+			})
+		})
+	})
+}
+
+// outlook is what the vault says of the plan.
+type outlook struct {
+	words  map[string]vantage.Word
+	state  declare.State
+	source string
+	epoch  int64
+}
+
+func (w *world) outlook() outlook {
+	n, holder := w.vault.newest(w.apps[0])
+	o := outlook{words: maps.Clone(w.words), source: w.sites[holder].name, epoch: n, state: declare.State{Vault: true}}
+	for _, app := range w.apps {
+		m, other := w.vault.newest(app)
+		if other != holder {
+			o.source = "" // no one site holds them
+		}
+		o.state.Moved = o.state.Moved || w.vault.epochs[app][m-1].request != "first"
+	}
+	for _, r := range w.runs {
+		end, over := w.runEnds[r.spec.Run]
+		switch {
+		case !over:
+			o.state.Running = r.spec.Run
+		case !o.state.Ended || w.now-end < o.state.SinceRun:
+			o.state.Ended, o.state.SinceRun = true, w.now-end
+		}
+	}
+	if w.opt.Failback {
+		o.state.Moved, o.state.Ended = false, false
+	}
+	return o
+}
+
+// look listens to the vantage points, and declares.
+func (j *judge) look() {
+	w := j.s.w
+	j.s.atAgent(func() {
+		w.ask(j.s.n, func() any { return w.outlook() }, func(x any, ok bool) {
+			j.s.atAgent(func() {
+				now := j.s.clock.mono(w.now)
+				o, is := x.(outlook)
+				switch {
+				case !ok || !is:
+					if j.decider != nil {
+						j.decider.Decide(now, declare.State{})
+					}
+					j.heard = append(j.heard, remark{at: now}) // a break
+				case o.source != "" && o.source != j.s.name && j.s.name == w.next(o.source):
+					j.decide(now, o)
+				}
+			})
+		})
+	})
+}
+
+// next is the site that takes over from a source.
+func (w *world) next(source string) string {
+	i := slices.IndexFunc(w.sites, func(s *site) bool { return s.name != source })
+	return w.sites[i].name
+}
+
+func (j *judge) decide(now time.Duration, o outlook) {
+	w := j.s.w
+	if j.decider == nil || j.source != o.source {
+		rule := declare.Rule{Vantages: watchers, Agree: 2, For: lostFor, Block: block, Fresh: vantage.Fresh}
+		if w.opt.NoHysteresis {
+			rule.For = 0
+		}
+		j.source, j.heard, j.decider = o.source, nil, declare.New(o.source, rule)
+	}
+	for _, name := range watchers {
+		word, ok := o.words[name]
+		s, sees := word.Sighting("p", o.source, false)
+		if !ok || !sees {
+			continue
+		}
+		if s.Number > j.numbers[name] {
+			j.numbers[name] = s.Number
+			j.heard = append(j.heard, remark{now, name, s.View == declare.Lost})
+		}
+		j.decider.Hear(now, s)
+		if w.opt.NoQuorum { // one vantage point speaks for all
+			for _, other := range watchers {
+				s.Vantage = other
+				j.decider.Hear(now, s)
+			}
+		}
+	}
+	d := j.decider.Decide(now, o.state)
+	if d.Agree {
+		w.odd["they agree"]++
+	}
+	if d.Person && o.state.Moved {
+		w.odd["not taken back"]++
+	}
+	if d.Declare {
+		j.declare(now, o)
+	}
+}
+
+// declare checks what must hold of every declaration, and orders the run.
+func (j *judge) declare(now time.Duration, o outlook) {
+	w := j.s.w
+	w.odd["declared"]++
+	w.log("%s declares %s lost", j.s.name, j.source)
+	if n := w.agreed(j.heard, now); n < 2 {
+		w.fail("%s declared %s lost, and %d vantage points had said so for %s", j.s.name, j.source, n, lostFor)
+	}
+	if w.vault.epochs[w.apps[0]][o.epoch-1].request != "first" {
+		w.fail("%s declared %s lost, to which the applications had come by a failover", j.s.name, j.source)
+	}
+	for run, end := range w.runEnds {
+		if ago := w.now - end; ago < block-10*time.Second {
+			w.fail("%s declared %s lost, and %s had ended %s before", j.s.name, j.source, run, ago)
+		}
+	}
+	name := fmt.Sprintf("p-declared-%d", o.epoch)
+	if slices.ContainsFunc(w.runs, func(r *run) bool { return r.spec.Run == name }) {
+		return // it was ordered
+	}
+	steps, fence := steps(w.apps, plan.Failover, true, w.gated)
+	lease := w.terms()
+	fence.Lease, fence.Bound, fence.Drift = lease.Lease, lease.Bound, lease.Drift
+	r := &run{spec: failover.Spec{
+		Run: name, Plan: "p", Verb: plan.Failover, From: j.source, To: j.s.name, By: "declared", At: start.Add(w.now),
+		Accept: failover.TimedOut, Applications: w.apps, Steps: steps, Fence: fence, Commit: plan.Commit{Then: plan.ThenCommit},
+	}}
+	w.runs = append(w.runs, r)
+	w.launch(r, j.s.n)
+}
+
+// agreed is how many vantage points had said lost, without a break and never for
+// longer silent than a word counts, for as long as they must. It goes by the log of
+// what was heard, not by what the decider made of it.
+func (w *world) agreed(heard []remark, now time.Duration) int {
+	most := len(watchers)
+	for at := now - lostFor; at <= now; at += time.Second {
+		n := 0
+		for _, name := range watchers {
+			last := remark{}
+			for _, r := range heard {
+				if r.name == name && r.at <= at {
+					last = r
+				}
+			}
+			if last.lost && at-last.at < vantage.Fresh {
+				n++
+			}
+		}
+		most = min(most, n)
+	}
+	return most
+}
