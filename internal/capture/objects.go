@@ -133,12 +133,24 @@ func (r *run) objects(ctx context.Context) (err error) {
 
 // each calls fn for every kind, some at a time.
 func (r *run) each(ctx context.Context, kinds []Kind, fn func(context.Context, Kind) error) error {
-	g, ctx := errgroup.WithContext(ctx)
+	// Not the group's own context: that ends once all is listed, and with it would
+	// end the writing of what is still on its way into the vault then.
+	ctx, stop := context.WithCancelCause(ctx)
+	var g errgroup.Group
 	g.SetLimit(r.opts.Workers)
 	for _, k := range kinds {
-		g.Go(func() error { return fn(ctx, k) })
+		g.Go(func() error {
+			err := fn(ctx, k)
+			if err != nil {
+				stop(err)
+			}
+			return err
+		})
 	}
-	return g.Wait()
+	if g.Wait() != nil {
+		return context.Cause(ctx) // of several errors the first: the others follow from it
+	}
+	return nil
 }
 
 // kind writes one kind's objects of all namespaces.

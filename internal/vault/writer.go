@@ -302,7 +302,8 @@ type ResourceWriter struct {
 }
 
 // Add appends one object. It waits while too many uploads run, and returns the
-// error of any earlier upload.
+// error of any earlier upload. The upload that it may begin goes on after it, and
+// ends with ctx.
 func (r *ResourceWriter) Add(ctx context.Context, object []byte) error {
 	if err := r.err(); err != nil {
 		return err
