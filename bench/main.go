@@ -29,6 +29,7 @@ const site = "east"
 type settings struct {
 	instance string
 	objects  int // Secrets and ConfigMaps together
+	secrets  bool
 	rounds   int // of the comparisons whose sides take turns
 	fileMiB  int // size of the volume's one file
 	// applications are those of a plan that fails over.
@@ -41,6 +42,7 @@ func main() {
 	s := settings{}
 	flag.StringVar(&s.instance, "instance", "bench", "the test bed's name; it is removed afterwards")
 	flag.IntVar(&s.objects, "objects", number("DAVIT_BENCH_OBJECTS", 10_000), "Secrets and ConfigMaps of 1 KiB ($DAVIT_BENCH_OBJECTS)")
+	flag.BoolVar(&s.secrets, "secrets", false, "all of the objects are Secrets of one namespace")
 	flag.IntVar(&s.rounds, "rounds", number("DAVIT_BENCH_ROUNDS", 2), "how often each side of a comparison runs ($DAVIT_BENCH_ROUNDS)")
 	flag.IntVar(&s.fileMiB, "file-mib", number("DAVIT_BENCH_FILE_MIB", 2048), "size of the volume's file ($DAVIT_BENCH_FILE_MIB)")
 	flag.IntVar(&s.applications, "applications", number("DAVIT_BENCH_APPLICATIONS", 200), "of a plan that fails over ($DAVIT_BENCH_APPLICATIONS)")

@@ -16,7 +16,7 @@ func (b *bench) source() string { return b.named("source") }
 func (b *bench) copied() string { return b.named("copy") }
 
 func (b *bench) plain(namespace string, workers int) plain {
-	return plain{kube: b.kube, namespace: namespace, objects: b.settings.objects, workers: workers}
+	return plain{kube: b.kube, namespace: namespace, objects: b.settings.objects, workers: workers, secrets: b.settings.secrets}
 }
 
 // prepare makes the application with many small objects and its first

@@ -25,13 +25,16 @@ const (
 )
 
 // plain is what a person would write with client-go: no retries, no order, no
-// checks. Half of the objects are Secrets, half ConfigMaps.
+// checks. Half of the objects are Secrets, half ConfigMaps, or all are Secrets.
 type plain struct {
 	kube      kubernetes.Interface
 	namespace string
 	objects   int
 	workers   int
+	secrets   bool // all of them
 }
+
+func (p plain) isSecret(i int) bool { return p.secrets || i%2 == 0 }
 
 // each calls fn for every object with all workers busy, and tells the time.
 func (p plain) each(ctx context.Context, fn func(ctx context.Context, i int) error) (time.Duration, error) {
@@ -82,7 +85,7 @@ func (p plain) create(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("create namespace: %w", err)
 	}
 	return p.each(ctx, func(ctx context.Context, i int) (err error) {
-		if i%2 == 0 {
+		if p.isSecret(i) {
 			_, err = p.kube.CoreV1().Secrets(p.namespace).Create(ctx, p.secret(i), metav1.CreateOptions{})
 		} else {
 			_, err = p.kube.CoreV1().ConfigMaps(p.namespace).Create(ctx, p.configMap(i), metav1.CreateOptions{})
@@ -94,7 +97,7 @@ func (p plain) create(ctx context.Context) (time.Duration, error) {
 // get reads every object.
 func (p plain) get(ctx context.Context) (time.Duration, error) {
 	return p.each(ctx, func(ctx context.Context, i int) (err error) {
-		if i%2 == 0 {
+		if p.isSecret(i) {
 			_, err = p.kube.CoreV1().Secrets(p.namespace).Get(ctx, name(i), metav1.GetOptions{})
 		} else {
 			_, err = p.kube.CoreV1().ConfigMaps(p.namespace).Get(ctx, name(i), metav1.GetOptions{})
@@ -107,7 +110,7 @@ func (p plain) get(ctx context.Context) (time.Duration, error) {
 func (p plain) apply(ctx context.Context) (time.Duration, error) {
 	opts := metav1.PatchOptions{FieldManager: "bench", Force: new(true)}
 	return p.each(ctx, func(ctx context.Context, i int) error {
-		if i%2 == 0 {
+		if p.isSecret(i) {
 			data, err := json.Marshal(p.secret(i))
 			if err == nil {
 				_, err = p.kube.CoreV1().Secrets(p.namespace).Patch(ctx, name(i), types.ApplyPatchType, data, opts)
