@@ -90,10 +90,13 @@ func (w *writers) close(ctx context.Context) (resources []point.Resource, object
 }
 
 // objects lists and writes everything that belongs to the application.
-func (r *run) objects(ctx context.Context) (err error) {
+func (r *run) objects(whole context.Context) (err error) {
+	ctx, stop := context.WithCancelCause(whole)
+	defer stop(nil)
+	r.stop = stop
 	defer func() {
 		var closed error
-		r.res.Resources, r.res.Objects, r.res.Bytes, closed = r.writers.close(ctx)
+		r.res.Resources, r.res.Objects, r.res.Bytes, closed = r.writers.close(whole)
 		slices.Sort(r.res.Scope.Kinds)
 		for _, s := range r.spec.Select.Any {
 			r.res.Scope.Selectors = append(r.res.Scope.Selectors, s.String())
@@ -131,18 +134,17 @@ func (r *run) objects(ctx context.Context) (err error) {
 	return r.dependencies(ctx)
 }
 
-// each calls fn for every kind, some at a time.
+// each calls fn for every kind, some at a time. ctx is that of objects.
 func (r *run) each(ctx context.Context, kinds []Kind, fn func(context.Context, Kind) error) error {
-	// Not the group's own context: that ends once all is listed, and with it would
+	// Not the context of a group: that ends once all is listed, and with it would
 	// end the writing of what is still on its way into the vault then.
-	ctx, stop := context.WithCancelCause(ctx)
 	var g errgroup.Group
 	g.SetLimit(r.opts.Workers)
 	for _, k := range kinds {
 		g.Go(func() error {
 			err := fn(ctx, k)
 			if err != nil {
-				stop(err)
+				r.stop(err)
 			}
 			return err
 		})

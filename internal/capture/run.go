@@ -44,6 +44,7 @@ func (o Options) withDefaults() Options {
 
 // run is one capture.
 type run struct {
+	stop  context.CancelCauseFunc // ends the reading of objects
 	spec  Spec
 	ports Ports
 	opts  Options
