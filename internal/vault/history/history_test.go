@@ -29,6 +29,8 @@ type bucket struct {
 	now      time.Time
 	versions map[string][]stored // oldest first
 	ordinary bool                // keeps none
+	locked   map[string]bool     // keys whose former versions stay
+	appeared []string            // deleted keys that were there again after a version went
 	owner    bool                // these credentials may destroy versions
 	settable bool                // they may change what the bucket keeps
 }
@@ -126,9 +128,18 @@ func (b *bucket) DeleteVersion(_ context.Context, key, id string) error {
 	if !b.owner {
 		return vault.ErrDenied
 	}
-	b.versions[key] = slices.DeleteFunc(b.versions[key], func(v stored) bool { return v.ID == id })
-	if len(b.versions[key]) == 0 {
+	if i := slices.IndexFunc(b.versions[key], func(v stored) bool { return v.ID == id }); i >= 0 && b.locked[key] && !b.versions[key][i].Marker {
+		return vault.ErrDenied
+	}
+	left := slices.DeleteFunc(b.versions[key], func(v stored) bool { return v.ID == id })
+	b.versions[key] = left
+	if len(left) == 0 {
 		delete(b.versions, key)
+	} else if last := &left[len(left)-1]; !last.Latest { // it shows now
+		last.Latest = true
+		if !last.Marker {
+			b.appeared = append(b.appeared, key)
+		}
 	}
 	return nil
 }
@@ -342,6 +353,54 @@ func TestRevertKeepsAClaim(t *testing.T) {
 	}
 }
 
+// TestRevertKeepsALaterClaim: a site claimed an epoch after the time to go back to, and
+// somebody deleted it or wrote over it. Without it two sites would be active.
+func TestRevertKeepsALaterClaim(t *testing.T) {
+	for name, harm := range map[string]func(b *bucket, key string) error{
+		"deleted": func(b *bucket, key string) error { return b.Delete(t.Context(), key) },
+		"overwritten": func(b *bucket, key string) error {
+			return b.Put(t.Context(), key, strings.NewReader("rubbish"), 7)
+		},
+	} {
+		b := newBucket()
+		p, key := site(t, b)
+		if err := p.WriteEpoch(t.Context(), "shop", 1, "east"); err != nil {
+			t.Fatal(err)
+		}
+		before := b.now
+		if err := p.WriteEpoch(t.Context(), "shop", 2, "west"); err != nil {
+			t.Fatal(err)
+		}
+		if err := harm(b, fmt.Sprintf("projects/default/epochs/shop/%020d", 2)); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := history.Revert(t.Context(), b, history.Reverting{To: before, Project: "default", Key: key}); err != nil || r.Deleted+r.Overwritten != 1 {
+			t.Errorf("%s: Revert = %+v, %v", name, r, err)
+		}
+		var got string
+		if err := p.ReadEpoch(t.Context(), "shop", 2, &got); err != nil || got != "west" {
+			t.Errorf("%s: epoch 2 is %q's, %v", name, got, err)
+		}
+	}
+}
+
+// TestReclaimKeepsWhatNobodyDeletes: a mark on an epoch is somebody's.
+func TestReclaimKeepsWhatNobodyDeletes(t *testing.T) {
+	b := newBucket()
+	b.owner = true
+	p, _ := site(t, b)
+	if err := p.WriteEpoch(t.Context(), "shop", 1, "east"); err != nil {
+		t.Fatal(err)
+	}
+	epoch := fmt.Sprintf("projects/default/epochs/shop/%020d", 1)
+	if err := b.Delete(t.Context(), epoch); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := history.Reclaim(t.Context(), b, b.now.Add(time.Hour), false); err != nil || r.Overwritten != 1 || len(b.versions[epoch]) != 2 {
+		t.Errorf("Reclaim = %+v, %v; %d versions are left", r, err, len(b.versions[epoch]))
+	}
+}
+
 // TestRevertRefuses: a time before the vault was there, another key, and a
 // store that keeps nothing change nothing.
 func TestRevertRefuses(t *testing.T) {
@@ -386,6 +445,15 @@ func TestReclaim(t *testing.T) {
 	if r, err := history.Reclaim(t.Context(), b, noon, false); err != nil || r.Versions != 0 {
 		t.Errorf("what was hidden a moment ago: %+v, %v", r, err)
 	}
+	manifest := "projects/default/manifests/shop/shop-1"
+	b.locked = map[string]bool{manifest: true}
+	if r, err := history.Reclaim(t.Context(), b, middle.Add(time.Second), false); err != nil || r.Refused != 1 || r.Versions == 0 {
+		t.Errorf("with a locked version: %+v, %v", r, err)
+	}
+	if len(b.versions[manifest]) != 2 {
+		t.Errorf("%d versions of the locked manifest are left, want it and its mark", len(b.versions[manifest]))
+	}
+	b.locked = nil
 	report, err := history.Reclaim(t.Context(), b, middle.Add(time.Second), false)
 	if err != nil || report.Points != 1 || report.Versions == 0 || report.Overwritten != 0 {
 		t.Errorf("Reclaim = %+v, %v", report, err)
@@ -394,6 +462,9 @@ func TestReclaim(t *testing.T) {
 		if strings.Contains(key, "shop-1") {
 			t.Errorf("%s is still there", key)
 		}
+	}
+	if len(b.appeared) > 0 {
+		t.Errorf("deleted objects were there again: %v", b.appeared)
 	}
 	if err := whole(t, b, key, "shop-2"); err != nil {
 		t.Error(err)

@@ -20,9 +20,9 @@ type Reclaimed struct {
 	Bytes    int64 `json:"bytes"`
 	// Points counts recovery points among them: their manifests were deleted.
 	Points int `json:"points"`
-	// Overwritten counts former versions of what is never replaced. Something
-	// or somebody overwrote them, and they stay until it is known which of the
-	// two is the right one.
+	// Overwritten counts former versions of what is never replaced, and of what
+	// Davit never deletes. Something or somebody hid them, and they stay until it
+	// is known which of the versions is the right one.
 	Overwritten int `json:"overwritten"`
 	// Refused counts versions that the store did not let go, as they are
 	// locked; they go in a later run.
@@ -79,15 +79,21 @@ type freer struct {
 }
 
 // free destroys versions of one object, the oldest first: not every server
-// takes two of one at once.
+// takes two of one at once. A mark that hides them goes after all of them, and not
+// while one is left: without it the object would be there again.
 func (f *freer) free(ctx context.Context, versions []Version) error {
+	left := false
 	for _, v := range slices.Backward(versions) {
+		if v.Latest && left {
+			return nil
+		}
 		err := again(ctx, func() error { return f.keeper.DeleteVersion(ctx, v.Key, v.ID) })
 		denied := errors.Is(err, vault.ErrDenied)
 		if err != nil && !denied {
 			return err
 		}
 		f.mu.Lock()
+		left = left || denied
 		if denied {
 			f.refused++
 			f.denied = err
@@ -116,7 +122,7 @@ func again(ctx context.Context, try func() error) error {
 	return try()
 }
 
-// look counts what of an object goes, and returns it.
+// look counts what of an object goes, and returns it, the newest first.
 func (r *Reclaimed) look(o object, before time.Time) []Version {
 	gone := o.versions[0].Marker
 	var doomed []Version
@@ -124,7 +130,7 @@ func (r *Reclaimed) look(o object, before time.Time) []Version {
 		old := i > 0 && o.hidden(i).Before(before)
 		switch {
 		case !old:
-		case !gone && kindOf(o.key) >= decided && !v.Marker:
+		case (!gone && kindOf(o.key) >= decided || neverDeleted(o.key)) && !v.Marker:
 			r.Overwritten++
 		default:
 			doomed = append(doomed, v)
@@ -137,10 +143,14 @@ func (r *Reclaimed) look(o object, before time.Time) []Version {
 	}
 	// A mark that hides nothing any more goes with what it hid.
 	if gone && len(doomed) == len(o.versions)-1 && o.versions[0].Modified.Before(before) {
-		doomed = append(doomed, o.versions[0])
+		doomed = slices.Insert(doomed, 0, o.versions[0])
 	}
 	return doomed
 }
+
+// neverDeleted tells whether Davit deletes such an object never: a mark on it is
+// somebody else's.
+func neverDeleted(key string) bool { return kindOf(key) == decided || dir(key) == "keyring" }
 
 // dir is a key's kind of directory in its project.
 func dir(key string) string {

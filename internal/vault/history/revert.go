@@ -114,6 +114,15 @@ func (r *reverter) look(ctx context.Context, o object) (work, bool, error) {
 		r.noteOverwritten(o)
 	}
 	was, existed := o.at(r.how.To)
+	if k == decided && !(existed && now.ID == was.ID) {
+		newest, found, err := r.newestGenuine(ctx, o)
+		if err != nil {
+			return work{}, false, err
+		}
+		if found {
+			was, existed = newest, newest.ID != now.ID || existed
+		}
+	}
 	if !existed {
 		if !now.Marker {
 			r.report.Since++
@@ -123,7 +132,7 @@ func (r *reverter) look(ctx context.Context, o object) (work, bool, error) {
 	if now.ID == was.ID || !now.Marker && now.ETag != "" && now.ETag == was.ETag && now.Size == was.Size {
 		return work{}, false, nil
 	}
-	if k == living || k == decided {
+	if k == living {
 		genuine, err := r.genuine(ctx, now)
 		if err != nil || genuine {
 			return work{}, false, err
@@ -152,9 +161,23 @@ func (r *reverter) noteOverwritten(o object) {
 	}
 }
 
-// genuine tells whether an object is one that the project's keys sealed, and
-// is left as it is: what is decided under a number now is what the sites go by.
-// What says that somebody lives and is gone, whoever lives writes anew.
+// newestGenuine is the newest version that the project's keys sealed: what was decided
+// under a number last is what the sites go by, also where that was after the time to
+// go back to. An epoch that vanishes makes two writers.
+func (r *reverter) newestGenuine(ctx context.Context, o object) (Version, bool, error) {
+	for _, v := range o.versions {
+		if v.Marker {
+			continue
+		}
+		if opens, err := r.opens(ctx, v); err != nil || opens {
+			return v, opens, err
+		}
+	}
+	return Version{}, false, nil
+}
+
+// genuine tells whether an object that is replaced by design is one that the
+// project's keys sealed, and is left as it is. What says that somebody lives and is gone, whoever lives writes anew.
 func (r *reverter) genuine(ctx context.Context, now Version) (bool, error) {
 	if kinds[dir(now.Key)] == passing { // kopia seals its own: whoever overwrote it is unknown
 		return false, nil
@@ -162,11 +185,15 @@ func (r *reverter) genuine(ctx context.Context, now Version) (bool, error) {
 	if now.Marker {
 		return kinds[dir(now.Key)] == living, nil
 	}
-	data, err := r.fetch(ctx, now)
+	return r.opens(ctx, now)
+}
+
+func (r *reverter) opens(ctx context.Context, v Version) (bool, error) {
+	data, err := r.fetch(ctx, v)
 	if err != nil {
 		return false, err
 	}
-	_, err = r.project.Unseal(now.Key, data, maxBlob)
+	_, err = r.project.Unseal(v.Key, data, maxBlob)
 	if err != nil && !errors.Is(err, vault.ErrDamaged) && !errors.Is(err, vault.ErrKey) {
 		return false, err
 	}
