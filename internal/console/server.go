@@ -31,6 +31,7 @@ import (
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/console/ui"
+	"davit.dev/davit/internal/evidence"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/vault"
 )
@@ -75,6 +76,9 @@ const (
 	backupLimit = 10 * time.Minute
 	backupLook  = time.Minute
 )
+
+// reportLimit is how long a report may take to be read and checked.
+const reportLimit = 20 * time.Second
 
 // beat is how often watchers of documents are written to.
 const beat = 15 * time.Second
@@ -188,7 +192,9 @@ func (s *server) end() {
 func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done()}).Handler())
-	mux.Handle("/", (&ui.Server{Door: door, Fleet: s.known, Placements: s.agents.Standings, Backups: s.keeper.States, SSO: s.sso, Log: s.Log}).Handler())
+	mux.Handle("/", (&ui.Server{
+		Door: door, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
+	}).Handler())
 	s.plain(mux)
 	return s.guarded(heard, mux)
 }
@@ -239,6 +245,36 @@ func (s *server) known(p *store.Project) fleet.Known {
 		return fleet.Known{Fault: "its vault has not been read yet"}.With(s.agents.Known(p))
 	}
 	return w.Known().With(s.agents.Known(p))
+}
+
+// round is closed when a project's vault was read again.
+func (s *server) round(p *store.Project) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.watches[p.ID]; w != nil {
+		return w.Round()
+	}
+	return nil // no watch yet: the page that asks hears so with its next beat
+}
+
+// report reads a run's newest signed report from the vault, and checks it.
+func (s *server) report(ctx context.Context, p *store.Project, run string) (*evidence.Document, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
+	var b fleet.Binding
+	if err := p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
+		return nil, err
+	}
+	in, _, err := b.Project(ctx, s.Store)
+	if err != nil {
+		return nil, err
+	}
+	d, err := evidence.Latest(ctx, in, run)
+	if err != nil {
+		return nil, err
+	}
+	_, err = evidence.Verify(ctx, in, d)
+	return d, err
 }
 
 // speaks is as what this console speaks to agents.

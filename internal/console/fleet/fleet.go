@@ -6,6 +6,7 @@ package fleet
 import (
 	"time"
 
+	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/failover"
 )
 
@@ -20,6 +21,8 @@ type Snapshot struct {
 	Sites        []Site        `json:"sites"`
 	Applications []Application `json:"applications"`
 	Runs         []Run         `json:"runs"` // newest first
+	// Ahead is what is known beforehand of plans and readiness; nil: nothing yet.
+	Ahead *ahead.View `json:"ahead,omitempty"`
 }
 
 // Site is a site by its signs of life.
@@ -95,8 +98,13 @@ type Run struct {
 	By       string    `json:"by,omitempty"`
 	Over     bool      `json:"over"`
 	// Pause is why it does not go on by itself.
-	Pause string `json:"pause,omitempty"`
-	Fault string `json:"fault,omitempty"`
+	Pause     string             `json:"pause,omitempty"`
+	PauseKind failover.PauseKind `json:"pauseKind,omitempty"`
+	// Reason is why it was asked for.
+	Reason string `json:"reason,omitempty"`
+	// Planned are its steps, as the plan has them.
+	Planned []PlannedStep `json:"planned,omitempty"`
+	Fault   string        `json:"fault,omitempty"`
 }
 
 // Newest is the newest point that may be offered.

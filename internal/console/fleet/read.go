@@ -5,15 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/shelf"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -22,6 +25,7 @@ import (
 type Reader struct {
 	project *vault.Project
 	over    map[string]Run
+	ahead   *ahead.View // as it was last computed
 }
 
 // NewReader returns a reader of the project.
@@ -49,7 +53,49 @@ func (r *Reader) Read(ctx context.Context, now time.Time) (*Snapshot, error) {
 	if err := r.runs(ctx, s); err != nil {
 		return nil, fmt.Errorf("read fleet: %w", err)
 	}
-	return s, nil
+	return s, r.foretell(ctx, s, now)
+}
+
+// How often plans are judged anew though nothing is known to have changed, and
+// how long that may take.
+const (
+	aheadEvery = 5 * time.Minute
+	aheadLimit = 30 * time.Second
+)
+
+// foretell notes what is known beforehand. It is judged anew when a plan has
+// changed or a run is over, and when it is old. That it cannot be is a fault in
+// what is shown.
+func (r *Reader) foretell(ctx context.Context, s *Snapshot, now time.Time) error {
+	revisions, err := shelf.New(r.project).Revisions(ctx)
+	if err != nil {
+		return fmt.Errorf("read fleet: %w", err)
+	}
+	s.Ahead = r.ahead
+	if r.ahead != nil && r.ahead.Fault == "" && r.ahead.Runs == len(r.over) && maps.Equal(r.ahead.Revisions, revisions) && now.Sub(r.ahead.At) < aheadEvery {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, aheadLimit)
+	defer cancel()
+	var apps []string
+	for _, a := range s.Applications {
+		apps = append(apps, a.Name)
+	}
+	view, err := ahead.Read(limited, r.project, apps, func() time.Time { return now })
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("read fleet: %w", err)
+		}
+		old := ahead.View{Plans: []ahead.Plan{}, Rows: []ahead.Row{}}
+		if r.ahead != nil {
+			old = *r.ahead
+		}
+		old.Fault = err.Error()
+		view = &old
+	}
+	view.Runs = len(r.over)
+	r.ahead, s.Ahead = view, view
+	return nil
 }
 
 // ours tells whether an error says something of one object alone, and not that
@@ -215,13 +261,14 @@ func (r *Reader) runs(ctx context.Context, s *Snapshot) error {
 
 func runOf(s *failover.State) Run {
 	r := Run{
-		Result: s.Result(), From: s.Spec.From, To: s.Spec.To, Begun: s.Begun.UTC(), Executor: s.Executor, By: s.Spec.By, Over: s.Phase.Over(),
+		Result: s.Result(), From: s.Spec.From, To: s.Spec.To, Begun: s.Begun.UTC(), Executor: s.Executor, By: s.Spec.By, Over: s.Phase.Over(), Reason: s.Spec.Reason,
+		Planned: planned(s.Spec.Steps),
 	}
 	if !s.End.IsZero() {
 		r.End = s.End.UTC()
 	}
 	if s.Pause != nil && !r.Over {
-		r.Pause = s.Pause.Why
+		r.Pause, r.PauseKind = s.Pause.Why, s.Pause.Kind
 	}
 	return r
 }

@@ -82,6 +82,9 @@ func (r Run) tasks() []Task {
 		t.rank, t.What, t.Do = 0, "two sites may be writing: "+r.Why, "stop one of them, then davit runs resume "+r.Run
 	case r.Pause != "":
 		t.rank, t.What, t.Do = 1, "it waits for you: "+r.Pause, "davit runs show "+r.Run+" says what it can do next"
+		if next := r.Next(); len(next) > 0 {
+			t.Do = next[0].Command + ": " + next[0].What
+		}
 	case r.State == failover.AwaitingApproval:
 		t.rank, t.What, t.Do = 2, "it waits for approval", "davit runs approve "+r.Run
 	case r.State == failover.AwaitingCommit:

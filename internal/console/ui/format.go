@@ -1,10 +1,13 @@
 package ui
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"html/template"
 	"time"
 
+	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/uplink"
@@ -12,7 +15,9 @@ import (
 
 // functions are what templates write values with.
 var functions = template.FuncMap{
-	"duration": duration, "ago": ago, "stamp": stamp, "bytes": size, "lost": lost, "tone": tone, "mark": mark, "runTone": runTone, "placed": placed,
+	"duration": duration, "ago": ago, "stamp": stamp, "bytes": size, "lost": lost, "tone": tone, "mark": mark, "runTone": runTone,
+	"stepTone": stepTone, "levelTone": levelTone, "rows": levels, "document": indented,
+	"placed": placed,
 }
 
 // placed is the tone of how a document stands at a site.
@@ -116,4 +121,44 @@ func runTone(r fleet.Run) string {
 		return "none"
 	}
 	return "warn"
+}
+
+func stepTone(s failover.StepResult) string {
+	switch s.Status {
+	case failover.Succeeded, failover.Skipped:
+		return "good"
+	case failover.Broke, failover.Unknown:
+		return "bad"
+	case failover.Doing:
+		return "warn"
+	}
+	return "none"
+}
+
+// levelTone is the colour of a level of readiness.
+func levelTone(level string) string {
+	switch level {
+	case "2", "3":
+		return "good"
+	case "0", "1":
+		return "warn"
+	}
+	return "bad"
+}
+
+// levelled are rows of readiness, and when they are looked at.
+type levelled struct {
+	Rows []ahead.Row
+	Now  time.Time
+}
+
+func levels(rows []ahead.Row, now time.Time) levelled { return levelled{rows, now} }
+
+// indented writes a document for people.
+func indented(raw json.RawMessage) string {
+	var out bytes.Buffer
+	if json.Indent(&out, raw, "", "  ") != nil {
+		return string(raw)
+	}
+	return out.String()
 }

@@ -14,6 +14,7 @@ import (
 const (
 	width  = 1000
 	margin = 20
+	names  = 120 // where the time line begins, right of the names of promises
 )
 
 // heights are where points of a promise are drawn: the strongest on top.
@@ -41,8 +42,11 @@ func pointLine(points []fleet.Point, now time.Time) template.HTML {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg class="line" viewBox="0 0 %d 170" role="img"><title>%d recovery points from %s until now</title>`, width, len(points), stamp(from))
-	for _, y := range []int{25, 50, 75, 100, notOffered} {
-		fmt.Fprintf(&b, `<line class="axis" x1="%d" x2="%d" y1="%d" y2="%d"/>`, margin, width-margin, y, y)
+	for _, row := range []struct {
+		y    int
+		name string
+	}{{25, "application"}, {50, "crash"}, {75, "per-volume"}, {100, "fuzzy"}, {notOffered, "not offered"}} {
+		fmt.Fprintf(&b, `<line class="axis" x1="%d" x2="%d" y1="%d" y2="%d"/><text x="%d" y="%d">%s</text>`, names, width-margin, row.y, row.y, margin, row.y+4, row.name)
 	}
 	for _, p := range points {
 		if p.Instant.IsZero() {
@@ -52,13 +56,13 @@ func pointLine(points []fleet.Point, now time.Time) template.HTML {
 		if !p.Good || y == 0 {
 			class, y = "not", notOffered
 		}
-		x := scale(p.Instant, from, now)
+		x := names + (scale(p.Instant, from, now)-margin)*(width-names-margin)/(width-2*margin)
 		fmt.Fprintf(&b, `<circle class="%s" cx="%.1f" cy="%d" r="5"><title>%s, %s</title></circle>`, class, x, y, template.HTMLEscapeString(p.ID), class)
 		if !p.Verified.IsZero() {
 			fmt.Fprintf(&b, `<circle class="verified" cx="%.1f" cy="%d" r="8"/>`, x, y)
 		}
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="158">%s</text><text x="%d" y="158" text-anchor="end">now</text></svg>`, margin, stamp(from), width-margin)
+	fmt.Fprintf(&b, `<text x="%d" y="158">%s</text><text x="%d" y="158" text-anchor="end">now</text></svg>`, names, stamp(from), width-margin)
 	return template.HTML(b.String()) //nolint:gosec // made of numbers and escaped text
 }
 
@@ -77,7 +81,7 @@ func stepLine(r *fleet.Run, now time.Time) template.HTML {
 	}
 	for i, s := range r.Steps {
 		y := row * i
-		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, margin, y+17, template.HTMLEscapeString(s.Name))
+		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, margin, y+17, template.HTMLEscapeString(short(s.Name)))
 		if s.Begun.IsZero() {
 			continue
 		}
@@ -94,4 +98,70 @@ func stepLine(r *fleet.Run, now time.Time) template.HTML {
 	}
 	fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text><text x="%d" y="%d" text-anchor="end">%s</text></svg>`, label, height-8, stamp(r.Begun), width-margin, height-8, stamp(end))
 	return template.HTML(b.String()) //nolint:gosec // made of numbers and escaped text
+}
+
+// short cuts a name that has no room.
+func short(name string) string {
+	const fits = 28
+	if runes := []rune(name); len(runes) > fits {
+		return string(runes[:fits-1]) + "…"
+	}
+	return name
+}
+
+// mostDrawn is how many sites a map has room for; the cards below show all.
+const mostDrawn = 8
+
+// siteMap draws the sites over the vault that they share: who holds what, how far
+// behind its newest recovery points are, and who gives no sign of life.
+func siteMap(s *fleet.Snapshot, now time.Time) template.HTML {
+	const high, wide, gap, vaultY, beside = 56, 210, 30, 150, 24
+	sites := s.Sites[:min(len(s.Sites), mostDrawn)]
+	full := max(2*margin+len(sites)*(wide+gap)-gap, 2*margin+wide)
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg class="line graph" width="%d" height="220" viewBox="0 0 %d 220" role="img"><title>%d sites and the vault that they share</title>`, full, full, len(s.Sites))
+	fmt.Fprintf(&b, `<rect class="box" x="%d" y="%d" width="%d" height="%d" rx="5"/><text class="name" x="%d" y="%d" text-anchor="middle">vault</text>`, margin, vaultY, full-2*margin, high, full/2, vaultY+22)
+	if len(sites) < len(s.Sites) {
+		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">%d more sites below</text>`, full/2, vaultY+42, len(s.Sites)-len(sites))
+	} else {
+		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">read %s ago</text>`, full/2, vaultY+42, ago(s.At, now))
+	}
+	for i, site := range sites {
+		x := margin + i*(wide+gap)
+		worst, none := behind(s, site.Name, now)
+		line, says := "standby", "stands by"
+		switch n := len(site.Holds); {
+		case n == 1:
+			line, says = "held", "holds "+site.Holds[0]
+		case n > 1:
+			line, says = "held", fmt.Sprintf("holds %d applications", n)
+		}
+		link, class := "", ""
+		switch {
+		case site.Silent(now):
+			line, class, link = "broken", " bad", "silent for "+ago(site.Seen, now)
+		case none:
+			line, link = "broken", "no point of something"
+		case len(site.Holds) > 0:
+			link = duration(worst) + " behind, at worst"
+		}
+		fmt.Fprintf(&b, `<path class="%s" d="M%d %d V%d"/>`, line, x+beside, margin+high, vaultY)
+		fmt.Fprintf(&b, `<rect class="box%s" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, class, x, margin, wide, high)
+		fmt.Fprintf(&b, `<text class="name" x="%d" y="%d">%s</text><text x="%d" y="%d">%s</text>`, x+10, margin+22, template.HTMLEscapeString(short(site.Name)), x+10, margin+42, template.HTMLEscapeString(short(says)))
+		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, x+beside+8, (margin+high+vaultY)/2+4, template.HTMLEscapeString(link))
+	}
+	b.WriteString("</svg>")
+	return template.HTML(b.String()) //nolint:gosec // made of numbers and escaped text
+}
+
+// behind is how much of a site's applications would be lost at worst, and whether
+// one of them has nothing to be recovered from.
+func behind(s *fleet.Snapshot, site string, now time.Time) (worst time.Duration, none bool) {
+	for i := range s.Applications {
+		if a := &s.Applications[i]; a.Site == site {
+			lost, known := a.Lost(now)
+			worst, none = max(worst, lost), none || !known
+		}
+	}
+	return worst, none
 }

@@ -22,6 +22,7 @@ import (
 	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/evidence"
 )
 
 //go:embed templates/*.html
@@ -46,11 +47,19 @@ type Server struct {
 	Fleet func(p *store.Project) fleet.Known
 	// Placements say how a project's documents stand at its sites.
 	Placements func(ctx context.Context, p *store.Project) ([]placement.Standing, error)
+	// Round is closed when the vault of a project was read again.
+	Round func(p *store.Project) <-chan struct{}
+	// Report is a run's signed report, once it was checked.
+	Report func(ctx context.Context, p *store.Project, run string) (*evidence.Document, error)
 	// Backups is what is known of the console's own backups.
 	Backups func() []backup.State
 	// SSO is the login provider; nil where there is none.
 	SSO *sso.Provider
 	Log *slog.Logger
+	// Beat is how often pages that are kept up to date are written to, at the
+	// least, and Done is closed when the console ends.
+	Beat time.Duration
+	Done <-chan struct{}
 }
 
 // page is what every template is given.
@@ -62,6 +71,7 @@ type page struct {
 	Project       string
 	May           map[string]bool
 	Refresh       bool
+	Live          string // where the page hears that there is something new
 	Done, Problem string
 	Data          any
 }
@@ -111,17 +121,23 @@ func (s *Server) Handler() http.Handler {
 		need  account.Permission
 		serve func(*visit) error
 	}{
-		"GET /p/{project}":                     {account.Read, fleetPage},
-		"GET /p/{project}/applications/{name}": {account.Read, applicationPage},
-		"GET /p/{project}/runs":                {account.Read, runsPage},
-		"GET /p/{project}/runs/{name}":         {account.Read, runPage},
-		"GET /p/{project}/documents":           {account.Read, documentsPage},
-		"GET /p/{project}/audit":               {account.Audit, auditPage},
-		"GET /p/{project}/people":              {account.Read, peoplePage},
-		"POST /p/{project}/members":            {account.Manage, setMember},
-		"POST /p/{project}/members/remove":     {account.Manage, removeMember},
-		"POST /p/{project}/tokens":             {account.Manage, createToken},
-		"POST /p/{project}/tokens/revoke":      {account.Manage, revokeToken},
+		"GET /p/{project}":                           {account.Read, fleetPage},
+		"GET /p/{project}/applications/{name}":       {account.Read, applicationPage},
+		"GET /p/{project}/runs":                      {account.Read, runsPage},
+		"GET /p/{project}/runs/{name}":               {account.Read, runPage},
+		"GET /p/{project}/runs/{name}/report/{kind}": {account.Read, reportFile},
+		"GET /p/{project}/plans":                     {account.Read, plansPage},
+		"GET /p/{project}/plans/{name}":              {account.Read, planPage},
+		"GET /p/{project}/readiness":                 {account.Read, readinessPage},
+		"GET /p/{project}/events":                    {account.Read, eventsPage},
+		"GET /p/{project}/live":                      {account.Read, livePage},
+		"GET /p/{project}/documents":                 {account.Read, documentsPage},
+		"GET /p/{project}/audit":                     {account.Audit, auditPage},
+		"GET /p/{project}/people":                    {account.Read, peoplePage},
+		"POST /p/{project}/members":                  {account.Manage, setMember},
+		"POST /p/{project}/members/remove":           {account.Manage, removeMember},
+		"POST /p/{project}/tokens":                   {account.Manage, createToken},
+		"POST /p/{project}/tokens/revoke":            {account.Manage, revokeToken},
 	} {
 		mux.Handle(pattern, s.inside(with.need, with.serve))
 	}
@@ -134,7 +150,7 @@ func (s *Server) Handler() http.Handler {
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")

@@ -1,9 +1,12 @@
 package ui
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
+	"math"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,6 +27,7 @@ type seen struct {
 func (v *visit) look() seen {
 	s := seen{Known: v.Fleet(v.project), Now: v.Door.Now(), Live: v.r.FormValue("live") == "1"}
 	v.page.Refresh = s.Live
+	v.page.Live = "/p/" + v.project.Name + "/live"
 	return s
 }
 
@@ -34,12 +38,42 @@ type projectItem struct {
 	Silent                  bool
 }
 
+// task is one of a project.
+type task struct {
+	fleet.Task
+	Project string
+	// Where names the project where there are several.
+	Where string
+}
+
+type projectRun struct {
+	fleet.Run
+	Project string
+}
+
+// mostTasks is how many tasks the first page shows.
+const mostTasks = 12
+
+type startData struct {
+	Items         []projectItem
+	Faults        map[string]error
+	Verdict, Tone string
+	Silent        []string
+	Tasks         []task
+	More          int
+	Running       []projectRun
+	Now           time.Time
+}
+
+// projectsPage is the first page: is everything protected, what is not, what is
+// running, what to do now, over all projects that one may see.
 func projectsPage(v *visit) error {
 	all, faults, err := v.Door.Projects(v.ctx(), v.who)
 	if err != nil {
 		return err
 	}
-	var items []projectItem
+	d := startData{Faults: faults, Now: v.Door.Now()}
+	var sum fleet.Snapshot
 	for _, p := range all {
 		role, err := v.Door.Role(v.ctx(), v.who, p)
 		if err != nil {
@@ -47,46 +81,152 @@ func projectsPage(v *visit) error {
 		}
 		item := projectItem{Name: p.Name, Role: string(role)}
 		known := v.Fleet(p)
-		item.Silent = known.Silent()
-		if s := known.Snapshot; s != nil {
-			now := v.Door.Now()
-			item.Applications, item.Protected, item.Tasks = len(s.Applications), s.Count(now)[fleet.Protected], len(s.Tasks(now))
+		if item.Silent = known.Silent(); item.Silent {
+			d.Silent = append(d.Silent, p.Name)
 		}
-		items = append(items, item)
+		if s := known.Snapshot; s != nil {
+			tasks := s.Tasks(d.Now)
+			item.Applications, item.Protected, item.Tasks = len(s.Applications), s.Count(d.Now)[fleet.Protected], len(tasks)
+			sum.Applications = append(sum.Applications, s.Applications...)
+			d.add(p.Name, tasks, s.Runs, len(all) > 1)
+		}
+		d.Items = append(d.Items, item)
 	}
-	return v.show(http.StatusOK, "projects", "Projects", struct {
-		Items  []projectItem
-		Faults map[string]error
-	}{items, faults})
+	d.Verdict, d.Tone = verdict(&sum, d.Now)
+	if len(d.Silent) > 0 {
+		d.Tone = "bad"
+	}
+	if d.More = max(0, len(d.Tasks)-mostTasks); d.More > 0 {
+		d.Tasks = d.Tasks[:mostTasks]
+	}
+	return v.show(http.StatusOK, "projects", "Projects", d)
+}
+
+func (d *startData) add(project string, tasks []fleet.Task, runs []fleet.Run, several bool) {
+	for _, t := range tasks {
+		one := task{Task: t, Project: project}
+		if several {
+			one.Where = project + ": "
+		}
+		d.Tasks = append(d.Tasks, one)
+	}
+	for _, r := range runs {
+		if !r.Over {
+			d.Running = append(d.Running, projectRun{r, project})
+		}
+	}
 }
 
 type fleetData struct {
 	seen
 	Verdict, Tone string
-	Tasks         []fleet.Task
+	Tasks         []task
 	Running       []fleet.Run
 	Applications  []fleet.Application
 	States        []fleet.State
 	Query, State  string
+	Sort          string
+	Down          bool
+	Map           template.HTML
 }
+
+// Column is a column of the table of applications, and what sorts by it.
+type Column struct{ Key, Name string }
+
+// Columns are those of the table of applications.
+func (d fleetData) Columns() []Column {
+	return []Column{
+		{"name", "Application"}, {"state", "State"}, {"lost", "Lost if its site is lost now"}, {"verified", "Verified"}, {"level", "Level"}, {"site", "Site"}, {"", "Plan"},
+	}
+}
+
+// Order is how the table is sorted, as links say it.
+func (d fleetData) Order() string {
+	if d.Down {
+		return "-" + d.Sort
+	}
+	return d.Sort
+}
+
+// Link sorts by a column; where that is so already, the other way round.
+func (d fleetData) Link(key string) string {
+	if key == d.Sort && !d.Down {
+		key = "-" + key
+	}
+	return "?" + url.Values{"sort": {key}, "q": {d.Query}, "state": {d.State}}.Encode()
+}
+
+// Level is the least level of readiness of an application; empty: not known.
+func (d fleetData) Level(app string) (least string) {
+	if d.ahead() == nil {
+		return ""
+	}
+	for _, r := range d.ahead().Rows {
+		if r.Application == app && (least == "" || least != "none" && (r.Level == "none" || r.Level < least)) {
+			least = r.Level
+		}
+	}
+	return least
+}
+
+// PlansOf are the plans that an application moves by.
+func (d fleetData) PlansOf(app string) []string { return d.ahead().Of(app) }
 
 func fleetPage(v *visit) error {
 	d := fleetData{seen: v.look(), Query: strings.TrimSpace(v.r.FormValue("q")), State: v.r.FormValue("state"), States: fleet.States()}
+	d.Sort, d.Down = strings.CutPrefix(v.r.FormValue("sort"), "-")
 	if s := d.Known.Snapshot; s != nil {
 		d.Verdict, d.Tone = verdict(s, d.Now)
-		d.Tasks = s.Tasks(d.Now)
+		d.Map = siteMap(s, d.Now)
+		for _, t := range s.Tasks(d.Now) {
+			d.Tasks = append(d.Tasks, task{Task: t, Project: v.project.Name})
+		}
 		for _, r := range s.Runs {
 			if !r.Over {
 				d.Running = append(d.Running, r)
 			}
 		}
 		for _, a := range s.Worst(d.Now) {
-			if strings.Contains(a.Name+" "+a.Site, d.Query) && (d.State == "" || d.State == string(a.State(d.Now))) {
+			if strings.Contains(strings.ToLower(a.Name+" "+a.Site), strings.ToLower(d.Query)) && (d.State == "" || d.State == string(a.State(d.Now))) {
 				d.Applications = append(d.Applications, a)
 			}
 		}
+		d.sort()
 	}
 	return v.show(http.StatusOK, "fleet", v.project.Name, d)
+}
+
+// sort sorts the applications, which come the worst first.
+func (d *fleetData) sort() {
+	by, known := map[string]func(a, b fleet.Application) int{
+		"name":     func(a, b fleet.Application) int { return strings.Compare(a.Name, b.Name) },
+		"state":    func(a, b fleet.Application) int { return 0 },
+		"lost":     func(a, b fleet.Application) int { return cmp.Compare(d.lost(a), d.lost(b)) },
+		"verified": func(a, b fleet.Application) int { return b.Proven().Compare(a.Proven()) },
+		"level":    func(a, b fleet.Application) int { return strings.Compare(d.rank(a), d.rank(b)) },
+		"site":     func(a, b fleet.Application) int { return strings.Compare(a.Site, b.Site) },
+	}[d.Sort]
+	if !known {
+		d.Sort, d.Down = "", false
+		return
+	}
+	slices.SortStableFunc(d.Applications, by)
+	if d.Down {
+		slices.Reverse(d.Applications)
+	}
+}
+
+func (d *fleetData) lost(a fleet.Application) time.Duration {
+	lost, known := a.Lost(d.Now)
+	if !known {
+		return math.MaxInt64
+	}
+	return lost
+}
+
+// rank sorts levels: none comes first.
+func (d *fleetData) rank(a fleet.Application) string {
+	return strings.TrimPrefix(d.Level(a.Name), "none")
 }
 
 // verdict answers the first question: is everything protected?
@@ -111,6 +251,7 @@ func applicationPage(v *visit) error {
 		Newest *fleet.Point
 		Tasks  []fleet.Task
 		Line   template.HTML
+		Plans  []string
 	}{seen: v.look()}
 	name := v.r.PathValue("name")
 	if d.Known.Snapshot == nil {
@@ -124,6 +265,7 @@ func applicationPage(v *visit) error {
 	if p, ok := a.Newest(); ok {
 		d.Newest = &p
 	}
+	d.Plans = d.ahead().Of(name)
 	for _, t := range d.Known.Snapshot.Tasks(d.Now) {
 		if t.About == "application" && t.Name == name {
 			d.Tasks = append(d.Tasks, t)
@@ -137,8 +279,9 @@ func runsPage(v *visit) error { return v.show(http.StatusOK, "runs", "Runs", v.l
 func runPage(v *visit) error {
 	d := struct {
 		seen
-		Run  fleet.Run
-		Line template.HTML
+		Run     fleet.Run
+		Line    template.HTML
+		HasPlan bool
 	}{seen: v.look()}
 	if d.Known.Snapshot == nil {
 		return store.ErrNotFound
@@ -148,6 +291,7 @@ func runPage(v *visit) error {
 		return store.ErrNotFound
 	}
 	d.Run, d.Line = *r, stepLine(r, d.Now)
+	_, d.HasPlan = d.ahead().Plan(r.Result.Plan)
 	return v.show(http.StatusOK, "run", r.Run, d)
 }
 

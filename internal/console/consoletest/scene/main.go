@@ -47,6 +47,9 @@ func set(ctx context.Context, dir, user, password string) (err error) {
 	if err == nil {
 		err = consoletest.Fill(ctx, p, now)
 	}
+	if err == nil {
+		err = consoletest.Prepare(ctx, p, now)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,96 @@
+package console
+
+import (
+	"bufio"
+	"net/http"
+	"strings"
+	"testing"
+
+	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/evidence"
+	"davit.dev/davit/internal/vault"
+)
+
+// A run's report comes from the vault, signed and checked; none that is missing
+// or forged is handed out.
+func TestReport(t *testing.T) {
+	w := newWorld(t)
+	anna, bob := w.browse("anna"), w.browse("bob")
+	const path = "/p/acme/runs/drill-shop-2/report/"
+	if code, text := w.do(anna, w.get(path+"html")); code != http.StatusUnprocessableEntity || !strings.Contains(text, "davit runs report drill-shop-2") {
+		t.Errorf("%d %s", code, text)
+	}
+	p, err := vault.OpenProject(t.Context(), w.vaults["mem:acme"], "acme", w.keys["acme"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := evidence.Publish(t.Context(), p, "drill-shop-2"); err != nil {
+		t.Fatal(err)
+	}
+	for kind, want := range map[string]string{"html": "<html", "json": `"formatVersion"`} {
+		answer, err := anna.Do(w.get(path + kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		disposition := answer.Header.Get("Content-Disposition")
+		if err := answer.Body.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if code, text := w.do(anna, w.get(path+kind)); code != http.StatusOK || !strings.Contains(text, want) || !strings.HasPrefix(disposition, "attachment") {
+			t.Errorf("%s: %d, %q, %.80s", kind, code, disposition, text)
+		}
+	}
+	if code, _ := w.do(bob, w.get(path+"json")); code != http.StatusNotFound {
+		t.Errorf("another project's admin is answered %d", code)
+	}
+}
+
+// Plans, what they would cost, and readiness are shown from the vault alone.
+func TestPlans(t *testing.T) {
+	w := newWorld(t)
+	p, err := vault.OpenProject(t.Context(), w.vaults["mem:acme"], "acme", w.keys["acme"])
+	if err == nil {
+		err = consoletest.Prepare(t.Context(), p, w.now)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna := w.browse("anna")
+	w.shown(anna, "/p/acme/runs", "failover-shop-20260301-115900") // it was written last
+	page := w.shown(anna, "/p/acme/plans/shop", "If you fail over now, from east to west")
+	for _, want := range []string{"davit failover shop --to west --dry-run", "--lost east", "none (forced)", "claim/shop", `class="activates"`, "checks are well"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the plan's page does not say %q", want)
+		}
+	}
+	if strings.Contains(page, `fill="#`) || strings.Contains(page, `stroke="#`) {
+		t.Error("the graph has colours of its own, which are for the day alone")
+	}
+	w.shown(anna, "/p/acme/plans/shop?verb=drill", "sandbox")
+	w.shown(anna, "/p/acme/readiness", "needs verification")
+	w.shown(anna, "/p/acme/runs/failover-shop-20260301-115900", "waits for")
+}
+
+// A page that is open hears of each round; who may not see the project hears nothing.
+func TestLive(t *testing.T) {
+	w := newWorld(t)
+	client := w.browse("anna")
+	client.Timeout = 0
+	answer, err := client.Do(w.get("/p/acme/live"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if got := answer.Header.Get("Content-Type"); answer.StatusCode != http.StatusOK || got != "text/event-stream" {
+		t.Fatalf("%d, %s", answer.StatusCode, got)
+	}
+	rounds := 0
+	for s := bufio.NewScanner(answer.Body); rounds < 2 && s.Scan(); {
+		if s.Text() == "event: round" {
+			rounds++
+		}
+	}
+	if rounds != 2 {
+		t.Errorf("heard of %d rounds", rounds)
+	}
+}

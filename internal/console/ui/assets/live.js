@@ -1,0 +1,36 @@
+// Brings the page up to date whenever the console has read the vault again. The
+// page says all without it; a link refreshes it then.
+(() => {
+  const main = document.querySelector("main[data-live]");
+  if (!main || !window.EventSource) return;
+  const says = (text) => document.querySelectorAll("[data-state]").forEach((e) => { e.textContent = text; });
+  let busy = false;
+  const refresh = async () => {
+    const focus = document.activeElement;
+    const typing = focus && /^(INPUT|SELECT|TEXTAREA)$/.test(focus.tagName);
+    if (busy || typing || !getSelection().isCollapsed || document.hidden) return;
+    busy = true;
+    try {
+      const answer = await fetch(location.href, { credentials: "same-origin" });
+      if (answer.redirected) return location.reload(); // the session is over
+      if (!answer.ok) throw new Error(answer.status);
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
+      const open = [...main.querySelectorAll("details")].map((d) => d.open);
+      const href = focus && main.contains(focus) && focus.getAttribute("href");
+      const across = [...main.querySelectorAll(".wide")].map((d) => d.scrollLeft);
+      main.replaceChildren(...fresh.childNodes);
+      main.querySelectorAll("details").forEach((d, i) => { d.open = open[i]; });
+      main.querySelectorAll(".wide").forEach((d, i) => { d.scrollLeft = across[i] || 0; });
+      if (href) main.querySelector(`[href="${CSS.escape(href)}"]`)?.focus();
+      says("live");
+    } catch {
+      says("the console does not answer");
+    } finally {
+      busy = false;
+    }
+  };
+  const stream = new EventSource(main.dataset.live);
+  stream.onopen = () => says("live");
+  stream.onerror = () => says("the console does not answer; trying again");
+  stream.addEventListener("round", refresh);
+})();

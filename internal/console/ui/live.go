@@ -1,0 +1,80 @@
+package ui
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/evidence"
+	"davit.dev/davit/internal/vault"
+)
+
+// livePage tells a page that the vault was read again, for as long as it is open.
+// Whoever may not see the project any more is told nothing more.
+func livePage(v *visit) error {
+	c := http.NewResponseController(v.w)
+	h := v.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	beat := time.NewTicker(v.Beat)
+	defer beat.Stop()
+	say := func(text string) bool {
+		// Who does not read keeps nothing busy for ever.
+		if err := c.SetWriteDeadline(time.Now().Add(2 * v.Beat)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return false
+		}
+		_, err := fmt.Fprint(v.w, text)
+		return err == nil && c.Flush() == nil
+	}
+	round := v.Round(v.project)
+	if !say("retry: 5000\n\n") {
+		return nil
+	}
+	for {
+		text := ": still here\n\n"
+		select {
+		case <-v.ctx().Done():
+			return nil
+		case <-v.Done:
+			return nil
+		case <-round:
+			round, text = v.Round(v.project), "event: round\ndata: {}\n\n"
+		case <-beat.C:
+		}
+		if v.enter(account.Read) != nil || !say(text) {
+			return nil
+		}
+	}
+}
+
+// reportFile hands out a run's signed report, checked once more.
+func reportFile(v *visit) error {
+	run, kind := v.r.PathValue("name"), v.r.PathValue("kind")
+	content, known := map[string]string{"html": "text/html; charset=utf-8", "json": "application/json"}[kind]
+	if vault.CheckName(run) != nil || !known {
+		return store.ErrNotFound
+	}
+	d, err := v.Report(v.ctx(), v.project, run)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return fmt.Errorf("%w: the vault has no report of run %s: davit runs report %s makes one", store.ErrRefused, run, run)
+	case errors.Is(err, evidence.ErrForged):
+		return fmt.Errorf("%w: %w", store.ErrRefused, err)
+	case errors.Is(err, vault.ErrUnavailable):
+		return fmt.Errorf("%w: the vault does not answer: try again, or davit runs report %s at a site", store.ErrRefused, run)
+	case err != nil:
+		return err
+	}
+	text := d.JSON
+	if kind == "html" {
+		text = d.HTML
+	}
+	v.w.Header().Set("Content-Type", content)
+	v.w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", run+"."+kind))
+	if _, err := fmt.Fprint(v.w, text); err != nil {
+		v.Log.Debug("a report was not taken", "err", err)
+	}
+	return nil
+}
