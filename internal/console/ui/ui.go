@@ -1,5 +1,5 @@
-// Package ui is the console's pages: rendered here, without scripts, for people
-// who look at them in the worst hour. They take a session's cookie and nothing
+// Package ui is the console's pages: rendered here, and whole without scripts, for
+// people who look at them in the worst hour. They take a session's cookie and nothing
 // else; each form holds a secret of the session.
 package ui
 
