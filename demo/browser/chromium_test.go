@@ -232,6 +232,7 @@ func (b *chromium) open(t *testing.T, scripts bool) *tab {
 	for _, domain := range []string{"Page", "Network", "Runtime", "Log", "Audits"} {
 		p.call(domain+".enable", none{}, nil)
 	}
+	p.call("Emulation.setFocusEmulationEnabled", map[string]any{"enabled": true}, nil) // as the tab that a person looks at
 	p.call("Emulation.setScriptExecutionDisabled", map[string]any{"value": !scripts}, nil)
 	return p
 }

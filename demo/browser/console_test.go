@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const (
@@ -70,12 +71,32 @@ func serve(t *testing.T) string {
 	return ""
 }
 
+// holds looks at the page until an expression is true.
+func (p *tab) holds(expression string) {
+	p.t.Helper()
+	limit := time.Now().Add(patience)
+	for {
+		var yes bool
+		if p.eval("!!("+expression+")", &yes); yes {
+			return
+		}
+		if time.Now().After(limit) {
+			p.t.Fatalf("%s: waited in vain", expression)
+		}
+		time.Sleep(10 * time.Millisecond) // between two looks
+	}
+}
+
 // login logs in as a person does.
 func (p *tab) login(url string) {
 	p.t.Helper()
 	p.visit(url + "/")
-	p.typed(user) // the name has the focus
+	// The browser gives the name its focus when it draws the page, which may be
+	// after it was loaded.
+	p.holds(`document.hasFocus() && document.activeElement.name === "name"`)
+	p.typed(user)
 	p.press("Tab")
+	p.holds(`document.activeElement.name === "password"`)
 	p.typed(password)
 	p.loading(func() { p.press("Enter") })
 	var title string
