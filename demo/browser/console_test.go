@@ -92,8 +92,9 @@ func (p *tab) login(url string) {
 	p.t.Helper()
 	p.visit(url + "/")
 	// The browser gives the name its focus when it draws the page, which may be
-	// after it was loaded.
-	p.holds(`document.hasFocus() && document.activeElement.name === "name"`)
+	// after it was loaded, or never where nobody looks.
+	p.eval(`document.querySelector("[name=name]").focus()`, nil)
+	p.holds(`document.activeElement.name === "name"`)
 	p.typed(user)
 	p.press("Tab")
 	p.holds(`document.activeElement.name === "password"`)
