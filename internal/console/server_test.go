@@ -269,7 +269,7 @@ func TestCompartments(t *testing.T) {
 	}{
 		{"stranger", "", "GET", "/projects/acme/fleet", "", 401},
 		{"guess", "davit_session_" + strings.Repeat("0", 64), "GET", "/projects/acme/fleet", "", 401},
-		{"guess", annas[:len(annas)-2] + "00", "GET", "/projects/acme/fleet", "", 401},
+		{"guess", annas[:len(annas)-1] + map[bool]string{true: "1", false: "0"}[strings.HasSuffix(annas, "0")], "GET", "/projects/acme/fleet", "", 401},
 		{"crossed path", bob, "GET", "/projects/other/../acme/fleet", "", 307},
 		{"crossed path", bob, "GET", "/projects/other%2f..%2facme/fleet", "", 404},
 		{"vera", vera, "GET", "/projects/acme/fleet", "", 200},
