@@ -128,6 +128,9 @@ type Standing struct {
 	Current lease.Epoch
 	// Held is the newest epoch this site ever held; 0 if none.
 	Held int64
+	// Other is the newest epoch that another than this site ever held; number 0:
+	// nobody else ever did.
+	Other lease.Epoch
 }
 
 // Standing reads the application's epochs. A vault that gives no answer is an
@@ -142,6 +145,8 @@ func (p *Protector) Standing(ctx context.Context, app string) (Standing, error) 
 		s.Current = e
 		if p.Identity().Made(e.Claim) {
 			s.Held = e.Number
+		} else {
+			s.Other = e
 		}
 	}
 	switch {

@@ -38,6 +38,7 @@ type Keeper struct {
 	Client client.Client
 	// Reader asks the API server itself.
 	Reader  client.Reader
+	Vaults  Vaults
 	Site    string
 	Project string
 }
@@ -284,13 +285,8 @@ func (k *Keeper) remove(ctx context.Context, d uplink.Document) error {
 	if was.revision > d.Revision {
 		return fault(uplink.Conflict, "the site has version %d of it, the console deleted version %d", was.revision, d.Revision)
 	}
-	role, _, _ := unstructured.NestedString(live.Object, "status", "role")
-	annotations := live.GetAnnotations()
-	switch {
-	case role == string(v1alpha1.RoleSuperseded):
-		return fault(uplink.Waiting, "another site has taken it over, and it is fenced here: without it nothing would hold its workloads down")
-	case annotations[v1alpha1.AnnotationRestoring] != "" || annotations[v1alpha1.AnnotationHeldBy] != "":
-		return fault(uplink.Waiting, "a restore or a run has it in hand")
+	if err := k.unneeded(ctx, d, live); err != nil {
+		return err
 	}
 	uid, version := live.GetUID(), live.GetResourceVersion()
 	err = k.Client.Delete(ctx, live, client.Preconditions{UID: &uid, ResourceVersion: &version}, client.PropagationPolicy(metav1.DeletePropagationBackground))

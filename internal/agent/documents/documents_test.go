@@ -16,15 +16,15 @@ import (
 	"davit.dev/davit/internal/uplink"
 )
 
-func vault(name, project string) *v1alpha1.Vault {
+func vaultObject(name, project string) *v1alpha1.Vault {
 	return &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.VaultSpec{Project: project}}
 }
 
 func newKeeper(t *testing.T, objects ...client.Object) *Keeper {
 	t.Helper()
 	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithStatusSubresource(&v1alpha1.Application{}).
-		WithObjects(append(objects, vault("main", "acme"), vault("theirs", "other"))...).Build()
-	return &Keeper{Client: c, Reader: c, Site: "east", Project: "acme"}
+		WithObjects(append(objects, vaultObject("main", "acme"), vaultObject("theirs", "other"))...).Build()
+	return &Keeper{Client: c, Reader: c, Vaults: newLedgers(t), Site: "east", Project: "acme"}
 }
 
 func document(kind, name string, revision int64, spec string) uplink.Document {
@@ -131,23 +131,6 @@ func TestOthers(t *testing.T) {
 		k.took(t, document("Application", name, 9, `{"vault":"main","policy":"console"}`), uplink.Applied, "")
 		if a := k.app(t, name); a.Spec.Policy != "console" {
 			t.Errorf("%s: %+v", name, a.Spec)
-		}
-	}
-}
-
-// What is fenced here stays: without it nothing would hold its workloads down.
-func TestFencedStays(t *testing.T) {
-	for role, want := range map[v1alpha1.Role]string{v1alpha1.RoleSuperseded: uplink.Waiting, v1alpha1.RoleActive: uplink.Gone} {
-		k := newKeeper(t)
-		k.took(t, shop(3, "hourly"), uplink.Applied, "")
-		a := k.app(t, "shop")
-		a.Status.Role = role
-		if err := k.Client.Status().Update(t.Context(), a); err != nil {
-			t.Fatal(err)
-		}
-		k.took(t, uplink.Document{Key: shop(0, "").Key, UID: "uid-shop", Revision: 5, Gone: true}, want, "")
-		if there := k.app(t, "shop") != nil; there != (want == uplink.Waiting) {
-			t.Errorf("%s: there %v", role, there)
 		}
 	}
 }

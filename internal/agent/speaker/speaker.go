@@ -40,6 +40,8 @@ type Speaker struct {
 	Client client.Client
 	// Reader asks the API server itself.
 	Reader client.Reader
+	// Vaults are asked before what a console made is taken away.
+	Vaults documents.Vaults
 	Site   string
 	// Dir is where the outboxes are.
 	Dir string
@@ -158,7 +160,7 @@ func (s *Speaker) dial(ctx context.Context, project string) error {
 	l := &line{status: dial.Status{Fault: "it has not been called yet"}}
 	l.client = &dial.Client{
 		Site: s.Site, Version: version.String(), Keep: &keeper{client: s.Client, reader: s.Reader, project: project},
-		Hands: &documents.Keeper{Client: s.Client, Reader: s.Reader, Site: s.Site, Project: project},
+		Hands: &documents.Keeper{Client: s.Client, Reader: s.Reader, Vaults: s.Vaults, Site: s.Site, Project: project},
 		Board: dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
 	}
 	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
