@@ -54,7 +54,7 @@ func TestTwoConsoles(t *testing.T) {
 		if _, err := os.Stat(files[1]); err == nil {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // between two looks
 	}
 	anna := w.login("anna")
 	if code, text := w.call(anna, "PUT", "/projects/acme/documents/protectionpolicies/hourly", policyJSON); code != 200 {

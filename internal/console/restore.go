@@ -80,7 +80,7 @@ func (r Restoration) Whole() bool {
 }
 
 func (r *Restoration) add(name string, d journal.Copy, err error) {
-	one := Restored{Database: name, Number: d.Number, At: d.Document.At, Records: d.Audit.Sequence, Followed: d.Records}
+	one := Restored{Database: name, Number: d.Number, At: d.At, Records: d.Audit.Sequence, Followed: d.Records}
 	if d.Lost != nil {
 		one.Lost = d.Lost.Error()
 	}
@@ -344,7 +344,7 @@ func (o Restore) project(ctx context.Context) (r *Restoration, err error) {
 	if r.Aside, err = o.swap(path, fresh); err != nil {
 		return r, err
 	}
-	record := audit.Record{Action: "restore", Object: "project " + o.Only, Detail: fmt.Sprintf("from backup %d of %s", d.Number, d.Document.At.Format(time.RFC3339))}
+	record := audit.Record{Action: "restore", Object: "project " + o.Only, Detail: fmt.Sprintf("from backup %d of %s", d.Number, d.At.Format(time.RFC3339))}
 	return r, errors.Join(c.Note(ctx, o.Act, record), o.finishProject(ctx, c, o.Only, o.Only, record))
 }
 

@@ -204,6 +204,9 @@ func (w *world) call(token, method, path, body string) (int, string) {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
+	if body != "" { // as curl says of --data, whatever it is
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
 	return w.do(w.client(), r)
 }
 

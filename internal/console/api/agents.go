@@ -107,7 +107,7 @@ type Event struct {
 }
 
 func events(c *call) (any, error) {
-	limit, err := revision(c.r.FormValue("limit"))
+	limit, err := revision(c.query("limit"))
 	if err != nil {
 		return nil, err
 	}
@@ -115,12 +115,12 @@ func events(c *call) (any, error) {
 		limit = 1000
 	}
 	after := int64(-1)
-	if text := c.r.FormValue("after"); text != "" {
+	if text := c.query("after"); text != "" {
 		if after, err = revision(text); err != nil {
 			return nil, err
 		}
 	}
-	all, err := c.project.AgentEvents(c.ctx(), c.r.FormValue("site"), after, int(limit))
+	all, err := c.project.AgentEvents(c.ctx(), c.query("site"), after, int(limit))
 	if err != nil {
 		return nil, err
 	}

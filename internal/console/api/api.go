@@ -59,6 +59,10 @@ type call struct {
 
 func (c *call) ctx() context.Context { return c.r.Context() }
 
+// query is a parameter of the address. The body is never one: a client that sends a
+// document as a form by mistake (curl does) has it read as the document that it is.
+func (c *call) query(name string) string { return c.r.URL.Query().Get(name) }
+
 // route is one thing that can be asked.
 type route struct {
 	method, path string

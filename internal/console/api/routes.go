@@ -250,7 +250,7 @@ func (c *call) key() (*document.Kind, store.Key, error) {
 	if err != nil {
 		return nil, store.Key{}, err
 	}
-	key := store.Key{Kind: k.Name, Namespace: c.r.FormValue("namespace"), Name: c.r.PathValue("name")}
+	key := store.Key{Kind: k.Name, Namespace: c.query("namespace"), Name: c.r.PathValue("name")}
 	if k.Namespaced && key.Namespace == "" {
 		key.Namespace = v1alpha1.SystemNamespace
 	}
@@ -274,10 +274,10 @@ func list(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.r.FormValue("watch") == "true" {
+	if c.query("watch") == "true" {
 		return nil, c.watch(k)
 	}
-	all, at, err := c.project.Documents(c.ctx(), k.Name, c.r.FormValue("namespace"))
+	all, at, err := c.project.Documents(c.ctx(), k.Name, c.query("namespace"))
 	if err != nil {
 		return nil, err
 	}
@@ -323,11 +323,11 @@ func apply(c *call) (any, error) {
 	if got := (store.Key{Kind: d.Kind.Name, Namespace: d.Namespace, Name: d.Name}); got != key {
 		return nil, fmt.Errorf("%w: the address names %s, the document is %s", errBad, key, got)
 	}
-	expect := store.Expect{Absent: c.r.FormValue("create") == "true"}
+	expect := store.Expect{Absent: c.query("create") == "true"}
 	if expect.Revision, err = revision(d.Revision); err != nil {
 		return nil, err
 	}
-	if c.r.FormValue("dryRun") == "true" {
+	if c.query("dryRun") == "true" {
 		return object(store.Document{Key: key, Body: d.Body, Revision: expect.Revision})
 	}
 	kept, err := c.project.Apply(c.ctx(), c.Door.Act(c.who, c.r), key, d.Body, expect)
@@ -346,7 +346,7 @@ func remove(c *call) (any, error) {
 		return nil, err
 	}
 	var expect store.Expect
-	if expect.Revision, err = revision(c.r.FormValue("resourceVersion")); err != nil {
+	if expect.Revision, err = revision(c.query("resourceVersion")); err != nil {
 		return nil, err
 	}
 	gone, err := c.project.Delete(c.ctx(), c.Door.Act(c.who, c.r), key, expect)
@@ -362,11 +362,11 @@ type Audit struct {
 }
 
 func auditLog(c *call) (any, error) {
-	before, err := revision(c.r.FormValue("before"))
+	before, err := revision(c.query("before"))
 	if err != nil {
 		return nil, err
 	}
-	limit, err := revision(c.r.FormValue("limit"))
+	limit, err := revision(c.query("limit"))
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ const patience = 30 * time.Second
 func (c *call) watch(k *document.Kind) error {
 	from := c.r.Header.Get("Last-Event-ID")
 	if from == "" {
-		from = c.r.FormValue("resourceVersion")
+		from = c.query("resourceVersion")
 	}
 	after, err := revision(from)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *call) sendChanges(k *document.Kind, to stream, after int64) (int64, err
 	if err := c.authorize(account.Read); err != nil {
 		return after, err
 	}
-	namespace := c.r.FormValue("namespace")
+	namespace := c.query("namespace")
 	text := []byte(": lives\n\n")
 	for _, change := range all {
 		if namespace != "" && change.Document.Namespace != namespace {

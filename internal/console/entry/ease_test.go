@@ -20,13 +20,13 @@ func TestMemoryOfTriesIsGivenBack(t *testing.T) {
 				if _, err := door.Hash(t.Context(), "another password"); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(easeAfter / 2)
+				time.Sleep(easeAfter / 2) // virtual time
 				synctest.Wait()
 				if freed.Load() != group {
 					t.Fatalf("given back %d times amid the tries of group %d", freed.Load(), group)
 				}
 			}
-			time.Sleep(easeAfter)
+			time.Sleep(easeAfter) // virtual time
 			synctest.Wait()
 			if freed.Load() != group+1 {
 				t.Fatalf("given back %d times after group %d", freed.Load(), group)

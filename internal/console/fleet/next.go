@@ -74,31 +74,31 @@ func (r Run) Waiting() bool {
 func (r Run) Next() []Do {
 	run := "davit runs "
 	do := func(what, verb string) Do { return Do{what, run + verb} }
-	rollback := do("take back what it did", "rollback "+r.Result.Run)
+	rollback := do("take back what it did", "rollback "+r.Run)
 	switch {
 	case r.Over:
 		return nil
 	case r.Fault != "":
-		return []Do{do("see what is wrong with its journal", "show "+r.Result.Run)}
+		return []Do{do("see what is wrong with its journal", "show "+r.Run)}
 	case r.State == failover.SplitBrain:
-		return []Do{do("stop one of the two sites, then let the run look again", "resume "+r.Result.Run)}
+		return []Do{do("stop one of the two sites, then let the run look again", "resume "+r.Run)}
 	case r.State == failover.RollbackFailed:
-		return []Do{do("solve what keeps it from being taken back, then try again", "retry "+r.Result.Run)}
+		return []Do{do("solve what keeps it from being taken back, then try again", "retry "+r.Run)}
 	case r.State == failover.AwaitingApproval:
-		return []Do{do("agree that it begins (not whoever asked for it)", "approve "+r.Result.Run), do("end it before it changed anything", "cancel "+r.Result.Run)}
+		return []Do{do("agree that it begins (not whoever asked for it)", "approve "+r.Run), do("end it before it changed anything", "cancel "+r.Run)}
 	case r.State == failover.AwaitingCommit:
-		return []Do{do("end it, when all is well: it can no longer be taken back", "commit "+r.Result.Run), rollback}
+		return []Do{do("end it, when all is well: it can no longer be taken back", "commit "+r.Run), rollback}
 	case r.PauseKind == failover.ByFailure:
 		return append(r.failed(), rollback)
 	case r.PauseKind == failover.ForInput:
 		return append(r.asked(), rollback)
 	case r.PauseKind == failover.ByOperator:
-		return []Do{do("let it go on", "resume "+r.Result.Run), rollback}
+		return []Do{do("let it go on", "resume "+r.Run), rollback}
 	}
 	return []Do{
-		do("look at it", "show "+r.Result.Run),
-		do("carry it on here, if whoever carries it has died", "take-over "+r.Result.Run),
-		do("let it begin nothing more", "pause "+r.Result.Run),
+		do("look at it", "show "+r.Run),
+		do("carry it on here, if whoever carries it has died", "take-over "+r.Run),
+		do("let it begin nothing more", "pause "+r.Run),
 	}
 }
 
@@ -106,9 +106,9 @@ func (r Run) Next() []Do {
 func (r Run) failed() (all []Do) {
 	for _, s := range r.Steps {
 		if s.Status == failover.Broke || s.Status == failover.Unknown {
-			all = append(all, Do{"try step " + s.Name + " again, once its cause is gone", "davit runs retry " + r.Result.Run + " " + s.Name})
+			all = append(all, Do{"try step " + s.Name + " again, once its cause is gone", "davit runs retry " + r.Run + " " + s.Name})
 			if s.Status == failover.Broke {
-				all = append(all, Do{"go on without step " + s.Name, "davit runs skip " + r.Result.Run + " " + s.Name})
+				all = append(all, Do{"go on without step " + s.Name, "davit runs skip " + r.Run + " " + s.Name})
 			}
 		}
 	}
@@ -119,7 +119,7 @@ func (r Run) failed() (all []Do) {
 func (r Run) asked() (all []Do) {
 	for _, s := range r.Steps {
 		if p := r.PlannedStep(s.Name); p.Asks && s.Status == failover.Doing {
-			all = append(all, Do{"do it, and say so: " + p.Prompt, "davit runs answer " + r.Result.Run + " " + s.Name})
+			all = append(all, Do{"do it, and say so: " + p.Prompt, "davit runs answer " + r.Run + " " + s.Name})
 		}
 	}
 	if len(all) > 0 {
@@ -135,7 +135,7 @@ func (r Run) asked() (all []Do) {
 	}
 	slices.Sort(sites)
 	for _, site := range sites {
-		all = append(all, Do{"make sure that site " + site + " has stopped, and say so", "davit runs consent " + r.Result.Run + " " + site})
+		all = append(all, Do{"make sure that site " + site + " has stopped, and say so", "davit runs consent " + r.Run + " " + site})
 	}
 	return all
 }

@@ -114,7 +114,7 @@ func (r *reverter) look(ctx context.Context, o object) (work, bool, error) {
 		r.noteOverwritten(o)
 	}
 	was, existed := o.at(r.how.To)
-	if k == decided && !(existed && now.ID == was.ID) {
+	if k == decided && (!existed || now.ID != was.ID) {
 		newest, found, err := r.newestGenuine(ctx, o)
 		if err != nil {
 			return work{}, false, err
