@@ -3,6 +3,7 @@ package e2e
 var together = []day{
 	{"HeldAtRest", heldAtRest},
 	{"AskedAround", askedAround},
+	{"ConsoleTold", consoleTold},
 	{"Profiled", profiled},
 	{"KeptByLogs", keptByLogs},
 	{"OneByOne", oneByOne},
