@@ -77,7 +77,7 @@ func planPage(v *visit) error {
 		d.fill(parsed)
 	}
 	for _, r := range d.Known.Snapshot.Runs {
-		if r.Result.Plan == name && !r.Over {
+		if r.Plan == name && !r.Over {
 			d.Running = append(d.Running, r)
 		}
 	}

@@ -291,7 +291,7 @@ func runPage(v *visit) error {
 		return store.ErrNotFound
 	}
 	d.Run, d.Line = *r, stepLine(r, d.Now)
-	_, d.HasPlan = d.ahead().Plan(r.Result.Plan)
+	_, d.HasPlan = d.ahead().Plan(r.Plan)
 	return v.show(http.StatusOK, "run", r.Run, d)
 }
 
