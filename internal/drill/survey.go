@@ -68,7 +68,7 @@ func (s *Site) fits(ctx context.Context, spec failover.Spec, app string) (string
 // disturb: those that move or restore them, and drills of the same plan at the
 // same site.
 func Busy(ctx context.Context, p *vault.Project, spec failover.Spec) ([]string, error) {
-	under, err := register.New(p).States(ctx, spec.Run)
+	under, err := register.New(p).States(ctx, spec.Plan, spec.Run)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"davit.dev/davit/internal/failover"
@@ -21,9 +20,6 @@ import (
 )
 
 const formatVersion = 1
-
-// atOnce is how many runs are looked at at once.
-const atOnce = 8
 
 // Note is what the register says of a run that is under way.
 type Note struct {
@@ -186,10 +182,11 @@ func (r Register) names(ctx context.Context, prefix string) ([]string, error) {
 // Running names the runs that are noted as under way.
 func (r Register) Running(ctx context.Context) ([]string, error) { return r.names(ctx, r.under("")) }
 
-// States are the journals of the runs that are under way, but of one, whether the
-// register has them or not. A noted run whose journal cannot be read is
-// OutcomeUnknown and names no applications.
-func (r Register) States(ctx context.Context, but string) ([]*failover.State, error) {
+// States are the journals of the runs that are under way, but of one, for whoever
+// begins a run of a plan. A noted run whose journal cannot be read is OutcomeUnknown
+// and names no applications. Runs that the register lacks are looked for too, see
+// hidden.
+func (r Register) States(ctx context.Context, name, but string) ([]*failover.State, error) {
 	running, err := r.Running(ctx)
 	if err != nil {
 		return nil, err
@@ -211,48 +208,8 @@ func (r Register) States(ctx context.Context, but string) ([]*failover.State, er
 		}
 		all = append(all, s)
 	}
-	hidden, err := r.hidden(ctx, append(running, but))
+	hidden, err := r.hidden(ctx, name, append(running, but))
 	return append(all, hidden...), err
-}
-
-// hidden are the journals of runs that go on although they have no note, and
-// whatever has been put where their summaries would be. What cannot be read is
-// passed over: without a note nobody began it.
-func (r Register) hidden(ctx context.Context, but []string) ([]*failover.State, error) {
-	runs, err := r.project.Runs(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list runs: %w", err)
-	}
-	runs = slices.DeleteFunc(runs, func(run string) bool { return slices.Contains(but, run) })
-	states, errs := make([]*failover.State, len(runs)), make([]error, len(runs))
-	places := make(chan struct{}, atOnce)
-	var reading sync.WaitGroup
-	for i, run := range runs {
-		places <- struct{}{}
-		reading.Go(func() {
-			defer func() { <-places }()
-			states[i], errs[i] = r.open(ctx, run)
-		})
-	}
-	reading.Wait()
-	all := slices.DeleteFunc(states, func(s *failover.State) bool { return s == nil })
-	return all, errors.Join(errs...)
-}
-
-// open is the journal of a run that is not over; nil if it is, or cannot be read.
-func (r Register) open(ctx context.Context, run string) (*failover.State, error) {
-	over, err := r.Over(ctx, run)
-	if over || err != nil {
-		return nil, err
-	}
-	s, err := journal.Read(ctx, r.project, run)
-	switch {
-	case errors.Is(err, vault.ErrNotFound), Unreadable(err):
-		return nil, nil //nolint:nilnil // there is nothing to go by
-	case err != nil || s.Phase.Over():
-		return nil, err
-	}
-	return s, nil
 }
 
 // Over tells whether a run has a summary by somebody with the key. What else was put

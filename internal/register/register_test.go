@@ -180,11 +180,11 @@ func TestAPlantedSummaryEndsNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		planted()
-		states, err := r.States(t.Context(), "")
+		states, err := r.States(t.Context(), "shop", "")
 		if err != nil || len(states) != 1 || states[0].Spec.Run != "one" {
 			t.Errorf("under way: %+v, %v", states, err)
 		}
-		if states, err = r.States(t.Context(), "one"); err != nil || len(states) != 0 {
+		if states, err = r.States(t.Context(), "shop", "one"); err != nil || len(states) != 0 {
 			t.Errorf("others: %+v, %v", states, err)
 		}
 	}
@@ -208,7 +208,7 @@ func TestUnreadableRuns(t *testing.T) {
 	plant(t, p, "running/planted")
 	plant(t, p, "runs/planted/00000000000000000001")
 	plant(t, p, "runs/stray")
-	all, err := r.States(t.Context(), "")
+	all, err := r.States(t.Context(), "shop", "")
 	if err != nil || len(all) != 4 {
 		t.Fatalf("%v, %v", all, err)
 	}

@@ -192,7 +192,7 @@ func (h *Host) holds(ctx context.Context, p *plan.Plan, in *access.Opened, self 
 // orders are of the epochs that it claimed, and a newer one would leave it able
 // neither to go on nor to go back.
 func idle(ctx context.Context, p *plan.Plan, project *vault.Project) error {
-	under, err := register.New(project).States(ctx, "")
+	under, err := register.New(project).States(ctx, p.Name, "")
 	if err != nil {
 		return err
 	}

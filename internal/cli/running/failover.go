@@ -245,7 +245,7 @@ func (h *here) prepare(ctx context.Context, p *plan.Plan, o *order) (*failover.S
 		return nil, nil, refused(err)
 	}
 	h.Progress().Step("looking at vault and cluster")
-	under, err := register.New(h.in.Project).States(ctx, "")
+	under, err := register.New(h.in.Project).States(ctx, spec.Plan, "")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -210,7 +210,7 @@ func (w *work) spec(ctx context.Context, target Target, found plans.Found) (*fai
 	if err != nil {
 		return nil, err
 	}
-	under, err := register.New(w.project).States(ctx, o.Name)
+	under, err := register.New(w.project).States(ctx, spec.Plan, o.Name)
 	if err != nil {
 		return nil, err
 	}

@@ -189,7 +189,7 @@ func (r *Reconciler) order(ctx context.Context, p *v1alpha1.RecoveryPlan, vaultN
 	if err != nil {
 		return "", err
 	}
-	under, err := register.New(project).States(ctx, name)
+	under, err := register.New(project).States(ctx, p.Name, name)
 	if err != nil {
 		return "", err
 	}
