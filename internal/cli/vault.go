@@ -21,7 +21,8 @@ func (e *env) vaultCheckCommand() *cobra.Command {
 		Short: "Test a vault from here: reading, writing, conditional writes, keys",
 		Long: `Writes, reads, lists and deletes in the vault, races conditional writes against each other, measures latency and clock
 skew, and checks that this site's key opens the project; of a vault that was added with --no-overwrite, also that its credentials
-can destroy nothing. What it writes it removes.`,
+can destroy nothing. What it writes it removes; what the bucket keeps of that (of the last test, always something) stays as former
+versions under selftest/.`,
 		Args: args(cobra.MaximumNArgs(1), "at most one NAME"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
