@@ -18,13 +18,17 @@ import (
 type Vouched struct {
 	Issuer, Subject string
 	Name            string
-	// Roles are what he has from now on in these projects; "" is none.
+	// Roles are what he has from now on in these projects; "" is none. In others
+	// he keeps only what no provider gave.
 	Roles map[string]account.Role
 	// Life is how long his session lives at the most.
 	Life time.Duration
 }
 
 var errNoRole = fmt.Errorf("%w: none of your groups has a role in a project of this console: ask whoever keeps its configuration", ErrForbidden)
+
+// errUnsettled says that a role could stay that is none any more.
+var errUnsettled = fmt.Errorf("%w: a project of this console cannot be read, and what you may do there cannot be set: the console's log says which; log in with a local account", ErrForbidden)
 
 // LoginVouched lets a person in for whom a provider vouches, with the roles that
 // he has there now, and returns the session's secret.
@@ -77,32 +81,50 @@ func (d *Door) welcome(ctx context.Context, roles map[string]account.Role) bool 
 	return false
 }
 
-// grant gives the roles, and takes away those that are none any more. A project
-// that is not there, or cannot be read, lets nobody in.
+// grant gives the roles, and takes away those that are none any more: also in
+// projects that the roles do not speak of, what a provider gave there once.
 func (d *Door) grant(ctx context.Context, act audit.Act, u store.User, roles map[string]account.Role) error {
-	for name, role := range roles {
-		p, err := d.Console.Project(ctx, name)
-		if err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			d.Log.Warn("a project of the login provider's roles cannot be opened", "project", name, "err", err)
-			continue
+	listed, err := d.Console.Projects(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error // of one project: what is to go in the others goes
+	there := map[string]bool{}
+	for _, l := range listed {
+		there[l.Name] = true
+		role, says := roles[l.Name]
+		errs = append(errs, d.settle(ctx, act, l.Name, u, role, says))
+	}
+	for name := range roles {
+		if !there[name] {
+			d.Log.Warn("the login provider's roles speak of a project that is not there", "project", name)
 		}
-		has, err := p.Role(ctx, u.ID)
-		switch {
-		case err != nil && !errors.Is(err, store.ErrNotFound):
-			return err
-		case has == role:
-			continue
-		case role == "":
-			err = p.RemoveMember(ctx, act, u.Name)
-		default:
-			err = p.SetMember(ctx, act, store.Member{User: u.ID, Name: u.Name, Role: role})
-		}
-		if err != nil {
-			return fmt.Errorf("give the role that the provider says: %w", err)
-		}
+	}
+	return errors.Join(errs...)
+}
+
+// settle makes a user's role in one project what the provider says. Where it
+// says nothing, only what it gave is taken away. A project that cannot be read
+// could hold a role that is none any more.
+func (d *Door) settle(ctx context.Context, act audit.Act, project string, u store.User, role account.Role, says bool) error {
+	p, err := d.Console.Project(ctx, project)
+	if err != nil {
+		return d.hide(ctx, err, project, errUnsettled)
+	}
+	has, err := p.Member(ctx, u.ID)
+	none := errors.Is(err, store.ErrNotFound)
+	switch {
+	case err != nil && !none:
+		return d.hide(ctx, err, project, errUnsettled)
+	case !says && !has.Vouched, role == "" && none, has.Role == role && has.Vouched:
+		return nil
+	case role == "":
+		err = p.RemoveMember(ctx, act, u.Name)
+	default:
+		err = p.SetMember(ctx, act, store.Member{User: u.ID, Name: u.Name, Role: role, Vouched: true})
+	}
+	if err != nil {
+		return fmt.Errorf("give the role that the provider says: %w", err)
 	}
 	return nil
 }

@@ -208,7 +208,7 @@ func TestWaitingIsWhole(t *testing.T) {
 	p := newProject(t, newConsole(t), "acme")
 	if err := p.update(ctx, func(tx *sql.Tx) error {
 		for i := range 10 {
-			if _, err := exec(ctx, tx, "INSERT INTO member VALUES (?, ?, 'viewer')", fmt.Sprint(i), fmt.Sprint("m", i)); err != nil {
+			if _, err := exec(ctx, tx, "INSERT INTO member (user, name, role) VALUES (?, ?, 'viewer')", fmt.Sprint(i), fmt.Sprint("m", i)); err != nil {
 				return err
 			}
 		}

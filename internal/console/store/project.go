@@ -32,7 +32,7 @@ CREATE TABLE change (
 	revision INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT NOT NULL, kind TEXT NOT NULL, document TEXT NOT NULL
 ) STRICT;
 CREATE TABLE kept (name TEXT PRIMARY KEY, at INTEGER NOT NULL, data BLOB NOT NULL) STRICT;
-`, agentTables, handedTable, journalTables}
+`, agentTables, handedTable, journalTables, memberVouched}
 
 // Project is one project's database. Nothing of another project is in it, and
 // no method of it looks into another.
@@ -50,19 +50,33 @@ type Member struct {
 	User string // id
 	Name string
 	Role account.Role
+	// Vouched says that a login provider gave the role, and takes it away again.
+	Vouched bool
 }
 
-func scanMember(row scanner) (m Member, err error) { return m, row.Scan(&m.User, &m.Name, &m.Role) }
+// memberVouched notes which roles a login provider gave.
+const memberVouched = `ALTER TABLE member ADD COLUMN vouched INTEGER NOT NULL DEFAULT 0`
+
+const memberColumns = "user, name, role, vouched"
+
+func scanMember(row scanner) (m Member, err error) {
+	return m, row.Scan(&m.User, &m.Name, &m.Role, &m.Vouched)
+}
 
 // Members lists who has a role, by name.
 func (p *Project) Members(ctx context.Context) ([]Member, error) {
-	return query(ctx, p.read, scanMember, "SELECT user, name, role FROM member ORDER BY name")
+	return query(ctx, p.read, scanMember, "SELECT "+memberColumns+" FROM member ORDER BY name")
 }
 
 // Role returns a user's role, or ErrNotFound.
 func (p *Project) Role(ctx context.Context, user string) (account.Role, error) {
-	m, err := one(ctx, p.read, scanMember, "find role", "SELECT user, name, role FROM member WHERE user = ?", user)
+	m, err := p.Member(ctx, user)
 	return m.Role, err
+}
+
+// Member returns what a user is in the project, or ErrNotFound.
+func (p *Project) Member(ctx context.Context, user string) (Member, error) {
+	return one(ctx, p.read, scanMember, "find role", "SELECT "+memberColumns+" FROM member WHERE user = ?", user)
 }
 
 // SetMember gives a user a role.
@@ -71,7 +85,8 @@ func (p *Project) SetMember(ctx context.Context, act audit.Act, m Member) error 
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return p.change(ctx, act, audit.Record{Action: "member.set", Object: m.Name, Detail: string(m.Role)}, func(tx *sql.Tx, _ *audit.Record) error {
-		_, err := exec(ctx, tx, "INSERT INTO member (user, name, role) VALUES (?, ?, ?) ON CONFLICT (user) DO UPDATE SET role = excluded.role", m.User, m.Name, m.Role)
+		_, err := exec(ctx, tx, "INSERT INTO member ("+memberColumns+") VALUES (?, ?, ?, ?) ON CONFLICT (user) DO UPDATE SET role = excluded.role, vouched = excluded.vouched",
+			m.User, m.Name, m.Role, m.Vouched)
 		if err != nil {
 			return err
 		}
