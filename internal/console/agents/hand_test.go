@@ -21,12 +21,20 @@ type hand struct {
 	mu    sync.Mutex
 	all   []uplink.Document
 	state string
+	// gate holds answers back until it is closed; nil: there is none.
+	gate chan struct{}
 }
 
-func (h *hand) Take(_ context.Context, d uplink.Document) uplink.Told {
+func (h *hand) Take(ctx context.Context, d uplink.Document) uplink.Told {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	h.all = append(h.all, d)
+	h.mu.Unlock()
+	if h.gate != nil {
+		select {
+		case <-h.gate:
+		case <-ctx.Done():
+		}
+	}
 	if d.Gone {
 		return uplink.Told{State: uplink.Gone}
 	}
@@ -136,10 +144,17 @@ func TestManyDocuments(t *testing.T) {
 	for i := range n {
 		w.write("acme", "Application", fmt.Sprintf("a%03d", i), "east")
 	}
-	_, h := w.taker("acme", "east", dial.Everywhere)
-	w.server.Known(w.project("acme"))
+	l := w.link(w.token("acme", "east"))
+	l.Documents = []string{dial.Everywhere}
+	h := &hand{state: uplink.Applied, gate: make(chan struct{})}
+	a := w.agentWith("east", l, h)
 	until(t, "some", func() bool { return h.got() != "" })
 	w.stop()
+	a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
+	close(h.gate)
+	if got := w.stand("acme"); strings.Contains(got, "@east=applied") {
+		t.Errorf("nothing broke: %s", got)
+	}
 	w.start()
 	until(t, "all", func() bool { return strings.Count(w.stand("acme"), "@east=applied") == n })
 }

@@ -27,7 +27,8 @@ type bucket struct {
 	vault.Store
 	key    string
 	data   [][]byte
-	policy error // what an attempt to destroy gets
+	policy error // what an attempt to destroy gets that `may` does not name
+	may    string
 	proofs int
 }
 
@@ -54,9 +55,16 @@ func (b *bucket) GetVersion(context.Context, string, string, int64, int64) (io.R
 	return io.NopCloser(bytes.NewReader(b.data[0])), nil
 }
 
-func (b *bucket) DeleteVersion(context.Context, string, string) error { return b.policy }
-func (b *bucket) SetVersions(context.Context) error                   { return b.policy }
-func (b *bucket) RewritePolicy(context.Context) error                 { return b.policy }
+func (b *bucket) DeleteVersion(context.Context, string, string) error { return b.tried("delete") }
+func (b *bucket) SetVersions(context.Context) error                   { return b.tried("versions") }
+func (b *bucket) RewritePolicy(context.Context) error                 { return b.tried("policy") }
+
+func (b *bucket) tried(what string) error {
+	if what == b.may {
+		return nil
+	}
+	return b.policy
+}
 
 type access struct{ opened *vaults.Opened }
 
@@ -103,6 +111,16 @@ func TestItIsProvenEachHour(t *testing.T) {
 		t.Errorf("event %q", event)
 	}
 	b.policy = vault.ErrDenied
+	for may, remedy := range map[string]string{"delete": "s3:DeleteObjectVersion", "versions": "s3:PutBucketVersioning", "policy": "s3:PutBucketPolicy"} {
+		b.may = may // each alone is enough
+		if s := pass("main"); !strings.Contains(s.Error, remedy) || s.ProvenAt.After(proven.Add(time.Second)) {
+			t.Errorf("who may %s: %+v", may, s)
+		}
+		for len(events.Events) > 0 { // said anew as it changes
+			<-events.Events
+		}
+	}
+	b.may = ""
 	if s := pass("main"); s.Error != "" || !s.ProvenAt.Time.Equal(now) { // tried again at once
 		t.Errorf("with the policy again: %+v", s)
 	}
