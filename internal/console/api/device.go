@@ -52,7 +52,7 @@ func beginDevice(c *call) (any, error) {
 	if err := c.Door.Pace(c.r); err != nil {
 		return nil, err
 	}
-	p, err := c.SSO.BeginDevice(c.ctx())
+	p, err := c.SSO.BeginDevice(c.ctx(), entry.Place(c.r))
 	return DeviceLogin{Handle: p.Handle, URL: p.URL, Code: p.Code, Expires: p.Ends.UTC()}, err
 }
 

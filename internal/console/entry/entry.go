@@ -89,6 +89,9 @@ func Address(r *http.Request) string {
 	return host
 }
 
+// Place is what tries from where a request comes from are counted for.
+func Place(r *http.Request) string { return place(Address(r)) }
+
 // place is what tries are counted for: an address, or of version 6 the 64 bits
 // that a network has of it, for whoever has one such address has all of them.
 func place(address string) string {

@@ -62,7 +62,7 @@ func (d *Door) LoginVouched(ctx context.Context, r *http.Request, v Vouched, sou
 
 // Pace bounds how often one address may begin a login that a provider decides.
 func (d *Door) Pace(r *http.Request) error {
-	if !d.address.Allow(place(Address(r)), d.Now()) {
+	if !d.address.Allow(Place(r), d.Now()) {
 		return ErrTooMany
 	}
 	return nil

@@ -32,16 +32,20 @@ type Prompt struct {
 // every few seconds.
 const mostDevices = 50
 
+// mostOfOne bounds those from one place: nobody takes all of them alone.
+const mostOfOne = 5
+
 // device is a login at a command line that is under way.
 type device struct {
+	from string
 	ends time.Time
 	done chan struct{} // closed when it is decided
 	id   entry.Vouched
 	err  error
 }
 
-// BeginDevice begins a login at a command line.
-func (p *Provider) BeginDevice(ctx context.Context) (Prompt, error) {
+// BeginDevice begins a login at a command line. from is the place that it comes from.
+func (p *Provider) BeginDevice(ctx context.Context, from string) (Prompt, error) {
 	found, err := p.discover(ctx)
 	if err != nil {
 		return Prompt{}, err
@@ -54,7 +58,7 @@ func (p *Provider) BeginDevice(ctx context.Context) (Prompt, error) {
 	if err != nil {
 		return Prompt{}, err
 	}
-	d := &device{done: make(chan struct{}), ends: p.now().Add(underway)}
+	d := &device{from: from, done: make(chan struct{}), ends: p.now().Add(underway)}
 	if err := p.admit(handle, d); err != nil {
 		return Prompt{}, err
 	}
@@ -67,24 +71,23 @@ func (p *Provider) BeginDevice(ctx context.Context) (Prompt, error) {
 	if until := time.Until(said.Expiry); !said.Expiry.IsZero() && until < limit {
 		limit = until
 	}
-	p.running.Go(func() {
+	p.mu.Lock()
+	err = p.start(func(ctx context.Context) {
 		defer close(d.done)
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		d.id, d.err = p.follow(ctx, cancel, found, config, said)
+		d.id, d.err = p.follow(ctx, found, config, said)
 	})
+	p.mu.Unlock()
+	if err != nil {
+		p.drop(handle)
+		return Prompt{}, err
+	}
 	return Prompt{Handle: handle, URL: said.VerificationURI, Code: said.UserCode, Ends: p.now().Add(limit)}, nil
 }
 
 // follow asks the provider, as often as it wants, whether the person has answered.
-func (p *Provider) follow(ctx context.Context, cancel func(), found *oidc.Provider, config *oauth2.Config, said *oauth2.DeviceAuthResponse) (entry.Vouched, error) {
-	p.running.Go(func() {
-		select {
-		case <-p.done:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
+func (p *Provider) follow(ctx context.Context, found *oidc.Provider, config *oauth2.Config, said *oauth2.DeviceAuthResponse) (entry.Vouched, error) {
 	token, err := config.DeviceAccessToken(oidc.ClientContext(ctx, p.http), said)
 	if err != nil {
 		return entry.Vouched{}, exchange(err)
@@ -96,7 +99,13 @@ func (p *Provider) admit(handle string, d *device) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.tidy()
-	if len(p.devices) >= mostDevices {
+	same := 0
+	for _, other := range p.devices {
+		if other.from == d.from {
+			same++
+		}
+	}
+	if len(p.devices) >= mostDevices || same >= mostOfOne {
 		return ErrTooMany
 	}
 	p.devices[key(handle)] = d

@@ -38,6 +38,7 @@ const (
 	underway  = 10 * time.Minute // how long a login may take
 	most      = 1000             // logins at once
 	fresh     = time.Hour        // how long what the provider says of itself counts
+	respite   = 30 * time.Second // how long it counts further when it is silent then
 )
 
 // Provider is the way to a provider. It is asked when somebody logs in, and not
@@ -50,12 +51,13 @@ type Provider struct {
 
 	running sync.WaitGroup
 
-	discovering sync.Mutex
-	mu          sync.Mutex
-	found       *oidc.Provider
-	at          time.Time        // when it was found
-	logins      map[string]login // by state
-	devices     map[string]*device
+	mu      sync.Mutex
+	ended   bool // nothing starts any more
+	found   *oidc.Provider
+	until   time.Time        // it is not asked for again before
+	search  *search          // nil: none is under way
+	logins  map[string]login // by state
+	devices map[string]*device
 }
 
 // login is one that is under way in a browser.
@@ -77,6 +79,9 @@ func New(c *Config, now func() time.Time, done <-chan struct{}) *Provider {
 // Wait returns when nothing runs any more, after done was closed.
 func (p *Provider) Wait() {
 	<-p.done
+	p.mu.Lock()
+	p.ended = true
+	p.mu.Unlock()
 	p.running.Wait()
 	p.http.CloseIdleConnections()
 }
@@ -99,29 +104,75 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 // CloseIdleConnections is for http.Client.
 func (b bounded) CloseIdleConnections() { b.next.CloseIdleConnections() }
 
+// search is a question to the provider what it is, under way.
+type search struct {
+	done  chan struct{} // closed when it is answered
+	found *oidc.Provider
+	err   error
+}
+
 // discover asks the provider what it is; the answer counts for an hour, and
-// longer while there is no newer one.
+// longer while there is no newer one. All who need it meanwhile wait for one question.
 func (p *Provider) discover(ctx context.Context) (*oidc.Provider, error) {
-	p.discovering.Lock()
-	defer p.discovering.Unlock()
 	p.mu.Lock()
-	known, at := p.found, p.at
+	if p.found != nil && p.now().Before(p.until) {
+		defer p.mu.Unlock()
+		return p.found, nil
+	}
+	if p.search == nil {
+		s := &search{done: make(chan struct{})}
+		if err := p.start(func(ctx context.Context) { p.ask(ctx, s) }); err != nil {
+			p.mu.Unlock()
+			return nil, err
+		}
+		p.search = s
+	}
+	s := p.search
 	p.mu.Unlock()
-	if known != nil && p.now().Sub(at) < fresh {
-		return known, nil
+	select {
+	case <-s.done:
+		return s.found, s.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrSilent, ctx.Err())
 	}
-	// Its keys are asked for with the same client later: that must not end with this request.
-	found, err := oidc.NewProvider(oidc.ClientContext(context.WithoutCancel(ctx), p.http), p.config.Issuer)
-	if err != nil && known != nil {
-		return known, nil //nolint:nilerr // what does not answer now says so when it is needed
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSilent, err)
-	}
+}
+
+// ask answers a search. What is known goes on while nothing newer is.
+func (p *Provider) ask(ctx context.Context, s *search) {
+	found, err := oidc.NewProvider(oidc.ClientContext(ctx, p.http), p.config.Issuer)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.found, p.at = found, p.now()
-	return found, nil
+	switch {
+	case err == nil:
+		p.found, p.until = found, p.now().Add(fresh)
+	case p.found != nil: // what does not answer now says so when it is needed
+		p.until = p.now().Add(respite)
+	default:
+		s.err = fmt.Errorf("%w: %w", ErrSilent, err)
+	}
+	s.found, p.search = p.found, nil
+	close(s.done)
+}
+
+// start runs what Wait waits for, with a context that ends with done; not when
+// Wait may have begun. p.mu is held.
+func (p *Provider) start(run func(ctx context.Context)) error {
+	if p.ended {
+		return fmt.Errorf("%w: the console is being stopped", ErrSilent)
+	}
+	p.running.Go(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		p.running.Go(func() {
+			select {
+			case <-p.done:
+				cancel()
+			case <-ctx.Done():
+			}
+		})
+		run(ctx)
+	})
+	return nil
 }
 
 func (p *Provider) oauth(found *oidc.Provider) *oauth2.Config {

@@ -204,7 +204,7 @@ func TestSilence(t *testing.T) {
 	if _, _, err := w.way.Begin(t.Context(), "/"); !errors.Is(err, ErrSilent) {
 		t.Fatal(err)
 	}
-	if _, err := w.way.BeginDevice(t.Context()); !errors.Is(err, ErrSilent) {
+	if _, err := w.way.BeginDevice(t.Context(), "192.0.2.1"); !errors.Is(err, ErrSilent) {
 		t.Fatal(err)
 	}
 	w.provider.Silence(false)
@@ -218,7 +218,7 @@ func TestSilence(t *testing.T) {
 func TestDevice(t *testing.T) {
 	w := newWorld(t)
 	w.provider.Say(w.anna(), nil)
-	p, err := w.way.BeginDevice(t.Context())
+	p, err := w.way.BeginDevice(t.Context(), "192.0.2.1")
 	if err != nil || p.Code != "ABCD-EFGH" || !strings.HasPrefix(p.URL, w.provider.URL) {
 		t.Fatalf("%+v, %v", p, err)
 	}
@@ -238,11 +238,91 @@ func TestDevice(t *testing.T) {
 		}
 	}
 	w.provider.Say(w.provider.Person("7", "Anna", w.now.Add(-time.Hour), "sre"), nil) // expired
-	if p, err = w.way.BeginDevice(t.Context()); err != nil {
+	if p, err = w.way.BeginDevice(t.Context(), "192.0.2.1"); err != nil {
 		t.Fatal(err)
 	}
 	var none entry.Vouched
 	if id, err := w.way.FinishDevice(t.Context(), p.Handle); !errors.Is(err, ErrRefused) || id.Subject != none.Subject {
 		t.Errorf("%+v, %v", id, err)
+	}
+}
+
+// Nobody takes all logins at command lines alone, and what was taken comes back.
+func TestManyDevices(t *testing.T) {
+	w := newWorld(t)
+	for range mostOfOne {
+		if _, err := w.way.BeginDevice(t.Context(), "192.0.2.1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.way.BeginDevice(t.Context(), "192.0.2.1"); !errors.Is(err, ErrTooMany) {
+		t.Errorf("one has all: %v", err)
+	}
+	if _, err := w.way.BeginDevice(t.Context(), "192.0.2.2"); err != nil {
+		t.Errorf("another: %v", err)
+	}
+	w.now = w.now.Add(underway + time.Second)
+	if _, err := w.way.BeginDevice(t.Context(), "192.0.2.1"); err != nil {
+		t.Errorf("later: %v", err)
+	}
+}
+
+// Who waits for a provider that hangs waits no longer than he wants, one question
+// is asked for all, and what was known goes on.
+func TestHanging(t *testing.T) {
+	w := newWorld(t)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	asked := w.provider.Hang()
+	errs := make(chan error)
+	go func() {
+		_, _, err := w.way.Begin(t.Context(), "/")
+		errs <- err
+	}()
+	<-asked
+	for range 3 {
+		if _, _, err := w.way.Begin(ended, "/"); !errors.Is(err, context.Canceled) {
+			t.Errorf("who went away: %v", err)
+		}
+	}
+	w.provider.Go()
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+	if n := w.provider.Discoveries(); n != 1 {
+		t.Errorf("%d questions for four logins", n)
+	}
+	w.now = w.now.Add(fresh + time.Second)
+	w.provider.Silence(true)
+	for range 3 {
+		if _, _, err := w.way.Begin(t.Context(), "/"); err != nil {
+			t.Errorf("what was known is forgotten: %v", err)
+		}
+	}
+	if n := w.provider.Discoveries(); n != 2 {
+		t.Errorf("%d questions: it is asked by each login", n)
+	}
+	w.now = w.now.Add(respite + time.Second)
+	if _, _, err := w.way.Begin(t.Context(), "/"); err != nil || w.provider.Discoveries() != 3 {
+		t.Errorf("it is not asked again: %v", err)
+	}
+}
+
+// Nothing starts once it is waited for what runs.
+func TestEnded(t *testing.T) {
+	w := newWorld(t)
+	done := make(chan struct{})
+	way := New(w.way.config, func() time.Time { return w.now }, done)
+	if _, err := way.BeginDevice(t.Context(), "192.0.2.1"); err != nil {
+		t.Fatal(err)
+	}
+	close(done)
+	way.Wait()
+	if _, err := way.BeginDevice(t.Context(), "192.0.2.1"); !errors.Is(err, ErrSilent) || len(way.devices) != 1 {
+		t.Errorf("a login at a command line: %v, %d", err, len(way.devices))
+	}
+	w.now = w.now.Add(fresh + time.Second)
+	if _, _, err := way.Begin(t.Context(), "/"); !errors.Is(err, ErrSilent) {
+		t.Errorf("a question to the provider: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +37,10 @@ type Provider struct {
 	challenge string
 	silent    bool
 	answered  bool // of the device flow
-	Asked     int  // how often for tokens
+	asked     int  // what it is
+	hanging   chan struct{}
+	hung      chan struct{}
+	Asked     int // how often for tokens
 }
 
 // New starts a provider.
@@ -52,6 +56,9 @@ func New() *Provider {
 		say(w, map[string]any{"device_code": "device", "user_code": "ABCD-EFGH", "verification_uri": p.URL + "/activate", "expires_in": 300, "interval": 1})
 	})
 	p.server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/.well-known/") {
+			p.wait(r)
+		}
 		if p.isSilent() {
 			http.Error(w, "down", http.StatusBadGateway)
 			return
@@ -102,6 +109,47 @@ func (p *Provider) Silence(silent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.silent = silent
+}
+
+// wait counts a question what the provider is, and lets it hang.
+func (p *Provider) wait(r *http.Request) {
+	p.mu.Lock()
+	p.asked++
+	hanging := p.hanging
+	if hanging != nil && p.hung != nil {
+		close(p.hung)
+		p.hung = nil
+	}
+	p.mu.Unlock()
+	if hanging != nil {
+		select {
+		case <-hanging:
+		case <-r.Context().Done():
+		}
+	}
+}
+
+// Hang has it not answer what it is, until Go; what it returns is closed when it was asked.
+func (p *Provider) Hang() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hanging, p.hung = make(chan struct{}), make(chan struct{})
+	return p.hung
+}
+
+// Go ends Hang.
+func (p *Provider) Go() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.hanging)
+	p.hanging = nil
+}
+
+// Discoveries is how often it was asked what it is.
+func (p *Provider) Discoveries() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked
 }
 
 // Answer has the person of a device flow answer.
