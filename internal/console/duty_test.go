@@ -1,12 +1,17 @@
 package console
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"davit.dev/davit/internal/console/client"
+	"davit.dev/davit/internal/console/store"
 )
 
 // second is another directory of the same console, which was joined.
@@ -46,12 +51,13 @@ func TestTwoConsoles(t *testing.T) {
 	if err != nil || len(files) != 2 {
 		t.Fatal(files, err)
 	}
-	if err := os.Remove(files[1]); err != nil {
+	lost := b.away()
+	if err := os.Remove(lost); err != nil {
 		t.Fatal(err)
 	}
 	b.serve()
 	for { // what is gone is brought again
-		if _, err := os.Stat(files[1]); err == nil {
+		if _, err := os.Stat(lost); err == nil {
 			break
 		}
 		time.Sleep(10 * time.Millisecond) // between two looks
@@ -67,6 +73,9 @@ func TestTwoConsoles(t *testing.T) {
 	}
 	if code, text := b.call("", "POST", "/login", `{"name":"anna","password":"`+password+`"}`); code != 503 || !strings.Contains(text, "https://console.example.com") {
 		t.Errorf("the passive one lets people in: %d %s", code, text)
+	}
+	if got := b.sent(); got != "https://console.example.com" {
+		t.Errorf("the passive one sends clients to %q", got)
 	}
 	if code, text := b.page("/healthz"); code != 200 {
 		t.Errorf("%d %s", code, text)
@@ -100,6 +109,49 @@ func TestTwoConsoles(t *testing.T) {
 	if _, text := w.call(anna, "GET", "/projects/acme/audit", ""); strings.Contains(text, "broken") {
 		t.Errorf("the audit log: %s", text)
 	}
+}
+
+// away is the file of the project that is not the console's home: only that says
+// where the others are.
+func (w *world) away() string {
+	w.t.Helper()
+	c, err := store.Open(w.t.Context(), w.dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	home, _ := w.home()
+	all, err := c.Projects(w.t.Context())
+	if err := errors.Join(err, c.Close()); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, l := range all {
+		if l.Name != home {
+			return store.ProjectFile(w.dir, l.ID)
+		}
+	}
+	w.t.Fatal("there is no other project")
+	return ""
+}
+
+// sent is where the console sends a client that asks for something.
+func (w *world) sent() (active string) {
+	w.t.Helper()
+	ca, err := os.ReadFile(CAFile(w.dir))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, err := client.New(w.url, "", client.Trust{CA: string(ca)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer func() { c.Close() }()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	c.Moved = func(to string) { active = to; cancel() } // nobody is there
+	if _, err := c.Whoami(ctx); err == nil {
+		w.t.Error("it answers")
+	}
+	return active
 }
 
 // wake serves a console that was active before, beside one that is now.

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/journal"
+	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/store"
 )
 
@@ -29,17 +30,18 @@ func (s *server) elsewhere(w http.ResponseWriter, r *http.Request) {
 		reason = err.Error()
 	}
 	w.Header().Set("Retry-After", "5")
+	active := s.active()
 	if strings.HasPrefix(r.URL.Path, api.Prefix+"/") {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusServiceUnavailable)
-		if err := json.NewEncoder(w).Encode(map[string]any{"code": http.StatusServiceUnavailable, "reason": "NotActive", "message": reason}); err != nil {
+		if err := json.NewEncoder(w).Encode(api.Passive(reason, active)); err != nil {
 			s.Log.Debug("an answer was not taken", "err", err)
 		}
 		return
 	}
 	where := ""
-	if to, err := url.Parse(s.duty.status().URL); err == nil && to.Scheme == "https" && to.Host != "" {
-		where = fmt.Sprintf(`<p><a href="%s">Go to the active console</a></p>`, html.EscapeString(to.String()))
+	if active != "" {
+		where = fmt.Sprintf(`<p><a href="%s">Go to the active console</a></p>`, html.EscapeString(active))
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; base-uri 'none'; frame-ancestors 'none'")
@@ -47,6 +49,16 @@ func (s *server) elsewhere(w http.ResponseWriter, r *http.Request) {
 	if _, err := fmt.Fprintf(w, "<!doctype html><html lang=en><meta charset=utf-8><title>Davit: passive console</title><h1>Passive console</h1><p>%s</p>%s</html>\n", html.EscapeString(reason), where); err != nil {
 		s.Log.Debug("an answer was not taken", "err", err)
 	}
+}
+
+// active is where the active console is, if that is another and known.
+func (s *server) active() string {
+	st := s.duty.status()
+	to, err := url.Parse(st.URL)
+	if st.Role != lead.Passive || st.URL == s.URL || err != nil || to.Scheme != "https" || to.Host == "" {
+		return ""
+	}
+	return to.String()
 }
 
 // followEvery is how often a passive console looks for what the active one

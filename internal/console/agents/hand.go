@@ -25,8 +25,37 @@ type hands struct {
 	answered chan struct{}
 }
 
+// settleAgain is how long it is waited when what the console holds does not count
+// yet, over what the asking took.
+const settleAgain = time.Second
+
+// unsettled tells whether what the console holds may come to count later.
+func unsettled(ctx context.Context, err error) bool {
+	return errors.Is(err, store.ErrUnconfirmed) && !errors.Is(err, store.ErrPassive) && ctx.Err() == nil
+}
+
+// settle returns when all that the console holds of the project counts. While its
+// vault is silent, the stream goes on without.
+func (t *talk) settle(ctx context.Context) error {
+	for {
+		err := t.project.Settle(ctx)
+		if !unsettled(ctx, err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(settleAgain):
+		}
+	}
+}
+
 // handing hands documents over for as long as the stream goes on.
 func (t *talk) handing(ctx context.Context) error {
+	// What is here may be older than what the vault holds, until it was taken over.
+	if err := t.settle(ctx); err != nil {
+		return err
+	}
 	for {
 		changed := t.project.Changed()
 		if err := t.hand(ctx); err != nil {
@@ -40,7 +69,7 @@ func (t *talk) handing(ctx context.Context) error {
 	}
 }
 
-// hand hands over what the site is still to be asked for.
+// hand hands over what the site is still to be asked for, once it counts.
 func (t *talk) hand(ctx context.Context) error {
 	index, err := t.room.placed(ctx)
 	if err != nil {
@@ -60,6 +89,11 @@ func (t *talk) hand(ctx context.Context) error {
 		}
 	}
 	if err := t.project.Hand(ctx, note); err != nil {
+		return err
+	}
+	// What another console may never come to know is no command: neither the
+	// documents nor the note of where they are.
+	if err := t.settle(ctx); err != nil {
 		return err
 	}
 	for _, task := range tasks {

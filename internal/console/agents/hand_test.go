@@ -257,3 +257,101 @@ func TestAnswers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// silence is the guard of a project whose vault can be made silent.
+type silence struct {
+	mu    sync.Mutex
+	ends  chan struct{} // closed when it ends; nil: the vault answers
+	waits int           // who wait for the vault now
+}
+
+func (s *silence) Ready() error { return nil }
+func (s *silence) Wake()        {}
+
+func (s *silence) Await(ctx context.Context, _ int64) error {
+	s.mu.Lock()
+	ends := s.ends
+	s.waits++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.waits--
+	}()
+	if ends == nil {
+		return nil
+	}
+	select {
+	case <-ends:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", store.ErrUnconfirmed, ctx.Err())
+	}
+}
+
+// waiting is how many wait for the vault now.
+func (s *silence) waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waits
+}
+
+func (s *silence) set(silent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ends != nil {
+		close(s.ends)
+		s.ends = nil
+	}
+	if silent {
+		s.ends = make(chan struct{})
+	}
+}
+
+// While the vault does not take what the console has on its disk, no agent is
+// told anything that rests on it, also not one that comes anew: no document is
+// handed over, and no event is acknowledged, for another console may take over
+// that knows neither. The streams go on meanwhile.
+func TestNothingBeforeTheVaultHasIt(t *testing.T) {
+	w := newWorld(t)
+	a, h := w.taker("acme", "east", dial.Everywhere)
+	w.write("acme", "Application", "shop", "east")
+	until(t, "applied", func() bool { return w.stand("acme") == "shop@east=applied" })
+	vault := &silence{}
+	w.console.Guards(func(*store.Project) store.Guard { return vault })
+	vault.set(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	answered := make(chan error, 1)
+	go func() {
+		_, err := w.project("acme").Apply(ctx, audit.Act{By: "test", At: w.time()}, store.Key{Kind: "Application", Namespace: "davit-system", Name: "wiki"},
+			json.RawMessage(`{"metadata":{"annotations":{"davit.dev/sites":"east"}},"spec":{"vault":"main"}}`), store.Expect{})
+		answered <- err
+	}()
+	until(t, "written", func() bool { return vault.waiting() == 1 })
+	cancel()
+	if err := <-answered; !errors.Is(err, store.ErrUnconfirmed) {
+		t.Fatal(err)
+	}
+	until(t, "held back", func() bool { return vault.waiting() == 1 }) // its hands were woken
+	if err := a.Outbox.Append(uplink.Event{Reason: "Lagging", Object: uplink.Key{Kind: "Application", Name: "shop"}}); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "kept", func() bool { return strings.Join(w.reasons("acme", "east"), " ") == "Lagging" && vault.waiting() == 2 })
+	w.stop()
+	a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
+	w.start()
+	a.await(t, "connected again", connected)
+	// The documents, and the event that was sent again.
+	until(t, "held back again", func() bool { return vault.waiting() == 2 })
+	a.Board.Put([]uplink.Object{object("shop", "Protected")})
+	until(t, "heard meanwhile", func() bool { return w.states("acme", "east") == "shop=Protected" })
+	if got := h.got(); got != "shop" || a.Outbox.Len() != 1 {
+		t.Errorf("handed over: %s; %d events are not acknowledged", got, a.Outbox.Len())
+	}
+	vault.set(false)
+	until(t, "handed over", func() bool { return w.stand("acme") == "shop@east=applied wiki@east=applied" })
+	until(t, "acknowledged", func() bool { return a.Outbox.Len() == 0 })
+	if got := strings.Join(w.reasons("acme", "east"), " "); got != "Lagging" {
+		t.Errorf("kept: %s", got)
+	}
+}

@@ -36,6 +36,7 @@ type talk struct {
 	events  []store.SentEvent
 	told    []store.Handed // of documents
 	hands   *hands
+	acks    acks
 	changed bool // the state is to be kept
 	beaten  bool // a beat is to be answered
 	noted   time.Time
@@ -59,7 +60,7 @@ func (s *Server) stream(c *call) (any, error) {
 	ctx, end := context.WithCancel(c.r.Context())
 	defer end()
 	defer context.AfterFunc(s.ctx, end)()
-	t := &talk{ctx: ctx, call: c, server: s, room: s.room(c.project), control: http.NewResponseController(c.w), frames: uplink.NewReader(c.r.Body)}
+	t := &talk{ctx: ctx, call: c, server: s, room: s.room(c.project), control: http.NewResponseController(c.w), frames: uplink.NewReader(c.r.Body), acks: newAcks()}
 	defer atEnd(ctx, func() { _ = t.control.SetReadDeadline(time.Unix(1, 0)) })()
 	t.patience(first)
 	f, err := t.frames.Up()
@@ -70,7 +71,7 @@ func (s *Server) stream(c *call) (any, error) {
 	if t.hello.Epoch > speaks.Epoch {
 		return nil, fmt.Errorf("%w: the agent has heard a console of epoch %d, this one has %d", store.ErrRefused, t.hello.Epoch, speaks.Epoch)
 	}
-	acked, err := c.project.AgentAcked(ctx, c.who.Site, t.hello.Outbox)
+	acked, err := t.acked(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +91,7 @@ func (s *Server) stream(c *call) (any, error) {
 		return nil, nil //nolint:nilerr,nilnil // it is gone
 	}
 	defer t.handOver(ctx, end)()
+	defer t.acknowledge(ctx, end)()
 	if err := t.hear(ctx); ctx.Err() == nil {
 		s.Log.Info("an agent's stream ended", "project", c.project.Name, "site", c.who.Site, "err", err)
 	}
@@ -264,11 +266,8 @@ func (t *talk) keep(ctx context.Context) error {
 	}
 	t.told = nil
 	if n := len(t.events); n > 0 {
-		seq := t.events[n-1].Seq
+		t.acks.kept(t.events[n-1].Seq)
 		t.events = nil
-		if err := t.say(uplink.Down{Ack: &uplink.Ack{Seq: seq}}); err != nil {
-			return err
-		}
 	}
 	if t.beaten {
 		t.beaten = false

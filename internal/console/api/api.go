@@ -40,6 +40,9 @@ type Server struct {
 	// SSO is the login provider; nil where there is none.
 	SSO *sso.Provider
 	Log *slog.Logger
+	// Active is the address of the active console, if that is another and known; nil:
+	// there is no other.
+	Active func() string
 	// Beat is how often a watch is written to when nothing happens, and how
 	// often it is asked whether the watcher may still watch.
 	Beat time.Duration
@@ -84,6 +87,14 @@ type status struct {
 	Code    int    `json:"code"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+	// Active is the address of the active console, where another is that.
+	Active string `json:"active,omitempty"`
+}
+
+// Passive is what a console answers that is not the active one. It names that,
+// if it is known, and clients go on there.
+func Passive(why, active string) any {
+	return status{Code: http.StatusServiceUnavailable, Reason: "NotActive", Message: why, Active: active}
 }
 
 // created is an answer with the code 201.
@@ -219,11 +230,11 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var tooBig *http.MaxBytesError
 	st := status{Code: http.StatusInternalServerError, Reason: "InternalError", Message: "the console could not do it: its log says why"}
 	if errors.As(err, &tooBig) {
-		st = status{http.StatusRequestEntityTooLarge, "RequestEntityTooLarge", err.Error()}
+		st = status{Code: http.StatusRequestEntityTooLarge, Reason: "RequestEntityTooLarge", Message: err.Error()}
 	} else {
 		for _, v := range verdicts {
 			if errors.Is(err, v.is) {
-				st = status{v.code, v.reason, strings.ReplaceAll(err.Error(), "\n", "; ")}
+				st = status{Code: v.code, Reason: v.reason, Message: strings.ReplaceAll(err.Error(), "\n", "; ")}
 				break
 			}
 		}
@@ -234,6 +245,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, sso.ErrSilent) { // its text is for whoever keeps the console
 		s.Log.Error("the login provider does not answer as it should", "err", err)
 		st.Message = sso.ErrSilent.Error()
+	}
+	if st.Reason == "NotActive" && s.Active != nil { // nothing was changed here: it may be asked again there
+		st.Active = s.Active()
 	}
 	if st.Code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="davit"`)

@@ -346,6 +346,13 @@ func TestNewest(t *testing.T) {
 	}
 }
 
+// settled is the guard of files that no process serves.
+type settled struct{}
+
+func (settled) Ready() error                       { return nil }
+func (settled) Wake()                              {}
+func (settled) Await(context.Context, int64) error { return nil }
+
 // A vault that takes nothing acknowledges nothing, and what waited is
 // acknowledged when it does again.
 func TestSilentVault(t *testing.T) {
@@ -358,12 +365,21 @@ func TestSilentVault(t *testing.T) {
 	if err := s.Ready(); !errors.Is(err, store.ErrPassive) {
 		t.Errorf("before it has taken over: %v", err)
 	}
+	a.Guard(s)
+	early, stopped := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	if err := a.Settle(early); err == nil { // the vault may hold more than the file
+		t.Error("what was not taken over counts")
+	}
+	stopped()
+	a.Guard(settled{})
+	w.apply(a, "zero") // of before
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); s.Run(ctx) }()
 	<-s.Taken()
 	w.must(s.Ready())
 	a.Guard(s)
+	w.must(a.Settle(ctx)) // what was taken over counts
 	w.apply(a, "one")
 	w.store.Set(fault.Faults{Refuse: 1})
 	act := audit.Act{By: "x", At: time.Now()}
@@ -380,12 +396,18 @@ func TestSilentVault(t *testing.T) {
 		default:
 		}
 	}
+	short, stop := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	if err := a.Settle(short); err == nil {
+		t.Error("what waits counts")
+	}
+	stop()
 	over()
 	if err := <-answered; !errors.Is(err, store.ErrUnconfirmed) && !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	w.store.Set(fault.Faults{})
 	w.apply(a, "three")
+	w.must(a.Settle(ctx))
 	cancel()
 	<-ended
 	r, _, err := w.book.Read(t.Context(), 2)

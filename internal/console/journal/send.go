@@ -105,10 +105,10 @@ func (s *Sender) Await(ctx context.Context, upto int64) error {
 	defer limit.Stop()
 	for {
 		s.mu.Lock()
-		counted, moved, ended, fault := s.counted, s.moved, s.ended, s.fault
+		taken, counted, moved, ended, fault := s.taken, s.counted, s.moved, s.ended, s.fault
 		s.mu.Unlock()
 		switch {
-		case counted >= upto:
+		case taken && counted >= upto:
 			return nil
 		case ended:
 			return fmt.Errorf("%w: %w", store.ErrUnconfirmed, store.ErrPassive)
@@ -215,15 +215,19 @@ func (s *Sender) take(ctx context.Context, b Book) error {
 		}
 		err = s.Take(ctx, b, s.DB)
 	}
-	if err == nil {
-		err = s.Confirm(ctx)
-	}
 	if err != nil {
+		return err
+	}
+	cleared, err := s.DB.Cleared(ctx) // what does not wait any more is in the vault, whoever sent it
+	if err != nil {
+		return err
+	}
+	if err := s.Confirm(ctx); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken = true
+	s.taken, s.put, s.counted = true, max(s.put, cleared), max(s.counted, cleared)
 	close(s.took)
 	return nil
 }

@@ -155,10 +155,10 @@ func (p *Project) Apply(ctx context.Context, act audit.Act, key Key, body json.R
 		d, r.Detail, err = p.write(ctx, tx, act, key, old, found, body)
 		return err
 	})
-	if errors.Is(err, unchanged) {
-		return d, nil
+	if errors.Is(err, unchanged) { // it may be of a change that the vault has not taken
+		return d, p.Settle(ctx)
 	}
-	if err == nil {
+	if err == nil || errors.Is(err, ErrUnconfirmed) {
 		p.wake()
 	}
 	return d, err
@@ -229,7 +229,7 @@ func (p *Project) Delete(ctx context.Context, act audit.Act, key Key, expect Exp
 		r.Detail = fmt.Sprintf("resourceVersion %d", d.Revision)
 		return must(ctx, tx, "delete "+key.String(), "DELETE FROM document WHERE kind = ? AND namespace = ? AND name = ?", key.Kind, key.Namespace, key.Name)
 	})
-	if err == nil {
+	if err == nil || errors.Is(err, ErrUnconfirmed) {
 		p.wake()
 	}
 	return d, err

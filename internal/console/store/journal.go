@@ -76,6 +76,7 @@ type Journaled interface {
 	Snapshot(ctx context.Context, path string) error
 	Position(ctx context.Context) (Position, error)
 	Waiting(ctx context.Context, most int) ([]Waiting, error)
+	Cleared(ctx context.Context) (int64, error)
 	Sent(ctx context.Context, upto int64, to Position) error
 	Follow(ctx context.Context, changes []string, to Position) error
 	Become(ctx context.Context, path string) error
@@ -166,6 +167,25 @@ func (f *file) Waiting(ctx context.Context, most int) ([]Waiting, error) {
 	}
 	return query(ctx, f.read, scan, "SELECT number, batch, change FROM outbox WHERE batch <= ? ORDER BY number", last)
 }
+
+const newestChange = "(SELECT seq FROM sqlite_sequence WHERE name = 'outbox')"
+
+// Settle returns when all that the file holds now counts: no console that takes
+// over can know it otherwise. ErrUnconfirmed says that it may come to.
+func (f *file) Settle(ctx context.Context) error {
+	upto, err := one(ctx, f.read, scanNumber, "find the newest change", "SELECT coalesce("+newestChange+", 0)")
+	if err != nil {
+		return err
+	}
+	return f.guarded().Await(ctx, upto)
+}
+
+// Cleared is the number up to which no change waits.
+func (f *file) Cleared(ctx context.Context) (int64, error) {
+	return one(ctx, f.read, scanNumber, "find the oldest change that waits", "SELECT coalesce((SELECT min(number) - 1 FROM outbox), "+newestChange+", 0)")
+}
+
+func scanNumber(row scanner) (n int64, err error) { return n, row.Scan(&n) }
 
 // Sent forgets changes that are in the vault now.
 func (f *file) Sent(ctx context.Context, upto int64, to Position) error {

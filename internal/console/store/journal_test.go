@@ -263,6 +263,9 @@ func TestGuard(t *testing.T) {
 	if err := apply("b"); !errors.Is(err, ErrUnconfirmed) {
 		t.Error(err)
 	}
+	if err := apply("b"); !errors.Is(err, ErrUnconfirmed) { // it is there already, and yet may not come to count
+		t.Errorf("the same again is acknowledged: %v", err)
+	}
 	g.refuse = ErrPassive
 	before := dump(t, p.file)
 	if err := apply("c"); !errors.Is(err, ErrPassive) {
