@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/admission"
+	"davit.dev/davit/internal/cli/enrolment"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/keys"
 	"davit.dev/davit/internal/cli/objects"
@@ -252,6 +253,11 @@ func (e *env) admissible(ctx context.Context, c wiring.Cluster, o *vaultAdd) (va
 	}
 	if u, err := url.Parse(o.URL); err == nil && u.Scheme == "file" {
 		if err := c.CheckDirectory(ctx, u.Path); err != nil {
+			return none, err
+		}
+	}
+	if o.copyOf == "" || o.join { // else it is of a project that is here
+		if err := enrolment.Beside(ctx, c, o.Project); err != nil {
 			return none, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -48,6 +49,26 @@ func parse(data []byte) (dial.Link, error) {
 		return l, fmt.Errorf("read the way to the console: Secret %s holds none; %w", SecretName, dial.ErrEnrol)
 	}
 	return l, nil
+}
+
+// TakesAll are the projects of whose consoles a cluster takes all documents, sorted.
+func TakesAll(ctx context.Context, c client.Reader) ([]string, error) {
+	var secret corev1.Secret
+	if err := c.Get(ctx, key(), &secret); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("read the ways to consoles: %w", err)
+	}
+	var all []string
+	for project, data := range secret.Data {
+		// What cannot be read lets nobody in.
+		if l, err := parse(data); err == nil && slices.Contains(l.Documents, dial.Everywhere) {
+			all = append(all, project)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
 }
 
 // Save implements dial.Keeper. Another project's agent loop may write beside: only

@@ -183,3 +183,26 @@ func known(ctx context.Context, c client.Client, project string, said bool) erro
 	}
 	return nil
 }
+
+// Beside refuses the first vault of a project at a site that takes all documents of
+// another project's console: they reach every namespace, and nobody who let them in
+// could know of this project.
+func Beside(ctx context.Context, c client.Client, project string) error {
+	open, err := speaker.TakesAll(ctx, c)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(open, func(p string) bool { return p != project })
+	if i < 0 {
+		return nil
+	}
+	var vaults v1alpha1.VaultList
+	if err := c.List(ctx, &vaults); err != nil {
+		return fmt.Errorf("list vaults: %w", err)
+	}
+	if slices.ContainsFunc(vaults.Items, func(v v1alpha1.Vault) bool { return v.Spec.Project == project }) {
+		return nil
+	}
+	return exit.Refuse("enrol again for project "+open[i]+" with --documents: namespaces, or none. When both vaults are here, --documents all may be said again",
+		"the site takes all documents of the console of project %s: whoever writes them could reach what is project %s's", open[i], project)
+}
