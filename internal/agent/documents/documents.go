@@ -133,6 +133,9 @@ func (k *Keeper) apply(ctx context.Context, d uplink.Document) error {
 		if err := k.mayChange(d, live); err != nil {
 			return err
 		}
+		if err := standsBy(want, live); err != nil {
+			return err
+		}
 		// What has changed since it was looked at is looked at again.
 		want.SetResourceVersion(live.GetResourceVersion())
 		options = append(options, client.ForceOwnership)
@@ -260,6 +263,26 @@ func (k *Keeper) mayChange(d uplink.Document, live *unstructured.Unstructured) e
 	}
 	if id := live.GetAnnotations()[v1alpha1.AnnotationRestoring]; id != "" {
 		return fault(uplink.Waiting, "restore %s is making it", id)
+	}
+	return nil
+}
+
+// standsBy refuses what would take an application from under its fence: in another vault
+// it has no epochs yet, and would be active at once; and what is superseded is fenced as
+// it was when it was taken over.
+func standsBy(want, live *unstructured.Unstructured) error {
+	if live.GetKind() != "Application" {
+		return nil
+	}
+	vault := func(u *unstructured.Unstructured) string {
+		name, _, _ := unstructured.NestedString(u.Object, "spec", "vault")
+		return name
+	}
+	if is, to := vault(live), vault(want); is != to {
+		return fault(uplink.Conflict, "it is in vault %q here, and its epochs with it: a console does not move it to %q. Protect it anew, under another name or by hand", is, to)
+	}
+	if role, _, _ := unstructured.NestedString(live.Object, "status", "role"); role == string(v1alpha1.RoleSuperseded) {
+		return fault(uplink.Waiting, "another site has taken it over: it is fenced here as it was then")
 	}
 	return nil
 }

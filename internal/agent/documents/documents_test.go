@@ -135,6 +135,30 @@ func TestOthers(t *testing.T) {
 	}
 }
 
+// An application is not taken from under its fence: with another vault it would have no
+// epochs, and be active beside whoever took it over.
+func TestFenceIsNotMoved(t *testing.T) {
+	for name, c := range map[string]struct {
+		role             v1alpha1.Role
+		vault            string
+		state, says, now string
+	}{
+		"in its vault":  {v1alpha1.RoleActive, "main", uplink.Applied, "", "forced"},
+		"another vault": {v1alpha1.RoleActive, "spare", uplink.Conflict, `a console does not move it to "spare"`, "own"},
+		"not known yet": {"", "spare", uplink.Conflict, "does not move it", "own"},
+		"it is fenced":  {v1alpha1.RoleSuperseded, "main", uplink.Waiting, "another site has taken it over", "own"},
+	} {
+		k := newKeeper(t, vaultObject("spare", "acme"), &v1alpha1.Application{
+			ObjectMeta: metav1.ObjectMeta{Name: "shop", Namespace: "davit-system", Labels: map[string]string{v1alpha1.LabelConsole: "acme"}},
+			Spec:       v1alpha1.ApplicationSpec{Vault: "main", Policy: "own"}, Status: v1alpha1.ApplicationStatus{Role: c.role},
+		})
+		k.took(t, document("Application", "shop", 9, `{"vault":"`+c.vault+`","policy":"forced"}`), c.state, c.says)
+		if a := k.app(t, "shop"); a.Spec.Policy != c.now || a.Spec.Vault != "main" {
+			t.Errorf("%s: %+v", name, a.Spec)
+		}
+	}
+}
+
 // A console may make three kinds, for vaults of its project, and nothing else.
 func TestRefused(t *testing.T) {
 	k := newKeeper(t, &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "secret", Namespace: "davit-system"}, Spec: v1alpha1.ApplicationSpec{Vault: "theirs", Policy: "shared"}})
