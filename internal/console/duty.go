@@ -295,7 +295,7 @@ func (d *duty) serve(t *term) {
 		d.console.Guards(func(*store.Project) store.Guard { return refusing{d} })
 	} else {
 		d.epoch = t.Epoch
-		s.keeper.Confirm = d.member.Confirm
+		s.keeper.Confirm = t.confirm
 	}
 	s.begin(d.base)
 	d.now.Store(s)

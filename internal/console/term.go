@@ -93,7 +93,7 @@ func (t *term) sender(p *store.Project) *journal.Sender {
 	}
 	d := t.duty
 	s := &journal.Sender{
-		Term: t.Term, DB: db, Confirm: d.member.Confirm, Allowed: d.allowed, Dir: d.Dir, Log: d.Log,
+		Term: t.Term, DB: db, Confirm: t.confirm, Allowed: d.allowed, Dir: d.Dir, Log: d.Log,
 		Open: func(ctx context.Context, again bool) (journal.Book, error) { return d.shelves.book(ctx, p, again) },
 	}
 	if p != nil {
@@ -106,6 +106,9 @@ func (t *term) sender(p *store.Project) *journal.Sender {
 	t.running.Go(func() { s.Run(t.ctx) })
 	return s
 }
+
+// confirm says that this term goes on.
+func (t *term) confirm(ctx context.Context) error { return t.duty.member.ConfirmIn(ctx, t.Epoch) }
 
 // behind is how many changes are not known to be in the vault.
 func (t *term) behind(ctx context.Context) (n float64) {

@@ -146,6 +146,20 @@ func (m *Member) Confirm(ctx context.Context) error {
 	return nil
 }
 
+// ConfirmIn is Confirm for who writes in one epoch: a later one that this process
+// holds meanwhile is not that.
+func (m *Member) ConfirmIn(ctx context.Context, epoch int64) error {
+	if err := m.Confirm(ctx); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.epoch != epoch {
+		return fmt.Errorf("%w in epoch %d: it is in epoch %d", ErrPassive, epoch, m.epoch)
+	}
+	return nil
+}
+
 // yield makes the member passive.
 func (m *Member) yield(newest Claim) {
 	m.mu.Lock()

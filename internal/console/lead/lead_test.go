@@ -97,6 +97,12 @@ func TestTakeover(t *testing.T) {
 	}
 	w.step(a)
 	w.is(a, Active, 3, "https://a")
+	if err := a.ConfirmIn(t.Context(), 3); err != nil {
+		t.Error(err)
+	}
+	if err := a.ConfirmIn(t.Context(), 1); !errors.Is(err, ErrPassive) {
+		t.Errorf("what it began in its first epoch counts in its second: %v", err)
+	}
 }
 
 // The negative control of Confirm: a member that goes by its lease alone still
