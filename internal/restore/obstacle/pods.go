@@ -28,13 +28,14 @@ func (f Finder) pods(ctx context.Context, o Object) ([]report.Finding, error) {
 	if err != nil || !may {
 		return nil, err
 	}
-	found := f.verdict(pod, f.try(ctx, pod, pod.Obj))
+	refusal := f.try(ctx, pod, pod.Obj) // once: a moment later a quota may have room
+	found := f.verdict(pod, refusal)
 	if found == nil {
 		return nil, nil
 	}
 	if o.Kind != shape.KindPod {
 		found.Severity = report.Warning // the rest of the application can be had
-		found.Message = fmt.Sprintf("pods of %s would be refused: %s", o.Name, said(f.try(ctx, pod, pod.Obj)))
+		found.Message = fmt.Sprintf("pods of %s would be refused: %s", o.Name, said(refusal))
 	}
 	return []report.Finding{*found}, nil
 }
