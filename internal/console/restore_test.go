@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http/httptest"
@@ -9,12 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/backup"
+	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
@@ -296,5 +299,90 @@ func damage(t *testing.T, s vault.Store, tail string) {
 	data[len(data)/2] ^= 1
 	if err := s.Put(t.Context(), key, bytes.NewReader(data), int64(len(data))); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A project that comes while the console is served is kept at once, not at the
+// next look: else it would be lost with the console, for its journal alone has
+// nothing to follow.
+func TestProjectAddedIsKept(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	add := w.adds("late")
+	served, err := store.Open(ctx, w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(w.options(), served)
+	s.keeper.Every = time.Hour
+	var running sync.WaitGroup
+	keeping, stop := context.WithCancel(ctx)
+	running.Go(func() { s.keeper.Run(keeping, time.Hour) })
+	defer running.Wait()
+	defer stop()
+	kept := func(want int) {
+		t.Helper()
+		for {
+			whole := 0
+			for _, at := range s.keeper.States() {
+				if at.Number > 0 && (at.ID != "" || at.Number == int64(want-2)) {
+					whole++
+				}
+			}
+			if whole == want {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				t.Fatalf("%+v", s.keeper.States())
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	kept(3)
+	home, _ := w.home()
+	add()
+	kept(4)
+	stop()
+	running.Wait()
+	if err := errors.Join(served.Close(), os.RemoveAll(w.dir)); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := w.restore("", home, false); err != nil || !r.Whole() || len(r.Databases) != 4 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// adds makes a vault with a project, and returns what gives it to the console, as a
+// process beside the one that is served.
+func (w *world) adds(name string) func() {
+	w.t.Helper()
+	ctx := w.t.Context()
+	address := "mem:" + name
+	w.vaults[address] = fault.New(mem.New(time.Now), 1, fault.Faults{})
+	p, key, err := consoletest.New(ctx, w.vaults[address], name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	b := Bind{
+		Config: backend.Config{URL: address}, Store: w.vaults[address], Project: p, Recovery: key,
+		Machine: "test", Act: audit.Act{By: "machine/root", At: w.now},
+	}
+	return func() {
+		w.t.Helper()
+		c, err := store.Open(ctx, w.dir)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		b.Admin, err = c.UserNamed(ctx, "anna")
+		if err == nil {
+			_, err = AddProject(ctx, c, b)
+		}
+		if err := errors.Join(err, c.Close()); err != nil {
+			w.t.Fatal(err)
+		}
 	}
 }

@@ -69,6 +69,7 @@ type Keeper struct {
 	mu     sync.Mutex
 	states map[string]*State // by project id; "" is the console
 	listed int               // how many projects the console's newest backup has
+	seen   int               // how many it could have had at the last look; of Run alone
 }
 
 // States are those of all databases, the console's first.
@@ -91,18 +92,39 @@ func (k *Keeper) States() []State {
 	return all
 }
 
+// glance is how often it is looked whether there is a new project: until the
+// console's backup names one and has its database, its journal has nothing to
+// follow, and a console that is lost takes the project with it.
+const glance = time.Second
+
 // Run backs up until the context ends.
 func (k *Keeper) Run(ctx context.Context, look time.Duration) {
-	ticker := time.NewTicker(look)
+	ticker, glances := time.NewTicker(look), time.NewTicker(glance)
 	defer ticker.Stop()
+	defer glances.Stop()
 	for {
 		k.Round(ctx)
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				waiting = false
+			case <-glances.C:
+				waiting = !k.news(ctx)
+			}
 		}
 	}
+}
+
+// news says whether there are more projects than the last round could keep.
+func (k *Keeper) news(ctx context.Context) bool {
+	all, err := k.Console.Projects(ctx)
+	if err != nil || len(all) <= k.seen {
+		return false // the next round says it
+	}
+	ways, _ := k.bound(ctx, all)
+	return len(ways) > k.seen
 }
 
 // Round backs up and checks what is due. One database that cannot be backed up
@@ -116,6 +138,8 @@ func (k *Keeper) Round(ctx context.Context) {
 		return
 	}
 	slices.SortStableFunc(all, func(a, b store.Listing) int { return a.Created.Compare(b.Created) })
+	ways, _ := k.bound(ctx, all)
+	k.seen = len(ways)
 	for i, l := range all {
 		k.database(ctx, l, false, all)
 		if i == 0 {
@@ -133,7 +157,7 @@ func (k *Keeper) database(ctx context.Context, l store.Listing, own bool, all []
 	}
 	s := k.state(id, name)
 	now := k.Now()
-	due, check := k.due(s.At, k.Every, now) || s.Fault != "" || own && k.listed != len(all), k.due(s.tried, CheckEvery, now)
+	due, check := k.due(s.At, k.Every, now) || s.Fault != "" || own && k.listed < k.seen, k.due(s.tried, CheckEvery, now)
 	if !due && !check {
 		return
 	}
@@ -142,7 +166,7 @@ func (k *Keeper) database(ctx context.Context, l store.Listing, own bool, all []
 	job, err := k.open(limited, l, own)
 	if err == nil && s.Number == 0 {
 		due, err = k.recall(limited, job, &s, now)
-		due = due || own && k.listed != len(all)
+		due = due || own && k.listed < k.seen
 	}
 	if err == nil && due {
 		err = k.write(limited, job, &s, all)
@@ -250,7 +274,12 @@ func (k *Keeper) write(ctx context.Context, j job, s *State, all []store.Listing
 	}
 	d := Document{Database: j.database, At: k.Now()}
 	if j.database == ConsoleDatabase {
-		d.Key, d.Projects = k.Console.Key(), k.bound(ctx, all)
+		var missing map[string]error
+		d.Key = k.Console.Key()
+		d.Projects, missing = k.bound(ctx, all)
+		for name, err := range missing {
+			k.Log.Warn("the way into a project's vault is not in the console's backup", "project", name, "err", err)
+		}
 	} else {
 		d.ID, d.Name, d.Created = j.listing.ID, j.listing.Name, j.listing.Created
 	}
@@ -270,7 +299,7 @@ func (k *Keeper) write(ctx context.Context, j job, s *State, all []store.Listing
 	}
 	s.Number, s.At, s.Size = d.Number, d.At, d.Size
 	if j.database == ConsoleDatabase { // it says where the others are
-		k.listed = len(all)
+		k.listed = len(d.Projects)
 	}
 	if k.Trim != nil {
 		if err := k.Trim(ctx, j.Shelf, j.database); err != nil {
@@ -312,8 +341,9 @@ func (k *Keeper) point(ctx context.Context, j job) error {
 }
 
 // bound are the ways into the projects' vaults. One that cannot be read now is
-// left out: it is restored by itself, with the recovery key.
-func (k *Keeper) bound(ctx context.Context, all []store.Listing) (out []Bound) {
+// missing: it is restored by itself, with the recovery key.
+func (k *Keeper) bound(ctx context.Context, all []store.Listing) (out []Bound, missing map[string]error) {
+	missing = map[string]error{}
 	for _, l := range all {
 		b := Bound{ID: l.ID, Name: l.Name, Created: l.Created}
 		p, err := k.Console.Project(ctx, l.Name)
@@ -321,12 +351,12 @@ func (k *Keeper) bound(ctx context.Context, all []store.Listing) (out []Bound) {
 			err = p.Secret(ctx, fleet.BindingSecret, &b.Binding)
 		}
 		if err != nil {
-			k.Log.Warn("the way into a project's vault is not in the console's backup", "project", l.Name, "err", err)
+			missing[l.Name] = err
 			continue
 		}
 		out = append(out, b)
 	}
-	return out
+	return out, missing
 }
 
 func (k *Keeper) prune(ctx context.Context, j job) error {
