@@ -77,7 +77,7 @@ func (o Options) address() (host string, secure bool, err error) {
 	case u.Scheme == "http" && o.InsecureHTTP:
 		return u.Host, false, nil
 	case u.Scheme == "http":
-		return "", false, fmt.Errorf("endpoint %q has no TLS: use https, or allow plain HTTP with insecureHTTP=true", o.Endpoint)
+		return "", false, fmt.Errorf("endpoint %q has no TLS: use https, or add ?insecureHTTP=true to the address to allow plain HTTP", o.Endpoint)
 	}
 	return "", false, fmt.Errorf("endpoint %q: want https://HOST[:PORT]", o.Endpoint)
 }
