@@ -71,8 +71,10 @@ func copies(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The first vault is lost. The key and the copy are enough.
-	if err := os.RemoveAll(filepath.Join(rig.Bed.S3().DataDir, first)); err != nil {
+	// The first vault is lost, at once: sites go on writing to it. The key and the copy
+	// are enough.
+	lost := filepath.Join(rig.Bed.S3().DataDir, first)
+	if err := os.Rename(lost, lost+"-gone"); err != nil {
 		t.Fatal(err)
 	}
 	copied := a.name + "-copy"

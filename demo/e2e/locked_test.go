@@ -78,7 +78,7 @@ func lockedVault(t *testing.T) {
 // versions, by a site that may destroy none, lets someone with the site's
 // credentials overwrite and delete everything, and brings all of it back.
 func keptVault(t *testing.T) {
-	a := &app{vault: "kept"}
+	a := &app{vault: "versions"}
 	info := rig.Bed.S3()
 	name := a.vault + "-" + run
 	owner := client(t, info.KeptEndpoint, info.AccessKey, info.SecretKey)
@@ -114,7 +114,7 @@ func keptVault(t *testing.T) {
 			return strings.Contains(got, `"provenAt"`) && !strings.Contains(got, `"error"`), got
 		})
 	}
-	davit(t, east, "", "vault", "ls").want(t, 0, "kept: the store keeps what is overwritten or deleted, proven")
+	davit(t, east, "", "vault", "ls").want(t, 0, "versions: the store keeps what is overwritten or deleted, proven")
 
 	well := time.Now().Truncate(time.Millisecond)
 	eventually(t, time.Minute, "the clock moves on", func() (bool, string) { return time.Since(well) > 2*time.Millisecond, "" })
