@@ -65,12 +65,8 @@ func repository() (string, error) {
 	return "", errors.New("find repository: run this from inside a checkout of Davit")
 }
 
-// Build makes the davit binary and its image, unless DAVIT_BUILT says that they
-// are there: two processes must not write them at once.
+// Build makes the davit binary and its image.
 func (s *Stage) Build(ctx context.Context) error {
-	if os.Getenv("DAVIT_BUILT") != "" {
-		return nil
-	}
 	return s.run(ctx, "make", "-s", "-C", s.Root, "image", "IMAGE="+Image)
 }
 
