@@ -21,6 +21,8 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
+const manifest = "projects/default/manifests/shop/shop-1"
+
 // bucket keeps former versions beside what a store shows. Each write takes a
 // second.
 type bucket struct {
@@ -31,6 +33,7 @@ type bucket struct {
 	ordinary bool                // keeps none
 	locked   map[string]bool     // keys whose former versions stay
 	appeared []string            // deleted keys that were there again after a version went
+	lives    int                 // changes until whoever makes them dies; negative: none does
 	owner    bool                // these credentials may destroy versions
 	settable bool                // they may change what the bucket keeps
 }
@@ -41,7 +44,20 @@ type stored struct {
 }
 
 func newBucket() *bucket {
-	return &bucket{Store: mem.New(nil), now: noon, versions: map[string][]stored{}}
+	return &bucket{Store: mem.New(nil), now: noon, versions: map[string][]stored{}, lives: -1}
+}
+
+var errDied = errors.New("killed")
+
+// lived is errDied for every change after those that are left.
+func (b *bucket) lived() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lives == 0 {
+		return errDied
+	}
+	b.lives--
+	return nil
 }
 
 func (b *bucket) add(key string, data []byte, marker bool) {
@@ -65,6 +81,9 @@ func (b *bucket) add(key string, data []byte, marker bool) {
 }
 
 func (b *bucket) Put(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if err := b.lived(); err != nil {
+		return err
+	}
 	data, err := io.ReadAll(r)
 	if err == nil {
 		err = b.Store.Put(ctx, key, bytes.NewReader(data), size)
@@ -76,6 +95,9 @@ func (b *bucket) Put(ctx context.Context, key string, r io.ReadSeeker, size int6
 }
 
 func (b *bucket) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if err := b.lived(); err != nil {
+		return err
+	}
 	data, err := io.ReadAll(r)
 	if err == nil {
 		err = b.Store.PutIfAbsent(ctx, key, bytes.NewReader(data), size)
@@ -123,6 +145,9 @@ func (b *bucket) GetVersion(_ context.Context, key, id string, _, _ int64) (io.R
 }
 
 func (b *bucket) DeleteVersion(_ context.Context, key, id string) error {
+	if err := b.lived(); err != nil {
+		return err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.owner {
@@ -296,6 +321,82 @@ func TestRevert(t *testing.T) {
 	}
 }
 
+// TestRevertKilled at every write: a point that is shown is whole, and given again the
+// command ends what it began.
+func TestRevertKilled(t *testing.T) {
+	for lives := 0; ; lives++ {
+		b := newBucket()
+		_, key := site(t, b)
+		how := history.Reverting{To: b.now, Project: "default", Key: key}
+		attack(t, b)
+		if err := b.Delete(t.Context(), manifest); err != nil {
+			t.Fatal(err)
+		}
+		b.lives = lives
+		_, err := history.Revert(t.Context(), b, how)
+		if err != nil && !errors.Is(err, errDied) {
+			t.Fatal(err)
+		}
+		if _, hidden := b.Stat(t.Context(), manifest); hidden == nil {
+			if harm := whole(t, b, key, "shop-1"); harm != nil {
+				t.Errorf("killed after %d writes it shows a point that is not whole: %v", lives, harm)
+			}
+		}
+		b.lives = -1
+		if _, again := history.Revert(t.Context(), b, how); again != nil {
+			t.Fatal(again)
+		}
+		if harm := whole(t, b, key, "shop-1"); harm != nil {
+			t.Errorf("killed after %d writes and given again: %v", lives, harm)
+		}
+		if err == nil {
+			if lives < 3 {
+				t.Fatalf("it wrote %d times: it proves nothing", lives)
+			}
+			return
+		}
+	}
+}
+
+// TestReclaimKilled at every deletion: nothing that was deleted is there again, and
+// given again the command ends what it began.
+func TestReclaimKilled(t *testing.T) {
+	for lives := 0; ; lives++ {
+		b := newBucket()
+		p, key := site(t, b)
+		publish(t, p, "shop-2")
+		if err := p.DeletePoint(t.Context(), "shop", "shop-1"); err != nil {
+			t.Fatal(err)
+		}
+		b.owner, b.lives = true, lives
+		_, err := history.Reclaim(t.Context(), b, b.now.Add(time.Hour), false)
+		if err != nil && !errors.Is(err, errDied) {
+			t.Fatal(err)
+		}
+		b.lives = -1
+		if _, again := history.Reclaim(t.Context(), b, b.now.Add(time.Hour), false); again != nil {
+			t.Fatal(again)
+		}
+		if len(b.appeared) > 0 {
+			t.Errorf("killed after %d deletions: %v were there again", lives, b.appeared)
+		}
+		for object := range b.versions {
+			if strings.Contains(object, "shop-1") {
+				t.Errorf("killed after %d deletions: %s is still there", lives, object)
+			}
+		}
+		if harm := whole(t, b, key, "shop-2"); harm != nil {
+			t.Error(harm)
+		}
+		if err == nil {
+			if lives < 3 {
+				t.Fatalf("it deleted %d versions: it proves nothing", lives)
+			}
+			return
+		}
+	}
+}
+
 // TestRevertKeepsWhatIsNew leaves alone what came since, a genuine sign of life
 // included.
 func TestRevertKeepsWhatIsNew(t *testing.T) {
@@ -445,7 +546,6 @@ func TestReclaim(t *testing.T) {
 	if r, err := history.Reclaim(t.Context(), b, noon, false); err != nil || r.Versions != 0 {
 		t.Errorf("what was hidden a moment ago: %+v, %v", r, err)
 	}
-	manifest := "projects/default/manifests/shop/shop-1"
 	b.locked = map[string]bool{manifest: true}
 	if r, err := history.Reclaim(t.Context(), b, middle.Add(time.Second), false); err != nil || r.Refused != 1 || r.Versions == 0 {
 		t.Errorf("with a locked version: %+v, %v", r, err)
