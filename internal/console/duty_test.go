@@ -56,9 +56,12 @@ func TestTwoConsoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.serve()
-	for { // what is gone is brought again
+	for limit := time.Now().Add(time.Minute); ; { // what is gone is brought again
 		if _, err := os.Stat(lost); err == nil {
 			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("%s was not brought again\n%s", lost, b.logs)
 		}
 		time.Sleep(10 * time.Millisecond) // between two looks
 	}

@@ -4,6 +4,7 @@ package keeping
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -105,7 +106,11 @@ func (r *Reconciler) tell(ctx context.Context, v *v1alpha1.Vault, proof error) e
 	measure.VaultDestroyable.WithLabelValues(v.Name).Set(map[bool]float64{true: 1}[s.Error != ""])
 	switch {
 	case s.Error != "" && s.Error != was:
-		r.Events.Event(v, corev1.EventTypeWarning, "Destroyable", s.Error)
+		reason := "NotProven" // a vault that gives no answer is no breach
+		if errors.Is(proof, history.ErrDestroys) {
+			reason = "Destroyable"
+		}
+		r.Events.Event(v, corev1.EventTypeWarning, reason, s.Error)
 	case s.Error == "" && was != "":
 		r.Events.Event(v, corev1.EventTypeNormal, "NotDestroyable", "the store refuses again to destroy what was written")
 	}

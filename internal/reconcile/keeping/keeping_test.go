@@ -107,7 +107,14 @@ func TestItIsProvenEachHour(t *testing.T) {
 	if s := pass("main"); !strings.Contains(s.Error, "s3:DeleteObjectVersion") || s.ProvenAt.After(proven.Add(time.Second)) {
 		t.Errorf("without the policy: %+v", s)
 	}
-	if event := <-events.Events; !strings.Contains(event, "Destroyable") {
+	if event := <-events.Events; !strings.Contains(event, "Warning Destroyable") {
+		t.Errorf("event %q", event)
+	}
+	b.policy = vault.ErrUnavailable // silence is no breach, and no proof
+	if s := pass("main"); s.Error == "" || s.ProvenAt.After(proven.Add(time.Second)) {
+		t.Errorf("no answer: %+v", s)
+	}
+	if event := <-events.Events; !strings.Contains(event, "Warning NotProven") {
 		t.Errorf("event %q", event)
 	}
 	b.policy = vault.ErrDenied
