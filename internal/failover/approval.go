@@ -104,11 +104,11 @@ func (m *Machine) barred(e Event, step string, demands []plan.Approval) string {
 	if step != "" {
 		what = step
 	}
-	if e.By == m.state.Spec.By {
-		return m.deny(e, step, "whoever asked for the run cannot approve it")
+	if by := m.state.Spec.By; SamePerson(e.By, by) {
+		return m.deny(e, step, "whoever asked for the run cannot approve it"+alias(e.By, by))
 	}
-	if slices.ContainsFunc(m.state.Agreed[step], func(a Agreement) bool { return a.By == e.By }) {
-		return e.By + " has approved it already"
+	if i := slices.IndexFunc(m.state.Agreed[step], func(a Agreement) bool { return SamePerson(a.By, e.By) }); i >= 0 {
+		return e.By + " has approved it already" + alias(e.By, m.state.Agreed[step][i].By)
 	}
 	if !slices.ContainsFunc(demands, func(d plan.Approval) bool { return d.Lets(e.By, e.Groups) }) {
 		var who []string
@@ -118,6 +118,14 @@ func (m *Machine) barred(e Event, step string, demands []plan.Approval) string {
 		return m.deny(e, step, fmt.Sprintf("%s is none of those who may approve %s: it takes %s", e.By, what, strings.Join(who, " and ")))
 	}
 	return ""
+}
+
+// alias says that one person is known by two names.
+func alias(name, other string) string {
+	if name == other {
+		return ""
+	}
+	return ": " + name + " is taken for " + other
 }
 
 // deny refuses what somebody has no right to, and has the journal keep that he
