@@ -98,11 +98,12 @@ func commonBucket() string { return "e2e-" + run }
 
 func commonKey() string { return filepath.Join(rig.Work, commonBucket()+".key") }
 
-// forget removes what an earlier run left at a site.
+// forget removes what an earlier run left at a site, which may have been of the
+// same tests.
 func forget(ctx context.Context, site string) error {
 	for _, args := range [][]string{
 		{"-n", system, "delete", "applications,protectionpolicies,restores,recoverypoints,leases", "--all", "--ignore-not-found"},
-		{"delete", "vaults", "--all"},
+		{"delete", "recoveryplans,runs,vaults", "--all"},
 	} {
 		if known, err := rig.Kubectl(ctx, site, "get", "crd", "vaults.davit.dev", "--ignore-not-found", "-o", "name"); err != nil || known == "" {
 			return err

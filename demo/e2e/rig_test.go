@@ -58,6 +58,7 @@ func finish(t *testing.T, cmd *exec.Cmd) outcome {
 	t.Helper()
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
+	defer took(t, time.Now(), "davit "+strings.Join(cmd.Args[3:], " "))
 	err := cmd.Run()
 	var ended *exec.ExitError
 	if err != nil && !errors.As(err, &ended) {
@@ -97,11 +98,20 @@ func (o outcome) read(t *testing.T, into any) {
 
 func kubectl(t *testing.T, site string, args ...string) string {
 	t.Helper()
+	defer took(t, time.Now(), "kubectl "+strings.Join(args, " "))
 	out, err := rig.Kubectl(t.Context(), site, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// took logs what a test spent long on: where a run's time goes is to be seen.
+func took(t *testing.T, since time.Time, what string) {
+	t.Helper()
+	if spent := time.Since(since); spent > 3*time.Second {
+		t.Logf("%.1f s: %s", spent.Seconds(), what)
+	}
 }
 
 // try is kubectl for questions that may get no answer yet.
@@ -124,6 +134,7 @@ func apply(t *testing.T, site, yaml string) {
 // eventually waits for a condition; ask also says what it saw.
 func eventually(t *testing.T, limit time.Duration, what string, ask func() (bool, string)) {
 	t.Helper()
+	defer took(t, time.Now(), what)
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	err := stage.Wait(ctx, what, func(context.Context) (bool, string, error) {
