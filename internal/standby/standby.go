@@ -47,6 +47,9 @@ type Site struct {
 	o     Options
 	marks execute.Marks
 	drill *drill.Site // nil: none
+	fit   fits
+	// check is the preflight of one application's restore.
+	check func(context.Context, recovery.Options, recovery.Deps) (recovery.Report, error)
 }
 
 // New makes the target.
@@ -60,7 +63,7 @@ func New(o Options) *Site {
 	if o.Recovery.Log == nil {
 		o.Recovery.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster}}
+	s := &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster}, check: recovery.Check}
 	if o.Drills != nil {
 		s.drill = drill.New(drill.Options{Recovery: o.Recovery, Cluster: o.Drills, Marks: s.marks, Rehearse: o.Rehearse})
 	}

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
@@ -29,44 +33,24 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 	if spec.To != s.o.Recovery.Site {
 		facts.Problems = append(facts.Problems, fmt.Sprintf("the run goes to site %s, and this is site %s: give the kubeconfig of %s", spec.To, s.o.Recovery.Site, spec.To))
 	}
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	errs := make([]error, len(spec.Applications))
-	found := make([]string, len(spec.Applications))
+	seen, err := s.look(ctx, spec, drills)
+	if err != nil {
+		return nil, err
+	}
 	histories := map[string][]lease.Epoch{}
 	for i, app := range spec.Applications {
-		history, err := lease.New(s.project()).History(ctx, app)
-		if err != nil {
-			return nil, err
+		holders(facts, app, seen[i].history, spec.To)
+		histories[app] = seen[i].history
+		if seen[i].problem != "" {
+			facts.Problems = append(facts.Problems, app+": "+seen[i].problem)
 		}
-		holders(facts, app, history, spec.To)
-		histories[app] = history
-		if drills {
-			continue
-		}
-		all.Go(func() {
-			problem, err := s.ready(ctx, app, spec)
-			mu.Lock()
-			defer mu.Unlock()
-			errs[i], found[i] = err, problem
-		})
 	}
-	all.Wait()
 	if !drills { // which waits for nobody's lease
 		if err := s.leases(ctx, facts, histories); err != nil {
 			return nil, err
 		}
 	}
-	for i := range errs {
-		if errs[i] != nil {
-			return nil, errs[i]
-		}
-		if found[i] != "" {
-			facts.Problems = append(facts.Problems, spec.Applications[i]+": "+found[i])
-		}
-	}
 	if drills && s.drill != nil && len(facts.Problems) == 0 {
-		var err error
 		if facts.Problems, err = s.drill.Problems(ctx, spec, facts); err != nil {
 			return nil, err
 		}
@@ -98,17 +82,35 @@ func (s *Site) cannot(spec failover.Spec) []string {
 	return problems
 }
 
-// ready looks whether the application could come here.
-func (s *Site) ready(ctx context.Context, app string, spec failover.Spec) (string, error) {
+// sight is what was seen of one application.
+type sight struct {
+	history []lease.Epoch
+	problem string // why it could not come here
+}
+
+// look looks at all applications of a run, as many at once as a run brings data
+// of: each is a preflight of its own, and the target's API server and the vault
+// have to bear them.
+func (s *Site) look(ctx context.Context, spec failover.Spec, historyOnly bool) ([]sight, error) {
+	seen := make([]sight, len(spec.Applications))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(failover.Abreast)
+	for i, app := range spec.Applications {
+		g.Go(func() (err error) {
+			if seen[i].history, err = lease.New(s.project()).History(ctx, app); err != nil || historyOnly {
+				return err
+			}
+			seen[i].problem, err = s.ready(ctx, app, spec, seen[i].history)
+			return err
+		})
+	}
+	return seen, g.Wait()
+}
+
+// ready looks whether the application could come here, by its epochs.
+func (s *Site) ready(ctx context.Context, app string, spec failover.Spec, history []lease.Epoch) (string, error) {
 	opts := recovery.Options{Application: app, Mode: v1alpha1.RestoreTakeOver, Point: spec.Points[app].ID}
-	current, err := s.newest(ctx, app)
-	if err != nil {
-		return "", err
-	}
-	left, err := s.leftovers(ctx, app, current+1)
-	if err != nil {
-		return "", err
-	}
+	left := slices.ContainsFunc(history, func(e lease.Epoch) bool { return s.self().Made(e.Claim) })
 	if spec.Verb == plan.Failback {
 		if problem, err := s.returns(ctx, app, left); problem != "" || err != nil {
 			return problem, err
@@ -118,7 +120,11 @@ func (s *Site) ready(ctx context.Context, app string, spec failover.Spec) (strin
 		opts.Existing = v1alpha1.ExistingExact
 	}
 	called(&opts, mappingsOf(spec, app))
-	report, err := recovery.Check(ctx, opts, s.o.Recovery)
+	question := fmt.Sprintf("%s at epoch %d: %+v", app, len(history), opts)
+	if s.fit.is(question, s.o.Recovery.Now()) {
+		return "", nil
+	}
+	report, err := s.check(ctx, opts, s.o.Recovery)
 	switch {
 	case err != nil && recovery.Refused(err):
 		return err.Error(), nil
@@ -128,7 +134,41 @@ func (s *Site) ready(ctx context.Context, app string, spec failover.Spec) (strin
 	if bad := restore.Blocking(report.Findings); len(bad) > 0 {
 		return bad[0].String(), nil
 	}
+	s.fit.found(question, s.o.Recovery.Now())
 	return "", nil
+}
+
+// fresh is how long an application that could come here is taken for one that
+// still can. Who gives a run has just been told so when the run asks again, and
+// its restore looks once more.
+const fresh = 30 * time.Second
+
+// fits remembers the applications that could come here, by what was asked. What
+// could not is asked again: somebody may have mended it.
+type fits struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+func (f *fits) is(question string, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, ok := f.at[question]
+	return ok && now.Sub(at) < fresh
+}
+
+func (f *fits) found(question string, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.at == nil {
+		f.at = map[string]time.Time{}
+	}
+	for q, at := range f.at {
+		if now.Sub(at) >= fresh {
+			delete(f.at, q)
+		}
+	}
+	f.at[question] = now
 }
 
 // returns says why an application cannot come back here.

@@ -1,0 +1,94 @@
+package standby
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/report"
+)
+
+// checks is a preflight that takes a second, and counts what was asked.
+type checks struct {
+	mu    sync.Mutex
+	asked map[string]int
+	now   int
+	most  int
+	bad   string // the application that could not come
+}
+
+func (c *checks) check(_ context.Context, o recovery.Options, _ recovery.Deps) (recovery.Report, error) {
+	c.mu.Lock()
+	c.asked[o.Application]++
+	c.now++
+	c.most = max(c.most, c.now)
+	c.mu.Unlock()
+	time.Sleep(time.Second)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now--
+	if o.Application == c.bad {
+		return recovery.Report{Findings: []restore.Finding{{Severity: report.Error, Message: "no room"}}}, nil
+	}
+	return recovery.Report{}, nil
+}
+
+// take returns how many applications were asked about since, and forgets them.
+func (c *checks) take() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := len(c.asked)
+	c.asked = map[string]int{}
+	return n
+}
+
+// TestACrowdIsLookedAtSomeAtATime, and again only for what may have changed.
+func TestACrowdIsLookedAtSomeAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, c := project(t), &checks{asked: map[string]int{}, bad: "shop-03"}
+		spec := failover.Spec{Verb: plan.Failover, From: "east", To: "west"}
+		for i := range 5 * failover.Abreast {
+			app := fmt.Sprintf("shop-%02d", i)
+			spec.Applications = append(spec.Applications, app)
+			if _, err := lease.New(p).Claim(t.Context(), app, 1, lease.Claim{Site: "east", Cluster: "e", Request: "first", At: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := west(p)
+		s.check = c.check
+		evaluate := func(want int) {
+			t.Helper()
+			facts, err := s.Evaluate(t.Context(), spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(facts.Problems) != 1 || len(facts.Epochs) != len(spec.Applications) || len(facts.Holders["shop-39"]) != 1 {
+				t.Errorf("problems %q, epochs of %d, holders %q", facts.Problems, len(facts.Epochs), facts.Holders["shop-39"])
+			}
+			if got := c.take(); got != want {
+				t.Errorf("asked about %d applications, want %d", got, want)
+			}
+		}
+		evaluate(len(spec.Applications))
+		if c.most != failover.Abreast {
+			t.Errorf("%d at once, want %d", c.most, failover.Abreast)
+		}
+		evaluate(1) // what could not come
+		if _, err := lease.New(p).Claim(t.Context(), "shop-07", 2, lease.Claim{Site: "east", Cluster: "e", Request: "second", At: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		evaluate(2) // and what was claimed since
+		spec.Points = map[string]failover.Point{"shop-11": {ID: "shop-11-p"}}
+		evaluate(2) // and of which another point is to come
+		time.Sleep(fresh)
+		evaluate(len(spec.Applications))
+	})
+}
