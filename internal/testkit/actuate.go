@@ -12,6 +12,9 @@ import (
 // effect changes a site as a step says, or takes it back.
 func (s *site) effect(o order, act *actuator, reply func(any)) {
 	s.w.log("%s: %s %s, order %d", s.name, o.action, o.step.Name, o.token.Sequence)
+	if o.verb == plan.Drill {
+		s.w.fail("%s of drill %s touches what is live at %s", o.step.Name, o.token.Run, s.name)
+	}
 	a := s.load(o.step.Application)
 	done := func(v verdict) {
 		act.done, act.undone = o.action == failover.Act, o.action == failover.Undo
@@ -52,6 +55,10 @@ func (s *site) effect(o order, act *actuator, reply func(any)) {
 		}
 		done(verdict{outcome: failover.Done})
 	case plan.KindQuiesce, plan.KindSuspend:
+		if s.w.opt.NoQuiesce {
+			done(verdict{outcome: failover.Done})
+			return
+		}
 		a.holds[o.token.Run] = o.token.Epochs[a.app]
 		s.rest(a, act, done)
 	case plan.KindSync:

@@ -50,6 +50,13 @@ type judge struct {
 	numbers map[string]int64
 }
 
+// asking is one probe of a source by a vantage point, for the checks.
+type asking struct {
+	source   string
+	at       time.Duration
+	answered bool
+}
+
 // Declared plays the schedule of a seed in which no person asks for a run: vantage
 // points watch the sites through the vault, and the site that would take over
 // declares.
@@ -72,9 +79,15 @@ func Declared(seed uint64, opt Options) Report {
 		j := &judge{s: s, numbers: map[string]int64{}}
 		w.every(lookEach, j.look)
 	}
-	// Whether a site dies decides whether something is declared: half of the schedules have one.
-	if w.chance(50) {
+	w.probed, w.askings = w.chance(50), map[string][]asking{}
+	// Whether a site dies decides whether something is declared: half of the schedules
+	// have one, and some have one of which only the application is left.
+	switch n := w.r.IntN(10); {
+	case n < 5:
 		w.after(20*time.Second+w.upTo(40*time.Second), func() { w.sites[0].crash(w.chance(60)) })
+	case n < 7:
+		w.odd["only the application is left"]++
+		w.after(20*time.Second+w.upTo(20*time.Second), func() { w.sites[0].pause(trouble - w.now) })
 	}
 	w.after(trouble+3*time.Minute, func() { w.ended = w.now })
 	w.play()
@@ -98,7 +111,7 @@ func (w *world) atPlace(place int, do func()) {
 // observe looks once, and says what it sees.
 func (w *world) observe(o *observer) {
 	w.atPlace(o.place, func() {
-		w.ask(o.place, func() any { return maps.Clone(w.words) }, func(x any, ok bool) {
+		w.ask(o.place, func() any { return w.words }, func(x any, ok bool) {
 			w.atPlace(o.place, func() {
 				now := o.clock.mono(w.now)
 				var views []vantage.View
@@ -108,15 +121,65 @@ func (w *world) observe(o *observer) {
 				} else {
 					o.watch.Miss()
 				}
-				o.said++
-				word := vantage.Word{Vantage: o.name, Number: o.said, Views: views}
-				if o.name != witness {
-					word.Cluster = o.name
-				}
-				w.ask(o.place, func() any { w.words[o.name] = word; return nil }, func(any, bool) {})
+				w.probe(o, views, 0, func() { w.say(o, views) })
 			})
 		})
 	})
+}
+
+// say replaces what a vantage point said.
+func (w *world) say(o *observer, views []vantage.View) {
+	o.said++
+	word := vantage.Word{Vantage: o.name, Number: o.said, Views: views}
+	if o.name != witness {
+		word.Cluster = o.name
+	}
+	w.ask(o.place, func() any {
+		words := maps.Clone(w.words)
+		words[o.name] = word // also one that comes late
+		w.words = words
+		return nil
+	}, func(any, bool) {})
+}
+
+// probe asks the sites that give no sign of life, one after the other from the one
+// numbered so: where the application runs it answers, whether or not the site's agent does.
+func (w *world) probe(o *observer, views []vantage.View, from int, then func()) {
+	for from < len(views) && views[from].View == declare.Alive {
+		from++
+	}
+	if !w.probed || from >= len(views) {
+		then()
+		return
+	}
+	v := &views[from]
+	s := w.sites[w.index(v.Site)]
+	w.call(o.place, s.n, 2*time.Second, func(reply func(any)) {
+		if s.serves() {
+			reply(true)
+		}
+	}, func(_ any, ok bool) {
+		w.atPlace(o.place, func() {
+			w.askings[o.name] = append(w.askings[o.name], asking{v.Site, w.now, ok})
+			if ok && !w.opt.NoProbe {
+				w.odd["probe answered"]++
+				v.Answers = []string{"p"}
+			} else {
+				v.Silent = []string{"p"}
+			}
+			w.probe(o, views, from+1, then)
+		})
+	})
+}
+
+// serves tells whether clients are answered.
+func (s *site) serves() bool {
+	for _, app := range s.w.apps {
+		if a := s.load(app); !s.alive || !a.running || !a.exposed {
+			return false
+		}
+	}
+	return true
 }
 
 // outlook is what the vault says of the plan.
@@ -129,7 +192,7 @@ type outlook struct {
 
 func (w *world) outlook() outlook {
 	n, holder := w.vault.newest(w.apps[0])
-	o := outlook{words: maps.Clone(w.words), source: w.sites[holder].name, epoch: n, state: declare.State{Vault: true}}
+	o := outlook{words: w.words, source: w.sites[holder].name, epoch: n, state: declare.State{Vault: true}}
 	for _, app := range w.apps {
 		m, other := w.vault.newest(app)
 		if other != holder {
@@ -191,7 +254,7 @@ func (j *judge) decide(now time.Duration, o outlook) {
 	}
 	for _, name := range watchers {
 		word, ok := o.words[name]
-		s, sees := word.Sighting("p", o.source, false)
+		s, sees := word.Sighting("p", o.source, w.probed)
 		if !ok || !sees {
 			continue
 		}
@@ -226,6 +289,12 @@ func (j *judge) declare(now time.Duration, o outlook) {
 	w.log("%s declares %s lost", j.s.name, j.source)
 	if n := w.agreed(j.heard, now); n < 2 {
 		w.fail("%s declared %s lost, and %d vantage points had said so for %s", j.s.name, j.source, n, lostFor)
+	}
+	if n := len(watchers) - w.answered(j.source); n < 2 {
+		w.fail("%s declared %s lost, and only %d vantage points had no answer of it", j.s.name, j.source, n)
+	}
+	if w.sites[w.index(j.source)].serves() {
+		w.odd["declared while it ran"]++
 	}
 	if w.vault.epochs[w.apps[0]][o.epoch-1].request != "first" {
 		w.fail("%s declared %s lost, to which the applications had come by a failover", j.s.name, j.source)
@@ -271,4 +340,23 @@ func (w *world) agreed(heard []remark, now time.Duration) int {
 		most = min(most, n)
 	}
 	return most
+}
+
+// answered is how many vantage points had an answer of a site each time they asked,
+// for as long as they must agree: none of them can have taken it for lost.
+func (w *world) answered(source string) int {
+	n := 0
+	for _, name := range watchers {
+		asked, all := 0, true
+		for _, a := range w.askings[name] {
+			if a.source == source && a.at > w.now-lostFor {
+				asked++
+				all = all && a.answered
+			}
+		}
+		if asked >= 3 && all {
+			n++
+		}
+	}
+	return n
 }

@@ -163,7 +163,11 @@ func (e *executor) do(f failover.Effect) {
 func (e *executor) append(entries []failover.Entry) {
 	try := func(mode fate) error {
 		e.w.vault.mode = mode
-		err := e.j.Append(context.Background(), entries)
+		put := entries
+		if e.w.opt.LostEntry && len(put) > 1 {
+			put = put[:len(put)-1]
+		}
+		err := e.j.Append(context.Background(), put)
 		e.w.vault.mode = arrives
 		return err
 	}
@@ -295,7 +299,11 @@ func (e *executor) step(f failover.Effect) {
 	for _, name := range f.Sites {
 		s := e.w.sites[e.w.index(name)]
 		e.w.call(e.place, s.n, limit, func(reply func(any)) {
-			s.serve(order{f.Action, f.Step, f.Token, f.Sandbox, f.Point}, reply)
+			o := order{f.Action, f.Step, f.Token, f.Sandbox, f.Point, e.run.spec.Verb}
+			if e.w.opt.NoSandbox {
+				o.sandbox = ""
+			}
+			s.serve(o, reply)
 		}, func(x any, ok bool) {
 			left--
 			v, is := x.(verdict)
@@ -424,7 +432,7 @@ func (e *executor) age(id int64) {
 // tooSoon checks that nobody's time to commit was cut short.
 func (e *executor) tooSoon(entries []failover.Entry) {
 	for _, entry := range entries {
-		if entry.By != "" || entry.Kind != failover.Committed {
+		if entry.By != "" || entry.Kind != failover.Committed || e.w.opt.WildClocks {
 			continue
 		}
 		waited := e.w.now - e.w.vault.putAt[e.run.spec.Run][e.m.Peek().Awaiting-1]

@@ -44,6 +44,18 @@ type Options struct {
 	NoHold bool
 	// NoLook lets executors act without looking.
 	NoLook bool
+	// NoQuiesce lets a source say that an application is at rest while it writes.
+	NoQuiesce bool
+	// NoSandbox lets a target carry out orders of drills on what is live there.
+	NoSandbox bool
+	// LostEntry keeps the last of several entries out of the journal.
+	LostEntry bool
+	// Mute lets a run that goes no further not say why.
+	Mute bool
+	// WildClocks run fast and slow beyond what leases count with.
+	WildClocks bool
+	// NoProbe lets vantage points take a site for lost that answers them.
+	NoProbe bool
 	// NoQuorum lets one vantage point speak for all, NoHysteresis lets a moment's
 	// agreement do, and Failback lets what came by a failover be declared again at once.
 	NoQuorum, NoHysteresis, Failback bool
@@ -77,6 +89,9 @@ func newWorld(seed uint64, opt Options) *world {
 	w := bareWorld(rand.New(rand.NewPCG(seed, 11)), opt, 0)
 	w.life()
 	w.misfortunes()
+	if w.chance(40) { // what runs are made for, at about the time of the first
+		w.after(5*time.Second+w.upTo(30*time.Second), w.disaster)
+	}
 	w.newRun(10*time.Second + w.upTo(20*time.Second))
 	if w.chance(20) {
 		w.newRun(10*time.Second + w.upTo(60*time.Second))
@@ -87,7 +102,7 @@ func newWorld(seed uint64, opt Options) *world {
 // bareWorld has sites, so many or any number, and nothing that happens.
 func bareWorld(r *rand.Rand, opt Options, sites int) *world {
 	w := &world{opt: opt, r: r, levels: map[string]map[int64]level{}, odd: map[string]int{}}
-	w.lease, w.gated = w.chance(50), w.chance(50)
+	w.lease, w.gated, w.promising = w.chance(50), w.chance(50), w.chance(50)
 	w.apps = []string{"a", "b"}[:1+w.r.IntN(2)]
 	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}, putAt: map[string][]time.Duration{}}
 	if sites == 0 {
@@ -108,6 +123,7 @@ func bareWorld(r *rand.Rand, opt Options, sites int) *world {
 	}
 	for range len(w.sites) + 2 {
 		w.up = append(w.up, slices.Repeat([]bool{true}, len(w.sites)+2))
+		w.loss = append(w.loss, make([]float64, len(w.sites)+2))
 	}
 	return w
 }
@@ -153,14 +169,15 @@ func (w *world) clients(s *site) {
 // misfortunes are some of what can go wrong, at moments of their own.
 func (w *world) misfortunes() {
 	if w.chance(30) {
-		w.loss = w.r.Float64() * 0.2
+		w.lose(w.r.Float64() * 0.2)
 	}
 	for range w.r.IntN(5) {
 		w.after(w.upTo(trouble*2/3), w.misfortune)
 	}
 	w.after(trouble, func() {
 		w.log("all heals")
-		w.loss, w.vault.stalled = 0, false
+		w.lose(0)
+		w.vault.stalled = false
 		for _, row := range w.up {
 			for i := range row {
 				row[i] = true
@@ -172,9 +189,42 @@ func (w *world) misfortunes() {
 	})
 }
 
+// lose makes all links lose so much.
+func (w *world) lose(part float64) {
+	for _, row := range w.loss {
+		for i := range row {
+			row[i] = part
+		}
+	}
+}
+
+// disaster befalls the site that runs the applications.
+func (w *world) disaster() {
+	s, v := w.sites[0], len(w.sites)
+	switch w.r.IntN(4) {
+	case 0:
+		w.odd["site crashed"]++
+		s.crash(w.chance(60))
+	case 1: // it lives, and nobody hears of it
+		for other := range w.up {
+			w.cut(s.n, other, false)
+		}
+	case 2: // only its nodes go on, and its peers answer them
+		w.odd["only nodes and peers are left"]++
+		w.cut(s.n, v, false)
+		s.pause(30*time.Second + w.upTo(time.Minute))
+	case 3:
+		w.odd["cannot be stopped"]++
+		w.cut(s.n, v, false)
+		for _, app := range w.apps {
+			s.load(app).stuck = w.now + 30*time.Second + w.upTo(2*time.Minute)
+		}
+	}
+}
+
 func (w *world) misfortune() {
 	s := w.sites[w.r.IntN(len(w.sites))]
-	switch w.r.IntN(9) {
+	switch w.r.IntN(12) {
 	case 0, 1, 2:
 		w.cut(w.r.IntN(len(w.up)), w.r.IntN(len(w.up)), w.chance(40))
 	case 3: // a site sees nobody
@@ -199,7 +249,48 @@ func (w *world) misfortune() {
 		a := s.load(w.apps[0])
 		a.stuck = w.now + w.upTo(2*time.Minute)
 		w.log("%s: %s cannot be stopped until %s", s.name, a.app, a.stuck)
+	case 9:
+		w.oneWayLoss(w.r.IntN(len(w.up)), w.r.IntN(len(w.up)))
+	case 10:
+		w.flap(s, w.now+w.upTo(2*time.Minute))
+	case 11: // a site has lost the vault and nothing else
+		w.odd["vault reached from one side only"]++
+		w.cut(s.n, len(w.sites), false)
 	}
+}
+
+// oneWayLoss makes a link lose much of what goes one way, and nothing of what goes
+// the other.
+func (w *world) oneWayLoss(a, b int) {
+	if a == b {
+		return
+	}
+	part, was := 0.3+0.6*w.r.Float64(), w.loss[a][b]
+	w.odd["one way loses"]++
+	w.log("of what place %d sends to %d, %.0f%% are lost", a, b, 100*part)
+	w.loss[a][b] = part
+	w.after(w.upTo(2*time.Minute), func() { w.loss[a][b] = min(was, w.loss[a][b]) })
+}
+
+// flap lets a site go away and come back again and again.
+func (w *world) flap(s *site, until time.Duration) {
+	if w.now >= min(until, trouble) {
+		return
+	}
+	w.odd["site flapped"]++
+	w.log("%s flaps", s.name)
+	set := func(up bool) {
+		for other := range w.up {
+			if other != s.n {
+				w.up[s.n][other], w.up[other][s.n] = up, up
+			}
+		}
+	}
+	set(false)
+	w.after(w.upTo(50*time.Second), func() {
+		set(true)
+		w.after(w.upTo(20*time.Second), func() { w.flap(s, until) })
+	})
 }
 
 // executorPauses lets an executor stand still, or a watchdog, or clocks jump.
@@ -378,7 +469,7 @@ func (w *world) checkRun(r *run, rep *Report) {
 	}
 	last := r.executors[len(r.executors)-1]
 	why := last.m.Waits()
-	if len(why) == 0 {
+	if len(why) == 0 || w.opt.Mute {
 		w.fail("%s is %s and does not say why it waits", r.spec.Run, state.Shown())
 	}
 	rep.Unfinished = append(rep.Unfinished, fmt.Sprintf("%s: %s: %v", r.spec.Run, state.Shown(), why))

@@ -159,7 +159,9 @@ func (s *site) renew() {
 				s.renewed(a, c, asked)
 				return
 			}
-			s.promises(a)
+			if s.w.promising {
+				s.promises(a)
+			}
 		})
 	}
 	s.watch()
@@ -305,6 +307,7 @@ type order struct {
 	token   failover.Token
 	sandbox string
 	point   *failover.Point
+	verb    plan.Verb // of the run, for the checks
 }
 
 type verdict struct {

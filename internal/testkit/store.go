@@ -126,13 +126,13 @@ func (w *world) ask(from int, serve func() any, done func(answer any, ok bool)) 
 func (w *world) putFate(from int) fate {
 	v := len(w.sites)
 	switch {
-	case !w.up[from][v] || w.r.Float64() < w.loss:
+	case !w.up[from][v] || w.r.Float64() < w.loss[from][v]:
 		return neverSent
 	case w.r.IntN(60) == 0:
 		return comesLate
 	case w.vault.stalled:
 		return []fate{answerLost, neverSent, comesLate}[w.r.IntN(3)]
-	case !w.up[v][from] || w.r.Float64() < w.loss:
+	case !w.up[v][from] || w.r.Float64() < w.loss[v][from]:
 		return answerLost
 	}
 	return arrives

@@ -7,7 +7,6 @@
 package testkit
 
 import (
-	"container/heap"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -22,24 +21,52 @@ type entry struct {
 	do func()
 }
 
+func (e entry) before(other entry) bool {
+	return e.at < other.at || e.at == other.at && e.n < other.n
+}
+
+// agenda is a heap of four branches: what comes next is first. It is where the
+// simulator spends its time, so entries are neither boxed nor swapped.
 type agenda []entry
 
-func (a agenda) Len() int { return len(a) }
-func (a agenda) Less(i, j int) bool {
-	return a[i].at < a[j].at || a[i].at == a[j].at && a[i].n < a[j].n
+const branches = 4
+
+func (a *agenda) push(e entry) {
+	*a = append(*a, e)
+	all := *a
+	i := len(all) - 1
+	for i > 0 {
+		parent := (i - 1) / branches
+		if !e.before(all[parent]) {
+			break
+		}
+		all[i] = all[parent]
+		i = parent
+	}
+	all[i] = e
 }
-func (a agenda) Swap(i, j int) { a[i], a[j] = a[j], a[i] }
 
-// Push and Pop implement heap.Interface.
-func (a *agenda) Push(x any) { *a = append(*a, x.(entry)) }
-
-// Pop implements heap.Interface.
-func (a *agenda) Pop() any {
-	old := *a
-	last := old[len(old)-1]
-	old[len(old)-1] = entry{}
-	*a = old[:len(old)-1]
-	return last
+func (a *agenda) pop() entry {
+	all := *a
+	first, last := all[0], all[len(all)-1]
+	all[len(all)-1] = entry{}
+	all = all[:len(all)-1]
+	*a = all
+	for i := 0; len(all) > 0; {
+		least, child := i, i*branches+1
+		for c := child; c < min(child+branches, len(all)); c++ {
+			if least == i && all[c].before(last) || least != i && all[c].before(all[least]) {
+				least = c
+			}
+		}
+		if least == i {
+			all[i] = last
+			break
+		}
+		all[i] = all[least]
+		i = least
+	}
+	return first
 }
 
 // clock is a process's own: it runs a little fast or slow, and what it shows
@@ -69,21 +96,27 @@ type world struct {
 	sites  []*site
 	vault  *store
 	up     [][]bool // [from][to]; sites, then the vault, then the console
-	loss   float64
-	lease  bool
-	gated  bool
-	apps   []string
-	runs   []*run
-	ended  time.Duration // when the last run was over
-	err    error
+	// loss is how much of what is sent is lost, by direction.
+	loss  [][]float64
+	lease bool
+	// promising says that peers can stand in for a vault that is silent.
+	promising bool
+	gated     bool
+	apps      []string
+	runs      []*run
+	ended     time.Duration // when the last run was over
+	err       error
 	// trace is kept only when asked for.
 	trace []string
 	// levels are what runs relied on when they activated, by application and epoch.
 	levels map[string]map[int64]level
 	// words are what vantage points said last, runEnds when runs were seen to be over;
 	// of schedules of automatic declaration.
-	words   map[string]vantage.Word
+	words   map[string]vantage.Word // never changed, but replaced
 	runEnds map[string]time.Duration
+	// probed says that the plan has a probe of its source, askings how it went.
+	probed  bool
+	askings map[string][]asking
 	acked   []write
 	writes  int
 	// odd counts what happened, so that tests can tell that it did.
@@ -120,7 +153,7 @@ func (w *world) after(d time.Duration, do func()) { w.at(w.now+max(d, 0), do) }
 
 func (w *world) at(t time.Duration, do func()) {
 	w.n++
-	heap.Push(&w.agenda, entry{max(t, w.now), w.n, do})
+	w.agenda.push(entry{max(t, w.now), w.n, do})
 }
 
 // every does something again and again.
@@ -132,8 +165,11 @@ func (w *world) every(d time.Duration, do func()) {
 }
 
 func (w *world) newClock() clock {
-	ppm := 2*w.r.Float64() - 1
-	return clock{rate: 1 + ppm*drift/1e6, offset: w.upTo(time.Hour), wall: w.upTo(48*time.Hour) - 24*time.Hour}
+	most := drift / 1e6
+	if w.opt.WildClocks {
+		most = 0.5
+	}
+	return clock{rate: 1 + (2*w.r.Float64()-1)*most, offset: w.upTo(time.Hour), wall: w.upTo(48*time.Hour) - 24*time.Hour}
 }
 
 // delay is how long a message takes: short, and now and then very long.
@@ -151,7 +187,7 @@ func (w *world) send(from, to int, do func()) {
 		w.after(w.upTo(5*time.Millisecond), do)
 		return
 	}
-	if !w.up[from][to] || w.r.Float64() < w.loss {
+	if !w.up[from][to] || w.r.Float64() < w.loss[from][to] {
 		w.odd["lost message"]++
 		return
 	}
@@ -186,7 +222,7 @@ func (w *world) call(from, to int, limit time.Duration, serve func(reply func(an
 // play runs the schedule to its end.
 func (w *world) play() {
 	for len(w.agenda) > 0 && w.err == nil && w.now < horizon {
-		e := heap.Pop(&w.agenda).(entry)
+		e := w.agenda.pop()
 		w.now = e.at
 		e.do()
 		if w.over() && w.now > w.ended+tail {
