@@ -51,6 +51,7 @@ import (
 	"davit.dev/davit/internal/reconcile/site"
 	"davit.dev/davit/internal/reconcile/vault"
 	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/standby/reconcilers"
 	"davit.dev/davit/internal/traffic/active"
 	"davit.dev/davit/internal/version"
 )
@@ -207,7 +208,10 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		return err
 	}
 	from := func(vault string) execute.Actuator {
-		return origin.New(origin.Options{Client: whole, Vault: vault, Site: opts.Site, Marks: standby.Marks(target.New(clients), vault), Now: opts.Now})
+		return origin.New(origin.Options{
+			Client: whole, Vault: vault, Site: opts.Site, Marks: standby.Marks(target.New(clients), vault), Now: opts.Now,
+			Reconcilers: reconcilers.Actuator{Cluster: target.New(clients)},
+		})
 	}
 	runs := &carrier.Carrier{
 		Client: c, Reader: reader, Site: opts.Site, Process: processName(), Project: p.Project, Target: p.Standby,

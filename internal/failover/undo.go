@@ -22,13 +22,26 @@ func (m *Machine) rollBack() {
 	for i := len(m.state.Spec.Steps) - 1; i >= 0; i-- {
 		step := m.state.Spec.Steps[i]
 		todo := m.state.toUndo(step)
-		if todo && !blocked[step.Name] && m.flights[step.Name] == nil {
+		if todo && !blocked[step.Name] && m.flights[step.Name] == nil && !m.state.claimsStand(&step) {
 			m.note(Entry{Kind: Undoing, Step: step.Name})
 		}
 		for _, after := range step.After {
 			blocked[after] = blocked[after] || todo || blocked[step.Name]
 		}
 	}
+}
+
+// claimsStand tells whether what makes applications from git at the source has to
+// stay suspended for now: it would start them while the target still may write them.
+// Plan.Check sees to it that no claim waits for its return.
+func (s *State) claimsStand(step *plan.Step) bool {
+	if step.Kind != plan.KindSuspend || step.Side != plan.Source {
+		return false
+	}
+	apps := s.applications(step)
+	return slices.ContainsFunc(s.Spec.Steps, func(c plan.Step) bool {
+		return c.Kind == plan.KindClaim && slices.Contains(apps, c.Application) && s.toUndo(c)
+	})
 }
 
 // stillFlying asks again what has no answer yet, and is false where time is up.
@@ -121,12 +134,17 @@ func (s *State) overtaken(e Entry) {
 
 // left tells whether a step stays as it is when the run rolls back, because
 // it serves what was claimed anew. To let go of what the source holds at rest
-// hurts nobody: the source does not start what it does not hold.
+// hurts nobody: the source does not start what it does not hold. What makes an
+// application from git there stays suspended, as it would.
 func (s *State) left(step plan.Step) bool {
-	if step.Kind == plan.KindQuiesce || step.Kind == plan.KindSuspend || len(s.Overtaken) == 0 {
+	if letsGo(step) || len(s.Overtaken) == 0 {
 		return false
 	}
 	return slices.ContainsFunc(s.applications(&step), func(app string) bool { _, yes := s.Overtaken[app]; return yes })
+}
+
+func letsGo(step plan.Step) bool {
+	return step.Kind == plan.KindQuiesce || step.Kind == plan.KindSuspend && step.Side != plan.Source
 }
 
 // rolledBack says how a roll-back ended in which nothing is left to do. A run

@@ -3,6 +3,7 @@ package failover
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"davit.dev/davit/internal/plan"
 )
@@ -12,6 +13,11 @@ func claimedAnew(t *testing.T, site string, at Action) *rig {
 	t.Helper()
 	r := newRig(t, plan.Failover, func(p *plan.Plan, s *Spec) {
 		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}}
+		off := plan.Step{Kind: plan.KindSuspend, Object: plan.ArgoCD + "/shop", Application: "shop", Timeout: time.Minute}
+		there, here := off, off
+		there.Name, there.Before = "off-there", []string{"claim/shop"}
+		here.Name, here.Side, here.Before = "off-here", plan.Target, []string{"data/shop"}
+		p.Steps = []plan.Step{there, here}
 		s.Commit = plan.Commit{Window: 0}
 	})
 	r.run(AwaitingCommit)
@@ -36,7 +42,7 @@ func claimedAnew(t *testing.T, site string, at Action) *rig {
 func TestRollBackOfWhatTheTargetClaimedAnew(t *testing.T) {
 	r := claimedAnew(t, "west", Look)
 	r.pass(Failed)
-	for _, stays := range []string{"undo scale/shop", "undo claim/shop"} {
+	for _, stays := range []string{"undo scale/shop", "undo claim/shop", "undo off-there"} {
 		r.never(stays)
 	}
 	for _, did := range r.did {
@@ -45,6 +51,7 @@ func TestRollBackOfWhatTheTargetClaimedAnew(t *testing.T) {
 		}
 	}
 	r.order("undo scale/cart", "undo claim/cart")
+	r.order("undo off-here") // at the target it goes on
 	s := r.m.State()
 	for _, says := range []string{"site west holds epoch 6 of shop", "www", "by hand"} {
 		if !strings.Contains(s.Why, says) {
@@ -70,7 +77,22 @@ func TestRollBackOfWhatTheSourceClaimedAnew(t *testing.T) {
 	r := claimedAnew(t, "east", Look)
 	r.pass(RolledBack)
 	r.order("undo scale/shop", "undo claim/cart")
+	r.order("undo off-there")
 	r.never("undo claim/shop")
+}
+
+// TestWhatGitMakesAtTheSourceGoesOnLast: not before the source may write all that
+// the step is about, whatever order the plan names.
+func TestWhatGitMakesAtTheSourceGoesOnLast(t *testing.T) {
+	r := newRig(t, plan.Failover, func(p *plan.Plan, _ *Spec) {
+		p.Steps = []plan.Step{{Name: "off", Kind: plan.KindSuspend, Object: plan.ArgoCD + "/shop", Timeout: time.Minute, Before: []string{"quiesce/shop"}}}
+	})
+	r.run(AwaitingCommit)
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	r.pass(RolledBack)
+	r.order("undo claim/shop", "undo claim/cart", "undo off")
 }
 
 // TestRollBackThatMeetsANewClaimLate: it came between the look and the return.

@@ -112,6 +112,10 @@ func agentAnywhere() []rbacv1.PolicyRule {
 		rule(verbs("get", "list", "delete"), "", "pods"),
 		rule(verbs("get", "update", "patch"), "apps", "deployments/scale", "statefulsets/scale", "replicasets/scale"),
 		rule(verbs("get", "list", "patch"), "batch", "cronjobs", "jobs"),
+		// Suspend and resume steps at a run's source.
+		rule(verbs("get", "list", "patch"), "kustomize.toolkit.fluxcd.io", "kustomizations"),
+		rule(verbs("get", "list", "patch"), "helm.toolkit.fluxcd.io", "helmreleases"),
+		rule(verbs("get", "list", "patch"), "argoproj.io", "applications"),
 	}
 }
 

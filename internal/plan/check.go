@@ -398,6 +398,7 @@ func (c *checker) stepNeeds(where string, s Step) {
 	if s.Object != "" {
 		c.record(where, s.Kind, s.Object, s.Record)
 	}
+	c.reconciler(where, s)
 	if s.Approvers != nil {
 		if s.Kind != KindApproval {
 			c.say(where, "its approvers are never asked", "make it a step of the kind approval, or remove them")
@@ -537,6 +538,7 @@ func (c *checker) order() {
 			return
 		}
 		g.beforeClaims(c)
+		g.suspendedLate(c)
 	}
 }
 

@@ -410,6 +410,24 @@ func (b *builder) behind(names []string) map[string]bool {
 	return seen
 }
 
+// suspendedLate complains of what is suspended at the source after a claim: on a
+// roll-back it would go on before the claim is given back, and start from git what
+// another site may still write.
+func (b *builder) suspendedLate(c *checker) {
+	if !b.verb.Moves() {
+		return
+	}
+	for _, name := range b.all(KindSuspend) {
+		s := b.index[name]
+		for _, claim := range b.all(KindClaim) {
+			if s.Side == Source && b.path(name, claim) != nil {
+				c.say(fmt.Sprintf("step %q", name), fmt.Sprintf("in a %s it suspends the source after %s", b.verb, claim), "let it come before quiesce/"+b.index[claim].Application)
+				break
+			}
+		}
+	}
+}
+
 // path is a way along After from one step to another, or nil.
 func (b *builder) path(from, to string) []string {
 	seen := map[string]bool{}

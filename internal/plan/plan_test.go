@@ -32,7 +32,7 @@ func shop() *plan.Plan {
 		Groups:  []plan.Group{{Name: "back"}, {Name: "front", After: []string{"back"}}},
 		Outside: []plan.Outside{{Name: "pay", Probes: map[string]plan.Check{"east": tcp, "west": tcp}}},
 		Steps: []plan.Step{
-			{Name: "argo-off", Kind: plan.KindSuspend, Object: "argo", Timeout: time.Minute, Before: []string{"quiesce/web", "claim/cart"}},
+			{Name: "argo-off", Kind: plan.KindSuspend, Object: "applications.argoproj.io/argocd/shop", Timeout: time.Minute, Before: []string{"quiesce/web", "claim/cart"}},
 			{Name: "warm", Kind: plan.KindCommand, Command: &plan.Command{Image: "warm"}, Timeout: time.Minute, After: []string{"ready/web"}, Before: []string{"traffic/www"}, NoWayBack: true},
 		},
 		Traffic:     []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.org", Record: &plan.Record{Zone: "example.org", Secret: "dns-key", Servers: []plan.NameServer{{Address: "192.0.2.53"}}, To: map[string][]string{"east": {"192.0.2.1"}, "west": {"192.0.2.2"}}}}},
@@ -220,6 +220,9 @@ func TestProblems(t *testing.T) {
 		{func(p *plan.Plan) { p.Steps[1].Kind = "claim" }, `step "warm": the kind "claim" cannot be added: use one of approval, command, dns, gate, http, infrastructure, manual, probe, resume, suspend`},
 		{func(p *plan.Plan) { p.Steps[1].Command = nil }, `step "warm": it has no command with an image: give one`},
 		{func(p *plan.Plan) { p.Steps[0].Object = "" }, `step "argo-off": it has no object: give one`},
+		{func(p *plan.Plan) { p.Steps[0].Object = "deployments.apps/shop/web" }, `step "argo-off": "deployments.apps/shop/web" is nothing that makes objects from git: write kustomizations.kustomize.toolkit.fluxcd.io/, helmreleases.helm.toolkit.fluxcd.io/ or applications.argoproj.io/ with NAMESPACE/NAME`},
+		{func(p *plan.Plan) { p.Steps[0].Object = plan.Kustomizations + "/shop" }, `step "argo-off": "kustomizations.kustomize.toolkit.fluxcd.io/shop" does not say which one: write kustomizations.kustomize.toolkit.fluxcd.io/, helmreleases.helm.toolkit.fluxcd.io/ or applications.argoproj.io/ with NAMESPACE/NAME`},
+		{func(p *plan.Plan) { p.Steps[0].Before, p.Steps[0].After = nil, []string{"data/db"} }, `step "argo-off": in a failover it suspends the source after claim/cart: let it come before quiesce/cart`},
 		{func(p *plan.Plan) { p.Steps[1].Undo = &plan.Command{} }, `step "warm": its undo cannot be used: give undo an image, and only to command and http steps`},
 		{func(p *plan.Plan) { p.Steps[1].OnError = "panic" }, `step "warm": on error it cannot "panic": use stop, continue or rollback`},
 		{func(p *plan.Plan) { p.Steps[1].OnError = plan.Rollback }, `step "warm": it has no way back, and rolls back on an error: use stop or continue`},

@@ -67,11 +67,8 @@ func (s *Site) cannot(spec failover.Spec) []string {
 		if step.Side == plan.Target && !here && !step.Asks() {
 			problems = append(problems, fmt.Sprintf("step %s: steps of the kind %q are not carried out by this davit: take it out of the plan", step.Name, step.Kind))
 		}
-		switch git := step.Kind == plan.KindSuspend || step.Kind == plan.KindResume; {
-		case step.Side == plan.Source && spec.Verb == plan.Drill:
+		if step.Side == plan.Source && spec.Verb == plan.Drill {
 			problems = append(problems, fmt.Sprintf("step %s: it acts at the source, and a drill asks nothing of it: take drill out of its verbs", step.Name))
-		case step.Side == plan.Source && step.OnError != plan.Continue && git:
-			problems = append(problems, fmt.Sprintf("step %s: steps of the kind %q are not carried out at the source by this davit: use a command there, or let it continue on errors", step.Name, step.Kind))
 		}
 		for _, c := range step.Checks {
 			if !s.asks(c) {

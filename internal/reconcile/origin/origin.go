@@ -33,6 +33,8 @@ type Options struct {
 	Vault string
 	Site  string
 	Marks execute.Marks
+	// Reconcilers suspend and resume what makes objects from git here; nil: nothing does.
+	Reconcilers execute.Actuator
 	// LookEvery is how often something awaited is looked at; 0 is once a second.
 	LookEvery time.Duration
 	Now       func() time.Time
@@ -54,18 +56,44 @@ func New(o Options) execute.Actuator {
 			plan.KindQuiesce: execute.Func(s.quiesce),
 			plan.KindSync:    execute.Func(s.sync),
 			plan.KindDemote:  execute.Func(s.demote),
+			plan.KindResume:  o.Reconcilers,
 		},
 		Marks: o.Marks, Newest: s.newest,
 	}
+	still := &execute.Aged{Inner: o.Reconcilers, Marks: o.Marks}
 	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
-		if o.Token.Epochs[o.Step.Application] <= 0 {
-			return execute.Refuse("the order names no epoch of application %q", o.Step.Application)
+		if why := nameless(o); why != "" {
+			return execute.Refuse("%s", why)
 		}
-		if o.Step.Kind == plan.KindFence { // it only grows: none is too old, and to hear it again hurts nobody
+		switch o.Step.Kind {
+		case plan.KindFence: // it only grows: none is too old, and to hear it again hurts nobody
 			return s.fence(ctx, o)
+		case plan.KindSuspend:
+			return s.gitOps(ctx, o, still)
+		case plan.KindResume:
+			return s.gitOps(ctx, o, aged)
 		}
 		return aged.Do(ctx, o)
 	})
+}
+
+// nameless says which application the order is about without its epoch; empty if
+// there is none. A step of people's that names none is about all of the run.
+func nameless(o execute.Order) string {
+	const text = "the order names no epoch of application %q"
+	people := o.Step.Kind == plan.KindSuspend || o.Step.Kind == plan.KindResume
+	if !people || o.Step.Application != "" || len(o.Token.Epochs) == 0 {
+		if o.Token.Epochs[o.Step.Application] <= 0 {
+			return fmt.Sprintf(text, o.Step.Application)
+		}
+		return ""
+	}
+	for app, epoch := range o.Token.Epochs {
+		if epoch <= 0 {
+			return fmt.Sprintf(text, app)
+		}
+	}
+	return ""
 }
 
 // application finds an application by its name in the vault.

@@ -4,39 +4,27 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/shape"
 )
 
 // resources are the kinds by the names of their resources.
 var resources = map[string]schema.GroupKind{
-	"kustomizations.kustomize.toolkit.fluxcd.io": KindKustomization,
-	"helmreleases.helm.toolkit.fluxcd.io":        KindHelmRelease,
-	"applications.argoproj.io":                   KindApplication,
+	plan.Kustomizations: KindKustomization,
+	plan.HelmReleases:   KindHelmRelease,
+	plan.ArgoCD:         KindApplication,
 }
 
 // Parse reads RESOURCE.GROUP/NAMESPACE/NAME. The namespace of an Argo CD
 // Application may be left out.
 func Parse(object string) (Reconciler, error) {
-	resource, rest, _ := strings.Cut(object, "/")
-	kind, known := resources[resource]
-	namespace, name, both := strings.Cut(rest, "/")
-	if !both {
-		namespace, name = "", rest
-	}
-	switch {
-	case !known:
-		return Reconciler{}, fmt.Errorf("%q is nothing that makes objects from git: write kustomizations.kustomize.toolkit.fluxcd.io/, helmreleases.helm.toolkit.fluxcd.io/ or applications.argoproj.io/ with NAMESPACE/NAME", object)
-	case name == "" || strings.Contains(name, "/") || namespace == "" && (both || kind != KindApplication):
-		return Reconciler{}, fmt.Errorf("%q does not say which one: write %s/NAMESPACE/NAME", object, resource)
-	}
-	return Reconciler{Kind: kind, Namespace: namespace, Name: name}, nil
+	resource, namespace, name, err := plan.Reconciler(object)
+	return Reconciler{Kind: resources[resource], Namespace: namespace, Name: name}, err
 }
 
 // State is how a reconciler is at a target.
@@ -44,6 +32,7 @@ type State struct {
 	Suspended bool
 	Active    bool   // and nothing of a suspension is left
 	By        string // who of Davit suspended it; empty: people, or nobody
+	Held      bool   // git itself says whether it is suspended, as in function Held
 }
 
 // Look says how a reconciler is; ErrAbsent when it is not there.
@@ -52,7 +41,7 @@ func (s Stage) Look(ctx context.Context, r Reconciler) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	return State{Suspended: Suspended(r.Kind, live.Object), Active: Active(r.Kind, live.Object), By: suspendedBy(live.Object)}, nil
+	return State{Suspended: Suspended(r.Kind, live.Object), Active: Active(r.Kind, live.Object), By: suspendedBy(live.Object), Held: Held(live)}, nil
 }
 
 // suspendedBy is who of Davit suspended it.

@@ -31,6 +31,11 @@ func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 	}
 	stage := gitops.Stage{Cluster: a.Cluster, Clock: port.WallClock{}, ID: o.Run}
 	now, err := stage.Look(ctx, r)
+	if errors.Is(err, gitops.ErrAbsent) { // or was defined since this cluster was last asked for its kinds
+		if err = a.Cluster.Refresh(ctx); err == nil {
+			now, err = stage.Look(ctx, r)
+		}
+	}
 	if err != nil {
 		return failed(o, r, err)
 	}
@@ -50,6 +55,9 @@ func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 	note := "resumed " + r.String()
 	if suspend {
 		note, err = stage.Suspend(ctx, r)
+		if note == "" && now.Held {
+			note = "its own manifest in git says whether it is suspended, and what makes it from that may resume it: suspend that as well"
+		}
 	} else {
 		err = stage.Release(ctx, r)
 	}

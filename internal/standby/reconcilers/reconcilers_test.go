@@ -3,9 +3,11 @@ package reconcilers
 import (
 	"context"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -20,11 +22,20 @@ import (
 // one is a cluster with one reconciler.
 type one struct {
 	restore.Cluster
-	kind schema.GroupKind
-	live *unstructured.Unstructured
+	kind  schema.GroupKind
+	live  *unstructured.Unstructured
+	stale bool // its kinds were asked for before this one was defined
+}
+
+func (c *one) Refresh(context.Context) error {
+	c.stale = false
+	return nil
 }
 
 func (c *one) Serves(_ context.Context, kind schema.GroupKind) ([]restore.Served, error) {
+	if c.stale {
+		return nil, restore.ErrNotServed
+	}
 	return []restore.Served{{GVK: kind.WithVersion("v1")}}, nil
 }
 
@@ -130,6 +141,28 @@ func TestWhatIsNotThereIsRefused(t *testing.T) {
 	}
 	if got := c.do(t, plan.KindSuspend, failover.Undo, argo); got.Outcome != failover.Done {
 		t.Errorf("undo: %+v", got)
+	}
+}
+
+// TestDefinedSince: an agent runs for months, and what makes objects from git is
+// installed meanwhile.
+func TestDefinedSince(t *testing.T) {
+	c := cluster(t, gitops.KindKustomization, `{}`)
+	c.stale = true
+	if got := c.do(t, plan.KindSuspend, failover.Act, flux); got.Outcome != failover.Done || !gitops.Suspended(gitops.KindKustomization, c.live.Object) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestWhatGitHolds itself is suspended, and whoever reads the report learns that it
+// may not stay so.
+func TestWhatGitHolds(t *testing.T) {
+	c := cluster(t, gitops.KindKustomization, `{"suspend":false}`)
+	c.live.SetManagedFields([]metav1.ManagedFieldsEntry{{
+		Manager: "kustomize-controller", Operation: "Apply", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"f:suspend":{}}}`)},
+	}})
+	if got := c.do(t, plan.KindSuspend, failover.Act, flux); got.Outcome != failover.Done || !strings.Contains(got.Note, "may resume it") {
+		t.Errorf("%+v", got)
 	}
 }
 
