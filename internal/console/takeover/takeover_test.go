@@ -1,0 +1,196 @@
+// Package takeover_test puts two consoles to the test as they are: processes of the
+// built command, on a vault in a directory and on a real S3 server, with agents
+// that speak the real protocol. The two are cut from each other all the time: they
+// share the vault and call each other never, so only the vault's state is varied.
+// It takes what leases take, and so runs in the stage that has a bed.
+package takeover_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The active console is killed, stopped and woken, and ended, while documents are
+// written and events happen.
+func TestActiveIsLost(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, directory(t))
+	agents := r.agents(20)
+	var mu sync.Mutex
+	next := 0
+	w := r.write(func() {
+		mu.Lock()
+		a := agents[next%len(agents)]
+		next++
+		mu.Unlock()
+		a.happen(t)
+	})
+	w.more(r.a, 20)
+
+	begun := time.Now()
+	r.signal(r.a, syscall.SIGKILL)
+	took := r.takes(r.b, begun)
+	r.back(agents, r.b)
+	t.Logf("killed: taken over in %s, all %d agents back in %s", took, len(agents), time.Since(begun).Round(time.Millisecond))
+	w.kept(r.b)
+	w.more(r.b, 10)
+	r.serve(r.a)
+	until(t, "following", func() bool { return r.passive(r.a) && r.metric(r.a, "follow_seconds") < 2 })
+
+	// What is asked of a console that stands still is answered by one that woke up.
+	begun = time.Now()
+	r.signal(r.b, syscall.SIGSTOP)
+	late := r.late(r.b, 8)
+	took = r.takes(r.a, begun)
+	r.signal(r.b, syscall.SIGCONT)
+	for i, code := range late() {
+		if code == http.StatusOK {
+			t.Errorf("the console that woke up acknowledged document %d", i)
+		}
+	}
+	until(t, "passive again", func() bool { return r.passive(r.b) && r.metric(r.b, "active") == 0 })
+	r.back(agents, r.a)
+	t.Logf("stopped: taken over in %s, all agents back in %s", took, time.Since(begun).Round(time.Millisecond))
+	w.kept(r.a)
+	w.more(r.a, 10)
+	until(t, "following", func() bool { return r.metric(r.b, "follow_seconds") < 2 })
+
+	begun = time.Now()
+	r.signal(r.a, syscall.SIGTERM)
+	took = r.takes(r.b, begun)
+	r.back(agents, r.b)
+	t.Logf("ended: taken over in %s, all agents back in %s", took, time.Since(begun).Round(time.Millisecond))
+	w.more(r.b, 10)
+	w.stop()
+	w.kept(r.b)
+	r.delivered(agents, r.b)
+	r.commanded(agents, w.all())
+}
+
+// late asks a console that does not answer now for several documents, and returns
+// what it answers when it does; 0: nothing.
+func (r *rig) late(c *console, n int) (answers func() []int) {
+	codes := make([]int, n)
+	var asked sync.WaitGroup
+	for i := range codes {
+		asked.Go(func() {
+			ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+			defer cancel()
+			if code, err := r.put(ctx, c, fmt.Sprintf("late-%d", i)); err == nil {
+				codes[i] = code
+			}
+		})
+	}
+	return func() []int { asked.Wait(); return codes }
+}
+
+// The vault is shut, mute, full and slow: for the active console, for the passive
+// one, for both.
+func TestVaultOfOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, server(t))
+	agents := r.agents(4)
+	w := r.write(func() {})
+	w.more(r.a, 5)
+
+	r.replaced(w, r.a, r.b, shut)
+	r.harmless(w, r.b, r.a, mute)
+	r.silenced(w, mute)
+	now, other := r.who()
+	r.replaced(w, now, other, full)
+	now, other = other, now
+	r.harmless(w, now, other, full)
+	r.silenced(w, full)
+
+	now, other = r.who()
+	for _, c := range []*console{now, other, now} { // one, both, the other
+		if c.way.is(slow) {
+			c.way.be(open)
+		} else {
+			c.way.be(slow)
+		}
+		before := len(w.all())
+		until(t, "written to a slow vault", func() bool { return len(w.all()) >= before+2 })
+	}
+	other.way.be(open)
+	now, _ = r.who()
+	r.back(agents, now)
+	w.stop()
+	w.kept(now)
+	r.commanded(agents, w.all())
+}
+
+// who is active, and who is not.
+func (r *rig) who() (active, other *console) {
+	r.t.Helper()
+	until(r.t, "active: any", func() bool { return r.active(r.a) || r.active(r.b) })
+	if r.active(r.a) {
+		return r.a, r.b
+	}
+	return r.b, r.a
+}
+
+// replaced has the active console's way to the vault be such that another takes over.
+func (r *rig) replaced(w *writer, active, other *console, how string) {
+	r.t.Helper()
+	begun := time.Now()
+	active.way.be(how)
+	took := r.takes(other, begun)
+	if r.active(active) {
+		r.t.Errorf("%s: two say that they are active", how)
+	}
+	r.t.Logf("vault %s for the active one: taken over in %s", how, took)
+	w.kept(other)
+	w.more(other, 3)
+	active.way.be(open)
+	until(r.t, "following: "+active.name, func() bool { return r.passive(active) && r.metric(active, "follow_seconds") < 2 })
+}
+
+// harmless has the passive console's way be so for longer than it waits for a sign
+// of life: it takes nothing over.
+func (r *rig) harmless(w *writer, active, other *console, how string) {
+	r.t.Helper()
+	epoch := r.metric(active, "epoch")
+	other.way.be(how)
+	if how != full { // who can read has all
+		until(r.t, "behind", func() bool { return r.metric(other, "follow_seconds") > 10 })
+	}
+	w.more(active, 3)
+	other.way.be(open)
+	until(r.t, "following: "+other.name, func() bool { return r.passive(other) && r.metric(other, "follow_seconds") < 2 })
+	if got := r.metric(active, "epoch"); got != epoch || !r.active(active) {
+		r.t.Errorf("%s: a passive console that was cut off took over: epoch %g, then %g", how, epoch, got)
+	}
+	w.kept(active)
+}
+
+// silenced has both ways be so: nothing is decided until they are open.
+func (r *rig) silenced(w *writer, how string) {
+	r.t.Helper()
+	r.a.way.be(how)
+	r.b.way.be(how)
+	until(r.t, "silent", func() bool { return !r.active(r.a) && !r.active(r.b) })
+	before := len(w.all())
+	for _, c := range []*console{r.a, r.b} {
+		ctx, cancel := context.WithTimeout(r.t.Context(), patience)
+		if code, err := r.put(ctx, c, "silent"); err != nil || code != http.StatusServiceUnavailable && code != http.StatusGatewayTimeout {
+			r.t.Errorf("%s: console %s answers %d, %v", how, c.name, code, err)
+		}
+		cancel()
+	}
+	if after := len(w.all()); after != before {
+		r.t.Errorf("%s: %d were acknowledged while nobody was active", how, after-before)
+	}
+	begun := time.Now()
+	r.a.way.be(open)
+	r.b.way.be(open)
+	now, _ := r.who()
+	r.t.Logf("vault %s for both: console %s is active %s after it answers", how, now.name, time.Since(begun).Round(time.Millisecond))
+	w.kept(now)
+	w.more(now, 3)
+}
