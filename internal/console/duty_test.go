@@ -10,8 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/client"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/uplink/beacon"
+	"davit.dev/davit/internal/vault"
 )
 
 // second is another directory of the same console, which was joined.
@@ -96,6 +100,7 @@ func TestTwoConsoles(t *testing.T) {
 	if code, text := b.call(b.login("bob"), "GET", "/projects/other/members", ""); code != 200 {
 		t.Errorf("a project is lost: %d %s", code, text)
 	}
+	b.signed()
 	w.wake(b)
 	if code, text := b.call(anna, "PUT", "/projects/acme/documents/protectionpolicies/daily", strings.ReplaceAll(policyJSON, "hourly", "daily")); code != 200 {
 		t.Fatal(code, text)
@@ -111,6 +116,37 @@ func TestTwoConsoles(t *testing.T) {
 	}
 	if _, text := w.call(anna, "GET", "/projects/acme/audit", ""); strings.Contains(text, "broken") {
 		t.Errorf("the audit log: %s", text)
+	}
+}
+
+// signed waits until each project's vault says to agents that this is the active console.
+func (w *world) signed() {
+	w.t.Helper()
+	ctx := w.t.Context()
+	home, _ := w.home()
+	all, err := backup.Homes(ctx, w.vaults["mem:"+home])
+	if err != nil || len(all) != 1 {
+		w.t.Fatal(all, err)
+	}
+	for name, key := range w.keys {
+		p, err := vault.OpenProject(ctx, w.vaults["mem:"+name], name, key)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		a, err := authority.Read(ctx, p, key)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for limit := time.Now().Add(time.Minute); ; {
+			r, err := beacon.Find(ctx, p, all[0].Console, [][]byte{a.Certificate.Raw}, 0)
+			if err == nil && r.URL == w.options().URL && r.Epoch > 1 {
+				break
+			}
+			if time.Now().After(limit) {
+				w.t.Fatalf("the vault of %s says %+v, %v", name, r, err)
+			}
+			time.Sleep(10 * time.Millisecond) // between two looks
+		}
 	}
 }
 

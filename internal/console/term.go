@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/uplink/beacon"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -104,7 +105,53 @@ func (t *term) sender(p *store.Project) *journal.Sender {
 	}
 	t.senders[id] = s
 	t.running.Go(func() { s.Run(t.ctx) })
+	if p != nil {
+		t.running.Go(func() { t.announce(p, s) })
+	}
 	return s
+}
+
+// How long it takes until it is said again in a vault who is active, and how long
+// the vault may take.
+const (
+	sayFirst = time.Second
+	sayMost  = time.Minute
+	sayLimit = 30 * time.Second
+)
+
+// announce says in a project's vault that this process is the active console, for
+// agents that do not find it. It goes on until that is there.
+func (t *term) announce(p *store.Project, s *journal.Sender) {
+	select {
+	case <-s.Taken():
+	case <-t.ctx.Done():
+		return
+	}
+	for pause := sayFirst; ; pause = min(2*pause, sayMost) {
+		err := t.say(p)
+		if err == nil || t.ctx.Err() != nil {
+			return
+		}
+		if pause == sayFirst {
+			s.Log.Warn("agents cannot read in the vault who is the active console", "err", err)
+		}
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (t *term) say(p *store.Project) error {
+	ctx, cancel := context.WithTimeout(t.ctx, sayLimit)
+	defer cancel()
+	b, err := t.duty.shelves.book(ctx, p, false)
+	if err != nil {
+		return err
+	}
+	r := beacon.Record{Console: b.Console, Project: p.Name, Epoch: t.Epoch, URL: t.duty.URL, At: t.duty.Now().UTC().Truncate(time.Second)}
+	return beacon.Put(ctx, b.Project, r, b.Authority, b.Authority.Certificate)
 }
 
 // confirm says that this term goes on.

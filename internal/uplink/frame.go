@@ -154,8 +154,10 @@ type Console struct {
 // Welcome is a console's first word.
 type Welcome struct {
 	Console
-	Acked int64 `json:"acked"`
-	Every int64 `json:"every"` // milliseconds
+	// ID is the console's: under it the vault says which process of it is active.
+	ID    string `json:"id,omitempty"`
+	Acked int64  `json:"acked"`
+	Every int64  `json:"every"` // milliseconds
 }
 
 // Ack says up to where events are kept.

@@ -40,8 +40,9 @@ type Speaker struct {
 	Client client.Client
 	// Reader asks the API server itself.
 	Reader client.Reader
-	// Vaults are asked before what a console made is taken away.
-	Vaults documents.Vaults
+	// Vaults are asked before what a console made is taken away, and where the
+	// active console is.
+	Vaults Vaults
 	Site   string
 	// Dir is where the outboxes are.
 	Dir string
@@ -53,6 +54,12 @@ type Speaker struct {
 	dropped atomic.Int64
 	lines   map[string]*line // by project
 	said    string           // in the condition
+}
+
+// Vaults opens vaults by the name of their objects.
+type Vaults interface {
+	documents.Vaults
+	Project(ctx context.Context, name string) (*vault.Project, error)
 }
 
 // line is the way to one project's console.
@@ -161,6 +168,7 @@ func (s *Speaker) dial(ctx context.Context, project string) error {
 	l.client = &dial.Client{
 		Site: s.Site, Version: version.String(), Keep: &keeper{client: s.Client, reader: s.Reader, project: project},
 		Hands: &documents.Keeper{Client: s.Client, Reader: s.Reader, Vaults: s.Vaults, Site: s.Site, Project: project},
+		Vault: signpost{s, project},
 		Board: dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
 	}
 	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))

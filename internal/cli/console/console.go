@@ -90,7 +90,7 @@ another. --name says by which names and addresses people call it.`,
 	flags.StringVar(&o.Dir, "data", "", "the console's directory")
 	flags.StringVar(&o.Listen, "listen", "127.0.0.1:8443", "address to serve on")
 	flags.StringSliceVar(&o.Names, "name", nil, "names and addresses for the console's own certificate (default: this machine's)")
-	flags.StringVar(&o.URL, "url", "", "where people find this console, for those who come to one that is passive (default: its first name and port)")
+	flags.StringVar(&o.URL, "url", "", "where people find this console who come to one that is passive, and agents that read in the vault which is active (default: its first name and port)")
 	flags.StringVar(&o.Certificate, "tls-cert", "", "PEM file with a certificate to use instead")
 	flags.StringVar(&o.Key, "tls-key", "", "PEM file with its key")
 	flags.DurationVar(&o.Every, "refresh", 15*time.Second, "how long to wait between two looks at a vault, at least 1s")

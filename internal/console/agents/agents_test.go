@@ -27,6 +27,7 @@ import (
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
 	"davit.dev/davit/internal/uplink/outbox"
+	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
 
@@ -36,6 +37,8 @@ type world struct {
 	t       *testing.T
 	console *store.Console
 	roots   map[string][]*authority.Authority
+	vaults  map[string]*vault.Project
+	vault   dial.Vault // that agents ask
 	mu      sync.Mutex
 	now     time.Time
 	speaks  uplink.Console
@@ -51,7 +54,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, console: c, now: time.Now(), roots: map[string][]*authority.Authority{}, speaks: uplink.Console{Epoch: 1, Active: true}, address: "127.0.0.1:0"}
+	w := &world{t: t, console: c, now: time.Now(), roots: map[string][]*authority.Authority{}, vaults: map[string]*vault.Project{}, speaks: uplink.Console{Epoch: 1, Active: true}, address: "127.0.0.1:0"}
 	for _, name := range []string{"acme", "other"} {
 		p, key, err := consoletest.New(ctx, mem.New(nil), name)
 		if err != nil {
@@ -62,6 +65,7 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 		w.roots[name] = []*authority.Authority{a}
+		w.vaults[name] = p
 		if _, err := c.CreateProject(ctx, audit.Act{By: "test", At: w.now}, name); err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +206,7 @@ func (w *world) agentWith(site string, l dial.Link, hands dial.Hands) *agent {
 	}
 	a := &agent{keep: &keeper{link: l}, ch: make(chan struct{})}
 	a.Client = &dial.Client{
-		Hands: hands, Site: site, Version: "v1", Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
+		Hands: hands, Site: site, Version: "v1", Vault: w.vault, Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
 		Tell: func(s dial.Status) {
 			a.mu.Lock()
 			defer a.mu.Unlock()

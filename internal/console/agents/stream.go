@@ -87,7 +87,7 @@ func (s *Server) stream(c *call) (any, error) {
 		return nil, err
 	}
 	c.w.Header().Set("Content-Type", "application/x-ndjson")
-	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, Acked: acked, Every: uplink.Beat.Milliseconds()}}); err != nil {
+	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, ID: s.Console.ID(), Acked: acked, Every: uplink.Beat.Milliseconds()}}); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // it is gone
 	}
 	defer t.handOver(ctx, end)()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/uplink/beacon"
 	"davit.dev/davit/internal/uplink/outbox"
 )
 
@@ -39,14 +40,25 @@ type Client struct {
 	Outbox  *outbox.Outbox
 	// Hands do what documents ask for; nil: none are taken.
 	Hands Hands
+	// Vault says which console is the active one; nil: none is asked.
+	Vault Vault
 	// Tell is told how it stands, when that changes and now and then.
 	Tell func(Status)
 	Now  func() time.Time
 	// Pause waits between two attempts; nil: as Pause does.
 	Pause func(ctx context.Context, attempt int)
 
-	try  int
-	desk desk
+	try int
+	// direct is where the vault says that the active console is: it is called next.
+	direct string
+	desk   desk
+}
+
+// Vault is asked when the console does not answer, or is not the active one.
+type Vault interface {
+	// Active returns what the project's vault says, signed by one of the link's
+	// authorities, of the link's console and of no lower epoch.
+	Active(ctx context.Context, l Link) (beacon.Record, error)
 }
 
 // Spread of attempts: at random within a bound that doubles.
@@ -90,13 +102,13 @@ func (c *Client) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if welcomed {
-			attempt = 0
-		} else {
-			c.try++
-		}
 		if err == nil {
 			err = errors.New("the console ended the stream")
+		}
+		if welcomed {
+			attempt = 0
+		} else if lookErr := c.elsewhere(ctx); lookErr != nil {
+			err = fmt.Errorf("%w; the vault was asked: %w", err, lookErr)
 		}
 		s := c.status()
 		s.Fault = err.Error()
@@ -106,6 +118,43 @@ func (c *Client) Run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// lookLimit is how long the vault is asked where the active console is.
+const lookLimit = 15 * time.Second
+
+// elsewhere turns to another address: to where the vault says that the active
+// console is, or, after that one, to the next that was given.
+func (c *Client) elsewhere(ctx context.Context) error {
+	if c.direct != "" {
+		c.direct = ""
+		return nil
+	}
+	c.try++
+	if c.Vault == nil {
+		return nil
+	}
+	l, err := c.Keep.Load(ctx)
+	if err != nil || len(l.Certificate) == 0 || l.Console == "" || l.Token != "" {
+		return nil //nolint:nilerr // the next attempt says it
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
+	r, err := c.Vault.Active(ctx, l)
+	if errors.Is(err, beacon.ErrNone) {
+		return nil // it was never said
+	}
+	if err == nil && (r.Console != l.Console || r.Epoch < l.Epoch) {
+		err = fmt.Errorf("%w: it names epoch %d, and %d was heard", ErrStale, r.Epoch, l.Epoch)
+	}
+	if err == nil {
+		err = CheckURL(r.URL)
+	}
+	if err != nil {
+		return err
+	}
+	c.direct = r.URL
+	return nil
 }
 
 func (c *Client) status() Status {
@@ -121,7 +170,7 @@ func (c *Client) session(ctx context.Context) (welcomed bool, err error) {
 	if link, err = c.ready(ctx, link); err != nil {
 		return false, err
 	}
-	w, err := link.open(c.try, c.Now)
+	w, err := link.open(c.try, c.direct, c.Now)
 	if err != nil {
 		return false, err
 	}
@@ -176,7 +225,7 @@ func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
 			return l, err
 		}
 	}
-	w, err := fresh.open(c.try, c.Now)
+	w, err := fresh.open(c.try, c.direct, c.Now)
 	if err != nil {
 		return l, err
 	}
@@ -189,7 +238,7 @@ func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
 }
 
 func (c *Client) renewed(ctx context.Context, l Link) (Link, error) {
-	w, err := l.open(c.try, c.Now)
+	w, err := l.open(c.try, c.direct, c.Now)
 	if err != nil {
 		return l, err
 	}

@@ -6,6 +6,7 @@ package dial
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -34,6 +35,8 @@ type Link struct {
 	Authorities [][]byte `json:"authorities,omitempty"` // the newest first
 	// Epoch is the highest of a console that was heard.
 	Epoch int64 `json:"epoch,omitempty"`
+	// Console is the id of the console, as it said when it was last reached.
+	Console string `json:"console,omitempty"`
 	// Documents are the namespaces for which documents of the console are taken,
 	// or Everywhere; none: none are.
 	Documents []string `json:"documents,omitempty"`
@@ -103,12 +106,13 @@ type wire struct {
 func (w wire) close() { w.client.CloseIdleConnections() }
 
 // open makes a wire. try counts attempts: each takes the next address, and when
-// all were tried the next authority.
-func (l Link) open(try int, now func() time.Time) (wire, error) {
+// all were tried the next authority. direct, if given, is where the vault says
+// that the console is.
+func (l Link) open(try int, direct string, now func() time.Time) (wire, error) {
 	if len(l.URLs) == 0 {
 		return wire{}, fmt.Errorf("call the console: no address is known; %w", ErrEnrol)
 	}
-	base := l.URLs[try%len(l.URLs)]
+	base := cmp.Or(direct, l.URLs[try%len(l.URLs)])
 	if err := CheckURL(base); err != nil {
 		return wire{}, err
 	}

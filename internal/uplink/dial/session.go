@@ -99,6 +99,9 @@ func (s *session) welcome(ctx context.Context, frames *uplink.Reader) error {
 	if err := s.heed(f.Welcome.Console); err != nil {
 		return err
 	}
+	if err := s.meet(ctx, f.Welcome.ID); err != nil {
+		return err
+	}
 	if err := s.rise(ctx, f.Welcome.Epoch); err != nil {
 		return err
 	}
@@ -122,6 +125,20 @@ func (s *session) rise(ctx context.Context, epoch int64) error {
 	l.Epoch = epoch
 	if err := s.Keep.Save(ctx, l); err != nil {
 		return fmt.Errorf("keep the console's epoch: %w", err)
+	}
+	s.link = l
+	return nil
+}
+
+// meet keeps which console this is.
+func (s *session) meet(ctx context.Context, id string) error {
+	if id == "" || id == s.link.Console {
+		return nil
+	}
+	l := s.link
+	l.Console = id
+	if err := s.Keep.Save(ctx, l); err != nil {
+		return fmt.Errorf("keep which console it is: %w", err)
 	}
 	s.link = l
 	return nil
