@@ -37,6 +37,10 @@ const (
 	VerbSteer = "steer"
 )
 
+// ConsoleGroup begins the names of the groups by which a cluster is asked what those
+// may who have a role at a console, such as davit:console:recoverer.
+const ConsoleGroup = "davit:console:"
+
 // AcceptedFence is how weak a fence may be for a run to go on without asking.
 // +kubebuilder:validation:Enum=TimedOutLease;Asked
 type AcceptedFence string

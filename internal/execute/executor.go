@@ -39,7 +39,9 @@ type Survey interface {
 
 // Request is what a person wants of a run.
 type Request struct {
-	Number  int64              `json:"number"`
+	Number int64 `json:"number"`
+	// ID is whoever asks his own name for it: asked twice, it is one request.
+	ID      string             `json:"id,omitempty"`
 	Kind    failover.EventKind `json:"kind"`
 	By      string             `json:"by"`
 	Groups  []string           `json:"groups,omitempty"` // that the cluster knows By to be of

@@ -36,22 +36,61 @@ func demand(step *plan.Step) plan.Approval {
 	return d
 }
 
-// lacks says who must still agree; empty if all have. A person counts for every
-// demand that lets him, and for each once.
-func lacks(demands []plan.Approval, agreed []Agreement) string {
+// lacks says who must still agree to what asker asked for; empty if all have. A
+// person counts for every demand that lets him, and for each once.
+func lacks(asker string, demands []plan.Approval, agreed []Agreement) string {
 	var all []string
 	for _, d := range demands {
-		have := 0
-		for _, a := range agreed {
-			if d.Lets(a.By, a.Groups) {
-				have++
-			}
-		}
-		if have < d.Count {
+		have, spare := people(asker, d, agreed)
+		switch {
+		case have >= d.Count:
+		case spare > 0:
+			all = append(all, fmt.Sprintf("%d of %s (%s)", d.Count-have, d.Who(), foreign(asker)))
+		default:
 			all = append(all, fmt.Sprintf("%d of %s", d.Count-have, d.Who()))
 		}
 	}
 	return strings.Join(all, " and ")
+}
+
+// people is how many people have surely agreed, none of whom is asker. Whoever is
+// known at a console and at a cluster has two names, and nothing says which belong
+// together: so names of the two are not added up, and of those of the other realm
+// than asker's one may be his. spare is how many more names there are.
+func people(asker string, d plan.Approval, agreed []Agreement) (have, spare int) {
+	own, other := 0, 0
+	for _, a := range agreed {
+		switch {
+		case !lets(d, a.By, a.Groups):
+		case ofConsole(a.By) == ofConsole(asker):
+			own++
+		default:
+			other++
+		}
+	}
+	names := own + other
+	if !nobody(asker) {
+		other-- // one of them may be asker's
+	}
+	have = max(own, other, 0)
+	return have, names - have
+}
+
+// foreign says why somebody's agreement was not enough.
+func foreign(asker string) string {
+	if ofConsole(asker) {
+		return "from the console; with kubeconfigs it takes one more, as one may be of who asked"
+	}
+	return "with a kubeconfig; from the console it takes one more, as one may be of who asked"
+}
+
+// lets tells whether somebody's agreement counts. A robot is no person: only a
+// plan that names it lets it.
+func lets(d plan.Approval, by string, groups []string) bool {
+	if robot(by) {
+		return slices.Contains(d.Users, by)
+	}
+	return d.Lets(by, groups)
 }
 
 // Lacks says whose approval the run waits for; empty if for nobody's.
@@ -59,7 +98,7 @@ func (s *State) Lacks() string {
 	if s.Phase != AwaitingApproval {
 		return ""
 	}
-	return lacks(s.Spec.demands(), s.Agreed[""])
+	return lacks(s.Spec.By, s.Spec.demands(), s.Agreed[""])
 }
 
 // agreed adds an agreement.
@@ -95,7 +134,7 @@ func (m *Machine) agree(e Event, step *plan.Step) (done bool, why string) {
 	}
 	groups := named(demands, e.Groups)
 	m.note(Entry{Kind: Approved, Step: step.Name, By: e.By, Groups: groups})
-	return lacks(demands, append(slices.Clone(m.state.Agreed[step.Name]), Agreement{By: e.By, Groups: groups})) == "", ""
+	return lacks(m.state.Spec.By, demands, append(slices.Clone(m.state.Agreed[step.Name]), Agreement{By: e.By, Groups: groups})) == "", ""
 }
 
 // barred says why somebody cannot agree; empty if he can.
@@ -110,7 +149,7 @@ func (m *Machine) barred(e Event, step string, demands []plan.Approval) string {
 	if i := slices.IndexFunc(m.state.Agreed[step], func(a Agreement) bool { return SamePerson(a.By, e.By) }); i >= 0 {
 		return e.By + " has approved it already" + alias(e.By, m.state.Agreed[step][i].By)
 	}
-	if !slices.ContainsFunc(demands, func(d plan.Approval) bool { return d.Lets(e.By, e.Groups) }) {
+	if !slices.ContainsFunc(demands, func(d plan.Approval) bool { return lets(d, e.By, e.Groups) }) {
 		var who []string
 		for _, d := range demands {
 			who = append(who, d.Who())

@@ -122,12 +122,8 @@ func (m *Machine) settleStep(e Event) string {
 		m.note(Entry{Kind: Ended, Step: e.Step, Status: status, By: e.By, Note: "by " + e.By + ": " + e.Note, Took: m.now.Mono - f.began})
 		return ""
 	}
-	switch step.Kind {
-	case plan.KindClaim, plan.KindHold, plan.KindFence, plan.KindSandbox, plan.KindCleanup:
-		return "a " + string(step.Kind) + " step keeps writers apart and cannot be skipped"
-	}
-	if step.Kind == plan.KindApproval {
-		return "an approval cannot be skipped: retry it, and have it approved, or roll back"
+	if why := skippable(step.Kind); why != "" {
+		return why
 	}
 	if st.Status != Broke && st.Status != Unknown {
 		return e.Step + " did not fail"
@@ -165,12 +161,8 @@ func (m *Machine) consent(e Event) string {
 func (m *Machine) wantsBack(e Event) string {
 	s := m.state
 	switch {
-	case s.WayBack() != "":
-		return s.WayBack()
-	case s.Phase == RollingBack:
-		return "the run rolls back already"
-	case s.Phase == Evaluating || s.Phase == AwaitingApproval:
-		return "nothing was done yet: cancel it"
+	case s.whyNotBack() != "":
+		return s.whyNotBack()
 	case s.Exposed() != "" && e.Text != s.Spec.To:
 		return fmt.Sprintf("clients may have written at %s since %s: type %s to lose that, or fail back", s.Spec.To, s.Exposed(), s.Spec.To)
 	}
@@ -180,14 +172,13 @@ func (m *Machine) wantsBack(e Event) string {
 
 func (m *Machine) cancel(e Event) string {
 	s := m.state
-	begun := slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.Steps[step.Name].Meant })
 	note := "by " + e.By
 	switch {
-	case begun && s.Spec.Verb.Moves():
-		return "something was done already: roll back"
+	case s.whyNotCancel() != "":
+		return s.whyNotCancel()
 	case s.Canceled:
 		note += ": its sandbox may be left at site " + s.Spec.To
-	case begun && s.Spec.Verb == plan.Restore:
+	case s.begun() && s.Spec.Verb == plan.Restore:
 		note += ": what was done stays as it is"
 	}
 	m.note(Entry{Kind: Canceling, By: e.By, Note: note})

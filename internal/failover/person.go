@@ -1,6 +1,9 @@
 package failover
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // consoleMark is before the project in the names of people who ask at a console.
 const consoleMark = "@console/"
@@ -45,4 +48,21 @@ func called(name string) string {
 	}
 	name, _, _ = strings.Cut(name, "@")
 	return strings.ToLower(name)
+}
+
+// ofConsole tells whether a name is of any project's console.
+func ofConsole(name string) bool { return strings.LastIndex(name, consoleMark) > 0 }
+
+// robot tells whether a name is a robot's.
+func robot(name string) bool {
+	at := strings.LastIndex(name, consoleMark)
+	return at > 0 && strings.Contains(name[:at], "/")
+}
+
+// byItself is before what asks for runs when no person does: a plan's schedule, a
+// declaration.
+var byItself = []string{"davit: ", "declared automatically by "}
+
+func nobody(asker string) bool {
+	return slices.ContainsFunc(byItself, func(mark string) bool { return strings.HasPrefix(asker, mark) })
 }

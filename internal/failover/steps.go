@@ -314,7 +314,7 @@ func (s *State) asks(name string) string {
 	if step.Kind != plan.KindApproval {
 		return step.Prompt
 	}
-	return fmt.Sprintf("%s (it takes %s)", step.Prompt, lacks([]plan.Approval{demand(step)}, s.Agreed[name]))
+	return fmt.Sprintf("%s (it takes %s)", step.Prompt, lacks(s.Spec.By, []plan.Approval{demand(step)}, s.Agreed[name]))
 }
 
 // needInput pauses when only a person can bring the run on.

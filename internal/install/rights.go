@@ -22,6 +22,13 @@ const (
 	ApproverName = "davit-approver"
 )
 
+// Names of ClusterRoles that those have who steer and approve runs at a console
+// ([v1alpha1.ConsoleGroup]): no more than that.
+const (
+	ConsoleSteererName  = "davit-console-steerer"
+	ConsoleApproverName = "davit-console-approver"
+)
+
 // Verbs, spelled out: no account of Davit's is given "*".
 var (
 	readVerbs  = []string{"get", "list", "watch"}
@@ -60,7 +67,7 @@ func roles() []runtime.Object {
 // steer mean something to Davit alone.
 func people() []runtime.Object {
 	group := v1alpha1.GroupVersion.Group
-	return []runtime.Object{
+	return append([]runtime.Object{
 		&rbacv1.ClusterRole{ObjectMeta: clusterMeta(OperatorName), Rules: []rbacv1.PolicyRule{
 			rule(allVerbs, group, "recoveryplans", "runs"),
 			rule(verbs(v1alpha1.VerbSteer), group, "recoveryplans"),
@@ -70,6 +77,19 @@ func people() []runtime.Object {
 			rule(readVerbs, group, "recoveryplans", "runs"),
 			rule(verbs(v1alpha1.VerbApprove), group, "recoveryplans"),
 		}},
+	}, append(atConsole(ConsoleSteererName, v1alpha1.VerbSteer, "operator", "recoverer"), atConsole(ConsoleApproverName, v1alpha1.VerbApprove, "recoverer")...)...)
+}
+
+// atConsole lets those do something with runs who have one of the roles at a console.
+// No cluster's login gives these groups: the agent asks about them.
+func atConsole(name, verb string, consoleRoles ...string) []runtime.Object {
+	var subjects []rbacv1.Subject
+	for _, r := range consoleRoles {
+		subjects = append(subjects, rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: v1alpha1.ConsoleGroup + r})
+	}
+	return []runtime.Object{
+		&rbacv1.ClusterRole{ObjectMeta: clusterMeta(name), Rules: []rbacv1.PolicyRule{rule(verbs(verb), v1alpha1.GroupVersion.Group, "recoveryplans")}},
+		&rbacv1.ClusterRoleBinding{ObjectMeta: clusterMeta(name), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}, Subjects: subjects},
 	}
 }
 

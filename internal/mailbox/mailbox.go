@@ -68,12 +68,16 @@ func (b Box) numbers(ctx context.Context, run string) (all []int64, replied map[
 	return all, replied, nil
 }
 
-// Put leaves a request for whoever carries the run, and returns its number.
+// Put leaves a request for whoever carries the run, and returns its number. One
+// with an ID that is there already is not left again: its number is returned.
 func (b Box) Put(ctx context.Context, run string, r execute.Request) (int64, error) {
 	for range tries {
 		all, _, err := b.numbers(ctx, run)
 		if err != nil {
 			return 0, err
+		}
+		if n, err := b.find(ctx, run, r.ID, all); err != nil || n != 0 {
+			return n, err
 		}
 		r.Number = 1
 		if len(all) > 0 {
@@ -93,6 +97,75 @@ func (b Box) Put(ctx context.Context, run string, r execute.Request) (int64, err
 		return r.Number, nil
 	}
 	return 0, fmt.Errorf("ask run %s: too many others ask at once: try again", run)
+}
+
+// Find returns the number of the request with an ID, 0 if there is none.
+func (b Box) Find(ctx context.Context, run, id string) (int64, error) {
+	all, _, err := b.numbers(ctx, run)
+	if err != nil {
+		return 0, err
+	}
+	return b.find(ctx, run, id, all)
+}
+
+func (b Box) find(ctx context.Context, run, id string, all []int64) (int64, error) {
+	if id == "" {
+		return 0, nil
+	}
+	for _, n := range slices.Backward(all) {
+		r, err := b.read(ctx, run, n)
+		switch {
+		case errors.Is(err, vault.ErrUnavailable), err != nil && ctx.Err() != nil:
+			return 0, err
+		case err == nil && r.ID == id:
+			return n, nil
+		}
+	}
+	return 0, nil
+}
+
+func (b Box) read(ctx context.Context, run string, n int64) (*execute.Request, error) {
+	data, err := b.project.ReadSealed(ctx, b.key(run, n))
+	if err != nil && !errors.Is(err, vault.ErrDamaged) {
+		return nil, fmt.Errorf("read request %d of run %s: %w", n, run, err)
+	}
+	return parse(data, n, err)
+}
+
+// Asked is a request, and what became of it: nil while nobody knows.
+type Asked struct {
+	execute.Request
+	Reply *Reply
+}
+
+// Newest returns the newest requests, at most so many, the newest first. What cannot
+// be read is left out.
+func (b Box) Newest(ctx context.Context, run string, most int) ([]Asked, error) {
+	all, replied, err := b.numbers(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	var out []Asked
+	for _, n := range slices.Backward(all) {
+		if len(out) == most {
+			break
+		}
+		r, err := b.read(ctx, run, n)
+		if err != nil && (errors.Is(err, vault.ErrUnavailable) || ctx.Err() != nil) {
+			return nil, err
+		}
+		if err != nil {
+			continue
+		}
+		a := Asked{Request: *r}
+		if replied[n] {
+			if a.Reply, err = b.Answer(ctx, run, n); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, a)
+	}
+	return out, nil
 }
 
 // Next implements execute.Requests. One that cannot be read is passed over, and

@@ -74,6 +74,51 @@ func TestWhatCannotBeReadIsAnsweredAndHoldsNothingUp(t *testing.T) {
 	}
 }
 
+// What is asked twice under one ID is one request, also when both come at once; and
+// without the ID it is two.
+func TestOneRequestOfAnID(t *testing.T) {
+	b := box(t)
+	ctx := t.Context()
+	other, err := b.Put(ctx, "r", execute.Request{ID: "b", Kind: failover.Pausing, By: "ben"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	numbers := make(chan int64, 4)
+	for range cap(numbers) {
+		go func() {
+			n, err := b.Put(ctx, "r", execute.Request{ID: "a", Kind: failover.Pausing, By: "ann"})
+			if err != nil {
+				t.Error(err)
+			}
+			numbers <- n
+		}()
+	}
+	first := <-numbers
+	for range cap(numbers) - 1 {
+		if n := <-numbers; n != first || n == other {
+			t.Errorf("number %d, want %d", n, first)
+		}
+	}
+	if n, err := b.Find(ctx, "r", "a"); err != nil || n != first {
+		t.Error(n, err)
+	}
+	if n, err := b.Find(ctx, "r", "c"); err != nil || n != 0 {
+		t.Error(n, err)
+	}
+	for want := first + 1; want < first+3; want++ {
+		if n, err := b.Put(ctx, "r", execute.Request{Kind: failover.Pausing, By: "ann"}); err != nil || n != want {
+			t.Error(n, err)
+		}
+	}
+	if err := b.Reply(ctx, "r", first, "no"); err != nil {
+		t.Fatal(err)
+	}
+	all, err := b.Newest(ctx, "r", 3)
+	if err != nil || len(all) != 3 || all[0].Number != first+2 || all[0].Reply != nil || all[2].ID != "a" || all[2].Reply == nil || all[2].Reply.Refused != "no" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"number":1,"kind":"pause","by":"ann"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

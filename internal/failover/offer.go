@@ -1,0 +1,148 @@
+package failover
+
+import (
+	"slices"
+
+	"davit.dev/davit/internal/plan"
+)
+
+// Offer is something that a person can want of a run now.
+type Offer struct {
+	Kind EventKind `json:"kind"`
+	Step string    `json:"step,omitempty"`
+	Site string    `json:"site,omitempty"`
+	// Type is what the person has to type; empty: nothing.
+	Type string `json:"type,omitempty"`
+	// About is what it is about: the step's prompt, or what failed.
+	About string `json:"about,omitempty"`
+	// Approves says that it takes the right to approve.
+	Approves bool `json:"approves,omitempty"`
+}
+
+// Offers are what people can want of the run as it stands: what the machine would
+// refuse is not among them. It may be refused all the same by when it arrives.
+func (s *State) Offers() []Offer {
+	if s.Phase.Over() {
+		return nil
+	}
+	var all []Offer
+	if s.Phase == AwaitingApproval {
+		all = append(all, Offer{Kind: Approve, Approves: true, About: "it takes " + s.Lacks()}, Offer{Kind: Reject, Approves: true})
+	}
+	all = append(all, s.answers()...)
+	all = append(all, s.onward()...)
+	all = append(all, s.mends()...)
+	return append(all, s.endings()...)
+}
+
+// answers are to what the run asks.
+func (s *State) answers() (all []Offer) {
+	if s.Phase != Running {
+		return nil
+	}
+	for _, step := range s.Spec.Steps {
+		if step.Asks() && s.Steps[step.Name].Status == Doing {
+			all = append(all, Offer{Kind: Answer, Step: step.Name, About: s.asks(step.Name), Approves: step.Kind == plan.KindApproval})
+		}
+	}
+	if s.Pause == nil || s.Pause.Kind != ForInput || s.Spec.Verb == plan.Switchover || s.Spec.Verb == plan.Failback {
+		return all
+	}
+	for _, site := range s.unproven() {
+		all = append(all, Offer{Kind: Consent, Site: site, Type: site, About: s.Pause.Why})
+	}
+	return all
+}
+
+// unproven are the sites of which nothing proves that they have stopped, and
+// nobody has said so.
+func (s *State) unproven() (sites []string) {
+	for _, app := range s.Spec.Applications {
+		for _, site := range s.Facts.Holders[app] {
+			if s.Consents[site] == "" && s.Fences[app][site].Level < TimedOut && !slices.Contains(sites, site) {
+				sites = append(sites, site)
+			}
+		}
+	}
+	return sites
+}
+
+// onward are to pause, and to go on.
+func (s *State) onward() []Offer {
+	switch {
+	case s.Phase == SplitBrain, s.Phase == RollbackFailed:
+		return []Offer{{Kind: Resume, About: s.Why}}
+	case s.Pause == nil && s.Phase != AwaitingCommit:
+		return []Offer{{Kind: Pausing}}
+	case s.Pause == nil, s.Pause.Kind == ForInput, (s.Phase == Running || s.Phase == OutcomeUnknown) && s.failed() != "":
+		return nil
+	}
+	return []Offer{{Kind: Resume, About: s.Pause.Why}}
+}
+
+// mends are of steps that failed.
+func (s *State) mends() (all []Offer) {
+	for _, step := range s.Spec.Steps {
+		st := s.Steps[step.Name]
+		if st.Status == Broke && s.Phase != RollbackFailed {
+			all = append(all, Offer{Kind: Retry, Step: step.Name, About: st.Note})
+		}
+		if (st.Status == Broke || st.Status == Unknown) && skippable(step.Kind) == "" {
+			all = append(all, Offer{Kind: Skip, Step: step.Name, About: st.Note})
+		}
+	}
+	return all
+}
+
+// endings end the run, or take it back.
+func (s *State) endings() (all []Offer) {
+	if s.Phase == AwaitingCommit {
+		all = append(all, Offer{Kind: Commit})
+	}
+	if s.whyNotBack() == "" && s.Phase != RollbackFailed { // that one is resumed
+		o := Offer{Kind: RollBack}
+		if since := s.Exposed(); since != "" {
+			o.Type, o.About = s.Spec.To, "what clients wrote at "+s.Spec.To+" since "+since+" is lost"
+		}
+		all = append(all, o)
+	}
+	if s.whyNotCancel() == "" {
+		all = append(all, Offer{Kind: Cancel})
+	}
+	return all
+}
+
+// whyNotBack says why the run cannot roll back now, whatever is typed.
+func (s *State) whyNotBack() string {
+	switch {
+	case s.WayBack() != "":
+		return s.WayBack()
+	case s.Phase == RollingBack:
+		return "the run rolls back already"
+	case s.Phase == Evaluating || s.Phase == AwaitingApproval:
+		return "nothing was done yet: cancel it"
+	}
+	return ""
+}
+
+func (s *State) begun() bool {
+	return slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.Steps[step.Name].Meant })
+}
+
+func (s *State) whyNotCancel() string {
+	if s.begun() && s.Spec.Verb.Moves() {
+		return "something was done already: roll back"
+	}
+	return ""
+}
+
+// skippable says why no step of a kind may be skipped.
+func skippable(kind plan.Kind) string {
+	switch kind {
+	case plan.KindClaim, plan.KindHold, plan.KindFence, plan.KindSandbox, plan.KindCleanup:
+		return "a " + string(kind) + " step keeps writers apart and cannot be skipped"
+	case plan.KindApproval:
+		return "an approval cannot be skipped: retry it, and have it approved, or roll back"
+	}
+	return ""
+}
