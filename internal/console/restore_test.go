@@ -259,6 +259,9 @@ func TestSitesCannotReadBackups(t *testing.T) {
 		t.Fatal(keys, err)
 	}
 	for _, key := range keys {
+		if strings.Contains(key, "/active/") { // who is active is for sites, and signed
+			continue
+		}
 		within, err := opened.ReadSealed(t.Context(), key)
 		if err != nil || strings.Contains(string(within), "SQLite") || strings.Contains(string(within), "formatVersion") {
 			t.Errorf("%s is open to sites: %v", key, err)
