@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/reports"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/waiting"
 	"davit.dev/davit/internal/recovery"
 )
 
@@ -21,7 +22,7 @@ import (
 const endGrace = time.Minute
 
 // restoreInBackground has the agent restore, and follows it.
-func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *access.Opened, o *order.Restore) error {
+func (e *env) restoreInBackground(ctx context.Context, c client.WithWatch, in *access.Opened, o *order.Restore) error {
 	o.Limit = e.global.timeout
 	if o.Limit > 0 { // the restore ends by itself then, and says why
 		var cancel context.CancelFunc
@@ -38,7 +39,7 @@ func (e *env) restoreInBackground(ctx context.Context, c client.Client, in *acce
 		return fmt.Errorf("ask for a restore: %w", err)
 	}
 	e.progress.Step("restore %s", r.Name)
-	err = e.poll(ctx, func(ctx context.Context) (bool, error) {
+	err = waiting.For(ctx, c, r, func(ctx context.Context) (bool, error) {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(r), r); err != nil {
 			return false, fmt.Errorf("look at restore %s: %w", r.Name, err)
 		}

@@ -73,7 +73,7 @@ func (b fakeBackend) Serve(_ context.Context, part string, args []string) error 
 
 // fakeCluster writes every change back into its directory.
 type fakeCluster struct {
-	client.Client
+	client.WithWatch
 	dir string
 }
 
@@ -150,25 +150,25 @@ func (c *fakeCluster) keep(err error) error {
 }
 
 func (c *fakeCluster) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
-	if err := c.Client.Create(ctx, o, opts...); err != nil {
+	if err := c.WithWatch.Create(ctx, o, opts...); err != nil {
 		return err
 	}
 	return c.keep(nil)
 }
 
 func (c *fakeCluster) Update(ctx context.Context, o client.Object, opts ...client.UpdateOption) error {
-	return c.keep(c.Client.Update(ctx, o, opts...))
+	return c.keep(c.WithWatch.Update(ctx, o, opts...))
 }
 
 func (c *fakeCluster) Patch(ctx context.Context, o client.Object, p client.Patch, opts ...client.PatchOption) error {
-	return c.keep(c.Client.Patch(ctx, o, p, opts...))
+	return c.keep(c.WithWatch.Patch(ctx, o, p, opts...))
 }
 
 func (c *fakeCluster) Delete(ctx context.Context, o client.Object, opts ...client.DeleteOption) error {
-	return c.keep(c.Client.Delete(ctx, o, opts...))
+	return c.keep(c.WithWatch.Delete(ctx, o, opts...))
 }
 
-func (c *fakeCluster) Status() client.SubResourceWriter { return keptStatus{c.Client.Status(), c} }
+func (c *fakeCluster) Status() client.SubResourceWriter { return keptStatus{c.WithWatch.Status(), c} }
 
 type keptStatus struct {
 	client.SubResourceWriter

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/waiting"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/reconcile/project"
 )
@@ -195,9 +196,9 @@ func (e *env) runBackup(cmd *cobra.Command, name string, o backup) error {
 
 // awaitPoint follows a capture to its end, under another name if the agent
 // died and the next one started it again.
-func (e *env) awaitPoint(ctx context.Context, c client.Client, p *v1alpha1.RecoveryPoint) error {
+func (e *env) awaitPoint(ctx context.Context, c client.WithWatch, p *v1alpha1.RecoveryPoint) error {
 	e.progress.Step("capturing %s", p.Name)
-	err := e.poll(ctx, func(ctx context.Context) (bool, error) {
+	err := waiting.For(ctx, c, p, func(ctx context.Context) (bool, error) {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(p), p); err != nil {
 			return false, fmt.Errorf("look at recovery point %s: %w", p.Name, err)
 		}

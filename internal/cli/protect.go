@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +17,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/protect"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/waiting"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/selection"
 )
@@ -168,10 +168,10 @@ func (e *env) claimFirst(ctx context.Context, c wiring.Cluster, app *v1alpha1.Ap
 
 // awaitFirstPoint waits until the application has a recovery point, and says
 // what keeps it.
-func (e *env) awaitFirstPoint(ctx context.Context, c client.Client, app *v1alpha1.Application) (string, error) {
+func (e *env) awaitFirstPoint(ctx context.Context, c client.WithWatch, app *v1alpha1.Application) (string, error) {
 	e.progress.Step("waiting for the first recovery point of %s", app.VaultName())
 	var first string
-	err := e.poll(ctx, func(ctx context.Context) (bool, error) {
+	err := waiting.For(ctx, c, app.DeepCopy(), func(ctx context.Context) (bool, error) {
 		var now v1alpha1.Application
 		if err := c.Get(ctx, client.ObjectKeyFromObject(app), &now); err != nil {
 			return false, fmt.Errorf("look at application %s: %w", app.Name, err)
@@ -189,25 +189,4 @@ func (e *env) awaitFirstPoint(ctx context.Context, c client.Client, app *v1alpha
 		return "", exit.Hint(fmt.Errorf("wait for the first recovery point: %w", err), "`describe "+app.VaultName()+"` says what keeps it")
 	}
 	return first, err
-}
-
-// poll asks until the answer is yes.
-func (e *env) poll(ctx context.Context, ask func(ctx context.Context) (bool, error)) error {
-	const every = 500 * time.Millisecond
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		yes, err := ask(ctx)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil || yes {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
 }

@@ -55,11 +55,11 @@ func (Real) Cluster(kubeconfig, contextName string) (Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.New(clients.RESTConfig, client.Options{Scheme: process.Scheme()})
+	c, err := client.NewWithWatch(clients.RESTConfig, client.Options{Scheme: process.Scheme()})
 	if err != nil {
 		return nil, fmt.Errorf("open cluster: %w", err)
 	}
-	return &realCluster{Client: c, clients: clients}, nil
+	return &realCluster{WithWatch: c, clients: clients}, nil
 }
 
 // Store implements Backend.
@@ -81,7 +81,7 @@ func (Real) Serve(ctx context.Context, part string, args []string) error {
 }
 
 type realCluster struct {
-	client.Client
+	client.WithWatch
 	clients *kube.Clients
 }
 

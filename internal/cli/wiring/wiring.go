@@ -36,7 +36,7 @@ type Backend interface {
 
 // Cluster is one Kubernetes cluster, seen with the caller's own rights.
 type Cluster interface {
-	client.Client
+	client.WithWatch
 	// ServerVersion is such as "v1.34.1".
 	ServerVersion(ctx context.Context) (string, error)
 	// User names who the cluster takes the caller for.

@@ -26,9 +26,9 @@ import (
 )
 
 const (
-	maxPage     = 500     // objects
+	maxPage     = 1000    // objects
 	firstPage   = 100     // while their size is unknown
-	pageBytes   = 4 << 20 // aimed at from the second page on
+	pageBytes   = 2 << 20 // aimed at from the second page on; two are held at a time
 	pageTimeout = 90 * time.Second
 	pageTries   = 4
 )
@@ -176,16 +176,19 @@ type page struct {
 }
 
 // List implements capture.Cluster. Pages start small and are then as large as
-// makes their bytes few megabytes.
+// makes their bytes few megabytes. While page works, the next one is on its way.
 func (c *Cluster) List(ctx context.Context, q capture.Query, fn func([]unstructured.Unstructured) error) (capture.Listed, error) {
 	var listed capture.Listed
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
 	at := cursor{limit: firstPage, exact: q.Revision}
+	p, err := c.fetch(asking, q, at)
 	for {
-		p, err := c.fetch(ctx, q, at)
 		if next, ok := goOn(err, at); ok {
 			listed.Late = listed.Late || at.token == ""
 			listed.Split = listed.Split || at.token != ""
 			at = next
+			p, err = c.fetch(asking, q, at)
 			continue
 		}
 		if err != nil {
@@ -194,14 +197,35 @@ func (c *Cluster) List(ctx context.Context, q capture.Query, fn func([]unstructu
 		if listed.Revision == "" {
 			listed.Revision = p.Metadata.ResourceVersion
 		}
-		if err := fn(p.objects(q.Kind)); err != nil {
-			return listed, err
-		}
 		if p.Metadata.Continue == "" {
-			return listed, nil
+			return listed, fn(p.objects(q.Kind))
 		}
 		at = cursor{limit: nextLimit(p), token: p.Metadata.Continue}
+		next := c.ahead(asking, q, at)
+		if err := fn(p.objects(q.Kind)); err != nil {
+			cancel()
+			<-next
+			return listed, err
+		}
+		got := <-next
+		p, err = got.page, got.err
 	}
+}
+
+// fetched is a page that was asked for ahead of its turn.
+type fetched struct {
+	page *page
+	err  error
+}
+
+// ahead asks for a page; who asks takes it from the channel.
+func (c *Cluster) ahead(ctx context.Context, q capture.Query, at cursor) <-chan fetched {
+	next := make(chan fetched, 1)
+	go func() {
+		p, err := c.fetch(ctx, q, at)
+		next <- fetched{p, err}
+	}()
+	return next
 }
 
 // goOn says how a list goes on whose revision the server no longer has: from

@@ -101,7 +101,7 @@ func TestGoOn(t *testing.T) {
 
 func TestNextLimit(t *testing.T) {
 	items := make([]map[string]any, 100)
-	for size, want := range map[int]int{100 * 1024: maxPage, 100 << 20: 4, 100 << 24: 1} {
+	for size, want := range map[int]int{100 * 1024: maxPage, 100 << 20: 2, 100 << 24: 1} {
 		if got := nextLimit(&page{Items: items, size: size}); got != want {
 			t.Errorf("nextLimit of %d bytes = %d, want %d", size, got, want)
 		}

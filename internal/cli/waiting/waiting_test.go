@@ -1,0 +1,160 @@
+package waiting
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+)
+
+// stage is a cluster whose watches the test feeds, or refuses.
+type stage struct {
+	client.WithWatch
+	watches []*watch.FakeWatcher
+	refused error
+}
+
+func newStage(refused error) *stage {
+	s := &stage{refused: refused}
+	s.WithWatch = fake.NewClientBuilder().WithScheme(scheme.Scheme).WithInterceptorFuncs(interceptor.Funcs{
+		Watch: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) (watch.Interface, error) {
+			if s.refused != nil {
+				return nil, s.refused
+			}
+			s.watches = append(s.watches, watch.NewFake())
+			return s.watches[len(s.watches)-1], nil
+		},
+	}).Build()
+	return s
+}
+
+func config(name string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: name}}
+}
+
+// asked is a wait that runs: how often it asked, and when it asks no more.
+type asked struct {
+	mu     sync.Mutex
+	asks   int
+	yes    int            // the time at which the answer is yes
+	rename map[int]string // what the object is called from then on
+	err    error
+	ended  bool
+}
+
+func (a *asked) times() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.asks
+}
+
+func (a *asked) end() (ended bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ended, a.err
+}
+
+func (s *stage) run(ctx context.Context, o *corev1.ConfigMap, a *asked) {
+	go func() {
+		err := For(ctx, s, o, func(context.Context) (bool, error) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.asks++
+			if name := a.rename[a.asks]; name != "" {
+				o.Name = name
+			}
+			return a.asks == a.yes, nil
+		})
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.ended, a.err = true, err
+	}()
+	synctest.Wait()
+}
+
+// TestAChangeWakesIt long before the clock would.
+func TestAChangeWakesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, a, start := newStage(nil), &asked{yes: 3}, time.Now()
+		s.run(t.Context(), config("a"), a)
+		for want := 1; want < 3; want++ {
+			if got := a.times(); got != want {
+				t.Fatalf("asked %d times, want %d", got, want)
+			}
+			s.watches[0].Modify(config("a"))
+			synctest.Wait()
+		}
+		if ended, err := a.end(); !ended || err != nil || time.Since(start) != 0 {
+			t.Errorf("ended %t, %v, after %s", ended, err, time.Since(start))
+		}
+	})
+}
+
+// TestWithoutChangesTheClockWakesIt: a watch that says nothing is not trusted
+// for long, and where none is to be had it is asked often.
+func TestWithoutChangesTheClockWakesIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		refused error
+		want    time.Duration
+	}{"silent": {nil, relook}, "refused": {errors.New("forbidden"), glance}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, a, start := newStage(c.refused), &asked{yes: 2}, time.Now()
+				s.run(t.Context(), config("a"), a)
+				time.Sleep(c.want - time.Nanosecond)
+				synctest.Wait()
+				if got := a.times(); got != 1 {
+					t.Errorf("asked %d times before %s", got, c.want)
+				}
+				time.Sleep(time.Nanosecond)
+				synctest.Wait()
+				if ended, err := a.end(); !ended || err != nil {
+					t.Errorf("ended %t, %v after %s", ended, err, time.Since(start))
+				}
+			})
+		})
+	}
+}
+
+// TestItFollowsAnotherName, and a watch that ended is begun anew.
+func TestItFollowsAnotherName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, a := newStage(nil), &asked{yes: 4, rename: map[int]string{2: "b"}}
+		s.run(t.Context(), config("a"), a)
+		s.watches[0].Modify(config("a"))
+		synctest.Wait()
+		if len(s.watches) != 2 || a.times() != 3 { // asked at once of the new one
+			t.Fatalf("%d watches, asked %d times", len(s.watches), a.times())
+		}
+		s.watches[1].Stop()
+		time.Sleep(glance)
+		synctest.Wait()
+		if ended, err := a.end(); !ended || err != nil || len(s.watches) != 3 {
+			t.Errorf("ended %t, %v, %d watches", ended, err, len(s.watches))
+		}
+	})
+}
+
+func TestItEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		why := errors.New("its time is over")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		s, a := newStage(nil), &asked{}
+		s.run(ctx, config("a"), a)
+		cancel(why)
+		synctest.Wait()
+		if ended, err := a.end(); !ended || !errors.Is(err, why) {
+			t.Errorf("ended %t, %v", ended, err)
+		}
+	})
+}
