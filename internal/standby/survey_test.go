@@ -31,7 +31,7 @@ func (c *checks) check(_ context.Context, o recovery.Options, _ recovery.Deps) (
 	c.now++
 	c.most = max(c.most, c.now)
 	c.mu.Unlock()
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // virtual time
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.now--
@@ -88,7 +88,7 @@ func TestACrowdIsLookedAtSomeAtATime(t *testing.T) {
 		evaluate(2) // and what was claimed since
 		spec.Points = map[string]failover.Point{"shop-11": {ID: "shop-11-p"}}
 		evaluate(2) // and of which another point is to come
-		time.Sleep(fresh)
+		time.Sleep(fresh) // virtual time
 		evaluate(len(spec.Applications))
 	})
 }

@@ -111,12 +111,12 @@ func TestWithoutChangesTheClockWakesIt(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, a, start := newStage(c.refused), &asked{yes: 2}, time.Now()
 				s.run(t.Context(), config("a"), a)
-				time.Sleep(c.want - time.Nanosecond)
+				time.Sleep(c.want - time.Nanosecond) // virtual time
 				synctest.Wait()
 				if got := a.times(); got != 1 {
 					t.Errorf("asked %d times before %s", got, c.want)
 				}
-				time.Sleep(time.Nanosecond)
+				time.Sleep(time.Nanosecond) // virtual time
 				synctest.Wait()
 				if ended, err := a.end(); !ended || err != nil {
 					t.Errorf("ended %t, %v after %s", ended, err, time.Since(start))
@@ -137,7 +137,7 @@ func TestItFollowsAnotherName(t *testing.T) {
 			t.Fatalf("%d watches, asked %d times", len(s.watches), a.times())
 		}
 		s.watches[1].Stop()
-		time.Sleep(glance)
+		time.Sleep(glance) // virtual time
 		synctest.Wait()
 		if ended, err := a.end(); !ended || err != nil || len(s.watches) != 3 {
 			t.Errorf("ended %t, %v, %d watches", ended, err, len(s.watches))
