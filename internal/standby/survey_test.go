@@ -87,7 +87,7 @@ func TestACrowdIsLookedAtSomeAtATime(t *testing.T) {
 		}
 		evaluate(2) // and what was claimed since
 		spec.Points = map[string]failover.Point{"shop-11": {ID: "shop-11-p"}}
-		evaluate(2) // and of which another point is to come
+		evaluate(2)       // and of which another point is to come
 		time.Sleep(fresh) // virtual time
 		evaluate(len(spec.Applications))
 	})
