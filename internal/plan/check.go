@@ -145,13 +145,16 @@ func (c *checker) sites() {
 	if len(c.p.Sites) < 2 {
 		c.say("sites", fmt.Sprintf("there are %d", len(c.p.Sites)), "name two or more: a plan moves applications between sites")
 	}
-	kinds := []MappingKind{MapStorageClass, MapNamespace, MapImage, MapIngressClass, MapHost, MapNodeLabel}
+	kinds := []MappingKind{MapStorageClass, MapImage, MapIngressClass, MapHost, MapNodeLabel}
 	for _, s := range c.p.Sites {
 		seen := map[Mapping]bool{}
 		for _, m := range s.Mappings {
 			where := fmt.Sprintf("site %q, mapping of %s %q", s.Name, m.Kind, m.From)
 			key := Mapping{Kind: m.Kind, From: m.From}
 			switch {
+			case m.Kind == MapNamespace:
+				c.say(where, "an application that moves keeps its namespaces: its protection, its fence and the way back go by them, and so do names that its own configuration holds",
+					"remove it; a copy in other namespaces is made by davit restore --as-clone --map-namespace")
 			case !slices.Contains(kinds, m.Kind):
 				c.say(where, "the kind is not known", fmt.Sprintf("use one of %v", kinds))
 			case m.From == "" || m.To == "":

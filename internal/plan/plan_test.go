@@ -174,7 +174,8 @@ func TestProblems(t *testing.T) {
 			p.Outside[0].Probes = map[string]plan.Check{"east": p.Outside[0].Probes["east"]}
 		}, `site "east": the name is given twice: rename one of them`},
 		{func(p *plan.Plan) { p.Sites[1].Mappings[0].To = "" }, `site "west", mapping of storageClass "fast": from or to is empty: say both`},
-		{func(p *plan.Plan) { p.Sites[1].Mappings[0].Kind = "disk" }, `site "west", mapping of disk "fast": the kind is not known: use one of [storageClass namespace image ingressClass host nodeLabel]`},
+		{func(p *plan.Plan) { p.Sites[1].Mappings[0].Kind = "disk" }, `site "west", mapping of disk "fast": the kind is not known: use one of [storageClass image ingressClass host nodeLabel]`},
+		{func(p *plan.Plan) { p.Sites[1].Mappings[0].Kind = plan.MapNamespace }, `site "west", mapping of namespace "fast": an application that moves keeps its namespaces: its protection, its fence and the way back go by them, and so do names that its own configuration holds: remove it; a copy in other namespaces is made by davit restore --as-clone --map-namespace`},
 		{func(p *plan.Plan) { p.Sites[1].Mappings = append(p.Sites[1].Mappings, p.Sites[1].Mappings[0]) }, `site "west", mapping of storageClass "fast": it is mapped twice: remove one of them`},
 		{func(p *plan.Plan) { p.Applications[1].Name = "web"; p.Applications[2].After = nil }, `application "web": the name is given twice: rename one of them`},
 		{func(p *plan.Plan) { p.Applications[0].Group = "mid" }, `application "web": there is no group "mid": name one of the plan's: back, front`},

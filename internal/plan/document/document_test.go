@@ -41,7 +41,8 @@ func TestExampleOfTheDocs(t *testing.T) {
 	if p.Fence.Lease != 15*time.Second || p.Fence.Drift != 1000 || p.Declaration.Agree != 2 || p.Commit.Window != time.Hour || p.Limits[plan.KindRestore] != 2*time.Hour {
 		t.Errorf("times were lost: %+v %+v %+v", p.Fence, p.Declaration, p.Commit)
 	}
-	if s := p.Steps[1]; s.Command.Args[0] != "--all" || s.OnError != plan.Continue || s.After[0] != "ready/web" || s.Timeout != 5*time.Minute {
+	warm := slices.IndexFunc(p.Steps, func(s plan.Step) bool { return s.Name == "warm-cache" })
+	if s := p.Steps[warm]; s.Command.Args[0] != "--all" || s.OnError != plan.Continue || s.After[0] != "ready/web" || s.Timeout != 5*time.Minute {
 		t.Errorf("step %+v", s)
 	}
 	if p.Sites[1].Mappings[0].To != "ssd" || p.Applications[1].Needs[0] != "pay" || p.Outside[0].Probes["west"].Kind != plan.CheckHTTP || p.Approvals[0].Verbs[1] != plan.Failback {
