@@ -15,6 +15,7 @@ import (
 
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/promotion"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/listed"
 	"davit.dev/davit/internal/vault/relay"
@@ -202,6 +203,9 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 	if err != nil {
 		return report, fmt.Errorf("look at the copy: %w", err)
 	}
+	if err := c.halted(ctx); err != nil {
+		return report, err
+	}
 	first, err := vault.ReadMarker(ctx, c.opts.First.Store())
 	if err != nil {
 		return report, fmt.Errorf("look at the first vault: %w", err)
@@ -218,6 +222,9 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 		}
 	}
 	for _, app := range apps {
+		if err := c.halted(ctx); err != nil {
+			return report, err
+		}
 		a := &appPass{c: c, app: app, report: &report}
 		a.done.Err = a.run(ctx)
 		report.Apps[app.Name] = a.done
@@ -229,6 +236,18 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 		}
 	}
 	return report, nil
+}
+
+// halted returns promotion.ErrPromoting when the copy is to be the vault, or is.
+func (c *Copier) halted(ctx context.Context) error {
+	_, err := promotion.Read(ctx, c.opts.Store)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at the copy: %w", err)
+	}
+	return fmt.Errorf("copy into %s: %w: this site must be moved to it (docs/vaults.md)", c.opts.Store, promotion.ErrPromoting)
 }
 
 // vaultSilent tells trouble that all applications share.

@@ -68,6 +68,18 @@ type Claim struct {
 	// (docs/decisions/0011-runs.md); nil: it keeps no lease, and no wait proves
 	// that it has stopped.
 	Terms *Terms `json:"terms,omitempty"`
+	// Promotion is there when the claim was made as a second copy became the
+	// vault: it says on whose word. It is nil in all other claims.
+	Promotion *Promotion `json:"promotion,omitempty"`
+}
+
+// Promotion is whose word a claim rests on that no run and no person made, but
+// a site that came over from a lost vault to what was its second copy.
+type Promotion struct {
+	From string `json:"from"` // id of the lost vault
+	// Seen is the epoch that the site held there. 0: the epoch is nobody's, and
+	// stands for those of the lost vault that nobody may hold any more.
+	Seen int64 `json:"seen,omitempty"`
 }
 
 // Armed tells whether a person put the application under its lease by this claim,

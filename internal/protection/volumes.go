@@ -37,7 +37,7 @@ func VolumeOptions(p *vault.Project, repository string) volume.Options {
 		Seal:   p.Seal,
 		Unseal: func(key string, sealed []byte) ([]byte, error) { return p.Unseal(key, sealed, maxInventory) },
 	}
-	if p.IsCopy() {
+	if p.IsCopy() || p.WasCopy() { // what came with the copy is never written again
 		opts.Indexes = copies.Indexes(p, repository)
 	}
 	return opts

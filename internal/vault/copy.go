@@ -54,22 +54,27 @@ func Identify(ctx context.Context, store Store) (m Marker, copied bool, err erro
 	return m, true, err
 }
 
-// isCopy tells whether the store is a second copy.
-func isCopy(ctx context.Context, store Store) (bool, error) {
-	for key, wanted := range map[string]bool{copyKey: true, markerKey: false} {
-		_, err := store.Stat(ctx, key)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return false, fmt.Errorf("look at %s: %w", key, err)
+// isCopy tells whether the store is a second copy, or was one that is a vault now.
+func isCopy(ctx context.Context, store Store) (copied, promoted bool, err error) {
+	_, err = store.Stat(ctx, copyKey)
+	if err == nil {
+		_, err = store.Stat(ctx, markerKey)
+		if err == nil {
+			return false, true, nil
 		}
-		if (err == nil) != wanted {
-			return false, nil
-		}
+		copied = errors.Is(err, ErrNotFound)
 	}
-	return true, nil
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return false, false, fmt.Errorf("look what %s is: %w", store, err)
+	}
+	return copied, false, nil
 }
 
 // IsCopy tells whether the project was opened in a second copy of its vault.
 func (p *Project) IsCopy() bool { return p.copied }
+
+// WasCopy tells whether the vault was a second copy of another one before.
+func (p *Project) WasCopy() bool { return p.promoted }
 
 // readOnly refuses every write.
 type readOnly struct{ Store }

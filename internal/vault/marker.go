@@ -35,6 +35,11 @@ func Init(ctx context.Context, store Store) (Marker, error) {
 		return Marker{}, fmt.Errorf("make vault id: %w", err)
 	}
 	m := Marker{FormatVersion: FormatVersion, ID: hex.EncodeToString(id[:]), Created: time.Now().UTC().Truncate(time.Second)}
+	return InitAs(ctx, store, m)
+}
+
+// InitAs is Init with a marker that was decided upon before.
+func InitAs(ctx context.Context, store Store, m Marker) (Marker, error) {
 	data, err := m.encode()
 	if err != nil {
 		return Marker{}, err

@@ -24,8 +24,9 @@ type Project struct {
 	at    layout
 	// ring holds the data keys; it is shared with what Over returns.
 	ring *ring
-	// copied says that the store is a second copy of the vault.
-	copied bool
+	// copied says that the store is a second copy of the vault, promoted that it
+	// was one of another vault.
+	copied, promoted bool
 }
 
 // projectFile is the plain document project.json. It is written last when a
@@ -116,7 +117,7 @@ func openProject(ctx context.Context, store Store, name string, identity Identit
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	copied, err := isCopy(ctx, store)
+	copied, promoted, err := isCopy(ctx, store)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +132,9 @@ func openProject(ctx context.Context, store Store, name string, identity Identit
 	if !authentic(p.ring.firstKey(), "project", f.MAC, f.unsigned()) {
 		return nil, fmt.Errorf("read %s: %w: does not authenticate", p.at.project(), ErrDamaged)
 	}
+	p.copied, p.promoted = copied, promoted
 	if copied {
-		p.store, p.copied = readOnly{store}, true
+		p.store = readOnly{store}
 	}
 	return p, nil
 }

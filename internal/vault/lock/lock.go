@@ -72,7 +72,7 @@ func Of(store vault.Store) (Locker, bool) {
 // of volumes that kopia never replaces. What says that somebody lives, what
 // only waits to be taken back, and what is removed by design is not.
 func Covers(key string) bool {
-	if key == "davit.json" || key == "copy.json" {
+	if key == "davit.json" || key == "copy.json" || key == "promotion.json" {
 		return true
 	}
 	parts := strings.Split(key, "/")
@@ -151,7 +151,7 @@ func Extend(ctx context.Context, p *vault.Project, store vault.Store, policy Pol
 // kept are the prefixes under which everything is kept.
 func kept(ctx context.Context, p *vault.Project) ([]string, error) {
 	root := p.Root()
-	all := []string{"davit.json", "copy.json", root + "project.json", root + "keyring/", root + "keys/", root + "epochs/", root + "apps/", root + "runs/"}
+	all := []string{"davit.json", "copy.json", "promotion.json", root + "project.json", root + "keyring/", root + "keys/", root + "epochs/", root + "apps/", root + "runs/"}
 	apps, err := p.Apps(ctx)
 	if err != nil {
 		return nil, err

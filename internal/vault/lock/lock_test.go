@@ -12,7 +12,7 @@ import (
 
 func TestCovers(t *testing.T) {
 	for key, want := range map[string]bool{
-		"davit.json": true, "copy.json": true, "selftest/x": false,
+		"davit.json": true, "copy.json": true, "promotion.json": true, "selftest/x": false,
 		"projects/p/project.json": true, "projects/p/keys/a/b": true, "projects/p/keyring/00000000000000000002": true,
 		"projects/p/objects/shop/shop-1/00000001": true, "projects/p/objects/shop/shop-1/log": true, "projects/p/objects/shop/shop-1/begin": false,
 		"projects/p/manifests/shop/shop-1": true, "projects/p/epochs/shop/00000000000000000001": true, "projects/p/apps/shop/00000000000000000001": true,
