@@ -56,18 +56,14 @@ func Identify(ctx context.Context, store Store) (m Marker, copied bool, err erro
 
 // isCopy tells whether the store is a second copy, or was one that is a vault now.
 func isCopy(ctx context.Context, store Store) (copied, promoted bool, err error) {
-	_, err = store.Stat(ctx, copyKey)
-	if err == nil {
+	if _, err = store.Stat(ctx, copyKey); err == nil {
 		_, err = store.Stat(ctx, markerKey)
-		if err == nil {
-			return false, true, nil
-		}
-		copied = errors.Is(err, ErrNotFound)
+		copied, promoted = errors.Is(err, ErrNotFound), err == nil
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, false, fmt.Errorf("look what %s is: %w", store, err)
 	}
-	return copied, false, nil
+	return copied, promoted, nil
 }
 
 // IsCopy tells whether the project was opened in a second copy of its vault.
