@@ -85,6 +85,30 @@ func copies(t *testing.T) {
 		t.Errorf("the data is %s, want %s", got, sum)
 	}
 	davit(t, west, "", "vault", "ls").want(t, 0, "twin-copy, second copy of twin")
+	promoted(t, a, sum)
+}
+
+// promoted has the copy become the vault: east goes on, and west takes over from there.
+func promoted(t *testing.T, a *app, sum string) {
+	davit(t, east, "", "vault", "promote", "twin-copy", "--dry-run").want(t, 0, "site east, which goes on", "Nothing was changed")
+	davit(t, east, "", "vault", "promote", "twin-copy", "--yes").want(t, 0, "site east is moved over")
+	eventually(t, 3*time.Minute, "east goes on", func() (bool, string) {
+		got := a.status(t, east, "role") + " " + a.status(t, east, "epoch")
+		return strings.HasPrefix(got, "Active ") && got != "Active 1", got + " " + try(t, east, "get", "vault", a.vault, "-o", "jsonpath={.status.conditions}")
+	})
+	after := a.backup(t)
+	if _, err := os.Stat(filepath.Join(projectDir(a.vault+"-copy-"+run), "manifests", a.name, after.ID)); err != nil {
+		t.Errorf("what east captured is not in the promoted vault: %v", err)
+	}
+	davit(t, west, "", "vault", "promote", "twin-copy", "--yes").want(t, 0, "site west is moved over", "site east")
+	davit(t, west, a.vault, "restore", a.name, "--take-over", "--yes").want(t, 0, after.ID)
+	if got := a.sum(t, west, a.name); got != sum {
+		t.Errorf("the data is %s, want %s", got, sum)
+	}
+	eventually(t, 3*time.Minute, "east is fenced", func() (bool, string) {
+		got := a.status(t, east, "role")
+		return got == "Superseded", got
+	})
 }
 
 func content(t *testing.T, path string) string {

@@ -22,6 +22,7 @@ import (
 	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/past"
+	"davit.dev/davit/internal/cli/promoting"
 	"davit.dev/davit/internal/cli/selftest"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/cli/wiring"
@@ -34,10 +35,11 @@ import (
 
 func (e *env) vaultCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "vault", Short: "Add, check and list vaults, and keep their keys", Args: args(cobra.NoArgs, "one of: add, check, keys, ls, reclaim, revert"),
+		Use: "vault", Short: "Add, check and list vaults, and keep their keys", Args: args(cobra.NoArgs, "one of: add, check, keys, ls, promote, reclaim, revert"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(e.vaultAddCommand(), e.vaultCheckCommand(), keys.Command(e.keys()), e.vaultListCommand(), past.Revert(e.past()), past.Reclaim(e.past()))
+	promote := promoting.Host{Host: e.keys(), Store: e.backend.Store, Cluster: func() (client.Client, error) { return e.cluster() }}
+	cmd.AddCommand(promoting.Command(promote), e.vaultAddCommand(), e.vaultCheckCommand(), keys.Command(e.keys()), e.vaultListCommand(), past.Revert(e.past()), past.Reclaim(e.past()))
 	return cmd
 }
 

@@ -247,7 +247,7 @@ func (c *Copier) halted(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("look at the copy: %w", err)
 	}
-	return fmt.Errorf("copy into %s: %w: this site must be moved to it (docs/vaults.md)", c.opts.Store, promotion.ErrPromoting)
+	return fmt.Errorf("copy into %s: %w: `davit vault promote` moves this site to it", c.opts.Store, promotion.ErrPromoting)
 }
 
 // vaultSilent tells trouble that all applications share.

@@ -85,7 +85,7 @@ func (k Keyring) Open(ctx context.Context, store Store) (*Project, error) {
 	}
 	if marker.ID != k.VaultID {
 		if of, err := readMarker(ctx, store, copyKey); err == nil && of.ID == k.VaultID {
-			return nil, fmt.Errorf("open %s: %w: it became the vault in place of %s: this site must be moved to it (docs/vaults.md)", store, ErrKey, k.VaultID)
+			return nil, fmt.Errorf("open %s: %w: it became the vault in place of %s: `davit vault promote` moves this site to it", store, ErrKey, k.VaultID)
 		}
 		return nil, fmt.Errorf("open %s: %w", store, errors.Join(ErrKey, fmt.Errorf("it is vault %s, this site was added to vault %s", marker.ID, k.VaultID)))
 	}

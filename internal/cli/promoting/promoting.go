@@ -1,0 +1,346 @@
+// Package promoting is the command line's `vault promote`: a second copy of a
+// vault that is lost becomes the vault, and this site is moved over to it.
+package promoting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/keys"
+	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/promotion"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+)
+
+// answerWithin is how long a vault that may be lost has for an answer.
+const answerWithin = 15 * time.Second
+
+// Host is what the command line gives the command.
+type Host struct {
+	keys.Host
+	Cluster func() (client.Client, error)
+	// Store opens a store by what its Vault and Secret say.
+	Store func(ctx context.Context, cfg backend.Config) (vault.Store, error)
+}
+
+type asked struct {
+	copy   string
+	yes    bool
+	dryRun bool
+}
+
+// Command makes `vault promote`.
+func Command(h Host) *cobra.Command {
+	var o asked
+	cmd := &cobra.Command{
+		Use:   "promote COPY",
+		Short: "Make a second copy the vault, for the first one is lost",
+		Long: `Makes the second copy COPY the vault, in place of the one that it is a copy of, and moves this site over to it: the Vault of the
+lost one then names the store of the copy, so applications, policies and plans stay as they are. Give it once at every site, first
+where most runs. It is refused while this site gets an answer from the first vault.
+
+What this site runs goes on: the newest epoch that this site held is its word. What another site holds goes on once that one has
+come over. What nobody holds is taken over with "restore --take-over". The sites' volumes begin new repositories: the next capture
+of each takes as long as its first.
+
+A site that is cut off hears of nothing: what it runs, it runs until it is moved or fenced. Make sure that the first vault does
+not come back: delete its bucket, or revoke its credentials. --dry-run says all that is lost. Killed, give the same command again.`,
+		Example: `  davit vault promote second --dry-run
+  davit vault promote second`,
+		Args: h.Args(1, "COPY"),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			o.copy = given[0]
+			return h.run(cmd, &o)
+		},
+	}
+	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
+	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be done and what is lost")
+	return cmd
+}
+
+// work is one call of the command.
+type work struct {
+	Host
+	c       client.Client
+	self    lease.Identity
+	domain  string // the site's failure domain
+	second  *v1alpha1.Vault
+	first   *v1alpha1.Vault // nil: this site has none
+	cfg     backend.Config  // of the copy
+	keyring vault.Keyring   // this site's, as it was for the lost vault
+	store   vault.Store
+	state   promotion.State
+	// moved says that the first vault's Secret is for the promoted one already.
+	moved    bool
+	promoter *promotion.Promoter
+}
+
+func (h Host) run(cmd *cobra.Command, o *asked) error {
+	ctx, cancel := h.Bounded(cmd)
+	defer cancel()
+	w := &work{Host: h}
+	if err := w.prepare(ctx, o.copy); err != nil {
+		return err
+	}
+	view := Promoted{Copy: o.copy, Vault: w.second.Spec.CopyOf, Site: w.self.Site, DryRun: o.dryRun, Already: w.state.Done, Now: h.Now()}
+	if err := w.foresee(ctx, &view); err != nil {
+		return err
+	}
+	if o.dryRun {
+		return h.Print(view)
+	}
+	if !o.yes {
+		h.Say("%s", view.question())
+		if err := h.Ask(view.Vault, "the name of the lost vault"); err != nil {
+			return err
+		}
+	}
+	return w.carryOut(ctx, view)
+}
+
+// carryOut does what view says.
+func (w *work) carryOut(ctx context.Context, view Promoted) error {
+	w.Step("promoting %s", w.store)
+	record, err := w.promoter.Promote(ctx)
+	if err != nil {
+		return again(err)
+	}
+	if !w.moved { // else what is known here is of the new vault
+		apps, err := w.apps(ctx)
+		if err != nil {
+			return again(err)
+		}
+		w.Step("saying what this site holds")
+		if view.Applications, err = w.promoter.Settle(ctx, record, apps); err != nil {
+			return again(err)
+		}
+	}
+	w.Step("moving site %s over", w.self.Site)
+	if err := w.move(ctx, record); err != nil {
+		return again(err)
+	}
+	return w.Print(view)
+}
+
+func again(err error) error {
+	return exit.Hint(exit.OfVault(err), "mend the cause and give the same command again: it goes on")
+}
+
+// prepare reads what there is, and refuses what must not be.
+func (w *work) prepare(ctx context.Context, name string) error {
+	var err error
+	if w.c, err = w.Cluster(); err != nil {
+		return err
+	}
+	site, err := access.LocalSite(ctx, w.c)
+	if err != nil {
+		return err
+	}
+	w.self.Site, w.domain = site.Name, site.Spec.FailureDomain
+	if w.self.Cluster, err = access.ClusterID(ctx, w.c); err != nil {
+		return err
+	}
+	if err := w.find(ctx, name); err != nil {
+		return err
+	}
+	if w.domain != "" && w.domain == w.second.Spec.FailureDomain {
+		return exit.Refuse("promote a copy elsewhere, or correct the failure domain of the Vault or the Site",
+			"site %s and vault %s are both in failure domain %q: nothing would be captured into it", w.self.Site, name, w.domain)
+	}
+	if err := w.openCopy(ctx); err != nil {
+		return err
+	}
+	return w.siblings(ctx)
+}
+
+// find reads the Vault objects of the copy and of the first vault.
+func (w *work) find(ctx context.Context, name string) (err error) {
+	if w.second, err = access.ChooseVault(ctx, w.c, name); err != nil {
+		return err
+	}
+	if w.second.Spec.CopyOf == "" {
+		return exit.Refuse("`vault ls` says which are", "vault %s is no second copy", name)
+	}
+	first := &v1alpha1.Vault{}
+	err = w.c.Get(ctx, client.ObjectKey{Name: w.second.Spec.CopyOf}, first)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	w.first = first
+	return err
+}
+
+// openCopy opens the copy with this site's own key, also where it is the vault already.
+func (w *work) openCopy(ctx context.Context) error {
+	data, err := w.secret(ctx)
+	if err != nil {
+		return err
+	}
+	if w.keyring, err = vault.ParseKeyring(data); err != nil {
+		return fmt.Errorf("open vault %s: %w", w.second.Name, err)
+	}
+	if w.store, err = w.Store(ctx, w.cfg); err != nil {
+		return err
+	}
+	if w.state, err = promotion.Look(ctx, w.store); err != nil {
+		return exit.OfVault(fmt.Errorf("look at the copy: %w", err))
+	}
+	if w.keyring.VaultID != w.state.Of && (!w.state.Begun || w.keyring.VaultID != w.state.Record.ID) {
+		return exit.Refuse("remove the Vault and add the copy again", "%s is a copy of vault %s, this site was added to vault %s", w.store, w.state.Of, w.keyring.VaultID)
+	}
+	if w.first != nil && !w.state.Done {
+		if err := w.lost(ctx); err != nil {
+			return err
+		}
+	}
+	project, err := vault.OpenProject(ctx, w.store, w.second.Spec.Project, w.keyring.Identity)
+	if errors.Is(err, vault.ErrKey) {
+		return exit.Refuse("`vault add "+w.second.Name+" URL --copy-of "+w.second.Spec.CopyOf+" --join --replace --recovery-key-file FILE` admits this site with the recovery key",
+			"the copy does not know this site's key: %v", err)
+	}
+	if err != nil {
+		return exit.OfVault(err)
+	}
+	w.promoter = promotion.New(w.store, project, w.self, "vault promote at site "+w.self.Site, w.Now)
+	return nil
+}
+
+// secret reads the copy's Secret; where a call before has removed it, that of
+// the first vault, which is the same then.
+func (w *work) secret(ctx context.Context) (map[string][]byte, error) {
+	cfg, data, err := access.StoreConfig(ctx, w.c, w.second)
+	if w.first == nil {
+		w.cfg = cfg
+		return data, err
+	}
+	_, now, firstErr := access.StoreConfig(ctx, w.c, w.first)
+	if apierrors.IsNotFound(err) && firstErr == nil && w.first.Spec.URL == w.second.Spec.URL {
+		cfg, data, err = vaults.Config(w.first, now), now, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	w.cfg = cfg
+	if firstErr == nil {
+		store, err := w.Store(ctx, cfg)
+		if err != nil {
+			return nil, err
+		}
+		record, err := promotion.Read(ctx, store)
+		if err != nil && !errors.Is(err, vault.ErrNotFound) {
+			return nil, exit.OfVault(err)
+		}
+		w.moved = err == nil && string(now["vault-id"]) == record.ID
+	}
+	return data, nil
+}
+
+// lost refuses while the first vault gives this site an answer.
+func (w *work) lost(ctx context.Context) error {
+	cfg, _, err := access.StoreConfig(ctx, w.c, w.first)
+	if err != nil {
+		return nil //nolint:nilerr // nobody can ask it from here
+	}
+	limited, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	w.Step("asking vault %s whether it is lost", w.first.Name)
+	store, err := w.Store(limited, cfg)
+	if err != nil {
+		return nil //nolint:nilerr // the same
+	}
+	marker, err := vault.ReadMarker(limited, store)
+	if err == nil && marker.ID == w.state.Of {
+		return exit.Refuse("while it lives, sites capture and claim in it; `verify --repair` mends what is damaged there. To give it up all the same, delete its bucket first",
+			"vault %s answers: it is not lost", w.first.Name)
+	}
+	return nil
+}
+
+// siblings refuses when another copy of the same vault was promoted.
+func (w *work) siblings(ctx context.Context) error {
+	var all v1alpha1.VaultList
+	if err := w.c.List(ctx, &all); err != nil {
+		return fmt.Errorf("list vaults: %w", err)
+	}
+	for i := range all.Items {
+		v := &all.Items[i]
+		if v.Name == w.second.Name || v.Spec.CopyOf != w.second.Spec.CopyOf {
+			continue
+		}
+		if err := w.sibling(ctx, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *work) sibling(ctx context.Context, v *v1alpha1.Vault) error {
+	limited, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	cfg, _, err := access.StoreConfig(limited, w.c, v)
+	var store vault.Store
+	if err == nil {
+		store, err = w.Store(limited, cfg)
+	}
+	if err == nil {
+		_, err = promotion.Read(limited, store)
+	}
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return nil
+	case err == nil:
+		return exit.Refuse("`vault promote "+v.Name+"` moves this site to it", "another copy of vault %s, %s, was promoted already: there must be one vault", v.Spec.CopyOf, v.Name)
+	}
+	return exit.Refuse("mend that, or, if that copy is lost too, `kubectl delete vault "+v.Name+"`, and try again",
+		"nobody knows whether another copy of vault %s, %s, was promoted: %v", v.Spec.CopyOf, v.Name, err)
+}
+
+// apps are what this site knows of its applications from the lost vault.
+func (w *work) apps(ctx context.Context) ([]promotion.App, error) {
+	var all v1alpha1.ApplicationList
+	if err := w.c.List(ctx, &all); err != nil {
+		return nil, fmt.Errorf("list applications: %w", err)
+	}
+	var apps []promotion.App
+	for i := range all.Items {
+		a := &all.Items[i]
+		if a.Spec.Vault == w.second.Spec.CopyOf {
+			apps = append(apps, promotion.App{Name: a.VaultName(), Seen: max(a.Status.Epoch, a.Status.HeldEpoch), Held: a.Status.HeldEpoch})
+		}
+	}
+	return apps, nil
+}
+
+// move has the first vault's Vault name the store of the copy, and removes the
+// copy's. Each step may be given again; the copy's Vault goes last.
+func (w *work) move(ctx context.Context, record promotion.Record) error {
+	object := w.object()
+	keyring := w.keyring
+	keyring.VaultID = record.ID
+	if err := w.save(ctx, object, keyring); err != nil {
+		return err
+	}
+	old := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: w.second.Spec.SecretName}}
+	if old.Name != object.Spec.SecretName {
+		if err := w.c.Delete(ctx, old); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete Secret %s: %w", old.Name, err)
+		}
+	}
+	if err := w.c.Delete(ctx, w.second); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("delete Vault %s: %w", w.second.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,181 @@
+package promoting
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/admission"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/promotion"
+	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/vault"
+)
+
+// object is the first vault's Vault as it is from now on.
+func (w *work) object() *v1alpha1.Vault {
+	at := w.second.Spec
+	v := &v1alpha1.Vault{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Vault"},
+		ObjectMeta: metav1.ObjectMeta{Name: at.CopyOf},
+		Spec:       v1alpha1.VaultSpec{SecretName: "vault-" + at.CopyOf},
+	}
+	if w.first != nil {
+		v.Labels, v.Annotations, v.Spec = w.first.Labels, w.first.Annotations, w.first.Spec
+	}
+	v.Spec.URL, v.Spec.CABundle, v.Spec.Project, v.Spec.FailureDomain = at.URL, at.CABundle, at.Project, at.FailureDomain
+	v.Spec.Immutability, v.Spec.NoOverwrite, v.Spec.Bandwidth, v.Spec.CopyOf = at.Immutability, at.NoOverwrite, at.Bandwidth, ""
+	return v
+}
+
+// save writes Secret and Vault. Locks of the lost vault that the copy does not
+// have cannot be taken off a Vault: there it is made anew.
+func (w *work) save(ctx context.Context, object *v1alpha1.Vault, keyring vault.Keyring) error {
+	if w.first != nil && w.first.Spec.Immutability != nil && w.first.Spec.URL != object.Spec.URL {
+		if err := w.c.Delete(ctx, w.first); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("delete Vault %s: %w", w.first.Name, err)
+		}
+	}
+	return admission.Save(ctx, w.c, object, w.cfg, keyring)
+}
+
+// foresee fills in what will become of each application, and what is lost.
+func (w *work) foresee(ctx context.Context, view *Promoted) error {
+	var apps []promotion.App
+	if !w.moved {
+		var err error
+		if apps, err = w.apps(ctx); err != nil {
+			return err
+		}
+	}
+	var err error
+	if view.Applications, err = w.promoter.Foresee(ctx, apps); err != nil {
+		return err
+	}
+	copied := map[string]bool{}
+	for _, o := range view.Applications {
+		for _, id := range o.IDs {
+			copied[id] = true
+		}
+	}
+	var points v1alpha1.RecoveryPointList
+	if err := w.c.List(ctx, &points, client.MatchingLabels{project.LabelVault: view.Vault}); err != nil {
+		return fmt.Errorf("list recovery points: %w", err)
+	}
+	for i := range points.Items {
+		rp := &points.Items[i]
+		if rp.Status.Phase == v1alpha1.PointAvailable && !copied[rp.Name] && rp.Status.Instant != nil {
+			view.Lost = append(view.Lost, Lost{Application: project.Application(rp), Point: rp.Name, Instant: rp.Status.Instant.Time})
+		}
+	}
+	slices.SortFunc(view.Lost, func(a, b Lost) int { return a.Instant.Compare(b.Instant) })
+	return w.plansHere(ctx, view)
+}
+
+// plansHere counts this site's plans: the copy has none, and this site's agent
+// keeps them in the vault again.
+func (w *work) plansHere(ctx context.Context, view *Promoted) error {
+	var plans v1alpha1.RecoveryPlanList
+	if err := w.c.List(ctx, &plans); err != nil {
+		return fmt.Errorf("list plans: %w", err)
+	}
+	for i := range plans.Items {
+		view.Plans = append(view.Plans, plans.Items[i].Name)
+	}
+	return nil
+}
+
+// Lost is a point of the lost vault that the copy does not have.
+type Lost struct {
+	Application string    `json:"application"`
+	Point       string    `json:"point"`
+	Instant     time.Time `json:"instant"`
+}
+
+// Promoted is what `vault promote` did, or would do.
+type Promoted struct {
+	Copy         string              `json:"copy"`
+	Vault        string              `json:"vault"`
+	Site         string              `json:"site"`
+	DryRun       bool                `json:"dryRun,omitempty"`
+	Already      bool                `json:"already,omitempty"` // another site promoted it before
+	Applications []promotion.Outcome `json:"applications"`
+	Lost         []Lost              `json:"lost"`
+	Plans        []string            `json:"plans"`
+	Now          time.Time           `json:"-"`
+}
+
+// Document is all of it.
+func (p Promoted) Document() any { return p }
+
+// Text says who may write what, what is lost, and what to do next.
+func (p Promoted) Text(t *output.Text) {
+	verb := map[bool]string{true: "would be", false: "is"}[p.DryRun]
+	t.Line("Vault %s %s what was its second copy %s; site %s %s moved over to it.", p.Vault, verb, p.Copy, p.Site, verb)
+	p.outcomes(t)
+	if p.DryRun {
+		t.Line("Nothing was changed.")
+		return
+	}
+	t.Line("Next: `vault promote %s` at every other site. `status` says when this one captures again; the first capture of each volume reads all of it.", p.Copy)
+	t.Line("Then give the vault a second copy: `vault add NAME URL --copy-of %s`. Plans that declare by themselves are armed anew.", p.Vault)
+}
+
+// mostLost bounds the lost points that are named one by one.
+const mostLost = 10
+
+func (p Promoted) outcomes(t *output.Text) {
+	rows := make([][]string, 0, len(p.Applications))
+	for _, o := range p.Applications {
+		newest := "none"
+		if !o.Newest.IsZero() {
+			newest = output.Age(o.Newest, p.Now) + " old"
+		}
+		rows = append(rows, []string{o.App, output.Plural(int64(o.Points), "point"), newest, says(o, p.Site)})
+	}
+	t.Table("", output.Columns("APPLICATION", "IN THE COPY", "NEWEST", "WHO MAY WRITE"), rows)
+	if len(p.Lost) > 0 {
+		t.Line("Lost, for the copy does not have them: %s.", output.Plural(int64(len(p.Lost)), "point"))
+		for _, l := range p.Lost[max(0, len(p.Lost)-mostLost):] {
+			t.Line("  %s, %s old", l.Point, output.Age(l.Instant, p.Now))
+		}
+	}
+	t.Line("Lost: journals and reports of runs, certificates and backups of consoles, and plans that no site has. This site has plans: %s.", list(p.Plans))
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+func says(o promotion.Outcome, self string) string {
+	switch o.Verdict {
+	case promotion.Here:
+		return fmt.Sprintf("site %s, which goes on (epoch %d)", self, o.Epoch)
+	case promotion.Elsewhere:
+		return fmt.Sprintf("site %s (epoch %d): it is stopped here", o.Site, o.Epoch)
+	}
+	text := "nobody, until the site that held it comes over, or one takes it over"
+	if o.LastSite != "" {
+		text += fmt.Sprintf("; last captured at site %s", o.LastSite)
+	}
+	return text
+}
+
+// question is what a person agrees to.
+func (p Promoted) question() string {
+	t := &output.Text{}
+	t.Line("Give vault %s up for good, and make its second copy %s the vault in its place.", p.Vault, p.Copy)
+	p.outcomes(t)
+	t.Line("A site that does not hear of this goes on as before, also with what is taken over from it (fence: none, forced).")
+	t.Line("Should the first vault come back, sites that still have it would go on with it: delete it, or revoke its credentials.")
+	return t.String()
+}
