@@ -38,7 +38,8 @@ func (e *env) vaultCommand() *cobra.Command {
 		Use: "vault", Short: "Add, check and list vaults, and keep their keys", Args: args(cobra.NoArgs, "one of: add, check, keys, ls, promote, reclaim, revert"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	promote := promoting.Host{Host: e.keys(), Store: e.backend.Store, Cluster: func() (client.Client, error) { return e.cluster() }}
+	promote := promoting.Host{Host: e.keys(), Cluster: func() (client.Client, error) { return e.cluster() }}
+	promote.Store = func(ctx context.Context, cfg backend.Config) (vault.Store, error) { return e.backend.Store(ctx, cfg) }
 	cmd.AddCommand(promoting.Command(promote), e.vaultAddCommand(), e.vaultCheckCommand(), keys.Command(e.keys()), e.vaultListCommand(), past.Revert(e.past()), past.Reclaim(e.past()))
 	return cmd
 }
