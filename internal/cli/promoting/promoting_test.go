@@ -1,0 +1,243 @@
+package promoting
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/keys"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/promotion"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+var (
+	noon    = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	errDied = errors.New("killed")
+)
+
+const firstURL, secondURL, otherURL = "s3://first/v", "s3://second/v", "s3://other/v"
+
+// site is a cluster that runs shop, with a vault, its second copy, and maybe another copy.
+type site struct {
+	t      *testing.T
+	c      client.Client
+	lives  int // changes of the cluster until whoever makes them dies; negative: none does
+	stores map[string]vault.Store
+	said   string
+	answer error
+}
+
+func (s *site) check(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// lived is errDied for every change after those that are left.
+func (s *site) lived() error {
+	if s.lives == 0 {
+		return errDied
+	}
+	s.lives--
+	return nil
+}
+
+func newSite(t *testing.T, others ...client.Object) *site {
+	t.Helper()
+	s := &site{t: t, lives: -1, stores: map[string]vault.Store{firstURL: mem.New(nil), secondURL: mem.New(nil), otherURL: mem.New(nil)}}
+	marker, err := vault.Init(t.Context(), s.stores[firstURL])
+	s.check(err)
+	identity, err := vault.NewIdentity()
+	s.check(err)
+	s.check(vault.InitCopy(t.Context(), s.stores[secondURL], marker))
+	s.check(vault.InitCopy(t.Context(), s.stores[otherURL], marker))
+	p, err := vault.CreateProject(t.Context(), s.stores[secondURL], "default", identity.Recipient())
+	s.check(err)
+	ring := vault.Keyring{VaultID: marker.ID, Project: "default", KeyID: p.KeyID(), Identity: identity}
+	objects := []client.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: metav1.NamespaceSystem, UID: "a"}},
+		&v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: "east", Labels: map[string]string{install.LocalLabel: "true"}}},
+		vaultObject("main", firstURL, ""), vaultObject("second", secondURL, "main"), secretObject("main", ring), secretObject("second", ring),
+		&v1alpha1.Application{
+			ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "shop"}, Spec: v1alpha1.ApplicationSpec{Vault: "main"},
+			Status: v1alpha1.ApplicationStatus{Epoch: 3, HeldEpoch: 3},
+		},
+	}
+	s.c = interceptor.NewClient(fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(append(objects, others...)...).Build(), interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+			if err := s.lived(); err != nil {
+				return err
+			}
+			return c.Create(ctx, o, opts...)
+		},
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+			if err := s.lived(); err != nil {
+				return err
+			}
+			return c.Update(ctx, o, opts...)
+		},
+		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
+			if err := s.lived(); err != nil {
+				return err
+			}
+			return c.Delete(ctx, o, opts...)
+		},
+	})
+	return s
+}
+
+func vaultObject(name, url, of string) *v1alpha1.Vault {
+	return &v1alpha1.Vault{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       v1alpha1.VaultSpec{URL: url, Project: "default", SecretName: "vault-" + name, CopyOf: of},
+	}
+}
+
+func secretObject(name string, ring vault.Keyring) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "vault-" + name}, Data: ring.Secret()}
+}
+
+func (s *site) run(args ...string) error {
+	var text strings.Builder
+	h := Host{
+		Host: keys.Host{
+			Bounded: func(*cobra.Command) (context.Context, context.CancelFunc) { return context.WithCancel(s.t.Context()) },
+			Print: func(r output.Result) error {
+				out := &output.Text{}
+				r.Text(out)
+				text.WriteString(out.String())
+				return nil
+			},
+			Step: func(string, ...any) {}, Say: func(string, ...any) {},
+			Ask:  func(string, string) error { return s.answer },
+			Now:  func() time.Time { return noon },
+			Args: func(n int, _ string) cobra.PositionalArgs { return cobra.ExactArgs(n) },
+		},
+		Cluster: func() (client.Client, error) { return s.c, nil },
+		Store: func(_ context.Context, cfg backend.Config) (vault.Store, error) {
+			if store := s.stores[cfg.URL]; store != nil {
+				return store, nil
+			}
+			return nil, vault.ErrUnavailable
+		},
+	}
+	cmd := Command(h)
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(s.t.Context())
+	s.said = text.String()
+	return err
+}
+
+// moved checks that the site works with the promoted vault, and with nothing else.
+func (s *site) moved(when string) {
+	s.t.Helper()
+	var all v1alpha1.VaultList
+	s.check(s.c.List(s.t.Context(), &all))
+	if len(all.Items) != 1 || all.Items[0].Name != "main" || all.Items[0].Spec.URL != secondURL || all.Items[0].Spec.CopyOf != "" {
+		s.t.Errorf("%s: the vaults are %+v", when, all.Items)
+	}
+	var secrets corev1.SecretList
+	s.check(s.c.List(s.t.Context(), &secrets))
+	if len(secrets.Items) != 1 {
+		s.t.Fatalf("%s: %d Secrets", when, len(secrets.Items))
+	}
+	ring, err := vault.ParseKeyring(secrets.Items[0].Data)
+	s.check(err)
+	p, err := ring.Open(s.t.Context(), s.stores[secondURL])
+	s.check(err)
+	current, err := lease.New(p).Current(s.t.Context(), "shop")
+	s.check(err)
+	if current.Number != 3+promotion.Margin+1 || !(lease.Identity{Site: "east", Cluster: "a"}).Made(current.Claim) {
+		s.t.Errorf("%s: shop is of %+v", when, current)
+	}
+}
+
+// TestMoveKilled at every change of the cluster, and given again.
+func TestMoveKilled(t *testing.T) {
+	for lives := 0; ; lives++ {
+		s := newSite(t)
+		s.stores[firstURL], s.lives = nil, lives
+		err := s.run("second", "--yes")
+		s.lives = -1
+		if err == nil {
+			s.moved("not killed")
+			if lives < 4 {
+				t.Fatalf("it changed the cluster %d times: it proves nothing", lives)
+			}
+			return
+		}
+		if !errors.Is(err, errDied) {
+			t.Fatal(err)
+		}
+		s.check(s.run("second", "--yes"))
+		s.moved("killed")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	third := vaultObject("third", otherURL, "main")
+	for name, c := range map[string]struct {
+		change func(s *site)
+		others []client.Object
+		says   string
+	}{
+		"the first vault answers":        {func(*site) {}, nil, "it is not lost"},
+		"another copy gives no answer":   {func(s *site) { s.stores[firstURL], s.stores[otherURL] = nil, nil }, []client.Object{third, secretObject("third", vault.Keyring{})}, "nobody knows"},
+		"nobody agreed":                  {func(s *site) { s.stores[firstURL], s.answer = nil, errors.New("not agreed to") }, nil, "not agreed to"},
+		"in the site's own failure zone": {func(s *site) { s.stores[firstURL] = nil; s.zone("here") }, nil, "nothing would be captured"},
+	} {
+		s := newSite(t, c.others...)
+		c.change(s)
+		args := []string{"second"}
+		if s.answer == nil {
+			args = append(args, "--yes")
+		}
+		if err := s.run(args...); err == nil || !strings.Contains(err.Error(), c.says) || s.answer == nil && !exit.IsRefusal(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := promotion.Read(t.Context(), s.stores[secondURL]); !errors.Is(err, vault.ErrNotFound) {
+			t.Errorf("%s: something was written: %v", name, err)
+		}
+	}
+}
+
+func (s *site) zone(name string) {
+	s.t.Helper()
+	here, second := &v1alpha1.Site{}, &v1alpha1.Vault{}
+	s.check(s.c.Get(s.t.Context(), client.ObjectKey{Name: "east"}, here))
+	s.check(s.c.Get(s.t.Context(), client.ObjectKey{Name: "second"}, second))
+	here.Spec.FailureDomain, second.Spec.FailureDomain = name, name
+	s.check(s.c.Update(s.t.Context(), here))
+	s.check(s.c.Update(s.t.Context(), second))
+}
+
+// TestDryRun names who goes on and changes nothing.
+func TestDryRun(t *testing.T) {
+	s := newSite(t)
+	s.stores[firstURL], s.lives = nil, 0
+	if err := s.run("second", "--dry-run"); err != nil || !strings.Contains(s.said, "site east, which goes on") || !strings.Contains(s.said, "Nothing was changed") {
+		t.Errorf("%s %v", s.said, err)
+	}
+	if _, err := promotion.Read(t.Context(), s.stores[secondURL]); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("something was written: %v", err)
+	}
+}
