@@ -127,7 +127,7 @@ func booted(t *testing.T) {
 	broken := a.backup(t)
 	davit(t, east, a.vault, "verify", broken.ID).want(t, 0, "is whole")
 	a.protect(t, "--test-every", "1h", "--test-timeout", "25s")
-	eventually(t, 3*time.Minute, "the agent finds that the database does not start", func() (bool, string) {
+	eventually(t, 5*time.Minute, "the agent finds that the database does not start", func() (bool, string) {
 		got := a.status(t, east, `conditions[?(@.type=="Ready")]`)
 		return strings.Contains(got, "RestoreTestFailed") && strings.Contains(got, broken.ID) && strings.Contains(got, "db"), got
 	})
@@ -146,7 +146,7 @@ func booted(t *testing.T) {
 // testKilled kills the agent while it tests: the next one removes the copy, and
 // tests again.
 func testKilled(t *testing.T) {
-	a := &app{slow: 15}
+	a := &app{slow: 5}
 	a.protected(t)
 	a.protect(t, "--test-every", "1h")
 	first := ""

@@ -146,7 +146,7 @@ func localVolume(t *testing.T) {
 		t.Errorf("the vault has %d points of what cannot be captured, want none", got)
 	}
 	a.protect(t, "--volumes", "snapshot-or-live")
-	got := davit(t, east, "", "backup", a.name, "--wait", "--timeout", "2m", "-o", "json")
+	got := davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m", "-o", "json")
 	if got.code != 0 && got.code != 4 {
 		got.want(t, 0)
 	}

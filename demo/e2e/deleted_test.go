@@ -39,7 +39,7 @@ func deleted(t *testing.T) {
 	})
 	// Full: nothing can be captured, a deletion goes through, and what is there stays.
 	w.set(full)
-	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "30s").want(t, 1, "vault is full")
+	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 1, "vault is full")
 	davit(t, east, a.vault, "points", "delete", first.ID, "--yes").want(t, 0, "no longer offered")
 	w.set(passing)
 	davit(t, east, a.vault, "verify", second.ID).want(t, 0, "is whole")

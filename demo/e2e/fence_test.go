@@ -282,7 +282,7 @@ func watchedFor(t *testing.T, a *app, world *callers, mine, beside, probe string
 
 func revive(t *testing.T, site string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if err := rig.Bed.Revive(ctx, site); err != nil {
 		t.Errorf("start %s again: %v", site, err)

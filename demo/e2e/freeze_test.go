@@ -119,9 +119,9 @@ func oneInstant(n [3]int64) bool { return n[0] > 0 && n[0] >= n[1] && n[1] >= n[
 // volume is frozen.
 func writes(t *testing.T, namespace string) {
 	t.Helper()
-	before := numbers(t, east, namespace, 2*time.Minute)
+	before := numbers(t, east, namespace, 4*time.Minute)
 	eventually(t, 3*time.Minute, "the writer of "+namespace+" goes on", func() (bool, string) {
-		now := numbers(t, east, namespace, time.Minute)
+		now := numbers(t, east, namespace, 3*time.Minute)
 		return now[2] > before[0]+3, fmt.Sprint(before, now)
 	})
 }
@@ -156,7 +156,7 @@ func (a *app) restored(t *testing.T, points []pointView) [][3]int64 {
 					copied := fmt.Sprintf("%s-%d", a.name, first+i)
 					removeNamespace(t, site, copied)
 					davit(t, site, a.vault, "restore", points[i].ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes").want(t, 0)
-					all[i] = numbers(t, site, copied, 2*time.Minute)
+					all[i] = numbers(t, site, copied, 4*time.Minute)
 					kubectl(t, site, "delete", "namespace", copied, "--wait=false")
 				}
 			})
@@ -176,7 +176,7 @@ func frozenTogether(t *testing.T) {
 	if os.Getenv("DAVIT_SOAK") != "" {
 		count = 50
 	}
-	begun := numbers(t, east, a.name, time.Minute)
+	begun := numbers(t, east, a.name, 3*time.Minute)
 	var points []pointView
 	for range count {
 		p := a.backup(t)
@@ -187,7 +187,7 @@ func frozenTogether(t *testing.T) {
 	}
 	davit(t, east, a.vault, "describe", points[0].ID).want(t, 0, "held still all volumes, for", "on 1 node", "cut by one group snapshot of 3 volumes of driver reflink.csi.davit.dev")
 	writes(t, a.name)
-	ended := numbers(t, east, a.name, time.Minute)
+	ended := numbers(t, east, a.name, 3*time.Minute)
 	t.Logf("%d points were taken while the writer went from %d to %d, in each database", count, begun[0], ended[0])
 	noGroups(t, a)
 	for i, n := range a.restored(t, points) {
@@ -278,7 +278,7 @@ func freezeKilled(t *testing.T) {
 	kubectl(t, east, "-n", system, "rollout", "status", "daemonset/davit-node", "--timeout=4m")
 	eventually(t, 4*time.Minute, "a capture is at one instant again", func() (bool, string) {
 		var p pointView
-		out := davit(t, east, "", "backup", a.name, "--wait", "--timeout", "3m", "-o", "json")
+		out := davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m", "-o", "json")
 		if out.code != 0 {
 			return false, out.all()
 		}

@@ -61,7 +61,7 @@ func loseNode(t *testing.T, a *app, moment func(id string) bool) (id string) {
 	}
 	var asked pointView
 	davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(4 * time.Minute)
 	for !moment(asked.ID) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the capture of %s never came to its moment", asked.ID)

@@ -71,7 +71,7 @@ func verifiedOnSchedule(t *testing.T) {
 		t.Fatalf("known before anybody looked: %+v", got)
 	}
 	a.protect(t, "--verify-cron", "* * * * *", "--verify-newest", "2")
-	eventually(t, 3*time.Minute, "the agent has read both points", func() (bool, string) {
+	eventually(t, 5*time.Minute, "the agent has read both points", func() (bool, string) {
 		got := verdicts()
 		return got[harmed.ID].Damaged && got[whole.ID].VerifiedHow == "full", fmt.Sprintf("%+v", got)
 	})
@@ -115,7 +115,7 @@ func twoOfAName(t *testing.T) {
 		vault := try(t, west, "get", "vault", common, "-o", "jsonpath={.status.conditions}")
 		return strings.Contains(vault, "SiteNameTaken"), vault
 	})
-	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "90s").want(t, 1, "superseded by epoch 1 of site east (cluster ", "site name belongs to another cluster")
+	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 1, "superseded by epoch 1 of site east (cluster ", "site name belongs to another cluster")
 	if got := a.status(t, west, "role"); got == "Active" {
 		t.Error("two clusters hold the epoch")
 	}

@@ -35,7 +35,7 @@ type control struct {
 // do runs a davit command that asks no cluster.
 func (c *control) do(t *testing.T, args ...string) outcome {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(rig.Root, "bin", "davit"), append([]string{"--timeout", "2m"}, args...)...)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(rig.Root, "bin", "davit"), append([]string{"--timeout", "4m"}, args...)...)
 	s3 := rig.Bed.S3()
 	cmd.Env = append(os.Environ(), "DAVIT_ACCESS_KEY="+s3.AccessKey, "DAVIT_SECRET_KEY="+s3.SecretKey, "DAVIT_CONSOLES="+filepath.Join(c.secrets, "consoles.json"))
 	cmd.WaitDelay = 5 * time.Second

@@ -118,7 +118,7 @@ func readOnlyVault(t *testing.T) {
 	sum, _ := a.protected(t)
 	w.set(readOnly)
 	davit(t, east, "", "vault", "check", a.vault).want(t, 5, "Access Denied", "hint:", "credentials")
-	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "2m").want(t, 1, "Access Denied")
+	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 1, "Access Denied")
 	if got := len(names(t, filepath.Join(projectDir(store), "manifests", a.name))); got != 1 {
 		t.Errorf("the vault has %d points, want 1", got)
 	}

@@ -146,7 +146,7 @@ func (s *Stage) Renew(ctx context.Context, site string) error {
 // Settled waits until davit's own workloads at a site have been rolled out.
 func (s *Stage) Settled(ctx context.Context, site string) error {
 	for _, what := range []string{"deployment/davit-agent", "daemonset/davit-node"} {
-		if _, err := s.Kubectl(ctx, site, "-n", system, "rollout", "status", what, "--timeout=2m"); err != nil {
+		if _, err := s.Kubectl(ctx, site, "-n", system, "rollout", "status", what, "--timeout=4m"); err != nil {
 			return err
 		}
 	}

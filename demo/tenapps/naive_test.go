@@ -155,7 +155,7 @@ func fillNaively(ctx context.Context, claim object, files string, p apps.Place) 
 			return err
 		}
 	}
-	if _, err := p.Kubectl(ctx, "", "-n", p.Namespace, "wait", "pod/fill", "--for=condition=Ready", "--timeout=2m"); err != nil {
+	if _, err := p.Kubectl(ctx, "", "-n", p.Namespace, "wait", "pod/fill", "--for=condition=Ready", "--timeout=4m"); err != nil {
 		return err
 	}
 	volume, err := p.Kubectl(ctx, "", "-n", p.Namespace, "get", "pvc", claim.name(), "-o", "jsonpath={.spec.volumeName}")
@@ -165,7 +165,7 @@ func fillNaively(ctx context.Context, claim object, files string, p apps.Place) 
 	if err := mounted(west, volume, func(mount string) error { return tarred("-C", mount, "-xpf", files) }); err != nil {
 		return err
 	}
-	_, err = p.Kubectl(ctx, "", "-n", p.Namespace, "delete", "pod", "fill", "--timeout=2m")
+	_, err = p.Kubectl(ctx, "", "-n", p.Namespace, "delete", "pod", "fill", "--timeout=4m")
 	return err
 }
 

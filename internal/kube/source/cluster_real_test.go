@@ -112,6 +112,7 @@ func names(t *testing.T, cluster *Cluster, q capture.Query) ([]string, capture.L
 }
 
 func TestRealListAtOneRevision(t *testing.T) {
+	t.Parallel()
 	clients := realClients(t)
 	cluster, err := NewCluster(clients)
 	if err != nil {

@@ -143,8 +143,12 @@ func (w *listWriter) Close(context.Context) (point.Resource, error) { return w.r
 // hooks, by CSI snapshots on the real driver, each by itself and all by one
 // group snapshot, and looks at what was cut.
 func TestBedCapture(t *testing.T) {
+	t.Parallel()
 	for method, class := range map[string]string{capture.MethodSnapshot: snapshotClass, capture.MethodGroup: ""} {
-		t.Run(method, func(t *testing.T) { bedCapture(t, class, method) })
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			bedCapture(t, class, method)
+		})
 	}
 }
 
@@ -207,7 +211,7 @@ func checkLog(t *testing.T, log string) {
 // checkReleased waits until nothing of the capture is left.
 func checkReleased(t *testing.T, clients *kube.Clients, ns, id string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	selector := metav1.ListOptions{LabelSelector: v1alpha1.LabelPoint + "=" + PointLabel(id)}
 	for {
@@ -246,6 +250,7 @@ func checkReleased(t *testing.T, clients *kube.Clients, ns, id string) {
 
 // TestBedSweep leaves a capture half done, as a process that was killed does.
 func TestBedSweep(t *testing.T) {
+	t.Parallel()
 	clients := bedClients(t)
 	ns := realNamespace(t, clients)
 	makeClaim(t, clients, ns, "data", storageClass)
@@ -277,6 +282,7 @@ func TestBedSweep(t *testing.T) {
 
 // TestBedPlanWithoutSnapshots refuses a plain volume, or reads it live.
 func TestBedPlanWithoutSnapshots(t *testing.T) {
+	t.Parallel()
 	clients := bedClients(t)
 	ns := realNamespace(t, clients)
 	makeClaim(t, clients, ns, "data", plainClass)
@@ -306,6 +312,7 @@ var groupContents = schema.GroupVersionResource{Group: groupAPI, Version: "v1", 
 // TestBedGroupThatNobodyCuts: a class whose driver has no group controller costs
 // a bounded time, and what was asked for does not stay.
 func TestBedGroupThatNobodyCuts(t *testing.T) {
+	t.Parallel()
 	clients := bedClients(t)
 	id := "bed-nobody-" + string(uuid.NewUUID())
 	class := &unstructured.Unstructured{Object: map[string]any{"driver": "nobody.example.com", "deletionPolicy": "Delete"}}

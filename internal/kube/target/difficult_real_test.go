@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -232,10 +233,16 @@ type hard struct {
 	src     *memory
 }
 
+// ports is held by whoever needs a node port of its own to stay free: another
+// test would be given it.
+var ports sync.Mutex
+
 // newHard makes them and captures them.
 func newHard(t *testing.T) *hard {
 	t.Helper()
 	clients := realClients(t)
+	ports.Lock()
+	t.Cleanup(ports.Unlock)
 	h := &hard{c: New(clients), clients: clients, suffix: fmt.Sprint(time.Now().UnixNano() % 1e6)}
 	h.ns = "f-hard-" + h.suffix
 	h.namespace(t, h.ns, "")
@@ -340,6 +347,7 @@ func says(res restore.Result) string {
 // Every difficult object, lost and restored; then what cannot change in one
 // that exists, by policy.
 func TestDifficultObjects(t *testing.T) {
+	t.Parallel()
 	h := newHard(t)
 	h.lose(t, h.ns)
 	other := "f-port-" + h.suffix // somebody takes a node port meanwhile
@@ -472,6 +480,7 @@ func (h *hard) immutable(t *testing.T) {
 
 // What a target would refuse is said before anything changes.
 func TestTargetsRefusals(t *testing.T) {
+	t.Parallel()
 	h := newHard(t)
 	h.recast(t, kindDeploy, "web", func(d map[string]any) {
 		_ = unstructured.SetNestedField(d, int64(2), "spec", "replicas")

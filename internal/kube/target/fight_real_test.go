@@ -74,8 +74,20 @@ func (f *flux) reconcile(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err = f.say(ctx, k, "Ready")
-	return err
+	// As Flux does, it says how that ended, also when somebody changed the
+	// Kustomization meanwhile: whoever suspends it waits for that.
+	for {
+		if done, err := f.say(ctx, k, "Ready"); done != nil || err != nil {
+			return err
+		}
+		k, err = f.c.Get(ctx, f.kustomizAt, f.namespace, f.name)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // say writes the status; nil says that somebody changed the Kustomization.
@@ -95,8 +107,12 @@ func (f *flux) say(ctx context.Context, k *unstructured.Unstructured, condition 
 // git changes nothing, and afterwards it goes on; without, it writes into the
 // middle of the restore.
 func TestRestoreIsNotFoughtByGit(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []gitops.Mode{gitops.Suspend, gitops.Keep} {
-		t.Run(string(mode), func(t *testing.T) { fought(t, mode) })
+		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
+			fought(t, mode)
+		})
 	}
 }
 
@@ -110,9 +126,7 @@ func fought(t *testing.T, mode gitops.Mode) {
 		create(t, c, "{apiVersion: v1, kind: Namespace, metadata: {name: "+n+"}}")
 	}
 	t.Cleanup(func() {
-		for _, n := range []string{ns, gitNS, "f-lease-" + suffix} {
-			remove(t, c, nsAt, n)
-		}
+		remove(t, c, nsAt, ns, gitNS, "f-lease-"+suffix)
 	})
 	labels := map[string]any{"kustomize.toolkit.fluxcd.io/name": "shop", "kustomize.toolkit.fluxcd.io/namespace": gitNS}
 	f := &flux{c: c, namespace: gitNS, name: "shop", kustomizAt: served(t, c, gitops.KindKustomization), at: served(t, c, kindConfigMap)}

@@ -3,14 +3,19 @@ package target
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/shape"
@@ -28,14 +33,58 @@ var reconcilers = []struct {
 	{gitops.KindApplication, "v1alpha1", "applications", `spec: {project: default, syncPolicy: {automated: {prune: true, selfHeal: true}, syncOptions: [CreateNamespace=true]}}`},
 }
 
+// defined are the definitions that these tests gave the cluster. They share
+// them, and TestMain takes them away: no test loses a kind under its feet.
+var defined struct {
+	sync.Mutex
+	names []string
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := undefine(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func undefine() error {
+	if len(defined.names) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	clients, err := kube.Kubeconfig(os.Getenv("DAVIT_TEST_KUBECONFIG"), "")
+	if err != nil {
+		return err
+	}
+	c := New(clients)
+	at, err := c.Serves(ctx, shape.KindCRD)
+	if err != nil {
+		return err
+	}
+	for _, name := range defined.names {
+		if err := c.at(at[0], "").Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
 // defineReconcilers gives the cluster their definitions, where it has none.
 func defineReconcilers(t *testing.T, c *Cluster) {
 	t.Helper()
+	defined.Lock()
+	defer defined.Unlock()
+	if err := c.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	for _, r := range reconcilers {
 		if _, err := c.Serves(t.Context(), r.kind); err == nil {
 			continue
 		}
-		t.Cleanup(func() { remove(t, c, served(t, c, shape.KindCRD), r.plural+"."+r.kind.Group) })
+		defined.names = append(defined.names, r.plural+"."+r.kind.Group)
 		singular := strings.ToLower(r.kind.Kind)
 		create(t, c, fmt.Sprintf(`
 apiVersion: apiextensions.k8s.io/v1
@@ -72,6 +121,7 @@ spec:
 // Objects of every reconciler are restored while it is suspended, on a real
 // API server; afterwards each is what it was.
 func TestGitOpsOnRealCluster(t *testing.T) {
+	t.Parallel()
 	clients := realClients(t)
 	c := New(clients)
 	suffix := fmt.Sprint(time.Now().UnixNano() % 1e6)
@@ -80,9 +130,8 @@ func TestGitOpsOnRealCluster(t *testing.T) {
 	defineReconcilers(t, c)
 	for _, n := range []string{ns, gitNS} {
 		create(t, c, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+n+"}")
-		t.Cleanup(func() { remove(t, c, nsAt, n) })
 	}
-	t.Cleanup(func() { remove(t, c, nsAt, "f-lease-"+suffix) })
+	t.Cleanup(func() { remove(t, c, nsAt, ns, gitNS, "f-lease-"+suffix) })
 	was := map[schema.GroupKind]map[string]any{}
 	find := func(r schema.GroupKind) *unstructured.Unstructured {
 		t.Helper()

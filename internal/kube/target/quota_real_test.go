@@ -16,15 +16,13 @@ import (
 // creating them would: that is only taken off minutes later, and until then
 // nothing can be made in their place.
 func TestRestoreChargesNoQuotaForWhatExists(t *testing.T) {
+	t.Parallel()
 	c := New(realClients(t))
 	suffix := fmt.Sprint(time.Now().UnixNano() % 1e6)
 	ns := "f-quota-" + suffix
 	nsAt, secretAt, quotaAt := served(t, c, kindNamespace), served(t, c, kindSecret), served(t, c, schema.GroupKind{Kind: "ResourceQuota"})
 	create(t, c, "{apiVersion: v1, kind: Namespace, metadata: {name: "+ns+"}}")
-	t.Cleanup(func() {
-		remove(t, c, nsAt, ns)
-		remove(t, c, nsAt, "f-lease-"+suffix)
-	})
+	t.Cleanup(func() { remove(t, c, nsAt, ns, "f-lease-"+suffix) })
 	create(t, c, "{apiVersion: v1, kind: ResourceQuota, metadata: {name: q, namespace: "+ns+"}, spec: {hard: {count/secrets: '9'}}}")
 	used := func() string {
 		u, err := c.Get(t.Context(), quotaAt, ns, "q")

@@ -121,7 +121,7 @@ func create(t *testing.T, c *Cluster, doc string) *unstructured.Unstructured {
 
 func eventually(t *testing.T, what string, f func() (bool, error)) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		ok, err := f()
 		if ok {
@@ -134,17 +134,22 @@ func eventually(t *testing.T, what string, f func() (bool, error)) {
 	}
 }
 
-func remove(t *testing.T, c *Cluster, at restore.Served, name string) {
+// remove deletes cluster-scoped objects, and waits once for all of them.
+func remove(t *testing.T, c *Cluster, at restore.Served, names ...string) {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
-	err := c.at(at, "").Delete(ctx, name, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
-		t.Error(err)
+	for _, name := range names {
+		err := c.at(at, "").Delete(ctx, name, metav1.DeleteOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Error(err)
+		}
 	}
-	eventually(t, "delete "+name, func() (bool, error) {
-		_, err := c.Get(ctx, at, "", name)
-		return apierrors.IsNotFound(err), err
-	})
+	for _, name := range names {
+		eventually(t, "delete "+name, func() (bool, error) {
+			_, err := c.Get(ctx, at, "", name)
+			return apierrors.IsNotFound(err), err
+		})
+	}
 }
 
 var kinds = []schema.GroupKind{
@@ -231,7 +236,8 @@ func unhold(t *testing.T, c *Cluster, tills schema.GroupKind, ns string) {
 }
 
 // A namespace with everything is captured, deleted with its CRDs, and restored
-// into a real cluster, twice; then once more under another name.
+// into a real cluster, twice; then once more under another name. It takes kinds
+// away from the cluster, so it has it for itself.
 func TestRestoreOnRealCluster(t *testing.T) {
 	clients := realClients(t)
 	c := New(clients)
@@ -243,11 +249,8 @@ func TestRestoreOnRealCluster(t *testing.T) {
 	t.Cleanup(func() {
 		unhold(t, c, tills, ns)
 		unhold(t, c, tills, other)
-		for _, n := range []string{ns, other, "f-lease-" + suffix} {
-			remove(t, c, nsAt, n)
-		}
-		remove(t, c, served(t, c, crdKind), "tills."+group)
-		remove(t, c, served(t, c, crdKind), "drawers."+group)
+		remove(t, c, nsAt, ns, other, "f-lease-"+suffix)
+		remove(t, c, served(t, c, crdKind), "tills."+group, "drawers."+group)
 	})
 	application(t, c, ns, tills, drawers)
 	m, src := take(t, c, ns, append([]schema.GroupKind{tills, drawers}, kinds...), map[schema.GroupKind]string{{Kind: "Namespace"}: ns})
@@ -263,8 +266,7 @@ func TestRestoreOnRealCluster(t *testing.T) {
 	}
 	unhold(t, c, tills, ns)
 	remove(t, c, nsAt, ns)
-	remove(t, c, served(t, c, crdKind), "tills."+group)
-	remove(t, c, served(t, c, crdKind), "drawers."+group)
+	remove(t, c, served(t, c, crdKind), "tills."+group, "drawers."+group)
 	eventually(t, "forget tills", func() (bool, error) {
 		if err := c.Refresh(t.Context()); err != nil {
 			return false, err
@@ -276,7 +278,7 @@ func TestRestoreOnRealCluster(t *testing.T) {
 	do := func(id string, mapping map[string]string) restore.Result {
 		t.Helper()
 		e := restore.New(m, restore.Options{
-			ID: id, Holder: t.Name(), NamespaceMapping: mapping, LeaseNamespace: "f-lease-" + suffix, ReadyTimeout: time.Minute,
+			ID: id, Holder: t.Name(), NamespaceMapping: mapping, LeaseNamespace: "f-lease-" + suffix, ReadyTimeout: 3 * time.Minute,
 		}, restore.Deps{Source: src, Cluster: c})
 		found, err := e.Preflight(t.Context())
 		if err != nil || len(restore.Blocking(found)) > 0 {
@@ -333,6 +335,7 @@ func TestRestoreOnRealCluster(t *testing.T) {
 
 // The harm that rewiring prevents, on a real garbage collector.
 func TestRealClusterCollectsDanglingOwners(t *testing.T) {
+	t.Parallel()
 	c := New(realClients(t))
 	ns := fmt.Sprintf("f-gc-%d", time.Now().UnixNano()%1e6)
 	create(t, c, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+ns+"}")

@@ -92,15 +92,15 @@ func (s site) deploy(p deploy.Params) {
 	}
 	for _, part := range parts {
 		s.kubectl(string(part.YAML), "apply", "--server-side", "--force-conflicts", "-f", "-")
-		s.kubectl("", "wait", "--for=condition=Established", "--timeout=60s", "crd/warehouses.shop.example.com", "crd/shelves.shop.example.com")
+		s.kubectl("", "wait", "--for=condition=Established", "--timeout=3m", "crd/warehouses.shop.example.com", "crd/shelves.shop.example.com")
 	}
 	owned, err := deploy.RenderOwned(p, s.kubectl("", "get", deploy.Owner, "-o", "jsonpath={.metadata.uid}"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.kubectl(string(owned), "apply", "--server-side", "-f", "-")
-	s.kubectl("", "rollout", "status", "statefulset/db", "--timeout=120s")
-	s.kubectl("", "rollout", "status", "deployment/web", "--timeout=120s")
+	s.kubectl("", "rollout", "status", "statefulset/db", "--timeout=4m")
+	s.kubectl("", "rollout", "status", "deployment/web", "--timeout=4m")
 }
 
 const clone = `
@@ -156,9 +156,9 @@ func TestLive(t *testing.T) {
 		`until [ "$(psql -U postgres shop -Atc 'select count(*) from orders')" -gt 500 ]; do :; done`)
 	before := time.Now()
 	s.kubectl(snapshot, "apply", "-f", "-")
-	s.kubectl("", "wait", "volumesnapshot/live", "--for=jsonpath={.status.readyToUse}=true", "--timeout=60s")
+	s.kubectl("", "wait", "volumesnapshot/live", "--for=jsonpath={.status.readyToUse}=true", "--timeout=3m")
 	s.kubectl(fmt.Sprintf(clone, p.DatabaseImage), "apply", "-f", "-")
-	s.kubectl("", "wait", "pod/clone", "--for=condition=Ready", "--timeout=120s")
+	s.kubectl("", "wait", "pod/clone", "--for=condition=Ready", "--timeout=4m")
 
 	acked := book.Before(before)
 	if len(acked) == 0 {
