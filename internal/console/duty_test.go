@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/client"
+	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink/beacon"
 	"davit.dev/davit/internal/vault"
@@ -101,6 +102,12 @@ func TestTwoConsoles(t *testing.T) {
 		t.Errorf("a project is lost: %d %s", code, text)
 	}
 	b.signed()
+	for dir, want := range map[string]bool{w.dir: true, b.dir: false} { // the directory alone does not know
+		by, overtaken, err := overtaken(t, w, dir)
+		if err != nil || overtaken != want || by.URL != b.options().URL {
+			t.Errorf("%s is overtaken: %v by %+v, %v", dir, overtaken, by, err)
+		}
+	}
 	w.wake(b)
 	if code, text := b.call(anna, "PUT", "/projects/acme/documents/protectionpolicies/daily", strings.ReplaceAll(policyJSON, "hourly", "daily")); code != 200 {
 		t.Fatal(code, text)
@@ -117,6 +124,16 @@ func TestTwoConsoles(t *testing.T) {
 	if _, text := w.call(anna, "GET", "/projects/acme/audit", ""); strings.Contains(text, "broken") {
 		t.Errorf("the audit log: %s", text)
 	}
+}
+
+func overtaken(t *testing.T, w *world, dir string) (lead.Claim, bool, error) {
+	t.Helper()
+	c, err := store.Open(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	by, overtaken, err := Overtaken(t.Context(), dir, c, w.options().Store)
+	return by, overtaken, errors.Join(err, c.Close())
 }
 
 // signed waits until each project's vault says to agents that this is the active console.

@@ -389,3 +389,58 @@ func (w *world) adds(name string) func() {
 		}
 	}
 }
+
+// While a project cannot be read, the console's backup keeps the way into its vault.
+func TestUnreadableKeepsItsWay(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.keep()
+	home, other := w.home()
+	if err := os.WriteFile(w.away(), bytes.Repeat([]byte("torn"), 1<<12), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	c, err := store.Open(ctx, w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(w.options(), c)
+	s.keeper.Every = 0 // due at once
+	for range 2 {      // the second goes by a backup to which it was added
+		s.keeper.Round(ctx)
+	}
+	broken := false
+	for _, st := range s.keeper.States() {
+		broken = broken || st.Project == other && st.Fault != ""
+	}
+	if !broken {
+		t.Errorf("the project can be read: %+v", s.keeper.States())
+	}
+	p, err := vault.OpenProject(ctx, w.vaults["mem:"+home], home, w.keys[home])
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := authority.Read(ctx, p, w.keys[home])
+	if err != nil {
+		t.Fatal(err)
+	}
+	shelf := backup.Shelf{Project: p, Authority: a, Console: c.ID()}
+	entries, err := shelf.List(ctx, backup.ConsoleDatabase)
+	if err != nil || len(entries) < 3 {
+		t.Fatal(entries, err)
+	}
+	d, err := shelf.Document(ctx, backup.ConsoleDatabase, entries[len(entries)-1].Number)
+	if err != nil || len(d.Projects) != 2 {
+		t.Errorf("it has %d ways, %v", len(d.Projects), err)
+	}
+	for _, b := range d.Projects {
+		if b.Binding.URL != "mem:"+b.Name {
+			t.Errorf("the way of %s is %q", b.Name, b.Binding.URL)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

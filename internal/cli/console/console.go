@@ -134,19 +134,13 @@ func (h Host) serve(ctx context.Context, o console.Options) (err error) {
 	return err
 }
 
-// active refuses to change anything in a directory that follows another console.
-func active(dir string) error {
-	if console.Passive(dir) {
-		return exit.Refuse("do it at the active console: `"+"curl https://…/healthz/active` finds it", "the console in %s is passive, and what is changed here is lost", dir)
-	}
-	return nil
-}
-
 // explain adds what to do.
 func explain(err error, dir string) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return exit.Refuse("`console init --data "+dir+"` makes one", "%v", err)
+	case errors.Is(err, store.ErrDamaged):
+		return exit.Refuse("stop the console; `console restore --data "+dir+" --project NAME --replace`, with that project's vault and recovery key, brings one project back, without --project all", "%v", err)
 	case errors.Is(err, console.ErrBusy), errors.Is(err, store.ErrRefused), errors.Is(err, store.ErrNewer), errors.Is(err, account.ErrPassword):
 		return exit.Refuse("", "%v", err)
 	}
@@ -229,6 +223,9 @@ func (h Host) init(cmd *cobra.Command, o *setup) (err error) {
 	defer func() { err = errors.Join(err, c.Close()) }()
 	h.Progress().Step("opening project %s", o.Project)
 	project, err := h.project(ctx, o, vaultStore, key)
+	if err != nil && o.join && !exit.IsRefusal(err) {
+		return exit.Hint(err, "give the same command again when that is mended: it goes on with what there is in "+o.dir)
+	}
 	if err != nil {
 		return err
 	}
@@ -237,18 +234,40 @@ func (h Host) init(cmd *cobra.Command, o *setup) (err error) {
 
 // ready opens the console, or makes it, and the administrator's account.
 func (h Host) ready(ctx context.Context, o *setup, password string) (*store.Console, store.User, error) {
-	c, err := store.Open(ctx, o.dir)
-	if errors.Is(err, store.ErrNotFound) {
-		if password == "" {
-			return nil, store.User{}, exit.Usage("", "--password-file is missing: the first administrator needs a password")
-		}
+	held, err := store.Holds(o.dir)
+	if err != nil {
+		return nil, store.User{}, explain(err, o.dir)
+	}
+	if !held && password == "" {
+		return nil, store.User{}, exit.Usage("", "--password-file is missing: the first administrator needs a password")
+	}
+	var c *store.Console
+	if held {
+		c, err = h.open(ctx, o.dir)
+	} else {
 		c, err = store.Create(ctx, o.dir)
 	}
 	if err != nil {
 		return nil, store.User{}, explain(err, o.dir)
 	}
+	u, err := h.administrator(ctx, c, o, password)
+	if err != nil {
+		return nil, u, errors.Join(err, c.Close())
+	}
+	return c, u, nil
+}
+
+// administrator finds the project's admin among the users, or makes him. A console
+// without projects is what a first attempt left that broke off: he is made again.
+func (h Host) administrator(ctx context.Context, c *store.Console, o *setup, password string) (store.User, error) {
+	all, err := c.Projects(ctx)
+	if err != nil {
+		return store.User{}, err
+	}
 	u, err := c.UserNamed(ctx, o.admin)
 	switch {
+	case err == nil && password != "" && len(all) == 0:
+		err = console.ResetPassword(ctx, c, h.cost(), h.act(), o.admin, password)
 	case err == nil && password != "":
 		err = exit.Refuse("leave --password-file out; `console password` changes it", "the console has a user %s already", o.admin)
 	case errors.Is(err, store.ErrNotFound) && password == "":
@@ -256,10 +275,7 @@ func (h Host) ready(ctx context.Context, o *setup, password string) (*store.Cons
 	case errors.Is(err, store.ErrNotFound):
 		u, err = console.AddUser(ctx, c, h.cost(), h.act(), o.admin, password, true)
 	}
-	if err != nil {
-		return nil, u, errors.Join(err, c.Close())
-	}
-	return c, u, nil
+	return u, err
 }
 
 // project opens the project, or makes it. A new recovery key is on disk before
@@ -302,7 +318,18 @@ func (h Host) add(ctx context.Context, c *store.Console, o *setup, b console.Bin
 	if err != nil {
 		return exit.Hint(err, "the same command with --join, and without --password-file, goes on from here")
 	}
-	return h.Print(Made{Dir: o.dir, Project: o.Project, Admin: o.admin, CAFile: console.CAFile(o.dir), Authority: a.Number, KeyFile: keyFile(o)})
+	m := Made{Dir: o.dir, Project: o.Project, Admin: o.admin, CAFile: console.CAFile(o.dir), Authority: a.Number, KeyFile: keyFile(o)}
+	all, err := c.Projects(ctx)
+	if err != nil {
+		return err
+	}
+	// A console is not served before its first project. What was added later is in
+	// the vault with its first backup.
+	if len(all) > 1 && console.Sent(ctx, c) {
+		h.Progress().Step("waiting for its first backup")
+		m.InVault = console.Kept(ctx, c, b.Project, a)
+	}
+	return h.Print(m)
 }
 
 func keyFile(o *setup) string {
@@ -354,12 +381,9 @@ console's directory. It works while the console is served, and is in its audit l
 			if err != nil {
 				return err
 			}
-			if err := active(dir); err != nil {
-				return err
-			}
-			c, err := store.Open(ctx, dir)
+			c, err := h.open(ctx, dir)
 			if err != nil {
-				return explain(err, dir)
+				return err
 			}
 			defer func() { err = errors.Join(err, c.Close()) }()
 			err = console.ResetPassword(ctx, c, h.cost(), h.act(), given[0], password)
@@ -369,7 +393,7 @@ console's directory. It works while the console is served, and is in its audit l
 			if err != nil {
 				return err
 			}
-			return h.Print(Reset{User: given[0]})
+			return h.Print(Reset{User: given[0], InVault: console.Sent(ctx, c)})
 		},
 	}
 	cmd.Flags().StringVar(&dir, "data", "", "the console's directory")
@@ -385,6 +409,9 @@ type Made struct {
 	CAFile    string `json:"caFile"`
 	Authority int64  `json:"authority"`
 	KeyFile   string `json:"recoveryKeyFile,omitempty"`
+	// InVault tells that the project has a backup: without one, what the console
+	// holds of it is lost with the directory.
+	InVault bool `json:"inVault"`
 }
 
 // Document implements output.Result.
@@ -396,12 +423,16 @@ func (m Made) Text(t *output.Text) {
 	if m.KeyFile != "" {
 		t.Line("The recovery key of the project is in %s and nowhere else: keep it outside of all sites, and not in the vault.", m.KeyFile)
 	}
+	if !m.InVault {
+		t.Line("It is NOT YET IN THE VAULT: its first backup is made within seconds when the console is served. Until then it is lost with this directory.")
+	}
 	t.Line("Serve it with: davit console --data %s --listen :8443 --name NAME", m.Dir)
 }
 
 // Reset is what `console password` did.
 type Reset struct {
-	User string `json:"user"`
+	User    string `json:"user"`
+	InVault bool   `json:"inVault"`
 }
 
 // Document implements output.Result.
@@ -410,4 +441,5 @@ func (r Reset) Document() any { return r }
 // Text implements output.Result.
 func (r Reset) Text(t *output.Text) {
 	t.Line("%s has a new password; his sessions have ended, and no one-time code is asked for.", r.User)
+	notYet(t, r.InVault)
 }

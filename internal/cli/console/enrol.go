@@ -45,12 +45,9 @@ func (h Host) enrol(cmd *cobra.Command, o enrolment, site string) (err error) {
 	if o.dir == "" || o.file == "" {
 		return exit.Usage("", "--data and --token-file are needed")
 	}
-	if err := active(o.dir); err != nil {
-		return err
-	}
-	c, err := store.Open(ctx, o.dir)
+	c, err := h.open(ctx, o.dir)
 	if err != nil {
-		return explain(err, o.dir)
+		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	f, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -70,7 +67,11 @@ func (h Host) enrol(cmd *cobra.Command, o enrolment, site string) (err error) {
 	if err != nil {
 		return explain(err, o.dir)
 	}
-	return h.Print(Enrolled{Site: site, Project: o.project, File: o.file, Expires: expires})
+	p, err := c.Project(ctx, o.project)
+	if err != nil {
+		return explain(err, o.dir)
+	}
+	return h.Print(Enrolled{Site: site, Project: o.project, File: o.file, Expires: expires, InVault: console.Sent(ctx, p)})
 }
 
 // Enrolled is what `console enrol` did.
@@ -79,6 +80,7 @@ type Enrolled struct {
 	Project string    `json:"project"`
 	File    string    `json:"tokenFile"`
 	Expires time.Time `json:"expires"`
+	InVault bool      `json:"inVault"`
 }
 
 // Document implements output.Result.
@@ -87,5 +89,6 @@ func (e Enrolled) Document() any { return e }
 // Text implements output.Result.
 func (e Enrolled) Text(t *output.Text) {
 	t.Line("The token for the agent of site %s, project %s, is in %s. It counts once, until %s.", e.Site, e.Project, e.File, output.Time(e.Expires))
+	notYet(t, e.InVault)
 	t.Line("At the site: davit enrol --console https://ADDRESS:PORT --enrol-token-file %s", e.File)
 }

@@ -70,6 +70,9 @@ type Keeper struct {
 	states map[string]*State // by project id; "" is the console
 	listed int               // how many projects the console's newest backup has
 	seen   int               // how many it could have had at the last look; of Run alone
+	// Of Run alone: how many there were when the way of one was missing, and for how
+	// many glances more it is not looked for.
+	without, rest, pause int
 }
 
 // States are those of all databases, the console's first.
@@ -117,13 +120,28 @@ func (k *Keeper) Run(ctx context.Context, look time.Duration) {
 	}
 }
 
-// news says whether there are more projects than the last round could keep.
+// longestPause is how many glances pass, at the most, until it is looked again for
+// the way of a project that has none that can be read.
+const longestPause = 60
+
+// news says whether there are more projects than the last round could keep. One
+// that has no way into its vault, be it for a moment or for good, is looked at less
+// and less often, until another is added.
 func (k *Keeper) news(ctx context.Context) bool {
 	all, err := k.Console.Projects(ctx)
 	if err != nil || len(all) <= k.seen {
 		return false // the next round says it
 	}
+	if len(all) != k.without {
+		k.without, k.rest, k.pause = len(all), 0, 0
+	}
+	if k.rest > 0 {
+		k.rest--
+		return false
+	}
 	ways, _ := k.bound(ctx, all)
+	k.pause = min(2*k.pause+1, longestPause)
+	k.rest = k.pause
 	return len(ways) > k.seen
 }
 
@@ -277,8 +295,8 @@ func (k *Keeper) write(ctx context.Context, j job, s *State, all []store.Listing
 		var missing map[string]error
 		d.Key = k.Console.Key()
 		d.Projects, missing = k.bound(ctx, all)
-		for name, err := range missing {
-			k.Log.Warn("the way into a project's vault is not in the console's backup", "project", name, "err", err)
+		if d.Projects, err = k.carry(ctx, j, d.Projects, all, missing); err != nil {
+			return err
 		}
 	} else {
 		d.ID, d.Name, d.Created = j.listing.ID, j.listing.Name, j.listing.Created
@@ -357,6 +375,41 @@ func (k *Keeper) bound(ctx context.Context, all []store.Listing) (out []Bound, m
 		out = append(out, b)
 	}
 	return out, missing
+}
+
+// carry adds the ways that cannot be read now from the newest backup that has
+// them: else it would be forgotten there, too, where the project's vault is.
+func (k *Keeper) carry(ctx context.Context, j job, ways []Bound, all []store.Listing, missing map[string]error) ([]Bound, error) {
+	if len(missing) == 0 {
+		return ways, nil
+	}
+	entries, err := j.List(ctx, j.database)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range slices.Backward(entries) {
+		if len(missing) == 0 {
+			break
+		}
+		d, err := j.Document(ctx, j.database, e.Number)
+		if errors.Is(err, vault.ErrDamaged) || errors.Is(err, vault.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range d.Projects {
+			listed := slices.ContainsFunc(all, func(l store.Listing) bool { return l.ID == b.ID })
+			if _, gone := missing[b.Name]; gone && listed {
+				ways = append(ways, b)
+				delete(missing, b.Name)
+			}
+		}
+	}
+	for name, err := range missing {
+		k.Log.Warn("the way into a project's vault is not in the console's backup", "project", name, "err", err)
+	}
+	return ways, nil
 }
 
 func (k *Keeper) prune(ctx context.Context, j job) error {

@@ -18,6 +18,11 @@ import (
 // ErrPassive says that this process is not the active one.
 var ErrPassive = errors.New("this console is not the active one")
 
+// ErrSetBack says that epochs are gone which were there: the vault was set back, or
+// what is looked at is not the vault, such as an empty place where a directory was
+// mounted. Nobody claims there.
+var ErrSetBack = errors.New("epochs of the console are gone from the vault; if it was set back on purpose, start the consoles anew")
+
 // Claim is what a process writes to become active. Number 0 is nobody's.
 type Claim struct {
 	FormatVersion int       `json:"formatVersion"`
@@ -139,11 +144,18 @@ func (m *Member) Confirm(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look who is active: %w", err)
 	}
+	if newest.Number < held {
+		return setBack(newest, held)
+	}
 	if newest.Number != held || newest.Holder != m.Holder {
 		m.yield(newest)
 		return fmt.Errorf("%w: epoch %d was claimed after epoch %d", ErrPassive, newest.Number, held)
 	}
 	return nil
+}
+
+func setBack(newest Claim, known int64) error {
+	return fmt.Errorf("%w: the newest is %d, and epoch %d was there", ErrSetBack, newest.Number, known)
 }
 
 // ConfirmIn is Confirm for who writes in one epoch: a later one that this process
@@ -177,8 +189,13 @@ func (m *Member) Step(ctx context.Context) error {
 		return fmt.Errorf("look who is active: %w", err)
 	}
 	m.mu.Lock()
+	known, held := max(m.newest.Number, m.epoch), m.epoch
+	if newest.Number < known {
+		m.heard = false
+		m.mu.Unlock()
+		return setBack(newest, known)
+	}
 	m.newest = newest
-	held := m.epoch
 	m.mu.Unlock()
 	switch {
 	case held != 0 && newest.Number == held && newest.Holder == m.Holder:

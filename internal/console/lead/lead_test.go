@@ -105,6 +105,41 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// Where the vault's epochs are gone nobody becomes active, however long it lasts:
+// who looks may see an empty place, and the other the vault.
+func TestSetBack(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.member("a"), w.member("b")
+	w.step(a, b)
+	empty := newWorld(t)
+	vaults := map[*Member]Ledger{a: a.Ledger, b: b.Ledger}
+	for m := range vaults {
+		m.Ledger = empty.ledger
+	}
+	if err := a.Confirm(t.Context()); !errors.Is(err, ErrSetBack) {
+		t.Errorf("it is confirmed: %v", err)
+	}
+	for range 20 {
+		for m := range vaults {
+			if err := m.Step(t.Context()); !errors.Is(err, ErrSetBack) {
+				t.Fatalf("%s: %v", m.Holder, err)
+			}
+		}
+		w.now += Every
+	}
+	w.is(a, Silent, 1, "https://a")
+	w.is(b, Passive, 1, "https://a")
+	if c, err := empty.ledger.Newest(t.Context()); err != nil || c.Number != 0 {
+		t.Errorf("someone claimed there: %+v, %v", c, err)
+	}
+	for m, l := range vaults { // the control: the vault is there again
+		m.Ledger = l
+	}
+	w.step(a, b)
+	w.is(a, Active, 1, "https://a")
+	w.is(b, Passive, 1, "https://a")
+}
+
 // The negative control of Confirm: a member that goes by its lease alone still
 // believes that it is active when another took over, its clock having stood
 // still as that of a stopped process may.
