@@ -41,7 +41,9 @@ func (s *State) answers() (all []Offer) {
 		return nil
 	}
 	for _, step := range s.Spec.Steps {
-		if step.Asks() && s.Steps[step.Name].Status == Doing {
+		// No intention is noted of what only asks: it waits as soon as it is its turn.
+		waits := step.Asks() && !s.Steps[step.Name].ended() && !slices.ContainsFunc(step.After, func(name string) bool { return !s.passed(name) })
+		if waits {
 			all = append(all, Offer{Kind: Answer, Step: step.Name, About: s.asks(step.Name), Approves: step.Kind == plan.KindApproval})
 		}
 	}
