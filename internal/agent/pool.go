@@ -52,7 +52,7 @@ type pool struct {
 
 // entry is one open vault.
 type entry struct {
-	mu        sync.Mutex // held while the vault is opened
+	turn      chan struct{} // held while the vault is opened
 	key       entryKey
 	checked   time.Time // when key was last read
 	opened    *vaults.Opened
@@ -146,12 +146,18 @@ func (p *pool) open(ctx context.Context, name string, ago time.Duration) (*entry
 	p.mu.Lock()
 	e := p.entries[name]
 	if e == nil {
-		e = &entry{}
+		e = &entry{turn: make(chan struct{}, 1)}
 		p.entries[name] = e
 	}
 	p.mu.Unlock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	// A vault that is silent keeps whoever opens it for minutes. Others wait for
+	// their own time, and go on without it: they have more to do than to ask it.
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("open vault %s: %w: it has not answered whoever asked first: %w", name, vault.ErrUnavailable, ctx.Err())
+	}
 	if e.opened != nil && p.now().Sub(e.checked) < ago {
 		return snapshot(e), nil
 	}

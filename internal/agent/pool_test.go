@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
@@ -106,5 +108,28 @@ func TestAChangedVault(t *testing.T) {
 	}
 	if after, err := p.Protector(t.Context(), "main"); err != nil || after == before {
 		t.Errorf("what captures work with did not change: %v", err)
+	}
+}
+
+// TestWhoWaitsForASilentVaultGoesOn when his own time is over, although another still
+// waits for the vault's answer: what a node says of a lease must be told all the same.
+func TestWhoWaitsForASilentVaultGoesOn(t *testing.T) {
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(aVault(t, time.Hour)...).Build()
+	clients, err := kube.New(&rest.Config{Host: "https://192.0.2.1"}) // is not asked
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPool(clients, c, lease.Identity{Site: "east", Cluster: "c"}, slog.New(slog.DiscardHandler), time.Now)
+	turn := make(chan struct{}, 1)
+	p.entries["main"] = &entry{turn: turn}
+	turn <- struct{}{} // somebody opens it
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.Protector(over, "main"); !errors.Is(err, vault.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("while another opens it: %v", err)
+	}
+	<-turn
+	if _, err := p.Protector(t.Context(), "main"); err != nil {
+		t.Errorf("when nobody does: %v", err)
 	}
 }
