@@ -224,11 +224,17 @@ func (r *Reconciler) stand(ctx context.Context, s *scope) error {
 		s.unanswered(err)
 		return nil
 	}
-	if invalid := s.protector.Preflight(s.app); invalid != nil {
+	st := &s.app.Status
+	invalid := s.protector.Preflight(s.app)
+	if invalid != nil {
 		s.fail(v1alpha1.ReasonInvalid, invalid)
-		s.standing, err = s.protector.Standing(ctx, s.app.VaultName())
-	} else {
+	}
+	// Where an epoch was heard of that is another's, the first was claimed long ago,
+	// whatever is left of it in the vault.
+	if first := st.Epoch == 0 || st.Role == v1alpha1.RoleActive; first && invalid == nil {
 		s.standing, err = s.protector.ClaimFirst(ctx, s.app.VaultName(), "agent of "+r.Site)
+	} else {
+		s.standing, err = s.protector.Standing(ctx, s.app.VaultName())
 	}
 	if errors.Is(err, lease.ErrNameTaken) { // the standing is known all the same
 		s.fail(reasonOf(err), err)
@@ -236,10 +242,29 @@ func (r *Reconciler) stand(ctx context.Context, s *scope) error {
 		s.unanswered(err)
 		return nil
 	}
-	st := &s.app.Status
+	if err := s.wentBack(); err != nil {
+		s.standing = protection.Standing{} // an answer that is older than what was heard is none
+		s.fail(reasonOf(err), err)
+		return nil
+	}
 	st.Role, st.Epoch, st.EpochSite = s.standing.Role, s.standing.Current.Number, s.standing.Current.Claim.Site
 	st.HeldEpoch = s.standing.Held
 	return r.named(ctx, s)
+}
+
+// wentBack says that the vault knows less of the application's epochs than it did, and
+// would have this site change its role for it. A site that was superseded must not
+// believe itself to be the writer because somebody deleted a number, or put an older
+// state of the vault back. Where the vault was changed on purpose, for another, whoever
+// writes goes on to, and claims there.
+func (s *scope) wentBack() error {
+	st, now := &s.app.Status, s.standing.Current.Number
+	if now >= st.Epoch || s.standing.Role == st.Role || st.Role != v1alpha1.RoleActive && st.Role != v1alpha1.RoleSuperseded {
+		return nil
+	}
+	return fmt.Errorf("%w: the vault's newest epoch of %s is %d, and %d, of site %s, was heard of here: epochs were deleted, or an older state of the vault was put back. "+
+		"This site stays %s, and captures nothing. Bring the newer epochs back; if what the vault says now is to count, take the application out of protection here and protect it anew",
+		vault.ErrDamaged, s.app.VaultName(), now, st.Epoch, st.EpochSite, st.Role)
 }
 
 // named finds out whether another cluster bears this site's name in the vault:
