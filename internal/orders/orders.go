@@ -127,7 +127,11 @@ func parseOrder(data []byte) (orderFile, error) {
 	if f.FormatVersion != formatVersion {
 		return f, fmt.Errorf("read order: it has format %d, this davit knows %d: use one version of davit at all sites", f.FormatVersion, formatVersion)
 	}
-	if err := errors.Join(vault.CheckName(f.Order.Run), vault.CheckName(f.Order.Step.Application)); err != nil {
+	err := vault.CheckName(f.Order.Run)
+	if app := f.Order.Step.Application; app != "" { // a step of people's may be about all of the run
+		err = errors.Join(err, vault.CheckName(app))
+	}
+	if err != nil {
 		return f, fmt.Errorf("read order: %w", err)
 	}
 	switch f.Order.Action {

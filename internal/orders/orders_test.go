@@ -111,6 +111,24 @@ func TestSilence(t *testing.T) {
 	}
 }
 
+// A step of people's that names no application is about all of the run.
+func TestAnOrderAboutAllOfTheRun(t *testing.T) {
+	p := project(t)
+	o := order("east")
+	o.Step.Application = ""
+	done := make(chan execute.Answer)
+	go func() { done <- orders.Sender{Project: p}.Do(t.Context(), o) }()
+	sent(t, p)
+	r := &orders.Receiver{Project: p, Site: "east", Actuator: execute.Func(func(context.Context, execute.Order) execute.Answer { return execute.Done("suspended") })}
+	if _, err := r.Poll(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	r.Wait()
+	if answer := <-done; answer.Note != "suspended" {
+		t.Errorf("%+v", answer)
+	}
+}
+
 // An agent that dies at its work leaves the order to the next one.
 func TestAnAgentThatDiesLeavesTheOrder(t *testing.T) {
 	p := project(t)
