@@ -136,6 +136,9 @@ const (
 	// AnnotationDocument is on the same, and says for which site it was made, of
 	// which document, and at which version of that.
 	AnnotationDocument = "davit.dev/console-document"
+	// AnnotationRequest is on Runs that a project's console asked for, and says by
+	// which request: <project>/<id>.
+	AnnotationRequest = "davit.dev/console-request"
 	// AnnotationSites is on documents of a console, with the sites that they are
 	// for, separated by commas.
 	AnnotationSites = "davit.dev/sites"

@@ -214,7 +214,8 @@ func (e *env) addCommands(root *cobra.Command) {
 	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand(), enrolment.Command(enrolment.Host{In: e.In, Bounded: e.looking, Cluster: e.cluster, Print: e.print}))
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
-		e.planCommand(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()), running.Runs(e.running()), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))
+		e.planCommand(), running.Runs(e.running()), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))
+	group("recover", remote.Begin(e.remote(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()))...)
 	group("look", console.Command(console.Host{In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener}), e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
 		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))
 	group("console", remote.Commands(e.remote())...)

@@ -51,7 +51,7 @@ func (e *env) remote() remote.Host {
 	return remote.Host{
 		In: e.In, Out: e.Out, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Getenv: e.getenv,
 		Format: func() output.Format { return output.Format(e.global.output) }, URL: func() string { return e.global.console },
-		Looking: e.looking, Working: e.working,
+		Looking: e.looking, Working: e.working, AskFor: e.askFor,
 	}
 }
 

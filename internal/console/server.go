@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/backup"
+	"davit.dev/davit/internal/console/begin"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/journal"
@@ -191,9 +192,10 @@ func (s *server) end() {
 // handler is all that the console answers.
 func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
+	begins := &begin.Desk{Door: door, Fleet: s.known}
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
-		Door: door, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
+		Door: door, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
 	}).Handler())
 	s.plain(mux)
 	return s.guarded(heard, mux)

@@ -88,7 +88,17 @@ type Hello struct {
 	// Documents is up to which revision it holds what it was handed; none: it takes
 	// no documents.
 	Documents *int64 `json:"documents,omitempty"`
+	// Runs says which runs the site lets a console begin: RunsNone, RunsDrill or
+	// RunsAll. None: the agent does not know how to begin any.
+	Runs string `json:"runs,omitempty"`
 }
+
+// Which runs a console may begin at a site.
+const (
+	RunsNone  = "none"
+	RunsDrill = "drill"
+	RunsAll   = "all"
+)
 
 // State is what an agent says of its cluster.
 type State struct {
@@ -136,6 +146,43 @@ type Held struct {
 	Revision int64 `json:"revision"`
 }
 
+// Begin asks a site's agent to begin a run: to make the Run of it. The same again
+// begins no second one.
+type Begin struct {
+	// Epoch is that of the console. A lower one than was heard is not obeyed.
+	Epoch int64  `json:"epoch"`
+	ID    string `json:"id"`
+	// Run is what the run is to be called.
+	Run  string `json:"run"`
+	Plan string `json:"plan"`
+	Verb string `json:"verb"`
+	// By is who asks, as runs call people of consoles.
+	By     string   `json:"by"`
+	Reason string   `json:"reason,omitempty"`
+	Lost   []string `json:"lost,omitempty"`
+	// Asked accepts that a site was merely asked to stop.
+	Asked  bool              `json:"acceptAsked,omitempty"`
+	Points map[string]string `json:"points,omitempty"`
+	AsOf   time.Time         `json:"asOf,omitzero"`
+	// Until is when it is too late to begin, by the console's clock.
+	Until time.Time `json:"until"`
+}
+
+// States of a run that a console asked for.
+const (
+	// Created: the Run is there, and its agent carries it.
+	Created = "created"
+)
+
+// Begun is what became of a Begin.
+type Begun struct {
+	ID    string `json:"id"`
+	State string `json:"state"` // Created or Refused
+	Why   string `json:"why,omitempty"`
+	// Do is what to do about it.
+	Do string `json:"do,omitempty"`
+}
+
 // Up is one frame of an agent: one of its members is set.
 type Up struct {
 	Hello *Hello    `json:"hello,omitempty"`
@@ -143,6 +190,7 @@ type Up struct {
 	Event *Event    `json:"event,omitempty"`
 	Beat  *struct{} `json:"beat,omitempty"`
 	Told  *Told     `json:"told,omitempty"`
+	Begun *Begun    `json:"begun,omitempty"`
 }
 
 // Console is who speaks for the project.
@@ -158,6 +206,8 @@ type Welcome struct {
 	ID    string `json:"id,omitempty"`
 	Acked int64  `json:"acked"`
 	Every int64  `json:"every"` // milliseconds
+	// At is the console's clock when it said this.
+	At time.Time `json:"at,omitzero"`
 }
 
 // Ack says up to where events are kept.
@@ -173,6 +223,8 @@ type Down struct {
 	// Only to agents that take documents.
 	Document *Document `json:"document,omitempty"`
 	Held     *Held     `json:"held,omitempty"`
+	// Only to agents that say which runs may be begun.
+	Begin *Begin `json:"begin,omitempty"`
 }
 
 // ErrFrame says that what the other side wrote is no frame.
@@ -216,7 +268,7 @@ func (r *Reader) Up() (Up, error) {
 	if err := json.Unmarshal(line, &f); err != nil {
 		return f, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
-	if n := count(f.Hello != nil, f.State != nil, f.Event != nil, f.Beat != nil, f.Told != nil); n != 1 {
+	if n := count(f.Hello != nil, f.State != nil, f.Event != nil, f.Beat != nil, f.Told != nil, f.Begun != nil); n != 1 {
 		return f, fmt.Errorf("%w: it has %d members", ErrFrame, n)
 	}
 	return f, nil
@@ -232,7 +284,7 @@ func (r *Reader) Down() (Down, error) {
 	if err := json.Unmarshal(line, &f); err != nil {
 		return f, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
-	if n := count(f.Welcome != nil, f.Ack != nil, f.Beat != nil, f.Document != nil, f.Held != nil); n != 1 {
+	if n := count(f.Welcome != nil, f.Ack != nil, f.Beat != nil, f.Document != nil, f.Held != nil, f.Begin != nil); n != 1 {
 		return f, fmt.Errorf("%w: it has %d members", ErrFrame, n)
 	}
 	return f, nil

@@ -98,9 +98,10 @@ func (k *keeper) Save(ctx context.Context, l dial.Link) error {
 }
 
 // Introduce gives a cluster's agent a token for a console.
-// accepted are the namespaces for which documents of it are taken.
-func Introduce(ctx context.Context, c client.Client, urls []string, t uplink.Token, accepted []string) error {
-	data, err := json.Marshal(dial.Link{URLs: urls, Token: t.String(), Documents: accepted})
+// accepted are the namespaces for which documents of it are taken, and runs says
+// which runs it may begin.
+func Introduce(ctx context.Context, c client.Client, urls []string, t uplink.Token, accepted []string, runs string) error {
+	data, err := json.Marshal(dial.Link{URLs: urls, Token: t.String(), Documents: accepted, Runs: runs})
 	if err != nil {
 		return errors.New("write the way to the console: it cannot be encoded")
 	}

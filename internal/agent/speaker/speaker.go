@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/agent/beginning"
 	"davit.dev/davit/internal/agent/documents"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
@@ -167,9 +168,10 @@ func (s *Speaker) dial(ctx context.Context, project string) error {
 	l := &line{status: dial.Status{Fault: "it has not been called yet"}}
 	l.client = &dial.Client{
 		Site: s.Site, Version: version.String(), Keep: &keeper{client: s.Client, reader: s.Reader, project: project},
-		Hands: &documents.Keeper{Client: s.Client, Reader: s.Reader, Vaults: s.Vaults, Site: s.Site, Project: project},
-		Vault: signpost{s, project},
-		Board: dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
+		Hands:  &documents.Keeper{Client: s.Client, Reader: s.Reader, Vaults: s.Vaults, Site: s.Site, Project: project},
+		Begins: &beginning.Beginner{Client: s.Client, Reader: s.Reader, Site: s.Site, Project: project},
+		Vault:  signpost{s, project},
+		Board:  dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
 	}
 	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})

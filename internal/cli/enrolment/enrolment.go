@@ -33,6 +33,8 @@ type Way struct {
 	TokenFile string
 	// Documents are what is taken of the console's documents: all, none or namespaces.
 	Documents []string
+	// Runs says which runs the console may begin: none, drill or all.
+	Runs string
 }
 
 // Flags adds the flags.
@@ -40,6 +42,7 @@ func (w *Way) Flags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&w.URLs, "console", nil, "address of the console, https://HOST:PORT; may be given again for another that takes over")
 	flags.StringVar(&w.TokenFile, "enrol-token-file", "", "file with the token that `console enrol` made; - is standard input")
 	flags.StringSliceVar(&w.Documents, "documents", nil, "which of the console's documents the agent takes: all, none, or those of these namespaces (default: all)")
+	flags.StringVar(&w.Runs, "runs", uplink.RunsNone, "which runs the console may begin here: none, drill or all")
 }
 
 // Which documents are taken, besides namespaces.
@@ -65,7 +68,9 @@ func (w Way) accepted() ([]string, error) {
 }
 
 // Given tells whether a way was given at all.
-func (w Way) Given() bool { return len(w.URLs) > 0 || w.TokenFile != "" || len(w.Documents) > 0 }
+func (w Way) Given() bool {
+	return len(w.URLs) > 0 || w.TokenFile != "" || len(w.Documents) > 0 || w.Runs != "" && w.Runs != uplink.RunsNone
+}
 
 // maxToken bounds what is read for a token.
 const maxToken = 4096
@@ -77,6 +82,9 @@ func (w Way) Token(in io.Reader) (uplink.Token, error) {
 	}
 	if _, err := w.accepted(); err != nil {
 		return uplink.Token{}, err
+	}
+	if !slices.Contains([]string{"", uplink.RunsNone, uplink.RunsDrill, uplink.RunsAll}, w.Runs) {
+		return uplink.Token{}, exit.Usage("write --runs none, drill or all", "--runs: %q is none of them", w.Runs)
 	}
 	for _, u := range w.URLs {
 		if err := dial.CheckURL(u); err != nil {
@@ -108,7 +116,7 @@ func (w Way) Introduce(ctx context.Context, c client.Client, t uplink.Token) err
 	if err != nil {
 		return err
 	}
-	return speaker.Introduce(ctx, c, w.URLs, t, accepted)
+	return speaker.Introduce(ctx, c, w.URLs, t, accepted, w.Runs)
 }
 
 // Host is what the command line gives its commands.
@@ -131,9 +139,12 @@ applications, policies and plans that are for this site. Nothing waits for the c
 and how its documents stand. A new token replaces what was there for its project.
 
 Who may write all documents at the console is an administrator of this cluster: plans and hooks run commands. --documents says which
-are taken: all, none, or those of these namespaces, which leaves out plans. On a cluster with vaults of several projects it must be given.`,
+are taken: all, none, or those of these namespaces, which leaves out plans. On a cluster with vaults of several projects it must be given.
+
+--runs lets people at the console begin runs that come to this site: drills, or also failovers, switchovers and failbacks. Without it they cannot.`,
 		Example: `  davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token
-  davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token --documents shop,wiki`,
+  davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token --documents shop,wiki
+  davit enrol --console https://console.example.com:8443 --enrol-token-file ./west.token --runs drill`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
 				return exit.Usage("", "enrol takes no arguments, but was given %q", given)

@@ -34,6 +34,7 @@ type present struct {
 	seen    time.Time
 	version string
 	takes   bool // documents
+	runs    string
 	ends    time.Time
 	since   time.Time // of the stream; zero: it is not connected
 	talk    *talk
@@ -143,7 +144,7 @@ func (r *room) enter(t *talk, end func()) (leave func(), err error) {
 		p.end()
 	}
 	p.since, p.seen, p.version, p.ends, p.talk, p.end = now, now, t.hello.Version, t.cert.NotAfter, t, end
-	p.takes = t.hello.Documents != nil
+	p.takes, p.runs = t.hello.Documents != nil, t.hello.Runs
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -248,7 +249,7 @@ func (s *Server) Known(p *store.Project) []fleet.Agent {
 	all := make([]fleet.Agent, 0, len(r.agents))
 	for site, a := range r.agents {
 		all = append(all, fleet.Agent{
-			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Ends: a.ends.UTC(), Objects: sorted(a.objects),
+			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Ends: a.ends.UTC(), Objects: sorted(a.objects),
 		})
 	}
 	slices.SortFunc(all, func(a, b fleet.Agent) int { return cmp.Compare(a.Site, b.Site) })

@@ -35,6 +35,7 @@ type talk struct {
 	coming  map[uplink.Key]uplink.Object // a full state that has not come whole
 	events  []store.SentEvent
 	told    []store.Handed // of documents
+	begun   []store.Answer // of runs
 	hands   *hands
 	acks    acks
 	changed bool // the state is to be kept
@@ -87,10 +88,11 @@ func (s *Server) stream(c *call) (any, error) {
 		return nil, err
 	}
 	c.w.Header().Set("Content-Type", "application/x-ndjson")
-	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, ID: s.Console.ID(), Acked: acked, Every: uplink.Beat.Milliseconds()}}); err != nil {
+	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, ID: s.Console.ID(), Acked: acked, Every: uplink.Beat.Milliseconds(), At: s.Now().UTC()}}); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // it is gone
 	}
 	defer t.handOver(ctx, end)()
+	defer t.askFor(ctx, end)()
 	defer t.acknowledge(ctx, end)()
 	if err := t.hear(ctx); ctx.Err() == nil {
 		s.Log.Info("an agent's stream ended", "project", c.project.Name, "site", c.who.Site, "err", err)
@@ -172,7 +174,7 @@ func (t *talk) hear(ctx context.Context) error {
 		if err := t.take(f); err != nil {
 			return err
 		}
-		if t.frames.Waiting() && len(t.events)+len(t.told) < batch {
+		if t.frames.Waiting() && len(t.events)+len(t.told)+len(t.begun) < batch {
 			continue
 		}
 		if err := t.keep(ctx); err != nil {
@@ -200,6 +202,8 @@ func (t *talk) take(f uplink.Up) error {
 		t.beaten = true
 	case f.Told != nil:
 		return t.answer(*f.Told)
+	case f.Begun != nil:
+		return t.ran(*f.Begun)
 	default:
 		return fmt.Errorf("%w: hello again", uplink.ErrFrame)
 	}
@@ -249,8 +253,8 @@ func (t *talk) keep(ctx context.Context) error {
 	if err := t.room.seen(t, now); err != nil {
 		return err
 	}
-	if len(t.events) > 0 || len(t.told) > 0 || t.changed || now.Sub(t.noted) >= noteEvery {
-		w := store.Word{Site: t.who.Site, At: now, Version: t.hello.Version, Ends: t.cert.NotAfter, Outbox: t.hello.Outbox, Events: t.events, Told: t.told}
+	if len(t.events) > 0 || len(t.told) > 0 || len(t.begun) > 0 || t.changed || now.Sub(t.noted) >= noteEvery {
+		w := store.Word{Site: t.who.Site, At: now, Version: t.hello.Version, Ends: t.cert.NotAfter, Outbox: t.hello.Outbox, Events: t.events, Told: t.told, Begun: t.begun}
 		if t.changed {
 			w.Said = t.room.said(t.who.Site)
 		}
@@ -264,7 +268,7 @@ func (t *talk) keep(ctx context.Context) error {
 			t.hands.arrived(h)
 		}
 	}
-	t.told = nil
+	t.told, t.begun = nil, nil
 	if n := len(t.events); n > 0 {
 		t.acks.kept(t.events[n-1].Seq)
 		t.events = nil

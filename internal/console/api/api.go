@@ -35,6 +35,8 @@ type Server struct {
 	Fleet func(p *store.Project) fleet.Known
 	// Agents are those of all projects.
 	Agents Agents
+	// Begins takes what sites are asked to begin.
+	Begins Begins
 	// Backups is what is known of the console's own backups.
 	Backups func() []backup.State
 	// SSO is the login provider; nil where there is none.

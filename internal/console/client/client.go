@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/begin"
 )
 
 // Bounds of one request.
@@ -328,4 +329,14 @@ func (c *Client) Delete(ctx context.Context, what Ref, revision string) (o api.O
 		q.query.Set("resourceVersion", revision)
 	}
 	return o, c.ask(ctx, q, &o)
+}
+
+// Begin asks the target's agent for a run, by the console. The id in it makes the
+// same again be the same request.
+func (c *Client) Begin(ctx context.Context, project, plan string, in api.NewRun) (s begin.Shown, err error) {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return s, err
+	}
+	return s, c.ask(ctx, request{method: "POST", path: []string{"projects", project, "plans", plan, "runs"}, body: body}, &s)
 }

@@ -16,6 +16,9 @@ type Agent struct {
 	Version   string    `json:"version,omitempty"`
 	// Takes is that it takes documents; false while it never came.
 	Takes bool `json:"takesDocuments"`
+	// Runs says which runs the site lets the console begin: none, drill or all; ""
+	// while it never came, or of an agent that cannot.
+	Runs string `json:"runs,omitempty"`
 	// Ends is when its certificate ends.
 	Ends    time.Time `json:"certificateEnds,omitzero"`
 	Objects []Heard   `json:"objects"`

@@ -202,6 +202,7 @@ type Word struct {
 	Outbox  string
 	Events  []SentEvent
 	Told    []Handed // of documents
+	Begun   []Answer // of runs
 }
 
 // SentEvent is an event and its place in its outbox.
@@ -221,7 +222,8 @@ func (p *Project) HearAgents(ctx context.Context, words []Word) error {
 			return err
 		}
 	}
-	return p.update(ctx, func(tx *sql.Tx) error {
+	answered := false
+	err := p.update(ctx, func(tx *sql.Tx) error {
 		last := int64(0)
 		for _, w := range words {
 			if _, err := exec(ctx, tx, "UPDATE agent SET seen = ?, version = ?, ends = ?, said = coalesce(?, said) WHERE site = ?", toMillis(w.At), w.Version, toMillis(w.Ends), w.Said, w.Site); err != nil {
@@ -230,6 +232,11 @@ func (p *Project) HearAgents(ctx context.Context, words []Word) error {
 			if err := answer(ctx, tx, w.Site, w.At, w.Told); err != nil {
 				return err
 			}
+			one, err := answerRequests(ctx, tx, w.Site, w.At, w.Begun)
+			if err != nil {
+				return err
+			}
+			answered = answered || one
 			n, err := keepEvents(ctx, tx, w)
 			if err != nil {
 				return err
@@ -242,6 +249,10 @@ func (p *Project) HearAgents(ctx context.Context, words []Word) error {
 		_, err := exec(ctx, tx, "DELETE FROM agent_event WHERE number <= ?", last-keptEvents)
 		return err
 	})
+	if err == nil && answered {
+		p.wake()
+	}
+	return err
 }
 
 func keepEvents(ctx context.Context, tx *sql.Tx, w Word) (last int64, err error) {

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/ahead"
+	"davit.dev/davit/internal/console/begin"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/plan"
@@ -59,6 +61,8 @@ type planData struct {
 	Verbs      []plan.Verb
 	Graph      template.HTML
 	GraphFault string
+	Ways       []plan.Verb // that whoever looks may begin
+	Requests   []begin.Shown
 }
 
 func planPage(v *visit) error {
@@ -80,6 +84,16 @@ func planPage(v *visit) error {
 		if r.Plan == name && !r.Over {
 			d.Running = append(d.Running, r)
 		}
+	}
+	d.Ways = v.ways()
+	asked, err := v.project.Requests(v.ctx(), name, 5)
+	for _, r := range asked {
+		one, unread := begin.Show(r, d.Now)
+		err = errors.Join(err, unread)
+		d.Requests = append(d.Requests, one)
+	}
+	if err != nil {
+		return err
 	}
 	return v.show(http.StatusOK, "plan", name, d)
 }

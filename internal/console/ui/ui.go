@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/backup"
+	"davit.dev/davit/internal/console/begin"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
@@ -51,6 +52,8 @@ type Server struct {
 	Round func(p *store.Project) <-chan struct{}
 	// Report is a run's signed report, once it was checked.
 	Report func(ctx context.Context, p *store.Project, run string) (*evidence.Document, error)
+	// Begins takes what sites are asked to begin.
+	Begins *begin.Desk
 	// Backups is what is known of the console's own backups.
 	Backups func() []backup.State
 	// SSO is the login provider; nil where there is none.
@@ -128,6 +131,9 @@ func (s *Server) Handler() http.Handler {
 		"GET /p/{project}/runs/{name}/report/{kind}": {account.Read, reportFile},
 		"GET /p/{project}/plans":                     {account.Read, plansPage},
 		"GET /p/{project}/plans/{name}":              {account.Read, planPage},
+		"GET /p/{project}/plans/{name}/begin":        {account.Protect, beginPage},
+		"POST /p/{project}/plans/{name}/begin":       {account.Protect, beginRun},
+		"GET /p/{project}/requests/{id}":             {account.Read, requestPage},
 		"GET /p/{project}/readiness":                 {account.Read, readinessPage},
 		"GET /p/{project}/events":                    {account.Read, eventsPage},
 		"GET /p/{project}/live":                      {account.Read, livePage},

@@ -42,6 +42,8 @@ type Client struct {
 	Hands Hands
 	// Vault says which console is the active one; nil: none is asked.
 	Vault Vault
+	// Begins make the Runs that the console asks for; nil: none are made.
+	Begins Begins
 	// Tell is told how it stands, when that changes and now and then.
 	Tell func(Status)
 	Now  func() time.Time
@@ -52,6 +54,7 @@ type Client struct {
 	// direct is where the vault says that the active console is: it is called next.
 	direct string
 	desk   desk
+	orders orders
 }
 
 // Vault is asked when the console does not answer, or is not the active one.
@@ -94,6 +97,15 @@ func (c *Client) Run(ctx context.Context) {
 		go func() {
 			defer close(ended)
 			c.work(ctx)
+		}()
+		defer func() { <-ended }()
+	}
+	c.orders.ready()
+	if c.Begins != nil {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			c.begin(ctx)
 		}()
 		defer func() { <-ended }()
 	}
@@ -180,6 +192,7 @@ func (c *Client) session(ctx context.Context) (welcomed bool, err error) {
 		return false, err
 	}
 	c.desk.forget(link.Documents)
+	c.orders.forget(link.Runs)
 	s := &session{Client: c, link: link, wire: w, cert: cert, saidOf: map[uplink.Key]spoken{}}
 	return s.stream(ctx)
 }
@@ -215,7 +228,7 @@ func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
 	if l.Token == "" {
 		return l, ErrEnrol
 	}
-	fresh := Link{URLs: l.URLs, Token: l.Token, Key: l.Key, Documents: l.Documents}
+	fresh := Link{URLs: l.URLs, Token: l.Token, Key: l.Key, Documents: l.Documents, Runs: l.Runs}
 	if len(l.Key) == 0 || len(l.Certificate) > 0 { // a new way in has a new key
 		var err error
 		if fresh.Key, err = newKey(); err != nil {

@@ -40,6 +40,9 @@ type Link struct {
 	// Documents are the namespaces for which documents of the console are taken,
 	// or Everywhere; none: none are.
 	Documents []string `json:"documents,omitempty"`
+	// Runs says which runs the console may begin: uplink.RunsDrill or RunsAll; all
+	// else is none.
+	Runs string `json:"runs,omitempty"`
 }
 
 // CheckURL says whether a text is the address of a console.

@@ -23,6 +23,7 @@ type session struct {
 	wire  wire
 	cert  *x509.Certificate
 	since time.Time
+	asked time.Time // when the stream was asked for
 
 	told   map[uplink.Key]uplink.Object // of this stream; nil: nothing yet
 	saidOf map[uplink.Key]spoken        // of documents, in this stream
@@ -46,10 +47,14 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 			holds := s.desk.holds()
 			hello.Documents = &holds
 		}
+		if s.Begins != nil {
+			hello.Runs = permitted(s.link.Runs)
+		}
 		if err := uplink.Write(in, uplink.Up{Hello: &hello}); err != nil {
 			in.CloseWithError(err)
 		}
 	}()
+	s.asked = s.Now()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.wire.base+uplink.StreamPath, out)
 	if err != nil {
 		return false, err
@@ -105,6 +110,7 @@ func (s *session) welcome(ctx context.Context, frames *uplink.Reader) error {
 	if err := s.rise(ctx, f.Welcome.Epoch); err != nil {
 		return err
 	}
+	s.orders.clock(s.asked, f.Welcome.At)
 	s.sent = f.Welcome.Acked
 	s.acked.Store(f.Welcome.Acked)
 	if err := s.Outbox.Ack(f.Welcome.Acked); err != nil {
@@ -194,6 +200,10 @@ func (s *session) hear(ctx context.Context, frames *uplink.Reader, alive *time.T
 			if err := s.handed(ctx, item{held: f.Held}, f.Held.Epoch); err != nil {
 				return err
 			}
+		case f.Begin != nil:
+			if err := s.ordered(ctx, *f.Begin); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%w: welcome again", uplink.ErrFrame)
 		}
@@ -214,12 +224,13 @@ func (s *session) talk(ctx context.Context, to io.Writer) error {
 		objects, set, changed := s.Board.look()
 		more := s.Outbox.Changed()
 		papers, stand := s.desk.look()
+		begun, answered := s.orders.look()
 		if set {
 			if err := s.state(to, objects); err != nil {
 				return err
 			}
 		}
-		if err := errors.Join(s.events(to), s.papers(to, papers)); err != nil {
+		if err := errors.Join(s.events(to), s.papers(to, papers), say(to, begun)); err != nil {
 			return err
 		}
 		select {
@@ -228,6 +239,7 @@ func (s *session) talk(ctx context.Context, to io.Writer) error {
 		case <-changed:
 		case <-more:
 		case <-stand:
+		case <-answered:
 		case <-s.acks:
 		case <-beat.C:
 			if err := uplink.Write(to, uplink.Up{Beat: &struct{}{}}); err != nil {

@@ -1,0 +1,149 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/begin"
+	"davit.dev/davit/internal/console/client"
+	"davit.dev/davit/internal/plan"
+)
+
+// Begin has commands that begin runs at a cluster ask a console for them, where
+// --console names one. Without it they are as they were.
+func Begin(h Host, all ...*cobra.Command) []*cobra.Command {
+	for _, cmd := range all {
+		cmd.Annotations = map[string]string{mark: "yes"}
+		cmd.Long += "\n\nWith --console URL, the console asks the target's agent for the run, with the rights of whoever is logged in there."
+		atCluster := cmd.RunE
+		var project string
+		flags := cmd.Flags()
+		flags.StringVar(&project, "project", "", "with --console: project to work in (default: the one kept at login)")
+		cmd.RunE = func(cmd *cobra.Command, given []string) error {
+			switch {
+			case h.URL() != "":
+				return h.begin(cmd, given, project)
+			case project != "":
+				return exit.Usage("give --console, or leave --project out", "--project is for a console's projects")
+			}
+			return atCluster(cmd, given)
+		}
+	}
+	return all
+}
+
+// elsewhere are flags that mean nothing at a console.
+var elsewhere = []string{"file", "dry-run", "sweep", "wait", "vault-url", "recovery-key-file", "kubeconfig", "context", "vault"}
+
+func (h Host) begin(cmd *cobra.Command, given []string, project string) error {
+	if len(given) != 1 {
+		return exit.Usage("`"+cmd.Name()+" --help` shows how", "%s at a console takes one PLAN", cmd.Name())
+	}
+	flags := cmd.Flags()
+	for _, name := range elsewhere {
+		if flags.Changed(name) {
+			return exit.Usage("leave --"+name+" out, or give the command without --console at the target", "--%s means nothing at a console", name)
+		}
+	}
+	in, err := asked(cmd.Name(), flags)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := h.Working(cmd)
+	defer cancel()
+	s, err := h.working(project)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	yes, _ := flags.GetBool("yes") // a drill has none
+	if begin.Moves(plan.Verb(in.Verb)) && !yes {
+		fmt.Fprintf(h.Err, "%s of plan %s, asked for at %s. Its page there says what would be lost, and what is in the way.\n", in.Verb, given[0], s.URL())
+		if err := h.AskFor(given[0], "the plan's name"); err != nil {
+			return err
+		}
+	}
+	h.Progress().Step("asking the site's agent through the console")
+	got, err := insist(ctx, s, given[0], in)
+	if err != nil {
+		return h.explain(err)
+	}
+	h.Progress().Done()
+	switch got.State {
+	case "created":
+		return h.Print(Asked(got))
+	case "refused":
+		return exit.Refuse(got.Do, "site %s refuses: %s", got.To, got.Why)
+	}
+	hint := got.Do
+	if hint == "" {
+		hint = "the plan's page at the console says what becomes of it; nothing is begun after " + got.Until.UTC().Format(time.RFC3339)
+	}
+	return &exit.Error{Code: exit.Failed, Err: fmt.Errorf("site %s has not answered about run %s: %s", got.To, got.Run, got.Why), Hint: hint}
+}
+
+// insist asks again where an answer may have been lost. It stays one request.
+func insist(ctx context.Context, s *session, name string, in api.NewRun) (got begin.Shown, err error) {
+	for range 3 {
+		got, err = s.Begin(ctx, s.Project, name, in)
+		lost := errors.Is(err, client.ErrUnreachable) || client.Is(err, http.StatusGatewayTimeout) || client.Is(err, http.StatusServiceUnavailable)
+		if !lost {
+			return got, err
+		}
+		select {
+		case <-ctx.Done():
+			return got, context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
+	return got, err
+}
+
+// asked reads the flags. The id makes the same command's second try the same
+// request.
+func asked(verb string, flags *pflag.FlagSet) (in api.NewRun, err error) {
+	in.Verb = verb
+	if in.ID, err = account.NewID(); err != nil {
+		return in, err
+	}
+	in.To, _ = flags.GetString("to")
+	in.Reason, _ = flags.GetString("reason")
+	if lost, err := flags.GetStringSlice("lost"); err == nil {
+		in.Lost = slices.Clone(lost)
+	}
+	in.AcceptAsked, _ = flags.GetBool("accept-asked")
+	if points, err := flags.GetStringToString("point"); err == nil && len(points) > 0 {
+		in.Points = points
+	}
+	if text, _ := flags.GetString("as-of"); text != "" {
+		if in.AsOf, err = time.Parse(time.RFC3339, text); err != nil {
+			return in, exit.Usage("write it such as 2026-11-27T04:00:00Z", "--as-of %q is not a time", text)
+		}
+	}
+	return in, nil
+}
+
+// Asked is a run that a console had a site begin.
+type Asked begin.Shown
+
+// Document implements output.Result.
+func (a Asked) Document() any { return begin.Shown(a) }
+
+// Text implements output.Result.
+func (a Asked) Text(t *output.Text) {
+	t.Line("Site %s has begun run %s, a %s of plan %s. The console's page of the run shows how far it is.", a.To, a.Run, a.Verb, a.Plan)
+	if a.Why != "" {
+		t.Line("%s.", a.Why)
+	}
+}

@@ -1,0 +1,27 @@
+package dial
+
+import (
+	"testing"
+	"time"
+)
+
+// Whatever the difference of the clocks, and however long the console's word was
+// under way, it is too late when the console's clock says so, and never later.
+func TestLate(t *testing.T) {
+	mine, theirs := time.Now(), time.Now().Add(-7*time.Hour).Round(0)
+	var o orders
+	if !o.late(mine, theirs.Add(time.Hour)) {
+		t.Error("a console that does not say what time it is may begin")
+	}
+	o.clock(mine, theirs)
+	until := theirs.Add(2 * time.Minute)
+	for passed, late := range map[time.Duration]bool{0: false, 119 * time.Second: false, 2 * time.Minute: true, time.Hour: true} {
+		if got := o.late(mine.Add(passed), until); got != late {
+			t.Errorf("after %s it is late: %v", passed, got)
+		}
+	}
+	// The machine slept: one of its clocks stood still.
+	if !o.late(mine.Add(time.Hour).Round(0), until) {
+		t.Error("by the wall's clock alone it is not late")
+	}
+}
