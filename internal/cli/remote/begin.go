@@ -27,17 +27,15 @@ func Begin(h Host, all ...*cobra.Command) []*cobra.Command {
 		cmd.Annotations = map[string]string{mark: "yes"}
 		cmd.Long += "\n\nWith --console URL, the console asks the target's agent for the run, with the rights of whoever is logged in there."
 		atCluster := cmd.RunE
-		var project string
-		flags := cmd.Flags()
-		flags.StringVar(&project, "project", "", "with --console: project to work in (default: the one kept at login)")
 		cmd.RunE = func(cmd *cobra.Command, given []string) error {
-			switch {
-			case h.URL() != "":
-				return h.begin(cmd, given, project)
-			case project != "":
-				return exit.Usage("give --console, or leave --project out", "--project is for a console's projects")
+			if h.URL() == "" {
+				return atCluster(cmd, given)
 			}
-			return atCluster(cmd, given)
+			project := ""
+			if f := cmd.Flags().Lookup("project"); f != nil && f.Changed { // its default is a vault's
+				project = f.Value.String()
+			}
+			return h.begin(cmd, given, project)
 		}
 	}
 	return all
