@@ -25,6 +25,7 @@ func TestBeginPages(t *testing.T) {
 	}
 	anna, vera := w.browse("anna"), w.browse("vera")
 	page := "/p/acme/plans/shop"
+	w.shown(anna, "/p/acme/plans", page+`"`) // the vault was read again
 	if text := w.shown(anna, page, "Begin from here"); !strings.Contains(text, page+"/begin?verb=failover") {
 		t.Error("no way to begin a failover")
 	}
