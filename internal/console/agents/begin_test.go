@@ -113,21 +113,13 @@ func TestBegun(t *testing.T) {
 	}
 }
 
-// A site begins what it was opened for, and says how to open it further.
-func TestOpened(t *testing.T) {
-	for _, test := range []struct {
-		runs, verb string
-		begun      bool
-	}{
-		{"", "drill", false}, {"drill", "drill", true}, {"drill", "failover", false}, {"all", "failover", true}, {"everything", "drill", false},
-	} {
-		w := newWorld(t)
-		s := &starts{}
-		w.starter("west", test.runs, s)
-		w.request("one", test.verb)
-		r := w.answered("one")
-		if (r.State == uplink.Created) != test.begun || !test.begun && r.Do != dial.Allow {
-			t.Errorf("%q, %s: %+v", test.runs, test.verb, r)
-		}
+// A site that was not opened for it begins nothing, and says how to open it.
+func TestClosed(t *testing.T) {
+	w := newWorld(t)
+	s := &starts{}
+	w.starter("west", uplink.RunsDrill, s)
+	w.request("one", "failover")
+	if r := w.answered("one"); r.State != uplink.Refused || r.Do != dial.Allow || len(s.begun) != 0 {
+		t.Errorf("%+v, begun: %v", r, s.begun)
 	}
 }

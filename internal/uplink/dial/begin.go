@@ -49,10 +49,8 @@ func permits(runs, verb string) Refusal {
 }
 
 const (
-	// beginLimit is how long one try may take, and beginAgain how long what failed
-	// is left alone.
+	// beginLimit is how long one try may take.
 	beginLimit = 45 * time.Second
-	beginAgain = 2 * time.Second
 	// beginMost is how many may wait.
 	beginMost = 64
 )
@@ -176,12 +174,11 @@ func (c *Client) beginOne(ctx context.Context, b uplink.Begin, runs string) {
 		c.orders.answer(said)
 		return
 	}
-	timer := time.NewTimer(beginAgain)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
+	pause := c.Pause
+	if pause == nil {
+		pause = Pause
 	}
+	pause(ctx, 1)
 }
 
 // ordered takes what the console asks for, if it is a console of the epoch that may.

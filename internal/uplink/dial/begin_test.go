@@ -25,3 +25,18 @@ func TestLate(t *testing.T) {
 		t.Error("by the wall's clock alone it is not late")
 	}
 }
+
+// A site begins what it was opened for, and nothing for a word that it does not
+// know.
+func TestOpened(t *testing.T) {
+	for _, test := range []struct {
+		runs, verb string
+		may        bool
+	}{
+		{"", "drill", false}, {"none", "drill", false}, {"drill", "drill", true}, {"drill", "failover", false}, {"all", "failover", true}, {"all", "drill", true}, {"everything", "drill", false},
+	} {
+		if r := permits(test.runs, test.verb); (r == Refusal{}) != test.may || !test.may && r.Do != Allow {
+			t.Errorf("%q, %s: %+v", test.runs, test.verb, r)
+		}
+	}
+}
