@@ -30,6 +30,7 @@ import (
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/sso"
+	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/console/ui"
 	"davit.dev/davit/internal/evidence"
@@ -191,14 +192,29 @@ func (s *server) end() {
 
 // handler is all that the console answers.
 func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
+	desk := &steer.Desk{Door: door, Open: s.vault, Patience: patience}
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	begins := &begin.Desk{Door: door, Fleet: s.known}
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Fleet: s.known, Agents: s.agents, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
-		Door: door, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
+		Door: door, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
 	}).Handler())
 	s.plain(mux)
 	return s.guarded(heard, mux)
+}
+
+// patience is how long whoever steers a run waits for its answer, before he is told
+// that there is none yet.
+const patience = 4 * time.Second
+
+// vault opens a project's vault, as it is now.
+func (s *server) vault(ctx context.Context, p *store.Project) (*vault.Project, error) {
+	var b fleet.Binding
+	if err := p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
+		return nil, err
+	}
+	in, _, err := b.Project(ctx, s.Store)
+	return in, err
 }
 
 // plain are the answers that anybody may have.

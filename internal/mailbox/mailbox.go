@@ -138,6 +138,16 @@ type Asked struct {
 	Reply *Reply
 }
 
+// Get returns a request, and what became of it.
+func (b Box) Get(ctx context.Context, run string, n int64) (*Asked, error) {
+	r, err := b.read(ctx, run, n)
+	if err != nil {
+		return nil, err
+	}
+	reply, err := b.Answer(ctx, run, n)
+	return &Asked{Request: *r, Reply: reply}, err
+}
+
 // Newest returns the newest requests, at most so many, the newest first. What cannot
 // be read is left out.
 func (b Box) Newest(ctx context.Context, run string, most int) ([]Asked, error) {

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/sso"
+	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
 )
 
@@ -37,6 +38,8 @@ type Server struct {
 	Agents Agents
 	// Begins takes what sites are asked to begin.
 	Begins Begins
+	// Steer takes what people want of runs.
+	Steer *steer.Desk
 	// Backups is what is known of the console's own backups.
 	Backups func() []backup.State
 	// SSO is the login provider; nil where there is none.
@@ -214,6 +217,7 @@ var verdicts = []struct {
 	{sso.ErrNoDevices, http.StatusUnprocessableEntity, "Invalid"},
 	{sso.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
 	{sso.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
+	{steer.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{entry.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
 	{entry.ErrForbidden, http.StatusForbidden, "Forbidden"},
 	{document.ErrInvalid, http.StatusUnprocessableEntity, "Invalid"},

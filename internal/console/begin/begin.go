@@ -21,7 +21,6 @@ import (
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
-	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/uplink"
 )
@@ -72,14 +71,6 @@ func Need(who entry.Who, v plan.Verb) account.Permission {
 	return account.Recover
 }
 
-// Name is who asks, as runs know him.
-func Name(who entry.Who, project string) string {
-	if who.Token != nil {
-		return failover.AtConsole(strings.TrimPrefix(who.Token.By, "user/"), who.Token.Name, project)
-	}
-	return failover.AtConsole(strings.TrimPrefix(who.Name, "user/"), "", project)
-}
-
 // Take keeps what somebody asks for, and returns what the site says of it if it does
 // so soon: a request without a state has no answer yet.
 func (d *Desk) Take(ctx context.Context, p *store.Project, who entry.Who, act audit.Act, a Ask) (store.Request, error) {
@@ -108,7 +99,7 @@ func (d *Desk) Take(ctx context.Context, p *store.Project, who entry.Who, act au
 	if busy := Busy(k, a.Plan, a.To, a.Verb); busy != "" {
 		return store.Request{}, fmt.Errorf("%w: run %s of plan %s is under way: wait until it is over, or end it", store.ErrConflict, busy, a.Plan)
 	}
-	r, what, err := a.request(Name(who, p.Name), act.At)
+	r, what, err := a.request(who.InRuns(p.Name), act.At)
 	if err != nil {
 		return r, err
 	}

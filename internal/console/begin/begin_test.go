@@ -140,7 +140,7 @@ func TestRoles(t *testing.T) {
 	if Need(robot(account.Protect), plan.Drill) != account.Recover || Need(person("olaf"), plan.Drill) != account.Protect {
 		t.Error("a robot drills without the scope recover")
 	}
-	if got := Name(robot(), "acme"); got != "rita/ci@console/acme" || !failover.SamePerson(got, "rita") {
+	if got := robot().InRuns("acme"); got != "rita/ci@console/acme" || !failover.SamePerson(got, "rita") {
 		t.Error(got)
 	}
 }

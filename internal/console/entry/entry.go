@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/failover"
 )
 
 // Errors, wrapped, by which callers decide.
@@ -73,6 +74,14 @@ type Who struct {
 	Session *store.Session // of a person
 	Token   *store.Token   // of a robot
 	project string         // id of the only project that a robot may see
+}
+
+// InRuns is what he is called in the runs of a project: a robot by who made its token too.
+func (w Who) InRuns(project string) string {
+	if w.Token != nil {
+		return failover.AtConsole(strings.TrimPrefix(w.Token.By, "user/"), w.Token.Name, project)
+	}
+	return failover.AtConsole(strings.TrimPrefix(w.Name, "user/"), "", project)
 }
 
 // Act is an act of his now.

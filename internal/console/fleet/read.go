@@ -243,7 +243,7 @@ func (r *Reader) runs(ctx context.Context, s *Snapshot) error {
 			state, err := journal.Read(ctx, r.project, name)
 			switch {
 			case err == nil:
-				run = runOf(state)
+				run = RunOf(state)
 			case !ours(ctx, err):
 				return err
 			default:
@@ -259,7 +259,8 @@ func (r *Reader) runs(ctx context.Context, s *Snapshot) error {
 	return nil
 }
 
-func runOf(s *failover.State) Run {
+// RunOf is a run as its state says.
+func RunOf(s *failover.State) Run {
 	r := Run{
 		Result: s.Result(), From: s.Spec.From, To: s.Spec.To, Begun: s.Begun.UTC(), Executor: s.Executor, By: s.Spec.By, Over: s.Phase.Over(), Reason: s.Spec.Reason,
 		Planned: planned(s.Spec.Steps),

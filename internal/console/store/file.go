@@ -233,6 +233,12 @@ func (f *file) Note(ctx context.Context, act audit.Act, r audit.Record) error {
 	return f.update(ctx, func(tx *sql.Tx) error { return note(ctx, tx, act, r) })
 }
 
+// Witness writes a record of what is about to be done elsewhere. It returns once
+// the record is in the vault as well: an error says that it must not be done.
+func (f *file) Witness(ctx context.Context, act audit.Act, r audit.Record) error {
+	return f.change(ctx, act, r, func(*sql.Tx, *audit.Record) error { return nil })
+}
+
 // Audit returns at most limit records before a sequence number, newest first;
 // before 0 means from the end.
 func (f *file) Audit(ctx context.Context, before int64, limit int) ([]audit.Record, error) {

@@ -22,6 +22,7 @@ import (
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/sso"
+	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/evidence"
 )
@@ -50,6 +51,8 @@ type Server struct {
 	Placements func(ctx context.Context, p *store.Project) ([]placement.Standing, error)
 	// Round is closed when the vault of a project was read again.
 	Round func(p *store.Project) <-chan struct{}
+	// Steer takes what people want of runs.
+	Steer *steer.Desk
 	// Report is a run's signed report, once it was checked.
 	Report func(ctx context.Context, p *store.Project, run string) (*evidence.Document, error)
 	// Begins takes what sites are asked to begin.
@@ -128,6 +131,7 @@ func (s *Server) Handler() http.Handler {
 		"GET /p/{project}/applications/{name}":       {account.Read, applicationPage},
 		"GET /p/{project}/runs":                      {account.Read, runsPage},
 		"GET /p/{project}/runs/{name}":               {account.Read, runPage},
+		"POST /p/{project}/runs/{name}/requests":     {account.Read, askRun},
 		"GET /p/{project}/runs/{name}/report/{kind}": {account.Read, reportFile},
 		"GET /p/{project}/plans":                     {account.Read, plansPage},
 		"GET /p/{project}/plans/{name}":              {account.Read, planPage},
@@ -250,6 +254,7 @@ var verdicts = []struct {
 	{errForm, http.StatusForbidden},
 	{entry.ErrForbidden, http.StatusForbidden},
 	{entry.ErrWrong, http.StatusUnprocessableEntity},
+	{steer.ErrSilent, http.StatusServiceUnavailable},
 	{entry.ErrTooMany, http.StatusTooManyRequests},
 	{account.ErrPassword, http.StatusUnprocessableEntity},
 	{store.ErrRefused, http.StatusUnprocessableEntity},

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/store"
@@ -276,12 +277,16 @@ func applicationPage(v *visit) error {
 
 func runsPage(v *visit) error { return v.show(http.StatusOK, "runs", "Runs", v.look()) }
 
-func runPage(v *visit) error {
+func runPage(v *visit) error { return v.run(http.StatusOK) }
+
+// run shows a run, with what may be wanted of it.
+func (v *visit) run(code int) error {
 	d := struct {
 		seen
 		Run     fleet.Run
 		Line    template.HTML
 		HasPlan bool
+		Steer   *steering
 	}{seen: v.look()}
 	if d.Known.Snapshot == nil {
 		return store.ErrNotFound
@@ -290,9 +295,19 @@ func runPage(v *visit) error {
 	if !ok {
 		return store.ErrNotFound
 	}
-	d.Run, d.Line = *r, stepLine(r, d.Now)
+	d.Run = *r
+	if code != http.StatusOK { // it answers a form, and cannot be asked for again
+		v.page.Live, v.page.Refresh = "", false
+	}
+	if (!r.Over || v.r.URL.Query().Has("asked")) && r.Fault == "" && (v.page.May[string(account.Protect)] || v.page.May[string(account.Recover)]) {
+		var err error
+		if d.Steer, err = v.steering(&d.Run); err != nil {
+			return err
+		}
+	}
+	d.Line = stepLine(&d.Run, d.Now)
 	_, d.HasPlan = d.ahead().Plan(r.Plan)
-	return v.show(http.StatusOK, "run", r.Run, d)
+	return v.show(code, "run", r.Run, d)
 }
 
 // documentItem is a document, and how it stands at the sites that it is for.

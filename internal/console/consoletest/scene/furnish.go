@@ -3,13 +3,18 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/vault"
 )
 
 // furnish gives a console's project what no vault holds: a document, and a site
@@ -24,6 +29,32 @@ func furnish(ctx context.Context, p *store.Project, act audit.Act) error {
 		return err
 	}
 	return told(ctx, p, act)
+}
+
+// waiting writes two runs that wait for people: one to be approved, one to hear that
+// a site has stopped and that a task is done.
+func waiting(ctx context.Context, p *vault.Project, now time.Time) error {
+	at := now.Add(-time.Minute)
+	spec := failover.Spec{
+		Run: "failover-wiki-1", Plan: "wiki", Verb: plan.Failover, From: "west", To: "east", By: "zoe@console/acme", At: at, Accept: failover.TimedOut, Applications: []string{"wiki"}, Approvals: 1,
+		Steps: []plan.Step{
+			{Name: "call", Kind: plan.KindManual, Prompt: "Call the wiki's readers", Timeout: time.Hour},
+			{Name: "claim/wiki", Kind: plan.KindClaim, Application: "wiki", Timeout: time.Minute, After: []string{"call"}},
+		},
+	}
+	facts := &failover.Facts{Epochs: map[string]failover.Held{"wiki": {Number: 1, Site: "west"}}, Holders: map[string][]string{"wiki": {"west"}}}
+	asks := spec
+	asks.Run = "failover-wiki-2"
+	entries := func(s *failover.Spec) []failover.Entry {
+		return []failover.Entry{{Kind: failover.Opened, At: at, Spec: s}, {Kind: failover.Took, At: at, By: "agent east"}, {Kind: failover.Evaluated, At: at, Facts: facts}}
+	}
+	more := []failover.Entry{
+		{Kind: failover.Approved, At: at, By: "bob@console/acme"},
+		{Kind: failover.PausedBy, At: at, Pause: failover.ForInput, Note: "nothing proves that west has stopped"},
+	}
+	return errors.Join(
+		journal.Create(p, spec.Run, "agent east").Append(ctx, entries(&spec)),
+		journal.Create(p, asks.Run, "agent east").Append(ctx, append(entries(&asks), more...)))
 }
 
 const policy = `apiVersion: davit.dev/v1alpha1

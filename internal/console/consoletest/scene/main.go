@@ -50,6 +50,9 @@ func set(ctx context.Context, dir, user, password string) (err error) {
 	if err == nil {
 		err = consoletest.Prepare(ctx, p, now)
 	}
+	if err == nil {
+		err = waiting(ctx, p, now)
+	}
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,8 @@
   const refresh = async () => {
     const focus = document.activeElement;
     const typing = focus && /^(INPUT|SELECT|TEXTAREA)$/.test(focus.tagName);
-    if (busy || typing || !getSelection().isCollapsed || document.hidden) return;
+    const typed = [...main.querySelectorAll("form[method=post] input:not([type])")].some((i) => i.value !== i.defaultValue);
+    if (busy || typing || typed || !getSelection().isCollapsed || document.hidden) return;
     busy = true;
     try {
       const answer = await fetch(location.href, { credentials: "same-origin" });
