@@ -240,14 +240,15 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 
 // halted returns promotion.ErrPromoting when the copy is to be the vault, or is.
 func (c *Copier) halted(ctx context.Context) error {
-	_, err := promotion.Read(ctx, c.opts.Store)
+	record, err := promotion.Read(ctx, c.opts.Store)
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
 		return nil
 	case err != nil:
 		return fmt.Errorf("look at the copy: %w", err)
 	}
-	return fmt.Errorf("copy into %s: %w: `davit vault promote` moves this site to it", c.opts.Store, promotion.ErrPromoting)
+	return fmt.Errorf("copy into %s: %w (begun at site %s on %s): if this vault is lost, `davit vault promote` moves this site to it; if it is not, see \"begun and not ended\" in docs/vaults.md",
+		c.opts.Store, promotion.ErrPromoting, record.Site, record.Created.Format(time.DateTime))
 }
 
 // vaultSilent tells trouble that all applications share.

@@ -80,6 +80,9 @@ type Promotion struct {
 	// Seen is the epoch that the site held there. 0: the epoch is nobody's, and
 	// stands for those of the lost vault that nobody may hold any more.
 	Seen int64 `json:"seen,omitempty"`
+	// Known is there where the epoch is nobody's: the newest epoch of the lost
+	// vault that the site which claimed it had read. A lower one does not count.
+	Known int64 `json:"known,omitempty"`
 }
 
 // Armed tells whether a person put the application under its lease by this claim,

@@ -18,10 +18,14 @@ type App struct {
 	Name string
 	// Seen is the newest epoch that it knows of, Held the newest that it held.
 	Seen, Held int64
+	// Leased says that the site ran it under a lease: it is stopped while the vault
+	// is silent, and another site may have taken it over by that since.
+	Leased bool
 }
 
-// holds tells whether this site's last word from the lost vault was that it may write.
-func (a App) holds() bool { return a.Held > 0 && a.Held == a.Seen }
+// holds tells whether this site's last word from the lost vault was that it may
+// write, and no lease has an end to that.
+func (a App) holds() bool { return a.Held > 0 && a.Held == a.Seen && !a.Leased }
 
 // Verdict is who may write an application once this site has come over.
 type Verdict string
@@ -49,9 +53,10 @@ type decision struct {
 	claim bool // this site claims the next number then
 }
 
-// decide is the rule. base is the highest epoch of a point in the copy, current
+// decide is the rule. base is the highest epoch of a point in the copy, known
+// that of the lost vault that a site which came over before had read, current
 // the newest epoch in the store.
-func decide(app App, current lease.Epoch, base, margin int64, self lease.Identity) decision {
+func decide(app App, current lease.Epoch, base, known, margin int64, self lease.Identity) decision {
 	word := current.Claim.Promotion
 	nobodys := current.Number == 0 || word != nil && word.Seen == 0
 	switch {
@@ -60,14 +65,17 @@ func decide(app App, current lease.Epoch, base, margin int64, self lease.Identit
 		if floor := max(base, app.Seen) + margin; floor > current.Number {
 			d.floor = floor
 		}
-		// A copy that has points of a higher epoch has seen another site take over.
-		if app.holds() && app.Held >= base {
+		// A copy that has points of a higher epoch has seen another site take over,
+		// and so has a site that read a higher one.
+		if app.holds() && app.Held >= max(base, known) {
 			d.verdict, d.claim = Here, true
+		} else if app.Seen > max(base, known) {
+			d.floor = max(d.floor, current.Number+1) // who comes later is to know it
 		}
 		return d
 	case self.Made(current.Claim):
 		return decision{verdict: Here, above: above(app, current)}
-	case word != nil && app.holds() && app.Held > word.Seen:
+	case word != nil && app.holds() && app.Held > word.Seen && app.Held >= known:
 		return decision{verdict: Here, above: above(app, current), claim: true}
 	}
 	return decision{verdict: Elsewhere, above: above(app, current)}

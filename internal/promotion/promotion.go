@@ -24,6 +24,10 @@ type Promoter struct {
 	holder  string
 	now     func() time.Time
 	margin  int64
+
+	// Lost is asked right before the copy becomes the vault, after all that takes
+	// long: an error leaves it a copy. Nil: nobody is asked.
+	Lost func(context.Context) error
 }
 
 // New makes a Promoter. The store is the copy's; the project was opened in it.
@@ -102,6 +106,11 @@ func (p *Promoter) promote(ctx context.Context) (Record, error) {
 			return record, err
 		}
 	}
+	if p.Lost != nil {
+		if err := p.Lost(ctx); err != nil {
+			return record, err
+		}
+	}
 	marker, err := vault.InitAs(ctx, p.store, vault.Marker{FormatVersion: vault.FormatVersion, ID: record.ID, Created: record.Created})
 	if err == nil && marker.ID != record.ID {
 		err = fmt.Errorf("%w: its marker says %s, its promotion %s", vault.ErrDamaged, marker.ID, record.ID)
@@ -140,6 +149,15 @@ type Outcome struct {
 	// Last is the highest epoch of a point, LastSite where it was captured.
 	Last     int64  `json:"lastEpoch,omitempty"`
 	LastSite string `json:"lastSite,omitempty"`
+	// From is the site that held it until now, and is stopped by this; Dropped are
+	// the points that it captured since the copy is the vault, and are not offered.
+	From    string `json:"from,omitempty"`
+	Dropped int    `json:"dropped,omitempty"`
+	// Leased says that the site's word does not count, for it ran under a lease.
+	Leased bool `json:"leased,omitempty"`
+	// Newer is an epoch of the lost vault that this site read, and by which the site
+	// that holds it now had been superseded there; 0: none.
+	Newer int64 `json:"newer,omitempty"`
 	// IDs are all points that the copy has.
 	IDs []string `json:"-"`
 }
@@ -157,8 +175,8 @@ func (p *Promoter) Foresee(ctx context.Context, apps []App) ([]Outcome, error) {
 		if err != nil {
 			return nil, err
 		}
-		d := decide(app, seen.current, seen.base, p.margin, p.self)
-		o := seen.outcome(app.Name, d.verdict)
+		d := p.decide(app, seen)
+		o := p.outcome(seen, app, d)
 		o.Epoch = max(d.floor, d.above, seen.current.Number)
 		if d.claim {
 			o.Epoch++
@@ -212,7 +230,8 @@ func (p *Promoter) settle(ctx context.Context, record Record, app App) (Outcome,
 		if err != nil {
 			return Outcome{}, err
 		}
-		d := decide(app, seen.current, seen.base, p.margin, p.self)
+		d := p.decide(app, seen)
+		o := p.outcome(seen, app, d)
 		done, err := p.carryOut(ctx, record, app, seen, d)
 		if errors.Is(err, lease.ErrLost) || errors.Is(err, lease.ErrSuperseded) {
 			continue // another site was faster: look what it did
@@ -220,7 +239,6 @@ func (p *Promoter) settle(ctx context.Context, record Record, app App) (Outcome,
 		if err != nil {
 			return Outcome{}, err
 		}
-		o := seen.outcome(app.Name, d.verdict)
 		o.Epoch, o.Site = done.Number, done.Claim.Site
 		return o, nil
 	}
@@ -231,13 +249,13 @@ func (p *Promoter) carryOut(ctx context.Context, record Record, app App, seen *s
 	current, err := seen.current, error(nil)
 	for current.Number < d.floor {
 		claim := p.claim(record, "its epochs are those of the lost vault "+record.Of+", and nobody's any more", 0)
+		claim.Promotion.Known = max(app.Seen, seen.known)
 		claim.Site, claim.Cluster = Nobody, record.Of
 		if current, err = seen.claim(ctx, app.Name, current.Number+1, claim, d.floor); err != nil {
 			return current, err
 		}
 	}
-	if d.claim && current.Claim.Promotion != nil && current.Claim.Promotion.Seen > 0 {
-		// Another site went on by an older word: what it captured since is not accepted.
+	if seen.overruled(d) { // what the other captured since is not accepted
 		seen.dropSince()
 	}
 	for current.Number < d.above {
@@ -268,6 +286,17 @@ type seen struct {
 	history []lease.Epoch
 	current lease.Epoch
 	base    int64
+	known   int64
+}
+
+// overruled tells whether another site went on by an older word, and is stopped.
+func (s *seen) overruled(d decision) bool {
+	word := s.current.Claim.Promotion
+	return d.claim && word != nil && word.Seen > 0
+}
+
+func (p *Promoter) decide(app App, s *seen) decision {
+	return decide(app, s.current, s.base, s.known, p.margin, p.self)
 }
 
 func (p *Promoter) look(ctx context.Context, app string) (*seen, error) {
@@ -288,6 +317,11 @@ func (p *Promoter) look(ctx context.Context, app string) (*seen, error) {
 	}
 	if n := len(s.history); n > 0 {
 		s.current = s.history[n-1]
+	}
+	for _, e := range s.history {
+		if word := e.Claim.Promotion; word != nil {
+			s.known = max(s.known, word.Known)
+		}
 	}
 	return s, nil
 }
@@ -326,8 +360,35 @@ func (s *seen) claim(ctx context.Context, app string, n int64, c lease.Claim, fl
 	return epoch, err
 }
 
-func (s *seen) outcome(app string, verdict Verdict) Outcome {
-	o := Outcome{App: app, Verdict: verdict}
+// outcome is what carrying out d comes to, before it is.
+func (p *Promoter) outcome(s *seen, app App, d decision) Outcome {
+	o := Outcome{App: app.Name, Verdict: d.verdict}
+	if d.verdict == NoOne {
+		o.Leased = app.Leased && app.Held > 0
+	}
+	if word := s.current.Claim.Promotion; d.verdict == Elsewhere && word != nil && word.Seen > 0 && app.Seen > word.Seen {
+		o.Newer = app.Seen
+	}
+	good := s.good(&o)
+	if s.overruled(d) {
+		o.From = s.current.Claim.Site
+		after := *s
+		after.infos = slices.Clone(s.infos)
+		after.dropSince()
+		o.Dropped = good - after.good(&o)
+	}
+	for _, info := range s.infos {
+		o.IDs = append(o.IDs, info.ID)
+		if m := info.Manifest; m != nil && m.Epoch >= o.Last {
+			o.Last, o.LastSite = m.Epoch, m.Site
+		}
+	}
+	return o
+}
+
+// good counts the points that are offered.
+func (s *seen) good(o *Outcome) int {
+	o.Points, o.Newest = 0, time.Time{}
 	for _, p := range point.Quarantine(s.points(), lease.Summaries(s.history)) {
 		if !p.Good() {
 			continue
@@ -337,11 +398,5 @@ func (s *seen) outcome(app string, verdict Verdict) Outcome {
 			o.Newest = p.Instant
 		}
 	}
-	for _, info := range s.infos {
-		o.IDs = append(o.IDs, info.ID)
-		if m := info.Manifest; m != nil && m.Epoch >= o.Last {
-			o.Last, o.LastSite = m.Epoch, m.Site
-		}
-	}
-	return o
+	return o.Points
 }

@@ -406,6 +406,89 @@ func TestStaleNodesAreFenced(t *testing.T) {
 	}
 }
 
+// TestLeaseStaysOver: nodes stopped shop, for the lease of epoch 2 was over, and
+// another site may have taken it over by that. The site's word frees it no more; the
+// control: without a lease it does.
+func TestLeaseStaysOver(t *testing.T) {
+	for _, leased := range []bool{true, false} {
+		s, leases, r := newScene(t), fence.Leases{}, fence.Record{}
+		r.Learn("shop", fence.Answer{Newest: 2, Held: 2, Terms: &fence.Terms{Lease: 15 * time.Second}}, leases)
+		if r.Find("shop").Why(leases, time.Hour) == "" {
+			t.Fatal("the lease is not over: this proves nothing")
+		}
+		got, _, err := s.move(s.store, east, App{Name: "shop", Seen: 2, Held: 2, Leased: leased})
+		s.check(err)
+		c := s.current("shop")
+		answer := fence.Answer{Newest: c.Number}
+		if east.Made(c.Claim) {
+			answer.Held = c.Number
+		}
+		r.Learn("shop", answer, leases)
+		if stopped := r.Find("shop").Why(leases, time.Hour) != ""; stopped != leased || got["shop"].Leased != leased {
+			t.Errorf("leased %v: stopped is %v, %+v", leased, stopped, got["shop"])
+		}
+	}
+}
+
+// TestOthersKnowledge: a third site read epoch 3 of the lost vault, and came over
+// first. East, which held 2, is superseded; whoever held 3 is not.
+func TestOthersKnowledge(t *testing.T) {
+	third := lease.Identity{Site: "third", Cluster: "c"}
+	for held, verdict := range map[int64]Verdict{2: NoOne, 3: Here} {
+		for _, first := range [][]App{{{Name: "shop", Seen: 3}}, {{Name: "shop", Seen: 1}, {Name: "shop", Seen: 3}}} {
+			s := newScene(t)
+			for _, app := range first { // the second time, the floor was reached before
+				_, _, err := s.move(s.store, third, app)
+				s.check(err)
+			}
+			got, _, err := s.move(s.store, east, App{Name: "shop", Seen: held, Held: held})
+			if err != nil || got["shop"].Verdict != verdict {
+				t.Errorf("held %d: %+v, %v", held, got["shop"], err)
+			}
+		}
+	}
+	// The other way round, the person is told.
+	s := newScene(t)
+	_, _, err := s.move(s.store, east, App{Name: "shop", Seen: 2, Held: 2})
+	s.check(err)
+	got, _, err := s.move(s.store, third, App{Name: "shop", Seen: 3})
+	if err != nil || got["shop"].Verdict != Elsewhere || got["shop"].Newer != 3 {
+		t.Errorf("%+v, %v", got["shop"], err)
+	}
+}
+
+// TestForeseeOverruled says which site is stopped, and what of it is not offered.
+func TestForeseeOverruled(t *testing.T) {
+	s := newScene(t)
+	got, _, err := s.move(s.store, east, App{Name: "shop", Seen: 2, Held: 2})
+	s.check(err)
+	s.publish(s.open(), "shop", "shop-new", got["shop"].Epoch, "east")
+	app := App{Name: "shop", Seen: 3, Held: 3}
+	foreseen, err := s.promoter(&mortal{s.store, 0}, west).Foresee(t.Context(), []App{app})
+	s.check(err)
+	i := slices.IndexFunc(foreseen, func(o Outcome) bool { return o.App == "shop" })
+	got, _, err = s.move(s.store, west, app)
+	s.check(err)
+	for _, o := range []Outcome{foreseen[i], got["shop"]} {
+		if o.From != "east" || o.Dropped != 1 || o.Points != 2 || len(s.good("shop")) != 2 {
+			t.Errorf("%+v; %v are offered", o, s.good("shop"))
+		}
+	}
+}
+
+// TestAskedAtLast: what says no right before the marker leaves the store a copy.
+func TestAskedAtLast(t *testing.T) {
+	s := newScene(t)
+	p := s.promoter(s.store, east)
+	p.Lost = func(context.Context) error { return errDied }
+	if _, err := p.Promote(t.Context()); !errors.Is(err, errDied) {
+		t.Error(err)
+	}
+	if state, err := Look(t.Context(), s.store); err != nil || !state.Begun || state.Done {
+		t.Errorf("%+v, %v", state, err)
+	}
+}
+
 // TestLookRefuses what was never a copy.
 func TestLookRefuses(t *testing.T) {
 	store := mem.New(nil)

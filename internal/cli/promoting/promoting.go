@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,6 +42,10 @@ type asked struct {
 	copy   string
 	yes    bool
 	dryRun bool
+	// goOn names applications that ran here under a lease and go on all the same.
+	goOn []string
+	// gone says that a person knows that the first vault is, where nothing asks it.
+	gone bool
 }
 
 // Command makes `vault promote`.
@@ -52,8 +58,9 @@ func Command(h Host) *cobra.Command {
 lost one then names the store of the copy, so applications, policies and plans stay as they are. Give it once at every site, first
 where most runs. It is refused while this site gets an answer from the first vault.
 
-What this site runs goes on: the newest epoch that this site held is its word. What another site holds goes on once that one has
-come over. What nobody holds is taken over with "restore --take-over". The sites' volumes begin new repositories: the next capture
+What this site runs goes on: the newest epoch that this site held is its word. What it ran under a lease does not: nodes have
+stopped it, and another site may have taken it over since; --go-on says of one that none has. What another site holds goes on once
+that one has come over. What nobody holds is taken over with "restore --take-over". The sites' volumes begin new repositories: the next capture
 of each takes as long as its first.
 
 A site that is cut off hears of nothing: what it runs, it runs until it is moved or fenced. Make sure that the first vault does
@@ -67,6 +74,8 @@ not come back: delete its bucket, or revoke its credentials. --dry-run says all 
 		},
 	}
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
+	cmd.Flags().StringSliceVar(&o.goOn, "go-on", nil, "an application that ran here under a lease goes on: no other site has taken it over (two would write)")
+	cmd.Flags().BoolVar(&o.gone, "first-is-gone", false, "with --yes, where this cluster does not have the first vault and cannot ask it: it is gone")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be done and what is lost")
 	return cmd
 }
@@ -74,6 +83,7 @@ not come back: delete its bucket, or revoke its credentials. --dry-run says all 
 // work is one call of the command.
 type work struct {
 	Host
+	asked   *asked
 	c       client.Client
 	self    lease.Identity
 	domain  string // the site's failure domain
@@ -83,6 +93,8 @@ type work struct {
 	keyring vault.Keyring   // this site's, as it was for the lost vault
 	store   vault.Store
 	state   promotion.State
+	// silence is why the first vault gave no answer.
+	silence string
 	// moved says that the first vault's Secret is for the promoted one already.
 	moved    bool
 	promoter *promotion.Promoter
@@ -91,22 +103,30 @@ type work struct {
 func (h Host) run(cmd *cobra.Command, o *asked) error {
 	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
-	w := &work{Host: h}
+	w := &work{Host: h, asked: o}
 	if err := w.prepare(ctx, o.copy); err != nil {
 		return err
 	}
-	view := Promoted{Copy: o.copy, Vault: w.second.Spec.CopyOf, Site: w.self.Site, DryRun: o.dryRun, Already: w.state.Done, Now: h.Now()}
+	view := Promoted{Copy: o.copy, Vault: w.second.Spec.CopyOf, Site: w.self.Site, DryRun: o.dryRun, Already: w.state.Done, Silence: w.silence, Unasked: w.unasked(), Now: h.Now()}
 	if err := w.foresee(ctx, &view); err != nil {
 		return err
 	}
 	if o.dryRun {
 		return h.Print(view)
 	}
+	if o.yes && view.Unasked && !o.gone {
+		return exit.Refuse("make sure that no site gets an answer from it, then give --first-is-gone as well",
+			"this cluster does not have vault %s, and cannot ask it whether it is lost", view.Vault)
+	}
 	if !o.yes {
 		h.Say("%s", view.question())
 		if err := h.Ask(view.Vault, "the name of the lost vault"); err != nil {
 			return err
 		}
+	}
+	// Found missing later, this right would leave the site between two vaults.
+	if err := w.c.Delete(ctx, w.second.DeepCopy(), client.DryRunAll); err != nil {
+		return fmt.Errorf("see whether Vault %s may be deleted: %w", w.second.Name, err)
 	}
 	return w.carryOut(ctx, view)
 }
@@ -136,6 +156,9 @@ func (w *work) carryOut(ctx context.Context, view Promoted) error {
 }
 
 func again(err error) error {
+	if exit.IsRefusal(err) {
+		return err
+	}
 	return exit.Hint(exit.OfVault(err), "mend the cause and give the same command again: it goes on")
 }
 
@@ -201,6 +224,11 @@ func (w *work) openCopy(ctx context.Context) error {
 	if w.keyring.VaultID != w.state.Of && (!w.state.Begun || w.keyring.VaultID != w.state.Record.ID) {
 		return exit.Refuse("remove the Vault and add the copy again", "%s is a copy of vault %s, this site was added to vault %s", w.store, w.state.Of, w.keyring.VaultID)
 	}
+	if w.first != nil {
+		if err := w.replaced(ctx); err != nil {
+			return err
+		}
+	}
 	if w.first != nil && !w.state.Done {
 		if err := w.lost(ctx); err != nil {
 			return err
@@ -215,6 +243,9 @@ func (w *work) openCopy(ctx context.Context) error {
 		return exit.OfVault(err)
 	}
 	w.promoter = promotion.New(w.store, project, w.self, "vault promote at site "+w.self.Site, w.Now)
+	if w.first != nil {
+		w.promoter.Lost = w.lost
+	}
 	return nil
 }
 
@@ -248,66 +279,6 @@ func (w *work) secret(ctx context.Context) (map[string][]byte, error) {
 	return data, nil
 }
 
-// lost refuses while the first vault gives this site an answer.
-func (w *work) lost(ctx context.Context) error {
-	cfg, _, err := access.StoreConfig(ctx, w.c, w.first)
-	if err != nil {
-		return nil //nolint:nilerr // nobody can ask it from here
-	}
-	limited, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	w.Step("asking vault %s whether it is lost", w.first.Name)
-	store, err := w.Store(limited, cfg)
-	if err != nil {
-		return nil //nolint:nilerr // the same
-	}
-	marker, err := vault.ReadMarker(limited, store)
-	if err == nil && marker.ID == w.state.Of {
-		return exit.Refuse("while it lives, sites capture and claim in it; `verify --repair` mends what is damaged there. To give it up all the same, delete its bucket first",
-			"vault %s answers: it is not lost", w.first.Name)
-	}
-	return nil
-}
-
-// siblings refuses when another copy of the same vault was promoted.
-func (w *work) siblings(ctx context.Context) error {
-	var all v1alpha1.VaultList
-	if err := w.c.List(ctx, &all); err != nil {
-		return fmt.Errorf("list vaults: %w", err)
-	}
-	for i := range all.Items {
-		v := &all.Items[i]
-		if v.Name == w.second.Name || v.Spec.CopyOf != w.second.Spec.CopyOf {
-			continue
-		}
-		if err := w.sibling(ctx, v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *work) sibling(ctx context.Context, v *v1alpha1.Vault) error {
-	limited, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	cfg, _, err := access.StoreConfig(limited, w.c, v)
-	var store vault.Store
-	if err == nil {
-		store, err = w.Store(limited, cfg)
-	}
-	if err == nil {
-		_, err = promotion.Read(limited, store)
-	}
-	switch {
-	case errors.Is(err, vault.ErrNotFound):
-		return nil
-	case err == nil:
-		return exit.Refuse("`vault promote "+v.Name+"` moves this site to it", "another copy of vault %s, %s, was promoted already: there must be one vault", v.Spec.CopyOf, v.Name)
-	}
-	return exit.Refuse("mend that, or, if that copy is lost too, `kubectl delete vault "+v.Name+"`, and try again",
-		"nobody knows whether another copy of vault %s, %s, was promoted: %v", v.Spec.CopyOf, v.Name, err)
-}
-
 // apps are what this site knows of its applications from the lost vault.
 func (w *work) apps(ctx context.Context) ([]promotion.App, error) {
 	var all v1alpha1.ApplicationList
@@ -315,11 +286,20 @@ func (w *work) apps(ctx context.Context) ([]promotion.App, error) {
 		return nil, fmt.Errorf("list applications: %w", err)
 	}
 	var apps []promotion.App
+	wanted := map[string]bool{}
+	for _, name := range w.asked.goOn {
+		wanted[name] = true
+	}
 	for i := range all.Items {
 		a := &all.Items[i]
 		if a.Spec.Vault == w.second.Spec.CopyOf {
-			apps = append(apps, promotion.App{Name: a.VaultName(), Seen: max(a.Status.Epoch, a.Status.HeldEpoch), Held: a.Status.HeldEpoch})
+			leased := a.Status.Lease != nil && !wanted[a.VaultName()]
+			delete(wanted, a.VaultName())
+			apps = append(apps, promotion.App{Name: a.VaultName(), Seen: max(a.Status.Epoch, a.Status.HeldEpoch), Held: a.Status.HeldEpoch, Leased: leased})
 		}
+	}
+	if unknown := slices.Sorted(maps.Keys(wanted)); len(unknown) > 0 {
+		return nil, exit.Refuse("`davit status` names those that there are", "--go-on %s: this site has no such application in vault %s", unknown[0], w.second.Spec.CopyOf)
 	}
 	return apps, nil
 }

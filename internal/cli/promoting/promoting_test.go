@@ -3,6 +3,7 @@ package promoting
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -95,6 +96,10 @@ func newSite(t *testing.T, others ...client.Object) *site {
 			return c.Update(ctx, o, opts...)
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
+			asks := (&client.DeleteOptions{}).ApplyOptions(opts)
+			if len(asks.DryRun) > 0 {
+				return c.Delete(ctx, o, opts...)
+			}
 			if err := s.lived(); err != nil {
 				return err
 			}
@@ -155,6 +160,10 @@ func (s *site) moved(when string) {
 	if len(all.Items) != 1 || all.Items[0].Name != "main" || all.Items[0].Spec.URL != secondURL || all.Items[0].Spec.CopyOf != "" {
 		s.t.Errorf("%s: the vaults are %+v", when, all.Items)
 	}
+	v := all.Items[0]
+	if v.Labels["team"] != "x" || v.Spec.DeletionDelay == nil || v.Spec.DeletionDelay.Duration != 720*time.Hour || v.Spec.SecretName != "vault-main" || v.Spec.Immutability != nil {
+		s.t.Errorf("%s: not what it said before: %v %+v", when, v.Labels, v.Spec)
+	}
 	var secrets corev1.SecretList
 	s.check(s.c.List(s.t.Context(), &secrets))
 	if len(secrets.Items) != 1 {
@@ -171,10 +180,31 @@ func (s *site) moved(when string) {
 	}
 }
 
-// TestMoveKilled at every change of the cluster, and given again.
+// says changes what the first vault's Vault says.
+func (s *site) says(locked bool) {
+	s.t.Helper()
+	first := &v1alpha1.Vault{}
+	s.check(s.c.Get(s.t.Context(), client.ObjectKey{Name: "main"}, first))
+	first.Labels = map[string]string{"team": "x"}
+	first.Spec.DeletionDelay = &metav1.Duration{Duration: 720 * time.Hour}
+	if locked {
+		first.Spec.Immutability = &v1alpha1.Immutability{Mode: "Governance", Days: 30}
+	}
+	s.check(s.c.Update(s.t.Context(), first))
+}
+
+// TestMoveKilled at every change of the cluster, and given again: what the first
+// vault's Vault said stays, also where it must be made anew, for it has locks.
 func TestMoveKilled(t *testing.T) {
+	for _, locked := range []bool{false, true} {
+		moveKilled(t, locked)
+	}
+}
+
+func moveKilled(t *testing.T, locked bool) {
 	for lives := 0; ; lives++ {
 		s := newSite(t)
+		s.says(locked)
 		s.stores[firstURL], s.lives = nil, lives
 		err := s.run("second", "--yes")
 		s.lives = -1
@@ -240,4 +270,127 @@ func TestDryRun(t *testing.T) {
 	if _, err := promotion.Read(t.Context(), s.stores[secondURL]); !errors.Is(err, vault.ErrNotFound) {
 		t.Errorf("something was written: %v", err)
 	}
+}
+
+// TestLeased: what ran under a lease is stopped, and another site may have taken it
+// over. It goes on by a person's word only; the control is TestDryRun.
+func TestLeased(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+		mine bool
+	}{
+		{nil, "nobody: it ran here under a lease", false},
+		{[]string{"--go-on", "shop"}, "site east, which goes on", true},
+		{[]string{"--go-on", "other"}, "", false},
+	} {
+		s := newSite(t)
+		shop := &v1alpha1.Application{}
+		s.check(s.c.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}, shop))
+		shop.Status.Lease = &v1alpha1.LeaseStatus{Epoch: 3, Over: true}
+		s.check(s.c.Update(t.Context(), shop))
+		s.stores[firstURL] = nil
+		err := s.run(append([]string{"second", "--yes"}, c.args...)...)
+		if c.says == "" {
+			if !exit.IsRefusal(err) {
+				t.Errorf("%v: %v", c.args, err)
+			}
+			continue
+		}
+		if err != nil || !strings.Contains(s.said, c.says) {
+			t.Errorf("%v: %v, %s", c.args, err, s.said)
+		}
+		ring := s.keyring()
+		p, err := ring.Open(t.Context(), s.stores[secondURL])
+		s.check(err)
+		current, err := lease.New(p).Current(t.Context(), "shop")
+		s.check(err)
+		if mine := (lease.Identity{Site: "east", Cluster: "a"}).Made(current.Claim); mine != c.mine || current.Number <= 3 {
+			t.Errorf("%v: shop is of %+v", c.args, current)
+		}
+	}
+}
+
+func (s *site) keyring() vault.Keyring {
+	s.t.Helper()
+	secret := &corev1.Secret{}
+	s.check(s.c.Get(s.t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "vault-main"}, secret))
+	ring, err := vault.ParseKeyring(secret.Data)
+	s.check(err)
+	return ring
+}
+
+// TestOneCopyOnly: once a copy is the vault, no other copy of the lost one becomes
+// it, also where the vault gives no answer.
+func TestOneCopyOnly(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		s := newSite(t)
+		third, secret := vaultObject("third", otherURL, "main"), secretObject("third", s.keyring())
+		s.stores[firstURL] = nil
+		s.check(s.run("second", "--yes"))
+		s.check(s.c.Create(t.Context(), third))
+		s.check(s.c.Create(t.Context(), secret))
+		if !answers {
+			s.stores[secondURL] = nil
+		}
+		if err := s.run("third", "--yes"); !exit.IsRefusal(err) || !strings.Contains(err.Error(), "another copy was made the vault") {
+			t.Errorf("answers %v: %v", answers, err)
+		}
+		if _, err := promotion.Read(t.Context(), s.stores[otherURL]); !errors.Is(err, vault.ErrNotFound) {
+			t.Errorf("answers %v: something was written: %v", answers, err)
+		}
+	}
+}
+
+// TestFirstComesBack while its copy is promoted: that stops before the copy is the
+// vault, and says the way back, which destroys nothing of the first.
+func TestFirstComesBack(t *testing.T) {
+	s := newSite(t)
+	first := s.stores[firstURL]
+	s.stores[firstURL] = nil
+	s.stores[secondURL] = &returns{Store: s.stores[secondURL], back: func() { s.stores[firstURL] = first }}
+	for range 2 {
+		err := s.run("second", "--yes")
+		if !exit.IsRefusal(err) || !strings.Contains(err.Error(), "was begun at site east") {
+			t.Fatal(err)
+		}
+		if _, hint := exit.Verdict(err); !strings.Contains(hint, "under another prefix") || strings.Contains(hint, "delete "+firstURL) {
+			t.Error(hint)
+		}
+		if state, err := promotion.Look(t.Context(), s.stores[secondURL]); err != nil || !state.Begun || state.Done {
+			t.Errorf("%+v %v", state, err)
+		}
+	}
+	s.stores[firstURL] = nil // the control: lost after all
+	s.says(false)
+	s.check(s.run("second", "--yes"))
+	s.moved("lost after all")
+}
+
+// returns brings the first vault back once a promotion has begun.
+type returns struct {
+	vault.Store
+	back func()
+}
+
+func (r *returns) PutIfAbsent(ctx context.Context, key string, body io.ReadSeeker, size int64) error {
+	if key == promotion.Key {
+		r.back()
+		r.back = func() {}
+	}
+	return r.Store.PutIfAbsent(ctx, key, body, size)
+}
+
+// TestUnasked: a cluster without the first vault cannot ask it. A flag alone takes
+// no question's place there.
+func TestUnasked(t *testing.T) {
+	s := newSite(t)
+	s.check(s.c.Delete(t.Context(), vaultObject("main", firstURL, "")))
+	if err := s.run("second", "--yes"); !exit.IsRefusal(err) || !strings.Contains(err.Error(), "cannot ask it") {
+		t.Error(err)
+	}
+	if _, err := promotion.Read(t.Context(), s.stores[secondURL]); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("something was written: %v", err)
+	}
+	s.check(s.run("second", "--yes", "--first-is-gone"))
 }

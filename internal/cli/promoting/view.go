@@ -2,6 +2,7 @@ package promoting
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,6 +27,9 @@ func (w *work) object() *v1alpha1.Vault {
 		ObjectMeta: metav1.ObjectMeta{Name: at.CopyOf},
 		Spec:       v1alpha1.VaultSpec{SecretName: "vault-" + at.CopyOf},
 	}
+	if kept := w.kept(); w.first == nil && kept != nil {
+		v.Labels, v.Annotations, v.Spec = kept.Labels, kept.Annotations, kept.Spec
+	}
 	if w.first != nil {
 		v.Labels, v.Annotations, v.Spec = w.first.Labels, w.first.Annotations, w.first.Spec
 	}
@@ -34,10 +38,45 @@ func (w *work) object() *v1alpha1.Vault {
 	return v
 }
 
+// annotationKept has on the copy's Vault what the first one's said, from before
+// that is deleted until it is there again.
+const annotationKept = "davit.dev/promoted-vault"
+
+// kept is what the first vault's Vault said, where a call that died has deleted it.
+func (w *work) kept() *v1alpha1.Vault {
+	text := w.second.Annotations[annotationKept]
+	v := &v1alpha1.Vault{}
+	if text == "" || json.Unmarshal([]byte(text), v) != nil || v.Name != w.second.Spec.CopyOf {
+		return nil
+	}
+	return v
+}
+
+// keep writes down what the first vault's Vault says.
+func (w *work) keep(ctx context.Context) error {
+	text, err := json.Marshal(v1alpha1.Vault{
+		ObjectMeta: metav1.ObjectMeta{Name: w.first.Name, Labels: w.first.Labels, Annotations: w.first.Annotations}, Spec: w.first.Spec,
+	})
+	if err != nil {
+		return fmt.Errorf("encode Vault %s: %w", w.first.Name, err)
+	}
+	metav1.SetMetaDataAnnotation(&w.second.ObjectMeta, annotationKept, string(text))
+	if err := w.c.Update(ctx, w.second); err != nil {
+		return fmt.Errorf("write down in Vault %s what Vault %s says: %w", w.second.Name, w.first.Name, err)
+	}
+	return nil
+}
+
+// unasked tells whether nothing here could ask the first vault whether it is lost.
+func (w *work) unasked() bool { return w.first == nil && w.kept() == nil && !w.state.Done }
+
 // save writes Secret and Vault. Locks of the lost vault that the copy does not
 // have cannot be taken off a Vault: there it is made anew.
 func (w *work) save(ctx context.Context, object *v1alpha1.Vault, keyring vault.Keyring) error {
 	if w.first != nil && w.first.Spec.Immutability != nil && w.first.Spec.URL != object.Spec.URL {
+		if err := w.keep(ctx); err != nil {
+			return err
+		}
 		if err := w.c.Delete(ctx, w.first); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("delete Vault %s: %w", w.first.Name, err)
 		}
@@ -108,7 +147,10 @@ type Promoted struct {
 	Applications []promotion.Outcome `json:"applications"`
 	Lost         []Lost              `json:"lost"`
 	Plans        []string            `json:"plans"`
-	Now          time.Time           `json:"-"`
+	// Silence is why the first vault gave no answer. Unasked: this cluster could not ask it.
+	Silence string    `json:"silence,omitempty"`
+	Unasked bool      `json:"unasked,omitempty"`
+	Now     time.Time `json:"-"`
 }
 
 // Document is all of it.
@@ -157,11 +199,19 @@ func list(names []string) string {
 }
 
 func says(o promotion.Outcome, self string) string {
-	switch o.Verdict {
-	case promotion.Here:
+	switch {
+	case o.Verdict == promotion.Here && o.From != "":
+		return fmt.Sprintf("site %s (epoch %d), instead of site %s, which is stopped: %s captured there since not offered",
+			self, o.Epoch, o.From, output.Plural(int64(o.Dropped), "point"))
+	case o.Verdict == promotion.Here:
 		return fmt.Sprintf("site %s, which goes on (epoch %d)", self, o.Epoch)
-	case promotion.Elsewhere:
+	case o.Verdict == promotion.Elsewhere && o.Newer > 0:
+		return fmt.Sprintf("site %s (epoch %d): it is stopped here. Site %s had read epoch %d of the lost vault, which is newer than what site %s held: another site may run it too, move that one over",
+			o.Site, o.Epoch, self, o.Newer, o.Site)
+	case o.Verdict == promotion.Elsewhere:
 		return fmt.Sprintf("site %s (epoch %d): it is stopped here", o.Site, o.Epoch)
+	case o.Leased:
+		return "nobody: it ran here under a lease, and another site may have taken it over since. If none has: --go-on " + o.App
 	}
 	text := "nobody, until the site that held it comes over, or one takes it over"
 	if o.LastSite != "" {
@@ -174,6 +224,12 @@ func says(o promotion.Outcome, self string) string {
 func (p Promoted) question() string {
 	t := &output.Text{}
 	t.Line("Give vault %s up for good, and make its second copy %s the vault in its place.", p.Vault, p.Copy)
+	switch {
+	case p.Unasked:
+		t.Line("This cluster does not have vault %s, and cannot ask it whether it lives.", p.Vault)
+	case p.Silence != "":
+		t.Line("It gave no answer: %s.", p.Silence)
+	}
 	p.outcomes(t)
 	t.Line("A site that does not hear of this goes on as before, also with what is taken over from it (fence: none, forced).")
 	t.Line("Should the first vault come back, sites that still have it would go on with it: delete it, or revoke its credentials.")
