@@ -51,9 +51,10 @@ const (
 )
 
 // Answer is what came of an order. Of a look the outcome is Done, NotDone,
-// Busy, Superseded or NoAnswer; of an act Done, Refused, Superseded or NoAnswer. NoAnswer
-// means that nobody knows: the step is looked at again. Refused means that it was
-// not done and will not be; Note says why, and what to do.
+// Busy, Refused, Superseded or NoAnswer; of an act Done, Refused, Superseded or NoAnswer.
+// NoAnswer means that nobody knows: the step is looked at again. Refused means that it
+// was not done and will not be, and of a look that no other time brings an answer:
+// the step ends. Note says why, and what to do.
 type Answer struct {
 	Outcome failover.Outcome `json:"outcome"`
 	Note    string           `json:"note,omitempty"`

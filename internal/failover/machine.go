@@ -86,13 +86,13 @@ const (
 // Outcome is how a look or an act went.
 type Outcome string
 
-// The outcomes. Of a look: Done, NotDone, Busy, NoAnswer. Of an act: Done,
-// Refused, Superseded, NoAnswer.
+// The outcomes. Of a look: Done, NotDone, Busy, Refused, Superseded, NoAnswer. Of
+// an act: Done, Refused, Superseded, NoAnswer.
 const (
 	Done       Outcome = "done"
 	NotDone    Outcome = "not done"
 	Busy       Outcome = "busy"       // it is being done
-	Refused    Outcome = "refused"    // it was not done and will not be
+	Refused    Outcome = "refused"    // it was not done and will not be; of a look: to look is refused
 	Superseded Outcome = "superseded" // another site's epoch is newer
 	NoAnswer   Outcome = "no answer"  // who knows
 )

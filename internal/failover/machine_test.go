@@ -538,6 +538,56 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
+// TestALookThatIsRefused ends the step at once, with its reason: it was not done if it
+// was never intended, and nobody knows otherwise. Silence, the control, is waited out.
+func TestALookThatIsRefused(t *testing.T) {
+	const why = "the agent may not read that"
+	for name, c := range map[string]struct {
+		meant   bool
+		outcome Outcome
+		status  Status
+		phase   Phase
+		note    string
+		late    bool
+	}{
+		"before the act":        {false, Refused, Broke, Paused, why, false},
+		"after it":              {true, Refused, Unknown, OutcomeUnknown, why, false},
+		"silence before":        {false, NoAnswer, Broke, Paused, "no answer", true},
+		"silence after the act": {true, NoAnswer, Unknown, OutcomeUnknown, "no answer", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, acted := newRig(t, plan.Failover, nil), time.Duration(0)
+			r.answer = func(f Effect) *Event {
+				switch {
+				case f.Step == nil || f.Step.Name != "apply/cart":
+					return nil
+				case f.Action == Act:
+					acted = r.now
+					return &Event{Kind: Acted, Outcome: NoAnswer}
+				case acted == 0 && c.meant:
+					return nil
+				case acted == 0:
+					acted = r.now
+				}
+				return &Event{Kind: Looked, Outcome: c.outcome, Note: why}
+			}
+			r.run(c.phase)
+			st := r.m.State().Steps["apply/cart"]
+			if st.Status != c.status || !strings.Contains(st.Note, c.note) {
+				t.Errorf("%s, %q", st.Status, st.Note)
+			}
+			if waited := r.now - acted; (waited > 10*Breath) != c.late {
+				t.Errorf("it ended after %s", waited)
+			}
+			if c.phase != OutcomeUnknown {
+				return
+			}
+			r.answer = answerTo(Look, "apply/cart", Event{Kind: Looked, Outcome: Done}) // it is looked at all the same
+			r.pass(AwaitingCommit)
+		})
+	}
+}
+
 // TestTakeOver kills the executor after every record, and lets another go on
 // with what the journal says. Acts whose end the journal does not have are
 // looked at, and found done.

@@ -209,8 +209,24 @@ func (m *Machine) looked(e Event) {
 		m.intend(name)
 	case e.Outcome == Superseded:
 		m.end(name, Broke, "superseded: "+e.Note, e)
+	case e.Outcome == Refused:
+		m.lookRefused(name, f, e)
 	default:
 		f.next = m.now.Mono + Breath
+	}
+}
+
+// lookRefused takes note that whoever was asked will not say, whatever the wait: a
+// right is missing, or the order makes no sense there. What was never intended was
+// not done. Of what was, nobody knows, which is no reason to go on.
+func (m *Machine) lookRefused(name string, f *flight, e Event) {
+	switch {
+	case f.then == "": // it has ended, and is looked at only to know
+		f.next = m.now.Mono + LookAgain
+	case m.state.Steps[name].Meant:
+		m.end(name, Unknown, "whether it was done cannot be seen: "+e.Note, e)
+	default:
+		m.end(name, Broke, e.Note, e)
 	}
 }
 

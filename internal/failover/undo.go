@@ -22,18 +22,20 @@ func (m *Machine) rollBack() {
 	for i := len(m.state.Spec.Steps) - 1; i >= 0; i-- {
 		step := m.state.Spec.Steps[i]
 		todo := m.state.toUndo(step)
-		if todo && !blocked[step.Name] && m.flights[step.Name] == nil && !m.state.claimsStand(&step) {
+		waits := m.state.claimsStand(&step)
+		if todo && !waits && !blocked[step.Name] && m.flights[step.Name] == nil {
 			m.note(Entry{Kind: Undoing, Step: step.Name})
 		}
+		// What waits for claims lets what it came after go first. Plan.Check has it come
+		// before all claims, but the plan of a run that is under way may be older.
 		for _, after := range step.After {
-			blocked[after] = blocked[after] || todo || blocked[step.Name]
+			blocked[after] = blocked[after] || todo && !waits || blocked[step.Name]
 		}
 	}
 }
 
 // claimsStand tells whether what makes applications from git at the source has to
 // stay suspended for now: it would start them while the target still may write them.
-// Plan.Check sees to it that no claim waits for its return.
 func (s *State) claimsStand(step *plan.Step) bool {
 	if step.Kind != plan.KindSuspend || step.Side != plan.Source {
 		return false
@@ -88,6 +90,8 @@ func (m *Machine) sawClaim(name string, f *flight, e Event) {
 	case Superseded:
 		delete(m.flights, name)
 		m.overtake(name, e)
+	case Refused:
+		m.note(Entry{Kind: Stuck, Step: name, Note: "whether the claim stands cannot be seen: " + e.Note})
 	default:
 		f.next = m.now.Mono + Breath
 	}

@@ -95,6 +95,51 @@ func TestWhatGitMakesAtTheSourceGoesOnLast(t *testing.T) {
 	r.order("undo claim/shop", "undo claim/cart", "undo off")
 }
 
+// TestWhatWasSuspendedLateGoesOnLast: in a run of before the plan's check, what makes
+// the application at the source is suspended after a claim. The claim goes back
+// all the same, and first.
+func TestWhatWasSuspendedLateGoesOnLast(t *testing.T) {
+	r := newRig(t, plan.Failover, func(p *plan.Plan, _ *Spec) {
+		p.Steps = []plan.Step{
+			{Name: "between", Kind: plan.KindCommand, Command: &plan.Command{Image: "x"}, Undo: &plan.Command{Image: "y"}, Timeout: time.Minute, After: []string{"claim/shop"}, Before: []string{"off"}},
+			{Name: "off", Kind: plan.KindSuspend, Object: plan.ArgoCD + "/shop", Application: "shop", Side: plan.Target, Timeout: time.Minute, OnError: plan.Continue, Before: []string{"data/shop"}},
+		}
+	})
+	spec := r.m.Spec()
+	spec.step("off").Side = plan.Source // what the check refuses today
+	old, err := New("e1", spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.m = old
+	r.run(AwaitingCommit)
+	r.order("act claim/shop", "act between", "act off") // the control: it is late
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	r.pass(RolledBack)
+	r.order("undo scale/shop", "undo between", "undo claim/shop", "undo off")
+}
+
+// TestRollBackWhoseLookIsRefused says why at once, and goes on when told to.
+func TestRollBackWhoseLookIsRefused(t *testing.T) {
+	r := newRig(t, plan.Failover, nil)
+	r.run(AwaitingCommit)
+	r.answer = answerTo(Look, "claim/cart", Event{Kind: Looked, Outcome: Refused, Note: "no right to read the epochs"})
+	at := r.now
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	if s := r.m.State(); s.Phase != RollbackFailed || !strings.Contains(s.Why, "no right to read the epochs") || r.now != at {
+		t.Errorf("%s, %q, after %s", s.Phase, s.Why, r.now-at)
+	}
+	r.answer = nil
+	if why := r.says(Resume, nil); why != "" {
+		t.Fatal(why)
+	}
+	r.pass(RolledBack)
+}
+
 // TestRollBackThatMeetsANewClaimLate: it came between the look and the return.
 func TestRollBackThatMeetsANewClaimLate(t *testing.T) {
 	r := claimedAnew(t, "west", Undo)

@@ -3,7 +3,6 @@ package testkit
 import (
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -61,7 +60,7 @@ type asking struct {
 // points watch the sites through the vault, and the site that would take over
 // declares.
 func Declared(seed uint64, opt Options) Report {
-	w := bareWorld(rand.New(rand.NewPCG(seed, 13)), opt, 3)
+	w := bareWorld(seed, 13, opt, 3)
 	w.lease, w.words, w.runEnds = true, map[string]vantage.Word{}, map[string]time.Duration{}
 	w.life()
 	w.misfortunes()

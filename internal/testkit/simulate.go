@@ -86,7 +86,7 @@ func Simulate(seed uint64, opt Options) Report {
 }
 
 func newWorld(seed uint64, opt Options) *world {
-	w := bareWorld(rand.New(rand.NewPCG(seed, 11)), opt, 0)
+	w := bareWorld(seed, 11, opt, 0)
 	w.life()
 	w.misfortunes()
 	if w.chance(40) { // what runs are made for, at about the time of the first
@@ -100,8 +100,8 @@ func newWorld(seed uint64, opt Options) *world {
 }
 
 // bareWorld has sites, so many or any number, and nothing that happens.
-func bareWorld(r *rand.Rand, opt Options, sites int) *world {
-	w := &world{opt: opt, r: r, levels: map[string]map[int64]level{}, odd: map[string]int{}}
+func bareWorld(seed, stream uint64, opt Options, sites int) *world {
+	w := &world{opt: opt, r: rand.New(rand.NewPCG(seed, stream)), refusals: rand.New(rand.NewPCG(seed, stream+100)), levels: map[string]map[int64]level{}, odd: map[string]int{}}
 	w.lease, w.gated, w.promising = w.chance(50), w.chance(50), w.chance(50)
 	w.apps = []string{"a", "b"}[:1+w.r.IntN(2)]
 	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}, putAt: map[string][]time.Duration{}}

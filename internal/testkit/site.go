@@ -375,6 +375,10 @@ func (s *site) refuses(o order, act *actuator) (verdict, bool) {
 // look answers whether a step is done. Where it is not, every order up to now
 // is refused from here on: the answer stays true.
 func (s *site) look(o order, act *actuator) verdict {
+	if s.w.refusals.IntN(200) == 0 {
+		s.w.odd["look refused"]++
+		return verdict{outcome: failover.Refused, note: "it may not look"}
+	}
 	switch {
 	case act.busy:
 		return verdict{outcome: failover.Busy}

@@ -88,14 +88,16 @@ func (c clock) after(mono time.Duration) time.Duration {
 
 // world is one schedule.
 type world struct {
-	opt    Options
-	r      *rand.Rand
-	now    time.Duration
-	n      int
-	agenda agenda
-	sites  []*site
-	vault  *store
-	up     [][]bool // [from][to]; sites, then the vault, then the console
+	opt Options
+	r   *rand.Rand
+	// refusals are drawn apart: a schedule without any is what it was.
+	refusals *rand.Rand
+	now      time.Duration
+	n        int
+	agenda   agenda
+	sites    []*site
+	vault    *store
+	up       [][]bool // [from][to]; sites, then the vault, then the console
 	// loss is how much of what is sent is lost, by direction.
 	loss  [][]float64
 	lease bool
