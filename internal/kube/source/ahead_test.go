@@ -5,6 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,7 +74,7 @@ func (p *pages) next(t *testing.T) string {
 // TestThePageAfterIsAskedForMeanwhile: before the first one's objects are done
 // with, and all come, once and in their order.
 func TestThePageAfterIsAskedForMeanwhile(t *testing.T) {
-	p := &pages{many: many{each: firstPage + maxPage + 50, text: 8}}
+	p := &pages{many: many{each: firstPage + pageGrowth*firstPage + 50, text: 8}}
 	cluster, seen := clusterOf(t, p), 0
 	_, err := cluster.List(t.Context(), secretsOfShop, func(page []unstructured.Unstructured) error {
 		if seen == 0 {
@@ -113,5 +117,80 @@ func TestAPageThatFailsComesAfterTheOneBefore(t *testing.T) {
 	})
 	if err == nil || seen != firstPage {
 		t.Errorf("%v, after %d objects", err, seen)
+	}
+}
+
+// uneven is an API server whose objects are small up to one, and large from there
+// on, as with Secrets that are named by what made them.
+type uneven struct {
+	small, large int
+	mu           sync.Mutex
+	limits       []int
+}
+
+func (u *uneven) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	from, _ := strconv.Atoi(r.URL.Query().Get("continue"))
+	limit, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+	u.mu.Lock()
+	u.limits = append(u.limits, limit)
+	u.mu.Unlock()
+	end, next := min(from+limit, u.small+u.large), ""
+	if end < u.small+u.large {
+		next = strconv.Itoa(end)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	fmt.Fprintf(w, `{"metadata":{"resourceVersion":"%s","continue":"%s"},"items":[`, manyRevision, next)
+	for i := from; i < end; i++ {
+		size := 8
+		if i >= u.small {
+			size = 700 << 10
+		}
+		// What breaks off is the client's own doing.
+		_, _ = fmt.Fprintf(w, `%s{"metadata":{"name":"object-%06d"},"data":{"value":"%s"}}`, strings.Repeat(",", min(i-from, 1)), i, strings.Repeat("A", size))
+	}
+	fmt.Fprint(w, "]}")
+}
+
+// TestLargeObjectsAfterSmallOnes come all, once and in their order, in pages that
+// are never large.
+func TestLargeObjectsAfterSmallOnes(t *testing.T) {
+	u := &uneven{small: 700, large: 40}
+	server := httptest.NewServer(u)
+	t.Cleanup(server.Close)
+	clients, err := kube.New(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := NewCluster(clients)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	_, err = cluster.List(t.Context(), secretsOfShop, func(page []unstructured.Unstructured) error {
+		bytes := 0
+		for i := range page {
+			if want := fmt.Sprintf("object-%06d", seen); page[i].GetName() != want {
+				t.Errorf("%s came, want %s", page[i].GetName(), want)
+			}
+			value, _, _ := unstructured.NestedString(page[i].Object, "data", "value")
+			bytes += len(value)
+			seen++
+		}
+		if bytes > pageMost {
+			t.Errorf("a page has %d MiB", bytes>>20)
+		}
+		return nil
+	})
+	if err != nil || seen != u.small+u.large {
+		t.Errorf("%d objects, %v", seen, err)
+	}
+	for i := 1; i < len(u.limits); i++ {
+		if u.limits[i] > pageGrowth*u.limits[i-1] {
+			t.Errorf("pages of %v objects were asked for", u.limits)
+			break
+		}
+	}
+	if most := slices.Max(u.limits); most < 2*firstPage {
+		t.Errorf("pages never grew: %v", u.limits)
 	}
 }

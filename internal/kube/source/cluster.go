@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,9 @@ const (
 	maxPage     = 1000    // objects
 	firstPage   = 100     // while their size is unknown
 	pageBytes   = 2 << 20 // aimed at from the second page on; two are held at a time
+	pageMost    = 8 << 20 // of a page of more than one object
+	pageGrowth  = 2       // at most from one page to the next
+	pageShrink  = 4       // of one that is too large
 	pageTimeout = 90 * time.Second
 	pageTries   = 4
 )
@@ -172,11 +176,14 @@ type page struct {
 	Metadata metav1.ListMeta  `json:"metadata"`
 	Items    []map[string]any `json:"items"`
 
-	size int
+	size, limit int
 }
 
-// List implements capture.Cluster. Pages start small and are then as large as
-// makes their bytes few megabytes. While page works, the next one is on its way.
+// errLarge is a page that would take too much memory: ask for fewer objects.
+var errLarge = errors.New("the page is too large")
+
+// List implements capture.Cluster. Pages start small, grow to where their bytes are
+// few megabytes, and are never many. While fn works on one, the next one is on its way.
 func (c *Cluster) List(ctx context.Context, q capture.Query, fn func([]unstructured.Unstructured) error) (capture.Listed, error) {
 	var listed capture.Listed
 	asking, cancel := context.WithCancel(ctx)
@@ -252,12 +259,15 @@ func isTooLarge(err error) bool {
 		err != nil && strings.Contains(err.Error(), "required revision is a future revision")
 }
 
+// nextLimit is how many objects to ask for after a page. Its objects say only by and
+// large how big the next ones are: names go by kinds of things, and many small
+// ones may be followed by large ones.
 func nextLimit(p *page) int {
 	if len(p.Items) == 0 {
 		return firstPage
 	}
 	each := max(p.size/len(p.Items), 1)
-	return min(max(pageBytes/each, 1), maxPage)
+	return min(max(pageBytes/each, 1), pageGrowth*p.limit, maxPage)
 }
 
 func (p *page) objects(k capture.Kind) []unstructured.Unstructured {
@@ -272,11 +282,16 @@ func (p *page) objects(k capture.Kind) []unstructured.Unstructured {
 	return objects
 }
 
-// fetch gets one page, and tries again when the server is only busy.
+// fetch gets one page, of fewer objects if they are large, and tries again when the
+// server is only busy.
 func (c *Cluster) fetch(ctx context.Context, q capture.Query, at cursor) (*page, error) {
 	pause := 250 * time.Millisecond
 	for try := 1; ; try++ {
 		p, err := c.fetchOnce(ctx, q, at)
+		for errors.Is(err, errLarge) {
+			at.limit = max(at.limit/pageShrink, 1)
+			p, err = c.fetchOnce(ctx, q, at)
+		}
 		if err == nil || try == pageTries || !isBusy(err) || ctx.Err() != nil {
 			return p, err
 		}
@@ -317,19 +332,33 @@ func (c *Cluster) fetchOnce(ctx context.Context, q capture.Query, at cursor) (*p
 		// to try again, which the client would follow for long.
 		req = req.MaxRetries(0).Param("resourceVersion", at.exact).Param("resourceVersionMatch", string(metav1.ResourceVersionMatchExact))
 	}
-	res := req.Do(ctx)
-	if err := res.Error(); err != nil {
-		return nil, err
-	}
-	data, err := res.Raw()
+	data, err := read(ctx, req, at.limit > 1)
 	if err != nil {
 		return nil, err
 	}
-	p := &page{size: len(data)}
+	p := &page{size: len(data), limit: at.limit}
 	if err := json.Unmarshal(data, p); err != nil {
 		return nil, fmt.Errorf("decode list: %w", err)
 	}
 	return p, nil
+}
+
+// read returns the answer. It stops at what is more than a page may have, where
+// fewer objects can be asked for.
+func read(ctx context.Context, req *rest.Request, bounded bool) (data []byte, err error) {
+	body, err := req.Stream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, body.Close()) }()
+	if !bounded {
+		return io.ReadAll(body)
+	}
+	data, err = io.ReadAll(io.LimitReader(body, pageMost+1))
+	if err == nil && len(data) > pageMost {
+		err = errLarge
+	}
+	return data, err
 }
 
 func pathOf(q capture.Query) string {

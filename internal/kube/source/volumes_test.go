@@ -101,9 +101,14 @@ func TestGoOn(t *testing.T) {
 
 func TestNextLimit(t *testing.T) {
 	items := make([]map[string]any, 100)
-	for size, want := range map[int]int{100 * 1024: maxPage, 100 << 20: 2, 100 << 24: 1} {
-		if got := nextLimit(&page{Items: items, size: size}); got != want {
-			t.Errorf("nextLimit of %d bytes = %d, want %d", size, got, want)
+	for _, c := range []struct{ size, limit, want int }{
+		{100 * 1024, maxPage, maxPage},
+		{100 << 20, 100, 2},
+		{100 << 24, 100, 1},
+		{100 * 1024, firstPage, 2 * firstPage}, // it guesses wrong by twice at most
+	} {
+		if got := nextLimit(&page{Items: items, size: c.size, limit: c.limit}); got != c.want {
+			t.Errorf("nextLimit of %d bytes for %d = %d, want %d", c.size, c.limit, got, c.want)
 		}
 	}
 }
