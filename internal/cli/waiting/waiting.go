@@ -20,24 +20,43 @@ const (
 
 // For asks until the answer is yes: at once, when the object was changed, and
 // every few seconds. ask may make the object one of another name, which is
-// followed from then on.
+// followed from then on. A watch that does not open keeps nobody from asking.
 func For(ctx context.Context, c client.WithWatch, o client.Object, ask func(ctx context.Context) (bool, error)) error {
 	for {
-		w, err := follow(ctx, c, o)
-		every := relook
-		if err != nil { // whoever may read it may not be allowed to watch it
-			w, every = watch.NewFake(), glance
-		}
-		done, err := askOn(ctx, o, w, every, ask)
-		w.Stop()
+		following, stop := context.WithCancel(ctx)
+		done, err := askOn(ctx, o, follow(following, c, o), ask)
+		stop()
 		if done || err != nil {
 			return err
 		}
 	}
 }
 
-// follow watches the one object.
-func follow(ctx context.Context, c client.WithWatch, o client.Object) (watch.Interface, error) {
+// follow watches the one object until the context ends. The watch comes when it is
+// open; none comes where none is to be had.
+func follow(ctx context.Context, c client.WithWatch, o client.Object) <-chan watch.Interface {
+	opened := make(chan watch.Interface)
+	list, err := listOf(c, o)
+	if err != nil {
+		return opened
+	}
+	in, named := client.InNamespace(o.GetNamespace()), client.MatchingFields{"metadata.name": o.GetName()}
+	go func() {
+		w, err := c.Watch(ctx, list, in, named)
+		if err != nil { // whoever may read it may not be allowed to watch it
+			return
+		}
+		defer w.Stop()
+		select {
+		case opened <- w:
+			<-ctx.Done()
+		case <-ctx.Done():
+		}
+	}()
+	return opened
+}
+
+func listOf(c client.WithWatch, o client.Object) (client.ObjectList, error) {
 	kind, err := c.GroupVersionKindFor(o)
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", o.GetName(), err)
@@ -51,14 +70,14 @@ func follow(ctx context.Context, c client.WithWatch, o client.Object) (watch.Int
 	if !ok {
 		return nil, fmt.Errorf("watch %s: %s is no list", o.GetName(), kind.Kind)
 	}
-	return c.Watch(ctx, list, client.InNamespace(o.GetNamespace()), client.MatchingFields{"metadata.name": o.GetName()})
+	return list, nil
 }
 
 // askOn is For during the life of one watch, and of the object's name.
-func askOn(ctx context.Context, o client.Object, w watch.Interface, every time.Duration, ask func(ctx context.Context) (bool, error)) (done bool, err error) {
-	tick := time.NewTicker(every)
+func askOn(ctx context.Context, o client.Object, opened <-chan watch.Interface, ask func(ctx context.Context) (bool, error)) (done bool, err error) {
+	tick := time.NewTicker(glance)
 	defer tick.Stop()
-	changes := w.ResultChan()
+	var changes <-chan watch.Event
 	for name := o.GetName(); ; {
 		yes, err := ask(ctx)
 		switch {
@@ -71,6 +90,9 @@ func askOn(ctx context.Context, o client.Object, w watch.Interface, every time.D
 		case <-ctx.Done():
 			return false, context.Cause(ctx)
 		case <-tick.C:
+		case w := <-opened: // what was changed before is not told
+			changes = w.ResultChan()
+			tick.Reset(relook)
 		case _, open := <-changes:
 			if !open { // it ended, or was never allowed: not at once again
 				return false, pause(ctx)

@@ -22,12 +22,20 @@ type stage struct {
 	client.WithWatch
 	watches []*watch.FakeWatcher
 	refused error
+	opens   chan struct{} // when watches do; nil: at once
 }
 
 func newStage(refused error) *stage {
 	s := &stage{refused: refused}
 	s.WithWatch = fake.NewClientBuilder().WithScheme(scheme.Scheme).WithInterceptorFuncs(interceptor.Funcs{
-		Watch: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) (watch.Interface, error) {
+		Watch: func(ctx context.Context, _ client.WithWatch, _ client.ObjectList, _ ...client.ListOption) (watch.Interface, error) {
+			if s.opens != nil {
+				select {
+				case <-s.opens:
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
 			if s.refused != nil {
 				return nil, s.refused
 			}
@@ -85,9 +93,9 @@ func (s *stage) run(ctx context.Context, o *corev1.ConfigMap, a *asked) {
 // TestAChangeWakesIt long before the clock would.
 func TestAChangeWakesIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, a, start := newStage(nil), &asked{yes: 3}, time.Now()
+		s, a, start := newStage(nil), &asked{yes: 4}, time.Now()
 		s.run(t.Context(), config("a"), a)
-		for want := 1; want < 3; want++ {
+		for want := 2; want < 4; want++ { // first at once, then when the watch is open
 			if got := a.times(); got != want {
 				t.Fatalf("asked %d times, want %d", got, want)
 			}
@@ -105,15 +113,16 @@ func TestAChangeWakesIt(t *testing.T) {
 func TestWithoutChangesTheClockWakesIt(t *testing.T) {
 	for name, c := range map[string]struct {
 		refused error
+		first   int
 		want    time.Duration
-	}{"silent": {nil, relook}, "refused": {errors.New("forbidden"), glance}} {
+	}{"silent": {nil, 2, relook}, "refused": {errors.New("forbidden"), 1, glance}} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, a, start := newStage(c.refused), &asked{yes: 2}, time.Now()
+				s, a, start := newStage(c.refused), &asked{yes: c.first + 1}, time.Now()
 				s.run(t.Context(), config("a"), a)
 				time.Sleep(c.want - time.Nanosecond) // virtual time
 				synctest.Wait()
-				if got := a.times(); got != 1 {
+				if got := a.times(); got != c.first {
 					t.Errorf("asked %d times before %s", got, c.want)
 				}
 				time.Sleep(time.Nanosecond) // virtual time
@@ -129,11 +138,11 @@ func TestWithoutChangesTheClockWakesIt(t *testing.T) {
 // TestItFollowsAnotherName, and a watch that ended is begun anew.
 func TestItFollowsAnotherName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, a := newStage(nil), &asked{yes: 4, rename: map[int]string{2: "b"}}
+		s, a := newStage(nil), &asked{yes: 6, rename: map[int]string{3: "b"}}
 		s.run(t.Context(), config("a"), a)
 		s.watches[0].Modify(config("a"))
 		synctest.Wait()
-		if len(s.watches) != 2 || a.times() != 3 { // asked at once of the new one
+		if len(s.watches) != 2 || a.times() != 5 { // asked at once of the new one
 			t.Fatalf("%d watches, asked %d times", len(s.watches), a.times())
 		}
 		s.watches[1].Stop()
@@ -141,6 +150,32 @@ func TestItFollowsAnotherName(t *testing.T) {
 		synctest.Wait()
 		if ended, err := a.end(); !ended || err != nil || len(s.watches) != 3 {
 			t.Errorf("ended %t, %v, %d watches", ended, err, len(s.watches))
+		}
+	})
+}
+
+// TestAWatchThatDoesNotOpen keeps nobody from asking, and wakes when it opens at last.
+func TestAWatchThatDoesNotOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, a := newStage(nil), &asked{yes: 6}
+		s.opens = make(chan struct{})
+		s.run(t.Context(), config("a"), a)
+		time.Sleep(2 * glance) // virtual time
+		synctest.Wait()
+		if got := a.times(); got != 3 {
+			t.Fatalf("asked %d times while the watch did not open", got)
+		}
+		close(s.opens)
+		synctest.Wait()
+		if got := a.times(); got != 4 {
+			t.Fatalf("asked %d times when it was open: what changed before is not told", got)
+		}
+		for range 2 {
+			s.watches[0].Modify(config("a"))
+			synctest.Wait()
+		}
+		if ended, err := a.end(); !ended || err != nil {
+			t.Errorf("ended %t, %v", ended, err)
 		}
 	})
 }
