@@ -34,6 +34,48 @@ func writing(t *testing.T, site, namespace string) (stop func() int) {
 	}
 }
 
+// kustomizations is what of Flux's definition matters to who suspends it.
+const kustomizations = `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: kustomizations.kustomize.toolkit.fluxcd.io}
+spec:
+  group: kustomize.toolkit.fluxcd.io
+  scope: Namespaced
+  names: {plural: kustomizations, singular: kustomization, kind: Kustomization}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, x-kubernetes-preserve-unknown-fields: true}
+          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
+`
+
+// madeFromGit has a Kustomization make the application at both sites, and returns
+// the steps of a plan that suspend it where the application goes away, and let it go
+// on where it comes to. suspended says how it is.
+func madeFromGit(t *testing.T, name string) (suspended func(site string) string, steps []string) {
+	t.Helper()
+	const resource = "kustomizations.kustomize.toolkit.fluxcd.io"
+	for _, site := range []string{east, west} {
+		apply(t, site, kustomizations)
+		kubectl(t, site, "wait", "--for=condition=Established", "--timeout=2m", "crd/"+resource)
+		apply(t, site, "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: "+name+", namespace: default}\nspec: {path: ./shop}\n")
+	}
+	suspended = func(site string) string {
+		return kubectl(t, site, "-n", "default", "get", resource, name, "-o", "jsonpath={.spec.suspend}")
+	}
+	what := resource + "/default/" + name
+	return suspended, []string{
+		fmt.Sprintf("{name: git-off, kind: suspend, object: %s, timeout: 1m, before: [quiesce/%s]}", what, name),
+		fmt.Sprintf("{name: git-on, kind: resume, side: target, object: %s, timeout: 1m, after: [ready/%s]}", what, name),
+	}
+}
+
 // failedBack brings an application back to the site that it was failed over from.
 // What that site alone had is kept, what the other one wrote is all there, and of
 // the volume only what differs was moved.
@@ -43,13 +85,17 @@ func failedBack(t *testing.T) {
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c", "echo only east has this > /data/diverged && sync")
-	file := planOf(t, a, "60s")
+	suspended, steps := madeFromGit(t, a.name)
+	file := planOf(t, a, "60s", steps...)
 	davit(t, west, a.vault, "failback", "-f", file, "--dry-run").want(t, 3, "site west never ran it", "use switchover")
 	var over, back runView
 	davit(t, west, a.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &over)
 	davit(t, west, a.vault, "runs", "commit", over.Run).want(t, 0, "Completed")
 	if got := a.sum(t, west, a.name); got != sum {
 		t.Fatalf("the data came to west as %s, want %s", got, sum)
+	}
+	if e, w := suspended(east), suspended(west); e != "true" || w != "" {
+		t.Errorf("after the failover git is suspended at east: %q, at west: %q", e, w)
 	}
 	stop := writing(t, west, a.name)
 	davit(t, east, a.vault, "failback", "-f", file, "--dry-run").want(t, 0, "what only site east has is captured and kept", "Nothing is lost")
@@ -85,6 +131,9 @@ func failedBack(t *testing.T) {
 	role, replicas := a.status(t, west, "role"), a.replicas(t, west)
 	if role != "Superseded" || replicas != "0" {
 		t.Errorf("west is %s and wants %s replicas", role, replicas)
+	}
+	if e, w := suspended(east), suspended(west); e != "" || w != "true" {
+		t.Errorf("after the failback git is suspended at east: %q, at west: %q", e, w)
 	}
 	a.diverged(t, back.stepOf("pin/"+a.name).Point)
 	davit(t, east, a.vault, "runs", "commit", back.Run).want(t, 0, "Completed")

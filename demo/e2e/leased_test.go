@@ -6,14 +6,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// leasedPlan writes a plan whose application runs under a lease.
+// leasedPlan writes a plan whose application runs under a lease. Whether east serves
+// it is asked of east's node, which answers without agent and API server.
 func leasedPlan(t *testing.T, a *app) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "plan.yaml")
+	node := kubectl(t, east, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-node", "-o", "jsonpath={.items[0].status.podIP}")
 	text := fmt.Sprintf(`apiVersion: davit.dev/v1alpha1
 kind: RecoveryPlan
 metadata: {name: %s}
@@ -21,17 +25,18 @@ spec:
   vault: %s
   sites: [{name: east}, {name: west}]
   applications: [{name: %s}]
-  declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: 20s, block: 1h}
+  declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: 20s, block: 1h, probes: {east: {kind: http, target: "http://%s:8082/active/%s", timeout: 3s}}}
   fence: {timeout: 5s, lease: 15s, bound: 10s, driftPPM: 1000}
-`, a.name, a.vault, a.name)
+`, a.name, a.vault, a.name, node, a.name)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file
 }
 
-// witness watches as a vantage point, from beside the sites, until the test ends.
-func witness(t *testing.T, vault string) {
+// witness watches as a vantage point, from beside the sites, until it is told to stop
+// or the test ends.
+func witness(t *testing.T, vault string) (stop func()) {
 	t.Helper()
 	address := strings.TrimSpace(kubectl(t, west, "get", "vault", vault, "-o", "jsonpath={.spec.url}"))
 	cmd := command(t.Context(), west, "", "witness", "--name", "witness", "--vault-url", address, "--recovery-key-file", commonKey(), "--kubeconfig", "/nowhere")
@@ -39,10 +44,34 @@ func witness(t *testing.T, vault string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// onlyServing takes east's API server and agent away, and leaves what it protects
+// running: two vantage points see that nobody speaks for it, and that it answers all
+// the same. So nothing is declared. Then both are back.
+func onlyServing(t *testing.T, a *app, world *callers, mine string) {
+	t.Helper()
+	stop := witness(t, a.vault)
+	defer stop()
+	back := sync.OnceFunc(func() { revive(t, east) })
+	t.Cleanup(back)
+	signal(t, []int{component(t, east, "kube-apiserver")}, syscall.SIGKILL)
+	signal(t, pidsOf(t, "agent"), syscall.SIGKILL)
+	eventually(t, 3*time.Minute, "west and the witness say that east answers the probe, and is otherwise silent", func() (bool, string) {
+		why := try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={range .status.declaration.observers[?(@.view=="alive")]}{.name}: {.why}{"\n"}{end}`)
+		return strings.Contains(why, "west: it answers the plan's probe") && strings.Contains(why, "witness: it answers the plan's probe"), why
+	})
+	world.more(t, mine)
+	if got := epochs(t, commonBucket(), a.name); got != 2 || runOf(t, a.vault, a.name) != "" {
+		t.Fatalf("a site that serves was declared lost: %d epochs", got)
+	}
+	back()
 }
 
 // seen is what west makes of east: the plan's condition, and what it says itself.
@@ -51,8 +80,9 @@ func seen(t *testing.T, plan string) string {
 		`jsonpath={.status.conditions[?(@.type=="Declares")].reason} {.status.declaration.observers[?(@.name=="west")].view}`))
 }
 
-// leaseOver cuts a site that lives, and that clients still reach, off from the
-// vault: it stops what runs under a lease by itself. While one vantage point alone
+// leaseOver takes agent and API server from a site whose node still answers the plan's
+// probe: it is not declared lost. Then that site, alive and reached by its clients, is cut off
+// from the vault: it stops what runs under a lease by itself. While one vantage point alone
 // sees that, nothing happens. When a witness sees it too, the other site fails it
 // over without a word of any person: it waits, and starts only when the old
 // writer has said its last word.
@@ -86,6 +116,7 @@ func leaseOver(t *testing.T) {
 	})
 	davit(t, west, a.vault, "plan", "show", a.name).want(t, 0, "is not declared automatically now: VantagesSilent, 1 of 3", "west alive")
 
+	onlyServing(t, a, world, mine)
 	if err := rig.Bed.Cut(t.Context(), east, "vault"); err != nil {
 		t.Fatal(err)
 	}

@@ -130,6 +130,10 @@ func Run(ctx context.Context, opts Options) error {
 }
 
 func newManager(opts Options) (manager.Manager, error) {
+	lock, err := leaderLock(os.Getenv("POD_NAME"), opts.Config)
+	if err != nil {
+		return nil, err
+	}
 	mgr, err := ctrl.NewManager(opts.Config, ctrl.Options{
 		Scheme:                        process.Scheme(),
 		Metrics:                       server.Options{BindAddress: opts.MetricsAddress},
@@ -138,6 +142,8 @@ func newManager(opts Options) (manager.Manager, error) {
 		LeaderElectionID:              leaseName,
 		LeaderElectionNamespace:       v1alpha1.SystemNamespace,
 		LeaderElectionReleaseOnCancel: true,
+
+		LeaderElectionResourceLockInterface: lock,
 		Client: client.Options{Cache: &client.CacheOptions{
 			DisableFor: []client.Object{&corev1.Secret{}, &corev1.Pod{}},
 		}},
