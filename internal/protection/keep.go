@@ -224,8 +224,15 @@ func (p *Protector) forgetVolumes(ctx context.Context, m *point.Manifest) error 
 	if m == nil {
 		return nil
 	}
+	inherited, err := p.inherited(ctx)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for site, volumes := range bySite(m) {
+		if inherited(site) {
+			continue
+		}
 		errs = append(errs, p.withVolumes(ctx, site, false, func(repo Repository) error {
 			for _, v := range volumes {
 				if err := repo.Delete(ctx, v.Snapshot); err != nil {

@@ -28,8 +28,15 @@ func (p *Protector) Reclaim(ctx context.Context, full bool) (volume.MaintainRepo
 	if err := guard(ctx); err != nil {
 		return report, fmt.Errorf("reclaim space: %w", err)
 	}
+	inherited, err := p.inherited(ctx)
+	if err != nil {
+		return report, fmt.Errorf("reclaim space: %w", err)
+	}
 	var errs []error
 	for _, repository := range p.repositories(ctx) {
+		if inherited(repository) {
+			continue
+		}
 		one, err := p.reclaimIn(ctx, repository, guard, full)
 		if err != nil && !errors.Is(err, volume.ErrNoRepository) {
 			errs = append(errs, fmt.Errorf("reclaim space: %w", err))

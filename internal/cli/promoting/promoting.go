@@ -95,6 +95,8 @@ type work struct {
 	state   promotion.State
 	// silence is why the first vault gave no answer.
 	silence string
+	// rotations of the data key are in the first vault, and not in the copy.
+	rotations int64
 	// moved says that the first vault's Secret is for the promoted one already.
 	moved    bool
 	promoter *promotion.Promoter
@@ -107,7 +109,7 @@ func (h Host) run(cmd *cobra.Command, o *asked) error {
 	if err := w.prepare(ctx, o.copy); err != nil {
 		return err
 	}
-	view := Promoted{Copy: o.copy, Vault: w.second.Spec.CopyOf, Site: w.self.Site, DryRun: o.dryRun, Already: w.state.Done, Silence: w.silence, Unasked: w.unasked(), Now: h.Now()}
+	view := Promoted{Copy: o.copy, Vault: w.second.Spec.CopyOf, Site: w.self.Site, DryRun: o.dryRun, Already: w.state.Done, Silence: w.silence, Unasked: w.unasked(), Rotations: w.rotations, Now: h.Now()}
 	if err := w.foresee(ctx, &view); err != nil {
 		return err
 	}
@@ -243,6 +245,9 @@ func (w *work) openCopy(ctx context.Context) error {
 		return exit.OfVault(err)
 	}
 	w.promoter = promotion.New(w.store, project, w.self, "vault promote at site "+w.self.Site, w.Now)
+	if w.first != nil && !w.state.Begun {
+		w.rotations = max(0, w.first.Status.KeyVersion-project.NewestKey().Number)
+	}
 	if w.first != nil {
 		w.promoter.Lost = w.lost
 	}

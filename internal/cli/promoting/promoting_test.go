@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/promotion"
+	"davit.dev/davit/internal/reconcile/plan"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/mem"
@@ -393,4 +394,33 @@ func TestUnasked(t *testing.T) {
 		t.Errorf("something was written: %v", err)
 	}
 	s.check(s.run("second", "--yes", "--first-is-gone"))
+}
+
+// TestDryRunWarns of what is held at rest by runs that nobody ends any more, and of
+// rotations of the key that the copy does not have; the control is TestDryRun's site.
+func TestDryRunWarns(t *testing.T) {
+	warnings := []string{"held at rest here by run run-7", "2 rotations of the data key not in the copy", "shop-plan (not the version that counted)"}
+	for _, warned := range []bool{true, false} {
+		s := newSite(t)
+		if warned {
+			shop, first := &v1alpha1.Application{}, &v1alpha1.Vault{}
+			s.check(s.c.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}, shop))
+			metav1.SetMetaDataAnnotation(&shop.ObjectMeta, v1alpha1.AnnotationHeldBy, "run-7")
+			s.check(s.c.Update(t.Context(), shop))
+			s.check(s.c.Get(t.Context(), client.ObjectKey{Name: "main"}, first))
+			first.Status.KeyVersion = 3
+			s.check(s.c.Update(t.Context(), first))
+			differs := metav1.Condition{Type: v1alpha1.ConditionMirrored, Status: metav1.ConditionFalse, Reason: plan.ReasonDiffers}
+			s.check(s.c.Create(t.Context(), &v1alpha1.RecoveryPlan{
+				ObjectMeta: metav1.ObjectMeta{Name: "shop-plan"}, Status: v1alpha1.RecoveryPlanStatus{Conditions: []metav1.Condition{differs}},
+			}))
+		}
+		s.stores[firstURL] = nil
+		s.check(s.run("second", "--dry-run"))
+		for _, text := range warnings {
+			if strings.Contains(s.said, text) != warned {
+				t.Errorf("warned %v, %q: %s", warned, text, s.said)
+			}
+		}
+	}
 }

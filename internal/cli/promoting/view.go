@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -15,6 +16,7 @@ import (
 	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/promotion"
+	"davit.dev/davit/internal/reconcile/plan"
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/vault"
 )
@@ -114,7 +116,25 @@ func (w *work) foresee(ctx context.Context, view *Promoted) error {
 		}
 	}
 	slices.SortFunc(view.Lost, func(a, b Lost) int { return a.Instant.Compare(b.Instant) })
+	if err := w.heldHere(ctx, view); err != nil {
+		return err
+	}
 	return w.plansHere(ctx, view)
+}
+
+// heldHere names what runs hold at rest.
+func (w *work) heldHere(ctx context.Context, view *Promoted) error {
+	var all v1alpha1.ApplicationList
+	if err := w.c.List(ctx, &all); err != nil {
+		return fmt.Errorf("list applications: %w", err)
+	}
+	for i := range all.Items {
+		a := &all.Items[i]
+		if runs := a.HeldBy(); len(runs) > 0 && a.Spec.Vault == view.Vault {
+			view.Held = append(view.Held, Held{Application: a.VaultName(), Namespace: a.Namespace, Name: a.Name, Runs: runs})
+		}
+	}
+	return nil
 }
 
 // plansHere counts this site's plans: the copy has none, and this site's agent
@@ -125,6 +145,11 @@ func (w *work) plansHere(ctx context.Context, view *Promoted) error {
 		return fmt.Errorf("list plans: %w", err)
 	}
 	for i := range plans.Items {
+		c := meta.FindStatusCondition(plans.Items[i].Status.Conditions, v1alpha1.ConditionMirrored)
+		if c != nil && c.Reason == plan.ReasonDiffers {
+			view.Plans = append(view.Plans, plans.Items[i].Name+" (not the version that counted)")
+			continue
+		}
 		view.Plans = append(view.Plans, plans.Items[i].Name)
 	}
 	return nil
@@ -148,9 +173,13 @@ type Promoted struct {
 	Lost         []Lost              `json:"lost"`
 	Plans        []string            `json:"plans"`
 	// Silence is why the first vault gave no answer. Unasked: this cluster could not ask it.
-	Silence string    `json:"silence,omitempty"`
-	Unasked bool      `json:"unasked,omitempty"`
-	Now     time.Time `json:"-"`
+	Silence string `json:"silence,omitempty"`
+	Unasked bool   `json:"unasked,omitempty"`
+	// Held are stopped, and nobody lets them go any more.
+	Held []Held `json:"held,omitempty"`
+	// Rotations are those of the data key that the copy does not have.
+	Rotations int64     `json:"rotationsNotInCopy,omitempty"`
+	Now       time.Time `json:"-"`
 }
 
 // Document is all of it.
@@ -167,6 +196,14 @@ func (p Promoted) Text(t *output.Text) {
 	}
 	t.Line("Next: `vault promote %s` at every other site. `status` says when this one captures again; the first capture of each volume reads all of it.", p.Copy)
 	t.Line("Then give the vault a second copy: `vault add NAME URL --copy-of %s`. Plans that declare by themselves are armed anew.", p.Vault)
+}
+
+// Held is an application that runs hold at rest, which are lost with the vault.
+type Held struct {
+	Application string   `json:"application"`
+	Namespace   string   `json:"namespace"`
+	Name        string   `json:"name"`
+	Runs        []string `json:"runs"`
 }
 
 // mostLost bounds the lost points that are named one by one.
@@ -187,6 +224,13 @@ func (p Promoted) outcomes(t *output.Text) {
 		for _, l := range p.Lost[max(0, len(p.Lost)-mostLost):] {
 			t.Line("  %s, %s old", l.Point, output.Age(l.Instant, p.Now))
 		}
+	}
+	for _, h := range p.Held {
+		t.Line("%s is held at rest here by run %s, which is lost with the vault: it stays stopped. If no other site took it over: `kubectl annotate -n %s applications.davit.dev %s %s-`, and start what the run suspended.",
+			h.Application, strings.Join(h.Runs, ", "), h.Namespace, h.Name, v1alpha1.AnnotationHeldBy)
+	}
+	if p.Rotations > 0 {
+		t.Line("%s of the data key not in the copy: whom they removed can read it again. `vault keys ls` says who can; `vault keys remove` after this.", output.Plural(p.Rotations, "rotation"))
 	}
 	t.Line("Lost: journals and reports of runs, certificates and backups of consoles, and plans that no site has. This site has plans: %s.", list(p.Plans))
 }

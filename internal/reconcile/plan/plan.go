@@ -183,6 +183,9 @@ func (r *Reconciler) mirror(ctx context.Context, p *v1alpha1.RecoveryPlan, valid
 		case err == nil:
 			c.Reason, c.Message = ReasonDiffers, fmt.Sprintf("site %s has written revision %d, which says something else: runs follow that; apply the same plan at both sites", newest.Site, newest.Revision)
 			return c
+		case errors.Is(err, vault.ErrNotFound) && before.Reason == ReasonDiffers:
+			c.Reason, c.Message = ReasonDiffers, "the vault is another one and has no version yet; in the last one another site's counted, and not this: apply the same plan at both sites"
+			return c
 		case errors.Is(err, vault.ErrNotFound):
 			p.Status.Revision = 0 // the vault is another one
 		default:
@@ -201,6 +204,10 @@ func (r *Reconciler) mirror(ctx context.Context, p *v1alpha1.RecoveryPlan, valid
 // unmirrored keeps what generation was last written, so that a vault that was
 // silent for a moment changes nothing.
 func (r *Reconciler) unmirrored(c metav1.Condition, before *metav1.Condition, err error) metav1.Condition {
+	if before != nil && before.Reason == ReasonDiffers && before.ObservedGeneration == c.ObservedGeneration {
+		c.Reason, c.Message = ReasonDiffers, limit("another site's version counts; now the vault gives no answer: "+err.Error())
+		return c
+	}
 	c.Reason, c.Message, c.ObservedGeneration = v1alpha1.ReasonVaultUnavailable, limit(err.Error()), 0
 	if before != nil {
 		c.ObservedGeneration = before.ObservedGeneration

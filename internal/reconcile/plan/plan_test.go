@@ -157,6 +157,35 @@ func TestTwoSites(t *testing.T) {
 	east.want("Mirrored", "True", "Succeeded", "revision 3")
 }
 
+// A version that did not count in a vault that is lost does not begin in the next
+// one because its site was first there. The control: the one that counted does.
+func TestAnotherVault(t *testing.T) {
+	all, _ := sites(t, "east", "west")
+	east, west := all[0], all[1]
+	east.apply(time.Second)
+	east.look()
+	west.apply(time.Minute)
+	west.look()
+	east.want("Mirrored", "False", ReasonDiffers, "site west has written revision 2")
+	east.silent, west.silent = true, true
+	east.want("Mirrored", "False", ReasonDiffers, "no answer")
+	west.want("Mirrored", "False", "VaultUnavailable", "no answer")
+	_, next := sites(t)
+	for _, s := range all {
+		s.silent, s.Project = false, func(context.Context, string) (*vault.Project, error) { return next, nil }
+	}
+	for range 2 {
+		east.want("Mirrored", "False", ReasonDiffers, "the vault is another one")
+	}
+	if _, err := shelf.New(next).Get(t.Context(), "shop"); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("what did not count is kept: %v", err)
+	}
+	west.want("Mirrored", "True", "Succeeded", "revision 1")
+	east.want("Mirrored", "False", ReasonDiffers, "site west has written revision 1")
+	east.apply(time.Hour) // a person decides
+	east.want("Mirrored", "True", "Succeeded", "revision 2")
+}
+
 func TestLastRuns(t *testing.T) {
 	all, _ := sites(t, "east")
 	east := all[0]
