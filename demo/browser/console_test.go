@@ -17,18 +17,30 @@ const (
 	password = "correct horse battery"
 )
 
-// serve runs a real console with sample data until the test ends, and returns its
-// address.
-func serve(t *testing.T) string {
+// top is where the repository is.
+func top(t *testing.T) string {
 	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	return root
+}
+
+// serve runs a real console with sample data until the test ends, and returns its
+// address.
+func serve(t *testing.T) string {
+	t.Helper()
+	return serveIn(t, t.TempDir())
+}
+
+func serveIn(t *testing.T, dir string) string {
+	t.Helper()
+	root := top(t)
 	for _, args := range [][]string{
 		{"make", "-s", "-C", root, "bin/davit"},
-		{"go", "run", "-C", root, "-trimpath", "./internal/console/consoletest/scene", dir, user, password},
+		{"go", "build", "-C", root, "-trimpath", "-o", filepath.Join(dir, "scene"), "./internal/console/consoletest/scene"},
+		{filepath.Join(dir, "scene"), dir, user, password},
 	} {
 		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

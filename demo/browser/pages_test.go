@@ -28,7 +28,7 @@ const (
 // needed are pages that must be found by following links.
 var needed = []string{
 	"/", "/p/acme", "/p/acme/applications/shop", "/p/acme/applications/wiki", "/p/acme/runs", "/p/acme/runs/drill-shop-2",
-	"/p/acme/plans", "/p/acme/plans/shop", "/p/acme/plans/shop?verb=drill", "/p/acme/readiness", "/p/acme/events", "/p/acme?q=&sort=lost&state=",
+	"/p/acme/plans", "/p/acme/plans/shop", "/p/acme/plans/shop?verb=drill", "/p/acme/plans/move", "/p/acme/plans/move/begin?verb=failover", "/p/acme/plans/shop/begin?verb=drill", "/p/acme/readiness", "/p/acme/events", "/p/acme?q=&sort=lost&state=",
 	"/p/acme/documents", "/p/acme/audit", "/p/acme/people", "/users", "/audit", "/backups", "/account",
 }
 
@@ -117,12 +117,10 @@ func (p *tab) inspect(path string) {
 	if name == "" {
 		name = "start"
 	}
+	p.answers(path, 200)
 	p.mu.Lock()
-	status, weight := p.status, p.bytes
+	weight := p.bytes
 	p.mu.Unlock()
-	if status != 200 {
-		p.t.Errorf("%s: answers %d", path, status)
-	}
 	if weight == 0 || weight > heaviest {
 		p.t.Errorf("%s: weighs %d bytes, %d are the most", path, weight, heaviest)
 	}
@@ -146,6 +144,16 @@ func (p *tab) inspect(path string) {
 	p.walk(path, stops)
 	if all := p.complaints(); all != "" {
 		p.t.Errorf("%s: the browser says %s", path, all)
+	}
+}
+
+// answers checks the status that the page came with.
+func (p *tab) answers(path string, want int) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.status != want {
+		p.t.Errorf("%s: answers %d, want %d", path, p.status, want)
 	}
 }
 

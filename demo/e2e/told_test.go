@@ -129,7 +129,7 @@ func (c *control) enrol(t *testing.T, site string) {
 	c.do(t, "console", "enrol", site, "--data", c.dir, "--project", "told", "--token-file", token).want(t, 0)
 	enrol := []string{"enrol", "--console", c.url, "--enrol-token-file", token}
 	davit(t, site, "", enrol...).want(t, 3, "--documents")
-	davit(t, site, "", append(enrol, "--documents", "all")...).want(t, 0)
+	davit(t, site, "", append(enrol, "--documents", "all", "--runs", "drill")...).want(t, 0)
 	t.Cleanup(func() {
 		_, _ = rig.Kubectl(context.Background(), site, "-n", system, "delete", "secret", "davit-console", "--ignore-not-found")
 	})
@@ -187,7 +187,8 @@ type toldEvent struct {
 // consoleTold has agents call a console that runs outside the clusters: a policy
 // and an application that are written there arrive where they are for, and are
 // kept; without the console protection goes on, and what happened meanwhile is
-// told when it is back, in order and once.
+// told when it is back, in order and once; and a drill that is asked for there is
+// made by the agent of its site.
 func consoleTold(t *testing.T) {
 	a := &app{vault: "told"}
 	address := bucket(t, "e2e-told-"+run, "")
@@ -243,12 +244,61 @@ spec: {vault: told, policy: %[1]s, namespaces: [%[1]s]}
 	away := captured(len(before) + 2)
 	c.start(t)
 	c.heard(t, away)
+	c.drills(t, a)
 
 	c.do(t, "--console", c.url, "delete", "-f", documents).want(t, 0)
 	eventually(t, 3*time.Minute, "what was deleted is gone", func() (bool, string) {
 		got := try(t, east, "-n", system, "get", "application,protectionpolicy", "-l", "davit.dev/console=told", "-o", "name")
 		return got == "", got
 	})
+}
+
+// drills begins a drill at the console: the target's agent makes it, once, and
+// carries it to its end. A failover, which the site does not let consoles begin, is
+// refused with what would let it.
+func (c *control) drills(t *testing.T, a *app) {
+	t.Helper()
+	text, err := os.ReadFile(planOf(t, a, "5s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, west, string(text))
+	t.Cleanup(func() {
+		for _, args := range [][]string{{"recoveryplan", a.name, "--ignore-not-found"}, {"runs", "-l", "davit.dev/plan=" + a.name}} {
+			_, _ = rig.Kubectl(context.Background(), west, append([]string{"delete"}, args...)...)
+		}
+	})
+	var asked struct{ ID, Run, By, State string }
+	eventually(t, 3*time.Minute, "the console has the drill begun", func() (bool, string) {
+		got := c.do(t, "--console", c.url, "drill", a.name, "--to", west, "--reason", "practice", "-o", "json")
+		if got.code == 0 {
+			got.read(t, &asked)
+		}
+		return got.code == 0, got.all() // the console may not have read the plan yet
+	})
+	c.do(t, "--console", c.url, "failover", a.name, "--to", west, "--yes").want(t, 3, "lets the console begin drills only", "--runs all")
+	made := kubectl(t, west, "get", "run", asked.Run, "-o", `jsonpath={.spec.verb} {.spec.requestedBy} {.spec.reason} {.metadata.annotations.davit\.dev/console-request}`)
+	if want := "drill " + chief + "@console/told practice told/" + asked.ID; made != want || asked.By != chief+"@console/told" || asked.State != "created" {
+		t.Errorf("the site made %q of %+v, want %q", made, asked, want)
+	}
+	type seen struct {
+		Run, State, By, Why string
+		Over                bool
+	}
+	var fleet struct{ Known struct{ Runs []seen } }
+	eventually(t, 4*time.Minute, "the drill is over", func() (bool, string) {
+		fleet.Known.Runs = nil
+		if err := c.ask(t, "/projects/told/fleet", &fleet); err != nil {
+			return false, err.Error()
+		}
+		return len(fleet.Known.Runs) == 1 && fleet.Known.Runs[0].Over, fmt.Sprint(fleet.Known.Runs)
+	})
+	if r := fleet.Known.Runs[0]; r.Run != asked.Run || r.State != "Completed" || r.By != asked.By {
+		t.Errorf("%+v", r)
+	}
+	if got := kubectl(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", `jsonpath={.items[*].metadata.annotations.davit\.dev/run}`); strings.Contains(got, asked.Run) {
+		t.Errorf("sandboxes are left of %s", got)
+	}
 }
 
 // stand waits until all documents of a name stand as wanted.

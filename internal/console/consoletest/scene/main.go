@@ -1,5 +1,6 @@
 // Command scene makes a console with sample data in a directory: a vault, a
-// project and an administrator. `davit console --data DIR/console` serves it.
+// project and an administrator. `davit console --data DIR/console` serves it, and
+// `scene agent` is a site's agent that calls it.
 package main
 
 import (
@@ -19,11 +20,17 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: scene DIRECTORY USER PASSWORD")
+	var err error
+	switch args := os.Args[1:]; {
+	case len(args) == 5 && args[0] == "agent":
+		err = call(context.Background(), args[1], args[2], args[3], args[4])
+	case len(args) == 3:
+		err = set(context.Background(), args[0], args[1], args[2])
+	default:
+		fmt.Fprintln(os.Stderr, "usage: scene DIRECTORY USER PASSWORD, or scene agent DIRECTORY URL SITE TOKENFILE")
 		os.Exit(2)
 	}
-	if err := set(context.Background(), os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "set scene:", err)
 		os.Exit(1)
 	}
@@ -52,6 +59,9 @@ func set(ctx context.Context, dir, user, password string) (err error) {
 	}
 	if err == nil {
 		err = waiting(ctx, p, now)
+	}
+	if err == nil {
+		err = second(ctx, p, now)
 	}
 	if err != nil {
 		return err
