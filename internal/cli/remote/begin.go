@@ -73,9 +73,9 @@ func (h Host) begin(cmd *cobra.Command, given []string, project string) error {
 		}
 	}
 	h.Progress().Step("asking the site's agent through the console")
-	got, err := insist(ctx, s, given[0], in)
+	got, err := insist(ctx, time.Second, func() (begin.Shown, error) { return s.Begin(ctx, s.Project, given[0], in) })
 	if err != nil {
-		return h.explain(err)
+		return h.unasked(err)
 	}
 	h.Progress().Done()
 	switch got.State {
@@ -92,20 +92,39 @@ func (h Host) begin(cmd *cobra.Command, given []string, project string) error {
 }
 
 // insist asks again where an answer may have been lost. It stays one request.
-func insist(ctx context.Context, s *session, name string, in api.NewRun) (got begin.Shown, err error) {
+func insist(ctx context.Context, pause time.Duration, ask func() (begin.Shown, error)) (got begin.Shown, err error) {
 	for range 3 {
-		got, err = s.Begin(ctx, s.Project, name, in)
-		lost := errors.Is(err, client.ErrUnreachable) || client.Is(err, http.StatusGatewayTimeout) || client.Is(err, http.StatusServiceUnavailable)
-		if !lost {
+		if got, err = ask(); !lost(err) {
 			return got, err
 		}
 		select {
 		case <-ctx.Done():
 			return got, context.Cause(ctx)
-		case <-time.After(time.Second):
+		case <-time.After(pause):
 		}
 	}
 	return got, err
+}
+
+// lost tells whether it may have been asked for although there is no answer.
+func lost(err error) bool {
+	if errors.Is(err, client.ErrTrust) {
+		return false
+	}
+	return errors.Is(err, client.ErrUnreachable) || client.Is(err, http.StatusGatewayTimeout) || client.Is(err, http.StatusServiceUnavailable)
+}
+
+// unasked is explain for a run: what helps with a document does not help here.
+func (h Host) unasked(err error) error {
+	switch {
+	case lost(err):
+		return &exit.Error{Code: exit.Failed, Err: err, Hint: "it may have been asked for: the plan's page at the console says so, and a second run is refused meanwhile. Where no console answers, give the command without --console, with the target's kubeconfig"}
+	case client.Is(err, http.StatusConflict):
+		return exit.Refuse("the plan's page at the console shows what is under way", "%v", err)
+	case client.Is(err, http.StatusNotFound):
+		return exit.Refuse("the page Plans at the console lists those that the vault keeps; `whoami` lists your projects", "%v", err)
+	}
+	return h.explain(err)
 }
 
 // asked reads the flags. The id makes the same command's second try the same

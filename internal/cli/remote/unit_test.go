@@ -1,12 +1,53 @@
 package remote
 
 import (
+	"context"
+	"errors"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/console/begin"
+	"davit.dev/davit/internal/console/client"
 )
+
+// An answer that may have been lost is asked for again, a few times; any other is
+// the answer.
+func TestInsist(t *testing.T) {
+	gone, full := errors.Join(client.ErrUnreachable), &client.Error{Code: http.StatusGatewayTimeout}
+	for name, test := range map[string]struct {
+		answers []error
+		want    error
+		hint    string
+	}{
+		"at once":      {[]error{nil}, nil, ""},
+		"at last":      {[]error{gone, full, nil}, nil, ""},
+		"never":        {[]error{gone, gone, full, nil}, full, "may have been asked for"},
+		"refused":      {[]error{&client.Error{Code: http.StatusConflict}, nil}, &client.Error{Code: http.StatusConflict}, "under way"},
+		"not trusted":  {[]error{errors.Join(client.ErrTrust, client.ErrUnreachable), nil}, client.ErrTrust, "--ca-file"},
+		"no such plan": {[]error{gone, &client.Error{Code: http.StatusNotFound}}, &client.Error{Code: http.StatusNotFound}, "the page Plans"},
+	} {
+		tried := 0
+		_, err := insist(t.Context(), 0, func() (begin.Shown, error) {
+			tried++
+			return begin.Shown{}, test.answers[tried-1]
+		})
+		if (err == nil) != (test.want == nil) || err != nil && !errors.Is(err, test.want) && err.Error() != test.want.Error() {
+			t.Errorf("%s: %v after %d", name, err, tried)
+		}
+		var said *exit.Error
+		if err != nil && (!errors.As(Host{}.unasked(err), &said) || !strings.Contains(said.Hint, test.hint)) {
+			t.Errorf("%s: %+v", name, said)
+		}
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(exit.ErrInterrupted)
+	if _, err := insist(ctx, 1<<62, func() (begin.Shown, error) { return begin.Shown{}, gone }); !errors.Is(err, exit.ErrInterrupted) {
+		t.Errorf("told to stop: %v", err)
+	}
+}
 
 func TestTargets(t *testing.T) {
 	for text, want := range map[string]string{
