@@ -72,9 +72,9 @@ func call(ctx context.Context, dir, url, name, token string) error {
 		Keep: &way{link: dial.Link{URLs: []string{url}, Token: t.String(), Runs: uplink.RunsAll}},
 		Tell: func(s dial.Status) {
 			if s.Connected {
-				fmt.Println("connected")
+				fmt.Fprintln(os.Stdout, "connected")
 			} else {
-				fmt.Println("not connected:", s.Fault)
+				fmt.Fprintln(os.Stdout, "not connected:", s.Fault)
 			}
 		},
 	}).Run(ctx)
