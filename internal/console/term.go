@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -127,16 +128,21 @@ func (t *term) announce(p *store.Project, s *journal.Sender) {
 	case <-t.ctx.Done():
 		return
 	}
+	insist(t.ctx, s.Log, func() error { return t.say(p) })
+}
+
+// insist has something said until it is, and warns at first and then each minute.
+func insist(ctx context.Context, log *slog.Logger, say func() error) {
 	for pause := sayFirst; ; pause = min(2*pause, sayMost) {
-		err := t.say(p)
-		if err == nil || t.ctx.Err() != nil {
+		err := say()
+		if err == nil || ctx.Err() != nil {
 			return
 		}
-		if pause == sayFirst {
-			s.Log.Warn("agents cannot read in the vault who is the active console", "err", err)
+		if pause == sayFirst || pause == sayMost {
+			log.Warn("agents cannot read in the vault who is the active console", "err", err)
 		}
 		select {
-		case <-t.ctx.Done():
+		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}

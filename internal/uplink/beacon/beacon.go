@@ -112,13 +112,21 @@ func key(p *vault.Project, console string, epoch int64) string {
 	return fmt.Sprintf("%s%020d", prefix(p, console), epoch)
 }
 
-// Put writes the record of an epoch, once, and takes away those of lower ones.
+// Put writes the record of an epoch, once, and takes away those of lower ones, where
+// that can be done. ErrForged says that agents do not find it: something that is no
+// record lies in its place, or above it. All that was good before is kept then.
 func Put(ctx context.Context, p *vault.Project, r Record, by Signer, certificate *x509.Certificate) error {
 	data, err := Encode(r, by, certificate)
 	if err != nil {
 		return err
 	}
-	if err := p.WriteSealedOnce(ctx, key(p, r.Console, r.Epoch), data); err != nil && !errors.Is(err, vault.ErrExists) {
+	ours := [][]byte{certificate.Raw}
+	err = p.WriteSealedOnce(ctx, key(p, r.Console, r.Epoch), data)
+	if errors.Is(err, vault.ErrExists) {
+		_, err = read(ctx, p, r.Console, r.Epoch, ours)
+		err = inTheWay(err, key(p, r.Console, r.Epoch))
+	}
+	if err != nil {
 		return fmt.Errorf("say in the vault which console is active: %w", err)
 	}
 	epochs, err := list(ctx, p, r.Console)
@@ -126,14 +134,27 @@ func Put(ctx context.Context, p *vault.Project, r Record, by Signer, certificate
 		return err
 	}
 	for _, n := range epochs {
-		if n >= r.Epoch {
-			continue
+		if n < r.Epoch {
+			_ = p.Store().Delete(ctx, key(p, r.Console, n)) // it leads nobody astray, and the vault may lock it
 		}
-		if err := p.Store().Delete(ctx, key(p, r.Console, n)); err != nil {
-			return fmt.Errorf("remove record of a console that was replaced: %w", err)
+	}
+	for _, n := range epochs[:min(len(epochs), most)] {
+		if n <= r.Epoch {
+			break
+		}
+		if _, err := read(ctx, p, r.Console, n, ours); err != nil {
+			return fmt.Errorf("see whether agents find which console is active: %w", inTheWay(err, key(p, r.Console, n)))
 		}
 	}
 	return nil
+}
+
+// inTheWay says of what cannot be read as a record that somebody put it there.
+func inTheWay(err error, key string) error {
+	if errors.Is(err, ErrForged) || errors.Is(err, vault.ErrDamaged) {
+		return fmt.Errorf("%w: whoever can write into the vault has put %s there: delete it (%w)", ErrForged, key, err)
+	}
+	return err
 }
 
 // list returns the epochs of which there is a record, the highest first.

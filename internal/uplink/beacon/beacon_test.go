@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -143,6 +144,84 @@ func TestFindRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What lies in the record's place, or hides it, is no success: it is said, and
+// what was good stays.
+func TestPutFindsItsPlaceTaken(t *testing.T) {
+	for name, c := range map[string]struct {
+		at   int64
+		gone bool // the record of before
+	}{"in its place": {5, false}, "above it": {9, true}} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			p, a := newProject(t, "acme")
+			trusted := [][]byte{a.Certificate.Raw}
+			put(t, p, record(4), a)
+			_, other := newProject(t, "acme")
+			forged := record(c.at)
+			forged.URL = "https://elsewhere.example.com"
+			data, err := Encode(forged, other, other.Certificate)
+			if err == nil {
+				err = p.WriteSealedOnce(ctx, key(p, "c", c.at), data)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // and again, as the console does
+				err := Put(ctx, p, record(5), a, a.Certificate)
+				if !errors.Is(err, ErrForged) || !strings.Contains(err.Error(), key(p, "c", c.at)) {
+					t.Errorf("it was taken for success: %v", err)
+				}
+			}
+			want := record(4)
+			if c.gone {
+				want = record(5)
+			}
+			if r, err := Find(ctx, p, "c", trusted, 0); err != nil || r != want {
+				t.Errorf("%+v, %v", r, err)
+			}
+			if err := p.Store().Delete(ctx, key(p, "c", c.at)); err != nil {
+				t.Fatal(err)
+			}
+			put(t, p, record(5), a) // the control
+			if r, err := Find(ctx, p, "c", trusted, 0); err != nil || r != record(5) {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+}
+
+// A vault that lets nothing be deleted has the record all the same.
+func TestPutWhereNothingIsDeleted(t *testing.T) {
+	store := &keeping{Store: mem.New(nil)}
+	p, ring, err := consoletest.New(t.Context(), store, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := authority.Ensure(t.Context(), p, ring, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, p, record(1), a)
+	put(t, p, record(3), a)
+	if store.kept == 0 {
+		t.Error("nothing was to be deleted")
+	}
+	if r, err := Find(t.Context(), p, "c", [][]byte{a.Certificate.Raw}, 0); err != nil || r != record(3) {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// keeping is a store that deletes nothing.
+type keeping struct {
+	vault.Store
+	kept int
+}
+
+func (k *keeping) Delete(context.Context, string) error {
+	k.kept++
+	return errors.New("it is locked")
 }
 
 // Many false records end the look, and are no crash.
