@@ -96,9 +96,19 @@ func newSite(t *testing.T, others ...client.Object) *site {
 			}
 			return c.Update(ctx, o, opts...)
 		},
+		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+			if err := s.lived(); err != nil {
+				return err
+			}
+			return c.Patch(ctx, o, p, opts...)
+		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
 			asks := (&client.DeleteOptions{}).ApplyOptions(opts)
-			if len(asks.DryRun) > 0 {
+			if len(asks.DryRun) > 0 { // and the agent looks at its vaults
+				seen := &v1alpha1.Vault{}
+				s.check(c.Get(ctx, client.ObjectKeyFromObject(o), seen))
+				seen.Status.ObservedGeneration++
+				s.check(c.Update(ctx, seen))
 				return c.Delete(ctx, o, opts...)
 			}
 			if err := s.lived(); err != nil {

@@ -62,8 +62,9 @@ func (w *work) keep(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("encode Vault %s: %w", w.first.Name, err)
 	}
+	before := w.second.DeepCopy() // the agent has changed its status since
 	metav1.SetMetaDataAnnotation(&w.second.ObjectMeta, annotationKept, string(text))
-	if err := w.c.Update(ctx, w.second); err != nil {
+	if err := w.c.Patch(ctx, w.second, client.MergeFrom(before)); err != nil {
 		return fmt.Errorf("write down in Vault %s what Vault %s says: %w", w.second.Name, w.first.Name, err)
 	}
 	return nil
