@@ -3,15 +3,20 @@ package takeover_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/uplink/beacon"
 	"davit.dev/davit/internal/uplink/dial"
 	"davit.dev/davit/internal/uplink/outbox"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/fs"
 )
 
 // memory keeps a link, as a cluster's Secret does.
@@ -84,32 +89,65 @@ func (a *agent) happen(t *testing.T) {
 	}
 }
 
-// agents lets so many in; each knows both consoles.
+// inVault reads in the project's vault which console is active.
+type inVault struct{ p *vault.Project }
+
+func (v inVault) Active(ctx context.Context, l dial.Link) (beacon.Record, error) {
+	return beacon.Find(ctx, v.p, l.Console, l.Authorities, l.Epoch)
+}
+
+// vault opens the project's, as a site does; nil where only the consoles reach it.
+func (r *rig) vault() dial.Vault {
+	r.t.Helper()
+	dir, ok := strings.CutPrefix(r.place.flags[1], "file://")
+	if !ok {
+		return nil
+	}
+	store, err := fs.Open(dir)
+	r.must(err)
+	text, err := os.ReadFile(r.dir + "/key")
+	r.must(err)
+	key, err := vault.ParseIdentity(string(text))
+	r.must(err)
+	p, err := vault.OpenProject(r.t.Context(), store, project, key)
+	r.must(err)
+	return inVault{p}
+}
+
+// agents lets so many in. Each knows both consoles, but where there is a vault to
+// read in every other one knows only the first.
 func (r *rig) agents(n int) []*agent {
 	r.t.Helper()
-	all := make([]*agent, n)
+	all, v := make([]*agent, n), r.vault()
 	for i := range all {
 		site := fmt.Sprintf("s%02d", i)
 		var made struct{ Token string }
 		r.call(r.a, r.token, "POST", "/projects/"+project+"/enrolments", map[string]any{"site": site, "minutes": 10}, &made)
-		all[i] = r.agent(site, dial.Link{URLs: []string{r.a.url, r.b.url}, Token: made.Token, Documents: []string{dial.Everywhere}})
+		link := dial.Link{URLs: []string{r.a.url, r.b.url}, Token: made.Token, Documents: []string{dial.Everywhere}}
+		if v != nil && i%2 == 1 {
+			link.URLs = link.URLs[:1]
+		}
+		all[i] = r.agent(site, link, v)
 	}
 	r.back(all, r.a)
 	return all
 }
 
-func (r *rig) agent(site string, l dial.Link) *agent {
+func (r *rig) agent(site string, l dial.Link, v dial.Vault) *agent {
 	r.t.Helper()
 	box, err := outbox.Open(filepath.Join(r.t.TempDir(), "outbox"), 0)
 	r.must(err)
 	a := &agent{taker: &taker{names: map[string]bool{}}}
 	a.Client = &dial.Client{
-		Site: site, Version: "test", Keep: &memory{link: l}, Board: dial.NewBoard(), Outbox: box, Hands: a.taker, Now: time.Now,
+		Site: site, Version: "test", Keep: &memory{link: l}, Board: dial.NewBoard(), Outbox: box, Hands: a.taker, Vault: v, Now: time.Now,
 		Tell: func(s dial.Status) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			a.says = s
 		},
+	}
+	if len(l.URLs) == 1 { // it needs several attempts, the pauses between which double
+		a.Pause = func(ctx context.Context, attempt int) { dial.Pause(ctx, min(attempt, 1)) }
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	ended := make(chan struct{})

@@ -154,7 +154,7 @@ func (u *uneven) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // TestLargeObjectsAfterSmallOnes come all, once and in their order, in pages that
 // are never large.
 func TestLargeObjectsAfterSmallOnes(t *testing.T) {
-	u := &uneven{small: 700, large: 40}
+	u := &uneven{small: 700, large: 13}
 	server := httptest.NewServer(u)
 	t.Cleanup(server.Close)
 	clients, err := kube.New(&rest.Config{Host: server.URL})
