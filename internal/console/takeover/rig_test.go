@@ -430,6 +430,7 @@ type writer struct {
 	after   func() // each document that was acknowledged
 	stop    func()
 	running sync.WaitGroup
+	rest    sync.RWMutex // held to write while nobody is to
 
 	mu    sync.Mutex
 	acked []string
@@ -453,9 +454,11 @@ func (w *writer) run(ctx context.Context, hand int) {
 	to := w.rig.a
 	for n := 1; ctx.Err() == nil; n++ {
 		name := fmt.Sprintf("w-%d-%06d", hand, n)
+		w.rest.RLock()
 		limited, cancel := context.WithTimeout(ctx, askLimit)
 		code, err := w.rig.put(limited, to, name)
 		cancel()
+		w.rest.RUnlock()
 		if err == nil && code == http.StatusOK {
 			w.mu.Lock()
 			w.acked = append(w.acked, name)
@@ -490,6 +493,15 @@ func (w *writer) more(c *console, n int) {
 	w.rig.t.Helper()
 	from := w.count(c)
 	until(w.rig.t, "acknowledged by "+c.name, func() bool { return w.count(c) >= from+n })
+}
+
+// caughtUp waits until a console follows, with nothing new to follow meanwhile: on a
+// busy machine who writes without pause may be the faster one for long.
+func (w *writer) caughtUp(what string, follows func() bool) {
+	w.rig.t.Helper()
+	w.rest.Lock()
+	defer w.rest.Unlock()
+	until(w.rig.t, "following: "+what, follows)
 }
 
 // kept fails for what was acknowledged and is not there.
