@@ -822,6 +822,40 @@ func TestDrill(t *testing.T) {
 	r.order("act cleanup")
 }
 
+// TestDrillWithoutAnOutcome: nobody knows what became of one step while another
+// ends, and then it turns out not to have been done. The drill is cleaned up.
+func TestDrillWithoutAnOutcome(t *testing.T) {
+	r := newRig(t, plan.Drill, nil)
+	acted, known := map[string]bool{}, false
+	status := func(step string) Status { return r.m.State().Steps[step].Status }
+	r.answer = func(f Effect) *Event {
+		switch {
+		case f.Step == nil || !strings.HasPrefix(f.Step.Name, "data/"):
+			return nil
+		case f.Action == Act:
+			acted[f.Step.Name] = true
+			return &Event{Kind: Acted, Outcome: NoAnswer}
+		case !acted[f.Step.Name]:
+			return nil
+		case f.Step.Name == "data/cart" && status("data/shop") == Unknown:
+			known = true
+			return &Event{Kind: Looked, Outcome: Done}
+		case f.Step.Name == "data/cart":
+			return &Event{Kind: Looked, Outcome: Busy}
+		case !known || status("data/cart") != Succeeded:
+			return &Event{Kind: Looked, Outcome: Refused, Note: "no right"}
+		}
+		return &Event{Kind: Looked, Outcome: NotDone}
+	}
+	r.run(Failed)
+	if !known {
+		t.Error("both outcomes were known all along")
+	}
+	if last := r.did[len(r.did)-1]; last != "act cleanup" {
+		t.Errorf("it ends with %s", last)
+	}
+}
+
 // TestCleanupFails: a drill is not over while its sandbox may be there, unless
 // a person insists.
 func TestCleanupFails(t *testing.T) {

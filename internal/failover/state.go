@@ -361,9 +361,13 @@ func (s *State) broke(e Entry, spec *plan.Step) {
 	}
 }
 
-// unknown is the first step whose outcome is unknown and matters.
+// unknown is the first step whose outcome is unknown and matters. A drill that has
+// a fault is only cleaned up, whatever became of its steps.
 func (s *State) unknown() string {
 	for _, step := range s.Spec.Steps {
+		if s.Spec.Verb == plan.Drill && s.Fault != "" && step.Kind != plan.KindCleanup {
+			continue
+		}
 		if s.Steps[step.Name].Status == Unknown && step.OnError != plan.Continue {
 			return step.Name
 		}
