@@ -24,8 +24,10 @@ const (
 func For(ctx context.Context, c client.WithWatch, o client.Object, ask func(ctx context.Context) (bool, error)) error {
 	for {
 		following, stop := context.WithCancel(ctx)
-		done, err := askOn(ctx, o, follow(following, c, o), ask)
+		opened, ended := follow(following, c, o)
+		done, err := askOn(ctx, o, opened, ask)
 		stop()
+		<-ended // nothing is left running when the answer is there
 		if done || err != nil {
 			return err
 		}
@@ -33,27 +35,29 @@ func For(ctx context.Context, c client.WithWatch, o client.Object, ask func(ctx 
 }
 
 // follow watches the one object until the context ends. The watch comes when it is
-// open; none comes where none is to be had.
-func follow(ctx context.Context, c client.WithWatch, o client.Object) <-chan watch.Interface {
-	opened := make(chan watch.Interface)
+// open; none comes where none is to be had. Then ended is closed.
+func follow(ctx context.Context, c client.WithWatch, o client.Object) (opened <-chan watch.Interface, ended <-chan struct{}) {
+	watches, over := make(chan watch.Interface), make(chan struct{})
 	list, err := listOf(c, o)
 	if err != nil {
-		return opened
+		close(over)
+		return watches, over
 	}
 	in, named := client.InNamespace(o.GetNamespace()), client.MatchingFields{"metadata.name": o.GetName()}
 	go func() {
+		defer close(over)
 		w, err := c.Watch(ctx, list, in, named)
 		if err != nil { // whoever may read it may not be allowed to watch it
 			return
 		}
 		defer w.Stop()
 		select {
-		case opened <- w:
+		case watches <- w:
 			<-ctx.Done()
 		case <-ctx.Done():
 		}
 	}()
-	return opened
+	return watches, over
 }
 
 func listOf(c client.WithWatch, o client.Object) (client.ObjectList, error) {

@@ -193,3 +193,15 @@ func TestItEndsWithItsContext(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingIsLeftRunning when the answer is there: the watch has been stopped.
+func TestNothingIsLeftRunning(t *testing.T) {
+	s, asks := newStage(nil), 0
+	err := For(t.Context(), s, config("a"), func(context.Context) (bool, error) {
+		asks++
+		return asks == 2, nil // the second time the watch is open
+	})
+	if err != nil || len(s.watches) != 1 || !s.watches[0].IsStopped() {
+		t.Errorf("For: %v; %d watches, of which the first must be stopped", err, len(s.watches))
+	}
+}
