@@ -3,16 +3,17 @@ package console
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/client"
+	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink/beacon"
@@ -61,15 +62,10 @@ func TestTwoConsoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.serve()
-	for limit := time.Now().Add(time.Minute); ; { // what is gone is brought again
-		if _, err := os.Stat(lost); err == nil {
-			break
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("%s was not brought again\n%s", lost, b.logs)
-		}
-		time.Sleep(10 * time.Millisecond) // between two looks
-	}
+	consoletest.Until(t, lost+" brought again", func() (bool, string) {
+		_, err := os.Stat(lost)
+		return err == nil, b.logs.String()
+	})
 	anna := w.login("anna")
 	if code, text := w.call(anna, "PUT", "/projects/acme/documents/protectionpolicies/hourly", policyJSON); code != 200 {
 		t.Fatal(code, text)
@@ -154,16 +150,10 @@ func (w *world) signed() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		for limit := time.Now().Add(time.Minute); ; {
+		consoletest.Until(w.t, "in the vault of "+name, func() (bool, string) {
 			r, err := beacon.Find(ctx, p, all[0].Console, [][]byte{a.Certificate.Raw}, 0)
-			if err == nil && r.URL == w.options().URL && r.Epoch > 1 {
-				break
-			}
-			if time.Now().After(limit) {
-				w.t.Fatalf("the vault of %s says %+v, %v", name, r, err)
-			}
-			time.Sleep(10 * time.Millisecond) // between two looks
-		}
+			return err == nil && r.URL == w.options().URL && r.Epoch > 1, fmt.Sprintf("%+v, %v", r, err)
+		})
 	}
 }
 

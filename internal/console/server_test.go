@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -608,16 +609,15 @@ func (w *world) browse(name string) *http.Client {
 // shown waits until a page holds a text.
 func (w *world) shown(client *http.Client, path, text string) string {
 	w.t.Helper()
-	for {
-		code, page := w.do(client, w.get(path))
-		if code == 200 && strings.Contains(page, text) {
-			return page
+	var page string
+	consoletest.Until(w.t, fmt.Sprintf("%q on %s", text, path), func() (bool, string) {
+		var code int
+		if code, page = w.do(client, w.get(path)); code != 200 {
+			w.t.Fatalf("%s: %d, %s", path, code, page)
 		}
-		if w.t.Context().Err() != nil || code != 200 {
-			w.t.Fatalf("%s: %d, %q is not in %s", path, code, text, page)
-		}
-		time.Sleep(20 * time.Millisecond) // between two looks
-	}
+		return strings.Contains(page, text), page
+	})
+	return page
 }
 
 // What is known stands on the pages; a vault that falls silent is said to be.

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
@@ -79,8 +81,6 @@ func (w *world) carried(name string) (ended <-chan failover.Phase) {
 // wants asks something of a run by the API.
 func (w *world) wants(token, run, id, more string, code int, says string) (a steer.Asked) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), within)
-	defer cancel()
 	got, text := w.call(token, "POST", "/projects/acme/runs/"+run+"/requests", fmt.Sprintf(`{"id":%q,%s}`, id, more))
 	if got != code || !strings.Contains(text, says) {
 		w.t.Fatalf("%s: %d %s, want %d and %q", more, got, text, code, says)
@@ -89,15 +89,13 @@ func (w *world) wants(token, run, id, more string, code int, says string) (a ste
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
 			w.t.Fatal(err)
 		}
-		for !a.Answered {
-			if got, text := w.call(token, "GET", fmt.Sprintf("/projects/acme/runs/%s/requests/%d", run, a.Number), ""); got != http.StatusOK || json.Unmarshal([]byte(text), &a) != nil {
+		consoletest.Until(w.t, "answered", func() (bool, string) {
+			got, text := w.call(token, "GET", fmt.Sprintf("/projects/acme/runs/%s/requests/%d", run, a.Number), "")
+			if got != http.StatusOK || json.Unmarshal([]byte(text), &a) != nil {
 				w.t.Fatal(got, text)
 			}
-			if ctx.Err() != nil {
-				w.t.Fatal("no answer: ", text)
-			}
-			time.Sleep(20 * time.Millisecond) // between two looks
-		}
+			return a.Answered, text
+		})
 	}
 	return a
 }
@@ -105,25 +103,16 @@ func (w *world) wants(token, run, id, more string, code int, says string) (a ste
 // stands waits until a run takes a kind of request from whoever has the token.
 func (w *world) stands(token, run string, kind failover.EventKind) api.RunStanding {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), within)
-	defer cancel()
-	for {
-		var s api.RunStanding
+	var s api.RunStanding
+	consoletest.Until(w.t, "taking "+string(kind), func() (bool, string) {
+		s = api.RunStanding{}
 		code, text := w.call(token, "GET", "/projects/acme/runs/"+run, "")
-		if code == http.StatusOK && json.Unmarshal([]byte(text), &s) == nil {
-			for _, o := range s.Offers {
-				if o.Kind == kind {
-					return s
-				}
-			}
-		} else if code != http.StatusNotFound {
+		if code != http.StatusNotFound && (code != http.StatusOK || json.Unmarshal([]byte(text), &s) != nil) {
 			w.t.Fatal(code, text)
 		}
-		if ctx.Err() != nil {
-			w.t.Fatalf("it never takes %s: %s", kind, text)
-		}
-		time.Sleep(20 * time.Millisecond) // between two looks
-	}
+		return slices.ContainsFunc(s.Offers, func(o failover.Offer) bool { return o.Kind == kind }), text
+	})
+	return s
 }
 
 // Two people approve at the console what a third asked for there; viewers and

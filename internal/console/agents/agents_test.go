@@ -26,6 +26,7 @@ import (
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
+	"davit.dev/davit/internal/uplink/dial/dialtest"
 	"davit.dev/davit/internal/uplink/outbox"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -166,29 +167,10 @@ func (w *world) refused(project, because string) (n int) {
 	return n
 }
 
-// keeper is a Keeper in memory.
-type keeper struct {
-	mu   sync.Mutex
-	link dial.Link
-}
-
-func (k *keeper) Load(context.Context) (dial.Link, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.link, nil
-}
-
-func (k *keeper) Save(_ context.Context, l dial.Link) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.link = l
-	return nil
-}
-
 // agent is one that runs.
 type agent struct {
 	*dial.Client
-	keep *keeper
+	keep *dialtest.Keeper
 	stop func()
 
 	mu   sync.Mutex
@@ -209,7 +191,7 @@ func (w *world) agentFull(site string, l dial.Link, hands dial.Hands, begins dia
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	a := &agent{keep: &keeper{link: l}, ch: make(chan struct{})}
+	a := &agent{keep: dialtest.Keep(l), ch: make(chan struct{})}
 	a.Client = &dial.Client{
 		Hands: hands, Begins: begins, Site: site, Version: "v1", Vault: w.vault, Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
 		Tell: func(s dial.Status) {

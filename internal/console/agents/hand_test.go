@@ -127,7 +127,7 @@ func TestHandedOver(t *testing.T) {
 	}
 	// Another process of the agent has nothing yet, and is given all.
 	a.stop()
-	l := a.keep.link
+	l, _ := a.keep.Load(t.Context())
 	later := &hand{state: uplink.Conflict}
 	w.agentWith("east", l, later)
 	until(t, "handed over anew", func() bool { return w.stand("acme") == "mail@east=conflict shop@east=conflict wiki@west=waiting" })

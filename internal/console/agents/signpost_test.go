@@ -28,7 +28,7 @@ func TestVaultSaysWhereTheConsoleIs(t *testing.T) {
 	a := w.agent("east", w.link(w.token("acme", "east")))
 	a.await(t, "connected", connected)
 	a.stop()
-	known := a.keep.link
+	known, _ := a.keep.Load(t.Context())
 	if known.Console != w.console.ID() {
 		t.Fatalf("it knows console %q", known.Console)
 	}

@@ -200,8 +200,8 @@ func (a Ask) check() error {
 	switch {
 	case !slices.Contains(Verbs(), a.Verb):
 		why = fmt.Sprintf("there is no run %.32q: only failover, switchover, failback and drill", a.Verb)
-	case !validID(a.ID):
-		why = "the request's id has other than 16 to 64 letters, digits and dashes"
+	case !entry.ValidID(a.ID, 16):
+		why = "the request's id has other than 16 to 64 letters, digits, dashes and underscores"
 	case len(a.Reason) > maxText:
 		why = fmt.Sprintf("the reason has more than %d bytes", maxText)
 	case a.Verb != plan.Failover && (len(a.Lost) > 0 || a.Asked):
@@ -217,15 +217,6 @@ func (a Ask) check() error {
 		return fmt.Errorf("%w: %s", store.ErrRefused, why)
 	}
 	return nil
-}
-
-func validID(id string) bool {
-	ok := len(id) >= 16 && len(id) <= 64
-	for i := 0; ok && i < len(id); i++ {
-		c := id[i]
-		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
-	}
-	return ok
 }
 
 // fits refuses what the plan cannot be asked for.

@@ -33,6 +33,12 @@ var (
 	ErrForbidden = errors.New("not permitted")
 )
 
+// ValidID tells whether an asker's own name for a request has least to 64 letters,
+// digits, dashes and underscores. By it the same again is known.
+func ValidID(id string, least int) bool {
+	return len(id) >= least && len(id) <= 64 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") == ""
+}
+
 // Sources of sessions.
 const (
 	Browser = "browser"

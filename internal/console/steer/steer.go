@@ -29,11 +29,8 @@ import (
 // reached the run. The same again is safe.
 var ErrSilent = errors.New("the vault does not answer: ask again, nothing is done twice")
 
-// Bounds of what people write.
-const (
-	maxID   = 64
-	maxNote = 1000
-)
+// maxNote bounds what people write.
+const maxNote = 1000
 
 // limit is how long the vault may take, shown how many requests a page tells of,
 // and look how often it is looked for an answer.
@@ -255,8 +252,8 @@ func (w Want) check() error {
 		return fmt.Errorf("%w: "+format, append([]any{store.ErrRefused}, args...)...)
 	}
 	switch {
-	case w.ID == "" || len(w.ID) > maxID || strings.Trim(w.ID, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "":
-		return bad("id is 1 to %d letters, digits and dashes of your own making, so that nothing is asked twice", maxID)
+	case !entry.ValidID(w.ID, 1):
+		return bad("id is 1 to 64 letters, digits, dashes and underscores of your own making, so that nothing is asked twice")
 	case len(w.Note) > maxNote || len(w.Step) > maxNote || len(w.Site) > maxNote || len(w.Typed) > maxNote:
 		return bad("a text of more than %d bytes", maxNote)
 	}

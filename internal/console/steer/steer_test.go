@@ -325,7 +325,7 @@ func (b *bench) testRefusals(t *testing.T) {
 	}{
 		{b.move, Want{ID: "", Kind: failover.Pausing}, store.ErrRefused, "id is 1 to 64"},
 		{b.move, Want{ID: "a b", Kind: failover.Pausing}, store.ErrRefused, "id is 1 to 64"},
-		{b.move, Want{ID: strings.Repeat("a", maxID+1), Kind: failover.Pausing}, store.ErrRefused, "id is 1 to 64"},
+		{b.move, Want{ID: strings.Repeat("a", 64+1), Kind: failover.Pausing}, store.ErrRefused, "id is 1 to 64"},
 		{b.move, Want{ID: "a", Kind: failover.Pausing, Note: long}, store.ErrRefused, "more than 1000 bytes"},
 		{b.move, Want{ID: "a", Kind: failover.Commit}, store.ErrRefused, "now it takes: approve, reject, pause, cancel"},
 		{b.move, Want{ID: "a", Kind: failover.Answer, Step: "call"}, store.ErrRefused, `does not take "answer call"`},

@@ -14,29 +14,11 @@ import (
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/beacon"
 	"davit.dev/davit/internal/uplink/dial"
+	"davit.dev/davit/internal/uplink/dial/dialtest"
 	"davit.dev/davit/internal/uplink/outbox"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/fs"
 )
-
-// memory keeps a link, as a cluster's Secret does.
-type memory struct {
-	mu   sync.Mutex
-	link dial.Link
-}
-
-func (m *memory) Load(context.Context) (dial.Link, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.link, nil
-}
-
-func (m *memory) Save(_ context.Context, l dial.Link) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.link = l
-	return nil
-}
 
 // taker takes documents, and notes when a console of a lower epoch asks for one.
 type taker struct {
@@ -139,7 +121,7 @@ func (r *rig) agent(site string, l dial.Link, v dial.Vault) *agent {
 	r.must(err)
 	a := &agent{taker: &taker{names: map[string]bool{}}}
 	a.Client = &dial.Client{
-		Site: site, Version: "test", Keep: &memory{link: l}, Board: dial.NewBoard(), Outbox: box, Hands: a.taker, Vault: v, Now: time.Now,
+		Site: site, Version: "test", Keep: dialtest.Keep(l), Board: dial.NewBoard(), Outbox: box, Hands: a.taker, Vault: v, Now: time.Now,
 		Tell: func(s dial.Status) {
 			a.mu.Lock()
 			defer a.mu.Unlock()

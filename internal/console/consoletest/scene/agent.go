@@ -6,12 +6,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
+	"davit.dev/davit/internal/uplink/dial/dialtest"
 	"davit.dev/davit/internal/uplink/outbox"
 )
 
@@ -28,25 +28,6 @@ func (site) Begin(_ context.Context, b uplink.Begin, refuse dial.Refusal) (uplin
 		return uplink.Begun{State: uplink.Refused, Why: "the site has no room", Do: "add a node"}, nil
 	}
 	return uplink.Begun{State: uplink.Created}, nil
-}
-
-// way keeps the way to the console in memory.
-type way struct {
-	mu   sync.Mutex
-	link dial.Link
-}
-
-func (w *way) Load(context.Context) (dial.Link, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.link, nil
-}
-
-func (w *way) Save(_ context.Context, l dial.Link) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.link = l
-	return nil
 }
 
 // call is a site's agent at a console, which may begin all runs there, until it is
@@ -69,7 +50,7 @@ func call(ctx context.Context, dir, url, name, token string) error {
 	defer box.Close()
 	(&dial.Client{
 		Begins: site{}, Site: name, Version: "v1.2.0", Board: dial.NewBoard(), Outbox: box, Now: time.Now,
-		Keep: &way{link: dial.Link{URLs: []string{url}, Token: t.String(), Runs: uplink.RunsAll}},
+		Keep: dialtest.Keep(dial.Link{URLs: []string{url}, Token: t.String(), Runs: uplink.RunsAll}),
 		Tell: func(s dial.Status) {
 			if s.Connected {
 				fmt.Fprintln(os.Stdout, "connected")
