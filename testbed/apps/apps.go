@@ -29,9 +29,11 @@ type App struct {
 	established []string
 	// cluster are the objects outside of the namespace: kind/name. Those that could be in the way of the others are first.
 	cluster []string
-	load    func(context.Context, Place) (any, error)
-	check   func(context.Context, Place, any) error
-	write   func(context.Context, Place, int) error // nil: it writes by itself, or not at all
+	// held are kinds whose objects have a finalizer that only the application's own operator takes off.
+	held  []string
+	load  func(context.Context, Place) (any, error)
+	check func(context.Context, Place, any) error
+	write func(context.Context, Place, int) error // nil: it writes by itself, or not at all
 }
 
 // All returns the applications, those first that start quickest.
@@ -95,15 +97,43 @@ func (a App) Await(ctx context.Context, p Place) error {
 	return nil
 }
 
-// Remove takes the application away, its namespace and what it has outside of it.
+// Remove takes the application away, its namespace and what it has outside of it. It needs nothing of the application
+// to run for that: where another site took it over, its operator was stopped.
 func (a App) Remove(ctx context.Context, p Place) error {
 	for _, object := range a.cluster {
-		if _, err := p.run(ctx, "", "delete", object, "--ignore-not-found", "--timeout=2m"); err != nil {
+		if _, err := p.run(ctx, "", "delete", object, "--ignore-not-found", "--wait=false"); err != nil {
 			return err
 		}
 	}
-	_, err := p.run(ctx, "", "delete", "namespace", p.Namespace, "--ignore-not-found", "--timeout=2m")
-	return err
+	if _, err := p.run(ctx, "", "delete", "namespace", p.Namespace, "--ignore-not-found", "--wait=false"); err != nil {
+		return err
+	}
+	return within(ctx, 4*time.Minute, func(ctx context.Context) error { return a.gone(ctx, p) })
+}
+
+// gone is nil when nothing is left of the application. It takes the finalizers off what waits for the operator.
+func (a App) gone(ctx context.Context, p Place) error {
+	for _, kind := range a.held {
+		left, err := p.run(ctx, "", "get", kind, "-o", "name")
+		if err != nil && !strings.Contains(err.Error(), "the server doesn't have a resource type") && !strings.Contains(err.Error(), "NotFound") {
+			return err
+		}
+		for _, object := range strings.Fields(left) {
+			if _, err := p.run(ctx, "", "patch", object, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`); err != nil && !strings.Contains(err.Error(), "NotFound") {
+				return err
+			}
+		}
+	}
+	for _, object := range append(a.cluster[:len(a.cluster):len(a.cluster)], "namespace/"+p.Namespace) {
+		left, err := p.run(ctx, "", "get", object, "--ignore-not-found", "-o", "name")
+		if err != nil {
+			return err
+		}
+		if left != "" {
+			return fmt.Errorf("%s is still there", left)
+		}
+	}
+	return nil
 }
 
 // Load writes known data and returns what Check needs to know of it.
@@ -176,7 +206,12 @@ const patience = 90 * time.Second
 
 // until asks again until the answer is no error.
 func until(ctx context.Context, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	return within(ctx, patience, ask)
+}
+
+// within asks until the answer is nil, or the time is over.
+func within(ctx context.Context, limit time.Duration, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()

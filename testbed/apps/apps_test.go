@@ -66,3 +66,39 @@ func TestCheckSees(t *testing.T) {
 		}
 	}
 }
+
+// TestRemoveWithoutOperator removes an application whose operator was stopped: what waits for it would stay for ever.
+func TestRemoveWithoutOperator(t *testing.T) {
+	released := false
+	p := Place{Namespace: "here", Kubectl: func(_ context.Context, _ string, args ...string) (string, error) {
+		switch line := strings.Join(args, " "); {
+		case strings.Contains(line, " patch ") && strings.Contains(line, `"finalizers":null`):
+			released = true
+		case strings.Contains(line, " get beacons.lighthouse.example.com "):
+			if released {
+				return "", errors.New(`the server doesn't have a resource type "beacons"`)
+			}
+			return "beacon.lighthouse.example.com/red", nil
+		case strings.Contains(line, " get crd/beacons.lighthouse.example.com ") && !released:
+			return "customresourcedefinition.apiextensions.k8s.io/beacons.lighthouse.example.com", nil
+		}
+		return "", nil
+	}}
+	if err := lighthouse.Remove(t.Context(), p); err != nil || !released {
+		t.Errorf("Remove() = %v, finalizers taken off: %v", err, released)
+	}
+	still := lighthouse
+	still.held = nil
+	released = false
+	ctx, cancel := context.WithCancel(t.Context())
+	kubectl := p.Kubectl
+	p.Kubectl = func(ctx context.Context, stdin string, args ...string) (string, error) {
+		if slices.Contains(args, "get") {
+			cancel() // no patience
+		}
+		return kubectl(ctx, stdin, args...)
+	}
+	if err := still.Remove(ctx, p); err == nil {
+		t.Error("Remove() that takes no finalizers off: no error, though its definition is still there")
+	}
+}

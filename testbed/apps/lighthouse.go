@@ -13,6 +13,7 @@ var lighthouse = App{
 	Loaded:      "3 Beacons, each with a Lamp of a generated name, that with a StatefulSet, that with a file on a volume",
 	workloads:   []string{"deployment/lighthouse"},
 	established: []string{"beacons.lighthouse.example.com", "lamps.lighthouse.example.com"},
+	held:        []string{"beacons.lighthouse.example.com"},
 	cluster: []string{
 		"validatingwebhookconfiguration/lighthouse.example.com", "crd/beacons.lighthouse.example.com", "crd/lamps.lighthouse.example.com",
 		"clusterrole/lighthouse-trust", "clusterrolebinding/lighthouse-trust",
