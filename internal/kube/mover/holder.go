@@ -161,29 +161,6 @@ func holdsOnly(old, want *corev1.Pod) bool {
 	return holding
 }
 
-// removeHolder removes the pod also when ctx is done already, and waits until
-// it is gone, so that the volume is free for its workload.
-func (m *Mover) removeHolder(ctx context.Context, req Request) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: req.Namespace, Name: req.holderName()}}
-	if err := m.deleteAndWait(ctx, m.workload, pod); err != nil {
-		return fmt.Errorf("remove holder pod %s/%s: %w", req.Namespace, pod.Name, err)
-	}
-	return nil
-}
-
-// dismissHolder removes the pod and does not wait until it is gone.
-func (m *Mover) dismissHolder(ctx context.Context, req Request) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: req.Namespace, Name: req.holderName()}}
-	if err := client.IgnoreNotFound(m.workload.Delete(ctx, pod)); err != nil {
-		return fmt.Errorf("remove holder pod %s/%s: %w", req.Namespace, pod.Name, err)
-	}
-	return nil
-}
-
 // placeOf says where the running holder has its volume.
 func (m *Mover) placeOf(ctx context.Context, req Request, pod *corev1.Pod) (place, error) {
 	var pvc corev1.PersistentVolumeClaim

@@ -240,11 +240,7 @@ func (m *Mover) move(ctx context.Context, req Request, op v1alpha1.VolumeOperati
 	}
 	at := place{node: req.Node, podUID: req.PodUID, volume: req.PersistentVolume, hostPath: req.HostPath}
 	if req.needsHolder() {
-		remove := m.removeHolder
-		if op == v1alpha1.VolumeRead && !req.Live {
-			remove = m.dismissHolder // nobody waits for a volume that was made to be read
-		}
-		defer func() { err = errors.Join(err, remove(ctx, req)) }()
+		defer func() { err = errors.Join(err, m.letGo(ctx, req, op, err)) }()
 		if at, err = m.hold(ctx, req); err != nil {
 			return Result{}, err
 		}
