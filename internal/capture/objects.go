@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/jsontree"
 	"davit.dev/davit/internal/point"
 )
 
@@ -46,10 +47,16 @@ func (w *writers) of(k Kind) *kindWriter {
 	return kw
 }
 
+// buffers hold the memory in which objects are encoded: a writer keeps none of it.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
 // add writes an object. With once, an object written before is passed over.
 func (kw *kindWriter) add(ctx context.Context, o *unstructured.Unstructured, once bool) error {
 	strip(o)
-	data, err := o.MarshalJSON()
+	buffer, _ := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	data, err := jsontree.Append((*buffer)[:0], o.Object)
+	*buffer = data[:0]
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", title(kw.kind, o), err)
 	}

@@ -26,7 +26,7 @@ func lingering(c *cluster, unreadable bool, told *int) client.WithWatch {
 			}
 			*told++
 			go func() {
-				time.Sleep(7 * time.Second)
+				time.Sleep(7 * time.Second) // the bubble's clock
 				_ = w.Delete(context.WithoutCancel(ctx), o) // the test looks whether it is gone
 			}()
 			return nil
@@ -75,7 +75,7 @@ func TestAWorkloadWaitsForAHolderOnlyWhereItWouldBeRefused(t *testing.T) {
 				if waited != c.waits || told != 1 || (err != nil) != c.fails {
 					t.Errorf("waited: %v, told to go: %d times, %v", waited, told, err)
 				}
-				time.Sleep(10 * time.Second)
+				time.Sleep(10 * time.Second) // the bubble's clock
 				if left := cl.leftovers(t); len(left) > 0 {
 					t.Errorf("left behind: %q", left)
 				}

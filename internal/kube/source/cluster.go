@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/jsontree"
 	"davit.dev/davit/internal/kube"
 )
 
@@ -173,8 +174,8 @@ type cursor struct {
 
 // page is what a list request answers.
 type page struct {
-	Metadata metav1.ListMeta  `json:"metadata"`
-	Items    []map[string]any `json:"items"`
+	Metadata metav1.ListMeta
+	Items    []map[string]any
 
 	size, limit int
 }
@@ -336,8 +337,15 @@ func (c *Cluster) fetchOnce(ctx context.Context, q capture.Query, at cursor) (*p
 	if err != nil {
 		return nil, err
 	}
-	p := &page{size: len(data), limit: at.limit}
-	if err := json.Unmarshal(data, p); err != nil {
+	list, err := jsontree.ReadList(data)
+	if err != nil {
+		return nil, fmt.Errorf("decode list: %w", err)
+	}
+	p := &page{Items: list.Items, size: len(data), limit: at.limit}
+	if list.Metadata == nil {
+		return p, nil
+	}
+	if err := json.Unmarshal(list.Metadata, &p.Metadata); err != nil {
 		return nil, fmt.Errorf("decode list: %w", err)
 	}
 	return p, nil
