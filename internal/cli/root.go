@@ -23,6 +23,7 @@ import (
 
 	"davit.dev/davit/internal/cli/bundle"
 	"davit.dev/davit/internal/cli/console"
+	"davit.dev/davit/internal/cli/control"
 	"davit.dev/davit/internal/cli/enrolment"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/imagery"
@@ -148,7 +149,7 @@ func (e *env) named(hint string) string {
 
 var commandWords = []string{
 	"install", "uninstall", "vault", "enrol", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "login", "logout", "whoami", "apply", "get", "diff", "delete", "watch", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
+	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "login", "logout", "whoami", "apply", "get", "diff", "delete", "watch", "fleet", "agents", "events", "members", "tokens", "users", "audit", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
 func isCommand(word string) bool {
@@ -216,9 +217,11 @@ func (e *env) addCommands(root *cobra.Command) {
 	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
 		e.planCommand(), running.Runs(e.running()), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))
 	group("recover", remote.Begin(e.remote(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()))...)
-	group("look", console.Command(console.Host{In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener}), e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
+	room := console.Command(console.Host{In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener})
+	room.AddCommand(control.OfConsole(e.remote())...)
+	group("look", room, e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
 		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))
-	group("console", remote.Commands(e.remote())...)
+	group("console", append(remote.Commands(e.remote()), control.Commands(e.remote())...)...)
 	root.AddCommand(e.versionCommand(), exitCodesTopic())
 	root.AddCommand(e.partCommands()...)
 }

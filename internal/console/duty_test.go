@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/client"
@@ -80,6 +81,9 @@ func TestTwoConsoles(t *testing.T) {
 	}
 	if got := b.sent(); got != "https://console.example.com" {
 		t.Errorf("the passive one sends clients to %q", got)
+	}
+	if st := asked[api.Status](b, "", "GET", "/status", "", 200); st.Role != "passive" || st.Active != "https://console.example.com" || st.Epoch < 1 || st.Why == "" {
+		t.Errorf("%+v", st)
 	}
 	if code, text := b.page("/healthz"); code != 200 {
 		t.Errorf("%d %s", code, text)

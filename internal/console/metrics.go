@@ -6,8 +6,10 @@ import (
 	"strings"
 	"time"
 
+	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/lead"
+	"davit.dev/davit/internal/version"
 )
 
 // metrics are what anybody may read: they name no project.
@@ -42,10 +44,24 @@ func (d *duty) metrics(ctx context.Context) string {
 	if d == nil {
 		return ""
 	}
-	st := d.status()
-	active, waiting, behind := 0.0, 0.0, 0.0
+	st, active := d.status(), 0.0
 	if st.Role == lead.Active {
 		active = 1
+	}
+	waiting, behind := d.behind(ctx)
+	return gauges([]gauge{
+		{"active", "1 while this console is the active one.", active},
+		{"epoch", "The epoch of the active console, as this one saw it last.", float64(st.Epoch)},
+		{"journal_waiting", "Changes of the active console that are not in the vault yet.", waiting},
+		{"follow_seconds", "How long ago the passive console had all that the active one wrote.", behind.Seconds()},
+	})
+}
+
+// behind is how many changes of the active console are not in the vault, and how long
+// ago a passive one had all.
+func (d *duty) behind(ctx context.Context) (waiting float64, behind time.Duration) {
+	if d == nil {
+		return 0, 0
 	}
 	d.mu.Lock()
 	term, trail := d.term, d.trail
@@ -54,14 +70,21 @@ func (d *duty) metrics(ctx context.Context) string {
 		waiting = term.behind(ctx)
 	}
 	if trail != nil {
-		behind = trail.behind().Seconds()
+		behind = trail.behind()
 	}
-	return gauges([]gauge{
-		{"active", "1 while this console is the active one.", active},
-		{"epoch", "The epoch of the active console, as this one saw it last.", float64(st.Epoch)},
-		{"journal_waiting", "Changes of the active console that are not in the vault yet.", waiting},
-		{"follow_seconds", "How long ago the passive console had all that the active one wrote.", behind},
-	})
+	return waiting, behind
+}
+
+// standing is what this process is, for whoever keeps the console.
+func (d *duty) standing(ctx context.Context) api.Status {
+	st := d.status()
+	s := api.Status{Role: string(st.Role), Epoch: st.Epoch, Active: st.URL, Version: version.String()}
+	if err := d.allowed(); err != nil {
+		s.Why = err.Error()
+	}
+	waiting, behind := d.behind(ctx)
+	s.Waiting, s.Behind = int64(waiting), behind.Milliseconds()
+	return s
 }
 
 type gauge struct {

@@ -179,6 +179,7 @@ func (s *server) beginPassive(ctx context.Context) {
 	s.running.Go(s.agents.Wait)
 	mux := http.NewServeMux()
 	s.plain(mux)
+	mux.Handle("GET "+api.StatusPath, api.StatusHandler(s.duty.standing, s.Log))
 	mux.HandleFunc(api.Prefix+"/", s.elsewhere)
 	mux.HandleFunc("/", s.elsewhere)
 	s.web = s.guarded(s.agents.Handler(), mux)
@@ -195,7 +196,7 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	desk := &steer.Desk{Door: door, Open: s.vault, Patience: patience}
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	begins := &begin.Desk{Door: door, Fleet: s.known}
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
 		Door: door, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
 	}).Handler())

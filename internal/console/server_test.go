@@ -52,6 +52,7 @@ type world struct {
 	stop   func() error
 	logs   *logs
 	sso    *sso.Config
+	backup time.Duration // how often; 0: never
 }
 
 // logs is what the console wrote.
@@ -119,7 +120,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) options() Options {
 	return Options{
-		SSO: w.sso, Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), URL: "https://" + filepath.Base(w.dir) + ".example.com", Every: 500 * time.Millisecond, step: 50 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
+		SSO: w.sso, Backup: w.backup, Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), URL: "https://" + filepath.Base(w.dir) + ".example.com", Every: 500 * time.Millisecond, step: 50 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
 		Log: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Store: func(_ context.Context, cfg backend.Config) (vault.Store, error) {
 			return w.vaults[cfg.URL], nil
@@ -253,7 +254,7 @@ func TestCompartments(t *testing.T) {
 	w := newWorld(t)
 	anna, bob, vera := w.login("anna"), w.login("bob"), w.login("vera")
 	annas, bobs := w.robot(anna, "acme", `"read","protect","recover","audit"`), w.robot(bob, "other", `"read","protect","recover","audit"`)
-	paths := []string{"/whoami", "/fleet", "/documents/applications", "/documents/protectionpolicies/hourly", "/audit", "/members", "/tokens", "/documents/applications?watch=true"}
+	paths := []string{"/whoami", "/fleet", "/documents/applications", "/documents/protectionpolicies/hourly", "/audit", "/members", "/tokens", "/agents", "/events", "/documents/applications?watch=true"}
 	for _, path := range paths {
 		for who, token := range map[string]string{"bob": bob, "bob's robot": bobs} {
 			if code, text := w.call(token, "GET", "/projects/acme"+path, ""); code != http.StatusNotFound && code != http.StatusUnauthorized || strings.Contains(text, "shop") || strings.Contains(text, "anna") {

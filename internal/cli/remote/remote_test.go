@@ -134,7 +134,7 @@ var served = regexp.MustCompile(`url=https://(\S+)`)
 
 func (r *rig) serve() {
 	r.t.Helper()
-	cmd, out, log := r.start("console", "--data", r.path("data"), "--listen", "127.0.0.1:0", "--backup-every", "0")
+	cmd, out, log := r.start("console", "--data", r.path("data"), "--listen", "127.0.0.1:0", "--backup-every", "0", "--refresh", "1s")
 	r.process = cmd
 	go func() { _, _ = io.Copy(r, out) }()
 	address := make(chan string, 1)
@@ -239,9 +239,11 @@ func TestConsole(t *testing.T) {
 	r := newRig(t)
 	r.login()
 	r.documents()
+	r.control()
 	r.follow()
 	r.people()
 	r.robots()
+	r.tampered()
 	r.leave()
 	said := r.text()
 	for name, secret := range map[string]string{"password": password, "session": "davit_session_", "robot's token": "davit_robot_"} {

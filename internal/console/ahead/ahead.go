@@ -116,6 +116,19 @@ func (v *View) Of(app string) (names []string) {
 	return names
 }
 
+// Level is the least level of readiness of an application; empty: not known.
+func (v *View) Level(app string) (least string) {
+	if v == nil {
+		return ""
+	}
+	for _, r := range v.Rows {
+		if r.Application == app && (least == "" || least != "none" && (r.Level == "none" || r.Level < least)) {
+			least = r.Level
+		}
+	}
+	return least
+}
+
 // Parse reads the plan's document.
 func (p Plan) Parse() (*plan.Plan, error) {
 	if len(p.Document) == 0 {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/account"
-	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
@@ -40,8 +39,10 @@ type Server struct {
 	Begins Begins
 	// Steer takes what people want of runs.
 	Steer *steer.Desk
-	// Backups is what is known of the console's own backups.
-	Backups func() []backup.State
+	// Backups keeps the console's own backups.
+	Backups Keeper
+	// Status is what this process of the console is.
+	Status func(context.Context) Status
 	// SSO is the login provider; nil where there is none.
 	SSO *sso.Provider
 	Log *slog.Logger

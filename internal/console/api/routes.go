@@ -28,12 +28,11 @@ var (
 
 // routes are all there are.
 func routes() []route {
-	return append(slices.Concat(agentRoutes(), deviceRoutes(), beginRoutes(), steerRoutes()), []route{
+	return append(slices.Concat(agentRoutes(), deviceRoutes(), beginRoutes(), steerRoutes(), userRoutes(), auditRoutes(), consoleRoutes()), []route{
 		{method: "GET", path: "/openapi.json", summary: "This description", open: true, out: map[string]any{}, serve: func(*call) (any, error) { return Describe() }},
 		{method: "POST", path: "/login", summary: "Log in", open: true, in: Login{}, out: LoggedIn{}, serve: login},
 		{method: "POST", path: "/logout", summary: "Log out", out: ok{}, serve: logout},
 		{method: "GET", path: "/whoami", summary: "Who asks", out: Whoami{}, serve: whoami},
-		{method: "GET", path: "/backups", summary: "The console's own backups, for administrators", out: Backups{}, serve: backups},
 		{method: "GET", path: "/projects", summary: "The projects in which one has a role", out: Projects{}, serve: projects},
 		{method: "GET", path: inProject + "/whoami", summary: "Who asks, and what he may do in the project", out: Standing{}, serve: standing},
 		{method: "GET", path: inProject + "/fleet", summary: "Sites, applications, recovery points and runs, as the vault has them", need: account.Read, out: Fleet{}, serve: fleetOf},
@@ -50,7 +49,6 @@ func routes() []route {
 			method: "DELETE", path: inProject + "/documents/{kind}/{name}", summary: "Delete a document", need: account.Read,
 			query: []parameter{namespaceQuery, revisionQuery}, out: Object{}, serve: remove,
 		},
-		{method: "GET", path: inProject + "/audit", summary: "The audit log, newest first", need: account.Audit, query: []parameter{{"before", "only records before this sequence number"}, {"limit", "at most so many, 1000 at the most"}}, out: Audit{}, serve: auditLog},
 		{method: "GET", path: inProject + "/members", summary: "Who has which role", need: account.Read, out: Members{}, serve: members},
 		{method: "PUT", path: inProject + "/members/{name}", summary: "Give a user a role", need: account.Manage, in: Member{}, out: Member{}, serve: setMember},
 		{method: "DELETE", path: inProject + "/members/{name}", summary: "Take a user's role away", need: account.Manage, out: ok{}, serve: removeMember},
@@ -124,36 +122,6 @@ func standing(c *call) (any, error) {
 	role, err := c.Door.Role(c.ctx(), c.who, c.project)
 	s.Role, s.Permissions = string(role), role.Permissions()
 	return s, err
-}
-
-// Backups are the console's own.
-type Backups struct {
-	Items []Backup `json:"items"`
-}
-
-// Backup is what is known of the backups of one database.
-type Backup struct {
-	Project       string    `json:"project,omitempty"` // empty: the console's own
-	Number        int64     `json:"number,omitempty"`
-	At            time.Time `json:"at,omitzero"`
-	Size          int64     `json:"size,omitempty"`
-	Fault         string    `json:"fault,omitempty"`
-	Checked       time.Time `json:"checked,omitzero"` // when one was last brought back as it should
-	CheckedNumber int64     `json:"checkedNumber,omitempty"`
-	CheckFault    string    `json:"checkFault,omitempty"`
-}
-
-func backups(c *call) (any, error) {
-	if !c.who.Session.User.Administrator {
-		return nil, fmt.Errorf("%w: an administrator of the console may", entry.ErrForbidden)
-	}
-	out := Backups{Items: []Backup{}}
-	for _, s := range c.Backups() {
-		out.Items = append(out.Items, Backup{
-			Project: s.Project, Number: s.Number, At: s.At, Size: s.Size, Fault: s.Fault, Checked: s.Checked, CheckedNumber: s.CheckedNumber, CheckFault: s.CheckFault,
-		})
-	}
-	return out, nil
 }
 
 // Projects are those in which one has a role.
@@ -354,27 +322,6 @@ func remove(c *call) (any, error) {
 		return nil, err
 	}
 	return object(gone)
-}
-
-// Audit is a part of the audit log.
-type Audit struct {
-	Items []audit.Record `json:"items"`
-}
-
-func auditLog(c *call) (any, error) {
-	before, err := revision(c.query("before"))
-	if err != nil {
-		return nil, err
-	}
-	limit, err := revision(c.query("limit"))
-	if err != nil {
-		return nil, err
-	}
-	if limit == 0 || limit > 1000 {
-		limit = 1000
-	}
-	all, err := c.project.Audit(c.ctx(), before, int(limit))
-	return Audit{Items: append([]audit.Record{}, all...)}, err
 }
 
 // Members are the people of a project.

@@ -68,11 +68,14 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	states map[string]*State // by project id; "" is the console
+	wanted []chan struct{}   // of those who asked for backups; closed when they are taken
 	listed int               // how many projects the console's newest backup has
 	seen   int               // how many it could have had at the last look; of Run alone
 	// Of Run alone: how many there were when the way of one was missing, and for how
 	// many glances more it is not looked for.
 	without, rest, pause int
+	// forced has the round that goes on take and check all, also of Run alone.
+	forced bool
 }
 
 // States are those of all databases, the console's first.
@@ -106,7 +109,7 @@ func (k *Keeper) Run(ctx context.Context, look time.Duration) {
 	defer ticker.Stop()
 	defer glances.Stop()
 	for {
-		k.Round(ctx)
+		k.oblige(ctx)
 		for waiting := true; waiting; {
 			select {
 			case <-ctx.Done():
@@ -114,9 +117,45 @@ func (k *Keeper) Run(ctx context.Context, look time.Duration) {
 			case <-ticker.C:
 				waiting = false
 			case <-glances.C:
-				waiting = !k.news(ctx)
+				waiting = !k.news(ctx) && !k.asked()
 			}
 		}
+	}
+}
+
+// Take has all databases backed up, and each backup brought back, at the next glance
+// of Run. What it returns is closed when that was tried: States say how it went.
+func (k *Keeper) Take() (<-chan struct{}, error) {
+	if k.Every <= 0 {
+		return nil, fmt.Errorf("%w: this console takes no backups: it is served with --backup-every 0", store.ErrRefused)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	taken := make(chan struct{})
+	k.wanted = append(k.wanted, taken)
+	return taken, nil
+}
+
+func (k *Keeper) asked() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.wanted) > 0
+}
+
+// oblige is a round, of all that there is if somebody asked for that.
+func (k *Keeper) oblige(ctx context.Context) {
+	k.mu.Lock()
+	wanted := k.wanted
+	k.wanted = nil
+	k.mu.Unlock()
+	k.forced = len(wanted) > 0
+	k.Round(ctx)
+	k.forced = false
+	if ctx.Err() != nil { // it was cut short
+		return
+	}
+	for _, taken := range wanted {
+		close(taken)
 	}
 }
 
@@ -175,7 +214,7 @@ func (k *Keeper) database(ctx context.Context, l store.Listing, own bool, all []
 	}
 	s := k.state(id, name)
 	now := k.Now()
-	due, check := k.due(s.At, k.Every, now) || s.Fault != "" || own && k.listed < k.seen, k.due(s.tried, CheckEvery, now)
+	due, check := k.forced || k.due(s.At, k.Every, now) || s.Fault != "" || own && k.listed < k.seen, k.forced || k.due(s.tried, CheckEvery, now)
 	if !due && !check {
 		return
 	}
@@ -184,7 +223,7 @@ func (k *Keeper) database(ctx context.Context, l store.Listing, own bool, all []
 	job, err := k.open(limited, l, own)
 	if err == nil && s.Number == 0 {
 		due, err = k.recall(limited, job, &s, now)
-		due = due || own && k.listed < k.seen
+		due = due || k.forced || own && k.listed < k.seen
 	}
 	if err == nil && due {
 		err = k.write(limited, job, &s, all)

@@ -248,6 +248,11 @@ func (f *file) Audit(ctx context.Context, before int64, limit int) ([]audit.Reco
 	return query(ctx, f.read, scanRecord, "SELECT record FROM audit WHERE sequence < ? ORDER BY sequence DESC LIMIT ?", before, limit)
 }
 
+// AuditAfter returns at most limit records after a sequence number, oldest first.
+func (f *file) AuditAfter(ctx context.Context, after int64, limit int) ([]audit.Record, error) {
+	return query(ctx, f.read, scanRecord, "SELECT record FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?", after, limit)
+}
+
 func scanRecord(row scanner) (r audit.Record, err error) {
 	var data string
 	if err := row.Scan(&data); err != nil {
@@ -353,6 +358,7 @@ func fromMillis(n int64) time.Time {
 // Audited is whatever has an audit log: the console, and each project.
 type Audited interface {
 	Audit(ctx context.Context, before int64, limit int) ([]audit.Record, error)
+	AuditAfter(ctx context.Context, after int64, limit int) ([]audit.Record, error)
 	VerifyAudit(ctx context.Context) (audit.Tail, error)
 }
 

@@ -123,16 +123,8 @@ func createUser(v *visit) error {
 	if err := v.administers(); err != nil {
 		return err
 	}
-	name, password := v.field("name"), v.r.PostFormValue("password")
-	if err := account.CheckPassword(name, password); err != nil {
-		return err
-	}
-	hashed, err := v.Door.Hash(v.ctx(), password)
-	if err != nil {
-		return err
-	}
-	u := store.User{Name: name, Password: hashed, Administrator: v.field("administrator") == "true"}
-	if _, err := v.Door.Console.CreateUser(v.ctx(), v.Door.Act(v.who, v.r), u); err != nil {
+	in := api.NewUser{Name: v.field("name"), Password: v.r.PostFormValue("password"), Administrator: v.field("administrator") == "true"}
+	if _, err := api.MakeUser(v.ctx(), v.Door, v.Door.Act(v.who, v.r), in); err != nil {
 		return err
 	}
 	return v.then("/users")
@@ -238,19 +230,8 @@ func startCodes(v *visit) error {
 }
 
 func changePassword(v *visit) error {
-	u := v.who.Session.User
-	if err := v.Door.Confirm(v.ctx(), v.who, v.r.PostFormValue("old")); err != nil {
-		return err
-	}
-	password := v.r.PostFormValue("new")
-	if err := account.CheckPassword(u.Name, password); err != nil {
-		return err
-	}
-	hashed, err := v.Door.Hash(v.ctx(), password)
-	if err != nil {
-		return err
-	}
-	if err := v.Door.Console.SetPassword(v.ctx(), v.Door.Act(v.who, v.r), u, hashed); err != nil {
+	in := api.NewPassword{Old: v.r.PostFormValue("old"), New: v.r.PostFormValue("new")}
+	if err := api.SetPassword(v.ctx(), v.Door, v.who, v.Door.Act(v.who, v.r), in); err != nil {
 		return err
 	}
 	return v.then("/login")

@@ -158,17 +158,7 @@ func (d fleetData) Link(key string) string {
 }
 
 // Level is the least level of readiness of an application; empty: not known.
-func (d fleetData) Level(app string) (least string) {
-	if d.ahead() == nil {
-		return ""
-	}
-	for _, r := range d.ahead().Rows {
-		if r.Application == app && (least == "" || least != "none" && (r.Level == "none" || r.Level < least)) {
-			least = r.Level
-		}
-	}
-	return least
-}
+func (d fleetData) Level(app string) string { return d.ahead().Level(app) }
 
 // PlansOf are the plans that an application moves by.
 func (d fleetData) PlansOf(app string) []string { return d.ahead().Of(app) }

@@ -1,0 +1,138 @@
+package control
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/remote"
+	"davit.dev/davit/internal/console/api"
+)
+
+func (h Host) usersCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "users",
+		Short: "Who may log in to a console, for its administrators",
+		Long: `Lists the users of a console. Administrators make users and shut them out; a role in a project is given there, with
+"davit members set". Of the directory of a console, "davit console password" lets a user in again.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
+				all, err := s.Users(ctx)
+				if err != nil {
+					return h.administrators(err)
+				}
+				return h.Print(list[api.User]{
+					items: all, kind: "user", columns: output.Columns("NAME", "ADMINISTRATOR", "CODES", "SHUT OUT", "AGE"), none: "There is no user.",
+					name: func(u api.User) string { return u.Name },
+					row: func(u api.User) []string {
+						return []string{u.Name, yes(u.Administrator), yes(u.Codes), yes(u.Disabled), output.Age(u.Created, h.Now())}
+					},
+				})
+			})
+		},
+	}
+	cmd.AddCommand(h.createUser(), h.changeUser("disable", "shut out", "Shut a user out, and end his sessions", func(on *bool, _ *bool) api.UserChange { return api.UserChange{Disabled: on} }),
+		h.changeUser("enable", "let in again", "Let a user in again", func(_, off *bool) api.UserChange { return api.UserChange{Disabled: off} }),
+		h.changeUser("stop-codes", "is asked for no one-time codes any more", "Ask a user for no one-time codes any more, as when his phone is lost", func(_, off *bool) api.UserChange { return api.UserChange{Codes: off} }),
+		h.changePassword())
+	return cmd
+}
+
+func yes(so bool) string {
+	if so {
+		return "yes"
+	}
+	return ""
+}
+
+// administrators is Explain for what only administrators may.
+func (h Host) administrators(err error) error {
+	return h.missing(err, "`users` lists them")
+}
+
+func (h Host) createUser() *cobra.Command {
+	var file string
+	var administrator bool
+	cmd := &cobra.Command{
+		Use:   "create NAME --password-file FILE",
+		Short: "Make a user of a console",
+		Long: `Makes a user with a first password, of 12 characters or more, which he changes with "davit users password". He sees no project until
+somebody gives him a role there.`,
+		Example: `  davit users create vera --password-file ./first-password && davit members set vera --role viewer`,
+		Args:    exactly(1),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if file == "" {
+				return exit.Usage("a file with his first password, or - for standard input", "--password-file is missing")
+			}
+			password, err := h.Secret("password", file)
+			if err != nil {
+				return err
+			}
+			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
+				if _, err := s.CreateUser(ctx, api.NewUser{Name: names[0], Password: password, Administrator: administrator}); err != nil {
+					return h.administrators(err)
+				}
+				return h.Print(Done{What: "user", Name: names[0], Change: "created", say: "He sees no project yet: davit members set " + names[0] + " --role ROLE"})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&file, "password-file", "", "file with the first password; - is standard input")
+	cmd.Flags().BoolVar(&administrator, "administrator", false, "he may make users too, and see the console's backups and audit log")
+	return cmd
+}
+
+func (h Host) changeUser(word, change, short string, in func(on, off *bool) api.UserChange) *cobra.Command {
+	return &cobra.Command{
+		Use:   word + " NAME",
+		Short: short,
+		Args:  exactly(1),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			on, off := true, false
+			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
+				if _, err := s.ChangeUser(ctx, names[0], in(&on, &off)); err != nil {
+					return h.administrators(err)
+				}
+				return h.Print(Done{What: "user", Name: names[0], Change: change})
+			})
+		},
+	}
+}
+
+func (h Host) changePassword() *cobra.Command {
+	var old, next string
+	cmd := &cobra.Command{
+		Use:   "password --old-password-file FILE --password-file FILE",
+		Short: "Change your own password at a console",
+		Long:  `Changes the password of whoever is logged in. All of his sessions end: log in again.`,
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if old == "" || next == "" {
+				return exit.Usage("the password as it is, and as it is to be", "--old-password-file and --password-file are needed")
+			}
+			in := api.NewPassword{}
+			var err error
+			if in.Old, err = h.Secret("password", old); err != nil {
+				return err
+			}
+			if in.New, err = h.Secret("password", next); err != nil {
+				return err
+			}
+			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
+				who, err := s.Whoami(ctx)
+				if err == nil {
+					err = s.ChangePassword(ctx, in)
+				}
+				if err != nil {
+					return h.Explain(err)
+				}
+				return h.Print(Done{What: "user", Name: who.Name, Change: "has a new password", say: "All of your sessions have ended: davit login --console " + s.URL() + " --user " + who.Name})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&old, "old-password-file", "", "file with the password as it is; - is standard input")
+	cmd.Flags().StringVar(&next, "password-file", "", "file with the new password")
+	return cmd
+}
