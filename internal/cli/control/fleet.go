@@ -13,9 +13,9 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/remote"
-	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/failover"
 )
 
 func (h Host) fleetCommand() *cobra.Command {
@@ -136,7 +136,7 @@ func overview(project string, f api.Fleet, now time.Time) *Overview {
 		o.Sites = append(o.Sites, one)
 	}
 	for _, a := range s.Worst(now) {
-		o.Applications = append(o.Applications, application(a, s.Ahead, now))
+		o.Applications = append(o.Applications, application(a, s, now))
 	}
 	for _, t := range s.Tasks(now) {
 		o.Tasks = append(o.Tasks, Task{About: t.About, Name: t.Name, What: t.What, Do: t.Do})
@@ -144,7 +144,8 @@ func overview(project string, f api.Fleet, now time.Time) *Overview {
 	return o
 }
 
-func application(a fleet.Application, known *ahead.View, now time.Time) Application {
+func application(a fleet.Application, s *fleet.Snapshot, now time.Time) Application {
+	known := s.Ahead
 	out := Application{
 		Name: a.Name, State: a.State(now), Site: a.Site, RPO: int64(a.RPO / time.Second), Level: known.Level(a.Name), Verified: a.Proven(),
 		Plans: append([]string{}, known.Of(a.Name)...), Fault: a.Fault,
@@ -157,6 +158,9 @@ func application(a fleet.Application, known *ahead.View, now time.Time) Applicat
 	for _, name := range out.Plans {
 		p, _ := known.Plan(name)
 		for _, d := range p.Drills {
+			if r, ok := s.Run(d.Run); ok && r.State == failover.Canceled {
+				continue // it was rejected or given up, and shows nothing
+			}
 			if out.LastDrill == nil || d.At.After(out.LastDrill.At) {
 				out.LastDrill = &Drill{Run: d.Run, At: d.At, Good: d.Good, RTO: int64(d.RTO / time.Second)}
 			}
