@@ -1,4 +1,4 @@
-package objects
+package cli_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/process"
 )
 
@@ -29,7 +30,7 @@ func TestPutGoesOnAfterAConflict(t *testing.T) {
 			return c.Update(ctx, obj, opts...)
 		},
 	}).Build()
-	err := Put(t.Context(), c, app("new"), &v1alpha1.Application{}, func(old *v1alpha1.Application) { old.Spec.Vault = "new" })
+	err := objects.Put(t.Context(), c, app("new"), &v1alpha1.Application{}, func(old *v1alpha1.Application) { old.Spec.Vault = "new" })
 	var got v1alpha1.Application
 	if getErr := c.Get(t.Context(), client.ObjectKey{Namespace: "ns", Name: "shop"}, &got); err != nil || getErr != nil || got.Spec.Vault != "new" {
 		t.Errorf("%v, %v, vault %q", err, getErr, got.Spec.Vault)

@@ -1,4 +1,4 @@
-package beginning
+package agent_test
 
 import (
 	"strings"
@@ -11,17 +11,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/agent/beginning"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
 )
 
-func newBeginner(objects ...client.Object) *Beginner {
+func newBeginner(objects ...client.Object) *beginning.Beginner {
 	for name, project := range map[string]string{"main": "acme", "theirs": "other"} {
 		objects = append(objects, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.VaultSpec{Project: project}})
 	}
 	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithStatusSubresource(&v1alpha1.Run{}).WithObjects(objects...).Build()
-	return &Beginner{Client: c, Reader: c, Site: "west", Project: "acme", Accepting: time.Nanosecond}
+	return &beginning.Beginner{Client: c, Reader: c, Site: "west", Project: "acme", Accepting: time.Nanosecond}
 }
 
 func order(id string) uplink.Begin {

@@ -1,4 +1,4 @@
-package imagery_test
+package cli_test
 
 import (
 	"bytes"
@@ -26,16 +26,16 @@ import (
 	"davit.dev/davit/internal/point"
 )
 
-func serve(t *testing.T) (host string) {
+func registryServer(t *testing.T) (host string) {
 	t.Helper()
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// command runs `images` over a point with these images, on a cluster with one
+// runImages runs `images` over a point with these images, on a cluster with one
 // node that has none of them.
-func command(t *testing.T, list []point.Image, args ...string) (out string, code int) {
+func runImages(t *testing.T, list []point.Image, args ...string) (out string, code int) {
 	t.Helper()
 	var b bytes.Buffer
 	cluster := fake.NewClientBuilder().WithObjects(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}).Build()
@@ -61,7 +61,7 @@ func command(t *testing.T, list []point.Image, args ...string) (out string, code
 }
 
 func TestImages(t *testing.T) {
-	own, mirror := serve(t), serve(t)
+	own, mirror := registryServer(t), registryServer(t)
 	ref, err := name.ParseReference(own + "/app:v1")
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +103,7 @@ func TestImages(t *testing.T) {
 		{"nothing named", nil, nil, exit.BadUsage, []string{"takes one APP or POINT"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			out, code := command(t, test.list, test.args...)
+			out, code := runImages(t, test.list, test.args...)
 			if code != test.code {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}

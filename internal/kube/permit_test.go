@@ -1,4 +1,4 @@
-package permit_test
+package kube_test
 
 import (
 	"context"
@@ -24,9 +24,9 @@ import (
 	"davit.dev/davit/internal/vault/mem"
 )
 
-// cluster lets ops steer plan shop, and team approvers approve it. blind may not
+// judging lets ops steer plan shop, and team approvers approve it. blind may not
 // be asked about others.
-func cluster(blind bool) client.Client {
+func judging(blind bool) client.Client {
 	return fake.NewClientBuilder().WithScheme(process.Scheme()).WithInterceptorFuncs(interceptor.Funcs{
 		Create: func(_ context.Context, _ client.WithWatch, o client.Object, _ ...client.CreateOption) error {
 			switch review := o.(type) {
@@ -50,7 +50,7 @@ func cluster(blind bool) client.Client {
 }
 
 func TestSelf(t *testing.T) {
-	c := cluster(false)
+	c := judging(false)
 	who := permit.Self(t.Context(), c)
 	if who.Name != "ann" || len(who.Groups) != 1 {
 		t.Errorf("%+v", who)
@@ -100,7 +100,7 @@ func TestRequests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		q := permit.Requests{Requests: b, Client: cluster(false), Plan: "shop", Self: "ann", Steps: []plan.Step{{Name: "go", Kind: plan.KindApproval}, {Name: "key", Kind: plan.KindManual}}}
+		q := permit.Requests{Requests: b, Client: judging(false), Plan: "shop", Self: "ann", Steps: []plan.Step{{Name: "go", Kind: plan.KindApproval}, {Name: "key", Kind: plan.KindManual}}}
 		got, err := q.Next(t.Context(), "r1")
 		if err != nil || got == nil || got.Number != n {
 			t.Fatalf("%+v, %v, want request %d", got, err, n)
@@ -124,7 +124,7 @@ func TestTheCheckRefuses(t *testing.T) {
 	if r, err := b.Next(t.Context(), "r1"); err != nil || r == nil || r.Denied != "" {
 		t.Fatalf("unchecked: %+v, %v", r, err)
 	}
-	if r, err := (permit.Requests{Requests: b, Client: cluster(false), Plan: "cash"}).Next(t.Context(), "r1"); err != nil || r.Denied == "" {
+	if r, err := (permit.Requests{Requests: b, Client: judging(false), Plan: "cash"}).Next(t.Context(), "r1"); err != nil || r.Denied == "" {
 		t.Errorf("checked: %+v, %v", r, err)
 	}
 }
@@ -137,7 +137,7 @@ func TestBlind(t *testing.T) {
 		if _, err := b.Put(t.Context(), "r1", execute.Request{Kind: failover.Commit, By: by}); err != nil {
 			t.Fatal(err)
 		}
-		r, err := (permit.Requests{Requests: b, Client: cluster(true), Plan: "shop", Self: "ann"}).Next(t.Context(), "r1")
+		r, err := (permit.Requests{Requests: b, Client: judging(true), Plan: "shop", Self: "ann"}).Next(t.Context(), "r1")
 		if err != nil || r == nil || (r.Denied == "") != (want == "") || !strings.Contains(r.Denied, want) {
 			t.Errorf("%s: %+v, %v", by, r, err)
 		}

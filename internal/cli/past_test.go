@@ -1,4 +1,4 @@
-package past_test
+package cli_test
 
 import (
 	"context"
@@ -27,9 +27,9 @@ type kept struct {
 	freed []string
 }
 
-const manifest = "projects/default/manifests/shop/shop-1"
+const pastManifest = "projects/default/manifests/shop/shop-1"
 
-var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+var pastNow = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 func (k *kept) KeepsVersions(context.Context) (bool, error) { return true, nil }
 
@@ -38,8 +38,8 @@ func (k *kept) ListVersions(_ context.Context, _ string, fn func(history.Version
 		return nil
 	}
 	return errors.Join(
-		fn(history.Version{Key: manifest, ID: "2", Modified: noon.Add(-50 * time.Hour), Latest: true, Marker: true}),
-		fn(history.Version{Key: manifest, ID: "1", Modified: noon.Add(-90 * time.Hour), Size: 10}),
+		fn(history.Version{Key: pastManifest, ID: "2", Modified: pastNow.Add(-50 * time.Hour), Latest: true, Marker: true}),
+		fn(history.Version{Key: pastManifest, ID: "1", Modified: pastNow.Add(-90 * time.Hour), Size: 10}),
 	)
 }
 
@@ -55,7 +55,7 @@ func (k *kept) GetVersion(context.Context, string, string, int64, int64) (io.Rea
 	return nil, vault.ErrNotFound
 }
 
-func run(t *testing.T, store vault.Store, answer error, args ...string) (said string, err error) {
+func runPast(t *testing.T, store vault.Store, answer error, args ...string) (said string, err error) {
 	t.Helper()
 	var text strings.Builder
 	h := past.Host{
@@ -71,7 +71,7 @@ func run(t *testing.T, store vault.Store, answer error, args ...string) (said st
 		},
 		Step: func(string, ...any) {}, Say: func(string, ...any) {},
 		Ask:  func(string, string) error { return answer },
-		Now:  func() time.Time { return noon },
+		Now:  func() time.Time { return pastNow },
 		Args: func(n int, _ string) cobra.PositionalArgs { return cobra.ExactArgs(n) },
 	}
 	root := &cobra.Command{Use: "vault", SilenceErrors: true, SilenceUsage: true}
@@ -101,12 +101,12 @@ func TestReclaim(t *testing.T) {
 		"without asking":      {args: []string{"reclaim", url, "--older-than=48h", "--yes"}, answer: no, says: "1 former version freed", freed: 2},
 	} {
 		k := &kept{Store: mem.New(nil)}
-		said, err := run(t, k, c.answer, c.args...)
+		said, err := runPast(t, k, c.answer, c.args...)
 		if c.fails != (err != nil) || !strings.Contains(said, c.says) || len(k.freed) != c.freed {
 			t.Errorf("%s: said %q, %v, freed %v", name, said, err, k.freed)
 		}
 	}
-	if _, err := run(t, mem.New(nil), nil, "reclaim", url, "--older-than=48h", "--yes"); !exit.IsRefusal(err) {
+	if _, err := runPast(t, mem.New(nil), nil, "reclaim", url, "--older-than=48h", "--yes"); !exit.IsRefusal(err) {
 		t.Errorf("a store without versions: %v", err)
 	}
 }
@@ -131,7 +131,7 @@ func TestRevertRefuses(t *testing.T) {
 		"nothing was kept": {"revert", url, "--recovery-key-file=" + file, "--to=1000h"},
 	} {
 		k := &kept{Store: mem.New(nil)}
-		if said, err := run(t, k, nil, args...); err == nil || exit.Code(err) != 2 && exit.Code(err) != 3 {
+		if said, err := runPast(t, k, nil, args...); err == nil || exit.Code(err) != 2 && exit.Code(err) != 3 {
 			t.Errorf("%s: said %q, %v", name, said, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package enrolment
+package cli_test
 
 import (
 	"strings"
@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/enrolment"
 	"davit.dev/davit/internal/process"
 )
 
@@ -39,7 +40,7 @@ func TestBeside(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(c.objects...).Build()
-			err := Beside(t.Context(), k, "other")
+			err := enrolment.Beside(t.Context(), k, "other")
 			if (err != nil) != c.refused {
 				t.Fatalf("refused: %v, want %v", err, c.refused)
 			}

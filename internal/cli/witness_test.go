@@ -1,4 +1,4 @@
-package witness_test
+package cli_test
 
 import (
 	"context"

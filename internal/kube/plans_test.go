@@ -1,4 +1,4 @@
-package plans
+package kube_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/shelf"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -37,7 +38,7 @@ type shelved struct {
 	t       *testing.T
 	store   *refusing
 	project *vault.Project
-	known   *Automatic
+	known   *plans.Automatic
 }
 
 func newShelved(t *testing.T) *shelved {
@@ -51,13 +52,13 @@ func newShelved(t *testing.T) *shelved {
 	if s.project, err = vault.CreateProject(t.Context(), s.store, "default", key.Recipient()); err != nil {
 		t.Fatal(err)
 	}
-	s.known = &Automatic{Now: func() time.Time { return now }}
+	s.known = &plans.Automatic{Now: func() time.Time { return now }}
 	return s
 }
 
 func (s *shelved) put(automatic bool) {
 	s.t.Helper()
-	document, err := Document(&v1alpha1.RecoveryPlan{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.RecoveryPlanSpec{Declaration: v1alpha1.PlanDeclaration{Automatic: automatic}}})
+	document, err := plans.Document(&v1alpha1.RecoveryPlan{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.RecoveryPlanSpec{Declaration: v1alpha1.PlanDeclaration{Automatic: automatic}}})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package census_test
+package kube_test
 
 import (
 	"context"
@@ -45,7 +45,7 @@ func pod(name, on, cpu string) *corev1.Pod {
 	}}
 }
 
-func cluster() (*kube.Clients, *fake.Clientset) {
+func counted() (*kube.Clients, *fake.Clientset) {
 	capacity := resource.MustParse("7Gi")
 	c := fake.NewClientset(
 		node("a", corev1.NodeSpec{}, "r/shop@sha256:aa"), node("b", corev1.NodeSpec{Unschedulable: true}, "r/shop@sha256:aa"),
@@ -86,7 +86,7 @@ func take(t *testing.T, c *kube.Clients) *preflight.Site {
 }
 
 func TestTake(t *testing.T) {
-	c, _ := cluster()
+	c, _ := counted()
 	s := take(t, c)
 	if len(s.Nodes) != 3 || s.Nodes[0].Free != (preflight.Room{CPU: 2500, Memory: 8 << 30, Pods: 98}) || s.Nodes[0].Closed != "" || s.Nodes[1].Closed != "cordoned" || s.Nodes[2].Closed != "tainted gpu" {
 		t.Errorf("%+v", s.Nodes)
@@ -119,7 +119,7 @@ func TestTake(t *testing.T) {
 
 // What cannot be read is named, and nothing else suffers from it.
 func TestUnread(t *testing.T) {
-	c, f := cluster()
+	c, f := counted()
 	deny := func(_ clienttesting.Action) (bool, runtime.Object, error) { return true, nil, errors.New("denied") }
 	for _, what := range []string{"pods", "resourcequotas", "selfsubjectaccessreviews"} {
 		f.PrependReactor("*", what, deny)

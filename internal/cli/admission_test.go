@@ -1,4 +1,4 @@
-package admission
+package cli_test
 
 import (
 	"strings"
@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
 )
 
@@ -39,12 +40,12 @@ func TestDirectory(t *testing.T) {
 			&appsv1.Deployment{ObjectMeta: meta("davit-agent"), Spec: appsv1.DeploymentSpec{Template: tc.agent}},
 			&appsv1.DaemonSet{ObjectMeta: meta("davit-node"), Spec: appsv1.DaemonSetSpec{Template: tc.node}},
 		).Build()
-		err := Directory(t.Context(), c, "/vault/davit")
+		err := admission.Directory(t.Context(), c, "/vault/davit")
 		if tc.refused == "" && err != nil || tc.refused != "" && (exit.Code(err) != exit.Refused || !strings.Contains(err.Error(), tc.refused)) {
 			t.Errorf("%s: %v, want %q", name, err, tc.refused)
 		}
 	}
-	if err := Directory(t.Context(), fake.NewClientBuilder().Build(), "/vault"); err == nil {
+	if err := admission.Directory(t.Context(), fake.NewClientBuilder().Build(), "/vault"); err == nil {
 		t.Error("a cluster without an agent was taken for one that sees the directory")
 	}
 }
