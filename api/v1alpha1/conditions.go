@@ -109,6 +109,10 @@ const (
 	// AnnotationGate, with a gate's name, is on an Application whose clients may
 	// come in by that gate, with the run that opened it.
 	AnnotationGate = "gate.davit.dev/"
+	// LabelMoves is "true" on DNSEndpoints whose name plans move, and
+	// AnnotationNameGuard on them says under which epochs (docs/formats/dns-guard.md).
+	LabelMoves          = "davit.dev/moves-name"
+	AnnotationNameGuard = "davit.dev/name-guard"
 	// AnnotationHeldBy is on an Application that runs hold at rest, with their
 	// names, separated by commas. The agent stops the application, and starts
 	// what it stopped when the last name is gone and this site may write.

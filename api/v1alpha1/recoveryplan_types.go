@@ -361,7 +361,7 @@ type PlanRecord struct {
 	// Provider is the service that keeps the zone; without it, servers take
 	// dynamic updates (RFC 2136).
 	// +optional
-	// +kubebuilder:validation:Enum=route53;cloudflare;azure;google
+	// +kubebuilder:validation:Enum=route53;cloudflare;azure;google;external-dns
 	Provider string `json:"provider,omitempty"`
 	// Servers are all that serve the zone. Where a provider keeps it they are
 	// watched, or left out.
@@ -370,8 +370,14 @@ type PlanRecord struct {
 	Servers []PlanNameServer `json:"servers,omitempty"`
 	// Secret in davit-system, at every site, with the key that may update the
 	// zone: name, algorithm and secret, or what the provider needs (docs/traffic.md).
+	// External-dns has its own.
+	// +optional
 	// +kubebuilder:validation:MaxLength=253
-	Secret string `json:"secret"`
+	Secret string `json:"secret,omitempty"`
+	// Endpoint is the DNSEndpoint of provider external-dns: NAMESPACE/NAME, the same at every site.
+	// +optional
+	// +kubebuilder:validation:MaxLength=320
+	Endpoint string `json:"endpoint,omitempty"`
 }
 
 // PlanNameServer is an authoritative server.

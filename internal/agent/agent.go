@@ -30,6 +30,7 @@ import (
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/externaldns"
 	"davit.dev/davit/internal/kube/quiescer"
 	"davit.dev/davit/internal/kube/source"
 	"davit.dev/davit/internal/kube/target"
@@ -177,7 +178,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	for _, r := range []interface{ Setup(ctrl.Manager) error }{
 		&vault.Reconciler{Client: c, Vaults: fresh{p}, Events: events, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
 		&site.Reconciler{Client: c, Site: opts.Site, ClusterID: id, KubeVersion: clients.ServerVersion, Now: opts.Now},
-		&application.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
+		&application.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now, Names: externaldns.Objects{Client: clients.Dynamic}},
 		&recoverypoint.Reconciler{Client: c, Reader: reader, Vaults: p, Events: events, Site: opts.Site, Now: opts.Now},
 		&locking.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now},
 		&keeping.Reconciler{Client: c, Vaults: p, Events: events, Now: opts.Now},

@@ -13,6 +13,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/foresight"
+	"davit.dev/davit/internal/kube/externaldns"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/plan/document"
@@ -125,7 +126,7 @@ func (h *herald) judgeOne(ctx context.Context, vaultName string, known *foresigh
 		to = "" // the other's agent asks the name servers: it is the one that would move names
 	} else {
 		here.Names = func(ctx context.Context, p *plan.Plan) []preflight.Name {
-			return rehearsal.Ask(ctx, p, providers.Open(h.secret, h.pool.now))
+			return rehearsal.Ask(ctx, p, providers.Open(h.secret, externaldns.Objects{Client: h.restorer.Dynamic}, h.pool.now))
 		}
 	}
 	out := here.Judge(ctx, p, plan.Failover, to)

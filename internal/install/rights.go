@@ -136,6 +136,7 @@ func agentAnywhere() []rbacv1.PolicyRule {
 		rule(verbs("get", "list", "patch"), "kustomize.toolkit.fluxcd.io", "kustomizations"),
 		rule(verbs("get", "list", "patch"), "helm.toolkit.fluxcd.io", "helmreleases"),
 		rule(verbs("get", "list", "patch"), "argoproj.io", "applications"),
+		rule(verbs("get", "list", "update"), "externaldns.k8s.io", "dnsendpoints"), // a superseded site's are emptied
 	}
 }
 

@@ -54,7 +54,9 @@ const (
 
 // Plan is a recovery plan.
 type Plan struct {
-	Name         string        `json:"name"`
+	Name string `json:"name"`
+	// Account carries the runs that agents carry; the usual one where it is empty.
+	Account      string        `json:"account,omitempty"`
 	Sites        []Site        `json:"sites"`
 	Applications []Application `json:"applications"`
 	Groups       []Group       `json:"groups,omitempty"`

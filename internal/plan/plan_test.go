@@ -162,6 +162,13 @@ func TestStepsOfAGraph(t *testing.T) {
 }
 
 // TestProblems breaks the plan in one place each, and wants that said, exactly.
+// external has external-dns keep the plan's name, without a fault.
+func external(p *plan.Plan) *plan.Record {
+	r := p.Traffic[0].Record
+	r.Provider, r.Secret, r.Endpoint, r.Servers[0].Watch = plan.ProviderExternalDNS, "", "davit-system/www", true
+	return r
+}
+
 func TestProblems(t *testing.T) {
 	tests := []struct {
 		mutate func(p *plan.Plan)
@@ -197,9 +204,15 @@ func TestProblems(t *testing.T) {
 		{func(p *plan.Plan) { p.Traffic[0].Kind = plan.KindGate }, `traffic "www": a gate has no record: remove record, or make the kind dns`},
 		{func(p *plan.Plan) { p.Traffic[0].Object = "WWW.example.org" }, `traffic "www": "WWW.example.org" is not a name in the DNS: write it as www.example.com; capitals are not used`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Zone = "example.com" }, `traffic "www": www.example.org is not in zone example.com: name the zone that its servers serve`},
-		{func(p *plan.Plan) { p.Traffic[0].Record.Provider = "bunny" }, `traffic "www": the provider "bunny" is not known: use route53, cloudflare, azure or google, or name servers that take dynamic updates under servers`},
+		{func(p *plan.Plan) { p.Traffic[0].Record.Provider = "bunny" }, `traffic "www": the provider "bunny" is not known: use route53, cloudflare, azure, google or external-dns, or name servers that take dynamic updates under servers`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Provider = plan.ProviderRoute53 }, `traffic "www", server 1: 192.0.2.53 would be told what provider route53 keeps: write watch: true, so that it is only asked`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Servers = nil }, `traffic "www": no server takes its updates: give one without watch, or the provider that keeps the zone`},
+		{func(p *plan.Plan) { external(p).Endpoint = "www" }, `traffic "www": its endpoint "www" is no DNSEndpoint: write NAMESPACE/NAME of the one that holds this name at every site`},
+		{func(p *plan.Plan) { external(p).Secret = "dns-key" }, `traffic "www": external-dns has a key of its own, and nothing reads secret dns-key: remove secret`},
+		{func(p *plan.Plan) { external(p).Servers = nil }, `traffic "www": nobody would tell whether external-dns has moved the name: name the zone's servers under servers, each with watch: true`},
+		{func(p *plan.Plan) { external(p).Servers[0].Watch = false }, `traffic "www", server 1: 192.0.2.53 would be told what provider external-dns keeps: write watch: true, so that it is only asked`},
+		{func(p *plan.Plan) { external(p).To["west"] = []string{"2001:db8::1", "192.0.2.2"} }, `traffic "www" at site west: the name has A and AAAA, and A at site east: external-dns would leave both: give the same kinds of records at all sites`},
+		{func(p *plan.Plan) { external(p).Provider = ""; p.Traffic[0].Record.Servers[0].Watch = false }, `traffic "www": only external-dns reads an endpoint: remove endpoint, or write provider: external-dns`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Zone = "org" }, `traffic "www": "org" is not a zone in the DNS: write it as example.com`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.TTL = time.Millisecond }, `traffic "www": its TTL of 1ms cannot be: use whole seconds up to a day; 30s is good`},
 		{func(p *plan.Plan) { p.Traffic[0].Record.Secret = "" }, `traffic "www": it has no secret: name the Secret with the key that may update the zone`},

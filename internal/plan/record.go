@@ -24,8 +24,10 @@ type Record struct {
 	// provider keeps it, they are only asked.
 	Servers []NameServer `json:"servers,omitempty"`
 	// Secret names the Secret with what may update the zone, in Davit's
-	// namespace at every site.
+	// namespace at every site. External-dns has its own.
 	Secret string `json:"secret"`
+	// Endpoint is the DNSEndpoint that external-dns reads, NAMESPACE/NAME at every site.
+	Endpoint string `json:"endpoint,omitempty"`
 }
 
 // Provider is what keeps a zone.
@@ -38,10 +40,12 @@ const (
 	ProviderCloudflare Provider = "cloudflare"
 	ProviderAzure      Provider = "azure"
 	ProviderGoogle     Provider = "google"
+	// ProviderExternalDNS is a controller in the site's cluster.
+	ProviderExternalDNS Provider = "external-dns"
 )
 
 // services are the providers that are no name servers.
-var services = []Provider{ProviderRoute53, ProviderCloudflare, ProviderAzure, ProviderGoogle}
+var services = []Provider{ProviderRoute53, ProviderCloudflare, ProviderAzure, ProviderGoogle, ProviderExternalDNS}
 
 // DefaultTTL is the time to live of a record that gives none.
 const DefaultTTL = 30 * time.Second
@@ -89,7 +93,9 @@ func (c *checker) record(where string, kind Kind, object string, r *Record) {
 	if r.TTL < 0 || r.TTL > 24*time.Hour || r.TTL%time.Second != 0 {
 		c.say(where, fmt.Sprintf("its TTL of %s cannot be", r.TTL), "use whole seconds up to a day; 30s is good")
 	}
-	if r.Secret == "" {
+	if r.Provider == ProviderExternalDNS || r.Endpoint != "" {
+		c.endpoint(where, r)
+	} else if r.Secret == "" {
 		c.say(where, "it has no secret", "name the Secret with the key that may update the zone")
 	} else if !validName(r.Secret) {
 		c.say(where, fmt.Sprintf("%q is not the name of a Secret", r.Secret), "name the Secret with the key that may update the zone")
@@ -144,7 +150,7 @@ func (c *checker) values(at string, apex bool, values []string) {
 func (c *checker) servers(where string, r *Record) {
 	service := r.Provider != ProviderRFC2136
 	if service && !slices.Contains(services, r.Provider) {
-		c.say(where, fmt.Sprintf("the provider %q is not known", r.Provider), "use route53, cloudflare, azure or google, or name servers that take dynamic updates under servers")
+		c.say(where, fmt.Sprintf("the provider %q is not known", r.Provider), "use route53, cloudflare, azure, google or external-dns, or name servers that take dynamic updates under servers")
 	}
 	told, seen := 0, map[string]bool{}
 	for i, s := range r.Servers {

@@ -113,6 +113,7 @@ func Checks() []Check {
 		{"kinds", "the target serves every kind in a version of the points", true, checkKinds},
 		{"images", "the target can have every image", true, checkImages},
 		{"step-images", "the target can have the images of the plan's own commands", true, checkStepImages},
+		{"steps", "what the plan's own steps rely on is there", true, checkSteps},
 		{"quotas", "quotas at the target leave room", true, checkQuotas},
 		{"rights", "whoever restores at the target may do so", true, checkRights},
 		{"dns", "the zone's servers take the target's updates", false, checkNames},

@@ -21,11 +21,11 @@ func site(name string) *preflight.Site {
 		Name: name, At: now.Add(-5 * time.Minute), Written: now.Add(-5 * time.Minute), Davit: "v1", Kubernetes: "v1.34.1", Domain: name + "-hall", VaultDomain: "cloud", KeyID: "k1",
 		Nodes:   []preflight.Node{{Name: "a", Free: preflight.Room{CPU: 4000, Memory: 8 * gib, Pods: 100}}, {Name: "b", Free: preflight.Room{CPU: 4000, Memory: 8 * gib, Pods: 100}}},
 		Classes: []preflight.Class{{Name: "fast", Provisioner: "x", Default: true, Room: 100 * gib}},
-		APIs:    map[string][]string{"deployments.apps": {"v1"}, "persistentvolumeclaims": {"v1"}},
+		APIs:    map[string][]string{"deployments.apps": {"v1"}, "persistentvolumeclaims": {"v1"}, "applications.davit.dev": {"v1alpha1"}},
 		Images:  map[string]int{"registry.example.com/shop@sha256:aa": 2},
 		Rights:  preflight.Rights{Who: "davit-restore", Asked: 12},
-		Secrets: []string{"dns-key"},
-		Quotas:  []preflight.Quota{{Namespace: "shop", Name: "q", Hard: map[string]int64{"requests.cpu": 9000, "pods": 20, "requests.storage": 200 * gib}, Used: map[string]int64{"pods": 3}}},
+		Secrets: []string{"dns-key"}, Reconcilers: []string{}, Accounts: []string{"davit-restore"}, Names: []string{},
+		Quotas: []preflight.Quota{{Namespace: "shop", Name: "q", Hard: map[string]int64{"requests.cpu": 9000, "pods": 20, "requests.storage": 200 * gib}, Used: map[string]int64{"pods": 3}}},
 	}
 }
 
@@ -54,6 +54,49 @@ func good() *preflight.Input {
 		Vault:      preflight.Vault{KeyID: "k1", SkewKnown: true, Domain: "cloud"},
 		Names:      []preflight.Name{{Traffic: "www", Server: "ns1:53", TTL: 30 * time.Second}},
 		Registries: map[string]preflight.Registry{"registry.example.com/warm:3": {Present: true}},
+	}
+}
+
+func suspend(onError plan.OnError) plan.Step {
+	return plan.Step{Name: "off", Kind: plan.KindSuspend, Object: plan.Kustomizations + "/flux/shop", OnError: onError}
+}
+
+// flux gives a site Kustomizations.
+func flux(s *preflight.Site, all ...string) {
+	s.APIs[plan.Kustomizations] = []string{"v1"}
+	for _, k := range all {
+		s.Reconcilers = append(s.Reconcilers, plan.Kustomizations+"/"+k)
+	}
+}
+
+// external has external-dns keep the plan's name, as all is well.
+func external(in *preflight.Input) {
+	in.Plan.Traffic[0].Record.Provider, in.Plan.Traffic[0].Record.Secret, in.Plan.Traffic[0].Record.Endpoint = plan.ProviderExternalDNS, "", "davit-system/www"
+	in.Sites["west"].APIs[plan.DNSEndpoints] = []string{"v1alpha1"}
+	in.Sites["east"].Names = []string{"davit-system/www"}
+}
+
+// TestStepsAreWell: what is there is found at the right site, by whichever name.
+func TestStepsAreWell(t *testing.T) {
+	in := good()
+	external(in)
+	flux(in.Sites["east"], "flux/shop")
+	in.Sites["west"].APIs[plan.ArgoCD] = []string{"v1alpha1"}
+	in.Sites["west"].Reconcilers = []string{plan.ArgoCD + "/argocd/shop"}
+	in.Plan.Account = "davit-restore"
+	in.Plan.Steps = append(in.Plan.Steps, suspend(plan.Stop), plan.Step{Name: "on", Kind: plan.KindResume, Object: plan.ArgoCD + "/shop"},
+		plan.Step{Name: "front", Kind: plan.KindGate, Object: "front"})
+	var of []string
+	for _, f := range preflight.Judge(in) {
+		if f.Verdict != preflight.OK {
+			t.Errorf("%+v", f)
+		}
+		if f.Check == "steps" {
+			of = append(of, f.Site+": "+f.Reason)
+		}
+	}
+	if len(of) != 2 || of[0] != "east: has all 1 that the plan's steps rely on there" || !strings.HasPrefix(of[1], "west: has all 4") {
+		t.Errorf("%q", of)
 	}
 }
 
@@ -162,6 +205,40 @@ func TestChecks(t *testing.T) {
 			in.Plan.Sites[1].Mappings = []plan.Mapping{{Kind: plan.MapNamespace, From: "shop", To: "shop-dr"}}
 			in.Sites["west"].Quotas[0].Namespace = "shop-dr"
 			in.Sites["west"].Quotas[0].Hard["requests.storage"] = gib
+		}},
+		{"nothing suspends at the source", "steps", preflight.Fail, `step "off" is about kustomizations.kustomize.toolkit.fluxcd.io/flux/shop, and the site serves no kustomizations`, func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, suspend(plan.Stop))
+		}},
+		{"another is there", "steps", preflight.Fail, "shop, which is not there", func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, suspend(plan.Stop))
+			flux(in.Sites["east"], "flux/other")
+		}},
+		{"at the other site alone", "steps", preflight.Warn, "the site serves no kustomizations", func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, suspend(plan.Continue))
+			flux(in.Sites["west"], "flux/shop")
+		}},
+		{"nothing resumes at the target", "steps", preflight.Fail, "serves no applications.argoproj.io", func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, plan.Step{Name: "on", Kind: plan.KindResume, Object: plan.ArgoCD + "/shop"})
+		}},
+		{"nobody listed what makes objects from git", "steps", preflight.Unknown, "do not say which reconcilers", func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, suspend(plan.Stop))
+			in.Sites["east"].Reconcilers = nil
+		}},
+		{"no gates at the target", "steps", preflight.Fail, `gate "front" is opened on Applications`, func(in *preflight.Input) {
+			in.Plan.Traffic = append(in.Plan.Traffic, plan.Traffic{Name: "front", Kind: plan.KindGate, Object: "front"})
+			delete(in.Sites["west"].APIs, "applications.davit.dev")
+		}},
+		{"no external-dns at the target", "steps", preflight.Fail, "serves no dnsendpoints.externaldns.k8s.io in v1alpha1", func(in *preflight.Input) {
+			external(in)
+			delete(in.Sites["west"].APIs, plan.DNSEndpoints)
+		}},
+		{"the source's name is not Davit's", "steps", preflight.Warn, "leads clients there again", func(in *preflight.Input) {
+			external(in)
+			in.Sites["east"].Names = []string{"davit-system/other"}
+		}},
+		{"no such account", "steps", preflight.Fail, "ServiceAccount mover", func(in *preflight.Input) { in.Plan.Account = "mover" }},
+		{"nobody listed the accounts", "steps", preflight.Unknown, "do not say which accounts", func(in *preflight.Input) {
+			in.Plan.Account, in.Sites["west"].Accounts = "davit-restore", nil
 		}},
 		{"denied", "rights", preflight.Fail, "may not create deployments.apps", func(in *preflight.Input) { in.Sites["west"].Rights.Denied = []string{"create deployments.apps"} }},
 		{"nobody asked", "rights", preflight.Unknown, "nobody asked", func(in *preflight.Input) { in.Sites["west"].Rights.Asked = 0 }},

@@ -34,6 +34,12 @@ type Site struct {
 	Quotas  []Quota        `json:"quotas,omitempty"`
 	Rights  Rights         `json:"rights"`
 	Secrets []string       `json:"secrets,omitempty"` // in Davit's namespace
+	// Reconcilers make objects from git, as RESOURCE.GROUP/NAMESPACE/NAME; Accounts are the
+	// ServiceAccounts of Davit's namespace; Names the DNSEndpoints that have Davit's
+	// guard, as NAMESPACE/NAME. Nil where nobody looked.
+	Reconcilers []string `json:"reconcilers"`
+	Accounts    []string `json:"accounts"`
+	Names       []string `json:"names"`
 	// Roles are the applications' roles here, by their names in the vault.
 	Roles map[string]string `json:"roles,omitempty"`
 	// Unread is what could not be read, and why.

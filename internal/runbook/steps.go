@@ -138,11 +138,24 @@ func (in Input) traffic(s plan.Step, to string) Item {
 		lines = append(lines, "send")
 		item.Commands = append(item.Commands, "nsupdate -k KEYFILE <<'END'    # the key is in Secret "+r.Secret+" of davit-system\n"+strings.Join(lines, "\n")+"\nEND")
 	}
-	if r.Provider != plan.ProviderRFC2136 {
+	if r.Provider == plan.ProviderExternalDNS {
+		namespace, name, _ := plan.EndpointKey(r.Endpoint)
+		records := make([]string, 0, len(r.To[in.To]))
+		for _, v := range r.To[in.To] {
+			records = append(records, fmt.Sprintf(`{"dnsName":%q,"recordType":%q,"recordTTL":%d,"targets":[%q]}`, s.Object, plan.RecordKind(v), int(r.Life().Seconds()), v))
+		}
+		item.Commands = append(item.Commands, "# at "+to+"; at the other sites with [] instead, or their external-dns leads clients back",
+			fmt.Sprintf(`kubectl -n %s patch dnsendpoint %s --type=merge -p '{"spec":{"endpoints":[%s]}}'`, namespace, name, strings.Join(records, ",")))
+	} else if r.Provider != plan.ProviderRFC2136 {
 		for _, v := range r.To[in.To] {
 			item.Commands = append(item.Commands, fmt.Sprintf("# at %s, by its console or tool: %s %d IN %s %s, and nothing else at this name    # a key is in Secret %s of davit-system", r.Provider, s.Object, int(r.Life().Seconds()), recordType(v), v, r.Secret))
 		}
 		item.Commands = append(item.Commands, "dig +short "+s.Object)
+	}
+	if r.Provider == plan.ProviderExternalDNS {
+		item.See = "Within a minute every server answers " + or(strings.Join(r.To[in.To], ", "), "the target's address") + "."
+		item.Otherwise = "See the log of external-dns there: another txt-owner-id than the record's, or a policy other than upsert-only (docs/traffic.md). The annotation davit.dev/name-guard is Davit's: leave it."
+		return item
 	}
 	item.See = "Every server answers " + or(strings.Join(r.To[in.To], ", "), "the target's address") + "."
 	item.Otherwise = "REFUSED: the key may not update the name. A TXT record beside the name is Davit's guard (docs/traffic.md): leave it, or later runs do not know who is active."

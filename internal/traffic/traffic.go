@@ -46,6 +46,9 @@ const (
 // Judge says what an order to move finds, and why.
 func (m Move) Judge(s Seen) (Verdict, string) {
 	if app, epoch := s.Guard.newer(m.Token.Epochs); app != "" {
+		if s.Guard.Site == "" { // taken back, or taken away at a superseded site
+			return Superseded, fmt.Sprintf("%s was moved under epoch %d of %s", m.Name, epoch, app)
+		}
 		return Superseded, fmt.Sprintf("%s leads to site %s under epoch %d of %s", m.Name, s.Guard.Site, epoch, app)
 	}
 	if s.Guard == nil {

@@ -25,6 +25,7 @@ import (
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/census"
+	"davit.dev/davit/internal/kube/externaldns"
 	"davit.dev/davit/internal/kube/landing"
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/scratch"
@@ -222,7 +223,7 @@ func (c *realCluster) secret(ctx context.Context, name string) (map[string][]byt
 
 // Rehearse implements Cluster.
 func (c *realCluster) Rehearse(ctx context.Context, p *plan.Plan, now func() time.Time) []preflight.Name {
-	return rehearsal.Ask(ctx, p, providers.Open(c.secret, now))
+	return rehearsal.Ask(ctx, p, providers.Open(c.secret, externaldns.Objects{Client: c.clients.Dynamic}, now))
 }
 
 // SweepTests implements Cluster.

@@ -59,7 +59,7 @@ func Take(ctx context.Context, o Options) *preflight.Site {
 	}}
 	var all sync.WaitGroup
 	for what, gather := range map[string]func(context.Context) error{
-		"version": c.version, "nodes": c.nodes, "storageClasses": c.classes, "apis": c.apis, "quotas": c.quotas, "secrets": c.secrets, "rights": c.rights,
+		"version": c.version, "nodes": c.nodes, "storageClasses": c.classes, "apis": c.apis, "quotas": c.quotas, "secrets": c.secrets, "accounts": c.accounts, "rights": c.rights,
 	} {
 		all.Go(func() {
 			if err := gather(ctx); err != nil {
@@ -184,7 +184,7 @@ func isDefault(c *storagev1.StorageClass) bool {
 
 // apis are the versions served of every kind. A group that does not answer is
 // left out and named.
-func (c *census) apis(context.Context) error {
+func (c *census) apis(ctx context.Context) error {
 	_, lists, err := c.Clients.Discovery.ServerGroupsAndResources()
 	var failed *discovery.ErrGroupDiscoveryFailed
 	if err != nil && !errors.As(err, &failed) {
@@ -209,6 +209,7 @@ func (c *census) apis(context.Context) error {
 			}
 		}
 	}
+	c.relied(ctx)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/externaldns"
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/scratch"
 	"davit.dev/davit/internal/plan"
@@ -31,7 +32,7 @@ func New(clients *kube.Clients, m *mover.Mover, deps recovery.Deps) *standby.Sit
 		}
 		return s.Data, nil
 	}
-	open := providers.Open(secret, deps.Now)
+	open := providers.Open(secret, externaldns.Objects{Client: clients.Dynamic}, deps.Now)
 	return standby.New(standby.Options{
 		Recovery: deps,
 		Drills:   asker.Drills(deps.Now),

@@ -75,6 +75,7 @@ func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 	s := &p.Spec
 	out := &plan.Plan{
 		Name:       p.Name,
+		Account:    s.ServiceAccountName,
 		Sites:      each(s.Sites, site),
 		Groups:     each(s.Groups, func(g v1alpha1.PlanGroup) plan.Group { return plan.Group(g) }),
 		Objectives: plan.Objectives{RPO: s.Objectives.RPO.Duration, RTO: s.Objectives.RTO.Duration},
@@ -166,7 +167,7 @@ func record(r *v1alpha1.PlanRecord) *plan.Record {
 		return nil
 	}
 	return &plan.Record{
-		Zone: r.Zone, TTL: r.TTL.Duration, To: r.To, Secret: r.Secret, Provider: plan.Provider(r.Provider),
+		Zone: r.Zone, TTL: r.TTL.Duration, To: r.To, Secret: r.Secret, Provider: plan.Provider(r.Provider), Endpoint: r.Endpoint,
 		Servers: each(r.Servers, func(s v1alpha1.PlanNameServer) plan.NameServer { return plan.NameServer(s) }),
 	}
 }

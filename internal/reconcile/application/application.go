@@ -31,6 +31,7 @@ import (
 	"davit.dev/davit/internal/reconcile/policy"
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/schedule"
+	"davit.dev/davit/internal/traffic/endpoints"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -58,6 +59,8 @@ type Reconciler struct {
 	Events record.EventRecorder
 	Site   string
 	Now    func() time.Time
+	// Names are this site's DNSEndpoints; nil: there are none to be looked after.
+	Names endpoints.Objects
 
 	mu    sync.Mutex
 	known map[types.NamespacedName]*memory
@@ -319,6 +322,7 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: %s holds epoch %d", what, s.holder(), s.app.Status.Epoch)
 	}
 	r.level(ctx, s, err)
+	r.withdraw(ctx, s)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "fence incomplete")
 		s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d, and not everything could be stopped here: %w", s.holder(), s.app.Status.Epoch, err))
@@ -330,6 +334,23 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 	}
 	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d: the application is stopped here%s (fence: %s), and nothing is captured", s.holder(), s.app.Status.Epoch, spared, s.fenceText()))
 	return nil
+}
+
+// withdraw takes this site out of what its external-dns publishes. That the application
+// is stopped waits for none of it.
+func (r *Reconciler) withdraw(ctx context.Context, s *scope) {
+	if r.Names == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, standTimeout)
+	defer cancel()
+	done, err := endpoints.Withdraw(ctx, r.Names, map[string]int64{s.app.VaultName(): s.app.Status.Epoch})
+	for _, name := range done {
+		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "emptied DNSEndpoint %s: %s holds epoch %d", name, s.holder(), s.app.Status.Epoch)
+	}
+	if err != nil {
+		log.FromContext(ctx).Error(err, "names not withdrawn")
+	}
 }
 
 // others are all Applications of the site.

@@ -66,7 +66,7 @@ func ask(t *testing.T, secrets providers.Secrets, servers ...plan.NameServer) []
 			{Name: "gate", Kind: plan.KindGate},
 		},
 	}
-	return rehearsal.Ask(t.Context(), p, providers.Open(secrets, time.Now))
+	return rehearsal.Ask(t.Context(), p, providers.Open(secrets, nil, time.Now))
 }
 
 func key(context.Context, string) (map[string][]byte, error) {
