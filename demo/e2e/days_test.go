@@ -70,5 +70,6 @@ var alone = []day{
 	{"FailedBackFromDead", failedBackFromDead},
 	{"SwitchedBack", switchedBack},
 	{"CarriedByAgents", carriedByAgents},
+	{"NamedByExternalDNS", namedByExternalDNS},
 	{"FromNothing", fromNothing},
 }

@@ -161,7 +161,6 @@ func TestStepsOfAGraph(t *testing.T) {
 	}
 }
 
-// TestProblems breaks the plan in one place each, and wants that said, exactly.
 // external has external-dns keep the plan's name, without a fault.
 func external(p *plan.Plan) *plan.Record {
 	r := p.Traffic[0].Record
@@ -169,6 +168,7 @@ func external(p *plan.Plan) *plan.Record {
 	return r
 }
 
+// TestProblems breaks the plan in one place each, and wants that said, exactly.
 func TestProblems(t *testing.T) {
 	tests := []struct {
 		mutate func(p *plan.Plan)
