@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -82,6 +83,7 @@ func (c *cluster) take(o endpoints.Object) error {
 // zone is a name server, to which the external-dns of each cluster writes what its
 // objects say; what they do not say stays.
 type zone struct {
+	mu     sync.Mutex // it is asked for itself, and by the object's server
 	values []string
 	told   []*cluster
 	silent bool
@@ -90,6 +92,8 @@ type zone struct {
 func (z *zone) Name() string { return "ns1" }
 
 func (z *zone) Read(context.Context, string, string) (traffic.Seen, error) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	if z.silent {
 		return traffic.Seen{}, errors.New("ns1 is silent")
 	}
