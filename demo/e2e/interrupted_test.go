@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -86,25 +88,50 @@ func kill(t *testing.T, site, name string) {
 func awaitTask(t *testing.T, site, app string) {
 	t.Helper()
 	eventually(t, 3*time.Minute, "a volume of "+app+" is worked on", func() (bool, string) {
-		got := try(t, site, "-n", system, "get", "volumetasks.davit.dev", "-o", `jsonpath={range .items[*]}{.spec.source}={.status.phase} {end}`)
-		return strings.Contains(got, app+"/") && strings.Contains(got, "Running"), got
+		got := try(t, site, "-n", system, "get", "volumetasks.davit.dev", "-o", `jsonpath={range .items[*]}{.spec.source}={.status.phase}{"\n"}{end}`)
+		for task := range strings.Lines(got) {
+			if strings.Contains(task, app+"/") && strings.Contains(task, "=Running") {
+				return true, got
+			}
+		}
+		return false, got
 	})
+}
+
+// heldApp is an application whose vault the returned wire is the way to: what moves
+// its volume's data can be held in the middle.
+func heldApp(t *testing.T, vault string, sites ...string) (*app, *wire) {
+	t.Helper()
+	w := newWire(t)
+	addVault(t, vault, bucket(t, vault+"-"+run, w.Endpoint), sites)
+	return &app{vault: vault}, w
+}
+
+// manifests is where the application's vault, of the test's own, keeps its points.
+func (a *app) manifests() string {
+	return filepath.Join(projectDir(a.vault+"-"+run), "manifests", a.name)
+}
+
+// rewrite puts new data in the place of all that the volume holds.
+func (a *app) rewrite(t *testing.T) {
+	t.Helper()
+	kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c",
+		fmt.Sprintf("cd /data && dd if=/dev/urandom of=file bs=1024 count=%d conv=notrunc && sha256sum file > sum && sync", a.size))
 }
 
 // agentKilled kills the agent while it captures: in a hook, and while a node
 // reads the volume.
 func agentKilled(t *testing.T) {
-	a := &app{size: 250 << 10, disk: "400Mi"}
+	a, w := heldApp(t, "agentless", east)
 	a.deploy(t)
 	a.protect(t, "--hook", "name=slow; pods=app=db; before=sleep 5; on-error=Continue")
 	for _, moment := range []func(){
 		func() { time.Sleep(time.Second + rand.N(3*time.Second)) }, // the moment of the kill, not a wait
 		func() { awaitTask(t, east, a.name) },
 	} {
-		// All of it is new each time, so that reading it takes long enough to be met.
-		kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c",
-			fmt.Sprintf("cd /data && dd if=/dev/urandom of=file bs=1024 count=%d conv=notrunc && sha256sum file > sum && sync", a.size))
-		before := len(names(t, manifests(a.name)))
+		a.rewrite(t)
+		before := len(names(t, a.manifests()))
+		let := w.hold(t, http.MethodPut)
 		done := make(chan outcome, 1)
 		go func() {
 			done <- finish(t, command(t.Context(), east, "", "backup", a.name, "--wait", "--timeout", "4m"))
@@ -115,10 +142,11 @@ func agentKilled(t *testing.T) {
 		})
 		moment()
 		kill(t, east, "davit-agent")
+		let()
 		waited := <-done // for the one that was started again
 		waited.want(t, 0, "is in the vault")
 		eventually(t, 3*time.Minute, "the capture that died is in the vault, or another in its place", func() (bool, string) {
-			got := names(t, manifests(a.name))
+			got := names(t, a.manifests())
 			return len(got) > before, strings.Join(got, " ")
 		})
 		eventually(t, 3*time.Minute, "no capture goes on", func() (bool, string) {
@@ -134,23 +162,27 @@ func manifests(app string) string { return projectDir(commonBucket()) + "/manife
 
 // nodeKilled kills the node process while it reads and while it writes.
 func nodeKilled(t *testing.T) {
-	a := &app{size: 250 << 10, disk: "400Mi"}
+	a, w := heldApp(t, "nodeless", east, west)
 	sum := a.deploy(t)
 	a.protect(t)
+	let := w.hold(t, http.MethodPut)
 	var asked pointView
 	davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
 	awaitTask(t, east, a.name)
 	kill(t, east, "davit-node")
+	let()
 	eventually(t, 4*time.Minute, "the point is available", func() (bool, string) {
 		got := try(t, east, "-n", system, "get", "recoverypoint", asked.ID, "-o", "jsonpath={.status.phase} {.status.step} {.status.conditions}")
 		return strings.HasPrefix(got, "Available"), got
 	})
 	copied := a.name + "-copy"
 	removeNamespace(t, west, copied)
+	let = w.hold(t, http.MethodGet)
 	done := make(chan outcome, 1)
 	go func() { done <- finish(t, command(t.Context(), west, a.vault, a.cloneArgs(copied)...)) }()
 	awaitTask(t, west, a.name)
 	kill(t, west, "davit-node")
+	let()
 	ended := <-done
 	ended.want(t, 0)
 	if got := a.sum(t, west, copied); got != sum {

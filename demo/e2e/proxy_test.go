@@ -39,6 +39,46 @@ type wire struct {
 	ahead  time.Duration // of the store's clock, in what it says of when things were written
 	change chan struct{} // closed when the mood changes
 	open   map[net.Conn]bool
+	held   string        // the method of requests for volume data that wait, if any do
+	let    chan struct{} // closed when they may go on
+}
+
+// packs are the objects of a vault that hold the data of volumes.
+var packs = regexp.MustCompile(`/volumes/[^/]+/p[^/]*$`)
+
+// hold keeps requests of a method for the data of volumes waiting until they are let
+// go: what reads or writes volumes meanwhile is met in the middle of it, however
+// quick it is.
+func (w *wire) hold(t *testing.T, method string) (let func()) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	gate := make(chan struct{})
+	w.held, w.let = method, gate
+	let = sync.OnceFunc(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.held = ""
+		close(gate)
+	})
+	t.Cleanup(let)
+	return let
+}
+
+// wait is until a request that is held may go on; false if nobody asks any more.
+func (w *wire) wait(r *http.Request) bool {
+	w.mu.Lock()
+	held, let := w.held, w.let
+	w.mu.Unlock()
+	if r.Method != held || !packs.MatchString(r.URL.Path) {
+		return true
+	}
+	select {
+	case <-let:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
 }
 
 // newWire listens on the host's end of west's link, which all sites reach.
@@ -144,6 +184,9 @@ func reset(c net.Conn) {
 }
 
 func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	if !w.wait(r) {
+		panic(http.ErrAbortHandler)
+	}
 	w.mu.Lock()
 	now, change := w.mood, w.change
 	w.mu.Unlock()

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -203,15 +204,16 @@ func exactly(t *testing.T) {
 // filled makes its data worth nothing, and the engine says so. Given again, when
 // nothing interferes, the restore puts it right.
 func startedMeanwhile(t *testing.T) {
-	a := &app{size: 250 << 10, disk: "400Mi"}
+	a, w := heldApp(t, "meanwhile", east)
 	sum, _ := a.protected(t)
-	kubectl(t, east, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c",
-		fmt.Sprintf("cd /data && dd if=/dev/urandom of=file bs=1024 count=%d && sha256sum file > sum && sync", a.size))
+	a.rewrite(t)
+	let := w.hold(t, http.MethodGet)
 	args := []string{"restore", a.name, "--yes", "--existing-kind", "persistentvolumeclaims=replace"}
 	done := make(chan outcome, 1)
 	go func() { done <- finish(t, command(t.Context(), east, a.vault, args...)) }()
 	awaitTask(t, east, a.name)
 	kubectl(t, east, "-n", a.name, "scale", "statefulset/db", "--replicas=1")
+	let()
 	ended := <-done
 	ended.want(t, 1, "data-db-0", "ran on the volume while it was being filled", "restore again")
 	if got := a.field(t, "pvc/data-db-0", `.metadata.annotations.davit\.dev/filled-from`); got != "" {
