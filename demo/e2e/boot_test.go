@@ -126,7 +126,7 @@ func booted(t *testing.T) {
 	in("echo 9 > $PGDATA/PG_VERSION") // the server that runs has read it
 	broken := a.backup(t)
 	davit(t, east, a.vault, "verify", broken.ID).want(t, 0, "is whole")
-	a.protect(t, "--test-every", "1h", "--test-timeout", "25s")
+	a.protect(t, "--test-every", "1h", "--test-timeout", "35s")
 	eventually(t, 5*time.Minute, "the agent finds that the database does not start", func() (bool, string) {
 		got := a.status(t, east, `conditions[?(@.type=="Ready")]`)
 		return strings.Contains(got, "RestoreTestFailed") && strings.Contains(got, broken.ID) && strings.Contains(got, "db"), got

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -134,9 +135,13 @@ func TestTogether(t *testing.T) {
 }
 
 // TestAlone runs what takes the agent, a node process or a link away from
-// everybody.
+// everybody, group by group.
 func TestAlone(t *testing.T) {
-	for _, d := range alone {
-		t.Run(d.name, d.test)
+	for _, group := range alone {
+		var beside sync.WaitGroup
+		for _, d := range group {
+			beside.Go(func() { t.Run(d.name, d.test) })
+		}
+		beside.Wait()
 	}
 }

@@ -83,7 +83,7 @@ func verifiedOnSchedule(t *testing.T) {
 		got := davit(t, east, "", "describe", a.name).want(t, 0)
 		return strings.Contains(got.out, harmed.ID) && strings.Contains(got.out, "Damaged"), got.all()
 	})
-	davit(t, west, a.vault, "restore", harmed.ID, "--as-clone", "--map-namespace", a.name+"="+a.name+"-copy", "--yes").want(t, 3, "damaged")
+	davit(t, east, a.vault, "restore", harmed.ID, "--as-clone", "--map-namespace", a.name+"="+a.name+"-copy", "--yes").want(t, 3, "damaged")
 }
 
 // twoOfAName puts two clusters under one site's name, first as a person would
