@@ -26,7 +26,7 @@ func lingering(c *cluster, unreadable bool, told *int) client.WithWatch {
 			}
 			*told++
 			go func() {
-				time.Sleep(7 * time.Second) // the bubble's clock
+				time.Sleep(7 * time.Second)                 // the bubble's clock
 				_ = w.Delete(context.WithoutCancel(ctx), o) // the test looks whether it is gone
 			}()
 			return nil
