@@ -170,7 +170,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	}
 	c, reader := mgr.GetClient(), mgr.GetAPIReader()
 	p := newPool(clients, reader, lease.Identity{Site: opts.Site, Cluster: id}, opts.Logger, opts.Now)
-	tells := &speaker.Speaker{Client: c, Reader: reader, Vaults: p, Site: opts.Site, Dir: opts.OutboxDir, Now: opts.Now, Log: opts.Logger}
+	tells := &speaker.Speaker{Client: c, Reader: reader, Vaults: p, Access: p, Site: opts.Site, Dir: opts.OutboxDir, Now: opts.Now, Log: opts.Logger}
 	if err := mgr.Add(tells); err != nil {
 		return err
 	}

@@ -214,8 +214,8 @@ func (e *env) addCommands(root *cobra.Command) {
 	}
 	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand(), enrolment.Command(enrolment.Host{In: e.In, Bounded: e.looking, Cluster: e.cluster, Print: e.print}))
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
-	group("recover", e.pointsCommand(), e.restoreCommand(), e.verifyCommand(), e.restoreTestCommand(),
-		e.planCommand(), running.Runs(e.running()), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))
+	group("recover", e.pointsCommand(), remote.Restore(e.remote(), e.restoreCommand()), e.verifyCommand(), e.restoreTestCommand(),
+		e.planCommand(), remote.Runs(e.remote(), running.Runs(e.running())), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))
 	group("recover", remote.Begin(e.remote(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()))...)
 	room := console.Command(console.Host{In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener})
 	room.AddCommand(control.OfConsole(e.remote())...)

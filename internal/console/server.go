@@ -29,6 +29,7 @@ import (
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
+	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
@@ -196,9 +197,10 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	desk := &steer.Desk{Door: door, Open: s.vault, Patience: patience}
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	begins := &begin.Desk{Door: door, Fleet: s.known}
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
+	restores := &restoration.Desk{Door: door, Fleet: s.known, Open: s.vault}
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
-		Door: door, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Begins: begins, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
+		Door: door, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
 	}).Handler())
 	s.plain(mux)
 	return s.guarded(heard, mux)

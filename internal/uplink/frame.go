@@ -91,6 +91,9 @@ type Hello struct {
 	// Runs says which runs the site lets a console begin: RunsNone, RunsDrill or
 	// RunsAll. None: the agent does not know how to begin any.
 	Runs string `json:"runs,omitempty"`
+	// Restores says what the site lets a console restore: RestoresNone,
+	// RestoresClone or RestoresAll. None: the agent does not know how to.
+	Restores string `json:"restores,omitempty"`
 }
 
 // Which runs a console may begin at a site.
@@ -191,6 +194,8 @@ type Up struct {
 	Beat  *struct{} `json:"beat,omitempty"`
 	Told  *Told     `json:"told,omitempty"`
 	Begun *Begun    `json:"begun,omitempty"`
+	// Only of agents that say what may be restored.
+	Restored *Restored `json:"restored,omitempty"`
 }
 
 // Console is who speaks for the project.
@@ -225,6 +230,8 @@ type Down struct {
 	Held     *Held     `json:"held,omitempty"`
 	// Only to agents that say which runs may be begun.
 	Begin *Begin `json:"begin,omitempty"`
+	// Only to agents that say what may be restored.
+	Restore *Restore `json:"restore,omitempty"`
 }
 
 // ErrFrame says that what the other side wrote is no frame.
@@ -268,7 +275,7 @@ func (r *Reader) Up() (Up, error) {
 	if err := json.Unmarshal(line, &f); err != nil {
 		return f, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
-	if n := count(f.Hello != nil, f.State != nil, f.Event != nil, f.Beat != nil, f.Told != nil, f.Begun != nil); n != 1 {
+	if n := count(f.Hello != nil, f.State != nil, f.Event != nil, f.Beat != nil, f.Told != nil, f.Begun != nil, f.Restored != nil); n != 1 {
 		return f, fmt.Errorf("%w: it has %d members", ErrFrame, n)
 	}
 	return f, nil
@@ -284,7 +291,7 @@ func (r *Reader) Down() (Down, error) {
 	if err := json.Unmarshal(line, &f); err != nil {
 		return f, fmt.Errorf("%w: %w", ErrFrame, err)
 	}
-	if n := count(f.Welcome != nil, f.Ack != nil, f.Beat != nil, f.Document != nil, f.Held != nil, f.Begin != nil); n != 1 {
+	if n := count(f.Welcome != nil, f.Ack != nil, f.Beat != nil, f.Document != nil, f.Held != nil, f.Begin != nil, f.Restore != nil); n != 1 {
 		return f, fmt.Errorf("%w: it has %d members", ErrFrame, n)
 	}
 	return f, nil

@@ -97,11 +97,16 @@ func (k *keeper) Save(ctx context.Context, l dial.Link) error {
 	return nil
 }
 
+// Permits are what a site lets a console do, as dial.Link has it.
+type Permits struct {
+	Documents      []string
+	Runs, Restores string
+}
+
 // Introduce gives a cluster's agent a token for a console.
-// accepted are the namespaces for which documents of it are taken, and runs says
-// which runs it may begin.
-func Introduce(ctx context.Context, c client.Client, urls []string, t uplink.Token, accepted []string, runs string) error {
-	data, err := json.Marshal(dial.Link{URLs: urls, Token: t.String(), Documents: accepted, Runs: runs})
+// what says what the site lets it do.
+func Introduce(ctx context.Context, c client.Client, urls []string, t uplink.Token, what Permits) error {
+	data, err := json.Marshal(dial.Link{URLs: urls, Token: t.String(), Documents: what.Documents, Runs: what.Runs, Restores: what.Restores})
 	if err != nil {
 		return errors.New("write the way to the console: it cannot be encoded")
 	}

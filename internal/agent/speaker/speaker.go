@@ -22,6 +22,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/agent/beginning"
 	"davit.dev/davit/internal/agent/documents"
+	"davit.dev/davit/internal/agent/restoring"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
 	"davit.dev/davit/internal/uplink/outbox"
@@ -44,6 +45,8 @@ type Speaker struct {
 	// Vaults are asked before what a console made is taken away, and where the
 	// active console is.
 	Vaults Vaults
+	// Access is what dry runs of restores work with.
+	Access restoring.Access
 	Site   string
 	// Dir is where the outboxes are.
 	Dir string
@@ -55,6 +58,7 @@ type Speaker struct {
 	dropped atomic.Int64
 	lines   map[string]*line // by project
 	said    string           // in the condition
+	turns   restoring.Turns
 }
 
 // Vaults opens vaults by the name of their objects.
@@ -94,7 +98,7 @@ func (s *Speaker) NeedLeaderElection() bool { return true }
 
 // Start speaks until ctx is done.
 func (s *Speaker) Start(ctx context.Context) error {
-	s.lines = map[string]*line{}
+	s.lines, s.turns = map[string]*line{}, restoring.NewTurns()
 	defer func() {
 		for project := range s.lines {
 			s.hangUp(project)
@@ -168,10 +172,11 @@ func (s *Speaker) dial(ctx context.Context, project string) error {
 	l := &line{status: dial.Status{Fault: "it has not been called yet"}}
 	l.client = &dial.Client{
 		Site: s.Site, Version: version.String(), Keep: &keeper{client: s.Client, reader: s.Reader, project: project},
-		Hands:  &documents.Keeper{Client: s.Client, Reader: s.Reader, Vaults: s.Vaults, Site: s.Site, Project: project},
-		Begins: &beginning.Beginner{Client: s.Client, Reader: s.Reader, Site: s.Site, Project: project},
-		Vault:  signpost{s, project},
-		Board:  dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
+		Hands:    &documents.Keeper{Client: s.Client, Reader: s.Reader, Vaults: s.Vaults, Site: s.Site, Project: project},
+		Begins:   &beginning.Beginner{Client: s.Client, Reader: s.Reader, Site: s.Site, Project: project},
+		Restores: &restoring.Restorer{Client: s.Client, Reader: s.Reader, Access: s.Access, Site: s.Site, Project: project, Turns: s.turns, Now: s.Now},
+		Vault:    signpost{s, project},
+		Board:    dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
 	}
 	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})

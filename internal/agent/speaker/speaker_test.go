@@ -78,7 +78,7 @@ func link(project string) uplink.Token {
 func TestConsoleDown(t *testing.T) {
 	s := newSpeaker(t, site.DeepCopy(), mine.DeepCopy(), other.DeepCopy(), app("shop", "main", nil), app("secret", "theirs", nil))
 	for _, project := range []string{"acme", "other"} {
-		if err := Introduce(t.Context(), s.Client, []string{"https://127.0.0.1:1"}, link(project), nil, ""); err != nil {
+		if err := Introduce(t.Context(), s.Client, []string{"https://127.0.0.1:1"}, link(project), Permits{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -123,7 +123,7 @@ func TestConsoleDown(t *testing.T) {
 func TestKeeper(t *testing.T) {
 	ctx := context.Background()
 	s := newSpeaker(t)
-	if err := Introduce(ctx, s.Client, []string{"https://a:1"}, link("acme"), nil, ""); err != nil {
+	if err := Introduce(ctx, s.Client, []string{"https://a:1"}, link("acme"), Permits{}); err != nil {
 		t.Fatal(err)
 	}
 	k := &keeper{client: s.Client, reader: s.Client, project: "acme"}
@@ -139,7 +139,7 @@ func TestKeeper(t *testing.T) {
 	if err := k.Save(ctx, l); err != nil {
 		t.Fatal(err)
 	}
-	if err := Introduce(ctx, s.Client, []string{"https://b:1"}, link("acme"), nil, ""); err != nil {
+	if err := Introduce(ctx, s.Client, []string{"https://b:1"}, link("acme"), Permits{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.Save(ctx, l); err == nil || !strings.Contains(err.Error(), "another token") {

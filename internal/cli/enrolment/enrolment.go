@@ -35,6 +35,8 @@ type Way struct {
 	Documents []string
 	// Runs says which runs the console may begin: none, drill or all.
 	Runs string
+	// Restores says what the console may restore: none, clone or all.
+	Restores string
 }
 
 // Flags adds the flags.
@@ -42,6 +44,7 @@ func (w *Way) Flags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&w.URLs, "console", nil, "address of the console, https://HOST:PORT; may be given again for another that takes over")
 	flags.StringVar(&w.TokenFile, "enrol-token-file", "", "file with the token that `console enrol` made; - is standard input")
 	flags.StringSliceVar(&w.Documents, "documents", nil, "which of the console's documents the agent takes: all, none, or those of these namespaces (default: all)")
+	flags.StringVar(&w.Restores, "restores", uplink.RestoresNone, "what the console may restore here: none, clone (copies, into new namespaces) or all (also in place)")
 	flags.StringVar(&w.Runs, "runs", uplink.RunsNone, "which runs the console may begin here: none, drill or all")
 }
 
@@ -69,7 +72,7 @@ func (w Way) accepted() ([]string, error) {
 
 // Given tells whether a way was given at all.
 func (w Way) Given() bool {
-	return len(w.URLs) > 0 || w.TokenFile != "" || len(w.Documents) > 0 || w.Runs != "" && w.Runs != uplink.RunsNone
+	return len(w.URLs) > 0 || w.TokenFile != "" || len(w.Documents) > 0 || w.Runs != "" && w.Runs != uplink.RunsNone || w.Restores != "" && w.Restores != uplink.RestoresNone
 }
 
 // maxToken bounds what is read for a token.
@@ -85,6 +88,9 @@ func (w Way) Token(in io.Reader) (uplink.Token, error) {
 	}
 	if !slices.Contains([]string{"", uplink.RunsNone, uplink.RunsDrill, uplink.RunsAll}, w.Runs) {
 		return uplink.Token{}, exit.Usage("write --runs none, drill or all", "--runs: %q is none of them", w.Runs)
+	}
+	if !slices.Contains([]string{"", uplink.RestoresNone, uplink.RestoresClone, uplink.RestoresAll}, w.Restores) {
+		return uplink.Token{}, exit.Usage("write --restores none, clone or all", "--restores: %q is none of them", w.Restores)
 	}
 	for _, u := range w.URLs {
 		if err := dial.CheckURL(u); err != nil {
@@ -116,7 +122,7 @@ func (w Way) Introduce(ctx context.Context, c client.Client, t uplink.Token) err
 	if err != nil {
 		return err
 	}
-	return speaker.Introduce(ctx, c, w.URLs, t, accepted, w.Runs)
+	return speaker.Introduce(ctx, c, w.URLs, t, speaker.Permits{Documents: accepted, Runs: w.Runs, Restores: w.Restores})
 }
 
 // Host is what the command line gives its commands.
@@ -141,7 +147,8 @@ and how its documents stand. A new token replaces what was there for its project
 Who may write all documents at the console is an administrator of this cluster: plans and hooks run commands. --documents says which
 are taken: all, none, or those of these namespaces, which leaves out plans. On a cluster with vaults of several projects it must be given.
 
---runs lets people at the console begin runs that come to this site: drills, or also failovers, switchovers and failbacks. Without it they cannot.`,
+--runs lets people at the console begin runs that come to this site: drills, or also failovers, switchovers and failbacks. Without it they cannot.
+--restores lets them restore here, as the account davit-restore: copies into new namespaces, or also in place. They take nothing over.`,
 		Example: `  davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token
   davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token --documents shop,wiki
   davit enrol --console https://console.example.com:8443 --enrol-token-file ./west.token --runs drill`,

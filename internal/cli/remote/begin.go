@@ -92,7 +92,7 @@ func (h Host) begin(cmd *cobra.Command, given []string, project string) error {
 }
 
 // insist asks again where an answer may have been lost. It stays one request.
-func insist(ctx context.Context, pause time.Duration, ask func() (begin.Shown, error)) (got begin.Shown, err error) {
+func insist[T any](ctx context.Context, pause time.Duration, ask func() (T, error)) (got T, err error) {
 	for range 3 {
 		if got, err = ask(); !lost(err) {
 			return got, err

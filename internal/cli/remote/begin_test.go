@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/pem"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -32,6 +33,7 @@ type asks struct {
 	says  any
 	paths []string
 	heard []api.NewRun
+	raw   []string // what was sent
 }
 
 func newAsks(t *testing.T) *asks {
@@ -58,7 +60,12 @@ func (a *asks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var in api.NewRun
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil || r.Header.Get("Authorization") != "Bearer davit_session_x" {
+	text, err := io.ReadAll(r.Body)
+	if err == nil && r.Method == http.MethodPost {
+		err = json.Unmarshal(text, &in)
+	}
+	a.raw = append(a.raw, string(text))
+	if err != nil || r.Header.Get("Authorization") != "Bearer davit_session_x" {
 		a.t.Errorf("%s: %v", r.URL.Path, err)
 	}
 	a.paths, a.heard = append(a.paths, r.Method+" "+r.URL.Path), append(a.heard, in)
@@ -69,7 +76,7 @@ func (a *asks) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *asks) answer(code int, says any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.code, a.says, a.paths, a.heard = code, says, nil, nil
+	a.code, a.says, a.paths, a.heard, a.raw = code, says, nil, nil, nil
 }
 
 func (a *asks) asked() (paths []string, heard []api.NewRun) {
@@ -145,7 +152,7 @@ func TestBeginAsksNothing(t *testing.T) {
 	a.want(2, "", "failover -f plan.yaml", "PLAN")
 	a.want(2, "", "failover shop --vault-url s3://b/p", "--vault-url means nothing")
 	a.want(2, "", "failover shop --as-of yesterday --yes", "is not a time")
-	a.want(2, "", "runs ls", "not at a console")
+	a.want(2, "", "runs take-over shop-drill-1", "not at a console")
 	var out, errs bytes.Buffer // without --console it is for a cluster, of which there is none here
 	if got := cli.Main([]string{"davit", "failover", "shop", "--yes"}, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errs}); got == 0 {
 		t.Errorf("%s%s", &out, &errs)

@@ -58,7 +58,7 @@ func Commands(h Host) []*cobra.Command {
 // others. Commands that tell an agent of consoles have a flag of that name of
 // their own.
 func Flag(flags *pflag.FlagSet, url *string) {
-	flags.StringVar(url, "console", "", "console to work at, https://HOST:PORT, for the commands at a console (default: the only one that you are logged in to), and for failover, switchover, failback and drill (default: at the cluster)")
+	flags.StringVar(url, "console", "", "console to work at, https://HOST:PORT, for the commands at a console (default: the only one that you are logged in to), and for restore, failover, switchover, failback, drill and runs (default: at the cluster)")
 }
 
 // Check refuses --console where it would be without effect: a command that changes

@@ -187,13 +187,18 @@ func (w *world) agentWith(site string, l dial.Link, hands dial.Hands) *agent {
 
 func (w *world) agentFull(site string, l dial.Link, hands dial.Hands, begins dial.Begins) *agent {
 	w.t.Helper()
+	return w.agentWhole(site, l, hands, begins, nil)
+}
+
+func (w *world) agentWhole(site string, l dial.Link, hands dial.Hands, begins dial.Begins, restores dial.Restores) *agent {
+	w.t.Helper()
 	box, err := outbox.Open(filepath.Join(w.t.TempDir(), "outbox"), 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	a := &agent{keep: dialtest.Keep(l), ch: make(chan struct{})}
 	a.Client = &dial.Client{
-		Hands: hands, Begins: begins, Site: site, Version: "v1", Vault: w.vault, Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
+		Hands: hands, Begins: begins, Restores: restores, Site: site, Version: "v1", Vault: w.vault, Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
 		Tell: func(s dial.Status) {
 			a.mu.Lock()
 			defer a.mu.Unlock()

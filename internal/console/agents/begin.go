@@ -10,10 +10,10 @@ import (
 	"davit.dev/davit/internal/uplink"
 )
 
-// askFor asks the site for the runs that people asked for, to an agent that can
-// begin them. The stream has ended when wait returns.
+// askFor asks the site for the runs and restores that people asked for, if its agent
+// can begin them. The stream has ended when wait returns.
 func (t *talk) askFor(ctx context.Context, end func()) (wait func()) {
-	if t.hello.Runs == "" {
+	if t.hello.Runs == "" && t.hello.Restores == "" {
 		return func() {}
 	}
 	stop := atEnd(ctx, func() { _ = t.control.SetWriteDeadline(time.Unix(1, 0)) })
@@ -21,7 +21,7 @@ func (t *talk) askFor(ctx context.Context, end func()) (wait func()) {
 	go func() {
 		defer close(ended)
 		if err := t.asking(ctx); err != nil && ctx.Err() == nil {
-			t.server.Log.Warn("a site could not be asked for runs", "project", t.project.Name, "site", t.who.Site, "err", err)
+			t.server.Log.Warn("a site could not be asked for what people want", "project", t.project.Name, "site", t.who.Site, "err", err)
 		}
 		end()
 	}()
@@ -38,21 +38,17 @@ func (t *talk) asking(ctx context.Context) error {
 	asked := map[string]bool{}
 	for {
 		changed := t.project.Changed()
-		all, err := t.project.Unanswered(ctx, t.who.Site, t.server.Now())
+		frames, err := t.wanted(ctx, asked)
 		if err != nil {
 			return err
 		}
-		for _, r := range all {
-			if asked[r.ID] {
-				continue
-			}
+		for _, f := range frames {
 			if err := t.settle(ctx); err != nil {
 				return err
 			}
-			if err := t.ask(r); err != nil {
+			if err := t.command(f); err != nil {
 				return err
 			}
-			asked[r.ID] = true
 		}
 		select {
 		case <-ctx.Done():
@@ -62,17 +58,56 @@ func (t *talk) asking(ctx context.Context) error {
 	}
 }
 
-func (t *talk) ask(r store.Request) error {
+// wanted is what has no answer and was not asked for in this stream.
+func (t *talk) wanted(ctx context.Context, asked map[string]bool) (frames []uplink.Down, err error) {
+	if t.hello.Runs != "" {
+		all, err := t.project.Unanswered(ctx, t.who.Site, t.server.Now())
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range all {
+			var b uplink.Begin
+			if err := json.Unmarshal(r.Body, &b); err != nil {
+				return nil, fmt.Errorf("read request %s: %w", r.ID, err)
+			}
+			b.ID, b.Run, b.Plan, b.Until = r.ID, r.Run, r.Plan, r.Until
+			if !asked[r.ID] {
+				frames = append(frames, uplink.Down{Begin: &b})
+			}
+			asked[r.ID] = true
+		}
+	}
+	if t.hello.Restores == "" {
+		return frames, nil
+	}
+	all, err := t.project.Unrestored(ctx, t.who.Site, t.server.Now())
+	for _, r := range all {
+		var o uplink.Restore
+		if err := json.Unmarshal(r.Body, &o); err != nil {
+			return nil, fmt.Errorf("read restore %s: %w", r.ID, err)
+		}
+		o.ID, o.Name, o.Application, o.Point, o.DryRun, o.Until = r.ID, r.Name, r.Application, r.Point, r.Dry, r.Until
+		if !asked["restore "+r.ID] {
+			frames = append(frames, uplink.Down{Restore: &o})
+		}
+		asked["restore "+r.ID] = true
+	}
+	return frames, err
+}
+
+// command says a frame in the name of the epoch that this console has now.
+func (t *talk) command(f uplink.Down) error {
 	speaks := t.server.Speaks()
 	if !speaks.Active {
 		return errNotActive
 	}
-	var b uplink.Begin
-	if err := json.Unmarshal(r.Body, &b); err != nil {
-		return fmt.Errorf("read request %s: %w", r.ID, err)
+	if f.Begin != nil {
+		f.Begin.Epoch = speaks.Epoch
 	}
-	b.Epoch, b.ID, b.Run, b.Plan, b.Until = speaks.Epoch, r.ID, r.Run, r.Plan, r.Until
-	return t.say(uplink.Down{Begin: &b})
+	if f.Restore != nil {
+		f.Restore.Epoch = speaks.Epoch
+	}
+	return t.say(f)
 }
 
 // ran takes what an agent says of a run. It is kept if the site was asked for that.
@@ -81,5 +116,26 @@ func (t *talk) ran(b uplink.Begun) error {
 		return fmt.Errorf("%w: what became of a run cannot be %.32q", uplink.ErrFrame, b.State)
 	}
 	t.begun = append(t.begun, store.Answer{ID: b.ID, State: b.State, Why: clip(b.Why), Do: clip(b.Do)})
+	return nil
+}
+
+// restored takes what an agent says of a restore. It is kept if the site was asked
+// for that.
+func (t *talk) restored(r uplink.Restored) error {
+	if _, known := uplink.RestoreOver(r.State); !known {
+		return fmt.Errorf("%w: what became of a restore cannot be %.32q", uplink.ErrFrame, r.State)
+	}
+	if len(r.Result) > uplink.MaxResult {
+		return fmt.Errorf("%w: what a restore does has more than %d bytes", uplink.ErrFrame, uplink.MaxResult)
+	}
+	var into any = &uplink.Outcome{}
+	if r.State == uplink.Planned {
+		into = &uplink.Preview{}
+	}
+	if len(r.Result) > 0 && json.Unmarshal(r.Result, into) != nil { // whoever reads it later could not
+		return fmt.Errorf("%w: what a restore does cannot be read", uplink.ErrFrame)
+	}
+	r.Why, r.Do = clip(r.Why), clip(r.Do)
+	t.back = append(t.back, r)
 	return nil
 }

@@ -2,6 +2,7 @@ package agents
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -121,5 +122,148 @@ func TestClosed(t *testing.T) {
 	w.request("one", "failover")
 	if r := w.answered("one"); r.State != uplink.Refused || r.Do != dial.Allow || len(s.begun) != 0 {
 		t.Errorf("%+v, begun: %v", r, s.begun)
+	}
+}
+
+// brings is a site that restores what it was asked for: it says that it runs, and the
+// end when it may.
+type brings struct {
+	mu     sync.Mutex
+	begun  []string
+	finish bool
+	change chan struct{}
+}
+
+func (b *brings) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.finish = true
+	close(b.change)
+}
+
+func (b *brings) Restore(ctx context.Context, r uplink.Restore, refuse dial.Refusal, say func(uplink.Restored)) error {
+	b.mu.Lock()
+	before := slices.Contains(b.begun, r.ID)
+	switch {
+	case !before && refuse.Why != "":
+		b.mu.Unlock()
+		say(uplink.Restored{State: uplink.Refused, Why: refuse.Why, Do: refuse.Do})
+		return nil
+	case r.DryRun:
+		b.mu.Unlock()
+		say(uplink.Restored{State: uplink.Planned, Result: []byte(`{"site":"west"}`)})
+		return nil
+	case !before:
+		b.begun = append(b.begun, r.ID)
+	}
+	b.mu.Unlock()
+	say(uplink.Restored{State: uplink.Running, Result: []byte(`{"step":"objects"}`)})
+	select {
+	case <-b.change:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	say(uplink.Restored{State: uplink.Completed, Result: []byte(`{"restored":7}`)})
+	return nil
+}
+
+// bringer is an agent of a site that lets the console restore.
+func (w *world) bringer(site, restores string, r dial.Restores) *agent {
+	w.t.Helper()
+	l := w.link(w.token("acme", site))
+	l.Restores = restores
+	return w.agentWhole(site, l, nil, nil, r)
+}
+
+func (w *world) restore(id string, dry, clone bool) {
+	w.t.Helper()
+	now := w.time()
+	r := store.Restoration{
+		ID: id, Site: "west", Application: "shop", Point: "shop-1", Name: "restore-" + id, Dry: dry,
+		Body: fmt.Appendf(nil, `{"clone":%v,"by":"anna@console/acme"}`, clone), Until: now.Add(2 * time.Minute),
+	}
+	if _, err := w.project("acme").Restore(w.t.Context(), audit.Act{By: "user/anna", At: now}, r, "test"); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// restored waits until a restore stands as wanted.
+func (w *world) restored(id, state string) (r store.Restoration) {
+	w.t.Helper()
+	until(w.t, id+" is "+state, func() bool {
+		var err error
+		if r, err = w.project("acme").Restoration(w.t.Context(), id); err != nil {
+			w.t.Fatal(err)
+		}
+		return r.State == state
+	})
+	return r
+}
+
+// A restore is begun once and followed to its end, also when the console ends under
+// way; what comes too late is not begun; and a dry run says what it found.
+func TestRestored(t *testing.T) {
+	w := newWorld(t)
+	b := &brings{change: make(chan struct{})}
+	a := w.bringer("west", uplink.RestoresAll, b)
+	a.await(t, "connected", connected)
+	w.restore("dry", true, false)
+	if r := w.restored("dry", uplink.Planned); string(r.Preview) != `{"site":"west"}` || len(r.Outcome) != 0 {
+		t.Errorf("%+v", r)
+	}
+	w.restore("one", false, false)
+	w.restored("one", uplink.Running)
+	w.stop()
+	a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
+	w.pass(time.Hour)
+	w.start()
+	b.end()
+	if r := w.restored("one", uplink.Completed); string(r.Outcome) != `{"restored":7}` || len(r.Preview) != 0 {
+		t.Errorf("%+v", r)
+	}
+	w.stop()
+	a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
+	w.restore("late", false, true)
+	w.pass(time.Hour)
+	w.start()
+	if r := w.restored("late", uplink.Refused); r.Do == "" {
+		t.Errorf("%+v", r)
+	}
+	if got := fmt.Sprint(b.begun); got != "[one]" {
+		t.Errorf("begun: %s", got)
+	}
+}
+
+// A site that was opened for copies restores nothing in place, and says how to open
+// it; one that was not shows nothing either.
+func TestRestoresClosed(t *testing.T) {
+	w := newWorld(t)
+	w.bringer("west", uplink.RestoresClone, &brings{change: make(chan struct{})})
+	w.restore("place", false, false)
+	if r := w.restored("place", uplink.Refused); r.Do != dial.AllowRestores {
+		t.Errorf("%+v", r)
+	}
+	w.restore("copy", true, true)
+	w.restored("copy", uplink.Planned) // the control
+	w.restore("look", true, false)
+	if r := w.restored("look", uplink.Refused); len(r.Preview) != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What cannot be read is not kept: a page that shows it would show nothing.
+func TestRestoredRefuses(t *testing.T) {
+	for text, ok := range map[string]bool{
+		`{"state":"planned","result":{"objects":[]}}`: true, `{"state":"planned","result":{"objects":1}}`: false, `{"state":"running","result":{"restored":"x"}}`: false,
+		`{"state":"running","result":{"restored":1}}`: true, `{"state":"burning"}`: false, `{"state":"refused","why":"no"}`: true,
+	} {
+		var r uplink.Restored
+		if err := json.Unmarshal([]byte(text), &r); err != nil {
+			t.Fatal(err)
+		}
+		var talk talk
+		if err := talk.restored(r); (err == nil) != ok || len(talk.back) > 0 != ok {
+			t.Errorf("%s: %v", text, err)
+		}
 	}
 }

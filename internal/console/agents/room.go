@@ -35,11 +35,13 @@ type present struct {
 	version string
 	takes   bool // documents
 	runs    string
-	ends    time.Time
-	since   time.Time // of the stream; zero: it is not connected
-	talk    *talk
-	end     func()
-	objects map[uplink.Key]fleet.Heard
+	// restores is what the site lets the console restore.
+	restores string
+	ends     time.Time
+	since    time.Time // of the stream; zero: it is not connected
+	talk     *talk
+	end      func()
+	objects  map[uplink.Key]fleet.Heard
 }
 
 // word is something to be kept, and where to say that it is.
@@ -144,7 +146,7 @@ func (r *room) enter(t *talk, end func()) (leave func(), err error) {
 		p.end()
 	}
 	p.since, p.seen, p.version, p.ends, p.talk, p.end = now, now, t.hello.Version, t.cert.NotAfter, t, end
-	p.takes, p.runs = t.hello.Documents != nil, t.hello.Runs
+	p.takes, p.runs, p.restores = t.hello.Documents != nil, t.hello.Runs, t.hello.Restores
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -249,7 +251,7 @@ func (s *Server) Known(p *store.Project) []fleet.Agent {
 	all := make([]fleet.Agent, 0, len(r.agents))
 	for site, a := range r.agents {
 		all = append(all, fleet.Agent{
-			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Ends: a.ends.UTC(), Objects: sorted(a.objects),
+			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Restores: a.restores, Ends: a.ends.UTC(), Objects: sorted(a.objects),
 		})
 	}
 	slices.SortFunc(all, func(a, b fleet.Agent) int { return cmp.Compare(a.Site, b.Site) })

@@ -19,6 +19,8 @@ const (
 	first = 15 * time.Second
 	// batch is how many events are kept at once at the most.
 	batch = 256
+	// bulk is likewise for what may be large.
+	bulk = 8
 	// noteEvery is how often the time of an agent's last word is written down when
 	// it says nothing else.
 	noteEvery = time.Minute
@@ -36,6 +38,7 @@ type talk struct {
 	events  []store.SentEvent
 	told    []store.Handed // of documents
 	begun   []store.Answer // of runs
+	back    []uplink.Restored
 	hands   *hands
 	acks    acks
 	changed bool // the state is to be kept
@@ -174,7 +177,7 @@ func (t *talk) hear(ctx context.Context) error {
 		if err := t.take(f); err != nil {
 			return err
 		}
-		if t.frames.Waiting() && len(t.events)+len(t.told)+len(t.begun) < batch {
+		if t.frames.Waiting() && len(t.events)+len(t.told)+len(t.begun) < batch && len(t.back) < bulk {
 			continue
 		}
 		if err := t.keep(ctx); err != nil {
@@ -204,6 +207,8 @@ func (t *talk) take(f uplink.Up) error {
 		return t.answer(*f.Told)
 	case f.Begun != nil:
 		return t.ran(*f.Begun)
+	case f.Restored != nil:
+		return t.restored(*f.Restored)
 	default:
 		return fmt.Errorf("%w: hello again", uplink.ErrFrame)
 	}
@@ -253,8 +258,8 @@ func (t *talk) keep(ctx context.Context) error {
 	if err := t.room.seen(t, now); err != nil {
 		return err
 	}
-	if len(t.events) > 0 || len(t.told) > 0 || len(t.begun) > 0 || t.changed || now.Sub(t.noted) >= noteEvery {
-		w := store.Word{Site: t.who.Site, At: now, Version: t.hello.Version, Ends: t.cert.NotAfter, Outbox: t.hello.Outbox, Events: t.events, Told: t.told, Begun: t.begun}
+	if len(t.events) > 0 || len(t.told) > 0 || len(t.begun)+len(t.back) > 0 || t.changed || now.Sub(t.noted) >= noteEvery {
+		w := store.Word{Site: t.who.Site, At: now, Version: t.hello.Version, Ends: t.cert.NotAfter, Outbox: t.hello.Outbox, Events: t.events, Told: t.told, Begun: t.begun, Restored: t.back}
 		if t.changed {
 			w.Said = t.room.said(t.who.Site)
 		}
@@ -268,7 +273,7 @@ func (t *talk) keep(ctx context.Context) error {
 			t.hands.arrived(h)
 		}
 	}
-	t.told, t.begun = nil, nil
+	t.told, t.begun, t.back = nil, nil, nil
 	if n := len(t.events); n > 0 {
 		t.acks.kept(t.events[n-1].Seq)
 		t.events = nil

@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
@@ -37,6 +38,8 @@ type Server struct {
 	Agents Agents
 	// Begins takes what sites are asked to begin.
 	Begins Begins
+	// Restores takes what they are asked to restore.
+	Restores Restores
 	// Steer takes what people want of runs.
 	Steer *steer.Desk
 	// Backups keeps the console's own backups.
@@ -219,6 +222,7 @@ var verdicts = []struct {
 	{sso.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
 	{sso.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{steer.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
+	{restoration.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{entry.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
 	{entry.ErrForbidden, http.StatusForbidden, "Forbidden"},
 	{document.ErrInvalid, http.StatusUnprocessableEntity, "Invalid"},

@@ -100,7 +100,7 @@ func (f *filler) point(app string, age time.Duration, promise point.Consistency)
 	res, err := rw.Close(f.ctx)
 	f.try(err)
 	m := &point.Manifest{
-		Site: "east", Epoch: 1, Trigger: "schedule", Instant: at, CutBy: at, Consistency: promise, Resources: []point.Resource{res},
+		Site: "east", Epoch: 1, Trigger: "schedule", Instant: at, CutBy: at, Consistency: promise, Namespaces: []string{app}, Resources: []point.Resource{res},
 		Objects: 1, Bytes: 5 << 20, StoredBytes: 1 << 20,
 	}
 	f.try(w.Publish(f.ctx, m, nil))

@@ -19,6 +19,8 @@ type Agent struct {
 	// Runs says which runs the site lets the console begin: none, drill or all; ""
 	// while it never came, or of an agent that cannot.
 	Runs string `json:"runs,omitempty"`
+	// Restores says likewise what the site lets the console restore: none, clone or all.
+	Restores string `json:"restores,omitempty"`
 	// Ends is when its certificate ends.
 	Ends    time.Time `json:"certificateEnds,omitzero"`
 	Objects []Heard   `json:"objects"`

@@ -12,6 +12,7 @@ import (
 
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -203,6 +204,8 @@ type Word struct {
 	Events  []SentEvent
 	Told    []Handed // of documents
 	Begun   []Answer // of runs
+	// Restored is said of restores, the last word of each last.
+	Restored []uplink.Restored
 }
 
 // SentEvent is an event and its place in its outbox.
@@ -236,7 +239,11 @@ func (p *Project) HearAgents(ctx context.Context, words []Word) error {
 			if err != nil {
 				return err
 			}
-			answered = answered || one
+			more, err := answerRestorations(ctx, tx, w.Site, w.At, w.Restored)
+			if err != nil {
+				return err
+			}
+			answered = answered || one || more
 			n, err := keepEvents(ctx, tx, w)
 			if err != nil {
 				return err

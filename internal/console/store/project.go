@@ -32,7 +32,7 @@ CREATE TABLE change (
 	revision INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT NOT NULL, kind TEXT NOT NULL, document TEXT NOT NULL
 ) STRICT;
 CREATE TABLE kept (name TEXT PRIMARY KEY, at INTEGER NOT NULL, data BLOB NOT NULL) STRICT;
-`, agentTables, handedTable, journalTables, memberVouched, requestTable}
+`, agentTables, handedTable, journalTables, memberVouched, requestTable, restorationTable}
 
 // Project is one project's database. Nothing of another project is in it, and
 // no method of it looks into another.

@@ -13,7 +13,7 @@ import (
 
 // What of a table does not go to the vault: what the console can learn again.
 var (
-	learnt = map[string][]string{"agent": {"seen", "version", "ends", "said"}}
+	learnt = map[string][]string{"agent": {"seen", "version", "ends", "said"}, "restoration": {"preview"}}
 	only   = map[string]string{"kept": "%s.name LIKE 'secret/%%'"}
 )
 

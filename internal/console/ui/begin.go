@@ -130,6 +130,10 @@ func requestPage(v *visit) error {
 			d.Seen = d.Seen || run.Run == s.Run
 		}
 	}
-	v.page.Refresh = s.State == begin.Waiting || s.State == "created" && !d.Seen
+	if s.State == "created" && d.Seen { // nothing more is said here
+		return v.then("/p/" + v.project.Name + "/runs/" + s.Run)
+	}
+	v.page.Live += "?requests"
+	v.page.Refresh = s.State == begin.Waiting || s.State == "created"
 	return v.show(http.StatusOK, "request", strings.TrimSpace(string(s.Verb)+" of "+s.Plan), d)
 }

@@ -17,7 +17,7 @@ import (
 var functions = template.FuncMap{
 	"duration": duration, "ago": ago, "stamp": stamp, "bytes": size, "lost": lost, "tone": tone, "mark": mark, "runTone": runTone,
 	"stepTone": stepTone, "levelTone": levelTone, "rows": levels, "document": indented,
-	"placed": placed,
+	"placed": placed, "millis": func(n int64) string { return duration(time.Duration(n) * time.Millisecond) },
 }
 
 // placed is the tone of how a document stands at a site.

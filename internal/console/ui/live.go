@@ -28,7 +28,7 @@ func livePage(v *visit) error {
 		_, err := fmt.Fprint(v.w, text)
 		return err == nil && c.Flush() == nil
 	}
-	round := v.Round(v.project)
+	round, requests := v.Round(v.project), v.requests()
 	if !say("retry: 5000\n\n") {
 		return nil
 	}
@@ -41,12 +41,23 @@ func livePage(v *visit) error {
 			return nil
 		case <-round:
 			round, text = v.Round(v.project), "event: round\ndata: {}\n\n"
+		case <-requests: // what was asked for stands otherwise
+			requests, text = v.requests(), "event: round\ndata: {}\n\n"
 		case <-beat.C:
 		}
 		if v.enter(account.Read) != nil || !say(text) {
 			return nil
 		}
 	}
+}
+
+// requests is closed when something that was asked for may stand otherwise, for
+// pages that show that; for others it is nil.
+func (v *visit) requests() <-chan struct{} {
+	if !v.r.URL.Query().Has("requests") {
+		return nil
+	}
+	return v.project.Changed()
 }
 
 // reportFile hands out a run's signed report, checked once more.

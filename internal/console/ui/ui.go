@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
+	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
@@ -57,6 +58,8 @@ type Server struct {
 	Report func(ctx context.Context, p *store.Project, run string) (*evidence.Document, error)
 	// Begins takes what sites are asked to begin.
 	Begins *begin.Desk
+	// Restores takes what they are asked to restore.
+	Restores *restoration.Desk
 	// Backups is what is known of the console's own backups.
 	Backups func() []backup.State
 	// SSO is the login provider; nil where there is none.
@@ -127,27 +130,31 @@ func (s *Server) Handler() http.Handler {
 		need  account.Permission
 		serve func(*visit) error
 	}{
-		"GET /p/{project}":                           {account.Read, fleetPage},
-		"GET /p/{project}/applications/{name}":       {account.Read, applicationPage},
-		"GET /p/{project}/runs":                      {account.Read, runsPage},
-		"GET /p/{project}/runs/{name}":               {account.Read, runPage},
-		"POST /p/{project}/runs/{name}/requests":     {account.Read, askRun},
-		"GET /p/{project}/runs/{name}/report/{kind}": {account.Read, reportFile},
-		"GET /p/{project}/plans":                     {account.Read, plansPage},
-		"GET /p/{project}/plans/{name}":              {account.Read, planPage},
-		"GET /p/{project}/plans/{name}/begin":        {account.Protect, beginPage},
-		"POST /p/{project}/plans/{name}/begin":       {account.Protect, beginRun},
-		"GET /p/{project}/requests/{id}":             {account.Read, requestPage},
-		"GET /p/{project}/readiness":                 {account.Read, readinessPage},
-		"GET /p/{project}/events":                    {account.Read, eventsPage},
-		"GET /p/{project}/live":                      {account.Read, livePage},
-		"GET /p/{project}/documents":                 {account.Read, documentsPage},
-		"GET /p/{project}/audit":                     {account.Audit, auditPage},
-		"GET /p/{project}/people":                    {account.Read, peoplePage},
-		"POST /p/{project}/members":                  {account.Manage, setMember},
-		"POST /p/{project}/members/remove":           {account.Manage, removeMember},
-		"POST /p/{project}/tokens":                   {account.Manage, createToken},
-		"POST /p/{project}/tokens/revoke":            {account.Manage, revokeToken},
+		"GET /p/{project}":                              {account.Read, fleetPage},
+		"GET /p/{project}/applications/{name}":          {account.Read, applicationPage},
+		"GET /p/{project}/applications/{name}/restore":  {restoration.Need, restorePage},
+		"POST /p/{project}/applications/{name}/restore": {restoration.Need, previewRestore},
+		"GET /p/{project}/restores/{id}":                {account.Read, restorationPage},
+		"POST /p/{project}/restores/{id}/begin":         {restoration.Need, beginRestore},
+		"GET /p/{project}/runs":                         {account.Read, runsPage},
+		"GET /p/{project}/runs/{name}":                  {account.Read, runPage},
+		"POST /p/{project}/runs/{name}/requests":        {account.Read, askRun},
+		"GET /p/{project}/runs/{name}/report/{kind}":    {account.Read, reportFile},
+		"GET /p/{project}/plans":                        {account.Read, plansPage},
+		"GET /p/{project}/plans/{name}":                 {account.Read, planPage},
+		"GET /p/{project}/plans/{name}/begin":           {account.Protect, beginPage},
+		"POST /p/{project}/plans/{name}/begin":          {account.Protect, beginRun},
+		"GET /p/{project}/requests/{id}":                {account.Read, requestPage},
+		"GET /p/{project}/readiness":                    {account.Read, readinessPage},
+		"GET /p/{project}/events":                       {account.Read, eventsPage},
+		"GET /p/{project}/live":                         {account.Read, livePage},
+		"GET /p/{project}/documents":                    {account.Read, documentsPage},
+		"GET /p/{project}/audit":                        {account.Audit, auditPage},
+		"GET /p/{project}/people":                       {account.Read, peoplePage},
+		"POST /p/{project}/members":                     {account.Manage, setMember},
+		"POST /p/{project}/members/remove":              {account.Manage, removeMember},
+		"POST /p/{project}/tokens":                      {account.Manage, createToken},
+		"POST /p/{project}/tokens/revoke":               {account.Manage, revokeToken},
 	} {
 		mux.Handle(pattern, s.inside(with.need, with.serve))
 	}

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/uplink"
 )
 
 // Every text has a contrast of 4.5 or more against what it stands on, by day
@@ -103,5 +105,40 @@ func TestFormats(t *testing.T) {
 		if got := size(n); got != want {
 			t.Errorf("%d is %q", n, got)
 		}
+	}
+}
+
+// What a dry run found is shown by what is lost first, with each difference, and none
+// of it is taken for markup; without a check that fails it can be begun.
+func TestRestorationPage(t *testing.T) {
+	d := restorationData{May: true, Restore: restoration.Shown{ID: "one", Application: "shop", Site: "east", DryRun: true, State: uplink.Planned, Over: true, Existing: "exact", Command: "davit restore"}}
+	d.Restore.Preview = &uplink.Preview{Counts: map[string]int{"prune": 1, "update": 1}, Account: "davit-restore", Left: 3, Cut: 2}
+	d.Parts = []part{
+		{Action: "prune", Says: "deleted", Tone: "bad", Count: 1, Objects: []uplink.Planning{{Object: "ConfigMap shop/new", Action: "prune"}}},
+		{Action: "update", Says: "changed", Tone: "warn", Count: 1, Objects: []uplink.Planning{{Object: "ConfigMap shop/conf", Action: "update", Diff: "-  a: <b>\n+  a: c\n"}}},
+	}
+	render := func() string {
+		var out strings.Builder
+		if err := pages.ExecuteTemplate(&out, "restoration", page{Project: "acme", User: "rita", Form: "f", Data: d}); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	text := render()
+	for _, says := range []string{"&lt;b&gt;", "ConfigMap shop/new", "3 are not shown", "2 differences are not shown", `name="confirm"`, "Restore it in its place", "/p/acme/restores/one/begin"} {
+		if !strings.Contains(text, says) {
+			t.Errorf("no %q in %s", says, text)
+		}
+	}
+	if strings.Contains(text, "a: <b>") || strings.Index(text, "shop/new") > strings.Index(text, "shop/conf") {
+		t.Error(text)
+	}
+	d.Restore.Preview.Checks = []uplink.Check{{Severity: "error", Message: "no room"}}
+	if text := render(); strings.Contains(text, `name="confirm"`) || !strings.Contains(text, "no room") {
+		t.Error(text)
+	}
+	d.Restore = restoration.Shown{State: uplink.Warned, Outcome: &uplink.Outcome{RTO: 90_000, Warnings: []string{"slow"}, More: 2}}
+	if text := render(); !strings.Contains(text, "1 m 30 s") || !strings.Contains(text, "and 2 more") {
+		t.Error(text)
 	}
 }

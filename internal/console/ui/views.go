@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
+	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/store"
 )
 
@@ -234,6 +235,9 @@ func verdict(s *fleet.Snapshot, now time.Time) (text, tone string) {
 	return fmt.Sprintf("All %d applications are protected.", all), "good"
 }
 
+// mostRestores is how many of those that were asked for a page shows.
+const mostRestores = 8
+
 func applicationPage(v *visit) error {
 	d := struct {
 		seen
@@ -243,7 +247,10 @@ func applicationPage(v *visit) error {
 		Tasks  []fleet.Task
 		Line   template.HTML
 		Plans  []string
-	}{seen: v.look()}
+		// MayRestore says that whoever looks may restore, and Restores what was asked for.
+		MayRestore bool
+		Restores   []restoration.Shown
+	}{seen: v.look(), MayRestore: v.page.May[string(restoration.Need)]}
 	name := v.r.PathValue("name")
 	if d.Known.Snapshot == nil {
 		return store.ErrNotFound
@@ -261,6 +268,17 @@ func applicationPage(v *visit) error {
 		if t.About == "application" && t.Name == name {
 			d.Tasks = append(d.Tasks, t)
 		}
+	}
+	asked, err := v.project.Restorations(v.ctx(), name, mostRestores)
+	if err != nil {
+		return err
+	}
+	for _, r := range asked {
+		s, err := restoration.Show(r, d.Now, false)
+		if err != nil {
+			return err
+		}
+		d.Restores = append(d.Restores, s)
 	}
 	return v.show(http.StatusOK, "application", name, d)
 }

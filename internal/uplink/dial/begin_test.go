@@ -40,3 +40,18 @@ func TestOpened(t *testing.T) {
 		}
 	}
 }
+
+// A site restores what it was opened for, and nothing for a word that it does not
+// know. What is lost or stays with a dry run is looked at by the same rule.
+func TestRestorable(t *testing.T) {
+	for _, test := range []struct {
+		restores   string
+		clone, may bool
+	}{
+		{"", true, false}, {"none", true, false}, {"clone", true, true}, {"clone", false, false}, {"all", true, true}, {"all", false, true}, {"everything", true, false},
+	} {
+		if r := permitsRestore(test.restores, test.clone); (r == Refusal{}) != test.may || !test.may && r.Do != AllowRestores {
+			t.Errorf("%q, clone %v: %+v", test.restores, test.clone, r)
+		}
+	}
+}

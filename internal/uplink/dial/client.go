@@ -44,6 +44,8 @@ type Client struct {
 	Vault Vault
 	// Begins make the Runs that the console asks for; nil: none are made.
 	Begins Begins
+	// Restores restore what the console asks for; nil: nothing is.
+	Restores Restores
 	// Tell is told how it stands, when that changes and now and then.
 	Tell func(Status)
 	Now  func() time.Time
@@ -228,7 +230,7 @@ func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
 	if l.Token == "" {
 		return l, ErrEnrol
 	}
-	fresh := Link{URLs: l.URLs, Token: l.Token, Key: l.Key, Documents: l.Documents, Runs: l.Runs}
+	fresh := Link{URLs: l.URLs, Token: l.Token, Key: l.Key, Documents: l.Documents, Runs: l.Runs, Restores: l.Restores}
 	if len(l.Key) == 0 || len(l.Certificate) > 0 { // a new way in has a new key
 		var err error
 		if fresh.Key, err = newKey(); err != nil {

@@ -43,6 +43,9 @@ type Link struct {
 	// Runs says which runs the console may begin: uplink.RunsDrill or RunsAll; all
 	// else is none.
 	Runs string `json:"runs,omitempty"`
+	// Restores says what the console may restore: uplink.RestoresClone or
+	// RestoresAll; all else is nothing.
+	Restores string `json:"restores,omitempty"`
 }
 
 // CheckURL says whether a text is the address of a console.

@@ -30,6 +30,8 @@ type session struct {
 	sent   int64                        // the newest event under way
 	acked  atomic.Int64
 	acks   chan struct{}
+
+	restores restores
 }
 
 // stream speaks and hears until one of the sides ends.
@@ -49,6 +51,9 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 		}
 		if s.Begins != nil {
 			hello.Runs = permitted(s.link.Runs)
+		}
+		if s.Restores != nil {
+			hello.Restores = restorable(s.link.Restores)
 		}
 		if err := uplink.Write(in, uplink.Up{Hello: &hello}); err != nil {
 			in.CloseWithError(err)
@@ -72,6 +77,9 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 		return false, cause(ctx, err)
 	}
 	s.acks = make(chan struct{}, 1)
+	s.restores.changed = make(chan struct{}, 1)
+	defer s.restores.under.Wait() // they end with the stream
+	defer end(nil)
 	ended := make(chan error, 1)
 	go func() { ended <- s.speak(ctx, in) }()
 	err = s.hear(ctx, frames, alive)
@@ -204,6 +212,10 @@ func (s *session) hear(ctx context.Context, frames *uplink.Reader, alive *time.T
 			if err := s.ordered(ctx, *f.Begin); err != nil {
 				return err
 			}
+		case f.Restore != nil:
+			if err := s.restore(ctx, *f.Restore); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("%w: welcome again", uplink.ErrFrame)
 		}
@@ -225,12 +237,13 @@ func (s *session) talk(ctx context.Context, to io.Writer) error {
 		more := s.Outbox.Changed()
 		papers, stand := s.desk.look()
 		begun, answered := s.orders.look()
+		restored := s.restores.look()
 		if set {
 			if err := s.state(to, objects); err != nil {
 				return err
 			}
 		}
-		if err := errors.Join(s.events(to), s.papers(to, papers), say(to, begun)); err != nil {
+		if err := errors.Join(s.events(to), s.papers(to, papers), say(to, begun), told(to, restored)); err != nil {
 			return err
 		}
 		select {
@@ -240,6 +253,7 @@ func (s *session) talk(ctx context.Context, to io.Writer) error {
 		case <-more:
 		case <-stand:
 		case <-answered:
+		case <-s.restores.changed:
 		case <-s.acks:
 		case <-beat.C:
 			if err := uplink.Write(to, uplink.Up{Beat: &struct{}{}}); err != nil {

@@ -1,0 +1,245 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/client"
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/steer"
+	"davit.dev/davit/internal/failover"
+)
+
+// answers is how long it is waited for whoever carries a run.
+const answers = 30 * time.Second
+
+// atConsole are the commands of `runs` that a console can be asked for, and what they
+// want of a run; what wants nothing only looks.
+var atConsole = map[string]failover.EventKind{
+	"ls": "", "show": "", "approve": failover.Approve, "pause": failover.Pausing, "resume": failover.Resume, "retry": failover.Retry, "skip": failover.Skip,
+	"answer": failover.Answer, "consent": failover.Consent, "commit": failover.Commit, "rollback": failover.RollBack, "cancel": failover.Cancel,
+}
+
+// Runs has the commands of `runs` ask a console where --console names one. Without it
+// they are as they were.
+func Runs(h Host, runs *cobra.Command) *cobra.Command {
+	runs.Long += "\n\nWith --console URL, the console is asked, with the rights of whoever is logged in there; report and take-over work at a cluster alone."
+	for _, cmd := range runs.Commands() {
+		kind, known := atConsole[cmd.Name()]
+		if !known {
+			continue
+		}
+		cmd.Annotations = map[string]string{mark: "yes"}
+		atCluster := cmd.RunE
+		cmd.RunE = func(cmd *cobra.Command, given []string) error {
+			if h.URL() == "" {
+				return atCluster(cmd, given)
+			}
+			return h.ofRuns(cmd, kind, given)
+		}
+	}
+	return runs
+}
+
+func (h Host) ofRuns(cmd *cobra.Command, kind failover.EventKind, given []string) error {
+	flags := cmd.Flags()
+	for _, name := range elsewhere {
+		if flags.Changed(name) {
+			return exit.Usage("leave --"+name+" out, or give the command without --console", "--%s means nothing at a console", name)
+		}
+	}
+	project := ""
+	if f := flags.Lookup("project"); f != nil && f.Changed { // its default is a vault's
+		project = f.Value.String()
+	}
+	ctx, cancel := h.Working(cmd)
+	defer cancel()
+	s, err := h.working(project)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	switch {
+	case len(given) == 0:
+		err = h.listRuns(ctx, s)
+	case kind == "":
+		err = h.showRun(ctx, s, given[0])
+	default:
+		err = h.want(ctx, s, cmd, kind, given)
+	}
+	switch {
+	case client.Is(err, http.StatusNotFound):
+		return exit.Refuse("`runs ls` lists those that the vault keeps", "%v", err)
+	case client.Is(err, http.StatusConflict):
+		return exit.Refuse("`runs show` shows how it stands", "%v", err)
+	}
+	return h.explain(err)
+}
+
+func (h Host) listRuns(ctx context.Context, s *session) error {
+	f, err := s.Fleet(ctx, s.Project)
+	if err != nil {
+		return err
+	}
+	if f.Known == nil {
+		return exit.Refuse("ask again in a minute, or give the command without --console", "the console has not read the vault yet")
+	}
+	return h.Print(Ran{Runs: f.Known.Runs, now: h.Now()})
+}
+
+func (h Host) showRun(ctx context.Context, s *session, run string) error {
+	r, err := s.Run(ctx, s.Project, run)
+	if err != nil {
+		return err
+	}
+	return h.Print(Standing{Run: r.Run, Offers: r.Offers, Asked: r.Asked})
+}
+
+// want wants something of a run, and waits a while for what becomes of it.
+func (h Host) want(ctx context.Context, s *session, cmd *cobra.Command, kind failover.EventKind, given []string) error {
+	w, err := wanted(cmd, kind, given)
+	if err != nil {
+		return err
+	}
+	if kind == failover.Consent {
+		if err := h.AskFor(w.Site, "the site, to say that you made sure that it has stopped"); err != nil {
+			return err
+		}
+	}
+	h.Progress().Step("asking run %s through the console", given[0])
+	got, err := insist(ctx, time.Second, func() (steer.Asked, error) { return s.Want(ctx, s.Project, given[0], w) })
+	patient, cancel := context.WithTimeout(ctx, answers)
+	defer cancel()
+	for err == nil && !got.Answered && patient.Err() == nil {
+		select {
+		case <-patient.Done():
+		case <-time.After(followEvery):
+			var next steer.Asked
+			if next, err = s.Wanted(ctx, s.Project, given[0], got.Number); lost(err) {
+				err = nil
+			} else if err == nil {
+				got = next
+			}
+		}
+	}
+	h.Progress().Done()
+	switch {
+	case lost(err):
+		return &exit.Error{Code: exit.Failed, Err: err, Hint: "it may have been asked: `runs show " + given[0] + "` at the console says so"}
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case !got.Answered:
+		return &exit.Error{
+			Code: exit.Failed, Err: fmt.Errorf("run %s has not answered yet", given[0]),
+			Hint: "it is asked, and answers when somebody carries it: `runs take-over " + given[0] + "` at its target helps where nobody does",
+		}
+	case got.Refused != "":
+		return exit.Refuse("`runs show "+given[0]+"` shows how it stands", "run %s: %s", given[0], got.Refused)
+	}
+	return h.showRun(ctx, s, given[0])
+}
+
+// wanted reads the command line. The id makes its second try the same request.
+func wanted(cmd *cobra.Command, kind failover.EventKind, given []string) (w steer.Want, err error) {
+	w.Kind = kind
+	if w.ID, err = account.NewID(); err != nil {
+		return w, err
+	}
+	flags := cmd.Flags()
+	w.Note, _ = flags.GetString("note")
+	w.Typed, _ = flags.GetString("lose")
+	w.Failed, _ = flags.GetBool("failed")
+	switch {
+	case len(given) > 1 && kind == failover.Consent:
+		w.Site, w.Typed = given[1], given[1]
+	case len(given) > 1:
+		w.Step = given[1]
+	}
+	if w.Kind == "" {
+		return w, errors.New("nothing is wanted")
+	}
+	return w, nil
+}
+
+// Ran are runs as a console knows them.
+type Ran struct {
+	Runs []fleet.Run `json:"runs"`
+	now  time.Time
+}
+
+// Document implements output.Result.
+func (r Ran) Document() any { return r }
+
+// Text implements output.Result.
+func (r Ran) Text(t *output.Text) {
+	if len(r.Runs) == 0 {
+		t.Line("There are no runs.")
+		return
+	}
+	var rows [][]string
+	for _, x := range r.Runs {
+		rows = append(rows, []string{x.Run, string(x.Verb), x.Plan, x.From + " → " + x.To, string(x.State), output.Age(x.Begun, r.now), output.OneLine(strings.TrimSpace(x.Pause + x.Fault))})
+	}
+	t.Table("", output.Columns("RUN", "VERB", "PLAN", "FROM → TO", "STATE", "AGE", "WAITS FOR"), rows)
+}
+
+// Standing is a run as a console has it from its journal.
+type Standing struct {
+	Run    fleet.Run        `json:"run"`
+	Offers []failover.Offer `json:"offers"`
+	Asked  []steer.Asked    `json:"asked"`
+}
+
+// Document implements output.Result.
+func (r Standing) Document() any { return r }
+
+// Text implements output.Result.
+func (r Standing) Text(t *output.Text) {
+	x := r.Run
+	t.Line("Run %s, a %s of plan %s from %s to %s: %s", x.Run, x.Verb, x.Plan, x.From, x.To, x.State)
+	t.Fields("  ", "asked by", x.By, "reason", x.Reason, "begun", output.Time(x.Begun), "carried by", x.Executor, "waits for", x.Pause)
+	var rows [][]string
+	for _, s := range x.Steps {
+		rows = append(rows, []string{s.Name, string(s.Status), output.Duration(s.Took)})
+	}
+	t.Section("Steps")
+	t.Table("  ", output.Columns("STEP", "STATUS", ">TOOK"), rows)
+	if len(r.Offers) > 0 {
+		t.Section("What it takes now")
+		for _, o := range r.Offers {
+			t.Line("  %s", strings.TrimSpace(string(o.Kind)+" "+o.Step+o.Site+about(o.About)))
+		}
+	}
+	if len(r.Asked) == 0 {
+		return
+	}
+	t.Section("Asked last")
+	for _, a := range r.Asked {
+		became := "no answer yet"
+		switch {
+		case a.Refused != "":
+			became = "refused: " + a.Refused
+		case a.Answered:
+			became = "taken"
+		}
+		t.Line("  %s by %s: %s", strings.TrimSpace(string(a.Kind)+" "+a.Step+a.Site), a.By, became)
+	}
+}
+
+func about(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + output.OneLine(text)
+}
