@@ -149,7 +149,7 @@ func (e *env) named(hint string) string {
 
 var commandWords = []string{
 	"install", "uninstall", "vault", "enrol", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "login", "logout", "whoami", "apply", "get", "diff", "delete", "watch", "fleet", "agents", "events", "members", "tokens", "users", "audit", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
+	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "login", "logout", "whoami", "apply", "get", "diff", "delete", "watch", "fleet", "agents", "events", "placements", "members", "tokens", "users", "audit", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
 }
 
 func isCommand(word string) bool {

@@ -103,7 +103,7 @@ func (h Host) stopped(done changes, err error) error {
 	if printErr := h.Print(done); printErr != nil {
 		return errors.Join(err, printErr)
 	}
-	return &exit.Error{Code: exit.Failed, Err: fmt.Errorf("%w; what is said above was done", err), Hint: "the same command again is safe"}
+	return &exit.Error{Code: exit.Failed, Err: fmt.Errorf("%w; what is said above was done", err), Hint: "give the command again for those that are not said above"}
 }
 
 // changes are several of what was done.

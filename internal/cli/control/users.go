@@ -9,6 +9,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/remote"
 	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/client"
 )
 
 func (h Host) usersCommand() *cobra.Command {
@@ -122,8 +123,12 @@ func (h Host) changePassword() *cobra.Command {
 			}
 			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
 				who, err := s.Whoami(ctx)
-				if err == nil {
-					err = s.ChangePassword(ctx, in)
+				if err != nil {
+					return h.Explain(err)
+				}
+				err = s.ChangePassword(ctx, in)
+				if client.Is(err, 401) {
+					return exit.Refuse("the old password is not right; after five wrong tries it takes one in 30 seconds", "%v", err)
 				}
 				if err != nil {
 					return h.Explain(err)

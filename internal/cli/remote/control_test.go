@@ -54,6 +54,10 @@ func (r *rig) control() {
 	r.tokens()
 	r.log()
 	r.followLog()
+	r.want(4, "", "placements")("shop", "nowhere", "davit.dev/sites")
+	if out := r.want(0, "", "placements", "--site", "east")("No document is for site east"); strings.Contains(out, "shop") {
+		r.t.Fatal(out)
+	}
 	r.fleet()
 	r.want(0, "", "console", "status")("active", "0 changes", "name them")
 	r.want(4, "", "console", "status", "https://127.0.0.1:1")("active", "not known")
@@ -107,7 +111,7 @@ func (r *rig) own() {
 	r.want(3, "", "audit", "--of-console")("an administrator of the console may")
 	r.want(3, "", "console", "backups")("an administrator of the console may")
 	r.want(2, "", "users", "password", "--password-file", next)("--old-password-file and --password-file")
-	r.want(3, "", "users", "password", "--old-password-file", next, "--password-file", next)("is wrong")
+	r.want(3, "", "users", "password", "--old-password-file", next, "--password-file", next)("is wrong", "the old password is not right")
 	r.want(0, "", "users", "password", "--old-password-file", r.path("password"), "--password-file", next)("user/vera has a new password", "sessions have ended")
 	r.want(3, "", "whoami")("log in first")
 	r.want(0, "", append(in, next)...)("user/vera")

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/placement"
 )
 
 // tell sends a body as JSON and reads the answer into out.
@@ -117,6 +118,12 @@ func (c *Client) Events(ctx context.Context, project, site string, after int64, 
 		query.Set("after", strconv.FormatInt(after, 10))
 	}
 	return e, c.ask(ctx, request{method: "GET", path: []string{"projects", project, "events"}, query: query}, &e)
+}
+
+// Placements say how a project's documents stand at the sites that they are for.
+func (c *Client) Placements(ctx context.Context, project string) ([]placement.Standing, error) {
+	var all api.Placements
+	return all.Items, c.read(ctx, &all, "projects", project, "placements")
 }
 
 // Fleet is what is known of a project's fleet.
