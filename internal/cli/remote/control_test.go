@@ -59,7 +59,7 @@ func (r *rig) control() {
 		r.t.Fatal(out)
 	}
 	r.fleet()
-	r.want(0, "", "console", "status")("active", "0 changes", "name them")
+	r.want(0, "", "console", "status")("active", "name them")
 	r.want(4, "", "console", "status", "https://127.0.0.1:1")("active", "not known")
 	r.want(2, "", "console", "status", "127.0.0.1")("write https://HOST:PORT")
 	r.want(0, "", "console", "backups")("--backup-every 0")
@@ -239,7 +239,7 @@ func (r *rig) fleet() {
 	consoletest.Until(r.t, "the fleet shown", func() (bool, string) {
 		out, _ := r.quiet("fleet", "-o", "json")
 		o = control.Overview{}
-		return json.Unmarshal([]byte(out), &o) == nil && len(o.Applications) == 2 && len(o.Sites) == 2 && o.Applications[1].Level != "", out
+		return json.Unmarshal([]byte(out), &o) == nil && len(o.Applications) == 2 && len(o.Sites) == 2 && o.Applications[1].Level != "" && o.Applications[1].LastDrill != nil, out
 	})
 	if a := o.Applications[0]; a.Name != "wiki" || a.State != "Lagging" || a.Site != "west" || a.Lost == nil || *a.Lost < 3600 || a.RPO != 3600 || a.Verified.IsZero() || a.LastDrill != nil {
 		r.t.Errorf("%+v", a)
