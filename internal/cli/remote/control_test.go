@@ -264,7 +264,7 @@ func (r *rig) tampered() {
 	if err != nil || len(files) != 1 {
 		r.t.Fatal(files, err)
 	}
-	db, err := sql.Open("sqlite", files[0])
+	db, err := sql.Open("sqlite", "file:"+files[0]+"?_pragma=busy_timeout(60000)") // the console writes too
 	if err != nil {
 		r.t.Fatal(err)
 	}
