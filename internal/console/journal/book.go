@@ -5,6 +5,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -60,21 +61,27 @@ func (b Book) prefix() string {
 
 func (b Book) key(n int64) string { return fmt.Sprintf("%s%020d", b.prefix(), n) }
 
+// kept is a record that is there, and since when, by the vault's clock.
+type kept struct {
+	number int64
+	since  time.Time
+}
+
 // numbers are those of all records, in order.
-func (b Book) numbers(ctx context.Context) ([]int64, error) {
-	var all []int64
+func (b Book) numbers(ctx context.Context) ([]kept, error) {
+	var all []kept
 	err := b.Project.Store().List(ctx, b.prefix(), func(o vault.ObjectInfo) error {
 		n, err := strconv.ParseInt(strings.TrimPrefix(o.Key, b.prefix()), 10, 64)
 		if err != nil || n < 1 || o.Key != b.key(n) {
 			return fmt.Errorf("%w: %s", vault.ErrDamaged, o.Key)
 		}
-		all = append(all, n)
+		all = append(all, kept{n, o.Modified})
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the console's journal: %w", err)
 	}
-	slices.Sort(all)
+	slices.SortFunc(all, func(a, b kept) int { return cmp.Compare(a.number, b.number) })
 	return all, nil
 }
 
@@ -84,7 +91,7 @@ func (b Book) Head(ctx context.Context) (int64, error) {
 	if err != nil || len(all) == 0 {
 		return 0, err
 	}
-	return all[len(all)-1], nil
+	return all[len(all)-1].number, nil
 }
 
 // Read returns a record and its hash.
@@ -145,8 +152,16 @@ func (b Book) put(ctx context.Context, r Record) (store.Position, error) {
 // spare is how many backups before the newest can be continued from.
 const spare = 2
 
-// Trim removes records that some backups hold. The newest record always stays,
-// so that no number is given twice.
+// What is kept of the journal although backups hold it, so that who follows from far
+// or was away for a moment is not outrun: the records of the last while, by the
+// vault's clock, but no more than so many.
+const (
+	keepFor  = time.Hour
+	keepMost = 50_000
+)
+
+// Trim removes records that some backups hold and that are not of late. The newest
+// record always stays, so that no number is given twice.
 func (b Book) Trim(ctx context.Context) error {
 	entries, err := b.List(ctx, b.Database)
 	if err != nil || len(entries) <= spare {
@@ -160,13 +175,26 @@ func (b Book) Trim(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range numbers[:max(0, len(numbers)-1)] {
-		if n > *d.Journal {
-			break
-		}
+	now, err := b.Project.Clock(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the vault for its time: %w", err)
+	}
+	for _, n := range surplus(numbers, *d.Journal, now) {
 		if err := b.Project.Store().Delete(ctx, b.key(n)); err != nil {
 			return fmt.Errorf("trim the console's journal: %w", err)
 		}
 	}
 	return nil
+}
+
+// surplus are the records up to a number that need not be kept, oldest first. What is
+// left has no gap: a record that is kept keeps all after it.
+func surplus(all []kept, upto int64, now time.Time) (gone []int64) {
+	for i, k := range all[:max(0, len(all)-1)] {
+		if k.number > upto || now.Sub(k.since) < keepFor && len(all)-i <= keepMost {
+			break
+		}
+		gone = append(gone, k.number)
+	}
+	return gone
 }

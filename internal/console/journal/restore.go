@@ -126,18 +126,85 @@ func remove(path string) error {
 	return nil
 }
 
-// Rebuild makes a database in use what its vault holds. What it has beyond that
-// is gone: nobody was told that it counts.
+// Rebuild makes a database in use what a backup of its vault holds, from which its
+// journal goes on; CatchUp does the rest, so that what was carried out stays however
+// long that takes. What it has beyond that is gone: nobody was told that it counts.
 func (b Book) Rebuild(ctx context.Context, db store.Journaled, dir string) error {
 	return backup.Scratch(dir, "follow-"+b.Database+"-", func(dir string) error {
 		path := dir + "/fresh.db"
-		c, err := b.Newest(ctx, path)
-		if err == nil && c.Lost != nil {
-			err = fmt.Errorf("the journal cannot be carried out to its end: %w: wait for the next backup of the active console, or bring it back with `davit console restore`", c.Lost)
-		}
-		if err != nil {
+		if err := b.Base(ctx, path); err != nil {
 			return err
 		}
 		return db.Become(ctx, path)
 	})
+}
+
+// Base brings a database back into a file that is not there yet, as the newest
+// backup has it from which the journal goes on.
+func (b Book) Base(ctx context.Context, path string) error {
+	for tried := int64(0); ; {
+		entries, err := b.List(ctx, b.Database)
+		if err != nil {
+			return err
+		}
+		entries = slices.DeleteFunc(entries, func(e backup.Entry) bool { return e.Number <= tried })
+		if len(entries) == 0 {
+			return fmt.Errorf("the journal goes on from no backup of %s: %w: wait for the next one of the active console, or bring it back with `davit console restore`", b.Database, backup.ErrNone)
+		}
+		if found, err := b.newestBase(ctx, entries, path); found || err != nil {
+			return err
+		}
+		tried = entries[len(entries)-1].Number // one that was made meanwhile may go on
+	}
+}
+
+// newestBase brings back the newest of some backups from which the journal goes on.
+func (b Book) newestBase(ctx context.Context, entries []backup.Entry, path string) (found bool, err error) {
+	forked := 0
+	for _, e := range slices.Backward(entries) {
+		err := b.base(ctx, e.Number, path)
+		switch {
+		case err == nil:
+			return true, nil
+		case ctx.Err() != nil || !errors.Is(err, ErrFork) && !isDamage(err):
+			return false, err
+		case errors.Is(err, ErrFork):
+			forked++
+		}
+		if err := remove(path); err != nil || forked > spare { // the journal reaches no further back
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// base brings one backup back, and looks whether the journal goes on from there.
+func (b Book) base(ctx context.Context, n int64, path string) (err error) {
+	if _, err := b.Shelf.Read(ctx, b.Database, n, path); err != nil {
+		return err
+	}
+	db, err := store.OpenAlone(ctx, path, b.Database == backup.ConsoleDatabase)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	at, err := db.Position(ctx)
+	if err != nil {
+		return err
+	}
+	numbers, err := b.numbers(ctx)
+	if err != nil {
+		return err
+	}
+	next := at.Number
+	for _, k := range numbers {
+		if k.number > at.Number {
+			next++
+		}
+		if k.number > next {
+			return fmt.Errorf("%w: record %d is missing", ErrFork, next)
+		}
+	}
+	_, err = advance(ctx, b, db, 1)
+	return err
 }
