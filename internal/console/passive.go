@@ -126,12 +126,7 @@ func (t *trail) round(ctx context.Context, sure bool) bool {
 	all, err := t.console.Projects(ctx)
 	whole = t.said(ctx, "list", err) && whole
 	for _, l := range all {
-		p, err := t.console.Project(ctx, l.Name)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrDamaged) { // nothing of its own is in it
-			if err = t.fetch(ctx, l); err == nil {
-				p, err = t.console.Project(ctx, l.Name)
-			}
-		}
+		p, err := t.shelves.project(ctx, l)
 		if err == nil {
 			err = t.database(ctx, p, p, sure)
 		}
@@ -165,17 +160,38 @@ func (t *trail) database(ctx context.Context, p *store.Project, db store.Journal
 	if _, err = journal.CatchUp(ctx, b, db); err == nil && (sure || t.faults[id] != "") {
 		err = journal.Reached(ctx, b, db)
 	}
-	if errors.Is(err, journal.ErrFork) {
-		t.Log.Info("a database does not continue to what the vault holds: it is made that", "project", id, "err", err)
-		return b.Rebuild(ctx, db, t.Dir)
+	if !errors.Is(err, journal.ErrFork) {
+		return err
 	}
+	t.Log.Info("a database does not continue to what the vault holds: it is made that", "project", id, "err", err)
+	if err := b.Rebuild(ctx, db, t.Dir); err != nil {
+		return err
+	}
+	_, err = journal.CatchUp(ctx, b, db)
 	return err
+}
+
+// lost says of an error that a project's file is not there, or nothing of its own is in it.
+func lost(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrDamaged) }
+
+// project opens a project. While the console is passive, one that is lost here is
+// brought from its vault.
+func (s *shelves) project(ctx context.Context, l store.Listing) (*store.Project, error) {
+	p, err := s.console.Project(ctx, l.Name)
+	if !lost(err) || !Passive(s.Dir) {
+		return p, err
+	}
+	if err := s.fetch(ctx, l); err != nil {
+		return nil, err
+	}
+	s.Log.Info("a project's database was lost here, and was brought from its vault", "project", l.Name)
+	return s.console.Project(ctx, l.Name)
 }
 
 // fetch brings a project's database here, as the newest backup of the console
 // says where it is.
-func (t *trail) fetch(ctx context.Context, l store.Listing) error {
-	home, err := t.shelves.book(ctx, nil, false)
+func (s *shelves) fetch(ctx context.Context, l store.Listing) error {
+	home, err := s.book(ctx, nil, false)
 	if err != nil {
 		return err
 	}
@@ -183,7 +199,7 @@ func (t *trail) fetch(ctx context.Context, l store.Listing) error {
 	if err != nil {
 		return err
 	}
-	p, identity, err := bound.Binding.Project(ctx, t.Store)
+	p, identity, err := bound.Binding.Project(ctx, s.Store)
 	if err != nil {
 		return err
 	}
@@ -191,17 +207,13 @@ func (t *trail) fetch(ctx context.Context, l store.Listing) error {
 	if err != nil {
 		return err
 	}
-	b := journal.Book{Shelf: backup.Shelf{Project: p, Authority: a, Console: t.console.ID()}, Database: backup.ProjectDatabase}
-	return backup.Scratch(t.Dir, "fetch-", func(dir string) error {
+	b := journal.Book{Shelf: backup.Shelf{Project: p, Authority: a, Console: s.console.ID()}, Database: backup.ProjectDatabase}
+	return backup.Scratch(s.Dir, "fetch-", func(dir string) error {
 		path := dir + "/fresh.db"
-		c, err := b.Newest(ctx, path)
-		if err == nil && c.Lost != nil {
-			err = c.Lost
-		}
-		if err != nil {
+		if err := b.Base(ctx, path); err != nil { // the journal is carried out where it stays
 			return err
 		}
-		to := store.ProjectFile(t.Dir, l.ID)
+		to := store.ProjectFile(s.Dir, l.ID)
 		for _, tail := range []string{"-wal", "-shm"} {
 			if err := os.Remove(to + tail); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("fetch project %s: %w", l.Name, err)
@@ -262,15 +274,9 @@ func (s *shelves) book(ctx context.Context, p *store.Project, again bool) (journ
 	if ok && !again && time.Since(known.at) < openedFor {
 		return known.book, nil
 	}
-	if p == nil {
-		var err error
-		if p, err = s.home(ctx); err != nil {
-			return journal.Book{}, err
-		}
-	}
-	var b fleet.Binding
-	if err := p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
-		return journal.Book{}, fmt.Errorf("find the way into the vault of %s: %w", p.Name, err)
+	b, err := s.way(ctx, p)
+	if err != nil {
+		return journal.Book{}, err
 	}
 	project, identity, err := b.Project(ctx, s.Store)
 	if err != nil {
@@ -287,15 +293,45 @@ func (s *shelves) book(ctx context.Context, p *store.Project, again bool) (journ
 	return book, nil
 }
 
+// way is the one into the vault of a project, or with nil into the home's. That is
+// kept beside the databases too: a passive console that has lost its home's file
+// finds it again there.
+func (s *shelves) way(ctx context.Context, p *store.Project) (b fleet.Binding, err error) {
+	if p != nil {
+		if err = p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
+			err = fmt.Errorf("find the way into the vault of %s: %w", p.Name, err)
+		}
+		return b, err
+	}
+	home, err := s.home(ctx)
+	if err != nil {
+		return b, err
+	}
+	p, err = s.console.Project(ctx, home.Name)
+	if err == nil {
+		err = p.Secret(ctx, fleet.BindingSecret, &b)
+	}
+	if lost(err) && Passive(s.Dir) {
+		return b, errors.Join(s.console.Home(home.ID, &b), ctx.Err())
+	}
+	if err != nil {
+		return b, fmt.Errorf("find the way into the vault of %s: %w", home.Name, err)
+	}
+	if err := s.console.KeepHome(home.ID, b); err != nil {
+		s.Log.Warn("this console could not repair itself if its first project's database were lost", "err", err)
+	}
+	return b, nil
+}
+
 // home is the project in whose vault the console's own database is kept: the
 // one that it had first.
-func (s *shelves) home(ctx context.Context) (*store.Project, error) {
+func (s *shelves) home(ctx context.Context) (store.Listing, error) {
 	all, err := s.console.Projects(ctx)
 	if err != nil {
-		return nil, err
+		return store.Listing{}, err
 	}
 	if len(all) == 0 {
-		return nil, errors.New("there is no project yet: `console init` adds one")
+		return store.Listing{}, errors.New("there is no project yet: `console init` adds one")
 	}
 	first := all[0]
 	for _, l := range all[1:] {
@@ -303,5 +339,5 @@ func (s *shelves) home(ctx context.Context) (*store.Project, error) {
 			first = l
 		}
 	}
-	return s.console.Project(ctx, first.Name)
+	return first, nil
 }

@@ -398,7 +398,8 @@ func TestUnreadableKeepsItsWay(t *testing.T) {
 	}
 	w.keep()
 	home, other := w.home()
-	if err := os.WriteFile(w.away(), bytes.Repeat([]byte("torn"), 1<<12), 0o600); err != nil {
+	_, file := w.files()
+	if err := os.WriteFile(file, bytes.Repeat([]byte("torn"), 1<<12), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx := t.Context()

@@ -50,7 +50,7 @@ func (t *term) begin() {
 	t.duty.console.Guards(func(p *store.Project) store.Guard { return t.sender(p) })
 	all, err := t.duty.console.Projects(t.ctx)
 	for _, l := range all {
-		_, openErr := t.duty.console.Project(t.ctx, l.Name)
+		_, openErr := t.duty.shelves.project(t.ctx, l)
 		err = errors.Join(err, openErr)
 	}
 	if err != nil && t.ctx.Err() == nil {

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -49,6 +51,66 @@ func checkFile(ctx context.Context, path string, migrations []string) (tail audi
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	return f.VerifyAudit(ctx)
+}
+
+// homeFile is the way into the vault of the console's home, beside the file of that
+// project: who has lost it finds it again.
+const homeFile = "home"
+
+// home is what homeFile holds, sealed with the console's key.
+type home struct {
+	FormatVersion int             `json:"formatVersion"`
+	Project       string          `json:"project"` // id
+	Way           json.RawMessage `json:"way"`
+}
+
+// KeepHome keeps the way into the vault of the console's home beside its databases.
+func (c *Console) KeepHome(id string, way any) error {
+	text, err := json.Marshal(way)
+	if err != nil { // its text could hold a secret
+		return errors.New("encode the way into the vault of the console's home")
+	}
+	var known json.RawMessage
+	if err := c.Home(id, &known); err == nil && bytes.Equal(known, text) {
+		return nil
+	}
+	plain, err := json.Marshal(home{FormatVersion: 1, Project: id, Way: text})
+	if err != nil {
+		return errors.New("encode the way into the vault of the console's home")
+	}
+	data, err := sealed(c.key, homeFile, plain)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(c.dir, homeFile)
+	if err := errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path)); err != nil {
+		return fmt.Errorf("keep the way into the vault of the console's home: %w", err)
+	}
+	return nil
+}
+
+// Home reads what KeepHome kept of the project with the id.
+func (c *Console) Home(id string, into any) error {
+	const what = "read the way into the vault of the console's home"
+	data, err := os.ReadFile(filepath.Join(c.dir, homeFile))
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	plain, err := unsealed(c.key, homeFile, data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	var h home
+	if err := json.Unmarshal(plain, &h); err != nil { // its text could hold the secret
+		return fmt.Errorf("%s: %w", what, ErrDamaged)
+	}
+	if h.FormatVersion != 1 || h.Project != id {
+		return fmt.Errorf("%s: %w: it is of format %d, of project %s", what, ErrDamaged, h.FormatVersion, h.Project)
+	}
+	if err := json.Unmarshal(h.Way, into); err != nil {
+		return fmt.Errorf("%s: %w", what, ErrDamaged)
+	}
+	return nil
 }
 
 // ConsoleFile is where a console's own database is in its directory.
