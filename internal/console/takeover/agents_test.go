@@ -128,9 +128,6 @@ func (r *rig) agent(site string, l dial.Link, v dial.Vault) *agent {
 			a.says = s
 		},
 	}
-	if len(l.URLs) == 1 { // it needs several attempts, the pauses between which double
-		a.Pause = func(ctx context.Context, attempt int) { dial.Pause(ctx, min(attempt, 1)) }
-	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.t.Context()))
 	ended := make(chan struct{})
 	go func() { defer close(ended); a.Run(ctx) }()

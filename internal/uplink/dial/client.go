@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -52,11 +51,10 @@ type Client struct {
 	// Pause waits between two attempts; nil: as Pause does.
 	Pause func(ctx context.Context, attempt int)
 
-	try int
-	// direct is where the vault says that the active console is: it is called next.
-	direct string
+	route  route
 	desk   desk
 	orders orders
+	call   func(ctx context.Context, l Link, base string) (welcomed bool, err error)
 }
 
 // Vault is asked when the console does not answer, or is not the active one.
@@ -64,27 +62,6 @@ type Vault interface {
 	// Active returns what the project's vault says, signed by one of the link's
 	// authorities, of the link's console and of no lower epoch.
 	Active(ctx context.Context, l Link) (beacon.Record, error)
-}
-
-// Spread of attempts: at random within a bound that doubles.
-const (
-	shortest = time.Second
-	longest  = time.Minute
-)
-
-// Pause waits at random, up to a second after the first attempt and up to a
-// minute after many, so that thousands do not come at once.
-func Pause(ctx context.Context, attempt int) {
-	bound := longest
-	if attempt < 6 {
-		bound = shortest << attempt
-	}
-	timer := time.NewTimer(rand.N(bound) + 50*time.Millisecond)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // Run goes on until the context ends.
@@ -111,64 +88,28 @@ func (c *Client) Run(ctx context.Context) {
 		}()
 		defer func() { <-ended }()
 	}
-	for attempt := 0; ; attempt++ {
-		welcomed, err := c.session(ctx)
+	if c.call == nil {
+		c.call = c.visit
+	}
+	for {
+		err := c.session(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil {
 			err = errors.New("the console ended the stream")
 		}
-		if welcomed {
-			attempt = 0
-		} else if lookErr := c.elsewhere(ctx); lookErr != nil {
-			err = fmt.Errorf("%w; the vault was asked: %w", err, lookErr)
+		if fault := c.route.fault; fault != nil {
+			err = fmt.Errorf("%w; the vault was asked: %w", err, fault)
 		}
 		s := c.status()
 		s.Fault = err.Error()
 		c.Tell(s)
-		pause(ctx, attempt)
+		pause(ctx, c.route.wait())
 		if ctx.Err() != nil {
 			return
 		}
 	}
-}
-
-// lookLimit is how long the vault is asked where the active console is.
-const lookLimit = 15 * time.Second
-
-// elsewhere turns to another address: to where the vault says that the active
-// console is, or, after that one, to the next that was given.
-func (c *Client) elsewhere(ctx context.Context) error {
-	if c.direct != "" {
-		c.direct = ""
-		return nil
-	}
-	c.try++
-	if c.Vault == nil {
-		return nil
-	}
-	l, err := c.Keep.Load(ctx)
-	if err != nil || len(l.Certificate) == 0 || l.Console == "" || l.Token != "" {
-		return nil //nolint:nilerr // the next attempt says it
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookLimit)
-	defer cancel()
-	r, err := c.Vault.Active(ctx, l)
-	if errors.Is(err, beacon.ErrNone) {
-		return nil // it was never said
-	}
-	if err == nil && (r.Console != l.Console || r.Epoch < l.Epoch) {
-		err = fmt.Errorf("%w: it names epoch %d, and %d was heard", ErrStale, r.Epoch, l.Epoch)
-	}
-	if err == nil {
-		err = CheckURL(r.URL)
-	}
-	if err != nil {
-		return err
-	}
-	c.direct = r.URL
-	return nil
 }
 
 func (c *Client) status() Status {
@@ -176,15 +117,25 @@ func (c *Client) status() Status {
 }
 
 // session is one attempt, and the stream if that comes to be.
-func (c *Client) session(ctx context.Context) (welcomed bool, err error) {
+func (c *Client) session(ctx context.Context) error {
 	link, err := c.Keep.Load(ctx)
 	if err != nil {
+		c.route.left = nil
+		c.route.rounds++
+		return err
+	}
+	base := c.next(ctx, link)
+	welcomed, err := c.call(ctx, link, base)
+	c.route.called(base, link.URLs, welcomed, errors.Is(err, errSilent) || errors.Is(err, ErrStale))
+	return err
+}
+
+// visit calls one console, and speaks to it.
+func (c *Client) visit(ctx context.Context, link Link, base string) (welcomed bool, err error) {
+	if link, err = c.ready(ctx, link, base); err != nil {
 		return false, err
 	}
-	if link, err = c.ready(ctx, link); err != nil {
-		return false, err
-	}
-	w, err := link.open(c.try, c.direct, c.Now)
+	w, err := link.open(base, c.route.turn, c.Now)
 	if err != nil {
 		return false, err
 	}
@@ -201,13 +152,13 @@ func (c *Client) session(ctx context.Context) (welcomed bool, err error) {
 
 // ready has the link be one that may be used: enrolled, and with a certificate
 // that has two thirds of its life before it.
-func (c *Client) ready(ctx context.Context, l Link) (Link, error) {
+func (c *Client) ready(ctx context.Context, l Link, base string) (Link, error) {
 	cert, err := l.leaf()
 	if err != nil {
 		return l, err
 	}
 	if cert == nil || l.Token != "" {
-		return c.enrol(ctx, l)
+		return c.enrol(ctx, l, base)
 	}
 	now := c.Now()
 	if now.After(cert.NotAfter) {
@@ -216,7 +167,7 @@ func (c *Client) ready(ctx context.Context, l Link) (Link, error) {
 	if now.Sub(cert.NotBefore) < cert.NotAfter.Sub(cert.NotBefore)/3 {
 		return l, nil
 	}
-	fresh, err := c.renewed(ctx, l)
+	fresh, err := c.renewed(ctx, l, base)
 	if errors.Is(err, ErrRefused) {
 		return l, err
 	}
@@ -226,7 +177,7 @@ func (c *Client) ready(ctx context.Context, l Link) (Link, error) {
 	return fresh, nil
 }
 
-func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
+func (c *Client) enrol(ctx context.Context, l Link, base string) (Link, error) {
 	if l.Token == "" {
 		return l, ErrEnrol
 	}
@@ -240,7 +191,7 @@ func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
 			return l, err
 		}
 	}
-	w, err := fresh.open(c.try, c.direct, c.Now)
+	w, err := fresh.open(base, c.route.turn, c.Now)
 	if err != nil {
 		return l, err
 	}
@@ -252,8 +203,8 @@ func (c *Client) enrol(ctx context.Context, l Link) (Link, error) {
 	return enrolled, c.Keep.Save(ctx, enrolled)
 }
 
-func (c *Client) renewed(ctx context.Context, l Link) (Link, error) {
-	w, err := l.open(c.try, c.direct, c.Now)
+func (c *Client) renewed(ctx context.Context, l Link, base string) (Link, error) {
+	w, err := l.open(base, c.route.turn, c.Now)
 	if err != nil {
 		return l, err
 	}

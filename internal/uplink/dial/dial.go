@@ -6,7 +6,6 @@ package dial
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -111,18 +110,15 @@ type wire struct {
 
 func (w wire) close() { w.client.CloseIdleConnections() }
 
-// open makes a wire. try counts attempts: each takes the next address, and when
-// all were tried the next authority. direct, if given, is where the vault says
-// that the console is.
-func (l Link) open(try int, direct string, now func() time.Time) (wire, error) {
-	if len(l.URLs) == 0 {
+// open makes a wire to a console. turn says by which of its authorities.
+func (l Link) open(base string, turn int, now func() time.Time) (wire, error) {
+	if base == "" {
 		return wire{}, fmt.Errorf("call the console: no address is known; %w", ErrEnrol)
 	}
-	base := cmp.Or(direct, l.URLs[try%len(l.URLs)])
 	if err := CheckURL(base); err != nil {
 		return wire{}, err
 	}
-	config, err := l.tls(try/len(l.URLs), now)
+	config, err := l.tls(turn, now)
 	if err != nil {
 		return wire{}, err
 	}

@@ -16,6 +16,9 @@ import (
 // window is how many events may be under way.
 const window = 512
 
+// errSilent says that who was spoken to is dead, or as good as that.
+var errSilent = fmt.Errorf("nothing was heard for %s", uplink.Silence)
+
 // session is one stream.
 type session struct {
 	*Client
@@ -39,7 +42,7 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	// What is not heard for too long is dead, from the call on.
-	alive := time.AfterFunc(uplink.Silence, func() { end(fmt.Errorf("nothing was heard for %s", uplink.Silence)) })
+	alive := time.AfterFunc(uplink.Silence, func() { end(errSilent) })
 	defer alive.Stop()
 	out, in := io.Pipe()
 	defer out.Close()
