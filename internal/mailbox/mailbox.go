@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/vault"
@@ -30,6 +31,10 @@ type Reply struct {
 	Number  int64  `json:"number"`
 	Refused string `json:"refused,omitempty"`
 }
+
+// Expires is for how long a request may be taken up, by the vault's clock: whoever
+// asked has decided something else since, if nobody carried the run meanwhile.
+const Expires = time.Hour
 
 const (
 	answered = "-reply"
@@ -178,15 +183,27 @@ func (b Box) Newest(ctx context.Context, run string, most int) ([]Asked, error) 
 	return out, nil
 }
 
-// Next implements execute.Requests. One that cannot be read is passed over, and
-// answered so.
+// Next implements execute.Requests. One that cannot be read, or is too old, is passed
+// over, and answered so.
 func (b Box) Next(ctx context.Context, run string) (*execute.Request, error) {
 	all, replied, err := b.numbers(ctx, run)
 	if err != nil {
 		return nil, err
 	}
+	all = slices.DeleteFunc(all, func(n int64) bool { return replied[n] })
+	if len(all) == 0 {
+		return nil, nil
+	}
+	now, err := b.project.Clock(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("see how old requests of run %s are: %w", run, err)
+	}
 	for _, n := range all {
-		if replied[n] {
+		old, err := b.expired(ctx, run, n, now)
+		if err != nil {
+			return nil, err
+		}
+		if old {
 			continue
 		}
 		data, err := b.project.ReadSealed(ctx, b.key(run, n))
@@ -202,6 +219,19 @@ func (b Box) Next(ctx context.Context, run string) (*execute.Request, error) {
 		}
 	}
 	return nil, nil
+}
+
+// expired answers a request that is too old.
+func (b Box) expired(ctx context.Context, run string, n int64, now time.Time) (bool, error) {
+	o, err := b.project.Store().Stat(ctx, b.key(run, n))
+	if err != nil {
+		return false, fmt.Errorf("see how old request %d of run %s is: %w", n, run, err)
+	}
+	if now.Sub(o.Modified) < Expires {
+		return false, nil
+	}
+	why := fmt.Sprintf("it was left at %s, and nobody answered it within %s: it is not taken up any more. What the run has done says `davit runs show %s`; ask again if it is still wanted", o.Modified.UTC().Format(time.RFC3339), Expires, run)
+	return true, b.Reply(ctx, run, n, why)
 }
 
 func parse(data []byte, n int64, err error) (*execute.Request, error) {

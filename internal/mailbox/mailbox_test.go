@@ -1,7 +1,9 @@
 package mailbox
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
@@ -11,7 +13,13 @@ import (
 
 func box(t *testing.T) Box {
 	t.Helper()
-	store := mem.New(nil)
+	return boxAt(t, nil)
+}
+
+// boxAt is a box in a vault with a clock.
+func boxAt(t *testing.T, now func() time.Time) Box {
+	t.Helper()
+	store := mem.New(now)
 	id, err := vault.NewIdentity()
 	if err != nil {
 		t.Fatal(err)
@@ -126,4 +134,33 @@ func FuzzParse(f *testing.F) {
 			t.Fatal(r)
 		}
 	})
+}
+
+// What nobody took up in time, by the vault's clock, is answered and not carried out,
+// whatever time its author says; what was left later is.
+func TestRequestsExpire(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	b := boxAt(t, func() time.Time { return now })
+	ctx := t.Context()
+	put := func(r execute.Request) {
+		t.Helper()
+		if _, err := b.Put(ctx, "r", r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(execute.Request{Kind: failover.Commit, By: "ann", At: now.Add(24 * time.Hour)})
+	now = now.Add(Expires - time.Second)
+	if r, err := b.Next(ctx, "r"); err != nil || r == nil || r.Number != 1 { // the control: a second before
+		t.Fatal(r, err)
+	}
+	put(execute.Request{Kind: failover.Pausing, By: "ben", At: now.Add(-24 * time.Hour)})
+	now = now.Add(time.Second)
+	for range 2 {
+		if r, err := b.Next(ctx, "r"); err != nil || r == nil || r.Number != 2 {
+			t.Fatal(r, err)
+		}
+	}
+	if a, err := b.Answer(ctx, "r", 1); err != nil || a == nil || !strings.Contains(a.Refused, "ask again") {
+		t.Error(a, err)
+	}
 }
