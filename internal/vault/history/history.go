@@ -5,11 +5,9 @@
 package history
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -63,54 +61,13 @@ func Of(store vault.Store) (Keeper, bool) {
 	return nil, false
 }
 
-// object is all versions of one key, the newest first.
-type object struct {
-	key      string
-	versions []Version
-}
-
-// at is the version that the key had at a time; false when it had none.
-func (o object) at(t time.Time) (Version, bool) {
-	for _, v := range o.versions {
-		if !v.Modified.After(t) {
-			return v, !v.Marker
-		}
-	}
-	return Version{}, false
-}
-
-// hidden is since when version i is not the newest any more; zero for the newest.
-func (o object) hidden(i int) time.Time {
-	if i == 0 {
-		return time.Time{}
-	}
-	return o.versions[i-1].Modified
-}
-
-// read lists all versions and sorts them by key.
-func read(ctx context.Context, store vault.Store) (Keeper, []object, error) {
+// keeperOf is Of, for what cannot do without.
+func keeperOf(store vault.Store) (Keeper, error) {
 	keeper, ok := Of(store)
 	if !ok {
-		return nil, nil, fmt.Errorf("%s keeps no former versions: %w", store, vault.ErrDenied)
+		return nil, fmt.Errorf("%s keeps no former versions: %w", store, vault.ErrDenied)
 	}
-	var byKey map[string][]Version
-	err := again(ctx, func() error {
-		byKey = map[string][]Version{}
-		return keeper.ListVersions(ctx, "", func(v Version) error {
-			byKey[v.Key] = append(byKey[v.Key], v)
-			return nil
-		})
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	objects := make([]object, 0, len(byKey))
-	for key, versions := range byKey {
-		slices.SortStableFunc(versions, newestFirst)
-		objects = append(objects, object{key, versions})
-	}
-	slices.SortFunc(objects, func(a, b object) int { return cmp.Compare(a.key, b.key) })
-	return keeper, objects, nil
+	return keeper, nil
 }
 
 // newestFirst orders the versions of one key. Of one instant, the latest is the
@@ -138,13 +95,16 @@ const (
 // kinds are those of a project's directories beside what locks cover.
 var kinds = map[string]kind{
 	"epochs": decided, "kept": decided, "apps": decided, "plans": decided, "runs": decided,
-	"ended": once, "reports": once, "signing": once, "indexes": once,
+	"ended": once, "abandoned": once, "reports": once, "signing": once, "indexes": once,
 	"authorities": once, "consoles": once, "console": once,
 	"sites": living, "facts": living, "vantage": living,
 }
 
 func kindOf(key string) kind {
 	parts := strings.Split(key, "/")
+	if len(parts) == 6 && parts[2] == "console" && parts[4] == "beats" { // a sign of life
+		return passing
+	}
 	if len(parts) > 3 && parts[0] == "projects" && kinds[parts[2]] != passing {
 		return kinds[parts[2]]
 	}
@@ -162,4 +122,10 @@ func kindOf(key string) kind {
 func manifest(key string) bool {
 	parts := strings.Split(key, "/")
 	return len(parts) == 5 && parts[2] == "manifests"
+}
+
+// manifestsOf is the directory of the manifests of a manifest's project.
+func manifestsOf(key string) string {
+	parts := strings.SplitN(key, "/", 4)
+	return strings.Join(parts[:3], "/") + "/"
 }

@@ -120,14 +120,18 @@ func (b *bucket) KeepsVersions(context.Context) (bool, error) { return !b.ordina
 
 func (b *bucket) ListVersions(_ context.Context, prefix string, fn func(history.Version) error) error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	var all []history.Version
 	for _, key := range slices.Sorted(maps.Keys(b.versions)) {
 		for _, v := range slices.Backward(b.versions[key]) {
 			if strings.HasPrefix(key, prefix) {
-				if err := fn(v.Version); err != nil {
-					return err
-				}
+				all = append(all, v.Version)
 			}
+		}
+	}
+	b.mu.Unlock()
+	for _, v := range all {
+		if err := fn(v); err != nil {
+			return err
 		}
 	}
 	return nil

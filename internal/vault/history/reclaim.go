@@ -41,29 +41,34 @@ func Reclaim(ctx context.Context, store vault.Store, before time.Time, dryRun bo
 }
 
 func reclaim(ctx context.Context, store vault.Store, before time.Time, dryRun bool) (Reclaimed, error) {
-	keeper, objects, err := read(ctx, store)
+	keeper, err := keeperOf(store)
 	if err != nil {
 		return Reclaimed{}, err
 	}
-	var report Reclaimed
-	var doomed [][]Version
-	for _, o := range objects {
-		if gone := report.look(o, before); len(gone) > 0 {
-			doomed = append(doomed, gone)
-		}
-	}
-	if dryRun {
-		return report, nil
-	}
-	f := freer{keeper: keeper}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	for _, versions := range doomed {
-		g.Go(func() error { return f.free(gctx, versions) })
+	f := &freer{keeper: keeper}
+	s := &sweep{before: before}
+	s.free = func(versions []Version, more bool) (left bool, err error) {
+		switch {
+		case dryRun:
+		case more: // not every server takes two versions of one key at once
+			return f.free(gctx, versions)
+		default:
+			g.Go(func() error {
+				_, err := f.free(gctx, versions)
+				return err
+			})
+		}
+		return false, gctx.Err()
 	}
-	err = g.Wait()
+	err = walk(ctx, keeper, "", visit{each: s.each, end: s.end})
+	if groupErr := g.Wait(); groupErr != nil { // which ended the walk
+		err = groupErr
+	}
+	report := s.report
 	report.Refused = f.refused
-	if err == nil && f.refused > 0 && f.freed == 0 {
+	if err == nil && report.Refused > 0 && f.freed == 0 {
 		err = fmt.Errorf("nothing was freed: %w", f.denied)
 	}
 	return report, err
@@ -81,16 +86,15 @@ type freer struct {
 // free destroys versions of one object, the oldest first: not every server
 // takes two of one at once. A mark that hides them goes after all of them, and not
 // while one is left: without it the object would be there again.
-func (f *freer) free(ctx context.Context, versions []Version) error {
-	left := false
+func (f *freer) free(ctx context.Context, versions []Version) (left bool, err error) {
 	for _, v := range slices.Backward(versions) {
 		if v.Latest && left {
-			return nil
+			return left, nil
 		}
 		err := again(ctx, func() error { return f.keeper.DeleteVersion(ctx, v.Key, v.ID) })
 		denied := errors.Is(err, vault.ErrDenied)
 		if err != nil && !denied {
-			return err
+			return left, err
 		}
 		f.mu.Lock()
 		left = left || denied
@@ -102,7 +106,7 @@ func (f *freer) free(ctx context.Context, versions []Version) error {
 		}
 		f.mu.Unlock()
 	}
-	return nil
+	return left, nil
 }
 
 // again tries what the store did not answer a few times more: nothing below
@@ -122,30 +126,75 @@ func again(ctx context.Context, try func() error) error {
 	return try()
 }
 
-// look counts what of an object goes, and returns it, the newest first.
-func (r *Reclaimed) look(o object, before time.Time) []Version {
-	gone := o.versions[0].Marker
-	var doomed []Version
-	for i, v := range o.versions {
-		old := i > 0 && o.hidden(i).Before(before)
-		switch {
-		case !old:
-		case (!gone && kindOf(o.key) >= decided || neverDeleted(o.key)) && !v.Marker:
-			r.Overwritten++
-		default:
-			doomed = append(doomed, v)
-			r.Versions++
-			r.Bytes += v.Size
-			if manifest(o.key) && !v.Marker {
-				r.Points++
-			}
-		}
+// chunk is how many versions of one key are freed at once.
+const chunk = 1000
+
+// sweep finds what is to be freed. It remembers a chunk of one key.
+type sweep struct {
+	before time.Time
+	report Reclaimed
+	// free has versions of one key destroyed; with more, before it returns, and it tells
+	// whether some are left.
+	free func(versions []Version, more bool) (left bool, err error)
+
+	newest Version   // of the key that is looked at
+	hidden time.Time // since when the next version is
+	stays  bool      // something beside newest
+	doomed []Version // the newest first
+	going  Reclaimed // what doomed comes to
+}
+
+func (s *sweep) each(v Version, i int) error {
+	if i == 0 { // what was counted of a key of which the listing broke off is counted anew
+		s.newest, s.hidden, s.stays, s.doomed, s.going = v, v.Modified, false, nil, Reclaimed{}
+		return nil
 	}
+	old := s.hidden.Before(s.before)
+	s.hidden = v.Modified
+	switch {
+	case !old:
+		s.stays = true
+		return nil
+	case (!s.newest.Marker && kindOf(v.Key) >= decided || neverDeleted(v.Key)) && !v.Marker:
+		s.stays = true
+		s.going.Overwritten++
+		return nil
+	}
+	s.doomed = append(s.doomed, v)
+	s.going.Versions++
+	s.going.Bytes += v.Size
+	if manifest(v.Key) && !v.Marker {
+		s.going.Points++
+	}
+	if len(s.doomed) < chunk {
+		return nil
+	}
+	left, err := s.part(true)
+	s.stays = s.stays || left
+	return err
+}
+
+// part has what is doomed destroyed, and counts it.
+func (s *sweep) part(more bool) (left bool, err error) {
+	s.report.Versions += s.going.Versions
+	s.report.Bytes += s.going.Bytes
+	s.report.Points += s.going.Points
+	s.report.Overwritten += s.going.Overwritten
+	doomed := s.doomed
+	s.doomed, s.going = nil, Reclaimed{}
+	if len(doomed) == 0 {
+		return false, nil
+	}
+	return s.free(doomed, more)
+}
+
+func (s *sweep) end(string) error {
 	// A mark that hides nothing any more goes with what it hid.
-	if gone && len(doomed) == len(o.versions)-1 && o.versions[0].Modified.Before(before) {
-		doomed = slices.Insert(doomed, 0, o.versions[0])
+	if s.newest.Marker && !s.stays && s.newest.Modified.Before(s.before) {
+		s.doomed = append([]Version{s.newest}, s.doomed...)
 	}
-	return doomed
+	_, err := s.part(false)
+	return err
 }
 
 // neverDeleted tells whether Davit deletes such an object never: a mark on it is

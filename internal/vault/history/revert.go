@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -67,33 +69,35 @@ func Revert(ctx context.Context, store vault.Store, how Reverting) (Reverted, er
 }
 
 func revert(ctx context.Context, store vault.Store, how Reverting) (Reverted, error) {
-	keeper, objects, err := read(ctx, store)
+	keeper, err := keeperOf(store)
 	if err != nil {
 		return Reverted{}, err
 	}
 	// The vault as it was proves that time and key are the right ones.
-	was, err := vault.OpenProject(ctx, newView(store, keeper, objects, how.To), how.Project, how.Key)
+	was, err := vault.OpenProject(ctx, newView(store, keeper, how.To), how.Project, how.Key)
 	if err != nil {
 		return Reverted{}, fmt.Errorf("open the vault as it was then: %w", err)
 	}
 	r := reverter{store: store, keeper: keeper, project: was, how: how}
-	var first, last []work
-	for _, o := range objects {
-		w, needed, err := r.look(ctx, o)
-		switch {
-		case err != nil:
+	last := map[string]bool{} // the directories of manifests that come back
+	err = r.pass(ctx, "", func(w work) bool {
+		if !manifest(w.was.Key) {
+			return true
+		}
+		r.report.Points++
+		last[manifestsOf(w.was.Key)] = true
+		return false
+	})
+	if err != nil || how.DryRun {
+		return r.report, err
+	}
+	for _, prefix := range slices.Sorted(maps.Keys(last)) { // what makes points visible comes last
+		again := reverter{store: store, keeper: keeper, project: was, how: how}
+		if err := again.pass(ctx, prefix, func(w work) bool { return manifest(w.was.Key) }); err != nil {
 			return r.report, err
-		case needed && manifest(o.key):
-			last = append(last, w)
-		case needed:
-			first = append(first, w)
 		}
 	}
-	r.report.Points = len(last)
-	if how.DryRun {
-		return r.report, nil
-	}
-	return r.report, r.carryOut(ctx, first, last)
+	return r.report, nil
 }
 
 type reverter struct {
@@ -102,20 +106,58 @@ type reverter struct {
 	project *vault.Project
 	how     Reverting
 	report  Reverted
+	key     keyed
+}
+
+// keyed is what is known of the key that is looked at.
+type keyed struct {
+	now, was Version
+	found    bool    // was is the version that it had then
+	newer    Version // the one that was looked at before
+}
+
+// pass looks at all objects with a prefix, and brings back as it goes those that need
+// it and are wanted.
+func (r *reverter) pass(ctx context.Context, prefix string, wanted func(w work) bool) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	err := walk(ctx, r.keeper, prefix, visit{each: r.each, end: func(key string) error {
+		w, needed, err := r.look(gctx, key)
+		if err != nil || !needed || !wanted(w) || r.how.DryRun {
+			return err
+		}
+		g.Go(func() error { return r.bringBack(gctx, w) })
+		return gctx.Err()
+	}})
+	if groupErr := g.Wait(); groupErr != nil { // which ended the walk
+		err = groupErr
+	}
+	return err
+}
+
+func (r *reverter) each(v Version, i int) error {
+	k := &r.key
+	if i == 0 {
+		*k = keyed{now: v}
+	} else if kind := kindOf(v.Key); kind != passing && kind != living {
+		r.noteOverwritten(k.newer, v)
+	}
+	if !k.found && !v.Modified.After(r.how.To) {
+		k.was, k.found = v, true
+	}
+	k.newer = v
+	return nil
 }
 
 // look says whether an object has to come back.
-func (r *reverter) look(ctx context.Context, o object) (work, bool, error) {
-	k, now := kindOf(o.key), o.versions[0]
+func (r *reverter) look(ctx context.Context, key string) (work, bool, error) {
+	k, now, was := kindOf(key), r.key.now, r.key.was
 	if k == passing {
 		return work{}, false, nil
 	}
-	if k != living {
-		r.noteOverwritten(o)
-	}
-	was, existed := o.at(r.how.To)
+	existed := r.key.found && !was.Marker
 	if k == decided && (!existed || now.ID != was.ID) {
-		newest, found, err := r.newestGenuine(ctx, o)
+		newest, found, err := r.newestGenuine(ctx, key)
 		if err != nil {
 			return work{}, false, err
 		}
@@ -147,33 +189,35 @@ func (r *reverter) look(ctx context.Context, o object) (work, bool, error) {
 	return work{was, now.Marker}, true, nil
 }
 
-// noteOverwritten finds the first version that took the place of another.
-func (r *reverter) noteOverwritten(o object) {
-	for i := len(o.versions) - 1; i > 0; i-- {
-		older, newer := o.versions[i], o.versions[i-1]
-		if older.Marker || newer.Marker || older.ETag == newer.ETag && older.Size == newer.Size {
-			continue
-		}
-		if first := &r.report.FirstOverwritten; first.IsZero() || newer.Modified.Before(*first) {
-			*first = newer.Modified
-		}
+// noteOverwritten notes a version that took the place of another, if it is the first
+// of all.
+func (r *reverter) noteOverwritten(newer, older Version) {
+	if older.Marker || newer.Marker || older.ETag == newer.ETag && older.Size == newer.Size {
 		return
+	}
+	if first := &r.report.FirstOverwritten; first.IsZero() || newer.Modified.Before(*first) {
+		*first = newer.Modified
 	}
 }
 
 // newestGenuine is the newest version that the project's keys sealed: what was decided
 // under a number last is what the sites go by, also where that was after the time to
 // go back to. An epoch that vanishes makes two writers.
-func (r *reverter) newestGenuine(ctx context.Context, o object) (Version, bool, error) {
-	for _, v := range o.versions {
+func (r *reverter) newestGenuine(ctx context.Context, key string) (genuine Version, found bool, err error) {
+	err = walk(ctx, r.keeper, key, visit{each: func(v Version, _ int) error {
+		if v.Key != key { // a longer one: those come later
+			return errEnough
+		}
 		if v.Marker {
-			continue
+			return nil
 		}
-		if opens, err := r.opens(ctx, v); err != nil || opens {
-			return v, opens, err
+		opens, err := r.opens(ctx, v)
+		if err == nil && opens {
+			genuine, found, err = v, true, errEnough
 		}
-	}
-	return Version{}, false, nil
+		return err
+	}})
+	return genuine, found, err
 }
 
 // genuine tells whether an object that is replaced by design is one that the
@@ -219,21 +263,6 @@ func (r *reverter) read(ctx context.Context, v Version) ([]byte, error) {
 		err = fmt.Errorf("read %s as it was: got %d of %d bytes: %w", v.Key, len(data), v.Size, vault.ErrUnavailable)
 	}
 	return data, err
-}
-
-// carryOut brings objects back, what makes points visible last.
-func (r *reverter) carryOut(ctx context.Context, passes ...[]work) error {
-	for _, pass := range passes {
-		g, gctx := errgroup.WithContext(ctx)
-		g.SetLimit(parallel)
-		for _, w := range pass {
-			g.Go(func() error { return r.bringBack(gctx, w) })
-		}
-		if err := g.Wait(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (r *reverter) bringBack(ctx context.Context, w work) error {
