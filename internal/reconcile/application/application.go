@@ -196,7 +196,11 @@ func (r *Reconciler) gather(ctx context.Context, s *scope) error {
 	s.memory.vaultName = s.app.VaultName()
 	if name := s.app.Spec.Policy; name != "" {
 		s.policy = &v1alpha1.ProtectionPolicy{}
-		err := r.Client.Get(ctx, client.ObjectKey{Namespace: s.app.Namespace, Name: name}, s.policy)
+		key := client.ObjectKey{Namespace: s.app.Namespace, Name: name}
+		err := r.Client.Get(ctx, key, s.policy)
+		if apierrors.IsNotFound(err) { // made just before the application, it may be on its way into the cache
+			err = r.Reader.Get(ctx, key, s.policy)
+		}
 		if apierrors.IsNotFound(err) {
 			s.policy = nil
 			s.fail(v1alpha1.ReasonInvalid, fmt.Errorf("ProtectionPolicy %s/%s is missing: create it, or name another", s.app.Namespace, name))

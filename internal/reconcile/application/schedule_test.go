@@ -1,12 +1,17 @@
 package application
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"davit.dev/davit/api/v1alpha1"
 )
@@ -141,5 +146,31 @@ func TestLastScheduledReadsTheName(t *testing.T) {
 	}, time.Time{})
 	if !at.Equal(noon.Add(-30*time.Minute)) || !failed {
 		t.Errorf("last is %s, failed %v", at, failed)
+	}
+}
+
+// TestAPolicyOnItsWayIsNotMissing: kinds come into the cache one by one, so it may
+// have an application before the policy that was made first.
+func TestAPolicyOnItsWayIsNotMissing(t *testing.T) {
+	for name, made := range map[string]bool{"made": true, "control: not made": false} {
+		app := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}, Policy: "daily"})
+		objects := []client.Object{app}
+		if made {
+			objects = append(objects, &v1alpha1.ProtectionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, Name: "daily"}})
+		}
+		s := newSite(t, "", objects...)
+		s.Client = interceptor.NewClient(s.Client.(client.WithWatch), interceptor.Funcs{
+			Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+				if _, is := o.(*v1alpha1.ProtectionPolicy); is {
+					return apierrors.NewNotFound(schema.GroupResource{Resource: "protectionpolicies"}, key.Name)
+				}
+				return c.Get(ctx, key, o, opts...)
+			},
+		})
+		got := s.reconcile(app)
+		ready := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady)
+		if ready == nil || (ready.Reason == v1alpha1.ReasonInvalid) == made {
+			t.Errorf("%s: %+v", name, ready)
+		}
 	}
 }
