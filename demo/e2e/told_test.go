@@ -129,7 +129,7 @@ func (c *control) enrol(t *testing.T, site string) {
 	c.do(t, "console", "enrol", site, "--data", c.dir, "--project", "told", "--token-file", token).want(t, 0)
 	enrol := []string{"enrol", "--console", c.url, "--enrol-token-file", token}
 	davit(t, site, "", enrol...).want(t, 3, "--documents")
-	davit(t, site, "", append(enrol, "--documents", "all", "--runs", "drill")...).want(t, 0)
+	davit(t, site, "", append(enrol, "--documents", "all", "--runs", "drill", "--restores", "clone")...).want(t, 0)
 	t.Cleanup(func() {
 		_, _ = rig.Kubectl(context.Background(), site, "-n", system, "delete", "secret", "davit-console", "--ignore-not-found")
 	})
@@ -245,6 +245,7 @@ spec: {vault: told, policy: %[1]s, namespaces: [%[1]s]}
 	c.start(t)
 	c.heard(t, away)
 	c.drills(t, a)
+	c.copies(t, a)
 
 	c.do(t, "--console", c.url, "delete", "-f", documents).want(t, 0)
 	eventually(t, 3*time.Minute, "what was deleted is gone", func() (bool, string) {
@@ -305,6 +306,42 @@ func (c *control) drills(t *testing.T, a *app) {
 	}
 	if got := kubectl(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", `jsonpath={.items[*].metadata.annotations.davit\.dev/run}`); strings.Contains(got, asked.Run) {
 		t.Errorf("sandboxes are left of %s", got)
+	}
+}
+
+// copies restores at the console: what a copy would do is shown, and then it is made by
+// the site's agent, with its data. What the site does not let consoles do is refused.
+func (c *control) copies(t *testing.T, a *app) {
+	t.Helper()
+	target := a.name + "-copy"
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.Background(), east, "delete", "namespace", target, "--ignore-not-found", "--wait=false")
+		names, _ := rig.Kubectl(context.Background(), east, "-n", system, "get", "restores", "-o", "name")
+		for _, name := range strings.Fields(names) {
+			if strings.Contains(name, "/"+a.name+"-console-") {
+				_, _ = rig.Kubectl(context.Background(), east, "-n", system, "delete", name, "--ignore-not-found", "--wait=false")
+			}
+		}
+	})
+	clone := []string{"--console", c.url, "restore", a.name, "--site", east, "--as-clone", "--map-namespace", a.name + "=" + target}
+	got := c.do(t, append(clone, "--dry-run")...)
+	if got.code != 0 && got.code != 4 || !strings.Contains(got.all(), "nothing was changed") || !strings.Contains(got.all(), "create") {
+		t.Fatalf("%d %s", got.code, got.all())
+	}
+	if got := kubectl(t, east, "get", "namespace", target, "--ignore-not-found", "-o", "name"); got != "" {
+		t.Fatalf("a dry run made %s", got)
+	}
+	c.do(t, "--console", c.url, "restore", a.name, "--existing", "exact", "--yes").want(t, 3, "lets the console restore copies only", "--restores all")
+	got = c.do(t, append(clone, "--wait", "--reason", "to look at")...)
+	if got.code != 0 && got.code != 4 || !strings.Contains(got.all(), "is restored at site east") {
+		t.Fatalf("%d %s", got.code, got.all())
+	}
+	made := kubectl(t, east, "-n", system, "get", "restores", "-o", `jsonpath={range .items[*]}{.spec.application} {.spec.mode} {.spec.serviceAccountName} {.metadata.annotations.davit\.dev/requested-by}{"\n"}{end}`)
+	if want := a.name + " Clone davit-restore " + chief + "@console/told"; !strings.Contains(made, want) {
+		t.Errorf("no %q in %q", want, made)
+	}
+	if got := kubectl(t, east, "-n", target, "get", "deployments,statefulsets,pods", "-o", "name"); got == "" {
+		t.Error("nothing is in the copy")
 	}
 }
 
