@@ -141,7 +141,7 @@ func namedByExternalDNS(t *testing.T) {
 	t.Cleanup(func() { _ = rig.Bed.Revive(context.WithoutCancel(t.Context()), east) })
 	var r runView
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", east, "--yes", "-o", "json").want(t, 0).read(t, &r)
-	if status, _ := r.step("traffic/www"); r.State != "AwaitingCommit" || status != "Done" {
+	if status, _ := r.step("traffic/www"); r.State != "AwaitingCommit" || status != "Succeeded" {
 		t.Errorf("%+v", r)
 	}
 	if got := f.leads(t); got != addresses[west] {

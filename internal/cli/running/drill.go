@@ -147,7 +147,7 @@ func (h *here) drilled(s *failover.State, err error) error {
 	if s.Phase != failover.Failed && s.Phase != failover.Canceled {
 		return h.conclude(s, nil)
 	}
-	if err := h.Print(Report{Result: s.Result(), Begun: s.Begun, Executor: s.Executor, To: s.Spec.To}); err != nil {
+	if err := h.Print(reportOf(s)); err != nil {
 		return err
 	}
 	if len(s.Facts.Problems) > 0 {

@@ -190,7 +190,7 @@ func (h *here) conclude(s *failover.State, err error) error {
 		}
 		return err
 	}
-	if err := h.Print(Report{Result: s.Result(), Begun: s.Begun, Executor: s.Executor, To: s.Spec.To}); err != nil {
+	if err := h.Print(reportOf(s)); err != nil {
 		return err
 	}
 	run := s.Spec.Run

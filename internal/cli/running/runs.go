@@ -120,7 +120,7 @@ func (h *Host) showCommand() *cobra.Command {
 			if err != nil {
 				return notFound(given[0], err)
 			}
-			return h.Print(Report{Result: s.Result(), Begun: s.Begun, Executor: s.Executor, To: s.Spec.To})
+			return h.Print(reportOf(s))
 		},
 	}
 	a.BreakGlass(cmd.Flags())

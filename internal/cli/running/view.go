@@ -8,6 +8,7 @@ import (
 
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
@@ -114,6 +115,11 @@ type Report struct {
 	Begun    time.Time `json:"begun,omitzero"`
 	Executor string    `json:"executor"`
 	To       string    `json:"to"`
+	Next     string    `json:"next,omitempty"` // what a person can do
+}
+
+func reportOf(s *failover.State) Report {
+	return Report{Result: s.Result(), Begun: s.Begun, Executor: s.Executor, To: s.Spec.To, Next: commission.Next(s)}
 }
 
 // Document implements output.Result.
@@ -121,7 +127,7 @@ func (r Report) Document() any { return r }
 
 // Text implements output.Result.
 func (r Report) Text(t *output.Text) {
-	t.Fields("", "Run", r.Run, "Plan", r.Plan, "Verb", string(r.Verb), "To", r.To, "State", string(r.State), "Why", r.Why,
+	t.Fields("", "Run", r.Run, "Plan", r.Plan, "Verb", string(r.Verb), "To", r.To, "State", string(r.State), "Why", r.Why, "Next", r.Next,
 		"Fence", r.Level, "Begun", output.Time(r.Begun), "Carried by", r.Executor)
 	rows := make([][]string, 0, len(r.Applications))
 	for _, a := range r.Applications {
