@@ -169,7 +169,7 @@ func (w *world) every(d time.Duration, do func()) {
 func (w *world) newClock() clock {
 	most := drift / 1e6
 	if w.opt.WildClocks {
-		most = 0.5
+		most = 0.9
 	}
 	return clock{rate: 1 + (2*w.r.Float64()-1)*most, offset: w.upTo(time.Hour), wall: w.upTo(48*time.Hour) - 24*time.Hour}
 }
