@@ -227,8 +227,8 @@ func (p Promoted) outcomes(t *output.Text) {
 		}
 	}
 	for _, h := range p.Held {
-		t.Line("%s is held at rest here by run %s, which is lost with the vault: it stays stopped. If no other site took it over: `kubectl annotate -n %s applications.davit.dev %s %s-`, and start what the run suspended.",
-			h.Application, strings.Join(h.Runs, ", "), h.Namespace, h.Name, v1alpha1.AnnotationHeldBy)
+		t.Line("%s is held at rest here by run %s, which is lost with the vault: it stays stopped. If nobody carries that on in another vault: `runs abandon %s --reason …`, and resume what the run suspended.",
+			h.Application, strings.Join(h.Runs, ", "), h.Runs[0])
 	}
 	if p.Rotations > 0 {
 		t.Line("%s of the data key not in the copy: whom they removed can read it again. `vault keys ls` says who can; `vault keys remove` after this.", output.Plural(p.Rotations, "rotation"))

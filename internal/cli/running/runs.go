@@ -63,7 +63,7 @@ the run's recoveryplan at the target, and all else the right to "steer" it: the 
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(h.lsCommand(), h.showCommand(), h.reportCommand(), h.takeOverCommand())
+	cmd.AddCommand(h.lsCommand(), h.showCommand(), h.reportCommand(), h.takeOverCommand(), h.abandonCommand())
 	for _, w := range wants {
 		cmd.AddCommand(h.wantCommand(w))
 	}
