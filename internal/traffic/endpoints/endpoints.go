@@ -157,7 +157,8 @@ func (s *server) Swap(ctx context.Context, m traffic.Move, seen traffic.Seen, va
 	}
 	next := *s.read
 	next.Guard = strings.Join(text, " ")
-	if !s.borrowed || !slices.Equal(values, seen.Values) { // what others publish stays theirs
+	// What others publish stays theirs, until the guard says that it is this site's.
+	if !s.borrowed || guard.Site != "" || !slices.Equal(values, seen.Values) {
 		next.Endpoints = records(m.Name, int64(m.TTL/time.Second), values)
 	}
 	return s.named(s.objects.Put(ctx, &next, false))

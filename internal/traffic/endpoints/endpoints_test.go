@@ -248,6 +248,23 @@ func TestRevived(t *testing.T) {
 	s.leadsTo("revived", westAt)
 }
 
+// TestLeadsThereAlready: somebody led the name to west by hand, in the zone. West has to
+// say so all the same, or the next look does not find the move, and nobody keeps the
+// record when another site's external-dns comes back.
+func TestLeadsThereAlready(t *testing.T) {
+	s := newStage(t)
+	s.zone.told, s.zone.values = []*cluster{s.west}, []string{westAt}
+	s.want("look", s.order(failover.Look, plan.Failover, "west", 2, 2), failover.NotDone, "")
+	if o := s.west.objects[key]; len(o.Endpoints) > 0 {
+		t.Errorf("%+v: a look publishes", o)
+	}
+	s.want("act", s.order(failover.Act, plan.Failover, "west", 3, 2), failover.Done, "")
+	if o := s.west.objects[key]; len(o.Endpoints) != 1 || !slices.Equal(o.Endpoints[0].Targets, []string{westAt}) {
+		t.Errorf("%+v: the name was moved, and west does not publish it", o)
+	}
+	s.want("look again", s.order(failover.Look, plan.Failover, "west", 4, 2), failover.Done, "")
+}
+
 // TestLate: what was sent before a look finds another version, or another object.
 func TestLate(t *testing.T) {
 	s := newStage(t)
