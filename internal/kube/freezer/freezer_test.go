@@ -251,6 +251,40 @@ func TestPlacesTakeRunningPodsFirst(t *testing.T) {
 	}
 }
 
+// TestPlacesLeaveOutWhatGoes: the pod that held a restored volume lingers beside the
+// workload, and a freeze through its mount would fail when that goes.
+func TestPlacesLeaveOutWhatGoes(t *testing.T) {
+	going := func(p *corev1.Pod) *corev1.Pod {
+		p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: time.Unix(1, 0)}, []string{"t/t"}
+		return p
+	}
+	holder := func(name, node, claim string) *corev1.Pod {
+		p := pod("davit-hold-"+name, node, corev1.PodRunning, claim)
+		p.Labels = map[string]string{v1alpha1.LabelManagedBy: "davit", mover.LabelOwner: "r1"}
+		return p
+	}
+	f, _ := rig(t, nil,
+		going(holder("a", "n1", "data")), pod("db-0", "n1", corev1.PodRunning, "data"),
+		going(holder("b", "n2", "data")), // control: nothing else is on its node
+		going(pod("a-old", "n3", corev1.PodRunning, "data")), pod("b-new", "n3", corev1.PodRunning, "data"),
+		going(pod("writes", "n4", corev1.PodRunning, "data")), // as long as it is there
+		holder("c", "n5", "data"),
+	)
+	found, err := f.places(t.Context(), plansOf("data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for node, want := range map[string]string{"n1": "uid-db-0", "n2": "", "n3": "uid-b-new", "n4": "uid-writes", "n5": "uid-davit-hold-c"} {
+		got := ""
+		for _, v := range found[node] {
+			got += v.PodUID
+		}
+		if got != want {
+			t.Errorf("on %s the freeze goes through %q, want %q", node, got, want)
+		}
+	}
+}
+
 func TestSweepRemovesWhatNobodyCaptures(t *testing.T) {
 	order := func(name, point string) *v1alpha1.VolumeFreeze {
 		return &v1alpha1.VolumeFreeze{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name, Labels: map[string]string{v1alpha1.LabelManagedBy: managedBy, labelPoint: point}}}

@@ -11,6 +11,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/kube/mover"
 )
 
 // places are the volumes in use, by node. A claim that no pod uses has none:
@@ -18,7 +19,8 @@ import (
 type places map[string][]v1alpha1.FrozenVolume
 
 // places finds where the claims are mounted: with every pod that was given a
-// node and has not ended. One that is being deleted may still write.
+// node and has not ended. One that is being deleted may still write, unless it is
+// Davit's own that held a restored volume: of that the mount may be gone already.
 func (f *Freezer) places(ctx context.Context, plans []capture.VolumePlan) (places, error) {
 	byNamespace := map[string]map[string]capture.Claim{}
 	for _, p := range plans {
@@ -33,10 +35,12 @@ func (f *Freezer) places(ctx context.Context, plans []capture.VolumePlan) (place
 		if err := f.client.List(ctx, &pods, client.InNamespace(ns)); err != nil {
 			return nil, fmt.Errorf("list pods of %s: %w", ns, err)
 		}
-		// Those that run have their volumes mounted, the others perhaps not yet.
+		// Those that run have their volumes mounted, the others perhaps not yet, or no more.
 		slices.SortStableFunc(pods.Items, func(a, b corev1.Pod) int { return rank(&a) - rank(&b) })
 		for i := range pods.Items {
-			found.add(&pods.Items[i], claims)
+			if pod := &pods.Items[i]; pod.DeletionTimestamp.IsZero() || !mover.Holds(pod) {
+				found.add(pod, claims)
+			}
 		}
 	}
 	for _, volumes := range found {
@@ -46,10 +50,13 @@ func (f *Freezer) places(ctx context.Context, plans []capture.VolumePlan) (place
 }
 
 func rank(pod *corev1.Pod) int {
-	if pod.Status.Phase == corev1.PodRunning {
+	switch {
+	case pod.Status.Phase == corev1.PodRunning && pod.DeletionTimestamp.IsZero():
 		return 0
+	case pod.Status.Phase == corev1.PodRunning:
+		return 1
 	}
-	return 1
+	return 2
 }
 
 // add takes note of a pod's claims, one pod for each claim and node.

@@ -50,7 +50,14 @@ func (r Request) labels() map[string]string {
 	}
 }
 
-func (r Request) holderName() string { return "davit-hold-" + digest(r.Owner, r.Namespace, r.Claim) }
+// Holds tells whether a pod is Davit's and does nothing but hold a volume.
+func Holds(pod *corev1.Pod) bool {
+	return pod.Labels[v1alpha1.LabelManagedBy] == managedBy && pod.Labels[LabelOwner] != "" && strings.HasPrefix(pod.Name, holderPrefix)
+}
+
+const holderPrefix = "davit-hold-"
+
+func (r Request) holderName() string { return holderPrefix + digest(r.Owner, r.Namespace, r.Claim) }
 
 // hold mounts the claim and says where it landed.
 func (m *Mover) hold(ctx context.Context, req Request) (place, error) {
