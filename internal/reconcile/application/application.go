@@ -326,25 +326,25 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: %s holds epoch %d", what, s.holder(), s.app.Status.Epoch)
 	}
 	r.level(ctx, s, err)
-	r.withdraw(ctx, s)
+	led := r.withdraw(ctx, s)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "fence incomplete")
-		s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d, and not everything could be stopped here: %w", s.holder(), s.app.Status.Epoch, err))
+		s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d, and not everything could be stopped here: %w%s", s.holder(), s.app.Status.Epoch, err, led))
 		return nil
 	}
 	spared := ""
 	if len(done.spared) > 0 {
 		spared = ", except what this site may write: " + strings.Join(done.spared, "; ")
 	}
-	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d: the application is stopped here%s (fence: %s), and nothing is captured", s.holder(), s.app.Status.Epoch, spared, s.fenceText()))
+	s.fail(v1alpha1.ReasonSuperseded, fmt.Errorf("%s holds epoch %d: the application is stopped here%s (fence: %s), and nothing is captured%s", s.holder(), s.app.Status.Epoch, spared, s.fenceText(), led))
 	return nil
 }
 
 // withdraw takes this site out of what its external-dns publishes. That the application
-// is stopped waits for none of it.
-func (r *Reconciler) withdraw(ctx context.Context, s *scope) {
+// is stopped waits for none of it. It says what went wrong, for people.
+func (r *Reconciler) withdraw(ctx context.Context, s *scope) (led string) {
 	if r.Names == nil {
-		return
+		return ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, standTimeout)
 	defer cancel()
@@ -353,8 +353,9 @@ func (r *Reconciler) withdraw(ctx context.Context, s *scope) {
 		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "emptied DNSEndpoint %s: %s holds epoch %d", name, s.holder(), s.app.Status.Epoch)
 	}
 	if err != nil {
-		log.FromContext(ctx).Error(err, "names not withdrawn")
+		return fmt.Sprintf("; external-dns may lead clients here: %v", err)
 	}
+	return ""
 }
 
 // others are all Applications of the site.
