@@ -5,6 +5,9 @@ package v1alpha1
 const (
 	// ConditionReady folds the others into one answer.
 	ConditionReady = "Ready"
+	// ConditionUntouched is true of a restore that failed before it changed
+	// anything; others do not have it.
+	ConditionUntouched = "Untouched"
 	// ConditionReachable says whether the vault answered the last check.
 	ConditionReachable = "Reachable"
 	// ConditionProtected says whether the application's newest recovery point

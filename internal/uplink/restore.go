@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+// How many restores and dry runs a console asks for in one stream before it is told the
+// end of some. An agent that is asked for more ends the stream.
+const (
+	MostRestores = 128
+	MostDryRuns  = 16
+)
+
 // What a console may restore at a site.
 const (
 	RestoresNone = "none"

@@ -17,6 +17,8 @@ const (
 	maxChecks = 50
 	// room is what objects may take, in bytes: the rest is for what else is said.
 	room = uplink.MaxResult - 64<<10
+	// checked is what checks may take of that.
+	checked = 40 << 10
 )
 
 // show makes a preview of a dry run's report.
@@ -29,8 +31,13 @@ func show(r recovery.Report) uplink.Preview {
 		p.Checks = append(p.Checks, uplink.Check{Severity: string(f.Severity), Message: clip(f.Message), Remedy: clip(f.Remedy)})
 	}
 	slices.SortStableFunc(p.Checks, func(a, b uplink.Check) int { return cmp.Compare(a.Severity, b.Severity) })
-	if n := len(p.Checks); n > maxChecks {
-		p.Checks = append(p.Checks[:maxChecks:maxChecks], uplink.Check{Severity: string(report.Warning), Message: "there is more: `davit restore --dry-run` at the site shows all"})
+	n, left := 0, checked
+	for n < min(len(p.Checks), maxChecks) && size(p.Checks[n]) <= left {
+		left -= size(p.Checks[n])
+		n++
+	}
+	if n < len(p.Checks) {
+		p.Checks = append(p.Checks[:n:n], uplink.Check{Severity: string(report.Warning), Message: "there is more: `davit restore --dry-run` at the site shows all"})
 	}
 	for _, o := range r.Plan {
 		p.Counts[string(o.Action)]++

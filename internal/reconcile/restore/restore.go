@@ -77,11 +77,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 func (r *Reconciler) run(ctx context.Context, rs *v1alpha1.Restore) error {
 	taken := metav1.NewTime(r.Now())
+	first := rs.Status.StartedAt == nil && rs.Status.Phase != v1alpha1.RestoreRunning
 	report, err := r.recover(ctx, rs, taken)
 	if err != nil && ctx.Err() != nil || errors.Is(err, errGone) {
 		return nil // the agent stops: the next one continues; or the order is gone
 	}
-	return r.conclude(ctx, rs, report, err, taken)
+	return r.conclude(ctx, rs, report, err, taken, first && untouched(report, err))
+}
+
+// untouched tells whether a try ended before it changed anything. Of one that goes on
+// with what another agent began, that says nothing of the restore.
+func untouched(rep recovery.Report, cause error) bool {
+	return cause != nil && (rep.StartedAt.IsZero() || recovery.Refused(cause))
 }
 
 // recover runs the use case and shows its progress.
@@ -195,7 +202,7 @@ func (r *Reconciler) follow(ctx context.Context, rs *v1alpha1.Restore, p *progre
 }
 
 // conclude writes what the restore did.
-func (r *Reconciler) conclude(ctx context.Context, rs *v1alpha1.Restore, rep recovery.Report, cause error, taken metav1.Time) error {
+func (r *Reconciler) conclude(ctx context.Context, rs *v1alpha1.Restore, rep recovery.Report, cause error, taken metav1.Time, untouched bool) error {
 	phase := rep.Phase
 	switch {
 	case cause != nil:
@@ -223,6 +230,9 @@ func (r *Reconciler) conclude(ctx context.Context, rs *v1alpha1.Restore, rep rec
 		fill(st, rep)
 		st.Phase, st.Step, st.FinishedAt = phase, "", &now
 		meta.SetStatusCondition(&st.Conditions, condition)
+		if untouched {
+			meta.SetStatusCondition(&st.Conditions, metav1.Condition{Type: v1alpha1.ConditionUntouched, Status: metav1.ConditionTrue, Reason: condition.Reason, Message: "nothing was changed"})
+		}
 	})
 	return client.IgnoreNotFound(err)
 }

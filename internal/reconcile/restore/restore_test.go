@@ -67,6 +67,20 @@ func TestRestoreRunsAsTheNamedAccount(t *testing.T) {
 	}
 }
 
+// Only of a first try it is known that nothing was changed: what an agent did that died
+// is not in the report of the next one.
+func TestUntouched(t *testing.T) {
+	for phase, want := range map[v1alpha1.RestorePhase]bool{"": true, v1alpha1.RestoreRunning: false} {
+		got := reconcile(t.Context(), t, &door{}, v1alpha1.SystemNamespace, v1alpha1.RestoreInPlace, phase)
+		if is := meta.IsStatusConditionTrue(got.Status.Conditions, v1alpha1.ConditionUntouched); is != want || got.Status.Phase != v1alpha1.RestoreFailed {
+			t.Errorf("%q: untouched %v, %+v", phase, is, got.Status)
+		}
+	}
+	if untouched(recovery.Report{StartedAt: time.Now()}, errors.New("the vault is away under way")) || !untouched(recovery.Report{StartedAt: time.Now()}, recovery.ErrRefused) {
+		t.Error("what failed under way counts as untouched, or what was refused does not")
+	}
+}
+
 func TestRefusedRestoreOpensNothing(t *testing.T) {
 	d := &door{}
 	got := reconcile(t.Context(), t, d, "guest", v1alpha1.RestoreTakeOver, "")
