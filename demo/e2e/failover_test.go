@@ -97,7 +97,8 @@ func failedOver(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
-	file := planOf(t, a, "5s")
+	file := planOf(t, a, "5s", "{name: endless, kind: command, command: {image: 'davit.test/bedtool:1', args: [-c, 'sleep 3600']}, application: "+a.name+
+		", timeout: 5s, onError: stop, after: [ready/"+a.name+"]}")
 	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", "estate", "--yes").want(t, 3, "holds nothing")
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "whatever was written after", "east")
@@ -117,14 +118,23 @@ func failedOver(t *testing.T) {
 
 	run := runOf(t, a.vault, a.name)
 	var r runView
-	eventually(t, 3*time.Minute, "west's agent has carried the run on by itself", func() (bool, string) {
+	eventually(t, 3*time.Minute, "west's agent has carried the run on by itself, to the step that never ends", func() (bool, string) {
 		davit(t, west, a.vault, "runs", "show", run, "-o", "json").want(t, 0).read(t, &r)
-		return r.State == "AwaitingCommit", r.State + " " + r.Executor
+		return r.State == "Paused", r.State + " " + r.Executor
 	})
 	if !strings.HasPrefix(r.Executor, "agent ") {
 		t.Errorf("%s carries the run", r.Executor)
 	}
-	davit(t, west, a.vault, "failover", "-f", file, "--lost", east, "--yes").want(t, 3)
+	davit(t, west, a.vault, "runs", "show", run).want(t, 0, "endless", "runs skip "+run)
+	for _, verb := range [][]string{{"failover", "--lost", east, "--yes"}, {"drill"}} {
+		davit(t, west, a.vault, append(verb, "-f", file)...).want(t, 3, run, "is under way", "runs skip "+run)
+	}
+	refusedToStranger(t, a, run)
+	davit(t, west, a.vault, "runs", "skip", run, "endless").want(t, 0)
+	eventually(t, 3*time.Minute, "the run goes on without the step", func() (bool, string) {
+		davit(t, west, a.vault, "runs", "show", run, "-o", "json").want(t, 0).read(t, &r)
+		return r.State == "AwaitingCommit", r.State
+	})
 	if r.State != "AwaitingCommit" || r.Level != "none (forced)" || len(r.Applications) != 1 || r.Applications[0].Epoch != 2 {
 		t.Fatalf("%+v", r)
 	}
@@ -145,6 +155,44 @@ func failedOver(t *testing.T) {
 		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
 		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
 	})
+}
+
+// refusedToStranger: whoever may read all that is Davit's at a site, its keys too, and has
+// no right to the plan, approves and steers nothing.
+func refusedToStranger(t *testing.T, a *app, run string) {
+	t.Helper()
+	name := a.name + "-stranger"
+	apply(t, west, fmt.Sprintf(`
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: %[1]s}
+rules:
+- {apiGroups: [davit.dev], resources: ["*"], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [secrets, configmaps, namespaces, nodes], verbs: [get, list]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: %[1]s}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %[1]s}
+subjects: [{kind: User, name: stranger, apiGroup: rbac.authorization.k8s.io}]
+`, name))
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "clusterrole/"+name, "clusterrolebinding/"+name, "--ignore-not-found")
+	})
+	text, err := os.ReadFile(rig.Bed.Site(west).Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mark = "    client-certificate-data:"
+	config := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(config, []byte(strings.Replace(string(text), mark, "    as: stranger\n"+mark, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range [][]string{{"approve", run}, {"skip", run, "endless"}, {"rollback", run, "--lose", west}} {
+		cmd := command(t.Context(), west, a.vault, append([]string{"runs"}, what...)...)
+		cmd.Args[2] = config
+		finish(t, cmd).want(t, 3, "stranger may not")
+	}
 }
 
 // failedOverAndBack takes an application from a site that lives: its agent proves

@@ -202,9 +202,9 @@ func (m *Machine) looked(e Event) {
 	case f.watch:
 		f.next = m.now.Mono + LookAgain
 	case e.Outcome == NotDone && f.then == "":
-		m.end(name, Broke, "a look says that it was not done", e)
+		m.end(name, Broke, noted("a look says that it was not done", e.Note), e)
 	case e.Outcome == NotDone && late:
-		m.end(name, Broke, fmt.Sprintf("not done within %s", m.state.Spec.step(name).Timeout), e)
+		m.end(name, Broke, noted(fmt.Sprintf("not done within %s", m.state.Spec.step(name).Timeout), e.Note), e)
 	case e.Outcome == NotDone && f.then == Act:
 		m.intend(name)
 	case e.Outcome == Superseded:
@@ -214,6 +214,14 @@ func (m *Machine) looked(e Event) {
 	default:
 		f.next = m.now.Mono + Breath
 	}
+}
+
+// noted adds what the site says of it.
+func noted(what, note string) string {
+	if note == "" {
+		return what
+	}
+	return what + ": " + note
 }
 
 // lookRefused takes note that whoever was asked will not say, whatever the wait: a

@@ -25,6 +25,9 @@ import (
 const (
 	labelStep = "davit.dev/run-step"
 	jobLook   = 500 * time.Millisecond
+	// jobGrace is what a command has to end by itself when its time is over, less than
+	// a run waits for that.
+	jobGrace = 10 * time.Second
 )
 
 // stepID is a label's value for a step of a run, and what is done with it.
@@ -133,6 +136,10 @@ func lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id st
 		switch ended(u) {
 		case "Complete":
 			answer = execute.Done("Job %s", u.GetName())
+		case "Failed":
+			if answer.Outcome == failover.NotDone {
+				answer = execute.NotDone("Job %s/%s failed", v1alpha1.SystemNamespace, u.GetName())
+			}
 		case "":
 			if answer.Outcome != failover.Done {
 				answer = execute.Answer{Outcome: failover.Busy}
@@ -156,6 +163,9 @@ func ended(u *unstructured.Unstructured) string {
 	}
 	return ""
 }
+
+// seconds are whole ones of a time, at least one.
+func seconds(d time.Duration) int64 { return max(1, int64((d+time.Second-1)/time.Second)) }
 
 // job is the Job. It is not tried again: whether it may be is for the plan.
 func job(name, id string, o execute.Order, c *plan.Command) *unstructured.Unstructured {
@@ -186,9 +196,14 @@ func job(name, id string, o execute.Order, c *plan.Command) *unstructured.Unstru
 		},
 		"spec": map[string]any{
 			"backoffLimit": int64(0),
+			// The site ends what outlasts the step, whoever carries the run then: else
+			// nobody could say whether it is still being done.
+			"activeDeadlineSeconds": seconds(o.Step.Timeout),
 			"template": map[string]any{
 				"metadata": map[string]any{"labels": labels},
-				"spec":     map[string]any{"restartPolicy": "Never", "containers": []any{container}},
+				"spec": map[string]any{
+					"restartPolicy": "Never", "terminationGracePeriodSeconds": int64(jobGrace / time.Second), "containers": []any{container},
+				},
 			},
 		},
 	}}

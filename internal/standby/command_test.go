@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -83,4 +84,38 @@ func TestLastWords(t *testing.T) {
 			t.Errorf("%q: %q, want %q", tc.said, got, tc.want)
 		}
 	}
+}
+
+// TestACommandEndsWithItsStep: the site ends a Job that outlasts its step, so that a
+// look says that it was not done, and not for ever that it is being done.
+func TestACommandEndsWithItsStep(t *testing.T) {
+	for timeout, want := range map[time.Duration]int64{5 * time.Second: 5, time.Millisecond: 1, 90*time.Second + 1: 91} {
+		j := job("j", "id", execute.Order{Step: plan.Step{Name: "mail", Timeout: timeout}}, &plan.Command{Image: "i"})
+		if got, _, err := unstructured.NestedInt64(j.Object, "spec", "activeDeadlineSeconds"); err != nil || got != want {
+			t.Errorf("a step of %s: its Job has %d s, %v, want %d", timeout, got, err, want)
+		}
+		if got, _, err := unstructured.NestedInt64(j.Object, "spec", "template", "spec", "terminationGracePeriodSeconds"); err != nil || time.Duration(got)*time.Second >= failover.Grace {
+			t.Errorf("its pod has %d s to end, %v: the run waits %s for it", got, err, failover.Grace)
+		}
+	}
+	for end, want := range map[string]failover.Outcome{"": failover.Busy, "Failed": failover.NotDone, "Complete": failover.Done} {
+		live := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "j"}}}
+		if end != "" {
+			live.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": end, "status": "True"}}}
+		}
+		got := lookAtJobs(t.Context(), listed{job: live}, restore.Served{}, "id")
+		if got.Outcome != want || strings.Contains(got.Note, "davit-system/j failed") != (end == "Failed") {
+			t.Errorf("a Job that is %q: %+v", end, got)
+		}
+	}
+}
+
+// listed is a cluster with one Job.
+type listed struct {
+	restore.Cluster
+	job *unstructured.Unstructured
+}
+
+func (l listed) List(_ context.Context, _ restore.Served, _, _ string, fn func(*unstructured.Unstructured) error) error {
+	return fn(l.job)
 }
