@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +14,11 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	fakediscovery "k8s.io/client-go/discovery/fake"
+	fakedynamic "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -130,5 +134,62 @@ func TestUnread(t *testing.T) {
 	}
 	if !strings.Contains(s.Rights.Err, "denied") {
 		t.Errorf("%+v", s.Rights)
+	}
+}
+
+// objects are what the fake API server has of a kind.
+func objects(apiVersion, kind string, meta ...map[string]any) []runtime.Object {
+	var all []runtime.Object
+	for _, m := range meta {
+		all = append(all, &unstructured.Unstructured{Object: map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": m}})
+	}
+	return all
+}
+
+// TestTakeWhatStepsRelyOn: a reconciler that is left out of the facts would be called
+// missing by preflight, so too many of them are none.
+func TestTakeWhatStepsRelyOn(t *testing.T) {
+	const many = 5_000
+	flux := func(n int) []map[string]any {
+		var all []map[string]any
+		for i := range n {
+			all = append(all, map[string]any{"namespace": "flux", "name": "k" + strconv.Itoa(i)})
+		}
+		return all
+	}
+	name := func(name string, guarded, labelled bool) map[string]any {
+		m := map[string]any{"namespace": "davit-system", "name": name}
+		if guarded {
+			m["annotations"] = map[string]any{"davit.dev/name-guard": "davit1 site=east run=r seq=1"}
+		}
+		if labelled {
+			m["labels"] = map[string]any{"davit.dev/moves-name": "true"}
+		}
+		return m
+	}
+	for made, want := range map[int]int{0: 0, 1: 1, many: many, many + 1: -1} {
+		c, _ := counted()
+		d := c.Discovery.(*fakediscovery.FakeDiscovery)
+		d.Resources = append(d.Resources,
+			&metav1.APIResourceList{GroupVersion: "kustomize.toolkit.fluxcd.io/v1", APIResources: []metav1.APIResource{{Name: "kustomizations"}}},
+			&metav1.APIResourceList{GroupVersion: "externaldns.k8s.io/v1alpha1", APIResources: []metav1.APIResource{{Name: "dnsendpoints"}}})
+		all := append(objects("kustomize.toolkit.fluxcd.io/v1", "Kustomization", flux(made)...),
+			objects("externaldns.k8s.io/v1alpha1", "DNSEndpoint", name("www", true, true), name("made", false, true), name("theirs", true, false))...)
+		c.Dynamic = fakedynamic.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+			{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Resource: "kustomizations"}: "KustomizationList",
+			{Group: "externaldns.k8s.io", Version: "v1alpha1", Resource: "dnsendpoints"}:      "DNSEndpointList",
+		}, all...)
+		s := take(t, c)
+		if !slices.Equal(s.Names, []string{"davit-system/www"}) || s.Unread["names"] != "" {
+			t.Errorf("%d: %v, %v", made, s.Names, s.Unread)
+		}
+		switch {
+		case want < 0 && (s.Reconcilers != nil || !strings.Contains(s.Unread["reconcilers"], "too many")):
+			t.Errorf("%d: %d named, %v", made, len(s.Reconcilers), s.Unread)
+		case want >= 0 && (s.Reconcilers == nil || len(s.Reconcilers) != want || s.Unread["reconcilers"] != ""):
+			t.Errorf("%d: %d named, %v", made, len(s.Reconcilers), s.Unread)
+		case want == 1 && s.Reconcilers[0] != "kustomizations.kustomize.toolkit.fluxcd.io/flux/k0":
+			t.Errorf("%v", s.Reconcilers)
+		}
 	}
 }

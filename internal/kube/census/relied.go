@@ -2,6 +2,7 @@ package census
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +17,7 @@ const (
 	// largePage bounds a page of objects that may be large: an Application of Argo CD
 	// has the state of all that it makes.
 	largePage = 50
-	// mostRelied bounds how many objects of a kind are named.
+	// mostRelied bounds how many objects are named; of more, none is.
 	mostRelied = 5_000
 )
 
@@ -58,9 +59,12 @@ func (c *census) named(ctx context.Context, selector string, resources ...string
 				return nil, err
 			}
 			for i := range list.Items {
-				if name := nameOf(&list.Items[i], resource, len(resources) > 1); name != "" && len(all) < mostRelied {
+				if name := nameOf(&list.Items[i], resource, len(resources) > 1); name != "" {
 					all = append(all, name)
 				}
+			}
+			if len(all) > mostRelied { // one that is left out would be called missing
+				return nil, fmt.Errorf("there are more than %d, too many to name", mostRelied)
 			}
 			if opts.Continue = list.GetContinue(); opts.Continue == "" {
 				break
