@@ -1,8 +1,12 @@
 package dial
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"time"
+
+	"davit.dev/davit/internal/uplink"
 )
 
 // Whatever the difference of the clocks, and however long the console's word was
@@ -53,5 +57,29 @@ func TestRestorable(t *testing.T) {
 		if r := permitsRestore(test.restores, test.clone); (r == Refusal{}) != test.may || !test.may && r.Do != AllowRestores {
 			t.Errorf("%q, clone %v: %+v", test.restores, test.clone, r)
 		}
+	}
+}
+
+// waits are restores that end with the stream.
+type waits struct{}
+
+func (waits) Restore(ctx context.Context, _ uplink.Restore, _ Refusal, _ func(uplink.Restored)) error {
+	<-ctx.Done()
+	return nil
+}
+
+// An agent follows all that a console may ask for at once, and no more.
+func TestManyAtOnce(t *testing.T) {
+	ctx, end := context.WithCancel(t.Context())
+	s := &session{Client: &Client{Restores: waits{}, Now: time.Now}, link: Link{Epoch: 1}}
+	defer s.restores.under.Wait()
+	defer end()
+	for i := range uplink.MostRestores + uplink.MostDryRuns {
+		if err := s.restore(ctx, uplink.Restore{Epoch: 1}); err != nil {
+			t.Fatalf("number %d: %v", i+1, err)
+		}
+	}
+	if err := s.restore(ctx, uplink.Restore{Epoch: 1}); !errors.Is(err, uplink.ErrFrame) {
+		t.Errorf("one more: %v", err)
 	}
 }
