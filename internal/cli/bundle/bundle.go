@@ -18,6 +18,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -237,6 +238,9 @@ func (b *writer) log(ctx context.Context, log Log) error {
 	}
 	b.say(name)
 	r, err := b.src.OpenLog(ctx, log)
+	if apierrors.IsNotFound(err) { // pods that hold a volume come and go: its end is all that there is to know
+		return b.file(name, []byte(err.Error()+"\n"))
+	}
 	if err != nil {
 		b.missing(name, err)
 		return nil

@@ -7,13 +7,16 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
@@ -34,7 +37,7 @@ func TestBundleHoldsNoSecret(t *testing.T) {
 			t.Errorf("the bundle holds %q", secret)
 		}
 	}
-	for _, kept := range []string{"s3://bucket/davit", "capture begins", "davit-support/logs/davit-agent-1_agent.log", "davit-support/applications/davit-system_shop.yaml"} {
+	for _, kept := range []string{"s3://bucket/davit", "capture begins", "davit-support/logs/davit-agent-1_agent.log", `pods "davit-hold-1" not found`, "davit-support/applications/davit-system_shop.yaml"} {
 		if !strings.Contains(text, kept) {
 			t.Errorf("the bundle lacks %q", kept)
 		}
@@ -93,6 +96,10 @@ func clusterWithSecrets() client.Client {
 			}}},
 			Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "agent", RestartCount: 1}}},
 		},
+		&corev1.Pod{
+			ObjectMeta: system("davit-hold-1"),
+			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "hold"}}},
+		},
 	).Build()
 }
 
@@ -102,6 +109,9 @@ func unpacked(t *testing.T, c client.Client) string {
 	report, err := Write(context.Background(), &archive, Source{
 		Objects: c, Now: time.Unix(0, 0), Versions: map[string]string{"davit": "test"},
 		OpenLog: func(_ context.Context, l Log) (io.ReadCloser, error) {
+			if l.Pod == "davit-hold-1" { // it went after it was listed: nothing is missing of it
+				return nil, fmt.Errorf("read log of %s: %w", l.Pod, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, l.Pod))
+			}
 			if l.Previous {
 				return nil, errors.New("no previous log, key " + planted)
 			}
