@@ -295,9 +295,10 @@ func switchedBack(t *testing.T) {
 	if got := kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "cat", "/data/last"); strings.TrimSpace(got) != "the last write" {
 		t.Errorf("the last write is %q", got)
 	}
-	if pods := kubectl(t, west, "-n", a.name, "get", "pods", "-o", "name"); strings.TrimSpace(pods) != "" {
-		t.Errorf("west runs %s", pods)
-	}
+	eventually(t, 3*time.Minute, "west runs nothing, and nothing holds a volume there", func() (bool, string) {
+		pods := kubectl(t, west, "-n", a.name, "get", "pods", "-o", "name")
+		return strings.TrimSpace(pods) == "", pods
+	})
 }
 
 // carriedByAgents moves an application in peace by a plan that only the vault of
