@@ -51,15 +51,12 @@ func beginRun(c *call) (any, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	if in.ID == "" {
-		id, err := account.NewID()
-		if err != nil {
-			return nil, err
-		}
-		in.ID = id
+	id, err := chosen(in.ID)
+	if err != nil {
+		return nil, err
 	}
 	r, err := c.Begins.Take(c.ctx(), c.project, c.who, c.Door.Act(c.who, c.r), begin.Ask{
-		ID: in.ID, Plan: c.r.PathValue("name"), Verb: plan.Verb(in.Verb), To: in.To, Reason: in.Reason, Lost: in.Lost, Asked: in.AcceptAsked, Points: in.Points, AsOf: in.AsOf,
+		ID: id, Plan: c.r.PathValue("name"), Verb: plan.Verb(in.Verb), To: in.To, Reason: in.Reason, Lost: in.Lost, Asked: in.AcceptAsked, Points: in.Points, AsOf: in.AsOf,
 	})
 	if err != nil {
 		return nil, err
@@ -92,4 +89,12 @@ func request(c *call) (any, error) {
 		return nil, err
 	}
 	return begin.Show(r, c.Door.Now())
+}
+
+// chosen is the id of a request: the one that was chosen, or a new one.
+func chosen(id string) (string, error) {
+	if id != "" {
+		return id, nil
+	}
+	return account.NewID()
 }

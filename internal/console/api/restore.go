@@ -62,15 +62,12 @@ func beginRestore(c *call) (any, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
-	if in.ID == "" {
-		id, err := account.NewID()
-		if err != nil {
-			return nil, err
-		}
-		in.ID = id
+	id, err := chosen(in.ID)
+	if err != nil {
+		return nil, err
 	}
 	r, err := c.Restores.Take(c.ctx(), c.project, c.who, c.Door.Act(c.who, c.r), restoration.Ask{
-		ID: in.ID, Application: c.r.PathValue("name"), Point: in.Point, Site: in.Site, DryRun: in.DryRun, Clone: in.Clone, Namespaces: in.Namespaces,
+		ID: id, Application: c.r.PathValue("name"), Point: in.Point, Site: in.Site, DryRun: in.DryRun, Clone: in.Clone, Namespaces: in.Namespaces,
 		StorageClasses: in.StorageClasses, Existing: in.Existing, Reason: in.Reason,
 	})
 	if err != nil {

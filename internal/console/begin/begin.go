@@ -111,20 +111,7 @@ func (d *Desk) Take(ctx context.Context, p *store.Project, who entry.Who, act au
 
 // await waits a little for the site's answer.
 func (d *Desk) await(ctx context.Context, p *store.Project, r store.Request) (store.Request, error) {
-	limited, cancel := context.WithTimeout(ctx, Patience)
-	defer cancel()
-	for {
-		changed := p.Changed()
-		now, err := p.Requested(ctx, r.ID)
-		if err != nil || !now.Open(d.Door.Now()) {
-			return now, err
-		}
-		select {
-		case <-limited.Done():
-			return now, ctx.Err()
-		case <-changed:
-		}
-	}
+	return entry.Await(ctx, d.Door, p, Patience, func(ctx context.Context) (store.Request, error) { return p.Requested(ctx, r.ID) })
 }
 
 // know finds a plan.

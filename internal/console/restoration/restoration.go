@@ -113,20 +113,7 @@ func (a Ask) same(old store.Restoration) bool {
 
 // await waits a little: for a dry run's end, and for a restore's beginning.
 func (d *Desk) await(ctx context.Context, p *store.Project, r store.Restoration) (store.Restoration, error) {
-	limited, cancel := context.WithTimeout(ctx, Patience)
-	defer cancel()
-	for {
-		changed := p.Changed()
-		now, err := p.Restoration(ctx, r.ID)
-		if err != nil || !now.Open(d.Door.Now()) {
-			return now, err
-		}
-		select {
-		case <-limited.Done():
-			return now, ctx.Err()
-		case <-changed:
-		}
-	}
+	return entry.Await(ctx, d.Door, p, Patience, func(ctx context.Context) (store.Restoration, error) { return p.Restoration(ctx, r.ID) })
 }
 
 // know finds an application.
