@@ -32,6 +32,7 @@ type settings struct {
 	secrets  bool
 	rounds   int // of the comparisons whose sides take turns
 	fileMiB  int // size of the volume's one file
+	files    int // of 4 KiB
 	// applications are those of a plan that fails over.
 	applications int
 	parts        string
@@ -45,8 +46,9 @@ func main() {
 	flag.BoolVar(&s.secrets, "secrets", false, "all of the objects are Secrets of one namespace")
 	flag.IntVar(&s.rounds, "rounds", number("DAVIT_BENCH_ROUNDS", 2), "how often each side of a comparison runs ($DAVIT_BENCH_ROUNDS)")
 	flag.IntVar(&s.fileMiB, "file-mib", number("DAVIT_BENCH_FILE_MIB", 2048), "size of the volume's file ($DAVIT_BENCH_FILE_MIB)")
+	flag.IntVar(&s.files, "files", number("DAVIT_BENCH_FILES", 50_000), "small files of the volume that has many ($DAVIT_BENCH_FILES)")
 	flag.IntVar(&s.applications, "applications", number("DAVIT_BENCH_APPLICATIONS", 200), "of a plan that fails over ($DAVIT_BENCH_APPLICATIONS)")
-	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume", "what to measure; crowd, a failover of many applications, kills the site and comes last")
+	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume,files", "what to measure; crowd, a failover of many applications, kills the site and comes last")
 	flag.BoolVar(&s.keep, "keep", false, "leave the bed running")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -91,7 +93,7 @@ func run(ctx context.Context, set settings) (err error) {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"small", b.small}, {"capture", b.captures}, {"restore", b.restores}, {"existing", b.existing}, {"volume", b.volume}, {"crowd", b.crowd}} {
+	}{{"small", b.small}, {"capture", b.captures}, {"restore", b.restores}, {"existing", b.existing}, {"volume", b.volume}, {"files", b.files}, {"crowd", b.crowd}} {
 		if !strings.Contains(set.parts, part.name) {
 			continue
 		}

@@ -7,13 +7,16 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
@@ -22,6 +25,7 @@ const (
 	payload   = 1 << 10 // bytes in each object
 	pageSize  = 500     // objects in a page of a list
 	plainPack = 4 << 20 // bytes in one object of the vault, as davit's packs
+	fewPuts   = 4       // objects of the vault written at a time
 )
 
 // plain is what a person would write with client-go: no retries, no order, no
@@ -125,77 +129,92 @@ func (p plain) apply(ctx context.Context) (time.Duration, error) {
 	})
 }
 
-// capture lists both kinds in pages, side by side, and puts every object's
-// JSON into the vault, neither compressed nor encrypted.
-func (b *bench) plainCapture(ctx context.Context, namespace, prefix string) (time.Duration, error) {
+// plainCapture tells what a capture cannot do without, each by itself: to list both
+// kinds in pages, side by side, and to put every object's JSON into the vault, as it is.
+func (b *bench) plainCapture(ctx context.Context, namespace, prefix string) (listing, writing time.Duration, err error) {
 	start := time.Now()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		w := &packer{b: b, prefix: prefix + "/secrets"}
-		opts := metav1.ListOptions{Limit: pageSize}
-		for {
-			page, err := b.kube.CoreV1().Secrets(namespace).List(ctx, opts)
-			if err != nil {
-				return err
-			}
-			if err := add(ctx, w, page.Items); err != nil {
-				return err
-			}
-			if opts.Continue = page.Continue; opts.Continue == "" {
-				return w.flush(ctx)
-			}
-		}
-	})
-	g.Go(func() error {
-		w := &packer{b: b, prefix: prefix + "/configmaps"}
-		opts := metav1.ListOptions{Limit: pageSize}
-		for {
-			page, err := b.kube.CoreV1().ConfigMaps(namespace).List(ctx, opts)
-			if err != nil {
-				return err
-			}
-			if err := add(ctx, w, page.Items); err != nil {
-				return err
-			}
-			if opts.Continue = page.Continue; opts.Continue == "" {
-				return w.flush(ctx)
-			}
-		}
-	})
-	err := g.Wait()
-	return time.Since(start), err
-}
-
-// packer gathers objects until there is enough for one put.
-type packer struct {
-	b      *bench
-	prefix string
-	buf    bytes.Buffer
-	packs  int
-}
-
-func add[T any](ctx context.Context, w *packer, items []T) error {
-	for i := range items {
-		if err := json.NewEncoder(&w.buf).Encode(&items[i]); err != nil {
-			return fmt.Errorf("encode object: %w", err)
-		}
-		if w.buf.Len() < plainPack {
-			continue
-		}
-		if err := w.flush(ctx); err != nil {
-			return err
-		}
+	if err := b.pages(ctx, namespace, func(string, runtime.Object) error { return nil }); err != nil {
+		return 0, 0, err
 	}
-	return nil
-}
-
-func (w *packer) flush(ctx context.Context) error {
-	w.packs++
-	key := fmt.Sprintf("%s-%d", w.prefix, w.packs)
-	_, err := w.b.s3.PutObject(ctx, w.b.bucket, key, &w.buf, int64(w.buf.Len()), minio.PutObjectOptions{})
-	w.buf.Reset()
+	listing = time.Since(start)
+	packs, err := b.packs(ctx, namespace)
 	if err != nil {
-		return fmt.Errorf("put %s: %w", key, err)
+		return 0, 0, err
 	}
-	return nil
+	start = time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fewPuts)
+	for i, pack := range packs {
+		g.Go(func() error {
+			key := fmt.Sprintf("%s-%d", prefix, i)
+			if _, err := b.s3.PutObject(ctx, b.bucket, key, bytes.NewReader(pack), int64(len(pack)), minio.PutObjectOptions{}); err != nil {
+				return fmt.Errorf("put %s: %w", key, err)
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
+	return listing, time.Since(start), err
+}
+
+// pages lists both kinds side by side, and shows each page.
+func (b *bench) pages(ctx context.Context, namespace string, show func(kind string, page runtime.Object) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for kind, list := range map[string]func(metav1.ListOptions) (runtime.Object, error){
+		"secrets": func(o metav1.ListOptions) (runtime.Object, error) {
+			return b.kube.CoreV1().Secrets(namespace).List(ctx, o)
+		},
+		"configmaps": func(o metav1.ListOptions) (runtime.Object, error) {
+			return b.kube.CoreV1().ConfigMaps(namespace).List(ctx, o)
+		},
+	} {
+		g.Go(func() error {
+			opts := metav1.ListOptions{Limit: pageSize}
+			for {
+				page, err := list(opts)
+				if err != nil {
+					return fmt.Errorf("list %s: %w", kind, err)
+				}
+				if err := show(kind, page); err != nil {
+					return err
+				}
+				next, err := meta.ListAccessor(page)
+				if err != nil {
+					return fmt.Errorf("read page of %s: %w", kind, err)
+				}
+				if opts.Continue = next.GetContinue(); opts.Continue == "" {
+					return nil
+				}
+			}
+		})
+	}
+	return g.Wait()
+}
+
+// packs are the objects' JSON, in pieces as large as davit's packs.
+func (b *bench) packs(ctx context.Context, namespace string) ([][]byte, error) {
+	var mu sync.Mutex
+	var done [][]byte
+	open := map[string]*bytes.Buffer{"secrets": {}, "configmaps": {}}
+	err := b.pages(ctx, namespace, func(kind string, page runtime.Object) error {
+		buf := open[kind]
+		return meta.EachListItem(page, func(object runtime.Object) error {
+			if err := json.NewEncoder(buf).Encode(object); err != nil {
+				return fmt.Errorf("encode object: %w", err)
+			}
+			if buf.Len() >= plainPack {
+				mu.Lock()
+				defer mu.Unlock()
+				done = append(done, bytes.Clone(buf.Bytes()))
+				buf.Reset()
+			}
+			return nil
+		})
+	})
+	for _, buf := range open {
+		if buf.Len() > 0 {
+			done = append(done, buf.Bytes())
+		}
+	}
+	return done, err
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -35,36 +36,86 @@ spec:
   volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
 `
 
-// volumeApp is the application with the volume. The file is copied and restored
-// by others into a claim of the same class beside it.
-func (b *bench) volumeApp() string { return b.named("volume") }
+// content is what a volume holds, under data. It is copied and restored by
+// others into a claim of the same class beside it.
+type content struct {
+	app, size string
+	claimMiB  int
+	write     func(dir string) error
+	change    func(dir string) error // 1 % of it
+}
+
+// volume measures one large file.
+func (b *bench) volume(ctx context.Context) error {
+	return b.transfers(ctx, content{
+		app: b.named("volume"), size: fmt.Sprintf("%d MiB file", b.fileMiB), claimMiB: 2*b.fileMiB + 512,
+		write:  func(dir string) error { return b.writeFile(filepath.Join(dir, "file")) },
+		change: func(dir string) error { return b.change(filepath.Join(dir, "file")) },
+	})
+}
+
+// small files, as many as the engine's own benchmark has.
+const (
+	smallBytes = 4 << 10
+	inOneDir   = 100 // of the files
+)
+
+// files measures many small ones.
+func (b *bench) files(ctx context.Context) error {
+	n := b.settings.files
+	return b.transfers(ctx, content{
+		app: b.named("files"), size: fmt.Sprintf("%d files of 4 KiB", n), claimMiB: 3*n*smallBytes/megabyte + 512,
+		write:  func(dir string) error { return writeFiles(dir, n, 1) },
+		change: func(dir string) error { return writeFiles(dir, n, 100) },
+	})
+}
+
+// writeFiles writes every one of n files whose number the step divides.
+func writeFiles(dir string, n, step int) error {
+	buf := make([]byte, smallBytes)
+	for i := 0; i < n; i += step {
+		_, _ = rand.Read(buf) // never fails
+		path := filepath.Join(dir, strconv.Itoa(i/inOneDir), strconv.Itoa(i))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+		if err := os.WriteFile(path, buf, 0o600); err != nil {
+			return fmt.Errorf("write file: %w", err)
+		}
+	}
+	return nil
+}
 
 // timesOf is what one side took for the same work.
 type timesOf struct{ backup, again, restore time.Duration }
 
-// volume measures one file from a claim into the vault and back, from command
+// transfers measures a volume from a claim into the vault and back, from command
 // to command: with davit that is snapshot, scratch claim, holder pod, transfer
 // and clean-up; with cp and restic the copying alone.
-func (b *bench) volume(ctx context.Context) error {
-	b.report.say("writing a file of %d MiB", b.fileMiB)
-	from, err := b.mounted(ctx, b.volumeApp())
+func (b *bench) transfers(ctx context.Context, c content) error {
+	b.report.say("writing %s", c.size)
+	from, err := b.mounted(ctx, c.app, c.claimMiB)
 	if err != nil {
 		return err
 	}
-	to, err := b.mounted(ctx, b.named("volume-plain"))
+	to, err := b.mounted(ctx, c.app+"-plain", c.claimMiB)
 	if err != nil {
 		return err
 	}
-	if err := b.writeFile(filepath.Join(from, "file")); err != nil {
+	data := filepath.Join(from, "data")
+	if err := os.Mkdir(data, 0o755); err != nil {
+		return fmt.Errorf("make directory: %w", err)
+	}
+	if err := c.write(data); err != nil {
 		return err
 	}
-	if err := b.protect(ctx, b.volumeApp()); err != nil {
+	if err := b.protect(ctx, c.app); err != nil {
 		return err
 	}
-	return b.compareVolumes(ctx, from, to)
+	return b.compareVolumes(ctx, c, from, to)
 }
 
-func (b *bench) compareVolumes(ctx context.Context, from, to string) error {
+func (b *bench) compareVolumes(ctx context.Context, c content, from, to string) error {
 	node, err := b.watch("node")
 	if err != nil {
 		return err
@@ -76,27 +127,26 @@ func (b *bench) compareVolumes(ctx context.Context, from, to string) error {
 	var davit, restic timesOf
 	for _, step := range []func() error{
 		func() error { return b.resticFirst(ctx, from, to, &restic) },
-		func() error { return b.davitFirst(ctx, node, &davit) },
-		func() error { return b.change(filepath.Join(from, "file")) },
+		func() error { return b.davitFirst(ctx, c.app, node, &davit) },
+		func() error { return c.change(filepath.Join(from, "data")) },
 		func() (err error) { restic.again, err = b.resticBackup(ctx, from); return err },
-		func() error { r, err := b.backup(ctx, b.volumeApp()); davit.again = r.took; return err },
+		func() error { r, err := b.backup(ctx, c.app); davit.again = r.took; return err },
 	} {
 		if err := step(); err != nil {
 			return err
 		}
 	}
-	size := fmt.Sprintf("%d MiB file", b.fileMiB)
-	b.report.times("volume backup, "+size+": davit backup / cp -a", davit.backup, copying)
-	b.report.times("volume backup, "+size+": davit backup / restic backup", davit.backup, restic.backup)
-	b.report.times("volume backup again, 1 % changed: davit backup / restic backup", davit.again, restic.again)
-	b.report.times("volume restore, "+size+": davit restore / cp -a", davit.restore, copying)
-	b.report.times("volume restore, "+size+": davit restore / restic restore", davit.restore, restic.restore)
+	b.report.times("volume backup, "+c.size+": davit backup / cp -a", davit.backup, copying)
+	b.report.times("volume backup, "+c.size+": davit backup / restic backup", davit.backup, restic.backup)
+	b.report.times("volume backup again, "+c.size+", 1 % changed: davit backup / restic backup", davit.again, restic.again)
+	b.report.times("volume restore, "+c.size+": davit restore / cp -a", davit.restore, copying)
+	b.report.times("volume restore, "+c.size+": davit restore / restic restore", davit.restore, restic.restore)
 	return nil
 }
 
 // mounted makes a claim with a pod, and returns where the host sees its files.
-func (b *bench) mounted(ctx context.Context, namespace string) (string, error) {
-	manifest := fmt.Sprintf(volumeManifest, namespace, 2*b.fileMiB+512)
+func (b *bench) mounted(ctx context.Context, namespace string, size int) (string, error) {
+	manifest := fmt.Sprintf(volumeManifest, namespace, size)
 	if _, err := b.stage.KubectlIn(ctx, site, strings.NewReader(manifest), "apply", "-f", "-"); err != nil {
 		return "", err
 	}
@@ -159,11 +209,11 @@ func (b *bench) change(path string) error {
 // copy is cp -a from one volume to another, and on to the disk.
 func (b *bench) copy(ctx context.Context, from, to string) (time.Duration, error) {
 	b.report.say("cp -a")
-	r, err := b.command(ctx, nil, "sh", "-c", `cp -a "$1/file" "$2/file" && sync -f "$2"`, "sh", from, to)
+	r, err := b.command(ctx, nil, "sh", "-c", `cp -a "$1/data" "$2/data" && sync -f "$2"`, "sh", from, to)
 	if err != nil {
 		return 0, err
 	}
-	return r.took, os.Remove(filepath.Join(to, "file"))
+	return r.took, os.RemoveAll(filepath.Join(to, "data"))
 }
 
 // restic works against the same S3 server, in the same bucket.
@@ -180,11 +230,11 @@ func (b *bench) restic(ctx context.Context, script string, args ...string) (time
 
 func (b *bench) resticBackup(ctx context.Context, from string) (time.Duration, error) {
 	b.report.say("restic backup")
-	return b.restic(ctx, `restic -q backup "$1/file"`, from)
+	return b.restic(ctx, `restic -q backup "$1/data"`, from)
 }
 
 func (b *bench) resticFirst(ctx context.Context, from, to string, times *timesOf) (err error) {
-	if _, err := b.restic(ctx, "restic -q init"); err != nil {
+	if _, err := b.restic(ctx, "restic -q cat config || restic -q init"); err != nil {
 		return err
 	}
 	if times.backup, err = b.resticBackup(ctx, from); err != nil {
@@ -195,9 +245,9 @@ func (b *bench) resticFirst(ctx context.Context, from, to string, times *timesOf
 	return err
 }
 
-func (b *bench) davitFirst(ctx context.Context, node process, times *timesOf) error {
+func (b *bench) davitFirst(ctx context.Context, app string, node process, times *timesOf) error {
 	b.report.say("davit backup")
-	r, err := b.backup(ctx, b.volumeApp())
+	r, err := b.backup(ctx, app)
 	if err != nil {
 		return err
 	}
@@ -209,7 +259,7 @@ func (b *bench) davitFirst(ctx context.Context, node process, times *timesOf) er
 		return err
 	}
 	b.report.say("davit restore")
-	r, report, err := b.clone(ctx, b.volumeApp(), b.named("volume-copy"))
+	r, report, err := b.clone(ctx, app, app+"-copy")
 	if err != nil {
 		return err
 	}
