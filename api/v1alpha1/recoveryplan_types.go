@@ -1,6 +1,9 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
 
 // RecoveryPlan says how a set of applications moves between sites. Files hold
 // the same document. What a cluster is told is kept in the vault too, so that
@@ -184,6 +187,7 @@ type PlanGroup struct {
 // +kubebuilder:validation:XValidation:rule="self.kind != 'http' || has(self.call)",message="an http step needs call"
 // +kubebuilder:validation:XValidation:rule="self.kind != 'probe' || has(self.checks) && self.checks.size() > 0",message="a probe step needs checks"
 // +kubebuilder:validation:XValidation:rule="!(self.kind in ['manual', 'approval']) || has(self.prompt)",message="a step that asks a person needs prompt"
+// +kubebuilder:validation:XValidation:rule="self.kind != 'infrastructure' || [has(self.terraform), has(self.clusterAPI), has(self.command)].filter(x, x).size() == 1",message="an infrastructure step needs one of terraform, clusterAPI and command"
 type PlanStep struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -239,6 +243,12 @@ type PlanStep struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=32
 	Checks []PlanCheck `json:"checks,omitempty"`
+	// Terraform is what an infrastructure step applies.
+	// +optional
+	Terraform *PlanTerraform `json:"terraform,omitempty"`
+	// ClusterAPI is what an infrastructure step asks of a management cluster.
+	// +optional
+	ClusterAPI *PlanClusterAPI `json:"clusterAPI,omitempty"`
 	// Undo takes a command or a call back when a run rolls back.
 	// +optional
 	Undo *PlanCommand `json:"undo,omitempty"`
@@ -270,6 +280,125 @@ type PlanCommand struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=32
 	Secrets []string `json:"secrets,omitempty"`
+}
+
+// PlanTerraform is a configuration of Terraform or OpenTofu, applied by a Job in
+// davit-system. Its state is kept by its backend, which must outlive either site.
+// +kubebuilder:validation:XValidation:rule="[has(self.configMap), has(self.secret), has(self.directory), has(self.module)].filter(x, x).size() == 1",message="say one of configMap, secret, directory and module"
+type PlanTerraform struct {
+	// Image has the program, a shell, and what the configuration needs.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	Image string `json:"image"`
+	// Program is terraform by default; tofu, for one, is another.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Program string `json:"program,omitempty"`
+	// ConfigMap of davit-system, each key a file of the configuration.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	ConfigMap string `json:"configMap,omitempty"`
+	// Secret of davit-system, each key a file of the configuration.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Secret string `json:"secret,omitempty"`
+	// Directory of the image that has the configuration.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Directory string `json:"directory,omitempty"`
+	// Module is an address that init copies the configuration from, such as
+	// git::https://git.example.com/infra.git//west?ref=v3.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	Module string `json:"module,omitempty"`
+	// Backend completes the configuration's backend; what is secret comes by
+	// environment.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=64
+	Backend map[string]string `json:"backend,omitempty"`
+	// Workspace is made by the first apply; default is the default one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=90
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9._-]*$`
+	Workspace string `json:"workspace,omitempty"`
+	// Variables of the configuration.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=256
+	Variables map[string]string `json:"variables,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxProperties=256
+	Env map[string]string `json:"env,omitempty"`
+	// Secrets are names of Secrets whose keys become environment variables, such as
+	// TF_VAR_password.
+	// +optional
+	// +kubebuilder:validation:MaxItems=32
+	Secrets []string `json:"secrets,omitempty"`
+	// LockTimeout is how long a state that another holds is waited for; 1m by default.
+	// +optional
+	LockTimeout metav1.Duration `json:"lockTimeout,omitempty"`
+	// Undo is what a roll-back does with what was made: keep (the default) or
+	// destroy, which destroys all that the state knows.
+	// +optional
+	// +kubebuilder:validation:Enum=keep;destroy
+	Undo string `json:"undo,omitempty"`
+}
+
+// PlanClusterAPI is what a management cluster of Cluster API is asked for.
+// +kubebuilder:validation:XValidation:rule="has(self.apply) || has(self.scale) || has(self.wait)",message="say one of apply, scale and wait"
+type PlanClusterAPI struct {
+	// Kubeconfig is a Secret of davit-system with the key value, or kubeconfig, that
+	// leads to the management cluster; without it the target is its own.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// Apply are objects of Cluster API's groups.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Apply []PlanObject `json:"apply,omitempty"`
+	// Scale says how many machines there must be at least. What has more keeps them.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Scale []PlanMachines `json:"scale,omitempty"`
+	// Wait are conditions that must hold then.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Wait []PlanConditions `json:"wait,omitempty"`
+	// Undo is what a roll-back does with objects that the run made: keep (the
+	// default) or destroy. Replicas go back to what they were in any case.
+	// +optional
+	// +kubebuilder:validation:Enum=keep;destroy
+	Undo string `json:"undo,omitempty"`
+}
+
+// PlanObject is an object as it is written in YAML.
+// +kubebuilder:validation:Type=object
+// +kubebuilder:pruning:PreserveUnknownFields
+type PlanObject struct {
+	runtime.RawExtension `json:",inline"`
+}
+
+// PlanMachines is how many machines something has.
+type PlanMachines struct {
+	// Object is RESOURCE.GROUP/NAMESPACE/NAME, such as
+	// machinedeployments.cluster.x-k8s.io/fleet/west-workers.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Object string `json:"object"`
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	Replicas int32 `json:"replicas"`
+}
+
+// PlanConditions are conditions of an object that must be true.
+type PlanConditions struct {
+	// Object is RESOURCE.GROUP/NAMESPACE/NAME, such as clusters.cluster.x-k8s.io/fleet/west.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	Object string `json:"object"`
+	// Conditions by default are Ready, or Available where there is no Ready.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []string `json:"conditions,omitempty"`
 }
 
 // PlanCall is an HTTP call.

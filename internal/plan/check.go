@@ -388,7 +388,7 @@ func (c *checker) stepNeeds(where string, s Step) {
 		{[]Kind{KindHTTP}, s.Call != nil && s.Call.Method != "" && s.Call.URL != "" && s.Call.Expect != 0, "call with a method, a URL and the status to expect"},
 		{[]Kind{KindManual, KindApproval}, s.Prompt != "", "prompt"},
 		{[]Kind{KindProbe}, len(s.Checks) > 0, "check"},
-		{[]Kind{KindDNS, KindGate, KindSuspend, KindResume, KindInfra}, s.Object != "", "object"},
+		{[]Kind{KindDNS, KindGate, KindSuspend, KindResume}, s.Object != "", "object"},
 	}
 	for _, n := range needs {
 		if slices.Contains(n.kinds, s.Kind) && !n.given {
@@ -408,8 +408,10 @@ func (c *checker) stepNeeds(where string, s Step) {
 		}
 		c.approvers(where, *s.Approvers)
 	}
-	if s.Undo != nil && (s.Undo.Image == "" || s.Kind != KindCommand && s.Kind != KindHTTP) {
-		c.say(where, "its undo cannot be used", "give undo an image, and only to command and http steps")
+	c.infrastructure(where, s)
+	commands := s.Kind == KindCommand || s.Kind == KindHTTP || s.Kind == KindInfra && s.Command != nil
+	if s.Undo != nil && (s.Undo.Image == "" || !commands) {
+		c.say(where, "its undo cannot be used", "give undo an image, and only to steps that run a command or make a call")
 	}
 }
 

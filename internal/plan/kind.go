@@ -33,7 +33,8 @@ const (
 	KindApproval Kind = "approval" // a person allows what follows
 	KindSuspend  Kind = "suspend"  // GitOps keeps its hands off
 	KindResume   Kind = "resume"   // GitOps goes on
-	KindInfra    Kind = "infrastructure"
+	// KindInfra makes machines and networks, by Terraform, Cluster API or a Job.
+	KindInfra Kind = "infrastructure"
 )
 
 // traits are what is true of all steps of a kind.
@@ -88,7 +89,12 @@ func (s Step) Activates() bool { return kinds[s.Kind].activates && s.Side != Sou
 // Undoable tells whether the step can be taken back. What cannot is left as it
 // is when a run rolls back.
 func (s Step) Undoable() bool {
-	if s.Kind == KindCommand || s.Kind == KindHTTP {
+	switch {
+	case s.Kind == KindInfra && s.Terraform != nil:
+		return s.Terraform.Destroy
+	case s.Kind == KindInfra && s.ClusterAPI != nil:
+		return true
+	case s.Kind == KindCommand, s.Kind == KindHTTP, s.Kind == KindInfra:
 		return s.Undo != nil
 	}
 	return kinds[s.Kind].undo

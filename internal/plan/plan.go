@@ -152,17 +152,20 @@ type Step struct {
 	// until the source is fenced.
 	Early bool `json:"early,omitempty"`
 
-	Command *Command `json:"command,omitempty"`
-	Call    *Call    `json:"call,omitempty"`
-	Prompt  string   `json:"prompt,omitempty"` // of manual tasks and approvals
+	// Command is what command and infrastructure steps run, Terraform and ClusterAPI
+	// are the other forms of infrastructure.
+	Command    *Command    `json:"command,omitempty"`
+	Terraform  *Terraform  `json:"terraform,omitempty"`
+	ClusterAPI *ClusterAPI `json:"clusterAPI,omitempty"`
+	Call       *Call       `json:"call,omitempty"`
+	Prompt     string      `json:"prompt,omitempty"` // of manual tasks and approvals
 	// Approvers are who must agree, of approvals. Nil: one of those who may.
 	Approvers *Approval `json:"approvers,omitempty"`
 	Checks    []Check   `json:"checks,omitempty"` // of probes
 	// Undo is the command that takes a command or call back. Without one they
 	// stay done when a run rolls back.
 	Undo *Command `json:"undo,omitempty"`
-	// Object names what the step works on: a record, gate, GitOps object or
-	// infrastructure object.
+	// Object names what the step works on: a record, gate or GitOps object.
 	Object string `json:"object,omitempty"`
 	// Record says where the name in Object leads; of dns steps.
 	Record *Record `json:"record,omitempty"`

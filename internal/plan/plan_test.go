@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -237,7 +238,23 @@ func TestProblems(t *testing.T) {
 		{func(p *plan.Plan) { p.Steps[0].Object = "deployments.apps/shop/web" }, `step "argo-off": "deployments.apps/shop/web" is nothing that makes objects from git: write kustomizations.kustomize.toolkit.fluxcd.io/, helmreleases.helm.toolkit.fluxcd.io/ or applications.argoproj.io/ with NAMESPACE/NAME`},
 		{func(p *plan.Plan) { p.Steps[0].Object = plan.Kustomizations + "/shop" }, `step "argo-off": "kustomizations.kustomize.toolkit.fluxcd.io/shop" does not say which one: write kustomizations.kustomize.toolkit.fluxcd.io/, helmreleases.helm.toolkit.fluxcd.io/ or applications.argoproj.io/ with NAMESPACE/NAME`},
 		{func(p *plan.Plan) { p.Steps[0].Before, p.Steps[0].After = nil, []string{"data/db"} }, `step "argo-off": in a failover it suspends the source after claim/cart: let it come before quiesce/cart`},
-		{func(p *plan.Plan) { p.Steps[1].Undo = &plan.Command{} }, `step "warm": its undo cannot be used: give undo an image, and only to command and http steps`},
+		{func(p *plan.Plan) { p.Steps[1].Undo = &plan.Command{} }, `step "warm": its undo cannot be used: give undo an image, and only to steps that run a command or make a call`},
+		{func(p *plan.Plan) { p.Steps[1].Terraform = &plan.Terraform{} }, `step "warm": its terraform or clusterAPI is never used: make it a step of the kind infrastructure, or remove them`},
+		{infra(func(s *plan.Step) { s.Terraform = nil }), `step "warm": it has 0 of terraform, clusterAPI and command: give it one`},
+		{infra(func(s *plan.Step) { s.Command = &plan.Command{Image: "i"} }), `step "warm": it has 2 of terraform, clusterAPI and command: give it one`},
+		{infra(func(s *plan.Step) { s.Object = "x" }), `step "warm": its object is never used: remove it: terraform, clusterAPI or command says what is made`},
+		{infra(func(s *plan.Step) { s.Terraform.Image = "" }), `step "warm": its terraform has no image: give one that has the program and a shell`},
+		{infra(func(s *plan.Step) { s.Terraform.Module = "git::https://x" }), `step "warm": its configuration is in 2 places: say one of configMap, secret, directory and module`},
+		{infra(func(s *plan.Step) { s.Timeout = time.Minute }), `step "warm": it waits 1m0s for a lock, and has 1m0s in all: give it a longer timeout, or a shorter lockTimeout`},
+		{infra(func(s *plan.Step) { s.Terraform.Backend = map[string]string{"a=b": "c"} }), `step "warm": its backend has a key "a=b": write KEY: VALUE`},
+		{infra(func(s *plan.Step) { s.Undo = &plan.Command{Image: "i"} }), `step "warm": its undo cannot be used: give undo an image, and only to steps that run a command or make a call`},
+		{infra(func(s *plan.Step) { s.Terraform, s.ClusterAPI = nil, &plan.ClusterAPI{} }), `step "warm": its clusterAPI asks for nothing: say apply, scale or wait`},
+		{infra(func(s *plan.Step) {
+			s.Terraform, s.ClusterAPI = nil, &plan.ClusterAPI{Scale: []plan.Machines{{Object: "deployments.apps/shop/web", Replicas: 1}}}
+		}), `step "warm": "deployments.apps/shop/web" is nothing of Cluster API: write RESOURCE.GROUP/NAMESPACE/NAME of a group of Cluster API, such as machinedeployments.cluster.x-k8s.io/fleet/workers`},
+		{infra(func(s *plan.Step) {
+			s.Terraform, s.ClusterAPI = nil, &plan.ClusterAPI{Apply: []json.RawMessage{json.RawMessage(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a","namespace":"b"}}`)}}
+		}), `step "warm": object 1 of its apply: Secret of "v1" is nothing of Cluster API: write an object of Cluster API with apiVersion, kind and metadata, or apply it otherwise: a command can`},
 		{func(p *plan.Plan) { p.Steps[1].OnError = "panic" }, `step "warm": on error it cannot "panic": use stop, continue or rollback`},
 		{func(p *plan.Plan) { p.Steps[1].OnError = plan.Rollback }, `step "warm": it has no way back, and rolls back on an error: use stop or continue`},
 		{func(p *plan.Plan) { p.Steps[1].Side = "left" }, `step "warm": there is no side "left": use source or target`},
@@ -291,6 +308,35 @@ func TestProblems(t *testing.T) {
 		if _, err := p.Graph(plan.Failover); err == nil {
 			t.Errorf("a graph was made of a plan with: %s", got)
 		}
+	}
+}
+
+// infra makes the plan's second step one that applies a configuration, and changes it.
+func infra(change func(*plan.Step)) func(*plan.Plan) {
+	return func(p *plan.Plan) {
+		s := &p.Steps[1]
+		s.Kind, s.Command, s.Undo, s.Timeout = plan.KindInfra, nil, nil, 20*time.Minute
+		s.Terraform = &plan.Terraform{Image: "tf:1", ConfigMap: "net"}
+		change(s)
+	}
+}
+
+// TestInfrastructureIsTakenBack as each form says.
+func TestInfrastructureIsTakenBack(t *testing.T) {
+	for want, steps := range map[bool][]plan.Step{
+		false: {{Terraform: &plan.Terraform{}}, {Command: &plan.Command{}}},
+		true:  {{Terraform: &plan.Terraform{Destroy: true}}, {ClusterAPI: &plan.ClusterAPI{}}, {Command: &plan.Command{}, Undo: &plan.Command{}}},
+	} {
+		for _, s := range steps {
+			if s.Kind = plan.KindInfra; s.Undoable() != want {
+				t.Errorf("%+v: %t", s, !want)
+			}
+		}
+	}
+	good := shop()
+	infra(func(*plan.Step) {})(good)
+	if problems := good.Check(); len(problems) > 0 {
+		t.Error(problems)
 	}
 }
 

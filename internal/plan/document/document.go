@@ -3,6 +3,7 @@
 package document
 
 import (
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -162,6 +163,34 @@ func command(c *v1alpha1.PlanCommand) *plan.Command {
 	return &plan.Command{Image: c.Image, Args: c.Args, Env: c.Env, Secrets: c.Secrets}
 }
 
+// destroy is the word of those who want what was made destroyed by a roll-back.
+const destroy = "destroy"
+
+func terraform(t *v1alpha1.PlanTerraform) *plan.Terraform {
+	if t == nil {
+		return nil
+	}
+	return &plan.Terraform{
+		Image: t.Image, Program: t.Program, ConfigMap: t.ConfigMap, Secret: t.Secret, Directory: t.Directory, Module: t.Module,
+		Backend: t.Backend, Workspace: t.Workspace, Variables: t.Variables, Env: t.Env, Secrets: t.Secrets,
+		LockTimeout: t.LockTimeout.Duration, Destroy: t.Undo == destroy,
+	}
+}
+
+func clusterAPI(a *v1alpha1.PlanClusterAPI) *plan.ClusterAPI {
+	if a == nil {
+		return nil
+	}
+	return &plan.ClusterAPI{
+		Kubeconfig: a.Kubeconfig, Destroy: a.Undo == destroy,
+		Apply: each(a.Apply, func(o v1alpha1.PlanObject) stdjson.RawMessage { return o.Raw }),
+		Scale: each(a.Scale, func(m v1alpha1.PlanMachines) plan.Machines {
+			return plan.Machines{Object: m.Object, Replicas: int64(m.Replicas)}
+		}),
+		Wait: each(a.Wait, func(w v1alpha1.PlanConditions) plan.Conditions { return plan.Conditions(w) }),
+	}
+}
+
 func record(r *v1alpha1.PlanRecord) *plan.Record {
 	if r == nil {
 		return nil
@@ -178,6 +207,7 @@ func step(s v1alpha1.PlanStep) plan.Step {
 		After: s.After, Before: s.Before, Timeout: s.Timeout.Duration, OnError: plan.OnError(s.OnError), NoWayBack: s.NoWayBack, Early: s.Early,
 		Command: command(s.Command), Prompt: s.Prompt, Checks: each(s.Checks, check), Undo: command(s.Undo), Object: s.Object, Record: record(s.Record),
 	}
+	out.Terraform, out.ClusterAPI = terraform(s.Terraform), clusterAPI(s.ClusterAPI)
 	if a := s.Approvers; a != nil {
 		out.Approvers = &plan.Approval{Count: a.Count, Roles: a.Roles, Users: a.Users}
 	}

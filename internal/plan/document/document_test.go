@@ -23,7 +23,75 @@ func example(tb testing.TB) (whole, automatic string) {
 	blocks := strings.Split(string(page), "```")
 	whole = strings.TrimPrefix(blocks[1], "yaml\n")
 	before, rest, _ := strings.Cut(whole, "  fence:\n    timeout: 30s # how long a silent source is asked\n")
-	return whole, before + strings.TrimPrefix(blocks[3], "yaml\n") + rest
+	return whole, before + block(tb, "lease: 15s") + rest
+}
+
+// block is what the page shows that has some words.
+func block(tb testing.TB, words string) string {
+	tb.Helper()
+	page, err := os.ReadFile("../../../docs/plans.md")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for i, text := range strings.Split(string(page), "```") {
+		if i%2 == 1 && strings.Contains(text, words) {
+			return strings.TrimPrefix(text, "yaml\n")
+		}
+	}
+	tb.Fatalf("the page shows nothing with %q", words)
+	return ""
+}
+
+// TestInfrastructureOfTheDocs: what the page shows is read whole, and has no problem.
+func TestInfrastructureOfTheDocs(t *testing.T) {
+	whole, _ := example(t)
+	_, steps, _ := strings.Cut(block(t, "kind: infrastructure"), "steps:\n")
+	before, rest, _ := strings.Cut(whole, "    - name: argo-off")
+	text := before + "  " + strings.ReplaceAll(strings.TrimSuffix(steps, "\n"), "\n", "\n  ") + "\n    - name: argo-off" + rest
+	p, err := document.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range p.Check() {
+		t.Error(problem)
+	}
+	network, machines := p.Steps[0].Terraform, p.Steps[1].ClusterAPI
+	if network.ConfigMap != "west-network" || network.Backend["key"] != "west/network" || network.Variables["size"] != "large" || network.Secrets[0] != "cloud" || network.LockTimeout != time.Minute || network.Destroy {
+		t.Errorf("%+v", network)
+	}
+	if machines.Kubeconfig != "management" || machines.Scale[0].Replicas != 6 || machines.Wait[0].Conditions[1] != "ControlPlaneReady" {
+		t.Errorf("%+v", machines)
+	}
+}
+
+// TestAppliedObjectsAreKept as they were written.
+func TestAppliedObjectsAreKept(t *testing.T) {
+	p, err := document.Parse([]byte(`
+apiVersion: davit.dev/v1alpha1
+kind: RecoveryPlan
+metadata: {name: p}
+spec:
+  sites: [{name: east}, {name: west}]
+  fence: {timeout: 30s}
+  applications: [{name: shop}]
+  steps:
+    - name: fleet
+      kind: infrastructure
+      timeout: 10m
+      before: [data/shop]
+      early: true
+      clusterAPI: {undo: destroy, apply: [{apiVersion: cluster.x-k8s.io/v1beta1, kind: Cluster, metadata: {name: west, namespace: fleet}, spec: {paused: false}}]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range p.Check() {
+		t.Error(problem)
+	}
+	a := p.Steps[0].ClusterAPI
+	if head, err := plan.ReadMachinery(a.Apply[0]); err != nil || head.String() != "Cluster fleet/west" || !a.Destroy || !strings.Contains(string(a.Apply[0]), `"paused":false`) {
+		t.Errorf("%s, %v", a.Apply[0], err)
+	}
 }
 
 func TestExampleOfTheDocs(t *testing.T) {
