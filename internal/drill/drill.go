@@ -111,7 +111,7 @@ func (s *Site) Kinds(live execute.Kinds) execute.Kinds {
 		plan.KindGate:    execute.Func(s.rehearse),
 		plan.KindCleanup: remembered(s.cleanup),
 	}
-	for _, k := range []plan.Kind{plan.KindCommand, plan.KindHTTP} {
+	for _, k := range []plan.Kind{plan.KindCommand, plan.KindHTTP, plan.KindInfra} {
 		if inner, ok := live[k]; ok {
 			kinds[k] = s.told(inner)
 		}

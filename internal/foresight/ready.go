@@ -294,6 +294,12 @@ func sameSteps(a, b []plan.Step) bool {
 			if s.Command != nil {
 				word += fmt.Sprintf(" %+v", *s.Command)
 			}
+			if s.Terraform != nil {
+				word += fmt.Sprintf(" %+v", *s.Terraform)
+			}
+			if s.ClusterAPI != nil {
+				word += fmt.Sprintf(" %+v", *s.ClusterAPI)
+			}
 			if s.Record != nil {
 				word += fmt.Sprintf(" %+v", *s.Record)
 			}

@@ -193,11 +193,19 @@ func (in *Input) Wanting() []Image {
 // StepImages are the images of the plan's own commands.
 func StepImages(p *plan.Plan) []Image {
 	var all []Image
+	add := func(reference string) {
+		if i := (Image{Reference: reference}); reference != "" && !slices.Contains(all, i) {
+			all = append(all, i)
+		}
+	}
 	for _, s := range p.Steps {
 		for _, c := range []*plan.Command{s.Command, s.Undo} {
-			if c != nil && c.Image != "" && !slices.Contains(all, Image{Reference: c.Image}) {
-				all = append(all, Image{Reference: c.Image})
+			if c != nil {
+				add(c.Image)
 			}
+		}
+		if s.Terraform != nil {
+			add(s.Terraform.Image)
 		}
 	}
 	return all
@@ -266,6 +274,12 @@ func Secrets(p *plan.Plan) []string {
 		}
 		if s.Record != nil {
 			all = append(all, s.Record.Secret)
+		}
+		if t := s.Terraform; t != nil {
+			all = append(append(all, t.Secret), t.Secrets...)
+		}
+		if s.ClusterAPI != nil {
+			all = append(all, s.ClusterAPI.Kubeconfig)
 		}
 	}
 	for _, t := range p.Traffic {

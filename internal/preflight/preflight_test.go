@@ -24,7 +24,7 @@ func site(name string) *preflight.Site {
 		APIs:    map[string][]string{"deployments.apps": {"v1"}, "persistentvolumeclaims": {"v1"}, "applications.davit.dev": {"v1alpha1"}},
 		Images:  map[string]int{"registry.example.com/shop@sha256:aa": 2},
 		Rights:  preflight.Rights{Who: "davit-restore", Asked: 12},
-		Secrets: []string{"dns-key"}, Reconcilers: []string{}, Accounts: []string{"davit-restore"}, Names: []string{},
+		Secrets: []string{"dns-key"}, Reconcilers: []string{}, Accounts: []string{"davit-restore"}, Names: []string{}, ConfigMaps: []string{"net"},
 		Quotas: []preflight.Quota{{Namespace: "shop", Name: "q", Hard: map[string]int64{"requests.cpu": 9000, "pods": 20, "requests.storage": 200 * gib}, Used: map[string]int64{"pods": 3}}},
 	}
 }
@@ -53,12 +53,17 @@ func good() *preflight.Input {
 		}},
 		Vault:      preflight.Vault{KeyID: "k1", SkewKnown: true, Domain: "cloud"},
 		Names:      []preflight.Name{{Traffic: "www", Server: "ns1:53", TTL: 30 * time.Second}},
-		Registries: map[string]preflight.Registry{"registry.example.com/warm:3": {Present: true}},
+		Registries: map[string]preflight.Registry{"registry.example.com/warm:3": {Present: true}, "registry.example.com/tf:1": {Present: true}},
 	}
 }
 
 func suspend(onError plan.OnError) plan.Step {
 	return plan.Step{Name: "off", Kind: plan.KindSuspend, Object: plan.Kustomizations + "/flux/shop", OnError: onError}
+}
+
+// terraform applies a configuration.
+func terraform(configMap string, verbs ...plan.Verb) plan.Step {
+	return plan.Step{Name: "net", Kind: plan.KindInfra, Verbs: verbs, Terraform: &plan.Terraform{Image: "registry.example.com/tf:1", ConfigMap: configMap}}
 }
 
 // flux gives a site Kustomizations.
@@ -235,6 +240,29 @@ func TestChecks(t *testing.T) {
 		{"the source's name is not Davit's", "steps", preflight.Warn, "leads clients there again", func(in *preflight.Input) {
 			external(in)
 			in.Sites["east"].Names = []string{"davit-system/other"}
+		}},
+		{"no configuration", "steps", preflight.Fail, `step "net" applies the configuration in ConfigMap fleet`, func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, terraform("fleet", plan.Drill))
+		}},
+		{"nobody listed the configurations", "steps", preflight.Unknown, "do not say which configMaps", func(in *preflight.Input) {
+			in.Plan.Steps, in.Sites["west"].ConfigMaps = append(in.Plan.Steps, terraform("net", plan.Drill)), nil
+		}},
+		{"never rehearsed", "steps", preflight.Warn, `step "net" is never rehearsed`, func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, terraform("net"))
+		}},
+		{"terraform's image nowhere", "step-images", preflight.Fail, "no node has registry.example.com/tf:1", func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, terraform("net", plan.Drill))
+			in.Registries["registry.example.com/tf:1"] = preflight.Registry{Absent: true, Why: "404"}
+		}},
+		{"terraform's Secret is missing", "rights", preflight.Fail, "Secret cloud", func(in *preflight.Input) {
+			s := terraform("net", plan.Drill)
+			s.Terraform.Secrets = []string{"cloud"}
+			in.Plan.Steps = append(in.Plan.Steps, s)
+		}},
+		{"no management cluster", "steps", preflight.Fail, "the site serves no machinedeployments.cluster.x-k8s.io", func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, plan.Step{Name: "nodes", Kind: plan.KindInfra, Verbs: []plan.Verb{plan.Drill}, ClusterAPI: &plan.ClusterAPI{
+				Scale: []plan.Machines{{Object: "machinedeployments.cluster.x-k8s.io/fleet/west", Replicas: 3}},
+			}})
 		}},
 		{"no such account", "steps", preflight.Fail, "ServiceAccount mover", func(in *preflight.Input) { in.Plan.Account = "mover" }},
 		{"nobody listed the accounts", "steps", preflight.Unknown, "do not say which accounts", func(in *preflight.Input) {

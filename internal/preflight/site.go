@@ -40,6 +40,9 @@ type Site struct {
 	Reconcilers []string `json:"reconcilers"`
 	Accounts    []string `json:"accounts"`
 	Names       []string `json:"names"`
+	// ConfigMaps are those of Davit's namespace that are not Davit's own; nil where
+	// nobody looked.
+	ConfigMaps []string `json:"configMaps"`
 	// Roles are the applications' roles here, by their names in the vault.
 	Roles map[string]string `json:"roles,omitempty"`
 	// Unread is what could not be read, and why.

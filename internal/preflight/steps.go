@@ -26,6 +26,9 @@ func checkSteps(in *Input) []Finding {
 		if s.Kind == plan.KindGate {
 			say(in.To, in.gate(s.Name))
 		}
+		if s.Kind == plan.KindInfra && s.Command == nil {
+			say(in.To, in.infrastructure(s))
+		}
 		if s.Record != nil && s.Record.Provider == plan.ProviderExternalDNS {
 			say(in.To, in.endpoint(s.Object, s.Record))
 		}
@@ -84,7 +87,7 @@ func (s *Site) listed(what string) []string {
 	if s == nil {
 		return nil
 	}
-	return map[string][]string{"reconcilers": s.Reconcilers, "accounts": s.Accounts, "names": s.Names}[what]
+	return map[string][]string{"reconcilers": s.Reconcilers, "accounts": s.Accounts, "names": s.Names, "configMaps": s.ConfigMaps}[what]
 }
 
 // reconciler looks for what a suspend or resume step acts on.
@@ -125,6 +128,40 @@ func (in *Input) gate(name string) []Finding {
 		return []Finding{fail(in.To, "davit install there", "gate %q is opened on Applications, and the site has no such kind", name)}
 	}
 	return nil
+}
+
+// infrastructure looks for what a terraform or clusterAPI step relies on at the target.
+// Its image and Secrets are looked for with the others'. What no site's facts say, a
+// drill asks: one that has the step.
+func (in *Input) infrastructure(step plan.Step) []Finding {
+	var all []Finding
+	if t := step.Terraform; t != nil && t.ConfigMap != "" {
+		s, found := in.relied(in.To, "configMaps", in.Sites[in.To].listed("configMaps"))
+		switch {
+		case s == nil:
+			all = append(all, found...)
+		case !slices.Contains(s.ConfigMaps, t.ConfigMap):
+			all = append(all, fail(in.To, "kubectl -n davit-system create configmap "+t.ConfigMap+" --from-file=DIR there",
+				"step %q applies the configuration in ConfigMap %s, which is not in davit-system there", step.Name, t.ConfigMap))
+		}
+	}
+	if a := step.ClusterAPI; a != nil && a.Kubeconfig == "" {
+		s, found := in.relied(in.To, "apis", nil)
+		if s == nil {
+			return append(all, found...)
+		}
+		for _, object := range a.Machinery() {
+			if resource, _, _, err := plan.Machinery(object); err == nil && len(s.APIs[resource]) == 0 { // Plan.Check speaks of errors
+				all = append(all, fail(in.To, "say in the step which Secret has the kubeconfig of the management cluster, or correct the object",
+					"step %q is about %s, and the site serves no %s", step.Name, object, resource))
+			}
+		}
+	}
+	if !slices.Contains(step.Verbs, plan.Drill) {
+		all = append(all, warn(in.To, "add drill to its verbs: a drill plans it, and changes nothing",
+			"step %q is never rehearsed: whether its credentials, its state and what it asks for are right shows in a disaster", step.Name))
+	}
+	return all
 }
 
 // endpoint looks whether external-dns can be told at the target, and whether the

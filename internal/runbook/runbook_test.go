@@ -106,6 +106,32 @@ func TestNothingIsMarkup(t *testing.T) {
 	}
 }
 
+// TestInfrastructureByHand: each form has the commands of its own tool.
+func TestInfrastructureByHand(t *testing.T) {
+	p := shop()
+	p.Steps = []plan.Step{
+		{
+			Name: "net", Kind: plan.KindInfra, Timeout: 20 * time.Minute, Before: []string{"data/db"}, Early: true,
+			Terraform: &plan.Terraform{Image: "tf:1", ConfigMap: "net", Workspace: "west", Variables: map[string]string{"size": "it's"}, Backend: map[string]string{"key": "west"}, Secrets: []string{"cloud"}},
+		},
+		{Name: "nodes", Kind: plan.KindInfra, Timeout: 20 * time.Minute, Before: []string{"data/db"}, Early: true, ClusterAPI: &plan.ClusterAPI{
+			Kubeconfig: "management", Scale: []plan.Machines{{Object: "machinedeployments.cluster.x-k8s.io/fleet/west", Replicas: 3}},
+			Wait: []plan.Conditions{{Object: "clusters.cluster.x-k8s.io/fleet/west"}},
+		}},
+		{Name: "run", Kind: plan.KindInfra, Timeout: time.Minute, Before: []string{"data/db"}, Command: &plan.Command{Image: "registry.example.com/make:1"}, Early: true},
+	}
+	text := book(t, runbook.Input{Plan: p, Verb: plan.Failover, From: "east", To: "west"}).Markdown()
+	for _, want := range []string{
+		"ConfigMap net of davit-system", `export 'TF_VAR_size=it'\''s'`, "terraform init -input=false '-backend-config=key=west'", "workspace select -or-create=true 'west'", "terraform apply -input=false", "Secrets cloud",
+		"Secret management", "kubectl --kubeconfig FILE -n fleet scale machinedeployments.cluster.x-k8s.io west --replicas=3", "wait clusters.cluster.x-k8s.io west --for=condition=Ready --timeout=20m0s",
+		"--image=registry.example.com/make:1",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in it:\n%s", want, text)
+		}
+	}
+}
+
 func TestBadPlan(t *testing.T) {
 	p := shop()
 	p.Applications[1].After = []string{"gone"}

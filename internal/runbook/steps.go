@@ -176,6 +176,11 @@ func recordType(value string) string {
 func own(s plan.Step, to string) Item {
 	item := Item{Why: "A step of the plan's own, of the kind " + string(s.Kind) + ".", See: "It ends well.", Otherwise: "Ask whoever wrote it into the plan."}
 	switch s.Kind {
+	case plan.KindInfra:
+		if s.Command == nil {
+			return infrastructure(s, to)
+		}
+		fallthrough
 	case plan.KindCommand:
 		args := ""
 		for _, a := range s.Command.Args {
@@ -196,9 +201,51 @@ func own(s plan.Step, to string) Item {
 		}
 	case plan.KindSuspend, plan.KindResume:
 		item.Commands = []string{"kubectl get " + quote(s.Object) + " -A    # " + string(s.Kind) + " it, as its tool has it"}
-	default:
-		item.Commands = []string{"# make " + s.Object + " at " + to}
 	}
+	return item
+}
+
+// infrastructure is made by the tool that the step names.
+func infrastructure(s plan.Step, to string) Item {
+	item := Item{Why: "What the applications at " + to + " need around them is made."}
+	if t := s.Terraform; t != nil {
+		item.Commands = t.ByHand()
+		item.See = "Apply complete! or No changes."
+		item.Otherwise = "A state lock that a dead run left: see that nobody works on it, then " + t.Runs() + " force-unlock ID. All else: what it says after Error:."
+		if len(t.Secrets) > 0 {
+			item.Why += " It needs the environment of Secrets " + strings.Join(t.Secrets, ", ") + " of davit-system."
+		}
+		return item
+	}
+	a := s.ClusterAPI
+	ctl := "kubectl"
+	if a.Kubeconfig != "" {
+		ctl += " --kubeconfig FILE"
+		item.Why += " The kubeconfig of the management cluster is in Secret " + a.Kubeconfig + " of davit-system."
+	}
+	for _, raw := range a.Apply {
+		item.Commands = append(item.Commands, ctl+" apply --server-side -f - <<'END'\n"+string(raw)+"\nEND")
+	}
+	for _, m := range a.Scale {
+		if resource, namespace, name, err := plan.Machinery(m.Object); err == nil {
+			item.Commands = append(item.Commands, fmt.Sprintf("%s -n %s scale %s %s --replicas=%d    # unless it has more", ctl, quote(namespace), quote(resource), quote(name), m.Replicas))
+		}
+	}
+	for _, w := range a.Wait {
+		resource, namespace, name, err := plan.Machinery(w.Object)
+		if err != nil {
+			continue
+		}
+		conditions := w.Conditions
+		if len(conditions) == 0 {
+			conditions = []string{"Ready"}
+		}
+		for _, c := range conditions {
+			item.Commands = append(item.Commands, fmt.Sprintf("%s -n %s wait %s %s --for=condition=%s --timeout=%s", ctl, quote(namespace), quote(resource), quote(name), quote(c), s.Timeout))
+		}
+	}
+	item.See = "The machines are ready, and the conditions true."
+	item.Otherwise = "clusterctl describe cluster NAME -n NAMESPACE names what is not ready; the log of the infrastructure provider says why."
 	return item
 }
 

@@ -161,7 +161,7 @@ func TestStepsThatNobodyDoesRefuseTheRun(t *testing.T) {
 	steps := []plan.Step{
 		{Name: "ok", Kind: plan.KindReady, Side: plan.Target},
 		{Name: "task", Kind: plan.KindManual, Side: plan.Target},
-		{Name: "net", Kind: plan.KindInfra, Side: plan.Target},
+		{Name: "net", Kind: plan.KindPromote, Side: plan.Target},
 		{Name: "ask", Kind: plan.KindProbe, Side: plan.Target, Checks: []plan.Check{{Kind: plan.CheckSQL}}},
 	}
 	if got := s.cannot(failover.Spec{Steps: steps}); len(got) != 2 {

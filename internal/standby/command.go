@@ -43,6 +43,16 @@ func stepID(o execute.Order) string {
 // command runs a step's Job, in davit-system: whoever may change a plan decides
 // what runs there. A look finds the Job.
 func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
+	what := o.Step.Command
+	if o.Action == failover.Undo {
+		what = o.Step.Undo
+	}
+	return s.runs(ctx, o, what)
+}
+
+// runs does what a step's Job does, or looks for it. Of a Job that says what came of
+// it, in its last line, that is the note.
+func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, more ...func(*unstructured.Unstructured)) execute.Answer {
 	c := s.o.Recovery.Cluster
 	at, err := serving(ctx, c, shape.KindJob)
 	if err != nil {
@@ -51,15 +61,15 @@ func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
 	if o.Action == failover.Look {
 		return lookAtJobs(ctx, c, at, stepID(o))
 	}
-	what := o.Step.Command
-	if o.Action == failover.Undo {
-		what = o.Step.Undo
-	}
 	if what == nil {
 		return execute.Refuse("the step has no command")
 	}
 	name := fmt.Sprintf("davit-step-%s-%d", stepID(o), o.Token.Sequence)
-	if _, err := c.Create(ctx, at, job(name, stepID(o), o, what)); err != nil && !apierrors.IsAlreadyExists(err) {
+	wanted := job(name, stepID(o), o, what)
+	for _, change := range more {
+		change(wanted)
+	}
+	if _, err := c.Create(ctx, at, wanted); err != nil && !apierrors.IsAlreadyExists(err) {
 		if refused(err) {
 			return execute.Refuse("make Job %s: %v", name, err)
 		}
@@ -70,7 +80,7 @@ func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
 		if err == nil {
 			switch ended(live) {
 			case "Complete":
-				return execute.Answer{Outcome: failover.Done, Note: "Job " + name, Guard: execute.Guarded}
+				return execute.Answer{Outcome: failover.Done, Note: "Job " + name + s.told(ctx, name), Guard: execute.Guarded}
 			case "Failed":
 				return execute.Refuse("Job %s/%s failed: %s", v1alpha1.SystemNamespace, name, s.lastWords(ctx, name, live))
 			}
@@ -81,6 +91,23 @@ func (s *Site) command(ctx context.Context, o execute.Order) execute.Answer {
 		case <-time.After(jobLook):
 		}
 	}
+}
+
+// told is what a Job that speaks to Davit said last: ": " and the rest of a line that
+// begins with "davit: ".
+func (s *Site) told(ctx context.Context, name string) string {
+	if s.o.JobLog == nil {
+		return ""
+	}
+	text, err := s.o.JobLog(ctx, v1alpha1.SystemNamespace, name)
+	if err != nil {
+		return "" // it is done, whatever it said
+	}
+	said := last(text)
+	if i := strings.LastIndex(said, spoken); i >= 0 {
+		return ": " + said[i+len(spoken):]
+	}
+	return ""
 }
 
 // lastWords are why a Job failed, for people: the end of what it said, as a drill's

@@ -35,6 +35,9 @@ type Options struct {
 	Drills drill.Cluster
 	// JobLog is the end of what a Job wrote; nil cannot say.
 	JobLog func(ctx context.Context, namespace, job string) (string, error)
+	// Machines carries out infrastructure steps that ask a management cluster; nil
+	// cannot.
+	Machines execute.Actuator
 	// Rehearse asks whether a name could be moved; nil cannot.
 	Rehearse func(ctx context.Context, step plan.Step, site string) (string, error)
 	// More are actuators of other kinds: DNS, gates. They replace this
@@ -123,6 +126,7 @@ func (s *Site) live() execute.Kinds {
 		plan.KindProbe:   execute.Func(s.probe),
 		plan.KindOutside: execute.Func(s.probe),
 		plan.KindCommand: aged(s.command),
+		plan.KindInfra:   aged(s.infrastructure),
 		plan.KindHTTP:    remembered(s.call, false),
 		plan.KindGate:    aged(s.gate),
 		plan.KindSuspend: aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster}.Do),

@@ -59,7 +59,7 @@ func Take(ctx context.Context, o Options) *preflight.Site {
 	}}
 	var all sync.WaitGroup
 	for what, gather := range map[string]func(context.Context) error{
-		"version": c.version, "nodes": c.nodes, "storageClasses": c.classes, "apis": c.apis, "quotas": c.quotas, "secrets": c.secrets, "accounts": c.accounts, "rights": c.rights,
+		"version": c.version, "nodes": c.nodes, "storageClasses": c.classes, "apis": c.apis, "quotas": c.quotas, "secrets": c.secrets, "configMaps": c.configMaps, "accounts": c.accounts, "rights": c.rights,
 	} {
 		all.Go(func() {
 			if err := gather(ctx); err != nil {
@@ -247,6 +247,22 @@ func (c *census) secrets(ctx context.Context) error {
 	}
 	for _, s := range list.Items {
 		c.site.Secrets = append(c.site.Secrets, s.Name)
+	}
+	return nil
+}
+
+// configMaps are the names of those in Davit's namespace that steps of plans may name:
+// not those that Davit makes, of which there is one for each run.
+func (c *census) configMaps(ctx context.Context) error {
+	list, err := c.Clients.Kubernetes.CoreV1().ConfigMaps(v1alpha1.SystemNamespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	c.site.ConfigMaps = []string{}
+	for _, m := range list.Items {
+		if !strings.HasPrefix(m.Name, "davit-") {
+			c.site.ConfigMaps = append(c.site.ConfigMaps, m.Name)
+		}
 	}
 	return nil
 }

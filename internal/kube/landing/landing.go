@@ -12,11 +12,13 @@ import (
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/externaldns"
+	"davit.dev/davit/internal/kube/machinery"
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/scratch"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/standby/machines"
 	"davit.dev/davit/internal/traffic/names"
 	"davit.dev/davit/internal/traffic/providers"
 	"davit.dev/davit/internal/traffic/rehearsal"
@@ -37,6 +39,9 @@ func New(clients *kube.Clients, m *mover.Mover, deps recovery.Deps) *standby.Sit
 		Recovery: deps,
 		Drills:   asker.Drills(deps.Now),
 		JobLog:   asker.JobLog,
+		Machines: machines.Actuator{Open: func(ctx context.Context, name string) (machines.Cluster, error) {
+			return machinery.Open(ctx, clients, secret, name)
+		}},
 		Rehearse: func(ctx context.Context, step plan.Step, _ string) (string, error) {
 			one := &plan.Plan{Traffic: []plan.Traffic{{Name: step.Name, Kind: step.Kind, Object: step.Object, Record: step.Record}}}
 			return rehearsal.Sum(rehearsal.Ask(ctx, one, open))
