@@ -95,9 +95,9 @@ func standIn(t *testing.T) bench {
 	}
 }
 
-// real is terraform itself, where this machine has it. What it applies needs no
+// itself is terraform, where this machine has it. What it applies needs no
 // provider from elsewhere.
-func real(t *testing.T) bench {
+func itself(t *testing.T) bench {
 	t.Helper()
 	program, err := exec.LookPath("terraform")
 	if err != nil {
@@ -178,7 +178,7 @@ func sized(size string) func(*plan.Terraform) {
 // TestTerraform goes through what can come of a terraform step, with a stand-in and
 // with terraform itself.
 func TestTerraform(t *testing.T) {
-	for name, on := range map[string]func(*testing.T) bench{"stand-in": standIn, "terraform": real} {
+	for name, on := range map[string]func(*testing.T) bench{"stand-in": standIn, "terraform": itself} {
 		t.Run(name, func(t *testing.T) {
 			b := on(t)
 			expect := func(what string, change func(*plan.Terraform), want string) {
@@ -216,7 +216,7 @@ func TestTerraform(t *testing.T) {
 }
 
 func TestTerraformIsTakenBack(t *testing.T) {
-	for name, on := range map[string]func(*testing.T) bench{"stand-in": standIn, "terraform": real} {
+	for name, on := range map[string]func(*testing.T) bench{"stand-in": standIn, "terraform": itself} {
 		t.Run(name, func(t *testing.T) {
 			b := on(t)
 			b.run(t, "apply", b.config, nil)
@@ -233,7 +233,7 @@ func TestTerraformIsTakenBack(t *testing.T) {
 // TestTerraformWithoutAPlaceForItsState is refused before anything is made: the next
 // run would make all of it again.
 func TestTerraformWithoutAPlaceForItsState(t *testing.T) {
-	for name, on := range map[string]func(*testing.T) bench{"stand-in": standIn, "terraform": real} {
+	for name, on := range map[string]func(*testing.T) bench{"stand-in": standIn, "terraform": itself} {
 		t.Run(name, func(t *testing.T) {
 			b := on(t)
 			b.backend = nil
@@ -256,7 +256,7 @@ func TestTerraformWithoutAPlaceForItsState(t *testing.T) {
 // TestTerraformLetsGo: when the step's time is over, the site ends the Job, and the
 // state is not left locked.
 func TestTerraformLetsGo(t *testing.T) {
-	for name, on := range map[string]func(*testing.T) bench{"stand-in": standIn, "terraform": real} {
+	for name, on := range map[string]func(*testing.T) bench{"stand-in": standIn, "terraform": itself} {
 		t.Run(name, func(t *testing.T) {
 			b := on(t)
 			config := b.config + "# sleep\n"

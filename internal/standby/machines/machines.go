@@ -229,18 +229,20 @@ func (s step) rehearse(ctx context.Context) execute.Answer {
 	}
 	for _, m := range s.Scale {
 		note, err := s.scale(ctx, m, true)
-		if err != nil && !(apierrors.IsNotFound(err) && makes(made, m.Object)) {
-			return failed(err, note)
+		if err == nil || apierrors.IsNotFound(err) && makes(made, m.Object) {
+			continue
 		}
+		return failed(err, note)
 	}
 	for _, w := range s.Wait {
 		resource, namespace, name, err := plan.Machinery(w.Object)
 		if err == nil {
 			_, err = s.Get(ctx, resource, namespace, name)
 		}
-		if err != nil && !(apierrors.IsNotFound(err) && makes(made, w.Object)) {
-			return failed(err, "read "+w.Object)
+		if err == nil || apierrors.IsNotFound(err) && makes(made, w.Object) {
+			continue
 		}
+		return failed(err, "read "+w.Object)
 	}
 	return execute.Done("only rehearsed: the management cluster would take %d objects, and scale %d", len(s.ClusterAPI.Apply), len(s.Scale))
 }
