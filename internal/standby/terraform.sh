@@ -38,7 +38,7 @@ failed() {
     die "the state is locked by ${who:-somebody} since ${since:-nobody knows when}. Wait and retry the step if that still goes on; if it is dead: $DAVIT_TF force-unlock ${id:-ID}, then retry the step"
   fi
   why=$(sed -n 's/^[^A-Za-z]*Error: *//p' "$out" | head -n 3 | tr '\n' ';')
-  die "$1 failed: ${why:-its log says why}"
+  die "$1 failed: ${why:-it ended with code $code, and its log says no more}"
 }
 
 command -v "$DAVIT_TF" >/dev/null 2>&1 || [ -x "$DAVIT_TF" ] || die "the image has no $DAVIT_TF: say program in the step, or take another image"
