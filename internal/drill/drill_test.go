@@ -68,19 +68,19 @@ func TestADrillTouchesNoSource(t *testing.T) {
 	kinds := s.Kinds(live)
 	for k := range live {
 		o := execute.Order{Action: failover.Act, Run: "r", Verb: plan.Drill, Sandbox: "r", Step: plan.Step{Name: string(k), Kind: k}, Token: failover.Token{Sequence: 1}}
-		if k == plan.KindCommand {
+		if k == plan.KindCommand || k == plan.KindInfra {
 			o.Step.Command = &plan.Command{Image: "x"}
 		}
 		if k == plan.KindHTTP {
 			o.Step.Call = &plan.Call{}
 		}
 		answer := kinds.Do(t.Context(), o)
-		if refused := answer.Outcome == failover.Refused; !refused && !slices.Contains([]plan.Kind{plan.KindCommand, plan.KindHTTP, plan.KindOutside, plan.KindDNS, plan.KindGate}, k) {
+		if refused := answer.Outcome == failover.Refused; !refused && !slices.Contains([]plan.Kind{plan.KindCommand, plan.KindHTTP, plan.KindInfra, plan.KindOutside, plan.KindDNS, plan.KindGate}, k) {
 			t.Errorf("a drill does %s: %+v", k, answer)
 		}
 	}
 	slices.Sort(asked)
-	if !slices.Equal(asked, []plan.Kind{plan.KindCommand, plan.KindHTTP, plan.KindOutside}) {
+	if !slices.Equal(asked, []plan.Kind{plan.KindCommand, plan.KindHTTP, plan.KindInfra, plan.KindOutside}) {
 		t.Errorf("of the live site's actuators the drill used %v", asked)
 	}
 }
