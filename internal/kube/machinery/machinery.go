@@ -3,6 +3,7 @@ package machinery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -53,20 +54,38 @@ func Open(ctx context.Context, here *kube.Clients, secret func(context.Context, 
 	if len(text) == 0 {
 		return nil, fmt.Errorf("read Secret %s/%s: it has neither value nor kubeconfig", v1alpha1.SystemNamespace, name)
 	}
-	cfg, err := clientcmd.RESTConfigFromKubeConfig(text)
+	clients, err := outside(text)
 	if err != nil {
 		return nil, fmt.Errorf("read the kubeconfig in Secret %s/%s: %w", v1alpha1.SystemNamespace, name, err)
 	}
-	// It names nothing of this machine: no program to run, no file to read.
-	if cfg.ExecProvider != nil || cfg.AuthProvider != nil || cfg.BearerTokenFile != "" || cfg.CAFile != "" || cfg.CertFile != "" || cfg.KeyFile != "" {
-		return nil, fmt.Errorf("read the kubeconfig in Secret %s/%s: it runs a program or names a file for its credentials: write a token or a certificate into it", v1alpha1.SystemNamespace, name)
-	}
-	clients, err := kube.New(cfg)
+	return New(clients), nil
+}
+
+// outside opens a cluster by a kubeconfig that whoever may write a Secret wrote: it
+// runs no program where davit is, and reads no file there.
+func outside(text []byte) (*kube.Clients, error) {
+	all, err := clientcmd.Load(text)
 	if err != nil {
 		return nil, err
 	}
-	return New(clients), nil
+	for _, u := range all.AuthInfos {
+		if u.Exec != nil || u.AuthProvider != nil || u.TokenFile != "" || u.ClientCertificate != "" || u.ClientKey != "" {
+			return nil, errHere
+		}
+	}
+	for _, c := range all.Clusters {
+		if c.CertificateAuthority != "" {
+			return nil, errHere
+		}
+	}
+	cfg, err := clientcmd.NewDefaultClientConfig(*all, nil).ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	return kube.New(cfg)
 }
+
+var errHere = errors.New("it runs a program or names a file for its credentials: write a token or a certificate into it")
 
 func (c *Cluster) resource(name, namespace string) (dynamic.ResourceInterface, error) {
 	gvr, err := c.mapper.ResourceFor(schema.ParseGroupResource(name).WithVersion(""))
@@ -134,6 +153,7 @@ func (c *Cluster) Delete(ctx context.Context, live *unstructured.Unstructured) e
 	if err != nil {
 		return err
 	}
-	uid, policy := live.GetUID(), metav1.DeletePropagationForeground
+	// Its controllers take what is below it away in their own order.
+	uid, policy := live.GetUID(), metav1.DeletePropagationBackground
 	return at.Delete(ctx, live.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &policy})
 }

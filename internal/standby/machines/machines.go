@@ -212,7 +212,7 @@ func (s step) undo(ctx context.Context) execute.Answer {
 		if err := s.Delete(ctx, live); err != nil && !apierrors.IsNotFound(err) {
 			return failed(err, "delete "+name)
 		}
-		notes = append(notes, name+" is deleted")
+		notes = append(notes, name+" is being deleted")
 	}
 	return execute.Done("%s", strings.Join(notes, ", "))
 }
