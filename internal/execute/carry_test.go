@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"davit.dev/davit/internal/execute"
@@ -21,6 +22,7 @@ import (
 type ledger struct {
 	mu      sync.Mutex
 	records [][]byte
+	written func() // told of every record that is written
 }
 
 func (l *ledger) RunNumbers(context.Context, string) ([]int64, error) {
@@ -50,19 +52,33 @@ func (l *ledger) WriteRun(_ context.Context, _ string, n int64, data []byte) err
 		return vault.ErrExists
 	}
 	l.records = append(l.records, data)
+	if l.written != nil {
+		l.written()
+	}
 	return nil
 }
 
 // world is what actuators work on: it outlives executors.
 type world struct {
-	mu    sync.Mutex
-	done  map[string]bool
-	acts  map[string]int
-	marks execute.Memory
-	// killAfter ends the executor after so many calls of actuators; the act
-	// that is the last one happens, its answer does not.
+	mu     sync.Mutex
+	done   map[string]bool
+	acts   map[string]int
+	marks  execute.Memory
+	breaks string // the step whose act is refused
+	// killAfter ends the executor after so many calls of actuators and records of the
+	// journal; what is the last one happens, its answer does not come.
 	calls, killAfter atomic.Int64
 	kill             context.CancelFunc
+}
+
+// dies tells whether an executor's call was its last.
+func (w *world) dies() bool {
+	at := w.killAfter.Load()
+	if at < 0 || w.calls.Add(1) <= at {
+		return false
+	}
+	w.kill()
+	return true
 }
 
 func (w *world) inner() execute.Actuator {
@@ -75,6 +91,9 @@ func (w *world) inner() execute.Actuator {
 				return execute.NotDone("")
 			}
 		case failover.Act:
+			if o.Step.Name == w.breaks {
+				return execute.Refuse("it breaks")
+			}
 			w.done[o.Step.Name] = true
 			w.acts[o.Step.Name]++
 		case failover.Undo:
@@ -83,6 +102,9 @@ func (w *world) inner() execute.Actuator {
 		a := execute.Done("")
 		if o.Step.Kind == plan.KindClaim {
 			a.Epoch = o.Token.Epochs[o.Step.Application]
+		}
+		if o.Step.Kind == plan.KindSync {
+			a.Point = &failover.Point{ID: "last"}
 		}
 		if o.Step.Kind == plan.KindFence {
 			a.Proof = &failover.Proof{Application: o.Step.Application, Site: o.Site, Epoch: o.Token.Epochs[o.Step.Application], How: "stopped"}
@@ -106,8 +128,7 @@ func (w *world) actuator(blind bool) execute.Actuator {
 	}
 	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
 		a := inner.Do(ctx, o)
-		if at := w.killAfter.Load(); at >= 0 && w.calls.Add(1) > at {
-			w.kill()
+		if w.dies() {
 			<-ctx.Done()
 			return execute.Unknown("killed")
 		}
@@ -117,10 +138,10 @@ func (w *world) actuator(blind bool) execute.Actuator {
 
 type survey struct{}
 
-func (survey) Evaluate(context.Context, failover.Spec) (*failover.Facts, error) {
+func (survey) Evaluate(_ context.Context, s failover.Spec) (*failover.Facts, error) {
 	return &failover.Facts{
-		Epochs:  map[string]failover.Held{"shop": {Number: 4, Site: "east"}},
-		Holders: map[string][]string{"shop": {"east"}},
+		Epochs:  map[string]failover.Held{"shop": {Number: 4, Site: s.From}},
+		Holders: map[string][]string{"shop": {s.From}},
 	}, nil
 }
 
@@ -129,18 +150,23 @@ func (survey) Verify(context.Context, *failover.State) (failover.Outcome, string
 }
 
 func spec(t *testing.T) failover.Spec {
+	return specOf(t, plan.Failover, plan.Commit{Then: plan.ThenCommit})
+}
+
+func specOf(t *testing.T, verb plan.Verb, commit plan.Commit) failover.Spec {
 	t.Helper()
 	p := &plan.Plan{
 		Name: "p", Sites: []plan.Site{{Name: "east"}, {Name: "west"}}, Applications: []plan.Application{{Name: "shop"}},
-		Fence:  plan.Fence{Timeout: 10 * time.Second},
-		Steps:  []plan.Step{{Name: "warm", Kind: plan.KindCommand, Command: &plan.Command{Image: "x"}, After: []string{"ready/shop"}, Timeout: time.Minute}},
-		Commit: plan.Commit{Then: plan.ThenCommit},
+		Fence:   plan.Fence{Timeout: 10 * time.Second},
+		Steps:   []plan.Step{{Name: "warm", Kind: plan.KindCommand, Command: &plan.Command{Image: "x"}, After: []string{"ready/shop"}, Timeout: time.Minute}},
+		Traffic: []plan.Traffic{{Name: "lb", Kind: plan.KindGate, Object: "lb"}},
+		Commit:  commit,
 	}
-	g, err := p.Graph(plan.Failover)
+	g, err := p.Graph(verb)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return failover.Spec{Run: "r", Plan: "p", Verb: plan.Failover, From: "east", To: "west", By: "ann", At: time.Now(), Accept: failover.TimedOut, Applications: []string{"shop"}, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit}
+	return failover.Spec{Run: "r", Plan: "p", Verb: verb, From: "east", To: "west", By: "ann", At: time.Now(), Accept: failover.TimedOut, Applications: []string{"shop"}, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit}
 }
 
 // take takes the run up, as a new process would.
@@ -160,19 +186,72 @@ func take(t *testing.T, l *ledger, name string, s failover.Spec) (*failover.Mach
 	return failover.TakeOver(name, state), j
 }
 
+// course is how a run goes where nobody dies.
+type course struct {
+	verb   plan.Verb
+	commit plan.Commit
+	breaks string            // the step that fails
+	wish   execute.Request   // what a person wants when the run waits for its commit
+	ends   failover.Phase    // as what it ends
+	stays  func(string) bool // of a step: what it did is there in the end
+}
+
+// courses are the ways of all runs.
+func courses() map[string]course {
+	at, window := plan.Commit{Then: plan.ThenCommit}, plan.Commit{Window: 24 * time.Hour, Then: plan.ThenCommit}
+	all := func(string) bool { return true }
+	none := func(string) bool { return false }
+	return map[string]course{
+		"failover":                            {verb: plan.Failover, commit: at, ends: failover.Completed, stays: all},
+		"switchover":                          {verb: plan.Switchover, commit: at, ends: failover.Completed, stays: all},
+		"failback":                            {verb: plan.Failback, commit: at, ends: failover.Completed, stays: all},
+		"drill":                               {verb: plan.Drill, ends: failover.Completed, stays: all},
+		"drill that fails":                    {verb: plan.Drill, breaks: "ready/shop", ends: failover.Failed, stays: all},
+		"failover, committed":                 {verb: plan.Failover, commit: window, wish: execute.Request{Kind: failover.Commit}, ends: failover.Completed, stays: all},
+		"failover, rolled back":               {verb: plan.Failover, commit: window, wish: execute.Request{Kind: failover.RollBack, Text: "west"}, ends: failover.RolledBack, stays: none},
+		"switchover that rolls itself back":   {verb: plan.Switchover, commit: at, breaks: "ready/shop", ends: failover.RolledBack, stays: none},
+		"failback that rolls itself back":     {verb: plan.Failback, commit: at, breaks: "ready/shop", ends: failover.RolledBack, stays: none},
+		"switchover that fails in its middle": {verb: plan.Switchover, commit: at, breaks: "claim/shop", ends: failover.RolledBack, stays: none},
+	}
+}
+
+// waiting brings what a person wants once a run waits for its commit.
+type waiting struct {
+	desk
+	wish execute.Request
+}
+
+func (w *waiting) told(s *failover.State, _ []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.Phase == failover.AwaitingCommit && w.wish.Kind != "" && len(w.all) == 0 {
+		w.all = []execute.Request{w.wish}
+	}
+}
+
 // play carries a run with an executor that dies after so many calls, and a
-// second one that does not, and returns how often the command ran.
-func play(t *testing.T, killAfter int64, blind bool) (*failover.State, *world) {
+// second one that does not.
+func play(t *testing.T, c course, killAfter int64, blind bool) (*failover.State, *world) {
 	t.Helper()
-	l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
-	s := spec(t)
+	l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}, breaks: c.breaks}
+	c.wish.Number, c.wish.By = 1, "bob"
+	people := &waiting{desk: desk{replies: map[int64]string{}}, wish: c.wish}
+	if c.wish.Kind == "" {
+		people.wish = execute.Request{}
+	}
+	if !blind {
+		l.written = func() { w.dies() }
+	}
+	s := specOf(t, c.verb, c.commit)
 	for n, at := range []int64{killAfter, -1} {
 		ctx, cancel := context.WithCancel(t.Context())
 		w.kill = cancel
 		w.calls.Store(0)
 		w.killAfter.Store(at)
 		m, j := take(t, l, fmt.Sprintf("e%d", n), s)
-		state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(blind), Survey: survey{}}).Run(ctx)
+		state, err := execute.New(execute.Options{
+			Run: "r", Machine: m, Journal: j, Actuator: w.actuator(blind), Survey: survey{}, Requests: people, Watch: people.told,
+		}).Run(ctx)
 		cancel()
 		if err == nil {
 			return state, w
@@ -185,12 +264,22 @@ func play(t *testing.T, killAfter int64, blind bool) (*failover.State, *world) {
 	return nil, nil
 }
 
+// TestAnExecutorThatDiesAnywhereIsFollowedByAnother: after every look, act, undo
+// and record of every kind of run. Nothing is done twice, and the run ends as if nobody
+// had died.
 func TestAnExecutorThatDiesAnywhereIsFollowedByAnother(t *testing.T) {
-	t.Parallel()
-	calls := int64(0)
+	for name, c := range courses() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { everyDeath(t, c) })
+		})
+	}
+}
+
+func everyDeath(t *testing.T, c course) {
 	for at := int64(0); ; at++ {
-		state, w := play(t, at, false)
-		if state.Phase != failover.Completed {
+		state, w := play(t, c, at, false)
+		if state.Phase != c.ends {
 			t.Fatalf("killed after %d calls: it ended as %s: %s", at, state.Phase, state.Why)
 		}
 		for step, n := range w.acts {
@@ -198,23 +287,28 @@ func TestAnExecutorThatDiesAnywhereIsFollowedByAnother(t *testing.T) {
 				t.Fatalf("killed after %d calls: %s was done %d times", at, step, n)
 			}
 		}
-		if w.calls.Load() == 0 && state.Executor == "e0" || at > 100 {
-			break
+		for _, step := range state.Spec.Steps {
+			acted := w.acts[step.Name] > 0
+			if there := w.done[step.Name]; acted && step.Undoable() && there != c.stays(step.Name) {
+				t.Fatalf("killed after %d calls: what %s did is there: %t", at, step.Name, there)
+			}
+			if c.ends == failover.Completed && !acted {
+				t.Fatalf("killed after %d calls: %s was not done", at, step.Name)
+			}
 		}
-		if state.Executor == "e0" {
-			calls = at
-			break
+		if state.Executor == "e0" { // it lived to the end
+			if at < 10 {
+				t.Fatalf("only %d calls were ends of executors", at)
+			}
+			return
 		}
-	}
-	if calls < 10 {
-		t.Fatalf("only %d calls were ends of executors", calls)
 	}
 }
 
 func TestWithoutLooksThingsAreDoneTwice(t *testing.T) {
 	t.Parallel()
 	for at := int64(0); at < 100; at++ {
-		state, w := play(t, at, true)
+		state, w := play(t, courses()["failover"], at, true)
 		for _, n := range w.acts {
 			if n > 1 {
 				return
