@@ -27,6 +27,9 @@ const (
 	heraldLook    = 2 * time.Minute
 	heraldEvery   = 10 * time.Minute
 	heraldTimeout = 2 * time.Minute
+	// quiet is for how long an agent that has just started says nothing of roles: a
+	// site that comes back has those of before in its cluster until it has read the vault.
+	quiet = 30 * time.Second
 )
 
 // herald publishes in every vault what this site says of itself, and judges the
@@ -39,6 +42,7 @@ type herald struct {
 
 	looker, restorer *kube.Clients
 	said             map[string]*heard // by Vault
+	started          time.Time
 	registry         func(context.Context, []preflight.Image) map[string]preflight.Registry
 }
 
@@ -56,7 +60,7 @@ func (h *herald) NeedLeaderElection() bool { return true }
 
 // Start publishes and judges until ctx is done.
 func (h *herald) Start(ctx context.Context) error {
-	h.said = map[string]*heard{}
+	h.said, h.started = map[string]*heard{}, time.Now()
 	h.registry = foresight.Registries(images.Registries{}, registriesPatience, registriesRemember)
 	tick := time.NewTicker(heraldTick)
 	defer tick.Stop()
@@ -192,7 +196,7 @@ func (s *heard) learn(ctx context.Context, o *vaults.Opened) error {
 func (h *herald) about(ctx context.Context, e *entry, needs []preflight.Need) (census.Options, error) {
 	o := census.Options{
 		Site: h.pool.self.Site, Cluster: h.pool.self.Cluster, Domain: e.key.domain, VaultDomain: e.opened.Object.Spec.FailureDomain,
-		KeyID: e.opened.Project.NewestKey().KeyID, Clients: h.looker, Needs: needs, Roles: map[string]string{}, Now: h.pool.now,
+		KeyID: e.opened.Project.NewestKey().KeyID, Clients: h.looker, Needs: needs, Roles: map[string]string{}, Epochs: map[string]int64{}, Now: h.pool.now,
 	}
 	var apps v1alpha1.ApplicationList
 	if err := h.client.List(ctx, &apps); err != nil {
@@ -200,7 +204,10 @@ func (h *herald) about(ctx context.Context, e *entry, needs []preflight.Need) (c
 	}
 	for i := range apps.Items {
 		if a := &apps.Items[i]; a.Spec.Vault == e.opened.Object.Name && a.Status.Role != "" {
-			o.Roles[a.VaultName()] = string(a.Status.Role)
+			o.Epochs[a.VaultName()] = a.Status.Epoch
+			if time.Since(h.started) >= quiet {
+				o.Roles[a.VaultName()] = string(a.Status.Role)
+			}
 		}
 	}
 	return o, nil

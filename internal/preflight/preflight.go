@@ -160,6 +160,10 @@ func Count(all []Finding) map[Verdict]int {
 const (
 	// Fresh is how long facts of a site are taken for what is so now.
 	Fresh = 45 * time.Minute
+	// Heed is how long a site may go on to publish that it runs what another
+	// has claimed: it reads the vault every five seconds, and its facts are gathered
+	// within two minutes.
+	Heed = 3 * time.Minute
 	// clockWarn and clockFail are how far clocks may be apart: ages are wrong
 	// beyond the first, signed updates of names are refused beyond the second.
 	clockWarn = 30 * time.Second

@@ -45,6 +45,8 @@ type Site struct {
 	ConfigMaps []string `json:"configMaps"`
 	// Roles are the applications' roles here, by their names in the vault.
 	Roles map[string]string `json:"roles,omitempty"`
+	// Epochs are the newest epochs of them that the site heard of.
+	Epochs map[string]int64 `json:"epochs,omitempty"`
 	// Unread is what could not be read, and why.
 	Unread map[string]string `json:"unread,omitempty"`
 	// Written is when the vault took the facts, by its own clock; zero for those
@@ -132,6 +134,14 @@ func Decode(data []byte) (*Site, error) {
 		}
 	}
 	return &s, nil
+}
+
+// Says tells whether the site said that it runs an application, when the vault took
+// its facts at a time that is not long ago, and well after a time at which
+// another had claimed it: it could write to the vault, and should have read there
+// that it may not run. What it said before then is what every site says that was lost.
+func (s *Site) Says(application string, claimed, now time.Time) bool {
+	return s.Roles[application] == "Active" && !s.Written.IsZero() && s.Written.Sub(claimed) > Heed && s.Age(now) <= Fresh
 }
 
 // Same tells whether two facts differ in nothing but their time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/bulletin"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
@@ -45,8 +47,11 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 			facts.Problems = append(facts.Problems, app+": "+seen[i].problem)
 		}
 	}
-	if !drills { // which waits for nobody's lease
+	if !drills { // which waits for nobody's lease, and writes nothing that anybody else does
 		if err := s.leases(ctx, facts, histories); err != nil {
+			return nil, err
+		}
+		if err := s.witness(ctx, facts, spec.Lost, histories); err != nil {
 			return nil, err
 		}
 	}
@@ -180,13 +185,21 @@ func (s *Site) returns(ctx context.Context, app string, left bool) (string, erro
 	return "", err
 }
 
-// Verify implements execute.Survey: the epochs are still the run's, and what
-// was brought is ready. Whether another site writes is for its fence to say.
+// Verify implements execute.Survey: the epochs are still the run's, what was brought
+// is ready and the gates that the run opened are open, so that somebody serves, and no
+// other site says that it does. That others had stopped was for their fences to
+// prove before anything started here; what they say since may only belie that.
 func (s *Site) Verify(ctx context.Context, state *failover.State) (outcome failover.Outcome, note, split string) {
+	histories := map[string][]lease.Epoch{}
 	for _, app := range state.Spec.Applications {
-		current, err := lease.New(s.project()).Current(ctx, app)
+		history, err := lease.New(s.project()).History(ctx, app)
 		if err != nil {
 			return failover.NoAnswer, err.Error(), ""
+		}
+		histories[app] = history
+		var current lease.Epoch
+		if len(history) > 0 {
+			current = history[len(history)-1]
 		}
 		if !s.self().Made(current.Claim) {
 			return failover.NotDone, fmt.Sprintf("site %s claimed epoch %d of %s meanwhile", current.Claim.Site, current.Number, app), ""
@@ -203,5 +216,42 @@ func (s *Site) Verify(ctx context.Context, state *failover.State) (outcome failo
 			return failover.NotDone, late, ""
 		}
 	}
-	return failover.Done, "", ""
+	if shut, err := s.shut(ctx, state); shut != "" || err != nil {
+		if err != nil {
+			return failover.NoAnswer, err.Error(), ""
+		}
+		return failover.NotDone, shut, ""
+	}
+	sites, _, err := bulletin.Read(ctx, s.project())
+	if err == nil {
+		split, err = s.split(ctx, sites, slices.Collect(maps.Keys(state.Consents)), histories)
+	}
+	if err != nil {
+		return failover.NoAnswer, err.Error(), ""
+	}
+	return failover.Done, "", split
+}
+
+// shut names a gate of the run that somebody closed since: no load balancer would
+// find the applications anywhere.
+func (s *Site) shut(ctx context.Context, state *failover.State) (string, error) {
+	for _, step := range state.Spec.Steps {
+		if step.Kind != plan.KindGate || state.Steps[step.Name].Status != failover.Succeeded {
+			continue
+		}
+		apps := state.Spec.Applications
+		if step.Application != "" {
+			apps = []string{step.Application}
+		}
+		for _, app := range apps {
+			live, err := s.liveHere(ctx, app)
+			if err != nil {
+				return "", err
+			}
+			if live == nil || live.GetAnnotations()[v1alpha1.AnnotationGate+step.Object] != state.Spec.Run {
+				return fmt.Sprintf("gate %s is not open on %s any more: clients find it at no site", step.Object, app), nil
+			}
+		}
+	}
+	return "", nil
 }

@@ -110,7 +110,7 @@ func live(ctx context.Context, c wiring.Cluster, in *access.Opened, needs []pref
 	if err != nil {
 		return nil
 	}
-	o := census.Options{Site: site.Name, Domain: site.Spec.FailureDomain, Needs: needs, Now: now, Roles: map[string]string{}}
+	o := census.Options{Site: site.Name, Domain: site.Spec.FailureDomain, Needs: needs, Now: now, Roles: map[string]string{}, Epochs: map[string]int64{}}
 	if id, err := access.ClusterID(ctx, c); err == nil {
 		o.Cluster = id
 	}
@@ -126,6 +126,7 @@ func live(ctx context.Context, c wiring.Cluster, in *access.Opened, needs []pref
 	if c.List(ctx, &apps) == nil {
 		for i := range apps.Items {
 			o.Roles[apps.Items[i].VaultName()] = string(apps.Items[i].Status.Role)
+			o.Epochs[apps.Items[i].VaultName()] = apps.Items[i].Status.Epoch
 		}
 	}
 	return c.Census(ctx, o)

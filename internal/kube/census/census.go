@@ -41,6 +41,7 @@ type Options struct {
 	Who               string
 	Needs             []preflight.Need
 	Roles             map[string]string
+	Epochs            map[string]int64
 	Now               func() time.Time
 }
 
@@ -55,7 +56,7 @@ type census struct {
 func Take(ctx context.Context, o Options) *preflight.Site {
 	c := &census{Options: o, site: &preflight.Site{
 		Name: o.Site, Cluster: o.Cluster, At: o.Now().UTC(), Davit: version.String(), Domain: o.Domain, VaultDomain: o.VaultDomain, KeyID: o.KeyID,
-		Roles: o.Roles, Unread: map[string]string{}, Nodes: []preflight.Node{}, Classes: []preflight.Class{}, APIs: map[string][]string{},
+		Roles: o.Roles, Epochs: o.Epochs, Unread: map[string]string{}, Nodes: []preflight.Node{}, Classes: []preflight.Class{}, APIs: map[string][]string{},
 	}}
 	var all sync.WaitGroup
 	for what, gather := range map[string]func(context.Context) error{
