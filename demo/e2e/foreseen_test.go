@@ -74,6 +74,12 @@ func foreseen(t *testing.T) {
 	davit(t, west, a.vault, "plan", "validate", file, "--sites", "--registries=false").want(t, 3, "CPU too few", "Last drill: never.", "do: add nodes")
 	davit(t, west, a.vault, "plan", "runbook", file, "--sites", "--registries=false").want(t, 0, "# Runbook: failover of "+a.name+" to site west", "CPU too few")
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "Time to recover: no history", "CPU too few")
+	for _, verb := range []string{"switchover", "drill"} { // which have a site that works: they do not begin
+		davit(t, west, a.vault, verb, "-f", file, "--dry-run").want(t, 3, "CPU too few", "--despite capacity")
+	}
+	davit(t, west, a.vault, "switchover", "-f", file, "--yes").want(t, 3, "nothing was changed", "CPU too few")
+	davit(t, west, a.vault, "drill", "-f", file).want(t, 3, "nothing was changed", "CPU too few")
+	davit(t, west, a.vault, "switchover", "-f", file, "--dry-run", "--despite", "capacity").want(t, 0, "CPU too few")
 	davit(t, west, a.vault, "readiness", a.name, "-f", file, "--registries=false", "-o", "wide").want(t, 0, "no drill and no run came here yet", "CPU too few", "etcd no")
 
 	text, err := os.ReadFile(file)

@@ -221,7 +221,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		})
 	}
 	runs := &carrier.Carrier{
-		Client: c, Reader: reader, Site: opts.Site, Process: processName(), Project: p.Project, Target: p.Standby,
+		Client: c, Reader: reader, Site: opts.Site, Process: processName(), Project: p.Project, Target: p.Standby, Foresee: foreseer(c, reader, p, opts.Logger),
 		Events: events, Now: opts.Now, Log: opts.Logger,
 	}
 	for _, r := range []manager.Runnable{

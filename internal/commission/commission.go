@@ -26,7 +26,9 @@ type Ask struct {
 	// Accept is the weakest fence that needs nobody's word; zero: a lease that
 	// timed out.
 	Accept failover.Level
-	Points map[string]failover.Point
+	// Despite names the checks of the preflight that may fail.
+	Despite []string
+	Points  map[string]failover.Point
 }
 
 // Refusal is why something that was asked for cannot be. Nothing was changed.
@@ -67,13 +69,17 @@ func Spec(p *plan.Plan, a Ask) (*failover.Spec, error) {
 	if err := fits(p, a); err != nil {
 		return nil, err
 	}
+	despite, err := Despite(a.Despite)
+	if err != nil {
+		return nil, err
+	}
 	g, err := p.Graph(a.Verb)
 	if err != nil {
 		return nil, err
 	}
 	s := &failover.Spec{
 		Run: cmp.Or(a.Run, Name(p.Name, a.Verb, a.At)), Plan: p.Name, Verb: a.Verb, To: a.To, By: a.By, Reason: a.Reason, At: a.At.UTC(),
-		Accept: cmp.Or(a.Accept, failover.TimedOut), Lost: a.Lost, LostAt: a.LostAt, Points: a.Points,
+		Accept: cmp.Or(a.Accept, failover.TimedOut), Lost: a.Lost, LostAt: a.LostAt, Despite: despite, Points: a.Points,
 		Steps: g.Steps, Fence: p.Fence, Commit: p.Commit, Objectives: p.Objectives,
 	}
 	for _, app := range p.Applications {
@@ -131,4 +137,14 @@ func From(p *plan.Plan, s *failover.Spec, facts *failover.Facts) (string, error)
 		}
 	}
 	return site, nil
+}
+
+// Undivided refuses to begin anything while two sites run an application: it might
+// bring up the one whose writes nobody wants, and would hide that there are two.
+func Undivided(facts *failover.Facts) error {
+	if facts.Split == "" {
+		return nil
+	}
+	return Refuse("stop it where it has no epoch, the agent there says in `describe` what keeps it; or, once you made sure that one of the sites has stopped, fail over with --lost SITE",
+		"nothing was changed, two sites run one application: %s", facts.Split)
 }

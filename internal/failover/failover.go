@@ -62,7 +62,9 @@ type Spec struct {
 	Accept Level `json:"accept"`
 	// Lost are sites of which whoever asked for the run made sure that they have
 	// stopped: a consent that was given with the order.
-	Lost         []string    `json:"lost,omitempty"`
+	Lost []string `json:"lost,omitempty"`
+	// Despite are the checks of the preflight that whoever asked said may fail.
+	Despite      []string    `json:"despite,omitempty"`
 	Applications []string    `json:"applications"` // sorted
 	Steps        []plan.Step `json:"steps"`        // as plan.Graph orders them
 	Fence        plan.Fence  `json:"fence"`

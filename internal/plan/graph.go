@@ -328,6 +328,13 @@ func (b *builder) people() {
 	}
 }
 
+// Only is the plan with the steps of people's that take part in a verb.
+func (p *Plan) Only(v Verb) *Plan {
+	c := *p
+	c.Steps = slices.DeleteFunc(slices.Clone(p.Steps), func(s Step) bool { return !s.in(v) })
+	return &c
+}
+
 func (s Step) in(v Verb) bool {
 	if len(s.Verbs) == 0 {
 		return v.Moves()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +15,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/kube/plans"
@@ -49,6 +51,9 @@ func (h *here) background(ctx context.Context, s *failover.Spec, o *order) error
 	}
 	if o.accepts {
 		run.Spec.AcceptFence = v1alpha1.AcceptAsked
+	}
+	if len(s.Despite) > 0 {
+		run.Annotations = map[string]string{commission.AnnotationDespite: strings.Join(s.Despite, ",")}
 	}
 	for app, p := range s.Points {
 		if run.Spec.Points == nil {

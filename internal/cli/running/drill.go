@@ -62,6 +62,7 @@ up after it.`,
 	flags.BoolVar(&o.background, "background", false, "order the drill from the agent here, and return")
 	flags.BoolVar(&o.wait, "wait", false, "with --background: wait until it is over, or waits for people")
 	flags.StringToStringVar(&o.points, "point", nil, "APPLICATION=POINT to clone (default: the newest that may be offered)")
+	o.heeds(flags)
 	flags.BoolVar(&sweep, "sweep", false, "end drills whose process has died, and remove their sandboxes")
 	o.BreakGlass(flags)
 	return cmd
@@ -78,14 +79,16 @@ func (h *Host) drill(cmd *cobra.Command, o *order) error {
 	if err != nil {
 		return err
 	}
+	outlook := drillOutlook(spec, facts, h.Now())
+	outlook.Ahead, outlook.Blind = at.ahead(ctx, p, spec, true)
 	if o.dryRun {
-		if err := h.Print(drillOutlook(spec, facts, h.Now())); err != nil || len(facts.Problems) == 0 {
-			return err
-		}
-		return exit.Quietly(exit.Refused)
+		return h.dry(outlook, spec)
 	}
 	if len(facts.Problems) > 0 {
 		return exit.Refuse("solve that, and give the command again", "nothing was changed: %s", facts.Problems[0])
+	}
+	if err := outlook.stops(spec); err != nil {
+		return refused(err)
 	}
 	if o.background {
 		return at.background(ctx, spec, o)

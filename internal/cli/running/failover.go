@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/foresight"
+	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
@@ -31,7 +32,7 @@ type order struct {
 	verb                 plan.Verb
 	file, name           string
 	to, reason           string
-	lost                 []string
+	lost, despite        []string
 	points               map[string]string
 	asOf                 string
 	yes, dryRun, accepts bool
@@ -118,7 +119,7 @@ runs take-over" does. With --background the agent here carries the run from the 
 			return h.order(cmd, &o)
 		},
 	}
-	o.flags(cmd)
+	o.heeds(o.flags(cmd))
 	return cmd
 }
 
@@ -145,8 +146,13 @@ all of it back: the applications run at the other site again; the recovery point
 			return h.order(cmd, &o)
 		},
 	}
-	o.flags(cmd)
+	o.heeds(o.flags(cmd))
 	return cmd
+}
+
+// heeds adds the flag of the verbs that are refused for what a check finds.
+func (o *order) heeds(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&o.despite, "despite", nil, "CHECK that may fail beforehand, such as capacity: go on all the same; may be repeated")
 }
 
 // flags are those of all verbs.
@@ -197,17 +203,17 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 		return err
 	}
 	outlook := at.outlook(ctx, spec, facts)
-	if o.dryRun || !o.yes {
-		outlook.Ahead, outlook.Blind = at.ahead(ctx, p, spec)
+	if heeds := commission.Heeds(spec.Verb); heeds || o.dryRun || !o.yes {
+		outlook.Ahead, outlook.Blind = at.ahead(ctx, p, spec, heeds)
 	}
 	if o.dryRun {
-		if err := h.Print(outlook); err != nil || len(facts.Problems) == 0 {
-			return err
-		}
-		return exit.Quietly(exit.Refused)
+		return h.dry(outlook, spec)
 	}
 	if len(facts.Problems) > 0 {
 		return exit.Refuse("solve that, and give the command again", "nothing was changed: %s", facts.Problems[0])
+	}
+	if err := outlook.stops(spec); err != nil {
+		return refused(err)
 	}
 	if !o.yes {
 		h.Progress().Done()
@@ -221,14 +227,64 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 	if o.background {
 		return at.background(ctx, spec, o)
 	}
+	defer at.mention(ctx, p, spec, outlook)()
 	state, err := at.launch(ctx, *spec, nil)
 	at.tidy(ctx, *spec)
 	return at.conclude(state, err)
 }
 
+// dry prints what a run would do. Its exit code says whether it would begin.
+func (h *Host) dry(outlook Outlook, spec *failover.Spec) error {
+	if err := h.Print(outlook); err != nil {
+		return err
+	}
+	if err := outlook.stops(spec); err != nil {
+		return refused(err)
+	}
+	if len(outlook.Problems) > 0 {
+		return exit.Quietly(exit.Refused)
+	}
+	return nil
+}
+
+// stops refuses a planned run that a check says would not work.
+func (o Outlook) stops(spec *failover.Spec) error {
+	if o.Ahead == nil {
+		return nil
+	}
+	return commission.Foreseen(spec, o.Ahead.Findings)
+}
+
+// mention says which checks fail of a run whose person was not asked, while it goes
+// on: what the vault has of them, as the run has better use for the cluster.
+// The returned function waits for that.
+func (h *here) mention(ctx context.Context, p *plan.Plan, s *failover.Spec, known Outlook) func() {
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		if known.Ahead != nil {
+			return // it was shown, or has refused the run
+		}
+		out, err := foresight.Look(ctx, foresight.Options{Project: h.in.Project, Domain: h.in.Domain, Now: h.Now}, p, s.Verb, s.To)
+		if err != nil {
+			return
+		}
+		for _, f := range out.Findings {
+			if f.Verdict == preflight.Fail {
+				h.Progress().Note("Preflight: %s %s: %s", f.Check, f.Where(), f.Reason)
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-said
+	}
+}
+
 // prepare makes the run's order, and looks whether it can be. Nothing is changed.
 func (h *here) prepare(ctx context.Context, p *plan.Plan, o *order) (*failover.Spec, *failover.Facts, error) {
-	ask := commission.Ask{Verb: o.verb, To: h.in.Site, By: h.who.Name, Reason: o.reason, At: h.Now(), Lost: o.lost}
+	ask := commission.Ask{Verb: o.verb, To: h.in.Site, By: h.who.Name, Reason: o.reason, At: h.Now(), Lost: o.lost, Despite: o.despite}
 	if o.accepts {
 		ask.Accept = failover.Asked
 	}
@@ -255,6 +311,9 @@ func (h *here) prepare(ctx context.Context, p *plan.Plan, o *order) (*failover.S
 	facts, err := h.site.Evaluate(ctx, *spec)
 	if err != nil {
 		return nil, nil, err
+	}
+	if err := commission.Undivided(facts); err != nil {
+		return nil, nil, refused(err)
 	}
 	spec.From, err = commission.From(p, spec, facts)
 	return spec, facts, refused(err)
@@ -344,15 +403,19 @@ func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Fa
 // lookPatience bounds how long a person waits for what is known beforehand.
 const lookPatience = 20 * time.Second
 
-// ahead is what is known beforehand of the run; why not, otherwise. A run waits for
-// neither: it looks for itself at what it needs.
-func (h *here) ahead(ctx context.Context, p *plan.Plan, s *failover.Spec) (*forecast.Sites, string) {
+// ahead is what is known beforehand of the run; why not, otherwise. A failover waits for
+// neither: it looks for itself at what it needs. Registries are asked only where there
+// is time.
+func (h *here) ahead(ctx context.Context, p *plan.Plan, s *failover.Spec, registries bool) (*forecast.Sites, string) {
 	ctx, cancel := context.WithTimeout(ctx, lookPatience)
 	defer cancel()
 	h.Progress().Step("looking at the sites, and at earlier runs")
 	o := forecast.Options(h.in, []wiring.Cluster{h.cluster}, h.Now)
 	o.Names = func(ctx context.Context, p *plan.Plan) []preflight.Name { return h.cluster.Rehearse(ctx, p, h.Now) }
-	out, err := foresight.Look(ctx, o, p, s.Verb, s.To)
+	if registries {
+		o.Registry = foresight.Registries(images.Registries{}, lookPatience/2, time.Hour)
+	}
+	out, err := foresight.Look(ctx, o, p.Only(s.Verb), s.Verb, s.To)
 	if err != nil {
 		return nil, err.Error()
 	}

@@ -89,6 +89,14 @@ func (o Outlook) ahead(t *output.Text) {
 		return
 	}
 	o.Ahead.Foretell(t, "  ")
+	o.checks(t)
+}
+
+// checks are those that fail.
+func (o Outlook) checks(t *output.Text) {
+	if o.Ahead == nil {
+		return
+	}
 	failing := *o.Ahead
 	failing.Findings = slices.DeleteFunc(slices.Clone(failing.Findings), func(f preflight.Finding) bool { return f.Verdict != preflight.Fail })
 	if len(failing.Findings) > 0 {
@@ -104,6 +112,7 @@ func (o Outlook) drill(t *output.Text) {
 		t.Line("  %s: a clone of %s, of %s ago.", a.Name, a.Point, output.Age(a.Instant, o.now))
 	}
 	t.Line("  Steps: %s", strings.Join(o.Steps, ", "))
+	o.checks(t)
 	for _, p := range o.Problems {
 		t.Line("  Problem: %s", p)
 	}

@@ -15,6 +15,8 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -27,6 +29,8 @@ const (
 	vaultSoon  = 2 * time.Second
 	// lookTimeout bounds one look into a vault.
 	lookTimeout = 10 * time.Second
+	// foreseePatience bounds how long a planned run is judged beforehand.
+	foreseePatience = 30 * time.Second
 	// strangeFor is how long the lease of a run that the vault does not know is
 	// a reason to ask the vault at once.
 	strangeFor = 30 * time.Second
@@ -61,9 +65,11 @@ type Carrier struct {
 	Project func(ctx context.Context, vault string) (*vault.Project, error)
 	// Target makes the target with the rights of an account of davit-system.
 	Target func(ctx context.Context, vault, account string) (Target, error)
-	Events record.EventRecorder
-	Now    func() time.Time
-	Log    *slog.Logger
+	// Foresee judges a run of a plan to this site beforehand. Nil: nobody does.
+	Foresee func(ctx context.Context, vault string, p *plan.Plan, verb plan.Verb) ([]preflight.Finding, error)
+	Events  record.EventRecorder
+	Now     func() time.Time
+	Log     *slog.Logger
 }
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.

@@ -198,6 +198,9 @@ func (w *work) spec(ctx context.Context, target Target, found plans.Found) (*fai
 	if o.Spec.AcceptFence == v1alpha1.AcceptAsked {
 		ask.Accept = failover.Asked
 	}
+	if names := o.Annotations[commission.AnnotationDespite]; names != "" {
+		ask.Despite = strings.Split(names, ",")
+	}
 	if o.Spec.LostAt != nil {
 		ask.LostAt = o.Spec.LostAt.Time
 	}
@@ -221,6 +224,9 @@ func (w *work) spec(ctx context.Context, target Target, found plans.Found) (*fai
 	if err != nil {
 		return nil, err
 	}
+	if err := commission.Undivided(facts); err != nil {
+		return nil, err
+	}
 	if len(facts.Problems) > 0 {
 		return nil, commission.Refuse("solve that, and order another run", "nothing was changed: %s", strings.Join(facts.Problems, "; "))
 	}
@@ -236,7 +242,26 @@ func (w *work) spec(ctx context.Context, target Target, found plans.Found) (*fai
 	if spec.From, err = commission.From(p, spec, facts); err != nil {
 		return nil, err
 	}
-	return spec, nil
+	return spec, w.foreseen(ctx, p, spec)
+}
+
+// foreseen refuses what a check says would not work. What cannot be looked at now
+// the run sees for itself.
+func (w *work) foreseen(ctx context.Context, p *plan.Plan, spec *failover.Spec) error {
+	if w.c.Foresee == nil || !commission.Heeds(spec.Verb) {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, foreseePatience)
+	defer cancel()
+	findings, err := w.c.Foresee(limited, w.vault, p, spec.Verb)
+	if err != nil && ctx.Err() == nil {
+		w.c.Log.Warn("runs: look ahead", "vault", w.vault, "run", w.run, "error", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return commission.Foreseen(spec, findings)
 }
 
 // points are those that the order chooses.

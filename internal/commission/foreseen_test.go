@@ -1,0 +1,60 @@
+package commission
+
+import (
+	"strings"
+	"testing"
+
+	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/preflight"
+)
+
+// TestPlannedRunsStopForWhatTheyWouldMeet, and a failover for nothing of it.
+func TestPlannedRunsStopForWhatTheyWouldMeet(t *testing.T) {
+	small := preflight.Finding{Check: "capacity", Verdict: preflight.Fail, Site: "west", Reason: "500 CPU too few", Remedy: "add nodes"}
+	names := preflight.Finding{Check: "dns", Verdict: preflight.Fail, Site: "west", Reason: "REFUSED"}
+	tight := small
+	tight.Verdict = preflight.Warn
+	unseen := small
+	unseen.Verdict = preflight.Unknown
+	for name, c := range map[string]struct {
+		verb     plan.Verb
+		despite  []string
+		findings []preflight.Finding
+		want     string // with what it is refused; "": it is not
+	}{
+		"too small":                     {plan.Switchover, nil, []preflight.Finding{small}, "capacity of west: 500 CPU too few (add nodes)"},
+		"a drill, too":                  {plan.Drill, nil, []preflight.Finding{small}, "--despite capacity,"},
+		"a failback, for two":           {plan.Failback, nil, []preflight.Finding{small, names}, "--despite capacity,dns,"},
+		"it was accepted":               {plan.Switchover, []string{"capacity"}, []preflight.Finding{small}, ""},
+		"another one was":               {plan.Switchover, []string{"dns"}, []preflight.Finding{small}, "capacity"},
+		"the site is lost":              {plan.Failover, nil, []preflight.Finding{small, names}, ""},
+		"it may be worse than it could": {plan.Switchover, nil, []preflight.Finding{tight}, ""},
+		"nobody knows":                  {plan.Switchover, nil, []preflight.Finding{unseen}, ""},
+		"what is wrong with the source": {plan.Switchover, nil, []preflight.Finding{{Check: "failure-domain", Verdict: preflight.Fail, Site: "east"}}, ""},
+		"control: all is well":          {plan.Switchover, nil, []preflight.Finding{{Check: "capacity", Verdict: preflight.OK}}, ""},
+	} {
+		err := Foreseen(&failover.Spec{Verb: c.verb, Despite: c.despite}, c.findings)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestOnlyChecksThatStopAreAccepted(t *testing.T) {
+	if got, err := Despite([]string{"dns", " capacity", "", "dns"}); err != nil || strings.Join(got, ",") != "capacity,dns" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := Despite([]string{"epochs"}); Refused(err) == nil {
+		t.Errorf("two sites that write were accepted: %v", err)
+	}
+	known := map[string]bool{}
+	for _, c := range preflight.Checks() {
+		known[c.ID] = true
+	}
+	for _, name := range stopping {
+		if !known[name] {
+			t.Errorf("there is no check %q", name)
+		}
+	}
+}
