@@ -1,17 +1,13 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/foresight"
 	"davit.dev/davit/internal/images"
-	"davit.dev/davit/internal/install"
-	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/census"
 	"davit.dev/davit/internal/kube/externaldns"
 	"davit.dev/davit/internal/plan"
@@ -48,10 +44,6 @@ func foreseer(c client.Client, reader client.Reader, p *pool, log *slog.Logger) 
 		}
 		o, err := h.about(ctx, e, needs)
 		if err != nil {
-			return nil, err
-		}
-		o.Who = cmp.Or(of.Account, install.RestoreName) // whose rights the run has
-		if o.Restorer, err = p.clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, o.Who)); err != nil {
 			return nil, err
 		}
 		looking := h.looking(e.opened, census.Take(ctx, o))

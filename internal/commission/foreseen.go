@@ -16,9 +16,9 @@ const AnnotationDespite = "davit.dev/despite"
 
 // stopping are the checks that a planned run does not begin with while they fail, as
 // it would meet the same. What a restore finds out for itself, by what it would
-// write, is not among them (storage classes, kinds), nor what is wrong with
+// write and may, is not among them (storage classes, kinds, rights), nor what is wrong with
 // the source or the vault: that is what one moves away from.
-var stopping = []string{"capacity", "quotas", "images", "step-images", "steps", "rights", "dns"}
+var stopping = []string{"capacity", "quotas", "images", "step-images", "steps", "dns"}
 
 // Heeds tells whether a run of the verb is refused for what the preflight finds. A
 // failover is not (docs/decisions/0032-what-stops-a-run.md).

@@ -233,8 +233,7 @@ func checkStepImages(in *Input) []Finding {
 	return all
 }
 
-// checkRights looks at what whoever restores may not do, and whether the
-// Secrets are there that the plan names.
+// checkRights looks at what whoever restores may not do.
 func checkRights(in *Input) []Finding {
 	s := in.Sites[in.To]
 	if s == nil {
@@ -252,9 +251,19 @@ func checkRights(in *Input) []Finding {
 	default:
 		all = append(all, ok(in.To, "%s may do all %d things that a run does", r.Who, r.Asked))
 	}
-	if why := s.Unread["secrets"]; why != "" {
-		return append(all, unknown(in.To, "grant the right to list secrets in davit-system", "the plan's Secrets could not be looked for: %s", why))
+	return all
+}
+
+// secrets looks for those that the plan names.
+func (in *Input) secrets() []Finding {
+	s := in.Sites[in.To]
+	if s == nil {
+		return in.unknownSite(in.To)
 	}
+	if why := s.Unread["secrets"]; why != "" {
+		return []Finding{unknown(in.To, "grant the right to list secrets in davit-system", "the plan's Secrets could not be looked for: %s", why)}
+	}
+	var all []Finding
 	for _, name := range Secrets(in.Plan) {
 		if !slices.Contains(s.Secrets, name) {
 			all = append(all, fail(in.To, "kubectl -n davit-system create secret generic "+name+" ... at the target", "the plan names Secret %s, which is not in davit-system there", name))

@@ -271,7 +271,7 @@ func TestChecks(t *testing.T) {
 		{"denied", "rights", preflight.Fail, "may not create deployments.apps", func(in *preflight.Input) { in.Sites["west"].Rights.Denied = []string{"create deployments.apps"} }},
 		{"nobody asked", "rights", preflight.Unknown, "nobody asked", func(in *preflight.Input) { in.Sites["west"].Rights.Asked = 0 }},
 		{"asking failed", "rights", preflight.Unknown, "no answer", func(in *preflight.Input) { in.Sites["west"].Rights.Err = "no answer" }},
-		{"no secret", "rights", preflight.Fail, "names Secret dns-key", func(in *preflight.Input) { in.Sites["west"].Secrets = nil }},
+		{"no secret", "steps", preflight.Fail, "names Secret dns-key", func(in *preflight.Input) { in.Sites["west"].Secrets = nil }},
 		{"server refuses", "dns", preflight.Fail, "ns1:53: BADKEY", func(in *preflight.Input) { in.Names[0].Err, in.Names[0].Refused = "BADKEY", true }},
 		{"server silent", "dns", preflight.Unknown, "ns1:53: timeout", func(in *preflight.Input) { in.Names[0].Err = "timeout" }},
 		{"server not asked", "dns", preflight.Unknown, "nobody asked", func(in *preflight.Input) { in.Names = nil }},

@@ -9,8 +9,8 @@ import (
 )
 
 // checkSteps looks whether what the plan's steps name is there: what makes objects
-// from git, the kinds of gates and of names that external-dns keeps, the account that
-// carries runs. Images, Secrets and name servers have checks of their own.
+// from git, the kinds of gates and of names that external-dns keeps, Secrets, the account
+// that carries runs. Images and name servers have checks of their own.
 func checkSteps(in *Input) []Finding {
 	var all []Finding
 	asked := map[string]int{} // by site
@@ -40,6 +40,9 @@ func checkSteps(in *Input) []Finding {
 		if t.Record != nil && t.Record.Provider == plan.ProviderExternalDNS {
 			say(in.To, in.endpoint(t.Object, t.Record))
 		}
+	}
+	if len(Secrets(in.Plan)) > 0 {
+		say(in.To, in.secrets())
 	}
 	if in.Plan.Account != "" {
 		say(in.To, in.account(in.Plan.Account))
