@@ -128,3 +128,12 @@ func Leased(ctx context.Context, p *vault.Project, app, site string, history []E
 	}
 	return *newest.Claim.Terms, true, nil
 }
+
+// Written is when an epoch was written, by the clock of the vault's store.
+func Written(ctx context.Context, p *vault.Project, app string, n int64) (time.Time, error) {
+	info, err := p.Store().Stat(ctx, fmt.Sprintf("%sepochs/%s/%020d", p.Root(), app, n))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("look when epoch %d of %s was written: %w", n, app, err)
+	}
+	return info.Modified, nil
+}

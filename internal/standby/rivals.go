@@ -87,7 +87,7 @@ func (s *Site) rival(ctx context.Context, app string, site *preflight.Site, newe
 	if !site.Says(app, time.Time{}, now) {
 		return false, nil
 	}
-	claimed, err := s.project().EpochWritten(ctx, app, newest)
+	claimed, err := lease.Written(ctx, s.project(), app, newest)
 	if err != nil || !site.Says(app, claimed, now) || site.Name != s.o.Recovery.Site {
 		return err == nil && site.Says(app, claimed, now), err
 	}

@@ -112,18 +112,6 @@ func (p *Project) ReadEpoch(ctx context.Context, app string, n int64, v any) err
 	return p.readJSON(ctx, p.at.epoch(app, n), v)
 }
 
-// EpochWritten is when an epoch was written, by the store's clock.
-func (p *Project) EpochWritten(ctx context.Context, app string, n int64) (time.Time, error) {
-	if err := CheckName(app); err != nil {
-		return time.Time{}, fmt.Errorf("look at epoch: %w", err)
-	}
-	info, err := p.store.Stat(ctx, p.at.epoch(app, n))
-	if err != nil {
-		return time.Time{}, fmt.Errorf("look at epoch %d of %s: %w", n, app, err)
-	}
-	return info.Modified, nil
-}
-
 // WriteEpoch writes v for an epoch, or returns ErrExists: of all racing
 // callers, one succeeds.
 func (p *Project) WriteEpoch(ctx context.Context, app string, n int64, v any) error {
