@@ -161,7 +161,7 @@ func agentAtHome() []rbacv1.PolicyRule {
 // which application, and whom those of a sandbox may speak to.
 func nodeAnywhere() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		rule(readVerbs, v1alpha1.GroupVersion.Group, "vaults", "applications"),
+		rule(readVerbs, v1alpha1.GroupVersion.Group, "vaults", "applications", "recoveryplans"), // plans: for load balancers
 		rule(readVerbs, "", "namespaces", "pods"),
 		rule(verbs("get", "list"), "", "services"),
 		rule(verbs("get"), "", "nodes", "replicationcontrollers"),

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -27,6 +28,8 @@ import (
 // site is what a cluster says.
 type site struct {
 	app    atomic.Pointer[v1alpha1.Application]
+	other  atomic.Pointer[v1alpha1.Application]
+	plan   atomic.Pointer[v1alpha1.RecoveryPlan]
 	ready  atomic.Bool
 	silent atomic.Bool
 
@@ -34,14 +37,25 @@ type site struct {
 	asking, asked atomic.Int64
 }
 
-func (s *site) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
-	return errors.New("not asked for")
+func (s *site) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	if s.silent.Load() {
+		return errors.New("no answer")
+	}
+	p := s.plan.Load()
+	if p == nil || p.Name != key.Name {
+		return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("recoveryplans").GroupResource(), key.Name)
+	}
+	p.DeepCopyInto(into.(*v1alpha1.RecoveryPlan))
+	return nil
 }
 
 func (s *site) List(_ context.Context, into client.ObjectList, opts ...client.ListOption) error {
 	switch into := into.(type) {
 	case *v1alpha1.ApplicationList:
 		if a := s.app.Load(); a != nil {
+			into.Items = append(into.Items, *a)
+		}
+		if a := s.other.Load(); a != nil {
 			into.Items = append(into.Items, *a)
 		}
 	case *discoveryv1.EndpointSliceList:
@@ -120,6 +134,65 @@ func TestAnswers(t *testing.T) {
 	if w.Code != 400 {
 		t.Errorf("POST: %d", w.Code)
 	}
+}
+
+// TestAPlan: a site is active for a plan that it has while it is for all of its
+// applications, and its gates stand open. What is not known is passive.
+func TestAPlan(t *testing.T) {
+	s := &site{}
+	h := &Handler{Applications: s, Services: s, Now: time.Now}
+	const path = "/active/plan/all"
+	get := func(path string, want int, says string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != want || !strings.Contains(w.Body.String(), says) {
+			t.Errorf("%s: %d %q, want %d %q", path, w.Code, w.Body, want, says)
+		}
+	}
+	s.role(v1alpha1.RoleActive, 2, "west")
+	get(path, 503, `no plan "all"`)
+	get("/active/plan/", 503, `no plan ""`)
+	p := &v1alpha1.RecoveryPlan{ObjectMeta: metav1.ObjectMeta{Name: "all"}}
+	s.plan.Store(p)
+	get(path, 503, "no application")
+	p.Spec.Applications = []v1alpha1.PlanApplication{{Name: "shop.web"}}
+	get(path, 200, "active")
+	get("/active/plan/other", 503, `no plan "other"`)
+	s.silent.Store(true)
+	get(path, 503, "was not read yet")
+	s.silent.Store(false)
+
+	// One application that another site holds makes all of it passive; the control is the
+	// same site without that in its plan, above.
+	p.Spec.Applications = append(p.Spec.Applications, v1alpha1.PlanApplication{Name: "shop.db"})
+	get(path, 503, "shop.db: this site knows nothing of it")
+	db := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "db"}}
+	db.Status.Role, db.Status.Epoch, db.Status.EpochSite = v1alpha1.RoleSuperseded, 3, "east"
+	s.other.Store(db)
+	get(path, 503, "shop.db: site east holds it, under epoch 3")
+	db = db.DeepCopy()
+	db.Status.Role, db.Status.Epoch, db.Status.EpochSite = v1alpha1.RoleActive, 4, "west"
+	s.other.Store(db)
+	get(path, 200, "active")
+	s.ready.Store(false)
+	get(path+"?service=shop/web", 503, "no ready endpoint")
+	s.ready.Store(true)
+	get("/active/plan/all?service=shop/db", 200, "active")
+
+	// Its gates are asked for unasked, each on what it is for.
+	p.Spec.Traffic = []v1alpha1.PlanTraffic{
+		{Name: "www", Kind: "gate", Object: "www", Application: "shop.web"},
+		{Name: "db", Kind: "gate", Object: "db", Application: "shop.db"},
+		{Name: "name", Kind: "dns", Object: "www.example.com"},
+	}
+	get(path, 503, "shop.web: gate www is not open here")
+	s.role(v1alpha1.RoleActive, 2, "west", v1alpha1.AnnotationGate+"www")
+	get(path, 503, "shop.db: gate db is not open here")
+	get(path+"?gate=www", 200, "active")
+	get(path+"?gate=none", 503, `no gate "none"`)
+	h.Fenced = func(app string) (string, bool) { return "superseded", app == "shop.db" }
+	get(path+"?gate=www", 503, "shop.db: this node fences it")
 }
 
 // TestAFencedApplication is passive also where the cluster says otherwise, since
