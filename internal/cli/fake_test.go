@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	authz "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -110,7 +112,7 @@ func (c *fakeCluster) save(ctx context.Context) error {
 	lists := []client.ObjectList{
 		&v1alpha1.VaultList{}, &v1alpha1.ApplicationList{}, &v1alpha1.ProtectionPolicyList{}, &v1alpha1.RecoveryPointList{},
 		&v1alpha1.SiteList{}, &v1alpha1.RestoreList{}, &corev1.SecretList{}, &corev1.NamespaceList{}, &corev1.ConfigMapList{},
-		&corev1.PodList{}, &corev1.PersistentVolumeClaimList{},
+		&corev1.PodList{}, &corev1.PersistentVolumeClaimList{}, &appsv1.DeploymentList{}, &appsv1.DaemonSetList{},
 	}
 	old, _ := filepath.Glob(filepath.Join(c.dir, "*.yaml"))
 	for _, file := range old {
@@ -150,6 +152,11 @@ func (c *fakeCluster) keep(err error) error {
 }
 
 func (c *fakeCluster) Create(ctx context.Context, o client.Object, opts ...client.CreateOption) error {
+	if review, ok := o.(*authz.SelfSubjectAccessReview); ok { // everybody may do everything, unless no-rights says otherwise
+		_, err := os.Stat(filepath.Join(c.dir, "no-rights"))
+		review.Status.Allowed = err != nil
+		return nil
+	}
 	if err := c.WithWatch.Create(ctx, o, opts...); err != nil {
 		return err
 	}
@@ -191,7 +198,15 @@ func (c *fakeCluster) Install(ctx context.Context, opts install.Options, progres
 	site := &v1alpha1.Site{}
 	site.Name, site.Labels = opts.SiteName, map[string]string{install.LocalLabel: "true"}
 	site.Spec.FailureDomain = opts.FailureDomain
-	return c.Create(ctx, site)
+	agent, node := &appsv1.Deployment{}, &appsv1.DaemonSet{}
+	agent.Namespace, agent.Name, agent.Status.AvailableReplicas = v1alpha1.SystemNamespace, install.AgentName, 1
+	node.Namespace, node.Name, node.Status.NumberReady = v1alpha1.SystemNamespace, install.NodeName, 1
+	for _, o := range []client.Object{site, agent, node} {
+		if err := client.IgnoreAlreadyExists(c.Create(ctx, o)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *fakeCluster) Uninstall(_ context.Context, _ install.UninstallOptions, progress install.Progress) error {

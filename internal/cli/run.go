@@ -2,11 +2,14 @@ package cli
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/arming"
+	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
@@ -68,12 +71,19 @@ func (e *env) running() *running.Host {
 	return &running.Host{
 		Err: e.Err, Out: e.Out, Print: e.print, Now: e.now, Bounded: e.working, AskFor: e.askFor, Read: planning.Host{In: e.In}.Read,
 		Progress: func() *output.Progress { return e.progress },
+		Equip: &equipping.Host{
+			Err: e.Err, Now: e.now, AskFor: e.askFor, Cluster: e.cluster, Opener: e.opener, Timeout: func() time.Duration { return e.global.timeout },
+			Step: func(format string, args ...any) { e.progress.Step(format, args...) }, Quiet: func() { e.progress.Done() },
+		},
 		Open: func(ctx context.Context, cmd *cobra.Command, a *access.Address, site string) (*access.Opened, wiring.Cluster, error) {
 			c, err := e.cluster()
 			if err != nil {
 				return nil, nil, err
 			}
 			in, err := e.opener().Open(ctx, c, a, cmd.Flags())
+			if meta.IsNoMatchError(err) {
+				return nil, nil, equipping.Nothing()
+			}
 			if err != nil {
 				return nil, nil, err
 			}

@@ -3,11 +3,9 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -16,7 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/admission"
-	"davit.dev/davit/internal/cli/enrolment"
+	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/keys"
 	"davit.dev/davit/internal/cli/objects"
@@ -30,7 +28,6 @@ import (
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/lock"
-	"davit.dev/davit/internal/version"
 )
 
 func (e *env) vaultCommand() *cobra.Command {
@@ -127,7 +124,7 @@ func (e *env) runVaultAdd(cmd *cobra.Command, o *vaultAdd) error {
 	if o.copyOf != "" {
 		return e.addCopy(ctx, o, cfg)
 	}
-	request := &admission.Request{Project: o.Project, RecoveryKey: o.RecoveryKey, Join: o.join, ReplaceLost: o.lost, Confirm: e.confirmLost(o)}
+	request := &admission.Request{Project: o.Project, RecoveryKey: o.RecoveryKey, Join: o.join, ReplaceLost: o.lost, Confirm: equipping.Lost(e.Err, e.progress.Done, e.askFor, o.yes)}
 	key, err := request.PrepareKey()
 	if err != nil {
 		return err
@@ -209,21 +206,6 @@ func (o *vaultAdd) fits(ctx context.Context, store vault.Store) error {
 	return nil
 }
 
-// confirmLost has a person say that the cluster that bore the name is lost.
-func (e *env) confirmLost(o *vaultAdd) func(vault.SiteStatus) error {
-	return func(lost vault.SiteStatus) error {
-		if o.yes {
-			return nil
-		}
-		e.progress.Done()
-		fmt.Fprintf(e.Err, "Give this cluster the name of site %s, which another cluster bears.\n", lost.Site)
-		fmt.Fprintf(e.Err, "  Now:   cluster %s, last heard of at %s. If it comes back, it captures nothing any more; what it runs is\n", lost.Cluster, output.Time(lost.Written))
-		fmt.Fprintf(e.Err, "         fenced only once it is taken over.\n")
-		fmt.Fprintf(e.Err, "  Then:  this one, which holds no application before it has taken it over.\n")
-		return e.askFor(lost.Site, "the site's name")
-	}
-}
-
 func (e *env) failedTest(report selftest.Report) error {
 	e.progress.Done()
 	t := &output.Text{}
@@ -235,47 +217,10 @@ func (e *env) failedTest(report selftest.Report) error {
 // admissible says whether the cluster may have this vault, and returns who
 // the site is.
 func (e *env) admissible(ctx context.Context, c wiring.Cluster, o *vaultAdd) (vault.SiteStatus, error) {
-	none := vault.SiteStatus{}
-	if err := vault.CheckName(o.name); err != nil {
-		return none, exit.AsUsage(err)
-	}
-	site, err := access.LocalSite(ctx, c)
-	if err != nil {
-		return none, err
-	}
-	id, err := access.ClusterID(ctx, c)
-	if err != nil {
-		return none, err
-	}
-	if o.domain != "" && o.domain == site.Spec.FailureDomain {
-		return none, exit.Refuse("use a vault that survives what destroys this site, or correct --failure-domain",
-			"site %s and the vault are both in failure domain %q: they would be lost together", site.Name, o.domain)
-	}
-	if inside := admission.InsideCluster(o.URL, o.Endpoint); inside != "" {
-		return none, exit.Refuse("use a vault outside of all sites", "%s is a name inside the cluster: the vault would be lost with its site", inside)
-	}
-	if u, err := url.Parse(o.URL); err == nil && u.Scheme == "file" {
-		if err := c.CheckDirectory(ctx, u.Path); err != nil {
-			return none, err
-		}
-	}
-	if o.copyOf == "" || o.join { // else it is of a project that is here
-		if err := enrolment.Beside(ctx, c, o.Project); err != nil {
-			return none, err
-		}
-	}
-	err = c.Get(ctx, client.ObjectKey{Name: o.name}, &v1alpha1.Vault{})
-	switch {
-	case err == nil && !o.replace:
-		return none, exit.Refuse("--replace --join gives it a new address and new credentials", "site %s has a vault %q already", site.Name, o.name)
-	case err != nil && !apierrors.IsNotFound(err):
-		return none, fmt.Errorf("look for vault %s: %w", o.name, err)
-	}
-	kube, err := c.ServerVersion(ctx)
-	if err != nil {
-		return none, err
-	}
-	return vault.SiteStatus{Site: site.Name, Cluster: id, Time: e.now().UTC(), AgentVersion: version.String(), KubeVersion: kube}, nil
+	first := o.copyOf == "" || o.join // else it is of a project that is here
+	sign, err := equipping.Door{Name: o.name, Address: &o.Address, Domain: o.domain, First: first, Replace: o.replace}.Admissible(ctx, c)
+	sign.Time = e.now().UTC()
+	return sign, err
 }
 
 func (o *vaultAdd) object(cfg backend.Config) *v1alpha1.Vault {

@@ -78,6 +78,14 @@ type Options struct {
 	NoWait  bool
 }
 
+// Shown is the image that the options name, and empty where they name none.
+func (o Options) Shown() string {
+	if o.Image == "" && o.Registry == "" {
+		return ""
+	}
+	return o.withDefaults().Image
+}
+
 // withDefaults fills in what was left out.
 func (o Options) withDefaults() Options {
 	if o.Image == "" {

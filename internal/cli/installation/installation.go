@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 
@@ -41,6 +42,18 @@ type Host struct {
 	Named func(string) string
 }
 
+// Flags adds the flags that say from where Davit comes, and how the nodes are.
+func Flags(flags *pflag.FlagSet, opts *install.Options) {
+	flags.StringVar(&opts.FailureDomain, "failure-domain", "", "what this site shares its fate with, such as a building or a region")
+	flags.StringVar(&opts.Image, "image", "", "container image of Davit (default: "+install.DefaultImage+")")
+	flags.StringVar(&opts.Registry, "registry", "", "take the image from this registry instead, for sites that cannot reach the original")
+	flags.StringVar(&opts.ImagePullPolicy, "image-pull-policy", "", "Always, IfNotPresent or Never")
+	flags.StringSliceVar(&opts.ImagePullSecrets, "image-pull-secret", nil, "name of a Secret in davit-system for the registry")
+	flags.StringVar(&opts.KubeletRoot, "kubelet-root", "", "the kubelet's directory on the nodes (default: /var/lib/kubelet)")
+	flags.StringSliceVar(&opts.HostPathRoots, "host-path-root", nil, "directory of the nodes below which hostPath volumes may be read and written")
+	flags.StringVar(&opts.RuntimeSocket, "cri-socket", "", "the container runtime's socket on the nodes (default: they look for it); none: nodes fence nothing by themselves")
+}
+
 // Install makes `install`.
 func Install(h Host) *cobra.Command {
 	var opts install.Options
@@ -59,15 +72,8 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&opts.SiteName, "site", "", "name of this site (required)")
-	flags.StringVar(&opts.FailureDomain, "failure-domain", "", "what this site shares its fate with, such as a building or a region")
-	flags.StringVar(&opts.Image, "image", "", "container image of Davit (default: "+install.DefaultImage+")")
-	flags.StringVar(&opts.Registry, "registry", "", "take the image from this registry instead, for sites that cannot reach the original")
-	flags.StringVar(&opts.ImagePullPolicy, "image-pull-policy", "", "Always, IfNotPresent or Never")
-	flags.StringSliceVar(&opts.ImagePullSecrets, "image-pull-secret", nil, "name of a Secret in davit-system for the registry")
+	Flags(flags, &opts)
 	flags.Int32Var(&opts.Replicas, "replicas", 1, "agents, of which one leads")
-	flags.StringVar(&opts.KubeletRoot, "kubelet-root", "", "the kubelet's directory on the nodes (default: /var/lib/kubelet)")
-	flags.StringSliceVar(&opts.HostPathRoots, "host-path-root", nil, "directory of the nodes below which hostPath volumes may be read and written")
-	flags.StringVar(&opts.RuntimeSocket, "cri-socket", "", "the container runtime's socket on the nodes (default: they look for it); none: nodes fence nothing by themselves")
 	flags.StringVar(&opts.LogLevel, "log-level", "", "debug, info, warn or error")
 	flags.BoolVar(&wait, "wait", true, "wait until agent and node processes are ready")
 	way.Flags(flags)

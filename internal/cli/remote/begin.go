@@ -42,7 +42,10 @@ func Begin(h Host, all ...*cobra.Command) []*cobra.Command {
 }
 
 // elsewhere are flags that mean nothing at a console.
-var elsewhere = []string{"file", "dry-run", "sweep", "wait", "vault-url", "recovery-key-file", "kubeconfig", "context", "vault"}
+var elsewhere = []string{
+	"file", "dry-run", "sweep", "wait", "vault-url", "recovery-key-file", "kubeconfig", "context", "vault",
+	"install", "image", "registry", "image-pull-policy", "image-pull-secret", "kubelet-root", "host-path-root", "cri-socket", "failure-domain", "replace-lost-site",
+}
 
 func (h Host) begin(cmd *cobra.Command, given []string, project string) error {
 	if len(given) != 1 {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/commission"
@@ -30,8 +31,8 @@ const (
 )
 
 // find looks for a plan by its name, in the cluster and in the vault.
-func (h *here) find(ctx context.Context, name string) (*plan.Plan, error) {
-	found, err := plans.Find(ctx, h.cluster, h.in.Project, name)
+func find(ctx context.Context, in *access.Opened, cluster client.Reader, name string) (*plan.Plan, error) {
+	found, err := plans.Find(ctx, cluster, in.Project, name)
 	if errors.Is(err, plans.ErrUnknown) {
 		return nil, exit.Refuse("`plan ls` lists those that there are; -f FILE reads one from a file", "neither this cluster nor the vault has a plan %q", name)
 	}

@@ -65,6 +65,7 @@ up after it.`,
 	o.heeds(flags)
 	flags.BoolVar(&sweep, "sweep", false, "end drills whose process has died, and remove their sandboxes")
 	o.BreakGlass(flags)
+	o.Way.Flags(flags)
 	return cmd
 }
 
@@ -80,6 +81,7 @@ func (h *Host) drill(cmd *cobra.Command, o *order) error {
 		return err
 	}
 	outlook := drillOutlook(spec, facts, h.Now())
+	outlook.First = at.need
 	outlook.Ahead, outlook.Blind = at.ahead(ctx, p, spec, true)
 	if o.dryRun {
 		return h.dry(outlook, spec)
@@ -89,6 +91,9 @@ func (h *Host) drill(cmd *cobra.Command, o *order) error {
 	}
 	if err := outlook.stops(spec); err != nil && !o.background { // what an agent carries, the agent judges
 		return refused(err)
+	}
+	if at, spec, err = at.equip(ctx, cmd, p, o, spec); err != nil {
+		return err
 	}
 	if o.background {
 		return at.background(ctx, spec, o)

@@ -5,12 +5,14 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/output"
@@ -29,6 +31,7 @@ import (
 // order is what `failover` or `switchover` was asked.
 type order struct {
 	access.Address
+	equipping.Way
 	verb                 plan.Verb
 	file, name           string
 	to, reason           string
@@ -74,10 +77,16 @@ through the vault, and proves it; that is reported as the level of the fence. Wh
 beforehand that you made sure of it.
 
 The run is a journal in the vault: when this command is killed, the agent here goes on where it was, and where there is none "davit
-runs take-over" does. With --background the agent here carries the run from the start, with the rights of the plan's account.`,
+runs take-over" does. With --background the agent here carries the run from the start, with the rights of the plan's account.
+
+Where this cluster has no Davit, the vault's address, its credentials and the recovery key are enough: with --vault-url and --image the
+run says what it would do first, and once you agree, or with --install, it installs Davit here under the name of --to, and joins the
+vault. Interrupted, the same command goes on.`,
 		Example: `  davit failover shop --to west --dry-run
   davit failover shop --to west --lost east
-  davit failover -f shop.yaml --to west --as-of 2026-11-27T04:00:00Z`,
+  davit failover -f shop.yaml --to west --as-of 2026-11-27T04:00:00Z
+  davit failover shop --to west --lost east --install --image registry.example.com/davit:v1 \
+      --vault-url s3://backups/davit --endpoint https://s3.example.com --recovery-key-file ./davit-recovery.key`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if err := o.from(given); err != nil {
@@ -91,6 +100,7 @@ runs take-over" does. With --background the agent here carries the run from the 
 	flags.StringToStringVar(&o.points, "point", nil, "APPLICATION=POINT to bring back, instead of the newest; may be repeated")
 	flags.StringVar(&o.asOf, "as-of", "", "bring back the newest points that are not after this time (RFC 3339)")
 	flags.BoolVar(&o.accepts, "accept-asked", false, "go on once a site said that it was asked to stop, without proof that it has")
+	o.Way.Flags(flags)
 	return cmd
 }
 
@@ -119,7 +129,9 @@ runs take-over" does. With --background the agent here carries the run from the 
 			return h.order(cmd, &o)
 		},
 	}
-	o.heeds(o.flags(cmd))
+	flags := o.flags(cmd)
+	o.heeds(flags)
+	o.Way.Flags(flags)
 	return cmd
 }
 
@@ -178,17 +190,70 @@ func (h *Host) begin(ctx context.Context, cmd *cobra.Command, o *order) (*here, 
 			return nil, nil, err
 		}
 	}
+	h.Progress().Step("opening the vault")
+	in, cluster, err := h.Open(ctx, cmd, &o.Address, o.to)
+	if err != nil && o.to == "" && exit.IsRefusal(err) && in != nil {
+		err = exit.Hint(err, "give --to with the name that this cluster is to have, one of the plan's sites")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.to != "" && o.to != in.Site {
+		return nil, nil, exit.Refuse("give the kubeconfig of the target: a run is carried there", "--to %s: this is site %s", o.to, in.Site)
+	}
+	if p == nil {
+		if p, err = find(ctx, in, cluster, o.name); err != nil {
+			return nil, nil, err
+		}
+	}
+	need, err := h.lacking(ctx, cmd, in, cluster, p, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	at, err := h.at(ctx, in, cluster, need)
+	return at, p, err
+}
+
+// lacking is what this cluster lacks for the run. What could not be put here, or not
+// without a word of a person, is refused.
+func (h *Host) lacking(ctx context.Context, cmd *cobra.Command, in *access.Opened, cluster wiring.Cluster, p *plan.Plan, o *order) (*equipping.Need, error) {
+	if _, err := commission.Spec(p, commission.Ask{Verb: o.verb, To: in.Site, At: h.Now(), Lost: o.lost}); err != nil {
+		return nil, refused(err)
+	}
+	need, err := h.Equip.Look(ctx, cluster, in, o.equipped(cmd, in.Site))
+	if err != nil || need == nil {
+		return nil, err
+	}
+	if !o.Install && !o.dryRun && (o.yes || o.verb == plan.Drill) { // nobody is asked
+		return nil, exit.Refuse("--install does that first; or do it by hand, with `install` and `vault add --join`", "this cluster lacks what the run needs: %s", strings.Join(need.Told(), "; "))
+	}
+	return need, nil
+}
+
+// equipped is what a cluster that lacks Davit is given.
+func (o *order) equipped(cmd *cobra.Command, site string) equipping.Ask {
+	return equipping.Ask{Address: &o.Address, Flags: cmd.Flags(), Way: &o.Way, Site: site}
+}
+
+// equip puts here what a run needs and this cluster lacks, and looks at it anew: what was
+// found to be well may be otherwise now.
+func (h *here) equip(ctx context.Context, cmd *cobra.Command, p *plan.Plan, o *order, spec *failover.Spec) (*here, *failover.Spec, error) {
+	if h.need == nil {
+		return h, spec, nil
+	}
+	if err := h.Equip.Equip(ctx, h.need, o.equipped(cmd, h.need.Site), o.yes); err != nil {
+		return nil, nil, err
+	}
+	h.Progress().Note("Davit is at site %s, and has the vault.", h.need.Site)
 	at, err := h.open(ctx, cmd, &o.Address, o.to)
 	if err != nil {
 		return nil, nil, err
 	}
-	if o.to != "" && o.to != at.in.Site {
-		return nil, nil, exit.Refuse("give the kubeconfig of the target: a run is carried there", "--to %s: this is site %s", o.to, at.in.Site)
+	spec, facts, err := at.prepare(ctx, p, o)
+	if err == nil && len(facts.Problems) > 0 {
+		err = exit.Refuse("solve that, and give the command again", "the run has not begun: %s", facts.Problems[0])
 	}
-	if p == nil {
-		p, err = at.find(ctx, o.name)
-	}
-	return at, p, err
+	return at, spec, err
 }
 
 func (h *Host) order(cmd *cobra.Command, o *order) error {
@@ -203,6 +268,7 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 		return err
 	}
 	outlook := at.outlook(ctx, spec, facts)
+	outlook.First = at.need
 	if heeds := commission.Heeds(spec.Verb); heeds || o.dryRun || !o.yes {
 		outlook.Ahead, outlook.Blind = at.ahead(ctx, p, spec, heeds)
 	}
@@ -223,6 +289,9 @@ func (h *Host) order(cmd *cobra.Command, o *order) error {
 		if err := h.AskFor(p.Name, "the plan's name"); err != nil {
 			return err
 		}
+	}
+	if at, spec, err = at.equip(ctx, cmd, p, o, spec); err != nil {
+		return err
 	}
 	if o.background {
 		return at.background(ctx, spec, o)

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/wiring"
@@ -43,7 +44,9 @@ type Host struct {
 	// Open opens the vault, and the cluster as a site that can be a target.
 	Open   func(ctx context.Context, cmd *cobra.Command, a *access.Address, site string) (*access.Opened, wiring.Cluster, error)
 	AskFor func(name, what string) error
-	Read   func(file string) (*plan.Plan, error)
+	// Equip makes a cluster without Davit one that can be a target.
+	Equip *equipping.Host
+	Read  func(file string) (*plan.Plan, error)
 }
 
 // here is this site, ready to carry runs.
@@ -55,7 +58,8 @@ type here struct {
 	box     mailbox.Box
 	who     permit.Person
 	process string
-	back    bool // to roll back is what was asked for
+	back    bool            // to roll back is what was asked for
+	need    *equipping.Need // what is lacking here, and put here before the run
 }
 
 // open makes this site ready.
@@ -65,6 +69,11 @@ func (h *Host) open(ctx context.Context, cmd *cobra.Command, a *access.Address, 
 	if err != nil {
 		return nil, err
 	}
+	return h.at(ctx, in, cluster, nil)
+}
+
+// at makes a site ready that is open, and lacks what it needs.
+func (h *Host) at(ctx context.Context, in *access.Opened, cluster wiring.Cluster, need *equipping.Need) (*here, error) {
 	who := permit.Self(ctx, cluster)
 	machine, err := os.Hostname()
 	if err != nil {
@@ -72,12 +81,12 @@ func (h *Host) open(ctx context.Context, cmd *cobra.Command, a *access.Address, 
 	}
 	process := fmt.Sprintf("cli %s/%d/%s", machine, os.Getpid(), strings.ToLower(rand.Text()[:6]))
 	target, err := cluster.Standby(wiring.Recovering{
-		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: who.Name, Now: h.Now,
+		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: who.Name, Now: h.Now, Coming: need != nil,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &here{Host: h, in: in, cluster: cluster, site: target, box: mailbox.New(in.Project), who: who, process: process}, nil
+	return &here{Host: h, in: in, cluster: cluster, site: target, box: mailbox.New(in.Project), who: who, process: process, need: need}, nil
 }
 
 // settled tells whether a run waits for people, and for nothing else.

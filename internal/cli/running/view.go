@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/commission"
@@ -26,6 +27,8 @@ type Outlook struct {
 	Applications []OutlookApp `json:"applications"`
 	Steps        []string     `json:"steps"`
 	Problems     []string     `json:"problems,omitempty"`
+	// First is what the site lacks, and is done before the run begins.
+	First *equipping.Need `json:"first,omitempty"`
 	// Ahead is what is known of the sites and of earlier runs; Blind why not.
 	Ahead *forecast.Sites `json:"ahead,omitempty"`
 	Blind string          `json:"blind,omitempty"`
@@ -75,6 +78,16 @@ func (o Outlook) Text(t *output.Text) {
 		t.Line("  The run pauses until it is proven, or you say with --lost, that this has stopped: %s.", strings.Join(o.Unproven, ", "))
 	}
 	o.ahead(t)
+	o.close(t)
+}
+
+// close says what comes before the run, and what keeps it from beginning.
+func (o Outlook) close(t *output.Text) {
+	if o.First != nil {
+		for _, what := range o.First.Told() {
+			t.Line("  First: %s.", what)
+		}
+	}
 	for _, p := range o.Problems {
 		t.Line("  Problem: %s", p)
 	}
@@ -113,9 +126,7 @@ func (o Outlook) drill(t *output.Text) {
 	}
 	t.Line("  Steps: %s", strings.Join(o.Steps, ", "))
 	o.checks(t)
-	for _, p := range o.Problems {
-		t.Line("  Problem: %s", p)
-	}
+	o.close(t)
 }
 
 // Report is a run.

@@ -175,9 +175,13 @@ func (c *realCluster) Recover(ctx context.Context, opts recovery.Options, how Re
 
 // recovering is what a recovery works with here.
 func (c *realCluster) recovering(m *mover.Mover, how Recovering) recovery.Deps {
+	volumes := target.NewVolumes(m, c.clients, how.VaultName)
+	if how.Coming {
+		volumes = volumes.Coming()
+	}
 	return recovery.Deps{
 		Project: how.Project, VaultName: how.VaultName, Site: how.Site, ClusterID: how.ClusterID, Holder: how.Holder,
-		Cluster: target.New(c.clients), Volumes: target.NewVolumes(m, c.clients, how.VaultName),
+		Cluster: target.New(c.clients), Volumes: volumes,
 		Progress: how.Progress, Now: how.Now,
 		Log:      slog.New(slog.DiscardHandler), // people get progress and results
 		Overlays: func(ctx context.Context) ([]transform.Overlay, error) { return target.Overlays(ctx, c.clients) },

@@ -85,6 +85,9 @@ type Recovering struct {
 	ClusterID string
 	Holder    string
 	Plan      bool
+	// Coming says that Davit and its way into the vault are put into the cluster
+	// before anything is brought there: that they are missing keeps nothing back.
+	Coming bool
 	// InsecureRegistries are asked for images without TLS.
 	InsecureRegistries []string
 

@@ -21,6 +21,7 @@ type Volumes struct {
 	mover  *mover.Mover
 	system *kube.Clients
 	vault  string
+	coming bool // what fills claims is put there first
 }
 
 var _ restore.Volumes = (*Volumes)(nil)
@@ -31,9 +32,19 @@ func NewVolumes(m *mover.Mover, system *kube.Clients, vault string) *Volumes {
 	return &Volumes{mover: m, system: system, vault: vault}
 }
 
+// Coming are the same where what fills them is put there before anything is.
+func (v *Volumes) Coming() *Volumes {
+	w := *v
+	w.coming = true
+	return &w
+}
+
 // Ready says why no claim can be filled here: there is no node process that
 // is ready, or the Vault object is missing.
 func (v *Volumes) Ready(ctx context.Context) error {
+	if v.coming {
+		return nil
+	}
 	if v.vault == "" {
 		return errors.New("the node processes here know no vault to read from: run davit vault add --join, and before it davit install where it is missing")
 	}
