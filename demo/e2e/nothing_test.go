@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -56,13 +57,27 @@ func deployWide(t *testing.T) (a *app, sum string) {
 	return a, sum
 }
 
-// fromNothing takes a whole cluster over in a cluster that knows nothing of
-// Davit, while its own site is cut off: the vault's address, its credentials
-// and the recovery key are all there is, and the site's own registry.
+// fromNothing brings what its own site, cut off, ran into a cluster that knows nothing
+// of Davit: the vault's address, its credentials and the recovery key are all there is,
+// and the site's own registry. First one application by a plan that the vault keeps: that
+// run installs Davit, is killed meanwhile, and given again. Then the rest of the cluster.
 func fromNothing(t *testing.T) {
 	a, sum := deployWide(t)
-	a.protect(t, "--namespace", "*", "--exclude-namespaces", "local-path-storage") // each site's own storage
+	b := &app{name: a.name + "-plan"}
+	planned := b.deploy(t)
+	b.protect(t)
+	davit(t, east, b.vault, "describe", b.backup(t).ID).want(t, 0)
+	kubectl(t, east, "apply", "-f", planOf(t, b, "5s"))
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), east, "delete", "recoveryplan", "--ignore-not-found", b.name)
+	})
+	a.protect(t, "--namespace", "*", "--exclude-namespaces", "local-path-storage,"+b.name) // each site's own storage
 	davit(t, east, a.vault, "describe", a.backup(t).ID).want(t, 0)
+	eventually(t, 3*time.Minute, "the vault has the plan", func() (bool, string) {
+		out := davit(t, west, b.vault, "plan", "show", b.name)
+		return out.code == 0 && strings.Contains(out.out, "in the vault"), out.all()
+	})
+	address := strings.TrimSpace(kubectl(t, west, "get", "vault", common, "-o", "jsonpath={.spec.url}"))
 	davit(t, west, "", "uninstall", "--yes").want(t, 0)
 	everything := "customresourcedefinitions,clusterroles,clusterrolebindings,namespaces"
 	if left := kubectl(t, west, "get", everything, "-o", "name"); strings.Contains(left, "davit.dev") || strings.Contains(left, system) {
@@ -79,17 +94,17 @@ func fromNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := rig.Equip(t.Context(), west, "--image", "registry.example.com/not/there/davit:bed", "--registry", mirror); err != nil {
-		t.Fatal(err)
+	removeNamespace(t, west, b.name)
+	t.Cleanup(func() { unprotect(west, b.name) })
+	b.failOverFromNothing(t, address, mirror)
+	if got := b.sum(t, west, b.name); got != planned {
+		t.Errorf("the data came back as %s, want %s", got, planned)
 	}
 	images := kubectl(t, west, "-n", system, "get", "deployments,daemonsets", "-o", "jsonpath={.items[*].spec.template.spec.containers[*].image}")
 	for _, image := range strings.Fields(images) {
 		if image != mirror+"/davit:bed" {
 			t.Errorf("a part of Davit runs %s, not what %s has", image, mirror)
 		}
-	}
-	if err := addCommon(t.Context(), west, "--join"); err != nil {
-		t.Fatal(err)
 	}
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
@@ -110,8 +125,54 @@ func fromNothing(t *testing.T) {
 	if err := rig.Bed.HealAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 3*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
-		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
-		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
+	for _, x := range []*app{a, b} {
+		eventually(t, 3*time.Minute, "east says Superseded and runs nothing of "+x.name, func() (bool, string) {
+			role, replicas := x.status(t, east, "role"), x.replicas(t, east)
+			return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
+		})
+	}
+}
+
+// failOverFromNothing gives a failover at west, which has no Davit. What it would do first
+// is said beforehand, and nothing is done without a word; killed in the middle of the install,
+// it goes on when it is given again.
+func (a *app) failOverFromNothing(t *testing.T, address, mirror string) {
+	t.Helper()
+	kubelet := rig.Bed.Site(west).KubeletRoot()
+	run := func(verb string, flags ...string) []string {
+		return append([]string{verb, a.name, "--to", west, "--vault-url", address, "--recovery-key-file", commonKey()}, flags...)
+	}
+	davit(t, west, "", "failover", a.name, "--to", west, "--yes").want(t, 3, "this cluster has no Davit", "--vault-url")
+	davit(t, west, common, run("failover", "--yes")...).want(t, 3, "give --image")
+	how := []string{
+		"--image", "registry.example.com/not/there/davit:bed", "--registry", mirror, "--kubelet-root", kubelet,
+		"--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"), "--lost", east,
+	}
+	davit(t, west, common, run("failover", append(how, "--yes")...)...).want(t, 3, "lacks what the run needs", "--install does that first")
+	davit(t, west, common, run("failover", append(how, "--dry-run")...)...).want(t, 0, "whatever was written after",
+		"First: Davit is installed into this cluster, as site west, from "+mirror+"/davit:bed", "First: site west joins the vault, as "+common)
+	if got := kubectl(t, west, "get", "namespace", system, "--ignore-not-found", "-o", "name"); got != "" {
+		t.Fatal("something was installed without a word")
+	}
+
+	how = append(how, "--install", "--yes")
+	cmd := command(t.Context(), west, common, run("failover", how...)...)
+	ended := make(chan outcome, 1)
+	go func() { ended <- finish(t, cmd) }()
+	eventually(t, 3*time.Minute, "Davit is being installed", func() (bool, string) {
+		got := try(t, west, "-n", system, "get", "daemonset", "davit-node", "-o", "name")
+		return strings.HasSuffix(got, "/davit-node"), got
 	})
+	_ = cmd.Process.Kill()
+	t.Logf("killed: code %d", (<-ended).code)
+	if got := epochs(t, commonBucket(), a.name); got != 1 {
+		t.Fatalf("it was killed too late: there are %d epochs", got)
+	}
+	var r runView
+	davit(t, west, common, run("failover", append(how, "-o", "json")...)...).want(t, 0).read(t, &r)
+	if r.State != "AwaitingCommit" || len(r.Applications) != 1 || r.Applications[0].Epoch != 2 {
+		t.Fatalf("%+v", r)
+	}
+	t.Logf("RTO, the install left out: %s", r.Applications[0].RTO)
+	davit(t, west, "", "runs", "commit", r.Run).want(t, 0, "Completed") // by the vault that west has now
 }
