@@ -23,6 +23,7 @@ import (
 const (
 	probeInterval = 500 * time.Millisecond
 	probeFall     = 2
+	probeRise     = 1
 )
 
 // The ports at which sites answer clients, and load balancers.
@@ -90,17 +91,24 @@ type said struct {
 // client that never stops asking.
 type entrance struct {
 	app     *app
+	asks    string // what HAProxy asks sites
 	host    string // the address that all listens on; the sites reach it too
 	mu      sync.Mutex
+	lost    string // site that HAProxy does not reach any more
 	probes  []said
 	clients []said
 }
 
-// newEntrance starts all of it, with clients at east.
-func newEntrance(t *testing.T, a *app) *entrance {
-	t.Helper()
+// hostAddress is where this machine is reached by both sites.
+func hostAddress() string {
 	site := net.ParseIP(rig.Bed.Site(west).Address()).To4()
-	f := &entrance{app: a, host: net.IPv4(site[0], site[1], site[2], 1).String()}
+	return net.IPv4(site[0], site[1], site[2], 1).String()
+}
+
+// newEntrance starts all of it, with clients at east. Sites are asked for what.
+func newEntrance(t *testing.T, a *app, what string) *entrance {
+	t.Helper()
+	f := &entrance{app: a, asks: what, host: hostAddress()}
 	for _, s := range []string{east, west} {
 		apply(t, s, fmt.Sprintf(answering, activePort, wwwSecret))
 		t.Cleanup(func() {
@@ -224,8 +232,8 @@ func (f *entrance) haproxy(t *testing.T) {
 	for _, site := range []string{east, west} {
 		address := rig.Bed.Site(site).Address()
 		_, port, _ := net.SplitHostPort(f.relay(t, site, fmt.Sprintf("%s:%d", address, activePort)))
-		fmt.Fprintf(&servers, "  server %s %s:%d check addr %s port %s inter %dms fall %d rise 1\n",
-			site, address, clientPort, f.host, port, probeInterval.Milliseconds(), probeFall)
+		fmt.Fprintf(&servers, "  server %s %s:%d check addr %s port %s inter %dms fall %d rise %d\n",
+			site, address, clientPort, f.host, port, probeInterval.Milliseconds(), probeFall, probeRise)
 	}
 	daemon(t, "/usr/sbin/haproxy", "-db", "-f", configured(t, "haproxy.cfg", `
 global
@@ -239,10 +247,23 @@ defaults
   retries 0
 listen www
   bind %s:8880
-  option httpchk GET /active/%s?service=%[2]s/web&gate=www
+  option httpchk GET /active/%s
   http-check expect status 200
   http-response set-header X-Site %%s
-%[3]s`, f.host, f.app.name, servers.String()))
+%s`, f.host, f.asks, servers.String()))
+}
+
+// lose has HAProxy reach a site no more when it asks, as if that were dead.
+func (f *entrance) lose(t *testing.T, site string) {
+	t.Helper()
+	eventually(t, 3*time.Minute, site+" has been asked, and said yes", func() (bool, string) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return slices.ContainsFunc(f.probes, func(p said) bool { return p.site == site && p.active }), ""
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lost = site
 }
 
 // relay passes a site's answers on to HAProxy, and writes them down.
@@ -256,7 +277,12 @@ func (f *entrance) relay(t *testing.T, site, to string) string {
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := said{asked: time.Now(), site: site}
 		code := http.StatusBadGateway
-		if answer, err := client.Get("http://" + to + r.URL.RequestURI()); err != nil {
+		f.mu.Lock()
+		lost := f.lost == site
+		f.mu.Unlock()
+		if lost {
+			p.what = "out of reach"
+		} else if answer, err := client.Get("http://" + to + r.URL.RequestURI()); err != nil {
 			p.what = err.Error()
 		} else {
 			body, _ := io.ReadAll(answer.Body)
@@ -376,9 +402,9 @@ func (f *entrance) moved(t *testing.T) {
 	}
 	f.control(t, a)
 	none := a.opened.Sub(a.closed)
-	t.Logf("no site was active for %s; of %d clients %d met errors, the last %s after the first; the bound is %s",
-		none.Round(time.Millisecond), len(f.clients), a.errors, a.last.Sub(a.first).Round(time.Millisecond),
-		(none + probeFall*probeInterval + time.Second).Round(time.Millisecond))
+	t.Logf("no site was active for %s; of %d clients %d met errors, the last %s after the first, and %s after west was active, when that had been asked %d times more; the bounds are %s and %s",
+		none.Round(time.Millisecond), len(f.clients), a.errors, a.last.Sub(a.first).Round(time.Millisecond), max(0, a.last.Sub(a.opened)).Round(time.Millisecond), a.late,
+		(none + probeFall*probeInterval + time.Second).Round(time.Millisecond), probeRise*probeInterval+time.Second)
 }
 
 // control has what would be faults taken for faults.
@@ -406,6 +432,7 @@ type account struct {
 	again          time.Time // when west was asked once more
 	first, last    time.Time // error
 	errors         int
+	late           int // how often west was asked between its first yes and the last error
 	faults         []string
 }
 
@@ -445,6 +472,14 @@ func (f *entrance) account() account {
 		case v.site == east && v.asked.After(a.opened):
 			a.faults = append(a.faults, "a client was sent to east after west was active")
 		}
+	}
+	for _, p := range f.probes {
+		if p.site == west && p.asked.After(a.opened) && p.asked.Before(a.last) {
+			a.late++
+		}
+	}
+	if a.late > probeRise { // no clock: HAProxy asks every probeInterval
+		a.faults = append(a.faults, fmt.Sprintf("clients met errors until west had been asked %d times after it was active, not %d", a.late, probeRise))
 	}
 	return a
 }

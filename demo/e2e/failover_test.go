@@ -83,22 +83,25 @@ func runOf(t *testing.T, vault, plan string) string {
 	return ""
 }
 
-// failedOver carries a plan out while its site is cut off from everything: the
-// command is killed in the middle, another process takes the run over, and the old
-// site is fenced when it comes back.
+// failedOver carries a plan out while its site is cut off from everything, the load balancer
+// too: the command is killed in the middle, another process takes the run over, clients are led
+// to the new site, and the old one is fenced when it comes back. Load balancers ask for the plan.
 func failedOver(t *testing.T) {
-	a := &app{size: 8 << 10}
+	a := &app{size: 8 << 10, name: short(t)}
+	a.more = fmt.Sprintf(web, a.name, clientPort)
 	sum, _ := a.protected(t)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
+	file := planOf(t, a, "5s", "{name: endless, kind: command, command: {image: 'davit.test/bedtool:1', args: [-c, 'sleep 3600']}, application: "+a.name+
+		", timeout: 5s, onError: stop, after: [ready/"+a.name+"]}")
+	f := planEntrance(t, a, file)
 	for _, other := range []string{"vault", west} {
 		if err := rig.Bed.Cut(t.Context(), east, other); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
-	file := planOf(t, a, "5s", "{name: endless, kind: command, command: {image: 'davit.test/bedtool:1', args: [-c, 'sleep 3600']}, application: "+a.name+
-		", timeout: 5s, onError: stop, after: [ready/"+a.name+"]}")
+	f.lose(t, east)
 	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", "estate", "--yes").want(t, 3, "holds nothing")
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "whatever was written after", "east")
@@ -139,6 +142,7 @@ func failedOver(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	t.Logf("RTO, with a killed executor: %s", r.Applications[0].RTO)
+	f.moved(t)
 	if got := a.sum(t, west, a.name); got != sum {
 		t.Errorf("the data came as %s, want %s", got, sum)
 	}
@@ -155,6 +159,20 @@ func failedOver(t *testing.T) {
 		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
 		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
 	})
+}
+
+// planEntrance adds what leads clients to a plan, gives the plan to both sites, and has
+// HAProxy ask them for it.
+func planEntrance(t *testing.T, a *app, file string) *entrance {
+	t.Helper()
+	(&entrance{host: hostAddress()}).plan(t, file)
+	for _, site := range []string{east, west} {
+		kubectl(t, site, "apply", "-f", file)
+		t.Cleanup(func() {
+			_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", "recoveryplan", "--ignore-not-found", a.name)
+		})
+	}
+	return newEntrance(t, a, fmt.Sprintf("plan/%s?service=%[1]s/web", a.name))
 }
 
 // refusedToStranger: whoever may read all that is Davit's at a site, its keys too, and has
@@ -230,7 +248,7 @@ func switchedOver(t *testing.T) {
 	a := &app{size: 8 << 10, name: short(t)}
 	a.more = fmt.Sprintf(web, a.name, clientPort)
 	a.protected(t)
-	f := newEntrance(t, a)
+	f := newEntrance(t, a, fmt.Sprintf("%s?service=%[1]s/web&gate=www", a.name))
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	file := f.plan(t, planOf(t, a, "60s"))
