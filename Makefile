@@ -29,7 +29,7 @@ help: ## list the targets
 .PHONY: demo
 demo: ## protect a real application, lose its site, run it elsewhere (root, Debian 12)
 	@hack/prepare
-	@cd demo && go run . $(if $(filter-out 0 no false,$(KEEP)),--keep)
+	@cd demo && go run . $(if $(filter-out 0 no false,$(KEEP)),--keep) $(if $(filter-out 0 no false,$(MOVES)),--moves)
 
 .PHONY: demo-down
 demo-down: ## remove every process, mount, namespace and interface of the demo

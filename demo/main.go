@@ -23,17 +23,18 @@ import (
 func main() {
 	keep := flag.Bool("keep", false, "leave everything running")
 	down := flag.Bool("down", false, "remove what a demo left running")
+	moves := flag.Bool("moves", false, "afterwards drill, fail back, switch over and fail over by a plan, and print what each took")
 	instance := flag.String("instance", "demo", "the test bed's name")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *instance, *keep, *down); err != nil {
+	if err := run(ctx, *instance, *keep, *down, *moves); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, instance string, keep, down bool) error {
+func run(ctx context.Context, instance string, keep, down, moves bool) error {
 	logPath := filepath.Join(os.TempDir(), "davit-"+instance+".log")
 	mode := os.O_TRUNC
 	if down { // what the demo said may still be wanted
@@ -60,9 +61,15 @@ func run(ctx context.Context, instance string, keep, down bool) error {
 	timeline := &scenario.Timeline{Out: os.Stdout, Live: term.IsTerminal(int(os.Stdout.Fd())), Detail: said.Line, Began: said.Begin}
 	play := &scenario.Run{Stage: s, Timeline: timeline, Vault: "demo-" + time.Now().UTC().Format("150405")}
 	played := play.Play(ctx)
+	if played == nil && moves {
+		played = play.Move(ctx)
+	}
 	timeline.Print()
 	if played == nil {
 		play.Report(os.Stdout)
+	}
+	if played == nil && moves {
+		played = play.Figures(ctx, os.Stdout)
 	}
 	if keep {
 		play.Places(os.Stdout)

@@ -71,7 +71,6 @@ var alone = [][]day{
 	{{"VerifiedOnSchedule", verifiedOnSchedule}, {"Booted", booted}, {"TwoOfAName", twoOfAName}},
 	{{"HeldByTheDead", heldByTheDead}},
 	{{"FailedOver", failedOver}},
-	{{"FailedBackFromDead", failedBackFromDead}},
 	{{"SwitchedBack", switchedBack}},
 	{{"CarriedByAgents", carriedByAgents}},
 	{{"NamedByExternalDNS", namedByExternalDNS}},

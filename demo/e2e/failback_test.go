@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -162,61 +161,4 @@ func (a *app) diverged(t *testing.T, id string) {
 	if !strings.Contains(got, "only east has this") || strings.Contains(got, "ledger") {
 		t.Errorf("what had diverged was kept as %q", got)
 	}
-}
-
-// failedBackFromDead is the day and the days after it: the site of a PostgreSQL
-// dies with a transaction that no recovery point has, the other takes over, the old
-// one comes back from the dead, and gets its database back.
-func failedBackFromDead(t *testing.T) {
-	if os.Getenv("DAVIT_SOAK") == "" {
-		t.Skip("set DAVIT_SOAK to kill a whole site and bring it back")
-	}
-	a := deployBooks(t)
-	sql(t, a.name, "insert into t select generate_series(100001, 600000); checkpoint")
-	a.backup(t)
-	removeNamespace(t, west, a.name)
-	t.Cleanup(func() { unprotect(west, a.name) })
-	sql(t, a.name, "insert into t values (9001)") // acknowledged, and in no recovery point
-	if err := rig.Bed.Kill(t.Context(), east); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = rig.Bed.Revive(context.WithoutCancel(t.Context()), east) })
-	file := planOf(t, a, "5s")
-	var over, back runView
-	davit(t, west, a.vault, "failover", "-f", file, "--lost", east, "--yes", "-o", "json").want(t, 0).read(t, &over)
-	davit(t, west, a.vault, "runs", "commit", over.Run).want(t, 0)
-	ask := func(site, statement string) string {
-		t.Helper()
-		return strings.TrimSpace(kubectl(t, site, "-n", a.name, "exec", "db-0", "--", "psql", "-qAt", "shop", "-c", statement))
-	}
-	ask(west, "insert into t values (5001)")
-
-	if err := rig.Bed.Revive(t.Context(), east); err != nil {
-		t.Fatal(err)
-	}
-	if err := rig.Settled(t.Context(), east); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 4*time.Minute, "east says Superseded, and is at rest", func() (bool, string) {
-		now := a.status(t, east, "role") + " " + a.status(t, east, "rest.stopped")
-		return now == "Superseded true", now
-	})
-	davit(t, east, a.vault, "failback", "-f", planOf(t, a, "60s"), "--yes", "-o", "json").want(t, 0).read(t, &back)
-	eventually(t, 3*time.Minute, "the database answers at east", func() (bool, string) {
-		got := try(t, east, "-n", a.name, "exec", "db-0", "--", "pg_isready", "-q")
-		return got == "", got
-	})
-	if got := ask(east, "select string_agg(n::text, ',' order by n) from t where n between 5000 and 10000"); got != "5001" {
-		t.Errorf("east has the rows %s, want 5001, which was written at west", got)
-	}
-	for _, step := range back.Steps {
-		if step.Moved != nil {
-			t.Logf("%s fetched %d of %d bytes", step.Name, step.Moved.Bytes, step.Moved.Of)
-		}
-	}
-	pin := back.stepOf("pin/" + a.name)
-	if pin.Point == "" || back.Level != "proven" {
-		t.Errorf("%+v", back)
-	}
-	t.Logf("what only east had is in %s; the application was at east again %s after the run was asked for", pin.Point, back.Applications[0].RTO)
 }

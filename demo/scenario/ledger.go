@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"time"
 )
 
@@ -23,11 +22,10 @@ type Ledger struct {
 	Client *http.Client
 }
 
-// Before returns the orders acknowledged before t.
-func (l Ledger) Before(ctx context.Context, t time.Time) ([]Ack, error) {
-	q := url.Values{"before": {t.UTC().Format(time.RFC3339Nano)}}
+// All returns every order that was acknowledged.
+func (l Ledger) All(ctx context.Context) ([]Ack, error) {
 	var acks []Ack
-	return acks, l.get(ctx, "/acks?"+q.Encode(), &acks)
+	return acks, l.get(ctx, "/acks", &acks)
 }
 
 // Stats are the ledger's totals.

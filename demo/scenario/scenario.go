@@ -36,6 +36,11 @@ type Run struct {
 	before   Objects // what the shop was made of, before the site was lost
 	killedAt time.Time
 	report   restoreReport
+
+	active   string // the site that runs the shop
+	gone     []span // whose orders may be missing
+	moves    []move // by the plan, in order
+	westDied time.Time
 }
 
 // restoreReport is the part of davit restore's JSON that the judges need.
@@ -64,9 +69,9 @@ type act struct {
 	run  func(context.Context) (string, error)
 }
 
-// Play runs the whole performance and stops at the first act that fails.
+// Play runs the main job and stops at the first act that fails.
 func (r *Run) Play(ctx context.Context) error {
-	for _, a := range []act{
+	return r.perform(ctx, []act{
 		{"build davit and its image", r.build},
 		{"bring up sites east and west, and the S3 server", r.up},
 		{"deploy the shop to east", r.deploy},
@@ -82,7 +87,11 @@ func (r *Run) Play(ctx context.Context) error {
 		{"check: the writer goes on in west", r.checkWriter},
 		{"revive east: it must step back by itself", r.revive},
 		{"check: west was not touched", r.checkWriter},
-	} {
+	})
+}
+
+func (r *Run) perform(ctx context.Context, acts []act) error {
+	for _, a := range acts {
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 		err := r.Timeline.Do(ctx, a.name, a.run)
 		cancel()
@@ -109,6 +118,7 @@ func (r *Run) deploy(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	r.active = lost
 	r.ledger = Ledger{URL: url, Client: &http.Client{Timeout: 20 * time.Second}}
 	if err := r.apply(ctx, deploy.Params{
 		LedgerURL: url, DatabaseImage: r.Stage.Images["shop-db"], AppImage: r.Stage.Images["shop-app"],
@@ -258,6 +268,8 @@ func (r *Run) takeOver(ctx context.Context) (string, error) {
 	if r.report.Phase != "Completed" {
 		return "", fmt.Errorf("the restore ended as %s", r.report.Phase)
 	}
+	r.active = survivor
+	r.gone = append(r.gone, span{from: r.report.Instant, to: r.killedAt})
 	return fmt.Sprintf("RPO %s, RTO %s", seconds(r.killedAt.Sub(r.report.Instant)), seconds(r.report.RTO)), nil
 }
 
@@ -271,31 +283,35 @@ func (r *Run) RTO() time.Duration {
 }
 
 func (r *Run) revive(ctx context.Context) (string, error) {
-	if err := r.Stage.Bed.Revive(ctx, lost); err != nil {
+	if err := r.comesBackFenced(ctx, lost); err != nil {
 		return "", err
+	}
+	return "Superseded, scaled to zero", r.noNewPoints(ctx)
+}
+
+// comesBackFenced revives a site, which must step back by itself.
+func (r *Run) comesBackFenced(ctx context.Context, site string) error {
+	if err := r.Stage.Bed.Revive(ctx, site); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	err := stage.Wait(ctx, "east says Superseded and runs no shop", func(ctx context.Context) (bool, string, error) {
-		role, err := r.Stage.Kubectl(ctx, lost, "-n", "davit-system", "get", "application", app, "-o", "jsonpath={.status.role}")
+	return stage.Wait(ctx, site+" says Superseded and runs no shop", func(ctx context.Context) (bool, string, error) {
+		role, err := r.Stage.Kubectl(ctx, site, "-n", "davit-system", "get", "application", app, "-o", "jsonpath={.status.role} {.status.rest.stopped}")
 		if err != nil {
 			return false, err.Error(), nil
 		}
-		replicas, err := r.Stage.Kubectl(ctx, lost, "-n", namespace, "get", "deploy,sts", "-o", "jsonpath={.items[*].spec.replicas}")
+		replicas, err := r.Stage.Kubectl(ctx, site, "-n", namespace, "get", "deploy,sts", "-o", "jsonpath={.items[*].spec.replicas}")
 		if err != nil {
 			return false, err.Error(), nil
 		}
-		pods, err := r.Stage.Kubectl(ctx, lost, "-n", namespace, "get", "pods", "--field-selector", "status.phase=Running", "-o", "name")
+		pods, err := r.Stage.Kubectl(ctx, site, "-n", namespace, "get", "pods", "--field-selector", "status.phase=Running", "-o", "name")
 		if err != nil {
 			return false, err.Error(), nil
 		}
 		state := fmt.Sprintf("role %q, replicas %q, running pods %q", role, replicas, pods)
-		return role == "Superseded" && strings.Trim(replicas, "0 ") == "" && pods == "", state, nil
+		return role == "Superseded true" && strings.Trim(replicas, "0 ") == "" && pods == "", state, nil
 	})
-	if err != nil {
-		return "", err
-	}
-	return "Superseded, scaled to zero", r.noNewPoints(ctx)
 }
 
 // noNewPoints checks that the revived site captured nothing after the take-over.

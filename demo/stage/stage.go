@@ -176,12 +176,17 @@ func (s *Stage) Bucket(name string) (string, error) {
 
 // Davit runs the davit command against a site and returns its standard output.
 func (s *Stage) Davit(ctx context.Context, site string, args ...string) ([]byte, error) {
+	return output(s.Command(ctx, site, args...), s.Log)
+}
+
+// Command is the davit command against a site, not run yet.
+func (s *Stage) Command(ctx context.Context, site string, args ...string) *exec.Cmd {
 	args = append([]string{"--kubeconfig", s.Bed.Site(site).Kubeconfig()}, args...)
 	cmd := exec.CommandContext(ctx, filepath.Join(s.Root, "bin", "davit"), args...)
 	s3 := s.Bed.S3()
 	cmd.Env = append(os.Environ(), "DAVIT_ACCESS_KEY="+s3.AccessKey, "DAVIT_SECRET_KEY="+s3.SecretKey)
 	fmt.Fprintf(s.Log, "$ davit %s\n", strings.Join(args, " "))
-	return output(cmd, s.Log)
+	return cmd
 }
 
 // DavitJSON runs the davit command with -o json and decodes what it prints.
