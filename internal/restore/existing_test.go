@@ -214,6 +214,25 @@ func TestRollBackKeepsClaimsOfScaledPods(t *testing.T) {
 	}
 }
 
+// Pods of a StatefulSet whose volumes the point lacks stand still with the one
+// that is restored, which is said.
+func TestRollBackTellsOfPodsBeside(t *testing.T) {
+	for replicas, says := range map[int64]string{1: "", 3: "db-1, db-2 as well while claim data-db-0 is filled"} {
+		r := lived(t)
+		r.c.objects[key("StatefulSet", "shop", "db")].Object["spec"].(map[string]any)["replicas"] = replicas
+		res := run(t, r, Options{KeepClaims: true, ExistingKinds: map[string]Existing{"persistentvolumeclaims": Replace}})
+		var got string
+		for _, w := range res.Warnings {
+			if strings.Contains(w.Message, "stands still with") {
+				got += w.Object + " " + w.Message
+			}
+		}
+		if (got == "") != (says == "") || !strings.Contains(got, says) {
+			t.Errorf("with %d replicas: %q, want it to say %q", replicas, got, says)
+		}
+	}
+}
+
 func TestPolicies(t *testing.T) {
 	immutable := func(verb string, u *unstructured.Unstructured) error {
 		if u.GetKind() == "ConfigMap" && (verb == "apply" || verb == "update") {

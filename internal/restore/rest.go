@@ -19,7 +19,7 @@ func (e *Engine) stage() standstill.Stage {
 		patience = rehearsalPatience
 	}
 	return standstill.Stage{
-		Cluster: e.cluster, Clock: e.clock, Progress: e.progress, Patience: patience,
+		Cluster: e.cluster, Clock: e.clock, Progress: e.progress, Patience: patience, Brings: e.brings, Warn: e.rec.Warn,
 		Brought: func(namespace, name string) bool { return e.brings(shape.KindPod, namespace, name) },
 	}
 }

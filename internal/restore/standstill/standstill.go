@@ -39,6 +39,10 @@ type Stage struct {
 	// Brought tells whether the restore brings the pod back: a pod that
 	// nothing makes anew is deleted only then.
 	Brought func(namespace, name string) bool
+	// Brings tells whether the restore has data for a claim, and Warn what a
+	// person should know; both may be nil.
+	Brings func(kind schema.GroupKind, namespace, name string) bool
+	Warn   func(object, format string, args ...any)
 	// Patience bounds the wait for pods to end.
 	Patience time.Duration
 }
@@ -73,6 +77,7 @@ func (s Stage) Stop(ctx context.Context, namespace, claim string) (stopped []str
 		for _, u := range users {
 			name := kind.String() + " " + namespace + "/" + u.GetName()
 			s.Progress.Note("stopping " + name + ", which uses claim " + claim)
+			s.tellOfOthers(kind, u, claim)
 			if err := s.rest(ctx, at, kind, u); err != nil {
 				return stopped, fmt.Errorf("stop %s: %w", name, err)
 			}
@@ -80,6 +85,36 @@ func (s Stage) Stop(ctx context.Context, namespace, claim string) (stopped []str
 		}
 	}
 	return stopped, s.awaitNoPods(ctx, namespace, claim)
+}
+
+// tellOfOthers names the pods of a StatefulSet that stand still only because
+// one of them has to: it can leave no pod out of its row.
+func (s Stage) tellOfOthers(kind schema.GroupKind, u *unstructured.Unstructured, claim string) {
+	if kind != shape.KindStatefulSet || s.Brings == nil || s.Warn == nil {
+		return
+	}
+	replicas, set := shape.Number(u.Object, "spec", "replicas")
+	if !set {
+		replicas = 1
+	}
+	first, _ := shape.Number(u.Object, "spec", "ordinals", "start")
+	for _, t := range shape.Items(u.Object, "spec", "volumeClaimTemplates") {
+		prefix := shape.Text(t, "metadata", "name") + "-" + u.GetName() + "-"
+		if !strings.HasPrefix(claim, prefix) {
+			continue
+		}
+		var others []string
+		for n := first; n < first+replicas; n++ {
+			if its := fmt.Sprint(prefix, n); its != claim && !s.Brings(shape.KindClaim, u.GetNamespace(), its) {
+				others = append(others, fmt.Sprint(u.GetName(), "-", n))
+			}
+		}
+		if len(others) > 0 {
+			s.Warn("StatefulSet.apps "+u.GetNamespace()+"/"+u.GetName(),
+				"stands still with %s as well while claim %s is filled, though the point has no data for those: a StatefulSet can leave none of its pods out; they start again with the data they have",
+				shape.Names(others, 3), claim)
+		}
+	}
 }
 
 // atRest tells whether a DaemonSet waits for a node that there is not: every
