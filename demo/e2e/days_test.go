@@ -12,6 +12,7 @@ var together = []day{
 	{"InPlace", inPlace},
 	{"Cloned", cloned},
 	{"Spanning", spanning},
+	{"InParts", inParts},
 	{"RolledBack", rolledBack},
 	{"Exactly", exactly},
 	{"StartedMeanwhile", startedMeanwhile},
