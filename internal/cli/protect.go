@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/cli/waiting"
 	"davit.dev/davit/internal/cli/wiring"
+	"davit.dev/davit/internal/coverage"
 	"davit.dev/davit/internal/selection"
 )
 
@@ -131,6 +132,12 @@ func (e *env) checkSelection(ctx context.Context, c wiring.Cluster, app *v1alpha
 	}
 	for _, w := range held.Warnings {
 		e.progress.Note("%s %s", w.Object, w.Message)
+	}
+	var others v1alpha1.ApplicationList
+	if c.List(ctx, &others) == nil { // who sees few applications is told of those
+		for _, o := range coverage.Overlaps(ctx, c.Look, app, held, others.Items) {
+			e.progress.Note("%s", o)
+		}
 	}
 	return c.CheckVolumes(ctx, app, held.Volumes)
 }

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -206,4 +207,69 @@ func (r *Report) Shared() (volumes, objects int) {
 		}
 	}
 	return volumes, objects
+}
+
+// Overlap is claims whose data another application captures as well.
+type Overlap struct {
+	Application string
+	Claims      []string // namespace/name, sorted
+}
+
+// String is for people. That two capture the same is allowed: somebody may want
+// a part of an application more often than the whole.
+func (o Overlap) String() string {
+	const shown = 3
+	names, more := o.Claims, ""
+	if len(names) > shown {
+		names, more = names[:shown], fmt.Sprintf(" and %d more", len(names)-shown)
+	}
+	return fmt.Sprintf("application %s captures volumes of this one as well: %s%s: each restore brings its own back, and captures of both at the same time may hold less together: `coverage` shows who captures what",
+		o.Application, strings.Join(names, ", "), more)
+}
+
+// Overlaps says which claims of an application other applications of this site
+// capture too, given what its own capture would hold. Only those are looked at
+// that may be in its namespaces; one that cannot be looked at is left out.
+func Overlaps(ctx context.Context, look Look, app *v1alpha1.Application, held *capture.Held, others []v1alpha1.Application) []Overlap {
+	mine := map[string]bool{}
+	for _, c := range held.Volumes {
+		mine[c.Key()] = true
+	}
+	var all []Overlap
+	for i := range others {
+		o := &others[i]
+		if o.Namespace == app.Namespace && o.Name == app.Name || len(mine) == 0 || ctx.Err() != nil || !mayShare(o, held.Namespaces) {
+			continue
+		}
+		its, err := look(ctx, o, false)
+		if err != nil {
+			continue
+		}
+		var claims []string
+		for _, c := range its.Volumes {
+			if mine[c.Key()] {
+				claims = append(claims, c.Key())
+			}
+		}
+		if len(claims) > 0 {
+			slices.Sort(claims)
+			all = append(all, Overlap{o.VaultName(), claims})
+		}
+	}
+	return all
+}
+
+// mayShare tells whether an application could hold something of the namespaces.
+func mayShare(app *v1alpha1.Application, namespaces []string) bool {
+	switch app.Status.Role {
+	case v1alpha1.RoleSuperseded, v1alpha1.RoleStandby:
+		return false
+	}
+	s := &app.Spec
+	if s.NamespaceSelector != nil || len(s.Namespaces) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(s.Namespaces, func(name string) bool {
+		return selection.IsGlob(name) || slices.Contains(namespaces, name)
+	})
 }

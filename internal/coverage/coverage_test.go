@@ -3,6 +3,7 @@ package coverage_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -88,5 +89,31 @@ func TestSupersededCoversNothing(t *testing.T) {
 		if v, _ := r.Unprotected(); v != 3 || len(r.Problems) != 1 {
 			t.Errorf("%s: %d volumes unprotected, problems %v; want 3, and one", role, v, r.Problems)
 		}
+	}
+}
+
+// Who captures the same volumes is told; who cannot, or is not asked to, is not.
+func TestOverlaps(t *testing.T) {
+	mine, also, shop, passive := app("db-a", ""), app("also", ""), app("shop", ""), app("also", v1alpha1.RoleStandby)
+	for _, a := range []*v1alpha1.Application{&mine, &also, &passive} {
+		a.Spec.Namespaces = []string{"db"}
+	}
+	shop.Spec.Namespaces = []string{"shop"}
+	asked := map[string]int{}
+	ask := func(ctx context.Context, a *v1alpha1.Application, objects bool) (*capture.Held, error) {
+		asked[a.Name]++
+		return look(ctx, a, objects)
+	}
+	broken := app("broken", "")
+	broken.Spec.Namespaces = []string{"d*"}
+	got := coverage.Overlaps(t.Context(), ask, &mine, cluster["db-a"], []v1alpha1.Application{mine, shop, broken, also, passive})
+	if len(got) != 1 || got[0].Application != "also" || !strings.Contains(got[0].String(), "also captures volumes of this one as well: db/a:") {
+		t.Errorf("%v", got)
+	}
+	if asked["shop"] != 0 || asked["db-a"] != 0 || asked["broken"] != 1 || asked["also"] != 1 {
+		t.Errorf("looked at %v", asked)
+	}
+	if got := coverage.Overlaps(t.Context(), ask, &shop, cluster["shop"], []v1alpha1.Application{mine, also}); len(got) != 0 {
+		t.Errorf("others of another namespace: %v", got)
 	}
 }
