@@ -19,6 +19,7 @@ type app struct {
 	disk   string // the volume's size
 	slow   int    // seconds until the pod is ready
 	more   string // further objects, as YAML
+	image  string // that its pods run, instead of the bed's own
 }
 
 const manifest = `
@@ -84,7 +85,11 @@ func (a *app) deploy(t *testing.T) string {
 		a.disk = "64Mi"
 	}
 	removeNamespace(t, east, a.name)
-	apply(t, east, fmt.Sprintf(manifest, a.name, a.size, a.class, a.disk, a.slow, a.more))
+	yaml := fmt.Sprintf(manifest, a.name, a.size, a.class, a.disk, a.slow, a.more)
+	if a.image != "" {
+		yaml = strings.ReplaceAll(yaml, "davit.test/bedtool:1", a.image)
+	}
+	apply(t, east, yaml)
 	return a.sum(t, east, a.name)
 }
 

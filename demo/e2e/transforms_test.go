@@ -131,21 +131,30 @@ func transformed(t *testing.T) {
 	}
 }
 
-// mirrored has a copy take its images from a mirror, which is asked before.
+// mirrored copies the images of an application from its site's registry to the
+// other's, and has a copy take them from there, which is asked before.
 func mirrored(t *testing.T) {
-	a := &app{}
+	own, registry := rig.Bed.Site(east).Registry(), rig.Bed.Site(west).Registry()
+	a := &app{name: short(t), image: own + "/tools/bedtool:1"}
+	pushTool(t, a.image)
 	sum, _ := a.protected(t)
-	registry, copied := rig.Bed.Site(west).Registry(), a.name+"-copy"
-	base := registry + "/" + a.name
+	base, copied := registry+"/"+a.name, a.name+"-copy"
 	from := []string{"--mirror-images-from", base, "--insecure-registry", registry}
-	a.clone(t, copied, append(from, "--dry-run")...).want(t, 4, "the mirror does not have "+base+"/davit.test/bedtool:1", "davit images mirror "+a.name+" --to "+base)
-	pushTool(t, base+"/davit.test/bedtool:1")
+	a.clone(t, copied, append(from, "--dry-run")...).want(t, 4, "the mirror does not have "+base+"/", "davit images mirror "+a.name+" --to "+base)
+	mirror := []string{"images", "mirror", a.name, "--to", base, "--insecure-registry", own, "--insecure-registry", registry}
+	davit(t, east, a.vault, append(mirror, "--dry-run")...).want(t, 0)
+	a.clone(t, copied, append(from, "--dry-run")...).want(t, 4, "the mirror does not have "+base+"/")
+	davit(t, east, a.vault, mirror...).want(t, 0)
+	davit(t, east, a.vault, mirror...).want(t, 0) // what is there is not sent again
 	a.clone(t, copied, from...).want(t, 0, "mirror "+base)
 	if got := a.sum(t, west, copied); got != sum {
 		t.Errorf("the copy's data is %s, want %s", got, sum)
 	}
-	if got := kubectl(t, west, "-n", copied, "get", "pod", "db-0", "-o", "jsonpath={.spec.containers[0].image}"); got != base+"/davit.test/bedtool:1" {
-		t.Errorf("the pod's image is %s", got)
+	image := kubectl(t, west, "-n", copied, "get", "pod", "db-0", "-o", "jsonpath={.spec.containers[0].image}")
+	ran := kubectl(t, west, "-n", copied, "get", "pod", "db-0", "-o", "jsonpath={.status.containerStatuses[0].imageID}")
+	was := kubectl(t, east, "-n", a.name, "get", "pod", "db-0", "-o", "jsonpath={.status.containerStatuses[0].imageID}")
+	if _, digest, ok := strings.Cut(was, "@"); !strings.HasPrefix(image, base+"/") || !ok || !strings.HasSuffix(ran, digest) {
+		t.Errorf("the pod's image is %s and ran as %s; at east it was %s", image, ran, was)
 	}
 }
 
