@@ -2,6 +2,7 @@ package e2e
 
 var together = []day{
 	{"HeldAtRest", heldAtRest},
+	{"OddCommands", oddCommands},
 	{"AskedAround", askedAround},
 	{"ConsoleTold", consoleTold},
 	{"Profiled", profiled},

@@ -49,6 +49,7 @@ func heldAtRest(t *testing.T) {
 		{"holds", holding, "application", "at rest 1 pod for"},
 		{"says it and ends", "echo DAVIT HELD", "crash", "not proven: hook quiet in " + a.name + "/db-0: it held before the cuts, but afterwards: the command ended by itself"},
 		{"loses the lock", "rm -f /tmp/held; " + strings.Replace(holding, "echo DAVIT HELD;", "echo DAVIT HELD; rm /tmp/held;", 1), "crash", "the command did not answer"},
+		{"holds and is deaf", "echo DAVIT HELD; trap : TERM INT HUP; while :; do sleep 1; done", "crash", "the command did not answer"},
 		{"kills its own pod", "echo DAVIT HELD; kill 1; cat > /dev/null", "crash", "not proven"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -68,6 +69,33 @@ func heldAtRest(t *testing.T) {
 	// One that cannot hold at all fails the capture, and says why.
 	a.protect(t, "-f", hooksOf(t, "- name: quiet\n  podSelector: {matchLabels: {app: db}}\n  hold: {command: [sh, -c, 'echo no such database; exit 1']}\n"))
 	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 1, "no such database")
+}
+
+// oddCommands run as hooks by exec: one never ends, one says far too much. The
+// one fails the capture in time, the other costs the agent nothing.
+func oddCommands(t *testing.T) {
+	a := &app{}
+	a.deploy(t)
+	before := func(command, timeout string) string {
+		return hooksOf(t, "- name: odd\n  podSelector: {matchLabels: {app: db}}\n  timeout: "+timeout+"\n  before: [sh, -c, '"+command+"']\n  after: [touch, /tmp/after]\n")
+	}
+	agents := func() string {
+		return kubectl(t, east, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-agent", "-o", "jsonpath={range .items[*]}{.metadata.name}={.status.containerStatuses[*].restartCount} {end}")
+	}
+	were := agents()
+	a.protect(t, "-f", before("echo begun; sleep 1000", "5s"))
+	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 1, "hook odd", "5s")
+	eventually(t, 3*time.Minute, "the pod was let go", func() (bool, string) {
+		got := a.inPod(t, "test -e /tmp/after && echo free")
+		return got == "free", got
+	})
+	a.protect(t, "-f", before("dd if=/dev/zero bs=1M count=1024", "2m"))
+	if p := a.weakBackup(t); p.Phase != "Available" {
+		t.Errorf("after a hook that said a gigabyte the point is %+v", p)
+	}
+	if got := agents(); got != were || !strings.Contains(were, "=") {
+		t.Errorf("the agents are %s, they were %s", got, were)
+	}
 }
 
 // heldByTheDead kills the agent while it holds an application at rest, by a
