@@ -216,6 +216,7 @@ func inParts(t *testing.T) {
 	}
 	heldBySeveral(t, a)
 
+	t.Run("two at once", func(t *testing.T) { twoAtOnce(t, a, files) })
 	t.Run("one of three", func(t *testing.T) { oneOfThree(t, a, one) })
 	t.Run("a ring in its place", func(t *testing.T) { ringInPlace(t, a, group, files) })
 	t.Run("copies", func(t *testing.T) {
@@ -298,6 +299,53 @@ func heldBySeveral(t *testing.T, a *app) {
 		if got, ok := found[what]; got != want || !ok {
 			t.Errorf("coverage says of %s %q, want %q", what, got, want)
 		}
+	}
+}
+
+// twoAtOnce has two applications that claim the same pods captured at the same
+// time, with a hold of each in every pod. Each point is whole or says what it
+// lacks; nothing stays frozen or held.
+func twoAtOnce(t *testing.T, a *app, files [3]string) {
+	var both [2]*app
+	for i := range both {
+		held := fmt.Sprintf("/tmp/held-%d", i)
+		hold := strings.ReplaceAll(holding, "/tmp/held", held)
+		both[i] = a.apart(t, fmt.Sprintf("both-%d", i), "--pods", "db=ring", "--snapshot-class", "reflink-slow",
+			"-f", hooksOf(t, "- name: quiet\n  podSelector: {matchLabels: {db: ring}}\n  hold: {command: [sh, -c, '"+hold+"']}\n"))
+	}
+	davit(t, east, a.vault, "protect", both[1].name).want(t, 0, "e2e-inparts/data-ring-0", both[0].name)
+	var done [2]chan outcome
+	for i, p := range both {
+		done[i] = make(chan outcome, 1)
+		cmd := command(t.Context(), east, "", "backup", p.name, "--wait", "--timeout", "4m", "-o", "json")
+		go func() { done[i] <- finish(t, cmd) }()
+	}
+	for i := range both {
+		var p pointView
+		ended := <-done[i]
+		ended.read(t, &p)
+		if p.Phase != "Available" || !slices.Equal(claims(t, p.ID), []string{"data-ring-0", "data-ring-1", "data-ring-2"}) {
+			t.Errorf("captured beside another, point %s is %s: %s", p.ID, p.Phase, ended.all())
+		}
+		said := davit(t, east, a.vault, "describe", p.ID).want(t, 0).all()
+		t.Logf("captured beside another, point %s is %s", p.ID, p.Consistency)
+		if p.Consistency != "application" && !strings.Contains(said, "not proven") && !strings.Contains(said, "instant of its own") {
+			t.Errorf("point %s is %s and does not say why:\n%s", p.ID, p.Consistency, said)
+		}
+		copied := fmt.Sprintf("%s-both-%d", a.name, i)
+		removeNamespace(t, west, copied)
+		davit(t, west, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes").want(t, 0)
+		for n, want := range files {
+			if got := ringFile(t, west, copied, n); got != want {
+				t.Errorf("ring-%d of point %s holds %q, want %q", n, p.ID, got, want)
+			}
+		}
+	}
+	for n := range files {
+		eventually(t, 3*time.Minute, fmt.Sprintf("ring-%d is let go and writes", n), func() (bool, string) {
+			got := try(t, east, "-n", a.name, "exec", fmt.Sprintf("ring-%d", n), "--", "sh", "-c", "test -e /tmp/held-0 || test -e /tmp/held-1 || { echo probe > /data/probe && sync && rm /data/probe && echo free; }")
+			return strings.TrimSpace(got) == "free", got
+		})
 	}
 }
 
