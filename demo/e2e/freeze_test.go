@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -258,16 +260,44 @@ func notFrozen(t *testing.T) {
 	}
 }
 
-// freezeKilled kills each of the processes at each step of a freeze. Afterwards
-// nothing stays frozen, and the next capture works.
+// pausing are hooks that keep /tmp/paused in every database, and take their
+// time, so that the steps around the freeze last.
+const pausing = `
+- name: pause
+  podSelector: {matchLabels: {app: db}}
+  before: [sh, -c, touch /tmp/paused; sleep 3]
+  after: [sh, -c, sleep 3; rm -f /tmp/paused]
+`
+
+// stepsOf are the steps of a capture, as what the cluster says of the point and
+// of its freeze when they are on: see follow.
+var stepsOf = map[string]string{
+	"Quiescing":   "Capturing running hook pause before the cut",
+	"Armed":       "freeze Armed, ordered Arm",
+	"Frozen":      "freeze Frozen, ordered Freeze",
+	"Thawing":     "freeze Frozen, ordered Thaw",
+	"Unquiescing": "Capturing running hook pause after the cut",
+}
+
+// freezeKilled kills the processes at each step of a capture. Afterwards nothing
+// stays frozen, no database stays at rest, and the next capture works.
 func freezeKilled(t *testing.T) {
 	a := deployThree(t, "reflink")
-	davit(t, east, a.vault, "protect", a.name).want(t, 0)
-	for _, victim := range []string{"node", "watchdog", "agent"} {
-		for _, step := range []string{"Armed", "Frozen"} {
-			t.Run(victim+" when "+step, func(t *testing.T) {
-				killAt(t, a, victim, step)
+	// Slow storage, so that there is time between freeze and cut.
+	davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slow", "-f", hooksOf(t, pausing)).want(t, 0)
+	for _, c := range []struct {
+		victim string
+		steps  []string
+	}{
+		{"node", []string{"Armed", "Frozen", "Thawing"}},
+		{"watchdog", []string{"Armed", "Frozen"}},
+		{"agent", []string{"Quiescing", "Armed", "Frozen", "Thawing", "Unquiescing"}},
+	} {
+		for _, step := range c.steps {
+			t.Run(c.victim+" when "+step, func(t *testing.T) {
+				killAt(t, a, c.victim, step)
 				writes(t, a.name)
+				noneAtRest(t, a)
 				eventually(t, 3*time.Minute, "no order to freeze is left", func() (bool, string) {
 					got := try(t, east, "-n", system, "get", "volumefreezes", "-o", "jsonpath={.items[*].spec.point}")
 					return !strings.Contains(got, a.name), got
@@ -287,33 +317,91 @@ func freezeKilled(t *testing.T) {
 	})
 }
 
-// killAt waits for a step of a capture's freeze and kills a process then, as
-// kill -9 does.
-func killAt(t *testing.T, a *app, victim, step string) {
+// noneAtRest waits until no hook holds a database, and none is owed its release.
+func noneAtRest(t *testing.T, a *app) {
 	t.Helper()
-	pids := pidsOf(t, victim)
-	if len(pids) == 0 {
-		t.Fatalf("no process of %s", victim)
+	eventually(t, 3*time.Minute, "no database of "+a.name+" stays at rest", func() (bool, string) {
+		for i := range 3 {
+			got := try(t, east, "-n", a.name, "exec", fmt.Sprintf("db-%d", i), "--", "sh", "-c", "test -e /tmp/paused || echo free")
+			if strings.TrimSpace(got) != "free" {
+				return false, fmt.Sprintf("db-%d: %s", i, got)
+			}
+		}
+		got := try(t, east, "-n", system, "get", "configmaps", "-l", "davit.dev/owed", "-o", "name")
+		return got == "", got
+	})
+}
+
+// follow tells, as it happens, what the east site says of points and of their
+// freezes: the point's name, a blank, and what is told of it.
+func follow(t *testing.T) <-chan string {
+	t.Helper()
+	told := make(chan string, 1000)
+	for kind, template := range map[string]string{
+		"recoverypoints": `{.metadata.name} {.status.phase} {.status.step}{"\n"}`,
+		"volumefreezes":  `{.spec.point} freeze {.status.phase}, ordered {.spec.order}{"\n"}`,
+	} {
+		cmd := exec.CommandContext(t.Context(), rig.KubectlPath(), "--kubeconfig", rig.Bed.Site(east).Kubeconfig(), "-n", system, "get", kind, "--watch", "-o", "jsonpath="+template)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for lines := bufio.NewScanner(out); lines.Scan(); {
+				told <- lines.Text()
+			}
+			_ = cmd.Wait() // it ends with the test
+		}()
 	}
-	var asked pointView
-	davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
-	hit := false
-	deadline := time.Now().Add(time.Minute)
-	for !hit && time.Now().Before(deadline) {
-		got := try(t, east, "-n", system, "get", "volumefreezes,recoverypoints", "-o", `jsonpath={range .items[*]}{.spec.point}={.status.phase} {.metadata.name}:{.status.phase} {end}`)
-		hit = strings.Contains(got, asked.ID+"="+step) || strings.Contains(got, asked.ID+"=Frozen")
-		// A node that was killed just before may take no part in a freeze yet: then
-		// the capture ends without one.
-		if !hit && (strings.Contains(got, asked.ID+":Available") || strings.Contains(got, asked.ID+":Failed")) {
-			davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
+	return told
+}
+
+// meet asks for captures until one is at the step, and returns then. A process
+// that was killed just before may take no part in the next one yet: that ends
+// without the step.
+func meet(t *testing.T, a *app, step string) {
+	t.Helper()
+	told, limit := follow(t), time.After(4*time.Minute)
+	for range 10 {
+		var asked pointView
+		davit(t, east, "", "backup", a.name, "-o", "json").want(t, 0).read(t, &asked)
+		for over := false; !over; {
+			select {
+			case line := <-told:
+				id, says, _ := strings.Cut(line, " ")
+				if id != asked.ID {
+					continue
+				}
+				if strings.HasPrefix(says, stepsOf[step]) {
+					return
+				}
+				over = strings.HasPrefix(says, "Available") || strings.HasPrefix(says, "Failed")
+			case <-limit:
+				t.Fatalf("no capture was seen at the step %s", step)
+			}
 		}
 	}
+	t.Fatalf("ten captures ended and none was seen at the step %s", step)
+}
+
+// killAt waits for a step of a capture and kills a process then, as kill -9
+// does.
+func killAt(t *testing.T, a *app, victim, step string) {
+	t.Helper()
+	var pids []int
+	eventually(t, 4*time.Minute, victim+" runs", func() (bool, string) {
+		pids = pidsOf(t, victim)
+		return len(pids) > 0, fmt.Sprint(pids)
+	})
+	meet(t, a, step)
 	for _, pid := range pids {
 		if p, err := os.FindProcess(pid); err == nil {
 			_ = p.Kill()
 		}
 	}
-	t.Logf("killed %s %v; it was met at the step: %v", victim, pids, hit)
 	eventually(t, 4*time.Minute, "the capture has come to an end", func() (bool, string) {
 		got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}`)
 		return !strings.Contains(got, "Capturing") && !strings.Contains(got, "Pending") && !strings.HasPrefix(got, "error"), got
