@@ -214,6 +214,16 @@ func (c *fakeCluster) Uninstall(_ context.Context, _ install.UninstallOptions, p
 	return nil
 }
 
+func (c *fakeCluster) InstallConsole(_ context.Context, _ install.ConsoleOptions, progress install.Progress) error {
+	progress("namespace, Service and consoles")
+	return nil
+}
+
+func (c *fakeCluster) UninstallConsole(_ context.Context, _ install.ConsoleOptions, progress install.Progress) error {
+	progress("removing the namespace")
+	return nil
+}
+
 // CheckDirectory implements Cluster: this one has every directory, unless
 // no-directories says otherwise. The real one is tested in admission.
 func (c *fakeCluster) CheckDirectory(_ context.Context, dir string) error {

@@ -212,12 +212,19 @@ func (e *env) addCommands(root *cobra.Command) {
 			root.AddCommand(c)
 		}
 	}
-	group("setup", installation.Install(e.installation()), installation.Uninstall(e.installation()), e.vaultCommand(), enrolment.Command(enrolment.Host{In: e.In, Bounded: e.looking, Cluster: e.cluster, Print: e.print}))
+	in := console.Host{
+		In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener,
+		Cluster: e.cluster, Ask: e.askFor, Timeout: func() time.Duration { return e.global.timeout },
+	}
+	put, away := installation.Install(e.installation()), installation.Uninstall(e.installation())
+	put.AddCommand(console.Install(in))
+	away.AddCommand(console.Uninstall(in))
+	group("setup", put, away, e.vaultCommand(), enrolment.Command(enrolment.Host{In: e.In, Bounded: e.looking, Cluster: e.cluster, Print: e.print}))
 	group("protect", e.protectCommand(), e.unprotectCommand(), e.suspendCommand("pause", true), e.suspendCommand("resume", false), e.backupCommand())
 	group("recover", e.pointsCommand(), remote.Restore(e.remote(), e.restoreCommand()), e.verifyCommand(), e.restoreTestCommand(),
 		e.planCommand(), remote.Runs(e.remote(), running.Runs(e.running())), witness.Command(witness.Host{Err: e.Err, Now: e.now, Opener: e.opener}))
 	group("recover", remote.Begin(e.remote(), running.Failover(e.running()), running.Switchover(e.running()), running.Failback(e.running()), running.Drill(e.running()))...)
-	room := console.Command(console.Host{In: e.In, Err: e.Err, Print: e.print, Progress: func() *output.Progress { return e.progress }, Now: e.now, Bounded: e.working, Opener: e.opener})
+	room := console.Command(in)
 	room.AddCommand(control.OfConsole(e.remote())...)
 	group("look", room, e.statusCommand(), e.coverageCommand(), e.forecast().Readiness(),
 		profiles.Command(args(cobra.MaximumNArgs(1), "give one profile's name, or none"), e.print), e.describeCommand(), e.logsCommand(), imagery.Command(e.imagery()), bundle.Command(args(cobra.NoArgs, ""), e.bundling()))

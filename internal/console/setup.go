@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,7 @@ import (
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
@@ -98,16 +100,9 @@ func admit(ctx context.Context, a *authority.Authority, b Bind) (fleet.Binding, 
 	if err != nil {
 		return none, err
 	}
-	identity, err := vault.NewIdentity()
+	identity, err := Heir(ctx, b.Project, a, b.Machine, b.Act.At)
 	if err != nil {
 		return none, err
-	}
-	r := identity.Recipient()
-	if err := authority.Enroll(ctx, b.Project, authority.Console{Name: b.Machine, Recipient: r.String(), Created: b.Act.At.UTC().Truncate(time.Second)}); err != nil {
-		return none, err
-	}
-	if err := errors.Join(a.Admit(ctx, b.Project, r), b.Project.AddRecipient(ctx, r)); err != nil {
-		return none, fmt.Errorf("admit the console: %w", err)
 	}
 	ring := vault.Keyring{VaultID: marker.ID, Project: b.Project.Name(), KeyID: b.Project.NewestKey().KeyID, Identity: identity}
 	return fleet.Binding{
@@ -115,6 +110,56 @@ func admit(ctx context.Context, a *authority.Authority, b Bind) (fleet.Binding, 
 		Keyring: ring.Secret(),
 	}, nil
 }
+
+// Heir makes a key with which a console that is lost comes back without the
+// recovery key. It can be shut out like any other.
+func Heir(ctx context.Context, p *vault.Project, a *authority.Authority, name string, now time.Time) (vault.Identity, error) {
+	identity, err := vault.NewIdentity()
+	if err != nil {
+		return identity, err
+	}
+	r := identity.Recipient()
+	if err := authority.Enroll(ctx, p, authority.Console{Name: name, Recipient: r.String(), Created: now.UTC().Truncate(time.Second)}); err != nil {
+		return identity, err
+	}
+	if err := errors.Join(a.Admit(ctx, p, r), p.AddRecipient(ctx, r)); err != nil {
+		return identity, fmt.Errorf("admit the console: %w", err)
+	}
+	return identity, nil
+}
+
+// Seed serves a console, to nobody, until the vault of its one project has what
+// another needs to join it.
+func Seed(ctx context.Context, opts Options, p *vault.Project, a *authority.Authority, id string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		defer cancel() // one that cannot be served has nothing to wait for
+		ended <- Serve(ctx, opts)
+	}()
+	s := backup.Shelf{Project: p, Authority: a, Console: id}
+	kept := wait(ctx, seedLimit, func(ctx context.Context) (bool, error) {
+		for _, database := range []string{backup.ProjectDatabase, backup.ConsoleDatabase} {
+			if all, err := s.List(ctx, database); err != nil || len(all) == 0 {
+				return false, err
+			}
+		}
+		homes, err := backup.Homes(ctx, p.Store())
+		return slices.ContainsFunc(homes, func(h backup.Home) bool { return h.Console == id }), err
+	})
+	cancel()
+	if err := <-ended; err != nil {
+		return fmt.Errorf("put the console into its vault: %w", err)
+	}
+	if !kept {
+		return fmt.Errorf("put the console into its vault: %w: it has no backup after %s", vault.ErrUnavailable, seedLimit)
+	}
+	return nil
+}
+
+// seedLimit is how long the first backups of a console may take.
+const seedLimit = 2 * time.Minute
 
 // AddUser makes an account.
 func AddUser(ctx context.Context, c *store.Console, cost account.Cost, act audit.Act, name, password string, administrator bool) (store.User, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,13 +88,13 @@ func (in installer) awaitReady(ctx context.Context, budget time.Duration, image 
 		if ready {
 			return true, nil
 		}
-		return false, stuck.look(time.Now(), in.hopeless(ctx, image))
+		return false, stuck.look(time.Now(), in.hopeless(ctx, v1alpha1.SystemNamespace, image))
 	})
 	if errors.Is(err, errStuck) {
 		return fmt.Errorf("davit is installed but will not get ready: %s: %w", state, err)
 	}
 	if err != nil {
-		return fmt.Errorf("davit is installed but not ready after %s: %s%s", budget, state, in.podTroubles(context.WithoutCancel(ctx)))
+		return fmt.Errorf("davit is installed but not ready after %s: %s%s", budget, state, in.podTroubles(context.WithoutCancel(ctx), v1alpha1.SystemNamespace))
 	}
 	return nil
 }
@@ -144,8 +145,8 @@ func (s *stuckFor) look(now time.Time, trouble string) error {
 
 // hopeless says which pods of this image cannot start, or nothing. Those of an
 // earlier install are on their way out.
-func (in installer) hopeless(ctx context.Context, image string) string {
-	pods, err := in.clients.Kubernetes.CoreV1().Pods(v1alpha1.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: PartOfLabel + "=" + partOf})
+func (in installer) hopeless(ctx context.Context, namespace, image string) string {
+	pods, err := in.clients.Kubernetes.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: PartOfLabel + "=" + partOf})
 	if err != nil {
 		return ""
 	}
@@ -162,7 +163,7 @@ func (in installer) hopeless(ctx context.Context, image string) string {
 // hopelessPod says why a pod cannot start. A crashing container runs for a
 // moment between two crashes: it is hopeless then too.
 func hopelessPod(pod *corev1.Pod) string {
-	for _, c := range pod.Status.ContainerStatuses {
+	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if w := c.State.Waiting; w != nil {
 			switch w.Reason {
 			case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName":
@@ -172,17 +173,17 @@ func hopelessPod(pod *corev1.Pod) string {
 			}
 		}
 		if last := c.LastTerminationState.Terminated; !c.Ready && c.RestartCount > 1 && last != nil {
-			return fmt.Sprintf("crashes again and again, last with exit code %d: see kubectl -n %s logs --previous %s", last.ExitCode, pod.Namespace, pod.Name)
+			return fmt.Sprintf("crashes again and again, last with exit code %d: see kubectl -n %s logs --previous %s -c %s", last.ExitCode, pod.Namespace, pod.Name, c.Name)
 		}
 	}
 	return ""
 }
 
 // podTroubles says what the pods that are not ready say of themselves.
-func (in installer) podTroubles(ctx context.Context) string {
+func (in installer) podTroubles(ctx context.Context, namespace string) string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	pods, err := in.clients.Kubernetes.CoreV1().Pods(v1alpha1.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: PartOfLabel + "=" + partOf})
+	pods, err := in.clients.Kubernetes.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: PartOfLabel + "=" + partOf})
 	if err != nil {
 		return ""
 	}
@@ -196,14 +197,14 @@ func (in installer) podTroubles(ctx context.Context) string {
 }
 
 func podTrouble(pod *corev1.Pod) string {
-	for _, c := range pod.Status.ContainerStatuses {
+	for _, c := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		switch {
 		case c.State.Waiting != nil && c.State.Waiting.Message != "":
 			return c.State.Waiting.Reason + ": " + c.State.Waiting.Message
 		case c.State.Waiting != nil && c.State.Waiting.Reason != "ContainerCreating":
 			return c.State.Waiting.Reason
 		case c.State.Running != nil && !c.Ready:
-			return "runs but is not ready: see kubectl -n " + v1alpha1.SystemNamespace + " logs " + pod.Name
+			return "runs but is not ready: see kubectl -n " + pod.Namespace + " logs " + pod.Name + " -c " + c.Name
 		}
 	}
 	for _, c := range pod.Status.Conditions {

@@ -65,7 +65,7 @@ func TestHopelessPods(t *testing.T) {
 			Status:     corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{test.state}},
 		}
 		in := installer{clients: &kube.Clients{Kubernetes: fake.NewClientset(pod)}}
-		got := in.hopeless(t.Context(), "r/davit:1")
+		got := in.hopeless(t.Context(), v1alpha1.SystemNamespace, "r/davit:1")
 		if test.want == "" && got != "" || !strings.Contains(got, test.want) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}

@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/console"
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
@@ -36,6 +37,11 @@ type Host struct {
 	Opener  func() *access.Opener
 	// Progress is where what is being done is said.
 	Progress func() *output.Progress
+	// Cluster is where consoles are installed, Ask has a person type a word, and
+	// Timeout is what the command was given: of `install console` and its counterpart.
+	Cluster func() (wiring.Cluster, error)
+	Ask     func(word, what string) error
+	Timeout func() time.Duration
 	// Cost is what it costs to try a password; zero is account.Usual.
 	Cost account.Cost
 }

@@ -2,6 +2,7 @@ package console
 
 import (
 	"errors"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -9,8 +10,11 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/console"
 	"davit.dev/davit/internal/console/backup"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/vault"
 )
 
 func restoreCommand(h Host) *cobra.Command {
@@ -47,7 +51,7 @@ func restoreFlags(cmd *cobra.Command, address *access.Address, o *console.Restor
 
 func joinCommand(h Host) *cobra.Command {
 	var address access.Address
-	o := console.Restore{Join: true}
+	o, unattended := console.Restore{Join: true}, false
 	cmd := &cobra.Command{
 		Use:   "join",
 		Short: "Make a second console that takes over from one that is lost",
@@ -58,12 +62,47 @@ to hold a backup of the console: one that is served makes one within a minute.`,
     --recovery-key-file ./davit-recovery.key
   davit console --data /var/lib/davit-console --listen :8443 --name console-b.example.com`,
 		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return h.restore(cmd, &address, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if unattended {
+				return h.joinUnattended(cmd, &address, o)
+			}
+			return h.restore(cmd, &address, o)
+		},
 	}
 	flags := restoreFlags(cmd, &address, &o)
+	flags.BoolVar(&unattended, "unattended", false, "for pods and services: where --data holds a console do nothing, and while the vault does not answer try again")
 	flags.Lookup("project").DefValue = ""
 	flags.Lookup("project").Usage = "not needed: a second console has all projects"
 	return cmd
+}
+
+// unattendedPause is between two tries of a join that nobody looks at.
+const unattendedPause = 3 * time.Second
+
+// joinUnattended joins, as what starts a console does each time: once is enough, and
+// a vault that is silent is asked again.
+func (h Host) joinUnattended(cmd *cobra.Command, address *access.Address, o console.Restore) error {
+	for {
+		if o.Dir != "" {
+			held, err := store.Holds(o.Dir)
+			if err != nil {
+				return explain(err, o.Dir)
+			}
+			if held {
+				return h.Print(view.Done(o.Dir + " holds a console already: nothing was changed."))
+			}
+		}
+		err := h.restore(cmd, address, o)
+		if !errors.Is(err, vault.ErrUnavailable) {
+			return err
+		}
+		h.Progress().Note("%v; trying again in %s", err, unattendedPause)
+		select {
+		case <-cmd.Context().Done():
+			return err
+		case <-time.After(unattendedPause):
+		}
+	}
 }
 
 func (h Host) restore(cmd *cobra.Command, address *access.Address, o console.Restore) (err error) {

@@ -129,6 +129,16 @@ func (c *realCluster) Uninstall(ctx context.Context, opts install.UninstallOptio
 	return install.Uninstall(ctx, c.clients, opts, progress)
 }
 
+// InstallConsole implements Cluster.
+func (c *realCluster) InstallConsole(ctx context.Context, opts install.ConsoleOptions, progress install.Progress) error {
+	return install.InstallConsole(ctx, c.clients, opts, progress)
+}
+
+// UninstallConsole implements Cluster.
+func (c *realCluster) UninstallConsole(ctx context.Context, opts install.ConsoleOptions, progress install.Progress) error {
+	return install.UninstallConsole(ctx, c.clients, opts, progress)
+}
+
 // CheckDirectory implements Cluster.
 func (c *realCluster) CheckDirectory(ctx context.Context, dir string) error {
 	return admission.Directory(ctx, c, dir)

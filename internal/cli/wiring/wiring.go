@@ -47,6 +47,10 @@ type Cluster interface {
 	Install(ctx context.Context, opts install.Options, progress install.Progress) error
 	// Uninstall takes it out again.
 	Uninstall(ctx context.Context, opts install.UninstallOptions, progress install.Progress) error
+	// InstallConsole puts a console into the cluster, or upgrades it.
+	InstallConsole(ctx context.Context, opts install.ConsoleOptions, progress install.Progress) error
+	// UninstallConsole takes it out again.
+	UninstallConsole(ctx context.Context, opts install.ConsoleOptions, progress install.Progress) error
 	// CheckDirectory refuses a vault in a directory that Davit's processes in
 	// the cluster do not have.
 	CheckDirectory(ctx context.Context, dir string) error
