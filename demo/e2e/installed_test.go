@@ -60,7 +60,7 @@ func consoleInstalled(t *testing.T) {
 
 	pod := c.active(t)
 	begun := time.Now()
-	kubectl(t, west, "-n", room, "delete", "pod", pod, "--force", "--grace-period=0", "--wait=false")
+	kubectl(t, west, "-n", room, "delete", "pod", pod, "--grace-period=1", "--wait=false")
 	c.again(t, "handed-over", "before", "killed")
 	t.Logf("the active one's pod was lost: a document was taken %.1f s later", time.Since(begun).Seconds())
 	if next := c.active(t); next == pod {
@@ -68,7 +68,7 @@ func consoleInstalled(t *testing.T) {
 	}
 
 	begun = time.Now()
-	kubectl(t, west, "-n", room, "delete", "pod", "--all", "--force", "--grace-period=0", "--wait=false")
+	kubectl(t, west, "-n", room, "delete", "pod", "--all", "--grace-period=1", "--wait=false")
 	c.again(t, "from-nothing", "before", "killed", "handed-over")
 	t.Logf("both pods were lost with their volumes: a document was taken %.1f s later", time.Since(begun).Seconds())
 
