@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -35,8 +36,10 @@ type settings struct {
 	files    int // of 4 KiB
 	// applications are those of a plan that fails over.
 	applications int
-	parts        string
-	keep         bool
+	// agents are those that call the consoles.
+	agents int
+	parts  string
+	keep   bool
 }
 
 func main() {
@@ -48,12 +51,17 @@ func main() {
 	flag.IntVar(&s.fileMiB, "file-mib", number("DAVIT_BENCH_FILE_MIB", 2048), "size of the volume's file ($DAVIT_BENCH_FILE_MIB)")
 	flag.IntVar(&s.files, "files", number("DAVIT_BENCH_FILES", 50_000), "small files of the volume that has many ($DAVIT_BENCH_FILES)")
 	flag.IntVar(&s.applications, "applications", number("DAVIT_BENCH_APPLICATIONS", 200), "of a plan that fails over ($DAVIT_BENCH_APPLICATIONS)")
-	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume,files", "what to measure; crowd, a failover of many applications, kills the site and comes last")
+	flag.IntVar(&s.agents, "agents", number("DAVIT_BENCH_AGENTS", 5000), "that call two consoles ($DAVIT_BENCH_AGENTS)")
+	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume,files", "what to measure; crowd, a failover of many applications, kills the site and comes last; consoles, alone, needs no bed: many agents and two consoles")
 	flag.BoolVar(&s.keep, "keep", false, "leave the bed running")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, s); err != nil {
+	work := run
+	if s.parts == "consoles" {
+		work = alone
+	}
+	if err := work(ctx, s); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -64,6 +72,19 @@ func number(variable string, otherwise int) int {
 		return n
 	}
 	return otherwise
+}
+
+// alone measures the consoles, for which no bed is needed.
+func alone(ctx context.Context, set settings) error {
+	root, err := exec.CommandContext(ctx, "git", "rev-parse", "--show-toplevel").Output()
+	if err != nil {
+		return fmt.Errorf("find the source: %w", err)
+	}
+	r := &report{out: os.Stdout}
+	dir := strings.TrimSpace(string(root))
+	r.title(ctx, dir)
+	fmt.Fprintf(r.out, "| what | measured | bar |\n|---|---|---|\n")
+	return errors.Join(consoles(ctx, r, dir, set.agents), r.end())
 }
 
 func run(ctx context.Context, set settings) (err error) {

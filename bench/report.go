@@ -33,15 +33,20 @@ func (r *report) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().UTC().Format(time.TimeOnly)}, args...)...)
 }
 
-// begin says where and when.
+// begin says where and when, and begins the table.
 func (r *report) begin(ctx context.Context, root string) {
+	r.title(ctx, root)
+	fmt.Fprintf(r.out, "| what | davit | other | ratio |\n|---|---|---|---|\n")
+}
+
+// title says where and when.
+func (r *report) title(ctx context.Context, root string) {
 	commit, err := exec.CommandContext(ctx, "git", "-C", root, "describe", "--always", "--dirty").Output()
 	if err != nil {
 		commit = []byte("unknown")
 	}
 	fmt.Fprintf(r.out, "davit %s, %s, %d cores, %s, load %s\n\n", strings.TrimSpace(string(commit)),
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), memory(), load())
-	fmt.Fprintf(r.out, "| what | davit | other | ratio |\n|---|---|---|---|\n")
 }
 
 func (r *report) end() error {

@@ -276,7 +276,7 @@ func (r *rig) serve(c *console) {
 	r.must(err)
 	host := strings.TrimPrefix(c.url, "https://")
 	c.cmd = exec.Command(r.bin, "console", "--data", c.dir, "--listen", host, "--name", strings.Split(host, ":")[0], "--url", c.url, "--refresh", "2s")
-	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = c.env, c.log, c.log
+	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = append(c.env[:len(c.env):len(c.env)], "GOMAXPROCS=2"), c.log, c.log
 	r.must(c.cmd.Start())
 	cmd, ended := c.cmd, make(chan struct{})
 	c.ended = ended

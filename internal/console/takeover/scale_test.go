@@ -1,0 +1,226 @@
+package takeover_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/uplink/dial"
+	"davit.dev/davit/internal/uplink/dial/dialtest"
+	"davit.dev/davit/internal/uplink/outbox"
+)
+
+// fleetSize is how many agents TestFleet has; DAVIT_FLEET says another number, and
+// then what was measured is told as rows of a table, with the bars beside it.
+const fleetSize = 40
+
+// TestFleet has agents in this process, over the real protocol, call two consoles
+// that are processes of their own, as they would be on two cores: what they hold, how
+// long one status round of all takes by the console's own record, and how long until
+// all are back when the active one is killed.
+func TestFleet(t *testing.T) {
+	r := newRig(t, directory(t))
+	n, told := fleetSize, false
+	if text := os.Getenv("DAVIT_FLEET"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil || n < 1 {
+			t.Fatalf("DAVIT_FLEET=%q: want how many agents", text)
+		}
+		told = true
+	}
+	row := func(what, bar, format string, args ...any) {
+		t.Helper()
+		t.Logf("| %s | %s | %s |", what, fmt.Sprintf(format, args...), bar)
+	}
+	if told { // what logging in took is given back within seconds
+		row("idle console without sites, the other that follows it", "100 MiB", "%d MiB, %d MiB", r.rest(r.a), r.rest(r.b))
+	}
+	begun := time.Now()
+	all := r.crowd(n)
+	row(fmt.Sprintf("%d agents enrolled and connected", n), "", "%.1f s", time.Since(begun).Seconds())
+	r.round(all, r.a, "first")
+	row("one status round of all, by the console's record", "10 s", "%.1f s", r.round(all, r.a, "second").Seconds())
+	row("console with all agents: memory now, at the most", "2 GiB", "%d MiB, %d MiB", r.memory(r.a, "VmRSS"), r.memory(r.a, "VmHWM"))
+
+	begun = time.Now()
+	r.signal(r.a, syscall.SIGKILL)
+	took := r.takes(r.b, begun)
+	row("active console killed: the other is active after", "15 s", "%.1f s", took.Seconds())
+	r.back(all, r.b)
+	row("and all agents are back at it after", "60 s", "%.1f s", time.Since(begun).Seconds())
+	r.round(all, r.b, "third")
+
+	// The only console there is, killed and started again: all reconnect at once.
+	begun = time.Now()
+	r.signal(r.b, syscall.SIGKILL)
+	r.serve(r.b)
+	r.takes(r.b, begun)
+	row("the only console killed and started: active after", "", "%.1f s", time.Since(begun).Seconds())
+	r.back(all, r.b)
+	row("and all agents are back after", "60 s", "%.1f s", time.Since(begun).Seconds())
+	r.round(all, r.b, "fourth")
+	if !told {
+		t.Log("DAVIT_FLEET=5000 has as many agents")
+	}
+}
+
+// batch is how many agents one address may enrol at once.
+const batch = 50
+
+// crowd lets so many agents in. Each knows both consoles. They enrol from many
+// addresses, of each of which a console takes few, and call it directly afterwards.
+func (r *rig) crowd(n int) []*agent {
+	r.t.Helper()
+	var all []*agent
+	for first := 0; first < n; first += batch {
+		via := r.relay(first/batch, strings.TrimPrefix(r.a.url, "https://"))
+		for _, l := range r.enrolled(first, min(first+batch, n), via) {
+			l.link.URLs = []string{r.a.url, r.b.url}
+			all = append(all, r.agent(l.site, l.link, nil))
+		}
+	}
+	r.back(all, r.a)
+	return all
+}
+
+// letIn is an agent that has its certificate.
+type letIn struct {
+	site string
+	link dial.Link
+}
+
+// enrolled gets certificates for sites by an address.
+func (r *rig) enrolled(from, to int, via string) []letIn {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(r.t.Context())
+	var running sync.WaitGroup
+	defer func() { cancel(); running.Wait() }()
+	keepers := map[string]*dialtest.Keeper{}
+	for i := from; i < to; i++ {
+		site := fmt.Sprintf("s%04d", i)
+		var made struct{ Token string }
+		r.call(r.a, r.token, http.MethodPost, "/projects/"+project+"/enrolments", map[string]any{"site": site, "minutes": 60}, &made)
+		box, err := outbox.Open(filepath.Join(r.t.TempDir(), "outbox"), 0)
+		r.must(err)
+		keepers[site] = dialtest.Keep(dial.Link{URLs: []string{"https://" + via}, Token: made.Token, Documents: []string{dial.Everywhere}})
+		c := &dial.Client{
+			Site: site, Version: "test", Keep: keepers[site], Board: dial.NewBoard(), Outbox: box, Hands: &taker{names: map[string]bool{}}, Now: time.Now, Tell: func(dial.Status) {},
+		}
+		running.Go(func() { c.Run(ctx); _ = box.Close() })
+	}
+	var in []letIn
+	until(r.t, "enrolled by "+via, func() bool {
+		in = in[:0]
+		for i := from; i < to; i++ {
+			site := fmt.Sprintf("s%04d", i)
+			l, err := keepers[site].Load(ctx)
+			if err != nil || l.Token != "" || len(l.Certificate) == 0 {
+				return false
+			}
+			in = append(in, letIn{site, l})
+		}
+		return true
+	})
+	return in
+}
+
+// relay passes connections on to a console from an address of its own.
+func (r *rig) relay(number int, to string) (address string) {
+	r.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // which is in every console's certificate
+	r.must(err)
+	r.t.Cleanup(func() { _ = l.Close() })
+	from := &net.TCPAddr{IP: net.IPv4(127, 93, byte(number>>8), byte(1+number&0x7f))}
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go relayed(in, net.Dialer{LocalAddr: from}, to)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func relayed(in net.Conn, dialer net.Dialer, to string) {
+	defer in.Close()
+	out, err := dialer.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
+	_, _ = io.Copy(in, out)
+}
+
+// round has every agent say a new state of three objects, and returns how long it
+// took until the console had heard the last of them, by the times that it notes.
+func (r *rig) round(all []*agent, at *console, state string) time.Duration {
+	r.t.Helper()
+	begun := time.Now()
+	for _, a := range all {
+		var objects []uplink.Object
+		for _, name := range []string{"shop", "wiki", "mail"} {
+			objects = append(objects, uplink.Object{Key: uplink.Key{Kind: "Application", Namespace: "davit-system", Name: name}, VaultName: name, State: state})
+		}
+		a.Board.Put(objects)
+	}
+	var last time.Time
+	until(r.t, "told by all: "+state, func() bool {
+		var list struct{ Items []fleet.Agent }
+		r.call(at, r.robot, http.MethodGet, "/projects/"+project+"/agents", nil, &list)
+		told := 0
+		for _, a := range list.Items {
+			if !a.Connected || len(a.Objects) != 3 || a.Objects[0].State != state {
+				continue
+			}
+			told++
+			for _, o := range a.Objects {
+				if o.Heard.After(last) {
+					last = o.Heard
+				}
+			}
+		}
+		return told == len(all)
+	})
+	return last.Sub(begun)
+}
+
+// rest is the least that a console's process has, in MiB, while nothing is asked of it.
+func (r *rig) rest(c *console) int64 {
+	r.t.Helper()
+	least := r.memory(c, "VmRSS")
+	for range 20 {
+		time.Sleep(time.Second) // it is measured, nothing is waited for
+		least = min(least, r.memory(c, "VmRSS"))
+	}
+	return least
+}
+
+// memory is what a console's process has, in MiB, by a line of its status.
+func (r *rig) memory(c *console, line string) int64 {
+	r.t.Helper()
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.cmd.Process.Pid), "status"))
+	r.must(err)
+	for l := range strings.Lines(string(text)) {
+		var kib int64
+		if n, _ := fmt.Sscanf(l, line+": %d kB", &kib); n == 1 {
+			return kib >> 10
+		}
+	}
+	r.t.Fatalf("%s is not in the status of console %s", line, c.name)
+	return 0
+}
