@@ -72,7 +72,7 @@ Given again, it upgrades. Without --vault-url what the cluster has of the vault 
 	flags.StringSliceVar(&o.ImagePullSecrets, "image-pull-secret", nil, "name of a Secret in davit-console for the registry")
 	flags.Int32Var(&o.Replicas, "replicas", 2, "consoles, of which one is active")
 	flags.StringVar(&o.ServiceType, "service", "ClusterIP", "type of the Service: ClusterIP, NodePort or LoadBalancer")
-	flags.StringVar(&o.ConsoleOptions.URL, "url", "", "where people and agents find the console, https://NAME:PORT; for NodePort with the nodes' port")
+	flags.StringVar(&o.URL, "url", "", "where people and agents find the console, https://NAME:PORT; for NodePort with the nodes' port")
 	flags.StringSliceVar(&o.Names, "name", nil, "more names and addresses for the console's own certificate")
 	flags.StringVar(&o.TLSSecret, "tls-secret", "", "Secret in davit-console with a certificate to use instead (tls.crt, tls.key)")
 	flags.StringVar(&o.OIDCSecret, "oidc-secret", "", "Secret in davit-console with oidc.yaml and what that names, found in /etc/davit/oidc")
