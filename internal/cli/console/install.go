@@ -236,10 +236,11 @@ func (h Host) seed(ctx context.Context, o *installation, cfg backend.Config, s v
 		return "", nil, err
 	}
 	h.Progress().Step("putting it into the vault")
-	return id, p, console.Seed(ctx, console.Options{
+	err = console.Seed(ctx, console.Options{
 		Dir: o.dir, Listen: "127.0.0.1:0", URL: o.ConsoleOptions.Address(), Every: time.Minute, Backup: time.Hour, Store: h.Opener().Store, Cost: h.cost(), Now: h.Now,
 		Log: slog.New(slog.DiscardHandler), Ready: func(string) {},
 	}, p, a, id)
+	return id, p, exit.Hint(err, "give the same command again, with --join: the project is in the vault")
 }
 
 func (h Host) sown(ctx context.Context, o *installation, c *store.Console, b console.Bind) (*authority.Authority, *vault.Project, error) {
