@@ -31,7 +31,6 @@ const fleetSize = 40
 // long one status round of all takes by the console's own record, and how long until
 // all are back when the active one is killed.
 func TestFleet(t *testing.T) {
-	r := newRig(t, directory(t))
 	n, told := fleetSize, false
 	if text := os.Getenv("DAVIT_FLEET"); text != "" {
 		var err error
@@ -39,7 +38,10 @@ func TestFleet(t *testing.T) {
 			t.Fatalf("DAVIT_FLEET=%q: want how many agents", text)
 		}
 		told = true
+	} else {
+		t.Parallel() // nothing is measured then
 	}
+	r := newRig(t, directory(t))
 	row := func(what, bar, format string, args ...any) {
 		t.Helper()
 		t.Logf("| %s | %s | %s |", what, fmt.Sprintf(format, args...), bar)
