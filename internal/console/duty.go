@@ -31,6 +31,10 @@ const (
 	holderFile = "holder"
 )
 
+// errLost says that a database was lost while it was open. What holds it cannot go
+// on with it; another console that follows takes over at once.
+var errLost = errors.New("a database of the console is damaged or gone")
+
 // riseLimit is how long one step waits for the databases to be taken over; it
 // goes on in between.
 const riseLimit = 3 * time.Second
@@ -48,6 +52,8 @@ type duty struct {
 	serving bool  // now answers, be it for reading only
 	epoch   int64 // in which it serves; 0: in none, until the vault answers
 	stepErr error
+	// lost is told why a database that is open is none any more.
+	lost chan error
 
 	mu    sync.Mutex
 	term  *term // that is being taken over, or in which it serves
@@ -59,7 +65,7 @@ func newDuty(o Options, c *store.Console) (*duty, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &duty{Options: o, console: c, shelves: newShelves(o, c)}
+	d := &duty{Options: o, console: c, shelves: newShelves(o, c), lost: make(chan error, 1)}
 	begun := time.Now()
 	d.member = lead.New(lead.Options{
 		Ledger: ledger{d.shelves}, Holder: holder, URL: o.URL, Steady: func() time.Duration { return time.Since(begun) }, Now: o.Now, Rise: d.rise,
@@ -170,6 +176,8 @@ func (d *duty) run(ctx context.Context, listener net.Listener) error {
 	select {
 	case err = <-ended:
 		err = fmt.Errorf("serve: %w", err)
+	case err = <-d.lost:
+		err = fmt.Errorf("%w: %w", errLost, err)
 	case <-ctx.Done():
 	}
 	stop()
@@ -201,6 +209,10 @@ func (d *duty) steps(ctx context.Context, first func()) {
 		d.step(ctx)
 		if !begun {
 			first()
+		}
+		if err := d.console.Lost(ctx); err != nil && ctx.Err() == nil {
+			d.lost <- err
+			return
 		}
 		select {
 		case <-ctx.Done():

@@ -9,7 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
-	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -171,20 +171,20 @@ func (t *trail) database(ctx context.Context, p *store.Project, db store.Journal
 	return err
 }
 
-// lost says of an error that a project's file is not there, or nothing of its own is in it.
+// lost says of an error that a file is not there, or nothing of its own is in it.
 func lost(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, store.ErrDamaged) }
 
-// project opens a project. While the console is passive, one that is lost here is
-// brought from its vault.
+// project opens a project. One that is lost here is brought from its vault, which
+// holds all of it that was ever acknowledged.
 func (s *shelves) project(ctx context.Context, l store.Listing) (*store.Project, error) {
 	p, err := s.console.Project(ctx, l.Name)
-	if !lost(err) || !Passive(s.Dir) {
+	if !lost(err) {
 		return p, err
 	}
-	if err := s.fetch(ctx, l); err != nil {
-		return nil, err
+	if fetchErr := s.fetch(ctx, l); fetchErr != nil {
+		return nil, errors.Join(err, fetchErr)
 	}
-	s.Log.Info("a project's database was lost here, and was brought from its vault", "project", l.Name)
+	s.Log.Warn("a project's database was lost here, and was brought from its vault", "project", l.Name, "was", err)
 	return s.console.Project(ctx, l.Name)
 }
 
@@ -199,29 +199,70 @@ func (s *shelves) fetch(ctx context.Context, l store.Listing) error {
 	if err != nil {
 		return err
 	}
-	p, identity, err := bound.Binding.Project(ctx, s.Store)
+	b, err := unlocked(ctx, bound.Binding, s.Store, s.console.ID(), backup.ProjectDatabase)
 	if err != nil {
 		return err
+	}
+	return bring(ctx, b, s.Dir, l.ID, func(fresh string) error { return s.console.RenewProject(l.ID, fresh) })
+}
+
+// unlocked opens a journal by the way into its vault.
+func unlocked(ctx context.Context, way fleet.Binding, open fleet.OpenStore, console, database string) (journal.Book, error) {
+	p, identity, err := way.Project(ctx, open)
+	if err != nil {
+		return journal.Book{}, err
 	}
 	a, err := authority.Read(ctx, p, identity)
 	if err != nil {
-		return err
+		return journal.Book{}, err
 	}
-	b := journal.Book{Shelf: backup.Shelf{Project: p, Authority: a, Console: s.console.ID()}, Database: backup.ProjectDatabase}
-	return backup.Scratch(s.Dir, "fetch-", func(dir string) error {
-		path := dir + "/fresh.db"
-		if err := b.Base(ctx, path); err != nil { // the journal is carried out where it stays
+	return journal.Book{Shelf: backup.Shelf{Project: p, Authority: a, Console: console}, Database: database}, nil
+}
+
+// bring has a database of the vault put where it belongs, as a backup has it: its
+// journal is carried out where it stays.
+func bring(ctx context.Context, b journal.Book, dir, name string, place func(fresh string) error) error {
+	return backup.Scratch(dir, "fetch-"+name+"-", func(dir string) error {
+		fresh := filepath.Join(dir, "fresh.db")
+		if err := b.Base(ctx, fresh); err != nil {
 			return err
 		}
-		to := store.ProjectFile(s.Dir, l.ID)
-		for _, tail := range []string{"-wal", "-shm"} {
-			if err := os.Remove(to + tail); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("fetch project %s: %w", l.Name, err)
-			}
-		}
-		return os.Rename(path, to)
+		return place(fresh)
 	})
 }
+
+// open opens the console in a directory. If its own database is lost, it is brought
+// from the vault of its home, where the way into that is kept beside it.
+func open(ctx context.Context, o Options) (*store.Console, error) {
+	c, err := store.Open(ctx, o.Dir)
+	if !lost(err) {
+		return c, err
+	}
+	if fetchErr := o.fetchOwn(ctx); fetchErr != nil {
+		return nil, errors.Join(err, fmt.Errorf("bring it from the vault: %w", fetchErr))
+	}
+	o.Log.Warn("the console's own database was lost here, and was brought from the vault", "was", err)
+	return store.Open(ctx, o.Dir)
+}
+
+func (o Options) fetchOwn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
+	defer cancel()
+	var way fleet.Binding
+	id, err := store.Orphan(o.Dir, &way)
+	if err != nil {
+		return err
+	}
+	b, err := unlocked(ctx, way, o.Store, id, backup.ConsoleDatabase)
+	if err != nil {
+		return err
+	}
+	return bring(ctx, b, o.Dir, backup.ConsoleDatabase, func(fresh string) error { return store.Renew(store.ConsoleFile(o.Dir), fresh) })
+}
+
+// fetchLimit is how long a lost database may take to be brought from its vault
+// before the console is served.
+const fetchLimit = time.Minute
 
 func bound(ctx context.Context, home journal.Book, id string) (backup.Bound, error) {
 	entries, err := home.List(ctx, home.Database)
@@ -278,15 +319,10 @@ func (s *shelves) book(ctx context.Context, p *store.Project, again bool) (journ
 	if err != nil {
 		return journal.Book{}, err
 	}
-	project, identity, err := b.Project(ctx, s.Store)
+	book, err := unlocked(ctx, b, s.Store, s.console.ID(), database)
 	if err != nil {
 		return journal.Book{}, err
 	}
-	a, err := authority.Read(ctx, project, identity)
-	if err != nil {
-		return journal.Book{}, err
-	}
-	book := journal.Book{Shelf: backup.Shelf{Project: project, Authority: a, Console: s.console.ID()}, Database: database}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[id] = opened{book, time.Now()}
@@ -294,8 +330,8 @@ func (s *shelves) book(ctx context.Context, p *store.Project, again bool) (journ
 }
 
 // way is the one into the vault of a project, or with nil into the home's. That is
-// kept beside the databases too: a passive console that has lost its home's file
-// finds it again there.
+// kept beside the databases too: a console that has lost its home's file finds it
+// again there.
 func (s *shelves) way(ctx context.Context, p *store.Project) (b fleet.Binding, err error) {
 	if p != nil {
 		if err = p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
@@ -311,8 +347,11 @@ func (s *shelves) way(ctx context.Context, p *store.Project) (b fleet.Binding, e
 	if err == nil {
 		err = p.Secret(ctx, fleet.BindingSecret, &b)
 	}
-	if lost(err) && Passive(s.Dir) {
-		return b, errors.Join(s.console.Home(home.ID, &b), ctx.Err())
+	if lost(err) {
+		if keptErr := s.console.Home(home.ID, &b); keptErr != nil {
+			return b, errors.Join(err, keptErr)
+		}
+		return b, ctx.Err()
 	}
 	if err != nil {
 		return b, fmt.Errorf("find the way into the vault of %s: %w", home.Name, err)

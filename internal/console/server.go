@@ -117,18 +117,29 @@ type server struct {
 }
 
 // Serve runs a console until the context ends.
-func Serve(ctx context.Context, opts Options) (err error) {
+func Serve(ctx context.Context, opts Options) error {
 	release, err := lock(opts.Dir)
 	if err != nil {
 		return err
 	}
 	defer release()
-	c, err := store.Open(ctx, opts.Dir)
+	for {
+		err := serve(ctx, &opts)
+		if !errors.Is(err, errLost) || ctx.Err() != nil {
+			return err
+		}
+		opts.Log.Warn("a database was lost while it was served: the console begins anew, and brings it from the vault", "err", err)
+	}
+}
+
+// serve runs a console until the context ends, or a database is lost that it has open.
+func serve(ctx context.Context, opts *Options) (err error) {
+	c, err := open(ctx, *opts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	d, err := newDuty(opts, c)
+	d, err := newDuty(*opts, c)
 	if err != nil {
 		return err
 	}
@@ -140,6 +151,7 @@ func Serve(ctx context.Context, opts Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
+	opts.Listen = listener.Addr().String() // should it begin anew, it is where it was
 	return d.run(ctx, tls.NewListener(listener, config))
 }
 
@@ -391,8 +403,8 @@ func (s *server) certificates(ctx context.Context) (getCertificate, error) {
 	}
 	slices.SortStableFunc(all, func(a, b store.Listing) int { return a.Created.Compare(b.Created) })
 	var errs []error
-	for _, l := range all { // the first; while its file is damaged, the next
-		a, err := s.authority(ctx, l.Name)
+	for _, l := range all { // the first; while its file is damaged and its vault silent, the next
+		a, err := s.authority(ctx, l)
 		if err != nil {
 			s.Log.Error("the authority of a project cannot be used for the console's certificate", "project", l.Name, "err", err)
 			errs = append(errs, err)
@@ -409,8 +421,13 @@ func (s *server) certificates(ctx context.Context) (getCertificate, error) {
 	return nil, fmt.Errorf("make certificate: %w", errors.Join(errs...))
 }
 
-func (s *server) authority(ctx context.Context, project string) (*authority.Authority, error) {
-	p, err := s.console.Project(ctx, project)
+func (s *server) authority(ctx context.Context, project store.Listing) (*authority.Authority, error) {
+	p, err := s.console.Project(ctx, project.Name)
+	if lost(err) && s.duty != nil {
+		limited, cancel := context.WithTimeout(ctx, fetchLimit)
+		defer cancel()
+		p, err = s.duty.shelves.project(limited, project)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -144,7 +144,12 @@ func (w *world) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	opts := w.options()
 	ready, ended := make(chan string, 1), make(chan error, 1)
-	opts.Ready = func(address string) { ready <- address }
+	opts.Ready = func(address string) {
+		select {
+		case ready <- address:
+		default: // it has begun anew
+		}
+	}
 	go func() { ended <- Serve(ctx, opts) }()
 	select {
 	case address := <-ready:
@@ -520,7 +525,8 @@ func TestDeadlines(t *testing.T) {
 }
 
 // Who may not see a project learns nothing when its file is damaged: not even
-// that it exists. Other projects go on, and administrators see what is wrong.
+// that it exists. Other projects go on, also where it is the first one, and
+// administrators see what is wrong.
 func TestDamagedProject(t *testing.T) {
 	w := newWorld(t)
 	anna, bob, vera := w.login("anna"), w.login("bob"), w.login("vera")
@@ -540,7 +546,7 @@ func TestDamagedProject(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.dir, "projects", acme.ID+".db"), torn, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.start() // it is not active if that is the first project
+	w.serve() // although that is the first project, in whose vault is who is active
 	for who, token := range map[string]string{"bob": bob, "vera": vera, "a robot": robot, "a foreign robot": foreign} {
 		code, text := w.call(token, "GET", "/projects/acme/fleet", "")
 		missingCode, missing := w.call(token, "GET", "/projects/nothing/fleet", "")
@@ -551,11 +557,18 @@ func TestDamagedProject(t *testing.T) {
 	if code, text := w.call(bob, "GET", "/projects/other/fleet", ""); code != 200 {
 		t.Errorf("another project: %d %s", code, text)
 	}
+	if code, text := w.call(bob, "PUT", "/projects/other/documents/protectionpolicies/hourly", policyJSON); code != 200 {
+		t.Errorf("another project is not changed: %d %s", code, text)
+	}
 	if code, _ := w.call(anna, "GET", "/projects/acme/fleet", ""); code != 500 {
 		t.Errorf("the administrator is told %d", code)
 	}
 	for name, want := range map[string]string{"bob": "other", "anna": "database damaged"} {
 		w.shown(w.browse(name), "/", want)
+	}
+	// It has no backup, so that nothing could be brought in its place: it is left as it is.
+	if there, err := os.ReadFile(store.ProjectFile(w.dir, acme.ID)); err != nil || !bytes.Equal(there, torn) {
+		t.Errorf("what was damaged is gone: %v", err)
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -40,7 +38,8 @@ func newTerm(d *duty, epoch int64) *term {
 }
 
 // begin takes the projects over once the console's own database is: only that
-// says which there are. One that cannot be opened keeps no other from it.
+// says which there are. One that cannot be opened keeps no other from it, and is
+// tried again until it can.
 func (t *term) begin() {
 	select {
 	case <-t.own.Taken():
@@ -49,15 +48,53 @@ func (t *term) begin() {
 	}
 	t.duty.console.Guards(func(p *store.Project) store.Guard { return t.sender(p) })
 	all, err := t.duty.console.Projects(t.ctx)
-	for _, l := range all {
-		_, openErr := t.duty.shelves.project(t.ctx, l)
-		err = errors.Join(err, openErr)
-	}
 	if err != nil && t.ctx.Err() == nil {
-		t.duty.Log.Error("a project cannot be taken over", "err", err)
+		t.duty.Log.Error("no project can be taken over", "err", err)
 	}
-	t.await()
+	limited, cancel := context.WithTimeout(t.ctx, projectsLimit)
+	defer cancel()
+	var tried []<-chan struct{}
+	for _, l := range all {
+		first := make(chan struct{})
+		tried = append(tried, first)
+		t.running.Go(func() { t.open(l, sync.OnceFunc(func() { close(first) })) })
+	}
+	await(limited, tried)
+	t.await(limited)
 	close(t.ready)
+}
+
+// await returns when all of some things have happened, or the context ends.
+func await(ctx context.Context, all []<-chan struct{}) {
+	for _, one := range all {
+		select {
+		case <-one:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// open opens a project, which its sender takes over then. tried is called after
+// each try.
+func (t *term) open(l store.Listing, tried func()) {
+	for pause := sayFirst; ; pause = min(2*pause, sayMost) {
+		ctx, cancel := context.WithTimeout(t.ctx, followLimit)
+		_, err := t.duty.shelves.project(ctx, l)
+		cancel()
+		tried()
+		if err == nil || t.ctx.Err() != nil {
+			return
+		}
+		if pause == sayFirst || pause == sayMost {
+			t.duty.Log.Error("a project cannot be taken over: the others go on", "project", l.Name, "err", err)
+		}
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 // projectsLimit is how long a console that takes over waits for projects whose
@@ -65,21 +102,14 @@ func (t *term) begin() {
 const projectsLimit = 10 * time.Second
 
 // await returns when each database was tried to be taken over.
-func (t *term) await() {
-	limit := time.NewTimer(projectsLimit)
-	defer limit.Stop()
+func (t *term) await(ctx context.Context) {
 	t.mu.Lock()
-	all := slices.Collect(maps.Values(t.senders))
-	t.mu.Unlock()
-	for _, s := range all {
-		select {
-		case <-s.Tried():
-		case <-limit.C:
-			return
-		case <-t.ctx.Done():
-			return
-		}
+	var all []<-chan struct{}
+	for _, s := range t.senders {
+		all = append(all, s.Tried())
 	}
+	t.mu.Unlock()
+	await(ctx, all)
 }
 
 // sender returns that of a project, or with nil of the console's own database.

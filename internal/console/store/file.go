@@ -42,8 +42,30 @@ const readers = 4
 // committed before they began.
 type file struct {
 	path        string
-	write, read *sql.DB
+	opened      os.FileInfo
+	write, read *pool
 	guard       atomic.Pointer[Guard]
+	// sick says that something was found in it that is not what was written.
+	sick atomic.Bool
+}
+
+// pool are connections that say of their file what they found.
+type pool struct {
+	*sql.DB
+	sick *atomic.Bool
+}
+
+func (f *file) pool(source string) (*pool, error) {
+	db, err := sql.Open("sqlite", source)
+	return &pool{db, &f.sick}, err
+}
+
+// note looks whether an error says that the file is damaged.
+func (p *pool) note(err error) error {
+	if isDamage(err) {
+		p.sick.Store(true)
+	}
+	return err
 }
 
 // openFile opens a database and brings it up to the newest of its migrations.
@@ -63,17 +85,20 @@ func openFile(ctx context.Context, path string, create bool, migrations []string
 	}
 	f := &file{path: path}
 	var err error
-	if f.write, err = sql.Open("sqlite", source(path, "immediate", "foreign_keys(1)", "synchronous(full)")); err != nil {
+	if f.write, err = f.pool(source(path, "immediate", "foreign_keys(1)", "synchronous(full)")); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
 	f.write.SetMaxOpenConns(1)
-	if f.read, err = sql.Open("sqlite", source(path, "deferred", "query_only(1)")); err != nil {
+	if f.read, err = f.pool(source(path, "deferred", "query_only(1)")); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), f.Close())
 	}
 	f.read.SetMaxOpenConns(readers)
 	f.read.SetMaxIdleConns(readers)
 	if err := f.ready(ctx, migrations); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), f.Close())
+	}
+	if f.opened, err = os.Stat(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open database: %w", err), f.Close())
 	}
 	return f, nil
 }
@@ -86,14 +111,47 @@ func source(path, lock string, pragmas ...string) string {
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
 }
 
-// ready checks the file and migrates it.
-func (f *file) ready(ctx context.Context, migrations []string) error {
+// whole says whether a file is one, as a connection reads it.
+func whole(ctx context.Context, db *sql.DB) error {
 	var says string
-	if err := f.write.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&says); err != nil {
+	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&says); err != nil {
 		return damage(err)
 	}
 	if says != "ok" {
 		return fmt.Errorf("%w: %s", ErrDamaged, says)
+	}
+	return nil
+}
+
+// Lost says why the file that was opened is not one any more: it is gone, another
+// one is in its place, or what is in it is damaged. That nobody came upon a damage
+// yet, it does not say.
+func (f *file) Lost(ctx context.Context) error {
+	now, err := os.Stat(f.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: %s is gone", ErrDamaged, f.path)
+	case err == nil && !os.SameFile(now, f.opened):
+		return fmt.Errorf("%w: something else is in the place of %s", ErrDamaged, f.path)
+	case err != nil || !f.sick.Load():
+		return nil // what cannot be looked at is not lost
+	}
+	db, err := sql.Open("sqlite", source(f.path, "deferred", "query_only(1)")) // which has read nothing of it yet
+	if err != nil {
+		return nil
+	}
+	defer db.Close()
+	if err := whole(ctx, db); errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%s: %w", f.path, err)
+	}
+	f.sick.Store(false)
+	return nil
+}
+
+// ready checks the file and migrates it.
+func (f *file) ready(ctx context.Context, migrations []string) error {
+	if err := whole(ctx, f.write.DB); err != nil {
+		return err
 	}
 	var version int
 	if err := f.write.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
@@ -119,18 +177,22 @@ func (f *file) ready(ctx context.Context, migrations []string) error {
 
 // damage says of an error of SQLite's that the file is damaged, if it means that.
 func damage(err error) error {
-	var e *sqlite.Error
-	if errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB) {
+	if isDamage(err) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return fmt.Errorf("check it: %w", err)
 }
 
+func isDamage(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB)
+}
+
 // Close closes the file.
 func (f *file) Close() error {
 	var errs []error
-	for _, db := range []*sql.DB{f.read, f.write} {
-		if db != nil {
+	for _, db := range []*pool{f.read, f.write} {
+		if db != nil && db.DB != nil {
 			errs = append(errs, db.Close())
 		}
 	}
@@ -140,13 +202,13 @@ func (f *file) Close() error {
 // transact runs fn in one transaction, which alone writes meanwhile.
 func (f *file) transact(ctx context.Context, fn func(tx *sql.Tx) error) error {
 	tx, err := f.write.BeginTx(ctx, nil)
-	if err != nil {
+	if f.write.note(err) != nil {
 		return fmt.Errorf("begin transaction: %w", err)
 	}
-	if err := fn(tx); err != nil {
+	if err := f.write.note(fn(tx)); err != nil {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
-	if err := tx.Commit(); err != nil {
+	if err := f.write.note(tx.Commit()); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
@@ -286,13 +348,15 @@ type queryer interface {
 }
 
 // query returns all rows of an answer.
-func query[T any](ctx context.Context, in queryer, scan func(scanner) (T, error), text string, args ...any) ([]T, error) {
+func query[T any](ctx context.Context, in queryer, scan func(scanner) (T, error), text string, args ...any) (all []T, err error) {
+	if p, ok := in.(*pool); ok { // in a transaction, whoever began it does
+		defer func() { _ = p.note(err) }()
+	}
 	rows, err := in.QueryContext(ctx, text, args...)
 	if err != nil {
 		return nil, fmt.Errorf("query database: %w", err)
 	}
 	defer rows.Close()
-	var all []T
 	for rows.Next() {
 		one, err := scan(rows)
 		if err != nil {

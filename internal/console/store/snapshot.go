@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/vault/seal"
@@ -24,7 +26,7 @@ func (c *Console) Key() []byte { return append([]byte{}, c.key[:]...) }
 // Snapshot writes the database, as it is at one instant, to a file that is not
 // there yet.
 func (f *file) Snapshot(ctx context.Context, path string) error {
-	if _, err := f.write.ExecContext(ctx, "VACUUM INTO ?", path); err != nil {
+	if _, err := f.write.ExecContext(ctx, "VACUUM INTO ?", path); f.write.note(err) != nil {
 		return fmt.Errorf("copy database: %w", damage(err))
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
@@ -95,26 +97,102 @@ func (c *Console) KeepHome(id string, way any) error {
 
 // Home reads what KeepHome kept of the project with the id.
 func (c *Console) Home(id string, into any) error {
-	const what = "read the way into the vault of the console's home"
+	h, err := c.home()
+	if err == nil && h.Project != id {
+		err = fmt.Errorf("%s: %w: it is of project %s", readHome, ErrDamaged, h.Project)
+	}
+	if err != nil {
+		return err
+	}
+	return h.open(into)
+}
+
+const readHome = "read the way into the vault of the console's home"
+
+func (c *Console) home() (h home, err error) {
 	data, err := os.ReadFile(filepath.Join(c.dir, homeFile))
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return h, fmt.Errorf("%s: %w", readHome, err)
 	}
 	plain, err := unsealed(c.key, homeFile, data)
 	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+		return h, fmt.Errorf("%s: %w", readHome, err)
 	}
-	var h home
 	if err := json.Unmarshal(plain, &h); err != nil { // its text could hold the secret
-		return fmt.Errorf("%s: %w", what, ErrDamaged)
+		return h, fmt.Errorf("%s: %w", readHome, ErrDamaged)
 	}
-	if h.FormatVersion != 1 || h.Project != id {
-		return fmt.Errorf("%s: %w: it is of format %d, of project %s", what, ErrDamaged, h.FormatVersion, h.Project)
+	if h.FormatVersion != 1 {
+		return h, fmt.Errorf("%s: %w: it is of format %d", readHome, ErrDamaged, h.FormatVersion)
 	}
+	return h, nil
+}
+
+func (h home) open(into any) error {
 	if err := json.Unmarshal(h.Way, into); err != nil {
-		return fmt.Errorf("%s: %w", what, ErrDamaged)
+		return fmt.Errorf("%s: %w", readHome, ErrDamaged)
 	}
 	return nil
+}
+
+// Orphan is what is left of a console in a directory whose own database is lost:
+// which one it is, and the way into the vault of its home.
+func Orphan(dir string, way any) (id string, err error) {
+	key, err := readKey(filepath.Join(dir, keyFile))
+	if err != nil {
+		return "", err
+	}
+	c := &Console{dir: dir, key: key}
+	h, err := c.home()
+	if err != nil {
+		return "", err
+	}
+	return c.ID(), h.open(way)
+}
+
+// damagedTail is where a database is put that was damaged, when it was brought from
+// the vault: for people who want to look into it. One is kept.
+const damagedTail = ".damaged"
+
+// Renew puts a database in the place of one that is lost and not open.
+func Renew(path, fresh string) error {
+	err := os.Rename(path, path+damagedTail)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("put a damaged database aside: %w", err)
+	}
+	for _, tail := range []string{"-wal", "-shm"} {
+		if err := os.Remove(path + tail); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("put a damaged database aside: %w", err)
+		}
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return fmt.Errorf("renew database: %w", err)
+	}
+	return nil
+}
+
+// RenewProject is Renew for a project, which nobody opens meanwhile.
+func (c *Console) RenewProject(id, fresh string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[id] != nil {
+		return fmt.Errorf("renew database: %w: it is open", ErrRefused)
+	}
+	return Renew(c.projectPath(id), fresh)
+}
+
+// Lost says why a file that is open is not one any more: the console's own, or
+// that of any project.
+func (c *Console) Lost(ctx context.Context) error {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.open))
+	c.mu.Unlock()
+	err := c.file.Lost(ctx)
+	for _, p := range all {
+		if lost := p.Lost(ctx); lost != nil {
+			err = errors.Join(err, fmt.Errorf("project %s: %w", p.Name, lost))
+		}
+	}
+	return err
 }
 
 // ConsoleFile is where a console's own database is in its directory.
