@@ -65,7 +65,10 @@ func (w *world) users(anna, vera, robot string) {
 		{anna, "PATCH", "/users/nobody", `{"disabled":true}`, 404},
 		{anna, "PATCH", "/users/anna", `{"disabled":true}`, 422}, // the last administrator
 		{anna, "PATCH", "/users/carl", `{"codes":true}`, 422},
-		{anna, "PATCH", "/users/carl", `{"codes":false}`, 200},
+		{anna, "PATCH", "/users/carl", `{"codes":false}`, 401}, // a stolen session does not know her password
+		{anna, "PATCH", "/users/carl", `{"codes":false,"password":"` + next + `"}`, 401},
+		{anna, "PATCH", "/users/carl", `{"codes":false,"disabled":true,"password":"` + password + `"}`, 422}, // neither is done
+		{anna, "PATCH", "/users/carl", `{"codes":false,"password":"` + password + `"}`, 200},
 		{vera, "PUT", "/account/password", `{"old":"not hers","new":"` + next + `"}`, 401},
 		{vera, "PUT", "/account/password", `{"old":"` + password + `","new":"short"}`, 422},
 	} {

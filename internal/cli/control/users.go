@@ -35,10 +35,10 @@ func (h Host) usersCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.AddCommand(h.createUser(), h.changeUser("disable", "shut out", "Shut a user out, and end his sessions", func(on *bool, _ *bool) api.UserChange { return api.UserChange{Disabled: on} }),
-		h.changeUser("enable", "let in again", "Let a user in again", func(_, off *bool) api.UserChange { return api.UserChange{Disabled: off} }),
-		h.changeUser("stop-codes", "is asked for no one-time codes any more", "Ask a user for no one-time codes any more, as when his phone is lost", func(_, off *bool) api.UserChange { return api.UserChange{Codes: off} }),
-		h.changePassword())
+	cmd.AddCommand(
+		h.createUser(), h.changeUser("disable", "shut out", "Shut a user out, and end his sessions", true), h.changeUser("enable", "let in again", "Let a user in again", false),
+		h.stopCodes(), h.changePassword(),
+	)
 	return cmd
 }
 
@@ -85,21 +85,53 @@ somebody gives him a role there.`,
 	return cmd
 }
 
-func (h Host) changeUser(word, change, short string, in func(on, off *bool) api.UserChange) *cobra.Command {
+func (h Host) changeUser(word, change, short string, disabled bool) *cobra.Command {
 	return &cobra.Command{
 		Use:   word + " NAME",
 		Short: short,
 		Args:  exactly(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			on, off := true, false
 			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
-				if _, err := s.ChangeUser(ctx, names[0], in(&on, &off)); err != nil {
+				if _, err := s.ChangeUser(ctx, names[0], api.UserChange{Disabled: &disabled}); err != nil {
 					return h.administrators(err)
 				}
 				return h.Print(Done{What: "user", Name: names[0], Change: change})
 			})
 		},
 	}
+}
+
+func (h Host) stopCodes() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:     "stop-codes NAME --own-password-file FILE",
+		Short:   "Ask a user for no one-time codes any more, as when his phone is lost",
+		Long:    `Asks a user for no one-time codes any more. It takes your own password once more: whoever has no more than your session cannot.`,
+		Example: `  davit users stop-codes vera --own-password-file ./my-password`,
+		Args:    exactly(1),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if file == "" {
+				return exit.Usage("a file with your own password, or - for standard input", "--own-password-file is missing")
+			}
+			password, err := h.Secret("password", file)
+			if err != nil {
+				return err
+			}
+			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
+				off := false
+				_, err := s.ChangeUser(ctx, names[0], api.UserChange{Codes: &off, Password: password})
+				if client.Is(err, 401) {
+					return exit.Refuse("your own password is not right; after five wrong tries it takes one in 30 seconds", "%v", err)
+				}
+				if err != nil {
+					return h.administrators(err)
+				}
+				return h.Print(Done{What: "user", Name: names[0], Change: "is asked for no one-time codes any more"})
+			})
+		},
+	}
+	cmd.Flags().StringVar(&file, "own-password-file", "", "file with your own password; - is standard input")
+	return cmd
 }
 
 func (h Host) changePassword() *cobra.Command {

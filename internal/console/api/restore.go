@@ -20,7 +20,7 @@ type Restores interface {
 func restoreRoutes() []route {
 	return []route{
 		{
-			method: "POST", path: inProject + "/applications/{name}/restores", need: account.Read, in: NewRestore{}, out: restoration.Shown{}, serve: beginRestore,
+			method: "POST", path: inProject + "/applications/{name}/restores", need: restoration.Need, in: NewRestore{}, out: restoration.Shown{}, serve: beginRestore,
 			summary: "Ask a site's agent to restore an application there, or with dryRun what that would do to each object. Takes the permission recover. The same id again is the same request",
 		},
 		{

@@ -15,7 +15,7 @@ func userRoutes() []route {
 	return []route{
 		{method: "GET", path: "/users", summary: "The users of the console, for administrators", out: Users{}, serve: users},
 		{method: "POST", path: "/users", summary: "Make a user, for administrators", in: NewUser{}, out: User{}, serve: createUser},
-		{method: "PATCH", path: "/users/{name}", summary: "Shut a user out or let him in again, or ask him for no one-time codes any more; for administrators", in: UserChange{}, out: User{}, serve: changeUser},
+		{method: "PATCH", path: "/users/{name}", summary: "Shut a user out or let him in again, or ask him for no one-time codes any more, which takes one's own password; for administrators", in: UserChange{}, out: User{}, serve: changeUser},
 		{method: "PUT", path: "/account/password", summary: "Change one's own password; all of one's sessions end", in: NewPassword{}, out: ok{}, serve: changePassword},
 	}
 }
@@ -97,6 +97,9 @@ type UserChange struct {
 	Disabled *bool `json:"disabled,omitempty"`
 	// Codes can only be false: whoever uses them sets them up.
 	Codes *bool `json:"codes,omitempty"`
+	// Password is the administrator's own, which it takes to stop codes: a session that
+	// was stolen opens no account to a password that was, too.
+	Password string `json:"password,omitempty"`
 }
 
 func changeUser(c *call) (any, error) {
@@ -105,28 +108,37 @@ func changeUser(c *call) (any, error) {
 	}
 	var in UserChange
 	if err := c.decode(&in); err != nil {
-		return nil, err
+		return nil, errBad // its text could hold the password
 	}
 	u, err := c.Door.Console.UserNamed(c.ctx(), c.r.PathValue("name"))
 	if err != nil {
 		return nil, err
 	}
-	if in.Codes != nil && *in.Codes {
-		return nil, fmt.Errorf("%w: one-time codes are set up by whoever is to use them, on the page of his account", store.ErrRefused)
-	}
 	act := c.Door.Act(c.who, c.r)
-	if in.Disabled != nil {
-		if err := c.Door.Console.SetDisabled(c.ctx(), act, u, *in.Disabled); err != nil {
-			return nil, err
-		}
+	switch {
+	case in.Disabled != nil && in.Codes != nil: // else the first could be done and the second not
+		return nil, fmt.Errorf("%w: change one thing at a time: disabled or codes", store.ErrRefused)
+	case in.Codes != nil && *in.Codes:
+		return nil, fmt.Errorf("%w: one-time codes are set up by whoever is to use them, on the page of his account", store.ErrRefused)
+	case in.Disabled != nil:
+		err = c.Door.Console.SetDisabled(c.ctx(), act, u, *in.Disabled)
+	case in.Codes != nil:
+		err = StopCodes(c.ctx(), c.Door, c.who, act, u, in.Password)
 	}
-	if in.Codes != nil {
-		if err := c.Door.Console.StopCodes(c.ctx(), act, u); err != nil {
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
 	u, err = c.Door.Console.UserNamed(c.ctx(), u.Name)
 	return user(u), err
+}
+
+// StopCodes asks a user for no one-time codes any more, for an administrator, who has
+// to know his own password.
+func StopCodes(ctx context.Context, door *entry.Door, who entry.Who, act audit.Act, u store.User, password string) error {
+	if err := door.Confirm(ctx, who, password); err != nil {
+		return err
+	}
+	return door.Console.StopCodes(ctx, act, u)
 }
 
 // NewPassword is a person's own next one.

@@ -143,7 +143,7 @@ func changeUser(v *visit) error {
 	case "disable", "enable":
 		err = v.Door.Console.SetDisabled(v.ctx(), act, u, do == "disable")
 	case "codes":
-		err = v.Door.Console.StopCodes(v.ctx(), act, u)
+		err = api.StopCodes(v.ctx(), v.Door, v.who, act, u, v.r.PostFormValue("password"))
 	default:
 		err = fmt.Errorf("%w: there is no change %q", store.ErrRefused, do)
 	}

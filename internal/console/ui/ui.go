@@ -10,8 +10,10 @@ import (
 	"errors"
 	"html/template"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,10 +128,23 @@ func (s *Server) Handler() http.Handler {
 	} {
 		mux.Handle(pattern, s.inside("", serve))
 	}
-	for pattern, with := range map[string]struct {
-		need  account.Permission
-		serve func(*visit) error
-	}{
+	for pattern, with := range inProject() {
+		mux.Handle(pattern, s.inside(with.need, with.serve))
+	}
+	mux.Handle("/", s.inside("", func(*visit) error { return store.ErrNotFound }))
+	guard := http.NewCrossOriginProtection()
+	return guard.Handler(secured(mux))
+}
+
+// place is a page of a project.
+type place struct {
+	need  account.Permission
+	serve func(*visit) error
+}
+
+// inProject are the pages of a project, by pattern.
+func inProject() map[string]place {
+	return map[string]place{
 		"GET /p/{project}":                              {account.Read, fleetPage},
 		"GET /p/{project}/applications/{name}":          {account.Read, applicationPage},
 		"GET /p/{project}/applications/{name}/restore":  {restoration.Need, restorePage},
@@ -155,13 +170,11 @@ func (s *Server) Handler() http.Handler {
 		"POST /p/{project}/members/remove":              {account.Manage, removeMember},
 		"POST /p/{project}/tokens":                      {account.Manage, createToken},
 		"POST /p/{project}/tokens/revoke":               {account.Manage, revokeToken},
-	} {
-		mux.Handle(pattern, s.inside(with.need, with.serve))
 	}
-	mux.Handle("/", s.inside("", func(*visit) error { return store.ErrNotFound }))
-	guard := http.NewCrossOriginProtection()
-	return guard.Handler(secured(mux))
 }
+
+// InProject are the patterns of all pages of a project, with the method before each.
+func InProject() []string { return slices.Sorted(maps.Keys(inProject())) }
 
 // secured sets what browsers are told about every page.
 func secured(next http.Handler) http.Handler {
