@@ -6,9 +6,14 @@
 package takeover_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -236,4 +241,108 @@ func (r *rig) silenced(w *writer, how string) {
 	r.t.Logf("vault %s for both: console %s is active %s after it answers", how, now.name, time.Since(begun).Round(time.Millisecond))
 	w.kept(now)
 	w.more(now, 3)
+}
+
+// Both machines are lost, with all that they had. The command brings the console back
+// from the vault alone, and agents come back with the certificates that they have.
+func TestBothAreLost(t *testing.T) {
+	t.Parallel()
+	for name, at := range map[string]func(*testing.T) place{"directory": directory, "S3": server} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, at(t))
+			agents := r.agents(4)
+			before := make([][]byte, len(agents))
+			for i, a := range agents {
+				before[i] = a.certificate(t)
+			}
+			w := r.write(func() {})
+			w.more(r.a, 20)
+			r.signal(r.a, syscall.SIGKILL)
+			r.signal(r.b, syscall.SIGKILL)
+			w.stop()
+			r.must(errors.Join(os.RemoveAll(r.a.dir), os.RemoveAll(r.b.dir)))
+			begun := time.Now()
+			r.must(r.run(r.a, append([]string{"console", "restore", "--data", r.a.dir, "--recovery-key-file", r.dir + "/key"}, r.place.flags...)...))
+			r.serve(r.a)
+			took := r.takes(r.a, begun)
+			r.back(agents, r.a)
+			t.Logf("restored: active in %s, all %d agents back in %s", took, len(agents), time.Since(begun).Round(time.Millisecond))
+			for i, a := range agents {
+				if !bytes.Equal(before[i], a.certificate(t)) {
+					t.Errorf("site %s was let in anew", a.Site)
+				}
+			}
+			w.kept(r.a)
+			r.commanded(agents, w.all())
+			if err := r.run(r.b, append([]string{"console", "restore", "--data", r.a.dir, "--recovery-key-file", r.dir + "/key"}, r.place.flags...)...); err == nil {
+				t.Error("it restores over a console that is there")
+			}
+		})
+	}
+}
+
+// certificate is the one that an agent has now.
+func (a *agent) certificate(t *testing.T) []byte {
+	t.Helper()
+	l, err := a.Keep.Load(t.Context())
+	if err != nil || len(l.Certificate) == 0 {
+		t.Fatalf("it has no certificate: %v", err)
+	}
+	return l.Certificate
+}
+
+// The databases of a console that is alone are damaged and removed while its process
+// runs and while it does not. It brings them from the vault, and nothing that was
+// acknowledged is lost.
+func TestFilesAreLost(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, directory(t))
+	r.signal(r.b, syscall.SIGKILL) // nobody else could go on
+	w := r.write(func() {})
+	w.more(r.a, 10)
+	files, err := filepath.Glob(filepath.Join(r.a.dir, "projects", "*.db"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	for _, file := range append(files, filepath.Join(r.a.dir, "console.db")) {
+		for how, lose := range map[string]func(path string) error{
+			"gone": os.Remove,
+			"torn": func(path string) error { return os.Truncate(path, 5000) },
+			"its log torn": func(path string) error {
+				return errors.Join(os.Truncate(path+"-wal", 5000), os.Truncate(path, 9000)) // a checkpoint was under way
+			},
+			"flipped": flip,
+		} {
+			r.must(lose(file))
+			w.more(r.a, 10)
+			t.Logf("%s %s while it is served: goes on", filepath.Base(file), how)
+			w.rest.Lock()
+			r.signal(r.a, syscall.SIGKILL)
+			if err := lose(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			r.serve(r.a)
+			until(t, "active: a", func() bool { return r.active(r.a) })
+			w.rest.Unlock()
+			w.more(r.a, 5)
+			w.kept(r.a)
+			t.Logf("%s %s before it starts: goes on", filepath.Base(file), how)
+		}
+	}
+	w.stop()
+	w.kept(r.a)
+}
+
+// flip changes the head of each page but the first, in place.
+func flip(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	for at := int64(4096); err == nil && at < info.Size(); at += 4096 {
+		_, err = f.WriteAt(bytes.Repeat([]byte{0xee}, 16), at)
+	}
+	return errors.Join(err, f.Close())
 }
