@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/vault/seal"
 )
 
 // elsewhere says where the active console is.
@@ -203,7 +204,9 @@ func (s *shelves) fetch(ctx context.Context, l store.Listing) error {
 	if err != nil {
 		return err
 	}
-	return bring(ctx, b, s.Dir, l.ID, func(fresh string) error { return s.console.RenewProject(l.ID, fresh) })
+	return bring(ctx, b, s.Dir, l.ID, func(fresh string) error {
+		return s.console.Renew(l.ID, func(path string) error { return renew(path, fresh) })
+	})
 }
 
 // unlocked opens a journal by the way into its vault.
@@ -248,16 +251,23 @@ func open(ctx context.Context, o Options) (*store.Console, error) {
 func (o Options) fetchOwn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
 	defer cancel()
+	key, err := store.ReadKey(o.Dir)
+	if err != nil {
+		return err
+	}
+	kept, err := readHome(o.Dir, key)
+	if err != nil {
+		return err
+	}
 	var way fleet.Binding
-	id, err := store.Orphan(o.Dir, &way)
+	if err := kept.open(&way); err != nil {
+		return err
+	}
+	b, err := unlocked(ctx, way, o.Store, key.ID().String(), backup.ConsoleDatabase)
 	if err != nil {
 		return err
 	}
-	b, err := unlocked(ctx, way, o.Store, id, backup.ConsoleDatabase)
-	if err != nil {
-		return err
-	}
-	return bring(ctx, b, o.Dir, backup.ConsoleDatabase, func(fresh string) error { return store.Renew(store.ConsoleFile(o.Dir), fresh) })
+	return bring(ctx, b, o.Dir, backup.ConsoleDatabase, func(fresh string) error { return renew(store.ConsoleFile(o.Dir), fresh) })
 }
 
 // fetchLimit is how long a lost database may take to be brought from its vault
@@ -343,12 +353,21 @@ func (s *shelves) way(ctx context.Context, p *store.Project) (b fleet.Binding, e
 	if err != nil {
 		return b, err
 	}
+	own := seal.Key(s.console.Key())
+	key := &own
 	p, err = s.console.Project(ctx, home.Name)
 	if err == nil {
 		err = p.Secret(ctx, fleet.BindingSecret, &b)
 	}
 	if lost(err) {
-		if keptErr := s.console.Home(home.ID, &b); keptErr != nil {
+		kept, keptErr := readHome(s.Dir, key)
+		if keptErr == nil && kept.Project != home.ID {
+			keptErr = fmt.Errorf("%w: the way that is kept is of project %s", store.ErrDamaged, kept.Project)
+		}
+		if keptErr == nil {
+			keptErr = kept.open(&b)
+		}
+		if keptErr != nil {
 			return b, errors.Join(err, keptErr)
 		}
 		return b, ctx.Err()
@@ -356,7 +375,7 @@ func (s *shelves) way(ctx context.Context, p *store.Project) (b fleet.Binding, e
 	if err != nil {
 		return b, fmt.Errorf("find the way into the vault of %s: %w", home.Name, err)
 	}
-	if err := s.console.KeepHome(home.ID, b); err != nil {
+	if err := keepHome(s.Dir, key, home.ID, b); err != nil {
 		s.Log.Warn("this console could not repair itself if its first project's database were lost", "err", err)
 	}
 	return b, nil

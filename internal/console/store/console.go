@@ -78,7 +78,7 @@ func Create(ctx context.Context, dir string) (*Console, error) {
 func Open(ctx context.Context, dir string) (*Console, error) { return openConsole(ctx, dir, false) }
 
 func openConsole(ctx context.Context, dir string, create bool) (*Console, error) {
-	key, err := readKey(filepath.Join(dir, keyFile))
+	key, err := ReadKey(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open console in %s: %w", dir, ErrNotFound)
 	}
@@ -92,7 +92,9 @@ func openConsole(ctx context.Context, dir string, create bool) (*Console, error)
 	return &Console{file: f, dir: dir, key: key, open: map[string]*Project{}}, nil
 }
 
-func readKey(path string) (*seal.Key, error) {
+// ReadKey reads the key of the console in a directory.
+func ReadKey(dir string) (*seal.Key, error) {
+	path := filepath.Join(dir, keyFile)
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("read key of the console: %w", err)

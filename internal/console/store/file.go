@@ -55,11 +55,6 @@ type pool struct {
 	sick *atomic.Bool
 }
 
-func (f *file) pool(source string) (*pool, error) {
-	db, err := sql.Open("sqlite", source)
-	return &pool{db, &f.sick}, err
-}
-
 // note looks whether an error says that the file is damaged.
 func (p *pool) note(err error) error {
 	if isDamage(err) {
@@ -85,11 +80,12 @@ func openFile(ctx context.Context, path string, create bool, migrations []string
 	}
 	f := &file{path: path}
 	var err error
-	if f.write, err = f.pool(source(path, "immediate", "foreign_keys(1)", "synchronous(full)")); err != nil {
+	f.write, f.read = &pool{sick: &f.sick}, &pool{sick: &f.sick}
+	if f.write.DB, err = sql.Open("sqlite", source(path, "immediate", "foreign_keys(1)", "synchronous(full)")); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
 	f.write.SetMaxOpenConns(1)
-	if f.read, err = f.pool(source(path, "deferred", "query_only(1)")); err != nil {
+	if f.read.DB, err = sql.Open("sqlite", source(path, "deferred", "query_only(1)")); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), f.Close())
 	}
 	f.read.SetMaxOpenConns(readers)
@@ -123,9 +119,8 @@ func whole(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// Lost says why the file that was opened is not one any more: it is gone, another
-// one is in its place, or what is in it is damaged. That nobody came upon a damage
-// yet, it does not say.
+// Lost says why the file that was opened is not one any more: it is gone, another one
+// is in its place, or somebody came upon a damage in it.
 func (f *file) Lost(ctx context.Context) error {
 	now, err := os.Stat(f.path)
 	switch {
@@ -137,11 +132,10 @@ func (f *file) Lost(ctx context.Context) error {
 		return nil // what cannot be looked at is not lost
 	}
 	db, err := sql.Open("sqlite", source(f.path, "deferred", "query_only(1)")) // which has read nothing of it yet
-	if err != nil {
-		return nil
+	if err == nil {
+		err = errors.Join(whole(ctx, db), db.Close())
 	}
-	defer db.Close()
-	if err := whole(ctx, db); errors.Is(err, ErrDamaged) {
+	if errors.Is(err, ErrDamaged) {
 		return fmt.Errorf("%s: %w", f.path, err)
 	}
 	f.sick.Store(false)
@@ -192,7 +186,7 @@ func isDamage(err error) bool {
 func (f *file) Close() error {
 	var errs []error
 	for _, db := range []*pool{f.read, f.write} {
-		if db != nil && db.DB != nil {
+		if db.DB != nil {
 			errs = append(errs, db.Close())
 		}
 	}

@@ -1,10 +1,8 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -55,129 +53,15 @@ func checkFile(ctx context.Context, path string, migrations []string) (tail audi
 	return f.VerifyAudit(ctx)
 }
 
-// homeFile is the way into the vault of the console's home, beside the file of that
-// project: who has lost it finds it again.
-const homeFile = "home"
-
-// home is what homeFile holds, sealed with the console's key.
-type home struct {
-	FormatVersion int             `json:"formatVersion"`
-	Project       string          `json:"project"` // id
-	Way           json.RawMessage `json:"way"`
-}
-
-// KeepHome keeps the way into the vault of the console's home beside its databases.
-func (c *Console) KeepHome(id string, way any) error {
-	text, err := json.Marshal(way)
-	if err != nil { // its text could hold a secret
-		return errors.New("encode the way into the vault of the console's home")
-	}
-	var known json.RawMessage
-	if err := c.Home(id, &known); err == nil && bytes.Equal(known, text) {
-		return nil
-	}
-	plain, err := json.Marshal(home{FormatVersion: 1, Project: id, Way: text})
-	if err != nil {
-		return errors.New("encode the way into the vault of the console's home")
-	}
-	data, err := sealed(c.key, homeFile, plain)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(c.dir, homeFile)
-	err = os.WriteFile(path+".new", data, 0o600)
-	if err == nil { // what could not be written whole takes no good one's place
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
-		return fmt.Errorf("keep the way into the vault of the console's home: %w", err)
-	}
-	return nil
-}
-
-// Home reads what KeepHome kept of the project with the id.
-func (c *Console) Home(id string, into any) error {
-	h, err := c.home()
-	if err == nil && h.Project != id {
-		err = fmt.Errorf("%s: %w: it is of project %s", readHome, ErrDamaged, h.Project)
-	}
-	if err != nil {
-		return err
-	}
-	return h.open(into)
-}
-
-const readHome = "read the way into the vault of the console's home"
-
-func (c *Console) home() (h home, err error) {
-	data, err := os.ReadFile(filepath.Join(c.dir, homeFile))
-	if err != nil {
-		return h, fmt.Errorf("%s: %w", readHome, err)
-	}
-	plain, err := unsealed(c.key, homeFile, data)
-	if err != nil {
-		return h, fmt.Errorf("%s: %w", readHome, err)
-	}
-	if err := json.Unmarshal(plain, &h); err != nil { // its text could hold the secret
-		return h, fmt.Errorf("%s: %w", readHome, ErrDamaged)
-	}
-	if h.FormatVersion != 1 {
-		return h, fmt.Errorf("%s: %w: it is of format %d", readHome, ErrDamaged, h.FormatVersion)
-	}
-	return h, nil
-}
-
-func (h home) open(into any) error {
-	if err := json.Unmarshal(h.Way, into); err != nil {
-		return fmt.Errorf("%s: %w", readHome, ErrDamaged)
-	}
-	return nil
-}
-
-// Orphan is what is left of a console in a directory whose own database is lost:
-// which one it is, and the way into the vault of its home.
-func Orphan(dir string, way any) (id string, err error) {
-	key, err := readKey(filepath.Join(dir, keyFile))
-	if err != nil {
-		return "", err
-	}
-	c := &Console{dir: dir, key: key}
-	h, err := c.home()
-	if err != nil {
-		return "", err
-	}
-	return c.ID(), h.open(way)
-}
-
-// damagedTail is where a database is put that was damaged, when it was brought from
-// the vault: for people who want to look into it. One is kept.
-const damagedTail = ".damaged"
-
-// Renew puts a database in the place of one that is lost and not open.
-func Renew(path, fresh string) error {
-	err := os.Rename(path, path+damagedTail)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("put a damaged database aside: %w", err)
-	}
-	for _, tail := range []string{"-wal", "-shm"} {
-		if err := os.Remove(path + tail); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("put a damaged database aside: %w", err)
-		}
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return fmt.Errorf("renew database: %w", err)
-	}
-	return nil
-}
-
-// RenewProject is Renew for a project, which nobody opens meanwhile.
-func (c *Console) RenewProject(id, fresh string) error {
+// Renew has the file of a project be put in the place of one that is lost, while
+// nobody opens it.
+func (c *Console) Renew(id string, put func(path string) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open[id] != nil {
 		return fmt.Errorf("renew database: %w: it is open", ErrRefused)
 	}
-	return Renew(c.projectPath(id), fresh)
+	return put(c.projectPath(id))
 }
 
 // Lost says why a file that is open is not one any more: the console's own, or

@@ -579,26 +579,3 @@ func TestHanded(t *testing.T) {
 		t.Error(got)
 	}
 }
-
-// A disk that is full takes the way that was kept from nobody.
-func TestHomeStaysOnAFullDisk(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "console")
-	c, err := Create(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.KeepHome("p", "the way"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("/dev/full", filepath.Join(dir, homeFile+".new")); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.KeepHome("p", "another way"); err == nil {
-		t.Error("it was kept on a disk that is full")
-	}
-	var way string
-	if err := c.Home("p", &way); err != nil || way != "the way" {
-		t.Errorf("%q, %v", way, err)
-	}
-}

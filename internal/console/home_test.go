@@ -1,0 +1,28 @@
+package console
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"davit.dev/davit/internal/vault/seal"
+)
+
+// A disk that is full takes the way that was kept from nobody.
+func TestHomeStaysOnAFullDisk(t *testing.T) {
+	dir, key := t.TempDir(), &seal.Key{1}
+	if err := keepHome(dir, key, "p", "the way"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/full", filepath.Join(dir, homeFile+".new")); err != nil {
+		t.Fatal(err)
+	}
+	if err := keepHome(dir, key, "p", "another way"); err == nil {
+		t.Error("it was kept on a disk that is full")
+	}
+	var way string
+	h, err := readHome(dir, key)
+	if err != nil || h.Project != "p" || h.open(&way) != nil || way != "the way" {
+		t.Errorf("%+v, %q, %v", h, way, err)
+	}
+}
