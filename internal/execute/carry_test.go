@@ -372,6 +372,9 @@ func TestPeopleAreHeardAndAnswered(t *testing.T) {
 	if err != nil || state.Phase != failover.Completed {
 		t.Fatal(state.Shown(), err)
 	}
+	if !state.Granted[3] || len(state.Granted) != 1 {
+		t.Errorf("the journal has other requests than were granted: %v", state.Granted)
+	}
 	if d.replies[1] == "" || d.replies[2] == "" || d.replies[3] != "" || len(d.replies) != 3 {
 		t.Fatalf("%v", d.replies)
 	}

@@ -58,7 +58,7 @@ type Request struct {
 
 // event is the request for the machine.
 func (r Request) event() failover.Event {
-	e := failover.Event{Kind: r.Kind, By: r.By, Groups: r.Groups, Denied: r.Denied, Step: r.Step, Site: r.Site, Text: r.Text, Note: r.Note}
+	e := failover.Event{Kind: r.Kind, By: r.By, Groups: r.Groups, Denied: r.Denied, Step: r.Step, Site: r.Site, Text: r.Text, Note: r.Note, Request: max(r.Number, 0)}
 	if r.Kind == failover.Answer {
 		e.Outcome = failover.Done
 		if r.Refused {

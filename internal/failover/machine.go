@@ -117,6 +117,7 @@ type Event struct {
 	Step    string
 	Site    string // of a consent, or that claimed what is superseded
 	Text    string // what the person typed
+	Request int64  // the number of the person's request; 0: it has none
 }
 
 // flight is what a Machine is doing about a step right now.

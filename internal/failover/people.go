@@ -9,7 +9,15 @@ import (
 
 // person handles what people want. What cannot be is refused, with the reason.
 func (m *Machine) person(e Event) {
-	if why := m.wants(e); why != "" {
+	if m.state.Granted[e.Request] { // whoever carried the run died before he said so
+		return
+	}
+	before := len(m.draft)
+	why := m.wants(e)
+	if why == "" && len(m.draft) > before {
+		m.draft[before].Request = e.Request
+	}
+	if why != "" {
 		m.out = append(m.out, Effect{Action: Refuse, By: e.By, Why: string(e.Kind) + ": " + why})
 	}
 }

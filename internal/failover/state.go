@@ -58,6 +58,8 @@ type Entry struct {
 	Proof       *Proof        `json:"proof,omitempty"`
 	Spec        *Spec         `json:"spec,omitempty"`
 	Facts       *Facts        `json:"facts,omitempty"`
+	// Request is the number of the person's request that this grants.
+	Request int64 `json:"request,omitempty"`
 }
 
 // Status is how far a step is.
@@ -129,8 +131,10 @@ type State struct {
 	// Fault is why a drill will end as Failed once it is cleaned up.
 	Fault    string
 	Canceled bool
-	Begun    time.Time
-	End      time.Time
+	// Granted are the numbers of the requests of people that were granted.
+	Granted map[int64]bool
+	Begun   time.Time
+	End     time.Time
 }
 
 func newState() *State {
@@ -169,6 +173,12 @@ func (s *State) apply(e Entry) error {
 	}
 	if err := s.applyKind(e); err != nil {
 		return err
+	}
+	if e.Request > 0 {
+		if s.Granted == nil {
+			s.Granted = map[int64]bool{}
+		}
+		s.Granted[e.Request] = true
 	}
 	s.settle(e.At)
 	return nil
@@ -578,7 +588,7 @@ func (s *State) Clone() *State {
 		c.Fences[app] = maps.Clone(sites)
 	}
 	c.Approved, c.Overtaken, c.Denied = slices.Clone(s.Approved), maps.Clone(s.Overtaken), maps.Clone(s.Denied)
-	c.Agreed = maps.Clone(s.Agreed)
+	c.Agreed, c.Granted = maps.Clone(s.Agreed), maps.Clone(s.Granted)
 	for step, all := range c.Agreed {
 		c.Agreed[step] = slices.Clone(all)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -230,8 +231,27 @@ func (b Box) expired(ctx context.Context, run string, n int64, now time.Time) (b
 	if now.Sub(o.Modified) < Expires {
 		return false, nil
 	}
+	granted, err := b.granted(ctx, run, n)
+	if err != nil {
+		return false, err
+	}
+	if granted { // whoever took it up died before he answered
+		return true, b.Reply(ctx, run, n, "")
+	}
 	why := fmt.Sprintf("it was left at %s, and nobody answered it within %s: it is not taken up any more. What the run has done says `davit runs show %s`; ask again if it is still wanted", o.Modified.UTC().Format(time.RFC3339), Expires, run)
 	return true, b.Reply(ctx, run, n, why)
+}
+
+// granted tells whether the run's journal holds what a request asked for.
+func (b Box) granted(ctx context.Context, run string, n int64) (bool, error) {
+	s, err := journal.Read(ctx, b.project, run)
+	switch {
+	case errors.Is(err, vault.ErrNotFound): // a run without a journal has granted nothing
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("see what became of request %d of run %s: %w", n, run, err)
+	}
+	return s.Granted[n], nil
 }
 
 func parse(data []byte, n int64, err error) (*execute.Request, error) {

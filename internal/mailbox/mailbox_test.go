@@ -7,6 +7,8 @@ import (
 
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -162,5 +164,36 @@ func TestRequestsExpire(t *testing.T) {
 	}
 	if a, err := b.Answer(ctx, "r", 1); err != nil || a == nil || !strings.Contains(a.Refused, "ask again") {
 		t.Error(a, err)
+	}
+}
+
+// What nobody answered in time, but the run's journal grants, was granted: whoever took it
+// up died before he said so.
+func TestTheJournalAnswersWhatExpired(t *testing.T) {
+	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	b := boxAt(t, func() time.Time { return now })
+	ctx := t.Context()
+	for range 2 {
+		if _, err := b.Put(ctx, "r", execute.Request{Kind: failover.Pausing, By: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec := failover.Spec{Run: "r", Plan: "p", Verb: plan.Failover, From: "east", To: "west", By: "ann", At: now, Accept: failover.TimedOut, Applications: []string{"shop"}}
+	spec.Steps = []plan.Step{{Name: "claim/shop", Kind: plan.KindClaim, Timeout: time.Minute}}
+	opened := []failover.Entry{{Kind: failover.Opened, At: now, Spec: &spec}, {Kind: failover.Took, By: "e"}}
+	j := journal.Create(b.project, "r", "e")
+	for _, entries := range [][]failover.Entry{opened, {{Kind: failover.PausedBy, By: "ann", Pause: failover.ByOperator, Request: 1}}} {
+		if err := j.Append(ctx, entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now = now.Add(Expires)
+	if r, err := b.Next(ctx, "r"); err != nil || r != nil {
+		t.Fatal(r, err)
+	}
+	for n, refused := range map[int64]bool{1: false, 2: true} {
+		if a, err := b.Answer(ctx, "r", n); err != nil || a == nil || (a.Refused != "") != refused {
+			t.Errorf("request %d: %+v, %v", n, a, err)
+		}
 	}
 }

@@ -81,6 +81,8 @@ type Options struct {
 	// Team says that the order is one namespace's own, given by who is no
 	// administrator: cluster-scoped objects are left alone.
 	Team bool
+	// NewNamespaces has a clone write only into namespaces that it made itself.
+	NewNamespaces bool
 	// Order has Plan say in what order, and why.
 	Order bool
 	// Diff has Plan say what it would change in each object.

@@ -232,7 +232,7 @@ func (r *recovery) engineOptions() restore.Options {
 		IncludeKinds: r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers, To: r.opts.To,
-		Activate: r.activate,
+		Activate: r.activate, NewNamespaces: r.opts.NewNamespaces && r.opts.Mode == v1alpha1.RestoreClone,
 	}
 	if r.opts.Team {
 		opts.ExcludeKinds = append(slices.Clone(opts.ExcludeKinds), clusterScoped(r.manifest)...)

@@ -98,6 +98,7 @@ func (e *Engine) gate(ctx context.Context, p sequence.Point, members []*index.En
 		if err := e.createNamespace(ctx, name, shape.Document{shape.LabelRestore: e.opts.ID}); err != nil && ctx.Err() == nil {
 			e.rec.Fail(kindName(shape.KindNamespace, "", name), answer.Explain(err))
 		}
+		return e.own(ctx, name)
 	case sequence.Definitions:
 		return e.establish(ctx)
 	case sequence.Answering:

@@ -1,10 +1,13 @@
 package restore
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -63,4 +66,43 @@ func TestQuotasAreNotChargedForWhatExists(t *testing.T) {
 			t.Errorf("with a quota %t: charged for what exists: %t (%v)", quota, charged, r.c.asked)
 		}
 	}
+}
+
+// A copy that is to make its namespaces writes into none that came into being after the
+// preflight; without that rule it does.
+func TestNewNamespacesOnly(t *testing.T) {
+	for _, only := range []bool{true, false} {
+		opts := Options{NewNamespaces: only, NamespaceMapping: map[string]string{"shop": "copy"}, Workers: 1}
+		r := newRig()
+		r.m, r.s = pointOf(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop","uid":"u-ns"}}`, `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"shop","uid":"u-a"}}`)
+		taken := func(stage string) bool {
+			found, err := r.engine(opts).Preflight(t.Context())
+			if err != nil {
+				t.Fatal(stage, err)
+			}
+			return slices.ContainsFunc(found, func(f Finding) bool { return f.Reason == "NamespaceTaken" })
+		}
+		if taken("before") {
+			t.Error("a namespace is taken that is not there")
+		}
+		var err error
+		synctest.Test(t, func(t *testing.T) {
+			_, err = r.engine(opts).RunAfter(t.Context(), func(context.Context) error {
+				r.c.put("v1", "Namespace", "", "copy", shape.Document{})
+				return nil
+			})
+		})
+		if wrote := r.c.get("ConfigMap", "copy", "a") != nil; wrote == only || errors.Is(err, errTaken) != only {
+			t.Errorf("only new ones %v: wrote %v, %v", only, wrote, err)
+		}
+		if taken("after") != only {
+			t.Errorf("only new ones %v: the preflight finds taken %v", only, !only)
+		}
+	}
+	r := newRig() // one that it made itself is its own
+	if res := run(t, r, Options{NewNamespaces: true, NamespaceMapping: map[string]string{"shop": "copy"}}); res.Failed > 0 {
+		t.Errorf("%+v", res)
+	}
+	r.v = newRig().v
+	run(t, r, Options{NewNamespaces: true, NamespaceMapping: map[string]string{"shop": "copy"}})
 }

@@ -283,6 +283,10 @@ func (e *Engine) checkNamespaces(ctx context.Context) ([]Finding, error) {
 			found = append(found, wrong("Terminating", remedy, "namespace %s is being deleted%s", name, why))
 			continue
 		}
+		if e.opts.NewNamespaces && live.GetLabels()[shape.LabelRestore] != e.opts.ID {
+			found = append(found, wrong("NamespaceTaken", "choose another name for it", "namespace %s is there already, and this copy goes into new ones only", name))
+			continue
+		}
 		others, err := obstacle.Finder{Cluster: e.cluster}.Others(ctx, name, e.opts.ID)
 		if err != nil {
 			return nil, err

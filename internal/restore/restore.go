@@ -81,6 +81,9 @@ type Options struct {
 	Activate func(context.Context) error
 	// GitOps says what is done about objects that git holds; default Keep.
 	GitOps gitops.Mode
+	// NewNamespaces has it write only into namespaces that it made itself: one that is
+	// there, or comes into being meanwhile, is somebody's.
+	NewNamespaces bool
 	// SkipVolumes creates claims without data.
 	SkipVolumes bool
 	// Isolation keeps a copy to itself; nil restores objects as they were.

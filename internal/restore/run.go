@@ -298,6 +298,32 @@ func (e *Engine) targetNamespaces() []string {
 	return names
 }
 
+// errTaken says that a namespace is there which this restore did not make, and that it
+// writes into no other.
+var errTaken = errors.New("a namespace is there already that this restore did not make, and it goes into new ones only")
+
+// own refuses a namespace that is somebody else's, where only new ones will do.
+// That is looked at after the namespace is there, whoever made it.
+func (e *Engine) own(ctx context.Context, name string) error {
+	if !e.opts.NewNamespaces || e.notes != nil {
+		return nil
+	}
+	at, err := e.served(ctx, shape.KindNamespace)
+	if err != nil {
+		return err
+	}
+	live, err := e.cluster.Get(ctx, at, "", name)
+	switch {
+	case apierrors.IsNotFound(err): // nothing can be written into it
+		return nil
+	case err != nil:
+		return fmt.Errorf("see whose namespace %s is: %w", name, err)
+	case live.GetLabels()[shape.LabelRestore] != e.opts.ID:
+		return fmt.Errorf("%w: %s", errTaken, name)
+	}
+	return nil
+}
+
 // createNamespace makes a namespace unless it is there.
 func (e *Engine) createNamespace(ctx context.Context, name string, labels shape.Document) error {
 	at, err := e.served(ctx, shape.KindNamespace)

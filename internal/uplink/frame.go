@@ -94,6 +94,8 @@ type Hello struct {
 	// Restores says what the site lets a console restore: RestoresNone,
 	// RestoresClone or RestoresAll. None: the agent does not know how to.
 	Restores string `json:"restores,omitempty"`
+	// Cancels says that the agent takes restores back.
+	Cancels bool `json:"cancels,omitempty"`
 }
 
 // Which runs a console may begin at a site.

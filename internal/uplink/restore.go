@@ -30,7 +30,13 @@ type Restore struct {
 	// Name is what the Restore is to be called.
 	Name string `json:"name"`
 	// DryRun asks for a Preview, and changes nothing.
-	DryRun      bool   `json:"dryRun,omitempty"`
+	DryRun bool `json:"dryRun,omitempty"`
+	// Begun says that the site said before that it makes this: what is gone by now is
+	// not made again.
+	Begun bool `json:"begun,omitempty"`
+	// Cancel takes it back, if it has not begun to restore. Only to agents that say
+	// that they do so: another would begin it.
+	Cancel      bool   `json:"cancel,omitempty"`
 	Application string `json:"application"` // its name in the vault
 	Point       string `json:"point"`
 	// Clone makes a copy in Namespaces, which map all that were captured; else it
@@ -59,13 +65,15 @@ const (
 	Completed = "completed"
 	Warned    = "warned"
 	Failed    = "failed"
+	// Canceled: it was taken back before it began.
+	Canceled = "canceled"
 )
 
 // RestoreOver tells whether a state of a restore is its last; known whether it is
 // one at all.
 func RestoreOver(state string) (over, known bool) {
 	switch state {
-	case Refused, Planned, Completed, Warned, Failed:
+	case Refused, Planned, Completed, Warned, Failed, Canceled:
 		return true, true
 	case Running:
 		return false, true

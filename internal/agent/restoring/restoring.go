@@ -13,6 +13,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/reconcile/restore"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/uplink"
@@ -35,6 +37,8 @@ const (
 	// planning is how long a dry run may take, and atOnce how many run at once.
 	planning = 10 * time.Minute
 	atOnce   = 2
+	// queued is how long a restore may wait at the site for others before it begins.
+	queued = time.Hour
 	// beginLimit is how long it may take to begin a restore.
 	beginLimit = 45 * time.Second
 	// lookEvery is between two looks at a restore, and sayEvery how often it is said
@@ -77,6 +81,18 @@ type Restorer struct {
 	// LookEvery is between two looks at a restore, and BeginLimit how long it may
 	// take to begin one; 0: as usual.
 	LookEvery, BeginLimit time.Duration
+
+	beginning sync.Mutex // one is begun or taken back at a time
+	made      []string   // ids of requests that were begun here, the newest last
+	canceled  []string   // and of those that were taken back
+}
+
+// remembered is how many requests of each kind are remembered: none may be begun
+// much later than it was asked for.
+const remembered = 1000
+
+func remember(all []string, id string) []string {
+	return append(all[max(0, len(all)-remembered):], id)
 }
 
 // Restore implements dial.Restores.
@@ -85,7 +101,15 @@ func (r *Restorer) Restore(ctx context.Context, of uplink.Restore, refuse dial.R
 		say(refused(why, ""))
 		return nil
 	}
-	in, made, said, err := r.begin(ctx, of, refuse)
+	var in string
+	var made *v1alpha1.Restore
+	var said *uplink.Restored
+	var err error
+	if of.Cancel {
+		made, said, err = r.cancel(ctx, of)
+	} else {
+		in, made, said, err = r.begin(ctx, of, refuse)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -106,8 +130,16 @@ func (r *Restorer) begin(ctx context.Context, of uplink.Restore, refuse dial.Ref
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.BeginLimit, beginLimit))
 	defer cancel()
 	if !of.DryRun {
+		r.beginning.Lock()
+		defer r.beginning.Unlock()
+		if slices.Contains(r.canceled, of.ID) {
+			return "", nil, &uplink.Restored{State: uplink.Canceled}, nil
+		}
 		if made, err = r.known(ctx, of); err != nil || made != nil {
 			return "", made, nil, err
+		}
+		if of.Begun || slices.Contains(r.made, of.ID) {
+			return "", nil, &uplink.Restored{State: uplink.Failed, Why: errRemoved.Error()}, nil
 		}
 	}
 	if refuse != (dial.Refusal{}) {
@@ -126,7 +158,42 @@ func (r *Restorer) begin(ctx context.Context, of uplink.Restore, refuse dial.Ref
 	case err != nil: // one that is there by now is looked at once more
 		return "", nil, nil, fmt.Errorf("make restore %s: %w", of.Name, err)
 	}
+	r.made = remember(r.made, of.ID)
 	return in, made, nil, nil
+}
+
+// cancel takes back what has not begun. What has begun goes on, and is followed.
+func (r *Restorer) cancel(ctx context.Context, of uplink.Restore) (*v1alpha1.Restore, *uplink.Restored, error) {
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(r.BeginLimit, beginLimit))
+	defer cancel()
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
+	back := &uplink.Restored{State: uplink.Canceled, Why: "it was taken back before it began: nothing was changed"}
+	if slices.Contains(r.canceled, of.ID) {
+		return nil, back, nil
+	}
+	rs, err := r.known(ctx, of)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case rs == nil && (of.Begun || slices.Contains(r.made, of.ID)):
+		return nil, &uplink.Restored{State: uplink.Failed, Why: errRemoved.Error()}, nil
+	case rs != nil && (rs.Annotations[v1alpha1.AnnotationRequest] != r.mark(of) || rs.Status.StartedAt != nil || rs.Status.Phase == v1alpha1.RestoreRunning || ended(rs)):
+		return rs, nil, nil
+	case rs != nil: // whoever takes it up writes into it first
+		err = r.Client.Delete(ctx, rs, client.Preconditions{UID: &rs.UID, ResourceVersion: &rs.ResourceVersion})
+	}
+	if client.IgnoreNotFound(err) != nil { // it is looked at again
+		return nil, nil, fmt.Errorf("take restore %s back: %w", of.Name, err)
+	}
+	r.canceled = remember(r.canceled, of.ID)
+	return nil, back, nil
+}
+
+func (r *Restorer) wasCanceled(id string) bool {
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
+	return slices.Contains(r.canceled, id)
 }
 
 func refused(why, do string) uplink.Restored {
@@ -164,6 +231,8 @@ func (r *Restorer) malformed(of uplink.Restore) string {
 		return "it maps names that no namespace or storage class can have"
 	case of.Clone == (len(of.Namespaces) == 0):
 		return "a copy has other namespaces than the original, and what comes back in place has the same"
+	case of.Cancel && of.DryRun:
+		return "a dry run changes nothing that could be taken back"
 	case of.Clone && policies[of.Existing] != v1alpha1.ExistingSkip:
 		return "a copy that a console asks for overwrites nothing"
 	case !failover.OfConsole(of.By, r.Project):
@@ -285,7 +354,9 @@ func (r *Restorer) spec(of uplink.Restore, in string) v1alpha1.RestoreSpec {
 
 // object is the Restore.
 func (r *Restorer) object(of uplink.Restore, in string) *v1alpha1.Restore {
-	notes := map[string]string{v1alpha1.AnnotationRequest: r.mark(of), RequestedBy: of.By}
+	notes := map[string]string{
+		v1alpha1.AnnotationRequest: r.mark(of), RequestedBy: of.By, restore.AnnotationBeginBy: r.Now().Add(queued).UTC().Format(time.RFC3339),
+	}
 	if of.Reason != "" {
 		notes[Reason] = of.Reason
 	}
@@ -385,6 +456,8 @@ func (r *Restorer) follow(ctx context.Context, of uplink.Restore, rs *v1alpha1.R
 		switch {
 		case err != nil:
 			return err
+		case (now == nil || now.UID != uid) && r.wasCanceled(of.ID): // who took it back says so
+			return nil
 		case now == nil || now.UID != uid:
 			say(uplink.Restored{State: uplink.Failed, Why: errRemoved.Error()})
 			return nil

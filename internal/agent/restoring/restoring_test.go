@@ -422,3 +422,83 @@ func TestBound(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// What has not begun is taken back, and never made again; what has begun goes on; and
+// what somebody deleted is not made again, by whichever word that is known.
+func TestTakenBack(t *testing.T) {
+	r := newSite(t).restorer()
+	ask := func(change func(*uplink.Restore)) (said uplink.Restored) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		err := r.Restore(ctx, order(func(o *uplink.Restore) {
+			o.DryRun = false
+			copied(o)
+			change(o)
+		}), dial.Refusal{}, func(x uplink.Restored) {
+			said = x
+			cancel() // one that goes on is followed until then
+		})
+		if err != nil && ctx.Err() == nil {
+			t.Fatal(err)
+		}
+		return said
+	}
+	made := func(name string) (*v1alpha1.Restore, bool) {
+		t.Helper()
+		var rs v1alpha1.Restore
+		err := r.Client.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: name}, &rs)
+		if client.IgnoreNotFound(err) != nil {
+			t.Fatal(err)
+		}
+		return &rs, err == nil
+	}
+	named := func(id string, change func(*uplink.Restore)) func(*uplink.Restore) {
+		return func(o *uplink.Restore) {
+			o.ID, o.Name = id, "shop-"+id
+			if change != nil {
+				change(o)
+			}
+		}
+	}
+	back := func(o *uplink.Restore) { o.Cancel = true }
+
+	if said := ask(named("a", nil)); said.State != uplink.Running { // the control: it is made
+		t.Fatalf("%+v", said)
+	}
+	if rs, _ := made("shop-a"); rs.Annotations["davit.dev/begin-by"] == "" {
+		t.Errorf("%v: it may wait for ever", rs.Annotations)
+	}
+	if said := ask(named("a", back)); said.State != uplink.Canceled {
+		t.Errorf("%+v", said)
+	}
+	if said := ask(named("a", nil)); said.State != uplink.Canceled {
+		t.Errorf("what was taken back is asked for again: %+v", said)
+	}
+	if _, there := made("shop-a"); there {
+		t.Error("it is there, although it was taken back")
+	}
+	if said := ask(named("b", back)); said.State != uplink.Canceled { // it never came to be
+		t.Errorf("%+v", said)
+	}
+	ask(named("c", nil))
+	rs, _ := made("shop-c")
+	rs.Status.Phase, rs.Status.StartedAt = v1alpha1.RestoreRunning, &metav1.Time{Time: instant}
+	if err := r.Client.Status().Update(t.Context(), rs); err != nil {
+		t.Fatal(err)
+	}
+	if said := ask(named("c", back)); said.State != uplink.Running {
+		t.Errorf("what has begun is taken back: %+v", said)
+	}
+	if rs, there := made("shop-c"); !there {
+		t.Error("what has begun was deleted")
+	} else if err := r.Client.Delete(t.Context(), rs); err != nil {
+		t.Fatal(err)
+	}
+	if said := ask(named("c", nil)); said.State != uplink.Failed || !strings.Contains(said.Why, "removed") {
+		t.Errorf("made again: %+v", said)
+	}
+	if said := ask(named("d", func(o *uplink.Restore) { o.Begun = true })); said.State != uplink.Failed { // another agent made it
+		t.Errorf("made again: %+v", said)
+	}
+}

@@ -40,12 +40,12 @@ their sites let the console do. "agents token" lets the agent of a site in, "age
 
 func (h Host) agents(all []fleet.Agent, project string) list[fleet.Agent] {
 	return list[fleet.Agent]{
-		items: all, kind: "agent", columns: output.Columns("SITE", "STATE", "LAST WORD", "CERTIFICATE ENDS", "DOCUMENTS", "RUNS", "VERSION", "+>OBJECTS"),
+		items: all, kind: "agent", columns: output.Columns("SITE", "STATE", "LAST WORD", "CERTIFICATE ENDS", "DOCUMENTS", "RUNS", "RESTORES", "VERSION", "+>OBJECTS"),
 		none: "No agent was let into project " + project + ": davit agents token SITE makes a token for one.",
 		name: func(a fleet.Agent) string { return a.Site },
 		row: func(a fleet.Agent) []string {
 			now := h.Now()
-			return []string{a.Site, agentState(a, now), ago(a.Seen, now), ago(a.Ends, now), yes(a.Takes), a.Runs, a.Version, fmt.Sprint(len(a.Objects))}
+			return []string{a.Site, agentState(a, now), ago(a.Seen, now), ago(a.Ends, now), yes(a.Takes), a.Runs, a.Restores, a.Version, fmt.Sprint(len(a.Objects))}
 		},
 	}
 }

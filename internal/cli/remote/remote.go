@@ -46,7 +46,7 @@ const mark = "davit.dev/console"
 func Commands(h Host) []*cobra.Command {
 	all := []*cobra.Command{
 		loginCommand(h), logoutCommand(h), whoamiCommand(h),
-		applyCommand(h), getCommand(h), diffCommand(h), deleteCommand(h), watchCommand(h),
+		applyCommand(h), getCommand(h), diffCommand(h), deleteCommand(h), watchCommand(h), h.restoresCommand(),
 	}
 	for _, cmd := range all {
 		cmd.Annotations = map[string]string{mark: "yes"}

@@ -221,6 +221,9 @@ func (r Restored) Text(t *output.Text) {
 		t.Line("%s is restored at site %s.", r.Application, r.Site)
 	case uplink.Warned:
 		t.Line("%s is restored at site %s, with warnings.", r.Application, r.Site)
+	case uplink.Canceled:
+		t.Line("Restore %s of %s at site %s was taken back before it began: nothing was changed.", r.Name, r.Application, r.Site)
+		return
 	default:
 		t.Line("%s is not restored at site %s.", r.Application, r.Site)
 	}

@@ -88,16 +88,20 @@ func (t *talk) wanted(ctx context.Context, asked map[string]bool) (frames []upli
 		}
 	}
 	for _, r := range all {
-		if asked["restore "+r.ID] {
-			continue
-		}
-		if left[r.Dry]--; left[r.Dry] < 0 { // when another is over
-			continue
-		}
 		var o uplink.Restore
 		if err := json.Unmarshal(r.Body, &o); err != nil {
 			return nil, fmt.Errorf("read restore %s: %w", r.ID, err)
 		}
+		back := "cancel " + r.ID
+		switch {
+		case o.Cancel && (!t.hello.Cancels || asked[back]), !o.Cancel && asked["restore "+r.ID]: // an agent that cannot take it back is not asked at all
+			continue
+		case !asked["restore "+r.ID]:
+			if left[r.Dry]--; left[r.Dry] < 0 { // when another is over
+				continue
+			}
+		}
+		asked[back], o.Begun = o.Cancel, r.State == uplink.Running
 		o.ID, o.Name, o.Application, o.Point, o.DryRun, o.Until = r.ID, r.Name, r.Application, r.Point, r.Dry, r.Until
 		frames, asked["restore "+r.ID] = append(frames, uplink.Down{Restore: &o}), true
 	}

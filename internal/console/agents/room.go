@@ -37,6 +37,7 @@ type present struct {
 	runs    string
 	// restores is what the site lets the console restore.
 	restores string
+	cancels  bool
 	ends     time.Time
 	since    time.Time // of the stream; zero: it is not connected
 	talk     *talk
@@ -146,7 +147,7 @@ func (r *room) enter(t *talk, end func()) (leave func(), err error) {
 		p.end()
 	}
 	p.since, p.seen, p.version, p.ends, p.talk, p.end = now, now, t.hello.Version, t.cert.NotAfter, t, end
-	p.takes, p.runs, p.restores = t.hello.Documents != nil, t.hello.Runs, t.hello.Restores
+	p.takes, p.runs, p.restores, p.cancels = t.hello.Documents != nil, t.hello.Runs, t.hello.Restores, t.hello.Cancels
 	return func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -251,7 +252,7 @@ func (s *Server) Known(p *store.Project) []fleet.Agent {
 	all := make([]fleet.Agent, 0, len(r.agents))
 	for site, a := range r.agents {
 		all = append(all, fleet.Agent{
-			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Restores: a.restores, Ends: a.ends.UTC(), Objects: sorted(a.objects),
+			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Restores: a.restores, Cancels: a.cancels, Ends: a.ends.UTC(), Objects: sorted(a.objects),
 		})
 	}
 	slices.SortFunc(all, func(a, b fleet.Agent) int { return cmp.Compare(a.Site, b.Site) })

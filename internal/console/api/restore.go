@@ -14,6 +14,7 @@ import (
 // Restores takes what people ask sites to restore.
 type Restores interface {
 	Take(ctx context.Context, p *store.Project, who entry.Who, act audit.Act, a restoration.Ask) (store.Restoration, error)
+	Cancel(ctx context.Context, p *store.Project, who entry.Who, act audit.Act, id string) (store.Restoration, error)
 	Contents(ctx context.Context, p *store.Project, app, id string) (*restoration.Contents, error)
 }
 
@@ -29,7 +30,11 @@ func restoreRoutes() []route {
 		},
 		{
 			method: "GET", path: inProject + "/restores/{id}", need: account.Read, out: restoration.Shown{}, serve: restored,
-			summary: "How a restore stands: asked, unknown, refused, planned, running, completed, warned or failed. What a dry run found is for those with the permission recover",
+			summary: "How a restore stands: asked, unknown, refused, planned, running, completed, warned, failed or canceled. What a dry run found is for those with the permission recover",
+		},
+		{
+			method: "POST", path: inProject + "/restores/{id}/cancel", need: account.Read, out: restoration.Shown{}, serve: cancelRestore,
+			summary: "Take a restore back that has not begun at its site. Takes the permission recover; how it stands then, the answer says",
 		},
 		{
 			method: "GET", path: inProject + "/applications/{name}/points/{point}", need: account.Read, out: restoration.Contents{}, serve: contents,
@@ -105,6 +110,14 @@ func restored(c *call) (any, error) {
 		return nil, err
 	}
 	return restoration.Show(r, c.Door.Now(), err == nil)
+}
+
+func cancelRestore(c *call) (any, error) {
+	r, err := c.Restores.Cancel(c.ctx(), c.project, c.who, c.Door.Act(c.who, c.r), c.r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	return restoration.Show(r, c.Door.Now(), true)
 }
 
 func contents(c *call) (any, error) {

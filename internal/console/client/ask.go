@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"net/url"
 	"strconv"
 
 	"davit.dev/davit/internal/console/api"
@@ -42,4 +43,16 @@ func (c *Client) Want(ctx context.Context, project, run string, w steer.Want) (a
 // Wanted says what became of something that was wanted.
 func (c *Client) Wanted(ctx context.Context, project, run string, number int64) (a steer.Asked, err error) {
 	return a, c.ask(ctx, request{method: "GET", path: []string{"projects", project, "runs", run, "requests", strconv.FormatInt(number, 10)}}, &a)
+}
+
+// Restorations are the restores that sites were asked for, of an application or, with
+// "", of all, the newest first.
+func (c *Client) Restorations(ctx context.Context, project, app string) ([]restoration.Shown, error) {
+	var all api.Restorations
+	return all.Items, c.ask(ctx, request{method: "GET", path: []string{"projects", project, "restores"}, query: url.Values{"application": {app}}}, &all)
+}
+
+// CancelRestore takes a restore back that has not begun at its site.
+func (c *Client) CancelRestore(ctx context.Context, project, id string) (s restoration.Shown, err error) {
+	return s, c.ask(ctx, request{method: "POST", path: []string{"projects", project, "restores", id, "cancel"}}, &s)
 }

@@ -21,6 +21,8 @@ type Agent struct {
 	Runs string `json:"runs,omitempty"`
 	// Restores says likewise what the site lets the console restore: none, clone or all.
 	Restores string `json:"restores,omitempty"`
+	// Cancels is that it takes restores back.
+	Cancels bool `json:"cancelsRestores,omitempty"`
 	// Ends is when its certificate ends.
 	Ends    time.Time `json:"certificateEnds,omitzero"`
 	Objects []Heard   `json:"objects"`

@@ -100,6 +100,43 @@ func (d *Desk) Take(ctx context.Context, p *store.Project, who entry.Who, act au
 	return d.await(ctx, p, r)
 }
 
+// Cancel has the site take a restore back that has not begun there, and returns how it
+// stands then.
+func (d *Desk) Cancel(ctx context.Context, p *store.Project, who entry.Who, act audit.Act, id string) (store.Restoration, error) {
+	if err := d.Door.May(ctx, who, p, Need); err != nil {
+		return store.Restoration{}, err
+	}
+	r, err := p.Restoration(ctx, id)
+	if err != nil {
+		return r, err
+	}
+	for _, a := range d.Fleet(p).Agents {
+		if a.Site == r.Site && a.Connected && !a.Cancels {
+			return r, fmt.Errorf("%w: the agent of site %s is too old to take a restore back: `kubectl -n davit-system delete restore %s` there does", store.ErrRefused, r.Site, r.Name)
+		}
+	}
+	if err := p.Withdraw(ctx, act, id); err != nil {
+		return r, err
+	}
+	s, err := entry.Await(ctx, d.Door, p, Patience, func(ctx context.Context) (settling, error) {
+		r, err := p.Restoration(ctx, id)
+		return settling{r}, err
+	})
+	return s.Restoration, err
+}
+
+// settling is a restore that is to be taken back.
+type settling struct{ store.Restoration }
+
+// Open tells whether nobody knows yet whether it was.
+func (s settling) Open(time.Time) bool { return !s.Over() && !begun(s.Restoration) }
+
+// begun tells whether a site said that it began to restore.
+func begun(r store.Restoration) bool {
+	var o uplink.Outcome
+	return len(r.Outcome) > 0 && json.Unmarshal(r.Outcome, &o) == nil && !o.Started.IsZero()
+}
+
 // same tells whether a request that was kept is this one.
 func (a Ask) same(old store.Restoration) bool {
 	var was uplink.Restore

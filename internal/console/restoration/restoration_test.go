@@ -224,3 +224,71 @@ func TestShow(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
+
+// What has not begun is taken back by who may restore; what has begun is not, nor what an
+// agent would begin that knows nothing of that.
+func TestCancel(t *testing.T) {
+	d := newDesk(t)
+	hear := func(r store.Restoration, state, result string) {
+		t.Helper()
+		said := uplink.Restored{ID: r.ID, State: state, Result: []byte(result)}
+		if err := d.project.HearAgents(t.Context(), []store.Word{{Site: "east", At: d.now, Restored: []uplink.Restored{said}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel := func(who, id string) (Shown, error) {
+		t.Helper()
+		r, err := d.Cancel(t.Context(), d.project, person(who), audit.Act{By: "user/" + who, At: d.now}, id)
+		if err != nil {
+			return Shown{}, err
+		}
+		s, err := Show(r, d.now, true)
+		return s, err
+	}
+	r, err := d.take(person("rita"), ask("a"), uplink.Running)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Show(r, d.now, true); err != nil || !s.Cancelable || s.Canceling {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := cancel("rita", r.ID); !errors.Is(err, store.ErrRefused) {
+		t.Errorf("an old agent would begin it: %v", err)
+	}
+	d.known.Agents[0].Cancels = true
+	if _, err := cancel("olaf", r.ID); !errors.Is(err, entry.ErrForbidden) {
+		t.Errorf("%v", err)
+	}
+	hear(r, uplink.Running, `{"started":"2026-01-02T03:04:05Z"}`)
+	if s, err := cancel("rita", r.ID); err != nil || s.Over || s.Cancelable || s.Canceling || !strings.Contains(s.Why, "goes on") {
+		t.Errorf("%+v, %v", s, err)
+	}
+	hear(r, uplink.Completed, `{}`)
+	if _, err := cancel("rita", r.ID); !errors.Is(err, store.ErrRefused) {
+		t.Errorf("what is over: %v", err)
+	}
+	if r, err = d.take(person("rita"), ask("b"), uplink.Running); err != nil {
+		t.Fatal(err)
+	}
+	synced := make(chan struct{})
+	go func() {
+		defer close(synced)
+		for { // until the site is asked
+			changed := d.project.Changed()
+			all, err := d.project.Unrestored(t.Context(), "east", d.now)
+			if err != nil || len(all) == 1 && strings.Contains(string(all[0].Body), `"cancel":true`) {
+				_ = d.project.HearAgents(t.Context(), []store.Word{{Site: "east", At: d.now, Restored: []uplink.Restored{{ID: r.ID, State: uplink.Canceled}}}})
+				return
+			}
+			<-changed
+		}
+	}()
+	s, err := cancel("rita", r.ID)
+	<-synced
+	if err != nil || s.State != uplink.Canceled || !s.Over {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if again, err := d.take(person("rita"), ask("b"), uplink.Running); err != nil || again.State != uplink.Canceled {
+		t.Errorf("the same again is another: %+v, %v", again, err)
+	}
+}

@@ -27,8 +27,12 @@ type Shown struct {
 	At             time.Time         `json:"at"`
 	Until          time.Time         `json:"until"`
 	// State is asked (the site has not answered), unknown (nor in time), refused,
-	// planned, running, completed, warned or failed.
+	// planned, running, completed, warned, failed or canceled.
 	State string `json:"state"`
+	// Cancelable says that it has not begun, as far as is known, and can be taken back;
+	// Canceling that somebody asked for that, and the site has not answered.
+	Cancelable bool `json:"cancelable,omitempty"`
+	Canceling  bool `json:"canceling,omitempty"`
 	// Over says that nothing more will be said of it.
 	Over bool   `json:"over"`
 	Why  string `json:"why,omitempty"`
@@ -84,6 +88,17 @@ func Show(r store.Restoration, now time.Time, whole bool) (Shown, error) {
 		s.Do = "`kubectl -n davit-system get restore " + r.Name + "` with the kubeconfig of site " + r.Site + " says whether it has; the agent says so here too, when it is back"
 		if r.Dry {
 			s.Why, s.Do = "the site's agent did not answer in time", "ask again, when it is back"
+		}
+	}
+	if !r.Dry && !s.Over {
+		s.Cancelable, s.Canceling = !o.Cancel && !begun(r), o.Cancel && !begun(r)
+		switch {
+		case s.Canceling:
+			s.Why = "the site's agent is asked to take it back, and has not answered yet"
+		case o.Cancel:
+			s.Why = "it had begun when it was to be taken back: it goes on"
+		case s.State == uplink.Running && s.Cancelable:
+			s.Why = "it waits at the site for others that run there"
 		}
 	}
 	if len(r.Outcome) > 0 {

@@ -128,6 +128,25 @@ func (p *Project) Restore(ctx context.Context, act audit.Act, r Restoration, wha
 	return r, err
 }
 
+// Withdraw has the site take a restore back, if it has not begun.
+func (p *Project) Withdraw(ctx context.Context, act audit.Act, id string) error {
+	err := p.change(ctx, act, audit.Record{Action: "restore.cancel"}, func(tx *sql.Tx, record *audit.Record) error {
+		r, err := one(ctx, tx, scanRestoration, "find restore", "SELECT "+restorationColumns+" FROM restoration WHERE id = ?", id)
+		if err == nil && (r.Dry || r.Over()) {
+			err = fmt.Errorf("cancel restore %s: %w: it is over, or a dry run", r.Name, ErrRefused)
+		}
+		if err != nil {
+			return err
+		}
+		record.Object = r.Name
+		return must(ctx, tx, "cancel restore", "UPDATE restoration SET body = json_set(body, '$.cancel', json('true')) WHERE id = ?", id)
+	})
+	if err == nil || errors.Is(err, ErrUnconfirmed) {
+		p.wake()
+	}
+	return err
+}
+
 // Restoration returns what was asked for.
 func (p *Project) Restoration(ctx context.Context, id string) (Restoration, error) {
 	return one(ctx, p.read, scanRestoration, "find restore", "SELECT "+restorationColumns+" FROM restoration WHERE id = ?", id)

@@ -228,3 +228,15 @@ func beginRestore(v *visit) error {
 	}
 	return v.then("/p/" + v.project.Name + "/restores/" + r.ID)
 }
+
+// cancelRestore takes a restore back that has not begun.
+func cancelRestore(v *visit) error {
+	r, err := v.Restores.Cancel(v.ctx(), v.project, v.who, v.Door.Act(v.who, v.r), v.r.PathValue("id"))
+	if errors.Is(err, store.ErrRefused) {
+		return v.restoration(code(err), fmt.Sprintf("It was not taken back: %v", err))
+	}
+	if err != nil {
+		return err
+	}
+	return v.then("/p/" + v.project.Name + "/restores/" + r.ID)
+}

@@ -151,6 +151,7 @@ func inProject() map[string]place {
 		"POST /p/{project}/applications/{name}/restore": {restoration.Need, previewRestore},
 		"GET /p/{project}/restores/{id}":                {account.Read, restorationPage},
 		"POST /p/{project}/restores/{id}/begin":         {restoration.Need, beginRestore},
+		"POST /p/{project}/restores/{id}/cancel":        {restoration.Need, cancelRestore},
 		"GET /p/{project}/runs":                         {account.Read, runsPage},
 		"GET /p/{project}/runs/{name}":                  {account.Read, runPage},
 		"POST /p/{project}/runs/{name}/requests":        {account.Read, askRun},

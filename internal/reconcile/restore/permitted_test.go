@@ -3,6 +3,7 @@ package restore
 import (
 	"errors"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -34,6 +35,31 @@ func TestPermitted(t *testing.T) {
 		}
 		if err := permitted(rs); (err == nil) != c.ok || err != nil && !errors.Is(err, recovery.ErrRefused) {
 			t.Errorf("%s of %s in %s: %v", c.mode, c.application, c.namespace, err)
+		}
+	}
+}
+
+// What waited longer than whoever asked for it meant is not begun; what has begun goes on.
+func TestLate(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	r := &Reconciler{Now: func() time.Time { return now }}
+	for name, test := range map[string]struct {
+		by     string
+		begun  bool
+		refuse bool
+	}{
+		"nobody says": {}, "in time": {by: "2026-01-02T03:00:00Z"}, "too late": {by: "2026-01-02T02:59:59Z", refuse: true},
+		"begun": {by: "2026-01-02T02:59:59Z", begun: true}, "no time": {by: "noon", refuse: true},
+	} {
+		rs := &v1alpha1.Restore{}
+		if test.by != "" {
+			rs.Annotations = map[string]string{AnnotationBeginBy: test.by}
+		}
+		if test.begun {
+			rs.Status.StartedAt = &metav1.Time{Time: now}
+		}
+		if err := r.late(rs); errors.Is(err, recovery.ErrRefused) != test.refuse {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -96,6 +96,9 @@ func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore, taken me
 	if err := permitted(rs); err != nil {
 		return recovery.Report{}, err
 	}
+	if err := r.late(rs); err != nil {
+		return recovery.Report{}, err
+	}
 	deps, err := r.Access.Recovery(ctx, rs.Spec.Vault, rs.Namespace, rs.Spec.ServiceAccountName)
 	if err != nil {
 		return recovery.Report{}, err
@@ -111,6 +114,7 @@ func (r *Reconciler) recover(ctx context.Context, rs *v1alpha1.Restore, taken me
 	wg.Go(func() { r.follow(shown, rs.DeepCopy(), view) })
 	opts := recovery.FromSpec(rs.Spec)
 	opts.Attempt, opts.Namespace, opts.Team = string(rs.UID), rs.Namespace, rs.Namespace != v1alpha1.SystemNamespace
+	opts.NewNamespaces = rs.Annotations[v1alpha1.AnnotationRequest] != "" // a console may fill no namespace of another's
 	if rs.Status.ObservedEpoch != nil {
 		opts.SeenEpoch = rs.Status.ObservedEpoch
 	}
@@ -163,6 +167,26 @@ func (r *Reconciler) begin(ctx context.Context, rs *v1alpha1.Restore, p *vault.P
 		return errGone
 	}
 	return err
+}
+
+// AnnotationBeginBy is when it is too late to begin a Restore, in RFC 3339, by the
+// site's clock: whoever asked has decided something else since.
+const AnnotationBeginBy = "davit.dev/begin-by"
+
+// late refuses a Restore that nobody began in time.
+func (r *Reconciler) late(rs *v1alpha1.Restore) error {
+	by, said := rs.Annotations[AnnotationBeginBy]
+	if !said || rs.Status.StartedAt != nil || rs.Status.Phase == v1alpha1.RestoreRunning {
+		return nil
+	}
+	until, err := time.Parse(time.RFC3339, by)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: its annotation %s is no time: %w", recovery.ErrRefused, AnnotationBeginBy, err)
+	case r.Now().After(until):
+		return fmt.Errorf("%w: it was to begin by %s, and waited longer for others: ask again, if it is still wanted", recovery.ErrRefused, by)
+	}
+	return nil
 }
 
 // errGone says that the Restore was removed before it began.

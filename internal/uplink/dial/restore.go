@@ -96,7 +96,7 @@ func (s *session) restore(ctx context.Context, r uplink.Restore) error {
 	if err := s.rise(ctx, r.Epoch); err != nil {
 		return err
 	}
-	if s.restores.count(1) > uplink.MostRestores+uplink.MostDryRuns {
+	if s.restores.count(1) > 2*uplink.MostRestores+uplink.MostDryRuns { // each may be taken back
 		return fmt.Errorf("%w: more restores than were answered", uplink.ErrFrame)
 	}
 	permits := s.link.Restores
@@ -118,7 +118,9 @@ func (s *session) follow(ctx context.Context, r uplink.Restore, permits string) 
 	}
 	for attempt := 1; ctx.Err() == nil; attempt++ {
 		refuse := permitsRestore(permits, r.Clone)
-		if refuse == (Refusal{}) && s.orders.late(s.Now(), r.Until) {
+		if r.Cancel {
+			refuse = Refusal{}
+		} else if refuse == (Refusal{}) && s.orders.late(s.Now(), r.Until) {
 			refuse = Refusal{"it came too late: it was to begin by " + r.Until.UTC().Format(time.RFC3339) + ", by the console's clock", "ask again, if it is still wanted"}
 		}
 		if s.Restores.Restore(ctx, r, refuse, say) == nil {

@@ -56,7 +56,7 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 			hello.Runs = permitted(s.link.Runs)
 		}
 		if s.Restores != nil {
-			hello.Restores = restorable(s.link.Restores)
+			hello.Restores, hello.Cancels = restorable(s.link.Restores), true
 		}
 		if err := uplink.Write(in, uplink.Up{Hello: &hello}); err != nil {
 			in.CloseWithError(err)

@@ -38,6 +38,12 @@ func (site) Restore(_ context.Context, r uplink.Restore, refuse dial.Refusal, sa
 	case refuse != (dial.Refusal{}):
 		say(uplink.Restored{State: uplink.Refused, Why: refuse.Why, Do: refuse.Do})
 		return nil
+	case r.Cancel:
+		say(uplink.Restored{State: uplink.Canceled, Why: "it was taken back before it began: nothing was changed"})
+		return nil
+	case !r.DryRun && r.Reason == "later": // as if others ran there
+		say(uplink.Restored{State: uplink.Running, Result: []byte(`{}`)})
+		return nil
 	case !r.DryRun:
 		say(uplink.Restored{State: uplink.Running, Result: []byte(`{"step":"objects","restored":3}`)})
 		say(uplink.Restored{State: uplink.Completed, Result: []byte(`{"restored":7,"bytes":5242880,"rpoMillis":120000,"rtoMillis":41000}`)})
