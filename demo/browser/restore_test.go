@@ -49,10 +49,26 @@ func TestRestore(t *testing.T) {
 	p.complaints() // of what was refused
 	p.inspect(restore)
 
+	// One that waits at the site is taken back.
+	p.visit(address + foretold)
+	p.field("reason", "later")
+	p.field("confirm", "shop")
+	p.loading(func() { p.press("Enter") })
+	p.answers("a restore that waits", 200)
+	waits := p.path(address)
+	p.visit(address + waits)
+	p.holds(`document.querySelector("[role=status]").textContent.includes("It waits at site east")`)
+	p.inspect(waits)
+	p.picture("restore-waits")
+	p.loading(func() { p.eval(`document.querySelector("form[action$='/cancel'] button").click()`, nil) })
+	p.answers("taking it back", 200)
+	p.visit(address + waits)
+	p.holds(`document.querySelector("[role=status]").textContent.includes("It was taken back")`)
+
 	p.visit(address + app)
 	var rows []string
 	p.eval(`[...document.querySelectorAll("td[data-label=Restore]")].map((e) => e.textContent + e.nextElementSibling.textContent)`, &rows)
-	if len(rows) != 2 || !strings.Contains(strings.Join(rows, " "), "✓ completed") || !strings.Contains(strings.Join(rows, " "), "dry run✓ planned") {
+	if len(rows) != 3 || !strings.Contains(strings.Join(rows, " "), "✕ canceled") || !strings.Contains(strings.Join(rows, " "), "✓ completed") || !strings.Contains(strings.Join(rows, " "), "dry run✓ planned") {
 		t.Errorf("asked for: %q", rows)
 	}
 }

@@ -51,6 +51,7 @@ type Past struct {
 	To         string
 	End        time.Time // when it was over, or all was up
 	Good       bool      // it did all that it was to do
+	Canceled   bool      // it was rejected or given up, and shows nothing
 	Probed     bool      // of the applications: every one was asked something
 	Moved      bool      // it moved a name
 	Objectives plan.Objectives
@@ -90,7 +91,7 @@ func past(s *failover.State) Past {
 	r := s.Result()
 	p := Past{
 		Past: prediction.Past{Run: r.Run, Plan: r.Plan, Verb: string(r.Verb), At: s.Begun, RTO: map[string]time.Duration{}},
-		To:   s.Spec.To, Good: s.Phase == failover.Completed || s.Phase == failover.AwaitingCommit, Objectives: s.Spec.Objectives, Steps: s.Spec.Steps, Points: map[string]string{},
+		To:   s.Spec.To, Good: s.Phase == failover.Completed || s.Phase == failover.AwaitingCommit, Canceled: s.Phase == failover.Canceled, Objectives: s.Spec.Objectives, Steps: s.Spec.Steps, Points: map[string]string{},
 	}
 	for _, a := range r.Applications {
 		p.RTO[a.Name] = a.RTO

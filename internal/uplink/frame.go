@@ -65,6 +65,24 @@ type Object struct {
 	Point   string    `json:"point,omitempty"`
 	Instant time.Time `json:"instant,omitzero"`
 	Points  int64     `json:"points,omitempty"`
+	// Vault is how the site reaches a Vault.
+	Vault *Reach `json:"vault,omitempty"`
+}
+
+// Reach is how a site reaches one of its project's vaults. No address is in it.
+type Reach struct {
+	// CopyOf is the Vault that this is a second copy of.
+	CopyOf  string    `json:"copyOf,omitempty"`
+	Checked time.Time `json:"checked,omitzero"`
+	// RoundTrip is that of a small write, in microseconds; 0: not measured.
+	RoundTrip int64 `json:"roundTripMicros,omitempty"`
+	// KeyVersion is the newest of the project's keys that the site knows.
+	KeyVersion int64 `json:"keyVersion,omitempty"`
+	// Pending counts recovery points that are to be copied yet, since Since, and Fault
+	// is what keeps the copy from going on.
+	Pending int64     `json:"pending,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	Fault   string    `json:"fault,omitempty"`
 }
 
 // Event is something that happened.

@@ -23,11 +23,13 @@ func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, 
 	if err != nil {
 		return nil, err
 	}
+	var vaults v1alpha1.VaultList
+	var policies v1alpha1.ProtectionPolicyList
 	var sites v1alpha1.SiteList
 	var apps v1alpha1.ApplicationList
 	var plans v1alpha1.RecoveryPlanList
 	var runs v1alpha1.RunList
-	for _, list := range []client.ObjectList{&sites, &apps, &plans, &runs} {
+	for _, list := range []client.ObjectList{&sites, &apps, &plans, &runs, &vaults, &policies} {
 		if err := s.Client.List(ctx, list); err != nil {
 			return nil, fmt.Errorf("list objects: %w", err)
 		}
@@ -38,9 +40,21 @@ func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, 
 			all = append(all, stands("Site", o, o.Status.Conditions, v1alpha1.ConditionReady))
 		}
 	}
+	for i := range vaults.Items {
+		if o := &vaults.Items[i]; of[o.Name] {
+			all = append(all, reach(o))
+		}
+	}
+	named := map[client.ObjectKey]bool{}
 	for i := range apps.Items {
 		if o := &apps.Items[i]; of[o.Spec.Vault] {
 			all = append(all, application(o))
+			named[client.ObjectKey{Namespace: o.Namespace, Name: o.Spec.Policy}] = true
+		}
+	}
+	for i := range policies.Items { // those that the project's applications go by
+		if o := &policies.Items[i]; named[client.ObjectKeyFromObject(o)] {
+			all = append(all, object("ProtectionPolicy", o))
 		}
 	}
 	planVault := map[string]string{}
@@ -66,6 +80,26 @@ func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, 
 		}
 	}
 	return all, nil
+}
+
+// reach says how the site reaches a vault.
+func reach(v *v1alpha1.Vault) uplink.Object {
+	o := stands("Vault", v, v.Status.Conditions, v1alpha1.ConditionReady)
+	st := &v.Status
+	o.Vault = &uplink.Reach{CopyOf: v.Spec.CopyOf, KeyVersion: st.KeyVersion}
+	if st.LastChecked != nil {
+		o.Vault.Checked = st.LastChecked.UTC()
+	}
+	if st.Latency != nil {
+		o.Vault.RoundTrip = st.Latency.Microseconds()
+	}
+	if c := st.Copy; c != nil {
+		o.Vault.Pending, o.Vault.Fault = c.Pending, clip(c.Error)
+		if c.PendingSince != nil {
+			o.Vault.Since = c.PendingSince.UTC()
+		}
+	}
+	return o
 }
 
 func application(a *v1alpha1.Application) uplink.Object {

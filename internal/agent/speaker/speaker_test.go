@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"strings"
@@ -66,6 +67,44 @@ func TestGather(t *testing.T) {
 		if !slices.Equal(names, []string{want}) {
 			t.Errorf("project %s is told of %v", project, names)
 		}
+	}
+}
+
+// Each project is told how its own vaults are reached, without their addresses, and of the
+// policies that its applications go by.
+func TestGatherReach(t *testing.T) {
+	checked := metav1.NewTime(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	vaultOf := func(name, project string) *v1alpha1.Vault {
+		v := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.VaultSpec{Project: project, URL: "s3://planted-address/" + name}}
+		v.Status.KeyVersion, v.Status.LastChecked, v.Status.Latency = 3, &checked, &metav1.Duration{Duration: 12 * time.Millisecond}
+		v.Status.Copy = &v1alpha1.CopyStatus{Pending: 2, Error: "full"}
+		return v
+	}
+	policy := func(name string) *v1alpha1.ProtectionPolicy {
+		return &v1alpha1.ProtectionPolicy{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: v1alpha1.SystemNamespace, Annotations: map[string]string{"argocd.argoproj.io/tracking-id": "shops:davit.dev/ProtectionPolicy:davit-system/" + name}}}
+	}
+	shop := app("shop", "main", nil)
+	shop.Spec.Policy = "hourly"
+	s := newSpeaker(t, vaultOf("main", "acme"), vaultOf("theirs", "other"), shop, policy("hourly"), policy("unused"))
+	all, err := s.gather(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, o := range all {
+		names = append(names, o.Kind+" "+o.Name)
+		if o.Kind == "Vault" && (o.Vault.RoundTrip != 12_000 || o.Vault.KeyVersion != 3 || o.Vault.Pending != 2 || o.Vault.Fault != "full" || !o.Vault.Checked.Equal(checked.Time)) {
+			t.Errorf("%+v", o.Vault)
+		}
+		if o.Kind == "ProtectionPolicy" && o.Git == "" {
+			t.Error("git owns the policy, and that is not said")
+		}
+		if said, err := json.Marshal(o); err != nil || strings.Contains(string(said), "planted-address") {
+			t.Errorf("%s, %v", said, err)
+		}
+	}
+	if want := []string{"Vault main", "Application shop", "ProtectionPolicy hourly"}; !slices.Equal(names, want) {
+		t.Errorf("told of %v, want %v", names, want)
 	}
 }
 

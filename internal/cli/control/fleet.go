@@ -15,7 +15,6 @@ import (
 	"davit.dev/davit/internal/cli/remote"
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/fleet"
-	"davit.dev/davit/internal/failover"
 )
 
 func (h Host) fleetCommand() *cobra.Command {
@@ -97,6 +96,7 @@ type Application struct {
 	LastDrill *Drill    `json:"lastDrill,omitempty"`
 	Verified  time.Time `json:"verified,omitzero"`
 	Plans     []string  `json:"plans"`
+	Git       string    `json:"git,omitempty"` // what makes it from git at its site
 	Fault     string    `json:"fault,omitempty"`
 }
 
@@ -148,23 +148,15 @@ func application(a fleet.Application, s *fleet.Snapshot, now time.Time) Applicat
 	known := s.Ahead
 	out := Application{
 		Name: a.Name, State: a.State(now), Site: a.Site, RPO: int64(a.RPO / time.Second), Level: known.Level(a.Name), Verified: a.Proven(),
-		Plans: append([]string{}, known.Of(a.Name)...), Fault: a.Fault,
+		Plans: append([]string{}, known.Of(a.Name)...), Fault: a.Fault, Git: a.Git,
 	}
 	if p, ok := a.Newest(); ok {
 		lost, _ := a.Lost(now)
 		seconds := int64(lost / time.Second)
 		out.Lost, out.Point = &seconds, p.ID
 	}
-	for _, name := range out.Plans {
-		p, _ := known.Plan(name)
-		for _, d := range p.Drills {
-			if r, ok := s.Run(d.Run); ok && r.State == failover.Canceled {
-				continue // it was rejected or given up, and shows nothing
-			}
-			if out.LastDrill == nil || d.At.After(out.LastDrill.At) {
-				out.LastDrill = &Drill{Run: d.Run, At: d.At, Good: d.Good, RTO: int64(d.RTO / time.Second)}
-			}
-		}
+	if d, ok := s.LastDrill(a.Name); ok {
+		out.LastDrill = &Drill{Run: d.Run, At: d.At, Good: d.Good, RTO: int64(d.RTO / time.Second)}
 	}
 	return out
 }
@@ -269,9 +261,9 @@ func (o *Overview) applications(t *output.Text) {
 		if a.RPO > 0 {
 			objective = output.Duration(time.Duration(a.RPO) * time.Second)
 		}
-		rows = append(rows, []string{a.Name, string(a.State), a.Site, lost, objective, a.Level, o.drill(a.LastDrill), ago(a.Verified, o.now), strings.Join(a.Plans, ","), a.Point})
+		rows = append(rows, []string{a.Name, string(a.State), a.Site, lost, objective, a.Level, o.drill(a.LastDrill), ago(a.Verified, o.now), strings.Join(a.Plans, ","), a.Point, a.Git})
 	}
-	t.Table("", output.Columns("APPLICATION", "STATE", "SITE", "LOST NOW", "OBJECTIVE", "LEVEL", "LAST DRILL", "VERIFIED", "PLANS", "+POINT"), rows)
+	t.Table("", output.Columns("APPLICATION", "STATE", "SITE", "LOST NOW", "OBJECTIVE", "LEVEL", "LAST DRILL", "VERIFIED", "PLANS", "+POINT", "+OWNED BY GIT"), rows)
 }
 
 func (o *Overview) drill(d *Drill) string {

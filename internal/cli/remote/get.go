@@ -23,26 +23,37 @@ func getCommand(h Host) *cobra.Command {
 		Use:   "get KIND[,KIND...] | KIND NAME... | KIND/NAME...",
 		Short: "Show documents that a console keeps",
 		Long: `Shows applications, policies and plans that a console keeps, as tables, or with -o yaml, json or name. "all" is all kinds. What a
-YAML or JSON output holds can be given to "davit apply -f" again.`,
+YAML or JSON output holds can be given to "davit apply -f" again.
+
+Sites, runs, points and restores are shown in the same forms, as the console knows them: they are what is, and nothing to apply.`,
 		Example: `  davit --console https://console.example.com:8443 get applications
   davit get app shop -o yaml
   davit get all -o name`,
-		ValidArgs: append(kindNames(), "all"),
+		ValidArgs: append(kindNames(), "all", "sites", "runs", "points", "restores"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			ctx, cancel := h.Looking(cmd)
 			defer cancel()
 			if len(given) == 1 && given[0] == "all" {
 				given = []string{strings.Join(kindNames(), ",")}
 			}
-			all, err := targets(given, namespace)
+			kind, names, seen, err := askedSeen(given)
 			if err != nil {
 				return err
+			}
+			var all []target
+			if !seen {
+				if all, err = targets(given, namespace); err != nil {
+					return err
+				}
 			}
 			s, err := h.working(project)
 			if err != nil {
 				return err
 			}
 			defer s.Close()
+			if seen {
+				return h.getSeen(ctx, s, kind, names)
+			}
 			return h.get(ctx, s, all)
 		},
 	}

@@ -11,10 +11,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/quota"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/vault"
@@ -37,7 +39,22 @@ func NewToken(ctx context.Context, p *store.Project, newest *authority.Authority
 	}
 	t := uplink.Token{Project: p.Name, ID: hex.EncodeToString(secret[:8]), Secret: hex.EncodeToString(secret[8:]), Pin: uplink.Pin(newest.Certificate)}
 	expires := act.At.Add(life).UTC()
-	return t, expires, p.CreateEnrolment(ctx, act, store.Enrolment{ID: t.ID, Site: site, Hash: t.Hash(), Expires: expires})
+	return t, expires, oneMore(ctx, p, site, act.At, func() error {
+		return p.CreateEnrolment(ctx, act, store.Enrolment{ID: t.ID, Site: site, Hash: t.Hash(), Expires: expires})
+	})
+}
+
+// oneMore does what lets an agent in, if that is not one more site than the project may
+// have.
+func oneMore(ctx context.Context, p *store.Project, site string, now time.Time, do func() error) error {
+	all, err := p.Agents(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, func(a store.Agent) bool { return a.Site == site }) {
+		return do()
+	}
+	return quota.Take(ctx, p, quota.Agents, now, do)
 }
 
 // enrol lets an agent in by its token. Whether the token is for another site or
@@ -67,7 +84,11 @@ func (s *Server) enrol(c *call) (any, error) {
 		return nil, fmt.Errorf("%w: its key", errRequest)
 	}
 	sum := sha256.Sum256(public)
-	name, err := c.project.UseEnrolment(c.r.Context(), act, t.ID, t.Hash(), in.Site, sum[:], func() string { return uplink.Enrolment(now, t.ID) })
+	var name string
+	err = oneMore(c.r.Context(), c.project, in.Site, now, func() (err error) {
+		name, err = c.project.UseEnrolment(c.r.Context(), act, t.ID, t.Hash(), in.Site, sum[:], func() string { return uplink.Enrolment(now, t.ID) })
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

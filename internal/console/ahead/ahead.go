@@ -224,7 +224,7 @@ func (p *Plan) foretell(out *foresight.Outlook) {
 		return 0
 	})
 	for _, past := range out.History {
-		if past.Plan != p.Name || past.Verb != string(plan.Drill) || len(p.Drills) == mostDrills {
+		if past.Plan != p.Name || past.Verb != string(plan.Drill) || past.Canceled || len(p.Drills) == mostDrills {
 			continue
 		}
 		d := Drill{Run: past.Run, To: past.To, At: past.At.UTC(), Good: past.Good}

@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/quota"
 	"davit.dev/davit/internal/console/store"
 )
 
@@ -28,7 +29,7 @@ var (
 
 // routes are all there are.
 func routes() []route {
-	return append(slices.Concat(agentRoutes(), deviceRoutes(), beginRoutes(), restoreRoutes(), steerRoutes(), userRoutes(), auditRoutes(), consoleRoutes()), []route{
+	return append(slices.Concat(agentRoutes(), deviceRoutes(), beginRoutes(), restoreRoutes(), steerRoutes(), userRoutes(), quotaRoutes(), auditRoutes(), consoleRoutes()), []route{
 		{method: "GET", path: "/openapi.json", summary: "This description", open: true, out: map[string]any{}, serve: func(*call) (any, error) { return Describe() }},
 		{method: "POST", path: "/login", summary: "Log in", open: true, in: Login{}, out: LoggedIn{}, serve: login},
 		{method: "POST", path: "/logout", summary: "Log out", out: ok{}, serve: logout},
@@ -298,11 +299,29 @@ func apply(c *call) (any, error) {
 	if c.query("dryRun") == "true" {
 		return object(store.Document{Key: key, Body: d.Body, Revision: expect.Revision})
 	}
-	kept, err := c.project.Apply(c.ctx(), c.Door.Act(c.who, c.r), key, d.Body, expect)
+	kept, err := c.keep(key, d.Body, expect)
 	if err != nil {
 		return nil, err
 	}
 	return object(kept)
+}
+
+// keep keeps a document; of a new one the project's quota is asked.
+func (c *call) keep(key store.Key, body json.RawMessage, expect store.Expect) (kept store.Document, err error) {
+	put := func() error {
+		kept, err = c.project.Apply(c.ctx(), c.Door.Act(c.who, c.r), key, body, expect)
+		return err
+	}
+	_, err = c.project.Document(c.ctx(), key)
+	if !errors.Is(err, store.ErrNotFound) {
+		return kept, errors.Join(err, put())
+	}
+	if key.Kind == "Application" {
+		if err := quota.Room(c.ctx(), c.project, c.Fleet(c.project).Snapshot, c.Door.Now()); err != nil {
+			return kept, err
+		}
+	}
+	return kept, quota.Take(c.ctx(), c.project, quota.Documents, c.Door.Now(), put)
 }
 
 func remove(c *call) (any, error) {
@@ -358,7 +377,16 @@ func setMember(c *call) (any, error) {
 		return nil, err
 	}
 	m := store.Member{User: u.ID, Name: u.Name, Role: account.Role(in.Role)}
-	return Member{m.Name, in.Role}, c.project.SetMember(c.ctx(), c.Door.Act(c.who, c.r), m)
+	return Member{m.Name, in.Role}, GiveRole(c.ctx(), c.project, c.Door.Act(c.who, c.r), m)
+}
+
+// GiveRole gives a user a role, if that is not one more member than the project may have.
+func GiveRole(ctx context.Context, p *store.Project, act audit.Act, m store.Member) error {
+	give := func() error { return p.SetMember(ctx, act, m) }
+	if _, err := p.Member(ctx, m.User); !errors.Is(err, store.ErrNotFound) {
+		return errors.Join(err, give())
+	}
+	return quota.Take(ctx, p, quota.Members, act.At, give)
 }
 
 func removeMember(c *call) (any, error) {
@@ -442,7 +470,7 @@ func MakeToken(ctx context.Context, door *entry.Door, who entry.Who, p *store.Pr
 	}
 	out := token(t)
 	out.Secret = secret
-	return out, p.CreateToken(ctx, act, t)
+	return out, quota.Take(ctx, p, quota.Tokens, act.At, func() error { return p.CreateToken(ctx, act, t) })
 }
 
 func revokeToken(c *call) (any, error) {

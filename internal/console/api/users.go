@@ -22,7 +22,7 @@ func userRoutes() []route {
 
 // administers refuses all but the console's administrators.
 func (c *call) administers() error {
-	if !c.who.Session.User.Administrator {
+	if c.who.Session == nil || !c.who.Session.User.Administrator {
 		return fmt.Errorf("%w: an administrator of the console may", entry.ErrForbidden)
 	}
 	return nil

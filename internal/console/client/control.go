@@ -9,6 +9,7 @@ import (
 
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/placement"
+	"davit.dev/davit/internal/console/quota"
 )
 
 // tell sends a body as JSON and reads the answer into out.
@@ -144,4 +145,14 @@ func (c *Client) TakeBackups(ctx context.Context) (b api.Backups, err error) {
 // Status is what the process of a console at this address is.
 func (c *Client) Status(ctx context.Context) (s api.Status, err error) {
 	return s, c.read(ctx, &s, "status")
+}
+
+// Quota is what a project may have at most, and what it has.
+func (c *Client) Quota(ctx context.Context, project string) (q api.Quota, err error) {
+	return q, c.read(ctx, &q, "projects", project, "quota")
+}
+
+// SetQuota sets what a project may have at most.
+func (c *Client) SetQuota(ctx context.Context, project string, in quota.Numbers) (q api.Quota, err error) {
+	return q, c.tell(ctx, "PUT", []string{"projects", project, "quota"}, in, &q)
 }

@@ -94,3 +94,40 @@ func (s *Snapshot) application(of Agent, o Heard) {
 	said := Point{ID: o.Point, Instant: o.Instant, Site: of.Site, Epoch: o.Epoch, Good: true, Kept: true, Because: "its agent says that it is there: the vault has not been read since"}
 	a.Points = append([]Point{said}, a.Points...)
 }
+
+// Git names what makes an object from git, as the agents of sites say: of each site
+// where one does, by the site; empty: people do, at sites or here.
+func (k Known) Git(kind, namespace, name string) map[string]string {
+	by := map[string]string{}
+	for _, a := range k.Agents {
+		for _, o := range a.Objects {
+			if o.Git != "" && o.Kind == kind && o.Namespace == namespace && o.Name == name {
+				by[a.Site] = o.Git
+			}
+		}
+	}
+	return by
+}
+
+// Vaults are what a site's agent says of its project's vaults.
+func (a Agent) Vaults() (all []Heard) {
+	for _, o := range a.Objects {
+		if o.Kind == "Vault" && o.Vault != nil {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// RoundTrip is that of a small write to the vault from a site, as its agent measured it
+// last; 0: not known.
+func (k Known) RoundTrip(site string) time.Duration {
+	for _, a := range k.Agents {
+		for _, o := range a.Vaults() {
+			if a.Site == site && o.Vault.CopyOf == "" {
+				return time.Duration(o.Vault.RoundTrip) * time.Microsecond
+			}
+		}
+	}
+	return 0
+}

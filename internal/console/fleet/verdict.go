@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
 )
@@ -159,6 +160,23 @@ func (s *Snapshot) Application(name string) (*Application, bool) {
 		}
 	}
 	return nil, false
+}
+
+// LastDrill is the newest drill that is over of any plan of an application. One that was
+// canceled or rejected shows nothing.
+func (s *Snapshot) LastDrill(app string) (last ahead.Drill, any bool) {
+	for _, name := range s.Ahead.Of(app) {
+		p, _ := s.Ahead.Plan(name)
+		for _, d := range p.Drills {
+			if r, ok := s.Run(d.Run); ok && r.State == failover.Canceled {
+				continue
+			}
+			if !any || d.At.After(last.At) {
+				last, any = d, true
+			}
+		}
+	}
+	return last, any
 }
 
 // Run finds one by its name.

@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/quota"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/vault"
@@ -94,7 +95,16 @@ func (d *Desk) Take(ctx context.Context, p *store.Project, who entry.Who, act au
 	if err != nil {
 		return r, err
 	}
-	if r, err = p.Restore(ctx, act, r, what); err != nil {
+	put := func() error {
+		r, err = p.Restore(ctx, act, r, what)
+		return err
+	}
+	if a.DryRun {
+		err = put()
+	} else {
+		err = quota.Take(ctx, p, quota.Restores, act.At, put)
+	}
+	if err != nil {
 		return r, err
 	}
 	return d.await(ctx, p, r)

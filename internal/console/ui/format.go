@@ -17,7 +17,7 @@ import (
 var functions = template.FuncMap{
 	"duration": duration, "ago": ago, "stamp": stamp, "bytes": size, "lost": lost, "tone": tone, "mark": mark, "runTone": runTone,
 	"stepTone": stepTone, "levelTone": levelTone, "rows": levels, "document": indented,
-	"placed": placed, "millis": func(n int64) string { return duration(time.Duration(n) * time.Millisecond) },
+	"placed": placed, "trip": trip, "millis": func(n int64) string { return duration(time.Duration(n) * time.Millisecond) },
 }
 
 // placed is the tone of how a document stands at a site.
@@ -161,4 +161,12 @@ func indented(raw json.RawMessage) string {
 		return string(raw)
 	}
 	return out.String()
+}
+
+// trip is a round trip in microseconds, for people.
+func trip(micros int64) string {
+	if micros < 10_000 {
+		return fmt.Sprintf("%.1f ms", float64(micros)/1000)
+	}
+	return fmt.Sprintf("%d ms", micros/1000)
 }

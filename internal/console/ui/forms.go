@@ -22,6 +22,8 @@ import (
 func (v *visit) field(name string) string { return strings.TrimSpace(v.r.PostFormValue(name)) }
 
 type peopleData struct {
+	Quota            []share
+	Administers      bool // whoever looks is an administrator of the console
 	Members          []store.Member
 	Roles            []account.Role
 	Tokens           []store.Token
@@ -34,7 +36,7 @@ func peoplePage(v *visit) error { return v.people(api.Token{}) }
 
 // people shows who may what, and a token that was just made.
 func (v *visit) people(made api.Token) (err error) {
-	d := peopleData{Roles: account.Roles(), Scopes: sortedScopes(account.Permissions(), account.Manage), Secret: made.Secret, SecretOf: made.Name, Now: v.Door.Now()}
+	d := peopleData{Roles: account.Roles(), Scopes: sortedScopes(account.Permissions(), account.Manage), Secret: made.Secret, SecretOf: made.Name, Now: v.Door.Now(), Administers: v.administers() == nil}
 	if d.Members, err = v.project.Members(v.ctx()); err != nil {
 		return err
 	}
@@ -42,6 +44,9 @@ func (v *visit) people(made api.Token) (err error) {
 		if d.Tokens, err = v.project.Tokens(v.ctx()); err != nil {
 			return err
 		}
+	}
+	if d.Quota, err = v.quota(d.Now); err != nil {
+		return err
 	}
 	return v.show(http.StatusOK, "people", "People and robots", d)
 }
@@ -57,7 +62,7 @@ func setMember(v *visit) error {
 		return err
 	}
 	m := store.Member{User: u.ID, Name: u.Name, Role: account.Role(v.field("role"))}
-	if err := v.project.SetMember(v.ctx(), v.Door.Act(v.who, v.r), m); err != nil {
+	if err := api.GiveRole(v.ctx(), v.project, v.Door.Act(v.who, v.r), m); err != nil {
 		return err
 	}
 	return v.then(v.peoplePath())

@@ -110,48 +110,132 @@ func short(name string) string {
 }
 
 // mostDrawn is how many sites a map has room for; the cards below show all.
-const mostDrawn = 8
+const mostDrawn = 16
 
-// siteMap draws the sites over the vault that they share: who holds what, how far
-// behind its newest recovery points are, and who gives no sign of life.
-func siteMap(s *fleet.Snapshot, now time.Time) template.HTML {
-	const high, wide, gap, vaultY, beside = 56, 210, 30, 150, 24
+// siteMap draws the sites around the vault that they share: who holds what, how far
+// behind its newest recovery points are, the round trip to the vault as agents measure
+// it, where plans move what a site holds, and who gives no sign of life. Many sites are
+// drawn above and below the vault.
+func siteMap(k fleet.Known, now time.Time) template.HTML {
+	const high, wide, gap, above, beside, row = 56, 230, 40, 4, 24, 94
+	s := k.Snapshot
 	sites := s.Sites[:min(len(s.Sites), mostDrawn)]
-	full := max(2*margin+len(sites)*(wide+gap)-gap, 2*margin+wide)
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg class="line graph" width="%d" height="220" viewBox="0 0 %d 220" role="img"><title>%d sites and the vault that they share</title>`, full, full, len(s.Sites))
-	fmt.Fprintf(&b, `<rect class="box" x="%d" y="%d" width="%d" height="%d" rx="5"/><text class="name" x="%d" y="%d" text-anchor="middle">vault</text>`, margin, vaultY, full-2*margin, high, full/2, vaultY+22)
-	if len(sites) < len(s.Sites) {
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">%d more sites below</text>`, full/2, vaultY+42, len(s.Sites)-len(sites))
-	} else {
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">read %s ago</text>`, full/2, vaultY+42, ago(s.At, now))
+	top := len(sites)
+	if top > above {
+		top = (top + 1) / 2
 	}
+	full := max(2*margin+top*(wide+gap)-gap, 2*margin+wide)
+	links := links(s, now)
+	arcs := len(links) * 18 // each has a line of its own
+	vaultY := arcs + margin + high + row
+	height := vaultY + high + margin
+	if top < len(sites) {
+		height += row + high
+	}
+	place := func(i int) (x, y int) {
+		if i < top {
+			return margin + i*(wide+gap), arcs + margin
+		}
+		return margin + (i-top)*(wide+gap), vaultY + high + row
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg class="line graph" width="%d" height="%d" viewBox="0 0 %d %d" role="img"><title>%d sites and the vault that they share</title>`, full, height, full, height, len(s.Sites))
+	fmt.Fprintf(&b, `<rect class="box" x="%d" y="%d" width="%d" height="%d" rx="5"/><text class="name" x="%d" y="%d" text-anchor="middle">vault</text>`, margin, vaultY, full-2*margin, high, full/2, vaultY+22)
+	says := "read " + ago(s.At, now) + " ago"
+	if more := len(s.Sites) - len(sites); more > 0 {
+		says = fmt.Sprintf("%d more sites below", more)
+	}
+	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle">%s</text>`, full/2, vaultY+42, says)
+	where := map[string]int{}
 	for i, site := range sites {
-		x := margin + i*(wide+gap)
-		worst, none := behind(s, site.Name, now)
-		line, says := "standby", "stands by"
-		switch n := len(site.Holds); {
-		case n == 1:
-			line, says = "held", "holds "+site.Holds[0]
-		case n > 1:
-			line, says = "held", fmt.Sprintf("holds %d applications", n)
+		x, y := place(i)
+		if i < top {
+			where[site.Name] = x
 		}
-		link, class := "", ""
-		switch {
-		case site.Silent(now):
-			line, class, link = "broken", " bad", "silent for "+ago(site.Seen, now)
-		case none:
-			line, link = "broken", "no point of something"
-		case len(site.Holds) > 0:
-			link = duration(worst) + " behind, at worst"
+		box, line, holds, behind := standing(s, site, now)
+		from, to, middle := y+high, vaultY, (y+high+vaultY)/2
+		if i >= top {
+			from, to, middle = vaultY+high, y, (vaultY+high+y)/2
 		}
-		fmt.Fprintf(&b, `<path class="%s" d="M%d %d V%d"/>`, line, x+beside, margin+high, vaultY)
-		fmt.Fprintf(&b, `<rect class="box%s" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, class, x, margin, wide, high)
-		fmt.Fprintf(&b, `<text class="name" x="%d" y="%d">%s</text><text x="%d" y="%d">%s</text>`, x+10, margin+22, template.HTMLEscapeString(short(site.Name)), x+10, margin+42, template.HTMLEscapeString(short(says)))
-		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, x+beside+8, (margin+high+vaultY)/2+4, template.HTMLEscapeString(link))
+		fmt.Fprintf(&b, `<path class="%s" d="M%d %d V%d"/>`, line, x+beside, from, to)
+		fmt.Fprintf(&b, `<rect class="box%s" x="%d" y="%d" width="%d" height="%d" rx="5"/>`, box, x, y, wide, high)
+		fmt.Fprintf(&b, `<text class="name" x="%d" y="%d">%s</text><text x="%d" y="%d">%s</text>`, x+10, y+22, template.HTMLEscapeString(short(site.Name)), x+10, y+42, template.HTMLEscapeString(short(holds)))
+		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, x+beside+8, middle-4, template.HTMLEscapeString(behind))
+		if d := k.RoundTrip(site.Name); d > 0 {
+			fmt.Fprintf(&b, `<text x="%d" y="%d">round trip %s</text>`, x+beside+8, middle+14, trip(d.Microseconds()))
+		}
+	}
+	for i, l := range links {
+		from, known := where[l.from]
+		to, there := where[l.to]
+		y := margin + i*18
+		if !known || !there { // no line that would cross others
+			fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, margin+beside, y-4, template.HTMLEscapeString(l.says))
+			continue
+		}
+		fmt.Fprintf(&b, `<path class="standby" d="M%d %d V%d H%d V%d"/>`, from+wide-beside, arcs+margin, y, to+wide-beside-12, arcs+margin)
+		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, min(from, to)+beside, y-4, template.HTMLEscapeString(l.says))
 	}
 	b.WriteString("</svg>")
 	return template.HTML(b.String()) //nolint:gosec // made of numbers and escaped text
+}
+
+// standing is how a site is drawn: its box, its line to the vault, what it holds, and
+// how far behind its newest recovery points are.
+func standing(s *fleet.Snapshot, site fleet.Site, now time.Time) (box, line, holds, link string) {
+	worst, none := behind(s, site.Name, now)
+	line, holds = "standby", "stands by"
+	switch n := len(site.Holds); {
+	case n == 1:
+		line, holds = "held", "holds "+site.Holds[0]
+	case n > 1:
+		line, holds = "held", fmt.Sprintf("holds %d applications", n)
+	}
+	switch {
+	case site.Silent(now):
+		line, box, link = "broken", " bad", "silent for "+ago(site.Seen, now)
+	case none:
+		line, link = "broken", "no point of something"
+	case len(site.Holds) > 0:
+		link = duration(worst) + " behind, at worst"
+	}
+	return box, line, holds, link
+}
+
+// link is where a plan moves what a site holds.
+type link struct{ from, to, says string }
+
+// mostLinks is how many links between sites a map has room for.
+const mostLinks = 6
+
+// links are those between sites, and how far behind the target is: by how much work
+// would be lost if the plan moved its applications there now.
+func links(s *fleet.Snapshot, now time.Time) (all []link) {
+	if s.Ahead == nil {
+		return nil
+	}
+	for _, p := range s.Ahead.Plans {
+		if p.From == "" || p.To == "" || p.From == p.To || len(all) == mostLinks {
+			continue
+		}
+		got, err := p.Parse()
+		if err != nil {
+			continue
+		}
+		lag, none := time.Duration(0), false
+		for _, app := range got.Applications {
+			if a, ok := s.Application(app.Name); ok && a.Site == p.From {
+				lost, known := a.Lost(now)
+				lag, none = max(lag, lost), none || !known
+			}
+		}
+		says := p.From + " → " + p.To + " by plan " + p.Name + ": " + duration(lag) + " behind"
+		if none {
+			says = p.From + " → " + p.To + " by plan " + p.Name + ": no point of something"
+		}
+		all = append(all, link{p.From, p.To, says})
+	}
+	return all
 }
 
 // behind is how much of a site's applications would be lost at worst, and whether

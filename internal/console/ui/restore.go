@@ -168,7 +168,7 @@ func (v *visit) restoration(code int, problem string) error {
 		return err
 	}
 	s := d.Restore
-	d.Tone = map[string]string{"completed": "good", "planned": "good", "refused": "bad", "failed": "bad"}[s.State]
+	d.Tone = map[string]string{"completed": "good", "planned": "good", "refused": "bad", "failed": "bad", "canceled": "warn"}[s.State]
 	if s.Blocked() {
 		d.Tone = "bad"
 	}

@@ -152,6 +152,8 @@ func inProject() map[string]place {
 		"GET /p/{project}/restores/{id}":                {account.Read, restorationPage},
 		"POST /p/{project}/restores/{id}/begin":         {restoration.Need, beginRestore},
 		"POST /p/{project}/restores/{id}/cancel":        {restoration.Need, cancelRestore},
+		"GET /p/{project}/sites/{name}":                 {account.Read, sitePage},
+		"GET /p/{project}/vaults":                       {account.Read, vaultsPage},
 		"GET /p/{project}/runs":                         {account.Read, runsPage},
 		"GET /p/{project}/runs/{name}":                  {account.Read, runPage},
 		"POST /p/{project}/runs/{name}/requests":        {account.Read, askRun},
@@ -169,6 +171,7 @@ func inProject() map[string]place {
 		"GET /p/{project}/people":                       {account.Read, peoplePage},
 		"POST /p/{project}/members":                     {account.Manage, setMember},
 		"POST /p/{project}/members/remove":              {account.Manage, removeMember},
+		"POST /p/{project}/quota":                       {account.Read, setQuota},
 		"POST /p/{project}/tokens":                      {account.Manage, createToken},
 		"POST /p/{project}/tokens/revoke":               {account.Manage, revokeToken},
 	}

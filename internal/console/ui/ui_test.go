@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"fmt"
 	"math"
 	"regexp"
 	"strconv"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/failover"
@@ -85,7 +87,24 @@ func TestDrawings(t *testing.T) {
 		{ID: "broken"},
 	}, now)
 	steps := stepLine(&fleet.Run{Begun: now.Add(-time.Minute), Result: failover.Result{Steps: []failover.StepResult{{Name: evil, Status: failover.Doing, Begun: now.Add(-time.Second)}, {Name: "later"}}}}, now)
-	for _, drawn := range []string{string(line), string(steps)} {
+	sites := fleet.Snapshot{At: now, Applications: []fleet.Application{{Name: "shop", Site: "site-0", Points: []fleet.Point{{Good: true, Instant: now.Add(-time.Hour)}}}}}
+	for n := range 20 {
+		sites.Sites = append(sites.Sites, fleet.Site{Name: fmt.Sprint("site-", n), Seen: now})
+	}
+	sites.Sites[3].Name = evil
+	moves := `{"apiVersion":"davit.dev/v1alpha1","kind":"RecoveryPlan","metadata":{"name":"` + "p" + `"},"spec":{"applications":[{"name":"shop"}],"sites":[{"name":"site-0"},{"name":"site-1"}]}}`
+	sites.Ahead = &ahead.View{Plans: []ahead.Plan{{Name: evil, From: "site-0", To: "site-1", Document: []byte(moves)}}}
+	reach := fleet.Agent{Site: "site-1", Objects: []fleet.Heard{{Object: uplink.Object{Key: uplink.Key{Kind: "Vault", Name: "main"}, Vault: &uplink.Reach{RoundTrip: 4200}}}}}
+	drawn := string(siteMap(fleet.Known{Snapshot: &sites, Agents: []fleet.Agent{reach}}, now))
+	for _, says := range []string{"round trip 4.2 ms", "4 more sites below", "1 h behind"} {
+		if !strings.Contains(drawn, says) {
+			t.Errorf("no %q in %s", says, drawn)
+		}
+	}
+	if n := strings.Count(drawn, `<rect class="box`); n != 17 {
+		t.Errorf("%d boxes for 16 sites and the vault", n)
+	}
+	for _, drawn := range []string{string(line), string(steps), drawn} {
 		if strings.Contains(drawn, "<script") || !strings.HasSuffix(drawn, "</svg>") || strings.Contains(drawn, "NaN") {
 			t.Error(drawn)
 		}

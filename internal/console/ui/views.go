@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/restoration"
@@ -138,7 +139,7 @@ type Column struct{ Key, Name string }
 // Columns are those of the table of applications.
 func (d fleetData) Columns() []Column {
 	return []Column{
-		{"name", "Application"}, {"state", "State"}, {"lost", "Lost if its site is lost now"}, {"verified", "Verified"}, {"level", "Level"}, {"site", "Site"}, {"", "Plan"},
+		{"name", "Application"}, {"state", "State"}, {"lost", "Lost if its site is lost now"}, {"verified", "Verified"}, {"level", "Level"}, {"drill", "Last drill"}, {"site", "Site"}, {"", "Plan"},
 	}
 }
 
@@ -161,6 +162,15 @@ func (d fleetData) Link(key string) string {
 // Level is the least level of readiness of an application; empty: not known.
 func (d fleetData) Level(app string) string { return d.ahead().Level(app) }
 
+// LastDrill is the newest drill of an application that says something; without one it has
+// no time.
+func (d fleetData) LastDrill(app string) (last ahead.Drill) {
+	if d.Known.Snapshot != nil {
+		last, _ = d.Known.Snapshot.LastDrill(app)
+	}
+	return last
+}
+
 // PlansOf are the plans that an application moves by.
 func (d fleetData) PlansOf(app string) []string { return d.ahead().Of(app) }
 
@@ -169,7 +179,7 @@ func fleetPage(v *visit) error {
 	d.Sort, d.Down = strings.CutPrefix(v.r.FormValue("sort"), "-")
 	if s := d.Known.Snapshot; s != nil {
 		d.Verdict, d.Tone = verdict(s, d.Now)
-		d.Map = siteMap(s, d.Now)
+		d.Map = siteMap(d.Known, d.Now)
 		for _, t := range s.Tasks(d.Now) {
 			d.Tasks = append(d.Tasks, task{Task: t, Project: v.project.Name})
 		}
@@ -196,6 +206,7 @@ func (d *fleetData) sort() {
 		"lost":     func(a, b fleet.Application) int { return cmp.Compare(d.lost(a), d.lost(b)) },
 		"verified": func(a, b fleet.Application) int { return b.Proven().Compare(a.Proven()) },
 		"level":    func(a, b fleet.Application) int { return strings.Compare(d.rank(a), d.rank(b)) },
+		"drill":    func(a, b fleet.Application) int { return d.LastDrill(a.Name).At.Compare(d.LastDrill(b.Name).At) },
 		"site":     func(a, b fleet.Application) int { return strings.Compare(a.Site, b.Site) },
 	}[d.Sort]
 	if !known {
@@ -321,6 +332,8 @@ func (v *visit) run(code int) error {
 // documentItem is a document, and how it stands at the sites that it is for.
 type documentItem struct {
 	store.Document
+	// Git is what makes it from git, by site.
+	Git   map[string]string
 	Sites []placement.Standing
 }
 
@@ -333,9 +346,10 @@ func documentsPage(v *visit) error {
 	if err != nil {
 		return err
 	}
+	known := v.Fleet(v.project)
 	items := make([]documentItem, 0, len(all))
 	for _, d := range all {
-		items = append(items, documentItem{Document: d})
+		items = append(items, documentItem{Document: d, Git: known.Git(d.Kind, d.Namespace, d.Name)})
 	}
 	var going []placement.Standing
 	for _, s := range stand {

@@ -9,6 +9,7 @@ import (
 
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/document"
+	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
@@ -84,5 +85,13 @@ func told(ctx context.Context, p *store.Project, act audit.Act) error {
 		}
 		events = append(events, store.SentEvent{Seq: e.Seq, Body: body})
 	}
-	return p.HearAgents(ctx, []store.Word{{Site: site, At: act.At, Version: "v1.2.0", Ends: act.At.Add(30 * 24 * time.Hour), Outbox: "sample", Events: events}})
+	said, err := json.Marshal([]fleet.Heard{
+		{Heard: act.At, Object: uplink.Object{Key: uplink.Key{Kind: "Vault", Name: "main"}, State: "Ready", Vault: &uplink.Reach{RoundTrip: 4200, KeyVersion: 1, Checked: act.At}}},
+		{Heard: act.At, Object: uplink.Object{Key: uplink.Key{Kind: "Application", Namespace: "davit-system", Name: "wiki"}, VaultName: "wiki", State: "Protected", Git: "Argo CD application wikis"}},
+		{Heard: act.At, Object: uplink.Object{Key: uplink.Key{Kind: "ProtectionPolicy", Namespace: "davit-system", Name: "hourly"}, Git: "Argo CD application policies"}},
+	})
+	if err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	return p.HearAgents(ctx, []store.Word{{Site: site, At: act.At, Version: "v1.2.0", Said: said, Ends: act.At.Add(30 * 24 * time.Hour), Outbox: "sample", Events: events}})
 }
