@@ -17,7 +17,7 @@ func TestSitePages(t *testing.T) {
 	if !strings.Contains(text, `href="/p/acme/vaults"`) || !strings.Contains(text, "Last drill") {
 		t.Errorf("%s", text)
 	}
-	w.shown(vera, "/p/acme/sites/east", "Lets the console")
+	w.shown(vera, "/p/acme/sites/east", "No agent of it was let in here")
 	w.shown(vera, "/p/acme/vaults", "As the sites reach them")
 	if code, text := w.do(vera, w.get("/p/acme/sites/nowhere")); code != http.StatusNotFound {
 		t.Errorf("%d %s", code, text)

@@ -219,7 +219,13 @@ func TestShow(t *testing.T) {
 	if err != nil || err2 != nil || !whole.Blocked() || part.Preview != nil || whole.Command != "davit restore shop-2 --existing exact --dry-run --diff" {
 		t.Errorf("%+v, %+v, %v", whole, part, errors.Join(err, err2))
 	}
-	r.Preview = nil
+	r.Outcome = []byte(`{"warnings":["Secret shop/planted is older"],"more":2}`)
+	whole, err = Show(r, now, true)
+	part, err2 = Show(r, now, false)
+	if err != nil || err2 != nil || len(whole.Outcome.Warnings) != 1 || len(part.Outcome.Warnings) != 0 || part.Outcome.More != 3 {
+		t.Errorf("%+v, %+v, %v", whole.Outcome, part.Outcome, errors.Join(err, err2))
+	}
+	r.Preview, r.Outcome = nil, nil
 	if s, err := Show(r, now, true); err != nil || !strings.Contains(s.Why, "lost") {
 		t.Errorf("%+v, %v", s, err)
 	}

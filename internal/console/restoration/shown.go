@@ -107,6 +107,9 @@ func Show(r store.Restoration, now time.Time, whole bool) (Shown, error) {
 			return s, fmt.Errorf("read restore %s: %w", r.ID, err)
 		}
 	}
+	if s.Outcome != nil && !whole { // they name objects
+		s.Outcome.More, s.Outcome.Warnings = s.Outcome.More+int64(len(s.Outcome.Warnings)), nil
+	}
 	if len(r.Preview) > 0 && whole {
 		s.Preview = &uplink.Preview{}
 		if err := json.Unmarshal(r.Preview, s.Preview); err != nil {
