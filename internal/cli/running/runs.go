@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
@@ -247,7 +248,7 @@ func (h *here) answer(ctx context.Context, run string, u *until) error {
 			switch {
 			case err == nil && !u.done.Load():
 				return exit.Refuse("`runs show "+run+"` shows how it ended", "run %s is over: %s", run, state.Phase)
-			case err != nil && !errors.Is(err, standby.ErrCarried):
+			case err != nil && !forOthers(err):
 				return h.conclude(state, err)
 			}
 			asked = time.Now()
@@ -259,6 +260,12 @@ func (h *here) answer(ctx context.Context, run string, u *until) error {
 		case <-time.After(replyLook):
 		}
 	}
+}
+
+// forOthers tells whether an error of carrying a run says that it is not for this
+// process: another one carries it, or this person may not, as one who only approves.
+func forOthers(err error) bool {
+	return errors.Is(err, standby.ErrCarried) || apierrors.IsForbidden(err)
 }
 
 // follow waits until the run is over, or waits for people, as it would if this
@@ -280,7 +287,7 @@ func (h *here) follow(ctx context.Context, run string) (*failover.State, error) 
 		}
 		if time.Since(since) > replyPatience && s.Spec.To == h.in.Site {
 			done, err := h.takeOver(ctx, run, nil, func(s *failover.State) bool { return s.Executor == h.process && settled(s) })
-			if !errors.Is(err, standby.ErrCarried) {
+			if !forOthers(err) {
 				return done, err
 			}
 			since = time.Now()
