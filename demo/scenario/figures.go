@@ -12,7 +12,8 @@ import (
 type move struct {
 	moveReport
 	began, ended time.Time
-	killed       time.Time // the source's site, or the command; zero: neither
+	killed       time.Time // the source's site, in a failover
+	left         time.Time // the command that carried it was killed; zero: it was not
 }
 
 // Steps that wait for pods to start or to stop, and those that carry data: what a
@@ -86,9 +87,9 @@ func (r *Run) Figures(ctx context.Context, w io.Writer) error {
 			seconds(silence(acks, from, m.ended.Add(time.Second))))
 	}
 	for _, m := range r.moves {
-		if len(m.Carriers) > 1 {
+		if !m.left.IsZero() {
 			fmt.Fprintf(w, "\n%s: the command was killed; the agent carried the run %s later, its first step began after %s\n", m.Verb,
-				seconds(m.Carriers[1].Since.Sub(m.killed)), seconds(m.resumed().Sub(m.killed)))
+				seconds(m.Carriers[1].Since.Sub(m.left)), seconds(m.resumed().Sub(m.left)))
 		}
 	}
 	for _, m := range r.moves {

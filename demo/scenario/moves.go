@@ -298,7 +298,7 @@ func (r *Run) failBack(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r.moves[len(r.moves)-1].killed = killed
+	r.moves[len(r.moves)-1].left = killed
 	if n := len(m.Carriers); n != 2 || !strings.HasPrefix(m.Carriers[1].Name, "agent ") {
 		return "", fmt.Errorf("the run was carried by %+v, want the command and then an agent", m.Carriers)
 	}
