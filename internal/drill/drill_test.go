@@ -132,7 +132,11 @@ func TestADrillMakesWay(t *testing.T) {
 	if err != nil || r == nil || r.Kind != failover.Cancel || !strings.Contains(r.By, "west claimed epoch 2 of shop") {
 		t.Fatalf("%v %+v", err, r)
 	}
-	if err := y.Reply(t.Context(), "r", r.Number, ""); err != nil || len(people.replied) > 0 {
+	if err := y.Reply(t.Context(), "r", 7, ""); err != nil || y.Answered() {
+		t.Errorf("%v: somebody else was answered, and the drill is said to have heard", err)
+	}
+	people.replied = nil
+	if err := y.Reply(t.Context(), "r", r.Number, ""); err != nil || len(people.replied) > 0 || !y.Answered() {
 		t.Errorf("%v: nobody waits for the reply, and %v got one", err, people.replied)
 	}
 	if r, err := y.Next(t.Context(), "r"); r != nil || err != nil {

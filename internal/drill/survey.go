@@ -3,6 +3,7 @@ package drill
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/execute"
@@ -101,8 +102,13 @@ type Yield struct {
 	// Stop is closed when whoever carries the drill is told to stop; may be nil.
 	Stop <-chan struct{}
 
-	asked bool
+	asked    bool
+	answered atomic.Bool
 }
+
+// Answered tells whether the run has heard that it is to make way. Before, that it waits
+// for people is no reason to leave it.
+func (y *Yield) Answered() bool { return y.answered.Load() }
 
 // Next implements execute.Requests.
 func (y *Yield) Next(ctx context.Context, run string) (*execute.Request, error) {
@@ -145,6 +151,7 @@ const yielding = -1
 // Reply implements execute.Requests.
 func (y *Yield) Reply(ctx context.Context, run string, n int64, refused string) error {
 	if n == yielding {
+		y.answered.Store(true)
 		return nil
 	}
 	return y.Requests.Reply(ctx, run, n, refused)

@@ -822,6 +822,26 @@ func TestDrill(t *testing.T) {
 	r.order("act cleanup")
 }
 
+// TestADrillThatWaitsForAPerson is cleaned up when it is canceled, by whoever carries it
+// or takes it over: nobody need answer first.
+func TestADrillThatWaitsForAPerson(t *testing.T) {
+	for _, taken := range []bool{false, true} {
+		r := newRig(t, plan.Drill, func(p *plan.Plan, _ *Spec) {
+			p.Steps = []plan.Step{{Name: "look", Kind: plan.KindManual, Verbs: []plan.Verb{plan.Drill}, Prompt: "look around", Timeout: time.Hour, After: []string{"ready/shop"}}}
+		})
+		r.run(Paused)
+		if taken {
+			r.m = TakeOver("e2", r.m.State())
+			r.tell(Event{Kind: Begin})
+		}
+		if why := r.says(Cancel, nil); why != "" {
+			t.Error(why)
+		}
+		r.pass(Canceled)
+		r.order("act ready/shop", "act cleanup")
+	}
+}
+
 // TestDrillWithoutAnOutcome: nobody knows what became of one step while another
 // ends, and then it turns out not to have been done. The drill is cleaned up.
 func TestDrillWithoutAnOutcome(t *testing.T) {

@@ -51,10 +51,11 @@ func (m *Machine) unproven(step *plan.Step) bool {
 	return step.Kind == plan.KindFence && st.ended() && st.Status != Succeeded && step.OnError == plan.Continue && !m.state.meets(step.Application)
 }
 
-// busy tells whether something else than a step is being done.
+// busy tells whether something else than a step is being done. Of what only waits for a
+// person nothing is.
 func (m *Machine) busy(but string) bool {
-	for name := range m.flights {
-		if name != but {
+	for name, f := range m.flights {
+		if name != but && (f.doing != "" || !m.state.Spec.step(name).Asks()) {
 			return true
 		}
 	}

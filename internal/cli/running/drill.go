@@ -238,7 +238,11 @@ func (h *here) sweepOne(ctx context.Context, run string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	state, err = h.carry(held, run, failover.TakeOver(h.process, state), j, h.wishes(state.Spec, state.Facts, h.until(0, state.Spec), stop), settled)
+	wishes := h.wishes(state.Spec, state.Facts, h.until(0, state.Spec), stop)
+	state, err = h.carry(held, run, failover.TakeOver(h.process, state), j, wishes, func(s *failover.State) bool {
+		y, drills := wishes.(*drill.Yield) // one that waited for a person is to hear first that nobody will come
+		return settled(s) && (!drills || y.Answered())
+	})
 	if err != nil {
 		return false, err
 	}
