@@ -249,7 +249,7 @@ func (h *here) sweepOne(ctx context.Context, run string) (bool, error) {
 	if !state.Phase.Over() {
 		return false, exit.Hint(fmt.Errorf("drill %s is not cleaned up: %s", run, state.Shown()), "`runs show "+run+"` says why; then `davit drill --sweep` again")
 	}
-	return true, nil
+	return true, h.site.CleanDrill(ctx, run) // one that was canceled before is over at once
 }
 
 // wishes are what people want of a run. A drill makes way for other runs, too, and
