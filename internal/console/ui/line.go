@@ -126,7 +126,7 @@ func siteMap(k fleet.Known, now time.Time) template.HTML {
 	}
 	full := max(2*margin+top*(wide+gap)-gap, 2*margin+wide)
 	links := links(s, now)
-	arcs := len(links) * 18 // each has a line of its own
+	arcs := len(links) * (18 + 10) // first what they say, then a line for each
 	vaultY := arcs + margin + high + row
 	height := vaultY + high + margin
 	if top < len(sites) {
@@ -168,13 +168,12 @@ func siteMap(k fleet.Known, now time.Time) template.HTML {
 	for i, l := range links {
 		from, known := where[l.from]
 		to, there := where[l.to]
-		y := margin + i*18
+		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, margin, margin+i*18, template.HTMLEscapeString(l.says))
 		if !known || !there { // no line that would cross others
-			fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, margin+beside, y-4, template.HTMLEscapeString(l.says))
 			continue
 		}
+		y := margin + len(links)*18 + i*10
 		fmt.Fprintf(&b, `<path class="standby" d="M%d %d V%d H%d V%d"/>`, from+wide-beside, arcs+margin, y, to+wide-beside-12, arcs+margin)
-		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, min(from, to)+beside, y-4, template.HTMLEscapeString(l.says))
 	}
 	b.WriteString("</svg>")
 	return template.HTML(b.String()) //nolint:gosec // made of numbers and escaped text
