@@ -254,7 +254,7 @@ func TestChecks(t *testing.T) {
 			in.Plan.Steps = append(in.Plan.Steps, terraform("net", plan.Drill))
 			in.Registries["registry.example.com/tf:1"] = preflight.Registry{Absent: true, Why: "404"}
 		}},
-		{"terraform's Secret is missing", "rights", preflight.Fail, "Secret cloud", func(in *preflight.Input) {
+		{"terraform's Secret is missing", "steps", preflight.Fail, "Secret cloud", func(in *preflight.Input) {
 			s := terraform("net", plan.Drill)
 			s.Terraform.Secrets = []string{"cloud"}
 			in.Plan.Steps = append(in.Plan.Steps, s)

@@ -15,14 +15,6 @@ import (
 	"davit.dev/davit/internal/restore/shape"
 )
 
-// ignoreNotFound is err unless it says that the object is not there.
-func ignoreNotFound(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
-}
-
 // owners returns the references that can be set now, and those that have to
 // wait for an owner which this restore has still to create. References to
 // owners that will never be there are dropped with a warning: an object with
@@ -95,7 +87,7 @@ func (e *Engine) foreignOwner(ctx context.Context, en *index.Entry, o shape.Owne
 	}
 	live, err := e.cluster.Get(ctx, at, namespace, e.mapOwner(o).Name)
 	if err != nil {
-		return "", false, ignoreNotFound(err)
+		return "", false, answer.IgnoreNotFound(err)
 	}
 	return string(live.GetUID()), false, nil
 }

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/vacancy"
 )
 
 // Where objects are there already they are looked at, not created again; one
@@ -92,7 +93,7 @@ func TestNewNamespacesOnly(t *testing.T) {
 				return nil
 			})
 		})
-		if wrote := r.c.get("ConfigMap", "copy", "a") != nil; wrote == only || errors.Is(err, errTaken) != only {
+		if wrote := r.c.get("ConfigMap", "copy", "a") != nil; wrote == only || errors.Is(err, vacancy.ErrTaken) != only {
 			t.Errorf("only new ones %v: wrote %v, %v", only, wrote, err)
 		}
 		if taken("after") != only {

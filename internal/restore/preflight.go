@@ -351,7 +351,7 @@ func (e *Engine) checkClaims(ctx context.Context) ([]Finding, error) {
 func (e *Engine) checkClaim(ctx context.Context, at Served, en *index.Entry, vol point.Volume) ([]Finding, error) {
 	namespace, name := e.target(en)
 	live, err := e.cluster.Get(ctx, at, namespace, name)
-	if ignoreNotFound(err) != nil {
+	if answer.IgnoreNotFound(err) != nil {
 		return nil, err
 	}
 	if err == nil {

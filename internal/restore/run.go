@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/vacancy"
 )
 
 // The engine's steps besides the ranks.
@@ -298,10 +299,6 @@ func (e *Engine) targetNamespaces() []string {
 	return names
 }
 
-// errTaken says that a namespace is there which this restore did not make, and that it
-// writes into no other.
-var errTaken = errors.New("a namespace is there already that this restore did not make, and it goes into new ones only")
-
 // own refuses a namespace that is somebody else's, where only new ones will do.
 // That is looked at after the namespace is there, whoever made it.
 func (e *Engine) own(ctx context.Context, name string) error {
@@ -312,16 +309,7 @@ func (e *Engine) own(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	live, err := e.cluster.Get(ctx, at, "", name)
-	switch {
-	case apierrors.IsNotFound(err): // nothing can be written into it
-		return nil
-	case err != nil:
-		return fmt.Errorf("see whose namespace %s is: %w", name, err)
-	case live.GetLabels()[shape.LabelRestore] != e.opts.ID:
-		return fmt.Errorf("%w: %s", errTaken, name)
-	}
-	return nil
+	return vacancy.Own(ctx, e.cluster, at, name, e.opts.ID)
 }
 
 // createNamespace makes a namespace unless it is there.

@@ -10,6 +10,8 @@ import (
 const (
 	MostRestores = 128
 	MostDryRuns  = 16
+	// MostAsked is all of it: each restore may be taken back, too.
+	MostAsked = 2*MostRestores + MostDryRuns
 )
 
 // What a console may restore at a site.

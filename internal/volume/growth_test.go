@@ -20,7 +20,7 @@ const grownFiles = "DAVIT_GROWN_FILES"
 // the repository's index has of each file that is new.
 const (
 	growth      = 5.0 // for ten times the files
-	baseMiB     = 128.0
+	baseMiB     = 192.0
 	perFileMiB  = 2.0 / 1024
 	fewFiles    = 2000
 	fewFilesRun = 10_000 // with DAVIT_SOAK
@@ -48,7 +48,7 @@ func TestMemoryGrowsSlowly(t *testing.T) {
 func peakOf(t *testing.T, n int) float64 {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestMemoryGrowsSlowly$", "-test.v")
-	cmd.Env = append(os.Environ(), grownFiles+"="+strconv.Itoa(n))
+	cmd.Env = append(os.Environ(), grownFiles+"="+strconv.Itoa(n), "GOGC=100") // as in production
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%d files: %v\n%s", n, err, out)

@@ -2,9 +2,10 @@ package remote
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/pmezard/go-difflib/difflib"
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
@@ -78,7 +79,7 @@ func (c change) lines() ([]string, error) {
 		}
 	}
 	wanted, err := said(c.wanted)
-	return compareLines(linesOf(old), linesOf(wanted)), err
+	return compare(old, wanted), err
 }
 
 // said is what a person says in an object, without what the console itself keeps.
@@ -86,13 +87,6 @@ func said(o api.Object) (string, error) {
 	m := api.Metadata{Name: o.Metadata.Name, Namespace: o.Metadata.Namespace, Labels: o.Metadata.Labels, Annotations: o.Metadata.Annotations}
 	text, err := yaml.Marshal(api.Object{APIVersion: o.APIVersion, Kind: o.Kind, Metadata: m, Spec: o.Spec})
 	return string(text), err
-}
-
-func linesOf(text string) []string {
-	if text == "" {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 }
 
 // Difference is what differs in one document.
@@ -134,116 +128,13 @@ func (d Differences) Names() []string {
 // around is how many lines are shown around a change.
 const around = 3
 
-// maxTable bounds the work on what differs: beyond that all of it is shown as
-// removed and added.
-const maxTable = 16 << 20
-
-// compareLines is a unified comparison, its parts headed by where they are.
-func compareLines(old, now []string) []string {
-	steps := align(old, now)
-	var out []string
-	for i := 0; i < len(steps); i++ {
-		if steps[i].sign == ' ' {
-			continue
-		}
-		from := max(i-around, 0)
-		to, last := i, i
-		for to < len(steps) && to-last <= 2*around {
-			if steps[to].sign != ' ' {
-				last = to
-			}
-			to++
-		}
-		to = min(last+around+1, len(steps))
-		out = append(out, fmt.Sprintf("@@ -%d +%d @@", steps[from].old+1, steps[from].now+1))
-		for _, s := range steps[from:to] {
-			out = append(out, string(s.sign)+s.text)
-		}
-		i = to - 1
+// compare is a unified comparison by lines, its parts headed by where they are.
+func compare(old, now string) []string {
+	text, _ := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{ // a string takes all that is written
+		A: slices.Collect(strings.Lines(old)), B: slices.Collect(strings.Lines(now)), Context: around,
+	})
+	if text == "" {
+		return nil
 	}
-	return out
-}
-
-// step is a line that both have (' '), that only the old one ('-') or only the new
-// one has ('+'), and where it is in each.
-type step struct {
-	sign     byte
-	text     string
-	old, now int
-}
-
-// align finds the fewest lines to remove and to add.
-func align(old, now []string) []step {
-	head := 0
-	for head < len(old) && head < len(now) && old[head] == now[head] {
-		head++
-	}
-	tail := 0
-	for tail < len(old)-head && tail < len(now)-head && old[len(old)-1-tail] == now[len(now)-1-tail] {
-		tail++
-	}
-	var steps []step
-	add := func(sign byte, text string, i, j int) { steps = append(steps, step{sign, text, i, j}) }
-	for i := range head {
-		add(' ', old[i], i, i)
-	}
-	common := longest(old[head:len(old)-tail], now[head:len(now)-tail])
-	i, j := head, head
-	for i < len(old)-tail || j < len(now)-tail {
-		switch {
-		case i < len(old)-tail && j < len(now)-tail && common.both(i-head, j-head):
-			add(' ', old[i], i, j)
-			i++
-			j++
-		case i < len(old)-tail && common.drop(i-head, j-head):
-			add('-', old[i], i, j)
-			i++
-		case j < len(now)-tail:
-			add('+', now[j], i, j)
-			j++
-		default:
-			add('-', old[i], i, j)
-			i++
-		}
-	}
-	for ; i < len(old); i++ {
-		add(' ', old[i], i, j)
-		j++
-	}
-	return steps
-}
-
-// table holds for each pair of places how many lines may be kept after them; nil
-// where it would be too large.
-type table struct {
-	old, now []string
-	kept     [][]int32
-}
-
-func longest(old, now []string) table {
-	t := table{old: old, now: now}
-	if len(old)*len(now) > maxTable {
-		return t
-	}
-	t.kept = make([][]int32, len(old)+1)
-	for i := range t.kept {
-		t.kept[i] = make([]int32, len(now)+1)
-	}
-	for i := len(old) - 1; i >= 0; i-- {
-		for j := len(now) - 1; j >= 0; j-- {
-			if old[i] == now[j] {
-				t.kept[i][j] = t.kept[i+1][j+1] + 1
-			} else {
-				t.kept[i][j] = max(t.kept[i+1][j], t.kept[i][j+1])
-			}
-		}
-	}
-	return t
-}
-
-func (t table) both(i, j int) bool { return t.kept != nil && t.old[i] == t.now[j] }
-
-// drop tells whether to remove the old line first.
-func (t table) drop(i, j int) bool {
-	return t.kept == nil || j >= len(t.now) || i < len(t.old) && t.kept[i+1][j] >= t.kept[i][j+1]
+	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 }

@@ -49,7 +49,8 @@ func TestRead(t *testing.T) {
 	if shop.Fence != "none (forced)" || len(shop.Unproven) != 1 || shop.Unproven[0] != "east" {
 		t.Errorf("nobody keeps a lease: fence %s, unproven %v", shop.Fence, shop.Unproven)
 	}
-	if len(shop.Drills) != 2 || shop.Drills[0].Good || !shop.Drills[1].Good || shop.Drills[1].To != "west" || shop.Drills[1].RTO <= 0 {
+	// The newest was called off by a person, which is no failure of the plan.
+	if len(shop.Drills) != 1 || !shop.Drills[0].Good || shop.Drills[0].To != "west" || shop.Drills[0].RTO <= 0 {
 		t.Errorf("drills: %+v", shop.Drills)
 	}
 	if !shop.RTO.Known || shop.RTO.Runs != 1 || !shop.RPO["shop"].Known {

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/uplink"
 )
 
 // requestTable is what people asked sites to begin.
@@ -66,7 +68,6 @@ func scanRequest(row scanner) (r Request, err error) {
 // One that was made before is returned as it stands. While a site may still begin
 // a run of a plan, no other of that plan is asked for.
 func (p *Project) Request(ctx context.Context, act audit.Act, r Request, what string) (Request, error) {
-	again := errors.New("it was asked before")
 	r.By, r.At = act.By, act.At.UTC().Truncate(time.Millisecond)
 	record := audit.Record{Action: "run.request", Object: r.Run, Detail: what}
 	err := p.change(ctx, act, record, func(tx *sql.Tx, _ *audit.Record) error {
@@ -78,7 +79,7 @@ func (p *Project) Request(ctx context.Context, act audit.Act, r Request, what st
 			switch {
 			case old.ID == r.ID && old.Plan == r.Plan && old.Site == r.Site && old.By == r.By && string(old.Body) == string(r.Body):
 				r = old
-				return again
+				return errAsked
 			case old.ID == r.ID:
 				return fmt.Errorf("ask for run %s: %w: another request has the id %s", r.Run, ErrConflict, r.ID)
 			}
@@ -95,13 +96,21 @@ func (p *Project) Request(ctx context.Context, act audit.Act, r Request, what st
 		_, err = exec(ctx, tx, "DELETE FROM request WHERE id NOT IN (SELECT id FROM request ORDER BY at DESC, id LIMIT ?)", keptRequests)
 		return err
 	})
-	if errors.Is(err, again) { // it may be of a change that the vault has not taken
-		return r, p.Settle(ctx)
+	return r, p.asked(ctx, err)
+}
+
+// errAsked says that the same was asked before.
+var errAsked = errors.New("it was asked before")
+
+// asked ends what is asked of a site: whoever waits for that is woken.
+func (p *Project) asked(ctx context.Context, err error) error {
+	if errors.Is(err, errAsked) { // it may be of a change that the vault has not taken
+		return p.Settle(ctx)
 	}
 	if err == nil || errors.Is(err, ErrUnconfirmed) {
 		p.wake()
 	}
-	return r, err
+	return err
 }
 
 // Requested returns a request.
@@ -141,16 +150,17 @@ func answerRequests(ctx context.Context, tx *sql.Tx, site string, at time.Time, 
 		if err != nil {
 			return answered, err
 		}
-		record := audit.Record{Action: "run." + a.State, Object: r.Run, Detail: a.Why}
-		if a.State == refused {
-			record.Refused, record.Detail = a.Why, ""
-		}
-		if err := note(ctx, tx, audit.Act{By: "agent/" + site, At: at}, record); err != nil {
+		if err := noteAnswer(ctx, tx, audit.Act{By: "agent/" + site, At: at}, "run."+a.State, r.Run, a.Why); err != nil {
 			return answered, err
 		}
 	}
 	return answered, nil
 }
 
-// refused is the state of a request that a site does not do.
-const refused = "refused"
+// noteAnswer has the audit log hold what a site answered.
+func noteAnswer(ctx context.Context, tx *sql.Tx, act audit.Act, action, object, why string) error {
+	if strings.HasSuffix(action, "."+uplink.Refused) {
+		return note(ctx, tx, act, audit.Record{Action: action, Object: object, Refused: why})
+	}
+	return note(ctx, tx, act, audit.Record{Action: action, Object: object, Detail: why})
+}

@@ -80,7 +80,6 @@ func scanRestoration(row scanner) (r Restoration, err error) {
 // may still be begun, or runs at the site as far as is known, no other of it is
 // asked for.
 func (p *Project) Restore(ctx context.Context, act audit.Act, r Restoration, what string) (Restoration, error) {
-	again := errors.New("it was asked before")
 	r.By, r.At = act.By, act.At.UTC().Truncate(time.Millisecond)
 	record := audit.Record{Action: "restore.request", Object: r.Name, Detail: what}
 	if r.Dry {
@@ -95,7 +94,7 @@ func (p *Project) Restore(ctx context.Context, act audit.Act, r Restoration, wha
 			switch {
 			case old.ID == r.ID && old.Application == r.Application && old.Site == r.Site && old.By == r.By && old.Dry == r.Dry && string(old.Body) == string(r.Body):
 				r = old
-				return again
+				return errAsked
 			case old.ID == r.ID:
 				return fmt.Errorf("ask for restore %s: %w: another request has the id %s", r.Name, ErrConflict, r.ID)
 			}
@@ -119,18 +118,12 @@ func (p *Project) Restore(ctx context.Context, act audit.Act, r Restoration, wha
 		}
 		return nil
 	})
-	if errors.Is(err, again) { // it may be of a change that the vault has not taken
-		return r, p.Settle(ctx)
-	}
-	if err == nil || errors.Is(err, ErrUnconfirmed) {
-		p.wake()
-	}
-	return r, err
+	return r, p.asked(ctx, err)
 }
 
 // Withdraw has the site take a restore back, if it has not begun.
 func (p *Project) Withdraw(ctx context.Context, act audit.Act, id string) error {
-	err := p.change(ctx, act, audit.Record{Action: "restore.cancel"}, func(tx *sql.Tx, record *audit.Record) error {
+	return p.asked(ctx, p.change(ctx, act, audit.Record{Action: "restore.cancel"}, func(tx *sql.Tx, record *audit.Record) error {
 		r, err := one(ctx, tx, scanRestoration, "find restore", "SELECT "+restorationColumns+" FROM restoration WHERE id = ?", id)
 		if err == nil && (r.Dry || r.Over()) {
 			err = fmt.Errorf("cancel restore %s: %w: it is over, or a dry run", r.Name, ErrRefused)
@@ -140,11 +133,7 @@ func (p *Project) Withdraw(ctx context.Context, act audit.Act, id string) error 
 		}
 		record.Object = r.Name
 		return must(ctx, tx, "cancel restore", "UPDATE restoration SET body = json_set(body, '$.cancel', json('true')) WHERE id = ?", id)
-	})
-	if err == nil || errors.Is(err, ErrUnconfirmed) {
-		p.wake()
-	}
-	return err
+	}))
 }
 
 // Restoration returns what was asked for.
@@ -189,11 +178,7 @@ func answerRestorations(ctx context.Context, tx *sql.Tx, site string, at time.Ti
 		if a.State == r.State || r.Dry { // how far it is is no act, and a dry run does nothing
 			continue
 		}
-		record := audit.Record{Action: "restore." + a.State, Object: r.Name, Detail: a.Why}
-		if a.State == refused {
-			record.Refused, record.Detail = a.Why, ""
-		}
-		if err := note(ctx, tx, audit.Act{By: "agent/" + site, At: at}, record); err != nil {
+		if err := noteAnswer(ctx, tx, audit.Act{By: "agent/" + site, At: at}, "restore."+a.State, r.Name, a.Why); err != nil {
 			return answered, err
 		}
 	}

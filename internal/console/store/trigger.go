@@ -85,25 +85,23 @@ func (f *file) listen(ctx context.Context) error {
 		if want[t.name] == t.text {
 			delete(want, t.name)
 		} else {
-			stale = append(stale, t.name)
+			stale = append(stale, "DROP TRIGGER "+t.name)
 		}
 	}
 	if len(stale) == 0 && len(want) == 0 {
 		return nil
 	}
-	return f.transact(ctx, func(tx *sql.Tx) error {
-		for _, name := range stale {
-			if _, err := exec(ctx, tx, "DROP TRIGGER "+name); err != nil {
-				return err
-			}
+	return f.transact(ctx, func(tx *sql.Tx) error { return execAll(ctx, tx, slices.AppendSeq(stale, maps.Values(want))) })
+}
+
+// execAll carries out statements, one after the other.
+func execAll(ctx context.Context, tx *sql.Tx, texts []string) error {
+	for _, text := range texts {
+		if _, err := exec(ctx, tx, text); err != nil {
+			return err
 		}
-		for _, text := range want {
-			if _, err := exec(ctx, tx, text); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // Become makes the file hold what another one holds, at one instant: who reads
@@ -132,19 +130,12 @@ func (f *file) Become(ctx context.Context, path string) (err error) {
 }
 
 func become(ctx context.Context, tx *sql.Tx, tables map[string]table) error {
-	first := []string{
+	texts := []string{
 		"PRAGMA defer_foreign_keys = 1", "UPDATE journal_at SET quiet = 1", "DROP TRIGGER audit_stays", "DROP TRIGGER audit_keeps",
 		"DELETE FROM outbox", "INSERT INTO outbox (number, batch, change) SELECT number, batch, change FROM fresh.outbox",
 	}
-	for _, text := range first {
-		if _, err := exec(ctx, tx, text); err != nil {
-			return err
-		}
-	}
 	for _, t := range tables {
-		if _, err := exec(ctx, tx, "DELETE FROM main."+t.name); err != nil {
-			return err
-		}
+		texts = append(texts, "DELETE FROM main."+t.name)
 	}
 	for _, t := range tables {
 		var names []string
@@ -152,13 +143,7 @@ func become(ctx context.Context, tx *sql.Tx, tables map[string]table) error {
 			names = append(names, c.name)
 		}
 		list := strings.Join(names, ", ")
-		if _, err := exec(ctx, tx, "INSERT INTO main."+t.name+" ("+list+") SELECT "+list+" FROM fresh."+t.name); err != nil {
-			return err
-		}
+		texts = append(texts, "INSERT INTO main."+t.name+" ("+list+") SELECT "+list+" FROM fresh."+t.name)
 	}
-	if _, err := exec(ctx, tx, auditTriggers); err != nil {
-		return err
-	}
-	_, err := exec(ctx, tx, "UPDATE journal_at SET (number, epoch, hash, batch, quiet) = (SELECT number, epoch, hash, batch, 0 FROM fresh.journal_at)")
-	return err
+	return execAll(ctx, tx, append(texts, auditTriggers, "UPDATE journal_at SET (number, epoch, hash, batch, quiet) = (SELECT number, epoch, hash, batch, 0 FROM fresh.journal_at)"))
 }

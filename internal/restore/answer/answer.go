@@ -30,6 +30,14 @@ type Sleeper interface {
 	Sleep(ctx context.Context, d time.Duration) error
 }
 
+// IgnoreNotFound is err unless it says that the object is not there.
+func IgnoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
 // Transient tells whether the same call may succeed later.
 func Transient(err error) bool {
 	switch {

@@ -1,9 +1,10 @@
 // Package vacancy waits until the place of an object that was deleted is free:
-// until it is gone, and until quotas have noticed.
+// until it is gone, and until quotas have noticed. It also tells whose a namespace is.
 package vacancy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -55,6 +56,24 @@ func (p Place) AwaitGone(ctx context.Context, at port.Served, live *unstructured
 			return fmt.Errorf("wait until it is gone: %w%s", err, Held(got))
 		}
 	}
+}
+
+// ErrTaken says that a namespace is there which a restore did not make, where it
+// writes into no other.
+var ErrTaken = errors.New("a namespace is there already that this restore did not make, and it goes into new ones only")
+
+// Own refuses a namespace that the restore with the id did not make.
+func Own(ctx context.Context, c port.Cluster, at port.Served, name, id string) error {
+	live, err := c.Get(ctx, at, "", name)
+	switch {
+	case apierrors.IsNotFound(err): // nothing can be written into it
+		return nil
+	case err != nil:
+		return fmt.Errorf("see whose namespace %s is: %w", name, err)
+	case live.GetLabels()[shape.LabelRestore] != id:
+		return fmt.Errorf("%w: %s", ErrTaken, name)
+	}
+	return nil
 }
 
 // Held names the finalizers that an object's deletion waits for.

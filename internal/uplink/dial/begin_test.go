@@ -74,7 +74,7 @@ func TestManyAtOnce(t *testing.T) {
 	s := &session{Client: &Client{Restores: waits{}, Now: time.Now}, link: Link{Epoch: 1}}
 	defer s.restores.under.Wait()
 	defer end()
-	for i := range uplink.MostRestores + uplink.MostDryRuns {
+	for i := range uplink.MostAsked {
 		if err := s.restore(ctx, uplink.Restore{Epoch: 1}); err != nil {
 			t.Fatalf("number %d: %v", i+1, err)
 		}

@@ -96,7 +96,7 @@ func (s *session) restore(ctx context.Context, r uplink.Restore) error {
 	if err := s.rise(ctx, r.Epoch); err != nil {
 		return err
 	}
-	if s.restores.count(1) > 2*uplink.MostRestores+uplink.MostDryRuns { // each may be taken back
+	if s.restores.count(1) > uplink.MostAsked {
 		return fmt.Errorf("%w: more restores than were answered", uplink.ErrFrame)
 	}
 	permits := s.link.Restores
