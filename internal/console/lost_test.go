@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,12 +47,17 @@ func unless(is, err error) error {
 	return err
 }
 
-// acknowledged writes a document that has to be there whatever is lost.
+// acknowledged writes a document that has to be there whatever is lost, once the
+// console has read what the project's vault holds.
 func (w *world) acknowledged(token, project, name string) {
 	w.t.Helper()
-	if code, text := w.call(token, "PUT", "/projects/"+project+"/documents/protectionpolicies/"+name, strings.ReplaceAll(policyJSON, "hourly", name)); code != 200 {
-		w.t.Fatalf("%s in %s: %d %s", name, project, code, text)
-	}
+	consoletest.Until(w.t, project+" takes "+name, func() (bool, string) {
+		code, text := w.call(token, "PUT", "/projects/"+project+"/documents/protectionpolicies/"+name, strings.ReplaceAll(policyJSON, "hourly", name))
+		if code != http.StatusOK && code != http.StatusServiceUnavailable {
+			w.t.Fatalf("%s in %s: %d %s", name, project, code, text)
+		}
+		return code == http.StatusOK, text
+	})
 }
 
 // there waits until a project has documents: a console that begins anew is away for a moment.
