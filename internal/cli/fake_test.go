@@ -15,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	authz "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -161,6 +162,14 @@ func (c *fakeCluster) Create(ctx context.Context, o client.Object, opts ...clien
 		return err
 	}
 	return c.keep(nil)
+}
+
+// List fails once for sites if no-sites says so.
+func (c *fakeCluster) List(ctx context.Context, l client.ObjectList, opts ...client.ListOption) error {
+	if _, sites := l.(*v1alpha1.SiteList); sites && os.Remove(filepath.Join(c.dir, "no-sites")) == nil {
+		return apierrors.NewInternalError(errors.New("no leader"))
+	}
+	return c.WithWatch.List(ctx, l, opts...)
 }
 
 func (c *fakeCluster) Update(ctx context.Context, o client.Object, opts ...client.UpdateOption) error {

@@ -5,11 +5,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/arming"
 	"davit.dev/davit/internal/cli/equipping"
+	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
@@ -88,7 +90,9 @@ func (e *env) running() *running.Host {
 				return nil, nil, err
 			}
 			err = e.nameSite(ctx, c, in, &order.Restore{})
-			if err != nil && site != "" { // only a cluster that knows no name is given one
+			// Only a cluster that knows no name is given one: one that did not answer, or does not
+			// let see, may be another site.
+			if site != "" && (exit.IsRefusal(err) || meta.IsNoMatchError(err) || apierrors.IsNotFound(err)) {
 				err = e.nameSite(ctx, c, in, &order.Restore{Site: site})
 			}
 			return in, c, err

@@ -221,6 +221,9 @@ func (h *Host) lacking(ctx context.Context, cmd *cobra.Command, in *access.Opene
 		return nil, refused(err)
 	}
 	need, err := h.Equip.Look(ctx, cluster, in, o.equipped(cmd, in.Site))
+	if o.verb == plan.Failback && (need != nil || exit.IsRefusal(err)) {
+		return nil, exit.Refuse("if this cluster was built anew, it has nothing to keep: `switchover` puts Davit here and moves the applications; else `install`, and `vault add --join`", "a failback takes the site's own agent, with its vault, and this cluster lacks them")
+	}
 	if err != nil || need == nil {
 		return nil, err
 	}
@@ -249,11 +252,15 @@ func (h *here) equip(ctx context.Context, cmd *cobra.Command, p *plan.Plan, o *o
 	if err != nil {
 		return nil, nil, err
 	}
-	spec, facts, err := at.prepare(ctx, p, o)
-	if err == nil && len(facts.Problems) > 0 {
+	now, facts, err := at.prepare(ctx, p, o)
+	switch {
+	case err != nil:
+	case len(facts.Problems) > 0:
 		err = exit.Refuse("solve that, and give the command again", "the run has not begun: %s", facts.Problems[0])
+	case now.From != spec.From: // nobody agreed to that
+		err = exit.Refuse("look with --dry-run, and give the command again", "the run has not begun: while Davit was installed, site %s took over what site %s held", now.From, spec.From)
 	}
-	return at, spec, err
+	return at, now, err
 }
 
 func (h *Host) order(cmd *cobra.Command, o *order) error {
