@@ -158,7 +158,12 @@ func (h Host) way(ctx context.Context, cmd *cobra.Command, c wiring.Cluster, o *
 		install.ConsoleURLKey: []byte(cfg.URL), install.ConsoleIDKey: []byte(home), install.ConsoleVaultCAKey: cfg.CA,
 		install.ConsoleAccessKey: []byte(cfg.AccessKey), install.ConsoleSecretKey: []byte(cfg.SecretKey), install.ConsoleSessionKey: []byte(cfg.SessionToken),
 	}}
-	if id := there.Data[install.ConsoleIdentityKey]; len(id) > 0 && string(there.Data[install.ConsoleURLKey]) == cfg.URL && string(there.Data[install.ConsoleIDKey]) == home {
+	id := there.Data[install.ConsoleIdentityKey]
+	opens, err := admitted(ctx, p, string(id))
+	if err != nil {
+		return err
+	}
+	if opens {
 		o.Way.Secret[install.ConsoleIdentityKey] = id
 		return nil
 	}
@@ -169,6 +174,23 @@ func (h Host) way(ctx context.Context, cmd *cobra.Command, c wiring.Cluster, o *
 	}
 	o.Way.Secret[install.ConsoleIdentityKey] = []byte(heir.Secret() + "\n")
 	return nil
+}
+
+// admitted tells whether a key opens what the pods need of a project. One that was shut
+// out does not, nor does one of another vault.
+func admitted(ctx context.Context, p *vault.Project, text string) (bool, error) {
+	key, err := vault.ParseIdentity(text)
+	if err != nil {
+		return false, nil // there is none
+	}
+	p, err = vault.OpenProject(ctx, p.Store(), p.Name(), key)
+	if err == nil {
+		_, err = authority.Read(ctx, p, key)
+	}
+	if errors.Is(err, vault.ErrKey) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // home finds the console in the vault, or makes it there.
