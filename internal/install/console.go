@@ -237,15 +237,25 @@ func (in installer) consoleState(ctx context.Context) (string, bool) {
 	if err != nil {
 		return err.Error(), false
 	}
-	run := int32(0)
+	run, waits := int32(0), false
 	for i := range pods.Items {
-		if consoleRuns(&pods.Items[i]) {
+		switch pod := &pods.Items[i]; {
+		case gone(pod):
+		case consoleRuns(pod):
 			run++
+		default:
+			waits = true
 		}
 	}
 	fresh := d.Status.ObservedGeneration >= d.Generation && d.Status.UpdatedReplicas == *d.Spec.Replicas && d.Status.Replicas == *d.Spec.Replicas
 	text := fmt.Sprintf("%d of %d consoles run, %d active", run, *d.Spec.Replicas, d.Status.ReadyReplicas)
-	return text, fresh && run == *d.Spec.Replicas && int32(len(pods.Items)) == run && d.Status.ReadyReplicas == 1
+	return text, fresh && run == *d.Spec.Replicas && !waits && d.Status.ReadyReplicas == 1
+}
+
+// gone tells whether a pod is on its way out, as one whose node is lost is for as long
+// as the node is, or was evicted. Others are in its place.
+func gone(pod *corev1.Pod) bool {
+	return !pod.DeletionTimestamp.IsZero() || pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded
 }
 
 func consoleRuns(pod *corev1.Pod) bool {
@@ -254,7 +264,7 @@ func consoleRuns(pod *corev1.Pod) bool {
 			return false
 		}
 	}
-	return pod.DeletionTimestamp.IsZero() && len(pod.Status.ContainerStatuses) > 0
+	return len(pod.Status.ContainerStatuses) > 0
 }
 
 // UninstallConsole takes the console out of a cluster. What the vault has of it

@@ -4,14 +4,18 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
 
 	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/kube"
 )
 
 func renderConsole(t *testing.T, opts ConsoleOptions) map[string]unstructured.Unstructured {
@@ -150,6 +154,40 @@ func TestConsoleOptionsAreChecked(t *testing.T) {
 	} {
 		if _, err := RenderConsole(opts); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestWhenAConsoleIsThere: pods on their way out, whose node may be lost, hold up nothing.
+// One that does not run yet does.
+func TestWhenAConsoleIsThere(t *testing.T) {
+	pod := func(name string, phase corev1.PodPhase) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: consoleMeta(name), Status: corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{}}}}
+		if phase == corev1.PodRunning {
+			p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+		}
+		return p
+	}
+	leaving := pod("leaving", corev1.PodRunning)
+	leaving.DeletionTimestamp, leaving.Finalizers = &metav1.Time{}, []string{"example.com/node"}
+	leaving.DeletionTimestamp.Time = time.Unix(1, 0)
+	for name, test := range map[string]struct {
+		more  *corev1.Pod
+		ready int32
+		want  bool
+	}{
+		"none more": {nil, 1, true}, "leaving": {leaving, 1, true}, "evicted": {pod("evicted", corev1.PodFailed), 1, true},
+		"begins": {pod("begins", corev1.PodPending), 1, false}, "none is active": {nil, 0, false},
+	} {
+		d := consoleDeployment(ConsoleOptions{}.withDefaults())
+		d.Status = appsv1.DeploymentStatus{Replicas: 2, UpdatedReplicas: 2, ReadyReplicas: test.ready}
+		objects := []runtime.Object{d, pod("a", corev1.PodRunning), pod("b", corev1.PodRunning)}
+		if test.more != nil {
+			objects = append(objects, test.more)
+		}
+		in := installer{clients: &kube.Clients{Kubernetes: fake.NewClientset(objects...)}}
+		if text, ready := in.consoleState(t.Context()); ready != test.want {
+			t.Errorf("%s: %t: %s", name, ready, text)
 		}
 	}
 }
