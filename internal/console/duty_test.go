@@ -35,6 +35,38 @@ func (w *world) second() *world {
 	return &b
 }
 
+// What broke off while it was joined is no console, or one that follows: never one that
+// would go on from an old state.
+func TestAJoinThatBreaksOff(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.keep()
+	home, _ := w.home()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, passiveFile), 0o700); err != nil { // so that it cannot be written
+		t.Fatal(err)
+	}
+	r := Restore{Dir: dir, Join: true, Vault: w.vaults["mem:"+home], Recovery: w.keys[home], Open: w.options().Store}
+	r.Config.URL = "mem:" + home
+	if _, err := r.Run(t.Context()); err == nil {
+		t.Error("it was joined")
+	}
+	if is, err := store.Holds(dir); err != nil || is {
+		t.Errorf("a console that does not know that it follows: %t, %v", is, err)
+	}
+	if err := os.Remove(filepath.Join(dir, passiveFile)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Run(t.Context()); err != nil { // the control
+		t.Fatal(err)
+	}
+	if is, err := store.Holds(dir); err != nil || !is || !Passive(dir) {
+		t.Errorf("after it was joined: %t, %v", is, err)
+	}
+}
+
 func (w *world) page(path string) (int, string) {
 	w.t.Helper()
 	r, err := http.NewRequestWithContext(w.t.Context(), "GET", w.url+path, nil)

@@ -192,8 +192,13 @@ func (o Restore) console(ctx context.Context) (*Restoration, error) {
 			return nil, err
 		}
 	}
-	if r.Aside, err = o.place(fresh); err == nil {
-		err = markPassive(o.Dir, o.Join)
+	if o.Join { // before it is a console: one that broke off here is served as one that follows
+		if err := markPassive(o.Dir, true); err != nil {
+			return nil, err
+		}
+	}
+	if r.Aside, err = o.place(fresh); err == nil && !o.Join {
+		err = markPassive(o.Dir, false)
 	}
 	return r, err
 }
