@@ -217,6 +217,9 @@ func (h *Host) begin(ctx context.Context, cmd *cobra.Command, o *order) (*here, 
 // lacking is what this cluster lacks for the run. What could not be put here, or not
 // without a word of a person, is refused.
 func (h *Host) lacking(ctx context.Context, cmd *cobra.Command, in *access.Opened, cluster wiring.Cluster, p *plan.Plan, o *order) (*equipping.Need, error) {
+	if in.Project.IsCopy() {
+		return nil, exit.Refuse("if the first vault is lost, `vault promote` makes this one the vault: where Davit is missing, after `install` and `vault add NAME URL --copy-of FIRST --join`", "this is a second copy of a vault, in which no run is written down")
+	}
 	if _, err := commission.Spec(p, commission.Ask{Verb: o.verb, To: in.Site, At: h.Now(), Lost: o.lost}); err != nil {
 		return nil, refused(err)
 	}
