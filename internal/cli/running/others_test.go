@@ -3,6 +3,7 @@ package running
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,5 +28,25 @@ func TestWhoMayOnlyApproveWaits(t *testing.T) {
 		if got := forOthers(c.err); got != c.want {
 			t.Errorf("%v: %t", c.err, got)
 		}
+	}
+}
+
+// TestNobodyAnswers: who may only approve waits for an agent to take the run over, and is
+// told at last that none does. Of a run that somebody carries the answer comes.
+func TestNobodyAnswers(t *testing.T) {
+	leases := schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
+	forbidden := fmt.Errorf("hold run r: %w", apierrors.NewForbidden(leases, "run-r", errors.New("no")))
+	carried := fmt.Errorf("hold run r: %w", standby.ErrCarried)
+	for _, err := range []error{unanswered("r", forbidden, 0), unanswered("r", carried, 2*longPatience), unanswered("r", nil, 0)} {
+		if err != nil {
+			t.Errorf("it does not wait: %v", err)
+		}
+	}
+	if err := unanswered("r", forbidden, longPatience); err == nil || !strings.Contains(err.Error(), "stays asked") {
+		t.Errorf("it waits for ever: %v", err)
+	}
+	lost := errors.New("no answer")
+	if err := unanswered("r", lost, 0); !errors.Is(err, lost) {
+		t.Errorf("%v", err)
 	}
 }

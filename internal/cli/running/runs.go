@@ -24,6 +24,9 @@ const (
 	// replyPatience is how long whoever carries a run has to answer before it is
 	// looked whether anybody does.
 	replyPatience = 3 * time.Second
+	// longPatience is how long somebody waits for an answer who may not carry the run
+	// himself: longer than it takes an agent to take a run over from a dead process.
+	longPatience = 30 * time.Second
 )
 
 // want is a verb about a run.
@@ -232,7 +235,8 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 func (h *here) answer(ctx context.Context, run string, u *until) error {
 	n := u.number
 	var state *failover.State
-	for asked := time.Now(); ; {
+	begun := time.Now()
+	for asked := begun; ; {
 		reply, err := h.box.Answer(ctx, run, n)
 		if err != nil {
 			return err
@@ -248,7 +252,8 @@ func (h *here) answer(ctx context.Context, run string, u *until) error {
 			switch {
 			case err == nil && !u.done.Load():
 				return exit.Refuse("`runs show "+run+"` shows how it ended", "run %s is over: %s", run, state.Phase)
-			case err != nil && !forOthers(err):
+			}
+			if err := unanswered(run, err, time.Since(begun)); err != nil {
 				return h.conclude(state, err)
 			}
 			asked = time.Now()
@@ -260,6 +265,19 @@ func (h *here) answer(ctx context.Context, run string, u *until) error {
 		case <-time.After(replyLook):
 		}
 	}
+}
+
+// unanswered says why it is no use to wait on for an answer, given the error of carrying
+// the run here; nil: it may come.
+func unanswered(run string, err error, waited time.Duration) error {
+	switch {
+	case !forOthers(err):
+		return err
+	case errors.Is(err, standby.ErrCarried) || waited < longPatience:
+		return nil
+	}
+	return exit.Hint(fmt.Errorf("nobody has answered for run %s in %s, and you may not carry it: what was asked for stays asked", run, longPatience),
+		"have somebody who may carry runs give `runs take-over "+run+"`")
 }
 
 // forOthers tells whether an error of carrying a run says that it is not for this
