@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -91,7 +92,9 @@ func TestLostAtStart(t *testing.T) {
 	anna, bob := w.login("anna"), w.login("bob")
 	home, other := w.files()
 	var names []string
-	for how, lose := range losses {
+	all := maps.Clone(losses)
+	all["empty"] = func(path string) error { return os.WriteFile(path, nil, 0o600) } // what a power failure leaves of a file
+	for how, lose := range all {
 		for _, path := range []string{home, other, store.ConsoleFile(w.dir)} {
 			names = append(names, how+"-"+strings.TrimSuffix(filepath.Base(path), ".db"))
 			w.acknowledged(anna, "acme", names[len(names)-1])

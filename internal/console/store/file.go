@@ -90,7 +90,7 @@ func openFile(ctx context.Context, path string, create bool, migrations []string
 	}
 	f.read.SetMaxOpenConns(readers)
 	f.read.SetMaxIdleConns(readers)
-	if err := f.ready(ctx, migrations); err != nil {
+	if err := f.ready(ctx, create, migrations); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), f.Close())
 	}
 	if f.opened, err = os.Stat(path); err != nil {
@@ -100,7 +100,7 @@ func openFile(ctx context.Context, path string, create bool, migrations []string
 }
 
 func source(path, lock string, pragmas ...string) string {
-	query := url.Values{"_txlock": {lock}}
+	query := url.Values{"_txlock": {lock}, "mode": {"rw"}} // a file that is lost is not made anew, with nothing in it
 	for _, p := range append([]string{"busy_timeout(10000)", "journal_mode(wal)"}, pragmas...) {
 		query.Add("_pragma", p)
 	}
@@ -143,7 +143,7 @@ func (f *file) Lost(ctx context.Context) error {
 }
 
 // ready checks the file and migrates it.
-func (f *file) ready(ctx context.Context, migrations []string) error {
+func (f *file) ready(ctx context.Context, create bool, migrations []string) error {
 	if err := whole(ctx, f.write.DB); err != nil {
 		return err
 	}
@@ -151,15 +151,15 @@ func (f *file) ready(ctx context.Context, migrations []string) error {
 	if err := f.write.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 		return fmt.Errorf("read its version: %w", err)
 	}
+	if version == 0 && !create {
+		return fmt.Errorf("%w: it is empty", ErrDamaged)
+	}
 	if version > len(migrations) {
 		return fmt.Errorf("%w: its format is %d, this davit knows up to %d: use a newer davit", ErrNewer, version, len(migrations))
 	}
 	for n := version; n < len(migrations); n++ {
 		err := f.transact(ctx, func(tx *sql.Tx) error {
-			if _, err := tx.ExecContext(ctx, migrations[n]); err != nil {
-				return err
-			}
-			_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", n+1))
+			_, err := tx.ExecContext(ctx, fmt.Sprintf("%s;\nPRAGMA user_version = %d", migrations[n], n+1))
 			return err
 		})
 		if err != nil {

@@ -219,6 +219,7 @@ func (f format) make(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	must(os.WriteFile(path, nil, 0o600))
 	in := &file{path: path}
 	var err error
 	in.write = &pool{sick: &in.sick}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -577,5 +578,36 @@ func TestHanded(t *testing.T) {
 	say("east", gone, Over)
 	if got := fmt.Sprint(states()); got != "[west=]" {
 		t.Error(got)
+	}
+}
+
+// A file that is lost while it is open is not made anew, and one that is empty is none:
+// either would be taken for a console, or a project, with nothing in it.
+func TestNothingInPlaceOfAFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "console")
+	c, err := Create(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := ConsoleFile(dir)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", source(path, "deferred")) // as the pools do when more is asked of them
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.PingContext(t.Context()); err == nil {
+		t.Error("a connection was made to a file that is gone")
+	}
+	_ = errors.Join(db.Close(), c.Close())
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it was made anew: %v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Open(t.Context(), dir); !errors.Is(err, ErrDamaged) {
+		t.Errorf("an empty file is opened: %v, %v", c, err)
 	}
 }
