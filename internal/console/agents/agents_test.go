@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/console/quota"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
@@ -397,6 +398,27 @@ func TestTokens(t *testing.T) {
 	// The first agent is still the one that was let in.
 	if l, _ := first.keep.Load(t.Context()); len(l.Certificate) == 0 {
 		t.Error("it has no certificate")
+	}
+}
+
+// Of a project that may have no more sites only who has a good token is told so: who has
+// none learns nothing of it.
+func TestQuotaIsNoNewsToStrangers(t *testing.T) {
+	w := newWorld(t)
+	good := w.token("acme", "west")
+	w.agent("east", w.link(w.token("acme", "east"))).await(t, "connected", connected)
+	if err := quota.Set(t.Context(), w.project("acme"), audit.Act{By: "user/anna", At: w.time()}, quota.Numbers{Agents: 1}); err != nil {
+		t.Fatal(err)
+	}
+	forged := good
+	forged.Secret = strings.Repeat("0", 64)
+	for because, token := range map[string]uplink.Token{"no such token": forged, "may have 1": good} {
+		a := w.agent("west", w.link(token))
+		s := a.await(t, "refused: "+because, func(s dial.Status) bool { return s.Fault != "" })
+		a.stop()
+		if s.Connected || !strings.Contains(s.Fault, because) || w.refused("acme", because) == 0 {
+			t.Errorf("%s: %+v", because, s)
+		}
 	}
 }
 

@@ -39,22 +39,25 @@ func NewToken(ctx context.Context, p *store.Project, newest *authority.Authority
 	}
 	t := uplink.Token{Project: p.Name, ID: hex.EncodeToString(secret[:8]), Secret: hex.EncodeToString(secret[8:]), Pin: uplink.Pin(newest.Certificate)}
 	expires := act.At.Add(life).UTC()
-	return t, expires, oneMore(ctx, p, site, act.At, func() error {
+	return t, expires, oneMore(ctx, p, site, act.At, func(full error) error {
+		if full != nil {
+			return full
+		}
 		return p.CreateEnrolment(ctx, act, store.Enrolment{ID: t.ID, Site: site, Hash: t.Hash(), Expires: expires})
 	})
 }
 
-// oneMore does what lets an agent in, if that is not one more site than the project may
-// have.
-func oneMore(ctx context.Context, p *store.Project, site string, now time.Time, do func() error) error {
+// oneMore does what lets an agent in; full says why not, if that is one more site than
+// the project may have.
+func oneMore(ctx context.Context, p *store.Project, site string, now time.Time, do func(full error) error) error {
 	all, err := p.Agents(ctx)
 	if err != nil {
 		return err
 	}
 	if slices.ContainsFunc(all, func(a store.Agent) bool { return a.Site == site }) {
-		return do()
+		return do(nil)
 	}
-	return quota.Take(ctx, p, quota.Agents, now, do)
+	return quota.Weigh(ctx, p, quota.Agents, now, do)
 }
 
 // enrol lets an agent in by its token. Whether the token is for another site or
@@ -85,8 +88,8 @@ func (s *Server) enrol(c *call) (any, error) {
 	}
 	sum := sha256.Sum256(public)
 	var name string
-	err = oneMore(c.r.Context(), c.project, in.Site, now, func() (err error) {
-		name, err = c.project.UseEnrolment(c.r.Context(), act, t.ID, t.Hash(), in.Site, sum[:], func() string { return uplink.Enrolment(now, t.ID) })
+	err = oneMore(c.r.Context(), c.project, in.Site, now, func(full error) (err error) {
+		name, err = c.project.UseEnrolment(c.r.Context(), act, t.ID, t.Hash(), in.Site, sum[:], full, func() string { return uplink.Enrolment(now, t.ID) })
 		return err
 	})
 	if err != nil {

@@ -164,22 +164,34 @@ var taking sync.Map // of *sync.Mutex, by the project's id
 // Take does what takes one more of a kind, unless the project has all that it may have.
 // The refusal says the use and the limit.
 func Take(ctx context.Context, p *store.Project, k Kind, now time.Time, do func() error) error {
+	return Weigh(ctx, p, k, now, func(full error) error {
+		if full != nil {
+			return full
+		}
+		return do()
+	})
+}
+
+// Weigh is Take for what has to be refused for another reason first: do is told why there
+// is no room.
+func Weigh(ctx context.Context, p *store.Project, k Kind, now time.Time, do func(full error) error) error {
 	limits, err := Limits(ctx, p)
 	if err != nil {
 		return err
 	}
 	if limits.Of(k) == 0 {
-		return do()
+		return do(nil)
 	}
 	one, _ := taking.LoadOrStore(p.ID, new(sync.Mutex))
 	if mutex, ok := one.(*sync.Mutex); ok {
 		mutex.Lock()
 		defer mutex.Unlock()
 	}
-	if err := within(ctx, p, k, limits, nil, now); err != nil {
-		return err
+	full := within(ctx, p, k, limits, nil, now)
+	if full != nil && !errors.Is(full, store.ErrRefused) {
+		return full
 	}
-	return do()
+	return do(full)
 }
 
 // Room refuses where the project's recovery points take more bytes than they may.

@@ -90,8 +90,8 @@ func (p *Project) CreateEnrolment(ctx context.Context, act audit.Act, e Enrolmen
 
 // UseEnrolment uses a token for a site and a key, and returns the name of the
 // enrolment, which name makes. The same key may use it again. A refusal is
-// noted.
-func (p *Project) UseEnrolment(ctx context.Context, act audit.Act, id string, hash []byte, site string, key []byte, name func() string) (given string, err error) {
+// noted; full is that of a site too many, which only who has a good token is told.
+func (p *Project) UseEnrolment(ctx context.Context, act audit.Act, id string, hash []byte, site string, key []byte, full error, name func() string) (given string, err error) {
 	var refused error
 	r := audit.Record{Action: "agent.enrol", Object: site}
 	err = p.change(ctx, act, r, func(tx *sql.Tx, r *audit.Record) error {
@@ -99,7 +99,7 @@ func (p *Project) UseEnrolment(ctx context.Context, act audit.Act, id string, ha
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if refused = e.check(err == nil, hash, site, key, act.At); refused != nil {
+		if refused = e.check(err == nil, hash, site, key, act.At, full); refused != nil {
 			r.Refused = refused.Error()
 			return nil
 		}
@@ -118,7 +118,7 @@ func (p *Project) UseEnrolment(ctx context.Context, act audit.Act, id string, ha
 }
 
 // check says why a token does not let in.
-func (e Enrolment) check(known bool, hash []byte, site string, key []byte, now time.Time) error {
+func (e Enrolment) check(known bool, hash []byte, site string, key []byte, now time.Time, full error) error {
 	switch {
 	case !known || !account.SameHash(e.Hash, hash):
 		return ErrTokenUnknown
@@ -129,7 +129,7 @@ func (e Enrolment) check(known bool, hash []byte, site string, key []byte, now t
 	case !now.Before(e.Expires):
 		return ErrTokenOver
 	}
-	return nil
+	return full
 }
 
 // enrolled notes the newest enrolment of a site.
