@@ -312,16 +312,20 @@ func (c *call) keep(key store.Key, body json.RawMessage, expect store.Expect) (k
 		kept, err = c.project.Apply(c.ctx(), c.Door.Act(c.who, c.r), key, body, expect)
 		return err
 	}
-	_, err = c.project.Document(c.ctx(), key)
-	if !errors.Is(err, store.ErrNotFound) {
-		return kept, errors.Join(err, put())
+	switch _, err := c.project.Document(c.ctx(), key); {
+	case err == nil:
+		err = put()
+		return kept, err
+	case !errors.Is(err, store.ErrNotFound):
+		return kept, err
 	}
 	if key.Kind == "Application" {
 		if err := quota.Room(c.ctx(), c.project, c.Fleet(c.project).Snapshot, c.Door.Now()); err != nil {
 			return kept, err
 		}
 	}
-	return kept, quota.Take(c.ctx(), c.project, quota.Documents, c.Door.Now(), put)
+	err = quota.Take(c.ctx(), c.project, quota.Documents, c.Door.Now(), put)
+	return kept, err
 }
 
 func remove(c *call) (any, error) {
@@ -383,8 +387,11 @@ func setMember(c *call) (any, error) {
 // GiveRole gives a user a role, if that is not one more member than the project may have.
 func GiveRole(ctx context.Context, p *store.Project, act audit.Act, m store.Member) error {
 	give := func() error { return p.SetMember(ctx, act, m) }
-	if _, err := p.Member(ctx, m.User); !errors.Is(err, store.ErrNotFound) {
-		return errors.Join(err, give())
+	switch _, err := p.Member(ctx, m.User); {
+	case err == nil:
+		return give()
+	case !errors.Is(err, store.ErrNotFound):
+		return err
 	}
 	return quota.Take(ctx, p, quota.Members, act.At, give)
 }
