@@ -63,9 +63,10 @@ func consoleInstalled(t *testing.T) {
 	kubectl(t, west, "-n", room, "delete", "pod", pod, "--grace-period=1", "--wait=false")
 	c.again(t, "handed-over", "before", "killed")
 	t.Logf("the active one's pod was lost: a document was taken %.1f s later", time.Since(begun).Seconds())
-	if next := c.active(t); next == pod {
-		t.Errorf("%s is active still", next)
-	}
+	eventually(t, 3*time.Minute, "the other one is active", func() (bool, string) { // the Service hears of it late
+		next := c.active(t)
+		return next != pod, next
+	})
 
 	begun = time.Now()
 	kubectl(t, west, "-n", room, "delete", "pod", "--all", "--grace-period=1", "--wait=false")
@@ -82,19 +83,20 @@ func consoleInstalled(t *testing.T) {
 // pids are the processes of the console, which no other bed has at that address.
 func (c *control) pids(t *testing.T) (all []int) {
 	t.Helper()
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
-		if pid, err := strconv.Atoi(e.Name()); err == nil && strings.Contains(string(line), "davit\x00console\x00--data=") && strings.Contains(string(line), c.url+"\x00") {
-			all = append(all, pid)
+	eventually(t, 3*time.Minute, "two consoles run", func() (bool, string) {
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if len(all) != 2 {
-		t.Fatalf("the consoles' processes are %v", all)
-	}
+		all = nil
+		for _, e := range entries {
+			line, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+			if pid, err := strconv.Atoi(e.Name()); err == nil && strings.Contains(string(line), "davit\x00console\x00--data=") && strings.Contains(string(line), c.url+"\x00") {
+				all = append(all, pid)
+			}
+		}
+		return len(all) == 2, fmt.Sprint(all)
+	})
 	return all
 }
 
@@ -113,16 +115,14 @@ func (c *control) rightless(t *testing.T) {
 	}
 }
 
-// active is the pod that the Service leads to; there is one at the most.
+// active is the pod that the Service leads to. It may lead to one more for as long as
+// the kubelet asks no pod anew: on a machine that let the active one stand still.
 func (c *control) active(t *testing.T) (pod string) {
 	t.Helper()
 	eventually(t, 3*time.Minute, "the Service leads to one console", func() (bool, string) {
 		got := try(t, west, "-n", room, "get", "endpointslices", "-l", "kubernetes.io/service-name="+room, "-o",
 			`jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.targetRef.name}{"\n"}{end}`)
 		names := strings.Fields(got)
-		if len(names) > 1 {
-			t.Errorf("it leads to %v", names)
-		}
 		if len(names) == 1 {
 			pod = names[0]
 		}
@@ -164,7 +164,11 @@ func (c *control) writes(t *testing.T, name string) {
 func (c *control) again(t *testing.T, name string, had ...string) {
 	t.Helper()
 	c.writes(t, name)
-	got := c.do(t, "--console", c.url, "get", "policy", "-o", "name").want(t, 0)
+	var got outcome
+	eventually(t, 4*time.Minute, "the console says what it has", func() (bool, string) { // whoever took it may have been on its way out
+		got = c.do(t, "--console", c.url, "get", "policy", "-o", "name")
+		return got.code == 0, got.all()
+	})
 	for _, one := range had {
 		if !strings.Contains(got.out, "installed-"+one) {
 			t.Errorf("%s is lost: %s", one, got.all())

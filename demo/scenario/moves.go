@@ -170,12 +170,15 @@ func (r *Run) newest(ctx context.Context) (point, error) {
 	return newest, nil
 }
 
+// pointOfActive waits for a point that the site made since the shop came there last: it
+// has points of before, too.
 func (r *Run) pointOfActive(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
+	came := r.moves[len(r.moves)-1].ended
 	return "", stage.Wait(ctx, r.active+" has captured", func(ctx context.Context) (bool, string, error) {
 		p, err := r.newest(ctx)
-		return err == nil, fmt.Sprint(p.ID, " ", err), nil
+		return err == nil && p.Instant.After(came), fmt.Sprint(p.ID, " ", p.Instant, " ", err), nil
 	})
 }
 
@@ -299,7 +302,8 @@ func (r *Run) failBack(ctx context.Context) (string, error) {
 		return "", err
 	}
 	r.moves[len(r.moves)-1].left = killed
-	if n := len(m.Carriers); n != 2 || !strings.HasPrefix(m.Carriers[1].Name, "agent ") {
+	// An agent that stood still for long may have been followed by itself.
+	if n := len(m.Carriers); n < 2 || !strings.HasPrefix(m.Carriers[1].Name, "agent ") {
 		return "", fmt.Errorf("the run was carried by %+v, want the command and then an agent", m.Carriers)
 	}
 	return r.arrived(ctx, lost, m, "proven")
