@@ -123,11 +123,11 @@ func killed(t *testing.T, lived time.Duration) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go r.work(ctx)
-	time.Sleep(lived) // virtual time
+	time.Sleep(lived)                       // virtual time
 	if by := carrierOf(t, r); by != "cli" { // the control: while it lives nobody takes the run from it
 		t.Fatalf("after %s it was taken over from a living process by %s", lived, by)
 	}
-	kill() // and nothing gives the lease back
+	kill()                                    // and nothing gives the lease back
 	time.Sleep(hold.Duration + 2*time.Second) // virtual time
 	synctest.Wait()
 	if by := carrierOf(t, r); by != "agent a" {
