@@ -10,8 +10,14 @@ mkdir -p "$TF_DATA_DIR" || die "$TF_DATA_DIR cannot be made"
 # asked, and waited for.
 trap 'stopped=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
 
+# over ends all if the step's time is over. What was not begun need not be asked to end.
+over() {
+  [ -z "$stopped" ] || die "the step's time was over: $DAVIT_TF was asked to stop. Give the step a longer timeout, and retry it: it goes on from the state"
+}
+
 # run runs a program, shows what it says, and keeps that in $out.
 run() {
+  over
   rm -f "$pipe"; mkfifo "$pipe" || die "$pipe cannot be made: the image needs mkfifo, tee, sed, grep, head and tail"
   tee "$out" <"$pipe" & tee=$!
   "$@" >"$pipe" 2>&1 & child=$!
@@ -22,7 +28,7 @@ run() {
   done
   child=''
   wait "$tee"
-  [ -z "$stopped" ] || die "the step's time was over: $DAVIT_TF was asked to stop. Give the step a longer timeout, and retry it: it goes on from the state"
+  over
   return "$code"
 }
 
@@ -44,7 +50,10 @@ failed() {
 command -v "$DAVIT_TF" >/dev/null 2>&1 || [ -x "$DAVIT_TF" ] || die "the image has no $DAVIT_TF: say program in the step, or take another image"
 cd "$DAVIT_TF_WORK" || die "$DAVIT_TF_WORK is not there"
 if [ -n "${DAVIT_TF_CONFIG:-}" ]; then
-  cp -L "$DAVIT_TF_CONFIG"/* . || die "the configuration cannot be copied"
+  # Names with a dot are its own, .terraform.lock.hcl above all; with two, the volume's.
+  for file in "$DAVIT_TF_CONFIG"/* "$DAVIT_TF_CONFIG"/.[!.]*; do
+    [ ! -f "$file" ] || cp -L "$file" . || die "the configuration cannot be copied"
+  done
 fi
 if [ -n "${DAVIT_TF_MODULE:-}" ]; then set -- "-from-module=$DAVIT_TF_MODULE" "$@"; fi
 if [ -n "${DAVIT_TF_DIRECTORY:-}" ]; then cd "$DAVIT_TF_DIRECTORY" || die "the image has no directory $DAVIT_TF_DIRECTORY"; fi

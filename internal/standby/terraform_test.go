@@ -230,6 +230,61 @@ func TestTerraformIsTakenBack(t *testing.T) {
 	}
 }
 
+// TestTheLockFileComesAlong: without it init takes whatever versions of providers there
+// are that day. The step's files stand behind links, as those of a ConfigMap do.
+func TestTheLockFileComesAlong(t *testing.T) {
+	b := standIn(t)
+	cmd := b.script(t, "plan", b.config, nil)
+	var files, work string
+	for _, e := range cmd.Env {
+		if dir, is := strings.CutPrefix(e, "DAVIT_TF_CONFIG="); is {
+			files = dir
+		}
+		if dir, is := strings.CutPrefix(e, "DAVIT_TF_WORK="); is {
+			work = dir
+		}
+	}
+	data := filepath.Join(files, "..2026")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const name, text = ".terraform.lock.hcl", "# pinned\n"
+	if err := os.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for link, to := range map[string]string{"..data": "..2026", name: "..data/" + name} {
+		if err := os.Symlink(to, filepath.Join(files, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if got, err := os.ReadFile(filepath.Join(work, name)); err != nil || string(got) != text {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(work, "..2026")); !os.IsNotExist(err) {
+		t.Errorf("the volume's own came along: %v", err)
+	}
+}
+
+// TestNoTerraformBeginsOnceTimeIsOver: the site asks between two of its programs, when
+// there is none to end; the next one would be killed in its middle.
+func TestNoTerraformBeginsOnceTimeIsOver(t *testing.T) {
+	b := standIn(t)
+	cmd := b.script(t, "apply", b.config+"# sleep\n", nil)
+	cmd.Args[2] = strings.Replace(terraformScript, "    run \"$DAVIT_TF\" apply", "    kill -TERM $$\n    run \"$DAVIT_TF\" apply", 1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+	defer stop()
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), spoken+"the step's time was over") || b.locked() || b.made() {
+		t.Errorf("%v, locked: %t\n%s", err, b.locked(), out)
+	}
+}
+
 // TestTerraformWithoutAPlaceForItsState is refused before anything is made: the next
 // run would make all of it again.
 func TestTerraformWithoutAPlaceForItsState(t *testing.T) {
