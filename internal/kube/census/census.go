@@ -252,8 +252,14 @@ func (c *census) secrets(ctx context.Context) error {
 	return nil
 }
 
-// configMaps are the names of those in Davit's namespace that steps of plans may name:
-// not those that Davit makes, of which there is one for each run.
+// own tells whether Davit made an object, of which there may be one for each run. A
+// name alone does not say so: people give theirs such names, too.
+func own(m metav1.ObjectMeta) bool {
+	return m.Labels[v1alpha1.LabelManagedBy] != "" || m.Labels[v1alpha1.LabelRestore] != "" ||
+		strings.HasPrefix(m.Name, "davit-") && m.Labels["app.kubernetes.io/part-of"] == "davit"
+}
+
+// configMaps are the names of those in Davit's namespace that steps of plans may name.
 func (c *census) configMaps(ctx context.Context) error {
 	list, err := c.Clients.Kubernetes.CoreV1().ConfigMaps(v1alpha1.SystemNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -261,7 +267,7 @@ func (c *census) configMaps(ctx context.Context) error {
 	}
 	c.site.ConfigMaps = []string{}
 	for _, m := range list.Items {
-		if !strings.HasPrefix(m.Name, "davit-") {
+		if !own(m.ObjectMeta) {
 			c.site.ConfigMaps = append(c.site.ConfigMaps, m.Name)
 		}
 	}
