@@ -118,6 +118,7 @@ func (s step) act(ctx context.Context, o execute.Order) execute.Answer {
 		}
 		notes = append(notes, note)
 	}
+	why := "nothing was heard of it"
 	for {
 		late, err := s.late(ctx)
 		switch {
@@ -129,15 +130,17 @@ func (s step) act(ctx context.Context, o execute.Order) execute.Answer {
 			return answer
 		case err != nil && lasting(err):
 			return failed(err, "wait for it")
-		case err != nil:
-			late = err.Error()
+		case err == nil:
+			why = late
+		case ctx.Err() == nil: // else it is our own haste, and hides what was seen before
+			why = err.Error()
 		}
 		select {
 		case <-ctx.Done():
 			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return execute.Unknown("%s", late)
+				return execute.Unknown("%s", why)
 			}
-			return execute.Refuse("%s (waited %s): see it with kubectl describe at the management cluster, then retry the step, which goes on from there, or skip it", late, o.Step.Timeout)
+			return execute.Refuse("%s (waited %s): see it with kubectl describe at the management cluster, then retry the step, which goes on from there, or skip it", why, o.Step.Timeout)
 		case <-time.After(look):
 		}
 	}
@@ -239,7 +242,7 @@ func (s step) rehearse(ctx context.Context) execute.Answer {
 		if err == nil {
 			_, err = s.Get(ctx, resource, namespace, name)
 		}
-		if err == nil || apierrors.IsNotFound(err) && makes(made, w.Object) {
+		if err == nil || apierrors.IsNotFound(err) && len(s.ClusterAPI.Apply) > 0 { // as in a run, see late
 			continue
 		}
 		return failed(err, "read "+w.Object)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -205,6 +206,35 @@ func TestWhoeverGoesOn(t *testing.T) {
 	outcome(t, "undo", f.do(t, failover.Undo, "r", scaling(3)), failover.Done, "back to 1")
 }
 
+// hanging answers nobody any more once it has answered for a while.
+type hanging struct {
+	*fleet
+	until time.Time
+}
+
+func (h hanging) Get(ctx context.Context, resource, namespace, name string) (*unstructured.Unstructured, error) {
+	if time.Now().Before(h.until) {
+		return h.fleet.Get(ctx, resource, namespace, name)
+	}
+	<-ctx.Done()
+	return nil, fmt.Errorf("get %s: %w", name, ctx.Err())
+}
+
+// TestWhatWasSeenIsTold when time is over while the management cluster is asked.
+func TestWhatWasSeenIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, deployment(1))
+		f.acts = nil
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		open := func(context.Context, string) (Cluster, error) {
+			return hanging{f, time.Now().Add(30 * time.Second)}, nil
+		}
+		o := execute.Order{Action: failover.Act, Run: "r", Verb: plan.Failover, Step: plan.Step{Name: "fleet", Kind: plan.KindInfra, ClusterAPI: scaling(3), Timeout: time.Minute}}
+		outcome(t, "act", Actuator{Open: open}.Do(ctx, o), failover.Refused, "has 1 of 3 machines ready")
+	})
+}
+
 // TestSomethingElseScales is told at once, not when time is over.
 func TestSomethingElseScales(t *testing.T) {
 	f := newFleet(t, deployment(1))
@@ -225,6 +255,11 @@ func TestADrillChangesNothing(t *testing.T) {
 	if f.tried != 2 || !maps.Equal(before, f.objects) || f.replicas(t) != 1 {
 		t.Errorf("tried %d, have %v", f.tried, f.objects)
 	}
+	a.Wait = append(a.Wait, plan.Conditions{Object: "machinedeployments.cluster.x-k8s.io/fleet/of-its-topology"})
+	outcome(t, "what a controller makes of what is applied", f.do(t, failover.Act, "r", a, drill), failover.Done, "only rehearsed")
+	bare := scaling(3)
+	bare.Wait = a.Wait[1:]
+	outcome(t, "what nobody makes", f.do(t, failover.Act, "r", bare, drill), failover.Refused, "of-its-topology")
 	a.Scale[0].Object = "machinedeployments.cluster.x-k8s.io/fleet/other"
 	outcome(t, "what is not there", f.do(t, failover.Act, "r", a, drill), failover.Refused, "not found")
 }
