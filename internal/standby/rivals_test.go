@@ -2,10 +2,14 @@ package standby
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/bulletin"
 	"davit.dev/davit/internal/failover"
@@ -13,6 +17,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -204,6 +209,33 @@ func TestForgottenEpochsAreNotClaimedAnew(t *testing.T) {
 					t.Errorf("%q", problems)
 				}
 			})
+		}
+	}
+}
+
+// unseen is a cluster where nobody may look at Applications.
+type unseen struct{ *memory }
+
+func (u unseen) Get(ctx context.Context, at restore.Served, namespace, name string) (*unstructured.Unstructured, error) {
+	if at.GVK.Kind == "Application" {
+		return nil, apierrors.NewForbidden(at.GVR.GroupResource(), name, errors.New("no"))
+	}
+	return u.memory.Get(ctx, at, namespace, name)
+}
+
+// TestWhoMayNotLookStillBegins: a run would wait for ever for a right that it does not
+// need. What other sites published is heard all the same.
+func TestWhoMayNotLookStillBegins(t *testing.T) {
+	for _, forgotten := range []bool{false, true} {
+		d := dispute(t, time.Hour)
+		s := d.at("north", nil)
+		s.o.Recovery.Cluster = unseen{newMemory(t)}
+		if forgotten {
+			d.says("east", "Superseded", 3)
+		}
+		problems := strings.Join(d.evaluate(s, failover.Spec{Verb: plan.Failover, From: "west", To: "north"}).Problems, "; ")
+		if strings.Contains(problems, "site east has heard of 3") != forgotten {
+			t.Errorf("forgotten %t: %q", forgotten, problems)
 		}
 	}
 }
