@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -171,6 +172,9 @@ func (c *checker) terraform(where string, s Step) {
 	if n := len(t.sources()); n != 1 {
 		c.say(where, fmt.Sprintf("its configuration is in %d places", n), "say one of configMap, secret, directory and module")
 	}
+	if carriesPassword(t.Module) {
+		c.say(where, "its module's address has a password, which terraform shows in errors", "write the address without it, and give git its credentials by a Secret: GIT_CONFIG_COUNT and what belongs to it, or an image that has a helper")
+	}
 	if t.LockTimeout < 0 {
 		c.say(where, "its lockTimeout is negative", "say how long a state that another holds is waited for")
 	}
@@ -182,6 +186,16 @@ func (c *checker) terraform(where string, s Step) {
 			c.say(where, fmt.Sprintf("its backend has a key %q", key), "write KEY: VALUE")
 		}
 	}
+}
+
+// carriesPassword tells whether the address of a module has one in it. What getter it
+// is for stands before it: git::https://...
+func carriesPassword(module string) bool {
+	if _, address, is := strings.Cut(module, "::"); is {
+		module = address
+	}
+	u, err := url.Parse(module)
+	return err == nil && u.User != nil && passworded(u.User)
 }
 
 func (c *checker) clusterAPI(where string, a *ClusterAPI) {

@@ -245,6 +245,9 @@ func TestProblems(t *testing.T) {
 		{infra(func(s *plan.Step) { s.Object = "x" }), `step "warm": its object is never used: remove it: terraform, clusterAPI or command says what is made`},
 		{infra(func(s *plan.Step) { s.Terraform.Image = "" }), `step "warm": its terraform has no image: give one that has the program and a shell`},
 		{infra(func(s *plan.Step) { s.Terraform.Module = "git::https://x" }), `step "warm": its configuration is in 2 places: say one of configMap, secret, directory and module`},
+		{infra(func(s *plan.Step) {
+			s.Terraform.ConfigMap, s.Terraform.Module = "", "git::https://ci:hunter2@git.example.com/infra.git//west?ref=v3"
+		}), `step "warm": its module's address has a password, which terraform shows in errors: write the address without it, and give git its credentials by a Secret: GIT_CONFIG_COUNT and what belongs to it, or an image that has a helper`},
 		{infra(func(s *plan.Step) { s.Timeout = time.Minute }), `step "warm": it waits 1m0s for a lock, and has 1m0s in all: give it a longer timeout, or a shorter lockTimeout`},
 		{infra(func(s *plan.Step) { s.Terraform.Backend = map[string]string{"a=b": "c"} }), `step "warm": its backend has a key "a=b": write KEY: VALUE`},
 		{infra(func(s *plan.Step) { s.Undo = &plan.Command{Image: "i"} }), `step "warm": its undo cannot be used: give undo an image, and only to steps that run a command or make a call`},
@@ -333,10 +336,16 @@ func TestInfrastructureIsTakenBack(t *testing.T) {
 			}
 		}
 	}
-	good := shop()
-	infra(func(*plan.Step) {})(good)
-	if problems := good.Check(); len(problems) > 0 {
-		t.Error(problems)
+	for _, module := range []string{"", "git::https://git.example.com/infra.git//west?ref=v3", "git::ssh://git@git.example.com/infra.git", "git@git.example.com:infra.git"} {
+		good := shop()
+		infra(func(s *plan.Step) {
+			if module != "" {
+				s.Terraform.ConfigMap, s.Terraform.Module = "", module
+			}
+		})(good)
+		if problems := good.Check(); len(problems) > 0 {
+			t.Errorf("%q: %v", module, problems)
+		}
 	}
 }
 
