@@ -13,6 +13,7 @@ import (
 func TestPlannedRunsStopForWhatTheyWouldMeet(t *testing.T) {
 	small := preflight.Finding{Check: "capacity", Verdict: preflight.Fail, Site: "west", Reason: "500 CPU too few", Remedy: "add nodes"}
 	names := preflight.Finding{Check: "dns", Verdict: preflight.Fail, Site: "west", Reason: "REFUSED"}
+	quota := preflight.Finding{Check: "quotas", Verdict: preflight.Fail, Site: "west", Reason: "pods by 2"}
 	tight := small
 	tight.Verdict = preflight.Warn
 	unseen := small
@@ -25,6 +26,8 @@ func TestPlannedRunsStopForWhatTheyWouldMeet(t *testing.T) {
 	}{
 		"too small":                     {plan.Switchover, nil, []preflight.Finding{small}, "capacity of west: 500 CPU too few (add nodes)"},
 		"a drill, too":                  {plan.Drill, nil, []preflight.Finding{small}, "--despite capacity,"},
+		"quotas":                        {plan.Switchover, nil, []preflight.Finding{quota}, "quotas of west: pods by 2"},
+		"clones come to no quota":       {plan.Drill, nil, []preflight.Finding{quota}, ""},
 		"a failback, for two":           {plan.Failback, nil, []preflight.Finding{small, names}, "--despite capacity,dns,"},
 		"it was accepted":               {plan.Switchover, []string{"capacity"}, []preflight.Finding{small}, ""},
 		"another one was":               {plan.Switchover, []string{"dns"}, []preflight.Finding{small}, "capacity"},
