@@ -73,7 +73,7 @@ func crdState(crd *unstructured.Unstructured) (established bool, why string) {
 	return established, why
 }
 
-// awaitReady waits for the agent and every node process. What keeps them is
+// awaitReady waits for the agent and every node process whose node answers. What keeps them is
 // told while waiting and is in the error. What does not heal by itself ends the
 // waiting early.
 func (in installer) awaitReady(ctx context.Context, budget time.Duration, image string) error {
@@ -111,7 +111,41 @@ func (in installer) readiness(ctx context.Context) (string, bool) {
 	}
 	text := fmt.Sprintf("agent %d of %d, node processes %d of %d ready",
 		agent.Status.AvailableReplicas, *agent.Spec.Replicas, nodes.Status.NumberReady, nodes.Status.DesiredNumberScheduled)
-	return text, agentReady(agent) && nodesReady(nodes)
+	dead := int32(0)
+	if nodes.Status.NumberReady < nodes.Status.DesiredNumberScheduled {
+		if dead = in.onDeadNodes(ctx); dead > 0 {
+			text += fmt.Sprintf(", %d on nodes that do not answer", dead)
+		}
+	}
+	return text, agentReady(agent) && nodesReady(nodes, dead)
+}
+
+// onDeadNodes counts the node processes that are not ready because their nodes are not.
+// Nobody waits for those: a run may be waiting for the install.
+func (in installer) onDeadNodes(ctx context.Context) (dead int32) {
+	core := in.clients.Kubernetes.CoreV1()
+	pods, err := core.Pods(v1alpha1.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: NameLabel + "=" + NodeName})
+	if err != nil {
+		return 0
+	}
+	nodes, err := core.Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return 0
+	}
+	answers := map[string]bool{}
+	for i := range nodes.Items {
+		answers[nodes.Items[i].Name] = slices.ContainsFunc(nodes.Items[i].Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+		})
+	}
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		ready := slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue })
+		if up, known := answers[p.Spec.NodeName]; known && !up && !ready && p.DeletionTimestamp.IsZero() {
+			dead++
+		}
+	}
+	return dead
 }
 
 func agentReady(d *appsv1.Deployment) bool {
@@ -119,9 +153,10 @@ func agentReady(d *appsv1.Deployment) bool {
 		d.Status.AvailableReplicas == *d.Spec.Replicas && d.Status.Replicas == *d.Spec.Replicas
 }
 
-func nodesReady(d *appsv1.DaemonSet) bool {
+// nodesReady: dead are on nodes that do not answer.
+func nodesReady(d *appsv1.DaemonSet, dead int32) bool {
 	return d.Status.ObservedGeneration >= d.Generation && d.Status.DesiredNumberScheduled > 0 &&
-		d.Status.UpdatedNumberScheduled == d.Status.DesiredNumberScheduled && d.Status.NumberReady == d.Status.DesiredNumberScheduled
+		d.Status.UpdatedNumberScheduled+dead >= d.Status.DesiredNumberScheduled && d.Status.NumberReady > 0 && d.Status.NumberReady+dead >= d.Status.DesiredNumberScheduled
 }
 
 // errStuck says that waiting longer is of no use.

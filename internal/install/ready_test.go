@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/utils/ptr"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube"
@@ -68,6 +70,39 @@ func TestHopelessPods(t *testing.T) {
 		got := in.hopeless(t.Context(), v1alpha1.SystemNamespace, "r/davit:1")
 		if test.want == "" && got != "" || !strings.Contains(got, test.want) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// TestADeadNode: a node that does not answer holds up no install, and so no run that waits
+// for one. A process that is not ready on a node that answers does, and so do all that are dead.
+func TestADeadNode(t *testing.T) {
+	node := func(name string, ready corev1.ConditionStatus) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}}}}
+	}
+	pod := func(on string, ready corev1.ConditionStatus) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "davit-node-" + on, Labels: map[string]string{NameLabel: NodeName}},
+			Spec:       corev1.PodSpec{NodeName: on}, Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}},
+		}
+	}
+	const up, down = corev1.ConditionTrue, corev1.ConditionUnknown
+	for name, test := range map[string]struct {
+		b, onB corev1.ConditionStatus
+		ready  int32
+		want   bool
+	}{
+		"all are ready": {up, up, 2, true}, "dead": {down, down, 1, true}, "not ready, on one that answers": {up, down, 1, false},
+		"dead, and another is not ready": {down, down, 0, false}, "its pod is not marked yet": {down, up, 1, false},
+	} {
+		agent := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: AgentName}}
+		agent.Spec.Replicas = ptr.To[int32](1)
+		agent.Status = appsv1.DeploymentStatus{Replicas: 1, UpdatedReplicas: 1, AvailableReplicas: 1}
+		all := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: NodeName}}
+		all.Status = appsv1.DaemonSetStatus{DesiredNumberScheduled: 2, UpdatedNumberScheduled: 2, NumberReady: test.ready}
+		in := installer{clients: &kube.Clients{Kubernetes: fake.NewClientset(agent, all, node("a", up), node("b", test.b), pod("a", up), pod("b", test.onB))}}
+		if text, ready := in.readiness(t.Context()); ready != test.want {
+			t.Errorf("%s: %t: %s", name, ready, text)
 		}
 	}
 }
