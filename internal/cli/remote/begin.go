@@ -44,7 +44,7 @@ func Begin(h Host, all ...*cobra.Command) []*cobra.Command {
 // elsewhere are flags that mean nothing at a console.
 var elsewhere = []string{
 	"file", "dry-run", "sweep", "wait", "vault-url", "recovery-key-file", "kubeconfig", "context", "vault",
-	"install", "image", "registry", "image-pull-policy", "image-pull-secret", "kubelet-root", "host-path-root", "cri-socket", "failure-domain", "replace-lost-site",
+	"despite", "install", "image", "registry", "image-pull-policy", "image-pull-secret", "kubelet-root", "host-path-root", "cri-socket", "failure-domain", "replace-lost-site",
 }
 
 func (h Host) begin(cmd *cobra.Command, given []string, project string) error {

@@ -149,6 +149,8 @@ func TestBeginAsksNothing(t *testing.T) {
 	a.want(2, "", "drill shop wiki", "takes")
 	a.want(2, "", "failover shop --dry-run", "--dry-run means nothing at a console")
 	a.want(2, "", "drill shop --sweep", "--sweep means nothing")
+	a.want(2, "", "switchover shop --despite capacity --yes", "--despite means nothing")
+	a.want(2, "", "failover shop --install --image x/davit:1 --yes", "--install means nothing")
 	a.want(2, "", "failover -f plan.yaml", "PLAN")
 	a.want(2, "", "failover shop --vault-url s3://b/p", "--vault-url means nothing")
 	a.want(2, "", "failover shop --as-of yesterday --yes", "is not a time")
