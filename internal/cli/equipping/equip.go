@@ -1,6 +1,7 @@
 package equipping
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -37,6 +38,7 @@ func (h *Host) Equip(ctx context.Context, n *Need, a Ask, yes bool) error {
 	if n.Davit {
 		opts := a.Way.Options
 		opts.SiteName, opts.Timeout = n.Site, h.Timeout()
+		opts.FailureDomain, opts.Replicas = cmp.Or(opts.FailureDomain, n.domain), n.replicas
 		if err := c.Install(ctx, opts, func(step string) { h.Step("installing Davit: %s", step) }); err != nil {
 			return exit.Hint(err, again)
 		}

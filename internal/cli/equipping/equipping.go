@@ -15,6 +15,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -67,12 +68,20 @@ type Need struct {
 	Davit bool   `json:"install"` // it is to be installed
 	Vault string `json:"vault,omitempty"`
 	Image string `json:"image,omitempty"`
+	// Anew says that it is there already, and not ready. Its failure domain and the number
+	// of its agents stay what they were.
+	Anew     bool `json:"anew,omitempty"`
+	domain   string
+	replicas int32
 }
 
 // Told says in words what is done first.
 func (n *Need) Told() []string {
 	var all []string
-	if n.Davit {
+	switch {
+	case n.Anew:
+		all = append(all, fmt.Sprintf("Davit, which is not ready here, is installed anew as site %s, from %s, with what this command says of the nodes and no more", n.Site, n.Image))
+	case n.Davit:
 		all = append(all, fmt.Sprintf("Davit is installed into this cluster, as site %s, from %s", n.Site, n.Image))
 	}
 	if n.Vault != "" {
@@ -103,7 +112,8 @@ func (h *Host) Look(ctx context.Context, c wiring.Cluster, in *access.Opened, a 
 	if err != nil {
 		return nil, err
 	}
-	n := &Need{Site: a.Site, Davit: there.missing() || a.Way.Install && !there.ready}
+	n := &Need{Site: a.Site, Davit: there.missing() || a.Way.Install && !there.ready, domain: there.domain, replicas: there.replicas}
+	n.Anew = n.Davit && !there.missing()
 	if there.site != "" {
 		n.Site = there.site
 	}
@@ -179,6 +189,8 @@ type parts struct {
 	agent, node bool
 	ready       bool // an agent and a node process are
 	vaults      bool
+	domain      string // the site's failure domain
+	replicas    int32  // agents
 }
 
 func (p parts) missing() bool { return p.site == "" || !p.agent || !p.node }
@@ -190,7 +202,7 @@ func look(ctx context.Context, c client.Client) (parts, error) {
 	site, err := access.LocalSite(ctx, c)
 	switch {
 	case err == nil:
-		p.site = site.Name
+		p.site, p.domain = site.Name, site.Spec.FailureDomain
 	case !absent(err) && !exit.IsRefusal(err):
 		return p, err
 	}
@@ -202,6 +214,7 @@ func look(ctx context.Context, c client.Client) (parts, error) {
 	if p.node, err = has(ctx, c, install.NodeName, &node); err != nil {
 		return p, err
 	}
+	p.replicas = ptr.Deref(agent.Spec.Replicas, 0)
 	p.ready = agent.Status.AvailableReplicas > 0 && node.Status.NumberReady > 0
 	var vaults v1alpha1.VaultList
 	err = c.List(ctx, &vaults)

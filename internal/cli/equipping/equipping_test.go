@@ -17,6 +17,7 @@ import (
 	authz "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -255,8 +256,21 @@ func TestWhereDavitIs(t *testing.T) {
 		t.Errorf("%+v, %v", need, err)
 	}
 	n.ask.Way.Install = true
-	if need, err := n.look(); err != nil || need == nil || !need.Davit || need.Vault != "" || need.Site != "west" {
-		t.Errorf("%+v, %v", need, err)
+	var site v1alpha1.Site
+	n.check(n.k.Get(t.Context(), client.ObjectKey{Name: "west"}, &site))
+	site.Spec.FailureDomain = "room-2"
+	n.check(n.k.Update(t.Context(), &site))
+	var agent appsv1.Deployment
+	n.check(n.k.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: install.AgentName}, &agent))
+	agent.Spec.Replicas = ptr.To[int32](3)
+	n.check(n.k.Update(t.Context(), &agent))
+	need, err = n.look()
+	if err != nil || need == nil || !need.Davit || need.Vault != "" || need.Site != "west" || !strings.Contains(need.Told()[0], "installed anew") {
+		t.Fatalf("%+v, %v", need, err)
+	}
+	n.check(n.host.Equip(t.Context(), need, n.ask, true))
+	if o := n.k.installed; o.FailureDomain != "room-2" || o.Replicas != 3 {
+		t.Errorf("what it was is lost: %+v", o)
 	}
 }
 
