@@ -183,3 +183,25 @@ func TestLostAndSilent(t *testing.T) {
 	vault.Set(fault.Faults{})
 	w.acknowledged(bob, "other", "last")
 }
+
+// The console's own database, brought as a backup has it, is not served before its journal
+// was carried out: sessions and users that ended since would be let in.
+func TestBroughtIsServedWhenWhole(t *testing.T) {
+	w := newWorld(t)
+	w.kept()
+	if err := errors.Join(w.stop(), losses["gone"](store.ConsoleFile(w.dir))); err != nil {
+		t.Fatal(err)
+	}
+	c, err := open(t.Context(), w.options())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil || !Passive(w.dir) {
+		t.Errorf("it would be served as it is: %v", err)
+	}
+	w.start()
+	w.active()
+	if Passive(w.dir) {
+		t.Error("it is active, and not served when it is started again")
+	}
+}

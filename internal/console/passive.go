@@ -267,7 +267,14 @@ func (o Options) fetchOwn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return bring(ctx, b, o.Dir, backup.ConsoleDatabase, func(fresh string) error { return renew(store.ConsoleFile(o.Dir), fresh) })
+	return bring(ctx, b, o.Dir, backup.ConsoleDatabase, func(fresh string) error {
+		// Sessions and users that ended since the backup are let in by nobody: it is not
+		// served before its journal was carried out.
+		if err := markPassive(o.Dir, true); err != nil {
+			return err
+		}
+		return renew(store.ConsoleFile(o.Dir), fresh)
+	})
 }
 
 // fetchLimit is how long a lost database may take to be brought from its vault
