@@ -140,7 +140,8 @@ func count(ctx context.Context, p *store.Project, k Kind, known *fleet.Snapshot,
 	case Restores:
 		all, err := p.Restorations(ctx, "", mostOpen)
 		for _, r := range all {
-			if !r.Dry && !r.Over() && (r.State != "" || r.Open(now)) {
+			asked := r.State != "" && now.Sub(r.At) < store.AskedAgain // later no site says how it ended: it may be lost
+			if !r.Dry && !r.Over() && (asked || r.Open(now)) {
 				n++
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/uplink"
 )
 
 var now = time.Date(2026, 11, 27, 4, 5, 6, 0, time.UTC)
@@ -108,6 +109,31 @@ func TestRoom(t *testing.T) {
 		}
 		if err := Room(t.Context(), shop, known, now); errors.Is(err, store.ErrRefused) != refused {
 			t.Errorf("%d bytes: %v", most, err)
+		}
+	}
+}
+
+// A restore counts until it is over, and no longer than its site is asked: one that is lost
+// with its site is in the way of no other for good.
+func TestRestores(t *testing.T) {
+	shop, _ := projects(t)
+	add := func(id string, dry bool) {
+		t.Helper()
+		r := store.Restoration{ID: id, Site: "east", Application: id, Point: "p", Name: id, Dry: dry, Body: []byte("{}"), Until: now.Add(time.Minute)}
+		if _, err := shop.Restore(t.Context(), act(), r, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("runs", false)
+	add("waits", false)
+	add("looks", true)
+	word := store.Word{Site: "east", At: now, Restored: []uplink.Restored{{ID: "runs", State: uplink.Running}}}
+	if err := shop.HearAgents(t.Context(), []store.Word{word}); err != nil {
+		t.Fatal(err)
+	}
+	for after, want := range map[time.Duration]int{0: 2, time.Hour: 1, store.AskedAgain + time.Hour: 0} {
+		if used, err := Used(t.Context(), shop, nil, now.Add(after)); err != nil || used.Restores != want {
+			t.Errorf("after %s: %d, want %d; %v", after, used.Restores, want, err)
 		}
 	}
 }

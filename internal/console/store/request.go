@@ -48,8 +48,8 @@ func (r Request) Open(now time.Time) bool { return r.State == "" && now.Before(r
 
 // Bounds of requests.
 const (
-	// askedAgain is for how long a site is asked what became of a request.
-	askedAgain = 7 * 24 * time.Hour
+	// AskedAgain is for how long a site is asked what became of a request.
+	AskedAgain = 7 * 24 * time.Hour
 	// keptRequests is how many of a project are kept.
 	keptRequests = 1000
 )
@@ -127,7 +127,7 @@ func (p *Project) Requests(ctx context.Context, plan string, limit int) ([]Reque
 // the oldest first. It is asked for a while after it was too late, too: it may
 // have begun the run, and its answer was lost.
 func (p *Project) Unanswered(ctx context.Context, site string, now time.Time) ([]Request, error) {
-	return query(ctx, p.read, scanRequest, "SELECT "+requestColumns+" FROM request WHERE site = ? AND state = '' AND at > ? ORDER BY at, id", site, toMillis(now.Add(-askedAgain)))
+	return query(ctx, p.read, scanRequest, "SELECT "+requestColumns+" FROM request WHERE site = ? AND state = '' AND at > ? ORDER BY at, id", site, toMillis(now.Add(-AskedAgain)))
 }
 
 // Answer is what a site says of a request.

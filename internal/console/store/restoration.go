@@ -100,7 +100,7 @@ func (p *Project) Restore(ctx context.Context, act audit.Act, r Restoration, wha
 			}
 		}
 		if i := slices.IndexFunc(all, func(old Restoration) bool {
-			running := old.State == uplink.Running && old.Site == r.Site && act.At.Sub(old.At) < askedAgain // later nobody says how it ended
+			running := old.State == uplink.Running && old.Site == r.Site && act.At.Sub(old.At) < AskedAgain // later nobody says how it ended
 			return running || old.Open(act.At)
 		}); i >= 0 && !r.Dry {
 			return fmt.Errorf("ask for restore %s: %w: %s asked site %s for %s, and that is not over: wait for it", r.Name, ErrConflict, all[i].By, all[i].Site, all[i].Name)
@@ -152,7 +152,7 @@ func (p *Project) Restorations(ctx context.Context, application string, limit in
 // asked for a while after it was too late, too: its answer may have been lost.
 func (p *Project) Unrestored(ctx context.Context, site string, now time.Time) ([]Restoration, error) {
 	return query(ctx, p.read, scanRestoration, "SELECT "+restorationColumns+" FROM restoration WHERE site = ? AND state IN ('', ?) AND at > ? ORDER BY at, id",
-		site, uplink.Running, toMillis(now.Add(-askedAgain)))
+		site, uplink.Running, toMillis(now.Add(-AskedAgain)))
 }
 
 // answerRestorations keeps what a site says of what it was asked and has not said
