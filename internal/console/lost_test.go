@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -203,5 +204,34 @@ func TestBroughtIsServedWhenWhole(t *testing.T) {
 	w.active()
 	if Passive(w.dir) {
 		t.Error("it is active, and not served when it is started again")
+	}
+}
+
+// A project's database that is brought has at once what was acknowledged since the backup:
+// whoever lost his role since does not read it again.
+func TestBroughtProjectHasAll(t *testing.T) {
+	w := newWorld(t)
+	w.kept()
+	_, other := w.files()
+	w.acknowledged(w.login("bob"), "other", "since")
+	if err := errors.Join(w.stop(), losses["gone"](other)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.Open(t.Context(), w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	all, err := c.Projects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(all, func(l store.Listing) bool { return l.Name == "other" })
+	p, err := newShelves(w.options(), c).project(t.Context(), all[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if docs, _, err := p.Documents(t.Context(), "", ""); err != nil || !slices.ContainsFunc(docs, func(d store.Document) bool { return d.Name == "since" }) {
+		t.Errorf("it is as the backup has it: %v, %v", docs, err)
 	}
 }

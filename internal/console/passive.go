@@ -205,8 +205,23 @@ func (s *shelves) fetch(ctx context.Context, l store.Listing) error {
 		return err
 	}
 	return bring(ctx, b, s.Dir, l.ID, func(fresh string) error {
+		// Roles and tokens that ended since the backup would let people read until it has
+		// all. What cannot be carried out now is where it stays.
+		if err := carryOut(ctx, b, fresh); err != nil {
+			s.Log.Warn("a project that was lost here does not have all of its vault yet", "project", l.Name, "err", err)
+		}
 		return s.console.Renew(l.ID, func(path string) error { return renew(path, fresh) })
 	})
+}
+
+// carryOut carries out what a database's journal holds, before it is where it stays.
+func carryOut(ctx context.Context, b journal.Book, path string) error {
+	db, err := store.OpenAlone(ctx, path, b.Database == backup.ConsoleDatabase)
+	if err != nil {
+		return err
+	}
+	_, err = journal.CatchUp(ctx, b, db)
+	return errors.Join(err, db.Close())
 }
 
 // unlocked opens a journal by the way into its vault.
