@@ -42,15 +42,16 @@ func Despite(names []string) ([]string, error) {
 	return slices.Compact(all), nil
 }
 
-// Foreseen refuses a planned run that a check says would not work, unless whoever
-// asks for it named the check.
+// Foreseen refuses a planned run that a check of the target says would not work, unless
+// whoever asks for it named the check. What another site said of itself is minutes old,
+// and it may have been given since what it lacked: it is told, and stops nothing.
 func Foreseen(s *failover.Spec, findings []preflight.Finding) error {
 	if !Heeds(s.Verb) {
 		return nil
 	}
 	var why, checks []string
 	for _, f := range findings {
-		if f.Verdict != preflight.Fail || !slices.Contains(stopping, f.Check) || slices.Contains(s.Despite, f.Check) {
+		if f.Verdict != preflight.Fail || !slices.Contains(stopping, f.Check) || slices.Contains(s.Despite, f.Check) || f.Site != "" && f.Site != s.To {
 			continue
 		}
 		if s.Verb == plan.Drill && f.Check == "quotas" { // a sandbox has namespaces of its own, and no quotas there
