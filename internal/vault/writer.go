@@ -314,9 +314,13 @@ func (r *ResourceWriter) Add(ctx context.Context, object []byte) error {
 	}
 	r.plain = plain
 	r.count++
-	if len(r.plain) >= packed.Target {
-		return r.flush(ctx)
+	if len(r.plain) < packed.Target {
+		return nil
 	}
+	if err := r.flush(ctx); err != nil {
+		return err
+	}
+	r.plain = takeBuffer() // who fills one pack fills another, mostly
 	return nil
 }
 
@@ -347,7 +351,7 @@ func (r *ResourceWriter) flush(ctx context.Context) error {
 		return fmt.Errorf("write %s: %w", r.res.Resource, context.Cause(ctx))
 	}
 	plain, count := r.plain, r.count
-	r.plain, r.count = takeBuffer(), 0
+	r.plain, r.count = nil, 0
 	key := r.w.p.at.pack(r.w.app, r.w.id, r.w.seq.Add(1))
 	r.wg.Go(func() {
 		defer func() { <-r.w.uploads }()
@@ -372,7 +376,7 @@ func takeBuffer() []byte {
 	if b, ok := buffers.Get().(*[]byte); ok {
 		return *b
 	}
-	return nil
+	return make([]byte, 0, packed.Target+packed.Target/8)
 }
 
 // giveBuffer keeps only buffers of the usual size.

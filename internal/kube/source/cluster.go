@@ -4,6 +4,7 @@
 package source
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -170,6 +171,7 @@ type cursor struct {
 	limit int
 	token string
 	exact string // revision of the first page
+	bytes int    // that the page will have, about; 0: unknown
 }
 
 // page is what a list request answers.
@@ -208,7 +210,7 @@ func (c *Cluster) List(ctx context.Context, q capture.Query, fn func([]unstructu
 		if p.Metadata.Continue == "" {
 			return listed, fn(p.objects(q.Kind))
 		}
-		at = cursor{limit: nextLimit(p), token: p.Metadata.Continue}
+		at = after(p)
 		next := c.ahead(asking, q, at)
 		if err := fn(p.objects(q.Kind)); err != nil {
 			cancel()
@@ -260,15 +262,17 @@ func isTooLarge(err error) bool {
 		err != nil && strings.Contains(err.Error(), "required revision is a future revision")
 }
 
-// nextLimit is how many objects to ask for after a page. Its objects say only by and
-// large how big the next ones are: names go by kinds of things, and many small
-// ones may be followed by large ones.
-func nextLimit(p *page) int {
-	if len(p.Items) == 0 {
-		return firstPage
+// after is where the page after p starts, and how many objects to ask for. p's objects
+// say only by and large how big the next ones are: names go by kinds of things, and many
+// small ones may be followed by large ones.
+func after(p *page) cursor {
+	at := cursor{limit: firstPage, token: p.Metadata.Continue}
+	if len(p.Items) > 0 {
+		each := max(p.size/len(p.Items), 1)
+		at.limit = min(max(pageBytes/each, 1), pageGrowth*p.limit, maxPage)
+		at.bytes = at.limit * each
 	}
-	each := max(p.size/len(p.Items), 1)
-	return min(max(pageBytes/each, 1), pageGrowth*p.limit, maxPage)
+	return at
 }
 
 func (p *page) objects(k capture.Kind) []unstructured.Unstructured {
@@ -333,7 +337,7 @@ func (c *Cluster) fetchOnce(ctx context.Context, q capture.Query, at cursor) (*p
 		// to try again, which the client would follow for long.
 		req = req.MaxRetries(0).Param("resourceVersion", at.exact).Param("resourceVersionMatch", string(metav1.ResourceVersionMatchExact))
 	}
-	data, err := read(ctx, req, at.limit > 1)
+	data, err := read(ctx, req, at)
 	if err != nil {
 		return nil, err
 	}
@@ -353,20 +357,25 @@ func (c *Cluster) fetchOnce(ctx context.Context, q capture.Query, at cursor) (*p
 
 // read returns the answer. It stops at what is more than a page may have, where
 // fewer objects can be asked for.
-func read(ctx context.Context, req *rest.Request, bounded bool) (data []byte, err error) {
+func read(ctx context.Context, req *rest.Request, at cursor) (data []byte, err error) {
 	body, err := req.Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
-	if !bounded {
-		return io.ReadAll(body)
+	var src io.Reader = body
+	if at.limit > 1 {
+		src = io.LimitReader(body, pageMost+1)
 	}
-	data, err = io.ReadAll(io.LimitReader(body, pageMost+1))
-	if err == nil && len(data) > pageMost {
-		err = errLarge
+	// Grown step by step, the buffers of a page would be several times its size.
+	out := bytes.NewBuffer(make([]byte, 0, min(at.bytes+at.bytes/16, pageMost)+bytes.MinRead))
+	if _, err := out.ReadFrom(src); err != nil {
+		return nil, err
 	}
-	return data, err
+	if at.limit > 1 && out.Len() > pageMost {
+		return nil, errLarge
+	}
+	return out.Bytes(), nil
 }
 
 func pathOf(q capture.Query) string {

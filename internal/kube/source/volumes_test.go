@@ -107,8 +107,8 @@ func TestNextLimit(t *testing.T) {
 		{100 << 24, 100, 1},
 		{100 * 1024, firstPage, 2 * firstPage}, // it guesses wrong by twice at most
 	} {
-		if got := nextLimit(&page{Items: items, size: c.size, limit: c.limit}); got != c.want {
-			t.Errorf("nextLimit of %d bytes for %d = %d, want %d", c.size, c.limit, got, c.want)
+		if got := after(&page{Items: items, size: c.size, limit: c.limit}).limit; got != c.want {
+			t.Errorf("the limit after %d bytes for %d = %d, want %d", c.size, c.limit, got, c.want)
 		}
 	}
 }

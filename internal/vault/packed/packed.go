@@ -12,17 +12,14 @@ import (
 
 // Seal compresses plain and seals it under the vault key name.
 func Seal(k *seal.Key, name string, plain []byte) ([]byte, error) {
-	packed, err := compress(plain)
-	if err != nil {
-		return nil, err
-	}
-	size := seal.HeaderSize + len(packed) + (len(packed)/seal.ChunkSize+1)*seal.TagSize
-	out := bytes.NewBuffer(make([]byte, 0, size))
+	// Keys and tokens in base64 come down to three quarters, what else there is to less.
+	most := len(plain) - len(plain)/4
+	out := bytes.NewBuffer(make([]byte, 0, seal.HeaderSize+most+(most/seal.ChunkSize+1)*seal.TagSize))
 	s, err := seal.NewWriter(out, k, name, seal.Zstd)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Write(packed); err != nil {
+	if err := compress(s, plain); err != nil {
 		return nil, err
 	}
 	if err := s.Close(); err != nil {
