@@ -121,24 +121,22 @@ func TestLostWhileServed(t *testing.T) {
 	home, other := w.files()
 	var names []string
 	// A damage inside is found once somebody reads the page: that is tried on processes.
-	for how, lose := range map[string]func(string) error{"gone": losses["gone"]} {
-		for _, path := range []string{home, other, store.ConsoleFile(w.dir)} {
-			names = append(names, how+"-"+strings.TrimSuffix(filepath.Base(path), ".db"))
-			w.acknowledged(anna, "acme", names[len(names)-1])
-			w.acknowledged(bob, "other", names[len(names)-1])
-			before := strings.Count(w.logs.String(), "was brought from")
-			if err := lose(path); err != nil {
-				t.Fatal(err)
-			}
-			consoletest.Until(t, names[len(names)-1]+": brought", func() (bool, string) {
-				w.answers(anna, "/api/v1/projects/acme/documents/protectionpolicies") // somebody has to come upon it
-				w.answers(bob, "/api/v1/projects/other/documents/protectionpolicies")
-				return strings.Count(w.logs.String(), "was brought from") > before, w.logs.String()
-			})
-			consoletest.Until(t, "active again", func() (bool, string) { return w.answers("", "/healthz/active"), w.logs.String() })
-			w.there(anna, "acme", names...)
-			w.there(bob, "other", names...)
+	for _, path := range []string{home, other, store.ConsoleFile(w.dir)} {
+		names = append(names, "gone-"+strings.TrimSuffix(filepath.Base(path), ".db"))
+		w.acknowledged(anna, "acme", names[len(names)-1])
+		w.acknowledged(bob, "other", names[len(names)-1])
+		before := strings.Count(w.logs.String(), "was brought from")
+		if err := losses["gone"](path); err != nil {
+			t.Fatal(err)
 		}
+		consoletest.Until(t, names[len(names)-1]+": brought", func() (bool, string) {
+			w.answers(anna, "/api/v1/projects/acme/documents/protectionpolicies") // somebody has to come upon it
+			w.answers(bob, "/api/v1/projects/other/documents/protectionpolicies")
+			return strings.Count(w.logs.String(), "was brought from") > before, w.logs.String()
+		})
+		consoletest.Until(t, "active again", func() (bool, string) { return w.answers("", "/healthz/active"), w.logs.String() })
+		w.there(anna, "acme", names...)
+		w.there(bob, "other", names...)
 	}
 }
 
