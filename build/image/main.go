@@ -211,12 +211,16 @@ func save(image v1.Image, o options) error {
 	if err := os.MkdirAll(filepath.Dir(o.output), 0o755); err != nil {
 		return fmt.Errorf("make output directory: %w", err)
 	}
-	part := o.output + ".part"
-	if err := tarball.WriteToFile(part, tag, image); err != nil {
+	part, err := os.CreateTemp(filepath.Dir(o.output), filepath.Base(o.output)+".*") // others may build the same
+	if err != nil {
 		return fmt.Errorf("write image: %w", err)
 	}
-	if err := os.Rename(part, o.output); err != nil {
-		return fmt.Errorf("write image: %w", err)
+	err = errors.Join(tarball.Write(tag, image, part), part.Chmod(0o644), part.Close())
+	if err == nil {
+		err = os.Rename(part.Name(), o.output)
+	}
+	if err != nil {
+		return fmt.Errorf("write image: %w", errors.Join(err, os.Remove(part.Name())))
 	}
 	return nil
 }
