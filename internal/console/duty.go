@@ -160,16 +160,16 @@ func (d *duty) run(ctx context.Context, listener net.Listener) error {
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: arrival, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(d.Log.Handler(), slog.LevelDebug),
 	}
-	stepped := make(chan struct{})
+	var running sync.WaitGroup
 	steps, stop := context.WithCancel(ctx)
-	go func() {
-		defer close(stepped)
+	running.Go(func() {
 		d.steps(steps, func() {
 			if d.Ready != nil {
 				d.Ready(listener.Addr().String())
 			}
 		})
-	}()
+	})
+	running.Go(func() { d.watch(steps) })
 	ended := make(chan error, 1)
 	go func() { ended <- web.Serve(listener) }()
 	var err error
@@ -181,7 +181,7 @@ func (d *duty) run(ctx context.Context, listener net.Listener) error {
 	case <-ctx.Done():
 	}
 	stop()
-	<-stepped
+	running.Wait()
 	return errors.Join(err, d.close(web))
 }
 
@@ -210,14 +210,32 @@ func (d *duty) steps(ctx context.Context, first func()) {
 		if !begun {
 			first()
 		}
-		if err := d.console.Lost(ctx); err != nil && ctx.Err() == nil {
-			d.lost <- err
-			return
-		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		}
+	}
+}
+
+// watch looks from time to time whether a database that is open is one still. Where a
+// damage was found all of the file is read: the lease does not wait for that.
+func (d *duty) watch(ctx context.Context) {
+	look := d.Options.lost
+	if look == nil {
+		look = func(ctx context.Context, c *store.Console) error { return c.Lost(ctx) }
+	}
+	ticker := time.NewTicker(cmp.Or(d.Options.step, lead.Every))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := look(ctx, d.console); err != nil && ctx.Err() == nil {
+			d.lost <- err
+			return
 		}
 	}
 }

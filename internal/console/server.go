@@ -66,6 +66,10 @@ type Options struct {
 	Log   *slog.Logger
 	// step is how often it looks who is active; 0 is lead.Every.
 	step time.Duration
+	// lost says why a database that is open is none any more; nil: store.Console.Lost.
+	lost func(context.Context, *store.Console) error
+	// pause waits before the console begins anew; nil: for as long as it says.
+	pause func(ctx context.Context, d time.Duration)
 	// Ready is told the address on which the console listens.
 	Ready func(address string)
 }
@@ -123,13 +127,56 @@ func Serve(ctx context.Context, opts Options) error {
 		return err
 	}
 	defer release()
-	for {
+	if opts.pause == nil {
+		opts.pause = func(ctx context.Context, d time.Duration) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(d):
+			}
+		}
+	}
+	for again := (anew{}); ; {
+		begun := time.Now()
 		err := serve(ctx, &opts)
 		if !errors.Is(err, errLost) || ctx.Err() != nil {
 			return err
 		}
-		opts.Log.Warn("a database was lost while it was served: the console begins anew, and brings it from the vault", "err", err)
+		if again = again.next(time.Since(begun)); again.pause == 0 {
+			opts.Log.Warn("a database was lost while it was served: the console begins anew, and brings it from the vault", "err", err)
+			continue
+		}
+		opts.Log.Error("databases of the console are lost again and again: its disk may be failing; look at it, or stop this console and let another serve from another disk", "dir", opts.Dir, "times", again.times, "begins anew after", again.pause, "err", err)
+		if opts.pause(ctx, again.pause); ctx.Err() != nil {
+			return nil
+		}
 	}
+}
+
+// anew is how often a console has begun anew, and after what pause it does so next. The
+// first time is at once. What is lost again soon is on a disk that nothing helps but a
+// person: each time more is waited, and another console serves meanwhile.
+type anew struct {
+	times int
+	pause time.Duration
+}
+
+// For how long a console is to have served that its database was not lost again, and the
+// pauses.
+const (
+	anewCalm  = 10 * time.Minute
+	anewFirst = time.Second
+	anewMost  = time.Minute
+)
+
+// next is after it has served for so long.
+func (a anew) next(served time.Duration) anew {
+	switch {
+	case a.times == 0 || served >= anewCalm:
+		return anew{times: 1}
+	case a.pause == 0:
+		return anew{a.times + 1, anewFirst}
+	}
+	return anew{a.times + 1, min(2*a.pause, anewMost)}
 }
 
 // serve runs a console until the context ends, or a database is lost that it has open.

@@ -53,6 +53,7 @@ type world struct {
 	logs   *logs
 	sso    *sso.Config
 	backup time.Duration // how often; 0: never
+	change func(*Options)
 }
 
 // logs is what the console wrote.
@@ -119,13 +120,17 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) options() Options {
-	return Options{
+	o := Options{
 		SSO: w.sso, Backup: w.backup, Dir: w.dir, Listen: "127.0.0.1:0", Names: Names("127.0.0.1:0", nil), URL: "https://" + filepath.Base(w.dir) + ".example.com", Every: 500 * time.Millisecond, step: 50 * time.Millisecond, Cost: cheap, Now: func() time.Time { return w.now },
 		Log: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Store: func(_ context.Context, cfg backend.Config) (vault.Store, error) {
 			return w.vaults[cfg.URL], nil
 		},
 	}
+	if w.change != nil {
+		w.change(&o)
+	}
+	return o
 }
 
 // serve starts the console and waits until it is active, unless it is to follow another.
