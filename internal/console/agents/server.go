@@ -43,6 +43,7 @@ type Server struct {
 	running sync.WaitGroup
 	// Tries of enrolments, by address and by token.
 	address, token *account.Limit
+	gate           *gate
 
 	mu     sync.Mutex
 	doors  map[string]*door // by server name
@@ -62,7 +63,7 @@ func NewServer(ctx context.Context, o Options) *Server {
 	const most = 10_000
 	return &Server{
 		Options: o, ctx: ctx, doors: map[string]*door{}, rooms: map[string]*room{},
-		address: account.NewLimit(60, time.Second, most), token: account.NewLimit(10, 10*time.Second, most),
+		address: account.NewLimit(60, time.Second, most), token: account.NewLimit(10, 10*time.Second, most), gate: newGate(abreast),
 	}
 }
 
@@ -75,13 +76,25 @@ func (s *Server) Wait() {
 // errStranger says that no project of this console has the authority that was called.
 var errStranger = errors.New("no project of this console has the authority that was called")
 
-// Config is the TLS of a connection by which an agent calls; nil for all others.
+// errElsewhere sends agents to the active console.
+var errElsewhere = fmt.Errorf("%w: this console is not the active one", store.ErrRefused)
+
+// Config is the TLS of a connection by which an agent calls; nil for all others. While
+// this console is not the active one, agents are turned away here, before anything
+// costly was done: all of them call again and again until one is, and whoever is to
+// take over has better to do. dial.ErrTurned is what they see of it.
 func (s *Server) Config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if !uplink.IsServerName(hello.ServerName) {
 		return nil, nil //nolint:nilnil // as crypto/tls wants it
 	}
+	if !s.Speaks().Active {
+		return nil, errElsewhere
+	}
 	d, err := s.door(hello.ServerName)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.gate.pass(hello.Context()); err != nil {
 		return nil, err
 	}
 	return d.config, nil

@@ -53,7 +53,7 @@ type talk struct {
 func (s *Server) stream(c *call) (any, error) {
 	speaks := s.Speaks()
 	if !speaks.Active {
-		return nil, fmt.Errorf("%w: this console is not the active one", store.ErrRefused)
+		return nil, errElsewhere
 	}
 	admit := func() error {
 		return c.project.AdmitAgent(c.r.Context(), c.act(s.Now(), "agent/"+c.who.Site), c.who.Site, c.who.Enrolment)

@@ -262,7 +262,7 @@ func (w wire) grant(ctx context.Context, path string, in uplink.Request, key *ec
 	}
 	answer, err := w.client.Do(r)
 	if err != nil {
-		return g, err
+		return g, turned(err)
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
@@ -270,6 +270,22 @@ func (w wire) grant(ctx context.Context, path string, in uplink.Request, key *ec
 	}
 	return g, json.NewDecoder(io.LimitReader(answer.Body, uplink.MaxBody)).Decode(&g)
 }
+
+// ErrTurned says that a console ended the handshake before it said anything of itself:
+// that costs it next to nothing, as is needed where thousands call in vain.
+var ErrTurned = errors.New("the console takes no agent now: it is not the active one, or too many call at once, or it has no project that this one could be of")
+
+// turned is why a call failed, with ErrTurned if the console turned it away.
+func turned(err error) error {
+	if op := new(net.OpError); errors.As(err, &op) && op.Op == "remote error" && op.Err.Error() == turnedAway.Error() {
+		return fmt.Errorf("%w (%w)", ErrTurned, err)
+	}
+	return err
+}
+
+// turnedAway is the alert that crypto/tls sends for a server that has no configuration
+// for who calls; which it was, it says by its text alone.
+const turnedAway = tls.AlertError(80) // internal_error of RFC 8446
 
 // refusal is what an answer says is wrong.
 func refusal(answer *http.Response) error {

@@ -69,7 +69,7 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 	}
 	answer, err := s.wire.client.Do(r)
 	if err != nil {
-		return false, cause(ctx, err)
+		return false, cause(ctx, turned(err))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
