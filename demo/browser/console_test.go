@@ -70,9 +70,7 @@ func serveIn(t *testing.T, dir string) string {
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-ended
-		if err := cmd.Wait(); err != nil || t.Failed() {
-			t.Logf("the console ended: %v; it said %q", err, lines)
-		}
+		t.Logf("the console ended: %v; it said %q", cmd.Wait(), lines) // hack/verdict looks for secrets in it
 	})
 	select {
 	case url := <-address:

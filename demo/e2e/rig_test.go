@@ -64,7 +64,27 @@ func finish(t *testing.T, cmd *exec.Cmd) outcome {
 	if err != nil && !errors.As(err, &ended) {
 		t.Fatalf("run davit: %v", err)
 	}
-	return outcome{strings.Join(cmd.Args[3:], " "), cmd.ProcessState.ExitCode(), out.String(), said.String()}
+	o := outcome{strings.Join(cmd.Args[3:], " "), cmd.ProcessState.ExitCode(), out.String(), said.String()}
+	keep(t, "davit "+o.args+"\n"+o.all())
+	return o
+}
+
+// keep keeps what a process of a test said where DAVIT_TEST_SAID has it, for hack/verdict to
+// look for secrets in.
+func keep(t *testing.T, text string) {
+	t.Helper()
+	dir := os.Getenv("DAVIT_TEST_SAID")
+	if dir == "" {
+		return
+	}
+	f, err := os.OpenFile(filepath.Join(dir, strings.ReplaceAll(t.Name(), "/", "-")+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.WriteString(text)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Errorf("keep what a process said: %v", err)
+	}
 }
 
 // all is everything the command said, on one line for each.

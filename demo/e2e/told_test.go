@@ -68,6 +68,12 @@ func (c *control) spawn(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.run = exec.Command(filepath.Join(rig.Root, "bin", "davit"), "console", "--data", c.dir, "--listen", c.address, "--name", host, "--refresh", "1s")
+	said, err := os.OpenFile(filepath.Join(c.secrets, "console.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	c.run.Stderr = said
 	if err := c.run.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +123,11 @@ func newControl(t *testing.T, vault, project, key string) *control {
 	}
 	c.do(t, "console", "init", "--data", c.dir, "--vault-url", vault, "--project", project, "--recovery-key-file", key, "--join",
 		"--admin", chief, "--password-file", filepath.Join(c.secrets, "password")).want(t, 0)
-	t.Cleanup(c.kill)
+	t.Cleanup(func() {
+		c.kill()
+		said, _ := os.ReadFile(filepath.Join(c.secrets, "console.log"))
+		keep(t, string(said))
+	})
 	c.start(t)
 	return c
 }

@@ -1,6 +1,7 @@
 // Command verdict reads what test runs reported as JSON. It says which of the
 // tests that failed are run once more, and sums up what came of it all, in
-// which a test that passed only then is called unsteady.
+// which a test that passed only then is called unsteady. It also looks for the
+// tests' secrets in all that they and the processes of theirs said.
 package main
 
 import (
@@ -265,7 +266,10 @@ func run(args []string, out io.Writer) error {
 		}
 		return nil
 	}
-	return errors.New("usage: verdict again REPORT | verdict sum DIRECTORY")
+	if len(args) >= 2 && args[0] == "secrets" {
+		return seek(args[1], args[2:], out)
+	}
+	return errors.New("usage: verdict again REPORT | verdict sum DIRECTORY | verdict secrets DIRECTORY [LOGS...]")
 }
 
 func main() {

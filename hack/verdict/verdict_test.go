@@ -118,6 +118,7 @@ func TestSumOfTwo(t *testing.T) {
 
 func write(t *testing.T, file, text string) {
 	t.Helper()
+	mkdir(t, filepath.Dir(file))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
