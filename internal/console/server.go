@@ -39,7 +39,7 @@ import (
 	"davit.dev/davit/internal/vault"
 )
 
-// formerSecret is the name under which a console keeps the authorities that agents may still know, newest first.
+// formerSecret is the name under which a console keeps the former authorities that are trusted, newest first.
 const formerSecret = "authorities.former"
 
 // Options say how a console is run.
@@ -427,23 +427,38 @@ func (s *server) watch(ctx context.Context, l store.Listing) {
 // tls is the console's certificate: a given one, read again when it was
 // changed, or one of its own authority, made anew before it ends.
 func (s *server) tls(ctx context.Context) (*tls.Config, error) {
-	get, err := s.certificates(ctx)
-	if err != nil {
-		return nil, err
-	}
+	get := s.certificates(ctx)
 	if _, err := get(nil); err != nil {
 		return nil, err
 	}
+	go func() { // CAFile is to be right also while nobody calls
+		ticker := time.NewTicker(lookAtCA)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				_, _ = get(nil)
+			}
+		}
+	}()
 	call := func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return s.duty.now.Load().agents.Config(hello) }
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, GetConfigForClient: call, NextProtos: []string{"h2", "http/1.1"}}, nil
 }
 
 type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-func (s *server) certificates(ctx context.Context) (getCertificate, error) {
+func (s *server) certificates(ctx context.Context) getCertificate {
 	if s.Certificate != "" {
-		return s.given(), nil
+		return s.given()
 	}
+	return s.made(ctx)
+}
+
+// signer is the authority that signs the console's own certificate: the oldest of those
+// that are trusted, for people and machines may know that one alone. CAFile vouches for all.
+func (s *server) signer(ctx context.Context) (*authority.Authority, error) {
 	all, err := s.console.Projects(ctx)
 	if err != nil {
 		return nil, err
@@ -451,16 +466,13 @@ func (s *server) certificates(ctx context.Context) (getCertificate, error) {
 	slices.SortStableFunc(all, func(a, b store.Listing) int { return a.Created.Compare(b.Created) })
 	var errs []error
 	for _, l := range all { // the first; while its file is damaged and its vault silent, the next
-		a, err := s.authority(ctx, l)
+		trusted, err := s.authority(ctx, l)
 		if err != nil {
 			s.Log.Error("the authority of a project cannot be used for the console's certificate", "project", l.Name, "err", err)
 			errs = append(errs, err)
 			continue
 		}
-		if err := writeCA(s.Dir, a); err != nil {
-			return nil, err
-		}
-		return s.made(a), nil
+		return trusted[len(trusted)-1], writeCA(s.Dir, trusted)
 	}
 	if len(all) == 0 {
 		errs = append(errs, errors.New("there is no project yet: `console init` adds one"))
@@ -468,7 +480,8 @@ func (s *server) certificates(ctx context.Context) (getCertificate, error) {
 	return nil, fmt.Errorf("make certificate: %w", errors.Join(errs...))
 }
 
-func (s *server) authority(ctx context.Context, project store.Listing) (*authority.Authority, error) {
+// authority returns a project's that are trusted, the newest first.
+func (s *server) authority(ctx context.Context, project store.Listing) ([]*authority.Authority, error) {
 	p, err := s.console.Project(ctx, project.Name)
 	if lost(err) && s.duty != nil {
 		limited, cancel := context.WithTimeout(ctx, fetchLimit)
@@ -478,21 +491,36 @@ func (s *server) authority(ctx context.Context, project store.Listing) (*authori
 	if err != nil {
 		return nil, err
 	}
-	var a authority.Authority
-	return &a, p.Secret(ctx, authority.Secret, &a)
+	return authorities(ctx, p)
 }
 
-// made makes certificates, each for two thirds of its life.
-func (s *server) made(a *authority.Authority) getCertificate {
+// lookAtCA is how often it is looked which authority signs the console's certificate.
+const lookAtCA = 10 * time.Second
+
+// made makes certificates, each for two thirds of its life, or until its authority is
+// trusted no more.
+func (s *server) made(ctx context.Context) getCertificate {
 	var mu sync.Mutex
 	var now *tls.Certificate
+	var by *authority.Authority
+	var looked time.Time
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		mu.Lock()
 		defer mu.Unlock()
+		if by == nil || time.Since(looked) > min(lookAtCA, s.Every) {
+			looked = time.Now()
+			a, err := s.signer(ctx)
+			if err != nil && by == nil {
+				return nil, err
+			}
+			if err == nil && (by == nil || !a.Certificate.Equal(by.Certificate)) {
+				by, now = a, nil
+			}
+		}
 		if now != nil && now.Leaf.NotAfter.Sub(s.Now()) > authority.ServerLife/3 {
 			return now, nil
 		}
-		fresh, err := a.Server(s.Names, s.Now())
+		fresh, err := by.Server(s.Names, s.Now())
 		if err != nil {
 			return nil, err
 		}
@@ -532,8 +560,11 @@ func (s *server) given() getCertificate {
 // CAFile is where a console writes the certificate of its authority.
 func CAFile(dir string) string { return filepath.Join(dir, "ca.pem") }
 
-func writeCA(dir string, a *authority.Authority) error {
-	text := string(a.PEM())
+func writeCA(dir string, trusted []*authority.Authority) error {
+	text := ""
+	for _, a := range trusted {
+		text += string(a.PEM())
+	}
 	if old, err := os.ReadFile(CAFile(dir)); err == nil && string(old) == text {
 		return nil
 	}

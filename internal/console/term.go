@@ -2,11 +2,15 @@ package console
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/store"
@@ -158,7 +162,32 @@ func (t *term) announce(p *store.Project, s *journal.Sender) {
 	case <-t.ctx.Done():
 		return
 	}
-	insist(t.ctx, s.Log, func() error { return t.say(p) })
+	var said []authority.Listing
+	for t.ctx.Err() == nil {
+		insist(t.ctx, s.Log, func() (err error) {
+			said, err = t.say(p, said != nil)
+			return err
+		})
+		for t.ctx.Err() == nil && !t.rotated(p, said) {
+			select {
+			case <-t.ctx.Done():
+			case <-time.After(t.duty.Every):
+			}
+		}
+	}
+}
+
+// rotated tells whether a project's authorities are others than those. While its vault
+// does not say, they are not.
+func (t *term) rotated(p *store.Project, said []authority.Listing) bool {
+	ctx, cancel := context.WithTimeout(t.ctx, sayLimit)
+	defer cancel()
+	b, err := t.duty.shelves.book(ctx, p, false)
+	if err != nil {
+		return false
+	}
+	now, err := authority.List(ctx, b.Project)
+	return err == nil && !slices.Equal(now, said)
 }
 
 // insist has something said until it is, and warns at first and then each minute.
@@ -179,15 +208,63 @@ func insist(ctx context.Context, log *slog.Logger, say func() error) {
 	}
 }
 
-func (t *term) say(p *store.Project) error {
+// say takes up the authorities that a project has in its vault, and says there who is
+// active. It returns which authorities those are.
+func (t *term) say(p *store.Project, again bool) ([]authority.Listing, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, sayLimit)
 	defer cancel()
 	b, err := t.duty.shelves.book(ctx, p, false)
 	if err != nil {
+		return nil, err
+	}
+	listed, err := authority.List(ctx, b.Project) // first: what comes meanwhile is seen at the next look
+	if err != nil {
+		return nil, err
+	}
+	if b, err = t.duty.shelves.book(ctx, p, again); err != nil {
+		return nil, err
+	}
+	trusted := b.Authority.Trusted()
+	if err := t.adopt(ctx, p, trusted); err != nil {
+		return nil, err
+	}
+	var others []*x509.Certificate
+	for _, a := range append(slices.Clone(b.Authority.Former), b.Authority) {
+		others = append(others, a.Certificate)
+	}
+	by := trusted[len(trusted)-1] // agents may know that one alone
+	r := beacon.Record{Console: b.Console, Project: p.Name, Epoch: t.Epoch, URL: t.duty.URL, At: t.duty.Now().UTC().Truncate(time.Second)}
+	return listed, beacon.Put(ctx, b.Project, r, by, by.Certificate, others...)
+}
+
+// adopt has a project's authorities be those of its vault. Each of its steps can be the
+// last one: the next term goes on from there.
+func (t *term) adopt(ctx context.Context, p *store.Project, trusted []*authority.Authority) error {
+	known, err := authorities(ctx, p)
+	if err != nil || known[0].Number > trusted[0].Number { // an older vault: agents know the newer one
 		return err
 	}
-	r := beacon.Record{Console: b.Console, Project: p.Name, Epoch: t.Epoch, URL: t.duty.URL, At: t.duty.Now().UTC().Truncate(time.Second)}
-	return beacon.Put(ctx, b.Project, r, b.Authority, b.Authority.Certificate)
+	same := func(a, b *authority.Authority) bool { return a.Number == b.Number }
+	act := audit.Act{By: "console", At: t.duty.Now()}
+	if !slices.EqualFunc(known, trusted, same) {
+		if err := p.KeepSecret(ctx, act, formerSecret, trusted[1:]); err != nil {
+			return err
+		}
+		if err := p.KeepSecret(ctx, act, authority.Secret, trusted[0]); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	note := func(of *store.Project) {
+		var at authority.Adopted
+		err := of.Secret(ctx, authority.AdoptedSecret, &at)
+		if of.ID == p.ID && trusted[0].Number > 1 && (err != nil || at.Number != trusted[0].Number) {
+			errs = append(errs, of.KeepSecret(ctx, act, authority.AdoptedSecret, authority.Adopted{Number: trusted[0].Number, At: t.duty.Now()}))
+		}
+	}
+	t.duty.now.Load().agents.Refresh(note)
+	note(p) // also where no agent has called yet, or a term ended before it was noted
+	return errors.Join(errs...)
 }
 
 // confirm says that this term goes on.

@@ -233,6 +233,9 @@ type Welcome struct {
 	Every int64  `json:"every"` // milliseconds
 	// At is the console's clock when it said this.
 	At time.Time `json:"at,omitzero"`
+	// Authorities are the pins of those that the project trusts, the newest first: who
+	// knows others has his certificate renewed.
+	Authorities []string `json:"authorities,omitempty"`
 }
 
 // Ack says up to where events are kept.

@@ -101,7 +101,7 @@ another. --name says by which names and addresses people call it.`,
 	flags.StringVar(&o.Key, "tls-key", "", "PEM file with its key")
 	flags.DurationVar(&o.Every, "refresh", 15*time.Second, "how long to wait between two looks at a vault, at least 1s")
 	flags.DurationVar(&o.Backup, "backup-every", time.Hour, "how often each of the console's databases is kept in its vault, at least 1m; 0 is never")
-	cmd.AddCommand(initCommand(h), passwordCommand(h), restoreCommand(h), joinCommand(h), enrolCommand(h))
+	cmd.AddCommand(initCommand(h), passwordCommand(h), restoreCommand(h), joinCommand(h), enrolCommand(h), authorityCommand(h))
 	return cmd
 }
 

@@ -154,7 +154,7 @@ func (h Host) way(ctx context.Context, cmd *cobra.Command, c wiring.Cluster, o *
 	if err != nil {
 		return err
 	}
-	o.Way = &install.ConsoleWay{Authority: a.PEM(), Secret: map[string][]byte{
+	o.Way = &install.ConsoleWay{Authority: a.Roots(), Secret: map[string][]byte{
 		install.ConsoleURLKey: []byte(cfg.URL), install.ConsoleIDKey: []byte(home), install.ConsoleVaultCAKey: cfg.CA,
 		install.ConsoleAccessKey: []byte(cfg.AccessKey), install.ConsoleSecretKey: []byte(cfg.SecretKey), install.ConsoleSessionKey: []byte(cfg.SessionToken),
 	}}

@@ -40,13 +40,15 @@ type world struct {
 	console *store.Console
 	roots   map[string][]*authority.Authority
 	vaults  map[string]*vault.Project
-	vault   dial.Vault // that agents ask
-	mu      sync.Mutex
-	now     time.Time
-	speaks  uplink.Console
-	server  *Server
-	address string
-	stop    func()
+	// recovery are the keys of the projects.
+	recovery map[string]vault.Identity
+	vault    dial.Vault // that agents ask
+	mu       sync.Mutex
+	now      time.Time
+	speaks   uplink.Console
+	server   *Server
+	address  string
+	stop     func()
 }
 
 func newWorld(t *testing.T) *world {
@@ -56,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, console: c, now: time.Now(), roots: map[string][]*authority.Authority{}, vaults: map[string]*vault.Project{}, speaks: uplink.Console{Epoch: 1, Active: true}, address: "127.0.0.1:0"}
+	w := &world{t: t, console: c, now: time.Now(), roots: map[string][]*authority.Authority{}, vaults: map[string]*vault.Project{}, recovery: map[string]vault.Identity{}, speaks: uplink.Console{Epoch: 1, Active: true}, address: "127.0.0.1:0"}
 	for _, name := range []string{"acme", "other"} {
 		p, key, err := consoletest.New(ctx, mem.New(nil), name)
 		if err != nil {
@@ -67,7 +69,7 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 		w.roots[name] = []*authority.Authority{a}
-		w.vaults[name] = p
+		w.vaults[name], w.recovery[name] = p, key
 		if _, err := c.CreateProject(ctx, audit.Act{By: "test", At: w.now}, name); err != nil {
 			t.Fatal(err)
 		}
@@ -88,6 +90,13 @@ func (w *world) time() time.Time {
 	return w.now
 }
 
+// root changes the authorities of a project.
+func (w *world) root(name string, all []*authority.Authority) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.roots[name] = all
+}
+
 func (w *world) pass(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -99,7 +108,11 @@ func (w *world) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.server = NewServer(ctx, Options{
 		Console: w.console, Now: w.time, Log: slog.New(slog.DiscardHandler),
-		Authorities: func(_ context.Context, p *store.Project) ([]*authority.Authority, error) { return w.roots[p.Name], nil },
+		Authorities: func(_ context.Context, p *store.Project) ([]*authority.Authority, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.roots[p.Name], nil
+		},
 		Speaks: func() uplink.Console {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -120,7 +133,10 @@ func (w *world) start() {
 		handler.ServeHTTP(rw, r)
 	})}
 	config := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, GetConfigForClient: w.server.Config, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return w.roots["acme"][0].Server([]string{"localhost"}, w.time())
+		w.mu.Lock()
+		a := w.roots["acme"][0]
+		w.mu.Unlock()
+		return a.Server([]string{"localhost"}, w.time())
 	}}
 	ended := make(chan struct{})
 	go func() {
@@ -488,8 +504,6 @@ func TestRenewalAndOverlap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.roots["acme"] = []*authority.Authority{second, w.roots["acme"][0]}
-	w.server.Forget()
 	w.pass(9 * 24 * time.Hour)
 	a := w.agent("east", l)
 	a.await(t, "connected", connected)
@@ -498,6 +512,8 @@ func TestRenewalAndOverlap(t *testing.T) {
 		t.Error("it was renewed too early")
 	}
 	w.pass(2 * 24 * time.Hour)
+	w.roots["acme"] = []*authority.Authority{second, w.roots["acme"][0]}
+	w.server.Refresh(func(*store.Project) {})
 	b := w.agent("east", l)
 	b.await(t, "connected", connected)
 	b.stop()
@@ -506,7 +522,7 @@ func TestRenewalAndOverlap(t *testing.T) {
 	}
 	// A console that has the former authority alone, as from a backup, is found too.
 	w.roots["acme"] = w.roots["acme"][:1]
-	w.server.Forget()
+	w.server.Refresh(func(*store.Project) {})
 	c := w.agent("east", l)
 	c.await(t, "connected", connected)
 	c.stop()
@@ -662,4 +678,43 @@ func TestDoors(t *testing.T) {
 	if _, err := w.server.Config(&tls.ClientHelloInfo{ServerName: uplink.ServerName(strings.Repeat("1", 64))}); !errors.Is(err, errStranger) {
 		t.Error(err)
 	}
+}
+
+// An agent that is connected goes over to another authority at once, and when the former
+// one is retired it is in still, and trusts that no more. One that never went over is out.
+func TestGoesOver(t *testing.T) {
+	w := newWorld(t)
+	p, recovery := w.vaults["acme"], w.recovery["acme"]
+	l, away := w.enrolled("acme", "east"), w.enrolled("acme", "west")
+	a := w.agent("east", l)
+	a.await(t, "connected", connected)
+	knows := func(what string, certificates ...*x509.Certificate) {
+		t.Helper()
+		a.await(t, what, func(s dial.Status) bool {
+			l, err := a.keep.Load(t.Context())
+			return err == nil && s.Connected && slices.EqualFunc(l.Authorities, certificates, func(raw []byte, c *x509.Certificate) bool { return slices.Equal(raw, c.Raw) })
+		})
+	}
+	old := w.roots["acme"][0]
+	both, err := authority.Rotate(t.Context(), p, recovery, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.root("acme", both.Trusted())
+	told := 0
+	w.server.Refresh(func(*store.Project) { told++ })
+	knows("over", both.Certificate, old.Certificate)
+	w.server.Refresh(func(*store.Project) { told++ })
+	if told != 1 {
+		t.Errorf("told %d times", told)
+	}
+	both, err = authority.Retire(t.Context(), p, recovery, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.root("acme", both.Trusted())
+	w.server.Refresh(func(*store.Project) {})
+	knows("alone", both.Certificate)
+	b := w.agent("west", away)
+	b.await(t, "shut out", func(s dial.Status) bool { return s.Fault != "" && !s.Connected })
 }

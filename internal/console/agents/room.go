@@ -244,6 +244,17 @@ func sorted(objects map[uplink.Key]fleet.Heard) []fleet.Heard {
 	})
 }
 
+// hangUp ends all streams.
+func (r *room) hangUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.agents {
+		if p.end != nil {
+			p.end()
+		}
+	}
+}
+
 // Known is what the agents of a project say now, by site.
 func (s *Server) Known(p *store.Project) []fleet.Agent {
 	r := s.room(p)

@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -139,28 +141,65 @@ func (s *Server) look() error {
 			s.Log.Warn("the agents of a project cannot be heard", "project", l.Name, "err", err)
 			continue
 		}
-		clients := x509.NewCertPool()
-		for _, a := range authorities {
-			clients.AddCert(a.Certificate)
-		}
-		for _, a := range authorities {
-			name := uplink.ServerName(uplink.Pin(a.Certificate))
-			d := &door{project: p, authorities: authorities}
-			d.config = &tls.Config{
-				MinVersion: tls.VersionTLS13, GetCertificate: s.certificate(a, name), ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
-				NextProtos: []string{uplink.Protocol}, SessionTicketsDisabled: true, Time: s.Now,
-			}
-			s.doors[name] = d
-		}
+		s.open(p, authorities)
 	}
 	return nil
 }
 
-// Forget has projects and authorities be read anew.
-func (s *Server) Forget() {
+// open makes the doors of a project. s.mu is held.
+func (s *Server) open(p *store.Project, authorities []*authority.Authority) {
+	clients := x509.NewCertPool()
+	for _, a := range authorities {
+		clients.AddCert(a.Certificate)
+	}
+	for _, a := range authorities {
+		name := uplink.ServerName(uplink.Pin(a.Certificate))
+		d := &door{project: p, authorities: authorities}
+		d.config = &tls.Config{
+			MinVersion: tls.VersionTLS13, GetCertificate: s.certificate(a, name), ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
+			NextProtos: []string{uplink.Protocol}, SessionTicketsDisabled: true, Time: s.Now,
+		}
+		s.doors[name] = d
+	}
+}
+
+// Refresh reads which authorities projects have now. Where they are others, the agents'
+// streams are ended: they come back, by an authority that is trusted, and are told which
+// are. One that cannot be read goes on with what it had. between is called of each
+// when all new certificates are of the newest, and before anybody asks for one.
+func (s *Server) Refresh(between func(p *store.Project)) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.doors, s.looked = map[string]*door{}, time.Time{}
+	known := map[string]*door{}
+	for _, d := range s.doors {
+		known[d.project.ID] = d
+	}
+	s.mu.Unlock()
+	for _, d := range known {
+		authorities, err := s.Authorities(s.ctx, d.project)
+		if err != nil {
+			continue
+		}
+		now := &door{project: d.project, authorities: authorities}
+		if slices.Equal(now.pins(), d.pins()) {
+			continue
+		}
+		s.mu.Lock()
+		maps.DeleteFunc(s.doors, func(_ string, of *door) bool { return of.project.ID == d.project.ID })
+		s.open(d.project, authorities)
+		s.mu.Unlock()
+		s.Log.Info("a project's authorities are others: its agents are to call again", "project", d.project.Name, "newest", authorities[0].Number, "trusted", len(authorities))
+		between(d.project)
+		s.room(d.project).hangUp()
+	}
+}
+
+// pins are those of the authorities.
+func (d *door) pins() []string {
+	all := make([]string, 0, len(d.authorities))
+	for _, a := range d.authorities {
+		all = append(all, uplink.Pin(a.Certificate))
+	}
+	return all
 }
 
 // certificate makes the console's certificates, each for two thirds of its life.

@@ -21,8 +21,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
-	"strconv"
-	"strings"
+	"slices"
 	"time"
 
 	"davit.dev/davit/internal/vault"
@@ -48,8 +47,13 @@ const Secret = "authority"
 type Authority struct {
 	Number      int64
 	Certificate *x509.Certificate
-	signer      crypto.Signer
-	wrapping    *seal.Key
+	// Former are those before it that its reader has a key to, the newest first. What was
+	// sealed with them can be read.
+	Former []*Authority
+	// Retired says that nobody trusts it any more.
+	Retired  bool
+	signer   crypto.Signer
+	wrapping *seal.Key
 }
 
 // document is what is stored of an authority. Its key is sealed with a key of
@@ -87,7 +91,7 @@ func Ensure(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 	if !errors.Is(err, vault.ErrNotFound) {
 		return a, err
 	}
-	a, err = create(ctx, p, identity, now)
+	a, err = create(ctx, p, 1, []vault.Recipient{identity.Recipient()}, now)
 	if errors.Is(err, vault.ErrExists) { // someone else was faster
 		return Read(ctx, p, identity)
 	}
@@ -97,8 +101,8 @@ func Ensure(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 	return a, nil
 }
 
-// Read returns the project's newest authority. vault.ErrNotFound says that it
-// has none yet, vault.ErrKey that the identity was not let in.
+// Read returns the project's newest authority, and with it those before. vault.ErrNotFound
+// says that it has none yet, vault.ErrKey that the identity was not let in.
 func Read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Authority, error) {
 	a, err := read(ctx, p, identity)
 	if err != nil {
@@ -108,40 +112,58 @@ func Read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Auth
 }
 
 func read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Authority, error) {
-	n, err := newest(ctx, p)
+	all, err := List(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	if n == 0 {
+	if len(all) == 0 {
 		return nil, vault.ErrNotFound
 	}
-	name := documentKey(p, n)
-	plain, err := p.ReadSealed(ctx, name)
+	a, err := readOne(ctx, p, identity, all[0])
 	if err != nil {
 		return nil, err
 	}
-	d, err := parse(plain)
-	if err != nil || d.Number != n {
-		return nil, fmt.Errorf("read %s: %w", name, errors.Join(vault.ErrDamaged, err))
+	for _, l := range all[1:] {
+		former, err := readOne(ctx, p, identity, l)
+		if errors.Is(err, vault.ErrKey) { // it is no use to who was let in later, or whom it shuts out
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		a.Former = append(a.Former, former)
+	}
+	return a, nil
+}
+
+func readOne(ctx context.Context, p *vault.Project, identity vault.Identity, l Listing) (*Authority, error) {
+	name := documentKey(p, l.Number)
+	d, err := readDocument(ctx, p, l.Number)
+	if err != nil {
+		return nil, err
 	}
 	key, err := unwrap(ctx, p, d, identity)
 	if err != nil {
 		return nil, err
 	}
-	return d.open(name, key)
+	a, err := d.open(name, key)
+	if err == nil {
+		a.Retired = l.Retired
+	}
+	return a, err
 }
 
-// newest is the highest number that has a document; 0 if none has.
-func newest(ctx context.Context, p *vault.Project) (n int64, err error) {
-	err = p.Store().List(ctx, root(p), func(o vault.ObjectInfo) error {
-		number, tail, _ := strings.Cut(strings.TrimPrefix(o.Key, root(p)), "/")
-		found, err := strconv.ParseInt(number, 10, 64)
-		if err == nil && tail == "document" {
-			n = max(n, found)
-		}
-		return nil
-	})
-	return n, err
+func readDocument(ctx context.Context, p *vault.Project, n int64) (document, error) {
+	name := documentKey(p, n)
+	plain, err := p.ReadSealed(ctx, name)
+	if err != nil {
+		return document{}, err
+	}
+	d, err := parse(plain)
+	if err != nil || d.Number != n {
+		return d, fmt.Errorf("read %s: %w", name, errors.Join(vault.ErrDamaged, err))
+	}
+	return d, nil
 }
 
 func parse(plain []byte) (document, error) {
@@ -192,12 +214,13 @@ func (d document) open(name string, key *seal.Key) (*Authority, error) {
 	return &Authority{Number: d.Number, Certificate: certificate, signer: signer, wrapping: key}, nil
 }
 
-func create(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time) (*Authority, error) {
+// create makes the authority of a number, for the recipients.
+func create(ctx context.Context, p *vault.Project, n int64, recipients []vault.Recipient, now time.Time) (*Authority, error) {
 	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{Number: 1, signer: signer, wrapping: new(seal.Key)}
+	a := &Authority{Number: n, signer: signer, wrapping: new(seal.Key)}
 	if _, err := rand.Read(a.wrapping[:]); err != nil {
 		return nil, err
 	}
@@ -207,11 +230,16 @@ func create(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
+	if n > 1 { // of two with one name, verifiers would take the wrong one
+		template.Subject.CommonName += fmt.Sprintf(", authority %d", n)
+	}
 	if a.Certificate, err = sign(template, template, signer.Public(), signer); err != nil {
 		return nil, err
 	}
-	if err := a.Admit(ctx, p, identity.Recipient()); err != nil { // before anyone can rely on it
-		return nil, err
+	for _, r := range recipients { // before anyone can rely on it
+		if err := a.Admit(ctx, p, r); err != nil {
+			return nil, err
+		}
 	}
 	return a, a.write(ctx, p, now)
 }
@@ -234,8 +262,17 @@ func (a *Authority) write(ctx context.Context, p *vault.Project, now time.Time) 
 	return p.WriteSealedOnce(ctx, name, data)
 }
 
-// Admit lets one more recipient use the authority.
+// Admit lets one more recipient use the authority, and those before it.
 func (a *Authority) Admit(ctx context.Context, p *vault.Project, r vault.Recipient) error {
+	for _, one := range append(slices.Clone(a.Former), a) {
+		if err := one.admit(ctx, p, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Authority) admit(ctx context.Context, p *vault.Project, r vault.Recipient) error {
 	wrapped, err := r.Wrap(a.wrapping)
 	if err != nil {
 		return err
@@ -263,9 +300,20 @@ func (a *Authority) Seal(name string, plain []byte) ([]byte, error) {
 	return packed.Seal(a.backupKey(), name, plain)
 }
 
-// Unseal is Seal's inverse, for at most limit plain bytes.
+// find returns the backup key of an id, of this authority or of one before it.
+func (a *Authority) find(id seal.KeyID) (*seal.Key, error) {
+	for _, former := range a.Former {
+		if key := former.backupKey(); key.ID() == id {
+			return key, nil
+		}
+	}
+	return a.backupKey().Only(id)
+}
+
+// Unseal is Seal's inverse, for at most limit plain bytes. It opens what a former
+// authority has sealed too.
 func (a *Authority) Unseal(name string, data []byte, limit int64) ([]byte, error) {
-	plain, err := packed.Unseal(a.backupKey().Only, name, data, limit)
+	plain, err := packed.Unseal(a.find, name, data, limit)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}

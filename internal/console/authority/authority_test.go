@@ -163,6 +163,75 @@ func TestConsoles(t *testing.T) {
 	}
 }
 
+// Another authority is begun once, for those who open the project still. What the former
+// sealed can be read, also when nobody trusts it any more; the newest is never retired.
+func TestRotate(t *testing.T) {
+	ctx := t.Context()
+	p, recovery := newProject(t)
+	console, gone := newIdentity(t), newIdentity(t)
+	first, err := Ensure(ctx, p, recovery, now)
+	if err == nil {
+		err = errors.Join(p.AddRecipient(ctx, console.Recipient()), first.Admit(ctx, p, console.Recipient()), first.Admit(ctx, p, gone.Recipient()))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := first.Seal("backup", []byte("kept"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Retire(ctx, p, recovery, now); !errors.Is(err, ErrOnly) {
+		t.Errorf("the only one was retired: %v", err)
+	}
+	both, err := Rotate(ctx, p, console, now)
+	if err != nil || both.Number != 2 || len(both.Trusted()) != 2 || both.Certificate.Equal(first.Certificate) {
+		t.Fatalf("%+v, %v", both, err)
+	}
+	if _, err := Rotate(ctx, p, console, now); !errors.Is(err, ErrOverlap) {
+		t.Errorf("a third one was begun: %v", err)
+	}
+	if _, err := Read(ctx, p, gone); !errors.Is(err, vault.ErrKey) {
+		t.Errorf("who does not open the project has the newer one: %v", err)
+	}
+	newer, err := both.Seal("backup", []byte("kept"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Unseal("backup", newer, 100); err == nil {
+		t.Error("who has the former one reads what the newer one seals")
+	}
+	for range 2 {
+		if _, err := Retire(ctx, p, console, now); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range []vault.Identity{recovery, console} {
+			a, err := Read(ctx, p, id)
+			if err != nil || len(a.Trusted()) != 1 || a.Number != 2 || len(a.Former) != 1 {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			for _, data := range [][]byte{sealed, newer} {
+				if plain, err := a.Unseal("backup", data, 100); err != nil || string(plain) != "kept" {
+					t.Errorf("%q, %v", plain, err)
+				}
+			}
+		}
+	}
+	if third, err := Rotate(ctx, p, console, now); err != nil || third.Number != 3 || len(third.Trusted()) != 2 {
+		t.Errorf("%+v, %v", third, err)
+	}
+	later := newIdentity(t)
+	third, err := Read(ctx, p, console)
+	if err == nil {
+		err = third.Admit(ctx, p, later.Recipient())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := Read(ctx, p, later); err != nil || len(a.Former) != 2 {
+		t.Errorf("who is let in later reads not all: %+v, %v", a, err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"formatVersion":1,"number":1}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -114,16 +114,24 @@ func key(p *vault.Project, console string, epoch int64) string {
 
 // Put writes the record of an epoch, once, and takes away those of lower ones, where
 // that can be done. ErrForged says that agents do not find it: something that is no
-// record lies in its place, or above it. All that was good before is kept then.
-func Put(ctx context.Context, p *vault.Project, r Record, by Signer, certificate *x509.Certificate) error {
+// record lies in its place, or above it. All that was good before is kept then. What one of
+// the project's other authorities signed for this epoch is replaced: agents may know only one.
+func Put(ctx context.Context, p *vault.Project, r Record, by Signer, certificate *x509.Certificate, others ...*x509.Certificate) error {
 	data, err := Encode(r, by, certificate)
 	if err != nil {
 		return err
 	}
 	ours := [][]byte{certificate.Raw}
+	for _, c := range others {
+		ours = append(ours, c.Raw)
+	}
 	err = p.WriteSealedOnce(ctx, key(p, r.Console, r.Epoch), data)
 	if errors.Is(err, vault.ErrExists) {
-		_, err = read(ctx, p, r.Console, r.Epoch, ours)
+		if _, err = read(ctx, p, r.Console, r.Epoch, ours[:1]); errors.Is(err, ErrForged) {
+			if _, err = read(ctx, p, r.Console, r.Epoch, ours); err == nil {
+				err = p.WriteSealed(ctx, key(p, r.Console, r.Epoch), data)
+			}
+		}
 		err = inTheWay(err, key(p, r.Console, r.Epoch))
 	}
 	if err != nil {

@@ -51,10 +51,14 @@ type Client struct {
 	// Pause waits between two attempts; nil: as Pause does.
 	Pause func(ctx context.Context, attempt int)
 
-	route  route
-	desk   desk
-	orders orders
-	call   func(ctx context.Context, l Link, base string) (welcomed bool, err error)
+	route route
+	// foreign are the authorities that the console trusts, if they are not those of the
+	// link: a new certificate is asked for, once.
+	foreign []string
+	asked   []string
+	desk    desk
+	orders  orders
+	call    func(ctx context.Context, l Link, base string) (welcomed bool, err error)
 }
 
 // Vault is asked when the console does not answer, or is not the active one.
@@ -164,10 +168,13 @@ func (c *Client) ready(ctx context.Context, l Link, base string) (Link, error) {
 	if now.After(cert.NotAfter) {
 		return l, fmt.Errorf("the certificate for the console ended at %s: %w", cert.NotAfter.UTC().Format(time.RFC3339), ErrEnrol)
 	}
-	if now.Sub(cert.NotBefore) < cert.NotAfter.Sub(cert.NotBefore)/3 {
+	if now.Sub(cert.NotBefore) < cert.NotAfter.Sub(cert.NotBefore)/3 && c.foreign == nil {
 		return l, nil
 	}
 	fresh, err := c.renewed(ctx, l, base)
+	if err == nil {
+		c.foreign = nil
+	}
 	if errors.Is(err, ErrRefused) {
 		return l, err
 	}

@@ -10,8 +10,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -88,6 +90,16 @@ func (l Link) signer() (*ecdsa.PrivateKey, error) {
 		return nil, fmt.Errorf("read key: it is none; %w", ErrEnrol)
 	}
 	return key, nil
+}
+
+// pins are those of the authorities.
+func (l Link) pins() []string {
+	all := make([]string, 0, len(l.Authorities))
+	for _, raw := range l.Authorities {
+		sum := sha256.Sum256(raw)
+		all = append(all, hex.EncodeToString(sum[:]))
+	}
+	return all
 }
 
 // leaf is the certificate, if there is one.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -121,6 +122,9 @@ func (s *session) welcome(ctx context.Context, frames *uplink.Reader) error {
 	if err := s.rise(ctx, f.Welcome.Epoch); err != nil {
 		return err
 	}
+	if err := s.compare(f.Welcome.Authorities); err != nil {
+		return err
+	}
 	s.orders.clock(s.asked, f.Welcome.At)
 	s.sent = f.Welcome.Acked
 	s.acked.Store(f.Welcome.Acked)
@@ -130,6 +134,20 @@ func (s *session) welcome(ctx context.Context, frames *uplink.Reader) error {
 	s.since = s.Now()
 	s.tell()
 	return nil
+}
+
+// errForeign ends a stream so that the certificate is renewed: the next call does that.
+var errForeign = errors.New("the console has other authorities: the certificate is renewed")
+
+// compare has the certificate be renewed if the console trusts other authorities than
+// are known here. For each such list that is tried once: a console that says one thing
+// and grants another is to be heard all the same.
+func (s *session) compare(pins []string) error {
+	if len(pins) == 0 || slices.Equal(pins, s.link.pins()) || slices.Equal(pins, s.Client.asked) {
+		return nil
+	}
+	s.foreign, s.Client.asked = pins, pins
+	return errForeign
 }
 
 // rise keeps an epoch that is higher than all before: a lower one is not obeyed

@@ -1,0 +1,216 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/vault"
+)
+
+type rotation struct {
+	dir, project string
+	retire       bool
+	behind       []string
+}
+
+func authorityCommand(h Host) *cobra.Command {
+	var o rotation
+	cmd := &cobra.Command{
+		Use:   "authority",
+		Short: "Show a project's certificate authorities, and whose agents do not know the newest",
+		Long: `Shows which certificate authorities a project has, which of them are trusted, and which sites' agents have no certificate of the
+newest yet. "davit console authority rotate" begins another one.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return h.authority(cmd, o, nil) },
+	}
+	rotate := &cobra.Command{
+		Use:   "rotate",
+		Short: "Replace a project's certificate authority, whose key may be stolen",
+		Long: `Begins another certificate authority of a project, beside the one that there is. The active console takes it up by itself; both are
+trusted from then on, and agents that are connected get certificates of the newer one at once, the others when they call next. Then, --retire
+ends the trust in the former one: what it signed lets nobody in any more, and the console serves with a certificate of the newer one. Give browsers
+and clients DIR/ca.pem anew before that: it vouches for both. Backups that were made before stay readable.
+
+It refuses to retire while agents have no certificate of the newest, for they would have to be enrolled anew; --leave-behind names those that may.
+Whoever has the former authority's key can pose as console and agents until it is retired: if it is stolen, do not wait for sites that are away.`,
+		Example: `  davit console authority rotate --data /var/lib/davit-console
+  davit console authority --data /var/lib/davit-console            # who is not over yet
+  davit console authority rotate --data /var/lib/davit-console --retire`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.retire {
+				return h.authority(cmd, o, h.retire)
+			}
+			if len(o.behind) > 0 {
+				return exit.Usage("", "--leave-behind goes with --retire")
+			}
+			return h.authority(cmd, o, h.rotate)
+		},
+	}
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&o.dir, "data", "", "the console's directory")
+	flags.StringVar(&o.project, "project", "default", "the project")
+	rotate.Flags().BoolVar(&o.retire, "retire", false, "end the trust in the former authority")
+	rotate.Flags().StringSliceVar(&o.behind, "leave-behind", nil, "sites whose agents may be shut out until they are enrolled anew")
+	cmd.AddCommand(rotate)
+	return cmd
+}
+
+// change is what is done to a project's authorities.
+type change func(context.Context, *store.Project, *vault.Project, vault.Identity, rotation) (*authority.Authority, error)
+
+func (h Host) rotate(ctx context.Context, _ *store.Project, p *vault.Project, id vault.Identity, _ rotation) (*authority.Authority, error) {
+	a, err := authority.Rotate(ctx, p, id, h.Now())
+	if errors.Is(err, authority.ErrOverlap) {
+		return a, exit.Refuse("`davit console authority rotate --retire` does", "%v", err)
+	}
+	return a, err
+}
+
+func (h Host) retire(ctx context.Context, c *store.Project, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
+	a, err := authority.Read(ctx, p, id)
+	if err != nil {
+		return nil, err
+	}
+	sites, err := late(ctx, c, a.Number)
+	if err != nil {
+		return nil, err
+	}
+	sites = slices.DeleteFunc(sites, func(site string) bool { return slices.Contains(o.behind, site) })
+	if len(sites) > 0 {
+		return nil, exit.Refuse("wait until they have called, or shut them out until they are enrolled anew: --leave-behind "+strings.Join(sites, ","),
+			"agents of %d sites have no certificate of the newest authority: %s", len(sites), strings.Join(sites, ", "))
+	}
+	a, err = authority.Retire(ctx, p, id, h.Now())
+	if errors.Is(err, authority.ErrOnly) {
+		return nil, exit.Refuse("`davit console authority rotate` does, without --retire", "%v", err)
+	}
+	return a, err
+}
+
+// late are the sites whose agents have no certificate of the newest authority.
+func late(ctx context.Context, p *store.Project, newest int64) ([]string, error) {
+	all, err := p.Agents(ctx)
+	if err != nil || newest == 1 {
+		return nil, err
+	}
+	var adopted authority.Adopted
+	if err := p.Secret(ctx, authority.AdoptedSecret, &adopted); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, err
+	}
+	var sites []string
+	for _, a := range all {
+		if adopted.Number != newest || !adopted.Gave(a.Ends) {
+			sites = append(sites, a.Site)
+		}
+	}
+	return sites, nil
+}
+
+// authority changes a project's authorities, or does nothing to them, and shows them.
+func (h Host) authority(cmd *cobra.Command, o rotation, do change) (err error) {
+	ctx, cancel := h.Bounded(cmd)
+	defer cancel()
+	if o.dir == "" {
+		return exit.Usage("", "--data is missing")
+	}
+	open := h.open
+	if do == nil {
+		open = store.Open // a passive one knows it too
+	}
+	c, err := open(ctx, o.dir)
+	if err != nil {
+		return explain(err, o.dir)
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	project, err := c.Project(ctx, o.project)
+	if errors.Is(err, store.ErrNotFound) {
+		return exit.Refuse("", "the console in %s has no project %s", o.dir, o.project)
+	}
+	if err != nil {
+		return explain(err, o.dir)
+	}
+	var way fleet.Binding
+	if err := project.Secret(ctx, fleet.BindingSecret, &way); err != nil {
+		return err
+	}
+	p, identity, err := way.Project(ctx, h.Opener().Store)
+	if err != nil {
+		return err
+	}
+	var a *authority.Authority
+	if do == nil {
+		a, err = authority.Read(ctx, p, identity)
+	} else {
+		a, err = do(ctx, project, p, identity, o)
+	}
+	if err != nil {
+		return err
+	}
+	sites, err := late(ctx, project, a.Number)
+	if err != nil {
+		return err
+	}
+	return h.Print(shown(project.Name, a, sites))
+}
+
+func shown(project string, a *authority.Authority, sites []string) Authorities {
+	out := Authorities{Project: project, Late: sites}
+	for i, one := range append([]*authority.Authority{a}, a.Former...) {
+		state := "trusted"
+		switch {
+		case i == 0:
+			state = "newest"
+		case one.Retired:
+			state = "retired"
+		}
+		out.Items = append(out.Items, Authority{Number: one.Number, State: state, Pin: uplink.Pin(one.Certificate)})
+	}
+	return out
+}
+
+// Authorities are a project's, as `console authority` shows them.
+type Authorities struct {
+	Project string      `json:"project"`
+	Items   []Authority `json:"authorities"`
+	// Late are the sites whose agents have no certificate of the newest.
+	Late []string `json:"late,omitempty"`
+}
+
+// Authority is one of them.
+type Authority struct {
+	Number int64  `json:"number"`
+	State  string `json:"state"` // newest, trusted or retired
+	Pin    string `json:"pin"`   // SHA-256 of its certificate
+}
+
+// Document implements output.Result.
+func (a Authorities) Document() any { return a }
+
+// Text implements output.Result.
+func (a Authorities) Text(t *output.Text) {
+	overlap := false
+	for _, one := range a.Items {
+		t.Line("authority %d of %s: %s, SHA-256 %s", one.Number, a.Project, one.State, one.Pin)
+		overlap = overlap || one.State == "trusted"
+	}
+	switch {
+	case len(a.Late) > 0:
+		t.Line("Without a certificate of the newest: the agents of %s.", strings.Join(a.Late, ", "))
+	case len(a.Items) > 1:
+		t.Line("All agents have certificates of the newest.")
+	}
+	if overlap {
+		t.Line("Give browsers and clients the console's ca.pem anew, then: davit console authority rotate --retire")
+	}
+}

@@ -1,0 +1,164 @@
+package authority
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+)
+
+var (
+	// ErrOverlap says that a project has two authorities already.
+	ErrOverlap = errors.New("a former authority of the project is trusted still: retire it first")
+	// ErrOnly says that a project has one authority alone.
+	ErrOnly = errors.New("the project has one authority alone: begin another first")
+)
+
+// Listing is an authority of a project, as anybody sees it who lists the vault.
+type Listing struct {
+	Number  int64
+	Retired bool
+}
+
+// List returns a project's authorities, the newest first.
+func List(ctx context.Context, p *vault.Project) ([]Listing, error) {
+	retired, all := map[int64]bool{}, []Listing(nil)
+	err := p.Store().List(ctx, root(p), func(o vault.ObjectInfo) error {
+		number, tail, _ := strings.Cut(strings.TrimPrefix(o.Key, root(p)), "/")
+		n, err := strconv.ParseInt(number, 10, 64)
+		switch {
+		case err != nil:
+		case tail == "document":
+			all = append(all, Listing{Number: n})
+		case tail == "retired":
+			retired[n] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, func(a, b Listing) int { return int(b.Number - a.Number) })
+	for i := range all {
+		all[i].Retired = i > 0 && retired[all[i].Number] // the newest never is
+	}
+	return all, nil
+}
+
+// Trusted are the authorities that are trusted, the newest first.
+func (a *Authority) Trusted() []*Authority {
+	all := []*Authority{a}
+	for _, former := range a.Former {
+		if !former.Retired {
+			all = append(all, former)
+		}
+	}
+	return all
+}
+
+// Roots are the certificates of all that are trusted, the newest first, as PEM.
+func (a *Authority) Roots() (all []byte) {
+	for _, one := range a.Trusted() {
+		all = append(all, one.PEM()...)
+	}
+	return all
+}
+
+// Adopted says since when a console signs with an authority: certificates that it gave
+// later are of that one.
+type Adopted struct {
+	Number int64     `json:"number"`
+	At     time.Time `json:"at"`
+}
+
+// AdoptedSecret is the name under which a console keeps an Adopted.
+const AdoptedSecret = "authority.adopted"
+
+// Gave tells whether a certificate of an agent that ends then was given since.
+func (a Adopted) Gave(ends time.Time) bool {
+	return !ends.IsZero() && !ends.Add(-AgentLife).Before(a.At.Truncate(time.Second))
+}
+
+// Rotate begins another authority. It is open to those of the recipients of the one
+// before who open the project still. Both are trusted until the former is retired. The
+// identity is one that was let into the former.
+func Rotate(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time) (*Authority, error) {
+	a, err := Read(ctx, p, identity)
+	if err != nil {
+		return nil, err
+	}
+	if len(a.Trusted()) > 1 {
+		return nil, ErrOverlap
+	}
+	recipients, err := a.recipients(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("begin another authority of %s: %w", p.Name(), err)
+	}
+	if _, err := create(ctx, p, a.Number+1, recipients, now); err != nil {
+		if errors.Is(err, vault.ErrExists) { // someone else was faster
+			err = ErrOverlap
+		}
+		return nil, fmt.Errorf("begin another authority of %s: %w", p.Name(), err)
+	}
+	return Read(ctx, p, identity)
+}
+
+// recipients are who uses the authority and opens the project.
+func (a *Authority) recipients(ctx context.Context, p *vault.Project) ([]vault.Recipient, error) {
+	open, err := p.Recipients(ctx)
+	if err != nil {
+		return nil, err
+	}
+	prefix := fmt.Sprintf("%s%020d/keys/%s/", root(p), a.Number, a.wrapping.ID().String())
+	var all []vault.Recipient
+	err = p.Store().List(ctx, prefix, func(o vault.ObjectInfo) error {
+		i := slices.IndexFunc(open, func(r vault.Recipient) bool { return o.Key == prefix+r.Fingerprint() })
+		if i >= 0 {
+			all = append(all, open[i])
+		}
+		return nil
+	})
+	return all, err
+}
+
+// retirement marks an authority as one that is not trusted.
+type retirement struct {
+	FormatVersion int       `json:"formatVersion"`
+	At            time.Time `json:"at"`
+}
+
+// Retire ends the trust in all authorities but the newest. What they have sealed can
+// still be read.
+func Retire(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time) (*Authority, error) {
+	a, err := Read(ctx, p, identity)
+	if err != nil {
+		return nil, err
+	}
+	all, err := List(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("retire authorities of %s: %w", p.Name(), err)
+	}
+	if len(all) < 2 {
+		return nil, ErrOnly
+	}
+	data, err := json.Marshal(retirement{formatVersion, now.UTC().Truncate(time.Second)})
+	if err != nil {
+		return nil, fmt.Errorf("retire authorities of %s: %w", p.Name(), err)
+	}
+	for _, l := range all[1:] {
+		err := p.WriteSealedOnce(ctx, fmt.Sprintf("%s%020d/retired", root(p), l.Number), data)
+		if err != nil && !errors.Is(err, vault.ErrExists) {
+			return nil, fmt.Errorf("retire authority %d of %s: %w", l.Number, p.Name(), err)
+		}
+	}
+	for _, former := range a.Former {
+		former.Retired = true
+	}
+	return a, nil
+}
