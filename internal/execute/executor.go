@@ -32,8 +32,9 @@ var ErrDeposed = journal.ErrDeposed
 type Survey interface {
 	// Evaluate gathers what a run must know before it changes anything.
 	Evaluate(ctx context.Context, s failover.Spec) (*failover.Facts, error)
-	// Verify tells whether all of it stands at the target, and only there: Done,
-	// NotDone with a note, or NoAnswer. split says that two sites write.
+	// Verify tells whether all of it stands at the target, and only there: Done, with a
+	// note of whom nobody heard, NotDone with a note, or NoAnswer. split says that two
+	// sites write.
 	Verify(ctx context.Context, s *failover.State) (outcome failover.Outcome, note, split string)
 }
 

@@ -136,8 +136,11 @@ type Facts struct {
 	// Problems are findings of the preflight that refuse the run.
 	Problems []string `json:"problems,omitempty"`
 	// Split says that two sites write already, and how that was seen.
-	Split  string          `json:"split,omitempty"`
-	Epochs map[string]Held `json:"epochs"` // by application
+	Split string `json:"split,omitempty"`
+	// Unheard says of which sites nobody can read what they said of themselves, and why
+	// not: what only they know was not looked at. It keeps no run from beginning.
+	Unheard string          `json:"unheard,omitempty"`
+	Epochs  map[string]Held `json:"epochs"` // by application
 	// Holders are the sites, by application, that have ever held an epoch of
 	// it, the target aside: all of them must be fenced.
 	Holders map[string][]string `json:"holders,omitempty"`

@@ -64,7 +64,7 @@ const (
 	Gathered   EventKind = "gathered"   // Facts
 	Looked     EventKind = "looked"     // Outcome, Proofs, Point
 	Acted      EventKind = "acted"      // Outcome, Proofs, Point, Asked
-	Surveyed   EventKind = "surveyed"   // Outcome, Note; Split if two sites write
+	Surveyed   EventKind = "surveyed"   // Outcome, Note, which is who was unheard if it is Done; Split if two sites write
 	Aged       EventKind = "aged"       // Outcome; Age
 
 	Begin    EventKind = "begin" // the executor takes the run up
@@ -351,7 +351,7 @@ func (m *Machine) surveyed(e Event) {
 	case e.Split != "":
 		m.note(Entry{Kind: Split, Note: e.Split})
 	case e.Outcome == Done:
-		m.note(Entry{Kind: Verified})
+		m.note(Entry{Kind: Verified, Unheard: e.Note})
 	case e.Outcome == NotDone:
 		m.note(Entry{Kind: Verified, Note: e.Note})
 	default: // nobody could say: again later

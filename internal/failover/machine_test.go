@@ -933,6 +933,30 @@ func TestSplitBrain(t *testing.T) {
 	r.pass(AwaitingCommit)
 }
 
+// TestWhoIsUnheardIsSaid, and keeps no run from its end. The newest look is what counts.
+func TestWhoIsUnheardIsSaid(t *testing.T) {
+	for _, last := range []string{"nobody can read north", ""} {
+		r := newRig(t, plan.Failover, nil)
+		r.facts.Unheard = "nobody could read north"
+		begun := ""
+		r.answer = func(f Effect) *Event {
+			switch {
+			case f.Action == Verify:
+				begun = r.m.State().Result().Unheard
+				return &Event{Kind: Surveyed, Outcome: Done, Note: last}
+			case f.Step != nil && f.Step.Kind == plan.KindFence:
+				return &Event{Kind: Looked, Outcome: Done, Proofs: []Proof{{f.Step.Application, "east", 9, "stopped"}}}
+			}
+			return nil
+		}
+		r.run(AwaitingCommit)
+		if got := r.m.State().Result().Unheard; begun != "nobody could read north" || got != last || r.m.State().Pause != nil {
+			t.Errorf("unheard: %q, then %q, want %q", begun, got, last)
+		}
+	}
+}
+
+
 func TestRollbackFails(t *testing.T) {
 	r := newRig(t, plan.Switchover, func(p *plan.Plan, _ *Spec) {
 		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}}

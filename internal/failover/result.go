@@ -13,7 +13,8 @@ type Result struct {
 	Verb         plan.Verb           `json:"verb"`
 	State        Phase               `json:"state"`
 	Why          string              `json:"why,omitempty"`
-	Level        string              `json:"level,omitempty"` // the weakest fence that was relied on
+	Level        string              `json:"level,omitempty"`   // the weakest fence that was relied on
+	Unheard      string              `json:"unheard,omitempty"` // see Facts
 	Applications []ApplicationResult `json:"applications"`
 	Steps        []StepResult        `json:"steps"`
 }
@@ -51,7 +52,7 @@ type StepResult struct {
 
 // Result computes the report of a run.
 func (s *State) Result() Result {
-	r := Result{Run: s.Spec.Run, Plan: s.Spec.Plan, Verb: s.Spec.Verb, State: s.Shown(), Why: s.Why}
+	r := Result{Run: s.Spec.Run, Plan: s.Spec.Plan, Verb: s.Spec.Verb, State: s.Shown(), Why: s.Why, Unheard: s.Unheard}
 	if s.Pause != nil && r.Why == "" {
 		r.Why = s.Pause.Why
 	}

@@ -58,6 +58,7 @@ type Entry struct {
 	Proof       *Proof        `json:"proof,omitempty"`
 	Spec        *Spec         `json:"spec,omitempty"`
 	Facts       *Facts        `json:"facts,omitempty"`
+	Unheard     string        `json:"unheard,omitempty"` // of a last look; see Facts
 	// Request is the number of the person's request that this grants.
 	Request int64 `json:"request,omitempty"`
 }
@@ -113,6 +114,7 @@ type State struct {
 	Why      string // of Failed, Canceled, SplitBrain, RollbackFailed
 	Pause    *Pause
 	Facts    Facts
+	Unheard  string // of the newest look; see Facts
 	Sequence int64  // of the newest record
 	Executor string // who carries the run
 	Awaiting int64  // the record with which it began to wait for its commit
@@ -256,7 +258,7 @@ func (s *State) evaluated(e Entry) error {
 	if s.Phase != Evaluating {
 		return nil
 	}
-	s.Facts = *e.Facts
+	s.Facts, s.Unheard = *e.Facts, e.Facts.Unheard
 	for app, held := range s.Facts.Epochs {
 		s.Epochs[app] = held.Number
 	}
@@ -429,6 +431,7 @@ func (s *State) retried(name string) {
 }
 
 func (s *State) verified(e Entry) {
+	s.Unheard = e.Unheard
 	switch {
 	case s.Phase != Verifying:
 	case e.Note != "":

@@ -292,6 +292,8 @@ func tell(e failover.Entry) string {
 		return "site " + e.Site + note(e.Note)
 	case failover.PausedBy:
 		return string(e.Pause) + note(e.Note)
+	case failover.Verified:
+		return cmp.Or(e.Note, e.Unheard)
 	}
 	return e.Note
 }
@@ -307,7 +309,12 @@ func facts(f *failover.Facts) string {
 		text += fmt.Sprintf("%s is at site %s by epoch %d; ", app, f.Epochs[app].Site, f.Epochs[app].Number)
 	}
 	if f.Split != "" {
-		return text + f.Split
+		text += f.Split
+	} else {
+		text += fmt.Sprintf("%d problems", len(f.Problems))
 	}
-	return text + fmt.Sprintf("%d problems", len(f.Problems))
+	if f.Unheard != "" {
+		text += "; " + f.Unheard
+	}
+	return text
 }

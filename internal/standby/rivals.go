@@ -28,10 +28,11 @@ var kindNodeFence = schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "
 // application (docs/decisions/0032-what-stops-a-run.md), or that the vault has
 // forgotten epochs of it.
 func (s *Site) witness(ctx context.Context, facts *failover.Facts, lost []string, histories map[string][]lease.Epoch) error {
-	sites, _, err := bulletin.Read(ctx, s.project())
+	sites, bad, err := bulletin.Read(ctx, s.project())
 	if err != nil {
 		return err
 	}
+	facts.Unheard = unheard(bad)
 	if facts.Split, err = s.split(ctx, sites, lost, histories); err != nil {
 		return err
 	}
@@ -49,6 +50,16 @@ func (s *Site) witness(ctx context.Context, facts *failover.Facts, lost []string
 		}
 	}
 	return nil
+}
+
+// unheard says of which sites nobody can read what they said of themselves. No run is
+// refused for that, least of all one that takes over from such a site: people are told.
+func unheard(bad map[string]string) string {
+	var all []string
+	for _, site := range slices.Sorted(maps.Keys(bad)) {
+		all = append(all, fmt.Sprintf("what site %s said of itself cannot be read, so nobody knows whether it runs any of this, or which epochs it has heard of: %s", site, bad[site]))
+	}
+	return strings.Join(all, "; ")
 }
 
 // split says that another site runs an application than the one that claimed it

@@ -174,6 +174,35 @@ func TestARunEndsWithOneSiteActive(t *testing.T) {
 	}
 }
 
+// TestASiteThatNobodyCanReadIsNamed: what it knows was not looked at. That keeps no run
+// from beginning, nor from ending: it may be the very site that is lost.
+func TestASiteThatNobodyCanReadIsNamed(t *testing.T) {
+	for _, damaged := range []bool{true, false} {
+		d := dispute(t, 10*time.Minute)
+		d.says("east", "Superseded", 2)
+		if damaged {
+			north, err := (&preflight.Site{Name: "north", At: d.now}).Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := d.project.WriteSealed(t.Context(), d.project.Root()+"facts/east", north); err != nil {
+				t.Fatal(err)
+			}
+		}
+		facts := d.evaluate(d.at("north", nil), failover.Spec{Verb: plan.Failover, From: "west", To: "north"})
+		state := &failover.State{Spec: failover.Spec{Run: "over", Verb: plan.Failover, To: "west", Applications: []string{"shop"}}, Steps: map[string]*failover.StepState{}}
+		outcome, note, split := d.at("west", newMemory(t, fenced("true"))).Verify(t.Context(), state)
+		if outcome != failover.Done || split != "" || facts.Split != "" || len(facts.Problems) > 0 {
+			t.Errorf("damaged %t: %v %q, split %q, %+v", damaged, outcome, note, split, facts)
+		}
+		for _, said := range []string{facts.Unheard, note} {
+			if strings.Contains(said, "what site east said of itself cannot be read") != damaged || !damaged && said != "" {
+				t.Errorf("damaged %t: %q", damaged, said)
+			}
+		}
+	}
+}
+
 // TestForgottenEpochsAreNotClaimedAnew: the vault's newest epochs are gone, and
 // somebody still knows of them. Without the deletion nothing is refused.
 func TestForgottenEpochsAreNotClaimedAnew(t *testing.T) {

@@ -222,14 +222,14 @@ func (s *Site) Verify(ctx context.Context, state *failover.State) (outcome failo
 		}
 		return failover.NotDone, shut, ""
 	}
-	sites, _, err := bulletin.Read(ctx, s.project())
+	sites, bad, err := bulletin.Read(ctx, s.project())
 	if err == nil {
 		split, err = s.split(ctx, sites, slices.Collect(maps.Keys(state.Consents)), histories)
 	}
 	if err != nil {
 		return failover.NoAnswer, err.Error(), ""
 	}
-	return failover.Done, "", split
+	return failover.Done, unheard(bad), split
 }
 
 // shut names a gate of the run that somebody closed since: no load balancer would

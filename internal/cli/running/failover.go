@@ -450,7 +450,7 @@ func (h *here) chosen(ctx context.Context, p *plan.Plan, o *order) (map[string]f
 
 // outlook is what a failover would do and lose.
 func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Facts) Outlook {
-	o := Outlook{Verb: s.Verb, Plan: s.Plan, From: s.From, To: s.To, Problems: facts.Problems, Fence: failover.None.String(), now: h.Now()}
+	o := Outlook{Verb: s.Verb, Plan: s.Plan, From: s.From, To: s.To, Problems: facts.Problems, Unheard: facts.Unheard, Fence: failover.None.String(), now: h.Now()}
 	protector := h.in.Protector(h.Now)
 	for _, app := range s.Applications {
 		a := OutlookApp{Name: app, Epoch: facts.Epochs[app].Number, Holders: facts.Holders[app]}

@@ -27,6 +27,7 @@ type Outlook struct {
 	Applications []OutlookApp `json:"applications"`
 	Steps        []string     `json:"steps"`
 	Problems     []string     `json:"problems,omitempty"`
+	Unheard      string       `json:"unheard,omitempty"` // see failover.Facts
 	// First is what the site lacks, and is done before the run begins.
 	First *equipping.Need `json:"first,omitempty"`
 	// Ahead is what is known of the sites and of earlier runs; Blind why not.
@@ -88,6 +89,9 @@ func (o Outlook) close(t *output.Text) {
 			t.Line("  First: %s.", what)
 		}
 	}
+	if o.Unheard != "" {
+		t.Line("  Unheard: %s", o.Unheard)
+	}
 	for _, p := range o.Problems {
 		t.Line("  Problem: %s", p)
 	}
@@ -148,7 +152,7 @@ func (r Report) Document() any { return r }
 // Text implements output.Result.
 func (r Report) Text(t *output.Text) {
 	t.Fields("", "Run", r.Run, "Plan", r.Plan, "Verb", string(r.Verb), "To", r.To, "State", string(r.State), "Why", r.Why, "Next", r.Next,
-		"Fence", r.Level, "Begun", output.Time(r.Begun), "Carried by", r.Executor)
+		"Fence", r.Level, "Unheard", r.Unheard, "Begun", output.Time(r.Begun), "Carried by", r.Executor)
 	rows := make([][]string, 0, len(r.Applications))
 	for _, a := range r.Applications {
 		rpo, rto := "", ""
