@@ -10,6 +10,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
@@ -34,7 +35,7 @@ func (e *env) restoreCommand() *cobra.Command {
 
 A restore that was interrupted continues when the same command is given again. With only the vault's address and the recovery
 key, give --vault-url and --recovery-key-file; volumes are filled by Davit's node processes, which need "install" and
-"vault add --join" first.`,
+"vault add --join" first. In a cluster without Davit --install --site NAME --image IMAGE does both.`,
 		Example: `  davit restore shop --take-over
   davit restore shop                                          # what was deleted; what is there stays, data too
   davit restore shop --existing exact --dry-run --diff        # what a roll-back would change, roll back and delete
@@ -69,6 +70,11 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 	if err := e.nameSite(ctx, c, in, o); err != nil {
 		return err
 	}
+	equip, ask := e.running().Equip, equipping.Ask{Address: &o.Address, Flags: cmd.Flags(), Way: &o.Way, Site: o.Site}
+	need, err := equip.Before(ctx, c, in, ask)
+	if err != nil {
+		return err
+	}
 	if o.TakeOver && !o.DryRun && !o.Yes {
 		if err := e.confirmTakeOver(ctx, in, o); err != nil {
 			return err
@@ -79,12 +85,18 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 			return err
 		}
 	}
+	if need != nil && !o.DryRun {
+		if c, err = equip.Anew(ctx, need, ask, o.Yes); err != nil {
+			return err
+		}
+		in.VaultName = need.Vault
+	}
 	if o.Background && !o.DryRun {
 		return e.restoreInBackground(cmd.Context(), c, in, o)
 	}
 	how := wiring.Recovering{
 		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: c.User(ctx),
-		Plan: o.DryRun, InsecureRegistries: o.Insecure, Progress: &restoreProgress{p: e.progress}, Now: e.now,
+		Plan: o.DryRun, Coming: need != nil, InsecureRegistries: o.Insecure, Progress: &restoreProgress{p: e.progress}, Now: e.now,
 	}
 	report, err := c.Recover(ctx, o.Options, how)
 	if !o.DryRun && report.RestoreID != "" {

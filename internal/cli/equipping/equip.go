@@ -52,6 +52,14 @@ func (h *Host) Equip(ctx context.Context, n *Need, a Ask, yes bool) error {
 	return h.join(ctx, c, n, a, yes)
 }
 
+// Anew is Equip, and opens the cluster as it is then.
+func (h *Host) Anew(ctx context.Context, n *Need, a Ask, yes bool) (wiring.Cluster, error) {
+	if err := h.Equip(ctx, n, a, yes); err != nil {
+		return nil, err
+	}
+	return h.Cluster()
+}
+
 // join gives the site the way into the vault.
 func (h *Host) join(ctx context.Context, c wiring.Cluster, n *Need, a Ask, yes bool) error {
 	request := &admission.Request{

@@ -137,6 +137,28 @@ func (h *Host) Look(ctx context.Context, c wiring.Cluster, in *access.Opened, a 
 	return n, h.possible(ctx, c, in, n, a)
 }
 
+// Before is Look for a command that puts nothing there unless it is told to, nil then.
+func (h *Host) Before(ctx context.Context, c wiring.Cluster, in *access.Opened, a Ask) (*Need, error) {
+	if !a.Way.Install {
+		return nil, nil
+	}
+	if in.Project.IsCopy() {
+		return nil, exit.Refuse("`install`, then `vault add NAME URL --copy-of FIRST --join`", "this is a second copy of a vault: --install joins a vault itself")
+	}
+	n, err := h.Look(ctx, c, in, a)
+	if n == nil || err != nil {
+		return nil, err
+	}
+	if n.Site == "" {
+		return nil, exit.Refuse("give --site NAME", "this cluster has no Davit, and does not know which site it is to be")
+	}
+	h.Quiet()
+	for _, what := range n.Told() {
+		fmt.Fprintf(h.Err, "First: %s.\n", what)
+	}
+	return n, nil
+}
+
 // possible refuses what Equip would fail at after it has changed something.
 func (h *Host) possible(ctx context.Context, c wiring.Cluster, in *access.Opened, n *Need, a Ask) error {
 	opts := a.Way.Options

@@ -13,6 +13,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/point"
@@ -23,6 +24,7 @@ import (
 // Restore is what `restore` was asked.
 type Restore struct {
 	access.Address
+	equipping.Way
 	// Options are filled by Complete.
 	Options recovery.Options
 	// Name is what was given: an application or a point.
@@ -75,6 +77,7 @@ func (o *Restore) Flags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.Background, "background", false, "have the agent do it, through a Restore object, and follow it")
 	flags.StringVar(&o.Account, "service-account", "davit-restore", "with --background: account in davit-system whose rights are used")
 	flags.StringVar(&o.Site, "site", "", "name of this site, where the cluster does not know it")
+	o.Way.Flags(flags)
 }
 
 // Complete checks the flags and fills in the options.

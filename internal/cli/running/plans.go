@@ -2,6 +2,7 @@ package running
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,6 +20,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/shelf"
@@ -32,7 +34,7 @@ func PlanLs(h *Host) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := h.Bounded(cmd)
 			defer cancel()
-			in, cluster, err := h.Open(ctx, cmd, &a, "")
+			in, cluster, err := h.look(ctx, cmd, &a)
 			if err != nil {
 				return err
 			}
@@ -50,10 +52,9 @@ func PlanLs(h *Host) *cobra.Command {
 			for name, err := range errs {
 				rows[name] = &PlanRow{Name: name, Note: err.Error()}
 			}
-			var here v1alpha1.RecoveryPlanList
-			err = cluster.List(ctx, &here)
-			if err != nil && !meta.IsNoMatchError(err) && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
-				return fmt.Errorf("list RecoveryPlans: %w", err)
+			here, err := served(ctx, cluster)
+			if err != nil {
+				return err
 			}
 			for i := range here.Items {
 				p := &here.Items[i]
@@ -71,6 +72,19 @@ func PlanLs(h *Host) *cobra.Command {
 	}
 	a.BreakGlass(cmd.Flags())
 	return cmd
+}
+
+// served are the plans that the cluster has, if there is one that knows of plans.
+func served(ctx context.Context, cluster wiring.Cluster) (v1alpha1.RecoveryPlanList, error) {
+	var here v1alpha1.RecoveryPlanList
+	if cluster == nil {
+		return here, nil
+	}
+	err := cluster.List(ctx, &here)
+	if err != nil && !meta.IsNoMatchError(err) && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
+		return here, fmt.Errorf("list RecoveryPlans: %w", err)
+	}
+	return here, nil
 }
 
 // of adds what the cluster says of a plan.
@@ -97,7 +111,7 @@ func PlanShow(h *Host) *cobra.Command {
 		RunE: func(cmd *cobra.Command, given []string) error {
 			ctx, cancel := h.Bounded(cmd)
 			defer cancel()
-			in, cluster, err := h.Open(ctx, cmd, &a, "")
+			in, cluster, err := h.look(ctx, cmd, &a)
 			if err != nil {
 				return err
 			}

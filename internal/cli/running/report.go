@@ -43,7 +43,7 @@ code is 1.`,
 			}
 			ctx, cancel := h.Bounded(cmd)
 			defer cancel()
-			in, _, err := h.Open(ctx, cmd, &a, "")
+			in, _, err := h.look(ctx, cmd, &a)
 			if err != nil {
 				return err
 			}

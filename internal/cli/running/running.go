@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/equipping"
@@ -70,6 +71,36 @@ func (h *Host) open(ctx context.Context, cmd *cobra.Command, a *access.Address, 
 		return nil, err
 	}
 	return h.at(ctx, in, cluster, nil)
+}
+
+// clusterPatience is how long a cluster has to answer where the vault alone would do.
+const clusterPatience = 5 * time.Second
+
+// look opens the vault to read in it. By its address that takes no cluster: one that is
+// not there, has no Davit or does not answer adds nothing, and the one returned is nil.
+func (h *Host) look(ctx context.Context, cmd *cobra.Command, a *access.Address) (*access.Opened, wiring.Cluster, error) {
+	c, err := h.Equip.Cluster()
+	if err != nil && a.URL == "" {
+		return nil, nil, err
+	}
+	in, openErr := h.Equip.Opener().Open(ctx, c, a, cmd.Flags())
+	switch {
+	case meta.IsNoMatchError(openErr):
+		return nil, nil, equipping.Nothing()
+	case openErr != nil || err != nil:
+		return in, nil, openErr
+	case a.URL == "":
+		return in, c, nil
+	}
+	asked, cancel := context.WithTimeout(ctx, clusterPatience)
+	defer cancel()
+	if _, err := access.LocalSite(asked, c); err != nil {
+		if !exit.IsRefusal(err) && !meta.IsNoMatchError(err) {
+			h.Progress().Note("Of the vault alone; the cluster could not be asked: %v", err)
+		}
+		return in, nil, nil
+	}
+	return in, c, nil
 }
 
 // at makes a site ready that is open, and lacks what it needs.

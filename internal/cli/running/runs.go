@@ -90,7 +90,7 @@ func (h *Host) lsCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := h.Bounded(cmd)
 			defer cancel()
-			in, _, err := h.Open(ctx, cmd, &a, "")
+			in, _, err := h.look(ctx, cmd, &a)
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ func (h *Host) showCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, given []string) error {
 			ctx, cancel := h.Bounded(cmd)
 			defer cancel()
-			in, _, err := h.Open(ctx, cmd, &a, "")
+			in, _, err := h.look(ctx, cmd, &a)
 			if err != nil {
 				return err
 			}

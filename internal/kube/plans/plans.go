@@ -75,6 +75,9 @@ func Parse(sheet shelf.Sheet) (Found, error) {
 // Here returns the plan that the cluster serves, nil if it has none or may not be
 // asked.
 func Here(ctx context.Context, c client.Reader, name string) (*v1alpha1.RecoveryPlan, error) {
+	if c == nil {
+		return nil, nil
+	}
 	var p v1alpha1.RecoveryPlan
 	err := c.Get(ctx, client.ObjectKey{Name: name}, &p)
 	switch {
