@@ -956,7 +956,6 @@ func TestWhoIsUnheardIsSaid(t *testing.T) {
 	}
 }
 
-
 func TestRollbackFails(t *testing.T) {
 	r := newRig(t, plan.Switchover, func(p *plan.Plan, _ *Spec) {
 		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}}
