@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -179,23 +180,39 @@ func planEntrance(t *testing.T, a *app, file string) *entrance {
 // no right to the plan, approves and steers nothing.
 func refusedToStranger(t *testing.T, a *app, run string) {
 	t.Helper()
-	name := a.name + "-stranger"
-	apply(t, west, fmt.Sprintf(`
+	stranger := a.person(t, "stranger", "")
+	for _, what := range [][]string{{"approve", run}, {"skip", run, "endless"}, {"rollback", run, "--lose", west}} {
+		finish(t, stranger(append([]string{"runs"}, what...)...)).want(t, 3, "stranger may not")
+	}
+}
+
+// person is somebody at west who may read all that is Davit's there, its keys too, and
+// has the ClusterRole besides, if any. It makes his commands.
+func (a *app) person(t *testing.T, who, role string) func(args ...string) *exec.Cmd {
+	t.Helper()
+	name := a.name + "-" + who
+	yaml := fmt.Sprintf(`
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: %[1]s}
 rules:
 - {apiGroups: [davit.dev], resources: ["*"], verbs: [get, list, watch]}
 - {apiGroups: [""], resources: [secrets, configmaps, namespaces, nodes], verbs: [get, list]}
----
+`, name)
+	for binding, of := range map[string]string{name: name, name + "-role": role} {
+		if of != "" {
+			yaml += fmt.Sprintf(`---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: %[1]s}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %[1]s}
-subjects: [{kind: User, name: stranger, apiGroup: rbac.authorization.k8s.io}]
-`, name))
+metadata: {name: %s}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: %s}
+subjects: [{kind: User, name: %s, apiGroup: rbac.authorization.k8s.io}]
+`, binding, of, who)
+		}
+	}
+	apply(t, west, yaml)
 	t.Cleanup(func() {
-		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "clusterrole/"+name, "clusterrolebinding/"+name, "--ignore-not-found")
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "clusterrole/"+name, "clusterrolebinding/"+name, "clusterrolebinding/"+name+"-role", "--ignore-not-found")
 	})
 	text, err := os.ReadFile(rig.Bed.Site(west).Kubeconfig())
 	if err != nil {
@@ -203,13 +220,13 @@ subjects: [{kind: User, name: stranger, apiGroup: rbac.authorization.k8s.io}]
 	}
 	const mark = "    client-certificate-data:"
 	config := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := os.WriteFile(config, []byte(strings.Replace(string(text), mark, "    as: stranger\n"+mark, 1)), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(strings.Replace(string(text), mark, "    as: "+who+"\n"+mark, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, what := range [][]string{{"approve", run}, {"skip", run, "endless"}, {"rollback", run, "--lose", west}} {
-		cmd := command(t.Context(), west, a.vault, append([]string{"runs"}, what...)...)
+	return func(args ...string) *exec.Cmd {
+		cmd := command(t.Context(), west, a.vault, args...)
 		cmd.Args[2] = config
-		finish(t, cmd).want(t, 3, "stranger may not")
+		return cmd
 	}
 }
 
@@ -218,7 +235,7 @@ subjects: [{kind: User, name: stranger, apiGroup: rbac.authorization.k8s.io}]
 // again, and the target runs nothing.
 func failedOverAndBack(t *testing.T) {
 	a := &app{}
-	a.protected(t)
+	sum, _ := a.protected(t)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	file := planOf(t, a, "60s")
@@ -239,6 +256,10 @@ func failedOverAndBack(t *testing.T) {
 		role := a.status(t, east, "role")
 		return role == "Active", role
 	})
+	if got := a.sum(t, east, a.name); got != sum { // waits until it is ready
+		t.Errorf("east has %s, want %s", got, sum)
+	}
+	a.backup(t)
 }
 
 // switchedOver moves an application in peace, its name in the DNS and the clients of
@@ -320,21 +341,25 @@ func switchedBack(t *testing.T) {
 }
 
 // carriedByAgents moves an application in peace by a plan that only the vault of
-// the target knows: its agent carries the run, is killed on the way, and the next one
-// goes on.
+// the target knows, once somebody else has approved it: a drill makes way for it, its agent
+// carries the run, is killed on the way, and the next one goes on. Nobody commits it: its
+// window closes.
 func carriedByAgents(t *testing.T) {
 	a := &app{}
 	a.protected(t)
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	plan, run := a.name, ""
-	kubectl(t, east, "apply", "-f", planOf(t, a, "60s"))
+	file := approvedPlan(t, a)
+	kubectl(t, east, "apply", "-f", file)
 	t.Cleanup(func() {
 		for _, site := range []string{east, west} {
 			_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", "recoveryplan", "--ignore-not-found", plan)
 			_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", "run", "--ignore-not-found", run)
 		}
 	})
+	a.sweptDrill(t, file)
+	drill, home := a.waitingDrill(t, file)
 	davit(t, west, a.vault, "switchover", "nothing", "--yes").want(t, 3, "has a plan")
 	eventually(t, 3*time.Minute, "the vault has the plan", func() (bool, string) {
 		out := davit(t, west, a.vault, "plan", "show", plan)
@@ -343,23 +368,148 @@ func carriedByAgents(t *testing.T) {
 	var ordered runView
 	davit(t, west, a.vault, "switchover", plan, "--background", "--yes", "-o", "json").want(t, 0).read(t, &ordered)
 	run = ordered.Run
-	eventually(t, 3*time.Minute, "the run has begun", func() (bool, string) {
-		seq := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.sequence}")
-		return seq != "", seq
-	})
+	ann := a.approved(t, run)
 	first := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.executor}")
 	kill(t, west, "davit-agent")
 	var r runView
-	eventually(t, 4*time.Minute, "the next agent has carried it on", func() (bool, string) {
+	eventually(t, 4*time.Minute, "the next agent has carried it on, and its window has closed", func() (bool, string) {
 		davit(t, west, a.vault, "runs", "show", run, "-o", "json").want(t, 0).read(t, &r)
-		return r.State == "AwaitingCommit", r.State + " " + r.Executor
+		return r.State == "Completed", r.State + " " + r.Executor
 	})
 	if r.Level != "proven" || r.Executor == first || !strings.HasPrefix(r.Executor, "agent ") {
 		t.Errorf("%+v; %s began it", r, first)
 	}
-	davit(t, west, a.vault, "runs", "commit", run).want(t, 0, "Completed")
+	if out := <-ann; out.code != 0 {
+		t.Errorf("the approval ended with %d: %s", out.code, out.all())
+	}
+	a.madeWay(t, drill, home)
+	a.nobodyCommitted(t, run)
+	davit(t, west, a.vault, "runs", "rollback", run, "--lose", west).want(t, 3, "is over")
 	eventually(t, 3*time.Minute, "both sites show the run", func() (bool, string) {
 		got := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.phase}") + " " + kubectl(t, east, "get", "run", run, "-o", "jsonpath={.status.phase}")
 		return got == "Completed Completed", got
 	})
+}
+
+// approvedPlan is one whose switchover somebody has to approve, whose window is short, and
+// whose drill waits for a person.
+func approvedPlan(t *testing.T, a *app) (file string) {
+	t.Helper()
+	file = planOf(t, a, "60s", "{name: look, kind: manual, verbs: [drill], prompt: look around, timeout: 10m, after: [ready/"+a.name+"]}")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, "  approvals: [{verbs: [switchover], count: 1}]\n  commit: {window: 5s, then: commit}\n"...)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// waitingDrill drills until the drill waits for a person. From then on the agent carries it.
+func (a *app) waitingDrill(t *testing.T, file string) (drill, home string) {
+	t.Helper()
+	var r runView
+	davit(t, west, a.vault, "drill", "-f", file, "-o", "json").want(t, 1, "look around").read(t, &r)
+	home, _ = sandboxOf(t, r.Run)
+	return r.Run, home
+}
+
+// sweptDrill kills a drill while nobody is there to carry it on: what it made stays, until
+// somebody has it swept.
+func (a *app) sweptDrill(t *testing.T, file string) {
+	t.Helper()
+	agents := kubectl(t, west, "-n", system, "get", "deployment", "davit-agent", "-o", "jsonpath={.spec.replicas}")
+	scale := func(n string) {
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "-n", system, "scale", "deployment", "davit-agent", "--replicas", n)
+	}
+	t.Cleanup(func() { scale(agents) })
+	scale("0")
+	kill(t, west, "davit-agent")
+	began := time.Now()
+	cmd := command(t.Context(), west, a.vault, "drill", "-f", file)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var run string
+	eventually(t, 3*time.Minute, "the drill has made its clone", func() (bool, string) {
+		got := try(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", `jsonpath={range .items[*]}{.metadata.annotations.davit\.dev/run} {.metadata.name}{"\n"}{end}`)
+		for line := range strings.Lines(got) {
+			if of, ns, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(of, a.name+"-drill") && strings.HasSuffix(ns, a.name) {
+				run = of
+				return strings.Contains(try(t, west, "-n", ns, "get", "pvc", "-o", "name"), "db-0"), got
+			}
+		}
+		return false, got
+	})
+	home, _ := sandboxOf(t, run)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	eventually(t, 3*time.Minute, "the dead drill is swept", func() (bool, string) { // its process holds it for 15 seconds
+		out := davit(t, west, a.vault, "drill", "--sweep").want(t, 0)
+		return strings.Contains(out.out, run), out.all()
+	})
+	nothingLeft(t, run, home)
+	davit(t, west, a.vault, "runs", "show", run).want(t, 0, "Canceled")
+	t.Logf("from the drill's begin until it was swept: %s", time.Since(began).Round(time.Second))
+	scale(agents)
+	kubectl(t, west, "-n", system, "rollout", "status", "deployment/davit-agent", "--timeout", "4m")
+}
+
+// approved lets the run wait for its approval: nobody's word counts but that of somebody
+// else who may approve. It returns how his command ended, which follows the run.
+func (a *app) approved(t *testing.T, run string) (ended chan outcome) {
+	t.Helper()
+	eventually(t, 3*time.Minute, "the run waits for its approval", func() (bool, string) {
+		got := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.phase}")
+		return got == "AwaitingApproval", got
+	})
+	davit(t, west, a.vault, "runs", "approve", run).want(t, 3, "whoever asked for the run cannot approve it")
+	finish(t, a.person(t, "stranger", "")("runs", "approve", run)).want(t, 3, "stranger may not")
+	if got := epochs(t, commonBucket(), a.name); got != 1 {
+		t.Fatalf("it has begun without an approval: there are %d epochs", got)
+	}
+	cmd := a.person(t, "ann", "davit-approver")("runs", "approve", run)
+	ended = make(chan outcome, 1)
+	go func() { ended <- finish(t, cmd) }()
+	eventually(t, 3*time.Minute, "the run has begun", func() (bool, string) {
+		got := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.phase} {.status.approvedBy}")
+		return strings.Contains(got, "ann") && !strings.HasPrefix(got, "AwaitingApproval"), got
+	})
+	return ended
+}
+
+// madeWay: the drill, which waited for a person, ended for the other run, which did not
+// wait for it.
+func (a *app) madeWay(t *testing.T, drill, home string) {
+	t.Helper()
+	eventually(t, 3*time.Minute, "the drill has made way", func() (bool, string) {
+		out := davit(t, west, a.vault, "runs", "show", drill)
+		return out.code == 0 && strings.Contains(out.out, "Canceled"), out.all()
+	})
+	davit(t, west, a.vault, "runs", "report", drill, "-o", "html").want(t, 0, "claimed epoch 2 of "+a.name)
+	nothingLeft(t, drill, home)
+}
+
+// nobodyCommitted: the run's window closed, and no person said a word.
+func (a *app) nobodyCommitted(t *testing.T, run string) {
+	t.Helper()
+	var report struct {
+		People []struct{ By, Text string }
+		Events []struct{ Kind, By string }
+	}
+	davit(t, west, a.vault, "runs", "report", run, "-o", "json").want(t, 0).read(t, &report)
+	closed := false
+	for _, e := range report.Events {
+		closed = closed || e.Kind == "committed" && e.By == ""
+	}
+	for _, p := range report.People {
+		if p.Text == "committed" {
+			t.Errorf("%s committed it", p.By)
+		}
+	}
+	if !closed {
+		t.Errorf("nothing says that its window closed: %+v", report.Events)
+	}
 }
