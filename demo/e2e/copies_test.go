@@ -71,6 +71,8 @@ func copies(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	davit(t, east, a.vault, "verify", p.ID, "--repair").want(t, 0, "is whole")
+	file := forgotten(t, a, first)
 	// The first vault is lost, at once: sites go on writing to it. The key and the copy
 	// are enough.
 	lost := filepath.Join(rig.Bed.S3().DataDir, first)
@@ -85,11 +87,39 @@ func copies(t *testing.T) {
 		t.Errorf("the data is %s, want %s", got, sum)
 	}
 	davit(t, west, "", "vault", "ls").want(t, 0, "twin-copy, second copy of twin")
-	promoted(t, a, sum)
+	promoted(t, a, sum, file)
 }
 
-// promoted has the copy become the vault: east goes on, and west takes over from there.
-func promoted(t *testing.T, a *app, sum string) {
+// forgotten deletes the epoch that the application is held by. No run begins then, and
+// the message leads to a promotion, which waits until nobody has the first vault any more.
+// The control is the same plan while the epoch was there.
+func forgotten(t *testing.T, a *app, bucket string) (file string) {
+	t.Helper()
+	file = planOf(t, a, "60s")
+	kubectl(t, east, "apply", "-f", file) // whose agent then says at once what it has heard of
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), east, "delete", "recoveryplan", "--ignore-not-found", a.name)
+	})
+	eventually(t, 3*time.Minute, "a failover could begin", func() (bool, string) {
+		out := davit(t, west, a.vault, "failover", "-f", file, "--dry-run")
+		return out.code == 0, out.all()
+	})
+	if err := os.RemoveAll(filepath.Join(projectDir(bucket), "epochs", a.name)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 3*time.Minute, "the vault knows that east has heard of it", func() (bool, string) {
+		out := davit(t, west, a.vault, "failover", "-f", file, "--dry-run")
+		return strings.Contains(out.err, "epochs were deleted"), out.all()
+	})
+	davit(t, west, a.vault, "failover", "-f", file, "--yes").want(t, 3, "the vault's newest epoch is 0", "epochs were deleted", "take this vault away from every site", "vault promote")
+	davit(t, east, "", "vault", "promote", "twin-copy", "--yes").want(t, 3, "answers: it is not lost")
+	return file
+}
+
+// promoted has the copy become the vault: east goes on, and west fails it over from there,
+// by the plan that the epochs that the first one had forgotten have kept from beginning.
+func promoted(t *testing.T, a *app, sum, file string) {
+	t.Helper()
 	davit(t, east, "", "vault", "promote", "twin-copy", "--dry-run").want(t, 0, "site east, which goes on", "Nothing was changed")
 	davit(t, east, "", "vault", "promote", "twin-copy", "--yes").want(t, 0, "site east is moved over")
 	eventually(t, 3*time.Minute, "east goes on", func() (bool, string) {
@@ -101,7 +131,13 @@ func promoted(t *testing.T, a *app, sum string) {
 		t.Errorf("what east captured is not in the promoted vault: %v", err)
 	}
 	davit(t, west, "", "vault", "promote", "twin-copy", "--yes").want(t, 0, "site west is moved over", "site east")
-	davit(t, west, a.vault, "restore", a.name, "--take-over", "--yes").want(t, 0, after.ID)
+	var r runView
+	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "was never moved over", "--lost nobody")
+	davit(t, west, a.vault, "failover", "-f", file, "--lost", "nobody", "--yes", "-o", "json").want(t, 0, after.ID).read(t, &r)
+	if r.State != "AwaitingCommit" || r.Level != "none (forced)" || r.Applications[0].Epoch <= 2 {
+		t.Errorf("%+v", r)
+	}
+	davit(t, west, a.vault, "runs", "commit", r.Run).want(t, 0, "Completed")
 	if got := a.sum(t, west, a.name); got != sum {
 		t.Errorf("the data is %s, want %s", got, sum)
 	}

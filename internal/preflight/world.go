@@ -140,12 +140,12 @@ func (in *Input) judgeEpochs(n Need) []Finding {
 	var all []Finding
 	last := n.Epochs[len(n.Epochs)-1]
 	if first := n.Epochs[0].Number; last.Number-first+1 != int64(len(n.Epochs)) || first != 1 {
-		all = append(all, fail("", "restore the vault's epochs from its versions or its second copy before you rely on it",
+		all = append(all, fail("", "bring the epochs back, from the store's versions or a backup of the store, or else promote a second copy: docs/vaults.md",
 			"of %d epochs %d are in the vault: some were deleted", last.Number, len(n.Epochs)).of(n.Application))
 	}
 	for _, name := range slices.Sorted(maps.Keys(in.Sites)) {
 		if s := in.Sites[name]; s != nil && s.Epochs[n.Application] > last.Number {
-			all = append(all, fail(name, "bring the newer epochs back, from the store's versions or a copy of the vault: a run is refused until then",
+			all = append(all, fail(name, "bring the newer epochs back, from the store's versions or a backup of the store, or else promote a second copy, docs/vaults.md: a run is refused until then",
 				"has heard of epoch %d, and the vault's newest is %d: epochs were deleted, or an older state of the vault was put back", s.Epochs[n.Application], last.Number).of(n.Application))
 		}
 	}

@@ -45,7 +45,7 @@ func (s *Site) witness(ctx context.Context, facts *failover.Facts, lost []string
 		newest, known := int64(len(histories[app])), heard[app]
 		if known.number > newest {
 			facts.Problems = append(facts.Problems, fmt.Sprintf(
-				"%s: the vault's newest epoch is %d, and %s has heard of %d: epochs were deleted, or an older state of the vault was put back, and a run would claim a number that another site has. Bring the newer ones back, from the store's versions or a copy of the vault; where neither has them, make a copy and promote it: its epochs begin above all that this site has heard of",
+				"%s: the vault's newest epoch is %d, and %s has heard of %d: epochs were deleted, or an older state of the vault was put back, and a run would claim a number that another site has. Bring the newer ones back, from the store's versions or a backup of the store; where neither has them, make a second copy, take this vault away from every site (revoke its credentials, or delete its bucket) and `vault promote` the copy at each: its epochs begin above all that the sites have heard of",
 				app, newest, known.who, known.number))
 		}
 	}

@@ -395,6 +395,9 @@ func (h *here) prepare(ctx context.Context, p *plan.Plan, o *order) (*failover.S
 		return nil, nil, refused(err)
 	}
 	spec.From, err = commission.From(p, spec, facts)
+	if err != nil && len(facts.Problems) > 0 { // which may be why: a vault that has forgotten epochs names no site
+		return nil, nil, exit.Refuse("solve that, and give the command again", "nothing was changed: %s", facts.Problems[0])
+	}
 	return spec, facts, refused(err)
 }
 

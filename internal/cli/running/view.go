@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/promotion"
 	"davit.dev/davit/internal/register"
 )
 
@@ -77,6 +78,9 @@ func (o Outlook) Text(t *output.Text) {
 		t.Line("  The agent of site %s has to prove that it has stopped; without that everything is taken back.", o.From)
 	} else if len(o.Unproven) > 0 {
 		t.Line("  The run pauses until it is proven, or you say with --lost, that this has stopped: %s.", strings.Join(o.Unproven, ", "))
+	}
+	if slices.Contains(o.Unproven, promotion.Nobody) {
+		t.Line("  %s: the vault was promoted, and a site that is cut off and was never moved over may run this without anybody's knowing. --lost %[1]s says that none does.", promotion.Nobody)
 	}
 	o.ahead(t)
 	o.close(t)
