@@ -23,6 +23,7 @@ var together = []day{
 	{"RestoreKilled", restoreKilled},
 	{"RestoreTwice", restoreTwice},
 	{"FailedOverAndBack", failedOverAndBack},
+	{"MadeAround", madeAround},
 	{"SwitchedOver", switchedOver},
 	{"FailedBack", failedBack},
 	{"ReadOnlyVault", readOnlyVault},

@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/census"
 	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/plan/document"
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/reconcile/measure"
 )
@@ -140,7 +141,7 @@ func (h *herald) inVault(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	facts, err := h.publish(ctx, e, said, whole)
+	facts, err := h.publish(ctx, e, said, plans, whole)
 	if err != nil || !whole {
 		return err
 	}
@@ -152,13 +153,16 @@ func (h *herald) inVault(ctx context.Context, name string) error {
 }
 
 // publish takes this site's census, and publishes it if it changed or all is looked at.
-func (h *herald) publish(ctx context.Context, e *entry, said *heard, whole bool) (*preflight.Site, error) {
+func (h *herald) publish(ctx context.Context, e *entry, said *heard, plans []*v1alpha1.RecoveryPlan, whole bool) (*preflight.Site, error) {
 	o, err := h.about(ctx, e, said.needs)
 	if err != nil {
 		return nil, err
 	}
 	if whole {
 		o.Restorer, o.Who = h.restorer, install.RestoreName
+		for _, p := range plans {
+			o.Steps = append(o.Steps, preflight.StepRights(document.Convert(p))...)
+		}
 	}
 	facts := census.Take(ctx, o)
 	if !whole && said.facts != nil {

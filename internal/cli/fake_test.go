@@ -296,7 +296,10 @@ func (c *fakeCluster) Census(_ context.Context, about census.Options) *preflight
 	s := &preflight.Site{
 		Name: about.Site, At: about.Now(), Domain: about.Domain, VaultDomain: about.VaultDomain, Kubernetes: "v1.34.4", Roles: about.Roles,
 		Nodes: []preflight.Node{{Name: "n1", Free: preflight.Room{CPU: 4000, Memory: 8 << 30, Pods: 100}}}, APIs: map[string][]string{},
-		Rights: preflight.Rights{Who: "tester", Asked: 1},
+		Rights: preflight.Rights{Who: "tester", Asked: 1, Steps: map[string]bool{}},
+	}
+	for _, r := range about.Steps {
+		s.Rights.Steps[r.String()] = true
 	}
 	for _, n := range about.Needs {
 		for _, k := range n.Kinds {

@@ -3,6 +3,7 @@ package kube_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,7 +76,7 @@ func counted() (*kube.Clients, *fake.Clientset) {
 	c.PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		r := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
 		at := r.Spec.ResourceAttributes
-		r.Status.Allowed = at.Resource != "deployments" || at.Verb != "create" && at.Namespace == "shop"
+		r.Status.Allowed = at.Subresource == "log" && at.Resource == "pods" || at.Resource != "deployments" || at.Verb != "create" && at.Namespace == "shop"
 		return true, r, nil
 	})
 	return &kube.Clients{Kubernetes: c, Discovery: d}, c
@@ -85,6 +86,7 @@ func take(t *testing.T, c *kube.Clients) *preflight.Site {
 	t.Helper()
 	return census.Take(context.Background(), census.Options{
 		Site: "west", Clients: c, Restorer: c, Who: "me", Now: func() time.Time { return now },
+		Steps: []preflight.Right{{Verb: "get", Resource: "pods/log", Namespace: "davit-system"}, {Verb: "create", Resource: "deployments.apps", Namespace: "shop"}},
 		Needs: []preflight.Need{{Namespaces: []string{"shop", "shop-db"}, Kinds: []preflight.Kind{{Resource: "deployments.apps", Version: "v1"}}}},
 	})
 }
@@ -113,7 +115,8 @@ func TestTake(t *testing.T) {
 	want := []string{
 		"create deployments.apps in shop", "create deployments.apps in shop-db", "get deployments.apps in shop-db", "patch deployments.apps in shop-db",
 	}
-	if r := s.Rights; r.Who != "me" || r.Err != "" || r.Asked != 9 || !slices.Equal(r.Denied, want) {
+	if r := s.Rights; r.Who != "me" || r.Err != "" || r.Asked != 9 || !slices.Equal(r.Denied, want) ||
+		!maps.Equal(r.Steps, map[string]bool{"get pods/log in davit-system": true, "create deployments.apps in shop": false}) {
 		t.Errorf("%+v", r)
 	}
 	if _, err := s.Encode(); err != nil {

@@ -248,8 +248,12 @@ func checkRights(in *Input) []Finding {
 		all = append(all, fail(in.To, "grant it, or let somebody carry the run who may", "%s may not %s", r.Who, some(r.Denied)))
 	case r.Asked == 0:
 		all = append(all, unknown(in.To, "run an agent of this version there", "nobody asked what a restore may do there"))
-	default:
-		all = append(all, ok(in.To, "%s may do all %d things that a run does", r.Who, r.Asked))
+	}
+	if r.Err == "" && r.Asked > 0 {
+		all = append(all, in.stepsAllowed(s)...)
+	}
+	if len(all) == 0 {
+		all = append(all, ok(in.To, "%s may do all %d things that a run does", r.Who, r.Asked+len(StepRights(in.Plan))))
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,13 +24,22 @@ func site(name string) *preflight.Site {
 		Classes: []preflight.Class{{Name: "fast", Provisioner: "x", Default: true, Room: 100 * gib}},
 		APIs:    map[string][]string{"deployments.apps": {"v1"}, "persistentvolumeclaims": {"v1"}, "applications.davit.dev": {"v1alpha1"}},
 		Images:  map[string]int{"registry.example.com/shop@sha256:aa": 2},
-		Rights:  preflight.Rights{Who: "davit-restore", Asked: 12},
+		Rights:  preflight.Rights{Who: "davit-restore", Asked: 12, Steps: jobRights()},
 		Secrets: []string{"dns-key"}, Reconcilers: []string{}, Accounts: []string{"davit-restore"}, Names: []string{}, ConfigMaps: []string{"net"},
 		Quotas: []preflight.Quota{{Namespace: "shop", Name: "q", Hard: map[string]int64{"requests.cpu": 9000, "pods": 20, "requests.storage": 200 * gib}, Used: map[string]int64{"pods": 3}}},
 	}
 }
 
 // good is an input with which all is well.
+// jobRights are those that a step with a Job takes.
+func jobRights() map[string]bool {
+	all := map[string]bool{}
+	for _, r := range preflight.StepRights(&plan.Plan{Steps: []plan.Step{{Command: &plan.Command{}}}}) {
+		all[r.String()] = true
+	}
+	return all
+}
+
 func good() *preflight.Input {
 	east, west := site("east"), site("west")
 	east.Roles, west.Roles = map[string]string{"shop": "Active"}, map[string]string{"shop": "Standby"}
@@ -271,6 +281,25 @@ func TestChecks(t *testing.T) {
 		{"denied", "rights", preflight.Fail, "may not create deployments.apps", func(in *preflight.Input) { in.Sites["west"].Rights.Denied = []string{"create deployments.apps"} }},
 		{"nobody asked", "rights", preflight.Unknown, "nobody asked", func(in *preflight.Input) { in.Sites["west"].Rights.Asked = 0 }},
 		{"asking failed", "rights", preflight.Unknown, "no answer", func(in *preflight.Input) { in.Sites["west"].Rights.Err = "no answer" }},
+		{"a Job is denied", "rights", preflight.Fail, `step "warm" takes rights that davit-restore has not: create jobs.batch in davit-system`, func(in *preflight.Input) {
+			in.Sites["west"].Rights.Steps["create jobs.batch in davit-system"] = false
+		}},
+		{"its log is denied, and it may fail", "rights", preflight.Warn, "get pods/log in davit-system", func(in *preflight.Input) {
+			in.Sites["west"].Rights.Steps["get pods/log in davit-system"] = false
+			in.Plan.Steps[0].OnError = plan.Continue
+		}},
+		{"nobody asked about Jobs", "rights", preflight.Unknown, `nobody asked whether davit-restore may do what step "warm" takes`, func(in *preflight.Input) {
+			in.Sites["west"].Rights.Steps = nil
+		}},
+		{"nobody asked about the account", "rights", preflight.Unknown, "have the rights of ServiceAccount mover", func(in *preflight.Input) { in.Plan.Account = "mover" }},
+		{"machines are denied", "rights", preflight.Fail, "patch machinedeployments.cluster.x-k8s.io in fleet", func(in *preflight.Input) {
+			s := plan.Step{Name: "nodes", Kind: plan.KindInfra, Verbs: []plan.Verb{plan.Drill}, ClusterAPI: &plan.ClusterAPI{
+				Scale: []plan.Machines{{Object: "machinedeployments.cluster.x-k8s.io/fleet/west", Replicas: 3}},
+			}}
+			in.Plan.Steps = append(in.Plan.Steps, s)
+			in.Sites["west"].Rights.Steps["get machinedeployments.cluster.x-k8s.io in fleet"] = true
+			in.Sites["west"].Rights.Steps["patch machinedeployments.cluster.x-k8s.io in fleet"] = false
+		}},
 		{"no secret", "steps", preflight.Fail, "names Secret dns-key", func(in *preflight.Input) { in.Sites["west"].Secrets = nil }},
 		{"server refuses", "dns", preflight.Fail, "ns1:53: BADKEY", func(in *preflight.Input) { in.Names[0].Err, in.Names[0].Refused = "BADKEY", true }},
 		{"server silent", "dns", preflight.Unknown, "ns1:53: timeout", func(in *preflight.Input) { in.Names[0].Err = "timeout" }},
@@ -400,4 +429,30 @@ func FuzzDecode(f *testing.F) {
 func ExampleSpan() {
 	fmt.Println(preflight.Span(90*time.Second), preflight.Span(3*time.Hour), preflight.Span(72*time.Hour), preflight.Size(3*gib/2))
 	// Output: 1m30s 3h 3d 1.5 GiB
+}
+
+// TestStepRights: what a plan's steps take, each once, and nothing where there are none.
+func TestStepRights(t *testing.T) {
+	apply := []byte(`{"apiVersion":"cluster.x-k8s.io/v1beta1","kind":"MachineDeployment","metadata":{"namespace":"fleet","name":"west"}}`)
+	p := &plan.Plan{Steps: []plan.Step{
+		{Terraform: &plan.Terraform{}}, {Command: &plan.Command{}}, {Kind: plan.KindReady},
+		{ClusterAPI: &plan.ClusterAPI{Kubeconfig: "management", Wait: []plan.Conditions{{Object: "clusters.cluster.x-k8s.io/fleet/west"}}}},
+		{ClusterAPI: &plan.ClusterAPI{Apply: []json.RawMessage{apply}, Destroy: true, Wait: []plan.Conditions{{Object: "clusters.cluster.x-k8s.io/fleet/west"}}}},
+	}}
+	var got []string
+	for _, r := range preflight.StepRights(p) {
+		got = append(got, r.String())
+	}
+	want := []string{
+		"create jobs.batch in davit-system", "get jobs.batch in davit-system", "list jobs.batch in davit-system", "list pods in davit-system",
+		"get pods/log in davit-system", "get secrets in davit-system", "get clusters.cluster.x-k8s.io in fleet",
+		"create machinedeployments.cluster.x-k8s.io in fleet", "delete machinedeployments.cluster.x-k8s.io in fleet",
+		"get machinedeployments.cluster.x-k8s.io in fleet", "patch machinedeployments.cluster.x-k8s.io in fleet",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if none := preflight.StepRights(&plan.Plan{}); len(none) != 0 {
+		t.Errorf("a plan without steps takes %v", none)
+	}
 }

@@ -92,6 +92,8 @@ type Rights struct {
 	Asked  int      `json:"asked,omitempty"`
 	Denied []string `json:"denied,omitempty"`
 	Err    string   `json:"error,omitempty"`
+	// Steps tells of the rights that steps of plans take (Right.String) whether who has them.
+	Steps map[string]bool `json:"steps,omitempty"`
 }
 
 // Encode writes facts as they are published.

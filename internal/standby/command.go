@@ -25,6 +25,8 @@ import (
 const (
 	labelStep = "davit.dev/run-step"
 	jobLook   = 500 * time.Millisecond
+	// jobTail is how long the rest of what an ended Job said is waited for.
+	jobTail = 2 * time.Second
 	// jobGrace is what a command has to end by itself when its time is over, less than
 	// a run waits for that.
 	jobGrace = 10 * time.Second
@@ -59,7 +61,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 		return execute.Unknown("%v", err)
 	}
 	if o.Action == failover.Look {
-		return lookAtJobs(ctx, c, at, stepID(o))
+		return s.lookAtJobs(ctx, c, at, stepID(o))
 	}
 	if what == nil {
 		return execute.Refuse("the step has no command")
@@ -75,6 +77,8 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 		}
 		return execute.Unknown("make Job %s: %v", name, err) // it may have arrived
 	}
+	said, stop := s.follow(ctx, name)
+	defer stop()
 	for {
 		live, err := c.Get(ctx, at, v1alpha1.SystemNamespace, name)
 		if err == nil {
@@ -82,7 +86,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 			case "Complete":
 				return execute.Answer{Outcome: failover.Done, Note: "Job " + name + s.told(ctx, name), Guard: execute.Guarded}
 			case "Failed":
-				return execute.Refuse("Job %s/%s failed: %s", v1alpha1.SystemNamespace, name, s.lastWords(ctx, name, live))
+				return execute.Refuse("Job %s/%s failed: %s", v1alpha1.SystemNamespace, name, s.lastWords(ctx, name, live, said))
 			}
 		}
 		select {
@@ -92,6 +96,24 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 		}
 	}
 }
+
+// follow listens to what a Job says from its start: the site takes the pod of one that
+// it ends away, and its log with it. said waits for the rest of it; stop ends it.
+func (s *Site) follow(ctx context.Context, name string) (said func() string, stop func()) {
+	if s.o.JobTail == nil {
+		return unheard, func() {}
+	}
+	ctx, stop = context.WithCancel(ctx)
+	done := make(chan string, 1)
+	go func() { done <- s.o.JobTail(ctx, v1alpha1.SystemNamespace, name) }()
+	return func() string {
+		defer time.AfterFunc(jobTail, stop).Stop()
+		return <-done
+	}, stop
+}
+
+// unheard is what is known of a Job that nobody listened to.
+func unheard() string { return "" }
 
 // told is what a Job that speaks to Davit said last: ": " and the rest of a line that
 // begins with "davit: ".
@@ -111,8 +133,9 @@ func (s *Site) told(ctx context.Context, name string) string {
 }
 
 // lastWords are why a Job failed, for people: the end of what it said, as a drill's
-// clean-up takes its log away. Of one that said nothing it is what the Job says.
-func (s *Site) lastWords(ctx context.Context, name string, live *unstructured.Unstructured) string {
+// clean-up takes its log away. Of one that said nothing it is what the Job says. said is
+// what was heard of it while it ran.
+func (s *Site) lastWords(ctx context.Context, name string, live *unstructured.Unstructured, said func() string) string {
 	why := "it said nothing"
 	for _, c := range shape.Items(live.Object, "status", "conditions") {
 		if shape.Text(c, "type") == "Failed" && shape.Text(c, "message") != "" {
@@ -123,6 +146,11 @@ func (s *Site) lastWords(ctx context.Context, name string, live *unstructured.Un
 		return "its log says why"
 	}
 	text, err := s.o.JobLog(ctx, v1alpha1.SystemNamespace, name)
+	if err != nil || strings.TrimSpace(text) == "" { // its pod is gone
+		if heard := said(); strings.TrimSpace(heard) != "" {
+			return last(heard)
+		}
+	}
 	switch {
 	case err != nil:
 		return fmt.Sprintf("what it said is not known: %v", err)
@@ -157,15 +185,16 @@ func refused(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsNotFound(err)
 }
 
-func lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id string) execute.Answer {
+// lookAtJobs says what has come of a step's Jobs, with what they said, whoever made them.
+func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id string) execute.Answer {
 	answer := execute.NotDone("")
 	err := c.List(ctx, at, v1alpha1.SystemNamespace, labelStep+"="+id, func(u *unstructured.Unstructured) error {
 		switch ended(u) {
 		case "Complete":
-			answer = execute.Done("Job %s", u.GetName())
+			answer = execute.Done("Job %s%s", u.GetName(), s.told(ctx, u.GetName()))
 		case "Failed":
 			if answer.Outcome == failover.NotDone {
-				answer = execute.NotDone("Job %s/%s failed", v1alpha1.SystemNamespace, u.GetName())
+				answer = execute.NotDone("Job %s/%s failed: %s", v1alpha1.SystemNamespace, u.GetName(), s.lastWords(ctx, u.GetName(), u, unheard))
 			}
 		case "":
 			if answer.Outcome != failover.Done {
@@ -180,8 +209,12 @@ func lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id st
 	return answer
 }
 
-// ended is the condition that a Job ended with, empty while it runs.
+// ended is the condition that a Job ended with, empty while it runs. One that the site
+// has failed runs until its pods are gone: a terraform still writes its state then.
 func ended(u *unstructured.Unstructured) string {
+	if n, _ := shape.Number(u.Object, "status", "terminating"); n > 0 {
+		return ""
+	}
 	for _, c := range shape.Items(u.Object, "status", "conditions") {
 		kind := shape.Text(c, "type")
 		if (kind == "Complete" || kind == "Failed") && shape.Text(c, "status") == "True" {

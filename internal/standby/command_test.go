@@ -80,8 +80,41 @@ func TestLastWords(t *testing.T) {
 			}
 			return tc.said, tc.err
 		}})
-		if got := s.lastWords(t.Context(), "j", live); got != tc.want {
+		if got := s.lastWords(t.Context(), "j", live, unheard); got != tc.want {
 			t.Errorf("%q: %q, want %q", tc.said, got, tc.want)
+		}
+	}
+}
+
+// TestWhatWasHeardIsTold: the site has taken the pod away that it ended, and its log. The
+// control: nobody listened.
+func TestWhatWasHeardIsTold(t *testing.T) {
+	for heard, want := range map[string]string{"applying\ndavit: the step's time was over\n": "the step's time was over", "": "the Job: it was too long"} {
+		m := newMemory(t)
+		m.changed = func(u *unstructured.Unstructured) {
+			u.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": "Failed", "status": "True", "message": "it was too long"}}}
+		}
+		s := New(Options{
+			Recovery: recovery.Deps{Cluster: m},
+			JobLog:   func(context.Context, string, string) (string, error) { return "", nil },
+			JobTail:  func(context.Context, string, string) string { return heard },
+		})
+		got := s.command(t.Context(), execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Minute, Command: &plan.Command{Image: "i"}}})
+		if got.Outcome != failover.Refused || !strings.Contains(got.Note, want) {
+			t.Errorf("%q: %+v", heard, got)
+		}
+	}
+}
+
+// TestAJobEndsWithItsPods: one that the site has failed still runs until its pods are gone,
+// and what it does then is not done anew beside it.
+func TestAJobEndsWithItsPods(t *testing.T) {
+	for terminating, want := range map[int64]string{1: "", 0: "Failed"} {
+		live := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{
+			"terminating": terminating, "conditions": []any{map[string]any{"type": "Failed", "status": "True"}},
+		}}}
+		if got := ended(live); got != want {
+			t.Errorf("%d pods end: %q, want %q", terminating, got, want)
 		}
 	}
 }
@@ -103,7 +136,7 @@ func TestACommandEndsWithItsStep(t *testing.T) {
 		if end != "" {
 			live.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": end, "status": "True"}}}
 		}
-		got := lookAtJobs(t.Context(), listed{job: live}, restore.Served{}, "id")
+		got := New(Options{}).lookAtJobs(t.Context(), listed{job: live}, restore.Served{}, "id")
 		if got.Outcome != want || strings.Contains(got.Note, "davit-system/j failed") != (end == "Failed") {
 			t.Errorf("a Job that is %q: %+v", end, got)
 		}

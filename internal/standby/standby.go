@@ -35,6 +35,9 @@ type Options struct {
 	Drills drill.Cluster
 	// JobLog is the end of what a Job wrote; nil cannot say.
 	JobLog func(ctx context.Context, namespace, job string) (string, error)
+	// JobTail listens to a Job until its container has ended or ctx has, and is the end of
+	// what was heard; nil cannot.
+	JobTail func(ctx context.Context, namespace, job string) string
 	// Machines carries out infrastructure steps that ask a management cluster; nil
 	// cannot.
 	Machines execute.Actuator

@@ -86,14 +86,18 @@ func (h *Host) open(ctx context.Context, cmd *cobra.Command, a *asked) (*here, e
 	return at, nil
 }
 
-// Options are those of a look ahead from a site.
-func Options(in *access.Opened, clusters []wiring.Cluster, now func() time.Time) foresight.Options {
+// Options are those of a look ahead from a site, at what these plans' steps take.
+func Options(in *access.Opened, clusters []wiring.Cluster, now func() time.Time, plans ...*plan.Plan) foresight.Options {
+	var steps []preflight.Right
+	for _, p := range plans {
+		steps = append(steps, preflight.StepRights(p)...)
+	}
 	o := foresight.Options{Project: in.Project, Domain: in.Domain, Now: now}
 	if len(clusters) > 0 {
 		o.Live = func(ctx context.Context, needs []preflight.Need) map[string]*preflight.Site {
 			sites := map[string]*preflight.Site{}
 			for _, c := range clusters {
-				if s := live(ctx, c, in, needs, now); s != nil {
+				if s := live(ctx, c, in, needs, steps, now); s != nil {
 					sites[s.Name] = s
 				}
 			}
@@ -105,12 +109,12 @@ func Options(in *access.Opened, clusters []wiring.Cluster, now func() time.Time)
 
 // live takes the census of one cluster. One that does not say which site it is
 // says nothing.
-func live(ctx context.Context, c wiring.Cluster, in *access.Opened, needs []preflight.Need, now func() time.Time) *preflight.Site {
+func live(ctx context.Context, c wiring.Cluster, in *access.Opened, needs []preflight.Need, steps []preflight.Right, now func() time.Time) *preflight.Site {
 	site, err := access.LocalSite(ctx, c)
 	if err != nil {
 		return nil
 	}
-	o := census.Options{Site: site.Name, Domain: site.Spec.FailureDomain, Needs: needs, Now: now, Roles: map[string]string{}, Epochs: map[string]int64{}}
+	o := census.Options{Site: site.Name, Domain: site.Spec.FailureDomain, Needs: needs, Steps: steps, Now: now, Roles: map[string]string{}, Epochs: map[string]int64{}}
 	if id, err := access.ClusterID(ctx, c); err == nil {
 		o.Cluster = id
 	}
@@ -133,8 +137,8 @@ func live(ctx context.Context, c wiring.Cluster, in *access.Opened, needs []pref
 }
 
 // options are those of this command.
-func (h *here) options(to string) foresight.Options {
-	o := Options(h.in, h.clusters, h.Now)
+func (h *here) options(to string, plans ...*plan.Plan) foresight.Options {
+	o := Options(h.in, h.clusters, h.Now, plans...)
 	if h.asked.registries {
 		o.Registry = foresight.Registries(images.Registries{Insecure: h.asked.insecure}, registryPatience, time.Hour)
 	}
@@ -173,5 +177,5 @@ func (h *here) look(ctx context.Context, p *plan.Plan, verb plan.Verb) (*foresig
 		return nil, err
 	}
 	h.Progress().Step("asking vault, sites, registries and name servers")
-	return foresight.Look(ctx, h.options(to), p, verb, to)
+	return foresight.Look(ctx, h.options(to, p), p, verb, to)
 }

@@ -40,9 +40,11 @@ type Options struct {
 	Clients, Restorer *kube.Clients
 	Who               string
 	Needs             []preflight.Need
-	Roles             map[string]string
-	Epochs            map[string]int64
-	Now               func() time.Time
+	// Steps are the rights that the plans' own steps take.
+	Steps  []preflight.Right
+	Roles  map[string]string
+	Epochs map[string]int64
+	Now    func() time.Time
 }
 
 // census is one on its way.

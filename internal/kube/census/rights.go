@@ -65,6 +65,26 @@ func (c *census) rights(ctx context.Context) error {
 			return err
 		})
 	}
+	named := map[preflight.Right]bool{}
+	for _, right := range c.Steps {
+		if named[right] { // another plan takes it, too
+			continue
+		}
+		named[right] = true
+		g.Go(func() error {
+			allowed, err := c.may(ctx, asked{verb: right.Verb, resource: right.Resource}, right.Namespace)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if r.Steps == nil {
+				r.Steps = map[string]bool{}
+			}
+			r.Steps[right.String()] = allowed
+			return nil
+		})
+	}
 	if err := g.Wait(); err != nil {
 		r.Err = err.Error()
 	}
@@ -96,8 +116,9 @@ func (c *census) denied(ctx context.Context, a asked) ([]string, error) {
 
 func (c *census) may(ctx context.Context, a asked, namespace string) (bool, error) {
 	name, group, _ := strings.Cut(a.resource, ".")
+	name, sub, _ := strings.Cut(name, "/")
 	review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: a.verb, Group: group, Resource: name, Namespace: namespace},
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: a.verb, Group: group, Resource: name, Subresource: sub, Namespace: namespace},
 	}}
 	answer, err := c.Restorer.Kubernetes.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 	if err != nil {

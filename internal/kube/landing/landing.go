@@ -39,6 +39,7 @@ func New(clients *kube.Clients, m *mover.Mover, deps recovery.Deps) *standby.Sit
 		Recovery: deps,
 		Drills:   asker.Drills(deps.Now),
 		JobLog:   asker.JobLog,
+		JobTail:  asker.JobTail,
 		Machines: machines.Actuator{Open: func(ctx context.Context, name string) (machines.Cluster, error) {
 			return machinery.Open(ctx, clients, secret, name)
 		}},

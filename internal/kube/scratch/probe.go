@@ -1,6 +1,7 @@
 package scratch
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ import (
 const (
 	maxBody = 1 << 20 // bytes of an answer that are looked at
 	jobLook = 250 * time.Millisecond
+	// tailLines are as many as are kept of what a Job wrote.
+	tailLines = 20
 )
 
 // Exec implements trial.Prober.
@@ -164,7 +167,47 @@ func (c *Cluster) output(ctx context.Context, namespace, job string) (string, er
 
 // JobLog is the end of what a Job's pod wrote.
 func (c *Cluster) JobLog(ctx context.Context, namespace, job string) (string, error) {
-	return c.written(ctx, namespace, job, corev1.PodLogOptions{TailLines: ptr.To[int64](20), LimitBytes: ptr.To[int64](maxBody)})
+	return c.written(ctx, namespace, job, corev1.PodLogOptions{TailLines: ptr.To[int64](tailLines), LimitBytes: ptr.To[int64](maxBody)})
+}
+
+// JobTail listens to a Job's pod until its container has ended, or ctx has, and returns
+// the end of what it wrote. It waits for a pod that has not started.
+func (c *Cluster) JobTail(ctx context.Context, namespace, job string) string {
+	heard := ""
+	for ctx.Err() == nil {
+		pods, err := c.clients.Kubernetes.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
+		if err == nil && len(pods.Items) == 0 && heard != "" {
+			return heard
+		}
+		if err == nil && len(pods.Items) > 0 {
+			pod := &pods.Items[0]
+			if text := c.heard(ctx, pod); text != "" {
+				heard = text
+			}
+			if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+				return heard
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(jobLook):
+		}
+	}
+	return heard
+}
+
+// heard is the end of what a pod writes until its container ends.
+func (c *Cluster) heard(ctx context.Context, pod *corev1.Pod) string {
+	log, err := c.clients.Kubernetes.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Follow: true, TailLines: ptr.To[int64](tailLines)}).Stream(ctx)
+	if err != nil {
+		return ""
+	}
+	defer log.Close()
+	var lines []string
+	for from := bufio.NewScanner(log); from.Scan(); {
+		lines = append(lines[max(0, len(lines)-tailLines+1):], from.Text())
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (c *Cluster) written(ctx context.Context, namespace, job string, how corev1.PodLogOptions) (string, error) {
