@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -146,6 +147,7 @@ func mirrored(t *testing.T) {
 	a.clone(t, copied, append(from, "--dry-run")...).want(t, 4, "the mirror does not have "+base+"/")
 	davit(t, east, a.vault, mirror...).want(t, 0)
 	davit(t, east, a.vault, mirror...).want(t, 0) // what is there is not sent again
+	pulledAhead(t, a, base)
 	a.clone(t, copied, from...).want(t, 0, "mirror "+base)
 	if got := a.sum(t, west, copied); got != sum {
 		t.Errorf("the copy's data is %s, want %s", got, sum)
@@ -156,6 +158,31 @@ func mirrored(t *testing.T) {
 	if _, digest, ok := strings.Cut(was, "@"); !strings.HasPrefix(image, base+"/") || !ok || !strings.HasSuffix(ran, digest) {
 		t.Errorf("the pod's image is %s and ran as %s; at east it was %s", image, ran, was)
 	}
+}
+
+// pulledAhead has west's node pull the image of a plan that says so, under the name that the plan
+// gives it there, before anything runs there.
+func pulledAhead(t *testing.T, a *app, base string) {
+	t.Helper()
+	file := planOf(t, a, "5s")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, _, _ := strings.Cut(a.image, "/")
+	plan := strings.NewReplacer("metadata: {name: "+a.name+"}", "metadata: {name: "+a.name+", annotations: {davit.dev/pull-images: 'true'}}",
+		"{name: west}", "{name: west, mappings: [{kind: image, from: '"+own+"', to: '"+base+"/"+strings.ReplaceAll(own, ":", "-")+"'}]}").Replace(string(text))
+	pull := []string{"images", "pull", a.name, "--mirror", base}
+	davit(t, west, a.vault, append(pull, "--dry-run")...).want(t, 4, "0 of 1", "it is not there")
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "recoveryplan", "--ignore-not-found", a.name)
+	})
+	apply(t, west, plan)
+	eventually(t, 3*time.Minute, "west's node has the plan's image, as its agent had it pulled", func() (bool, string) {
+		got := davit(t, west, a.vault, "images", "pull", "--plan", a.name, "--dry-run")
+		return got.code == 0 && strings.Contains(got.out, "1 of 1"), got.all()
+	})
+	davit(t, west, a.vault, pull...).want(t, 0, "1 of 1")
 }
 
 // overlaid restores in place where the site says what is different there: by

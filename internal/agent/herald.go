@@ -45,6 +45,7 @@ type herald struct {
 	said             map[string]*heard // by Vault
 	started          time.Time
 	registry         func(context.Context, []preflight.Image) map[string]preflight.Registry
+	stock            stock
 }
 
 // heard is what was said in one vault.

@@ -130,6 +130,9 @@ func (h *herald) judgeOne(ctx context.Context, vaultName string, known *foresigh
 		}
 	}
 	out := here.Judge(ctx, p, plan.Failover, to)
+	if out.Input.To == h.pool.self.Site {
+		h.fill(ctx, p, out.Input.Needs)
+	}
 	rows := here.Ready(ctx, []*plan.Plan{p}).Rows
 	old := object.DeepCopy()
 	status(&object.Status, out, rows, h.pool.now())

@@ -56,7 +56,10 @@ const (
 type Plan struct {
 	Name string `json:"name"`
 	// Account carries the runs that agents carry; the usual one where it is empty.
-	Account      string        `json:"account,omitempty"`
+	Account string `json:"account,omitempty"`
+	// Pull has the sites that may take over pull the images that runs need to their nodes,
+	// ahead of time.
+	Pull         bool          `json:"pull,omitempty"`
 	Sites        []Site        `json:"sites"`
 	Applications []Application `json:"applications"`
 	Groups       []Group       `json:"groups,omitempty"`

@@ -149,7 +149,7 @@ func checkImages(in *Input) []Finding {
 	for _, n := range in.known() {
 		for _, i := range n.Images {
 			count++
-			if f, bad := in.judgeImage(s, i); bad {
+			if f, bad := in.judgeImage(s, in.there(i)); bad {
 				all = append(all, f.of(n.Application))
 			}
 		}
@@ -160,11 +160,35 @@ func checkImages(in *Input) []Finding {
 	return all
 }
 
+// there is an image as the plan's mappings have the target call it: by the longest prefix,
+// of whole parts of its path.
+func (in *Input) there(i Image) Image {
+	full, best := fullName(i.Reference), plan.Mapping{}
+	for _, s := range in.Plan.Sites {
+		for _, m := range s.Mappings {
+			from := strings.TrimSuffix(m.From, "/")
+			rest, under := strings.CutPrefix(full, from)
+			if s.Name == in.To && m.Kind == plan.MapImage && under && rest != "" && strings.ContainsRune("/:@", rune(rest[0])) && len(from) > len(best.From) {
+				best = plan.Mapping{From: from, To: strings.TrimSuffix(m.To, "/")}
+			}
+		}
+	}
+	if best.From == "" {
+		return i
+	}
+	return Image{Reference: best.To + strings.TrimPrefix(full, best.From), Digest: i.Digest}
+}
+
 func (in *Input) judgeImage(s *Site, i Image) (Finding, bool) {
 	nodes, have, answer := len(s.open()), s.has(i), in.Registries[i.Key()]
 	const remedy = "copy it with davit images mirror, or load it onto the nodes"
 	switch {
-	case answer.Present, nodes > 0 && have >= nodes:
+	case nodes > 0 && have >= nodes:
+		return Finding{}, false
+	case in.Plan.Pull && answer.Present:
+		return warn(s.Name, "davit images pull --plan "+in.Plan.Name+" there says why; its agent tries again within an hour",
+			"%d of %d nodes are known to have %s, which the plan has them pull ahead of time", have, nodes, i.Reference), true
+	case answer.Present:
 		return Finding{}, false
 	case answer.Absent && have == 0:
 		return fail(s.Name, remedy, "no node has %s, and no registry: %s", i.Reference, answer.Why), true
@@ -180,7 +204,9 @@ func (in *Input) judgeImage(s *Site, i Image) (Finding, bool) {
 func (in *Input) Wanting() []Image {
 	all := StepImages(in.Plan)
 	for _, n := range in.known() {
-		all = append(all, n.Images...)
+		for _, i := range n.Images {
+			all = append(all, in.there(i))
+		}
 	}
 	s := in.Sites[in.To]
 	if s == nil {

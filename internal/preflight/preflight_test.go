@@ -281,6 +281,18 @@ func TestChecks(t *testing.T) {
 		{"denied", "rights", preflight.Fail, "may not create deployments.apps", func(in *preflight.Input) { in.Sites["west"].Rights.Denied = []string{"create deployments.apps"} }},
 		{"nobody asked", "rights", preflight.Unknown, "nobody asked", func(in *preflight.Input) { in.Sites["west"].Rights.Asked = 0 }},
 		{"asking failed", "rights", preflight.Unknown, "no answer", func(in *preflight.Input) { in.Sites["west"].Rights.Err = "no answer" }},
+		{"the mirror lacks it", "images", preflight.Fail, "no node has west.example.com/hub/shop:1", func(in *preflight.Input) {
+			in.Sites["west"].Images = nil
+			in.Plan.Sites[1].Mappings = []plan.Mapping{
+				{Kind: plan.MapImage, From: "registry.example.com", To: "west.example.com/hub"}, {Kind: plan.MapImage, From: "registry.example.com/sho", To: "no.example.com"},
+			}
+			in.Registries["registry.example.com/shop:1@sha256:aa"] = preflight.Registry{Present: true} // which the target does not ask
+			in.Registries["west.example.com/hub/shop:1@sha256:aa"] = preflight.Registry{Absent: true, Why: "404"}
+		}},
+		{"it was not pulled", "images", preflight.Warn, "0 of 2 nodes are known to have registry.example.com/shop:1, which the plan has them pull", func(in *preflight.Input) {
+			in.Sites["west"].Images, in.Plan.Pull = nil, true
+			in.Registries["registry.example.com/shop:1@sha256:aa"] = preflight.Registry{Present: true}
+		}},
 		{"a Job is denied", "rights", preflight.Fail, `step "warm" takes rights that davit-restore has not: create jobs.batch in davit-system`, func(in *preflight.Input) {
 			in.Sites["west"].Rights.Steps["create jobs.batch in davit-system"] = false
 		}},
@@ -435,7 +447,9 @@ func ExampleSpan() {
 func TestStepRights(t *testing.T) {
 	apply := []byte(`{"apiVersion":"cluster.x-k8s.io/v1beta1","kind":"MachineDeployment","metadata":{"namespace":"fleet","name":"west"}}`)
 	p := &plan.Plan{Steps: []plan.Step{
-		{Terraform: &plan.Terraform{}}, {Command: &plan.Command{}}, {Kind: plan.KindReady},
+		{Terraform: &plan.Terraform{}},
+		{Command: &plan.Command{}},
+		{Kind: plan.KindReady},
 		{ClusterAPI: &plan.ClusterAPI{Kubeconfig: "management", Wait: []plan.Conditions{{Object: "clusters.cluster.x-k8s.io/fleet/west"}}}},
 		{ClusterAPI: &plan.ClusterAPI{Apply: []json.RawMessage{apply}, Destroy: true, Wait: []plan.Conditions{{Object: "clusters.cluster.x-k8s.io/fleet/west"}}}},
 	}}

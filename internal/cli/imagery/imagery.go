@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/spf13/cobra"
@@ -17,7 +18,9 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/images"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/preflight"
 )
 
 // Host is what the command line gives its commands.
@@ -25,8 +28,11 @@ type Host struct {
 	// Bounded ends with the command's time.
 	Bounded func(*cobra.Command) (context.Context, context.CancelFunc)
 	// Point finds the recovery point that is named, or an application's newest.
-	Point   func(ctx context.Context, cmd *cobra.Command, a *access.Address, name string) (*point.Manifest, error)
+	Point func(ctx context.Context, cmd *cobra.Command, a *access.Address, name string) (*point.Manifest, error)
+	// Plan finds a plan, the site that is asked, and what its applications need.
+	Plan    func(ctx context.Context, cmd *cobra.Command, a *access.Address, name string) (p *plan.Plan, site string, needs []preflight.Need, err error)
 	Cluster func() (client.Client, error)
+	Now     func() time.Time
 	Print   func(output.Result) error
 	Step    func(format string, args ...any)
 }
@@ -53,13 +59,14 @@ there keeps its workload from starting. Exit code 4 says that there is such an i
 Nodes name only their fifty largest images unless told otherwise; what they do not name they may have all the same.`,
 		Example: `  davit images shop
   davit images shop --mirror registry.west.example.com/davit
-  davit images mirror shop --to registry.west.example.com/davit`,
+  davit images mirror shop --to registry.west.example.com/davit
+  davit images pull shop`,
 		Args: one,
 		RunE: func(cmd *cobra.Command, given []string) error { return h.look(cmd, &o, given[0]) },
 	}
 	cmd.Flags().StringVar(&o.mirror, "mirror", "", "also ask this mirror, host[:port][/path]")
 	o.flags(cmd)
-	cmd.AddCommand(mirrorCommand(h))
+	cmd.AddCommand(mirrorCommand(h), pullCommand(h))
 	return cmd
 }
 

@@ -104,7 +104,7 @@ func (c *census) nodes(ctx context.Context) error {
 			CPU: n.Status.Allocatable.Cpu().MilliValue() - u.CPU, Memory: n.Status.Allocatable.Memory().Value() - u.Memory,
 			Pods: n.Status.Allocatable.Pods().Value() - u.Pods,
 		}
-		closed := closed(n)
+		closed := Closed(n)
 		out = append(out, preflight.Node{Name: n.Name, Free: free, Closed: closed})
 		for _, image := range n.Status.Images {
 			for _, name := range image.Names {
@@ -114,13 +114,27 @@ func (c *census) nodes(ctx context.Context) error {
 			}
 		}
 	}
+	c.stock(ctx, images, len(slices.DeleteFunc(slices.Clone(out), func(n preflight.Node) bool { return n.Closed != "" })))
 	slices.SortFunc(out, func(a, b preflight.Node) int { return cmp.Compare(a.Name, b.Name) })
 	c.site.Nodes, c.site.Images = out, images
 	return nil
 }
 
-// closed says why a node takes no pods of applications.
-func closed(n *corev1.Node) string {
+// stock adds what was seen on nodes to what their kubelets name.
+func (c *census) stock(ctx context.Context, images map[string]int, open int) {
+	cm, err := c.Clients.Kubernetes.CoreV1().ConfigMaps(v1alpha1.SystemNamespace).Get(ctx, StockName, metav1.GetOptions{})
+	if err != nil {
+		return // nobody has looked
+	}
+	for name, s := range ReadStock(cm, c.Now()) {
+		if images[name] > 0 || len(images) < mostImages {
+			images[name] = min(open, max(images[name], s.Nodes))
+		}
+	}
+}
+
+// Closed says why a node takes no pods of applications.
+func Closed(n *corev1.Node) string {
 	if n.Spec.Unschedulable {
 		return "cordoned"
 	}

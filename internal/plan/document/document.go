@@ -71,12 +71,17 @@ func (u *unknown) Error() string {
 	return strings.Join(all, ", ")
 }
 
+// AnnotationPull on a RecoveryPlan, with "true", has the agents of the sites that may take over
+// pull the images that its runs need to their nodes, ahead of time.
+const AnnotationPull = "davit.dev/pull-images"
+
 // Convert makes the core's plan of a RecoveryPlan.
 func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 	s := &p.Spec
 	out := &plan.Plan{
 		Name:       p.Name,
 		Account:    s.ServiceAccountName,
+		Pull:       p.Annotations[AnnotationPull] == "true",
 		Sites:      each(s.Sites, site),
 		Groups:     each(s.Groups, func(g v1alpha1.PlanGroup) plan.Group { return plan.Group(g) }),
 		Objectives: plan.Objectives{RPO: s.Objectives.RPO.Duration, RTO: s.Objectives.RTO.Duration},
