@@ -151,7 +151,8 @@ func (z *google) send(ctx context.Context, method, path string, body []byte) (an
 		switch {
 		case e.Reason == "rateLimitExceeded" || e.Reason == "userRateLimitExceeded":
 			a.code = http.StatusTooManyRequests
-		case e.Reason == "conditionNotMet", e.Reason == "alreadyExists", e.Reason == "notFound" && strings.Contains(e.Message, "entity.change"):
+		// The documentation calls it preconditionFailed, and others have seen conditionNotMet.
+		case e.Reason == "conditionNotMet", e.Reason == "preconditionFailed", e.Reason == "alreadyExists", e.Reason == "notFound" && strings.Contains(e.Message, "entity.change"):
 			return a, names.ErrChanged
 		}
 	}
