@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/mover"
 )
 
 // davitUser runs the agent.
@@ -69,6 +70,7 @@ func agentContainer(opts Options) corev1.Container {
 
 func nodeDaemonSet(opts Options) *appsv1.DaemonSet {
 	pod := podTemplate(opts, NodeName, NodeMetrics)
+	pod.Annotations[mover.AwaitsMounts] = "true"
 	pod.Spec.PriorityClassName = "system-node-critical"
 	// Fencing finds the container runtime and pods' networks through the node's processes.
 	pod.Spec.HostPID = true

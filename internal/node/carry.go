@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
@@ -29,6 +30,13 @@ type carrier struct {
 	place    locator
 	cacheDir string
 	now      func() time.Time
+}
+
+// await returns when the task's volume is mounted, if that is to come.
+func (c *carrier) await(ctx context.Context, task *v1alpha1.VolumeTask) {
+	if task.Annotations[mover.AwaitsMounts] == "true" {
+		c.place.await(ctx, task.Spec)
+	}
 }
 
 // carry does one task. Its errors go into the task's status, so they hold no

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +22,17 @@ import (
 // ErrPath says that a task names a place that it may not touch, or that holds
 // no mounted volume.
 var ErrPath = errors.New("volume path refused")
+
+// errNotThere comes with ErrPath where the volume may still be mounted.
+var errNotThere = errors.New("nothing is mounted there")
+
+const (
+	// lookForMount is how often a mount that is to come is looked for.
+	lookForMount = 50 * time.Millisecond
+	// mountWithin is how long it is waited for. Whoever gave the task watches the
+	// pod, and takes the task back earlier if nothing will come.
+	mountWithin = 5 * time.Minute
+)
 
 var (
 	podUIDs     = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$|^[0-9a-f]{32}$`)
@@ -69,7 +82,7 @@ func (l locator) mounted(podUID, volume string) (place, error) {
 	base := filepath.Join(l.kubeletRoot, "pods", podUID, "volumes")
 	plugins, err := os.ReadDir(base)
 	if err != nil {
-		return place{}, fmt.Errorf("%w: pod %s has no volumes on this node: %w", ErrPath, podUID, err)
+		return place{}, fmt.Errorf("%w: %w: pod %s has no volumes on this node: %w", ErrPath, errNotThere, podUID, err)
 	}
 	points, err := l.mountPoints()
 	if err != nil {
@@ -87,8 +100,31 @@ func (l locator) mounted(podUID, volume string) (place, error) {
 			return openStraight(l.kubeletRoot, dir)
 		}
 	}
-	return place{}, fmt.Errorf("%w: volume %s is not mounted for pod %s: is %s mounted into the node process with propagation HostToContainer?",
-		ErrPath, volume, podUID, l.kubeletRoot)
+	return place{}, fmt.Errorf("%w: %w: volume %s is not mounted for pod %s: is %s mounted into the node process with propagation HostToContainer?",
+		ErrPath, errNotThere, volume, podUID, l.kubeletRoot)
+}
+
+// await returns when something is mounted where the task's volume will be, or what
+// is wrong will not pass by waiting: find tells then.
+func (l locator) await(ctx context.Context, spec v1alpha1.VolumeTaskSpec) {
+	ctx, cancel := context.WithTimeout(ctx, mountWithin)
+	defer cancel()
+	look := time.NewTicker(lookForMount)
+	defer look.Stop()
+	for {
+		at, err := l.mounted(spec.PodUID, spec.PersistentVolume)
+		if err == nil {
+			_ = at.Close()
+		}
+		if !errors.Is(err, errNotThere) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+	}
 }
 
 // hostPath allows directories below the configured roots only.

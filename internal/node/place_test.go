@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"davit.dev/davit/api/v1alpha1"
 )
@@ -141,4 +142,45 @@ func TestSwappedDirectory(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestWaitsForAMountThatComes, and for nothing that waiting does not mend.
+func TestWaitsForAMountThatComes(t *testing.T) {
+	l, _ := fixture(t)
+	table := l.mounts
+	for name, test := range map[string]struct {
+		comesAfter int // looks
+		looks      int
+		uid        string
+	}{
+		"it is there":        {0, 1, testUID},
+		"it comes":           {3, 4, testUID},
+		"no pod has the uid": {0, 0, "../" + testUID},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				looks := 0
+				l.mounts = func() (io.ReadCloser, error) {
+					if looks++; looks <= test.comesAfter {
+						return io.NopCloser(strings.NewReader("")), nil
+					}
+					return table()
+				}
+				l.await(t.Context(), v1alpha1.VolumeTaskSpec{PodUID: test.uid, PersistentVolume: "pv-1"})
+				if looks != test.looks {
+					t.Errorf("looked %d times, want %d", looks, test.looks)
+				}
+			})
+		})
+	}
+	t.Run("it never comes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l.mounts = table
+			spec := v1alpha1.VolumeTaskSpec{PodUID: testUID, PersistentVolume: "pv-2"}
+			l.await(t.Context(), spec) // in the bubble's time
+			if _, err := l.find(spec); !errors.Is(err, ErrPath) {
+				t.Errorf("then: %v", err)
+			}
+		})
+	})
 }

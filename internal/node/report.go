@@ -48,11 +48,16 @@ type report struct {
 	snapshot string
 	warnings []string
 	dropped  int
+
+	begun chan struct{} // closed when the task no longer waits
 }
 
 func newReport(c client.Client, task *v1alpha1.VolumeTask, now func() time.Time) *report {
-	return &report{client: c, task: task.DeepCopy(), now: now}
+	return &report{client: c, task: task.DeepCopy(), now: now, begun: make(chan struct{})}
 }
+
+// begin says that the task is being worked on.
+func (r *report) begin() { close(r.begun) }
 
 // advance takes note of progress.
 func (r *report) advance(p volume.Progress) {
@@ -85,13 +90,15 @@ func (r *report) moved() (bytes, files int64) {
 	return r.progress.Bytes, r.progress.Files
 }
 
-// beat writes the status now and then every few seconds until stopped.
+// beat writes the status now, when the task begins, and every few seconds until
+// stopped. It may be stopped twice.
 func (r *report) beat(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		tick := time.NewTicker(beatEvery)
 		defer tick.Stop()
+		begun := r.begun
 		for {
 			if err := r.write(ctx, func(*v1alpha1.VolumeTaskStatus) {}); err != nil && ctx.Err() == nil {
 				log.FromContext(ctx).Error(err, "heartbeat of task not written")
@@ -99,6 +106,8 @@ func (r *report) beat(ctx context.Context) (stop func()) {
 			select {
 			case <-ctx.Done():
 				return
+			case <-begun:
+				begun = nil
 			case <-tick.C:
 			}
 		}
@@ -113,9 +122,14 @@ func (r *report) write(ctx context.Context, more func(*v1alpha1.VolumeTaskStatus
 	next := r.task.DeepCopy()
 	s := &next.Status
 	now := metav1.NewTime(r.now())
-	s.Phase, s.Heartbeat = v1alpha1.TaskRunning, &now
-	if s.StartedAt == nil {
-		s.StartedAt = &now
+	s.Phase, s.Heartbeat = v1alpha1.TaskPending, &now
+	select {
+	case <-r.begun:
+		s.Phase = v1alpha1.TaskRunning
+		if s.StartedAt == nil {
+			s.StartedAt = &now
+		}
+	default:
 	}
 	s.BytesDone, s.BytesTotal, s.FilesDone, s.BytesFetched = r.progress.Bytes, r.progress.TotalBytes, r.progress.Files, r.progress.Fetched
 	more(s)

@@ -28,6 +28,7 @@ type worker struct {
 	client client.Client
 	reader client.Reader // asks the server, never a cache
 	opts   Options
+	await  func(ctx context.Context, task *v1alpha1.VolumeTask) // until its volume is there
 	job    func(ctx context.Context, task *v1alpha1.VolumeTask, slot int, report *report) error
 	slots  chan int
 
@@ -50,7 +51,7 @@ func newWorker(c client.Client, reader client.Reader, opts Options) *worker {
 		w.slots <- slot
 	}
 	m := &carrier{reader: reader, place: newLocator(opts), cacheDir: opts.CacheDir, now: opts.Now}
-	w.job = m.carry
+	w.job, w.await = m.carry, m.await
 	return w
 }
 
@@ -110,9 +111,9 @@ func finished(task *v1alpha1.VolumeTask) bool {
 	return !task.DeletionTimestamp.IsZero() || task.Status.Phase == v1alpha1.TaskSucceeded || task.Status.Phase == v1alpha1.TaskFailed
 }
 
-// othersTime is how long a running task is left to the process that beat last.
+// othersTime is how long a task, running or waiting, is left to the process that beat last.
 func (w *worker) othersTime(task *v1alpha1.VolumeTask) time.Duration {
-	if task.Status.Phase != v1alpha1.TaskRunning || task.Status.Heartbeat == nil {
+	if task.Status.Heartbeat == nil {
 		return 0
 	}
 	return staleAfter - w.opts.Now().Sub(task.Status.Heartbeat.Time)
@@ -132,10 +133,14 @@ func (w *worker) start(ctx context.Context, task *v1alpha1.VolumeTask) {
 	w.tasks[name] = current{uid: task.UID, cancel: cancel}
 	w.running.Go(func() {
 		defer w.ended(context.WithoutCancel(ctx), name, cancel)
+		r := newReport(w.client, task, w.opts.Now)
+		stop := r.beat(ctx) // it lives while it waits, too
+		defer stop()
+		w.await(ctx, task)
 		select {
 		case <-ctx.Done():
 		case slot := <-w.slots:
-			w.run(ctx, task, slot)
+			w.run(ctx, task, slot, r, stop)
 			w.slots <- slot
 		}
 	})
@@ -159,14 +164,13 @@ func (w *worker) ended(ctx context.Context, name types.NamespacedName, cancel co
 
 // run does the task's work and writes its outcome. A task that was cancelled
 // gets no outcome: it is gone, or this process stops and another goes on.
-func (w *worker) run(ctx context.Context, task *v1alpha1.VolumeTask, slot int) {
+func (w *worker) run(ctx context.Context, task *v1alpha1.VolumeTask, slot int, r *report, stop func()) {
 	operation := string(task.Spec.Operation)
 	tasksRunning.Inc()
 	defer tasksRunning.Dec()
 	logger := log.FromContext(ctx).WithValues("operation", operation, "source", task.Spec.Source)
 	logger.Info("task started")
-	r := newReport(w.client, task, w.opts.Now)
-	stop := r.beat(ctx)
+	r.begin()
 	err := w.job(ctx, task, slot, r)
 	stop()
 	done, _ := r.moved()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -129,4 +131,54 @@ func TestRemovedTaskIsCancelled(t *testing.T) {
 	}
 	w.reconcile(t, "a")
 	w.running.Wait()
+}
+
+// TestAWaitingTaskShowsThatItLives: whoever gave it would take it for lost, and no
+// second process may take it up.
+func TestAWaitingTaskShowsThatItLives(t *testing.T) {
+	for _, waits := range []string{"for a slot", "for its mount"} {
+		t.Run(waits, func(t *testing.T) {
+			release := make(chan struct{})
+			var once sync.Once
+			w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, int, *report) error { return nil },
+				newTask("a", v1alpha1.VolumeTaskStatus{}))
+			slot := -1
+			if waits == "for a slot" {
+				slot = <-w.slots
+			} else {
+				w.await = func(context.Context, *v1alpha1.VolumeTask) { <-release }
+			}
+			let := func() {
+				once.Do(func() {
+					close(release)
+					if slot >= 0 {
+						w.slots <- slot
+					}
+				})
+			}
+			t.Cleanup(let)
+			w.reconcile(t, "a")
+			var s v1alpha1.VolumeTaskStatus
+			for s = w.status(t, "a"); s.Heartbeat == nil; s = w.status(t, "a") {
+				runtime.Gosched()
+			}
+			if s.Phase != v1alpha1.TaskPending || s.StartedAt != nil {
+				t.Errorf("status is %+v", s)
+			}
+			other := newWorker(w.client, w.client, w.opts)
+			other.job = func(context.Context, *v1alpha1.VolumeTask, int, *report) error {
+				t.Error("taken up by another")
+				return nil
+			}
+			if res := other.reconcile(t, "a"); res.RequeueAfter != staleAfter {
+				t.Errorf("another looks again in %s", res.RequeueAfter)
+			}
+			other.running.Wait()
+			let()
+			w.running.Wait()
+			if s := w.status(t, "a"); s.Phase != v1alpha1.TaskSucceeded || s.StartedAt == nil {
+				t.Errorf("status is %+v", s)
+			}
+		})
+	}
 }

@@ -23,8 +23,9 @@ var hopeless = map[string]bool{
 	"CrashLoopBackOff":           true,
 }
 
-// awaitHolder waits until the pod runs, or says why it does not.
-func (m *Mover) awaitHolder(ctx context.Context, req Request, pod *corev1.Pod) (*corev1.Pod, error) {
+// awaitHolder waits until the pod runs, or before that until enough says that it
+// need not run yet; or says why it does not.
+func (m *Mover) awaitHolder(ctx context.Context, req Request, pod *corev1.Pod, enough func(*corev1.Pod) bool) (*corev1.Pod, error) {
 	got := &corev1.Pod{}
 	got.Namespace, got.Name = pod.Namespace, pod.Name
 	var last corev1.Pod
@@ -37,7 +38,7 @@ func (m *Mover) awaitHolder(ctx context.Context, req Request, pod *corev1.Pod) (
 		if reason := hopelessReason(got); reason != "" {
 			return false, fmt.Errorf("%w: holder pod %s/%s: %s", ErrNotMounted, pod.Namespace, pod.Name, reason)
 		}
-		if holderRuns(got) {
+		if holderRuns(got) || enough(got) {
 			return true, nil
 		}
 		if why := watch.lost(ctx, got.Spec.NodeName); why != "" {

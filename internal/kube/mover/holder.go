@@ -59,7 +59,8 @@ const holderPrefix = "davit-hold-"
 
 func (r Request) holderName() string { return holderPrefix + digest(r.Owner, r.Namespace, r.Claim) }
 
-// hold mounts the claim and says where it landed.
+// hold mounts the claim and says where it landed. The mount may still be on its
+// way there, if the node's process waits for it.
 func (m *Mover) hold(ctx context.Context, req Request) (place, error) {
 	if err := m.checkClaim(ctx, req); err != nil {
 		return place{}, err
@@ -68,16 +69,25 @@ func (m *Mover) hold(ctx context.Context, req Request) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
+	startBy := m.opts.Now().Add(m.opts.StartTimeout)
 	ctx, cancel := context.WithTimeout(ctx, m.opts.StartTimeout)
 	defer cancel()
 	if err := m.createHolder(ctx, req, pod); err != nil {
 		return place{}, err
 	}
-	running, err := m.awaitHolder(ctx, req, pod)
+	var at place
+	running, err := m.awaitHolder(ctx, req, pod, func(pod *corev1.Pod) bool {
+		at = m.comingTo(ctx, req, pod)
+		return at.coming
+	})
 	if err != nil {
 		return place{}, err
 	}
-	return m.placeOf(ctx, req, running)
+	if !at.coming {
+		return m.placeOf(ctx, req, running)
+	}
+	at.startBy = startBy
+	return at, nil
 }
 
 func (m *Mover) checkClaim(ctx context.Context, req Request) error {

@@ -31,6 +31,10 @@ const (
 	NodeAppName  = "davit-node"
 )
 
+// AwaitsMounts is an annotation, of the value "true". A node process's pod has it
+// that waits for a mount which is to come; a task has it whose mount is.
+const AwaitsMounts = "davit.dev/awaits-mounts"
+
 // Errors that callers may decide on with errors.Is.
 var (
 	// ErrNoNodeProcess says that nothing on the volume's node can do the work.
@@ -131,7 +135,8 @@ type Options struct {
 	ImagePullPolicy corev1.PullPolicy
 	// ImagePullSecrets name Secrets in the claims' namespaces.
 	ImagePullSecrets []string
-	// StartTimeout bounds the wait for a holder pod to run; default 3m.
+	// StartTimeout bounds the wait for a holder pod to run; default 3m. Work begins
+	// as soon as its volume is mounted.
 	StartTimeout time.Duration
 	// NodeGrace is how long a node process may be not ready, as when it is
 	// restarted; default 20s.
@@ -232,6 +237,9 @@ func (m *Mover) Write(ctx context.Context, req Request, snap point.Snapshot) (Re
 // place is where the node process finds the volume.
 type place struct {
 	node, podUID, volume, hostPath string
+
+	coming  bool      // the holder does not run yet: the node waits for the mount
+	startBy time.Time // until when the holder must run, if it does not
 }
 
 func (m *Mover) move(ctx context.Context, req Request, op v1alpha1.VolumeOperation, snap *point.Snapshot) (_ Result, err error) {
@@ -247,6 +255,9 @@ func (m *Mover) move(ctx context.Context, req Request, op v1alpha1.VolumeOperati
 	}
 	if err := m.nodeReady(ctx, at.node); err != nil {
 		return Result{}, err
+	}
+	if at.coming {
+		return m.runWhileStarting(ctx, req, op, snap, at)
 	}
 	return m.runTask(ctx, req, op, snap, at)
 }

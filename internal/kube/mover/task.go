@@ -61,11 +61,16 @@ func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at plac
 	if !r.Cut.IsZero() {
 		cut = &metav1.MicroTime{Time: r.Cut.UTC().Truncate(time.Microsecond)}
 	}
+	var marks map[string]string
+	if at.coming {
+		marks = map[string]string{AwaitsMounts: "true"}
+	}
 	return &v1alpha1.VolumeTask{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: v1alpha1.SystemNamespace,
-			Name:      "volume-" + digest(r.Owner, string(op), r.Source, r.Namespace, r.Claim),
-			Labels:    r.labels(),
+			Annotations: marks,
+			Namespace:   v1alpha1.SystemNamespace,
+			Name:        "volume-" + digest(r.Owner, string(op), r.Source, r.Namespace, r.Claim),
+			Labels:      r.labels(),
 		},
 		Spec: v1alpha1.VolumeTaskSpec{
 			Node:             at.node,
