@@ -14,12 +14,14 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 
 	"davit.dev/davit/internal/kube"
+	"davit.dev/davit/internal/kube/vaults"
 )
 
 // FieldManager owns the fields that Install applies.
@@ -64,6 +66,10 @@ type Options struct {
 	// HostPathRoots are directories of the nodes below which volumes of type
 	// hostPath may be read and written.
 	HostPathRoots []string
+	// DiskRead and DiskWrite bound the bytes per second that each node reads of
+	// volumes in backups, and writes to them in restores, such as 100Mi. Empty is
+	// no bound.
+	DiskRead, DiskWrite string
 	// RuntimeSocket is the container runtime's socket on the nodes. Empty: the
 	// node processes look for it; "none": they fence nothing.
 	RuntimeSocket string
@@ -131,6 +137,11 @@ func (o Options) Check() error {
 	}
 	if s := o.RuntimeSocket; s != "" && s != "none" && (!path.IsAbs(s) || path.Clean(s) != s) {
 		errs = append(errs, fmt.Errorf("container runtime's socket %q: want a clean absolute path, or none", s))
+	}
+	for _, bound := range []string{o.DiskRead, o.DiskWrite} {
+		if q, err := resource.ParseQuantity(bound); bound != "" && (err != nil || q.Value() < vaults.MinBandwidth) {
+			errs = append(errs, fmt.Errorf("bound on the disk %q: want bytes per second, such as 100Mi, at least 64Ki", bound))
+		}
 	}
 	for _, dir := range append([]string{o.KubeletRoot}, o.HostPathRoots...) {
 		if dir != "" && (!path.IsAbs(dir) || path.Clean(dir) != dir || dir == "/") {

@@ -60,6 +60,8 @@ func TestRenderRefusesBadOptions(t *testing.T) {
 		"bad site":    {SiteName: "East!"},
 		"relative":    {SiteName: "east", KubeletRoot: "var/lib/kubelet"},
 		"runtime":     {SiteName: "east", RuntimeSocket: "containerd.sock"},
+		"disk":        {SiteName: "east", DiskRead: "fast"},
+		"slow disk":   {SiteName: "east", DiskWrite: "1Ki"},
 		"whole host":  {SiteName: "east", HostPathRoots: []string{"/"}},
 		"dots":        {SiteName: "east", HostPathRoots: []string{"/srv/../etc"}},
 		"pull policy": {SiteName: "east", ImagePullPolicy: "Sometimes"},

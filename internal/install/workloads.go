@@ -123,6 +123,8 @@ func nodeContainer(opts Options) corev1.Container {
 			"--state-dir=" + stateMount,
 			"--site=" + opts.SiteName,
 			"--cri-socket=" + opts.RuntimeSocket,
+			"--disk-read=" + opts.DiskRead,
+			"--disk-write=" + opts.DiskWrite,
 			"--metrics-address=:" + strconv.Itoa(NodeMetrics),
 			"--health-address=:" + strconv.Itoa(NodeHealth),
 			"--log-level=" + opts.LogLevel,

@@ -29,6 +29,8 @@ type carrier struct {
 	reader   client.Reader
 	place    locator
 	cacheDir string
+	read     volume.Pace // of volumes
+	write    volume.Pace // to them
 	now      func() time.Time
 }
 
@@ -62,9 +64,9 @@ func (c *carrier) carry(ctx context.Context, task *v1alpha1.VolumeTask, slot int
 		}
 	}()
 	if task.Spec.Operation == v1alpha1.VolumeWrite {
-		err = fill(ctx, repo, snap, at.dir(), r)
+		err = fill(ctx, repo, snap, at.dir(), c.write, r)
 	} else {
-		err = store(ctx, repo, task.Spec, snap, at.dir(), r)
+		err = store(ctx, repo, task.Spec, snap, at.dir(), c.read, r)
 	}
 	if err != nil {
 		return fmt.Errorf("volume at %s: %w", at.Name(), err)
@@ -110,12 +112,13 @@ func snapshotOf(spec v1alpha1.VolumeTaskSpec) (*point.Snapshot, error) {
 }
 
 // store reads the volume into the repository.
-func store(ctx context.Context, repo *volume.Repository, spec v1alpha1.VolumeTaskSpec, previous *point.Snapshot, dir string, r *report) error {
+func store(ctx context.Context, repo *volume.Repository, spec v1alpha1.VolumeTaskSpec, previous *point.Snapshot, dir string, pace volume.Pace, r *report) error {
 	opts := volume.WriteOptions{
 		Root:     dir,
 		Source:   sourceOf(spec.Source),
 		Previous: previous,
 		Progress: r.advance,
+		Pace:     pace,
 		Issue:    func(i volume.Issue) { r.warn(i.String()) },
 	}
 	if !spec.Live && spec.Cut != nil {
@@ -135,8 +138,8 @@ func store(ctx context.Context, repo *volume.Repository, spec v1alpha1.VolumeTas
 
 // fill writes the snapshot into the volume. Files that an earlier, interrupted
 // fill completed are kept; whatever is not of the snapshot is removed.
-func fill(ctx context.Context, repo *volume.Repository, snap *point.Snapshot, dir string, r *report) error {
-	return repo.Read(ctx, *snap, dir, volume.ReadOptions{Progress: r.advance, DeleteExtra: true, Resume: true})
+func fill(ctx context.Context, repo *volume.Repository, snap *point.Snapshot, dir string, pace volume.Pace, r *report) error {
+	return repo.Read(ctx, *snap, dir, volume.ReadOptions{Progress: r.advance, Pace: pace, DeleteExtra: true, Resume: true})
 }
 
 // sourceOf takes application/namespace/claim apart; the application is part of

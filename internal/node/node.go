@@ -30,6 +30,7 @@ import (
 	"davit.dev/davit/internal/node/fencing"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/traffic/active"
+	"davit.dev/davit/internal/volume"
 )
 
 // Options say how the process works.
@@ -56,6 +57,9 @@ type Options struct {
 	Grace, AskEvery time.Duration
 	// CacheDir is local disk for indexes of volume repositories.
 	CacheDir string
+	// DiskRead bounds what backups read of this node's volumes, DiskWrite what
+	// restores write to them: bytes per second of all together. Nil is no bound.
+	DiskRead, DiskWrite volume.Pace
 	// Concurrency is how many tasks run at once; default 2.
 	Concurrency int
 	// MetricsAddress and HealthAddress are host:port; "0" means none.
@@ -73,7 +77,7 @@ func Main(ctx context.Context, args []string, logs io.Writer) error {
 		return watch(ctx, args[1:], logs)
 	}
 	var opts Options
-	var roots, level, kubeconfig string
+	var roots, level, kubeconfig, diskRead, diskWrite string
 	flags := pflag.NewFlagSet("davit node", pflag.ContinueOnError)
 	flags.StringVar(&opts.Node, "node-name", os.Getenv("NODE_NAME"), "this node's name (default: $NODE_NAME)")
 	flags.StringVar(&opts.KubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")
@@ -83,6 +87,8 @@ func Main(ctx context.Context, args []string, logs io.Writer) error {
 	flags.DurationVar(&opts.AskEvery, "ask-every", 10*time.Second, "how often the vault is asked who may write what runs here")
 	fenceFlags(flags, &opts)
 	flags.StringVar(&opts.CacheDir, "cache-dir", os.TempDir(), "local directory for caches")
+	flags.StringVar(&diskRead, "disk-read", "", "bound on the bytes per second that backups read of this node's volumes, such as 100Mi")
+	flags.StringVar(&diskWrite, "disk-write", "", "bound on the bytes per second that restores write to this node's volumes")
 	flags.IntVar(&opts.Concurrency, "concurrency", 2, "volumes moved at once")
 	flags.StringVar(&opts.MetricsAddress, "metrics-address", ":8082", "where to serve /metrics; 0: nowhere")
 	flags.StringVar(&opts.HealthAddress, "health-address", ":8083", "where to serve /healthz and /readyz; 0: nowhere")
@@ -100,6 +106,12 @@ func Main(ctx context.Context, args []string, logs io.Writer) error {
 		}
 	}
 	var err error
+	if opts.DiskRead, err = paceOf(diskRead); err != nil {
+		return fmt.Errorf("davit node: --disk-read: %w", err)
+	}
+	if opts.DiskWrite, err = paceOf(diskWrite); err != nil {
+		return fmt.Errorf("davit node: --disk-write: %w", err)
+	}
 	if opts.Config, err = process.Config(kubeconfig); err != nil {
 		return fmt.Errorf("davit node: %w", err)
 	}

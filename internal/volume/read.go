@@ -20,6 +20,9 @@ type ReadOptions struct {
 	// Progress is told how far the restore has come, at most every 100 ms
 	// and once at the end, never from two goroutines at once.
 	Progress func(Progress)
+	// Pace bounds what is written to the target, and read of files that are there.
+	// Nil is no bound.
+	Pace Pace
 	// DeleteExtra removes what the target holds and the snapshot does not; an
 	// empty lost+found in the target's root stays.
 	DeleteExtra bool
@@ -61,7 +64,7 @@ func (r *Repository) read(ctx context.Context, snap point.Snapshot, target strin
 	meter.TotalFiles.Store(snap.Files)
 	meter.TotalBytes.Store(snap.Bytes)
 	return tree.Read(ctx, in.rep, rootID, target, tree.ReadOptions{
-		Parallel: r.opts.Parallel, ReadAhead: in.storage.readAhead, Meter: meter, DeleteExtra: opts.DeleteExtra, Resume: opts.Resume,
+		Parallel: r.opts.Parallel, ReadAhead: in.storage.readAhead, Meter: meter, Pace: opts.Pace, DeleteExtra: opts.DeleteExtra, Resume: opts.Resume,
 	})
 }
 

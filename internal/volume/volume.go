@@ -98,6 +98,9 @@ func (s Source) String() string { return s.Namespace + "/" + s.Claim }
 // Progress is how far a Write, Read or Verify has come. Counts only grow.
 type Progress = tree.Progress
 
+// Pace waits until so many bytes of a volume may be read or written.
+type Pace = tree.Pace
+
 // Issue is something a person should know about one entry of a tree.
 type Issue = tree.Issue
 

@@ -32,6 +32,8 @@ type WriteOptions struct {
 	// Progress is told how far the write has come, at most every 100 ms and
 	// once at the end, never from two goroutines at once.
 	Progress func(Progress)
+	// Pace bounds what is read of the tree's files. Nil is no bound.
+	Pace Pace
 	// Issue is told about every entry that is not exactly in the snapshot,
 	// never from two goroutines at once.
 	Issue func(Issue)
@@ -111,7 +113,7 @@ func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryW
 	start := r.opts.Now()
 	meter := tree.NewMeter(opts.Progress, r.opts.Now)
 	stored, err := tree.Write(ctx, w, prev, tree.WriteOptions{
-		Root: opts.Root, Cut: opts.Cut, Start: start, Parallel: r.opts.Parallel, Meter: meter, Issue: opts.Issue,
+		Root: opts.Root, Cut: opts.Cut, Start: start, Parallel: r.opts.Parallel, Meter: meter, Pace: opts.Pace, Issue: opts.Issue,
 	})
 	if err != nil {
 		return point.Snapshot{}, err

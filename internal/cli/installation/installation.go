@@ -74,6 +74,8 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 	flags.StringVar(&opts.SiteName, "site", "", "name of this site (required)")
 	Flags(flags, &opts)
 	flags.Int32Var(&opts.Replicas, "replicas", 1, "agents, of which one leads")
+	flags.StringVar(&opts.DiskRead, "disk-read", "", "bound on the bytes per second that backups read of each node's volumes, such as 100Mi; at least 64Ki")
+	flags.StringVar(&opts.DiskWrite, "disk-write", "", "bound on the bytes per second that restores write to each node's volumes; at least 64Ki")
 	flags.StringVar(&opts.LogLevel, "log-level", "", "debug, info, warn or error")
 	flags.BoolVar(&wait, "wait", true, "wait until agent and node processes are ready")
 	way.Flags(flags)

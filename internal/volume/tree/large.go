@@ -131,6 +131,9 @@ func (t *reader) restoreSpan(cr content.Reader, f *largeFile, span []placed) err
 			blank = isBlank(data)
 		}
 		if !blank {
+			if err := t.opts.Pace.wait(t.ctx, len(data)); err != nil {
+				return err
+			}
 			if err := writeSparse(f.file, data, c.Offset, t.hole); err != nil {
 				return err
 			}

@@ -115,6 +115,9 @@ func (t *reader) changeWindow(o *overFile, window []Chunk) error {
 		if err := t.ctx.Err(); err != nil {
 			return err
 		}
+		if err := t.opts.Pace.wait(t.ctx, int(c.Length)); err != nil {
+			return err
+		}
 		have := o.read(buffer, c)
 		if have != nil && !c.ID.HasPrefix() && bytes.Equal(o.hash(have), c.ID.Hash()) {
 			t.meter.Bytes.Add(c.Length)
@@ -164,6 +167,9 @@ func (t *reader) changeSpan(o *overFile, buffer *[]byte, span []placed) error {
 				return err
 			}
 			t.meter.Fetched.Add(c.Length)
+		}
+		if err := t.opts.Pace.wait(t.ctx, len(data)); err != nil {
+			return err
 		}
 		if err := writeOver(o.file, o.read(buffer, c.Chunk), data, c.Offset); err != nil {
 			return err

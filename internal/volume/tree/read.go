@@ -85,6 +85,8 @@ type ReadOptions struct {
 	Parallel int
 	// Meter counts what is done.
 	Meter *Meter
+	// Pace bounds what is written to the target, and read of files that are there.
+	Pace Pace
 	// ReadAhead fetches a part of a pack with one request; contents that lie in
 	// it are served from memory until the returned function is called. Nil
 	// means that each content is fetched by itself.
@@ -432,6 +434,9 @@ func (t *reader) restoreSmall(f smallFile) error {
 	}
 	data, err := f.chunk.load(t.ctx, t.rep.ContentReader())
 	if err != nil {
+		return err
+	}
+	if err := t.opts.Pace.wait(t.ctx, len(data)); err != nil {
 		return err
 	}
 	file, err := createFile(f.node.dir, f.name)

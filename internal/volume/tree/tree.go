@@ -5,6 +5,7 @@
 package tree
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -48,6 +49,19 @@ func (i Issue) String() string {
 		return fmt.Sprintf("%s %q", i.Kind, i.Path)
 	}
 	return fmt.Sprintf("%s %q: %v", i.Kind, i.Path, i.Err)
+}
+
+// Pace waits until so many bytes of a volume may be read or written. Nil is no bound.
+type Pace func(ctx context.Context, bytes int) error
+
+func (p Pace) wait(ctx context.Context, bytes int) error {
+	if p == nil {
+		return nil
+	}
+	if err := p(ctx, bytes); err != nil {
+		return fmt.Errorf("wait for the bound on the disk: %w", err)
+	}
+	return nil
 }
 
 // NoSpace marks errors of a full disk or quota as ErrNoSpace.

@@ -74,6 +74,8 @@ type WriteOptions struct {
 	Parallel int
 	// Meter counts what is done.
 	Meter *Meter
+	// Pace bounds what is read of the tree's files.
+	Pace Pace
 	// Issue is told about every entry that is not exactly in the snapshot,
 	// never from two goroutines at once. It may be nil.
 	Issue func(Issue)
@@ -444,6 +446,9 @@ func (t *writer) storePart(f *os.File, path string, offset, length int64) (objec
 		}
 		n, err := f.ReadAt(want, offset+total)
 		if n > 0 {
+			if werr := t.opts.Pace.wait(t.ctx, n); werr != nil {
+				return object.EmptyID, 0, werr
+			}
 			if _, werr := w.Write(want[:n]); werr != nil {
 				return object.EmptyID, 0, fmt.Errorf("store %q: %w", path, werr)
 			}
