@@ -18,7 +18,8 @@ type Grouper interface {
 	// exist and be of one of the drivers; empty lets each driver's default or
 	// only one be chosen. Drivers that cannot are not in the answer.
 	GroupClasses(ctx context.Context, drivers []string, asked string) (map[string]string, error)
-	// CutGroup pins the volumes of all plans, which have one driver, and returns
+	// CutGroup pins the volumes of all plans, which have one driver and one
+	// node, and returns
 	// as soon as the cut is done, in the order of the plans. After an error
 	// nothing of it is relied on; what it made goes with Release.
 	CutGroup(ctx context.Context, class string, plans []VolumePlan) ([]Cut, error)
@@ -55,26 +56,30 @@ func (r *run) planGroups(ctx context.Context) error {
 }
 
 // cutAll cuts every volume at once: those of a driver that can by one group
-// snapshot, the others each by itself. A group has limit to be cut; after that,
-// and after a refusal, its volumes are cut each by itself, too.
+// snapshot, the others each by itself. Volumes on the disks of several nodes
+// are no one's to cut by one act: each node's are a group. A group has limit to
+// be cut; after that, and after a refusal, its volumes are cut each by itself,
+// too.
 func (r *run) cutAll(ctx context.Context, limit time.Duration) error {
-	byDriver := map[string][]VolumePlan{}
+	type place struct{ driver, node string }
+	together := map[place][]VolumePlan{}
 	var single []VolumePlan
 	for _, p := range r.plans {
 		if r.groups[p.Driver] != "" && p.Method == MethodSnapshot {
-			byDriver[p.Driver] = append(byDriver[p.Driver], p)
+			at := place{p.Driver, p.Node}
+			together[at] = append(together[at], p)
 		} else {
 			single = append(single, p)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	for driver, plans := range byDriver {
+	for at, plans := range together {
 		if len(plans) < 2 {
 			single = append(single, plans...)
 			continue
 		}
 		slices.SortFunc(plans, func(a, b VolumePlan) int { return cmp.Compare(a.Claim.Key(), b.Claim.Key()) })
-		g.Go(func() error { return r.cutGroup(ctx, driver, plans, limit) })
+		g.Go(func() error { return r.cutGroup(ctx, at.driver, plans, limit) })
 	}
 	g.Go(func() error { return r.cut(ctx, single) })
 	return g.Wait()

@@ -17,7 +17,15 @@ type grouping struct {
 	short   bool // answers for one volume less
 	hang    bool // answers when nobody waits any more
 	asked   string
-	grouped []string // claims, as they were released
+	grouped []string          // claims, as they were released
+	nodes   map[string]string // that alone reach a claim's volume
+	parts   []string          // what each group had
+}
+
+func (g *grouping) Plan(ctx context.Context, c Claim, opts VolumeOptions) (VolumePlan, error) {
+	p, err := g.world.Plan(ctx, c, opts)
+	p.Node = g.nodes[c.Name]
+	return p, err
 }
 
 func (g *grouping) GroupClasses(_ context.Context, drivers []string, asked string) (map[string]string, error) {
@@ -33,6 +41,13 @@ func (g *grouping) CutGroup(ctx context.Context, class string, plans []VolumePla
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
 	}
+	var part []string
+	for _, p := range plans {
+		part = append(part, p.Node+"/"+p.Claim.Name)
+	}
+	g.mu.Lock()
+	g.parts = append(g.parts, strings.Join(part, " "))
+	g.mu.Unlock()
 	cuts := make([]Cut, len(plans))
 	if g.short {
 		cuts = cuts[1:]
@@ -106,6 +121,29 @@ func TestVolumesOfADriverAreCutByOneGroupSnapshot(t *testing.T) {
 				t.Errorf("warnings are %v", res.Warnings)
 			}
 		})
+	}
+}
+
+// TestEachNodeHasAGroupOfItsOwn: volumes on the disks of two nodes cannot be cut
+// by one act; one that is alone on its node is cut by itself.
+func TestEachNodeHasAGroupOfItsOwn(t *testing.T) {
+	objects := shop
+	for _, name := range []string{"b", "c", "d", "e"} {
+		objects += strings.Replace(strings.TrimPrefix(twoVolumes, shop), "files, namespace: shop, uid: c2", name+", namespace: shop, uid: "+name, 1)
+	}
+	g := &grouping{world: newWorld(t, objects), classes: map[string]string{"csi.example.com": "groups"}}
+	g.nodes = map[string]string{"data-db-0": "n1", "b": "n1", "c": "n2", "d": "n2", "e": "n3"}
+	g.volumes, g.freezer = g, &fakeFreezer{w: g.world, got: point.Freeze{Held: true}}
+	res, err := g.run(Spec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(g.parts)
+	if got := strings.Join(g.parts, ", "); got != "n1/b n1/data-db-0, n2/c n2/d" {
+		t.Errorf("groups are %s", got)
+	}
+	if calls := strings.Join(g.calls, ", "); strings.Count(calls, "cut shop/") != 1 || !strings.Contains(calls, "cut shop/e") || res.Consistency != point.Crash {
+		t.Errorf("the point is %s after %s", res.Consistency, calls)
 	}
 }
 

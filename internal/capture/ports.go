@@ -108,6 +108,9 @@ type VolumePlan struct {
 	Driver string // CSI driver, if any
 	// Handle is the driver's name of the volume.
 	Handle string
+	// Node is the one from which alone the volume can be reached; empty where
+	// there are several, or that is not known.
+	Node   string
 	Method string // MethodSnapshot or MethodLive; of a cut also MethodGroup
 	// Class is the VolumeSnapshotClass, for MethodSnapshot.
 	Class string

@@ -112,7 +112,8 @@ func freezeText(f *point.Freeze) string {
 	return fmt.Sprintf("tried %s, but: %s", took, f.Reason)
 }
 
-// cutText says by which acts of the storage the volumes were pinned.
+// cutText says by which acts of the storage the volumes were pinned. Where they
+// are on several nodes' own disks, each node's are a group.
 func cutText(m *point.Manifest) string {
 	ways := map[string]map[string]int64{} // volumes, by method and driver
 	for _, v := range m.Volumes {
@@ -121,9 +122,13 @@ func cutText(m *point.Manifest) string {
 		}
 		ways[v.Method][v.Driver]++
 	}
+	group := "one group snapshot"
+	if m.Freeze != nil && m.Freeze.Nodes > 1 {
+		group = "group snapshots"
+	}
 	var parts []string
 	for _, driver := range slices.Sorted(maps.Keys(ways["csi-group-snapshot"])) {
-		parts = append(parts, fmt.Sprintf("one group snapshot of %s of driver %s", output.Plural(ways["csi-group-snapshot"][driver], "volume"), driver))
+		parts = append(parts, fmt.Sprintf("%s of %s of driver %s", group, output.Plural(ways["csi-group-snapshot"][driver], "volume"), driver))
 	}
 	var single int64
 	for _, volumes := range ways["csi-snapshot"] {

@@ -135,9 +135,10 @@ func groupSecret(class *unstructured.Unstructured) (map[string]string, error) {
 	return marks, nil
 }
 
-// groupName is that of the content of a driver's group in one point.
-func groupName(point, driver string) string {
-	sum := sha256.Sum256([]byte(point + "\x00group\x00" + driver))
+// groupName is that of the content of a driver's group in one point: the group
+// of one node, where volumes are a node's own.
+func groupName(plan capture.VolumePlan) string {
+	sum := sha256.Sum256([]byte(plan.Options.Point + "\x00group\x00" + plan.Driver + "\x00" + plan.Node))
 	return "davit-" + hex.EncodeToString(sum[:10])
 }
 
@@ -189,7 +190,7 @@ func groupContent(gv schema.GroupVersion, class string, secret map[string]string
 	for _, p := range plans {
 		handles = append(handles, p.Handle)
 	}
-	id := groupName(first.Options.Point, first.Driver)
+	id := groupName(first)
 	o := document("VolumeGroupSnapshotContent", "", id, first.Options.Point, map[string]any{
 		"deletionPolicy": policyDelete, "driver": first.Driver,
 		"source":                       map[string]any{"volumeHandles": handles},
@@ -200,6 +201,9 @@ func groupContent(gv schema.GroupVersion, class string, secret map[string]string
 		},
 	})
 	o.SetAPIVersion(gv.String())
+	if first.Node != "" {
+		o.SetLabels(with(o.GetLabels(), managedByNode, first.Node))
+	}
 	marks := maps.Clone(secret)
 	marks[beingDeleted] = "yes"
 	o.SetAnnotations(marks)
@@ -240,13 +244,13 @@ func (v *Volumes) readyMember(ctx context.Context, cut capture.Cut) (made, error
 	if err != nil || !served {
 		return made{}, errors.Join(err, fmt.Errorf("%s is not served any more", groupAPI))
 	}
-	id := groupName(cut.Plan.Options.Point, cut.Plan.Driver)
+	id := groupName(cut.Plan)
 	content, err := awaitObject(ctx, v.system.Dynamic.Resource(gvr), id, isReady)
 	if err != nil {
 		return made{}, fmt.Errorf("wait until group snapshot %s can be read: %w", id, err)
 	}
 	one := snapshotIn(content, cut.Plan.Handle)
-	out := made{annotations: v.listSecret(ctx, cut.Plan.Class)}
+	out := made{annotations: v.listSecret(ctx, cut.Plan.Class), node: cut.Plan.Node}
 	out.handle, _, _ = unstructured.NestedString(one, "snapshotHandle")
 	out.size, _, _ = unstructured.NestedInt64(one, "restoreSize")
 	if out.handle == "" {
@@ -277,7 +281,7 @@ func (v *Volumes) releaseGroup(ctx context.Context, plan capture.VolumePlan) err
 	if plan.Group == "" {
 		return nil
 	}
-	return v.removeGroup(ctx, groupName(plan.Options.Point, plan.Driver))
+	return v.removeGroup(ctx, groupName(plan))
 }
 
 // removeGroup deletes a group, and the driver's snapshots with it. One that no

@@ -126,7 +126,7 @@ func TestCutGroup(t *testing.T) {
 		t.Fatalf("cuts are %+v: %v", cuts, err)
 	}
 	gvr := schema.GroupVersionResource{Group: groupAPI, Version: "v1beta2", Resource: "volumegroupsnapshotcontents"}
-	content, err := client.Resource(gvr).Get(t.Context(), groupName("shop-1", "d"), metav1.GetOptions{})
+	content, err := client.Resource(gvr).Get(t.Context(), groupName(groupPlans()[0]), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestCutGroup(t *testing.T) {
 	if err := v.releaseGroup(t.Context(), cuts[0].Plan); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Resource(gvr).Get(t.Context(), groupName("shop-1", "d"), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+	if _, err := client.Resource(gvr).Get(t.Context(), groupName(groupPlans()[0]), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the group is left: %v", err)
 	}
 }

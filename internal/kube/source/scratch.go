@@ -39,7 +39,8 @@ func (v *Volumes) scratch(ctx context.Context, cut capture.Cut, req *mover.Reque
 		return err
 	}
 	req.Namespace, req.Claim = v1alpha1.SystemNamespace, cut.Handle
-	return nil
+	req.Scheduling, err = v.beside(ctx, cut.Plan.Claim)
+	return err
 }
 
 // secondClaim is the name of another claim of the same cut.
@@ -61,6 +62,7 @@ func (v *Volumes) scratchAgain(ctx context.Context, cut capture.Cut, req *mover.
 // made is a snapshot as the driver made it.
 type made struct {
 	handle      string            // the driver's name of it
+	node        string            // whose snapshotter has it; empty: all nodes' one
 	size        int64             // of a volume made of it, at least; 0: as its source
 	annotations map[string]string // by which the driver finds its secrets
 }
@@ -77,7 +79,7 @@ func (v *Volumes) readyContent(ctx context.Context, cut capture.Cut) (made, erro
 	if err != nil {
 		return made{}, fmt.Errorf("get snapshot content: %w", err)
 	}
-	out := made{annotations: secretsOf(content)}
+	out := made{annotations: secretsOf(content), node: content.GetLabels()[managedByNode]}
 	out.handle, _, _ = unstructured.NestedString(content.Object, "status", "snapshotHandle")
 	out.size, _, _ = unstructured.NestedInt64(content.Object, "status", "restoreSize")
 	if out.handle == "" {
@@ -103,6 +105,9 @@ func (v *Volumes) staticSnapshot(ctx context.Context, cut capture.Cut, snap made
 	})
 	// The snapshotter reads credentials from these.
 	twin.SetAnnotations(snap.annotations)
+	if snap.node != "" {
+		twin.SetLabels(with(twin.GetLabels(), managedByNode, snap.node))
+	}
 	if err := create(ctx, v.system.Dynamic.Resource(contents), twin); err != nil {
 		return fmt.Errorf("create snapshot content: %w", err)
 	}
@@ -118,6 +123,11 @@ func (v *Volumes) staticSnapshot(ctx context.Context, cut capture.Cut, snap made
 		return fmt.Errorf("wait for snapshot %s/%s: %w", v1alpha1.SystemNamespace, cut.Handle, err)
 	}
 	return nil
+}
+
+func with(labels map[string]string, key, value string) map[string]string {
+	labels[key] = value
+	return labels
 }
 
 // secretsOf returns the annotations by which a driver finds its secrets.

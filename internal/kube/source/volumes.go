@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -75,6 +76,10 @@ type Volumes struct {
 	system *kube.Clients // makes scratch objects in davit-system
 	reader Reader
 	opts   VolumeOptions
+
+	mu     sync.Mutex
+	listed time.Time // when known was
+	known  []corev1.Node
 }
 
 var _ capture.Volumes = (*Volumes)(nil)
@@ -104,6 +109,9 @@ func (v *Volumes) Plan(ctx context.Context, c capture.Claim, opts capture.Volume
 	}
 	if pv.Spec.CSI != nil {
 		plan.Driver, plan.Handle = pv.Spec.CSI.Driver, pv.Spec.CSI.VolumeHandle
+	}
+	if plan.Node, err = v.only(ctx, pv); err != nil {
+		return plan, err
 	}
 	plan.Class, err = v.chooseClass(ctx, pv, opts.SnapshotClass)
 	if err == nil {
@@ -230,6 +238,7 @@ func (v *Volumes) Read(ctx context.Context, cut capture.Cut, previous *point.Sna
 		return capture.VolumeRead{}, err
 	}
 	res, err := v.reader.Read(ctx, req)
+	req.Scheduling = mover.Scheduling{} // it may be read anywhere now
 	if errors.Is(err, mover.ErrElsewhere) && cut.Plan.Method != capture.MethodLive {
 		res, err = v.readElsewhere(ctx, cut, req, err)
 	}

@@ -1,0 +1,116 @@
+package source
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
+
+	"davit.dev/davit/internal/capture"
+	"davit.dev/davit/internal/kube"
+)
+
+// machine is a node with its driver's label.
+func machine(name string, ready corev1.ConditionStatus, taints ...corev1.Taint) *corev1.Node {
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"topology.example.com/node": name, "zone": "z"}},
+		Spec:       corev1.NodeSpec{Taints: taints},
+		Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}}},
+	}
+}
+
+// localVolume can be reached from where the requirement says; nil: from everywhere.
+func localVolume(name string, at *corev1.NodeSelectorRequirement) *corev1.PersistentVolume {
+	pv := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	if at != nil {
+		pv.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+			{MatchExpressions: []corev1.NodeSelectorRequirement{*at}},
+		}}}
+	}
+	return pv
+}
+
+func homes(objects ...runtime.Object) (*Volumes, *fake.Clientset) {
+	core := fake.NewClientset(objects...)
+	clients := &kube.Clients{Kubernetes: core}
+	return NewVolumes(clients, clients, nil, VolumeOptions{}), core
+}
+
+func TestACutIsReadWhereItsVolumeIs(t *testing.T) {
+	in := func(key string, values ...string) *corev1.NodeSelectorRequirement {
+		return &corev1.NodeSelectorRequirement{Key: key, Operator: corev1.NodeSelectorOpIn, Values: values}
+	}
+	kept := corev1.Taint{Key: "dedicated", Value: "db", Effect: corev1.TaintEffectNoSchedule}
+	sick := corev1.Taint{Key: "node.kubernetes.io/disk-pressure", Effect: corev1.TaintEffectNoSchedule}
+	for name, tt := range map[string]struct {
+		at        *corev1.NodeSelectorRequirement
+		only      string
+		pinned    bool
+		tolerates int
+	}{
+		"on one node":              {at: in("topology.example.com/node", "b"), only: "b", pinned: true, tolerates: 1},
+		"in a zone":                {at: in("zone", "z"), pinned: true, tolerates: 1},
+		"everywhere":               {},
+		"on a node that is lost":   {at: in("topology.example.com/node", "lost"), only: "lost"},
+		"on a node that is gone":   {at: in("topology.example.com/node", "gone")},
+		"by an operator of no use": {at: &corev1.NodeSelectorRequirement{Key: "zone", Operator: "Near"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pv := localVolume("pv", tt.at)
+			v, _ := homes(pv, machine("a", corev1.ConditionTrue), machine("b", corev1.ConditionTrue, kept, sick), machine("lost", corev1.ConditionUnknown))
+			if got, err := v.only(t.Context(), pv); err != nil || got != tt.only {
+				t.Errorf("only %q has it, %v; want %q", got, err, tt.only)
+			}
+			got, err := v.beside(t.Context(), capture.Claim{Volume: "pv"})
+			if err != nil || (got.Affinity != nil) != tt.pinned || len(got.Tolerations) != tt.tolerates {
+				t.Errorf("read at %+v: %v", got, err)
+			}
+			if tt.tolerates > 0 && got.Tolerations[0].Key != kept.Key {
+				t.Errorf("tolerates %v", got.Tolerations)
+			}
+		})
+	}
+}
+
+func TestNodesAreAskedForOnceAndOnlyByThoseWhoMay(t *testing.T) {
+	at := &corev1.NodeSelectorRequirement{Key: "zone", Operator: corev1.NodeSelectorOpExists}
+	v, core := homes(machine("a", corev1.ConditionTrue))
+	for range 3 {
+		if got, err := v.only(t.Context(), localVolume("pv", at)); err != nil || got != "a" {
+			t.Fatalf("got %q: %v", got, err)
+		}
+	}
+	if asked := len(core.Actions()); asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	closed, core := homes(localVolume("pv", at), machine("a", corev1.ConditionTrue))
+	core.PrependReactor("list", "nodes", func(k8stesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", nil)
+	})
+	got, err := closed.beside(t.Context(), capture.Claim{Volume: "pv"})
+	if err != nil || got.Affinity != nil {
+		t.Errorf("read at %+v: %v", got, err)
+	}
+	if _, err := closed.beside(t.Context(), capture.Claim{Volume: "removed"}); err != nil {
+		t.Errorf("of a volume that is gone: %v", err)
+	}
+}
+
+func TestAGroupOfOneNodeIsLabelledForItsSnapshotter(t *testing.T) {
+	plans := groupPlans()
+	gv := schema.GroupVersion{Group: groupAPI, Version: "v1"}
+	if got, marked := groupContent(gv, "g", map[string]string{}, plans).GetLabels()[managedByNode]; marked {
+		t.Errorf("a group of no node is labelled %q", got)
+	}
+	everywhere := groupName(plans[0])
+	plans[0].Node = "b"
+	content := groupContent(gv, "g", map[string]string{}, plans)
+	if content.GetLabels()[managedByNode] != "b" || content.GetName() == everywhere {
+		t.Errorf("the group is %s with labels %v", content.GetName(), content.GetLabels())
+	}
+}
