@@ -80,6 +80,11 @@ type Request struct {
 	Previous *point.Snapshot
 	// Scheduling is what the holder pod needs to land where the workload will.
 	Scheduling Scheduling
+	// Placed is called when the holder pod runs on its node.
+	Placed func()
+	// Stay is called when the work is done and before the holder goes, and may
+	// keep it.
+	Stay func(context.Context)
 	// Owner is the id of the run: the same after a crash, different for others.
 	Owner string
 	// Progress is told how far the node has come, from one goroutine.
@@ -96,9 +101,9 @@ type Scheduling struct {
 	TopologySpreadConstraints []corev1.TopologySpreadConstraint
 	SchedulerName             string
 	PriorityClassName         string
-	// Labels are the workload pods' labels that its own affinity and spread
-	// constraints select. A Service's selector must not match the holder, so
-	// leave them out unless the constraints need them.
+	// Labels are what the constraints above mean, where they mean other holders.
+	// A Service's selector must not match the holder, so the workload's own
+	// labels are not among them.
 	Labels map[string]string
 }
 
@@ -251,6 +256,12 @@ func (m *Mover) move(ctx context.Context, req Request, op v1alpha1.VolumeOperati
 		defer func() { err = errors.Join(err, m.letGo(ctx, req, op, err)) }()
 		if at, err = m.hold(ctx, req); err != nil {
 			return Result{}, err
+		}
+		if req.Placed != nil {
+			req.Placed()
+		}
+		if req.Stay != nil {
+			defer req.Stay(ctx)
 		}
 	}
 	if err := m.nodeReady(ctx, at.node); err != nil {

@@ -22,6 +22,7 @@ type Volumes struct {
 	system *kube.Clients
 	vault  string
 	coming bool // what fills claims is put there first
+	beside *gatherings
 }
 
 var _ restore.Volumes = (*Volumes)(nil)
@@ -29,7 +30,7 @@ var _ restore.Volumes = (*Volumes)(nil)
 // NewVolumes makes the port from a mover. system reads the state of the node
 // processes; vault is the Vault object's name at the target.
 func NewVolumes(m *mover.Mover, system *kube.Clients, vault string) *Volumes {
-	return &Volumes{mover: m, system: system, vault: vault}
+	return &Volumes{mover: m, system: system, vault: vault, beside: &gatherings{all: map[string]*gathering{}}}
 }
 
 // Coming are the same where what fills them is put there before anything is.
@@ -74,7 +75,15 @@ func (v *Volumes) Fill(ctx context.Context, req restore.FillRequest) ([]string, 
 	if err != nil {
 		return nil, err
 	}
+	var placed func()
+	var stay func(context.Context)
+	if key := scheduling.Labels[labelBeside]; key != "" {
+		var leave func()
+		placed, stay, leave = v.beside.enter(key)
+		defer leave()
+	}
 	res, err := v.fill(ctx, mover.Request{
+		Placed: placed, Stay: stay,
 		Vault: v.vault, Site: req.Volume.Snapshot.Repository, Source: req.Source,
 		Namespace: req.Namespace, Claim: req.Claim,
 		Scheduling: scheduling, Owner: req.Owner,
@@ -108,9 +117,7 @@ type unanswered struct{ error }
 func (e unanswered) Is(target error) bool { return target == restore.ErrNoAnswer }
 func (e unanswered) Unwrap() error        { return e.error }
 
-// schedulingOf takes the workload's constraints along. Its labels come only
-// where its own constraints select by label, because a Service's selector
-// would otherwise match the holder.
+// schedulingOf takes the workload's constraints along.
 func schedulingOf(req restore.FillRequest) (mover.Scheduling, error) {
 	if req.PodSpec == nil {
 		return mover.Scheduling{}, nil
@@ -121,5 +128,6 @@ func schedulingOf(req restore.FillRequest) (mover.Scheduling, error) {
 	}
 	s := mover.SchedulingOf(spec)
 	s.NodeName = "" // a captured node is not one of this cluster
+	besides(&s, req)
 	return s, nil
 }
