@@ -34,6 +34,7 @@ type Stage struct {
 	Log  io.Writer // progress and the commands' standard error
 	// Images maps the workload images' names to their references.
 	Images map[string]string
+	tars   []string // that Up has loaded into every site
 }
 
 // Open finds the stage of an instance; nothing is started.
@@ -87,6 +88,7 @@ func (s *Stage) Up(ctx context.Context, workloads ...string) error {
 		s.Images[name] = img.Ref
 		tars = append(tars, img.Tar)
 	}
+	s.tars = tars
 	for _, site := range s.Bed.Sites() {
 		for _, tar := range tars {
 			if err := site.LoadImage(ctx, tar); err != nil {
@@ -95,6 +97,12 @@ func (s *Stage) Up(ctx context.Context, workloads ...string) error {
 		}
 	}
 	return nil
+}
+
+// AddNode gives a site one more node, with the images that Up has loaded, and
+// returns its name. See bed.NodeOptions for the taint.
+func (s *Stage) AddNode(ctx context.Context, site, taint string) (string, error) {
+	return s.Bed.Site(site).AddNode(ctx, bed.NodeOptions{Taint: taint, Images: s.tars})
 }
 
 // Load builds a workload image, unless it is there, and brings it to a site. It

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"davit.dev/davit/testbed/build"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 )
@@ -134,7 +135,7 @@ func (s *Site) installStorage(ctx context.Context, bin build.Set, st *storage) e
 			return err
 		}
 	}
-	driver, err := st.run(ctx, "manifests", "--part", "driver", "--kubelet-root", s.KubeletRoot(), "--state", s.StorageDir())
+	driver, err := st.run(ctx, "manifests", "--part", "driver", "--kubelet-root", s.KubeletRoot(), "--state", s.StorageDir(), "--group-node", s.name)
 	if err != nil {
 		return err
 	}
@@ -188,10 +189,14 @@ func startedSince(ctx context.Context, client *kubernetes.Clientset, ns string, 
 	if err != nil {
 		return err
 	}
-	for _, p := range pods.Items {
+	return runningSince(pods.Items, since)
+}
+
+func runningSince(pods []corev1.Pod, since time.Time) error {
+	for _, p := range pods {
 		for _, c := range p.Status.ContainerStatuses {
 			if c.State.Running == nil || !c.Ready || c.State.Running.StartedAt.Time.Before(since) {
-				return fmt.Errorf("container %s of pod %s/%s does not run yet", c.Name, ns, p.Name)
+				return fmt.Errorf("container %s of pod %s/%s does not run yet", c.Name, p.Namespace, p.Name)
 			}
 		}
 	}

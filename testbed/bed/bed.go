@@ -1,5 +1,5 @@
-// Package bed runs the test bed: real one-node Kubernetes clusters ("sites") and an S3 server ("vault"), each in
-// a network namespace of one Linux host, that can be killed, revived and parted for real.
+// Package bed runs the test bed: real Kubernetes clusters ("sites") of one node or more and an S3 server ("vault"), each
+// in a network namespace of one Linux host, that can be killed, revived and parted for real.
 //
 // It needs root and the Debian packages that Up checks for. README.md tells how it is used and what it is made of.
 package bed
@@ -37,10 +37,12 @@ type Bed struct {
 
 // spec is what must be the same on every start: certificates and data carry these addresses.
 type spec struct {
-	Sites     []string          `json:"sites"`
-	Subnets   map[string]Subnet `json:"subnets"`
-	AccessKey string            `json:"accessKey"`
-	SecretKey string            `json:"secretKey"`
+	Sites []string `json:"sites"`
+	// Workers are the nodes that sites have beside their first one, by site.
+	Workers   map[string][]string `json:"workers,omitempty"`
+	Subnets   map[string]Subnet   `json:"subnets"`
+	AccessKey string              `json:"accessKey"`
+	SecretKey string              `json:"secretKey"`
 }
 
 // Open finds an instance. It need not exist: Up creates it.
@@ -123,7 +125,7 @@ func (b *Bed) newNode(name string) *node {
 
 func (b *Bed) vault() *node { return b.newNode(VaultName) }
 
-// nodes returns every member that has a namespace: the vault and the sites.
+// nodes returns every member that has a namespace: the vault, the sites and their workers.
 func (b *Bed) nodes() []*node {
 	if !b.Exists() {
 		return nil
@@ -131,6 +133,9 @@ func (b *Bed) nodes() []*node {
 	list := []*node{b.vault()}
 	for _, s := range b.Sites() {
 		list = append(list, s.node)
+		for _, w := range s.workers() {
+			list = append(list, w.node)
+		}
 	}
 	return list
 }
@@ -146,10 +151,29 @@ func (b *Bed) Kill(ctx context.Context, member string) error {
 		return err
 	}
 	defer unlock()
-	if err := n.linkDown(ctx); err != nil {
-		return err
+	all := b.withWorkers(n)
+	for _, n := range all {
+		if err := n.linkDown(ctx); err != nil {
+			return err
+		}
 	}
-	return n.killAll(ctx)
+	for _, n := range all {
+		if err := n.killAll(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withWorkers is a member with what is lost with it: the workers of a site.
+func (b *Bed) withWorkers(n *node) []*node {
+	all := []*node{n}
+	if s := b.Site(n.name); s != nil {
+		for _, w := range s.workers() {
+			all = append(all, w.node)
+		}
+	}
+	return all
 }
 
 // Revive starts a killed member again with the data it had.

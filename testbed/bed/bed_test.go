@@ -68,6 +68,7 @@ func TestBed(t *testing.T) {
 			t.Errorf("second up took %s", took)
 		}
 	})
+	t.Run("a node more", func(t *testing.T) { nodeMore(ctx, b, north.with(t)) })
 	t.Run("images survive", func(t *testing.T) { registryKeeps(ctx, north.with(t)) })
 	t.Run("a frozen file system does not stop down", func(t *testing.T) { freeze(ctx, north.with(t)) })
 	t.Run("down leaves nothing", func(t *testing.T) { downClean(ctx, b, t) })
@@ -165,7 +166,7 @@ func killRevive(ctx context.Context, b *Bed, r rig) {
 	if err := r.dial(6443)(); err == nil {
 		r.t.Error("a killed site answers")
 	}
-	check(r.t, b.Site("south").nodeReady(ctx, time.Time{}))
+	check(r.t, b.Site("south").nodeReady(ctx, "south", time.Time{}))
 	check(r.t, r.Kill(ctx)) // of a dead site: nothing to do
 	start = time.Now()
 	check(r.t, r.Revive(ctx))

@@ -38,36 +38,37 @@ func render(name string, v values) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// writeConfig renders every configuration file of the site.
-func (s *Site) writeConfig(v values) error {
+// writeConfig renders every configuration file of a node.
+func (n *node) writeConfig(v values) error {
+	path := func(elem ...string) string { return filepath.Join(append([]string{n.dir}, elem...)...) }
 	files := map[string]string{
-		"containerd.toml.tmpl": s.path("containerd", "config.toml"),
-		"cni.json.tmpl":        s.path("cni", "10-bed.conflist"),
-		"kubelet.yaml.tmpl":    s.path("kubelet.yaml"),
+		"containerd.toml.tmpl": path("containerd", "config.toml"),
+		"cni.json.tmpl":        path("cni", "10-bed.conflist"),
+		"kubelet.yaml.tmpl":    path("kubelet.yaml"),
 	}
-	for tmpl, path := range files {
+	for tmpl, file := range files {
 		data, err := render(tmpl, v)
 		if err != nil {
 			return err
 		}
-		if err := writeFile(path, data, 0o644); err != nil {
+		if err := writeFile(file, data, 0o644); err != nil {
 			return err
 		}
 	}
 	for _, r := range v.RegistryHosts {
 		hosts := fmt.Sprintf("server = \"http://%s\"\n\n[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\", \"push\"]\n", r.Address, r.Address)
-		if err := writeFile(s.path("containerd", "certs.d", r.Name, "hosts.toml"), []byte(hosts), 0o644); err != nil {
+		if err := writeFile(path("containerd", "certs.d", r.Name, "hosts.toml"), []byte(hosts), 0o644); err != nil {
 			return err
 		}
 	}
 	// CoreDNS has no upstream: what the bed does not know does not exist, and tests get the answer at once.
-	return writeFile(s.path("resolv.conf"), []byte("options ndots:5\n"), 0o644)
+	return writeFile(path("resolv.conf"), []byte("options ndots:5\n"), 0o644)
 }
 
 // writeKubeconfigs makes one kubeconfig for each client of the API server.
 func (s *Site) writeKubeconfigs() error {
 	for _, user := range []string{"admin", "controller-manager", "scheduler", "kube-proxy", "kubelet"} {
-		data, err := s.kubeconfig(user)
+		data, err := s.kubeconfig(user, user)
 		if err != nil {
 			return err
 		}
@@ -79,9 +80,9 @@ func (s *Site) writeKubeconfigs() error {
 }
 
 // kubeconfig carries its certificates inside, so that it can be copied anywhere.
-func (s *Site) kubeconfig(user string) ([]byte, error) {
+func (s *Site) kubeconfig(user, cert string) ([]byte, error) {
 	var parts [3]string
-	for i, name := range []string{"ca.crt", user + ".crt", user + ".key"} {
+	for i, name := range []string{"ca.crt", cert + ".crt", cert + ".key"} {
 		data, err := os.ReadFile(filepath.Join(s.pki(), name))
 		if err != nil {
 			return nil, fmt.Errorf("read certificate: %w", err)

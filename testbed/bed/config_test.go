@@ -75,7 +75,7 @@ func TestKubeconfigLoads(t *testing.T) {
 	b := testBed(t)
 	s := b.Site("east")
 	check(t, writeSitePKI(s.pki(), s.name, s.net, time.Now()))
-	cfg := must(clientcmd.RESTConfigFromKubeConfig(must(s.kubeconfig("admin"))(t)))(t)
+	cfg := must(clientcmd.RESTConfigFromKubeConfig(must(s.kubeconfig("admin", "admin"))(t)))(t)
 	if cfg.Host != "https://10.88.12.2:6443" || len(cfg.CAData) == 0 || len(cfg.KeyData) == 0 {
 		t.Errorf("got %s", cfg.Host)
 	}

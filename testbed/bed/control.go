@@ -31,6 +31,9 @@ func (s *Site) startSite(ctx context.Context, bin build.Set) error {
 	if err := s.startDaemons(ctx, bin); err != nil {
 		return err
 	}
+	if err := s.startWorkers(ctx, bin); err != nil {
+		return err
+	}
 	if err := s.awaitNode(ctx); err != nil || !cold || !s.applied("base") {
 		return err
 	}
@@ -124,12 +127,12 @@ func (s *Site) awaitNode(ctx context.Context) error {
 	return s.await(ctx, "kubelet", func() error { return nodeReady(ctx, client, s.name, since) })
 }
 
-func (s *Site) nodeReady(ctx context.Context, since time.Time) error {
+func (s *Site) nodeReady(ctx context.Context, name string, since time.Time) error {
 	client, err := s.client()
 	if err != nil {
 		return err
 	}
-	return nodeReady(ctx, client, s.name, since)
+	return nodeReady(ctx, client, name, since)
 }
 
 func nodeReady(ctx context.Context, client *kubernetes.Clientset, name string, since time.Time) error {

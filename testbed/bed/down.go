@@ -92,7 +92,7 @@ func removeLinksInto(target, dir string) {
 	}
 }
 
-// mount is a line of /proc/self/mountinfo.
+// mount is a line of a mountinfo file of /proc.
 type mount struct{ point, kind, source string }
 
 func parseMounts(mountinfo string) []mount {
@@ -109,7 +109,7 @@ func parseMounts(mountinfo string) []mount {
 }
 
 func mountsUnder(dir string) ([]mount, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
+	data, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
@@ -168,6 +168,10 @@ func thaw(m mount) {
 
 // thawAll ends every freeze in the node's volumes.
 func (n *node) thawAll() {
+	if n.at != "" {
+		n.thawInside()
+		return
+	}
 	mounts, _ := mountsUnder(n.dir)
 	for _, m := range mounts {
 		thaw(m)

@@ -32,7 +32,7 @@ func (n *node) startInside(cmd *exec.Cmd) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(cgroup.Fd())
-	if err := inNetns(n.netns(), cmd.Start); err != nil {
+	if err := n.enter(cmd.Start); err != nil {
 		return fmt.Errorf("start %s in %s: %w", cmd.Path, n.name, err)
 	}
 	return nil
@@ -52,7 +52,7 @@ func (b *Bed) Become(member string, argv []string) error {
 	if err := os.WriteFile(procs, []byte(strconv.Itoa(os.Getpid())), 0o200); err != nil {
 		return fmt.Errorf("enter cgroup of %s: %w; is it up?", n.name, err)
 	}
-	return inNetns(n.netns(), func() error { return unix.Exec(path, argv, os.Environ()) })
+	return n.enter(func() error { return unix.Exec(path, argv, os.Environ()) })
 }
 
 // Dial connects to an IP address and port as a process of the site would.

@@ -270,30 +270,45 @@ func (b *Bed) Heal(ctx context.Context, x, y string) error {
 func (b *Bed) HealAll(ctx context.Context) error { return b.fw.healAll(ctx) }
 
 func (b *Bed) partition(ctx context.Context, x, y string, act func(context.Context, string, string) error) error {
-	ifx, err := b.veth(x)
+	ifx, err := b.veths(x, y)
 	if err != nil {
 		return err
 	}
-	ify, err := b.veth(y)
+	ify, err := b.veths(y, x)
 	if err != nil {
 		return err
 	}
-	if ifx == ify {
+	if x == y {
 		return fmt.Errorf("cut %s from %s: name two different members of %v", x, y, append(b.members(), hostName))
 	}
-	return act(ctx, ifx, ify)
+	for _, a := range ifx {
+		for _, z := range ify {
+			if err := act(ctx, a, z); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-// veth returns the host's interface of a member, or "" for the host.
-func (b *Bed) veth(name string) (string, error) {
+// veths returns the host's interfaces of a member, or "" for the host. A site is parted from others with its workers,
+// and from one of them as its first node.
+func (b *Bed) veths(name, from string) ([]string, error) {
 	if name == hostName {
-		return "", nil
+		return []string{""}, nil
 	}
 	n := b.member(name)
 	if n == nil {
-		return "", fmt.Errorf("find %q: no such member; instance %s has %v", name, b.instance, append(b.members(), hostName))
+		return nil, fmt.Errorf("find %q: no such member; instance %s has %v", name, b.instance, append(b.members(), hostName))
 	}
-	return n.net.Veth(), nil
+	if slices.Contains(b.spec.Workers[name], from) {
+		return []string{n.net.Veth()}, nil
+	}
+	var veths []string
+	for _, m := range b.withWorkers(n) {
+		veths = append(veths, m.net.Veth())
+	}
+	return veths, nil
 }
 
 func (b *Bed) members() []string {

@@ -80,6 +80,9 @@ type node struct {
 	dir      string // state
 	logs     string
 	net      Subnet
+	// at is where a worker has its state in its own mounts: the directory of its site; empty for all others.
+	at   string
+	held *os.File // a worker's mounts, while it is killed
 }
 
 func (n *node) pidFile(name string) string { return filepath.Join(n.dir, "run", name+".pid") }
@@ -238,6 +241,11 @@ func (n *node) cgroups() []string {
 // kills at birth what is cloned into a cgroup that was once killed from one that was not. Frozen file systems thaw, as
 // they do when a machine dies; what waits for one to thaw cannot even be killed.
 func (n *node) killAll(ctx context.Context) error {
+	release, err := n.holdMounts()
+	if err != nil {
+		return err
+	}
+	defer release()
 	for try := 1; ; try++ {
 		if try%5 == 0 {
 			n.thawAll()

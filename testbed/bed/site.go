@@ -14,7 +14,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Site is one Kubernetes cluster with its storage and its way in.
+// Site is one Kubernetes cluster with its storage and its way in. Its own node runs the control plane; it may have
+// workers beside it.
 type Site struct {
 	*node
 	bed *Bed
@@ -23,7 +24,7 @@ type Site struct {
 func (s *Site) path(elem ...string) string { return filepath.Join(append([]string{s.dir}, elem...)...) }
 func (s *Site) pki() string                { return s.path("pki") }
 
-// Name is the site's name, which is its node's name too.
+// Name is the site's name, which is its first node's name too.
 func (s *Site) Name() string { return s.name }
 
 // Kubeconfig is the path of the administrator's kubeconfig; it works from the host.
@@ -42,7 +43,7 @@ func (s *Site) KubeletRoot() string { return s.path("kubelet") }
 func (s *Site) StorageDir() string { return s.path("csi") }
 
 // ContainerdSocket is the socket of the site's containerd.
-func (s *Site) ContainerdSocket() string { return s.path("containerd", "containerd.sock") }
+func (s *Site) ContainerdSocket() string { return s.containerdSocket() }
 
 // Netns is the path of the site's network namespace.
 func (s *Site) Netns() string { return s.netns() }
@@ -81,8 +82,24 @@ func (s *Site) Kill(ctx context.Context) error { return s.bed.Kill(ctx, s.name) 
 // Revive starts a killed site again and returns when its node is Ready.
 func (s *Site) Revive(ctx context.Context) error { return s.bed.Revive(ctx, s.name) }
 
-// LoadImage imports an image tar (OCI or Docker layout) into the site's containerd, unless that very file is in already.
+// LoadImage imports an image tar (OCI or Docker layout) into the containerd of every node of the site, unless that very
+// file is in already.
 func (s *Site) LoadImage(ctx context.Context, tar string) error {
+	if err := s.loadImage(ctx, tar); err != nil {
+		return err
+	}
+	for _, w := range s.workers() {
+		if !w.running("containerd") {
+			continue // it takes what the site has when it starts
+		}
+		if err := w.loadImage(ctx, tar); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *node) loadImage(ctx context.Context, tar string) error {
 	tar, err := filepath.Abs(tar)
 	if err != nil {
 		return fmt.Errorf("find image: %w", err)
@@ -92,12 +109,12 @@ func (s *Site) LoadImage(ctx context.Context, tar string) error {
 		return fmt.Errorf("find image: %w", err)
 	}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", tar, st.Size(), st.ModTime().UnixNano()))
-	marker := s.path("loaded", hex.EncodeToString(sum[:8]))
+	marker := filepath.Join(n.dir, "loaded", hex.EncodeToString(sum[:8]))
 	if _, err := os.Stat(marker); err == nil {
 		return nil
 	}
-	if _, err := s.Containerd(ctx, "images", "import", "--snapshotter", "overlayfs", tar); err != nil {
-		return fmt.Errorf("import %s into %s: %w", tar, s.name, err)
+	if _, err := n.ctr(ctx, "images", "import", "--snapshotter", "overlayfs", tar); err != nil {
+		return fmt.Errorf("import %s into %s: %w", tar, n.name, err)
 	}
 	return writeFile(marker, []byte(tar+"\n"), 0o644)
 }
@@ -110,5 +127,13 @@ func (s *Site) Images(ctx context.Context) ([]string, error) {
 
 // Containerd runs ctr against the site's containerd in the namespace of Kubernetes.
 func (s *Site) Containerd(ctx context.Context, args ...string) (string, error) {
-	return run(ctx, "ctr", append([]string{"-a", s.ContainerdSocket(), "-n", "k8s.io"}, args...)...)
+	return s.ctr(ctx, args...)
+}
+
+func (n *node) containerdSocket() string {
+	return filepath.Join(n.dir, "containerd", "containerd.sock")
+}
+
+func (n *node) ctr(ctx context.Context, args ...string) (string, error) {
+	return run(ctx, "ctr", append([]string{"-a", n.containerdSocket(), "-n", "k8s.io"}, args...)...)
 }

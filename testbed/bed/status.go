@@ -46,6 +46,9 @@ func (b *Bed) memberStatus(ctx context.Context, n *node) MemberStatus {
 	slices.Sort(st.Running)
 	st.Ready = st.LinkUp && len(st.Stopped) == 0 && len(st.Running) > 0
 	s := b.Site(n.name)
+	if w := b.worker(n.name); w != nil {
+		s = w.site
+	}
 	if s == nil {
 		return st
 	}
@@ -55,7 +58,7 @@ func (b *Bed) memberStatus(ctx context.Context, n *node) MemberStatus {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	if err := s.nodeReady(ctx, time.Time{}); err != nil {
+	if err := s.nodeReady(ctx, n.name, time.Time{}); err != nil {
 		st.Ready, st.Problem = false, err.Error()
 	}
 	return st

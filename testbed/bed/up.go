@@ -80,6 +80,9 @@ const startTimeout = 6 * time.Minute
 func (b *Bed) startAll(ctx context.Context, bin build.Set, store *storage, log io.Writer) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, n := range b.nodes() {
+		if n.at != "" {
+			continue // with its site
+		}
 		g.Go(func() error {
 			start := time.Now()
 			if err := b.startNode(gctx, n, bin); err != nil {
@@ -151,6 +154,11 @@ func (b *Bed) prepare(ctx context.Context, opt Options) error {
 		if err := errors.Join(writeSitePKI(s.pki(), s.name, s.net, time.Now()), s.writeKubeconfigs(), s.writeConfig(v)); err != nil {
 			return err
 		}
+		for _, w := range s.workers() {
+			if err := w.prepare(); err != nil {
+				return err
+			}
+		}
 	}
 	return b.fw.ensure(ctx, b.nodes())
 }
@@ -161,6 +169,9 @@ func (b *Bed) settle(sites []string) error {
 		sites = []string{"east", "west"}
 	}
 	for _, s := range sites {
+		if err := b.checkFree(s); err != nil {
+			return err
+		}
 		if !validName.MatchString(s) || s == VaultName || s == hostName || s == "logs" {
 			return fmt.Errorf("check site %q: a name is 1 to 12 lower case letters and digits, and none of vault, host, logs", s)
 		}
@@ -173,7 +184,11 @@ func (b *Bed) settle(sites []string) error {
 	}
 	b.spec.Subnets = map[string]Subnet{}
 	err := withHost(func(r *hostRecord) error {
-		for _, name := range append([]string{VaultName}, b.spec.Sites...) {
+		members := append([]string{VaultName}, b.spec.Sites...)
+		for _, workers := range b.spec.Workers {
+			members = append(members, workers...)
+		}
+		for _, name := range members {
 			n, err := r.allocate(b.instance+"/"+name, addressInUse)
 			if err != nil {
 				return err
@@ -220,6 +235,9 @@ func (b *Bed) values(s *Site) values {
 }
 
 func (b *Bed) startNode(ctx context.Context, n *node, bin build.Set) error {
+	if w := b.worker(n.name); w != nil {
+		return w.startWorker(ctx, bin)
+	}
 	if err := n.makeCgroups(); err != nil {
 		return err
 	}

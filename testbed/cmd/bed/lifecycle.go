@@ -151,6 +151,48 @@ func reviveCmd(open opener) *cobra.Command {
 	return c
 }
 
+func nodeCmd(open opener) *cobra.Command {
+	var opt bed.NodeOptions
+	add := &cobra.Command{
+		Use:   "add SITE",
+		Short: "Start one more node and print its name; returns when it is Ready",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, a []string) error {
+			s, err := open.site(a[0])
+			if err != nil {
+				return err
+			}
+			name, err := s.AddNode(c.Context(), opt)
+			if err != nil {
+				return err
+			}
+			fmt.Println(name)
+			return nil
+		},
+	}
+	add.Flags().StringVar(&opt.Taint, "taint", "", "a taint that the node bears, as key=value:Effect")
+	c := &cobra.Command{
+		Use:   "node",
+		Short: "Give a site one more node, or take it away again",
+		Long: `node gives a site nodes beside its first one, which runs the control plane. A node has its own kubelet,
+containerd, network, mounts and storage, and the images of the site. kill, revive, cut, exec and logs take its name;
+what is done to the site is done to all of its nodes.`,
+	}
+	c.AddCommand(add, &cobra.Command{
+		Use:   "remove SITE NODE",
+		Short: "Take a node away that was added: its processes, its objects in the cluster, its data",
+		Args:  args(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, a []string) error {
+			s, err := open.site(a[0])
+			if err != nil {
+				return err
+			}
+			return s.RemoveNode(c.Context(), a[1])
+		},
+	})
+	return c
+}
+
 func buildCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "build",

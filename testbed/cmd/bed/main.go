@@ -38,7 +38,7 @@ func root() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bed",
 		Short: "Run real Kubernetes sites and an S3 vault on this host",
-		Long: `bed runs sites (one-node Kubernetes clusters) and a vault (an S3 server), each in a network namespace of
+		Long: `bed runs sites (Kubernetes clusters of one node or more) and a vault (an S3 server), each in a network namespace of
 this host, and breaks them for real: it kills their processes, takes their links down and parts their networks.
 
 Everything but 'build' and 'env' needs root. State is kept in $DAVIT_BED_STATE/<instance> (default
@@ -50,7 +50,7 @@ Everything but 'build' and 'env' needs root. State is kept in $DAVIT_BED_STATE/<
 	open := func() (*bed.Bed, error) { return bed.Open(*instance) }
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.AddCommand(upCmd(open), downCmd(open), statusCmd(open), killCmd(open), reviveCmd(open), cutCmd(open), healCmd(open),
-		logsCmd(open), kubeconfigCmd(open), kubectlCmd(open), execCmd(open), loadCmd(open), buildCmd(), envCmd(open))
+		logsCmd(open), kubeconfigCmd(open), kubectlCmd(open), execCmd(open), loadCmd(open), nodeCmd(open), buildCmd(), envCmd(open))
 	return c
 }
 

@@ -32,6 +32,8 @@ type Params struct {
 	OuterBytes  int64
 	// NodeName pins the driver to one node; empty: every node.
 	NodeName string
+	// GroupNode is the one node whose volumes can be cut in groups; empty: none.
+	GroupNode string
 }
 
 // Driver renders everything but the CRDs.

@@ -92,6 +92,7 @@ func manifests(ctx context.Context, args []string) error {
 	flags.StringVar(&p.Image, "image", "", "image reference; default: that of the present sources")
 	flags.StringVar(&p.Namespace, "namespace", "kube-system", "namespace")
 	flags.StringVar(&p.KubeletRoot, "kubelet-root", "", "the kubelet's root directory")
+	flags.StringVar(&p.GroupNode, "group-node", "", "the node whose volumes can be cut in groups")
 	flags.StringVar(&p.StateDir, "state", "", "the site's directory for volumes")
 	flags.StringVar(&p.NodeName, "node", "", "run on this node only")
 	if err := flags.Parse(args); err != nil {
