@@ -317,11 +317,9 @@ func (r *ResourceWriter) Add(ctx context.Context, object []byte) error {
 	if len(r.plain) < packed.Target {
 		return nil
 	}
-	if err := r.flush(ctx); err != nil {
-		return err
-	}
-	r.plain = takeBuffer() // who fills one pack fills another, mostly
-	return nil
+	err = r.flush(ctx)
+	r.plain = *buffers.Get().(*[]byte) // who fills one pack fills another, mostly
+	return err
 }
 
 // Close sends what is left, waits for all uploads and returns the resource
@@ -370,14 +368,7 @@ func (r *ResourceWriter) flush(ctx context.Context) error {
 
 // buffers holds the memory of packs that were sent, as *[]byte, for kinds that
 // fill more than one.
-var buffers sync.Pool
-
-func takeBuffer() []byte {
-	if b, ok := buffers.Get().(*[]byte); ok {
-		return *b
-	}
-	return make([]byte, 0, packed.Target+packed.Target/8)
-}
+var buffers = sync.Pool{New: func() any { return new(make([]byte, 0, packed.Target+packed.Target/8)) }}
 
 // giveBuffer keeps only buffers of the usual size.
 func giveBuffer(b []byte) {
