@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,12 +20,7 @@ import (
 	"davit.dev/davit/internal/cli/keys"
 	"davit.dev/davit/internal/cli/past"
 	"davit.dev/davit/internal/cli/wiring"
-	"davit.dev/davit/internal/foresight"
-	"davit.dev/davit/internal/kube/plans"
-	"davit.dev/davit/internal/plan"
-	"davit.dev/davit/internal/plan/document"
 	"davit.dev/davit/internal/point"
-	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -94,45 +88,14 @@ func (e *env) imagery() imagery.Host {
 			}
 			return in.Project.Manifest(ctx, app, id)
 		},
-		Plan:    e.planned,
+		Vault: func(ctx context.Context, cmd *cobra.Command, a *access.Address) (*access.Opened, error) {
+			return e.opener().Open(ctx, nil, a, cmd.Flags())
+		},
 		Cluster: func() (client.Client, error) { return e.cluster() },
 		Now:     e.now,
 		Print:   e.print,
 		Step:    func(format string, args ...any) { e.progress.Step(format, args...) },
 	}
-}
-
-// planned finds a plan and what its applications need, as the vault has it.
-func (e *env) planned(ctx context.Context, cmd *cobra.Command, a *access.Address, name string) (*plan.Plan, string, []preflight.Need, error) {
-	in, err := e.opener().Open(ctx, nil, a, cmd.Flags())
-	if err != nil {
-		return nil, "", nil, err
-	}
-	c, err := e.cluster()
-	if err != nil {
-		return nil, "", nil, err
-	}
-	found, err := plans.Find(ctx, c, in.Project, name)
-	if errors.Is(err, plans.ErrUnknown) {
-		return nil, "", nil, exit.Refuse("`plan ls` lists those that there are", "neither this cluster nor the vault has a plan %q", name)
-	}
-	if err != nil {
-		return nil, "", nil, err
-	}
-	p := document.Convert(found.Object)
-	var apps []string
-	for _, a := range p.Applications {
-		apps = append(apps, a.Name)
-	}
-	demands, err := foresight.Demands(ctx, in.Project, apps)
-	if err != nil {
-		return nil, "", nil, err
-	}
-	var needs []preflight.Need
-	for _, d := range demands {
-		needs = append(needs, d.Need)
-	}
-	return p, in.Site, needs, nil
 }
 
 // keys is what `vault keys` works with.

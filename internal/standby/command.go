@@ -101,7 +101,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 // it ends away, and its log with it. said waits for the rest of it; stop ends it.
 func (s *Site) follow(ctx context.Context, name string) (said func() string, stop func()) {
 	if s.o.JobTail == nil {
-		return unheard, func() {}
+		return unwatched, func() {}
 	}
 	ctx, stop = context.WithCancel(ctx)
 	done := make(chan string, 1)
@@ -112,8 +112,8 @@ func (s *Site) follow(ctx context.Context, name string) (said func() string, sto
 	}, stop
 }
 
-// unheard is what is known of a Job that nobody listened to.
-func unheard() string { return "" }
+// unwatched is what is known of a Job that nobody listened to.
+func unwatched() string { return "" }
 
 // told is what a Job that speaks to Davit said last: ": " and the rest of a line that
 // begins with "davit: ".
@@ -194,7 +194,7 @@ func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Ser
 			answer = execute.Done("Job %s%s", u.GetName(), s.told(ctx, u.GetName()))
 		case "Failed":
 			if answer.Outcome == failover.NotDone {
-				answer = execute.NotDone("Job %s/%s failed: %s", v1alpha1.SystemNamespace, u.GetName(), s.lastWords(ctx, u.GetName(), u, unheard))
+				answer = execute.NotDone("Job %s/%s failed: %s", v1alpha1.SystemNamespace, u.GetName(), s.lastWords(ctx, u.GetName(), u, unwatched))
 			}
 		case "":
 			if answer.Outcome != failover.Done {

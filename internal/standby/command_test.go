@@ -80,7 +80,7 @@ func TestLastWords(t *testing.T) {
 			}
 			return tc.said, tc.err
 		}})
-		if got := s.lastWords(t.Context(), "j", live, unheard); got != tc.want {
+		if got := s.lastWords(t.Context(), "j", live, unwatched); got != tc.want {
 			t.Errorf("%q: %q, want %q", tc.said, got, tc.want)
 		}
 	}

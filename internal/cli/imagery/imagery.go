@@ -18,9 +18,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/images"
-	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
-	"davit.dev/davit/internal/preflight"
 )
 
 // Host is what the command line gives its commands.
@@ -29,8 +27,8 @@ type Host struct {
 	Bounded func(*cobra.Command) (context.Context, context.CancelFunc)
 	// Point finds the recovery point that is named, or an application's newest.
 	Point func(ctx context.Context, cmd *cobra.Command, a *access.Address, name string) (*point.Manifest, error)
-	// Plan finds a plan, the site that is asked, and what its applications need.
-	Plan    func(ctx context.Context, cmd *cobra.Command, a *access.Address, name string) (p *plan.Plan, site string, needs []preflight.Need, err error)
+	// Vault opens the vault and names this site.
+	Vault   func(ctx context.Context, cmd *cobra.Command, a *access.Address) (*access.Opened, error)
 	Cluster func() (client.Client, error)
 	Now     func() time.Time
 	Print   func(output.Result) error

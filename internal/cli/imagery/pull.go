@@ -2,6 +2,7 @@ package imagery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -10,9 +11,14 @@ import (
 
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/foresight"
 	"davit.dev/davit/internal/images"
 	"davit.dev/davit/internal/kube/larder"
+	"davit.dev/davit/internal/kube/plans"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/plan/document"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/vault"
 )
 
 // pulling is what `images pull` is given.
@@ -85,11 +91,15 @@ func (h Host) pull(cmd *cobra.Command, o *pulling, given []string) error {
 // named are the images, as pods here name them.
 func (h Host) named(ctx context.Context, cmd *cobra.Command, c client.Client, o *pulling, given []string) (of string, names []string, err error) {
 	if o.plan != "" {
-		p, site, needs, err := h.Plan(ctx, cmd, &o.Address, o.plan)
+		in, err := h.Vault(ctx, cmd, &o.Address)
 		if err != nil {
 			return "", nil, err
 		}
-		names, err = larder.ForPlan(ctx, c, p, site, needs, o.mirror)
+		p, needs, err := planned(ctx, c, in.Project, o.plan)
+		if err != nil {
+			return "", nil, err
+		}
+		names, err = larder.ForPlan(ctx, c, p, in.Site, needs, o.mirror)
 		return "plan " + p.Name, names, err
 	}
 	m, err := h.Point(ctx, cmd, &o.Address, given[0])
@@ -102,6 +112,31 @@ func (h Host) named(ctx context.Context, cmd *cobra.Command, c client.Client, o 
 	}
 	names, err = larder.Names(ctx, c, []larder.Wanted{w}, o.mirror, nil)
 	return "recovery point " + m.ID, names, err
+}
+
+// planned finds a plan, and what its applications need as the vault has it.
+func planned(ctx context.Context, c client.Client, project *vault.Project, name string) (*plan.Plan, []preflight.Need, error) {
+	found, err := plans.Find(ctx, c, project, name)
+	if errors.Is(err, plans.ErrUnknown) {
+		return nil, nil, exit.Refuse("`plan ls` lists those that there are", "neither this cluster nor the vault has a plan %q", name)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	p := document.Convert(found.Object)
+	var apps []string
+	for _, a := range p.Applications {
+		apps = append(apps, a.Name)
+	}
+	demands, err := foresight.Demands(ctx, project, apps)
+	if err != nil {
+		return nil, nil, err
+	}
+	var needs []preflight.Need
+	for _, d := range demands {
+		needs = append(needs, d.Need)
+	}
+	return p, needs, nil
 }
 
 // Pulled is what `images pull` did.
