@@ -12,9 +12,10 @@ import (
 	"time"
 )
 
-// leasedPlan writes a plan whose application runs under a lease. Whether east serves
+// leasedPlan writes a plan whose application runs under a lease, and which declares a site
+// lost that is seen so for as long as given. Whether east serves
 // it is asked of east's node, which answers without agent and API server.
-func leasedPlan(t *testing.T, a *app) string {
+func leasedPlan(t *testing.T, a *app, hysteresis string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "plan.yaml")
 	node := kubectl(t, east, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-node", "-o", "jsonpath={.items[0].status.podIP}")
@@ -25,9 +26,9 @@ spec:
   vault: %s
   sites: [{name: east}, {name: west}]
   applications: [{name: %s}]
-  declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: 20s, block: 1h, probes: {east: {kind: http, target: "http://%s:8082/active/%s", timeout: 3s}}}
+  declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: %s, block: 1h, probes: {east: {kind: http, target: "http://%s:8082/active/%s", timeout: 3s}}}
   fence: {timeout: 5s, lease: 15s, bound: 10s, driftPPM: 1000}
-`, a.name, a.vault, a.name, node, a.name)
+`, a.name, a.vault, a.name, hysteresis, node, a.name)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +75,40 @@ func onlyServing(t *testing.T, a *app, world *callers, mine string) {
 	back()
 }
 
+// flapping takes east away from everybody but its clients, twice, and gives it back each
+// time when both vantage points that are heard call it lost: for less long than the plan
+// asks. Nothing is declared, and nobody but east ever writes. That the same loss is
+// declared once it lasts is what comes after.
+func flapping(t *testing.T, a *app, world *callers, mine, theirs string) {
+	t.Helper()
+	defer witness(t, a.vault)()
+	views := func() string {
+		return try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={range .status.declaration.observers[*]}{.name}={.view} {end}`)
+	}
+	both := func(view string) func() (bool, string) {
+		return func() (bool, string) {
+			got := views()
+			return strings.Contains(got, "west="+view) && strings.Contains(got, "witness="+view), got
+		}
+	}
+	for range 2 {
+		for _, other := range []string{"vault", west} {
+			if err := rig.Bed.Cut(t.Context(), east, other); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, 3*time.Minute, "west and the witness call east lost", both("lost"))
+		if err := rig.Bed.HealAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 3*time.Minute, "both see east again", both("alive"))
+		world.more(t, mine)
+	}
+	if n, _ := world.heard(theirs); n != 0 || epochs(t, commonBucket(), a.name) != 2 || runOf(t, a.vault, a.name) != "" {
+		t.Fatalf("a site that came back was declared lost: west has said %d lines", n)
+	}
+}
+
 // seen is what west makes of east: the plan's condition, and what it says itself.
 func seen(t *testing.T, plan string) string {
 	return strings.TrimSpace(try(t, west, "get", "recoveryplan", plan, "-o",
@@ -94,7 +129,7 @@ func leaseOver(t *testing.T) {
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	mine, theirs := east+" "+a.name+"/writer", west+" "+a.name+"/writer"
-	file := leasedPlan(t, a)
+	file := leasedPlan(t, a, "10m")
 	davit(t, west, a.vault, "plan", "arm", file, "--yes").want(t, 3, "is held by site east, and this is site west")
 	davit(t, east, a.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2, lease of 15s, kept by every node")
 	davit(t, east, a.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2", "(as before)")
@@ -117,6 +152,11 @@ func leaseOver(t *testing.T) {
 	davit(t, west, a.vault, "plan", "show", a.name).want(t, 0, "is not declared automatically now: VantagesSilent, 1 of 3", "west alive")
 
 	onlyServing(t, a, world, mine)
+	flapping(t, a, world, mine, theirs)
+	file = leasedPlan(t, a, "20s")
+	for _, site := range []string{east, west} {
+		kubectl(t, site, "apply", "-f", file)
+	}
 	for _, other := range []string{"vault", west} { // the probe of the plan gets no answer either
 		if err := rig.Bed.Cut(t.Context(), east, other); err != nil {
 			t.Fatal(err)
@@ -175,5 +215,9 @@ func leaseOver(t *testing.T) {
 	if _, again := world.span(mine); !again.Equal(last) {
 		t.Error("east's writer spoke again")
 	}
+	eventually(t, 3*time.Minute, "east declares nothing after it: going back is for people, and for an hour nothing is declared at all", func() (bool, string) {
+		got := try(t, east, "get", "recoveryplan", a.name, "-o", `jsonpath={.status.conditions[?(@.type=="Declares")].status} {.status.conditions[?(@.type=="Declares")].message}`)
+		return strings.HasPrefix(got, "False ") && (strings.Contains(got, "a run ended") || strings.Contains(got, "never automatic")), got
+	})
 	davit(t, west, a.vault, "plan", "disarm", file, "--yes").want(t, 0, "epoch 4, no lease")
 }
