@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -25,7 +27,9 @@ func Tool(ctx context.Context, module, name string, log io.Writer) (string, erro
 		return "", err
 	}
 	defer unlock()
-	dir := filepath.Join(cache, "bin", "tools")
+	// Each checkout has its own: another's may know other flags, and replace it before it is run.
+	sum := sha256.Sum256([]byte(src))
+	dir := filepath.Join(cache, "bin", "tools-"+hex.EncodeToString(sum[:4]))
 	start := time.Now()
 	b := binary{name: name, module: module, pkg: "./cmd/" + name}
 	if err := b.build(ctx, src, dir, io.Discard); err != nil {
