@@ -7,6 +7,7 @@ var together = []day{
 	{"ConsoleTold", consoleTold},
 	{"Profiled", profiled},
 	{"KeptByLogs", keptByLogs},
+	{"AcrossNodes", acrossNodes},
 	{"OneByOne", oneByOne},
 	{"FullWhileFrozen", fullWhileFrozen},
 	{"VaultTrouble", vaultTrouble},

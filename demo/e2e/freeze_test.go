@@ -132,12 +132,19 @@ func writes(t *testing.T, namespace string) {
 // volumes of the class.
 func deployThree(t *testing.T, class string) *app {
 	t.Helper()
+	return deployThreeOn(t, class, "")
+}
+
+// deployThreeOn is deployThree with more in the databases' pod template.
+func deployThreeOn(t *testing.T, class, more string) *app {
+	t.Helper()
 	if rig.Images["shop-db"] == "" {
 		t.Fatal("the bed has no image shop-db")
 	}
 	a := &app{name: short(t), vault: common}
 	removeNamespace(t, east, a.name)
-	apply(t, east, fmt.Sprintf(three, a.name, rig.Images["shop-db"], class))
+	const last = "      terminationGracePeriodSeconds: 5\n"
+	apply(t, east, strings.Replace(fmt.Sprintf(three, a.name, rig.Images["shop-db"], class), last, last+more, 1))
 	t.Cleanup(func() { unprotect(east, a.name) })
 	writes(t, a.name)
 	return a
