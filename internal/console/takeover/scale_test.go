@@ -49,29 +49,45 @@ func TestFleet(t *testing.T) {
 	if told { // what logging in took is given back within seconds
 		row("idle console without sites, the other that follows it", "100 MiB", "%d MiB, %d MiB", r.rest(r.a), r.rest(r.b))
 	}
+	load := func() {
+		t.Helper()
+		text, err := os.ReadFile("/proc/loadavg")
+		r.must(err)
+		one, _, _ := strings.Cut(string(text), " ")
+		row("load", "", "%s", one)
+	}
+	load()
 	begun := time.Now()
 	all := r.crowd(n)
 	row(fmt.Sprintf("%d agents enrolled and connected", n), "", "%.1f s", time.Since(begun).Seconds())
 	r.round(all, r.a, "first")
 	row("one status round of all, by the console's record", "10 s", "%.1f s", r.round(all, r.a, "second").Seconds())
 	row("console with all agents: memory now, at the most", "2 GiB", "%d MiB, %d MiB", r.memory(r.a, "VmRSS"), r.memory(r.a, "VmHWM"))
+	if told {
+		row("console with all agents, idle for a while: memory, its own without the program's pages", "", "%d MiB, %d MiB", r.rest(r.a), r.memory(r.a, "RssAnon"))
+	}
 
+	load()
 	begun = time.Now()
+	console, agents := r.spent(r.b), own()
 	r.signal(r.a, syscall.SIGKILL)
 	took := r.takes(r.b, begun)
 	row("active console killed: the other is active after", "15 s", "%.1f s", took.Seconds())
 	r.back(all, r.b)
 	row("and all agents are back at it after", "60 s", "%.1f s", time.Since(begun).Seconds())
+	row("processor time of that: of the console, of all agents", "", "%.1f s, %.1f s", (r.spent(r.b) - console).Seconds(), (own() - agents).Seconds())
 	r.round(all, r.b, "third")
 
 	// The only console there is, killed and started again: all reconnect at once.
-	begun = time.Now()
+	load()
+	begun, agents = time.Now(), own()
 	r.signal(r.b, syscall.SIGKILL)
 	r.serve(r.b)
 	r.takes(r.b, begun)
 	row("the only console killed and started: active after", "", "%.1f s", time.Since(begun).Seconds())
 	r.back(all, r.b)
 	row("and all agents are back after", "60 s", "%.1f s", time.Since(begun).Seconds())
+	row("processor time of that: of the console, of all agents", "", "%.1f s, %.1f s", r.spent(r.b).Seconds(), (own() - agents).Seconds())
 	r.round(all, r.b, "fourth")
 	if !told {
 		t.Log("DAVIT_FLEET=5000 has as many agents")
@@ -225,4 +241,33 @@ func (r *rig) memory(c *console, line string) int64 {
 	}
 	r.t.Fatalf("%s is not in the status of console %s", line, c.name)
 	return 0
+}
+
+// spent is the processor time that a console's process has had. Other than what
+// something takes it does not depend on what else the machine does.
+func (r *rig) spent(c *console) time.Duration {
+	r.t.Helper()
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.cmd.Process.Pid), "stat"))
+	r.must(err)
+	_, rest, _ := strings.Cut(string(text), ") ") // after the name, which may be anything
+	all := strings.Fields(rest)
+	if len(all) < 13 {
+		r.t.Fatalf("the times of console %s: %s", c.name, text)
+	}
+	var ticks int64
+	for _, one := range all[11:13] { // in user and in system mode
+		n, err := strconv.ParseInt(one, 10, 64)
+		r.must(err)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond // as Linux tells it everywhere
+}
+
+// own is the processor time of this process, which has the agents.
+func own() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
