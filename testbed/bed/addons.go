@@ -17,6 +17,7 @@ import (
 	"text/template"
 	"time"
 
+	"davit.dev/davit/testbed/bed/host"
 	"davit.dev/davit/testbed/build"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,7 +67,7 @@ func (s *Site) apply(ctx context.Context, bin build.Set, name, manifests string)
 	if _, err := s.kubectl(ctx, bin, manifests, "apply", "--server-side", "--force-conflicts", "-f", "-"); err != nil {
 		return fmt.Errorf("apply %s to %s: %w", name, s.name, err)
 	}
-	return writeFile(s.path("applied", name), []byte(digest(manifests)), 0o644)
+	return host.WriteFile(s.path("applied", name), []byte(digest(manifests)), 0o644)
 }
 
 func (s *Site) hasApplied(name, manifests string) bool {

@@ -15,7 +15,7 @@ import (
 	"regexp"
 	"slices"
 
-	"golang.org/x/sys/unix"
+	"davit.dev/davit/testbed/bed/host"
 )
 
 // VaultName is the member that holds the S3 server.
@@ -39,10 +39,10 @@ type Bed struct {
 type spec struct {
 	Sites []string `json:"sites"`
 	// Workers are the nodes that sites have beside their first one, by site.
-	Workers   map[string][]string `json:"workers,omitempty"`
-	Subnets   map[string]Subnet   `json:"subnets"`
-	AccessKey string              `json:"accessKey"`
-	SecretKey string              `json:"secretKey"`
+	Workers   map[string][]string    `json:"workers,omitempty"`
+	Subnets   map[string]host.Subnet `json:"subnets"`
+	AccessKey string                 `json:"accessKey"`
+	SecretKey string                 `json:"secretKey"`
 }
 
 // Open finds an instance. It need not exist: Up creates it.
@@ -55,7 +55,7 @@ func Open(instance string) (*Bed, error) {
 	}
 	base := os.Getenv("DAVIT_BED_STATE")
 	if base == "" {
-		base = hostDir
+		base = host.Dir
 	}
 	base, err := filepath.Abs(base)
 	if err != nil {
@@ -89,7 +89,7 @@ func (b *Bed) path(elem ...string) string { return filepath.Join(append([]string
 func (b *Bed) lockPath() string { return filepath.Join(filepath.Dir(b.dir), "."+b.instance+".lock") }
 
 // lock keeps everyone else away from the instance.
-func (b *Bed) lock() (unlock func(), err error) { return lockFile(b.lockPath()) }
+func (b *Bed) lock() (unlock func(), err error) { return host.Lock(b.lockPath()) }
 
 // Instance is the bed's name.
 func (b *Bed) Instance() string { return b.instance }
@@ -195,11 +195,11 @@ func (b *Bed) lockMember(member string) (unlock func(), n *node, err error) {
 		return nil, nil, fmt.Errorf("find %q: no such member; instance %s has %v", member, b.instance, b.members())
 	}
 	// Shared, so that one site can be killed while another comes back.
-	unlockBed, err := lockWith(b.lockPath(), unix.LOCK_SH)
+	unlockBed, err := host.LockShared(b.lockPath())
 	if err != nil {
 		return nil, nil, err
 	}
-	unlockNode, err := lockFile(filepath.Join(n.dir, ".lock"))
+	unlockNode, err := host.Lock(filepath.Join(n.dir, ".lock"))
 	if err != nil {
 		unlockBed()
 		return nil, nil, err

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"text/template"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 //go:embed config/*.tmpl
@@ -51,18 +53,18 @@ func (n *node) writeConfig(v values) error {
 		if err != nil {
 			return err
 		}
-		if err := writeFile(file, data, 0o644); err != nil {
+		if err := host.WriteFile(file, data, 0o644); err != nil {
 			return err
 		}
 	}
 	for _, r := range v.RegistryHosts {
 		hosts := fmt.Sprintf("server = \"http://%s\"\n\n[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\", \"push\"]\n", r.Address, r.Address)
-		if err := writeFile(path("containerd", "certs.d", r.Name, "hosts.toml"), []byte(hosts), 0o644); err != nil {
+		if err := host.WriteFile(path("containerd", "certs.d", r.Name, "hosts.toml"), []byte(hosts), 0o644); err != nil {
 			return err
 		}
 	}
 	// CoreDNS has no upstream: what the bed does not know does not exist, and tests get the answer at once.
-	return writeFile(path("resolv.conf"), []byte("options ndots:5\n"), 0o644)
+	return host.WriteFile(path("resolv.conf"), []byte("options ndots:5\n"), 0o644)
 }
 
 // writeKubeconfigs makes one kubeconfig for each client of the API server.
@@ -72,7 +74,7 @@ func (s *Site) writeKubeconfigs() error {
 		if err != nil {
 			return err
 		}
-		if err := writeFile(s.path("kubeconfig", user), data, 0o600); err != nil {
+		if err := host.WriteFile(s.path("kubeconfig", user), data, 0o600); err != nil {
 			return err
 		}
 	}

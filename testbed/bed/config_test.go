@@ -10,6 +10,9 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"davit.dev/davit/testbed/bed/host"
+	"davit.dev/davit/testbed/bed/pki"
 )
 
 // testBed is a bed that exists on paper only.
@@ -18,7 +21,7 @@ func testBed(t *testing.T) *Bed {
 	t.Setenv("DAVIT_BED_STATE", "/s")
 	b := must(Open("x"))(t)
 	b.dir = t.TempDir()
-	b.spec = spec{Sites: []string{"east", "west"}, Subnets: map[string]Subnet{VaultName: {11}, "east": {12}, "west": {13}}}
+	b.spec = spec{Sites: []string{"east", "west"}, Subnets: map[string]host.Subnet{VaultName: {Index: 11}, "east": {Index: 12}, "west": {Index: 13}}}
 	return b
 }
 
@@ -74,7 +77,7 @@ func TestManifestsAreWellFormed(t *testing.T) {
 func TestKubeconfigLoads(t *testing.T) {
 	b := testBed(t)
 	s := b.Site("east")
-	check(t, writeSitePKI(s.pki(), s.name, s.net, time.Now()))
+	check(t, pki.WriteSite(s.pki(), s.name, s.net, time.Now()))
 	cfg := must(clientcmd.RESTConfigFromKubeConfig(must(s.kubeconfig("admin", "admin"))(t)))(t)
 	if cfg.Host != "https://10.88.12.2:6443" || len(cfg.CAData) == 0 || len(cfg.KeyData) == 0 {
 		t.Errorf("got %s", cfg.Host)

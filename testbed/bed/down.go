@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 // Down removes every process, mount, loop device, namespace, link, rule and file of the instance.
@@ -53,18 +55,18 @@ func (b *Bed) removeNodes(ctx context.Context) error {
 
 // forget gives the subnets back last: as long as anything is left, nobody else may have them.
 func (b *Bed) forget() error {
-	if err := removeTree(b.dir); err != nil {
+	if err := host.RemoveTree(b.dir); err != nil {
 		return err
 	}
 	b.spec = spec{}
 	_ = os.Remove(b.lockPath()) // held, so nobody is between opening and locking it unnoticed
-	return withHost(func(r *hostRecord) error {
+	return host.Update(func(r *host.Record) error {
 		for key := range r.Subnets {
 			if strings.HasPrefix(key, b.instance+"/") {
 				delete(r.Subnets, key)
 			}
 		}
-		r.restore()
+		r.Restore()
 		return nil
 	})
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 // A worker lives in mounts of its own, as another machine would: what DaemonSets say of paths of the node must be true
@@ -51,7 +53,7 @@ func (n *node) startMachine(holder string) error {
 	}
 	pid := cmd.Process.Pid
 	go func() { _ = cmd.Wait() }()
-	return writeJSON(n.pidFile(machineName), pidRecord{PID: pid, Start: startTime(pid), Boot: bootID()})
+	return host.WriteJSON(n.pidFile(machineName), pidRecord{PID: pid, Start: startTime(pid), Boot: bootID()})
 }
 
 func (n *node) ownDir(dir string) string {
@@ -68,7 +70,7 @@ func (n *node) makeMounts() error {
 		return fmt.Errorf("part mounts: %w", err)
 	}
 	state := filepath.Dir(filepath.Dir(n.dir))
-	for _, dir := range []string{state, hostDir, "/run/netns"} {
+	for _, dir := range []string{state, host.Dir, "/run/netns"} {
 		mounts, err := mountsUnder(dir)
 		if err != nil {
 			return err

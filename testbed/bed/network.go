@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 // linkName is the interface inside the namespace.
@@ -43,7 +43,7 @@ func (n *node) linkUp(ctx context.Context) error {
 		}
 	}
 	return inNetns(n.netns(), func() error {
-		return setSysctls(map[string]string{
+		return host.SetSysctls(map[string]string{
 			"net/ipv4/ip_forward":              "1",
 			"net/ipv4/conf/all/route_localnet": "1",
 			"net/ipv4/ping_group_range":        "0\t2147483647",
@@ -98,72 +98,6 @@ func (n *node) removeNetwork(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// setSysctls writes what differs. Optional ones may be missing in this kernel or read-only in a namespace.
-func setSysctls(need, optional map[string]string) error {
-	for name, value := range need {
-		if _, err := setSysctl(name, value); err != nil {
-			return err
-		}
-	}
-	for name, value := range optional {
-		_, _ = setSysctl(name, value)
-	}
-	return nil
-}
-
-// setSysctl returns the value that was there before.
-func setSysctl(name, value string) (old string, err error) {
-	path := filepath.Join("/proc/sys", name)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("read sysctl: %w", err)
-	}
-	old = strings.TrimSpace(string(data))
-	if old == value {
-		return old, nil
-	}
-	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
-		return old, fmt.Errorf("set sysctl %s=%s: %w", name, value, err)
-	}
-	return old, nil
-}
-
-// hostSysctls is what the host needs while any bed is up. Two kubelets and their containers run out of
-// the default of 128 inotify instances.
-var hostSysctls = sysctls{
-	"net/ipv4/ip_forward":           "1",
-	"fs/inotify/max_user_instances": "8192",
-	"fs/inotify/max_user_watches":   "1048576",
-}
-
-// raise applies the host's sysctls and remembers what was there before the first bed came.
-func (r *hostRecord) raise() error {
-	if r.Sysctls == nil {
-		r.Sysctls = sysctls{}
-	}
-	for name, value := range hostSysctls {
-		old, err := setSysctl(name, value)
-		if err != nil {
-			return err
-		}
-		if _, known := r.Sysctls[name]; !known {
-			r.Sysctls[name] = old
-		}
-	}
-	return nil
-}
-
-// restore puts the host's sysctls back once no bed is left.
-func (r *hostRecord) restore() {
-	if len(r.Subnets) > 0 {
-		return
-	}
-	for name, value := range r.Sysctls {
-		_, _ = setSysctl(name, value)
-	}
-	r.Sysctls = nil
 }
 
 // firewall holds the instance's cuts. Sets make a cut one atomic change that also hits established flows.
@@ -325,15 +259,6 @@ func (b *Bed) member(name string) *node {
 		if n.name == name {
 			return n
 		}
-	}
-	return nil
-}
-
-// removeTree deletes a directory and says so when something in it is still mounted.
-func removeTree(path string) error {
-	err := os.RemoveAll(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", path, err)
 	}
 	return nil
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 // process is a daemon of the bed, started detached and found again through its pid file.
@@ -79,7 +81,7 @@ type node struct {
 	name     string
 	dir      string // state
 	logs     string
-	net      Subnet
+	net      host.Subnet
 	// at is where a worker has its state in its own mounts: the directory of its site; empty for all others.
 	at   string
 	held *os.File // a worker's mounts, while it is killed
@@ -120,7 +122,7 @@ func (n *node) start(p process) error {
 	rec := pidRecord{PID: pid, Start: startTime(pid), Boot: bootID()}
 	// Reap it should it end while this process lives: a zombie would look alive to those who only see the pid.
 	go func() { _ = cmd.Wait() }()
-	return writeJSON(n.pidFile(p.name), rec)
+	return host.WriteJSON(n.pidFile(p.name), rec)
 }
 
 // await polls ready until it holds, the component dies, or ctx ends.

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 func TestParseStartTime(t *testing.T) {
@@ -35,7 +37,7 @@ func TestReadPIDRefusesAnotherProcess(t *testing.T) {
 		"other boot":           {pidRecord{mine.PID, mine.Start, "other"}, false},
 		"no such process":      {pidRecord{1 << 30, "", mine.Boot}, false},
 	} {
-		check(t, writeJSON(path, c.rec))
+		check(t, host.WriteJSON(path, c.rec))
 		if _, got := readPID(path); got != c.want {
 			t.Errorf("%s: got %v", name, got)
 		}

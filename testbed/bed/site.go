@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 // Site is one Kubernetes cluster with its storage and its way in. Its own node runs the control plane; it may have
@@ -116,7 +118,7 @@ func (n *node) loadImage(ctx context.Context, tar string) error {
 	if _, err := n.ctr(ctx, "images", "import", "--snapshotter", "overlayfs", tar); err != nil {
 		return fmt.Errorf("import %s into %s: %w", tar, n.name, err)
 	}
-	return writeFile(marker, []byte(tar+"\n"), 0o644)
+	return host.WriteFile(marker, []byte(tar+"\n"), 0o644)
 }
 
 // Images lists the references of the images the site has.

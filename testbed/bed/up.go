@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"davit.dev/davit/testbed/bed/host"
+	"davit.dev/davit/testbed/bed/pki"
 	"davit.dev/davit/testbed/build"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -151,7 +153,7 @@ func (b *Bed) prepare(ctx context.Context, opt Options) error {
 	}
 	for _, s := range b.Sites() {
 		v := b.values(s)
-		if err := errors.Join(writeSitePKI(s.pki(), s.name, s.net, time.Now()), s.writeKubeconfigs(), s.writeConfig(v)); err != nil {
+		if err := errors.Join(pki.WriteSite(s.pki(), s.name, s.net, time.Now()), s.writeKubeconfigs(), s.writeConfig(v)); err != nil {
 			return err
 		}
 		for _, w := range s.workers() {
@@ -182,25 +184,25 @@ func (b *Bed) settle(sites []string) error {
 	if b.spec.AccessKey == "" {
 		b.spec.AccessKey, b.spec.SecretKey = "bed"+newSecret(8), newSecret(20)
 	}
-	b.spec.Subnets = map[string]Subnet{}
-	err := withHost(func(r *hostRecord) error {
+	b.spec.Subnets = map[string]host.Subnet{}
+	err := host.Update(func(r *host.Record) error {
 		members := append([]string{VaultName}, b.spec.Sites...)
 		for _, workers := range b.spec.Workers {
 			members = append(members, workers...)
 		}
 		for _, name := range members {
-			n, err := r.allocate(b.instance+"/"+name, addressInUse)
+			n, err := r.Allocate(b.instance+"/"+name, host.AddressInUse)
 			if err != nil {
 				return err
 			}
 			b.spec.Subnets[name] = n
 		}
-		return r.raise()
+		return r.Raise()
 	})
 	if err != nil {
 		return err
 	}
-	return writeJSON(b.path("bed.json"), b.spec)
+	return host.WriteJSON(b.path("bed.json"), b.spec)
 }
 
 // makeShared lets mounts made in a container under the state directory reach the host, as CSI drivers need, without

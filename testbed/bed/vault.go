@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"davit.dev/davit/testbed/bed/pki"
 	"davit.dev/davit/testbed/build"
 )
 
@@ -53,11 +54,11 @@ func (b *Bed) S3() S3Info {
 
 func (b *Bed) writeVaultPKI(now time.Time) error {
 	v := b.vault()
-	ca, err := openAuthority(filepath.Join(v.dir, "pki"), "ca", "bed vault "+b.instance, now)
+	ca, err := pki.OpenAuthority(filepath.Join(v.dir, "pki"), "ca", "bed vault "+b.instance, now)
 	if err != nil {
 		return err
 	}
-	return ca.issue(leaf{name: "server", cn: "vault", hosts: []string{"vault.bed", "localhost", "127.0.0.1", v.net.Address()}})
+	return ca.Issue(pki.Leaf{Name: "server", CN: "vault", Hosts: []string{"vault.bed", "localhost", "127.0.0.1", v.net.Address()}})
 }
 
 // startVault runs the S3 server and, in front of it, the one that ends TLS.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"davit.dev/davit/testbed/bed/host"
+	"davit.dev/davit/testbed/bed/pki"
 	"davit.dev/davit/testbed/build"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -149,7 +151,7 @@ func (s *Site) RemoveNode(ctx context.Context, name string) error {
 	if err := errors.Join(w.linkDown(ctx), w.killAll(ctx)); err != nil {
 		return err
 	}
-	err = errors.Join(w.forgetNode(ctx), w.removeNetwork(ctx), removeTree(w.dir), removeTree(w.logs))
+	err = errors.Join(w.forgetNode(ctx), w.removeNetwork(ctx), host.RemoveTree(w.dir), host.RemoveTree(w.logs))
 	for _, ext := range []string{".crt", ".key"} {
 		_ = os.Remove(filepath.Join(s.pki(), w.certName()+ext))
 	}
@@ -157,10 +159,10 @@ func (s *Site) RemoveNode(ctx context.Context, name string) error {
 		return err
 	}
 	s.bed.spec.Workers[s.name] = slices.Delete(s.bed.spec.Workers[s.name], i, i+1)
-	if err := writeJSON(s.bed.path("bed.json"), s.bed.spec); err != nil {
+	if err := host.WriteJSON(s.bed.path("bed.json"), s.bed.spec); err != nil {
 		return err
 	}
-	err = withHost(func(r *hostRecord) error {
+	err = host.Update(func(r *host.Record) error {
 		delete(r.Subnets, s.bed.instance+"/"+name)
 		return nil
 	})
@@ -206,13 +208,13 @@ func (w *worker) certName() string { return "kubelet-" + w.name }
 
 // prepare writes keys and configuration. In the worker's own mounts they are where the first node has its own.
 func (w *worker) prepare() error {
-	ca, err := openAuthority(w.site.pki(), "ca", "kubernetes", time.Now())
+	ca, err := pki.OpenAuthority(w.site.pki(), "ca", "kubernetes", time.Now())
 	if err != nil {
 		return err
 	}
-	if err := ca.issue(leaf{
-		name: w.certName(), cn: "system:node:" + w.name, groups: []string{"system:nodes"},
-		hosts: []string{w.name, "127.0.0.1", w.net.Address()},
+	if err := ca.Issue(pki.Leaf{
+		Name: w.certName(), CN: "system:node:" + w.name, Groups: []string{"system:nodes"},
+		Hosts: []string{w.name, "127.0.0.1", w.net.Address()},
 	}); err != nil {
 		return err
 	}
@@ -221,7 +223,7 @@ func (w *worker) prepare() error {
 		if err != nil {
 			return fmt.Errorf("read certificate: %w", err)
 		}
-		if err := writeFile(filepath.Join(w.dir, "pki", to), data, 0o600); err != nil {
+		if err := host.WriteFile(filepath.Join(w.dir, "pki", to), data, 0o600); err != nil {
 			return err
 		}
 	}
@@ -230,7 +232,7 @@ func (w *worker) prepare() error {
 		if err != nil {
 			return err
 		}
-		if err := writeFile(filepath.Join(w.dir, "kubeconfig", user), data, 0o600); err != nil {
+		if err := host.WriteFile(filepath.Join(w.dir, "kubeconfig", user), data, 0o600); err != nil {
 			return err
 		}
 	}

@@ -9,8 +9,10 @@ import (
 
 const (
 	// StockName is the ConfigMap of Davit's namespace that keeps what was seen of images on
-	// nodes, and StockKey its entry: kubelets name only their fifty largest.
-	StockName, StockKey = "davit-images", "images.json"
+	// nodes: kubelets name only their fifty largest.
+	StockName = "davit-images"
+	// StockKey is its entry.
+	StockKey = "images.json"
 	// stockFresh is for how long what was seen counts: a node may drop an image that nothing
 	// runs.
 	stockFresh = 24 * time.Hour

@@ -1,4 +1,4 @@
-package bed
+package pki
 
 import (
 	"crypto/x509"
@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 func loadCert(t *testing.T, path string) *x509.Certificate {
@@ -15,8 +17,8 @@ func loadCert(t *testing.T, path string) *x509.Certificate {
 
 func TestSitePKI(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
-	net := Subnet{42}
-	check(t, writeSitePKI(dir, "east", net, now))
+	net := host.Subnet{Index: 42}
+	check(t, WriteSite(dir, "east", net, now))
 	roots := x509.NewCertPool()
 	roots.AddCert(loadCert(t, filepath.Join(dir, "ca.crt")))
 	server := x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
@@ -42,9 +44,9 @@ func TestSitePKI(t *testing.T) {
 
 func TestSitePKIIsKept(t *testing.T) {
 	dir := t.TempDir()
-	check(t, writeSitePKI(dir, "east", Subnet{42}, time.Now()))
+	check(t, WriteSite(dir, "east", host.Subnet{Index: 42}, time.Now()))
 	before := snapshot(t, dir)
-	check(t, writeSitePKI(dir, "east", Subnet{42}, time.Now().Add(time.Hour)))
+	check(t, WriteSite(dir, "east", host.Subnet{Index: 42}, time.Now().Add(time.Hour)))
 	after := snapshot(t, dir)
 	if len(before) < 20 {
 		t.Errorf("only %d files", len(before))
@@ -71,4 +73,19 @@ func snapshot(t *testing.T, dir string) map[string]string {
 		return err
 	}))
 	return files
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		check(t, err)
+		return v
+	}
 }

@@ -1,4 +1,5 @@
-package bed
+// Package host is what all beds of a machine share: subnets, kernel settings, locks, and files that are replaced in one step.
+package host
 
 import (
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,9 +22,9 @@ const (
 	lastIndex  = 99
 )
 
-// hostDir holds what all beds of a host share. It is fixed, whatever DAVIT_BED_STATE says:
+// Dir holds what all beds of a host share. It is fixed, whatever DAVIT_BED_STATE says:
 // two beds with different state directories still compete for the same subnets.
-const hostDir = "/var/lib/davit-bed"
+const Dir = "/var/lib/davit-bed"
 
 // Subnet derives all addresses of one namespace from its index.
 type Subnet struct {
@@ -50,16 +52,14 @@ func (s Subnet) DNSService() string { return fmt.Sprintf("10.%d.0.10", 128+s.Ind
 // Veth is the name of the host's end of the link.
 func (s Subnet) Veth() string { return fmt.Sprintf("bed%d", s.Index) }
 
-// hostRecord is what all beds of a host share: who has which subnet, and what to put back at the end.
-type hostRecord struct {
-	Subnets map[string]int `json:"subnets"` // "<instance>/<node>" to index
-	Sysctls sysctls        `json:"sysctls,omitempty"`
+// Record is what all beds of a host share: who has which subnet, and what to put back at the end.
+type Record struct {
+	Subnets map[string]int    `json:"subnets"`           // "<instance>/<node>" to index
+	Sysctls map[string]string `json:"sysctls,omitempty"` // as they were before the first bed came
 }
 
-type sysctls map[string]string
-
-// allocate gives key the lowest free index, or the one it has already.
-func (r *hostRecord) allocate(key string, inUse func(int) bool) (Subnet, error) {
+// Allocate gives key the lowest free index, or the one it has already.
+func (r *Record) Allocate(key string, inUse func(int) bool) (Subnet, error) {
 	if n, ok := r.Subnets[key]; ok {
 		return Subnet{n}, nil
 	}
@@ -81,7 +81,7 @@ func (r *hostRecord) allocate(key string, inUse func(int) bool) (Subnet, error) 
 		key, firstIndex, lastIndex, r.keys())
 }
 
-func (r *hostRecord) keys() []string {
+func (r *Record) keys() []string {
 	keys := make([]string, 0, len(r.Subnets))
 	for k := range r.Subnets {
 		keys = append(keys, k)
@@ -90,8 +90,8 @@ func (r *hostRecord) keys() []string {
 	return keys
 }
 
-// addressInUse reports whether the host already has an address in the veth network of index n.
-func addressInUse(n int) bool {
+// AddressInUse reports whether the host already has an address in the veth network of index n.
+func AddressInUse(n int) bool {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return false
@@ -105,15 +105,15 @@ func addressInUse(n int) bool {
 	return false
 }
 
-// withHost runs change on the shared record under the host-wide lock and writes the outcome back.
-func withHost(change func(*hostRecord) error) error {
-	unlock, err := lockFile(filepath.Join(hostDir, "host.lock"))
+// Update runs change on the shared record under the host-wide lock and writes the outcome back.
+func Update(change func(*Record) error) error {
+	unlock, err := Lock(filepath.Join(Dir, "host.lock"))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	path := filepath.Join(hostDir, "host.json")
-	var rec hostRecord
+	path := filepath.Join(Dir, "host.json")
+	var rec Record
 	data, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -127,13 +127,16 @@ func withHost(change func(*hostRecord) error) error {
 	if err := change(&rec); err != nil {
 		return err
 	}
-	return writeJSON(path, rec)
+	return WriteJSON(path, rec)
 }
 
-// lockFile takes an exclusive lock that ends with unlock or with the process.
-func lockFile(path string) (unlock func(), err error) { return lockWith(path, unix.LOCK_EX) }
+// Lock takes an exclusive lock that ends with unlock or with the process.
+func Lock(path string) (unlock func(), err error) { return lock(path, unix.LOCK_EX) }
 
-func lockWith(path string, how int) (unlock func(), err error) {
+// LockShared takes a lock that others may share.
+func LockShared(path string) (unlock func(), err error) { return lock(path, unix.LOCK_SH) }
+
+func lock(path string, how int) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("create lock directory: %w", err)
 	}
@@ -156,16 +159,17 @@ func lockWith(path string, how int) (unlock func(), err error) {
 	}
 }
 
-// writeJSON replaces path in one step, so that a reader never sees half a file.
-func writeJSON(path string, v any) error {
+// WriteJSON replaces path in one step, so that a reader never sees half a file.
+func WriteJSON(path string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	return writeFile(path, append(data, '\n'), 0o600)
+	return WriteFile(path, append(data, '\n'), 0o600)
 }
 
-func writeFile(path string, data []byte, mode fs.FileMode) error {
+// WriteFile replaces path in one step, and makes its directory.
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("create directory: %w", err)
 	}
@@ -181,6 +185,81 @@ func writeFile(path string, data []byte, mode fs.FileMode) error {
 	}
 	if err := os.Rename(tmp.Name(), path); err != nil {
 		return fmt.Errorf("replace %s: %w", path, err)
+	}
+	return nil
+}
+
+// SetSysctls writes what differs. Optional ones may be missing in this kernel or read-only in a namespace.
+func SetSysctls(need, optional map[string]string) error {
+	for name, value := range need {
+		if _, err := setSysctl(name, value); err != nil {
+			return err
+		}
+	}
+	for name, value := range optional {
+		_, _ = setSysctl(name, value)
+	}
+	return nil
+}
+
+// setSysctl returns the value that was there before.
+func setSysctl(name, value string) (old string, err error) {
+	path := filepath.Join("/proc/sys", name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read sysctl: %w", err)
+	}
+	old = strings.TrimSpace(string(data))
+	if old == value {
+		return old, nil
+	}
+	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+		return old, fmt.Errorf("set sysctl %s=%s: %w", name, value, err)
+	}
+	return old, nil
+}
+
+// hostSysctls is what the host needs while any bed is up. Two kubelets and their containers run out of
+// the default of 128 inotify instances.
+var hostSysctls = map[string]string{
+	"net/ipv4/ip_forward":           "1",
+	"fs/inotify/max_user_instances": "8192",
+	"fs/inotify/max_user_watches":   "1048576",
+}
+
+// Raise applies the host's sysctls and remembers what was there before the first bed came.
+func (r *Record) Raise() error {
+	if r.Sysctls == nil {
+		r.Sysctls = map[string]string{}
+	}
+	for name, value := range hostSysctls {
+		old, err := setSysctl(name, value)
+		if err != nil {
+			return err
+		}
+		if _, known := r.Sysctls[name]; !known {
+			r.Sysctls[name] = old
+		}
+	}
+	return nil
+}
+
+// Restore puts the host's sysctls back once no bed is left.
+func (r *Record) Restore() {
+	if len(r.Subnets) > 0 {
+		return
+	}
+	for name, value := range r.Sysctls {
+		_, _ = setSysctl(name, value)
+	}
+	r.Sysctls = nil
+}
+
+// RemoveTree deletes a directory and says so when something in it is still mounted.
+func RemoveTree(path string) error {
+	err := os.RemoveAll(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", path, err)
 	}
 	return nil
 }

@@ -1,4 +1,5 @@
-package bed
+// Package pki makes the certificates of a bed, laid out as kubeadm does.
+package pki
 
 import (
 	"crypto"
@@ -17,29 +18,31 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"davit.dev/davit/testbed/bed/host"
 )
 
 const certLife = 10 * 365 * 24 * time.Hour
 
-// authority signs certificates. Its files are <dir>/<name>.crt and <dir>/<name>.key.
-type authority struct {
+// Authority signs certificates. Its files are <dir>/<name>.crt and <dir>/<name>.key.
+type Authority struct {
 	dir  string
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	now  time.Time
 }
 
-// leaf says what a certificate is for.
-type leaf struct {
-	name   string // file name without extension
-	cn     string
-	groups []string
-	hosts  []string // DNS names and addresses; none means a client certificate
+// Leaf says what a certificate is for.
+type Leaf struct {
+	Name   string // file name without extension
+	CN     string
+	Groups []string
+	Hosts  []string // DNS names and addresses; none means a client certificate
 }
 
-// openAuthority loads the authority at dir/name, or makes it: a site keeps its identity over kill and revive.
-func openAuthority(dir, name, cn string, now time.Time) (*authority, error) {
-	a := &authority{dir: dir, now: now}
+// OpenAuthority loads the authority at dir/name, or makes it: a site keeps its identity over kill and revive.
+func OpenAuthority(dir, name, cn string, now time.Time) (*Authority, error) {
+	a := &Authority{dir: dir, now: now}
 	crt, key := filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	if err := a.load(crt, key); err == nil {
 		return a, nil
@@ -73,7 +76,7 @@ func openAuthority(dir, name, cn string, now time.Time) (*authority, error) {
 	return a, a.load(crt, key)
 }
 
-func (a *authority) load(crt, key string) error {
+func (a *Authority) load(crt, key string) error {
 	c, err := readPEM(crt)
 	if err != nil {
 		return err
@@ -96,40 +99,40 @@ func (a *authority) load(crt, key string) error {
 	return nil
 }
 
-// issue writes <dir>/<name>.{crt,key} unless they exist.
-func (a *authority) issue(l leaf) error {
-	crt := filepath.Join(a.dir, l.name+".crt")
+// Issue writes <dir>/<name>.{crt,key} unless they exist.
+func (a *Authority) Issue(l Leaf) error {
+	crt := filepath.Join(a.dir, l.Name+".crt")
 	if _, err := os.Stat(crt); err == nil {
 		return nil
 	}
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return fmt.Errorf("generate key of %s: %w", l.name, err)
+		return fmt.Errorf("generate key of %s: %w", l.Name, err)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, l.template(a.now), a.cert, k.Public(), a.key)
 	if err != nil {
-		return fmt.Errorf("sign %s: %w", l.name, err)
+		return fmt.Errorf("sign %s: %w", l.Name, err)
 	}
-	if err := writeKey(filepath.Join(a.dir, l.name+".key"), k); err != nil {
+	if err := writeKey(filepath.Join(a.dir, l.Name+".key"), k); err != nil {
 		return err
 	}
 	return writePEM(crt, "CERTIFICATE", der, 0o644)
 }
 
-func (l leaf) template(now time.Time) *x509.Certificate {
+func (l Leaf) template(now time.Time) *x509.Certificate {
 	t := &x509.Certificate{
 		SerialNumber: serial(),
-		Subject:      pkix.Name{CommonName: l.cn, Organization: l.groups},
+		Subject:      pkix.Name{CommonName: l.CN, Organization: l.Groups},
 		NotBefore:    now.Add(-time.Hour),
 		NotAfter:     now.Add(certLife),
 		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
-	if len(l.hosts) == 0 {
+	if len(l.Hosts) == 0 {
 		return t
 	}
 	t.ExtKeyUsage = append(t.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-	for _, h := range l.hosts {
+	for _, h := range l.Hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
 		} else {
@@ -159,45 +162,45 @@ func writeServiceAccountKey(dir string) error {
 	return writePEM(pub, "PUBLIC KEY", der, 0o644)
 }
 
-// writeSitePKI lays out the files as kubeadm does, because that is what tools that save a control plane look for.
-func writeSitePKI(dir, site string, net Subnet, now time.Time) error {
-	ca, err := openAuthority(dir, "ca", "kubernetes", now)
+// WriteSite lays out the files as kubeadm does, because that is what tools that save a control plane look for.
+func WriteSite(dir, site string, net host.Subnet, now time.Time) error {
+	ca, err := OpenAuthority(dir, "ca", "kubernetes", now)
 	if err != nil {
 		return err
 	}
-	etcd, err := openAuthority(filepath.Join(dir, "etcd"), "ca", "etcd-ca", now)
+	etcd, err := OpenAuthority(filepath.Join(dir, "etcd"), "ca", "etcd-ca", now)
 	if err != nil {
 		return err
 	}
-	for _, l := range []leaf{
-		{name: "server", cn: site, hosts: []string{"localhost", "127.0.0.1", net.Address()}},
-		{name: "apiserver-etcd-client", cn: "kube-apiserver-etcd-client"},
+	for _, l := range []Leaf{
+		{Name: "server", CN: site, Hosts: []string{"localhost", "127.0.0.1", net.Address()}},
+		{Name: "apiserver-etcd-client", CN: "kube-apiserver-etcd-client"},
 	} {
-		if err := etcd.issue(l); err != nil {
+		if err := etcd.Issue(l); err != nil {
 			return err
 		}
 	}
 	for _, l := range siteLeaves(site, net) {
-		if err := ca.issue(l); err != nil {
+		if err := ca.Issue(l); err != nil {
 			return err
 		}
 	}
 	return writeServiceAccountKey(dir)
 }
 
-func siteLeaves(site string, net Subnet) []leaf {
+func siteLeaves(site string, net host.Subnet) []Leaf {
 	api := []string{
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
 		"localhost", "127.0.0.1", net.Address(), net.APIService(), site + ".bed",
 	}
-	return []leaf{
-		{name: "apiserver", cn: "kube-apiserver", hosts: api},
-		{name: "apiserver-kubelet-client", cn: "kube-apiserver-kubelet-client", groups: []string{"system:masters"}},
-		{name: "admin", cn: "kubernetes-admin", groups: []string{"system:masters"}},
-		{name: "controller-manager", cn: "system:kube-controller-manager"},
-		{name: "scheduler", cn: "system:kube-scheduler"},
-		{name: "kube-proxy", cn: "system:kube-proxy"},
-		{name: "kubelet", cn: "system:node:" + site, groups: []string{"system:nodes"}, hosts: []string{site, "127.0.0.1", net.Address()}},
+	return []Leaf{
+		{Name: "apiserver", CN: "kube-apiserver", Hosts: api},
+		{Name: "apiserver-kubelet-client", CN: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}},
+		{Name: "admin", CN: "kubernetes-admin", Groups: []string{"system:masters"}},
+		{Name: "controller-manager", CN: "system:kube-controller-manager"},
+		{Name: "scheduler", CN: "system:kube-scheduler"},
+		{Name: "kube-proxy", CN: "system:kube-proxy"},
+		{Name: "kubelet", CN: "system:node:" + site, Groups: []string{"system:nodes"}, Hosts: []string{site, "127.0.0.1", net.Address()}},
 	}
 }
 
@@ -218,7 +221,7 @@ func writeKey(path string, key crypto.PrivateKey) error {
 }
 
 func writePEM(path, kind string, der []byte, mode fs.FileMode) error {
-	return writeFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode)
+	return host.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode)
 }
 
 func readPEM(path string) ([]byte, error) {
