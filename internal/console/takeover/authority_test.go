@@ -36,6 +36,11 @@ func TestAuthorityReplaced(t *testing.T) {
 	for _, c := range []*console{r.a, r.b} {
 		until(t, "vouched for both", func() bool { return r.vouched(c) == 2 })
 	}
+	c := r.console("c") // joins while both are trusted
+	r.must(r.run(c, append([]string{"console", "join", "--data", c.dir, "--recovery-key-file", r.dir + "/key"}, r.place.flags...)...))
+	r.serve(c)
+	until(t, "following", func() bool { return r.passive(c) && r.vouched(c) == 2 })
+	r.signal(c, syscall.SIGKILL)
 	r.signal(r.a, syscall.SIGKILL)
 	until(t, "active", func() bool { return r.active(r.b) })
 	r.call(r.b, r.token, "GET", "/projects/"+project+"/tokens", nil, nil)
