@@ -52,7 +52,7 @@ If the vault has a console, that is installed, beside where it is served already
 is made, as "davit console init" does, with --admin and --password-file; the password does not get into the cluster, nor does
 the recovery key: the pods get a key of their own, which "davit vault keys remove" shuts out.
 
-Given again, it upgrades. Without --vault-url what the cluster has of the vault stays as it is.`,
+Given again, it upgrades. Without --vault-url what the cluster has of the vault stays as it is, and without --service the Service's type.`,
 		Example: `  davit install console --vault-url s3://backups/davit --endpoint https://s3.example.com --join --recovery-key-file ./davit-recovery.key \
     --admin anna --password-file ./first-password --service LoadBalancer --url https://console.example.com:8443
   davit install console --image registry.example.com/davit:v2 --service LoadBalancer --url https://console.example.com:8443   # upgrades`,
@@ -71,7 +71,7 @@ Given again, it upgrades. Without --vault-url what the cluster has of the vault 
 	flags.StringVar(&o.ImagePullPolicy, "image-pull-policy", "", "Always, IfNotPresent or Never")
 	flags.StringSliceVar(&o.ImagePullSecrets, "image-pull-secret", nil, "name of a Secret in davit-console for the registry")
 	flags.Int32Var(&o.Replicas, "replicas", 2, "consoles, of which one is active")
-	flags.StringVar(&o.ServiceType, "service", "ClusterIP", "type of the Service: ClusterIP, NodePort or LoadBalancer")
+	flags.StringVar(&o.ServiceType, "service", "", "type of the Service: ClusterIP, NodePort or LoadBalancer (default: that of the Service there, else ClusterIP)")
 	flags.StringVar(&o.URL, "url", "", "where people and agents find the console, https://NAME:PORT; for NodePort with the nodes' port")
 	flags.StringSliceVar(&o.Names, "name", nil, "more names and addresses for the console's own certificate")
 	flags.StringVar(&o.TLSSecret, "tls-secret", "", "Secret in davit-console with a certificate to use instead (tls.crt, tls.key)")
@@ -108,6 +108,9 @@ func (h Host) install(cmd *cobra.Command, o *installation) error {
 	if err != nil {
 		return err
 	}
+	if err := keepService(ctx, c, &o.ConsoleOptions); err != nil {
+		return err
+	}
 	if err := h.way(ctx, cmd, c, o); err != nil {
 		return err
 	}
@@ -115,6 +118,25 @@ func (h Host) install(cmd *cobra.Command, o *installation) error {
 		return exit.Hint(err, "give the same command again, with --join if it made the project: it goes on from here")
 	}
 	return h.Print(Put{Namespace: install.ConsoleNamespace, URL: o.ConsoleOptions.Address(), Consoles: o.Replicas, Active: o.wait, KeyFile: o.made()})
+}
+
+// keepService leaves the type of an installed Service as it is where none is asked for:
+// an upgrade that says nothing of it would end the way in from outside.
+func keepService(ctx context.Context, c client.Reader, o *install.ConsoleOptions) error {
+	if o.ServiceType != "" {
+		return nil
+	}
+	var there corev1.Service
+	err := c.Get(ctx, client.ObjectKey{Namespace: install.ConsoleNamespace, Name: install.ConsoleName}, &there)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for the console's Service: %w", err)
+	}
+	o.ServiceType = string(there.Spec.Type)
+	_, err = install.RenderConsole(*o)
+	return exit.AsUsage(err) // it may need --url
 }
 
 // made names the recovery key's file if it was made here.

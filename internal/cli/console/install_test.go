@@ -7,8 +7,13 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
 	"davit.dev/davit/internal/console"
 	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -67,5 +72,37 @@ func TestAKeyThatWasShutOut(t *testing.T) {
 	store.now = true // no answer is not that it was shut out: another key for each try would be
 	if _, err := admitted(t.Context(), p, heir.Secret()); !errors.Is(err, vault.ErrUnavailable) {
 		t.Errorf("the vault is silent: %v", err)
+	}
+}
+
+// TestServiceStays: an upgrade changes the type of the Service only if it is told to.
+func TestServiceStays(t *testing.T) {
+	const url = "https://console.example.com:30443"
+	for _, c := range []struct{ there, asked, url, want string }{
+		{"", "", "", ""}, // ClusterIP
+		{"LoadBalancer", "", url, "LoadBalancer"},
+		{"NodePort", "", url, "NodePort"},
+		{"ClusterIP", "", "", "ClusterIP"},
+		{"LoadBalancer", "ClusterIP", url, "ClusterIP"},
+		{"LoadBalancer", "", "", "refused"}, // it needs --url
+	} {
+		b := fake.NewClientBuilder()
+		if c.there != "" {
+			b = b.WithObjects(&corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Namespace: install.ConsoleNamespace, Name: install.ConsoleName},
+				Spec:       corev1.ServiceSpec{Type: corev1.ServiceType(c.there)},
+			})
+		}
+		o := install.ConsoleOptions{ServiceType: c.asked, URL: c.url}
+		err := keepService(t.Context(), b.Build(), &o)
+		if c.want == "refused" {
+			if err == nil {
+				t.Errorf("%+v: not refused", c)
+			}
+			continue
+		}
+		if err != nil || o.ServiceType != c.want {
+			t.Errorf("%+v: %q, %v", c, o.ServiceType, err)
+		}
 	}
 }
