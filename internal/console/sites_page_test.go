@@ -33,7 +33,11 @@ func TestQuotaPage(t *testing.T) {
 		return regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(text)[1]
 	}
 	give := func(text string) url.Values {
-		return url.Values{"form": {form(text)}, "documents": {"0"}, "agents": {"1"}, "members": {"1"}, "tokens": {"1"}, "restores": {"0"}, "bytes": {"0"}}
+		all := url.Values{"form": {form(text)}, "documents": {"0"}, "agents": {"1"}, "members": {"1"}, "tokens": {"1"}, "restores": {"0"}, "bytes": {"0"}}
+		for _, seen := range regexp.MustCompile(`name="(seen-[a-z]+)" value="([0-9]+)"`).FindAllStringSubmatch(text, -1) {
+			all.Set(seen[1], seen[2])
+		}
+		return all
 	}
 	text := w.shown(vera, "/p/acme/people", "Quota")
 	if strings.Contains(text, "Set the quota") {
@@ -45,6 +49,9 @@ func TestQuotaPage(t *testing.T) {
 	text = w.shown(anna, "/p/acme/people", "Set the quota")
 	if code, text := w.do(anna, w.post("/p/acme/quota", give(text), w.url)); code >= 400 {
 		t.Fatalf("%d %s", code, text)
+	}
+	if code, text := w.do(anna, w.post("/p/acme/quota", give(text), w.url)); code != http.StatusConflict { // from a page of before
+		t.Errorf("%d %s", code, text)
 	}
 	token := func(name string) (int, string) {
 		text := w.shown(anna, "/p/acme/people", "Make a token")

@@ -78,7 +78,7 @@ func (h Host) setQuota() *cobra.Command {
 			if flags.Changed(string(quota.Bytes)) {
 				next.Bytes = wanted.Bytes
 			}
-			if q, err = s.SetQuota(ctx, s.Project, next); err != nil {
+			if q, err = s.SetQuota(ctx, s.Project, api.NewQuota{Numbers: next, Seen: &q.Limits}); err != nil {
 				return h.Explain(err)
 			}
 			return h.Print(Quota{q})

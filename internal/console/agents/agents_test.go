@@ -423,7 +423,7 @@ func TestQuotaIsNoNewsToStrangers(t *testing.T) {
 	w := newWorld(t)
 	good := w.token("acme", "west")
 	w.agent("east", w.link(w.token("acme", "east"))).await(t, "connected", connected)
-	if err := quota.Set(t.Context(), w.project("acme"), audit.Act{By: "user/anna", At: w.time()}, quota.Numbers{Agents: 1}); err != nil {
+	if err := quota.Set(t.Context(), w.project("acme"), audit.Act{By: "user/anna", At: w.time()}, quota.Numbers{Agents: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	forged := good

@@ -8,7 +8,7 @@ import (
 func quotaRoutes() []route {
 	return []route{
 		{method: "GET", path: inProject + "/quota", summary: "What the project may have at most, and what it has", need: account.Read, out: Quota{}, serve: quotaOf},
-		{method: "PUT", path: inProject + "/quota", summary: "Set what the project may have at most, for administrators of the console; 0 is no limit", need: account.Read, in: quota.Numbers{}, out: Quota{}, serve: setQuota},
+		{method: "PUT", path: inProject + "/quota", summary: "Set what the project may have at most, for administrators of the console; 0 is no limit", need: account.Read, in: NewQuota{}, out: Quota{}, serve: setQuota},
 	}
 }
 
@@ -16,6 +16,13 @@ func quotaRoutes() []route {
 type Quota struct {
 	Limits quota.Numbers `json:"limits"`
 	Used   quota.Numbers `json:"used"`
+}
+
+// NewQuota is what a project may have from now on.
+type NewQuota struct {
+	quota.Numbers
+	// Seen are the limits that the writer saw: if they are others by now, nothing is set.
+	Seen *quota.Numbers `json:"seen,omitempty"`
 }
 
 func quotaOf(c *call) (any, error) {
@@ -28,14 +35,14 @@ func quotaOf(c *call) (any, error) {
 }
 
 func setQuota(c *call) (any, error) {
-	var in quota.Numbers
+	var in NewQuota
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
 	if err := c.administers(); err != nil {
 		return nil, err
 	}
-	if err := quota.Set(c.ctx(), c.project, c.Door.Act(c.who, c.r), in); err != nil {
+	if err := quota.Set(c.ctx(), c.project, c.Door.Act(c.who, c.r), in.Numbers, in.Seen); err != nil {
 		return nil, err
 	}
 	return quotaOf(c)

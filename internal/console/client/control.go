@@ -9,7 +9,6 @@ import (
 
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/placement"
-	"davit.dev/davit/internal/console/quota"
 )
 
 // tell sends a body as JSON and reads the answer into out.
@@ -153,6 +152,6 @@ func (c *Client) Quota(ctx context.Context, project string) (q api.Quota, err er
 }
 
 // SetQuota sets what a project may have at most.
-func (c *Client) SetQuota(ctx context.Context, project string, in quota.Numbers) (q api.Quota, err error) {
+func (c *Client) SetQuota(ctx context.Context, project string, in api.NewQuota) (q api.Quota, err error) {
 	return q, c.tell(ctx, "PUT", []string{"projects", project, "quota"}, in, &q)
 }

@@ -79,11 +79,26 @@ func Limits(ctx context.Context, p *store.Project) (n Numbers, err error) {
 	return n, nil
 }
 
-// Set gives a project other limits.
-func Set(ctx context.Context, p *store.Project, act audit.Act, n Numbers) error {
+// Set gives a project other limits. With seen, those have to be its limits still, else
+// store.ErrConflict says that another administrator set others meanwhile.
+func Set(ctx context.Context, p *store.Project, act audit.Act, n Numbers, seen *Numbers) error {
 	for _, k := range Kinds() {
 		if n.Of(k) < 0 {
 			return fmt.Errorf("set quota of project %s: %w: %d %s are not possible; 0 is no limit", p.Name, store.ErrRefused, n.Of(k), k)
+		}
+	}
+	one, _ := taking.LoadOrStore(p.ID, new(sync.Mutex))
+	if mutex, ok := one.(*sync.Mutex); ok {
+		mutex.Lock()
+		defer mutex.Unlock()
+	}
+	if seen != nil {
+		is, err := Limits(ctx, p)
+		if err != nil {
+			return err
+		}
+		if is != *seen {
+			return fmt.Errorf("set quota of project %s: %w: its limits are others by now: read them again and make the change there", p.Name, store.ErrConflict)
 		}
 	}
 	return p.KeepSecret(ctx, act, secret, n)

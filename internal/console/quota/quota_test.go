@@ -47,7 +47,7 @@ func token(p *store.Project, n int, life time.Duration) func() error {
 // limit, and what ends makes room.
 func TestTake(t *testing.T) {
 	shop, bank := projects(t)
-	if err := Set(t.Context(), shop, act(), Numbers{Tokens: 2}); err != nil {
+	if err := Set(t.Context(), shop, act(), Numbers{Tokens: 2}, nil); err != nil {
 		t.Fatal(err)
 	}
 	take := func(p *store.Project, n int, at time.Time) error {
@@ -73,13 +73,13 @@ func TestTake(t *testing.T) {
 	if err := take(shop, 3, now.Add(2*time.Hour)); err != nil {
 		t.Errorf("tokens that are over are in the way: %v", err)
 	}
-	if err := Set(t.Context(), shop, act(), Numbers{Tokens: 1}); err != nil {
+	if err := Set(t.Context(), shop, act(), Numbers{Tokens: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if used, err := Used(t.Context(), shop, nil, now); err != nil || used.Tokens != 3 {
 		t.Errorf("a limit below the use took something away: %+v, %v", used, err)
 	}
-	if err := Set(t.Context(), shop, act(), Numbers{Agents: -1}); !errors.Is(err, store.ErrRefused) {
+	if err := Set(t.Context(), shop, act(), Numbers{Agents: -1}, nil); !errors.Is(err, store.ErrRefused) {
 		t.Errorf("%v", err)
 	}
 }
@@ -87,7 +87,7 @@ func TestTake(t *testing.T) {
 // Of those who ask at once, as many get it as may.
 func TestTakeAtOnce(t *testing.T) {
 	shop, _ := projects(t)
-	if err := Set(t.Context(), shop, act(), Numbers{Tokens: 3}); err != nil {
+	if err := Set(t.Context(), shop, act(), Numbers{Tokens: 3}, nil); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
@@ -104,7 +104,7 @@ func TestRoom(t *testing.T) {
 	shop, _ := projects(t)
 	known := &fleet.Snapshot{Applications: []fleet.Application{{Points: []fleet.Point{{Stored: 60}, {Stored: 40}}}}}
 	for most, refused := range map[int64]bool{0: false, 100: true, 101: false} {
-		if err := Set(t.Context(), shop, act(), Numbers{Bytes: most}); err != nil {
+		if err := Set(t.Context(), shop, act(), Numbers{Bytes: most}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := Room(t.Context(), shop, known, now); errors.Is(err, store.ErrRefused) != refused {
@@ -135,5 +135,23 @@ func TestRestores(t *testing.T) {
 		if used, err := Used(t.Context(), shop, nil, now.Add(after)); err != nil || used.Restores != want {
 			t.Errorf("after %s: %d, want %d; %v", after, used.Restores, want, err)
 		}
+	}
+}
+
+// TestSetMeanwhile: of two administrators who saw the same limits, the second is told.
+func TestSetMeanwhile(t *testing.T) {
+	shop, _ := projects(t)
+	seen := Numbers{}
+	if err := Set(t.Context(), shop, act(), Numbers{Agents: 4}, &seen); err != nil {
+		t.Fatal(err)
+	}
+	if err := Set(t.Context(), shop, act(), Numbers{Tokens: 9}, &seen); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("set over another's: %v", err)
+	}
+	if n, err := Limits(t.Context(), shop); err != nil || n != (Numbers{Agents: 4}) {
+		t.Errorf("%+v, %v", n, err)
+	}
+	if err := Set(t.Context(), shop, act(), Numbers{Tokens: 9}, nil); err != nil { // who does not say what he saw overwrites
+		t.Error(err)
 	}
 }

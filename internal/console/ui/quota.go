@@ -36,20 +36,33 @@ func setQuota(v *visit) error {
 	if err := v.administers(); err != nil {
 		return err
 	}
-	given := map[quota.Kind]int64{}
-	for _, k := range quota.Kinds() {
-		n, err := strconv.ParseInt(v.field(string(k)), 10, 64)
-		if err != nil {
-			return fmt.Errorf("%w: %q is no number of %s; 0 is no limit", store.ErrRefused, v.field(string(k)), k)
-		}
-		given[k] = n
+	n, err := v.limits("")
+	if err != nil {
+		return err
 	}
-	n := quota.Numbers{
-		Documents: int(given[quota.Documents]), Agents: int(given[quota.Agents]), Members: int(given[quota.Members]),
-		Tokens: int(given[quota.Tokens]), Restores: int(given[quota.Restores]), Bytes: given[quota.Bytes],
+	seen, err := v.limits("seen-")
+	if err != nil {
+		return err
 	}
-	if err := quota.Set(v.ctx(), v.project, v.Door.Act(v.who, v.r), n); err != nil {
+	if err := quota.Set(v.ctx(), v.project, v.Door.Act(v.who, v.r), n, &seen); err != nil {
 		return err
 	}
 	return v.then(v.peoplePath())
+}
+
+// limits are those of a form, in fields whose names begin so.
+func (v *visit) limits(prefix string) (quota.Numbers, error) {
+	given := map[quota.Kind]int64{}
+	for _, k := range quota.Kinds() {
+		text := v.field(prefix + string(k))
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return quota.Numbers{}, fmt.Errorf("%w: %q is no number of %s; 0 is no limit", store.ErrRefused, text, k)
+		}
+		given[k] = n
+	}
+	return quota.Numbers{
+		Documents: int(given[quota.Documents]), Agents: int(given[quota.Agents]), Members: int(given[quota.Members]),
+		Tokens: int(given[quota.Tokens]), Restores: int(given[quota.Restores]), Bytes: given[quota.Bytes],
+	}, nil
 }
