@@ -165,7 +165,7 @@ func (t *term) announce(p *store.Project, s *journal.Sender) {
 	var said []authority.Listing
 	for t.ctx.Err() == nil {
 		insist(t.ctx, s.Log, func() (err error) {
-			said, err = t.say(p, said != nil)
+			said, err = t.say(p)
 			return err
 		})
 		for t.ctx.Err() == nil && !t.rotated(p, said) {
@@ -210,18 +210,20 @@ func insist(ctx context.Context, log *slog.Logger, say func() error) {
 
 // say takes up the authorities that a project has in its vault, and says there who is
 // active. It returns which authorities those are.
-func (t *term) say(p *store.Project, again bool) ([]authority.Listing, error) {
+func (t *term) say(p *store.Project) ([]authority.Listing, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, sayLimit)
 	defer cancel()
 	b, err := t.duty.shelves.book(ctx, p, false)
 	if err != nil {
 		return nil, err
 	}
-	listed, err := authority.List(ctx, b.Project) // first: what comes meanwhile is seen at the next look
+	listed, err := authority.List(ctx, b.Project)
 	if err != nil {
 		return nil, err
 	}
-	if b, err = t.duty.shelves.book(ctx, p, again); err != nil {
+	// Read after the list: what comes meanwhile is seen at the next look. What was
+	// read before would be passed off as what is listed, and a retirement never be seen.
+	if b, err = t.duty.shelves.book(ctx, p, true); err != nil {
 		return nil, err
 	}
 	trusted := b.Authority.Trusted()
