@@ -49,7 +49,8 @@ func open(s *stage.Stage, set settings) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS = -1 // no limit of the client's own, as in davit
+	config.QPS = -1                  // no limit of the client's own, as in davit
+	config.DisableCompression = true // as in davit's agent: the server is near
 	if b.kube, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}
