@@ -51,7 +51,7 @@ func TestLostAgainAndAgain(t *testing.T) {
 			pauses = append(pauses, d)
 		}
 	}
-	w.serve()
+	w.start() // it is away again and again
 	consoletest.Until(t, "lost four times", func() (bool, string) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // kubelets is a cluster whose pods are at once as a kubelet leaves them: say tells of a node's image.
 func kubelets(t *testing.T, say func(node, image string, policy corev1.PullPolicy) corev1.ContainerState, objects ...client.Object) (client.Client, *[]batchv1.Job) {
 	t.Helper()
+	var mu sync.Mutex // nodes are asked side by side
 	var made []batchv1.Job
 	objects = append(objects,
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}},
@@ -35,7 +37,9 @@ func kubelets(t *testing.T, say func(node, image string, policy corev1.PullPolic
 			if !is {
 				return nil
 			}
+			mu.Lock()
 			made = append(made, *job)
+			mu.Unlock()
 			spec := job.Spec.Template.Spec
 			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: job.Namespace, Name: job.Name, Labels: map[string]string{batchv1.JobNameLabel: job.Name}}, Spec: spec}
 			for _, x := range spec.Containers {
