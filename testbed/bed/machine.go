@@ -128,6 +128,10 @@ func (n *node) openMounts() (*os.File, error) {
 	return nil, fmt.Errorf("find mounts of %s: %w; is it up?", n.name, os.ErrNotExist)
 }
 
+// A thread that has entered a node's namespaces ends with its goroutine, all but a process's first one: that would stay
+// there for good, and so would the node's mounts. So the first is nobody else's than main's.
+func init() { runtime.LockOSThread() }
+
 // enterMounts moves the calling thread, which must be locked to its goroutine and end with it.
 func enterMounts(mounts *os.File) error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
