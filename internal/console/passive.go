@@ -158,7 +158,14 @@ func (t *trail) database(ctx context.Context, p *store.Project, db store.Journal
 	if err != nil {
 		return err
 	}
-	if _, err = journal.CatchUp(ctx, b, db); err == nil && (sure || t.faults[id] != "") {
+	_, err = journal.CatchUp(ctx, b, db)
+	if errors.Is(err, authority.ErrUnread) { // the active console has taken up a newer one
+		if b, err = t.shelves.book(ctx, p, true); err != nil {
+			return err
+		}
+		_, err = journal.CatchUp(ctx, b, db)
+	}
+	if err == nil && (sure || t.faults[id] != "") {
 		err = journal.Reached(ctx, b, db)
 	}
 	if !errors.Is(err, journal.ErrFork) {

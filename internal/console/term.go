@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -226,8 +227,8 @@ func (t *term) say(p *store.Project) ([]authority.Listing, error) {
 	if b, err = t.duty.shelves.book(ctx, p, true); err != nil {
 		return nil, err
 	}
-	trusted := b.Authority.Trusted()
-	if err := t.adopt(ctx, p, trusted); err != nil {
+	trusted, err := t.adopt(ctx, p, b.Authority)
+	if err != nil {
 		return nil, err
 	}
 	var others []*x509.Certificate
@@ -239,34 +240,57 @@ func (t *term) say(p *store.Project) ([]authority.Listing, error) {
 	return listed, beacon.Put(ctx, b.Project, r, by, by.Certificate, others...)
 }
 
-// adopt has a project's authorities be those of its vault. Each of its steps can be the
-// last one: the next term goes on from there.
-func (t *term) adopt(ctx context.Context, p *store.Project, trusted []*authority.Authority) error {
+// adopt has a project's authorities be those of its vault, of which it returns those that
+// are trusted, the newest first. Each of its steps can be the last one: the next term goes
+// on from there.
+func (t *term) adopt(ctx context.Context, p *store.Project, vaults *authority.Authority) ([]*authority.Authority, error) {
 	known, err := authorities(ctx, p)
-	if err != nil || known[0].Number > trusted[0].Number { // an older vault: agents know the newer one
-		return err
+	if err != nil {
+		return nil, err
+	}
+	trusted, err := following(known, vaults)
+	if err != nil {
+		return nil, fmt.Errorf("take up the authorities of %s: %w", p.Name, err)
+	}
+	if known[0].Number > trusted[0].Number {
+		return trusted, nil
 	}
 	same := func(a, b *authority.Authority) bool { return a.Number == b.Number }
 	act := audit.Act{By: "console", At: t.duty.Now()}
 	if !slices.EqualFunc(known, trusted, same) {
 		if err := p.KeepSecret(ctx, act, formerSecret, trusted[1:]); err != nil {
-			return err
+			return nil, err
 		}
 		if err := p.KeepSecret(ctx, act, authority.Secret, trusted[0]); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	var errs []error
-	note := func(of *store.Project) {
+	note := func() {
 		var at authority.Adopted
-		err := of.Secret(ctx, authority.AdoptedSecret, &at)
-		if of.ID == p.ID && trusted[0].Number > 1 && (err != nil || at.Number != trusted[0].Number) {
-			errs = append(errs, of.KeepSecret(ctx, act, authority.AdoptedSecret, authority.Adopted{Number: trusted[0].Number, At: t.duty.Now()}))
+		err := p.Secret(ctx, authority.AdoptedSecret, &at)
+		if trusted[0].Number > 1 && (err != nil || at.Number != trusted[0].Number) {
+			errs = append(errs, p.KeepSecret(ctx, act, authority.AdoptedSecret, authority.Adopted{Number: trusted[0].Number, At: t.duty.Now()}))
 		}
 	}
-	t.duty.now.Load().agents.Refresh(note)
-	note(p) // also where no agent has called yet, or a term ended before it was noted
-	return errors.Join(errs...)
+	t.duty.now.Load().agents.Refresh(p, note)
+	note() // also where no agent has called yet, or a term ended before it was noted
+	return trusted, errors.Join(errs...)
+}
+
+// following are the authorities to trust of those that a vault has, where others are known
+// already. Whoever can write to the vault or delete there, as sites can, neither has a
+// line of his own be taken up, nor one be trusted again that was retired.
+func following(known []*authority.Authority, vaults *authority.Authority) ([]*authority.Authority, error) {
+	trusted := vaults.Trusted()
+	if known[0].Number > trusted[0].Number { // an older vault: agents know the newer one
+		return trusted, nil
+	}
+	if known[0].Number < trusted[0].Number && !vaults.Follows(known[0]) {
+		return nil, fmt.Errorf("%w: the vault's authority %d is not the one that this console knows", authority.ErrForged, known[0].Number)
+	}
+	oldest := known[len(known)-1].Number
+	return slices.DeleteFunc(trusted, func(a *authority.Authority) bool { return a.Number < oldest }), nil
 }
 
 // confirm says that this term goes on.
@@ -310,12 +334,18 @@ type ledger struct{ *shelves }
 var _ lead.Ledger = ledger{}
 
 func inVault[T any](ctx context.Context, l ledger, do func(lead.InVault) (T, error)) (T, error) {
+	var out T
 	b, err := l.book(ctx, nil, false)
 	if err != nil {
-		var none T
-		return none, err
+		return out, err
 	}
-	out, err := do(lead.InVault{Project: b.Project, Authority: b.Authority, Console: b.Console})
+	out, err = do(lead.InVault{Project: b.Project, Authority: b.Authority, Console: b.Console})
+	if errors.Is(err, authority.ErrUnread) { // the other console has taken up a newer one
+		if b, err = l.book(ctx, nil, true); err != nil {
+			return out, err
+		}
+		out, err = do(lead.InVault{Project: b.Project, Authority: b.Authority, Console: b.Console})
+	}
 	if err != nil && !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrExists) {
 		l.forget()
 	}

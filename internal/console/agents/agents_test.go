@@ -513,7 +513,7 @@ func TestRenewalAndOverlap(t *testing.T) {
 	}
 	w.pass(2 * 24 * time.Hour)
 	w.roots["acme"] = []*authority.Authority{second, w.roots["acme"][0]}
-	w.server.Refresh(func(*store.Project) {})
+	w.server.Refresh(w.project("acme"), func() {})
 	b := w.agent("east", l)
 	b.await(t, "connected", connected)
 	b.stop()
@@ -522,7 +522,7 @@ func TestRenewalAndOverlap(t *testing.T) {
 	}
 	// A console that has the former authority alone, as from a backup, is found too.
 	w.roots["acme"] = w.roots["acme"][:1]
-	w.server.Refresh(func(*store.Project) {})
+	w.server.Refresh(w.project("acme"), func() {})
 	c := w.agent("east", l)
 	c.await(t, "connected", connected)
 	c.stop()
@@ -702,9 +702,9 @@ func TestGoesOver(t *testing.T) {
 	}
 	w.root("acme", both.Trusted())
 	told := 0
-	w.server.Refresh(func(*store.Project) { told++ })
+	w.server.Refresh(w.project("acme"), func() { told++ })
 	knows("over", both.Certificate, old.Certificate)
-	w.server.Refresh(func(*store.Project) { told++ })
+	w.server.Refresh(w.project("acme"), func() { told++ })
 	if told != 1 {
 		t.Errorf("told %d times", told)
 	}
@@ -713,8 +713,32 @@ func TestGoesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.root("acme", both.Trusted())
-	w.server.Refresh(func(*store.Project) {})
+	w.server.Refresh(w.project("acme"), func() {})
 	knows("alone", both.Certificate)
 	b := w.agent("west", away)
 	b.await(t, "shut out", func(s dial.Status) bool { return s.Fault != "" && !s.Connected })
+}
+
+// What one project takes up is no look at another's, which may be half written: agents
+// would be told what neither was nor is to be.
+func TestRefreshIsOfOneProject(t *testing.T) {
+	w := newWorld(t)
+	w.agent("east", w.link(w.token("other", "east"))).await(t, "connected", connected)
+	was := w.roots["other"]
+	w.root("other", []*authority.Authority{was[0], was[0]})
+	pins := func() int {
+		d, err := w.server.door(uplink.ServerName(uplink.Pin(was[0].Certificate)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(d.pins())
+	}
+	w.server.Refresh(w.project("acme"), func() {})
+	if n := pins(); n != 1 {
+		t.Errorf("%d authorities of another project", n)
+	}
+	w.server.Refresh(w.project("other"), func() {}) // the control
+	if n := pins(); n != 2 {
+		t.Errorf("%d authorities of the project itself", n)
+	}
 }

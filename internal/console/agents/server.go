@@ -163,34 +163,38 @@ func (s *Server) open(p *store.Project, authorities []*authority.Authority) {
 	}
 }
 
-// Refresh reads which authorities projects have now. Where they are others, the agents'
+// Refresh reads which authorities a project has now. Where they are others, its agents'
 // streams are ended: they come back, by an authority that is trusted, and are told which
-// are. One that cannot be read goes on with what it had. between is called of each
-// when all new certificates are of the newest, and before anybody asks for one.
-func (s *Server) Refresh(between func(p *store.Project)) {
+// are. One that cannot be read goes on with what it had. between is called when all new
+// certificates are of the newest, and before anybody asks for one. It is for whoever has
+// changed them: read by another in the middle of that, they would be others than both.
+func (s *Server) Refresh(p *store.Project, between func()) {
 	s.mu.Lock()
-	known := map[string]*door{}
+	var known *door
 	for _, d := range s.doors {
-		known[d.project.ID] = d
+		if d.project.ID == p.ID {
+			known = d
+		}
 	}
 	s.mu.Unlock()
-	for _, d := range known {
-		authorities, err := s.Authorities(s.ctx, d.project)
-		if err != nil {
-			continue
-		}
-		now := &door{project: d.project, authorities: authorities}
-		if slices.Equal(now.pins(), d.pins()) {
-			continue
-		}
-		s.mu.Lock()
-		maps.DeleteFunc(s.doors, func(_ string, of *door) bool { return of.project.ID == d.project.ID })
-		s.open(d.project, authorities)
-		s.mu.Unlock()
-		s.Log.Info("a project's authorities are others: its agents are to call again", "project", d.project.Name, "newest", authorities[0].Number, "trusted", len(authorities))
-		between(d.project)
-		s.room(d.project).hangUp()
+	if known == nil {
+		return
 	}
+	authorities, err := s.Authorities(s.ctx, p)
+	if err != nil {
+		return
+	}
+	now := &door{project: known.project, authorities: authorities}
+	if slices.Equal(now.pins(), known.pins()) {
+		return
+	}
+	s.mu.Lock()
+	maps.DeleteFunc(s.doors, func(_ string, of *door) bool { return of.project.ID == p.ID })
+	s.open(known.project, authorities)
+	s.mu.Unlock()
+	s.Log.Info("a project's authorities are others: its agents are to call again", "project", p.Name, "newest", authorities[0].Number, "trusted", len(authorities))
+	between()
+	s.room(known.project).hangUp()
 }
 
 // pins are those of the authorities.

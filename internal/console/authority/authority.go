@@ -51,7 +51,10 @@ type Authority struct {
 	// sealed with them can be read.
 	Former []*Authority
 	// Retired says that nobody trusts it any more.
-	Retired  bool
+	Retired bool
+	// line are the certificates of all authorities up to this one, the first one first;
+	// none of one that was not read from a vault.
+	line     []*x509.Certificate
 	signer   crypto.Signer
 	wrapping *seal.Key
 }
@@ -65,6 +68,8 @@ type document struct {
 	Certificate   []byte    `json:"certificate"`
 	Key           []byte    `json:"key"` // PKCS #8, sealed
 	Created       time.Time `json:"created"`
+	// Vouched is the signature of the authority before; the first has none.
+	Vouched []byte `json:"vouched,omitempty"`
 }
 
 // wrap is the wrapping key for one recipient.
@@ -91,7 +96,7 @@ func Ensure(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 	if !errors.Is(err, vault.ErrNotFound) {
 		return a, err
 	}
-	a, err = create(ctx, p, 1, []vault.Recipient{identity.Recipient()}, now)
+	a, err = create(ctx, p, nil, []vault.Recipient{identity.Recipient()}, now)
 	if errors.Is(err, vault.ErrExists) { // someone else was faster
 		return Read(ctx, p, identity)
 	}
@@ -119,38 +124,35 @@ func read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Auth
 	if len(all) == 0 {
 		return nil, vault.ErrNotFound
 	}
-	a, err := readOne(ctx, p, identity, all[0])
+	documents, certificates, err := line(ctx, p, all)
 	if err != nil {
 		return nil, err
 	}
-	for _, l := range all[1:] {
-		former, err := readOne(ctx, p, identity, l)
+	a, err := readOne(ctx, p, identity, documents[0])
+	if err != nil {
+		return nil, err
+	}
+	a.line = certificates
+	for i, l := range all[1:] {
+		former, err := readOne(ctx, p, identity, documents[i+1])
 		if errors.Is(err, vault.ErrKey) { // it is no use to who was let in later, or whom it shuts out
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
+		former.Retired = l.Retired
 		a.Former = append(a.Former, former)
 	}
 	return a, nil
 }
 
-func readOne(ctx context.Context, p *vault.Project, identity vault.Identity, l Listing) (*Authority, error) {
-	name := documentKey(p, l.Number)
-	d, err := readDocument(ctx, p, l.Number)
-	if err != nil {
-		return nil, err
-	}
+func readOne(ctx context.Context, p *vault.Project, identity vault.Identity, d document) (*Authority, error) {
 	key, err := unwrap(ctx, p, d, identity)
 	if err != nil {
 		return nil, err
 	}
-	a, err := d.open(name, key)
-	if err == nil {
-		a.Retired = l.Retired
-	}
-	return a, err
+	return d.open(documentKey(p, d.Number), key)
 }
 
 func readDocument(ctx context.Context, p *vault.Project, n int64) (document, error) {
@@ -214,11 +216,15 @@ func (d document) open(name string, key *seal.Key) (*Authority, error) {
 	return &Authority{Number: d.Number, Certificate: certificate, signer: signer, wrapping: key}, nil
 }
 
-// create makes the authority of a number, for the recipients.
-func create(ctx context.Context, p *vault.Project, n int64, recipients []vault.Recipient, now time.Time) (*Authority, error) {
+// create makes the authority that follows another, or with nil the first, for the recipients.
+func create(ctx context.Context, p *vault.Project, before *Authority, recipients []vault.Recipient, now time.Time) (*Authority, error) {
 	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
+	}
+	n := int64(1)
+	if before != nil {
+		n = before.Number + 1
 	}
 	a := &Authority{Number: n, signer: signer, wrapping: new(seal.Key)}
 	if _, err := rand.Read(a.wrapping[:]); err != nil {
@@ -241,17 +247,23 @@ func create(ctx context.Context, p *vault.Project, n int64, recipients []vault.R
 			return nil, err
 		}
 	}
-	return a, a.write(ctx, p, now)
+	var vouched []byte
+	if before != nil {
+		if vouched, err = before.Sign(vouches(p, n, a.Certificate.Raw)); err != nil {
+			return nil, err
+		}
+	}
+	return a, a.write(ctx, p, vouched, now)
 }
 
 // write puts the document, which decides that this is the project's authority.
-func (a *Authority) write(ctx context.Context, p *vault.Project, now time.Time) error {
+func (a *Authority) write(ctx context.Context, p *vault.Project, vouched []byte, now time.Time) error {
 	name := documentKey(p, a.Number)
 	plain, err := x509.MarshalPKCS8PrivateKey(a.signer)
 	if err != nil {
 		return err
 	}
-	d := document{FormatVersion: formatVersion, Number: a.Number, KeyID: a.wrapping.ID().String(), Certificate: a.Certificate.Raw, Created: now.UTC()}
+	d := document{FormatVersion: formatVersion, Number: a.Number, KeyID: a.wrapping.ID().String(), Certificate: a.Certificate.Raw, Created: now.UTC(), Vouched: vouched}
 	if d.Key, err = packed.Seal(a.wrapping, name, plain); err != nil {
 		return err
 	}
@@ -307,7 +319,11 @@ func (a *Authority) find(id seal.KeyID) (*seal.Key, error) {
 			return key, nil
 		}
 	}
-	return a.backupKey().Only(id)
+	key := a.backupKey()
+	if key.ID() != id {
+		return nil, fmt.Errorf("%w: it is sealed with key %s, which is of %w", seal.ErrDamaged, id, ErrUnread)
+	}
+	return key, nil
 }
 
 // Unseal is Seal's inverse, for at most limit plain bytes. It opens what a former

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -197,8 +198,8 @@ func TestRotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := first.Unseal("backup", newer, 100); err == nil {
-		t.Error("who has the former one reads what the newer one seals")
+	if _, err := first.Unseal("backup", newer, 100); !errors.Is(err, ErrUnread) || !errors.Is(err, vault.ErrDamaged) {
+		t.Errorf("who has the former one reads what the newer one seals: %v", err)
 	}
 	for range 2 {
 		if _, err := Retire(ctx, p, console, now); err != nil {
@@ -229,6 +230,74 @@ func TestRotate(t *testing.T) {
 	}
 	if a, err := Read(ctx, p, later); err != nil || len(a.Former) != 2 {
 		t.Errorf("who is let in later reads not all: %+v, %v", a, err)
+	}
+}
+
+// Whoever has the project's data key, as every site does, and can write to the vault and
+// delete there has nobody take up an authority of his own.
+func TestForgedAuthority(t *testing.T) {
+	ctx := t.Context()
+	p, recovery := newProject(t)
+	site := newIdentity(t)
+	if err := p.AddRecipient(ctx, site.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	first, err := Ensure(ctx, p, recovery, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := vault.OpenProject(ctx, p.Store(), "shop", site)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _ := newProject(t)
+	own, err := Ensure(ctx, other, site, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forge := func(before *Authority) string {
+		t.Helper()
+		a, err := create(ctx, in, before, []vault.Recipient{recovery.Recipient(), site.Recipient()}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return documentKey(p, a.Number)
+	}
+	second := forge(own) // signed, but by nobody whom the project knows
+	if _, err := Read(ctx, p, recovery); !errors.Is(err, ErrForged) || !strings.Contains(err.Error(), second) {
+		t.Errorf("a site's authority is read: %v", err)
+	}
+	if _, err := Rotate(ctx, p, recovery, now); !errors.Is(err, ErrForged) {
+		t.Errorf("another is begun after it: %v", err)
+	}
+	if err := p.Store().Delete(ctx, second); err != nil {
+		t.Fatal(err)
+	}
+	both, err := Rotate(ctx, p, recovery, now) // the control, and the way back
+	if err != nil || !both.Follows(first) || !both.Follows(both) || both.Follows(own) {
+		t.Fatalf("%+v, %v", both, err)
+	}
+	// A name without content retires nothing.
+	if err := p.Store().Put(ctx, retiredKey(p, 1), strings.NewReader("x"), 1); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := Read(ctx, p, recovery); err == nil {
+		t.Errorf("retired by who has no key: %+v", a)
+	}
+	// With all of it in place of the project's own, it is not what went before.
+	for _, key := range []string{retiredKey(p, 1), documentKey(p, 1), second} {
+		if err := p.Store().Delete(ctx, key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	forge(nil)
+	theirs, err := Read(ctx, p, recovery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forge(theirs)
+	if theirs, err = Read(ctx, p, recovery); err != nil || theirs.Number != 2 || theirs.Follows(first) {
+		t.Errorf("%+v, %v", theirs, err)
 	}
 }
 

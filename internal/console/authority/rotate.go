@@ -2,6 +2,9 @@ package authority
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +21,66 @@ var (
 	ErrOverlap = errors.New("a former authority of the project is trusted still: retire it first")
 	// ErrOnly says that a project has one authority alone.
 	ErrOnly = errors.New("the project has one authority alone: begin another first")
+	// ErrForged says that a vault holds an authority that does not follow the one before.
+	ErrForged = errors.New("nobody who has the authority before has begun it")
+	// ErrUnread says that something was sealed by no authority that was read: by a newer
+	// one, if one was begun since.
+	ErrUnread = errors.New("no authority that was read: a newer one, if one was begun since")
 )
+
+// purpose begins what an authority signs of the one that follows it: its other
+// signatures are of things that never begin so.
+const purpose = "davit.dev/console/v1/authority\x00"
+
+// vouches is what an authority signs of the one that follows it.
+func vouches(p *vault.Project, n int64, certificate []byte) []byte {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s%s\x00%020d\x00%s", purpose, p.Name(), n, certificate))
+	return sum[:]
+}
+
+// line reads the documents of authorities, the newest first, and their certificates, the
+// first one first. Each has to be vouched for by the one before: whoever has a project's
+// data key, as every site does, could put one of his own there else.
+func line(ctx context.Context, p *vault.Project, all []Listing) (documents []document, certificates []*x509.Certificate, err error) {
+	for _, l := range slices.Backward(all) {
+		name := documentKey(p, l.Number)
+		d, err := readDocument(ctx, p, l.Number)
+		if err != nil {
+			return nil, nil, err
+		}
+		certificate, err := x509.ParseCertificate(d.Certificate)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read %s: %w: it holds no certificate", name, vault.ErrDamaged)
+		}
+		good := l.Number == int64(len(certificates)+1)
+		if good && l.Number > 1 {
+			by, ok := certificates[len(certificates)-1].PublicKey.(*ecdsa.PublicKey)
+			good = ok && ecdsa.VerifyASN1(by, vouches(p, l.Number, d.Certificate), d.Vouched)
+		}
+		if !good {
+			return nil, nil, fmt.Errorf("%s: %w: find out who can write to the vault, and take it away there", name, ErrForged)
+		}
+		if l.Retired { // the name alone says nothing: whoever can write to the vault can give it
+			if _, err := p.ReadSealed(ctx, retiredKey(p, l.Number)); err != nil {
+				return nil, nil, err
+			}
+		}
+		documents, certificates = append(documents, d), append(certificates, certificate)
+	}
+	slices.Reverse(documents)
+	return documents, certificates, nil
+}
+
+// Follows tells whether a project's authorities, as they were read from its vault, go on
+// from that one.
+func (a *Authority) Follows(known *Authority) bool {
+	n := known.Number
+	return n >= 1 && n <= int64(len(a.line)) && a.line[n-1].Equal(known.Certificate)
+}
+
+func retiredKey(p *vault.Project, n int64) string {
+	return fmt.Sprintf("%s%020d/retired", root(p), n)
+}
 
 // Listing is an authority of a project, as anybody sees it who lists the vault.
 type Listing struct {
@@ -30,13 +92,13 @@ type Listing struct {
 func List(ctx context.Context, p *vault.Project) ([]Listing, error) {
 	retired, all := map[int64]bool{}, []Listing(nil)
 	err := p.Store().List(ctx, root(p), func(o vault.ObjectInfo) error {
-		number, tail, _ := strings.Cut(strings.TrimPrefix(o.Key, root(p)), "/")
+		number, _, _ := strings.Cut(strings.TrimPrefix(o.Key, root(p)), "/")
 		n, err := strconv.ParseInt(number, 10, 64)
 		switch {
 		case err != nil:
-		case tail == "document":
+		case o.Key == documentKey(p, n):
 			all = append(all, Listing{Number: n})
-		case tail == "retired":
+		case o.Key == retiredKey(p, n):
 			retired[n] = true
 		}
 		return nil
@@ -100,7 +162,7 @@ func Rotate(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 	if err != nil {
 		return nil, fmt.Errorf("begin another authority of %s: %w", p.Name(), err)
 	}
-	if _, err := create(ctx, p, a.Number+1, recipients, now); err != nil {
+	if _, err := create(ctx, p, a, recipients, now); err != nil {
 		if errors.Is(err, vault.ErrExists) { // someone else was faster
 			err = ErrOverlap
 		}
@@ -152,7 +214,7 @@ func Retire(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 		return nil, fmt.Errorf("retire authorities of %s: %w", p.Name(), err)
 	}
 	for _, l := range all[1:] {
-		err := p.WriteSealedOnce(ctx, fmt.Sprintf("%s%020d/retired", root(p), l.Number), data)
+		err := p.WriteSealedOnce(ctx, retiredKey(p, l.Number), data)
 		if err != nil && !errors.Is(err, vault.ErrExists) {
 			return nil, fmt.Errorf("retire authority %d of %s: %w", l.Number, p.Name(), err)
 		}
