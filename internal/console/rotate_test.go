@@ -2,14 +2,18 @@ package console
 
 import (
 	"crypto/x509"
+	"errors"
 	"os"
 	"slices"
 	"testing"
+	"time"
 
+	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
 )
 
 // mayTrust tells whether a client that knows these authorities alone would go on.
@@ -47,6 +51,63 @@ func (w *world) numbers(project string) (all []int64) {
 		all = append(all, a.Number)
 	}
 	return all
+}
+
+// What a console trusts goes on from what it trusted: neither is a line taken up that somebody
+// has put in the place of the project's own, nor one trusted again that was retired.
+func TestFollowing(t *testing.T) {
+	ctx, now := t.Context(), time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	fresh := func() (*vault.Project, vault.Identity, *authority.Authority) {
+		t.Helper()
+		p, key, err := consoletest.New(ctx, mem.New(nil), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := authority.Ensure(ctx, p, key, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p, key, a
+	}
+	p, key, first := fresh()
+	other, otherKey, _ := fresh()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	foreign, err := authority.Rotate(ctx, other, otherKey, now)
+	check(err)
+	both, err := authority.Rotate(ctx, p, key, now)
+	check(err)
+	_, err = authority.Retire(ctx, p, key, now)
+	check(err)
+	one, err := authority.Read(ctx, p, key)
+	check(err)
+	second := one.Trusted()[0]
+	for name, c := range map[string]struct {
+		known  []*authority.Authority
+		vaults *authority.Authority
+		want   []int64
+	}{
+		"begun":              {[]*authority.Authority{first}, both, []int64{2, 1}},
+		"half of it kept":    {[]*authority.Authority{first, first}, both, []int64{2, 1}},
+		"retired":            {[]*authority.Authority{second, first}, one, []int64{2}},
+		"begun and retired":  {[]*authority.Authority{first}, one, []int64{2}},
+		"no more retired":    {[]*authority.Authority{second}, both, []int64{2}},
+		"an older vault":     {[]*authority.Authority{second, first}, first, []int64{1}},
+		"another's, a newer": {[]*authority.Authority{first}, foreign, nil},
+	} {
+		trusted, err := following(c.known, c.vaults)
+		var got []int64
+		for _, a := range trusted {
+			got = append(got, a.Number)
+		}
+		if !slices.Equal(got, c.want) || errors.Is(err, authority.ErrForged) != (c.want == nil) {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
+		}
+	}
 }
 
 // An authority whose key may be stolen is replaced while the console is served: who knows
@@ -103,4 +164,40 @@ func TestAuthorityReplaced(t *testing.T) {
 	}
 	again("after")
 	consoletest.Until(t, "by the newer one", func() (bool, string) { return slices.Equal(w.numbers(home), []int64{2}) && w.mayTrust(both), "" })
+}
+
+// While the first project cannot be read, the console goes on with its authority: people
+// know no other, and would be shut out.
+func TestCertificateStays(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.Open(t.Context(), w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s := newServer(w.options(), c)
+	was, err := s.signers(t.Context(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.Projects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Project(t.Context(), slices.MinFunc(all, func(a, b store.Listing) int { return a.Created.Compare(b.Created) }).Name)
+	if err == nil {
+		err = p.KeepSecret(t.Context(), audit.Act{By: "test", At: w.now}, authority.Secret, "none")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is, err := s.signers(t.Context(), false); err == nil {
+		t.Errorf("another authority signs: %d", len(is))
+	}
+	if is, err := s.signers(t.Context(), true); err != nil || is[0].Certificate.Equal(was[0].Certificate) { // the control: there is another
+		t.Errorf("at the beginning: %v", err)
+	}
 }

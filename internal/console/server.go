@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"davit.dev/davit/internal/console/account"
@@ -181,6 +182,8 @@ func (a anew) next(served time.Duration) anew {
 
 // serve runs a console until the context ends, or a database is lost that it has open.
 func serve(ctx context.Context, opts *Options) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // also where it begins anew
 	c, err := open(ctx, *opts)
 	if err != nil {
 		return err
@@ -427,52 +430,72 @@ func (s *server) watch(ctx context.Context, l store.Listing) {
 // tls is the console's certificate: a given one, read again when it was
 // changed, or one of its own authority, made anew before it ends.
 func (s *server) tls(ctx context.Context) (*tls.Config, error) {
-	get := s.certificates(ctx)
+	get, err := s.certificates(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := get(nil); err != nil {
 		return nil, err
 	}
-	go func() { // CAFile is to be right also while nobody calls
-		ticker := time.NewTicker(lookAtCA)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				_, _ = get(nil)
-			}
-		}
-	}()
 	call := func(hello *tls.ClientHelloInfo) (*tls.Config, error) { return s.duty.now.Load().agents.Config(hello) }
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: get, GetConfigForClient: call, NextProtos: []string{"h2", "http/1.1"}}, nil
 }
 
 type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-func (s *server) certificates(ctx context.Context) getCertificate {
+func (s *server) certificates(ctx context.Context) (getCertificate, error) {
 	if s.Certificate != "" {
-		return s.given()
+		return s.given(), nil
 	}
-	return s.made(ctx)
+	var by atomic.Pointer[authority.Authority]
+	look := func(beginning bool) error {
+		trusted, err := s.signers(ctx, beginning)
+		if err == nil {
+			err = writeCA(s.Dir, trusted)
+		}
+		if err == nil {
+			by.Store(trusted[len(trusted)-1])
+		}
+		return err
+	}
+	if err := look(true); err != nil {
+		return nil, err
+	}
+	go func() { // nobody who calls waits for it
+		ticker := time.NewTicker(min(lookAtCA, s.Every))
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := look(false); err != nil && ctx.Err() == nil {
+				s.Log.Debug("the console's certificate stays what it is", "err", err)
+			}
+		}
+	}()
+	return s.made(by.Load), nil
 }
 
-// signer is the authority that signs the console's own certificate: the oldest of those
-// that are trusted, for people and machines may know that one alone. CAFile vouches for all.
-func (s *server) signer(ctx context.Context) (*authority.Authority, error) {
+// signers are the authorities that are trusted of the project whose oldest of them signs
+// the console's own certificate, for people and machines may know that one alone: CAFile
+// vouches for all. That is the first project; at the beginning, while its file is damaged
+// and its vault silent, the next. Later nothing is sought elsewhere: people know what is.
+func (s *server) signers(ctx context.Context, beginning bool) ([]*authority.Authority, error) {
 	all, err := s.console.Projects(ctx)
 	if err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(all, func(a, b store.Listing) int { return a.Created.Compare(b.Created) })
 	var errs []error
-	for _, l := range all { // the first; while its file is damaged and its vault silent, the next
-		trusted, err := s.authority(ctx, l)
-		if err != nil {
-			s.Log.Error("the authority of a project cannot be used for the console's certificate", "project", l.Name, "err", err)
-			errs = append(errs, err)
-			continue
+	for _, l := range all {
+		trusted, err := s.authority(ctx, l, beginning)
+		if err == nil || !beginning {
+			return trusted, err
 		}
-		return trusted[len(trusted)-1], writeCA(s.Dir, trusted)
+		s.Log.Error("the authority of a project cannot be used for the console's certificate", "project", l.Name, "err", err)
+		errs = append(errs, err)
 	}
 	if len(all) == 0 {
 		errs = append(errs, errors.New("there is no project yet: `console init` adds one"))
@@ -480,10 +503,11 @@ func (s *server) signer(ctx context.Context) (*authority.Authority, error) {
 	return nil, fmt.Errorf("make certificate: %w", errors.Join(errs...))
 }
 
-// authority returns a project's that are trusted, the newest first.
-func (s *server) authority(ctx context.Context, project store.Listing) ([]*authority.Authority, error) {
+// authority returns a project's that are trusted, the newest first; with bring, also of
+// one whose file is lost here.
+func (s *server) authority(ctx context.Context, project store.Listing, bring bool) ([]*authority.Authority, error) {
 	p, err := s.console.Project(ctx, project.Name)
-	if lost(err) && s.duty != nil {
+	if bring && lost(err) && s.duty != nil {
 		limited, cancel := context.WithTimeout(ctx, fetchLimit)
 		defer cancel()
 		p, err = s.duty.shelves.project(limited, project)
@@ -499,28 +523,20 @@ const lookAtCA = 10 * time.Second
 
 // made makes certificates, each for two thirds of its life, or until its authority is
 // trusted no more.
-func (s *server) made(ctx context.Context) getCertificate {
+func (s *server) made(by func() *authority.Authority) getCertificate {
 	var mu sync.Mutex
 	var now *tls.Certificate
-	var by *authority.Authority
-	var looked time.Time
+	var of *authority.Authority
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if by == nil || time.Since(looked) > min(lookAtCA, s.Every) {
-			looked = time.Now()
-			a, err := s.signer(ctx)
-			if err != nil && by == nil {
-				return nil, err
-			}
-			if err == nil && (by == nil || !a.Certificate.Equal(by.Certificate)) {
-				by, now = a, nil
-			}
+		if a := by(); of == nil || !a.Certificate.Equal(of.Certificate) {
+			of, now = a, nil
 		}
 		if now != nil && now.Leaf.NotAfter.Sub(s.Now()) > authority.ServerLife/3 {
 			return now, nil
 		}
-		fresh, err := by.Server(s.Names, s.Now())
+		fresh, err := of.Server(s.Names, s.Now())
 		if err != nil {
 			return nil, err
 		}
