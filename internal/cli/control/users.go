@@ -135,17 +135,18 @@ func (h Host) stopCodes() *cobra.Command {
 }
 
 func (h Host) changePassword() *cobra.Command {
-	var old, next string
+	var old, next, code string
 	cmd := &cobra.Command{
 		Use:   "password --old-password-file FILE --password-file FILE",
 		Short: "Change your own password at a console",
-		Long:  `Changes the password of whoever is logged in. All of his sessions end: log in again.`,
-		Args:  exactly(0),
+		Long: `Changes the password of whoever is logged in. Who is asked for one-time codes gives one in --code, which he has not used to
+log in. All of his sessions end: log in again.`,
+		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if old == "" || next == "" {
 				return exit.Usage("the password as it is, and as it is to be", "--old-password-file and --password-file are needed")
 			}
-			in := api.NewPassword{}
+			in := api.NewPassword{Code: code}
 			var err error
 			if in.Old, err = h.Secret("password", old); err != nil {
 				return err
@@ -158,9 +159,12 @@ func (h Host) changePassword() *cobra.Command {
 				if err != nil {
 					return h.Explain(err)
 				}
+				if who.Codes && code == "" {
+					return exit.Usage("the one that your phone shows", "--code is missing: you are asked for one-time codes")
+				}
 				err = s.ChangePassword(ctx, in)
 				if client.Is(err, 401) {
-					return exit.Refuse("the old password is not right; after five wrong tries it takes one in 30 seconds", "%v", err)
+					return exit.Refuse("the old password is not right, or the code: each counts once; after five wrong tries it takes one in 30 seconds", "%v", err)
 				}
 				if err != nil {
 					return h.Explain(err)
@@ -171,5 +175,6 @@ func (h Host) changePassword() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&old, "old-password-file", "", "file with the password as it is; - is standard input")
 	cmd.Flags().StringVar(&next, "password-file", "", "file with the new password")
+	cmd.Flags().StringVar(&code, "code", "", "one-time code, if you are asked for codes")
 	return cmd
 }

@@ -145,6 +145,8 @@ func StopCodes(ctx context.Context, door *entry.Door, who entry.Who, act audit.A
 type NewPassword struct {
 	Old string `json:"old"`
 	New string `json:"new"`
+	// Code is a one-time code, of whoever is asked for codes.
+	Code string `json:"code,omitempty"`
 }
 
 func changePassword(c *call) (any, error) {
@@ -155,13 +157,17 @@ func changePassword(c *call) (any, error) {
 	return ok{true}, SetPassword(c.ctx(), c.Door, c.who, c.Door.Act(c.who, c.r), in)
 }
 
-// SetPassword changes a person's own password, which he has to know.
+// SetPassword changes a person's own password, which takes what he logs in with: who has
+// his session and password alone would shut him out.
 func SetPassword(ctx context.Context, door *entry.Door, who entry.Who, act audit.Act, in NewPassword) error {
-	if err := door.Confirm(ctx, who, in.Old); err != nil {
-		return err
+	if who.Session == nil {
+		return entry.ErrWrong
 	}
 	u := who.Session.User
-	if err := account.CheckPassword(u.Name, in.New); err != nil {
+	if err := account.CheckPassword(u.Name, in.New); err != nil { // before a code is used up
+		return err
+	}
+	if err := door.ConfirmAll(ctx, who, in.Old, in.Code); err != nil {
 		return err
 	}
 	hashed, err := door.Hash(ctx, in.New)

@@ -263,6 +263,17 @@ func (d *Door) Confirm(ctx context.Context, who Who, password string) error {
 	return nil
 }
 
+// ConfirmAll is Confirm with a one-time code too, of whoever is asked for codes.
+func (d *Door) ConfirmAll(ctx context.Context, who Who, password, code string) error {
+	if err := d.Confirm(ctx, who, password); err != nil {
+		return err
+	}
+	if u := who.Session.User; u.Codes {
+		return d.useCode(ctx, u, code)
+	}
+	return nil
+}
+
 // Session lets a person in by a session's secret.
 func (d *Door) Session(ctx context.Context, token string) (Who, error) {
 	if !account.IsSession(token) {

@@ -235,7 +235,7 @@ func startCodes(v *visit) error {
 }
 
 func changePassword(v *visit) error {
-	in := api.NewPassword{Old: v.r.PostFormValue("old"), New: v.r.PostFormValue("new")}
+	in := api.NewPassword{Old: v.r.PostFormValue("old"), New: v.r.PostFormValue("new"), Code: v.field("code")}
 	if err := api.SetPassword(v.ctx(), v.Door, v.who, v.Door.Act(v.who, v.r), in); err != nil {
 		return err
 	}
