@@ -584,7 +584,12 @@ func writeCA(dir string, trusted []*authority.Authority) error {
 	if old, err := os.ReadFile(CAFile(dir)); err == nil && string(old) == text {
 		return nil
 	}
-	if err := os.WriteFile(CAFile(dir), []byte(text), 0o600); err != nil {
+	fresh := CAFile(dir) + ".new" // who reads it has the one before or this, and no half of it
+	err := os.WriteFile(fresh, []byte(text), 0o600)
+	if err == nil {
+		err = os.Rename(fresh, CAFile(dir))
+	}
+	if err != nil {
 		return fmt.Errorf("write certificate of the authority: %w", err)
 	}
 	return nil
