@@ -21,6 +21,7 @@ type rotation struct {
 	dir, project string
 	retire       bool
 	behind       []string
+	admit        []string
 }
 
 func authorityCommand(h Host) *cobra.Command {
@@ -42,12 +43,19 @@ ends the trust in the former one: what it signed lets nobody in any more, and th
 and clients DIR/ca.pem anew before that: it vouches for both. Backups that were made before stay readable.
 
 It refuses to retire while agents have no certificate of the newest, for they would have to be enrolled anew; --leave-behind names those that may.
+The newer one is open to the consoles and recovery keys that the former is open to, if they open the project still. Where an earlier version of
+Davit let them in, nothing shows that it was not somebody else, such as a site: it refuses and names them, and --admit says which it may be.
+"davit vault keys ls" says whose key each is.
+
 Whoever has the former authority's key can pose as console and agents until it is retired: if it is stolen, do not wait for sites that are away.`,
 		Example: `  davit console authority rotate --data /var/lib/davit-console
   davit console authority --data /var/lib/davit-console            # who is not over yet
   davit console authority rotate --data /var/lib/davit-console --retire`,
 		Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.retire && len(o.admit) > 0 {
+				return exit.Usage("", "--admit goes without --retire")
+			}
 			if o.retire {
 				return h.authority(cmd, o, h.retire)
 			}
@@ -62,6 +70,7 @@ Whoever has the former authority's key can pose as console and agents until it i
 	flags.StringVar(&o.project, "project", "default", "the project")
 	rotate.Flags().BoolVar(&o.retire, "retire", false, "end the trust in the former authority")
 	rotate.Flags().StringSliceVar(&o.behind, "leave-behind", nil, "sites whose agents may be shut out until they are enrolled anew")
+	rotate.Flags().StringSliceVar(&o.admit, "admit", nil, "recipients (age1…) to let in of whom nothing shows who let them in before; others of those stay out")
 	cmd.AddCommand(rotate)
 	return cmd
 }
@@ -69,8 +78,11 @@ Whoever has the former authority's key can pose as console and agents until it i
 // change is what is done to a project's authorities.
 type change func(context.Context, *store.Project, *vault.Project, vault.Identity, rotation) (*authority.Authority, error)
 
-func (h Host) rotate(ctx context.Context, _ *store.Project, p *vault.Project, id vault.Identity, _ rotation) (*authority.Authority, error) {
-	a, err := authority.Rotate(ctx, p, id, h.Now())
+func (h Host) rotate(ctx context.Context, _ *store.Project, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
+	a, err := authority.Rotate(ctx, p, id, h.Now(), o.admit...)
+	if errors.Is(err, authority.ErrUnproven) {
+		return a, exit.Refuse("`davit vault keys ls` says whose each is: give those of consoles and recovery keys in --admit, the rest stays out", "%v", err)
+	}
 	if errors.Is(err, authority.ErrOverlap) {
 		return a, exit.Refuse("`davit console authority rotate --retire` does", "%v", err)
 	}

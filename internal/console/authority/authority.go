@@ -11,7 +11,9 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -77,6 +79,8 @@ type wrap struct {
 	FormatVersion int    `json:"formatVersion"`
 	Recipient     string `json:"recipient"`
 	Wrapped       []byte `json:"wrapped"`
+	// Proof shows that who wrote this had the wrapping key; earlier versions gave none.
+	Proof []byte `json:"proof,omitempty"`
 }
 
 func root(p *vault.Project) string { return p.Root() + "authorities/" }
@@ -289,7 +293,7 @@ func (a *Authority) admit(ctx context.Context, p *vault.Project, r vault.Recipie
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(wrap{FormatVersion: formatVersion, Recipient: r.String(), Wrapped: wrapped})
+	data, err := json.Marshal(wrap{FormatVersion: formatVersion, Recipient: r.String(), Wrapped: wrapped, Proof: a.proof(r)})
 	if err != nil {
 		return err
 	}
@@ -298,6 +302,13 @@ func (a *Authority) admit(ctx context.Context, p *vault.Project, r vault.Recipie
 		return nil
 	}
 	return err
+}
+
+// proof is of who lets a recipient in.
+func (a *Authority) proof(r vault.Recipient) []byte {
+	mac := hmac.New(sha256.New, a.wrapping.Derive(nil, "davit.dev/console/v1/admitted"))
+	_, _ = mac.Write([]byte(r.String())) // it never fails
+	return mac.Sum(nil)
 }
 
 // backupKey is derived from the wrapping key: what is sealed with it is for

@@ -301,6 +301,55 @@ func TestForgedAuthority(t *testing.T) {
 	}
 }
 
+// Whoever has the project's data key can write that he was let into the authority: the next
+// one is not open to him for that. Of those that earlier versions let in somebody has to
+// say who they are.
+func TestNobodyLetsHimselfIn(t *testing.T) {
+	ctx := t.Context()
+	p, recovery := newProject(t)
+	console, site, former := newIdentity(t), newIdentity(t), newIdentity(t)
+	first, err := Ensure(ctx, p, recovery, now)
+	for _, r := range []vault.Recipient{console.Recipient(), site.Recipient(), former.Recipient()} {
+		err = errors.Join(err, p.AddRecipient(ctx, r))
+	}
+	err = errors.Join(err, first.Admit(ctx, p, console.Recipient()))
+	// What the site writes wraps a key of its own; an earlier version wrote no proof.
+	guess := &Authority{Number: 1, wrapping: new(seal.Key)}
+	for id, key := range map[vault.Identity]*seal.Key{site: guess.wrapping, former: first.wrapping} {
+		w := wrap{FormatVersion: formatVersion, Recipient: id.Recipient().String()}
+		var wrapErr error
+		if w.Wrapped, wrapErr = id.Recipient().Wrap(key); id == site {
+			w.Proof = guess.proof(id.Recipient())
+		}
+		data, jsonErr := json.Marshal(w)
+		err = errors.Join(err, wrapErr, jsonErr, p.WriteSealedOnce(ctx, wrapKey(p, 1, first.wrapping.ID().String(), id.Recipient()), data))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Rotate(ctx, p, console, now)
+	if !errors.Is(err, ErrUnproven) || !strings.Contains(err.Error(), site.Recipient().String()) || !strings.Contains(err.Error(), former.Recipient().String()) || strings.Contains(err.Error(), recovery.Recipient().String()) {
+		t.Fatalf("who is not known is let in, or not named: %v", err)
+	}
+	if all, err := List(ctx, p); err != nil || len(all) != 1 {
+		t.Errorf("it was refused, and begun: %v, %v", all, err)
+	}
+	if _, err := Rotate(ctx, p, console, now, former.Recipient().String()); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []vault.Identity{console, recovery} {
+		if _, err := Read(ctx, p, id); err != nil {
+			t.Error(err)
+		}
+	}
+	if a, err := Read(ctx, p, former); err != nil || a.Number != 2 {
+		t.Errorf("who is named stays out: %v", err)
+	}
+	if _, err := Read(ctx, p, site); !errors.Is(err, vault.ErrKey) {
+		t.Errorf("a site has the newer authority: %v", err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"formatVersion":1,"number":1}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

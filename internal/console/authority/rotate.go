@@ -3,6 +3,7 @@ package authority
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
@@ -23,6 +24,9 @@ var (
 	ErrOnly = errors.New("the project has one authority alone: begin another first")
 	// ErrForged says that a vault holds an authority that does not follow the one before.
 	ErrForged = errors.New("nobody who has the authority before has begun it")
+	// ErrUnproven says that nothing shows who let recipients in. It may have been an earlier
+	// version, or a site itself.
+	ErrUnproven = errors.New("nothing shows that a console let them in")
 	// ErrUnread says that something was sealed by no authority that was read: by a newer
 	// one, if one was begun since.
 	ErrUnread = errors.New("no authority that was read: a newer one, if one was begun since")
@@ -149,8 +153,10 @@ func (a Adopted) Gave(ends time.Time) bool {
 
 // Rotate begins another authority. It is open to those of the recipients of the one
 // before who open the project still. Both are trusted until the former is retired. The
-// identity is one that was let into the former.
-func Rotate(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time) (*Authority, error) {
+// identity is one that was let into the former. Of recipients of whom nothing shows who let
+// them in, as earlier versions wrote no proof, those that are named are let in; without a
+// name ErrUnproven says who they are.
+func Rotate(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time, named ...string) (*Authority, error) {
 	a, err := Read(ctx, p, identity)
 	if err != nil {
 		return nil, err
@@ -158,7 +164,7 @@ func Rotate(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 	if len(a.Trusted()) > 1 {
 		return nil, ErrOverlap
 	}
-	recipients, err := a.recipients(ctx, p)
+	recipients, err := a.recipients(ctx, p, append(named, identity.Recipient().String()))
 	if err != nil {
 		return nil, fmt.Errorf("begin another authority of %s: %w", p.Name(), err)
 	}
@@ -171,22 +177,40 @@ func Rotate(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 	return Read(ctx, p, identity)
 }
 
-// recipients are who uses the authority and opens the project.
-func (a *Authority) recipients(ctx context.Context, p *vault.Project) ([]vault.Recipient, error) {
+// recipients are who uses the authority and opens the project. Whoever has the project's
+// data key could have written that he does: it takes a proof, or that he is named, as
+// whoever asks always is.
+func (a *Authority) recipients(ctx context.Context, p *vault.Project, named []string) ([]vault.Recipient, error) {
 	open, err := p.Recipients(ctx)
 	if err != nil {
 		return nil, err
 	}
-	prefix := fmt.Sprintf("%s%020d/keys/%s/", root(p), a.Number, a.wrapping.ID().String())
 	var all []vault.Recipient
-	err = p.Store().List(ctx, prefix, func(o vault.ObjectInfo) error {
-		i := slices.IndexFunc(open, func(r vault.Recipient) bool { return o.Key == prefix+r.Fingerprint() })
-		if i >= 0 {
-			all = append(all, open[i])
+	var unproven []string
+	for _, r := range open {
+		name := wrapKey(p, a.Number, a.wrapping.ID().String(), r)
+		plain, err := p.ReadSealed(ctx, name)
+		if errors.Is(err, vault.ErrNotFound) {
+			continue
 		}
-		return nil
-	})
-	return all, err
+		if err != nil {
+			return nil, err
+		}
+		var w wrap
+		if err := json.Unmarshal(plain, &w); err != nil {
+			return nil, fmt.Errorf("read %s: %w: %w", name, vault.ErrDamaged, err)
+		}
+		switch {
+		case hmac.Equal(w.Proof, a.proof(r)) || slices.Contains(named, r.String()):
+			all = append(all, r)
+		default:
+			unproven = append(unproven, r.String())
+		}
+	}
+	if len(unproven) > 0 && len(named) == 1 {
+		return nil, fmt.Errorf("%w: %s", ErrUnproven, strings.Join(unproven, ", "))
+	}
+	return all, nil
 }
 
 // retirement marks an authority as one that is not trusted.
