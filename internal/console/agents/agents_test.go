@@ -716,7 +716,7 @@ func TestGoesOver(t *testing.T) {
 	w.server.Refresh(w.project("acme"), func() {})
 	knows("alone", both.Certificate)
 	b := w.agent("west", away)
-	b.await(t, "shut out", func(s dial.Status) bool { return s.Fault != "" && !s.Connected })
+	b.await(t, "shut out, and told what helps", func(s dial.Status) bool { return strings.Contains(s.Fault, "enrol the site anew") && !s.Connected })
 }
 
 // What one project takes up is no look at another's, which may be half written: agents

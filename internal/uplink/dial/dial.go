@@ -285,7 +285,7 @@ func (w wire) grant(ctx context.Context, path string, in uplink.Request, key *ec
 
 // ErrTurned says that a console ended the handshake before it said anything of itself:
 // that costs it next to nothing, as is needed where thousands call in vain.
-var ErrTurned = errors.New("the console takes no agent now: it is not the active one, or too many call at once, or it has no project that this one could be of")
+var ErrTurned = errors.New("the console takes no agent now: it is not the active one, or too many call at once, or it has no project whose authority this site knows: if that was replaced, enrol the site anew")
 
 // turned is why a call failed, with ErrTurned if the console turned it away.
 func turned(err error) error {
