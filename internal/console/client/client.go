@@ -25,6 +25,12 @@ const (
 	dialLimit   = 10 * time.Second
 	headerLimit = 2 * time.Minute // a console answers within that
 	maxAnswer   = 256 << 20
+	// A console that stands still keeps its connections: what nothing was heard on for
+	// pingAfter is asked for a sign of life, and let go pingLimit later. Otherwise
+	// every further request would go the same dead way, also where another console
+	// has the address by now.
+	pingAfter = 10 * time.Second
+	pingLimit = 5 * time.Second
 )
 
 // Error is what a console says when it does not do what was asked.
@@ -60,6 +66,7 @@ type Client struct {
 	token string
 	trust Trust
 	http  *http.Client
+	signs *http.HTTP2Config // of life, that a connection is asked for
 	// Moved is told when a console that stands by named the active one, which is
 	// asked from then on.
 	Moved func(active string)
@@ -79,7 +86,7 @@ func New(address, token string, trust Trust) (*Client, error) {
 	if err := CheckURL(address); err != nil {
 		return nil, err
 	}
-	c := &Client{token: token, trust: trust}
+	c := &Client{token: token, trust: trust, signs: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingLimit}}
 	return c, c.turn(address)
 }
 
@@ -101,6 +108,7 @@ func (c *Client) turn(address string) error {
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialLimit}).DialContext, ForceAttemptHTTP2: true,
 			TLSClientConfig: config, TLSHandshakeTimeout: dialLimit, ResponseHeaderTimeout: headerLimit, IdleConnTimeout: time.Minute,
+			HTTP2: c.signs,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
