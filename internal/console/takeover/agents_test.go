@@ -81,6 +81,15 @@ func (v inVault) Active(ctx context.Context, l dial.Link) (beacon.Record, error)
 // vault opens the project's, as a site does; nil where only the consoles reach it.
 func (r *rig) vault() dial.Vault {
 	r.t.Helper()
+	if p := r.project(); p != nil {
+		return inVault{p}
+	}
+	return nil
+}
+
+// project is that of the vault; nil where only the consoles reach it.
+func (r *rig) project() *vault.Project {
+	r.t.Helper()
 	dir, ok := strings.CutPrefix(r.place.flags[1], "file://")
 	if !ok {
 		return nil
@@ -93,7 +102,7 @@ func (r *rig) vault() dial.Vault {
 	r.must(err)
 	p, err := vault.OpenProject(r.t.Context(), store, project, key)
 	r.must(err)
-	return inVault{p}
+	return p
 }
 
 // agents lets so many in. Each knows both consoles, but where there is a vault to
@@ -109,19 +118,19 @@ func (r *rig) agents(n int) []*agent {
 		if v != nil && i%2 == 1 {
 			link.URLs = link.URLs[:1]
 		}
-		all[i] = r.agent(site, link, v)
+		all[i] = r.agent(site, link, v, nil)
 	}
 	r.back(all, r.a)
 	return all
 }
 
-func (r *rig) agent(site string, l dial.Link, v dial.Vault) *agent {
+func (r *rig) agent(site string, l dial.Link, v dial.Vault, b dial.Begins) *agent {
 	r.t.Helper()
 	box, err := outbox.Open(filepath.Join(r.t.TempDir(), "outbox"), 0)
 	r.must(err)
 	a := &agent{taker: &taker{names: map[string]bool{}}}
 	a.Client = &dial.Client{
-		Site: site, Version: "test", Keep: dialtest.Keep(l), Board: dial.NewBoard(), Outbox: box, Hands: a.taker, Vault: v, Now: time.Now,
+		Site: site, Version: "test", Keep: dialtest.Keep(l), Board: dial.NewBoard(), Outbox: box, Hands: a.taker, Vault: v, Begins: b, Now: time.Now,
 		Tell: func(s dial.Status) {
 			a.mu.Lock()
 			defer a.mu.Unlock()

@@ -106,7 +106,7 @@ func (r *rig) crowd(n int) []*agent {
 		via := r.relay(first/batch, strings.TrimPrefix(r.a.url, "https://"))
 		for _, l := range r.enrolled(first, min(first+batch, n), via) {
 			l.link.URLs = []string{r.a.url, r.b.url}
-			all = append(all, r.agent(l.site, l.link, nil))
+			all = append(all, r.agent(l.site, l.link, nil, nil))
 		}
 	}
 	r.back(all, r.a)
