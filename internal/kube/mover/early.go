@@ -16,12 +16,20 @@ import (
 // that is known and the node's process waits for it: the kubelet mounts first, and
 // takes a second or more until the container runs and the cluster knows.
 func (m *Mover) comingTo(ctx context.Context, req Request, pod *corev1.Pod) place {
-	if pod.Spec.NodeName == "" || !pod.DeletionTimestamp.IsZero() || !m.awaitsMounts(ctx, pod.Spec.NodeName) {
+	if pod.Spec.NodeName == "" || !pod.DeletionTimestamp.IsZero() || regrouped(pod) || !m.awaitsMounts(ctx, pod.Spec.NodeName) {
 		return place{}
 	}
 	at, err := m.placeOf(ctx, req, pod)         // it fails while the claim is not bound
 	at.coming = err == nil && at.hostPath == "" // nothing is mounted for a directory of the node
 	return at
+}
+
+// regrouped tells whether the kubelet changes the owners and modes of all that is in the
+// volume, after it has mounted it and before the pod runs. Davit asks for no group, but
+// an admission may (OpenShift's gives every pod one); work beside that would leave some
+// files as they were captured and others not.
+func regrouped(pod *corev1.Pod) bool {
+	return pod.Spec.SecurityContext != nil && pod.Spec.SecurityContext.FSGroup != nil
 }
 
 // awaitsMounts tells whether the node's process is ready and knows how to wait: one

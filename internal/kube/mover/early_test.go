@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -35,11 +36,15 @@ func TestWorkBeginsAtTheMount(t *testing.T) {
 	}{
 		"it waits":                    {"true", bound(), starts, succeeds, true, ""},
 		"it is of an earlier version": {"", bound(), starts, succeeds, false, "holder pod is on node n1"},
-		"the claim is not bound":      {"true", unbound(), starts, succeeds, false, "claim is not bound"},
-		"the pod has no node":         {"true", bound(), func(*corev1.Pod) {}, succeeds, false, "does not run"},
-		"the mount does not come":     {"true", bound(), starts, func(*v1alpha1.VolumeTask) {}, true, "holder pod is on node n1"},
-		"the container cannot start":  {"true", bound(), waiting("CreateContainerError"), succeeds, false, "CreateContainerError: why"},
-		runsAlready:                   {"true", bound(), runs, succeeds, true, ""},
+		"the kubelet changes owners": {"true", bound(), func(p *corev1.Pod) {
+			starts(p)
+			p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: ptr.To[int64](1000)} // by an admission
+		}, succeeds, false, "holder pod is on node n1"},
+		"the claim is not bound":     {"true", unbound(), starts, succeeds, false, "claim is not bound"},
+		"the pod has no node":        {"true", bound(), func(*corev1.Pod) {}, succeeds, false, "does not run"},
+		"the mount does not come":    {"true", bound(), starts, func(*v1alpha1.VolumeTask) {}, true, "holder pod is on node n1"},
+		"the container cannot start": {"true", bound(), waiting("CreateContainerError"), succeeds, false, "CreateContainerError: why"},
+		runsAlready:                  {"true", bound(), runs, succeeds, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
