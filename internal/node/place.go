@@ -96,8 +96,21 @@ func (l locator) mounted(podUID, volume string) (place, error) {
 		if plugin.Name() == "kubernetes.io~csi" {
 			dir = filepath.Join(dir, "mount")
 		}
-		if slices.Contains(points, dir) {
-			return openStraight(l.kubeletRoot, dir)
+		if !slices.Contains(points, dir) {
+			continue
+		}
+		at, err := openStraight(l.kubeletRoot, dir)
+		if err != nil {
+			return place{}, err
+		}
+		// Unmounted between the look and the opening, the node's own disk would be open.
+		// What is open keeps its mount: if it is there now, it was when this opened it.
+		if points, err = l.mountPoints(); err == nil && slices.Contains(points, dir) {
+			return at, nil
+		}
+		_ = at.Close() // only a handle
+		if err != nil {
+			return place{}, err
 		}
 	}
 	return place{}, fmt.Errorf("%w: %w: volume %s is not mounted for pod %s: is %s mounted into the node process with propagation HostToContainer?",

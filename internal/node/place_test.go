@@ -144,6 +144,23 @@ func TestSwappedDirectory(t *testing.T) {
 	}
 }
 
+// TestAMountThatGoesIsNotRead: unmounted between the look and the opening, the node's
+// own directory is what opens.
+func TestAMountThatGoesIsNotRead(t *testing.T) {
+	l, _ := fixture(t)
+	table, looks := l.mounts, 0
+	l.mounts = func() (io.ReadCloser, error) {
+		if looks++; looks > 1 {
+			return io.NopCloser(strings.NewReader("")), nil
+		}
+		return table()
+	}
+	at, err := l.find(v1alpha1.VolumeTaskSpec{PodUID: testUID, PersistentVolume: "pv-1"})
+	if !errors.Is(err, errNotThere) || !errors.Is(err, ErrPath) || at.File != nil {
+		t.Errorf("got %v, %v", at.File, err)
+	}
+}
+
 // TestWaitsForAMountThatComes, and for nothing that waiting does not mend.
 func TestWaitsForAMountThatComes(t *testing.T) {
 	l, _ := fixture(t)
@@ -153,8 +170,8 @@ func TestWaitsForAMountThatComes(t *testing.T) {
 		looks      int
 		uid        string
 	}{
-		"it is there":        {0, 1, testUID},
-		"it comes":           {3, 4, testUID},
+		"it is there":        {0, 2, testUID}, // before it is opened and after
+		"it comes":           {3, 5, testUID},
 		"no pod has the uid": {0, 0, "../" + testUID},
 	} {
 		t.Run(name, func(t *testing.T) {
