@@ -96,6 +96,32 @@ func TestRestoreIntoEmptyCluster(t *testing.T) {
 	before("create Deployment shop/web", "create ValidatingWebhookConfiguration /hook")
 }
 
+// TestWhatAnExcludedKindMakesStaysOut: a ReplicaSet without its Deployment, or a pod
+// without its ReplicaSet, would run what a person did not want.
+func TestWhatAnExcludedKindMakesStaysOut(t *testing.T) {
+	for _, kind := range []string{"", "deployments.apps", "replicasets.apps", "pods"} {
+		r := newRig()
+		var opts Options
+		if kind != "" {
+			opts.ExcludeKinds = []string{kind}
+		}
+		res := run(t, r, opts)
+		for _, one := range []string{"ReplicaSet|shop/web-1", "Pod|shop/web-1-a"} {
+			if r.c.objects[one] != nil {
+				t.Errorf("without %q: %s was restored", kind, one)
+			}
+		}
+		for of, here := range map[string]bool{"Deployment|shop/web": kind != "deployments.apps", "Pod|shop/bare": kind != "pods", "StatefulSet|shop/db": true} {
+			if (r.c.objects[of] != nil) != here {
+				t.Errorf("without %q: %s is there: %v", kind, of, !here)
+			}
+		}
+		if len(res.Failures) > 0 || res.Objects != int64(len(shopObjects())) {
+			t.Errorf("without %q: %+v", kind, res)
+		}
+	}
+}
+
 func TestOwnersAreRewired(t *testing.T) {
 	r := newRig()
 	run(t, r, Options{})

@@ -64,6 +64,8 @@ type Index struct {
 	// Facts are what single objects need, of those that may need something.
 	Facts map[*Entry]*relation.Facts
 	Total int64 // objects to restore
+	// unwanted are the kinds that a person excluded, of those in the point.
+	unwanted map[schema.GroupKind]bool
 }
 
 // Reader reads one recovery point.
@@ -91,13 +93,15 @@ func (r Reader) Read(ctx context.Context) (*Index, error) {
 		claims: map[string]string{}, mounts: map[string]Consumer{}, templates: map[string]Consumer{},
 		Stored:          map[schema.GroupKind]map[string]shape.Document{shape.KindClass: {}},
 		NamespaceLabels: map[string]map[string]string{}, Facts: map[*Entry]*relation.Facts{},
+		unwanted: map[schema.GroupKind]bool{},
 	}
 	parts := make([]*partial, n)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for i, res := range r.Manifest.Resources {
 		x.Kinds[i], x.Versions[i] = schema.GroupKind{Group: res.Group, Kind: res.Kind}, res.Version
-		if r.LeftOut(res) != "" {
+		if why := r.LeftOut(res); why != "" {
+			x.unwanted[x.Kinds[i]] = why == shape.Excluded
 			continue
 		}
 		g.Go(func() (err error) {
@@ -298,8 +302,14 @@ func (x *Index) remade(kind schema.GroupKind, en *Entry) string {
 		if kind == shape.KindClaim && o.GroupKind() == shape.KindPod && o.Controller {
 			return "an ephemeral volume of pod " + o.Name
 		}
-		if in := x.ByUID[o.UID]; in != nil && o.Controller && shape.MadeByController[kind] {
+		if !o.Controller || !shape.MadeByController[kind] {
+			continue
+		}
+		if x.ByUID[o.UID] != nil {
 			return "made anew by " + o.Kind + " " + o.Name
+		}
+		if x.unwanted[o.GroupKind()] { // alone, it would be what nobody wanted
+			return "made by " + o.Kind + " " + o.Name + ", and that kind is excluded"
 		}
 	}
 	return ""

@@ -6,6 +6,9 @@ import (
 	"davit.dev/davit/internal/point"
 )
 
+// Excluded is why a kind is left out that a person does not want.
+const Excluded = "excluded"
+
 // LeftOut says why a kind is not restored at all, or nothing. Isolated leaves
 // out what a copy must not have, too.
 func LeftOut(res point.Resource, include, exclude []string, isolated bool) string {
@@ -20,7 +23,7 @@ func LeftOut(res point.Resource, include, exclude []string, isolated bool) strin
 	}
 	switch {
 	case MatchesKind(exclude, gr):
-		return "excluded"
+		return Excluded
 	case res.Group == GroupDavit && !MatchesKind(include, gr):
 		return "Davit's own: the agent makes it from the vault"
 	case len(include) > 0 && !MatchesKind(include, gr) && res.Group+"/"+res.Kind != "/Namespace":
