@@ -9,6 +9,7 @@ package larder
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,8 +29,9 @@ import (
 )
 
 const (
-	// noProgram is what the containers are to start: no image has it.
-	noProgram = "/davit-starts-nothing-of-this-image"
+	// noProgram begins the name of what the containers are to start: no image has it, and
+	// whoever makes images cannot know how it ends.
+	noProgram = "/davit-starts-nothing-of-this-image-"
 	// perPod is how many images a pod names, and nodesAtOnce how many nodes pull at once:
 	// registries are others' too.
 	perPod, nodesAtOnce = 20, 8
@@ -173,6 +175,9 @@ func judge(pod *corev1.Pod, out []Image) (all bool) {
 	for i := range out {
 		state, known := said[container(i)]
 		switch {
+		case known && state.Terminated != nil && state.Terminated.Reason == unknown:
+			out[i].Present = false
+			out[i].Why = "the node ended the pod before it said of this image: " + cmp.Or(pod.Status.Message, pod.Status.Reason, state.Terminated.Message)
 		case known && (state.Terminated != nil || state.Running != nil), known && state.Waiting != nil && began[state.Waiting.Reason]:
 			out[i].Present, out[i].Why = true, ""
 		case known && state.Waiting != nil && gaveUp(state.Waiting):
@@ -184,6 +189,10 @@ func judge(pod *corev1.Pod, out []Image) (all bool) {
 	}
 	return all || pod.Status.Phase == corev1.PodFailed && len(said) == 0 // the node refused it
 }
+
+// unknown is what a kubelet says of containers that it has not seen, or not made, of a pod that it
+// ended: evicted, for one, when the images fill the disk.
+const unknown = "ContainerStatusUnknown"
 
 // began are the reasons of containers that wait for something that comes after their image.
 var began = map[string]bool{
@@ -227,9 +236,10 @@ func jobOf(node string, images []string, secrets []corev1.LocalObjectReference, 
 		NodeName: node, RestartPolicy: corev1.RestartPolicyNever, ImagePullSecrets: secrets,
 		AutomountServiceAccountToken: ptr.To(false), EnableServiceLinks: ptr.To(false), TerminationGracePeriodSeconds: ptr.To[int64](0),
 	}
+	program := noProgram + rand.Text()
 	for i, image := range images {
 		spec.Containers = append(spec.Containers, corev1.Container{
-			Name: container(i), Image: image, ImagePullPolicy: policy, Command: []string{noProgram},
+			Name: container(i), Image: image, ImagePullPolicy: policy, Command: []string{program},
 			Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
 				corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi"),
 			}},

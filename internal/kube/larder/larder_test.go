@@ -81,11 +81,13 @@ func TestNodesPull(t *testing.T) {
 	if len(nodes) != 3 || nodes[2].Closed != "cordoned" || nodes[0].Missing() != 0 || nodes[1].Missing() != 1 || nodes[1].Images[0].Why != "no such host" || !nodes[1].Images[1].Present {
 		t.Errorf("%+v", nodes)
 	}
+	programs := map[string]bool{} // which nobody can guess
 	for _, j := range *made {
 		spec := j.Spec.Template.Spec
-		if len(spec.ImagePullSecrets) != 1 || spec.ImagePullSecrets[0].Name != "keys" || *spec.AutomountServiceAccountToken || spec.Containers[0].Command[0] != noProgram {
+		if len(spec.ImagePullSecrets) != 1 || spec.ImagePullSecrets[0].Name != "keys" || *spec.AutomountServiceAccountToken || !strings.HasPrefix(spec.Containers[0].Command[0], noProgram) || programs[spec.Containers[0].Command[0]] {
 			t.Errorf("%+v", spec)
 		}
+		programs[spec.Containers[0].Command[0]] = true
 	}
 	var left batchv1.JobList
 	if err := c.List(t.Context(), &left); err != nil || len(left.Items) != 0 {
@@ -106,6 +108,22 @@ func TestWhatIsNotSettled(t *testing.T) {
 		if err != nil || nodes[0].Missing() != 1 || !strings.Contains(nodes[0].Images[0].Why, "still being pulled") {
 			t.Errorf("%+v, %v", nodes, err)
 		}
+	}
+}
+
+// TestAPodThatIsEndedProvesNothing: of an evicted pod the kubelet says that its containers have
+// ended, those whose images it never had, too.
+func TestAPodThatIsEndedProvesNothing(t *testing.T) {
+	ended := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "ContainerStatusUnknown", ExitCode: 137, Message: "could not be located"}}
+	c, _ := kubelets(t, func(_, image string, _ corev1.PullPolicy) corev1.ContainerState {
+		if image == "r/one" {
+			return started()
+		}
+		return ended
+	})
+	nodes, err := Pull(t.Context(), c, Options{Images: []string{"r/one", "r/two"}, Limit: time.Minute})
+	if err != nil || nodes[0].Missing() != 1 || !nodes[0].Images[0].Present || !strings.Contains(nodes[0].Images[1].Why, "could not be located") {
+		t.Errorf("%+v, %v", nodes, err)
 	}
 }
 
