@@ -201,9 +201,7 @@ func groupContent(gv schema.GroupVersion, class string, secret map[string]string
 		},
 	})
 	o.SetAPIVersion(gv.String())
-	if first.Node != "" {
-		o.SetLabels(with(o.GetLabels(), managedByNode, first.Node))
-	}
+	ofNode(o, first.Node)
 	marks := maps.Clone(secret)
 	marks[beingDeleted] = "yes"
 	o.SetAnnotations(marks)

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -112,5 +113,10 @@ func TestAGroupOfOneNodeIsLabelledForItsSnapshotter(t *testing.T) {
 	content := groupContent(gv, "g", map[string]string{}, plans)
 	if content.GetLabels()[managedByNode] != "b" || content.GetName() == everywhere {
 		t.Errorf("the group is %s with labels %v", content.GetName(), content.GetLabels())
+	}
+	plans[0].Node = strings.Repeat("b", 64) // more than a label may have
+	content = groupContent(gv, "g", map[string]string{}, plans)
+	if _, marked := content.GetLabels()[managedByNode]; marked || content.GetName() == everywhere {
+		t.Errorf("a group of a node with a long name is %s with labels %v", content.GetName(), content.GetLabels())
 	}
 }

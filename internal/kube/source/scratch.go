@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -105,9 +106,7 @@ func (v *Volumes) staticSnapshot(ctx context.Context, cut capture.Cut, snap made
 	})
 	// The snapshotter reads credentials from these.
 	twin.SetAnnotations(snap.annotations)
-	if snap.node != "" {
-		twin.SetLabels(with(twin.GetLabels(), managedByNode, snap.node))
-	}
+	ofNode(twin, snap.node)
 	if err := create(ctx, v.system.Dynamic.Resource(contents), twin); err != nil {
 		return fmt.Errorf("create snapshot content: %w", err)
 	}
@@ -125,9 +124,13 @@ func (v *Volumes) staticSnapshot(ctx context.Context, cut capture.Cut, snap made
 	return nil
 }
 
-func with(labels map[string]string, key, value string) map[string]string {
-	labels[key] = value
-	return labels
+// ofNode has the node's own snapshotter take up what is made. A node's name may be
+// longer than a label; the snapshot controller cannot label such either.
+func ofNode(o *unstructured.Unstructured, node string) {
+	if labels := o.GetLabels(); node != "" && len(validation.IsValidLabelValue(node)) == 0 {
+		labels[managedByNode] = node
+		o.SetLabels(labels)
+	}
 }
 
 // secretsOf returns the annotations by which a driver finds its secrets.
