@@ -184,7 +184,7 @@ func judge(pod *corev1.Pod, out []Image) (all bool) {
 			out[i].Present, out[i].Why = false, because(state.Waiting)
 		default:
 			all = false
-			out[i].Why = cmp.Or(pod.Status.Message, "it was still being pulled when the time was over: give it more (--timeout)")
+			out[i].Why = cmp.Or(pod.Status.Message, "it was still being pulled when the time was over: give it more (--each, --timeout)")
 		}
 	}
 	return all || pod.Status.Phase == corev1.PodFailed && len(said) == 0 // the node refused it
