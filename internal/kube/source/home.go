@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,8 +76,9 @@ func (v *Volumes) only(ctx context.Context, pv *corev1.PersistentVolume) (string
 
 // beside says where a cut is to be read: from where its volume can be reached.
 // A snapshot on one node's disks can be had nowhere else, and the scheduler
-// knows nothing of that before the copy exists. Where no such node is up, the
-// storage may let the copy be made elsewhere, and there is nothing to lose.
+// knows nothing of that before the copy exists. A cordoned node will do where there
+// is no other. Where none is up, the storage may let the copy be made elsewhere, and
+// there is nothing to lose.
 func (v *Volumes) beside(ctx context.Context, c capture.Claim) (mover.Scheduling, error) {
 	pv, err := v.app.Kubernetes.CoreV1().PersistentVolumes().Get(ctx, c.Volume, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -90,12 +92,16 @@ func (v *Volumes) beside(ctx context.Context, c capture.Claim) (mover.Scheduling
 		return mover.Scheduling{}, err
 	}
 	var out mover.Scheduling
+	cordoned := !slices.ContainsFunc(near, func(n corev1.Node) bool { return up(&n) && !n.Spec.Unschedulable })
 	for i := range near {
-		if !up(&near[i]) {
+		if !up(&near[i]) || near[i].Spec.Unschedulable != cordoned {
 			continue
 		}
 		out.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: pv.Spec.NodeAffinity.Required.DeepCopy()}}
 		out.Tolerations = append(out.Tolerations, tolerated(near[i].Spec.Taints)...)
+	}
+	if cordoned && out.Affinity != nil { // people keep new work from it, not this copy from what it holds
+		out.Tolerations = append(out.Tolerations, corev1.Toleration{Key: corev1.TaintNodeUnschedulable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule})
 	}
 	return out, nil
 }
@@ -103,7 +109,7 @@ func (v *Volumes) beside(ctx context.Context, c capture.Claim) (mover.Scheduling
 func up(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue && !node.Spec.Unschedulable
+			return c.Status == corev1.ConditionTrue
 		}
 	}
 	return false

@@ -57,13 +57,16 @@ func TestACutIsReadWhereItsVolumeIs(t *testing.T) {
 		"on one node":              {at: in("topology.example.com/node", "b"), only: "b", pinned: true, tolerates: 1},
 		"in a zone":                {at: in("zone", "z"), pinned: true, tolerates: 1},
 		"everywhere":               {},
+		"on a cordoned node":       {at: in("topology.example.com/node", "c"), only: "c", pinned: true, tolerates: 2},
 		"on a node that is lost":   {at: in("topology.example.com/node", "lost"), only: "lost"},
 		"on a node that is gone":   {at: in("topology.example.com/node", "gone")},
 		"by an operator of no use": {at: &corev1.NodeSelectorRequirement{Key: "zone", Operator: "Near"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pv := localVolume("pv", tt.at)
-			v, _ := homes(pv, machine("a", corev1.ConditionTrue), machine("b", corev1.ConditionTrue, kept, sick), machine("lost", corev1.ConditionUnknown))
+			cordoned := machine("c", corev1.ConditionTrue, kept, corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule})
+			cordoned.Spec.Unschedulable = true // and it is none of a zone that has others
+			v, _ := homes(pv, cordoned, machine("a", corev1.ConditionTrue), machine("b", corev1.ConditionTrue, kept, sick), machine("lost", corev1.ConditionUnknown))
 			if got, err := v.only(t.Context(), pv); err != nil || got != tt.only {
 				t.Errorf("only %q has it, %v; want %q", got, err, tt.only)
 			}
