@@ -74,7 +74,8 @@ func TestPlans(t *testing.T) {
 // A page that is open hears of each round; who may not see the project hears nothing.
 func TestLive(t *testing.T) {
 	w := newWorld(t)
-	client := w.browse("anna")
+	anna := w.browse("anna")
+	client := *anna
 	client.Timeout = 0
 	answer, err := client.Do(w.get("/p/acme/live"))
 	if err != nil {
@@ -84,13 +85,17 @@ func TestLive(t *testing.T) {
 	if got := answer.Header.Get("Content-Type"); answer.StatusCode != http.StatusOK || got != "text/event-stream" {
 		t.Fatalf("%d, %s", answer.StatusCode, got)
 	}
-	rounds := 0
+	rounds, beats := 0, 0
 	for s := bufio.NewScanner(answer.Body); rounds < 2 && s.Scan(); {
-		if s.Text() == "event: round" {
+		switch s.Text() {
+		case "event: round":
 			rounds++
+		case "event: beat":
+			beats++
 		}
 	}
-	if rounds != 2 {
-		t.Errorf("heard of %d rounds", rounds)
+	if rounds != 2 || beats == 0 {
+		t.Errorf("heard of %d rounds and %d beats", rounds, beats)
 	}
+	w.shown(anna, "/p/acme", `data-live="/p/acme/live" data-beat="15000"`)
 }

@@ -12,7 +12,11 @@ import (
 	"davit.dev/davit/internal/vault"
 )
 
-// livePage tells a page that the vault was read again, for as long as it is open.
+// alive says to a page that the console lives: scripts do not see comments.
+const alive = "event: beat\ndata: {}\n\n"
+
+// livePage tells a page that the vault was read again, for as long as it is open, and
+// every beat that the console lives.
 // Whoever may not see the project any more is told nothing more.
 func livePage(v *visit) error {
 	c := http.NewResponseController(v.w)
@@ -29,11 +33,11 @@ func livePage(v *visit) error {
 		return err == nil && c.Flush() == nil
 	}
 	round, requests := v.Round(v.project), v.requests()
-	if !say("retry: 5000\n\n") {
+	if !say("retry: 5000\n\n" + alive) {
 		return nil
 	}
 	for {
-		text := ": still here\n\n"
+		text := alive
 		select {
 		case <-v.ctx().Done():
 			return nil

@@ -82,7 +82,8 @@ type page struct {
 	Project       string
 	May           map[string]bool
 	Refresh       bool
-	Live          string // where the page hears that there is something new
+	Live          string        // where the page hears that there is something new
+	Beat          time.Duration // how often it hears there that the console lives
 	Done, Problem string
 	Data          any
 }
@@ -227,7 +228,7 @@ func (v *visit) enter(need account.Permission) (err error) {
 		return err
 	}
 	u := v.who.Session.User
-	v.page = page{User: u.Name, Administrator: u.Administrator, Form: v.who.Session.Form, May: map[string]bool{}}
+	v.page = page{User: u.Name, Administrator: u.Administrator, Form: v.who.Session.Form, May: map[string]bool{}, Beat: v.Beat}
 	if v.r.Method == http.MethodPost && !account.SameHash([]byte(v.r.PostFormValue("form")), []byte(v.page.Form)) {
 		return errForm
 	}

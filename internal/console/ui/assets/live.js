@@ -3,6 +3,9 @@
 (() => {
   const main = document.querySelector("main[data-live]");
   if (!main || !window.EventSource) return;
+  // A console that stands still keeps its connections, and nothing errs: what says that
+  // it lives are its beats. patience is three of them.
+  const patience = 3 * Number(main.dataset.beat);
   const says = (text) => document.querySelectorAll("[data-state]").forEach((e) => { e.textContent = text; });
   let busy = false;
   const refresh = async () => {
@@ -12,7 +15,7 @@
     if (busy || typing || typed || !getSelection().isCollapsed || document.hidden) return;
     busy = true;
     try {
-      const answer = await fetch(location.href, { credentials: "same-origin" });
+      const answer = await fetch(location.href, { credentials: "same-origin", signal: AbortSignal.timeout(patience) });
       if (answer.redirected) return location.reload(); // the session is over
       if (!answer.ok) throw new Error(answer.status);
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
@@ -30,8 +33,28 @@
       busy = false;
     }
   };
-  const stream = new EventSource(main.dataset.live);
-  stream.onopen = () => says("live");
-  stream.onerror = () => says("the console does not answer; trying again");
-  stream.addEventListener("round", refresh);
+  let stream, silence, lost = false;
+  const lose = () => {
+    lost = true; // rounds may have been missed
+    says("the console does not answer; trying again");
+  };
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(() => { lose(); listen(); }, patience);
+  };
+  const listen = () => {
+    stream?.close();
+    stream = new EventSource(main.dataset.live);
+    stream.onopen = () => {
+      heard();
+      says("live");
+      if (lost) refresh();
+      lost = false;
+    };
+    stream.onerror = lose; // the browser tries again, or gives up: then the silence does
+    stream.addEventListener("beat", heard);
+    stream.addEventListener("round", () => { heard(); refresh(); });
+    heard();
+  };
+  listen();
 })();
