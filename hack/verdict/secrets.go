@@ -116,7 +116,7 @@ type leaks struct {
 // tell says where a secret was found, and not the secret: these lines are kept, too.
 func (l *leaks) tell(place string, line int, form string) {
 	if l.count[place]++; l.count[place] <= mostLeaks {
-		fmt.Fprintf(l.out, "secret: %s, line %d: %.12s…\n", place, line, form)
+		fmt.Fprintf(l.out, "secret: %s, line %d: %.4s…\n", place, line, form)
 	}
 }
 
