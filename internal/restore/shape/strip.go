@@ -34,6 +34,11 @@ type Options struct {
 	Classes   map[string]string // storage classes, captured to wanted
 }
 
+// labelSnapshotNode names the node whose snapshotter is to take up a snapshot, or a class of
+// group snapshots, where a driver has one on each node (external-snapshotter's
+// --node-deployment). Elsewhere no such node is.
+const labelSnapshotNode = "snapshot.storage.kubernetes.io/managed-by"
+
 // Strip removes what the target must assign itself. It keeps name, namespace,
 // labels, annotations but those that controllers own, and the spec. Owner
 // references are removed here and set again by the owner's new UID. The status
@@ -47,7 +52,7 @@ func Strip(kind schema.GroupKind, d Document, opts Options) {
 	delete(d, "status")
 	stripFinalizers(d)
 	Drop(d, []string{"metadata", "annotations"}, AnnotationFilledFrom, AnnotationFilledFor)
-	Drop(d, []string{"metadata", "labels"}, LabelRestore)
+	Drop(d, []string{"metadata", "labels"}, LabelRestore, labelSnapshotNode)
 	revive(d)
 	if fn, ok := strippers[kind]; ok {
 		fn(d, opts)

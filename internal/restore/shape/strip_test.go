@@ -26,6 +26,12 @@ var stripCases = []struct {
 		`{"metadata":{"name":"a","finalizers":["shop.example.com/f"]}}`,
 	},
 	{
+		"the node that takes up a class's snapshots is the source's", schema.GroupKind{Group: "groupsnapshot.storage.k8s.io", Kind: "VolumeGroupSnapshotClass"},
+		Options{},
+		`{"metadata":{"name":"a","labels":{"snapshot.storage.kubernetes.io/managed-by":"east","k":"v"}},"driver":"d"}`,
+		`{"metadata":{"name":"a","labels":{"k":"v"}},"driver":"d"}`,
+	},
+	{
 		"held at rest when it was captured", KindStatefulSet,
 		Options{},
 		`{"metadata":{"name":"a","annotations":{"davit.dev/replicas-before-fence":"3","davit.dev/claims-when-scaled-before-fence":"Delete"}},"spec":{"replicas":0,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Retain"}}}`,
