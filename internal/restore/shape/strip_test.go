@@ -26,7 +26,8 @@ var stripCases = []struct {
 		`{"metadata":{"name":"a","finalizers":["shop.example.com/f"]}}`,
 	},
 	{
-		"the node that takes up a class's snapshots is the source's", schema.GroupKind{Group: "groupsnapshot.storage.k8s.io", Kind: "VolumeGroupSnapshotClass"},
+		"the node that takes up a class's snapshots is the source's",
+		schema.GroupKind{Group: "groupsnapshot.storage.k8s.io", Kind: "VolumeGroupSnapshotClass"},
 		Options{},
 		`{"metadata":{"name":"a","labels":{"snapshot.storage.kubernetes.io/managed-by":"east","k":"v"}},"driver":"d"}`,
 		`{"metadata":{"name":"a","labels":{"k":"v"}},"driver":"d"}`,
