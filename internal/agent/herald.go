@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,6 +29,9 @@ const (
 	heraldLook    = 2 * time.Minute
 	heraldEvery   = 10 * time.Minute
 	heraldTimeout = 2 * time.Minute
+	// heraldAbreast is how many vaults are looked at at once: one that is silent keeps
+	// whoever asks it for heraldTimeout, and the others are not to wait for it.
+	heraldAbreast = 8
 	// quiet is for how long an agent that has just started says nothing of roles: a
 	// site that comes back has those of before in its cluster until it has read the vault.
 	quiet = 30 * time.Second
@@ -42,7 +46,7 @@ type herald struct {
 	log    *slog.Logger
 
 	looker, restorer *kube.Clients
-	said             map[string]*heard // by Vault
+	abreast          abreast
 	started          time.Time
 	registry         func(context.Context, []preflight.Image) map[string]preflight.Registry
 	stock            stock
@@ -50,6 +54,7 @@ type herald struct {
 
 // heard is what was said in one vault.
 type heard struct {
+	busy   bool // somebody is at it; guarded by abreast
 	facts  *preflight.Site
 	needs  []preflight.Need
 	looked time.Time // when the site was last looked at
@@ -62,10 +67,11 @@ func (h *herald) NeedLeaderElection() bool { return true }
 
 // Start publishes and judges until ctx is done.
 func (h *herald) Start(ctx context.Context) error {
-	h.said, h.started = map[string]*heard{}, time.Now()
+	h.started = time.Now()
 	h.registry = foresight.Registries(images.Registries{}, registriesPatience, registriesRemember)
 	tick := time.NewTicker(heraldTick)
 	defer tick.Stop()
+	defer h.abreast.wait()
 	for {
 		h.look(ctx)
 		select {
@@ -106,26 +112,63 @@ func (h *herald) look(ctx context.Context) {
 		if v.Spec.CopyOf != "" {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, heraldTimeout)
-		err := h.inVault(limited, v.Name)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			h.log.Warn("facts of this site", "vault", v.Name, "error", err)
-		}
+		h.abreast.start(v.Name, func(said *heard) {
+			limited, cancel := context.WithTimeout(ctx, heraldTimeout)
+			defer cancel()
+			if err := h.inVault(limited, v.Name, said); err != nil && ctx.Err() == nil {
+				h.log.Warn("facts of this site", "vault", v.Name, "error", err)
+			}
+		})
 	}
 }
 
+// abreast has several vaults looked at at once, each by one at a time. Its zero value is
+// ready.
+type abreast struct {
+	mu      sync.Mutex
+	said    map[string]*heard // by Vault
+	hands   chan struct{}     // one for each who may look
+	running sync.WaitGroup
+}
+
+// start looks at a vault beside the others, as soon as a hand is free. One that is still
+// looked at, or waits for that, comes with the next tick.
+func (a *abreast) start(name string, look func(*heard)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.said == nil {
+		a.said, a.hands = map[string]*heard{}, make(chan struct{}, heraldAbreast)
+	}
+	said := a.said[name]
+	if said == nil {
+		said = &heard{}
+		a.said[name] = said
+	}
+	if said.busy {
+		return
+	}
+	said.busy = true
+	a.running.Go(func() {
+		a.hands <- struct{}{} // whoever has one gives it back within heraldTimeout
+		defer func() {
+			<-a.hands
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			said.busy = false
+		}()
+		look(said)
+	})
+}
+
+// wait waits until nobody looks at a vault any more.
+func (a *abreast) wait() { a.running.Wait() }
+
 // inVault publishes this site's facts in one vault if they changed or are due,
 // and then judges the plans that are kept there.
-func (h *herald) inVault(ctx context.Context, name string) error {
+func (h *herald) inVault(ctx context.Context, name string, said *heard) error {
 	e, err := h.pool.entry(ctx, name)
 	if err != nil {
 		return err
-	}
-	said := h.said[name]
-	if said == nil {
-		said = &heard{}
-		h.said[name] = said
 	}
 	plans, err := h.plansOf(ctx, e.opened)
 	if err != nil {
