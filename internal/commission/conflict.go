@@ -67,7 +67,7 @@ func paused(s *failover.State) string {
 	case failover.ForInput:
 		for _, app := range s.Spec.Applications {
 			for _, site := range s.Facts.Holders[app] {
-				if s.Consents[site] == "" && s.Fences[app][site].Level < failover.TimedOut {
+				if s.Vouched(app, site) == "" && s.Fences[app][site].Level < failover.TimedOut {
 					return "`runs consent " + run + " " + site + "` if you made sure that it has stopped, `runs answer " + run + " STEP` for a task, or `runs rollback " + run + "`"
 				}
 			}

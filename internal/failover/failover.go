@@ -147,6 +147,10 @@ type Facts struct {
 	// Terms are the lease terms, by site, under which its newest claims were
 	// made. A site without an entry keeps no lease: no wait proves anything.
 	Terms map[string]plan.Fence `json:"terms,omitempty"`
+	// Words are who took it upon himself for good, by application and former holder, that
+	// this one writes no more: of those of a lost vault, whom nothing can ask
+	// (docs/decisions/0036-a-word-for-good.md). They prove nothing.
+	Words map[string]map[string]string `json:"words,omitempty"`
 }
 
 // holds tells whether a site ever held one of the run's applications.

@@ -86,7 +86,7 @@ func (m *Machine) hopeless() string {
 		for _, holder := range s.Facts.Holders[app] {
 			_, counts := m.leaseOver(app, holder)
 			waiting = waiting || counts
-			if !counts && s.Fences[app][holder].Level < TimedOut && s.Consents[holder] == "" && site == "" {
+			if !counts && s.Fences[app][holder].Level < TimedOut && s.Vouched(app, holder) == "" && site == "" {
 				site = holder
 			}
 		}

@@ -44,7 +44,7 @@ type Effect struct {
 	ID     int64 // comes back in the answer
 	Step   *plan.Step
 	Token  Token
-	Sites  []string // where: of a fence, all former holders
+	Sites  []string // where: of a fence, all former holders that there are to ask
 	// Sandbox is set in drills: nothing outside of it may change.
 	Sandbox string
 	// Point is what data comes from; nil: the newest that may be offered.

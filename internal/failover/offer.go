@@ -61,7 +61,7 @@ func (s *State) answers() (all []Offer) {
 func (s *State) unproven() (sites []string) {
 	for _, app := range s.Spec.Applications {
 		for _, site := range s.Facts.Holders[app] {
-			if s.Consents[site] == "" && s.Fences[app][site].Level < TimedOut && !slices.Contains(sites, site) {
+			if s.Vouched(app, site) == "" && s.Fences[app][site].Level < TimedOut && !slices.Contains(sites, site) {
 				sites = append(sites, site)
 			}
 		}

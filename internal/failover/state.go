@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -563,11 +564,17 @@ func (s *State) meets(app string) bool {
 	for _, site := range s.Facts.Holders[app] {
 		level := s.Fences[app][site].Level
 		accepted := level == Asked && s.Spec.Accept == Asked && fence != nil && fence.ended()
-		if level < TimedOut && !accepted && s.Consents[site] == "" {
+		if level < TimedOut && !accepted && s.Vouched(app, site) == "" {
 			return false
 		}
 	}
 	return true
+}
+
+// Vouched is who took it upon himself that a former holder of an application has
+// stopped, for this run or for good; empty: nobody did.
+func (s *State) Vouched(app, site string) string {
+	return cmp.Or(s.Consents[site], s.Facts.Words[app][site])
 }
 
 // applications are those that a step is about: its own, or all.

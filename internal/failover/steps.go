@@ -163,8 +163,10 @@ func (m *Machine) point(step *plan.Step) *Point {
 // sites are where a step acts.
 func (m *Machine) sites(step *plan.Step) []string {
 	switch {
-	case step.Kind == plan.KindFence:
-		return m.state.Facts.Holders[step.Application]
+	case step.Kind == plan.KindFence: // whom a word is about for good never answers
+		return slices.DeleteFunc(slices.Clone(m.state.Facts.Holders[step.Application]), func(site string) bool {
+			return m.state.Facts.Words[step.Application][site] != ""
+		})
 	case step.Side == plan.Source:
 		return []string{m.state.Spec.From}
 	}

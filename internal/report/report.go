@@ -165,7 +165,7 @@ func application(s *failover.State, a failover.ApplicationResult) Application {
 	for _, site := range s.Facts.Holders[a.Name] {
 		f := s.Fences[a.Name][site]
 		how := f.How
-		if by := s.Consents[site]; by != "" && f.Level < failover.TimedOut {
+		if by := s.Vouched(a.Name, site); by != "" && f.Level < failover.TimedOut {
 			how = by + " said that it has stopped"
 		}
 		out.Holders = append(out.Holders, Holder{site, f.Level.String(), how})

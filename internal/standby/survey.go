@@ -51,6 +51,9 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 		if err := s.leases(ctx, facts, histories); err != nil {
 			return nil, err
 		}
+		if err := s.words(ctx, facts, spec, histories); err != nil {
+			return nil, err
+		}
 		if err := s.witness(ctx, facts, spec.Lost, histories); err != nil {
 			return nil, err
 		}

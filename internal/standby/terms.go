@@ -2,6 +2,7 @@ package standby
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -43,6 +44,34 @@ func (s *Site) leases(ctx context.Context, facts *failover.Facts, histories map[
 	}
 	for site := range without {
 		delete(facts.Terms, site)
+	}
+	return nil
+}
+
+// words notes who said for good that no site which was not moved over to a promoted
+// vault writes the applications any more. The epochs that are nobody's stand for those
+// sites, and stay among the former holders. Where nobody said it, a planned move would
+// stop the source and take itself back: no proof can come, and no consent is taken.
+func (s *Site) words(ctx context.Context, facts *failover.Facts, spec failover.Spec, histories map[string][]lease.Epoch) error {
+	for _, app := range spec.Applications {
+		nobodys, ok := lease.Unheld(histories[app])
+		if !ok {
+			continue
+		}
+		w, said, err := lease.Said(ctx, s.project(), app, histories[app])
+		switch {
+		case err != nil:
+			return err
+		case said:
+			if facts.Words == nil {
+				facts.Words = map[string]map[string]string{}
+			}
+			facts.Words[app] = map[string]string{w.Site: w.By}
+		case spec.Verb == plan.Switchover || spec.Verb == plan.Failback:
+			facts.Problems = append(facts.Problems, fmt.Sprintf(
+				"%s: the vault took the place of a lost one, and nothing proves that no site which was not moved over to it still writes this: a planned move would stop it and take itself back. Make sure that none does and none will, then `vault promote %s --lost-stopped`; or fail over with --lost %s",
+				app, s.o.Recovery.VaultName, nobodys.Claim.Site))
+		}
 	}
 	return nil
 }

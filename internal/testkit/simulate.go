@@ -632,7 +632,7 @@ func (w *world) input(r *run, s *failover.State, by string) failover.Event {
 	}
 	for _, app := range r.spec.Applications {
 		for _, holder := range s.Facts.Holders[app] {
-			if s.Fences[app][holder].Level < failover.TimedOut && s.Consents[holder] == "" {
+			if s.Fences[app][holder].Level < failover.TimedOut && s.Vouched(app, holder) == "" {
 				return failover.Event{Kind: failover.Consent, By: by, Site: holder, Text: holder}
 			}
 		}
