@@ -56,8 +56,12 @@ func (d *Demand) read(ctx context.Context, p *vault.Project, infos []vault.Point
 	if err != nil {
 		return nil, err
 	}
+	word, said, err := lease.Said(ctx, p, d.Application, history)
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range history {
-		d.Epochs = append(d.Epochs, preflight.Epoch{Number: e.Number, Site: e.Claim.Site})
+		d.Epochs = append(d.Epochs, preflight.Epoch{Number: e.Number, Site: e.Claim.Site, Vouched: said && e.Claim.Site == word.Site})
 	}
 	newest := d.offered(infos, history)
 	if err := d.documents(ctx, p, d.Application); err != nil {

@@ -134,6 +134,16 @@ func TestAllIsWell(t *testing.T) {
 	}
 }
 
+// A former holder that the plan does not name is no matter once a person has said for
+// good that it has stopped; the control is among the checks.
+func TestAStrangerThatAWordIsAbout(t *testing.T) {
+	in := good()
+	in.Needs[0].Epochs[0].Site, in.Needs[0].Epochs[0].Vouched = "nobody", true
+	if found := preflight.Judge(in); preflight.Worst(found) != preflight.OK {
+		t.Errorf("%+v", found)
+	}
+}
+
 // Each case makes one thing wrong: its check says so, and no other does.
 func TestChecks(t *testing.T) {
 	for _, c := range []struct {

@@ -262,4 +262,6 @@ func (i Image) Key() string { return strings.TrimSuffix(i.Reference+"@"+i.Digest
 type Epoch struct {
 	Number int64
 	Site   string
+	// Vouched says that a person said for good that the site has stopped.
+	Vouched bool
 }

@@ -170,7 +170,7 @@ func (in *Input) strangers(n Need) []Finding {
 	var names []string
 	for _, e := range n.Epochs {
 		named := slices.ContainsFunc(in.Plan.Sites, func(s plan.Site) bool { return s.Name == e.Site })
-		if !named && !slices.Contains(names, e.Site) {
+		if !named && !e.Vouched && !slices.Contains(names, e.Site) {
 			names = append(names, e.Site)
 		}
 	}

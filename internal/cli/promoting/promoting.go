@@ -46,6 +46,8 @@ type asked struct {
 	goOn []string
 	// gone says that a person knows that the first vault is, where nothing asks it.
 	gone bool
+	// stopped says that no site which was not moved over writes any more.
+	stopped bool
 }
 
 // Command makes `vault promote`.
@@ -64,18 +66,30 @@ that one has come over. What nobody holds is taken over with "restore --take-ove
 of each takes as long as its first.
 
 A site that is cut off hears of nothing: what it runs, it runs until it is moved or fenced. Make sure that the first vault does
-not come back: delete its bucket, or revoke its credentials. --dry-run says all that is lost. Killed, give the same command again.`,
+not come back: delete its bucket, or revoke its credentials. --dry-run says all that is lost. Killed, give the same command again.
+
+With --lost-stopped, once at one site, after all sites that answer have been moved over: notes in VAULT, as it is called now, that no
+other site still writes what was in the lost vault, or will. Nothing can prove that. Until somebody says it, each run asks for site
+"nobody": a failover wants --lost nobody, a switchover or failback is refused. It takes the lost vault's id, typed, or --yes.`,
 		Example: `  davit vault promote second --dry-run
-  davit vault promote second`,
+  davit vault promote second
+  davit vault promote main --lost-stopped`,
 		Args: h.Args(1, "COPY"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.copy = given[0]
+			if o.stopped && (len(o.goOn) > 0 || o.gone) {
+				return exit.Usage("promote first, at every site", "--lost-stopped is said after the promotion: --go-on and --first-is-gone do not go with it")
+			}
+			if o.stopped {
+				return h.lostStopped(cmd, &o)
+			}
 			return h.run(cmd, &o)
 		},
 	}
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
 	cmd.Flags().StringSliceVar(&o.goOn, "go-on", nil, "an application that ran here under a lease goes on: no other site has taken it over (two would write)")
 	cmd.Flags().BoolVar(&o.gone, "first-is-gone", false, "with --yes, where this cluster does not have the first vault and cannot ask it: it is gone")
+	cmd.Flags().BoolVar(&o.stopped, "lost-stopped", false, "say of a promoted VAULT that no site which was not moved over to it still writes, or will")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be done and what is lost")
 	return cmd
 }

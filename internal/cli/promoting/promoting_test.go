@@ -43,6 +43,7 @@ type site struct {
 	lives  int // changes of the cluster until whoever makes them dies; negative: none does
 	stores map[string]vault.Store
 	said   string
+	asked  string // the name that was to be typed last
 	answer error
 }
 
@@ -143,7 +144,10 @@ func (s *site) run(args ...string) error {
 				return nil
 			},
 			Step: func(string, ...any) {}, Say: func(string, ...any) {},
-			Ask:  func(string, string) error { return s.answer },
+			Ask: func(name, _ string) error {
+				s.asked = name
+				return s.answer
+			},
 			Now:  func() time.Time { return noon },
 			Args: func(n int, _ string) cobra.PositionalArgs { return cobra.ExactArgs(n) },
 		},
@@ -311,11 +315,7 @@ func TestLeased(t *testing.T) {
 		if err != nil || !strings.Contains(s.said, c.says) {
 			t.Errorf("%v: %v, %s", c.args, err, s.said)
 		}
-		ring := s.keyring()
-		p, err := ring.Open(t.Context(), s.stores[secondURL])
-		s.check(err)
-		current, err := lease.New(p).Current(t.Context(), "shop")
-		s.check(err)
+		current := s.current()
 		if mine := (lease.Identity{Site: "east", Cluster: "a"}).Made(current.Claim); mine != c.mine || current.Number <= 3 {
 			t.Errorf("%v: shop is of %+v", c.args, current)
 		}
@@ -433,4 +433,69 @@ func TestDryRunWarns(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestLostStopped is said of the promoted vault, by who typed the lost one's id, and
+// given again as often as need be. Refused: of a vault that was never promoted, at a
+// site that is not moved over, and with what belongs to the promotion itself; and
+// nothing is noted where nobody agreed, or by a dry run.
+func TestLostStopped(t *testing.T) {
+	s := newSite(t)
+	if err := s.run("main", "--lost-stopped", "--yes"); !exit.IsRefusal(err) || !strings.Contains(err.Error(), "never promoted") {
+		t.Error(err)
+	}
+	if err := s.run("second", "--lost-stopped", "--yes"); !exit.IsRefusal(err) || !strings.Contains(err.Error(), "not moved over") {
+		t.Error(err)
+	}
+	lost := s.keyring().VaultID
+	s.stores[firstURL] = nil
+	s.check(s.run("second", "--yes"))
+	said := func() (lease.Word, bool) {
+		t.Helper()
+		ring := s.keyring()
+		p, err := ring.Open(t.Context(), s.stores[secondURL])
+		s.check(err)
+		history, err := lease.New(p).History(t.Context(), "shop")
+		s.check(err)
+		w, ok, err := lease.Said(t.Context(), p, "shop", history)
+		s.check(err)
+		return w, ok
+	}
+	if err := s.run("main", "--lost-stopped", "--go-on", "shop", "--yes"); err == nil {
+		t.Error("with --go-on")
+	}
+	s.check(s.run("main", "--lost-stopped", "--dry-run"))
+	if !strings.Contains(s.said, "Nothing was changed") || !strings.Contains(s.said, lost) {
+		t.Error(s.said)
+	}
+	s.answer = errors.New("not agreed to")
+	if err := s.run("main", "--lost-stopped"); !errors.Is(err, s.answer) || s.asked != lost {
+		t.Errorf("%v, asked to type %q", err, s.asked)
+	}
+	if w, ok := said(); ok {
+		t.Errorf("nobody agreed: %+v", w)
+	}
+	s.answer = nil
+	for range 2 {
+		s.check(s.run("main", "--lost-stopped"))
+		if w, ok := said(); !ok || w.Lost != lost || w.Site != promotion.Nobody || w.By == "" {
+			t.Errorf("%+v %v", w, ok)
+		}
+	}
+	if !strings.Contains(s.said, "Noted") || !strings.Contains(s.said, "shop") {
+		t.Error(s.said)
+	}
+	if current := s.current(); !(lease.Identity{Site: "east", Cluster: "a"}).Made(current.Claim) || current.Number != 3+promotion.Margin+1 {
+		t.Errorf("the word took it from its site: %+v", current)
+	}
+}
+
+func (s *site) current() lease.Epoch {
+	s.t.Helper()
+	ring := s.keyring()
+	p, err := ring.Open(s.t.Context(), s.stores[secondURL])
+	s.check(err)
+	current, err := lease.New(p).Current(s.t.Context(), "shop")
+	s.check(err)
+	return current
 }

@@ -196,6 +196,7 @@ func (p Promoted) Text(t *output.Text) {
 		return
 	}
 	t.Line("Next: `vault promote %s` at every other site. `status` says when this one captures again; the first capture of each volume reads all of it.", p.Copy)
+	t.Line("Once all are moved and you made sure that what is left has stopped: `vault promote %s --lost-stopped`, at one of them. Until then no switchover or failback begins.", p.Vault)
 	t.Line("Then give the vault a second copy: `vault add NAME URL --copy-of %s`. Plans that declare by themselves are armed anew.", p.Vault)
 }
 

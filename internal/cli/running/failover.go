@@ -465,13 +465,13 @@ func (h *here) outlook(ctx context.Context, s *failover.Spec, facts *failover.Fa
 			}
 		}
 		for _, site := range a.Holders {
-			if _, leased := facts.Terms[site]; !leased && !slices.Contains(s.Lost, site) {
+			if _, leased := facts.Terms[site]; !leased && !slices.Contains(s.Lost, site) && facts.Words[app][site] == "" {
 				o.Unproven = append(o.Unproven, site)
 			}
 		}
 		o.Applications = append(o.Applications, a)
 	}
-	if len(o.Unproven) == 0 && len(s.Lost) == 0 {
+	if len(o.Unproven) == 0 && len(s.Lost) == 0 && len(facts.Words) == 0 {
 		o.Fence = failover.TimedOut.String()
 	}
 	slices.Sort(o.Unproven)

@@ -79,8 +79,8 @@ func (o Outlook) Text(t *output.Text) {
 	} else if len(o.Unproven) > 0 {
 		t.Line("  The run pauses until it is proven, or you say with --lost, that this has stopped: %s.", strings.Join(o.Unproven, ", "))
 	}
-	if slices.Contains(o.Unproven, promotion.Nobody) {
-		t.Line("  %s: the vault was promoted, and a site that is cut off and was never moved over may run this without anybody's knowing. --lost %[1]s says that none does.", promotion.Nobody)
+	if !planned && slices.Contains(o.Unproven, promotion.Nobody) { // a planned move says it as a problem
+		t.Line("  %s: the vault was promoted, and a site that is cut off and was never moved over may run this without anybody's knowing. --lost %[1]s says that none does, `vault promote VAULT --lost-stopped` says it for good.", promotion.Nobody)
 	}
 	o.ahead(t)
 	o.close(t)

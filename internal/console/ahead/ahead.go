@@ -238,14 +238,20 @@ func (p *Plan) foretell(out *foresight.Outlook) {
 // fence is what a failover would rely on at worst: a lease that every former
 // holder keeps, or a person's word about those that it names.
 func fence(ctx context.Context, p *vault.Project, of *plan.Plan, to string) (level string, unproven []string, err error) {
+	vouched := false // somebody said it for good: no proof, and nobody is asked
 	for _, app := range of.Applications {
 		history, err := lease.New(p).History(ctx, app.Name)
 		if err != nil {
 			return "", nil, err
 		}
+		word, said, err := lease.Said(ctx, p, app.Name, history)
+		if err != nil {
+			return "", nil, err
+		}
+		vouched = vouched || said
 		for _, e := range history {
 			site := e.Claim.Site
-			if site == to || slices.Contains(unproven, site) {
+			if site == to || slices.Contains(unproven, site) || said && site == word.Site {
 				continue
 			}
 			_, kept, err := lease.Leased(ctx, p, app.Name, site, history)
@@ -258,7 +264,7 @@ func fence(ctx context.Context, p *vault.Project, of *plan.Plan, to string) (lev
 		}
 	}
 	slices.Sort(unproven)
-	if len(unproven) > 0 {
+	if len(unproven) > 0 || vouched {
 		return failover.None.String(), unproven, nil
 	}
 	return failover.TimedOut.String(), nil, nil

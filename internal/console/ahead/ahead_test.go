@@ -8,6 +8,7 @@ import (
 
 	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/shelf"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -108,5 +109,32 @@ func TestFaults(t *testing.T) {
 		if (one.Fault == "") != (one.Name == "shop") || one.Fault != "" && one.Worst() != "fail" {
 			t.Errorf("%s: %q, %s", one.Name, one.Fault, one.Worst())
 		}
+	}
+}
+
+// TestAWordIsNoProof: what nobody holds any more of a lost vault is asked for until a
+// person says for good that it has stopped, and the fence is none all the same.
+func TestAWordIsNoProof(t *testing.T) {
+	p := filled(t)
+	epochs := lease.New(p)
+	current, err := epochs.Current(t.Context(), "shop")
+	check(t, err)
+	nobodys, err := epochs.Claim(t.Context(), "shop", current.Number+1, lease.Claim{Site: "nobody", Cluster: "lost", Request: "promotion-1", Promotion: &lease.Promotion{From: "lost"}})
+	check(t, err)
+	_, err = epochs.Claim(t.Context(), "shop", current.Number+2, lease.Claim{Site: "east", Cluster: "e", Request: "r"})
+	check(t, err)
+	for _, want := range []string{"east nobody", "east"} {
+		shop, _ := read(t, p).Plan("shop")
+		if got := strings.Join(shop.Unproven, " "); got != want || shop.Fence != "none (forced)" {
+			t.Errorf("unproven %q, want %q; fence %s", got, want, shop.Fence)
+		}
+		check(t, lease.Say(t.Context(), p, "shop", nobodys, "ann", now))
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -187,6 +187,7 @@ func TestWhatIsNotDeclared(t *testing.T) {
 		"it is not armed":          {func(w *world) { w.claim(1, "east", "first", "", nil) }, all, ReasonMissing, "no lease of db"},
 		"claimed, but not held":    {func(w *world) { w.claim(1, "east", lease.ArmedRequest+"x", lease.ArmedReason+"shop", terms) }, all, ReasonMissing, "no lease of db"},
 		"a former holder is free":  {func(w *world) { w.claim(1, "north", "first", "", nil); w.arm(2, "east") }, all, ReasonMissing, "no lease of db"},
+		"a lost vault's may run":   {func(w *world) { w.promoted(); w.arm(2, "east") }, all, ReasonMissing, "no lease of db"},
 		"it came by a failover":    {func(w *world) { w.claim(1, "east", "run-1", "failover", terms); w.keep(1, "east") }, all, ReasonMissing, "never automatic"},
 		"a run is under way":       {func(w *world) { w.arm(1, "east"); w.begin("other") }, all, ReasonRun, "run other is not over"},
 		"a run ended a moment ago": {func(w *world) { w.arm(1, "east"); w.end("other") }, all, ReasonBlocked, "until 2026-11-27T09:00:00Z"},
@@ -223,6 +224,36 @@ func TestWhatIsNotDeclared(t *testing.T) {
 				t.Errorf("%s: no event", name)
 			}
 		}
+	}
+}
+
+// promoted has epoch 1 be nobody's, of a lost vault whose copy is the vault now.
+func (w *world) promoted() {
+	w.t.Helper()
+	c := lease.Claim{Site: "nobody", Cluster: "lost", Holder: "ann", Request: "promotion-1", Promotion: &lease.Promotion{From: "lost"}, At: w.now}
+	if _, err := lease.New(w.project).Claim(w.t.Context(), "db", 1, c); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestAPersonsWordGoesForALease of those that a lost vault's sites may still hold; the
+// control is in TestWhatIsNotDeclared.
+func TestAPersonsWordGoesForALease(t *testing.T) {
+	w := newWorld(t, shop())
+	w.promoted()
+	w.arm(2, "east")
+	history, err := lease.New(w.project).History(t.Context(), "db")
+	if err == nil {
+		err = lease.Say(t.Context(), w.project, "db", history[0], "ann", w.now)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.play(40*time.Second, declare.Alive, "west", "witness")
+	w.play(50*time.Second, declare.Lost, "west", "witness")
+	if runs := w.runs(); len(runs) != 1 {
+		c, _ := w.says()
+		t.Errorf("%d runs: %+v", len(runs), c)
 	}
 }
 

@@ -82,6 +82,13 @@ func (g gatherer) application(ctx context.Context, app string, o *outlook) error
 		o.state.Moved = true
 	}
 	asked := map[string]bool{g.site: true}
+	word, said, err := lease.Said(ctx, g.project, app, history)
+	if err != nil {
+		return err
+	}
+	if said { // of whom no lease will ever be kept
+		asked[word.Site] = true
+	}
 	for _, e := range history {
 		site := e.Claim.Site
 		if asked[site] {
