@@ -3,6 +3,7 @@ package console
 import (
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
@@ -129,6 +131,10 @@ func TestAuthorityReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	homes, err := backup.Homes(t.Context(), p.Store())
+	if err != nil {
+		t.Fatal(err)
+	}
 	again := func(when string) {
 		t.Helper()
 		if err := w.stop(); err != nil {
@@ -154,9 +160,14 @@ func TestAuthorityReplaced(t *testing.T) {
 	}
 	again("during")
 	consoletest.Until(t, "taken up again", func() (bool, string) { return slices.Equal(w.numbers(home), []int64{2, 1}), "" })
-	if _, err := authority.Retire(t.Context(), p, w.keys[home], w.now); err != nil {
-		t.Fatal(err)
-	}
+	consoletest.Until(t, "written by the newer one", func() (bool, string) {
+		w.robot(w.login("anna"), home, `"read"`) // the journals of console and project go on with it
+		_, err := authority.Retire(t.Context(), p, w.keys[home], w.now, homes[0].Console)
+		if err != nil && !errors.Is(err, authority.ErrInUse) {
+			t.Fatal(err)
+		}
+		return err == nil, fmt.Sprint(err)
+	})
 	consoletest.Until(t, "retired", func() (bool, string) { return slices.Equal(w.numbers(home), []int64{2}), "" })
 	consoletest.Until(t, "served by the newer one", func() (bool, string) { return w.mayTrust(both), "" })
 	if w.mayTrust(old) {

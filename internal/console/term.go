@@ -227,6 +227,11 @@ func (t *term) say(p *store.Project) ([]authority.Listing, error) {
 	if b, err = t.duty.shelves.book(ctx, p, true); err != nil {
 		return nil, err
 	}
+	// The console's own database is in the vault of one of the projects: nothing may go
+	// on to be written there by an authority that is about to be retired.
+	if _, err = t.duty.shelves.book(ctx, nil, true); err != nil {
+		return nil, err
+	}
 	trusted, err := t.adopt(ctx, p, b.Authority)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,8 @@ import (
 
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/console"
+	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
@@ -40,7 +42,8 @@ newest yet. "davit console authority rotate" begins another one.`,
 		Long: `Begins another certificate authority of a project, beside the one that there is. The active console takes it up by itself; both are
 trusted from then on, and agents that are connected get certificates of the newer one at once, the others when they call next. Then, --retire
 ends the trust in the former one: what it signed lets nobody in any more, and the console serves with a certificate of the newer one. Give browsers
-and clients DIR/ca.pem anew before that: it vouches for both. Backups that were made before stay readable.
+and clients DIR/ca.pem anew before that: it vouches for both. Backups that were made before stay readable;
+what anybody seals by the former one later is refused. The console has to be served for that.
 
 It refuses to retire while agents have no certificate of the newest, for they would have to be enrolled anew; --leave-behind names those that may.
 The newer one is open to the consoles and recovery keys that the former is open to, if they open the project still. Where an earlier version of
@@ -76,9 +79,29 @@ Whoever has the former authority's key can pose as console and agents until it i
 }
 
 // change is what is done to a project's authorities.
-type change func(context.Context, *store.Project, *vault.Project, vault.Identity, rotation) (*authority.Authority, error)
+type change func(context.Context, held, *vault.Project, vault.Identity, rotation) (*authority.Authority, error)
 
-func (h Host) rotate(ctx context.Context, _ *store.Project, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
+// held are a project's database and the console's own.
+type held struct {
+	project *store.Project
+	console *store.Console
+}
+
+// note says in the logs what is about to be done, and waits until the vault has it.
+func (c held) note(ctx context.Context, act audit.Act, action, detail string) error {
+	r := audit.Record{Action: action, Object: c.project.Name, Detail: detail}
+	if err := errors.Join(c.project.Note(ctx, act, r), c.console.Note(ctx, act, r)); err != nil {
+		return err
+	}
+	console.Sent(ctx, c.project)
+	console.Sent(ctx, c.console)
+	return nil
+}
+
+func (h Host) rotate(ctx context.Context, c held, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
+	if err := c.note(ctx, h.act(), "authority.rotate", ""); err != nil {
+		return nil, err
+	}
 	a, err := authority.Rotate(ctx, p, id, h.Now(), o.admit...)
 	if errors.Is(err, authority.ErrUnproven) {
 		return a, exit.Refuse("`davit vault keys ls` says whose each is: give those of consoles and recovery keys in --admit, the rest stays out", "%v", err)
@@ -89,12 +112,16 @@ func (h Host) rotate(ctx context.Context, _ *store.Project, p *vault.Project, id
 	return a, err
 }
 
-func (h Host) retire(ctx context.Context, c *store.Project, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
+// retireTries is how often it is tried to retire an authority by which the console writes
+// still: it takes up the newest while it is tried.
+const retireTries = 10
+
+func (h Host) retire(ctx context.Context, c held, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
 	a, err := authority.Read(ctx, p, id)
 	if err != nil {
 		return nil, err
 	}
-	sites, err := late(ctx, c, a.Number)
+	sites, err := late(ctx, c.project, a.Number)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +130,18 @@ func (h Host) retire(ctx context.Context, c *store.Project, p *vault.Project, id
 		return nil, exit.Refuse("wait until they have called, or shut them out until they are enrolled anew: --leave-behind "+strings.Join(sites, ","),
 			"agents of %d sites have no certificate of the newest authority: %s", len(sites), strings.Join(sites, ", "))
 	}
-	a, err = authority.Retire(ctx, p, id, h.Now())
+	for range retireTries {
+		// The logs' journals go on with it, by the newest authority then.
+		if err := c.note(ctx, h.act(), "authority.retire", strings.Join(o.behind, ",")); err != nil {
+			return nil, err
+		}
+		if a, err = authority.Retire(ctx, p, id, h.Now(), c.console.ID()); !errors.Is(err, authority.ErrInUse) {
+			break
+		}
+	}
+	if errors.Is(err, authority.ErrInUse) {
+		return nil, exit.Refuse("serve the console of this directory (`davit console --data DIR`), and try again", "%v", err)
+	}
 	if errors.Is(err, authority.ErrOnly) {
 		return nil, exit.Refuse("`davit console authority rotate` does, without --retire", "%v", err)
 	}
@@ -164,7 +202,7 @@ func (h Host) authority(cmd *cobra.Command, o rotation, do change) (err error) {
 	if do == nil {
 		a, err = authority.Read(ctx, p, identity)
 	} else {
-		a, err = do(ctx, project, p, identity, o)
+		a, err = do(ctx, held{project, c}, p, identity, o)
 	}
 	if err != nil {
 		return err

@@ -49,12 +49,12 @@ func TestRetireNamesWhoIsLate(t *testing.T) {
 		words = append(words, store.Word{Site: site, At: noon, Ends: noon.Add(given + authority.AgentLife)})
 	}
 	check(agents.HearAgents(ctx, words))
-	_, err = h.rotate(ctx, agents, p, key, rotation{})
+	_, err = h.rotate(ctx, held{agents, c}, p, key, rotation{})
 	check(err)
 
 	refused := func(named string, behind ...string) {
 		t.Helper()
-		_, err := h.retire(ctx, agents, p, key, rotation{behind: behind})
+		_, err := h.retire(ctx, held{agents, c}, p, key, rotation{behind: behind})
 		if err == nil || !strings.HasSuffix(err.Error(), ": "+named) {
 			t.Errorf("left behind %q: %v, want %s named", behind, err, named)
 		}
@@ -67,7 +67,7 @@ func TestRetireNamesWhoIsLate(t *testing.T) {
 	refused("gone, lost")
 	refused("lost", "gone")
 	refused("gone, lost", "over")
-	a, err := h.retire(ctx, agents, p, key, rotation{behind: []string{"lost", "gone"}})
+	a, err := h.retire(ctx, held{agents, c}, p, key, rotation{behind: []string{"lost", "gone"}})
 	check(err)
 	if len(a.Trusted()) != 1 {
 		t.Error("the former authority is trusted still")

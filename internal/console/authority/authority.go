@@ -50,10 +50,12 @@ type Authority struct {
 	Number      int64
 	Certificate *x509.Certificate
 	// Former are those before it that its reader has a key to, the newest first. What was
-	// sealed with them can be read.
+	// sealed with them can be read; with one that is retired, what it had sealed by then.
 	Former []*Authority
 	// Retired says that nobody trusts it any more.
 	Retired bool
+	// had is what it had sealed when it was retired.
+	had *inventory
 	// line are the certificates of all authorities up to this one, the first one first;
 	// none of one that was not read from a vault.
 	line     []*x509.Certificate
@@ -145,7 +147,11 @@ func read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Auth
 		if err != nil {
 			return nil, err
 		}
-		former.Retired = l.Retired
+		if former.Retired = l.Retired; l.Retired {
+			if former.had, err = a.inventory(ctx, p, l.Number); err != nil {
+				return nil, err
+			}
+		}
 		a.Former = append(a.Former, former)
 	}
 	return a, nil
@@ -323,24 +329,37 @@ func (a *Authority) Seal(name string, plain []byte) ([]byte, error) {
 	return packed.Seal(a.backupKey(), name, plain)
 }
 
-// find returns the backup key of an id, of this authority or of one before it.
-func (a *Authority) find(id seal.KeyID) (*seal.Key, error) {
-	for _, former := range a.Former {
-		if key := former.backupKey(); key.ID() == id {
-			return key, nil
+// find returns who has the backup key of an id: this authority or one before it.
+func (a *Authority) find(id seal.KeyID) (*Authority, *seal.Key, error) {
+	for _, one := range append(slices.Clone(a.Former), a) {
+		if key := one.backupKey(); key.ID() == id {
+			return one, key, nil
 		}
 	}
-	key := a.backupKey()
-	if key.ID() != id {
-		return nil, fmt.Errorf("%w: it is sealed with key %s, which is of %w", seal.ErrDamaged, id, ErrUnread)
-	}
-	return key, nil
+	return nil, nil, fmt.Errorf("%w: it is sealed with key %s, which is of %w", seal.ErrDamaged, id, ErrUnread)
 }
 
 // Unseal is Seal's inverse, for at most limit plain bytes. It opens what a former
-// authority has sealed too.
+// authority has sealed too, of one that is retired what is listed that it had sealed by
+// then; ErrRetired says of something else that it came later: from a thief.
 func (a *Authority) Unseal(name string, data []byte, limit int64) ([]byte, error) {
-	plain, err := packed.Unseal(a.find, name, data, limit)
+	return a.unseal(name, data, limit, (*Authority).sealed)
+}
+
+// UnsealPart is Unseal for what something that was opened by Unseal has the SHA-256 of,
+// to which the caller compares it: it need not be listed.
+func (a *Authority) UnsealPart(name string, data []byte, limit int64) ([]byte, error) {
+	return a.unseal(name, data, limit, func(*Authority, string, []byte) error { return nil })
+}
+
+func (a *Authority) unseal(name string, data []byte, limit int64, may func(by *Authority, name string, data []byte) error) ([]byte, error) {
+	plain, err := packed.Unseal(func(id seal.KeyID) (*seal.Key, error) {
+		by, key, err := a.find(id)
+		if err != nil {
+			return nil, err
+		}
+		return key, may(by, name, data)
+	}, name, data, limit)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}

@@ -177,7 +177,11 @@ func TestRotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := first.Seal("backup", []byte("kept"))
+	name := p.Root() + "console/0/journal/project/1"
+	sealed, err := first.Seal(name, []byte("kept"))
+	if err == nil {
+		err = p.WriteSealedOnce(ctx, name, sealed)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,11 +198,11 @@ func TestRotate(t *testing.T) {
 	if _, err := Read(ctx, p, gone); !errors.Is(err, vault.ErrKey) {
 		t.Errorf("who does not open the project has the newer one: %v", err)
 	}
-	newer, err := both.Seal("backup", []byte("kept"))
+	newer, err := both.Seal(name, []byte("kept"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := first.Unseal("backup", newer, 100); !errors.Is(err, ErrUnread) || !errors.Is(err, vault.ErrDamaged) {
+	if _, err := first.Unseal(name, newer, 100); !errors.Is(err, ErrUnread) || !errors.Is(err, vault.ErrDamaged) {
 		t.Errorf("who has the former one reads what the newer one seals: %v", err)
 	}
 	for range 2 {
@@ -211,7 +215,7 @@ func TestRotate(t *testing.T) {
 				t.Fatalf("%+v, %v", a, err)
 			}
 			for _, data := range [][]byte{sealed, newer} {
-				if plain, err := a.Unseal("backup", data, 100); err != nil || string(plain) != "kept" {
+				if plain, err := a.Unseal(name, data, 100); err != nil || string(plain) != "kept" {
 					t.Errorf("%q, %v", plain, err)
 				}
 			}
@@ -230,6 +234,94 @@ func TestRotate(t *testing.T) {
 	}
 	if a, err := Read(ctx, p, later); err != nil || len(a.Former) != 2 {
 		t.Errorf("who is let in later reads not all: %+v, %v", a, err)
+	}
+}
+
+// Whoever has a retired authority's key and can write to the vault adds nothing to what
+// it had sealed, nor changes it; what it had sealed stays readable, over later ones too.
+func TestRetiredSealsNothing(t *testing.T) {
+	ctx := t.Context()
+	p, recovery := newProject(t)
+	stolen, err := Ensure(ctx, p, recovery, now)
+	at := p.Root() + "console/0/"
+	kept, next, part := at+"journal/project/1", at+"journal/project/2", at+"backups/project/1/00000001"
+	seal := func(by *Authority, name, text string) []byte {
+		t.Helper()
+		data, err := by.Seal(name, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	put := func(name string, data []byte) {
+		t.Helper()
+		if err := p.WriteSealedOnce(ctx, name, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	honest := seal(stolen, kept, "kept")
+	put(kept, honest)
+	both, err := Rotate(ctx, p, recovery, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := map[string][]byte{kept: seal(stolen, kept, "other"), next: seal(stolen, next, "more")}
+	for name, data := range forged { // the control: it is trusted still
+		if _, err := both.Unseal(name, data, 100); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Retire(ctx, p, recovery, now, "0"); !errors.Is(err, ErrInUse) {
+		t.Errorf("it was retired while the console writes by it: %v", err)
+	}
+	put(next, seal(both, next, "the console's"))
+	if _, err := Retire(ctx, p, recovery, now, "0"); err != nil {
+		t.Fatal(err)
+	}
+	check := func(newest int64) {
+		t.Helper()
+		a, err := Read(ctx, p, recovery)
+		if err != nil || a.Number != newest {
+			t.Fatalf("%+v, %v", a, err)
+		}
+		if plain, err := a.Unseal(kept, honest, 100); err != nil || string(plain) != "kept" {
+			t.Errorf("what it had sealed: %q, %v", plain, err)
+		}
+		for name, data := range forged {
+			if _, err := a.Unseal(name, data, 100); !errors.Is(err, ErrRetired) || !errors.Is(err, vault.ErrDamaged) {
+				t.Errorf("%s is read of who has the retired authority's key: %v", name, err)
+			}
+		}
+		if _, err := a.UnsealPart(part, seal(stolen, part, "of a backup"), 100); err != nil {
+			t.Errorf("a part, whose document has its hash: %v", err)
+		}
+	}
+	check(2)
+	put(at+"journal/project/3", forged[next])
+	third, err := Rotate(ctx, p, recovery, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(at+"journal/project/4", seal(third, at+"journal/project/4", "the console's"))
+	if _, err := Retire(ctx, p, recovery, now, "0"); err != nil {
+		t.Fatal(err)
+	}
+	check(3)
+	// Without its list, or with another, it counts as having sealed nothing; given again, it is made.
+	if err := p.Store().Delete(ctx, inventoryKey(p, 1)); err != nil {
+		t.Fatal(err)
+	}
+	put(inventoryKey(p, 1), seal(stolen, inventoryKey(p, 1), `{"formatVersion":1}`))
+	if a, err := Read(ctx, p, recovery); err != nil {
+		t.Error(err)
+	} else if _, err := a.Unseal(kept, honest, 100); !errors.Is(err, ErrRetired) {
+		t.Errorf("a list by the retired one counts: %v", err)
+	}
+	if _, err := Retire(ctx, p, recovery, now, "0"); !errors.Is(err, ErrForged) || !strings.Contains(err.Error(), inventoryKey(p, 1)) {
+		t.Errorf("what lies in its place is not named: %v", err)
 	}
 }
 

@@ -212,39 +212,3 @@ func (a *Authority) recipients(ctx context.Context, p *vault.Project, named []st
 	}
 	return all, nil
 }
-
-// retirement marks an authority as one that is not trusted.
-type retirement struct {
-	FormatVersion int       `json:"formatVersion"`
-	At            time.Time `json:"at"`
-}
-
-// Retire ends the trust in all authorities but the newest. What they have sealed can
-// still be read.
-func Retire(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time) (*Authority, error) {
-	a, err := Read(ctx, p, identity)
-	if err != nil {
-		return nil, err
-	}
-	all, err := List(ctx, p)
-	if err != nil {
-		return nil, fmt.Errorf("retire authorities of %s: %w", p.Name(), err)
-	}
-	if len(all) < 2 {
-		return nil, ErrOnly
-	}
-	data, err := json.Marshal(retirement{formatVersion, now.UTC().Truncate(time.Second)})
-	if err != nil {
-		return nil, fmt.Errorf("retire authorities of %s: %w", p.Name(), err)
-	}
-	for _, l := range all[1:] {
-		err := p.WriteSealedOnce(ctx, retiredKey(p, l.Number), data)
-		if err != nil && !errors.Is(err, vault.ErrExists) {
-			return nil, fmt.Errorf("retire authority %d of %s: %w", l.Number, p.Name(), err)
-		}
-	}
-	for _, former := range a.Former {
-		former.Retired = true
-	}
-	return a, nil
-}

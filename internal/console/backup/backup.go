@@ -213,12 +213,12 @@ func (s Shelf) put(ctx context.Context, key string, plain []byte) error {
 	return s.Project.WriteSealedOnce(ctx, key, sealed)
 }
 
-func (s Shelf) get(ctx context.Context, key string, limit int64) ([]byte, error) {
+func (s Shelf) get(ctx context.Context, key string, limit int64, unseal func(key string, sealed []byte, limit int64) ([]byte, error)) ([]byte, error) {
 	sealed, err := s.Project.ReadSealed(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	return s.Authority.Unseal(key, sealed, limit)
+	return unseal(key, sealed, limit)
 }
 
 // maxDocument bounds a document, in bytes.
@@ -243,7 +243,7 @@ func (s Shelf) Read(ctx context.Context, database string, n int64, path string) 
 // Document returns what a backup says of itself.
 func (s Shelf) Document(ctx context.Context, database string, n int64) (Document, error) {
 	key := s.documentKey(database, n)
-	plain, err := s.get(ctx, key, maxDocument)
+	plain, err := s.get(ctx, key, maxDocument, s.Authority.Unseal)
 	if err != nil {
 		return Document{}, err
 	}
@@ -297,7 +297,7 @@ func (s Shelf) readParts(ctx context.Context, d Document, path string) (err erro
 }
 
 func (s Shelf) readPart(ctx context.Context, d Document, i int, part Part, into io.Writer, whole hash.Hash) error {
-	plain, err := s.get(ctx, s.partKey(d.Database, d.Number, i+1), partSize)
+	plain, err := s.get(ctx, s.partKey(d.Database, d.Number, i+1), partSize, s.Authority.UnsealPart)
 	if errors.Is(err, vault.ErrNotFound) {
 		return fmt.Errorf("%w: part %d is missing", vault.ErrDamaged, i+1)
 	}

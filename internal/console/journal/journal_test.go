@@ -360,6 +360,52 @@ func TestNewest(t *testing.T) {
 	}
 }
 
+// Whoever has the key of a retired authority, and what it takes to write to the vault, has
+// no database of his own be brought back in the place of the console's.
+func TestForgedBackup(t *testing.T) {
+	for _, retired := range []bool{false, true} { // false is the control: it is trusted still
+		t.Run(fmt.Sprint("retired ", retired), func(t *testing.T) {
+			w := newWorld(t, plain)
+			ctx := t.Context()
+			p, key, err := consoletest.New(ctx, w.store, "shop")
+			w.must(err)
+			stolen, err := authority.Ensure(ctx, p, key, time.Now())
+			w.must(err)
+			w.book.Project, w.book.Authority = p, stolen
+			a, term := w.console(), w.term(1)
+			w.must(term.Take(ctx, w.book, a))
+			w.apply(a, "one")
+			w.send(term, a)
+			w.backup(a) // by the authority that is retired then
+			w.book.Authority, err = authority.Rotate(ctx, p, key, time.Now())
+			w.must(err)
+			w.apply(a, "two")
+			w.send(term, a)
+			if retired {
+				w.book.Authority, err = authority.Retire(ctx, p, key, time.Now(), w.book.Console)
+				w.must(err)
+			}
+			head, err := w.book.Head(ctx)
+			w.must(err)
+			thief := w.console()
+			w.apply(thief, "of the thief")
+			w.must(thief.Restart(ctx, head, 1)) // as if it had all
+			reads := w.book.Authority
+			w.book.Authority = stolen
+			w.backup(thief)
+			w.book.Authority = reads
+			c, err := w.book.Newest(ctx, filepath.Join(w.dir, "newest.db"))
+			w.must(err)
+			if retired && (c.Lost != nil || c.Number != 1 || c.Records != 1 || len(c.Passed) != 1 || !errors.Is(c.Passed[0], authority.ErrRetired)) {
+				t.Errorf("%+v", c)
+			}
+			if !retired && (c.Lost != nil || c.Number != 2) {
+				t.Errorf("the thief's is not there without: %+v", c)
+			}
+		})
+	}
+}
+
 // settled is the guard of files that no process serves.
 type settled struct{}
 
