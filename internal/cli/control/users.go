@@ -102,11 +102,12 @@ func (h Host) changeUser(word, change, short string, disabled bool) *cobra.Comma
 }
 
 func (h Host) stopCodes() *cobra.Command {
-	var file string
+	var file, code string
 	cmd := &cobra.Command{
 		Use:     "stop-codes NAME --own-password-file FILE",
 		Short:   "Ask a user for no one-time codes any more, as when his phone is lost",
-		Long:    `Asks a user for no one-time codes any more. It takes your own password once more: whoever has no more than your session cannot.`,
+		Long: `Asks a user for no one-time codes any more. It takes your own password once more, and where you are asked for one-time codes one in
+--code, which you have not used to log in: whoever has no more than your session and password cannot.`,
 		Example: `  davit users stop-codes vera --own-password-file ./my-password`,
 		Args:    exactly(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
@@ -118,10 +119,17 @@ func (h Host) stopCodes() *cobra.Command {
 				return err
 			}
 			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
+				who, err := s.Whoami(ctx)
+				if err != nil {
+					return h.Explain(err)
+				}
+				if who.Codes && code == "" {
+					return exit.Usage("the one that your phone shows", "--code is missing: you are asked for one-time codes")
+				}
 				off := false
-				_, err := s.ChangeUser(ctx, names[0], api.UserChange{Codes: &off, Password: password})
+				_, err = s.ChangeUser(ctx, names[0], api.UserChange{Codes: &off, Password: password, Code: code})
 				if client.Is(err, 401) {
-					return exit.Refuse("your own password is not right; after five wrong tries it takes one in 30 seconds", "%v", err)
+					return exit.Refuse("your own password is not right, or your code: each counts once; after five wrong tries it takes one in 30 seconds", "%v", err)
 				}
 				if err != nil {
 					return h.administrators(err)
@@ -131,6 +139,7 @@ func (h Host) stopCodes() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&file, "own-password-file", "", "file with your own password; - is standard input")
+	cmd.Flags().StringVar(&code, "code", "", "one-time code of your own, where you are asked for codes")
 	return cmd
 }
 

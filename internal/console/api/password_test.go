@@ -65,6 +65,26 @@ func TestPasswordTakesACode(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// So are another's codes stopped.
+	_, err = c.CreateUser(ctx, act, store.User{Name: "carl", Password: hashed})
+	check(err)
+	carl, err := c.UserNamed(ctx, "carl")
+	check(err)
+	check(c.StartCodes(ctx, act, carl, secret, 1))
+	stop := func(password, code string) error { return StopCodes(ctx, door, who, act, carl, password, code) }
+	for name, err := range map[string]error{"no code": stop(second, ""), "one that was used": stop(second, used), "another password": stop("not hers at all", code())} {
+		if !errors.Is(err, entry.ErrWrong) {
+			t.Errorf("codes were stopped by %s: %v", name, err)
+		}
+	}
+	if carl, err = c.UserNamed(ctx, "carl"); err != nil || !carl.Codes {
+		t.Errorf("carl is asked for none: %v", err)
+	}
+	now = now.Add(time.Hour) // tries are bounded
+	check(stop(second, code()))
+	if carl, err = c.UserNamed(ctx, "carl"); err != nil || carl.Codes {
+		t.Errorf("carl is asked still: %v", err)
+	}
 	fresh := code()
 	if err := SetPassword(ctx, door, who, act, NewPassword{Old: second, New: "short", Code: fresh}); !errors.Is(err, account.ErrPassword) {
 		t.Error(err)

@@ -15,7 +15,7 @@ func userRoutes() []route {
 	return []route{
 		{method: "GET", path: "/users", summary: "The users of the console, for administrators", out: Users{}, serve: users},
 		{method: "POST", path: "/users", summary: "Make a user, for administrators", in: NewUser{}, out: User{}, serve: createUser},
-		{method: "PATCH", path: "/users/{name}", summary: "Shut a user out or let him in again, or ask him for no one-time codes any more, which takes one's own password; for administrators", in: UserChange{}, out: User{}, serve: changeUser},
+		{method: "PATCH", path: "/users/{name}", summary: "Shut a user out or let him in again, or ask him for no one-time codes any more, which takes one's own password and code; for administrators", in: UserChange{}, out: User{}, serve: changeUser},
 		{method: "PUT", path: "/account/password", summary: "Change one's own password; all of one's sessions end", in: NewPassword{}, out: ok{}, serve: changePassword},
 	}
 }
@@ -100,6 +100,8 @@ type UserChange struct {
 	// Password is the administrator's own, which it takes to stop codes: a session that
 	// was stolen opens no account to a password that was, too.
 	Password string `json:"password,omitempty"`
+	// Code is a one-time code of the administrator's own, where he is asked for codes.
+	Code string `json:"code,omitempty"`
 }
 
 func changeUser(c *call) (any, error) {
@@ -123,7 +125,7 @@ func changeUser(c *call) (any, error) {
 	case in.Disabled != nil:
 		err = c.Door.Console.SetDisabled(c.ctx(), act, u, *in.Disabled)
 	case in.Codes != nil:
-		err = StopCodes(c.ctx(), c.Door, c.who, act, u, in.Password)
+		err = StopCodes(c.ctx(), c.Door, c.who, act, u, in.Password, in.Code)
 	}
 	if err != nil {
 		return nil, err
@@ -133,9 +135,10 @@ func changeUser(c *call) (any, error) {
 }
 
 // StopCodes asks a user for no one-time codes any more, for an administrator, who has
-// to know his own password.
-func StopCodes(ctx context.Context, door *entry.Door, who entry.Who, act audit.Act, u store.User, password string) error {
-	if err := door.Confirm(ctx, who, password); err != nil {
+// to have all that he logs in with himself: a password that was stolen with a session
+// takes no codes away.
+func StopCodes(ctx context.Context, door *entry.Door, who entry.Who, act audit.Act, u store.User, password, code string) error {
+	if err := door.ConfirmAll(ctx, who, password, code); err != nil {
 		return err
 	}
 	return door.Console.StopCodes(ctx, act, u)

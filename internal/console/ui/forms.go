@@ -111,7 +111,10 @@ func usersPage(v *visit) error {
 	if err != nil {
 		return err
 	}
-	return v.show(http.StatusOK, "users", "Users", struct{ Users []store.User }{all})
+	return v.show(http.StatusOK, "users", "Users", struct {
+		Users []store.User
+		Codes bool // of who looks
+	}{all, v.who.Session.User.Codes})
 }
 
 func backupsPage(v *visit) error {
@@ -148,7 +151,7 @@ func changeUser(v *visit) error {
 	case "disable", "enable":
 		err = v.Door.Console.SetDisabled(v.ctx(), act, u, do == "disable")
 	case "codes":
-		err = api.StopCodes(v.ctx(), v.Door, v.who, act, u, v.r.PostFormValue("password"))
+		err = api.StopCodes(v.ctx(), v.Door, v.who, act, u, v.r.PostFormValue("password"), v.field("code"))
 	default:
 		err = fmt.Errorf("%w: there is no change %q", store.ErrRefused, do)
 	}
