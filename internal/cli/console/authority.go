@@ -48,7 +48,8 @@ what anybody seals by the former one later is refused. The console has to be ser
 It refuses to retire while agents have no certificate of the newest, for they would have to be enrolled anew; --leave-behind names those that may.
 The newer one is open to the consoles and recovery keys that the former is open to, if they open the project still. Where an earlier version of
 Davit let them in, nothing shows that it was not somebody else, such as a site: it refuses and names them, and --admit says which it may be.
-"davit vault keys ls" says whose key each is.
+"davit vault keys ls" says whose key each is. If no recovery key is among them, as it was removed since, it refuses too: --admit lets in one that
+was made later, "davit vault keys admit --new-recovery-key-file" makes one. It then opens what the former authority sealed as well.
 
 Whoever has the former authority's key can pose as console and agents until it is retired: if it is stolen, do not wait for sites that are away.`,
 		Example: `  davit console authority rotate --data /var/lib/davit-console
@@ -73,7 +74,7 @@ Whoever has the former authority's key can pose as console and agents until it i
 	flags.StringVar(&o.project, "project", "default", "the project")
 	rotate.Flags().BoolVar(&o.retire, "retire", false, "end the trust in the former authority")
 	rotate.Flags().StringSliceVar(&o.behind, "leave-behind", nil, "sites whose agents may be shut out until they are enrolled anew")
-	rotate.Flags().StringSliceVar(&o.admit, "admit", nil, "recipients (age1…) to let in of whom nothing shows who let them in before; others of those stay out")
+	rotate.Flags().StringSliceVar(&o.admit, "admit", nil, "recipients (age1…) to let in: recovery keys that were made later, and those of whom nothing shows who let them in before; others of those stay out")
 	cmd.AddCommand(rotate)
 	return cmd
 }
@@ -105,6 +106,9 @@ func (h Host) rotate(ctx context.Context, c held, p *vault.Project, id vault.Ide
 	a, err := authority.Rotate(ctx, p, id, h.Now(), o.admit...)
 	if errors.Is(err, authority.ErrUnproven) {
 		return a, exit.Refuse("`davit vault keys ls` says whose each is: give those of consoles and recovery keys in --admit, the rest stays out", "%v", err)
+	}
+	if errors.Is(err, authority.ErrNoRecovery) || errors.Is(err, authority.ErrNamed) {
+		return a, exit.Refuse("give a recovery key in --admit: `davit vault keys ls` lists them (age1…, of no site and no console), `davit vault keys admit --new-recovery-key-file FILE` makes one", "%v", err)
 	}
 	if errors.Is(err, authority.ErrOverlap) {
 		return a, exit.Refuse("`davit console authority rotate --retire` does", "%v", err)

@@ -104,8 +104,8 @@ func (h Host) changeUser(word, change, short string, disabled bool) *cobra.Comma
 func (h Host) stopCodes() *cobra.Command {
 	var file, code string
 	cmd := &cobra.Command{
-		Use:     "stop-codes NAME --own-password-file FILE",
-		Short:   "Ask a user for no one-time codes any more, as when his phone is lost",
+		Use:   "stop-codes NAME --own-password-file FILE",
+		Short: "Ask a user for no one-time codes any more, as when his phone is lost",
 		Long: `Asks a user for no one-time codes any more. It takes your own password once more, and where you are asked for one-time codes one in
 --code, which you have not used to log in: whoever has no more than your session and password cannot.`,
 		Example: `  davit users stop-codes vera --own-password-file ./my-password`,

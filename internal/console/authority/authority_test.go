@@ -442,6 +442,60 @@ func TestNobodyLetsHimselfIn(t *testing.T) {
 	}
 }
 
+// The next authority is open to a recovery key: with consoles alone, it would be lost with
+// them. One that was made later is let in, by name, into the former ones too.
+func TestRecoveryKeyStays(t *testing.T) {
+	ctx := t.Context()
+	p, recovery := newProject(t)
+	console, site, later := newIdentity(t), newIdentity(t), newIdentity(t)
+	first, err := Ensure(ctx, p, recovery, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Enroll(ctx, p, Console{Name: "watch", Recipient: console.Recipient().String(), Created: now})
+	for _, r := range []vault.Recipient{console.Recipient(), site.Recipient(), later.Recipient()} {
+		err = errors.Join(err, p.AddRecipient(ctx, r))
+	}
+	in, openErr := vault.OpenProject(ctx, p.Store(), "shop", console)
+	err = errors.Join(err, openErr, first.Admit(ctx, p, console.Recipient()))
+	if err == nil {
+		err = in.Heartbeat(ctx, vault.SiteStatus{Site: "east", Recipient: site.Recipient().String(), Written: now})
+	}
+	if err == nil {
+		_, err = in.Rotate(ctx, vault.Rotation{Remove: []vault.Recipient{recovery.Recipient()}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		named []string
+		want  error
+	}{
+		"nobody":             {nil, ErrNoRecovery},
+		"the console":        {[]string{console.Recipient().String()}, ErrNoRecovery},
+		"a site":             {[]string{site.Recipient().String()}, ErrNamed},
+		"who was removed":    {[]string{recovery.Recipient().String()}, ErrNamed},
+		"one and a site too": {[]string{later.Recipient().String(), site.Recipient().String()}, ErrNamed},
+	} {
+		if _, err := Rotate(ctx, in, console, now, c.named...); !errors.Is(err, c.want) {
+			t.Errorf("%s named: %v", name, err)
+		}
+	}
+	if _, err := Read(ctx, in, later); !errors.Is(err, vault.ErrKey) { // it was refused, and lets nobody in
+		t.Errorf("a key that was refused, or not named: %v", err)
+	}
+	if _, err := Rotate(ctx, in, console, now, later.Recipient().String()); err != nil {
+		t.Fatal(err)
+	}
+	asLater, err := vault.OpenProject(ctx, p.Store(), "shop", later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := Read(ctx, asLater, later); err != nil || a.Number != 2 || len(a.Former) != 1 {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"formatVersion":1,"number":1}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

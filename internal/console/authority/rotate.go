@@ -27,6 +27,11 @@ var (
 	// ErrUnproven says that nothing shows who let recipients in. It may have been an earlier
 	// version, or a site itself.
 	ErrUnproven = errors.New("nothing shows that a console let them in")
+	// ErrNoRecovery says that nothing but consoles would open an authority: with the last
+	// of them all that it sealed would be lost.
+	ErrNoRecovery = errors.New("no recovery key would open it: with the last console, all that it seals would be lost")
+	// ErrNamed says that somebody was named who cannot be let in.
+	ErrNamed = errors.New("it cannot be let in")
 	// ErrUnread says that something was sealed by no authority that was read: by a newer
 	// one, if one was begun since.
 	ErrUnread = errors.New("no authority that was read: a newer one, if one was begun since")
@@ -155,7 +160,9 @@ func (a Adopted) Gave(ends time.Time) bool {
 // before who open the project still. Both are trusted until the former is retired. The
 // identity is one that was let into the former. Of recipients of whom nothing shows who let
 // them in, as earlier versions wrote no proof, those that are named are let in; without a
-// name ErrUnproven says who they are.
+// name ErrUnproven says who they are. So are those that are named and were not let in at
+// all, such as a recovery key that was made later, into the former ones too; a site's is
+// refused (ErrNamed). ErrNoRecovery says that consoles alone would be let in.
 func Rotate(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time, named ...string) (*Authority, error) {
 	a, err := Read(ctx, p, identity)
 	if err != nil {
@@ -185,30 +192,85 @@ func (a *Authority) recipients(ctx context.Context, p *vault.Project, named []st
 	if err != nil {
 		return nil, err
 	}
+	if err := allowed(ctx, p, open, named); err != nil {
+		return nil, err
+	}
 	var all []vault.Recipient
 	var unproven []string
 	for _, r := range open {
-		name := wrapKey(p, a.Number, a.wrapping.ID().String(), r)
-		plain, err := p.ReadSealed(ctx, name)
-		if errors.Is(err, vault.ErrNotFound) {
-			continue
-		}
+		in, proven, err := a.admitted(ctx, p, r)
 		if err != nil {
 			return nil, err
 		}
-		var w wrap
-		if err := json.Unmarshal(plain, &w); err != nil {
-			return nil, fmt.Errorf("read %s: %w: %w", name, vault.ErrDamaged, err)
-		}
-		switch {
-		case hmac.Equal(w.Proof, a.proof(r)) || slices.Contains(named, r.String()):
+		switch called := slices.Contains(named, r.String()); {
+		case called && !in:
+			if err := a.Admit(ctx, p, r); err != nil { // what the former ones sealed is for it, too
+				return nil, err
+			}
 			all = append(all, r)
-		default:
+		case in && (proven || called):
+			all = append(all, r)
+		case in:
 			unproven = append(unproven, r.String())
 		}
 	}
 	if len(unproven) > 0 && len(named) == 1 {
 		return nil, fmt.Errorf("%w: %s", ErrUnproven, strings.Join(unproven, ", "))
 	}
-	return all, nil
+	return all, recoverable(ctx, p, all)
+}
+
+// admitted tells whether it is written that somebody was let in, and whether it is proven.
+func (a *Authority) admitted(ctx context.Context, p *vault.Project, r vault.Recipient) (in, proven bool, err error) {
+	name := wrapKey(p, a.Number, a.wrapping.ID().String(), r)
+	plain, err := p.ReadSealed(ctx, name)
+	if errors.Is(err, vault.ErrNotFound) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	var w wrap
+	if err := json.Unmarshal(plain, &w); err != nil {
+		return false, false, fmt.Errorf("read %s: %w: %w", name, vault.ErrDamaged, err)
+	}
+	return true, hmac.Equal(w.Proof, a.proof(r)), nil
+}
+
+// allowed says why those that are named are not let in: they do not open the project, or
+// are sites.
+func allowed(ctx context.Context, p *vault.Project, open []vault.Recipient, named []string) error {
+	if len(named) == 1 { // the last one asks
+		return nil
+	}
+	sites, err := p.Sites(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range named[:len(named)-1] {
+		if !slices.ContainsFunc(open, func(r vault.Recipient) bool { return r.String() == name }) {
+			return fmt.Errorf("%w: %s does not open the project", ErrNamed, name)
+		}
+		for _, s := range sites {
+			if s.Recipient == name {
+				return fmt.Errorf("%w: %s is the key of site %s", ErrNamed, name, s.Site)
+			}
+		}
+	}
+	return nil
+}
+
+// recoverable says why an authority that is open to some could not be brought back when
+// all consoles are lost.
+func recoverable(ctx context.Context, p *vault.Project, to []vault.Recipient) error {
+	consoles, err := Consoles(ctx, p)
+	if err != nil {
+		return err
+	}
+	for _, r := range to {
+		if !slices.ContainsFunc(consoles, func(c Console) bool { return c.Recipient == r.String() }) {
+			return nil
+		}
+	}
+	return ErrNoRecovery
 }
