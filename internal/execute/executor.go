@@ -386,6 +386,7 @@ func sum(f failover.Effect, answers []Answer) failover.Event {
 		if a.Moved != nil {
 			ev.Moved = a.Moved
 		}
+		ev.Stuck = ev.Stuck || a.Stuck
 		if a.Holder != "" {
 			ev.Site = a.Holder
 		}

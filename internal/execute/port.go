@@ -60,6 +60,10 @@ type Answer struct {
 	Note    string           `json:"note,omitempty"`
 	// Proof is that the site does not write below an epoch, from now on.
 	Proof *failover.Proof `json:"proof,omitempty"`
+	// Stuck is of a look that says Busy: it may well never end by itself, and Note says
+	// what helps. The journal takes that up: the note stays the same as long as what it
+	// says does.
+	Stuck bool `json:"stuck,omitempty"`
 	// Asked says that the site heard of the fence.
 	Asked bool            `json:"asked,omitempty"`
 	Point *failover.Point `json:"point,omitempty"` // that was restored, or made

@@ -105,6 +105,7 @@ type Event struct {
 	Note    string
 	Proofs  []Proof
 	Asked   []string // sites that said they heard
+	Stuck   bool     // of a look that says Busy: it may never end by itself, and Note says what helps
 	Point   *Point
 	Moved   *Moved
 	Epoch   int64 // of a claim or its return
@@ -130,6 +131,7 @@ type flight struct {
 	limit time.Duration
 	next  time.Duration // look or ask again then, unless an answer comes
 	watch bool          // of a fence that has ended without proof, until there is one
+	said  string        // by the newest look, if that knew no end of it
 }
 
 // Machine carries one run, for one executor.
@@ -150,6 +152,8 @@ type Machine struct {
 	// stands are the claims that a look found to stand, or not to be there, since
 	// the run rolls back.
 	stands map[string]bool
+	// stuck are the steps of which this executor noted that they may never end.
+	stuck map[string]bool
 	// known is when this executor knew that a step had succeeded, by its own
 	// clock: waits count from then.
 	known  map[string]time.Duration
@@ -176,7 +180,7 @@ func NewState() *State { return newState() }
 
 // TakeOver makes a Machine that goes on from what the journal says.
 func TakeOver(executor string, s *State) *Machine {
-	return &Machine{executor: executor, state: s.Clone(), flights: map[string]*flight{}, stands: map[string]bool{}, known: map[string]time.Duration{}}
+	return &Machine{executor: executor, state: s.Clone(), flights: map[string]*flight{}, stands: map[string]bool{}, stuck: map[string]bool{}, known: map[string]time.Duration{}}
 }
 
 // State returns a copy of what the journal says, as far as this Machine knows.
@@ -278,6 +282,9 @@ func (m *Machine) follow(e Entry) {
 	case Undoing:
 		m.send(e.Step, Undo)
 	case Ended:
+		if e.Status == Doing {
+			return // it has not, and is looked at
+		}
 		delete(m.flights, e.Step)
 		if e.Status == Succeeded {
 			m.known[e.Step] = m.now.Mono
@@ -491,7 +498,7 @@ func (m *Machine) Waits() []string {
 	}
 	var steps []string
 	for name, f := range m.flights {
-		steps = append(steps, fmt.Sprintf("%s: %s", name, f.doing))
+		steps = append(steps, noted(fmt.Sprintf("%s: %s", name, f.doing), f.said))
 	}
 	slices.Sort(steps)
 	why = append(why, steps...)

@@ -538,6 +538,70 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 }
 
+// TestWhatMayNeverEndIsInTheJournal: a look says that a step may never end by itself, and
+// what helps. The journal says so from then on, once, also when its time is over, and no
+// more when it goes on by itself. The control says as much of a step that just takes long.
+func TestWhatMayNeverEndIsInTheJournal(t *testing.T) {
+	for _, stuck := range []bool{true, false} {
+		r := newRig(t, plan.Failover, nil)
+		acts, busy := 0, &Event{Kind: Looked, Outcome: Busy, Stuck: stuck, Note: "its pod is on node n1"}
+		r.answer = func(f Effect) *Event {
+			switch {
+			case f.Step == nil || f.Step.Name != "apply/cart" || f.Action == Look && acts == 0:
+				return nil
+			case f.Action == Act:
+				acts++
+				return &Event{Kind: Acted, Outcome: NoAnswer}
+			}
+			return busy
+		}
+		told := func() (all []string) {
+			for _, record := range r.records {
+				for _, e := range record {
+					if e.Kind == Ended && e.Step == "apply/cart" {
+						all = append(all, string(e.Status)+" "+e.Note)
+					}
+				}
+			}
+			return all
+		}
+		r.run(OutcomeUnknown)
+		for range 20 { // looks
+			r.now = r.m.Deadline()
+			r.tell(Event{Kind: Tick})
+		}
+		want := []string{"Doing its pod is on node n1", "Unknown no answer, and its time is up: its pod is on node n1"}
+		if !stuck {
+			want = want[1:]
+		}
+		if got := told(); !slices.Equal(got, want) {
+			t.Errorf("stuck %t: %q, want %q", stuck, got, want)
+		}
+		busy = &Event{Kind: Looked, Outcome: Busy}
+		for range 20 {
+			r.now = r.m.Deadline()
+			r.tell(Event{Kind: Tick})
+		}
+		if stuck {
+			want = append(want, "Unknown no answer, and its time is up")
+		}
+		if got := told(); !slices.Equal(got, want) {
+			t.Errorf("stuck %t: it goes on, and the journal says %q", stuck, got)
+		}
+		busy = &Event{Kind: Looked, Outcome: Done}
+		r.pass(AwaitingCommit)
+		s := NewState()
+		for i, record := range r.records {
+			if err := s.Replay(int64(i)+1, record); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if st := s.Steps["apply/cart"]; acts != 1 || st.Status != Succeeded || st.Attempts != 1 {
+			t.Errorf("stuck %t: acted %d times, and the journal says %+v", stuck, acts, st)
+		}
+	}
+}
+
 // TestALookThatIsRefused ends the step at once, with its reason: it was not done if it
 // was never intended, and nobody knows otherwise. Silence, the control, is waited out.
 func TestALookThatIsRefused(t *testing.T) {

@@ -216,7 +216,34 @@ func (m *Machine) looked(e Event) {
 		m.lookRefused(name, f, e)
 	default:
 		f.next = m.now.Mono + Breath
+		m.goesOn(name, f, e)
 	}
+}
+
+// outOfTime is why the outcome of a step is unknown.
+const outOfTime = "no answer, and its time is up"
+
+// goesOn takes note of why a step does not come to an end. What only people can end
+// stands in the journal, once, for those who wait; so does that it goes on by itself
+// again.
+func (m *Machine) goesOn(name string, f *flight, e Event) {
+	st := m.state.Steps[name]
+	f.said = e.Note
+	if e.Outcome != Busy || st.Status != Doing && st.Status != Unknown {
+		return
+	}
+	want := ""
+	if e.Stuck {
+		want = e.Note
+	}
+	if st.Status == Unknown {
+		want = noted(outOfTime, want)
+	}
+	if st.Note == want || !e.Stuck && st.Status == Unknown && !m.stuck[name] {
+		return
+	}
+	m.stuck[name] = e.Stuck
+	m.note(Entry{Kind: Ended, Step: name, Status: st.Status, Note: want, Took: st.Took})
 }
 
 // noted adds what the site says of it.
@@ -293,9 +320,9 @@ func (m *Machine) timeOut() {
 		case f.then == "" || m.now.Mono < f.limit || st.Meant && m.now.Mono < f.limit+Grace:
 			m.look(name)
 		case st.Meant:
-			m.end(name, Unknown, "no answer, and its time is up", Event{})
+			m.end(name, Unknown, noted(outOfTime, f.said), Event{})
 		default:
-			m.end(name, Broke, "no answer, and its time is up", Event{})
+			m.end(name, Broke, noted(outOfTime, f.said), Event{})
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,7 +55,7 @@ func (m *Machine) stillFlying() bool {
 		case f.doing != Undo && f.then != Undo:
 			delete(m.flights, name) // of the way there
 		case m.now.Mono >= f.limit:
-			m.note(Entry{Kind: Stuck, Step: name, Note: "no answer: see to it that the site can be reached, then resume"})
+			m.note(Entry{Kind: Stuck, Step: name, Note: noted("no answer: see to it that the site can be reached, then resume", f.said)})
 			return false
 		case m.now.Mono >= f.next:
 			f.id, f.next = m.emit(f.doing, name, f.id), m.now.Mono+Patience
@@ -118,6 +119,7 @@ func (m *Machine) undid(name string, f *flight, e Event) {
 	case e.Outcome == Refused:
 		m.note(Entry{Kind: Stuck, Step: name, Note: e.Note})
 	default:
+		f.said = cmp.Or(f.said, e.Note)
 		f.next = m.now.Mono + Breath
 	}
 }

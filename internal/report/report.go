@@ -187,6 +187,9 @@ func span(spans map[string][]Span, e failover.Entry) {
 		}
 		all = append(all, Span{Begin: e.At, Undo: e.Kind == failover.Undoing})
 	case failover.Ended, failover.Undone, failover.Stuck, failover.Overtaken:
+		if e.Status == failover.Doing || !open && e.Status == failover.Unknown && len(all) > 0 && all[len(all)-1].Status == failover.Unknown {
+			return // it says why there is no end yet
+		}
 		if !open {
 			all = append(all, Span{Begin: e.At.Add(-e.Took)})
 		}

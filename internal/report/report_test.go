@@ -159,3 +159,20 @@ func TestBegun(t *testing.T) {
 		t.Errorf("%v %s", err, page)
 	}
 }
+
+// TestATryThatMayNeverEnd is one bar: what the journal says meanwhile of why ends it not.
+func TestATryThatMayNeverEnd(t *testing.T) {
+	spans := map[string][]Span{}
+	for i, e := range []failover.Entry{
+		{Kind: failover.Intended},
+		{Kind: failover.Ended, Status: failover.Doing, Note: "node n1 is dead"},
+		{Kind: failover.Ended, Status: failover.Unknown, Note: "node n1 is dead"},
+		{Kind: failover.Ended, Status: failover.Unknown},
+	} {
+		e.At, e.Step = after(float64(i)), "net"
+		span(spans, e)
+	}
+	if all := spans["net"]; len(all) != 1 || !all[0].Begin.Equal(after(0)) || !all[0].End.Equal(after(2)) || all[0].Status != failover.Unknown {
+		t.Errorf("%+v", all)
+	}
+}

@@ -27,6 +27,8 @@ const (
 	jobLook   = 500 * time.Millisecond
 	// jobTail is how long the rest of what an ended Job said is waited for.
 	jobTail = 2 * time.Second
+	// jobStop is how long whoever listens has to say what he heard once he is asked to.
+	jobStop = time.Second
 	// jobGrace is what a command has to end by itself when its time is over, less than
 	// a run waits for that.
 	jobGrace = 10 * time.Second
@@ -79,7 +81,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 	}
 	said, stop := s.follow(ctx, name)
 	defer stop()
-	for {
+	for next := time.Now().Add(strandedLook); ; {
 		live, err := c.Get(ctx, at, v1alpha1.SystemNamespace, name)
 		if err == nil {
 			switch ended(live) {
@@ -88,6 +90,12 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 			case "Failed":
 				return execute.Refuse("Job %s/%s failed: %s", v1alpha1.SystemNamespace, name, s.lastWords(ctx, name, live, said))
 			}
+		}
+		if time.Now().After(next) {
+			if why := s.stranded(ctx, c, stepID(o)); why != "" { // looks go on from here, and tell people
+				return execute.Unknown("Job %s/%s has not ended: %s", v1alpha1.SystemNamespace, name, why)
+			}
+			next = time.Now().Add(strandedLook)
 		}
 		select {
 		case <-ctx.Done():
@@ -98,7 +106,8 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 }
 
 // follow listens to what a Job says from its start: the site takes the pod of one that
-// it ends away, and its log with it. said waits for the rest of it; stop ends it.
+// it ends away, and its log with it. said waits for the rest of it, but never for long:
+// whoever listens may not notice that he was asked to stop. stop ends it.
 func (s *Site) follow(ctx context.Context, name string) (said func() string, stop func()) {
 	if s.o.JobTail == nil {
 		return unwatched, func() {}
@@ -107,8 +116,15 @@ func (s *Site) follow(ctx context.Context, name string) (said func() string, sto
 	done := make(chan string, 1)
 	go func() { done <- s.o.JobTail(ctx, v1alpha1.SystemNamespace, name) }()
 	return func() string {
-		defer time.AfterFunc(jobTail, stop).Stop()
-		return <-done
+		for _, patience := range []time.Duration{jobTail, jobStop} {
+			select {
+			case heard := <-done:
+				return heard
+			case <-time.After(patience):
+				stop()
+			}
+		}
+		return ""
 	}, stop
 }
 
@@ -205,6 +221,11 @@ func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Ser
 	})
 	if err != nil {
 		return execute.Unknown("%v", err)
+	}
+	if answer.Outcome == failover.Busy {
+		if why := s.stranded(ctx, c, id); why != "" {
+			answer.Note, answer.Stuck = "its Job has not ended: "+why, true
+		}
 	}
 	return answer
 }

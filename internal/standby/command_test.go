@@ -3,8 +3,10 @@ package standby
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -151,4 +153,84 @@ type listed struct {
 
 func (l listed) List(_ context.Context, _ restore.Served, _, _ string, fn func(*unstructured.Unstructured) error) error {
 	return fn(l.job)
+}
+
+func (l listed) Serves(context.Context, schema.GroupKind) ([]restore.Served, error) {
+	return nil, restore.ErrNotServed // it has no pods
+}
+
+// node is a node as its cluster has it, and stuckPod a step's pod on it.
+const (
+	node     = `{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1"},"status":{"conditions":[{"type":"Ready","status":"%s","lastTransitionTime":"2026-01-02T03:04:05Z"}]}}`
+	stuckPod = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","namespace":"davit-system","labels":{"davit.dev/run-step":"%s"}%s},"spec":{"nodeName":"n1"},"status":{"phase":"%s"}}`
+)
+
+// TestAPodOnADeadNodeIsNamed: a Job counts as running for as long as its pod may write;
+// where that may be for ever it is said which pod, where, and what helps. The controls: a
+// node that answers, and a pod that has ended.
+func TestAPodOnADeadNodeIsNamed(t *testing.T) {
+	o := execute.Order{Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Minute, Command: &plan.Command{Image: "i"}}}
+	now := time.Date(2026, 1, 2, 4, 0, 0, 0, time.UTC)
+	ends := func(at time.Time) string { return `,"deletionTimestamp":"` + at.Format(time.RFC3339) + `"` }
+	for name, tc := range map[string]struct{ ready, phase, ends, want string }{
+		"dead":           {"Unknown", "Running", "", "its pod davit-system/p is on node n1, which has not been heard of since 2026-01-02T03:04:05Z"},
+		"overdue":        {"True", "Running", ends(now.Add(-2 * overdue)), "pod davit-system/p on node n1 was to end at 2026-01-02T03:58:00Z and has not"},
+		"ends":           {"True", "Running", ends(now.Add(-overdue / 2)), ""},
+		"answers":        {"True", "Running", "", ""},
+		"ended":          {"Unknown", "Succeeded", "", ""},
+		"is not running": {"False", "Running", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMemory(
+				t, fmt.Sprintf(node, tc.ready), fmt.Sprintf(stuckPod, stepID(o), tc.ends, tc.phase),
+				`{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"j","namespace":"davit-system","labels":{"davit.dev/run-step":"`+stepID(o)+`"}},"status":{"terminating":1,"conditions":[{"type":"Failed","status":"True"}]}}`,
+			)
+			s := New(Options{Recovery: recovery.Deps{Cluster: m, Now: func() time.Time { return now }}})
+			look := o
+			look.Action = failover.Look
+			got := s.command(t.Context(), look)
+			if got.Outcome != failover.Busy || got.Stuck != (tc.want != "") || !strings.Contains(got.Note, tc.want) || got.Stuck != strings.Contains(got.Note, "kubectl delete node n1") {
+				t.Errorf("a look: %+v, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestAnActEndsWhereItsNodeIsDead: looks go on from there, which tell the run. The Job
+// stays as it is.
+func TestAnActEndsWhereItsNodeIsDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Hour, Command: &plan.Command{Image: "i"}}}
+		m := newMemory(t, fmt.Sprintf(node, "Unknown"), fmt.Sprintf(stuckPod, stepID(o), "", "Running"))
+		got := New(Options{Recovery: recovery.Deps{Cluster: m}}).command(t.Context(), o)
+		if got.Outcome != failover.NoAnswer || !strings.Contains(got.Note, "node n1") {
+			t.Errorf("%+v", got)
+		}
+		if len(m.objects) != 3 {
+			t.Errorf("%d objects are left, want the node, the pod and the Job", len(m.objects))
+		}
+	})
+}
+
+// TestADeafListenerHoldsNothingUp: what listens to a Job may not end when it is asked to.
+func TestADeafListenerHoldsNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, deaf := range map[string]bool{"deaf": true, "hears": false} {
+			over := make(chan struct{})
+			s := New(Options{JobTail: func(ctx context.Context, _, _ string) string {
+				if deaf {
+					<-over
+					return ""
+				}
+				<-ctx.Done()
+				return "heard"
+			}})
+			said, stop := s.follow(t.Context(), "j")
+			if got := said(); (got == "heard") == deaf {
+				t.Errorf("%s: %q", name, got)
+			}
+			stop()
+			close(over)
+		}
+	})
 }

@@ -1,7 +1,6 @@
 package scratch
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -20,14 +19,16 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/quiesce"
+	"davit.dev/davit/internal/transcript"
 	"davit.dev/davit/internal/trial"
 )
 
 const (
 	maxBody = 1 << 20 // bytes of an answer that are looked at
 	jobLook = 250 * time.Millisecond
-	// tailLines are as many as are kept of what a Job wrote.
-	tailLines = 20
+	// tailLines are as many as are asked for of what a Job wrote: none is empty of what
+	// ends it.
+	tailLines = transcript.Most + 1
 )
 
 // Exec implements trial.Prober.
@@ -162,12 +163,16 @@ func (c *Cluster) Job(ctx context.Context, namespace, name string, p v1alpha1.Jo
 
 // output is what the Job's pod wrote.
 func (c *Cluster) output(ctx context.Context, namespace, job string) (string, error) {
-	return c.written(ctx, namespace, job, corev1.PodLogOptions{LimitBytes: ptr.To[int64](maxBody)})
+	var all strings.Builder
+	err := c.written(ctx, namespace, job, corev1.PodLogOptions{LimitBytes: ptr.To[int64](maxBody)}, &all)
+	return all.String(), err
 }
 
 // JobLog is the end of what a Job's pod wrote.
 func (c *Cluster) JobLog(ctx context.Context, namespace, job string) (string, error) {
-	return c.written(ctx, namespace, job, corev1.PodLogOptions{TailLines: ptr.To[int64](tailLines), LimitBytes: ptr.To[int64](maxBody)})
+	var end transcript.Tail
+	err := c.written(ctx, namespace, job, corev1.PodLogOptions{TailLines: ptr.To[int64](tailLines)}, &end)
+	return end.String(), err
 }
 
 // JobTail listens to a Job's pod until its container has ended, or ctx has, and returns
@@ -203,29 +208,27 @@ func (c *Cluster) heard(ctx context.Context, pod *corev1.Pod) string {
 		return ""
 	}
 	defer log.Close()
-	var lines []string
-	for from := bufio.NewScanner(log); from.Scan(); {
-		lines = append(lines[max(0, len(lines)-tailLines+1):], from.Text())
-	}
-	return strings.Join(lines, "\n")
+	var end transcript.Tail
+	_, _ = io.Copy(&end, log) // what was heard until then is told
+	return end.String()
 }
 
-func (c *Cluster) written(ctx context.Context, namespace, job string, how corev1.PodLogOptions) (string, error) {
+// written copies what the Job's pod wrote; nothing, if there is no pod.
+func (c *Cluster) written(ctx context.Context, namespace, job string, how corev1.PodLogOptions, to io.Writer) error {
 	pods, err := c.clients.Kubernetes.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job})
 	if err != nil {
-		return "", fmt.Errorf("list pods of Job %s: %w", job, err)
+		return fmt.Errorf("list pods of Job %s: %w", job, err)
 	}
 	if len(pods.Items) == 0 {
-		return "", nil
+		return nil
 	}
 	log, err := c.clients.Kubernetes.CoreV1().Pods(namespace).GetLogs(pods.Items[0].Name, &how).Stream(ctx)
 	if err != nil {
-		return "", fmt.Errorf("read output of Job %s: %w", job, err)
+		return fmt.Errorf("read output of Job %s: %w", job, err)
 	}
 	defer log.Close()
-	text, err := io.ReadAll(io.LimitReader(log, maxBody))
-	if err != nil {
-		return "", fmt.Errorf("read output of Job %s: %w", job, err)
+	if _, err := io.Copy(to, log); err != nil {
+		return fmt.Errorf("read output of Job %s: %w", job, err)
 	}
-	return string(text), nil
+	return nil
 }

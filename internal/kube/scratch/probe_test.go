@@ -137,3 +137,24 @@ func FuzzHTTPProbe(f *testing.F) {
 		}
 	})
 }
+
+// TestALongLineEndsNoListening: what comes after a line of any length is heard.
+func TestALongLineEndsNoListening(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/log") {
+			_, _ = w.Write([]byte("first\n" + strings.Repeat("x", 200<<10) + "\nno such zone\n"))
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{"kind":"PodList","apiVersion":"v1","items":[{"metadata":{"name":"p","namespace":"davit-system"},"status":{"phase":"Failed"}}]}`))
+	}))
+	t.Cleanup(server.Close)
+	config := &rest.Config{Host: server.URL}
+	c := New(&kube.Clients{RESTConfig: config, Kubernetes: kubernetes.NewForConfigOrDie(config)}, nil)
+	if got := c.JobTail(t.Context(), "davit-system", "j"); !strings.HasSuffix(got, "x\nno such zone\n") || len(got) > 100<<10 {
+		t.Errorf("%d bytes were heard, ending %q", len(got), got[max(0, len(got)-20):])
+	}
+	if got, err := c.JobLog(t.Context(), "davit-system", "j"); err != nil || !strings.HasSuffix(got, "x\nno such zone\n") || len(got) > 100<<10 {
+		t.Errorf("%d bytes were read, ending %q: %v", len(got), got[max(0, len(got)-20):], err)
+	}
+}
