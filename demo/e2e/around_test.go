@@ -152,7 +152,18 @@ func madeAround(t *testing.T) {
 	ended := make(chan outcome, 1)
 	go func() { ended <- finish(t, cmd) }()
 	var job, id string
+	t.Cleanup(func() {
+		if t.Failed() && id != "" {
+			shown := command(context.WithoutCancel(t.Context()), west, a.vault, "runs", "show", id)
+			t.Log(finish(t, shown).all())
+		}
+	})
 	eventually(t, 3*time.Minute, "the network is being made", func() (bool, string) {
+		select {
+		case out := <-ended:
+			t.Fatalf("the failover has ended: code %d\n%s", out.code, out.all())
+		default:
+		}
 		if id == "" {
 			id = runOf(t, a.vault, a.name)
 		}

@@ -178,11 +178,14 @@ func nodeReport(t *testing.T, path string) string {
 }
 
 // fencedByNode: the API server and the agent of a site are dead, its link is
-// up, and another site takes over. The node stops the writer by itself.
+// up, and another site takes over. Each of its nodes stops the writers on it by
+// itself.
 func fencedByNode(t *testing.T) {
 	world := listen(t)
 	a := &app{name: short(t)}
-	a.more = writer(a.name, "writer", world.address) + writer(a.name+"-beside", "writer", world.address)
+	node := anotherNode(t, func() []string { return []string{a.name} })
+	far := node + " " + a.name + "/writer-far"
+	a.more = writer(a.name, "writer", world.address) + writer(a.name+"-beside", "writer", world.address) + on(node, writer(a.name, "writer-far", world.address))
 	mine, beside := east+" "+a.name+"/writer", east+" "+a.name+"-beside/writer"
 	apply(t, east, "{apiVersion: v1, kind: Namespace, metadata: {name: "+a.name+"-beside, labels: {davit-e2e: 'true'}}}")
 	removeNamespace(t, east, a.name+"-beside")
@@ -191,9 +194,10 @@ func fencedByNode(t *testing.T) {
 	removeNamespace(t, west, a.name)
 	world.more(t, mine)
 	world.more(t, beside)
-	eventually(t, 3*time.Minute, "the node can fence", func() (bool, string) {
-		got := nodeReport(t, ".observedAt") + " " + nodeReport(t, ".problem")
-		return strings.HasPrefix(got, "20") && strings.HasSuffix(got, "Z "), got
+	world.more(t, far)
+	eventually(t, 3*time.Minute, "both nodes can fence", func() (bool, string) {
+		at, problems := nodeReport(t, ".observedAt"), nodeReport(t, ".problem")
+		return len(strings.Fields(at)) == 2 && problems == "", at + " " + problems
 	})
 
 	question := "/active/" + a.name + "?service=" + a.name + "/db"
@@ -203,7 +207,7 @@ func fencedByNode(t *testing.T) {
 	}
 	says(t, probe[east], "active")
 	says(t, probe[west], "passive: "+a.name+": this site knows nothing of it")
-	watchedFor(t, a, world, mine, beside, probe[east])
+	watchedFor(t, a, world, mine, far, beside, probe[east])
 	says(t, probe[west], "active")
 
 	// The API server is back: the site says how surely the application is stopped.
@@ -233,9 +237,16 @@ func says(t *testing.T, url, want string) {
 	})
 }
 
+// on sends what a writer's Deployment makes to a node of anotherNode. It only prefers
+// it: no other site has a node of that name, and the application comes up there.
+func on(node, deployment string) string {
+	const last = "      terminationGracePeriodSeconds: 0\n"
+	return strings.Replace(deployment, last, last+"      affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 100, preference: {matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: ["+node+"]}]}}]}}\n      tolerations: [{key: davit.dev/e2e, operator: Exists}]\n", 1)
+}
+
 // watchedFor takes agent and API server away, lets west take over, and watches
-// the writer be stopped.
-func watchedFor(t *testing.T, a *app, world *callers, mine, beside, probe string) {
+// the writers of both nodes be stopped.
+func watchedFor(t *testing.T, a *app, world *callers, mine, far, beside, probe string) {
 	t.Helper()
 	t.Cleanup(func() { revive(t, east) })
 	signal(t, []int{component(t, east, "kube-apiserver")}, syscall.SIGKILL)
@@ -246,7 +257,7 @@ func watchedFor(t *testing.T, a *app, world *callers, mine, beside, probe string
 
 	davit(t, west, a.vault, "restore", a.name, "--take-over", "--yes", "--exclude-kinds", "deployments").want(t, 0)
 	claimed := time.Now()
-	last := world.quiet(t, mine)
+	last, lastFar := world.quiet(t, mine), world.quiet(t, far)
 	says(t, probe, "passive: "+a.name+": this node fences it: superseded")
 	t.Logf("the writer was heard for the last time at most %s after the take-over had ended", time.Since(claimed))
 	seen, was := 0, false
@@ -273,6 +284,9 @@ func watchedFor(t *testing.T, a *app, world *callers, mine, beside, probe string
 	signal(t, node, syscall.SIGKILL)
 	if n, _ := world.heard(mine); n != last {
 		t.Errorf("the fenced writer was heard again: %d lines more", n-last)
+	}
+	if n, _ := world.heard(far); n != lastFar {
+		t.Errorf("the fenced writer of the second node was heard again: %d lines more", n-lastFar)
 	}
 	world.more(t, beside)
 	if _, n := world.heard(beside); n != conns {
