@@ -270,17 +270,8 @@ func (t *term) adopt(ctx context.Context, p *store.Project, vaults *authority.Au
 			return nil, err
 		}
 	}
-	var errs []error
-	note := func() {
-		var at authority.Adopted
-		err := p.Secret(ctx, authority.AdoptedSecret, &at)
-		if trusted[0].Number > 1 && (err != nil || at.Number != trusted[0].Number) {
-			errs = append(errs, p.KeepSecret(ctx, act, authority.AdoptedSecret, authority.Adopted{Number: trusted[0].Number, At: t.duty.Now()}))
-		}
-	}
-	t.duty.now.Load().agents.Refresh(p, note)
-	note() // also where no agent has called yet, or a term ended before it was noted
-	return trusted, errors.Join(errs...)
+	t.duty.now.Load().agents.Refresh(p)
+	return trusted, nil
 }
 
 // following are the authorities to trust of those that a vault has, where others are known

@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/console"
+	"davit.dev/davit/internal/console/agents"
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/fleet"
@@ -152,19 +153,20 @@ func (h Host) retire(ctx context.Context, c held, p *vault.Project, id vault.Ide
 	return a, err
 }
 
-// late are the sites whose agents have no certificate of the newest authority.
+// late are the sites whose agents have not called this console with a certificate of the
+// newest authority.
 func late(ctx context.Context, p *store.Project, newest int64) ([]string, error) {
 	all, err := p.Agents(ctx)
 	if err != nil || newest == 1 {
 		return nil, err
 	}
-	var adopted authority.Adopted
-	if err := p.Secret(ctx, authority.AdoptedSecret, &adopted); err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, err
-	}
 	var sites []string
 	for _, a := range all {
-		if adopted.Number != newest || !adopted.Gave(a.Ends) {
+		by, err := agents.Issuer(ctx, p, a.Site)
+		if err != nil {
+			return nil, err
+		}
+		if by != newest {
 			sites = append(sites, a.Site)
 		}
 	}

@@ -41,14 +41,11 @@ func TestRetireNamesWhoIsLate(t *testing.T) {
 	check(err)
 	_, err = authority.Ensure(ctx, p, key, noon)
 	check(err)
-	var words []store.Word
-	for site, given := range map[string]time.Duration{"gone": -time.Hour, "lost": -time.Hour, "over": time.Hour} {
+	for _, site := range []string{"gone", "lost", "over"} {
 		id, err := account.NewID()
 		check(err)
 		check(agents.AdmitAgent(ctx, act, site, id))
-		words = append(words, store.Word{Site: site, At: noon, Ends: noon.Add(given + authority.AgentLife)})
 	}
-	check(agents.HearAgents(ctx, words))
 	_, err = h.rotate(ctx, held{agents, c}, p, key, rotation{})
 	check(err)
 
@@ -62,8 +59,10 @@ func TestRetireNamesWhoIsLate(t *testing.T) {
 			t.Fatalf("it was refused, and the former is trusted no more: %v", err)
 		}
 	}
-	refused("gone, lost, over") // no console has taken the newest up yet
-	check(agents.KeepSecret(ctx, act, authority.AdoptedSecret, authority.Adopted{Number: 2, At: noon}))
+	refused("gone, lost, over")                                         // no console has taken the newest up yet
+	for site, by := range map[string]string{"lost": "1", "over": "2"} { // gone has not called since
+		check(agents.Keep(ctx, "agent.authority/"+site, noon, []byte(by)))
+	}
 	refused("gone, lost")
 	refused("lost", "gone")
 	refused("gone, lost", "over")

@@ -513,7 +513,7 @@ func TestRenewalAndOverlap(t *testing.T) {
 	}
 	w.pass(2 * 24 * time.Hour)
 	w.roots["acme"] = []*authority.Authority{second, w.roots["acme"][0]}
-	w.server.Refresh(w.project("acme"), func() {})
+	w.server.Refresh(w.project("acme"))
 	b := w.agent("east", l)
 	b.await(t, "connected", connected)
 	b.stop()
@@ -522,7 +522,7 @@ func TestRenewalAndOverlap(t *testing.T) {
 	}
 	// A console that has the former authority alone, as from a backup, is found too.
 	w.roots["acme"] = w.roots["acme"][:1]
-	w.server.Refresh(w.project("acme"), func() {})
+	w.server.Refresh(w.project("acme"))
 	c := w.agent("east", l)
 	c.await(t, "connected", connected)
 	c.stop()
@@ -591,7 +591,7 @@ func TestRemovedOnItsWayIn(t *testing.T) {
 		}
 		answer := httptest.NewRecorder()
 		_, err := w.server.stream(&call{
-			door: &door{project: p}, w: answer, r: httptest.NewRequestWithContext(t.Context(), http.MethodPost, uplink.StreamPath, body), who: who, cert: &x509.Certificate{},
+			door: &door{project: p, authorities: w.roots["acme"]}, w: answer, r: httptest.NewRequestWithContext(t.Context(), http.MethodPost, uplink.StreamPath, body), who: who, cert: &x509.Certificate{},
 		})
 		if removed != (err != nil) || removed != (answer.Body.Len() == 0) || removed && !strings.Contains(err.Error(), "removed") {
 			t.Errorf("removed: %v, but: %v, %q", removed, err, answer.Body)
@@ -701,19 +701,22 @@ func TestGoesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.root("acme", both.Trusted())
-	told := 0
-	w.server.Refresh(w.project("acme"), func() { told++ })
+	w.server.Refresh(w.project("acme"))
 	knows("over", both.Certificate, old.Certificate)
-	w.server.Refresh(w.project("acme"), func() { told++ })
-	if told != 1 {
-		t.Errorf("told %d times", told)
+	over := func(site string, want int64) {
+		t.Helper()
+		if n, err := Issuer(t.Context(), w.project("acme"), site); err != nil || n != want {
+			t.Errorf("%s came by authority %d, %v; want %d", site, n, err, want)
+		}
 	}
+	over("east", 2)
+	over("west", 0) // it has not called
 	both, err = authority.Retire(t.Context(), p, recovery, w.now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.root("acme", both.Trusted())
-	w.server.Refresh(w.project("acme"), func() {})
+	w.server.Refresh(w.project("acme"))
 	knows("alone", both.Certificate)
 	b := w.agent("west", away)
 	b.await(t, "shut out, and told what helps", func(s dial.Status) bool { return strings.Contains(s.Fault, "enrol the site anew") && !s.Connected })
@@ -733,11 +736,11 @@ func TestRefreshIsOfOneProject(t *testing.T) {
 		}
 		return len(d.pins())
 	}
-	w.server.Refresh(w.project("acme"), func() {})
+	w.server.Refresh(w.project("acme"))
 	if n := pins(); n != 1 {
 		t.Errorf("%d authorities of another project", n)
 	}
-	w.server.Refresh(w.project("other"), func() {}) // the control
+	w.server.Refresh(w.project("other")) // the control
 	if n := pins(); n != 2 {
 		t.Errorf("%d authorities of the project itself", n)
 	}

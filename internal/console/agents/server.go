@@ -165,10 +165,9 @@ func (s *Server) open(p *store.Project, authorities []*authority.Authority) {
 
 // Refresh reads which authorities a project has now. Where they are others, its agents'
 // streams are ended: they come back, by an authority that is trusted, and are told which
-// are. One that cannot be read goes on with what it had. between is called when all new
-// certificates are of the newest, and before anybody asks for one. It is for whoever has
-// changed them: read by another in the middle of that, they would be others than both.
-func (s *Server) Refresh(p *store.Project, between func()) {
+// are. One that cannot be read goes on with what it had. It is for whoever has changed
+// them: read by another in the middle of that, they would be others than both.
+func (s *Server) Refresh(p *store.Project) {
 	s.mu.Lock()
 	var known *door
 	for _, d := range s.doors {
@@ -193,7 +192,6 @@ func (s *Server) Refresh(p *store.Project, between func()) {
 	s.open(known.project, authorities)
 	s.mu.Unlock()
 	s.Log.Info("a project's authorities are others: its agents are to call again", "project", p.Name, "newest", authorities[0].Number, "trusted", len(authorities))
-	between()
 	s.room(known.project).hangUp()
 }
 

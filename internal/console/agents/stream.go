@@ -90,6 +90,7 @@ func (s *Server) stream(c *call) (any, error) {
 		t.room.forget(t)
 		return nil, err
 	}
+	s.noteIssuer(c)
 	c.w.Header().Set("Content-Type", "application/x-ndjson")
 	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, ID: s.Console.ID(), Acked: acked, Every: uplink.Beat.Milliseconds(), At: s.Now().UTC(), Authorities: c.pins()}}); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // it is gone

@@ -141,21 +141,6 @@ func (a *Authority) Roots() (all []byte) {
 	return all
 }
 
-// Adopted says since when a console signs with an authority: certificates that it gave
-// later are of that one.
-type Adopted struct {
-	Number int64     `json:"number"`
-	At     time.Time `json:"at"`
-}
-
-// AdoptedSecret is the name under which a console keeps an Adopted.
-const AdoptedSecret = "authority.adopted"
-
-// Gave tells whether a certificate of an agent that ends then was given since.
-func (a Adopted) Gave(ends time.Time) bool {
-	return !ends.IsZero() && !ends.Add(-AgentLife).Before(a.At.Truncate(time.Second))
-}
-
 // Rotate begins another authority. It is open to those of the recipients of the one
 // before who open the project still. Both are trusted until the former is retired. The
 // identity is one that was let into the former. Of recipients of whom nothing shows who let
