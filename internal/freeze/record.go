@@ -48,6 +48,9 @@ func records(dir string) ([]record, error) {
 			continue
 		}
 		data, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its guard ended in order meanwhile
+		}
 		if err != nil {
 			return all, fmt.Errorf("read record: %w", err)
 		}
