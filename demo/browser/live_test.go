@@ -18,7 +18,8 @@ const turn = (ms) => { now += ms; for (const [id, [at, f]] of [...timers]) if (a
 
 // A page whose stream falls silent says that the console does not answer, and opens
 // another; one that hears beats does neither, however long. A console that takes a
-// request and never answers it does not keep the page from asking again.
+// request and never answers it does not keep the page from asking again. What was opened
+// on a page stays open, whatever comes before it.
 func TestLiveSilence(t *testing.T) {
 	script, err := os.ReadFile(filepath.Join(top(t), "internal", "console", "ui", "assets", "live.js"))
 	if err != nil {
@@ -79,7 +80,7 @@ func TestLiveSilence(t *testing.T) {
 	}
 
 	// Nothing comes any more, and no connection ends.
-	pages <- "second"
+	pages <- `second</p><details id="said-b"><summary>b</summary></details>`
 	p.eval("turn(2999)", nil)
 	state("live")
 	p.eval("turn(1); document.silent = document.querySelector('[data-state]').textContent", nil)
@@ -87,6 +88,8 @@ func TestLiveSilence(t *testing.T) {
 	<-streams
 	state("live")
 	p.holds("document.querySelector('#is').textContent === 'second'") // what it may have missed
+
+	p.eval("document.querySelector('#said-b').open = true", nil)
 
 	// A page that was asked for never comes.
 	says <- "round"
@@ -96,8 +99,9 @@ func TestLiveSilence(t *testing.T) {
 	p.holds(armed)
 	p.eval("turn(1000)", nil)
 	state("the console does not answer")
-	pages <- "third"
+	pages <- `third</p><details id="said-a"><summary>a</summary></details><details id="said-b"><summary>b</summary></details>`
 	says <- "round"
 	p.holds("document.querySelector('#is').textContent === 'third'")
+	p.holds("document.querySelector('#said-b').open && !document.querySelector('#said-a').open") // what was opened stays so
 	state("live")
 }

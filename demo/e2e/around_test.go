@@ -226,6 +226,7 @@ func madeAround(t *testing.T) {
 	if !strings.Contains(shown, want) {
 		t.Errorf("what the ended Job said last is not told: no %q", want)
 	}
+	davit(t, west, a.vault, "runs", "show", id, "--logs", "late").want(t, 0, want)
 	davit(t, west, a.vault, "runs", "skip", id, "late").want(t, 0)
 	eventually(t, 3*time.Minute, "the run goes on without the step", func() (bool, string) {
 		davit(t, west, a.vault, "runs", "show", id, "-o", "json").want(t, 0).read(t, &r)

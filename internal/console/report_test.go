@@ -69,6 +69,14 @@ func TestPlans(t *testing.T) {
 	w.shown(anna, "/p/acme/plans/shop?verb=drill", "sandbox")
 	w.shown(anna, "/p/acme/readiness", "needs verification")
 	w.shown(anna, "/p/acme/runs/failover-shop-20260301-115900", "waits for")
+
+	// What steps said is plain text, for those who may act. Viewers see the run without it.
+	const drill, said = "/p/acme/runs/drill-shop-20260227-090000", `<details id="said-ready/shop">`
+	w.shown(anna, drill, said)
+	w.shown(anna, drill, "all pods\nare &lt;b&gt;ready&lt;/b&gt;")
+	if page := w.shown(w.browse("vera"), drill, "ready/shop"); strings.Contains(page, "said-") || strings.Contains(page, "all pods") {
+		t.Error("a viewer reads what steps said")
+	}
 }
 
 // A page that is open hears of each round; who may not see the project hears nothing.

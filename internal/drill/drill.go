@@ -32,6 +32,7 @@ import (
 	"davit.dev/davit/internal/restore/reason"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/transcript"
 )
 
 const look = 500 * time.Millisecond
@@ -286,8 +287,13 @@ func (s *Site) probe(ctx context.Context, o execute.Order) execute.Answer {
 	if err != nil {
 		return execute.Unknown("%v", err)
 	}
-	asker := probe.Asker{Cluster: s.o.Cluster, To: func(ns string) (string, bool) { to, ok := where[ns]; return to, ok }}
-	return s.until(ctx, o, func(ctx context.Context) (string, error) { return asker.All(ctx, o.Step.Checks) })
+	var said transcript.Tail // by the newest try
+	answer := s.until(ctx, o, func(ctx context.Context) (string, error) {
+		said = transcript.Tail{}
+		asker := probe.Asker{Cluster: s.o.Cluster, To: func(ns string) (string, bool) { to, ok := where[ns]; return to, ok }, Said: &said}
+		return asker.All(ctx, o.Step.Checks)
+	})
+	return answer.Saying(said.String())
 }
 
 // until tries something that changes nothing until it passes or time is up. A

@@ -4,7 +4,14 @@ import (
 	"fmt"
 
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/transcript"
 )
+
+// Saying adds what was said, by whoever knows no secrets.
+func (a Answer) Saying(text string) Answer {
+	a.Said = transcript.Keep(text, nil)
+	return a
+}
 
 // Done says that the step is done.
 func Done(format string, args ...any) Answer {

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/transcript"
 )
 
 // Times of an executor.
@@ -387,6 +389,9 @@ func sum(f failover.Effect, answers []Answer) failover.Event {
 			ev.Moved = a.Moved
 		}
 		ev.Stuck = ev.Stuck || a.Stuck
+		if a.Said != "" { // it may have come from another site: it is bounded here as well
+			ev.Said = transcript.Keep(strings.TrimPrefix(ev.Said+"\n"+a.Said, "\n"), nil)
+		}
 		if a.Holder != "" {
 			ev.Site = a.Holder
 		}

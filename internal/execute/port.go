@@ -60,6 +60,9 @@ type Answer struct {
 	Note    string           `json:"note,omitempty"`
 	// Proof is that the site does not write below an epoch, from now on.
 	Proof *failover.Proof `json:"proof,omitempty"`
+	// Said is what a program that did it said, or an HTTP server, for people: see
+	// transcript.Keep.
+	Said string `json:"said,omitempty"`
 	// Stuck is of a look that says Busy: it may well never end by itself, and Note says
 	// what helps. The journal takes that up: the note stays the same as long as what it
 	// says does.

@@ -22,6 +22,9 @@ const (
 	LookAgain = 10 * time.Second
 )
 
+// MostSaid is how many bytes of what its steps say the journal of a run keeps.
+const MostSaid = 512 << 10
+
 // Action says what an effect asks for.
 type Action string
 
@@ -105,6 +108,7 @@ type Event struct {
 	Note    string
 	Proofs  []Proof
 	Asked   []string // sites that said they heard
+	Said    string   // by a program that did it, or a server
 	Stuck   bool     // of a look that says Busy: it may never end by itself, and Note says what helps
 	Point   *Point
 	Moved   *Moved
@@ -320,6 +324,9 @@ func (m *Machine) put() Effect {
 
 // note drafts an entry.
 func (m *Machine) note(e Entry) {
+	if e.Said != "" && m.state.Said+len(e.Said) > MostSaid {
+		e.Said = "[not kept: the steps of this run have said too much]"
+	}
 	e.At = m.now.Wall.UTC().Round(0)
 	m.draft = append(m.draft, e)
 }

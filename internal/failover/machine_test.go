@@ -602,6 +602,36 @@ func TestWhatMayNeverEndIsInTheJournal(t *testing.T) {
 	}
 }
 
+// TestWhatStepsSayIsBounded: the journal keeps it with the try's end, and of a run that
+// says too much the rest is left out.
+func TestWhatStepsSayIsBounded(t *testing.T) {
+	r := newRig(t, plan.Failover, nil)
+	long := strings.Repeat("x", MostSaid/2-1)
+	r.answer = func(f Effect) *Event {
+		if f.Action != Act || f.Step.Kind != plan.KindApply && f.Step.Kind != plan.KindScale {
+			return nil
+		}
+		return &Event{Kind: Acted, Outcome: Done, Said: long}
+	}
+	r.run(AwaitingCommit)
+	whole, left := 0, 0
+	for _, record := range r.records {
+		for _, e := range record {
+			switch {
+			case e.Said == long && e.Kind == Ended:
+				whole++
+			case strings.HasPrefix(e.Said, "[not kept"):
+				left++
+			case e.Said != "":
+				t.Errorf("%+v", e)
+			}
+		}
+	}
+	if whole != 2 || left != 2 || r.m.State().Said > MostSaid+200 {
+		t.Errorf("%d were kept, of %d it is said that they were not; %d bytes", whole, left, r.m.State().Said)
+	}
+}
+
 // TestALookThatIsRefused ends the step at once, with its reason: it was not done if it
 // was never intended, and nobody knows otherwise. Silence, the control, is waited out.
 func TestALookThatIsRefused(t *testing.T) {

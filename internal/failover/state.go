@@ -60,6 +60,9 @@ type Entry struct {
 	Spec        *Spec         `json:"spec,omitempty"`
 	Facts       *Facts        `json:"facts,omitempty"`
 	Unheard     string        `json:"unheard,omitempty"` // of a last look; see Facts
+	// Said is the end of what the step said, for people: nothing follows from it. It is not
+	// part of the state.
+	Said string `json:"said,omitempty"`
 	// Request is the number of the person's request that this grants.
 	Request int64 `json:"request,omitempty"`
 }
@@ -136,6 +139,7 @@ type State struct {
 	Canceled bool
 	// Granted are the numbers of the requests of people that were granted.
 	Granted map[int64]bool
+	Said    int // bytes of what steps said that the journal keeps
 	Begun   time.Time
 	End     time.Time
 }
@@ -183,6 +187,7 @@ func (s *State) apply(e Entry) error {
 		}
 		s.Granted[e.Request] = true
 	}
+	s.Said += len(e.Said)
 	s.settle(e.At)
 	return nil
 }

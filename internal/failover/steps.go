@@ -305,7 +305,7 @@ func (m *Machine) end(name string, status Status, note string, e Event) {
 	if f := m.flights[name]; f != nil {
 		took = m.now.Mono - f.began
 	}
-	m.note(Entry{Kind: Ended, Step: name, Status: status, Note: note, Took: took, Point: e.Point, Moved: e.Moved, Epoch: e.Epoch})
+	m.note(Entry{Kind: Ended, Step: name, Status: status, Note: note, Took: took, Point: e.Point, Moved: e.Moved, Epoch: e.Epoch, Said: e.Said})
 }
 
 // timeOut looks again where no answer came, and gives up where time is up.

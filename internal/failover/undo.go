@@ -115,9 +115,9 @@ func (m *Machine) undid(name string, f *flight, e Event) {
 	case e.Outcome == Superseded && m.state.Spec.step(name).Kind == plan.KindClaim:
 		m.overtake(name, e)
 	case e.Outcome == Done, e.Outcome == Superseded:
-		m.note(Entry{Kind: Undone, Step: name, Note: e.Note, Epoch: e.Epoch})
+		m.note(Entry{Kind: Undone, Step: name, Note: e.Note, Epoch: e.Epoch, Said: e.Said})
 	case e.Outcome == Refused:
-		m.note(Entry{Kind: Stuck, Step: name, Note: e.Note})
+		m.note(Entry{Kind: Stuck, Step: name, Note: e.Note, Said: e.Said})
 	default:
 		f.said = cmp.Or(f.said, e.Note)
 		f.next = m.now.Mono + Breath

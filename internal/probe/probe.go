@@ -42,6 +42,8 @@ type Asker struct {
 	Cluster Cluster
 	// To is set in drills: it says where the copy of a namespace is.
 	To func(namespace string) (string, bool)
+	// Said is written what commands and databases answer; nil: nobody wants to know.
+	Said io.Writer
 }
 
 // ErrOutside says that a check leads out of the drill's sandbox: it was not
@@ -54,6 +56,9 @@ func (a Asker) Ask(ctx context.Context, c plan.Check) (string, error) {
 	bounded, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	answer, err := a.ask(bounded, c)
+	if a.Said != nil && answer != "" && (c.Kind == plan.CheckCommand || c.Kind == plan.CheckSQL) {
+		_, _ = fmt.Fprintf(a.Said, "%s:\n%s\n", c.Target, answer)
+	}
 	if err != nil {
 		return "", fmt.Errorf("probe %s: %w", c.Target, err)
 	}

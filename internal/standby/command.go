@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/transcript"
 )
 
 const (
@@ -63,7 +64,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 		return execute.Unknown("%v", err)
 	}
 	if o.Action == failover.Look {
-		return s.lookAtJobs(ctx, c, at, stepID(o))
+		return s.lookAtJobs(ctx, c, at, stepID(o), o.Step)
 	}
 	if what == nil {
 		return execute.Refuse("the step has no command")
@@ -73,6 +74,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 	for _, change := range more {
 		change(wanted)
 	}
+	before := s.hide(ctx, o.Step)
 	if _, err := c.Create(ctx, at, wanted); err != nil && !apierrors.IsAlreadyExists(err) {
 		if refused(err) {
 			return execute.Refuse("make Job %s: %v", name, err)
@@ -84,11 +86,9 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 	for next := time.Now().Add(strandedLook); ; {
 		live, err := c.Get(ctx, at, v1alpha1.SystemNamespace, name)
 		if err == nil {
-			switch ended(live) {
-			case "Complete":
-				return execute.Answer{Outcome: failover.Done, Note: "Job " + name + s.told(ctx, name), Guard: execute.Guarded}
-			case "Failed":
-				return execute.Refuse("Job %s/%s failed: %s", v1alpha1.SystemNamespace, name, s.lastWords(ctx, name, live, said))
+			switch end := ended(live); end {
+			case "Complete", "Failed":
+				return s.outcome(ctx, live, end, s.hide(ctx, o.Step).with(before), said)
 			}
 		}
 		if time.Now().After(next) {
@@ -103,6 +103,19 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 		case <-time.After(jobLook):
 		}
 	}
+}
+
+// outcome is what came of an act's Job that has ended.
+func (s *Site) outcome(ctx context.Context, live *unstructured.Unstructured, end string, h hidden, said func() string) execute.Answer {
+	name := live.GetName()
+	if end == "Complete" {
+		note, text := s.told(ctx, name, h)
+		return execute.Answer{Outcome: failover.Done, Note: "Job " + name + note, Guard: execute.Guarded, Said: text}
+	}
+	why, text := s.lastWords(ctx, name, live, h, said)
+	answer := execute.Refuse("Job %s/%s failed: %s", v1alpha1.SystemNamespace, name, why)
+	answer.Said = text
+	return answer
 }
 
 // follow listens to what a Job says from its start: the site takes the pod of one that
@@ -132,26 +145,26 @@ func (s *Site) follow(ctx context.Context, name string) (said func() string, sto
 func unwatched() string { return "" }
 
 // told is what a Job that speaks to Davit said last: ": " and the rest of a line that
-// begins with "davit: ".
-func (s *Site) told(ctx context.Context, name string) string {
+// begins with "davit: "; and what is kept of all it said.
+func (s *Site) told(ctx context.Context, name string, h hidden) (note, kept string) {
 	if s.o.JobLog == nil {
-		return ""
+		return "", ""
 	}
 	text, err := s.o.JobLog(ctx, v1alpha1.SystemNamespace, name)
 	if err != nil {
-		return "" // it is done, whatever it said
+		return "", "" // it is done, whatever it said
 	}
-	said := last(text)
+	said := last(transcript.Mask(text, h.values))
 	if i := strings.LastIndex(said, spoken); i >= 0 {
-		return ": " + said[i+len(spoken):]
+		note = ": " + said[i+len(spoken):]
 	}
-	return ""
+	return note, h.keep(text)
 }
 
 // lastWords are why a Job failed, for people: the end of what it said, as a drill's
 // clean-up takes its log away. Of one that said nothing it is what the Job says. said is
-// what was heard of it while it ran.
-func (s *Site) lastWords(ctx context.Context, name string, live *unstructured.Unstructured, said func() string) string {
+// what was heard of it while it ran. kept is what is kept of all it said.
+func (s *Site) lastWords(ctx context.Context, name string, live *unstructured.Unstructured, h hidden, said func() string) (words, kept string) {
 	why := "it said nothing"
 	for _, c := range shape.Items(live.Object, "status", "conditions") {
 		if shape.Text(c, "type") == "Failed" && shape.Text(c, "message") != "" {
@@ -159,21 +172,21 @@ func (s *Site) lastWords(ctx context.Context, name string, live *unstructured.Un
 		}
 	}
 	if s.o.JobLog == nil {
-		return "its log says why"
+		return "its log says why", ""
 	}
 	text, err := s.o.JobLog(ctx, v1alpha1.SystemNamespace, name)
 	if err != nil || strings.TrimSpace(text) == "" { // its pod is gone
 		if heard := said(); strings.TrimSpace(heard) != "" {
-			return last(heard)
+			text, err = heard, nil
 		}
 	}
 	switch {
 	case err != nil:
-		return fmt.Sprintf("what it said is not known: %v", err)
+		return fmt.Sprintf("what it said is not known: %v", err), ""
 	case strings.TrimSpace(text) == "":
-		return why
+		return why, ""
 	}
-	return last(text)
+	return last(transcript.Mask(text, h.values)), h.keep(text)
 }
 
 // last are the last lines of a text, in one.
@@ -202,15 +215,19 @@ func refused(err error) bool {
 }
 
 // lookAtJobs says what has come of a step's Jobs, with what they said, whoever made them.
-func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id string) execute.Answer {
+func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id string, step plan.Step) execute.Answer {
 	answer := execute.NotDone("")
 	err := c.List(ctx, at, v1alpha1.SystemNamespace, labelStep+"="+id, func(u *unstructured.Unstructured) error {
 		switch ended(u) {
 		case "Complete":
-			answer = execute.Done("Job %s%s", u.GetName(), s.told(ctx, u.GetName()))
+			note, text := s.told(ctx, u.GetName(), s.hide(ctx, step))
+			answer = execute.Done("Job %s%s", u.GetName(), note)
+			answer.Said = text
 		case "Failed":
 			if answer.Outcome == failover.NotDone {
-				answer = execute.NotDone("Job %s/%s failed: %s", v1alpha1.SystemNamespace, u.GetName(), s.lastWords(ctx, u.GetName(), u, unwatched))
+				why, text := s.lastWords(ctx, u.GetName(), u, s.hide(ctx, step), unwatched)
+				answer = execute.NotDone("Job %s/%s failed: %s", v1alpha1.SystemNamespace, u.GetName(), why)
+				answer.Said = text
 			}
 		case "":
 			if answer.Outcome != failover.Done {

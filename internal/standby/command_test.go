@@ -82,7 +82,7 @@ func TestLastWords(t *testing.T) {
 			}
 			return tc.said, tc.err
 		}})
-		if got := s.lastWords(t.Context(), "j", live, unwatched); got != tc.want {
+		if got, _ := s.lastWords(t.Context(), "j", live, hidden{}, unwatched); got != tc.want {
 			t.Errorf("%q: %q, want %q", tc.said, got, tc.want)
 		}
 	}
@@ -138,7 +138,7 @@ func TestACommandEndsWithItsStep(t *testing.T) {
 		if end != "" {
 			live.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": end, "status": "True"}}}
 		}
-		got := New(Options{}).lookAtJobs(t.Context(), listed{job: live}, restore.Served{}, "id")
+		got := New(Options{}).lookAtJobs(t.Context(), listed{job: live}, restore.Served{}, "id", plan.Step{})
 		if got.Outcome != want || strings.Contains(got.Note, "davit-system/j failed") != (end == "Failed") {
 			t.Errorf("a Job that is %q: %+v", end, got)
 		}

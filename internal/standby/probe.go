@@ -3,6 +3,7 @@ package standby
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/probe"
+	"davit.dev/davit/internal/transcript"
 )
 
 const (
@@ -27,16 +29,19 @@ func (s *Site) probe(ctx context.Context, o execute.Order) execute.Answer {
 		return execute.Done("")
 	}
 	for {
-		answer, err := s.asker().All(ctx, o.Step.Checks)
+		var said transcript.Tail
+		asker := s.asker()
+		asker.Said = &said
+		answer, err := asker.All(ctx, o.Step.Checks)
 		switch {
 		case err == nil:
-			return execute.Done("%s", answer)
+			return execute.Done("%s", answer).Saying(said.String())
 		case o.Action == failover.Look:
-			return execute.NotDone("%v", err)
+			return execute.NotDone("%v", err).Saying(said.String())
 		}
 		select {
 		case <-ctx.Done():
-			return execute.Refuse("%v (tried for %s)", err, o.Step.Timeout)
+			return execute.Refuse("%v (tried for %s)", err, o.Step.Timeout).Saying(said.String())
 		case <-time.After(askAgain):
 		}
 	}
@@ -103,8 +108,10 @@ func (s *Site) call(ctx context.Context, o execute.Order) execute.Answer {
 		return execute.Refuse("%s %s: %v", c.Method, c.URL, err)
 	case err != nil:
 		return execute.Unknown("%s %s: %v", c.Method, c.URL, err)
-	case status != c.Expect:
-		return execute.Refuse("%s %s: status %d, not %d: %s", c.Method, c.URL, status, c.Expect, strings.TrimSpace(body[:min(len(body), 200)]))
 	}
-	return execute.Answer{Outcome: failover.Done, Guard: execute.Unfenced}
+	said := fmt.Sprintf("status %d\n%s", status, body)
+	if status != c.Expect {
+		return execute.Refuse("%s %s: status %d, not %d: %s", c.Method, c.URL, status, c.Expect, strings.TrimSpace(body[:min(len(body), 200)])).Saying(said)
+	}
+	return execute.Answer{Outcome: failover.Done, Guard: execute.Unfenced}.Saying(said)
 }

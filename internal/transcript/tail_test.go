@@ -21,6 +21,13 @@ func TestTail(t *testing.T) {
 			t.Errorf("pieces of %d: %d bytes are kept, ending %q", piece, len(got), got[max(0, len(got)-20):])
 		}
 	}
+	var lines Tail
+	for range 5000 {
+		_, _ = lines.Write([]byte("hunter2-and-more\n"))
+	}
+	if got := lines.String(); strings.Trim(strings.ReplaceAll(got, "hunter2-and-more", ""), "\n") != "" || len(got) < Most {
+		t.Errorf("%d bytes are kept, beginning %q", len(got), got[:20])
+	}
 	var tail Tail
 	if _, err := tail.Write([]byte("short")); err != nil || tail.String() != "short" {
 		t.Error(tail.String(), err)

@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/uplink"
 )
 
@@ -75,6 +76,9 @@ func TestRunsAsk(t *testing.T) {
 	a.want(0, "", "runs ls", "shop-drill-1", "anna wants to look")
 	a.answer(http.StatusOK, api.RunStanding{Run: run, Offers: []failover.Offer{{Kind: failover.Resume}}, Asked: []steer.Asked{{Kind: failover.Pausing, By: "anna@console/acme", Answered: true}}})
 	a.want(0, "", "runs show shop-drill-1", "a drill of plan shop", "resume", "pause by anna@console/acme: taken")
+	a.answer(http.StatusOK, api.RunSaid{Said: []journal.Words{{Step: "net", Kind: failover.Ended, Status: failover.Broke, Text: "no such zone"}}})
+	a.want(0, "", "runs show shop-drill-1 --logs net", "net, Failed", "  no such zone")
+	a.want(2, "", "runs show shop-drill-1 net", "a STEP is for --logs")
 	a.answer(http.StatusCreated, steer.Asked{Number: 1, Answered: true, Refused: "it runs"})
 	a.want(3, "", "runs resume shop-drill-1 --note go", "run shop-drill-1: it runs")
 	a.want(3, "west\n", "runs consent shop-drill-1 west", "it runs")

@@ -12,6 +12,7 @@ import (
 
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/words"
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/client"
 	"davit.dev/davit/internal/console/fleet"
@@ -72,7 +73,7 @@ func (h Host) ofRuns(cmd *cobra.Command, kind failover.EventKind, given []string
 	case len(given) == 0:
 		err = h.listRuns(ctx, s)
 	case kind == "":
-		err = h.showRun(ctx, s, given[0])
+		err = h.lookAt(ctx, s, cmd, given)
 	default:
 		err = h.want(ctx, s, cmd, kind, given)
 	}
@@ -94,6 +95,18 @@ func (h Host) listRuns(ctx context.Context, s *session) error {
 		return exit.Refuse("ask again in a minute, or give the command without --console", "the console has not read the vault yet")
 	}
 	return h.Print(Ran{Runs: f.Known.Runs, now: h.Now()})
+}
+
+func (h Host) lookAt(ctx context.Context, s *session, cmd *cobra.Command, given []string) error {
+	step, wanted := words.Wanted(cmd, given)
+	if !wanted {
+		return h.showRun(ctx, s, given[0])
+	}
+	all, err := s.Said(ctx, s.Project, given[0], step)
+	if err != nil {
+		return err
+	}
+	return h.Print(words.Of(given[0], step, all))
 }
 
 func (h Host) showRun(ctx context.Context, s *session, run string) error {

@@ -11,6 +11,7 @@ import (
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/words"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
@@ -112,7 +113,7 @@ func (h *Host) lsCommand() *cobra.Command {
 func (h *Host) showCommand() *cobra.Command {
 	var a access.Address
 	cmd := &cobra.Command{
-		Use: "show RUN", Short: "Show a run, step by step", Args: operands(1, 1, "one RUN"),
+		Short: "Show a run, step by step",
 		RunE: func(cmd *cobra.Command, given []string) error {
 			ctx, cancel := h.Bounded(cmd)
 			defer cancel()
@@ -120,13 +121,20 @@ func (h *Host) showCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := journal.Read(ctx, in.Project, given[0])
+			all, s, err := journal.Said(ctx, in.Project, given[0])
 			if err != nil {
 				return notFound(given[0], err)
+			}
+			switch step, wanted := words.Wanted(cmd, given); {
+			case step != "" && s.Steps[step] == nil:
+				return exit.Refuse("`runs show "+given[0]+"` lists its steps", "run %s has no step %q", given[0], step)
+			case wanted:
+				return h.Print(words.Of(given[0], step, all))
 			}
 			return h.Print(reportOf(s))
 		},
 	}
+	words.Offer(cmd)
 	a.BreakGlass(cmd.Flags())
 	return cmd
 }

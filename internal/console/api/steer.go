@@ -8,6 +8,7 @@ import (
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
 )
 
 const ofRun = inProject + "/runs/{run}"
@@ -18,6 +19,10 @@ func steerRoutes() []route {
 		{
 			method: "POST", path: ofRun + "/requests", summary: "Want something of a run: approve, pause, answer and the like; what is offered says which. Takes recover; of drills, protect from people who do not approve",
 			need: account.Read, in: steer.Want{}, out: steer.Asked{}, serve: askRun,
+		},
+		{
+			method: "GET", path: ofRun + "/logs", summary: "What the programs of a run's steps said, in the order in which the tries ended. Takes protect or recover",
+			need: account.Read, query: []parameter{{"step", "of this step alone"}}, out: RunSaid{}, serve: runSaid,
 		},
 		{method: "GET", path: ofRun + "/requests/{number}", summary: "What became of something that was wanted", need: account.Read, out: steer.Asked{}, serve: runRequest},
 	}
@@ -38,6 +43,19 @@ func runStanding(c *call) (any, error) {
 		return nil, err
 	}
 	return RunStanding{Run: fleet.RunOf(s.State), Offers: append([]failover.Offer{}, s.Offers...), Asked: append([]steer.Asked{}, s.Asked...)}, nil
+}
+
+// RunSaid is what the steps of a run said.
+type RunSaid struct {
+	Said []journal.Words `json:"said"`
+}
+
+func runSaid(c *call) (any, error) {
+	all, err := c.Steer.Said(c.ctx(), c.who, c.project, c.r.PathValue("run"), c.query("step"))
+	if err != nil {
+		return nil, err
+	}
+	return RunSaid{Said: all}, nil
 }
 
 func askRun(c *call) (any, error) {

@@ -9,6 +9,7 @@ import (
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/steer"
+	"davit.dev/davit/internal/journal"
 )
 
 // Restore asks a site's agent for a restore of an application, or for what that would
@@ -29,6 +30,13 @@ func (c *Client) Restoration(ctx context.Context, project, id string) (s restora
 // Run is a run as its journal has it, and what may be wanted of it.
 func (c *Client) Run(ctx context.Context, project, run string) (s api.RunStanding, err error) {
 	return s, c.ask(ctx, request{method: "GET", path: []string{"projects", project, "runs", run}}, &s)
+}
+
+// Said is what the programs of a run's steps said; of one, or, with "", of all.
+func (c *Client) Said(ctx context.Context, project, run, step string) ([]journal.Words, error) {
+	var s api.RunSaid
+	err := c.ask(ctx, request{method: "GET", path: []string{"projects", project, "runs", run, "logs"}, query: url.Values{"step": {step}}}, &s)
+	return s.Said, err
 }
 
 // Want wants something of a run. The id in it makes the same again be the same.

@@ -109,6 +109,8 @@ func (f *filler) carry(of *plan.Plan, name string, verb plan.Verb, at time.Time,
 			end.Point = &failover.Point{ID: f.last, Instant: at.Add(-10 * time.Minute)}
 		case plan.KindClaim:
 			end.Epoch = 2
+		case plan.KindReady:
+			end.Said = "all pods\nare <b>ready</b>"
 		}
 		entries = append(entries, end)
 	}

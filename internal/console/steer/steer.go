@@ -49,8 +49,9 @@ type Desk struct {
 	// none yet.
 	Patience time.Duration
 
-	mu   sync.Mutex
-	runs map[string]*turn
+	mu     sync.Mutex
+	runs   map[string]*turn
+	spoken []spoken
 }
 
 // turn keeps what is asked of one run at once apart.
@@ -93,6 +94,8 @@ type Standing struct {
 	Offers []failover.Offer
 	// Asked are the newest requests, the newest first.
 	Asked []Asked
+	// Said is what its steps said, for those who [Desk.MayHear].
+	Said []journal.Words
 }
 
 // groups are those of a role: a cluster is asked about those of all consoles, and
@@ -141,6 +144,7 @@ type at struct {
 	project *vault.Project
 	box     mailbox.Box
 	state   *failover.State
+	said    []journal.Words
 }
 
 func (d *Desk) open(ctx context.Context, p *store.Project, run string) (*at, error) {
@@ -151,14 +155,14 @@ func (d *Desk) open(ctx context.Context, p *store.Project, run string) (*at, err
 	if err != nil {
 		return nil, silent(ctx, err)
 	}
-	s, err := journal.Read(ctx, in, run)
+	said, s, err := journal.Said(ctx, in, run)
 	if errors.Is(err, vault.ErrNotFound) {
 		return nil, fmt.Errorf("find run %s: %w", run, store.ErrNotFound)
 	}
 	if err != nil {
 		return nil, silent(ctx, err)
 	}
-	return &at{in, mailbox.New(in), s}, nil
+	return &at{in, mailbox.New(in), s, said}, nil
 }
 
 // Look shows a run, and what whoever looks may want of it now.
@@ -170,6 +174,12 @@ func (d *Desk) Look(ctx context.Context, who entry.Who, p *store.Project, run st
 		return nil, err
 	}
 	out := &Standing{State: in.state}
+	switch err := d.MayHear(ctx, who, p); {
+	case err == nil:
+		out.Said = in.said
+	case !errors.Is(err, entry.ErrForbidden):
+		return nil, err
+	}
 	for _, o := range in.state.Offers() {
 		switch err := d.may(ctx, who, p, in.state, o); {
 		case err == nil:

@@ -96,6 +96,7 @@ func TestDesk(t *testing.T) {
 		{"Refusals", b.testRefusals},
 		{"Typed", b.testTyped},
 		{"Late", b.testLate},
+		{"Said", b.testSaid},
 	} {
 		b.drill, b.move = strings.ToLower(c.name)+"-drill", strings.ToLower(c.name)+"-failover"
 		b.run(b.drill, plan.Drill)
@@ -389,7 +390,41 @@ func (b *bench) testLate(t *testing.T) {
 	b.run("ended", plan.Drill, failover.Entry{Kind: failover.Rejected, At: b.act.At, By: "anna", Note: "not today"})
 	s, err := journal.Read(t.Context(), b.in, "ended")
 	b.must(err)
-	if a := (&at{b.in, box, s}).asked(mailbox.Asked{}); !a.Answered || !strings.Contains(a.Refused, "the run is over") {
+	if a := (&at{project: b.in, box: box, state: s}).asked(mailbox.Asked{}); !a.Answered || !strings.Contains(a.Refused, "the run is over") {
 		t.Errorf("%+v", a)
+	}
+}
+
+// What steps said is for those who may act: a viewer reads runs without it.
+func (b *bench) testSaid(t *testing.T) {
+	for name, want := range map[string]error{
+		"admin": nil, "recoverer": nil, "operator": nil, "machine": nil, "protector": nil,
+		"viewer": entry.ErrForbidden, "reader": entry.ErrForbidden, "stranger": store.ErrNotFound, "foreign": store.ErrNotFound,
+	} {
+		for _, over := range []bool{false, true} { // one that is over is remembered, for those alone
+			run := fmt.Sprintf("said-%s-%t", name, over)
+			more := []failover.Entry{
+				{Kind: failover.Ended, At: b.act.At, Step: "call", Status: failover.Broke, Said: "no line"}, {Kind: failover.Undone, At: b.act.At, Step: "claim/shop", Said: "given back"},
+			}
+			if over {
+				more = append(more, failover.Entry{Kind: failover.Canceling, At: b.act.At, By: "zoe"})
+			}
+			b.run(run, plan.Drill, more...)
+			for _, again := range []string{"admin", name, name} {
+				all, err := b.Said(t.Context(), b.who[again], b.project, run, "")
+				if again == "admin" && (err != nil || len(all) != 2) {
+					t.Fatal(all, err)
+				}
+				if again == name && (!errors.Is(err, want) || (want == nil) != (len(all) == 2)) {
+					t.Errorf("%s reads %s: %v, %v", name, run, all, err)
+				}
+			}
+		}
+	}
+	if all, err := b.Said(t.Context(), b.who["operator"], b.project, "said-viewer-true", "call"); err != nil || len(all) != 1 || all[0].Text != "no line" || all[0].How() != "Failed" {
+		t.Errorf("one step's: %+v, %v", all, err)
+	}
+	if _, err := b.Said(t.Context(), b.who["operator"], b.project, "nowhere", ""); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("of a run that is not there: %v", err)
 	}
 }

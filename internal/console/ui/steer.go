@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/journal"
 )
 
 // offer is something that can be wanted, as a form.
@@ -35,6 +36,8 @@ type steering struct {
 	Asked  []steer.Asked
 	// Answer is what became of what was just asked.
 	Answer *steer.Asked
+	// Said is what its steps said.
+	Said []journal.Words
 	// Fault is why none of it can be told now.
 	Fault string
 }
@@ -64,7 +67,7 @@ func (v *visit) steering(r *fleet.Run) (*steering, error) {
 		return &steering{Run: r.Run, Fault: err.Error()}, nil
 	}
 	*r = fleet.RunOf(s.State)
-	d := &steering{Project: v.project.Name, Run: r.Run, To: r.To, Form: v.page.Form, Asked: s.Asked}
+	d := &steering{Project: v.project.Name, Run: r.Run, To: r.To, Form: v.page.Form, Asked: s.Asked, Said: s.Said}
 	for _, o := range s.Offers {
 		id, err := account.NewID()
 		if err != nil {

@@ -306,6 +306,8 @@ func (v *visit) run(code int) error {
 		Line    template.HTML
 		HasPlan bool
 		Steer   *steering
+		Said    []said
+		Mute    string // why what steps said cannot be read now
 	}{seen: v.look()}
 	if d.Known.Snapshot == nil {
 		return store.ErrNotFound
@@ -318,11 +320,18 @@ func (v *visit) run(code int) error {
 	if code != http.StatusOK { // it answers a form, and cannot be asked for again
 		v.page.Live, v.page.Refresh = "", false
 	}
-	if (!r.Over || v.r.URL.Query().Has("asked")) && r.Fault == "" && (v.page.May[string(account.Protect)] || v.page.May[string(account.Recover)]) {
+	acts := r.Fault == "" && (v.page.May[string(account.Protect)] || v.page.May[string(account.Recover)])
+	if acts && (!r.Over || v.r.URL.Query().Has("asked")) {
 		var err error
 		if d.Steer, err = v.steering(&d.Run); err != nil {
 			return err
 		}
+	}
+	switch {
+	case d.Steer != nil:
+		d.Said = bySteps(d.Steer.Said)
+	case acts:
+		d.Said, d.Mute = v.said(r.Run)
 	}
 	d.Line = stepLine(&d.Run, d.Now)
 	_, d.HasPlan = d.ahead().Plan(r.Plan)

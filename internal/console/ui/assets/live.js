@@ -19,11 +19,13 @@
       if (answer.redirected) return location.reload(); // the session is over
       if (!answer.ok) throw new Error(answer.status);
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("main");
-      const open = [...main.querySelectorAll("details")].map((d) => d.open);
+      // What was opened stays open, by its id: a run's page has more of them as it goes on.
+      const details = () => { let i = 0; return [...main.querySelectorAll("details")].map((d) => [d.id || i++, d]); };
+      const open = new Map(details().map(([key, d]) => [key, d.open]));
       const href = focus && main.contains(focus) && focus.getAttribute("href");
       const across = [...main.querySelectorAll(".wide")].map((d) => d.scrollLeft);
       main.replaceChildren(...fresh.childNodes);
-      main.querySelectorAll("details").forEach((d, i) => { d.open = open[i]; });
+      details().forEach(([key, d]) => { d.open = open.get(key) ?? d.open; });
       main.querySelectorAll(".wide").forEach((d, i) => { d.scrollLeft = across[i] || 0; });
       if (href) main.querySelector(`[href="${CSS.escape(href)}"]`)?.focus();
       says("live");

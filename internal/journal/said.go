@@ -1,0 +1,43 @@
+package journal
+
+import (
+	"context"
+	"time"
+
+	"davit.dev/davit/internal/failover"
+)
+
+// Words are what one try of a step said.
+type Words struct {
+	Step string             `json:"step"`
+	At   time.Time          `json:"at"` // when it had ended, by the clock of whoever carried the run
+	Kind failover.EntryKind `json:"kind"`
+	// Status is how the try ended; empty of one that took the step back.
+	Status failover.Status `json:"status,omitempty"`
+	Text   string          `json:"text"`
+}
+
+// How is how the try ended, for people.
+func (w Words) How() string {
+	switch w.Kind {
+	case failover.Ended:
+		return string(w.Status)
+	case failover.Stuck:
+		return "not taken back"
+	}
+	return "taken back"
+}
+
+// Said returns what the steps of a run said, in the order in which they ended, and what
+// its journal adds up to.
+func Said(ctx context.Context, log Log, run string) ([]Words, *failover.State, error) {
+	var all []Words
+	state, _, err := read(ctx, log, run, func(r record, _ string) {
+		for _, e := range r.Entries {
+			if e.Said != "" {
+				all = append(all, Words{Step: e.Step, At: e.At.UTC(), Kind: e.Kind, Status: e.Status, Text: e.Said})
+			}
+		}
+	})
+	return all, state, err
+}
