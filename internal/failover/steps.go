@@ -119,7 +119,7 @@ func (m *Machine) send(name string, a Action) {
 		f = &flight{then: a, began: m.now.Mono, limit: m.now.Mono + m.state.Spec.step(name).Timeout}
 		m.flights[name] = f
 	}
-	f.doing, f.next = a, f.limit
+	f.doing, f.next, f.said = a, f.limit, ""
 	if a == Undo {
 		f.next = m.now.Mono + Patience
 	}
@@ -295,7 +295,7 @@ func (m *Machine) acted(e Event) {
 	case e.Outcome == Superseded:
 		m.end(name, Broke, "superseded: "+e.Note, e)
 	default: // unknown: look, never guess, and not at once
-		f.doing, f.id, f.next = Look, 0, m.now.Mono+Breath
+		f.doing, f.id, f.next, f.said = Look, 0, m.now.Mono+Breath, e.Note
 	}
 }
 

@@ -92,7 +92,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 			}
 		}
 		if time.Now().After(next) {
-			if why := s.stranded(ctx, c, stepID(o)); why != "" { // looks go on from here, and tell people
+			if why, _ := s.stranded(ctx, c, stepID(o)); why != "" { // looks go on from here, and tell people
 				return execute.Unknown("Job %s/%s has not ended: %s", v1alpha1.SystemNamespace, name, why)
 			}
 			next = time.Now().Add(strandedLook)
@@ -240,7 +240,11 @@ func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Ser
 		return execute.Unknown("%v", err)
 	}
 	if answer.Outcome == failover.Busy {
-		if why := s.stranded(ctx, c, id); why != "" {
+		why, err := s.stranded(ctx, c, id)
+		if err != nil {
+			return execute.Unknown("its Job has not ended, and whether its pod answers is not known: %v", err)
+		}
+		if why != "" {
 			answer.Note, answer.Stuck = "its Job has not ended: "+why, true
 		}
 	}

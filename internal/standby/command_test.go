@@ -196,6 +196,39 @@ func TestAPodOnADeadNodeIsNamed(t *testing.T) {
 	}
 }
 
+// unsure is a cluster that does not say how a node is.
+type unsure struct {
+	*memory
+	err error
+}
+
+func (u unsure) Get(ctx context.Context, at restore.Served, namespace, name string) (*unstructured.Unstructured, error) {
+	if at.GVK.Kind == "Node" {
+		return nil, u.err
+	}
+	return u.memory.Get(ctx, at, namespace, name)
+}
+
+// TestASilentClusterTakesNothingBack: that nobody says now whether a node answers is not
+// that it does. Who may not know is another matter: he never learns it.
+func TestASilentClusterTakesNothingBack(t *testing.T) {
+	o := execute.Order{Action: failover.Look, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Minute, Command: &plan.Command{Image: "i"}}}
+	nodes := schema.GroupResource{Resource: "nodes"}
+	for _, tc := range []struct {
+		err  error
+		want failover.Outcome
+	}{
+		{apierrors.NewInternalError(errors.New("etcd")), failover.NoAnswer},
+		{apierrors.NewForbidden(nodes, "n1", errors.New("no rights")), failover.Busy},
+		{apierrors.NewNotFound(nodes, "n1"), failover.Busy},
+	} {
+		m := newMemory(t, fmt.Sprintf(stuckPod, stepID(o), "", "Running"), `{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"j","namespace":"davit-system","labels":{"davit.dev/run-step":"`+stepID(o)+`"}}}`)
+		if got := New(Options{Recovery: recovery.Deps{Cluster: unsure{m, tc.err}}}).command(t.Context(), o); got.Outcome != tc.want || got.Stuck {
+			t.Errorf("%v: %+v, want %s", tc.err, got, tc.want)
+		}
+	}
+}
+
 // TestAnActEndsWhereItsNodeIsDead: looks go on from there, which tell the run. The Job
 // stays as it is.
 func TestAnActEndsWhereItsNodeIsDead(t *testing.T) {
