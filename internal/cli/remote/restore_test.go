@@ -71,11 +71,11 @@ func TestRestoreAsksNothing(t *testing.T) {
 // Runs are looked at and steered through the console.
 func TestRunsAsk(t *testing.T) {
 	a := newAsks(t)
-	run := fleet.Run{Result: failover.Result{Run: "shop-drill-1", Plan: "shop", Verb: "drill", State: "Paused"}, To: "west", Pause: "anna wants to look"}
+	run := fleet.Run{Result: failover.Result{Run: "shop-drill-1", Plan: "shop", Verb: "drill", State: "Paused", Steps: []failover.StepResult{{Name: "net", Status: failover.Doing, Note: "its pod is on node n1"}}}, To: "west", Pause: "anna wants to look"}
 	a.answer(http.StatusOK, api.Fleet{Known: &fleet.Snapshot{Runs: []fleet.Run{run}}})
 	a.want(0, "", "runs ls", "shop-drill-1", "anna wants to look")
 	a.answer(http.StatusOK, api.RunStanding{Run: run, Offers: []failover.Offer{{Kind: failover.Resume}}, Asked: []steer.Asked{{Kind: failover.Pausing, By: "anna@console/acme", Answered: true}}})
-	a.want(0, "", "runs show shop-drill-1", "a drill of plan shop", "resume", "pause by anna@console/acme: taken")
+	a.want(0, "", "runs show shop-drill-1", "a drill of plan shop", "its pod is on node n1", "resume", "pause by anna@console/acme: taken")
 	a.answer(http.StatusOK, api.RunSaid{Said: []journal.Words{{Step: "net", Kind: failover.Ended, Status: failover.Broke, Text: "no such zone"}}})
 	a.want(0, "", "runs show shop-drill-1 --logs net", "net, Failed", "  no such zone")
 	a.want(2, "", "runs show shop-drill-1 net", "a STEP is for --logs")

@@ -224,10 +224,10 @@ func (r Standing) Text(t *output.Text) {
 	t.Fields("  ", "asked by", x.By, "reason", x.Reason, "begun", output.Time(x.Begun), "carried by", x.Executor, "waits for", x.Pause)
 	var rows [][]string
 	for _, s := range x.Steps {
-		rows = append(rows, []string{s.Name, string(s.Status), output.Duration(s.Took)})
+		rows = append(rows, []string{s.Name, string(s.Status), output.Duration(s.Took), output.OneLine(s.Note)})
 	}
 	t.Section("Steps")
-	t.Table("  ", output.Columns("STEP", "STATUS", ">TOOK"), rows)
+	t.Table("  ", output.Columns("STEP", "STATUS", ">TOOK", "NOTE"), rows)
 	if len(r.Offers) > 0 {
 		t.Section("What it takes now")
 		for _, o := range r.Offers {
