@@ -139,7 +139,7 @@ func read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Auth
 		return nil, err
 	}
 	a.line = certificates
-	for i, l := range all[1:] {
+	for i := range all[1:] {
 		former, err := readOne(ctx, p, identity, documents[i+1])
 		if errors.Is(err, vault.ErrKey) { // it is no use to who was let in later, or whom it shuts out
 			continue
@@ -147,11 +147,10 @@ func read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Auth
 		if err != nil {
 			return nil, err
 		}
-		if former.Retired = l.Retired; l.Retired {
-			if former.had, err = a.inventory(ctx, p, l.Number); err != nil {
-				return nil, err
-			}
+		if former.had, err = a.inventory(ctx, p, former.Number); err != nil {
+			return nil, err
 		}
+		former.Retired = former.had != nil
 		a.Former = append(a.Former, former)
 	}
 	return a, nil

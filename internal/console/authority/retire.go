@@ -29,16 +29,12 @@ var (
 	ErrInUse = errors.New("the console has not written by the newest authority yet")
 )
 
-// retirement marks an authority as one that is not trusted.
-type retirement struct {
-	FormatVersion int       `json:"formatVersion"`
-	At            time.Time `json:"at"`
-}
-
-// inventory is what an authority had sealed when it was retired. The newest then has
-// sealed it: who has a retired one's key adds nothing to it.
+// inventory is what an authority had sealed when it was retired, which it is by that. The
+// newest then has sealed it: no site retires one, and who has a retired one's key adds
+// nothing to it.
 type inventory struct {
-	FormatVersion int `json:"formatVersion"`
+	FormatVersion int       `json:"formatVersion"`
+	At            time.Time `json:"at"` // for people
 	// Objects are the SHA-256 of what was sealed, by its name beneath the project's root.
 	Objects map[string][]byte `json:"objects"`
 	root    string
@@ -50,26 +46,29 @@ func inventoryKey(p *vault.Project, n int64) string {
 
 // sealed says why something counts not that is sealed by an authority.
 func (a *Authority) sealed(name string, data []byte) error {
-	if !a.Retired {
+	if a.had == nil {
 		return nil
 	}
 	sum := sha256.Sum256(data)
-	if a.had != nil && bytes.Equal(a.had.Objects[strings.TrimPrefix(name, a.had.root)], sum[:]) {
+	if bytes.Equal(a.had.Objects[strings.TrimPrefix(name, a.had.root)], sum[:]) {
 		return nil
 	}
 	return fmt.Errorf("%w (authority %d)", ErrRetired, a.Number)
 }
 
-// inventory reads what a retired authority had sealed; nil: nobody says it, and it counts as
-// nothing. The authorities that came after it have been read.
+// inventory reads what a retired authority had sealed; nil: it is not retired. What lies
+// there that no later authority has sealed, as every site can put there, retires nothing.
+// The authorities that came after it have been read.
 func (a *Authority) inventory(ctx context.Context, p *vault.Project, n int64) (*inventory, error) {
 	name := inventoryKey(p, n)
 	data, err := p.ReadSealed(ctx, name)
 	if err == nil {
-		data, err = a.Unseal(name, data, maxInventory)
+		later := *a
+		later.Former = slices.DeleteFunc(slices.Clone(a.Former), func(former *Authority) bool { return former.Number <= n })
+		data, err = later.Unseal(name, data, maxInventory)
 	}
 	if errors.Is(err, vault.ErrNotFound) || errors.Is(err, vault.ErrDamaged) {
-		return nil, nil //nolint:nilnil // what it had sealed is not known
+		return nil, nil //nolint:nilnil // it is not retired
 	}
 	if err != nil {
 		return nil, err
@@ -90,8 +89,7 @@ const maxInventory = 64 << 20
 // Retire ends the trust in all authorities but the newest. What they have sealed by now
 // can still be read, and nothing else: it is listed, and the newest seals the list. So
 // nobody may write by them any more: of those consoles (ids), ErrInUse says that the newest
-// record of a journal is not by the newest authority. One that is retired already, by a
-// version that listed nothing, gets its list.
+// record of a journal is not by the newest authority.
 func Retire(ctx context.Context, p *vault.Project, identity vault.Identity, now time.Time, consoles ...string) (*Authority, error) {
 	a, err := Read(ctx, p, identity)
 	if err != nil {
@@ -116,29 +114,20 @@ func (a *Authority) retire(ctx context.Context, p *vault.Project, now time.Time,
 			return fmt.Errorf("%w: %s", ErrInUse, journal)
 		}
 	}
-	for _, former := range a.Former {
-		if former.had == nil {
-			if err := a.list(ctx, p, former.Number, all); err != nil {
-				return err
-			}
+	for _, former := range slices.Backward(a.Former) {
+		if former.had != nil {
+			continue
 		}
-	}
-	data, err := json.Marshal(retirement{formatVersion, now.UTC().Truncate(time.Second)})
-	if err != nil {
-		return err
-	}
-	for n := a.Number - 1; n >= 1; n-- {
-		if err := p.WriteSealedOnce(ctx, retiredKey(p, n), data); err != nil && !errors.Is(err, vault.ErrExists) {
-			return fmt.Errorf("authority %d: %w", n, err)
+		if err := a.list(ctx, p, former.Number, all, now); err != nil {
+			return fmt.Errorf("authority %d: %w", former.Number, err)
 		}
 	}
 	return nil
 }
 
-// list writes what an authority has sealed. It counts from the mark on, which is later: a
-// list that is there is of one who was interrupted in between.
-func (a *Authority) list(ctx context.Context, p *vault.Project, n int64, all map[string]piece) error {
-	had := inventory{FormatVersion: formatVersion, Objects: map[string][]byte{}}
+// list writes what an authority has sealed.
+func (a *Authority) list(ctx context.Context, p *vault.Project, n int64, all map[string]piece, now time.Time) error {
+	had := inventory{FormatVersion: formatVersion, At: now.UTC().Truncate(time.Second), Objects: map[string][]byte{}}
 	for name, one := range all {
 		if one.by == n {
 			had.Objects[strings.TrimPrefix(name, p.Root())] = one.sum
@@ -157,7 +146,7 @@ func (a *Authority) list(ctx context.Context, p *vault.Project, n int64, all map
 		return err
 	}
 	there, err := a.inventory(ctx, p, n)
-	if err == nil && there == nil { // every site can write there
+	if err == nil && there == nil {
 		err = fmt.Errorf("%s: %w: find out who can write to the vault, and take it away there", name, ErrForged)
 	}
 	return err

@@ -69,11 +69,6 @@ func line(ctx context.Context, p *vault.Project, all []Listing) (documents []doc
 		if !good {
 			return nil, nil, fmt.Errorf("%s: %w: find out who can write to the vault, and take it away there", name, ErrForged)
 		}
-		if l.Retired { // the name alone says nothing: whoever can write to the vault can give it
-			if _, err := p.ReadSealed(ctx, retiredKey(p, l.Number)); err != nil {
-				return nil, nil, err
-			}
-		}
 		documents, certificates = append(documents, d), append(certificates, certificate)
 	}
 	slices.Reverse(documents)
@@ -87,11 +82,8 @@ func (a *Authority) Follows(known *Authority) bool {
 	return n >= 1 && n <= int64(len(a.line)) && a.line[n-1].Equal(known.Certificate)
 }
 
-func retiredKey(p *vault.Project, n int64) string {
-	return fmt.Sprintf("%s%020d/retired", root(p), n)
-}
-
-// Listing is an authority of a project, as anybody sees it who lists the vault.
+// Listing is an authority of a project, as anybody sees it who lists the vault. Whether it
+// is retired in truth, who reads it knows.
 type Listing struct {
 	Number  int64
 	Retired bool
@@ -107,7 +99,7 @@ func List(ctx context.Context, p *vault.Project) ([]Listing, error) {
 		case err != nil:
 		case o.Key == documentKey(p, n):
 			all = append(all, Listing{Number: n})
-		case o.Key == retiredKey(p, n):
+		case o.Key == inventoryKey(p, n):
 			retired[n] = true
 		}
 		return nil
