@@ -207,7 +207,7 @@ func (s *shelves) fetch(ctx context.Context, l store.Listing) error {
 	if err != nil {
 		return err
 	}
-	b, err := unlocked(ctx, bound.Binding, s.Store, s.console.ID(), backup.ProjectDatabase)
+	b, err := unlocked(ctx, bound.Binding, s.Store, s.console.ID(), backup.ProjectDatabase, nil)
 	if err != nil {
 		return err
 	}
@@ -231,13 +231,14 @@ func carryOut(ctx context.Context, b journal.Book, path string) error {
 	return errors.Join(err, db.Close())
 }
 
-// unlocked opens a journal by the way into its vault.
-func unlocked(ctx context.Context, way fleet.Binding, open fleet.OpenStore, console, database string) (journal.Book, error) {
+// unlocked opens a journal by the way into its vault; known is an authority of the project
+// that the console goes by, nil: it has none.
+func unlocked(ctx context.Context, way fleet.Binding, open fleet.OpenStore, console, database string, known *authority.Authority) (journal.Book, error) {
 	p, identity, err := way.Project(ctx, open)
 	if err != nil {
 		return journal.Book{}, err
 	}
-	a, err := authority.Read(ctx, p, identity)
+	a, err := authority.ReadOn(ctx, p, identity, known)
 	if err != nil {
 		return journal.Book{}, err
 	}
@@ -285,7 +286,7 @@ func (o Options) fetchOwn(ctx context.Context) error {
 	if err := kept.open(&way); err != nil {
 		return err
 	}
-	b, err := unlocked(ctx, way, o.Store, key.ID().String(), backup.ConsoleDatabase)
+	b, err := unlocked(ctx, way, o.Store, key.ID().String(), backup.ConsoleDatabase, nil)
 	if err != nil {
 		return err
 	}
@@ -358,14 +359,36 @@ func (s *shelves) book(ctx context.Context, p *store.Project, again bool) (journ
 	if err != nil {
 		return journal.Book{}, err
 	}
-	book, err := unlocked(ctx, b, s.Store, s.console.ID(), database)
+	book, err := unlocked(ctx, b, s.Store, s.console.ID(), database, s.known(ctx, p))
 	if err != nil {
 		return journal.Book{}, err
+	}
+	if planted := book.Authority.Planted; planted != nil {
+		s.Log.Error("something lies in a project's vault that is none of its certificate authorities: this console goes on without, and none can join or be restored from there", "project", book.Project.Name(), "err", planted)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[id] = opened{book, time.Now()}
 	return book, nil
+}
+
+// known is the newest authority that this console goes by in a project, or with nil in the
+// home; nil: it is not known.
+func (s *shelves) known(ctx context.Context, p *store.Project) *authority.Authority {
+	if p == nil {
+		home, err := s.home(ctx)
+		if err == nil {
+			p, err = s.console.Project(ctx, home.Name)
+		}
+		if err != nil {
+			return nil
+		}
+	}
+	all, err := authorities(ctx, p)
+	if err != nil {
+		return nil
+	}
+	return all[0]
 }
 
 // way is the one into the vault of a project, or with nil into the home's. That is

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -175,6 +176,58 @@ func TestAuthorityReplaced(t *testing.T) {
 	}
 	again("after")
 	consoletest.Until(t, "by the newer one", func() (bool, string) { return slices.Equal(w.numbers(home), []int64{2}) && w.mayTrust(both), "" })
+}
+
+// Whoever can write to the vault, as every site can, keeps no console from going on by
+// something in the place of an authority: it is set aside, and named where backups are
+// looked at. On a bare machine nobody knows which is the project's own: there it is refused.
+func TestPlantedAuthority(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.keep()
+	home, _ := w.home()
+	p, err := vault.OpenProject(t.Context(), w.vaults["mem:"+home], home, w.keys[home])
+	if err != nil {
+		t.Fatal(err)
+	}
+	planted := p.Root() + "authorities/00000000000000000002/document"
+	if err := p.WriteSealedOnce(t.Context(), planted, []byte(`{"formatVersion":1,"number":2}`)); err != nil {
+		t.Fatal(err)
+	}
+	w.serve()
+	w.robot(w.login("anna"), home, `"read"`) // it is acknowledged: it is in the vault
+	if !strings.Contains(w.logs.String(), planted) {
+		t.Error("the log does not name it")
+	}
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for _, s := range w.keep() {
+		if s.Fault != "" {
+			t.Errorf("%s is not kept: %s", s.Name(), s.Fault)
+		}
+		if strings.Contains(s.CheckFault, planted) {
+			named++
+		}
+	}
+	if named != 2 { // the project's and the console's own, which is kept there too
+		t.Errorf("named with %d backups", named)
+	}
+	if err := os.RemoveAll(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.restore("", home, false); err == nil || !strings.Contains(err.Error(), planted) {
+		t.Errorf("on a bare machine: %v", err)
+	}
+	if err := p.Store().Delete(t.Context(), planted); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := w.restore("", home, false); err != nil || len(r.Databases) != 3 {
+		t.Errorf("without it: %+v, %v", r, err)
+	}
 }
 
 // While the first project cannot be read, the console goes on with its authority: people

@@ -54,6 +54,9 @@ type Authority struct {
 	Former []*Authority
 	// Retired says that nobody trusts it any more.
 	Retired bool
+	// Planted is what lies beside the authorities that none of them has begun, or cannot be
+	// read, where the reader went on without; nil: nothing.
+	Planted error
 	// had is what it had sealed when it was retired.
 	had *inventory
 	// line are the certificates of all authorities up to this one, the first one first;
@@ -115,14 +118,22 @@ func Ensure(ctx context.Context, p *vault.Project, identity vault.Identity, now 
 // Read returns the project's newest authority, and with it those before. vault.ErrNotFound
 // says that it has none yet, vault.ErrKey that the identity was not let in.
 func Read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Authority, error) {
-	a, err := read(ctx, p, identity)
+	return ReadOn(ctx, p, identity, nil)
+}
+
+// ReadOn is Read for a console that knows an authority of the project. It goes on with
+// that, and with what the line of authorities says up to something that nobody who has
+// the one before has begun, such as every site can put there; Planted says what that is.
+// Whoever knows none, as on a bare machine, cannot tell which was put there.
+func ReadOn(ctx context.Context, p *vault.Project, identity vault.Identity, known *Authority) (*Authority, error) {
+	a, err := read(ctx, p, identity, known)
 	if err != nil {
 		return nil, fmt.Errorf("read certificate authority of %s: %w", p.Name(), err)
 	}
 	return a, nil
 }
 
-func read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Authority, error) {
+func read(ctx context.Context, p *vault.Project, identity vault.Identity, known *Authority) (*Authority, error) {
 	all, err := List(ctx, p)
 	if err != nil {
 		return nil, err
@@ -130,17 +141,20 @@ func read(ctx context.Context, p *vault.Project, identity vault.Identity) (*Auth
 	if len(all) == 0 {
 		return nil, vault.ErrNotFound
 	}
-	documents, certificates, err := line(ctx, p, all)
-	if err != nil {
-		return nil, err
+	documents, certificates, planted := line(ctx, p, all)
+	if planted != nil {
+		bad := errors.Is(planted, ErrForged) || errors.Is(planted, vault.ErrDamaged)
+		if before := (&Authority{line: certificates}); !bad || known == nil || !before.Follows(known) {
+			return nil, planted
+		}
 	}
 	a, err := readOne(ctx, p, identity, documents[0])
 	if err != nil {
 		return nil, err
 	}
-	a.line = certificates
-	for i := range all[1:] {
-		former, err := readOne(ctx, p, identity, documents[i+1])
+	a.line, a.Planted = certificates, planted
+	for _, d := range documents[1:] {
+		former, err := readOne(ctx, p, identity, d)
 		if errors.Is(err, vault.ErrKey) { // it is no use to who was let in later, or whom it shuts out
 			continue
 		}

@@ -357,6 +357,13 @@ func TestForgedAuthority(t *testing.T) {
 	if _, err := Rotate(ctx, p, recovery, now); !errors.Is(err, ErrForged) {
 		t.Errorf("another is begun after it: %v", err)
 	}
+	// A console that knows the project's own goes on with that; nobody does with the site's.
+	if a, err := ReadOn(ctx, p, recovery, first); err != nil || a.Number != 1 || !errors.Is(a.Planted, ErrForged) || !strings.Contains(a.Planted.Error(), second) {
+		t.Errorf("a console is kept from going on: %+v, %v", a, err)
+	}
+	if _, err := ReadOn(ctx, p, recovery, own); !errors.Is(err, ErrForged) {
+		t.Errorf("who knows another goes on: %v", err)
+	}
 	if err := p.Store().Delete(ctx, second); err != nil {
 		t.Fatal(err)
 	}

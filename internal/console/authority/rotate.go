@@ -49,30 +49,41 @@ func vouches(p *vault.Project, n int64, certificate []byte) []byte {
 
 // line reads the documents of authorities, the newest first, and their certificates, the
 // first one first. Each has to be vouched for by the one before: whoever has a project's
-// data key, as every site does, could put one of his own there else.
+// data key, as every site does, could put one of his own there else. With an error it
+// returns those before that one.
 func line(ctx context.Context, p *vault.Project, all []Listing) (documents []document, certificates []*x509.Certificate, err error) {
 	for _, l := range slices.Backward(all) {
-		name := documentKey(p, l.Number)
-		d, err := readDocument(ctx, p, l.Number)
-		if err != nil {
-			return nil, nil, err
-		}
-		certificate, err := x509.ParseCertificate(d.Certificate)
-		if err != nil {
-			return nil, nil, fmt.Errorf("read %s: %w: it holds no certificate", name, vault.ErrDamaged)
-		}
-		good := l.Number == int64(len(certificates)+1)
-		if good && l.Number > 1 {
-			by, ok := certificates[len(certificates)-1].PublicKey.(*ecdsa.PublicKey)
-			good = ok && ecdsa.VerifyASN1(by, vouches(p, l.Number, d.Certificate), d.Vouched)
-		}
-		if !good {
-			return nil, nil, fmt.Errorf("%s: %w: find out who can write to the vault, and take it away there", name, ErrForged)
+		d, certificate, linkErr := link(ctx, p, l, certificates)
+		if linkErr != nil {
+			err = linkErr
+			break
 		}
 		documents, certificates = append(documents, d), append(certificates, certificate)
 	}
 	slices.Reverse(documents)
-	return documents, certificates, nil
+	return documents, certificates, err
+}
+
+// link reads one of them, where the certificates of those before are known.
+func link(ctx context.Context, p *vault.Project, l Listing, before []*x509.Certificate) (document, *x509.Certificate, error) {
+	name := documentKey(p, l.Number)
+	d, err := readDocument(ctx, p, l.Number)
+	if err != nil {
+		return d, nil, err
+	}
+	certificate, err := x509.ParseCertificate(d.Certificate)
+	if err != nil {
+		return d, nil, fmt.Errorf("read %s: %w: it holds no certificate", name, vault.ErrDamaged)
+	}
+	good := l.Number == int64(len(before)+1)
+	if good && l.Number > 1 {
+		by, ok := before[len(before)-1].PublicKey.(*ecdsa.PublicKey)
+		good = ok && ecdsa.VerifyASN1(by, vouches(p, l.Number, d.Certificate), d.Vouched)
+	}
+	if !good {
+		return d, nil, fmt.Errorf("%s: %w: find out who can write to the vault, and take it away there", name, ErrForged)
+	}
+	return d, certificate, nil
 }
 
 // Follows tells whether a project's authorities, as they were read from its vault, go on

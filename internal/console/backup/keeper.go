@@ -232,7 +232,7 @@ func (k *Keeper) database(ctx context.Context, l store.Listing, own bool, all []
 		return
 	}
 	s.Fault = k.fault(limited, "a backup of the console failed", s, err)
-	if err == nil && (check || k.due(s.tried, CheckEvery, now)) {
+	if err == nil && (check || k.due(s.tried, CheckEvery, now) || job.Authority.Planted != nil) {
 		s.tried = now
 		if s.CheckFault = k.fault(limited, "a backup of the console cannot be brought back", s, k.check(limited, job, &s)); ctx.Err() != nil {
 			return
@@ -301,7 +301,11 @@ func (k *Keeper) open(ctx context.Context, l store.Listing, own bool) (job, erro
 	}
 	// From the vault, not from the console's own file: what is checked is what a
 	// spare would find.
-	a, err := authority.Read(ctx, project, identity)
+	known := new(authority.Authority)
+	if p.Secret(ctx, authority.Secret, known) != nil {
+		known = nil
+	}
+	a, err := authority.ReadOn(ctx, project, identity, known)
 	j.Shelf = Shelf{Project: project, Authority: a, Console: k.Console.ID()}
 	return j, err
 }
@@ -465,6 +469,9 @@ func (k *Keeper) check(ctx context.Context, j job, s *State) error {
 		d, err := j.Read(ctx, j.database, s.Number, filepath.Join(dir, "check.db"))
 		if err != nil {
 			return err
+		}
+		if planted := j.Authority.Planted; planted != nil { // this console alone goes on without it
+			return fmt.Errorf("a console on a bare machine would not be brought back: %w", planted)
 		}
 		s.Checked, s.CheckedNumber, s.Records, s.Size = k.Now(), d.Number, d.Audit.Sequence, d.Size
 		return nil
