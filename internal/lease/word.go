@@ -15,6 +15,9 @@ import (
 // wordFormat is the version of words that this version writes and reads.
 const wordFormat = 1
 
+// errFormat says that a word is of a format that this version does not know.
+var errFormat = errors.New("use one version of davit at all sites")
+
 // Word is what a person says once a promoted vault's sites have been moved over:
 // that none of those which were not still writes the application, or will.
 // Nothing can prove it: the epochs by which such a site writes were lost with the
@@ -74,7 +77,8 @@ func Claimed(ctx context.Context, p *vault.Project) ([]string, error) {
 }
 
 // Say writes a person's word about an epoch that Unheld returned. To say it again is
-// as good as once: the first who did is named.
+// as good as once: the first who did is named. One that is there and damaged, which
+// counts for nothing, gives way to it: else nobody could ever say it.
 func Say(ctx context.Context, p *vault.Project, app string, e Epoch, by string, at time.Time) error {
 	if err := vault.CheckName(app); err != nil {
 		return fmt.Errorf("say that %s has stopped: %w", app, err)
@@ -88,13 +92,20 @@ func Say(ctx context.Context, p *vault.Project, app string, e Epoch, by string, 
 	if err != nil {
 		return fmt.Errorf("encode word about %s: %w", app, err)
 	}
-	err = p.WriteSealedOnce(ctx, wordKey(p, app, e.Number), data)
+	key := wordKey(p, app, e.Number)
+	err = p.WriteSealedOnce(ctx, key, data)
 	if errors.Is(err, vault.ErrExists) {
-		there, err := readWord(ctx, p, app, e.Number)
-		if err == nil && !there.about(app, e) {
-			err = fmt.Errorf("say that %s has stopped: %w: what is said of epoch %d is of another promotion", app, vault.ErrDamaged, e.Number)
+		there, read := readWord(ctx, p, app, e.Number)
+		switch {
+		case errors.Is(read, vault.ErrDamaged):
+			err = p.WriteSealed(ctx, key, data)
+		case read != nil:
+			return read
+		case there.about(app, e):
+			return nil
+		default:
+			err = fmt.Errorf("%w: what is said of epoch %d is of another promotion", vault.ErrDamaged, e.Number)
 		}
-		return err
 	}
 	if err != nil {
 		return fmt.Errorf("say that %s has stopped: %w", app, err)
@@ -104,7 +115,9 @@ func Say(ctx context.Context, p *vault.Project, app string, e Epoch, by string, 
 
 // Said returns the word that counts for an application, by its whole history: about
 // the newest of nobody's epochs, of the promotion that claimed it. One of another
-// promotion or about fewer epochs does not count, nor does one that cannot be read.
+// promotion or about fewer epochs does not count, nor does one that is damaged or of a
+// newer version: runs then ask people, and Say tells those what is wrong with it. The
+// error is that of a vault that does not answer.
 func Said(ctx context.Context, p *vault.Project, app string, history []Epoch) (Word, bool, error) {
 	e, ok := Unheld(history)
 	if !ok {
@@ -112,7 +125,7 @@ func Said(ctx context.Context, p *vault.Project, app string, history []Epoch) (W
 	}
 	w, err := readWord(ctx, p, app, e.Number)
 	switch {
-	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrDamaged):
+	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrDamaged), errors.Is(err, errFormat):
 		return Word{}, false, nil
 	case err != nil:
 		return Word{}, false, err
@@ -140,7 +153,7 @@ func readWord(ctx context.Context, p *vault.Project, app string, n int64) (Word,
 		return w, fmt.Errorf("read who said that %s has stopped: %w: %w", app, vault.ErrDamaged, err)
 	}
 	if w.FormatVersion != wordFormat {
-		return w, fmt.Errorf("read who said that %s has stopped: it has format %d, this davit knows %d: use one version of davit at all sites", app, w.FormatVersion, wordFormat)
+		return w, fmt.Errorf("read who said that %s has stopped: it has format %d, this davit knows %d: %w", app, w.FormatVersion, wordFormat, errFormat)
 	}
 	if w.By == "" {
 		return w, fmt.Errorf("read who said that %s has stopped: %w: nobody did", app, vault.ErrDamaged)

@@ -96,7 +96,28 @@ func TestAWordIsChecked(t *testing.T) {
 	if err := p.Store().Put(t.Context(), key, strings.NewReader("not sealed"), 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, said, err := Said(t.Context(), p, "shop", []Epoch{nobodys(1, lostVault, promotion), e}); said || err != nil {
-		t.Errorf("damaged: %v, %v", said, err)
+	history := []Epoch{nobodys(1, lostVault, promotion), e}
+	said := func() bool {
+		t.Helper()
+		_, said, err := Said(t.Context(), p, "shop", history)
+		if err != nil {
+			t.Error(err)
+		}
+		return said
+	}
+	if said() {
+		t.Error("one that is damaged counts")
+	}
+	if err := Say(t.Context(), p, "shop", e, stoppedBy, time.Now()); err != nil || !said() {
+		t.Errorf("one that is damaged keeps people from saying it anew: %v", err)
+	}
+	if err := p.WriteSealed(t.Context(), key, []byte(`{"formatVersion":2,"by":"ann"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if said() {
+		t.Error("one of a format that is not known counts")
+	}
+	if err := Say(t.Context(), p, "shop", e, stoppedBy, time.Now()); !errors.Is(err, errFormat) {
+		t.Errorf("of a format that is not known: %v", err)
 	}
 }
