@@ -69,7 +69,7 @@ A site that is cut off hears of nothing: what it runs, it runs until it is moved
 not come back: delete its bucket, or revoke its credentials. --dry-run says all that is lost. Killed, give the same command again.
 
 With --lost-stopped, once at one site, after all sites that answer have been moved over: notes in VAULT, as it is called now, that no
-other site still writes what was in the lost vault, or will. Nothing can prove that. Until somebody says it, each run asks for site
+other site still writes what was in the lost vault, or will; and that those which were moved have stopped what another holds. Nothing can prove that. Until somebody says it, each run asks for site
 "nobody": a failover wants --lost nobody, a switchover or failback is refused. It takes the lost vault's id, typed, or --yes.`,
 		Example: `  davit vault promote second --dry-run
   davit vault promote second

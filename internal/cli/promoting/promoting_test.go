@@ -16,11 +16,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/bulletin"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/keys"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/promotion"
 	"davit.dev/davit/internal/reconcile/plan"
@@ -44,7 +46,10 @@ type site struct {
 	stores map[string]vault.Store
 	said   string
 	asked  string // the name that was to be typed last
-	answer error
+	// meanwhile is what happens while a person is asked.
+	meanwhile func()
+	now       time.Time // zero: noon
+	answer    error
 }
 
 func (s *site) check(err error) {
@@ -146,9 +151,17 @@ func (s *site) run(args ...string) error {
 			Step: func(string, ...any) {}, Say: func(string, ...any) {},
 			Ask: func(name, _ string) error {
 				s.asked = name
+				if s.meanwhile != nil {
+					s.meanwhile()
+				}
 				return s.answer
 			},
-			Now:  func() time.Time { return noon },
+			Now: func() time.Time {
+				if s.now.IsZero() {
+					return noon
+				}
+				return s.now
+			},
 			Args: func(n int, _ string) cobra.PositionalArgs { return cobra.ExactArgs(n) },
 		},
 		Cluster: func() (client.Client, error) { return s.c, nil },
@@ -490,11 +503,91 @@ func TestLostStopped(t *testing.T) {
 	}
 }
 
-func (s *site) current() lease.Epoch {
+// TestLostStoppedIsNotSaidInVain: a site may come over while a person is asked, with more of
+// the lost vault: then he is told that his word does not count, and says it again.
+func TestLostStoppedIsNotSaidInVain(t *testing.T) {
+	s := newSite(t)
+	shop := &v1alpha1.Application{}
+	s.check(s.c.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}, shop))
+	shop.Status.Lease = &v1alpha1.LeaseStatus{Epoch: 3, Over: true}
+	s.check(s.c.Update(t.Context(), shop))
+	s.stores[firstURL] = nil
+	s.check(s.run("second", "--yes"))
+	s.meanwhile = func() {
+		late := promotion.New(s.stores[secondURL], s.promoted(), lease.Identity{Site: "north", Cluster: "n"}, "test", time.Now)
+		record, err := promotion.Read(t.Context(), s.stores[secondURL])
+		s.check(err)
+		_, err = late.Settle(t.Context(), record, []promotion.App{{Name: "shop", Seen: 30}})
+		s.check(err)
+	}
+	if err := s.run("main", "--lost-stopped"); err == nil || !strings.Contains(err.Error(), "shop does not count") {
+		t.Errorf("%v: %s", err, s.said)
+	}
+	s.check(s.run("main", "--lost-stopped")) // nobody comes with more
+}
+
+// TestASiteThatWasMovedMayRunItStill: of what it does not hold no run asks it, so the word is
+// not taken while it says that it runs it. The controls: it holds it; it has stopped; it
+// said so before another claimed it.
+func TestASiteThatWasMovedMayRunItStill(t *testing.T) {
+	for name, c := range map[string]struct {
+		site, role string
+		ago        time.Duration
+		refused    bool
+	}{
+		"runs":            {"west", "Active", 0, true},
+		"holds it":        {"east", "Active", 0, false},
+		"has stopped":     {"west", "Superseded", 0, false},
+		"said it earlier": {"west", "Active", time.Hour, false},
+	} {
+		s := newSite(t)
+		s.stores[firstURL] = nil
+		s.check(s.run("second", "--yes"))
+		p := s.promoted()
+		for _, name := range []string{"east", "west"} {
+			s.check(p.Heartbeat(t.Context(), vault.SiteStatus{Site: name, Time: noon}))
+		}
+		// the vault's clock is that of this machine
+		s.now = time.Now().Add(preflight.Heed + time.Minute)
+		s.stores[secondURL] = written{s.stores[secondURL], s.now.Add(-c.ago)}
+		s.check(bulletin.Publish(t.Context(), p, &preflight.Site{Name: c.site, At: noon, Roles: map[string]string{"shop": c.role}}))
+		s.check(s.run("main", "--lost-stopped", "--dry-run"))
+		if strings.Contains(s.said, "that it runs shop") != c.refused || c.site == "east" != strings.Contains(s.said, "has not said yet what it runs: west") {
+			t.Errorf("%s: %s", name, s.said)
+		}
+		err := s.run("main", "--lost-stopped", "--yes")
+		if exit.IsRefusal(err) != c.refused || !c.refused && err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// written is a store in which facts were written at a time.
+type written struct {
+	vault.Store
+	at time.Time
+}
+
+func (w written) List(ctx context.Context, prefix string, fn func(vault.ObjectInfo) error) error {
+	return w.Store.List(ctx, prefix, func(o vault.ObjectInfo) error {
+		if strings.Contains(o.Key, "/facts/") {
+			o.Modified = w.at
+		}
+		return fn(o)
+	})
+}
+
+func (s *site) promoted() *vault.Project {
 	s.t.Helper()
 	ring := s.keyring()
 	p, err := ring.Open(s.t.Context(), s.stores[secondURL])
 	s.check(err)
+	return p
+}
+
+func (s *site) current() lease.Epoch {
+	s.t.Helper()
+	p := s.promoted()
 	current, err := lease.New(p).Current(s.t.Context(), "shop")
 	s.check(err)
 	return current

@@ -4,17 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"davit.dev/davit/internal/bulletin"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/kube/permit"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/promotion"
 	"davit.dev/davit/internal/vault"
 )
@@ -30,7 +33,22 @@ type Word struct {
 	// that captured what the copy had and gave none.
 	Moved  []string `json:"moved"`
 	Silent []string `json:"silent,omitempty"`
+	// Mute are of Moved those that have not said in the promoted vault yet what they run.
+	Mute []string `json:"mute,omitempty"`
+	// Running are the applications that sites say they run which do not hold them.
+	Running []Contradiction `json:"running,omitempty"`
+	// Named are the applications about which nothing can be said, as a cluster bears the
+	// name of those that are nobody's.
+	Named  []string `json:"named,omitempty"`
 	DryRun bool     `json:"dryRun,omitempty"`
+}
+
+// Contradiction is what a site that was moved over has published of an application.
+type Contradiction struct {
+	Application string    `json:"application"`
+	Site        string    `json:"site"`
+	Holder      string    `json:"holder"`
+	At          time.Time `json:"at"` // by the vault's clock
 }
 
 // Vouched is one application of a Word.
@@ -43,7 +61,7 @@ type Vouched struct {
 }
 
 // lostStopped notes that no site which was not moved over to a promoted vault still
-// writes anything of it, or will.
+// writes anything of it, or will, nor one that was what another holds.
 func (h Host) lostStopped(cmd *cobra.Command, o *asked) error {
 	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
@@ -55,6 +73,11 @@ func (h Host) lostStopped(cmd *cobra.Command, o *asked) error {
 	if o.dryRun || len(word.Applications) == 0 {
 		return h.Print(word)
 	}
+	if len(word.Running) > 0 {
+		r := word.Running[0]
+		return exit.Refuse("`describe application` there says what keeps it from stopping; once it has, say it again (a site publishes every two minutes)",
+			"site %s was moved over, and published at %s that it runs %s, which site %s holds", r.Site, output.Time(r.At), r.Application, r.Holder)
+	}
 	if !o.yes {
 		h.Say("%s", word.question())
 		if err := h.Ask(word.Lost, "the id of the lost vault"); err != nil {
@@ -64,6 +87,21 @@ func (h Host) lostStopped(cmd *cobra.Command, o *asked) error {
 	for _, a := range word.Applications {
 		if err := lease.Say(ctx, project, a.Application, a.nobody, word.By, h.Now()); err != nil {
 			return again(err)
+		}
+	}
+	return h.counted(ctx, project, word)
+}
+
+// counted prints what was said, if all of it counts: a site may have come over since,
+// with more of the lost vault.
+func (h Host) counted(ctx context.Context, project *vault.Project, word Word) error {
+	now := Word{Lost: word.Lost}
+	if err := now.gather(ctx, project, h.Now()); err != nil {
+		return again(err)
+	}
+	for _, a := range now.Applications {
+		if a.Before == "" {
+			return again(fmt.Errorf("what was said of %s does not count: meanwhile a site came over that knows more of the lost vault", a.Application))
 		}
 	}
 	return h.Print(word)
@@ -108,21 +146,28 @@ func (h Host) word(ctx context.Context, name string) (*vault.Project, Word, erro
 	}
 	w.Lost, w.Promoted, w.By = state.Of, state.Record.Created, permit.Self(ctx, c).Name
 	h.Step("looking at the applications of vault %s", name)
-	if err := w.gather(ctx, project); err != nil {
+	if err := w.gather(ctx, project, h.Now()); err != nil {
 		return nil, w, exit.OfVault(err)
 	}
 	return project, w, nil
 }
 
-// gather reads which applications a promotion claimed as nobody's, and which sites
-// are known.
-func (w *Word) gather(ctx context.Context, p *vault.Project) error {
+// gather reads which applications a promotion claimed as nobody's, which sites
+// are known, and what those say.
+func (w *Word) gather(ctx context.Context, p *vault.Project, now time.Time) error {
 	signs, err := p.Sites(ctx)
+	if err != nil {
+		return err
+	}
+	facts, _, err := bulletin.Read(ctx, p)
 	if err != nil {
 		return err
 	}
 	for _, s := range signs {
 		w.Moved = append(w.Moved, s.Site)
+		if facts[s.Site] == nil {
+			w.Mute = append(w.Mute, s.Site)
+		}
 	}
 	apps, err := lease.Claimed(ctx, p)
 	if err != nil {
@@ -134,8 +179,14 @@ func (w *Word) gather(ctx context.Context, p *vault.Project) error {
 			return err
 		}
 		nobody, ok := lease.Unheld(history)
+		if !ok && slices.ContainsFunc(history, func(e lease.Epoch) bool { return e.Claim.Promotion != nil && e.Claim.Promotion.Seen == 0 }) {
+			w.Named = append(w.Named, app)
+		}
 		if !ok || nobody.Claim.Promotion.From != w.Lost {
 			continue
+		}
+		if err := w.contradicted(ctx, p, app, history[len(history)-1], facts, now); err != nil {
+			return err
 		}
 		said, counts, err := lease.Said(ctx, p, app, history)
 		if err != nil {
@@ -151,6 +202,21 @@ func (w *Word) gather(ctx context.Context, p *vault.Project) error {
 		}
 	}
 	slices.Sort(w.Silent)
+	return nil
+}
+
+// contradicted adds the sites that say they run what another holds, or nobody. They
+// hold no epoch of the promoted vault, so no run asks them for a proof.
+func (w *Word) contradicted(ctx context.Context, p *vault.Project, app string, newest lease.Epoch, facts map[string]*preflight.Site, now time.Time) error {
+	claimed, err := lease.Written(ctx, p, app, newest.Number)
+	if err != nil {
+		return err
+	}
+	for _, site := range slices.Sorted(maps.Keys(facts)) {
+		if f := facts[site]; site != newest.Claim.Site && f.Says(app, claimed, now) {
+			w.Running = append(w.Running, Contradiction{Application: app, Site: site, Holder: newest.Claim.Site, At: f.Written})
+		}
+	}
 	return nil
 }
 
@@ -177,7 +243,11 @@ func (w Word) Text(t *output.Text) {
 	for _, a := range w.Applications {
 		names = append(names, a.Application)
 	}
+	if len(w.Named) > 0 {
+		t.Line("A cluster bears the name %s: nothing can be said of %s, runs ask for it.", promotion.Nobody, list(w.Named))
+	}
 	switch {
+	case len(names) == 0 && len(w.Named) > 0:
 	case len(names) == 0:
 		t.Line("Vault %s has no application that was in the lost one: there is nothing to say.", w.Vault)
 	case w.DryRun:
@@ -195,6 +265,12 @@ func (w Word) about(t *output.Text) {
 	if len(w.Silent) > 0 {
 		t.Line("Not moved over, and captured some of it once: %s. There may be others.", list(w.Silent))
 	}
+	if len(w.Mute) > 0 {
+		t.Line("Moved over, and has not said yet what it runs: %s. Wait for it, two minutes at most if it lives.", list(w.Mute))
+	}
+	for _, r := range w.Running {
+		t.Line("Site %s published at %s that it runs %s, which site %s holds.", r.Site, output.Time(r.At), r.Application, r.Holder)
+	}
 	for _, a := range w.Applications {
 		before := ""
 		if a.Before != "" {
@@ -209,6 +285,7 @@ func (w Word) question() string {
 	t := &output.Text{}
 	w.about(t)
 	t.Line("Say that no site which was not moved over writes any of these, or will before it is moved: it is off, its workloads or its disks are gone.")
+	t.Line("And that each which was moved over has stopped, on all its nodes, what another site holds now: no run asks it, as it holds no epoch of this vault.")
 	t.Line("Where one does, it and the site that a run brings them to both write, and nothing shows it. It cannot be taken back: should one turn up, stop it, then `vault promote` there.")
 	return t.String()
 }
