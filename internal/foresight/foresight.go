@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -177,19 +176,23 @@ func (k *Known) ask(ctx context.Context, in *preflight.Input) {
 }
 
 // Registries asks images' own registries. It remembers what they said for the
-// time given, as they are asked of many plans.
+// time given, as they are asked of many plans, one after the other: the limit is for each.
 func Registries(own images.Registries, limit, remember time.Duration) func(context.Context, []preflight.Image) map[string]preflight.Registry {
 	type answer struct {
 		preflight.Registry
 		at time.Time
 	}
-	var mu sync.Mutex
+	turn := make(chan struct{}, 1)
 	known := map[string]answer{}
 	return func(ctx context.Context, list []preflight.Image) map[string]preflight.Registry {
-		ctx, cancel := context.WithTimeout(ctx, limit)
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, limit) // whoever waits for his turn has all of it still
 		defer cancel()
-		mu.Lock()
-		defer mu.Unlock()
 		out := map[string]preflight.Registry{}
 		list = slices.DeleteFunc(slices.Clone(list), func(i preflight.Image) bool {
 			a, found := known[i.Key()]
