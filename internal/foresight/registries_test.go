@@ -19,7 +19,9 @@ type registries struct{}
 func (registries) RoundTrip(q *http.Request) (*http.Response, error) {
 	if q.URL.Hostname() == "silent.example" {
 		<-q.Context().Done()
-		return nil, q.Context().Err()
+	}
+	if err := q.Context().Err(); err != nil {
+		return nil, err
 	}
 	code := http.StatusNotFound
 	if q.URL.Path == "/v2/" {
