@@ -40,7 +40,7 @@ func TestRegistriesAreAskedInTurn(t *testing.T) {
 		go func() { silent = ask(t.Context(), image("silent.example")) }()
 		synctest.Wait()
 		go func() { other = ask(t.Context(), image("other.example")) }()
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		if r, told := silent["silent.example/shop:1"]; !told || r.Absent || r.Present {
 			t.Errorf("the silent one: %+v", silent)
