@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/promotion"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -58,6 +59,10 @@ func (r *Request) PrepareKey() (vault.Identity, error) {
 // Enter makes the project or joins it, and returns this site's own keyring.
 // A new recovery key is on disk before anything is sealed with it.
 func (r *Request) Enter(ctx context.Context, store vault.Store, key vault.Identity) (vault.Keyring, error) {
+	if r.Sign.Site == promotion.Nobody { // its agent's proofs would be taken for those of sites that nothing can ask
+		return vault.Keyring{}, exit.Refuse("`uninstall` here, then `install --site` with another name",
+			"no site may be called %s: in a vault that was promoted, that is who holds what no site does", r.Sign.Site)
+	}
 	if r.Join {
 		return r.join(ctx, store, key)
 	}
