@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -89,15 +90,10 @@ type held struct {
 	console *store.Console
 }
 
-// note says in the logs what is about to be done, and waits until the vault has it.
+// note says in the logs what is about to be done.
 func (c held) note(ctx context.Context, act audit.Act, action, detail string) error {
 	r := audit.Record{Action: action, Object: c.project.Name, Detail: detail}
-	if err := errors.Join(c.project.Note(ctx, act, r), c.console.Note(ctx, act, r)); err != nil {
-		return err
-	}
-	console.Sent(ctx, c.project)
-	console.Sent(ctx, c.console)
-	return nil
+	return errors.Join(c.project.Note(ctx, act, r), c.console.Note(ctx, act, r))
 }
 
 func (h Host) rotate(ctx context.Context, c held, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
@@ -117,14 +113,20 @@ func (h Host) rotate(ctx context.Context, c held, p *vault.Project, id vault.Ide
 	return a, err
 }
 
-// retireTries is how often it is tried to retire an authority by which the console writes
-// still: it takes up the newest while it is tried.
-const retireTries = 10
+// How often, and how long between, it is tried to retire an authority by which the console
+// writes still: it takes up the newest while it is tried.
+const (
+	retireTries = 10
+	retirePause = 3 * time.Second
+)
 
 func (h Host) retire(ctx context.Context, c held, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
 	a, err := authority.Read(ctx, p, id)
 	if err != nil {
 		return nil, err
+	}
+	if a.Number == 1 {
+		return nil, exit.Refuse("`davit console authority rotate` does, without --retire", "%v", authority.ErrOnly)
 	}
 	sites, err := late(ctx, c.project, a.Number)
 	if err != nil {
@@ -135,22 +137,32 @@ func (h Host) retire(ctx context.Context, c held, p *vault.Project, id vault.Ide
 		return nil, exit.Refuse("wait until they have called, or shut them out until they are enrolled anew: --leave-behind "+strings.Join(sites, ","),
 			"agents of %d sites have no certificate of the newest authority: %s", len(sites), strings.Join(sites, ", "))
 	}
-	for range retireTries {
+	a, err = h.retireWhenWritten(ctx, c, p, id, o)
+	if errors.Is(err, authority.ErrInUse) {
+		return nil, exit.Refuse("serve the console of this directory (`davit console --data DIR`), and try again", "%v", err)
+	}
+	return a, err
+}
+
+// retireWhenWritten retires once the console writes by the newest authority.
+func (h Host) retireWhenWritten(ctx context.Context, c held, p *vault.Project, id vault.Identity, o rotation) (*authority.Authority, error) {
+	for try := 1; ; try++ {
 		// The logs' journals go on with it, by the newest authority then.
 		if err := c.note(ctx, h.act(), "authority.retire", strings.Join(o.behind, ",")); err != nil {
 			return nil, err
 		}
-		if a, err = authority.Retire(ctx, p, id, h.Now(), c.console.ID()); !errors.Is(err, authority.ErrInUse) {
-			break
+		_ = console.Sent(ctx, c.project) && console.Sent(ctx, c.console)
+		a, err := authority.Retire(ctx, p, id, h.Now(), c.console.ID())
+		if !errors.Is(err, authority.ErrInUse) || try == retireTries {
+			return a, err
+		}
+		h.Progress().Step("waiting until the console writes by the newest authority")
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(retirePause):
 		}
 	}
-	if errors.Is(err, authority.ErrInUse) {
-		return nil, exit.Refuse("serve the console of this directory (`davit console --data DIR`), and try again", "%v", err)
-	}
-	if errors.Is(err, authority.ErrOnly) {
-		return nil, exit.Refuse("`davit console authority rotate` does, without --retire", "%v", err)
-	}
-	return a, err
 }
 
 // late are the sites whose agents have not called this console with a certificate of the
