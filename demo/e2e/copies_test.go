@@ -118,6 +118,7 @@ func forgotten(t *testing.T, a *app, bucket string) (file string) {
 
 // promoted has the copy become the vault: east goes on, and west fails it over from there,
 // by the plan that the epochs that the first one had forgotten have kept from beginning.
+// Then it goes back.
 func promoted(t *testing.T, a *app, sum, file string) {
 	t.Helper()
 	davit(t, east, "", "vault", "promote", "twin-copy", "--dry-run").want(t, 0, "site east, which goes on", "Nothing was changed")
@@ -132,7 +133,7 @@ func promoted(t *testing.T, a *app, sum, file string) {
 	}
 	davit(t, west, "", "vault", "promote", "twin-copy", "--yes").want(t, 0, "site west is moved over", "site east")
 	var r runView
-	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "was never moved over", "--lost nobody")
+	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "was never moved over", "--lost nobody", "--lost-stopped")
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", "nobody", "--yes", "-o", "json").want(t, 0, after.ID).read(t, &r)
 	if r.State != "AwaitingCommit" || r.Level != "none (forced)" || r.Applications[0].Epoch <= 2 {
 		t.Errorf("%+v", r)
@@ -145,6 +146,27 @@ func promoted(t *testing.T, a *app, sum, file string) {
 		got := a.status(t, east, "role")
 		return got == "Superseded", got
 	})
+	movedBack(t, a, sum, file)
+}
+
+// movedBack takes it back to east by a planned run. That begins only once a person has said
+// for good that no site which was not moved over still writes, which the refusal leads to.
+func movedBack(t *testing.T, a *app, sum, file string) {
+	t.Helper()
+	davit(t, east, a.vault, "switchover", "-f", file, "--yes").want(t, 3, "nothing was changed", "vault promote "+a.vault+" --lost-stopped")
+	if got := a.status(t, west, "role"); got != "Active" {
+		t.Errorf("west is %s after a run that was refused", got)
+	}
+	davit(t, west, "", "vault", "promote", a.vault, "--lost-stopped", "--yes").want(t, 0, "Noted", a.name)
+	var r runView
+	davit(t, east, a.vault, "switchover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
+	if r.State != "AwaitingCommit" || r.Level != "none (forced)" {
+		t.Errorf("%+v", r)
+	}
+	davit(t, east, a.vault, "runs", "commit", r.Run).want(t, 0, "Completed")
+	if got := a.sum(t, east, a.name); got != sum {
+		t.Errorf("the data is %s, want %s", got, sum)
+	}
 }
 
 func content(t *testing.T, path string) string {
