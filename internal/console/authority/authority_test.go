@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -366,6 +367,14 @@ func TestForgedAuthority(t *testing.T) {
 	}
 	if err := p.Store().Delete(ctx, second); err != nil {
 		t.Fatal(err)
+	}
+	for _, n := range []int64{0, -1, math.MinInt64} { // before the first there is none
+		if err := p.Store().Put(ctx, documentKey(p, n), strings.NewReader("x"), 1); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := Read(ctx, p, recovery); err != nil || a.Number != 1 {
+			t.Errorf("authority %d keeps all from the project's own: %v", n, err)
+		}
 	}
 	both, err := Rotate(ctx, p, recovery, now) // the control, and the way back
 	if err != nil || !both.Follows(first) || !both.Follows(both) || both.Follows(own) {

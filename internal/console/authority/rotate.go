@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/hmac"
@@ -107,7 +108,7 @@ func List(ctx context.Context, p *vault.Project) ([]Listing, error) {
 		number, _, _ := strings.Cut(strings.TrimPrefix(o.Key, root(p)), "/")
 		n, err := strconv.ParseInt(number, 10, 64)
 		switch {
-		case err != nil:
+		case err != nil || n < 1: // no authority's, whoever put it there
 		case o.Key == documentKey(p, n):
 			all = append(all, Listing{Number: n})
 		case o.Key == inventoryKey(p, n):
@@ -118,7 +119,7 @@ func List(ctx context.Context, p *vault.Project) ([]Listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b Listing) int { return int(b.Number - a.Number) })
+	slices.SortFunc(all, func(a, b Listing) int { return cmp.Compare(b.Number, a.Number) })
 	for i := range all {
 		all[i].Retired = i > 0 && retired[all[i].Number] // the newest never is
 	}
