@@ -22,7 +22,8 @@ const (
 	LookAgain = 10 * time.Second
 )
 
-// MostSaid is how many bytes of what its steps say the journal of a run keeps.
+// MostSaid is how many bytes of what its steps say the journal of a run keeps. What went
+// well takes half of it at most: people want to hear the step that did not.
 const MostSaid = 512 << 10
 
 // Action says what an effect asks for.
@@ -324,7 +325,11 @@ func (m *Machine) put() Effect {
 
 // note drafts an entry.
 func (m *Machine) note(e Entry) {
-	if e.Said != "" && m.state.Said+len(e.Said) > MostSaid {
+	most := MostSaid
+	if e.Status == Succeeded || e.Kind == Undone {
+		most /= 2
+	}
+	if e.Said != "" && m.state.Said+len(e.Said) > most {
 		e.Said = "[not kept: the steps of this run have said too much]"
 	}
 	e.At = m.now.Wall.UTC().Round(0)

@@ -603,10 +603,10 @@ func TestWhatMayNeverEndIsInTheJournal(t *testing.T) {
 }
 
 // TestWhatStepsSayIsBounded: the journal keeps it with the try's end, and of a run that
-// says too much the rest is left out.
+// says too much the rest is left out; of a step that failed later than of one that did not.
 func TestWhatStepsSayIsBounded(t *testing.T) {
 	r := newRig(t, plan.Failover, nil)
-	long := strings.Repeat("x", MostSaid/2-1)
+	long := strings.Repeat("x", MostSaid/4-1)
 	r.answer = func(f Effect) *Event {
 		if f.Action != Act || f.Step.Kind != plan.KindApply && f.Step.Kind != plan.KindScale {
 			return nil
@@ -627,8 +627,15 @@ func TestWhatStepsSayIsBounded(t *testing.T) {
 			}
 		}
 	}
-	if whole != 2 || left != 2 || r.m.State().Said > MostSaid+200 {
+	if whole != 2 || left != 2 || r.m.State().Said > MostSaid/2+200 {
 		t.Errorf("%d were kept, of %d it is said that they were not; %d bytes", whole, left, r.m.State().Said)
+	}
+	for status, kept := range map[Status]bool{Broke: true, Unknown: true, Succeeded: false} {
+		r.m.draft = nil
+		r.m.note(Entry{Kind: Ended, Status: status, Said: long})
+		if got := r.m.draft[0].Said == long; got != kept {
+			t.Errorf("%s: kept is %v", status, got)
+		}
 	}
 }
 

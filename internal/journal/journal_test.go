@@ -129,9 +129,10 @@ func testTakeOver(t *testing.T, p *vault.Project) {
 	if state, err = journal.Read(ctx, p, "r1"); err != nil || state.Executor != "e2" || state.Sequence != 4 || state.Steps["sandbox"].Status != failover.Succeeded {
 		t.Errorf("Read = %+v, %v", state, err)
 	}
-	must(t, second.Append(ctx, []failover.Entry{{Kind: failover.Ended, At: at, Step: "cleanup", Status: failover.Broke, Said: "no such zone"}}))
+	const raw = "\x1b[2Jno such zone" // as one who is not careful writes it, or means harm
+	must(t, second.Append(ctx, []failover.Entry{{Kind: failover.Ended, At: at, Step: "cleanup", Status: failover.Broke, Said: raw}}))
 	said, state, err := journal.Said(ctx, p, "r1")
-	if want := []journal.Words{{Step: "cleanup", At: at, Kind: failover.Ended, Status: failover.Broke, Text: "no such zone"}}; err != nil || !cmp.Equal(said, want) || state.Said != len("no such zone") {
+	if want := []journal.Words{{Step: "cleanup", At: at, Kind: failover.Ended, Status: failover.Broke, Text: "no such zone"}}; err != nil || !cmp.Equal(said, want) || state.Said != len(raw) {
 		t.Errorf("Said = %+v, %v", said, err)
 	}
 	for n, want := range map[int64]bool{4: false, 5: true} { // entries that have none are stored as they were

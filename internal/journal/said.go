@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/transcript"
 )
 
 // Words are what one try of a step said.
@@ -29,13 +30,13 @@ func (w Words) How() string {
 }
 
 // Said returns what the steps of a run said, in the order in which they ended, and what
-// its journal adds up to.
+// its journal adds up to. It is plain text, whoever wrote the journal: every site could.
 func Said(ctx context.Context, log Log, run string) ([]Words, *failover.State, error) {
 	var all []Words
 	state, _, err := read(ctx, log, run, func(r record, _ string) {
 		for _, e := range r.Entries {
 			if e.Said != "" {
-				all = append(all, Words{Step: e.Step, At: e.At.UTC(), Kind: e.Kind, Status: e.Status, Text: e.Said})
+				all = append(all, Words{Step: e.Step, At: e.At.UTC(), Kind: e.Kind, Status: e.Status, Text: transcript.Keep(e.Said, nil)})
 			}
 		}
 	})

@@ -20,7 +20,6 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/shape"
-	"davit.dev/davit/internal/transcript"
 )
 
 const (
@@ -154,11 +153,12 @@ func (s *Site) told(ctx context.Context, name string, h hidden) (note, kept stri
 	if err != nil {
 		return "", "" // it is done, whatever it said
 	}
-	said := last(transcript.Mask(text, h.values))
+	kept = h.keep(text)
+	said := last(kept)
 	if i := strings.LastIndex(said, spoken); i >= 0 {
 		note = ": " + said[i+len(spoken):]
 	}
-	return note, h.keep(text)
+	return note, kept
 }
 
 // lastWords are why a Job failed, for people: the end of what it said, as a drill's
@@ -186,7 +186,8 @@ func (s *Site) lastWords(ctx context.Context, name string, live *unstructured.Un
 	case strings.TrimSpace(text) == "":
 		return why, ""
 	}
-	return last(transcript.Mask(text, h.values)), h.keep(text)
+	kept = h.keep(text)
+	return last(kept), kept
 }
 
 // last are the last lines of a text, in one.

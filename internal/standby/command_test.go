@@ -71,7 +71,7 @@ func TestLastWords(t *testing.T) {
 		err  error
 		want string
 	}{
-		{"one\ntwo\n\n three\nfour\nfive\nsix\x1b[31m\n", nil, "two | three | four | five | six [31m"},
+		{"one\ntwo\n\n three\nfour\nfive\nsix\x1b[31m\n", nil, "two | three | four | five | six"},
 		{" \n", nil, "it said nothing, and the Job: it has reached its limit"},
 		{strings.Repeat("é", 600), nil, "..." + strings.Repeat("é", 500)},
 		{"", errors.New("forbidden"), "what it said is not known: forbidden"},

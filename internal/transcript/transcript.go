@@ -2,6 +2,8 @@ package transcript
 
 import (
 	"encoding/base64"
+	"encoding/json"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -67,11 +69,11 @@ func Mask(text string, secrets []string) string {
 }
 
 // Secrets are the forms in which a value of a Secret may be said: itself, each line of it,
-// what stands in it between quotes, and base64 of it. Those that are too short to be masked are
-// left out.
+// what stands in it between quotes, base64 of it, and one line also as JSON and URLs have
+// it. Those that are too short to be masked are left out.
 func Secrets(value []byte) (all []string) {
 	add := func(s string) {
-		if s = strings.TrimSpace(s); len(s) >= shortest && !slices.Contains(all, s) {
+		if s = strings.TrimSpace(s); len(s) >= shortest {
 			all = append(all, s)
 		}
 	}
@@ -83,9 +85,22 @@ func Secrets(value []byte) (all []string) {
 	for _, q := range quoted.FindAllStringSubmatch(text, -1) {
 		add(q[1])
 	}
+	line := strings.TrimSpace(text)
 	if len(value) >= shortest {
-		add(base64.StdEncoding.EncodeToString(value))
-		add(base64.StdEncoding.EncodeToString([]byte(strings.TrimSpace(text))))
+		for _, form := range [][]byte{value, []byte(line)} {
+			add(base64.StdEncoding.EncodeToString(form))
+			add(base64.RawStdEncoding.EncodeToString(form))
+		}
 	}
-	return all
+	if len(line) >= shortest && !strings.Contains(line, "\n") {
+		add(url.User(line).String())
+		add(url.QueryEscape(line))
+		add(strings.ReplaceAll(url.QueryEscape(line), "+", "%20"))
+		if escaped, err := json.Marshal(line); err == nil {
+			add(strings.Trim(string(escaped), `"`))
+		}
+		add(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(line)) // by who leaves < > & as they are
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }

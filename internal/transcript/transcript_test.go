@@ -2,6 +2,7 @@ package transcript
 
 import (
 	"encoding/base64"
+	"fmt"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -53,5 +54,26 @@ func TestSecretsAreNotKept(t *testing.T) {
 	}
 	if !strings.HasPrefix(got, "login *** ***\n") || !strings.HasSuffix(got, ", true") {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestEscapedSecretsAreNotKept: an address or a document has a password with its signs
+// escaped. The control: without it they stand there.
+func TestEscapedSecretsAreNotKept(t *testing.T) {
+	const password = `p@ss "w/0rd\&`
+	said := `postgres://shop:p%40ss%20%22w%2F0rd%5C&@db a=p%40ss+%22w%2F0rd%5C%26 p%40ss%20%22w%2F0rd%5C%26 {"a":"p@ss \"w/0rd\\&"} {"a":"p@ss \"w/0rd\\\u0026"} ` + strings.TrimRight(base64.StdEncoding.EncodeToString([]byte(password)), "=")
+	if got, want := Keep(said, Secrets([]byte(password))), `postgres://shop:***@db a=*** *** {"a":"***"} {"a":"***"} ***`; got != want || Keep(said, nil) != said {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestSecretOfManyLines: the step that is given it does not wait for minutes.
+func TestSecretOfManyLines(t *testing.T) {
+	var b strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&b, "%08d\n%08d\n", i, i)
+	}
+	if all := Secrets([]byte(b.String())); len(all) < 100_000 || len(all) > 100_010 {
+		t.Errorf("%d forms", len(all))
 	}
 }
