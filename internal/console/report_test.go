@@ -9,6 +9,7 @@ import (
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/evidence"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/fault"
 )
 
 // A run's report comes from the vault, signed and checked; none that is missing
@@ -72,6 +73,9 @@ func TestPlans(t *testing.T) {
 
 	// What steps said is plain text, for those who may act. Viewers see the run without it.
 	const drill, said = "/p/acme/runs/drill-shop-20260227-090000", `<details id="said-ready/shop">`
+	w.vaults["mem:acme"].Set(fault.Faults{Stall: 1}) // the rest of the page needs no vault
+	w.shown(anna, drill, "What the steps said cannot be read now")
+	w.vaults["mem:acme"].Set(fault.Faults{})
 	w.shown(anna, drill, said)
 	w.shown(anna, drill, "all pods\nare &lt;b&gt;ready&lt;/b&gt;")
 	if page := w.shown(w.browse("vera"), drill, "ready/shop"); strings.Contains(page, "said-") || strings.Contains(page, "all pods") {

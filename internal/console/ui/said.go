@@ -1,6 +1,15 @@
 package ui
 
-import "davit.dev/davit/internal/journal"
+import (
+	"context"
+	"time"
+
+	"davit.dev/davit/internal/journal"
+)
+
+// hearing is how long a page waits for what steps said: the rest of it needs no vault, and
+// is wanted when that is silent.
+const hearing = 3 * time.Second
 
 // said is what the program of a step said, try by try.
 type said struct {
@@ -11,7 +20,9 @@ type said struct {
 // said is what the steps of a run said; fault is why that cannot be told now: the rest of
 // the page is worth showing.
 func (v *visit) said(run string) (all []said, fault string) {
-	words, err := v.Steer.Said(v.ctx(), v.who, v.project, run, "")
+	ctx, cancel := context.WithTimeout(v.ctx(), hearing)
+	defer cancel()
+	words, err := v.Steer.Said(ctx, v.who, v.project, run, "")
 	if err != nil {
 		return nil, err.Error()
 	}
