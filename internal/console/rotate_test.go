@@ -228,6 +228,25 @@ func TestPlantedAuthority(t *testing.T) {
 	if r, err := w.restore("", home, false); err != nil || len(r.Databases) != 3 {
 		t.Errorf("without it: %+v, %v", r, err)
 	}
+	// It is said at each look, and no backup is read for it: a site could have that be as
+	// often as it likes. The control: without it, it is.
+	damage(t, w.vaults["mem:"+home], "/00000000000000000001/00000001")
+	for _, there := range []bool{true, false} {
+		if there {
+			if err := p.WriteSealedOnce(t.Context(), planted, []byte(`{"formatVersion":1,"number":2}`)); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := p.Store().Delete(t.Context(), planted); err != nil {
+			t.Fatal(err)
+		}
+		read := false
+		for _, s := range w.keep() {
+			read = read || strings.Contains(s.CheckFault, "authenticate")
+		}
+		if read == there {
+			t.Errorf("it is there: %v, and a backup is read: %v", there, read)
+		}
+	}
 }
 
 // While the first project cannot be read, the console goes on with its authority: people

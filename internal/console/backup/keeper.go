@@ -466,12 +466,14 @@ func (k *Keeper) prune(ctx context.Context, j job) error {
 // check brings the newest backup back into a scratch directory.
 func (k *Keeper) check(ctx context.Context, j job, s *State) error {
 	return Scratch(k.Console.Dir(), "scratch-", func(dir string) error {
+		// This console alone goes on without it. Nothing is read for that: it is so at each
+		// look, for as long as a site likes.
+		if planted := j.Authority.Planted; planted != nil {
+			return fmt.Errorf("a console on a bare machine would not be brought back: %w", planted)
+		}
 		d, err := j.Read(ctx, j.database, s.Number, filepath.Join(dir, "check.db"))
 		if err != nil {
 			return err
-		}
-		if planted := j.Authority.Planted; planted != nil { // this console alone goes on without it
-			return fmt.Errorf("a console on a bare machine would not be brought back: %w", planted)
 		}
 		s.Checked, s.CheckedNumber, s.Records, s.Size = k.Now(), d.Number, d.Audit.Sequence, d.Size
 		return nil
