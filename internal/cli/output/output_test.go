@@ -49,6 +49,13 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+// A terminal obeys nothing of what a site or a program there says.
+func TestOneLine(t *testing.T) {
+	if got := OneLine("a\x1b]0;title\x07\r\n \x1b[2Jb\u009b\x00é"); got != "a]0;title [2Jbé" {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestShort(t *testing.T) {
 	if got := Short("a\nb  c", 10); got != "a b c" {
 		t.Errorf("Short = %q", got)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Duration writes a duration for people with at most two units: "850ms",
@@ -91,8 +92,17 @@ func Plural(n int64, one string, many ...string) string {
 	return fmt.Sprintf("%d %s", n, name)
 }
 
-// OneLine makes a text one line, and leaves nothing of it out.
-func OneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// OneLine makes a text one line, and leaves nothing of it out but what a terminal would
+// obey: notes and messages come from sites, and from programs there.
+func OneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && !unicode.IsSpace(r) {
+			return -1
+		}
+		return r
+	}, s)
+	return strings.Join(strings.Fields(s), " ")
+}
 
 // Short cuts a text to one line of at most n runes.
 func Short(s string, n int) string {
