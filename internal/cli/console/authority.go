@@ -139,7 +139,7 @@ func (h Host) retire(ctx context.Context, c held, p *vault.Project, id vault.Ide
 	}
 	a, err = h.retireWhenWritten(ctx, c, p, id, o)
 	if errors.Is(err, authority.ErrInUse) {
-		return nil, exit.Refuse("serve the console of this directory (`davit console --data DIR`), and try again", "%v", err)
+		return nil, exit.Refuse("serve the console of this directory (`davit console --data DIR`), and try again; if it is served, whoever has the former authority may have laid that object there: take it away", "%v", err)
 	}
 	return a, err
 }

@@ -79,6 +79,12 @@ func TestRunsAsk(t *testing.T) {
 	a.answer(http.StatusOK, api.RunSaid{Said: []journal.Words{{Step: "net", Kind: failover.Ended, Status: failover.Broke, Text: "no such zone"}}})
 	a.want(0, "", "runs show shop-drill-1 --logs net", "net, Failed", "  no such zone")
 	a.want(2, "", "runs show shop-drill-1 net", "a STEP is for --logs")
+	a.answer(http.StatusOK, struct { // it answers whatever is asked
+		api.RunSaid
+		api.RunStanding
+	}{api.RunSaid{Said: []journal.Words{}}, api.RunStanding{Run: run}})
+	a.want(0, "", "runs show shop-drill-1 --logs net", "net of run shop-drill-1 has said nothing")
+	a.want(3, "", "runs show shop-drill-1 --logs nte", `has no step "nte"`)
 	a.answer(http.StatusCreated, steer.Asked{Number: 1, Answered: true, Refused: "it runs"})
 	a.want(3, "", "runs resume shop-drill-1 --note go", "run shop-drill-1: it runs")
 	a.want(3, "west\n", "runs consent shop-drill-1 west", "it runs")

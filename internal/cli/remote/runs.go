@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,6 +106,15 @@ func (h Host) lookAt(ctx context.Context, s *session, cmd *cobra.Command, given 
 	all, err := s.Said(ctx, s.Project, given[0], step)
 	if err != nil {
 		return err
+	}
+	if step != "" && len(all) == 0 { // it may be none of the run's
+		r, err := s.Run(ctx, s.Project, given[0])
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(r.Run.Steps, func(of failover.StepResult) bool { return of.Name == step }) {
+			return exit.Refuse("`runs show "+given[0]+"` lists its steps", "run %s has no step %q", given[0], step)
+		}
 	}
 	return h.Print(words.Of(given[0], step, all))
 }
