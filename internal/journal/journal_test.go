@@ -140,6 +140,20 @@ func testTakeOver(t *testing.T, p *vault.Project) {
 			t.Errorf("record %d: %s, %v", n, record, err)
 		}
 	}
+	much := make([]failover.Entry, 200) // a site that has the key of the project can write it
+	for i := range much {
+		much[i] = failover.Entry{Kind: failover.Ended, At: at, Step: "cleanup", Status: failover.Broke, Said: fmt.Sprint(i, strings.Repeat(" more", 4<<10))}
+	}
+	must(t, second.Append(ctx, much))
+	must(t, second.Append(ctx, []failover.Entry{{Kind: failover.Ended, At: at, Step: "cleanup", Status: failover.Broke, Said: "the newest"}}))
+	said, _, err = journal.Said(ctx, p, "r1")
+	size := 0
+	for _, w := range said {
+		size += len(w.Text)
+	}
+	if err != nil || size > 2*failover.MostSaid || size < failover.MostSaid || said[len(said)-1].Text != "the newest" {
+		t.Errorf("Said has %d bytes of %d tries, %v", size, len(said), err)
+	}
 	if runs, err := p.Runs(ctx); err != nil || !cmp.Equal(runs, []string{"r1"}) {
 		t.Errorf("Runs = %v, %v", runs, err)
 	}

@@ -33,10 +33,16 @@ func (w Words) How() string {
 // its journal adds up to. It is plain text, whoever wrote the journal: every site could.
 func Said(ctx context.Context, log Log, run string) ([]Words, *failover.State, error) {
 	var all []Words
+	size := 0
 	state, _, err := read(ctx, log, run, func(r record, _ string) {
 		for _, e := range r.Entries {
-			if e.Said != "" {
-				all = append(all, Words{Step: e.Step, At: e.At.UTC(), Kind: e.Kind, Status: e.Status, Text: transcript.Keep(e.Said, nil)})
+			text := transcript.Keep(e.Said, nil)
+			if text == "" {
+				continue
+			}
+			all = append(all, Words{Step: e.Step, At: e.At.UTC(), Kind: e.Kind, Status: e.Status, Text: text})
+			for size += len(text); size > 2*failover.MostSaid; all = all[1:] { // no executor keeps so much
+				size -= len(all[0].Text)
 			}
 		}
 	})
