@@ -602,6 +602,43 @@ func TestWhatMayNeverEndIsInTheJournal(t *testing.T) {
 	}
 }
 
+// TestSilenceTakesNothingBack: that nobody says any more whether a step may end is not that
+// it may: what was said of it stands where its time is over. The control: nothing was said.
+func TestSilenceTakesNothingBack(t *testing.T) {
+	for said, want := range map[string][]string{
+		"its pod is on node n1": {"Doing its pod is on node n1", "Unknown no answer, and its time is up: its pod is on node n1"},
+		"":                      {"Unknown no answer, and its time is up: it is not known"},
+	} {
+		r := newRig(t, plan.Failover, nil)
+		acts, looks := 0, 0
+		r.answer = func(f Effect) *Event {
+			switch {
+			case f.Step == nil || f.Step.Name != "apply/cart" || f.Action == Look && acts == 0:
+				return nil
+			case f.Action == Act:
+				acts++
+				return &Event{Kind: Acted, Outcome: NoAnswer}
+			}
+			if looks++; looks == 1 && said != "" {
+				return &Event{Kind: Looked, Outcome: Busy, Stuck: true, Note: said}
+			}
+			return &Event{Kind: Looked, Outcome: NoAnswer, Note: "it is not known"}
+		}
+		r.run(OutcomeUnknown)
+		var told []string
+		for _, record := range r.records {
+			for _, e := range record {
+				if e.Kind == Ended && e.Step == "apply/cart" {
+					told = append(told, string(e.Status)+" "+e.Note)
+				}
+			}
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("%q, want %q", told, want)
+		}
+	}
+}
+
 // TestWhatStepsSayIsBounded: the journal keeps it with the try's end, and of a run that
 // says too much the rest is left out; of a step that failed later than of one that did not.
 func TestWhatStepsSayIsBounded(t *testing.T) {

@@ -228,7 +228,9 @@ const outOfTime = "no answer, and its time is up"
 // again.
 func (m *Machine) goesOn(name string, f *flight, e Event) {
 	st := m.state.Steps[name]
-	f.said = e.Note
+	if e.Outcome == Busy || f.said == "" || !m.stuck[name] {
+		f.said = e.Note
+	}
 	if e.Outcome != Busy || st.Status != Doing && st.Status != Unknown {
 		return
 	}
