@@ -90,6 +90,9 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 				return s.outcome(ctx, live, end, s.hide(ctx, o.Step).with(before), said)
 			}
 		}
+		if apierrors.IsNotFound(err) { // else it would be waited for until the step's time is over
+			return execute.Refuse("Job %s/%s was deleted before it had ended: see what it did until then, and retry the step when none of its pods is left", v1alpha1.SystemNamespace, name)
+		}
 		if time.Now().After(next) {
 			if why, _ := s.stranded(ctx, c, stepID(o)); why != "" { // looks go on from here, and tell people
 				return execute.Unknown("Job %s/%s has not ended: %s", v1alpha1.SystemNamespace, name, why)

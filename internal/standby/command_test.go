@@ -229,6 +229,25 @@ func TestASilentClusterTakesNothingBack(t *testing.T) {
 	}
 }
 
+// deleted is a cluster whose Jobs somebody deletes.
+type deleted struct{ *memory }
+
+func (d deleted) Get(ctx context.Context, at restore.Served, namespace, name string) (*unstructured.Unstructured, error) {
+	if at.GVK.Kind == "Job" {
+		return nil, missing(at, name)
+	}
+	return d.memory.Get(ctx, at, namespace, name)
+}
+
+// TestADeletedJobIsNotWaitedFor: what it did nobody knows, and a person is told at once.
+func TestADeletedJobIsNotWaitedFor(t *testing.T) {
+	o := execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Hour, Command: &plan.Command{Image: "i"}}}
+	got := New(Options{Recovery: recovery.Deps{Cluster: deleted{newMemory(t)}}}).command(t.Context(), o)
+	if got.Outcome != failover.Refused || !strings.Contains(got.Note, "was deleted before it had ended") {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestAnActEndsWhereItsNodeIsDead: looks go on from there, which tell the run. The Job
 // stays as it is.
 func TestAnActEndsWhereItsNodeIsDead(t *testing.T) {
