@@ -5,6 +5,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -91,11 +92,47 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{RequeueAfter: retryEvery}, nil
 	}
-	if err := r.project(ctx, &v, found); err != nil {
+	if err := r.projectChecked(ctx, &v, found); err != nil {
 		log.FromContext(ctx).Error(err, "projection of vault incomplete")
 		return ctrl.Result{RequeueAfter: retryEvery}, nil
 	}
 	return ctrl.Result{RequeueAfter: checkEvery}, nil
+}
+
+// projectChecked brings the projections of a vault up to date, which takes long where it
+// holds much, and goes on checking it meanwhile: one that falls silent under it would be
+// said to answer for as long as the projection waits.
+func (r *Reconciler) projectChecked(ctx context.Context, v *v1alpha1.Vault, found checked) error {
+	shown := v.DeepCopy()
+	return meanwhile(ctx, func(ctx context.Context) error { return r.project(ctx, shown, found) }, func(ctx context.Context) error {
+		limited, cancel := context.WithTimeout(ctx, checkTimeout)
+		now, err := r.check(limited, v)
+		cancel()
+		return errors.Join(err, r.writeStatus(ctx, v, now, err))
+	})
+}
+
+// meanwhile does work, and every checkEvery looks whether it makes sense to go on: if not,
+// the work is ended.
+func meanwhile(ctx context.Context, work, look func(context.Context) error) error {
+	working, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- work(working) }()
+	tick := time.NewTicker(checkEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+		}
+		if err := look(ctx); err != nil {
+			cancel()
+			<-done
+			return err
+		}
+	}
 }
 
 // check writes this site's sign of life and reads everybody's: that a vault

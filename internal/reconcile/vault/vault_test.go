@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -151,6 +152,36 @@ func TestConditionsSayWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: status %+v", name, v.Status)
 		}
 	}
+}
+
+// TestAVaultIsCheckedWhileItIsShown: a projection waits for as long as the vault does that
+// it reads, and the checks do not wait for that. One of a vault that answers goes on.
+func TestAVaultIsCheckedWhileItIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := errors.New("the vault does not answer")
+		looks, ended := 0, make(chan error, 1)
+		go func() {
+			ended <- meanwhile(t.Context(), func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}, func(context.Context) error {
+				if looks++; looks == 10 {
+					return silent
+				}
+				return nil
+			})
+		}()
+		if err := <-ended; !errors.Is(err, silent) || looks != 10 {
+			t.Errorf("after %d looks: %v", looks, err)
+		}
+		done := errors.New("done")
+		if err := meanwhile(t.Context(), func(context.Context) error {
+			<-time.After(3*checkEvery + time.Second)
+			return done
+		}, func(context.Context) error { return nil }); !errors.Is(err, done) {
+			t.Errorf("work that ends by itself: %v", err)
+		}
+	})
 }
 
 // TestClocksApart is told once, and only beyond what is safe.
