@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,8 +28,7 @@ const (
 	heraldLook    = 2 * time.Minute
 	heraldEvery   = 10 * time.Minute
 	heraldTimeout = 2 * time.Minute
-	// heraldAbreast is how many vaults are looked at at once: one that is silent keeps
-	// whoever asks it for heraldTimeout, and the others are not to wait for it.
+	// heraldAbreast is how many vaults are looked at at once.
 	heraldAbreast = 8
 	// quiet is for how long an agent that has just started says nothing of roles: a
 	// site that comes back has those of before in its cluster until it has read the vault.
@@ -46,7 +44,8 @@ type herald struct {
 	log    *slog.Logger
 
 	looker, restorer *kube.Clients
-	abreast          abreast
+	said             map[string]*heard // by Vault
+	hands            chan struct{}     // one for each who looks
 	started          time.Time
 	registry         func(context.Context, []preflight.Image) map[string]preflight.Registry
 	stock            stock
@@ -54,7 +53,7 @@ type herald struct {
 
 // heard is what was said in one vault.
 type heard struct {
-	busy   bool // somebody is at it; guarded by abreast
+	chore
 	facts  *preflight.Site
 	needs  []preflight.Need
 	looked time.Time // when the site was last looked at
@@ -67,11 +66,11 @@ func (h *herald) NeedLeaderElection() bool { return true }
 
 // Start publishes and judges until ctx is done.
 func (h *herald) Start(ctx context.Context) error {
-	h.started = time.Now()
+	h.said, h.hands, h.started = map[string]*heard{}, make(chan struct{}, heraldAbreast), time.Now()
 	h.registry = foresight.Registries(images.Registries{}, registriesPatience, registriesRemember)
 	tick := time.NewTicker(heraldTick)
 	defer tick.Stop()
-	defer h.abreast.wait()
+	defer h.wait()
 	for {
 		h.look(ctx)
 		select {
@@ -112,56 +111,38 @@ func (h *herald) look(ctx context.Context) {
 		if v.Spec.CopyOf != "" {
 			continue
 		}
-		h.abreast.start(v.Name, func(said *heard) {
-			limited, cancel := context.WithTimeout(ctx, heraldTimeout)
-			defer cancel()
-			if err := h.inVault(limited, v.Name, said); err != nil && ctx.Err() == nil {
+		h.beside(ctx, v.Name, func(ctx context.Context, said *heard) {
+			if err := h.inVault(ctx, v.Name, said); err != nil && ctx.Err() == nil {
 				h.log.Warn("facts of this site", "vault", v.Name, "error", err)
 			}
 		})
 	}
 }
 
-// abreast has several vaults looked at at once, each by one at a time. Its zero value is
-// ready.
-type abreast struct {
-	mu      sync.Mutex
-	said    map[string]*heard // by Vault
-	hands   chan struct{}     // one for each who may look
-	running sync.WaitGroup
+// wait waits until nobody looks at a vault any more.
+func (h *herald) wait() {
+	for _, said := range h.said {
+		said.running.Wait()
+	}
 }
 
-// start looks at a vault beside the others, as soon as a hand is free. One that is still
-// looked at, or waits for that, comes with the next tick.
-func (a *abreast) start(name string, look func(*heard)) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.said == nil {
-		a.said, a.hands = map[string]*heard{}, make(chan struct{}, heraldAbreast)
-	}
-	said := a.said[name]
+// beside looks at a vault beside the others, unless somebody does still: one that is
+// silent keeps whoever asks it for heraldTimeout, and the others are not to wait for it.
+func (h *herald) beside(ctx context.Context, name string, look func(context.Context, *heard)) {
+	said := h.said[name]
 	if said == nil {
 		said = &heard{}
-		a.said[name] = said
+		h.said[name] = said
 	}
-	if said.busy {
-		return
-	}
-	said.busy = true
-	a.running.Go(func() {
-		a.hands <- struct{}{} // whoever has one gives it back within heraldTimeout
-		defer func() {
-			<-a.hands
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			said.busy = false
-		}()
-		look(said)
+	said.begin(ctx, heraldTimeout, func(ctx context.Context) {
+		select {
+		case h.hands <- struct{}{}:
+			defer func() { <-h.hands }()
+			look(ctx, said)
+		case <-ctx.Done(): // at the next tick
+		}
 	})
 }
-
-// wait waits until nobody looks at a vault any more.
-func (a *abreast) wait() { a.running.Wait() }
 
 // inVault publishes this site's facts in one vault if they changed or are due,
 // and then judges the plans that are kept there.

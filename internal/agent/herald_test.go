@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -11,12 +12,12 @@ import (
 // are; and nobody looks at one that is being looked at.
 func TestAbreast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var a abreast
+		h := &herald{said: map[string]*heard{}, hands: make(chan struct{}, heraldAbreast)}
 		answers := make(chan struct{})
 		var mu sync.Mutex
 		looked := map[string]int{}
 		look := func(name string, wait bool) {
-			a.start(name, func(*heard) {
+			h.beside(t.Context(), name, func(context.Context, *heard) {
 				mu.Lock()
 				looked[name]++
 				mu.Unlock()
@@ -42,9 +43,9 @@ func TestAbreast(t *testing.T) {
 			}
 		}
 		close(answers)
-		a.wait()
+		h.wait()
 		look("silent", false)
-		a.wait()
+		h.wait()
 		if looked["silent"] != 2 {
 			t.Error("the vault that was silent is not looked at any more")
 		}

@@ -58,6 +58,7 @@ type Vouched struct {
 	// Before is who said it before; empty: nobody.
 	Before string `json:"before,omitempty"`
 	nobody lease.Epoch
+	newest lease.Epoch
 }
 
 // lostStopped notes that no site which was not moved over to a promoted vault still
@@ -96,7 +97,7 @@ func (h Host) lostStopped(cmd *cobra.Command, o *asked) error {
 // with more of the lost vault.
 func (h Host) counted(ctx context.Context, project *vault.Project, word Word) error {
 	now := Word{Lost: word.Lost}
-	if err := now.gather(ctx, project, h.Now()); err != nil {
+	if err := now.vouch(ctx, project); err != nil {
 		return again(err)
 	}
 	for _, a := range now.Applications {
@@ -152,8 +153,8 @@ func (h Host) word(ctx context.Context, name string) (*vault.Project, Word, erro
 	return project, w, nil
 }
 
-// gather reads which applications a promotion claimed as nobody's, which sites
-// are known, and what those say.
+// gather reads of which applications there is something to say, which sites are known,
+// and what those say.
 func (w *Word) gather(ctx context.Context, p *vault.Project, now time.Time) error {
 	signs, err := p.Sites(ctx)
 	if err != nil {
@@ -169,6 +170,24 @@ func (w *Word) gather(ctx context.Context, p *vault.Project, now time.Time) erro
 			w.Mute = append(w.Mute, s.Site)
 		}
 	}
+	if err := w.vouch(ctx, p); err != nil {
+		return err
+	}
+	for _, a := range w.Applications {
+		if err := w.contradicted(ctx, p, a.Application, a.newest, facts, now); err != nil {
+			return err
+		}
+		if err := w.captured(ctx, p, a.Application); err != nil {
+			return err
+		}
+	}
+	slices.Sort(w.Silent)
+	return nil
+}
+
+// vouch reads which applications the promotion claimed as nobody's, and what was said of
+// them.
+func (w *Word) vouch(ctx context.Context, p *vault.Project) error {
 	apps, err := lease.Claimed(ctx, p)
 	if err != nil {
 		return err
@@ -185,23 +204,16 @@ func (w *Word) gather(ctx context.Context, p *vault.Project, now time.Time) erro
 		if !ok || nobody.Claim.Promotion.From != w.Lost {
 			continue
 		}
-		if err := w.contradicted(ctx, p, app, history[len(history)-1], facts, now); err != nil {
-			return err
-		}
 		said, counts, err := lease.Said(ctx, p, app, history)
 		if err != nil {
 			return err
 		}
-		one := Vouched{Application: app, Epoch: nobody.Number, nobody: nobody}
+		one := Vouched{Application: app, Epoch: nobody.Number, nobody: nobody, newest: history[len(history)-1]}
 		if counts {
 			one.Before = said.By
 		}
 		w.Applications = append(w.Applications, one)
-		if err := w.captured(ctx, p, app); err != nil {
-			return err
-		}
 	}
-	slices.Sort(w.Silent)
 	return nil
 }
 
