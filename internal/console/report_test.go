@@ -21,10 +21,7 @@ func TestReport(t *testing.T) {
 	if code, text := w.do(anna, w.get(path+"html")); code != http.StatusUnprocessableEntity || !strings.Contains(text, "davit runs report drill-shop-2") {
 		t.Errorf("%d %s", code, text)
 	}
-	p, err := vault.OpenProject(t.Context(), w.vaults["mem:acme"], "acme", w.keys["acme"])
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := w.vault("acme")
 	if _, err := evidence.Publish(t.Context(), p, "drill-shop-2"); err != nil {
 		t.Fatal(err)
 	}

@@ -61,6 +61,16 @@ func (w *world) restore(only, from string, replace bool) (*Restoration, error) {
 	}.Run(w.t.Context())
 }
 
+// vault opens a project's part of its vault, as who has its key does.
+func (w *world) vault(project string) *vault.Project {
+	w.t.Helper()
+	p, err := vault.OpenProject(w.t.Context(), w.vaults["mem:"+project], project, w.keys[project])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
 // home is the project that the console had first.
 func (w *world) home() (home, other string) {
 	w.t.Helper()
@@ -235,10 +245,7 @@ func TestSitesCannotReadBackups(t *testing.T) {
 	}
 	w.keep()
 	home, _ := w.home()
-	p, err := vault.OpenProject(t.Context(), w.vaults["mem:"+home], home, w.keys[home])
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := w.vault(home)
 	site, err := vault.Admit(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)

@@ -124,10 +124,7 @@ func TestAuthorityReplaced(t *testing.T) {
 	w.keep()
 	home, _ := w.home()
 	w.serve()
-	p, err := vault.OpenProject(t.Context(), w.vaults["mem:"+home], home, w.keys[home])
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := w.vault(home)
 	old, err := authority.Read(t.Context(), p, w.keys[home])
 	if err != nil {
 		t.Fatal(err)
@@ -188,10 +185,7 @@ func TestPlantedAuthority(t *testing.T) {
 	}
 	w.keep()
 	home, _ := w.home()
-	p, err := vault.OpenProject(t.Context(), w.vaults["mem:"+home], home, w.keys[home])
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := w.vault(home)
 	planted := p.Root() + "authorities/00000000000000000002/document"
 	if err := p.WriteSealedOnce(t.Context(), planted, []byte(`{"formatVersion":1,"number":2}`)); err != nil {
 		t.Fatal(err)
