@@ -172,7 +172,7 @@ func (c *Cluster) output(ctx context.Context, namespace, job string) (string, er
 func (c *Cluster) JobLog(ctx context.Context, namespace, job string) (string, error) {
 	var end transcript.Tail
 	err := c.written(ctx, namespace, job, corev1.PodLogOptions{TailLines: ptr.To[int64](tailLines)}, &end)
-	return end.String(), err
+	return said(&end), err
 }
 
 // JobTail listens to a Job's pod until its container has ended, or ctx has, and returns
@@ -210,7 +210,20 @@ func (c *Cluster) heard(ctx context.Context, pod *corev1.Pod) string {
 	defer log.Close()
 	var end transcript.Tail
 	_, _ = io.Copy(&end, log) // what was heard until then is told
-	return end.String()
+	return said(&end)
+}
+
+// gone begins the one line that a kubelet gives for the log of a container that it has
+// taken away, with no error, as if the program had written it.
+const gone = "unable to retrieve container logs for "
+
+// said is what a program wrote; nothing, if the kubelet had it no more.
+func said(end *transcript.Tail) string {
+	text := end.String()
+	if strings.HasPrefix(text, gone) && !strings.Contains(strings.TrimSpace(text), "\n") {
+		return ""
+	}
+	return text
 }
 
 // written copies what the Job's pod wrote; nothing, if there is no pod.

@@ -158,3 +158,39 @@ func TestALongLineEndsNoListening(t *testing.T) {
 		t.Errorf("%d bytes were read, ending %q: %v", len(got), got[max(0, len(got)-20):], err)
 	}
 }
+
+// TestALogThatIsGoneIsNotWhatWasSaid: a kubelet that has taken a container away gives a line
+// of its own for its log. What was heard before stays; the control is a program's own line.
+func TestALogThatIsGoneIsNotWhatWasSaid(t *testing.T) {
+	const its = gone + "containerd://9a1353fa\n"
+	for _, tc := range []struct{ first, then, log, tail string }{
+		{"asked to end\n", its, "", "asked to end\n"},
+		{its, its, "", ""},
+		{"asked to end\n", "asked to end\nended\n", "asked to end\nended\n", "asked to end\nended\n"},
+		{"", gone + "db-0: no such pod\nasked again\n", gone + "db-0: no such pod\nasked again\n", gone + "db-0: no such pod\nasked again\n"},
+	} {
+		logs, phases := []string{tc.first, tc.then}, []string{"Running", "Failed"}
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/log") {
+				_, _ = w.Write([]byte(logs[0]))
+				logs = logs[min(1, len(logs)-1):]
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write([]byte(`{"kind":"PodList","apiVersion":"v1","items":[{"metadata":{"name":"j-x","namespace":"ns"},"status":{"phase":"` + phases[0] + `"}}]}`))
+			phases = phases[min(1, len(phases)-1):]
+		}))
+		k, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &Cluster{clients: &kube.Clients{Kubernetes: k}}
+		if got := c.JobTail(t.Context(), "ns", "j"); got != tc.tail {
+			t.Errorf("heard of %q, then %q: %q", tc.first, tc.then, got)
+		}
+		if got, err := c.JobLog(t.Context(), "ns", "j"); got != tc.log || err != nil {
+			t.Errorf("the log of %q: %q, %v", tc.then, got, err)
+		}
+		server.Close()
+	}
+}
