@@ -305,12 +305,16 @@ func (r *Run) comesBackFenced(ctx context.Context, site string) error {
 		if err != nil {
 			return false, err.Error(), nil
 		}
+		jobs, err := r.Stage.Kubectl(ctx, site, "-n", namespace, "get", "cronjobs", "-o", "jsonpath={.items[*].spec.suspend}")
+		if err != nil {
+			return false, err.Error(), nil
+		}
 		pods, err := r.Stage.Kubectl(ctx, site, "-n", namespace, "get", "pods", "--field-selector", "status.phase=Running", "-o", "name")
 		if err != nil {
 			return false, err.Error(), nil
 		}
-		state := fmt.Sprintf("role %q, replicas %q, running pods %q", role, replicas, pods)
-		return role == "Superseded true" && strings.Trim(replicas, "0 ") == "" && pods == "", state, nil
+		state := fmt.Sprintf("role %q, replicas %q, CronJobs suspended %q, running pods %q", role, replicas, jobs, pods)
+		return role == "Superseded true" && strings.Trim(replicas, "0 ") == "" && jobs == "true" && pods == "", state, nil
 	})
 }
 

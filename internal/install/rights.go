@@ -151,7 +151,8 @@ func agentAtHome() []rbacv1.PolicyRule {
 		impersonate, console,
 		rule(allVerbs, "coordination.k8s.io", "leases"),
 		rule(verbs("get", "list"), "", "secrets"),
-		rule(allVerbs, "", "configmaps"), // what is owed to applications after a cut
+		rule(allVerbs, "", "configmaps"),       // what is owed to applications after a cut
+		rule(verbs("delete"), "batch", "jobs"), // of steps of runs that ended long ago
 		rule(allVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes"),
 		rule(readVerbs, v1alpha1.GroupVersion.Group, "nodefences"),
 	}

@@ -22,9 +22,16 @@ import (
 	"davit.dev/davit/internal/restore/shape"
 )
 
+// What a Job of a step says of itself.
 const (
-	labelStep = "davit.dev/run-step"
-	jobLook   = 500 * time.Millisecond
+	// LabelStep is of the Job and its pods: which step of which run it does, or takes back.
+	LabelStep = "davit.dev/run-step"
+	// AnnotationRun names the run.
+	AnnotationRun = "davit.dev/run"
+)
+
+const (
+	jobLook = 500 * time.Millisecond
 	// jobTail is how long the rest of what an ended Job said is waited for.
 	jobTail = 2 * time.Second
 	// jobStop is how long whoever listens has to say what he heard once he is asked to.
@@ -221,7 +228,7 @@ func refused(err error) bool {
 // lookAtJobs says what has come of a step's Jobs, with what they said, whoever made them.
 func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id string, step plan.Step) execute.Answer {
 	answer := execute.NotDone("")
-	err := c.List(ctx, at, v1alpha1.SystemNamespace, labelStep+"="+id, func(u *unstructured.Unstructured) error {
+	err := c.List(ctx, at, v1alpha1.SystemNamespace, LabelStep+"="+id, func(u *unstructured.Unstructured) error {
 		switch ended(u) {
 		case "Complete":
 			note, text := s.told(ctx, u.GetName(), s.hide(ctx, step))
@@ -290,7 +297,7 @@ func job(name, id string, o execute.Order, c *plan.Command) *unstructured.Unstru
 		secrets = append(secrets, map[string]any{"secretRef": map[string]any{"name": secret}})
 	}
 	container["args"], container["env"], container["envFrom"] = args, env, secrets
-	labels := map[string]any{shape.LabelManagedBy: "davit", labelStep: id}
+	labels := map[string]any{shape.LabelManagedBy: "davit", LabelStep: id}
 	if o.Sandbox != "" {
 		labels[v1alpha1.LabelSandbox] = drill.Name(o.Run) // the clean-up takes it away
 	}
@@ -298,7 +305,7 @@ func job(name, id string, o execute.Order, c *plan.Command) *unstructured.Unstru
 		"apiVersion": "batch/v1", "kind": "Job",
 		"metadata": map[string]any{
 			"name": name, "namespace": v1alpha1.SystemNamespace, "labels": labels,
-			"annotations": map[string]any{"davit.dev/run": o.Run, "davit.dev/step": strings.TrimSpace(o.Step.Name)},
+			"annotations": map[string]any{AnnotationRun: o.Run, "davit.dev/step": strings.TrimSpace(o.Step.Name)},
 		},
 		"spec": map[string]any{
 			"backoffLimit": int64(0),

@@ -19,8 +19,19 @@ import (
 // Marks returns what remembers, in a site's cluster, the orders that come from a
 // vault.
 func Marks(c restore.Cluster, vault string) execute.Marks {
-	return &notes{cluster: c, scope: "from-" + vault + "-"}
+	return &notes{cluster: c, scope: scopeOf(vault)}
 }
+
+// NotesOf tells whether a ConfigMap of davit-system has, by its name, the marks of a run: of
+// one of this site's own, or of one whose orders came from the vault.
+func NotesOf(name, vault string) (run string, ok bool) {
+	run, ok = strings.CutPrefix(name, notePrefix)
+	return strings.TrimPrefix(run, scopeOf(vault)), ok
+}
+
+const notePrefix = "davit-run-"
+
+func scopeOf(vault string) string { return "from-" + vault + "-" }
 
 // notes keep the marks of a run's steps in one ConfigMap of davit-system, an
 // entry for each step.
@@ -32,7 +43,7 @@ type notes struct {
 	pages map[string]*page // by run: those that are being written
 }
 
-func (n *notes) name(run string) string { return "davit-run-" + n.scope + run }
+func (n *notes) name(run string) string { return notePrefix + n.scope + run }
 func noteKey(step string) string        { return strings.ReplaceAll(step, "/", "_") }
 
 // Load implements execute.Marks.

@@ -34,7 +34,7 @@ func (s *Site) stranded(ctx context.Context, c restore.Cluster, id string) (foun
 	if err != nil {
 		return "", passing(err)
 	}
-	err = c.List(ctx, at, v1alpha1.SystemNamespace, labelStep+"="+id, func(pod *unstructured.Unstructured) error {
+	err = c.List(ctx, at, v1alpha1.SystemNamespace, LabelStep+"="+id, func(pod *unstructured.Unstructured) error {
 		why, err := s.lost(ctx, c, pod)
 		if why != "" && (found == "" || why < found) {
 			found = why

@@ -229,6 +229,9 @@ func (d *desk) adopt(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := d.clear(ctx); err != nil { // it is tried again in an hour, and holds no run up
+		d.c.Log.Warn("runs: clear up what ended runs left", "vault", d.vault, "error", err)
+	}
 	return d.prune(ctx)
 }
 
