@@ -146,17 +146,23 @@ func TestTheTargetsOwnClusterKnowsBetter(t *testing.T) {
 func TestARunEndsWithOneSiteActive(t *testing.T) {
 	gate := plan.Step{Name: "lb", Kind: plan.KindGate, Object: "lb"}
 	open := strings.Replace(fenced("true"), `"name":"shop"`, `"name":"shop","annotations":{"gate.davit.dev/lb":"%RUN%"}`, 1)
+	lit, dark := []Entrance{{Node: "w2", Active: true}}, []Entrance{{Node: "w1", Why: "passive: it is fenced"}}
 	for name, c := range map[string]struct {
 		east     string // what it says
 		gate     string // by which run it is open
 		consents map[string]string
+		nodes    []Entrance
 		outcome  failover.Outcome
 		split    bool
+		note     string
 	}{
-		"one is active":                     {"Superseded", "over", nil, failover.Done, false},
-		"the other one is, too":             {"Active", "over", nil, failover.Done, true},
-		"the other one has surely stopped":  {"Active", "over", map[string]string{"east": "ann"}, failover.Done, false},
-		"none is: somebody closed the gate": {"Superseded", "", nil, failover.NotDone, false},
+		"one is active":                     {"Superseded", "over", nil, lit, failover.Done, false, ""},
+		"the other one is, too":             {"Active", "over", nil, lit, failover.Done, true, ""},
+		"the other one has surely stopped":  {"Active", "over", map[string]string{"east": "ann"}, lit, failover.Done, false, ""},
+		"none is: somebody closed the gate": {"Superseded", "", nil, lit, failover.NotDone, false, "gate lb is not open on shop any more"},
+		"a node lets nobody in":             {"Superseded", "over", nil, append(dark, lit...), failover.Done, false, ""},
+		"no node lets anybody in":           {"Superseded", "over", nil, dark, failover.NotDone, false, "gate lb is open, but no load balancer finds shop here: node w1 says passive: it is fenced"},
+		"no node can be asked":              {"Superseded", "over", nil, nil, failover.Done, false, "whether a load balancer finds shop here is not known: no node of this site answered"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := dispute(t, 10*time.Minute)
@@ -166,9 +172,19 @@ func TestARunEndsWithOneSiteActive(t *testing.T) {
 				Spec:  failover.Spec{Run: "over", Verb: plan.Failover, From: "east", To: "west", Applications: []string{"shop"}, Steps: []plan.Step{gate}},
 				Steps: map[string]*failover.StepState{"lb": {Status: failover.Succeeded}}, Consents: c.consents,
 			}
-			outcome, note, split := d.at("west", m).Verify(t.Context(), state)
-			if outcome != c.outcome || (split != "") != c.split {
+			site := d.at("west", m)
+			var paths []string
+			site.o.Entrances = func(_ context.Context, path string) ([]Entrance, error) {
+				paths = append(paths, path)
+				return c.nodes, nil
+			}
+			site.patience = time.Millisecond
+			outcome, note, split := site.Verify(t.Context(), state)
+			if outcome != c.outcome || (split != "") != c.split || !strings.Contains(note, c.note) || c.note == "" && note != "" {
 				t.Errorf("%v %q, split %q", outcome, note, split)
+			}
+			if c.gate != "" && (len(paths) == 0 || paths[0] != "/active/shop?gate=lb") {
+				t.Errorf("asked for %q", paths)
 			}
 		})
 	}
@@ -266,5 +282,27 @@ func TestWhoMayNotLookStillBegins(t *testing.T) {
 		if strings.Contains(problems, "site east has heard of 3") != forgotten {
 			t.Errorf("forgotten %t: %q", forgotten, problems)
 		}
+	}
+}
+
+// TestNodesHearOfAGateALittleLater: a run waits for them, as load balancers do.
+func TestNodesHearOfAGateALittleLater(t *testing.T) {
+	site, asked := &Site{patience: time.Hour}, 0
+	site.o.Entrances = func(context.Context, string) ([]Entrance, error) {
+		asked++
+		switch asked {
+		case 1:
+			return nil, errors.New("no answer")
+		case 2:
+			return []Entrance{{Node: "w1", Why: "passive: gate lb is not open here"}}, nil
+		}
+		return []Entrance{{Node: "w1", Active: true}}, nil
+	}
+	state := &failover.State{
+		Spec:  failover.Spec{Steps: []plan.Step{{Name: "lb", Kind: plan.KindGate, Object: "lb", Application: "shop"}}},
+		Steps: map[string]*failover.StepState{"lb": {Status: failover.Succeeded}},
+	}
+	if why, unknown := site.dark(t.Context(), state); why != "" || unknown != "" || asked != 3 {
+		t.Errorf("%q, %q, asked %d times", why, unknown, asked)
 	}
 }

@@ -30,6 +30,9 @@ type Options struct {
 	// HTTP asks a Service of this cluster from inside of it; ok says that there is
 	// such a Service.
 	HTTP func(ctx context.Context, namespace, service, port, scheme, path string) (status int, body string, err error)
+	// Entrances asks nodes of this cluster for a path of their probe for load balancers, and
+	// is what those say that answer; nil: nobody asks.
+	Entrances func(ctx context.Context, path string) ([]Entrance, error)
 	// Drills is where sandboxes of drills are, and what asks pods and databases;
 	// nil: this site carries out no drill, and no sql and command checks.
 	Drills drill.Cluster
@@ -56,6 +59,8 @@ type Site struct {
 	fit   fits
 	// check is the preflight of one application's restore.
 	check func(context.Context, recovery.Options, recovery.Deps) (recovery.Report, error)
+	// patience is how long a node may take until it says that it is active.
+	patience time.Duration
 }
 
 // New makes the target.
@@ -69,7 +74,7 @@ func New(o Options) *Site {
 	if o.Recovery.Log == nil {
 		o.Recovery.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster}, check: recovery.Check}
+	s := &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster}, check: recovery.Check, patience: entranceWait}
 	if o.Drills != nil {
 		s.drill = drill.New(drill.Options{Recovery: o.Recovery, Cluster: o.Drills, Marks: s.marks, Rehearse: o.Rehearse})
 	}

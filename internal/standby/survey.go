@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -225,6 +226,10 @@ func (s *Site) Verify(ctx context.Context, state *failover.State) (outcome failo
 		}
 		return failover.NotDone, shut, ""
 	}
+	dark, unasked := s.dark(ctx, state)
+	if dark != "" {
+		return failover.NotDone, dark, ""
+	}
 	sites, bad, err := bulletin.Read(ctx, s.project())
 	if err == nil {
 		split, err = s.split(ctx, sites, slices.Collect(maps.Keys(state.Consents)), histories)
@@ -232,27 +237,20 @@ func (s *Site) Verify(ctx context.Context, state *failover.State) (outcome failo
 	if err != nil {
 		return failover.NoAnswer, err.Error(), ""
 	}
-	return failover.Done, unheard(bad), split
+	return failover.Done, strings.Join(slices.DeleteFunc([]string{unheard(bad), unasked}, func(s string) bool { return s == "" }), "; "), split
 }
 
 // shut names a gate of the run that somebody closed since: no load balancer would
 // find the applications anywhere.
 func (s *Site) shut(ctx context.Context, state *failover.State) (string, error) {
-	for _, step := range state.Spec.Steps {
-		if step.Kind != plan.KindGate || state.Steps[step.Name].Status != failover.Succeeded {
-			continue
-		}
-		apps := state.Spec.Applications
-		if step.Application != "" {
-			apps = []string{step.Application}
-		}
-		for _, app := range apps {
+	for _, o := range openings(state) {
+		for _, app := range o.apps {
 			live, err := s.liveHere(ctx, app)
 			if err != nil {
 				return "", err
 			}
-			if live == nil || live.GetAnnotations()[v1alpha1.AnnotationGate+step.Object] != state.Spec.Run {
-				return fmt.Sprintf("gate %s is not open on %s any more: clients find it at no site", step.Object, app), nil
+			if live == nil || live.GetAnnotations()[v1alpha1.AnnotationGate+o.gate] != state.Spec.Run {
+				return fmt.Sprintf("gate %s is not open on %s any more: clients find it at no site", o.gate, app), nil
 			}
 		}
 	}

@@ -36,10 +36,11 @@ func New(clients *kube.Clients, m *mover.Mover, deps recovery.Deps) *standby.Sit
 	}
 	open := providers.Open(secret, externaldns.Objects{Client: clients.Dynamic}, deps.Now)
 	return standby.New(standby.Options{
-		Recovery: deps,
-		Drills:   asker.Drills(deps.Now),
-		JobLog:   asker.JobLog,
-		JobTail:  asker.JobTail,
+		Recovery:  deps,
+		Entrances: asker.Entrances,
+		Drills:    asker.Drills(deps.Now),
+		JobLog:    asker.JobLog,
+		JobTail:   asker.JobTail,
 		Machines: machines.Actuator{Open: func(ctx context.Context, name string) (machines.Cluster, error) {
 			return machinery.Open(ctx, clients, secret, name)
 		}},

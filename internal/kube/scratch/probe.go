@@ -62,27 +62,36 @@ func (c *Cluster) Exec(ctx context.Context, namespace string, pod v1alpha1.PodCh
 // HTTP implements trial.Prober, through the API server's proxy: redirections
 // are answers, not followed.
 func (c *Cluster) HTTP(ctx context.Context, namespace string, p v1alpha1.HTTPProbe) (int, string, error) {
+	address, err := c.address(namespace, p)
+	if err != nil {
+		return 0, "", err
+	}
+	status, body, err := c.get(ctx, address)
+	if err != nil {
+		return 0, "", fmt.Errorf("ask %s: %w", p.Service, err)
+	}
+	return status, body, nil
+}
+
+// get asks for an address of the API server.
+func (c *Cluster) get(ctx context.Context, address *url.URL) (int, string, error) {
 	hc, err := rest.HTTPClientFor(c.clients.RESTConfig)
 	if err != nil {
 		return 0, "", fmt.Errorf("make client: %w", err)
 	}
 	asker := &http.Client{Transport: hc.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	address, err := c.address(namespace, p)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 	if err != nil {
 		return 0, "", err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
-	if err != nil {
-		return 0, "", fmt.Errorf("ask %s: %w", p.Service, err)
-	}
 	response, err := asker.Do(request)
 	if err != nil {
-		return 0, "", fmt.Errorf("ask %s: %w", p.Service, err)
+		return 0, "", err
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxBody))
 	if err != nil {
-		return 0, "", fmt.Errorf("read answer of %s: %w", p.Service, err)
+		return 0, "", fmt.Errorf("read the answer: %w", err)
 	}
 	return response.StatusCode, string(body), nil
 }
