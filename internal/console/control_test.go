@@ -152,7 +152,30 @@ func (w *world) logsOver(anna, vera, bob string) {
 	is(log+"?by=machine/*", 2, func(r audit.Record) bool { return r.By == "machine/root" })
 	is(log+"?since="+w.now.Add(time.Hour).UTC().Format(time.RFC3339), 0, nil)
 	is("/audit?action=login&refused=true", 1, func(r audit.Record) bool { return r.Refused != "" && r.Object == "carl" })
+	w.turned(anna, vera, bob, is)
 	is("/audit?action=user.*&object=carl", 4, func(r audit.Record) bool { return r.Object == "carl" })
+}
+
+// turned looks for what people asked for and might not: in the log of the project that they
+// may know of, else in the console's. Whoever goes on asking fills neither.
+func (w *world) turned(anna, vera, bob string, is func(path string, want int, check func(audit.Record) bool)) {
+	w.t.Helper()
+	const log = "/projects/acme/audit"
+	asked[any](w, vera, "DELETE", "/projects/acme/members/anna", "", 403) // an operator
+	asked[any](w, bob, "DELETE", "/projects/acme/members/anna?guess=1", "", 404)
+	of := func(by, object string) func(audit.Record) bool {
+		return func(r audit.Record) bool { return r.By == "user/"+by && r.Refused != "" && r.Object == object && r.From != "" }
+	}
+	is(log+"?action=request&by=vera", 1, of("vera", "DELETE /api/v1/projects/acme/members/anna"))
+	is(log+"?action=request&by=bob", 0, nil)
+	is("/audit?action=request&by=bob&object=DELETE*", 1, of("bob", "DELETE /api/v1/projects/acme/members/anna"))
+	is("/audit?action=request&by=vera&object=POST*", 1, of("vera", "POST /api/v1/users"))
+	for range 50 {
+		asked[any](w, vera, "DELETE", "/projects/acme/members/anna", "", 403)
+	}
+	if n := len(asked[api.Audit](w, anna, "GET", log+"?action=request&by=vera", "", 200).Items); n > 10 {
+		w.t.Errorf("of 51 refusals %d are noted", n)
+	}
 }
 
 func jsonOf(t *testing.T, v any) string {

@@ -129,10 +129,14 @@ func (s *Server) handle(rt route) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		c := &call{Server: s, w: w, r: r}
 		out, err := c.enter(rt)
-		if err == nil {
+		within := err == nil
+		if within {
 			out, err = rt.serve(c)
 		}
 		if err != nil {
+			if !within || errors.Is(err, entry.ErrForbidden) { // else it is some object that is not there
+				s.Door.Turned(r, c.who, err)
+			}
 			s.fail(w, r, err)
 			return
 		}

@@ -52,7 +52,8 @@ type Door struct {
 	Now     func() time.Time
 	Log     *slog.Logger
 
-	refusals            *refusals
+	refusals            *refusals // of logins
+	turned              *refusals // of what those ask for who are in
 	pair, name, address *account.Limit
 	hashing             chan struct{}
 	ease                *ease
@@ -62,7 +63,7 @@ type Door struct {
 func NewDoor(c *store.Console, cost account.Cost, now func() time.Time, log *slog.Logger) *Door {
 	const most = 10_000
 	return &Door{
-		Console: c, Cost: cost, Now: now, Log: log, refusals: newRefusals(),
+		Console: c, Cost: cost, Now: now, Log: log, refusals: newRefusals(), turned: newRefusals(),
 		// Few tries from one place; more in all, so that nobody shuts a person
 		// out from elsewhere without much work.
 		pair:    account.NewLimit(5, 30*time.Second, most),

@@ -26,7 +26,7 @@ const wrong = "name, password or code was wrong"
 // typed into the wrong field.
 const nobody = "?"
 
-// refusals are the logins that were refused and not noted.
+// refusals are those that were not noted: of logins, or of what else is asked for.
 type refusals struct {
 	limit *account.Limit
 
@@ -110,15 +110,20 @@ func (d *Door) Tell(ctx context.Context, every time.Duration) {
 }
 
 func (d *Door) tell(ctx context.Context, all bool) {
+	d.tellOf(ctx, d.refusals, all, "login", wrong)
+	d.tellOf(ctx, d.turned, all, refusedAction, "not permitted")
+}
+
+func (d *Door) tellOf(ctx context.Context, f *refusals, all bool, action, why string) {
 	now := d.Now()
-	for _, name := range d.refusals.names() {
-		if !all && !d.refusals.limit.Allow(name, now) {
+	for _, name := range f.names() {
+		if !all && !f.limit.Allow(name, now) {
 			continue
 		}
-		n := d.refusals.take(name)
-		err := d.Console.Note(ctx, audit.Act{By: "console", At: now}, audit.Record{Action: "login", Object: name, Refused: wrong, Detail: leftOut(n)})
+		n := f.take(name)
+		err := d.Console.Note(ctx, audit.Act{By: "console", At: now}, audit.Record{Action: action, Object: name, Refused: why, Detail: leftOut(n)})
 		if err != nil {
-			d.Log.Error("refused logins were not noted", "user", name, "number", n, "err", err)
+			d.Log.Error("what was refused was not noted", "action", action, "user", name, "number", n, "err", err)
 		}
 	}
 }

@@ -210,10 +210,14 @@ func (s *Server) inside(need account.Permission, serve func(*visit) error) http.
 			http.Redirect(w, r, "/login"+next, http.StatusSeeOther)
 			return
 		}
-		if err == nil {
+		within := err == nil
+		if within {
 			err = serve(v)
 		}
 		if err != nil {
+			if !within || errors.Is(err, entry.ErrForbidden) { // else it is some object that is not there
+				s.Door.Turned(r, v.who, err)
+			}
 			v.fail(err)
 		}
 	})
