@@ -164,7 +164,9 @@ func (w *world) turned(anna, vera, bob string, is func(path string, want int, ch
 	asked[any](w, vera, "DELETE", "/projects/acme/members/anna", "", 403) // an operator
 	asked[any](w, bob, "DELETE", "/projects/acme/members/anna?guess=1", "", 404)
 	of := func(by, object string) func(audit.Record) bool {
-		return func(r audit.Record) bool { return r.By == "user/"+by && r.Refused != "" && r.Object == object && r.From != "" }
+		return func(r audit.Record) bool {
+			return r.By == "user/"+by && r.Refused != "" && r.Object == object && r.From != ""
+		}
 	}
 	is(log+"?action=request&by=vera", 1, of("vera", "DELETE /api/v1/projects/acme/members/anna"))
 	is(log+"?action=request&by=bob", 0, nil)
