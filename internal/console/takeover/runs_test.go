@@ -36,24 +36,45 @@ type carrier struct {
 	t    *testing.T
 	in   *vault.Project
 	hold chan struct{} // until it is closed nothing is begun
+	// mum keeps what was begun from being said until it is closed; nil: nothing does.
+	mum chan struct{}
+	// carries begins a run; nil: a drill that does nothing.
+	carries func(b uplink.Begin) error
 
 	mu     sync.Mutex
-	asked  int               // how often a run was asked for
+	asked  map[string]int    // how often a run was asked for, by the request's id
 	epochs []int64           // of who asked
 	begun  map[string]string // runs by the request's id
 	work   sync.WaitGroup
 }
 
+func newCarrier(t *testing.T, in *vault.Project) *carrier {
+	return &carrier{t: t, in: in, hold: make(chan struct{}), asked: map[string]int{}, begun: map[string]string{}}
+}
+
 func (c *carrier) Begin(ctx context.Context, b uplink.Begin, refuse dial.Refusal) (uplink.Begun, error) {
 	c.mu.Lock()
-	c.asked++
+	c.asked[b.ID]++
 	c.epochs = append(c.epochs, b.Epoch)
+	hold, mum := c.hold, c.mum
 	c.mu.Unlock()
 	select {
-	case <-c.hold:
+	case <-hold:
 	case <-ctx.Done():
 		return uplink.Begun{}, ctx.Err()
 	}
+	said, err := c.begin(b, refuse)
+	if mum != nil && err == nil {
+		select {
+		case <-mum:
+		case <-ctx.Done():
+			return uplink.Begun{}, ctx.Err()
+		}
+	}
+	return said, err
+}
+
+func (c *carrier) begin(b uplink.Begin, refuse dial.Refusal) (uplink.Begun, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch _, there := c.begun[b.ID]; {
@@ -61,12 +82,23 @@ func (c *carrier) Begin(ctx context.Context, b uplink.Begin, refuse dial.Refusal
 	case refuse.Why != "":
 		return uplink.Begun{State: uplink.Refused, Why: refuse.Why, Do: refuse.Do}, nil
 	default:
-		if err := c.carry(b); err != nil {
+		carries := c.carries
+		if carries == nil {
+			carries = c.carry
+		}
+		if err := carries(b); err != nil {
 			return uplink.Begun{}, err
 		}
 		c.begun[b.ID] = b.Run
 	}
 	return uplink.Begun{State: uplink.Created}, nil
+}
+
+// knows tells whether a request was heard of here, and whether its run was begun.
+func (c *carrier) knows(id string) (asked, begun bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asked[id] > 0, c.begun[id] != ""
 }
 
 // carry has an executor carry a drill, which two others than who asked approve, until
@@ -161,12 +193,17 @@ func (r *rig) west() *carrier {
 	r.must(err)
 	_, err = shelf.New(in).Put(r.t.Context(), shelf.Sheet{Plan: "shop", At: time.Now(), Site: "east", Document: text})
 	r.must(err)
-	var made struct{ Token string }
-	r.call(r.a, r.token, "POST", "/projects/"+project+"/enrolments", map[string]any{"site": "west", "minutes": 10}, &made)
-	site := &carrier{t: r.t, in: in, hold: make(chan struct{}), begun: map[string]string{}}
-	a := r.agent("west", dial.Link{URLs: []string{r.a.url, r.b.url}, Token: made.Token, Runs: uplink.RunsAll}, inVault{in}, site)
-	r.back([]*agent{a}, r.a)
+	site := newCarrier(r.t, in)
+	r.back([]*agent{r.carries("west", []string{r.a.url, r.b.url}, inVault{in}, site)}, r.a)
 	return site
+}
+
+// carries lets the agent of a site in that begins all runs.
+func (r *rig) carries(site string, urls []string, v dial.Vault, c *carrier) *agent {
+	r.t.Helper()
+	var made struct{ Token string }
+	r.call(r.a, r.token, "POST", "/projects/"+project+"/enrolments", map[string]any{"site": site, "minutes": 10}, &made)
+	return r.agent(site, dial.Link{URLs: urls, Token: made.Token, Runs: uplink.RunsAll}, v, c)
 }
 
 // A drill is begun, approved by two and answered while the active console is killed
@@ -189,7 +226,7 @@ func TestRunOutlivesConsoles(t *testing.T) {
 	until(t, "asked for at the site", func() bool {
 		site.mu.Lock()
 		defer site.mu.Unlock()
-		return site.asked > 0
+		return len(site.asked) > 0
 	})
 	since := time.Now()
 	r.signal(r.a, syscall.SIGKILL) // nobody has the answer, and the site begins it now
@@ -253,15 +290,20 @@ func TestRunOutlivesConsoles(t *testing.T) {
 // left fails unless just that was wanted of a run, each once.
 func (r *rig) left(in *vault.Project, run string, want []string) {
 	r.t.Helper()
-	all, err := mailbox.New(in).Newest(r.t.Context(), run, 10)
+	got, err := wishes(r.t.Context(), in, run)
 	r.must(err)
-	var got []string
-	for _, a := range slices.Backward(all) {
-		got = append(got, string(a.Kind)+" by "+a.By)
-	}
 	if !slices.Equal(got, want) {
 		r.t.Errorf("wanted of the run: %q, want %q", got, want)
 	}
+}
+
+// wishes are what was wanted of a run, the oldest first.
+func wishes(ctx context.Context, in *vault.Project, run string) (got []string, err error) {
+	all, err := mailbox.New(in).Newest(ctx, run, 10)
+	for _, a := range slices.Backward(all) {
+		got = append(got, string(a.Kind)+" by "+a.By)
+	}
+	return got, err
 }
 
 // once fails unless the run was begun once, by no console that had been replaced, and
@@ -288,7 +330,7 @@ func (r *rig) once(site *carrier, run string) {
 
 // tardy asks a console that does not answer now, and returns what it answers when it
 // does; 0: nothing.
-func (r *rig) tardy(c *console, token, path string, all ...steer.Want) (answers func() []int) {
+func (r *rig) tardy(c *console, token, path string, all ...any) (answers func() []int) {
 	codes := make([]int, len(all))
 	var asked sync.WaitGroup
 	for i, w := range all {
