@@ -601,8 +601,8 @@ func (s *stage) reported(p *play, c *console) error {
 
 // act has every scene be on at once, takes the active console away, by killing it or by
 // having it stand still, and has the other one bring all runs to their ends.
-func (s *stage) act(name string, active, other *console, kill bool) {
-	all := s.set(name)
+func (s *stage) act(name string, active, other *console, kill bool) (all []*play) {
+	all = s.set(name)
 	for _, l := range s.lines { // what is handed to north arrives later
 		l.be(mute)
 	}
@@ -660,6 +660,7 @@ func (s *stage) act(name string, active, other *console, kill bool) {
 	}
 	s.logged(all, other)
 	s.t.Logf("%s: all over %s after the loss", name, time.Since(since).Round(time.Millisecond))
+	return all
 }
 
 // logged fails unless each run was asked for once, and begun once, by the audit log, by its
@@ -702,5 +703,21 @@ func TestLostInEveryPhase(t *testing.T) {
 	s.act("killed", s.a, s.b, true)
 	s.serve(s.a)
 	until(t, "following: a", func() bool { return s.passive(s.a) && s.metric(s.a, "follow_seconds") < 2 })
-	s.act("stopped", s.b, s.a, false)
+	all := s.act("stopped", s.b, s.a, false)
+	s.seen(all[len(all)-1])
+}
+
+// seen is the control of what finish looks for: a step that was done twice, and what a
+// console that was replaced left for a run, are seen.
+func (s *stage) seen(p *play) {
+	s.t.Helper()
+	p.acts["act claim/shop"]++
+	if p.acted() == nil {
+		s.t.Error("a step that was done twice is not seen")
+	}
+	_, err := mailbox.New(s.in).Put(s.t.Context(), p.run, execute.Request{ID: "late", Kind: p.late.Kind, By: "bob@console/" + project, At: time.Now()})
+	s.must(err)
+	if s.wished(p) == nil {
+		s.t.Error("what was left for a run is not seen")
+	}
 }
