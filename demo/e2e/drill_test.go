@@ -92,6 +92,10 @@ func drilled(t *testing.T) {
 	}
 	davit(t, west, a.vault, "runs", "report", run, "--verify").want(t, 0, "Genuine", "Completed")
 	html := davit(t, west, a.vault, "runs", "report", run, "-o", "html").want(t, 0, "The drill passed", "look around", "42", "not asked: it leads out").out
+	evidence := "meanwhile " + a.name + " was captured "
+	if _, told, ok := strings.Cut(html, evidence); !ok || strings.HasPrefix(told, "0 times") || !strings.Contains(told, "(before the drill: ") {
+		t.Errorf("the report does not say how often the live application was captured beside the drill: %.100s", told)
+	}
 	if dir := os.Getenv("DAVIT_E2E_REPORTS"); dir != "" {
 		_ = os.WriteFile(dir+"/"+run+".html", []byte(html), 0o600)
 	}
@@ -183,8 +187,8 @@ func nothingLeft(t *testing.T, run, home string) {
 	}
 }
 
-// untouched: the live application is as it was, and all that its schedule asked
-// for was captured.
+// untouched: the live application is as it was, and nothing went wrong with what was
+// captured beside the drill.
 func (a *app) untouched(t *testing.T, before string) {
 	t.Helper()
 	if got := epochs(t, commonBucket(), a.name); got != 1 {

@@ -386,11 +386,19 @@ func (s *Site) cleanup(ctx context.Context, o execute.Order) execute.Answer {
 	if o.Action == failover.Undo {
 		return execute.Done("")
 	}
+	began, err := s.began(ctx, o.Run)
+	if err != nil {
+		return execute.Unknown("%v", err)
+	}
 	removed, err := Clean(ctx, s.o.Recovery.Cluster, s.o.Cluster, o.Run)
 	if err != nil {
 		return execute.Unknown("%v", err)
 	}
-	return execute.Done("removed %d namespaces", removed)
+	note := fmt.Sprintf("removed %d namespaces", removed)
+	if told := s.meanwhile(ctx, o, began); told != "" {
+		note += "; " + told
+	}
+	return execute.Done("%s", note)
 }
 
 // Clean removes a run's sandbox, and the Jobs of its steps: these first, as a
