@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/selftest"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -53,7 +55,7 @@ func (e *env) runVaultCheck(cmd *cobra.Command, a *access.Address) error {
 			if err != nil {
 				return "", err
 			}
-			return fmt.Sprintf("project %s", project.Name()), project.VerifyMetadata(ctx, nil)
+			return fmt.Sprintf("project %s", project.Name()), errors.Join(project.VerifyMetadata(ctx, nil), lease.Verify(ctx, project, nil))
 		})
 	}
 	if err := e.print(report); err != nil {

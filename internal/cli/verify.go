@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/vault"
 )
@@ -29,7 +30,7 @@ func (e *env) verifyCommand() *cobra.Command {
 		Short: "Read a recovery point back, every byte, and say so in its status",
 		Long: `Reads a recovery point back from the vault, whole: every object, every byte of every volume, compared with what was
 written. Of an application, the newest point. What it finds is written into the vault: a point that is whole counts as
-verified, a damaged one is no longer offered. The vault's own documents, keys and epochs are read as well. Exit code 6 says
+verified, a damaged one is no longer offered. The vault's own documents, keys, epochs and what stands beside those are read as well. Exit code 6 says
 that something is missing or changed. --sample reads all
 objects and directories, looks for every blob, and reads a part of the volumes' data, another one each time. --blobs also compares
 every blob of the repositories that its volumes are in, other points' and applications' too, with the SHA-256 it was written with.
@@ -118,7 +119,7 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, how 
 // vaultDamage reads what the vault holds besides points: a restore needs that, too.
 func vaultDamage(ctx context.Context, project *vault.Project) (damage []string, err error) {
 	var unknown []error
-	verdict := project.VerifyMetadata(ctx, func(f vault.Finding) {
+	collect := func(f vault.Finding) {
 		switch {
 		case f.Err == nil:
 		case errors.Is(f.Err, vault.ErrDamaged), errors.Is(f.Err, vault.ErrNotFound):
@@ -126,7 +127,8 @@ func vaultDamage(ctx context.Context, project *vault.Project) (damage []string, 
 		default:
 			unknown = append(unknown, f.Err)
 		}
-	})
+	}
+	verdict := errors.Join(project.VerifyMetadata(ctx, collect), lease.Verify(ctx, project, collect))
 	if verdict != nil && len(damage) == 0 {
 		return nil, errors.Join(unknown...)
 	}

@@ -60,9 +60,17 @@ func (d *Demand) read(ctx context.Context, p *vault.Project, infos []vault.Point
 	if err != nil {
 		return nil, err
 	}
+	namesake, _ := lease.Namesake(history)
 	for _, e := range history {
-		d.Epochs = append(d.Epochs, preflight.Epoch{Number: e.Number, Site: e.Claim.Site, Vouched: said && e.Claim.Site == word.Site})
+		d.Epochs = append(d.Epochs, preflight.Epoch{
+			Number: e.Number, Site: e.Claim.Site, Vouched: said && e.Claim.Site == word.Site, Shared: namesake.Number > 0 && e.Number == namesake.Number,
+		})
 	}
+	movers, err := lease.Movers(ctx, p, d.Application)
+	if err != nil {
+		return nil, err
+	}
+	d.Moved = lease.Holders(nil, movers[d.Application])
 	newest := d.offered(infos, history)
 	if err := d.documents(ctx, p, d.Application); err != nil {
 		return nil, err

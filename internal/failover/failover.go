@@ -147,6 +147,9 @@ type Facts struct {
 	// Terms are the lease terms, by site, under which its newest claims were
 	// made. A site without an entry keeps no lease: no wait proves anything.
 	Terms map[string]plan.Fence `json:"terms,omitempty"`
+	// Shared are the former holders, by application, whose name a cluster shares with
+	// sites that nothing can ask: what it proves, it proves of itself alone.
+	Shared map[string]string `json:"shared,omitempty"`
 	// Words are who took it upon himself for good, by application and former holder, that
 	// this one writes no more: of those of a lost vault, whom nothing can ask
 	// (docs/decisions/0036-a-word-for-good.md). They prove nothing.

@@ -17,6 +17,9 @@ func (m *Machine) proofs(e Event) {
 		if claim == nil || claim.Status != Succeeded || p.Epoch < s.Epochs[p.Application] || !slices.Contains(s.Facts.Holders[p.Application], p.Site) {
 			continue
 		}
+		if s.Facts.Shared[p.Application] == p.Site {
+			continue
+		}
 		if s.Fences[p.Application][p.Site].Level < Proven {
 			m.note(Entry{Kind: Fenced, Application: p.Application, Site: p.Site, Level: Proven, Note: p.How, Proof: &p})
 		}

@@ -97,8 +97,10 @@ func parseKept(data []byte) (Kept, error) {
 // Leased tells under which terms a site that once held an application has put
 // its nodes: those of its newest claim, if the vault holds the statement that
 // every node keeps them. Otherwise no wait proves anything of it: also where
-// clusters bore the site's name one after the other, as the older one may run.
-func Leased(ctx context.Context, p *vault.Project, app, site string, history []Epoch) (terms Terms, kept bool, err error) {
+// clusters bore the site's name one after the other, as the older one may run. What
+// a cluster ran under in a lost vault counts for nothing (see Moved), unless it held
+// the application since: all its nodes keep that lease.
+func Leased(ctx context.Context, p *vault.Project, app, site string, history []Epoch, movers []Mover) (terms Terms, kept bool, err error) {
 	last := slices.IndexFunc(history, func(e Epoch) bool { return e.Claim.Site == site })
 	if last < 0 {
 		return Terms{}, false, nil
@@ -112,6 +114,9 @@ func Leased(ctx context.Context, p *vault.Project, app, site string, history []E
 			return Terms{}, false, nil
 		}
 		last = i
+	}
+	if slices.ContainsFunc(movers, func(m Mover) bool { return m.Site == site && m.Cluster != cluster }) {
+		return Terms{}, false, nil
 	}
 	newest := history[last]
 	if newest.Claim.Terms == nil || newest.Claim.Terms.LeaseMillis <= 0 || cluster == "" {

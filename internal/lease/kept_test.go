@@ -32,18 +32,23 @@ func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
 	for name, c := range map[string]struct {
 		history []Epoch
 		kept    *Kept
+		movers  []Mover
 		want    bool
 	}{
-		"stated":               {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, true},
-		"claimed only":         {armed, nil, false},
-		"of an earlier epoch":  {armed, &Kept{Epoch: 1, Site: "east", Cluster: "e"}, false},
-		"of another cluster":   {armed, &Kept{Epoch: 2, Site: "east", Cluster: "x"}, false},
-		"of another site":      {armed, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, false},
-		"disarmed":             {append(armed[:2:2], epoch(3, "east", "e", nil)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, false},
-		"a name passed on":     {append([]Epoch{epoch(1, "east", "old", nil)}, epoch(2, "east", "e", terms)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, false},
-		"no lease in it":       {[]Epoch{epoch(2, "east", "e", &Terms{BoundMillis: 1})}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, false},
-		"held nothing":         {[]Epoch{epoch(1, "west", "w", terms)}, nil, false},
-		"without its clusters": {[]Epoch{epoch(2, "east", "", terms)}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, false},
+		"stated":                          {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, true},
+		"claimed only":                    {armed, nil, nil, false},
+		"of an earlier epoch":             {armed, &Kept{Epoch: 1, Site: "east", Cluster: "e"}, nil, false},
+		"of another cluster":              {armed, &Kept{Epoch: 2, Site: "east", Cluster: "x"}, nil, false},
+		"of another site":                 {armed, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, nil, false},
+		"disarmed":                        {append(armed[:2:2], epoch(3, "east", "e", nil)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
+		"a name passed on":                {append([]Epoch{epoch(1, "east", "old", nil)}, epoch(2, "east", "e", terms)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
+		"no lease in it":                  {[]Epoch{epoch(2, "east", "e", &Terms{BoundMillis: 1})}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
+		"held nothing":                    {[]Epoch{epoch(1, "west", "w", terms)}, nil, nil, false},
+		"it came over, and held it since": {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"east", "e"}}, true},
+		"it came over":                    {[]Epoch{epoch(2, "west", "w", terms)}, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, []Mover{{"east", "e"}}, false},
+		"one of its name came over":       {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"east", "old"}}, false},
+		"another site came over":          {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"west", "old"}}, true},
+		"without its clusters":            {[]Epoch{epoch(2, "east", "", terms)}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
 	} {
 		p := keptProject(t)
 		if c.kept != nil {
@@ -54,7 +59,7 @@ func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
 				}
 			}
 		}
-		got, kept, err := Leased(t.Context(), p, "shop", "east", c.history)
+		got, kept, err := Leased(t.Context(), p, "shop", "east", c.history, c.movers)
 		if err != nil || kept != c.want || kept && got != *terms {
 			t.Errorf("%s: %+v, %v, %v", name, got, kept, err)
 		}

@@ -58,6 +58,20 @@ func Unheld(history []Epoch) (newest Epoch, ok bool) {
 	return newest, ok
 }
 
+// Namesake returns the newest epoch that a promotion claimed as nobody's, if a cluster
+// bears, or bore, the name in it: neither a word nor a proof tells the two apart.
+func Namesake(history []Epoch) (newest Epoch, ok bool) {
+	if _, free := Unheld(history); free {
+		return Epoch{}, false
+	}
+	for _, e := range history {
+		if word := e.Claim.Promotion; word != nil && word.Seen == 0 {
+			newest, ok = e, true
+		}
+	}
+	return newest, ok
+}
+
 // Claimed are the applications that were ever claimed, sorted.
 func Claimed(ctx context.Context, p *vault.Project) ([]string, error) {
 	prefix := p.Root() + "epochs/"

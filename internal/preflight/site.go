@@ -228,6 +228,9 @@ type Need struct {
 	Kinds       []Kind
 	Images      []Image
 	Epochs      []Epoch // ascending
+	// Moved are the sites that held it in the vault which this one took the place of, and
+	// claimed nothing when they came over.
+	Moved []string
 }
 
 // Pods are those of one workload.
@@ -264,4 +267,7 @@ type Epoch struct {
 	Site   string
 	// Vouched says that a person said for good that the site has stopped.
 	Vouched bool
+	// Shared says that the claim is of sites which nothing can ask, and that a cluster
+	// bears the name in it.
+	Shared bool
 }

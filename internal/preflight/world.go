@@ -161,7 +161,7 @@ func (in *Input) judgeEpochs(n Need) []Finding {
 	if slices.Sort(active); len(active) > 1 {
 		all = append(all, fail(last.Site, "davit describe "+n.Application+" at both: the one without epoch must stop", "%s all believe that they run it", strings.Join(active, " and ")).of(n.Application))
 	}
-	return append(all, in.strangers(n)...)
+	return slices.Concat(all, in.strangers(n), in.moved(n), shared(n))
 }
 
 // strangers are former holders that the plan does not name: a run has to know
@@ -178,6 +178,35 @@ func (in *Input) strangers(n Need) []Finding {
 		return nil
 	}
 	return []Finding{warn("", "know what became of it, and be ready to give --lost for it", "site %s held it once and is not in the plan: a run waits for its proof or your word", some(names)).of(n.Application)}
+}
+
+// moved are former holders that claimed nothing in this vault, and of which nothing is
+// known that proves that they have stopped. One that is the target need not prove it.
+func (in *Input) moved(n Need) []Finding {
+	var all []Finding
+	for _, site := range n.Moved {
+		s := in.Sites[site]
+		switch {
+		case site == in.To || slices.ContainsFunc(n.Epochs, func(e Epoch) bool { return e.Site == site }):
+		case s != nil && s.Roles[n.Application] == "Superseded" && s.Age(in.Now) <= Fresh: // its agent answers, and stops it
+		default:
+			all = append(all, warn(site, "see `davit describe application "+n.Application+"` there, or be ready to give --lost for it",
+				"held it in the lost vault, and has not said since that it stops it: a run waits for its proof or your word").of(n.Application))
+		}
+	}
+	return all
+}
+
+// shared says that a cluster bears the name of the sites that were not moved over to a
+// promoted vault.
+func shared(n Need) []Finding {
+	for _, e := range n.Epochs {
+		if e.Shared {
+			return []Finding{fail("", "give the cluster another name (davit uninstall there, then install --site); a failover goes with --lost "+e.Site,
+				"a cluster bears the name %s, by which this vault calls the lost one's sites: nothing can prove or say for good that those have stopped, and a planned run is refused", e.Site).of(n.Application)}
+		}
+	}
+	return nil
 }
 
 // checkPoints looks whether each application has a point that a failover

@@ -158,6 +158,9 @@ type Outcome struct {
 	// Newer is an epoch of the lost vault that this site read, and by which the site
 	// that holds it now had been superseded there; 0: none.
 	Newer int64 `json:"newer,omitempty"`
+	// Noted says that this site held it in the lost vault and claims nothing: it is a
+	// former holder by name, and runs want its proof.
+	Noted bool `json:"noted,omitempty"`
 	// IDs are all points that the copy has.
 	IDs []string `json:"-"`
 }
@@ -187,9 +190,10 @@ func (p *Promoter) Foresee(ctx context.Context, apps []App) ([]Outcome, error) {
 	return outcomes, nil
 }
 
-// Settle brings this site's word over for the applications that it knows; those
-// of the copy that it does not know are told as they are. The copy must be the
-// vault by then.
+// Settle brings this site's word over for the applications that it knows, and notes
+// those that it held and does not go on with; those of the copy that it does not know
+// are told as they are. The copy must be the vault by then, and this site must not
+// follow it before.
 func (p *Promoter) Settle(ctx context.Context, record Record, apps []App) ([]Outcome, error) {
 	all, err := p.everything(ctx, apps)
 	if err != nil {
@@ -232,6 +236,11 @@ func (p *Promoter) settle(ctx context.Context, record Record, app App) (Outcome,
 		}
 		d := p.decide(app, seen)
 		o := p.outcome(seen, app, d)
+		if o.Noted { // first: what follows may already let others write
+			if err := p.note(ctx, record, app); err != nil {
+				return Outcome{}, err
+			}
+		}
 		done, err := p.carryOut(ctx, record, app, seen, d)
 		if errors.Is(err, lease.ErrLost) || errors.Is(err, lease.ErrSuperseded) {
 			continue // another site was faster: look what it did
@@ -244,6 +253,18 @@ func (p *Promoter) settle(ctx context.Context, record Record, app App) (Outcome,
 	}
 	return Outcome{}, fmt.Errorf("%w: others claim it at the same time: try again", lease.ErrLost)
 }
+
+// note says in the vault that this site held an application in the lost one and does
+// not go on with it. What is noted stays, also where a later try claims after all.
+func (p *Promoter) note(ctx context.Context, record Record, app App) error {
+	return lease.Note(ctx, p.project, lease.Moved{
+		Application: app.Name, Site: p.self.Site, Cluster: p.self.Cluster, Lost: record.Of, Request: request(record),
+		Held: app.Held, Seen: max(app.Seen, app.Held), Leased: app.Leased, At: p.now(),
+	})
+}
+
+// request names a promotion in its claims and facts.
+func request(record Record) string { return "promotion-" + record.ID }
 
 func (p *Promoter) carryOut(ctx context.Context, record Record, app App, seen *seen, d decision) (lease.Epoch, error) {
 	current, err := seen.current, error(nil)
@@ -260,7 +281,7 @@ func (p *Promoter) carryOut(ctx context.Context, record Record, app App, seen *s
 	}
 	for current.Number < d.above {
 		claim := current.Claim
-		claim.Request, claim.At, claim.Holder = "promotion-"+record.ID+"-"+p.self.Site, p.now().UTC(), p.holder
+		claim.Request, claim.At, claim.Holder = request(record)+"-"+p.self.Site, p.now().UTC(), p.holder
 		if current, err = seen.claim(ctx, app.Name, current.Number+1, claim, 0); err != nil {
 			return current, err
 		}
@@ -275,7 +296,7 @@ func (p *Promoter) carryOut(ctx context.Context, record Record, app App, seen *s
 func (p *Promoter) claim(record Record, reason string, held int64) lease.Claim {
 	return lease.Claim{
 		Site: p.self.Site, Cluster: p.self.Cluster, Holder: p.holder, Reason: reason, At: p.now().UTC(),
-		Request: "promotion-" + record.ID, Promotion: &lease.Promotion{From: record.Of, Seen: held},
+		Request: request(record), Promotion: &lease.Promotion{From: record.Of, Seen: held},
 	}
 }
 
@@ -362,7 +383,7 @@ func (s *seen) claim(ctx context.Context, app string, n int64, c lease.Claim, fl
 
 // outcome is what carrying out d comes to, before it is.
 func (p *Promoter) outcome(s *seen, app App, d decision) Outcome {
-	o := Outcome{App: app.Name, Verdict: d.verdict}
+	o := Outcome{App: app.Name, Verdict: d.verdict, Noted: d.verdict != Here && app.Held > 0}
 	if d.verdict == NoOne {
 		o.Leased = app.Leased && app.Held > 0
 	}

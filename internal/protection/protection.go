@@ -126,7 +126,8 @@ type Standing struct {
 	Role v1alpha1.Role
 	// Current is the newest epoch; number 0 when nobody ever claimed it.
 	Current lease.Epoch
-	// Held is the newest epoch this site ever held; 0 if none.
+	// Held is the newest epoch this site ever held; 0 if none. Of a site that claimed
+	// none here, and came over from a lost vault, the newest that it held there.
 	Held int64
 	// Other is the newest epoch that another than this site ever held; number 0:
 	// nobody else ever did.
@@ -154,8 +155,24 @@ func (p *Protector) Standing(ctx context.Context, app string) (Standing, error) 
 		s.Role = v1alpha1.RoleActive
 	case s.Held > 0:
 		s.Role = v1alpha1.RoleSuperseded
+	case s.Current.Number > 0:
+		return s, p.moved(ctx, app, &s)
 	}
 	return s, nil
+}
+
+// moved makes a site superseded that ran the application in a lost vault and came over
+// from it without a claim: what it ran has to stop, and to be proven to have.
+func (p *Protector) moved(ctx context.Context, app string, s *Standing) error {
+	held, err := lease.HeldLost(ctx, p.opts.Project, app, p.Identity())
+	if err != nil {
+		s.Role = v1alpha1.RoleUnknown
+		return fmt.Errorf("read standing of %s: %w", app, err)
+	}
+	if held > 0 {
+		s.Role, s.Held = v1alpha1.RoleSuperseded, min(held, s.Current.Number-1) // numbers go on above the lost vault's
+	}
+	return nil
 }
 
 // Identity is who this site is.

@@ -117,14 +117,14 @@ func TestEverySiteThatEverHeldIsToBeFenced(t *testing.T) {
 		facts := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}, Terms: map[string]plan.Fence{}}
 		histories := map[string][]lease.Epoch{"shop": shop, "bank": c.bank}
 		for app, history := range histories {
-			holders(facts, app, history, "west")
+			holders(facts, app, history, nil, "west")
 		}
 		for app, n := range c.kept {
 			if err := lease.StateKept(t.Context(), p, lease.Kept{Application: app, Epoch: n, Site: "east", Cluster: "of-east", Nodes: []string{"n"}}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := west(p).leases(t.Context(), facts, histories); err != nil {
+		if err := west(p).leases(t.Context(), facts, histories, nil); err != nil {
 			t.Fatal(err)
 		}
 		if held, who := facts.Epochs["shop"], facts.Holders["shop"]; held.Number != 4 || held.Site != "east" || len(who) != 2 || who[0] != "east" || who[1] != "north" {

@@ -156,7 +156,8 @@ func (s *Site) leftovers(ctx context.Context, app string, epoch int64) (bool, er
 			return true, nil
 		}
 	}
-	return false, nil
+	lost, err := lease.HeldLost(ctx, s.project(), app, s.self()) // it came over from a lost vault
+	return lost > 0, err
 }
 
 // takeBack undoes a part of a restore. What it brought stays, at rest: nothing of

@@ -36,20 +36,24 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 	if spec.To != s.o.Recovery.Site {
 		facts.Problems = append(facts.Problems, fmt.Sprintf("the run goes to site %s, and this is site %s: give the kubeconfig of %s", spec.To, s.o.Recovery.Site, spec.To))
 	}
-	seen, err := s.look(ctx, spec, drills)
+	movers, err := lease.Movers(ctx, s.project(), "")
+	if err != nil {
+		return nil, err
+	}
+	seen, err := s.look(ctx, spec, drills, movers)
 	if err != nil {
 		return nil, err
 	}
 	histories := map[string][]lease.Epoch{}
 	for i, app := range spec.Applications {
-		holders(facts, app, seen[i].history, spec.To)
+		holders(facts, app, seen[i].history, movers[app], spec.To)
 		histories[app] = seen[i].history
 		if seen[i].problem != "" {
 			facts.Problems = append(facts.Problems, app+": "+seen[i].problem)
 		}
 	}
 	if !drills { // which waits for nobody's lease, and writes nothing that anybody else does
-		if err := s.leases(ctx, facts, histories); err != nil {
+		if err := s.leases(ctx, facts, histories, movers); err != nil {
 			return nil, err
 		}
 		if err := s.words(ctx, facts, spec, histories); err != nil {
@@ -97,7 +101,7 @@ type sight struct {
 // look looks at all applications of a run, as many at once as a run brings data
 // of: each is a preflight of its own, and the target's API server and the vault
 // have to bear them.
-func (s *Site) look(ctx context.Context, spec failover.Spec, historyOnly bool) ([]sight, error) {
+func (s *Site) look(ctx context.Context, spec failover.Spec, historyOnly bool, movers map[string][]lease.Mover) ([]sight, error) {
 	seen := make([]sight, len(spec.Applications))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(failover.Abreast)
@@ -106,7 +110,7 @@ func (s *Site) look(ctx context.Context, spec failover.Spec, historyOnly bool) (
 			if seen[i].history, err = lease.New(s.project()).History(ctx, app); err != nil || historyOnly {
 				return err
 			}
-			seen[i].problem, err = s.ready(ctx, app, spec, seen[i].history)
+			seen[i].problem, err = s.ready(ctx, app, spec, seen[i].history, movers[app])
 			return err
 		})
 	}
@@ -114,9 +118,10 @@ func (s *Site) look(ctx context.Context, spec failover.Spec, historyOnly bool) (
 }
 
 // ready looks whether the application could come here, by its epochs.
-func (s *Site) ready(ctx context.Context, app string, spec failover.Spec, history []lease.Epoch) (string, error) {
+func (s *Site) ready(ctx context.Context, app string, spec failover.Spec, history []lease.Epoch, movers []lease.Mover) (string, error) {
 	opts := recovery.Options{Application: app, Mode: v1alpha1.RestoreTakeOver, Point: spec.Points[app].ID}
-	left := slices.ContainsFunc(history, func(e lease.Epoch) bool { return s.self().Made(e.Claim) })
+	left := slices.ContainsFunc(history, func(e lease.Epoch) bool { return s.self().Made(e.Claim) }) ||
+		slices.Contains(movers, lease.Mover{Site: s.self().Site, Cluster: s.self().Cluster})
 	if spec.Verb == plan.Failback {
 		if problem, err := s.returns(ctx, app, left); problem != "" || err != nil {
 			return problem, err

@@ -3,7 +3,6 @@ package standby
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"davit.dev/davit/internal/failover"
@@ -23,11 +22,11 @@ func termsOf(f plan.Fence) *lease.Terms {
 // leases notes the terms of the former holders that keep a lease of every
 // application of the run that they ever held: the longest of each. Of any other
 // no wait proves that it has stopped.
-func (s *Site) leases(ctx context.Context, facts *failover.Facts, histories map[string][]lease.Epoch) error {
+func (s *Site) leases(ctx context.Context, facts *failover.Facts, histories map[string][]lease.Epoch, movers map[string][]lease.Mover) error {
 	without := map[string]bool{}
 	for app, history := range histories {
 		for _, site := range facts.Holders[app] {
-			t, kept, err := lease.Leased(ctx, s.project(), app, site, history)
+			t, kept, err := lease.Leased(ctx, s.project(), app, site, history, movers[app])
 			if err != nil {
 				return err
 			}
@@ -53,7 +52,11 @@ func (s *Site) leases(ctx context.Context, facts *failover.Facts, histories map[
 // sites, and stay among the former holders. Where nobody said it, a planned move would
 // stop the source and take itself back: no proof can come, and no consent is taken.
 func (s *Site) words(ctx context.Context, facts *failover.Facts, spec failover.Spec, histories map[string][]lease.Epoch) error {
+	planned := spec.Verb == plan.Switchover || spec.Verb == plan.Failback
 	for _, app := range spec.Applications {
+		if shared, is := lease.Namesake(histories[app]); is {
+			s.namesake(facts, app, shared.Claim.Site, planned)
+		}
 		nobodys, ok := lease.Unheld(histories[app])
 		if !ok {
 			continue
@@ -67,7 +70,7 @@ func (s *Site) words(ctx context.Context, facts *failover.Facts, spec failover.S
 				facts.Words = map[string]map[string]string{}
 			}
 			facts.Words[app] = map[string]string{w.Site: w.By}
-		case spec.Verb == plan.Switchover || spec.Verb == plan.Failback:
+		case planned:
 			facts.Problems = append(facts.Problems, fmt.Sprintf(
 				"%s: the vault took the place of a lost one, and nothing proves that no site which was not moved over to it still writes this: a planned move would stop it and take itself back. Make sure that none does and none will, then `vault promote %s --lost-stopped`; or fail over with --lost %s",
 				app, s.o.Recovery.VaultName, nobodys.Claim.Site))
@@ -76,14 +79,29 @@ func (s *Site) words(ctx context.Context, facts *failover.Facts, spec failover.S
 	return nil
 }
 
-// holders notes who ever held an application, the target aside.
-func holders(facts *failover.Facts, app string, history []lease.Epoch, to string) {
+// namesake notes that a cluster bears the name which stands for the sites of a lost
+// vault. No word can be about those then, so a planned move would take itself back.
+func (s *Site) namesake(facts *failover.Facts, app, name string, planned bool) {
+	if facts.Shared == nil {
+		facts.Shared = map[string]string{}
+	}
+	facts.Shared[app] = name
+	if planned {
+		facts.Problems = append(facts.Problems, fmt.Sprintf(
+			"%s: the vault took the place of a lost one, whose sites that were not moved over are called %s here, and a cluster of that name has held it, too: no proof and no word can be about those sites, and a planned move would stop it and take itself back. Give that cluster another name (davit uninstall there, then install --site); make sure that it and each site which was not moved over have stopped it, then fail over with --lost %s",
+			app, name, name))
+	}
+}
+
+// holders notes who ever held an application, in the vault that this one took the
+// place of, too, the target aside.
+func holders(facts *failover.Facts, app string, history []lease.Epoch, movers []lease.Mover, to string) {
 	for _, e := range history {
-		site := e.Claim.Site
-		facts.Epochs[app] = failover.Held{Number: e.Number, Site: site}
-		if site != to && !slices.Contains(facts.Holders[app], site) {
+		facts.Epochs[app] = failover.Held{Number: e.Number, Site: e.Claim.Site}
+	}
+	for _, site := range lease.Holders(history, movers) {
+		if site != to {
 			facts.Holders[app] = append(facts.Holders[app], site)
 		}
 	}
-	slices.Sort(facts.Holders[app])
 }

@@ -68,9 +68,13 @@ of each takes as long as its first.
 A site that is cut off hears of nothing: what it runs, it runs until it is moved or fenced. Make sure that the first vault does
 not come back: delete its bucket, or revoke its credentials. --dry-run says all that is lost. Killed, give the same command again.
 
+What this site ran and does not go on with is noted in the vault, before it is moved: runs of what it held want its proof that it has
+stopped, by its name, as of any site that held it.
+
 With --lost-stopped, once at one site, after all sites that answer have been moved over: notes in VAULT, as it is called now, that no
-other site still writes what was in the lost vault, or will; and that those which were moved have stopped what another holds. Nothing can prove that. Until somebody says it, each run asks for site
-"nobody": a failover wants --lost nobody, a switchover or failback is refused. It takes the lost vault's id, typed, or --yes.`,
+other site still writes what was in the lost vault, or will; and that those which a davit moved that noted nothing have stopped what
+another holds. Nothing can prove that. Until somebody says it, each run asks for site "nobody": a failover wants --lost nobody, a
+switchover or failback is refused. It takes the lost vault's id, typed, or --yes.`,
 		Example: `  davit vault promote second --dry-run
   davit vault promote second
   davit vault promote main --lost-stopped`,
@@ -191,6 +195,10 @@ func (w *work) prepare(ctx context.Context, name string) error {
 	w.self.Site, w.domain = site.Name, site.Spec.FailureDomain
 	if w.self.Cluster, err = access.ClusterID(ctx, w.c); err != nil {
 		return err
+	}
+	if w.self.Site == promotion.Nobody {
+		return exit.Refuse("give this cluster another name first: `davit uninstall`, then `davit install --site`",
+			"this site is called %s, which is what a promoted vault calls sites that nobody can ask: nothing could tell this one's proofs from theirs", promotion.Nobody)
 	}
 	if err := w.find(ctx, name); err != nil {
 		return err

@@ -244,7 +244,15 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
+// says tells who may write, and whether this site is to prove that it does not.
 func says(o promotion.Outcome, self string) string {
+	if o.Noted {
+		return who(o, self) + ". Site " + self + " held it: runs want its proof that it has stopped"
+	}
+	return who(o, self)
+}
+
+func who(o promotion.Outcome, self string) string {
 	switch {
 	case o.Verdict == promotion.Here && o.From != "":
 		return fmt.Sprintf("site %s (epoch %d), instead of site %s, which is stopped: %s captured there since not offered",

@@ -57,12 +57,15 @@ type Vouched struct {
 	Epoch       int64  `json:"epoch"` // the newest that is nobody's
 	// Before is who said it before; empty: nobody.
 	Before string `json:"before,omitempty"`
+	// Noted are the sites that said, as they came over, that they held it in the lost
+	// vault. Runs ask them by name, and the word is not about them.
+	Noted []string `json:"noted,omitempty"`
 	nobody lease.Epoch
 	newest lease.Epoch
 }
 
 // lostStopped notes that no site which was not moved over to a promoted vault still
-// writes anything of it, or will, nor one that was what another holds.
+// writes anything of it, or will, nor one that was, and noted nothing, what another holds.
 func (h Host) lostStopped(cmd *cobra.Command, o *asked) error {
 	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
@@ -192,13 +195,17 @@ func (w *Word) vouch(ctx context.Context, p *vault.Project) error {
 	if err != nil {
 		return err
 	}
+	movers, err := lease.Movers(ctx, p, "")
+	if err != nil {
+		return err
+	}
 	for _, app := range apps {
 		history, err := lease.New(p).History(ctx, app)
 		if err != nil {
 			return err
 		}
 		nobody, ok := lease.Unheld(history)
-		if !ok && slices.ContainsFunc(history, func(e lease.Epoch) bool { return e.Claim.Promotion != nil && e.Claim.Promotion.Seen == 0 }) {
+		if _, shared := lease.Namesake(history); shared {
 			w.Named = append(w.Named, app)
 		}
 		if !ok || nobody.Claim.Promotion.From != w.Lost {
@@ -208,7 +215,7 @@ func (w *Word) vouch(ctx context.Context, p *vault.Project) error {
 		if err != nil {
 			return err
 		}
-		one := Vouched{Application: app, Epoch: nobody.Number, nobody: nobody, newest: history[len(history)-1]}
+		one := Vouched{Application: app, Epoch: nobody.Number, nobody: nobody, newest: history[len(history)-1], Noted: lease.Holders(nil, movers[app])}
 		if counts {
 			one.Before = said.By
 		}
@@ -217,8 +224,8 @@ func (w *Word) vouch(ctx context.Context, p *vault.Project) error {
 	return nil
 }
 
-// contradicted adds the sites that say they run what another holds, or nobody. They
-// hold no epoch of the promoted vault, so no run asks them for a proof.
+// contradicted adds the sites that say they run what another holds, or nobody. Those
+// that noted nothing as they came over no run asks for a proof.
 func (w *Word) contradicted(ctx context.Context, p *vault.Project, app string, newest lease.Epoch, facts map[string]*preflight.Site, now time.Time) error {
 	claimed, err := lease.Written(ctx, p, app, newest.Number)
 	if err != nil {
@@ -288,6 +295,9 @@ func (w Word) about(t *output.Text) {
 		if a.Before != "" {
 			before = ": said already, by " + a.Before
 		}
+		if len(a.Noted) > 0 {
+			before += "; not about " + list(a.Noted) + ", which noted that they held it: runs ask them"
+		}
 		t.Line("  %s%s", a.Application, before)
 	}
 }
@@ -297,7 +307,7 @@ func (w Word) question() string {
 	t := &output.Text{}
 	w.about(t)
 	t.Line("Say that no site which was not moved over writes any of these, or will before it is moved: it is off, its workloads or its disks are gone.")
-	t.Line("And that each which was moved over has stopped, on all its nodes, what another site holds now: no run asks it, as it holds no epoch of this vault.")
+	t.Line("And that each which was moved over by a davit that noted nothing has stopped, on all its nodes, what another site holds now: no run asks it. Which noted something is said above.")
 	t.Line("Where one does, it and the site that a run brings them to both write, and nothing shows it. It cannot be taken back: should one turn up, stop it, then `vault promote` there.")
 	return t.String()
 }

@@ -239,6 +239,10 @@ func (p *Plan) foretell(out *foresight.Outlook) {
 // holder keeps, or a person's word about those that it names.
 func fence(ctx context.Context, p *vault.Project, of *plan.Plan, to string) (level string, unproven []string, err error) {
 	vouched := false // somebody said it for good: no proof, and nobody is asked
+	movers, err := lease.Movers(ctx, p, "")
+	if err != nil {
+		return "", nil, err
+	}
 	for _, app := range of.Applications {
 		history, err := lease.New(p).History(ctx, app.Name)
 		if err != nil {
@@ -249,12 +253,11 @@ func fence(ctx context.Context, p *vault.Project, of *plan.Plan, to string) (lev
 			return "", nil, err
 		}
 		vouched = vouched || said
-		for _, e := range history {
-			site := e.Claim.Site
+		for _, site := range lease.Holders(history, movers[app.Name]) {
 			if site == to || slices.Contains(unproven, site) || said && site == word.Site {
 				continue
 			}
-			_, kept, err := lease.Leased(ctx, p, app.Name, site, history)
+			_, kept, err := lease.Leased(ctx, p, app.Name, site, history, movers[app.Name])
 			if err != nil {
 				return "", nil, err
 			}

@@ -41,8 +41,12 @@ func (g gatherer) gather(ctx context.Context, p *plan.Plan, words map[string]van
 	for _, a := range p.Approvals {
 		o.state.Approvals = o.state.Approvals || len(a.Verbs) == 0 || slices.Contains(a.Verbs, plan.Failover)
 	}
+	movers, err := lease.Movers(ctx, g.project, "")
+	if err != nil {
+		return o, err
+	}
 	for _, a := range p.Applications {
-		if err := g.application(ctx, a.Name, &o); err != nil {
+		if err := g.application(ctx, a.Name, movers[a.Name], &o); err != nil {
 			return o, err
 		}
 	}
@@ -58,7 +62,7 @@ func (g gatherer) gather(ctx context.Context, p *plan.Plan, words map[string]van
 
 // application says who holds one, and whether a wait would prove that all who ever
 // did have stopped.
-func (g gatherer) application(ctx context.Context, app string, o *outlook) error {
+func (g gatherer) application(ctx context.Context, app string, movers []lease.Mover, o *outlook) error {
 	history, err := lease.New(g.project).History(ctx, app)
 	if err != nil {
 		return err
@@ -81,21 +85,15 @@ func (g gatherer) application(ctx context.Context, app string, o *outlook) error
 	if newest.Claim.Terms != nil && !newest.Claim.Armed() {
 		o.state.Moved = true
 	}
-	asked := map[string]bool{g.site: true}
 	word, said, err := lease.Said(ctx, g.project, app, history)
 	if err != nil {
 		return err
 	}
-	if said { // of whom no lease will ever be kept
-		asked[word.Site] = true
-	}
-	for _, e := range history {
-		site := e.Claim.Site
-		if asked[site] {
+	for _, site := range lease.Holders(history, movers) {
+		if site == g.site || said && site == word.Site { // of whom no lease will ever be kept
 			continue
 		}
-		asked[site] = true
-		_, kept, err := lease.Leased(ctx, g.project, app, site, history)
+		_, kept, err := lease.Leased(ctx, g.project, app, site, history, movers)
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ const (
 
 // kinds are those of a project's directories beside what locks cover.
 var kinds = map[string]kind{
-	"epochs": decided, "kept": decided, "stopped": decided, "apps": decided, "plans": decided, "runs": decided,
+	"epochs": decided, "kept": decided, "stopped": decided, "moved": decided, "apps": decided, "plans": decided, "runs": decided,
 	"ended": once, "abandoned": once, "reports": once, "signing": once, "indexes": once,
 	"authorities": once, "consoles": once, "console": once,
 	"sites": living, "facts": living, "vantage": living,

@@ -81,7 +81,7 @@ func Covers(key string) bool {
 	}
 	last := parts[len(parts)-1]
 	switch parts[2] {
-	case "project.json", "keyring", "keys", "manifests", "epochs", "apps", "runs":
+	case "project.json", "keyring", "keys", "manifests", "epochs", "moved", "apps", "runs":
 		return true
 	case "objects":
 		return last != "begin"
@@ -151,7 +151,7 @@ func Extend(ctx context.Context, p *vault.Project, store vault.Store, policy Pol
 // kept are the prefixes under which everything is kept.
 func kept(ctx context.Context, p *vault.Project) ([]string, error) {
 	root := p.Root()
-	all := []string{"davit.json", "copy.json", "promotion.json", root + "project.json", root + "keyring/", root + "keys/", root + "epochs/", root + "apps/", root + "runs/"}
+	all := []string{"davit.json", "copy.json", "promotion.json", root + "project.json", root + "keyring/", root + "keys/", root + "epochs/", root + "moved/", root + "apps/", root + "runs/"}
 	apps, err := p.Apps(ctx)
 	if err != nil {
 		return nil, err
