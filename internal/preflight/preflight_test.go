@@ -144,6 +144,27 @@ func TestAStrangerThatAWordIsAbout(t *testing.T) {
 	}
 }
 
+// A site that came over from a lost vault without a claim has nothing to prove where it
+// is the target, where it says that it stops the application, and where it held it since;
+// the control is among the checks.
+func TestAMovedSiteThatIsNoMatter(t *testing.T) {
+	for name, prepare := range map[string]func(in *preflight.Input){
+		"the target": func(in *preflight.Input) { in.Needs[0].Moved = []string{"west"} },
+		"stops it": func(in *preflight.Input) {
+			in.Sites["south"] = site("south")
+			in.Sites["south"].Roles = map[string]string{"shop": "Superseded"}
+			in.Needs[0].Moved = []string{"south"}
+		},
+		"holds it": func(in *preflight.Input) { in.Needs[0].Moved = []string{"east"} },
+	} {
+		in := good()
+		prepare(in)
+		if found := preflight.Judge(in); preflight.Worst(found) != preflight.OK {
+			t.Errorf("%s: %+v", name, found)
+		}
+	}
+}
+
 // Each case makes one thing wrong: its check says so, and no other does.
 func TestChecks(t *testing.T) {
 	for _, c := range []struct {
@@ -174,6 +195,16 @@ func TestChecks(t *testing.T) {
 		{"epoch deleted", "epochs", preflight.Fail, "of 2 epochs 1 are", func(in *preflight.Input) { in.Needs[0].Epochs = in.Needs[0].Epochs[1:] }},
 		{"two active", "epochs", preflight.Fail, "east and west all believe", func(in *preflight.Input) { in.Sites["west"].Roles["shop"] = "Active" }},
 		{"held elsewhere", "epochs", preflight.Fail, "others are at site east", func(in *preflight.Input) { in.Needs[0].Epochs[1].Site = "west" }},
+		{"a moved site may run it", "epochs", preflight.Warn, "held it in the lost vault", func(in *preflight.Input) { in.Needs[0].Moved = []string{"north"} }},
+		{"a moved site stands by", "epochs", preflight.Warn, "held it in the lost vault", func(in *preflight.Input) { // by a davit that does not know
+			in.Sites["south"] = site("south")
+			in.Sites["south"].Roles = map[string]string{"shop": "Standby"}
+			in.Needs[0].Moved = []string{"south"}
+		}},
+		{"a cluster is called nobody", "epochs", preflight.Fail, "a cluster bears the name nobody", func(in *preflight.Input) {
+			in.Plan.Sites = append(in.Plan.Sites, plan.Site{Name: "nobody"})
+			in.Needs[0].Epochs[0].Site, in.Needs[0].Epochs[0].Shared = "nobody", true
+		}},
 		{"a stranger held it", "epochs", preflight.Warn, "site north held it once", func(in *preflight.Input) { in.Needs[0].Epochs[0].Site = "north" }},
 		{"no point", "recovery-point", preflight.Fail, "has no point", func(in *preflight.Input) { in.Needs[0].Why = "has no point" }},
 		{"old point", "recovery-point", preflight.Fail, "10m beyond its RPO of 10m", func(in *preflight.Input) { in.Needs[0].Instant = now.Add(-20 * time.Minute) }},

@@ -457,6 +457,76 @@ func TestOthersKnowledge(t *testing.T) {
 	}
 }
 
+// TestNoted: what a site held and does not go on with it notes, so that runs ask it; what it
+// goes on with it has claimed. Foreseen, nothing is written.
+func TestNoted(t *testing.T) {
+	for name, c := range map[string]struct {
+		app  App
+		want bool
+	}{
+		"goes on":               {App{Name: "shop", Seen: 2, Held: 2}, false},
+		"never held it":         {App{Name: "shop", Seen: 3}, false},
+		"ran under a lease":     {App{Name: "shop", Seen: 2, Held: 2, Leased: true}, true},
+		"superseded":            {App{Name: "shop", Seen: 3, Held: 2}, true},
+		"the copy knows better": {App{Name: "shop", Seen: 1, Held: 1}, true},
+		"more than it knew of":  {App{Name: "shop", Seen: 1, Held: 2, Leased: true}, true},
+	} {
+		s := newScene(t)
+		foreseen, err := s.promoter(&mortal{s.store, 0}, east).Foresee(t.Context(), []App{c.app})
+		s.check(err)
+		i := slices.IndexFunc(foreseen, func(o Outcome) bool { return o.App == "shop" })
+		got, record, err := s.move(s.store, east, c.app)
+		s.check(err)
+		movers, err := lease.Movers(t.Context(), s.open(), "")
+		s.check(err)
+		if foreseen[i].Noted != c.want || got["shop"].Noted != c.want || len(movers["shop"]) > 0 != c.want || len(movers["crm"]) > 0 {
+			t.Errorf("%s: %+v, %v", name, got["shop"], movers)
+		}
+		if !c.want {
+			continue
+		}
+		m, err := lease.ReadMoved(t.Context(), s.open(), "shop", lease.Mover(east))
+		if err != nil || m.Lost != s.of || m.Request != "promotion-"+record.ID || m.Held != c.app.Held || m.Seen < m.Held || m.Leased != c.app.Leased {
+			t.Errorf("%s: %+v, %v", name, m, err)
+		}
+		s.check(lease.Verify(t.Context(), s.open(), nil))
+	}
+	s := newScene(t) // another has claimed it
+	_, _, err := s.move(s.store, west, App{Name: "shop", Seen: 3, Held: 3})
+	s.check(err)
+	got, _, err := s.move(s.store, east, App{Name: "shop", Seen: 2, Held: 2})
+	if movers, e := lease.Movers(t.Context(), s.open(), ""); err != nil || e != nil || !got["shop"].Noted || !slices.Equal(movers["shop"], []lease.Mover{lease.Mover(east)}) {
+		t.Errorf("%+v, %v, %v, %v", got["shop"], movers, err, e)
+	}
+}
+
+// TestNotedKilled at every write: whenever the command says that all is settled, it is
+// noted; and what a try wrote that died, the next takes up, also one that claims after all.
+func TestNotedKilled(t *testing.T) {
+	leased := []App{{Name: "fresh", Seen: 1, Held: 1, Leased: true}, {Name: "shop", Seen: 2, Held: 2, Leased: true}}
+	first := newScene(t)
+	first.margin = 1
+	for lives := 0; ; lives++ {
+		for _, goOn := range []bool{false, true} {
+			s := first.again()
+			_, _, died := s.move(&mortal{s.store, lives}, east, leased...)
+			apps := slices.Clone(leased)
+			apps[1].Leased = !goOn
+			got, _, err := s.move(s.store, east, apps...)
+			s.check(err)
+			movers, err := lease.Movers(t.Context(), s.open(), "")
+			s.check(err)
+			if len(movers["fresh"]) != 1 || !goOn && len(movers["shop"]) != 1 || (got["shop"].Verdict == Here) != goOn {
+				t.Fatalf("killed at write %d, goes on %v: %v, %+v", lives, goOn, movers, got["shop"])
+			}
+			s.check(lease.Verify(t.Context(), s.open(), nil))
+			if died == nil && goOn {
+				return
+			}
+		}
+	}
+}
+
 // TestForeseeOverruled says which site is stopped, and what of it is not offered.
 func TestForeseeOverruled(t *testing.T) {
 	s := newScene(t)

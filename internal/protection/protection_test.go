@@ -438,6 +438,40 @@ func TestStanding(t *testing.T) {
 	check(r.west, v1alpha1.RoleActive, 2)
 }
 
+// TestStandingOfAMovedSite: it held the application in a lost vault, and did not go on
+// with it here. Else it would take itself for a standby, stop nothing, and prove nothing.
+func TestStandingOfAMovedSite(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	west := New(Options{Project: r.project, Site: "west", ClusterID: "w"})
+	check := func(when string, want v1alpha1.Role, held int64) {
+		t.Helper()
+		s, err := west.Standing(t.Context(), "shop")
+		if err != nil || s.Role != want || s.Held != held {
+			t.Errorf("%s: %+v, %v; want %s with %d", when, s, err, want, held)
+		}
+	}
+	check("it never held it", v1alpha1.RoleStandby, 0)
+	m := lease.Moved{Application: "shop", Site: "west", Cluster: "w", Lost: "lost", Request: "promotion-1", Held: 7, Seen: 8, At: time.Now()}
+	if err := lease.Note(t.Context(), r.project, m); err != nil {
+		t.Fatal(err)
+	}
+	check("numbers that went back", v1alpha1.RoleSuperseded, 0)
+	for n := int64(2); n < 10; n++ {
+		c := lease.Claim{Site: "east", Cluster: r.east.Identity().Cluster, Request: fmt.Sprint("again-", n)}
+		if _, err := lease.New(r.project).Claim(t.Context(), "shop", n, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("it came over", v1alpha1.RoleSuperseded, 7)
+	if _, err := lease.New(r.project).Claim(t.Context(), "shop", 10, lease.Claim{Site: "west", Cluster: "w", Request: "take-over"}); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := west.Standing(t.Context(), "shop"); err != nil || s.Role != v1alpha1.RoleActive || s.Held != s.Current.Number {
+		t.Errorf("it took it over: %+v, %v", s, err)
+	}
+}
+
 func TestExpireKeepsWhatItMust(t *testing.T) {
 	r := newRig(t)
 	r.claim()

@@ -229,6 +229,31 @@ func TestMoveKilled(t *testing.T) {
 	}
 }
 
+// TestNotedBeforeMoved: killed right before it changes anything of this site, which then
+// follows the lost vault still, what the site ran stands in the promoted one.
+func TestNotedBeforeMoved(t *testing.T) {
+	s := newSite(t)
+	shop := &v1alpha1.Application{}
+	s.check(s.c.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}, shop))
+	shop.Status.Lease = &v1alpha1.LeaseStatus{Epoch: 3}
+	s.check(s.c.Update(t.Context(), shop))
+	s.stores[firstURL], s.lives = nil, 0
+	if err := s.run("second", "--yes"); !errors.Is(err, errDied) {
+		t.Fatal(err)
+	}
+	ring := s.keyring()
+	marker, _, err := vault.Identify(t.Context(), s.stores[secondURL])
+	s.check(err)
+	if ring.VaultID == marker.ID {
+		t.Fatal("this site is moved: this proves nothing")
+	}
+	p, err := vault.OpenProject(t.Context(), s.stores[secondURL], "default", ring.Identity)
+	s.check(err)
+	if held, err := lease.HeldLost(t.Context(), p, "shop", lease.Identity{Site: "east", Cluster: "a"}); err != nil || held != 3 {
+		t.Errorf("it held %d, %v", held, err)
+	}
+}
+
 func moveKilled(t *testing.T, locked bool) {
 	for lives := 0; ; lives++ {
 		s := newSite(t)
@@ -300,6 +325,21 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
+// TestASiteThatIsCalledNobody is not moved: its proofs would be taken for those of sites
+// that nothing can ask.
+func TestASiteThatIsCalledNobody(t *testing.T) {
+	s := newSite(t)
+	s.check(s.c.Delete(t.Context(), &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: "east"}}))
+	s.check(s.c.Create(t.Context(), &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: promotion.Nobody, Labels: map[string]string{install.LocalLabel: "true"}}}))
+	s.stores[firstURL] = nil
+	if err := s.run("second", "--yes"); !exit.IsRefusal(err) || !strings.Contains(err.Error(), "called nobody") {
+		t.Error(err)
+	}
+	if _, err := promotion.Read(t.Context(), s.stores[secondURL]); !errors.Is(err, vault.ErrNotFound) {
+		t.Errorf("something was written: %v", err)
+	}
+}
+
 // TestLeased: what ran under a lease is stopped, and another site may have taken it
 // over. It goes on by a person's word only; the control is TestDryRun.
 func TestLeased(t *testing.T) {
@@ -331,6 +371,17 @@ func TestLeased(t *testing.T) {
 		current := s.current()
 		if mine := (lease.Identity{Site: "east", Cluster: "a"}).Made(current.Claim); mine != c.mine || current.Number <= 3 {
 			t.Errorf("%v: shop is of %+v", c.args, current)
+		}
+		held, err := lease.HeldLost(t.Context(), s.promoted(), "shop", lease.Identity{Site: "east", Cluster: "a"})
+		if err != nil || (held == 3) == c.mine || strings.Contains(s.said, "runs want its proof") == c.mine {
+			t.Errorf("%v: it held %d, %v: %s", c.args, held, err, s.said)
+		}
+		if c.mine {
+			continue
+		}
+		s.check(s.run("main", "--lost-stopped", "--dry-run"))
+		if !strings.Contains(s.said, "not about east, which noted that they held it") {
+			t.Errorf("%v: %s", c.args, s.said)
 		}
 	}
 }

@@ -59,7 +59,7 @@ type Vouched struct {
 	Before string `json:"before,omitempty"`
 	// Noted are the sites that said, as they came over, that they held it in the lost
 	// vault. Runs ask them by name, and the word is not about them.
-	Noted []string `json:"noted,omitempty"`
+	Noted  []string `json:"noted,omitempty"`
 	nobody lease.Epoch
 	newest lease.Epoch
 }

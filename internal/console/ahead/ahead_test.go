@@ -113,7 +113,8 @@ func TestFaults(t *testing.T) {
 }
 
 // TestAWordIsNoProof: what nobody holds any more of a lost vault is asked for until a
-// person says for good that it has stopped, and the fence is none all the same.
+// person says for good that it has stopped, and the fence is none all the same. Of a site
+// that came over, and noted that it held it, the word says nothing.
 func TestAWordIsNoProof(t *testing.T) {
 	p := filled(t)
 	epochs := lease.New(p)
@@ -123,7 +124,8 @@ func TestAWordIsNoProof(t *testing.T) {
 	check(t, err)
 	_, err = epochs.Claim(t.Context(), "shop", current.Number+2, lease.Claim{Site: "east", Cluster: "e", Request: "r"})
 	check(t, err)
-	for _, want := range []string{"east nobody", "east"} {
+	check(t, lease.Note(t.Context(), p, lease.Moved{Application: "shop", Site: "moved", Cluster: "m", Lost: "lost", Request: "promotion-1", Held: 1, Seen: 1, At: now}))
+	for _, want := range []string{"east moved nobody", "east moved"} {
 		shop, _ := read(t, p).Plan("shop")
 		if got := strings.Join(shop.Unproven, " "); got != want || shop.Fence != "none (forced)" {
 			t.Errorf("unproven %q, want %q; fence %s", got, want, shop.Fence)

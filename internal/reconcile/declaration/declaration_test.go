@@ -188,6 +188,7 @@ func TestWhatIsNotDeclared(t *testing.T) {
 		"claimed, but not held":    {func(w *world) { w.claim(1, "east", lease.ArmedRequest+"x", lease.ArmedReason+"shop", terms) }, all, ReasonMissing, "no lease of db"},
 		"a former holder is free":  {func(w *world) { w.claim(1, "north", "first", "", nil); w.arm(2, "east") }, all, ReasonMissing, "no lease of db"},
 		"a lost vault's may run":   {func(w *world) { w.promoted(); w.arm(2, "east") }, all, ReasonMissing, "no lease of db"},
+		"a moved site may run":     {func(w *world) { w.arm(1, "east"); w.moved("north") }, all, ReasonMissing, "no lease of db"},
 		"it came by a failover":    {func(w *world) { w.claim(1, "east", "run-1", "failover", terms); w.keep(1, "east") }, all, ReasonMissing, "never automatic"},
 		"a run is under way":       {func(w *world) { w.arm(1, "east"); w.begin("other") }, all, ReasonRun, "run other is not over"},
 		"a run ended a moment ago": {func(w *world) { w.arm(1, "east"); w.end("other") }, all, ReasonBlocked, "until 2026-11-27T09:00:00Z"},
@@ -233,6 +234,29 @@ func (w *world) promoted() {
 	c := lease.Claim{Site: "nobody", Cluster: "lost", Holder: "ann", Request: "promotion-1", Promotion: &lease.Promotion{From: "lost"}, At: w.now}
 	if _, err := lease.New(w.project).Claim(w.t.Context(), "db", 1, c); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// moved has a site note that it held db in a lost vault.
+func (w *world) moved(site string) {
+	w.t.Helper()
+	m := lease.Moved{Application: "db", Site: site, Cluster: "of-" + site, Lost: "lost", Request: "promotion-1", Held: 2, Seen: 3, At: w.now}
+	if err := lease.Note(w.t.Context(), w.project, m); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestAMovedSiteThatTakesOver needs no lease of its own; the control is in
+// TestWhatIsNotDeclared.
+func TestAMovedSiteThatTakesOver(t *testing.T) {
+	w := newWorld(t, shop())
+	w.arm(1, "east")
+	w.moved("west")
+	w.play(40*time.Second, declare.Alive, "west", "witness")
+	w.play(50*time.Second, declare.Lost, "west", "witness")
+	if runs := w.runs(); len(runs) != 1 {
+		c, _ := w.says()
+		t.Errorf("%d runs: %+v", len(runs), c)
 	}
 }
 
