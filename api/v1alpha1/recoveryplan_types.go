@@ -402,10 +402,14 @@ type PlanConditions struct {
 }
 
 // PlanCall is an HTTP call.
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('^[A-Za-z]+://[^/?#]*@')",message="the url holds a user or a password: take them from a Secret, as a header"
+// +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)[?&](access_token|token|api_key|apikey|password|passwd|secret|client_secret|sig|signature)=')",message="the url holds a secret: take it from a Secret, as a header or the body"
+// +kubebuilder:validation:XValidation:rule="!has(self.body) || !has(self.bodyFrom)",message="say one of body and bodyFrom"
 type PlanCall struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16
 	Method string `json:"method"`
+	// URL is written into journals and logs: it may hold no secret.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	URL string `json:"url"`
@@ -413,6 +417,47 @@ type PlanCall struct {
 	// +kubebuilder:validation:Minimum=100
 	// +kubebuilder:validation:Maximum=599
 	Expect int `json:"expect"`
+	// Headers of the request.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Headers []PlanHeader `json:"headers,omitempty"`
+	// Body is sent as it is written here.
+	// +optional
+	// +kubebuilder:validation:MaxLength=65536
+	Body string `json:"body,omitempty"`
+	// BodyFrom is the key of a Secret whose value is the body, where it holds a secret.
+	// +optional
+	BodyFrom *PlanSecretKey `json:"bodyFrom,omitempty"`
+}
+
+// PlanHeader is a header of a request. What is secret comes from a Secret.
+// +kubebuilder:validation:XValidation:rule="has(self.from) || has(self.value)",message="a header needs value or from"
+// +kubebuilder:validation:XValidation:rule="has(self.from) || !(self.name.lowerAscii() in ['authorization', 'proxy-authorization', 'cookie'])",message="take what it says from a Secret: from"
+type PlanHeader struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`
+	Name string `json:"name"`
+	// Value is what the header says; with from, what it says before the Secret's
+	// value, such as "Bearer ".
+	// +optional
+	// +kubebuilder:validation:MaxLength=4096
+	Value string `json:"value,omitempty"`
+	// From is the key of a Secret whose value it says.
+	// +optional
+	From *PlanSecretKey `json:"from,omitempty"`
+}
+
+// PlanSecretKey is one key of a Secret in davit-system.
+type PlanSecretKey struct {
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Secret string `json:"secret"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key"`
 }
 
 // PlanCheck is a probe.

@@ -357,7 +357,7 @@ func (s *Site) told(inner execute.Actuator) execute.Actuator {
 		}
 		if c := o.Step.Call; c != nil {
 			told := *c
-			told.Header = map[string]string{"Davit-Drill": "true", "Davit-Sandbox-Namespaces": strings.Join(pairs, ",")}
+			told.Told = map[string]string{"Davit-Drill": "true", "Davit-Sandbox-Namespaces": strings.Join(pairs, ",")}
 			o.Step.Call = &told
 		}
 		return inner.Do(ctx, o)

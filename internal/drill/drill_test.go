@@ -57,7 +57,7 @@ func TestADrillTouchesNoSource(t *testing.T) {
 		plan.KindCatchUp, plan.KindSuspend, plan.KindResume, plan.KindInfra, plan.KindDNS, plan.KindGate, plan.KindCommand, plan.KindHTTP, plan.KindOutside,
 	} {
 		live[k] = execute.Func(func(_ context.Context, o execute.Order) execute.Answer {
-			if c := o.Step.Command; c != nil && c.Env["DAVIT_DRILL"] != "true" || o.Step.Call != nil && o.Step.Call.Header["Davit-Drill"] != "true" {
+			if c := o.Step.Command; c != nil && c.Env["DAVIT_DRILL"] != "true" || o.Step.Call != nil && (o.Step.Call.Told["Davit-Drill"] != "true" || len(o.Step.Call.Headers) != 1) {
 				t.Errorf("%s does not know that it is a drill", k)
 			}
 			asked = append(asked, k)
@@ -72,7 +72,7 @@ func TestADrillTouchesNoSource(t *testing.T) {
 			o.Step.Command = &plan.Command{Image: "x"}
 		}
 		if k == plan.KindHTTP {
-			o.Step.Call = &plan.Call{}
+			o.Step.Call = &plan.Call{Headers: []plan.Header{{Name: "Accept", Value: "text/plain"}}}
 		}
 		answer := kinds.Do(t.Context(), o)
 		if refused := answer.Outcome == failover.Refused; !refused && !slices.Contains([]plan.Kind{plan.KindCommand, plan.KindHTTP, plan.KindInfra, plan.KindOutside, plan.KindDNS, plan.KindGate}, k) {

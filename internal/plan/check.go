@@ -409,6 +409,7 @@ func (c *checker) stepNeeds(where string, s Step) {
 		c.approvers(where, *s.Approvers)
 	}
 	c.infrastructure(where, s)
+	c.call(where, s.Call)
 	commands := s.Kind == KindCommand || s.Kind == KindHTTP || s.Kind == KindInfra && s.Command != nil
 	if s.Undo != nil && (s.Undo.Image == "" || !commands) {
 		c.say(where, "its undo cannot be used", "give undo an image, and only to steps that run a command or make a call")

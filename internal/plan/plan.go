@@ -188,15 +188,6 @@ type Command struct {
 	Secrets []string          `json:"secrets,omitempty"` // names of Secrets, as environment
 }
 
-// Call is an HTTP call.
-type Call struct {
-	Method string `json:"method"`
-	URL    string `json:"url"`
-	Expect int    `json:"expect"` // status
-	// Header is what Davit adds: that it is a drill.
-	Header map[string]string `json:"header,omitempty"`
-}
-
 // Check is a probe of something that should answer.
 type Check struct {
 	Kind    CheckKind     `json:"kind"`

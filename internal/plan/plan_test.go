@@ -170,6 +170,36 @@ func external(p *plan.Plan) *plan.Record {
 }
 
 // TestProblems breaks the plan in one place each, and wants that said, exactly.
+// calling makes a step one that calls, and harms the call.
+func calling(harm func(*plan.Call)) func(*plan.Plan) {
+	return func(p *plan.Plan) {
+		c := &plan.Call{Method: "POST", URL: "https://api.example.com/switch?to=west", Expect: 202, Body: `{"to":"west"}`, Headers: []plan.Header{
+			{Name: "Content-Type", Value: "application/json"}, {Name: "Authorization", Value: "Bearer ", From: &plan.SecretKey{Secret: "pool", Key: "token"}},
+		}}
+		harm(c)
+		p.Steps[1].Kind, p.Steps[1].Command, p.Steps[1].Undo, p.Steps[1].Call = plan.KindHTTP, nil, nil, c
+	}
+}
+
+// TestACallIsWell: the control of what is said of calls. What changes in one is told by
+// the header's name.
+func TestACallIsWell(t *testing.T) {
+	before, now := shop(), shop()
+	calling(func(*plan.Call) {})(before)
+	calling(func(c *plan.Call) { c.Headers[1].From.Key, c.Body = "newer", "" })(now)
+	for _, problem := range append(before.Check(), now.Check()...) {
+		t.Error(problem)
+	}
+	var got []string
+	for _, c := range plan.Diff(before, now) {
+		got = append(got, c.String())
+	}
+	want := []string{`- steps[warm].call.body: {"to":"west"}`, "~ steps[warm].call.headers[Authorization].from.key: token → newer"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestProblems(t *testing.T) {
 	tests := []struct {
 		mutate func(p *plan.Plan)
@@ -248,6 +278,19 @@ func TestProblems(t *testing.T) {
 		{infra(func(s *plan.Step) {
 			s.Terraform.ConfigMap, s.Terraform.Module = "", "git::https://ci:hunter2@git.example.com/infra.git//west?ref=v3"
 		}), `step "warm": its module's address has a password, which terraform shows in errors: write the address without it, and give git its credentials by a Secret: GIT_CONFIG_COUNT and what belongs to it, or an image that has a helper`},
+		{calling(func(c *plan.Call) { c.URL = "api.example.com/switch" }), `step "warm": its url cannot be called: write http:// or https://, a host and a path`},
+		{calling(func(c *plan.Call) { c.URL = "https://davit:hunter2@api.example.com/" }), `step "warm": its url holds a user or a password: put them into a Secret, and have a header taken from it (from)`},
+		{calling(func(c *plan.Call) { c.URL = "https://api.example.com/?to=west&API_Key=hunter2" }), `step "warm": its url holds a secret, as "API_Key": put it into a Secret, and have a header (from) or the body (bodyFrom) taken from it`},
+		{calling(func(c *plan.Call) { c.Headers[0].Name = "X: Y" }), `step "warm", header "X: Y": no header can have that name: use letters, digits and dashes`},
+		{calling(func(c *plan.Call) { c.Headers[0].Name, c.Headers[0].From = "AUTHORIZATION", c.Headers[1].From }), `step "warm", header "Authorization": it is there twice: remove one of them`},
+		{calling(func(c *plan.Call) { c.Headers[0].Name = "Davit-Drill" }), `step "warm", header "Davit-Drill": it is said by Davit itself: remove it`},
+		{calling(func(c *plan.Call) { c.Headers[0].Value = "a\r\nX: y" }), `step "warm", header "Content-Type": its value has a line end or another control character: write it in one line`},
+		{calling(func(c *plan.Call) { c.Headers[0].Value = "" }), `step "warm", header "Content-Type": it says nothing: give value, or from`},
+		{calling(func(c *plan.Call) { c.Headers[1].From = nil }), `step "warm", header "Authorization": what it says is secret, and stands in the plan: put it into a Secret, and have it taken from there (from)`},
+		{calling(func(c *plan.Call) { c.Headers[1].From.Key = "" }), `step "warm", header "Authorization": from names no key of a Secret: give secret and key`},
+		{calling(func(c *plan.Call) { c.BodyFrom = &plan.SecretKey{Secret: "pool", Key: "body"} }), `step "warm": it has two bodies: leave one of body and bodyFrom out`},
+		{calling(func(c *plan.Call) { c.Body, c.BodyFrom = "", &plan.SecretKey{Secret: "pool"} }), `step "warm": bodyFrom names no key of a Secret: give secret and key`},
+		{calling(func(c *plan.Call) { c.Expect = 0 }), `step "warm": it has no call with a method, a URL and the status to expect: give one`},
 		{infra(func(s *plan.Step) { s.Timeout = time.Minute }), `step "warm": it waits 1m0s for a lock, and has 1m0s in all: give it a longer timeout, or a shorter lockTimeout`},
 		{infra(func(s *plan.Step) { s.Terraform.Backend = map[string]string{"a=b": "c"} }), `step "warm": its backend has a key "a=b": write KEY: VALUE`},
 		{infra(func(s *plan.Step) { s.Undo = &plan.Command{Image: "i"} }), `step "warm": its undo cannot be used: give undo an image, and only to steps that run a command or make a call`},

@@ -311,6 +311,7 @@ func Secrets(p *plan.Plan) []string {
 				all = append(all, c.Secrets...)
 			}
 		}
+		all = append(all, s.Call.Secrets()...)
 		if s.Record != nil {
 			all = append(all, s.Record.Secret)
 		}

@@ -76,6 +76,13 @@ func terraform(configMap string, verbs ...plan.Verb) plan.Step {
 	return plan.Step{Name: "net", Kind: plan.KindInfra, Verbs: verbs, Terraform: &plan.Terraform{Image: "registry.example.com/tf:1", ConfigMap: configMap}}
 }
 
+// call has the plan make a call with what a Secret has.
+func call(in *preflight.Input) {
+	in.Plan.Steps = append(in.Plan.Steps, plan.Step{Name: "switch", Kind: plan.KindHTTP, Call: &plan.Call{
+		Headers: []plan.Header{{Name: "Accept", Value: "text/plain"}, {Name: "Authorization", From: &plan.SecretKey{Secret: "pool", Key: "token"}}}, BodyFrom: &plan.SecretKey{Secret: "dns-key", Key: "name"},
+	}})
+}
+
 // flux gives a site Kustomizations.
 func flux(s *preflight.Site, all ...string) {
 	s.APIs[plan.Kustomizations] = []string{"v1"}
@@ -352,6 +359,11 @@ func TestChecks(t *testing.T) {
 			in.Plan.Steps = append(in.Plan.Steps, s)
 			in.Sites["west"].Rights.Steps["get machinedeployments.cluster.x-k8s.io in fleet"] = true
 			in.Sites["west"].Rights.Steps["patch machinedeployments.cluster.x-k8s.io in fleet"] = false
+		}},
+		{"no secret of a call", "steps", preflight.Fail, "names Secret pool", call},
+		{"a call's secret may not be read", "rights", preflight.Fail, `step "switch" takes rights that davit-restore has not: get secrets in davit-system`, func(in *preflight.Input) {
+			call(in)
+			in.Sites["west"].Rights.Steps["get secrets in davit-system"] = false
 		}},
 		{"no secret", "steps", preflight.Fail, "names Secret dns-key", func(in *preflight.Input) { in.Sites["west"].Secrets = nil }},
 		{"server refuses", "dns", preflight.Fail, "ns1:53: BADKEY", func(in *preflight.Input) { in.Names[0].Err, in.Names[0].Refused = "BADKEY", true }},

@@ -23,7 +23,7 @@ type Right struct {
 func (r Right) String() string { return r.Verb + " " + r.Resource + " in " + r.Namespace }
 
 // StepRights are the rights that a plan's own steps take, beyond those of a restore: to
-// make Jobs, follow them and read what they say; to ask a management cluster of Cluster API
+// make Jobs, follow them and read what they say; to read what a call takes from Secrets; to ask a management cluster of Cluster API
 // that the target itself is. One elsewhere is asked with the rights of its kubeconfig, which
 // a drill shows.
 func StepRights(p *plan.Plan) []Right {
@@ -52,6 +52,9 @@ func stepRights(s plan.Step) []Right {
 		add(system, "jobs.batch", "create", "get", "list")
 		add(system, "pods", "list")
 		add(system, "pods/log", "get")
+	}
+	if len(s.Call.Secrets()) > 0 {
+		add(system, "secrets", "get")
 	}
 	a := s.ClusterAPI
 	switch {

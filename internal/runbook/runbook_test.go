@@ -1,6 +1,7 @@
 package runbook_test
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -137,5 +138,36 @@ func TestBadPlan(t *testing.T) {
 	p.Applications[1].After = []string{"gone"}
 	if _, err := runbook.Make(runbook.Input{Plan: p, Verb: plan.Failover}); err == nil {
 		t.Error("a plan with problems has a runbook")
+	}
+}
+
+// TestACallByHand is the run's: Bash reads what is secret from where the run does. It is
+// run with stand-ins, which say what they were given.
+func TestACallByHand(t *testing.T) {
+	p := shop()
+	p.Steps = []plan.Step{{Name: "switch", Kind: plan.KindHTTP, Timeout: time.Minute, After: []string{"ready/web"}, Call: &plan.Call{
+		Method: "POST", URL: "https://api.example.com/switch?to=west&now=1", Expect: 202, Body: `{"to": "it's west"}`, Headers: []plan.Header{
+			{Name: "Accept", Value: "text/plain"}, {Name: "Authorization", Value: "Bearer ", From: &plan.SecretKey{Secret: "pool", Key: "api.token"}},
+		},
+	}}}
+	text := book(t, runbook.Input{Plan: p, Verb: plan.Failover, From: "east", To: "west"}).Markdown()
+	for _, want := range []string{"curl -sS", "kubectl -n davit-system get secret pool -o go-template='{{index .data \"api.token\" | base64decode}}'", "It prints 202.", "secret from pool of davit-system"} {
+		if !strings.Contains(text, want) {
+			t.Fatalf("%q is not in it:\n%s", want, text)
+		}
+	}
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("no bash here")
+	}
+	i := strings.Index(text, "curl -sS")
+	line, _, _ := strings.Cut(text[i:], "\n")
+	const standIns = `kubectl() { [ "$*" = "-n davit-system get secret pool -o go-template={{index .data \"api.token\" | base64decode}}" ] && printf 'hunter2\n'; }
+curl() { for a; do case $a in @/dev/fd/*) cat "${a#@}";; *) printf '%s\n' "$a";; esac; done; }
+`
+	out, err := exec.CommandContext(t.Context(), bash, "-c", standIns+line).CombinedOutput()
+	want := "-sS\n-o\n/dev/null\n-w\n%{http_code}\\n\n-X\nPOST\n-H\nAccept: text/plain\n-H\nAuthorization: Bearer hunter2\n-H\nContent-Type:\n--data-raw\n{\"to\": \"it's west\"}\nhttps://api.example.com/switch?to=west&now=1\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v: %q, want %q", err, out, want)
 	}
 }

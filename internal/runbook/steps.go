@@ -192,8 +192,11 @@ func own(s plan.Step, to string) Item {
 		}
 		item.See = "It exits with 0."
 	case plan.KindHTTP:
-		item.Commands = []string{fmt.Sprintf("curl -sS -o /dev/null -w '%%{http_code}\\n' -X %s %s", s.Call.Method, quote(s.Call.URL))}
+		item.Commands = []string{curl(s.Call)}
 		item.See = fmt.Sprintf("It prints %d.", s.Call.Expect)
+		if secrets := s.Call.Secrets(); len(secrets) > 0 {
+			item.Why += " It takes what is secret from " + strings.Join(secrets, ", ") + " of davit-system."
+		}
 	case plan.KindManual, plan.KindApproval:
 		item.Why, item.See = s.Prompt, "It is done, and whoever did it says so."
 		if s.Approvers != nil {
@@ -203,6 +206,39 @@ func own(s plan.Step, to string) Item {
 		item.Commands = []string{"kubectl get " + quote(s.Object) + " -A    # " + string(s.Kind) + " it, as its tool has it"}
 	}
 	return item
+}
+
+// curl makes a call as a run does, in Bash. What is secret goes from the Secret to it alone:
+// neither the page nor the list of processes has it.
+func curl(c *plan.Call) string {
+	line := "curl -sS -o /dev/null -w '%{http_code}\\n' -X " + quote(c.Method)
+	if c.Method == "HEAD" {
+		line = "curl -sS -o /dev/null -w '%{http_code}\\n' --head"
+	}
+	typed := false
+	for _, h := range c.Headers {
+		typed = typed || strings.EqualFold(h.Name, "Content-Type")
+		if h.From == nil {
+			line += " -H " + quote(h.Name+": "+h.Value)
+			continue
+		}
+		line += fmt.Sprintf(" -H @<(printf '%%s%%s\\n' %s \"$(%s)\")", quote(h.Name+": "+h.Value), reading(*h.From))
+	}
+	if !typed && (c.Body != "" || c.BodyFrom != nil) {
+		line += " -H Content-Type:" // curl would say that it is a form
+	}
+	switch {
+	case c.BodyFrom != nil:
+		line = reading(*c.BodyFrom) + " | " + line + " --data-binary @-"
+	case c.Body != "":
+		line += " --data-raw " + quote(c.Body)
+	}
+	return line + " " + quote(c.URL)
+}
+
+// reading writes the value of a Secret's key.
+func reading(k plan.SecretKey) string {
+	return fmt.Sprintf("kubectl -n davit-system get secret %s -o go-template=%s", quote(k.Secret), quote(fmt.Sprintf("{{index .data %q | base64decode}}", k.Key)))
 }
 
 // infrastructure is made by the tool that the step names.

@@ -2,7 +2,9 @@ package standby
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,24 +21,33 @@ import (
 	"davit.dev/davit/internal/restore/shape"
 )
 
+// pool is a Secret with what a call needs; its token ends a line, as files do.
+var pool = `{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"davit-system","name":"pool"},"data":{"token":"` +
+	base64.StdEncoding.EncodeToString([]byte("token-of-the-step\n")) + `","body":"` + base64.StdEncoding.EncodeToString([]byte(`{"key":"routing-key-1"}`)) +
+	`","pem":"` + base64.StdEncoding.EncodeToString([]byte("one line\ntwo lines\n")) + `"}}`
+
 // TestAnHTTPStep: what was answered decides; what was not asked at all was not done, and
-// what was asked and not answered nobody knows.
+// what was asked and not answered nobody knows. What the call takes from a Secret arrives, and
+// nothing that is kept has it, though the server says it all.
 func TestAnHTTPStep(t *testing.T) {
 	var asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
+		body, _ := io.ReadAll(r.Body)
+		said := fmt.Sprintln(r.Header.Get("Authorization"), string(body), strings.Repeat(".", 1000))
 		switch r.URL.Path {
 		case "/switch":
-			if r.Method != http.MethodPost || r.Header.Get("Authorization") != "Bearer token-of-the-step" {
+			if r.Method != http.MethodPost || r.Header.Get("Authorization") != "Bearer token-of-the-step" || r.Header.Get("Content-Type") != "application/json" || !strings.HasPrefix(string(body), `{"`) {
 				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}
 			w.WriteHeader(http.StatusAccepted)
+			fmt.Fprintln(w, said)
 		case "/moved": // to follow it would be a call that nobody wrote down
 			http.Redirect(w, r, "/switch", http.StatusTemporaryRedirect)
 		case "/broken":
 			w.WriteHeader(http.StatusInternalServerError)
-			fmt.Fprintln(w, "the pool is busy"+strings.Repeat(".", 1000))
+			fmt.Fprintln(w, "the pool is busy", said)
 		case "/cut":
 			c, _, err := w.(http.Hijacker).Hijack()
 			if err == nil {
@@ -48,30 +59,43 @@ func TestAnHTTPStep(t *testing.T) {
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
 
+	from := func(key string) *plan.SecretKey { return &plan.SecretKey{Secret: "pool", Key: key} }
 	for _, tc := range []struct {
-		name, url string
-		want      failover.Outcome
-		note      string
-		asked     int64
+		name, url  string
+		token      *plan.SecretKey
+		body       string // empty: from the Secret
+		want       failover.Outcome
+		note, said string
+		asked      int64
 	}{
-		{"it succeeds", server.URL + "/switch", failover.Done, "", 1},
-		{"it fails", server.URL + "/broken", failover.Refused, "status 500, not 202: the pool is busy", 1},
-		{"it is sent elsewhere", server.URL + "/moved", failover.Refused, "status 307, not 202", 1},
-		{"nobody listens", closed.URL, failover.Refused, "refused", 0},
-		{"the answer is lost", server.URL + "/cut", failover.NoAnswer, "EOF", 1},
+		{"it succeeds", server.URL + "/switch", from("token"), `{"to":"west"}`, failover.Done, "", `status 202` + "\n" + `Bearer *** {"to":"west"} ...`, 1},
+		{"it is all secret", server.URL + "/switch", from("token"), "", failover.Done, "", "status 202\nBearer *** *** ...", 1},
+		{"it fails", server.URL + "/broken", from("token"), "", failover.Refused, "status 500, not 202: the pool is busy Bearer *** *** ...", "status 500\nthe pool", 1},
+		{"it is sent elsewhere", server.URL + "/moved", from("token"), "x", failover.Refused, "status 307, not 202", "status 307", 1},
+		{"nobody listens", closed.URL, from("token"), "x", failover.Refused, "refused", "", 0},
+		{"the answer is lost", server.URL + "/cut", from("token"), "x", failover.NoAnswer, "EOF", "", 1},
+		{"there is no Secret", server.URL + "/switch", &plan.SecretKey{Secret: "gone", Key: "token"}, "x", failover.Refused, "was not sent: read Secret davit-system/gone", "", 0},
+		{"it has no such key", server.URL + "/switch", from("tokn"), "x", failover.Refused, "was not sent: Secret davit-system/pool has no key tokn", "", 0},
+		{"no header can say it", server.URL + "/switch", from("pem"), "x", failover.Refused, "key pem of Secret pool has more than one line", "", 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			asked.Store(0)
-			s := New(Options{Recovery: recovery.Deps{Cluster: newMemory(t)}})
+			s := New(Options{Recovery: recovery.Deps{Cluster: newMemory(t, pool)}})
 			step := plan.Step{Name: "switch", Kind: plan.KindHTTP, Timeout: time.Minute, Call: &plan.Call{
-				Method: http.MethodPost, URL: tc.url, Expect: http.StatusAccepted, Header: map[string]string{"Authorization": "Bearer token-of-the-step"},
+				Method: http.MethodPost, URL: tc.url, Expect: http.StatusAccepted, Body: tc.body,
+				Headers: []plan.Header{{Name: "content-type", Value: "application/json"}, {Name: "Authorization", Value: "Bearer ", From: tc.token}},
 			}}
+			if tc.body == "" {
+				step.Call.BodyFrom = from("body")
+			}
 			got := s.call(t.Context(), execute.Order{Action: failover.Act, Run: "r", Step: step})
-			if got.Outcome != tc.want || !strings.Contains(got.Note, tc.note) || asked.Load() != tc.asked || len(got.Note) > 400 {
+			if got.Outcome != tc.want || !strings.Contains(got.Note, tc.note) || !strings.HasPrefix(got.Said, tc.said) || asked.Load() != tc.asked || len(got.Note) > 400 {
 				t.Errorf("asked %d times: %+v", asked.Load(), got)
 			}
-			if strings.Contains(got.Note, "token-of-the-step") {
-				t.Errorf("the journal would hold the token: %q", got.Note)
+			for _, secret := range []string{"token-of-the-step", "routing-key-1", "two lines"} {
+				if strings.Contains(got.Note+got.Said, secret) {
+					t.Errorf("the journal would hold %q: %+v", secret, got)
+				}
 			}
 		})
 	}

@@ -9,12 +9,13 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/transcript"
 )
 
-// hidden are the values that a step's program was given as secrets, for they are not to
-// be kept of what it says. err says of which Secret they are not known.
+// hidden are the values that a step's program or call was given as secrets, for they are
+// not to be kept of what it says. err says of which Secret they are not known.
 type hidden struct {
 	values []string
 	err    error
@@ -27,6 +28,7 @@ func secrets(step plan.Step) (all []string) {
 			all = append(all, c.Secrets...)
 		}
 	}
+	all = append(all, step.Call.Secrets()...)
 	if t := step.Terraform; t != nil {
 		all = append(all, t.Secrets...)
 		if t.Secret != "" {
@@ -48,19 +50,29 @@ func (s *Site) hide(ctx context.Context, step plan.Step) (h hidden) {
 		if err != nil {
 			break
 		}
-		secret, failed := s.o.Recovery.Cluster.Get(ctx, at, v1alpha1.SystemNamespace, name)
-		if failed != nil {
-			err = fmt.Errorf("read Secret %s/%s: %w", v1alpha1.SystemNamespace, name, failed)
-			continue
-		}
-		for key := range shape.Child(secret.Object, "data") {
-			if value, bad := base64.StdEncoding.DecodeString(shape.Text(secret.Object, "data", key)); bad == nil {
-				h.values = append(h.values, transcript.Secrets(value)...)
-			}
+		var data map[string][]byte
+		data, err = s.secret(ctx, at, name)
+		for _, value := range data {
+			h.values = append(h.values, transcript.Secrets(value)...)
 		}
 	}
 	h.err = err
 	return h
+}
+
+// secret reads one of davit-system.
+func (s *Site) secret(ctx context.Context, at restore.Served, name string) (map[string][]byte, error) {
+	secret, err := s.o.Recovery.Cluster.Get(ctx, at, v1alpha1.SystemNamespace, name)
+	if err != nil {
+		return nil, fmt.Errorf("read Secret %s/%s: %w", v1alpha1.SystemNamespace, name, err)
+	}
+	data := map[string][]byte{}
+	for key := range shape.Child(secret.Object, "data") {
+		if value, bad := base64.StdEncoding.DecodeString(shape.Text(secret.Object, "data", key)); bad == nil {
+			data[key] = value
+		}
+	}
+	return data, nil
 }
 
 // with adds what was known before: a Secret may have been replaced since.
@@ -68,6 +80,9 @@ func (h hidden) with(before hidden) hidden {
 	h.values = append(h.values, before.values...)
 	return h
 }
+
+// mask is a text without the values.
+func (h hidden) mask(text string) string { return transcript.Mask(text, h.values) }
 
 // keep is what is kept of what a program said.
 func (h hidden) keep(text string) string {

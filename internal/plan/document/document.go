@@ -216,8 +216,19 @@ func step(s v1alpha1.PlanStep) plan.Step {
 	if a := s.Approvers; a != nil {
 		out.Approvers = &plan.Approval{Count: a.Count, Roles: a.Roles, Users: a.Users}
 	}
-	if s.Call != nil {
-		out.Call = &plan.Call{Method: s.Call.Method, URL: s.Call.URL, Expect: s.Call.Expect}
-	}
+	out.Call = call(s.Call)
 	return out
+}
+
+func call(c *v1alpha1.PlanCall) *plan.Call {
+	if c == nil {
+		return nil
+	}
+	from := func(k *v1alpha1.PlanSecretKey) *plan.SecretKey { return (*plan.SecretKey)(k) }
+	return &plan.Call{
+		Method: c.Method, URL: c.URL, Expect: c.Expect, Body: c.Body, BodyFrom: from(c.BodyFrom),
+		Headers: each(c.Headers, func(h v1alpha1.PlanHeader) plan.Header {
+			return plan.Header{Name: h.Name, Value: h.Value, From: from(h.From)}
+		}),
+	}
 }

@@ -64,6 +64,27 @@ func TestInfrastructureOfTheDocs(t *testing.T) {
 	}
 }
 
+// TestCallOfTheDocs: what the page shows is read whole, and has no problem.
+func TestCallOfTheDocs(t *testing.T) {
+	whole, _ := example(t)
+	_, steps, _ := strings.Cut(block(t, "switch-pool"), "steps:\n")
+	before, rest, _ := strings.Cut(whole, "    - name: argo-off")
+	p, err := document.Parse([]byte(before + "  " + strings.ReplaceAll(strings.TrimSuffix(steps, "\n"), "\n", "\n  ") + "\n    - name: argo-off" + rest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range p.Check() {
+		t.Error(problem)
+	}
+	want := &plan.Call{
+		Method: "POST", URL: "https://lb.example.com/v1/pools/shop", Expect: 202, Body: `{"active": "west"}`,
+		Headers: []plan.Header{{Name: "Content-Type", Value: "application/json"}, {Name: "Authorization", Value: "Bearer ", From: &plan.SecretKey{Secret: "lb", Key: "token"}}},
+	}
+	if !reflect.DeepEqual(p.Steps[0].Call, want) {
+		t.Errorf("%+v", p.Steps[0].Call)
+	}
+}
+
 // TestAppliedObjectsAreKept as they were written.
 func TestAppliedObjectsAreKept(t *testing.T) {
 	p, err := document.Parse([]byte(`

@@ -1,0 +1,121 @@
+package plan
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Call is an HTTP call. Its URL, header values and body are written into journals; what is
+// secret comes from Secrets when the call is made.
+type Call struct {
+	Method  string   `json:"method"`
+	URL     string   `json:"url"`
+	Expect  int      `json:"expect"` // status
+	Headers []Header `json:"headers,omitempty"`
+	Body    string   `json:"body,omitempty"`
+	// BodyFrom has the body, where it holds a secret.
+	BodyFrom *SecretKey `json:"bodyFrom,omitempty"`
+	// Told are headers that Davit adds: that it is a drill.
+	Told map[string]string `json:"told,omitempty"`
+}
+
+// Header is one of a call: Value, and then what From has.
+type Header struct {
+	Name  string     `json:"name"`
+	Value string     `json:"value,omitempty"`
+	From  *SecretKey `json:"from,omitempty"`
+}
+
+// SecretKey is one key of a Secret of davit-system.
+type SecretKey struct {
+	Secret string `json:"secret"`
+	Key    string `json:"key"`
+}
+
+// Secrets are the names of those that the call takes something from, each once.
+func (c *Call) Secrets() []string {
+	if c == nil {
+		return nil
+	}
+	var all []string
+	for _, h := range c.Headers {
+		if h.From != nil {
+			all = append(all, h.From.Secret)
+		}
+	}
+	if c.BodyFrom != nil {
+		all = append(all, c.BodyFrom.Secret)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+var (
+	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_|~-]+$")
+	// telling are names of what stands in URLs and is secret, as RecoveryPlan's own
+	// validation has them.
+	telling = []string{"access_token", "token", "api_key", "apikey", "password", "passwd", "secret", "client_secret", "sig", "signature"}
+	// credentials are headers that hold nothing but what is secret.
+	credentials = []string{"authorization", "proxy-authorization", "cookie"}
+	// framing is said by who sends a request, about the connection and the body.
+	framing = []string{"host", "content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer"}
+)
+
+// call checks what a call says, if there is one: above all that nothing secret stands in
+// the plan, which many may read.
+func (c *checker) call(where string, call *Call) {
+	if call == nil || call.URL == "" {
+		return
+	}
+	u, err := url.Parse(call.URL)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		c.say(where, "its url cannot be called", "write http:// or https://, a host and a path")
+	case u.User != nil:
+		c.say(where, "its url holds a user or a password", "put them into a Secret, and have a header taken from it (from)")
+	default:
+		for name := range u.Query() {
+			if slices.Contains(telling, strings.ToLower(name)) {
+				c.say(where, fmt.Sprintf("its url holds a secret, as %q", name), "put it into a Secret, and have a header (from) or the body (bodyFrom) taken from it")
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for _, h := range call.Headers {
+		at := fmt.Sprintf("%s, header %q", where, h.Name)
+		if low := strings.ToLower(h.Name); seen[low] {
+			c.say(at, "it is there twice", "remove one of them")
+		} else {
+			seen[low] = true
+		}
+		c.header(at, h)
+	}
+	switch {
+	case call.Body != "" && call.BodyFrom != nil:
+		c.say(where, "it has two bodies", "leave one of body and bodyFrom out")
+	case call.BodyFrom != nil && (call.BodyFrom.Secret == "" || call.BodyFrom.Key == ""):
+		c.say(where, "bodyFrom names no key of a Secret", "give secret and key")
+	}
+}
+
+func (c *checker) header(where string, h Header) {
+	low := strings.ToLower(h.Name)
+	switch {
+	case !headerName.MatchString(h.Name):
+		c.say(where, "no header can have that name", "use letters, digits and dashes")
+	case slices.Contains(framing, low) || strings.HasPrefix(low, "davit-"):
+		c.say(where, "it is said by Davit itself", "remove it")
+	case strings.ContainsFunc(h.Value, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }):
+		c.say(where, "its value has a line end or another control character", "write it in one line")
+	case h.From == nil && slices.Contains(credentials, low):
+		c.say(where, "what it says is secret, and stands in the plan", "put it into a Secret, and have it taken from there (from)")
+	case h.From == nil && h.Value == "":
+		c.say(where, "it says nothing", "give value, or from")
+	case h.From != nil && (h.From.Secret == "" || h.From.Key == ""):
+		c.say(where, "from names no key of a Secret", "give secret and key")
+	}
+}
