@@ -39,6 +39,12 @@ spec:
   fence: {timeout: 1m}
 `
 
+const calling = plan + `
+  steps:
+    - {name: pool, kind: http, after: [ready/shop], timeout: 1m, call: {method: POST, url: "https://lb.example.com/pools/shop?to=west", expect: 202, body: x,
+       headers: [{name: Accept, value: text/plain}, {name: Authorization, from: {secret: lb, key: token}}]}}
+`
+
 func TestTaken(t *testing.T) {
 	d, err := Parse(t.Context(), []byte(policy))
 	if err != nil {
@@ -59,6 +65,9 @@ func TestTaken(t *testing.T) {
 	if err != nil || d.Kind.Name != "RecoveryPlan" || d.Namespace != "" {
 		t.Errorf("%+v, %v", d, err)
 	}
+	if _, err = Parse(t.Context(), []byte(calling)); err != nil {
+		t.Error(err)
+	}
 }
 
 // What an API server would refuse is refused here, by the same words.
@@ -71,25 +80,31 @@ func TestRefused(t *testing.T) {
 		return out
 	}
 	for name, c := range map[string]struct{ in, says string }{
-		"no yaml":        {"\t{", "yaml"},
-		"empty":          {"", `it is a "" of ""`},
-		"other kind":     {swap(policy, "ProtectionPolicy", "Secret"), `it is a "Secret"`},
-		"other version":  {swap(policy, "v1alpha1", "v1"), "davit.dev/v1alpha1"},
-		"unknown field":  {swap(policy, "retention:", "retentoin:"), "spec.retentoin"},
-		"schema":         {swap(policy, "last: 24", "last: 0"), "spec.retention.last"},
-		"type":           {swap(policy, "last: 24", "last: many"), "spec.retention.last"},
-		"rule":           {swap(policy, "rpo: 2h", "rpo: 30m"), "that can never keep an RPO of 30m"},
-		"missing":        {swap(application, "vault: main, ", ""), "spec.vault"},
-		"rule on name":   {swap(application, "name: shop", "name: shop.web"), "must not contain a dot"},
-		"name":           {swap(policy, "name: hourly", "name: Hourly"), "metadata.name"},
-		"path in name":   {swap(policy, "name: hourly", "name: ../../x"), "metadata.name"},
-		"namespace":      {swap(application, "team-a", "a.b"), "metadata.namespace"},
-		"label":          {swap(policy, "team: shop", `team: "not a label!"`), "metadata.labels"},
-		"twice":          {policy + "kind: ProtectionPolicy\n", "already set"},
-		"plan field":     {swap(plan, "fence:", "fences:"), "fences"},
-		"plan namespace": {swap(plan, "name: shop}\nspec", "name: shop, namespace: x}\nspec"), "has no namespace"},
-		"plan problem":   {swap(plan, ", {name: west}", ""), "site"},
-		"big":            {policy + strings.Repeat("#", MaxSize), "more than"},
+		"no yaml":          {"\t{", "yaml"},
+		"empty":            {"", `it is a "" of ""`},
+		"other kind":       {swap(policy, "ProtectionPolicy", "Secret"), `it is a "Secret"`},
+		"other version":    {swap(policy, "v1alpha1", "v1"), "davit.dev/v1alpha1"},
+		"unknown field":    {swap(policy, "retention:", "retentoin:"), "spec.retentoin"},
+		"schema":           {swap(policy, "last: 24", "last: 0"), "spec.retention.last"},
+		"type":             {swap(policy, "last: 24", "last: many"), "spec.retention.last"},
+		"rule":             {swap(policy, "rpo: 2h", "rpo: 30m"), "that can never keep an RPO of 30m"},
+		"missing":          {swap(application, "vault: main, ", ""), "spec.vault"},
+		"rule on name":     {swap(application, "name: shop", "name: shop.web"), "must not contain a dot"},
+		"name":             {swap(policy, "name: hourly", "name: Hourly"), "metadata.name"},
+		"path in name":     {swap(policy, "name: hourly", "name: ../../x"), "metadata.name"},
+		"namespace":        {swap(application, "team-a", "a.b"), "metadata.namespace"},
+		"label":            {swap(policy, "team: shop", `team: "not a label!"`), "metadata.labels"},
+		"twice":            {policy + "kind: ProtectionPolicy\n", "already set"},
+		"plan field":       {swap(plan, "fence:", "fences:"), "fences"},
+		"plan namespace":   {swap(plan, "name: shop}\nspec", "name: shop, namespace: x}\nspec"), "has no namespace"},
+		"user in a call":   {swap(calling, "https://", "https://davit:hunter2@"), "holds a user or a password"},
+		"secret in a call": {swap(calling, "?to=west", "?to=west&Token=hunter2"), "the url holds a secret"},
+		"secret in a plan": {swap(calling, "from: {secret: lb, key: token}", "value: Bearer hunter2"), "take what it says from a Secret"},
+		"name of a header": {swap(calling, "name: Accept", "name: 'Accept:'"), "headers[0].name"},
+		"header is empty":  {swap(calling, "value: text/plain", "value: ''"), "says nothing"},
+		"two bodies":       {swap(calling, "body: x", "body: x, bodyFrom: {secret: lb, key: body}"), "one of body and bodyFrom"},
+		"plan problem":     {swap(plan, ", {name: west}", ""), "site"},
+		"big":              {policy + strings.Repeat("#", MaxSize), "more than"},
 	} {
 		_, err := Parse(t.Context(), []byte(c.in))
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), c.says) {
