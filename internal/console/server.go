@@ -38,6 +38,7 @@ import (
 	"davit.dev/davit/internal/evidence"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/survey"
 )
 
 // formerSecret is the name under which a console keeps the former authorities that are trusted, newest first.
@@ -75,8 +76,11 @@ type Options struct {
 	Ready func(address string)
 }
 
-// limit is how long one round of reading a vault may take.
-const limit = 2 * time.Minute
+// silence is for how long a vault that is read may give no answer at all.
+const silence = time.Minute
+
+// remembered bounds what is remembered of the small objects of all vaults, in bytes.
+const remembered = 128 << 20
 
 // backupLimit is how long the backup of one database may take, and backupLook
 // how often it is looked whether one is due.
@@ -85,7 +89,7 @@ const (
 	backupLook  = time.Minute
 )
 
-// reportLimit is how long a report may take to be read and checked.
+// reportLimit is how long a report, or a run, may take to be read and checked.
 const reportLimit = 20 * time.Second
 
 // beat is how often watchers of documents are written to.
@@ -110,6 +114,9 @@ type server struct {
 	agents  *agents.Server
 	// duty says as what it serves; nil: as one whom nobody follows.
 	duty *duty
+
+	// budget is what may be remembered of vaults' small objects.
+	budget *survey.Budget
 
 	keeper *backup.Keeper
 	sso    *sso.Provider // nil where there is none
@@ -207,7 +214,7 @@ func serve(ctx context.Context, opts *Options) (err error) {
 
 func newServer(opts Options, c *store.Console) *server {
 	return &server{
-		Options: opts, console: c, watches: map[string]*fleet.Watch{},
+		Options: opts, console: c, watches: map[string]*fleet.Watch{}, budget: survey.NewBudget(remembered),
 		keeper: &backup.Keeper{Console: c, Store: opts.Store, Every: opts.Backup, Limit: backupLimit, Now: opts.Now, Log: opts.Log, Trim: trim},
 	}
 }
@@ -262,7 +269,7 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	restores := &restoration.Desk{Door: door, Fleet: s.known, Open: s.vault}
 	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
-		Door: door, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
+		Door: door, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Run: s.run, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
 	}).Handler())
 	s.plain(mux)
 	return s.guarded(heard, mux)
@@ -325,7 +332,7 @@ func (s *server) known(p *store.Project) fleet.Known {
 	defer s.mu.Unlock()
 	w := s.watches[p.ID]
 	if w == nil {
-		return fleet.Known{Fault: "its vault has not been read yet"}.With(s.agents.Known(p))
+		return fleet.Known{Unread: true}.With(s.agents.Known(p))
 	}
 	return w.Known().With(s.agents.Known(p))
 }
@@ -338,6 +345,17 @@ func (s *server) round(p *store.Project) <-chan struct{} {
 		return w.Round()
 	}
 	return nil // no watch yet: the page that asks hears so with its next beat
+}
+
+// run reads a run from the vault, for whoever wants more of it than what is known.
+func (s *server) run(ctx context.Context, p *store.Project, name string) (fleet.Run, error) {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
+	in, err := s.vault(ctx, p)
+	if err != nil {
+		return fleet.Run{}, err
+	}
+	return fleet.Journaled(ctx, in, name)
 }
 
 // report reads a run's newest signed report from the vault, and checks it.
@@ -419,9 +437,10 @@ func (s *server) watch(ctx context.Context, l store.Listing) {
 			if err := p.Secret(ctx, fleet.BindingSecret, &b); err != nil {
 				return nil, err
 			}
-			return b.Open(ctx, s.Store)
+			in, _, err := b.Project(ctx, s.Store)
+			return in, err
 		},
-		Memory: p, Every: s.Every, Limit: limit, Now: s.Now, Log: log,
+		Memory: p, Budget: s.budget, Every: s.Every, Limit: silence, Now: s.Now, Log: log,
 	})
 	s.watches[l.ID] = w
 	s.running.Go(func() { w.Run(ctx) })

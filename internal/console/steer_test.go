@@ -25,13 +25,13 @@ import (
 // within is how long a run may take to do what it was asked.
 const within = time.Minute
 
-type survey struct{}
+type surveyor struct{}
 
-func (survey) Evaluate(context.Context, failover.Spec) (*failover.Facts, error) {
+func (surveyor) Evaluate(context.Context, failover.Spec) (*failover.Facts, error) {
 	return &failover.Facts{}, nil
 }
 
-func (survey) Verify(context.Context, *failover.State) (failover.Outcome, string, string) {
+func (surveyor) Verify(context.Context, *failover.State) (failover.Outcome, string, string) {
 	return failover.Done, "", ""
 }
 
@@ -69,7 +69,7 @@ func (w *world) carried(name string) (ended <-chan failover.Phase) {
 	over, gone := make(chan failover.Phase, 1), make(chan struct{})
 	go func() {
 		defer close(gone)
-		s, err := execute.New(execute.Options{Run: name, Machine: m, Journal: journal.Create(p, name, "exec"), Actuator: act, Survey: survey{}, Requests: mailbox.New(p)}).Run(ctx)
+		s, err := execute.New(execute.Options{Run: name, Machine: m, Journal: journal.Create(p, name, "exec"), Actuator: act, Survey: surveyor{}, Requests: mailbox.New(p)}).Run(ctx)
 		if err == nil {
 			over <- s.Phase
 		}

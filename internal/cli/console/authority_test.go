@@ -61,7 +61,7 @@ func TestRetireNamesWhoIsLate(t *testing.T) {
 	}
 	refused("gone, lost, over")                                         // no console has taken the newest up yet
 	for site, by := range map[string]string{"lost": "1", "over": "2"} { // gone has not called since
-		check(agents.Keep(ctx, "agent.authority/"+site, noon, []byte(by)))
+		check(agents.Keep(ctx, noon, map[string][]byte{"agent.authority/" + site: []byte(by)}))
 	}
 	refused("gone, lost")
 	refused("lost", "gone")

@@ -62,7 +62,8 @@ type Overview struct {
 	Project string    `json:"project"`
 	Vault   string    `json:"vault,omitempty"`
 	Read    time.Time `json:"read,omitzero"`    // when the vault was read
-	Silent  string    `json:"silent,omitempty"` // why that may be old
+	Silent  string    `json:"silent,omitempty"` // why the vault cannot be read
+	Old     string    `json:"old,omitempty"`    // why that may be old though it answers
 	// Fault is why nothing newer is known of plans and levels.
 	Fault        string        `json:"fault,omitempty"`
 	Sites        []Site        `json:"sites"`
@@ -117,7 +118,7 @@ type Task struct {
 }
 
 func overview(project string, f api.Fleet, now time.Time) *Overview {
-	o := &Overview{Project: project, Silent: f.Silent, Sites: []Site{}, Applications: []Application{}, Tasks: []Task{}, now: now}
+	o := &Overview{Project: project, Silent: f.Silent, Old: f.Old, Sites: []Site{}, Applications: []Application{}, Tasks: []Task{}, now: now}
 	s := f.Known
 	if s == nil {
 		return o
@@ -164,7 +165,7 @@ func application(a fleet.Application, s *fleet.Snapshot, now time.Time) Applicat
 // verdict is how the command ends.
 func (o *Overview) verdict(strict bool) error {
 	bad := slices.ContainsFunc(o.Applications, func(a Application) bool { return a.State != fleet.Protected })
-	if strict && (bad || o.Silent != "") {
+	if strict && (bad || o.Silent != "" || o.Old != "") {
 		return exit.Quietly(exit.Warnings)
 	}
 	return nil
@@ -212,12 +213,15 @@ func (o *Overview) Names() (all []string) {
 // Text implements output.Result.
 func (o *Overview) Text(t *output.Text) {
 	if o.Read.IsZero() {
-		t.Line("Nothing is known of project %s yet: %s", o.Project, cmp.Or(o.Silent, "its vault has not been read yet"))
+		t.Line("Nothing is known of project %s yet: %s", o.Project, cmp.Or(o.Silent, o.Old, "its vault has not been read yet"))
 		return
 	}
 	t.Line("Project %s, as its vault %s had it %s.", o.Project, o.Vault, ago(o.Read, o.now))
 	if o.Silent != "" {
-		t.Line("THE VAULT DOES NOT ANSWER since: %s", o.Silent)
+		t.Line("THE VAULT CANNOT BE READ: %s", o.Silent)
+	}
+	if o.Old != "" {
+		t.Line("What is shown may be old, or not whole: %s.", o.Old)
 	}
 	if o.Fault != "" {
 		t.Line("Plans and levels may be old: %s", o.Fault)

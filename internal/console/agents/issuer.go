@@ -51,7 +51,7 @@ func (s *Server) noteIssuer(c *call) {
 	if was, err := Issuer(ctx, c.project, c.who.Site); err == nil && was == now {
 		return
 	}
-	if err := c.project.Keep(ctx, issuerOf+c.who.Site, s.Now(), strconv.AppendInt(nil, now, 10)); err != nil && ctx.Err() == nil {
+	if err := c.project.Keep(ctx, s.Now(), map[string][]byte{issuerOf + c.who.Site: strconv.AppendInt(nil, now, 10)}); err != nil && ctx.Err() == nil {
 		s.Log.Warn("by which authority an agent came is not noted: it counts as one that is not over", "project", c.project.Name, "site", c.who.Site, "err", err)
 	}
 }

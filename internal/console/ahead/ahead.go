@@ -43,6 +43,8 @@ type Plan struct {
 	Revision int64     `json:"revision"`
 	At       time.Time `json:"at,omitzero"`    // when it was written
 	Site     string    `json:"site,omitempty"` // that wrote it
+	// Applications are those that move by it; nil: see Document.
+	Applications []string `json:"applications,omitempty"`
 	// Document is the RecoveryPlan.
 	Document json.RawMessage `json:"document,omitempty"`
 	// Fault is why it cannot be read or carried out.
@@ -109,6 +111,12 @@ func (v *View) Of(app string) (names []string) {
 		return nil
 	}
 	for _, p := range v.Plans {
+		if p.Applications != nil {
+			if slices.Contains(p.Applications, app) {
+				names = append(names, p.Name)
+			}
+			continue
+		}
 		if parsed, err := p.Parse(); err == nil && slices.ContainsFunc(parsed.Applications, func(a plan.Application) bool { return a.Name == app }) {
 			names = append(names, p.Name)
 		}
@@ -172,6 +180,7 @@ func Read(ctx context.Context, p *vault.Project, apps []string, now func() time.
 			parsed[name] = got
 			for _, a := range got.Applications {
 				all = append(all, a.Name)
+				one.Applications = append(one.Applications, a.Name)
 			}
 		}
 		v.Plans = append(v.Plans, one)

@@ -154,17 +154,19 @@ func projects(c *call) (any, error) {
 
 // Fleet is what is known of a project's fleet.
 type Fleet struct {
-	// Silent is why what is known may be old; empty: the vault has just answered.
-	Silent string          `json:"silent,omitempty"`
-	Tried  time.Time       `json:"tried,omitzero"`
-	Known  *fleet.Snapshot `json:"known,omitempty"`
+	// Silent is why the vault cannot be read; empty: it answers.
+	Silent string `json:"silent,omitempty"`
+	// Old is why what is known may be old though the vault answers.
+	Old   string          `json:"old,omitempty"`
+	Tried time.Time       `json:"tried,omitzero"`
+	Known *fleet.Snapshot `json:"known,omitempty"`
 	// Agents are those of the sites that were enrolled.
 	Agents []fleet.Agent `json:"agents,omitempty"`
 }
 
 func fleetOf(c *call) (any, error) {
 	k := c.Fleet(c.project)
-	return Fleet{Silent: k.Fault, Tried: k.Tried, Known: k.Snapshot, Agents: k.Agents}, nil
+	return Fleet{Silent: k.Fault, Old: k.Old(), Tried: k.Tried, Known: k.Snapshot, Agents: k.Agents}, nil
 }
 
 // Object is a document, as clusters have them.

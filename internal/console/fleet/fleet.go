@@ -12,15 +12,23 @@ import (
 
 // Snapshot is a project as the vault had it at one time.
 type Snapshot struct {
-	Project string    `json:"project"`
-	Vault   string    `json:"vault"` // its address
-	At      time.Time `json:"at"`    // when the console had read it, by the console's clock
-	Took    int64     `json:"tookMillis"`
+	Project string `json:"project"`
+	Vault   string `json:"vault"` // its address
+	// At is when the console looked what there is, by its own clock. What is known of an
+	// application may be older: see there.
+	At time.Time `json:"at"`
+	// Took is how long the last whole round took, and Calls what it asked the vault.
+	Took  int64 `json:"tookMillis"`
+	Calls int64 `json:"calls"`
 	// Copy says that the vault is a second copy, which knows no epochs.
 	Copy         bool          `json:"copy,omitempty"`
 	Sites        []Site        `json:"sites"`
 	Applications []Application `json:"applications"`
 	Runs         []Run         `json:"runs"` // newest first
+	// Earlier is how many runs that are over are not among them.
+	Earlier int `json:"earlierRuns,omitempty"`
+	// Unread is how many applications have not been read yet.
+	Unread int `json:"unread,omitempty"`
 	// Ahead is what is known beforehand of plans and readiness; nil: nothing yet.
 	Ahead *ahead.View `json:"ahead,omitempty"`
 }
@@ -34,6 +42,8 @@ type Site struct {
 	Kube    string    `json:"kubernetes,omitempty"`
 	// Holds are the applications that it may write.
 	Holds []string `json:"holds"`
+	// Fault is why its sign of life could not be read.
+	Fault string `json:"fault,omitempty"`
 }
 
 // Silent tells whether the site has given no sign of life for too long.
@@ -56,8 +66,14 @@ type Application struct {
 	Points    []Point       `json:"points"` // newest first
 	// Git names what makes it from git, as the agent of its site says.
 	Git string `json:"git,omitempty"`
-	// Fault is why this application could not be read.
+	// Fault is what is wrong in the vault with this application.
 	Fault string `json:"fault,omitempty"`
+	// Read is as of when all this is known, by the console's clock.
+	Read time.Time `json:"read,omitzero"`
+	// Unread says that it has not been read yet: nothing is known of it.
+	Unread bool `json:"unread,omitempty"`
+	// Stale is why the last attempt to read it brought nothing.
+	Stale string `json:"stale,omitempty"`
 }
 
 // Point is a recovery point.
@@ -105,6 +121,8 @@ type Run struct {
 	// Planned are its steps, as the plan has them.
 	Planned []PlannedStep `json:"planned,omitempty"`
 	Fault   string        `json:"fault,omitempty"`
+	// Brief says that it is over and its steps are not kept here: its journal has them.
+	Brief bool `json:"brief,omitempty"`
 }
 
 // Newest is the newest point that may be offered.

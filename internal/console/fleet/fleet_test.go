@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/fault"
 	"davit.dev/davit/internal/vault/mem"
+	"davit.dev/davit/internal/vault/survey"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -33,7 +36,7 @@ func filled(t *testing.T) (*vault.Project, *fault.Store) {
 
 func TestRead(t *testing.T) {
 	p, _ := filled(t)
-	s, err := NewReader(p).Read(t.Context(), now)
+	s, err := NewReader(p, survey.NewBudget(1<<20)).Read(t.Context(), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +71,7 @@ func TestRead(t *testing.T) {
 // What needs a person is named, with what to do; a fleet that is well asks for nothing.
 func TestTasks(t *testing.T) {
 	p, _ := filled(t)
-	s, err := NewReader(p).Read(t.Context(), now)
+	s, err := NewReader(p, survey.NewBudget(1<<20)).Read(t.Context(), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +116,7 @@ func TestDamagedApplication(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := NewReader(p).Read(t.Context(), now)
+	s, err := NewReader(p, survey.NewBudget(1<<20)).Read(t.Context(), now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,24 +130,32 @@ func TestDamagedApplication(t *testing.T) {
 
 // memory is a Memory for tests.
 type memory struct {
-	mu   sync.Mutex
-	data []byte
-	at   time.Time
+	mu    sync.Mutex
+	data  map[string][]byte
+	names []string // that were kept last
 }
 
-func (m *memory) Kept(context.Context, string) ([]byte, time.Time, error) {
+func (m *memory) Kept(_ context.Context, name string) ([]byte, time.Time, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.data[name] == nil {
+		return nil, time.Time{}, errors.New("nothing")
+	}
+	return m.data[name], now, nil
+}
+
+func (m *memory) Keep(_ context.Context, _ time.Time, all map[string][]byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.data == nil {
-		return nil, m.at, errors.New("nothing")
+		m.data = map[string][]byte{}
 	}
-	return m.data, m.at, nil
-}
-
-func (m *memory) Keep(_ context.Context, _ string, at time.Time, data []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.data, m.at = data, at
+	m.names = slices.Sorted(maps.Keys(all))
+	for name, data := range all {
+		if m.data[name] = data; len(data) == 0 {
+			delete(m.data, name)
+		}
+	}
 	return nil
 }
 
@@ -155,7 +166,7 @@ func TestSilentVault(t *testing.T) {
 	kept := &memory{}
 	watch := func() *Watch {
 		return NewWatch(t.Context(), Options{
-			Open: func(context.Context) (*vault.Project, error) { return p, nil }, Memory: kept, Every: time.Hour, Limit: time.Minute,
+			Open: func(context.Context) (*vault.Project, error) { return p, nil }, Memory: kept, Budget: survey.NewBudget(1 << 20), Every: time.Hour, Limit: time.Minute,
 			Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
 		})
 	}
@@ -169,12 +180,12 @@ func TestSilentVault(t *testing.T) {
 	}
 	store.Set(fault.Faults{Refuse: 1})
 	again := watch()
-	if k := again.Known(); !k.Silent() || k.Snapshot == nil || len(k.Snapshot.Applications) != 2 {
+	if k := again.Known(); k.Silent() || k.Old() == "" || k.Snapshot == nil || len(k.Snapshot.Applications) != 2 {
 		t.Fatalf("after a restart: %+v", k)
 	}
 	for _, w := range []*Watch{w, again} {
 		w.look(t.Context())
-		if k := w.Known(); !k.Silent() || k.Snapshot == nil || !k.Snapshot.At.Equal(now) || strings.Contains(k.Fault, "not read yet") {
+		if k := w.Known(); !k.Silent() || k.Snapshot == nil || !k.Snapshot.At.Equal(now) {
 			t.Fatalf("%+v", k)
 		}
 	}
@@ -189,7 +200,7 @@ func TestSilentVault(t *testing.T) {
 func TestRun(t *testing.T) {
 	p, _ := filled(t)
 	w := NewWatch(t.Context(), Options{
-		Open: func(context.Context) (*vault.Project, error) { return p, nil }, Memory: &memory{}, Every: time.Hour, Limit: time.Minute,
+		Open: func(context.Context) (*vault.Project, error) { return p, nil }, Memory: &memory{}, Budget: survey.NewBudget(1 << 20), Every: time.Hour, Limit: time.Minute,
 		Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
 	})
 	round := w.Round()
@@ -215,15 +226,15 @@ func TestBinding(t *testing.T) {
 	open := func(s vault.Store) OpenStore {
 		return func(context.Context, backend.Config) (vault.Store, error) { return s, nil }
 	}
-	q, err := b.Open(t.Context(), open(store))
+	q, _, err := b.Project(t.Context(), open(store))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := NewReader(q).Read(t.Context(), now); err != nil || len(s.Applications) != 2 {
+	if s, err := NewReader(q, survey.NewBudget(1<<20)).Read(t.Context(), now); err != nil || len(s.Applications) != 2 {
 		t.Error(s, err)
 	}
 	_, other := filled(t)
-	if _, err := b.Open(t.Context(), open(other)); !errors.Is(err, vault.ErrKey) {
+	if _, _, err := b.Project(t.Context(), open(other)); !errors.Is(err, vault.ErrKey) {
 		t.Errorf("another vault: %v", err)
 	}
 }

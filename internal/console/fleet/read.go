@@ -7,95 +7,166 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/console/ahead"
-	"davit.dev/davit/internal/failover"
-	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/lease"
-	"davit.dev/davit/internal/point"
-	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/shelf"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/survey"
 )
 
-// Reader reads a project again and again. It remembers runs that are over, for
-// their journals do not change. One goroutine uses it at a time.
+// parallel is how many objects of a project are read at once.
+const parallel = 8
+
+// streak is how many reads in a row may fail until a round is given up: others may
+// succeed where one does not.
+const streak = 3 * parallel
+
+// again is how soon it is tried again to read what is damaged, though nothing of it has
+// changed, and what a site says beside that it lives.
+const again = 5 * time.Minute
+
+// Reader reads a project again and again: a few lists say what there is, and what is new
+// is read, a bounded number of objects at once. What was read is kept when a round is
+// cut, and the next goes on with what was not looked at for longest. One goroutine uses
+// it at a time, but for Snapshot.
 type Reader struct {
 	project *vault.Project
-	over    map[string]Run
-	ahead   *ahead.View // as it was last computed
+	survey  *survey.Store
+	book    *book
+	places  chan struct{} // of those who read at once
 }
 
-// NewReader returns a reader of the project.
-func NewReader(p *vault.Project) *Reader { return &Reader{project: p, over: map[string]Run{}} }
+// NewReader returns a reader of the project, which remembers small objects within the
+// budget.
+func NewReader(p *vault.Project, budget *survey.Budget) *Reader {
+	return newReader(p, budget, newBook())
+}
 
-// Read reads the whole project. One application or run that is damaged is a
-// fault of its own; a vault that does not answer is an error.
+func newReader(p *vault.Project, budget *survey.Budget, b *book) *Reader {
+	r := &Reader{book: b, places: make(chan struct{}, parallel)}
+	r.project = p.Over(func(s vault.Store) vault.Store {
+		r.survey = survey.New(s, budget)
+		return r.survey
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.head.Project, b.head.Vault, b.head.Copy = p.Name(), p.Store().String(), p.IsCopy()
+	return r
+}
+
+// Read reads the whole project, and what is known beforehand. One application or run
+// that is damaged is a fault of its own, one that could not be read is named as old; a
+// vault that does not answer is an error.
 func (r *Reader) Read(ctx context.Context, now time.Time) (*Snapshot, error) {
-	p := r.project
-	s := &Snapshot{Project: p.Name(), Vault: p.Store().String(), At: now.UTC(), Copy: p.IsCopy(), Sites: []Site{}, Applications: []Application{}, Runs: []Run{}}
-	names, err := p.Apps(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read fleet: %w", err)
+	if err := r.Round(ctx, now); err != nil {
+		return nil, err
 	}
-	for _, name := range names {
-		a, err := r.application(ctx, name, now)
-		if err != nil {
-			return nil, fmt.Errorf("read fleet: %w", err)
+	if r.Due(ctx, now) {
+		if err := r.Foretell(ctx, now); err != nil {
+			return nil, err
 		}
-		s.Applications = append(s.Applications, a)
 	}
-	if err := r.sites(ctx, s); err != nil {
-		return nil, fmt.Errorf("read fleet: %w", err)
-	}
-	if err := r.runs(ctx, s); err != nil {
-		return nil, fmt.Errorf("read fleet: %w", err)
-	}
-	return s, r.foretell(ctx, s, now)
+	return r.Snapshot(), nil
 }
 
-// How often plans are judged anew though nothing is known to have changed, and
-// how long that may take.
-const (
-	aheadEvery = 5 * time.Minute
-	aheadLimit = 30 * time.Second
-)
+// Snapshot is what is known by now. Nobody changes it any more.
+func (r *Reader) Snapshot() *Snapshot { return r.book.snapshot() }
 
-// foretell notes what is known beforehand. It is judged anew when a plan has
-// changed or a run is over, and when it is old. That it cannot be is a fault in
-// what is shown.
-func (r *Reader) foretell(ctx context.Context, s *Snapshot, now time.Time) error {
-	revisions, err := shelf.New(r.project).Revisions(ctx)
+// Round looks once at all that there is. What it has read is known also when it fails.
+func (r *Reader) Round(ctx context.Context, now time.Time) error {
+	calls := r.survey.Calls()
+	if err := r.stock(ctx); err != nil {
+		return fmt.Errorf("read fleet: %w", err)
+	}
+	steps := []func(context.Context, time.Time) (int, error){r.sites, r.runs}
+	failed := 0
+	for _, step := range steps {
+		n, err := step(ctx, now)
+		if err != nil {
+			return fmt.Errorf("read fleet: %w", err)
+		}
+		failed += n
+	}
+	r.with(func(b *book) { b.stocked, b.head.At = true, now.UTC() })
+	n, err := r.applications(ctx, now)
 	if err != nil {
 		return fmt.Errorf("read fleet: %w", err)
 	}
-	s.Ahead = r.ahead
-	if r.ahead != nil && r.ahead.Fault == "" && r.ahead.Runs == len(r.over) && maps.Equal(r.ahead.Revisions, revisions) && now.Sub(r.ahead.At) < aheadEvery {
-		return nil
-	}
-	limited, cancel := context.WithTimeout(ctx, aheadLimit)
-	defer cancel()
-	var apps []string
-	for _, a := range s.Applications {
-		apps = append(apps, a.Name)
-	}
-	view, err := ahead.Read(limited, r.project, apps, func() time.Time { return now })
-	if err != nil {
-		if ctx.Err() != nil {
-			return fmt.Errorf("read fleet: %w", err)
+	r.with(func(b *book) {
+		b.head.Calls = r.survey.Calls() - calls
+		if failed+n == 0 {
+			b.head.Whole = now.UTC()
 		}
-		old := ahead.View{Plans: []ahead.Plan{}, Rows: []ahead.Row{}}
-		if r.ahead != nil {
-			old = *r.ahead
-		}
-		old.Fault = err.Error()
-		view = &old
-	}
-	view.Runs = len(r.over)
-	r.ahead, s.Ahead = view, view
+	})
 	return nil
+}
+
+func (r *Reader) with(fn func(*book)) {
+	r.book.mu.Lock()
+	defer r.book.mu.Unlock()
+	fn(r.book)
+}
+
+// stock surveys what there is.
+func (r *Reader) stock(ctx context.Context) error {
+	root := r.project.Root()
+	if err := r.survey.Take(ctx, root+"manifests/"); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, prefix := range []string{"marks/", "epochs/", "apps/", "runs/", "ended/", "sites/", "plans/"} { // epochs after the manifests: see point.Quarantined
+		g.Go(func() error { return r.survey.Take(ctx, root+prefix) })
+	}
+	return g.Wait()
+}
+
+// each calls fn so many times, a few at once, and goes on where one fails. It returns
+// how many failed. When nothing but failures comes of it for long, or the time is up, it
+// gives up with an error.
+func (r *Reader) each(ctx context.Context, n int, fn func(ctx context.Context, i int) error) (failed int, err error) {
+	var lost, inARow atomic.Int64
+	g, limited := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i := range n {
+		if limited.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			err := fn(limited, i)
+			if err == nil {
+				inARow.Store(0)
+				return nil
+			}
+			lost.Add(1)
+			if limited.Err() != nil || inARow.Add(1) >= streak {
+				return err
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return int(lost.Load()), err
+}
+
+// read has fn read something when it is its turn.
+func (r *Reader) read(ctx context.Context, fn func() error) error {
+	select {
+	case r.places <- struct{}{}:
+		defer func() { <-r.places }()
+		return fn()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // ours tells whether an error says something of one object alone, and not that
@@ -104,75 +175,252 @@ func ours(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && !errors.Is(err, vault.ErrUnavailable) && !errors.Is(err, vault.ErrDenied)
 }
 
-func (r *Reader) sites(ctx context.Context, s *Snapshot) error {
-	signs, err := r.project.Sites(ctx)
-	if err != nil {
-		return err
-	}
-	for _, sign := range signs {
-		site := Site{Name: sign.Site, Cluster: sign.Cluster, Seen: sign.Written.UTC(), Davit: sign.AgentVersion, Kube: sign.KubeVersion, Holds: []string{}}
-		for _, a := range s.Applications {
-			if a.Site == site.Name {
-				site.Holds = append(site.Holds, a.Name)
+// sites notes which sites live. What they say beside that is read when it is old.
+func (r *Reader) sites(ctx context.Context, now time.Time) (failed int, err error) {
+	prefix := r.project.Root() + "sites/"
+	all, _ := r.survey.Under(prefix)
+	there := map[string]vault.ObjectInfo{}
+	var old []string
+	r.with(func(b *book) {
+		for _, o := range all {
+			name := strings.TrimPrefix(o.Key, prefix)
+			there[name] = o
+			p := b.sites[name]
+			if p == nil || p.Mark != survey.MarkOf(o) && now.Sub(p.Read) >= again {
+				old = append(old, name)
+			}
+			if p != nil {
+				next := *p
+				next.Seen = o.Modified.UTC()
+				b.sites[name] = &next
 			}
 		}
-		s.Sites = append(s.Sites, site)
+		for name := range b.sites {
+			if _, found := there[name]; !found {
+				delete(b.sites, name)
+				b.changed[sitesName+name], b.changed[namesName] = true, true
+			}
+		}
+	})
+	return r.each(ctx, len(old), func(ctx context.Context, i int) error {
+		name := old[i]
+		next := &place{Site: Site{Name: name, Seen: there[name].Modified.UTC()}, Mark: survey.MarkOf(there[name]), Read: now}
+		err := r.read(ctx, func() error {
+			sign, err := r.project.Site(ctx, name)
+			next.Cluster, next.Davit, next.Kube = sign.Cluster, sign.AgentVersion, sign.KubeVersion
+			return err
+		})
+		if err != nil && !ours(ctx, err) {
+			return err
+		}
+		if err != nil {
+			next.Fault = err.Error()
+		}
+		r.with(func(b *book) {
+			b.sites[name] = next
+			b.changed[sitesName+name], b.changed[namesName] = true, true
+		})
+		return nil
+	})
+}
+
+// applications looks at all of them, those first that were not for longest.
+func (r *Reader) applications(ctx context.Context, now time.Time) (failed int, err error) {
+	all, err := r.project.Apps(ctx) // as they were surveyed
+	if err != nil {
+		return 0, err
+	}
+	tried := map[string]time.Time{}
+	r.with(func(b *book) {
+		for _, name := range all {
+			if b.apps[name] == nil {
+				b.apps[name] = &memo{Application: Application{Name: name, Unread: true}}
+				b.changed[namesName] = true
+			}
+			tried[name] = b.apps[name].tried
+		}
+		for name := range b.apps {
+			if _, found := tried[name]; !found {
+				delete(b.apps, name)
+				b.changed[appsName+name], b.changed[namesName] = true, true
+			}
+		}
+	})
+	slices.SortStableFunc(all, func(a, b string) int { return tried[a].Compare(tried[b]) })
+	return r.each(ctx, len(all), func(ctx context.Context, i int) error { return r.application(ctx, all[i], now) })
+}
+
+// application looks at one. What is wrong with it alone is a fault that is shown; where
+// it could not be read, what was known stays, as of when it was.
+func (r *Reader) application(ctx context.Context, name string, now time.Time) error {
+	var old *memo
+	r.with(func(b *book) { old = b.apps[name] })
+	root := r.project.Root()
+	m := marks{Epochs: r.survey.Mark(root + "epochs/" + name + "/"), Documents: r.survey.Mark(root + "apps/" + name + "/")}
+	points, _ := r.survey.Under(root + "manifests/" + name + "/")
+	said, _ := r.survey.Under(root + "marks/" + name + "/")
+	m.Points = survey.MarkOf(points...) ^ 3*survey.MarkOf(said...)
+	next := *old
+	next.tried = now
+	same := m == old.Marks && !old.Unread && old.Stale == "" && (old.Fault == "" || now.Sub(old.judged) < again)
+	var err error
+	if !same {
+		err = r.fill(ctx, &next, m)
+		next.Fault, next.Stale = "", ""
+		switch {
+		case err == nil:
+		case ours(ctx, err):
+			next.Fault, err = err.Error(), nil
+		case ctx.Err() != nil: // it was not its turn any more; what was read of it is known
+			next.Stale, next.tried = old.Stale, old.tried
+		default:
+			next.Stale = err.Error()
+		}
+	}
+	if err == nil {
+		next.Read, next.Unread, next.Marks = now.UTC(), false, m
+		if !same || now.Sub(next.judged) >= judgeEvery {
+			next.judge(now)
+		}
+	}
+	r.with(func(b *book) {
+		b.apps[name] = &next
+		if !same {
+			b.changed[appsName+name] = true
+		}
+	})
+	return err
+}
+
+// fill reads what is new of an application.
+func (r *Reader) fill(ctx context.Context, a *memo, m marks) error {
+	var err error
+	if a.Seen, err = r.points(ctx, a.Name, a.Seen); err != nil {
+		return err
+	}
+	if a.Unread || a.Fault != "" || m.Epochs != a.Marks.Epochs {
+		if err := r.epochs(ctx, a); err != nil {
+			return err
+		}
+	}
+	if a.Unread || a.Fault != "" || m.Documents != a.Marks.Documents {
+		return r.policy(ctx, a)
 	}
 	return nil
 }
 
-func (r *Reader) application(ctx context.Context, name string, now time.Time) (Application, error) {
-	a := Application{Name: name, Points: []Point{}}
-	err := r.fill(ctx, &a, now)
-	if err != nil && !ours(ctx, err) {
-		return a, err
-	}
-	if err != nil {
-		a.Fault = err.Error()
-	}
-	return a, nil
-}
-
-func (r *Reader) fill(ctx context.Context, a *Application, now time.Time) error {
-	infos, err := r.project.Points(ctx, a.Name)
+func (r *Reader) epochs(ctx context.Context, a *memo) error {
+	var history []lease.Epoch
+	err := r.read(ctx, func() (err error) {
+		history, err = lease.New(r.project).History(ctx, a.Name)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	history, err := lease.New(r.project).History(ctx, a.Name) // after the manifests: see point.Quarantined
-	if err != nil {
-		return err
-	}
+	a.Site, a.Epoch, a.Since, a.History = "", 0, time.Time{}, lease.Summaries(history)
 	if n := len(history); n > 0 {
 		newest := history[n-1]
 		a.Site, a.Epoch, a.Since = newest.Claim.Site, newest.Number, newest.Claim.At.UTC()
 	}
-	rules, err := r.policy(ctx, a)
-	if err != nil {
-		return err
-	}
-	a.Points = points(infos, history, rules, now)
 	return nil
 }
 
+// points reads the points that are new, or have other marks. Those that it has read are
+// among what it returns with an error, too.
+func (r *Reader) points(ctx context.Context, app string, known []*sighting) ([]*sighting, error) {
+	root := r.project.Root()
+	prefix := root + "manifests/" + app + "/"
+	listed, _ := r.survey.Under(prefix)
+	have := make(map[string]*sighting, len(known))
+	for _, s := range known {
+		have[s.Point.ID] = s
+	}
+	seen := make([]*sighting, len(listed))
+	g, limited := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i, o := range listed {
+		id := strings.TrimPrefix(o.Key, prefix)
+		said, _ := r.survey.Under(root + "marks/" + app + "/" + id + "/")
+		mark := survey.MarkOf(append([]vault.ObjectInfo{o}, said...)...)
+		if old := have[id]; old != nil && old.Mark == mark && !old.Damaged {
+			seen[i] = old
+			continue
+		}
+		g.Go(func() error {
+			return r.read(limited, func() (err error) {
+				seen[i], err = r.point(limited, app, id)
+				if err == nil && seen[i] != nil {
+					seen[i].Mark = mark
+				}
+				return err
+			})
+		})
+	}
+	err := g.Wait()
+	return slices.DeleteFunc(seen, func(s *sighting) bool { return s == nil }), err
+}
+
+// point reads one; nil: it is there no more.
+func (r *Reader) point(ctx context.Context, app, id string) (*sighting, error) {
+	info := vault.PointInfo{ID: id}
+	manifest, err := r.project.Manifest(ctx, app, id)
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil, nil //nolint:nilnil // as it says
+	}
+	marks, errMarks := r.project.Marks(ctx, app, id)
+	if err = errors.Join(err, errMarks); err != nil && !ours(ctx, err) {
+		return nil, err
+	}
+	info.Manifest, info.Marks, info.Err = manifest, marks, err
+	return sight(info), nil
+}
+
+// sight is what is remembered of a recovery point.
+func sight(info vault.PointInfo) *sighting {
+	summary := info.Point()
+	s := &sighting{Point: Point{ID: info.ID, Pinned: summary.Pinned}, Quarantined: summary.Quarantined, Deleting: summary.Deleting, Damaged: summary.Damaged}
+	p := &s.Point
+	if !summary.Verified.IsZero() {
+		p.Verified = summary.Verified.UTC()
+	}
+	if m := info.Manifest; m != nil {
+		p.Instant, p.Site, p.Epoch, p.Consistency = m.Instant.UTC(), strings.Clone(m.Site), m.Epoch, string(m.Consistency)
+		p.Objects, p.Volumes, p.Bytes, p.Stored, p.Warnings = m.Objects, len(m.Volumes), m.Bytes, m.StoredBytes, len(m.Warnings)
+	}
+	if t := info.Tested(); t != nil {
+		p.Tested, p.Passed, p.RTO = t.At.UTC(), t.Kind == vault.MarkVerified, t.RTO
+	}
+	for _, mark := range info.Quarantines() {
+		s.Why = mark.Note
+	}
+	if s.Damaged && info.Err != nil {
+		s.Why = info.Err.Error()
+	}
+	return s
+}
+
 // policy reads what the application's newest document says of it.
-func (r *Reader) policy(ctx context.Context, a *Application) (point.Retention, error) {
-	d, err := r.project.GetDocument(ctx, a.Name)
-	if errors.Is(err, vault.ErrNotFound) { // captured by hand alone
-		return point.Retention{}, nil
+func (r *Reader) policy(ctx context.Context, a *memo) error {
+	var d vault.Document
+	err := r.read(ctx, func() (err error) {
+		d, err = r.project.GetDocument(ctx, a.Name)
+		return err
+	})
+	if err != nil && !errors.Is(err, vault.ErrNotFound) { // without one it was captured by hand alone
+		return err
 	}
-	if err != nil {
-		return point.Retention{}, err
-	}
+	a.Spec, a.Policy, a.Suspended, a.Cron, a.RPO, a.RTO, a.Every = nil, "", false, "", 0, 0, 0
 	for _, raw := range d.Objects {
 		var policy v1alpha1.ProtectionPolicy
 		if err := json.Unmarshal(raw, &policy); err != nil {
-			return point.Retention{}, fmt.Errorf("read document of %s: %w: %w", a.Name, vault.ErrDamaged, err)
+			return fmt.Errorf("read document of %s: %w: %w", a.Name, vault.ErrDamaged, err)
 		}
 		if policy.Kind != "ProtectionPolicy" {
 			continue
 		}
 		spec := policy.Spec
-		a.Policy, a.Suspended, a.Cron = policy.Name, spec.Suspend, spec.Schedule.Cron
+		a.Spec, a.Policy, a.Suspended, a.Cron = &spec, policy.Name, spec.Suspend, spec.Schedule.Cron
 		if d := spec.Objectives.RPO; d != nil {
 			a.RPO = d.Duration
 		}
@@ -182,94 +430,53 @@ func (r *Reader) policy(ctx context.Context, a *Application) (point.Retention, e
 		if d := spec.Schedule.Every; d != nil {
 			a.Every = d.Duration
 		}
-		return protection.Rules(spec), nil
+		return nil
 	}
-	return point.Retention{}, nil
-}
-
-// points are what people see of recovery points, newest first.
-func points(infos []vault.PointInfo, history []lease.Epoch, rules point.Retention, now time.Time) []Point {
-	summaries := make([]point.Point, 0, len(infos))
-	byID := make(map[string]vault.PointInfo, len(infos))
-	for _, info := range infos {
-		summaries = append(summaries, info.Point())
-		byID[info.ID] = info
-	}
-	all := make([]Point, 0, len(infos))
-	for _, d := range point.Keep(point.Quarantine(summaries, lease.Summaries(history)), rules, now) {
-		p := describe(byID[d.Point.ID], d.Point)
-		p.Kept, p.Because = d.Keep, d.Reason
-		all = append(all, p)
-	}
-	return all
-}
-
-func describe(info vault.PointInfo, summary point.Point) Point {
-	p := Point{ID: info.ID, Verified: summary.Verified.UTC(), Pinned: summary.Pinned, Good: summary.Good()}
-	if summary.Verified.IsZero() {
-		p.Verified = time.Time{}
-	}
-	if m := info.Manifest; m != nil {
-		p.Instant, p.Site, p.Epoch, p.Consistency = m.Instant.UTC(), m.Site, m.Epoch, string(m.Consistency)
-		p.Objects, p.Volumes, p.Bytes, p.Stored, p.Warnings = m.Objects, len(m.Volumes), m.Bytes, m.StoredBytes, len(m.Warnings)
-	}
-	if t := info.Tested(); t != nil {
-		p.Tested, p.Passed, p.RTO = t.At.UTC(), t.Kind == vault.MarkVerified, t.RTO
-	}
-	switch {
-	case summary.Deleting:
-		p.Why = "it is being deleted"
-	case summary.Damaged && info.Err != nil:
-		p.Why = "damaged: " + info.Err.Error()
-	case summary.Damaged:
-		p.Why = "damaged"
-	case summary.Quarantined:
-		p.Why = "written under an epoch that had been superseded"
-		for _, mark := range info.Quarantines() {
-			p.Why = "quarantined: " + mark.Note
-		}
-	}
-	return p
-}
-
-func (r *Reader) runs(ctx context.Context, s *Snapshot) error {
-	names, err := r.project.Runs(ctx)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		run, known := r.over[name]
-		if !known {
-			state, err := journal.Read(ctx, r.project, name)
-			switch {
-			case err == nil:
-				run = RunOf(state)
-			case !ours(ctx, err):
-				return err
-			default:
-				run = Run{Result: failover.Result{Run: name}, Fault: err.Error()}
-			}
-			if run.Over && run.Fault == "" {
-				r.over[name] = run
-			}
-		}
-		s.Runs = append(s.Runs, run)
-	}
-	slices.SortStableFunc(s.Runs, func(a, b Run) int { return b.Begun.Compare(a.Begun) })
 	return nil
 }
 
-// RunOf is a run as its state says.
-func RunOf(s *failover.State) Run {
-	r := Run{
-		Result: s.Result(), From: s.Spec.From, To: s.Spec.To, Begun: s.Begun.UTC(), Executor: s.Executor, By: s.Spec.By, Over: s.Phase.Over(), Reason: s.Spec.Reason,
-		Planned: planned(s.Spec.Steps),
+// How often plans are judged anew though nothing is known to have changed, and
+// how long that may take.
+const (
+	aheadEvery = 5 * time.Minute
+	aheadLimit = 5 * time.Minute
+)
+
+// Due tells whether what is known beforehand is to be judged anew: a plan has changed, a
+// run is over, or it is old.
+func (r *Reader) Due(ctx context.Context, now time.Time) bool {
+	revisions, err := shelf.New(r.project).Revisions(ctx) // as they were surveyed
+	if err != nil {
+		return false
 	}
-	if !s.End.IsZero() {
-		r.End = s.End.UTC()
+	var a *ahead.View
+	r.with(func(b *book) { a = b.ahead })
+	return a == nil || a.Fault != "" || a.Runs != r.book.ended() || !maps.Equal(a.Revisions, revisions) || now.Sub(a.At) >= aheadEvery
+}
+
+// Foretell judges what is known beforehand. That it cannot be is a fault in what is
+// shown, unless the time is up.
+func (r *Reader) Foretell(ctx context.Context, now time.Time) error {
+	limited, cancel := context.WithTimeout(ctx, aheadLimit)
+	defer cancel()
+	var apps []string
+	ended := r.book.ended()
+	r.with(func(b *book) { apps = slices.Sorted(maps.Keys(b.apps)) })
+	view, err := ahead.Read(limited, r.project, apps, func() time.Time { return now })
+	if err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("read fleet: %w", err)
+		}
+		old := ahead.View{Plans: []ahead.Plan{}, Rows: []ahead.Row{}}
+		r.with(func(b *book) {
+			if b.ahead != nil {
+				old = *b.ahead
+			}
+		})
+		old.Fault = err.Error()
+		view = &old
 	}
-	if s.Pause != nil && !r.Over {
-		r.Pause, r.PauseKind = s.Pause.Why, s.Pause.Kind
-	}
-	return r
+	view.Runs = ended
+	r.with(func(b *book) { b.ahead, b.changed[aheadName] = view, true })
+	return nil
 }

@@ -20,7 +20,7 @@ type State string
 
 // The states, the worst first.
 const (
-	Unknown     State = "Unknown"     // it could not be read
+	Unknown     State = "Unknown"     // it could not be read, or has not been yet
 	Unprotected State = "Unprotected" // no recovery point may be offered
 	Lagging     State = "Lagging"     // the newest is older than it may be
 	Suspended   State = "Suspended"   // its policy is, and the newest is not too old yet
@@ -33,7 +33,7 @@ var states = []State{Unknown, Unprotected, Lagging, Suspended, Protected}
 func (a *Application) State(now time.Time) State {
 	lost, any := a.Lost(now)
 	switch {
-	case a.Fault != "":
+	case a.Fault != "" || a.Unread:
 		return Unknown
 	case !any:
 		return Unprotected
@@ -108,11 +108,14 @@ func (s Site) tasks(now time.Time) []Task {
 }
 
 func (a *Application) tasks(now time.Time, silent map[string]bool) []Task {
+	if a.Unread && a.Fault == "" && a.Stale == "" { // that it comes to that is nobody's task
+		return nil
+	}
 	t := Task{About: "application", Name: a.Name}
 	lost, _ := a.Lost(now)
 	switch a.State(now) {
 	case Unknown:
-		t.rank, t.What, t.Do = 3, "it cannot be read: "+a.Fault, "davit verify "+a.Name
+		t.rank, t.What, t.Do = 3, "it cannot be read: "+cmp.Or(a.Fault, a.Stale), "davit verify "+a.Name
 	case Unprotected:
 		t.rank, t.What, t.Do = 3, "no recovery point may be offered: all would be lost", "at its site: davit status, then davit backup "+a.Name
 	case Lagging:

@@ -106,7 +106,7 @@ func deeds(t *testing.T, c *Console, p *Project) {
 	_, err = p.Delete(ctx, act, Key{Kind: "ProtectionPolicy", Name: "gone"}, Expect{})
 	must(err)
 	must(p.KeepSecret(ctx, act, "s", "secret"))
-	must(p.Keep(ctx, "fleet", now, []byte("much")))
+	must(p.Keep(ctx, now, map[string][]byte{"fleet": []byte("much")}))
 	must(p.CreateToken(ctx, act, Token{ID: "t", Name: "ci", Hash: []byte{7}, Scopes: []account.Permission{account.Read}, Expires: now.Add(time.Hour)}))
 	must(p.RevokeToken(ctx, act, "t"))
 	must(p.AdmitAgent(ctx, act, "east", "0001"))

@@ -218,10 +218,15 @@ func (p *Project) Kept(ctx context.Context, name string) (data []byte, at time.T
 	return data, at, err
 }
 
-// Keep remembers something that the console can learn again: no record is made of it.
-func (p *Project) Keep(ctx context.Context, name string, at time.Time, data []byte) error {
+// Keep remembers what the console can learn again, by name; empty data forgets it. No record is made of it.
+func (p *Project) Keep(ctx context.Context, at time.Time, all map[string][]byte) error {
 	return p.update(ctx, func(tx *sql.Tx) error {
-		_, err := exec(ctx, tx, "INSERT INTO kept (name, at, data) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at, data = excluded.data", name, toMillis(at), data)
+		for name, data := range all {
+			if _, err := exec(ctx, tx, "INSERT INTO kept (name, at, data) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at, data = excluded.data", name, toMillis(at), append([]byte{}, data...)); err != nil {
+				return err
+			}
+		}
+		_, err := exec(ctx, tx, "DELETE FROM kept WHERE length(data) = 0")
 		return err
 	})
 }

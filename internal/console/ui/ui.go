@@ -56,6 +56,8 @@ type Server struct {
 	Round func(p *store.Project) <-chan struct{}
 	// Steer takes what people want of runs.
 	Steer *steer.Desk
+	// Run reads a run from the vault; nil: what is known is all there is.
+	Run func(ctx context.Context, p *store.Project, name string) (fleet.Run, error)
 	// Report is a run's signed report, once it was checked.
 	Report func(ctx context.Context, p *store.Project, run string) (*evidence.Document, error)
 	// Begins takes what sites are asked to begin.

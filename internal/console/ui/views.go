@@ -2,6 +2,7 @@ package ui
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"html/template"
 	"math"
@@ -18,6 +19,7 @@ import (
 	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/vault"
 )
 
 // seen is what pages about a fleet have.
@@ -39,6 +41,7 @@ type projectItem struct {
 	Applications, Protected int
 	Tasks                   int
 	Silent                  bool
+	Old                     string // why what is known may be old though the vault answers
 }
 
 // task is one of a project.
@@ -87,6 +90,7 @@ func projectsPage(v *visit) error {
 		if item.Silent = known.Silent(); item.Silent {
 			d.Silent = append(d.Silent, p.Name)
 		}
+		item.Old = known.Old()
 		if s := known.Snapshot; s != nil {
 			tasks := s.Tasks(d.Now)
 			item.Applications, item.Protected, item.Tasks = len(s.Applications), s.Count(d.Now)[fleet.Protected], len(tasks)
@@ -171,6 +175,11 @@ func (d fleetData) LastDrill(app string) (last ahead.Drill) {
 	return last
 }
 
+// Aged tells whether what is known of an application is notably older than the rest.
+func (d fleetData) Aged(a fleet.Application) bool {
+	return a.Unread || a.Stale != "" || !a.Read.IsZero() && d.Known.Snapshot.At.Sub(a.Read) > 2*time.Minute
+}
+
 // PlansOf are the plans that an application moves by.
 func (d fleetData) PlansOf(app string) []string { return d.ahead().Of(app) }
 
@@ -234,16 +243,31 @@ func (d *fleetData) rank(a fleet.Application) string {
 
 // verdict answers the first question: is everything protected?
 func verdict(s *fleet.Snapshot, now time.Time) (text, tone string) {
-	n, all := s.Count(now), len(s.Applications)
+	n, all, unread := s.Count(now), len(s.Applications), 0
+	for _, a := range s.Applications {
+		if a.Unread {
+			unread++
+		}
+	}
+	lost := n[fleet.Unknown] + n[fleet.Unprotected] - unread
 	switch {
 	case all == 0:
 		return "Nothing is protected yet.", "warn"
-	case n[fleet.Unknown]+n[fleet.Unprotected] > 0:
-		return fmt.Sprintf("%d of %d applications are protected. %d could not be recovered as far as is known.", n[fleet.Protected], all, n[fleet.Unknown]+n[fleet.Unprotected]), "bad"
+	case lost > 0:
+		return fmt.Sprintf("%d of %d applications are protected. %d could not be recovered as far as is known.", n[fleet.Protected], all, lost) + notRead(unread), "bad"
+	case unread > 0:
+		return fmt.Sprintf("%d of %d applications are protected.", n[fleet.Protected], all) + notRead(unread), "warn"
 	case n[fleet.Protected] < all:
 		return fmt.Sprintf("%d of %d applications are protected.", n[fleet.Protected], all), "warn"
 	}
 	return fmt.Sprintf("All %d applications are protected.", all), "good"
+}
+
+func notRead(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" %d have not been read yet.", n)
 }
 
 // mostRestores is how many of those that were asked for a page shows.
@@ -312,9 +336,9 @@ func (v *visit) run(code int) error {
 	if d.Known.Snapshot == nil {
 		return store.ErrNotFound
 	}
-	r, ok := d.Known.Snapshot.Run(v.r.PathValue("name"))
-	if !ok {
-		return store.ErrNotFound
+	r, err := v.runNow(d.Known.Snapshot, v.r.PathValue("name"))
+	if err != nil {
+		return err
 	}
 	d.Run = *r
 	if code != http.StatusOK { // it answers a form, and cannot be asked for again
@@ -336,6 +360,28 @@ func (v *visit) run(code int) error {
 	d.Line = stepLine(&d.Run, d.Now)
 	_, d.HasPlan = d.ahead().Plan(r.Plan)
 	return v.show(code, "run", r.Run, d)
+}
+
+// runNow is a run as it is known, or, where that has not all of it, as its journal says.
+func (v *visit) runNow(s *fleet.Snapshot, name string) (*fleet.Run, error) {
+	r, ok := s.Run(name)
+	if ok && !r.Brief || !ok && s.Earlier == 0 || v.Run == nil {
+		if !ok {
+			return nil, store.ErrNotFound
+		}
+		return r, nil
+	}
+	whole, err := v.Run(v.ctx(), v.project, name)
+	switch {
+	case err == nil:
+		return &whole, nil
+	case ok: // its steps are not shown
+		v.page.Problem = "What it did step by step cannot be read now: " + err.Error()
+		return r, nil
+	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrName):
+		return nil, store.ErrNotFound
+	}
+	return nil, err
 }
 
 // documentItem is a document, and how it stands at the sites that it is for.
