@@ -72,6 +72,7 @@ func copies(t *testing.T) {
 	}
 
 	davit(t, east, a.vault, "verify", p.ID, "--repair").want(t, 0, "is whole")
+	ledger := heldBefore(t, a)
 	file := forgotten(t, a, first)
 	// The first vault is lost, at once: sites go on writing to it. The key and the copy
 	// are enough.
@@ -87,7 +88,35 @@ func copies(t *testing.T) {
 		t.Errorf("the data is %s, want %s", got, sum)
 	}
 	davit(t, west, "", "vault", "ls").want(t, 0, "twin-copy, second copy of twin")
-	promoted(t, a, sum, file)
+	promoted(t, a, ledger, sum, file)
+}
+
+// heldBefore is an application that west held in the vault, and that east took over.
+func heldBefore(t *testing.T, a *app) *app {
+	t.Helper()
+	ledger := &app{name: a.name + "-ledger", vault: a.vault}
+	for _, site := range []string{east, west} {
+		removeNamespace(t, site, ledger.name)
+		t.Cleanup(func() { unprotect(site, ledger.name) })
+	}
+	apply(t, west, fmt.Sprintf(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: %[1]s}
+data: {colour: green}
+`, ledger.name))
+	davit(t, west, ledger.vault, "protect", ledger.name).want(t, 0)
+	davit(t, west, "", "backup", ledger.name, "--wait", "--timeout", "2m").want(t, 0)
+	davit(t, east, ledger.vault, "restore", ledger.name, "--take-over", "--yes").want(t, 0)
+	eventually(t, time.Minute, "west has heard that east took "+ledger.name+" over", func() (bool, string) {
+		got := ledger.status(t, west, "role")
+		return got == "Superseded", got
+	})
+	return ledger
 }
 
 // forgotten deletes the epoch that the application is held by. No run begins then, and
@@ -122,8 +151,9 @@ func forgotten(t *testing.T, a *app, bucket string) (file string) {
 
 // promoted has the copy become the vault: east goes on, and west fails it over from there,
 // by the plan that the epochs that the first one had forgotten have kept from beginning.
-// Then it goes back.
-func promoted(t *testing.T, a *app, sum, file string) {
+// Then it goes back. West does not go on with the ledger, which it held before: it says
+// what it held, stops it, and proves that, as in the vault that was lost.
+func promoted(t *testing.T, a, ledger *app, sum, file string) {
 	t.Helper()
 	davit(t, east, "", "vault", "promote", "twin-copy", "--dry-run").want(t, 0, "site east, which goes on", "Nothing was changed")
 	davit(t, east, "", "vault", "promote", "twin-copy", "--yes").want(t, 0, "site east is moved over")
@@ -135,7 +165,7 @@ func promoted(t *testing.T, a *app, sum, file string) {
 	if _, err := os.Stat(filepath.Join(projectDir(a.vault+"-copy-"+run), "manifests", a.name, after.ID)); err != nil {
 		t.Errorf("what east captured is not in the promoted vault: %v", err)
 	}
-	davit(t, west, "", "vault", "promote", "twin-copy", "--yes").want(t, 0, "site west is moved over", "site east")
+	davit(t, west, "", "vault", "promote", "twin-copy", "--yes").want(t, 0, "site west is moved over", "site east", "Site west held it: runs want its proof")
 	var r runView
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "was never moved over", "--lost nobody", "--lost-stopped")
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", "nobody", "--yes", "-o", "json").want(t, 0, after.ID).read(t, &r)
@@ -150,7 +180,13 @@ func promoted(t *testing.T, a *app, sum, file string) {
 		got := a.status(t, east, "role")
 		return got == "Superseded", got
 	})
+	eventually(t, time.Minute, "west proves that it has stopped the ledger", func() (bool, string) {
+		got := ledger.status(t, west, "role") + " " + ledger.status(t, west, "fence.level") + " below " + ledger.status(t, west, "fence.epoch")
+		return strings.HasPrefix(got, "Superseded proven below ") && !strings.HasSuffix(got, " 2"), got // 2 was in the lost vault
+	})
+	davit(t, east, "", "vault", "promote", a.vault, "--lost-stopped", "--dry-run").want(t, 0, ledger.name+"; not about west")
 	movedBack(t, a, sum, file)
+	davit(t, west, a.vault, "vault", "check").want(t, 0)
 }
 
 // movedBack takes it back to east by a planned run. That begins only once a person has said

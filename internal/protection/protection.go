@@ -156,23 +156,23 @@ func (p *Protector) Standing(ctx context.Context, app string) (Standing, error) 
 	case s.Held > 0:
 		s.Role = v1alpha1.RoleSuperseded
 	case s.Current.Number > 0:
-		return s, p.moved(ctx, app, &s)
+		return p.moved(ctx, app, s)
 	}
 	return s, nil
 }
 
 // moved makes a site superseded that ran the application in a lost vault and came over
 // from it without a claim: what it ran has to stop, and to be proven to have.
-func (p *Protector) moved(ctx context.Context, app string, s *Standing) error {
+func (p *Protector) moved(ctx context.Context, app string, s Standing) (Standing, error) {
 	held, err := lease.HeldLost(ctx, p.opts.Project, app, p.Identity())
 	if err != nil {
 		s.Role = v1alpha1.RoleUnknown
-		return fmt.Errorf("read standing of %s: %w", app, err)
+		return s, fmt.Errorf("read standing of %s: %w", app, err)
 	}
 	if held > 0 {
 		s.Role, s.Held = v1alpha1.RoleSuperseded, min(held, s.Current.Number-1) // numbers go on above the lost vault's
 	}
-	return nil
+	return s, nil
 }
 
 // Identity is who this site is.
