@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -86,14 +87,46 @@ func (h *herald) accounts() (err error) {
 	if h.looker != nil {
 		return nil
 	}
-	as := func(name string) (*kube.Clients, error) {
-		return h.pool.clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, name))
-	}
-	if h.restorer, err = as(install.RestoreName); err != nil {
+	if h.restorer, err = h.as(install.RestoreName); err != nil {
 		return err
 	}
-	h.looker, err = as(install.CaptureName)
+	h.looker, err = h.as(install.CaptureName)
 	return err
+}
+
+// as opens the way as an account of Davit's namespace.
+func (h *herald) as(name string) (*kube.Clients, error) {
+	return h.pool.clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, name))
+}
+
+// named are the accounts that plans name, each with what runs of those plans take, which
+// may be less than all that restores do.
+func named(plans []*v1alpha1.RecoveryPlan, needs []preflight.Need, as func(string) (*kube.Clients, error)) ([]census.Account, error) {
+	var all []census.Account
+	for _, p := range plans {
+		name := p.Spec.ServiceAccountName
+		if name == "" || name == install.RestoreName {
+			continue
+		}
+		i := slices.IndexFunc(all, func(a census.Account) bool { return a.Name == name })
+		if i < 0 {
+			clients, err := as(name)
+			if err != nil {
+				return nil, err
+			}
+			i, all = len(all), append(all, census.Account{Name: name, Clients: clients})
+		}
+		a := &all[i]
+		a.Steps = append(a.Steps, preflight.StepRights(document.Convert(p))...)
+		for _, n := range needs {
+			is := func(o preflight.Need) bool { return o.Application == n.Application }
+			moves := slices.ContainsFunc(p.Spec.Applications, func(o v1alpha1.PlanApplication) bool { return o.Name == n.Application })
+			if moves && !slices.ContainsFunc(a.Needs, is) {
+				a.Needs = append(a.Needs, n)
+			}
+		}
+	}
+	return all, nil
 }
 
 func (h *herald) look(ctx context.Context) {
@@ -188,10 +221,13 @@ func (h *herald) publish(ctx context.Context, e *entry, said *heard, plans []*v1
 		for _, p := range plans {
 			o.Steps = append(o.Steps, preflight.StepRights(document.Convert(p))...)
 		}
+		if o.Accounts, err = named(plans, said.needs, h.as); err != nil {
+			return nil, err
+		}
 	}
 	facts := census.Take(ctx, o)
 	if !whole && said.facts != nil {
-		facts.Rights = said.facts.Rights // they are asked for with all else
+		facts.Rights, facts.RightsOf = said.facts.Rights, said.facts.RightsOf // they are asked for with all else
 	}
 	if !whole && facts.Same(said.facts) {
 		return facts, nil

@@ -147,7 +147,7 @@ func (k *Known) sites(ctx context.Context, needs []preflight.Need) error {
 	}
 	if k.Live != nil {
 		for name, s := range k.Live(ctx, needs) {
-			k.Sites[name] = s
+			k.Sites[name] = s.Recalling(k.Sites[name], k.At)
 			delete(k.Silence, name)
 		}
 	}

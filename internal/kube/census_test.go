@@ -13,6 +13,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -121,6 +122,38 @@ func TestTake(t *testing.T) {
 	}
 	if _, err := s.Encode(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTakeOfAccounts: each is asked about for itself, of what the plans take that name it.
+// One that nobody may act as is denied that.
+func TestTakeOfAccounts(t *testing.T) {
+	c, _ := counted()
+	all, _ := counted()
+	all.Kubernetes.(*fake.Clientset).PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		r := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
+		r.Status.Allowed = true
+		return true, r, nil
+	})
+	none, _ := counted()
+	none.Kubernetes.(*fake.Clientset).PrependReactor("create", "selfsubjectaccessreviews", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "serviceaccounts"}, "stranger", errors.New("cannot impersonate"))
+	})
+	needs := []preflight.Need{{Application: "shop", Namespaces: []string{"shop-db"}, Kinds: []preflight.Kind{{Resource: "deployments.apps", Version: "v1"}}}}
+	steps := []preflight.Right{{Verb: "create", Resource: "deployments.apps", Namespace: "shop"}}
+	s := census.Take(t.Context(), census.Options{
+		Site: "west", Clients: c, Restorer: c, Who: "davit-restore", Needs: needs, Steps: steps, Now: func() time.Time { return now },
+		Accounts: []census.Account{{Name: "mover", Clients: all, Needs: needs, Steps: steps}, {Name: "stranger", Clients: none, Needs: needs}},
+	})
+	if len(s.Rights.Denied) == 0 || s.Rights.Steps["create deployments.apps in shop"] { // the control
+		t.Errorf("%+v", s.Rights)
+	}
+	mover, stranger := s.RightsOf["mover"], s.RightsOf["stranger"]
+	if mover.Who != "mover" || mover.Asked != 9 || len(mover.Denied) != 0 || mover.Err != "" || !mover.Steps["create deployments.apps in shop"] || !slices.Equal(mover.Applications, []string{"shop"}) {
+		t.Errorf("%+v", mover)
+	}
+	if !slices.Equal(stranger.Denied, []string{preflight.Impersonated}) || stranger.Err != "" {
+		t.Errorf("%+v", stranger)
 	}
 }
 

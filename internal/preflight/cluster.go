@@ -259,31 +259,6 @@ func checkStepImages(in *Input) []Finding {
 	return all
 }
 
-// checkRights looks at what whoever restores may not do.
-func checkRights(in *Input) []Finding {
-	s := in.Sites[in.To]
-	if s == nil {
-		return in.unknownSite(in.To)
-	}
-	var all []Finding
-	r := s.Rights
-	switch {
-	case r.Err != "":
-		all = append(all, unknown(in.To, "ask again", "what %s may do is not known: %s", cmp.Or(r.Who, "whoever restores"), r.Err))
-	case len(r.Denied) > 0:
-		all = append(all, fail(in.To, "grant it, or let somebody carry the run who may", "%s may not %s", r.Who, some(r.Denied)))
-	case r.Asked == 0:
-		all = append(all, unknown(in.To, "run an agent of this version there", "nobody asked what a restore may do there"))
-	}
-	if r.Err == "" && r.Asked > 0 {
-		all = append(all, in.stepsAllowed(s)...)
-	}
-	if len(all) == 0 {
-		all = append(all, ok(in.To, "%s may do all %d things that a run does", r.Who, r.Asked+len(StepRights(in.Plan))))
-	}
-	return all
-}
-
 // secrets looks for those that the plan names.
 func (in *Input) secrets() []Finding {
 	s := in.Sites[in.To]

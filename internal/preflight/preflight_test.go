@@ -122,6 +122,52 @@ func TestStepsAreWell(t *testing.T) {
 	}
 }
 
+// mover has the plan name an account, of which this is known.
+func mover(r preflight.Rights) func(*preflight.Input) {
+	return func(in *preflight.Input) {
+		in.Plan.Account = "mover"
+		in.Sites["west"].Accounts = append(in.Sites["west"].Accounts, "mover")
+		in.Sites["west"].RightsOf = map[string]preflight.Rights{"mover": r}
+	}
+}
+
+// TestAnAccountIsWell: it is the plan's that is judged, whatever davit-restore may do; and
+// what it may not do for other plans is no matter. Whoever looks by hand is judged beside it.
+func TestAnAccountIsWell(t *testing.T) {
+	for who, want := range map[string][]string{"davit-restore": {"mover may do all 14"}, "me": {"me may not", "mover may do all 14"}} {
+		in := good()
+		mover(preflight.Rights{Who: "mover", Asked: 9, Applications: []string{"shop", "till"}, Denied: []string{"create deployments.apps in till"}, Steps: jobRights()})(in)
+		in.Needs[0].Namespaces = []string{"shop"}
+		in.Sites["west"].Rights.Who, in.Sites["west"].Rights.Denied = who, []string{"create deployments.apps"}
+		var got []string
+		for _, f := range preflight.Judge(in) {
+			if f.Check == "rights" {
+				got = append(got, f.Reason)
+			}
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%s: %q", who, got)
+		}
+		for i := range want {
+			if !strings.HasPrefix(got[i], want[i]) {
+				t.Errorf("%s: %q, want %q", who, got[i], want[i])
+			}
+		}
+	}
+}
+
+// TestRecalling: whoever reads a site knows not what only its agent asks.
+func TestRecalling(t *testing.T) {
+	published := site("west")
+	published.RightsOf = map[string]preflight.Rights{"mover": {Who: "mover"}}
+	if got := site("west").Recalling(published, now); got.RightsOf["mover"].Who != "mover" {
+		t.Errorf("%+v", got.RightsOf)
+	}
+	if got := site("west").Recalling(published, now.Add(time.Hour)); got.RightsOf != nil || site("west").Recalling(nil, now).RightsOf != nil {
+		t.Errorf("old facts are taken for new ones: %+v", got.RightsOf)
+	}
+}
+
 func TestAllIsWell(t *testing.T) {
 	found := preflight.Judge(good())
 	seen := map[string]bool{}
@@ -351,7 +397,15 @@ func TestChecks(t *testing.T) {
 		{"nobody asked about Jobs", "rights", preflight.Unknown, `nobody asked whether davit-restore may do what step "warm" takes`, func(in *preflight.Input) {
 			in.Sites["west"].Rights.Steps = nil
 		}},
-		{"nobody asked about the account", "rights", preflight.Unknown, "have the rights of ServiceAccount mover", func(in *preflight.Input) { in.Plan.Account = "mover" }},
+		{"nobody asked about the account", "rights", preflight.Unknown, "nobody asked what ServiceAccount mover may do", func(in *preflight.Input) { in.Plan.Account, in.Plan.Steps = "mover", nil }},
+		{"nor where a person looked", "rights", preflight.Unknown, "nobody asked what ServiceAccount mover may do", func(in *preflight.Input) {
+			in.Plan.Account, in.Sites["west"].Rights.Who = "mover", "me"
+		}},
+		{"the account may not", "rights", preflight.Fail, "mover may not create deployments.apps in shop", mover(preflight.Rights{Who: "mover", Asked: 9, Denied: []string{"create deployments.apps in shop"}})},
+		{"the account may make no Jobs", "rights", preflight.Unknown, `nobody asked whether mover may do what step "warm" takes`, mover(preflight.Rights{Who: "mover", Asked: 9})},
+		{"of another application", "rights", preflight.Unknown, "nobody asked whether mover may restore shop", mover(preflight.Rights{Who: "mover", Asked: 9, Applications: []string{"till"}, Steps: jobRights()})},
+		{"the agent may not act as it", "rights", preflight.Fail, "ServiceAccount mover cannot carry runs", mover(preflight.Rights{Who: "mover", Asked: 1, Denied: []string{preflight.Impersonated}})},
+		{"asking as it failed", "rights", preflight.Unknown, "what mover may do is not known: no answer", mover(preflight.Rights{Who: "mover", Err: "no answer"})},
 		{"machines are denied", "rights", preflight.Fail, "patch machinedeployments.cluster.x-k8s.io in fleet", func(in *preflight.Input) {
 			s := plan.Step{Name: "nodes", Kind: plan.KindInfra, Verbs: []plan.Verb{plan.Drill}, ClusterAPI: &plan.ClusterAPI{
 				Scale: []plan.Machines{{Object: "machinedeployments.cluster.x-k8s.io/fleet/west", Replicas: 3}},

@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -90,12 +91,12 @@ func stepRights(s plan.Step) []Right {
 }
 
 // stepsAllowed looks whether whoever carries the run may do what the plan's steps take.
-func (in *Input) stepsAllowed(s *Site) []Finding {
+func (in *Input) stepsAllowed(s *Site, rights Rights) []Finding {
 	var all []Finding
 	for _, step := range in.Plan.Steps {
 		var denied, silent []string
 		for _, r := range sortRights(stepRights(step)) {
-			allowed, known := s.Rights.Steps[r.String()]
+			allowed, known := rights.Steps[r.String()]
 			switch {
 			case !known:
 				silent = append(silent, r.String())
@@ -103,7 +104,7 @@ func (in *Input) stepsAllowed(s *Site) []Finding {
 				denied = append(denied, r.String())
 			}
 		}
-		who := cmp.Or(s.Rights.Who, "whoever carries the run")
+		who := cmp.Or(rights.Who, "whoever carries the run")
 		verdict := fail
 		if step.OnError == plan.Continue {
 			verdict = warn
@@ -117,9 +118,77 @@ func (in *Input) stepsAllowed(s *Site) []Finding {
 				"nobody asked whether %s may do what step %q takes: %s", who, step.Name, some(silent)))
 		}
 	}
-	if p := in.Plan.Account; p != "" && p != restorer && s.Rights.Who == restorer && len(StepRights(in.Plan)) > 0 {
-		all = append(all, unknown(s.Name, "kubectl auth can-i --list -n davit-system --as system:serviceaccount:davit-system:"+p+" there",
-			"the plan's runs have the rights of ServiceAccount %s, and those of %s were asked for", p, restorer))
+	return all
+}
+
+// checkRights looks at what whoever carries runs of the plan may not do: the account that
+// the plan names, where an agent carries them; and where a person looked, that person.
+func checkRights(in *Input) []Finding {
+	s := in.Sites[in.To]
+	if s == nil {
+		return in.unknownSite(in.To)
+	}
+	var all []Finding
+	account, own := in.Plan.Account, s.Rights
+	if account == "" || account == restorer || own.Who != restorer {
+		all = in.judgeRights(s, own)
+	}
+	if account != "" && account != restorer && account != own.Who {
+		if r, asked := s.RightsOf[account]; asked {
+			all = append(all, in.judgeRights(s, r)...)
+		} else {
+			all = append(all, unknown(s.Name, "give the site the plan, and an agent of this version there ten minutes; or kubectl auth can-i --list -n NAMESPACE --as system:serviceaccount:"+system+":"+account+" there",
+				"nobody asked what ServiceAccount %s may do, whose rights the plan's runs have where an agent carries them", account))
+		}
+	}
+	return all
+}
+
+// judgeRights judges those of one who may carry runs.
+func (in *Input) judgeRights(s *Site, r Rights) []Finding {
+	var all []Finding
+	denied := in.concern(r.Denied)
+	switch {
+	case r.Err != "":
+		return []Finding{unknown(s.Name, "ask again", "what %s may do is not known: %s", cmp.Or(r.Who, "whoever restores"), r.Err)}
+	case slices.Contains(denied, Impersonated):
+		return []Finding{fail(s.Name, fmt.Sprintf("let it, there: kubectl -n %[1]s create role act-as-%[2]s --verb=impersonate --resource=serviceaccounts --resource-name=%[2]s, and kubectl -n %[1]s create rolebinding act-as-%[2]s --role=act-as-%[2]s --serviceaccount=%[1]s:davit-agent", system, r.Who),
+			"ServiceAccount %s cannot carry runs: the agent may not act as it", r.Who)}
+	case len(denied) > 0:
+		all = append(all, fail(s.Name, "grant it, or let somebody carry the run who may", "%s may not %s", r.Who, some(denied)))
+	case r.Asked == 0:
+		return []Finding{unknown(s.Name, "run an agent of this version there", "nobody asked what a restore may do there")}
+	}
+	if silent := in.unasked(r); len(silent) > 0 {
+		all = append(all, unknown(s.Name, "give the site the plan, and its agent ten minutes", "nobody asked whether %s may restore %s", r.Who, some(silent)))
+	}
+	all = append(all, in.stepsAllowed(s, r)...)
+	if len(all) == 0 {
+		all = append(all, ok(s.Name, "%s may do all %d things that a run does", r.Who, r.Asked+len(StepRights(in.Plan))))
+	}
+	return all
+}
+
+// concern are those of denied rights that a run of the plan uses: where an account was
+// asked about for other plans as well, what it may not do for them is no matter here.
+func (in *Input) concern(denied []string) []string {
+	ours := []string{system}
+	for _, n := range in.Needs {
+		ours = append(ours, n.Namespaces...)
+	}
+	return slices.DeleteFunc(slices.Clone(denied), func(d string) bool {
+		i := strings.LastIndex(d, " in ")
+		return i >= 0 && len(ours) > 1 && !slices.Contains(ours, d[i+len(" in "):])
+	})
+}
+
+// unasked are the plan's applications of which nobody asked.
+func (in *Input) unasked(r Rights) []string {
+	var all []string
+	for _, a := range in.Plan.Applications {
+		if r.Applications != nil && !slices.Contains(r.Applications, a.Name) {
+			all = append(all, a.Name)
+		}
 	}
 	return all
 }

@@ -30,10 +30,13 @@ type Site struct {
 	// APIs are the versions served of each resource.group.
 	APIs map[string][]string `json:"apis"`
 	// Images counts the nodes that have an image, by each of its names.
-	Images  map[string]int `json:"images,omitempty"`
-	Quotas  []Quota        `json:"quotas,omitempty"`
-	Rights  Rights         `json:"rights"`
-	Secrets []string       `json:"secrets,omitempty"` // in Davit's namespace
+	Images map[string]int `json:"images,omitempty"`
+	Quotas []Quota        `json:"quotas,omitempty"`
+	Rights Rights         `json:"rights"`
+	// RightsOf are those of the ServiceAccounts of Davit's namespace that plans name, by
+	// their names.
+	RightsOf map[string]Rights `json:"rightsOf,omitempty"`
+	Secrets  []string          `json:"secrets,omitempty"` // in Davit's namespace
 	// Reconcilers make objects from git, as RESOURCE.GROUP/NAMESPACE/NAME; Accounts are the
 	// ServiceAccounts of Davit's namespace; Names the DNSEndpoints that have Davit's
 	// guard, as NAMESPACE/NAME. Nil where nobody looked.
@@ -86,12 +89,17 @@ type Quota struct {
 	Used      map[string]int64 `json:"used"`
 }
 
+// Impersonated is denied of an account that a site's agent may not act as.
+const Impersonated = "be acted for by the agent"
+
 // Rights are what whoever would restore may not do.
 type Rights struct {
-	Who    string   `json:"who,omitempty"`
-	Asked  int      `json:"asked,omitempty"`
-	Denied []string `json:"denied,omitempty"`
-	Err    string   `json:"error,omitempty"`
+	Who string `json:"who,omitempty"`
+	// Applications are those of which was asked; nil in facts of older agents.
+	Applications []string `json:"applications,omitempty"`
+	Asked        int      `json:"asked,omitempty"`
+	Denied       []string `json:"denied,omitempty"`
+	Err          string   `json:"error,omitempty"`
 	// Steps tells of the rights that steps of plans take (Right.String) whether who has them.
 	Steps map[string]bool `json:"steps,omitempty"`
 }
@@ -156,6 +164,18 @@ func (s *Site) Same(as *Site) bool {
 	x, errX := a.Encode()
 	y, errY := b.Encode()
 	return errX == nil && errY == nil && string(x) == string(y)
+}
+
+// Recalling are facts that were just read, with what only the site's own agent asks from
+// what it published, if that is not old; nil: it published nothing.
+func (s *Site) Recalling(published *Site, now time.Time) *Site {
+	if published == nil || published.Age(now) > Fresh {
+		return s
+	}
+	if s.RightsOf == nil {
+		s.RightsOf = published.RightsOf
+	}
+	return s
 }
 
 // Age is how old the facts are.

@@ -41,10 +41,12 @@ type Options struct {
 	Who               string
 	Needs             []preflight.Need
 	// Steps are the rights that the plans' own steps take.
-	Steps  []preflight.Right
-	Roles  map[string]string
-	Epochs map[string]int64
-	Now    func() time.Time
+	Steps []preflight.Right
+	// Accounts are those that plans name besides Restorer.
+	Accounts []Account
+	Roles    map[string]string
+	Epochs   map[string]int64
+	Now      func() time.Time
 }
 
 // census is one on its way.
