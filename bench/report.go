@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -62,6 +63,12 @@ func (r *report) rate(what string, ours, theirs lap) {
 // times compares times for the same bytes: below 1, davit is faster.
 func (r *report) times(what string, ours, theirs time.Duration) {
 	fmt.Fprintf(r.out, "| %s | %.1f s | %.1f s | %.2f of its time |\n", what, ours.Seconds(), theirs.Seconds(), ours.Seconds()/theirs.Seconds())
+}
+
+// median is the middle one, the better of two.
+func median(times []time.Duration) time.Duration {
+	sorted := slices.Sorted(slices.Values(times))
+	return sorted[(len(sorted)-1)/2]
 }
 
 func (r *report) peak(what string, p process) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -188,9 +187,7 @@ func (b *bench) profileBackup(ctx context.Context, r ran) error {
 // beyond tells how much longer davit takes than what it cannot do without, and
 // whether that is under the bar that davit sets itself.
 func (r *report) beyond(what string, ours, theirs []time.Duration, bar time.Duration) {
-	slices.Sort(ours)
-	slices.Sort(theirs)
-	a, b := ours[len(ours)/2], theirs[len(theirs)/2]
+	a, b := median(ours), median(theirs)
 	verdict := "under"
 	if a-b >= bar {
 		verdict = "OVER"

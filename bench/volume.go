@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,14 +87,20 @@ func writeFiles(dir string, n, step int) error {
 	return nil
 }
 
-// timesOf is what one side took for the same work.
-type timesOf struct{ backup, again, restore time.Duration }
+// side is one way to back a volume up and to restore it, and what that took, a
+// time each round.
+type side struct {
+	name    string
+	backup  func(ctx context.Context) (time.Duration, error)
+	restore func(ctx context.Context, round int) (time.Duration, error)
+
+	first, again, back []time.Duration
+}
 
 // transfers measures a volume from a claim into the vault and back, from command
-// to command: with davit that is snapshot, scratch claim, holder pod, transfer
-// and clean-up; with cp and restic the copying alone.
+// to command. All that davit does counts; so does what restic needs in a cluster,
+// in pods of its own; restic and cp alone have both claims mounted already.
 func (b *bench) transfers(ctx context.Context, c content) error {
-	b.report.say("writing %s", c.size)
 	from, err := b.mounted(ctx, c.app, c.claimMiB)
 	if err != nil {
 		return err
@@ -106,42 +113,81 @@ func (b *bench) transfers(ctx context.Context, c content) error {
 	if err := os.Mkdir(data, 0o755); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	if err := c.write(data); err != nil {
-		return err
-	}
 	if err := b.protect(ctx, c.app); err != nil {
 		return err
 	}
-	return b.compareVolumes(ctx, c, from, to)
-}
-
-func (b *bench) compareVolumes(ctx context.Context, c content, from, to string) error {
-	node, err := b.watch("node")
+	var reading, writing int64 // bytes at the most
+	davit, err := b.davitSide(c.app, &reading, &writing)
 	if err != nil {
 		return err
 	}
-	copying, err := b.copy(ctx, from, to)
+	moved, err := b.moverSide(ctx, c)
 	if err != nil {
 		return err
 	}
-	var davit, restic timesOf
-	for _, step := range []func() error{
-		func() error { return b.resticFirst(ctx, from, to, &restic) },
-		func() error { return b.davitFirst(ctx, c.app, node, &davit) },
-		func() error { return c.change(filepath.Join(from, "data")) },
-		func() (err error) { restic.again, err = b.resticBackup(ctx, from); return err },
-		func() error { r, err := b.backup(ctx, c.app); davit.again = r.took; return err },
-	} {
-		if err := step(); err != nil {
+	alone, err := b.resticSide(ctx, from, to)
+	if err != nil {
+		return err
+	}
+	copied := &side{name: "cp -a", backup: func(ctx context.Context) (time.Duration, error) { return b.copy(ctx, from, to) }}
+	sides := []*side{copied, alone, moved, davit}
+	for round := range b.rounds {
+		turn := round % len(sides) // nobody always comes after the same
+		if err := b.round(ctx, c, data, round, slices.Concat(sides[turn:], sides[:turn])); err != nil {
 			return err
 		}
 	}
-	b.report.times("volume backup, "+c.size+": davit backup / cp -a", davit.backup, copying)
-	b.report.times("volume backup, "+c.size+": davit backup / restic backup", davit.backup, restic.backup)
-	b.report.times("volume backup again, "+c.size+", 1 % changed: davit backup / restic backup", davit.again, restic.again)
-	b.report.times("volume restore, "+c.size+": davit restore / cp -a", davit.restore, copying)
-	b.report.times("volume restore, "+c.size+": davit restore / restic restore", davit.restore, restic.restore)
+	b.compareVolumes(c.size, davit, moved, alone, copied)
+	b.report.bytes("node process, reading a volume", reading)
+	b.report.bytes("node process, writing a volume", writing)
 	return nil
+}
+
+// round has all sides move the same new data there and back, and again what
+// has changed.
+func (b *bench) round(ctx context.Context, c content, data string, round int, sides []*side) error {
+	b.report.say("round %d: writing %s, load %s", round+1, c.size, load())
+	if err := c.write(data); err != nil {
+		return err
+	}
+	for _, s := range sides {
+		took, err := s.backup(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		s.first = append(s.first, took)
+		if s.restore == nil {
+			continue
+		}
+		if took, err = s.restore(ctx, round); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		s.back = append(s.back, took)
+	}
+	if err := c.change(data); err != nil {
+		return err
+	}
+	for _, s := range sides {
+		if s.restore == nil {
+			continue // a copy knows nothing of what was there
+		}
+		took, err := s.backup(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		s.again = append(s.again, took)
+	}
+	return nil
+}
+
+func (b *bench) compareVolumes(size string, davit, moved, alone, copied *side) {
+	for _, other := range []*side{moved, alone} {
+		b.report.times("volume backup, "+size+": davit / "+other.name, median(davit.first), median(other.first))
+		b.report.times("again, 1 % changed: davit / "+other.name, median(davit.again), median(other.again))
+		b.report.times("volume restore, "+size+": davit / "+other.name, median(davit.back), median(other.back))
+	}
+	b.report.times("volume backup, "+size+": davit / "+copied.name, median(davit.first), median(copied.first))
+	b.report.times("volume restore, "+size+": davit / "+copied.name, median(davit.back), median(copied.first))
 }
 
 // mounted makes a claim with a pod, and returns where the host sees its files.
@@ -216,56 +262,97 @@ func (b *bench) copy(ctx context.Context, from, to string) (time.Duration, error
 	return r.took, os.RemoveAll(filepath.Join(to, "data"))
 }
 
-// restic works against the same S3 server, in the same bucket.
-func (b *bench) restic(ctx context.Context, script string, args ...string) (time.Duration, error) {
+// The repositories of restic's, each with a side's own.
+const (
+	aloneRepository  = "restic"
+	moversRepository = "restic-movers"
+)
+
+// resticEnv has restic work against the same S3 server, in the same bucket.
+func (b *bench) resticEnv(repository string) []string {
 	s3 := b.stage.Bed.S3()
-	env := []string{
-		"RESTIC_REPOSITORY=s3:" + s3.Endpoint + "/" + b.bucket + "/restic", "RESTIC_PASSWORD=bench",
+	return []string{
+		"RESTIC_REPOSITORY=s3:" + s3.Endpoint + "/" + b.bucket + "/" + repository, "RESTIC_PASSWORD=bench",
 		"AWS_ACCESS_KEY_ID=" + s3.AccessKey, "AWS_SECRET_ACCESS_KEY=" + s3.SecretKey, "AWS_DEFAULT_REGION=" + s3.Region,
-		"RESTIC_CACHE_DIR=" + filepath.Join(b.stage.Work, "restic"),
 	}
+}
+
+func (b *bench) restic(ctx context.Context, repository, script string, args ...string) (time.Duration, error) {
+	env := append(b.resticEnv(repository), "RESTIC_CACHE_DIR="+filepath.Join(b.stage.Work, "restic"))
 	r, err := b.command(ctx, env, "sh", append([]string{"-c", script, "sh"}, args...)...)
 	return r.took, err
 }
 
-func (b *bench) resticBackup(ctx context.Context, from string) (time.Duration, error) {
-	b.report.say("restic backup")
-	return b.restic(ctx, `restic -q backup "$1/data"`, from)
+// resticSide is restic with both claims mounted already.
+func (b *bench) resticSide(ctx context.Context, from, to string) (*side, error) {
+	_, err := b.restic(ctx, aloneRepository, resticInit)
+	return &side{
+		name: "restic alone, claims mounted",
+		backup: func(ctx context.Context) (time.Duration, error) {
+			b.report.say("restic backup")
+			return b.restic(ctx, aloneRepository, `restic -q backup "$1/data"`, from)
+		},
+		restore: func(ctx context.Context, _ int) (time.Duration, error) {
+			b.report.say("restic restore")
+			took, err := b.restic(ctx, aloneRepository, `restic -q restore latest --target "$1" && sync -f "$1"`, to)
+			if err != nil {
+				return 0, err
+			}
+			_, err = b.command(ctx, nil, "sh", "-c", `find "$1" -mindepth 1 -maxdepth 1 ! -name lost+found -exec rm -r {} +`, "sh", to)
+			return took, err
+		},
+	}, err
 }
 
-func (b *bench) resticFirst(ctx context.Context, from, to string, times *timesOf) (err error) {
-	if _, err := b.restic(ctx, "restic -q cat config || restic -q init"); err != nil {
+const resticInit = "restic -q cat config || restic -q init"
+
+// davitSide keeps the node process's peaks of memory, too.
+func (b *bench) davitSide(app string, reading, writing *int64) (*side, error) {
+	node, err := b.watch("node")
+	if err != nil {
+		return nil, err
+	}
+	watched := func(peak *int64, do func() error) error {
+		if err := node.forget(); err != nil {
+			return err
+		}
+		if err := do(); err != nil {
+			return err
+		}
+		now, err := node.peak()
+		*peak = max(*peak, now)
 		return err
 	}
-	if times.backup, err = b.resticBackup(ctx, from); err != nil {
-		return err
-	}
-	b.report.say("restic restore")
-	times.restore, err = b.restic(ctx, `restic -q restore latest --target "$1" && sync -f "$1"`, to)
+	return &side{
+		name: "davit",
+		backup: func(ctx context.Context) (took time.Duration, err error) {
+			b.report.say("davit backup")
+			return took, watched(reading, func() error {
+				r, err := b.backup(ctx, app)
+				took = r.took
+				return err
+			})
+		},
+		restore: func(ctx context.Context, round int) (took time.Duration, err error) {
+			b.report.say("davit restore")
+			to := fmt.Sprintf("%s-copy-%d", app, round)
+			err = watched(writing, func() error {
+				r, report, err := b.clone(ctx, app, to)
+				if took = r.took; err == nil && report.Result.Failed > 0 {
+					return fmt.Errorf("restore failed: %+v", report.Result)
+				}
+				return err
+			})
+			if err != nil {
+				return 0, err
+			}
+			return took, b.removed(ctx, to)
+		},
+	}, nil
+}
+
+// removed takes away a namespace whose volume would fill the disk round by round.
+func (b *bench) removed(ctx context.Context, namespace string) error {
+	_, err := b.stage.Kubectl(ctx, site, "delete", "namespace", namespace)
 	return err
-}
-
-func (b *bench) davitFirst(ctx context.Context, app string, node process, times *timesOf) error {
-	b.report.say("davit backup")
-	r, err := b.backup(ctx, app)
-	if err != nil {
-		return err
-	}
-	times.backup = r.took
-	if err := b.report.peak("node process, reading a volume", node); err != nil {
-		return err
-	}
-	if err := node.forget(); err != nil {
-		return err
-	}
-	b.report.say("davit restore")
-	r, report, err := b.clone(ctx, app, app+"-copy")
-	if err != nil {
-		return err
-	}
-	times.restore = r.took
-	if report.Result.Failed > 0 {
-		return fmt.Errorf("restore failed: %+v", report.Result)
-	}
-	return b.report.peak("node process, writing a volume", node)
 }

@@ -67,3 +67,6 @@ var applications = []recipe{
 		config: v1.Config{Entrypoint: []string{"/usr/local/bin/lighthouse"}, User: "65532:65532"},
 	},
 }
+
+// peers are what the benchmarks compare with.
+var peers = []recipe{extracted("restic", "restic")}

@@ -43,7 +43,7 @@ const postgresUID = "999"
 // slim drops what nothing in a container reads.
 const slim = `--customize-hook=rm -rf "$1"/usr/share/doc "$1"/usr/share/man "$1"/usr/share/locale "$1"/var/cache/debconf "$1"/var/log/*`
 
-var recipes = slices.Concat(shop, applications)
+var recipes = slices.Concat(shop, applications, peers)
 
 // shop is what the shop runs on.
 var shop = []recipe{
