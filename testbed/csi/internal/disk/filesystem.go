@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,9 +39,9 @@ func Format(ctx context.Context, image, fsType string) error {
 	switch fsType {
 	case Ext4:
 		// No reserve for root, and nothing to initialise in a sparse file: the volume has its size at once and stays quiet.
-		return run(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-E", "assume_storage_prezeroed=1,nodiscard", image)
+		return run(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-b", strconv.Itoa(sectorBytes), "-E", "assume_storage_prezeroed=1,nodiscard", image)
 	case XFS:
-		return run(ctx, "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=1", image)
+		return run(ctx, "mkfs.xfs", "-q", "-f", "-K", "-m", "reflink=1", "-s", "size="+strconv.Itoa(sectorBytes), image)
 	}
 	return fmt.Errorf("format %s: file system %q is not supported, use ext4 or xfs", image, fsType)
 }

@@ -14,6 +14,10 @@ import (
 // process may take it.
 const attachTries = 32
 
+// sectorBytes is the size of all devices' sectors. XFS writes a cloned image directly by whole blocks only, so that the
+// kernel would give its device larger sectors than its source's had, and what lies in the image would not mount.
+const sectorBytes = 4096
+
 // Loop is an attached loop device. While it is open the kernel keeps the device even if nothing has mounted it.
 type Loop struct {
 	Path string
@@ -50,10 +54,12 @@ func attachNew(image string, autoclear bool) (*Loop, error) {
 		return nil, fmt.Errorf("open image: %w", err)
 	}
 	defer backing.Close()
-	config := unix.LoopConfig{Fd: uint32(backing.Fd())}
+	// Direct, as to a disk: else whatever a file system has in its page cache would be in that of the image's file system
+	// once more, and be copied there.
+	config := unix.LoopConfig{Fd: uint32(backing.Fd()), Size: sectorBytes, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_DIRECT_IO}}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], image)
 	if autoclear {
-		config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
+		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
 	}
 	for range attachTries {
 		loop, err := configureFree(&config)
