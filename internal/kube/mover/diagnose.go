@@ -2,6 +2,7 @@ package mover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -47,7 +48,7 @@ func (m *Mover) awaitHolder(ctx context.Context, req Request, pod *corev1.Pod, e
 		}
 		return false, nil
 	})
-	if err != nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil && !errors.Is(context.Cause(ctx), errBound) {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNotMounted, m.whyNot(ctx, req, &last), err)
 	}
 	if err != nil {

@@ -62,7 +62,8 @@ func (r Request) holderName() string { return holderPrefix + digest(r.Owner, r.N
 // hold mounts the claim and says where it landed. The mount may still be on its
 // way there, if the node's process waits for it.
 func (m *Mover) hold(ctx context.Context, req Request) (place, error) {
-	if err := m.checkClaim(ctx, req); err != nil {
+	bound, err := m.checkClaim(ctx, req)
+	if err != nil {
 		return place{}, err
 	}
 	pod, err := m.holderPod(ctx, req)
@@ -76,10 +77,16 @@ func (m *Mover) hold(ctx context.Context, req Request) (place, error) {
 		return place{}, err
 	}
 	var at place
-	running, err := m.awaitHolder(ctx, req, pod, func(pod *corev1.Pod) bool {
+	enough := func(pod *corev1.Pod) bool {
 		at = m.comingTo(ctx, req, pod)
 		return at.coming
-	})
+	}
+	var running *corev1.Pod
+	if bound {
+		running, err = m.awaitHolder(ctx, req, pod, enough)
+	} else {
+		running, err = m.awaitBinding(ctx, req, pod, enough)
+	}
 	if err != nil {
 		return place{}, err
 	}
@@ -90,18 +97,19 @@ func (m *Mover) hold(ctx context.Context, req Request) (place, error) {
 	return at, nil
 }
 
-func (m *Mover) checkClaim(ctx context.Context, req Request) error {
+// checkClaim tells whether the claim has its volume, or refuses it.
+func (m *Mover) checkClaim(ctx context.Context, req Request) (bound bool, err error) {
 	var pvc corev1.PersistentVolumeClaim
 	if err := m.workload.Get(ctx, client.ObjectKey{Namespace: req.Namespace, Name: req.Claim}, &pvc); err != nil {
-		return fmt.Errorf("get claim: %w", err)
+		return false, fmt.Errorf("get claim: %w", err)
 	}
 	if ptr.Deref(pvc.Spec.VolumeMode, corev1.PersistentVolumeFilesystem) == corev1.PersistentVolumeBlock {
-		return ErrBlockMode
+		return false, ErrBlockMode
 	}
 	if pvc.Status.Phase == corev1.ClaimLost {
-		return fmt.Errorf("%w: claim has lost its volume %s", ErrNotMounted, pvc.Spec.VolumeName)
+		return false, fmt.Errorf("%w: claim has lost its volume %s", ErrNotMounted, pvc.Spec.VolumeName)
 	}
-	return nil
+	return pvc.Status.Phase == corev1.ClaimBound, nil
 }
 
 // createHolder makes the pod, or takes over the one an earlier run left. A new
