@@ -23,16 +23,18 @@ type part struct {
 	data   []byte
 }
 
-// section returns bytes that are held, or nil.
-func (a *ahead) section(id blob.ID, offset, length int64) []byte {
+// section writes bytes that are held to out, if they are. They are held until
+// that is done: then others take their place.
+func (a *ahead) section(id blob.ID, offset, length int64, out io.Writer) (held bool, err error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	for _, p := range a.held[id] {
 		if from := offset - p.offset; from >= 0 && length > 0 && from+length <= int64(len(p.data)) {
-			return p.data[from : from+length]
+			_, err := out.Write(p.data[from : from+length])
+			return true, err
 		}
 	}
-	return nil
+	return false, nil
 }
 
 func (a *ahead) hold(id blob.ID, p *part) {
@@ -61,14 +63,22 @@ func (s *storage) readAhead(ctx context.Context, pack string, offset, length int
 	if err != nil {
 		return nil, s.wrap("read", id, err)
 	}
-	p := &part{offset: offset, data: make([]byte, length)}
+	p := parts.Get().(*part)
+	p.offset, p.data = offset, slices.Grow(p.data[:0], int(length))[:length]
 	n, err := io.ReadFull(r, p.data)
 	if cerr := r.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
+		parts.Put(p)
 		return nil, fmt.Errorf("read blob %s at %d: got %d of %d bytes: %w", id, offset, n, length, err)
 	}
 	s.ahead.hold(id, p)
-	return func() { s.ahead.release(id, p) }, nil
+	return func() {
+		s.ahead.release(id, p)
+		parts.Put(p)
+	}, nil
 }
+
+// parts are used again: to clear megabytes for each would take as long as to decrypt them.
+var parts = sync.Pool{New: func() any { return &part{} }}

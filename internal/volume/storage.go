@@ -77,8 +77,7 @@ func (s *storage) GetBlob(ctx context.Context, id blob.ID, offset, length int64,
 		_, err := s.GetMetadata(ctx, id)
 		return err
 	}
-	if data := s.ahead.section(id, offset, length); data != nil {
-		_, err := out.Write(data)
+	if held, err := s.ahead.section(id, offset, length, out); held {
 		return err
 	}
 	if data, err := s.packs.section(ctx, id, offset, length); err != nil {

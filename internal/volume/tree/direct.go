@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -67,15 +68,23 @@ var blocks = sync.Pool{New: func() any {
 	return &b
 }}
 
+// writeDirect copies what does not begin where the file system wants it: chunks mostly do.
+func (s *sink) writeDirect(data []byte, offset int64) (int, error) {
+	if uintptr(unsafe.Pointer(unsafe.SliceData(data)))%directAlign == 0 { // only looked at
+		return s.direct.WriteAt(data, offset)
+	}
+	block := blocks.Get().(*[]byte)
+	defer blocks.Put(block)
+	return s.direct.WriteAt((*block)[:copy(*block, data)], offset)
+}
+
 // WriteAt implements io.WriterAt.
 func (s *sink) WriteAt(data []byte, offset int64) (int, error) {
 	whole := len(data) &^ (directAlign - 1)
 	if s.direct == nil || s.refused.Load() || offset%directAlign != 0 || whole == 0 || whole > chunkSize {
 		return s.File.WriteAt(data, offset)
 	}
-	block := blocks.Get().(*[]byte)
-	n, err := s.direct.WriteAt((*block)[:copy(*block, data[:whole])], offset)
-	blocks.Put(block)
+	n, err := s.writeDirect(data[:whole], offset)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 		s.refused.Store(true)
 		return s.File.WriteAt(data, offset)
