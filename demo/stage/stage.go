@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"davit.dev/davit/testbed/bed"
@@ -35,6 +36,9 @@ type Stage struct {
 	// Images maps the workload images' names to their references.
 	Images map[string]string
 	tars   []string // that Up has loaded into every site
+
+	asking sync.Mutex
+	askers map[string]*asker // by site
 }
 
 // Open finds the stage of an instance; nothing is started.
@@ -216,6 +220,11 @@ func (s *Stage) Kubectl(ctx context.Context, site string, args ...string) (strin
 
 // KubectlIn is Kubectl with standard input.
 func (s *Stage) KubectlIn(ctx context.Context, site string, stdin io.Reader, args ...string) (string, error) {
+	if stdin == nil {
+		if out, err := s.ask(ctx, site, args); !errors.Is(err, errUnanswered) {
+			return out, err
+		}
+	}
 	args = append([]string{"--kubeconfig", s.Bed.Site(site).Kubeconfig()}, args...)
 	cmd := exec.CommandContext(ctx, s.KubectlPath(), args...)
 	cmd.Stdin = stdin
@@ -255,11 +264,17 @@ func (s *Stage) run(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
+// pause is how long Wait rests after an answer that took so long. Many wait at once, and
+// what they ask takes the machine's time from what they wait for: no one asks for more
+// than a third of its time.
+func pause(took time.Duration) time.Duration {
+	return min(max(200*time.Millisecond, 2*took), 3*time.Second)
+}
+
 // Wait asks until fn says true, and reports the last answer when ctx ends.
 func Wait(ctx context.Context, what string, fn func(context.Context) (bool, string, error)) error {
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
 	for {
+		asked := time.Now()
 		ok, state, err := fn(ctx)
 		if ok && err == nil {
 			return nil
@@ -267,7 +282,7 @@ func Wait(ctx context.Context, what string, fn func(context.Context) (bool, stri
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait until %s (last seen: %s): %w", what, state, errors.Join(ctx.Err(), err))
-		case <-tick.C:
+		case <-time.After(pause(time.Since(asked))):
 		}
 	}
 }
