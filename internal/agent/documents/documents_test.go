@@ -20,9 +20,12 @@ func vaultObject(name, project string) *v1alpha1.Vault {
 	return &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.VaultSpec{Project: project}}
 }
 
+// scheme is made once: what is fuzzed makes thousands of keepers.
+var scheme = process.Scheme()
+
 func newKeeper(t *testing.T, objects ...client.Object) *Keeper {
 	t.Helper()
-	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithStatusSubresource(&v1alpha1.Application{}).
+	c := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Application{}).
 		WithObjects(append(objects, vaultObject("main", "acme"), vaultObject("theirs", "other"))...).Build()
 	return &Keeper{Client: c, Reader: c, Vaults: newLedgers(t), Site: "east", Project: "acme"}
 }
