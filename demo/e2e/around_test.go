@@ -138,7 +138,7 @@ func madeAround(t *testing.T) {
 	s := newSurroundings(t, a.name)
 	apply(t, west, machineDeployments)
 	t.Cleanup(func() {
-		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "crd", "machinedeployments.cluster.x-k8s.io", "--wait=false")
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "delete", "crd", "machinedeployments.cluster.x-k8s.io")
 	})
 	kubectl(t, west, "wait", "--for=condition=Established", "crd/machinedeployments.cluster.x-k8s.io", "--timeout=60s")
 	const workers = "machinedeployments.cluster.x-k8s.io/default/workers"

@@ -329,7 +329,7 @@ func twoAtOnce(t *testing.T, a *app, files [3]string) {
 		both[i] = a.apart(t, fmt.Sprintf("both-%d", i), "--pods", "db=ring", "--snapshot-class", "reflink-slow",
 			"-f", hooksOf(t, "- name: quiet\n  podSelector: {matchLabels: {db: ring}}\n  hold: {command: [sh, -c, '"+hold+"']}\n"))
 	}
-	davit(t, east, a.vault, "protect", both[1].name).want(t, 0, "e2e-inparts/data-ring-0", both[0].name)
+	davit(t, east, a.vault, "protect", both[1].name).want(t, 0, a.name+"/data-ring-0", both[0].name)
 	var done [2]chan outcome
 	for i, p := range both {
 		done[i] = make(chan outcome, 1)

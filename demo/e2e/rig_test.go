@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -245,8 +246,25 @@ func epochs(t *testing.T, bucket, app string) int {
 
 var unsafeName = regexp.MustCompile(`[^a-z0-9]+`)
 
-// short turns a test's name into one for a namespace and an application.
+// shorts are the names that short has given.
+var shorts = struct {
+	sync.Mutex
+	of   map[*testing.T]string
+	used map[string]int
+}{of: map[*testing.T]string{}, used: map[string]int{}}
+
+// short turns a test's name into one for a namespace and an application. A test that is
+// run again gets another: in the vault, what an application was before it still is.
 func short(t *testing.T) string {
-	name := t.Name()[strings.LastIndex(t.Name(), "/")+1:]
-	return "e2e-" + unsafeName.ReplaceAllString(strings.ToLower(name), "-")
+	shorts.Lock()
+	defer shorts.Unlock()
+	if name, ok := shorts.of[t]; ok {
+		return name
+	}
+	name := "e2e-" + unsafeName.ReplaceAllString(strings.ToLower(t.Name()[strings.LastIndex(t.Name(), "/")+1:]), "-")
+	if shorts.used[t.Name()]++; shorts.used[t.Name()] > 1 {
+		name += fmt.Sprintf("-%d", shorts.used[t.Name()])
+	}
+	shorts.of[t] = name
+	return name
 }
