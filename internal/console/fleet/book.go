@@ -52,6 +52,7 @@ type memo struct {
 
 	all    []Point   // as they are shown
 	judged time.Time // when retention was
+	filled time.Time // when it was read last, as far as something was new
 	tried  time.Time // when it was looked at last, with whatever outcome
 }
 
@@ -84,6 +85,12 @@ type tale struct {
 
 func newBook() *book {
 	return &book{apps: map[string]*memo{}, sites: map[string]*place{}, runs: map[string]*tale{}, changed: map[string]bool{}}
+}
+
+// doubtful tells whether something of it was damaged, or could not be opened: that may
+// be over though the vault lists the same.
+func (m *memo) doubtful() bool {
+	return m.Fault != "" || slices.ContainsFunc(m.Seen, func(s *sighting) bool { return s.Damaged })
 }
 
 // judgeEvery is how often it is judged anew what retention keeps of an application of
@@ -287,7 +294,9 @@ func (b *book) restore(kept func(name string) []byte, now time.Time) bool {
 			if !m.Unread && m.Read.Before(b.head.Whole) {
 				m.Read = b.head.Whole
 			}
-			m.judge(now)
+			if !m.Unread {
+				m.judge(now)
+			}
 			b.apps[name] = &m
 		}
 	}

@@ -193,6 +193,47 @@ func TestOneSilentObject(t *testing.T) {
 	}
 }
 
+// TestDamageThatIsOver: what could not be opened is tried again, though the vault lists
+// the same.
+func TestDamageThatIsOver(t *testing.T) {
+	p, g := full(t, consoletest.Size{Applications: 3, Points: 2, Sites: 1})
+	bad := map[string]string{consoletest.Name(0): "/manifests/", consoletest.Name(1): "/epochs/"}
+	g.get = func(_ context.Context, _ int64, key string) error {
+		for app, what := range bad {
+			if strings.Contains(key, what+app+"/") {
+				return fmt.Errorf("no key for it: %w", vault.ErrDamaged)
+			}
+		}
+		return nil
+	}
+	r := NewReader(p, survey.NewBudget(0))
+	well := func(after time.Duration) string {
+		t.Helper()
+		if err := r.Round(t.Context(), now.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, a := range r.Snapshot().Applications {
+			if a.State(now) == Protected {
+				names = append(names, a.Name)
+			}
+		}
+		return strings.Join(names, " ")
+	}
+	if got := well(0); got != consoletest.Name(2) {
+		t.Errorf("with damage protected are %s", got)
+	}
+	g.get = nil
+	for i := range 4 { // what is known is judged meanwhile
+		if got := well(time.Duration(i+1) * judgeEvery); got != consoletest.Name(2) {
+			t.Errorf("before it was read again protected are %s", got)
+		}
+	}
+	if got := well(again); len(strings.Fields(got)) != 3 {
+		t.Errorf("when it is over protected are %s", got)
+	}
+}
+
 // TestSlowIsNotSilent: a vault that is slow is read to its end, however long that takes,
 // and what is known already is shown meanwhile; of one that says nothing it is said.
 func TestSlowIsNotSilent(t *testing.T) {

@@ -262,11 +262,11 @@ func (r *Reader) application(ctx context.Context, name string, now time.Time) er
 	m.Points = survey.MarkOf(points...) ^ 3*survey.MarkOf(said...)
 	next := *old
 	next.tried = now
-	same := m == old.Marks && !old.Unread && old.Stale == "" && (old.Fault == "" || now.Sub(old.judged) < again)
+	same := m == old.Marks && !old.Unread && old.Stale == "" && (!old.doubtful() || now.Sub(old.filled) < again)
 	var err error
 	if !same {
 		err = r.fill(ctx, &next, m)
-		next.Fault, next.Stale = "", ""
+		next.Fault, next.Stale, next.filled = "", "", now
 		switch {
 		case err == nil:
 		case ours(ctx, err):
@@ -358,6 +358,11 @@ func (r *Reader) points(ctx context.Context, app string, known []*sighting) ([]*
 		})
 	}
 	err := g.Wait()
+	for i, o := range listed {
+		if err != nil && seen[i] == nil { // as it was known
+			seen[i] = have[strings.TrimPrefix(o.Key, prefix)]
+		}
+	}
 	return slices.DeleteFunc(seen, func(s *sighting) bool { return s == nil }), err
 }
 
