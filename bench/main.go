@@ -52,13 +52,13 @@ func main() {
 	flag.IntVar(&s.files, "files", number("DAVIT_BENCH_FILES", 50_000), "small files of the volume that has many ($DAVIT_BENCH_FILES)")
 	flag.IntVar(&s.applications, "applications", number("DAVIT_BENCH_APPLICATIONS", 200), "of a plan that fails over ($DAVIT_BENCH_APPLICATIONS)")
 	flag.IntVar(&s.agents, "agents", number("DAVIT_BENCH_AGENTS", 5000), "that call two consoles ($DAVIT_BENCH_AGENTS)")
-	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume,files", "what to measure; crowd, a failover of many applications, kills the site and comes last; consoles, alone, needs no bed: many agents and two consoles")
+	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume,files", "what to measure; crowd, a failover of many applications, kills the site and comes last; consoles and vaults, alone, need no bed: many agents and two consoles, a console and full vaults")
 	flag.BoolVar(&s.keep, "keep", false, "leave the bed running")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	work := run
-	if s.parts == "consoles" {
+	if s.parts == "consoles" || s.parts == "vaults" {
 		work = alone
 	}
 	if err := work(ctx, s); err != nil {
@@ -84,6 +84,9 @@ func alone(ctx context.Context, set settings) error {
 	dir := strings.TrimSpace(string(root))
 	r.title(ctx, dir)
 	fmt.Fprintf(r.out, "| what | measured | bar |\n|---|---|---|\n")
+	if set.parts == "vaults" {
+		return errors.Join(full(ctx, r, dir), r.end())
+	}
 	return errors.Join(consoles(ctx, r, dir, set.agents), r.end())
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
@@ -33,17 +35,20 @@ func Crowd(ctx context.Context, p *vault.Project, now time.Time, n Size) error {
 	for i := range n.Sites {
 		f.try(p.Heartbeat(ctx, vault.SiteStatus{Site: fmt.Sprintf("site-%03d", i), Cluster: "uid", Time: now, AgentVersion: "v1.2.0", KubeVersion: "v1.34.1"}))
 	}
+	var g errgroup.Group
+	g.SetLimit(8)
 	for i := range n.Applications {
-		app := Name(i)
-		f.claim(app, fmt.Sprintf("site-%03d", i%max(1, n.Sites)))
-		f.policy(app, `{"schedule":{"every":"1h0m0s"},"objectives":{"rpo":"2h0m0s"},"retention":{"last":24,"daily":30}}`)
-		for k := range n.Points {
-			f.try(AddPoint(ctx, p, app, now.Add(-time.Minute-time.Duration(k)*time.Hour)))
-		}
-		if f.err != nil {
+		g.Go(func() error {
+			f, app := filler{ctx: ctx, p: p, now: now}, Name(i)
+			f.claim(app, fmt.Sprintf("site-%03d", i%max(1, n.Sites)))
+			f.policy(app, `{"schedule":{"every":"1h0m0s"},"objectives":{"rpo":"2h0m0s"},"retention":{"last":24,"daily":30}}`)
+			for k := range n.Points {
+				f.try(AddPoint(ctx, p, app, now.Add(-time.Minute-time.Duration(k)*time.Hour)))
+			}
 			return f.err
-		}
+		})
 	}
+	f.try(g.Wait())
 	for i := range n.Runs + n.Open {
 		f.past(i, i < n.Runs)
 	}

@@ -126,7 +126,7 @@ func (c *carrier) carry(b uplink.Begin) error {
 		done[o.Step.Name] = true
 		return execute.Done("")
 	})
-	x := execute.New(execute.Options{Run: b.Run, Machine: m, Journal: journal.Create(c.in, b.Run, "agent west"), Actuator: act, Survey: survey{}, Requests: mailbox.New(c.in)})
+	x := execute.New(execute.Options{Run: b.Run, Machine: m, Journal: journal.Create(c.in, b.Run, "agent west"), Actuator: act, Survey: surveyor{}, Requests: mailbox.New(c.in)})
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
 	c.t.Cleanup(func() { cancel(); c.work.Wait() })
 	c.work.Go(func() {
@@ -137,13 +137,13 @@ func (c *carrier) carry(b uplink.Begin) error {
 	return nil
 }
 
-type survey struct{}
+type surveyor struct{}
 
-func (survey) Evaluate(context.Context, failover.Spec) (*failover.Facts, error) {
+func (surveyor) Evaluate(context.Context, failover.Spec) (*failover.Facts, error) {
 	return &failover.Facts{}, nil
 }
 
-func (survey) Verify(context.Context, *failover.State) (failover.Outcome, string, string) {
+func (surveyor) Verify(context.Context, *failover.State) (failover.Outcome, string, string) {
 	return failover.Done, "", ""
 }
 
