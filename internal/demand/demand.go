@@ -153,6 +153,9 @@ func (d *Demand) fill(ctx context.Context, p *vault.Project, m *point.Manifest) 
 				defined[nameOf(object)] = true
 				return nil
 			}
+			if isDoor(name) {
+				return d.door(name, object)
+			}
 			pods, err := podsOf(name, object)
 			if pods.Count > 0 {
 				d.Pods = append(d.Pods, pods)
@@ -180,7 +183,7 @@ func full(res point.Resource) string {
 
 // reading leaves out the packs of kinds of which only the name is needed.
 func reading(res point.Resource, name string) point.Resource {
-	if _, runs := workloads[name]; !runs && name != definitions {
+	if _, runs := workloads[name]; !runs && name != definitions && !isDoor(name) {
 		res.Packs = nil
 	}
 	return res

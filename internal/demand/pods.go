@@ -53,6 +53,7 @@ func podsOf(kind string, object []byte) (preflight.Pods, error) {
 		spec = pod.Spec
 	}
 	p := preflight.Pods{Namespace: w.Namespace, Workload: kind + "/" + w.Name, Count: w.count(), EveryNode: workloads[kind]}
+	p.Where = where(&spec)
 	p.Each, p.Limit = Room(&spec)
 	return p, nil
 }

@@ -1,6 +1,9 @@
 package demand
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"davit.dev/davit/internal/preflight"
@@ -49,4 +52,51 @@ func FuzzPodsOf(f *testing.F) {
 			t.Fatalf("%+v", p)
 		}
 	})
+}
+
+// TestWhere: node selectors and what affinity requires, without what Davit adds; what is
+// preferred holds nobody back.
+func TestWhere(t *testing.T) {
+	for spec, want := range map[string]string{
+		`{}`: "[]",
+		`{"nodeSelector":{"pool":"db","davit.dev/parked":"true"}}`: "[pool=db]",
+		`{"nodeSelector":{"davit.dev/parked":"true"}}`:             "[]",
+		`{"nodeSelector":{"pool":"db"},"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
+			{"matchExpressions":[{"key":"zone","operator":"In","values":["a","b"]}]},{},{"matchFields":[{"key":"metadata.name","operator":"In","values":["n1"]}]}]}}}}`: "[pool=db and zone In (a, b) pool=db and metadata.name=n1]",
+		`{"affinity":{"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"weight":1,"preference":{"matchExpressions":[{"key":"zone","operator":"Exists"}]}}]}}}`: "[]",
+	} {
+		got, err := podsOf("pods", []byte(`{"metadata":{"name":"p"},"spec":`+spec+`}`))
+		if err != nil || fmt.Sprint(got.Where) != want {
+			t.Errorf("%s: %v, %v", spec, got.Where, err)
+		}
+	}
+}
+
+// TestDoors: classes by field and by annotation, and those that a point has itself.
+func TestDoors(t *testing.T) {
+	var d Demand
+	for object, kind := range map[string]string{
+		`{"metadata":{"namespace":"shop","name":"a"},"spec":{"ingressClassName":"nginx"}}`:                 ingresses,
+		`{"metadata":{"namespace":"shop","name":"b","annotations":{"kubernetes.io/ingress.class":"old"}}}`: ingresses,
+		`{"metadata":{"namespace":"shop","name":"c"}}`:                                                     ingresses,
+		`{"metadata":{"name":"own"}}`:                                                                      ingressClasses,
+		`{"metadata":{"namespace":"shop","name":"g"},"spec":{"gatewayClassName":"mesh"}}`:                  gateways,
+	} {
+		if err := d.door(kind, []byte(object)); err != nil {
+			t.Error(err)
+		}
+	}
+	slices.SortFunc(d.Doors, func(a, b preflight.Door) int { return strings.Compare(a.Name, b.Name) })
+	want := []preflight.Door{
+		{Namespace: "shop", Name: "a", Class: "nginx"},
+		{Namespace: "shop", Name: "b", Class: "old", Noted: true},
+		{Namespace: "shop", Name: "c"},
+		{Namespace: "shop", Name: "g", Class: "mesh", Gateway: true},
+	}
+	if !slices.Equal(d.Doors, want) || !slices.Equal(d.IngressClasses, []string{"own"}) {
+		t.Errorf("%+v", d)
+	}
+	if d.door(ingresses, []byte("{")) == nil {
+		t.Error("half an object was taken")
+	}
 }

@@ -150,7 +150,7 @@ func (k *Known) survey(c *readiness.Cluster, missing map[string]bool) {
 }
 
 // infrastructure are the checks that say something of a site itself.
-var infrastructure = []string{"facts", "capacity", "storage-classes", "kinds", "images", "step-images", "quotas", "rights"}
+var infrastructure = []string{"facts", "capacity", "storage-classes", "ingress-classes", "node-labels", "kinds", "images", "step-images", "quotas", "rights"}
 
 // evidence is what is known of one application and the site that the outlook is to.
 func (k *Known) evidence(d *Demand, out *Outlook, planName string) readiness.Evidence {

@@ -12,6 +12,7 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -40,7 +41,7 @@ func list(pairs ...string) corev1.ResourceList {
 }
 
 func node(name string, spec corev1.NodeSpec, images ...string) *corev1.Node {
-	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec, Status: corev1.NodeStatus{
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"pool": "db"}}, Spec: spec, Status: corev1.NodeStatus{
 		Allocatable: list("cpu", "4", "memory", "8Gi", "pods", "100"), Images: []corev1.ContainerImage{{Names: images}},
 	}}
 }
@@ -60,6 +61,7 @@ func counted() (*kube.Clients, *fake.Clientset) {
 		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast", Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}}, Provisioner: "p"},
 		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "slow"}, Provisioner: "p"},
 		&storagev1.CSIStorageCapacity{ObjectMeta: metav1.ObjectMeta{Namespace: "s", Name: "1"}, StorageClassName: "slow", Capacity: &capacity},
+		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "nginx", Annotations: map[string]string{"ingressclass.kubernetes.io/is-default-class": "true"}}},
 		&corev1.ResourceQuota{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: list("requests.cpu", "2", "pods", "9")},
 			Status: corev1.ResourceQuotaStatus{Used: list("pods", "3")},
@@ -100,6 +102,9 @@ func TestTake(t *testing.T) {
 	}
 	if s.Images["r/shop@sha256:aa"] != 1 {
 		t.Errorf("images on closed nodes count: %v", s.Images)
+	}
+	if !slices.Equal(s.IngressClasses, []preflight.IngressClass{{Name: "nginx", Default: true}}) || s.GatewayClasses != nil || !s.Labelled || s.Nodes[0].Labels["pool"] != "db" {
+		t.Errorf("%+v, %v, %+v", s.IngressClasses, s.GatewayClasses, s.Nodes)
 	}
 	if len(s.Classes) != 2 || !s.Classes[0].Default || s.Classes[0].Room != -1 || s.Classes[1].Room != 7<<30 {
 		t.Errorf("%+v", s.Classes)
@@ -157,6 +162,22 @@ func TestTakeOfAccounts(t *testing.T) {
 	}
 }
 
+// TestTakeOfManyLabels: facts stay small, and say that they lack labels.
+func TestTakeOfManyLabels(t *testing.T) {
+	c, f := counted()
+	for i := range 3 {
+		n := node("many"+strconv.Itoa(i), corev1.NodeSpec{})
+		n.Labels["many"] = strings.Repeat("x", 400<<10)
+		if err := f.Tracker().Add(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := take(t, c)
+	if s.Labelled || len(s.Nodes) != 6 || s.Nodes[0].Labels != nil || s.Unread["nodes"] != "" {
+		t.Errorf("%v, %d nodes, %v", s.Labelled, len(s.Nodes), s.Unread)
+	}
+}
+
 // What cannot be read is named, and nothing else suffers from it.
 func TestUnread(t *testing.T) {
 	c, f := counted()
@@ -211,11 +232,17 @@ func TestTakeWhatStepsRelyOn(t *testing.T) {
 			&metav1.APIResourceList{GroupVersion: "externaldns.k8s.io/v1alpha1", APIResources: []metav1.APIResource{{Name: "dnsendpoints"}}})
 		all := append(objects("kustomize.toolkit.fluxcd.io/v1", "Kustomization", flux(made)...),
 			objects("externaldns.k8s.io/v1alpha1", "DNSEndpoint", name("www", true, true), name("made", false, true), name("theirs", true, false))...)
+		d.Resources = append(d.Resources, &metav1.APIResourceList{GroupVersion: "gateway.networking.k8s.io/v1", APIResources: []metav1.APIResource{{Name: "gatewayclasses"}}})
+		all = append(all, objects("gateway.networking.k8s.io/v1", "GatewayClass", map[string]any{"name": "mesh"})...)
 		c.Dynamic = fakedynamic.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
 			{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Resource: "kustomizations"}: "KustomizationList",
 			{Group: "externaldns.k8s.io", Version: "v1alpha1", Resource: "dnsendpoints"}:      "DNSEndpointList",
+			{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gatewayclasses"}:   "GatewayClassList",
 		}, all...)
 		s := take(t, c)
+		if !slices.Equal(s.GatewayClasses, []string{"mesh"}) {
+			t.Errorf("%v, %v", s.GatewayClasses, s.Unread)
+		}
 		if !slices.Equal(s.Names, []string{"davit-system/www"}) || s.Unread["names"] != "" {
 			t.Errorf("%d: %v, %v", made, s.Names, s.Unread)
 		}

@@ -110,6 +110,8 @@ func Checks() []Check {
 		{"recovery-point", "each application has a newest point, within its RPO", false, checkPoints},
 		{"capacity", "the target has room for what the newest points hold", true, checkCapacity},
 		{"storage-classes", "the target has every storage class, mapped ones included", true, checkClasses},
+		{"ingress-classes", "the target has every class of Ingresses and Gateways, mapped ones included", true, checkDoors},
+		{"node-labels", "the target has nodes with the labels by which pods choose them", true, checkLabels},
 		{"kinds", "the target serves every kind in a version of the points", true, checkKinds},
 		{"images", "the target can have every image", true, checkImages},
 		{"step-images", "the target can have the images of the plan's own commands", true, checkStepImages},

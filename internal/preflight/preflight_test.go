@@ -20,7 +20,8 @@ const gib = 1 << 30
 func site(name string) *preflight.Site {
 	return &preflight.Site{
 		Name: name, At: now.Add(-5 * time.Minute), Written: now.Add(-5 * time.Minute), Davit: "v1", Kubernetes: "v1.34.1", Domain: name + "-hall", VaultDomain: "cloud", KeyID: "k1",
-		Nodes:   []preflight.Node{{Name: "a", Free: preflight.Room{CPU: 4000, Memory: 8 * gib, Pods: 100}}, {Name: "b", Free: preflight.Room{CPU: 4000, Memory: 8 * gib, Pods: 100}}},
+		IngressClasses: []preflight.IngressClass{{Name: "nginx", Default: true}}, GatewayClasses: []string{"mesh"}, Labelled: true,
+		Nodes:   []preflight.Node{{Name: "a", Labels: map[string]string{"pool": "db", "cpus": "8"}, Free: preflight.Room{CPU: 4000, Memory: 8 * gib, Pods: 100}}, {Name: "b", Free: preflight.Room{CPU: 4000, Memory: 8 * gib, Pods: 100}}},
 		Classes: []preflight.Class{{Name: "fast", Provisioner: "x", Default: true, Room: 100 * gib}},
 		APIs:    map[string][]string{"deployments.apps": {"v1"}, "persistentvolumeclaims": {"v1"}, "applications.davit.dev": {"v1alpha1"}},
 		Images:  map[string]int{"registry.example.com/shop@sha256:aa": 2},
@@ -119,6 +120,72 @@ func TestStepsAreWell(t *testing.T) {
 	}
 	if len(of) != 2 || of[0] != "east: has all 1 that the plan's steps rely on there" || !strings.HasPrefix(of[1], "west: has all 4") {
 		t.Errorf("%q", of)
+	}
+}
+
+// door has the application come in by an Ingress or a Gateway; the source has the classes
+// given besides the target's.
+func door(d preflight.Door, source ...string) func(*preflight.Input) {
+	return func(in *preflight.Input) {
+		d.Namespace, d.Name = "shop", "www"
+		in.Needs[0].Doors = []preflight.Door{d}
+		for _, s := range in.Sites {
+			s.APIs["gateways.gateway.networking.k8s.io"] = []string{"v1"}
+		}
+		for _, class := range source {
+			in.Sites["east"].IngressClasses = append(in.Sites["east"].IngressClasses, preflight.IngressClass{Name: class})
+		}
+	}
+}
+
+// where has the application's pods choose nodes by a label.
+func where(key, operator string, values ...string) func(*preflight.Input) {
+	return func(in *preflight.Input) {
+		in.Needs[0].Pods[0].Where = []preflight.Term{{{Key: key, Operator: operator, Values: values}}}
+		in.Needs[0].Pods[0].Each.CPU = 100
+	}
+}
+
+// TestDoorsAndLabelsAreWell: what the target has, by the names of the plan's mappings, what
+// the point brings along, and what no site has a class for.
+func TestDoorsAndLabelsAreWell(t *testing.T) {
+	maps := func(kind plan.MappingKind, from, to string) func(*preflight.Input) {
+		return func(in *preflight.Input) {
+			in.Plan.Sites[1].Mappings = append(in.Plan.Sites[1].Mappings, plan.Mapping{Kind: kind, From: from, To: to})
+		}
+	}
+	for name, all := range map[string][]func(*preflight.Input){
+		"the class":   {door(preflight.Door{Class: "nginx"})},
+		"mapped":      {door(preflight.Door{Class: "haproxy"}, "haproxy"), maps(plan.MapIngressClass, "haproxy", "nginx")},
+		"brought":     {door(preflight.Door{Class: "own"}, "own"), func(in *preflight.Input) { in.Needs[0].IngressClasses = []string{"own"} }},
+		"the default": {door(preflight.Door{})},
+		"none, as at home": {door(preflight.Door{}), func(in *preflight.Input) {
+			in.Sites["west"].IngressClasses, in.Sites["east"].IngressClasses = []preflight.IngressClass{}, []preflight.IngressClass{}
+		}},
+		"gateway":           {door(preflight.Door{Gateway: true, Class: "mesh"})},
+		"label":             {where("pool", "In", "web", "db")},
+		"label mapped":      {where("tier", "In", "data"), maps(plan.MapNodeLabel, "tier=data", "pool=db")},
+		"key mapped":        {where("tier", "Exists"), maps(plan.MapNodeLabel, "tier", "pool")},
+		"label that is not": {where("gpu", "DoesNotExist")},
+		"another value":     {where("pool", "NotIn", "db")},
+		"more":              {where("cpus", "Gt", "4")},
+		"another term": {where("pool", "In", "none"), func(in *preflight.Input) {
+			in.Needs[0].Pods[0].Where = append(in.Needs[0].Pods[0].Where, preflight.Term{{Key: "cpus", Operator: "Lt", Values: []string{"9"}}})
+		}},
+		"by name": {func(in *preflight.Input) {
+			in.Needs[0].Pods[0].Where = []preflight.Term{{{Key: "metadata.name", Operator: "In", Values: []string{"a"}, Name: true}}}
+			in.Needs[0].Pods[0].Each.CPU = 100
+		}},
+	} {
+		in := good()
+		for _, change := range all {
+			change(in)
+		}
+		for _, f := range preflight.Judge(in) {
+			if f.Verdict != preflight.OK {
+				t.Errorf("%s: %+v", name, f)
+			}
+		}
 	}
 }
 
@@ -413,6 +480,39 @@ func TestChecks(t *testing.T) {
 			in.Plan.Steps = append(in.Plan.Steps, s)
 			in.Sites["west"].Rights.Steps["get machinedeployments.cluster.x-k8s.io in fleet"] = true
 			in.Sites["west"].Rights.Steps["patch machinedeployments.cluster.x-k8s.io in fleet"] = false
+		}},
+		{"no ingress class", "ingress-classes", preflight.Fail, "there is no ingress class haproxy, which Ingress shop/www needs", door(preflight.Door{Class: "haproxy"}, "haproxy")},
+		{"which was mapped to none", "ingress-classes", preflight.Fail, "the plan maps ingress class nginx to traefik, which is not there", func(in *preflight.Input) {
+			door(preflight.Door{Class: "nginx"})(in)
+			in.Plan.Sites[1].Mappings = []plan.Mapping{{Kind: plan.MapIngressClass, From: "nginx", To: "traefik"}}
+		}},
+		{"a class that nobody has", "ingress-classes", preflight.Warn, "names class haproxy, which is no IngressClass there", door(preflight.Door{Class: "haproxy"})},
+		{"a class of an annotation", "ingress-classes", preflight.Warn, "names class haproxy, which is no IngressClass there", door(preflight.Door{Class: "haproxy", Noted: true}, "haproxy")},
+		{"no default ingress class", "ingress-classes", preflight.Warn, "Ingress shop/www names no class", func(in *preflight.Input) {
+			door(preflight.Door{})(in)
+			in.Sites["west"].IngressClasses[0].Default = false
+		}},
+		{"nobody looked for classes", "ingress-classes", preflight.Unknown, "nobody looked whether it has ingress class nginx", func(in *preflight.Input) {
+			door(preflight.Door{Class: "nginx"})(in)
+			in.Sites["west"].IngressClasses = nil
+		}},
+		{"no gateway class", "ingress-classes", preflight.Fail, "there is no gateway class istio, which Gateway shop/www needs", door(preflight.Door{Gateway: true, Class: "istio"})},
+		{"no node has the label", "node-labels", preflight.Fail, "no node has pool=web, which shop/deployments.apps/web needs", where("pool", "In", "web")},
+		{"nor one that is mapped to", "node-labels", preflight.Fail, "the plan maps node label pool=db to pool=fast, which no node has", func(in *preflight.Input) {
+			where("pool", "In", "db")(in)
+			in.Plan.Sites[1].Mappings = []plan.Mapping{{Kind: plan.MapNodeLabel, From: "pool=db", To: "pool=fast"}}
+		}},
+		{"all that have it are closed", "node-labels", preflight.Warn, "all nodes with pool=db, which shop/deployments.apps/web needs, are closed: a (cordoned)", func(in *preflight.Input) {
+			where("pool", "In", "db")(in)
+			in.Sites["west"].Nodes[0].Closed = "cordoned"
+		}},
+		{"labels are not known", "node-labels", preflight.Unknown, "do not say which labels", func(in *preflight.Input) {
+			where("pool", "In", "web")(in)
+			in.Sites["west"].Labelled = false
+		}},
+		{"no room on those that have it", "capacity", preflight.Fail, "on no single node for shop/deployments.apps/web", func(in *preflight.Input) {
+			where("pool", "In", "db")(in)
+			in.Needs[0].Pods[0].Each.CPU = 2000 // two fit on one node, four on two
 		}},
 		{"no secret of a call", "steps", preflight.Fail, "names Secret pool", call},
 		{"a call's secret may not be read", "rights", preflight.Fail, `step "switch" takes rights that davit-restore has not: get secrets in davit-system`, func(in *preflight.Input) {

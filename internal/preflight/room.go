@@ -25,8 +25,15 @@ func checkCapacity(in *Input) []Finding {
 	var pods []Pods
 	for _, n := range in.known() {
 		for _, p := range n.Pods {
+			p.Where = in.placed(p.Where)
+			if !s.Labelled {
+				p.Where = nil
+			}
+			fit := int64(len(slices.DeleteFunc(slices.Clone(nodes), func(n Node) bool { return !n.takes(p.Where) })))
 			if p.EveryNode {
-				p.Count *= int64(len(nodes))
+				p.Count *= fit
+			} else if fit == 0 && len(nodes) > 0 { // no room helps: the check of labels says so
+				continue
 			}
 			pods = append(pods, p)
 			want = want.plus(p.Each, p.Count)
@@ -89,7 +96,7 @@ func place(nodes []Node, pods []Pods) []string {
 	var left []string
 	for _, p := range pods {
 		for range min(p.Count, mostPods) {
-			if !placeOne(free, p.Each) {
+			if !placeOne(nodes, free, p) {
 				left = append(left, p.Namespace+"/"+p.Workload)
 				break
 			}
@@ -101,10 +108,10 @@ func place(nodes []Node, pods []Pods) []string {
 // mostPods bounds how many pods of one workload are placed.
 const mostPods = 10_000
 
-func placeOne(free []Room, pod Room) bool {
-	best := -1
+func placeOne(nodes []Node, free []Room, p Pods) bool {
+	best, pod := -1, p.Each
 	for i, f := range free {
-		if pod.CPU > max(f.CPU, 0) || pod.Memory > max(f.Memory, 0) || f.Pods < 1 {
+		if !nodes[i].takes(p.Where) || pod.CPU > max(f.CPU, 0) || pod.Memory > max(f.Memory, 0) || f.Pods < 1 {
 			continue
 		}
 		if best < 0 || f.Memory > free[best].Memory || f.Memory == free[best].Memory && f.CPU > free[best].CPU {

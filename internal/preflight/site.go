@@ -27,6 +27,12 @@ type Site struct {
 	KeyID       string  `json:"keyID,omitempty"` // the newest data key it knows
 	Nodes       []Node  `json:"nodes"`
 	Classes     []Class `json:"storageClasses"`
+	// IngressClasses are those there are, and GatewayClasses; nil where nobody looked, or
+	// where the kind is not served.
+	IngressClasses []IngressClass `json:"ingressClasses"`
+	GatewayClasses []string       `json:"gatewayClasses"`
+	// Labelled says that Nodes have their labels: there were not too many.
+	Labelled bool `json:"labelled,omitempty"`
 	// APIs are the versions served of each resource.group.
 	APIs map[string][]string `json:"apis"`
 	// Images counts the nodes that have an image, by each of its names.
@@ -62,6 +68,14 @@ type Node struct {
 	Name   string `json:"name"`
 	Free   Room   `json:"free"`             // allocatable less what its pods asked for
 	Closed string `json:"closed,omitempty"` // why it takes none: cordoned, tainted, not ready
+	// Labels are its own; all nodes have them, or none (Site.Labelled).
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// IngressClass is a class of Ingresses.
+type IngressClass struct {
+	Name    string `json:"name"`
+	Default bool   `json:"default,omitempty"`
 }
 
 // Room is an amount of what pods take.
@@ -247,7 +261,10 @@ type Need struct {
 	Volumes     []Volume
 	Kinds       []Kind
 	Images      []Image
-	Epochs      []Epoch // ascending
+	Doors       []Door
+	// IngressClasses are those that the point brings along.
+	IngressClasses []string
+	Epochs         []Epoch // ascending
 	// Moved are the sites that held it in the vault which this one took the place of, and
 	// claimed nothing when they came over.
 	Moved []string
@@ -259,6 +276,19 @@ type Pods struct {
 	Count               int64
 	EveryNode           bool // as DaemonSets: Count is for each node
 	Each, Limit         Room // what one asks for, and may take at most
+	// Where are the nodes that it may be placed on, by their labels: one of these terms
+	// must hold. Empty: all.
+	Where []Term
+}
+
+// Door is what clients come in by: an Ingress, or a Gateway.
+type Door struct {
+	Gateway         bool
+	Namespace, Name string
+	Class           string // empty: the default one
+	// Noted says that an annotation names the class, which controllers may serve without
+	// there being an object of it.
+	Noted bool
 }
 
 // Volume is a claim.

@@ -16,6 +16,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -29,6 +30,9 @@ const (
 	pageSize = 500
 	// mostImages bounds how many names of images are kept.
 	mostImages = 10_000
+	// mostLabels bounds how many bytes of nodes' labels are kept: those of some 400 nodes. Of
+	// more, none are.
+	mostLabels = 1 << 20
 )
 
 // Options say what to gather, and of what.
@@ -64,7 +68,7 @@ func Take(ctx context.Context, o Options) *preflight.Site {
 	}}
 	var all sync.WaitGroup
 	for what, gather := range map[string]func(context.Context) error{
-		"version": c.version, "nodes": c.nodes, "storageClasses": c.classes, "apis": c.apis, "quotas": c.quotas, "secrets": c.secrets, "configMaps": c.configMaps, "accounts": c.accounts, "rights": c.rights,
+		"version": c.version, "nodes": c.nodes, "storageClasses": c.classes, "ingressClasses": c.ingressClasses, "apis": c.apis, "quotas": c.quotas, "secrets": c.secrets, "configMaps": c.configMaps, "accounts": c.accounts, "rights": c.rights,
 	} {
 		all.Go(func() {
 			if err := gather(ctx); err != nil {
@@ -99,6 +103,7 @@ func (c *census) nodes(ctx context.Context) error {
 	}
 	images := map[string]int{}
 	var out []preflight.Node
+	labelled := 0
 	for i := range nodes.Items {
 		n := &nodes.Items[i]
 		u := used[n.Name]
@@ -107,7 +112,10 @@ func (c *census) nodes(ctx context.Context) error {
 			Pods: n.Status.Allocatable.Pods().Value() - u.Pods,
 		}
 		closed := Closed(n)
-		out = append(out, preflight.Node{Name: n.Name, Free: free, Closed: closed})
+		out = append(out, preflight.Node{Name: n.Name, Free: free, Closed: closed, Labels: n.Labels})
+		for key, value := range n.Labels {
+			labelled += len(key) + len(value)
+		}
 		for _, image := range n.Status.Images {
 			for _, name := range image.Names {
 				if closed == "" && (len(images) < mostImages || images[name] > 0) {
@@ -118,6 +126,11 @@ func (c *census) nodes(ctx context.Context) error {
 	}
 	c.stock(ctx, images, len(slices.DeleteFunc(slices.Clone(out), func(n preflight.Node) bool { return n.Closed != "" })))
 	slices.SortFunc(out, func(a, b preflight.Node) int { return cmp.Compare(a.Name, b.Name) })
+	if c.site.Labelled = labelled <= mostLabels; !c.site.Labelled {
+		for i := range out {
+			out[i].Labels = nil
+		}
+	}
 	c.site.Nodes, c.site.Images = out, images
 	return nil
 }
@@ -197,6 +210,39 @@ func (c *census) classes(ctx context.Context) error {
 	return nil
 }
 
+// ingressClasses are those of Ingresses.
+func (c *census) ingressClasses(ctx context.Context) error {
+	list, err := c.Clients.Kubernetes.NetworkingV1().IngressClasses().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	c.site.IngressClasses = []preflight.IngressClass{}
+	for _, x := range list.Items {
+		c.site.IngressClasses = append(c.site.IngressClasses, preflight.IngressClass{Name: x.Name, Default: x.Annotations["ingressclass.kubernetes.io/is-default-class"] == "true"})
+	}
+	return nil
+}
+
+// gatewayClasses are those of Gateways, where there are any.
+func (c *census) gatewayClasses(ctx context.Context) {
+	versions := c.site.APIs["gatewayclasses.gateway.networking.k8s.io"]
+	if len(versions) == 0 {
+		return
+	}
+	at := c.Clients.Dynamic.Resource(schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: versions[0], Resource: "gatewayclasses"})
+	list, err := at.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.site.Unread["gatewayClasses"] = err.Error()
+		return
+	}
+	c.site.GatewayClasses = []string{}
+	for i := range list.Items {
+		c.site.GatewayClasses = append(c.site.GatewayClasses, list.Items[i].GetName())
+	}
+}
+
 func isDefault(c *storagev1.StorageClass) bool {
 	return c.Annotations["storageclass.kubernetes.io/is-default-class"] == "true"
 }
@@ -229,6 +275,7 @@ func (c *census) apis(ctx context.Context) error {
 		}
 	}
 	c.relied(ctx)
+	c.gatewayClasses(ctx)
 	return nil
 }
 
