@@ -15,9 +15,11 @@ import (
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/census"
+	"davit.dev/davit/internal/kube/scratch"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/plan/document"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/probe"
 	"davit.dev/davit/internal/reconcile/measure"
 )
 
@@ -226,7 +228,12 @@ func (h *herald) publish(ctx context.Context, e *entry, said *heard, plans []*v1
 		}
 	}
 	facts := census.Take(ctx, o)
+	if whole {
+		facts.Outside = outside(ctx, plans, h.pool.self.Site, h.pool.now,
+			probe.Asker{Cluster: scratch.New(h.restorer, nil).Drills(h.pool.now)}.Ask) // as runs ask
+	}
 	if !whole && said.facts != nil {
+		facts.Outside = said.facts.Outside
 		facts.Rights, facts.RightsOf = said.facts.Rights, said.facts.RightsOf // they are asked for with all else
 	}
 	if !whole && facts.Same(said.facts) {

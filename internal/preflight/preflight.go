@@ -120,7 +120,7 @@ func Checks() []Check {
 		{"rights", "whoever restores at the target may do so", true, checkRights},
 		{"dns", "the zone's servers take the target's updates", false, checkNames},
 		{"ttl", "resolvers let go of the old address soon enough", false, checkTTL},
-		{"outside", "what applications need besides has a probe from the target", false, checkOutside},
+		{"outside", "what applications need besides answers the target", false, checkOutside},
 	}
 }
 

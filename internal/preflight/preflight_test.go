@@ -27,7 +27,8 @@ func site(name string) *preflight.Site {
 		Images:  map[string]int{"registry.example.com/shop@sha256:aa": 2},
 		Rights:  preflight.Rights{Who: "davit-restore", Asked: 12, Steps: jobRights()},
 		Secrets: []string{"dns-key"}, Reconcilers: []string{}, Accounts: []string{"davit-restore"}, Names: []string{}, ConfigMaps: []string{"net"},
-		Quotas: []preflight.Quota{{Namespace: "shop", Name: "q", Hard: map[string]int64{"requests.cpu": 9000, "pods": 20, "requests.storage": 200 * gib}, Used: map[string]int64{"pods": 3}}},
+		Outside: []preflight.Answer{{Kind: "http", Target: payment.Target, Expect: payment.Expect, At: now.Add(-5 * time.Minute)}},
+		Quotas:  []preflight.Quota{{Namespace: "shop", Name: "q", Hard: map[string]int64{"requests.cpu": 9000, "pods": 20, "requests.storage": 200 * gib}, Used: map[string]int64{"pods": 3}}},
 	}
 }
 
@@ -41,6 +42,9 @@ func jobRights() map[string]bool {
 	return all
 }
 
+// payment is the probe of what the application needs besides.
+var payment = plan.Check{Kind: plan.CheckHTTP, Target: "https://pay.example.com/", Expect: "^up", Timeout: time.Second}
+
 func good() *preflight.Input {
 	east, west := site("east"), site("west")
 	east.Roles, west.Roles = map[string]string{"shop": "Active"}, map[string]string{"shop": "Standby"}
@@ -52,7 +56,7 @@ func good() *preflight.Input {
 			Objectives: plan.Objectives{RPO: 10 * time.Minute, RTO: 15 * time.Minute},
 			Traffic:    []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Record: record}},
 			Steps:      []plan.Step{{Name: "warm", Kind: plan.KindCommand, Command: &plan.Command{Image: "registry.example.com/warm:3"}}},
-			Outside:    []plan.Outside{{Name: "pay", Probes: map[string]plan.Check{"east": {}, "west": {}}}},
+			Outside:    []plan.Outside{{Name: "pay", Probes: map[string]plan.Check{"east": payment, "west": payment}}},
 		},
 		Needs: []preflight.Need{{
 			Application: "shop", Point: "shop-1", Instant: now.Add(-4 * time.Minute), Consistency: "crash", Site: "east",
@@ -526,6 +530,12 @@ func TestChecks(t *testing.T) {
 		{"no traffic", "dns", preflight.Warn, "moves no name", func(in *preflight.Input) { in.Plan.Traffic = nil }},
 		{"long TTL", "ttl", preflight.Warn, "gets a TTL of 1h", func(in *preflight.Input) { in.Plan.Traffic[0].Record.TTL = time.Hour }},
 		{"long TTL served", "ttl", preflight.Warn, "is served with a TTL of 1h", func(in *preflight.Input) { in.Names[0].TTL = time.Hour }},
+		{"it refuses the target", "outside", preflight.Fail, "pay did not answer there as it should, 5m ago: status 403", func(in *preflight.Input) { in.Sites["west"].Outside[0].Err = "status 403" }},
+		{"it was asked long ago", "outside", preflight.Unknown, "pay answered there 2h ago", func(in *preflight.Input) { in.Sites["west"].Outside[0].At = now.Add(-2 * time.Hour) }},
+		{"nobody asked it so", "outside", preflight.Unknown, "nobody asked outside dependency pay", func(in *preflight.Input) { in.Sites["west"].Outside[0].Expect = "" }},
+		{"no agent asks so", "outside", preflight.Unknown, "pay is asked by sql", func(in *preflight.Input) {
+			in.Plan.Outside[0].Probes["west"] = plan.Check{Kind: plan.CheckSQL, Target: "postgres://pay/x"}
+		}},
 		{"no probe from the target", "outside", preflight.Warn, "pay has no probe", func(in *preflight.Input) { delete(in.Plan.Outside[0].Probes, "west") }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -49,6 +49,8 @@ type Site struct {
 	Reconcilers []string `json:"reconcilers"`
 	Accounts    []string `json:"accounts"`
 	Names       []string `json:"names"`
+	// Outside is what outside dependencies of plans answered, asked from here.
+	Outside []Answer `json:"outside,omitempty"`
 	// ConfigMaps are those of Davit's namespace that are not Davit's own; nil where
 	// nobody looked.
 	ConfigMaps []string `json:"configMaps"`
@@ -76,6 +78,15 @@ type Node struct {
 type IngressClass struct {
 	Name    string `json:"name"`
 	Default bool   `json:"default,omitempty"`
+}
+
+// Answer is what something that no site runs answered to a plan's probe.
+type Answer struct {
+	Kind   string    `json:"kind"`
+	Target string    `json:"target"`
+	Expect string    `json:"expect,omitempty"`
+	At     time.Time `json:"at"`
+	Err    string    `json:"error,omitempty"` // why the probe is not passed
 }
 
 // Room is an amount of what pods take.
@@ -188,6 +199,9 @@ func (s *Site) Recalling(published *Site, now time.Time) *Site {
 	}
 	if s.RightsOf == nil {
 		s.RightsOf = published.RightsOf
+	}
+	if s.Outside == nil {
+		s.Outside = published.Outside
 	}
 	return s
 }

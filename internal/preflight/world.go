@@ -296,16 +296,46 @@ func checkTTL(in *Input) []Finding {
 }
 
 // checkOutside looks whether all that applications need besides can be asked
-// from the target.
+// from the target, and what it answered there.
 func checkOutside(in *Input) []Finding {
 	var all []Finding
 	for _, o := range in.Plan.Outside {
-		if _, found := o.Probes[in.To]; !found {
+		c, found := o.Probes[in.To]
+		if !found {
 			all = append(all, warn(in.To, "give it a probe for site "+in.To, "outside dependency %s has no probe from there", o.Name))
+			continue
+		}
+		if f, bad := in.judgeOutside(o.Name, c); bad {
+			all = append(all, f)
 		}
 	}
 	if len(all) == 0 {
-		return []Finding{ok(in.To, "%d outside dependencies, each asked before anything changes", len(in.Plan.Outside))}
+		return []Finding{ok(in.To, "%d outside dependencies answer there, and are asked again before anything changes", len(in.Plan.Outside))}
 	}
 	return all
+}
+
+func (in *Input) judgeOutside(name string, c plan.Check) (Finding, bool) {
+	if c.Kind != plan.CheckHTTP && c.Kind != plan.CheckTCP {
+		return unknown(in.To, "ask it there by hand; a run asks it before anything changes", "outside dependency %s is asked by %s, which no agent does ahead of a run", name, c.Kind), true
+	}
+	s := in.Sites[in.To]
+	if s == nil {
+		return in.unknownSite(in.To)[0], true
+	}
+	i := slices.IndexFunc(s.Outside, func(a Answer) bool {
+		return a.Kind == string(c.Kind) && a.Target == c.Target && a.Expect == c.Expect
+	})
+	if i < 0 {
+		return unknown(in.To, "give the site the plan, and an agent of this version there ten minutes", "nobody asked outside dependency %s from there", name), true
+	}
+	a := s.Outside[i]
+	ago := Span(max(0, in.Now.Sub(a.At)))
+	switch {
+	case a.Err != "":
+		return fail(in.To, "let it answer that site, or correct the probe: a run stops there before anything changes", "outside dependency %s did not answer there as it should, %s ago: %s", name, ago, a.Err), true
+	case in.Now.Sub(a.At) > Fresh:
+		return unknown(in.To, "look why the agent of site "+in.To+" publishes nothing newer", "outside dependency %s answered there %s ago", name, ago), true
+	}
+	return Finding{}, false
 }
