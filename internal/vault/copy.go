@@ -75,6 +75,9 @@ func (p *Project) WasCopy() bool { return p.promoted }
 // readOnly refuses every write.
 type readOnly struct{ Store }
 
+// Notes is the store for those who note that they read: see package reading.
+func (r readOnly) Notes() Store { return r.Store }
+
 func refuse(op, key string) error { return fmt.Errorf("%s %s: %w: %w", op, key, ErrCopy, ErrDenied) }
 
 // Put implements Store.

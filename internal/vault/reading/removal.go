@@ -1,0 +1,74 @@
+package reading
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"davit.dev/davit/internal/vault"
+)
+
+// Removal is the right to remove one point, for the time of a bound.
+type Removal struct {
+	in      *vault.Project
+	key     string
+	expires time.Time
+}
+
+// Claim notes that a point is about to be removed, and then looks who reads it:
+// a *ReadError says that somebody does, and nothing is noted any more. by and
+// site are for people. What the claim allows is done within Bound; then it is
+// released.
+func Claim(ctx context.Context, p *vault.Project, app, id, by, site string) (*Removal, error) {
+	key, err := newKey(p, app, id, remover)
+	if err != nil {
+		return nil, fmt.Errorf("remove point %s: %w", id, err)
+	}
+	r := &Removal{in: p, key: key, expires: time.Now().Add(claimBound)}
+	err = write(ctx, p, key, note{By: by, Site: site, At: time.Now().UTC().Truncate(time.Second), Lease: claimLease})
+	if err != nil {
+		return nil, fmt.Errorf("note that point %s is removed: %w", id, err)
+	}
+	if err = r.look(ctx, app, id); err == nil {
+		return r, nil
+	}
+	if released := r.Release(context.WithoutCancel(ctx)); released != nil {
+		return nil, fmt.Errorf("%w (and its note stays until it ends: %w)", err, released)
+	}
+	return nil, err
+}
+
+func (r *Removal) look(ctx context.Context, app, id string) error {
+	all, err := list(ctx, r.in, prefixOf(r.in, app, id))
+	if err != nil {
+		return err
+	}
+	now, err := mine(all, r.key)
+	if err != nil {
+		return err
+	}
+	var readers []Reader
+	for _, e := range all {
+		if e.role == reader && now.Before(e.until().Add(margin)) {
+			readers = append(readers, e.reader())
+		}
+	}
+	if len(readers) > 0 {
+		return &ReadError{Point: id, Readers: readers}
+	}
+	return nil
+}
+
+// Bound is ctx for what the claim allows: to write down that parts of the point
+// may be gone, or to take its manifest away.
+func (r *Removal) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithDeadlineCause(ctx, r.expires, fmt.Errorf("the removal took longer than %s to begin", claimBound))
+}
+
+// Release takes the note away. It is for whoever knows how what the claim allowed
+// ended: where a write may still arrive, the note is left to end by itself.
+func (r *Removal) Release(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, putWithin)
+	defer cancel()
+	return r.in.Store().Delete(ctx, r.key)
+}
