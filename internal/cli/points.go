@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 )
 
 // listPoints is what `points` was asked.
@@ -126,6 +127,10 @@ func (e *env) pointsFromVault(ctx context.Context, cmd *cobra.Command, o *listPo
 		}
 		apps = []string{o.app}
 	}
+	readers, err := reading.Readers(ctx, in.Project, o.app, e.now())
+	if err != nil {
+		return nil, err
+	}
 	var views []view.Point
 	p := in.Protector(e.now)
 	for _, app := range apps {
@@ -134,7 +139,7 @@ func (e *env) pointsFromVault(ctx context.Context, cmd *cobra.Command, o *listPo
 			return nil, err
 		}
 		for i := range infos {
-			views = append(views, view.OfVault(app, infos[i], points[i]))
+			views = append(views, view.OfVault(app, infos[i], points[i]).ReadBy(readers))
 		}
 	}
 	return views, nil
@@ -238,13 +243,14 @@ func (e *env) deleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete POINT",
 		Short: "Delete a recovery point for good",
-		Long: `Deletes a recovery point from the vault. A pinned point is refused, and without --last-good the newest
-good one of its application. Where the vault has a deletion delay, the point is no longer offered, and "points undelete" takes
+		Long: `Deletes a recovery point from the vault. A pinned point is refused, without --last-good the newest
+good one of its application, and without --while-read one that a restore reads. Where the vault has a deletion delay, the point is no longer offered, and "points undelete" takes
 the deletion back until the delay is over.`,
 		Args: args(cobra.ExactArgs(1), "one POINT"),
 		RunE: func(cmd *cobra.Command, given []string) error { return e.runDelete(cmd, &o, given[0]) },
 	}
 	cmd.Flags().BoolVar(&o.lastGood, "last-good", false, "even if it is the newest good point of its application")
+	cmd.Flags().BoolVar(&o.whileRead, "while-read", false, "even if it is being read: that restore fails")
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask")
 	cmd.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what would be deleted")
 	o.BreakGlass(cmd.Flags())
@@ -254,7 +260,7 @@ the deletion back until the delay is over.`,
 // deletePoint is what `points delete` was asked.
 type deletePoint struct {
 	access.Address
-	lastGood, yes, dryRun bool
+	lastGood, whileRead, yes, dryRun bool
 }
 
 func (e *env) runDelete(cmd *cobra.Command, o *deletePoint, id string) error {
@@ -264,7 +270,7 @@ func (e *env) runDelete(cmd *cobra.Command, o *deletePoint, id string) error {
 	if err != nil {
 		return err
 	}
-	protector, options := in.Protector(e.now), protection.DeleteOptions{By: "command line", LastGood: o.lastGood}
+	protector, options := in.Protector(e.now), protection.DeleteOptions{By: "command line", LastGood: o.lastGood, Read: o.whileRead}
 	if _, err := protector.Deletable(ctx, app, id, options); err != nil {
 		return err // before anybody is asked
 	}

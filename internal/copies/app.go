@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 	"davit.dev/davit/internal/vault/relay"
 	"davit.dev/davit/internal/volume"
 )
@@ -369,8 +370,8 @@ func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 		if err := epochs.Check(ctx, a.app.Name, a.app.Held); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		err := a.c.in.DeletePoint(ctx, a.app.Name, d.Point.ID)
-		if errors.Is(err, vault.ErrLocked) { // it is marked now, and goes when its lock has ended
+		err := a.remove(ctx, d.Point.ID)
+		if errors.Is(err, vault.ErrLocked) || errors.Is(err, reading.ErrRead) { // it goes when its lock has ended, or whoever reads it
 			continue
 		}
 		if err != nil {
@@ -381,6 +382,27 @@ func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 		a.copied.points = slices.DeleteFunc(a.copied.points, func(p point.Point) bool { return p.ID == d.Point.ID })
 	}
 	return errors.Join(append(errs, a.sweep(ctx))...)
+}
+
+// remove takes a point out of the copy, unless somebody reads it there.
+func (a *appPass) remove(ctx context.Context, id string) error {
+	claim, err := reading.Claim(ctx, a.c.in, a.app.Name, id, "the copy's retention", "")
+	if err != nil {
+		if errors.Is(err, reading.ErrRead) {
+			a.c.log.Info("A point that is to go from a copy is being read: it is left for the next time.", "point", id, "why", err.Error())
+		}
+		return err
+	}
+	bound, cancel := claim.Bound(ctx)
+	defer cancel()
+	err = a.c.in.DeletePoint(bound, a.app.Name, id)
+	switch {
+	case errors.Is(err, vault.ErrLocked): // and so is all of it still there, or its manifest gone
+		return errors.Join(err, claim.Release(context.WithoutCancel(ctx)))
+	case err != nil:
+		return err // what it deletes may go yet: the claim stands until it ends by itself
+	}
+	return reading.Forget(ctx, a.c.in, a.app.Name, id)
 }
 
 // stays tells whether a point that the rules no longer keep stays for now. While

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -12,6 +13,7 @@ import (
 	"davit.dev/davit/internal/schedule"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/lock"
+	"davit.dev/davit/internal/vault/reading"
 	"davit.dev/davit/internal/vault/reserve"
 )
 
@@ -82,6 +84,8 @@ func Rules(policy v1alpha1.ProtectionPolicySpec) point.Retention {
 type ExpireReport struct {
 	Deleted []string // ids of those that are gone
 	Kept    int
+	// Read are those who read a point that would go otherwise: it is left for the next time.
+	Read []reading.Reader
 }
 
 // Expire deletes the points that the retention no longer keeps; pinned points,
@@ -110,7 +114,11 @@ func (p *Protector) Expire(ctx context.Context, app string, rules point.Retentio
 		if err := p.guard(ctx, app, held); err != nil {
 			return report, fmt.Errorf("expire points of %s: %w", app, errors.Join(append(errs, err)...))
 		}
-		gone, err := p.remove(ctx, app, byID[d.Point.ID], "retention: "+d.Reason)
+		gone, err := p.remove(ctx, app, byID[d.Point.ID], "retention: "+d.Reason, false)
+		if read := p.left(err); read != nil {
+			report.Read = append(report.Read, read...)
+			continue
+		}
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -131,17 +139,20 @@ type DeleteOptions struct {
 	By string
 	// LastGood allows the application's last good point to be deleted.
 	LastGood bool
+	// Read allows a point to be deleted that somebody reads, who then fails.
+	Read bool
 }
 
 // Delete removes one point because a person wants it gone, after the deletion
 // delay: then the next Expire of its application does. A pinned point is
-// vault.ErrPinned, the last good one ErrLastGood, an unknown one vault.ErrNotFound.
+// vault.ErrPinned, the last good one ErrLastGood, one that somebody reads
+// reading.ErrRead, an unknown one vault.ErrNotFound.
 func (p *Protector) Delete(ctx context.Context, app, id string, opts DeleteOptions) error {
 	info, err := p.Deletable(ctx, app, id, opts)
 	if err != nil {
 		return err
 	}
-	_, err = p.remove(ctx, app, info, opts.By)
+	_, err = p.remove(ctx, app, info, opts.By, opts.Read)
 	return err
 }
 
@@ -156,9 +167,13 @@ func (p *Protector) Deletable(ctx context.Context, app, id string, opts DeleteOp
 		return vault.PointInfo{}, fmt.Errorf("delete point %s: %w of %s: capture another first, or say that it may go", id, ErrLastGood, app)
 	}
 	for _, info := range infos {
-		if info.ID == id {
-			return info, mayGo(info)
+		if info.ID != id {
+			continue
 		}
+		if err := mayGo(info); err != nil || opts.Read || slices.ContainsFunc(info.Deletions(), isBegun) {
+			return info, err
+		}
+		return info, p.unread(ctx, app, id)
 	}
 	return vault.PointInfo{}, fmt.Errorf("delete point %s: %w: see the points of %s", id, vault.ErrNotFound, app)
 }
@@ -172,8 +187,9 @@ func mayGo(info vault.PointInfo) error {
 
 // remove takes a point out of sight, then away, once the deletion delay is over:
 // mark, volume snapshots, manifest, packs. Started again it finishes. It tells
-// whether the point is gone.
-func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo, why string) (gone bool, err error) {
+// whether the point is gone. One that somebody reads is reading.ErrRead, and stays
+// as it is, unless it is to go anyway.
+func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo, why string, anyway bool) (gone bool, err error) {
 	if err := mayGo(info); err != nil {
 		return false, err
 	}
@@ -182,21 +198,19 @@ func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo
 			return false, err
 		}
 	}
-	if !info.Deleting() {
-		if err := p.deleting(ctx, app, info.ID, why); err != nil {
-			return false, err
-		}
-		if p.opts.DeletionDelay > 0 {
-			return false, nil
-		}
-	}
-	if goes, err := p.final(ctx, app, info); err != nil || !goes {
+	if goes, err := p.final(ctx, app, info, why, anyway); err != nil || !goes {
 		return false, err
 	}
 	if err := p.forgetVolumes(ctx, info.Manifest); err != nil {
 		return false, fmt.Errorf("delete point %s: %w", info.ID, err)
 	}
-	return true, p.freeing.DeletePoint(ctx, app, info.ID)
+	if err := p.freeing.DeletePoint(ctx, app, info.ID); err != nil {
+		return false, err
+	}
+	if err := reading.Forget(ctx, p.freeing, app, info.ID); err != nil {
+		p.log.Debug("Notes of a point that is gone stay until they are swept.", "point", info.ID, "error", err)
+	}
+	return true, nil
 }
 
 // unlocked says until when the store's object lock keeps a point from being
@@ -272,7 +286,15 @@ func (p *Protector) withVolumes(ctx context.Context, site string, readOnly bool,
 // SweepVault removes what captures that died left in the vault, if nothing was
 // written to them for olderThan; an hour is a good value.
 func (p *Protector) SweepVault(ctx context.Context, olderThan time.Duration) ([]vault.Orphan, error) {
-	return p.freeing.Sweep(ctx, max(olderThan, 5*touchEvery))
+	orphans, err := p.freeing.Sweep(ctx, max(olderThan, 5*touchEvery))
+	if err != nil {
+		return orphans, err
+	}
+	now, err := p.freeing.Clock(ctx)
+	if err != nil {
+		return orphans, err
+	}
+	return orphans, reading.Sweep(ctx, p.freeing, now)
 }
 
 // FillReserve lays down what expiry spent of the room that it needs when the

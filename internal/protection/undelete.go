@@ -1,19 +1,21 @@
 package protection
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 )
 
 // Who writes the marks after which a deletion cannot be taken back: of a removal
 // that may still find that somebody took it back, and of one that did not.
 const (
 	finalBy = "removal"
-	begunBy = "removal begun"
+	begunBy = reading.Begun
 )
 
 // RemoveDeleted removes the points that are on their way out and whose deletion
@@ -33,7 +35,10 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 			errs = append(errs, err)
 			break
 		}
-		gone, err := p.remove(ctx, app, info, "")
+		gone, err := p.remove(ctx, app, info, "", false)
+		if p.left(err) != nil {
+			continue
+		}
 		if err != nil && !errors.Is(err, vault.ErrLocked) { // a lock ends by itself
 			errs = append(errs, err)
 		}
@@ -47,28 +52,83 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 	return ids, nil
 }
 
-// final tells whether the point may be removed now, and says in the vault that
-// its removal has begun: from then on parts of it may be gone, and whatever
-// becomes of this removal, the next one goes on.
-func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo) (bool, error) {
-	if slices.ContainsFunc(info.Deletions(), isBegun) {
+// final marks the point as on its way out, and tells whether it may be removed now.
+// If so, it says in the vault that its removal has begun: from then on parts of it
+// may be gone, and whatever becomes of this removal, the next one goes on. All that
+// happens under a claim, which a reader sees: see package reading.
+func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo, why string, anyway bool) (goes bool, err error) {
+	switch {
+	case slices.ContainsFunc(info.Deletions(), isBegun):
 		return true, nil
+	case p.waits(info):
+		return false, nil
 	}
-	if p.opts.DeletionDelay > 0 {
-		if stands, err := p.stands(ctx, app, info); err != nil || !stands {
+	var claim *reading.Removal
+	if !anyway {
+		if claim, err = reading.Claim(ctx, p.freeing, app, info.ID, cmp.Or(why, finalBy), p.opts.Site); err != nil {
 			return false, err
 		}
 	}
-	return true, p.deleting(ctx, app, info.ID, begunBy)
+	bound, cancel := claim.Bound(ctx)
+	defer cancel()
+	goes, err = p.decided(bound, app, info, why)
+	if err == nil && goes {
+		if err := p.deleting(bound, app, info.ID, begunBy); err != nil {
+			return false, err // the mark may still arrive: the claim stands until it ends by itself
+		}
+	}
+	if err := claim.Release(context.WithoutCancel(ctx)); err != nil {
+		p.log.Debug("The claim of a removal stays until it ends.", "point", info.ID, "error", err)
+	}
+	return goes, err
 }
 
-// stands tells whether the deletion's delay is over, and nobody took it back. It
+// waits tells whether the point's deletion delay is not over.
+func (p *Protector) waits(info vault.PointInfo) bool {
+	return p.opts.DeletionDelay > 0 && info.Deleting() && info.Goes(p.opts.DeletionDelay).After(p.now())
+}
+
+// decided has the point marked, and tells whether it goes now.
+func (p *Protector) decided(ctx context.Context, app string, info vault.PointInfo, why string) (bool, error) {
+	if !info.Deleting() {
+		if err := p.deleting(ctx, app, info.ID, why); err != nil {
+			return false, err
+		}
+		return p.opts.DeletionDelay == 0, nil
+	}
+	if p.opts.DeletionDelay > 0 {
+		return p.stands(ctx, app, info)
+	}
+	return true, nil
+}
+
+// left are those who read a point that a removal therefore left, or nil.
+func (p *Protector) left(err error) []reading.Reader {
+	var read *reading.ReadError
+	if !errors.As(err, &read) {
+		return nil
+	}
+	p.log.Info("A point that is to go is being read: it is left for the next time.", "point", read.Point, "why", err.Error())
+	return read.Readers
+}
+
+// unread is a *reading.ReadError for a point that somebody reads.
+func (p *Protector) unread(ctx context.Context, app, id string) error {
+	all, err := reading.Readers(ctx, p.opts.Project, app, p.now())
+	if err != nil {
+		return fmt.Errorf("delete point %s: %w", id, err)
+	}
+	all = slices.DeleteFunc(all, func(r reading.Reader) bool { return r.Point != id })
+	if len(all) > 0 {
+		return &reading.ReadError{Point: id, Readers: all}
+	}
+	return nil
+}
+
+// stands tells whether nobody took back a deletion whose delay is over. It
 // says so in the vault first, and then looks; Undelete does it the other way
 // round. So one of them sees the other.
 func (p *Protector) stands(ctx context.Context, app string, info vault.PointInfo) (bool, error) {
-	if info.Goes(p.opts.DeletionDelay).After(p.now()) {
-		return false, nil
-	}
 	if !slices.ContainsFunc(info.Deletions(), isFinal) {
 		if err := p.deleting(ctx, app, info.ID, finalBy); err != nil {
 			return false, err

@@ -146,7 +146,7 @@ func TestUndeleteAgainstRemoval(t *testing.T) {
 	if err := r.west.Undelete(t.Context(), "shop", ids[0], "person"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.east.remove(t.Context(), "shop", late, "retention"); err != nil {
+	if _, err := r.east.remove(t.Context(), "shop", late, "retention", false); err != nil {
 		t.Fatal(err)
 	}
 	if good, _ := r.ids(); !slices.Contains(good, ids[0]) {
@@ -161,7 +161,7 @@ func TestUndeleteAgainstRemoval(t *testing.T) {
 		t.Errorf("undeleted although it is being removed: %v", err)
 	}
 	r.east.opts.DeletionDelay = 0 // the control
-	if _, err := r.east.remove(t.Context(), "shop", late, "retention"); err != nil {
+	if _, err := r.east.remove(t.Context(), "shop", late, "retention", false); err != nil {
 		t.Fatal(err)
 	}
 	if _, all := r.ids(); slices.Contains(all, ids[0]) {

@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 )
 
 // recovery is one run of the use case.
@@ -34,6 +35,9 @@ type recovery struct {
 	mirror   *transform.Mirror
 	engine   *restore.Engine
 	extra    []restore.Problem // warnings besides the engine's
+	// reads says that the point is to be kept while it is read; session keeps it.
+	reads   bool
+	session *reading.Session
 	// brought says that the documents are there; unprotected why not.
 	brought     bool
 	unprotected error
@@ -44,7 +48,9 @@ type recovery struct {
 // stopped; objects that failed are in the report, whose phase is Failed then.
 func Recover(ctx context.Context, opts Options, deps Deps) (Report, error) {
 	r := begin(opts, deps)
+	r.reads = true
 	err := r.run(ctx)
+	r.letGo(ctx, err)
 	return r.finish(err), err
 }
 
@@ -121,6 +127,9 @@ func (r *recovery) prepare(ctx context.Context) error {
 		return err
 	}
 	if err := r.compileRules(ctx); err != nil {
+		return err
+	}
+	if err := r.keepPoint(ctx); err != nil {
 		return err
 	}
 	r.engine = restore.New(r.manifest, r.engineOptions(), restore.Deps{

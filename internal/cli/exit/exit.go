@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 	"davit.dev/davit/internal/volume"
 )
 
@@ -140,6 +141,7 @@ var rules = []rule{
 	{isAny(protection.ErrFailureDomain), Refused, "use a vault in another failure domain"},
 	{isAny(protection.ErrLastGood), Refused, "it is the newest one that can be restored: `backup APP --wait` makes a newer one, and --last-good deletes it all the same"},
 	{isAny(protection.ErrInvalid), Refused, ""},
+	{isAny(reading.ErrRead), Refused, "wait until that ends, or stop it; of one that died the vault's note ends by itself; --while-read deletes the point all the same, and what reads it fails"},
 	{isAny(vault.ErrPinned), Refused, "`points unpin ID` takes the pin off"},
 	{isAny(lease.ErrSuperseded, lease.ErrLost), Refused, "another site may write; `restore APP --take-over` moves the right to write here"},
 	{isAny(vault.ErrDamaged, volume.ErrDamaged, protection.ErrDamaged), Damaged, "an older point may be whole: `points APP`, `verify POINT`"},

@@ -7,12 +7,15 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 )
 
 // Point is one recovery point as commands show it.
@@ -35,6 +38,7 @@ type Point struct {
 	Damaged     bool                `json:"damaged,omitempty"`
 	Copies      []string            `json:"copies,omitempty"`      // vaults with a whole second copy
 	Test        *Test               `json:"restoreTest,omitempty"` // its newest restore test
+	Read        string              `json:"read,omitempty"`        // by whom, and until when
 	Message     string              `json:"message,omitempty"`
 }
 
@@ -46,6 +50,9 @@ func OfObject(p *v1alpha1.RecoveryPoint) Point {
 		Site: s.Site, Epoch: s.Epoch, Objects: s.Objects, Volumes: s.Volumes, Bytes: s.Bytes, StoredBytes: s.StoredBytes,
 		Warnings: s.Warnings, Pinned: p.Spec.Pinned, Message: Condition(s.Conditions, v1alpha1.ConditionReady),
 		Copies: s.Copies,
+	}
+	if c := meta.FindStatusCondition(s.Conditions, project.ConditionRead); c != nil {
+		view.Read = c.Message
 	}
 	if view.Phase == "" {
 		view.Phase, view.Message = v1alpha1.PointPending, "the agent has not begun"
@@ -132,6 +139,16 @@ func OfVault(app string, info vault.PointInfo, summary point.Point) Point {
 	return view
 }
 
+// ReadBy is the point with those of the readers who read it.
+func (p Point) ReadBy(all []reading.Reader) Point {
+	for _, r := range all {
+		if r.Application == p.Application && r.Point == p.ID {
+			p.Read = joinNotes(r.String(), p.Read)
+		}
+	}
+	return p
+}
+
 func quarantineReason(info vault.PointInfo) string {
 	for _, mark := range slices.Backward(info.Quarantines()) {
 		return mark.Note
@@ -166,6 +183,9 @@ func (p Points) rows() [][]string {
 	var rows [][]string
 	for _, v := range p.Points {
 		note := output.OneLine(v.Message)
+		if v.Read != "" {
+			note = joinNotes(v.Read, note)
+		}
 		if v.Pinned {
 			note = joinNotes("pinned", note)
 		}

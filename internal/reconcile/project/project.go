@@ -6,6 +6,7 @@ package project
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -14,6 +15,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 )
 
 // Labels and annotations of RecoveryPoint objects.
@@ -98,6 +100,28 @@ func Status(rp *v1alpha1.RecoveryPoint, info vault.PointInfo, p point.Point) {
 		}
 	}
 	meta.SetStatusCondition(&s.Conditions, verified)
+}
+
+// ConditionRead is true while somebody reads the point, and keeps it from being
+// removed. It is missing from one that nobody reads.
+const ConditionRead = "BeingRead"
+
+// Readers shows who of all readers reads the point.
+func Readers(rp *v1alpha1.RecoveryPoint, app string, all []reading.Reader) {
+	var texts []string
+	for _, r := range all {
+		if r.Application == app && r.Point == rp.Name {
+			texts = append(texts, r.String())
+		}
+	}
+	if len(texts) == 0 {
+		meta.RemoveStatusCondition(&rp.Status.Conditions, ConditionRead)
+		return
+	}
+	slices.Sort(texts)
+	meta.SetStatusCondition(&rp.Status.Conditions, metav1.Condition{
+		Type: ConditionRead, Status: metav1.ConditionTrue, Reason: "Reading", Message: strings.Join(texts, "; "),
+	})
 }
 
 func phase(p point.Point) v1alpha1.PointPhase {

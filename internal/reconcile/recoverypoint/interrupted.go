@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 )
 
 // restart deals with a capture that another agent process began and did not
@@ -105,7 +106,7 @@ func (r *Reconciler) deleteIfAsked(ctx context.Context, rp *v1alpha1.RecoveryPoi
 	switch {
 	case err == nil, errors.Is(err, vault.ErrNotFound):
 		return ctrl.Result{}, client.IgnoreNotFound(r.Client.Delete(ctx, rp))
-	case errors.Is(err, vault.ErrPinned), errors.Is(err, protection.ErrLastGood):
+	case errors.Is(err, vault.ErrPinned), errors.Is(err, protection.ErrLastGood), errors.Is(err, reading.ErrRead):
 		return ctrl.Result{}, r.refuseDelete(ctx, rp, err)
 	}
 	return ctrl.Result{}, err

@@ -351,6 +351,9 @@ func (r *Reconciler) expire(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *
 		r.Events.Eventf(&s.app, corev1.EventTypeWarning, "ExpireFailed", "%v", err)
 		log.FromContext(ctx).Error(err, "retention incomplete")
 	}
+	for _, read := range report.Read {
+		r.Events.Eventf(&s.app, corev1.EventTypeNormal, "PointRead", "point %s is to go, and stays for now: %s", read.Point, read)
+	}
 	for _, id := range report.Deleted {
 		gone := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: rp.Namespace, Name: id}}
 		if err := client.IgnoreNotFound(r.Client.Delete(ctx, gone)); err != nil {

@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 )
 
 // projectPoints shows every recovery point of the vault as an object. The
@@ -35,6 +36,10 @@ func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, opene
 	if err != nil {
 		return err
 	}
+	readers, err := reading.Readers(ctx, opened.Project, "", r.Now())
+	if err != nil {
+		return err
+	}
 	viewer := protection.New(protection.Options{Project: opened.Listing, Site: r.Site, Now: r.Now})
 	inVault := map[string]bool{}
 	var errs []error
@@ -48,7 +53,7 @@ func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, opene
 		home := homes.of(app)
 		for i, info := range infos {
 			inVault[home.Namespace+"/"+info.ID] = true
-			errs = append(errs, r.showPoint(ctx, v.Name, app, home, info, points[i], opened.Project))
+			errs = append(errs, r.showPoint(ctx, v.Name, app, home, info, points[i], opened.Project, readers))
 		}
 	}
 	if complete { // what one failed listing did not show is not gone
@@ -83,7 +88,7 @@ func (r *Reconciler) homes(ctx context.Context, vaultName string) (homes, error)
 
 // showPoint makes or updates one object. One that is being captured here is
 // left to whoever captures it.
-func (r *Reconciler) showPoint(ctx context.Context, vaultName, app string, home client.ObjectKey, info vault.PointInfo, p point.Point, pr *vault.Project) error {
+func (r *Reconciler) showPoint(ctx context.Context, vaultName, app string, home client.ObjectKey, info vault.PointInfo, p point.Point, pr *vault.Project, readers []reading.Reader) error {
 	var rp v1alpha1.RecoveryPoint
 	key := client.ObjectKey{Namespace: home.Namespace, Name: info.ID}
 	err := r.Client.Get(ctx, key, &rp)
@@ -107,6 +112,7 @@ func (r *Reconciler) showPoint(ctx context.Context, vaultName, app string, home 
 	}
 	old := rp.DeepCopy()
 	project.Status(&rp, info, p)
+	project.Readers(&rp, app, readers)
 	if equality.Semantic.DeepEqual(old.Status, rp.Status) {
 		return nil
 	}

@@ -60,6 +60,7 @@ const (
 type note struct {
 	FormatVersion int           `json:"formatVersion"`
 	By            string        `json:"by"`
+	For           string        `json:"for,omitempty"` // who ordered it, for people
 	Site          string        `json:"site"`
 	At            time.Time     `json:"at"`    // by the writer's clock, for people
 	Lease         time.Duration `json:"lease"` // nanoseconds
@@ -71,7 +72,9 @@ type Reader struct {
 	Point       string `json:"-"`
 	// By is who reads, for people, and Site where.
 	By   string `json:"by"`
-	Site string `json:"site"`
+	Site string `json:"site,omitempty"`
+	// For is who ordered it.
+	For string `json:"for,omitempty"`
 	// Since is when he began, by his own clock.
 	Since time.Time `json:"since,omitzero"`
 	// Until is when the note ends unless he goes on, by the store's clock.
@@ -81,6 +84,9 @@ type Reader struct {
 // String tells of the reader.
 func (r Reader) String() string {
 	text := "being read by " + r.By
+	if r.For != "" {
+		text += " of " + r.For
+	}
 	if r.Site != "" {
 		text += " at site " + r.Site
 	}
@@ -118,7 +124,7 @@ type entry struct {
 func (e entry) until() time.Time { return e.written.Add(e.Lease) }
 
 func (e entry) reader() Reader {
-	return Reader{Application: e.app, Point: e.point, By: e.By, Site: e.Site, Since: e.At, Until: e.until().UTC()}
+	return Reader{Application: e.app, Point: e.point, By: e.By, For: e.For, Site: e.Site, Since: e.At, Until: e.until().UTC()}
 }
 
 func root(p *vault.Project) string                     { return p.Root() + "reading/" }

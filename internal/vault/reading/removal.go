@@ -60,14 +60,21 @@ func (r *Removal) look(ctx context.Context, app, id string) error {
 }
 
 // Bound is ctx for what the claim allows: to write down that parts of the point
-// may be gone, or to take its manifest away.
+// may be gone, or to take its manifest away. A nil claim, of who removes the point
+// whoever reads it, has no bound.
 func (r *Removal) Bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r == nil {
+		return context.WithCancel(ctx)
+	}
 	return context.WithDeadlineCause(ctx, r.expires, fmt.Errorf("the removal took longer than %s to begin", claimBound))
 }
 
 // Release takes the note away. It is for whoever knows how what the claim allowed
 // ended: where a write may still arrive, the note is left to end by itself.
 func (r *Removal) Release(ctx context.Context) error {
+	if r == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, putWithin)
 	defer cancel()
 	return r.in.Store().Delete(ctx, r.key)

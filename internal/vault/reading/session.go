@@ -21,8 +21,9 @@ const (
 type Work struct {
 	Project            *vault.Project
 	Application, Point string
-	// By is who reads, for people, and the same when he comes again; Site is where.
-	By, Site string
+	// By is who reads, for people, and the same when he comes again; Site is where,
+	// and For who ordered it.
+	By, Site, For string
 	// Log is told when a note could not be written again. Nil: nobody.
 	Log *slog.Logger
 }
@@ -122,7 +123,7 @@ func (s *Session) say(ctx context.Context) error {
 }
 
 func (s *Session) put(ctx context.Context) error {
-	return write(ctx, s.in, s.key, note{By: s.By, Site: s.Site, At: s.since.UTC().Truncate(time.Second), Lease: Lease})
+	return write(ctx, s.in, s.key, note{By: s.By, For: s.For, Site: s.Site, At: s.since.UTC().Truncate(time.Second), Lease: Lease})
 }
 
 // passed is how long ago it was, by the clock that says more: one stops while the
