@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,8 +111,8 @@ func rigDelete(t *testing.T, site, namespace string) error {
 
 // retention keeps the newest three, and what is pinned.
 func retention(t *testing.T) {
-	a := &app{}
-	a.deploy(t)
+	a, w := heldApp(t, "retained", east, west)
+	sum := a.deploy(t)
 	a.protect(t, "--keep-last", "3")
 	pinned := a.backup(t, "--pin")
 	var taken []string
@@ -120,7 +122,7 @@ func retention(t *testing.T) {
 	want := strings.Join(append([]string{pinned.ID}, taken[2:]...), " ")
 	for _, kind := range []string{"manifests", "objects"} {
 		eventually(t, 3*time.Minute, kind+" in the vault are those of "+want, func() (bool, string) {
-			got := strings.Join(names(t, filepath.Join(projectDir(commonBucket()), kind, a.name)), " ")
+			got := strings.Join(names(t, filepath.Join(projectDir(a.vault+"-"+run), kind, a.name)), " ")
 			return got == want, got
 		})
 	}
@@ -130,6 +132,46 @@ func retention(t *testing.T) {
 	eventually(t, 3*time.Minute, "the cluster shows the same points", func() (bool, string) {
 		points := a.points(t, east)
 		return len(points) == 4, fmt.Sprintf("%+v", points)
+	})
+	a.expireWhileRead(t, w, taken[2], sum)
+}
+
+// expireWhileRead lets retention come to a point while a clone of it at the other site
+// is held in the middle: the point stays until the clone is done, and goes then.
+func (a *app) expireWhileRead(t *testing.T, w *wire, id, sum string) {
+	t.Helper()
+	copied := a.name + "-copy"
+	removeNamespace(t, west, copied)
+	let := w.hold(t, http.MethodGet)
+	done := make(chan outcome, 1)
+	go func() {
+		done <- finish(t, command(t.Context(), west, a.vault, "restore", id, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes"))
+	}()
+	awaitTask(t, west, a.name)
+	kubectl(t, east, "-n", system, "patch", "protectionpolicy", a.name, "--type", "merge", "-p", `{"spec":{"retention":{"last":1}}}`)
+	a.rewrite(t)
+	a.backup(t)
+	newest := a.backup(t).ID
+	eventually(t, 3*time.Minute, "of all points but the pinned and the newest, only the one that is read is left", func() (bool, string) {
+		got := names(t, a.manifests())
+		return len(got) == 3 && slices.Contains(got, id) && slices.Contains(got, newest), strings.Join(got, " ")
+	})
+	davit(t, east, a.vault, "points", a.name, "--from-vault").want(t, 0, "being read by restore ", "at site west until ")
+	eventually(t, 3*time.Minute, "the cluster shows who reads", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "recoverypoint", id, "-o", `jsonpath={.status.conditions[?(@.type=="BeingRead")].message}`)
+		return strings.Contains(got, "at site west"), got
+	})
+	davit(t, east, a.vault, "points", "delete", id, "--yes").want(t, 3, "being read by restore ", "--while-read")
+	let()
+	ended := <-done
+	ended.want(t, 0)
+	if got := a.sum(t, west, copied); got != sum {
+		t.Errorf("the data is %s, want %s", got, sum)
+	}
+	a.backup(t)
+	eventually(t, 3*time.Minute, id+" goes after its reader", func() (bool, string) {
+		got := names(t, a.manifests())
+		return !slices.Contains(got, id), strings.Join(got, " ")
 	})
 }
 
