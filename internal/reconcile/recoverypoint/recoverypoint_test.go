@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
+	"davit.dev/davit/internal/vault/reading"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
@@ -255,6 +256,7 @@ func TestDeleteFromVaultOnlyWhenAsked(t *testing.T) {
 		"not asked":           {"", false, []string{"p2"}, false, ""},
 		"something else":      {"yes", false, []string{"p2"}, false, ""},
 		"asked":               {"true", false, []string{"p2"}, true, ""},
+		"being read":          {"true", false, []string{"p2"}, false, "being read by restore r1"},
 		"pinned":              {"true", true, []string{"p2"}, false, "DeleteRefused"},
 		"last good":           {"true", false, nil, false, "DeleteRefused"},
 		"last good, meant to": {"last-good", false, nil, true, ""},
@@ -272,6 +274,13 @@ func TestDeleteFromVaultOnlyWhenAsked(t *testing.T) {
 			if err := s.project.Mark(t.Context(), "shop", "p1", vault.Mark{Kind: vault.MarkPinned, Site: "east"}); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if name == "being read" {
+			session, err := reading.Begin(t.Context(), reading.Work{Project: s.project, Application: "shop", Point: "p1", By: "restore r1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(session.Leave)
 		}
 		s.reconcile("p1")
 		_, object := s.all()["p1"]
