@@ -267,14 +267,16 @@ func notFrozen(t *testing.T) {
 	}
 }
 
-// pausing are hooks that keep /tmp/paused in every database, and take their
-// time, so that the steps around the freeze last.
-const pausing = `
+// pauses are hooks that keep /tmp/paused in every database, and take so many seconds:
+// the steps around the freeze last as long.
+func pauses(seconds int) string {
+	return fmt.Sprintf(`
 - name: pause
   podSelector: {matchLabels: {app: db}}
-  before: [sh, -c, touch /tmp/paused; sleep 3]
-  after: [sh, -c, sleep 3; rm -f /tmp/paused]
-`
+  before: [sh, -c, touch /tmp/paused; sleep %[1]d]
+  after: [sh, -c, sleep %[1]d; rm -f /tmp/paused]
+`, seconds)
+}
 
 // stepsOf are the steps of a capture, as what the cluster says of the point and
 // of its freeze when they are on: see follow.
@@ -290,16 +292,18 @@ var stepsOf = map[string]string{
 // stays frozen, no database stays at rest, and the next capture works.
 func freezeKilled(t *testing.T) {
 	a := deployThree(t, "reflink")
-	// Slow storage, so that there is time between freeze and cut.
-	davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slow", "-f", hooksOf(t, pausing)).want(t, 0)
 	for _, c := range []struct {
 		victim string
 		steps  []string
+		hooks  int // how long they take
 	}{
-		{"node", []string{"Armed", "Frozen", "Thawing"}},
-		{"watchdog", []string{"Armed", "Frozen"}},
-		{"agent", []string{"Quiescing", "Armed", "Frozen", "Thawing", "Unquiescing"}},
+		{"node", []string{"Armed", "Frozen", "Thawing"}, 0},
+		{"watchdog", []string{"Armed", "Frozen"}, 0},
+		{"agent", []string{"Armed", "Frozen", "Thawing"}, 0},
+		{"agent", []string{"Quiescing", "Unquiescing"}, 3},
 	} {
+		// Slow storage, so that there is time between freeze and cut.
+		davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slow", "-f", hooksOf(t, pauses(c.hooks))).want(t, 0)
 		for _, step := range c.steps {
 			t.Run(c.victim+" when "+step, func(t *testing.T) {
 				killAt(t, a, c.victim, step)
