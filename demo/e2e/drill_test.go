@@ -33,7 +33,8 @@ spec:
         imagePullPolicy: IfNotPresent
         args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
         env: [{name: POSTGRES_PASSWORD, value: secret}]
-        readinessProbe: {exec: {command: [pg_isready, -q, -U, postgres]}, periodSeconds: 1}
+        startupProbe: {exec: {command: [pg_isready, -q, -U, postgres]}, periodSeconds: 1, failureThreshold: 600}
+        readinessProbe: {exec: {command: [pg_isready, -q, -U, postgres]}, periodSeconds: 10}
 ---
 apiVersion: v1
 kind: Service

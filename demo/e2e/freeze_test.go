@@ -45,7 +45,8 @@ spec:
         imagePullPolicy: IfNotPresent
         args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
         env: [{name: POSTGRES_PASSWORD, value: secret}, {name: PGUSER, value: postgres}]
-        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1}
+        startupProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1, failureThreshold: 600}
+        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 10}
         volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
   volumeClaimTemplates:
   - metadata: {name: data}

@@ -55,7 +55,8 @@ spec:
         env:
         - {name: POSTGRES_PASSWORD, valueFrom: {secretKeyRef: {name: %[3]s, key: password}}}
         - {name: PGUSER, value: postgres}
-        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1}
+        startupProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1, failureThreshold: 600}
+        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 10}
         volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
   volumeClaimTemplates:
   - metadata: {name: data}
