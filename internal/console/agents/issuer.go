@@ -32,7 +32,7 @@ func Issuer(ctx context.Context, p *store.Project, site string) (int64, error) {
 
 // issuer is the number of the authority that vouches for who calls.
 func (c *call) issuer() int64 {
-	for _, chain := range c.r.TLS.VerifiedChains {
+	for _, chain := range c.chains {
 		for _, a := range c.authorities {
 			if a.Certificate.Equal(chain[len(chain)-1]) {
 				return a.Number

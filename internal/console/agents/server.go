@@ -156,11 +156,42 @@ func (s *Server) open(p *store.Project, authorities []*authority.Authority) {
 		name := uplink.ServerName(uplink.Pin(a.Certificate))
 		d := &door{project: p, authorities: authorities}
 		d.config = &tls.Config{
-			MinVersion: tls.VersionTLS13, GetCertificate: s.certificate(a, name), ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
-			NextProtos: []string{uplink.Protocol}, SessionTicketsDisabled: true, Time: s.Now,
+			MinVersion: tls.VersionTLS13, GetCertificate: s.certificate(a, name), NextProtos: []string{uplink.Protocol}, SessionTicketsDisabled: true, Time: s.Now,
+			ClientAuth: tls.RequestClientCert, ClientCAs: clients, VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
+				if len(raw) == 0 { // it enrols
+					return nil
+				}
+				cert, err := x509.ParseCertificate(raw[0])
+				if err == nil {
+					_, err = d.vouched(cert, s.Now())
+				}
+				return err
+			},
 		}
 		s.doors[name] = d
 	}
+}
+
+// vouched are the chains by which the project's authorities vouch for an agent's certificate.
+// From when that counts, the clock of the console said that gave it: if it was ahead, the agent
+// would be shut out until all clocks are there. It counts from when it was given.
+func (d *door) vouched(cert *x509.Certificate, now time.Time) (chains [][]*x509.Certificate, err error) {
+	for _, a := range d.authorities {
+		at := now
+		for _, from := range []time.Time{cert.NotBefore, a.Certificate.NotBefore} {
+			if at.Before(from) {
+				at = from
+			}
+		}
+		roots := x509.NewCertPool()
+		roots.AddCert(a.Certificate)
+		found, not := cert.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		chains, err = append(chains, found...), errors.Join(err, not)
+	}
+	if len(chains) > 0 {
+		return chains, nil
+	}
+	return nil, err
 }
 
 // Refresh reads which authorities a project has now. Where they are others, its agents'
@@ -232,6 +263,8 @@ type call struct {
 	r    *http.Request
 	who  uplink.Identity   // none when it enrols
 	cert *x509.Certificate // none when it enrols
+	// chains are by which authorities vouch for it.
+	chains [][]*x509.Certificate
 }
 
 func (c *call) act(now time.Time, by string) audit.Act {
@@ -264,7 +297,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, known bool, then 
 	if err == nil {
 		c := &call{door: d, w: w, r: r}
 		if known {
-			err = c.identify()
+			err = c.identify(s.Now())
 		}
 		if err == nil {
 			out, err = then(c)
@@ -279,13 +312,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, known bool, then 
 	}
 }
 
-// identify reads who calls. TLS has verified the certificate against the
-// project's authorities.
-func (c *call) identify() error {
-	if len(c.r.TLS.VerifiedChains) == 0 {
+// identify reads who calls. TLS has verified that the certificate's key is there.
+func (c *call) identify(now time.Time) (err error) {
+	if len(c.r.TLS.PeerCertificates) == 0 {
 		return fmt.Errorf("%w: it takes a certificate", store.ErrRefused)
 	}
 	c.cert = c.r.TLS.PeerCertificates[0]
+	if c.chains, err = c.vouched(c.cert, now); err != nil { // others than when the connection began
+		return fmt.Errorf("%w: %w", store.ErrRefused, err)
+	}
 	who, err := uplink.IdentityOf(c.cert)
 	if err == nil && who.Project != c.project.Name {
 		err = fmt.Errorf("it is of project %s", who.Project)

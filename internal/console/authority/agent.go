@@ -17,9 +17,13 @@ const AgentLife = 30 * 24 * time.Hour
 // Agent makes a certificate for the key of an agent of this identity. It is
 // good for calling a console, and for nothing else.
 func (a *Authority) Agent(public crypto.PublicKey, name string, identity *url.URL, now time.Time) (*x509.Certificate, error) {
+	from := now.Add(-skew)
+	if from.Before(a.Certificate.NotBefore) { // by a clock that is behind: nothing vouches for it then
+		from = a.Certificate.NotBefore
+	}
 	template := &x509.Certificate{
 		Subject:   pkix.Name{CommonName: name, Organization: []string{"Davit agent"}},
-		NotBefore: now.Add(-skew), NotAfter: now.Add(AgentLife),
+		NotBefore: from, NotAfter: now.Add(AgentLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		URIs: []*url.URL{identity},
 	}

@@ -385,7 +385,8 @@ func (a *Authority) PEM() []byte {
 }
 
 // Server makes a certificate, with a new key, for a server of these names and
-// addresses.
+// addresses. It counts from when the authority does: a clock that is ahead must not keep
+// those away whose clocks are right.
 func (a *Authority) Server(names []string, now time.Time) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -393,7 +394,7 @@ func (a *Authority) Server(names []string, now time.Time) (*tls.Certificate, err
 	}
 	template := &x509.Certificate{
 		Subject:   pkix.Name{CommonName: "Davit console"},
-		NotBefore: now.Add(-skew), NotAfter: now.Add(ServerLife),
+		NotBefore: a.Certificate.NotBefore, NotAfter: now.Add(ServerLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, name := range names {
