@@ -94,8 +94,16 @@ type Identity struct {
 	Enrolment string
 }
 
-// Enrolment names an enrolment.
-func Enrolment(at time.Time, id string) string { return fmt.Sprintf("%013d-%s", at.UnixMilli(), id) }
+// Enrolment names an enrolment. It is newer than the site's one before, also when that was
+// given by a clock that was ahead; empty: there is none.
+func Enrolment(at time.Time, id, before string) string {
+	millis := at.UnixMilli()
+	var last int64
+	if _, err := fmt.Sscanf(before, "%013d-", &last); err == nil {
+		millis = max(millis, last+1)
+	}
+	return fmt.Sprintf("%013d-%s", millis, id)
+}
 
 // URL is the identity as certificates have it.
 func (i Identity) URL() *url.URL {

@@ -24,8 +24,24 @@ func TestToken(t *testing.T) {
 	}
 }
 
+// Whatever the clocks say that name them, the enrolment that is given later is the newer one.
+func TestEnrolmentIsNewer(t *testing.T) {
+	ahead, right := time.UnixMilli(1_800_000_000_000), time.UnixMilli(1_700_000_000_000)
+	if Enrolment(right, "f", "") > Enrolment(ahead, "a", "") {
+		t.Error("the control: by its clock alone the later one is not older")
+	}
+	last := ""
+	for _, at := range []time.Time{right, ahead, right, right, ahead.Add(time.Hour)} {
+		next := Enrolment(at, "a", last)
+		if next <= last {
+			t.Errorf("%s was given after %s", next, last)
+		}
+		last = next
+	}
+}
+
 func TestIdentity(t *testing.T) {
-	want := Identity{Project: "acme", Site: "east.example", Enrolment: Enrolment(time.UnixMilli(1_700_000_000_000), strings.Repeat("a", 16))}
+	want := Identity{Project: "acme", Site: "east.example", Enrolment: Enrolment(time.UnixMilli(1_700_000_000_000), strings.Repeat("a", 16), "")}
 	got, err := IdentityOf(&x509.Certificate{URIs: []*url.URL{want.URL()}})
 	if err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)

@@ -548,9 +548,39 @@ func TestEnrolledAnew(t *testing.T) {
 	b := w.agent("east", l)
 	b.await(t, "refused", func(s dial.Status) bool { return strings.Contains(s.Fault, "removed") })
 	b.stop()
-	if err := w.project("acme").AdmitAgent(t.Context(), act, "west", uplink.Enrolment(w.time(), strings.Repeat("0", 16))); err != nil {
+	if err := w.project("acme").AdmitAgent(t.Context(), act, "west", uplink.Enrolment(w.time(), strings.Repeat("0", 16), "")); err != nil {
 		t.Error("a new console does not go on with the old certificates:", err)
 	}
+}
+
+// What a console gave by a clock that was days ahead is neither refused until all clocks are
+// there, nor good for as much longer.
+func TestGivenAhead(t *testing.T) {
+	const ahead = 10 * 24 * time.Hour
+	w := newWorld(t)
+	w.pass(ahead)
+	l, unused := w.enrolled("acme", "east"), w.token("acme", "west")
+	w.pass(-ahead)
+	cert, err := x509.ParseCertificate(l.Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(w.roots["acme"][0].Certificate)
+	if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: w.time(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err == nil {
+		t.Error("the control: by its dates the certificate counts")
+	}
+	a := w.agent("east", l)
+	a.await(t, "connected", connected)
+	a.stop()
+	b := w.agent("west", w.link(unused))
+	b.await(t, "refused", func(s dial.Status) bool { return strings.Contains(s.Fault, "expired") })
+	b.stop()
+	c := w.agent("east", w.link(w.token("acme", "east")))
+	c.await(t, "connected anew", connected)
+	c.stop()
+	d := w.agent("east", l)
+	d.await(t, "refused", func(s dial.Status) bool { return strings.Contains(s.Fault, "enrolled anew") })
 }
 
 // late is what an agent sends; something happens before its first word.
@@ -571,7 +601,7 @@ func (l *late) Read(p []byte) (int, error) {
 func TestRemovedOnItsWayIn(t *testing.T) {
 	w := newWorld(t)
 	p, act := w.project("acme"), audit.Act{By: "test", At: w.time()}
-	who := uplink.Identity{Project: "acme", Site: "east", Enrolment: uplink.Enrolment(w.time(), strings.Repeat("0", 16))}
+	who := uplink.Identity{Project: "acme", Site: "east", Enrolment: uplink.Enrolment(w.time(), strings.Repeat("0", 16), "")}
 	for _, removed := range []bool{true, false} {
 		if err := p.AdmitAgent(t.Context(), act, who.Site, who.Enrolment); err != nil {
 			t.Fatal(err)
@@ -599,7 +629,7 @@ func TestRemovedOnItsWayIn(t *testing.T) {
 		if known := w.server.Known(p); removed && len(known) > 0 {
 			t.Errorf("it is among the project's agents: %+v", known)
 		}
-		who.Enrolment = uplink.Enrolment(w.time().Add(time.Minute), strings.Repeat("1", 16)) // enrolled anew
+		who.Enrolment = uplink.Enrolment(w.time().Add(time.Minute), strings.Repeat("1", 16), "") // enrolled anew
 	}
 }
 

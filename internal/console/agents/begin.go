@@ -3,6 +3,7 @@ package agents
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -108,11 +109,22 @@ func (t *talk) wanted(ctx context.Context, asked map[string]bool) (frames []upli
 	return frames, err
 }
 
+// mostJump is how far the clock may have gone other than time did: that much later or sooner a
+// run may be begun.
+const mostJump = 5 * time.Second
+
+// errJumped ends a stream whose agent was told what time it is before the clock jumped: by that
+// it judges what is too late, and would begin nothing for as long as the clock went back.
+var errJumped = errors.New("the clock of this console has jumped: the agent is to call again, and be told what time it is")
+
 // command says a frame in the name of the epoch that this console has now.
 func (t *talk) command(f uplink.Down) error {
 	speaks := t.server.Speaks()
 	if !speaks.Active {
 		return errNotActive
+	}
+	if now := t.server.Now(); (f.Begin != nil || f.Restore != nil) && (now.Round(0).Sub(t.said.Round(0))-now.Sub(t.said)).Abs() > mostJump {
+		return errJumped // the wall's clock, without what a steady one says
 	}
 	if f.Begin != nil {
 		f.Begin.Epoch = speaks.Epoch

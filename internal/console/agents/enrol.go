@@ -89,7 +89,7 @@ func (s *Server) enrol(c *call) (any, error) {
 	sum := sha256.Sum256(public)
 	var name string
 	err = oneMore(c.r.Context(), c.project, in.Site, now, func(full error) (err error) {
-		name, err = c.project.UseEnrolment(c.r.Context(), act, t.ID, t.Hash(), in.Site, sum[:], full, func() string { return uplink.Enrolment(now, t.ID) })
+		name, err = c.project.UseEnrolment(c.r.Context(), act, t.ID, t.Hash(), in.Site, sum[:], full, func(before string) string { return uplink.Enrolment(now, t.ID, before) })
 		return err
 	})
 	if err != nil {

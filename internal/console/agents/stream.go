@@ -44,6 +44,7 @@ type talk struct {
 	changed bool // the state is to be kept
 	beaten  bool // a beat is to be answered
 	noted   time.Time
+	said    time.Time // when the agent was told what time it is
 
 	saying sync.Mutex
 	ctx    context.Context //nolint:containedctx // of the stream: a word that is under way ends with it
@@ -92,7 +93,8 @@ func (s *Server) stream(c *call) (any, error) {
 	}
 	s.noteIssuer(c)
 	c.w.Header().Set("Content-Type", "application/x-ndjson")
-	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, ID: s.Console.ID(), Acked: acked, Every: uplink.Beat.Milliseconds(), At: s.Now().UTC(), Authorities: c.pins()}}); err != nil {
+	t.said = s.Now()
+	if err := t.say(uplink.Down{Welcome: &uplink.Welcome{Console: speaks, ID: s.Console.ID(), Acked: acked, Every: uplink.Beat.Milliseconds(), At: t.said.UTC(), Authorities: c.pins()}}); err != nil {
 		return nil, nil //nolint:nilerr,nilnil // it is gone
 	}
 	defer t.handOver(ctx, end)()

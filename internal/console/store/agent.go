@@ -89,9 +89,9 @@ func (p *Project) CreateEnrolment(ctx context.Context, act audit.Act, e Enrolmen
 }
 
 // UseEnrolment uses a token for a site and a key, and returns the name of the
-// enrolment, which name makes. The same key may use it again. A refusal is
+// enrolment, which name makes after the site's one before. The same key may use it again. A refusal is
 // noted; full is that of a site too many, which only who has a good token is told.
-func (p *Project) UseEnrolment(ctx context.Context, act audit.Act, id string, hash []byte, site string, key []byte, full error, name func() string) (given string, err error) {
+func (p *Project) UseEnrolment(ctx context.Context, act audit.Act, id string, hash []byte, site string, key []byte, full error, name func(before string) string) (given string, err error) {
 	var refused error
 	r := audit.Record{Action: "agent.enrol", Object: site}
 	err = p.change(ctx, act, r, func(tx *sql.Tx, r *audit.Record) error {
@@ -108,7 +108,11 @@ func (p *Project) UseEnrolment(ctx context.Context, act audit.Act, id string, ha
 			r.Detail = "again: the answer was lost"
 			return nil
 		}
-		given = name()
+		before, err := one(ctx, tx, scanAgent, "find agent", "SELECT "+agentColumns+" FROM agent WHERE site = ?", site)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		given = name(before.Enrolment)
 		if err := must(ctx, tx, "use token", "UPDATE enrolment SET used = ?, key = ?, name = ? WHERE id = ?", toMillis(act.At), key, given, id); err != nil {
 			return err
 		}
@@ -126,7 +130,7 @@ func (e Enrolment) check(known bool, hash []byte, site string, key []byte, now t
 		return ErrTokenSite
 	case !e.Used.IsZero() && !bytes.Equal(e.key, key):
 		return ErrTokenUsed
-	case !now.Before(e.Expires):
+	case !now.Before(e.Expires), e.Created.Sub(now) > Ahead:
 		return ErrTokenOver
 	}
 	return full

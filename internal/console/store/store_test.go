@@ -263,6 +263,9 @@ func TestSessions(t *testing.T) {
 	if valid(one, now.Add(SessionLife+time.Minute)) {
 		t.Error("a session lives for ever")
 	}
+	if valid(one, now.Add(-2*time.Hour)) || !valid(one, now.Add(-Ahead/2)) {
+		t.Error("a session that began when the clock was hours ahead lives as much longer, or one of minutes ahead not at all")
+	}
 	two, three := login(bob), login(bob)
 	if err := c.EndSession(ctx, by("bob"), Session{Hash: two, User: bob}); err != nil || valid(two, now) || !valid(three, now) {
 		t.Error("a logout ends nothing, or too much", err)
