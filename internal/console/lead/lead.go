@@ -98,6 +98,7 @@ type Member struct {
 	risen   bool
 	count   int64
 	renewed time.Duration // when the last good beat began
+	after   time.Duration // it rises no sooner: the one before may call itself active until then
 	newest  Claim         // as last seen
 	// What a waiting one saw last, and since when.
 	seen  Beat
@@ -204,7 +205,7 @@ func (m *Member) Step(ctx context.Context) error {
 		m.yield(newest)
 		return nil
 	case newest.Number == 0, newest.Holder == m.Holder: // which is not here any more
-		return m.claim(ctx, newest, begun)
+		return m.claim(ctx, newest, begun, nil)
 	}
 	return m.wait(ctx, newest, begun)
 }
@@ -217,13 +218,43 @@ func (m *Member) renew(ctx context.Context, begun time.Duration) error {
 	if err := m.Ledger.Beat(ctx, Beat{Epoch: epoch, Count: count}); err != nil {
 		return fmt.Errorf("renew the lease: %w", err)
 	}
+	if ok, err := m.still(ctx, epoch); !ok {
+		return err
+	}
 	m.mu.Lock()
 	m.count, m.renewed = count, begun
+	after := m.after
 	m.mu.Unlock()
 	if risen {
 		return nil
 	}
+	if left := after - m.Steady(); left > 0 {
+		return fmt.Errorf("take over: the console before gave a sign of life when its epoch was claimed, and may call itself active for %s more", left.Round(time.Second))
+	}
 	return m.rise(ctx, epoch)
+}
+
+// still tells whether an epoch is the newest after a beat in it was given, if it has been
+// silent before that: one who waits may have claimed the next since this step looked.
+func (m *Member) still(ctx context.Context, epoch int64) (bool, error) {
+	m.mu.Lock()
+	silent := m.Steady()-m.renewed >= Lease
+	m.mu.Unlock()
+	if !silent {
+		return true, nil
+	}
+	newest, err := m.Ledger.Newest(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look who is active: %w", err)
+	}
+	if newest.Number == epoch && newest.Holder == m.Holder {
+		return true, nil
+	}
+	if newest.Number < epoch {
+		return false, setBack(newest, epoch)
+	}
+	m.yield(newest)
+	return false, nil
 }
 
 func (m *Member) rise(ctx context.Context, epoch int64) error {
@@ -257,7 +288,7 @@ func (m *Member) wait(ctx context.Context, newest Claim, begun time.Duration) er
 		return fmt.Errorf("look whether the active console lives: %w", err)
 	}
 	if beat.Over {
-		return m.claim(ctx, newest, begun)
+		return m.claim(ctx, newest, begun, nil)
 	}
 	m.mu.Lock()
 	if !m.heard || m.seen != beat {
@@ -270,12 +301,13 @@ func (m *Member) wait(ctx context.Context, newest Claim, begun time.Duration) er
 	if silent < Patience {
 		return nil
 	}
-	return m.claim(ctx, newest, begun)
+	return m.claim(ctx, newest, begun, &beat)
 }
 
 // claim takes the next epoch. One that was lost, or whose outcome is unknown,
-// is seen at the next step.
-func (m *Member) claim(ctx context.Context, newest Claim, begun time.Duration) error {
+// is seen at the next step. last is the beat for which the one before was taken for dead;
+// nil: it is not there any more.
+func (m *Member) claim(ctx context.Context, newest Claim, begun time.Duration, last *Beat) error {
 	c := Claim{Number: newest.Number + 1, Holder: m.Holder, URL: m.URL, At: m.Now().UTC()}
 	err := m.Ledger.Claim(ctx, c)
 	if errors.Is(err, vault.ErrExists) || errors.Is(err, vault.ErrUnavailable) {
@@ -292,8 +324,14 @@ func (m *Member) claim(ctx context.Context, newest Claim, begun time.Duration) e
 	if err != nil {
 		return fmt.Errorf("claim epoch %d: %w", c.Number, err)
 	}
+	var after time.Duration
+	if last != nil { // a beat that came between the look and the claim: it sees this at its next look
+		if beat, err := m.Ledger.ReadBeat(ctx, newest.Number); beat != *last && !(errors.Is(err, vault.ErrNotFound) && last.Count == 0) {
+			after = m.Steady() + Lease
+		}
+	}
 	m.mu.Lock()
-	m.epoch, m.risen, m.count, m.newest = c.Number, false, 0, c
+	m.epoch, m.risen, m.count, m.newest, m.after = c.Number, false, 0, c, after
 	m.mu.Unlock()
 	return m.renew(ctx, begun)
 }

@@ -105,6 +105,90 @@ func TestTakeover(t *testing.T) {
 	}
 }
 
+// between is a ledger that something happens before.
+type between struct {
+	Ledger
+	beat, claim func()
+}
+
+func once(f *func()) {
+	if do := *f; do != nil {
+		*f = nil
+		do()
+	}
+}
+
+func (l *between) Beat(ctx context.Context, b Beat) error {
+	once(&l.beat)
+	return l.Ledger.Beat(ctx, b)
+}
+
+func (l *between) Claim(ctx context.Context, c Claim) error {
+	once(&l.claim)
+	return l.Ledger.Claim(ctx, c)
+}
+
+// Whatever comes between a look and what follows from it, no two say at once that they are
+// active: neither who was silent and gives a sign of life again just when another claims, nor
+// who claims just when the other gives one.
+func TestNeverTwoActive(t *testing.T) {
+	silent := func() (w *world, a, b *Member, la, lb *between) {
+		w = newWorld(t)
+		a, b = w.member("a"), w.member("b")
+		la, lb = &between{Ledger: a.Ledger}, &between{Ledger: b.Ledger}
+		a.Ledger, b.Ledger = la, lb
+		w.step(a, b)
+		w.step(a, b)
+		for w.now < Every+Patience { // a stands still
+			w.step(b)
+		}
+		return w, a, b, la, lb
+	}
+	one := func(w *world, a, b *Member) {
+		t.Helper()
+		if a.Status().Role == Active && b.Status().Role == Active {
+			t.Errorf("both are active: %+v, %+v", a.Status(), b.Status())
+		}
+	}
+	goOn := func(w *world, a, b *Member) {
+		t.Helper()
+		for range 10 {
+			_ = a.Step(t.Context()) // it may not rise yet
+			one(w, a, b)
+			_ = b.Step(t.Context())
+			one(w, a, b)
+			w.now += Every
+			one(w, a, b)
+		}
+		w.is(b, Active, 2, "https://b")
+		w.is(a, Passive, 2, "https://b")
+	}
+	t.Run("claimed before the sign of life", func(t *testing.T) {
+		w, a, b, la, _ := silent()
+		la.beat = func() {
+			if err := b.Step(t.Context()); err != nil || b.Status().Role != Active {
+				t.Fatalf("the control: it does not take over: %+v, %v", b.Status(), err)
+			}
+		}
+		if err := a.Step(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		one(w, a, b)
+		goOn(w, a, b)
+	})
+	t.Run("claimed after the sign of life", func(t *testing.T) {
+		w, a, b, _, lb := silent()
+		lb.claim = func() {
+			if err := a.Step(t.Context()); err != nil || a.Status().Role != Active {
+				t.Fatalf("the control: it is not active again: %+v, %v", a.Status(), err)
+			}
+		}
+		_ = b.Step(t.Context())
+		one(w, a, b)
+		goOn(w, a, b)
+	})
+}
+
 // Where the vault's epochs are gone nobody becomes active, however long it lasts:
 // who looks may see an empty place, and the other the vault.
 func TestSetBack(t *testing.T) {
