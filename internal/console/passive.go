@@ -326,8 +326,9 @@ type shelves struct {
 	Options
 	console *store.Console
 
-	mu   sync.Mutex
-	open map[string]opened // by project id; "" is the console's own
+	mu    sync.Mutex
+	open  map[string]opened // by project id; "" is the console's own
+	keeps sync.Mutex        // held to keep the way into the home
 }
 
 type opened struct {
@@ -427,6 +428,8 @@ func (s *shelves) way(ctx context.Context, p *store.Project) (b fleet.Binding, e
 	if err != nil {
 		return b, fmt.Errorf("find the way into the vault of %s: %w", home.Name, err)
 	}
+	s.keeps.Lock() // who decides and who follows both come here when a console begins
+	defer s.keeps.Unlock()
 	if err := keepHome(s.Dir, key, home.ID, b); err != nil {
 		s.Log.Warn("this console could not repair itself if its first project's database were lost", "err", err)
 	}
