@@ -114,7 +114,7 @@ func (r *rig) agents(n int) []*agent {
 		site := fmt.Sprintf("s%02d", i)
 		var made struct{ Token string }
 		r.call(r.a, r.token, "POST", "/projects/"+project+"/enrolments", map[string]any{"site": site, "minutes": 10}, &made)
-		link := dial.Link{URLs: []string{r.a.url, r.b.url}, Token: made.Token, Documents: []string{dial.Everywhere}}
+		link := dial.Link{URLs: []string{r.a.front, r.b.front}, Token: made.Token, Documents: []string{dial.Everywhere}}
 		if v != nil && i%2 == 1 {
 			link.URLs = link.URLs[:1]
 		}
@@ -149,7 +149,7 @@ func (r *rig) back(all []*agent, to *console) {
 	r.t.Helper()
 	until(r.t, "with all agents: "+to.name, func() bool {
 		for _, a := range all {
-			if s := a.status(); !s.Connected || s.URL != to.url {
+			if s := a.status(); !s.Connected || s.URL != to.front {
 				return false
 			}
 		}

@@ -287,15 +287,17 @@ type stage struct {
 	*rig
 	in    *vault.Project
 	sites map[string]*carrier
-	lines []*line // of site north
+	lines []*line  // of site north
+	all   []*agent // who calls the consoles
+	lined []*agent // who comes by the lines
 	hands map[string]string
 	plays map[string]*play // by plan
 	mu    sync.Mutex
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t *testing.T, at place) *stage {
 	t.Helper()
-	s := &stage{rig: newRig(t, directory(t)), sites: map[string]*carrier{}, hands: map[string]string{}, plays: map[string]*play{}}
+	s := &stage{rig: newRig(t, at), sites: map[string]*carrier{}, hands: map[string]string{}, plays: map[string]*play{}}
 	s.in = s.project()
 	for _, name := range []string{"bob", "carla"} {
 		s.hands[name] = s.person(name, "recoverer")
@@ -304,15 +306,21 @@ func newStage(t *testing.T) *stage {
 		s.lines = append(s.lines, newLine(t, strings.TrimPrefix(c.url, "https://")))
 	}
 	direct := []string{s.a.url, s.b.url}
-	var agents []*agent
 	for _, name := range []string{"west", "south", "far"} {
-		agents = append(agents, s.carries(name, direct, inVault{s.in}, s.site(name)))
+		s.all = append(s.all, s.carries(s.a, name, direct, inVault{s.in}, s.site(name)))
 	}
-	s.back(agents, s.a)
+	s.back(s.all, s.a)
 	// North comes by its lines alone, so it does not look in the vault for another way.
-	north := s.carries("north", []string{"https://" + s.lines[0].address, "https://" + s.lines[1].address}, nil, s.site("north"))
+	north := s.byLines(s.a, "north")
 	until(t, "north", func() bool { return north.status().Connected })
+	s.lined = append(s.lined, north)
 	return s
+}
+
+// byLines lets a site in that comes by the lines alone.
+func (s *stage) byLines(at *console, name string) *agent {
+	s.t.Helper()
+	return s.carries(at, name, []string{"https://" + s.lines[0].address, "https://" + s.lines[1].address}, nil, s.site(name))
 }
 
 func (s *stage) site(name string) *carrier {
@@ -358,22 +366,27 @@ func (s *stage) set(act string) (all []*play) {
 		c.mu.Unlock()
 	}
 	for i, sc := range scenes(s.t) {
-		name := fmt.Sprintf("%s-%02d", act, i)
-		text := planText(s.t, name, sc.site, sc.steps)
-		of, err := document.Parse(text)
-		s.must(err)
-		_, err = shelf.New(s.in).Put(s.t.Context(), shelf.Sheet{Plan: name, At: time.Now(), Site: "east", Document: text})
-		s.must(err)
-		p := &play{
-			scene: sc, t: s.t, in: s.in, of: of, id: strings.Repeat("0", 16) + name, began: make(chan struct{}),
-			at: make(chan struct{}), on: make(chan struct{}), over: make(chan struct{}), acts: map[string]int{}, done: map[string]bool{},
-		}
-		s.mu.Lock()
-		s.plays[name] = p
-		s.mu.Unlock()
-		all = append(all, p)
+		all = append(all, s.play(fmt.Sprintf("%s-%02d", act, i), sc))
 	}
 	return all
+}
+
+// play has the vault have a plan for a scene.
+func (s *stage) play(name string, sc scene) *play {
+	s.t.Helper()
+	text := planText(s.t, name, sc.site, sc.steps)
+	of, err := document.Parse(text)
+	s.must(err)
+	_, err = shelf.New(s.in).Put(s.t.Context(), shelf.Sheet{Plan: name, At: time.Now(), Site: "east", Document: text})
+	s.must(err)
+	p := &play{
+		scene: sc, t: s.t, in: s.in, of: of, id: strings.Repeat("0", 16) + name, began: make(chan struct{}),
+		at: make(chan struct{}), on: make(chan struct{}), over: make(chan struct{}), acts: map[string]int{}, done: map[string]bool{},
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plays[name] = p
+	return p
 }
 
 // letOn has the sites that hold requests go on with them.
@@ -699,7 +712,7 @@ func (s *stage) logged(all []*play, at *console) {
 // was acknowledged is lost or done twice, and one that wakes up commands nothing.
 func TestLostInEveryPhase(t *testing.T) {
 	t.Parallel()
-	s := newStage(t)
+	s := newStage(t, directory(t))
 	s.act("killed", s.a, s.b, true)
 	s.serve(s.a)
 	until(t, "following: a", func() bool { return s.passive(s.a) && s.metric(s.a, "follow_seconds") < 2 })

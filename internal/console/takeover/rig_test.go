@@ -59,6 +59,9 @@ var davit = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(clockFile); file != "" {
+		os.Exit(serveByClock(file))
+	}
 	code := m.Run()
 	if os.Getenv("DAVIT_TEST_BED") != "" {
 		if bin, err := davit(); err == nil {
@@ -74,6 +77,9 @@ type place struct {
 	env   []string
 	// way is between one console and the vault; nil where nothing can be.
 	way func(t *testing.T) *way
+	// clocks says that consoles have clocks that can be set, and lines that people and agents
+	// reach them by lines alone.
+	clocks, lines bool
 }
 
 // directory is a vault in a directory.
@@ -178,7 +184,11 @@ func (w *way) be(how string) {
 // console is a process that serves one, and its way to the vault.
 type console struct {
 	name, dir, url string
+	front          string // where people and agents find it
+	line           *line  // by which they do; nil: directly
 	env            []string
+	serves         []string // the program that serves it
+	clock          string   // the file by which its clock is set, if it can be
 	way            *way
 	cmd            *exec.Cmd
 	ended          chan struct{}
@@ -251,6 +261,18 @@ func (r *rig) must(err error) {
 
 func (r *rig) console(name string) *console {
 	c := &console{name: name, dir: filepath.Join(r.dir, name), url: "https://" + address(r.t), env: append(os.Environ(), r.place.env...)}
+	c.front, c.serves = c.url, []string{r.bin}
+	if r.place.lines {
+		c.line = newLine(r.t, strings.TrimPrefix(c.url, "https://"))
+		c.front = "https://" + c.line.address
+	}
+	if r.place.clocks {
+		c.clock = c.dir + ".clock"
+		c.serves = []string{os.Args[0]}
+		if name == "b" {
+			c.serves = append(elsewhere(r.t), c.serves...)
+		}
+	}
 	if r.place.way != nil {
 		c.way = r.place.way(r.t)
 		c.env = append(c.env, "HTTP_PROXY="+c.way.URL, "http_proxy="+c.way.URL, "NO_PROXY=", "no_proxy=")
@@ -275,8 +297,12 @@ func (r *rig) serve(c *console) {
 	c.log, err = os.OpenFile(filepath.Join(r.dir, c.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	r.must(err)
 	host := strings.TrimPrefix(c.url, "https://")
-	c.cmd = exec.Command(r.bin, "console", "--data", c.dir, "--listen", host, "--name", strings.Split(host, ":")[0], "--url", c.url, "--refresh", "2s")
+	args := append(c.serves[1:len(c.serves):len(c.serves)], "console", "--data", c.dir, "--listen", host, "--name", strings.Split(host, ":")[0], "--url", c.front, "--refresh", "2s")
+	c.cmd = exec.Command(c.serves[0], args...)
 	c.cmd.Env, c.cmd.Stdout, c.cmd.Stderr = append(c.env[:len(c.env):len(c.env)], "GOMAXPROCS=2"), c.log, c.log
+	if c.clock != "" {
+		c.cmd.Env = append(c.cmd.Env, clockFile+"="+c.clock)
+	}
 	r.must(c.cmd.Start())
 	cmd, ended := c.cmd, make(chan struct{})
 	c.ended = ended
@@ -317,7 +343,11 @@ func (r *rig) trust() {
 const askLimit = 5 * time.Second
 
 func (r *rig) ask(ctx context.Context, c *console, token, method, path, body string) (int, []byte, error) {
-	q, err := http.NewRequestWithContext(ctx, method, c.url+path, strings.NewReader(body))
+	return r.askAt(ctx, c.url, token, method, path, body)
+}
+
+func (r *rig) askAt(ctx context.Context, url, token, method, path, body string) (int, []byte, error) {
+	q, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -364,6 +394,11 @@ func (r *rig) letIn() {
 	r.robot = made.Secret
 }
 
+// limited is a context for one request.
+func (r *rig) limited() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.t.Context(), askLimit)
+}
+
 // state is what a console says of itself to anybody; code 0: it says nothing.
 func (r *rig) state(c *console, path string) (int, string) {
 	ctx, cancel := context.WithTimeout(r.t.Context(), askLimit)
@@ -404,7 +439,7 @@ func (r *rig) put(ctx context.Context, c *console, name string) (int, error) {
 		sites = `,"annotations":{"davit.dev/sites":"s00"}`
 	}
 	body := fmt.Sprintf(`{"apiVersion":"davit.dev/v1alpha1","kind":"ProtectionPolicy","metadata":{"name":%q%s},"spec":{"schedule":{"every":"1h"}}}`, name, sites)
-	code, _, err := r.ask(ctx, c, r.robot, "PUT", "/api/v1/projects/"+project+"/documents/protectionpolicies/"+name, body)
+	code, _, err := r.askAt(ctx, c.front, r.robot, "PUT", "/api/v1/projects/"+project+"/documents/protectionpolicies/"+name, body)
 	return code, err
 }
 

@@ -194,15 +194,15 @@ func (r *rig) west() *carrier {
 	_, err = shelf.New(in).Put(r.t.Context(), shelf.Sheet{Plan: "shop", At: time.Now(), Site: "east", Document: text})
 	r.must(err)
 	site := newCarrier(r.t, in)
-	r.back([]*agent{r.carries("west", []string{r.a.url, r.b.url}, inVault{in}, site)}, r.a)
+	r.back([]*agent{r.carries(r.a, "west", []string{r.a.url, r.b.url}, inVault{in}, site)}, r.a)
 	return site
 }
 
-// carries lets the agent of a site in that begins all runs.
-func (r *rig) carries(site string, urls []string, v dial.Vault, c *carrier) *agent {
+// carries has a console let the agent of a site in that begins all runs.
+func (r *rig) carries(at *console, site string, urls []string, v dial.Vault, c *carrier) *agent {
 	r.t.Helper()
 	var made struct{ Token string }
-	r.call(r.a, r.token, "POST", "/projects/"+project+"/enrolments", map[string]any{"site": site, "minutes": 10}, &made)
+	r.call(at, r.token, "POST", "/projects/"+project+"/enrolments", map[string]any{"site": site, "minutes": 10}, &made)
 	return r.agent(site, dial.Link{URLs: urls, Token: made.Token, Runs: uplink.RunsAll}, v, c)
 }
 
