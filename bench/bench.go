@@ -26,7 +26,8 @@ import (
 type bench struct {
 	settings
 	stage  *stage.Stage
-	kube   kubernetes.Interface
+	kube   kubernetes.Interface // asks for answers as they are, as davit's agent does: the server is near
+	zipped kubernetes.Interface // asks for compressed ones, as client-go does by itself
 	s3     *minio.Client
 	bucket string
 	binary string // a copy: a build beside this run must not change it
@@ -49,8 +50,11 @@ func open(s *stage.Stage, set settings) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	config.QPS = -1                  // no limit of the client's own, as in davit
-	config.DisableCompression = true // as in davit's agent: the server is near
+	config.QPS = -1 // no limit of the client's own, as in davit
+	if b.zipped, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("make client: %w", err)
+	}
+	config.DisableCompression = true
 	if b.kube, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
 	}

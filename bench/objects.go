@@ -37,8 +37,9 @@ func (b *bench) prepare(ctx context.Context) error {
 	return err
 }
 
-// captures takes turns with the plain means, so that all meet the same caches. The
-// bar is the slower of the two: whoever does both at once can be as fast as that.
+// captures takes turns with the plain means, forth and back, so that all meet the
+// same caches. The bar is the slower of the two: whoever does both at once can be
+// as fast as that.
 func (b *bench) captures(ctx context.Context) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
@@ -47,25 +48,45 @@ func (b *bench) captures(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ours, lists, writes := lap{objects: b.settings.objects}, lap{objects: b.settings.objects}, lap{objects: b.settings.objects}
+	side := func() *measured { return &measured{lap: lap{objects: b.settings.objects}} }
+	ours, zipped, lists, writes := side(), side(), side(), side()
 	for round := range b.rounds {
 		b.report.say("capture, round %d", round+1)
-		listing, writing, err := b.plainCapture(ctx, b.source(), fmt.Sprintf("plain-%d", round))
-		if err != nil {
+		turns := []func() error{
+			zipped.turn(b, memory, func() (time.Duration, error) { return b.list(ctx, b.zipped, b.source()) }),
+			lists.turn(b, memory, func() (time.Duration, error) { return b.list(ctx, b.kube, b.source()) }),
+			writes.turn(b, memory, func() (time.Duration, error) { return b.write(ctx, b.source(), fmt.Sprintf("plain-%d", round)) }),
+			ours.turn(b, memory, func() (time.Duration, error) {
+				r, err := b.backup(ctx, b.source())
+				return r.took, err
+			}),
+		}
+		if err := forthAndBack(round, turns); err != nil {
 			return err
 		}
-		lists.add(listing)
-		writes.add(writing)
-		r, err := b.backup(ctx, b.source())
-		if err != nil {
-			return err
-		}
-		ours.add(r.took)
 	}
 	what := fmt.Sprintf("capture of %d objects: davit backup / ", b.settings.objects)
-	b.report.rate(what+"paged list (500)", ours, lists)
-	b.report.rate(what+"put of their JSON", ours, writes)
+	b.report.rate(what+"paged list (500), as client-go asks for it", ours.lap, zipped.lap)
+	b.report.rate(what+"the same without compression", ours.lap, lists.lap)
+	b.report.rate(what+"put of their JSON", ours.lap, writes.lap)
+	b.report.spent("agent", ours, lists, func(s spent) time.Duration { return s.agent })
+	b.report.spent("kube-apiserver and etcd", ours, lists, func(s spent) time.Duration { return s.server })
+	b.report.spent("S3 server / put of their JSON", ours, writes, func(s spent) time.Duration { return s.vault })
 	return b.report.peak("agent, capturing", memory)
+}
+
+// forthAndBack takes the turns of a round in order, and those of the next one
+// from the last to the first.
+func forthAndBack(round int, turns []func() error) error {
+	for i := range turns {
+		if round%2 == 1 {
+			i = len(turns) - 1 - i
+		}
+		if err := turns[i](); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // restores takes turns with plain loops, forth and back, always into an empty
@@ -99,13 +120,8 @@ func (b *bench) restores(ctx context.Context) error {
 			},
 			create(&many, namespace("many"), manyWorkers),
 		}
-		for i := range turns {
-			if round%2 == 1 {
-				i = len(turns) - 1 - i
-			}
-			if err := turns[i](); err != nil {
-				return err
-			}
+		if err := forthAndBack(round, turns); err != nil {
+			return err
 		}
 	}
 	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", fewWorkers), ours, equal)
@@ -129,26 +145,37 @@ func (b *bench) existing(ctx context.Context) error {
 	}{
 		{fmt.Sprintf("restore, all exist, skip: davit restore / get loop of %d", manyWorkers), "skip", b.plain(b.copied(), manyWorkers).get},
 		{fmt.Sprintf("restore, all exist, update: davit restore / apply loop of %d", manyWorkers), "update", b.plain(b.copied(), manyWorkers).apply},
+		{fmt.Sprintf("restore, all are as in the point, update: davit restore / get loop of %d", manyWorkers), "update", b.plain(b.copied(), manyWorkers).get},
 	} {
-		if _, err := b.backup(ctx, b.source()); err != nil { // another point: the same one would be continued
-			return err
+		ours, theirs := lap{objects: b.settings.objects}, lap{objects: b.settings.objects}
+		for range b.rounds {
+			if err := b.over(ctx, c.flag, c.plain, &ours, &theirs); err != nil {
+				return err
+			}
 		}
-		theirs := lap{objects: b.settings.objects}
-		took, err := c.plain(ctx)
-		if err != nil {
-			return err
-		}
-		theirs.add(took)
-		ours := lap{objects: b.settings.objects}
-		r, report, err := b.clone(ctx, b.source(), b.copied(), "--existing", c.flag)
-		if err != nil {
-			return err
-		}
-		if report.Result.Created+report.Result.Continued > 10 {
-			return fmt.Errorf("existing objects were not met: %+v", report.Result)
-		}
-		ours.add(r.took)
 		b.report.rate(c.title, ours, theirs)
 	}
+	return nil
+}
+
+// over is a round over what exists. The loop comes first: what it applies is what
+// davit finds to differ.
+func (b *bench) over(ctx context.Context, existing string, plain func(context.Context) (time.Duration, error), ours, theirs *lap) error {
+	if _, err := b.backup(ctx, b.source()); err != nil { // another point: the same one would be continued
+		return err
+	}
+	took, err := plain(ctx)
+	if err != nil {
+		return err
+	}
+	theirs.add(took)
+	r, report, err := b.clone(ctx, b.source(), b.copied(), "--existing", existing)
+	if err != nil {
+		return err
+	}
+	if report.Result.Created+report.Result.Continued > 10 {
+		return fmt.Errorf("existing objects were not met: %+v", report.Result)
+	}
+	ours.add(r.took)
 	return nil
 }

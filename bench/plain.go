@@ -129,19 +129,20 @@ func (p plain) apply(ctx context.Context) (time.Duration, error) {
 	})
 }
 
-// plainCapture tells what a capture cannot do without, each by itself: to list both
-// kinds in pages, side by side, and to put every object's JSON into the vault, as it is.
-func (b *bench) plainCapture(ctx context.Context, namespace, prefix string) (listing, writing time.Duration, err error) {
+// list does what a capture cannot do without: it lists both kinds in pages, side by side.
+func (b *bench) list(ctx context.Context, by kubernetes.Interface, namespace string) (time.Duration, error) {
 	start := time.Now()
-	if err := b.pages(ctx, namespace, func(string, runtime.Object) error { return nil }); err != nil {
-		return 0, 0, err
-	}
-	listing = time.Since(start)
+	err := pages(ctx, by, namespace, func(string, runtime.Object) error { return nil })
+	return time.Since(start), err
+}
+
+// write does the other thing: it puts every object's JSON into the vault, as it is.
+func (b *bench) write(ctx context.Context, namespace, prefix string) (time.Duration, error) {
 	packs, err := b.packs(ctx, namespace)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	start = time.Now()
+	start := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(fewPuts)
 	for i, pack := range packs {
@@ -154,18 +155,18 @@ func (b *bench) plainCapture(ctx context.Context, namespace, prefix string) (lis
 		})
 	}
 	err = g.Wait()
-	return listing, time.Since(start), err
+	return time.Since(start), err
 }
 
 // pages lists both kinds side by side, and shows each page.
-func (b *bench) pages(ctx context.Context, namespace string, show func(kind string, page runtime.Object) error) error {
+func pages(ctx context.Context, by kubernetes.Interface, namespace string, show func(kind string, page runtime.Object) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for kind, list := range map[string]func(metav1.ListOptions) (runtime.Object, error){
 		"secrets": func(o metav1.ListOptions) (runtime.Object, error) {
-			return b.kube.CoreV1().Secrets(namespace).List(ctx, o)
+			return by.CoreV1().Secrets(namespace).List(ctx, o)
 		},
 		"configmaps": func(o metav1.ListOptions) (runtime.Object, error) {
-			return b.kube.CoreV1().ConfigMaps(namespace).List(ctx, o)
+			return by.CoreV1().ConfigMaps(namespace).List(ctx, o)
 		},
 	} {
 		g.Go(func() error {
@@ -196,7 +197,7 @@ func (b *bench) packs(ctx context.Context, namespace string) ([][]byte, error) {
 	var mu sync.Mutex
 	var done [][]byte
 	open := map[string]*bytes.Buffer{"secrets": {}, "configmaps": {}}
-	err := b.pages(ctx, namespace, func(kind string, page runtime.Object) error {
+	err := pages(ctx, b.kube, namespace, func(kind string, page runtime.Object) error {
 		buf := open[kind]
 		return meta.EachListItem(page, func(object runtime.Object) error {
 			if err := json.NewEncoder(buf).Encode(object); err != nil {

@@ -17,32 +17,38 @@ type process int
 // watch finds the agent or the node process of this bed, and forgets its peak
 // so far.
 func (b *bench) watch(command string) (process, error) {
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return 0, fmt.Errorf("list processes: %w", err)
-	}
-	for _, dir := range dirs {
-		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err != nil {
-			continue // gone
-		}
-		args := strings.Split(string(line), "\x00")
-		if len(args) < 2 || filepath.Base(args[0]) != "davit" || args[1] != command || !b.ours(dir) {
+	for p, args := range processes() {
+		if len(args) < 2 || filepath.Base(args[0]) != "davit" || args[1] != command || !b.ours(p) {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			return 0, fmt.Errorf("read process number: %w", err)
-		}
-		return process(pid), process(pid).forget()
+		return p, p.forget()
 	}
 	return 0, fmt.Errorf("davit %s does not run", command)
 }
 
+// processes are all that run on this machine, with their arguments.
+func processes() map[process][]string {
+	all := map[process][]string{}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return all
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue // no process
+		}
+		if line, err := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline")); err == nil { // else it is gone
+			all[process(pid)] = strings.Split(string(line), "\x00")
+		}
+	}
+	return all
+}
+
 // ours tells whether a process belongs to this bed: its containers' mounts lie
 // in the site's directory.
-func (b *bench) ours(dir string) bool {
-	mounts, err := os.ReadFile(filepath.Join(dir, "mountinfo"))
+func (b *bench) ours(p process) bool {
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p))
 	return err == nil && bytes.Contains(mounts, []byte(filepath.Join(b.stage.Bed.Dir(), site)+"/"))
 }
 

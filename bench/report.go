@@ -60,6 +60,12 @@ func (r *report) rate(what string, ours, theirs lap) {
 	fmt.Fprintf(r.out, "| %s | %.0f/s | %.0f/s | %.2f of its rate |\n", what, ours.rate(), theirs.rate(), ours.rate()/theirs.rate())
 }
 
+// spent compares the processor time of 1,000 objects that somebody had meanwhile.
+func (r *report) spent(who string, ours, theirs *measured, of func(spent) time.Duration) {
+	each := func(m *measured) float64 { return of(m.spent).Seconds() * 1e6 / float64(m.objects*m.runs) }
+	fmt.Fprintf(r.out, "| the same, processor time of 1,000 objects: %s | %.1f ms | %.1f ms | |\n", who, each(ours), each(theirs))
+}
+
 // times compares times for the same bytes: below 1, davit is faster.
 func (r *report) times(what string, ours, theirs time.Duration) {
 	fmt.Fprintf(r.out, "| %s | %.1f s | %.1f s | %.2f of its time |\n", what, ours.Seconds(), theirs.Seconds(), ours.Seconds()/theirs.Seconds())
