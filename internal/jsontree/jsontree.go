@@ -23,20 +23,25 @@ const maxDepth = 10_000
 
 // List is what a server answers to a list request.
 type List struct {
-	Metadata json.RawMessage // of the list itself; part of what was read
+	Metadata json.RawMessage // of the list itself
 	Items    []map[string]any
 }
 
 // ReadList reads a list of objects. What each of them says under
 // metadata.managedFields is passed over: who set which field last is the
 // server's own bookkeeping, and often the largest part of an object.
-func ReadList(data []byte) (List, error) {
+//
+// Long strings are parts of data, not copies: whoever keeps one of them keeps all
+// of data. No name or label is as long as that.
+func ReadList(data string) (List, error) {
 	r := reader{data: data, keys: map[string]string{}}
 	var list List
 	err := r.object(0, func(key string) (err error) {
 		switch key {
 		case "metadata":
-			list.Metadata, err = r.raw(1)
+			var text string
+			text, err = r.raw(1)
+			list.Metadata = json.RawMessage(text)
 		case "items":
 			if list.Items != nil {
 				return ErrTwice
@@ -58,7 +63,7 @@ func ReadList(data []byte) (List, error) {
 
 // reader is at one place of the data.
 type reader struct {
-	data []byte
+	data string
 	at   int
 	keys map[string]string // each is kept once, however many objects have it
 }
@@ -137,6 +142,20 @@ func (r *reader) metadata() (map[string]any, error) {
 
 // object calls value with each key, to read what follows it.
 func (r *reader) object(depth int, value func(key string) error) error {
+	return r.members(depth, func() error {
+		key, err := r.key()
+		if err != nil {
+			return err
+		}
+		if err := r.take(':'); err != nil {
+			return err
+		}
+		return value(key)
+	})
+}
+
+// members calls member to read each pair of an object.
+func (r *reader) members(depth int, member func() error) error {
 	if err := r.take('{'); err != nil {
 		return err
 	}
@@ -148,14 +167,7 @@ func (r *reader) object(depth int, value func(key string) error) error {
 		return nil
 	}
 	for {
-		key, err := r.key()
-		if err != nil {
-			return err
-		}
-		if err := r.take(':'); err != nil {
-			return err
-		}
-		if err := value(key); err != nil {
+		if err := member(); err != nil {
 			return err
 		}
 		switch r.next() {
@@ -229,8 +241,8 @@ func (r *reader) value(depth int) (any, error) {
 	return nil, r.wrong("a value")
 }
 
-// raw passes over a value and returns its bytes.
-func (r *reader) raw(depth int) (json.RawMessage, error) {
+// raw passes over a value and returns its text.
+func (r *reader) raw(depth int) (string, error) {
 	r.next()
 	from := r.at
 	err := r.skip(depth)
@@ -240,7 +252,15 @@ func (r *reader) raw(depth int) (json.RawMessage, error) {
 func (r *reader) skip(depth int) (err error) {
 	switch c := r.next(); {
 	case c == '{':
-		return r.object(depth, func(string) error { return r.skip(depth + 1) })
+		return r.members(depth, func() error {
+			if _, _, err := r.quoted(); err != nil {
+				return err
+			}
+			if err := r.take(':'); err != nil {
+				return err
+			}
+			return r.skip(depth + 1)
+		})
 	case c == '[':
 		return r.array(depth, func() error { return r.skip(depth + 1) })
 	case c == '"':
@@ -255,7 +275,7 @@ func (r *reader) skip(depth int) (err error) {
 }
 
 func (r *reader) word(word string) error {
-	if len(r.data)-r.at < len(word) || string(r.data[r.at:r.at+len(word)]) != word {
+	if !strings.HasPrefix(r.data[r.at:], word) {
 		return r.wrong(word)
 	}
 	r.at += len(word)
@@ -264,13 +284,17 @@ func (r *reader) word(word string) error {
 
 // quoted passes over a string and returns it with its quotes. It says in plain
 // whether its bytes are the string as they are.
-func (r *reader) quoted() (text []byte, plain bool, err error) {
+func (r *reader) quoted() (text string, plain bool, err error) {
 	if err := r.take('"'); err != nil {
-		return nil, false, err
+		return "", false, err
 	}
 	from := r.at - 1
 	plain = true
-	for r.at < len(r.data) {
+	for {
+		r.at = harmless(r.data, r.at)
+		if r.at >= len(r.data) {
+			return "", false, r.wrong("the end of a string")
+		}
 		switch c := r.data[r.at]; {
 		case c == '"':
 			r.at++
@@ -278,16 +302,15 @@ func (r *reader) quoted() (text []byte, plain bool, err error) {
 		case c == '\\':
 			plain = false
 			if err := r.escape(); err != nil {
-				return nil, false, err
+				return "", false, err
 			}
 		case c < ' ':
-			return nil, false, r.wrong("a character")
+			return "", false, r.wrong("a character")
 		case c >= 0x80:
 			plain = false
 		}
 		r.at++
 	}
-	return nil, false, r.wrong("the end of a string")
 }
 
 // escape passes over what is escaped but for its last byte.
@@ -314,15 +337,21 @@ func (r *reader) text() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if plain {
-		return string(text[1 : len(text)-1]), nil
+	if !plain {
+		return unquote(text)
 	}
-	return unquote(text)
+	if text = text[1 : len(text)-1]; len(text) >= long {
+		return text, nil
+	}
+	return strings.Clone(text), nil
 }
 
+// long strings are not copied.
+const long = 320 // a label's key has 317 bytes at most
+
 // unquote resolves what is escaped, and what is no UTF-8.
-func unquote(text []byte) (s string, err error) {
-	if err := json.Unmarshal(text, &s); err != nil {
+func unquote(text string) (s string, err error) {
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return "", fmt.Errorf("%w: %w", ErrSyntax, err)
 	}
 	return s, nil
@@ -341,10 +370,10 @@ func (r *reader) key() (string, error) {
 		return unquote(text)
 	}
 	text = text[1 : len(text)-1]
-	if known, ok := r.keys[string(text)]; ok {
+	if known, ok := r.keys[text]; ok {
 		return known, nil
 	}
-	key := string(text)
+	key := strings.Clone(text)
 	if len(key) <= maxKey && len(r.keys) < 4096 {
 		r.keys[key] = key
 	}
@@ -370,7 +399,7 @@ func (r *reader) number() (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := string(r.data[from:r.at])
+	text := r.data[from:r.at]
 	if whole {
 		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 			return n, nil

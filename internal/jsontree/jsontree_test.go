@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unsafe"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -35,7 +36,7 @@ func same(t *testing.T, text string) {
 	t.Helper()
 	var want reference
 	wrong := utiljson.Unmarshal([]byte(text), &want)
-	got, err := ReadList([]byte(text))
+	got, err := ReadList(text)
 	if wrong == nil && err != nil && !errors.Is(err, ErrTwice) {
 		t.Fatalf("%q: %v", text, err)
 	}
@@ -91,7 +92,7 @@ func TestRefusesWhatIsNoList(t *testing.T) {
 		`{"items":[1]}`, `{"items":{}}`, `{"items":[]}x`, `[]`, ``, `{`, `{"items":[{"a":"\x"}]}`, `{"items":[{}],"items":[]}`, `{"items":[{"a":01}]}`, `{"items":[{"a":1,}]}`,
 		`{"items":[{"metadata":{"managedFields":[}}]}`, `{"items":[{"a":"x]}`,
 	}, "{\"items\":[{\"a\":\"\x01\"}]}", `{"items":[`+strings.Repeat("[", 20_000)) {
-		if got, err := ReadList([]byte(text)); err == nil {
+		if got, err := ReadList(text); err == nil {
 			t.Errorf("%.80q was read: %#v", text, got)
 		}
 	}
@@ -106,6 +107,49 @@ func TestWritesWhatCodePutThere(t *testing.T) {
 	}
 	if _, err := Append(nil, map[string]any{"f": func() {}}); err == nil {
 		t.Error("a function was written")
+	}
+}
+
+// TestHarmless: eight bytes at a time come to what one after the other do.
+func TestHarmless(t *testing.T) {
+	slow := func(s string, from int) int {
+		for from < len(s) && plainByte[s[from]] {
+			from++
+		}
+		return from
+	}
+	text := []byte(strings.Repeat("abcdefgh ~{}'\x7f", 3))
+	for at := range text {
+		kept := text[at]
+		for c := range 256 {
+			text[at] = byte(c)
+			for from := range 9 {
+				if got, want := harmless(string(text), from), slow(string(text), from); got != want {
+					t.Fatalf("byte %#x at %d, from %d: %d, want %d", c, at, from, got, want)
+				}
+			}
+		}
+		text[at] = kept
+	}
+}
+
+// TestWhoKeepsANameKeepsNoPage: short strings are copies, long ones parts of the page.
+func TestWhoKeepsANameKeepsNoPage(t *testing.T) {
+	name, value := strings.Repeat("n", 317), strings.Repeat("v", 4096)
+	page := `{"items":[{"` + name + `":"` + name + `","value":"` + value + `"}]}`
+	list, err := ReadList(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	within := func(s string) bool {
+		from, at := uintptr(unsafe.Pointer(unsafe.StringData(page))), uintptr(unsafe.Pointer(unsafe.StringData(s)))
+		return at >= from && at < from+uintptr(len(page))
+	}
+	for key, v := range list.Items[0] {
+		text, _ := v.(string)
+		if within(key) || within(text) != (key == "value") {
+			t.Errorf("%.8s is a part of the page: %v, its text %v", key, within(key), within(text))
+		}
 	}
 }
 
@@ -124,7 +168,7 @@ func BenchmarkPage(b *testing.B) {
 	for i := range 1000 {
 		fmt.Fprintf(&text, `,{"metadata":{"name":"object-%06d","namespace":"shop","uid":"0b3c-%d","resourceVersion":"%d","creationTimestamp":"2026-03-01T12:00:00Z","managedFields":[{"manager":"bench","operation":"Update","apiVersion":"v1","time":"2026-03-01T12:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:data":{".":{},"f:value":{}},"f:type":{}}}]},"data":{"value":"%s"},"type":"Opaque"}`, i, i, i, strings.Repeat("QUJDREVG", 170))
 	}
-	page := []byte(`{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[` + text.String()[1:] + `]}`)
+	page := `{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[` + text.String()[1:] + `]}`
 	b.Run("here", func(b *testing.B) {
 		b.SetBytes(int64(len(page)))
 		b.ReportAllocs()
@@ -147,7 +191,7 @@ func BenchmarkPage(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			var list reference
-			if err := utiljson.Unmarshal(page, &list); err != nil {
+			if err := utiljson.Unmarshal([]byte(page), &list); err != nil {
 				b.Fatal(err)
 			}
 			for _, item := range list.Items {

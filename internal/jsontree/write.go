@@ -80,14 +80,35 @@ func appendList(dst []byte, list []any) ([]byte, error) {
 }
 
 func appendText(dst []byte, s string) ([]byte, error) {
-	for i := range len(s) {
-		if !plainByte[s[i]] {
-			return appendOther(dst, s)
-		}
+	if harmless(s, 0) < len(s) {
+		return appendOther(dst, s)
 	}
 	dst = append(dst, '"')
 	dst = append(dst, s...)
 	return append(dst, '"'), nil
+}
+
+// harmless returns where the first byte at or after from is that is not plain. It
+// looks at eight at a time, as most text is long and has none.
+func harmless(s string, from int) int {
+	const each, top = 0x0101010101010101, 0x8080808080808080
+	for len(s)-from >= 8 {
+		p := s[from : from+8]
+		x := uint64(p[0]) | uint64(p[1])<<8 | uint64(p[2])<<16 | uint64(p[3])<<24 |
+			uint64(p[4])<<32 | uint64(p[5])<<40 | uint64(p[6])<<48 | uint64(p[7])<<56
+		// In each of these some byte has its top bit if some byte of x is not plain:
+		// it has it itself, or gets it by a subtraction from too little. What makes a
+		// byte 0 finds it in x; '<' and '>' differ in one bit.
+		quote, slash, angle, and := x^each*'"', x^each*'\\', x&^(each*2)^each*'<', x^each*'&'
+		if (x|(x-each*' ')|(quote-each)|(slash-each)|(angle-each)|(and-each))&top != 0 {
+			break
+		}
+		from += 8
+	}
+	for from < len(s) && plainByte[s[from]] {
+		from++
+	}
+	return from
 }
 
 // plainByte are the bytes that a JSON string has as they are.

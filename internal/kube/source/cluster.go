@@ -4,7 +4,6 @@
 package source
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -357,25 +356,25 @@ func (c *Cluster) fetchOnce(ctx context.Context, q capture.Query, at cursor) (*p
 
 // read returns the answer. It stops at what is more than a page may have, where
 // fewer objects can be asked for.
-func read(ctx context.Context, req *rest.Request, at cursor) (data []byte, err error) {
+func read(ctx context.Context, req *rest.Request, at cursor) (data string, err error) {
 	body, err := req.Stream(ctx)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, body.Close()) }()
 	var src io.Reader = body
 	if at.limit > 1 {
 		src = io.LimitReader(body, pageMost+1)
 	}
-	// Grown step by step, the buffers of a page would be several times its size.
-	out := bytes.NewBuffer(make([]byte, 0, min(at.bytes+at.bytes/16, pageMost)+bytes.MinRead))
-	if _, err := out.ReadFrom(src); err != nil {
-		return nil, err
+	var out strings.Builder
+	out.Grow(min(at.bytes+at.bytes/16, pageMost)) // grown step by step, a page would take several times its size
+	if _, err := io.Copy(&out, src); err != nil {
+		return "", err
 	}
 	if at.limit > 1 && out.Len() > pageMost {
-		return nil, errLarge
+		return "", errLarge
 	}
-	return out.Bytes(), nil
+	return out.String(), nil
 }
 
 func pathOf(q capture.Query) string {
