@@ -16,10 +16,10 @@ const zstdWindow = 4 << 20
 
 // encoders are streaming ones that start no goroutines. The fastest level takes half of
 // the default one's time, which is most of what a capture computes, and stores a twelfth
-// more of YAML and the like.
+// more of YAML and the like. No checksum of zstd's: what it seals vouches for each byte.
 var encoders = sync.Pool{New: func() any {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(zstdWindow),
-		zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true))
+		zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
 	if err != nil { // only for bad options
 		panic(err)
 	}
