@@ -176,12 +176,11 @@ func (e *env) runBackup(cmd *cobra.Command, name string, o backup) error {
 		return err
 	}
 	p := &v1alpha1.RecoveryPoint{
-		TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "RecoveryPoint"},
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: app.Namespace, Name: id, Labels: map[string]string{v1alpha1.LabelApplication: app.VaultName()},
-		},
-		Spec: v1alpha1.RecoveryPointSpec{Application: app.Name, Trigger: v1alpha1.TriggerManual, Pinned: o.pin},
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "RecoveryPoint"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, Name: id},
+		Spec:       v1alpha1.RecoveryPointSpec{Application: app.Name, Trigger: v1alpha1.TriggerManual, Pinned: o.pin},
 	}
+	project.Label(p, app.Spec.Vault, app.VaultName()) // as the agent would: that is one write less until the capture begins
 	if o.dryRun {
 		return e.print(view.Sentence{Value: p, Line: "Would ask for recovery point " + id + "."})
 	}
