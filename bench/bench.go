@@ -70,9 +70,10 @@ func open(s *stage.Stage, set settings) (*bench, error) {
 
 // ran is what a finished command leaves behind.
 type ran struct {
-	out  []byte
-	took time.Duration
-	peak int64 // bytes of memory, at most
+	out   []byte
+	took  time.Duration
+	spent time.Duration // of processor time
+	peak  int64         // bytes of memory, at most
 }
 
 // withWarnings is davit's exit code for what was done with warnings.
@@ -110,6 +111,7 @@ func (b *bench) command(ctx context.Context, env []string, name string, args ...
 		peak := observe(process(cmd.Process.Pid))
 		err = cmd.Wait()
 		r.took, r.peak = time.Since(start), peak()
+		r.spent = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	}
 	r.out = out.Bytes()
 	if err != nil {

@@ -147,35 +147,34 @@ func (b *bench) existing(ctx context.Context) error {
 		{fmt.Sprintf("restore, all exist, update: davit restore / apply loop of %d", manyWorkers), "update", b.plain(b.copied(), manyWorkers).apply},
 		{fmt.Sprintf("restore, all are as in the point, update: davit restore / get loop of %d", manyWorkers), "update", b.plain(b.copied(), manyWorkers).get},
 	} {
-		ours, theirs := lap{objects: b.settings.objects}, lap{objects: b.settings.objects}
+		ours, theirs := &measured{lap: lap{objects: b.settings.objects}}, &measured{lap: lap{objects: b.settings.objects}}
 		for range b.rounds {
-			if err := b.over(ctx, c.flag, c.plain, &ours, &theirs); err != nil {
+			if err := b.over(ctx, c.flag, c.plain, ours, theirs); err != nil {
 				return err
 			}
 		}
-		b.report.rate(c.title, ours, theirs)
+		b.report.rate(c.title, ours.lap, theirs.lap)
+		b.report.spent("kube-apiserver and etcd", ours, theirs, func(s spent) time.Duration { return s.server })
+		b.report.spent("the command", ours, theirs, func(s spent) time.Duration { return s.command })
 	}
 	return nil
 }
 
 // over is a round over what exists. The loop comes first: what it applies is what
 // davit finds to differ.
-func (b *bench) over(ctx context.Context, existing string, plain func(context.Context) (time.Duration, error), ours, theirs *lap) error {
+func (b *bench) over(ctx context.Context, existing string, plain func(context.Context) (time.Duration, error), ours, theirs *measured) error {
 	if _, err := b.backup(ctx, b.source()); err != nil { // another point: the same one would be continued
 		return err
 	}
-	took, err := plain(ctx)
-	if err != nil {
+	if err := theirs.turn(b, 0, func() (time.Duration, error) { return plain(ctx) })(); err != nil {
 		return err
 	}
-	theirs.add(took)
-	r, report, err := b.clone(ctx, b.source(), b.copied(), "--existing", existing)
-	if err != nil {
-		return err
-	}
-	if report.Result.Created+report.Result.Continued > 10 {
-		return fmt.Errorf("existing objects were not met: %+v", report.Result)
-	}
-	ours.add(r.took)
-	return nil
+	return ours.turn(b, 0, func() (time.Duration, error) {
+		r, report, err := b.clone(ctx, b.source(), b.copied(), "--existing", existing)
+		if err == nil && report.Result.Created+report.Result.Continued > 10 {
+			err = fmt.Errorf("existing objects were not met: %+v", report.Result)
+		}
+		ours.command += r.spent
+		return r.took, err
+	})()
 }

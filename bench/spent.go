@@ -12,9 +12,10 @@ import (
 // spent is processor time. It does not depend on what else the machine does, as
 // far as caches do not.
 type spent struct {
-	agent  time.Duration
-	server time.Duration // kube-apiserver and etcd of the site
-	vault  time.Duration // the S3 server
+	agent   time.Duration
+	server  time.Duration // kube-apiserver and etcd of the site
+	vault   time.Duration // the S3 server
+	command time.Duration // davit's, where it is that which does the work
 }
 
 // measured is one side of a comparison: how long it took, and what it had others compute.
