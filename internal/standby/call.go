@@ -2,6 +2,7 @@ package standby
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -37,8 +38,9 @@ func (s *Site) call(ctx context.Context, o execute.Order) execute.Answer {
 	}
 	status, body, err := send(request)
 	var refused *net.OpError
+	var stranger *tls.CertificateVerificationError
 	switch {
-	case errors.As(err, &refused) && refused.Op == "dial":
+	case errors.As(err, &refused) && refused.Op == "dial", errors.As(err, &stranger): // nothing was sent
 		return execute.Refuse("%s %s: %s", c.Method, c.URL, h.mask(err.Error()))
 	case err != nil:
 		return execute.Unknown("%s %s: %s", c.Method, c.URL, h.mask(err.Error()))
@@ -114,10 +116,13 @@ func (s *Site) value(ctx context.Context, from plan.SecretKey, h *hidden) ([]byt
 	return value, nil
 }
 
-// send sends once, and follows nowhere: that would be a call that nobody wrote down, and
-// could take the secrets elsewhere.
+// send sends once, over a connection of its own: on one that served before, Go sends some
+// requests again, and others are lost to a server that closes it meanwhile. It follows
+// nowhere: that would be a call that nobody wrote down, and could take the secrets elsewhere.
 func send(request *http.Request) (int, string, error) {
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is one
+	transport.DisableKeepAlives = true
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
 	if err != nil {
 		return 0, "", err

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -58,6 +59,10 @@ func TestAnHTTPStep(t *testing.T) {
 	defer server.Close()
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
+	stranger := httptest.NewUnstartedServer(server.Config.Handler)
+	stranger.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshake
+	stranger.StartTLS()
+	defer stranger.Close()
 
 	from := func(key string) *plan.SecretKey { return &plan.SecretKey{Secret: "pool", Key: key} }
 	for _, tc := range []struct {
@@ -73,6 +78,7 @@ func TestAnHTTPStep(t *testing.T) {
 		{"it fails", server.URL + "/broken", from("token"), "", failover.Refused, "status 500, not 202: the pool is busy Bearer *** *** ...", "status 500\nthe pool", 1},
 		{"it is sent elsewhere", server.URL + "/moved", from("token"), "x", failover.Refused, "status 307, not 202", "status 307", 1},
 		{"nobody listens", closed.URL, from("token"), "x", failover.Refused, "refused", "", 0},
+		{"nobody vouches for who listens", stranger.URL + "/switch", from("token"), "x", failover.Refused, "failed to verify certificate", "", 0},
 		{"the answer is lost", server.URL + "/cut", from("token"), "x", failover.NoAnswer, "EOF", "", 1},
 		{"there is no Secret", server.URL + "/switch", &plan.SecretKey{Secret: "gone", Key: "token"}, "x", failover.Refused, "was not sent: read Secret davit-system/gone", "", 0},
 		{"it has no such key", server.URL + "/switch", from("tokn"), "x", failover.Refused, "was not sent: Secret davit-system/pool has no key tokn", "", 0},
@@ -112,18 +118,26 @@ func TestAnHTTPStepIsNotMadeTwice(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	for path, want := range map[string]failover.Outcome{"/": failover.Done, "/cut": failover.NoAnswer} {
+	for _, tc := range []struct {
+		method, path string
+		want         failover.Outcome
+	}{
+		{http.MethodPost, "/", failover.Done},
+		{http.MethodPost, "/cut", failover.NoAnswer},
+		{http.MethodGet, "/", failover.Done},
+		{http.MethodGet, "/cut", failover.NoAnswer}, // on the connection of the one before, Go would ask again
+	} {
 		asked.Store(0)
 		s := New(Options{Recovery: recovery.Deps{Cluster: newMemory(t)}})
 		o := execute.Order{
 			Action: failover.Act, Run: "r", Verb: plan.Failover, Token: failover.Token{Run: "r", Sequence: 1},
-			Step: plan.Step{Name: "switch", Kind: plan.KindHTTP, Timeout: time.Minute, Call: &plan.Call{Method: http.MethodPost, URL: server.URL + path, Expect: http.StatusOK}},
+			Step: plan.Step{Name: "switch", Kind: plan.KindHTTP, Timeout: time.Minute, Call: &plan.Call{Method: tc.method, URL: server.URL + tc.path, Expect: http.StatusOK}},
 		}
 		act := s.Kinds()[plan.KindHTTP].Do(t.Context(), o)
 		o.Action, o.Token.Sequence = failover.Look, 2
 		look := s.Kinds()[plan.KindHTTP].Do(t.Context(), o)
-		if act.Outcome != want || look.Outcome != want || asked.Load() != 1 {
-			t.Errorf("%s: act %+v, look %+v, asked %d times", path, act, look, asked.Load())
+		if act.Outcome != tc.want || look.Outcome != tc.want || asked.Load() != 1 {
+			t.Errorf("%s %s: act %+v, look %+v, asked %d times", tc.method, tc.path, act, look, asked.Load())
 		}
 	}
 }
