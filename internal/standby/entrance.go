@@ -2,11 +2,14 @@ package standby
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
@@ -61,16 +64,16 @@ func (s *Site) dark(ctx context.Context, state *failover.State) (why, unknown st
 		query := url.Values{"gate": {o.gate}}
 		path := active.Path + strings.Join(slices.Sorted(slices.Values(o.apps)), ",") + "?" + query.Encode()
 		for {
-			lit, passive, silent := s.ask(ctx, path)
+			lit, passive, err := s.ask(ctx, path)
 			if lit {
 				break
 			}
 			if passive != "" {
 				why = fmt.Sprintf("gate %s is open, but no load balancer finds %s here: %s", o.gate, strings.Join(o.apps, ", "), passive)
 			} else {
-				unknown = fmt.Sprintf("whether a load balancer finds %s here is not known: %s", strings.Join(o.apps, ", "), silent)
+				unknown = fmt.Sprintf("whether a load balancer finds %s here is not known: %v", strings.Join(o.apps, ", "), err)
 			}
-			if !pauseFor(ctx, entranceLook) {
+			if apierrors.IsForbidden(err) || !pauseFor(ctx, entranceLook) { // a right does not come with time
 				return why, unknown
 			}
 		}
@@ -79,20 +82,24 @@ func (s *Site) dark(ctx context.Context, state *failover.State) (why, unknown st
 	return "", ""
 }
 
-// ask asks the nodes once. passive is what one of those says that answer, silent why
-// none answers.
-func (s *Site) ask(ctx context.Context, path string) (lit bool, passive, silent string) {
+var errDark = errors.New("no node of this site answered")
+
+// ask asks the nodes once. passive is what one of those says that answer, err why none does.
+func (s *Site) ask(ctx context.Context, path string) (lit bool, passive string, err error) {
 	answers, err := s.o.Entrances(ctx, path)
 	if err != nil {
-		return false, "", err.Error()
+		return false, "", err
 	}
 	for _, a := range answers {
 		if a.Active {
-			return true, "", ""
+			return true, "", nil
 		}
 		passive = fmt.Sprintf("node %s says %s", a.Node, a.Why)
 	}
-	return false, passive, "no node of this site answered"
+	if passive == "" {
+		err = errDark
+	}
+	return false, passive, err
 }
 
 // pauseFor waits, and tells whether there is time to go on.

@@ -10,6 +10,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/bulletin"
 	"davit.dev/davit/internal/failover"
@@ -303,6 +304,22 @@ func TestNodesHearOfAGateALittleLater(t *testing.T) {
 		Steps: map[string]*failover.StepState{"lb": {Status: failover.Succeeded}},
 	}
 	if why, unknown := site.dark(t.Context(), state); why != "" || unknown != "" || asked != 3 {
+		t.Errorf("%q, %q, asked %d times", why, unknown, asked)
+	}
+}
+
+// TestWhoMayNotAskNodesDoesNotWait: a right does not come with time.
+func TestWhoMayNotAskNodesDoesNotWait(t *testing.T) {
+	site, asked := &Site{patience: time.Hour}, 0
+	site.o.Entrances = func(context.Context, string) ([]Entrance, error) {
+		asked++
+		return nil, errors.Join(fmt.Errorf("ask node w1: %w", apierrors.NewForbidden(schema.GroupResource{Resource: "pods/proxy"}, "w1", nil)))
+	}
+	state := &failover.State{
+		Spec:  failover.Spec{Steps: []plan.Step{{Name: "lb", Kind: plan.KindGate, Object: "lb", Application: "shop"}}},
+		Steps: map[string]*failover.StepState{"lb": {Status: failover.Succeeded}},
+	}
+	if why, unknown := site.dark(t.Context(), state); why != "" || !strings.Contains(unknown, "forbidden") || asked != 1 {
 		t.Errorf("%q, %q, asked %d times", why, unknown, asked)
 	}
 }

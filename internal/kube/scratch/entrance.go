@@ -11,6 +11,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -73,6 +74,9 @@ func (c *Cluster) entrance(ctx context.Context, pod *corev1.Pod, path string) (*
 		return &standby.Entrance{Node: pod.Spec.NodeName, Active: true}, nil
 	case status == http.StatusServiceUnavailable && strings.HasPrefix(body, "passive: "):
 		return &standby.Entrance{Node: pod.Spec.NodeName, Why: strings.TrimSpace(body)}, nil
+	case status == http.StatusForbidden: // says the API server: no node does
+		err = apierrors.NewForbidden(corev1.Resource("pods/proxy"), pod.Name, errors.New(strings.TrimSpace(body)))
+		return nil, fmt.Errorf("ask node %s: %w", pod.Spec.NodeName, err)
 	}
 	return nil, fmt.Errorf("ask node %s: answered %d: %s", pod.Spec.NodeName, status, strings.TrimSpace(body))
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -22,6 +23,7 @@ func TestEntrances(t *testing.T) {
 	answers := map[string]func(http.ResponseWriter){
 		"lit":    func(w http.ResponseWriter) { _, _ = w.Write([]byte("active\n")) },
 		"dark":   func(w http.ResponseWriter) { http.Error(w, "passive: shop: fenced", http.StatusServiceUnavailable) },
+		"denied": func(w http.ResponseWriter) { http.Error(w, "nobody lets you", http.StatusForbidden) },
 		"silent": func(w http.ResponseWriter) { http.Error(w, "no endpoints", http.StatusServiceUnavailable) },
 	}
 	for name, c := range map[string]struct {
@@ -33,6 +35,7 @@ func TestEntrances(t *testing.T) {
 			{Node: "on-lit", Active: true}, {Node: "on-dark", Why: "passive: shop: fenced"},
 		}, ""},
 		"none answers": {[]string{pod("silent", "True")}, nil, "ask node on-silent: answered 503: no endpoints"},
+		"none may be":  {[]string{pod("denied", "True")}, nil, `ask node on-denied: pods/proxy "denied" is forbidden: nobody lets you`},
 		"none is":      {[]string{pod("gone", "False")}, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -57,7 +60,7 @@ func TestEntrances(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := (&Cluster{clients: &kube.Clients{RESTConfig: config, Kubernetes: k}}).Entrances(t.Context(), "/active/shop?gate=lb")
-			if !slices.Equal(got, c.want) || (err != nil) != (c.err != "") || err != nil && err.Error() != c.err {
+			if !slices.Equal(got, c.want) || (err != nil) != (c.err != "") || err != nil && err.Error() != c.err || apierrors.IsForbidden(err) != (name == "none may be") {
 				t.Errorf("%+v, %v", got, err)
 			}
 		})
