@@ -683,6 +683,10 @@ func TestStepRights(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
+	undo := preflight.StepRights(&plan.Plan{Steps: []plan.Step{{Kind: plan.KindHTTP, Call: &plan.Call{}, Undo: &plan.Command{Image: "x"}}}})
+	if len(undo) != len(jobRights()) {
+		t.Errorf("what takes a call back is a Job: %v", undo)
+	}
 	if none := preflight.StepRights(&plan.Plan{}); len(none) != 0 {
 		t.Errorf("a plan without steps takes %v", none)
 	}

@@ -49,7 +49,7 @@ func stepRights(s plan.Step) []Right {
 			all = append(all, Right{verb, resource, namespace})
 		}
 	}
-	if s.Command != nil || s.Terraform != nil {
+	if s.Command != nil || s.Undo != nil || s.Terraform != nil {
 		add(system, "jobs.batch", "create", "get", "list")
 		add(system, "pods", "list")
 		add(system, "pods/log", "get")
