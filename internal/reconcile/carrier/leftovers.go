@@ -79,8 +79,7 @@ func (d *desk) leftovers(ctx context.Context) ([]leftover, error) {
 	}
 	for i := range leases.Items {
 		l := &leases.Items[i]
-		held := l.Spec.HolderIdentity != nil && *l.Spec.HolderIdentity != ""
-		if run, ok := strings.CutPrefix(l.Name, leasePrefix); ok && !held {
+		if run, ok := strings.CutPrefix(l.Name, leasePrefix); ok && !d.holds(l) {
 			all = append(all, leftover{object: l, run: run, keep: keepLeases})
 		}
 	}
@@ -105,4 +104,10 @@ func (d *desk) leftovers(ctx context.Context) ([]leftover, error) {
 		}
 	}
 	return all, nil
+}
+
+// holds tells whether somebody may carry the Lease's run. Who died keeps it, and renews it no more.
+func (d *desk) holds(l *coordination.Lease) bool {
+	renewed := l.Spec.RenewTime
+	return l.Spec.HolderIdentity != nil && *l.Spec.HolderIdentity != "" && (renewed == nil || d.c.Now().Sub(renewed.Time) < keepLeases)
 }

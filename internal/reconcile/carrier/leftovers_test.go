@@ -26,6 +26,11 @@ func TestLeftovers(t *testing.T) {
 	lease := func(run, holder string) client.Object {
 		return &coordination.Lease{ObjectMeta: at("run-" + run), Spec: coordination.LeaseSpec{HolderIdentity: ptr.To(holder)}}
 	}
+	died := func(run string, ago time.Duration) client.Object { // who held it
+		l := lease(run, "somebody").(*coordination.Lease)
+		l.Spec.RenewTime = &metav1.MicroTime{Time: time.Now().Add(-ago)}
+		return l
+	}
 	marks := func(name string) client.Object { return &corev1.ConfigMap{ObjectMeta: at(name)} }
 	job := func(name, run string) client.Object {
 		j := &batchv1.Job{ObjectMeta: at(name)}
@@ -33,14 +38,14 @@ func TestLeftovers(t *testing.T) {
 		return j
 	}
 	all := []client.Object{
-		lease("over", ""), lease("held", "somebody"), lease("runs", ""), lease("forged", ""), lease("strange", ""),
+		lease("over", ""), lease("held", "somebody"), died("died", time.Minute), died("lives", -200*keepMarks), lease("runs", ""), lease("forged", ""), lease("strange", ""),
 		&coordination.Lease{ObjectMeta: at("davit-agent")},
 		marks("davit-run-over"), marks("davit-run-from-main-over"), marks("davit-run-from-other-over"), marks("davit-run-runs"), marks("davit-notes"),
 		job("command", "over"), job("command-runs", "runs"), &batchv1.Job{ObjectMeta: at("nobodys")},
 	}
 	r := newRig(t, all...)
 	reg := register.New(r.project)
-	for _, run := range []string{"over", "held"} {
+	for _, run := range []string{"over", "held", "died", "lives"} {
 		s := failover.NewState()
 		s.Spec.Run, s.Phase = run, failover.Completed
 		if err := reg.End(t.Context(), s); err != nil {
@@ -75,7 +80,7 @@ func TestLeftovers(t *testing.T) {
 		want  []string
 	}{
 		{keepLeases - time.Hour, nil},
-		{keepLeases + time.Hour, []string{"run-over"}},
+		{keepLeases + time.Hour, []string{"run-over", "run-died"}},
 		{keepMarks - time.Hour, nil},
 		{keepMarks + time.Hour, []string{"davit-run-over", "davit-run-from-main-over", "command"}},
 		{100 * keepMarks, nil},
