@@ -33,7 +33,8 @@ func Verify(ctx context.Context, p *vault.Project, report func(vault.Finding)) e
 	return nil
 }
 
-// verifier remembers the epochs of the applications.
+// verifier remembers the epochs of the applications, as they were after the objects of a
+// kind were listed: each was written before what is about it.
 type verifier struct {
 	p         *vault.Project
 	histories map[string][]Epoch
@@ -49,6 +50,7 @@ func (v *verifier) each(ctx context.Context, prefix string, check func(ctx conte
 	if err != nil {
 		return fmt.Errorf("list %s: %w", prefix, err)
 	}
+	clear(v.histories)
 	var errs []error
 	for _, tail := range tails {
 		if err := check(ctx, tail); err != nil {
