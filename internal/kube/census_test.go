@@ -144,11 +144,18 @@ func TestTakeOfAccounts(t *testing.T) {
 	none.Kubernetes.(*fake.Clientset).PrependReactor("create", "selfsubjectaccessreviews", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "serviceaccounts"}, "stranger", errors.New("cannot impersonate"))
 	})
+	within, _ := counted() // may all, by Roles of namespaces
+	within.Kubernetes.(*fake.Clientset).PrependReactor("create", "selfsubjectaccessreviews", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		r := a.(clienttesting.CreateAction).GetObject().(*authorizationv1.SelfSubjectAccessReview)
+		r.Status.Allowed = r.Spec.ResourceAttributes.Namespace != ""
+		return true, r, nil
+	})
 	needs := []preflight.Need{{Application: "shop", Namespaces: []string{"shop-db"}, Kinds: []preflight.Kind{{Resource: "deployments.apps", Version: "v1"}}}}
+	two := append(slices.Clone(needs), needs[0]) // applications of one namespace
 	steps := []preflight.Right{{Verb: "create", Resource: "deployments.apps", Namespace: "shop"}}
 	s := census.Take(t.Context(), census.Options{
 		Site: "west", Clients: c, Restorer: c, Who: "davit-restore", Needs: needs, Steps: steps, Now: func() time.Time { return now },
-		Accounts: []census.Account{{Name: "mover", Clients: all, Needs: needs, Steps: steps}, {Name: "stranger", Clients: none, Needs: needs}},
+		Accounts: []census.Account{{Name: "mover", Clients: all, Needs: needs, Steps: steps}, {Name: "stranger", Clients: none, Needs: needs}, {Name: "tenant", Clients: within, Needs: two}},
 	})
 	if len(s.Rights.Denied) == 0 || s.Rights.Steps["create deployments.apps in shop"] { // the control
 		t.Errorf("%+v", s.Rights)
@@ -156,6 +163,9 @@ func TestTakeOfAccounts(t *testing.T) {
 	mover, stranger := s.RightsOf["mover"], s.RightsOf["stranger"]
 	if mover.Who != "mover" || mover.Asked != 9 || len(mover.Denied) != 0 || mover.Err != "" || !mover.Steps["create deployments.apps in shop"] || !slices.Equal(mover.Applications, []string{"shop"}) {
 		t.Errorf("%+v", mover)
+	}
+	if tenant := s.RightsOf["tenant"]; tenant.Asked == 0 || len(tenant.Denied) != 0 {
+		t.Errorf("%+v", tenant)
 	}
 	if !slices.Equal(stranger.Denied, []string{preflight.Impersonated}) || stranger.Err != "" {
 		t.Errorf("%+v", stranger)

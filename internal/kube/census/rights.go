@@ -43,8 +43,9 @@ func (a Account) wanted() []asked {
 	var all []asked
 	for resource, namespaces := range spaces {
 		slices.Sort(namespaces)
+		namespaces = slices.Compact(namespaces)
 		for _, verb := range []string{"create", "get", "patch"} {
-			all = append(all, asked{verb, resource, slices.Compact(namespaces)})
+			all = append(all, asked{verb, resource, namespaces})
 		}
 	}
 	for _, own := range []string{"leases.coordination.k8s.io", "configmaps"} {
