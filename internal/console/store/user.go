@@ -219,12 +219,8 @@ func (c *Console) CreateSession(ctx context.Context, act audit.Act, s Session) e
 		if err != nil {
 			return err
 		}
-		var ends int64
-		if !s.Ends.IsZero() {
-			ends = toMillis(s.Ends)
-		}
 		_, err = exec(ctx, tx, "INSERT INTO session (hash, user, form, created, seen, source, ends) VALUES (?, ?, ?, ?, ?, ?, ?)",
-			s.Hash, s.User.ID, s.Form, toMillis(act.At), toMillis(act.At), s.Source, ends)
+			s.Hash, s.User.ID, s.Form, toMillis(act.At), toMillis(act.At), s.Source, toMillis(s.Ends))
 		return err
 	})
 }
@@ -253,10 +249,7 @@ func scanSession(row scanner) (s Session, err error) {
 	var created, seen, ends, made int64
 	u := &s.User
 	err = row.Scan(&s.Hash, &s.Form, &created, &seen, &s.Source, &ends, &u.ID, &u.Name, &u.Password, &u.Administrator, &u.Disabled, &u.Codes, &made)
-	s.Created, s.Seen, u.Created = fromMillis(created), fromMillis(seen), fromMillis(made)
-	if ends != 0 {
-		s.Ends = fromMillis(ends)
-	}
+	s.Created, s.Seen, s.Ends, u.Created = fromMillis(created), fromMillis(seen), fromMillis(ends), fromMillis(made)
 	return s, err
 }
 
