@@ -263,7 +263,7 @@ func TestSlowIsNotSilent(t *testing.T) {
 		go func() { w.look(t.Context()); close(done) }()
 		var halves []int
 		for over := false; !over; {
-			time.Sleep(40 * time.Second)
+			time.Sleep(40 * time.Second) // the bubble's clock
 			synctest.Wait()
 			k := w.Known()
 			if k.Fault != "" {

@@ -69,7 +69,7 @@ func bindLater(ctx context.Context, t *testing.T, c *cluster, node string) {
 	claim.Status.Phase = corev1.ClaimBound
 	err = errors.Join(err, c.Status().Update(ctx, claim))
 	if node != "" {
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // the bubble's clock
 		pod.Status.Phase = corev1.PodRunning
 		err = errors.Join(err, c.Status().Update(ctx, pod))
 	}
