@@ -149,7 +149,7 @@ func Movers(ctx context.Context, p *vault.Project, app string) (map[string][]Mov
 // over to this one without going on with the application; 0 if it says nothing. A fact
 // that cannot be read says that it did.
 func HeldLost(ctx context.Context, p *vault.Project, app string, id Identity) (int64, error) {
-	of := Mover{id.Site, id.Cluster}
+	of := Mover(id)
 	if vault.CheckName(of.Site) != nil || vault.CheckName(of.Cluster) != nil {
 		return 0, nil // of such a one nothing is noted
 	}

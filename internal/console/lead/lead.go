@@ -326,7 +326,7 @@ func (m *Member) claim(ctx context.Context, newest Claim, begun time.Duration, l
 	}
 	var after time.Duration
 	if last != nil { // a beat that came between the look and the claim: it sees this at its next look
-		if beat, err := m.Ledger.ReadBeat(ctx, newest.Number); beat != *last && !(errors.Is(err, vault.ErrNotFound) && last.Count == 0) {
+		if beat, err := m.Ledger.ReadBeat(ctx, newest.Number); beat != *last && (last.Count != 0 || !errors.Is(err, vault.ErrNotFound)) {
 			after = m.Steady() + Lease
 		}
 	}

@@ -104,7 +104,7 @@ func (s *stage) let(c *console, wrong time.Duration) {
 			return false
 		}
 		s.token = in.Token
-		off := in.Expires.Add(-store.SessionLife).Sub(time.Now()) - wrong
+		off := time.Until(in.Expires.Add(-store.SessionLife)) - wrong
 		return off.Abs() < 10*time.Minute && s.known(c, in.Token) // and not by a clock that jumped meanwhile
 	})
 }
