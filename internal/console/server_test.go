@@ -632,10 +632,10 @@ func (w *world) shown(client *http.Client, path, text string) string {
 	var page string
 	consoletest.Until(w.t, fmt.Sprintf("%q on %s", text, path), func() (bool, string) {
 		var code int
-		if code, page = w.do(client, w.get(path)); code != 200 {
+		if code, page = w.do(client, w.get(path)); code != 200 && code != 404 { // it may not be known yet
 			w.t.Fatalf("%s: %d, %s", path, code, page)
 		}
-		return strings.Contains(page, text), page
+		return code == 200 && strings.Contains(page, text), page
 	})
 	return page
 }
