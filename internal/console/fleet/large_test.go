@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -413,4 +414,128 @@ func heap() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc) //nolint:gosec // it is not that much
+}
+
+// TestFaultStays: what is wrong with an application is over when it was read that it is, and
+// not when it could not be read for a while; a clock that was ahead does not put that off.
+func TestFaultStays(t *testing.T) {
+	p, g := full(t, consoletest.Size{Applications: 1, Points: 2, Sites: 1})
+	for _, what := range []string{"/epochs/", "/apps/"} {
+		r := NewReader(p, survey.NewBudget(0))
+		round := func(at time.Time, err error) Application {
+			t.Helper()
+			g.get = func(_ context.Context, _ int64, key string) error {
+				if strings.Contains(key, what) {
+					return err
+				}
+				return nil
+			}
+			if err := r.Round(t.Context(), at); err != nil {
+				t.Fatal(err)
+			}
+			return r.Snapshot().Applications[0]
+		}
+		ahead := now.Add(240 * time.Hour)
+		if a := round(ahead, vault.ErrDamaged); a.Fault == "" || a.State(now) != Unknown {
+			t.Errorf("%s: the control: %+v", what, a)
+		}
+		for _, err := range []error{vault.ErrUnavailable, vault.ErrDamaged} { // the clock is right again
+			if a := round(now, err); a.Fault == "" || (a.Stale != "") != errors.Is(err, vault.ErrUnavailable) {
+				t.Errorf("%s: after %v it is %q, stale %q", what, err, a.Fault, a.Stale)
+			}
+		}
+		if a := round(now.Add(again), nil); a.Fault != "" || a.State(now) != Protected {
+			t.Errorf("%s: when it is over: %+v", what, a)
+		}
+	}
+}
+
+// TestCameDamaged: what came damaged is not remembered so for good, though the vault lists
+// the same all the time.
+func TestCameDamaged(t *testing.T) {
+	p, g := full(t, consoletest.Size{Applications: 1, Points: 1, Runs: 1, Sites: 1})
+	whole := map[string][]byte{}
+	put := func(change func(data []byte)) {
+		t.Helper()
+		for key, data := range whole {
+			data = slices.Clone(data)
+			change(data)
+			if err := g.Put(t.Context(), key, bytes.NewReader(data), int64(len(data))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, prefix := range []string{"epochs/", "runs/", "manifests/"} {
+		err := g.List(t.Context(), p.Root()+prefix, func(o vault.ObjectInfo) error {
+			b, err := g.Get(t.Context(), o.Key, 0, -1)
+			if err != nil {
+				return err
+			}
+			whole[o.Key], err = io.ReadAll(b)
+			return errors.Join(err, b.Close())
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(func(data []byte) { data[len(data)/2] ^= 1 })
+	r := NewReader(p, survey.NewBudget(1<<20))
+	look := func(at time.Time) (app, run string) {
+		t.Helper()
+		if err := r.Round(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		s := r.Snapshot()
+		return string(s.Applications[0].State(now)), s.Runs[0].Fault
+	}
+	if app, run := look(now); app == string(Protected) || run == "" {
+		t.Errorf("the control: %s, %q", app, run)
+	}
+	put(func([]byte) {})
+	if app, run := look(now.Add(again)); app != string(Protected) || run != "" {
+		t.Errorf("it is remembered as %s, %q", app, run)
+	}
+}
+
+// TestNothingIsLeftOut: a run and a site that are there and could not be read yet are shown
+// as that.
+func TestNothingIsLeftOut(t *testing.T) {
+	p, g := full(t, consoletest.Size{Applications: 1, Points: 1, Open: 2, Sites: 2})
+	g.get = func(_ context.Context, _ int64, key string) error {
+		if strings.Contains(key, "/runs/plan-0-") || strings.HasSuffix(key, "/sites/site-001") {
+			return vault.ErrUnavailable
+		}
+		return nil
+	}
+	r := NewReader(p, survey.NewBudget(1<<20))
+	look := func() (faults []string) {
+		t.Helper()
+		if err := r.Round(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		s := r.Snapshot()
+		if len(s.Runs) != 2 || len(s.Sites) != 2 {
+			t.Errorf("%d runs, %d sites", len(s.Runs), len(s.Sites))
+		}
+		for _, run := range s.Runs {
+			if run.Fault != "" {
+				faults = append(faults, run.Run[:len("plan-0")])
+			}
+		}
+		for _, site := range s.Sites {
+			if site.Fault != "" {
+				faults = append(faults, site.Name)
+			}
+		}
+		return faults
+	}
+	for range 2 {
+		if got := strings.Join(look(), " "); got != "plan-0 site-001" {
+			t.Errorf("not read: %s", got)
+		}
+	}
+	g.get = nil
+	if got := look(); len(got) != 0 {
+		t.Errorf("not read when they can be: %s", got)
+	}
 }

@@ -175,6 +175,18 @@ func ours(ctx context.Context, err error) bool {
 	return ctx.Err() == nil && !errors.Is(err, vault.ErrUnavailable) && !errors.Is(err, vault.ErrDenied)
 }
 
+// past tells whether so long has gone by since then, or a clock that was ahead said when.
+func past(now, then time.Time, long time.Duration) bool {
+	return then.After(now) || now.Sub(then) >= long
+}
+
+// doubt has all of an application be read anew, and not as it is remembered.
+func (r *Reader) doubt(app string) {
+	for _, of := range []string{"manifests/", "marks/", "epochs/", "apps/"} {
+		r.survey.Reread(r.project.Root() + of + app + "/")
+	}
+}
+
 // sites notes which sites live. What they say beside that is read when it is old.
 func (r *Reader) sites(ctx context.Context, now time.Time) (failed int, err error) {
 	prefix := r.project.Root() + "sites/"
@@ -186,7 +198,7 @@ func (r *Reader) sites(ctx context.Context, now time.Time) (failed int, err erro
 			name := strings.TrimPrefix(o.Key, prefix)
 			there[name] = o
 			p := b.sites[name]
-			if p == nil || p.Mark != survey.MarkOf(o) && now.Sub(p.Read) >= again {
+			if p == nil || p.Mark != survey.MarkOf(o) && past(now, p.Read, again) {
 				old = append(old, name)
 			}
 			if p != nil {
@@ -210,16 +222,23 @@ func (r *Reader) sites(ctx context.Context, now time.Time) (failed int, err erro
 			next.Cluster, next.Davit, next.Kube = sign.Cluster, sign.AgentVersion, sign.KubeVersion
 			return err
 		})
-		if err != nil && !ours(ctx, err) {
-			return err
-		}
+		unread := err != nil && !ours(ctx, err)
 		if err != nil {
 			next.Fault = err.Error()
 		}
+		if unread { // it is read again with the next round
+			next.Mark, next.Read = 0, time.Time{}
+		}
 		r.with(func(b *book) {
+			if unread && (ctx.Err() != nil || b.sites[name] != nil) {
+				return
+			}
 			b.sites[name] = next
 			b.changed[sitesName+name], b.changed[namesName] = true, true
 		})
+		if unread {
+			return err
+		}
 		return nil
 	})
 }
@@ -262,24 +281,27 @@ func (r *Reader) application(ctx context.Context, name string, now time.Time) er
 	m.Points = survey.MarkOf(points...) ^ 3*survey.MarkOf(said...)
 	next := *old
 	next.tried = now
-	same := m == old.Marks && !old.Unread && old.Stale == "" && (!old.doubtful() || now.Sub(old.filled) < again)
+	same := m == old.Marks && !old.Unread && old.Stale == "" && (!old.doubtful() || !past(now, old.filled, again))
 	var err error
 	if !same {
+		if old.doubtful() {
+			r.doubt(name)
+		}
 		err = r.fill(ctx, &next, m)
-		next.Fault, next.Stale, next.filled = "", "", now
 		switch {
 		case err == nil:
+			next.Fault, next.Stale, next.filled = "", "", now
 		case ours(ctx, err):
-			next.Fault, err = err.Error(), nil
+			next.Fault, next.Stale, next.filled, err = err.Error(), "", now, nil
 		case ctx.Err() != nil: // it was not its turn any more; what was read of it is known
-			next.Stale, next.tried = old.Stale, old.tried
-		default:
+			next.tried = old.tried
+		default: // a fault is none any more only when it was read that it is not
 			next.Stale = err.Error()
 		}
 	}
 	if err == nil {
 		next.Read, next.Unread, next.Marks = now.UTC(), false, m
-		if !same || now.Sub(next.judged) >= judgeEvery {
+		if !same || past(now, next.judged, judgeEvery) {
 			next.judge(now)
 		}
 	}
@@ -456,7 +478,7 @@ func (r *Reader) Due(ctx context.Context, now time.Time) bool {
 	}
 	var a *ahead.View
 	r.with(func(b *book) { a = b.ahead })
-	return a == nil || a.Fault != "" || a.Runs != r.book.ended() || !maps.Equal(a.Revisions, revisions) || now.Sub(a.At) >= aheadEvery
+	return a == nil || a.Fault != "" || a.Runs != r.book.ended() || !maps.Equal(a.Revisions, revisions) || past(now, a.At, aheadEvery)
 }
 
 // Foretell judges what is known beforehand. That it cannot be is a fault in what is

@@ -28,13 +28,18 @@ func (r *Reader) runs(ctx context.Context, now time.Time) (failed int, err error
 		}
 		listed = slices.DeleteFunc(listed, func(name string) bool {
 			t := b.runs[name]
-			return t != nil && t.Fault == "" && (t.Over || t.Mark == all[name]) || t != nil && t.Fault != "" && t.Mark == all[name] && now.Sub(t.read) < again
+			return t != nil && t.Fault == "" && (t.Over || t.Mark == all[name]) || t != nil && t.Fault != "" && t.Mark == all[name] && !past(now, t.read, again)
 		})
 	})
 	over, _ := r.survey.Under(r.project.Root() + "ended/")
 	failed, err = r.each(ctx, len(listed), func(ctx context.Context, i int) error {
 		name := listed[i]
 		t := &tale{Mark: all[name], read: now}
+		var old *tale
+		r.with(func(b *book) { old = b.runs[name] })
+		if old != nil && old.Fault != "" {
+			r.survey.Reread(r.project.Root() + "runs/" + name + "/")
+		}
 		_, ended := slices.BinarySearchFunc(over, r.project.Root()+"ended/"+name, func(o vault.ObjectInfo, key string) int { return strings.Compare(o.Key, key) })
 		err := r.read(ctx, func() (err error) {
 			if ended {
@@ -45,8 +50,11 @@ func (r *Reader) runs(ctx context.Context, now time.Time) (failed int, err error
 			t.Run, err = journaled(ctx, r.project, name)
 			return err
 		})
-		if err == nil {
+		switch {
+		case err == nil:
 			r.note(t)
+		case ctx.Err() == nil && old == nil: // that it is there is known, and it is read again with the next round
+			r.note(&tale{Run: Run{Result: failover.Result{Run: name}, Fault: err.Error()}})
 		}
 		return err
 	})

@@ -51,7 +51,8 @@ type Store struct {
 	vault.Store
 	budget *Budget
 	calls  atomic.Int64
-	heard  atomic.Int64 // when the store below answered last, in nanoseconds since 1970
+	born   time.Time
+	heard  atomic.Int64 // how long after that the store below answered last; 0: never
 
 	mu      sync.RWMutex
 	listing map[string][]vault.ObjectInfo // by surveyed prefix, ascending; nobody changes one
@@ -66,7 +67,7 @@ type kept struct {
 
 // New wraps a store. What does not fit into the budget is read each time.
 func New(next vault.Store, budget *Budget) *Store {
-	return &Store{Store: next, budget: budget, listing: map[string][]vault.ObjectInfo{}, kept: map[string]kept{}}
+	return &Store{Store: next, budget: budget, born: time.Now(), listing: map[string][]vault.ObjectInfo{}, kept: map[string]kept{}}
 }
 
 // Calls is how often the store below was asked.
@@ -76,7 +77,7 @@ func (s *Store) Calls() int64 { return s.calls.Load() }
 // object; zero: never. That it failed is no answer.
 func (s *Store) Heard() time.Time {
 	if n := s.heard.Load(); n != 0 {
-		return time.Unix(0, n)
+		return s.born.Add(time.Duration(n)) // by the steady clock
 	}
 	return time.Time{}
 }
@@ -84,7 +85,7 @@ func (s *Store) Heard() time.Time {
 // answered notes that the store below answers, unless it failed.
 func (s *Store) answered(err error) {
 	if err == nil || errors.Is(err, vault.ErrNotFound) {
-		s.heard.Store(time.Now().UnixNano())
+		s.heard.Store(max(1, int64(time.Since(s.born))))
 	}
 }
 
@@ -96,6 +97,18 @@ func (s *Store) Forget() {
 		s.drop(key)
 	}
 	clear(s.listing)
+}
+
+// Reread has what is beneath a prefix be read from the store below when it is asked for
+// next: it may have come damaged.
+func (s *Store) Reread(prefix string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key := range s.kept {
+		if strings.HasPrefix(key, prefix) {
+			s.drop(key)
+		}
+	}
 }
 
 // Take surveys a prefix: from now on, what is asked beneath it is answered as it is

@@ -149,6 +149,9 @@ func TestCutSurvey(t *testing.T) {
 	}
 	r.must(r.store.Take(t.Context(), "p/"))
 	heard, mark := r.store.Heard(), r.store.Mark("p/")
+	if !strings.Contains(heard.String(), " m=") { // else a clock that is set back makes a silent vault of it
+		t.Errorf("heard by the wall's clock: %s", heard)
+	}
 	if heard.IsZero() || mark == 0 || r.store.Mark("p/none") != 0 {
 		t.Error(heard, mark)
 	}
@@ -190,5 +193,24 @@ func TestSameMemory(t *testing.T) {
 	r.must(r.store.Take(t.Context(), "p/"))
 	if now, _ := r.store.Under("p/"); len(now) != 10 || now[5].Key != "p/45" || !slices.Equal(first, copied) {
 		t.Errorf("%v, then %v", now, first)
+	}
+}
+
+// TestReread: what is to be read again is, and nothing else.
+func TestReread(t *testing.T) {
+	r := newRig(t, 1<<20)
+	r.put("p/a", "a")
+	r.put("p/b", "b")
+	r.must(r.store.Take(t.Context(), "p/"))
+	r.look("p/")
+	r.put("p/a", "A") // at the same time, of the same size: nothing in the list says so
+	r.must(r.store.Take(t.Context(), "p/"))
+	before := r.store.Calls()
+	if got := r.look("p/"); got != "ab" || r.store.Calls() != before {
+		t.Errorf("the control: %q", got)
+	}
+	r.store.Reread("p/a")
+	if got := r.look("p/"); got != "Ab" || r.store.Calls() != before+1 || r.budget.Left() != 1<<20-2 {
+		t.Errorf("%q in %d calls, %d bytes left", got, r.store.Calls()-before, r.budget.Left())
 	}
 }
