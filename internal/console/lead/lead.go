@@ -99,6 +99,7 @@ type Member struct {
 	count   int64
 	renewed time.Duration // when the last good beat began
 	after   time.Duration // it rises no sooner: the one before may call itself active until then
+	tried   int64         // the number that was claimed last, with whatever outcome
 	newest  Claim         // as last seen
 	// What a waiting one saw last, and since when.
 	seen  Beat
@@ -309,6 +310,10 @@ func (m *Member) wait(ctx context.Context, newest Claim, begun time.Duration) er
 // nil: it is not there any more.
 func (m *Member) claim(ctx context.Context, newest Claim, begun time.Duration, last *Beat) error {
 	c := Claim{Number: newest.Number + 1, Holder: m.Holder, URL: m.URL, At: m.Now().UTC()}
+	m.mu.Lock()
+	late := newest.Holder == m.Holder && newest.Number == m.tried // its own claim, which came when it was taken for lost
+	m.tried = c.Number
+	m.mu.Unlock()
 	err := m.Ledger.Claim(ctx, c)
 	if errors.Is(err, vault.ErrExists) || errors.Is(err, vault.ErrUnavailable) {
 		after, lookErr := m.Ledger.Newest(ctx)
@@ -325,6 +330,9 @@ func (m *Member) claim(ctx context.Context, newest Claim, begun time.Duration, l
 		return fmt.Errorf("claim epoch %d: %w", c.Number, err)
 	}
 	var after time.Duration
+	if late { // nobody knows when the one before gave its last sign of life
+		after = m.Steady() + Lease
+	}
 	if last != nil { // a beat that came between the look and the claim: it sees this at its next look
 		if beat, err := m.Ledger.ReadBeat(ctx, newest.Number); beat != *last && (last.Count != 0 || !errors.Is(err, vault.ErrNotFound)) {
 			after = m.Steady() + Lease

@@ -189,6 +189,49 @@ func TestNeverTwoActive(t *testing.T) {
 	})
 }
 
+// lost is a ledger that loses the first claim, which comes when all have looked.
+type lost struct {
+	Ledger
+	claim *Claim
+}
+
+func (l *lost) Claim(ctx context.Context, c Claim) error {
+	if l.claim == nil {
+		l.claim = &c
+		return vault.ErrUnavailable
+	}
+	return l.Ledger.Claim(ctx, c)
+}
+
+// A claim that comes after it was taken for lost makes nobody active beside one who has given
+// a sign of life meanwhile.
+func TestLateClaim(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.member("a"), w.member("b")
+	l := &lost{Ledger: b.Ledger}
+	b.Ledger = l
+	w.step(a, b)
+	for l.claim == nil { // a stands still
+		w.step(b)
+	}
+	if err := a.Step(t.Context()); err != nil || a.Status().Role != Active {
+		t.Fatalf("the control: %+v, %v", a.Status(), err)
+	}
+	if err := l.Ledger.Claim(t.Context(), *l.claim); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * Lease / time.Second {
+		_ = b.Step(t.Context()) // it may not rise yet
+		if a.Status().Role == Active && b.Status().Role == Active {
+			t.Fatalf("both are active: %+v, %+v", a.Status(), b.Status())
+		}
+		w.now += time.Second
+	}
+	w.is(b, Active, 3, "https://b")
+	w.step(a)
+	w.is(a, Passive, 3, "https://b")
+}
+
 // Where the vault's epochs are gone nobody becomes active, however long it lasts:
 // who looks may see an empty place, and the other the vault.
 func TestSetBack(t *testing.T) {
