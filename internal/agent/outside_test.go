@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,4 +40,41 @@ func TestOutside(t *testing.T) {
 	if len(got) != 2 || got[0].Target != pay.Target || got[0].Expect != "^up" || got[0].Err != "" || got[0].At != at || got[1].Kind != "tcp" || got[1].Err != "connection refused" {
 		t.Errorf("%+v", got)
 	}
+}
+
+// TestOutsideInTime: those that take all the time say nothing of the others, which were not
+// asked: a firewall that swallows thirty would be taken for one that swallows all.
+func TestOutsideInTime(t *testing.T) {
+	p := &v1alpha1.RecoveryPlan{}
+	const dead = 3 * outsideAbreast // each takes its whole time: all of it goes by
+	for i := range dead + 5 {
+		c := v1alpha1.PlanCheck{Kind: "tcp", Target: fmt.Sprintf("host-%02d:1", i), Timeout: metav1.Duration{Duration: time.Hour}}
+		p.Spec.Outside = append(p.Spec.Outside, v1alpha1.PlanOutside{Name: c.Target, Probes: map[string]v1alpha1.PlanCheck{"west": c}})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		got := outside(t.Context(), []*v1alpha1.RecoveryPlan{p}, "west", time.Now, func(ctx context.Context, c plan.Check) (string, error) {
+			answer, takes := errors.New("timeout"), c.Timeout-time.Millisecond
+			if c.Target >= fmt.Sprintf("host-%02d:1", dead) {
+				answer, takes = nil, time.Second
+			}
+			select {
+			case <-time.After(takes):
+				return "", answer
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		})
+		if took := time.Since(begun); took > outsidePatience+time.Second {
+			t.Errorf("it took %s", took)
+		}
+		if len(got) != dead {
+			t.Errorf("%d of %d are told", len(got), dead+5)
+		}
+		for _, a := range got {
+			if a.Err != "timeout" || a.At.IsZero() {
+				t.Errorf("%+v", a)
+			}
+		}
+	})
 }
