@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -116,6 +117,46 @@ func noted(t *testing.T, d *Door) (n int, last audit.Record) {
 		}
 	}
 	return n, all[0]
+}
+
+// What a robot of one project asks for and may not is told to that project alone, however
+// often, and keeps nothing from the log of another, whose robot has the same name.
+func TestRefusedRobotsOfTwoProjects(t *testing.T) {
+	d, _, acme := withProject(t)
+	other, err := d.Console.CreateProject(t.Context(), audit.Act{By: "machine/root", At: d.Now()}, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(p *store.Project) {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodDelete, "/api/v1/projects/"+p.Name+"/members/anna", nil)
+		r.SetPathValue("project", p.Name)
+		d.Turned(r, Who{Name: "robot/ci", project: p.ID}, ErrForbidden)
+	}
+	for range notedAtOnce + 5 {
+		ask(acme)
+	}
+	ask(other)
+	for p, want := range map[*store.Project]int{acme: notedAtOnce, other: 1} {
+		n := 0
+		all, err := p.Audit(t.Context(), 0, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range all {
+			if r.Action == refusedAction {
+				if n++; r.Detail != "" {
+					t.Errorf("%s is told of %q", p.Name, r.Detail)
+				}
+			}
+		}
+		if n != want {
+			t.Errorf("%d are noted in %s, want %d", n, p.Name, want)
+		}
+	}
+	d.tell(t.Context(), true)
+	if _, last := noted(t, d); last.Object != "robot/ci of acme" || !strings.HasPrefix(last.Detail, "5 more") {
+		t.Errorf("%+v", last)
+	}
 }
 
 // A login that was checked before the password was changed lets nobody in

@@ -18,7 +18,7 @@ const mostPath = 200
 
 // Turned notes that somebody who is known asked for what his role or scope does not
 // permit, or for a project that is not his, as err says. It is in the log of the project
-// where he may know of that, else in the console's; so many of each person or robot one
+// where he may know of that, else in the console's; in each so many of a person or robot one
 // by one, as of logins, and the rest is counted. Other errors are nobody's fault, and not
 // noted.
 func (d *Door) Turned(r *http.Request, who Who, err error) {
@@ -28,15 +28,19 @@ func (d *Door) Turned(r *http.Request, who Who, err error) {
 		return
 	}
 	ctx, act := context.WithoutCancel(r.Context()), d.Act(who, r) // he may hang up
-	left := d.turned.take(who.Name)
-	if !d.turned.limit.Allow(who.Name, act.At) {
-		d.turned.add(who.Name, left+1)
+	of := who.Name
+	if forbidden && project != "" { // robots of two projects may have one name, and no project is told of another
+		of += " of " + project
+	}
+	left := d.turned.take(of)
+	if !d.turned.limit.Allow(of, act.At) {
+		d.turned.add(of, left+1)
 		return
 	}
 	path := r.URL.EscapedPath()
 	record := audit.Record{Action: refusedAction, Object: r.Method + " " + path[:min(len(path), mostPath)], Refused: err.Error(), Detail: leftOut(left)}
 	if err := d.noteTurned(ctx, act, record, project, forbidden); err != nil {
-		d.turned.add(who.Name, left+1)
+		d.turned.add(of, left+1)
 		d.Log.Error("a request that was refused was not noted", "by", who.Name, "path", path, "err", err)
 	}
 }
