@@ -402,14 +402,13 @@ type PlanConditions struct {
 }
 
 // PlanCall is an HTTP call.
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('^[A-Za-z]+://[^/?#]*@')",message="the url holds a user or a password: take them from a Secret, as a header"
-// +kubebuilder:validation:XValidation:rule="!self.url.matches('(?i)[?&](access_token|token|api_key|apikey|password|passwd|secret|client_secret|sig|signature)=')",message="the url holds a secret: take it from a Secret, as a header or the body"
 // +kubebuilder:validation:XValidation:rule="!has(self.body) || !has(self.bodyFrom)",message="say one of body and bodyFrom"
 type PlanCall struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16
 	Method string `json:"method"`
-	// URL is written into journals and logs: it may hold no secret.
+	// URL is written into journals and logs: what is secret belongs into a header or the
+	// body, taken from a Secret. Preflight tells of a user, password or token in it.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	URL string `json:"url"`

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -54,10 +55,28 @@ func (c *Call) Secrets() []string {
 	return slices.Compact(all)
 }
 
+// Exposed says what secret the URL holds, for all to read who may read the plan or the
+// journals of its runs; empty: none that is known by its name. It is no reason to refuse a
+// plan: some services know their callers by nothing else.
+func (c *Call) Exposed() string {
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return ""
+	}
+	if u.User != nil {
+		return "a user or a password"
+	}
+	for _, name := range slices.Sorted(maps.Keys(u.Query())) {
+		if slices.Contains(telling, strings.ToLower(name)) {
+			return fmt.Sprintf("a secret, as %q", name)
+		}
+	}
+	return ""
+}
+
 var (
 	headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_|~-]+$")
-	// telling are names of what stands in URLs and is secret, as RecoveryPlan's own
-	// validation has them.
+	// telling are names of what stands in URLs and is secret.
 	telling = []string{"access_token", "token", "api_key", "apikey", "password", "passwd", "secret", "client_secret", "sig", "signature"}
 	// credentials are headers that hold nothing but what is secret.
 	credentials = []string{"authorization", "proxy-authorization", "cookie"}
@@ -75,14 +94,6 @@ func (c *checker) call(where string, call *Call) {
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		c.say(where, "its url cannot be called", "write http:// or https://, a host and a path")
-	case u.User != nil:
-		c.say(where, "its url holds a user or a password", "put them into a Secret, and have a header taken from it (from)")
-	default:
-		for name := range u.Query() {
-			if slices.Contains(telling, strings.ToLower(name)) {
-				c.say(where, fmt.Sprintf("its url holds a secret, as %q", name), "put it into a Secret, and have a header (from) or the body (bodyFrom) taken from it")
-			}
-		}
 	}
 	seen := map[string]bool{}
 	for _, h := range call.Headers {

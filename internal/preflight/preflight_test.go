@@ -408,6 +408,12 @@ func TestChecks(t *testing.T) {
 			in.Plan.Traffic = append(in.Plan.Traffic, plan.Traffic{Name: "front", Kind: plan.KindGate, Object: "front"})
 			delete(in.Sites["west"].APIs, "applications.davit.dev")
 		}},
+		{"a call shows a token", "steps", preflight.Warn, `step "hook": its url holds a secret, as "Sig"`, func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, plan.Step{Name: "hook", Kind: plan.KindHTTP, Call: &plan.Call{Method: "POST", URL: "https://hooks.example.com/?to=west&Sig=x", Expect: 200}})
+		}},
+		{"a call shows a password", "steps", preflight.Warn, `step "hook": its url holds a user or a password`, func(in *preflight.Input) {
+			in.Plan.Steps = append(in.Plan.Steps, plan.Step{Name: "hook", Kind: plan.KindHTTP, Call: &plan.Call{Method: "GET", URL: "https://davit:x@api.example.com/", Expect: 200}})
+		}},
 		{"no external-dns at the target", "steps", preflight.Fail, "serves no dnsendpoints.externaldns.k8s.io in v1alpha1", func(in *preflight.Input) {
 			external(in)
 			delete(in.Sites["west"].APIs, plan.DNSEndpoints)

@@ -29,6 +29,10 @@ func checkSteps(in *Input) []Finding {
 		if s.Kind == plan.KindInfra && s.Command == nil {
 			say(in.To, in.infrastructure(s))
 		}
+		if s.Call != nil && s.Call.Exposed() != "" {
+			say(in.To, []Finding{warn(in.To, "put it into a Secret, and have a header (from) or the body (bodyFrom) taken from it, if who is called takes it so",
+				"step %q: its url holds %s: whoever may read the plan or its runs can read it", s.Name, s.Call.Exposed())})
+		}
 		if s.Record != nil && s.Record.Provider == plan.ProviderExternalDNS {
 			say(in.To, in.endpoint(s.Object, s.Record))
 		}

@@ -97,8 +97,6 @@ func TestRefused(t *testing.T) {
 		"twice":            {policy + "kind: ProtectionPolicy\n", "already set"},
 		"plan field":       {swap(plan, "fence:", "fences:"), "fences"},
 		"plan namespace":   {swap(plan, "name: shop}\nspec", "name: shop, namespace: x}\nspec"), "has no namespace"},
-		"user in a call":   {swap(calling, "https://", "https://davit:hunter2@"), "holds a user or a password"},
-		"secret in a call": {swap(calling, "?to=west", "?to=west&Token=hunter2"), "the url holds a secret"},
 		"secret in a plan": {swap(calling, "from: {secret: lb, key: token}", "value: Bearer hunter2"), "take what it says from a Secret"},
 		"name of a header": {swap(calling, "name: Accept", "name: 'Accept:'"), "headers[0].name"},
 		"header is empty":  {swap(calling, "value: text/plain", "value: ''"), "says nothing"},
