@@ -20,7 +20,7 @@ func (r *recovery) keepPoint(ctx context.Context) error {
 	var err error
 	r.session, err = reading.Begin(ctx, reading.Work{
 		Project: r.deps.Project, Application: r.opts.Application, Point: r.manifest.ID,
-		By: "restore " + r.report.RestoreID, For: r.deps.Holder, Site: r.deps.Site, Log: r.deps.Log,
+		By: "restore " + r.report.RestoreID, For: r.deps.Holder, Site: r.deps.Site, Cluster: r.deps.ClusterID, Log: r.deps.Log,
 	})
 	if errors.Is(err, reading.ErrLeaving) {
 		return fmt.Errorf("%w: point %s cannot be relied on: %w: choose another", ErrRefused, r.manifest.ID, err)

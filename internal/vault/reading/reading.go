@@ -34,7 +34,7 @@ const Begun = "removal begun"
 
 // How long notes count from their last writing, by the store's clock.
 const (
-	// Lease is that of a reader: one that goes on writes it again every tenth of it.
+	// Lease is that of a reader: one that goes on writes it again every twelfth of it.
 	Lease = 2 * time.Hour
 	// claimLease is that of a remover, who gives up after claimBound by a clock
 	// that it does not share with the store.
@@ -62,8 +62,9 @@ type note struct {
 	By            string        `json:"by"`
 	For           string        `json:"for,omitempty"` // who ordered it, for people
 	Site          string        `json:"site"`
-	At            time.Time     `json:"at"`    // by the writer's clock, for people
-	Lease         time.Duration `json:"lease"` // nanoseconds
+	Cluster       string        `json:"cluster,omitempty"` // that bears the site's name
+	At            time.Time     `json:"at"`                // by the writer's clock, for people
+	Lease         time.Duration `json:"lease"`             // nanoseconds
 }
 
 // Reader is one who noted that he reads a point.

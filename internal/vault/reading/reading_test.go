@@ -41,6 +41,7 @@ type rig struct {
 	store   *ajar
 	p       *vault.Project
 	session *Session // the newest
+	between func()   // happens while a session waits to look again; nil: nothing
 
 	mu   sync.Mutex
 	time time.Time
@@ -85,7 +86,15 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) begin() (*Session, error) {
 	work := Work{Project: r.p, Application: "shop", Point: "shop-1", By: "restore r-1", Site: "west"}
-	s, err := begin(r.t.Context(), work, r.now, func(time.Duration) <-chan time.Time { return nil })
+	s, err := begin(r.t.Context(), work, r.now, func(d time.Duration) <-chan time.Time {
+		if d != lookAgain {
+			return nil
+		}
+		if r.between != nil {
+			r.between()
+		}
+		return time.After(0)
+	})
 	r.session = s
 	return s, err
 }
@@ -251,6 +260,84 @@ func TestWhatLeavesIsNotRead(t *testing.T) {
 	refused("it is gone")
 	if err := Forget(t.Context(), r.p, "shop", "shop-1"); err != nil || r.notes() != 0 {
 		t.Errorf("forgotten: %v, %d notes are left", err, r.notes())
+	}
+}
+
+// TestTwoThatMeet: whoever wants to read waits for a removal that is only claimed yet,
+// and reads if that stands back.
+func TestTwoThatMeet(t *testing.T) {
+	claimed := func() (*rig, *Removal) {
+		r := newRig(t)
+		c, err := Claim(t.Context(), r.p, "shop", "shop-1", "retention", "east")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r, c
+	}
+	end := func(r *rig, c *Removal, begun bool) func() {
+		return func() {
+			var err error
+			if begun {
+				err = r.p.Mark(t.Context(), "shop", "shop-1", vault.Mark{Kind: vault.MarkDeleting, By: Begun})
+			}
+			if err = errors.Join(err, c.Release(t.Context())); err != nil {
+				t.Error(err)
+			}
+			r.between = nil
+		}
+	}
+	r, c := claimed()
+	r.between = end(r, c, false)
+	r.mustBegin()
+	if err := r.claim(); !errors.Is(err, ErrRead) {
+		t.Errorf("one who waited is not seen: %v", err)
+	}
+	r, c = claimed()
+	r.between = end(r, c, true)
+	if _, err := r.begin(); !errors.Is(err, ErrLeaving) || !strings.Contains(err.Error(), "parts of it may be gone") || r.notes() != 0 {
+		t.Errorf("a removal that has begun: %v, %d notes", err, r.notes())
+	}
+}
+
+// TestAClaimWithoutAnAnswer may have arrived: it is taken away, and refuses nobody.
+func TestAClaimWithoutAnAnswer(t *testing.T) {
+	r := newRig(t)
+	deaf := r.p.Over(func(s vault.Store) vault.Store { return unheard{s} })
+	if _, err := Claim(t.Context(), deaf, "shop", "shop-1", "retention", "east"); !errors.Is(err, vault.ErrUnavailable) {
+		t.Errorf("claimed with %v", err)
+	}
+	if r.notes() != 0 {
+		t.Error("the claim stays")
+	}
+	r.mustBegin()
+}
+
+// unheard writes, and has no answer.
+type unheard struct{ vault.Store }
+
+func (s unheard) Put(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	return errors.Join(s.Store.Put(ctx, key, r, size), vault.ErrUnavailable)
+}
+
+// TestDoneIsOfOneCluster: the same restore into another cluster, whose site has the
+// same name or none, is another reader.
+func TestDoneIsOfOneCluster(t *testing.T) {
+	r := newRig(t)
+	var all []*Session
+	for _, cluster := range []string{"a", "b"} {
+		s, err := Begin(t.Context(), Work{Project: r.p, Application: "shop", Point: "shop-1", By: "restore r-1", Cluster: cluster})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, s)
+	}
+	all[0].Done(t.Context())
+	if err := r.claim(); !errors.Is(err, ErrRead) || r.notes() != 1 {
+		t.Errorf("%v, %d notes", err, r.notes())
+	}
+	all[1].Done(t.Context())
+	if err := r.claim(); err != nil {
+		t.Error(err)
 	}
 }
 

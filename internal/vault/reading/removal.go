@@ -26,10 +26,9 @@ func Claim(ctx context.Context, p *vault.Project, app, id, by, site string) (*Re
 	}
 	r := &Removal{in: p, key: key, expires: time.Now().Add(claimBound)}
 	err = write(ctx, p, key, note{By: by, Site: site, At: time.Now().UTC().Truncate(time.Second), Lease: claimLease})
-	if err != nil {
-		return nil, fmt.Errorf("note that point %s is removed: %w", id, err)
-	}
-	if err = r.look(ctx, app, id); err == nil {
+	if err != nil { // it may have arrived
+		err = fmt.Errorf("note that point %s is removed: %w", id, err)
+	} else if err = r.look(ctx, app, id); err == nil {
 		return r, nil
 	}
 	if released := r.Release(context.WithoutCancel(ctx)); released != nil {

@@ -17,13 +17,21 @@ const (
 	again = time.Minute
 )
 
+// How long a reader waits for a removal that is claimed to stand back, or to begin:
+// two that meet would both stand back else, and a restore be refused for a point that
+// stays. A removal says within a few calls to the vault which of the two it is.
+var looks, lookAgain = 10, 500 * time.Millisecond // less in tests
+
+// errClaimed is ErrLeaving of a removal that may stand back yet.
+var errClaimed = fmt.Errorf("%w", ErrLeaving)
+
 // Work is what reads a point.
 type Work struct {
 	Project            *vault.Project
 	Application, Point string
 	// By is who reads, for people, and the same when he comes again; Site is where,
-	// and For who ordered it.
-	By, Site, For string
+	// and For who ordered it. Cluster is the one that bears the site's name.
+	By, Site, For, Cluster string
 	// Log is told when a note could not be written again. Nil: nobody.
 	Log *slog.Logger
 }
@@ -105,7 +113,7 @@ func (s *Session) say(ctx context.Context) error {
 	}
 	err := s.put(ctx)
 	if err == nil && fresh {
-		err = s.look(ctx)
+		err = s.settled(ctx)
 	}
 	if fresh && err != nil { // a late write of it counts for its lease, and harms nobody
 		s.drop(ctx, s.key)
@@ -123,13 +131,28 @@ func (s *Session) say(ctx context.Context) error {
 }
 
 func (s *Session) put(ctx context.Context) error {
-	return write(ctx, s.in, s.key, note{By: s.By, For: s.For, Site: s.Site, At: s.since.UTC().Truncate(time.Second), Lease: Lease})
+	return write(ctx, s.in, s.key, note{By: s.By, For: s.For, Site: s.Site, Cluster: s.Cluster, At: s.since.UTC().Truncate(time.Second), Lease: Lease})
 }
 
 // passed is how long ago it was, by the clock that says more: one stops while the
 // machine sleeps, the other may be set.
 func passed(since, now time.Time) time.Duration {
 	return max(now.Sub(since), now.Round(0).Sub(since.Round(0)))
+}
+
+// settled is look, once whoever claimed the removal has stood back or begun. The
+// reader's note stands meanwhile.
+func (s *Session) settled(ctx context.Context) error {
+	err := s.look(ctx)
+	for n := 0; n < looks && errors.Is(err, errClaimed); n++ {
+		select {
+		case <-ctx.Done():
+			return err
+		case <-s.after(lookAgain):
+		}
+		err = s.look(ctx)
+	}
+	return err
 }
 
 // look is ErrLeaving when the point is being removed, or gone. It comes after the
@@ -145,7 +168,7 @@ func (s *Session) look(ctx context.Context) error {
 	}
 	for _, e := range all {
 		if e.role == remover && now.Before(e.until()) {
-			return fmt.Errorf("%w: by %s at site %s, from %s on", ErrLeaving, e.By, e.Site, e.At.UTC().Format(time.RFC3339))
+			return fmt.Errorf("%w: by %s at site %s, from %s on", errClaimed, e.By, e.Site, e.At.UTC().Format(time.RFC3339))
 		}
 	}
 	marks, err := s.in.Marks(ctx, s.Application, s.Point)
@@ -197,8 +220,8 @@ func (s *Session) End(ctx context.Context) {
 }
 
 // Done is End for whoever has done the whole work: the notes that the same reader at
-// the same site left before, dead or half done, go as well. Nobody else may be doing
-// the same work.
+// the same site and cluster left before, dead or half done, go as well. Nobody else
+// may be doing the same work.
 func (s *Session) Done(ctx context.Context) {
 	if s == nil {
 		return
@@ -212,7 +235,7 @@ func (s *Session) Done(ctx context.Context) {
 		return
 	}
 	for _, e := range all {
-		if e.role == reader && e.By == s.By && e.Site == s.Site {
+		if e.role == reader && e.By == s.By && e.Site == s.Site && e.Cluster == s.Cluster {
 			s.drop(ctx, e.key)
 		}
 	}
