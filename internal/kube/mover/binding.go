@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -61,5 +62,10 @@ func (m *Mover) placeAnew(ctx context.Context, req Request, pod *corev1.Pod) err
 	if err != nil {
 		return fmt.Errorf("make holder pod anew: %w", err)
 	}
-	return m.createHolder(ctx, req, pod)
+	for { // what is gone uses up the namespace's quota until their controller has looked
+		err := m.createHolder(ctx, req, pod)
+		if !apierrors.IsForbidden(err) || pause(ctx, 250*time.Millisecond) != nil {
+			return err
+		}
+	}
 }

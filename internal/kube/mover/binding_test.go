@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
@@ -22,11 +23,14 @@ func TestHolderIsMadeAnewWhenItsClaimIsBound(t *testing.T) {
 		node  string // that the first pod has by the time the claim is bound
 		pods  int
 		text  string // of the error
+		full  int    // how often the quota has no room for the second yet
 	}{
-		"no node yet":           {unbound(), "", 2, ""},
-		"it has its node":       {unbound(), "n1", 1, ""},
-		"the claim was bound":   {bound(), "", 1, "does not run"},
-		"the claim never comes": {unbound(), "", 1, "claim is not bound"},
+		"no node yet":           {unbound(), "", 2, "", 0},
+		"the quota is slow":     {unbound(), "", 2, "", 5},
+		"the quota is full":     {unbound(), "", 1, "exceeded quota", 1 << 30},
+		"it has its node":       {unbound(), "n1", 1, "", 0},
+		"the claim was bound":   {bound(), "", 1, "does not run", 0},
+		"the claim never comes": {unbound(), "", 1, "claim is not bound", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -37,7 +41,14 @@ func TestHolderIsMadeAnewWhenItsClaimIsBound(t *testing.T) {
 						runs(p)
 					}
 				}
-				if test.text == "" {
+				c.full = func() error {
+					if len(made) == 0 || test.full == 0 {
+						return nil
+					}
+					test.full--
+					return apierrors.NewForbidden(corev1.Resource("pods"), "holder", errors.New("exceeded quota"))
+				}
+				if test.text == "" || test.full > 0 {
 					go bindLater(t.Context(), t, c, test.node)
 				}
 				_, err := New(c, c, Options{}).Read(t.Context(), request())

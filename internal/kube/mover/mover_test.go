@@ -28,6 +28,7 @@ type cluster struct {
 	client.WithWatch
 	pod  func(*corev1.Pod)          // what becomes of a holder pod
 	task func(*v1alpha1.VolumeTask) // what becomes of a task
+	full func() error               // why no pod may be made now; nil: nothing is in the way
 }
 
 func runs(p *corev1.Pod) {
@@ -45,6 +46,11 @@ func newCluster(objects ...client.Object) *cluster {
 			o.SetUID(types.UID("uid-" + o.GetName()))
 			switch made := o.(type) {
 			case *corev1.Pod:
+				if c.full != nil {
+					if err := c.full(); err != nil {
+						return err
+					}
+				}
 				c.pod(made)
 			case *v1alpha1.VolumeTask:
 				c.task(made)
