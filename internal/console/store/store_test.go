@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -612,5 +613,31 @@ func TestNothingInPlaceOfAFile(t *testing.T) {
 	}
 	if c, err := Open(t.Context(), dir); !errors.Is(err, ErrDamaged) {
 		t.Errorf("an empty file is opened: %v, %v", c, err)
+	}
+}
+
+// Which project was first stays so when others are added by a clock that is behind: in its
+// vault the console's own database is.
+func TestFirstProjectStaysFirst(t *testing.T) {
+	c := newConsole(t)
+	first := newProject(t, c, "m")
+	for i, name := range []string{"a", "z"} {
+		act := by("anna")
+		act.At = now.Add(-time.Duration(i+1) * 240 * time.Hour)
+		if _, err := c.CreateProject(t.Context(), act, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := c.Projects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(all, func(a, b Listing) int { return a.Created.Compare(b.Created) })
+	var names []string
+	for _, l := range all {
+		names = append(names, l.Name)
+	}
+	if got := strings.Join(names, " "); got != "m a z" || !first.Created.Equal(now) {
+		t.Errorf("%s, the first at %s", got, first.Created)
 	}
 }
