@@ -45,6 +45,7 @@ type world struct {
 	vault    dial.Vault // that agents ask
 	mu       sync.Mutex
 	now      time.Time
+	ahead    time.Duration // is the clock of agents
 	speaks   uplink.Console
 	server   *Server
 	address  string
@@ -215,7 +216,7 @@ func (w *world) agentWhole(site string, l dial.Link, hands dial.Hands, begins di
 	}
 	a := &agent{keep: dialtest.Keep(l), ch: make(chan struct{})}
 	a.Client = &dial.Client{
-		Hands: hands, Begins: begins, Restores: restores, Site: site, Version: "v1", Vault: w.vault, Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: w.time,
+		Hands: hands, Begins: begins, Restores: restores, Site: site, Version: "v1", Vault: w.vault, Keep: a.keep, Board: dial.NewBoard(), Outbox: box, Now: func() time.Time { return w.time().Add(w.ahead) },
 		Tell: func(s dial.Status) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
@@ -581,6 +582,40 @@ func TestGivenAhead(t *testing.T) {
 	c.stop()
 	d := w.agent("east", l)
 	d.await(t, "refused", func(s dial.Status) bool { return strings.Contains(s.Fault, "enrolled anew") })
+}
+
+// A certificate that a console gives by a clock that is so far behind that it is over is not
+// taken: the former, and the token, serve until the clock is right.
+func TestGivenFarBehind(t *testing.T) {
+	const day = 24 * time.Hour
+	w := newWorld(t)
+	l := w.enrolled("acme", "east")
+	w.pass(11*day - 40*day) // it is to be renewed
+	w.ahead = 40 * day
+	a := w.agent("east", l)
+	a.await(t, "connected", connected)
+	a.stop()
+	if same, _ := a.keep.Load(t.Context()); !slices.Equal(same.Certificate, l.Certificate) {
+		t.Error("it took a certificate that is over")
+	}
+	b := w.agent("west", w.link(w.token("acme", "west")))
+	b.await(t, "told why", func(s dial.Status) bool { return strings.Contains(s.Fault, "its clock is wrong") })
+	b.stop()
+	if kept, _ := b.keep.Load(t.Context()); kept.Token == "" || len(kept.Certificate) != 0 {
+		t.Error("it let go of its token for a certificate that is over")
+	}
+	w.pass(w.ahead)
+	w.ahead = 0
+	c := w.agent("east", l)
+	c.await(t, "connected", connected)
+	c.stop()
+	renewed, err := c.keep.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cert, err := x509.ParseCertificate(renewed.Certificate); err != nil || cert.NotAfter.Before(w.time().Add(29*day)) {
+		t.Errorf("the control: when the clock is right it is not renewed: %v", err)
+	}
 }
 
 // late is what an agent sends; something happens before its first word.

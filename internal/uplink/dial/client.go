@@ -204,6 +204,9 @@ func (c *Client) enrol(ctx context.Context, l Link, base string) (Link, error) {
 	}
 	defer w.close()
 	enrolled, err := fresh.enrol(ctx, w, c.Site, c.Version)
+	if err == nil {
+		err = c.lasts(enrolled)
+	}
 	if err != nil {
 		return l, err
 	}
@@ -217,10 +220,23 @@ func (c *Client) renewed(ctx context.Context, l Link, base string) (Link, error)
 	}
 	defer w.close()
 	fresh, err := l.renew(ctx, w, c.Version)
+	if err == nil {
+		err = c.lasts(fresh)
+	}
 	if err != nil {
 		return l, err
 	}
 	return fresh, c.Keep.Save(ctx, fresh)
+}
+
+// lasts says whether a certificate that was given is over already, as of a console whose
+// clock is far behind: in its place the former, or the token, serves until that is right.
+func (c *Client) lasts(l Link) error {
+	cert, err := l.leaf()
+	if err == nil && c.Now().After(cert.NotAfter) {
+		err = fmt.Errorf("the console gave a certificate that ended at %s: its clock is wrong, or this site's", cert.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return err
 }
 
 // Board is what there is to say of a cluster now. It is safe for use by several
