@@ -155,3 +155,10 @@ type Outcome struct {
 	Warnings []string `json:"warnings,omitempty"`
 	More     int64    `json:"more,omitempty"`
 }
+
+// Due tells whether it is not too late for what was asked for at a time, until another. By
+// a clock that was ahead it was asked for later than now: it could else be begun for as much
+// longer, when nobody thinks of it any more.
+func Due(at, until, now time.Time) bool {
+	return now.Before(until) && at.Sub(now) < until.Sub(at)
+}

@@ -61,8 +61,9 @@ func (t *talk) asking(ctx context.Context) error {
 
 // wanted is what has no answer and was not asked for in this stream.
 func (t *talk) wanted(ctx context.Context, asked map[string]bool) (frames []uplink.Down, err error) {
+	now := t.server.Now()
 	if t.hello.Runs != "" {
-		all, err := t.project.Unanswered(ctx, t.who.Site, t.server.Now())
+		all, err := t.project.Unanswered(ctx, t.who.Site, now)
 		if err != nil {
 			return nil, err
 		}
@@ -72,6 +73,9 @@ func (t *talk) wanted(ctx context.Context, asked map[string]bool) (frames []upli
 				return nil, fmt.Errorf("read request %s: %w", r.ID, err)
 			}
 			b.ID, b.Run, b.Plan, b.Until = r.ID, r.Run, r.Plan, r.Until
+			if !r.Open(now) && now.Before(b.Until) { // asked for by a clock that was ahead
+				b.Until = now.UTC()
+			}
 			if !asked[r.ID] {
 				frames = append(frames, uplink.Down{Begin: &b})
 			}
@@ -81,7 +85,7 @@ func (t *talk) wanted(ctx context.Context, asked map[string]bool) (frames []upli
 	if t.hello.Restores == "" {
 		return frames, nil
 	}
-	all, err := t.project.Unrestored(ctx, t.who.Site, t.server.Now())
+	all, err := t.project.Unrestored(ctx, t.who.Site, now)
 	left := map[bool]int{false: uplink.MostRestores, true: uplink.MostDryRuns}
 	for _, r := range all {
 		if asked["restore "+r.ID] {
@@ -104,6 +108,9 @@ func (t *talk) wanted(ctx context.Context, asked map[string]bool) (frames []upli
 		}
 		asked[back], o.Begun = o.Cancel, r.State == uplink.Running
 		o.ID, o.Name, o.Application, o.Point, o.DryRun, o.Until = r.ID, r.Name, r.Application, r.Point, r.Dry, r.Until
+		if r.State == "" && !r.Open(now) && now.Before(o.Until) {
+			o.Until = now.UTC()
+		}
 		frames, asked["restore "+r.ID] = append(frames, uplink.Down{Restore: &o}), true
 	}
 	return frames, err

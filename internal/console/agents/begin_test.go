@@ -109,6 +109,23 @@ func TestBegun(t *testing.T) {
 	if r := w.answered("late"); r.State != uplink.Refused || r.Do == "" {
 		t.Errorf("%+v", r)
 	}
+	// So does one that was asked for by a clock that was days ahead, when it is right again.
+	w.stop()
+	a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
+	w.pass(240 * time.Hour)
+	w.request("ahead", "failover")
+	r, err := w.project("acme").Requested(t.Context(), "ahead")
+	if err != nil || !r.Open(w.time()) {
+		t.Errorf("the control: %+v, %v", r, err)
+	}
+	w.pass(-240 * time.Hour)
+	if r.Open(w.time()) {
+		t.Error("it keeps others of its plan away for ten days")
+	}
+	w.start()
+	if r := w.answered("ahead"); r.State != uplink.Refused || r.Do == "" {
+		t.Errorf("%+v", r)
+	}
 	if got := fmt.Sprint(s.begun); got != "[one two]" {
 		t.Errorf("begun: %s", got)
 	}

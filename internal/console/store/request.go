@@ -44,7 +44,7 @@ type Request struct {
 }
 
 // Open tells whether the site may still begin it.
-func (r Request) Open(now time.Time) bool { return r.State == "" && now.Before(r.Until) }
+func (r Request) Open(now time.Time) bool { return r.State == "" && uplink.Due(r.At, r.Until, now) }
 
 // Bounds of requests.
 const (

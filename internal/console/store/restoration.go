@@ -56,7 +56,7 @@ func (r Restoration) Over() bool {
 }
 
 // Open tells whether the site may still begin it.
-func (r Restoration) Open(now time.Time) bool { return r.State == "" && now.Before(r.Until) }
+func (r Restoration) Open(now time.Time) bool { return r.State == "" && uplink.Due(r.At, r.Until, now) }
 
 // Bounds of what is kept of a project.
 const (
