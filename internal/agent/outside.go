@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/plan/document"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/probe"
 	"davit.dev/davit/internal/transcript"
 )
 
@@ -53,7 +55,13 @@ func outside(ctx context.Context, plans []*v1alpha1.RecoveryPlan, site string, n
 				return nil
 			}
 			all[i].At = now().UTC()
-			if err != nil {
+			var other *probe.Mismatch
+			switch {
+			case errors.As(err, &other):
+				// Whoever may put a plan into the vault chooses whom this site asks, and may not
+				// read what is said there to it alone.
+				all[i].Err = other.Without()
+			case err != nil:
 				all[i].Err = transcript.Keep(err.Error(), nil)
 			}
 			return nil

@@ -12,6 +12,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/probe"
 )
 
 // TestOutside: each probe of this site is asked once, within its time, and what it said is
@@ -25,7 +26,7 @@ func TestOutside(t *testing.T) {
 	pay := v1alpha1.PlanCheck{Kind: "http", Target: "https://pay.example.com/", Expect: "^up"}
 	p := &v1alpha1.RecoveryPlan{}
 	p.Spec.Outside = []v1alpha1.PlanOutside{
-		of("pay", "west", pay), of("again", "west", pay), of("mail", "west", v1alpha1.PlanCheck{Kind: "tcp", Target: "mail.example.com:25"}),
+		of("meta", "west", v1alpha1.PlanCheck{Kind: "http", Target: "http://meta.example.com/", Expect: "^other"}), of("pay", "west", pay), of("again", "west", pay), of("mail", "west", v1alpha1.PlanCheck{Kind: "tcp", Target: "mail.example.com:25"}),
 		of("db", "west", v1alpha1.PlanCheck{Kind: "sql", Target: "postgres://db/x"}), of("far", "east", v1alpha1.PlanCheck{Kind: "tcp", Target: "east:1"}),
 	}
 	got := outside(t.Context(), []*v1alpha1.RecoveryPlan{p, p}, "west", func() time.Time { return at }, func(_ context.Context, c plan.Check) (string, error) {
@@ -35,8 +36,17 @@ func TestOutside(t *testing.T) {
 		if c.Kind == plan.CheckTCP {
 			return "", errors.New("connection refused")
 		}
+		if c.Expect == "^other" {
+			return "hunter2", fmt.Errorf("ask: %w", &probe.Mismatch{Expect: c.Expect, Answer: "hunter2"})
+		}
 		return "up", nil
 	})
+	if len(got) > 0 {
+		if got[0].Err != `the answer does not match "^other"` {
+			t.Errorf("what another said is told: %q", got[0].Err)
+		}
+		got = got[1:]
+	}
 	if len(got) != 2 || got[0].Target != pay.Target || got[0].Expect != "^up" || got[0].Err != "" || got[0].At != at || got[1].Kind != "tcp" || got[1].Err != "connection refused" {
 		t.Errorf("%+v", got)
 	}

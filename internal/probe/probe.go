@@ -271,6 +271,15 @@ func (a Asker) command(ctx context.Context, c plan.Check) (string, error) {
 	return answer, expect(c, answer)
 }
 
+// Mismatch is an answer that is not what a check expects.
+type Mismatch struct{ Expect, Answer string }
+
+// Error implements error.
+func (m *Mismatch) Error() string { return m.Without() + ": " + Told(m.Answer) }
+
+// Without says it without the answer, which not all may read who may read that there was one.
+func (m *Mismatch) Without() string { return fmt.Sprintf("the answer does not match %q", m.Expect) }
+
 func expect(c plan.Check, answer string) error {
 	if c.Expect == "" {
 		return nil
@@ -280,7 +289,7 @@ func expect(c plan.Check, answer string) error {
 		return fmt.Errorf("expect is no regular expression: %w", err)
 	}
 	if !want.MatchString(answer) {
-		return fmt.Errorf("the answer does not match %q: %s", c.Expect, Told(answer))
+		return &Mismatch{c.Expect, answer}
 	}
 	return nil
 }
