@@ -36,13 +36,13 @@ func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, opene
 	if err != nil {
 		return err
 	}
+	var errs []error
 	readers, err := reading.Readers(ctx, opened.Project, "", r.Now())
-	if err != nil {
-		return err
+	if err != nil { // a remark beside what there is
+		errs = append(errs, err)
 	}
 	viewer := protection.New(protection.Options{Project: opened.Listing, Site: r.Site, Now: r.Now})
 	inVault := map[string]bool{}
-	var errs []error
 	complete := true
 	for _, app := range apps {
 		infos, points, err := viewer.Points(ctx, app)
