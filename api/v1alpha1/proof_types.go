@@ -88,6 +88,55 @@ type VerificationStatus struct {
 	TriedAt *metav1.Time `json:"triedAt,omitempty"`
 	// +optional
 	Error string `json:"error,omitempty"`
+	// Copies are the same of the vault's second copies: one of them is read
+	// after each run, by turns.
+	// +optional
+	// +listType=map
+	// +listMapKey=vault
+	Copies []CopyVerification `json:"copies,omitempty"`
+}
+
+// CopyVerification is what the scheduled verification found in a second copy
+// of the vault the last time that it was its turn.
+type CopyVerification struct {
+	// Vault names the copy.
+	Vault string `json:"vault"`
+	// At is when the last one ended that gave a verdict.
+	// +optional
+	At *metav1.Time `json:"at,omitempty"`
+	// How is "full" or "sample".
+	// +optional
+	How string `json:"how,omitempty"`
+	// Points are those that it read there, newest first.
+	// +optional
+	Points []string `json:"points,omitempty"`
+	// Damaged are those that are damaged there and that the first vault could
+	// not mend.
+	// +optional
+	Damaged []string `json:"damaged,omitempty"`
+	// Repaired are those that it found damaged there and mended from the first
+	// vault.
+	// +optional
+	Repaired []string `json:"repaired,omitempty"`
+	// Bytes is how much was read back, Blobs how many blobs were compared.
+	// +optional
+	Bytes int64 `json:"bytes,omitempty"`
+	// +optional
+	Blobs int64 `json:"blobs,omitempty"`
+	// DamagedBlobs are blobs that are not as they were written, and that the
+	// first vault could not mend.
+	// +optional
+	// +listType=atomic
+	DamagedBlobs []string `json:"damagedBlobs,omitempty"`
+	// SampleFrom is where the next sample begins, in percent.
+	// +optional
+	SampleFrom int32 `json:"sampleFrom,omitempty"`
+	// TriedAt and Error tell of a newer one that gave no verdict. It is tried
+	// again.
+	// +optional
+	TriedAt *metav1.Time `json:"triedAt,omitempty"`
+	// +optional
+	Error string `json:"error,omitempty"`
 }
 
 // RestoreTestPolicy says how often the newest recovery point is brought up as

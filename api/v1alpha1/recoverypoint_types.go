@@ -116,6 +116,12 @@ type RecoveryPointStatus struct {
 	// Copies names the Vaults that hold a whole second copy of the point.
 	// +optional
 	Copies []string `json:"copies,omitempty"`
+	// CopyProofs are what verification on schedule last found of the point in
+	// second copies.
+	// +optional
+	// +listType=map
+	// +listMapKey=vault
+	CopyProofs []CopyProof `json:"copyProofs,omitempty"`
 	// RestoreTest is what the newest restore test of the point found.
 	// +optional
 	RestoreTest *PointTest `json:"restoreTest,omitempty"`
@@ -162,6 +168,14 @@ type Verification struct {
 	Damaged bool `json:"damaged,omitempty"`
 	// +optional
 	Message string `json:"message,omitempty"`
+}
+
+// CopyProof is the newest proof, or disproof, of a second copy of a recovery
+// point.
+type CopyProof struct {
+	// Vault names the copy.
+	Vault        string `json:"vault"`
+	Verification `json:",inline"`
 }
 
 // RecoveryPointList is a list of RecoveryPoint.

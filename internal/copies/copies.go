@@ -199,19 +199,8 @@ func sorted(all map[string]int64) []string {
 // it from the others; an error is for what concerns all of them.
 func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 	report := Report{Apps: map[string]AppReport{}}
-	marker, copied, err := vault.Identify(ctx, c.opts.Store)
-	if err != nil {
-		return report, fmt.Errorf("look at the copy: %w", err)
-	}
-	if err := c.halted(ctx); err != nil {
+	if err := c.belongs(ctx); err != nil {
 		return report, err
-	}
-	first, err := vault.ReadMarker(ctx, c.opts.First.Store())
-	if err != nil {
-		return report, fmt.Errorf("look at the first vault: %w", err)
-	}
-	if !copied || marker.ID != first.ID {
-		return report, fmt.Errorf("copy into %s: %w: it is not a copy of vault %s", c.opts.Store, vault.ErrKey, first.ID)
 	}
 	if err := c.bootstrap(ctx); err != nil {
 		return report, fmt.Errorf("copy keys: %w", err)
@@ -222,7 +211,7 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 		}
 	}
 	for _, app := range apps {
-		if err := c.halted(ctx); err != nil {
+		if err := Halted(ctx, c.opts.Store); err != nil {
 			return report, err
 		}
 		a := &appPass{c: c, app: app, report: &report}
@@ -238,9 +227,30 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 	return report, nil
 }
 
-// halted returns promotion.ErrPromoting when the copy is to be the vault, or is.
-func (c *Copier) halted(ctx context.Context) error {
-	record, err := promotion.Read(ctx, c.opts.Store)
+// belongs says why nothing may be written into the copy: it is not one of this
+// vault, or is to be the vault.
+func (c *Copier) belongs(ctx context.Context) error {
+	marker, copied, err := vault.Identify(ctx, c.opts.Store)
+	if err != nil {
+		return fmt.Errorf("look at the copy: %w", err)
+	}
+	if err := Halted(ctx, c.opts.Store); err != nil {
+		return err
+	}
+	first, err := vault.ReadMarker(ctx, c.opts.First.Store())
+	if err != nil {
+		return fmt.Errorf("look at the first vault: %w", err)
+	}
+	if !copied || marker.ID != first.ID {
+		return fmt.Errorf("copy into %s: %w: it is not a copy of vault %s", c.opts.Store, vault.ErrKey, first.ID)
+	}
+	return nil
+}
+
+// Halted returns promotion.ErrPromoting when the copy in the store is to be the
+// vault, or is.
+func Halted(ctx context.Context, store vault.Store) error {
+	record, err := promotion.Read(ctx, store)
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
 		return nil
@@ -248,7 +258,7 @@ func (c *Copier) halted(ctx context.Context) error {
 		return fmt.Errorf("look at the copy: %w", err)
 	}
 	return fmt.Errorf("copy into %s: %w (begun at site %s on %s): if this vault is lost, `davit vault promote` moves this site to it; if it is not, see \"begun and not ended\" in docs/vaults.md",
-		c.opts.Store, promotion.ErrPromoting, record.Site, record.Created.Format(time.DateTime))
+		store, promotion.ErrPromoting, record.Site, record.Created.Format(time.DateTime))
 }
 
 // vaultSilent tells trouble that all applications share.

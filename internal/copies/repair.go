@@ -37,6 +37,7 @@ type RepairReport struct {
 // inventory name, and where nothing names one, those that unseal.
 func Repair(ctx context.Context, opts RepairOptions, app, id string) (RepairReport, error) {
 	r := &repair{opts: opts, app: app, id: id, carry: relay.Carrier{From: opts.Copy.Store(), To: opts.First.Store()}}
+	r.volumes = r.repository
 	if err := r.run(ctx); err != nil {
 		return r.report, fmt.Errorf("repair %s: %w", id, err)
 	}
@@ -47,6 +48,7 @@ type repair struct {
 	opts    RepairOptions
 	app, id string
 	carry   relay.Carrier
+	volumes func(ctx context.Context, site string, needs []string) error
 	report  RepairReport
 }
 
@@ -136,7 +138,7 @@ func (r *repair) marks(ctx context.Context) error {
 	return nil
 }
 
-func (r *repair) volumes(ctx context.Context, site string, needs []string) error {
+func (r *repair) repository(ctx context.Context, site string, needs []string) error {
 	got, err := volume.Repair(ctx, r.opts.Volumes(r.opts.First, site), volume.RepairOptions{
 		From: r.opts.Copy.Store(), Needs: needs, Packs: r.opts.Packs[site], All: r.opts.All,
 	})

@@ -70,3 +70,30 @@ func (p *Protector) markRepaired(ctx context.Context, app, id, name string, r co
 	}
 	return p.opts.Project.Mark(ctx, app, id, mended)
 }
+
+// Mend is Repair the other way round: it mends what a verification found damaged
+// in this second copy of the vault from the first, for a site that holds the
+// application's epoch, and reads it back whole. store is the copy's own, for
+// writing. ErrNotRepaired says that damage is left.
+func (p *Protector) Mend(ctx context.Context, app, id string, first *vault.Project, store vault.Store, held int64, found VerifyReport) (RepairReport, error) {
+	var report RepairReport
+	if !p.opts.Project.IsCopy() || first.IsCopy() || first.Name() != p.opts.Project.Name() {
+		return report, fmt.Errorf("mend %s: %w: it is in no copy of the vault to mend it from", id, vault.ErrKey)
+	}
+	var err error
+	report.RepairReport, err = copies.Mend(ctx, copies.MendOptions{First: first, Store: store, Volumes: VolumeOptions, Held: held, Packs: found.Packs}, app, id)
+	if len(report.Repaired) > 0 {
+		p.log.Warn("repaired damage in a second copy", "point", id, "objects", report.Repaired, "bytes", report.Bytes)
+	}
+	if err != nil {
+		return report, err
+	}
+	report.Verified, err = p.Verify(ctx, app, id, VerifyOptions{Blobs: len(found.BlobDamage) > 0})
+	if errors.Is(err, ErrDamaged) {
+		return report, fmt.Errorf("mend %s: %w: %w", id, ErrNotRepaired, err)
+	}
+	if left := report.Verified.BlobDamage; err == nil && len(left) > 0 {
+		err = fmt.Errorf("mend %s: %w: the point is whole, but %s", id, ErrNotRepaired, strings.Join(left, "; "))
+	}
+	return report, err
+}

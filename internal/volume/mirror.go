@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -19,6 +20,11 @@ type MirrorOptions struct {
 	To vault.Store
 	// Needs are inventories that must be there, as point.Snapshot names them.
 	Needs []string
+	// Reread compares what the copy has once more, although it was as written
+	// when it came: of the packs of data those in Suspect, and all else, for a
+	// damaged index says nothing of where the damage is.
+	Reread  bool
+	Suspect []string
 	// MayDelete allows that what the repository says it deleted is removed from
 	// the copy too. It is asked only when there is such, and after the
 	// inventories were read: what they call deleted was given up before. Nil
@@ -34,6 +40,9 @@ type MirrorOptions struct {
 type MirrorReport struct {
 	Copied, Deleted int
 	Bytes           int64
+	// Mended are keys of what the copy had, and not as it was written, and of
+	// what was suspected and is missing.
+	Mended []string
 	// Missing are blobs that the copy should have and that could not be carried,
 	// for the first vault's are damaged or gone. While there are any, the copy
 	// is not whole.
@@ -53,6 +62,7 @@ func Mirror(ctx context.Context, opts Options, how MirrorOptions) (MirrorReport,
 	if err := m.run(ctx); err != nil {
 		return m.report, fmt.Errorf("copy volume repository %s: %w", opts.Prefix, err)
 	}
+	sort.Strings(m.report.Mended)
 	sort.Slice(m.report.Missing, func(i, j int) bool { return m.report.Missing[i].Blob < m.report.Missing[j].Blob })
 	return m.report, nil
 }
@@ -169,7 +179,7 @@ func (m *mirror) blob(ctx context.Context, id string, proven time.Time) error {
 	source, exists := m.blobs[id]
 	there, copied := m.there[id]
 	if copied && fixed(id) && e.sized(there.Size) {
-		if there.Modified.Before(proven.Add(-coarse)) {
+		if there.Modified.Before(proven.Add(-coarse)) && !m.suspect(id) {
 			return nil
 		}
 		if held, err := m.carry.Holds(ctx, key, e.accept); err != nil || held {
@@ -184,6 +194,10 @@ func (m *mirror) blob(ctx context.Context, id string, proven time.Time) error {
 			return err
 		}
 	}
+	rotten, err := m.rotten(ctx, id, e, copied)
+	if err != nil {
+		return err
+	}
 	n, err := m.carry.Carry(ctx, key, e.accept)
 	switch {
 	case errors.Is(err, vault.ErrNotFound): // deleted since
@@ -195,6 +209,9 @@ func (m *mirror) blob(ctx context.Context, id string, proven time.Time) error {
 		return err
 	}
 	m.arrived(n)
+	if rotten {
+		m.mended(key)
+	}
 	return nil
 }
 
@@ -206,6 +223,28 @@ func (m *mirror) absent(id string, e *expectation, copied bool) error {
 		m.missing(id, errMissing)
 	}
 	return nil
+}
+
+// suspect tells whether a blob of the copy is read although it was whole when
+// it came.
+func (m *mirror) suspect(id string) bool {
+	return m.how.Reread && (!strings.HasPrefix(id, "p") || slices.Contains(m.how.Suspect, id))
+}
+
+// rotten tells whether a blob that is to be carried mends the copy, and is no
+// mere news. Those that are replaced may be as they were written earlier.
+func (m *mirror) rotten(ctx context.Context, id string, e *expectation, copied bool) (bool, error) {
+	if !copied || fixed(id) || !m.how.Reread {
+		return copied && fixed(id) || slices.Contains(m.how.Suspect, id), nil
+	}
+	held, err := m.carry.Holds(ctx, m.r.opts.Prefix+id, e.accept)
+	return !held, err
+}
+
+func (m *mirror) mended(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.report.Mended = append(m.report.Mended, key)
 }
 
 func (m *mirror) arrived(n int64) {
@@ -266,7 +305,8 @@ func (m *mirror) carryInventories(ctx context.Context, copied map[string]vault.O
 	prefix := inventoryPrefix(m.r.opts.Prefix)
 	return m.r.parallel(ctx, len(m.inv.keys), func(ctx context.Context, i int) error {
 		key := m.inv.keys[i]
-		if _, there := copied[strings.TrimPrefix(key, prefix)]; there {
+		_, there := copied[strings.TrimPrefix(key, prefix)]
+		if there {
 			if held, err := m.carry.Holds(ctx, key, m.r.acceptInventory); err != nil || held {
 				return err
 			}
@@ -278,6 +318,9 @@ func (m *mirror) carryInventories(ctx context.Context, copied map[string]vault.O
 		}
 		if err == nil {
 			m.arrived(n)
+			if there {
+				m.mended(key)
+			}
 		}
 		return err
 	})

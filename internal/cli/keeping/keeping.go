@@ -4,6 +4,7 @@ package keeping
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -165,11 +166,38 @@ func Verified(v *v1alpha1.VerificationStatus, now time.Time) string {
 			text += fmt.Sprintf("; DAMAGED blobs: %v", v.DamagedBlobs)
 		}
 	}
-	if v.Error != "" && v.TriedAt != nil {
-		if text != "" {
-			text += "; "
-		}
-		text += fmt.Sprintf("tried without a verdict %s ago: %s", output.Age(v.TriedAt.Time, now), output.Short(v.Error, 200))
+	return joined(text, untold(v.TriedAt, v.Error, now))
+}
+
+// untold says of a try that gave no verdict; "" for none.
+func untold(at *metav1.Time, err string, now time.Time) string {
+	if err == "" || at == nil {
+		return ""
 	}
-	return text
+	return fmt.Sprintf("tried without a verdict %s ago: %s", output.Age(at.Time, now), output.Short(err, 200))
+}
+
+func joined(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
+}
+
+// Copies says the same of each second copy, by name.
+func Copies(v *v1alpha1.VerificationStatus, now time.Time) []string {
+	if v == nil {
+		return nil
+	}
+	var texts []string
+	for i := range v.Copies {
+		c := &v.Copies[i]
+		text := Verified(&v1alpha1.VerificationStatus{At: c.At, How: c.How, Points: c.Points, Bytes: c.Bytes, Damaged: c.Damaged, DamagedBlobs: c.DamagedBlobs}, now)
+		if len(c.Repaired) > 0 {
+			text = joined(text, fmt.Sprintf("repaired from the first vault: %v", c.Repaired))
+		}
+		texts = append(texts, c.Vault+": "+joined(text, untold(c.TriedAt, c.Error, now)))
+	}
+	slices.Sort(texts)
+	return texts
 }

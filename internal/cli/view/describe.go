@@ -234,6 +234,12 @@ func (d AppDetail) Text(t *output.Text) {
 		hooks = append(hooks, h.Name)
 	}
 	t.Fields("  ", "hooks", strings.Join(hooks, ", "))
+	if texts := keeping.Copies(s.Verification, d.Now); len(texts) > 0 {
+		t.Section("Verified in second copies")
+		for _, text := range texts {
+			t.Line("  %s", text)
+		}
+	}
 	d.testSection(t)
 	if len(d.Points) > 0 {
 		t.Section("Newest points")

@@ -20,26 +20,27 @@ import (
 
 // Point is one recovery point as commands show it.
 type Point struct {
-	ID          string              `json:"id"`
-	Application string              `json:"application"`
-	Phase       v1alpha1.PointPhase `json:"phase"`
-	Instant     time.Time           `json:"instant,omitzero"`
-	Consistency string              `json:"consistency,omitempty"`
-	Site        string              `json:"site,omitempty"`
-	Epoch       int64               `json:"epoch,omitempty"`
-	Objects     int64               `json:"objects"`
-	Volumes     int64               `json:"volumes"`
-	Bytes       int64               `json:"bytes"`
-	StoredBytes int64               `json:"storedBytes"`
-	Warnings    int64               `json:"warnings,omitempty"`
-	Pinned      bool                `json:"pinned,omitempty"`
-	Verified    time.Time           `json:"verified,omitzero"`     // when it was last proven
-	VerifiedHow string              `json:"verifiedHow,omitempty"` // how: "full" or "sample"
-	Damaged     bool                `json:"damaged,omitempty"`
-	Copies      []string            `json:"copies,omitempty"`      // vaults with a whole second copy
-	Test        *Test               `json:"restoreTest,omitempty"` // its newest restore test
-	Read        string              `json:"read,omitempty"`        // by whom, and until when
-	Message     string              `json:"message,omitempty"`
+	ID          string               `json:"id"`
+	Application string               `json:"application"`
+	Phase       v1alpha1.PointPhase  `json:"phase"`
+	Instant     time.Time            `json:"instant,omitzero"`
+	Consistency string               `json:"consistency,omitempty"`
+	Site        string               `json:"site,omitempty"`
+	Epoch       int64                `json:"epoch,omitempty"`
+	Objects     int64                `json:"objects"`
+	Volumes     int64                `json:"volumes"`
+	Bytes       int64                `json:"bytes"`
+	StoredBytes int64                `json:"storedBytes"`
+	Warnings    int64                `json:"warnings,omitempty"`
+	Pinned      bool                 `json:"pinned,omitempty"`
+	Verified    time.Time            `json:"verified,omitzero"`     // when it was last proven
+	VerifiedHow string               `json:"verifiedHow,omitempty"` // how: "full" or "sample"
+	Damaged     bool                 `json:"damaged,omitempty"`
+	Copies      []string             `json:"copies,omitempty"`      // vaults with a whole second copy
+	CopyProofs  []v1alpha1.CopyProof `json:"copyProofs,omitempty"`  // what verification found in them
+	Test        *Test                `json:"restoreTest,omitempty"` // its newest restore test
+	Read        string               `json:"read,omitempty"`        // by whom, and until when
+	Message     string               `json:"message,omitempty"`
 }
 
 // OfObject reads a RecoveryPoint object.
@@ -49,7 +50,7 @@ func OfObject(p *v1alpha1.RecoveryPoint) Point {
 		ID: p.Name, Application: ApplicationOf(p), Phase: s.Phase, Instant: TimeOf(s.Instant), Consistency: s.Consistency,
 		Site: s.Site, Epoch: s.Epoch, Objects: s.Objects, Volumes: s.Volumes, Bytes: s.Bytes, StoredBytes: s.StoredBytes,
 		Warnings: s.Warnings, Pinned: p.Spec.Pinned, Message: Condition(s.Conditions, v1alpha1.ConditionReady),
-		Copies: s.Copies,
+		Copies: s.Copies, CopyProofs: s.CopyProofs,
 	}
 	if c := meta.FindStatusCondition(s.Conditions, project.ConditionRead); c != nil {
 		view.Read = c.Message
@@ -195,7 +196,7 @@ func (p Points) rows() [][]string {
 		rows = append(rows, []string{
 			v.ID, v.Application, output.Age(v.Instant, p.Now), output.Time(v.Instant), string(v.Phase), v.Consistency,
 			fmt.Sprint(v.Objects), fmt.Sprint(v.Volumes), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes), v.Site,
-			fmt.Sprint(v.Epoch), fmt.Sprint(v.Warnings), verifiedText(v, p.Now), strings.Join(v.Copies, ","), note,
+			fmt.Sprint(v.Epoch), fmt.Sprint(v.Warnings), verifiedText(v, p.Now), copiesText(v, p.Now), note,
 		})
 	}
 	return rows
@@ -207,6 +208,22 @@ func verifiedText(v Point, now time.Time) string {
 		return ""
 	}
 	return strings.TrimSpace(output.Age(v.Verified, now) + " " + v.VerifiedHow)
+}
+
+// copiesText names the copies that hold the point, and says when it was last
+// proven in each, and how.
+func copiesText(v Point, now time.Time) string {
+	texts := slices.Clone(v.Copies)
+	for _, proof := range v.CopyProofs {
+		text := fmt.Sprintf("%s (%s %s)", proof.Vault, output.Age(proof.At.Time, now), proof.How)
+		if proof.Damaged {
+			text = proof.Vault + " (DAMAGED)"
+		}
+		if i := slices.Index(texts, proof.Vault); i >= 0 {
+			texts[i] = text
+		}
+	}
+	return strings.Join(texts, ", ")
 }
 
 func joinNotes(a, b string) string {

@@ -93,6 +93,8 @@ type App struct {
 	// Proven is when the schedule last read points back, and how; zero: never.
 	Proven    time.Time `json:"proven,omitzero"`
 	ProvenHow string    `json:"provenHow,omitempty"`
+	// Copies says the same of second copies.
+	Copies []v1alpha1.CopyVerification `json:"copies,omitempty"`
 	// Test is what the scheduled restore test found last.
 	Test    *Test  `json:"restoreTest,omitempty"`
 	Message string `json:"message,omitempty"`
@@ -145,7 +147,7 @@ func OfApplication(app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy,
 		view.RPO = durationText(policy.Spec.Objectives.RPO)
 	}
 	if v := s.Verification; v != nil {
-		view.Proven, view.ProvenHow = TimeOf(v.At), v.How
+		view.Proven, view.ProvenHow, view.Copies = TimeOf(v.At), v.How, v.Copies
 	}
 	if r := s.RestoreTest; r != nil && r.At != nil {
 		view.Test = &Test{At: r.At.Time, Passed: r.Passed, RTO: durationOf(r.RTO), Message: r.Message, Unproven: r.Unproven}
@@ -484,6 +486,22 @@ func (a App) note() string {
 	return joinNotes("lease: "+a.Lease.Message, a.Message)
 }
 
+// copiesProven is when and how points were last read back from each second copy.
+func copiesProven(all []v1alpha1.CopyVerification, now time.Time) string {
+	var texts []string
+	for _, c := range all {
+		text := fmt.Sprintf("%s (%s %s)", c.Vault, output.Age(TimeOf(c.At), now), c.How)
+		switch {
+		case len(c.Damaged)+len(c.DamagedBlobs) > 0:
+			text = c.Vault + " (DAMAGED)"
+		case c.At == nil:
+			text = c.Vault + " (never)"
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
+}
+
 func (v Status) appText(t *output.Text) {
 	if len(v.Applications) == 0 {
 		t.Line("None is protected.")
@@ -500,8 +518,8 @@ func (v Status) appText(t *output.Text) {
 		}
 		rows = append(rows, []string{
 			a.Name, state, output.Age(a.Newest, v.now), a.RPO, fmt.Sprint(a.Points), positive(a.Epoch), a.Site,
-			output.Age(a.Next, v.now), strings.TrimSpace(output.Age(a.Proven, v.now) + " " + a.ProvenHow), a.Vault, output.OneLine(a.note()),
+			output.Age(a.Next, v.now), strings.TrimSpace(output.Age(a.Proven, v.now) + " " + a.ProvenHow), copiesProven(a.Copies, v.now), a.Vault, output.OneLine(a.note()),
 		})
 	}
-	t.Table("", output.Columns("NAME", "STATE", "NEWEST", "RPO", ">POINTS", ">EPOCH", "HELD BY", "+NEXT", "PROVEN", "+VAULT", "NOTE"), rows)
+	t.Table("", output.Columns("NAME", "STATE", "NEWEST", "RPO", ">POINTS", ">EPOCH", "HELD BY", "+NEXT", "PROVEN", "+COPIES PROVEN", "+VAULT", "NOTE"), rows)
 }

@@ -28,6 +28,8 @@ func (s *scope) verified(damaged []string) metav1.Condition {
 	case asked && last != nil && len(last.DamagedBlobs) > 0:
 		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonDamaged
 		c.Message = fmt.Sprintf("blobs of volume data are not as they were written, and no second copy could mend them: %s; davit verify POINT says which points they hurt", shortList(last.DamagedBlobs))
+	case asked && damagedCopy(last) != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonDamaged, damagedCopy(last)
 	case !asked:
 		c.Message = "the policy asks for no verification"
 	case s.app.Status.Points == 0:
@@ -45,6 +47,20 @@ func (s *scope) verified(damaged []string) metav1.Condition {
 		c.Message = fmt.Sprintf("%s read back (%s): %s", last.At.UTC().Format(time.RFC3339), last.How, shortList(last.Points))
 	}
 	return c
+}
+
+// damagedCopy says which second copy is damaged beyond what the first vault could
+// mend; "" for none.
+func damagedCopy(v *v1alpha1.VerificationStatus) string {
+	if v == nil {
+		return ""
+	}
+	for _, c := range v.Copies {
+		if damage := append(slices.Clone(c.Damaged), c.DamagedBlobs...); len(damage) > 0 {
+			return fmt.Sprintf("second copy %s is damaged, and the first vault could not mend it: %s; find out what harmed its store", c.Vault, shortList(damage))
+		}
+	}
+	return ""
 }
 
 // shortList bounds what a message names.

@@ -29,6 +29,9 @@ func TestProvenIsToldAndDamageIsLoud(t *testing.T) {
 		"proven":                       {asks, nil, &v1alpha1.VerificationStatus{At: at(-time.Minute), How: "sample", Points: []string{"p1"}, Next: at(time.Hour)}, v1alpha1.ReasonSucceeded, true, "(sample): p1"},
 		"a little late":                {asks, nil, &v1alpha1.VerificationStatus{At: at(-3 * time.Hour), Next: at(-time.Minute)}, v1alpha1.ReasonSucceeded, true, ""},
 		"late":                         {asks, nil, &v1alpha1.VerificationStatus{Next: at(-2 * time.Hour), Error: "no answer"}, v1alpha1.ReasonOverdue, false, "no answer"},
+		"a copy is damaged":            {asks, nil, &v1alpha1.VerificationStatus{At: at(-time.Minute), Next: at(time.Hour), Copies: []v1alpha1.CopyVerification{{Vault: "far", Repaired: []string{"p1"}}, {Vault: "second", Damaged: []string{"p1"}}}}, v1alpha1.ReasonDamaged, false, "second copy second is damaged"},
+		"a copy was mended":            {asks, nil, &v1alpha1.VerificationStatus{At: at(-time.Minute), How: "full", Next: at(time.Hour), Copies: []v1alpha1.CopyVerification{{Vault: "far", Repaired: []string{"p1"}}}}, v1alpha1.ReasonSucceeded, true, "read back"},
+		"a copy that nobody asks of":   {nil, nil, &v1alpha1.VerificationStatus{Copies: []v1alpha1.CopyVerification{{Vault: "second", Damaged: []string{"p1"}}}}, v1alpha1.ReasonNotVerified, true, "asks for no verification"},
 		"damaged, though nobody asked": {nil, damaged, nil, v1alpha1.ReasonDamaged, false, "bad"},
 	} {
 		good := v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Name: "good"}, Status: v1alpha1.RecoveryPointStatus{Phase: v1alpha1.PointAvailable, Instant: at(-time.Minute)}}

@@ -70,6 +70,12 @@ var (
 	RestoreTests = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_restore_tests_total", Help: "Restore tests on schedule, by result: passed, failed, nothing-proven or no-verdict.",
 	}, []string{"application", "result"})
+	CopyProven  = gauge("davit_copy_proven_timestamp_seconds", "When the schedule last read an application's recovery points back from a second copy, in Unix seconds.", "application", "vault")
+	CopyDamaged = gauge("davit_copy_damaged", "Recovery points and blobs of volume data that verification on schedule found damaged in a second copy and that the first vault could not mend.", "application", "vault")
+	CopyUnread  = gauge("davit_copy_unread", "1 if the last verification of an application in a second copy gave no verdict.", "application", "vault")
+	CopyRepairs = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_copy_repairs_total", Help: "Damaged recovery points in a second copy that were to be mended from the first vault, by result: succeeded or failed.",
+	}, []string{"application", "vault", "result"})
 	Repairs = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_repairs_total", Help: "Damaged recovery points that were to be mended from a second copy, by result: succeeded or failed.",
 	}, []string{"application", "result"})
@@ -152,7 +158,7 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing, VaultDestroyable,
 		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
-		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, Repairs, FactsPublished)
+		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, CopyProven, CopyDamaged, CopyUnread, CopyRepairs, Repairs, FactsPublished)
 	for _, g := range ofPlans {
 		r.MustRegister(g)
 	}
@@ -166,15 +172,23 @@ func ForgetLocks(name string) {
 
 // ForgetCopy removes the gauges of a second copy that is gone.
 func ForgetCopy(name string) {
-	for _, g := range []*prometheus.GaugeVec{CopyLag, CopyPending, CopyFailing} {
+	for _, g := range []*prometheus.GaugeVec{CopyLag, CopyPending, CopyFailing, CopyProven, CopyDamaged, CopyUnread} {
 		g.DeletePartialMatch(prometheus.Labels{"vault": name})
+	}
+}
+
+// ForgetCopyProofs removes what is said of an application's verification in
+// second copies.
+func ForgetCopyProofs(app string) {
+	for _, g := range []*prometheus.GaugeVec{CopyProven, CopyDamaged, CopyUnread} {
+		g.DeletePartialMatch(prometheus.Labels{"application": app})
 	}
 }
 
 // ForgetApplication removes the gauges of an application that is gone.
 func ForgetApplication(name string) {
 	labels := prometheus.Labels{"application": name}
-	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, Proven, BlobsDamaged, VerifyOverdue, TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO} {
+	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, Proven, BlobsDamaged, VerifyOverdue, TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, CopyProven, CopyDamaged, CopyUnread} {
 		g.DeletePartialMatch(labels)
 	}
 }

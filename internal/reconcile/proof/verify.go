@@ -1,5 +1,5 @@
 // Package proof proves on schedule that recovery points can be restored: it
-// reads them back from the vault. One at a time and never while a capture or a
+// reads them back from the vault, and by turns from its second copies. One at a time and never while a capture or a
 // restore goes on here, for proof can wait and they cannot.
 package proof
 
@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/measure"
@@ -54,6 +55,8 @@ type Readers interface {
 	Reader(ctx context.Context, name string) (*protection.Protector, error)
 	// Project returns the open project of a Vault, as of a second copy.
 	Project(ctx context.Context, name string) (*vault.Project, error)
+	// Opened returns an open Vault, with the store of a second copy for mending it.
+	Opened(ctx context.Context, name string) (*vaults.Opened, error)
 }
 
 // Verifier reads points back as policies ask.
@@ -75,7 +78,8 @@ func (r *Verifier) Setup(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// Reconcile verifies an application's newest points when that is due.
+// Reconcile verifies an application's newest points when that is due, and in
+// between those in a second copy whose turn it is.
 func (r *Verifier) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	var app v1alpha1.Application
 	if err := r.Client.Get(ctx, req.NamespacedName, &app); err != nil {
@@ -86,6 +90,7 @@ func (r *Verifier) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 		return ctrl.Result{}, err
 	}
 	if policy == nil || policy.Spec.Verify == nil || app.Status.Role != v1alpha1.RoleActive {
+		measure.ForgetCopyProofs(app.VaultName())
 		return ctrl.Result{RequeueAfter: lookEvery}, r.forget(ctx, &app, policy)
 	}
 	spec, now := policy.Spec.Verify, r.Now()
@@ -98,14 +103,22 @@ func (r *Verifier) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result
 	}
 	// To ask a silent vault again costs little: it is done every minute.
 	pause, err := wait(ctx, r.Client, at, app.Status.Verification.Next.Time, now, attempts{last: app.Status.Verification.TriedAt})
-	if err != nil || pause > 0 {
-		return ctrl.Result{RequeueAfter: pause}, err
+	if err != nil {
+		return ctrl.Result{}, err
 	}
+	if pause > 0 {
+		return r.between(ctx, &app, spec, pause)
+	}
+	return r.alone(func() error { return r.run(ctx, &app, spec) })
+}
+
+// alone runs what reads points back, unless another such thing runs here.
+func (r *Verifier) alone(run func() error) (ctrl.Result, error) {
 	if !r.reading.TryLock() {
 		return ctrl.Result{RequeueAfter: lookAgain}, nil
 	}
 	defer r.reading.Unlock()
-	return ctrl.Result{RequeueAfter: lookEvery}, r.run(ctx, &app, spec)
+	return ctrl.Result{RequeueAfter: lookEvery}, run()
 }
 
 // nextOf keeps the time at which a run that is due was due first.
@@ -175,6 +188,7 @@ func (r *Verifier) run(ctx context.Context, app *v1alpha1.Application, spec *v1a
 			s.TriedAt, s.Error = metaTime(r.Now()), err.Error()
 			return
 		}
+		found.Copies = s.Copies
 		*s = found
 		s.At = metaTime(r.Now())
 		if next, err := due(spec.Every, spec.Cron, s.At.Time, app.CreationTimestamp.Time, r.Now()); err == nil {
@@ -204,24 +218,44 @@ func (r *Verifier) verify(ctx context.Context, app *v1alpha1.Application, spec *
 		Sample: int(sample), SampleFrom: int(found.SampleFrom),
 		Blobs: spec.Blobs, AllBlobs: len(app.Status.Verification.DamagedBlobs) > 0, // another sample would not see it
 	}
-	for _, id := range newest(points, int(ptr.Deref(spec.Newest, 1))) {
-		report, err := p.Verify(ctx, app.VaultName(), id, opts)
+	read, err := readBack(ctx, p, app.VaultName(), newest(points, int(ptr.Deref(spec.Newest, 1))), opts, func(id string, report protection.VerifyReport) {
+		r.damaged(ctx, app, p, id, report, &found)
+	})
+	if err != nil {
+		return found, err
+	}
+	found.Points, found.Bytes, found.Blobs = read.points, read.bytes, read.blobs
+	found.SampleFrom = (found.SampleFrom + sample) % 100
+	return found, nil
+}
+
+// reading is what was read back.
+type reading struct {
+	points       []string
+	bytes, blobs int64
+}
+
+// readBack reads points one after the other, and hands over the report of each
+// that is damaged, or in whose repository something is.
+func readBack(ctx context.Context, p *protection.Protector, app string, ids []string, opts protection.VerifyOptions, damaged func(id string, report protection.VerifyReport)) (reading, error) {
+	var read reading
+	for _, id := range ids {
+		report, err := p.Verify(ctx, app, id, opts)
 		opts.NotOf = append(opts.NotOf, report.Sites...)
 		switch {
 		case errors.Is(err, vault.ErrNotFound): // deleted meanwhile
 			continue
 		case err != nil && !errors.Is(err, protection.ErrDamaged):
-			return found, err
+			return read, err
 		}
 		if len(report.Damage)+len(report.BlobDamage) > 0 {
-			r.damaged(ctx, app, p, id, report, &found)
+			damaged(id, report)
 		}
-		found.Blobs += report.Blobs
-		found.Points = append(found.Points, id)
-		found.Bytes += report.Bytes
+		read.points = append(read.points, id)
+		read.bytes += report.Bytes
+		read.blobs += report.Blobs
 	}
-	found.SampleFrom = (found.SampleFrom + sample) % 100
-	return found, nil
+	return read, nil
 }
 
 // damaged tells of damage, mends it if a second copy can, and notes what is left.

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/copies"
+	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/protection"
@@ -35,19 +35,35 @@ type site struct {
 	project *vault.Project
 	key     vault.Identity
 	copied  *vault.Project // in the second copy, if there is one
+	second  *mem.Store     // of that
+	copyErr error          // of opening it
+	opened  []string       // copies that were, by name
 	err     error          // of opening the vault
 	now     time.Time
 	volumes *repository // of its points; nil for points without volumes
 }
 
-func (s *site) Reader(context.Context, string) (*protection.Protector, error) {
+func (s *site) Reader(_ context.Context, name string) (*protection.Protector, error) {
+	if name != "main" {
+		return protection.New(protection.Options{Project: s.copied, Site: "east", Now: func() time.Time { return s.now }}), s.copyErr
+	}
 	return protection.New(protection.Options{
 		Project: s.project, Site: "east", Now: func() time.Time { return s.now },
 		OpenVolumes: func(context.Context, string, bool) (protection.Repository, error) { return s.volumes, nil },
 	}), s.err
 }
 
-func (s *site) Project(context.Context, string) (*vault.Project, error) { return s.copied, s.err }
+func (s *site) Project(_ context.Context, name string) (*vault.Project, error) {
+	if name == "main" {
+		return s.project, s.err
+	}
+	return s.copied, s.err
+}
+
+func (s *site) Opened(_ context.Context, name string) (*vaults.Opened, error) {
+	s.opened = append(s.opened, name)
+	return &vaults.Opened{Project: s.copied, Store: s.second}, s.copyErr
+}
 
 func newSite(t *testing.T, spec v1alpha1.VerifyPolicy, more ...client.Object) *site {
 	t.Helper()
@@ -64,7 +80,7 @@ func newSite(t *testing.T, spec v1alpha1.VerifyPolicy, more ...client.Object) *s
 		Spec:       v1alpha1.ApplicationSpec{Vault: "main", Policy: "shop"}, Status: v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive},
 	}
 	policy := &v1alpha1.ProtectionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "shop"}, Spec: v1alpha1.ProtectionPolicySpec{Verify: &spec}}
-	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(append(more, app, policy)...).WithStatusSubresource(&v1alpha1.Application{}).Build()
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(append(more, app, policy)...).WithStatusSubresource(&v1alpha1.Application{}, &v1alpha1.RecoveryPoint{}).Build()
 	s.Verifier = &Verifier{Client: c, Vaults: s, Events: record.NewFakeRecorder(100), Now: func() time.Time { return s.now }}
 	return s
 }
@@ -97,11 +113,11 @@ func (s *site) publish(id string) {
 }
 
 // damage changes the last byte of a point's pack.
-func (s *site) damage(id string) {
+func (s *site) damage(store vault.Store, id string) {
 	s.t.Helper()
 	prefix := "projects/default/objects/shop/" + id + "/"
-	err := s.store.List(s.t.Context(), prefix, func(o vault.ObjectInfo) error {
-		body, err := s.store.Get(s.t.Context(), o.Key, 0, -1)
+	err := store.List(s.t.Context(), prefix, func(o vault.ObjectInfo) error {
+		body, err := store.Get(s.t.Context(), o.Key, 0, -1)
 		if err != nil {
 			return err
 		}
@@ -110,7 +126,7 @@ func (s *site) damage(id string) {
 			return err
 		}
 		data[len(data)-1] ^= 1
-		return s.store.Put(s.t.Context(), o.Key, strings.NewReader(string(data)), int64(len(data)))
+		return store.Put(s.t.Context(), o.Key, strings.NewReader(string(data)), int64(len(data)))
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -168,7 +184,7 @@ func TestDamageIsToldAndNotOffered(t *testing.T) {
 	s := newSite(t, hourly())
 	s.publish("p1")
 	s.publish("p2")
-	s.damage("p2")
+	s.damage(s.store, "p2")
 	if got := s.look(); !slices.Equal(got.Damaged, []string{"p2"}) {
 		t.Errorf("status %+v", got)
 	}
@@ -183,23 +199,8 @@ func TestDamageIsToldAndNotOffered(t *testing.T) {
 
 // TestDamageIsRepairedFromACopy, and told no less than before.
 func TestDamageIsRepairedFromACopy(t *testing.T) {
-	s := newSite(t, hourly(), &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "second"}, Spec: v1alpha1.VaultSpec{CopyOf: "main"}})
-	if _, err := vault.Init(t.Context(), s.store); err != nil {
-		t.Fatal(err)
-	}
-	s.publish("p1")
-	second := mem.New(nil)
-	if err := copies.Bootstrap(t.Context(), s.project, second); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := copies.New(copies.Options{First: s.project, Store: second}).Pass(t.Context(), []copies.App{{Name: "shop"}}); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	if s.copied, err = vault.OpenProject(t.Context(), second, "default", s.key); err != nil {
-		t.Fatal(err)
-	}
-	s.damage("p1")
+	s := twice(t)
+	s.damage(s.store, "p1")
 	if got := s.look(); !slices.Equal(got.Repaired, []string{"p1"}) || len(got.Damaged) > 0 {
 		t.Errorf("status %+v", got)
 	}
