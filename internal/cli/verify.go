@@ -70,6 +70,9 @@ func (e *env) runVerify(cmd *cobra.Command, a *access.Address, name string, how 
 	if err != nil {
 		return err
 	}
+	if how.repair && in.Project.IsCopy() {
+		return exit.Usage("leave --repair out; the agent mends copies, as verification on schedule finds their damage", "%s is a second copy", in.VaultName)
+	}
 	app, id, err := choosePoint(ctx, e, in, name)
 	if err != nil {
 		return err
