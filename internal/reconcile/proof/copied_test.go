@@ -1,7 +1,14 @@
 package proof
 
 import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,9 +21,12 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/copies"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/promotion"
+	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
+	"davit.dev/davit/internal/volume"
 )
 
 func copyVault(name string) *v1alpha1.Vault {
@@ -26,7 +36,12 @@ func copyVault(name string) *v1alpha1.Vault {
 // twice is a site whose vault has a second copy of its one point.
 func twice(t *testing.T, more ...client.Object) *site {
 	t.Helper()
-	s := newSite(t, hourly(), append(more, copyVault("second"))...)
+	return twiceOf(t, hourly(), func(s *site) { s.publish("p1") }, more...)
+}
+
+func twiceOf(t *testing.T, spec v1alpha1.VerifyPolicy, publish func(s *site), more ...client.Object) *site {
+	t.Helper()
+	s := newSite(t, spec, append(more, copyVault("second"))...)
 	if _, err := vault.Init(t.Context(), s.store); err != nil {
 		t.Fatal(err)
 	}
@@ -34,12 +49,12 @@ func twice(t *testing.T, more ...client.Object) *site {
 		t.Fatal(err)
 	}
 	s.change(func(app *v1alpha1.Application) { app.Status.HeldEpoch = 1 })
-	s.publish("p1")
+	publish(s)
 	s.second = mem.New(nil)
 	if err := copies.Bootstrap(t.Context(), s.project, s.second); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := copies.New(copies.Options{First: s.project, Store: s.second}).Pass(t.Context(), []copies.App{{Name: "shop", Held: 1}}); err != nil {
+	if _, err := copies.New(copies.Options{First: s.project, Store: s.second, Volumes: protection.VolumeOptions}).Pass(t.Context(), []copies.App{{Name: "shop", Held: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	var err error
@@ -98,6 +113,79 @@ func TestRotInACopyIsFoundAndMended(t *testing.T) {
 	if got := second(t, s.look()); !got.At.Time.Equal(s.now) || len(got.Repaired) > 0 {
 		t.Errorf("the next turn: %+v", got)
 	}
+}
+
+// TestRotInTheVolumesOfACopyIsMended, in what points read and in what none
+// reads.
+func TestRotInTheVolumesOfACopyIsMended(t *testing.T) {
+	spec := hourly()
+	spec.Blobs = true
+	s := twiceOf(t, spec, (*site).publishVolume)
+	s.look()
+	prefix := s.project.VolumePrefix(s.project.Repository("east"))
+	for i, kind := range []string{"p", "xn"} {
+		for _, key := range s.keys(s.second, prefix+kind) {
+			s.rot(s.second, key)
+		}
+		if got := second(t, s.look()); !slices.Equal(got.Repaired, []string{"p1"}) || len(got.Damaged)+len(got.DamagedBlobs) > 0 || s.digest(s.second, prefix) != s.digest(s.store, prefix) {
+			t.Errorf("%s: copy %+v, events %q", kind, got, s.events())
+		}
+		s.now = noon.Add(time.Duration(i+1) * 2 * time.Hour)
+		s.look()
+	}
+	if got := second(t, s.look()); got.Blobs == 0 || len(got.Repaired) > 0 {
+		t.Errorf("afterwards: %+v", got)
+	}
+}
+
+// publishVolume publishes p1, with a volume of one file.
+func (s *site) publishVolume() {
+	s.t.Helper()
+	s.real = true
+	repo, err := volume.Open(s.t.Context(), protection.VolumeOptions(s.project, s.project.Repository("east")))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	dir := s.t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), bytes.Repeat([]byte("all hands "), 5000), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	snap, err := repo.Write(s.t.Context(), volume.WriteOptions{Root: dir, Source: volume.Source{Namespace: "shop", Claim: "data"}})
+	if err := errors.Join(err, repo.Close(context.Background())); err != nil {
+		s.t.Fatal(err)
+	}
+	s.publish("p1", point.Volume{Namespace: "shop", Claim: "data", Consistency: point.Crash, Snapshot: snap})
+}
+
+func (s *site) keys(store vault.Store, prefix string) []string {
+	s.t.Helper()
+	var keys []string
+	err := store.List(s.t.Context(), prefix, func(o vault.ObjectInfo) error {
+		keys = append(keys, o.Key)
+		return nil
+	})
+	if err != nil || len(keys) == 0 {
+		s.t.Fatalf("%s: %q, %v", prefix, keys, err)
+	}
+	return keys
+}
+
+// digest is all that is under a prefix.
+func (s *site) digest(store vault.Store, prefix string) string {
+	s.t.Helper()
+	all := sha256.New()
+	for _, key := range s.keys(store, prefix) {
+		body, err := store.Get(s.t.Context(), key, 0, -1)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		data, err := io.ReadAll(body)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		fmt.Fprintf(all, "%s %x\n", key, data)
+	}
+	return fmt.Sprintf("%x", all.Sum(nil))
 }
 
 // TestRotInBothStaysTold: nothing is put anywhere, and the point is named.

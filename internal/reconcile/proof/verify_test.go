@@ -41,16 +41,18 @@ type site struct {
 	err     error          // of opening the vault
 	now     time.Time
 	volumes *repository // of its points; nil for points without volumes
+	real    bool        // its points have volumes in repositories of its vault
 }
 
 func (s *site) Reader(_ context.Context, name string) (*protection.Protector, error) {
 	if name != "main" {
 		return protection.New(protection.Options{Project: s.copied, Site: "east", Now: func() time.Time { return s.now }}), s.copyErr
 	}
-	return protection.New(protection.Options{
-		Project: s.project, Site: "east", Now: func() time.Time { return s.now },
-		OpenVolumes: func(context.Context, string, bool) (protection.Repository, error) { return s.volumes, nil },
-	}), s.err
+	opts := protection.Options{Project: s.project, Site: "east", Now: func() time.Time { return s.now }}
+	if !s.real {
+		opts.OpenVolumes = func(context.Context, string, bool) (protection.Repository, error) { return s.volumes, nil }
+	}
+	return protection.New(opts), s.err
 }
 
 func (s *site) Project(_ context.Context, name string) (*vault.Project, error) {
@@ -86,7 +88,7 @@ func newSite(t *testing.T, spec v1alpha1.VerifyPolicy, more ...client.Object) *s
 }
 
 // publish puts a point with one object into the vault; the ids' order is that in time.
-func (s *site) publish(id string) {
+func (s *site) publish(id string, volumes ...point.Volume) {
 	s.t.Helper()
 	w, err := s.project.NewWriter(s.t.Context(), "shop", id)
 	if err != nil {
@@ -103,7 +105,7 @@ func (s *site) publish(id string) {
 		s.t.Fatal(err)
 	}
 	at := noon.Add(n*time.Minute - time.Hour)
-	m := &point.Manifest{Site: "east", Epoch: 1, Trigger: "manual", Instant: at, CutBy: at, Consistency: point.Crash, Resources: []point.Resource{res}, Objects: 1}
+	m := &point.Manifest{Site: "east", Epoch: 1, Trigger: "manual", Instant: at, CutBy: at, Consistency: point.Crash, Resources: []point.Resource{res}, Objects: 1, Volumes: volumes}
 	if s.volumes != nil {
 		m.Volumes = []point.Volume{{Namespace: "shop", Claim: "data", Consistency: point.Crash, Snapshot: point.Snapshot{Repository: "east", ID: id}}}
 	}
@@ -112,23 +114,27 @@ func (s *site) publish(id string) {
 	}
 }
 
-// damage changes the last byte of a point's pack.
+// damage changes the last byte of each of a point's packs.
 func (s *site) damage(store vault.Store, id string) {
 	s.t.Helper()
-	prefix := "projects/default/objects/shop/" + id + "/"
-	err := store.List(s.t.Context(), prefix, func(o vault.ObjectInfo) error {
-		body, err := store.Get(s.t.Context(), o.Key, 0, -1)
-		if err != nil {
-			return err
-		}
-		data, err := io.ReadAll(body)
-		if err != nil {
-			return err
-		}
-		data[len(data)-1] ^= 1
-		return store.Put(s.t.Context(), o.Key, strings.NewReader(string(data)), int64(len(data)))
-	})
+	for _, key := range s.keys(store, "projects/default/objects/shop/"+id+"/") {
+		s.rot(store, key)
+	}
+}
+
+// rot changes the last byte of an object.
+func (s *site) rot(store vault.Store, key string) {
+	s.t.Helper()
+	body, err := store.Get(s.t.Context(), key, 0, -1)
 	if err != nil {
+		s.t.Fatal(err)
+	}
+	data, err := io.ReadAll(body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	data[len(data)-1] ^= 1
+	if err := store.Put(s.t.Context(), key, strings.NewReader(string(data)), int64(len(data))); err != nil {
 		s.t.Fatal(err)
 	}
 }
