@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -200,7 +201,7 @@ func (r *Verifier) verifyCopy(ctx context.Context, app *v1alpha1.Application, sp
 // openCopy opens a copy that is still one. One that is known not to answer is
 // not waited for.
 func (r *Verifier) openCopy(ctx context.Context, v *v1alpha1.Vault) (*vaults.Opened, *protection.Protector, error) {
-	if c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Status == "False" {
+	if c := meta.FindStatusCondition(v.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Status == metav1.ConditionFalse {
 		return nil, nil, fmt.Errorf("the vault is not ready: %s: %s", c.Reason, c.Message)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, openCopyFor, fmt.Errorf("no answer within %s", openCopyFor))
