@@ -54,6 +54,9 @@ type Task struct {
 	rank  int
 }
 
+// mostNamed is how many of the applications of a site a task names.
+const mostNamed = 8
+
 // Tasks are what a person has to look at, the most urgent first.
 func (s *Snapshot) Tasks(now time.Time) []Task {
 	var all []Task
@@ -100,7 +103,11 @@ func (s Site) tasks(now time.Time) []Task {
 	if !s.Silent(now) || len(s.Holds) == 0 {
 		return nil
 	}
-	what := fmt.Sprintf("no sign of life for %s; it holds %s", short(now.Sub(s.Seen)), strings.Join(s.Holds, ", "))
+	holds := strings.Join(s.Holds[:min(len(s.Holds), mostNamed)], ", ")
+	if more := len(s.Holds) - mostNamed; more > 0 {
+		holds += fmt.Sprintf(" and %d more", more)
+	}
+	what := fmt.Sprintf("no sign of life for %s; it holds %s", short(now.Sub(s.Seen)), holds)
 	return []Task{{
 		About: "site", Name: s.Name, What: what, rank: 2,
 		Do: "if the site is lost: davit failover PLAN at the site that takes over. If it runs, look at its agent: davit status",

@@ -48,6 +48,8 @@ func (v *visit) people(made api.Token) (err error) {
 	if d.Quota, err = v.quota(d.Now); err != nil {
 		return err
 	}
+	v.home = v.peoplePath() // what answers a form has another address
+	d.Members, d.Tokens = cut(v, "people", mostRows, d.Members), cut(v, "robots", mostRows, d.Tokens)
 	return v.show(http.StatusOK, "people", "People and robots", d)
 }
 
@@ -114,7 +116,7 @@ func usersPage(v *visit) error {
 	return v.show(http.StatusOK, "users", "Users", struct {
 		Users []store.User
 		Codes bool // of who looks
-	}{all, v.who.Session.User.Codes})
+	}{cut(v, "users", mostRows, all), v.who.Session.User.Codes})
 }
 
 func backupsPage(v *visit) error {

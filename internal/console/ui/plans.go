@@ -28,12 +28,37 @@ func (s seen) ahead() *ahead.View {
 	return s.Known.Snapshot.Ahead
 }
 
+// plansData is what is known beforehand, as far as it is like what is looked for.
+type plansData struct {
+	seen
+	Ahead *ahead.View
+	Query string
+	Plans []ahead.Plan
+	Rows  []ahead.Row
+}
+
+func (v *visit) plans() plansData {
+	d := plansData{seen: v.look(), Query: strings.TrimSpace(v.r.FormValue("q"))}
+	if d.Ahead = d.ahead(); d.Ahead == nil {
+		return d
+	}
+	for _, p := range d.Ahead.Plans {
+		if finds(d.Query, p.Name, p.From, p.To) {
+			d.Plans = append(d.Plans, p)
+		}
+	}
+	for _, r := range d.Ahead.Rows {
+		if finds(d.Query, r.Application, r.Site, r.Level) {
+			d.Rows = append(d.Rows, r)
+		}
+	}
+	return d
+}
+
 func plansPage(v *visit) error {
-	d := v.look()
-	return v.show(http.StatusOK, "plans", "Plans", struct {
-		seen
-		Ahead *ahead.View
-	}{d, d.ahead()})
+	d := v.plans()
+	d.Plans = cut(v, "plans", mostRows, d.Plans)
+	return v.show(http.StatusOK, "plans", "Plans", d)
 }
 
 // loss is what a failover would lose of an application.
@@ -153,15 +178,13 @@ func (d planData) Tone() string {
 }
 
 func readinessPage(v *visit) error {
-	d := v.look()
-	return v.show(http.StatusOK, "readiness", "Readiness", struct {
-		seen
-		Ahead *ahead.View
-	}{d, d.ahead()})
+	d := v.plans()
+	d.Rows = cut(v, "rows", mostCards, d.Rows)
+	return v.show(http.StatusOK, "readiness", "Readiness", d)
 }
 
 // eventPages is how many events a page has.
-const eventPages = 200
+const eventPages = 100
 
 type eventItem struct {
 	Number int64

@@ -18,6 +18,10 @@ func sitePage(v *visit) error {
 		Agent *fleet.Agent
 		Plans []string
 		Tasks []fleet.Task
+		// Holds are the applications that it may write, and Objects what its agent says is
+		// there, as far as the page lists them.
+		Holds   []string
+		Objects []fleet.Heard
 	}{seen: v.look(), Site: fleet.Site{Name: v.r.PathValue("name")}}
 	name, found := d.Site.Name, false
 	for i := range d.Known.Agents {
@@ -44,6 +48,10 @@ func sitePage(v *visit) error {
 	}
 	if !found {
 		return store.ErrNotFound
+	}
+	d.Holds = cut(v, "holds", mostRows, d.Site.Holds)
+	if d.Agent != nil {
+		d.Objects = cut(v, "objects", mostRows, d.Agent.Objects)
 	}
 	return v.show(http.StatusOK, "site", "Site "+name, d)
 }
@@ -78,5 +86,6 @@ func vaultsPage(v *visit) error {
 			d.Newest = max(d.Newest, o.Vault.KeyVersion)
 		}
 	}
+	d.Rows = cut(v, "rows", mostRows, d.Rows)
 	return v.show(http.StatusOK, "vaults", "Vaults", d)
 }

@@ -84,8 +84,9 @@ type page struct {
 	Project       string
 	May           map[string]bool
 	Refresh       bool
-	Live          string        // where the page hears that there is something new
-	Beat          time.Duration // how often it hears there that the console lives
+	Live          string          // where the page hears that there is something new
+	Beat          time.Duration   // how often it hears there that the console lives
+	Spans         map[string]span // which parts of long lists it shows
 	Done, Problem string
 	Data          any
 }
@@ -98,6 +99,7 @@ type visit struct {
 	who     entry.Who
 	project *store.Project
 	page    page
+	home    string // where links to parts of lists lead; empty: where this page is
 }
 
 func (v *visit) ctx() context.Context { return v.r.Context() }

@@ -27,10 +27,12 @@ type seen struct {
 	Known fleet.Known
 	Now   time.Time
 	Live  bool
+	Turn  string // where it is the other way round with refreshing
 }
 
 func (v *visit) look() seen {
 	s := seen{Known: v.Fleet(v.project), Now: v.Door.Now(), Live: v.r.FormValue("live") == "1"}
+	s.Turn = v.again("live", map[bool]string{true: "0", false: "1"}[s.Live])
 	v.page.Refresh = s.Live
 	v.page.Live = "/p/" + v.project.Name + "/live"
 	return s
@@ -56,9 +58,6 @@ type projectRun struct {
 	fleet.Run
 	Project string
 }
-
-// mostTasks is how many tasks the first page shows.
-const mostTasks = 12
 
 type startData struct {
 	Items         []projectItem
@@ -106,6 +105,7 @@ func projectsPage(v *visit) error {
 	if d.More = max(0, len(d.Tasks)-mostTasks); d.More > 0 {
 		d.Tasks = d.Tasks[:mostTasks]
 	}
+	d.Items, d.Running = cut(v, "projects", mostRows, d.Items), cut(v, "running", mostRows, d.Running)
 	return v.show(http.StatusOK, "projects", "Projects", d)
 }
 
@@ -135,7 +135,18 @@ type fleetData struct {
 	Sort          string
 	Down          bool
 	Map           template.HTML
+	Sites         []fleet.Site
+	Agents        []fleet.Agent
 }
+
+// mostHeld is how many applications are named of those that a site holds.
+const mostHeld = 8
+
+// Held are the first of those, and Unnamed how many others there are.
+func (d fleetData) Held(s fleet.Site) []string { return s.Holds[:min(len(s.Holds), mostHeld)] }
+
+// Unnamed is how many of those that a site holds Held leaves out.
+func (d fleetData) Unnamed(s fleet.Site) int { return max(0, len(s.Holds)-mostHeld) }
 
 // Column is a column of the table of applications, and what sorts by it.
 type Column struct{ Key, Name string }
@@ -198,24 +209,36 @@ func fleetPage(v *visit) error {
 			}
 		}
 		for _, a := range s.Worst(d.Now) {
-			if strings.Contains(strings.ToLower(a.Name+" "+a.Site), strings.ToLower(d.Query)) && (d.State == "" || d.State == string(a.State(d.Now))) {
+			if finds(d.Query, a.Name, a.Site) && (d.State == "" || d.State == string(a.State(d.Now))) {
 				d.Applications = append(d.Applications, a)
 			}
 		}
 		d.sort()
+		d.Sites = cut(v, "sites", mostCards, s.Sites)
 	}
+	d.Tasks, d.Running = cut(v, "tasks", mostTasks, d.Tasks), cut(v, "running", mostRows, d.Running)
+	d.Applications, d.Agents = cut(v, "applications", mostRows, d.Applications), cut(v, "agents", mostRows, d.Known.Agents)
 	return v.show(http.StatusOK, "fleet", v.project.Name, d)
 }
 
 // sort sorts the applications, which come the worst first.
 func (d *fleetData) sort() {
+	drills, ranks := map[string]time.Time{}, map[string]string{} // looked up once each
+	for _, a := range d.Applications {
+		switch d.Sort {
+		case "drill":
+			drills[a.Name] = d.LastDrill(a.Name).At
+		case "level":
+			ranks[a.Name] = d.rank(a)
+		}
+	}
 	by, known := map[string]func(a, b fleet.Application) int{
 		"name":     func(a, b fleet.Application) int { return strings.Compare(a.Name, b.Name) },
 		"state":    func(a, b fleet.Application) int { return 0 },
 		"lost":     func(a, b fleet.Application) int { return cmp.Compare(d.lost(a), d.lost(b)) },
 		"verified": func(a, b fleet.Application) int { return b.Proven().Compare(a.Proven()) },
-		"level":    func(a, b fleet.Application) int { return strings.Compare(d.rank(a), d.rank(b)) },
-		"drill":    func(a, b fleet.Application) int { return d.LastDrill(a.Name).At.Compare(d.LastDrill(b.Name).At) },
+		"level":    func(a, b fleet.Application) int { return strings.Compare(ranks[a.Name], ranks[b.Name]) },
+		"drill":    func(a, b fleet.Application) int { return drills[a.Name].Compare(drills[b.Name]) },
 		"site":     func(a, b fleet.Application) int { return strings.Compare(a.Site, b.Site) },
 	}[d.Sort]
 	if !known {
@@ -278,6 +301,7 @@ func applicationPage(v *visit) error {
 		seen
 		App    fleet.Application
 		State  fleet.State
+		Points []fleet.Point // those of App that the page lists
 		Newest *fleet.Point
 		Tasks  []fleet.Task
 		Line   template.HTML
@@ -295,6 +319,7 @@ func applicationPage(v *visit) error {
 		return store.ErrNotFound
 	}
 	d.App, d.State, d.Line = *a, a.State(d.Now), pointLine(a.Points, d.Now)
+	d.Points = cut(v, "points", mostRows, a.Points)
 	if p, ok := a.Newest(); ok {
 		d.Newest = &p
 	}
@@ -318,7 +343,35 @@ func applicationPage(v *visit) error {
 	return v.show(http.StatusOK, "application", name, d)
 }
 
-func runsPage(v *visit) error { return v.show(http.StatusOK, "runs", "Runs", v.look()) }
+type runsData struct {
+	seen
+	Runs         []fleet.Run
+	Any          bool // there are some, though none may be like what is looked for
+	Query, State string
+	States       []string
+}
+
+// underWay asks for runs that are not over.
+const underWay = "under way"
+
+func runsPage(v *visit) error {
+	d := runsData{seen: v.look(), Query: strings.TrimSpace(v.r.FormValue("q")), State: v.r.FormValue("state")}
+	if s := d.Known.Snapshot; s != nil {
+		d.Any = len(s.Runs) > 0
+		for _, r := range s.Runs {
+			state := cmp.Or(string(r.State), "Unknown")
+			d.States = append(d.States, state)
+			like := d.State == "" || d.State == state || d.State == underWay && !r.Over
+			if like && finds(d.Query, r.Run, r.Plan, string(r.Verb), r.From, r.To, r.By, r.Why, r.Fault) {
+				d.Runs = append(d.Runs, r)
+			}
+		}
+	}
+	slices.Sort(d.States)
+	d.States = append([]string{underWay}, slices.Compact(d.States)...)
+	d.Runs = cut(v, "runs", mostRows, d.Runs)
+	return v.show(http.StatusOK, "runs", "Runs", d)
+}
 
 func runPage(v *visit) error { return v.run(http.StatusOK) }
 
@@ -402,23 +455,61 @@ func documentsPage(v *visit) error {
 		return err
 	}
 	known := v.Fleet(v.project)
-	items := make([]documentItem, 0, len(all))
-	for _, d := range all {
-		items = append(items, documentItem{Document: d, Git: known.Git(d.Kind, d.Namespace, d.Name)})
+	d := documentsData{Any: len(all) > 0, Query: strings.TrimSpace(v.r.FormValue("q")), at: v.r.FormValue("show"), v: v}
+	items, place := make([]documentItem, 0, len(all)), make(map[store.Key]int, len(all))
+	for _, one := range all {
+		place[one.Key] = len(items)
+		items = append(items, documentItem{Document: one})
 	}
-	var going []placement.Standing
 	for _, s := range stand {
-		i := slices.IndexFunc(items, func(d documentItem) bool { return d.Key == s.Key() })
-		if s.Gone || i < 0 {
-			going = append(going, s)
+		i, found := place[s.Key()]
+		if s.Gone || !found {
+			d.Going = append(d.Going, s)
 			continue
 		}
 		items[i].Sites = append(items[i].Sites, s)
 	}
-	return v.show(http.StatusOK, "documents", "Documents", struct {
-		Items []documentItem
-		Going []placement.Standing
-	}{items, going})
+	slices.SortStableFunc(items, func(a, b documentItem) int { return cmp.Compare(a.rank(), b.rank()) })
+	for _, one := range items {
+		if finds(d.Query, one.Kind, one.Namespace, one.Name, one.By) {
+			d.Items = append(d.Items, one)
+		}
+	}
+	d.Items, d.Going = cut(v, "documents", mostRows, d.Items), cut(v, "going", mostRows, d.Going)
+	for i, one := range d.Items {
+		d.Items[i].Git = known.Git(one.Kind, one.Namespace, one.Name)
+	}
+	return v.show(http.StatusOK, "documents", "Documents", d)
+}
+
+type documentsData struct {
+	Items []documentItem
+	Going []placement.Standing
+	Any   bool // there are some, though none may be like what is looked for
+	Query string
+	at    string // the one that is shown whole
+	v     *visit
+}
+
+func (d documentItem) id() string { return d.Kind + "/" + d.Namespace + "/" + d.Name }
+
+// rank has documents come first that a site does not take.
+func (d documentItem) rank() int {
+	if slices.ContainsFunc(d.Sites, func(s placement.Standing) bool { return placed(s.State) == "bad" }) {
+		return 0
+	}
+	return 1
+}
+
+// Whole tells whether a document is shown with its text, which may be long: one is.
+func (d documentsData) Whole(one documentItem) bool { return d.at == one.id() }
+
+// Show is the address of this page with a document's text, or, where that is so, without.
+func (d documentsData) Show(one documentItem) string {
+	if d.Whole(one) {
+		return d.v.again("show", "")
+	}
+	return d.v.again("show", one.id())
 }
 
 // auditPages is how many records a page of the audit log has.
