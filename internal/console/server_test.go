@@ -690,6 +690,9 @@ func TestForms(t *testing.T) {
 	form := regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(page)[1]
 	give := url.Values{"form": {form}, "name": {"bob"}, "role": {"viewer"}}
 	bare := url.Values{"name": {"bob"}, "role": {"viewer"}}
+	if again := w.shown(anna, "/p/acme/people", `name="form"`); strings.Contains(again, form) {
+		t.Error("the secret of forms is the same text in two answers")
+	}
 	for name, c := range map[string]struct {
 		client *http.Client
 		form   url.Values
@@ -753,8 +756,46 @@ func TestHeaders(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
+	// Pages and what they are made of are compressed, what is shown once is not, and what
+	// the browser has already is not sent again.
+	anna := w.browse("anna")
+	w.shown(anna, "/p/acme", "wiki")
+	asked := func(r *http.Request, tag string) *http.Response {
+		t.Helper()
+		r.Header.Set("Accept-Encoding", "gzip")
+		if tag != "" {
+			r.Header.Set("If-None-Match", tag)
+		}
+		answer, err := anna.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { answer.Body.Close() })
+		return answer
+	}
+	style := asked(w.get("/assets/style.css"), "")
+	for name, c := range map[string]struct {
+		answer *http.Response
+		code   int
+		want   string
+	}{
+		"page": {asked(w.get("/p/acme"), ""), 200, "gzip"}, "style": {style, 200, "gzip"}, "style again": {asked(w.get("/assets/style.css"), style.Header.Get("ETag")), 304, ""},
+		"another tag": {asked(w.get("/assets/style.css"), `W/"00"`), 200, "gzip"}, "stream": {asked(w.get("/p/acme/live"), ""), 200, ""},
+		"answer to a form": {asked(w.post("/p/acme/members", url.Values{}, w.url), ""), 403, ""}, "no such asset": {asked(w.get("/assets/none.css"), ""), 404, ""},
+	} {
+		if got := c.answer.Header.Get("Content-Encoding"); c.answer.StatusCode != c.code || got != c.want {
+			t.Errorf("%s: %d, compressed by %q", name, c.answer.StatusCode, got)
+		}
+	}
+	form := regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(w.shown(anna, "/account", "Set up one-time codes"))[1]
+	if code, text := w.do(anna, w.post("/account/want", url.Values{"form": {form}, "password": {password}}, w.url)); code != http.StatusSeeOther {
+		t.Fatalf("%d %s", code, text)
+	}
+	if got := asked(w.get("/account"), "").Header.Get("Content-Encoding"); got != "" {
+		t.Errorf("a page with the secret of codes is compressed by %q", got)
+	}
 	const script = `<script src="/assets/live.js" defer></script>` // the only one there is
-	page := w.shown(w.browse("anna"), "/p/acme", script)
+	page := w.shown(anna, "/p/acme", script)
 	if page = strings.Replace(page, script, "", 1); strings.Contains(page, "<script") || strings.Contains(page, " on") && regexp.MustCompile(` on[a-z]+=`).MatchString(page) || strings.Contains(page, "style=") || strings.Contains(page, "//cdn") {
 		t.Error("a page has scripts, styles of its own or things from elsewhere")
 	}

@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/reply"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/steer"
@@ -207,8 +208,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, code int, v any)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	if _, err := w.Write(append(data, '\n')); err != nil {
+	if err := reply.Write(w, r, code, append(data, '\n')); err != nil {
 		s.Log.Debug("an answer was not taken", "err", err)
 	}
 }

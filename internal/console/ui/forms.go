@@ -169,6 +169,7 @@ func accountPage(v *visit) error {
 	if err != nil {
 		return err
 	}
+	v.page.Secret = wanted != ""
 	return v.show(http.StatusOK, "account", u.Name, struct {
 		Codes  bool
 		Wanted string

@@ -21,7 +21,7 @@ func (s *Server) beginSSO(w http.ResponseWriter, r *http.Request) {
 		to, state, err = s.SSO.Begin(r.Context(), next)
 	}
 	if err != nil {
-		s.failSSO(w, next, err)
+		s.failSSO(w, r, next, err)
 		return
 	}
 	s.setState(w, state, 600)
@@ -45,7 +45,7 @@ func (s *Server) endSSO(w http.ResponseWriter, r *http.Request) {
 		token, err = s.Door.LoginVouched(r.Context(), r, id, entry.Browser)
 	}
 	if err != nil {
-		s.failSSO(w, next, err)
+		s.failSSO(w, r, next, err)
 		return
 	}
 	http.SetCookie(w, &http.Cookie{Name: cookie, Value: token, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(id.Life.Seconds())})
@@ -53,7 +53,7 @@ func (s *Server) endSSO(w http.ResponseWriter, r *http.Request) {
 }
 
 // failSSO says on the login page why a login by the provider did not come to be.
-func (s *Server) failSSO(w http.ResponseWriter, next string, err error) {
+func (s *Server) failSSO(w http.ResponseWriter, r *http.Request, next string, err error) {
 	code, says := http.StatusInternalServerError, "The console could not do it: its log says why."
 	for _, known := range []struct {
 		is   error
@@ -73,5 +73,5 @@ func (s *Server) failSSO(w http.ResponseWriter, next string, err error) {
 		code, says = http.StatusServiceUnavailable, sso.ErrSilent.Error()
 	}
 	s.Log.Warn("a login by the provider did not come to be", "err", err)
-	s.showLogin(w, code, loginData{Next: local(next)}, says)
+	s.showLogin(w, r, code, loginData{Next: local(next)}, says)
 }

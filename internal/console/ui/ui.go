@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
+	"davit.dev/davit/internal/console/reply"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/steer"
@@ -32,9 +33,6 @@ import (
 
 //go:embed templates/*.html
 var templates embed.FS
-
-//go:embed assets/*
-var assets embed.FS
 
 var pages = template.Must(template.New("").Funcs(functions).ParseFS(templates, "templates/*.html"))
 
@@ -80,7 +78,8 @@ type page struct {
 	Title, Page   string
 	User          string
 	Administrator bool
-	Form          string // the session's secret for forms
+	Form          string // the session's secret for forms, masked
+	Secret        bool   // it shows a secret that is not masked
 	Project       string
 	May           map[string]bool
 	Refresh       bool
@@ -110,7 +109,7 @@ var errForm = errors.New("the form is too old, or did not come from this console
 // Handler returns the pages.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /assets/{name}", asset)
+	mux.HandleFunc("GET /assets/{name}", s.asset)
 	mux.HandleFunc("GET /login", s.loginPage)
 	mux.HandleFunc("POST /login", s.login)
 	if s.SSO != nil {
@@ -236,8 +235,11 @@ func (v *visit) enter(need account.Permission) (err error) {
 		return err
 	}
 	u := v.who.Session.User
-	v.page = page{User: u.Name, Administrator: u.Administrator, Form: v.who.Session.Form, May: map[string]bool{}, Beat: v.Beat}
-	if v.r.Method == http.MethodPost && !account.SameHash([]byte(v.r.PostFormValue("form")), []byte(v.page.Form)) {
+	v.page = page{User: u.Name, Administrator: u.Administrator, May: map[string]bool{}, Beat: v.Beat}
+	if v.page.Form, err = masked(v.who.Session.Form); err != nil {
+		return err
+	}
+	if v.r.Method == http.MethodPost && !account.SameHash([]byte(unmasked(v.r.PostFormValue("form"))), []byte(v.who.Session.Form)) {
 		return errForm
 	}
 	name := v.r.PathValue("project")
@@ -262,17 +264,20 @@ func (v *visit) show(code int, name, title string, data any) error {
 	if p.Title == "" {
 		p.Title = title
 	}
-	return v.render(v.w, code, name, p)
+	return v.render(v.w, v.r, code, name, p)
 }
 
-func (s *Server) render(w http.ResponseWriter, code int, name string, p page) error {
+func (s *Server) render(w http.ResponseWriter, r *http.Request, code int, name string, p page) error {
 	var out bytes.Buffer
 	if err := pages.ExecuteTemplate(&out, name, p); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(code)
-	if _, err := w.Write(out.Bytes()); err != nil {
+	send := func() error { return reply.Write(w, r, code, out.Bytes()) }
+	if p.Secret {
+		send = func() error { return reply.Plain(w, code, out.Bytes()) }
+	}
+	if err := send(); err != nil {
 		s.Log.Debug("a page was not taken", "err", err)
 	}
 	return nil
@@ -325,24 +330,18 @@ func (v *visit) then(path string) error {
 	return nil
 }
 
-// asset answers what pages are made of besides themselves.
-func asset(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-cache")
-	http.ServeFileFS(w, r, assets, "assets/"+r.PathValue("name"))
-}
-
 type loginData struct {
 	Name, Next string
 	SSO        bool
 }
 
 func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) {
-	s.showLogin(w, http.StatusOK, loginData{Next: local(r.FormValue("next"))}, "")
+	s.showLogin(w, r, http.StatusOK, loginData{Next: local(r.FormValue("next"))}, "")
 }
 
-func (s *Server) showLogin(w http.ResponseWriter, code int, data loginData, problem string) {
+func (s *Server) showLogin(w http.ResponseWriter, r *http.Request, code int, data loginData, problem string) {
 	data.SSO = s.SSO != nil
-	if err := s.render(w, code, "login", page{Title: "Log in", Problem: problem, Data: data}); err != nil {
+	if err := s.render(w, r, code, "login", page{Title: "Log in", Problem: problem, Data: data}); err != nil {
 		s.Log.Error("page failed", "err", err)
 		http.Error(w, "the page cannot be shown", http.StatusInternalServerError)
 	}
@@ -362,12 +361,12 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	token, err := s.Door.Login(r.Context(), r, data.Name, r.PostFormValue("password"), r.PostFormValue("code"), entry.Browser)
 	switch {
 	case errors.Is(err, entry.ErrWrong):
-		s.showLogin(w, http.StatusUnauthorized, data, "Name, password or one-time code is wrong.")
+		s.showLogin(w, r, http.StatusUnauthorized, data, "Name, password or one-time code is wrong.")
 	case errors.Is(err, entry.ErrTooMany):
-		s.showLogin(w, http.StatusTooManyRequests, data, "Too many tries: wait a minute.")
+		s.showLogin(w, r, http.StatusTooManyRequests, data, "Too many tries: wait a minute.")
 	case err != nil:
 		s.Log.Error("login failed", "err", err)
-		s.showLogin(w, http.StatusInternalServerError, data, "The console could not do it: its log says why.")
+		s.showLogin(w, r, http.StatusInternalServerError, data, "The console could not do it: its log says why.")
 	default:
 		http.SetCookie(w, &http.Cookie{Name: cookie, Value: token, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(store.SessionLife / time.Second)})
 		http.Redirect(w, r, data.Next, http.StatusSeeOther)
