@@ -32,8 +32,8 @@ func TestCrowdPages(t *testing.T) {
 	}
 	anna := w.browse("anna")
 	token := w.login("anna")
-	for n := range 70 {
-		name := fmt.Sprintf("hourly-%02d", n)
+	for n := range 110 {
+		name := fmt.Sprintf("hourly-%03d", n)
 		body := strings.Replace(policyJSON, `"hourly"`, `"`+name+`"`, 1)
 		if code, text := w.call(token, "PUT", "/projects/acme/documents/protectionpolicies/"+name, body); code != http.StatusOK {
 			t.Fatalf("%d %s", code, text)
@@ -47,7 +47,7 @@ func TestCrowdPages(t *testing.T) {
 	}
 	for _, path := range []string{
 		"/", "/p/acme", "/p/acme?sort=-level", "/p/acme?sort=drill", "/p/acme?tasks=3&sites=2&running=2&applications=9", "/p/acme/runs", "/p/acme/applications/" + many, "/p/acme/plans", "/p/acme/readiness",
-		"/p/acme/documents", "/p/acme/documents?show=ProtectionPolicy/davit-system/hourly-03", "/p/acme/sites/site-003", "/p/acme/vaults", "/p/acme/events", "/p/acme/audit", "/p/acme/people", "/users", "/audit",
+		"/p/acme/documents", "/p/acme/documents?show=ProtectionPolicy/davit-system/hourly-003", "/p/acme/sites/site-003", "/p/acme/vaults", "/p/acme/events", "/p/acme/audit", "/p/acme/people", "/users", "/audit",
 	} {
 		code, page := w.do(anna, w.get(path))
 		if code != http.StatusOK || len(page) > heaviest {
@@ -64,8 +64,8 @@ func TestCrowdPages(t *testing.T) {
 		"/p/acme/runs":                      {`<td data-label="Run"><a href="[^"]*/runs/([^"]+)"`, 182},
 		"/p/acme/runs?state=under+way":      {`<td data-label="Run"><a href="[^"]*/runs/([^"]+)"`, 61},
 		"/p/acme/applications/" + many:      {`<td data-label="Instant"><code>([^<]+)<`, 301},
-		"/p/acme/documents":                 {`<td data-label="Name"><a href="[^"]*">([^<]+)<`, 70},
-		"/p/acme/documents?q=hourly-1":      {`<td data-label="Name"><a href="[^"]*">([^<]+)<`, 10},
+		"/p/acme/documents":                 {`<td data-label="Name"><a href="[^"]*">([^<]+)<`, 110},
+		"/p/acme/documents?q=hourly-01":     {`<td data-label="Name"><a href="[^"]*">([^<]+)<`, 10},
 		"/p/acme/sites/site-003?objects=99": {`/applications/(app-[0-9]+)"`, 25},
 	} {
 		seen := map[string]bool{}
@@ -89,6 +89,12 @@ func TestCrowdPages(t *testing.T) {
 		if len(seen) != c.want {
 			t.Errorf("%s: its parts list %d, want %d", path, len(seen), c.want)
 		}
+	}
+	applied := w.shown(anna, "/p/acme/audit?by=anna&action=document.*&since=2026-01-01", "document.apply")
+	if older := regexp.MustCompile(`<a href="([^"]*)">Older records`).FindStringSubmatch(applied); older == nil || strings.Contains(applied, "member.set") {
+		t.Errorf("records of documents alone, and a link to more: %.3000s", applied)
+	} else if page := w.shown(anna, "/p/acme/audit"+html.UnescapeString(older[1]), "document.apply"); strings.Count(page, "document.apply</td>") != 10 || strings.Contains(page, "Older records") {
+		t.Errorf("the older records are %d", strings.Count(page, "document.apply</td>"))
 	}
 	// A part that is not there any more is the last; nothing else is taken for a number.
 	for at, says := range map[string]string{"99999": "1001 to 1002 of 1002", "-3": "1 to 50 of 1002", "x": "1 to 50 of 1002"} {

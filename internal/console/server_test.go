@@ -662,13 +662,20 @@ func TestPages(t *testing.T) {
 		"/p/acme/events":            "There is none",
 		"/p/acme?sort=-lost":        `aria-sort="descending"`,
 		"/p/acme/audit":             "member.set",
-		"/p/acme/people":            "vera",
-		"/users":                    "bob",
-		"/audit":                    "user.create",
-		"/account":                  "One-time codes",
-		"/assets/style.css":         "--ground",
+
+		"/p/acme/audit?action=member.%2A&until=2126-01-01+04:00":  "member.set",
+		"/p/acme/audit?by=nobody&refused=true":                    "No record is like that.",
+		"/p/acme/audit?until=2020-01-01T00:00:00Z&object=%3Cb%3E": `value="&lt;b&gt;"`,
+		"/p/acme/people":    "vera",
+		"/users":            "bob",
+		"/audit":            "user.create",
+		"/account":          "One-time codes",
+		"/assets/style.css": "--ground",
 	} {
 		w.shown(anna, path, want)
+	}
+	if code, page := w.do(anna, w.get("/p/acme/audit?since=yesterday")); code != http.StatusUnprocessableEntity || !strings.Contains(page, "is not a time such as") || !strings.Contains(page, `value="yesterday"`) || strings.Contains(page, "member.set") {
+		t.Errorf("%d %s", code, page)
 	}
 	w.vaults["mem:acme"].Set(fault.Faults{Refuse: 1})
 	w.shown(anna, "/p/acme", "The vault is silent.")

@@ -45,11 +45,8 @@ func consoleAudit(c *call) (any, error) {
 	return c.audit(c.Door.Console)
 }
 
-// Bounds of one answer: how many records it has, and how many are read for it.
-const (
-	auditPage  = 1000
-	auditReads = 50 * auditPage
-)
+// auditPage is how many records one answer has at the most.
+const auditPage = 1000
 
 // ask is what is wanted of an audit log.
 type ask struct {
@@ -64,42 +61,20 @@ func (c *call) audit(of store.Audited) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	read, page := of.Audit, auditPage
+	read := of.Audit
 	if q.forward {
 		read = of.AuditAfter
 	}
-	if q.Filter == (audit.Filter{}) {
-		page = q.limit
+	part, err := q.Select(c.ctx(), read, q.at, q.limit)
+	if err != nil {
+		return nil, err
 	}
-	out := Audit{Items: []audit.Record{}}
-	for n := 0; n < auditReads; n += page {
-		records, err := read(c.ctx(), q.at, page)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range records {
-			q.at = r.Sequence
-			if q.Match(r) {
-				out.Items = append(out.Items, r)
-			}
-			if len(out.Items) == q.limit {
-				return q.end(out, false), nil
-			}
-		}
-		if len(records) < page {
-			return q.end(out, true), nil
-		}
+	out := Audit{Items: append([]audit.Record{}, part.Records...)}
+	// A log grows at its end alone: who reads forward can always go on.
+	if q.forward || !part.End && part.At > 1 {
+		out.Next = part.At
 	}
-	return q.end(out, false), nil
-}
-
-// end says where to go on. A log grows at its end alone: who reads forward can
-// always go on.
-func (q ask) end(out Audit, all bool) Audit {
-	if q.forward || !all && q.at > 1 {
-		out.Next = q.at
-	}
-	return out
+	return out, nil
 }
 
 func (c *call) ask() (q ask, err error) {

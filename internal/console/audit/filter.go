@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"strings"
 	"time"
 )
@@ -36,4 +37,48 @@ func fits(pattern, text string) bool {
 		return strings.HasPrefix(text, beginning)
 	}
 	return pattern == "" || pattern == text
+}
+
+// Bounds of one answer: how many records are read at once, and in all.
+const (
+	stride = 1000
+	reads  = 50 * stride
+)
+
+// Part is what was found in a part of a log.
+type Part struct {
+	Records []Record
+	// At is the sequence number of the last record that was looked at, and End says that
+	// there is none behind it.
+	At  int64
+	End bool
+}
+
+// Select finds so many records at the most that are wanted, from a place in a log on. It
+// looks at a bounded number of records, for a filter may want none.
+func (f Filter) Select(ctx context.Context, read func(ctx context.Context, at int64, limit int) ([]Record, error), at int64, limit int) (Part, error) {
+	part, page := Part{At: at}, stride
+	if f == (Filter{}) {
+		page = limit
+	}
+	for n := 0; n < reads; n += page {
+		records, err := read(ctx, part.At, page)
+		if err != nil {
+			return Part{}, err
+		}
+		for _, r := range records {
+			part.At = r.Sequence
+			if f.Match(r) {
+				part.Records = append(part.Records, r)
+			}
+			if len(part.Records) == limit {
+				return part, nil
+			}
+		}
+		if len(records) < page {
+			part.End = true
+			return part, nil
+		}
+	}
+	return part, nil
 }

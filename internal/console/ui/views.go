@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -510,41 +509,6 @@ func (d documentsData) Show(one documentItem) string {
 		return d.v.again("show", "")
 	}
 	return d.v.again("show", one.id())
-}
-
-// auditPages is how many records a page of the audit log has.
-const auditPages = 100
-
-func auditPage(v *visit) error { return v.audit(v.project) }
-
-func consoleAuditPage(v *visit) error {
-	if err := v.administers(); err != nil {
-		return err
-	}
-	return v.audit(v.Door.Console)
-}
-
-func (v *visit) audit(of store.Audited) error {
-	before, err := strconv.ParseInt(v.r.FormValue("before"), 10, 64)
-	if err != nil {
-		before = 0
-	}
-	items, err := of.Audit(v.ctx(), before, auditPages)
-	if err != nil {
-		return err
-	}
-	tail, broken := of.VerifyAudit(v.ctx())
-	d := struct {
-		Items  any
-		Length int64
-		Hash   string
-		Broken error
-		Before int64
-	}{Items: items, Length: tail.Sequence, Hash: tail.Hash, Broken: broken}
-	if len(items) == auditPages {
-		d.Before = items[len(items)-1].Sequence
-	}
-	return v.show(http.StatusOK, "audit", "Audit log", d)
 }
 
 // sortedScopes are the scopes that a robot may be given.
