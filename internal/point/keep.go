@@ -71,6 +71,9 @@ type Decision struct {
 	Point  Point
 	Keep   bool
 	Reason string
+	// Until is, of a point that its age keeps, when that ends: another rule may keep it
+	// for longer. Zero: it has another reason.
+	Until time.Time
 }
 
 // Keep decides on every point, newest first. Whatever the rules, it keeps
@@ -86,8 +89,11 @@ func Keep(points []Point, rules Retention, now time.Time) []Decision {
 	calendar := rules.calendar(sorted)
 	for i, p := range sorted {
 		k.calendar = calendar[i]
-		keep, reason := k.decide(p)
-		decisions = append(decisions, Decision{Point: p, Keep: keep, Reason: reason})
+		d := Decision{Point: p}
+		if d.Keep, d.Reason = k.decide(p); d.Keep && d.Reason == k.young() {
+			d.Until = p.Instant.Add(rules.MaxAge)
+		}
+		decisions = append(decisions, d)
 		if p.Good() {
 			k.newer++
 		}
@@ -104,6 +110,9 @@ type keeper struct {
 	newer                int    // good points newer than the one at hand
 	calendar             string // why a calendar rule keeps the one at hand
 }
+
+// young is the reason of a point that its age keeps.
+func (k *keeper) young() string { return "younger than " + k.rules.MaxAge.String() }
 
 func (k *keeper) decide(p Point) (keep bool, reason string) {
 	age := k.now.Sub(p.Instant)
@@ -123,7 +132,7 @@ func (k *keeper) decide(p Point) (keep bool, reason string) {
 	case k.newer < k.rules.KeepLast:
 		return true, fmt.Sprintf("among the last %d", k.rules.KeepLast)
 	case k.rules.MaxAge > 0 && age < k.rules.MaxAge:
-		return true, "younger than " + k.rules.MaxAge.String()
+		return true, k.young()
 	case k.calendar != "":
 		return true, k.calendar
 	}

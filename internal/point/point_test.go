@@ -68,6 +68,9 @@ func TestKeep(t *testing.T) {
 			if !p.Deleting && must && !d.Keep {
 				t.Errorf("%+v expired: %s", p, d.Reason)
 			}
+			if d.Until.IsZero() == strings.HasPrefix(d.Reason, "younger than ") || !d.Until.IsZero() && (d.Until.Sub(p.Instant) != rules.MaxAge || !d.Until.After(epoch)) {
+				t.Errorf("%+v kept until %s: %s", p, d.Until, d.Reason)
+			}
 			if p.Good() && !must && d.Keep {
 				t.Errorf("%+v kept: %s", p, d.Reason)
 			}

@@ -118,6 +118,9 @@ func (m *memo) judge(now time.Time) {
 	for _, d := range point.Keep(point.Quarantine(summaries, m.History), rules, now) {
 		p := byID[d.Point.ID].shown(d.Point)
 		p.Kept, p.Because = d.Keep, d.Reason
+		if !d.Until.IsZero() {
+			p.Until = d.Until.UTC()
+		}
 		all = append(all, p)
 	}
 	if m.all == nil || !slices.Equal(all, m.all) {

@@ -101,6 +101,8 @@ type Point struct {
 	// Kept says that retention keeps it, or does not, and Because by which rule.
 	Kept    bool   `json:"kept"`
 	Because string `json:"because,omitempty"`
+	// Until is when that rule keeps it no more, where that is known: another may for longer.
+	Until time.Time `json:"keptUntil,omitzero"`
 }
 
 // Run is a run by its journal.

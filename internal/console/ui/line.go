@@ -3,6 +3,7 @@ package ui
 import (
 	"fmt"
 	"html/template"
+	"math"
 	"strings"
 	"time"
 
@@ -32,6 +33,67 @@ func scale(at, from, to time.Time) float64 {
 	return margin + (width-2*margin)*min(1, max(0, at.Sub(from).Seconds()/span))
 }
 
+// mostDots is how many dots the time line has room for.
+const mostDots = 240
+
+// dot is a recovery point on the time line, or several that there is no room between.
+type dot struct {
+	class          string
+	x, radius      float64
+	y, count       int
+	verified, goes bool
+	bytes          int64
+	says           string
+}
+
+// dots are the points as they are drawn: what promises the same and is too near to be
+// told apart is one. It says of all what the strongest of them says, that it is verified
+// say, and that it goes only if all do.
+func dots(points []fleet.Point, from, now time.Time) (all []*dot) {
+	type place struct{ x, y int }
+	for wide := 1.0; ; wide *= 2 {
+		all = nil
+		at, largest := map[place]*dot{}, int64(1)
+		for _, p := range points { // newest first
+			if p.Instant.IsZero() {
+				continue
+			}
+			class, y := p.Consistency, heights[p.Consistency]
+			if !p.Good || y == 0 {
+				class, y = "not", notOffered
+			}
+			x := names + (scale(p.Instant, from, now)-margin)*(width-names-margin)/(width-2*margin)
+			d := at[place{int(x / wide), y}]
+			if d == nil {
+				d = &dot{class: class, x: x, y: y, goes: true, says: pointSays(p, class)}
+				at[place{int(x / wide), y}], all = d, append(all, d)
+			}
+			if d.count++; d.count > 1 {
+				d.says = fmt.Sprintf("%d points, %s, the oldest from %s", d.count, class, stamp(p.Instant))
+			}
+			d.verified, d.goes, d.bytes = d.verified || !p.Verified.IsZero(), d.goes && !p.Kept, max(d.bytes, p.Bytes)
+			largest = max(largest, p.Bytes)
+		}
+		if len(all) <= mostDots {
+			for _, d := range all {
+				d.radius = 3 + 5*math.Sqrt(float64(d.bytes)/float64(largest))
+			}
+			return all
+		}
+	}
+}
+
+func pointSays(p fleet.Point, class string) string {
+	text := p.ID + ", " + class + ", " + size(p.Bytes)
+	switch {
+	case !p.Kept:
+		text += ", goes next"
+	case !p.Until.IsZero():
+		text += ", kept until " + stamp(p.Until) + " at least"
+	}
+	return text
+}
+
 // pointLine draws recovery points over time. Every text in it is escaped.
 func pointLine(points []fleet.Point, now time.Time) template.HTML {
 	from := now
@@ -48,18 +110,14 @@ func pointLine(points []fleet.Point, now time.Time) template.HTML {
 	}{{25, "application"}, {50, "crash"}, {75, "per-volume"}, {100, "fuzzy"}, {notOffered, "not offered"}} {
 		fmt.Fprintf(&b, `<line class="axis" x1="%d" x2="%d" y1="%d" y2="%d"/><text x="%d" y="%d">%s</text>`, names, width-margin, row.y, row.y, margin, row.y+4, row.name)
 	}
-	for _, p := range points {
-		if p.Instant.IsZero() {
-			continue
+	for _, d := range dots(points, from, now) {
+		class := d.class
+		if d.goes {
+			class += " goes"
 		}
-		class, y := p.Consistency, heights[p.Consistency]
-		if !p.Good || y == 0 {
-			class, y = "not", notOffered
-		}
-		x := names + (scale(p.Instant, from, now)-margin)*(width-names-margin)/(width-2*margin)
-		fmt.Fprintf(&b, `<circle class="%s" cx="%.1f" cy="%d" r="5"><title>%s, %s</title></circle>`, class, x, y, template.HTMLEscapeString(p.ID), class)
-		if !p.Verified.IsZero() {
-			fmt.Fprintf(&b, `<circle class="verified" cx="%.1f" cy="%d" r="8"/>`, x, y)
+		fmt.Fprintf(&b, `<circle class="%s" cx="%.1f" cy="%d" r="%.1f"><title>%s</title></circle>`, class, d.x, d.y, d.radius, template.HTMLEscapeString(d.says))
+		if d.verified {
+			fmt.Fprintf(&b, `<circle class="verified" cx="%.1f" cy="%d" r="%.1f"/>`, d.x, d.y, d.radius+3)
 		}
 	}
 	fmt.Fprintf(&b, `<text x="%d" y="158">%s</text><text x="%d" y="158" text-anchor="end">now</text></svg>`, names, stamp(from), width-margin)

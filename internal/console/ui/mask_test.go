@@ -6,29 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"davit.dev/davit/internal/console/reply"
 	"davit.dev/davit/internal/console/store"
 )
 
 const secret = "0123456789abcdef0123456789abcdef"
-
-func TestMasked(t *testing.T) {
-	seen := map[string]bool{}
-	for range 20 {
-		text, err := masked(secret)
-		if err != nil || unmasked(text) != secret || strings.Contains(text, secret) || seen[text] {
-			t.Errorf("%q, %v", text, err)
-		}
-		seen[text] = true
-		if wrong := text[:10] + "0" + text[11:]; wrong != text && unmasked(wrong) == secret {
-			t.Errorf("%q is taken for it", wrong)
-		}
-	}
-	for _, text := range []string{"", secret, "zz", "abc", "ab"} {
-		if unmasked(text) == secret {
-			t.Errorf("%q is the secret", text)
-		}
-	}
-}
 
 // What a page weighs compressed does not tell a right guess from a wrong one, which a
 // link could have put there: the secret is nowhere in it as it is. The control: where it
@@ -62,7 +44,7 @@ func TestLengthTellsNothing(t *testing.T) {
 	sum := 0
 	const tries = 50
 	for range tries {
-		one, err := masked(secret)
+		one, err := reply.Mask(secret)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,6 +28,7 @@ import (
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/ui/assets"
 	"davit.dev/davit/internal/evidence"
 )
 
@@ -109,7 +110,7 @@ var errForm = errors.New("the form is too old, or did not come from this console
 // Handler returns the pages.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /assets/{name}", s.asset)
+	mux.HandleFunc("GET /assets/{name}", assets.Handler(s.Log))
 	mux.HandleFunc("GET /login", s.loginPage)
 	mux.HandleFunc("POST /login", s.login)
 	if s.SSO != nil {
@@ -236,10 +237,10 @@ func (v *visit) enter(need account.Permission) (err error) {
 	}
 	u := v.who.Session.User
 	v.page = page{User: u.Name, Administrator: u.Administrator, May: map[string]bool{}, Beat: v.Beat}
-	if v.page.Form, err = masked(v.who.Session.Form); err != nil {
+	if v.page.Form, err = reply.Mask(v.who.Session.Form); err != nil {
 		return err
 	}
-	if v.r.Method == http.MethodPost && !account.SameHash([]byte(unmasked(v.r.PostFormValue("form"))), []byte(v.who.Session.Form)) {
+	if v.r.Method == http.MethodPost && !account.SameHash([]byte(reply.Unmask(v.r.PostFormValue("form"))), []byte(v.who.Session.Form)) {
 		return errForm
 	}
 	name := v.r.PathValue("project")

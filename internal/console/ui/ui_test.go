@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/restoration"
+	"davit.dev/davit/internal/console/ui/assets"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/uplink"
 )
@@ -19,7 +20,7 @@ import (
 // Every text has a contrast of 4.5 or more against what it stands on, by day
 // and by night (WCAG 2.2, AA).
 func TestContrast(t *testing.T) {
-	text, err := assets.ReadFile("assets/style.css")
+	text, err := assets.Files.ReadFile("style.css")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +112,38 @@ func TestDrawings(t *testing.T) {
 	}
 	if strings.Count(string(line), "<circle") != 3 {
 		t.Errorf("two points, one of them verified: %s", line)
+	}
+}
+
+// A dot is as large as its data, says until when it is kept, and is hollow if it goes
+// next. However many points there are, the line stays light, and hides none: those that
+// there is no room between are one.
+func TestPointLine(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	few := string(pointLine([]fleet.Point{
+		{ID: "c", Instant: now.Add(-time.Hour), Consistency: "crash", Good: true, Kept: true, Bytes: 16 << 20, Until: now.Add(24 * time.Hour)},
+		{ID: "b", Instant: now.Add(-9 * time.Hour), Consistency: "crash", Good: true, Bytes: 4 << 20, Verified: now},
+		{ID: "a", Instant: now.Add(-10 * time.Hour), Consistency: "fuzzy", Good: true, Kept: true},
+	}, now))
+	for _, says := range []string{
+		`class="crash" cx="894.0" cy="50" r="8.0"><title>c, crash, 16.0 MiB, kept until 2026-03-02 12:00:00 at least</title>`, `class="crash goes" cx="206.0" cy="50" r="5.5"><title>b, crash, 4.0 MiB, goes next</title>`,
+		`<circle class="verified" cx="206.0" cy="50" r="8.5"/>`, `class="fuzzy" cx="120.0" cy="100" r="3.0"><title>a, fuzzy, 0 B</title>`,
+	} {
+		if !strings.Contains(few, says) {
+			t.Errorf("no %q in %s", says, few)
+		}
+	}
+	var many []fleet.Point
+	for n := range 20_000 {
+		p := fleet.Point{ID: fmt.Sprint("p", n), Instant: now.Add(-time.Duration(n) * time.Minute), Consistency: []string{"application", "crash", "per-volume", "fuzzy"}[n%4], Good: n%5 > 0, Kept: true}
+		many = append(many, p)
+	}
+	drawn, sum := dots(many, many[len(many)-1].Instant, now), 0
+	for _, d := range drawn {
+		sum += d.count
+	}
+	if line := pointLine(many, now); len(drawn) > mostDots || len(drawn) < mostDots/3 || sum != len(many) || len(line) > 50<<10 {
+		t.Errorf("%d dots are %d points, in %d bytes", len(drawn), sum, len(line))
 	}
 }
 

@@ -1,4 +1,4 @@
-package ui
+package reply
 
 import (
 	"crypto/rand"
@@ -7,10 +7,10 @@ import (
 	"fmt"
 )
 
-// masked is a secret as a page holds it: other text in each answer. Pages are compressed,
+// Mask is a secret as an answer holds it: other text in each. Pages are compressed,
 // and how long they are then tells whether what a link has put there is like what else is
 // there (BREACH); of a secret that is never written twice in one way it tells nothing.
-func masked(secret string) (string, error) {
+func Mask(secret string) (string, error) {
 	both := make([]byte, 2*len(secret)) // a pad, and the secret under it
 	pad, under := both[:len(secret)], both[len(secret):]
 	if _, err := rand.Read(pad); err != nil {
@@ -20,8 +20,8 @@ func masked(secret string) (string, error) {
 	return hex.EncodeToString(both), nil
 }
 
-// unmasked is the secret in what masked made of it; empty: it is nothing of that kind.
-func unmasked(text string) string {
+// Unmask is the secret in what Mask made of it; empty: it is nothing of that kind.
+func Unmask(text string) string {
 	both, err := hex.DecodeString(text)
 	if err != nil || len(both)%2 != 0 {
 		return ""
