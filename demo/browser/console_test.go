@@ -34,13 +34,14 @@ func serve(t *testing.T) string {
 	return serveIn(t, t.TempDir())
 }
 
-func serveIn(t *testing.T, dir string) string {
+// serveIn does so in a directory, with so much more as is said to scene.
+func serveIn(t *testing.T, dir string, more ...string) string {
 	t.Helper()
 	root := top(t)
 	for _, args := range [][]string{
 		{"make", "-s", "-C", root, "bin/davit"},
 		{"go", "build", "-C", root, "-trimpath", "-o", filepath.Join(dir, "scene"), "./internal/console/consoletest/scene"},
-		{filepath.Join(dir, "scene"), dir, user, password},
+		append([]string{filepath.Join(dir, "scene"), dir, user, password}, more...),
 	} {
 		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -74,6 +74,38 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// A fleet of hundreds of applications is looked at as a small one is: in parts that are
+// light before they are compressed, without scripts and with the keyboard.
+func TestCrowd(t *testing.T) {
+	address := serveIn(t, t.TempDir(), "300")
+	p := start(t).open(t, false)
+	p.look(desk, "light")
+	p.login(address)
+	const first, found = "/p/acme", "/p/acme?q=app-00&sort=-name&state="
+	for said := false; !said; p.eval(`document.body.textContent.includes("1 to 50 of 302")`, &said) {
+		p.visit(address + first)
+	}
+	weigh := func(path string) {
+		var length int
+		if p.eval(`new Blob([document.documentElement.outerHTML]).size`, &length); length > heaviest {
+			t.Errorf("%s: weighs %d bytes before it is compressed", path, length)
+		}
+	}
+	p.inspect(first + "?crowd") // by which pictures are called
+	weigh(first)
+	p.visit(address + found)
+	weigh(found)
+	p.holds(`document.querySelector("td[data-label=Application] a").textContent === "app-0099"`)
+	p.eval(`document.querySelector("[rel=next][href*='applications=2']").focus()`, nil)
+	p.loading(func() { p.press("Enter") })
+	p.holds(`document.querySelector("td[data-label=Application] a").textContent === "app-0049" && document.body.textContent.includes("51 to 100 of 100")`)
+	p.holds(`document.querySelector("[name=q]").value === "app-00"`)
+	for _, path := range []string{"/p/acme/runs", "/p/acme/readiness", "/"} {
+		p.visit(address + path)
+		weigh(path)
+	}
+}
+
 // settled comes again until the console has read the vault.
 func (p *tab) settled(address, path string) {
 	p.t.Helper()

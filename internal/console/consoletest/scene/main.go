@@ -1,6 +1,7 @@
 // Command scene makes a console with sample data in a directory: a vault, a
 // project and an administrator. `davit console --data DIR/console` serves it, and
-// `scene agent` is a site's agent that calls it.
+// `scene agent` is a site's agent that calls it. With a number there are so many
+// applications more, and other things in proportion.
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"davit.dev/davit/internal/console"
@@ -25,9 +27,14 @@ func main() {
 	case len(args) == 5 && args[0] == "agent":
 		err = call(context.Background(), args[1], args[2], args[3], args[4])
 	case len(args) == 3:
-		err = set(context.Background(), args[0], args[1], args[2])
+		err = set(context.Background(), args[0], args[1], args[2], 0)
+	case len(args) == 4:
+		var crowd int
+		if crowd, err = strconv.Atoi(args[3]); err == nil {
+			err = set(context.Background(), args[0], args[1], args[2], crowd)
+		}
 	default:
-		fmt.Fprintln(os.Stderr, "usage: scene DIRECTORY USER PASSWORD, or scene agent DIRECTORY URL SITE TOKENFILE")
+		fmt.Fprintln(os.Stderr, "usage: scene DIRECTORY USER PASSWORD [APPLICATIONS], or scene agent DIRECTORY URL SITE TOKENFILE")
 		os.Exit(2)
 	}
 	if err != nil {
@@ -36,7 +43,7 @@ func main() {
 	}
 }
 
-func set(ctx context.Context, dir, user, password string) (err error) {
+func set(ctx context.Context, dir, user, password string, crowd int) (err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
@@ -62,6 +69,9 @@ func set(ctx context.Context, dir, user, password string) (err error) {
 	}
 	if err == nil {
 		err = second(ctx, p, now)
+	}
+	if err == nil && crowd > 0 {
+		err = consoletest.Crowd(ctx, p, now, consoletest.Size{Applications: crowd, Points: 1, Runs: crowd / 10, Open: crowd / 20, Sites: crowd / 25})
 	}
 	if err != nil {
 		return err
