@@ -7,7 +7,8 @@ import (
 )
 
 // What a page shows of a list that may have thousands: a page with several such lists
-// has no more than 100 KiB. Cards and rows with evidence are larger than others.
+// has no more than 100 KiB. Cards and rows with evidence are larger than others, and
+// tasks and runs under way stand above what else is looked for.
 const (
 	mostRows  = 50
 	mostCards = 20

@@ -104,7 +104,7 @@ func projectsPage(v *visit) error {
 	if d.More = max(0, len(d.Tasks)-mostTasks); d.More > 0 {
 		d.Tasks = d.Tasks[:mostTasks]
 	}
-	d.Items, d.Running = cut(v, "projects", mostRows, d.Items), cut(v, "running", mostRows, d.Running)
+	d.Items, d.Running = cut(v, "projects", mostRows, d.Items), cut(v, "running", mostTasks, d.Running)
 	return v.show(http.StatusOK, "projects", "Projects", d)
 }
 
@@ -215,7 +215,7 @@ func fleetPage(v *visit) error {
 		d.sort()
 		d.Sites = cut(v, "sites", mostCards, s.Sites)
 	}
-	d.Tasks, d.Running = cut(v, "tasks", mostTasks, d.Tasks), cut(v, "running", mostRows, d.Running)
+	d.Tasks, d.Running = cut(v, "tasks", mostTasks, d.Tasks), cut(v, "running", mostTasks, d.Running)
 	d.Applications, d.Agents = cut(v, "applications", mostRows, d.Applications), cut(v, "agents", mostRows, d.Known.Agents)
 	return v.show(http.StatusOK, "fleet", v.project.Name, d)
 }
