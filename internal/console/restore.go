@@ -14,6 +14,8 @@ import (
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/journal"
+	"davit.dev/davit/internal/console/lead"
+	"davit.dev/davit/internal/console/past"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -36,6 +38,10 @@ type Restore struct {
 	Console string
 	// Replace has what is there put aside.
 	Replace bool
+	// At, if it is not zero, has what people defined go back to what it was then.
+	At time.Time
+	// Dry says what would go back, and changes nothing.
+	Dry bool
 	// Join makes the directory a second one of a console that goes on elsewhere: its
 	// audit logs say nothing of it, and it begins as the passive one.
 	Join bool
@@ -45,6 +51,8 @@ type Restore struct {
 	Recovery vault.Identity
 	Open     fleet.OpenStore
 	Act      audit.Act
+
+	patience time.Duration // for a sign of life of an active console, in tests; 0: lead.Patience
 }
 
 // Restored is what became of one database.
@@ -59,6 +67,8 @@ type Restored struct {
 	// Lost says why what was changed after the last of them is lost; empty: nothing is.
 	Lost  string `json:"lost,omitempty"`
 	Fault string `json:"fault,omitempty"`
+	// Back is what it went back to, if that was asked for.
+	Back *past.WentBack `json:"wentBack,omitempty"`
 }
 
 // Restoration is what a restore did.
@@ -66,6 +76,7 @@ type Restoration struct {
 	Console   string     `json:"console"`
 	Dir       string     `json:"data"`
 	Aside     string     `json:"aside,omitempty"` // where what was there is now
+	Dry       bool       `json:"dryRun,omitempty"`
 	Databases []Restored `json:"databases"`
 }
 
@@ -100,7 +111,10 @@ func (o Restore) Run(ctx context.Context) (*Restoration, error) {
 	if err != nil {
 		return nil, fmt.Errorf("restore console: %w", err)
 	}
-	if held {
+	if o.At.After(o.Act.At) {
+		return nil, fmt.Errorf("restore console: %w: %s is in the future", store.ErrRefused, o.At.UTC().Format(time.RFC3339))
+	}
+	if held && !o.Dry {
 		release, err := lock(o.Dir)
 		if err != nil {
 			return nil, err
@@ -110,7 +124,7 @@ func (o Restore) Run(ctx context.Context) (*Restoration, error) {
 	if held && o.Only != "" {
 		return o.project(ctx)
 	}
-	if held && !o.Replace {
+	if held && !o.Replace && !o.Dry {
 		return nil, fmt.Errorf("restore console: %w: %s holds one", ErrThere, o.Dir)
 	}
 	return o.console(ctx)
@@ -164,28 +178,16 @@ func (o Restore) console(ctx context.Context) (*Restoration, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.alone(ctx, lead.InVault{Project: shelf.Project, Authority: shelf.Authority, Console: shelf.Console}); err != nil {
+		return nil, err
+	}
 	fresh := filepath.Join(o.Dir, "restoring")
 	if err := errors.Join(os.RemoveAll(fresh), store.Prepare(fresh)); err != nil {
 		return nil, fmt.Errorf("restore console: %w", err)
 	}
-	r := &Restoration{Console: h.Console, Dir: o.Dir}
-	d, err := newest(ctx, shelf, backup.ConsoleDatabase, store.ConsoleFile(fresh))
-	if err != nil {
-		return nil, err
-	}
-	r.add("console", d, nil)
-	for _, b := range d.Projects {
-		if o.Only != "" && b.Name != o.Only {
-			continue
-		}
-		d, err := o.fetch(ctx, b, shelf, store.ProjectFile(fresh, b.ID))
-		r.add("project "+b.Name, d, err)
-	}
-	if len(r.Databases) == 1 && o.Only != "" {
-		return nil, fmt.Errorf("restore project %s: %w: the console had none of that name", o.Only, backup.ErrNone)
-	}
-	if err := store.WriteKey(fresh, d.Key); err != nil {
-		return nil, err
+	r, err := o.fill(ctx, h, shelf, fresh)
+	if err != nil || o.Dry {
+		return r, errors.Join(err, os.RemoveAll(fresh))
 	}
 	if !o.Join {
 		if err := o.finish(ctx, fresh, r, shelf.Project.Name()); err != nil {
@@ -203,20 +205,67 @@ func (o Restore) console(ctx context.Context) (*Restoration, error) {
 	return r, err
 }
 
+// fill brings all databases back into a directory, and has them go back if that is asked for.
+func (o Restore) fill(ctx context.Context, h backup.Home, shelf backup.Shelf, fresh string) (_ *Restoration, err error) {
+	before, back := o.bygone(), !o.At.IsZero()
+	if back {
+		if err := before.Open(filepath.Join(fresh, "before")); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, before.Close()) }()
+	}
+	r := &Restoration{Console: h.Console, Dir: o.Dir, Dry: o.Dry}
+	d, err := newest(ctx, shelf, backup.ConsoleDatabase, store.ConsoleFile(fresh))
+	if err != nil {
+		return nil, err
+	}
+	r.add("console", d, nil)
+	if back && o.Only == "" {
+		if r.Databases[0].Back, err = before.Fetch(ctx, shelf, d); err != nil {
+			return nil, err
+		}
+	}
+	for _, b := range d.Projects {
+		if o.Only != "" && b.Name != o.Only {
+			continue
+		}
+		s, d, err := o.fetch(ctx, b, shelf, store.ProjectFile(fresh, b.ID))
+		r.add("project "+b.Name, d, err)
+		if err != nil || !back {
+			continue
+		}
+		if r.Databases[len(r.Databases)-1].Back, err = before.Fetch(ctx, s, d); err != nil {
+			return nil, fmt.Errorf("restore project %s: %w", b.Name, err)
+		}
+	}
+	if len(r.Databases) == 1 && o.Only != "" {
+		return nil, fmt.Errorf("restore project %s: %w: the console had none of that name", o.Only, backup.ErrNone)
+	}
+	if err := store.WriteKey(fresh, d.Key); err != nil {
+		return nil, err
+	}
+	return r, r.goBack(ctx, before, fresh)
+}
+
 // fetch brings one project back, from its own vault.
-func (o Restore) fetch(ctx context.Context, b backup.Bound, home backup.Shelf, path string) (journal.Copy, error) {
+func (o Restore) fetch(ctx context.Context, b backup.Bound, home backup.Shelf, path string) (s backup.Shelf, c journal.Copy, err error) {
+	if s, err = o.shelfOf(ctx, b, home); err == nil {
+		c, err = newest(ctx, s, backup.ProjectDatabase, path)
+	}
+	return s, c, err
+}
+
+// shelfOf is where a project's backups are, by the way that the console's backup has.
+func (o Restore) shelfOf(ctx context.Context, b backup.Bound, home backup.Shelf) (backup.Shelf, error) {
 	if b.Name == home.Project.Name() {
-		return newest(ctx, home, backup.ProjectDatabase, path)
+		return home, nil
 	}
 	p, identity, err := o.bind(b.Binding).Project(ctx, o.Open)
 	if err != nil {
-		return journal.Copy{}, err
+		return backup.Shelf{}, err
 	}
 	a, err := authority.Read(ctx, p, identity)
-	if err != nil {
-		return journal.Copy{}, err
-	}
-	return newest(ctx, backup.Shelf{Project: p, Authority: a, Console: home.Console}, backup.ProjectDatabase, path)
+	return backup.Shelf{Project: p, Authority: a, Console: home.Console}, err
 }
 
 // newest brings a database back. If the end of its journal is lost, it goes on
@@ -329,8 +378,11 @@ func (o Restore) project(ctx context.Context) (r *Restoration, err error) {
 		return nil, err
 	}
 	path := store.ProjectFile(o.Dir, l.ID)
-	if _, err := os.Lstat(path); err == nil && !o.Replace {
+	if _, err := os.Lstat(path); err == nil && !o.Replace && !o.Dry {
 		return nil, fmt.Errorf("restore project %s: %w: %s", o.Only, ErrThere, path)
+	}
+	if err := o.alone(ctx, o.ledgerOf(c)); err != nil {
+		return nil, err
 	}
 	shelf, err := o.shelf(ctx, backup.Home{Console: c.ID(), Project: o.Only})
 	if err != nil {
@@ -340,12 +392,13 @@ func (o Restore) project(ctx context.Context) (r *Restoration, err error) {
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("restore project %s: %w", o.Only, err)
 	}
-	d, err := newest(ctx, shelf, backup.ProjectDatabase, fresh)
+	d, r, err := o.renewed(ctx, c, shelf, l.ID, fresh)
 	if err != nil {
 		return nil, err
 	}
-	r = &Restoration{Console: c.ID(), Dir: o.Dir}
-	r.add("project "+o.Only, d, nil)
+	if o.Dry {
+		return r, nil
+	}
 	if r.Aside, err = o.swap(path, fresh); err != nil {
 		return r, err
 	}

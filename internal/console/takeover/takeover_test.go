@@ -278,8 +278,44 @@ func TestBothAreLost(t *testing.T) {
 			if err := r.run(r.b, append([]string{"console", "restore", "--data", r.a.dir, "--recovery-key-file", r.dir + "/key"}, r.place.flags...)...); err == nil {
 				t.Error("it restores over a console that is there")
 			}
+			if name == "directory" {
+				r.goesBack(w)
+			}
 		})
 	}
+}
+
+// goesBack has the command undo what was written since a moment, while nothing is served.
+func (r *rig) goesBack(w *writer) {
+	r.t.Helper()
+	back := func(at time.Time, flags ...string) error {
+		args := append([]string{"console", "restore", "--data", r.a.dir, "--recovery-key-file", r.dir + "/key", "--at", at.Format(time.RFC3339Nano)}, r.place.flags...)
+		return r.run(r.a, append(args, flags...)...)
+	}
+	at := time.Now()
+	until(r.t, "written since", func() bool {
+		code, err := r.put(r.t.Context(), r.a, "since")
+		return err == nil && code == http.StatusOK
+	})
+	if err := back(at, "--replace"); err == nil {
+		r.t.Error("it goes back while a console is active")
+	}
+	r.must(back(at, "--dry-run"))
+	if !r.documents(r.a)["since"] {
+		r.t.Error("a dry run changes something")
+	}
+	r.signal(r.a, syscall.SIGTERM)
+	if err := back(at.Add(-24*time.Hour), "--replace"); err == nil {
+		r.t.Error("it goes back to before there was anything")
+	}
+	r.must(back(at, "--replace"))
+	r.must(r.run(r.a, append([]string{"console", "restore", "--list", "--recovery-key-file", r.dir + "/key"}, r.place.flags...)...))
+	r.serve(r.a)
+	until(r.t, "active: a", func() bool { return r.active(r.a) })
+	if r.documents(r.a)["since"] {
+		r.t.Error("what was written since is there")
+	}
+	w.kept(r.a)
 }
 
 // certificate is the one that an agent has now.
