@@ -178,10 +178,15 @@ func (a *app) restored(t *testing.T, points []pointView) [][3]int64 {
 	return all
 }
 
+// busyWindow is how long volumes may be held still where a test is about what a point
+// shows: on a busy machine three cuts take longer than the ten seconds that people have by
+// default. That a window ends is tested where it is the question.
+const busyWindow = "30s"
+
 // frozenTogether takes points under load and restores every one of them.
 func frozenTogether(t *testing.T) {
 	a := deployThree(t, "reflink")
-	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--keep-last", "100").want(t, 0)
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow, "--keep-last", "100").want(t, 0)
 	count := 5
 	if os.Getenv("DAVIT_SOAK") != "" {
 		count = 50
@@ -221,7 +226,7 @@ func noGroups(t *testing.T, a *app) {
 // itself, inside the same freeze.
 func oneByOne(t *testing.T) {
 	a := deployThree(t, "reflink-alone")
-	davit(t, east, a.vault, "protect", a.name, "--freeze", "required").want(t, 0)
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow).want(t, 0)
 	p := a.weakBackup(t)
 	if p.Consistency != "crash" {
 		t.Fatalf("point %s is %s: %+v", p.ID, p.Consistency, p)
@@ -239,7 +244,7 @@ func oneByOne(t *testing.T) {
 // first point in which it is seen to break; the soak counts in how many it does.
 func notFrozen(t *testing.T) {
 	a := deployThree(t, "reflink")
-	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--snapshot-class", "reflink-slow").want(t, 0)
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow, "--snapshot-class", "reflink-slow").want(t, 0)
 	held := a.backup(t)
 	if n := a.restored(t, []pointView{held})[0]; held.Consistency != "crash" || !oneInstant(n) {
 		t.Errorf("point %s, frozen, is %s and shows %v", held.ID, held.Consistency, n)

@@ -269,7 +269,7 @@ func profiled(t *testing.T) {
 		})
 		kubectl(t, east, "-n", a.name, "exec", pod, "--", "touch", "/tmp/go")
 	}
-	a.protect(t, "--freeze", "required")
+	a.protect(t, "--freeze", "required", "--freeze-window", busyWindow)
 	for i := range 2 {
 		var before [4]int64
 		eventually(t, 3*time.Minute, "the writers write", func() (bool, string) {

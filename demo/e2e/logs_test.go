@@ -211,7 +211,7 @@ func keptByLogs(t *testing.T) {
 		kubectl(t, east, "-n", a.name, "exec", pod, "--", "touch", "/tmp/go")
 	}
 	kubectl(t, east, "-n", a.name, "exec", "rabbitmq-0", "-c", "writer", "--", "touch", "/tmp/go")
-	a.protect(t, "--freeze", "required")
+	a.protect(t, "--freeze", "required", "--freeze-window", busyWindow)
 	for i := range 3 {
 		before := ackedMore(t, a.name)
 		p := a.backup(t)

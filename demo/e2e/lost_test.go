@@ -178,7 +178,7 @@ func endOf(t *testing.T, id string) (phase, why string) {
 // fails and says so, and nothing stays frozen or at rest.
 func fullWhileFrozen(t *testing.T) {
 	a := deployThree(t, "reflink")
-	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "-f", hooksOf(t, paused)).want(t, 0)
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow, "-f", hooksOf(t, paused)).want(t, 0)
 	const ballast = "/var/lib/postgresql/data/ballast"
 	fill := "dd if=/dev/zero of=" + ballast + " bs=1M; sync; true"
 	kubectl(t, east, "-n", a.name, "exec", "db-1", "--", "sh", "-c", fill)

@@ -63,7 +63,7 @@ func acrossNodes(t *testing.T) {
 		return got == "True", got
 	})
 
-	davit(t, east, a.vault, "protect", a.name, "--freeze", "required").want(t, 0)
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow).want(t, 0)
 	begun := numbers(t, east, a.name, 3*time.Minute)
 	points := []pointView{a.weakBackup(t)} // the second node cuts no groups: that is a warning
 	davit(t, east, a.vault, "describe", points[0].ID).want(t, 0, "held still all volumes, for", "on 2 nodes")
