@@ -55,8 +55,8 @@ func TestLargeFilesAreReadInSpans(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(target, mebibytes/4, mebibytes/2)
-	if held := r.main.storage.ahead.held; len(held) > 0 {
-		t.Errorf("parts of %d packs are still held", len(held))
+	if held := r.main.storage.ahead.Packs(); held > 0 {
+		t.Errorf("parts of %d packs are still held", held)
 	}
 	root2, err := r.findRoot(t.Context(), r.main, snap)
 	if err != nil {
@@ -96,8 +96,8 @@ func TestDamageInASpan(t *testing.T) {
 	if err := r.Read(t.Context(), snap, t.TempDir(), ReadOptions{}); err != nil {
 		t.Errorf("the whole pack: %v", err)
 	}
-	if held := r.main.storage.ahead.held; len(held) > 0 {
-		t.Errorf("parts of %d packs are still held", len(held))
+	if held := r.main.storage.ahead.Packs(); held > 0 {
+		t.Errorf("parts of %d packs are still held", held)
 	}
 }
 

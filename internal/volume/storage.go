@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/ahead"
 	"davit.dev/davit/internal/volume/cache"
 )
 
@@ -31,7 +32,7 @@ type storage struct {
 	ledger   *ledger
 	guard    Guard // nil: every change is allowed
 	packs    *packCache
-	ahead    ahead
+	ahead    ahead.Parts
 	disk     *cache.Disk      // nil: nothing is kept on disk
 	indexes  map[blob.ID]bool // index blobs that are seen; nil for all
 
@@ -77,7 +78,7 @@ func (s *storage) GetBlob(ctx context.Context, id blob.ID, offset, length int64,
 		_, err := s.GetMetadata(ctx, id)
 		return err
 	}
-	if held, err := s.ahead.section(id, offset, length, out); held {
+	if held, err := s.ahead.Section(string(id), offset, length, out); held {
 		return err
 	}
 	if data, err := s.packs.section(ctx, id, offset, length); err != nil {
@@ -402,4 +403,14 @@ func (s *storage) whole(ctx context.Context, id blob.ID) ([]byte, error) {
 		s.disk.Put(id, data)
 	}
 	return data, err
+}
+
+// readAhead fetches a part of a pack and serves reads within it from memory
+// until release is called. Nothing is checked here: kopia checks each content.
+func (s *storage) readAhead(ctx context.Context, pack string, offset, length int64) (release func(), err error) {
+	r, err := s.store.Get(ctx, s.key(blob.ID(pack)), offset, length)
+	if err != nil {
+		return nil, s.wrap("read", blob.ID(pack), err)
+	}
+	return s.ahead.Fetch(pack, offset, length, r)
 }

@@ -1,4 +1,4 @@
-package volume
+package ahead
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 // another reader gets of the part that had it before.
 func TestPartsAreHeldWhileRead(t *testing.T) {
 	const size = 1 << 16
-	var a ahead
+	var a Parts
 	var readers sync.WaitGroup
 	stop := make(chan struct{})
 	for range 4 {
@@ -22,7 +22,7 @@ func TestPartsAreHeldWhileRead(t *testing.T) {
 				default:
 				}
 				var out bytes.Buffer
-				held, err := a.section("p", 0, size, &out)
+				held, err := a.Section("p", 0, size, &out)
 				if err != nil {
 					t.Error(err)
 				}
