@@ -767,7 +767,7 @@ func TestHeaders(t *testing.T) {
 	// the browser has already is not sent again.
 	anna := w.browse("anna")
 	w.shown(anna, "/p/acme", "wiki")
-	asked := func(r *http.Request, tag string) *http.Response {
+	asked := func(r *http.Request, tag string) (code int, header http.Header) {
 		t.Helper()
 		r.Header.Set("Accept-Encoding", "gzip")
 		if tag != "" {
@@ -777,29 +777,31 @@ func TestHeaders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { answer.Body.Close() })
-		return answer
+		answer.Body.Close() // a stream ends with it
+		return answer.StatusCode, answer.Header
 	}
-	style := asked(w.get("/assets/style.css"), "")
+	_, style := asked(w.get("/assets/style.css"), "")
 	for name, c := range map[string]struct {
-		answer *http.Response
-		code   int
-		want   string
+		request *http.Request
+		tag     string
+		code    int
+		want    string
 	}{
-		"page": {asked(w.get("/p/acme"), ""), 200, "gzip"}, "style": {style, 200, "gzip"}, "style again": {asked(w.get("/assets/style.css"), style.Header.Get("ETag")), 304, ""},
-		"another tag": {asked(w.get("/assets/style.css"), `W/"00"`), 200, "gzip"}, "stream": {asked(w.get("/p/acme/live"), ""), 200, ""},
-		"answer to a form": {asked(w.post("/p/acme/members", url.Values{}, w.url), ""), 403, ""}, "no such asset": {asked(w.get("/assets/none.css"), ""), 404, ""},
+		"page": {w.get("/p/acme"), "", 200, "gzip"}, "style": {w.get("/assets/style.css"), "", 200, "gzip"}, "style again": {w.get("/assets/style.css"), style.Get("ETag"), 304, ""},
+		"another tag": {w.get("/assets/style.css"), `W/"00"`, 200, "gzip"}, "stream": {w.get("/p/acme/live"), "", 200, ""},
+		"answer to a form": {w.post("/p/acme/members", url.Values{}, w.url), "", 403, ""}, "no such asset": {w.get("/assets/none.css"), "", 404, ""},
 	} {
-		if got := c.answer.Header.Get("Content-Encoding"); c.answer.StatusCode != c.code || got != c.want {
-			t.Errorf("%s: %d, compressed by %q", name, c.answer.StatusCode, got)
+		code, header := asked(c.request, c.tag)
+		if got := header.Get("Content-Encoding"); code != c.code || got != c.want {
+			t.Errorf("%s: %d, compressed by %q", name, code, got)
 		}
 	}
 	form := regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(w.shown(anna, "/account", "Set up one-time codes"))[1]
 	if code, text := w.do(anna, w.post("/account/want", url.Values{"form": {form}, "password": {password}}, w.url)); code != http.StatusSeeOther {
 		t.Fatalf("%d %s", code, text)
 	}
-	if got := asked(w.get("/account"), "").Header.Get("Content-Encoding"); got != "" {
-		t.Errorf("a page with the secret of codes is compressed by %q", got)
+	if _, header := asked(w.get("/account"), ""); header.Get("Content-Encoding") != "" {
+		t.Errorf("a page with the secret of codes is compressed by %q", header.Get("Content-Encoding"))
 	}
 	const script = `<script src="/assets/live.js" defer></script>` // the only one there is
 	page := w.shown(anna, "/p/acme", script)

@@ -103,16 +103,13 @@ func (b Book) until(ctx context.Context, db store.Journaled, t time.Time, p *Pas
 			return err
 		}
 		pages, readErr := b.pages(ctx, at.Number+1, ahead)
-		end := len(pages) < ahead
 		if later := slices.IndexFunc(pages, func(p page) bool { return p.At.After(t) }); later >= 0 {
-			pages, readErr, end = pages[:later], nil, false
-			err = b.carry(ctx, db, at, pages, p)
-			return p.short(err)
+			return p.short(b.carry(ctx, db, at, pages[:later], p))
 		}
 		if err := errors.Join(b.carry(ctx, db, at, pages, p), readErr); err != nil {
 			return p.short(err)
 		}
-		if end {
+		if len(pages) < ahead {
 			return p.short(Reached(ctx, b, db))
 		}
 	}
