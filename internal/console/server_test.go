@@ -90,7 +90,8 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	for name, admin := range map[string]string{"acme": "anna", "other": "bob"} {
+	for _, made := range [][2]string{{"acme", "anna"}, {"other", "bob"}} { // the first one's vault is the console's home
+		name, admin := made[0], made[1]
 		address := "mem:" + name
 		w.vaults[address] = fault.New(mem.New(time.Now), 1, fault.Faults{})
 		p, key, err := consoletest.New(ctx, w.vaults[address], name)
