@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/reading"
@@ -116,31 +115,29 @@ func TestWhatIsReadOutlivesItsDelay(t *testing.T) {
 }
 
 // TestARemovalThatCannotBegin leaves the point whole, and its claim for a while: the
-// mark may arrive yet.
+// mark may arrive yet. A reader waits some seconds for it to stand back.
 func TestARemovalThatCannotBegin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // a reader waits a while for the removal to stand back
-		r, ids, session := beingRead(t)
-		session.Done(t.Context())
-		infos, _, err := r.east.Points(t.Context(), "shop")
-		if err != nil {
-			t.Fatal(err)
-		}
-		lost := &late{Store: r.store}
-		r.east.freeing = r.project.Over(func(vault.Store) vault.Store { return lost })
-		if gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false); err == nil || gone {
-			t.Fatalf("removed %v without a word: %v", gone, err)
-		}
-		if _, err := reading.Begin(t.Context(), reading.Work{Project: r.project, Application: "shop", Point: ids[0]}); !errors.Is(err, reading.ErrLeaving) {
-			t.Errorf("a reader got in before the mark that may arrive yet: %v", err)
-		}
-		r.east = r.site("east")
-		if gone := r.expire(1).Deleted; len(gone) != 2 {
-			t.Errorf("the next expiry removed %v, want %v", gone, ids[:2])
-		}
-		if report := r.expire(1); len(report.Deleted) > 0 || len(report.Read) > 0 {
-			t.Errorf("and then %+v", report)
-		}
-	})
+	r, ids, session := beingRead(t)
+	session.Done(t.Context())
+	infos, _, err := r.east.Points(t.Context(), "shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := &late{Store: r.store}
+	r.east.freeing = r.project.Over(func(vault.Store) vault.Store { return lost })
+	if gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false); err == nil || gone {
+		t.Fatalf("removed %v without a word: %v", gone, err)
+	}
+	if _, err := reading.Begin(t.Context(), reading.Work{Project: r.project, Application: "shop", Point: ids[0]}); !errors.Is(err, reading.ErrLeaving) {
+		t.Errorf("a reader got in before the mark that may arrive yet: %v", err)
+	}
+	r.east = r.site("east")
+	if gone := r.expire(1).Deleted; len(gone) != 2 {
+		t.Errorf("the next expiry removed %v, want %v", gone, ids[:2])
+	}
+	if report := r.expire(1); len(report.Deleted) > 0 || len(report.Read) > 0 {
+		t.Errorf("and then %+v", report)
+	}
 }
 
 // late is a store that has no answer for the second deleting mark: it may be there.

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -121,18 +120,17 @@ func TestAVaultForReadingOnlyIsRestoredFrom(t *testing.T) {
 	}
 }
 
-// TestWhatIsBeingRemovedIsNotRestored: it was listed a moment ago.
+// TestWhatIsBeingRemovedIsNotRestored: it was listed a moment ago. The
+// restore waits some seconds for the removal to stand back.
 func TestWhatIsBeingRemovedIsNotRestored(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // it waits a while for the removal to stand back
-		w, _ := watched(t, func(*world) {})
-		if _, err := reading.Claim(t.Context(), w.project, "shop", "shop-1", "retention", "east"); err != nil {
-			t.Fatal(err)
-		}
-		_, err := Recover(t.Context(), cloning(), w.deps)
-		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "choose another") || w.value("copy") != "" {
-			t.Errorf("restored %q, %v", w.value("copy"), err)
-		}
-	})
+	w, _ := watched(t, func(*world) {})
+	if _, err := reading.Claim(t.Context(), w.project, "shop", "shop-1", "retention", "east"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Recover(t.Context(), cloning(), w.deps)
+	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "choose another") || w.value("copy") != "" {
+		t.Errorf("restored %q, %v", w.value("copy"), err)
+	}
 }
 
 // TestAPointStaysBetweenTheParts of a restore that is given in parts, and after one
