@@ -137,6 +137,8 @@ type flight struct {
 	next  time.Duration // look or ask again then, unless an answer comes
 	watch bool          // of a fence that has ended without proof, until there is one
 	said  string        // by the newest look, if that knew no end of it
+	// epochs are what the effect that is or was out first went out with.
+	epochs map[string]int64
 }
 
 // Machine carries one run, for one executor.

@@ -128,7 +128,8 @@ func (m *Machine) send(name string, a Action) {
 
 // emit puts out an effect about a step, under a number or, if it is 0, a new one.
 func (m *Machine) emit(a Action, name string, id int64) int64 {
-	if id == 0 {
+	again := id != 0
+	if !again {
 		m.ids++
 		id = m.ids
 	}
@@ -140,8 +141,30 @@ func (m *Machine) emit(a Action, name string, id int64) int64 {
 			token.Epochs[app] = m.state.Facts.Epochs[app].Number + 1
 		}
 	}
+	if f := m.flights[name]; f != nil && !again {
+		f.epochs = token.Epochs
+	}
 	m.out = append(m.out, Effect{Action: a, ID: id, Step: step, Token: token, Sandbox: m.sandbox(), Sites: m.sites(step), Point: m.point(step)})
 	return id
+}
+
+// outlived tells whether what superseded an order may be the run's own claim: an early
+// step runs beside the claims, and goes out with the epochs from before. Whose the newest
+// epoch is, an order tells that goes out with what the claim brought.
+func (m *Machine) outlived(name string, f *flight) bool {
+	if m.state.Spec.step(name).Kind == plan.KindClaim {
+		return false
+	}
+	for app, sent := range f.epochs {
+		if m.state.Epochs[app] > sent {
+			return true
+		}
+		claim := m.state.Steps[string(plan.KindClaim)+"/"+app]
+		if claim != nil && (claim.Undoing || claim.Meant && claim.Status != Succeeded && claim.Status != Broke) {
+			return true
+		}
+	}
+	return false
 }
 
 // point is what a data step must bring: the point that was chosen or, in a
@@ -210,7 +233,7 @@ func (m *Machine) looked(e Event) {
 		m.end(name, Broke, noted(fmt.Sprintf("not done within %s", m.state.Spec.step(name).Timeout), e.Note), e)
 	case e.Outcome == NotDone && f.then == Act:
 		m.intend(name)
-	case e.Outcome == Superseded:
+	case e.Outcome == Superseded && !m.outlived(name, f):
 		m.end(name, Broke, "superseded: "+e.Note, e)
 	case e.Outcome == Refused:
 		m.lookRefused(name, f, e)
@@ -294,7 +317,7 @@ func (m *Machine) acted(e Event) {
 		m.end(name, Succeeded, e.Note, e)
 	case e.Outcome == Refused:
 		m.end(name, Broke, e.Note, e)
-	case e.Outcome == Superseded:
+	case e.Outcome == Superseded && !m.outlived(name, f):
 		m.end(name, Broke, "superseded: "+e.Note, e)
 	default: // unknown: look, never guess, and not at once
 		f.doing, f.id, f.next, f.said = Look, 0, m.now.Mono+Breath, e.Note

@@ -114,7 +114,7 @@ func (m *Machine) undid(name string, f *flight, e Event) {
 	switch {
 	case e.Outcome == Superseded && m.state.Spec.step(name).Kind == plan.KindClaim:
 		m.overtake(name, e)
-	case e.Outcome == Done, e.Outcome == Superseded:
+	case e.Outcome == Done, e.Outcome == Superseded && !m.outlived(name, f):
 		m.note(Entry{Kind: Undone, Step: name, Note: e.Note, Epoch: e.Epoch, Said: e.Said})
 	case e.Outcome == Refused:
 		m.note(Entry{Kind: Stuck, Step: name, Note: e.Note, Said: e.Said})

@@ -1,0 +1,86 @@
+package failover
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/plan"
+)
+
+// sites are those of a run with a step that runs beside its claims. They refuse
+// what goes out with an epoch older than the newest. They keep the newest epochs, and
+// whether the step was made and not unmade.
+type sites struct {
+	*rig
+	newest map[string]int64
+	made   bool
+}
+
+func besideClaims(t *testing.T) *sites {
+	t.Helper()
+	s := &sites{newest: map[string]int64{"cart": 7, "shop": 4}}
+	s.rig = newRig(t, plan.Failover, func(p *plan.Plan, s *Spec) {
+		p.Steps = []plan.Step{{
+			Name: "network", Kind: plan.KindInfra, Early: true, Timeout: time.Minute, Before: []string{"data/cart", "data/shop"},
+			Command: &plan.Command{Image: "make"}, Undo: &plan.Command{Image: "unmake"},
+		}}
+		s.Commit = plan.Commit{Window: 0}
+	})
+	s.answer = s.answers
+	return s
+}
+
+func (s *sites) answers(f Effect) *Event {
+	switch {
+	case f.Step == nil:
+		return nil
+	case f.Step.Kind == plan.KindClaim && f.Action != Look:
+		s.newest[f.Step.Application] = s.well(f).Epoch
+		return nil
+	case f.Step.Name != "network" || f.Action == Look:
+		return nil
+	}
+	for app, epoch := range f.Token.Epochs {
+		if epoch < s.newest[app] {
+			return &Event{Kind: Acted, Outcome: Superseded, Note: "a newer epoch of " + app + " is known here"}
+		}
+	}
+	s.made = f.Action == Act
+	return nil
+}
+
+// TestWhatRunsBesideTheClaims is refused as long as it says the epochs from before, and
+// is done with the ones that the run's own claims brought; so is its undo.
+func TestWhatRunsBesideTheClaims(t *testing.T) {
+	r := besideClaims(t)
+	r.run(AwaitingCommit)
+	r.order("act claim/cart", "act network", "act data/cart")
+	if st := r.m.State().Steps["network"]; st.Status != Succeeded || !r.made {
+		t.Errorf("network was made: %t, %+v", r.made, st)
+	}
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	r.pass(RolledBack)
+	r.order("undo claim/shop", "undo network")
+	if r.made {
+		t.Errorf("what was made is still there: %v", r.did)
+	}
+}
+
+// TestWhatRunsBesideTheClaimsOfOthers is refused for good once another run has claimed.
+func TestWhatRunsBesideTheClaimsOfOthers(t *testing.T) {
+	r := besideClaims(t)
+	r.answer = func(f Effect) *Event {
+		if f.Action == Act && f.Step != nil && f.Step.Name == "claim/cart" {
+			r.newest["cart"] = 99
+			return &Event{Kind: Acted, Outcome: Superseded, Note: "run q"}
+		}
+		return r.answers(f)
+	}
+	r.run(RolledBack)
+	if st := r.m.State().Steps["network"]; st.Status != Broke || !slices.Contains(r.did, "undo network") {
+		t.Errorf("network: %+v", st)
+	}
+}
