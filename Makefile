@@ -66,9 +66,9 @@ browser: ## the console's pages in Chromium; DAVIT_SCREENSHOTS=DIR keeps picture
 soak: ## the long and the huge variants of the tests
 	@hack/prepare
 	@hack/fuzz 200000
-	@DAVIT_BENCH=full go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./internal/volume
 	@hack/test soak
 	@DAVIT_SOAK=1 DAVIT_APPS=all hack/test bed
+	@hack/bench --enforce --objects 31000 --parts small,capture,restore,existing,volume,files,crowd
 
 .PHONY: bench
 bench: ## benchmarks; every figure is a ratio against something measured in the same run

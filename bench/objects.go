@@ -37,6 +37,9 @@ func (b *bench) prepare(ctx context.Context) error {
 	return err
 }
 
+// atLeast is the part of a plain means' rate that davit has to reach.
+const atLeast = 0.80
+
 // captures takes turns with the plain means, forth and back, so that all meet the
 // same caches. The bar is the slower of the two: whoever does both at once can be
 // as fast as that.
@@ -66,13 +69,17 @@ func (b *bench) captures(ctx context.Context) error {
 		}
 	}
 	what := fmt.Sprintf("capture of %d objects: davit backup / ", b.settings.objects)
-	b.report.rate(what+"paged list (500), as client-go asks for it", ours.lap, zipped.lap)
-	b.report.rate(what+"the same without compression", ours.lap, lists.lap)
-	b.report.rate(what+"put of their JSON", ours.lap, writes.lap)
+	listed, written := float64(atLeast), float64(none)
+	if writes.took > zipped.took { // the bar is the slower of the two
+		listed, written = none, atLeast
+	}
+	b.report.rate(what+"paged list (500), as client-go asks for it", ours.lap, zipped.lap, listed)
+	b.report.rate(what+"the same without compression", ours.lap, lists.lap, none)
+	b.report.rate(what+"put of their JSON", ours.lap, writes.lap, written)
 	b.report.spent("agent", ours, lists, func(s spent) time.Duration { return s.agent })
 	b.report.spent("kube-apiserver and etcd", ours, lists, func(s spent) time.Duration { return s.server })
 	b.report.spent("S3 server / put of their JSON", ours, writes, func(s spent) time.Duration { return s.vault })
-	return b.report.peak("agent, capturing", memory)
+	return b.report.peak("agent, capturing", memory, ceiling)
 }
 
 // forthAndBack takes the turns of a round in order, and those of the next one
@@ -124,9 +131,9 @@ func (b *bench) restores(ctx context.Context) error {
 			return err
 		}
 	}
-	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", fewWorkers), ours, equal)
-	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", manyWorkers), ours, many)
-	b.report.bytes("davit restore, the command", peak)
+	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", fewWorkers), ours, equal, none)
+	b.report.rate(fmt.Sprintf("restore, empty namespace: davit restore / create loop of %d", manyWorkers), ours, many, atLeast)
+	b.report.bytes("davit restore, the command", peak, none)
 	return nil
 }
 
@@ -153,7 +160,7 @@ func (b *bench) existing(ctx context.Context) error {
 				return err
 			}
 		}
-		b.report.rate(c.title, ours.lap, theirs.lap)
+		b.report.rate(c.title, ours.lap, theirs.lap, atLeast)
 		b.report.spent("kube-apiserver and etcd", ours, theirs, func(s spent) time.Duration { return s.server })
 		b.report.spent("the command", ours, theirs, func(s spent) time.Duration { return s.command })
 	}

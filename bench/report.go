@@ -27,8 +27,21 @@ func (l *lap) add(took time.Duration) {
 // rate is objects per second.
 func (l *lap) rate() float64 { return float64(l.objects*l.runs) / l.took.Seconds() }
 
-// report prints one line per comparison, as a table in Markdown.
-type report struct{ out io.Writer }
+// report prints one line per comparison, as a table in Markdown, and keeps those that
+// miss the bar that davit sets itself.
+type report struct {
+	out    io.Writer
+	missed []string
+}
+
+// against is what the end of a line says of its bar.
+func (r *report) against(what, bar string, met bool) string {
+	if met {
+		return ", meets the bar of " + bar
+	}
+	r.missed = append(r.missed, what+": the bar is "+bar)
+	return ", MISSES the bar of " + bar
+}
 
 func (r *report) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%s "+format+"\n", append([]any{time.Now().UTC().Format(time.TimeOnly)}, args...)...)
@@ -50,14 +63,28 @@ func (r *report) title(ctx context.Context, root string) {
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), memory(), load())
 }
 
-func (r *report) end() error {
-	_, err := fmt.Fprintf(r.out, "\nload at the end %s\n", load())
-	return err
+// end says what missed its bar, which is an error where bars are enforced.
+func (r *report) end(enforce bool) error {
+	fmt.Fprintf(r.out, "\nload at the end %s\n", load())
+	for _, missed := range r.missed {
+		fmt.Fprintf(r.out, "missed: %s\n", missed)
+	}
+	if enforce && len(r.missed) > 0 {
+		return fmt.Errorf("compare with the bars: %d are missed", len(r.missed))
+	}
+	return nil
 }
 
-// rate compares objects per second: above 1, davit is faster.
-func (r *report) rate(what string, ours, theirs lap) {
-	fmt.Fprintf(r.out, "| %s | %.0f/s | %.0f/s | %.2f of its rate |\n", what, ours.rate(), theirs.rate(), ours.rate()/theirs.rate())
+// none is the bar of a line that has none.
+const none = 0
+
+// rate compares objects per second: above 1, davit is faster. The bar is the least ratio.
+func (r *report) rate(what string, ours, theirs lap, bar float64) {
+	ratio, verdict := ours.rate()/theirs.rate(), ""
+	if bar != none {
+		verdict = r.against(what, fmt.Sprintf("%.2f", bar), ratio >= bar)
+	}
+	fmt.Fprintf(r.out, "| %s | %.0f/s | %.0f/s | %.2f of its rate%s |\n", what, ours.rate(), theirs.rate(), ratio, verdict)
 }
 
 // spent compares the processor time of 1,000 objects that somebody had meanwhile.
@@ -66,9 +93,14 @@ func (r *report) spent(who string, ours, theirs *measured, of func(spent) time.D
 	fmt.Fprintf(r.out, "| the same, processor time of 1,000 objects: %s | %.1f ms | %.1f ms | |\n", who, each(ours), each(theirs))
 }
 
-// times compares times for the same bytes: below 1, davit is faster.
-func (r *report) times(what string, ours, theirs time.Duration) {
-	fmt.Fprintf(r.out, "| %s | %.1f s | %.1f s | %.2f of its time |\n", what, ours.Seconds(), theirs.Seconds(), ours.Seconds()/theirs.Seconds())
+// times compares times for the same bytes: below 1, davit is faster. The bar is the
+// greatest ratio.
+func (r *report) times(what string, ours, theirs time.Duration, bar float64) {
+	ratio, verdict := ours.Seconds()/theirs.Seconds(), ""
+	if bar != none {
+		verdict = r.against(what, fmt.Sprintf("%.2f", bar), ratio <= bar)
+	}
+	fmt.Fprintf(r.out, "| %s | %.1f s | %.1f s | %.2f of its time%s |\n", what, ours.Seconds(), theirs.Seconds(), ratio, verdict)
 }
 
 // median is the middle one, the better of two.
@@ -77,16 +109,21 @@ func median(times []time.Duration) time.Duration {
 	return sorted[(len(sorted)-1)/2]
 }
 
-func (r *report) peak(what string, p process) error {
+func (r *report) peak(what string, p process, bar int64) error {
 	n, err := p.peak()
 	if err == nil {
-		r.bytes(what, n)
+		r.bytes(what, n, bar)
 	}
 	return err
 }
 
-func (r *report) bytes(what string, n int64) {
-	fmt.Fprintf(r.out, "| peak memory: %s | %.0f MiB | | |\n", what, float64(n)/(1<<20))
+// bytes tells of memory. The bar is in bytes, and the most.
+func (r *report) bytes(what string, n, bar int64) {
+	verdict := ""
+	if bar != none {
+		verdict = r.against(what, fmt.Sprintf("%d MiB", bar>>20), n < bar)
+	}
+	fmt.Fprintf(r.out, "| peak memory: %s | %.0f MiB%s | | |\n", what, float64(n)/(1<<20), verdict)
 }
 
 func load() string {

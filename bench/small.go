@@ -188,9 +188,5 @@ func (b *bench) profileBackup(ctx context.Context, r ran) error {
 // whether that is under the bar that davit sets itself.
 func (r *report) beyond(what string, ours, theirs []time.Duration, bar time.Duration) {
 	a, b := median(ours), median(theirs)
-	verdict := "under"
-	if a-b >= bar {
-		verdict = "OVER"
-	}
-	fmt.Fprintf(r.out, "| %s | %.1f s | %.1f s | %.1f s beyond it, %s the bar of %s |\n", what, a.Seconds(), b.Seconds(), (a - b).Seconds(), verdict, bar)
+	fmt.Fprintf(r.out, "| %s | %.1f s | %.1f s | %.1f s beyond it%s |\n", what, a.Seconds(), b.Seconds(), (a - b).Seconds(), r.against(what, bar.String(), a-b < bar))
 }
