@@ -23,33 +23,77 @@ var workloads = map[string]bool{
 
 func isWorkload(k Kind) bool { return workloads[k.Name()] }
 
-// findNamespaces adds the namespaces that patterns and labels choose. A pattern
-// that chooses none is an error: what it stood for is gone, or misspelt.
+// findNamespaces adds the namespaces that patterns and labels choose, but for
+// those that are being deleted.
 func (r *run) findNamespaces(ctx context.Context) error {
-	rule := r.spec.Select.Namespaces
-	if rule.Static() {
+	if r.spec.Select.Namespaces.Static() {
 		return nil
 	}
-	all := map[string]map[string]string{}
-	err := r.list(ctx, Query{Kind: kindNamespace}, func(o *unstructured.Unstructured) error {
-		if o.GetDeletionTimestamp() == nil {
-			all[o.GetName()] = o.GetLabels()
+	all, err := r.chosen(ctx, "")
+	if err != nil {
+		return err
+	}
+	for name := range all {
+		r.spec.Namespaces = append(r.spec.Namespaces, name)
+	}
+	slices.Sort(r.spec.Namespaces)
+	r.spec.Namespaces = slices.Compact(r.spec.Namespaces)
+	return nil
+}
+
+// chosen lists, as of a revision, the namespaces that the rule chooses, with
+// their labels. Those that no name but a pattern or a label chose are passed over
+// when they are being deleted: nobody asked for just them, and what they held is
+// not wanted any more. A pattern that chooses none is an error: what it stood for
+// is gone, or misspelt.
+func (r *run) chosen(ctx context.Context, revision string) (map[string]map[string]string, error) {
+	rule, all := r.spec.Select.Namespaces, map[string]map[string]string{}
+	literal := rule.Literal()
+	err := r.list(ctx, Query{Kind: kindNamespace, Revision: revision}, func(o *unstructured.Unstructured) error {
+		switch name := o.GetName(); {
+		case !rule.Match(name, o.GetLabels()):
+		case o.GetDeletionTimestamp() != nil && !slices.Contains(literal, name):
+			r.passOver(name, "is being deleted: left out")
+		default:
+			all[name] = o.GetLabels()
 		}
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if unmet := rule.Unmet(all); len(unmet) > 0 {
-		return fmt.Errorf("no namespace matches %s: correct the Application's namespaces", strings.Join(unmet, ", "))
+		return nil, fmt.Errorf("no namespace matches %s: correct the Application's namespaces", strings.Join(unmet, ", "))
 	}
-	for name, set := range all {
-		if rule.Match(name, set) {
-			r.spec.Namespaces = append(r.spec.Namespaces, name)
+	return all, nil
+}
+
+// passOver says, once, why a chosen namespace is left out.
+func (r *run) passOver(name, why string) {
+	if !r.going[name] {
+		r.warn("namespaces "+name, why)
+	}
+	r.going[name] = true
+}
+
+// keepNamespaces leaves out what of the namespaces that patterns and labels chose
+// has begun to go away since: the point would hold what its deletion has left of it.
+func (r *run) keepNamespaces(ctx context.Context) error {
+	if r.spec.Select.Namespaces.Static() {
+		return nil
+	}
+	all, err := r.chosen(ctx, r.res.Revision)
+	if err != nil {
+		return err
+	}
+	literal := r.spec.Select.Namespaces.Literal()
+	r.spec.Namespaces = slices.DeleteFunc(slices.Clone(r.spec.Namespaces), func(name string) bool {
+		if _, there := all[name]; there || slices.Contains(literal, name) {
+			return false
 		}
-	}
-	slices.Sort(r.spec.Namespaces)
-	r.spec.Namespaces = slices.Compact(r.spec.Namespaces)
+		r.passOver(name, "was deleted while the capture began: left out")
+		return true
+	})
 	return nil
 }
 

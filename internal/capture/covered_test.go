@@ -1,13 +1,17 @@
 package capture
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/quiesce"
 	"davit.dev/davit/internal/selection"
 )
@@ -183,6 +187,111 @@ func TestWholeClusterLeavesTheSystemOut(t *testing.T) {
 	if len(res.Volumes) != 12 || len(w.written["statefulsets.apps"]) != 8 {
 		t.Errorf("%d volumes and %d StatefulSets, want 12 and 8", len(res.Volumes), len(w.written["statefulsets.apps"]))
 	}
+}
+
+// leaving is a world in which something happens after the n-th list of all
+// namespaces.
+type leaving struct {
+	*world
+	then map[int]func()
+	n    int
+}
+
+func (l *leaving) List(ctx context.Context, q Query, page func([]unstructured.Unstructured) error) (Listed, error) {
+	listed, err := l.world.List(ctx, q, page)
+	if q.Kind.Resource == "namespaces" && q.Name == "" {
+		l.n++
+		if then := l.then[l.n]; then != nil {
+			then()
+		}
+	}
+	return listed, err
+}
+
+// remove begins the deletion of a namespace, or ends it.
+func (w *world) remove(name string, gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	list := w.objects["namespaces"]
+	i := slices.IndexFunc(list, func(o *unstructured.Unstructured) bool { return o.GetName() == name })
+	if gone {
+		w.objects["namespaces"] = slices.Delete(slices.Clone(list), i, i+1)
+		return
+	}
+	o := list[i].DeepCopy()
+	o.SetDeletionTimestamp(&metav1.Time{Time: w.now})
+	list[i] = o
+}
+
+// TestANamespaceThatGoesIsNotMissed: who asks for all namespaces gets those that
+// stay, whenever one of them goes; who names one is told.
+func TestANamespaceThatGoesIsNotMissed(t *testing.T) {
+	cluster := selection.Selection{Namespaces: selection.Namespaces{Names: []string{"*"}}}
+	for what, gone := range map[string]bool{"being deleted": false, "gone": true} {
+		for at := range 3 { // 0: before the first list; after 2 the capture has its revision
+			t.Run(fmt.Sprintf("%s at %d", what, at), func(t *testing.T) {
+				l := &leaving{world: newWorld(t, three()), then: map[int]func(){}}
+				leave := func() { l.remove("db-2", gone) }
+				if l.then[at] = leave; at == 0 {
+					leave()
+				}
+				res, err := Run(t.Context(), Spec{Application: "all", ID: "all-1", Mode: ModeSnapshot, Select: cluster},
+					Ports{Cluster: l, Volumes: l, Hooks: l, Sink: l}, Options{Now: l.clock})
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, warned := []string{"db", "empty-1"}, 1
+				switch {
+				case at == 2: // of the revision, it was there
+					want, warned = []string{"db", "db-2", "empty-1"}, 0
+				case at == 0 && gone:
+					warned = 0
+				}
+				if !slices.Equal(res.Namespaces, want) {
+					t.Errorf("namespaces %q, want %q", res.Namespaces, want)
+				}
+				for _, v := range res.Volumes {
+					if !slices.Contains(want, v.Namespace) {
+						t.Errorf("volume %s/%s of a namespace that the point leaves out", v.Namespace, v.Claim)
+					}
+				}
+				of := func(w point.Warning) bool { return w.Object != "namespaces db-2" }
+				if said := slices.DeleteFunc(slices.Clone(res.Warnings), of); len(said) != warned {
+					t.Errorf("warnings %v, want %d of db-2", res.Warnings, warned)
+				}
+				look := &leaving{world: newWorld(t, three()), then: map[int]func(){}}
+				leave = func() { look.remove("db-2", gone) }
+				if look.then[at] = leave; at == 0 {
+					leave()
+				}
+				held, err := Look(t.Context(), Spec{Mode: ModeSnapshot, Select: cluster}, look, true, Options{Now: look.clock})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if told := slices.Equal(held.Deleting, []string{"db-2"}); told != (at == 0 && !gone) {
+					t.Errorf("a look says that %q are being deleted", held.Deleting)
+				}
+			})
+		}
+	}
+	t.Run("named", func(t *testing.T) {
+		w := newWorld(t, three())
+		w.remove("db-2", false)
+		named := selection.Selection{Namespaces: selection.Namespaces{Names: []string{"e*", "db-2"}}}
+		if _, err := w.run(Spec{Namespaces: []string{"db-2"}, Select: named}); err == nil || !strings.Contains(err.Error(), "namespace db-2 is being deleted") {
+			t.Errorf("a named namespace that is being deleted: %v", err)
+		}
+	})
+	t.Run("all of a pattern", func(t *testing.T) {
+		l := &leaving{world: newWorld(t, three())}
+		l.then = map[int]func(){1: func() { l.remove("empty-1", false) }}
+		rule := selection.Selection{Namespaces: selection.Namespaces{Names: []string{"emp*"}}}
+		_, err := Run(t.Context(), Spec{Application: "e", ID: "e-1", Mode: ModeSnapshot, Select: rule},
+			Ports{Cluster: l, Volumes: l, Hooks: l, Sink: l}, Options{Now: l.clock})
+		if err == nil || !strings.Contains(err.Error(), "no namespace matches emp*") {
+			t.Errorf("a point of a namespace that went away meanwhile: %v", err)
+		}
+	})
 }
 
 // A part of a StatefulSet is captured, and the point says what that means.

@@ -16,6 +16,9 @@ type Object struct{ Resource, Namespace, Name string } // Resource is resource.g
 // Held is what a capture would hold now.
 type Held struct {
 	Namespaces []string
+	// Deleting are namespaces that patterns or labels choose and that are on their
+	// way out, sorted: nothing of them is held.
+	Deleting []string
 	// Volumes are the claims whose data would be captured, Empty those that
 	// would be captured without.
 	Volumes []Claim
@@ -53,6 +56,7 @@ func Look(ctx context.Context, spec Spec, cluster Cluster, objects bool, opts Op
 		}
 		held.Namespaces, held.Objects = r.res.Namespaces, names.all
 	}
+	held.Deleting = r.going.sorted()
 	held.Warnings = slices.Clone(r.res.Warnings)
 	return held, nil
 }

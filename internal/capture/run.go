@@ -58,6 +58,7 @@ type run struct {
 	rest    *quiesce.Quiescence
 	covered *selection.Cover // nil where the whole of the namespaces is captured
 	left    set              // claims whose data a rule leaves out
+	going   set              // chosen namespaces that are being deleted
 	looking bool             // nothing is captured: see Look
 
 	mu      sync.Mutex
@@ -69,7 +70,7 @@ func newRun(spec Spec, ports Ports, opts Options) *run {
 	return &run{
 		spec: spec, ports: ports, opts: opts, needs: newNeeds(),
 		writers: newWriters(ports.Sink),
-		plans:   map[string]VolumePlan{}, cuts: map[string]Cut{}, left: set{},
+		plans:   map[string]VolumePlan{}, cuts: map[string]Cut{}, left: set{}, going: set{},
 	}
 }
 
@@ -131,9 +132,11 @@ func (r *run) prepare(ctx context.Context) error {
 	return r.rest.Find(ctx)
 }
 
-// checkNamespaces refuses namespaces that are missing or going away: a point
-// of them would be empty, and retention would prefer it to the good ones.
+// checkNamespaces refuses named namespaces that are missing or going away: a
+// point of them would be empty, and retention would prefer it to the good ones.
+// Those that patterns and labels choose were there a moment ago; see keepNamespaces.
 func (r *run) checkNamespaces(ctx context.Context) error {
+	named := slices.Clone(r.spec.Namespaces)
 	if err := r.findNamespaces(ctx); err != nil {
 		return err
 	}
@@ -141,7 +144,7 @@ func (r *run) checkNamespaces(ctx context.Context) error {
 		return errors.New("application names no namespace")
 	}
 	var errs []error
-	for _, name := range r.spec.Namespaces {
+	for _, name := range named {
 		found := false
 		err := r.list(ctx, Query{Kind: kindNamespace, Name: name}, func(o *unstructured.Unstructured) error {
 			found = true
@@ -172,6 +175,9 @@ func (r *run) window(ctx context.Context) (err error) {
 	r.res.Instant = r.opts.Now().UTC()
 	if r.res.Revision, err = r.ports.Cluster.Revision(ctx); err != nil {
 		return fmt.Errorf("read the cluster's revision: %w", err)
+	}
+	if err := r.keepNamespaces(ctx); err != nil {
+		return err
 	}
 	if err := r.replan(ctx); err != nil {
 		return err

@@ -19,7 +19,8 @@ func (e *env) coverageCommand() *cobra.Command {
 		Short: "What in this cluster is protected, by which application, and what is not",
 		Long: `Says of every namespace which applications cover it, and how many of its volumes and objects a capture would hold now. It asks
 the rules of the applications, not their recovery points; -o wide names the objects. What the cluster makes again by itself, and
-what the label davit.dev/exclude=true leaves out, is not counted; nor are the cluster's own namespaces without --system.`,
+what the label davit.dev/exclude=true leaves out, is not counted; nor are namespaces that are being deleted, and the
+cluster's own without --system.`,
 		Args: args(cobra.NoArgs, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := e.working(cmd)

@@ -25,7 +25,9 @@ type Look func(ctx context.Context, app *v1alpha1.Application, objects bool) (*c
 // again by itself, and those that are left out by label, are in no count.
 type Report struct {
 	Namespaces []Namespace `json:"namespaces"`
-	Volumes    []Volume    `json:"volumes"`
+	// Deleting are namespaces that are being deleted: they are in no count.
+	Deleting []string `json:"deleting,omitempty"`
+	Volumes  []Volume `json:"volumes"`
 	// Objects are those that no application holds, or more than one.
 	Objects []Object `json:"objects,omitempty"`
 	// Problems are why applications hold nothing, or not yet.
@@ -137,7 +139,7 @@ func (b *builder) add(app string, held *capture.Held) {
 }
 
 func (b *builder) report(opts Options) *Report {
-	r := &Report{Namespaces: []Namespace{}, Volumes: []Volume{}, Problems: b.problems}
+	r := &Report{Namespaces: []Namespace{}, Deleting: b.there.Deleting, Volumes: []Volume{}, Problems: b.problems}
 	spaces := map[string]*Namespace{}
 	for _, name := range b.there.Namespaces {
 		spaces[name] = &Namespace{Name: name, Applications: sorted(b.spaces[name])}

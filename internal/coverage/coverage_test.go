@@ -30,9 +30,9 @@ func app(name string, role v1alpha1.Role) v1alpha1.Application {
 // cluster answers for three namespaces, and what each application holds there.
 var cluster = map[string]*capture.Held{
 	"everything": {
-		Namespaces: []string{"shop", "db", "bare"},
-		Volumes:    []capture.Claim{claim("shop", "data"), claim("db", "a"), claim("db", "b")},
-		Objects:    []capture.Object{object("shop", "x"), object("db", "x"), object("db", "y"), object("bare", "z")},
+		Namespaces: []string{"shop", "db", "bare"}, Deleting: []string{"gone"},
+		Volumes: []capture.Claim{claim("shop", "data"), claim("db", "a"), claim("db", "b")},
+		Objects: []capture.Object{object("shop", "x"), object("db", "x"), object("db", "y"), object("bare", "z")},
 	},
 	"shop": {Namespaces: []string{"shop"}, Volumes: []capture.Claim{claim("shop", "data")}, Objects: []capture.Object{object("shop", "x")}},
 	"db-a": {Namespaces: []string{"db"}, Volumes: []capture.Claim{claim("db", "a")}, Objects: []capture.Object{object("db", "x")}},
@@ -70,6 +70,9 @@ func TestSurvey(t *testing.T) {
 		if ns.Name != w.Name || ns.Volumes != w.Volumes || ns.UnprotectedVolumes != w.UnprotectedVolumes || ns.Objects != w.Objects || ns.UnprotectedObjects != w.UnprotectedObjects {
 			t.Errorf("namespace %+v, want %+v", ns, w)
 		}
+	}
+	if len(r.Deleting) != 1 || r.Deleting[0] != "gone" {
+		t.Errorf("being deleted are %q, want gone", r.Deleting)
 	}
 	if len(r.Problems) != 2 || r.Problems[0].Application != "also" || r.Problems[1].Application != "broken" {
 		t.Errorf("problems %+v, want that one has no point and one holds nothing", r.Problems)

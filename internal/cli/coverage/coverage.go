@@ -35,6 +35,9 @@ func (v View) Text(t *output.Text) {
 	}
 	t.Section("Namespaces")
 	t.Table("", output.Columns("NAME", "APPLICATIONS", ">VOLUMES", ">OBJECTS"), rows)
+	if len(v.Deleting) > 0 {
+		t.Line("Being deleted, and in no count: %s", strings.Join(v.Deleting, ", "))
+	}
 	v.volumes(t)
 	v.objects(t)
 	if len(v.Problems) > 0 {
