@@ -110,7 +110,7 @@ func ReadMoved(ctx context.Context, p *vault.Project, app string, of Mover) (Mov
 		return m, fmt.Errorf("read what site %s ran: %w: %w", of.Site, vault.ErrDamaged, err)
 	}
 	if m.FormatVersion != movedFormat {
-		return m, fmt.Errorf("read what site %s ran: it has format %d, this davit knows %d: %w", of.Site, m.FormatVersion, movedFormat, errFormat)
+		return m, fmt.Errorf("read what site %s ran: it has format %d, this davit knows %d: %w", of.Site, m.FormatVersion, movedFormat, ErrFormat)
 	}
 	err = m.valid()
 	if err == nil && (m.Application != app || m.mover() != of) {
@@ -157,7 +157,7 @@ func HeldLost(ctx context.Context, p *vault.Project, app string, id Identity) (i
 	switch {
 	case errors.Is(err, vault.ErrNotFound):
 		return 0, nil
-	case errors.Is(err, vault.ErrDamaged), errors.Is(err, errFormat):
+	case errors.Is(err, vault.ErrDamaged), errors.Is(err, ErrFormat):
 		return 1, nil
 	case err != nil:
 		return 0, err

@@ -15,8 +15,8 @@ import (
 // wordFormat is the version of words that this version writes and reads.
 const wordFormat = 1
 
-// errFormat says that a word is of a format that this version does not know.
-var errFormat = errors.New("use one version of davit at all sites")
+// ErrFormat says that a word or a fact is of a format that this version does not know.
+var ErrFormat = errors.New("use one version of davit at all sites")
 
 // Word is what a person says once a promoted vault's sites have been moved over:
 // that none of those which were not still writes the application, or will.
@@ -139,7 +139,7 @@ func Said(ctx context.Context, p *vault.Project, app string, history []Epoch) (W
 	}
 	w, err := readWord(ctx, p, app, e.Number)
 	switch {
-	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrDamaged), errors.Is(err, errFormat):
+	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrDamaged), errors.Is(err, ErrFormat):
 		return Word{}, false, nil
 	case err != nil:
 		return Word{}, false, err
@@ -167,7 +167,7 @@ func readWord(ctx context.Context, p *vault.Project, app string, n int64) (Word,
 		return w, fmt.Errorf("read who said that %s has stopped: %w: %w", app, vault.ErrDamaged, err)
 	}
 	if w.FormatVersion != wordFormat {
-		return w, fmt.Errorf("read who said that %s has stopped: it has format %d, this davit knows %d: %w", app, w.FormatVersion, wordFormat, errFormat)
+		return w, fmt.Errorf("read who said that %s has stopped: it has format %d, this davit knows %d: %w", app, w.FormatVersion, wordFormat, ErrFormat)
 	}
 	if w.By == "" {
 		return w, fmt.Errorf("read who said that %s has stopped: %w: nobody did", app, vault.ErrDamaged)

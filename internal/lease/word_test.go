@@ -117,7 +117,7 @@ func TestAWordIsChecked(t *testing.T) {
 	if said() {
 		t.Error("one of a format that is not known counts")
 	}
-	if err := Say(t.Context(), p, "shop", e, stoppedBy, time.Now()); !errors.Is(err, errFormat) {
+	if err := Say(t.Context(), p, "shop", e, stoppedBy, time.Now()); !errors.Is(err, ErrFormat) {
 		t.Errorf("of a format that is not known: %v", err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/remains"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -45,11 +46,11 @@ func (s *Site) pin(ctx context.Context, o execute.Order) execute.Answer {
 	if o.Action == failover.Undo {
 		return execute.Done("what was pinned stays")
 	}
-	left, err := s.leftovers(ctx, o.Step.Application, o.Token.Epochs[o.Step.Application]+1)
+	left, err := remains.Look(ctx, s.project(), o.Step.Application, s.self(), o.Token.Epochs[o.Step.Application]+1)
 	if err != nil {
 		return execute.Unknown("%v", err)
 	}
-	if !left {
+	if !left.Here {
 		return execute.Done("this site never ran it: nothing of it is here alone")
 	}
 	at, err := s.applicationHere(ctx, o.Step.Application)

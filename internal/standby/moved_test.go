@@ -1,18 +1,24 @@
 package standby
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/promotion"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/standby/remains"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -205,17 +211,72 @@ func TestWhatAMovedSiteHasIsLeftOver(t *testing.T) {
 		site := New(Options{Recovery: recovery.Deps{Project: p, VaultName: "main", Site: "east", ClusterID: cluster, Now: time.Now}})
 		exact := false
 		site.check = func(_ context.Context, o recovery.Options, _ recovery.Deps) (recovery.Report, error) {
-			exact = o.Existing != ""
+			exact = o.Existing == v1alpha1.ExistingExact
 			return recovery.Report{Findings: []restore.Finding{}}, nil
 		}
 		facts, err := site.Evaluate(t.Context(), failover.Spec{Verb: plan.Failover, From: "north", To: "east", Applications: []string{"shop"}})
 		check(t, err)
-		left, err := site.leftovers(t.Context(), "shop", 99)
+		left, err := remains.Look(t.Context(), p, "shop", site.self(), 99)
 		check(t, err)
-		if exact != want || left != want || slices.Contains(facts.Holders["shop"], "east") {
+		if exact != want || left.Here != want || slices.Contains(facts.Holders["shop"], "east") {
 			t.Errorf("cluster %s: exact %v, left over %v, %v", cluster, exact, left, facts.Holders)
 		}
 	}
+}
+
+// TestANoteThatCannotBeReadDeletesNothing: anybody who may write to the vault can put it
+// there, or spoil it. It counts, so that what is at the site gives way to the point, but
+// nothing goes that the point does not have, and the step says so. The controls: the note
+// as it was written; none; and a damaged one of a site that claimed an epoch as well.
+func TestANoteThatCannotBeReadDeletesNothing(t *testing.T) {
+	p := movedVault(t)
+	key := p.Root() + "moved/shop/east/e"
+	r, err := p.Store().Get(t.Context(), key, 0, -1)
+	check(t, err)
+	whole, err := io.ReadAll(r)
+	check(t, errors.Join(err, r.Close()))
+	put := func(key string, data []byte) {
+		check(t, p.Store().Put(t.Context(), key, bytes.NewReader(data), int64(len(data))))
+	}
+	at := func(site string) (*Site, *v1alpha1.ExistingPolicy) {
+		s := New(Options{Recovery: recovery.Deps{Project: p, VaultName: "main", Site: site, ClusterID: site[:1], Now: time.Now}})
+		judged := new(v1alpha1.ExistingPolicy)
+		s.check = func(_ context.Context, o recovery.Options, _ recovery.Deps) (recovery.Report, error) {
+			*judged = o.Existing
+			return recovery.Report{Findings: []restore.Finding{}}, nil
+		}
+		return s, judged
+	}
+	order := func(n int64) execute.Order {
+		return execute.Order{Run: "r", Point: &failover.Point{ID: "p"}, Step: plan.Step{Kind: plan.KindRestore, Application: "shop"}, Token: failover.Token{Epochs: map[string]int64{"shop": n}}}
+	}
+	expect := func(what, site string, n int64, want v1alpha1.ExistingPolicy, warned bool) {
+		t.Helper()
+		s, judged := at(site)
+		_, err := s.Evaluate(t.Context(), failover.Spec{Verb: plan.Failover, From: "north", To: site, Applications: []string{"shop"}})
+		check(t, err)
+		opts, warning, err := s.options(t.Context(), order(n))
+		check(t, err)
+		if opts.Existing != want || *judged != want || (warning != "") != warned {
+			t.Errorf("%s: %q, beforehand %q, want %q; warned %q", what, opts.Existing, *judged, want, warning)
+		}
+		if warned && (!strings.Contains(warning, "vault check") || !strings.Contains(warning, "shop")) {
+			t.Errorf("%s: %s", what, warning)
+		}
+	}
+	expect("as it was written", "east", 99, v1alpha1.ExistingExact, false)
+	put(key, []byte("garbage"))
+	expect("damaged", "east", 99, v1alpha1.ExistingReplace, true)
+	put(p.Root()+"moved/shop/west/w", whole)
+	expect("of another name", "west", 99, v1alpha1.ExistingReplace, true)
+	check(t, p.Store().Delete(t.Context(), p.Root()+"moved/shop/west/w"))
+	expect("none", "west", 99, "", false)
+	epochs := lease.New(p)
+	current, err := epochs.Current(t.Context(), "shop")
+	check(t, err)
+	_, err = epochs.Claim(t.Context(), "shop", current.Number+1, lease.Claim{Site: "east", Cluster: "e", Request: "by east"})
+	check(t, err)
+	expect("one that claimed an epoch", "east", 99, v1alpha1.ExistingExact, false)
 }
 
 // TestAClusterThatIsCalledNobody: a planned run is refused before it stops anything, and

@@ -9,11 +9,11 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
-	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/remains"
 )
 
 // stages say how far a kind of step restores.
@@ -29,7 +29,7 @@ func (s *Site) restore(ctx context.Context, o execute.Order) execute.Answer {
 	if o.Action == failover.Undo {
 		return s.takeBack(ctx, o)
 	}
-	opts, err := s.options(ctx, o)
+	opts, warning, err := s.options(ctx, o)
 	if err != nil {
 		return execute.Unknown("%v", err)
 	}
@@ -50,7 +50,7 @@ func (s *Site) restore(ctx context.Context, o execute.Order) execute.Answer {
 		return execute.Refuse("%d objects could not be restored: %s", report.Result.Failed, problems(report, true))
 	}
 	answer := execute.Answer{
-		Outcome: failover.Done, Note: problems(report, false), Guard: execute.Guarded,
+		Outcome: failover.Done, Note: strings.Trim(warning+"; "+problems(report, false), "; "), Guard: execute.Guarded,
 		Point: &failover.Point{ID: report.Point, Instant: report.Instant},
 	}
 	if o.Step.Kind == plan.KindRestore {
@@ -119,45 +119,27 @@ func problems(r recovery.Report, bad bool) string {
 	return strings.Join(all, "; ")
 }
 
-// options are those of the application's restore. Every step of the run
-// takes the point that its data step took.
-func (s *Site) options(ctx context.Context, o execute.Order) (recovery.Options, error) {
+// options are those of the application's restore, and what to warn of. Every step
+// of the run takes the point that its data step took.
+func (s *Site) options(ctx context.Context, o execute.Order) (opts recovery.Options, warning string, err error) {
 	app := o.Step.Application
 	epoch := o.Token.Epochs[app]
-	opts := recovery.Options{Application: app, Mode: v1alpha1.RestoreTakeOver, Attempt: o.Run, SeenEpoch: &epoch}
+	opts = recovery.Options{Application: app, Mode: v1alpha1.RestoreTakeOver, Attempt: o.Run, SeenEpoch: &epoch}
 	if o.Point != nil {
 		opts.Point = o.Point.ID
 	} else {
 		mark, err := s.marks.Load(ctx, o.Run, "data/"+app)
 		if err != nil {
-			return opts, err
+			return opts, "", err
 		}
 		if mark.Point != nil {
 			opts.Point = mark.Point.ID
 		}
 	}
-	left, err := s.leftovers(ctx, app, epoch)
-	if left {
-		opts.Existing = v1alpha1.ExistingExact
-	}
 	called(&opts, o.Step.Mappings)
-	return opts, err
-}
-
-// leftovers tells whether this site ran the application before: what is left
-// of it here is older than the point, and rolled back to it.
-func (s *Site) leftovers(ctx context.Context, app string, epoch int64) (bool, error) {
-	history, err := lease.New(s.project()).History(ctx, app)
-	if err != nil {
-		return false, err
-	}
-	for _, e := range history {
-		if e.Number < epoch && s.self().Made(e.Claim) {
-			return true, nil
-		}
-	}
-	lost, err := lease.HeldLost(ctx, s.project(), app, s.self()) // it came over from a lost vault
-	return lost > 0, err
+	left, err := remains.Look(ctx, s.project(), app, s.self(), epoch)
+	opts.Existing = left.Existing()
+	return opts, left.Warning(app), err
 }
 
 // takeBack undoes a part of a restore. What it brought stays, at rest: nothing of

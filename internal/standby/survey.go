@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/standby/remains"
 )
 
 var _ execute.Survey = (*Site)(nil)
@@ -120,16 +122,19 @@ func (s *Site) look(ctx context.Context, spec failover.Spec, historyOnly bool, m
 // ready looks whether the application could come here, by its epochs.
 func (s *Site) ready(ctx context.Context, app string, spec failover.Spec, history []lease.Epoch, movers []lease.Mover) (string, error) {
 	opts := recovery.Options{Application: app, Mode: v1alpha1.RestoreTakeOver, Point: spec.Points[app].ID}
-	left := slices.ContainsFunc(history, func(e lease.Epoch) bool { return s.self().Made(e.Claim) }) ||
-		slices.Contains(movers, lease.Mover{Site: s.self().Site, Cluster: s.self().Cluster})
+	left := remains.In(history, s.self(), math.MaxInt64)
+	if !left.Here && slices.Contains(movers, lease.Mover(s.self())) {
+		var err error
+		if left, err = remains.Noted(ctx, s.project(), app, s.self()); err != nil {
+			return "", err
+		}
+	}
 	if spec.Verb == plan.Failback {
-		if problem, err := s.returns(ctx, app, left); problem != "" || err != nil {
+		if problem, err := s.returns(ctx, app, left.Here); problem != "" || err != nil {
 			return problem, err
 		}
 	}
-	if left {
-		opts.Existing = v1alpha1.ExistingExact
-	}
+	opts.Existing = left.Existing()
 	called(&opts, mappingsOf(spec, app))
 	question := fmt.Sprintf("%s at epoch %d: %+v", app, len(history), opts)
 	if s.fit.is(question, s.o.Recovery.Now()) {
