@@ -76,7 +76,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 		return execute.Refuse("the step has no command")
 	}
 	name := fmt.Sprintf("davit-step-%s-%d", stepID(o), o.Token.Sequence)
-	wanted := job(name, stepID(o), o, what)
+	wanted := job(name, stepID(o), s.o.Recovery.VaultName, o, what)
 	for _, change := range more {
 		change(wanted)
 	}
@@ -281,7 +281,7 @@ func ended(u *unstructured.Unstructured) string {
 func seconds(d time.Duration) int64 { return max(1, int64((d+time.Second-1)/time.Second)) }
 
 // job is the Job. It is not tried again: whether it may be is for the plan.
-func job(name, id string, o execute.Order, c *plan.Command) *unstructured.Unstructured {
+func job(name, id, vault string, o execute.Order, c *plan.Command) *unstructured.Unstructured {
 	container := map[string]any{"name": "step", "image": c.Image}
 	var args, env, secrets []any
 	for _, a := range c.Args {
@@ -298,6 +298,7 @@ func job(name, id string, o execute.Order, c *plan.Command) *unstructured.Unstru
 	}
 	container["args"], container["env"], container["envFrom"] = args, env, secrets
 	labels := map[string]any{shape.LabelManagedBy: "davit", LabelStep: id}
+	shape.OfVault(labels, vault)
 	if o.Sandbox != "" {
 		labels[v1alpha1.LabelSandbox] = drill.Name(o.Run) // the clean-up takes it away
 	}

@@ -125,7 +125,7 @@ func TestAJobEndsWithItsPods(t *testing.T) {
 // look says that it was not done, and not for ever that it is being done.
 func TestACommandEndsWithItsStep(t *testing.T) {
 	for timeout, want := range map[time.Duration]int64{5 * time.Second: 5, time.Millisecond: 1, 90*time.Second + 1: 91} {
-		j := job("j", "id", execute.Order{Step: plan.Step{Name: "mail", Timeout: timeout}}, &plan.Command{Image: "i"})
+		j := job("j", "id", "", execute.Order{Step: plan.Step{Name: "mail", Timeout: timeout}}, &plan.Command{Image: "i"})
 		if got, _, err := unstructured.NestedInt64(j.Object, "spec", "activeDeadlineSeconds"); err != nil || got != want {
 			t.Errorf("a step of %s: its Job has %d s, %v, want %d", timeout, got, err, want)
 		}

@@ -27,7 +27,7 @@ func (s *Site) Hold(ctx context.Context, run, process string) (held context.Cont
 		clock = port.WallClock{}
 	}
 	held, lease, err := hold.Take(ctx, hold.Options{
-		Name: "run-" + run, Namespace: "davit-system", ID: run, Holder: process, Cluster: port.Retry(d.Cluster, clock), Bare: d.Cluster,
+		Name: "run-" + run, Namespace: "davit-system", Vault: d.VaultName, ID: run, Holder: process, Cluster: port.Retry(d.Cluster, clock), Bare: d.Cluster,
 		Clock: clock, Progress: d.Progress, Log: d.Log, MakeNamespace: s.makeNamespace,
 	})
 	if errors.Is(err, hold.ErrBusy) {

@@ -19,7 +19,7 @@ import (
 // Marks returns what remembers, in a site's cluster, the orders that come from a
 // vault.
 func Marks(c restore.Cluster, vault string) execute.Marks {
-	return &notes{cluster: c, scope: scopeOf(vault)}
+	return &notes{cluster: c, vault: vault, scope: scopeOf(vault)}
 }
 
 // NotesOf tells whether a ConfigMap of davit-system has, by its name, the marks of a run: of
@@ -37,6 +37,7 @@ func scopeOf(vault string) string { return "from-" + vault + "-" }
 // entry for each step.
 type notes struct {
 	cluster restore.Cluster
+	vault   string // whose runs they are of
 	scope   string // of names: whose orders they are; the target's own have none
 
 	mu    sync.Mutex

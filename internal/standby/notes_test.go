@@ -4,14 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"sync"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // counted counts the writes to a cluster, and may do something before each.
@@ -151,5 +158,34 @@ func TestNotesWrittenByAnother(t *testing.T) {
 	}
 	if a, b, c := markOf(t, n, "first"), markOf(t, n, "second"), markOf(t, n, "third"); a.Seen != 0 || b.Seen != 2 || c.Seen != 0 {
 		t.Errorf("marks are %+v, %+v and %+v", a, b, c)
+	}
+}
+
+// TestWhatARunMakesSaysWhichVaultItIsOf: two vaults may have runs of one name, and whoever
+// clears up for one must not take away what is of the other. A lease of an older davit gets
+// the label when it is taken again.
+func TestWhatARunMakesSaysWhichVaultItIsOf(t *testing.T) {
+	c := newMemory(t, `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"run-old","namespace":"davit-system","labels":{"davit.dev/managed-by":"davit"}},"spec":{}}`)
+	site := New(Options{Recovery: recovery.Deps{Cluster: c, VaultName: "main", Site: "west", Progress: port.Silent{}, Log: slog.New(slog.DiscardHandler)}})
+	for _, run := range []string{"old", "new"} {
+		_, release, err := site.Hold(t.Context(), run, "somebody")
+		check(t, err)
+		release()
+	}
+	check(t, site.marks.Save(t.Context(), "new", "step", execute.Mark{Seen: 1}))
+	check(t, Marks(c, "other").Save(t.Context(), "new", "step", execute.Mark{Seen: 1}))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	got := map[string]string{}
+	for _, u := range c.objects {
+		got[u.GetName()] = u.GetLabels()[shape.LabelVault]
+	}
+	want := map[string]string{"run-old": "main", "run-new": "main", "davit-run-new": "main", "davit-run-from-other-new": "other"}
+	if !maps.Equal(got, want) {
+		t.Errorf("objects are of %v, want %v", got, want)
+	}
+	j := job("j", "id", "main", execute.Order{Step: plan.Step{Timeout: time.Second}}, &plan.Command{Image: "i"})
+	if j.GetLabels()[shape.LabelVault] != "main" {
+		t.Errorf("a step's Job has the labels %v", j.GetLabels())
 	}
 }

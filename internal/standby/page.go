@@ -163,9 +163,11 @@ func enterAll(page *unstructured.Unstructured, batch []*entry) (fit, changed []*
 func (n *notes) read(ctx context.Context, at restore.Served, run string) (*unstructured.Unstructured, error) {
 	live, err := n.cluster.Get(ctx, at, v1alpha1.SystemNamespace, n.name(run))
 	if apierrors.IsNotFound(err) {
+		labels := map[string]any{shape.LabelManagedBy: "davit"}
+		shape.OfVault(labels, n.vault)
 		return &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "v1", "kind": "ConfigMap",
-			"metadata": map[string]any{"name": n.name(run), "namespace": v1alpha1.SystemNamespace, "labels": map[string]any{shape.LabelManagedBy: "davit"}},
+			"metadata": map[string]any{"name": n.name(run), "namespace": v1alpha1.SystemNamespace, "labels": labels},
 		}}, nil
 	}
 	return live, err

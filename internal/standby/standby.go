@@ -74,7 +74,7 @@ func New(o Options) *Site {
 	if o.Recovery.Log == nil {
 		o.Recovery.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster}, check: recovery.Check, patience: entranceWait}
+	s := &Site{o: o, marks: &notes{cluster: o.Recovery.Cluster, vault: o.Recovery.VaultName}, check: recovery.Check, patience: entranceWait}
 	if o.Drills != nil {
 		s.drill = drill.New(drill.Options{Recovery: o.Recovery, Cluster: o.Drills, Marks: s.marks, Rehearse: o.Rehearse})
 	}

@@ -15,6 +15,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/register"
+	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/standby"
 )
 
@@ -49,6 +50,10 @@ func (d *desk) clear(ctx context.Context) error {
 	}
 	var errs []error
 	for _, l := range all {
+		// Of an older davit's objects nobody says which vault they are from: the run does.
+		if of := l.object.GetLabels()[shape.LabelVault]; of != "" && of != d.vault {
+			continue
+		}
 		at, ok := ended[l.run]
 		if !ok || d.c.Now().Sub(at) < l.keep {
 			continue
@@ -90,7 +95,7 @@ func (d *desk) leftovers(ctx context.Context) ([]leftover, error) {
 	for i := range names.Items {
 		m := &names.Items[i]
 		if run, ok := standby.NotesOf(m.Name, d.vault); ok {
-			gone := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}}
+			gone := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, Labels: m.Labels, UID: m.UID, ResourceVersion: m.ResourceVersion}}
 			all = append(all, leftover{object: gone, run: run, keep: keepMarks})
 		}
 	}

@@ -1,6 +1,7 @@
 package carrier
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/register"
+	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/standby"
 )
 
@@ -37,7 +39,15 @@ func TestLeftovers(t *testing.T) {
 		j.Labels, j.Annotations = map[string]string{standby.LabelStep: "x"}, map[string]string{standby.AnnotationRun: run}
 		return j
 	}
+	from := func(vault string, o client.Object) client.Object { // the same run of another vault is another
+		labels := map[string]string{shape.LabelVault: vault}
+		maps.Copy(labels, o.GetLabels())
+		o.SetLabels(labels)
+		return o
+	}
 	all := []client.Object{
+		from("main", lease("ours", "")), from("other", lease("theirs", "")), from("main", marks("davit-run-ours")), from("other", marks("davit-run-theirs")),
+		from("main", job("command-ours", "ours")), from("other", job("command-theirs", "theirs")),
 		lease("over", ""), lease("held", "somebody"), died("died", time.Minute), died("lives", -200*keepMarks), lease("runs", ""), lease("forged", ""), lease("strange", ""),
 		&coordination.Lease{ObjectMeta: at("davit-agent")},
 		marks("davit-run-over"), marks("davit-run-from-main-over"), marks("davit-run-from-other-over"), marks("davit-run-runs"), marks("davit-notes"),
@@ -45,7 +55,7 @@ func TestLeftovers(t *testing.T) {
 	}
 	r := newRig(t, all...)
 	reg := register.New(r.project)
-	for _, run := range []string{"over", "held", "died", "lives"} {
+	for _, run := range []string{"ours", "theirs", "over", "held", "died", "lives"} {
 		s := failover.NewState()
 		s.Spec.Run, s.Phase = run, failover.Completed
 		if err := reg.End(t.Context(), s); err != nil {
@@ -80,9 +90,9 @@ func TestLeftovers(t *testing.T) {
 		want  []string
 	}{
 		{keepLeases - time.Hour, nil},
-		{keepLeases + time.Hour, []string{"run-over", "run-died"}},
+		{keepLeases + time.Hour, []string{"run-ours", "run-over", "run-died"}},
 		{keepMarks - time.Hour, nil},
-		{keepMarks + time.Hour, []string{"davit-run-over", "davit-run-from-main-over", "command"}},
+		{keepMarks + time.Hour, []string{"davit-run-ours", "command-ours", "davit-run-over", "davit-run-from-main-over", "command"}},
 		{100 * keepMarks, nil},
 	} {
 		if got := gone(c.after); !slices.Equal(got, c.want) {

@@ -14,6 +14,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/reading"
 )
@@ -21,7 +22,7 @@ import (
 // Labels and annotations of RecoveryPoint objects.
 const (
 	// LabelVault names the Vault that holds the point.
-	LabelVault = "davit.dev/vault"
+	LabelVault = shape.LabelVault
 	// AnnotationFromVault marks an object that was made from the vault, and so
 	// asks for no capture.
 	AnnotationFromVault = "davit.dev/from-vault"

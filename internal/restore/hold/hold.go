@@ -44,6 +44,7 @@ type Options struct {
 	Namespace   string // holds the lease
 	// Name of the lease; empty: that of the application's restores.
 	Name     string
+	Vault    string // what it comes from; empty: nobody says
 	ID       string // of the restore, the same when it is given again
 	Holder   string // for people
 	Cluster  port.Cluster
@@ -173,11 +174,13 @@ func (l *Hold) take(ctx context.Context) error {
 
 // create makes the lease, and its namespace when there is none.
 func (l *Hold) create(ctx context.Context) (done bool, err error) {
+	labels := shape.Document{shape.LabelManagedBy: "davit"}
+	shape.OfVault(labels, l.o.Vault)
 	obj := &unstructured.Unstructured{Object: shape.Document{
 		"apiVersion": l.at.GVK.GroupVersion().String(), "kind": l.at.GVK.Kind,
 		"metadata": shape.Document{
 			"name": l.name, "namespace": l.o.Namespace,
-			"labels":      shape.Document{shape.LabelManagedBy: "davit"},
+			"labels":      labels,
 			"annotations": shape.Document{AnnotationAttempt: l.attemptAfter("")},
 		},
 		"spec": l.spec(),
@@ -202,6 +205,9 @@ func (l *Hold) replace(ctx context.Context, live *unstructured.Unstructured) (do
 	}
 	annotations[AnnotationAttempt] = l.attemptAfter(annotations[AnnotationAttempt])
 	live.SetAnnotations(annotations)
+	if labels := shape.Child(live.Object, "metadata", "labels"); labels != nil {
+		shape.OfVault(labels, l.o.Vault)
+	}
 	l.current, err = l.o.Cluster.Update(ctx, l.at, live, "")
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return false, nil

@@ -114,3 +114,10 @@ func Merge(into, patch Document) {
 		Merge(m, change)
 	}
 }
+
+// OfVault adds to labels which Vault an object is from, if that is known.
+func OfVault(labels Document, vault string) {
+	if vault != "" {
+		labels[LabelVault] = vault
+	}
+}

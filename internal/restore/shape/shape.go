@@ -11,6 +11,8 @@ package shape
 // Labels and annotations of restored objects. LabelRestore and LabelManagedBy
 // have the same values in the API package, which engines do not import.
 const (
+	// LabelVault names the Vault that an object of davit-system comes from, or is about.
+	LabelVault           = "davit.dev/vault"
 	LabelRestore         = "davit.dev/restore"
 	LabelManagedBy       = "davit.dev/managed-by"
 	AnnotationFilledFrom = "davit.dev/filled-from"
