@@ -87,6 +87,7 @@ func runOf(t *testing.T, vault, plan string) string {
 // failedOver carries a plan out while its site is cut off from everything, the load balancer
 // too: the command is killed in the middle, another process takes the run over, clients are led
 // to the new site, and the old one is fenced when it comes back. Load balancers ask for the plan.
+// Another application is taken over meanwhile from a console.
 func failedOver(t *testing.T) {
 	a := &app{size: 8 << 10, name: short(t)}
 	a.more = fmt.Sprintf(web, a.name, clientPort)
@@ -96,13 +97,15 @@ func failedOver(t *testing.T) {
 	file := planOf(t, a, "5s", "{name: endless, kind: command, command: {image: 'davit.test/bedtool:1', args: [-c, 'sleep 3600']}, application: "+a.name+
 		", timeout: 5s, onError: stop, after: [ready/"+a.name+"]}")
 	f := planEntrance(t, a, file)
-	for _, other := range []string{"vault", west} {
-		if err := rig.Bed.Cut(t.Context(), east, other); err != nil {
+	c, asked, data := atConsole(t)
+	for _, far := range []string{"vault", west} {
+		if err := rig.Bed.Cut(t.Context(), east, far); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
 	f.lose(t, east)
+	other := c.fails(t, asked)
 	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", "estate", "--yes").want(t, 3, "holds nothing")
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "whatever was written after", "east")
@@ -152,14 +155,17 @@ func failedOver(t *testing.T) {
 	if got := epochs(t, commonBucket(), a.name); got != 2 {
 		t.Errorf("the run claimed more than once: there are %d epochs", got)
 	}
+	c.commits(t, other, asked, data)
 
 	if err := rig.Bed.HealAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 3*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
-		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
-		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
-	})
+	for _, a := range []*app{a, asked} {
+		eventually(t, 3*time.Minute, "east says Superseded and runs nothing of "+a.name, func() (bool, string) {
+			role, replicas := a.status(t, east, "role"), a.replicas(t, east)
+			return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
+		})
+	}
 }
 
 // planEntrance adds what leads clients to a plan, gives the plan to both sites, and has

@@ -26,6 +26,7 @@ const (
 // control is a real console outside the clusters.
 type control struct {
 	dir, address, url string
+	project           string
 	secrets           string // a directory of files
 	token             string // of a session, once someone is in
 	run               *exec.Cmd
@@ -107,7 +108,7 @@ func newControl(t *testing.T, vault, project, key string) *control {
 		t.Fatalf("the object store is at %s", endpoint.Host)
 	}
 	gateway[3] = 1 // this machine, as the bed's networks see it
-	c := &control{dir: filepath.Join(t.TempDir(), "console"), secrets: t.TempDir()}
+	c := &control{project: project, dir: filepath.Join(t.TempDir(), "console"), secrets: t.TempDir()}
 	for port := 20_000 + os.Getpid()%8_000; ; port++ { // below those that outgoing connections are given
 		c.address = net.JoinHostPort(gateway.String(), fmt.Sprint(port))
 		if l, err := net.Listen("tcp", c.address); err == nil {
@@ -135,14 +136,20 @@ func newControl(t *testing.T, vault, project, key string) *control {
 // enrol has a site's agent call it.
 func (c *control) enrol(t *testing.T, site string) {
 	t.Helper()
-	token := filepath.Join(c.secrets, site+".token")
-	c.do(t, "console", "enrol", site, "--data", c.dir, "--project", "told", "--token-file", token).want(t, 0)
-	enrol := []string{"enrol", "--console", c.url, "--enrol-token-file", token}
+	enrol := []string{"enrol", "--console", c.url, "--enrol-token-file", c.admits(t, site)}
 	davit(t, site, "", enrol...).want(t, 3, "--documents")
 	davit(t, site, "", append(enrol, "--documents", "all", "--runs", "drill", "--restores", "clone")...).want(t, 0)
 	t.Cleanup(func() {
 		_, _ = rig.Kubectl(context.Background(), site, "-n", system, "delete", "secret", "davit-console", "--ignore-not-found")
 	})
+}
+
+// admits makes a token for a site's agent, and returns its file.
+func (c *control) admits(t *testing.T, site string) string {
+	t.Helper()
+	token := filepath.Join(t.TempDir(), site+".token")
+	c.do(t, "console", "enrol", site, "--data", c.dir, "--project", c.project, "--token-file", token).want(t, 0)
+	return token
 }
 
 // ask asks the console's API, as the person who is logged in at it.
@@ -198,7 +205,7 @@ type toldEvent struct {
 // and an application that are written there arrive where they are for, and are
 // kept; without the console protection goes on, and what happened meanwhile is
 // told when it is back, in order and once; and a drill that is asked for there is
-// made by the agent of its site.
+// made by the agent of its site, as is a switchover that two others agreed to.
 func consoleTold(t *testing.T) {
 	a := &app{vault: "told"}
 	address := bucket(t, "e2e-told-"+run, "")
@@ -262,6 +269,7 @@ spec: {vault: told, policy: %[1]s, namespaces: [%[1]s]}
 		got := try(t, east, "-n", system, "get", "application,protectionpolicy", "-l", "davit.dev/console=told", "-o", "name")
 		return got == "", got
 	})
+	c.switches(t, a)
 }
 
 // drills begins a drill at the console: the target's agent makes it, once, and
