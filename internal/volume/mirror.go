@@ -75,43 +75,64 @@ type mirror struct {
 	inv   *inventory
 	blobs map[string]vault.ObjectInfo // of the first vault, by id
 	there map[string]vault.ObjectInfo // of the copy, by id
+	// proven is when the newest inventory came that was in the copy before.
+	proven time.Time
 
 	mu     sync.Mutex
+	whole  map[string]bool // blobs of one content that are there as they should be
 	report MirrorReport
 }
 
+// mirrorRounds bounds how often what seems to be missing is looked for again.
+const mirrorRounds = 3
+
+// run goes through the repository. What is missing may have been deleted, replaced or
+// merged by others since the inventories were read: newer ones tell.
 func (m *mirror) run(ctx context.Context) error {
-	var err error
+	m.whole = map[string]bool{}
+	for round := 1; ; round++ {
+		m.report.Missing = nil
+		copied, err := m.round(ctx)
+		if err != nil {
+			return err
+		}
+		if len(m.report.Missing) == 0 {
+			if m.how.MayDelete == nil {
+				return nil
+			}
+			return m.remove(ctx, copied)
+		}
+		if round == mirrorRounds {
+			return nil // the inventories would call the copy whole
+		}
+	}
+}
+
+// round brings over what the inventories of now list, and then themselves.
+func (m *mirror) round(ctx context.Context) (copied map[string]vault.ObjectInfo, err error) {
 	if m.inv, err = m.r.loadInventory(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	for _, d := range append(m.inv.damaged, missingInventories(m.inv, m.how.Needs)...) {
 		m.missing(d.Blob, d.Err)
 	}
 	prefix := m.r.opts.Prefix
 	if m.blobs, err = listObjects(ctx, m.r.opts.Store, prefix); err != nil {
-		return err
+		return nil, err
 	}
 	if m.there, err = listObjects(ctx, m.how.To, prefix); err != nil {
-		return err
+		return nil, err
 	}
-	copied, err := listObjects(ctx, m.how.To, inventoryPrefix(prefix))
-	if err != nil {
-		return err
+	if copied, err = listObjects(ctx, m.how.To, inventoryPrefix(prefix)); err != nil {
+		return nil, err
 	}
-	if err := m.carryBlobs(ctx, newestOf(copied)); err != nil {
-		return err
+	if m.proven.IsZero() {
+		m.proven = newestOf(copied)
 	}
-	if len(m.report.Missing) > 0 {
-		return nil // the inventories would call the copy whole
+	if err := m.carryBlobs(ctx); err != nil || len(m.report.Missing) > 0 {
+		return copied, err
 	}
-	if err := m.carryInventories(ctx, copied); err != nil {
-		return err
-	}
-	if m.how.MayDelete == nil {
-		return nil
-	}
-	return m.remove(ctx, copied)
+	return copied, m.carryInventories(ctx, copied)
 }
 
 func (m *mirror) missing(id string, err error) {
@@ -149,7 +170,7 @@ const coarse = 2 * time.Second
 // carryBlobs brings the blobs over, what kopia opens the repository by last.
 // Inventories are written at the end of a run: blobs of the copy that are
 // younger than its newest one may be of a run that never read them back.
-func (m *mirror) carryBlobs(ctx context.Context, proven time.Time) error {
+func (m *mirror) carryBlobs(ctx context.Context) error {
 	var packs, rest []string
 	for id := range m.inv.blobs {
 		if fixed(id) {
@@ -161,7 +182,10 @@ func (m *mirror) carryBlobs(ctx context.Context, proven time.Time) error {
 	for _, ids := range [][]string{packs, rest} {
 		sort.Strings(ids)
 		err := m.r.parallel(ctx, len(ids), func(ctx context.Context, i int) error {
-			return m.blob(ctx, ids[i], proven)
+			if m.isWhole(ids[i]) {
+				return nil
+			}
+			return m.blob(ctx, ids[i])
 		})
 		if err != nil {
 			return err
@@ -173,16 +197,31 @@ func (m *mirror) carryBlobs(ctx context.Context, proven time.Time) error {
 // fixed tells whether a blob's name never stands for other bytes.
 func fixed(id string) bool { return strings.ContainsRune("pqx", rune(id[0])) }
 
-func (m *mirror) blob(ctx context.Context, id string, proven time.Time) error {
+func (m *mirror) isWhole(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.whole[id]
+}
+
+func (m *mirror) setWhole(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.whole[id] = fixed(id)
+}
+
+func (m *mirror) blob(ctx context.Context, id string) error {
 	e := m.inv.blobs[id]
 	key := m.r.opts.Prefix + id
 	source, exists := m.blobs[id]
 	there, copied := m.there[id]
 	if copied && fixed(id) && e.sized(there.Size) {
-		if there.Modified.Before(proven.Add(-coarse)) && !m.suspect(id) {
+		if there.Modified.Before(m.proven.Add(-coarse)) && !m.suspect(id) {
 			return nil
 		}
 		if held, err := m.carry.Holds(ctx, key, e.accept); err != nil || held {
+			if held {
+				m.setWhole(id)
+			}
 			return err
 		}
 	}
@@ -208,6 +247,7 @@ func (m *mirror) blob(ctx context.Context, id string, proven time.Time) error {
 	case err != nil:
 		return err
 	}
+	m.setWhole(id)
 	m.arrived(n)
 	if rotten {
 		m.mended(key)
@@ -312,7 +352,7 @@ func (m *mirror) carryInventories(ctx context.Context, copied map[string]vault.O
 			}
 		}
 		n, err := m.carry.Carry(ctx, key, m.r.acceptInventory)
-		if errors.Is(err, vault.ErrNotFound) { // merged meanwhile: the next run has the merged one
+		if errors.Is(err, vault.ErrNotFound) { // merged meanwhile: the next round has the merged one
 			m.missing(key, errMissing)
 			return nil
 		}

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,6 +185,83 @@ func TestMirrorReadsBackWhatAnInterruptedRunLeft(t *testing.T) {
 	}
 	if r := s.mirror(key); r.Copied != 0 {
 		t.Errorf("again %+v", r)
+	}
+}
+
+// busy is a store in which others write: it says what is read.
+type busy struct {
+	vault.Store
+	before func(key string)
+}
+
+func (b *busy) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
+	b.before(key)
+	return b.Store.Get(ctx, key, offset, length)
+}
+
+// TestMirrorOfWhatOthersChange: what is deleted, replaced or merged by the book after the
+// run read the inventories is not missing, and the copy is whole. The control is what goes
+// without a word.
+func TestMirrorOfWhatOthersChange(t *testing.T) {
+	other := func(s *shelf, op operation, id, content string) record {
+		sum := sha256.Sum256([]byte(content))
+		return record{Op: op, Blob: id, Size: int64(len(content)), SHA256: hex.EncodeToString(sum[:]), Time: s.at.Unix()}
+	}
+	for name, test := range map[string]struct {
+		at      string // the key that is just about to be read
+		happens func(s *shelf, inventory string)
+		want    string // blobs of the copy
+		missing string
+	}{
+		"deleted": {"v/east/p1", func(s *shelf, _ string) {
+			s.inventory("-000002", s.record(opDelete, "p2"))
+			s.lose("v/east/p2")
+		}, "k p1", ""},
+		"replaced": {"v/east/p1", func(s *shelf, _ string) {
+			s.inventory("-000002", other(s, opPut, "k", "new"))
+			s.put("v/east/k", []byte("new"))
+		}, "k p1 p2", ""},
+		"merged": {"v/east/k", func(s *shelf, key string) {
+			s.at = s.at.Add(time.Hour)
+			s.inventory(mergedSuffix, s.record(opPut, "p1"), s.record(opPut, "p2"), s.record(opPut, "k"))
+			s.lose(key)
+		}, "k p1 p2", ""},
+		"gone": {"v/east/p1", func(s *shelf, _ string) { s.lose("v/east/p2") }, "k p1", "p2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShelf(t)
+			for _, id := range []string{"p1", "p2", "k"} {
+				s.put("v/east/"+id, []byte(id))
+			}
+			key := s.inventory("-000001", s.record(opPut, "p1"), s.record(opPut, "p2"), s.record(opPut, "k"))
+			var once sync.Once
+			from := &busy{s.from, func(key2 string) {
+				if key2 == test.at {
+					once.Do(func() { test.happens(s, key) })
+				}
+			}}
+			opts := Options{Store: from, Prefix: "v/east/", Parallel: 1, Now: func() time.Time { return s.at }}
+			r, err := Mirror(t.Context(), opts, MirrorOptions{To: s.to, MayDelete: s.may})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var missing []string
+			for _, d := range r.Missing {
+				missing = append(missing, d.Blob)
+			}
+			if got := s.copied(); got != test.want || strings.Join(missing, " ") != test.missing {
+				t.Errorf("the copy has %s, want %s; missing %q, want %q", got, test.want, missing, test.missing)
+			}
+			if test.missing == "" {
+				if again := s.mirror(); again.Copied > 0 || len(again.Missing) > 0 {
+					t.Errorf("another run has to do %+v", again)
+				}
+				of := &Repository{opts: Options{Store: s.to, Prefix: "v/east/"}.withDefaults()}
+				if whole, err := of.verifyBlobs(t.Context(), nil, VerifyOptions{}); err != nil || len(whole.Damaged)+len(whole.Unlisted) > 0 {
+					t.Errorf("the copy is %+v, %v", whole, err)
+				}
+			}
+		})
 	}
 }
 
