@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/lock"
 	"davit.dev/davit/internal/vault/reading"
 	"davit.dev/davit/internal/vault/relay"
 	"davit.dev/davit/internal/volume"
@@ -393,16 +394,42 @@ func (a *appPass) remove(ctx context.Context, id string) error {
 		}
 		return err
 	}
+	if err := a.unlocked(ctx, id); err != nil {
+		return errors.Join(err, claim.Release(context.WithoutCancel(ctx)))
+	}
 	bound, cancel := claim.Bound(ctx)
 	defer cancel()
-	err = a.c.in.DeletePoint(bound, a.app.Name, id)
-	switch {
-	case errors.Is(err, vault.ErrLocked): // and so is all of it still there, or its manifest gone
+	if !slices.ContainsFunc(a.copied.infos[id].Deletions(), func(m vault.Mark) bool { return m.By == reading.Begun }) {
+		mark := vault.Mark{Kind: vault.MarkDeleting, At: a.c.now().UTC(), By: reading.Begun}
+		if err := a.c.in.Mark(bound, a.app.Name, id, mark); err != nil {
+			return err // it may still arrive: the claim stands until it ends by itself
+		}
+	}
+	err = claim.Again(ctx)
+	if err == nil {
+		err = a.c.in.DeletePoint(ctx, a.app.Name, id)
+	}
+	if err != nil {
 		return errors.Join(err, claim.Release(context.WithoutCancel(ctx)))
-	case err != nil:
-		return err // what it deletes may go yet: the claim stands until it ends by itself
 	}
 	return reading.Forget(ctx, a.c.in, a.app.Name, id)
+}
+
+// unlocked says until when the copy's object lock keeps a point from being removed:
+// what stays is not to be marked as gone.
+func (a *appPass) unlocked(ctx context.Context, id string) error {
+	locker, ok := lock.Of(a.c.opts.Store)
+	if !ok {
+		return nil
+	}
+	until, err := locker.LockedUntil(ctx, a.c.in.Root()+"manifests/"+a.app.Name+"/"+id)
+	if err != nil && !errors.Is(err, vault.ErrNotFound) {
+		return err
+	}
+	if err == nil && until.After(a.c.now()) {
+		return fmt.Errorf("delete point %s: %w until %s", id, vault.ErrLocked, until.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // stays tells whether a point that the rules no longer keep stays for now. While

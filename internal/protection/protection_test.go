@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -164,6 +165,7 @@ func (r *repo) Close(context.Context) error { return nil }
 
 // rig is a vault and the protectors of two sites.
 type rig struct {
+	ahead      atomic.Int64 // how far the store's clock is ahead, in nanoseconds
 	t          *testing.T
 	store      *mem.Store
 	key        vault.Identity
@@ -178,7 +180,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, cluster: &tiny{maps: 3}, repo: &repo{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	r.cluster.repo = r.repo
-	r.store = mem.New(time.Now)
+	r.store = mem.New(func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) })
 	key, err := vault.NewIdentity()
 	if err != nil {
 		t.Fatal(err)

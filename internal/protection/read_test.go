@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/reading"
@@ -123,7 +124,7 @@ func TestARemovalThatCannotBegin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost := &late{Store: r.store}
+	lost := &late{Store: r.store, second: func() error { return vault.ErrUnavailable }} // it may be there
 	r.east.freeing = r.project.Over(func(vault.Store) vault.Store { return lost })
 	if gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false); err == nil || gone {
 		t.Fatalf("removed %v without a word: %v", gone, err)
@@ -140,16 +141,61 @@ func TestARemovalThatCannotBegin(t *testing.T) {
 	}
 }
 
-// late is a store that has no answer for the second deleting mark: it may be there.
+// TestARemovalThatWasPausedForLong between its claim and its word that parts may be gone:
+// a reader that began meanwhile keeps the point until he has done, and after that it goes.
+// The control is the same pause without a reader.
+func TestARemovalThatWasPausedForLong(t *testing.T) {
+	for _, read := range []bool{true, false} {
+		r, ids, before := beingRead(t)
+		before.Done(t.Context())
+		infos, _, err := r.east.Points(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := infos[0].Manifest
+		var session *reading.Session
+		paused := &late{Store: r.store, second: func() error {
+			r.ahead.Add(int64(4 * time.Hour)) // the store's clock: this process' own stood still
+			if read {
+				session = r.restoring(ids[0])
+			}
+			return nil
+		}}
+		r.east.freeing = r.project.Over(func(vault.Store) vault.Store { return paused })
+		gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false)
+		if gone == read || errors.Is(err, reading.ErrRead) != read {
+			t.Fatalf("read %v: removed %v: %v", read, gone, err)
+		}
+		if !read {
+			continue
+		}
+		if _, err := r.project.Manifest(t.Context(), "shop", ids[0]); err != nil || slices.Contains(r.repo.deleted, m.Volumes[0].Snapshot.ID) {
+			t.Errorf("parts of a point that is read are gone: %v", err)
+		}
+		r.east = r.site("east")
+		if report := r.expire(1); !slices.Equal(report.Deleted, ids[1:2]) || len(report.Read) != 1 {
+			t.Errorf("while it is read: %+v", report)
+		}
+		session.Done(t.Context())
+		if report := r.expire(1); !slices.Equal(report.Deleted, ids[:1]) || !slices.Contains(r.repo.deleted, m.Volumes[0].Snapshot.ID) {
+			t.Errorf("after the reader: %+v", report)
+		}
+	}
+}
+
+// late is a store in which something happens before the second deleting mark is written.
 type late struct {
 	vault.Store
-	marks int
+	marks  int
+	second func() error
 }
 
 func (s *late) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
 	if strings.Contains(key, "/"+string(vault.MarkDeleting)+"-") {
 		if s.marks++; s.marks == 2 {
-			return vault.ErrUnavailable
+			if err := s.second(); err != nil {
+				return err
+			}
 		}
 	}
 	return s.Store.PutIfAbsent(ctx, key, r, size)

@@ -54,13 +54,11 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 
 // final marks the point as on its way out, and tells whether it may be removed now.
 // If so, it says in the vault that its removal has begun: from then on parts of it
-// may be gone, and whatever becomes of this removal, the next one goes on. All that
-// happens under a claim, which a reader sees: see package reading.
+// may be gone, and whatever becomes of this removal, the next one goes on once nobody
+// reads the point. All that happens under a claim, which a reader sees: see package reading.
 func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo, why string, anyway bool) (goes bool, err error) {
-	switch {
-	case slices.ContainsFunc(info.Deletions(), isBegun):
-		return true, nil
-	case p.waits(info):
+	begun := slices.ContainsFunc(info.Deletions(), isBegun)
+	if !begun && p.waits(info) {
 		return false, nil
 	}
 	var claim *reading.Removal
@@ -71,11 +69,15 @@ func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo,
 	}
 	bound, cancel := claim.Bound(ctx)
 	defer cancel()
-	goes, err = p.decided(bound, app, info, why)
-	if err == nil && goes {
+	if goes = begun; !begun {
+		goes, err = p.decided(bound, app, info, why)
+	}
+	if err == nil && goes && !begun {
 		if err := p.deleting(bound, app, info.ID, begunBy); err != nil {
 			return false, err // the mark may still arrive: the claim stands until it ends by itself
 		}
+		err = claim.Again(ctx)
+		goes = err == nil
 	}
 	if err := claim.Release(context.WithoutCancel(ctx)); err != nil {
 		p.log.Debug("The claim of a removal stays until it ends.", "point", info.ID, "error", err)

@@ -90,11 +90,18 @@ type model struct {
 	id    string
 
 	mu      sync.Mutex
-	reading int  // readers who were told that the point stays
-	gone    bool // parts of it may be missing
-	harmed  bool // somebody reads it then
+	ahead   time.Duration // of the store's clock
+	reading int           // readers who were told that the point stays
+	gone    bool          // parts of it may be missing
+	harmed  bool          // somebody reads it then
 	// What came about, over all runs, so that the model is no empty one.
 	read, removed, stoodBack, refused int
+}
+
+func (m *model) clock() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Now().Add(m.ahead)
 }
 
 func (m *model) note(f func()) {
@@ -127,17 +134,23 @@ func removes(ctx context.Context, p *vault.Project, m *model) {
 		m.note(func() { m.stoodBack++ })
 		return
 	}
-	if err := m.takeAway(ctx, p); err != nil {
+	if err := m.takeAway(ctx, p, claim.Again); err != nil {
 		return
 	}
 	_ = claim.Release(ctx)
 	_ = reading.Forget(ctx, p, "shop", m.id)
 }
 
-// takeAway says that parts of the point may be gone, and removes it.
-func (m *model) takeAway(ctx context.Context, p *vault.Project) error {
+// takeAway says that parts of the point may be gone, looks again, and removes it.
+func (m *model) takeAway(ctx context.Context, p *vault.Project, again func(context.Context) error) error {
 	if err := p.Mark(ctx, "shop", m.id, vault.Mark{Kind: vault.MarkDeleting, By: reading.Begun}); err != nil {
 		return err
+	}
+	if again != nil {
+		if err := again(ctx); err != nil {
+			m.note(func() { m.stoodBack++ })
+			return err
+		}
 	}
 	m.note(func() { m.gone = true; m.removed++ })
 	return p.Store().Delete(ctx, m.manifest())
@@ -147,11 +160,28 @@ func (m *model) manifest() string { return "projects/default/manifests/shop/" + 
 
 // removesBlindly looks who reads, and claims nothing. It is a control.
 func removesBlindly(ctx context.Context, p *vault.Project, m *model) {
-	readers, err := reading.Readers(ctx, p, "shop", time.Now())
+	readers, err := reading.Readers(ctx, p, "shop", m.clock())
 	if err != nil || len(readers) > 0 {
 		return
 	}
-	_ = m.takeAway(ctx, p)
+	_ = m.takeAway(ctx, p, nil)
+}
+
+// removesOnce claims and looks, and does not look again. It is a control.
+func removesOnce(ctx context.Context, p *vault.Project, m *model) {
+	if _, err := reading.Claim(ctx, p, "shop", m.id, "retention", "east"); err == nil {
+		_ = m.takeAway(ctx, p, nil)
+	}
+}
+
+// later is a process that begins when all notes of before have ended: so long the others,
+// which may have begun, stand still, as in a machine that was paused.
+func later(process process) process {
+	return func(ctx context.Context, p *vault.Project, m *model) {
+		_, _ = p.Store().Stat(ctx, "projects/default/objects/x")
+		m.note(func() { m.ahead += reading.Lease + 2*time.Hour })
+		process(ctx, p, m)
+	}
 }
 
 // removesUnlooked claims, and does not look who reads. It is a control.
@@ -160,7 +190,7 @@ func removesUnlooked(ctx context.Context, p *vault.Project, m *model) {
 	if err != nil && !errors.Is(err, reading.ErrRead) {
 		return
 	}
-	_ = m.takeAway(ctx, p)
+	_ = m.takeAway(ctx, p, nil)
 }
 
 // readsUnlooked looks at the point, and then notes that it reads. It is a control.
@@ -185,7 +215,8 @@ func newModel(t *testing.T) *model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &model{t: t, store: mem.New(time.Now)}
+	m := &model{t: t}
+	m.store = mem.New(m.clock)
 	if m.p, err = vault.CreateProject(t.Context(), m.store, "default", key.Recipient()); err != nil {
 		t.Fatal(err)
 	}
@@ -283,11 +314,14 @@ func (m *model) all(deaths bool, processes ...process) (runs, harmful int) {
 }
 
 // TestNobodyReadsWhatIsRemoved: in every order of the calls of one who reads and one
-// who removes, wherever one of them dies.
+// who removes, wherever one of them dies, or the remover is paused until its claim has ended.
 func TestNobodyReadsWhatIsRemoved(t *testing.T) {
-	for name, deaths := range map[string]bool{"nobody dies": false, "one dies": true} {
+	for name, c := range map[string]struct {
+		deaths bool
+		reads  process
+	}{"nobody dies": {false, reads}, "one dies": {true, reads}, "a remover is paused": {false, later(reads)}} {
 		m := newModel(t)
-		runs, harmful := m.all(deaths, reads, removes)
+		runs, harmful := m.all(c.deaths, c.reads, removes)
 		t.Logf("%s: %d orders: read in %d, removed in %d, stood back in %d, refused in %d", name, runs, m.read, m.removed, m.stoodBack, m.refused)
 		if harmful > 0 {
 			t.Errorf("%s: the point was removed under a reader in %d of %d orders", name, harmful, runs)
@@ -302,9 +336,10 @@ func TestNobodyReadsWhatIsRemoved(t *testing.T) {
 // does harm in some order.
 func TestSomebodyReadsWhatIsRemoved(t *testing.T) {
 	for name, processes := range map[string][]process{
-		"looks and claims nothing": {reads, removesBlindly},
-		"claims and does not look": {reads, removesUnlooked},
-		"notes and does not look":  {readsUnlooked, removes},
+		"looks and claims nothing":                    {reads, removesBlindly},
+		"claims and does not look":                    {reads, removesUnlooked},
+		"notes and does not look":                     {readsUnlooked, removes},
+		"was paused for long and does not look again": {later(reads), removesOnce},
 	} {
 		m := newModel(t)
 		if runs, harmful := m.all(false, processes...); harmful == 0 {
