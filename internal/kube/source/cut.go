@@ -23,6 +23,8 @@ func (v *Volumes) Cut(ctx context.Context, plan capture.VolumePlan) (capture.Cut
 	}
 	ctx, cancel := context.WithTimeout(ctx, v.opts.CutTimeout)
 	defer cancel()
+	ctx, stop := v.atHome(ctx, plan.Claim)
+	defer stop()
 	cut.Handle = name(plan)
 	api := v.app.Dynamic.Resource(snapshots).Namespace(plan.Claim.Namespace)
 	o := document("VolumeSnapshot", plan.Claim.Namespace, cut.Handle, plan.Options.Point, map[string]any{
@@ -34,7 +36,7 @@ func (v *Volumes) Cut(ctx context.Context, plan capture.VolumePlan) (capture.Cut
 	if err != nil {
 		return cut, fmt.Errorf("create VolumeSnapshot: %w", err)
 	}
-	if err := v.awaitCut(ctx, made); err != nil {
+	if err := because(ctx, v.awaitCut(ctx, made)); err != nil {
 		return cut, fmt.Errorf("wait for VolumeSnapshot %s/%s of driver %s: %w", plan.Claim.Namespace, cut.Handle, plan.Driver, err)
 	}
 	return cut, nil

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 
 	"davit.dev/davit/internal/capture"
@@ -40,7 +41,7 @@ func TestADriversErrorIsWaitedForNoLongerThanItMayHeal(t *testing.T) {
 					o.SetName(a.(k8stesting.GetAction).GetName())
 					return true, o, nil
 				})
-				clients := &kube.Clients{Dynamic: client}
+				clients := &kube.Clients{Dynamic: client, Kubernetes: fake.NewClientset()}
 				v := NewVolumes(clients, clients, nil, VolumeOptions{Vault: "v", Site: "east"})
 				_, err := v.Cut(t.Context(), capture.VolumePlan{Method: capture.MethodSnapshot, Claim: capture.Claim{Namespace: "shop", Name: "data"}, Driver: "d"})
 				if tt.heals > 0 && err != nil {

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -106,13 +107,90 @@ func (v *Volumes) beside(ctx context.Context, c capture.Claim) (mover.Scheduling
 	return out, nil
 }
 
-func up(node *corev1.Node) bool {
+func up(node *corev1.Node) bool { return readiness(node).Status == corev1.ConditionTrue }
+
+func readiness(node *corev1.Node) corev1.NodeCondition {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
+			return c
 		}
 	}
-	return false
+	return corev1.NodeCondition{}
+}
+
+// home is ErrNodeLost where a volume is on one node's own disks alone, and the
+// cluster has not heard of that node for so long that it gave it up: nothing can
+// cut the volume, or make a cut of it readable, until the node is back. Storage that
+// is merely near one node, as in a zone that has no other, does not need it for that.
+func (v *Volumes) home(ctx context.Context, pv *corev1.PersistentVolume) error {
+	near, _, err := v.around(ctx, pv)
+	if err != nil || len(near) != 1 || !ownDisks(pv.Spec.NodeAffinity.Required, &near[0]) {
+		return err
+	}
+	if c := readiness(&near[0]); c.Status == corev1.ConditionUnknown {
+		return fmt.Errorf("%w: volume %s is on the disks of node %s, of which nothing was heard since %s: bring the node back; if it is gone for good, restore what was on it from an older point, or leave the claim out",
+			ErrNodeLost, pv.Name, near[0].Name, c.LastTransitionTime.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// ownDisks tells whether a selector that means one node names it, and not where it
+// stands: each driver has a label of its own for that.
+func ownDisks(s *corev1.NodeSelector, node *corev1.Node) bool {
+	names := func(e corev1.NodeSelectorRequirement) bool {
+		return e.Operator == corev1.NodeSelectorOpIn && len(e.Values) == 1 &&
+			(e.Values[0] == node.Name || e.Values[0] == node.Labels[corev1.LabelHostname])
+	}
+	return slices.ContainsFunc(s.NodeSelectorTerms, func(t corev1.NodeSelectorTerm) bool {
+		return slices.ContainsFunc(t.MatchExpressions, names) || slices.ContainsFunc(t.MatchFields, names)
+	})
+}
+
+// comesBack is how long a node that was given up while its volume was being captured
+// is waited for: it may only have been started anew.
+const comesBack = time.Minute
+
+// atHome is ctx until the node is lost, and stays so, on whose disks alone a claim's
+// volume is; then ErrNodeLost is its cause. stop ends the watch.
+func (v *Volumes) atHome(ctx context.Context, c capture.Claim) (watched context.Context, stop func()) {
+	watched, end := context.WithCancelCause(ctx)
+	go func() {
+		tick := time.NewTicker(nodesAge)
+		defer tick.Stop()
+		var pv *corev1.PersistentVolume
+		var since time.Time
+		for {
+			select {
+			case <-watched.Done():
+				return
+			case <-tick.C:
+			}
+			var err error
+			if pv == nil {
+				if pv, err = v.app.Kubernetes.CoreV1().PersistentVolumes().Get(watched, c.Volume, metav1.GetOptions{}); err != nil {
+					pv = nil
+					continue
+				}
+			}
+			switch err := v.home(watched, pv); {
+			case !errors.Is(err, ErrNodeLost):
+				since = time.Time{}
+			case since.IsZero():
+				since = v.opts.Now()
+			case v.opts.Now().Sub(since) >= comesBack:
+				end(err)
+			}
+		}
+	}()
+	return watched, func() { end(nil) }
+}
+
+// because is ErrNodeLost, with what is known of the node, where that ended what failed.
+func because(watched context.Context, err error) error {
+	if cause := context.Cause(watched); err != nil && errors.Is(cause, ErrNodeLost) {
+		return cause
+	}
+	return err
 }
 
 // tolerated are the taints by which people keep others from their nodes; not

@@ -1,14 +1,19 @@
 package source
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 
@@ -77,6 +82,62 @@ func TestACutIsReadWhereItsVolumeIs(t *testing.T) {
 			if tt.tolerates > 0 && got.Tolerations[0].Key != kept.Key {
 				t.Errorf("tolerates %v", got.Tolerations)
 			}
+		})
+	}
+}
+
+// TestAVolumeOfALostNodeIsRefusedBeforeAnythingIsHeldStill, and one whose node is lost
+// meanwhile keeps nobody for as long as a cut may take to become readable. The controls:
+// a node that is unwell, one that is cordoned, storage that is near a node and not its
+// own, and a node that comes back.
+func TestAVolumeOfALostNodeIsRefusedBeforeAnythingIsHeldStill(t *testing.T) {
+	in := func(key, value string) *corev1.NodeSelectorRequirement {
+		return &corev1.NodeSelectorRequirement{Key: key, Operator: corev1.NodeSelectorOpIn, Values: []string{value}}
+	}
+	for name, tt := range map[string]struct {
+		at    *corev1.NodeSelectorRequirement
+		state corev1.ConditionStatus
+		lost  bool
+	}{
+		"of a node that is lost":   {in("topology.example.com/node", "b"), corev1.ConditionUnknown, true},
+		"of a node that is unwell": {in("topology.example.com/node", "b"), corev1.ConditionFalse, false},
+		"of a node that is up":     {in("topology.example.com/node", "b"), corev1.ConditionTrue, false},
+		"of a zone of one node":    {in("zone", "z"), corev1.ConditionUnknown, false},
+		"of everywhere":            {nil, corev1.ConditionUnknown, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pv := localVolume("pv", tt.at)
+			pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: "d", VolumeHandle: "h"}
+			v, _ := homes(pv, machine("b", tt.state))
+			v.app.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{classes: "VolumeSnapshotClassList"})
+			_, err := v.Plan(t.Context(), capture.Claim{Namespace: "shop", Name: "data", Volume: "pv"}, capture.VolumeOptions{Mode: capture.ModeSnapshotOrLive})
+			if errors.Is(err, ErrNodeLost) != tt.lost || tt.lost && !strings.Contains(err.Error(), "node b") {
+				t.Errorf("planned with %v", err)
+			}
+		})
+	}
+	for name, back := range map[string]bool{"it stays away": false, "it comes back": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v, core := homes(localVolume("pv", in("topology.example.com/node", "b")), machine("b", corev1.ConditionUnknown))
+				began := time.Now()
+				core.PrependReactor("list", "nodes", func(k8stesting.Action) (bool, runtime.Object, error) {
+					state := corev1.ConditionUnknown
+					if back && time.Since(began) > comesBack/2 {
+						state = corev1.ConditionTrue
+					}
+					return true, &corev1.NodeList{Items: []corev1.Node{*machine("b", state)}}, nil
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), defaultReadyTime)
+				defer cancel()
+				ctx, stop := v.atHome(ctx, capture.Claim{Volume: "pv"})
+				defer stop()
+				<-ctx.Done()
+				err := because(ctx, ctx.Err())
+				if waited := time.Since(began); errors.Is(err, ErrNodeLost) == back || back != (waited == defaultReadyTime) || !back && waited > 3*comesBack {
+					t.Errorf("after %s: %v", waited, err) // the bubble's clock
+				}
+			})
 		})
 	}
 }

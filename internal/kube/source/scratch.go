@@ -25,6 +25,12 @@ import (
 func (v *Volumes) scratch(ctx context.Context, cut capture.Cut, req *mover.Request) error {
 	ctx, cancel := context.WithTimeout(ctx, v.opts.ReadyTimeout)
 	defer cancel()
+	ctx, stop := v.atHome(ctx, cut.Plan.Claim)
+	defer stop()
+	return because(ctx, v.scratchOf(ctx, cut, req))
+}
+
+func (v *Volumes) scratchOf(ctx context.Context, cut capture.Cut, req *mover.Request) error {
 	ready := v.readyContent
 	if cut.Plan.Method == capture.MethodGroup {
 		ready = v.readyMember

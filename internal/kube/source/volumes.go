@@ -34,6 +34,8 @@ var (
 	ErrSnapshotClass = errors.New("no snapshot class chosen")
 	// ErrNotReady says that a snapshot or its copy was not made in time.
 	ErrNotReady = errors.New("not ready in time")
+	// ErrNodeLost says that the node is lost which alone has the volume.
+	ErrNodeLost = errors.New("the volume's node is lost")
 )
 
 const (
@@ -111,6 +113,9 @@ func (v *Volumes) Plan(ctx context.Context, c capture.Claim, opts capture.Volume
 		plan.Driver, plan.Handle = pv.Spec.CSI.Driver, pv.Spec.CSI.VolumeHandle
 	}
 	if plan.Node, err = v.only(ctx, pv); err != nil {
+		return plan, err
+	}
+	if err := v.home(ctx, pv); err != nil {
 		return plan, err
 	}
 	plan.Class, err = v.chooseClass(ctx, pv, opts.SnapshotClass)
