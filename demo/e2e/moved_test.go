@@ -88,6 +88,7 @@ func (c *control) switches(t *testing.T, a *app) {
 	t.Helper()
 	a.protect(t)
 	a.backup(t)
+	c.mirrors(t, a)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	text, err := os.ReadFile(planOf(t, a, "60s"))
 	if err != nil {
@@ -128,6 +129,39 @@ func (c *control) switches(t *testing.T, a *app) {
 	}
 	if now := a.status(t, east, "role") + " " + a.replicas(t, east); now != "Superseded 0" {
 		t.Errorf("east is %s", now)
+	}
+	kubectl(t, west, "delete", "recoveryplan", a.name)
+	eventually(t, 3*time.Minute, "the console shows no plan any more", func() (bool, string) {
+		got := c.do(t, "--console", c.url, "get", "plan", a.name)
+		return got.code == 3, got.all()
+	})
+}
+
+// mirrors shows at the console what git and people made at the sites; a document of the
+// same name is refused there.
+func (c *control) mirrors(t *testing.T, a *app) {
+	t.Helper()
+	kubectl(t, east, "-n", system, "annotate", "protectionpolicy", a.name, "argocd.argoproj.io/tracking-id=shops:davit.dev/ProtectionPolicy:"+system+"/"+a.name)
+	at := []string{"--console", c.url}
+	shows := func(kind string, wants ...string) {
+		t.Helper()
+		eventually(t, 3*time.Minute, "the console shows "+kind, func() (bool, string) {
+			got := c.do(t, append(at, "get", kind, a.name, "-o", "yaml")...)
+			for _, want := range wants {
+				if !strings.Contains(got.out, want) {
+					return false, got.all()
+				}
+			}
+			return got.code == 0, got.all()
+		})
+	}
+	shows("policy", "from git", "davit.dev/at-site: east", "spec:")
+	shows("app", "people, by hand", "policy: "+a.name)
+	shows("plan", "people, by hand", "davit.dev/at-site: west", "timeout: 5s")
+	was := kubectl(t, east, "-n", system, "get", "application,protectionpolicy", a.name, "-o", "jsonpath={.items[*].spec}")
+	c.do(t, append(at, "apply", "-f", filepath.Join(c.secrets, "documents.yaml"))...).want(t, 3, "at site east", "is made by")
+	if got := kubectl(t, east, "-n", system, "get", "application,protectionpolicy", a.name, "-o", "jsonpath={.items[*].spec}"); got != was {
+		t.Errorf("east has %s, had %s", got, was)
 	}
 }
 

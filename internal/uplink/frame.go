@@ -18,6 +18,10 @@ const (
 	// side may say nothing.
 	Beat    = 15 * time.Second
 	Silence = 45 * time.Second
+	// MaxSpec bounds what is told of what one object says, and MaxSpecs of all those of a
+	// site, in bytes of JSON.
+	MaxSpec  = 64 << 10
+	MaxSpecs = 4 << 20
 )
 
 // Request asks to be let in, or for a new certificate.
@@ -67,6 +71,13 @@ type Object struct {
 	Points  int64     `json:"points,omitempty"`
 	// Vault is how the site reaches a Vault.
 	Vault *Reach `json:"vault,omitempty"`
+	// Spec is what a Foreign one says.
+	Spec json.RawMessage `json:"spec,omitempty"`
+	// Foreign is that no console of the project made it; Spec without it, there was no room
+	// for. Agents that do not know of it say neither.
+	Foreign bool `json:"foreign,omitempty"`
+	// Console is the other project whose console made it, as its label has it.
+	Console string `json:"console,omitempty"`
 }
 
 // Reach is how a site reaches one of its project's vaults. No address is in it.
@@ -344,11 +355,14 @@ func Write(w io.Writer, frame any) error {
 
 // Frames cuts what is said of a cluster into frames that are small enough.
 func (s State) Frames() []State {
-	const most = 500 // each less than 2 KiB
+	const most, room = 250, MaxFrame / 4 // each less than 2 KiB, besides its spec
 	var all []State
 	objects, gone := s.Objects, s.Gone
 	for {
-		n, m := min(most, len(objects)), min(most, len(gone))
+		n, m, size := 0, min(most, len(gone)), 0
+		for ; n < min(most, len(objects)) && size < room; n++ {
+			size += len(objects[n].Spec)
+		}
 		f := State{Objects: objects[:n], Gone: gone[:m], Full: s.Full}
 		objects, gone = objects[n:], gone[m:]
 		f.More = len(objects)+len(gone) > 0

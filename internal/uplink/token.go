@@ -130,3 +130,13 @@ func isEnrolment(text string) bool {
 	millis, id, ok := strings.Cut(text, "-")
 	return ok && len(millis) == 13 && strings.Trim(millis, "0123456789") == "" && isHex(id, idSize)
 }
+
+// ProjectLabel is a project's name as the label of what its console made has it.
+func ProjectLabel(project string) string {
+	const most = 63
+	if len(project) <= most {
+		return project
+	}
+	sum := sha256.Sum256([]byte(project))
+	return hex.EncodeToString(sum[:16])
+}

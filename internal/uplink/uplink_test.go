@@ -3,6 +3,7 @@ package uplink
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/url"
@@ -73,6 +74,28 @@ func TestFrames(t *testing.T) {
 	}
 	if n != 1201 || len((State{Full: true}).Frames()) != 1 {
 		t.Error(n)
+	}
+}
+
+// What objects say fits into frames, however much of it there is.
+func TestLargeFrames(t *testing.T) {
+	var all State
+	for size := 0; size < MaxSpecs; size += MaxSpec {
+		o := Object{Key: Key{Name: strings.Repeat("n", 253)}, Why: strings.Repeat("w", 1024), Foreign: true}
+		o.Spec = json.RawMessage(`{"text":"` + strings.Repeat("x", MaxSpec-11) + `"}`)
+		all.Objects = append(all.Objects, o)
+	}
+	n := 0
+	for _, f := range all.Frames() {
+		if n += len(f.Objects); len(f.Objects) == 0 {
+			t.Fatal("a frame has nothing")
+		}
+		if err := Write(io.Discard, Up{State: &f}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != len(all.Objects) {
+		t.Errorf("%d of %d objects", n, len(all.Objects))
 	}
 }
 

@@ -6,8 +6,6 @@ package documents
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -155,7 +153,7 @@ func (k *Keeper) object(d uplink.Document, b body) *unstructured.Unstructured {
 	u.SetNamespace(d.Namespace)
 	u.SetName(d.Name)
 	labels, annotations := plain(b.Metadata.Labels), plain(b.Metadata.Annotations)
-	labels[v1alpha1.LabelConsole] = labelOf(k.Project)
+	labels[v1alpha1.LabelConsole] = uplink.ProjectLabel(k.Project)
 	annotations[v1alpha1.AnnotationDocument] = mark{k.Site, d.UID, d.Revision, d.Generation}.String()
 	u.SetLabels(labels)
 	u.SetAnnotations(annotations)
@@ -247,10 +245,10 @@ func (k *Keeper) mayChange(d uplink.Document, live *unstructured.Unstructured) e
 		return fault(uplink.Conflict, "%s makes it from git here", git)
 	}
 	switch owner := live.GetLabels()[v1alpha1.LabelConsole]; owner {
-	case labelOf(k.Project):
+	case uplink.ProjectLabel(k.Project):
 	case "":
 		return fault(uplink.Conflict, "it is here already, and the console has not made it. To have the console keep it: kubectl label %s%s %s %s=%s",
-			strings.ToLower(d.Kind), inNamespace(d), d.Name, v1alpha1.LabelConsole, labelOf(k.Project))
+			strings.ToLower(d.Kind), inNamespace(d), d.Name, v1alpha1.LabelConsole, uplink.ProjectLabel(k.Project))
 	default:
 		return fault(uplink.Conflict, "it is here already, of the console of project %s", owner)
 	}
@@ -302,7 +300,7 @@ func (k *Keeper) remove(ctx context.Context, d uplink.Document) error {
 		return err
 	}
 	was, ok := markOf(live)
-	if !ok || live.GetLabels()[v1alpha1.LabelConsole] != labelOf(k.Project) || was.uid != d.UID || was.site != k.Site || madeBy(live) != "" {
+	if !ok || live.GetLabels()[v1alpha1.LabelConsole] != uplink.ProjectLabel(k.Project) || was.uid != d.UID || was.site != k.Site || madeBy(live) != "" {
 		return nil
 	}
 	if was.revision > d.Revision {
@@ -347,14 +345,4 @@ func markOf(o client.Object) (mark, bool) {
 	revision, err := strconv.ParseInt(parts[2], 10, 64)
 	generation, also := strconv.ParseInt(parts[3], 10, 64)
 	return mark{parts[0], parts[1], revision, generation}, err == nil && also == nil
-}
-
-// labelOf is a project's name as a label has it.
-func labelOf(project string) string {
-	const most = 63
-	if len(project) <= most {
-		return project
-	}
-	sum := sha256.Sum256([]byte(project))
-	return hex.EncodeToString(sum[:16])
 }

@@ -1,8 +1,11 @@
 package speaker
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,13 +51,13 @@ func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, 
 	named := map[client.ObjectKey]bool{}
 	for i := range apps.Items {
 		if o := &apps.Items[i]; of[o.Spec.Vault] {
-			all = append(all, application(o))
+			all = append(all, told(project, application(o), o, o.Spec))
 			named[client.ObjectKey{Namespace: o.Namespace, Name: o.Spec.Policy}] = true
 		}
 	}
 	for i := range policies.Items { // those that the project's applications go by
 		if o := &policies.Items[i]; named[client.ObjectKeyFromObject(o)] {
-			all = append(all, object("ProtectionPolicy", o))
+			all = append(all, told(project, object("ProtectionPolicy", o), o, o.Spec))
 		}
 	}
 	planVault := map[string]string{}
@@ -64,7 +67,7 @@ func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, 
 		if of[o.Spec.Vault] {
 			said := stands("RecoveryPlan", o, o.Status.Conditions, v1alpha1.ConditionReady)
 			said.Holder = o.Status.At
-			all = append(all, said)
+			all = append(all, told(project, said, o, o.Spec))
 		}
 	}
 	for i := range runs.Items {
@@ -79,7 +82,36 @@ func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, 
 			all = append(all, said)
 		}
 	}
+	fit(all)
 	return all, nil
+}
+
+// told adds what an object says, unless the project's console made it: that one knows. No
+// Secret is among these kinds, and nothing of a metadata is told.
+func told(project string, said uplink.Object, o client.Object, spec any) uplink.Object {
+	by := o.GetLabels()[v1alpha1.LabelConsole]
+	if by == uplink.ProjectLabel(project) && said.Git == "" {
+		return said
+	}
+	said.Foreign, said.Console = true, by
+	if data, err := json.Marshal(spec); err == nil && len(data) <= uplink.MaxSpec {
+		said.Spec = data
+	}
+	return said
+}
+
+// fit leaves specs out for which there is no room, always the same ones.
+func fit(all []uplink.Object) {
+	slices.SortFunc(all, func(a, b uplink.Object) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	size := 0
+	for i := range all {
+		if o := &all[i]; size+len(o.Spec) > uplink.MaxSpecs {
+			o.Spec = nil
+		}
+		size += len(all[i].Spec)
+	}
 }
 
 // reach says how the site reaches a vault.

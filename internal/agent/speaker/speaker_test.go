@@ -3,7 +3,9 @@ package speaker
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -103,8 +105,68 @@ func TestGatherReach(t *testing.T) {
 			t.Errorf("%s, %v", said, err)
 		}
 	}
-	if want := []string{"Vault main", "Application shop", "ProtectionPolicy hourly"}; !slices.Equal(names, want) {
+	if want := []string{"Application shop", "ProtectionPolicy hourly", "Vault main"}; !slices.Equal(names, want) {
 		t.Errorf("told of %v, want %v", names, want)
+	}
+}
+
+// What git, people or another project's console made is told with what it says, as far as
+// there is room for that; what the project's console made is not.
+func TestGatherForeign(t *testing.T) {
+	names := map[string]map[string]string{"hand": nil, "own": {v1alpha1.LabelConsole: "acme"}, "theirs": {v1alpha1.LabelConsole: "other"}, "large": nil}
+	objects := []client.Object{mine.DeepCopy()}
+	for name, labels := range names {
+		a := app(name, "main", map[string]string{"note": "planted-note"})
+		if a.Labels, a.Spec.Namespaces = labels, []string{name}; name == "large" {
+			for len(a.Spec.Namespaces) < uplink.MaxSpec/8 {
+				a.Spec.Namespaces = append(a.Spec.Namespaces, "namespace")
+			}
+		}
+		objects = append(objects, a)
+	}
+	git := app("git", "main", map[string]string{"argocd.argoproj.io/tracking-id": "shops:davit.dev/Application:davit-system/git"})
+	git.Labels = map[string]string{v1alpha1.LabelConsole: "acme"} // whatever it says
+	s := newSpeaker(t, append(objects, git)...)
+	all, err := s.gather(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, o := range all {
+		if strings.Contains(string(o.Spec), "planted-note") {
+			t.Error("annotations are told")
+		}
+		if o.Kind == "Application" {
+			got[o.Name] = fmt.Sprintf("%v %v %s", o.Foreign, len(o.Spec) > 0, o.Console)
+		}
+	}
+	want := map[string]string{"hand": "true true ", "own": "false false ", "theirs": "true true other", "large": "true false ", "git": "true true acme"}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// Where not all fits, always the same is left out.
+func TestFit(t *testing.T) {
+	objects := func() (all []uplink.Object) {
+		for i := range uplink.MaxSpecs/uplink.MaxSpec + 2 {
+			all = append(all, uplink.Object{Key: uplink.Key{Kind: "RecoveryPlan", Name: fmt.Sprintf("p%03d", i)}, Foreign: true, Spec: make(json.RawMessage, uplink.MaxSpec)})
+		}
+		return all
+	}
+	left := func(all []uplink.Object) (names []string) {
+		fit(all)
+		for _, o := range all {
+			if len(o.Spec) == 0 {
+				names = append(names, o.Name)
+			}
+		}
+		return names
+	}
+	reversed := objects()
+	slices.Reverse(reversed)
+	if a, b := left(objects()), left(reversed); !slices.Equal(a, b) || !slices.Equal(a, []string{"p064", "p065"}) {
+		t.Errorf("left out: %v, and in another order %v", a, b)
 	}
 }
 

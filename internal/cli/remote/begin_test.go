@@ -181,3 +181,20 @@ func TestBeginAnswers(t *testing.T) {
 		t.Errorf("asked again: %v", paths)
 	}
 }
+
+// What git and people make at sites is shown with its site and its maker.
+func TestGetAtSites(t *testing.T) {
+	a := newAsks(t)
+	o := api.Object{APIVersion: "davit.dev/v1alpha1", Kind: "ProtectionPolicy", Spec: json.RawMessage(`{"schedule":{"every":"7h"}}`)}
+	o.Metadata.Name, o.Metadata.Namespace = "hourly", "davit-system"
+	o.Metadata.Annotations = map[string]string{api.AnnotationAt: "east", api.AnnotationMadeBy: "Argo CD application shops from git"}
+	a.answer(http.StatusOK, api.List{Items: []api.Object{o}})
+	a.want(0, "", "get policies --site east", "SITE", "MADE BY", "east", "Argo CD application shops from git", "hourly", "7h")
+	a.answer(http.StatusOK, o)
+	a.want(0, "", "get policy hourly --site * -o yaml", "davit.dev/at-site: east", "every: 7h")
+	a.answer(http.StatusNotFound, client.Error{Code: http.StatusNotFound, Message: "not found"})
+	a.want(3, "", "get policy hourly", "not found")
+	if paths, _ := a.asked(); len(paths) != 2 { // the second time at the sites
+		t.Errorf("asked for %v", paths)
+	}
+}

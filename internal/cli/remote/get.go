@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -14,16 +15,20 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/client"
 	"davit.dev/davit/internal/console/document"
 )
 
 func getCommand(h Host) *cobra.Command {
-	var project, namespace string
+	var project, namespace, site string
 	cmd := &cobra.Command{
 		Use:   "get KIND[,KIND...] | KIND NAME... | KIND/NAME...",
 		Short: "Show documents that a console keeps",
 		Long: `Shows applications, policies and plans that a console keeps, as tables, or with -o yaml, json or name. "all" is all kinds. What a
 YAML or JSON output holds can be given to "davit apply -f" again.
+
+With --site it shows those instead that git or people make at a site (at all of them: --site '*'), as its agent says; so it does of a name
+that the console does not keep. The console changes none of them.
 
 Sites, runs, points and restores are shown in the same forms, as the console knows them: they are what is, and nothing to apply.`,
 		Example: `  davit --console https://console.example.com:8443 get applications
@@ -54,26 +59,34 @@ Sites, runs, points and restores are shown in the same forms, as the console kno
 			if seen {
 				return h.getSeen(ctx, s, kind, names)
 			}
-			return h.get(ctx, s, all)
+			return h.get(ctx, s, site, all)
 		},
 	}
+	cmd.Flags().StringVar(&site, "site", "", "show what git or people make at this `SITE`, not the console; '*' is all")
 	projectFlag(cmd.Flags(), &project)
 	namespaceFlag(cmd.Flags(), &namespace)
 	return cmd
 }
 
-func (h Host) get(ctx context.Context, s *session, all []target) error {
-	found := Found{now: h.Now(), one: len(all) == 1 && all[0].name != ""}
+func (h Host) get(ctx context.Context, s *session, site string, all []target) error {
+	found := Found{now: h.Now(), one: len(all) == 1 && all[0].name != "", there: site != ""}
 	for _, t := range all {
-		if t.name != "" {
-			o, err := s.Get(ctx, t.ref(s.Project))
+		ref := t.ref(s.Project)
+		if ref.Site = site; t.name != "" {
+			o, err := s.Get(ctx, ref)
+			if client.Is(err, http.StatusNotFound) && site == "" { // git or people may make it at a site
+				ref.Site = "*"
+				if there, none := s.Get(ctx, ref); !client.Is(none, http.StatusNotFound) {
+					o, err = there, none
+				}
+			}
 			if err != nil {
 				return h.explain(err)
 			}
 			found.Items = append(found.Items, o)
 			continue
 		}
-		list, err := s.List(ctx, t.ref(s.Project))
+		list, err := s.List(ctx, ref)
 		if err != nil {
 			return h.explain(err)
 		}
@@ -92,6 +105,7 @@ func (h Host) get(ctx context.Context, s *session, all []target) error {
 type Found struct {
 	Items []api.Object
 	one   bool // a single one was asked for
+	there bool // they are of sites, and not the console's
 	now   time.Time
 }
 
@@ -126,7 +140,11 @@ func (f Found) Text(t *output.Text) {
 		var rows [][]string
 		for _, o := range f.Items {
 			if o.Kind == k.Name {
-				rows = append(rows, row(o, f.now))
+				cells := row(o, f.now)
+				if f.there {
+					cells = append([]string{o.Metadata.Annotations[api.AnnotationAt], o.Metadata.Annotations[api.AnnotationMadeBy]}, cells...)
+				}
+				rows = append(rows, cells)
 			}
 		}
 		if len(rows) == 0 {
@@ -135,7 +153,11 @@ func (f Found) Text(t *output.Text) {
 		if t.String() != "" {
 			t.Line("")
 		}
-		t.Table("", columns(k), rows)
+		head := columns(k)
+		if f.there {
+			head = append(output.Columns("SITE", "MADE BY"), head...)
+		}
+		t.Table("", head, rows)
 	}
 }
 

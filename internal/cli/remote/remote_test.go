@@ -299,6 +299,8 @@ func (r *rig) documents() {
 	r.want(3, hourly+"---\n"+strings.Replace(daily, "cron", "crown", 1)+"---\n"+strings.Replace(shop, "vault: main", "vault: 7", 1), "apply", "-f", "-")(
 		"nothing was changed", "standard input, document 2", "crown", "document 3")
 	r.want(3, "", "get", "policy", "hourly")("not found")
+	r.want(0, "", "get", "policies", "--site", "*")("has none of them")
+	r.want(3, "", "get", "policy", "hourly", "--site", "east")("not found")
 	r.want(2, "kind: Pod", "apply", "-f", "-")("kubectl")
 	r.want(2, hourly+"---\n"+hourly, "apply", "-f", "-")("which of them is meant")
 	r.want(0, "", "apply", "-f", all, "--dry-run")("protectionpolicy.davit.dev/hourly created (dry run)")

@@ -43,6 +43,9 @@ type present struct {
 	talk     *talk
 	end      func()
 	objects  map[uplink.Key]fleet.Heard
+	// specs are what those objects say that the console did not make. It is never changed:
+	// another one takes its place.
+	specs map[uplink.Key]json.RawMessage
 }
 
 // word is something to be kept, and where to say that it is.
@@ -78,6 +81,9 @@ func (r *room) remember(s *Server) {
 			for _, o := range objects {
 				p.objects[o.Key] = o
 			}
+		}
+		if p.specs, err = specs(s.ctx, r.project, a.Site); err != nil {
+			s.Log.Warn("what objects at a site said before is not known", "project", r.project.Name, "site", a.Site, "err", err)
 		}
 		r.agents[a.Site] = p
 	}
@@ -198,10 +204,21 @@ func (r *room) replace(t *talk, objects map[uplink.Key]uplink.Object, now time.T
 		return err
 	}
 	p.objects = make(map[uplink.Key]fleet.Heard, len(objects))
-	for k, o := range objects {
-		p.objects[k] = fleet.Heard{Object: o, Heard: now.UTC()}
+	says := map[uplink.Key]json.RawMessage{}
+	for _, o := range objects {
+		p.hears(o, says, now)
 	}
-	return nil
+	return p.mirror(t, says)
+}
+
+// hears keeps what was said of an object, and apart from it what the object says.
+func (p *present) hears(o uplink.Object, says map[uplink.Key]json.RawMessage, now time.Time) {
+	delete(says, o.Key)
+	if len(o.Spec) > 0 {
+		says[o.Key] = o.Spec
+	}
+	o.Spec = nil
+	p.objects[o.Key] = fleet.Heard{Object: o, Heard: now.UTC()}
 }
 
 func (r *room) update(t *talk, s uplink.State, now time.Time) error {
@@ -211,16 +228,19 @@ func (r *room) update(t *talk, s uplink.State, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	says := make(map[uplink.Key]json.RawMessage, len(p.specs))
+	maps.Copy(says, p.specs)
 	for _, k := range s.Gone {
 		delete(p.objects, k)
+		delete(says, k)
 	}
 	for _, o := range s.Objects {
-		p.objects[o.Key] = fleet.Heard{Object: o, Heard: now.UTC()}
+		p.hears(o, says, now)
 	}
 	if len(p.objects) > maxObjects {
 		return fmt.Errorf("%w: more than %d objects", uplink.ErrFrame, maxObjects)
 	}
-	return nil
+	return p.mirror(t, says)
 }
 
 // said is a site's state, to be kept.
@@ -263,7 +283,7 @@ func (s *Server) Known(p *store.Project) []fleet.Agent {
 	all := make([]fleet.Agent, 0, len(r.agents))
 	for site, a := range r.agents {
 		all = append(all, fleet.Agent{
-			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Restores: a.restores, Cancels: a.cancels, Ends: a.ends.UTC(), Objects: sorted(a.objects),
+			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Restores: a.restores, Cancels: a.cancels, Ends: a.ends.UTC(), Objects: sorted(a.objects), Specs: a.specs,
 		})
 	}
 	slices.SortFunc(all, func(a, b fleet.Agent) int { return cmp.Compare(a.Site, b.Site) })
@@ -280,5 +300,8 @@ func (s *Server) Remove(p *store.Project, site string) {
 			a.end()
 		}
 		delete(r.agents, site)
+	}
+	if err := p.Keep(s.ctx, s.Now(), map[string][]byte{specsOf + site: nil}); err != nil && s.ctx.Err() == nil {
+		s.Log.Warn("what objects at a site said is still kept", "project", p.Name, "site", site, "err", err)
 	}
 }

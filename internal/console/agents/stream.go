@@ -35,6 +35,7 @@ type talk struct {
 	frames  *uplink.Reader
 	hello   uplink.Hello
 	coming  map[uplink.Key]uplink.Object // a full state that has not come whole
+	bytes   int                          // of specs in it
 	events  []store.SentEvent
 	told    []store.Handed // of documents
 	begun   []store.Answer // of runs
@@ -42,9 +43,11 @@ type talk struct {
 	hands   *hands
 	acks    acks
 	changed bool // the state is to be kept
-	beaten  bool // a beat is to be answered
-	noted   time.Time
-	said    time.Time // when the agent was told what time it is
+	// mirrored is that what objects say is to be kept.
+	mirrored bool
+	beaten   bool // a beat is to be answered
+	noted    time.Time
+	said     time.Time // when the agent was told what time it is
 
 	saying sync.Mutex
 	ctx    context.Context //nolint:containedctx // of the stream: a word that is under way ends with it
@@ -223,17 +226,21 @@ const maxObjects = 20_000
 
 func (t *talk) state(s uplink.State) error {
 	if s.Full && t.coming == nil {
-		t.coming = map[uplink.Key]uplink.Object{}
+		t.coming, t.bytes = map[uplink.Key]uplink.Object{}, 0
 	}
 	for i := range s.Objects {
 		s.Objects[i].Why = clip(s.Objects[i].Why)
+		if err := checkSpec(s.Objects[i]); err != nil {
+			return err
+		}
 	}
 	if t.coming != nil {
 		for _, o := range s.Objects {
 			t.coming[o.Key] = o
+			t.bytes += len(o.Spec)
 		}
-		if len(t.coming) > maxObjects {
-			return fmt.Errorf("%w: more than %d objects", uplink.ErrFrame, maxObjects)
+		if len(t.coming) > maxObjects || t.bytes > uplink.MaxSpecs {
+			return fmt.Errorf("%w: more than %d objects, or %d bytes of what they say", uplink.ErrFrame, maxObjects, uplink.MaxSpecs)
 		}
 		if s.More {
 			return nil
@@ -270,6 +277,16 @@ func (t *talk) keep(ctx context.Context) error {
 			return err
 		}
 		t.noted, t.changed = now, false
+	}
+	if t.mirrored {
+		data, err := t.room.mirrored(t.who.Site)
+		if err == nil {
+			err = t.project.Keep(ctx, now, map[string][]byte{specsOf + t.who.Site: data})
+		}
+		if err != nil {
+			return err
+		}
+		t.mirrored = false
 	}
 	for _, h := range t.told {
 		if t.hands != nil {

@@ -39,9 +39,9 @@ func routes() []route {
 		{method: "GET", path: inProject + "/fleet", summary: "Sites, applications, recovery points and runs, as the vault has them", need: account.Read, out: Fleet{}, serve: fleetOf},
 		{
 			method: "GET", path: inProject + "/documents/{kind}", summary: "List a kind of documents, or watch it as server-sent events", need: account.Read,
-			query: []parameter{namespaceQuery, {"watch", "true: send changes as they come"}, revisionQuery}, out: List{}, serve: list,
+			query: []parameter{namespaceQuery, siteQuery, {"watch", "true: send changes as they come"}, revisionQuery}, out: List{}, serve: list,
 		},
-		{method: "GET", path: inProject + "/documents/{kind}/{name}", summary: "Get a document", need: account.Read, query: []parameter{namespaceQuery}, out: Object{}, serve: get},
+		{method: "GET", path: inProject + "/documents/{kind}/{name}", summary: "Get a document", need: account.Read, query: []parameter{namespaceQuery, siteQuery}, out: Object{}, serve: get},
 		{
 			method: "PUT", path: inProject + "/documents/{kind}/{name}", summary: "Make or change a document", need: account.Read,
 			query: []parameter{namespaceQuery, {"dryRun", "true: check it only"}, {"create", "true: only if it is not there"}}, in: Object{}, out: Object{}, serve: apply,
@@ -252,6 +252,10 @@ func list(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	site := c.query("site")
+	if site != "" {
+		all = nil
+	}
 	out := List{APIVersion: v1alpha1.GroupVersion.String(), Kind: k.Name + "List", Metadata: Metadata{ResourceVersion: strconv.FormatInt(at, 10)}, Items: []Object{}}
 	for _, d := range all {
 		o, err := object(d)
@@ -260,13 +264,21 @@ func list(c *call) (any, error) {
 		}
 		out.Items = append(out.Items, o)
 	}
+	if site != "" {
+		for _, m := range c.mirrored(k, c.query("namespace"), site) {
+			out.Items = append(out.Items, mirror(m))
+		}
+	}
 	return out, nil
 }
 
 func get(c *call) (any, error) {
-	_, key, err := c.key()
+	k, key, err := c.key()
 	if err != nil {
 		return nil, err
+	}
+	if site := c.query("site"); site != "" {
+		return c.atSites(k, key, site)
 	}
 	d, err := c.project.Document(c.ctx(), key)
 	if err != nil {
@@ -296,6 +308,9 @@ func apply(c *call) (any, error) {
 	}
 	expect := store.Expect{Absent: c.query("create") == "true"}
 	if expect.Revision, err = revision(d.Revision); err != nil {
+		return nil, err
+	}
+	if err := c.taken(k, key, d.Body); err != nil {
 		return nil, err
 	}
 	if c.query("dryRun") == "true" {

@@ -286,6 +286,8 @@ type Ref struct {
 	Kind      string
 	Namespace string // of a list: "" is all
 	Name      string
+	// Site asks instead for what people or git made at a site, or with * at all of them.
+	Site string
 }
 
 func (r Ref) request(method string) request {
@@ -295,6 +297,9 @@ func (r Ref) request(method string) request {
 	}
 	if r.Namespace != "" {
 		q.query.Set("namespace", r.Namespace)
+	}
+	if r.Site != "" {
+		q.query.Set("site", r.Site)
 	}
 	return q
 }

@@ -1,6 +1,8 @@
 package fleet
 
 import (
+	"cmp"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -26,6 +28,9 @@ type Agent struct {
 	// Ends is when its certificate ends.
 	Ends    time.Time `json:"certificateEnds,omitzero"`
 	Objects []Heard   `json:"objects"`
+	// Specs are what those of the objects say that the project's console did not make, as
+	// JSON. Nobody changes it.
+	Specs map[uplink.Key]json.RawMessage `json:"-"`
 }
 
 // Heard is what an agent said of an object, and when the console heard it.
@@ -107,6 +112,41 @@ func (k Known) Git(kind, namespace, name string) map[string]string {
 		}
 	}
 	return by
+}
+
+// Mirrored is an object that others than the project's console made at a site.
+type Mirrored struct {
+	Site string
+	Heard
+	// Spec is what it says; none: it was too large to be told.
+	Spec json.RawMessage
+}
+
+// Maker is who made it, for people.
+func (m Mirrored) Maker() string {
+	switch {
+	case m.Git != "":
+		return m.Git + " from git"
+	case m.Console != "":
+		return "the console of project " + m.Console
+	}
+	return "people, by hand"
+}
+
+// Mirrored are the objects of a kind, or with "" of all, that others than the project's
+// console made, at one site or with "" at all: by kind, namespace, name and site.
+func (k Known) Mirrored(kind, site string) (all []Mirrored) {
+	for _, a := range k.Agents {
+		for _, o := range a.Objects {
+			if o.Foreign && (kind == "" || o.Kind == kind) && (site == "" || a.Site == site) {
+				all = append(all, Mirrored{Site: a.Site, Heard: o, Spec: a.Specs[o.Key]})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b Mirrored) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Site, b.Site))
+	})
+	return all
 }
 
 // Vaults are what a site's agent says of its project's vaults.

@@ -1,7 +1,9 @@
 package ui
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
@@ -474,7 +476,13 @@ func documentsPage(v *visit) error {
 			d.Items = append(d.Items, one)
 		}
 	}
-	d.Items, d.Going = cut(v, "documents", mostRows, d.Items), cut(v, "going", mostRows, d.Going)
+	for _, m := range known.Mirrored("", "") {
+		if one := (madeThere{m}); finds(d.Query, m.Kind, m.Namespace, m.Name, m.Site, m.Maker()) || d.at == one.id() {
+			d.There = append(d.There, one)
+		}
+	}
+	d.Any = d.Any || len(d.There) > 0
+	d.Items, d.Going, d.There = cut(v, "documents", mostRows, d.Items), cut(v, "going", mostRows, d.Going), cut(v, "there", mostRows, d.There)
 	for i, one := range d.Items {
 		d.Items[i].Git = known.Git(one.Kind, one.Namespace, one.Name)
 	}
@@ -484,10 +492,28 @@ func documentsPage(v *visit) error {
 type documentsData struct {
 	Items []documentItem
 	Going []placement.Standing
+	// There are what others than the console made at sites.
+	There []madeThere
 	Any   bool // there are some, though none may be like what is looked for
 	Query string
 	at    string // the one that is shown whole
 	v     *visit
+}
+
+// madeThere is what others than the console made at a site.
+type madeThere struct{ fleet.Mirrored }
+
+func (m madeThere) id() string {
+	return "at/" + m.Site + "/" + m.Kind + "/" + m.Namespace + "/" + m.Name
+}
+
+// Text is what it says, to be read.
+func (m madeThere) Text() string {
+	var text bytes.Buffer
+	if len(m.Spec) == 0 || json.Indent(&text, m.Spec, "", "  ") != nil {
+		return "It is too large to be shown here."
+	}
+	return text.String()
 }
 
 func (d documentItem) id() string { return d.Kind + "/" + d.Namespace + "/" + d.Name }
@@ -501,10 +527,10 @@ func (d documentItem) rank() int {
 }
 
 // Whole tells whether a document is shown with its text, which may be long: one is.
-func (d documentsData) Whole(one documentItem) bool { return d.at == one.id() }
+func (d documentsData) Whole(one interface{ id() string }) bool { return d.at == one.id() }
 
 // Show is the address of this page with a document's text, or, where that is so, without.
-func (d documentsData) Show(one documentItem) string {
+func (d documentsData) Show(one interface{ id() string }) string {
 	if d.Whole(one) {
 		return d.v.again("show", "")
 	}

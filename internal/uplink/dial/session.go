@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -324,7 +325,7 @@ func (s *session) state(to io.Writer, objects []uplink.Object) error {
 func same(a, b uplink.Object) bool {
 	equal := a.Instant.Equal(b.Instant)
 	a.Instant, b.Instant = time.Time{}, time.Time{}
-	return equal && a == b
+	return equal && reflect.DeepEqual(a, b)
 }
 
 // events says what waits, so much at once as may be under way.
