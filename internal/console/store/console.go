@@ -41,7 +41,7 @@ CREATE TABLE session (
 ) STRICT;
 CREATE INDEX session_user ON session (user);
 CREATE TABLE project (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL) STRICT;
-`, vouchedTable, journalTables}
+`, vouchedTable, journalTables, projectStanding}
 
 // Console is the console's directory. It is safe for use by several goroutines.
 type Console struct {
@@ -130,21 +130,24 @@ func (c *Console) Close() error {
 
 // Listing is a project, as the console's list has it.
 type Listing struct {
-	ID      string
-	Name    string
-	Created time.Time
+	ID       string
+	Name     string
+	Created  time.Time
+	Standing Standing
 }
+
+const listingColumns = "id, name, created, standing"
 
 func scanListing(row scanner) (l Listing, err error) {
 	var created int64
-	err = row.Scan(&l.ID, &l.Name, &created)
+	err = row.Scan(&l.ID, &l.Name, &created, &l.Standing)
 	l.Created = fromMillis(created)
 	return l, err
 }
 
-// Projects lists all projects, by name.
+// Projects lists all projects that are the console's, by name.
 func (c *Console) Projects(ctx context.Context) ([]Listing, error) {
-	return query(ctx, c.read, scanListing, "SELECT id, name, created FROM project ORDER BY name")
+	return query(ctx, c.read, scanListing, "SELECT "+listingColumns+" FROM project WHERE standing = '' ORDER BY name")
 }
 
 // CreateProject makes a project and its file. ErrExists says that the name is taken. It is noted as newer than
@@ -161,22 +164,29 @@ func (c *Console) CreateProject(ctx context.Context, act audit.Act, name string)
 	if err != nil {
 		return nil, err
 	}
-	var l Listing
-	err = c.change(ctx, act, audit.Record{Action: "project.create", Object: name}, func(tx *sql.Tx, _ *audit.Record) (err error) {
-		l, err = one(ctx, tx, scanListing, "note project", "INSERT INTO project (id, name, created) VALUES (?, ?, max(?, (SELECT coalesce(max(created), 0) + 1 FROM project))) ON CONFLICT DO NOTHING RETURNING id, name, created", id, name, toMillis(act.At))
-		if errors.Is(err, ErrNotFound) {
-			err = ErrExists
-		}
-		return err
-	})
+	l, err := c.insertProject(ctx, act, Listing{ID: id, Name: name}, nil, "")
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create project %s: %w", name, err), f.Close(), os.Remove(f.path))
+		return nil, errors.Join(err, f.Close(), os.Remove(f.path))
 	}
 	p := c.project(l, f)
 	c.mu.Lock()
 	c.open[id] = p
 	c.mu.Unlock()
 	return p, nil
+}
+
+func (c *Console) insertProject(ctx context.Context, act audit.Act, l Listing, way []byte, detail string) (made Listing, err error) {
+	err = c.change(ctx, act, audit.Record{Action: "project.create", Object: l.Name, Detail: detail}, func(tx *sql.Tx, _ *audit.Record) (err error) {
+		made, err = one(ctx, tx, scanListing, "note project", "INSERT INTO project (id, name, created, standing, way) VALUES (?, ?, max(?, (SELECT coalesce(max(created), 0) + 1 FROM project)), ?, ?) ON CONFLICT DO NOTHING RETURNING "+listingColumns, l.ID, l.Name, toMillis(act.At), l.Standing, way)
+		if errors.Is(err, ErrNotFound) {
+			err = ErrExists
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("create project %s: %w", l.Name, err)
+	}
+	return made, err
 }
 
 func (c *Console) projectPath(id string) string { return ProjectFile(c.dir, id) }
@@ -189,7 +199,7 @@ func (c *Console) project(l Listing, f *file) *Project {
 // Project opens a project by its name, or returns ErrNotFound. A file that is
 // damaged makes this one fail, and no other.
 func (c *Console) Project(ctx context.Context, name string) (*Project, error) {
-	l, err := one(ctx, c.read, scanListing, "find project "+name, "SELECT id, name, created FROM project WHERE name = ?", name)
+	l, err := one(ctx, c.read, scanListing, "find project "+name, "SELECT "+listingColumns+" FROM project WHERE name = ? AND standing = ''", name)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/store/table"
 )
 
 // Errors, wrapped, by which callers decide.
@@ -30,9 +31,9 @@ var (
 	// ErrRefused says that a rule forbids the change.
 	ErrRefused = errors.New("refused")
 	// ErrNewer says that a newer davit wrote the file.
-	ErrNewer = errors.New("written by a newer davit")
+	ErrNewer = table.ErrNewer
 	// ErrDamaged says that a file is not what was written.
-	ErrDamaged = errors.New("database damaged")
+	ErrDamaged = table.ErrDamaged
 )
 
 // readers is how many requests read one file at a time.

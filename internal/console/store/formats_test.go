@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/store/table"
 )
 
 var makeFormats = flag.Bool("formats", false, "make what testdata/formats has not yet: the database of each format, and what was changed after it")
@@ -120,7 +121,7 @@ func TestFormats(t *testing.T) {
 		got := rows(t, path)
 		kept(t, before, got)
 		for _, c := range changes {
-			var one change
+			var one table.Change
 			if err := json.Unmarshal([]byte(c), &one); err != nil {
 				t.Fatal(err)
 			}
@@ -187,16 +188,16 @@ func rows(t *testing.T, path string) map[string][]map[string]string {
 		t.Fatal(err)
 	}
 	all := map[string][]map[string]string{}
-	for name, table := range tables {
+	for name, shape := range tables {
 		all[name], err = query(t.Context(), db, func(row scanner) (map[string]string, error) {
-			values, into := make([]any, len(table.columns)), make([]any, len(table.columns))
+			values, into := make([]any, len(shape.Columns)), make([]any, len(shape.Columns))
 			for i := range values {
 				into[i] = &values[i]
 			}
 			err := row.Scan(into...)
 			out := map[string]string{}
-			for i, c := range table.columns {
-				out[c.name] = fmt.Sprintf("%T %x", values[i], values[i])
+			for i, c := range shape.Columns {
+				out[c.Name] = fmt.Sprintf("%T %x", values[i], values[i])
 			}
 			return out, err
 		}, "SELECT * FROM "+name+" ORDER BY rowid")
@@ -269,24 +270,24 @@ func (f *file) fill(ctx context.Context, word string) error {
 		order := slices.SortedFunc(maps.Keys(tables), func(a, b string) int { return cmp.Or(first[a]-first[b], cmp.Compare(a, b)) })
 		for _, name := range order {
 			t := tables[name]
-			if t.name == "audit" {
+			if t.Name == "audit" {
 				continue
 			}
 			values := map[string]any{}
-			for _, c := range t.columns {
+			for _, c := range t.Columns {
 				switch {
-				case c.kind == "INTEGER" && c.key > 0:
-					values[c.name] = len(word)
-				case c.kind == "INTEGER":
-					values[c.name] = 1
-				case c.kind == "BLOB":
-					values[c.name] = []byte(word + c.name)
-				case t.name == "kept" && c.name == "name":
-					values[c.name] = "secret/" + word
-				case c.name == "user" || t.name == "user" && c.name == "id":
-					values[c.name] = word
+				case c.Kind == "INTEGER" && c.Key > 0:
+					values[c.Name] = len(word)
+				case c.Kind == "INTEGER":
+					values[c.Name] = 1
+				case c.Kind == "BLOB":
+					values[c.Name] = []byte(word + c.Name)
+				case t.Name == "kept" && c.Name == "name":
+					values[c.Name] = "secret/" + word
+				case c.Name == "user" || t.Name == "user" && c.Name == "id":
+					values[c.Name] = word
 				default:
-					values[c.name] = word + " " + c.name
+					values[c.Name] = word + " " + c.Name
 				}
 			}
 			var names []string
@@ -294,7 +295,7 @@ func (f *file) fill(ctx context.Context, word string) error {
 			for name, value := range maps.All(values) {
 				names, args = append(names, name), append(args, value)
 			}
-			text := "INSERT INTO " + t.name + " (" + strings.Join(names, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(names)-1) + ")"
+			text := "INSERT INTO " + t.Name + " (" + strings.Join(names, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(names)-1) + ")"
 			if _, err := tx.ExecContext(ctx, "PRAGMA defer_foreign_keys = 1"); err != nil {
 				return err
 			}

@@ -3,12 +3,11 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
+
+	"davit.dev/davit/internal/console/store/table"
 )
 
 // journalTables are part of every file from the second console on. What changes
@@ -114,13 +113,6 @@ type Waiting struct {
 	Number int64
 	Change string
 	batch  int64
-}
-
-// change is what a trigger notes. Blobs are written as hexadecimal digits.
-type change struct {
-	Table  string         `json:"table"`
-	Put    map[string]any `json:"put,omitempty"`
-	Delete map[string]any `json:"delete,omitempty"` // by primary key
 }
 
 // batch runs fn in one transaction and returns the number of the last change
@@ -239,131 +231,30 @@ func (f *file) Follow(ctx context.Context, changes []string, to Position) error 
 	})
 }
 
-func follow(ctx context.Context, tx *sql.Tx, tables map[string]table, text string) error {
-	var c change
-	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber()
-	if err := d.Decode(&c); err != nil { // its text could hold a secret
-		return fmt.Errorf("follow a change: %w: it is none", ErrDamaged)
+func follow(ctx context.Context, tx *sql.Tx, tables map[string]table.Table, change string) error {
+	text, args, err := table.Statement(tables, change)
+	if err == nil {
+		_, err = exec(ctx, tx, text, args...)
 	}
-	t, known := tables[c.Table]
-	if !known {
-		return fmt.Errorf("follow a change of %.64q: %w", c.Table, ErrNewer)
-	}
-	row := c.Put
-	if row == nil {
-		row = c.Delete
-	}
-	names, values, err := t.values(row)
-	if err != nil {
-		return err
-	}
-	if c.Put != nil {
-		_, err = exec(ctx, tx, t.put(names), values...)
-		return err
-	}
-	if !slices.Equal(names, t.key()) {
-		return fmt.Errorf("follow a change of %s: %w: it names no row", t.name, ErrDamaged)
-	}
-	_, err = exec(ctx, tx, "DELETE FROM "+t.name+" WHERE "+strings.Join(names, " = ? AND ")+" = ?", values...)
 	return err
 }
 
-// column and table are what SQLite says of a table.
-type column struct {
-	name, kind string
-	key        int // its place in the primary key, from 1; 0: none
-}
-
-type table struct {
-	name    string
-	columns []column
-}
-
-func (t table) key() (names []string) {
-	for _, c := range t.columns {
-		if c.key > 0 {
-			names = append(names, c.name)
-		}
-	}
-	return names
-}
-
-// values are the named columns in the table's order. A name or a kind of value
-// that the table has not is none of ours.
-func (t table) values(row map[string]any) (names []string, values []any, err error) {
-	for _, c := range t.columns {
-		v, given := row[c.name]
-		if !given {
-			continue
-		}
-		if v, err = c.value(v); err != nil {
-			return nil, nil, fmt.Errorf("follow a change of %s.%s: %w", t.name, c.name, err)
-		}
-		names, values = append(names, c.name), append(values, v)
-	}
-	if len(names) != len(row) {
-		return nil, nil, fmt.Errorf("follow a change of %s: %w: it has columns that are not known", t.name, ErrNewer)
-	}
-	if len(names) == 0 {
-		return nil, nil, fmt.Errorf("follow a change of %s: %w: it is empty", t.name, ErrDamaged)
-	}
-	return names, values, nil
-}
-
-func (c column) value(v any) (any, error) {
-	switch v := v.(type) {
-	case nil:
-		return nil, nil //nolint:nilnil // it is NULL
-	case json.Number:
-		if n, err := v.Int64(); err == nil && c.kind == "INTEGER" {
-			return n, nil
-		}
-	case string:
-		if c.kind == "TEXT" {
-			return v, nil
-		}
-		if data, err := hex.DecodeString(v); err == nil && c.kind == "BLOB" {
-			return data, nil
-		}
-	}
-	return nil, fmt.Errorf("%w: it is no %s", ErrDamaged, c.kind)
-}
-
-// put writes a row, new or changed; columns that are not named stay.
-func (t table) put(names []string) string {
-	var set []string
-	for _, name := range names {
-		if !slices.Contains(t.key(), name) {
-			set = append(set, name+" = excluded."+name)
-		}
-	}
-	text := "INSERT INTO " + t.name + " (" + strings.Join(names, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(names)-1) + ")"
-	switch {
-	case t.name == "audit": // a record that is there already is another's
-		return text
-	case len(set) == 0:
-		return text + " ON CONFLICT DO NOTHING"
-	}
-	return text + " ON CONFLICT (" + strings.Join(t.key(), ", ") + ") DO UPDATE SET " + strings.Join(set, ", ")
-}
-
 // tables are those whose changes go to the vault.
-func (f *file) tables(ctx context.Context) (map[string]table, error) {
+func (f *file) tables(ctx context.Context) (map[string]table.Table, error) {
 	type found struct {
 		table string
-		column
+		table.Column
 	}
-	all, err := query(ctx, f.write, func(row scanner) (c found, err error) { return c, row.Scan(&c.table, &c.name, &c.kind, &c.key) },
+	all, err := query(ctx, f.write, func(row scanner) (c found, err error) { return c, row.Scan(&c.table, &c.Name, &c.Kind, &c.Key) },
 		`SELECT m.name, c.name, c.type, c.pk FROM sqlite_master m, pragma_table_info(m.name) c
 		WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name NOT IN ('outbox', 'journal_at') ORDER BY m.name, c.cid`)
 	if err != nil {
 		return nil, err
 	}
-	tables := map[string]table{}
+	tables := map[string]table.Table{}
 	for _, c := range all {
 		t := tables[c.table]
-		t.name, t.columns = c.table, append(t.columns, c.column)
+		t.Name, t.Columns = c.table, append(t.Columns, c.Column)
 		tables[c.table] = t
 	}
 	return tables, nil

@@ -27,22 +27,13 @@ func dump(t *testing.T, f *file) string {
 	}
 	var text []string
 	for _, table := range tables {
-		var columns []column
-		for _, c := range table.columns {
-			if !slices.Contains(learnt[table.name], c.name) {
-				columns = append(columns, c)
-			}
-		}
-		where := "1"
-		if o := only[table.name]; o != "" {
-			where = fmt.Sprintf(o, table.name)
-		}
+		object, which := table.Told(table.Name)
 		rows, err := query(ctx, f.write, func(row scanner) (s string, err error) { return s, row.Scan(&s) },
-			"SELECT "+object(table.name, columns)+" AS row FROM "+table.name+" WHERE "+where+" ORDER BY row")
+			"SELECT "+object+" AS row FROM "+table.Name+" WHERE "+which+" ORDER BY row")
 		if err != nil {
 			t.Fatal(err)
 		}
-		text = append(text, table.name+":\n"+strings.Join(rows, "\n"))
+		text = append(text, table.Name+":\n"+strings.Join(rows, "\n"))
 	}
 	slices.Sort(text)
 	return strings.Join(text, "\n")

@@ -72,7 +72,11 @@ func (c *Console) Lost(ctx context.Context) error {
 	c.mu.Unlock()
 	err := c.file.Lost(ctx)
 	for _, p := range all {
-		if lost := p.Lost(ctx); lost != nil {
+		lost := p.Lost(ctx)
+		c.mu.Lock()
+		there := c.open[p.ID] == p // it may have been removed meanwhile
+		c.mu.Unlock()
+		if lost != nil && there {
 			err = errors.Join(err, fmt.Errorf("project %s: %w", p.Name, lost))
 		}
 	}

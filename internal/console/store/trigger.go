@@ -9,60 +9,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"davit.dev/davit/internal/console/store/table"
 )
-
-// What of a table does not go to the vault: what the console can learn again.
-var (
-	learnt = map[string][]string{"agent": {"seen", "version", "ends", "said"}, "restoration": {"preview"}}
-	only   = map[string]string{"kept": "%s.name LIKE 'secret/%%'"}
-)
-
-const triggerPrefix = "journal_"
-
-// triggers note each change of a table in the outbox.
-func (t table) triggers() map[string]string {
-	var all []column
-	var names []string
-	for _, c := range t.columns {
-		if !slices.Contains(learnt[t.name], c.name) {
-			all, names = append(all, c), append(names, c.name)
-		}
-	}
-	keys := slices.DeleteFunc(slices.Clone(t.columns), func(c column) bool { return c.key == 0 })
-	when := func(row string) string {
-		text := "(SELECT quiet FROM journal_at) = 0"
-		if o := only[t.name]; o != "" {
-			text += " AND " + fmt.Sprintf(o, row)
-		}
-		return text
-	}
-	trigger := func(event, on, row, what string, columns []column) string {
-		return fmt.Sprintf("CREATE TRIGGER %s%s_%s AFTER %s ON %s WHEN %s BEGIN INSERT INTO outbox (batch, change) VALUES ((SELECT batch FROM journal_at), json_object('table', '%s', '%s', %s)); END",
-			triggerPrefix, t.name, event, on, t.name, when(row), t.name, what, object(row, columns))
-	}
-	update := "UPDATE"
-	if len(all) < len(t.columns) {
-		update = "UPDATE OF " + strings.Join(names, ", ")
-	}
-	return map[string]string{
-		triggerPrefix + t.name + "_insert": trigger("insert", "INSERT", "NEW", "put", all),
-		triggerPrefix + t.name + "_update": trigger("update", update, "NEW", "put", all),
-		triggerPrefix + t.name + "_delete": trigger("delete", "DELETE", "OLD", "delete", keys),
-	}
-}
-
-// object is a row as JSON.
-func object(row string, columns []column) string {
-	var parts []string
-	for _, c := range columns {
-		value := row + "." + c.name
-		if c.kind == "BLOB" {
-			value = fmt.Sprintf("CASE WHEN %s IS NULL THEN NULL ELSE lower(hex(%s)) END", value, value)
-		}
-		parts = append(parts, fmt.Sprintf("'%s', %s", c.name, value))
-	}
-	return "json_object(" + strings.Join(parts, ", ") + ")"
-}
 
 // listen makes the triggers be those of today's tables.
 func (f *file) listen(ctx context.Context) error {
@@ -72,11 +21,11 @@ func (f *file) listen(ctx context.Context) error {
 	}
 	want := map[string]string{}
 	for _, t := range tables {
-		maps.Copy(want, t.triggers())
+		maps.Copy(want, t.Triggers())
 	}
 	type found struct{ name, text string }
 	there, err := query(ctx, f.write, func(row scanner) (t found, err error) { return t, row.Scan(&t.name, &t.text) },
-		"SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE ?", triggerPrefix+"%")
+		"SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE ?", table.TriggerPrefix+"%")
 	if err != nil {
 		return err
 	}
@@ -129,21 +78,21 @@ func (f *file) Become(ctx context.Context, path string) (err error) {
 	return f.transact(ctx, func(tx *sql.Tx) error { return become(ctx, tx, tables) })
 }
 
-func become(ctx context.Context, tx *sql.Tx, tables map[string]table) error {
+func become(ctx context.Context, tx *sql.Tx, tables map[string]table.Table) error {
 	texts := []string{
 		"PRAGMA defer_foreign_keys = 1", "UPDATE journal_at SET quiet = 1", "DROP TRIGGER audit_stays", "DROP TRIGGER audit_keeps",
 		"DELETE FROM outbox", "INSERT INTO outbox (number, batch, change) SELECT number, batch, change FROM fresh.outbox",
 	}
 	for _, t := range tables {
-		texts = append(texts, "DELETE FROM main."+t.name)
+		texts = append(texts, "DELETE FROM main."+t.Name)
 	}
 	for _, t := range tables {
 		var names []string
-		for _, c := range t.columns {
-			names = append(names, c.name)
+		for _, c := range t.Columns {
+			names = append(names, c.Name)
 		}
 		list := strings.Join(names, ", ")
-		texts = append(texts, "INSERT INTO main."+t.name+" ("+list+") SELECT "+list+" FROM fresh."+t.name)
+		texts = append(texts, "INSERT INTO main."+t.Name+" ("+list+") SELECT "+list+" FROM fresh."+t.Name)
 	}
 	return execAll(ctx, tx, append(texts, auditTriggers, "UPDATE journal_at SET (number, epoch, hash, batch, quiet) = (SELECT number, epoch, hash, batch, 0 FROM fresh.journal_at)"))
 }
