@@ -92,14 +92,42 @@ func TestCompartmentsOnEveryRoute(t *testing.T) {
 		t.Errorf("%d were asked, and %d answered who may", asked, mine)
 	}
 	w.pages(guesses)
+	w.above(d["paths"].(map[string]any), robots, anna)
+}
+
+// above asks all that is above projects, which takes a session, or an administrator's: a name
+// that is there is answered as one that is not.
+func (w *world) above(paths map[string]any, others map[string]string, administrator string) {
+	w.t.Helper()
+	asked := 0
+	for pattern, operations := range paths {
+		if !strings.Contains(pattern, "/console/") {
+			continue
+		}
+		for method := range operations.(map[string]any) {
+			method = strings.ToUpper(method)
+			path := strings.TrimPrefix(pattern, api.Prefix)
+			path = strings.ReplaceAll(path, "{name}", "{project}") + "?confirm={project}"
+			for who, token := range others {
+				w.stranger(who+": "+method, path, func(path string) (int, string) { return w.call(token, method, path, "{}") })
+				asked++
+			}
+		}
+	}
+	if asked < 6 {
+		w.t.Errorf("%d were asked", asked)
+	}
+	if code, _ := w.call(administrator, "GET", "/console/projects", ""); code != http.StatusOK { // the control
+		w.t.Errorf("the administrator: %d", code)
+	}
 }
 
 // stranger asks for something of acme and of a project that is not there: the answers are one.
 func (w *world) stranger(what, path string, ask func(path string) (int, string)) {
 	w.t.Helper()
 	const absent = "zzz-absent"
-	code, text := ask(strings.Replace(path, "{project}", "acme", 1))
-	none, missing := ask(strings.Replace(path, "{project}", absent, 1))
+	code, text := ask(strings.ReplaceAll(path, "{project}", "acme"))
+	none, missing := ask(strings.ReplaceAll(path, "{project}", absent))
 	if code/100 == 2 || code != none || text != strings.ReplaceAll(missing, absent, "acme") {
 		w.t.Errorf("%s %s is answered with %d %.200s, where nothing is with %d %.200s", what, path, code, text, none, missing)
 	}

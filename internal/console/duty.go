@@ -312,6 +312,16 @@ func (d *duty) leave() {
 	d.serving, d.epoch = false, 0
 }
 
+// left ends what goes on in this term for a project that was removed.
+func (d *duty) left(id string) {
+	d.mu.Lock()
+	t := d.term
+	d.mu.Unlock()
+	if t != nil {
+		t.leave(id)
+	}
+}
+
 // serve has the console answer: in a term, or, without one, for reading alone.
 func (d *duty) serve(t *term) {
 	if s := d.now.Load(); s != nil {

@@ -18,8 +18,10 @@ import (
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/home"
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
+	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault/seal"
 )
@@ -133,7 +135,7 @@ func (t *trail) round(ctx context.Context, sure bool) bool {
 		}
 		whole = t.said(ctx, l.ID, err) && whole
 	}
-	return whole
+	return t.said(ctx, "removed", t.console.Sweep(ctx)) && whole
 }
 
 // said says once what is wrong with a database.
@@ -199,11 +201,16 @@ func (s *shelves) project(ctx context.Context, l store.Listing) (*store.Project,
 // fetch brings a project's database here, as the newest backup of the console
 // says where it is.
 func (s *shelves) fetch(ctx context.Context, l store.Listing) error {
-	home, err := s.book(ctx, nil, false)
+	at, err := s.book(ctx, nil, false)
 	if err != nil {
 		return err
 	}
-	bound, err := bound(ctx, home, l.ID)
+	bound, err := bound(ctx, at, l.ID)
+	if errors.Is(err, backup.ErrNone) { // it was made a moment before its console was lost
+		if made, wayErr := project.Bound(ctx, s.console, l); wayErr == nil {
+			bound, err = made, nil
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -278,12 +285,12 @@ func (o Options) fetchOwn(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kept, err := readHome(o.Dir, key)
+	kept, err := home.Read(o.Dir, key)
 	if err != nil {
 		return err
 	}
 	var way fleet.Binding
-	if err := kept.open(&way); err != nil {
+	if err := kept.Open(&way); err != nil {
 		return err
 	}
 	b, err := unlocked(ctx, way, o.Store, key.ID().String(), backup.ConsoleDatabase, nil)
@@ -304,12 +311,12 @@ func (o Options) fetchOwn(ctx context.Context) error {
 // before the console is served.
 const fetchLimit = time.Minute
 
-func bound(ctx context.Context, home journal.Book, id string) (backup.Bound, error) {
-	entries, err := home.List(ctx, home.Database)
+func bound(ctx context.Context, at journal.Book, id string) (backup.Bound, error) {
+	entries, err := at.List(ctx, at.Database)
 	if err != nil || len(entries) == 0 {
 		return backup.Bound{}, errors.Join(err, backup.ErrNone)
 	}
-	d, err := home.Document(ctx, home.Database, entries[len(entries)-1].Number)
+	d, err := at.Document(ctx, at.Database, entries[len(entries)-1].Number)
 	if err != nil {
 		return backup.Bound{}, err
 	}
@@ -377,9 +384,9 @@ func (s *shelves) book(ctx context.Context, p *store.Project, again bool) (journ
 // home; nil: it is not known.
 func (s *shelves) known(ctx context.Context, p *store.Project) *authority.Authority {
 	if p == nil {
-		home, err := s.home(ctx)
+		first, err := project.Home(ctx, s.console)
 		if err == nil {
-			p, err = s.console.Project(ctx, home.Name)
+			p, err = s.console.Project(ctx, first.Name)
 		}
 		if err != nil {
 			return nil
@@ -402,23 +409,23 @@ func (s *shelves) way(ctx context.Context, p *store.Project) (b fleet.Binding, e
 		}
 		return b, err
 	}
-	home, err := s.home(ctx)
+	first, err := project.Home(ctx, s.console)
 	if err != nil {
 		return b, err
 	}
 	own := seal.Key(s.console.Key())
 	key := &own
-	p, err = s.console.Project(ctx, home.Name)
+	p, err = s.console.Project(ctx, first.Name)
 	if err == nil {
 		err = p.Secret(ctx, fleet.BindingSecret, &b)
 	}
 	if lost(err) {
-		kept, keptErr := readHome(s.Dir, key)
-		if keptErr == nil && kept.Project != home.ID {
+		kept, keptErr := home.Read(s.Dir, key)
+		if keptErr == nil && kept.Project != first.ID {
 			keptErr = fmt.Errorf("%w: the way that is kept is of project %s", store.ErrDamaged, kept.Project)
 		}
 		if keptErr == nil {
-			keptErr = kept.open(&b)
+			keptErr = kept.Open(&b)
 		}
 		if keptErr != nil {
 			return b, errors.Join(err, keptErr)
@@ -426,31 +433,12 @@ func (s *shelves) way(ctx context.Context, p *store.Project) (b fleet.Binding, e
 		return b, ctx.Err()
 	}
 	if err != nil {
-		return b, fmt.Errorf("find the way into the vault of %s: %w", home.Name, err)
+		return b, fmt.Errorf("find the way into the vault of %s: %w", first.Name, err)
 	}
 	s.keeps.Lock() // who decides and who follows both come here when a console begins
 	defer s.keeps.Unlock()
-	if err := keepHome(s.Dir, key, home.ID, b); err != nil {
+	if err := home.Keep(s.Dir, key, first.ID, b); err != nil {
 		s.Log.Warn("this console could not repair itself if its first project's database were lost", "err", err)
 	}
 	return b, nil
-}
-
-// home is the project in whose vault the console's own database is kept: the
-// one that it had first.
-func (s *shelves) home(ctx context.Context) (store.Listing, error) {
-	all, err := s.console.Projects(ctx)
-	if err != nil {
-		return store.Listing{}, err
-	}
-	if len(all) == 0 {
-		return store.Listing{}, errors.New("there is no project yet: `console init` adds one")
-	}
-	first := all[0]
-	for _, l := range all[1:] {
-		if l.Created.Before(first.Created) {
-			first = l
-		}
-	}
-	return first, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"davit.dev/davit/internal/console/audit"
@@ -16,6 +17,7 @@ import (
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/past"
+	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -225,7 +227,14 @@ func (o Restore) fill(ctx context.Context, h backup.Home, shelf backup.Shelf, fr
 			return nil, err
 		}
 	}
-	for _, b := range d.Projects {
+	if err := store.WriteKey(fresh, d.Key); err != nil {
+		return nil, err
+	}
+	ways, err := bounds(ctx, fresh, d.Projects)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range ways {
 		if o.Only != "" && b.Name != o.Only {
 			continue
 		}
@@ -241,10 +250,28 @@ func (o Restore) fill(ctx context.Context, h backup.Home, shelf backup.Shelf, fr
 	if len(r.Databases) == 1 && o.Only != "" {
 		return nil, fmt.Errorf("restore project %s: %w: the console had none of that name", o.Only, backup.ErrNone)
 	}
-	if err := store.WriteKey(fresh, d.Key); err != nil {
+	return r, r.goBack(ctx, before, fresh)
+}
+
+// bounds are the ways to the projects that the console in a directory has: as its backup
+// says, and to those that were made since as the console noted them. Those that were removed
+// since are none.
+func bounds(ctx context.Context, dir string, kept []backup.Bound) (all []backup.Bound, err error) {
+	c, err := store.Open(ctx, dir)
+	if err != nil {
 		return nil, err
 	}
-	return r, r.goBack(ctx, before, fresh)
+	defer func() { err = errors.Join(err, c.Close()) }()
+	listed, err := c.Projects(ctx)
+	for _, l := range listed {
+		i := slices.IndexFunc(kept, func(b backup.Bound) bool { return b.ID == l.ID })
+		if i >= 0 {
+			all = append(all, kept[i])
+		} else if b, err := project.Bound(ctx, c, l); err == nil {
+			all = append(all, b)
+		}
+	}
+	return all, err
 }
 
 // fetch brings one project back, from its own vault.
@@ -377,6 +404,9 @@ func (o Restore) project(ctx context.Context) (r *Restoration, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if l.Standing == store.Removed && !o.At.IsZero() {
+		return nil, fmt.Errorf("restore project %s: %w: it was removed: bring it back as it was then, and let it go back after that", o.Only, store.ErrRefused)
+	}
 	path := store.ProjectFile(o.Dir, l.ID)
 	if _, err := os.Lstat(path); err == nil && !o.Replace && !o.Dry {
 		return nil, fmt.Errorf("restore project %s: %w: %s", o.Only, ErrThere, path)
@@ -403,16 +433,22 @@ func (o Restore) project(ctx context.Context) (r *Restoration, err error) {
 		return r, err
 	}
 	record := audit.Record{Action: "restore", Object: "project " + o.Only, Detail: fmt.Sprintf("from backup %d of %s", d.Number, d.At.Format(time.RFC3339))}
-	return r, errors.Join(c.Note(ctx, o.Act, record), o.finishProject(ctx, c, o.Only, o.Only, record))
+	if l.Standing == store.Removed {
+		err = c.Stand(ctx, o.Act, l, record, store.Served, nil, store.Removed)
+	} else {
+		err = c.Note(ctx, o.Act, record)
+	}
+	return r, errors.Join(err, o.finishProject(ctx, c, o.Only, o.Only, record))
 }
 
+// listing is of a project that the console has, or had before it was removed.
 func listing(ctx context.Context, c *store.Console, name string) (store.Listing, error) {
-	all, err := c.Projects(ctx)
+	all, err := c.EveryProject(ctx)
 	if err != nil {
 		return store.Listing{}, err
 	}
 	for _, l := range all {
-		if l.Name == name {
+		if l.Name == name && l.Standing != store.Making {
 			return l, nil
 		}
 	}

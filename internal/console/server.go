@@ -30,6 +30,7 @@ import (
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
+	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/steer"
@@ -122,7 +123,7 @@ type server struct {
 	sso    *sso.Provider // nil where there is none
 
 	mu      sync.Mutex
-	watches map[string]*fleet.Watch // by project id
+	watches map[string]watched // by project id
 	running sync.WaitGroup
 	web     http.Handler
 	stop    func()
@@ -212,9 +213,15 @@ func serve(ctx context.Context, opts *Options) (err error) {
 	return d.run(ctx, tls.NewListener(listener, config))
 }
 
+// watched is a project whose vault is read.
+type watched struct {
+	*fleet.Watch
+	stop func()
+}
+
 func newServer(opts Options, c *store.Console) *server {
 	return &server{
-		Options: opts, console: c, watches: map[string]*fleet.Watch{}, budget: survey.NewBudget(remembered),
+		Options: opts, console: c, watches: map[string]watched{}, budget: survey.NewBudget(remembered),
 		keeper: &backup.Keeper{Console: c, Store: opts.Store, Every: opts.Backup, Limit: backupLimit, Now: opts.Now, Log: opts.Log, Trim: trim},
 	}
 }
@@ -267,9 +274,10 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	begins := &begin.Desk{Door: door, Fleet: s.known}
 	restores := &restoration.Desk{Door: door, Fleet: s.known, Open: s.vault}
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
+	projects := &project.Desk{Console: s.console, Store: s.Store, Fleet: s.known, Backups: s.keeper.States, Confirm: s.keeper.Confirm, Leave: s.leave, Now: s.Now}
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Projects: projects, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
-		Door: door, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Run: s.run, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
+		Door: door, Projects: projects, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Run: s.run, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
 	}).Handler())
 	s.plain(mux)
 	return s.guarded(heard, mux)
@@ -330,8 +338,8 @@ func (s *server) say(w http.ResponseWriter, code int, text string) {
 func (s *server) known(p *store.Project) fleet.Known {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.watches[p.ID]
-	if w == nil {
+	w, ok := s.watches[p.ID]
+	if !ok {
 		return fleet.Known{Unread: true}.With(s.agents.Known(p))
 	}
 	return w.Known().With(s.agents.Known(p))
@@ -341,7 +349,7 @@ func (s *server) known(p *store.Project) fleet.Known {
 func (s *server) round(p *store.Project) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w := s.watches[p.ID]; w != nil {
+	if w, ok := s.watches[p.ID]; ok {
 		return w.Round()
 	}
 	return nil // no watch yet: the page that asks hears so with its next beat
@@ -409,6 +417,9 @@ func (s *server) follow(ctx context.Context) {
 		for _, l := range all {
 			s.watch(ctx, l)
 		}
+		if err := s.console.Sweep(ctx); err != nil && ctx.Err() == nil { // what another console removed, or this one before it was killed
+			s.Log.Error("the database of a project that was removed is still there", "err", err)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -417,10 +428,22 @@ func (s *server) follow(ctx context.Context) {
 	}
 }
 
+// leave has all that serves a project that was removed let go of it.
+func (s *server) leave(id string) {
+	s.mu.Lock()
+	if w, ok := s.watches[id]; ok {
+		w.stop()
+		delete(s.watches, id)
+	}
+	s.mu.Unlock()
+	s.agents.Leave(id)
+	s.duty.left(id)
+}
+
 func (s *server) watch(ctx context.Context, l store.Listing) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.watches[l.ID] != nil {
+	if _, there := s.watches[l.ID]; there {
 		return
 	}
 	p, err := s.console.Project(ctx, l.Name)
@@ -431,6 +454,7 @@ func (s *server) watch(ctx context.Context, l store.Listing) {
 		return
 	}
 	log := s.Log.With("project", l.Name)
+	ctx, stop := context.WithCancel(ctx)
 	w := fleet.NewWatch(ctx, fleet.Options{
 		Open: func(ctx context.Context) (*vault.Project, error) {
 			var b fleet.Binding
@@ -442,8 +466,11 @@ func (s *server) watch(ctx context.Context, l store.Listing) {
 		},
 		Memory: p, Budget: s.budget, Every: s.Every, Limit: silence, Now: s.Now, Log: log,
 	})
-	s.watches[l.ID] = w
-	s.running.Go(func() { w.Run(ctx) })
+	s.watches[l.ID] = watched{w, stop}
+	s.running.Go(func() {
+		defer stop()
+		w.Run(ctx)
+	})
 }
 
 // tls is the console's certificate: a given one, read again when it was

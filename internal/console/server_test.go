@@ -76,8 +76,16 @@ func (l *logs) String() string {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	t.Parallel()
-	w := &world{t: t, now: time.Now(), dir: filepath.Join(t.TempDir(), "console"), vaults: map[string]*fault.Store{}, keys: map[string]vault.Identity{}, logs: &logs{}}
+	return newWorldOf(t, nil)
+}
+
+// newWorldOf is newWorld with other options.
+func newWorldOf(t *testing.T, change func(*Options)) *world {
+	t.Helper()
+	if change == nil {
+		t.Parallel()
+	}
+	w := &world{t: t, change: change, now: time.Now(), dir: filepath.Join(t.TempDir(), "console"), vaults: map[string]*fault.Store{}, keys: map[string]vault.Identity{}, logs: &logs{}}
 	ctx := t.Context()
 	c, err := store.Create(ctx, w.dir)
 	if err != nil {

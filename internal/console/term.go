@@ -32,10 +32,11 @@ type term struct {
 
 	mu      sync.Mutex
 	senders map[string]*journal.Sender
+	stops   map[string]func() // of those, and of what goes on beside them
 }
 
 func newTerm(d *duty, epoch int64) *term {
-	t := &term{Term: journal.Term{Epoch: epoch, Holder: d.member.Holder, Now: d.Now}, duty: d, ready: make(chan struct{}), senders: map[string]*journal.Sender{}}
+	t := &term{Term: journal.Term{Epoch: epoch, Holder: d.member.Holder, Now: d.Now}, duty: d, ready: make(chan struct{}), senders: map[string]*journal.Sender{}, stops: map[string]func(){}}
 	t.ctx, t.stop = context.WithCancel(d.base)
 	t.own = t.sender(nil)
 	t.running.Go(func() { t.begin() })
@@ -140,11 +141,24 @@ func (t *term) sender(p *store.Project) *journal.Sender {
 		return s
 	}
 	t.senders[id] = s
-	t.running.Go(func() { s.Run(t.ctx) })
+	ctx, stop := context.WithCancel(t.ctx)
+	t.stops[id] = stop
+	t.running.Go(func() { s.Run(ctx) })
 	if p != nil {
-		t.running.Go(func() { t.announce(p, s) })
+		t.running.Go(func() { t.announce(ctx, p, s) })
 	}
 	return s
+}
+
+// leave ends what goes on for a project that was removed.
+func (t *term) leave(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if stop := t.stops[id]; stop != nil {
+		stop()
+	}
+	delete(t.senders, id)
+	delete(t.stops, id)
 }
 
 // How long it takes until it is said again in a vault who is active, and how long
@@ -157,21 +171,21 @@ const (
 
 // announce says in a project's vault that this process is the active console, for
 // agents that do not find it. It goes on until that is there.
-func (t *term) announce(p *store.Project, s *journal.Sender) {
+func (t *term) announce(ctx context.Context, p *store.Project, s *journal.Sender) {
 	select {
 	case <-s.Taken():
-	case <-t.ctx.Done():
+	case <-ctx.Done():
 		return
 	}
 	var said []authority.Listing
-	for t.ctx.Err() == nil {
-		insist(t.ctx, s.Log, func() (err error) {
-			said, err = t.say(p)
+	for ctx.Err() == nil {
+		insist(ctx, s.Log, func() (err error) {
+			said, err = t.say(ctx, p)
 			return err
 		})
-		for t.ctx.Err() == nil && !t.rotated(p, said) {
+		for ctx.Err() == nil && !t.rotated(ctx, p, said) {
 			select {
-			case <-t.ctx.Done():
+			case <-ctx.Done():
 			case <-time.After(t.duty.Every):
 			}
 		}
@@ -180,8 +194,8 @@ func (t *term) announce(p *store.Project, s *journal.Sender) {
 
 // rotated tells whether a project's authorities are others than those. While its vault
 // does not say, they are not.
-func (t *term) rotated(p *store.Project, said []authority.Listing) bool {
-	ctx, cancel := context.WithTimeout(t.ctx, sayLimit)
+func (t *term) rotated(ctx context.Context, p *store.Project, said []authority.Listing) bool {
+	ctx, cancel := context.WithTimeout(ctx, sayLimit)
 	defer cancel()
 	b, err := t.duty.shelves.book(ctx, p, false)
 	if err != nil {
@@ -211,8 +225,8 @@ func insist(ctx context.Context, log *slog.Logger, say func() error) {
 
 // say takes up the authorities that a project has in its vault, and says there who is
 // active. It returns which authorities those are.
-func (t *term) say(p *store.Project) ([]authority.Listing, error) {
-	ctx, cancel := context.WithTimeout(t.ctx, sayLimit)
+func (t *term) say(ctx context.Context, p *store.Project) ([]authority.Listing, error) {
+	ctx, cancel := context.WithTimeout(ctx, sayLimit)
 	defer cancel()
 	b, err := t.duty.shelves.book(ctx, p, false)
 	if err != nil {

@@ -26,7 +26,7 @@ type Host struct {
 // Commands makes the commands at a console.
 func Commands(of remote.Host) []*cobra.Command {
 	h := Host{of}
-	return remote.AtConsole(h.fleetCommand(), h.agentsCommand(), h.eventsCommand(), h.placementsCommand(), h.membersCommand(), h.tokensCommand(), h.quotaCommand(), h.usersCommand(), h.auditCommand())
+	return remote.AtConsole(h.fleetCommand(), h.agentsCommand(), h.eventsCommand(), h.placementsCommand(), h.membersCommand(), h.tokensCommand(), h.quotaCommand(), h.projectsCommand(), h.usersCommand(), h.auditCommand())
 }
 
 // OfConsole makes those that are about the console itself, below `console`.

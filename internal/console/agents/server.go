@@ -226,6 +226,18 @@ func (s *Server) Refresh(p *store.Project) {
 	s.room(known.project).hangUp()
 }
 
+// Leave ends the streams of a project that was removed, and hears its agents no more.
+func (s *Server) Leave(id string) {
+	s.mu.Lock()
+	r := s.rooms[id]
+	delete(s.rooms, id)
+	maps.DeleteFunc(s.doors, func(_ string, d *door) bool { return d.project.ID == id })
+	s.mu.Unlock()
+	if r != nil {
+		r.hangUp()
+	}
+}
+
 // pins are those of the authorities.
 func (d *door) pins() []string {
 	all := make([]string, 0, len(d.authorities))

@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/console/document"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/reply"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/sso"
@@ -41,6 +42,8 @@ type Server struct {
 	Begins Begins
 	// Restores takes what they are asked to restore.
 	Restores Restores
+	// Projects makes and removes projects.
+	Projects *project.Desk
 	// Steer takes what people want of runs.
 	Steer *steer.Desk
 	// Backups keeps the console's own backups.

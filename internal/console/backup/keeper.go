@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,8 +169,12 @@ const longestPause = 60
 // and less often, until another is added.
 func (k *Keeper) news(ctx context.Context) bool {
 	all, err := k.Console.Projects(ctx)
-	if err != nil || len(all) <= k.seen {
+	if err != nil {
 		return false // the next round says it
+	}
+	// Some may have been removed: the next one that is added is news.
+	if k.seen, k.listed = min(k.seen, len(all)), min(k.listed, len(all)); len(all) <= k.seen {
+		return false
 	}
 	if len(all) != k.without {
 		k.without, k.rest, k.pause = len(all), 0, 0
@@ -197,12 +202,22 @@ func (k *Keeper) Round(ctx context.Context) {
 	slices.SortStableFunc(all, func(a, b store.Listing) int { return a.Created.Compare(b.Created) })
 	ways, _ := k.bound(ctx, all)
 	k.seen = len(ways)
+	k.forget(all)
 	for i, l := range all {
 		k.database(ctx, l, false, all)
 		if i == 0 {
 			k.database(ctx, l, true, all)
 		}
 	}
+}
+
+// forget forgets projects that were removed.
+func (k *Keeper) forget(all []store.Listing) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	maps.DeleteFunc(k.states, func(id string, _ *State) bool {
+		return id != "" && !slices.ContainsFunc(all, func(l store.Listing) bool { return l.ID == id })
+	})
 }
 
 // database backs one database up, and checks it, if that is due. The console's
@@ -344,18 +359,7 @@ func (k *Keeper) write(ctx context.Context, j job, s *State, all []store.Listing
 	} else {
 		d.ID, d.Name, d.Created = j.listing.ID, j.listing.Name, j.listing.Created
 	}
-	err = Scratch(k.Console.Dir(), "scratch-", func(dir string) error {
-		path := filepath.Join(dir, "snapshot.db")
-		if err := j.source.Snapshot(ctx, path); err != nil {
-			return err
-		}
-		if err := describe(ctx, &d, path); err != nil {
-			return err
-		}
-		d, err = j.Write(ctx, path, d, k.Confirm)
-		return err
-	})
-	if err != nil {
+	if d, err = j.keep(ctx, k.Console.Dir(), "scratch-", j.source, d, k.Confirm); err != nil {
 		return err
 	}
 	s.Number, s.At, s.Size = d.Number, d.At, d.Size
@@ -368,6 +372,28 @@ func (k *Keeper) write(ctx context.Context, j job, s *State, all []store.Listing
 		}
 	}
 	return k.prune(ctx, j)
+}
+
+// keep keeps a database, as it is at one instant.
+func (s Shelf) keep(ctx context.Context, dir, scratch string, db store.Journaled, d Document, confirm func(ctx context.Context) error) (Document, error) {
+	err := Scratch(dir, scratch, func(dir string) (err error) {
+		path := filepath.Join(dir, "snapshot.db")
+		if err := db.Snapshot(ctx, path); err != nil {
+			return err
+		}
+		if err := describe(ctx, &d, path); err != nil {
+			return err
+		}
+		d, err = s.Write(ctx, path, d, confirm)
+		return err
+	})
+	return d, err
+}
+
+// Begin keeps the database of a project that is none of the console's in dir yet.
+func (s Shelf) Begin(ctx context.Context, dir string, l store.Listing, db store.Journaled, at time.Time, confirm func(ctx context.Context) error) error {
+	_, err := s.keep(ctx, dir, "first-", db, Document{Database: ProjectDatabase, At: at, ID: l.ID, Name: l.Name, Created: l.Created}, confirm)
+	return err
 }
 
 // describe reads the whole audit log of a snapshot, for one that is broken is not

@@ -9,6 +9,7 @@ import (
 
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/placement"
+	"davit.dev/davit/internal/console/project"
 )
 
 // tell sends a body as JSON and reads the answer into out.
@@ -154,4 +155,20 @@ func (c *Client) Quota(ctx context.Context, project string) (q api.Quota, err er
 // SetQuota sets what a project may have at most.
 func (c *Client) SetQuota(ctx context.Context, project string, in api.NewQuota) (q api.Quota, err error) {
 	return q, c.tell(ctx, "PUT", []string{"projects", project, "quota"}, in, &q)
+}
+
+// EveryProject are all projects of the console, in numbers.
+func (c *Client) EveryProject(ctx context.Context) ([]project.State, error) {
+	var all api.ProjectStates
+	return all.Items, c.read(ctx, &all, "console", "projects")
+}
+
+// MakeProject makes a project, or goes on with one.
+func (c *Client) MakeProject(ctx context.Context, in project.New) (m project.Made, err error) {
+	return m, c.tell(ctx, "POST", []string{"console", "projects"}, in, &m)
+}
+
+// RemoveProject removes one.
+func (c *Client) RemoveProject(ctx context.Context, name string) (g project.Gone, err error) {
+	return g, c.ask(ctx, request{method: "DELETE", path: []string{"console", "projects", name}, query: url.Values{"confirm": {name}}}, &g)
 }

@@ -31,13 +31,18 @@ type Binding struct {
 // OpenStore opens a vault's store; backend.Open is the usual one.
 type OpenStore func(ctx context.Context, cfg backend.Config) (vault.Store, error)
 
+// Config is how the vault is called.
+func (b Binding) Config() backend.Config {
+	return backend.Config{URL: b.URL, AccessKey: b.AccessKey, SecretKey: b.SecretKey, SessionToken: b.SessionToken, CA: b.CA}
+}
+
 // Project opens the project, and returns whom it was opened for.
 func (b Binding) Project(ctx context.Context, open OpenStore) (*vault.Project, vault.Identity, error) {
 	keyring, err := vault.ParseKeyring(b.Keyring)
 	if err != nil {
 		return nil, vault.Identity{}, err
 	}
-	store, err := open(ctx, backend.Config{URL: b.URL, AccessKey: b.AccessKey, SecretKey: b.SecretKey, SessionToken: b.SessionToken, CA: b.CA})
+	store, err := open(ctx, b.Config())
 	if err != nil {
 		return nil, vault.Identity{}, err
 	}

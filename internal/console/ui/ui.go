@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/placement"
+	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/reply"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/sso"
@@ -53,6 +54,8 @@ type Server struct {
 	Placements func(ctx context.Context, p *store.Project) ([]placement.Standing, error)
 	// Round is closed when the vault of a project was read again.
 	Round func(p *store.Project) <-chan struct{}
+	// Projects makes and removes projects.
+	Projects *project.Desk
 	// Steer takes what people want of runs.
 	Steer *steer.Desk
 	// Run reads a run from the vault; nil: what is known is all there is.
@@ -130,6 +133,9 @@ func (s *Server) Handler() http.Handler {
 		"POST /users/change":     changeUser,
 		"GET /audit":             consoleAuditPage,
 		"GET /backups":           backupsPage,
+		"GET /projects":          everyProject,
+		"POST /projects":         makeProject,
+		"POST /projects/remove":  removeProject,
 	} {
 		mux.Handle(pattern, s.inside("", serve))
 	}

@@ -1,0 +1,382 @@
+package console
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/console/api"
+	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/console/project"
+	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/backend"
+)
+
+// wanted is what is sent to have a project made, and its recovery key.
+func wanted(t *testing.T, name, admin string) (string, vault.Identity) {
+	t.Helper()
+	key, err := vault.NewRecoveryKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf(`{"name":%q,"recoveryKey":%q,"admin":%q}`, name, key.Recipient(), admin), key
+}
+
+// standing is that of a project in the list of administrators.
+func (w *world) standing(token, name string) (s project.State) {
+	w.t.Helper()
+	all := asked[api.ProjectStates](w, token, "GET", "/console/projects", "", 200).Items
+	if i := slices.IndexFunc(all, func(s project.State) bool { return s.Name == name }); i >= 0 {
+		return all[i]
+	}
+	return s
+}
+
+// databases are the files of projects in a console's directory.
+func (w *world) databases() []string {
+	w.t.Helper()
+	all, err := filepath.Glob(filepath.Join(w.dir, "projects", "*"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return slices.DeleteFunc(all, func(path string) bool { return !strings.HasSuffix(path, ".db") })
+}
+
+// An administrator makes a project that he sees nothing of, and removes it: nobody is let
+// into it any more, its vault keeps all, and so do passive consoles and a restore see it.
+func TestProjectsMadeAndRemoved(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.backup = time.Hour
+	w.serve()
+	anna, bob := w.login("anna"), w.login("bob")
+	body, key := wanted(t, "shop", "bob")
+	made := asked[project.Made](w, anna, "POST", "/console/projects", body, 201)
+	if made.Admin != "bob" || made.Authority != 1 || made.Vault == "" {
+		t.Errorf("%+v", made)
+	}
+	p, err := vault.OpenProject(t.Context(), w.vaults["mem:acme"], "shop", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := authority.Read(t.Context(), p, key); err != nil {
+		t.Errorf("the recovery key does not open its authority: %v", err)
+	}
+	w.call(bob, "PUT", "/projects/shop/documents/protectionpolicies/hourly", policyJSON)
+	asked[any](w, bob, "GET", "/projects/shop/documents/protectionpolicies/hourly", "", 200)
+	asked[any](w, anna, "GET", "/projects/shop/fleet", "", 404) // who made it sees nothing of it
+	robot, token := w.robot(bob, "shop", `"read"`), asked[api.Enrolment](w, bob, "POST", "/projects/shop/enrolments", `{"site":"east","minutes":5}`, 201)
+	asked[any](w, robot, "GET", "/projects/shop/fleet", "", 200)
+	if s := w.standing(anna, "shop"); s.Standing != "served" || s.Used.Members != 1 || s.Used.Documents != 1 || s.Home {
+		t.Errorf("%+v", s)
+	}
+	if s := w.standing(anna, "acme"); !s.Home {
+		t.Errorf("%+v", s)
+	}
+	for _, again := range []string{body, strings.Replace(body, "shop", "acme", 1)} {
+		asked[any](w, anna, "POST", "/console/projects", again, 409)
+	}
+	for _, wrong := range []string{`{"name":"x","recoveryKey":"age1nothing"}`, strings.Replace(body, "shop", "../x", 1), strings.Replace(body, "bob", "nobody", 1)} {
+		asked[any](w, anna, "POST", "/console/projects", wrong, 422)
+	}
+	// A passive console follows: it has the project by the time that it knows of it.
+	asked[any](w, anna, "POST", "/backups", "", 200)
+	b := w.second()
+	b.start()
+	consoletest.Until(t, "three databases at the passive console", func() (bool, string) { return len(b.databases()) == 3, b.logs.String() })
+
+	for path, want := range map[string]int{"/console/projects/shop": 422, "/console/projects/shop?confirm=shop2": 422, "/console/projects/acme?confirm=acme": 422, "/console/projects/none?confirm=none": 404} {
+		asked[any](w, anna, "DELETE", path, "", want)
+	}
+	asked[any](w, robot, "GET", "/projects/shop/fleet", "", 200) // the controls
+	if !w.heard(token.Token) {
+		t.Error("its agents are not heard")
+	}
+	before := w.objects(p)
+	gone := asked[project.Gone](w, anna, "DELETE", "/console/projects/shop?confirm=shop", "", 200)
+	if gone.Vault != "mem:acme" {
+		t.Errorf("%+v", gone)
+	}
+	for _, key := range before {
+		if _, err := p.Store().Stat(t.Context(), key); err != nil {
+			t.Errorf("its vault lost %s: %v", key, err)
+		}
+	}
+	if n := len(w.databases()); n != 2 {
+		t.Errorf("%d databases are left", n)
+	}
+	consoletest.Until(t, "two databases at the passive console", func() (bool, string) { return len(b.databases()) == 2, b.logs.String() })
+	out := func(w *world) {
+		t.Helper()
+		anna, bob := w.login("anna"), w.login("bob")
+		asked[any](w, bob, "GET", "/projects/shop/fleet", "", 404)
+		asked[any](w, robot, "GET", "/projects/shop/fleet", "", 401)
+		asked[any](w, anna, "GET", "/projects/acme/fleet", "", 200) // others go on
+		asked[any](w, anna, "POST", "/console/projects", body, 409) // its name stays taken
+		if s := w.standing(anna, "shop"); s.Standing != "removed" {
+			t.Errorf("%+v", s)
+		}
+		if w.heard(token.Token) {
+			t.Error("its agents are heard")
+		}
+	}
+	out(w)
+	if log := asked[api.Audit](w, anna, "GET", "/audit?action=project.*", "", 200); len(log.Items) < 3 || !slices.ContainsFunc(log.Items, func(r audit.Record) bool {
+		return r.Action == "project.delete" && r.Object == "shop" && r.By == "user/anna" && strings.Contains(r.Detail, "mem:acme")
+	}) {
+		t.Errorf("%+v", log)
+	}
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.active()
+	out(b)
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.revived(key, robot)
+}
+
+// objects are the objects of a project in its vault.
+func (w *world) objects(p *vault.Project) (all []string) {
+	w.t.Helper()
+	if err := p.Store().List(w.t.Context(), p.Root(), func(o vault.ObjectInfo) error { all = append(all, o.Key); return nil }); err != nil || len(all) == 0 {
+		w.t.Fatal(all, err)
+	}
+	return all
+}
+
+// heard tells whether a console hears agents of the project of a token.
+func (w *world) heard(text string) bool {
+	w.t.Helper()
+	token, err := uplink.ParseToken(text)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d := tls.Dialer{Config: &tls.Config{ServerName: uplink.ServerName(token.Pin), InsecureSkipVerify: true, NextProtos: []string{uplink.Protocol}}}
+	c, err := d.DialContext(w.t.Context(), "tcp", strings.TrimPrefix(w.url, "https://"))
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}
+
+// revived restores the console on a bare machine, where the project that was removed is none,
+// and then that project, which is one again, with all that it had.
+func (w *world) revived(key vault.Identity, robot string) {
+	t := w.t
+	t.Helper()
+	if err := os.RemoveAll(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := w.restore("", "acme", false); err != nil || !r.Whole() || len(r.Databases) != 3 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	w.serve()
+	bob := w.login("bob")
+	asked[any](w, bob, "GET", "/projects/shop/fleet", "", 404)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	back := Restore{
+		Dir: w.dir, Only: "shop", Config: backend.Config{URL: "mem:acme"}, Vault: w.vaults["mem:acme"], Recovery: key,
+		Open: w.options().Store, Act: audit.Act{By: "machine/root", At: w.now},
+	}
+	if r, err := back.Run(t.Context()); err != nil || !r.Whole() {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	w.serve()
+	asked[any](w, bob, "GET", "/projects/shop/documents/protectionpolicies/hourly", "", 200)
+	asked[any](w, robot, "GET", "/projects/shop/fleet", "", 200)
+}
+
+// failing is a store that fails from some write on of what is of a project, before the write or
+// after it.
+type failing struct {
+	vault.Store
+	left  *atomic.Int64 // writes until it fails; negative: it does not
+	after bool
+}
+
+func (f failing) fail(key string, put func() error) error {
+	if !strings.HasPrefix(key, "projects/shop/") || f.left.Load() < 0 {
+		return put()
+	}
+	if n := f.left.Add(-1); n >= 0 {
+		return put()
+	}
+	f.left.Store(0) // and so does each one after it
+	if f.after {
+		_ = put()
+	}
+	return fmt.Errorf("%w: as it was wanted", vault.ErrUnavailable)
+}
+
+func (f failing) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	return f.fail(key, func() error { return f.Store.PutIfAbsent(ctx, key, r, size) })
+}
+
+func (f failing) Put(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	return f.fail(key, func() error { return f.Store.Put(ctx, key, r, size) })
+}
+
+// Whatever write of its vault is the last one before a console is lost that makes a project:
+// the next active one says that it is being made, nobody is let into it, the same again makes
+// it, and so is it removed.
+func TestMakingThatBreaksOff(t *testing.T) {
+	const most = 100
+	broke := 0
+	for n := int64(0); n < most; n += 2 {
+		done := true
+		t.Run(fmt.Sprintf("after %d", n), func(t *testing.T) {
+			left := &atomic.Int64{}
+			left.Store(-1)
+			w := newWorldOf(t, func(o *Options) {
+				open := o.Store
+				o.Store = func(ctx context.Context, cfg backend.Config) (vault.Store, error) {
+					s, err := open(ctx, cfg)
+					return failing{s, left, n%4 == 2}, err
+				}
+			})
+			anna, bob := w.login("anna"), w.login("bob")
+			body, key := wanted(t, "shop", "bob")
+			left.Store(n)
+			if code, text := w.call(anna, "POST", "/console/projects", body); code == 201 {
+				return
+			} else if code != 504 && code != 503 {
+				t.Fatalf("%d %s", code, text)
+			}
+			done = false
+			broke++
+			if err := w.stop(); err != nil {
+				t.Fatal(err)
+			}
+			left.Store(-1)
+			w.serve() // the next active one, which finds what was journaled
+			asked[any](w, bob, "GET", "/projects/acme/fleet", "", 404)
+			switch s := w.standing(anna, "shop"); s.Standing {
+			case "served": // it was made, and what was lost is the word of it
+			case "making":
+				asked[any](w, bob, "GET", "/projects/shop/fleet", "", 404)
+				other, _ := wanted(t, "shop", "bob")
+				asked[any](w, anna, "POST", "/console/projects", other, 409)
+				if n%6 == 4 {
+					asked[any](w, anna, "DELETE", "/console/projects/shop?confirm=shop", "", 200)
+					asked[any](w, bob, "GET", "/projects/shop/fleet", "", 404)
+					return
+				}
+				asked[project.Made](w, anna, "POST", "/console/projects", body, 201)
+			default:
+				t.Fatalf("%+v", s)
+			}
+			w.ask(bob, "PUT", "/projects/shop/documents/protectionpolicies/hourly", policyJSON)
+			p, err := vault.OpenProject(t.Context(), w.vaults["mem:acme"], "shop", key)
+			if err == nil {
+				_, err = authority.Read(t.Context(), p, key)
+			}
+			if err != nil {
+				t.Errorf("the recovery key does not open it: %v", err)
+			}
+		})
+		if done {
+			break
+		}
+	}
+	if broke < 4 {
+		t.Errorf("it broke off %d times", broke)
+	}
+}
+
+// A project whose console is lost the moment that it is made, before any backup of the console
+// names it, is brought from its vault by whoever takes over.
+func TestMadeAndLost(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.keep()
+	w.serve() // which takes no backups
+	known := w.databases()
+	body, _ := wanted(t, "shop", "bob")
+	asked[project.Made](w, w.login("anna"), "POST", "/console/projects", body, 201)
+	bob := w.login("bob")
+	w.ask(bob, "PUT", "/projects/shop/documents/protectionpolicies/hourly", policyJSON)
+	b := w.second()
+	if len(b.databases()) != 3 {
+		t.Errorf("joined without it: %v", b.databases())
+	}
+	for _, path := range b.databases() { // as of one that followed and never had it
+		if !slices.ContainsFunc(known, func(of string) bool { return filepath.Base(of) == filepath.Base(path) }) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(b.databases()) != 2 {
+		t.Fatal(b.databases())
+	}
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.serve()
+	b.active()
+	asked[any](b, b.login("bob"), "GET", "/projects/shop/documents/protectionpolicies/hourly", "", 200)
+}
+
+// The page of projects lists them, takes no form without the name typed, and nobody's who is
+// no administrator.
+func TestProjectPages(t *testing.T) {
+	w := newWorld(t)
+	anna, bob := w.browse("anna"), w.browse("bob")
+	text := w.shown(anna, "/projects", "acme")
+	form := regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(text)[1]
+	key, err := vault.NewRecoveryKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(path, form string, more url.Values) (int, string) {
+		values := url.Values{"form": {form}}
+		for name, v := range more {
+			values[name] = v
+		}
+		return w.do(anna, w.post(path, values, w.url))
+	}
+	shop := url.Values{"name": {"shop"}, "admin": {"bob"}, "recovery": {key.Recipient().String()}}
+	if code, _ := send("/projects", "", shop); code != http.StatusForbidden {
+		t.Errorf("without the session's secret: %d", code)
+	}
+	if code, text := send("/projects", form, shop); code != 200 || !strings.Contains(text, "Project shop was made") {
+		t.Fatalf("%d %s", code, text)
+	}
+	if code, text := send("/projects/remove", form, url.Values{"name": {"shop"}, "confirm": {"shp"}}); code != 422 || !strings.Contains(text, "was not typed exactly") {
+		t.Errorf("%d %s", code, text)
+	}
+	if code, text := send("/projects/remove", form, url.Values{"name": {"shop"}, "confirm": {"shop"}}); code != 200 || !strings.Contains(text, "Project shop was removed") {
+		t.Errorf("%d %s", code, text)
+	}
+	bobs := regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(w.shown(bob, "/p/other/people", `name="form"`))[1]
+	for _, path := range []string{"/projects", "/projects/remove"} {
+		if code, text := w.do(bob, w.post(path, url.Values{"form": {bobs}, "name": {"acme"}, "confirm": {"acme"}, "recovery": shop["recovery"]}, w.url)); code != http.StatusForbidden {
+			t.Errorf("%s by a user: %d %s", path, code, text)
+		}
+	}
+	if code, text := w.do(bob, w.get("/projects")); code != http.StatusForbidden || strings.Contains(text, "acme") {
+		t.Errorf("%d %s", code, text)
+	}
+}
