@@ -59,11 +59,37 @@ func (r *rig) control() {
 		r.t.Fatal(out)
 	}
 	r.fleet()
+	r.projects()
 	r.want(0, "", "console", "status")("active", "name them")
 	r.want(4, "", "console", "status", "https://127.0.0.1:1")("active", "not known")
 	r.want(2, "", "console", "status", "127.0.0.1")("write https://HOST:PORT")
 	r.want(0, "", "console", "backups")("--backup-every 0")
 	r.want(3, "", "console", "backups", "take")("--backup-every 0")
+}
+
+// projects are made, listed and removed.
+func (r *rig) projects() {
+	r.t.Helper()
+	file := r.path("shop-key")
+	r.want(0, "", "projects")("DATABASE", "default  served")
+	r.want(2, "", "projects", "create", "shop")("give --recovery-key-file or --recovery-recipient")
+	r.want(2, "", "projects", "create", "a/b", "--recovery-key-file", file)("a/b")
+	r.want(2, "", "projects", "create", "shop", "--recovery-recipient", "age1x")("age1x")
+	r.want(3, "", "projects", "create", "default", "--recovery-key-file", file)("exists already")
+	first, err := os.ReadFile(file)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.want(0, "", "projects", "create", "shop", "--recovery-key-file", file)("project/shop created", "Its admin is anna", "Keep "+file)
+	if again, err := os.ReadFile(file); err != nil || !bytes.Equal(first, again) {
+		r.t.Fatalf("the recovery key is another one: %v", err)
+	}
+	r.want(0, "", "whoami")("shop")
+	r.want(3, "other\n", "projects", "delete", "shop")("Type the project's name")
+	r.want(3, "", "projects", "delete", "default", "--yes")("it stays as long as the console")
+	r.want(0, "shop\n", "projects", "delete", "shop")("project/shop removed from the console", "keeps all that is there")
+	r.want(3, "", "projects", "delete", "shop", "--yes")("not found", "lists them")
+	r.want(0, "", "projects")("shop     removed")
 }
 
 func (r *rig) staff() {
