@@ -231,6 +231,7 @@ var verdicts = []struct {
 	{steer.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{restoration.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{entry.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
+	{entry.ErrStreams, http.StatusTooManyRequests, "TooManyStreams"},
 	{entry.ErrForbidden, http.StatusForbidden, "Forbidden"},
 	{document.ErrInvalid, http.StatusUnprocessableEntity, "Invalid"},
 	{account.ErrPassword, http.StatusUnprocessableEntity, "Invalid"},

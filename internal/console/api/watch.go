@@ -35,6 +35,11 @@ func (c *call) watch(k *document.Kind) error {
 	if _, _, err := c.project.Changes(c.ctx(), k.Name, after); err != nil { // while it can still be said
 		return err
 	}
+	leave, err := c.Door.Stream(c.who)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	stream := stream{c.w, http.NewResponseController(c.w)}
 	if err := stream.does.SetReadDeadline(time.Time{}); err != nil { // a watch outlives the time that a request may take to arrive
 		return err

@@ -57,6 +57,7 @@ type Door struct {
 	pair, name, address *account.Limit
 	hashing             chan struct{}
 	ease                *ease
+	streams             streams
 }
 
 // NewDoor returns the door of a console.

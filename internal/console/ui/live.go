@@ -32,6 +32,12 @@ func livePage(v *visit) error {
 		_, err := fmt.Fprint(v.w, text)
 		return err == nil && c.Flush() == nil
 	}
+	leave, err := v.Door.Stream(v.who)
+	if err != nil { // scripts see no code: the page says it, and asks again in a minute
+		say("retry: 60000\n\nevent: full\ndata: {}\n\n")
+		return nil
+	}
+	defer leave()
 	round, requests := v.Round(v.project), v.requests()
 	if !say("retry: 5000\n\n" + alive) {
 		return nil

@@ -35,10 +35,10 @@
       busy = false;
     }
   };
-  let stream, silence, lost = false;
+  let stream, silence, lost = false, full = false;
   const lose = () => {
     lost = true; // rounds may have been missed
-    says("the console does not answer; trying again");
+    if (!full) says("the console does not answer; trying again");
   };
   const heard = () => {
     clearTimeout(silence);
@@ -51,8 +51,9 @@
       heard();
       says("live");
       if (lost) refresh();
-      lost = false;
+      lost = full = false;
     };
+    stream.addEventListener("full", () => { lost = full = true; says("not kept up to date: you have too many pages open; close some"); });
     stream.onerror = lose; // the browser tries again, or gives up: then the silence does
     stream.addEventListener("beat", heard);
     stream.addEventListener("round", () => { heard(); refresh(); });
