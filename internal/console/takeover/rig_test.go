@@ -433,23 +433,37 @@ func (r *rig) metric(c *console, name string) float64 {
 	return -1
 }
 
+// tenant is a project, and who writes in it.
+type tenant struct{ project, token string }
+
+func (r *rig) own() tenant { return tenant{project, r.robot} }
+
 func (r *rig) put(ctx context.Context, c *console, name string) (int, error) {
+	return r.putIn(ctx, c, r.own(), name)
+}
+
+func (r *rig) putIn(ctx context.Context, c *console, in tenant, name string) (int, error) {
 	var sites string
 	if strings.HasSuffix(name, "5") { // some are handed on to a site
 		sites = `,"annotations":{"davit.dev/sites":"s00"}`
 	}
 	body := fmt.Sprintf(`{"apiVersion":"davit.dev/v1alpha1","kind":"ProtectionPolicy","metadata":{"name":%q%s},"spec":{"schedule":{"every":"1h"}}}`, name, sites)
-	code, _, err := r.askAt(ctx, c.front, r.robot, "PUT", "/api/v1/projects/"+project+"/documents/protectionpolicies/"+name, body)
+	code, _, err := r.askAt(ctx, c.front, in.token, "PUT", "/api/v1/projects/"+in.project+"/documents/protectionpolicies/"+name, body)
 	return code, err
 }
 
 // documents are those that a console has.
 func (r *rig) documents(c *console) map[string]bool {
 	r.t.Helper()
+	return r.documentsOf(c, r.own())
+}
+
+func (r *rig) documentsOf(c *console, of tenant) map[string]bool {
+	r.t.Helper()
 	var list struct {
 		Items []struct{ Metadata struct{ Name string } }
 	}
-	r.call(c, r.robot, "GET", "/projects/"+project+"/documents/protectionpolicies", nil, &list)
+	r.call(c, of.token, "GET", "/projects/"+of.project+"/documents/protectionpolicies", nil, &list)
 	all := map[string]bool{}
 	for _, d := range list.Items {
 		all[d.Metadata.Name] = true
@@ -460,6 +474,7 @@ func (r *rig) documents(c *console) map[string]bool {
 // writer writes documents without pause to whichever console takes them.
 type writer struct {
 	rig     *rig
+	in      tenant
 	after   func() // each document that was acknowledged
 	stop    func()
 	running sync.WaitGroup
@@ -472,9 +487,11 @@ type writer struct {
 
 const hands = 3
 
-func (r *rig) write(after func()) *writer {
+func (r *rig) write(after func()) *writer { return r.writeIn(r.own(), after) }
+
+func (r *rig) writeIn(in tenant, after func()) *writer {
 	ctx, cancel := context.WithCancel(r.t.Context())
-	w := &writer{rig: r, after: after, by: map[*console]int{}}
+	w := &writer{rig: r, in: in, after: after, by: map[*console]int{}}
 	for i := range hands {
 		w.running.Go(func() { w.run(ctx, i) })
 	}
@@ -489,7 +506,7 @@ func (w *writer) run(ctx context.Context, hand int) {
 		name := fmt.Sprintf("w-%d-%06d", hand, n)
 		w.rest.RLock()
 		limited, cancel := context.WithTimeout(ctx, askLimit)
-		code, err := w.rig.put(limited, to, name)
+		code, err := w.rig.putIn(limited, to, w.in, name)
 		cancel()
 		w.rest.RUnlock()
 		if err == nil && code == http.StatusOK {
@@ -541,13 +558,13 @@ func (w *writer) caughtUp(what string, follows func() bool) {
 func (w *writer) kept(c *console) {
 	w.rig.t.Helper()
 	acked := w.all()
-	there := w.rig.documents(c)
+	there := w.rig.documentsOf(c, w.in)
 	for _, name := range acked {
 		if !there[name] {
 			w.rig.t.Errorf("%s was acknowledged, and console %s has it not", name, c.name)
 		}
 	}
-	w.rig.t.Logf("console %s has all %d documents that were acknowledged", c.name, len(acked))
+	w.rig.t.Logf("console %s has all %d documents of %s that were acknowledged", c.name, len(acked), w.in.project)
 }
 
 // takes waits until a console is active, and returns how long that took.

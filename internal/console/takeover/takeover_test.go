@@ -8,12 +8,14 @@ package takeover_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -328,20 +330,28 @@ func (a *agent) certificate(t *testing.T) []byte {
 	return l.Certificate
 }
 
-// The databases of a console that is alone are damaged and removed while its process
-// runs and while it does not. It brings them from the vault, and nothing that was
-// acknowledged is lost.
+// The databases of a console that is alone, and has two projects in two vaults, are damaged
+// and removed while its process runs and while it does not. It brings them from the vaults,
+// and nothing that was acknowledged in either project is lost. Where the vault of the project
+// whose database it is does not answer, the other goes on without it.
 func TestFilesAreLost(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, directory(t))
 	r.signal(r.b, syscall.SIGKILL) // nobody else could go on
+	own, file := r.databases(), filepath.Join(t.TempDir(), "vault")
+	second := r.writeIn(r.second(file), func() {})
 	w := r.write(func() {})
 	w.more(r.a, 10)
-	files, err := filepath.Glob(filepath.Join(r.a.dir, "projects", "*.db"))
-	if err != nil || len(files) != 1 {
-		t.Fatal(files, err)
+	second.more(r.a, 10)
+	both := r.databases()
+	if len(own) != 1 || len(both) != 2 {
+		t.Fatal(own, both)
 	}
-	for _, file := range append(files, filepath.Join(r.a.dir, "console.db")) {
+	theirs := both[0]
+	if theirs == own[0] {
+		theirs = both[1]
+	}
+	for _, file := range []string{own[0], theirs, filepath.Join(r.a.dir, "console.db")} {
 		for how, lose := range map[string]func(path string) error{
 			"gone": os.Remove,
 			"torn": func(path string) error { return os.Truncate(path, 5000) },
@@ -350,24 +360,116 @@ func TestFilesAreLost(t *testing.T) {
 			},
 			"flipped": flip,
 		} {
+			if file == theirs && (how == "torn" || how == "its log torn") { // it is a file like the first one's
+				continue
+			}
 			r.must(lose(file))
 			w.more(r.a, 10)
+			second.more(r.a, 5)
 			t.Logf("%s %s while it is served: goes on", filepath.Base(file), how)
-			w.rest.Lock()
-			r.signal(r.a, syscall.SIGKILL)
-			if err := lose(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				t.Fatal(err)
-			}
-			r.serve(r.a)
-			until(t, "active: a", func() bool { return r.active(r.a) })
-			w.rest.Unlock()
+			r.restarted(func() {
+				if err := lose(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+			}, w, second)
 			w.more(r.a, 5)
+			second.more(r.a, 5)
 			w.kept(r.a)
+			second.kept(r.a)
 			t.Logf("%s %s before it starts: goes on", filepath.Base(file), how)
 		}
 	}
+	r.others(w, second, theirs, file)
 	w.stop()
+	second.stop()
 	w.kept(r.a)
+	second.kept(r.a)
+}
+
+// databases are the files of projects of console a.
+func (r *rig) databases() []string {
+	r.t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.a.dir, "projects", "*.db"))
+	r.must(err)
+	return files
+}
+
+// second gives console a another project, in a vault of its own.
+func (r *rig) second(vault string) tenant {
+	r.t.Helper()
+	in := tenant{project: "second"}
+	r.must(os.Mkdir(vault, 0o700))
+	r.must(r.run(r.a, "console", "init", "--data", r.a.dir, "--admin", "anna", "--project", in.project, "--recovery-key-file", r.dir+"/key-second", "--vault-url", "file://"+vault))
+	var made struct{ Secret string }
+	until(r.t, "a project that can be changed", func() bool {
+		ctx, cancel := r.limited()
+		defer cancel()
+		code, text, err := r.ask(ctx, r.a, r.token, "POST", "/api/v1/projects/second/tokens", `{"name":"writer","scopes":["read","protect"],"days":1}`)
+		return err == nil && code == http.StatusCreated && json.Unmarshal(text, &made) == nil
+	})
+	in.token = made.Secret
+	return in
+}
+
+// restarted kills console a, does something while nobody writes, and serves it again.
+func (r *rig) restarted(between func(), all ...*writer) {
+	r.t.Helper()
+	for _, w := range all {
+		w.rest.Lock()
+		defer w.rest.Unlock()
+	}
+	r.signal(r.a, syscall.SIGKILL)
+	between()
+	r.serve(r.a)
+	until(r.t, "active: a", func() bool { return r.active(r.a) })
+}
+
+// others loses the database of the second project while its vault is away, as the console
+// starts and while it serves: the first project goes on, administrators are told, and once
+// the vault is back all is there.
+func (r *rig) others(w, second *writer, file, vault string) {
+	r.t.Helper()
+	told := func(standing string) bool {
+		ctx, cancel := r.limited()
+		defer cancel()
+		var all struct {
+			Items []struct{ Name, Standing string }
+		}
+		code, text, err := r.ask(ctx, r.a, r.token, "GET", "/api/v1/console/projects", "")
+		return err == nil && code == http.StatusOK && json.Unmarshal(text, &all) == nil &&
+			slices.ContainsFunc(all.Items, func(p struct{ Name, Standing string }) bool {
+				return p.Name == second.in.project && p.Standing == standing
+			})
+	}
+	until(r.t, "both are served", func() bool { return told("served") }) // the control
+	for when, lose := range map[string]func(){
+		"before it starts": func() {
+			r.restarted(func() {
+				r.must(os.Rename(vault, vault+".away"))
+				r.must(os.Truncate(file, 5000))
+			}, w, second)
+		},
+		"while it is served": func() {
+			second.rest.Lock() // what is not acknowledged is nobody's loss
+			defer second.rest.Unlock()
+			r.must(os.Rename(vault, vault+".away"))
+			r.must(flip(file))
+		},
+	} {
+		lose()
+		w.more(r.a, 10)
+		until(r.t, "unreadable: the second", func() bool { return told("unreadable") })
+		had := len(second.all())
+		w.more(r.a, 10)
+		if len(second.all()) != had {
+			r.t.Error("it was written in what cannot be read")
+		}
+		r.must(os.Rename(vault+".away", vault))
+		second.more(r.a, 5)
+		w.kept(r.a)
+		second.kept(r.a)
+		r.t.Logf("the second's database %s, its vault away: the first goes on", when)
+	}
 }
 
 // flip changes the head of each page but the first, in place.
