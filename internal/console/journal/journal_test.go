@@ -36,6 +36,11 @@ type world struct {
 func newWorld(t *testing.T, under func(vault.Store) vault.Store) *world {
 	t.Helper()
 	t.Parallel()
+	return makeWorld(t, under)
+}
+
+func makeWorld(t *testing.T, under func(vault.Store) vault.Store) *world {
+	t.Helper()
 	w := &world{t: t, dir: t.TempDir()}
 	w.store = fault.New(under(mem.New(func() time.Time { return time.Now().Add(time.Duration(w.later.Load())) })), 1, fault.Faults{})
 	p, key, err := consoletest.New(t.Context(), w.store, "acme")

@@ -207,15 +207,22 @@ func (t Term) write(ctx context.Context, b Book, db store.Journaled, always bool
 // free because it was trimmed. ErrOvertaken says that another writes.
 func (t Term) Send(ctx context.Context, b Book, db store.Journaled) (upto int64, err error) {
 	for {
-		n, err := t.write(ctx, b, db, false)
-		if errors.Is(err, vault.ErrExists) {
-			n, err = t.own(ctx, b, db)
-		}
+		n, err := t.SendOne(ctx, b, db)
 		if err != nil || n == 0 {
 			return upto, err
 		}
 		upto = n
 	}
+}
+
+// SendOne is Send of no more than one record holds: whoever waits for what is in it
+// waits for nothing that comes meanwhile.
+func (t Term) SendOne(ctx context.Context, b Book, db store.Journaled) (upto int64, err error) {
+	upto, err = t.write(ctx, b, db, false)
+	if errors.Is(err, vault.ErrExists) {
+		upto, err = t.own(ctx, b, db)
+	}
+	return upto, err
 }
 
 // own takes up a record of this process whose answer was lost.

@@ -155,12 +155,20 @@ func (s *Sender) end() {
 	s.moved = make(chan struct{})
 }
 
-// Round takes the database over, if that was not done yet, and sends what waits.
+// Round takes the database over, if that was not done yet, and sends what waits: record
+// by record, and each is confirmed before the next. While much is written that nobody
+// waits for, what is waited for is acknowledged all the same.
 func (s *Sender) Round(ctx context.Context) {
 	s.init()
+	for s.record(ctx) {
+	}
+}
+
+// record is a part of a round, and tells whether there may be more.
+func (s *Sender) record(ctx context.Context) (more bool) {
 	limited, cancel := context.WithTimeout(ctx, putLimit)
 	defer cancel()
-	err := s.round(limited)
+	sent, err := s.send(limited)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil && ctx.Err() == nil && (s.fault == nil || s.fault.Error() != err.Error()) {
@@ -170,32 +178,33 @@ func (s *Sender) Round(ctx context.Context) {
 	s.first.Do(func() { close(s.tried) })
 	close(s.moved)
 	s.moved = make(chan struct{})
+	return sent && err == nil && ctx.Err() == nil
 }
 
-func (s *Sender) round(ctx context.Context) error {
+func (s *Sender) send(ctx context.Context) (sent bool, err error) {
 	b, err := s.Open(ctx, s.Fault() != nil)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := s.take(ctx, b); err != nil {
-		return err
+		return false, err
 	}
-	upto, err := s.Send(ctx, b, s.DB)
+	upto, err := s.SendOne(ctx, b, s.DB)
 	s.mu.Lock()
 	s.put = max(s.put, upto)
 	behind := s.put > s.counted
 	put := s.put
 	s.mu.Unlock()
 	if !behind {
-		return err
+		return upto > 0, err
 	}
 	if confirmErr := s.Confirm(ctx); confirmErr != nil {
-		return errors.Join(err, confirmErr)
+		return false, errors.Join(err, confirmErr)
 	}
 	s.mu.Lock()
 	s.counted = put
 	s.mu.Unlock()
-	return err
+	return upto > 0, err
 }
 
 // take takes the database over, once. One that does not continue to what the
