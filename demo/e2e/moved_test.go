@@ -181,7 +181,28 @@ func atConsole(t *testing.T) (*control, *app, string) {
 	}
 	apply(t, west, string(plan))
 	c.lets(t, west)
+	c.outlives(t, a)
 	return c, a, sum
+}
+
+// outlives has the pod of east's agent go for good, with its disk, while the console is
+// away: what happened before and after is told when it is back, in order and once.
+func (c *control) outlives(t *testing.T, a *app) {
+	t.Helper()
+	c.lets(t, east)
+	c.heard(t, []string{a.backup(t).ID})
+	c.kill()
+	points := []string{a.backup(t).ID}
+	pods := []string{"-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-agent", "-o", "jsonpath={.items[*].metadata.uid}"}
+	was := kubectl(t, east, pods...)
+	kubectl(t, east, "-n", system, "delete", "pods", "-l", "app.kubernetes.io/name=davit-agent")
+	kubectl(t, east, "-n", system, "rollout", "status", "deployment/davit-agent", "--timeout", "4m")
+	if now := kubectl(t, east, pods...); now == was || now == "" {
+		t.Fatalf("the agent's pods are %q, were %q", now, was)
+	}
+	points = append(points, a.backup(t).ID)
+	c.start(t)
+	c.heard(t, points)
 }
 
 // fails has the target's agent take an application over while nothing is heard of its

@@ -197,6 +197,7 @@ func answered(web *http.Client, r *http.Request, into any) error {
 // toldEvent is an event as the console has it.
 type toldEvent struct {
 	Number, Seq int64
+	At          time.Time
 	Object      struct{ Kind, Name string }
 	Reason      string
 }
@@ -391,7 +392,7 @@ func (c *control) heard(t *testing.T, points []string) {
 	times := map[string]int{}
 	eventually(t, 3*time.Minute, "the console has heard of all points", func() (bool, string) {
 		all.Items = nil
-		if err := c.ask(t, "/projects/told/events?site=east&after=0", &all); err != nil {
+		if err := c.ask(t, "/projects/"+c.project+"/events?site=east&after=0", &all); err != nil {
 			return false, err.Error()
 		}
 		clear(times)
@@ -413,8 +414,8 @@ func (c *control) heard(t *testing.T, points []string) {
 		}
 	}
 	for i := 1; i < len(all.Items); i++ {
-		if all.Items[i].Seq <= all.Items[i-1].Seq {
-			t.Errorf("event %d comes after %d", all.Items[i].Seq, all.Items[i-1].Seq)
+		if e, before := all.Items[i], all.Items[i-1]; e.At.Before(before.At) { // numbers begin anew with a pod
+			t.Errorf("event %d of %s comes after %d of %s", e.Seq, e.At, before.Seq, before.At)
 		}
 	}
 }

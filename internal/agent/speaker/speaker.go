@@ -5,6 +5,7 @@ package speaker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"davit.dev/davit/internal/agent/beginning"
 	"davit.dev/davit/internal/agent/documents"
 	"davit.dev/davit/internal/agent/restoring"
+	"davit.dev/davit/internal/agent/stash"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
 	"davit.dev/davit/internal/uplink/outbox"
@@ -70,7 +72,9 @@ type Vaults interface {
 // line is the way to one project's console.
 type line struct {
 	client *dial.Client
-	stop   func()
+	// stash keeps what waits in the cluster, too.
+	stash *stash.Stash
+	stop  func()
 
 	mu     sync.Mutex
 	status dial.Status
@@ -99,11 +103,7 @@ func (s *Speaker) NeedLeaderElection() bool { return true }
 // Start speaks until ctx is done.
 func (s *Speaker) Start(ctx context.Context) error {
 	s.lines, s.turns = map[string]*line{}, restoring.NewTurns()
-	defer func() {
-		for project := range s.lines {
-			s.hangUp(project)
-		}
-	}()
+	defer s.end(ctx)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	s.look(ctx)
@@ -131,13 +131,13 @@ func (s *Speaker) look(ctx context.Context) {
 	}
 	for project := range s.lines {
 		if _, ok := secret.Data[project]; !ok {
-			s.hangUp(project)
+			s.hangUp(ctx, project, true)
 		}
 	}
 	for project, data := range secret.Data {
 		if l := s.lines[project]; l != nil && l.says().Connected {
 			if link, err := parse(data); err == nil && link.Token != "" {
-				s.hangUp(project) // it was given a new way in
+				s.hangUp(ctx, project, false) // it was given a new way in
 			}
 		}
 		if s.lines[project] == nil && vault.CheckName(project) == nil {
@@ -150,6 +150,9 @@ func (s *Speaker) look(ctx context.Context) {
 	for project, l := range s.lines {
 		if n > 0 {
 			l.client.Outbox.Drop(n)
+		}
+		if err := l.keep(ctx, s.Now()); err != nil {
+			s.Log.Warn("what waits for a console is on the pod's disk alone", "project", project, "error", err)
 		}
 		objects, err := s.gather(ctx, project)
 		if err != nil {
@@ -169,14 +172,18 @@ func (s *Speaker) dial(ctx context.Context, project string) error {
 	if err != nil {
 		return err
 	}
-	l := &line{status: dial.Status{Fault: "it has not been called yet"}}
+	kept, err := stash.Open(ctx, s.Client, s.Reader, project, box)
+	if err != nil {
+		return errors.Join(err, box.Close())
+	}
+	l := &line{stash: kept, status: dial.Status{Fault: "it has not been called yet"}}
 	l.client = &dial.Client{
 		Site: s.Site, Version: version.String(), Keep: &keeper{client: s.Client, reader: s.Reader, project: project},
 		Hands:    &documents.Keeper{Client: s.Client, Reader: s.Reader, Vaults: s.Vaults, Site: s.Site, Project: project},
 		Begins:   &beginning.Beginner{Client: s.Client, Reader: s.Reader, Site: s.Site, Project: project},
 		Restores: &restoring.Restorer{Client: s.Client, Reader: s.Reader, Access: s.Access, Site: s.Site, Project: project, Turns: s.turns, Now: s.Now},
 		Vault:    signpost{s, project},
-		Board:    dial.NewBoard(), Outbox: box, Tell: l.tell, Now: s.Now,
+		Board:    dial.NewBoard(), Outbox: box, Left: s.left(project, kept.Left()), Tell: l.tell, Now: s.Now,
 	}
 	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
@@ -187,17 +194,76 @@ func (s *Speaker) dial(ctx context.Context, project string) error {
 	l.stop = func() {
 		cancel()
 		<-ended
-		if err := box.Close(); err != nil {
-			s.Log.Warn("outbox not closed", "error", err)
-		}
 	}
 	s.lines[project] = l
 	return nil
 }
 
-func (s *Speaker) hangUp(project string) {
-	s.lines[project].stop()
+// left takes up what agents have left that are gone.
+func (s *Speaker) left(project string, all []stash.Left) (boxes []*outbox.Outbox) {
+	for _, one := range all {
+		box, err := outbox.Adopt(filepath.Join(s.Dir, project, "left-"+one.ID), one.ID, one.Events)
+		if err != nil {
+			s.Log.Warn("what another agent left for the console is not told now", "project", project, "error", err)
+			continue
+		}
+		boxes = append(boxes, box)
+	}
+	return boxes
+}
+
+// keep keeps in the cluster what has waited for a while, and lets go what a console has.
+// With a zero now it keeps all that waits.
+func (l *line) keep(ctx context.Context, now time.Time) error {
+	for _, box := range l.client.Left {
+		if box.Len() == 0 {
+			if err := l.stash.Said(ctx, box.ID()); err != nil {
+				return err
+			}
+		}
+	}
+	return l.stash.Keep(ctx, now)
+}
+
+// hangUp ends a line. What waits is kept for whoever leads next, unless there is nobody
+// any more for whom it is.
+func (s *Speaker) hangUp(ctx context.Context, project string, gone bool) {
+	l := s.lines[project]
+	l.stop()
+	var err error
+	if gone {
+		err = l.stash.Clear(ctx)
+	} else {
+		err = l.keep(ctx, time.Time{})
+	}
+	for _, box := range append(l.client.Left, l.client.Outbox) {
+		err = errors.Join(err, box.Close())
+	}
+	if err != nil {
+		s.Log.Warn("what waits for a console is on the pod's disk alone", "project", project, "error", err)
+	}
 	delete(s.lines, project)
+}
+
+// lastly bounds what is done when an agent ends.
+const lastly = 5 * time.Second
+
+// end takes what has happened by now, and keeps it: the pod may go.
+func (s *Speaker) end(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastly)
+	defer cancel()
+	for {
+		select {
+		case h := <-s.queue():
+			s.happened(ctx, h)
+			continue
+		default:
+		}
+		break
+	}
+	for project := range s.lines {
+		s.hangUp(ctx, project, false)
+	}
 }
 
 // note writes down how consoles are reached, when that changed.

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/agent/stash"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/uplink"
 )
@@ -192,11 +193,7 @@ func TestConsoleDown(t *testing.T) {
 		t.Errorf("%d were dropped", n)
 	}
 	s.look(t.Context())
-	defer func() {
-		for project := range s.lines {
-			s.hangUp(project)
-		}
-	}()
+	defer s.end(t.Context())
 	for range waiting {
 		s.happened(t.Context(), <-s.queue())
 	}
@@ -217,6 +214,67 @@ func TestConsoleDown(t *testing.T) {
 	}
 	if c := meta.FindStatusCondition(now.Status.Conditions, v1alpha1.ConditionConsole); c == nil || c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, "project acme: not connected") {
 		t.Errorf("%+v", c)
+	}
+}
+
+// What waits for a console outlives the pod with its disk, whether that ended in order or
+// not: whoever leads next tells it, under its name. Once the console is no more, nothing
+// of it is left.
+func TestPodGone(t *testing.T) {
+	s := newSpeaker(t, site.DeepCopy(), mine.DeepCopy(), app("shop", "main", nil))
+	if err := Introduce(t.Context(), s.Client, []string{"https://127.0.0.1:1"}, link("acme"), Permits{}); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	happens := func(s *Speaker, from, to int) {
+		r := s.Recorder(record.NewFakeRecorder(to))
+		for i := from; i <= to; i++ {
+			r.Event(app("shop", "main", nil), "Normal", fmt.Sprint(i), "a point")
+		}
+	}
+	leads := func() *Speaker { // in a pod of its own
+		s := &Speaker{Client: s.Client, Reader: s.Client, Site: "east", Dir: t.TempDir(), Now: func() time.Time { return now }, Log: s.Log, lines: map[string]*line{}}
+		s.look(t.Context())
+		return s
+	}
+	left := func(s *Speaker) (reasons []string) {
+		for _, box := range s.lines["acme"].client.Left {
+			all, err := box.Next(0, 100)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range all {
+				reasons = append(reasons, e.Reason)
+			}
+		}
+		return reasons
+	}
+	a := leads()
+	happens(a, 1, 3)
+	a.happened(t.Context(), <-a.queue())
+	a.end(t.Context()) // the other two are on their way to the outbox
+	now = now.Add(time.Minute)
+	b := leads()
+	if got := left(b); !slices.Equal(got, []string{"1", "2", "3"}) {
+		t.Errorf("in order: the next one has %v", got)
+	}
+	happens(b, 4, 5)
+	b.happened(t.Context(), <-b.queue())
+	now = now.Add(stash.Patience)
+	b.look(t.Context())
+	b.happened(t.Context(), <-b.queue())
+	b.lines["acme"].stop() // it is killed with its node; the last one has not waited for long
+	c := leads()
+	if got := left(c); !slices.Equal(got, []string{"1", "2", "3", "4"}) {
+		t.Errorf("killed: the next one has %v", got)
+	}
+	if err := s.Client.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: SecretName}}); err != nil {
+		t.Fatal(err)
+	}
+	c.look(t.Context())
+	var all corev1.ConfigMapList
+	if err := s.Client.List(t.Context(), &all); err != nil || len(all.Items) > 0 || len(c.lines) > 0 {
+		t.Errorf("%d are left, %v", len(all.Items), err)
 	}
 }
 

@@ -47,9 +47,17 @@ type world struct {
 	now      time.Time
 	ahead    time.Duration // is the clock of agents
 	speaks   uplink.Console
-	server   *Server
-	address  string
-	stop     func()
+	// leaves is what agents have left that are gone: taken up by who comes next.
+	leaves  []left
+	server  *Server
+	address string
+	stop    func()
+}
+
+// left is what one of them left.
+type left struct {
+	id     string
+	events []uplink.Event
 }
 
 func newWorld(t *testing.T) *world {
@@ -231,6 +239,14 @@ func (w *world) agentWhole(site string, l dial.Link, hands dial.Hands, begins di
 			}
 		},
 	}
+	for _, l := range w.leaves {
+		left, err := outbox.Adopt(filepath.Join(w.t.TempDir(), l.id), l.id, l.events)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(func() { _ = left.Close() })
+		a.Left = append(a.Left, left)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); a.Run(ctx) }()
@@ -379,6 +395,45 @@ func TestTwice(t *testing.T) {
 	if got := w.reasons("acme", "east"); len(got) != 4 {
 		t.Error("another outbox is the same one", got)
 	}
+}
+
+// What an agent has left that is gone, and not all of which it knew to have arrived, comes
+// once and in order all the same, under its name; told as one's own, it would come twice.
+func TestLeft(t *testing.T) {
+	w := newWorld(t)
+	a := w.agent("east", w.link(w.token("acme", "east")))
+	a.happen(t, 1, 3)
+	a.await(t, "connected", connected)
+	until(t, "told", func() bool { return len(w.reasons("acme", "east")) == 3 })
+	w.stop()
+	a.await(t, "cut off", func(s dial.Status) bool { return !s.Connected })
+	a.happen(t, 4, 800)
+	var kept []uplink.Event // with two that the console has
+	for i := 2; i <= 800; i++ {
+		kept = append(kept, uplink.Event{Seq: int64(i), Reason: fmt.Sprint(i)})
+	}
+	id := a.Outbox.ID()
+	a.stop()
+	l, err := a.keep.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start()
+	w.leaves = []left{{strings.Repeat("e", 32), []uplink.Event{{Seq: 1, Reason: "first"}}}, {id, kept}}
+	b := w.agent("east", l)
+	b.happen(t, 801, 900)
+	until(t, "told", func() bool { return b.Outbox.Len() == 0 && len(w.reasons("acme", "east")) >= 901 })
+	want := append(append(numbers(1, 3), "first"), numbers(4, 900)...)
+	if got := w.reasons("acme", "east"); !slices.Equal(got, want) {
+		t.Errorf("not in order and once: %d events, %v", len(got), got[:min(len(got), 8)])
+	}
+	// The negative control.
+	for _, e := range kept {
+		if err := b.Outbox.Append(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "twice", func() bool { return len(w.reasons("acme", "east")) == 901+799 })
 }
 
 // A token counts once, for its site and project, and for its time; what is

@@ -37,6 +37,9 @@ type Client struct {
 	Keep    Keeper
 	Board   *Board
 	Outbox  *outbox.Outbox
+	// Left are outboxes of agents that are gone, which nobody else says. What is in them is
+	// said before what is in Outbox, each in a stream of its own.
+	Left []*outbox.Outbox
 	// Hands do what documents ask for; nil: none are taken.
 	Hands Hands
 	// Vault says which console is the active one; nil: none is asked.
@@ -100,6 +103,9 @@ func (c *Client) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errSaid) {
+			continue
+		}
 		if err == nil {
 			err = errors.New("the console ended the stream")
 		}
@@ -117,7 +123,21 @@ func (c *Client) Run(ctx context.Context) {
 }
 
 func (c *Client) status() Status {
-	return Status{Waiting: c.Outbox.Len(), Lost: c.Outbox.Lost()}
+	s := Status{Waiting: c.Outbox.Len(), Lost: c.Outbox.Lost()}
+	for _, b := range c.Left {
+		s.Waiting, s.Lost = s.Waiting+b.Len(), s.Lost+b.Lost()
+	}
+	return s
+}
+
+// box is the one whose events are to be said first.
+func (c *Client) box() *outbox.Outbox {
+	for _, b := range c.Left {
+		if b.Len() > 0 {
+			return b
+		}
+	}
+	return c.Outbox
 }
 
 // session is one attempt, and the stream if that comes to be.
@@ -150,7 +170,7 @@ func (c *Client) visit(ctx context.Context, link Link, base string) (welcomed bo
 	}
 	c.desk.forget(link.Documents)
 	c.orders.forget(link.Runs)
-	s := &session{Client: c, link: link, wire: w, cert: cert, saidOf: map[uplink.Key]spoken{}}
+	s := &session{Client: c, link: link, wire: w, cert: cert, box: c.box(), saidOf: map[uplink.Key]spoken{}}
 	return s.stream(ctx)
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/uplink"
+	"davit.dev/davit/internal/uplink/outbox"
 )
 
 // window is how many events may be under way.
@@ -27,6 +28,7 @@ type session struct {
 	link  Link
 	wire  wire
 	cert  *x509.Certificate
+	box   *outbox.Outbox // whose events are said
 	since time.Time
 	asked time.Time // when the stream was asked for
 
@@ -49,7 +51,7 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 	out, in := io.Pipe()
 	defer out.Close()
 	go func() {
-		hello := uplink.Hello{Version: s.Version, Outbox: s.Outbox.ID(), Epoch: s.link.Epoch}
+		hello := uplink.Hello{Version: s.Version, Outbox: s.box.ID(), Epoch: s.link.Epoch}
 		if s.Hands != nil {
 			holds := s.desk.holds()
 			hello.Documents = &holds
@@ -79,7 +81,7 @@ func (s *session) stream(ctx context.Context) (welcomed bool, err error) {
 	}
 	frames := uplink.NewReader(answer.Body)
 	if err := s.welcome(ctx, frames); err != nil {
-		return false, cause(ctx, err)
+		return errors.Is(err, errSaid), cause(ctx, err)
 	}
 	s.acks = make(chan struct{}, 1)
 	s.restores.changed = make(chan struct{}, 1)
@@ -129,11 +131,26 @@ func (s *session) welcome(ctx context.Context, frames *uplink.Reader) error {
 	s.orders.clock(s.asked, f.Welcome.At)
 	s.sent = f.Welcome.Acked
 	s.acked.Store(f.Welcome.Acked)
-	if err := s.Outbox.Ack(f.Welcome.Acked); err != nil {
+	if err := s.ack(f.Welcome.Acked); err != nil {
 		return err
 	}
 	s.since = s.Now()
 	s.tell()
+	return nil
+}
+
+// errSaid ends a stream in which all was said that another agent had left: the next one is
+// of another outbox.
+var errSaid = errors.New("all is said that another agent had left")
+
+// ack forgets what the console has.
+func (s *session) ack(seq int64) error {
+	if err := s.box.Ack(seq); err != nil {
+		return err
+	}
+	if s.box != s.Outbox && s.box.Len() == 0 {
+		return errSaid
+	}
 	return nil
 }
 
@@ -210,7 +227,7 @@ func (s *session) hear(ctx context.Context, frames *uplink.Reader, alive *time.T
 				return fmt.Errorf("%w: it takes back an acknowledgement", uplink.ErrFrame)
 			}
 			s.acked.Store(f.Ack.Seq)
-			if err := s.Outbox.Ack(f.Ack.Seq); err != nil {
+			if err := s.ack(f.Ack.Seq); err != nil {
 				return err
 			}
 			select {
@@ -256,7 +273,7 @@ func (s *session) talk(ctx context.Context, to io.Writer) error {
 	defer beat.Stop()
 	for {
 		objects, set, changed := s.Board.look()
-		more := s.Outbox.Changed()
+		more := s.box.Changed()
 		papers, stand := s.desk.look()
 		begun, answered := s.orders.look()
 		restored := s.restores.look()
@@ -331,7 +348,7 @@ func same(a, b uplink.Object) bool {
 // events says what waits, so much at once as may be under way.
 func (s *session) events(to io.Writer) error {
 	for s.sent-s.acked.Load() < window {
-		all, err := s.Outbox.Next(s.sent, window/4)
+		all, err := s.box.Next(s.sent, window/4)
 		if err != nil || len(all) == 0 {
 			return err
 		}

@@ -88,6 +88,24 @@ func Open(dir string, limit int64) (*Outbox, error) {
 	return o, nil
 }
 
+// Adopt makes an outbox in a directory of what was kept elsewhere of another one, whose name
+// and numbers it has: oldest first, and at least one event. What is there already gives way.
+func Adopt(dir, id string, events []uplink.Event) (*Outbox, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make outbox: %w", err)
+	}
+	o := &Outbox{dir: dir, limit: Size, id: id, changed: make(chan struct{}), lost: events[0].Lost}
+	for _, e := range events {
+		e.Lost = 0
+		data, err := record(e)
+		if err != nil {
+			return nil, fmt.Errorf("make outbox: %w", err)
+		}
+		o.events, o.next = append(o.events, kept{e, int64(len(data))}), e.Seq+1
+	}
+	return o, o.rewrite()
+}
+
 func (o *Outbox) path() string { return filepath.Join(o.dir, fileName) }
 
 // begin makes a new outbox with an id of its own.
