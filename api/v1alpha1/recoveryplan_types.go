@@ -403,15 +403,21 @@ type PlanConditions struct {
 
 // PlanCall is an HTTP call.
 // +kubebuilder:validation:XValidation:rule="!has(self.body) || !has(self.bodyFrom)",message="say one of body and bodyFrom"
+// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.urlFrom)",message="say one of url and urlFrom"
 type PlanCall struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16
 	Method string `json:"method"`
-	// URL is written into journals and logs: what is secret belongs into a header or the
-	// body, taken from a Secret. Preflight tells of a user, password or token in it.
+	// URL is written into journals and logs: what is secret belongs into a header, the body or
+	// URLFrom. Preflight tells of a user, password or token in it.
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
-	URL string `json:"url"`
+	URL string `json:"url,omitempty"`
+	// URLFrom is the key of a Secret whose value is the URL, where that is secret: who knows
+	// the address of such a webhook may call it.
+	// +optional
+	URLFrom *PlanSecretKey `json:"urlFrom,omitempty"`
 	// Expect is the status that means success.
 	// +kubebuilder:validation:Minimum=100
 	// +kubebuilder:validation:Maximum=599

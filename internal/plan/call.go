@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -13,11 +14,13 @@ import (
 // Call is an HTTP call. Its URL, header values and body are written into journals; what is
 // secret comes from Secrets when the call is made.
 type Call struct {
-	Method  string   `json:"method"`
-	URL     string   `json:"url"`
-	Expect  int      `json:"expect"` // status
-	Headers []Header `json:"headers,omitempty"`
-	Body    string   `json:"body,omitempty"`
+	Method string `json:"method"`
+	URL    string `json:"url,omitempty"`
+	// URLFrom has the URL, where that is secret.
+	URLFrom *SecretKey `json:"urlFrom,omitempty"`
+	Expect  int        `json:"expect"` // status
+	Headers []Header   `json:"headers,omitempty"`
+	Body    string     `json:"body,omitempty"`
 	// BodyFrom has the body, where it holds a secret.
 	BodyFrom *SecretKey `json:"bodyFrom,omitempty"`
 	// Told are headers that Davit adds: that it is a drill.
@@ -48,11 +51,29 @@ func (c *Call) Secrets() []string {
 			all = append(all, h.From.Secret)
 		}
 	}
-	if c.BodyFrom != nil {
-		all = append(all, c.BodyFrom.Secret)
+	for _, from := range []*SecretKey{c.URLFrom, c.BodyFrom} {
+		if from != nil {
+			all = append(all, from.Secret)
+		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// Address is where the call goes, as people are told.
+func (c *Call) Address() string {
+	if from := c.URLFrom; from != nil {
+		return fmt.Sprintf("the url of key %s of Secret %s", from.Key, from.Secret)
+	}
+	return c.URL
+}
+
+// CheckURL says why a URL cannot be called; it says nothing of what stands in it.
+func CheckURL(text string) error {
+	if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("it cannot be called: write http:// or https://, a host and a path")
+	}
+	return nil
 }
 
 // Exposed says what secret the URL holds, for all to read who may read the plan or the
@@ -87,12 +108,15 @@ var (
 // call checks what a call says, if there is one: above all that nothing secret stands in
 // the plan, which many may read.
 func (c *checker) call(where string, call *Call) {
-	if call == nil || call.URL == "" {
+	if call == nil || call.URL == "" && call.URLFrom == nil {
 		return
 	}
-	u, err := url.Parse(call.URL)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	switch from := call.URLFrom; {
+	case from != nil && call.URL != "":
+		c.say(where, "it has two urls", "leave one of url and urlFrom out")
+	case from != nil && (from.Secret == "" || from.Key == ""):
+		c.say(where, "urlFrom names no key of a Secret", "give secret and key")
+	case from == nil && CheckURL(call.URL) != nil:
 		c.say(where, "its url cannot be called", "write http:// or https://, a host and a path")
 	}
 	seen := map[string]bool{}

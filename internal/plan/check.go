@@ -385,7 +385,7 @@ func (c *checker) stepNeeds(where string, s Step) {
 		what  string
 	}{
 		{[]Kind{KindCommand}, s.Command != nil && s.Command.Image != "", "command with an image"},
-		{[]Kind{KindHTTP}, s.Call != nil && s.Call.Method != "" && s.Call.URL != "" && s.Call.Expect != 0, "call with a method, a URL and the status to expect"},
+		{[]Kind{KindHTTP}, s.Call != nil && s.Call.Method != "" && (s.Call.URL != "" || s.Call.URLFrom != nil) && s.Call.Expect != 0, "call with a method, a URL and the status to expect"},
 		{[]Kind{KindManual, KindApproval}, s.Prompt != "", "prompt"},
 		{[]Kind{KindProbe}, len(s.Checks) > 0, "check"},
 		{[]Kind{KindDNS, KindGate, KindSuspend, KindResume}, s.Object != "", "object"},

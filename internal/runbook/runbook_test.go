@@ -171,3 +171,27 @@ curl() { for a; do case $a in @/dev/fd/*) cat "${a#@}";; *) printf '%s\n' "$a";;
 		t.Errorf("%v: %q, want %q", err, out, want)
 	}
 }
+
+// TestACallToASecretURLByHand goes where the run's goes, and neither the page nor the list
+// of processes says where.
+func TestACallToASecretURLByHand(t *testing.T) {
+	p := shop()
+	p.Steps = []plan.Step{{Name: "tell", Kind: plan.KindHTTP, Timeout: time.Minute, After: []string{"ready/web"}, Call: &plan.Call{
+		Method: "GET", URLFrom: &plan.SecretKey{Secret: "pool", Key: "url"}, Expect: 200,
+	}}}
+	text := book(t, runbook.Input{Plan: p, Verb: plan.Failover, From: "east", To: "west"}).Markdown()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("no bash here")
+	}
+	i := strings.Index(text, "curl -sS")
+	line, _, _ := strings.Cut(text[i:], "\n")
+	const standIns = `kubectl() { [ "$*" = "-n davit-system get secret pool -o go-template={{index .data \"url\" | base64decode}}" ] && printf 'https://hooks.example.com/hunter2\n'; }
+curl() { for a; do case $a in *hunter2*) echo told;; /dev/fd/*) cat "$a";; *) printf '%s\n' "$a";; esac; done; }
+`
+	out, err := exec.CommandContext(t.Context(), bash, "-c", standIns+line).CombinedOutput()
+	want := "-sS\n-o\n/dev/null\n-w\n%{http_code}\\n\n-X\nGET\n-K\nurl = \"https://hooks.example.com/hunter2\"\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v: %q, want %q", err, out, want)
+	}
+}

@@ -233,6 +233,9 @@ func curl(c *plan.Call) string {
 	case c.Body != "":
 		line += " --data-raw " + quote(c.Body)
 	}
+	if c.URLFrom != nil {
+		return line + fmt.Sprintf(" -K <(printf 'url = \"%%s\"\\n' \"$(%s)\")", reading(*c.URLFrom))
+	}
 	return line + " " + quote(c.URL)
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"unicode"
 
@@ -34,21 +35,21 @@ func (s *Site) call(ctx context.Context, o execute.Order) execute.Answer {
 	h := s.hide(ctx, o.Step)
 	request, err := s.request(ctx, c, &h)
 	if err != nil {
-		return execute.Refuse("%s %s was not sent: %v", c.Method, c.URL, err)
+		return execute.Refuse("%s %s was not sent: %v", c.Method, c.Address(), err)
 	}
 	status, body, err := send(request)
 	var refused *net.OpError
 	var stranger *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &refused) && refused.Op == "dial", errors.As(err, &stranger): // nothing was sent
-		return execute.Refuse("%s %s: %s", c.Method, c.URL, h.mask(err.Error()))
+		return execute.Refuse("%s %s: %s", c.Method, c.Address(), h.mask(err.Error()))
 	case err != nil:
-		return execute.Unknown("%s %s: %s", c.Method, c.URL, h.mask(err.Error()))
+		return execute.Unknown("%s %s: %s", c.Method, c.Address(), h.mask(err.Error()))
 	}
 	said := h.keep(fmt.Sprintf("status %d\n%s", status, body))
 	if status != c.Expect {
 		why := beginning(h.keep(beginning(h.mask(body), transcript.Most/2)), toldAnswer)
-		return execute.Refuse("%s %s: status %d, not %d: %s", c.Method, c.URL, status, c.Expect, strings.TrimSpace(why)).Saying(said)
+		return execute.Refuse("%s %s: status %d, not %d: %s", c.Method, c.Address(), status, c.Expect, strings.TrimSpace(why)).Saying(said)
 	}
 	return execute.Answer{Outcome: failover.Done, Guard: execute.Unfenced}.Saying(said)
 }
@@ -73,7 +74,11 @@ func (s *Site) request(ctx context.Context, c *plan.Call, h *hidden) (*http.Requ
 		}
 		body = string(value)
 	}
-	request, err := http.NewRequestWithContext(ctx, c.Method, c.URL, strings.NewReader(body))
+	to, err := s.address(ctx, c, h)
+	if err != nil {
+		return nil, err
+	}
+	request, err := http.NewRequestWithContext(ctx, c.Method, to, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +101,29 @@ func (s *Site) request(ctx context.Context, c *plan.Call, h *hidden) (*http.Requ
 		request.Header.Set(key, value)
 	}
 	return request, nil
+}
+
+// address is where a call goes. Of one that is secret its path is, too, as those whom it leads to say it.
+func (s *Site) address(ctx context.Context, c *plan.Call, h *hidden) (string, error) {
+	if c.URLFrom == nil {
+		return c.URL, nil
+	}
+	value, err := s.value(ctx, *c.URLFrom, h)
+	if err != nil {
+		return "", err
+	}
+	text := strings.TrimSpace(string(value)) // files end with a line end
+	if err := plan.CheckURL(text); err != nil {
+		return "", fmt.Errorf("what key %s of Secret %s has is no url: %w", c.URLFrom.Key, c.URLFrom.Secret, err)
+	}
+	u, err := url.Parse(text)
+	if err != nil { // it was looked at
+		return "", errors.New("it cannot be called")
+	}
+	for _, part := range []string{u.String(), u.RequestURI(), u.EscapedPath(), u.Path, u.RawQuery} {
+		h.values = append(h.values, transcript.Secrets([]byte(part))...)
+	}
+	return text, nil
 }
 
 // value is what a key of a Secret of davit-system has.

@@ -107,6 +107,48 @@ func TestAnHTTPStep(t *testing.T) {
 	}
 }
 
+// TestASecretURLIsToldNowhere: who knows the address of a webhook may call it. Neither what
+// the step says nor why it failed has it, or its path, however it is told by those who
+// listen there or by what finds nobody.
+func TestASecretURLIsToldNowhere(t *testing.T) {
+	const path = "/hooks/T0/planted+path?key=planted-key"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusTeapot)
+		fmt.Fprintf(w, "no %s, nor %s, at %s", r.URL.RequestURI(), r.URL.Path, "http://"+r.Host+r.RequestURI)
+	}))
+	defer server.Close()
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	for _, tc := range []struct {
+		name, url, key string
+		expect         int
+		want           failover.Outcome
+		note           string
+	}{
+		{"it succeeds", server.URL + path, "url", http.StatusTeapot, failover.Done, ""},
+		{"it fails", server.URL + path, "url", http.StatusOK, failover.Refused, "POST the url of key url of Secret pool: status 418, not 200: no ***"},
+		{"nobody listens", closed.URL + path, "url", http.StatusOK, failover.Refused, "refused"},
+		{"it is none", "planted-key and no url", "url", http.StatusOK, failover.Refused, "was not sent: what key url of Secret pool has is no url: it cannot be called"},
+		{"it cannot be parsed", "http://planted-key:%zz/", "url", http.StatusOK, failover.Refused, "is no url"},
+		{"there is no such key", server.URL + path, "uri", http.StatusOK, failover.Refused, "has no key uri"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			pool := fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"davit-system","name":"pool"},"data":{"url":%q}}`, base64.StdEncoding.EncodeToString([]byte(tc.url+"\n")))
+			s := New(Options{Recovery: recovery.Deps{Cluster: newMemory(t, pool)}})
+			got := s.call(t.Context(), execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{
+				Name: "tell", Kind: plan.KindHTTP, Timeout: time.Minute,
+				Call: &plan.Call{Method: http.MethodPost, URLFrom: &plan.SecretKey{Secret: "pool", Key: tc.key}, Expect: tc.expect},
+			}})
+			if got.Outcome != tc.want || !strings.Contains(got.Note, tc.note) {
+				t.Errorf("%+v", got)
+			}
+			if strings.Contains(got.Note+got.Said, "planted") {
+				t.Errorf("the journal would hold it: %+v", got)
+			}
+		})
+	}
+}
+
 // TestAnHTTPStepIsNotMadeTwice: nobody can see from outside whether a call was made. A
 // look says so of one whose answer was lost, and that one that was answered is done.
 func TestAnHTTPStepIsNotMadeTwice(t *testing.T) {

@@ -101,6 +101,7 @@ func TestRefused(t *testing.T) {
 		"name of a header": {swap(calling, "name: Accept", "name: 'Accept:'"), "headers[0].name"},
 		"header is empty":  {swap(calling, "value: text/plain", "value: ''"), "says nothing"},
 		"two bodies":       {swap(calling, "body: x", "body: x, bodyFrom: {secret: lb, key: body}"), "one of body and bodyFrom"},
+		"two urls":         {swap(calling, "body: x", "body: x, urlFrom: {secret: lb, key: url}"), "one of url and urlFrom"},
 		"plan problem":     {swap(plan, ", {name: west}", ""), "site"},
 		"big":              {policy + strings.Repeat("#", MaxSize), "more than"},
 	} {

@@ -226,7 +226,7 @@ func call(c *v1alpha1.PlanCall) *plan.Call {
 	}
 	from := func(k *v1alpha1.PlanSecretKey) *plan.SecretKey { return (*plan.SecretKey)(k) }
 	return &plan.Call{
-		Method: c.Method, URL: c.URL, Expect: c.Expect, Body: c.Body, BodyFrom: from(c.BodyFrom),
+		Method: c.Method, URL: c.URL, URLFrom: from(c.URLFrom), Expect: c.Expect, Body: c.Body, BodyFrom: from(c.BodyFrom),
 		Headers: each(c.Headers, func(h v1alpha1.PlanHeader) plan.Header {
 			return plan.Header{Name: h.Name, Value: h.Value, From: from(h.From)}
 		}),
