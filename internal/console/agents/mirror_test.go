@@ -48,6 +48,10 @@ func TestMirrored(t *testing.T) {
 			t.Errorf("every page carries what %s says", o.Name)
 		}
 	}
+	until(t, "kept", func() bool { // it is shown before
+		kept, err := specs(t.Context(), w.project("acme"), "east")
+		return err == nil && len(kept) == 1
+	})
 	a.stop()
 	w.stop()
 	w.start()
