@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/obstacle"
 	"davit.dev/davit/internal/restore/policy"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
@@ -172,7 +173,7 @@ func (e *Engine) overwrite(ctx context.Context, p *prepared, live *unstructured.
 		}
 		got, err := e.cluster.Update(ctx, p.at, obj, "")
 		if !apierrors.IsConflict(err) {
-			return got, err
+			return got, obstacle.Fixed(ctx, e.cluster, p.at, p.obj, err)
 		}
 		if live, err = e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
 			return nil, err

@@ -185,6 +185,12 @@ func FamiliesRefused(err error) bool {
 	return apierrors.IsInvalid(err) && (strings.Contains(err.Error(), "ipFamil") || strings.Contains(err.Error(), "dual-stack"))
 }
 
+// FamilyFixed tells whether a Service that exists has an address of another family
+// than its new version wants first: that one cannot change.
+func FamilyFixed(err error) bool {
+	return FamiliesRefused(err) && strings.Contains(err.Error(), "as indicated by `ipFamilies[0]`")
+}
+
 // QuotaExceeded tells whether a quota leaves no room for an object.
 func QuotaExceeded(err error) bool {
 	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota")

@@ -123,9 +123,25 @@ func Yield(d shape.Document, err error) string {
 		return fmt.Sprintf("its node ports cannot be had here (%v): others were assigned, so tell whoever connects to them", err)
 	case answer.FamiliesRefused(err) && spec["ipFamilies"] != nil && shape.Text(spec, "ipFamilyPolicy") != dualStack:
 		delete(spec, "ipFamilies")
-		return fmt.Sprintf("this cluster does not have the address families that it had (%v): it got those that there are", err)
+		return fmt.Sprintf("it cannot have the address families that it had (%v): it got those that there are", err)
 	}
 	return ""
+}
+
+// Fixed makes answer.ErrImmutable of a refusal to change which family of addresses
+// comes first in a Service that exists, where the target has that family: made anew, it
+// gets it. Any other error, and none, is returned as it is.
+func Fixed(ctx context.Context, c port.Cluster, at port.Served, obj *unstructured.Unstructured, err error) error {
+	if err == nil || !answer.FamilyFixed(err) {
+		return err
+	}
+	fresh := obj.DeepCopy()
+	fresh.SetResourceVersion("")
+	fresh.SetUID("")
+	if answer.FamiliesRefused(c.Try(ctx, at, fresh)) {
+		return err
+	}
+	return fmt.Errorf("spec.ipFamilies: %w: %s", answer.ErrImmutable, answer.Brief(err).Error())
 }
 
 const dualStack = "RequireDualStack"
