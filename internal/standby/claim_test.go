@@ -11,6 +11,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/transform"
+	"davit.dev/davit/internal/standby/mapping"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -188,7 +189,7 @@ func TestThingsAreCalledAsAtTheTarget(t *testing.T) {
 		}
 		p.Aim(g.Steps, site)
 		var o recovery.Options
-		called(&o, g.Step("apply/shop").Mappings)
+		mapping.Call(&o, g.Step("apply/shop").Mappings)
 		if got := len(o.Transforms) == 1; got != mapped {
 			t.Fatalf("%s: %+v", site, o.Transforms)
 		}
@@ -205,7 +206,7 @@ func TestThingsAreCalledAsAtTheTarget(t *testing.T) {
 	}
 	p.Sites[1].Mappings = []plan.Mapping{{Kind: plan.MapNamespace, From: "shop", To: "shop-west"}} // that an older davit let through
 	p.Aim(g.Steps, "west")
-	if got := unmappable(failover.Spec{Verb: plan.Failover, To: "west", Steps: g.Steps}); len(got) != 1 {
+	if got := mapping.Unfit(failover.Spec{Verb: plan.Failover, To: "west", Steps: g.Steps}); len(got) != 1 {
 		t.Errorf("a mapped namespace: %q", got)
 	}
 }

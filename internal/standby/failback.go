@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/mapping"
 	"davit.dev/davit/internal/standby/remains"
 	"davit.dev/davit/internal/vault"
 )
@@ -266,7 +267,7 @@ func (s *Site) catchUp(ctx context.Context, o execute.Order) execute.Answer {
 		Application: app, Mode: v1alpha1.RestoreTakeOver, Attempt: o.Run, SeenEpoch: &epoch,
 		Existing: v1alpha1.ExistingExact, To: sequence.Data, Ahead: true,
 	}
-	called(&opts, o.Step.Mappings)
+	mapping.Call(&opts, o.Step.Mappings)
 	report, err := recovery.Recover(ctx, opts, s.o.Recovery)
 	if err != nil {
 		return failed(err)

@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/mapping"
 	"davit.dev/davit/internal/standby/remains"
 )
 
@@ -136,7 +137,7 @@ func (s *Site) options(ctx context.Context, o execute.Order) (opts recovery.Opti
 			opts.Point = mark.Point.ID
 		}
 	}
-	called(&opts, o.Step.Mappings)
+	mapping.Call(&opts, o.Step.Mappings)
 	left, err := remains.Look(ctx, s.project(), app, s.self(), epoch)
 	opts.Existing = left.Existing()
 	return opts, left.Warning(app), err

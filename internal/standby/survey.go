@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/standby/mapping"
 	"davit.dev/davit/internal/standby/remains"
 )
 
@@ -30,7 +31,7 @@ var _ execute.Survey = (*Site)(nil)
 // did, and whether this site could take them.
 func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Facts, error) {
 	facts := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}, Terms: map[string]plan.Fence{}}
-	facts.Problems = append(s.cannot(spec), unmappable(spec)...)
+	facts.Problems = append(s.cannot(spec), mapping.Unfit(spec)...)
 	drills := spec.Verb == plan.Drill
 	if drills && s.drill == nil {
 		facts.Problems = append(facts.Problems, "this davit drills at no site: use a newer one")
@@ -135,7 +136,7 @@ func (s *Site) ready(ctx context.Context, app string, spec failover.Spec, histor
 		}
 	}
 	opts.Existing = left.Existing()
-	called(&opts, mappingsOf(spec, app))
+	mapping.Call(&opts, mapping.Of(spec, app))
 	question := fmt.Sprintf("%s at epoch %d: %+v", app, len(history), opts)
 	if s.fit.is(question, s.o.Recovery.Now()) {
 		return "", nil

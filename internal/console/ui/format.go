@@ -3,21 +3,21 @@ package ui
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"html/template"
 	"time"
 
 	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/ui/figure"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/uplink"
 )
 
 // functions are what templates write values with.
 var functions = template.FuncMap{
-	"duration": duration, "ago": ago, "stamp": stamp, "bytes": size, "lost": lost, "tone": tone, "mark": mark, "runTone": runTone,
+	"duration": figure.Duration, "ago": figure.Ago, "stamp": figure.Stamp, "bytes": figure.Bytes, "lost": lost, "tone": tone, "mark": mark, "runTone": runTone,
 	"stepTone": stepTone, "levelTone": levelTone, "rows": levels, "document": indented,
-	"placed": placed, "trip": trip, "millis": func(n int64) string { return duration(time.Duration(n) * time.Millisecond) },
+	"placed": placed, "trip": figure.Trip, "millis": func(n int64) string { return figure.Duration(time.Duration(n) * time.Millisecond) },
 }
 
 // placed is the tone of how a document stands at a site.
@@ -31,69 +31,13 @@ func placed(state string) string {
 	return "warn"
 }
 
-// duration writes a length of time in its two largest units.
-func duration(d time.Duration) string {
-	if d < 0 {
-		return "-" + duration(-d)
-	}
-	units := []struct {
-		of   time.Duration
-		name string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}}
-	if d < 10*time.Second {
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	}
-	for i, u := range units {
-		if d < u.of {
-			continue
-		}
-		text := fmt.Sprintf("%d %s", d/u.of, u.name)
-		if i+1 < len(units) {
-			if rest := d % u.of / units[i+1].of; rest > 0 {
-				text += fmt.Sprintf(" %d %s", rest, units[i+1].name)
-			}
-		}
-		return text
-	}
-	return "0 s"
-}
-
-// ago is how long before now something was.
-func ago(t, now time.Time) string {
-	if t.IsZero() {
-		return "–"
-	}
-	return duration(max(0, now.Sub(t)))
-}
-
-func stamp(t time.Time) string {
-	if t.IsZero() {
-		return "–"
-	}
-	return t.UTC().Format("2006-01-02 15:04:05")
-}
-
-func size(n int64) string {
-	value, unit := float64(n), "B"
-	for _, next := range []string{"KiB", "MiB", "GiB", "TiB"} {
-		if value < 1024 {
-			break
-		}
-		value, unit = value/1024, next
-	}
-	if unit == "B" {
-		return fmt.Sprintf("%d B", n)
-	}
-	return fmt.Sprintf("%.1f %s", value, unit)
-}
-
 // lost is how much work would be lost now.
 func lost(a fleet.Application, now time.Time) string {
 	d, ok := a.Lost(now)
 	if !ok {
 		return "everything"
 	}
-	return duration(d)
+	return figure.Duration(d)
 }
 
 // tone is the colour of a state, and mark its sign for those who see no colours.
@@ -161,12 +105,4 @@ func indented(raw json.RawMessage) string {
 		return string(raw)
 	}
 	return out.String()
-}
-
-// trip is a round trip in microseconds, for people.
-func trip(micros int64) string {
-	if micros < 10_000 {
-		return fmt.Sprintf("%.1f ms", float64(micros)/1000)
-	}
-	return fmt.Sprintf("%d ms", micros/1000)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/ui/figure"
 	"davit.dev/davit/internal/failover"
 )
 
@@ -69,7 +70,7 @@ func dots(points []fleet.Point, from, now time.Time) (all []*dot) {
 				at[place{int(x / wide), y}], all = d, append(all, d)
 			}
 			if d.count++; d.count > 1 {
-				d.says = fmt.Sprintf("%d points, %s, the oldest from %s", d.count, class, stamp(p.Instant))
+				d.says = fmt.Sprintf("%d points, %s, the oldest from %s", d.count, class, figure.Stamp(p.Instant))
 			}
 			d.verified, d.goes, d.bytes = d.verified || !p.Verified.IsZero(), d.goes && !p.Kept, max(d.bytes, p.Bytes)
 			largest = max(largest, p.Bytes)
@@ -84,12 +85,12 @@ func dots(points []fleet.Point, from, now time.Time) (all []*dot) {
 }
 
 func pointSays(p fleet.Point, class string) string {
-	text := p.ID + ", " + class + ", " + size(p.Bytes)
+	text := p.ID + ", " + class + ", " + figure.Bytes(p.Bytes)
 	switch {
 	case !p.Kept:
 		text += ", goes next"
 	case !p.Until.IsZero():
-		text += ", kept until " + stamp(p.Until) + " at least"
+		text += ", kept until " + figure.Stamp(p.Until) + " at least"
 	}
 	return text
 }
@@ -103,7 +104,7 @@ func pointLine(points []fleet.Point, now time.Time) template.HTML {
 		}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg class="line" viewBox="0 0 %d 170" role="img"><title>%d recovery points from %s until now</title>`, width, len(points), stamp(from))
+	fmt.Fprintf(&b, `<svg class="line" viewBox="0 0 %d 170" role="img"><title>%d recovery points from %s until now</title>`, width, len(points), figure.Stamp(from))
 	for _, row := range []struct {
 		y    int
 		name string
@@ -120,7 +121,7 @@ func pointLine(points []fleet.Point, now time.Time) template.HTML {
 			fmt.Fprintf(&b, `<circle class="verified" cx="%.1f" cy="%d" r="%.1f"/>`, d.x, d.y, d.radius+3)
 		}
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="158">%s</text><text x="%d" y="158" text-anchor="end">now</text></svg>`, names, stamp(from), width-margin)
+	fmt.Fprintf(&b, `<text x="%d" y="158">%s</text><text x="%d" y="158" text-anchor="end">now</text></svg>`, names, figure.Stamp(from), width-margin)
 	return template.HTML(b.String()) //nolint:gosec // made of numbers and escaped text
 }
 
@@ -133,7 +134,7 @@ func stepLine(r *fleet.Run, now time.Time) template.HTML {
 	}
 	var b strings.Builder
 	height := row*len(r.Steps) + 30
-	fmt.Fprintf(&b, `<svg class="line" viewBox="0 0 %d %d" role="img"><title>%d steps over %s</title>`, width, height, len(r.Steps), ago(r.Begun, end))
+	fmt.Fprintf(&b, `<svg class="line" viewBox="0 0 %d %d" role="img"><title>%d steps over %s</title>`, width, height, len(r.Steps), figure.Ago(r.Begun, end))
 	place := func(at time.Time) float64 {
 		return label + (scale(at, r.Begun, end)-margin)*(width-label-margin)/(width-2*margin)
 	}
@@ -154,7 +155,7 @@ func stepLine(r *fleet.Run, now time.Time) template.HTML {
 		x := place(s.Begun)
 		fmt.Fprintf(&b, `<rect class="%s" x="%.1f" y="%d" width="%.1f" height="14" rx="2"/>`, class, x, y+5, max(3, place(until)-x))
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text><text x="%d" y="%d" text-anchor="end">%s</text></svg>`, label, height-8, stamp(r.Begun), width-margin, height-8, stamp(end))
+	fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text><text x="%d" y="%d" text-anchor="end">%s</text></svg>`, label, height-8, figure.Stamp(r.Begun), width-margin, height-8, figure.Stamp(end))
 	return template.HTML(b.String()) //nolint:gosec // made of numbers and escaped text
 }
 
@@ -199,7 +200,7 @@ func siteMap(k fleet.Known, now time.Time) template.HTML {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg class="line graph" width="%d" height="%d" viewBox="0 0 %d %d" role="img"><title>%d sites and the vault that they share</title>`, full, height, full, height, len(s.Sites))
 	fmt.Fprintf(&b, `<rect class="box" x="%d" y="%d" width="%d" height="%d" rx="5"/><text class="name" x="%d" y="%d" text-anchor="middle">vault</text>`, margin, vaultY, full-2*margin, high, full/2, vaultY+22)
-	says := "read " + ago(s.At, now) + " ago"
+	says := "read " + figure.Ago(s.At, now) + " ago"
 	if more := len(s.Sites) - len(sites); more > 0 {
 		says = fmt.Sprintf("%d more sites below", more)
 	}
@@ -220,7 +221,7 @@ func siteMap(k fleet.Known, now time.Time) template.HTML {
 		fmt.Fprintf(&b, `<text class="name" x="%d" y="%d">%s</text><text x="%d" y="%d">%s</text>`, x+10, y+22, template.HTMLEscapeString(short(site.Name)), x+10, y+42, template.HTMLEscapeString(short(holds)))
 		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`, x+beside+8, middle-4, template.HTMLEscapeString(behind))
 		if d := k.RoundTrip(site.Name); d > 0 {
-			fmt.Fprintf(&b, `<text x="%d" y="%d">round trip %s</text>`, x+beside+8, middle+14, trip(d.Microseconds()))
+			fmt.Fprintf(&b, `<text x="%d" y="%d">round trip %s</text>`, x+beside+8, middle+14, figure.Trip(d.Microseconds()))
 		}
 	}
 	for i, l := range links {
@@ -250,11 +251,11 @@ func standing(s *fleet.Snapshot, site fleet.Site, now time.Time) (box, line, hol
 	}
 	switch {
 	case site.Silent(now):
-		line, box, link = "broken", " bad", "silent for "+ago(site.Seen, now)
+		line, box, link = "broken", " bad", "silent for "+figure.Ago(site.Seen, now)
 	case none:
 		line, link = "broken", "no point of something"
 	case len(site.Holds) > 0:
-		link = duration(worst) + " behind, at worst"
+		link = figure.Duration(worst) + " behind, at worst"
 	}
 	return box, line, holds, link
 }
@@ -286,7 +287,7 @@ func links(s *fleet.Snapshot, now time.Time) (all []link) {
 				lag, none = max(lag, lost), none || !known
 			}
 		}
-		says := p.From + " → " + p.To + " by plan " + p.Name + ": " + duration(lag) + " behind"
+		says := p.From + " → " + p.To + " by plan " + p.Name + ": " + figure.Duration(lag) + " behind"
 		if none {
 			says = p.From + " → " + p.To + " by plan " + p.Name + ": no point of something"
 		}

@@ -147,19 +147,6 @@ func TestPointLine(t *testing.T) {
 	}
 }
 
-func TestFormats(t *testing.T) {
-	for d, want := range map[time.Duration]string{0: "0.0 s", 1500 * time.Millisecond: "1.5 s", 90 * time.Second: "1 m 30 s", time.Hour: "1 h", 49 * time.Hour: "2 d 1 h", -time.Minute: "-1 m"} {
-		if got := duration(d); got != want {
-			t.Errorf("%d is %q, want %q", d, got, want)
-		}
-	}
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 5 << 20: "5.0 MiB", 3 << 40: "3.0 TiB"} {
-		if got := size(n); got != want {
-			t.Errorf("%d is %q", n, got)
-		}
-	}
-}
-
 // What a dry run found is shown by what is lost first, with each difference, and none
 // of it is taken for markup; without a check that fails it can be begun.
 func TestRestorationPage(t *testing.T) {

@@ -1,4 +1,5 @@
-package standby
+// Package mapping has a restore call things as they are called at the site that they come to.
+package mapping
 
 import (
 	"fmt"
@@ -9,9 +10,9 @@ import (
 	"davit.dev/davit/internal/restore/transform"
 )
 
-// called has a restore call things as they are called at this site. The plan's
+// Call has a restore call things as they are called at its site. The plan's
 // mappings come after the site's overlays.
-func called(o *recovery.Options, mappings []plan.Mapping) {
+func Call(o *recovery.Options, mappings []plan.Mapping) {
 	rule, any := transform.Rule{Name: "mappings"}, false
 	for _, m := range mappings {
 		names := transform.Mapping{From: m.From, To: m.To}
@@ -27,7 +28,7 @@ func called(o *recovery.Options, mappings []plan.Mapping) {
 			rule.Hosts = append(rule.Hosts, names)
 		case plan.MapNodeLabel:
 			rule.NodeLabels = append(rule.NodeLabels, names)
-		case plan.MapNamespace: // refused before anything changes: see unmappable
+		case plan.MapNamespace: // refused before anything changes: see Unfit
 		}
 	}
 	if any {
@@ -43,8 +44,8 @@ func with(all map[string]string, m plan.Mapping) map[string]string {
 	return all
 }
 
-// unmappable says which mappings no run can follow.
-func unmappable(spec failover.Spec) []string {
+// Unfit says which mappings no run can follow.
+func Unfit(spec failover.Spec) []string {
 	for _, step := range spec.Steps {
 		for _, m := range step.Mappings {
 			if m.Kind == plan.MapNamespace && spec.Verb.Moves() {
@@ -56,8 +57,8 @@ func unmappable(spec failover.Spec) []string {
 	return nil
 }
 
-// mappingsOf are those that an application's data step follows.
-func mappingsOf(spec failover.Spec, app string) []plan.Mapping {
+// Of are those that an application's data step follows.
+func Of(spec failover.Spec, app string) []plan.Mapping {
 	for _, step := range spec.Steps {
 		if step.Kind == plan.KindRestore && step.Application == app {
 			return step.Mappings
