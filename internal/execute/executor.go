@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
-	"davit.dev/davit/internal/transcript"
 )
 
 // Times of an executor.
@@ -20,7 +18,7 @@ const (
 	// long to wait before the same is put again.
 	appendTimeout = 15 * time.Second
 	appendAgain   = time.Second
-	// lookTimeout bounds a look, surveyTimeout an evaluation or a verification.
+	// lookTimeout bounds a look (see Loop), surveyTimeout an evaluation or a verification.
 	lookTimeout   = 30 * time.Second
 	surveyTimeout = 2 * time.Minute
 	// listen is how often it is asked whether people want something.
@@ -108,16 +106,13 @@ type Executor struct {
 	o       Options
 	start   time.Time
 	machine *failover.Machine
+	loop    *Loop
 	events  chan failover.Event
 	people  chan wanted
 	work    sync.WaitGroup
 	halted  string
-	asked   *wanted                   // accepted, the journal does not hold it yet
-	surveys map[failover.Action]int64 // under way, and the newest question's id
-
-	mu     sync.Mutex
-	flying map[int64]bool
-	acts   map[string]context.CancelFunc // by step
+	asked   *wanted                       // accepted, the journal does not hold it yet
+	acts    map[string]context.CancelFunc // by step
 }
 
 // New makes an executor.
@@ -126,8 +121,8 @@ func New(o Options) *Executor {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Executor{
-		o: o, start: time.Now(), machine: o.Machine, events: make(chan failover.Event, 64), people: make(chan wanted),
-		surveys: map[failover.Action]int64{}, flying: map[int64]bool{}, acts: map[string]context.CancelFunc{},
+		o: o, start: time.Now(), machine: o.Machine, loop: NewLoop(o.Machine), events: make(chan failover.Event, 64), people: make(chan wanted),
+		acts: map[string]context.CancelFunc{},
 	}
 }
 
@@ -183,7 +178,7 @@ func (e *Executor) await(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case ev := <-e.events:
-		e.tell(ctx, e.numbered(ev))
+		e.tell(ctx, ev)
 	case w := <-people:
 		e.asked = &w
 		e.tell(ctx, w.event)
@@ -193,23 +188,11 @@ func (e *Executor) await(ctx context.Context) error {
 	return nil
 }
 
-// numbered gives a survey's result the id of the newest question: the machine
-// asks again while one is under way.
-func (e *Executor) numbered(ev failover.Event) failover.Event {
-	for kind, a := range map[failover.EventKind]failover.Action{failover.Gathered: failover.Evaluate, failover.Surveyed: failover.Verify, failover.Aged: failover.Age} {
-		if ev.Kind == kind {
-			ev.ID = e.surveys[a]
-			delete(e.surveys, a)
-		}
-	}
-	return ev
-}
-
 // tell hands the machine an event, and carries out what follows.
 func (e *Executor) tell(ctx context.Context, ev failover.Event) {
 	now := failover.Moment{Mono: time.Since(e.start), Wall: time.Now()}
-	for _, effect := range e.machine.Step(now, ev) {
-		e.do(ctx, effect)
+	for _, task := range e.loop.Tell(now, ev) {
+		e.do(ctx, task)
 	}
 	if e.asked != nil && !e.machine.Writing() {
 		e.replied("")
@@ -226,54 +209,34 @@ func (e *Executor) replied(refused string) {
 	}
 }
 
-func (e *Executor) do(ctx context.Context, f failover.Effect) {
-	switch f.Action {
+func (e *Executor) do(ctx context.Context, t Task) {
+	switch t.Action {
 	case failover.Append:
-		e.spawn(func() { e.append(ctx, f.Entries) })
+		e.spawn(func() { e.append(ctx, t.Entries) })
 	case failover.Evaluate, failover.Verify, failover.Age:
-		_, under := e.surveys[f.Action]
-		e.surveys[f.Action] = f.ID
-		if !under {
-			state := e.machine.State()
-			e.spawn(func() { e.survey(ctx, f.Action, state) })
-		}
+		e.spawn(func() { e.survey(ctx, t.Action, t.State) })
 	case failover.Look, failover.Act, failover.Undo:
-		e.begin(ctx, f)
+		e.begin(ctx, t)
 	case failover.Refuse:
-		e.replied(f.Why)
+		e.replied(t.Why)
 	case failover.Halt:
-		e.halted = f.Why
+		e.halted = t.Why
 	}
 }
 
-// begin lets a goroutine see to a step. What is asked again while it is under
-// way needs no second one: the answer to the first will do. An undo ends the act.
-func (e *Executor) begin(ctx context.Context, f failover.Effect) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.flying[f.ID] {
-		return
-	}
-	e.flying[f.ID] = true
-	acting, cancel := context.WithCancel(ctx)
-	if end := e.acts[f.Step.Name]; end != nil && f.Action == failover.Undo {
+// begin lets a goroutine see to a step. An undo ends the act.
+func (e *Executor) begin(ctx context.Context, t Task) {
+	acting, cancel := context.WithTimeout(ctx, t.Limit)
+	if end := e.acts[t.Step]; end != nil && t.Action == failover.Undo {
 		end()
 	}
-	if f.Action == failover.Act {
-		e.acts[f.Step.Name] = cancel
+	if t.Action == failover.Act {
+		e.acts[t.Step] = cancel
 	}
-	spec := e.machine.Peek().Spec // which never changes
 	e.spawn(func() {
-		defer e.leave(f.ID)
 		defer cancel()
-		e.send(ctx, e.step(acting, spec, f))
+		e.send(ctx, e.step(acting, t))
 	})
-}
-
-func (e *Executor) leave(id int64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.flying, id)
 }
 
 func (e *Executor) spawn(f func()) {
@@ -338,69 +301,15 @@ func (e *Executor) age(ctx context.Context, record int64) failover.Event {
 	return failover.Event{Kind: failover.Aged, Outcome: failover.Done, Age: age}
 }
 
-// step asks every site that an effect is about, at once, and sums up.
-func (e *Executor) step(ctx context.Context, spec failover.Spec, f failover.Effect) failover.Event {
-	limit := f.Step.Timeout
-	if f.Action == failover.Look {
-		limit = lookTimeout
-	}
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	answers := make([]Answer, len(f.Sites))
+// step gives every order of a step, all at once, and sums up.
+func (e *Executor) step(ctx context.Context, t Task) failover.Event {
+	answers := make([]Answer, len(t.Orders))
 	var sites sync.WaitGroup
-	for i, site := range f.Sites {
-		sites.Go(func() {
-			answers[i] = e.o.Actuator.Do(bounded, Order{
-				Action: f.Action, Run: spec.Run, Plan: spec.Plan, Verb: spec.Verb, Step: *f.Step, Token: f.Token,
-				Site: site, From: spec.From, To: spec.To, Sandbox: f.Sandbox, Fence: spec.Fence, Point: f.Point,
-			})
-		})
+	for i, o := range t.Orders {
+		sites.Go(func() { answers[i] = e.o.Actuator.Do(ctx, o) })
 	}
 	sites.Wait()
-	return sum(f, answers)
-}
-
-// sum is what several sites said of one effect. Nobody to ask is done.
-func sum(f failover.Effect, answers []Answer) failover.Event {
-	ev := failover.Event{Kind: failover.Acted, ID: f.ID, Outcome: failover.Done}
-	if f.Action == failover.Look {
-		ev.Kind = failover.Looked
-	}
-	for i, a := range answers {
-		if a.Outcome != failover.Done && (ev.Outcome == failover.Done || a.Outcome == failover.NoAnswer) {
-			ev.Outcome = a.Outcome
-		}
-		if a.Note != "" {
-			ev.Note = a.Note
-		}
-		if a.Guard == Unfenced && a.Outcome == failover.Done && ev.Kind == failover.Acted {
-			ev.Note = "unfenced: nothing refuses a late order here; " + a.Note
-		}
-		if a.Proof != nil {
-			ev.Proofs = append(ev.Proofs, *a.Proof)
-		}
-		if a.Asked {
-			ev.Asked = append(ev.Asked, f.Sites[i])
-		}
-		if a.Point != nil {
-			ev.Point = a.Point
-		}
-		if a.Moved != nil {
-			ev.Moved = a.Moved
-		}
-		ev.Stuck = ev.Stuck || a.Stuck
-		if a.Said != "" { // it may have come from another site: it is bounded here as well
-			ev.Said = transcript.Keep(strings.TrimPrefix(ev.Said+"\n"+a.Said, "\n"), nil)
-		}
-		if a.Holder != "" {
-			ev.Site = a.Holder
-		}
-		ev.Epoch = max(ev.Epoch, a.Epoch)
-	}
-	if ev.Kind == failover.Acted && (ev.Outcome == failover.NotDone || ev.Outcome == failover.Busy) {
-		ev.Outcome = failover.NoAnswer // of an act: nobody knows yet
-	}
-	return ev
+	return t.Sum(answers)
 }
 
 // listen hands over what people want, one after the other.
