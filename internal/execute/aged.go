@@ -3,6 +3,8 @@ package execute
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"davit.dev/davit/internal/failover"
@@ -190,10 +192,15 @@ func (a *Aged) save(ctx context.Context, o Order, m Mark) error {
 }
 
 func (a *Aged) refuses(ctx context.Context, o Order, m Mark) (Answer, bool) {
-	if o.Token.Sequence <= m.Seen {
-		if m.Ended && m.Last == o.Action && m.Began == o.Token.Sequence {
-			return Answer{Outcome: failover.Done, Point: m.Point}, true
-		}
+	last := m.Last == o.Action && m.Began == o.Token.Sequence
+	switch {
+	case o.Token.Sequence > m.Seen:
+	case last && m.Ended:
+		return Answer{Outcome: failover.Done, Point: m.Point}, true
+	case last && o.Action == failover.Undo && m.Seen == m.Began:
+		// It was begun, and nobody knows what came of it. Nothing looks at an undo: it is
+		// ordered again under its number until it is done, and nothing newer was ordered.
+	default:
 		return Unknown("order %d is old: %d was seen", o.Token.Sequence, m.Seen), true
 	}
 	if o.Sandbox != "" {
@@ -212,7 +219,8 @@ func (a *Aged) refuses(ctx context.Context, o Order, m Mark) (Answer, bool) {
 	if a.Newest == nil || free {
 		return Answer{}, false
 	}
-	for app, epoch := range o.Token.Epochs {
+	for _, app := range slices.Sorted(maps.Keys(o.Token.Epochs)) { // always the same is named
+		epoch := o.Token.Epochs[app]
 		newest, err := a.Newest(ctx, app)
 		if err != nil {
 			return Unknown("%v", err), true

@@ -78,6 +78,29 @@ func TestALateActDoesNotUndoAnUndo(t *testing.T) {
 	}
 }
 
+// TestAnUndoIsOrderedAgain under its number until it is known to be done: nobody looks at
+// one. An act is not, as a look may have said since that it was not done.
+func TestAnUndoIsOrderedAgain(t *testing.T) {
+	for action, want := range map[failover.Action]failover.Outcome{failover.Undo: failover.Done, failover.Act: failover.NoAnswer} {
+		tries := 0
+		a := aged(execute.Func(func(context.Context, execute.Order) execute.Answer {
+			if tries++; tries == 1 {
+				return execute.Unknown("the API server is silent")
+			}
+			return execute.Done("")
+		}))
+		if got := a.Do(t.Context(), order(action, 5)); got.Outcome != failover.NoAnswer {
+			t.Fatalf("%s: %+v", action, got)
+		}
+		if got := a.Do(t.Context(), order(action, 5)); got.Outcome != want {
+			t.Errorf("%s again: %+v, want %s", action, got, want)
+		}
+		if got := a.Do(t.Context(), order(action, 4)); got.Outcome != failover.NoAnswer {
+			t.Errorf("an older %s: %+v", action, got)
+		}
+	}
+}
+
 func TestAnOlderEpochIsRefused(t *testing.T) {
 	c := &counter{}
 	a := aged(c)
