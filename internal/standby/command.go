@@ -80,6 +80,9 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 	for _, change := range more {
 		change(wanted)
 	}
+	if a := s.turn(ctx, c, at, o, name); a.Outcome != failover.NotDone {
+		return a
+	}
 	before := s.hide(ctx, o.Step)
 	if _, err := c.Create(ctx, at, wanted); err != nil && !apierrors.IsAlreadyExists(err) {
 		if refused(err) {
@@ -223,6 +226,40 @@ func last(text string) string {
 // refused tells whether the API server has said no: nothing was made.
 func refused(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsNotFound(err)
+}
+
+// turn waits, before a step is taken back, until no other Job of it runs: what takes it
+// back would run beside what it takes back, and that could make all of it once more. NotDone:
+// nothing runs. Done: it was taken back before. Acts need no turn, as a look came before.
+func (s *Site) turn(ctx context.Context, c restore.Cluster, at restore.Served, o execute.Order, name string) execute.Answer {
+	if o.Action != failover.Undo {
+		return execute.NotDone("")
+	}
+	if _, err := c.Get(ctx, at, v1alpha1.SystemNamespace, name); err == nil {
+		return execute.NotDone("") // it was its turn, and it is its own
+	}
+	act := o
+	act.Action = failover.Act
+	unsettled := func(a execute.Answer) bool { return a.Outcome == failover.Busy || a.Outcome == failover.NoAnswer }
+	for {
+		found, undone := s.lookAtJobs(ctx, c, at, stepID(act), o.Step), s.lookAtJobs(ctx, c, at, stepID(o), o.Step)
+		if unsettled(undone) {
+			found = undone
+		}
+		switch {
+		case !unsettled(found) && undone.Outcome == failover.Done:
+			return undone
+		case !unsettled(found):
+			return execute.NotDone("")
+		case found.Stuck:
+			return execute.Unknown("it is taken back once no other Job of the step runs: %s", found.Note)
+		}
+		select {
+		case <-ctx.Done():
+			return execute.Unknown("it is taken back once no other Job of the step runs, and one has not ended. %s", found.Note)
+		case <-time.After(jobLook):
+		}
+	}
 }
 
 // lookAtJobs says what has come of a step's Jobs, with what they said, whoever made them.

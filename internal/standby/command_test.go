@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 // jobless is a cluster that answers every Create with an error.
@@ -262,6 +263,57 @@ func TestAnActEndsWhereItsNodeIsDead(t *testing.T) {
 			t.Errorf("%d objects are left, want the node, the pod and the Job", len(m.objects))
 		}
 	})
+}
+
+// TestWhatTakesBackDoesNotRunBeside: a Job that is still under way when its step is taken
+// back ends first, or all that it makes would be left. The control: one that has ended is
+// not waited for. What was taken back once is not taken back again.
+func TestWhatTakesBackDoesNotRunBeside(t *testing.T) {
+	ends := func(u *unstructured.Unstructured, how string) {
+		u.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": how, "status": "True"}}}
+	}
+	for name, over := range map[string]bool{"under way": false, "has ended": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMemory(t)
+				s := New(Options{Recovery: recovery.Deps{Cluster: m}})
+				step := plan.Step{Name: "network", Timeout: time.Hour, Command: &plan.Command{Image: "make"}, Undo: &plan.Command{Image: "unmake"}}
+				o := func(a failover.Action, n int64) execute.Order {
+					return execute.Order{Action: a, Run: "r", Step: step, Token: failover.Token{Sequence: n}}
+				}
+				act := job("made", stepID(o(failover.Act, 1)), "main", o(failover.Act, 1), step.Command)
+				if over {
+					ends(act, "Complete")
+				}
+				at, err := serving(t.Context(), m, shape.KindJob)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := m.Create(t.Context(), at, act); err != nil {
+					t.Fatal(err)
+				}
+				made := 0
+				m.changed = func(u *unstructured.Unstructured) {
+					made++
+					ends(u, "Complete")
+				}
+				soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				got := s.command(soon, o(failover.Undo, 2))
+				switch {
+				case over && (got.Outcome != failover.Done || made != 1):
+					t.Fatalf("%+v, %d Jobs", got, made)
+				case !over && (got.Outcome != failover.NoAnswer || made != 0 || !strings.Contains(got.Note, "no other Job")):
+					t.Fatalf("%+v, %d Jobs", got, made)
+				case !over:
+					return
+				}
+				if got := s.command(t.Context(), o(failover.Undo, 3)); got.Outcome != failover.Done || made != 1 {
+					t.Errorf("again: %+v, %d Jobs", got, made)
+				}
+			})
+		})
+	}
 }
 
 // TestADeafListenerHoldsNothingUp: what listens to a Job may not end when it is asked to.
