@@ -28,8 +28,8 @@ func (s *site) gitOps(ctx context.Context, o execute.Order, next execute.Actuato
 		return execute.Refuse("%s", why)
 	}
 	if o.Step.Kind == plan.KindSuspend && o.Action == failover.Undo {
-		if why := s.returned(ctx, o); why != "" {
-			return execute.Unknown("%s", why)
+		if not := s.returned(ctx, o); not.Outcome != failover.Done {
+			return not
 		}
 	}
 	return next.Do(ctx, o)
@@ -63,19 +63,23 @@ func (s *site) beyond(ctx context.Context, o execute.Order) (string, error) {
 }
 
 // returned waits until this site may write the order's applications again: what
-// makes them from git would start them while another site may. Empty: it may.
-func (s *site) returned(ctx context.Context, o execute.Order) (why string) {
-	answer := s.await(ctx, func(ctx context.Context) (*execute.Answer, string) {
+// makes them from git would start them while another site may. Done: it may. Superseded:
+// somebody claimed one since the run did, or instead of it, and what makes it stays suspended.
+func (s *site) returned(ctx context.Context, o execute.Order) execute.Answer {
+	return s.await(ctx, func(ctx context.Context) (*execute.Answer, string) {
 		for _, name := range slices.Sorted(maps.Keys(o.Token.Epochs)) {
 			app, err := s.application(ctx, name)
 			switch {
 			case err != nil:
 				return nil, err.Error()
-			case app.Status.Role != v1alpha1.RoleActive:
+			case app.Status.Role == v1alpha1.RoleActive:
+			case app.Status.Epoch > o.Token.Epochs[name]:
+				answer := execute.Superseded("%s stays suspended: epoch %d of %s is known here, and is not for site %s", o.Step.Object, app.Status.Epoch, name, s.Site)
+				return &answer, ""
+			default:
 				return nil, fmt.Sprintf("%s stays suspended: the agent has not seen yet that site %s may write %s again", o.Step.Object, s.Site, name)
 			}
 		}
-		return &execute.Answer{}, ""
+		return &execute.Answer{Outcome: failover.Done}, ""
 	})
-	return answer.Note
 }

@@ -80,6 +80,7 @@ func TestGitOpsAndEpochs(t *testing.T) {
 	g.want("suspend, ordered before the claim", g.give(plan.KindSuspend, failover.Act, inFlux, at(1)), failover.Done, "")
 	g.want("resume", g.give(plan.KindResume, failover.Act, inFlux, at(1)), failover.Superseded, "epoch 2")
 	g.want("undo, the claim was not seen to be given back", g.give(plan.KindSuspend, failover.Undo, inFlux, at(3)), failover.NoAnswer, "stays suspended")
+	g.want("undo, somebody claimed since", g.give(plan.KindSuspend, failover.Undo, inFlux, at(1)), failover.Superseded, "epoch 2 of shop")
 	if !g.suspended {
 		t.Error("what starts the application from git goes on at a superseded site")
 	}
