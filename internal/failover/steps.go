@@ -33,13 +33,13 @@ func (m *Machine) ready(step *plan.Step) bool {
 	if s.Fault != "" && (step.Kind != plan.KindCleanup || m.busy(step.Name)) {
 		return false
 	}
-	if s.Fault == "" && s.failed() != "" && st.Status != Doing {
-		return false
-	}
 	for _, after := range step.After {
 		if s.Fault == "" && !s.passed(after) {
 			return false
 		}
+	}
+	if s.Fault == "" && st.Status != Doing && s.failed() != "" { // last, as it looks at every step
+		return false
 	}
 	return !step.Activates() || m.mayActivate(step)
 }
