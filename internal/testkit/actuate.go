@@ -1,111 +1,383 @@
 package testkit
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"time"
 
+	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 )
 
-// effect changes a site as a step says, or takes it back.
-func (s *site) effect(o order, act *actuator, reply func(any)) {
-	s.w.log("%s: %s %s, order %d", s.name, o.action, o.step.Name, o.token.Sequence)
-	if o.verb == plan.Drill {
-		s.w.fail("%s of drill %s touches what is live at %s", o.step.Name, o.token.Run, s.name)
+const (
+	look = failover.Look
+	act  = failover.Act
+	undo = failover.Undo
+)
+
+// thing is what a step made at a site, of one run. It is durable.
+type thing struct {
+	made  bool
+	point *failover.Point
+	times int // made since it was last taken back
+	// notDone is the highest number that a look was answered with "not done" under.
+	notDone int64
+	jobs    []*job
+}
+
+// job is a command that a site carries out, whoever ordered it.
+type job struct {
+	number      int64 // of its order, which is its name
+	undo        bool
+	over, broke bool
+}
+
+func (s *site) thing(o execute.Order) *thing {
+	key := o.Run + "/" + o.Step.Name
+	if s.things[key] == nil {
+		s.things[key] = &thing{}
 	}
-	a := s.load(o.step.Application)
-	done := func(v verdict) {
-		act.done, act.undone = o.action == failover.Act, o.action == failover.Undo
-		act.times++
-		if act.undone {
-			act.times = 0
+	return s.things[key]
+}
+
+// standby is a site as the target of runs, for one process: what internal/standby puts
+// together.
+func (w *world) standby(s *site) execute.Actuator {
+	inner := execute.Func(s.do)
+	aged := func(blind bool, newest func(context.Context, string) (int64, error)) execute.Actuator {
+		return s.aged(&execute.Aged{Newest: newest, Blind: blind, Again: blind})
+	}
+	sees, remembers, drills := aged(false, w.inVault), aged(true, w.inVault), aged(true, nil)
+	live := execute.Kinds{
+		plan.KindClaim: execute.Func(s.claim), plan.KindHold: inner, plan.KindReady: inner, plan.KindProbe: inner,
+		plan.KindRestore: remembers, plan.KindApply: remembers, plan.KindScale: remembers, plan.KindCatchUp: remembers,
+		plan.KindCommand: sees, plan.KindInfra: sees, plan.KindGate: sees, plan.KindSuspend: sees, plan.KindPin: sees,
+	}
+	drill := execute.Kinds{
+		plan.KindSandbox: drills, plan.KindClone: drills, plan.KindApply: drills, plan.KindScale: drills, plan.KindCleanup: drills,
+		plan.KindReady: inner, plan.KindProbe: inner, plan.KindGate: inner, plan.KindCommand: sees, plan.KindInfra: sees,
+	}
+	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		if o.Verb == plan.Drill {
+			return drill.Do(ctx, o)
 		}
-		if act.times > 1 && o.step.Kind == plan.KindCommand {
-			s.w.fail("%s was run %d times at %s without a look in between", o.step.Name, act.times, s.name)
+		return live.Do(ctx, o)
+	})
+}
+
+// aged is the real one over this site. It keeps what looks were answered with.
+func (s *site) aged(a *execute.Aged) execute.Actuator {
+	a.Inner, a.Marks = execute.Func(s.begun), notes{s}
+	if s.w.opt.NoEpochCheck {
+		a.Newest = nil
+	}
+	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		answer := a.Do(ctx, o)
+		if t := s.thing(o); o.Action == look && answer.Outcome == failover.NotDone {
+			t.notDone = max(t.notDone, o.Token.Sequence)
 		}
-		reply(v)
+		return answer
+	})
+}
+
+// begun checks that what a look said stays true: no older order begins after it.
+func (s *site) begun(ctx context.Context, o execute.Order) execute.Answer {
+	if t := s.thing(o); o.Action != look && o.Token.Sequence <= t.notDone {
+		s.w.fail("order %d of %s begins at %s after a look under %d was answered with not done", o.Token.Sequence, o.Step.Name, s.name, t.notDone)
 	}
-	if o.action == failover.Undo {
-		s.takeBack(o, a, act, done)
-		return
+	return s.do(ctx, o)
+}
+
+// inVault asks the vault for the newest epoch.
+func (w *world) inVault(ctx context.Context, app string) (int64, error) {
+	x, ok := ctx.(*proc).ask(func() any { n, _ := w.vault.newest(app); return n })
+	if n, is := x.(int64); ok && is {
+		return n, nil
 	}
-	switch o.step.Kind {
+	return 0, errUnreachable
+}
+
+// origin is a site as what applications are taken away from: what
+// internal/reconcile/origin puts together.
+func (w *world) origin(s *site) execute.Actuator {
+	aged := s.aged(&execute.Aged{Newest: func(_ context.Context, app string) (int64, error) { return s.load(app).seen, nil }})
+	still := s.aged(&execute.Aged{})
+	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		switch {
+		case o.Step.Kind == plan.KindFence:
+			return s.fence(ctx.(*proc), o)
+		case o.Step.Kind != plan.KindSuspend:
+			return aged.Do(ctx, o)
+		case o.Action == undo:
+			if not := s.returned(ctx.(*proc), o); not.Outcome != failover.Done {
+				return not
+			}
+		}
+		return still.Do(ctx, o)
+	})
+}
+
+// returned waits until the site knows that the order's applications are its own again, or
+// that somebody else claimed them.
+func (s *site) returned(p *proc, o execute.Order) execute.Answer {
+	for _, app := range s.w.apps {
+		epoch, of := o.Token.Epochs[app]
+		for a := s.load(app); of && a.holder != s.n; {
+			if a.seen > epoch {
+				return execute.Superseded("epoch %d of %s is known here", a.seen, app)
+			}
+			if !p.pause(time.Second) {
+				return execute.Unknown("the site has not seen yet that it may write again")
+			}
+		}
+	}
+	return execute.Done("")
+}
+
+// do carries out an order that nothing refused.
+func (s *site) do(ctx context.Context, o execute.Order) execute.Answer {
+	p := ctx.(*proc)
+	if o.Action == look {
+		if s.w.refusals.IntN(200) == 0 {
+			s.w.odd["look refused"]++
+			return execute.Refuse("it may not look")
+		}
+		a := execute.Unknown("unreachable")
+		if p.reach(s, func() { a = s.look(o) }) != nil {
+			return execute.Unknown("unreachable")
+		}
+		return a
+	}
+	if o.Step.Kind == plan.KindCommand || o.Step.Kind == plan.KindInfra {
+		return s.command(p, o)
+	}
+	brings := slices.Contains([]plan.Kind{plan.KindRestore, plan.KindApply, plan.KindScale, plan.KindClone}, o.Step.Kind) && o.Action == act
+	key := o.Sandbox + "/" + o.Step.Application
+	if h := s.restoring[key]; brings && h != nil && !h.over {
+		p.pause(time.Second)
+		return execute.Unknown("another restore of this application runs here")
+	}
+	if brings {
+		s.restoring[key] = p
+		defer delete(s.restoring, key)
+	}
+	if !p.pause(s.w.upTo(2 * time.Second)) {
+		return execute.Unknown("its time is up")
+	}
+	if o.Action == act && s.w.r.IntN(40) == 0 {
+		s.w.odd["step failed"]++
+		return execute.Refuse("it cannot be done")
+	}
+	if brings && o.Sandbox == "" && !s.w.opt.NoEpochCheck { // guarded to the end
+		for _, app := range s.w.apps {
+			a := s.load(app)
+			if epoch, of := o.Token.Epochs[app]; of && epoch < max(a.below, a.seen) {
+				return execute.Superseded("a newer epoch is known here")
+			}
+		}
+	}
+	then := func(*proc) execute.Answer { return execute.Unknown("unreachable") }
+	if err := p.reach(s, func() { then = s.effect(o) }); err != nil {
+		return execute.Unknown("%v", err)
+	}
+	return then(p)
+}
+
+// look tells whether a step is done.
+func (s *site) look(o execute.Order) execute.Answer {
+	a, t := s.load(o.Step.Application), s.thing(o)
+	done := t.made
+	switch o.Step.Kind {
+	case plan.KindReady, plan.KindProbe:
+		done = o.Sandbox != "" && s.sandboxes[o.Sandbox]["scale/"+o.Step.Application] || o.Sandbox == "" && a.running
+	case plan.KindHold:
+		done = !slices.ContainsFunc(s.w.apps, func(app string) bool { return !s.load(app).closed })
+	case plan.KindQuiesce:
+		if _, held := a.holds[o.Run]; held && a.running {
+			return execute.Answer{Outcome: failover.Busy}
+		}
+		_, done = a.holds[o.Run]
+	case plan.KindCommand, plan.KindInfra:
+		if slices.ContainsFunc(t.jobs, func(j *job) bool { return !j.over }) {
+			return execute.Answer{Outcome: failover.Busy}
+		}
+	}
+	if done {
+		return execute.Answer{Outcome: failover.Done, Point: t.point}
+	}
+	return execute.NotDone("")
+}
+
+// command runs a job and waits for it. Whoever orders it again finds it by its number.
+func (s *site) command(p *proc, o execute.Order) execute.Answer {
+	t := s.thing(o)
+	var j *job
+	for o.Action == undo && !s.w.opt.NoTurn && slices.ContainsFunc(t.jobs, func(j *job) bool { return !j.over && j.number != o.Token.Sequence }) {
+		if !p.pause(time.Second) {
+			return execute.Unknown("another job of it has not ended")
+		}
+	}
+	if slices.ContainsFunc(t.jobs, func(j *job) bool { return j.undo && j.over }) {
+		return execute.Done("it was taken back")
+	}
+	err := p.reach(s, func() {
+		for _, old := range t.jobs {
+			if old.number == o.Token.Sequence {
+				j = old
+			}
+		}
+		if j == nil {
+			j = s.runJob(o, t)
+		}
+	})
+	for err == nil && !j.over {
+		if !p.pause(time.Second) {
+			return execute.Unknown("its job has not ended")
+		}
+	}
+	switch {
+	case err != nil:
+		return execute.Unknown("%v", err)
+	case j.broke:
+		return execute.Refuse("its job failed")
+	}
+	return execute.Done("")
+}
+
+func (s *site) runJob(o execute.Order, t *thing) *job {
+	s.w.log("%s: %s %s, order %d", s.name, o.Action, o.Step.Name, o.Token.Sequence)
+	s.touches(o)
+	j := &job{number: o.Token.Sequence, undo: o.Action == undo, broke: o.Action == act && s.w.r.IntN(40) == 0}
+	t.jobs = append(t.jobs, j)
+	if !j.broke && !j.undo {
+		if t.times++; t.times > 1 {
+			s.w.fail("%s was run %d times at %s without a look in between", o.Step.Name, t.times, s.name)
+		}
+	}
+	var end func()
+	end = func() {
+		if !s.alive {
+			if !s.gone {
+				s.w.after(5*time.Second, end)
+			}
+			return
+		}
+		j.over = true
+		switch {
+		case j.broke:
+			s.w.odd["step failed"]++
+		case j.undo:
+			t.made, t.times = false, 0
+		default:
+			t.made = true
+		}
+	}
+	s.w.after(s.w.upTo(8*time.Second), end)
+	return j
+}
+
+// touches checks that no drill changes what is live.
+func (s *site) touches(o execute.Order) {
+	if o.Verb == plan.Drill && o.Sandbox == "" {
+		s.w.fail("%s of drill %s touches what is live at %s", o.Step.Name, o.Run, s.name)
+	}
+}
+
+// effect changes a site as a step says, or takes it back, and returns what waits for its
+// end.
+func (s *site) effect(o execute.Order) func(p *proc) execute.Answer {
+	s.w.log("%s: %s %s, order %d", s.name, o.Action, o.Step.Name, o.Token.Sequence)
+	s.touches(o)
+	a, t := s.load(o.Step.Application), s.thing(o)
+	done := func(*proc) execute.Answer {
+		t.made = o.Action == act
+		return execute.Answer{Outcome: failover.Done, Point: t.point}
+	}
+	switch {
+	case o.Sandbox != "":
+		return s.inSandbox(o, t)
+	case o.Action == undo:
+		return s.takeBack(o, a, done)
+	}
+	switch o.Step.Kind {
 	case plan.KindRestore:
-		s.restore(o, a, act, done)
+		s.restore(o, a, t)
 	case plan.KindScale:
-		a.want, a.epoch = true, max(a.epoch, o.token.Epochs[a.app])
+		a.want, a.epoch = true, max(a.epoch, o.Token.Epochs[a.app])
 		for run, epoch := range a.holds { // its own, and what an older epoch held
-			if run == o.token.Run || epoch < a.epoch {
+			if run == o.Run || epoch < a.epoch {
 				delete(a.holds, run)
 			}
 		}
 		s.settle(a)
-		done(verdict{outcome: failover.Done})
 	case plan.KindReady, plan.KindProbe:
-		if a == nil || a.running {
-			done(verdict{outcome: failover.Done})
-			return
+		return func(p *proc) execute.Answer {
+			for !a.running {
+				if !p.pause(2 * time.Second) {
+					return execute.Unknown("it is not ready")
+				}
+			}
+			return execute.Done("")
 		}
-		reply(verdict{outcome: failover.NoAnswer}) // not yet
 	case plan.KindGate:
-		for app := range o.token.Epochs {
+		for app := range o.Token.Epochs {
 			s.load(app).exposed = true
 		}
-		done(verdict{outcome: failover.Done})
 	case plan.KindQuiesce, plan.KindSuspend:
-		if s.w.opt.NoQuiesce {
-			done(verdict{outcome: failover.Done})
-			return
+		if o.Step.Side == plan.Source && o.Step.Kind == plan.KindSuspend || s.w.opt.NoQuiesce {
+			break
 		}
-		a.holds[o.token.Run] = o.token.Epochs[a.app]
-		s.rest(a, act, done)
+		a.holds[o.Run] = o.Token.Epochs[a.app]
+		return s.rest(a, done)
 	case plan.KindSync:
-		act.busy = true
-		s.publish(a.app, func(x any, ok bool) {
-			act.busy = false
-			p, is := x.(failover.Point)
+		return func(p *proc) execute.Answer {
+			x, ok := p.ask(s.point(a.app))
+			point, is := x.(failover.Point)
 			if !ok || !is {
-				reply(verdict{outcome: failover.NoAnswer})
-				return
+				return execute.Unknown("the vault does not answer")
 			}
-			act.point = &p
-			done(verdict{outcome: failover.Done, point: &p})
-		})
+			t.point = &point
+			return done(p)
+		}
 	case plan.KindHold:
 		for _, app := range s.w.apps {
 			s.load(app).closed = true
 		}
-		done(verdict{outcome: failover.Done})
-	default:
-		done(verdict{outcome: failover.Done})
 	}
+	return done
 }
 
-func (s *site) rest(a *workload, act *actuator, done func(verdict)) {
-	act.busy = true
-	s.stop(a, 3*time.Second, func() {
-		act.busy = false
-		if s.alive && !a.running {
-			done(verdict{outcome: failover.Done})
+// rest stops a workload, and waits until it has.
+func (s *site) rest(a *workload, done func(*proc) execute.Answer) func(p *proc) execute.Answer {
+	return func(p *proc) execute.Answer {
+		stopped := false
+		s.stop(a, 3*time.Second, func() { stopped = true })
+		for !stopped {
+			if !p.pause(500 * time.Millisecond) {
+				return execute.Unknown("it has not stopped")
+			}
 		}
-	})
+		if !s.alive || a.running {
+			return execute.Unknown("it has not stopped")
+		}
+		return done(p)
+	}
 }
 
 // restore fills the volumes from the point that the run names, or the newest
 // that the claim accepted.
-func (s *site) restore(o order, a *workload, act *actuator, done func(verdict)) {
+func (s *site) restore(o execute.Order, a *workload, t *thing) {
 	if a.running {
 		s.w.fail("%s: the data of %s is replaced while it runs", s.name, a.app)
 	}
-	n := o.token.Epochs[a.app]
+	n := o.Token.Epochs[a.app]
 	points := s.w.vault.points[a.app]
 	if claims := s.w.vault.epochs[a.app]; n >= 1 && int64(len(claims)) >= n {
 		points = points[:claims[n-1].accepted]
 	}
 	if len(points) == 0 {
-		done(verdict{outcome: failover.Done})
 		return
 	}
 	best := 0
@@ -114,25 +386,25 @@ func (s *site) restore(o order, a *workload, act *actuator, done func(verdict)) 
 			best = i
 		}
 	}
-	if o.point != nil {
-		best, _ = strconv.Atoi(o.point.ID)
+	if o.Point != nil {
+		best, _ = strconv.Atoi(o.Point.ID)
 	}
 	a.data = slices.Clone(points[best].ids)
-	act.point = &failover.Point{ID: strconv.Itoa(best), Instant: start.Add(points[best].at)}
-	done(verdict{outcome: failover.Done, point: act.point})
+	t.point = &failover.Point{ID: strconv.Itoa(best), Instant: start.Add(points[best].at)}
 }
 
-func (s *site) takeBack(o order, a *workload, act *actuator, done func(verdict)) {
-	switch o.step.Kind {
+func (s *site) takeBack(o execute.Order, a *workload, done func(*proc) execute.Answer) func(p *proc) execute.Answer {
+	switch o.Step.Kind {
 	case plan.KindScale:
 		a.want = false
-		s.rest(a, act, done)
-		return
+		return s.rest(a, done)
 	case plan.KindQuiesce, plan.KindSuspend:
-		delete(a.holds, o.token.Run)
-		s.settle(a)
+		if a != nil {
+			delete(a.holds, o.Run)
+			s.settle(a)
+		}
 	case plan.KindGate:
-		for app := range o.token.Epochs {
+		for app := range o.Token.Epochs {
 			s.load(app).exposed = false
 		}
 	case plan.KindHold:
@@ -140,30 +412,105 @@ func (s *site) takeBack(o order, a *workload, act *actuator, done func(verdict))
 			s.load(app).closed = false
 		}
 	}
-	done(verdict{outcome: failover.Done})
+	return done
+}
+
+// inSandbox is all that a drill may do. Traffic is only rehearsed.
+func (s *site) inSandbox(o execute.Order, t *thing) func(p *proc) execute.Answer {
+	switch o.Step.Kind {
+	case plan.KindGate, plan.KindReady, plan.KindProbe:
+	case plan.KindCleanup:
+		delete(s.sandboxes, o.Sandbox)
+	default:
+		if s.sandboxes[o.Sandbox] == nil {
+			s.sandboxes[o.Sandbox] = map[string]bool{}
+		}
+		s.sandboxes[o.Sandbox][o.Step.Name] = true
+	}
+	return func(*proc) execute.Answer {
+		t.made = true
+		return execute.Done("")
+	}
 }
 
 // fence stops what is older than an epoch, for good, and proves it.
-func (s *site) fence(o order, reply func(any)) {
-	a, epoch := s.load(o.step.Application), o.token.Epochs[o.step.Application]
-	proven := func() {
+func (s *site) fence(p *proc, o execute.Order) execute.Answer {
+	a, epoch := s.load(o.Step.Application), o.Token.Epochs[o.Step.Application]
+	proven := func() execute.Answer {
 		if s.alive && !a.running && a.below >= epoch {
-			reply(verdict{outcome: failover.Done, proof: &failover.Proof{Application: a.app, Site: s.name, Epoch: a.below, How: "stopped"}})
-			return
+			return execute.Answer{Outcome: failover.Done, Asked: true, Proof: &failover.Proof{Application: a.app, Site: s.name, Epoch: a.below, How: "stopped"}}
 		}
-		reply(verdict{outcome: failover.NotDone, asked: a.below >= epoch})
+		return execute.Answer{Outcome: failover.NotDone, Asked: a.below >= epoch}
 	}
-	if o.action == failover.Look {
-		proven()
-		return
+	if o.Action == look {
+		return proven()
 	}
 	if s.w.opt.NoFence { // it says so without doing so
-		reply(verdict{outcome: failover.Done, proof: &failover.Proof{Application: a.app, Site: s.name, Epoch: epoch, How: "stopped"}})
-		return
+		return execute.Answer{Outcome: failover.Done, Proof: &failover.Proof{Application: a.app, Site: s.name, Epoch: epoch, How: "stopped"}}
 	}
 	if epoch > a.seen {
 		a.seen, a.holder = epoch, -1
 	}
 	a.below = max(a.below, epoch)
-	s.stop(a, 3*time.Second, proven)
+	answer := s.rest(a, func(*proc) execute.Answer { return proven() })(p)
+	answer.Asked = true
+	return answer
+}
+
+// claim asks the vault for an epoch, or gives it back.
+func (s *site) claim(ctx context.Context, o execute.Order) execute.Answer {
+	v, app := s.w.vault, o.Step.Application
+	n, mine := o.Token.Epochs[app], o.Run
+	x, ok := ctx.(*proc).ask(func() any {
+		all := v.epochs[app]
+		switch {
+		case o.Action == undo:
+			return v.giveBack(app, n, s.w.index(o.From), mine)
+		case o.Action == look && int64(len(all)) < n:
+			return execute.NotDone("")
+		case o.Action == look && int64(len(all)) == n && all[n-1].request == mine:
+			return execute.Answer{Outcome: failover.Done, Epoch: n}
+		case o.Action == look:
+			return v.overtaken(app)
+		}
+		if c := v.put(app, n, s.n, mine); c.request == mine {
+			return execute.Answer{Outcome: failover.Done, Epoch: n}
+		}
+		return v.overtaken(app)
+	})
+	if a, is := x.(execute.Answer); ok && is {
+		return a
+	}
+	return execute.Unknown("the vault does not answer")
+}
+
+// overtaken says whose claim stands instead.
+func (s *store) overtaken(app string) execute.Answer {
+	n, holder := s.newest(app)
+	a := execute.Superseded("site %s holds epoch %d of %s", s.w.sites[holder].name, n, app)
+	a.Holder = s.w.sites[holder].name
+	return a
+}
+
+// giveBack makes a claim of the run void by writing the next number for the
+// source, whether or not the claim has arrived.
+func (s *store) giveBack(app string, n int64, from int, mine string) execute.Answer {
+	all, back := s.epochs[app], mine+"/back"
+	number := n + 1 // that it was to have
+	for i, c := range all {
+		if c.request == mine {
+			number = int64(i) + 1
+		}
+	}
+	newest := int64(len(all))
+	switch last := all[newest-1]; {
+	case last.request == back:
+		return execute.Answer{Outcome: failover.Done, Epoch: newest}
+	case newest == number && last.request == mine:
+		number++
+	case newest >= number:
+		return s.overtaken(app)
+	}
+	s.put(app, number, from, back)
+	return execute.Answer{Outcome: failover.Done, Epoch: number}
 }

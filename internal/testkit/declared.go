@@ -307,7 +307,7 @@ func (j *judge) declare(now time.Duration, o outlook) {
 	if slices.ContainsFunc(w.runs, func(r *run) bool { return r.spec.Run == name }) {
 		return // it was ordered
 	}
-	steps, fence := steps(w.apps, plan.Failover, true, w.gated)
+	steps, fence := w.steps(plan.Failover)
 	lease := w.terms()
 	fence.Lease, fence.Bound, fence.Drift = lease.Lease, lease.Bound, lease.Drift
 	r := &run{spec: failover.Spec{

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
@@ -31,13 +33,17 @@ type executor struct {
 	run    *run
 	clock  clock
 	m      *failover.Machine
+	loop   *execute.Loop
 	j      *journal.Journal
 	alive  bool
 	paused bool
 	halted bool
-	inbox  []failover.Event
-	tick   time.Duration // the next one, in true time
-	left   int           // effects until it dies; negative: it does not
+	inbox  []func()
+	procs  procs
+	here   execute.Actuator // the target, as this process works on it
+	lost   bool             // another process holds the run at the target
+	tick   time.Duration    // the next one, in true time
+	left   int              // effects until it dies; negative: it does not
 }
 
 // launch starts an executor that opens the run.
@@ -48,12 +54,13 @@ func (w *world) launch(r *run, place int) {
 		w.fail("open run: %v", err)
 		return
 	}
-	e.m, e.j = m, journal.Create(w.vault, r.spec.Run, e.name)
+	e.m, e.loop, e.j = m, execute.NewLoop(m), journal.Create(w.vault, r.spec.Run, e.name)
 	e.tell(failover.Event{Kind: failover.Begin})
 }
 
 func (w *world) newExecutor(r *run, place int) *executor {
 	e := &executor{w: w, name: fmt.Sprintf("%s-e%d", r.spec.Run, len(r.executors)+1), place: place, run: r, clock: w.newClock(), alive: true, left: -1}
+	e.here = w.standby(w.sites[w.index(r.spec.To)])
 	if w.chance(50) && len(r.executors) < 4 {
 		e.left = w.r.IntN(40)
 	}
@@ -79,30 +86,41 @@ func (w *world) takeOver(r *run, place int) {
 		}
 		return
 	}
+	for _, old := range r.executors[:len(r.executors)-1] { // what it does at the target ends with its hold of the run
+		old.lost = true
+		old.lets()
+	}
 	w.odd["take-over"]++
 	w.log("%s takes over at place %d, %s", e.name, place, state.Shown())
-	e.m, e.j = failover.TakeOver(e.name, state), j
+	m := failover.TakeOver(e.name, state)
+	e.m, e.loop, e.j = m, execute.NewLoop(m), j
 	e.tell(failover.Event{Kind: failover.Begin})
 }
 
-// tell hands the machine an event, and carries out what follows.
-func (e *executor) tell(ev failover.Event) {
+// itself runs something in the executor's process, when it can.
+func (e *executor) itself(do func()) {
 	switch {
 	case !e.alive || e.halted:
-		return
 	case e.paused:
-		e.inbox = append(e.inbox, ev)
-		return
+		e.inbox = append(e.inbox, do)
+	default:
+		do()
 	}
+}
+
+// tell hands the machine an event, and carries out what follows.
+func (e *executor) tell(ev failover.Event) { e.itself(func() { e.told(ev) }) }
+
+func (e *executor) told(ev failover.Event) {
 	before := e.m.Phase()
 	mono := e.clock.mono(e.w.now)
-	for _, effect := range e.m.Step(failover.Moment{Mono: mono, Wall: start.Add(e.w.now + e.clock.wall)}, ev) {
+	for _, t := range e.loop.Tell(failover.Moment{Mono: mono, Wall: start.Add(e.w.now + e.clock.wall)}, ev) {
 		if e.left == 0 {
 			e.die()
 			return
 		}
 		e.left--
-		e.do(effect)
+		e.do(t)
 	}
 	if now := e.m.Phase(); now != before {
 		e.w.log("%s: %s → %s", e.name, before, now)
@@ -134,29 +152,34 @@ func (e *executor) die() {
 	e.w.odd["executor died"]++
 	e.w.log("%s dies", e.name)
 	e.alive = false
+	e.procs.kill()
 }
 
-func (e *executor) do(f failover.Effect) {
-	switch f.Action {
+// lets ends all that the executor does at the target.
+func (e *executor) lets() { e.procs.end(func(*proc) bool { return true }) }
+
+func (e *executor) do(t execute.Task) {
+	switch t.Action {
 	case failover.Append:
-		e.append(f.Entries)
+		e.append(t.Entries)
 	case failover.Evaluate:
-		e.evaluate(f.ID)
+		e.evaluate()
 	case failover.Verify:
-		e.verify(f.ID)
+		e.verify()
 	case failover.Age:
-		e.age(f.ID)
-	case failover.Look, failover.Act, failover.Undo:
-		e.step(f)
+		e.age(t.State.Awaiting)
+	case look, act, undo:
+		e.step(t)
 	case failover.Halt:
 		e.halted = true
+		e.lets()
 		e.w.odd["deposed"]++
-		e.w.log("%s halts: %s", e.name, f.Why)
-		if f.Why != "another executor carries the run" {
-			e.w.fail("%s: %s", e.name, f.Why)
+		e.w.log("%s halts: %s", e.name, t.Why)
+		if t.Why != "another executor carries the run" {
+			e.w.fail("%s: %s", e.name, t.Why)
 		}
 	case failover.Refuse:
-		e.w.log("%s refuses: %s", e.name, f.Why)
+		e.w.log("%s refuses: %s", e.name, t.Why)
 	}
 }
 
@@ -175,6 +198,7 @@ func (e *executor) append(entries []failover.Entry) {
 		switch {
 		case err == nil:
 			e.tooSoon(entries)
+			e.ownClaim(entries)
 			e.tell(failover.Event{Kind: failover.Recorded})
 		case errors.Is(err, journal.ErrDeposed):
 			e.tell(failover.Event{Kind: failover.Deposed})
@@ -201,7 +225,7 @@ func (e *executor) append(entries []failover.Entry) {
 }
 
 // evaluate asks the vault; what it says is all that a run needs.
-func (e *executor) evaluate(id int64) {
+func (e *executor) evaluate() {
 	to := e.w.index(e.run.spec.To)
 	e.w.ask(e.place, func() any {
 		f := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}, Terms: map[string]plan.Fence{}}
@@ -222,9 +246,12 @@ func (e *executor) evaluate(id int64) {
 		}
 		return f
 	}, func(x any, ok bool) {
-		if f, is := x.(*failover.Facts); ok && is {
-			e.tell(failover.Event{Kind: failover.Gathered, ID: id, Facts: f})
+		f, is := x.(*failover.Facts)
+		if ok && is {
+			e.tell(failover.Event{Kind: failover.Gathered, Facts: f})
+			return
 		}
+		e.w.after(time.Second, func() { e.tell(failover.Event{Kind: failover.Gathered}) })
 	})
 }
 
@@ -233,9 +260,9 @@ func (w *world) index(name string) int {
 }
 
 // verify looks at the target, and at all others as far as they answer.
-func (e *executor) verify(id int64) {
+func (e *executor) verify() {
 	left := len(e.w.sites)
-	ev := failover.Event{Kind: failover.Surveyed, ID: id, Outcome: failover.NoAnswer}
+	ev := failover.Event{Kind: failover.Surveyed, Outcome: failover.NoAnswer}
 	for _, s := range e.w.sites {
 		e.w.call(e.place, s.n, 4*time.Second, func(reply func(any)) {
 			s.atAgent(func() {
@@ -266,88 +293,78 @@ func (e *executor) verify(id int64) {
 	}
 }
 
-// step carries out what concerns a step, at the vault or at sites.
-func (e *executor) step(f failover.Effect) {
-	if e.run.spec.Verb == plan.Drill && (f.Sandbox != e.run.spec.Run || f.Step.Side != plan.Target || f.Step.Kind == plan.KindClaim) {
-		e.w.fail("%s wants to %s %s outside of its sandbox", e.name, f.Action, f.Step.Name)
-	}
-	if f.Step.Kind == plan.KindClaim {
-		e.claim(f)
+// step gives every order of a step, and sums up.
+func (e *executor) step(t execute.Task) {
+	e.relies(t)
+	if t.Action == look && e.w.opt.NoLook {
+		e.w.after(time.Millisecond, func() { e.tell(t.Sum([]execute.Answer{execute.NotDone("")})) })
 		return
 	}
-	if f.Action == failover.Look && e.w.opt.NoLook {
-		e.w.after(time.Millisecond, func() {
-			e.tell(failover.Event{Kind: failover.Looked, ID: f.ID, Outcome: failover.NotDone})
-		})
-		return
+	if t.Action == undo {
+		e.procs.end(func(p *proc) bool { return p.o.Action == act && p.o.Step.Name == t.Step })
 	}
-	if f.Action == failover.Act && f.Step.Kind == plan.KindScale && f.Sandbox == "" {
-		e.activates(f)
-	}
-	kind := failover.Acted
-	limit := 20 * time.Second
-	if f.Action == failover.Look {
-		kind, limit = failover.Looked, 4*time.Second
-	}
-	left := len(f.Sites)
-	sum := failover.Event{Kind: kind, ID: f.ID, Outcome: failover.Done}
+	left, answers := len(t.Orders), make([]execute.Answer, len(t.Orders))
 	if left == 0 {
-		e.w.after(time.Millisecond, func() { e.tell(sum) })
-		return
+		e.w.after(time.Millisecond, func() { e.tell(t.Sum(nil)) })
 	}
-	answers := 0
-	for _, name := range f.Sites {
-		s := e.w.sites[e.w.index(name)]
-		e.w.call(e.place, s.n, limit, func(reply func(any)) {
-			o := order{f.Action, f.Step, f.Token, f.Sandbox, f.Point, e.run.spec.Verb}
-			if e.w.opt.NoSandbox {
-				o.sandbox = ""
-			}
-			s.serve(o, reply)
-		}, func(x any, ok bool) {
-			left--
-			v, is := x.(verdict)
-			if ok && is {
-				answers++
-				merge(&sum, v, name)
-			} else if sum.Outcome == failover.Done {
-				sum.Outcome = failover.NoAnswer
-			}
-			if left > 0 {
-				return
-			}
-			if kind == failover.Acted && f.Step.Kind == plan.KindFence && sum.Outcome == failover.NotDone {
-				sum.Outcome = failover.NoAnswer
-			}
-			if answers == 0 {
-				sum.Outcome = failover.NoAnswer
-			}
-			e.tell(sum)
+	for i, o := range t.Orders {
+		answered := func(a execute.Answer) {
+			e.itself(func() {
+				answers[i] = e.heard(o, a)
+				if left--; left == 0 {
+					e.told(t.Sum(answers))
+				}
+			})
+		}
+		if e.w.opt.NoSandbox {
+			o.Sandbox = ""
+		}
+		if o.Site != o.To {
+			e.w.post(e.place, o, t.Limit, answered)
+			continue
+		}
+		e.procs.start(e.w, e.place, o, e.w.now+t.Limit, e.itself, func(p *proc) {
+			p.ended = e.lost
+			p.pause(time.Microsecond)
+			a := e.here.Do(p, o)
+			e.w.after(0, func() { answered(a) })
 		})
 	}
 }
 
-// merge adds one site's answer to that of all.
-func merge(sum *failover.Event, v verdict, site string) {
-	if v.outcome != failover.Done {
-		sum.Outcome = v.outcome
+// heard is what the machine hears of an answer.
+func (e *executor) heard(o execute.Order, a execute.Answer) execute.Answer {
+	if strings.Contains(a.Note, " is old: ") {
+		e.w.odd["refused an old order"]++
 	}
-	sum.Note = v.note
-	if v.proof != nil {
-		sum.Proofs = append(sum.Proofs, *v.proof)
+	if a.Outcome == failover.Superseded && o.Step.Early {
+		e.w.odd["early order superseded"]++
 	}
-	if v.asked {
-		sum.Asked = append(sum.Asked, site)
+	if e.w.opt.OldNews && a.Outcome == failover.Superseded && o.Step.Kind != plan.KindClaim {
+		a.Outcome, a.Note = failover.Refused, "superseded: "+a.Note
+		if o.Action == undo {
+			a.Outcome = failover.Done
+		}
 	}
-	if v.point != nil {
-		sum.Point = v.point
+	return a
+}
+
+// relies checks what a drill orders, and notes what a run relies on that activates.
+func (e *executor) relies(t execute.Task) {
+	for _, o := range t.Orders {
+		if o.Verb == plan.Drill && (o.Sandbox != o.Run || o.Step.Side != plan.Target || o.Step.Kind == plan.KindClaim) {
+			e.w.fail("%s wants to %s %s outside of its sandbox", e.name, o.Action, o.Step.Name)
+		}
+		if o.Action == act && o.Step.Kind == plan.KindScale && o.Sandbox == "" {
+			e.activates(o)
+		}
 	}
 }
 
 // activates notes what the run relies on, for the check of writers.
-func (e *executor) activates(f failover.Effect) {
+func (e *executor) activates(o execute.Order) {
 	s := e.m.State()
-	for app, n := range f.Token.Epochs {
+	for app, n := range o.Token.Epochs {
 		if e.w.levels[app] == nil {
 			e.w.levels[app] = map[int64]level{}
 		}
@@ -359,60 +376,8 @@ func (e *executor) activates(f failover.Effect) {
 	}
 }
 
-// claim asks the vault for an epoch, or gives it back.
-func (e *executor) claim(f failover.Effect) {
-	app := f.Step.Application
-	n, to, from := f.Token.Epochs[app], e.w.index(e.run.spec.To), e.w.index(e.run.spec.From)
-	mine, back := e.run.spec.Run, e.run.spec.Run+"/back"
-	ev := failover.Event{Kind: failover.Acted, ID: f.ID, Outcome: failover.NoAnswer}
-	if f.Action == failover.Look {
-		ev.Kind = failover.Looked
-	}
-	e.w.ask(e.place, func() any {
-		switch f.Action {
-		case failover.Look:
-			all := e.w.vault.epochs[app]
-			switch {
-			case int64(len(all)) < n:
-				return failover.Event{Outcome: failover.NotDone}
-			case int64(len(all)) == n && all[n-1].request == mine:
-				return failover.Event{Outcome: failover.Done, Epoch: n}
-			}
-			return failover.Event{Outcome: failover.Superseded, Note: all[len(all)-1].request}
-		case failover.Undo:
-			return e.giveBack(app, mine, back, from)
-		}
-		if c := e.w.vault.put(app, n, to, mine); c.request == mine {
-			return failover.Event{Outcome: failover.Done, Epoch: n}
-		}
-		return failover.Event{Outcome: failover.Superseded, Note: "another run claimed it"}
-	}, func(x any, ok bool) {
-		if got, is := x.(failover.Event); ok && is {
-			ev.Outcome, ev.Epoch, ev.Note = got.Outcome, got.Epoch, got.Note
-		}
-		e.tell(ev)
-	})
-}
-
-// giveBack makes a claim of the run void by writing the next number for the
-// source, whether or not the claim has arrived.
-func (e *executor) giveBack(app, mine, back string, from int) failover.Event {
-	all := e.w.vault.epochs[app]
-	n := int64(len(all))
-	last := all[n-1]
-	switch {
-	case last.request == back:
-		return failover.Event{Outcome: failover.Done, Epoch: n}
-	case last.request != mine && last.site != from:
-		return failover.Event{Outcome: failover.Superseded, Epoch: n}
-	}
-	e.w.vault.put(app, n+1, from, back)
-	return failover.Event{Outcome: failover.Done, Epoch: n + 1}
-}
-
 // age asks the vault since when the run waits for its commit.
-func (e *executor) age(id int64) {
-	record := e.m.Peek().Awaiting
+func (e *executor) age(record int64) {
 	e.w.ask(e.place, func() any {
 		age, err := e.j.Age(context.Background(), record)
 		if err != nil {
@@ -420,7 +385,7 @@ func (e *executor) age(id int64) {
 		}
 		return age
 	}, func(x any, ok bool) {
-		ev := failover.Event{Kind: failover.Aged, ID: id, Outcome: failover.NoAnswer}
+		ev := failover.Event{Kind: failover.Aged, Outcome: failover.NoAnswer}
 		if age, is := x.(time.Duration); ok && is {
 			ev.Outcome, ev.Age = failover.Done, age
 			e.w.odd["asked since when it waits"]++
@@ -440,4 +405,28 @@ func (e *executor) tooSoon(entries []failover.Entry) {
 			e.w.fail("%s ends %s after %s, its window is %s", e.name, e.run.spec.Run, waited, window)
 		}
 	}
+}
+
+// ownClaim checks that no step ends as superseded where nobody but its own run has claimed.
+func (e *executor) ownClaim(entries []failover.Entry) {
+	for _, entry := range entries {
+		if entry.Kind != failover.Ended || entry.Status != failover.Broke || !strings.HasPrefix(entry.Note, "superseded") {
+			continue
+		}
+		if s := e.m.Peek(); !e.w.othersClaimed(s) {
+			e.w.fail("%s of %s is superseded by the run's own claim: %s", entry.Step, s.Spec.Run, entry.Note)
+		}
+	}
+}
+
+// othersClaimed tells whether somebody else claimed what a run is about since it looked.
+func (w *world) othersClaimed(s *failover.State) bool {
+	for _, app := range w.apps {
+		for i, c := range w.vault.epochs[app] {
+			if int64(i) >= s.Facts.Epochs[app].Number && c.request != s.Spec.Run && c.request != s.Spec.Run+"/back" {
+				return true
+			}
+		}
+	}
+	return false
 }

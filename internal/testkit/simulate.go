@@ -35,15 +35,23 @@ type Options struct {
 	NoFence bool
 	// ShortWait lets runs wait a second where sites keep their lease for longer.
 	ShortWait bool
-	// NoEpochCheck lets sites obey any order, and not stop for a newer epoch.
+	// NoEpochCheck lets sites obey orders of any epoch, not stop for a newer one, and start
+	// what they ran before they lost their power.
 	NoEpochCheck bool
+	// NoNumbers lets sites forget which orders they have seen.
+	NoNumbers bool
 	// NoSeal lets sites carry out an act that is older than a look which they
 	// answered with "not done".
 	NoSeal bool
+	// NoTurn lets what takes a command back run beside it.
+	NoTurn bool
 	// NoHold lets a target go on promising that it stays passive.
 	NoHold bool
 	// NoLook lets executors act without looking.
 	NoLook bool
+	// OldNews lets executors believe that an order was superseded which went out before
+	// the run's own claim.
+	OldNews bool
 	// NoQuiesce lets a source say that an application is at rest while it writes.
 	NoQuiesce bool
 	// NoSandbox lets a target carry out orders of drills on what is live there.
@@ -103,13 +111,15 @@ func newWorld(seed uint64, opt Options) *world {
 func bareWorld(seed, stream uint64, opt Options, sites int) *world {
 	w := &world{opt: opt, r: rand.New(rand.NewPCG(seed, stream)), refusals: rand.New(rand.NewPCG(seed, stream+100)), levels: map[string]map[int64]level{}, odd: map[string]int{}}
 	w.lease, w.gated, w.promising = w.chance(50), w.chance(50), w.chance(50)
-	w.apps = []string{"a", "b"}[:1+w.r.IntN(2)]
+	w.apps = [][]string{{"a"}, {"a"}, {"a", "b"}, {"a", "b"}, {"a", "b", "c"}}[w.r.IntN(5)]
+	w.early = w.chance(60)
 	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}, putAt: map[string][]time.Duration{}}
 	if sites == 0 {
 		sites = 2 + w.r.IntN(2)
 	}
 	for n := range sites {
-		s := &site{w: w, n: n, name: []string{"east", "west", "south"}[n], clock: w.newClock(), alive: true, apps: map[string]*workload{}, sandboxes: map[string]map[string]bool{}, actuators: map[string]*actuator{}, swept: map[string]int64{}}
+		s := &site{w: w, n: n, name: []string{"east", "west", "south"}[n], clock: w.newClock(), alive: true, apps: map[string]*workload{}, sandboxes: map[string]map[string]bool{}, things: map[string]*thing{}, restoring: map[string]*proc{}}
+		s.origin = w.origin(s)
 		for _, app := range w.apps {
 			s.apps[app] = &workload{app: app, seen: 1, holds: map[string]int64{}, exposed: n == 0 || !w.gated, want: n == 0, epoch: 1}
 			if n > 0 {
@@ -315,8 +325,8 @@ func (w *world) executorPauses(s *site) {
 				e.paused = false
 				all := e.inbox
 				e.inbox = nil
-				for _, ev := range all {
-					e.tell(ev)
+				for _, do := range all {
+					e.itself(do)
 				}
 			})
 		}
@@ -344,7 +354,7 @@ func (w *world) cut(a, b int, oneWay bool) {
 func (w *world) newRun(at time.Duration) {
 	verb := []plan.Verb{plan.Failover, plan.Failover, plan.Failover, plan.Failover, plan.Switchover, plan.Switchover, plan.Switchover, plan.Failback, plan.Drill, plan.Restore}[w.r.IntN(10)]
 	to := 1 + w.r.IntN(len(w.sites)-1)
-	steps, fence := steps(w.apps, verb, w.lease, w.gated)
+	steps, fence := w.steps(verb)
 	spec := failover.Spec{
 		Run: fmt.Sprintf("%s-%d", verb, len(w.runs)+1), Plan: "p", Verb: verb, From: "east", To: w.sites[to].name, By: "ann", At: start.Add(at),
 		Accept: failover.TimedOut, Applications: w.apps, Steps: steps, Fence: fence,
@@ -391,10 +401,12 @@ type graphKey struct {
 	apps         int
 	verb         plan.Verb
 	lease, gated bool
+	early        bool
 }
 
 // steps orders a small plan.
-func steps(apps []string, verb plan.Verb, lease, gated bool) ([]plan.Step, plan.Fence) {
+func (w *world) steps(verb plan.Verb) ([]plan.Step, plan.Fence) {
+	apps, lease, gated := w.apps, w.lease, w.gated
 	p := &plan.Plan{
 		Name: "p", Sites: []plan.Site{{Name: "east"}, {Name: "west"}},
 		Fence:  plan.Fence{Timeout: 30 * time.Second},
@@ -409,6 +421,9 @@ func steps(apps []string, verb plan.Verb, lease, gated bool) ([]plan.Step, plan.
 			p.Applications[i].After = []string{apps[i-1]}
 		}
 	}
+	if w.early {
+		p.Steps = append(p.Steps, beside(apps)...)
+	}
 	if gated {
 		p.Traffic = []plan.Traffic{{Name: "all", Kind: plan.KindGate, Object: "gate"}}
 	}
@@ -416,7 +431,7 @@ func steps(apps []string, verb plan.Verb, lease, gated bool) ([]plan.Step, plan.
 		p.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"x", "y", "z"}, Agree: 2, For: time.Minute, Block: time.Hour}
 		p.Fence.Lease, p.Fence.Bound, p.Fence.Drift = leaseTime, boundTime, drift
 	}
-	key := graphKey{len(apps), verb, lease, gated}
+	key := graphKey{len(apps), verb, lease, gated, w.early}
 	if g, ok := graphs.Load(key); ok {
 		return g.([]plan.Step), p.Fence
 	}
@@ -426,6 +441,18 @@ func steps(apps []string, verb plan.Verb, lease, gated bool) ([]plan.Step, plan.
 	}
 	graphs.Store(key, g.Steps)
 	return g.Steps, p.Fence
+}
+
+// beside are steps that run beside claims: what all applications need at the target, what
+// one of them needs, made once another is claimed, and what keeps git still at the source.
+func beside(apps []string) []plan.Step {
+	does, last := &plan.Command{Image: "x"}, apps[len(apps)-1]
+	moves := []plan.Verb{plan.Failover, plan.Switchover, plan.Failback}
+	return []plan.Step{
+		{Name: "network", Kind: plan.KindInfra, Early: true, Command: does, Undo: does, Timeout: time.Minute, Before: []string{"data/" + last}, Verbs: moves},
+		{Name: "warm", Kind: plan.KindCommand, Early: true, Application: last, Command: does, Undo: does, Timeout: time.Minute, After: []string{"claim/" + apps[0]}, Before: []string{"scale/" + last}, Verbs: moves},
+		{Name: "git", Kind: plan.KindSuspend, Side: plan.Source, Application: apps[0], Object: "kustomizations.kustomize.toolkit.fluxcd.io/flux-system/a", Timeout: time.Minute, Before: []string{"quiesce/" + apps[0]}, Verbs: []plan.Verb{plan.Switchover, plan.Failback}},
+	}
 }
 
 // survivors take over where nobody carries a run any more.
@@ -485,6 +512,9 @@ func text(s *failover.State) string {
 
 func (w *world) checkEnd(r *run, state *failover.State) {
 	to := w.sites[w.index(r.spec.To)]
+	if state.Phase == failover.RolledBack {
+		w.checkBack(r, state)
+	}
 	if r.spec.Verb == plan.Drill {
 		if to.alive && len(to.sandboxes[r.spec.Run]) > 0 && !strings.Contains(state.Why, "may be left") {
 			w.fail("%s is %s and left its sandbox", r.spec.Run, state.Phase)
@@ -495,6 +525,26 @@ func (w *world) checkEnd(r *run, state *failover.State) {
 					w.fail("%s claimed %s", r.spec.Run, app)
 				}
 			}
+		}
+	}
+}
+
+// checkBack looks whether anything is left of a run that says that it was rolled back.
+func (w *world) checkBack(r *run, state *failover.State) {
+	for _, step := range r.spec.Steps {
+		s := w.sites[w.index(r.spec.To)]
+		if step.Side == plan.Source {
+			s = w.sites[w.index(r.spec.From)]
+		}
+		t := s.things[r.spec.Run+"/"+step.Name]
+		left := t != nil && t.made && step.Undoable()
+		if step.Kind == plan.KindQuiesce { // to let go of it is never refused
+			_, left = s.load(step.Application).holds[r.spec.Run]
+		} else {
+			left = left && !w.othersClaimed(state)
+		}
+		if left {
+			w.fail("%s is rolled back, and what %s made is still there", r.spec.Run, step.Name)
 		}
 	}
 }

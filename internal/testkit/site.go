@@ -5,8 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
-	"davit.dev/davit/internal/plan"
 )
 
 type level = failover.Level
@@ -25,8 +25,11 @@ type site struct {
 	deaf, wasDeaf bool
 	apps          map[string]*workload
 	sandboxes     map[string]map[string]bool // what drills made, by run
-	actuators     map[string]*actuator       // by run and step
-	swept         map[string]int64           // the order that cleaned a drill's sandbox up
+	things        map[string]*thing          // what steps made, by run and step
+	marks         execute.Memory             // durable
+	restoring     map[string]*proc           // by sandbox and application
+	origin        execute.Actuator           // of the agent that runs now
+	procs         procs                      // of the agent
 }
 
 // workload is an application at a site. What is durable survives a power cut.
@@ -47,21 +50,11 @@ type workload struct {
 	data    []int            // durable
 }
 
-// actuator carries out one step of a run, one order at a time.
-type actuator struct {
-	floor  int64 // orders up to this one are refused
-	busy   bool
-	done   bool
-	undone bool
-	point  *failover.Point
-	times  int // done since it was last undone
-}
-
 func (s *site) load(app string) *workload { return s.apps[app] }
 
 // allowed tells whether the node lets a workload run.
 func (s *site) allowed(a *workload) bool {
-	if !s.alive || !a.want || len(a.holds) > 0 || a.epoch < a.below {
+	if !s.alive || !a.want || len(a.holds) > 0 || a.epoch < a.below && !s.w.opt.NoEpochCheck {
 		return false
 	}
 	return !s.w.lease || s.clock.mono(s.w.now) < a.lease
@@ -234,28 +227,23 @@ func (s *site) watch() {
 func (s *site) capture() {
 	s.atAgent(func() {
 		for _, app := range s.w.apps {
-			a := s.load(app)
-			if a.running {
-				s.publish(app, nil)
+			if s.load(app).running {
+				s.w.ask(s.n, s.point(app), func(any, bool) {})
 			}
 		}
 	})
 }
 
-func (s *site) publish(app string, then func(any, bool)) {
-	a := s.load(app)
-	p := dataPoint{slices.Clone(a.data), s.w.now}
-	s.w.ask(s.n, func() any {
+// point makes a recovery point of what there is now, once the vault is asked to take it.
+func (s *site) point(app string) func() any {
+	p := dataPoint{slices.Clone(s.load(app).data), s.w.now}
+	return func() any {
 		if _, holder := s.w.vault.newest(app); holder != s.n {
 			return nil
 		}
 		s.w.vault.points[app] = append(s.w.vault.points[app], p)
 		return failover.Point{ID: strconv.Itoa(len(s.w.vault.points[app]) - 1), Instant: start.Add(p.at)}
-	}, func(x any, ok bool) {
-		if then != nil {
-			then(x, ok)
-		}
-	})
+	}
 }
 
 // crash takes the power, perhaps for good.
@@ -268,8 +256,14 @@ func (s *site) crash(forGood bool) {
 	for _, a := range s.apps {
 		a.running, a.ending, a.lease = false, false, 0
 	}
-	for _, act := range s.actuators {
-		act.busy = false
+	s.procs.kill()
+	s.origin = s.w.origin(s)
+	for _, r := range s.w.runs {
+		for _, e := range r.executors {
+			if e.place == s.n && e.alive {
+				e.die()
+			}
+		}
 	}
 	if !forGood {
 		s.w.after(5*time.Second+s.w.upTo(60*time.Second), s.revive)
@@ -300,152 +294,73 @@ func (s *site) pause(d time.Duration) {
 	})
 }
 
-// order is what an executor asks a site for.
-type order struct {
-	action  failover.Action
-	step    *plan.Step
-	token   failover.Token
-	sandbox string
-	point   *failover.Point
-	verb    plan.Verb // of the run, for the checks
+// letter is an order on its way to a site's agent, through the vault: it stays there until
+// it is answered or its time is up.
+type letter struct {
+	o     execute.Order
+	limit time.Duration
+	taken bool
+	read  bool // the answer was
+	done  func(execute.Answer)
 }
 
-type verdict struct {
-	outcome failover.Outcome
-	note    string
-	proof   *failover.Proof
-	asked   bool
-	point   *failover.Point
-}
+const mailEvery = 3 * time.Second
 
-// serve carries out an order at the agent.
-func (s *site) serve(o order, reply func(any)) {
-	s.atAgent(func() {
-		key := o.token.Run + "/" + o.step.Name
-		act := s.actuators[key]
-		if act == nil {
-			act = &actuator{}
-			s.actuators[key] = act
+// post puts an order into the vault for another site, and waits for its answer.
+func (w *world) post(from int, o execute.Order, limit time.Duration, done func(execute.Answer)) {
+	l := &letter{o: o, limit: w.now + limit, done: done}
+	s := w.sites[w.index(o.Site)]
+	w.carried(l, func() bool { return l.taken }, from, s.n, func() {
+		s.atAgent(func() { s.take(l, from) })
+	})
+	w.at(l.limit, func() {
+		if !l.read {
+			l.read = true
+			done(execute.Unknown("site %s did not answer", o.Site))
 		}
-		if o.step.Kind == plan.KindFence {
-			s.fence(o, reply)
-			return
-		}
-		if o.action == failover.Look {
-			reply(s.look(o, act))
-			return
-		}
-		if v, refused := s.refuses(o, act); refused {
-			reply(v)
-			return
-		}
-		s.carryOut(o, act, reply)
 	})
 }
 
-// refuses is what a fenced actuator does: it obeys no epoch and no order that
-// is older than what it has seen.
-func (s *site) refuses(o order, act *actuator) (verdict, bool) {
-	if act.busy {
-		return verdict{outcome: failover.NoAnswer}, true
-	}
-	if s.w.opt.NoEpochCheck {
-		return verdict{}, false
-	}
-	// To let go of what a run held can hurt nobody: who holds the epoch may
-	// still not start before all have let go.
-	free := o.action == failover.Undo && (o.step.Kind == plan.KindQuiesce || o.step.Kind == plan.KindSuspend)
-	for app, epoch := range o.token.Epochs {
-		a := s.load(app)
-		if o.sandbox == "" && !free && (epoch < a.below || epoch < a.seen) {
-			return verdict{outcome: failover.Superseded, note: "a newer epoch is known here"}, true
-		}
-	}
-	if o.token.Sequence <= act.floor {
-		if act.done == (o.action == failover.Act) && (act.done || act.undone) {
-			return verdict{outcome: failover.Done}, true
-		}
-		s.w.odd["refused an old order"]++
-		return verdict{outcome: failover.NoAnswer}, true
-	}
-	act.floor = o.token.Sequence
-	return verdict{}, false
-}
-
-// look answers whether a step is done. Where it is not, every order up to now
-// is refused from here on: the answer stays true.
-func (s *site) look(o order, act *actuator) verdict {
-	if s.w.refusals.IntN(200) == 0 {
-		s.w.odd["look refused"]++
-		return verdict{outcome: failover.Refused, note: "it may not look"}
-	}
-	switch {
-	case act.busy:
-		return verdict{outcome: failover.Busy}
-	case act.done || s.stands(o):
-		return verdict{outcome: failover.Done, point: act.point}
-	}
-	if !s.w.opt.NoSeal {
-		act.floor = max(act.floor, o.token.Sequence)
-	}
-	return verdict{outcome: failover.NotDone}
-}
-
-// stands tells of steps that only look whether they are done.
-func (s *site) stands(o order) bool {
-	a := s.load(o.step.Application)
-	switch o.step.Kind {
-	case plan.KindReady, plan.KindProbe:
-		return o.sandbox != "" && s.sandboxes[o.sandbox]["scale/"+o.step.Application] || o.sandbox == "" && a != nil && a.running
-	case plan.KindHold:
-		return !slices.ContainsFunc(s.w.apps, func(app string) bool { return !s.load(app).closed })
-	}
-	return false
-}
-
-// carryOut does a step, which takes its time and may fail.
-func (s *site) carryOut(o order, act *actuator, reply func(any)) {
-	act.busy = true
-	s.w.after(s.w.upTo(2*time.Second), func() {
-		if !s.alive {
-			return
-		}
-		act.busy = false
-		if o.action == failover.Act && s.w.r.IntN(40) == 0 {
-			s.w.odd["step failed"]++
-			reply(verdict{outcome: failover.Refused, note: "it cannot be done"})
-			return
-		}
-		for app, epoch := range o.token.Epochs { // guarded to the end
-			if a := s.load(app); !s.w.opt.NoEpochCheck && o.sandbox == "" && o.action == failover.Act && epoch < max(a.below, a.seen) {
-				reply(verdict{outcome: failover.Superseded})
-				return
-			}
-		}
-		if o.sandbox != "" {
-			s.inSandbox(o, act, reply)
-			return
-		}
-		s.effect(o, act, reply)
-	})
-}
-
-// inSandbox is all that a drill may do.
-func (s *site) inSandbox(o order, act *actuator, reply func(any)) {
-	if o.token.Sequence < s.swept[o.sandbox] {
-		s.w.odd["too late for its sandbox"]++
-		reply(verdict{outcome: failover.Refused, note: "the drill is cleaned up"})
+// carried tries again to bring something through the vault, until it is there.
+func (w *world) carried(l *letter, there func() bool, from, to int, do func()) {
+	if l.read || w.now >= l.limit {
 		return
 	}
-	act.done = true
-	if o.step.Kind == plan.KindCleanup {
-		delete(s.sandboxes, o.sandbox)
-		s.swept[o.sandbox] = o.token.Sequence
-	} else {
-		if s.sandboxes[o.sandbox] == nil {
-			s.sandboxes[o.sandbox] = map[string]bool{}
+	v := len(w.sites)
+	switch {
+	case there():
+	case w.vault.stalled || !w.hop(from, v) || !w.hop(v, to):
+		w.odd["lost message"]++
+	default:
+		w.after(w.delay(), do)
+		if w.r.IntN(30) == 0 {
+			w.odd["doubled message"]++
+			w.after(w.delay(), do)
 		}
-		s.sandboxes[o.sandbox][o.step.Name] = true
 	}
-	reply(verdict{outcome: failover.Done})
+	w.after(mailEvery, func() { w.carried(l, there, from, to, do) })
+}
+
+// hop tells whether something gets from one place to another.
+func (w *world) hop(from, to int) bool {
+	return from == to || w.up[from][to] && w.r.Float64() >= w.loss[from][to]
+}
+
+// take carries out an order. If the agent dies over it, it is found again.
+func (s *site) take(l *letter, from int) {
+	if l.taken || s.w.now >= l.limit {
+		return
+	}
+	l.taken = true
+	s.procs.start(s.w, s.n, l.o, l.limit, s.atAgent, func(p *proc) {
+		defer func() { l.taken = l.taken && p.answered }()
+		answer := s.origin.Do(p, l.o)
+		p.answered = true
+		s.w.carried(l, func() bool { return l.read }, s.n, from, func() {
+			if !l.read {
+				l.read = true
+				l.done(answer)
+			}
+		})
+	})
 }

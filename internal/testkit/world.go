@@ -1,7 +1,8 @@
 // Package testkit plays disaster recovery in virtual time: sites with their
 // agents and nodes, a vault, a console, clients, and executors that carry runs
-// over the real core (internal/plan, internal/failover) and the real journal
-// (internal/journal). Links break and lose, processes die and stand still,
+// over the real core (internal/plan, internal/failover), the real journal
+// (internal/journal), and what executors and sites really decide
+// (internal/execute). Links break and lose, processes die and stand still,
 // clocks drift and jump, answers come late, twice or never. One seed plays one
 // schedule, always the same. Only tests import it.
 package testkit
@@ -104,6 +105,7 @@ type world struct {
 	// promising says that peers can stand in for a vault that is silent.
 	promising bool
 	gated     bool
+	early     bool // plans have steps that run beside claims
 	apps      []string
 	runs      []*run
 	ended     time.Duration // when the last run was over
@@ -223,12 +225,25 @@ func (w *world) call(from, to int, limit time.Duration, serve func(reply func(an
 
 // play runs the schedule to its end.
 func (w *world) play() {
+	defer w.end()
 	for len(w.agenda) > 0 && w.err == nil && w.now < horizon {
 		e := w.agenda.pop()
 		w.now = e.at
 		e.do()
 		if w.over() && w.now > w.ended+tail {
 			return
+		}
+	}
+}
+
+// end leaves nothing of what waits behind.
+func (w *world) end() {
+	for _, s := range w.sites {
+		s.procs.kill()
+	}
+	for _, r := range w.runs {
+		for _, e := range r.executors {
+			e.procs.kill()
 		}
 	}
 }
