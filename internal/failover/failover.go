@@ -26,6 +26,10 @@ type Moment struct {
 	Wall time.Time
 }
 
+// Nobody is whose epochs are in a promoted vault that no site of it holds: a former holder
+// that nothing can ask.
+const Nobody = "nobody"
+
 // Level says what keeps the former holders of an application from writing.
 type Level int
 

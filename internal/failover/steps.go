@@ -186,14 +186,21 @@ func (m *Machine) point(step *plan.Step) *Point {
 // sites are where a step acts.
 func (m *Machine) sites(step *plan.Step) []string {
 	switch {
-	case step.Kind == plan.KindFence: // whom a word is about for good never answers
+	case step.Kind == plan.KindFence:
 		return slices.DeleteFunc(slices.Clone(m.state.Facts.Holders[step.Application]), func(site string) bool {
-			return m.state.Facts.Words[step.Application][site] != ""
+			return m.state.neverAnswers(step.Application, site)
 		})
 	case step.Side == plan.Source:
 		return []string{m.state.Spec.From}
 	}
 	return []string{m.state.Spec.To}
+}
+
+// neverAnswers tells of a former holder that to ask it would only take the fence's time:
+// whom a word is about for good, and nobody, once a person said that no such site is
+// left. A cluster that bears that name is asked.
+func (s *State) neverAnswers(app, site string) bool {
+	return s.Facts.Words[app][site] != "" || site == Nobody && s.Consents[site] != "" && s.Facts.Shared[app] != site
 }
 
 // answered finds the flight that an event answers.

@@ -73,6 +73,42 @@ func TestAWordForGood(t *testing.T) {
 	}
 }
 
+// TestNobodyIsNotAskedInVain: once a person said with the order that no lost site runs, only
+// the others are asked: nobody's silence would take all of the fence's time. The controls: it
+// was not said, or said of another, or a cluster bears the name.
+func TestNobodyIsNotAskedInVain(t *testing.T) {
+	for name, c := range map[string]struct {
+		lost   []string
+		shared map[string]string
+		asked  bool
+	}{
+		"said":                      {[]string{Nobody}, nil, false},
+		"not said":                  {nil, nil, true},
+		"said of the source":        {[]string{"east"}, nil, true},
+		"a cluster bears that name": {[]string{Nobody}, map[string]string{"shop": Nobody, "cart": Nobody}, true},
+	} {
+		r := newRig(t, plan.Failover, func(_ *plan.Plan, s *Spec) { s.Lost = c.lost })
+		for app := range r.facts.Holders {
+			r.facts.Holders[app] = []string{"east", Nobody}
+		}
+		r.facts.Shared = c.shared
+		asked, east := false, false
+		r.answer = func(f Effect) *Event {
+			if f.Step != nil && f.Step.Kind == plan.KindFence {
+				asked, east = asked || slices.Contains(f.Sites, Nobody), east || slices.Contains(f.Sites, "east")
+			}
+			return nil
+		}
+		r.run(AwaitingCommit, Paused)
+		if asked != c.asked || !east {
+			t.Errorf("%s: nobody is asked: %t, east: %t", name, asked, east)
+		}
+		if level := r.m.State().Fences["shop"][Nobody].Level; !asked && level != None {
+			t.Errorf("%s: the consent counts as %s", name, level)
+		}
+	}
+}
+
 // TestAWordIsForNobodyElse: with it, a source that is lost still needs a proof or a
 // consent of its own, and is what people are asked for.
 func TestAWordIsForNobodyElse(t *testing.T) {

@@ -1,6 +1,7 @@
 package promotion
 
 import (
+	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
 )
 
@@ -11,7 +12,7 @@ const Margin = 8
 
 // Nobody is the name under which epochs are claimed that no site holds. The
 // cluster in such a claim is the id of the lost vault, so none is ever it.
-const Nobody = "nobody"
+const Nobody = failover.Nobody
 
 // App is what this site knows of an application from the lost vault.
 type App struct {
