@@ -64,6 +64,12 @@ func TestBegin(t *testing.T) {
 	p := start(t).open(t, false)
 	p.look(desk, "light")
 	p.login(address)
+	const made = "/p/acme/documents?show=at%2Feast%2FProtectionPolicy%2Fdavit-system%2Fkept-in-git"
+	p.visit(address + made)
+	p.settled(address, made)
+	p.inspect(made)
+	p.holds(`document.querySelector("#there ~ table [aria-expanded]").nextElementSibling.textContent.includes('"every": "1h"')`)
+
 	const plan = "/p/acme/plans/move"
 	p.visit(address + plan)
 	p.settled(address, plan)

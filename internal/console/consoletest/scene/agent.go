@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -87,8 +88,13 @@ func call(ctx context.Context, dir, url, name, token string) error {
 		return err
 	}
 	defer box.Close()
+	board := dial.NewBoard()
+	board.Put([]uplink.Object{{
+		Key: uplink.Key{Kind: "ProtectionPolicy", Namespace: "davit-system", Name: "kept-in-git"}, Git: "Argo CD application shops", Foreign: true,
+		Spec: json.RawMessage(`{"schedule":{"every":"1h"},"retention":{"last":24,"daily":14},"objectives":{"rpo":"2h"},"hooks":[{"name":"` + strings.Repeat("long-", 40) + `"}]}`),
+	}})
 	(&dial.Client{
-		Begins: site{}, Restores: site{}, Site: name, Version: "v1.2.0", Board: dial.NewBoard(), Outbox: box, Now: time.Now,
+		Begins: site{}, Restores: site{}, Site: name, Version: "v1.2.0", Board: board, Outbox: box, Now: time.Now,
 		Keep: dialtest.Keep(dial.Link{URLs: []string{url}, Token: t.String(), Runs: uplink.RunsAll, Restores: uplink.RestoresAll}),
 		Tell: func(s dial.Status) {
 			if s.Connected {
