@@ -191,7 +191,7 @@ func (s *shelves) project(ctx context.Context, l store.Listing) (*store.Project,
 	if !lost(err) {
 		return p, err
 	}
-	if fetchErr := s.fetch(ctx, l); fetchErr != nil {
+	if fetchErr := s.fetch(ctx, l, s.console.Renew); fetchErr != nil {
 		return nil, errors.Join(err, fetchErr)
 	}
 	s.Log.Warn("a project's database was lost here, and was brought from its vault", "project", l.Name, "was", err)
@@ -199,8 +199,8 @@ func (s *shelves) project(ctx context.Context, l store.Listing) (*store.Project,
 }
 
 // fetch brings a project's database here, as the newest backup of the console
-// says where it is.
-func (s *shelves) fetch(ctx context.Context, l store.Listing) error {
+// says where it is, and places it.
+func (s *shelves) fetch(ctx context.Context, l store.Listing, place func(id string, put func(path string) error) error) error {
 	at, err := s.book(ctx, nil, false)
 	if err != nil {
 		return err
@@ -224,7 +224,7 @@ func (s *shelves) fetch(ctx context.Context, l store.Listing) error {
 		if err := carryOut(ctx, b, fresh); err != nil {
 			s.Log.Warn("a project that was lost here does not have all of its vault yet", "project", l.Name, "err", err)
 		}
-		return s.console.Renew(l.ID, func(path string) error { return renew(path, fresh) })
+		return place(l.ID, func(path string) error { return renew(path, fresh) })
 	})
 }
 

@@ -3,6 +3,8 @@ package console
 import (
 	"context"
 	"crypto/tls"
+	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,6 +26,7 @@ import (
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/vault/fault"
 )
 
 // wanted is what is sent to have a project made, and its recovery key.
@@ -378,5 +381,197 @@ func TestProjectPages(t *testing.T) {
 	}
 	if code, text := w.do(bob, w.get("/projects")); code != http.StatusForbidden || strings.Contains(text, "acme") {
 		t.Errorf("%d %s", code, text)
+	}
+}
+
+// What a hostile admin did in one project is undone while the console serves, by an administrator
+// who sees nothing of what is in it; other projects go on, and whoever follows the console follows
+// this too.
+func TestProjectGoesBackWhileServed(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.keep()
+	w.serve()
+	const theirs = "/projects/other/documents/protectionpolicies/"
+	bob := w.login("bob")
+	w.ask(bob, "PUT", theirs+"hourly", policyJSON)
+	before := w.robot(bob, "other", `"read"`)
+	at := w.now.Add(time.Minute)
+	w.later()
+	anna, vera, bob := w.login("anna"), w.login("vera"), w.login("bob")
+	w.ask(bob, "DELETE", theirs+"hourly", "")
+	w.ask(bob, "PUT", theirs+"evil", policy("evil", "1m"))
+	planted := w.robot(bob, "other", `"read"`)
+	w.ask(anna, "PUT", acmePolicies+"hourly", policyJSON)
+	client := w.client()
+	code, end, text := w.watching(client, anna) // of another project
+	defer end()
+	if code != 200 {
+		t.Fatal(code, text)
+	}
+	const path = "/console/projects/other/restore"
+	body := func(at time.Time, more string) string {
+		return fmt.Sprintf(`{"at":%q%s}`, at.UTC().Format(time.RFC3339Nano), more)
+	}
+	confirmed := `,"confirm":"other"`
+	for _, c := range []struct {
+		token, body string
+		want        int
+	}{
+		{vera, body(at, confirmed), 403},
+		{bob, body(at, confirmed), 403},
+		{anna, body(at, ""), 422},
+		{anna, body(w.now.Add(time.Hour), confirmed), 422},
+		{anna, body(at.Add(-24*time.Hour), confirmed), 422},
+		{anna, `{"dryRun":true}`, 422},
+	} {
+		asked[any](w, c.token, "POST", path, c.body, c.want)
+	}
+	asked[any](w, anna, "POST", "/console/projects/none/restore", body(at, `,"confirm":"none"`), 404)
+	dry := asked[project.Restored](w, anna, "POST", path, body(at, `,"dryRun":true`), 201)
+	if dry.Changes != 3 || len(dry.Back.Changes) > 0 || dry.Back.Short != "" {
+		t.Errorf("%+v, %+v", dry, dry.Back)
+	}
+	asked[any](w, bob, "GET", theirs+"evil", "", 200) // nothing was changed
+	did := asked[project.Restored](w, anna, "POST", path, body(at, confirmed), 201)
+	if did.Changes != 3 || len(did.Back.Changes) > 0 {
+		t.Errorf("%+v, %+v", did, did.Back)
+	}
+	asked[any](w, bob, "GET", theirs+"hourly", "", 200)
+	asked[any](w, bob, "GET", theirs+"evil", "", 404)
+	asked[any](w, planted, "GET", "/projects/other/fleet", "", 401)
+	asked[any](w, before, "GET", "/projects/other/fleet", "", 200)
+	asked[any](w, anna, "GET", acmePolicies+"hourly", "", 200) // others are as they were
+	asked[any](w, anna, "GET", "/projects/other/fleet", "", 404)
+	if again := asked[project.Restored](w, anna, "POST", path, body(at, confirmed), 201); again.Changes != 0 {
+		t.Errorf("%+v", again)
+	}
+	for path, action := range map[string]string{"/audit": "project.restore", "/projects/other/audit": "goback"} {
+		who := map[bool]string{true: anna, false: bob}[path == "/audit"]
+		log := asked[api.Audit](w, who, "GET", path+"?action="+action, "", 200)
+		if len(log.Items) < 2 || log.Items[0].By != "user/anna" {
+			t.Errorf("%s: %+v", path, log)
+		}
+	}
+	// In a project whose log she may read she is told what it is.
+	if mine := asked[project.Restored](w, anna, "POST", "/console/projects/acme/restore", body(at, `,"dryRun":true`), 201); len(mine.Back.Changes) != 1 || mine.Back.Changes[0].Object != "ProtectionPolicy/davit-system/hourly" {
+		t.Errorf("%+v, %+v", mine, mine.Back)
+	}
+	b := w.second()
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.serve()
+	b.active()
+	asked[any](b, b.login("bob"), "GET", theirs+"hourly", "", 200)
+}
+
+// The database of a project whose content was changed behind the console's back, so that it is
+// one still, becomes what the vault has while all is served; and so does that of a project
+// that was removed by mistake.
+func TestProjectIsRenewedWhileServed(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.backup = time.Hour
+	w.serve()
+	anna, bob := w.login("anna"), w.login("bob")
+	body, _ := wanted(t, "shop", "bob")
+	known := w.databases()
+	asked[project.Made](w, anna, "POST", "/console/projects", body, 201)
+	const theirs = "/projects/shop/documents/protectionpolicies/"
+	w.ask(bob, "PUT", theirs+"hourly", policyJSON)
+	robot := w.robot(bob, "shop", `"read"`)
+	file := slices.DeleteFunc(w.databases(), func(path string) bool { return slices.Contains(known, path) })[0]
+	db, err := sql.Open("sqlite", file)
+	if err == nil {
+		_, err = db.ExecContext(t.Context(), "UPDATE journal_at SET quiet = 1; UPDATE document SET name = 'forged'; UPDATE journal_at SET quiet = 0")
+	}
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	asked[any](w, bob, "GET", theirs+"hourly", "", 404) // the control
+	code, end, text := w.watching(w.client(), anna)
+	defer end()
+	if code != 200 {
+		t.Fatal(code, text)
+	}
+	const path, confirmed = "/console/projects/shop/restore", `{"confirm":"shop"}`
+	if r := asked[project.Restored](w, anna, "POST", path, confirmed, 201); r.Revived {
+		t.Errorf("%+v", r)
+	}
+	asked[any](w, bob, "GET", theirs+"hourly", "", 200)
+	asked[any](w, bob, "GET", theirs+"forged", "", 404)
+	w.ask(bob, "PUT", theirs+"daily", policy("daily", "24h")) // it goes on
+
+	w.vaults["mem:other"].Set(fault.Faults{Refuse: 1})
+	asked[any](w, anna, "POST", "/console/projects/other/restore", `{"confirm":"other"}`, 503)
+	w.vaults["mem:other"].Set(fault.Faults{})
+	asked[any](w, bob, "GET", "/projects/other/fleet", "", 200) // it is what it was
+
+	asked[any](w, anna, "DELETE", "/console/projects/shop?confirm=shop", "", 200)
+	asked[any](w, robot, "GET", "/projects/shop/fleet", "", 401)
+	asked[any](w, anna, "POST", path, `{"at":"2026-01-01T00:00:00Z","confirm":"shop"}`, 422)
+	if r := asked[project.Restored](w, anna, "POST", path, confirmed, 201); !r.Revived {
+		t.Errorf("%+v", r)
+	}
+	for _, name := range []string{"hourly", "daily"} {
+		asked[any](w, bob, "GET", theirs+name, "", 200)
+	}
+	asked[any](w, robot, "GET", "/projects/shop/fleet", "", 200)
+	w.ask(bob, "PUT", theirs+"weekly", policy("weekly", "168h"))
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.serve()
+	asked[any](w, bob, "GET", theirs+"weekly", "", 200)
+	asked[any](w, bob, "GET", "/projects/shop/audit?action=project.restore", "", 200)
+}
+
+// A directory that was restored beside an active console follows that: it is active at no time,
+// changes nothing of it, and takes over with all that was acknowledged since. The directory that
+// is served itself is not restored.
+func TestRestoredBesideTheActive(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.keep()
+	w.serve()
+	anna := w.login("anna")
+	w.ask(anna, "PUT", acmePolicies+"hourly", policyJSON)
+	home, _ := w.home()
+	if _, err := w.restore("", home, true); !errors.Is(err, ErrBusy) {
+		t.Errorf("the directory that is served: %v", err)
+	}
+	b := *w
+	b.dir, b.logs = filepath.Join(t.TempDir(), "restored"), &logs{}
+	if r, err := b.restore("", home, false); err != nil || !r.Whole() {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	before := asked[api.Status](w, "", "GET", "/status", "", 200)
+	w.ask(anna, "PUT", acmePolicies+"daily", policy("daily", "24h")) // what it does not know
+	b.start()
+	consoletest.Until(t, "that it follows", func() (bool, string) {
+		code, text := b.page("/healthz/active")
+		if code == http.StatusOK {
+			t.Fatal("it says that it is active")
+		}
+		return strings.Contains(text, "the active one is at"), text
+	})
+	w.ask(anna, "PUT", acmePolicies+"weekly", policy("weekly", "168h"))
+	if now := asked[api.Status](w, "", "GET", "/status", "", 200); now.Role != "active" || now.Epoch != before.Epoch {
+		t.Errorf("the active one: %+v, and before %+v", now, before)
+	}
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.active()
+	anna = b.login("anna")
+	for _, name := range []string{"hourly", "daily", "weekly"} {
+		asked[any](&b, anna, "GET", acmePolicies+name, "", 200)
 	}
 }

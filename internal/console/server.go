@@ -274,7 +274,7 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	begins := &begin.Desk{Door: door, Fleet: s.known}
 	restores := &restoration.Desk{Door: door, Fleet: s.known, Open: s.vault}
-	projects := &project.Desk{Console: s.console, Store: s.Store, Fleet: s.known, Backups: s.keeper.States, Confirm: s.keeper.Confirm, Leave: s.leave, Now: s.Now}
+	projects := &project.Desk{Console: s.console, Store: s.Store, Fleet: s.known, Backups: s.keeper.States, Confirm: s.keeper.Confirm, Leave: s.leave, Bring: s.bring, Book: s.book, Now: s.Now}
 	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Projects: projects, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
 		Door: door, Projects: projects, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Run: s.run, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
@@ -471,6 +471,20 @@ func (s *server) watch(ctx context.Context, l store.Listing) {
 		defer stop()
 		w.Run(ctx)
 	})
+}
+
+// bring brings a project's database from its vault, beside the one that is served until it is
+// in its place.
+func (s *server) bring(ctx context.Context, l store.Listing) error {
+	return s.duty.shelves.fetch(ctx, l, func(id string, put func(path string) error) error {
+		s.leave(id)
+		return s.console.Swap(id, put)
+	})
+}
+
+// book is the journal of a project.
+func (s *server) book(ctx context.Context, p *store.Project) (journal.Book, error) {
+	return s.duty.shelves.book(ctx, p, false)
 }
 
 // tls is the console's certificate: a given one, read again when it was

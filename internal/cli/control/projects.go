@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/admission"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/cli/order"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/remote"
 	"davit.dev/davit/internal/console/client"
@@ -48,7 +49,7 @@ read. It says nothing of what is in a project: that takes a role there ("davit w
 			})
 		},
 	}
-	cmd.AddCommand(h.createProject(), h.deleteProject())
+	cmd.AddCommand(h.createProject(), h.deleteProject(), h.restoreProject())
 	return cmd
 }
 
@@ -134,7 +135,7 @@ func (h Host) deleteProject() *cobra.Command {
 		Short: "Remove a project from a console, for its administrators",
 		Long: `Removes a project from a console: its users, robots and agents are let in no more, on this console and on those that follow it. Nothing is
 deleted in its vault: recovery points, plans, epochs, keys and the backups of its database stay there, and its sites go on protecting. Its name stays taken.
-The project in whose vault the console's own database is kept, its first, stays.
+The project in whose vault the console's own database is kept, its first, stays. "davit projects restore" brings one back that was removed by mistake.
 
 The console's key to the project goes on opening it until "davit vault keys remove" shuts it out, with the recovery key.`,
 		Args: exactly(1),
@@ -165,4 +166,99 @@ func stays(g project.Gone) string {
 		return "What its vault has, if it was made there, stays."
 	}
 	return fmt.Sprintf("Its vault %s keeps all that is there: as far as is known, %d recovery points of %d applications (%s). Its sites go on.", g.Vault, g.Points, g.Applications, output.Bytes(g.Bytes))
+}
+
+func (h Host) restoreProject() *cobra.Command {
+	var yes, dry bool
+	var at string
+	cmd := &cobra.Command{
+		Use:   "restore NAME",
+		Short: "Restore a project of a console while all others are served, for its administrators",
+		Long: `Restores one project; the console is not stopped, and other projects go on.
+
+With --at, what people defined in it goes back to what it was then, after a wrong bulk change or what somebody hostile did: documents, members and their
+roles; robots' tokens that were made since are revoked. That is made of changes on top of all that was there, which the project's audit log has. What happened
+stays, and so do tokens that were revoked. --dry-run says what would change. Without a role in the project you are told how many changes, and not which.
+
+Without --at, its database becomes what its vault has, which is all that was acknowledged: for one whose content is not to be trusted, and for a project that
+was removed, which then is the console's again: users, robots and agents that it had are let in again.
+
+The same again goes on with what broke off. For users of the console, and all projects at once: "davit console restore".`,
+		Example: `  davit projects restore shop --at "2026-01-31 15:04" --dry-run
+  davit projects restore shop --at "2026-01-31 15:04"`,
+		Args: exactly(1),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			when, err := order.Instant(at, h.Now())
+			if err != nil {
+				return err
+			}
+			if dry && at == "" {
+				return exit.Usage("name a time with --at", "--dry-run says what would go back, and there is nothing to go back to")
+			}
+			in := project.Ask{At: when, Dry: dry, Confirm: names[0]}
+			if !yes && !dry {
+				if err := h.AskFor(names[0], "the project's name, to restore it"); err != nil {
+					return err
+				}
+			}
+			ctx, cancel := h.Working(cmd)
+			defer cancel()
+			s, err := h.OpenConsole()
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			r, err := s.RestoreProject(ctx, names[0], in)
+			if client.Is(err, 404) {
+				return exit.Refuse("`projects` lists them", "%v", err)
+			}
+			if err != nil {
+				return h.Explain(err)
+			}
+			return h.Print(back{r, dry})
+		},
+	}
+	cmd.Flags().StringVar(&at, "at", "", "have what people defined go back to this time: 2026-01-31T15:04:05Z, \"2026-01-31 15:04\" (UTC), or 10m for ten minutes ago")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "with --at: say what would change, and change nothing")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask for the project's name")
+	return cmd
+}
+
+// back is what a restore did, or would do.
+type back struct {
+	project.Restored
+	dry bool
+}
+
+// Document implements output.Result.
+func (b back) Document() any { return b.Restored }
+
+// Text implements output.Result.
+func (b back) Text(t *output.Text) {
+	w := b.Back
+	switch {
+	case w == nil && b.Revived:
+		t.Line("project/%s is the console's again, with all that its vault has.", b.Name)
+		return
+	case w == nil:
+		t.Line("project/%s is what its vault has.", b.Name)
+		return
+	}
+	did := "went"
+	if b.dry {
+		did = "would go"
+	}
+	t.Line("project/%s %s back to what was defined at %s, by backup %d and %d records of its journal: %d changes. Its audit log has %d records of what was done since, which stay.", b.Name, did, output.Time(w.At), w.Number, w.Records, b.Changes, w.Since)
+	for _, p := range w.Passed {
+		t.Line("A backup is damaged, and it went back from the one before: %s", p)
+	}
+	if w.Short != "" {
+		t.Line("WHAT WAS DEFINED LATER THAN THAT, UP TO THE TIME THAT WAS ASKED FOR, IS NOT KNOWN ANY MORE: %s", w.Short)
+	}
+	for _, c := range w.Changes {
+		t.Line("  %s: %s", c.Object, c.Do)
+	}
+	if b.dry {
+		t.Line("Nothing was changed.")
+	}
 }

@@ -90,6 +90,15 @@ func (r *rig) projects() {
 	r.want(0, "shop\n", "projects", "delete", "shop")("project/shop removed from the console", "keeps all that is there")
 	r.want(3, "", "projects", "delete", "shop", "--yes")("not found", "lists them")
 	r.want(0, "", "projects")("shop     removed")
+	r.want(2, "", "projects", "restore", "shop", "--dry-run")("name a time with --at")
+	r.want(3, "other\n", "projects", "restore", "shop")("Type the project's name")
+	r.want(3, "", "projects", "restore", "shop", "--at", "1h", "--yes")("it was removed")
+	r.want(3, "", "projects", "restore", "none", "--yes")("not found", "lists them")
+	r.want(0, "shop\n", "projects", "restore", "shop")("project/shop is the console's again")
+	r.want(0, "", "projects")("shop     served")
+	r.want(3, "", "projects", "restore", "shop", "--at", "1h", "--yes")("it was made after that time")
+	r.want(0, "", "projects", "restore", "shop", "--at", "0s", "--dry-run")("would go back", "0 changes", "Nothing was changed")
+	r.want(0, "", "projects", "delete", "shop", "--yes")("removed from the console")
 }
 
 func (r *rig) staff() {

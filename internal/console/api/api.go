@@ -229,6 +229,7 @@ var verdicts = []struct {
 	{sso.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
 	{sso.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{steer.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
+	{project.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{restoration.ErrSilent, http.StatusServiceUnavailable, "ServiceUnavailable"},
 	{entry.ErrTooMany, http.StatusTooManyRequests, "TooManyRequests"},
 	{entry.ErrStreams, http.StatusTooManyRequests, "TooManyStreams"},

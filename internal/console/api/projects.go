@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
+	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/store"
 )
@@ -18,6 +19,10 @@ func projectRoutes() []route {
 		{
 			method: "DELETE", path: "/console/projects/{name}", summary: "Remove a project from the console, for administrators: its users, tokens and agents are let in no more. Its vault and its sites keep what they have, and its name stays taken",
 			query: []parameter{{"confirm", "the project's name once more"}}, out: project.Gone{}, serve: removeProject,
+		},
+		{
+			method: "POST", path: "/console/projects/{name}/restore", summary: "Restore a project while all others are served, for administrators: to what people had defined at a time, or to what its vault has; also one that was removed",
+			in: project.Ask{}, out: project.Restored{}, serve: restoreProject,
 		},
 	}
 }
@@ -60,4 +65,28 @@ func removeProject(c *call) (any, error) {
 		return nil, fmt.Errorf("%w: nothing was removed: ?confirm= has to be the project's name", store.ErrRefused)
 	}
 	return c.Projects.Remove(c.ctx(), c.Door.Act(c.who, c.r), name)
+}
+
+func restoreProject(c *call) (any, error) {
+	if err := c.administers(); err != nil {
+		return nil, err
+	}
+	var in project.Ask
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	name := c.r.PathValue("name")
+	if !in.Dry && in.Confirm != name {
+		return nil, fmt.Errorf("%w: nothing was restored: confirm has to be the project's name", store.ErrRefused)
+	}
+	out, err := c.Projects.Restore(c.ctx(), c.Door.Act(c.who, c.r), name, in)
+	if err != nil {
+		return nil, err
+	}
+	if out.Back != nil {
+		if _, err := c.Door.Project(c.ctx(), c.who, name, account.Audit); err != nil { // what is in the project is not his to see
+			out.Back.Changes = nil
+		}
+	}
+	return created{out}, nil
 }

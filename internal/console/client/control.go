@@ -172,3 +172,8 @@ func (c *Client) MakeProject(ctx context.Context, in project.New) (m project.Mad
 func (c *Client) RemoveProject(ctx context.Context, name string) (g project.Gone, err error) {
 	return g, c.ask(ctx, request{method: "DELETE", path: []string{"console", "projects", name}, query: url.Values{"confirm": {name}}}, &g)
 }
+
+// RestoreProject restores one while all others are served.
+func (c *Client) RestoreProject(ctx context.Context, name string, in project.Ask) (r project.Restored, err error) {
+	return r, c.tell(ctx, "POST", []string{"console", "projects", name, "restore"}, in, &r)
+}

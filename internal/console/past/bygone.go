@@ -89,6 +89,11 @@ func (b *Bygone) Carry(ctx context.Context, dir string, own *WentBack, projects 
 		return err
 	}
 	defer func() { err = errors.Join(err, now.Close()) }()
+	return b.CarryIn(ctx, now, own, projects)
+}
+
+// CarryIn is Carry in a console that is open, and may be served: who has it follows each change.
+func (b *Bygone) CarryIn(ctx context.Context, now *store.Console, own *WentBack, projects map[string]*WentBack) (err error) {
 	if err := errors.Join(now.Snapshot(ctx, store.ConsoleFile(b.dir)), store.WriteKey(b.dir, now.Key()), store.WriteKey(b.own(), now.Key())); err != nil {
 		return err
 	}

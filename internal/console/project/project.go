@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/vault"
 )
@@ -76,6 +77,9 @@ type Desk struct {
 	Confirm func(ctx context.Context) error
 	// Leave has what serves the project let go of it.
 	Leave func(id string)
+	// Bring puts what the project's vault has in the place of its database, and Book is its journal.
+	Bring func(ctx context.Context, l store.Listing) error
+	Book  func(ctx context.Context, p *store.Project) (journal.Book, error)
 	Now   func() time.Time
 
 	mu sync.Mutex
@@ -168,7 +172,7 @@ func (d *Desk) plan(ctx context.Context, act audit.Act, in New, admin store.User
 	case err != nil:
 		return l, w, err
 	case found && l.Standing == store.Removed:
-		return l, w, fmt.Errorf("create project %s: %w: one of that name was removed, and what the vault has under it is that one's: choose another name, or bring it back with `davit console restore --project %s` (the console stopped)", in.Name, store.ErrExists, in.Name)
+		return l, w, fmt.Errorf("create project %s: %w: one of that name was removed, and what the vault has under it is that one's: choose another name, or bring that one back (`davit projects restore %s`)", in.Name, store.ErrExists, in.Name)
 	case found && l.Standing == store.Served:
 		return l, w, fmt.Errorf("create project %s: %w", in.Name, store.ErrExists)
 	case found:

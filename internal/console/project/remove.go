@@ -47,27 +47,29 @@ func (d *Desk) Remove(ctx context.Context, act audit.Act, name string) (Gone, er
 		return Gone{}, fmt.Errorf("remove project %s: %w: the console's own database, and who is active, are kept in its vault: it stays as long as the console", name, store.ErrRefused)
 	}
 	record := audit.Record{Action: "project.delete", Object: name}
-	g := Gone{Name: name}
+	g, way := Gone{Name: name}, any(nil)
 	if l.Standing == store.Served {
-		g = d.last(ctx, act, l, record)
+		var b fleet.Binding
+		if g, b = d.last(ctx, act, l, record); b.URL != "" { // by which it can be brought back
+			way = Way{Binding: &b}
+		}
 	}
 	record.Detail = fmt.Sprintf("its vault %s keeps what is there", g.Vault)
-	if err := d.Console.Stand(ctx, act, l, record, store.Removed, nil, store.Served, store.Making); err != nil {
+	if err := d.Console.Stand(ctx, act, l, record, store.Removed, way, store.Served, store.Making); err != nil {
 		return Gone{}, err
 	}
 	d.Leave(l.ID)
 	return g, d.Console.Sweep(ctx)
 }
 
-// last notes in a project that it is removed, and says what is left of it. One that cannot
-// be read is removed all the same.
-func (d *Desk) last(ctx context.Context, act audit.Act, l store.Listing, r audit.Record) Gone {
-	g := Gone{Name: l.Name}
+// last notes in a project that it is removed, and says what is left of it and the way into its
+// vault. One that cannot be read is removed all the same.
+func (d *Desk) last(ctx context.Context, act audit.Act, l store.Listing, r audit.Record) (g Gone, b fleet.Binding) {
+	g = Gone{Name: l.Name}
 	p, err := d.Console.Project(ctx, l.Name)
 	if err != nil {
-		return g
+		return g, b
 	}
-	var b fleet.Binding
 	if p.Secret(ctx, fleet.BindingSecret, &b) == nil {
 		g.Vault = b.URL
 	}
@@ -85,7 +87,7 @@ func (d *Desk) last(ctx context.Context, act audit.Act, l store.Listing, r audit
 	if p.Note(limited, act, r) == nil {
 		_ = p.Settle(limited) // what was acknowledged is in the vault, whatever becomes of this
 	}
-	return g
+	return g, b
 }
 
 // State is a project, for administrators. It says nothing of what is in it but numbers.

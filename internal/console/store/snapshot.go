@@ -64,6 +64,19 @@ func (c *Console) Renew(id string, put func(path string) error) error {
 	return put(c.projectPath(id))
 }
 
+// Swap is Renew for a project that may be open: it is closed at that moment, and opened
+// again by whoever asks for it next.
+func (c *Console) Swap(id string, put func(path string) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.open[id]
+	delete(c.open, id)
+	if p == nil {
+		return put(c.projectPath(id))
+	}
+	return errors.Join(p.Close(), put(c.projectPath(id)))
+}
+
 // Lost says why a file that is open is not one any more: the console's own, or
 // that of any project.
 func (c *Console) Lost(ctx context.Context) error {

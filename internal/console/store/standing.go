@@ -118,14 +118,7 @@ func (c *Console) Sweep(ctx context.Context) error {
 		if l.Standing != Removed {
 			continue
 		}
-		c.mu.Lock()
-		p := c.open[l.ID]
-		delete(c.open, l.ID) // first: a file that is open and gone is taken for lost
-		c.mu.Unlock()
-		if p != nil {
-			err = errors.Join(err, p.Close())
-		}
-		err = errors.Join(err, removeFile(c.projectPath(l.ID)))
+		err = errors.Join(err, c.Swap(l.ID, removeFile))
 	}
 	return err
 }
