@@ -172,7 +172,7 @@ func TestParts(t *testing.T) {
 	r := newRig(t)
 	box := r.box()
 	s := r.open(box)
-	r.happen(box, 1, 3000, strings.Repeat("m", 300))
+	r.happen(box, 1, 600, strings.Repeat("m", 2000))
 	if err := s.Keep(t.Context(), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestParts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, got := r.left(); !slices.Equal(got, numbers(1, 3000)) {
+	if _, got := r.left(); !slices.Equal(got, numbers(1, 600)) {
 		t.Errorf("%d came back", len(got))
 	}
 	if got := len(r.maps()); got != len(parts) {
@@ -211,7 +211,7 @@ func TestBound(t *testing.T) {
 	r := newRig(t)
 	for i := range 5 {
 		box := r.box()
-		r.happen(box, 8000*i+1, 8000*(i+1), strings.Repeat("m", 300))
+		r.happen(box, 1600*i+1, 1600*(i+1), strings.Repeat("m", 2000))
 		if err := r.open(box).Keep(t.Context(), time.Time{}); err != nil {
 			t.Fatal(err)
 		}
@@ -221,7 +221,7 @@ func TestBound(t *testing.T) {
 		t.Errorf("%d parts", got)
 	}
 	_, got := r.left()
-	if n := len(got); n < 20_000 || got[n-1] != "40000" || slices.Contains(got, "1") || !slices.Equal(got, numbers(40_001-n, 40_000)) {
+	if n := len(got); n < 4000 || got[n-1] != "8000" || slices.Contains(got, "1") || !slices.Equal(got, numbers(8001-n, 8000)) {
 		t.Errorf("%d are left", n)
 	}
 }
