@@ -190,6 +190,23 @@ func atConsole(t *testing.T) (*control, *app, string) {
 func (c *control) outlives(t *testing.T, a *app) {
 	t.Helper()
 	c.lets(t, east)
+	var agents struct {
+		Items []struct {
+			Site      string
+			Connected bool
+		}
+	}
+	eventually(t, 3*time.Minute, "east's agent calls", func() (bool, string) { // what happened before is not told
+		if err := c.ask(t, "/projects/"+c.project+"/agents", &agents); err != nil {
+			return false, err.Error()
+		}
+		for _, a := range agents.Items {
+			if a.Site == east && a.Connected {
+				return true, ""
+			}
+		}
+		return false, fmt.Sprint(agents.Items)
+	})
 	c.heard(t, []string{a.backup(t).ID})
 	c.kill()
 	points := []string{a.backup(t).ID}
