@@ -37,7 +37,7 @@ func (h Host) usersCommand() *cobra.Command {
 	}
 	cmd.AddCommand(
 		h.createUser(), h.changeUser("disable", "shut out", "Shut a user out, and end his sessions", true), h.changeUser("enable", "let in again", "Let a user in again", false),
-		h.stopCodes(), h.changePassword(),
+		h.setUpCodes(), h.stopCodes(), h.changePassword(),
 	)
 	return cmd
 }
@@ -99,6 +99,70 @@ func (h Host) changeUser(word, change, short string, disabled bool) *cobra.Comma
 			})
 		},
 	}
+}
+
+func (h Host) setUpCodes() *cobra.Command {
+	var file, secret, code string
+	cmd := &cobra.Command{
+		Use:   "codes",
+		Short: "Set up your own one-time codes at a console",
+		Long: `Sets up one-time codes (TOTP) for whoever is logged in, in two steps. With --own-password-file a secret is made and written to --secret-file, as
+otpauth://…, which a phone's application takes (such as by "qrencode -t ansi < FILE"); - is standard output. With --code, the first code that the phone
+shows, they are asked for from then on; remove the file. "davit users stop-codes" by an administrator is the way back for a phone that is lost.`,
+		Example: `  davit users codes --own-password-file ./my-password --secret-file ./secret && qrencode -t ansi < ./secret
+  davit users codes --code 123456 && rm ./secret`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case (file == "") == (code == ""):
+				return exit.Usage("first the one, then the other", "give --own-password-file and --secret-file, or --code")
+			case file != "" && secret == "":
+				return exit.Usage("a file that is not there yet, or - for standard output: it is shown this once", "--secret-file is missing")
+			}
+			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
+				who, err := s.Whoami(ctx)
+				if err != nil {
+					return h.Explain(err)
+				}
+				if code != "" {
+					if err := s.StartCodes(ctx, code); err != nil {
+						return h.Explain(err)
+					}
+					return h.Print(Done{What: "user", Name: who.Name, Change: "is asked for one-time codes from now on"})
+				}
+				return h.wantCodes(ctx, s, who.Name, file, secret)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&file, "own-password-file", "", "file with your own password; - is standard input")
+	cmd.Flags().StringVar(&secret, "secret-file", "", "file to write the secret to, which must not be there yet; - is standard output")
+	cmd.Flags().StringVar(&code, "code", "", "the first code, which shows that your phone has the secret")
+	return cmd
+}
+
+func (h Host) wantCodes(ctx context.Context, s *remote.Session, name, file, path string) error {
+	password, err := h.Secret("password", file)
+	if err != nil {
+		return err
+	}
+	to, err := h.secretFile(path)
+	if err != nil {
+		return err
+	}
+	codes, err := s.WantCodes(ctx, password)
+	if err != nil {
+		to.cancel()
+	}
+	if client.Is(err, 401) {
+		return exit.Refuse("after five wrong tries it takes one in 30 seconds", "your own password is not right: %v", err)
+	}
+	if err != nil {
+		return h.Explain(err)
+	}
+	if err := to.write(codes.URL); err != nil {
+		return err
+	}
+	return h.made(to, Done{What: "user", Name: name, Change: "has a secret that waits for its first code", say: "Then: davit users codes --code CODE"})
 }
 
 func (h Host) stopCodes() *cobra.Command {

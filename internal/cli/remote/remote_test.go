@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,11 +25,8 @@ import (
 	"github.com/pquerna/otp/totp"
 
 	"davit.dev/davit/internal/cli"
-	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/api"
-	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/client"
-	"davit.dev/davit/internal/console/store"
 )
 
 // beDavit has this binary be davit itself.
@@ -373,28 +371,36 @@ func (r *rig) follow() {
 	}
 }
 
-// people log in with one-time codes.
+// people set up one-time codes, and log in with them.
 func (r *rig) people() {
 	r.t.Helper()
-	c, err := store.Open(r.t.Context(), r.path("data"))
+	file, codes := r.path("codes"), []string{"users", "codes", "--own-password-file"}
+	r.want(2, "", "users", "codes")("give --own-password-file and --secret-file, or --code")
+	r.want(2, "", append(codes, r.path("password"))...)("--secret-file is missing")
+	r.want(3, "not hers at all\n", append(codes, "-", "--secret-file", file)...)("your own password is not right")
+	if _, err := os.Lstat(file); err == nil {
+		r.t.Fatal("a file is left that holds nothing")
+	}
+	r.want(3, "", "users", "codes", "--code", "123456")("not the one that the phone should show")
+	r.want(0, "", append(codes, r.path("password"), "--secret-file", file)...)("waits for its first code")
+	text, err := os.ReadFile(file)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	defer c.Close()
-	secret, err := account.NewSecret()
+	address, err := url.Parse(strings.TrimSpace(string(text)))
+	if err != nil || address.Scheme != "otpauth" {
+		r.t.Fatalf("%s, %v", text, err)
+	}
+	secret := address.Query().Get("secret")
+	first, err := totp.GenerateCode(secret, time.Now())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	u, err := c.UserNamed(r.t.Context(), "anna")
-	if err == nil {
-		err = c.StartCodes(r.t.Context(), audit.Act{By: "machine/root", At: time.Now()}, u, secret, 0)
-	}
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	r.want(0, "", "users", "codes", "--code", first)("is asked for one-time codes from now on")
+	r.want(3, "", append(codes, r.path("password"), "--secret-file", file+"2")...)("codes are asked for already")
 	in := []string{"--console", r.url, "login", "--user", "anna"}
 	r.want(3, password+"\n", in...)("is wrong")
-	code, err := totp.GenerateCode(secret, time.Now())
+	code, err := totp.GenerateCode(secret, time.Now().Add(30*time.Second)) // that one was used
 	if err != nil {
 		r.t.Fatal(err)
 	}

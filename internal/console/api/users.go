@@ -121,7 +121,7 @@ func changeUser(c *call) (any, error) {
 	case in.Disabled != nil && in.Codes != nil: // else the first could be done and the second not
 		return nil, fmt.Errorf("%w: change one thing at a time: disabled or codes", store.ErrRefused)
 	case in.Codes != nil && *in.Codes:
-		return nil, fmt.Errorf("%w: one-time codes are set up by whoever is to use them, on the page of his account", store.ErrRefused)
+		return nil, fmt.Errorf("%w: one-time codes are set up by whoever is to use them, on the page of his account or by `davit users codes`", store.ErrRefused)
 	case in.Disabled != nil:
 		err = c.Door.Console.SetDisabled(c.ctx(), act, u, *in.Disabled)
 	case in.Codes != nil:

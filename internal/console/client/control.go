@@ -177,3 +177,13 @@ func (c *Client) RemoveProject(ctx context.Context, name string) (g project.Gone
 func (c *Client) RestoreProject(ctx context.Context, name string, in project.Ask) (r project.Restored, err error) {
 	return r, c.tell(ctx, "POST", []string{"console", "projects", name, "restore"}, in, &r)
 }
+
+// WantCodes makes a secret for the one-time codes of the person that speaks.
+func (c *Client) WantCodes(ctx context.Context, password string) (k api.Codes, err error) {
+	return k, c.tell(ctx, "POST", []string{"account", "codes"}, api.WantedCodes{Password: password}, &k)
+}
+
+// StartCodes has him be asked for codes from now on, by the first of them.
+func (c *Client) StartCodes(ctx context.Context, code string) error {
+	return c.tell(ctx, "PUT", []string{"account", "codes"}, api.FirstCode{Code: code}, &struct{}{})
+}

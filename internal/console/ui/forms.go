@@ -177,17 +177,7 @@ func accountPage(v *visit) error {
 }
 
 func wantCodes(v *visit) error {
-	if v.who.Session.User.Codes {
-		return fmt.Errorf("%w: codes are asked for already", store.ErrRefused)
-	}
-	if err := v.Door.Confirm(v.ctx(), v.who, v.r.PostFormValue("password")); err != nil {
-		return err
-	}
-	secret, err := account.NewSecret()
-	if err != nil {
-		return err
-	}
-	if err := v.Door.Console.WantCodes(v.ctx(), v.who.Session.User, secret); err != nil {
+	if _, err := api.WantCodes(v.ctx(), v.Door, v.who, v.r.PostFormValue("password")); err != nil {
 		return err
 	}
 	return v.then("/account")
@@ -225,16 +215,7 @@ func codeImage(v *visit) error {
 }
 
 func startCodes(v *visit) error {
-	u := v.who.Session.User
-	secret, err := v.Door.Console.WantedCodes(v.ctx(), u)
-	if err != nil {
-		return err
-	}
-	step, ok := account.CheckCode(secret, strings.ReplaceAll(v.field("code"), " ", ""), v.Door.Now(), 0)
-	if secret == "" || !ok {
-		return fmt.Errorf("%w: the code is not the one that the phone should show: look at its clock, and try the next", store.ErrRefused)
-	}
-	if err := v.Door.Console.StartCodes(v.ctx(), v.Door.Act(v.who, v.r), u, secret, step); err != nil {
+	if err := api.StartCodes(v.ctx(), v.Door, v.who, v.Door.Act(v.who, v.r), v.field("code")); err != nil {
 		return err
 	}
 	return v.then("/account")
