@@ -38,6 +38,12 @@ func TestReport(t *testing.T) {
 			t.Errorf("%s: %d, %q, %.80s", kind, code, disposition, text)
 		}
 	}
+	vera, other := w.login("vera"), w.login("bob")
+	if d := asked[evidence.Document](w, vera, "GET", "/projects/acme/runs/drill-shop-2/report", "", 200); !strings.Contains(d.HTML, "<html") || d.Signature == "" {
+		t.Errorf("%+v", d)
+	}
+	asked[any](w, vera, "GET", "/projects/acme/runs/nothing/report", "", 422)
+	asked[any](w, other, "GET", "/projects/acme/runs/drill-shop-2/report", "", 404)
 	if code, _ := w.do(bob, w.get(path+"json")); code != http.StatusNotFound {
 		t.Errorf("another project's admin is answered %d", code)
 	}

@@ -275,7 +275,7 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	begins := &begin.Desk{Door: door, Fleet: s.known}
 	restores := &restoration.Desk{Door: door, Fleet: s.known, Open: s.vault}
 	projects := &project.Desk{Console: s.console, Store: s.Store, Fleet: s.known, Backups: s.keeper.States, Confirm: s.keeper.Confirm, Leave: s.leave, Bring: s.bring, Book: s.book, Now: s.Now}
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Projects: projects, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Projects: projects, Reports: s.report, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
 		Door: door, Projects: projects, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Run: s.run, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
 	}).Handler())

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/control"
 	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/evidence"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -42,6 +43,9 @@ func (r *rig) fill() {
 	if err == nil {
 		err = consoletest.Prepare(ctx, p, time.Now())
 	}
+	if err == nil {
+		_, err = evidence.Publish(ctx, p, "drill-shop-2")
+	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -59,6 +63,10 @@ func (r *rig) control() {
 		r.t.Fatal(out)
 	}
 	r.fleet()
+	r.want(0, "", "--console", r.url, "runs", "report", "drill-shop-2", "-o", "html")("<html")
+	r.want(0, "", "--console", r.url, "runs", "report", "drill-shop-2")("drill-shop-2", "Signed with")
+	r.want(2, "", "--console", r.url, "runs", "report", "drill-shop-2", "-o", "pdf")("is not one of")
+	r.want(3, "", "--console", r.url, "runs", "report", "nothing")("has no report of run nothing")
 	r.projects()
 	r.want(0, "", "console", "status")("active", "name them")
 	r.want(4, "", "console", "status", "https://127.0.0.1:1")("active", "not known")

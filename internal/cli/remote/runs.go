@@ -27,14 +27,14 @@ const answers = 30 * time.Second
 // atConsole are the commands of `runs` that a console can be asked for, and what they
 // want of a run; what wants nothing only looks.
 var atConsole = map[string]failover.EventKind{
-	"ls": "", "show": "", "approve": failover.Approve, "pause": failover.Pausing, "resume": failover.Resume, "retry": failover.Retry, "skip": failover.Skip,
+	"ls": "", "show": "", "report": "", "approve": failover.Approve, "pause": failover.Pausing, "resume": failover.Resume, "retry": failover.Retry, "skip": failover.Skip,
 	"answer": failover.Answer, "consent": failover.Consent, "commit": failover.Commit, "rollback": failover.RollBack, "cancel": failover.Cancel,
 }
 
 // Runs has the commands of `runs` ask a console where --console names one. Without it
 // they are as they were.
 func Runs(h Host, runs *cobra.Command) *cobra.Command {
-	runs.Long += "\n\nWith --console URL, the console is asked, with the rights of whoever is logged in there; report and take-over work at a cluster alone."
+	runs.Long += "\n\nWith --console URL, the console is asked, with the rights of whoever is logged in there; take-over works at a cluster alone."
 	for _, cmd := range runs.Commands() {
 		kind, known := atConsole[cmd.Name()]
 		if !known {
@@ -98,7 +98,25 @@ func (h Host) listRuns(ctx context.Context, s *session) error {
 	return h.Print(Ran{Runs: f.Known.Runs, now: h.Now()})
 }
 
+// report prints a run's report, which the console has checked: its signature, and that it was made of
+// the journal that the vault has.
+func (h Host) report(ctx context.Context, s *session, cmd *cobra.Command, run string) error {
+	format, err := cmd.Flags().GetString("output")
+	if err != nil || !slices.Contains(words.Formats(), format) {
+		return exit.Usage("", "-o %q is not one of %s", format, strings.Join(words.Formats(), ", "))
+	}
+	d, err := s.Report(ctx, s.Project, run)
+	if err != nil {
+		return err
+	}
+	h.Progress().Done()
+	return words.Report(h.Out, d, format)
+}
+
 func (h Host) lookAt(ctx context.Context, s *session, cmd *cobra.Command, given []string) error {
+	if cmd.Name() == "report" {
+		return h.report(ctx, s, cmd, given[0])
+	}
 	step, wanted := words.Wanted(cmd, given)
 	if !wanted {
 		return h.showRun(ctx, s, given[0])

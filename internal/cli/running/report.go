@@ -3,7 +3,6 @@ package running
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +11,7 @@ import (
 
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
-	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/words"
 	"davit.dev/davit/internal/evidence"
 )
 
@@ -21,7 +20,7 @@ import (
 const reportTimeout = 30 * time.Second
 
 // formats are those of `runs report`.
-var formats = []string{"text", "html", "json"}
+var formats = words.Formats()
 
 func (h *Host) reportCommand() *cobra.Command {
 	var a access.Address
@@ -79,33 +78,10 @@ func (h *Host) verify(ctx context.Context, in *access.Opened, d *evidence.Docume
 	return nil
 }
 
-// show prints a report as it was signed, or a summary of it.
+// show prints a report.
 func (h *Host) show(d *evidence.Document, format string) error {
 	h.Progress().Done()
-	switch format {
-	case "html":
-		_, err := io.WriteString(h.Out, d.HTML)
-		return err
-	case "json":
-		_, err := io.WriteString(h.Out, d.JSON)
-		return err
-	}
-	r, err := d.Report()
-	if err != nil {
-		return err
-	}
-	var t output.Text
-	t.Fields("", "Run", r.Run, "Verb", string(r.Verb), "Plan", r.Plan, "To", r.To, "State", string(r.State), "Why", r.Why, "Fence", r.Fence,
-		"Asked", output.Time(r.Asked)+" by "+r.By, "Until", output.Time(r.Until), "Signed with", d.Key[:16])
-	for _, f := range r.Failures {
-		t.Line("Failed: %s", f)
-	}
-	for _, a := range r.Applications {
-		t.Line("%s: RPO %s, RTO %s, point %s", a.Name, output.Duration(a.RPO), output.Duration(a.RTO), a.Point)
-	}
-	t.Line("The whole report: davit runs report %s -o html > report.html", r.Run)
-	_, err = io.WriteString(h.Out, t.String())
-	return err
+	return words.Report(h.Out, d, format)
 }
 
 // publish keeps the report of a run that this process has carried. The run is

@@ -46,6 +46,8 @@ type Server struct {
 	Projects *project.Desk
 	// Steer takes what people want of runs.
 	Steer *steer.Desk
+	// Reports are those of runs.
+	Reports Reports
 	// Backups keeps the console's own backups.
 	Backups Keeper
 	// Status is what this process of the console is.

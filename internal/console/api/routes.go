@@ -29,7 +29,7 @@ var (
 
 // routes are all there are.
 func routes() []route {
-	return append(slices.Concat(agentRoutes(), deviceRoutes(), beginRoutes(), restoreRoutes(), steerRoutes(), userRoutes(), quotaRoutes(), projectRoutes(), codeRoutes(), auditRoutes(), consoleRoutes()), []route{
+	return append(slices.Concat(agentRoutes(), deviceRoutes(), beginRoutes(), restoreRoutes(), steerRoutes(), userRoutes(), quotaRoutes(), projectRoutes(), codeRoutes(), reportRoutes(), auditRoutes(), consoleRoutes()), []route{
 		{method: "GET", path: "/openapi.json", summary: "This description", open: true, out: map[string]any{}, serve: func(*call) (any, error) { return Describe() }},
 		{method: "POST", path: "/login", summary: "Log in", open: true, in: Login{}, out: LoggedIn{}, serve: login},
 		{method: "POST", path: "/logout", summary: "Log out", out: ok{}, serve: logout},

@@ -9,6 +9,7 @@ import (
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/steer"
+	"davit.dev/davit/internal/evidence"
 	"davit.dev/davit/internal/journal"
 )
 
@@ -30,6 +31,11 @@ func (c *Client) Restoration(ctx context.Context, project, id string) (s restora
 // Run is a run as its journal has it, and what may be wanted of it.
 func (c *Client) Run(ctx context.Context, project, run string) (s api.RunStanding, err error) {
 	return s, c.ask(ctx, request{method: "GET", path: []string{"projects", project, "runs", run}}, &s)
+}
+
+// Report is a run's newest signed report.
+func (c *Client) Report(ctx context.Context, project, run string) (d *evidence.Document, err error) {
+	return d, c.ask(ctx, request{method: "GET", path: []string{"projects", project, "runs", run, "report"}}, &d)
 }
 
 // Said is what the programs of a run's steps said; of one, or, with "", of all.

@@ -8,8 +8,6 @@ import (
 
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/store"
-	"davit.dev/davit/internal/evidence"
-	"davit.dev/davit/internal/vault"
 )
 
 // alive says to a page that the console lives: scripts do not see comments.
@@ -74,18 +72,11 @@ func (v *visit) requests() <-chan struct{} {
 func reportFile(v *visit) error {
 	run, kind := v.r.PathValue("name"), v.r.PathValue("kind")
 	content, known := map[string]string{"html": "text/html; charset=utf-8", "json": "application/json"}[kind]
-	if vault.CheckName(run) != nil || !known {
+	if !known {
 		return store.ErrNotFound
 	}
-	d, err := v.Report(v.ctx(), v.project, run)
-	switch {
-	case errors.Is(err, vault.ErrNotFound):
-		return fmt.Errorf("%w: the vault has no report of run %s: davit runs report %s makes one", store.ErrRefused, run, run)
-	case errors.Is(err, evidence.ErrForged):
-		return fmt.Errorf("%w: %w", store.ErrRefused, err)
-	case errors.Is(err, vault.ErrUnavailable):
-		return fmt.Errorf("%w: the vault does not answer: try again, or davit runs report %s at a site", store.ErrRefused, run)
-	case err != nil:
+	d, err := v.Report.Find(v.ctx(), v.project, run)
+	if err != nil {
 		return err
 	}
 	text := d.JSON

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/begin"
 	"davit.dev/davit/internal/console/entry"
@@ -30,7 +31,6 @@ import (
 	"davit.dev/davit/internal/console/steer"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/console/ui/assets"
-	"davit.dev/davit/internal/evidence"
 )
 
 //go:embed templates/*.html
@@ -61,7 +61,7 @@ type Server struct {
 	// Run reads a run from the vault; nil: what is known is all there is.
 	Run func(ctx context.Context, p *store.Project, name string) (fleet.Run, error)
 	// Report is a run's signed report, once it was checked.
-	Report func(ctx context.Context, p *store.Project, run string) (*evidence.Document, error)
+	Report api.Reports
 	// Begins takes what sites are asked to begin.
 	Begins *begin.Desk
 	// Restores takes what they are asked to restore.
