@@ -123,6 +123,17 @@ func readiness(node *corev1.Node) corev1.NodeCondition {
 // cut the volume, or make a cut of it readable, until the node is back. Storage that
 // is merely near one node, as in a zone that has no other, does not need it for that.
 func (v *Volumes) home(ctx context.Context, pv *corev1.PersistentVolume) error {
+	err := v.homeAsKnown(ctx, pv)
+	if errors.Is(err, ErrNodeLost) { // it may be back since the nodes were listed
+		v.mu.Lock()
+		v.listed = time.Time{}
+		v.mu.Unlock()
+		err = v.homeAsKnown(ctx, pv)
+	}
+	return err
+}
+
+func (v *Volumes) homeAsKnown(ctx context.Context, pv *corev1.PersistentVolume) error {
 	near, _, err := v.around(ctx, pv)
 	if err != nil || len(near) != 1 || !ownDisks(pv.Spec.NodeAffinity.Required, &near[0]) {
 		return err

@@ -142,6 +142,21 @@ func TestAVolumeOfALostNodeIsRefusedBeforeAnythingIsHeldStill(t *testing.T) {
 	}
 }
 
+// TestANodeThatIsBackIsNotRefused by what was known of it a moment ago.
+func TestANodeThatIsBackIsNotRefused(t *testing.T) {
+	pv := localVolume("pv", &corev1.NodeSelectorRequirement{Key: "topology.example.com/node", Operator: corev1.NodeSelectorOpIn, Values: []string{"b"}})
+	v, core := homes(machine("b", corev1.ConditionUnknown))
+	if err := v.home(t.Context(), pv); !errors.Is(err, ErrNodeLost) {
+		t.Fatal(err)
+	}
+	if err := core.Tracker().Update(schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, machine("b", corev1.ConditionTrue), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.home(t.Context(), pv); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNodesAreAskedForOnceAndOnlyByThoseWhoMay(t *testing.T) {
 	at := &corev1.NodeSelectorRequirement{Key: "zone", Operator: corev1.NodeSelectorOpExists}
 	v, core := homes(machine("a", corev1.ConditionTrue))
