@@ -53,12 +53,14 @@ func coverage(t *testing.T) {
 }
 
 // verifiedOnSchedule has the agent read two points back, one of which is
-// damaged.
+// damaged, and then what is damaged in a second copy.
 func verifiedOnSchedule(t *testing.T) {
-	a := &app{}
+	a := &app{vault: "proven"}
+	first := a.vault + "-" + run
+	addVault(t, a.vault, bucket(t, first, ""), []string{east})
 	_, harmed := a.protected(t)
 	whole := a.backup(t)
-	pack := largest(t, filepath.Join(projectDir(commonBucket()), "objects", a.name, harmed.ID))
+	pack := largest(t, filepath.Join(projectDir(first), "objects", a.name, harmed.ID))
 	flip(t, pack)
 	verdicts := func() map[string]pointView {
 		all := map[string]pointView{}
@@ -84,6 +86,63 @@ func verifiedOnSchedule(t *testing.T) {
 		return strings.Contains(got.out, harmed.ID) && strings.Contains(got.out, "Damaged"), got.all()
 	})
 	davit(t, east, a.vault, "restore", harmed.ID, "--as-clone", "--map-namespace", a.name+"="+a.name+"-copy", "--yes").want(t, 3, "damaged")
+	mendedOnSchedule(t, a, whole.ID)
+}
+
+// mendedOnSchedule gives the vault a second copy, which takes no more bytes a second than
+// it may, and damages a point there: the agent finds that when it is the copy's turn, puts
+// it back from the vault, and says so.
+func mendedOnSchedule(t *testing.T, a *app, id string) {
+	t.Helper()
+	const name, width = "proven-copy", 4 << 20
+	second := name + "-" + run
+	davit(t, east, "", "vault", "add", name, bucket(t, second, ""), "--copy-of", a.vault, "--bandwidth", "4Mi").want(t, 0)
+	t.Cleanup(func() { _, _ = rig.Kubectl(context.Background(), east, "delete", "vault", name, "--ignore-not-found") })
+	eventually(t, 4*time.Minute, id+" is copied", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "recoverypoint", id, "-o", "jsonpath={.status.copies}")
+		return got == `["`+name+`"]`, got + " " + try(t, east, "get", "vault", name, "-o", "jsonpath={.status.copy}")
+	})
+	bytes, took := written(t, second)
+	t.Logf("%d bytes came within %s", bytes, took)
+	if least := time.Duration(bytes-width) * time.Second / width; bytes < 8*width || took < least {
+		t.Errorf("%d bytes came within %s: at %d a second, that takes %s at least", bytes, took, width, least)
+	}
+	twin := largest(t, filepath.Join(projectDir(second), "objects", a.name, id))
+	good := content(t, twin)
+	flip(t, twin)
+	eventually(t, 5*time.Minute, "the agent has mended the copy", func() (bool, string) {
+		return content(t, twin) == good, a.status(t, east, "verification")
+	})
+	eventually(t, time.Minute, "it says so", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "events", "--field-selector", "reason=Repaired,involvedObject.name="+a.name, "-o", "jsonpath={.items[*].message}")
+		return strings.Contains(got, id+" is whole again in the second copy "+name), got
+	})
+}
+
+// written is how much of applications, their volumes and the room for deleting a copy has,
+// and how long after the bucket was made one the last of that came.
+func written(t *testing.T, bucket string) (size int64, took time.Duration) {
+	t.Helper()
+	begun, err := os.Stat(filepath.Join(projectDir(bucket), "..", "..", "copy.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"reserve", "volumes", "objects", "manifests"} {
+		err = filepath.WalkDir(filepath.Join(projectDir(bucket), part), func(_ string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			info, err := d.Info()
+			if err == nil {
+				size, took = size+info.Size(), max(took, info.ModTime().Sub(begun.ModTime()))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return size, took
 }
 
 // twoOfAName puts two clusters under one site's name, first as a person would
