@@ -2,6 +2,7 @@ package failover
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,8 +65,8 @@ func TestWhatRunsBesideTheClaims(t *testing.T) {
 	}
 	r.pass(RolledBack)
 	r.order("undo claim/shop", "undo network")
-	if r.made {
-		t.Errorf("what was made is still there: %v", r.did)
+	if why := r.m.State().Why; r.made || why != "" {
+		t.Errorf("what was made is still there: %v, %s", r.did, why)
 	}
 }
 
@@ -77,10 +78,16 @@ func TestWhatRunsBesideTheClaimsOfOthers(t *testing.T) {
 			r.newest["cart"] = 99
 			return &Event{Kind: Acted, Outcome: Superseded, Note: "run q"}
 		}
+		if f.Action == Look && f.Step != nil && f.Step.Name == "claim/cart" && r.newest["cart"] == 99 {
+			return &Event{Kind: Looked, Outcome: Superseded, Site: "north", Note: "run q"}
+		}
 		return r.answers(f)
 	}
 	r.run(RolledBack)
 	if st := r.m.State().Steps["network"]; st.Status != Broke || !slices.Contains(r.did, "undo network") {
 		t.Errorf("network: %+v", st)
+	}
+	if why := r.m.State().Why; !strings.Contains(why, "left as it is, as another run has claimed since: network: ") {
+		t.Errorf("the run does not say what it left: %q", why)
 	}
 }

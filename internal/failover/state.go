@@ -86,13 +86,15 @@ type StepState struct {
 	// happened, whatever Status says.
 	Meant          bool
 	Undoing, Undid bool
-	Attempts       int
-	Sequence       int64 // of the newest intention, to do or to undo
-	Begun, End     time.Time
-	Took           time.Duration
-	Note           string
-	Point          *Point
-	Moved          *Moved
+	// Stands says that it was not taken back, as another run had claimed since.
+	Stands     bool
+	Attempts   int
+	Sequence   int64 // of the newest intention, to do or to undo
+	Begun, End time.Time
+	Took       time.Duration
+	Note       string
+	Point      *Point
+	Moved      *Moved
 }
 
 func (s StepState) ended() bool {
@@ -454,6 +456,7 @@ func (s *State) roll() { s.Phase, s.Pause = RollingBack, nil }
 func (s *State) undone(e Entry) {
 	step, spec := s.Steps[e.Step], s.Spec.step(e.Step)
 	step.Undoing, step.Undid, step.Note = false, true, e.Note
+	step.Stands = e.Status == Skipped
 	if spec.Kind == plan.KindClaim {
 		s.Epochs[spec.Application] = max(s.Epochs[spec.Application], e.Epoch)
 	}

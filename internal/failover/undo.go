@@ -114,8 +114,10 @@ func (m *Machine) undid(name string, f *flight, e Event) {
 	switch {
 	case e.Outcome == Superseded && m.state.Spec.step(name).Kind == plan.KindClaim:
 		m.overtake(name, e)
-	case e.Outcome == Done, e.Outcome == Superseded && !m.outlived(name, f):
+	case e.Outcome == Done:
 		m.note(Entry{Kind: Undone, Step: name, Note: e.Note, Epoch: e.Epoch, Said: e.Said})
+	case e.Outcome == Superseded && !m.outlived(name, f):
+		m.note(Entry{Kind: Undone, Step: name, Status: Skipped, Note: e.Note, Epoch: e.Epoch, Said: e.Said})
 	case e.Outcome == Refused:
 		m.note(Entry{Kind: Stuck, Step: name, Note: e.Note, Said: e.Said})
 	default:
@@ -158,6 +160,9 @@ func letsGo(step plan.Step) bool {
 func (s *State) rolledBack() {
 	if len(s.Overtaken) == 0 {
 		s.Phase = RolledBack
+		if stay := s.standing(); len(stay) > 0 {
+			s.Why = "left as it is, as another run has claimed since: " + strings.Join(stay, "; ") + ": see to it by hand, unless that run needs it"
+		}
 		return
 	}
 	var stay []string
@@ -168,6 +173,19 @@ func (s *State) rolledBack() {
 	if shared := s.sharedLeft(); len(shared) > 0 {
 		s.Why += fmt.Sprintf("; %s was left as it is too, and the applications that went back are not there: see to them by hand", strings.Join(shared, ", "))
 	}
+}
+
+// standing names what people's steps did that was not taken back, as another run had
+// claimed: no actuator of Davit's stops that, as it stops workloads of a lower epoch.
+func (s *State) standing() []string {
+	var stay []string
+	for _, step := range s.Spec.Steps {
+		ours := step.Kind != plan.KindCommand && step.Kind != plan.KindHTTP && step.Kind != plan.KindInfra && step.Kind != plan.KindSuspend && step.Kind != plan.KindResume
+		if st := s.Steps[step.Name]; st.Stands && !ours {
+			stay = append(stay, noted(step.Name, st.Note))
+		}
+	}
+	return stay
 }
 
 // sharedLeft names the steps that were left although some of their

@@ -541,7 +541,7 @@ func (w *world) checkBack(r *run, state *failover.State) {
 		if step.Kind == plan.KindQuiesce { // to let go of it is never refused
 			_, left = s.load(step.Application).holds[r.spec.Run]
 		} else {
-			left = left && !w.othersClaimed(state)
+			left = left && (!w.othersClaimed(state) || !state.Steps[step.Name].Stands)
 		}
 		if left {
 			w.fail("%s is rolled back, and what %s made is still there", r.spec.Run, step.Name)
