@@ -65,6 +65,8 @@ type world struct {
 	acts   map[string]int
 	marks  execute.Memory
 	breaks string // the step whose act is refused
+	// newest is the newest epoch of each application that was claimed.
+	newest map[string]int64
 	// killAfter ends the executor after so many calls of actuators and records of the
 	// journal; what is the last one happens, its answer does not come.
 	calls, killAfter atomic.Int64
@@ -102,6 +104,13 @@ func (w *world) inner() execute.Actuator {
 		a := execute.Done("")
 		if o.Step.Kind == plan.KindClaim {
 			a.Epoch = o.Token.Epochs[o.Step.Application]
+			if o.Action == failover.Undo { // the next one is the source's
+				a.Epoch++
+			}
+			if w.newest == nil {
+				w.newest = map[string]int64{}
+			}
+			w.newest[o.Step.Application] = max(w.newest[o.Step.Application], a.Epoch)
 		}
 		if o.Step.Kind == plan.KindSync {
 			a.Point = &failover.Point{ID: "last"}
@@ -113,10 +122,22 @@ func (w *world) inner() execute.Actuator {
 	})
 }
 
+func (w *world) epoch(_ context.Context, app string) (int64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.newest[app], nil
+}
+
 func (w *world) actuator(blind bool) execute.Actuator {
 	inner := w.inner()
 	if !blind {
-		inner = &execute.Aged{Inner: inner, Marks: &w.marks}
+		aged, claims := &execute.Aged{Inner: inner, Marks: &w.marks, Newest: w.epoch}, inner
+		inner = execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+			if o.Step.Kind == plan.KindClaim { // the vault's own keys keep those apart
+				return claims.Do(ctx, o)
+			}
+			return aged.Do(ctx, o)
+		})
 	} else { // the negative control: it does not look
 		seeing := inner
 		inner = execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
@@ -139,10 +160,11 @@ func (w *world) actuator(blind bool) execute.Actuator {
 type survey struct{}
 
 func (survey) Evaluate(_ context.Context, s failover.Spec) (*failover.Facts, error) {
-	return &failover.Facts{
-		Epochs:  map[string]failover.Held{"shop": {Number: 4, Site: s.From}},
-		Holders: map[string][]string{"shop": {s.From}},
-	}, nil
+	f := &failover.Facts{Epochs: map[string]failover.Held{}, Holders: map[string][]string{}}
+	for _, app := range s.Applications {
+		f.Epochs[app], f.Holders[app] = failover.Held{Number: 4, Site: s.From}, []string{s.From}
+	}
+	return f, nil
 }
 
 func (survey) Verify(context.Context, *failover.State) (failover.Outcome, string, string) {
@@ -153,7 +175,9 @@ func spec(t *testing.T) failover.Spec {
 	return specOf(t, plan.Failover, plan.Commit{Then: plan.ThenCommit})
 }
 
-func specOf(t *testing.T, verb plan.Verb, commit plan.Commit) failover.Spec {
+// specOf is a run's of one application, or of some more, which another step serves that
+// runs beside their claims.
+func specOf(t *testing.T, verb plan.Verb, commit plan.Commit, more ...string) failover.Spec {
 	t.Helper()
 	p := &plan.Plan{
 		Name: "p", Sites: []plan.Site{{Name: "east"}, {Name: "west"}}, Applications: []plan.Application{{Name: "shop"}},
@@ -162,11 +186,20 @@ func specOf(t *testing.T, verb plan.Verb, commit plan.Commit) failover.Spec {
 		Traffic: []plan.Traffic{{Name: "lb", Kind: plan.KindGate, Object: "lb"}},
 		Commit:  commit,
 	}
+	apps := []string{"shop"}
+	for _, app := range more {
+		p.Applications = append(p.Applications, plan.Application{Name: app})
+		apps = append(apps, app)
+	}
+	if len(more) > 0 {
+		p.Steps = append(p.Steps, plan.Step{Name: "network", Kind: plan.KindCommand, Early: true, Command: &plan.Command{Image: "x"}, Undo: &plan.Command{Image: "x"}, Before: []string{"data/shop"}, Timeout: time.Minute})
+	}
+	slices.Sort(apps)
 	g, err := p.Graph(verb)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return failover.Spec{Run: "r", Plan: "p", Verb: verb, From: "east", To: "west", By: "ann", At: time.Now(), Accept: failover.TimedOut, Applications: []string{"shop"}, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit}
+	return failover.Spec{Run: "r", Plan: "p", Verb: verb, From: "east", To: "west", By: "ann", At: time.Now(), Accept: failover.TimedOut, Applications: apps, Steps: g.Steps, Fence: p.Fence, Commit: p.Commit}
 }
 
 // take takes the run up, as a new process would.
@@ -194,6 +227,7 @@ type course struct {
 	wish   execute.Request   // what a person wants when the run waits for its commit
 	ends   failover.Phase    // as what it ends
 	stays  func(string) bool // of a step: what it did is there in the end
+	more   []string          // applications
 }
 
 // courses are the ways of all runs.
@@ -211,6 +245,8 @@ func courses() map[string]course {
 		"failover, rolled back":               {verb: plan.Failover, commit: window, wish: execute.Request{Kind: failover.RollBack, Text: "west"}, ends: failover.RolledBack, stays: none},
 		"switchover that rolls itself back":   {verb: plan.Switchover, commit: at, breaks: "ready/shop", ends: failover.RolledBack, stays: none},
 		"failback that rolls itself back":     {verb: plan.Failback, commit: at, breaks: "ready/shop", ends: failover.RolledBack, stays: none},
+		"beside claims":                       {verb: plan.Failover, commit: at, ends: failover.Completed, stays: all, more: []string{"cart", "mail"}},
+		"beside claims, rolled back":          {verb: plan.Failover, commit: window, wish: execute.Request{Kind: failover.RollBack, Text: "west"}, ends: failover.RolledBack, stays: none, more: []string{"cart", "mail"}},
 		"switchover that fails in its middle": {verb: plan.Switchover, commit: at, breaks: "claim/shop", ends: failover.RolledBack, stays: none},
 	}
 }
@@ -242,7 +278,7 @@ func play(t *testing.T, c course, killAfter int64, blind bool) (*failover.State,
 	if !blind {
 		l.written = func() { w.dies() }
 	}
-	s := specOf(t, c.verb, c.commit)
+	s := specOf(t, c.verb, c.commit, c.more...)
 	for n, at := range []int64{killAfter, -1} {
 		ctx, cancel := context.WithCancel(t.Context())
 		w.kill = cancel
@@ -251,6 +287,7 @@ func play(t *testing.T, c course, killAfter int64, blind bool) (*failover.State,
 		m, j := take(t, l, fmt.Sprintf("e%d", n), s)
 		state, err := execute.New(execute.Options{
 			Run: "r", Machine: m, Journal: j, Actuator: w.actuator(blind), Survey: survey{}, Requests: people, Watch: people.told,
+			Enough: func(s *failover.State) bool { return s.Pause != nil && s.Pause.Kind == failover.ByFailure }, // else it waits for ever
 		}).Run(ctx)
 		cancel()
 		if err == nil {
