@@ -51,7 +51,7 @@ func setUp(ctx context.Context, instance string) (err error) {
 	if err := rig.Build(ctx); err != nil {
 		return err
 	}
-	if err := rig.Up(ctx, "shop-db"); err != nil {
+	if err := rig.Up(ctx, "shop-db", "shop-app"); err != nil {
 		return err
 	}
 	if err := rig.Bed.HealAll(ctx); err != nil {

@@ -24,8 +24,6 @@ type callers struct {
 	mu      sync.Mutex
 	lines   map[string]int
 	conns   map[string]int
-	first   map[string]time.Time
-	last    map[string]time.Time
 }
 
 // listen starts a server on the host's end of west's link.
@@ -37,7 +35,7 @@ func listen(t *testing.T) *callers {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	c := &callers{address: l.Addr().String(), lines: map[string]int{}, conns: map[string]int{}, first: map[string]time.Time{}, last: map[string]time.Time{}}
+	c := &callers{address: l.Addr().String(), lines: map[string]int{}, conns: map[string]int{}}
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -59,19 +57,9 @@ func (c *callers) hear(conn net.Conn) {
 		if first {
 			c.conns[name]++
 		}
-		if c.lines[name]++; c.lines[name] == 1 {
-			c.first[name] = time.Now()
-		}
-		c.last[name] = time.Now()
+		c.lines[name]++
 		c.mu.Unlock()
 	}
-}
-
-// span is when a caller was heard first, and last.
-func (c *callers) span(name string) (first, last time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.first[name], c.last[name]
 }
 
 func (c *callers) heard(name string) (lines, conns int) {

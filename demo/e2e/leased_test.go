@@ -53,59 +53,11 @@ func witness(t *testing.T, vault string) (stop func()) {
 	return stop
 }
 
-// onlyServing takes east's API server and agent away, and leaves what it protects
-// running: two vantage points see that nobody speaks for it, and that it answers all
-// the same. So nothing is declared. Then both are back.
-func onlyServing(t *testing.T, a *app, world *callers, mine string) {
-	t.Helper()
-	stop := witness(t, a.vault)
-	defer stop()
-	back := sync.OnceFunc(func() { revive(t, east) })
-	t.Cleanup(back)
-	signal(t, []int{component(t, east, "kube-apiserver")}, syscall.SIGKILL)
-	signal(t, pidsOf(t, "agent"), syscall.SIGKILL)
-	eventually(t, 3*time.Minute, "west and the witness say that east answers the probe, and is otherwise silent", func() (bool, string) {
-		why := try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={range .status.declaration.observers[?(@.view=="alive")]}{.name}: {.why}{"\n"}{end}`)
-		return strings.Contains(why, "west: it answers the plan's probe") && strings.Contains(why, "witness: it answers the plan's probe"), why
-	})
-	world.more(t, mine)
-	if got := epochs(t, commonBucket(), a.name); got != 2 || runOf(t, a.vault, a.name) != "" {
-		t.Fatalf("a site that serves was declared lost: %d epochs", got)
-	}
-	back()
-}
-
-// flapping takes east away from everybody but its clients, twice, and gives it back each
-// time when both vantage points that are heard call it lost: for less long than the plan
-// asks. Nothing is declared, and nobody but east ever writes. That the same loss is
-// declared once it lasts is what comes after.
-func flapping(t *testing.T, a *app, world *callers, mine, theirs string) {
-	t.Helper()
-	defer witness(t, a.vault)()
-	views := func() string {
-		return try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={range .status.declaration.observers[*]}{.name}={.view} {end}`)
-	}
-	both := func(view string) func() (bool, string) {
-		return func() (bool, string) {
-			got := views()
-			return strings.Contains(got, "west="+view) && strings.Contains(got, "witness="+view), got
-		}
-	}
-	for range 2 {
-		for _, other := range []string{"vault", west} {
-			if err := rig.Bed.Cut(t.Context(), east, other); err != nil {
-				t.Fatal(err)
-			}
-		}
-		eventually(t, 3*time.Minute, "west and the witness call east lost", both("lost"))
-		if err := rig.Bed.HealAll(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, 3*time.Minute, "both see east again", both("alive"))
-		world.more(t, mine)
-	}
-	if n, _ := world.heard(theirs); n != 0 || epochs(t, commonBucket(), a.name) != 2 || runOf(t, a.vault, a.name) != "" {
-		t.Fatalf("a site that came back was declared lost: west has said %d lines", n)
+// views says whether west and the witness both make of east what is given.
+func views(t *testing.T, a *app, view, why string) func() (bool, string) {
+	return func() (bool, string) {
+		got := try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={range .status.declaration.observers[*]}{.name}={.view} {.why}; {end}`)
+		return strings.Contains(got, "west="+view+" "+why) && strings.Contains(got, "witness="+view+" "+why), got
 	}
 }
 
@@ -115,70 +67,163 @@ func seen(t *testing.T, plan string) string {
 		`jsonpath={.status.conditions[?(@.type=="Declares")].reason} {.status.declaration.observers[?(@.name=="west")].view}`))
 }
 
-// leaseOver takes agent and API server from a site whose node still answers the plan's
-// probe: it is not declared lost. Then that site, alive and reached by its clients, is cut off
-// from the vault: it stops what runs under a lease by itself. While one vantage point alone
-// sees that, nothing happens. When a witness sees it too, the other site fails it
-// over without a word of any person: it waits, and starts only when the old
-// writer has said its last word.
-func leaseOver(t *testing.T) {
-	world := listen(t)
-	a := &app{name: short(t)}
-	a.more = writer(a.name, "writer", world.address)
-	a.protected(t)
-	removeNamespace(t, west, a.name)
-	t.Cleanup(func() { unprotect(west, a.name) })
-	mine, theirs := east+" "+a.name+"/writer", west+" "+a.name+"/writer"
-	file := leasedPlan(t, a, "10m")
-	davit(t, west, a.vault, "plan", "arm", file, "--yes").want(t, 3, "is held by site east, and this is site west")
-	davit(t, east, a.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2, lease of 15s, kept by every node")
-	davit(t, east, a.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2", "(as before)")
-	davit(t, east, "", "status").want(t, 0, "(lease 15s)")
-	world.more(t, mine)
-	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "Fence: timed-out lease at worst")
-
-	for _, site := range []string{east, west} {
-		kubectl(t, site, "apply", "-f", file)
-		t.Cleanup(func() {
-			for _, what := range []string{"recoveryplan", "run"} {
-				_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", what, "--ignore-not-found", map[string]string{"recoveryplan": a.name, "run": a.name + "-declared-3"}[what])
-			}
-		})
-	}
-	eventually(t, 3*time.Minute, "west says that it is the only vantage point that is heard", func() (bool, string) {
-		got := seen(t, a.name)
-		return got == "VantagesSilent alive", got
-	})
-	davit(t, west, a.vault, "plan", "show", a.name).want(t, 0, "is not declared automatically now: VantagesSilent, 1 of 3", "west alive")
-
-	onlyServing(t, a, world, mine)
-	flapping(t, a, world, mine, theirs)
-	file = leasedPlan(t, a, "20s")
-	for _, site := range []string{east, west} {
-		kubectl(t, site, "apply", "-f", file)
-	}
-	for _, other := range []string{"vault", west} { // the probe of the plan gets no answer either
+// parted takes east's links to others away, until all are healed.
+func parted(t *testing.T, others ...string) {
+	t.Helper()
+	for _, other := range others {
 		if err := rig.Bed.Cut(t.Context(), east, other); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
-	eventually(t, 3*time.Minute, "west sees for longer than the plan asks that east is lost", func() (bool, string) {
-		since := try(t, west, "get", "recoveryplan", a.name, "-o", `jsonpath={.status.declaration.observers[?(@.name=="west")].since}`)
-		at, err := time.Parse(time.RFC3339, strings.TrimSpace(since))
-		got := seen(t, a.name)
-		return err == nil && got == "VantagesSilent lost" && time.Since(at) > 30*time.Second, got + " " + since
-	})
-	if got := epochs(t, commonBucket(), a.name); got != 2 || runOf(t, a.vault, a.name) != "" {
-		t.Fatalf("one vantage point alone declared it: %d epochs", got)
+}
+
+func healed(t *testing.T) {
+	t.Helper()
+	if err := rig.Bed.HealAll(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	witness(t, a.vault)
-	run := a.name + "-declared-3"
+}
+
+// headless kills east's API server and agents. back has them started again, and does not wait: the
+// site's node is called unready for a minute after that. settled does.
+func headless(t *testing.T) (back, settled func()) {
+	t.Helper()
+	var reviving sync.WaitGroup
+	t.Cleanup(func() {
+		reviving.Wait()
+		revive(t, east)
+	})
+	signal(t, []int{component(t, east, "kube-apiserver")}, syscall.SIGKILL)
+	signal(t, pidsOf(t, "agent"), syscall.SIGKILL)
+	back = func() {
+		reviving.Go(func() {
+			if err := rig.Bed.Revive(context.WithoutCancel(t.Context()), east); err != nil {
+				t.Errorf("start %s again: %v", east, err)
+			}
+		})
+	}
+	return back, reviving.Wait
+}
+
+// undeclared: east goes on, and nobody has taken anything from it.
+func (s *till) undeclared(t *testing.T) {
+	t.Helper()
+	s.sells(t, east)
+	if got := epochs(t, commonBucket(), s.name); got != 2 || runOf(t, s.vault, s.name) != "" || len(s.at(west)) > 0 {
+		t.Fatalf("a site that serves was declared lost: %d epochs, %d orders in west", got, len(s.at(west)))
+	}
+}
+
+// seenByOne takes east's API server and agent away, and west's way to its node, which keeps the
+// lease and serves: west alone calls it lost, for longer than the plan asks, and nothing is
+// declared. Then a witness is there, and west's way: both see that it answers the
+// plan's probe and is otherwise silent. Then east is back.
+func (s *till) seenByOne(t *testing.T) (settled func()) {
+	t.Helper()
+	back, settled := headless(t)
+	parted(t, west)
+	eventually(t, 3*time.Minute, "west, which is the only vantage point that is heard, sees for longer than the plan asks that east is lost", func() (bool, string) {
+		since := try(t, west, "get", "recoveryplan", s.name, "-o", `jsonpath={.status.declaration.observers[?(@.name=="west")].since}`)
+		at, err := time.Parse(time.RFC3339, strings.TrimSpace(since))
+		got := seen(t, s.name)
+		return err == nil && got == "VantagesSilent lost" && time.Since(at) > 20*time.Second, got + " " + since
+	})
+	davit(t, west, s.vault, "plan", "show", s.name).want(t, 0, "is not declared automatically now: VantagesSilent, 1 of 3", "west lost")
+	s.undeclared(t)
+	witness(t, s.vault)
+	healed(t)
+	eventually(t, 3*time.Minute, "west and the witness say that east answers the probe, and is otherwise silent", views(t, s.app, "alive", "it answers the plan's probe"))
+	s.undeclared(t)
+	back()
+	eventually(t, 3*time.Minute, "both see that east lives", views(t, s.app, "alive", ";"))
+	return settled
+}
+
+// seenByBoth takes east away from everybody but its clients, and gives it back when both vantage
+// points that are heard call it lost: for less long than the plan asks. Nothing is declared,
+// and nobody but east ever writes. That the same loss is declared once it lasts is what comes after.
+func (s *till) seenByBoth(t *testing.T) {
+	t.Helper()
+	parted(t, "vault", west)
+	eventually(t, 3*time.Minute, "west and the witness call east lost", views(t, s.app, "lost", "no sign of life"))
+	healed(t)
+	eventually(t, 3*time.Minute, "both see east again", views(t, s.app, "alive", ";"))
+	s.undeclared(t)
+}
+
+// leaseOver is a site that comes and goes, with PostgreSQL under load: what one vantage point sees
+// for long, and what two see for a while, declares nothing. Then the site, alive and reached by
+// its clients, is cut off from vault and peer, its API server and agents dead: its node stops what
+// runs under a lease by itself, and west fails it over without a word of any person. It waits,
+// and starts only when the old writer has said its last word.
+func leaseOver(t *testing.T) {
+	s := newTill(t)
+	s.open(t)
+	long, file := leasedPlan(t, s.app, "10m"), leasedPlan(t, s.app, "16s")
+	davit(t, west, s.vault, "plan", "arm", file, "--yes").want(t, 3, "is held by site east, and this is site west")
+	davit(t, east, s.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2, lease of 15s, kept by every node")
+	davit(t, east, s.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2", "(as before)")
+	davit(t, east, "", "status").want(t, 0, "(lease 15s)")
+	davit(t, west, s.vault, "failover", "-f", file, "--dry-run").want(t, 0, "Fence: timed-out lease at worst")
+	run := s.name + "-declared-3"
+	for _, site := range []string{east, west} {
+		kubectl(t, site, "apply", "-f", file)
+		t.Cleanup(func() {
+			for _, what := range []string{"recoveryplan/" + s.name, "run/" + run} {
+				_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", what, "--ignore-not-found")
+			}
+		})
+	}
+	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
+	eventually(t, 3*time.Minute, "west has heard east", func() (bool, string) { // who never spoke is never lost
+		got := seen(t, s.name)
+		return strings.HasSuffix(got, " alive"), got
+	})
+	settled := s.seenByOne(t)
+	kubectl(t, west, "apply", "-f", long)
+	s.seenByBoth(t)
+	kubectl(t, west, "apply", "-f", file)
+
+	settled()
+	s.backup(t)
+	s.sells(t, east)
+	back, _ := headless(t)
+	parted(t, "vault", west) // the probe of the plan gets no answer either
+	s.declared(t, run)
+	back()
+	eventually(t, 3*time.Minute, "east says that the lease is over", func() (bool, string) {
+		got := s.status(t, east, "role") + " " + s.status(t, east, "lease.over") + " " + s.status(t, east, "lease.message")
+		return strings.HasPrefix(got, "Active true node "), got
+	})
+	davit(t, east, "", "status").want(t, 0, "(lease over)")
+	davit(t, west, "", "status").want(t, 0, "lease")
+	davit(t, west, s.vault, "runs", "commit", run).want(t, 0, "Completed")
+
+	mine := len(s.at(east))
+	healed(t)
+	eventually(t, 3*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
+		role, replicas := s.status(t, east, "role"), s.replicas(t, east)
+		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
+	})
+	if now := len(s.at(east)); now != mine {
+		t.Errorf("east's writer placed %d more orders", now-mine)
+	}
+	eventually(t, 3*time.Minute, "east declares nothing after it: going back is for people, and for an hour nothing is declared at all", func() (bool, string) {
+		got := try(t, east, "get", "recoveryplan", s.name, "-o", `jsonpath={.status.conditions[?(@.type=="Declares")].status} {.status.conditions[?(@.type=="Declares")].message}`)
+		return strings.HasPrefix(got, "False ") && (strings.Contains(got, "a run ended") || strings.Contains(got, "never automatic")), got
+	})
+	davit(t, west, s.vault, "plan", "disarm", file, "--yes").want(t, 0, "epoch 4, no lease")
+}
+
+// declared waits until west has failed it over by itself. Never did two write; what was
+// acknowledged before the point that west has is there, and the run tells no smaller loss.
+func (s *till) declared(t *testing.T, run string) {
+	t.Helper()
 	var r runView
 	eventually(t, 4*time.Minute, "west has failed it over by itself", func() (bool, string) {
-		out := davit(t, west, a.vault, "runs", "show", run, "-o", "json")
+		out := davit(t, west, s.vault, "runs", "show", run, "-o", "json")
 		if out.code != 0 {
-			return false, seen(t, a.name)
+			return false, seen(t, s.name)
 		}
 		out.read(t, &r)
 		return r.State == "AwaitingCommit", r.State
@@ -190,34 +235,7 @@ func leaseOver(t *testing.T) {
 		t.Errorf("requested by %q", by)
 	}
 	t.Logf("RTO, the lease waited out: %s", r.Applications[0].RTO)
-	world.more(t, theirs)
-	_, last := world.span(mine)
-	first, _ := world.span(theirs)
-	if !first.After(last) {
-		t.Errorf("two writers: east's last word came %s after west's first", last.Sub(first))
-	}
-	t.Logf("west's first word came %s after east's last", first.Sub(last))
-	eventually(t, 3*time.Minute, "east says that the lease is over", func() (bool, string) {
-		got := a.status(t, east, "role") + " " + a.status(t, east, "lease.over") + " " + a.status(t, east, "lease.message")
-		return strings.HasPrefix(got, "Active true node "), got
-	})
-	davit(t, east, "", "status").want(t, 0, "(lease over)")
-	davit(t, west, "", "status").want(t, 0, "lease")
-	davit(t, west, a.vault, "runs", "commit", r.Run).want(t, 0, "Completed")
-
-	if err := rig.Bed.HealAll(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, 3*time.Minute, "east says Superseded and runs nothing of it", func() (bool, string) {
-		role, replicas := a.status(t, east, "role"), a.replicas(t, east)
-		return role == "Superseded" && replicas == "0", role + ", replicas " + replicas
-	})
-	if _, again := world.span(mine); !again.Equal(last) {
-		t.Error("east's writer spoke again")
-	}
-	eventually(t, 3*time.Minute, "east declares nothing after it: going back is for people, and for an hour nothing is declared at all", func() (bool, string) {
-		got := try(t, east, "get", "recoveryplan", a.name, "-o", `jsonpath={.status.conditions[?(@.type=="Declares")].status} {.status.conditions[?(@.type=="Declares")].message}`)
-		return strings.HasPrefix(got, "False ") && (strings.Contains(got, "a run ended") || strings.Contains(got, "never automatic")), got
-	})
-	davit(t, west, a.vault, "plan", "disarm", file, "--yes").want(t, 0, "epoch 4, no lease")
+	s.sells(t, west)
+	s.neverTwo(t)
+	s.keptAsTold(t, run)
 }

@@ -21,7 +21,7 @@ func (r *Run) sql(ctx context.Context, query string) (string, error) {
 // acknowledged: each must be there once, and as it was placed. Only those between
 // the point that a site was lost with and its death may be missing.
 func (r *Run) checkOrders(ctx context.Context) (string, error) {
-	v, err := r.judge(ctx, ordersQuery, r.gone)
+	v, err := r.judge(ctx, OrdersQuery, r.gone)
 	if err != nil {
 		return "", err
 	}

@@ -73,9 +73,6 @@ func (e *lostError) Error() string {
 		e.order.ID, e.order.At.Format(time.RFC3339Nano), e.found, e.order.Checksum)
 }
 
-// ordersQuery is what a database is asked for its orders.
-const ordersQuery = "select id, checksum, count(*) from orders group by 1, 2"
-
 // judge compares the ledger with what a query says. The ledger is asked first: what
 // it does not know yet may be in the database.
 func (r *Run) judge(ctx context.Context, query string, lost []span) (verdict, error) {
@@ -92,6 +89,20 @@ func (r *Run) judge(ctx context.Context, query string, lost []span) (verdict, er
 		return verdict{}, err
 	}
 	return compare(acks, rows, lost)
+}
+
+// OrdersQuery is what a database is asked for its orders.
+const OrdersQuery = "select id, checksum, count(*) from orders group by 1, 2"
+
+// Missing lists the orders of a ledger that a database does not have as they were acknowledged; text is what
+// that answered to OrdersQuery, its fields parted by spaces. An order that is there twice is an error.
+func Missing(acks []Ack, text string) ([]Ack, error) {
+	rows, err := readRows(text)
+	if err != nil {
+		return nil, err
+	}
+	v, err := compare(acks, rows, []span{{to: time.Unix(1<<40, 0)}}) // whenever they were
+	return v.lost, err
 }
 
 // readRows reads lines of a number, a checksum and a count; others are what psql
@@ -133,7 +144,7 @@ func (r *Run) checkJudge(ctx context.Context) (string, error) {
 		"lost":    "delete from orders where id = %d",
 		"changed": "update orders set checksum = 'another' where id = %d",
 	} {
-		_, err := r.judge(ctx, fmt.Sprintf("begin; "+harm+"; "+ordersQuery+"; rollback", victim.ID), r.gone)
+		_, err := r.judge(ctx, fmt.Sprintf("begin; "+harm+"; "+OrdersQuery+"; rollback", victim.ID), r.gone)
 		var found *lostError
 		if !errors.As(err, &found) || found.order.ID != victim.ID {
 			return "", fmt.Errorf("order %d was %s, and the check says: %w", victim.ID, name, err)

@@ -406,7 +406,7 @@ func (r *Run) checkLoss(ctx context.Context) (string, error) {
 	m := r.moves[len(r.moves)-1]
 	a := m.Applications[0]
 	var found *lostError
-	if _, err := r.judge(ctx, ordersQuery, r.gone); !errors.As(err, &found) {
+	if _, err := r.judge(ctx, OrdersQuery, r.gone); !errors.As(err, &found) {
 		return "", fmt.Errorf("a site died with its newest orders, and the check says: %w", err)
 	}
 	gap := span{from: a.Instant, to: r.westDied}
@@ -414,7 +414,7 @@ func (r *Run) checkLoss(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the point's instant is %s, and %w", a.Instant, found)
 	}
 	r.gone = append(r.gone, gap)
-	v, err := r.judge(ctx, ordersQuery, r.gone)
+	v, err := r.judge(ctx, OrdersQuery, r.gone)
 	if err != nil {
 		return "", err
 	}
