@@ -236,36 +236,37 @@ subjects: [{kind: User, name: %s, apiGroup: rbac.authorization.k8s.io}]
 	}
 }
 
-// failedOverAndBack takes an application from a site that lives: its agent proves
-// that it has stopped. Then the run is rolled back: the epoch is the source's
-// again, and the target runs nothing.
+// failedOverAndBack takes PostgreSQL under load from a site that lives: its agent proves
+// that it has stopped, and never do two write. Then the run is rolled back: the epoch is the source's
+// again, which has all that it ever acknowledged, and the target runs nothing.
 func failedOverAndBack(t *testing.T) {
-	a := &app{}
-	sum, _ := a.protected(t)
-	removeNamespace(t, west, a.name)
-	t.Cleanup(func() { unprotect(west, a.name) })
-	file := planOf(t, a, "60s")
+	s := newTill(t)
+	s.open(t)
+	file := planOf(t, s.app, "60s")
+	s.sells(t, east)
 	var r runView
-	davit(t, west, a.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
+	davit(t, west, s.vault, "failover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
 	if r.State != "AwaitingCommit" || r.Level != "proven" {
 		t.Fatalf("%+v", r)
 	}
-	davit(t, west, a.vault, "runs", "rollback", r.Run).want(t, 3, "type west")
-	davit(t, west, a.vault, "runs", "rollback", r.Run, "--lose", west).want(t, 0, "RolledBack")
-	if got := epochs(t, commonBucket(), a.name); got != 3 {
+	s.sells(t, west)
+	s.neverTwo(t)
+	s.keptAsTold(t, r.Run)
+	davit(t, west, s.vault, "runs", "rollback", r.Run).want(t, 3, "type west")
+	davit(t, west, s.vault, "runs", "rollback", r.Run, "--lose", west).want(t, 0, "RolledBack")
+	if got := epochs(t, commonBucket(), s.name); got != 3 {
 		t.Errorf("the epoch was not given back: there are %d", got)
 	}
-	if got := a.replicas(t, west); got != "0" {
+	if got := s.replicas(t, west); got != "0" {
 		t.Errorf("west still runs %s replicas", got)
 	}
 	eventually(t, 3*time.Minute, "east is the active site again", func() (bool, string) {
-		role := a.status(t, east, "role")
+		role := s.status(t, east, "role")
 		return role == "Active", role
 	})
-	if got := a.sum(t, east, a.name); got != sum { // waits until it is ready
-		t.Errorf("east has %s, want %s", got, sum)
-	}
-	a.backup(t)
+	s.sells(t, east)
+	s.kept(t, east, time.Time{}) // but for what west took, which a person gave up
+	s.backup(t)
 }
 
 // switchedOver moves an application in peace, its name in the DNS and the clients of
