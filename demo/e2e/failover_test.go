@@ -347,8 +347,8 @@ func switchedBack(t *testing.T) {
 }
 
 // carriedByAgents moves an application in peace by a plan that only the vault of
-// the target knows, once somebody else has approved it: a drill makes way for it, its agent
-// carries the run, is killed on the way, and the next one goes on. Nobody commits it: its
+// the target knows, once somebody else has approved it: a drill, which the agent has carried on when
+// its command was killed, makes way for it, its agent carries the run, is killed on the way, and the next one goes on. Nobody commits it: its
 // window closes.
 func carriedByAgents(t *testing.T) {
 	a := &app{}
@@ -413,13 +413,45 @@ func approvedPlan(t *testing.T, a *app) (file string) {
 	return file
 }
 
-// waitingDrill drills until the drill waits for a person. From then on the agent carries it.
+// waitingDrill drills, and kills the command that carries the drill when that makes its clone: the
+// agent goes on with it, until the drill waits for a person.
 func (a *app) waitingDrill(t *testing.T, file string) (drill, home string) {
 	t.Helper()
+	cmd := command(t.Context(), west, a.vault, "drill", "-f", file)
+	ended := make(chan outcome, 1)
+	go func() { ended <- finish(t, cmd) }()
+	drill = a.cloneMade(t)
+	_ = cmd.Process.Kill()
+	if out := <-ended; out.code != -1 {
+		t.Fatalf("the drill ended with %d before its command was killed: %s", out.code, out.all())
+	}
 	var r runView
-	davit(t, west, a.vault, "drill", "-f", file, "-o", "json").want(t, 1, "look around").read(t, &r)
-	home, _ = sandboxOf(t, r.Run)
-	return r.Run, home
+	eventually(t, 3*time.Minute, "the agent has carried the drill on, until it waits for a person", func() (bool, string) {
+		davit(t, west, a.vault, "runs", "show", drill, "-o", "json").want(t, 0).read(t, &r)
+		return r.State == "Paused", r.State + " " + r.Executor
+	})
+	if ready, _ := r.step("ready/" + a.name); !strings.HasPrefix(r.Executor, "agent ") || ready != "Succeeded" {
+		t.Errorf("%+v", r)
+	}
+	davit(t, west, a.vault, "runs", "show", drill).want(t, 0, "look around")
+	home, _ = sandboxOf(t, drill)
+	return drill, home
+}
+
+// cloneMade waits until a drill of the application has made its clone, and returns the run.
+func (a *app) cloneMade(t *testing.T) (run string) {
+	t.Helper()
+	eventually(t, 3*time.Minute, "the drill has made its clone", func() (bool, string) {
+		got := try(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", `jsonpath={range .items[*]}{.metadata.annotations.davit\.dev/run} {.metadata.name}{"\n"}{end}`)
+		for line := range strings.Lines(got) {
+			if of, ns, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(of, a.name+"-drill") && strings.HasSuffix(ns, a.name) {
+				run = of
+				return strings.Contains(try(t, west, "-n", ns, "get", "pvc", "-o", "name"), "db-0"), got
+			}
+		}
+		return false, got
+	})
+	return run
 }
 
 // sweptDrill kills a drill while nobody is there to carry it on: what it made stays, until
@@ -438,17 +470,7 @@ func (a *app) sweptDrill(t *testing.T, file string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var run string
-	eventually(t, 3*time.Minute, "the drill has made its clone", func() (bool, string) {
-		got := try(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", `jsonpath={range .items[*]}{.metadata.annotations.davit\.dev/run} {.metadata.name}{"\n"}{end}`)
-		for line := range strings.Lines(got) {
-			if of, ns, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(of, a.name+"-drill") && strings.HasSuffix(ns, a.name) {
-				run = of
-				return strings.Contains(try(t, west, "-n", ns, "get", "pvc", "-o", "name"), "db-0"), got
-			}
-		}
-		return false, got
-	})
+	run := a.cloneMade(t)
 	home, _ := sandboxOf(t, run)
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
