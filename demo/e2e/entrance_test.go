@@ -16,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"davit.dev/davit/demo/balancer"
 )
 
 // What HAProxy is told: how often it asks each site whether it is active, and how
@@ -92,11 +94,13 @@ type said struct {
 type entrance struct {
 	app     *app
 	asks    string // what HAProxy asks sites
+	balance *balancer.Balancer
+	mark    int    // in its log, from where on all counts
 	host    string // the address that all listens on; the sites reach it too
+	clients int    // the port at which sites answer clients
 	mu      sync.Mutex
-	lost    string // site that HAProxy does not reach any more
 	probes  []said
-	clients []said
+	visits  []said
 }
 
 // hostAddress is where this machine is reached by both sites.
@@ -108,13 +112,8 @@ func hostAddress() string {
 // newEntrance starts all of it, with clients at east. Sites are asked for what.
 func newEntrance(t *testing.T, a *app, what string) *entrance {
 	t.Helper()
-	f := &entrance{app: a, asks: what, host: hostAddress()}
-	for _, s := range []string{east, west} {
-		apply(t, s, fmt.Sprintf(answering, activePort, wwwSecret))
-		t.Cleanup(func() {
-			_, _ = rig.Kubectl(context.Background(), s, "-n", system, "delete", "service/davit-active", "secret/www-key", "--ignore-not-found")
-		})
-	}
+	f := &entrance{app: a, asks: what, host: hostAddress(), clients: clientPort}
+	letIn(t)
 	kubectl(t, east, "-n", system, "annotate", "application", a.name, "gate.davit.dev/www=open")
 	f.bind(t)
 	f.haproxy(t)
@@ -124,8 +123,19 @@ func newEntrance(t *testing.T, a *app, what string) *entrance {
 	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.probes, f.clients = nil, nil
+	f.probes, f.visits, f.mark = nil, nil, f.balance.Mark()
 	return f
+}
+
+// letIn lets load balancers in at both sites.
+func letIn(t *testing.T) {
+	t.Helper()
+	for _, s := range []string{east, west} {
+		apply(t, s, fmt.Sprintf(answering, activePort, wwwSecret))
+		t.Cleanup(func() {
+			_, _ = rig.Kubectl(context.Background(), s, "-n", system, "delete", "service/davit-active", "secret/www-key", "--ignore-not-found")
+		})
+	}
 }
 
 // plan adds the name and the gate to a plan.
@@ -228,42 +238,33 @@ func (f *entrance) guard(t *testing.T) string {
 // be counted.
 func (f *entrance) haproxy(t *testing.T) {
 	t.Helper()
-	var servers strings.Builder
+	o := balancer.Options{Listen: f.host + ":8880", Question: "/active/" + f.asks, Interval: probeInterval, Fall: probeFall, Rise: probeRise}
 	for _, site := range []string{east, west} {
 		address := rig.Bed.Site(site).Address()
-		_, port, _ := net.SplitHostPort(f.relay(t, site, fmt.Sprintf("%s:%d", address, activePort)))
-		fmt.Fprintf(&servers, "  server %s %s:%d check addr %s port %s inter %dms fall %d rise %d\n",
-			site, address, clientPort, f.host, port, probeInterval.Milliseconds(), probeFall, probeRise)
+		asked := f.relay(t, site, fmt.Sprintf("%s:%d", address, activePort))
+		o.Sites = append(o.Sites, balancer.Site{Name: site, Clients: fmt.Sprintf("%s:%d", address, f.clients), Asked: asked})
 	}
-	daemon(t, "/usr/sbin/haproxy", "-db", "-f", configured(t, "haproxy.cfg", `
-global
-  stats timeout 10s
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 20s
-  timeout server 20s
-  timeout check 20s
-  retries 0
-listen www
-  bind %s:8880
-  option httpchk GET /active/%s
-  http-check expect status 200
-  http-response set-header X-Site %%s
-%s`, f.host, f.asks, servers.String()))
+	b, err := balancer.Start(t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.balance = b
+	t.Cleanup(func() {
+		said := b.Stop()
+		if t.Failed() {
+			t.Logf("HAProxy said:\n%s\n%s", said, b.Log(f.mark))
+		}
+	})
 }
 
-// lose has HAProxy reach a site no more when it asks, as if that were dead.
-func (f *entrance) lose(t *testing.T, site string) {
+// sure waits until a site has been asked, and said yes.
+func (f *entrance) sure(t *testing.T, site string) {
 	t.Helper()
 	eventually(t, 3*time.Minute, site+" has been asked, and said yes", func() (bool, string) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		return slices.ContainsFunc(f.probes, func(p said) bool { return p.site == site && p.active }), ""
 	})
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.lost = site
 }
 
 // relay passes a site's answers on to HAProxy, and writes them down.
@@ -273,16 +274,12 @@ func (f *entrance) relay(t *testing.T, site, to string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	reach := &net.Dialer{Timeout: time.Second} // as HAProxy's own
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: reach.DialContext}}
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := said{asked: time.Now(), site: site}
 		code := http.StatusBadGateway
-		f.mu.Lock()
-		lost := f.lost == site
-		f.mu.Unlock()
-		if lost {
-			p.what = "out of reach"
-		} else if answer, err := client.Get("http://" + to + r.URL.RequestURI()); err != nil {
+		if answer, err := client.Get("http://" + to + r.URL.RequestURI()); err != nil {
 			p.what = err.Error()
 		} else {
 			body, _ := io.ReadAll(answer.Body)
@@ -314,7 +311,7 @@ func (f *entrance) visit(t *testing.T) {
 		for ctx.Err() == nil {
 			v := ask(ctx, client, "http://"+f.host+":8880/")
 			f.mu.Lock()
-			f.clients = append(f.clients, v)
+			f.visits = append(f.visits, v)
 			f.mu.Unlock()
 			select {
 			case <-tick.C:
@@ -355,8 +352,8 @@ func (f *entrance) steady(site string) bool {
 			noes++
 		}
 	}
-	n := len(f.clients)
-	return noes > probeFall && n >= 20 && !slices.ContainsFunc(f.clients[n-20:], func(v said) bool { return v.site != site })
+	n := len(f.visits)
+	return noes > probeFall && n >= 20 && !slices.ContainsFunc(f.visits[n-20:], func(v said) bool { return v.site != site })
 }
 
 // lately is what was said last.
@@ -367,8 +364,8 @@ func (f *entrance) lately() string {
 	for _, p := range f.probes {
 		last[p.site] = p.what
 	}
-	if n := len(f.clients); n > 0 {
-		last["client"] = f.clients[n-1].site + " " + f.clients[n-1].what
+	if n := len(f.visits); n > 0 {
+		last["client"] = f.visits[n-1].site + " " + f.visits[n-1].what
 	}
 	return fmt.Sprint(last)
 }
@@ -401,10 +398,21 @@ func (f *entrance) moved(t *testing.T) {
 		return
 	}
 	f.control(t, a)
+	f.judged(t, east)
 	none := a.opened.Sub(a.closed)
 	t.Logf("no site was active for %s; of %d clients %d met errors, the last %s after the first, and %s after west was active, when that had been asked %d times more; the bounds are %s and %s",
-		none.Round(time.Millisecond), len(f.clients), a.errors, a.last.Sub(a.first).Round(time.Millisecond), max(0, a.last.Sub(a.opened)).Round(time.Millisecond), a.late,
+		none.Round(time.Millisecond), len(f.visits), a.errors, a.last.Sub(a.first).Round(time.Millisecond), max(0, a.last.Sub(a.opened)).Round(time.Millisecond), a.late,
 		(none + probeFall*probeInterval + time.Second).Round(time.Millisecond), probeRise*probeInterval+time.Second)
+}
+
+// judged is what clients met since one site was active, by what HAProxy itself wrote down.
+func (f *entrance) judged(t *testing.T, active string) {
+	t.Helper()
+	met, err := f.balance.Judge(f.mark, active)
+	if err != nil {
+		t.Errorf("by what HAProxy wrote down: %v", err)
+	}
+	t.Logf("by what HAProxy wrote down: %s", met)
 }
 
 // control has what would be faults taken for faults.
@@ -412,12 +420,12 @@ func (f *entrance) control(t *testing.T, a account) {
 	t.Helper()
 	after := a.again.Add(time.Millisecond)
 	for what, forged := range map[string]*entrance{
-		"two are active":            {probes: append(slices.Clone(f.probes), said{asked: after, answered: after, site: east, active: true}), clients: f.clients},
-		"none is active again":      {probes: append(slices.Clone(f.probes), said{asked: after, answered: after, site: west}), clients: f.clients},
-		"a client meets an error":   {probes: f.probes, clients: append(slices.Clone(f.clients), said{asked: after, answered: after})},
-		"a client is sent to east":  {probes: f.probes, clients: append(slices.Clone(f.clients), said{asked: after, answered: after, site: east})},
-		"east never says a word":    {probes: slices.DeleteFunc(slices.Clone(f.probes), func(p said) bool { return p.site == east }), clients: f.clients},
-		"an error comes beforehand": {probes: f.probes, clients: append(slices.Clone(f.clients), said{asked: a.yes.Add(-time.Second), answered: a.yes.Add(-time.Millisecond)})},
+		"two are active":            {probes: append(slices.Clone(f.probes), said{asked: after, answered: after, site: east, active: true}), visits: f.visits},
+		"none is active again":      {probes: append(slices.Clone(f.probes), said{asked: after, answered: after, site: west}), visits: f.visits},
+		"a client meets an error":   {probes: f.probes, visits: append(slices.Clone(f.visits), said{asked: after, answered: after})},
+		"a client is sent to east":  {probes: f.probes, visits: append(slices.Clone(f.visits), said{asked: after, answered: after, site: east})},
+		"east never says a word":    {probes: slices.DeleteFunc(slices.Clone(f.probes), func(p said) bool { return p.site == east }), visits: f.visits},
+		"an error comes beforehand": {probes: f.probes, visits: append(slices.Clone(f.visits), said{asked: a.yes.Add(-time.Second), answered: a.yes.Add(-time.Millisecond)})},
 	} {
 		if len(forged.account().faults) == 0 {
 			t.Errorf("the test does not see it if %s", what)
@@ -459,7 +467,7 @@ func (f *entrance) account() account {
 		a.faults = append(a.faults, "east never said that it is passive, or west was not asked twice")
 		return a
 	}
-	for _, v := range f.clients {
+	for _, v := range f.visits {
 		switch {
 		case v.site == "":
 			if a.errors++; a.first.IsZero() {

@@ -84,27 +84,22 @@ func runOf(t *testing.T, vault, plan string) string {
 	return ""
 }
 
-// failedOver carries a plan out while its site is cut off from everything, the load balancer
-// too: the command is killed in the middle, another process takes the run over, clients are led
+// failedOver carries a plan out while its site, which runs on, is cut off from everything, the load
+// balancer and its clients too: the command is killed in the middle, another process takes the run over, clients are led
 // to the new site, and the old one is fenced when it comes back. Load balancers ask for the plan.
 // Another application is taken over meanwhile from a console.
 func failedOver(t *testing.T) {
-	a := &app{size: 8 << 10, name: short(t)}
+	s := newTill(t)
+	a := s.app
 	a.more = fmt.Sprintf(web, a.name, clientPort)
-	sum, _ := a.protected(t)
-	removeNamespace(t, west, a.name)
-	t.Cleanup(func() { unprotect(west, a.name) })
+	s.open(t)
 	file := planOf(t, a, "5s", "{name: endless, kind: command, command: {image: 'davit.test/bedtool:1', args: [-c, 'sleep 3600']}, application: "+a.name+
 		", timeout: 5s, onError: stop, after: [ready/"+a.name+"]}")
 	f := planEntrance(t, a, file)
 	c, asked, data := atConsole(t)
-	for _, far := range []string{"vault", west} {
-		if err := rig.Bed.Cut(t.Context(), east, far); err != nil {
-			t.Fatal(err)
-		}
-	}
+	f.sure(t, east)
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
-	f.lose(t, east)
+	parted(t, "vault", west, "host")
 	other := c.fails(t, asked)
 	davit(t, west, a.vault, "failover", "-f", file, "--to", east, "--yes").want(t, 3, "this is site west")
 	davit(t, west, a.vault, "failover", "-f", file, "--lost", "estate", "--yes").want(t, 3, "holds nothing")
@@ -147,9 +142,9 @@ func failedOver(t *testing.T) {
 	}
 	t.Logf("RTO, with a killed executor: %s", r.Applications[0].RTO)
 	f.moved(t)
-	if got := a.sum(t, west, a.name); got != sum {
-		t.Errorf("the data came as %s, want %s", got, sum)
-	}
+	s.sells(t, west)
+	s.keptAsTold(t, run)
+	s.bothSell(t)
 	davit(t, west, a.vault, "runs", "commit", run).want(t, 0, "Completed")
 	davit(t, west, a.vault, "runs", "commit", run).want(t, 3, "is over")
 	if got := epochs(t, commonBucket(), a.name); got != 2 {
@@ -157,9 +152,7 @@ func failedOver(t *testing.T) {
 	}
 	c.commits(t, other, asked, data)
 
-	if err := rig.Bed.HealAll(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	healed(t)
 	for _, a := range []*app{a, asked} {
 		eventually(t, 3*time.Minute, "east says Superseded and runs nothing of "+a.name, func() (bool, string) {
 			role, replicas := a.status(t, east, "role"), a.replicas(t, east)

@@ -165,6 +165,19 @@ func (s *till) neverTwo(t *testing.T) {
 	}
 }
 
+// bothSell is the control of neverTwo, where nothing fenced east, which is cut off and runs on: once
+// the ledger hears of it, it sees that two have written.
+func (s *till) bothSell(t *testing.T) {
+	t.Helper()
+	if err := rig.Bed.Heal(t.Context(), east, "host"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 3*time.Minute, "the ledger sees that two have written", func() (bool, string) {
+		got := overlap(s.at(east), s.at(west))
+		return got > 0, got.String()
+	})
+}
+
 // kept: the database at a site is sound, and has each order that was acknowledged anywhere, as it
 // was, but for those of other sites since lost; the control is an order that nobody placed. It
 // returns what is lost.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"davit.dev/davit/demo/scenario"
+	"davit.dev/davit/testbed/shop/deploy"
 )
 
 // TestMainJob plays the main job as the demo does: it kills and revives east. Then
@@ -24,13 +25,30 @@ func TestMainJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Report(os.Stderr)
+	f := shopEntrance(t)
 	if err := r.Move(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	f.judged(t, west)
 	r.Timeline.Print()
 	if err := r.Figures(t.Context(), os.Stderr); err != nil {
 		t.Error(err)
 	}
+}
+
+// shopEntrance puts a load balancer, and a client who asks for the shop's page without end,
+// before both sites, of which west runs the shop.
+func shopEntrance(t *testing.T) *entrance {
+	t.Helper()
+	letIn(t)
+	f := &entrance{asks: "shop?service=shop/web", host: hostAddress(), clients: deploy.Params{}.Defaults().NodePort}
+	f.haproxy(t)
+	f.visit(t)
+	eventually(t, 3*time.Minute, "clients are sent to west, and east is known to be passive", func() (bool, string) {
+		return f.steady(west), f.lately()
+	})
+	f.mark = f.balance.Mark()
+	return f
 }
 
 // done ends the ledger, which outlives whoever started it, and takes the shop from both sites:
