@@ -199,18 +199,31 @@ func (c *Console) project(l Listing, f *file) *Project {
 // Project opens a project by its name, or returns ErrNotFound. A file that is
 // damaged makes this one fail, and no other.
 func (c *Console) Project(ctx context.Context, name string) (*Project, error) {
-	l, err := one(ctx, c.read, scanListing, "find project "+name, "SELECT "+listingColumns+" FROM project WHERE name = ? AND standing = ''", name)
+	l, err := c.served(ctx, name)
 	if err != nil {
 		return nil, err
 	}
+	return c.opened(ctx, l)
+}
+
+func (c *Console) served(ctx context.Context, name string) (Listing, error) {
+	return one(ctx, c.read, scanListing, "find project "+name, "SELECT "+listingColumns+" FROM project WHERE name = ? AND standing = ''", name)
+}
+
+// opened opens a project that was listed.
+func (c *Console) opened(ctx context.Context, l Listing) (*Project, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p := c.open[l.ID]; p != nil {
 		return p, nil
 	}
+	// It may have been removed since: Sweep, which comes after that, would not find what is opened now.
+	if _, err := c.served(ctx, l.Name); err != nil {
+		return nil, err
+	}
 	f, err := openFile(ctx, c.projectPath(l.ID), false, projectMigrations)
 	if err != nil {
-		return nil, fmt.Errorf("open project %s: %w", name, err)
+		return nil, fmt.Errorf("open project %s: %w", l.Name, err)
 	}
 	p := c.project(l, f)
 	if c.guards != nil {

@@ -86,7 +86,7 @@ func (c *Console) Stand(ctx context.Context, act audit.Act, l Listing, r audit.R
 		}
 	}
 	return c.change(ctx, act, r, func(tx *sql.Tx, _ *audit.Record) error {
-		now, err := one(ctx, tx, scanListing, "find project "+l.Name, "SELECT "+listingColumns+" FROM project WHERE id = ?", l.ID)
+		now, err := c.find(ctx, tx, l)
 		if err == nil && !slices.Contains(from, now.Standing) {
 			err = fmt.Errorf("project %s: %w", l.Name, ErrConflict)
 		}
@@ -97,9 +97,21 @@ func (c *Console) Stand(ctx context.Context, act audit.Act, l Listing, r audit.R
 	})
 }
 
-// FillProject makes the database of a project that is not served. What an attempt left
-// that broke off is made anew.
+func (c *Console) find(ctx context.Context, in queryer, l Listing) (Listing, error) {
+	return one(ctx, in, scanListing, "find project "+l.Name, "SELECT "+listingColumns+" FROM project WHERE id = ?", l.ID)
+}
+
+// FillProject makes the database of a project that is being made. What an attempt left
+// that broke off is made anew. ErrConflict says that another has made or removed it
+// meanwhile: what is there is that one's.
 func (c *Console) FillProject(ctx context.Context, l Listing, fill func(p *Project) error) error {
+	now, err := c.find(ctx, c.read, l)
+	if err == nil && now.Standing != Making {
+		err = fmt.Errorf("project %s: %w", l.Name, ErrConflict)
+	}
+	if err != nil {
+		return err
+	}
 	path := c.projectPath(l.ID)
 	if err := removeFile(path); err != nil {
 		return err
