@@ -575,3 +575,80 @@ func TestRestoredBesideTheActive(t *testing.T) {
 		asked[any](&b, anna, "GET", acmePolicies+name, "", 200)
 	}
 }
+
+// silent is a store that takes no record of the console's own journal while it is held.
+type silent struct {
+	vault.Store
+	held *atomic.Bool
+}
+
+func (s silent) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if s.held.Load() && strings.Contains(key, "/journal/console/") {
+		return fmt.Errorf("%w: as it was wanted", vault.ErrUnavailable)
+	}
+	return s.Store.PutIfAbsent(ctx, key, r, size)
+}
+
+// abandon sends a request, and goes away some time after the console says that a project stands so.
+func (w *world) abandon(token, method, path, body, standing string, after time.Duration) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, w.url+api.Prefix+path, strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	answered := make(chan int, 1)
+	go func() {
+		answer, err := w.client().Do(r)
+		if err != nil {
+			answered <- 0
+			return
+		}
+		_ = answer.Body.Close()
+		answered <- answer.StatusCode
+	}()
+	consoletest.Until(w.t, standing, func() (bool, string) {
+		s := w.standing(token, "shop")
+		return s.Standing == standing, fmt.Sprintf("%+v", s)
+	})
+	time.Sleep(after)
+	cancel()
+	if code := <-answered; code/100 == 2 {
+		w.t.Errorf("%s %s: %d, and the vault has no record of it", method, path, code)
+	}
+}
+
+// What is to be made is in the vault before anything is made by it, also where whoever asked
+// for it first did not wait. And a project whose removal nobody waited for is let go of.
+func TestProjectsUnconfirmed(t *testing.T) {
+	held := &atomic.Bool{}
+	w := newWorldOf(t, func(o *Options) {
+		open := o.Store
+		o.Store = func(ctx context.Context, cfg backend.Config) (vault.Store, error) {
+			s, err := open(ctx, cfg)
+			return silent{s, held}, err
+		}
+	})
+	anna, bob := w.login("anna"), w.login("bob")
+	body, _ := wanted(t, "shop", "bob")
+	held.Store(true)
+	w.abandon(anna, "POST", "/console/projects", body, "making", 0)
+	w.abandon(anna, "POST", "/console/projects", body, "making", time.Second) // what it made in that time would be there
+	if err := w.vaults["mem:acme"].List(t.Context(), "projects/shop/", func(o vault.ObjectInfo) error { return fmt.Errorf("%s is there", o.Key) }); err != nil {
+		t.Error(err)
+	}
+	held.Store(false)
+	asked[project.Made](w, anna, "POST", "/console/projects", body, 201)
+	token := asked[api.Enrolment](w, bob, "POST", "/projects/shop/enrolments", `{"site":"east","minutes":5}`, 201)
+	if !w.heard(token.Token) {
+		t.Error("its agents are not heard")
+	}
+	held.Store(true)
+	w.abandon(anna, "DELETE", "/console/projects/shop?confirm=shop", "", "removed", 0)
+	held.Store(false)
+	consoletest.Until(t, "nobody hears its agents", func() (bool, string) { return !w.heard(token.Token), w.logs.String() })
+	asked[any](w, bob, "GET", "/projects/shop/fleet", "", 404)
+	consoletest.Until(t, "two databases", func() (bool, string) { return len(w.databases()) == 2, w.logs.String() })
+}

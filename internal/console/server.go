@@ -410,12 +410,17 @@ func (s *server) follow(ctx context.Context) {
 	ticker := time.NewTicker(s.Every)
 	defer ticker.Stop()
 	for {
-		all, err := s.console.Projects(ctx)
+		all, err := s.console.EveryProject(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.Log.Error("projects cannot be listed", "err", err)
 		}
 		for _, l := range all {
-			s.watch(ctx, l)
+			switch l.Standing {
+			case store.Served:
+				s.watch(ctx, l)
+			case store.Removed: // also by somebody who did not wait for the vault's word
+				s.leave(l.ID)
+			}
 		}
 		if err := s.console.Sweep(ctx); err != nil && ctx.Err() == nil { // what another console removed, or this one before it was killed
 			s.Log.Error("the database of a project that was removed is still there", "err", err)

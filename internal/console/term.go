@@ -89,7 +89,7 @@ func (t *term) open(l store.Listing, tried func()) {
 		_, err := t.duty.shelves.project(ctx, l)
 		cancel()
 		tried()
-		if err == nil || t.ctx.Err() != nil {
+		if err == nil || t.ctx.Err() != nil || t.removed(l) {
 			return
 		}
 		if pause == sayFirst || pause == sayMost {
@@ -101,6 +101,12 @@ func (t *term) open(l store.Listing, tried func()) {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// removed tells whether a project is none of the console's any more.
+func (t *term) removed(l store.Listing) bool {
+	all, err := t.duty.console.Projects(t.ctx)
+	return err == nil && !slices.ContainsFunc(all, func(one store.Listing) bool { return one.ID == l.ID })
 }
 
 // projectsLimit is how long a console that takes over waits for projects whose

