@@ -92,6 +92,7 @@ func TestMadeAtSites(t *testing.T) {
 		{anna, "PUT", at + "/byhand", policy("byhand", "west"), 200, "byhand"},
 		{anna, "PUT", at + "/byhand", policy("byhand", "west,east"), 409, "at site east"},
 		{anna, "GET", at + "/byhand?site=east", "", 200, `"every":"7h"`},
+		{anna, "PUT", at + "/late", policy("late", "west,east"), 200, "late"},
 	} {
 		if code, text := w.call(c.who, c.method, c.path, c.body); code != c.want || !strings.Contains(text, c.says) {
 			t.Errorf("%d: %s %s: %d %s, want %d and %q", i, c.method, c.path, code, text, c.want, c.says)
@@ -102,6 +103,13 @@ func TestMadeAtSites(t *testing.T) {
 		t.Errorf("%s", text)
 	}
 	w.shown(page, "/p/acme/sites/east", "documents?q=hourly&amp;show=at/east/ProtectionPolicy/davit-system/hourly#there")
+	// What people make of a name that the console had before keeps its document from no other site.
+	late := policyThere("late", "9h")
+	board.Put([]uplink.Object{git, policyThere("byhand", "7h"), late})
+	w.await(anna, at+"?site=east", `"every":"9h"`)
+	if code, text := w.call(anna, "PUT", at+"/late", strings.Replace(policy("late", "west,east"), "3h", "5h", 1)); code != http.StatusOK {
+		t.Errorf("changed for the other site: %d %s", code, text)
+	}
 	// Git lets go of one, and a person hands the other one over.
 	board.Put([]uplink.Object{{Key: policyThere("byhand", "").Key}})
 	w.await(anna, at+"?site=east", `"items":[]`)

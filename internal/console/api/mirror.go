@@ -70,8 +70,8 @@ func (c *call) atSites(k *document.Kind, key store.Key, site string) (Object, er
 	return o, nil
 }
 
-// taken refuses a document for a site where others than the console make the object: it would not
-// be obeyed there.
+// taken refuses to bring a document to a site where others than the console make the object: it
+// would not be obeyed there. One that is for the site already is changed: the other sites need it.
 func (c *call) taken(k *document.Kind, key store.Key, body json.RawMessage) error {
 	var there []fleet.Mirrored
 	for _, m := range c.mirrored(k, key.Namespace, "") {
@@ -86,18 +86,15 @@ func (c *call) taken(k *document.Kind, key store.Key, body json.RawMessage) erro
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(docs, func(d store.Document) bool { return d.Key == key })
-	switch {
-	case i >= 0 && bytes.Equal(docs[i].Body, body):
-		return nil // it is kept already, and nothing would change
-	case i >= 0:
-		docs[i].Body = body
-	default:
+	var was []string
+	if i := slices.IndexFunc(docs, func(d store.Document) bool { return d.Key == key }); i >= 0 {
+		was, docs[i].Body = placement.New(docs, at).Of[key], body
+	} else {
 		docs = append(docs, store.Document{Key: key, Body: body})
 	}
 	sites := placement.New(docs, at).Of[key]
 	for _, m := range there {
-		if !slices.Contains(sites, m.Site) {
+		if !slices.Contains(sites, m.Site) || slices.Contains(was, m.Site) {
 			continue
 		}
 		err := fmt.Errorf("%w: at site %s %s is made by %s", store.ErrConflict, m.Site, key, m.Maker())
