@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/console/authority"
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/project"
+	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
@@ -651,4 +652,40 @@ func TestProjectsUnconfirmed(t *testing.T) {
 	consoletest.Until(t, "nobody hears its agents", func() (bool, string) { return !w.heard(token.Token), w.logs.String() })
 	asked[any](w, bob, "GET", "/projects/shop/fleet", "", 404)
 	consoletest.Until(t, "two databases", func() (bool, string) { return len(w.databases()) == 2, w.logs.String() })
+}
+
+// A project that the console has, and to whose vault no backup of it and no note of its own
+// says the way, is said to be missing from what was restored.
+func TestRestoreSaysWhatIsMissing(t *testing.T) {
+	w := newWorld(t)
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.keep()
+	c, err := store.Open(t.Context(), w.dir)
+	if err == nil {
+		_, err = c.CreateProject(t.Context(), audit.Act{By: "machine/root", At: w.now}, "late")
+	}
+	if err == nil {
+		err = c.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.serve() // which has it in the journal
+	if err := w.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(w.dir); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.restore("", "acme", false)
+	if err != nil || r.Whole() || len(r.Databases) != 4 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, d := range r.Databases {
+		if missing := d.Database == "project late"; missing != (d.Fault != "") || missing && !strings.Contains(d.Fault, "no backup of the console names its vault") {
+			t.Errorf("%+v", d)
+		}
+	}
 }

@@ -238,7 +238,11 @@ func (o Restore) fill(ctx context.Context, h backup.Home, shelf backup.Shelf, fr
 		if o.Only != "" && b.Name != o.Only {
 			continue
 		}
-		s, d, err := o.fetch(ctx, b, shelf, store.ProjectFile(fresh, b.ID))
+		if b.err != nil {
+			r.add("project "+b.Name, journal.Copy{}, b.err)
+			continue
+		}
+		s, d, err := o.fetch(ctx, b.Bound, shelf, store.ProjectFile(fresh, b.ID))
 		r.add("project "+b.Name, d, err)
 		if err != nil || !back {
 			continue
@@ -253,10 +257,16 @@ func (o Restore) fill(ctx context.Context, h backup.Home, shelf backup.Shelf, fr
 	return r, r.goBack(ctx, before, fresh)
 }
 
+// way is that to a project of a console, or why there is none.
+type way struct {
+	backup.Bound
+	err error
+}
+
 // bounds are the ways to the projects that the console in a directory has: as its backup
 // says, and to those that were made since as the console noted them. Those that were removed
 // since are none.
-func bounds(ctx context.Context, dir string, kept []backup.Bound) (all []backup.Bound, err error) {
+func bounds(ctx context.Context, dir string, kept []backup.Bound) (all []way, err error) {
 	c, err := store.Open(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -266,10 +276,14 @@ func bounds(ctx context.Context, dir string, kept []backup.Bound) (all []backup.
 	for _, l := range listed {
 		i := slices.IndexFunc(kept, func(b backup.Bound) bool { return b.ID == l.ID })
 		if i >= 0 {
-			all = append(all, kept[i])
-		} else if b, err := project.Bound(ctx, c, l); err == nil {
-			all = append(all, b)
+			all = append(all, way{Bound: kept[i]})
+			continue
 		}
+		b, err := project.Bound(ctx, c, l)
+		if err != nil {
+			b.Name, err = l.Name, fmt.Errorf("no backup of the console names its vault: %w", err)
+		}
+		all = append(all, way{b, err})
 	}
 	return all, err
 }
