@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"davit.dev/davit/internal/console/fleet"
+	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 )
 
@@ -48,9 +49,9 @@ func TestMirrored(t *testing.T) {
 			t.Errorf("every page carries what %s says", o.Name)
 		}
 	}
-	until(t, "kept", func() bool { // it is shown before
-		kept, err := specs(t.Context(), w.project("acme"), "east")
-		return err == nil && len(kept) == 1
+	until(t, "kept", func() bool { // what is on its way as an agent goes comes again with it
+		data, _, err := w.project("acme").Kept(t.Context(), specsOf+"east")
+		return err == nil && strings.Contains(string(data), "weekly") && !strings.Contains(string(data), "daily")
 	})
 	a.stop()
 	w.stop()
@@ -65,6 +66,10 @@ func TestMirrored(t *testing.T) {
 	is("told anew", map[string]string{"three": `{"policy":"never"}`})
 	b.Board.Put(nil)
 	is("all gone", map[string]string{})
+	until(t, "not kept", func() bool {
+		_, _, err := w.project("acme").Kept(t.Context(), specsOf+"east")
+		return errors.Is(err, store.ErrNotFound)
+	})
 	if got := w.says("other", ""); len(got) > 0 {
 		t.Errorf("the other project hears %v", got)
 	}

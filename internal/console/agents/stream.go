@@ -43,7 +43,7 @@ type talk struct {
 	hands   *hands
 	acks    acks
 	changed bool // the state is to be kept
-	// mirrored is that what objects say is to be kept.
+	// mirrored is that what objects say is to be kept; it is changed then as well.
 	mirrored bool
 	beaten   bool // a beat is to be answered
 	noted    time.Time
@@ -273,20 +273,17 @@ func (t *talk) keep(ctx context.Context) error {
 		if t.changed {
 			w.Said = t.room.said(t.who.Site)
 		}
+		if t.mirrored {
+			data, err := t.room.mirrored(t.who.Site)
+			if err != nil {
+				return err
+			}
+			w.Kept = map[string][]byte{specsOf + t.who.Site: data}
+		}
 		if err := t.room.keep(ctx, w); err != nil {
 			return err
 		}
-		t.noted, t.changed = now, false
-	}
-	if t.mirrored {
-		data, err := t.room.mirrored(t.who.Site)
-		if err == nil {
-			err = t.project.Keep(ctx, now, map[string][]byte{specsOf + t.who.Site: data})
-		}
-		if err != nil {
-			return err
-		}
-		t.mirrored = false
+		t.noted, t.changed, t.mirrored = now, false, false
 	}
 	for _, h := range t.told {
 		if t.hands != nil {

@@ -210,6 +210,8 @@ type Word struct {
 	Begun   []Answer // of runs
 	// Restored is said of restores, the last word of each last.
 	Restored []uplink.Restored
+	// Kept is remembered as Keep does.
+	Kept map[string][]byte
 }
 
 // SentEvent is an event and its place in its outbox.
@@ -234,6 +236,9 @@ func (p *Project) HearAgents(ctx context.Context, words []Word) error {
 		last := int64(0)
 		for _, w := range words {
 			if _, err := exec(ctx, tx, "UPDATE agent SET seen = ?, version = ?, ends = ?, said = coalesce(?, said) WHERE site = ?", toMillis(w.At), w.Version, toMillis(w.Ends), w.Said, w.Site); err != nil {
+				return err
+			}
+			if err := keep(ctx, tx, w.At, w.Kept); err != nil {
 				return err
 			}
 			if err := answer(ctx, tx, w.Site, w.At, w.Told); err != nil {

@@ -220,15 +220,21 @@ func (p *Project) Kept(ctx context.Context, name string) (data []byte, at time.T
 
 // Keep remembers what the console can learn again, by name; empty data forgets it. No record is made of it.
 func (p *Project) Keep(ctx context.Context, at time.Time, all map[string][]byte) error {
-	return p.update(ctx, func(tx *sql.Tx) error {
-		for name, data := range all {
-			if _, err := exec(ctx, tx, "INSERT INTO kept (name, at, data) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at, data = excluded.data", name, toMillis(at), append([]byte{}, data...)); err != nil {
-				return err
-			}
+	return p.update(ctx, func(tx *sql.Tx) error { return keep(ctx, tx, at, all) })
+}
+
+func keep(ctx context.Context, tx *sql.Tx, at time.Time, all map[string][]byte) (err error) {
+	for name, data := range all {
+		if len(data) == 0 {
+			_, err = exec(ctx, tx, "DELETE FROM kept WHERE name = ?", name)
+		} else {
+			_, err = exec(ctx, tx, "INSERT INTO kept (name, at, data) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET at = excluded.at, data = excluded.data", name, toMillis(at), data)
 		}
-		_, err := exec(ctx, tx, "DELETE FROM kept WHERE length(data) = 0")
-		return err
-	})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Secret returns what KeepSecret kept, or ErrNotFound.
