@@ -42,6 +42,14 @@ func TestMirrored(t *testing.T) {
 	a := w.agent("east", l)
 	a.Board.Put([]uplink.Object{made("one", "hourly"), made("two", "daily"), object("own", "Protected")})
 	is("told", map[string]string{"one": `{"policy":"hourly"}`, "two": `{"policy":"daily"}`})
+	if all := w.server.Foreign(w.project("acme"), made("one", "").Key); len(all) != 1 || all[0].Site != "east" || string(all[0].Spec) != `{"policy":"hourly"}` || all[0].Git == "" {
+		t.Errorf("%+v", all)
+	}
+	for _, name := range []string{"own", "none"} {
+		if all := w.server.Foreign(w.project("acme"), object(name, "").Key); len(all) > 0 {
+			t.Errorf("%s: %+v", name, all)
+		}
+	}
 	a.Board.Put([]uplink.Object{made("one", "weekly"), object("own", "Protected")})
 	is("changed and gone", map[string]string{"one": `{"policy":"weekly"}`})
 	for _, o := range w.server.Known(w.project("acme"))[0].Objects {

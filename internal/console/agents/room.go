@@ -290,17 +290,32 @@ func (s *Server) Known(p *store.Project) []fleet.Agent {
 	return all
 }
 
+// Foreign are the objects of a name that others than the project's console made, by site: what
+// is known of all the others, which may be many, is not gone through.
+func (s *Server) Foreign(p *store.Project, k uplink.Key) (all []fleet.Mirrored) {
+	r := s.room(p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for site, a := range r.agents {
+		if o, there := a.objects[k]; there && o.Foreign {
+			all = append(all, fleet.Mirrored{Site: site, Heard: o, Spec: a.specs[k]})
+		}
+	}
+	slices.SortFunc(all, func(a, b fleet.Mirrored) int { return cmp.Compare(a.Site, b.Site) })
+	return all
+}
+
 // Remove ends a site's stream after its agent was shut out.
 func (s *Server) Remove(p *store.Project, site string) {
 	r := s.room(p)
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if a := r.agents[site]; a != nil {
 		if a.end != nil {
 			a.end()
 		}
 		delete(r.agents, site)
 	}
+	r.mu.Unlock() // the disk takes its time, and the other agents go on
 	if err := p.Keep(s.ctx, s.Now(), map[string][]byte{specsOf + site: nil}); err != nil && s.ctx.Err() == nil {
 		s.Log.Warn("what objects at a site said is still kept", "project", p.Name, "site", site, "err", err)
 	}

@@ -21,6 +21,8 @@ type Agents interface {
 	Token(ctx context.Context, p *store.Project, act audit.Act, site string, life time.Duration) (uplink.Token, time.Time, error)
 	Remove(p *store.Project, site string)
 	Standings(ctx context.Context, p *store.Project) ([]placement.Standing, error)
+	// Foreign are the objects of a name that others than the project's console made, by site.
+	Foreign(p *store.Project, k uplink.Key) []fleet.Mirrored
 }
 
 func agentRoutes() []route {

@@ -73,12 +73,7 @@ func (c *call) atSites(k *document.Kind, key store.Key, site string) (Object, er
 // taken refuses to bring a document to a site where others than the console make the object: it
 // would not be obeyed there. One that is for the site already is changed: the other sites need it.
 func (c *call) taken(k *document.Kind, key store.Key, body json.RawMessage) error {
-	var there []fleet.Mirrored
-	for _, m := range c.mirrored(k, key.Namespace, "") {
-		if m.Name == key.Name {
-			there = append(there, m)
-		}
-	}
+	there := c.Agents.Foreign(c.project, uplink.Key(key))
 	if len(there) == 0 {
 		return nil
 	}
