@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/past"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 )
 
 func (o Restore) bygone() *past.Bygone {
@@ -67,12 +68,12 @@ func (o Restore) renewed(ctx context.Context, c *store.Console, s backup.Shelf, 
 		return d, r, err
 	}
 	b, dir := o.bygone(), filepath.Join(o.Dir, "restoring")
-	err = errors.Join(os.RemoveAll(dir), store.Prepare(dir), b.Open(filepath.Join(dir, "before")), c.Snapshot(ctx, store.ConsoleFile(dir)), store.WriteKey(dir, c.Key()))
+	err = errors.Join(os.RemoveAll(dir), directory.Prepare(dir), b.Open(filepath.Join(dir, "before")), c.Snapshot(ctx, directory.Console(dir)), directory.WriteKey(dir, c.Key()))
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	if err != nil {
 		return d, r, fmt.Errorf("restore project %s: %w", o.Only, err)
 	}
-	path := store.ProjectFile(dir, id)
+	path := directory.Project(dir, id)
 	if d, err = newest(ctx, s, backup.ProjectDatabase, path); err != nil {
 		return d, r, err
 	}
@@ -89,8 +90,8 @@ func (o Restore) renewed(ctx context.Context, c *store.Console, s backup.Shelf, 
 // List says which backups there are to go back to: of the console and all of its projects, or of
 // one. A project whose vault does not answer is named.
 func (o Restore) List(ctx context.Context) ([]past.Shelved, error) {
-	if held, err := store.Holds(o.Dir); o.Dir != "" && o.Only != "" && (held || err != nil) {
-		key, err := store.ReadKey(o.Dir)
+	if held, err := directory.Holds(o.Dir); o.Dir != "" && o.Only != "" && (held || err != nil) {
+		key, err := directory.ReadKey(o.Dir)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/past"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault/backend"
 )
 
@@ -212,7 +213,7 @@ func TestGoBackOfAll(t *testing.T) {
 		if r, err := o.Run(t.Context()); !errors.Is(err, c.err) {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
-		if held, err := store.Holds(bare); held || err != nil {
+		if held, err := directory.Holds(bare); held || err != nil {
 			t.Errorf("%s: it was restored, %v", name, err)
 		}
 	}

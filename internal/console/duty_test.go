@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/uplink/beacon"
 	"davit.dev/davit/internal/vault"
 )
@@ -53,7 +54,7 @@ func TestAJoinThatBreaksOff(t *testing.T) {
 	if _, err := r.Run(t.Context()); err == nil {
 		t.Error("it was joined")
 	}
-	if is, err := store.Holds(dir); err != nil || is {
+	if is, err := directory.Holds(dir); err != nil || is {
 		t.Errorf("a console that does not know that it follows: %t, %v", is, err)
 	}
 	if err := os.Remove(filepath.Join(dir, passiveFile)); err != nil {
@@ -62,7 +63,7 @@ func TestAJoinThatBreaksOff(t *testing.T) {
 	if _, err := r.Run(t.Context()); err != nil { // the control
 		t.Fatal(err)
 	}
-	if is, err := store.Holds(dir); err != nil || !is || !Passive(dir) {
+	if is, err := directory.Holds(dir); err != nil || !is || !Passive(dir) {
 		t.Errorf("after it was joined: %t, %v", is, err)
 	}
 }
@@ -215,9 +216,9 @@ func (w *world) files() (home, other string) {
 	}
 	for _, l := range all {
 		if l.Name == name {
-			home = store.ProjectFile(w.dir, l.ID)
+			home = directory.Project(w.dir, l.ID)
 		} else {
-			other = store.ProjectFile(w.dir, l.ID)
+			other = directory.Project(w.dir, l.ID)
 		}
 	}
 	return home, other

@@ -14,6 +14,7 @@ import (
 
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault/fault"
 )
 
@@ -96,7 +97,7 @@ func TestLostAtStart(t *testing.T) {
 	all := maps.Clone(losses)
 	all["empty"] = func(path string) error { return os.WriteFile(path, nil, 0o600) } // what a power failure leaves of a file
 	for how, lose := range all {
-		for _, path := range []string{home, other, store.ConsoleFile(w.dir)} {
+		for _, path := range []string{home, other, directory.Console(w.dir)} {
 			names = append(names, how+"-"+strings.TrimSuffix(filepath.Base(path), ".db"))
 			w.acknowledged(anna, "acme", names[len(names)-1])
 			w.acknowledged(bob, "other", names[len(names)-1])
@@ -121,7 +122,7 @@ func TestLostWhileServed(t *testing.T) {
 	home, other := w.files()
 	var names []string
 	// A damage inside is found once somebody reads the page: that is tried on processes.
-	for _, path := range []string{home, other, store.ConsoleFile(w.dir)} {
+	for _, path := range []string{home, other, directory.Console(w.dir)} {
 		names = append(names, "gone-"+strings.TrimSuffix(filepath.Base(path), ".db"))
 		w.acknowledged(anna, "acme", names[len(names)-1])
 		w.acknowledged(bob, "other", names[len(names)-1])
@@ -189,7 +190,7 @@ func TestLostAndSilent(t *testing.T) {
 func TestBroughtIsServedWhenWhole(t *testing.T) {
 	w := newWorld(t)
 	w.kept()
-	if err := errors.Join(w.stop(), losses["gone"](store.ConsoleFile(w.dir))); err != nil {
+	if err := errors.Join(w.stop(), losses["gone"](directory.Console(w.dir))); err != nil {
 		t.Fatal(err)
 	}
 	c, err := open(t.Context(), w.options())

@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault/seal"
 )
 
@@ -281,7 +282,7 @@ func open(ctx context.Context, o Options) (*store.Console, error) {
 func (o Options) fetchOwn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchLimit)
 	defer cancel()
-	key, err := store.ReadKey(o.Dir)
+	key, err := directory.ReadKey(o.Dir)
 	if err != nil {
 		return err
 	}
@@ -303,7 +304,7 @@ func (o Options) fetchOwn(ctx context.Context) error {
 		if err := markPassive(o.Dir, true); err != nil {
 			return err
 		}
-		return renew(store.ConsoleFile(o.Dir), fresh)
+		return renew(directory.Console(o.Dir), fresh)
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/console/past"
 	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -109,7 +110,7 @@ func (r *Restoration) add(name string, d journal.Copy, err error) {
 // Run brings a console back. Into a directory that holds the console, a single
 // project is put; else the console is made there, with all projects or the one.
 func (o Restore) Run(ctx context.Context) (*Restoration, error) {
-	held, err := store.Holds(o.Dir)
+	held, err := directory.Holds(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("restore console: %w", err)
 	}
@@ -184,7 +185,7 @@ func (o Restore) console(ctx context.Context) (*Restoration, error) {
 		return nil, err
 	}
 	fresh := filepath.Join(o.Dir, "restoring")
-	if err := errors.Join(os.RemoveAll(fresh), store.Prepare(fresh)); err != nil {
+	if err := errors.Join(os.RemoveAll(fresh), directory.Prepare(fresh)); err != nil {
 		return nil, fmt.Errorf("restore console: %w", err)
 	}
 	r, err := o.fill(ctx, h, shelf, fresh)
@@ -217,7 +218,7 @@ func (o Restore) fill(ctx context.Context, h backup.Home, shelf backup.Shelf, fr
 		defer func() { err = errors.Join(err, before.Close()) }()
 	}
 	r := &Restoration{Console: h.Console, Dir: o.Dir, Dry: o.Dry}
-	d, err := newest(ctx, shelf, backup.ConsoleDatabase, store.ConsoleFile(fresh))
+	d, err := newest(ctx, shelf, backup.ConsoleDatabase, directory.Console(fresh))
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +228,7 @@ func (o Restore) fill(ctx context.Context, h backup.Home, shelf backup.Shelf, fr
 			return nil, err
 		}
 	}
-	if err := store.WriteKey(fresh, d.Key); err != nil {
+	if err := directory.WriteKey(fresh, d.Key); err != nil {
 		return nil, err
 	}
 	ways, err := bounds(ctx, fresh, d.Projects)
@@ -242,7 +243,7 @@ func (o Restore) fill(ctx context.Context, h backup.Home, shelf backup.Shelf, fr
 			r.add("project "+b.Name, journal.Copy{}, b.err)
 			continue
 		}
-		s, d, err := o.fetch(ctx, b.Bound, shelf, store.ProjectFile(fresh, b.ID))
+		s, d, err := o.fetch(ctx, b.Bound, shelf, directory.Project(fresh, b.ID))
 		r.add("project "+b.Name, d, err)
 		if err != nil || !back {
 			continue
@@ -381,7 +382,7 @@ func (o Restore) finishProject(ctx context.Context, c *store.Console, name, home
 // place puts what was there aside and the restored console where it was. The
 // key goes first and comes last: what has none is no console.
 func (o Restore) place(fresh string) (aside string, err error) {
-	for _, name := range store.Moved() {
+	for _, name := range directory.Moved() {
 		old := filepath.Join(o.Dir, name)
 		if _, err := os.Lstat(old); errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -396,7 +397,7 @@ func (o Restore) place(fresh string) (aside string, err error) {
 			return aside, fmt.Errorf("put the old console aside: %w", err)
 		}
 	}
-	names := store.Moved()
+	names := directory.Moved()
 	for i := range names {
 		name := names[len(names)-1-i]
 		err := os.Rename(filepath.Join(fresh, name), filepath.Join(o.Dir, name))
@@ -421,7 +422,7 @@ func (o Restore) project(ctx context.Context) (r *Restoration, err error) {
 	if l.Standing == store.Removed && !o.At.IsZero() {
 		return nil, fmt.Errorf("restore project %s: %w: it was removed: bring it back as it was then, and let it go back after that", o.Only, store.ErrRefused)
 	}
-	path := store.ProjectFile(o.Dir, l.ID)
+	path := directory.Project(o.Dir, l.ID)
 	if _, err := os.Lstat(path); err == nil && !o.Replace && !o.Dry {
 		return nil, fmt.Errorf("restore project %s: %w: %s", o.Only, ErrThere, path)
 	}

@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/fault"
@@ -152,7 +153,7 @@ func TestSpare(t *testing.T) {
 	if err != nil || !r.Whole() || r.Aside == "" {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	if _, err := store.CheckConsole(t.Context(), store.ConsoleFile(r.Aside)); err != nil {
+	if _, err := store.CheckConsole(t.Context(), directory.Console(r.Aside)); err != nil {
 		t.Errorf("what was there is lost: %v", err)
 	}
 }
@@ -169,7 +170,7 @@ func TestRestoreOneProject(t *testing.T) {
 			id = s.ID
 		}
 	}
-	path := store.ProjectFile(w.dir, id)
+	path := directory.Project(w.dir, id)
 	if _, err := w.restore("other", "other", false); !errors.Is(err, ErrThere) {
 		t.Fatalf("it overwrites a project: %v", err)
 	}

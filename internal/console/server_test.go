@@ -29,6 +29,7 @@ import (
 	"davit.dev/davit/internal/console/entry"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/fault"
@@ -582,7 +583,7 @@ func TestDamagedProject(t *testing.T) {
 		w.shown(w.browse(name), "/", want)
 	}
 	// It has no backup, so that nothing could be brought in its place: it is left as it is.
-	if there, err := os.ReadFile(store.ProjectFile(w.dir, acme.ID)); err != nil || !bytes.Equal(there, torn) {
+	if there, err := os.ReadFile(directory.Project(w.dir, acme.ID)); err != nil || !bytes.Equal(there, torn) {
 		t.Errorf("what was damaged is gone: %v", err)
 	}
 }

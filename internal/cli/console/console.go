@@ -24,6 +24,7 @@ import (
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/sso"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -240,7 +241,7 @@ func (h Host) init(cmd *cobra.Command, o *setup) (err error) {
 
 // ready opens the console, or makes it, and the administrator's account.
 func (h Host) ready(ctx context.Context, o *setup, password string) (*store.Console, store.User, error) {
-	held, err := store.Holds(o.dir)
+	held, err := directory.Holds(o.dir)
 	if err != nil {
 		return nil, store.User{}, explain(err, o.dir)
 	}

@@ -19,7 +19,7 @@ import (
 	"davit.dev/davit/internal/console/backup"
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/past"
-	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -114,7 +114,7 @@ const unattendedPause = 3 * time.Second
 func (h Host) joinUnattended(cmd *cobra.Command, address *access.Address, o console.Restore) error {
 	for {
 		if o.Dir != "" {
-			held, err := store.Holds(o.Dir)
+			held, err := directory.Holds(o.Dir)
 			if err != nil {
 				return explain(err, o.Dir)
 			}

@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/console/journal"
 	"davit.dev/davit/internal/console/lead"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -48,7 +49,7 @@ type Bygone struct {
 // Open makes room for what was in a directory that is made anew.
 func (b *Bygone) Open(dir string) error {
 	b.dir = dir
-	return errors.Join(os.RemoveAll(dir), store.Prepare(dir), store.Prepare(b.own()))
+	return errors.Join(os.RemoveAll(dir), directory.Prepare(dir), directory.Prepare(b.own()))
 }
 
 // own is where the console's own database is as it was: the one beside the projects lists all
@@ -60,9 +61,9 @@ func (b *Bygone) Close() error { return os.RemoveAll(b.dir) }
 
 // Fetch brings a database back as it was; d says what it is now.
 func (b *Bygone) Fetch(ctx context.Context, s backup.Shelf, d journal.Copy) (*WentBack, error) {
-	path := store.ConsoleFile(b.own())
+	path := directory.Console(b.own())
 	if d.Database == backup.ProjectDatabase {
-		path = store.ProjectFile(b.dir, d.ID)
+		path = directory.Project(b.dir, d.ID)
 	}
 	if d.Created.After(b.Time) {
 		return &WentBack{Younger: "it was made after that time, and stays as it is", Changes: []Change{}}, nil
@@ -94,7 +95,7 @@ func (b *Bygone) Carry(ctx context.Context, dir string, own *WentBack, projects 
 
 // CarryIn is Carry in a console that is open, and may be served: who has it follows each change.
 func (b *Bygone) CarryIn(ctx context.Context, now *store.Console, own *WentBack, projects map[string]*WentBack) (err error) {
-	if err := errors.Join(now.Snapshot(ctx, store.ConsoleFile(b.dir)), store.WriteKey(b.dir, now.Key()), store.WriteKey(b.own(), now.Key())); err != nil {
+	if err := errors.Join(now.Snapshot(ctx, directory.Console(b.dir)), directory.WriteKey(b.dir, now.Key()), directory.WriteKey(b.own(), now.Key())); err != nil {
 		return err
 	}
 	then, err := store.Open(ctx, b.dir)

@@ -4,28 +4,20 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/packed"
 	"davit.dev/davit/internal/vault/seal"
-)
-
-// Names in the console's directory.
-const (
-	consoleFile = "console.db"
-	keyFile     = "console.key"
-	projectsDir = "projects"
 )
 
 // consoleMigrations are the console's own database. Never change one that was
@@ -57,14 +49,14 @@ type Console struct {
 // Create makes a console in a directory that holds none. What is in it then
 // belongs to this user of the machine alone.
 func Create(ctx context.Context, dir string) (*Console, error) {
-	if err := os.MkdirAll(filepath.Join(dir, projectsDir), 0o700); err != nil {
-		return nil, fmt.Errorf("make directory of the console: %w", err)
+	if err := directory.Prepare(dir); err != nil {
+		return nil, err
 	}
 	var key seal.Key
 	if _, err := rand.Read(key[:]); err != nil {
 		return nil, fmt.Errorf("make key of the console: %w", err)
 	}
-	err := WriteKey(dir, key[:])
+	err := directory.WriteKey(dir, key[:])
 	if errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make console in %s: %w", dir, ErrExists)
 	}
@@ -78,40 +70,18 @@ func Create(ctx context.Context, dir string) (*Console, error) {
 func Open(ctx context.Context, dir string) (*Console, error) { return openConsole(ctx, dir, false) }
 
 func openConsole(ctx context.Context, dir string, create bool) (*Console, error) {
-	key, err := ReadKey(dir)
+	key, err := directory.ReadKey(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("open console in %s: %w", dir, ErrNotFound)
 	}
 	if err != nil {
 		return nil, err
 	}
-	f, err := openFile(ctx, filepath.Join(dir, consoleFile), create, consoleMigrations)
+	f, err := openFile(ctx, directory.Console(dir), create, consoleMigrations)
 	if err != nil {
 		return nil, err
 	}
 	return &Console{file: f, dir: dir, key: key, open: map[string]*Project{}}, nil
-}
-
-// ReadKey reads the key of the console in a directory.
-func ReadKey(dir string) (*seal.Key, error) {
-	path := filepath.Join(dir, keyFile)
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("read key of the console: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("read key of the console: %w: others may read %s: chmod 600 it, and think about who has", ErrRefused, path)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read key of the console: %w", err)
-	}
-	raw, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil || len(raw) != len(seal.Key{}) { // its text could hold the key
-		return nil, fmt.Errorf("read key of the console: %w: %s is not 64 digits", ErrDamaged, path)
-	}
-	key := seal.Key(raw)
-	return &key, nil
 }
 
 // Dir is the console's directory.
@@ -189,7 +159,7 @@ func (c *Console) insertProject(ctx context.Context, act audit.Act, l Listing, w
 	return made, err
 }
 
-func (c *Console) projectPath(id string) string { return ProjectFile(c.dir, id) }
+func (c *Console) projectPath(id string) string { return directory.Project(c.dir, id) }
 
 func (c *Console) project(l Listing, f *file) *Project {
 	key := seal.Key(c.key.Derive(nil, "davit.dev/console/v1/project\x00"+l.ID))

@@ -19,6 +19,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/store/directory"
 	"davit.dev/davit/internal/console/store/table"
 )
 
@@ -29,7 +30,7 @@ var (
 	// ErrConflict says that what was to be changed is not as the caller saw it.
 	ErrConflict = errors.New("changed by another meanwhile")
 	// ErrRefused says that a rule forbids the change.
-	ErrRefused = errors.New("refused")
+	ErrRefused = directory.ErrRefused
 	// ErrNewer says that a newer davit wrote the file.
 	ErrNewer = table.ErrNewer
 	// ErrDamaged says that a file is not what was written.

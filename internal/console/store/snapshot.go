@@ -2,17 +2,13 @@ package store
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"davit.dev/davit/internal/console/audit"
-	"davit.dev/davit/internal/vault/seal"
 )
 
 // ID names the console, and says nothing of its key.
@@ -94,49 +90,4 @@ func (c *Console) Lost(ctx context.Context) error {
 		}
 	}
 	return err
-}
-
-// ConsoleFile is where a console's own database is in its directory.
-func ConsoleFile(dir string) string { return filepath.Join(dir, consoleFile) }
-
-// ProjectFile is where the database of the project with the id is.
-func ProjectFile(dir, id string) string { return filepath.Join(dir, projectsDir, id+".db") }
-
-// Holds tells whether there is a console in the directory.
-func Holds(dir string) (bool, error) {
-	_, err := os.Lstat(filepath.Join(dir, keyFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// Moved are the names that make a directory a console, in the order in which
-// they are taken away: without the first, there is none.
-func Moved() []string {
-	return []string{keyFile, consoleFile, consoleFile + "-wal", consoleFile + "-shm", projectsDir}
-}
-
-// Prepare makes the directory of a console that is being restored.
-func Prepare(dir string) error {
-	if err := os.MkdirAll(filepath.Join(dir, projectsDir), 0o700); err != nil {
-		return fmt.Errorf("make directory of the console: %w", err)
-	}
-	return nil
-}
-
-// WriteKey writes the console's key, which makes the directory a console.
-func WriteKey(dir string, raw []byte) error {
-	if len(raw) != len(seal.Key{}) {
-		return fmt.Errorf("write key of the console: %w", ErrDamaged)
-	}
-	f, err := os.OpenFile(filepath.Join(dir, keyFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write key of the console: %w", err)
-	}
-	_, err = fmt.Fprintf(f, "%s\n", hex.EncodeToString(raw))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write key of the console: %w", err)
-	}
-	return nil
 }

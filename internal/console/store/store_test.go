@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
+	"davit.dev/davit/internal/console/store/directory"
 )
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -97,7 +98,7 @@ func TestCreateAndOpen(t *testing.T) {
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Join(dir, keyFile), 0o644); err != nil {
+	if err := os.Chmod(filepath.Join(dir, directory.Moved()[0]), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(ctx, dir); !errors.Is(err, ErrRefused) {
@@ -593,7 +594,7 @@ func TestNothingInPlaceOfAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := ConsoleFile(dir)
+	path := directory.Console(dir)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
