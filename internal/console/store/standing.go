@@ -41,10 +41,7 @@ func (c *Console) EveryProject(ctx context.Context) ([]Listing, error) {
 // the name is taken.
 func (c *Console) PlanProject(ctx context.Context, act audit.Act, name, detail string, way any) (Listing, error) {
 	id, err := account.NewID()
-	if err == nil {
-		err = vault.CheckName(name)
-	}
-	if err != nil {
+	if err = errors.Join(err, vault.CheckName(name)); err != nil {
 		return Listing{}, fmt.Errorf("create project: %w", err)
 	}
 	data, err := c.sealWay(id, way)
