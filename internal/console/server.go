@@ -121,6 +121,8 @@ type server struct {
 
 	keeper *backup.Keeper
 	sso    *sso.Provider // nil where there is none
+	// projects makes, removes and restores them.
+	projects *project.Desk
 
 	mu      sync.Mutex
 	watches map[string]watched // by project id
@@ -241,12 +243,12 @@ func (s *server) begin(ctx context.Context) {
 		s.sso = sso.New(s.SSO, s.Now, ctx.Done())
 		s.running.Go(s.sso.Wait)
 	}
+	s.web = s.handler(ctx, door)
 	s.running.Go(func() { s.follow(ctx) })
 	s.running.Go(func() { door.Tell(ctx, tally) })
 	if s.Backup > 0 {
 		s.running.Go(func() { s.keeper.Run(ctx, min(s.Backup, backupLook)) })
 	}
-	s.web = s.handler(ctx, door)
 }
 
 // beginPassive has it send everybody elsewhere, until end.
@@ -274,10 +276,10 @@ func (s *server) handler(ctx context.Context, door *entry.Door) http.Handler {
 	mux, heard := http.NewServeMux(), s.agents.Handler()
 	begins := &begin.Desk{Door: door, Fleet: s.known}
 	restores := &restoration.Desk{Door: door, Fleet: s.known, Open: s.vault}
-	projects := &project.Desk{Console: s.console, Store: s.Store, Fleet: s.known, Backups: s.keeper.States, Confirm: s.keeper.Confirm, Leave: s.leave, Bring: s.bring, Book: s.book, Now: s.Now}
-	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Projects: projects, Reports: s.report, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
+	s.projects = &project.Desk{Console: s.console, Store: s.Store, Fleet: s.known, Backups: s.keeper.States, Confirm: s.keeper.Confirm, Leave: s.leave, Bring: s.bring, Book: s.book, Now: s.Now}
+	mux.Handle(api.Prefix+"/", (&api.Server{Door: door, Projects: s.projects, Reports: s.report, Steer: desk, Fleet: s.known, Agents: s.agents, Begins: begins, Restores: restores, Backups: s.keeper, Status: s.duty.standing, SSO: s.sso, Log: s.Log, Active: s.active, Beat: beat, Done: ctx.Done()}).Handler())
 	mux.Handle("/", (&ui.Server{
-		Door: door, Projects: projects, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Run: s.run, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
+		Door: door, Projects: s.projects, Steer: desk, Fleet: s.known, Placements: s.agents.Standings, Round: s.round, Run: s.run, Report: s.report, Begins: begins, Restores: restores, Backups: s.keeper.States, SSO: s.sso, Log: s.Log, Beat: beat, Done: ctx.Done(),
 	}).Handler())
 	s.plain(mux)
 	return s.guarded(heard, mux)
@@ -410,19 +412,14 @@ func (s *server) follow(ctx context.Context) {
 	ticker := time.NewTicker(s.Every)
 	defer ticker.Stop()
 	for {
-		all, err := s.console.EveryProject(ctx)
+		all, err := s.console.Projects(ctx)
 		if err != nil && ctx.Err() == nil {
 			s.Log.Error("projects cannot be listed", "err", err)
 		}
 		for _, l := range all {
-			switch l.Standing {
-			case store.Served:
-				s.watch(ctx, l)
-			case store.Removed: // also by somebody who did not wait for the vault's word
-				s.leave(l.ID)
-			}
+			s.watch(ctx, l)
 		}
-		if err := s.console.Sweep(ctx); err != nil && ctx.Err() == nil { // what another console removed, or this one before it was killed
+		if err := s.projects.Tidy(ctx); err != nil && ctx.Err() == nil {
 			s.Log.Error("the database of a project that was removed is still there", "err", err)
 		}
 		select {

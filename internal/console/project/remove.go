@@ -2,6 +2,7 @@ package project
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -61,6 +62,23 @@ func (d *Desk) Remove(ctx context.Context, act audit.Act, name string) (Gone, er
 	d.Leave(l.ID)
 	_ = d.Console.Sweep(ctx) // it is removed: what is left of it is taken away later, or that is said
 	return g, nil
+}
+
+// Tidy has what serves projects let go of those that were removed, also by another console,
+// or where nobody waited for the vault's word, and takes their databases away. While one is
+// made, removed or restored it does nothing.
+func (d *Desk) Tidy(ctx context.Context) error {
+	if !d.mu.TryLock() {
+		return nil
+	}
+	defer d.mu.Unlock()
+	all, err := d.Console.EveryProject(ctx)
+	for _, l := range all {
+		if l.Standing == store.Removed {
+			d.Leave(l.ID)
+		}
+	}
+	return errors.Join(err, d.Console.Sweep(ctx))
 }
 
 // last notes in a project that it is removed, and says what is left of it and the way into its

@@ -65,6 +65,11 @@ func (c *Console) Renew(id string, put func(path string) error) error {
 func (c *Console) Swap(id string, put func(path string) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.swap(id, put)
+}
+
+// swap is Swap under mu.
+func (c *Console) swap(id string, put func(path string) error) error {
 	p := c.open[id]
 	delete(c.open, id)
 	if p == nil {

@@ -127,9 +127,19 @@ func (c *Console) Sweep(ctx context.Context) error {
 		if l.Standing != Removed {
 			continue
 		}
-		err = errors.Join(err, c.Swap(l.ID, removeFile))
+		err = errors.Join(err, c.sweep(ctx, l))
 	}
 	return err
+}
+
+// sweep leaves a project alone that was brought back since it was listed.
+func (c *Console) sweep(ctx context.Context, l Listing) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now, err := c.find(ctx, c.read, l); err != nil || now.Standing != Removed {
+		return err
+	}
+	return c.swap(l.ID, removeFile)
 }
 
 // removeFile takes a database away, with what SQLite keeps beside it.

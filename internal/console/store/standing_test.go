@@ -45,6 +45,29 @@ func TestOpenedAfterRemoval(t *testing.T) {
 	}
 }
 
+// Who lists what was removed, and sweeps it away after it was brought back, leaves it alone.
+func TestSweptAfterItCameBack(t *testing.T) {
+	ctx, c := t.Context(), newConsole(t)
+	p := newProject(t, c, "shop")
+	l := p.Listing
+	if err := c.Stand(ctx, by("anna"), l, audit.Record{Action: "project.delete"}, Removed, nil, Served); err != nil {
+		t.Fatal(err)
+	}
+	l.Standing = Removed
+	if err := c.Stand(ctx, by("anna"), l, audit.Record{Action: "project.restore"}, Served, nil, Removed); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.sweep(ctx, l); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := c.Project(ctx, "shop"); err != nil || now != p {
+		t.Errorf("%v, another one: %v", err, now != p)
+	}
+	if err := c.Lost(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 // A making that was overtaken leaves the database alone that another made.
 func TestFillOfWhatIsServed(t *testing.T) {
 	ctx, c := t.Context(), newConsole(t)
