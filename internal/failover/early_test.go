@@ -91,3 +91,40 @@ func TestWhatRunsBesideTheClaimsOfOthers(t *testing.T) {
 		t.Errorf("the run does not say what it left: %q", why)
 	}
 }
+
+// TestWhatOthersClaimedWhileTheRunsOwnClaimWasUnderWay: nobody knew what came of it when the
+// run went back, and another run had been faster. What that superseded is not waited for: no
+// epoch of the run will ever be new enough.
+func TestWhatOthersClaimedWhileTheRunsOwnClaimWasUnderWay(t *testing.T) {
+	r := besideClaims(t)
+	r.answer = func(f Effect) *Event {
+		switch {
+		case f.Step == nil || f.Step.Name != "claim/cart":
+			return r.answers(f)
+		case f.Action == Act:
+			r.newest["cart"] = 99
+			return &Event{Kind: Acted, Outcome: NoAnswer}
+		case !r.made:
+			return nil
+		}
+		return &Event{Kind: Looked, Outcome: NoAnswer}
+	}
+	r.tell(Event{Kind: Begin})
+	r.pass(Running)
+	if st := r.m.State().Steps["claim/cart"]; st.Status != Doing {
+		t.Fatalf("claim: %+v", st)
+	}
+	r.answer = func(f Effect) *Event {
+		if f.Step != nil && f.Step.Name == "claim/cart" {
+			return &Event{Kind: Looked, Outcome: Superseded, Site: "south", Epoch: 99, Note: "site south holds epoch 99 of cart"}
+		}
+		return r.answers(f)
+	}
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	r.pass(RolledBack, RollbackFailed)
+	if s := r.m.State(); s.Phase != RolledBack {
+		t.Errorf("%s, %s", s.Phase, s.Why)
+	}
+}

@@ -150,7 +150,8 @@ func (m *Machine) emit(a Action, name string, id int64) int64 {
 
 // outlived tells whether what superseded an order may be the run's own claim: an early
 // step runs beside the claims, and goes out with the epochs from before. Whose the newest
-// epoch is, an order tells that goes out with what the claim brought.
+// epoch is, an order tells that goes out with what the claim brought. One that was given back
+// brings no more, nor does one that somebody else was faster with.
 func (m *Machine) outlived(name string, f *flight) bool {
 	if m.state.Spec.step(name).Kind == plan.KindClaim {
 		return false
@@ -160,7 +161,7 @@ func (m *Machine) outlived(name string, f *flight) bool {
 			return true
 		}
 		claim := m.state.Steps[string(plan.KindClaim)+"/"+app]
-		if claim != nil && (claim.Undoing || claim.Meant && claim.Status != Succeeded && claim.Status != Broke) {
+		if claim != nil && !claim.Undid && (claim.Undoing || claim.Meant && claim.Status != Succeeded && claim.Status != Broke) {
 			return true
 		}
 	}
