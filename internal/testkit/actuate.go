@@ -47,7 +47,7 @@ func (s *site) thing(o execute.Order) *thing {
 func (w *world) standby(s *site) execute.Actuator {
 	inner := execute.Func(s.do)
 	aged := func(blind bool, newest func(context.Context, string) (int64, error)) execute.Actuator {
-		return s.aged(&execute.Aged{Newest: newest, Blind: blind, Again: blind})
+		return s.aged(&execute.Aged{Newest: newest, Blind: blind, Again: blind}, func(app string) int64 { n, _ := w.vault.newest(app); return n })
 	}
 	sees, remembers, drills := aged(false, w.inVault), aged(true, w.inVault), aged(true, nil)
 	live := execute.Kinds{
@@ -67,13 +67,22 @@ func (w *world) standby(s *site) execute.Actuator {
 	})
 }
 
-// aged is the real one over this site. It keeps what looks were answered with.
-func (s *site) aged(a *execute.Aged) execute.Actuator {
+// aged is the real one over this site. It keeps what looks were answered with, and, where
+// epochs matter, which were the newest when an order came.
+func (s *site) aged(a *execute.Aged, newest func(app string) int64) execute.Actuator {
 	a.Inner, a.Marks = execute.Func(s.begun), notes{s}
+	matter := a.Newest != nil
 	if s.w.opt.NoEpochCheck {
 		a.Newest = nil
 	}
 	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		if matter {
+			knew := map[string]int64{}
+			for app := range o.Token.Epochs {
+				knew[app] = newest(app)
+			}
+			ctx.(*proc).knew = knew
+		}
 		answer := a.Do(ctx, o)
 		if t := s.thing(o); o.Action == look && answer.Outcome == failover.NotDone {
 			t.notDone = max(t.notDone, o.Token.Sequence)
@@ -82,8 +91,16 @@ func (s *site) aged(a *execute.Aged) execute.Actuator {
 	})
 }
 
-// begun checks that what a look said stays true: no older order begins after it.
+// begun checks that what a look said stays true: no older order begins after it. Nor does
+// one of an older epoch than was known when it came, unless it lets go of what a run held.
 func (s *site) begun(ctx context.Context, o execute.Order) execute.Answer {
+	free := o.Action == look || o.Sandbox != "" || o.Action == undo && (o.Step.Kind == plan.KindQuiesce || o.Step.Kind == plan.KindSuspend)
+	for _, app := range s.w.apps {
+		epoch, of := o.Token.Epochs[app]
+		if knew := ctx.(*proc).knew[app]; of && !free && epoch < knew {
+			s.w.fail("%s of %s begins at %s for epoch %d of %s, where %d was known", o.Action, o.Step.Name, s.name, epoch, app, knew)
+		}
+	}
 	if t := s.thing(o); o.Action != look && o.Token.Sequence <= t.notDone {
 		s.w.fail("order %d of %s begins at %s after a look under %d was answered with not done", o.Token.Sequence, o.Step.Name, s.name, t.notDone)
 	}
@@ -102,8 +119,9 @@ func (w *world) inVault(ctx context.Context, app string) (int64, error) {
 // origin is a site as what applications are taken away from: what
 // internal/reconcile/origin puts together.
 func (w *world) origin(s *site) execute.Actuator {
-	aged := s.aged(&execute.Aged{Newest: func(_ context.Context, app string) (int64, error) { return s.load(app).seen, nil }})
-	still := s.aged(&execute.Aged{})
+	seen := func(app string) int64 { return s.load(app).seen }
+	aged := s.aged(&execute.Aged{Newest: func(_ context.Context, app string) (int64, error) { return seen(app), nil }}, seen)
+	still := s.aged(&execute.Aged{}, nil)
 	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
 		switch {
 		case o.Step.Kind == plan.KindFence:

@@ -27,6 +27,8 @@ type proc struct {
 	running bool
 	over    bool // ended, or killed
 	ended   bool // its context
+	// knew are the newest epochs that were known when its order came, where they matter.
+	knew map[string]int64
 	// answered says that what the proc is about was answered.
 	answered bool
 }

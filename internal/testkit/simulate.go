@@ -35,9 +35,11 @@ type Options struct {
 	NoFence bool
 	// ShortWait lets runs wait a second where sites keep their lease for longer.
 	ShortWait bool
-	// NoEpochCheck lets sites obey orders of any epoch, not stop for a newer one, and start
-	// what they ran before they lost their power.
+	// NoEpochCheck lets sites obey orders of any epoch.
 	NoEpochCheck bool
+	// NoFloor lets nodes not stop for a newer epoch, and start what they ran before they
+	// lost their power.
+	NoFloor bool
 	// NoNumbers lets sites forget which orders they have seen.
 	NoNumbers bool
 	// NoSeal lets sites carry out an act that is older than a look which they

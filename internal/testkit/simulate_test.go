@@ -159,7 +159,8 @@ func TestControls(t *testing.T) {
 	}{
 		"fence":        {testkit.Options{NoFence: true}, "two writers"},
 		"lease wait":   {testkit.Options{ShortWait: true}, "two writers"},
-		"epoch checks": {testkit.Options{NoEpochCheck: true}, "two writers"},
+		"epoch checks": {testkit.Options{NoEpochCheck: true}, "was known"},
+		"floor":        {testkit.Options{NoFloor: true}, "two writers"},
 		"numbers":      {testkit.Options{NoNumbers: true}, "is rolled back, and what"},
 		"own claim":    {testkit.Options{OldNews: true}, "superseded by the run's own claim"},
 		"own return":   {testkit.Options{OldNews: true}, "is rolled back, and what"},

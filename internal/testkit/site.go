@@ -54,7 +54,7 @@ func (s *site) load(app string) *workload { return s.apps[app] }
 
 // allowed tells whether the node lets a workload run.
 func (s *site) allowed(a *workload) bool {
-	if !s.alive || !a.want || len(a.holds) > 0 || a.epoch < a.below && !s.w.opt.NoEpochCheck {
+	if !s.alive || !a.want || len(a.holds) > 0 || a.epoch < a.below && !s.w.opt.NoFloor {
 		return false
 	}
 	return !s.w.lease || s.clock.mono(s.w.now) < a.lease
