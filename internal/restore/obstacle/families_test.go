@@ -83,6 +83,9 @@ func TestTheFirstFamilyIsFixed(t *testing.T) {
 	}{
 		"the cluster has both":   {primary, exists, true},
 		"the cluster has one":    {primary, noFamily, false},
+		"its node port is its":   {primary, refused("ports[0].nodePort", "30080", "provided port is already allocated"), true},
+		"the cluster is silent":  {primary, apierrors.NewTimeoutError("try again", 1), false},
+		"it may not be made":     {primary, apierrors.NewForbidden(schema.GroupResource{Resource: "services"}, "web", errors.New("no right")), false},
 		"it is not about that":   {noFamily, exists, false},
 		"it was not refused":     {nil, exists, false},
 		"it changed in between":  {apierrors.NewConflict(schema.GroupResource{Resource: "services"}, "web", nil), exists, false},

@@ -130,7 +130,8 @@ func Yield(d shape.Document, err error) string {
 
 // Fixed makes answer.ErrImmutable of a refusal to change which family of addresses
 // comes first in a Service that exists, where the target has that family: made anew, it
-// gets it. Any other error, and none, is returned as it is.
+// gets it. Any other error, and none, is returned as it is; so is the refusal where the
+// target does not say that it has the family, as what exists would be deleted for nothing.
 func Fixed(ctx context.Context, c port.Cluster, at port.Served, obj *unstructured.Unstructured, err error) error {
 	if err == nil || !answer.FamilyFixed(err) {
 		return err
@@ -138,7 +139,8 @@ func Fixed(ctx context.Context, c port.Cluster, at port.Served, obj *unstructure
 	fresh := obj.DeepCopy()
 	fresh.SetResourceVersion("")
 	fresh.SetUID("")
-	if answer.FamiliesRefused(c.Try(ctx, at, fresh)) {
+	tried := c.Try(ctx, at, fresh) // families come before ports, quotas and the name
+	if tried != nil && !apierrors.IsAlreadyExists(tried) && !answer.PortRefused(tried) && !answer.QuotaExceeded(tried) {
 		return err
 	}
 	return fmt.Errorf("spec.ipFamilies: %w: %s", answer.ErrImmutable, answer.Brief(err).Error())
