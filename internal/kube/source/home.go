@@ -134,13 +134,26 @@ func (v *Volumes) home(ctx context.Context, pv *corev1.PersistentVolume) error {
 }
 
 func (v *Volumes) homeAsKnown(ctx context.Context, pv *corev1.PersistentVolume) error {
-	near, _, err := v.around(ctx, pv)
-	if err != nil || len(near) != 1 || !ownDisks(pv.Spec.NodeAffinity.Required, &near[0]) {
+	node, err := v.owner(ctx, pv)
+	if err != nil || node == nil {
 		return err
 	}
-	if c := readiness(&near[0]); c.Status == corev1.ConditionUnknown {
+	return lost(pv, node)
+}
+
+// owner is the node on whose own disks alone a volume is; nil: there is none.
+func (v *Volumes) owner(ctx context.Context, pv *corev1.PersistentVolume) (*corev1.Node, error) {
+	near, _, err := v.around(ctx, pv)
+	if err != nil || len(near) != 1 || !ownDisks(pv.Spec.NodeAffinity.Required, &near[0]) {
+		return nil, err
+	}
+	return &near[0], nil
+}
+
+func lost(pv *corev1.PersistentVolume, node *corev1.Node) error {
+	if c := readiness(node); c.Status == corev1.ConditionUnknown {
 		return fmt.Errorf("%w: volume %s is on the disks of node %s, of which nothing was heard since %s: bring the node back; if it is gone for good, restore what was on it from an older point, or leave the claim out",
-			ErrNodeLost, pv.Name, near[0].Name, c.LastTransitionTime.UTC().Format(time.RFC3339))
+			ErrNodeLost, pv.Name, node.Name, c.LastTransitionTime.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -168,7 +181,7 @@ func (v *Volumes) atHome(ctx context.Context, c capture.Claim) (watched context.
 	go func() {
 		tick := time.NewTicker(nodesAge)
 		defer tick.Stop()
-		var pv *corev1.PersistentVolume
+		h := house{v: v, claim: c}
 		var since time.Time
 		for {
 			select {
@@ -176,14 +189,9 @@ func (v *Volumes) atHome(ctx context.Context, c capture.Claim) (watched context.
 				return
 			case <-tick.C:
 			}
-			var err error
-			if pv == nil {
-				if pv, err = v.app.Kubernetes.CoreV1().PersistentVolumes().Get(watched, c.Volume, metav1.GetOptions{}); err != nil {
-					pv = nil
-					continue
-				}
-			}
-			switch err := v.home(watched, pv); {
+			switch err := h.look(watched); {
+			case errors.Is(err, errNoHome):
+				return
 			case !errors.Is(err, ErrNodeLost):
 				since = time.Time{}
 			case since.IsZero():
@@ -194,6 +202,44 @@ func (v *Volumes) atHome(ctx context.Context, c capture.Claim) (watched context.
 		}
 	}()
 	return watched, func() { end(nil) }
+}
+
+// errNoHome says that a volume is on no node's own disks.
+var errNoHome = errors.New("the volume is on no node's own disks")
+
+// house looks again and again how the node is on whose disks a claim's volume is. It asks
+// for that node alone: of all of them a large cluster has much to say.
+type house struct {
+	v     *Volumes
+	claim capture.Claim
+	pv    *corev1.PersistentVolume
+	node  string
+}
+
+func (h *house) look(ctx context.Context) error {
+	core := h.v.app.Kubernetes.CoreV1()
+	if h.pv == nil {
+		pv, err := core.PersistentVolumes().Get(ctx, h.claim.Volume, metav1.GetOptions{})
+		if err != nil {
+			return fmt.Errorf("get persistent volume: %w", err)
+		}
+		h.pv = pv
+	}
+	if h.node == "" {
+		node, err := h.v.owner(ctx, h.pv)
+		switch {
+		case err != nil:
+			return err
+		case node == nil:
+			return errNoHome
+		}
+		h.node = node.Name
+	}
+	node, err := core.Nodes().Get(ctx, h.node, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("get node: %w", err)
+	}
+	return lost(h.pv, node)
 }
 
 // because is ErrNodeLost, with what is known of the node, where that ended what failed.

@@ -121,12 +121,17 @@ func TestAVolumeOfALostNodeIsRefusedBeforeAnythingIsHeldStill(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v, core := homes(localVolume("pv", in("topology.example.com/node", "b")), machine("b", corev1.ConditionUnknown))
 				began := time.Now()
-				core.PrependReactor("list", "nodes", func(k8stesting.Action) (bool, runtime.Object, error) {
+				core.PrependReactor("get", "nodes", func(k8stesting.Action) (bool, runtime.Object, error) {
 					state := corev1.ConditionUnknown
 					if back && time.Since(began) > comesBack/2 {
 						state = corev1.ConditionTrue
 					}
-					return true, &corev1.NodeList{Items: []corev1.Node{*machine("b", state)}}, nil
+					return true, machine("b", state), nil
+				})
+				lists := 0
+				core.PrependReactor("list", "nodes", func(k8stesting.Action) (bool, runtime.Object, error) {
+					lists++
+					return false, nil, nil
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), defaultReadyTime)
 				defer cancel()
@@ -136,6 +141,9 @@ func TestAVolumeOfALostNodeIsRefusedBeforeAnythingIsHeldStill(t *testing.T) {
 				err := because(ctx, ctx.Err())
 				if waited := time.Since(began); errors.Is(err, ErrNodeLost) == back || back != (waited == defaultReadyTime) || !back && waited > 3*comesBack {
 					t.Errorf("after %s: %v", waited, err) // the bubble's clock
+				}
+				if lists > 1 {
+					t.Errorf("all nodes were asked for %d times", lists)
 				}
 			})
 		})
