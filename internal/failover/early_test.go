@@ -128,3 +128,42 @@ func TestWhatOthersClaimedWhileTheRunsOwnClaimWasUnderWay(t *testing.T) {
 		t.Errorf("%s, %s", s.Phase, s.Why)
 	}
 }
+
+// TestWhatTakesBackMayWait for what it takes back, for all of the time that this has, and has
+// its own after that. The control: what is known to have ended is not waited for.
+func TestWhatTakesBackMayWait(t *testing.T) {
+	for name, ends := range map[string]bool{"under way": false, "has ended": true} {
+		r := besideClaims(t)
+		var asked time.Duration
+		r.answer = func(f Effect) *Event {
+			switch {
+			case f.Step == nil || f.Step.Name != "network" || ends && f.Action != Undo:
+				return r.answers(f)
+			case f.Action == Look && !slices.Contains(r.did, "act network"):
+				return nil
+			case f.Action == Look:
+				return &Event{Kind: Looked, Outcome: Busy}
+			case f.Action == Act:
+				return &Event{Kind: Acted, Outcome: NoAnswer}
+			case asked == 0:
+				asked = r.now
+			}
+			if r.now-asked < f.Step.Timeout+Grace { // the site ends it
+				return &Event{Kind: Acted, Outcome: NoAnswer, Note: "another Job of the step runs"}
+			}
+			return r.answers(f)
+		}
+		want := RolledBack
+		if r.tell(Event{Kind: Begin}); ends {
+			want = RollbackFailed
+			r.pass(AwaitingCommit)
+		}
+		if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+			t.Fatal(why)
+		}
+		r.pass(RolledBack, RollbackFailed)
+		if s := r.m.State(); s.Phase != want {
+			t.Errorf("%s: %s, %s", name, s.Phase, s.Why)
+		}
+	}
+}

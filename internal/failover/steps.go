@@ -116,7 +116,7 @@ func (m *Machine) look(name string) {
 func (m *Machine) send(name string, a Action) {
 	f := m.flights[name]
 	if f == nil {
-		f = &flight{then: a, began: m.now.Mono, limit: m.now.Mono + m.state.Spec.step(name).Timeout}
+		f = &flight{then: a, began: m.now.Mono, limit: m.now.Mono + m.patience(name, a)}
 		m.flights[name] = f
 	}
 	f.doing, f.next, f.said = a, f.limit, ""
@@ -124,6 +124,16 @@ func (m *Machine) send(name string, a Action) {
 		f.next = m.now.Mono + Patience
 	}
 	f.id = m.emit(a, name, 0)
+}
+
+// patience is how long an order may take. What takes a command back may have to wait first
+// for the command, which the site ends when its time is over.
+func (m *Machine) patience(name string, a Action) time.Duration {
+	step, st := m.state.Spec.step(name), m.state.Steps[name]
+	if a == Undo && (step.Kind == plan.KindCommand || step.Kind == plan.KindInfra) && (st.Status == Doing || st.Status == Unknown) {
+		return 2*step.Timeout + Grace
+	}
+	return step.Timeout
 }
 
 // emit puts out an effect about a step, under a number or, if it is 0, a new one.
