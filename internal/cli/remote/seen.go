@@ -8,6 +8,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/remote/seen"
 	"davit.dev/davit/internal/console/fleet"
 )
 
@@ -20,7 +21,7 @@ var seenKinds = map[string]string{
 
 // askedSeen tells whether `get` is asked for what a console only knows, and for which
 // by name; none is all.
-func askedSeen(given []string) (kind string, names []string, seen bool, err error) {
+func askedSeen(given []string) (kind string, names []string, known bool, err error) {
 	if len(given) == 0 {
 		return "", nil, false, nil
 	}
@@ -45,42 +46,27 @@ func askedSeen(given []string) (kind string, names []string, seen bool, err erro
 	return kind, names, true, nil
 }
 
-// SeenObject is something of a fleet in the form of a document: all that is known of it
-// is its status.
-type SeenObject struct {
-	APIVersion string       `json:"apiVersion"`
-	Kind       string       `json:"kind"`
-	Metadata   SeenMetadata `json:"metadata"`
-	Status     any          `json:"status"`
-	cells      []string
-}
-
-// SeenMetadata names it.
-type SeenMetadata struct {
-	Name string `json:"name"`
-}
-
 func (h Host) getSeen(ctx context.Context, s *session, kind string, names []string) error {
 	all, columns, err := h.seen(ctx, s, kind)
 	if err != nil {
 		return h.explain(err)
 	}
 	for _, name := range names {
-		if !slices.ContainsFunc(all, func(o SeenObject) bool { return o.Metadata.Name == name }) {
+		if !slices.ContainsFunc(all, func(o seen.Object) bool { return o.Metadata.Name == name }) {
 			return exit.Refuse("`get "+strings.ToLower(kind)+"s` lists what is known", "project %s has no %s %s", s.Project, strings.ToLower(kind), name)
 		}
 	}
 	if len(names) > 0 {
-		all = slices.DeleteFunc(all, func(o SeenObject) bool { return !slices.Contains(names, o.Metadata.Name) })
+		all = slices.DeleteFunc(all, func(o seen.Object) bool { return !slices.Contains(names, o.Metadata.Name) })
 	}
-	return h.Print(SeenObjects{items: all, columns: columns, one: len(names) == 1})
+	return h.Print(seen.Objects{Items: all, Columns: columns, One: len(names) == 1})
 }
 
 // seen are all of a kind that a console knows of.
-func (h Host) seen(ctx context.Context, s *session, kind string) (all []SeenObject, columns []output.Column, err error) {
+func (h Host) seen(ctx context.Context, s *session, kind string) (all []seen.Object, columns []output.Column, err error) {
 	now := h.Now()
 	add := func(name string, status any, cells ...string) {
-		all = append(all, SeenObject{APIVersion: v1alpha1.GroupVersion.String(), Kind: kind, Metadata: SeenMetadata{name}, Status: status, cells: append([]string{name}, cells...)})
+		all = append(all, seen.Object{APIVersion: v1alpha1.GroupVersion.String(), Kind: kind, Metadata: seen.Metadata{Name: name}, Status: status, Cells: append([]string{name}, cells...)})
 	}
 	if kind == "Restore" {
 		asked, err := s.Restorations(ctx, s.Project, "")
@@ -123,40 +109,4 @@ func offered(p fleet.Point) string {
 		return "yes"
 	}
 	return "no: " + p.Why
-}
-
-// SeenObjects are what `get` shows of a fleet.
-type SeenObjects struct {
-	items   []SeenObject
-	columns []output.Column
-	one     bool
-}
-
-// Document implements output.Result: the object, or a list of objects.
-func (o SeenObjects) Document() any {
-	if o.one && len(o.items) == 1 {
-		return o.items[0]
-	}
-	return map[string]any{"apiVersion": "v1", "kind": "List", "items": append([]SeenObject{}, o.items...)}
-}
-
-// Names implements output.Named.
-func (o SeenObjects) Names() (all []string) {
-	for _, one := range o.items {
-		all = append(all, strings.ToLower(one.Kind)+"/"+one.Metadata.Name)
-	}
-	return all
-}
-
-// Text implements output.Result.
-func (o SeenObjects) Text(t *output.Text) {
-	if len(o.items) == 0 {
-		t.Line("The console knows of none.")
-		return
-	}
-	var rows [][]string
-	for _, one := range o.items {
-		rows = append(rows, one.cells)
-	}
-	t.Table("", o.columns, rows)
 }
