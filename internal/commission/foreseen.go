@@ -18,11 +18,7 @@ const AnnotationDespite = "davit.dev/despite"
 // it would meet the same. What a restore finds out for itself, by what it would
 // write and may, is not among them (storage classes, kinds, rights), nor what is wrong with
 // the source or the vault: that is what one moves away from.
-var stopping = []string{"capacity", "quotas", "ingress-classes", "node-labels", "images", "step-images", "steps", "dns"}
-
-// undrilled are those that a drill does not meet: a sandbox has namespaces of its own, and
-// no quotas there, and lets no client in.
-var undrilled = []string{"quotas", "ingress-classes"}
+var stopping = []string{"capacity", "quotas", "images", "step-images", "steps", "dns"}
 
 // Heeds tells whether a run of the verb is refused for what the preflight finds. A
 // failover is not (docs/decisions/0032-what-stops-a-run.md).
@@ -58,7 +54,7 @@ func Foreseen(s *failover.Spec, findings []preflight.Finding) error {
 		if f.Verdict != preflight.Fail || !slices.Contains(stopping, f.Check) || slices.Contains(s.Despite, f.Check) || f.Site != "" && f.Site != s.To {
 			continue
 		}
-		if s.Verb == plan.Drill && slices.Contains(undrilled, f.Check) {
+		if s.Verb == plan.Drill && f.Check == "quotas" { // a sandbox has namespaces of its own, and no quotas there
 			continue
 		}
 		text := f.Check + ": " + f.Reason

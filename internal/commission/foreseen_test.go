@@ -14,8 +14,6 @@ func TestPlannedRunsStopForWhatTheyWouldMeet(t *testing.T) {
 	small := preflight.Finding{Check: "capacity", Verdict: preflight.Fail, Site: "west", Reason: "500 CPU too few", Remedy: "add nodes"}
 	names := preflight.Finding{Check: "dns", Verdict: preflight.Fail, Site: "west", Reason: "REFUSED"}
 	quota := preflight.Finding{Check: "quotas", Verdict: preflight.Fail, Site: "west", Reason: "pods by 2"}
-	door := preflight.Finding{Check: "ingress-classes", Verdict: preflight.Fail, Site: "west", Reason: "there is no ingress class haproxy"}
-	label := preflight.Finding{Check: "node-labels", Verdict: preflight.Fail, Site: "west", Reason: "no node has pool=web"}
 	tight := small
 	tight.Verdict = preflight.Warn
 	unseen := small
@@ -30,12 +28,6 @@ func TestPlannedRunsStopForWhatTheyWouldMeet(t *testing.T) {
 		"a drill, too":                         {plan.Drill, nil, []preflight.Finding{small}, "--despite capacity,"},
 		"quotas":                               {plan.Switchover, nil, []preflight.Finding{quota}, "quotas of west: pods by 2"},
 		"clones come to no quota":              {plan.Drill, nil, []preflight.Finding{quota}, ""},
-		"no client would get in":               {plan.Switchover, nil, []preflight.Finding{door}, "ingress-classes of west: there is no ingress class haproxy"},
-		"none gets into a sandbox":             {plan.Drill, nil, []preflight.Finding{door}, ""},
-		"pods would wait for ever":             {plan.Failback, nil, []preflight.Finding{label}, "node-labels of west: no node has pool=web"},
-		"so would clones":                      {plan.Drill, nil, []preflight.Finding{label}, "--despite node-labels,"},
-		"either may be accepted":               {plan.Switchover, []string{"ingress-classes", "node-labels"}, []preflight.Finding{door, label}, ""},
-		"and stops no failover":                {plan.Failover, nil, []preflight.Finding{door, label}, ""},
 		"a failback, for two":                  {plan.Failback, nil, []preflight.Finding{small, names}, "--despite capacity,dns,"},
 		"it was accepted":                      {plan.Switchover, []string{"capacity"}, []preflight.Finding{small}, ""},
 		"another one was":                      {plan.Switchover, []string{"dns"}, []preflight.Finding{small}, "capacity"},
