@@ -29,6 +29,10 @@ func NotesOf(name, vault string) (run string, ok bool) {
 	return strings.TrimPrefix(run, scopeOf(vault)), ok
 }
 
+// NotesName is the ConfigMap of davit-system that has the marks of a run at the site that
+// carries it.
+func NotesName(run string) string { return notePrefix + run }
+
 const notePrefix = "davit-run-"
 
 func scopeOf(vault string) string { return "from-" + vault + "-" }

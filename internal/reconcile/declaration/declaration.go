@@ -35,7 +35,9 @@ const (
 // Declarer watches the plans of this cluster. It runs in the leader only: whoever
 // leads next has heard nothing, and begins to count anew.
 type Declarer struct {
-	Client  client.Client
+	Client client.Client
+	// Reader asks the API server itself.
+	Reader  client.Reader
 	Site    string
 	Project func(ctx context.Context, vault string) (*vault.Project, error)
 	Events  record.EventRecorder

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
@@ -25,6 +26,7 @@ import (
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/shelf"
+	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/vantage"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -68,7 +70,7 @@ func newWorld(t *testing.T, p *v1alpha1.RecoveryPlan) *world {
 	w.client = fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(p, &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "main"}}).
 		WithStatusSubresource(&v1alpha1.Run{}, &v1alpha1.RecoveryPlan{}).Build()
 	w.bench = (&Declarer{
-		Client: w.client, Site: "west", Events: w.events, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
+		Client: w.client, Reader: w.client, Site: "west", Events: w.events, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return w.now },
 		Project: func(context.Context, string) (*vault.Project, error) { return w.project, w.silent },
 	}).newBench("main")
 	return w
@@ -133,6 +135,22 @@ func (w *world) says() (c metav1.Condition, s *v1alpha1.PlanDeclarationStatus) {
 		c = *found
 	}
 	return c, p.Status.Declaration
+}
+
+// TestMarksOfAnotherVaultsRun are not taken for those of the run that is ordered: a vault
+// that is lost is replaced by one whose epochs begin anew.
+func TestMarksOfAnotherVaultsRun(t *testing.T) {
+	w := newWorld(t, shop())
+	left := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: standby.NotesName("shop-declared-2")}}
+	if err := w.client.Create(t.Context(), left); err != nil {
+		t.Fatal(err)
+	}
+	w.arm(1, "east")
+	w.play(time.Minute, declare.Alive, "west", "north", "witness")
+	w.play(50*time.Second, declare.Lost, "west", "witness")
+	if runs := w.runs(); len(runs) != 1 || runs[0].Name != "shop-declared-2-2" {
+		t.Fatalf("%+v", runs)
+	}
 }
 
 // TestALostSiteIsFailedOver by an order that says who agreed, once, and not before

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -92,7 +93,9 @@ func (b *bench) order(ctx context.Context, object *v1alpha1.RecoveryPlan, t *tri
 	return name, nil
 }
 
-// name is that of a run which neither cluster nor vault knows, or that is not over.
+// name is that of a run which neither cluster nor vault knows, or that is not over. Nor may
+// the cluster have marks of one: they are of a run of a vault that this one has replaced,
+// and would tell that its steps were done.
 func (b *bench) name(ctx context.Context, project *vault.Project, plan string, epoch int64) (string, error) {
 	for i := range attempts {
 		name := fmt.Sprintf("%s-declared-%d", plan, epoch)
@@ -110,10 +113,18 @@ func (b *bench) name(ctx context.Context, project *vault.Project, plan string, e
 		if err == nil {
 			continue
 		}
-		if _, err := journal.Read(ctx, project, name); errors.Is(err, vault.ErrNotFound) {
-			return name, nil
-		} else if err != nil {
+		if _, err := journal.Read(ctx, project, name); err == nil {
+			continue
+		} else if !errors.Is(err, vault.ErrNotFound) {
 			return "", err
+		}
+		marks := metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}}
+		err = b.d.Reader.Get(ctx, client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: standby.NotesName(name)}, &marks)
+		if apierrors.IsNotFound(err) {
+			return name, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("look for marks of run %s: %w", name, err)
 		}
 	}
 	return "", fmt.Errorf("epoch %d of plan %s had %d runs already: a person must look at them", epoch, plan, attempts)
