@@ -14,11 +14,14 @@ import (
 // process is one process of davit's inside the site.
 type process int
 
+// watchdog is the part of the node process that is a process of its own.
+const watchdog = "watchdog"
+
 // watch finds the agent or the node process of this bed, and forgets its peak
 // so far.
 func (b *bench) watch(command string) (process, error) {
 	for p, args := range processes() {
-		if len(args) < 2 || filepath.Base(args[0]) != "davit" || args[1] != command || !b.ours(p) {
+		if len(args) < 3 || filepath.Base(args[0]) != "davit" || args[1] != command || args[2] == watchdog || !b.ours(p) {
 			continue
 		}
 		return p, p.forget()
