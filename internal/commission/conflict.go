@@ -54,7 +54,7 @@ func Next(s *failover.State) string {
 	case s.Phase == failover.AwaitingCommit:
 		return fmt.Sprintf("`runs commit %s` ends it, `runs rollback %s` takes it back", run, run)
 	case s.Phase == failover.RollbackFailed:
-		return "`runs retry " + run + "` once the cause is gone"
+		return "`runs retry " + run + "` once the cause is gone; if it never will be, as that site is lost, `runs cancel " + run + "` leaves what was not taken back as it is, and makes way"
 	case s.Phase == failover.SplitBrain:
 		return "stop one of the two sites, then `runs resume " + run + "`"
 	}

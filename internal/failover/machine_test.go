@@ -1118,6 +1118,44 @@ func TestRollbackFails(t *testing.T) {
 	r.order("undo scale/cart", "undo claim/cart", "undo quiesce/cart")
 }
 
+// TestRollbackThatCanNeverEnd has a source that dies while the move from it is taken back:
+// the run is in the way of the failover until a person ends it.
+func TestRollbackThatCanNeverEnd(t *testing.T) {
+	r := newRig(t, plan.Switchover, nil)
+	r.answer = func(f Effect) *Event {
+		switch {
+		case f.Step == nil:
+		case f.Action == Act && f.Step.Name == "apply/cart":
+			return &Event{Kind: Acted, Outcome: Refused, Note: "no"}
+		case f.Action == Undo && f.Step.Side == plan.Source:
+			return &Event{Kind: Acted, Outcome: NoAnswer}
+		}
+		return nil
+	}
+	r.run(RollingBack)
+	if why := r.says(Cancel, nil); !strings.Contains(why, "roll back") {
+		t.Errorf("a run that goes on was ended: %q", why)
+	}
+	r.pass(RollbackFailed)
+	r.order("undo claim/shop", "undo claim/cart")
+	if why := r.says(Cancel, nil); why != "" {
+		t.Fatal(why)
+	}
+	s := r.m.State()
+	if s.Phase != Canceled || s.Epochs["cart"] != 9 || !strings.Contains(s.Why, "stays as it is (quiesce/cart, quiesce/shop), for quiesce/") {
+		t.Errorf("%s %q %v", s.Phase, s.Why, s.Epochs)
+	}
+	replayed := NewState()
+	for i, entries := range r.records {
+		if err := replayed.Replay(int64(i)+1, entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if replayed.Phase != Canceled {
+		t.Errorf("who reads the journal finds %s", replayed.Phase)
+	}
+}
+
 func TestSpecIsChecked(t *testing.T) {
 	whole := newRig(t, plan.Failover, nil).m.draft[0].Spec
 	for want, change := range map[string]func(s *Spec){

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"slices"
+	"strings"
 
 	"davit.dev/davit/internal/plan"
 )
@@ -109,7 +110,11 @@ func (s *State) endings() (all []Offer) {
 		all = append(all, o)
 	}
 	if s.whyNotCancel() == "" {
-		all = append(all, Offer{Kind: Cancel})
+		o := Offer{Kind: Cancel}
+		if s.Phase == RollbackFailed {
+			o.About = "what was not taken back stays as it is: " + strings.Join(s.notBack(), ", ")
+		}
+		all = append(all, o)
 	}
 	return all
 }
@@ -132,10 +137,22 @@ func (s *State) begun() bool {
 }
 
 func (s *State) whyNotCancel() string {
-	if s.begun() && s.Spec.Verb.Moves() {
+	// One that can never be taken back, as a site is gone for good, would be in the way of
+	// the failover that is needed then.
+	if s.begun() && s.Spec.Verb.Moves() && s.Phase != RollbackFailed {
 		return "something was done already: roll back"
 	}
 	return ""
+}
+
+// notBack are the steps that a roll-back has not taken back.
+func (s *State) notBack() (names []string) {
+	for _, step := range s.Spec.Steps {
+		if s.toUndo(step) {
+			names = append(names, step.Name)
+		}
+	}
+	return names
 }
 
 // skippable says why no step of a kind may be skipped.

@@ -3,6 +3,7 @@ package failover
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"davit.dev/davit/internal/plan"
 )
@@ -184,6 +185,8 @@ func (m *Machine) cancel(e Event) string {
 	switch {
 	case s.whyNotCancel() != "":
 		return s.whyNotCancel()
+	case s.Phase == RollbackFailed:
+		note += ": what was not taken back stays as it is (" + strings.Join(s.notBack(), ", ") + "), for " + s.Why
 	case s.Canceled:
 		note += ": its sandbox may be left at site " + s.Spec.To
 	case s.begun() && s.Spec.Verb == plan.Restore:

@@ -49,7 +49,7 @@ var wants = []want{
 	{verb: "consent", short: "Say that a site has stopped, where nothing proves it", kind: failover.Consent, operand: "SITE"},
 	{verb: "commit", short: "End a run: it can no longer be rolled back", kind: failover.Commit},
 	{verb: "rollback", short: "Take back what a run did", kind: failover.RollBack, types: true},
-	{verb: "cancel", short: "End a run that has changed nothing", kind: failover.Cancel},
+	{verb: "cancel", short: "End a run that has changed nothing, or whose roll-back can never end", kind: failover.Cancel},
 }
 
 // Runs makes `runs`.

@@ -83,7 +83,7 @@ func (r Run) Next() []Do {
 	case r.State == failover.SplitBrain:
 		return []Do{do("stop one of the two sites, then let the run look again", "resume "+r.Run)}
 	case r.State == failover.RollbackFailed:
-		return []Do{do("solve what keeps it from being taken back, then try again", "retry "+r.Run)}
+		return []Do{do("solve what keeps it from being taken back, then try again", "retry "+r.Run), do("leave the rest as it is, if that site is lost for good: then fail over", "cancel "+r.Run)}
 	case r.State == failover.AwaitingApproval:
 		return []Do{do("agree that it begins (not whoever asked for it)", "approve "+r.Run), do("end it before it changed anything", "cancel "+r.Run)}
 	case r.State == failover.AwaitingCommit:
