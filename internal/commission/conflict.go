@@ -52,7 +52,11 @@ func Next(s *failover.State) string {
 	case s.Phase == failover.AwaitingApproval:
 		return "`runs approve " + run + "`, by somebody other than " + s.Spec.By
 	case s.Phase == failover.AwaitingCommit:
-		return fmt.Sprintf("`runs commit %s` ends it, `runs rollback %s` takes it back", run, run)
+		back := "`runs rollback " + run + "`"
+		if s.Exposed() != "" {
+			back = "`runs rollback " + run + " --lose " + s.Spec.To + "`, which loses what clients wrote there,"
+		}
+		return fmt.Sprintf("`runs commit %s` ends it, %s takes it back", run, back)
 	case s.Phase == failover.RollbackFailed:
 		return "`runs retry " + run + "` once the cause is gone; if it never will be, as that site is lost, `runs cancel " + run + "` leaves what was not taken back as it is, and makes way"
 	case s.Phase == failover.SplitBrain:

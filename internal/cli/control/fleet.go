@@ -25,7 +25,7 @@ func (h Host) fleetCommand() *cobra.Command {
 		Short: "Sites and applications of a project: what would be lost now, against which objective, levels and drills",
 		Long: `Shows a project's fleet as the console knows it: each site's last sign of life, and of each application what would be lost if its site were lost now,
 the objective, its level of readiness, its last drill, and what needs a person. The worst comes first; --sort name, lost, level, drill, verified
-or site sorts otherwise, with a - before it the other way round. With --fail-unprotected it ends with 4 unless all applications are protected.`,
+or site sorts otherwise, with a - before it the other way round. With --fail-unprotected it ends with 4 unless all applications are protected, and there is one.`,
 		Example: `  davit fleet --sort -lost
   davit fleet -o json | jq '.applications[] | select(.state != "Protected").name'`,
 		Args: exactly(0),
@@ -53,7 +53,7 @@ or site sorts otherwise, with a - before it the other way round. With --fail-unp
 	}
 	projectFlag(cmd, &project)
 	cmd.Flags().StringVar(&by, "sort", "state", "state, name, lost, level, drill, verified or site; with a - before it the other way round")
-	cmd.Flags().BoolVar(&strict, "fail-unprotected", false, "end with 4 unless all applications are protected")
+	cmd.Flags().BoolVar(&strict, "fail-unprotected", false, "end with 4 unless all applications are protected, and there is one")
 	return cmd
 }
 
@@ -165,7 +165,7 @@ func application(a fleet.Application, s *fleet.Snapshot, now time.Time) Applicat
 // verdict is how the command ends.
 func (o *Overview) verdict(strict bool) error {
 	bad := slices.ContainsFunc(o.Applications, func(a Application) bool { return a.State != fleet.Protected })
-	if strict && (bad || o.Silent != "" || o.Old != "") {
+	if strict && (bad || len(o.Applications) == 0 || o.Silent != "" || o.Old != "") {
 		return exit.Quietly(exit.Warnings)
 	}
 	return nil

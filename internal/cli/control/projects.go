@@ -80,7 +80,7 @@ The recovery key opens all that the project will have in the vault. It is made h
 console; if the file is there, its key is taken. With --recovery-recipient the key is somebody else's: only its public half (age1…) is known here.
 The same command again goes on with what broke off. For a project in another vault: "davit console init", at the console's directory.`,
 		Example: `  davit projects create shop --admin vera --recovery-key-file ./shop-recovery.key
-  davit vault add main --vault-url s3://… --project shop --join --recovery-key-file ./shop-recovery.key   # then, at a site`,
+  davit vault add main s3://… --project shop --join --recovery-key-file ./shop-recovery.key   # then, at a site`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			recovery, err := recipient(names[0], file, public, h.URL())

@@ -42,7 +42,7 @@ type Way struct {
 // Flags adds the flags.
 func (w *Way) Flags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&w.URLs, "console", nil, "address of the console, https://HOST:PORT; may be given again for another that takes over")
-	flags.StringVar(&w.TokenFile, "enrol-token-file", "", "file with the token that `console enrol` made; - is standard input")
+	flags.StringVar(&w.TokenFile, "enrol-token-file", "", "`file` with the token that davit console enrol made; - is standard input")
 	flags.StringSliceVar(&w.Documents, "documents", nil, "which of the console's documents the agent takes: all, none, or those of these namespaces (default: all)")
 	flags.StringVar(&w.Restores, "restores", uplink.RestoresNone, "what the console may restore here: none, clone (copies, into new namespaces) or all (also in place)")
 	flags.StringVar(&w.Runs, "runs", uplink.RunsNone, "which runs the console may begin here: none, drill or all")
