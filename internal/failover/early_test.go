@@ -70,6 +70,43 @@ func TestWhatRunsBesideTheClaims(t *testing.T) {
 	}
 }
 
+// TestASupersededOrderIsNotRepeated while the claim that superseded it is under way: the journal
+// has it once, whatever the time, and again when the claim has brought its epoch.
+func TestASupersededOrderIsNotRepeated(t *testing.T) {
+	r := besideClaims(t)
+	until := r.now + 40*time.Second
+	r.answer = func(f Effect) *Event {
+		if f.Step == nil || f.Step.Name != "claim/shop" || r.now >= until {
+			return r.answers(f)
+		}
+		if f.Action == Act { // it stands, and nobody hears of it
+			r.newest["shop"] = 5
+			return &Event{Kind: Acted, Outcome: NoAnswer}
+		}
+		if r.newest["shop"] == 5 {
+			return &Event{Kind: Looked, Outcome: NoAnswer}
+		}
+		return nil
+	}
+	r.run(AwaitingCommit)
+	ordered, intended := 0, 0
+	for _, did := range r.did {
+		if did == "act network" {
+			ordered++
+		}
+	}
+	for _, entries := range r.records {
+		for _, e := range entries {
+			if e.Kind == Intended && e.Step == "network" {
+				intended++
+			}
+		}
+	}
+	if !r.made || ordered != intended || ordered < 2 || ordered > 3 { // before the claims, and after each
+		t.Errorf("made %t; ordered %d times, the journal has %d: %v", r.made, ordered, intended, r.did)
+	}
+}
+
 // TestWhatRunsBesideTheClaimsOfOthers is refused for good once another run has claimed.
 func TestWhatRunsBesideTheClaimsOfOthers(t *testing.T) {
 	r := besideClaims(t)

@@ -139,6 +139,9 @@ type flight struct {
 	said  string        // by the newest look, if that knew no end of it
 	// epochs are what the effect that is or was out first went out with.
 	epochs map[string]int64
+	// outlived are what its newest order went out with, if the run's own claim superseded
+	// that: it is ordered anew once the claims have brought others, or have come to nothing.
+	outlived map[string]int64
 }
 
 // Machine carries one run, for one executor.

@@ -166,10 +166,30 @@ func (m *Machine) outlived(name string, f *flight) bool {
 	if m.state.Spec.step(name).Kind == plan.KindClaim {
 		return false
 	}
-	for app, sent := range f.epochs {
-		if m.state.Epochs[app] > sent {
+	return m.brought(f.epochs) || m.claiming(f.epochs)
+}
+
+// tooSoon tells whether an order would go out with the very epochs that the run's own claim
+// superseded, while that claim is still under way: each would be one more entry of the
+// journal, and be refused like the one before.
+func (m *Machine) tooSoon(name string, f *flight) bool {
+	return f.outlived != nil && m.state.Spec.step(name).Kind != plan.KindClaim && !m.brought(f.outlived) && m.claiming(f.outlived)
+}
+
+// brought tells whether the run knows a newer epoch than an order went out with.
+func (m *Machine) brought(sent map[string]int64) bool {
+	for app, epoch := range sent {
+		if m.state.Epochs[app] > epoch {
 			return true
 		}
+	}
+	return false
+}
+
+// claiming tells whether a claim of the run may yet bring a newer epoch of one of an
+// order's applications.
+func (m *Machine) claiming(sent map[string]int64) bool {
+	for app := range sent {
 		claim := m.state.Steps[string(plan.KindClaim)+"/"+app]
 		if claim != nil && !claim.Undid && (claim.Undoing || claim.Meant && claim.Status != Succeeded && claim.Status != Broke) {
 			return true
@@ -249,6 +269,8 @@ func (m *Machine) looked(e Event) {
 		m.end(name, Broke, noted("a look says that it was not done", e.Note), e)
 	case e.Outcome == NotDone && late:
 		m.end(name, Broke, noted(fmt.Sprintf("not done within %s", m.state.Spec.step(name).Timeout), e.Note), e)
+	case e.Outcome == NotDone && f.then == Act && m.tooSoon(name, f):
+		f.next = m.now.Mono + Breath
 	case e.Outcome == NotDone && f.then == Act:
 		m.intend(name)
 	case e.Outcome == Superseded && !m.outlived(name, f):
@@ -338,6 +360,10 @@ func (m *Machine) acted(e Event) {
 	case e.Outcome == Superseded && !m.outlived(name, f):
 		m.end(name, Broke, "superseded: "+e.Note, e)
 	default: // unknown: look, never guess, and not at once
+		f.outlived = nil
+		if e.Outcome == Superseded {
+			f.outlived = f.epochs
+		}
 		f.doing, f.id, f.next, f.said = Look, 0, m.now.Mono+Breath, e.Note
 	}
 }
