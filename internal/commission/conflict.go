@@ -40,13 +40,17 @@ func mayBe(o, s *failover.Spec) bool {
 	return o.Plan == s.Plan && (o.Verb != plan.Drill || s.Verb == plan.Drill && o.To == s.To)
 }
 
-// Next is what a person can do about a run that does not go on by itself, or
-// how to watch one that does.
+// Next is what a person can do about a run that does not go on by itself, how to watch one
+// that does, or what one that is over has left to people; empty: nothing.
 func Next(s *failover.State) string {
 	run := s.Spec.Run
 	switch {
 	case s.Phase.Over():
-		return ""
+		var todo []string
+		for _, r := range s.Remaining() {
+			todo = append(todo, r.Do)
+		}
+		return strings.Join(todo, "; ")
 	case s.Pause != nil:
 		return paused(s)
 	case s.Phase == failover.AwaitingApproval:

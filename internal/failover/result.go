@@ -17,6 +17,8 @@ type Result struct {
 	Unheard      string              `json:"unheard,omitempty"` // see Facts
 	Applications []ApplicationResult `json:"applications"`
 	Steps        []StepResult        `json:"steps"`
+	// Remaining is what people have to see to once the run is over.
+	Remaining []Remaining `json:"remaining,omitempty"`
 }
 
 // ApplicationResult is what a run reports of an application.
@@ -46,13 +48,15 @@ type StepResult struct {
 	Attempts int           `json:"attempts"`
 	Note     string        `json:"note,omitempty"`
 	Undone   bool          `json:"undone,omitempty"`
-	Point    string        `json:"point,omitempty"` // that was made or restored
-	Moved    *Moved        `json:"moved,omitempty"` // of volumes
+	// Left says that a roll-back left it as it is, as somebody had claimed since; Note says who.
+	Left  bool   `json:"left,omitempty"`
+	Point string `json:"point,omitempty"` // that was made or restored
+	Moved *Moved `json:"moved,omitempty"` // of volumes
 }
 
 // Result computes the report of a run.
 func (s *State) Result() Result {
-	r := Result{Run: s.Spec.Run, Plan: s.Spec.Plan, Verb: s.Spec.Verb, State: s.Shown(), Why: s.Why, Unheard: s.Unheard}
+	r := Result{Run: s.Spec.Run, Plan: s.Spec.Plan, Verb: s.Spec.Verb, State: s.Shown(), Why: s.Why, Unheard: s.Unheard, Remaining: s.Remaining()}
 	if s.Pause != nil && r.Why == "" {
 		r.Why = s.Pause.Why
 	}
@@ -70,7 +74,7 @@ func (s *State) Result() Result {
 	}
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
-		result := StepResult{Name: step.Name, Status: st.Status, Begun: st.Begun, Took: st.Took, Attempts: st.Attempts, Note: st.Note, Undone: st.Undid, Moved: st.Moved}
+		result := StepResult{Name: step.Name, Status: st.Status, Begun: st.Begun, Took: st.Took, Attempts: st.Attempts, Note: st.Note, Undone: st.Undid && !st.Stands, Left: s.remains(step), Moved: st.Moved}
 		if st.Point != nil {
 			result.Point = st.Point.ID
 		}

@@ -99,10 +99,12 @@ func (m *Machine) sawClaim(name string, f *flight, e Event) {
 }
 
 // overtake drafts that somebody claimed an application after the run. If it is
-// the source's again, what the run did is taken back all the same.
+// the source's again, the application is where a roll-back brings it, and the run goes on to
+// take back what it did. What obeys the newer epoch alone refuses that, and is left: nobody
+// but who claimed knows what of it he needs.
 func (m *Machine) overtake(name string, e Event) {
 	if e.Site == m.state.Spec.From {
-		m.note(Entry{Kind: Undone, Step: name, Note: e.Note, Epoch: e.Epoch})
+		m.note(Entry{Kind: Undone, Step: name, Status: Skipped, Note: e.Note, Epoch: e.Epoch})
 		return
 	}
 	m.note(Entry{Kind: Overtaken, Step: name, Site: e.Site, Note: e.Note, Epoch: e.Epoch})
@@ -151,6 +153,12 @@ func (s *State) left(step plan.Step) bool {
 	return slices.ContainsFunc(s.applications(&step), func(app string) bool { _, yes := s.Overtaken[app]; return yes })
 }
 
+// remains tells whether a roll-back that is over, or has come so far, left what a step did.
+func (s *State) remains(step plan.Step) bool {
+	st := s.Steps[step.Name]
+	return st.Stands || st.Meant && step.Undoable() && !st.Undid && s.left(step)
+}
+
 func letsGo(step plan.Step) bool {
 	return step.Kind == plan.KindQuiesce || step.Kind == plan.KindSuspend && step.Side != plan.Source
 }
@@ -159,10 +167,7 @@ func letsGo(step plan.Step) bool {
 // whose applications somebody claimed since has not brought them back.
 func (s *State) rolledBack() {
 	if len(s.Overtaken) == 0 {
-		s.Phase = RolledBack
-		if stay := s.standing(); len(stay) > 0 {
-			s.Why = "left as it is, as another run has claimed since: " + strings.Join(stay, "; ") + ": see to it by hand, unless that run needs it"
-		}
+		s.Phase, s.Why = RolledBack, s.leftAsItIs()
 		return
 	}
 	var stay []string
@@ -170,32 +175,118 @@ func (s *State) rolledBack() {
 		stay = append(stay, app+": "+s.Overtaken[app])
 	}
 	s.Phase, s.Why = Failed, "not rolled back, as it was claimed anew since, and stays there: "+strings.Join(stay, "; ")
-	if shared := s.sharedLeft(); len(shared) > 0 {
+	shared, halves := s.sharedLeft()
+	if len(shared) > 0 {
 		s.Why += fmt.Sprintf("; %s was left as it is too, and the applications that went back are not there: see to them by hand", strings.Join(shared, ", "))
+	}
+	for _, half := range halves {
+		s.Why += "; " + half.Why
 	}
 }
 
-// standing names what people's steps did that was not taken back, as another run had
-// claimed: no actuator of Davit's stops that, as it stops workloads of a lower epoch.
-func (s *State) standing() []string {
-	var stay []string
+// leftAsItIs says what a roll-back refused to take back, as somebody had claimed since;
+// empty: nothing.
+func (s *State) leftAsItIs() string {
+	people, ours := s.standing()
+	var all []string
+	if len(people) > 0 {
+		all = append(all, strings.Join(people, "; ")+": see to it by hand, unless that run needs it")
+	}
+	if len(ours) > 0 {
+		all = append(all, strings.Join(ours, "; ")+": that run decides over what is there of it, and nothing of it runs below its epoch")
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return "left as it is, as another run has claimed since: " + strings.Join(all, "; ")
+}
+
+// standing names what was not taken back, as somebody had claimed since: what people's
+// steps did, and what Davit's own did, by what refused it.
+func (s *State) standing() (people, ours []string) {
+	refused := map[string][]string{}
 	for _, step := range s.Spec.Steps {
-		ours := step.Kind != plan.KindCommand && step.Kind != plan.KindHTTP && step.Kind != plan.KindInfra && step.Kind != plan.KindSuspend && step.Kind != plan.KindResume
-		if st := s.Steps[step.Name]; st.Stands && !ours {
-			stay = append(stay, noted(step.Name, st.Note))
+		st := s.Steps[step.Name]
+		switch {
+		case !st.Stands:
+		case ofPeople(step.Kind):
+			people = append(people, noted(step.Name, st.Note))
+		default:
+			refused[st.Note] = append(refused[st.Note], step.Name)
 		}
 	}
-	return stay
+	for _, why := range slices.Sorted(maps.Keys(refused)) {
+		ours = append(ours, noted(strings.Join(refused[why], ", "), why))
+	}
+	return people, ours
 }
 
 // sharedLeft names the steps that were left although some of their
-// applications went back to the source.
-func (s *State) sharedLeft() []string {
-	var names []string
+// applications went back to the source; halves are those of them that keep git from making
+// these there.
+func (s *State) sharedLeft() (names []string, halves []Remaining) {
 	for _, step := range s.Spec.Steps {
-		if s.Steps[step.Name].Meant && step.Undoable() && !s.Steps[step.Name].Undid && s.left(step) && len(s.applications(&step)) > len(s.Overtaken) {
+		apps := s.applications(&step)
+		if !s.Steps[step.Name].Meant || !step.Undoable() || s.Steps[step.Name].Undid || !s.left(step) || len(apps) <= len(s.Overtaken) {
+			continue
+		}
+		if step.Kind != plan.KindSuspend || step.Side != plan.Source {
 			names = append(names, step.Name)
+			continue
+		}
+		back, gone := slices.Clone(apps), slices.Sorted(maps.Keys(s.Overtaken))
+		back = slices.DeleteFunc(back, func(app string) bool { return slices.Contains(gone, app) })
+		halves = append(halves, Remaining{
+			Step: step.Name, Site: s.Spec.From,
+			Why: fmt.Sprintf("%s: %s stays suspended at site %s, so that git makes nothing of %s there, which went back, as it would make %s too, which another site holds",
+				step.Name, step.Object, s.Spec.From, strings.Join(back, ", "), strings.Join(gone, ", ")),
+			Do: fmt.Sprintf("at site %s, take %s out of what %s makes, then resume it: %s", s.Spec.From, strings.Join(gone, ", "), step.Object, plan.Resumption(step.Object)),
+		})
+	}
+	return names, halves
+}
+
+// Remaining is what a run that is over left for people to see to.
+type Remaining struct {
+	Step string `json:"step"`
+	Site string `json:"site"` // where it is
+	Why  string `json:"why"`
+	Do   string `json:"do"`
+}
+
+// Remaining is what a run that is over left behind and only people can settle: what their
+// steps did, and what keeps git still, where somebody has claimed since the run did.
+func (s *State) Remaining() []Remaining {
+	if !s.Phase.Over() || s.Spec.Verb == plan.Drill {
+		return nil
+	}
+	var all []Remaining
+	for _, step := range s.Spec.Steps {
+		st := s.Steps[step.Name]
+		if !st.Stands || !ofPeople(step.Kind) {
+			continue
+		}
+		site := s.Spec.To
+		if step.Side == plan.Source {
+			site = s.Spec.From
+		}
+		do := fmt.Sprintf("at site %s, take back by hand what %s did, unless whoever has claimed since needs it", site, step.Name)
+		if step.Kind == plan.KindSuspend {
+			do = fmt.Sprintf("once site %s alone holds all that %s makes, or the rest was taken out of it, resume it there: %s", site, step.Object, plan.Resumption(step.Object))
+		}
+		all = append(all, Remaining{Step: step.Name, Site: site, Why: noted(step.Name, st.Note), Do: do})
+	}
+	names, halves := s.sharedLeft()
+	for _, name := range names {
+		if step := s.Spec.step(name); ofPeople(step.Kind) {
+			all = append(all, Remaining{Step: name, Site: s.Spec.To, Why: name + " was left as it is", Do: "see by hand to what " + name + " did for the applications that went back to site " + s.Spec.From})
 		}
 	}
-	return names
+	return append(all, halves...)
+}
+
+// ofPeople tells of what people's steps do, which no actuator of Davit's stops as it stops
+// workloads of a lower epoch.
+func ofPeople(k plan.Kind) bool {
+	return slices.Contains([]plan.Kind{plan.KindCommand, plan.KindHTTP, plan.KindInfra, plan.KindSuspend, plan.KindResume}, k)
 }

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -8,8 +9,9 @@ import (
 	"davit.dev/davit/internal/plan"
 )
 
-// claimedAnew is a run that waits for its commit while somebody claims shop at a site.
-func claimedAnew(t *testing.T, site string, at Action) *rig {
+// claimedAnew is a run that waits for its commit while somebody claims shop at a site. Where it
+// refuses says so, the target knows of that, and refuses what is older.
+func claimedAnew(t *testing.T, site string, at Action, refuses ...bool) *rig {
 	t.Helper()
 	r := newRig(t, plan.Failover, func(p *plan.Plan, s *Spec) {
 		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindGate, Object: "www"}}
@@ -22,6 +24,11 @@ func claimedAnew(t *testing.T, site string, at Action) *rig {
 	})
 	r.run(AwaitingCommit)
 	r.answer = func(f Effect) *Event {
+		if f.Step != nil && f.Action == Undo && len(refuses) > 0 && f.Step.Side == plan.Target && !slices.Contains([]plan.Kind{plan.KindClaim, plan.KindHold, plan.KindSuspend}, f.Step.Kind) {
+			if epoch, of := f.Token.Epochs["shop"]; of && epoch < 6 {
+				return &Event{Kind: Acted, Outcome: Superseded, Note: "epoch 6 of shop is known here, the order has 5"}
+			}
+		}
 		if f.Step == nil || f.Step.Name != "claim/shop" || f.Action == Look && at != Look {
 			return nil
 		}
@@ -79,6 +86,81 @@ func TestRollBackOfWhatTheSourceClaimedAnew(t *testing.T) {
 	r.order("undo scale/shop", "undo claim/cart")
 	r.order("undo off-there")
 	r.never("undo claim/shop")
+}
+
+// TestWhatTheTargetRefusesIsLeft: the source was claimed anew by another run, and the target,
+// which knows that epoch, takes nothing back below it. The run does not say that it did, nor that
+// it gave that claim back. What it could take back, it says of.
+func TestWhatTheTargetRefusesIsLeft(t *testing.T) {
+	r := claimedAnew(t, "east", Look, true)
+	r.pass(RolledBack)
+	r.order("undo scale/shop", "undo claim/cart")
+	res := r.m.State().Result()
+	left := map[string]bool{}
+	for _, s := range res.Steps {
+		left[s.Name] = s.Left
+		if s.Left && s.Undone {
+			t.Errorf("%s was left, and is told as taken back", s.Name)
+		}
+		if s.Name == "scale/cart" && (s.Left || !s.Undone) {
+			t.Errorf("%+v", s)
+		}
+	}
+	for _, name := range []string{"data/shop", "apply/shop", "scale/shop", "claim/shop"} {
+		if !left[name] {
+			t.Errorf("nobody says that %s was left", name)
+		}
+	}
+	for _, says := range []string{"left as it is, as another run has claimed since", "site east holds epoch 6 of shop", "scale/shop", "epoch 6 of shop is known here"} {
+		if !strings.Contains(res.Why, says) {
+			t.Errorf("%q does not say %q", res.Why, says)
+		}
+	}
+	if len(res.Remaining) > 0 {
+		t.Errorf("people are asked to see to what Davit sees to: %+v", res.Remaining)
+	}
+}
+
+// TestGitThatStaysStillIsNamed: one suspension is about two applications, of which one went
+// back to the source and the other is held elsewhere. Git makes neither there, so that it does
+// not make the other: the run says so, and what helps.
+func TestGitThatStaysStillIsNamed(t *testing.T) {
+	for name, tc := range map[string]struct {
+		site  string // that claimed shop
+		want  Phase
+		about string
+	}{
+		"claimed at the target":  {"west", Failed, "git makes nothing of cart there"},
+		"claimed at the source":  {"east", RolledBack, ""},
+		"claimed by a third one": {"north", Failed, "git makes nothing of cart there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, plan.Failover, func(p *plan.Plan, s *Spec) {
+				p.Steps = []plan.Step{{Name: "git", Kind: plan.KindSuspend, Object: plan.Kustomizations + "/flux-system/all", Timeout: time.Minute, Before: []string{"quiesce/cart", "quiesce/shop"}}}
+				s.Commit = plan.Commit{Window: 0}
+			})
+			r.run(AwaitingCommit)
+			r.answer = answerTo(Look, "claim/shop", Event{Kind: Looked, Outcome: Superseded, Site: tc.site, Note: "site " + tc.site + " holds epoch 6 of shop"})
+			if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+				t.Fatal(why)
+			}
+			r.pass(tc.want)
+			res := r.m.State().Result()
+			if tc.about == "" {
+				if r.order("undo git"); len(res.Remaining) > 0 {
+					t.Errorf("%+v", res.Remaining)
+				}
+				return
+			}
+			r.never("undo git")
+			if len(res.Remaining) != 1 || res.Remaining[0].Site != "east" || !strings.Contains(res.Remaining[0].Do, "take shop out of what") || !strings.Contains(res.Remaining[0].Do, "kubectl -n flux-system patch "+plan.Kustomizations+" all") {
+				t.Errorf("%+v", res.Remaining)
+			}
+			if !strings.Contains(res.Why, tc.about) {
+				t.Errorf("%q", res.Why)
+			}
+		})
+	}
 }
 
 // TestWhatGitMakesAtTheSourceGoesOnLast: not before the source may write all that

@@ -46,3 +46,18 @@ func (c *checker) reconciler(where string, s Step) {
 	what, _, _ := strings.Cut(err.Error(), ": write ")
 	c.say(where, what, errReconciler.Error())
 }
+
+// Resumption is how people resume what a suspend step suspended; empty, if object is
+// nothing that makes objects from git.
+func Resumption(object string) string {
+	resource, namespace, name, err := Reconciler(object)
+	switch {
+	case err != nil:
+		return ""
+	case resource != ArgoCD:
+		return fmt.Sprintf(`kubectl -n %s patch %s %s --type merge -p '{"spec":{"suspend":false}}'`, namespace, resource, name)
+	case namespace == "":
+		namespace = "NAMESPACE"
+	}
+	return fmt.Sprintf("kubectl -n %s annotate %s %s argocd.argoproj.io/skip-reconcile-, and turn its automated sync on again, as its annotation davit.dev/gitops-before-restore has it", namespace, resource, name)
+}

@@ -114,6 +114,9 @@ func (s Step) row(y float64, x func(time.Time) float64, until time.Time) row {
 		if b.Undo {
 			t, what = "undo", "taken back"
 		}
+		if b.Undo && b.Status == failover.Skipped {
+			what = "left as it was"
+		}
 		if b.Status == "" {
 			t, what = "open", "goes on"
 		}

@@ -531,9 +531,11 @@ func (w *world) checkEnd(r *run, state *failover.State) {
 	}
 }
 
-// checkBack looks whether anything is left of a run that says that it was rolled back.
+// checkBack looks whether anything is left of a run that says that it was rolled back, and
+// whether it says of anything that is there that it was taken back.
 func (w *world) checkBack(r *run, state *failover.State) {
-	for _, step := range r.spec.Steps {
+	told := state.Result().Steps
+	for i, step := range r.spec.Steps {
 		s := w.sites[w.index(r.spec.To)]
 		if step.Side == plan.Source {
 			s = w.sites[w.index(r.spec.From)]
@@ -547,6 +549,9 @@ func (w *world) checkBack(r *run, state *failover.State) {
 		}
 		if left {
 			w.fail("%s is rolled back, and what %s made is still there", r.spec.Run, step.Name)
+		}
+		if t != nil && t.made && step.Undoable() && told[i].Undone && step.Kind != plan.KindQuiesce {
+			w.fail("%s says that it took %s back, and what that made is still there", r.spec.Run, step.Name)
 		}
 	}
 }

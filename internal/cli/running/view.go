@@ -173,8 +173,11 @@ func (r Report) Text(t *output.Text) {
 	rows = nil
 	for _, s := range r.Steps {
 		status := string(s.Status)
-		if s.Undone {
+		switch {
+		case s.Undone:
 			status = "taken back"
+		case s.Left:
+			status = "left"
 		}
 		note := s.Note
 		if m := s.Moved; m != nil {

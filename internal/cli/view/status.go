@@ -27,7 +27,8 @@ import (
 type Status struct {
 	// Healthy says that there is a vault, that all of them answer and have this
 	// site's time, that Davit's own parts run, that every application here is
-	// protected, that none was left at rest, and that no plan is known to fail.
+	// protected, that none was left at rest, that no run left anything to people, and that no
+	// plan is known to fail.
 	Healthy      bool    `json:"healthy"`
 	Site         string  `json:"site,omitempty"`
 	Parts        []Part  `json:"parts"`
@@ -38,6 +39,8 @@ type Status struct {
 	// application covers.
 	Unprotected []string `json:"unprotected"`
 	Running     []Run    `json:"running"`
+	// Remaining is what the newest run of each plan left to people.
+	Remaining []Remaining `json:"remaining,omitempty"`
 	// Plans are the cluster's, with what their sites were last found to be.
 	Plans []Plan `json:"plans,omitempty"`
 	// Owed is what captures that died did to applications, and nobody has undone.
@@ -255,7 +258,7 @@ func (v *Status) healthy() bool {
 			return false
 		}
 	}
-	return len(v.Vaults) > 0 && len(v.Parts) > 0 && len(v.Owed) == 0
+	return len(v.Vaults) > 0 && len(v.Parts) > 0 && len(v.Owed) == 0 && len(v.Remaining) == 0
 }
 
 func (v *Status) gatherVaults(ctx context.Context, c client.Client) error {
@@ -456,6 +459,7 @@ func (v Status) Text(t *output.Text) {
 		t.Table("", output.Columns("WHAT", "ID", "PHASE", "SINCE", "STEP"), rows)
 	}
 	v.owedText(t)
+	v.remainsText(t)
 	v.planText(t)
 	if len(v.Unprotected) > 0 {
 		t.Section("Not protected")

@@ -76,8 +76,11 @@ func steps(st *v1alpha1.RunStatus, all []failover.StepResult) {
 	for _, i := range order {
 		s := all[i]
 		step := v1alpha1.RunStep{Name: s.Name, State: string(s.Status), StartedAt: stamp(s.Begun), Took: lasted(s.Took, s.Took > 0), Attempts: int32(s.Attempts), Message: short(s.Note, 1024)}
-		if s.Undone {
+		switch {
+		case s.Undone:
 			step.State = "Undone"
+		case s.Left:
+			step.State = "Left"
 		}
 		st.Steps = append(st.Steps, step)
 	}
