@@ -182,6 +182,9 @@ func (s *State) rolledBack() {
 	for _, half := range halves {
 		s.Why += "; " + half.Why
 	}
+	if text := s.leftAsItIs(); text != "" {
+		s.Why += "; " + text
+	}
 }
 
 // leftAsItIs says what a roll-back refused to take back, as somebody had claimed since;
@@ -202,9 +205,9 @@ func (s *State) leftAsItIs() string {
 }
 
 // standing names what was not taken back, as somebody had claimed since: what people's
-// steps did, and what Davit's own did, by what refused it.
+// steps did, and what Davit's own did, by what refused it. A claim alone is nothing that stands.
 func (s *State) standing() (people, ours []string) {
-	refused := map[string][]string{}
+	refused, more := map[string][]string{}, false
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
 		switch {
@@ -213,7 +216,11 @@ func (s *State) standing() (people, ours []string) {
 			people = append(people, noted(step.Name, st.Note))
 		default:
 			refused[st.Note] = append(refused[st.Note], step.Name)
+			more = more || step.Kind != plan.KindClaim
 		}
+	}
+	if !more {
+		return people, nil
 	}
 	for _, why := range slices.Sorted(maps.Keys(refused)) {
 		ours = append(ours, noted(strings.Join(refused[why], ", "), why))
