@@ -101,11 +101,3 @@ func TestNamesOfPoints(t *testing.T) {
 		}
 	}
 }
-
-func TestHintsNameTheProgram(t *testing.T) {
-	e := &env{program: "kubectl davit"}
-	got := e.named("look with `points --all`, or `kubectl get pods`")
-	if want := "look with `kubectl davit points --all`, or `kubectl get pods`"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-}

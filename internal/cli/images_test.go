@@ -47,7 +47,7 @@ func runImages(t *testing.T, list []point.Image, args ...string) (out string, co
 			return &point.Manifest{Application: "shop", ID: "shop-1", Images: list}, nil
 		},
 		Cluster: func() (client.Client, error) { return cluster, nil },
-		Print:   func(r output.Result) error { return output.NewPrinter(output.Table, &b).Print(r) },
+		Print:   func(r output.Result) error { return output.NewPrinter(output.Table, "davit", &b).Print(r) },
 		Step:    func(string, ...any) {},
 	})
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true

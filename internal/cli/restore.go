@@ -175,7 +175,7 @@ func (e *env) confirmTakeOver(ctx context.Context, in *access.Opened, o *order.R
 func (e *env) confirmOverwrite(o *order.Restore) error {
 	e.progress.Done()
 	fmt.Fprintf(e.Err, "Restore %s over what is here: objects that differ are made anew, volumes are rolled back.\n", o.Options.Application)
-	fmt.Fprintf(e.Err, "  Lost:  whatever was written here after the recovery point, unless you `backup %s` first. --dry-run lists it.\n", o.Options.Application)
+	fmt.Fprintf(e.Err, "  Lost:  whatever was written here after the recovery point, unless you `%s backup %s` first. --dry-run lists it.\n", e.program, o.Options.Application)
 	return e.askFor(o.Options.Application, "the application's name")
 }
 

@@ -34,6 +34,7 @@ import (
 	"davit.dev/davit/internal/cli/running"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/cli/witness"
+	"davit.dev/davit/internal/command"
 )
 
 // Streams are what a command reads and writes.
@@ -95,7 +96,7 @@ func signalContext() (context.Context, func()) {
 
 func (e *env) run(ctx context.Context, args []string) int {
 	e.program = programName(args[0])
-	e.progress = output.NewProgress(e.Err, e.now)
+	e.progress = output.NewProgress(e.Err, e.program, e.now)
 	root := e.root()
 	root.SetArgs(args[1:])
 	cmd, err := root.ExecuteContextC(ctx)
@@ -113,7 +114,7 @@ func programName(arg0 string) string {
 	if plugin, ok := strings.CutPrefix(name, "kubectl-"); ok {
 		return "kubectl " + plugin
 	}
-	return "davit"
+	return command.Program
 }
 
 // conclude says what went wrong and how to go on, and returns the exit code.
@@ -123,7 +124,7 @@ func (e *env) conclude(cmd *cobra.Command, err error) int {
 	if err == nil || errors.As(err, &coded) && coded.Err == nil {
 		return code
 	}
-	fmt.Fprintf(e.Err, "error: %v\n", err)
+	fmt.Fprintf(e.Err, "error: %s\n", e.named(err.Error()))
 	if code == exit.BadUsage && hint == "" && cmd != nil {
 		hint = e.say("`%s --help` shows how", strings.TrimPrefix(cmd.CommandPath(), "davit "))
 	}
@@ -135,31 +136,8 @@ func (e *env) conclude(cmd *cobra.Command, err error) int {
 
 func (e *env) say(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 
-// named puts the program's name into commands that hints quote: `points` and
-// the like become `davit points`.
-func (e *env) named(hint string) string {
-	parts := strings.Split(hint, "`")
-	for i := 1; i < len(parts); i += 2 {
-		if word, _, _ := strings.Cut(parts[i], " "); isCommand(word) {
-			parts[i] = e.program + " " + parts[i]
-		}
-	}
-	return strings.Join(parts, "`")
-}
-
-var commandWords = []string{
-	"install", "uninstall", "vault", "enrol", "protect", "unprotect", "pause", "resume", "backup", "points", "describe",
-	"restore", "restore-test", "verify", "plan", "failover", "switchover", "runs", "readiness", "console", "login", "logout", "whoami", "apply", "get", "diff", "delete", "watch", "fleet", "agents", "events", "placements", "members", "tokens", "users", "audit", "witness", "status", "coverage", "logs", "images", "support-bundle", "completion", "version", "help",
-}
-
-func isCommand(word string) bool {
-	for _, name := range commandWords {
-		if word == name {
-			return true
-		}
-	}
-	return false
-}
+// named puts the program's name into commands that a text quotes.
+func (e *env) named(text string) string { return command.Named(e.program, text) }
 
 func (e *env) root() *cobra.Command {
 	root := &cobra.Command{
@@ -177,8 +155,7 @@ another cluster when theirs is lost.`,
 			if e.global.quiet {
 				e.progress = &output.Progress{}
 			}
-			_, err := output.ParseFormat(e.global.output)
-			return errors.Join(exit.AsUsage(err), remote.Check(cmd, e.global.console))
+			return errors.Join(exit.AsUsage(output.Check(cmd, e.global.output)), remote.Check(cmd, e.global.console))
 		},
 	}
 	root.SetIn(e.In)
@@ -290,5 +267,5 @@ func (e *env) bounded(cmd *cobra.Command, limit time.Duration) (context.Context,
 
 func (e *env) print(r output.Result) error {
 	e.progress.Done()
-	return output.NewPrinter(output.Format(e.global.output), e.Out).Print(r)
+	return output.NewPrinter(output.Format(e.global.output), e.program, e.Out).Print(r)
 }

@@ -521,7 +521,7 @@ func (m *Machine) Waits() []string {
 	why = append(why, steps...)
 	for _, app := range s.Spec.Applications {
 		if s.Phase == Running && !s.meets(app) {
-			why = append(why, "the former holders of "+app+" are not fenced yet")
+			why = append(why, app+" starts once its former holders have stopped")
 		}
 	}
 	if len(why) == 0 {

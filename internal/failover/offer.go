@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -48,13 +49,32 @@ func (s *State) answers() (all []Offer) {
 			all = append(all, Offer{Kind: Answer, Step: step.Name, About: s.asks(step.Name), Approves: step.Kind == plan.KindApproval})
 		}
 	}
-	if s.Pause == nil || s.Pause.Kind != ForInput || s.Spec.Verb == plan.Switchover || s.Spec.Verb == plan.Failback {
+	if s.Pause == nil || s.Pause.Kind != ForInput || s.planned() {
 		return all
 	}
 	for _, site := range s.unproven() {
 		all = append(all, Offer{Kind: Consent, Site: site, Type: site, About: s.Pause.Why})
 	}
 	return all
+}
+
+// planned tells whether the source lives, and can prove that it has stopped.
+func (s *State) planned() bool { return s.Spec.Verb == plan.Switchover || s.Spec.Verb == plan.Failback }
+
+// WhyNoConsent says why nobody can say of a site that it has stopped, whatever he types;
+// empty: somebody can.
+func (s *State) WhyNoConsent(site string) string {
+	switch {
+	case !s.Facts.holds(site):
+		why := fmt.Sprintf("site %q holds nothing that the run takes over", site)
+		if waits := s.unproven(); len(waits) > 0 {
+			why += "; nothing proves yet that " + strings.Join(waits, ", ") + " has stopped"
+		}
+		return why
+	case s.planned():
+		return "a planned move has a source that can prove it: find out why it does not, or roll back and fail over"
+	}
+	return ""
 }
 
 // unproven are the sites of which nothing proves that they have stopped, and

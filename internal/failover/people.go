@@ -154,14 +154,11 @@ func (m *Machine) onlyFailure(name string) bool {
 // consent lets a run go on although nothing proves that a site has stopped.
 // The person types the site's name.
 func (m *Machine) consent(e Event) string {
-	s := m.state
-	switch {
-	case !s.Facts.holds(e.Site):
-		return fmt.Sprintf("site %q holds nothing that the run takes over", e.Site)
+	switch why := m.state.WhyNoConsent(e.Site); {
+	case why != "":
+		return why
 	case e.Text != e.Site:
 		return fmt.Sprintf("type the name of the site, %s, to say that you made sure that it has stopped", e.Site)
-	case s.Spec.Verb == plan.Switchover || s.Spec.Verb == plan.Failback:
-		return "a planned move has a source that can prove it: find out why it does not, or roll back and fail over"
 	}
 	m.note(Entry{Kind: Consented, By: e.By, Site: e.Site, Note: "typed " + e.Text})
 	return ""

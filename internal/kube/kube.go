@@ -74,6 +74,9 @@ func build(cfg *rest.Config, hc *http.Client) (*Clients, error) {
 	return c, nil
 }
 
+// ErrKubeconfig says that no kubeconfig names a cluster.
+var ErrKubeconfig = errors.New("read kubeconfig")
+
 // Kubeconfig opens the cluster of a kubeconfig file. An empty path means the
 // usual places ($KUBECONFIG, then ~/.kube/config), an empty context the
 // file's current one.
@@ -87,11 +90,11 @@ func Kubeconfig(path, contextName string) (*Clients, error) {
 	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
 	switch {
 	case clientcmd.IsEmptyConfig(err) && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) != "":
-		return nil, fmt.Errorf("read kubeconfig: KUBECONFIG names %s, which says no cluster: correct it, or give a file with --kubeconfig", os.Getenv(clientcmd.RecommendedConfigPathEnvVar))
+		return nil, fmt.Errorf("%w: KUBECONFIG names %s, which says no cluster", ErrKubeconfig, os.Getenv(clientcmd.RecommendedConfigPathEnvVar))
 	case clientcmd.IsEmptyConfig(err): // the library's own words name a variable that nothing here reads
-		return nil, errors.New("read kubeconfig: there is none in the usual places: give one with --kubeconfig, or set KUBECONFIG")
+		return nil, fmt.Errorf("%w: there is none in the usual places", ErrKubeconfig)
 	case err != nil:
-		return nil, fmt.Errorf("read kubeconfig: %w: give another with --kubeconfig or KUBECONFIG, or another --context", err)
+		return nil, fmt.Errorf("%w: %w", ErrKubeconfig, err)
 	}
 	return New(cfg)
 }
@@ -101,7 +104,7 @@ func Kubeconfig(path, contextName string) (*Clients, error) {
 func missing(path, variable string) error {
 	if path != "" {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("read kubeconfig: there is no file %s: correct --kubeconfig", path)
+			return fmt.Errorf("%w: there is no file %s", ErrKubeconfig, path)
 		}
 		return nil
 	}
@@ -118,7 +121,7 @@ func missing(path, variable string) error {
 	if len(named) == 0 {
 		return nil
 	}
-	return fmt.Errorf("read kubeconfig: KUBECONFIG names %s, and there is no such file: correct it, or give a file with --kubeconfig", strings.Join(named, ", "))
+	return fmt.Errorf("%w: KUBECONFIG names %s, and there is no such file", ErrKubeconfig, strings.Join(named, ", "))
 }
 
 // InCluster opens the cluster this process runs in, as its service account.

@@ -26,10 +26,10 @@ clusters: [{name: a, cluster: {server: "https://192.0.2.1"}}]
 		{"", whole, ""},
 		{"", none + list + whole, ""},
 		{whole, none, ""},
-		{"", none, "KUBECONFIG names " + none + ", and there is no such file: correct it"},
+		{"", none, "KUBECONFIG names " + none + ", and there is no such file"},
 		{"", none + list + none + "2", none + ", " + none + "2"},
 		{"", empty, "KUBECONFIG names " + empty + ", which says no cluster"},
-		{none, whole, "there is no file " + none + ": correct --kubeconfig"},
+		{none, whole, "there is no file " + none},
 	} {
 		t.Setenv("KUBECONFIG", tc.variable)
 		_, err := Kubeconfig(tc.path, "")

@@ -142,9 +142,9 @@ func (r *Request) takeName(ctx context.Context, project *vault.Project) error {
 // WriteKey writes a recovery key for its owner's eyes only, and never over
 // another file.
 func WriteKey(file, project, store string, key vault.Identity) (err error) {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := exit.NewFile(file, "write recovery key")
 	if err != nil {
-		return fmt.Errorf("write recovery key: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	_, err = fmt.Fprintf(f, "# Davit recovery key of project %s in %s\n# public key: %s\n# Whoever has this file and the vault can read everything in it. Without it, a vault whose sites are all lost is lost.\n%s\n",

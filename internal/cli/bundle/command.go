@@ -3,7 +3,6 @@ package bundle
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"time"
@@ -97,12 +96,9 @@ func versionsOf(ctx context.Context, c Cluster) map[string]string {
 }
 
 func writeFile(ctx context.Context, file string, src Source) (report Report, err error) {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return report, exit.Refuse("name another with -f", "%s exists and is not overwritten", file)
-	}
+	f, err := exit.NewFile(file, "write bundle")
 	if err != nil {
-		return report, fmt.Errorf("write bundle: %w", err)
+		return report, err
 	}
 	report, err = Write(ctx, f, src)
 	if err := errors.Join(err, f.Close()); err != nil {

@@ -50,9 +50,9 @@ func (h Host) enrol(cmd *cobra.Command, o enrolment, site string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
-	f, err := os.OpenFile(o.file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := exit.NewFile(o.file, "write token")
 	if err != nil {
-		return exit.AsUsage(fmt.Errorf("write token: %w", err))
+		return err
 	}
 	token, expires, err := console.Enrol(ctx, c, h.act(), o.project, site, o.life)
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/remote"
+	"davit.dev/davit/internal/command"
 	"davit.dev/davit/internal/console/client"
 )
 
@@ -26,7 +27,11 @@ type Host struct {
 // Commands makes the commands at a console.
 func Commands(of remote.Host) []*cobra.Command {
 	h := Host{of}
-	return remote.AtConsole(h.fleetCommand(), h.agentsCommand(), h.eventsCommand(), h.placementsCommand(), h.membersCommand(), h.tokensCommand(), h.quotaCommand(), h.projectsCommand(), h.usersCommand(), h.auditCommand())
+	named := remote.AtConsole(h.fleetCommand(), h.agentsCommand(), h.eventsCommand(), h.placementsCommand(), h.membersCommand(), h.tokensCommand(), h.quotaCommand(), h.projectsCommand(), h.usersCommand())
+	for _, cmd := range named {
+		output.WithNames(append(cmd.Commands(), cmd)...)
+	}
+	return append(named, remote.AtConsole(h.auditCommand())...)
 }
 
 // OfConsole makes those that are about the console itself, below `console`.
@@ -163,9 +168,9 @@ func (h Host) secretFile(path string) (*secretFile, error) {
 	if path == "-" {
 		return &secretFile{path: path, out: h.Out}, nil
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := exit.NewFile(path, "write token")
 	if err != nil {
-		return nil, exit.AsUsage(fmt.Errorf("write token: %w", err))
+		return nil, err
 	}
 	return &secretFile{path: path, out: f, f: f}, nil
 }
@@ -196,5 +201,5 @@ func (h Host) made(s *secretFile, d output.Result) error {
 		return h.Print(d)
 	}
 	h.Progress().Done()
-	return output.NewPrinter(output.Table, h.Err).Print(d)
+	return output.NewPrinter(output.Table, command.Program, h.Err).Print(d)
 }

@@ -49,7 +49,7 @@ func (h Host) setMember() *cobra.Command {
 		Args:    some,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if _, err := account.ParseRole(role); err != nil {
-				return exit.Usage("--role viewer, operator, recoverer or admin; `help members` says what they may", "%v", err)
+				return exit.Usage("give one of those with --role; docs/console.md says what they may", "%v", err)
 			}
 			return h.each(cmd, project, names, func(ctx context.Context, s *remote.Session, name string) (Done, error) {
 				err := s.SetMember(ctx, s.Project, name, role)

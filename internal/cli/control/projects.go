@@ -233,6 +233,9 @@ type back struct {
 // Document implements output.Result.
 func (b back) Document() any { return b.Restored }
 
+// Names implements output.Named.
+func (b back) Names() []string { return []string{"project/" + b.Name} }
+
 // Text implements output.Result.
 func (b back) Text(t *output.Text) {
 	w := b.Back

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 
+	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
@@ -149,6 +151,7 @@ var rules = []rule{
 	{isAny(vault.ErrDenied), Vault, "check the vault's credentials and its bucket policy: `vault check`"},
 	{isAny(vault.ErrUnavailable), Vault, "check address, network and credentials: `vault check`"},
 	{isAny(vault.ErrKey, volume.ErrPassword), Refused, "use the recovery key that was exported when this project was made"},
+	{isAny(kube.ErrKubeconfig), Failed, "give one with --kubeconfig, or set KUBECONFIG; --context chooses among the contexts of one"},
 	{cannotDial, Failed, "is the cluster up, and is it the right one? choose with --kubeconfig and --context"},
 	{isAny(ErrTimeout, context.DeadlineExceeded), Failed, "allow more time with --timeout"},
 	{meta.IsNoMatchError, Refused, "Davit's kinds are not known to this cluster: `install` first"},
@@ -195,8 +198,27 @@ func AsUsage(err error) error {
 	return &Error{Code: BadUsage, Err: err}
 }
 
+// IsUsage tells whether the error is one of Usage.
+func IsUsage(err error) bool {
+	var coded *Error
+	return errors.As(err, &coded) && coded.Code == BadUsage
+}
+
 // IsRefusal tells whether the error is one of Refuse.
 func IsRefusal(err error) bool {
 	var coded *Error
 	return errors.As(err, &coded) && coded.Code == Refused
+}
+
+// NewFile makes a file for its owner's eyes that must not be there yet: it is refused, as
+// what a person kept is never written over.
+func NewFile(path, what string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	switch {
+	case errors.Is(err, os.ErrExist):
+		return nil, Refuse("name a new file", "%s: %s exists and is not overwritten", what, path)
+	case err != nil:
+		return nil, AsUsage(fmt.Errorf("%s: %w", what, err))
+	}
+	return f, nil
 }

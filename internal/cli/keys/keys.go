@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -237,9 +236,6 @@ func (h Host) admit(ctx context.Context, in *access.Opened, now *Keys, o *asked,
 			return err
 		}
 		if err := admission.WriteKey(o.newKey, in.Project.Name(), in.Project.Store().String(), key); err != nil {
-			if errors.Is(err, os.ErrExist) {
-				return exit.Refuse("name a new file", "%s exists and is not overwritten", o.newKey)
-			}
 			return err
 		}
 		r = key.Recipient()

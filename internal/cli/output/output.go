@@ -12,6 +12,8 @@
 //   - Times are UTC in documents; tables show ages, rounded, and wide tables
 //     both. An empty cell is "-".
 //   - An error says what was wrong and where; a line "hint:" says what to do next.
+//   - What people read names commands as they type them, although whoever wrote the
+//     text left the program's name out: package command puts it there.
 //   - No secret is ever printed: not a key, not a credential, not a token.
 package output
 
@@ -22,7 +24,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
+
+	"davit.dev/davit/internal/command"
 )
 
 // Format is how a result is printed.
@@ -57,6 +62,32 @@ type Result interface {
 	Document() any
 }
 
+// names is the annotation of commands whose results have names.
+const names = "davit.dev/names"
+
+// WithNames marks commands: what they print is Named.
+func WithNames(all ...*cobra.Command) {
+	for _, cmd := range all {
+		if cmd.Annotations == nil {
+			cmd.Annotations = map[string]string{}
+		}
+		cmd.Annotations[names] = "yes"
+	}
+}
+
+// Check refuses a value of -o that the command cannot print, before it does anything.
+func Check(cmd *cobra.Command, format string) error {
+	f, err := ParseFormat(format)
+	if err == nil && f == Name && cmd.Annotations[names] == "" {
+		return nameless(cmd.CommandPath() + " prints")
+	}
+	return err
+}
+
+func nameless(what string) error {
+	return fmt.Errorf("-o name: what %s has no names, use one of %s", what, strings.Join(Formats[:len(Formats)-1], ", "))
+}
+
 // Named is a result of things that have names.
 type Named interface {
 	// Names are KIND/NAME, as commands take them.
@@ -68,8 +99,9 @@ type Printer interface {
 	Print(r Result) error
 }
 
-// NewPrinter returns the printer of a format, which writes to w.
-func NewPrinter(format Format, w io.Writer) Printer {
+// NewPrinter returns the printer of a format, which writes to w. For people it names
+// commands as they called the program.
+func NewPrinter(format Format, program string, w io.Writer) Printer {
 	switch format {
 	case JSON:
 		return jsonPrinter{w}
@@ -78,21 +110,22 @@ func NewPrinter(format Format, w io.Writer) Printer {
 	case Name:
 		return namePrinter{w}
 	case Wide:
-		return textPrinter{w: w, wide: true}
+		return textPrinter{w: w, program: program, wide: true}
 	default:
-		return textPrinter{w: w}
+		return textPrinter{w: w, program: program}
 	}
 }
 
 type textPrinter struct {
-	w    io.Writer
-	wide bool
+	w       io.Writer
+	program string
+	wide    bool
 }
 
 func (p textPrinter) Print(r Result) error {
 	t := &Text{Wide: p.wide}
 	r.Text(t)
-	return write(p.w, []byte(t.String()))
+	return write(p.w, []byte(command.Named(p.program, t.String())))
 }
 
 type namePrinter struct{ w io.Writer }
@@ -100,7 +133,7 @@ type namePrinter struct{ w io.Writer }
 func (p namePrinter) Print(r Result) error {
 	named, ok := r.(Named)
 	if !ok {
-		return fmt.Errorf("-o name: what this command says has no names, use one of %s", strings.Join(Formats[:len(Formats)-1], ", "))
+		return nameless("this command prints")
 	}
 	var text strings.Builder
 	for _, name := range named.Names() {

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
 func TestDuration(t *testing.T) {
@@ -65,6 +68,44 @@ func TestShort(t *testing.T) {
 	}
 }
 
+// Where there is no terminal, a log is told once of each thing that is waited for, and of
+// what is over soon not at all.
+func TestWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		p := NewProgress(&b, "davit", time.Now)
+		says := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			if got := b.String(); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+		p.Waits("Running", []string{"claim/shop: begun", "the journal is being written"})
+		time.Sleep(waitsAfter / 2)
+		p.Waits("Running", []string{"ready/shop: begun"})
+		time.Sleep(waitsAfter / 2)
+		p.Waits("Running", []string{"ready/shop: 0 of 3 pods", "ready/wiki: begun"})
+		says("")
+		time.Sleep(waitsAfter / 2)
+		all := "Running: ready/shop: 0 of 3 pods\n"
+		says(all)
+		p.Waits("Running", []string{"ready/shop: 1 of 3 pods", "ready/wiki: begun"})
+		time.Sleep(waitsAfter)
+		all += "Running: ready/wiki: begun\n"
+		says(all)
+		p.Waits("Running", nil)
+		p.Waits("Running", []string{"ready/shop: 0 of 3 pods"})
+		time.Sleep(waitsAfter + time.Second)
+		all += "Running: ready/shop: 0 of 3 pods\n"
+		says(all)
+		p.Waits("AwaitingCommit", []string{"done: commit it, or roll back"})
+		p.Done()
+		time.Sleep(2 * waitsAfter)
+		says(all)
+	})
+}
+
 type sample struct {
 	Name string `json:"name"`
 }
@@ -83,7 +124,7 @@ func TestPrinters(t *testing.T) {
 		YAML:  "name: x\n",
 	} {
 		var b bytes.Buffer
-		if err := NewPrinter(format, &b).Print(sample{"x"}); err != nil {
+		if err := NewPrinter(format, "davit", &b).Print(sample{"x"}); err != nil {
 			t.Fatal(err)
 		}
 		if b.String() != want {
@@ -93,6 +134,11 @@ func TestPrinters(t *testing.T) {
 	if _, err := ParseFormat("xml"); err == nil {
 		t.Error("xml was taken for a format")
 	}
+	with, without := &cobra.Command{}, &cobra.Command{}
+	WithNames(with)
+	if Check(with, "name") != nil || Check(without, "name") == nil || Check(without, "json") != nil || Check(with, "xml") == nil {
+		t.Error("-o name is for commands alone whose results have names")
+	}
 }
 
 // Where there is no terminal, details come at most every ten seconds, and
@@ -100,15 +146,15 @@ func TestPrinters(t *testing.T) {
 func TestProgressLines(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	var b bytes.Buffer
-	p := NewProgress(&b, func() time.Time { return now })
+	p := NewProgress(&b, "davit", func() time.Time { return now })
 	p.Step("reading")
 	p.Step("reading")
 	p.Detail("1 of 2")
 	now = now.Add(11 * time.Second)
 	p.Detail("2 of 2")
-	p.Note("note: done")
+	p.Note("note: done, look with `points`")
 	p.Done()
-	if want := "reading\nreading: 2 of 2\nnote: done\n"; b.String() != want {
+	if want := "reading\nreading: 2 of 2\nnote: done, look with `davit points`\n"; b.String() != want {
 		t.Errorf("%q, want %q", b.String(), want)
 	}
 	var silent Progress

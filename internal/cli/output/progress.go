@@ -9,16 +9,22 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"davit.dev/davit/internal/command"
 )
 
 // lineEvery is how often an unfinished step is heard of where there is no
 // terminal.
 const lineEvery = 10 * time.Second
 
+// waitsAfter is how long something takes before a log is told that it is waited for.
+const waitsAfter = 2 * time.Second
+
 // Progress tells people what goes on. It is safe for use by several
 // goroutines, and its zero value says nothing.
 type Progress struct {
 	w        io.Writer
+	program  string
 	terminal bool
 	width    int
 	now      func() time.Time
@@ -27,12 +33,19 @@ type Progress struct {
 	step  string
 	shown bool      // the terminal's line holds something
 	said  time.Time // when the last plain line was written
+	waits map[string]*wait
 }
 
-// NewProgress reports to w, which is usually standard error. On a terminal it
-// changes one line in place.
-func NewProgress(w io.Writer, now func() time.Time) *Progress {
-	p := &Progress{w: w, now: now}
+// wait is something that is waited for where there is no terminal.
+type wait struct {
+	line  string // what is said of it
+	timer *time.Timer
+}
+
+// NewProgress reports to w, which is usually standard error, and names commands as
+// those of program. On a terminal it changes one line in place.
+func NewProgress(w io.Writer, program string, now func() time.Time) *Progress {
+	p := &Progress{w: w, program: program, now: now, waits: map[string]*wait{}}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		p.terminal = true
 		p.width, _, _ = term.GetSize(int(f.Fd()))
@@ -53,6 +66,50 @@ func (p *Progress) Step(format string, args ...any) {
 	}
 	p.step = step
 	p.say(step)
+}
+
+// Waits says all that is waited for now, in place of what was before. What stands
+// before a ": " says what it is, and what follows, how it stands. On a terminal all is
+// shown as it is; a log is told of each only once it has taken a while, and not how its
+// standing changes: whatever ends says so itself.
+func (p *Progress) Waits(state string, all []string) {
+	if p.w == nil || p.terminal {
+		if len(all) > 0 {
+			p.Step("%s: %s", state, strings.Join(all, "; "))
+		}
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := map[string]string{}
+	for _, line := range all {
+		what, _, _ := strings.Cut(line, ": ")
+		now[what] = state + ": " + line
+	}
+	for what, of := range p.waits {
+		if now[what] == "" {
+			of.timer.Stop()
+			delete(p.waits, what)
+		}
+	}
+	for what, line := range now {
+		if of := p.waits[what]; of != nil {
+			of.line = line
+			continue
+		}
+		of := &wait{line: line}
+		of.timer = time.AfterFunc(waitsAfter, func() { p.waited(what, of) })
+		p.waits[what] = of
+	}
+}
+
+// waited tells a log of what is still waited for.
+func (p *Progress) waited(what string, of *wait) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waits[what] == of {
+		p.say(of.line)
+	}
 }
 
 // Detail says how far the step has come. Where there is no terminal it is
@@ -78,7 +135,7 @@ func (p *Progress) Note(format string, args ...any) {
 		return
 	}
 	p.clear()
-	_, _ = fmt.Fprintf(p.w, format+"\n", args...) // nobody to tell
+	_, _ = fmt.Fprintln(p.w, command.Named(p.program, fmt.Sprintf(format, args...))) // nobody to tell
 }
 
 // Done removes the changing line, so that the result stands alone.
@@ -86,12 +143,17 @@ func (p *Progress) Done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.step = ""
+	for what, of := range p.waits {
+		of.timer.Stop()
+		delete(p.waits, what)
+	}
 	if p.w != nil {
 		p.clear()
 	}
 }
 
 func (p *Progress) say(line string) {
+	line = command.Named(p.program, line)
 	if !p.terminal {
 		p.said = p.now()
 		_, _ = fmt.Fprintln(p.w, line)

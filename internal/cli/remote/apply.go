@@ -126,12 +126,15 @@ func (s *session) compare(ctx context.Context, g given) (change, error) {
 	return c, err
 }
 
+// gone is how a console says that what was to be changed is not there any more.
+const gone = "it was deleted"
+
 // stale is the console's answer to a document that somebody else has changed.
 func (c change) stale() error {
 	if c.revision == "" || c.there && c.revision == c.old.Metadata.ResourceVersion {
 		return nil
 	}
-	now := "it is not there"
+	now := "it is not there: " + gone
 	if c.there {
 		now = "it is at " + c.old.Metadata.ResourceVersion
 	}

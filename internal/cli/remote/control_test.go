@@ -188,7 +188,7 @@ func (r *rig) tokens() {
 	if info, statErr := os.Stat(file); err != nil || statErr != nil || info.Mode().Perm() != 0o600 || !strings.HasPrefix(string(text), "davit_robot_") {
 		r.t.Fatal(err, statErr)
 	}
-	r.want(2, "", "tokens", "create", "ci3", "--scope", "read", "--token-file", file)("file exists")
+	r.want(3, "", "tokens", "create", "ci3", "--scope", "read", "--token-file", file)("exists and is not overwritten")
 	out, errs := r.quiet("tokens", "create", "ci2", "--scope", "read", "--token-file", "-")
 	if !regexp.MustCompile(`^davit_robot_\S+\n$`).MatchString(out) || !strings.Contains(errs, "created for robot/ci2") || strings.Contains(errs, strings.TrimSpace(out)) {
 		r.t.Fatalf("%d and %q", len(out), errs)

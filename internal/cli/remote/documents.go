@@ -110,7 +110,10 @@ func (h Host) readFile(name string) ([]given, error) {
 		return nil, exit.Usage("", "%s has more than %d bytes", name, maxFile)
 	}
 	all, err := split(text, name)
-	return all, exit.AsUsage(err)
+	if err != nil && !exit.IsUsage(err) {
+		err = exit.AsUsage(err)
+	}
+	return all, err
 }
 
 // split reads the documents of one text.
@@ -170,7 +173,7 @@ func parse(text []byte, from string) ([]given, error) {
 	}
 	k, ok := document.Find(h.Kind)
 	if !ok || k.Name != h.Kind || h.APIVersion != v1alpha1.GroupVersion.String() {
-		return nil, fmt.Errorf("%s: it is a %q of %q, and a console keeps only %s of %s: apply others to a cluster, with kubectl", from, h.Kind, h.APIVersion, strings.Join(kindNames(), ", "), v1alpha1.GroupVersion)
+		return nil, exit.Usage("apply others to a cluster, with kubectl", "%s: it is a %q of %q, and a console keeps only %s of %s", from, h.Kind, h.APIVersion, strings.Join(kindNames(), ", "), v1alpha1.GroupVersion)
 	}
 	if h.Metadata.Name == "" {
 		return nil, fmt.Errorf("%s: metadata.name is missing", from)

@@ -51,6 +51,7 @@ func Commands(h Host) []*cobra.Command {
 	for _, cmd := range all {
 		cmd.Annotations = map[string]string{mark: "yes"}
 	}
+	output.WithNames(all[3:]...) // not those about a login
 	return all
 }
 
@@ -158,7 +159,9 @@ func refusal(err error, said *client.Error) error {
 		hint = "`login` again: sessions end after 8 hours without a request and after 7 days, tokens when they expire or are revoked"
 	case said.Code == http.StatusForbidden:
 		hint = "`whoami` says what you may; an admin of the project gives roles"
-	case said.Code == http.StatusConflict && said.Reason == "Conflict":
+	case said.Code == http.StatusConflict && strings.Contains(said.Message, gone):
+		hint = "somebody deleted it since: without metadata.resourceVersion the document is made anew"
+	case said.Code == http.StatusConflict && strings.Contains(said.Message, "resourceVersion"):
 		hint = "somebody changed it since: `get KIND NAME -o yaml` shows what it is now; bring your change in and apply that. Without metadata.resourceVersion a document replaces whatever is there"
 	case said.Code == http.StatusNotFound:
 		hint = "`get KIND` lists what there is; `whoami` lists your projects"

@@ -87,8 +87,17 @@ func TestRunsAsk(t *testing.T) {
 	a.want(3, "", "runs show shop-drill-1 --logs nte", `has no step "nte"`)
 	a.answer(http.StatusCreated, steer.Asked{Number: 1, Answered: true, Refused: "it runs"})
 	a.want(3, "", "runs resume shop-drill-1 --note go", "run shop-drill-1: it runs")
+	a.want(3, "west\n", "runs consent shop-drill-1 west", "takes no consent now")
+	answer := steer.Asked{Number: 1, Answered: true, Refused: "it runs"}
+	a.answer(http.StatusCreated, struct { // it answers whatever is asked
+		steer.Asked
+		Offers []failover.Offer `json:"offers"`
+	}{answer, []failover.Offer{{Kind: failover.Consent, Site: "west"}}})
+	a.want(3, "", "runs resume shop-drill-1 --note go", "run shop-drill-1: it runs")
 	a.want(3, "west\n", "runs consent shop-drill-1 west", "it runs")
+	a.want(3, "", "runs consent shop-drill-1 west --yes", "it runs")
 	a.want(3, "", "runs consent shop-drill-1 west", "not confirmed")
+	a.want(3, "esat\n", "runs consent shop-drill-1 esat", `takes no consent about site "esat", only about west`)
 	a.want(3, "", "runs rollback shop-drill-1 --lose west", "it runs")
 	a.want(3, "", "runs answer shop-drill-1 call --failed", "it runs")
 	a.want(2, "", "runs pause shop-drill-1 --vault-url s3://b/p", "means nothing at a console")
@@ -98,7 +107,7 @@ func TestRunsAsk(t *testing.T) {
 			sent = append(sent, rest)
 		}
 	}
-	want := fmt.Sprint([]string{`"resume","note":"go"}`, `"consent","site":"west","typed":"west"}`, `"roll back","typed":"west"}`, `"answer","step":"call","failed":true}`})
+	want := fmt.Sprint([]string{`"resume","note":"go"}`, `"consent","site":"west","typed":"west"}`, `"consent","site":"west","typed":"west"}`, `"roll back","typed":"west"}`, `"answer","step":"call","failed":true}`})
 	if fmt.Sprint(sent) != want {
 		t.Errorf("%s, want %s", sent, want)
 	}

@@ -152,6 +152,11 @@ func (h Host) want(ctx context.Context, s *session, cmd *cobra.Command, kind fai
 		return err
 	}
 	if kind == failover.Consent {
+		if err := s.consentable(ctx, given[0], w.Site); err != nil {
+			return err
+		}
+	}
+	if yes, _ := cmd.Flags().GetBool("yes"); kind == failover.Consent && !yes {
 		if err := h.AskFor(w.Site, "the site, to say that you made sure that it has stopped"); err != nil {
 			return err
 		}
@@ -189,6 +194,27 @@ func (h Host) want(ctx context.Context, s *session, cmd *cobra.Command, kind fai
 		return exit.Refuse("`runs show "+given[0]+"` shows how it stands", "run %s: %s", given[0], got.Refused)
 	}
 	return h.showRun(ctx, s, given[0])
+}
+
+// consentable refuses a consent that the run does not take, before anybody types a name.
+func (s *session) consentable(ctx context.Context, run, site string) error {
+	r, err := s.Run(ctx, s.Project, run)
+	if err != nil {
+		return err
+	}
+	var takes []string
+	for _, o := range r.Offers {
+		if o.Kind == failover.Consent {
+			takes = append(takes, o.Site)
+		}
+	}
+	switch {
+	case slices.Contains(takes, site):
+		return nil
+	case len(takes) == 0:
+		return exit.Refuse("`runs show "+run+"` shows what it takes now", "run %s takes no consent now", run)
+	}
+	return exit.Refuse("give one of those", "run %s takes no consent about site %q, only about %s", run, site, strings.Join(takes, ", "))
 }
 
 // wanted reads the command line. The id makes its second try the same request.

@@ -187,9 +187,7 @@ func (h *here) tell(s *failover.State, waits []string, told map[string]failover.
 			h.Progress().Note("%s", strings.TrimSuffix(fmt.Sprintf("%-20s %s in %s: %s", step.Name, st.Status, output.Duration(st.Took), st.Note), ": "))
 		}
 	}
-	if len(waits) > 0 {
-		h.Progress().Step("%s: %s", s.Shown(), strings.Join(waits, "; "))
-	}
+	h.Progress().Waits(string(s.Shown()), waits)
 }
 
 // takeOver carries a run that nobody carries, from its journal.

@@ -166,7 +166,7 @@ func (h *Host) takeOverCommand() *cobra.Command {
 func (h *Host) wantCommand(w want) *cobra.Command {
 	var a access.Address
 	var note, lose string
-	var undone bool
+	var undone, yes bool
 	use, least, most, names := w.verb+" RUN", 1, 1, "one RUN"
 	if w.operand != "" {
 		use, least, most, names = use+" "+w.operand, 2, 2, "a RUN and a "+w.operand
@@ -186,7 +186,7 @@ func (h *Host) wantCommand(w want) *cobra.Command {
 					r.Step = given[1]
 				}
 			}
-			return h.ask(cmd, &a, given[0], r)
+			return h.ask(cmd, &a, given[0], r, yes)
 		},
 	}
 	flags := cmd.Flags()
@@ -197,13 +197,16 @@ func (h *Host) wantCommand(w want) *cobra.Command {
 	if w.kind == failover.Answer {
 		flags.BoolVar(&undone, "failed", false, "it could not be done")
 	}
+	if w.kind == failover.Consent {
+		flags.BoolVar(&yes, "yes", false, "do not ask for the site's name")
+	}
 	a.BreakGlass(flags)
 	return cmd
 }
 
 // ask leaves a request and waits for what becomes of it. A run that nobody
 // carries is carried on here.
-func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.Request) error {
+func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.Request, yes bool) error {
 	ctx, cancel := h.Bounded(cmd)
 	defer cancel()
 	at, err := h.open(ctx, cmd, a, "")
@@ -217,7 +220,12 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 	if s.Phase.Over() {
 		return exit.Refuse("`runs show "+run+"` shows how it ended", "run %s is over: %s", run, s.Phase)
 	}
-	if r.Kind == failover.Consent {
+	if r.Kind == failover.Consent && len(s.Facts.Holders) > 0 { // before anybody types; until it has looked, the run itself says so
+		if why := s.WhyNoConsent(r.Site); why != "" {
+			return exit.Refuse("`runs show "+run+"` shows how it stands", "run %s: consent: %s", run, why)
+		}
+	}
+	if r.Kind == failover.Consent && !yes {
 		if err := h.AskFor(r.Site, "the site, to say that you made sure that it has stopped"); err != nil {
 			return err
 		}

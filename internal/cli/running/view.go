@@ -9,6 +9,7 @@ import (
 	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/command"
 	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
@@ -147,7 +148,7 @@ type Report struct {
 }
 
 func reportOf(s *failover.State) Report {
-	return Report{Result: s.Result(), Begun: s.Begun, Executor: s.Executor, To: s.Spec.To, Next: commission.Next(s)}
+	return Report{Result: s.Result(), Begun: s.Begun, Executor: s.Executor, To: s.Spec.To, Next: command.Named(command.Program, commission.Next(s))}
 }
 
 // Document implements output.Result.

@@ -3,13 +3,13 @@ package carrier
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/command"
 	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/register"
@@ -19,7 +19,7 @@ import (
 func Status(o *v1alpha1.Run, s *failover.State, waits []string) {
 	r, sum, st := s.Result(), register.Of(s), &o.Status
 	st.Phase, st.Why, st.From, st.Executor, st.Sequence = string(r.State), r.Why, s.Spec.From, s.Executor, s.Sequence
-	st.Next = strings.ReplaceAll(commission.Next(s), "`runs ", "`davit runs ")
+	st.Next = command.Named(command.Program, commission.Next(s))
 	st.BegunAt, st.EndedAt, st.Fence = stamp(s.Begun), stamp(s.End), r.Level
 	st.ApprovedBy, st.ApprovalsWanted = slices.Clone(s.Approved), int32(s.Spec.Approvals)
 	st.WaitsFor = nil
