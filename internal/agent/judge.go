@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/foresight"
 	"davit.dev/davit/internal/kube/externaldns"
+	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/plan/document"
@@ -44,15 +45,15 @@ func (h *herald) plansOf(ctx context.Context, v *vaults.Opened) ([]*v1alpha1.Rec
 	if err := h.client.List(ctx, &all); err != nil {
 		return nil, fmt.Errorf("list vaults: %w", err)
 	}
-	alone := len(all.Items) <= 1 // where there are several, a plan says in which of them its applications are
-	var plans []*v1alpha1.RecoveryPlan
+	var of []*v1alpha1.RecoveryPlan
 	for i := range list.Items {
-		if p := &list.Items[i]; (p.Spec.Vault == v.Object.Name || p.Spec.Vault == "" && alone) && names(p, h.pool.self.Site) {
-			plans = append(plans, p)
+		p := &list.Items[i]
+		if kept, err := plans.Among(all.Items, p); err == nil && kept == v.Object.Name && names(p, h.pool.self.Site) {
+			of = append(of, p)
 		}
 	}
-	slices.SortFunc(plans, func(a, b *v1alpha1.RecoveryPlan) int { return strings.Compare(a.Name, b.Name) })
-	return plans, nil
+	slices.SortFunc(of, func(a, b *v1alpha1.RecoveryPlan) int { return strings.Compare(a.Name, b.Name) })
+	return of, nil
 }
 
 // revisions tells sets of plans apart, and what they say.

@@ -36,6 +36,7 @@ import (
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/shelf"
 	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
@@ -326,6 +327,30 @@ func (c *fakeCluster) SweepTests(context.Context, time.Time) ([]string, error) {
 
 // seedPoint writes a small recovery point into the fake cluster's only vault:
 // seedpoint APP MINUTES-AGO.
+// seedPlan puts a plan into the vault, as another site's agent would.
+func seedPlan(dir, file string) error {
+	ctx := context.Background()
+	c, err := openFake(dir)
+	if err != nil {
+		return err
+	}
+	opener := access.Opener{Store: fakeBackend{dir: dir}.Store}
+	o, err := opener.OpenHere(ctx, c, "")
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	document, err := yaml.YAMLToJSON(text)
+	if err != nil {
+		return err
+	}
+	_, err = shelf.New(o.Project).Put(ctx, shelf.Sheet{Plan: strings.TrimSuffix(filepath.Base(file), ".yaml"), At: fakeNow.Add(-time.Minute), Site: "north", Document: document})
+	return err
+}
+
 func seedPoint(dir, app string, age time.Duration) (string, error) {
 	ctx := context.Background()
 	c, err := openFake(dir)

@@ -56,6 +56,10 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		ts.Check(err)
 		ts.Setenv("POINT", id)
 	},
+	// seedplan NAME.yaml: a plan in the vault that no cluster has.
+	"seedplan": func(ts *testscript.TestScript, _ bool, args []string) {
+		ts.Check(seedPlan(ts.Getenv("FAKE_CLUSTER"), ts.MkAbs(args[0])))
+	},
 	// flip GLOB: changes a byte in the middle of one matching file.
 	"flip": func(ts *testscript.TestScript, _ bool, args []string) {
 		files, err := filepath.Glob(ts.MkAbs(args[0]))

@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
 	"davit.dev/davit/internal/vault"
@@ -161,14 +162,16 @@ func (b *Beginner) vaultOf(ctx context.Context, plan string) (string, *uplink.Be
 	if client.IgnoreNotFound(err) != nil {
 		return "", nil, fmt.Errorf("read RecoveryPlan %s: %w", plan, err)
 	}
-	named := p.Spec.Vault
+	named, ambiguous := "", error(nil)
+	if err == nil {
+		named, ambiguous = plans.Among(vaults.Items, &p)
+	}
 	switch {
+	case ambiguous != nil: // whose the object is nobody says, and it goes before what the vault keeps
+		said := refused(fmt.Sprintf("the site's plan %s names no vault: %v", plan, ambiguous), "say spec.vault in the plan")
+		return "", &said, nil
 	case named != "" && !slices.Contains(own, named):
 		said := refused(fmt.Sprintf("the site's plan %s is kept in vault %s, which is none of project %s", plan, named, b.Project), "")
-		return "", &said, nil
-	case err == nil && named == "" && len(vaults.Items) != len(own):
-		// Whose the object is nobody says, and it goes before what the vault keeps.
-		said := refused(fmt.Sprintf("the site's plan %s names no vault, and the site has vaults of several projects or copies", plan), "say spec.vault in the plan")
 		return "", &said, nil
 	case named != "":
 		return named, nil, nil

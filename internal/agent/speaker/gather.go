@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/uplink"
@@ -22,21 +23,18 @@ import (
 
 // gather says how the objects of a project stand.
 func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, error) {
-	of, err := s.vaults(ctx, project)
-	if err != nil {
-		return nil, err
-	}
 	var vaults v1alpha1.VaultList
 	var policies v1alpha1.ProtectionPolicyList
 	var sites v1alpha1.SiteList
 	var apps v1alpha1.ApplicationList
-	var plans v1alpha1.RecoveryPlanList
+	var planned v1alpha1.RecoveryPlanList
 	var runs v1alpha1.RunList
-	for _, list := range []client.ObjectList{&sites, &apps, &plans, &runs, &vaults, &policies} {
+	for _, list := range []client.ObjectList{&sites, &apps, &planned, &runs, &vaults, &policies} {
 		if err := s.Client.List(ctx, list); err != nil {
 			return nil, fmt.Errorf("list objects: %w", err)
 		}
 	}
+	of := of(project, vaults.Items)
 	var all []uplink.Object
 	for i := range sites.Items {
 		if o := &sites.Items[i]; o.Name == s.Site {
@@ -61,10 +59,10 @@ func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, 
 		}
 	}
 	planVault := map[string]string{}
-	for i := range plans.Items {
-		o := &plans.Items[i]
-		planVault[o.Name] = o.Spec.Vault
-		if of[o.Spec.Vault] {
+	for i := range planned.Items {
+		o := &planned.Items[i]
+		planVault[o.Name] = keptIn(vaults.Items, o)
+		if of[planVault[o.Name]] {
 			said := stands("RecoveryPlan", o, o.Status.Conditions, v1alpha1.ConditionReady)
 			said.Holder = o.Status.At
 			all = append(all, told(project, said, o, o.Spec))
@@ -84,6 +82,16 @@ func (s *Speaker) gather(ctx context.Context, project string) ([]uplink.Object, 
 	}
 	fit(all)
 	return all, nil
+}
+
+// keptIn is the Vault that keeps a plan; empty where nobody can say, as that one's status
+// does.
+func keptIn(vaults []v1alpha1.Vault, p *v1alpha1.RecoveryPlan) string {
+	name, err := plans.Among(vaults, p)
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // told adds what an object says, unless the project's console made it: that one knows. No
@@ -223,7 +231,7 @@ func (r recorder) tell(o runtime.Object, kind, reason, message string) {
 	case *v1alpha1.Restore:
 		h.vault, h.Object = o.Spec.Vault, uplink.Key{Kind: "Restore", Namespace: o.Namespace, Name: o.Name}
 	case *v1alpha1.RecoveryPlan:
-		h.vault, h.Object = o.Spec.Vault, uplink.Key{Kind: "RecoveryPlan", Name: o.Name}
+		h.vault, h.plan, h.Object = o.Spec.Vault, o.Name, uplink.Key{Kind: "RecoveryPlan", Name: o.Name}
 	case *v1alpha1.Run:
 		h.vault, h.plan, h.Object = o.Spec.Vault, o.Spec.Plan, uplink.Key{Kind: "Run", Name: o.Name}
 	default:

@@ -357,6 +357,10 @@ func (s *Speaker) concerns(ctx context.Context, h happening, project string) (bo
 	if h.site {
 		return true, nil
 	}
+	var vaults v1alpha1.VaultList
+	if err := s.Client.List(ctx, &vaults); err != nil {
+		return false, fmt.Errorf("list vaults: %w", err)
+	}
 	name := h.vault
 	if name == "" && h.application != (client.ObjectKey{}) {
 		var app v1alpha1.Application
@@ -370,23 +374,18 @@ func (s *Speaker) concerns(ctx context.Context, h happening, project string) (bo
 		if err := s.Client.Get(ctx, client.ObjectKey{Name: h.plan}, &plan); err != nil {
 			return false, client.IgnoreNotFound(err)
 		}
-		name = plan.Spec.Vault
+		name = keptIn(vaults.Items, &plan)
 	}
-	of, err := s.vaults(ctx, project)
-	return of[name], err
+	return of(project, vaults.Items)[name], nil
 }
 
-// vaults are the cluster's Vaults of a project.
-func (s *Speaker) vaults(ctx context.Context, project string) (map[string]bool, error) {
-	var list v1alpha1.VaultList
-	if err := s.Client.List(ctx, &list); err != nil {
-		return nil, fmt.Errorf("list vaults: %w", err)
+// of are the Vaults of a project.
+func of(project string, vaults []v1alpha1.Vault) map[string]bool {
+	all := map[string]bool{}
+	for _, v := range vaults {
+		all[v.Name] = v.Spec.Project == project
 	}
-	of := map[string]bool{}
-	for _, v := range list.Items {
-		of[v.Name] = v.Spec.Project == project
-	}
-	return of, nil
+	return all
 }
 
 // happening is an event on its way to an outbox.

@@ -73,6 +73,37 @@ func TestGather(t *testing.T) {
 	}
 }
 
+// A plan that names no vault is told of where the site keeps it: in its only vault. Where
+// it has several nobody can say whose the plan is, and nobody is told.
+func TestGatherPlans(t *testing.T) {
+	second := &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "second"}, Spec: v1alpha1.VaultSpec{Project: "acme", CopyOf: "main"}}
+	bare := &v1alpha1.RecoveryPlan{ObjectMeta: metav1.ObjectMeta{Name: "bare"}}
+	run := &v1alpha1.Run{ObjectMeta: metav1.ObjectMeta{Name: "bare-drill-1"}, Spec: v1alpha1.RunSpec{Plan: "bare"}}
+	for name, test := range map[string]struct {
+		vaults []client.Object
+		told   bool
+	}{
+		"one":     {[]client.Object{mine.DeepCopy()}, true},
+		"a copy":  {[]client.Object{mine.DeepCopy(), second}, true},
+		"several": {[]client.Object{mine.DeepCopy(), other.DeepCopy()}, false},
+	} {
+		s := newSpeaker(t, append(test.vaults, bare.DeepCopy(), run.DeepCopy())...)
+		all, err := s.gather(t.Context(), "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []string{"RecoveryPlan", "Run"} {
+			if told := slices.ContainsFunc(all, func(o uplink.Object) bool { return o.Kind == kind }); told != test.told {
+				t.Errorf("%s: told of the %s: %t", name, kind, told)
+			}
+		}
+		of, err := s.concerns(t.Context(), happening{plan: "bare"}, "acme")
+		if err != nil || of != test.told {
+			t.Errorf("%s: told of its event: %t, %v", name, of, err)
+		}
+	}
+}
+
 // Each project is told how its own vaults are reached, without their addresses, and of the
 // policies that its applications go by.
 func TestGatherReach(t *testing.T) {

@@ -3,6 +3,7 @@ package forecast
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,9 +14,11 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/foresight"
+	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/plan/document"
 	"davit.dev/davit/internal/readiness"
+	"davit.dev/davit/internal/shelf"
 )
 
 // Readiness makes `readiness`.
@@ -28,7 +31,7 @@ func (h *Host) Readiness() *cobra.Command {
 		Long: `Computes for every application, and every site that it could go to, a level from 0 to 3: the least of backups, procedures,
 infrastructure, apps and DNS. Each has its evidence with a date; evidence ages, and what changed since the last drill or run needs
 verification (docs/readiness.md). It also says of each part of a cluster that recovery depends on what covers it. Plans are those of
-the cluster, and of -f. It changes nothing.`,
+the cluster, of -f, and those that the vault alone has, which are named. It changes nothing.`,
 		Example: `  davit readiness
   davit readiness shop -f shop.yaml -o wide`,
 		RunE: func(cmd *cobra.Command, given []string) error {
@@ -48,19 +51,22 @@ the cluster, and of -f. It changes nothing.`,
 }
 
 func (h *Host) readiness(ctx context.Context, cmd *cobra.Command, a *asked, files, only []string) (*Ready, error) {
-	var plans []*plan.Plan
+	var planned []*plan.Plan
 	for _, file := range files {
 		p, err := h.Read(file)
 		if err != nil {
 			return nil, err
 		}
-		plans = append(plans, p)
+		planned = append(planned, p)
 	}
 	at, err := h.open(ctx, cmd, a)
 	if err != nil {
 		return nil, err
 	}
-	plans = at.clusterPlans(ctx, plans)
+	planned, kept, err := at.vaultPlans(ctx, at.clusterPlans(ctx, planned), only)
+	if err != nil {
+		return nil, err
+	}
 	apps, err := at.in.Project.Apps(ctx)
 	if err != nil {
 		return nil, err
@@ -70,7 +76,7 @@ func (h *Host) readiness(ctx context.Context, cmd *cobra.Command, a *asked, file
 			return nil, exit.Refuse("`status` lists them", "the vault knows no application %s", name)
 		}
 	}
-	for _, p := range plans {
+	for _, p := range planned {
 		for _, app := range p.Applications {
 			apps = append(apps, app.Name)
 		}
@@ -81,33 +87,64 @@ func (h *Host) readiness(ctx context.Context, cmd *cobra.Command, a *asked, file
 	if err != nil {
 		return nil, err
 	}
-	r := known.Ready(ctx, plans)
-	v := &Ready{Applications: r.Rows, Components: r.Components, now: h.Now()}
+	r := known.Ready(ctx, planned)
+	v := &Ready{Applications: r.Rows, Components: r.Components, VaultPlans: kept, now: h.Now()}
 	v.Applications = slices.DeleteFunc(v.Applications, func(r readiness.Row) bool { return len(only) > 0 && !slices.Contains(only, r.Application) })
 	return v, nil
 }
 
 // clusterPlans adds the plans that the cluster serves and that no file gave.
 // One that cannot be asked, or does not know the kind, has none.
-func (h *here) clusterPlans(ctx context.Context, plans []*plan.Plan) []*plan.Plan {
+func (h *here) clusterPlans(ctx context.Context, given []*plan.Plan) []*plan.Plan {
 	var list v1alpha1.RecoveryPlanList
 	if h.cluster == nil || h.cluster.List(ctx, &list) != nil {
-		return plans
+		return given
 	}
 	for i := range list.Items {
 		p := document.Convert(&list.Items[i])
-		if !slices.ContainsFunc(plans, func(o *plan.Plan) bool { return o.Name == p.Name }) {
-			plans = append(plans, p)
+		if !slices.ContainsFunc(given, func(o *plan.Plan) bool { return o.Name == p.Name }) {
+			given = append(given, p)
 		}
 	}
-	return plans
+	return given
+}
+
+// vaultPlans adds the plans that the vault alone has, as a run would find them by their
+// names: where applications are asked for, those that move one of them. It names what it
+// added. One that cannot be read is left out, and said.
+func (h *here) vaultPlans(ctx context.Context, given []*plan.Plan, only []string) (all []*plan.Plan, added []string, err error) {
+	sheets, errs, err := shelf.New(h.in.Project).List(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	all = given
+	for _, name := range slices.Sorted(maps.Keys(sheets)) {
+		if slices.ContainsFunc(given, func(p *plan.Plan) bool { return p.Name == name }) {
+			continue
+		}
+		found, err := plans.Parse(sheets[name])
+		if err != nil {
+			errs[name] = err
+			continue
+		}
+		p := found.Plan()
+		if len(only) == 0 || slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return slices.Contains(only, a.Name) }) {
+			all, added = append(all, p), append(added, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(errs)) {
+		h.Progress().Note("warning: plan %s is left out: %v", name, errs[name])
+	}
+	return all, added, nil
 }
 
 // Ready is what `readiness` found.
 type Ready struct {
 	Applications []readiness.Row       `json:"applications"`
 	Components   []readiness.Component `json:"components"`
-	now          time.Time
+	// VaultPlans are those that the vault alone has.
+	VaultPlans []string `json:"vaultPlans,omitempty"`
+	now        time.Time
 }
 
 // Document implements output.Result.
@@ -134,6 +171,10 @@ func (v Ready) Text(t *output.Text) {
 		if t.Wide {
 			t.Table("  ", output.Columns("COLUMN", "LEVEL", "EVIDENCE", ">AGE", "MISSING"), v.columns(r))
 		}
+	}
+	if len(v.VaultPlans) > 0 {
+		t.Section("Plans of the vault alone: " + strings.Join(v.VaultPlans, ", "))
+		t.Line("No cluster that was asked has them; runs find them by their names. Applied (`plan show NAME -o yaml`), they are drilled on schedule and judged there as well.")
 	}
 	t.Section("What recovery of a cluster depends on")
 	var rows [][]string

@@ -63,7 +63,7 @@ func PlanLs(h *Host) *cobra.Command {
 				}
 				rows[p.Name].of(p)
 			}
-			list := PlanList{Plans: []PlanRow{}, now: h.Now()}
+			list := PlanList{Plans: []PlanRow{}, now: h.Now(), asked: cluster != nil}
 			for _, name := range slices.Sorted(maps.Keys(rows)) {
 				list.Plans = append(list.Plans, *rows[name])
 			}
@@ -155,6 +155,7 @@ type PlanRow struct {
 type PlanList struct {
 	Plans []PlanRow `json:"plans"`
 	now   time.Time
+	asked bool // a cluster was
 }
 
 // Document implements output.Result.
@@ -171,6 +172,9 @@ func (l PlanList) Text(t *output.Text) {
 		kept := "not in the vault"
 		if p.Revision > 0 {
 			kept = fmt.Sprintf("revision %d by %s, %s ago", p.Revision, p.Site, output.Age(p.Written, l.now))
+		}
+		if l.asked && !p.Here && p.Note == "" {
+			p.Note = "in the vault alone: runs find it there; this cluster does not have it"
 		}
 		rows = append(rows, []string{p.Name, fmt.Sprint(p.Applications), p.At, kept, p.LastRun, p.LastDrill, output.Short(output.OneLine(p.Note), 80)})
 	}

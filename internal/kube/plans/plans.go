@@ -127,10 +127,18 @@ func Vault(ctx context.Context, c client.Reader, p *v1alpha1.RecoveryPlan) (stri
 	if err := c.List(ctx, &list); err != nil {
 		return "", fmt.Errorf("list vaults: %w", err)
 	}
+	return Among(list.Items, p)
+}
+
+// Among is Vault among all that the cluster has.
+func Among(vaults []v1alpha1.Vault, p *v1alpha1.RecoveryPlan) (string, error) {
+	if p.Spec.Vault != "" {
+		return p.Spec.Vault, nil
+	}
 	var own []string
-	for i := range list.Items {
-		if list.Items[i].Spec.CopyOf == "" {
-			own = append(own, list.Items[i].Name)
+	for i := range vaults {
+		if vaults[i].Spec.CopyOf == "" {
+			own = append(own, vaults[i].Name)
 		}
 	}
 	switch len(own) {
