@@ -37,6 +37,7 @@ func main() {
 func run(ctx context.Context, instance string, keep, down, moves bool) error {
 	logPath := filepath.Join(os.TempDir(), "davit-"+instance+".log")
 	mode := os.O_TRUNC
+	_, none := os.Stat(logPath)
 	if down { // what the demo said may still be wanted
 		mode = os.O_APPEND
 	}
@@ -53,9 +54,13 @@ func run(ctx context.Context, instance string, keep, down, moves bool) error {
 	if err := s.Down(ctx); err != nil {
 		return fmt.Errorf("remove an earlier demo: %w", err)
 	}
+	if down && none == nil {
+		fmt.Printf("Nothing of the demo is left but its log, %s\n", logPath)
+		return nil
+	}
 	if down {
 		fmt.Println("Nothing of the demo is left.")
-		return nil
+		return os.Remove(logPath)
 	}
 	fmt.Printf("Details of every step: %s\n\n", logPath)
 	timeline := &scenario.Timeline{Out: os.Stdout, Live: term.IsTerminal(int(os.Stdout.Fd())), Detail: said.Line, Began: said.Begin}
@@ -82,11 +87,17 @@ func run(ctx context.Context, instance string, keep, down, moves bool) error {
 	if err := s.Down(clean); err != nil {
 		return fmt.Errorf("remove the demo: %w", err)
 	}
-	return played
+	if played != nil {
+		fmt.Printf("\nWhat each step said is in %s\n", logPath)
+		return played
+	}
+	return os.Remove(logPath) // nobody has anything to look for
 }
 
 func lookAround(w io.Writer, s *stage.Stage) {
 	fmt.Fprintf(w, "\nEverything is still running. Look around:\n")
+	s3 := s.Bed.S3()
+	fmt.Fprintf(w, "  export DAVIT_ACCESS_KEY=%s DAVIT_SECRET_KEY=%s   # of the vault's store, for --vault-url, vault add and failover\n", s3.AccessKey, s3.SecretKey)
 	for _, site := range s.Bed.Sites() {
 		fmt.Fprintf(w, "  export KUBECONFIG=%s   # %s\n", site.Kubeconfig(), site.Name())
 	}

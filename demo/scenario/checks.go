@@ -28,8 +28,9 @@ func (r *Run) checkOrders(ctx context.Context) (string, error) {
 	if len(v.lost) == 0 {
 		return fmt.Sprintf("%d orders, each exactly once", v.kept), nil
 	}
-	first, last := v.lost[0].At, v.lost[len(v.lost)-1].At
-	return fmt.Sprintf("%d orders, each exactly once; %d lost with their site, acknowledged in the %s before its death", v.kept, len(v.lost), seconds(last.Sub(first))), nil
+	gap := r.gone[len(r.gone)-1]
+	s := tally(v.all, v, gap)
+	return fmt.Sprintf("each exactly once: %s, and %d since", s.text(gap), v.kept-s.kept), nil
 }
 
 func (r *Run) checkDatabase(ctx context.Context) (string, error) {

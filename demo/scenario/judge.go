@@ -23,15 +23,54 @@ type row struct {
 
 // verdict is what became of the orders of a ledger.
 type verdict struct {
+	all  []Ack // the ledger
 	kept int
 	lost []Ack // and may be
+}
+
+// sums are of the orders that were acknowledged before a site died: kept, lost and
+// earlier are all of them.
+type sums struct {
+	before  int
+	kept    int
+	lost    int // in the gap that the site left
+	earlier int // in another's
+}
+
+// text says it so that it adds up.
+func (s sums) text(gap span) string {
+	text := fmt.Sprintf("of %d orders acknowledged before the site's death %d are kept, and %d lost, of its last %s", s.before, s.kept, s.lost, seconds(gap.to.Sub(gap.from)))
+	if s.earlier > 0 {
+		text += fmt.Sprintf(", besides %d that were lost earlier", s.earlier)
+	}
+	return text
+}
+
+// tally sums up the orders that were acknowledged until the end of a gap. Those since
+// then are the next site's, and count nowhere.
+func tally(acks []Ack, v verdict, gap span) (s sums) {
+	for _, a := range acks {
+		if !a.At.After(gap.to) {
+			s.before++
+		}
+	}
+	for _, a := range v.lost {
+		switch {
+		case gap.has(a.At):
+			s.lost++
+		case !a.At.After(gap.to):
+			s.earlier++
+		}
+	}
+	s.kept = s.before - s.lost - s.earlier
+	return s
 }
 
 // compare looks for each order of a ledger among those of a database. One that is
 // missing, changed or doubled is an error, unless it was acknowledged in one of the
 // spans. An order that was placed again under its number has another checksum.
 func compare(acks []Ack, rows map[int64]row, lost []span) (verdict, error) {
-	var v verdict
+	v := verdict{all: acks}
 	if len(acks) == 0 {
 		return v, errors.New("the ledger knows of no order")
 	}

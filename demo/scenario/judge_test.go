@@ -53,6 +53,28 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// What is kept and what is lost are together what was acknowledged before the site died,
+// whatever was lost before that, and is acknowledged since.
+func TestTally(t *testing.T) {
+	acks := []Ack{{ID: 1, At: at(1), Checksum: "a"}, {ID: 2, At: at(2), Checksum: "b"}, {ID: 3, At: at(3), Checksum: "c"}, {ID: 4, At: at(6), Checksum: "d"}, {ID: 5, At: at(7), Checksum: "e"}, {ID: 5, At: at(9), Checksum: "f"}}
+	gaps := []span{{from: at(2), to: at(2)}, {from: at(6), to: at(8)}}
+	rows, err := readRows("1 a 1\n3 c 1\n4 d 1\n5 f 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := compare(acks, rows, gaps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := tally(acks, v, gaps[1])
+	if want := (sums{before: 5, kept: 3, lost: 1, earlier: 1}); s != want || v.kept-s.kept != 1 {
+		t.Errorf("%+v of %+v, want %+v", s, v, want)
+	}
+	if got := s.text(gaps[1]); got != "of 5 orders acknowledged before the site's death 3 are kept, and 1 lost, of its last 2.0 s, besides 1 that were lost earlier" {
+		t.Error(got)
+	}
+}
+
 // Steps that run side by side count once, and only until all was ready.
 func TestCovered(t *testing.T) {
 	var m moveReport

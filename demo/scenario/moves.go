@@ -382,8 +382,8 @@ func (r *Run) killWest(ctx context.Context) (string, error) {
 		return "", err
 	}
 	r.westDied = time.Now()
-	stats, err := r.ledger.Stats(ctx)
-	return fmt.Sprintf("%d orders were acknowledged", stats.Count), err
+	acks, err := r.ledger.All(ctx)
+	return fmt.Sprintf("%d orders were acknowledged", tally(acks, verdict{}, span{to: r.westDied}).before), err
 }
 
 func (r *Run) failOver(ctx context.Context) (string, error) {
@@ -418,17 +418,13 @@ func (r *Run) checkLoss(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	n := 0
 	for _, order := range v.lost {
-		if !gap.has(order.At) {
-			continue
-		}
-		n++
-		if lost := m.Asked.Sub(order.At); lost > a.RPO {
+		if lost := m.Asked.Sub(order.At); gap.has(order.At) && lost > a.RPO {
 			return "", fmt.Errorf("order %d, acknowledged %s before the run, is lost, and the run says %s", order.ID, lost, a.RPO)
 		}
 	}
-	return fmt.Sprintf("%d orders kept; %d lost, of %s; the run says %s", v.kept, n, seconds(r.westDied.Sub(a.Instant)), seconds(a.RPO)), nil
+	s := tally(v.all, v, gap)
+	return s.text(gap) + "; the run says " + seconds(a.RPO), nil
 }
 
 func (r *Run) reviveWest(ctx context.Context) (string, error) {

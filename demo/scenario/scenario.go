@@ -256,8 +256,8 @@ func (r *Run) kill(ctx context.Context) (string, error) {
 		return "", err
 	}
 	r.killedAt = time.Now()
-	stats, err := r.ledger.Stats(ctx)
-	return fmt.Sprintf("%d orders were acknowledged", stats.Count), err
+	acks, err := r.ledger.All(ctx)
+	return fmt.Sprintf("%d orders were acknowledged", tally(acks, verdict{}, span{to: r.killedAt}).before), err
 }
 
 func (r *Run) takeOver(ctx context.Context) (string, error) {

@@ -75,7 +75,17 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 	if err != nil {
 		return err
 	}
+	how := wiring.Recovering{
+		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: c.User(ctx),
+		Plan: o.DryRun, Coming: need != nil, InsecureRegistries: o.Insecure, Progress: &restoreProgress{p: e.progress}, Now: e.now,
+	}
 	if o.TakeOver && !o.DryRun && !o.Yes {
+		// What is in the way is said before anybody types a name.
+		foreseen := how
+		foreseen.Plan = true
+		if report, err := c.Recover(ctx, o.Options, foreseen); err != nil && exit.Code(err) == exit.Refused {
+			return e.reportRestore(report, true, err)
+		}
 		if err := e.confirmTakeOver(ctx, in, o); err != nil {
 			return err
 		}
@@ -89,14 +99,11 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 		if c, err = equip.Anew(ctx, need, ask, o.Yes); err != nil {
 			return err
 		}
+		how.VaultName = need.Vault
 		in.VaultName = need.Vault
 	}
 	if o.Background && !o.DryRun {
 		return e.restoreInBackground(cmd.Context(), c, in, o)
-	}
-	how := wiring.Recovering{
-		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: c.User(ctx),
-		Plan: o.DryRun, Coming: need != nil, InsecureRegistries: o.Insecure, Progress: &restoreProgress{p: e.progress}, Now: e.now,
 	}
 	report, err := c.Recover(ctx, o.Options, how)
 	if !o.DryRun && report.RestoreID != "" {
