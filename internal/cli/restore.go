@@ -215,7 +215,10 @@ func (e *env) reportRestore(report recovery.Report, dryRun bool, err error) erro
 	if report.Phase == v1alpha1.RestoreFailed {
 		return exit.Hint(errors.New(report.Error), "give the same command again when that is solved: what is there is not made again")
 	}
-	if report.Phase == v1alpha1.RestoreWarned || dryRun && len(report.Findings) > 0 {
+	switch {
+	case dryRun && report.Blocked():
+		return exit.Quietly(exit.Refused) // as without --dry-run
+	case report.Phase == v1alpha1.RestoreWarned || dryRun && len(report.Findings) > 0:
 		return exit.Quietly(exit.Warnings)
 	}
 	return nil

@@ -203,6 +203,9 @@ type Report struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Blocked tells whether a check found what the recovery is refused for.
+func (r *Report) Blocked() bool { return len(restore.Blocking(r.Findings)) > 0 }
+
 // The names of the steps, in the order in which they run.
 const (
 	StepChoose    = "choose point"

@@ -193,6 +193,8 @@ func (h Host) concludeRestore(got restoration.Shown, diff bool) error {
 	switch {
 	case got.State == uplink.Failed:
 		return exit.Hint(fmt.Errorf("restore %s: %s", got.Name, got.Why), got.Do)
+	case got.Blocked():
+		return exit.Quietly(exit.Refused) // as without --dry-run
 	case got.State == uplink.Warned, got.Preview != nil && len(got.Preview.Checks) > 0:
 		return exit.Quietly(exit.Warnings)
 	}

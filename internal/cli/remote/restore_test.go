@@ -41,6 +41,12 @@ func TestRestoreAsks(t *testing.T) {
 			t.Errorf("%s, want %s", a.raw[i], says)
 		}
 	}
+	for severity, code := range map[string]int{"error": 3, "warning": 4} { // as the restore itself would end
+		stopped := foretold()
+		stopped.Preview.Checks = []uplink.Check{{Severity: severity, Message: "no room"}}
+		a.answer(http.StatusCreated, stopped)
+		a.want(code, "", "restore shop --dry-run", "no room")
+	}
 	over := foretold()
 	over.State, over.DryRun, over.Preview, over.Outcome = uplink.Completed, false, nil, &uplink.Outcome{Restored: 7, RTO: 41_000}
 	a.answer(http.StatusCreated, over)
