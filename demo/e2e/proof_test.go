@@ -90,7 +90,7 @@ func verifiedOnSchedule(t *testing.T) {
 }
 
 // mendedOnSchedule gives the vault a second copy, which takes no more bytes a second than
-// it may, and damages a point there: the agent finds that when it is the copy's turn, puts
+// it may, points before the room for deleting, and damages a point there: the agent finds that when it is the copy's turn, puts
 // it back from the vault, and says so.
 func mendedOnSchedule(t *testing.T, a *app, id string) {
 	t.Helper()
@@ -102,6 +102,14 @@ func mendedOnSchedule(t *testing.T, a *app, id string) {
 		got := try(t, east, "-n", system, "get", "recoverypoint", id, "-o", "jsonpath={.status.copies}")
 		return got == `["`+name+`"]`, got + " " + try(t, east, "get", "vault", name, "-o", "jsonpath={.status.copy}")
 	})
+	room := filepath.Join(projectDir(second), "reserve")
+	eventually(t, 2*time.Minute, "the room for deleting is there", func() (bool, string) {
+		got := fmt.Sprint(names(t, room))
+		return strings.Contains(got, "3"), got
+	})
+	if point, laid := writtenAt(t, filepath.Join(projectDir(second), "manifests", a.name, id)), writtenAt(t, filepath.Join(room, "0")); laid.Before(point) {
+		t.Errorf("the point came at %s, after the room for deleting at %s", point, laid)
+	}
 	bytes, took := written(t, second)
 	t.Logf("%d bytes came within %s", bytes, took)
 	if least := time.Duration(bytes-width) * time.Second / width; bytes < 8*width || took < least {
@@ -117,6 +125,16 @@ func mendedOnSchedule(t *testing.T, a *app, id string) {
 		got := try(t, east, "-n", system, "get", "events", "--field-selector", "reason=Repaired,involvedObject.name="+a.name, "-o", "jsonpath={.items[*].message}")
 		return strings.Contains(got, id+" is whole again in the second copy "+name), got
 	})
+}
+
+// writtenAt is when an object of a bucket was written.
+func writtenAt(t *testing.T, path string) time.Time {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime()
 }
 
 // written is how much of applications, their volumes and the room for deleting a copy has,

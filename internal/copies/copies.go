@@ -206,7 +206,7 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 		return report, fmt.Errorf("copy keys: %w", err)
 	}
 	if c.opts.Reserve {
-		if err := reserve.Of(c.in).Fill(ctx); err != nil {
+		if err := reserve.Of(c.in).Begin(ctx); err != nil {
 			return report, err
 		}
 	}
@@ -225,6 +225,24 @@ func (c *Copier) Pass(ctx context.Context, apps []App) (Report, error) {
 		}
 	}
 	return report, nil
+}
+
+// MakeRoom lays down what is missing of the room for deleting when the copy is full, after
+// a pass: points come first, as it takes as long as some of them where the way is
+// slow. It ends after a piece when it took longer than patience, and is called again
+// after the next pass, as it is after an error, which the log has.
+func (c *Copier) MakeRoom(ctx context.Context, patience time.Duration) {
+	if !c.opts.Reserve {
+		return
+	}
+	began := c.now()
+	err := Halted(ctx, c.opts.Store)
+	if err == nil {
+		err = reserve.Of(c.in).FillUntil(ctx, func() bool { return c.now().Sub(began) >= patience })
+	}
+	if err != nil && ctx.Err() == nil {
+		c.log.Warn("keep room for deleting in the copy", "copy", c.opts.Store, "error", err)
+	}
 }
 
 // belongs says why nothing may be written into the copy: it is not one of this

@@ -82,13 +82,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil
 	}
 	limited, cancel := context.WithTimeoutCause(ctx, passTimeout, fmt.Errorf("a pass ends after %s", passTimeout))
-	report, err := r.pass(limited, &v)
-	cancel()
+	defer cancel()
+	copier, report, err := r.pass(limited, &v)
 	if ctx.Err() != nil {
 		return ctrl.Result{}, nil
 	}
 	if err := r.tell(ctx, &v, report, err); err != nil {
 		return ctrl.Result{}, err
+	}
+	if err == nil {
+		copier.MakeRoom(limited, lookEvery)
 	}
 	return ctrl.Result{RequeueAfter: lookEvery}, nil
 }
@@ -118,20 +121,23 @@ func (r *Reconciler) copier(name string, first, second *vaults.Opened) *copier {
 	return c
 }
 
-func (r *Reconciler) pass(ctx context.Context, v *v1alpha1.Vault) (copies.Report, error) {
+// pass makes one, and returns also who made it.
+func (r *Reconciler) pass(ctx context.Context, v *v1alpha1.Vault) (*copier, copies.Report, error) {
 	second, err := r.Vaults.Opened(ctx, v.Name)
 	if err != nil {
-		return copies.Report{}, err
+		return nil, copies.Report{}, err
 	}
 	first, err := r.Vaults.Opened(ctx, v.Spec.CopyOf)
 	if err != nil {
-		return copies.Report{}, fmt.Errorf("vault %s, of which this is a copy: %w", v.Spec.CopyOf, err)
+		return nil, copies.Report{}, fmt.Errorf("vault %s, of which this is a copy: %w", v.Spec.CopyOf, err)
 	}
 	apps, err := r.apps(ctx, v, first)
 	if err != nil {
-		return copies.Report{}, err
+		return nil, copies.Report{}, err
 	}
-	return r.copier(v.Name, first, second).Pass(ctx, apps)
+	c := r.copier(v.Name, first, second)
+	report, err := c.Pass(ctx, apps)
+	return c, report, err
 }
 
 // apps are the first vault's applications: this site copies those that it may

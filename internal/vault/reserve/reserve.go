@@ -19,6 +19,9 @@ import (
 const (
 	Pieces    = 4
 	PieceSize = 8 << 20 // bytes
+	// FirstSize is that of one piece more, which is laid before anything else is in a
+	// vault: it costs nobody a wait, and does for what deletes that little.
+	FirstSize = 256 << 10 // bytes
 )
 
 // Reserve is one project's.
@@ -35,32 +38,65 @@ func Of(p *vault.Project) *Reserve {
 
 func (r *Reserve) key(i int) string { return fmt.Sprintf("%s%d", r.prefix, i) }
 
+// Begin lays the first piece down, unless there is any. A full vault is no error.
+func (r *Reserve) Begin(ctx context.Context) error {
+	there, err := r.there(ctx)
+	if err != nil || len(there) > 0 {
+		return err
+	}
+	_, err = r.lay(ctx, Pieces, min(FirstSize, r.size))
+	return err
+}
+
 // Fill lays down what is missing of the reserve. A full vault is no error: the
 // next call tries again.
 func (r *Reserve) Fill(ctx context.Context) error {
-	there := map[string]bool{}
-	err := r.store.List(ctx, r.prefix, func(o vault.ObjectInfo) error {
-		there[o.Key] = o.Size == int64(r.size)
-		return nil
-	})
+	return r.FillUntil(ctx, func() bool { return false })
+}
+
+// FillUntil is Fill that is broken off after a piece when enough says so, where the
+// way to the vault is slow and others wait for it: the next call goes on.
+func (r *Reserve) FillUntil(ctx context.Context, enough func() bool) error {
+	there, err := r.there(ctx)
 	if err != nil {
-		return fmt.Errorf("look at the reserve: %w", err)
+		return err
 	}
 	for i := range Pieces {
-		if there[r.key(i)] {
+		if there[r.key(i)] == int64(r.size) {
 			continue
 		}
-		data := make([]byte, r.size)
-		_, _ = rand.Read(data) // never fails; a store that compresses must not save on it
-		err := r.store.Put(ctx, r.key(i), bytes.NewReader(data), int64(len(data)))
-		if errors.Is(err, vault.ErrFull) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("fill the reserve: %w", err)
+		if room, err := r.lay(ctx, i, r.size); err != nil || !room || enough() {
+			return err
 		}
 	}
 	return nil
+}
+
+// there are the pieces, with their sizes.
+func (r *Reserve) there(ctx context.Context) (map[string]int64, error) {
+	there := map[string]int64{}
+	err := r.store.List(ctx, r.prefix, func(o vault.ObjectInfo) error {
+		there[o.Key] = o.Size
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look at the reserve: %w", err)
+	}
+	return there, nil
+}
+
+// lay writes one piece; false says that there is no room for it.
+func (r *Reserve) lay(ctx context.Context, i, size int) (bool, error) {
+	data := make([]byte, size)
+	_, _ = rand.Read(data) // never fails; a store that compresses must not save on it
+	err := r.store.Put(ctx, r.key(i), bytes.NewReader(data), int64(len(data)))
+	if errors.Is(err, vault.ErrFull) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("fill the reserve: %w", err)
+	}
+	return true, nil
 }
 
 // release gives up one piece; false says that there was none left.
