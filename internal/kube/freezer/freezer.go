@@ -62,8 +62,12 @@ func (f *Freezer) Together(ctx context.Context, req capture.FreezeRequest, cut f
 	if err != nil {
 		return point.Freeze{}, err
 	}
+	silent, err := f.silent(ctx, before)
+	if err != nil {
+		return point.Freeze{}, err
+	}
 	p := &play{
-		f: f, req: req, places: before, cut: cut, events: make(chan barrier.Event),
+		f: f, req: req, places: before, silent: silent, cut: cut, events: make(chan barrier.Event),
 		coordinator: barrier.NewCoordinator(barrier.Plan{
 			Nodes: before.nodes(), Window: req.Window, ArmLimit: armLimit, Slack: slack, Required: req.Required,
 		}),
@@ -89,6 +93,7 @@ type play struct {
 	f           *Freezer
 	req         capture.FreezeRequest
 	places      places
+	silent      map[string]string // nodes that cannot hold anything, and why
 	cut         func(context.Context) error
 	coordinator *barrier.Coordinator
 	events      chan barrier.Event

@@ -297,3 +297,67 @@ func TestSweepRemovesWhatNobodyCaptures(t *testing.T) {
 		t.Errorf("left: %+v", list)
 	}
 }
+
+// TestALostNodeHoldsNobodyUp: of a node that the cluster gave up, or whose process has been
+// down, nobody asks anything, and the others wait for no answer. The controls are nodes
+// that are asked: one whose process went down a moment ago, one that is unwell, and one of
+// which nothing is known; they do not answer here, so that only the end of the wait ends it.
+func TestALostNodeHoldsNobodyUp(t *testing.T) {
+	node := func(ready corev1.ConditionStatus) *corev1.Node {
+		return &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: "east-2"},
+			Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready, LastTransitionTime: metav1.NewTime(time.Unix(1, 0))}}},
+		}
+	}
+	process := func(on string, ready corev1.ConditionStatus, since time.Time) *corev1.Pod {
+		p := pod("davit-node-"+on, on, corev1.PodRunning)
+		p.Namespace, p.Labels = v1alpha1.SystemNamespace, map[string]string{mover.NodeAppLabel: mover.NodeAppName}
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.NewTime(since)}}
+		return p
+	}
+	long, other := time.Unix(1, 0), process("east-1", corev1.ConditionTrue, time.Unix(1, 0))
+	for what, tt := range map[string]struct {
+		objects []client.Object
+		says    string // empty: it is asked
+	}{
+		"given up":             {[]client.Object{node(corev1.ConditionUnknown)}, "nothing was heard of it since 1970-01-01T00:00:01Z"},
+		"its process is down":  {[]client.Object{node(corev1.ConditionTrue), other, process("east-2", corev1.ConditionFalse, long)}, "its node process, pod davit-node-east-2, is not ready since 1970"},
+		"it has no process":    {[]client.Object{node(corev1.ConditionTrue), other}, "no node process of Davit runs there"},
+		"it is gone":           {[]client.Object{other}, "no node process of Davit runs there"},
+		"its process restarts": {[]client.Object{node(corev1.ConditionTrue), other, process("east-2", corev1.ConditionFalse, time.Now())}, ""},
+		"it is unwell":         {[]client.Object{node(corev1.ConditionFalse), other, process("east-2", corev1.ConditionTrue, long)}, ""},
+		"nothing is known":     {nil, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			objects := append([]client.Object{pod("db-0", "east-1", corev1.PodRunning, "a"), pod("db-1", "east-2", corev1.PodRunning, "b")}, tt.objects...)
+			f, n := rig(t, func(n *nodes) {
+				n.mute = func(node string, _ v1alpha1.FreezeOrder) bool { return node == "east-2" }
+			}, objects...)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var asked sync.WaitGroup
+			if tt.says == "" { // until it is, which is what is to be seen
+				asked.Go(func() {
+					for !slices.Contains(n.noted(), "Arm east-2") && t.Context().Err() == nil {
+						<-time.After(time.Millisecond)
+					}
+					cancel()
+				})
+			}
+			cuts := 0
+			got, err := f.Together(ctx, request(plansOf("a", "b")), func(context.Context) error { cuts++; return nil })
+			asked.Wait()
+			told := slices.Contains(n.noted(), "Arm east-2")
+			switch {
+			case tt.says == "" && !told:
+				t.Errorf("it was not asked: %+v, %v", got, err)
+			case tt.says == "":
+			case err != nil || got.Held || cuts != 1 || told || !strings.Contains(got.Reason, "node east-2: "+tt.says):
+				t.Errorf("%+v, %v after %d cuts; asked: %v", got, err, cuts, told)
+			}
+			if left(t, f) > 0 {
+				t.Error("orders stay")
+			}
+		})
+	}
+}

@@ -44,6 +44,10 @@ var orderOf = map[barrier.Action]v1alpha1.FreezeOrder{
 // send gives a node an order, again and again while the API server does not
 // take it. A node that cannot be told is lost: it thaws by itself.
 func (p *play) send(ctx context.Context, e barrier.Effect) {
+	if why := p.silent[e.Node]; why != "" {
+		p.tell(ctx, barrier.Event{Kind: barrier.Lost, Node: e.Node, Why: why})
+		return
+	}
 	var err error
 	for range tries {
 		if e.Action == barrier.Arm {
@@ -93,6 +97,9 @@ func (p *play) remove(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, cleanup)
 	defer cancel()
 	for node := range p.places {
+		if p.silent[node] != "" {
+			continue // it was given none
+		}
 		obj := &v1alpha1.VolumeFreeze{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: p.name(node)}}
 		if err := client.IgnoreNotFound(p.f.client.Delete(ctx, obj)); err != nil {
 			p.f.log.Warn("remove freeze order", "node", node, "error", err)
