@@ -224,7 +224,7 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 	if err != nil {
 		return err
 	}
-	e.volumes = source.NewVolumes(capturer, capturer, m, source.VolumeOptions{Vault: name, Site: p.self.Site})
+	e.volumes = source.NewVolumes(capturer, capturer, m, source.VolumeOptions{Vault: name, Site: p.self.Site, Logger: p.log.With("vault", name)})
 	e.opened, e.key, e.mover, e.freezer = opened, key, m, still
 	e.protector = protection.New(protection.Options{
 		Project: opened.Project, Listing: opened.Listing, Site: p.self.Site, ClusterID: p.self.Cluster,

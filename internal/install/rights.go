@@ -182,12 +182,15 @@ func nodeAtHome() []rbacv1.PolicyRule {
 }
 
 // captureAnywhere reads everything, as what belongs to an application is found
-// by discovery; it writes snapshots only, and runs hooks.
+// by discovery; it writes snapshots only, and runs hooks. Volumes that were made of
+// snapshots have to go with their claims, also where their class would keep them, or
+// their node is gone.
 func captureAnywhere() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule(readVerbs, "*", "*"),
 		rule(writeVerbs, "snapshot.storage.k8s.io", "volumesnapshots", "volumesnapshotcontents"),
 		rule(writeVerbs, "groupsnapshot.storage.k8s.io", "volumegroupsnapshotcontents"),
+		rule(verbs("patch", "delete"), "", "persistentvolumes"),
 		rule(verbs("create"), "", "pods/exec"),
 		rule(verbs("create", "delete"), "batch", "jobs"), // of hooks
 	}

@@ -359,7 +359,7 @@ func (v *Volumes) Sweep(ctx context.Context, running func(point string) bool) er
 			}
 		}
 	}
-	errs = append(errs, v.sweepScratch(ctx, selector, keep), v.sweepGroups(ctx, selector, keep))
+	errs = append(errs, v.sweepScratch(ctx, selector, keep), v.sweepGroups(ctx, selector, keep), v.sweepGone(ctx))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("sweep captures: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +71,8 @@ type VolumeOptions struct {
 	ReadyTimeout time.Duration
 	// Now tells the time. Nil means time.Now.
 	Now func() time.Time
+	// Logger; nil means none.
+	Logger *slog.Logger
 }
 
 // Volumes cuts and reads volumes for capture.
@@ -78,6 +81,7 @@ type Volumes struct {
 	system *kube.Clients // makes scratch objects in davit-system
 	reader Reader
 	opts   VolumeOptions
+	log    *slog.Logger
 
 	mu     sync.Mutex
 	listed time.Time // when known was
@@ -99,7 +103,10 @@ func NewVolumes(app, system *kube.Clients, reader Reader, opts VolumeOptions) *V
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	return &Volumes{app: app, system: system, reader: reader, opts: opts}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Volumes{app: app, system: system, reader: reader, opts: opts, log: opts.Logger}
 }
 
 // Plan implements capture.Volumes.
