@@ -67,7 +67,7 @@ var alone = [][]day{
 	{{"ConsoleInstalled", consoleInstalled}}, // east's agent calls one console at a time
 	{{"FrozenTogether", frozenTogether}},     // six databases at once are too many for one node
 	{{"NotFrozen", notFrozen}},
-	{{"FreezeKilled", freezeKilled}},
+	{{"FreezeKilled", freezeKilled}, {"Throttled", throttled}}, // the one kills at east, the other has west alone
 	{{"NodeLost", nodeLost}},
 	{{"FencedByNode", fencedByNode}},
 	{{"LeaseOver", leaseOver}},

@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// keeping is a class whose volumes outlive their claims.
+const keeping = `
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: %s}
+provisioner: reflink.csi.davit.dev
+parameters: {csi.storage.k8s.io/fstype: ext4}
+reclaimPolicy: Retain
+volumeBindingMode: WaitForFirstConsumer
+`
+
+// throttled bounds what west's nodes read and write of their disks to an eighth of what they
+// have just done without a bound, and sees by what the nodes themselves report that they keep
+// to it, each in its direction. The volumes are of a class that keeps them: those that Davit
+// makes to read from go all the same. It asks east for nothing.
+func throttled(t *testing.T) {
+	a := &app{name: short(t), vault: common}
+	class := a.name + "-kept"
+	apply(t, west, fmt.Sprintf(keeping, class))
+	t.Cleanup(func() { a.forgetKept(class) })
+	removeNamespace(t, west, a.name)
+	apply(t, west, fmt.Sprintf(manifest, a.name, 32<<10, class, "96Mi", 0, ""))
+	a.sum(t, west, a.name)
+	davit(t, west, a.vault, "protect", a.name).want(t, 0)
+	t.Cleanup(func() { unprotect(west, a.name) })
+
+	seen := watchTasks(t, west)
+	read, wrote := a.there(t, seen, "free")
+	bound := func(per int64) string { return fmt.Sprint(max(per/8, 64<<10)) }
+	slow := []string{"--disk-read", bound(read.rate()), "--disk-write", bound(wrote.rate())}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if err := rig.Equip(ctx, west); err != nil {
+			t.Error(err)
+		}
+		if err := rig.Settled(ctx, west); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := rig.Equip(t.Context(), west, slow...); err != nil {
+		t.Fatal(err)
+	}
+	if err := rig.Settled(t.Context(), west); err != nil {
+		t.Fatal(err)
+	}
+	kubectl(t, west, "-n", a.name, "exec", "db-0", "-c", "db", "--", "sh", "-c", "cd /data && dd if=/dev/urandom of=file bs=1024 count=32768 && sha256sum file > sum && sync")
+	slowRead, slowWrote := a.there(t, seen, "bound")
+	for what, pair := range map[string][2]task{"read": {read, slowRead}, "written": {wrote, slowWrote}} {
+		free, held := pair[0], pair[1]
+		t.Logf("%s: %d bytes in %s, and with a bound %d in %s", what, free.bytes, free.took, held.bytes, held.took)
+		// Times are told in whole seconds; a burst of 1 MiB passes at once.
+		if least := time.Duration(held.bytes-1<<20) * time.Second / time.Duration(max(free.rate()/8, 64<<10)); held.took+time.Second < least {
+			t.Errorf("%d bytes were %s in %s: by the bound that takes %s at least", held.bytes, what, held.took, least)
+		}
+	}
+	eventually(t, 3*time.Minute, "what was made to read from is gone", func() (bool, string) {
+		got := try(t, west, "get", "pv", "-o", `jsonpath={range .items[?(@.spec.storageClassName=="`+class+`")]}{.spec.claimRef.namespace}/{.spec.claimRef.name} {.status.phase},{end}`)
+		return !strings.Contains(got, system+"/"), got
+	})
+}
+
+// there has the application captured, and a copy restored, all at west.
+func (a *app) there(t *testing.T, seen func(operation string) task, suffix string) (read, wrote task) {
+	t.Helper()
+	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 0)
+	read = seen("Read")
+	copied := a.name + "-" + suffix
+	sum := a.sum(t, west, a.name)
+	a.clone(t, copied).want(t, 0)
+	wrote = seen("Write")
+	if got := a.sum(t, west, copied); got != sum {
+		t.Errorf("the copy is %s, want %s", got, sum)
+	}
+	for _, done := range []task{read, wrote} {
+		if done.bytes < 32<<20 {
+			t.Fatalf("the node moved %d bytes: the bound would not be seen", done.bytes)
+		}
+	}
+	return read, wrote
+}
+
+// forgetKept removes the namespaces with volumes of the class, and those volumes with them.
+func (a *app) forgetKept(class string) {
+	ctx := context.Background()
+	volumes, _ := rig.Kubectl(ctx, west, "get", "pv", "-o", `jsonpath={range .items[?(@.spec.storageClassName=="`+class+`")]}{.metadata.name} {end}`)
+	for _, name := range strings.Fields(volumes) {
+		_, _ = rig.Kubectl(ctx, west, "patch", "pv", name, "--type=merge", "-p", `{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`)
+	}
+	_, _ = rig.Kubectl(ctx, west, "delete", "namespace", a.name, a.name+"-free", a.name+"-bound", "--ignore-not-found", "--timeout=2m")
+	_, _ = rig.Kubectl(ctx, west, "delete", "storageclass", class, "--ignore-not-found")
+}
+
+// task is what a node process reports of a volume that it moved.
+type task struct {
+	bytes int64
+	took  time.Duration
+}
+
+// rate is in bytes per second; what took less than one is taken for a whole one.
+func (d task) rate() int64 { return int64(float64(d.bytes) / max(d.took, time.Second).Seconds()) }
+
+// watchTasks follows what the nodes of a site report until the test ends. seen is the last
+// task of an operation that has ended since seen was asked for such.
+func watchTasks(t *testing.T, site string) (seen func(operation string) task) {
+	t.Helper()
+	const what = `{.spec.operation} {.status.bytesDone} {.status.startedAt} {.status.finishedAt}{"\n"}`
+	cmd := exec.CommandContext(t.Context(), rig.KubectlPath(), "--kubeconfig", rig.Bed.Site(site).Kubeconfig(), "-n", system, "get", "volumetasks", "--watch", "-o", "jsonpath="+what)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	ended := map[string]task{}
+	go func() {
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var operation, from, to string
+			var done task
+			if n, _ := fmt.Sscan(lines.Text(), &operation, &done.bytes, &from, &to); n < 4 {
+				continue // it has not ended
+			}
+			begun, err := time.Parse(time.RFC3339, from)
+			end, err2 := time.Parse(time.RFC3339, to)
+			if err != nil || err2 != nil {
+				continue
+			}
+			done.took = end.Sub(begun)
+			mu.Lock()
+			ended[operation] = done
+			mu.Unlock()
+		}
+		_ = cmd.Wait() // it ends with the test
+	}()
+	return func(operation string) (done task) {
+		t.Helper()
+		eventually(t, time.Minute, "the node's report of a "+operation, func() (bool, string) {
+			mu.Lock()
+			defer mu.Unlock()
+			var there bool
+			done, there = ended[operation]
+			delete(ended, operation)
+			return there, fmt.Sprint(ended)
+		})
+		return done
+	}
+}
