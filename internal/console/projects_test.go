@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"davit.dev/davit/internal/console/api"
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/authority"
+	"davit.dev/davit/internal/console/client"
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/console/project"
 	"davit.dev/davit/internal/console/store"
@@ -38,6 +40,16 @@ func wanted(t *testing.T, name, admin string) (string, vault.Identity) {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf(`{"name":%q,"recoveryKey":%q,"admin":%q}`, name, key.Recipient(), admin), key
+}
+
+// refused is what is said to what is not done.
+func (w *world) refused(token, method, path, body string, want int) (said client.Error) {
+	w.t.Helper()
+	code, text := w.call(token, method, path, body)
+	if err := json.Unmarshal([]byte(text), &said); err != nil || code != want {
+		w.t.Fatalf("%s %s: %d %s, %v", method, path, code, text, err)
+	}
+	return said
 }
 
 // standing is that of a project in the list of administrators.
@@ -93,12 +105,21 @@ func TestProjectsMadeAndRemoved(t *testing.T) {
 	if s := w.standing(anna, "acme"); !s.Home {
 		t.Errorf("%+v", s)
 	}
-	for _, again := range []string{body, strings.Replace(body, "shop", "acme", 1)} {
-		asked[any](w, anna, "POST", "/console/projects", again, 409)
+	// Who asks for the same again is told the same: the answer may have been lost. With another key
+	// or admin it is another project, whose name is taken.
+	if again := asked[project.Made](w, anna, "POST", "/console/projects", body, 201); again != made {
+		t.Errorf("%+v, and before %+v", again, made)
+	}
+	other, _ := wanted(t, "shop", "bob")
+	for taken, unused := range map[string]bool{other: true, strings.Replace(body, "bob", "anna", 1): false, strings.Replace(body, "shop", "acme", 1): false, strings.Replace(other, "shop", "acme", 1): true} {
+		if said := w.refused(anna, "POST", "/console/projects", taken, 409); said.KeyUnused != unused {
+			t.Errorf("%s: %+v", taken, said)
+		}
 	}
 	for _, wrong := range []string{`{"name":"x","recoveryKey":"age1nothing"}`, strings.Replace(body, "shop", "../x", 1), strings.Replace(body, "bob", "nobody", 1)} {
 		asked[any](w, anna, "POST", "/console/projects", wrong, 422)
 	}
+	w.shutOut(anna)
 	// A passive console follows: it has the project by the time that it knows of it.
 	asked[any](w, anna, "POST", "/backups", "", 200)
 	b := w.second()
@@ -131,8 +152,13 @@ func TestProjectsMadeAndRemoved(t *testing.T) {
 		anna, bob := w.login("anna"), w.login("bob")
 		asked[any](w, bob, "GET", "/projects/shop/fleet", "", 404)
 		asked[any](w, robot, "GET", "/projects/shop/fleet", "", 401)
-		asked[any](w, anna, "GET", "/projects/acme/fleet", "", 200) // others go on
-		asked[any](w, anna, "POST", "/console/projects", body, 409) // its name stays taken
+		asked[any](w, anna, "GET", "/projects/acme/fleet", "", 200)                          // others go on
+		if said := w.refused(anna, "POST", "/console/projects", body, 409); said.KeyUnused { // its name stays taken
+			t.Errorf("the key opens what its vault has: %+v", said)
+		}
+		if again := asked[project.Gone](w, anna, "DELETE", "/console/projects/shop?confirm=shop", "", 200); !again.Before || again.Vault != gone.Vault {
+			t.Errorf("removed again: %+v, and before %+v", again, gone)
+		}
 		if s := w.standing(anna, "shop"); s.Standing != "removed" {
 			t.Errorf("%+v", s)
 		}
@@ -155,6 +181,20 @@ func TestProjectsMadeAndRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.revived(key, robot)
+}
+
+// shutOut tries to make a project whose only admin could not log in.
+func (w *world) shutOut(anna string) {
+	w.t.Helper()
+	body, _ := wanted(w.t, "late", "vera")
+	w.ask(anna, "PATCH", "/users/vera", `{"disabled":true}`)
+	if said := w.refused(anna, "POST", "/console/projects", body, 422); !strings.Contains(said.Message, "davit users enable vera") || !said.KeyUnused {
+		w.t.Errorf("%+v", said)
+	}
+	if s := w.standing(anna, "late"); s.Name != "" {
+		w.t.Errorf("%+v", s)
+	}
+	w.ask(anna, "PATCH", "/users/vera", `{"disabled":false}`)
 }
 
 // objects are the objects of a project in its vault.
@@ -276,6 +316,9 @@ func TestMakingThatBreaksOff(t *testing.T) {
 			asked[any](w, bob, "GET", "/projects/acme/fleet", "", 404)
 			switch s := w.standing(anna, "shop"); s.Standing {
 			case "served": // it was made, and what was lost is the word of it
+				asked[project.Made](w, anna, "POST", "/console/projects", body, 201)
+				other, _ := wanted(t, "shop", "bob")
+				asked[any](w, anna, "POST", "/console/projects", other, 409)
 			case "making":
 				asked[any](w, bob, "GET", "/projects/shop/fleet", "", 404)
 				other, _ := wanted(t, "shop", "bob")
@@ -374,14 +417,19 @@ func TestProjectPages(t *testing.T) {
 	if code, text := send("/projects/remove", form, url.Values{"name": {"shop"}, "confirm": {"shop"}}); code != 200 || !strings.Contains(text, "Project shop was removed") {
 		t.Errorf("%d %s", code, text)
 	}
+	if code, text := send("/projects/remove", form, url.Values{"name": {"shop"}, "confirm": {"shop"}}); code != 200 || !strings.Contains(text, "was removed before") {
+		t.Errorf("once more: %d %s", code, text)
+	}
 	bobs := regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(w.shown(bob, "/p/other/people", `name="form"`))[1]
 	for _, path := range []string{"/projects", "/projects/remove"} {
 		if code, text := w.do(bob, w.post(path, url.Values{"form": {bobs}, "name": {"acme"}, "confirm": {"acme"}, "recovery": shop["recovery"]}, w.url)); code != http.StatusForbidden {
 			t.Errorf("%s by a user: %d %s", path, code, text)
 		}
 	}
-	if code, text := w.do(bob, w.get("/projects")); code != http.StatusForbidden || strings.Contains(text, "acme") {
-		t.Errorf("%d %s", code, text)
+	for _, path := range []string{"/projects"} {
+		if code, text := w.do(bob, w.get(path)); code != http.StatusForbidden || strings.Contains(text, "acme") {
+			t.Errorf("%s: %d %s", path, code, text)
+		}
 	}
 }
 

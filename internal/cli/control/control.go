@@ -85,6 +85,18 @@ func (h Host) atConsole(cmd *cobra.Command, fn func(ctx context.Context, s *remo
 	return fn(ctx, s)
 }
 
+// changing is atConsole for what takes longer than a look, and may be asked again.
+func (h Host) changing(cmd *cobra.Command, fn func(ctx context.Context, s *remote.Session) error) error {
+	ctx, cancel := h.Working(cmd)
+	defer cancel()
+	s, err := h.OpenConsole()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return fn(ctx, s)
+}
+
 // missing is Explain, with another hint for what is not there.
 func (h Host) missing(err error, hint string) error {
 	if client.Is(err, 404) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 
@@ -78,18 +79,30 @@ func (h Host) createProject() *cobra.Command {
 
 The recovery key opens all that the project will have in the vault. It is made here and written to --recovery-key-file, and is not sent to the
 console; if the file is there, its key is taken. With --recovery-recipient the key is somebody else's: only its public half (age1…) is known here.
-The same command again goes on with what broke off. For a project in another vault: "davit console init", at the console's directory.`,
+The same command again goes on with what broke off, and where only the answer was lost, says so once more. A key that was made for a project
+which the console refuses to make is removed again; it stays where nobody knows whether the project came to be.
+For a project in another vault: "davit console init", at the console's directory.`,
 		Example: `  davit projects create shop --admin vera --recovery-key-file ./shop-recovery.key
   davit vault add main s3://… --project shop --join --recovery-key-file ./shop-recovery.key   # then, at a site`,
 		Args: exactly(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
-			recovery, err := recipient(names[0], file, public, h.URL())
-			if err != nil {
+			if err := checkNew(names[0], file, public); err != nil {
 				return err
 			}
-			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
-				m, err := s.MakeProject(ctx, project.New{Name: names[0], Recovery: recovery, Admin: admin})
+			return h.changing(cmd, func(ctx context.Context, s *remote.Session) error {
+				recovery, fresh, err := recipient(names[0], file, public, s.URL())
 				if err != nil {
+					return err
+				}
+				asked := 0
+				m, err := remote.Insist(ctx, func() (project.Made, error) {
+					asked++
+					return s.MakeProject(ctx, project.New{Name: names[0], Recovery: recovery, Admin: admin})
+				})
+				switch {
+				case err != nil && fresh:
+					return h.unmade(err, file, asked == 1)
+				case err != nil:
 					return h.Explain(err)
 				}
 				say := "Its admin is " + m.Admin + ", and its vault " + m.Vault + "."
@@ -106,26 +119,60 @@ The same command again goes on with what broke off. For a project in another vau
 	return cmd
 }
 
-// recipient is the public half of the recovery key: on disk before anything is sealed with it.
-func recipient(name, file, public, console string) (string, error) {
+func checkNew(name, file, public string) error {
 	switch {
 	case (file == "") == (public == ""):
-		return "", exit.Usage("a file that is made, or the public half of a key that there is", "give --recovery-key-file or --recovery-recipient")
+		return exit.Usage("a file that is made, or the public half of a key that there is", "give --recovery-key-file or --recovery-recipient")
 	case vault.CheckName(name) != nil:
-		return "", exit.AsUsage(vault.CheckName(name))
-	case public != "":
+		return exit.AsUsage(vault.CheckName(name))
+	}
+	return nil
+}
+
+// recipient is the public half of the recovery key: on disk before anything is sealed with it.
+// It is fresh where it was made for this.
+func recipient(name, file, public, console string) (half string, fresh bool, err error) {
+	if public != "" {
 		r, err := vault.ParseRecipient(public)
-		return r.String(), exit.AsUsage(err)
+		return r.String(), false, exit.AsUsage(err)
 	}
 	if _, err := os.Lstat(file); !errors.Is(err, os.ErrNotExist) {
 		key, err := access.ReadIdentity(file)
-		return key.Recipient().String(), err
+		if err != nil {
+			return "", false, err
+		}
+		return key.Recipient().String(), false, nil
 	}
 	key, err := vault.NewRecoveryKey()
 	if err == nil {
 		err = admission.WriteKey(file, name, "the vault of the console "+console, key)
 	}
-	return key.Recipient().String(), err
+	return key.Recipient().String(), true, err
+}
+
+// unmade says why a project was not made, and what becomes of the key file that was made for
+// it. It goes only where the one answer that there was says that its key opens nothing: what
+// was asked before without an answer may yet be done.
+func (h Host) unmade(err error, file string, once bool) error {
+	var said *client.Error
+	never := errors.Is(err, client.ErrTrust) // nothing was sent
+	if errors.As(err, &said) {
+		turned := said.Reason != "" && (said.Code == http.StatusBadRequest || said.Code == http.StatusUnauthorized || said.Code == http.StatusForbidden)
+		never = said.KeyUnused || turned
+	}
+	explained := h.Explain(err)
+	if never && once {
+		if err := os.Remove(file); err != nil {
+			return errors.Join(explained, err)
+		}
+		return explained
+	}
+	hint := "keep " + file + ": the project may have been made, or be made yet, with the key in it. The same command again takes that key and says whether it was"
+	var is *exit.Error
+	if errors.As(explained, &is) && is.Hint != "" {
+		hint = is.Hint + ". And " + hint
+	}
+	return exit.Hint(explained, hint)
 }
 
 func (h Host) deleteProject() *cobra.Command {
@@ -145,15 +192,23 @@ The console's key to the project goes on opening it until "davit vault keys remo
 					return err
 				}
 			}
-			return h.atConsole(cmd, func(ctx context.Context, s *remote.Session) error {
-				g, err := s.RemoveProject(ctx, names[0])
+			return h.changing(cmd, func(ctx context.Context, s *remote.Session) error {
+				asked := 0
+				g, err := remote.Insist(ctx, func() (project.Gone, error) {
+					asked++
+					return s.RemoveProject(ctx, names[0])
+				})
 				if client.Is(err, 404) {
 					return exit.Refuse("`projects` lists them", "%v", err)
 				}
 				if err != nil {
 					return h.Explain(err)
 				}
-				return h.Print(Done{What: "project", Name: g.Name, Change: "removed from the console", say: stays(g)})
+				change := "removed from the console"
+				if g.Before && asked == 1 {
+					change = "was removed from the console before"
+				}
+				return h.Print(Done{What: "project", Name: g.Name, Change: change, say: stays(g)})
 			})
 		},
 	}
@@ -183,7 +238,7 @@ stays, and so do tokens that were revoked. --dry-run says what would change. Wit
 Without --at, its database becomes what its vault has, which is all that was acknowledged: for one whose content is not to be trusted, and for a project that
 was removed, which then is the console's again: users, robots and agents that it had are let in again.
 
-The same again goes on with what broke off. For users of the console, and all projects at once: "davit console restore".`,
+The same again goes on with what broke off, with a time that is written out: 10m is another one a minute later. For users of the console, and all projects at once: "davit console restore".`,
 		Example: `  davit projects restore shop --at "2026-01-31 15:04" --dry-run
   davit projects restore shop --at "2026-01-31 15:04"`,
 		Args: exactly(1),
@@ -201,21 +256,16 @@ The same again goes on with what broke off. For users of the console, and all pr
 					return err
 				}
 			}
-			ctx, cancel := h.Working(cmd)
-			defer cancel()
-			s, err := h.OpenConsole()
-			if err != nil {
-				return err
-			}
-			defer s.Close()
-			r, err := s.RestoreProject(ctx, names[0], in)
-			if client.Is(err, 404) {
-				return exit.Refuse("`projects` lists them", "%v", err)
-			}
-			if err != nil {
-				return h.Explain(err)
-			}
-			return h.Print(back{r, dry})
+			return h.changing(cmd, func(ctx context.Context, s *remote.Session) error {
+				r, err := remote.Insist(ctx, func() (project.Restored, error) { return s.RestoreProject(ctx, names[0], in) })
+				if client.Is(err, 404) {
+					return exit.Refuse("`projects` lists them", "%v", err)
+				}
+				if err != nil {
+					return h.Explain(err)
+				}
+				return h.Print(back{r, dry})
+			})
 		},
 	}
 	cmd.Flags().StringVar(&at, "at", "", "have what people defined go back to this time: 2026-01-31T15:04:05Z, \"2026-01-31 15:04\" (UTC), or 10m for ten minutes ago")
@@ -252,6 +302,9 @@ func (b back) Text(t *output.Text) {
 		did = "would go"
 	}
 	t.Line("project/%s %s back to what was defined at %s, by backup %d and %d records of its journal: %d changes. Its audit log has %d records of what was done since, which stay.", b.Name, did, output.Time(w.At), w.Number, w.Records, b.Changes, w.Since)
+	if b.Changes == 0 {
+		t.Line("It is as it was then. What an answer that was lost had changed, its audit log has (goback).")
+	}
 	for _, p := range w.Passed {
 		t.Line("A backup is damaged, and it went back from the one before: %s", p)
 	}

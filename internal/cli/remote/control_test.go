@@ -3,13 +3,20 @@ package remote_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"database/sql"
 	"encoding/json"
+	"encoding/pem"
 	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -84,19 +91,26 @@ func (r *rig) projects() {
 	r.want(2, "", "projects", "create", "a/b", "--recovery-key-file", file)("a/b")
 	r.want(2, "", "projects", "create", "shop", "--recovery-recipient", "age1x")("age1x")
 	r.want(3, "", "projects", "create", "default", "--recovery-key-file", file)("exists already")
+	if _, err := os.Lstat(file); !os.IsNotExist(err) {
+		r.t.Fatalf("the key of a project that was refused is still there: %v", err)
+	}
+	r.want(0, "", "projects", "create", "shop", "--recovery-key-file", file)("project/shop created", "Its admin is anna", "Keep "+file)
 	first, err := os.ReadFile(file)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.want(0, "", "projects", "create", "shop", "--recovery-key-file", file)("project/shop created", "Its admin is anna", "Keep "+file)
+	r.want(0, "", "projects", "create", "shop", "--recovery-key-file", file)("project/shop created", "Its admin is anna") // as after an answer that was lost
+	r.want(3, "", "projects", "create", "default", "--recovery-key-file", file)("exists already")
 	if again, err := os.ReadFile(file); err != nil || !bytes.Equal(first, again) {
 		r.t.Fatalf("the recovery key is another one: %v", err)
 	}
+	r.unanswered()
 	r.want(0, "", "whoami")("shop")
 	r.want(3, "other\n", "projects", "delete", "shop")("Type the project's name")
 	r.want(3, "", "projects", "delete", "default", "--yes")("it stays as long as the console")
 	r.want(0, "shop\n", "projects", "delete", "shop")("project/shop removed from the console", "keeps all that is there")
-	r.want(3, "", "projects", "delete", "shop", "--yes")("not found", "lists them")
+	r.want(0, "", "projects", "delete", "shop", "--yes")("project/shop was removed from the console before", "keeps all that is there")
+	r.want(3, "", "projects", "delete", "none", "--yes")("not found", "lists them")
 	r.want(0, "", "projects")("shop     removed")
 	r.want(2, "", "projects", "restore", "shop", "--dry-run")("name a time with --at")
 	r.want(3, "other\n", "projects", "restore", "shop")("Type the project's name")
@@ -107,6 +121,49 @@ func (r *rig) projects() {
 	r.want(3, "", "projects", "restore", "shop", "--at", "1h", "--yes")("it was made after that time")
 	r.want(0, "", "projects", "restore", "shop", "--at", "0s", "--dry-run")("would go back", "0 changes", "Nothing was changed")
 	r.want(0, "", "projects", "delete", "shop", "--yes")("removed from the console")
+}
+
+// unanswered is a project that was made, of which no answer came: its key is kept, and the same
+// again finds it made.
+func (r *rig) unanswered() {
+	r.t.Helper()
+	file := r.path("lost-key")
+	var lose atomic.Int64 // answers to changes that do not come
+	to, err := url.Parse(r.url)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	way := httptest.NewTLSServer(&httputil.ReverseProxy{
+		Rewrite:   func(p *httputil.ProxyRequest) { p.SetURL(to) },
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+		ModifyResponse: func(a *http.Response) error {
+			if strings.Contains(a.Request.URL.Path, "/console/projects") && lose.Add(-1) >= 0 {
+				panic(http.ErrAbortHandler)
+			}
+			return nil
+		},
+	})
+	defer way.Close()
+	ca := r.file("way.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: way.Certificate().Raw})))
+	before := os.Getenv("DAVIT_CONSOLES")
+	defer r.t.Setenv("DAVIT_CONSOLES", before)
+	r.t.Setenv("DAVIT_CONSOLES", r.path("way.json"))
+	lost := func(code int, answers int64, args ...string) func(parts ...string) string {
+		r.t.Helper()
+		lose.Store(answers)
+		return r.want(code, "", append([]string{"projects"}, args...)...)
+	}
+	r.want(0, "", "--console", way.URL, "login", "--ca-file", ca, "--user", "anna", "--password-file", r.path("password"))
+	lost(1, 9, "create", "lost", "--recovery-key-file", file)("does not answer", "keep "+file)
+	if _, err := os.Lstat(file); err != nil {
+		r.t.Fatal(err)
+	}
+	lost(0, 1, "create", "lost", "--recovery-key-file", file)("project/lost created", "Its admin is anna")
+	lost(0, 1, "create", "lost2", "--recovery-key-file", r.path("lost2-key"))("project/lost2 created")
+	lost(0, 1, "restore", "lost2", "--yes")("project/lost2 is what its vault has")
+	for _, name := range []string{"lost", "lost2"} {
+		lost(0, 1, "delete", name, "--yes")("project/"+name+" removed from the console", "keeps all that is there")
+	}
 }
 
 func (r *rig) staff() {

@@ -1,6 +1,9 @@
 package remote
 
 import (
+	"context"
+	"time"
+
 	"github.com/spf13/cobra"
 
 	"davit.dev/davit/internal/console/client"
@@ -21,6 +24,12 @@ func (h Host) OpenConsole() (*Session, error) { return h.open("") }
 
 // Explain adds what to do next to what a console said, and how the command ends.
 func (h Host) Explain(err error) error { return h.explain(err) }
+
+// Insist asks again where an answer may have been lost. What it asks for is the same when it is
+// asked twice.
+func Insist[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	return insist(ctx, time.Second, ask)
+}
 
 // AtConsole has commands, and those below them, take --console.
 func AtConsole(all ...*cobra.Command) []*cobra.Command {

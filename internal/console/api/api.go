@@ -104,6 +104,9 @@ type status struct {
 	Message string `json:"message"`
 	// Active is the address of the active console, where another is that.
 	Active string `json:"active,omitempty"`
+	// KeyUnused says that nothing was made, nor will be, with the recovery key that was named
+	// for a project.
+	KeyUnused bool `json:"keyUnused,omitempty"`
 }
 
 // Passive is what a console answers that is not the active one. It names that,
@@ -261,6 +264,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 			}
 		}
 	}
+	var unused *project.UnusedError
+	st.KeyUnused = errors.As(err, &unused)
 	if st.Code == http.StatusInternalServerError {
 		s.Log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}

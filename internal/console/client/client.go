@@ -41,6 +41,9 @@ type Error struct {
 	// Active is the address of the console to ask instead, where this one stands
 	// by and says so.
 	Active string `json:"active,omitempty"`
+	// KeyUnused says that nothing was made, nor will be, with the recovery key that was
+	// named for a project.
+	KeyUnused bool `json:"keyUnused,omitempty"`
 }
 
 // Error implements error.

@@ -25,13 +25,17 @@ import (
 
 // Way is what the console notes of a project that it makes, sealed by its key.
 type Way struct {
-	// Identity is the console's own key to the project, and Recovery the public half of
-	// the one that people keep: until the project is made.
+	// Identity is the console's own key to the project, until that is made.
 	Identity string `json:"identity,omitempty"`
+	// Recovery is the public half of the key that people keep, and Admin the id of its first
+	// admin: who asks for the same again, because the answer was lost, is told Made.
 	Recovery string `json:"recovery,omitempty"`
-	Admin    string `json:"admin,omitempty"` // id
+	Admin    string `json:"admin,omitempty"`
+	Made     *Made  `json:"made,omitempty"`
 	// Binding is the way into its vault, once it is made.
 	Binding *fleet.Binding `json:"binding,omitempty"`
+	// Gone is what was said when it was removed, for who asks for that again.
+	Gone *Gone `json:"gone,omitempty"`
 }
 
 // Bound is the way into the vault of a project that was made here, as it was then.
@@ -107,14 +111,46 @@ type Made struct {
 // is gone on with when the same is asked again.
 const makeLimit = time.Minute
 
+// UnusedError is why a project was not made, and that nothing was made, nor will be, with the
+// recovery key that was named for it: whoever made that for this may throw it away.
+type UnusedError struct{ Err error }
+
+// Error implements error.
+func (e *UnusedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns why.
+func (e *UnusedError) Unwrap() error { return e.Err }
+
 // Make makes a project in the vault of the console's home, or goes on with one whose making
-// broke off. store.ErrExists says that the name is taken, store.ErrConflict that one of it
-// is being made otherwise.
+// broke off. One that was made by the same name, recovery key and admin, and is one of the
+// console's, is answered as it was then: that answer may have been lost. store.ErrExists says
+// that the name is taken, store.ErrConflict that one of it is being made otherwise.
 func (d *Desk) Make(ctx context.Context, act audit.Act, in New) (Made, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, makeLimit)
 	defer cancel()
+	m, err := d.make(ctx, act, in)
+	refused := errors.Is(err, store.ErrRefused) || errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrConflict)
+	if refused && !errors.Is(err, store.ErrUnconfirmed) && d.unused(ctx, in.Recovery) {
+		err = &UnusedError{err}
+	}
+	return m, err
+}
+
+// unused tells whether no project of the console was made, or begun, with a recovery key.
+func (d *Desk) unused(ctx context.Context, recovery string) bool {
+	all, err := d.Console.EveryProject(ctx)
+	for _, l := range all {
+		var w Way
+		if err := d.Console.Way(ctx, l.ID, &w); err != nil && !errors.Is(err, store.ErrNotFound) || w.Recovery == recovery {
+			return false
+		}
+	}
+	return err == nil
+}
+
+func (d *Desk) make(ctx context.Context, act audit.Act, in New) (Made, error) {
 	if _, err := vault.ParseRecipient(in.Recovery); err != nil {
 		return Made{}, fmt.Errorf("create project: %w: the recovery key's public half: %w", store.ErrRefused, err)
 	}
@@ -128,6 +164,15 @@ func (d *Desk) Make(ctx context.Context, act audit.Act, in New) (Made, error) {
 	if err != nil {
 		return Made{}, err
 	}
+	switch m, err := d.made(ctx, in, admin); {
+	case err != nil:
+		return Made{}, err
+	case m != nil:
+		return *m, nil
+	}
+	if admin.Disabled {
+		return Made{}, fmt.Errorf("create project %s: %w: user %s is shut out, and nobody could do anything in it: let him in again (`davit users enable %s`), or name another", in.Name, store.ErrRefused, admin.Name, admin.Name)
+	}
 	home, s, err := d.vault(ctx)
 	if err != nil {
 		return Made{}, fmt.Errorf("create project %s: %w", in.Name, err)
@@ -136,7 +181,7 @@ func (d *Desk) Make(ctx context.Context, act audit.Act, in New) (Made, error) {
 	if err != nil {
 		return Made{}, err
 	}
-	a, err := d.carry(ctx, act, l, w, admin, s, home)
+	m, err := d.carry(ctx, act, l, w, admin, s, home)
 	if errors.Is(err, vault.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w: its vault does not answer; ask for the same again, and it goes on: %w", store.ErrUnconfirmed, err)
 	}
@@ -144,7 +189,20 @@ func (d *Desk) Make(ctx context.Context, act audit.Act, in New) (Made, error) {
 		return Made{}, fmt.Errorf("create project %s: %w", in.Name, err)
 	}
 	_ = d.open(ctx, l) // it is made, though nothing can be changed in it yet
-	return Made{Name: l.Name, Admin: admin.Name, Vault: s.String(), Authority: a.Number}, nil
+	return m, nil
+}
+
+// made is what was said when the same was made; nil: it was not.
+func (d *Desk) made(ctx context.Context, in New, admin store.User) (*Made, error) {
+	l, found, err := d.listed(ctx, in.Name)
+	if err != nil || !found || l.Standing != store.Served {
+		return nil, err
+	}
+	var w Way
+	if err := d.Console.Way(ctx, l.ID, &w); err != nil || w.Recovery != in.Recovery || w.Admin != admin.ID {
+		return nil, nil //nolint:nilerr,nilnil // the name is taken, and that is said
+	}
+	return w.Made, d.Console.Settle(ctx) // it may be of a change that the vault has not taken
 }
 
 // vault is that of the console's home.
@@ -216,18 +274,18 @@ func (d *Desk) listed(ctx context.Context, name string) (l store.Listing, found 
 
 // carry makes what was planned: keys and authority in the vault, the database, and its
 // first backup. Then the project is one of the console's.
-func (d *Desk) carry(ctx context.Context, act audit.Act, l store.Listing, w Way, admin store.User, s vault.Store, home fleet.Binding) (*authority.Authority, error) {
+func (d *Desk) carry(ctx context.Context, act audit.Act, l store.Listing, w Way, admin store.User, s vault.Store, home fleet.Binding) (m Made, err error) {
 	p, a, err := d.found(ctx, l.Name, w, s)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	marker, _, err := vault.Identify(ctx, s)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	identity, err := vault.ParseIdentity(w.Identity)
 	if err != nil {
-		return nil, err
+		return m, err
 	}
 	home.Keyring = vault.Keyring{VaultID: marker.ID, Project: l.Name, KeyID: p.NewestKey().KeyID, Identity: identity}.Secret()
 	err = d.Console.FillProject(ctx, l, func(db *store.Project) error {
@@ -245,9 +303,11 @@ func (d *Desk) carry(ctx context.Context, act audit.Act, l store.Listing, w Way,
 		return shelf.Begin(ctx, d.Console.Dir(), l, db, d.Now(), d.Confirm)
 	})
 	if err != nil {
-		return nil, err
+		return m, err
 	}
-	return a, d.Console.Stand(ctx, act, l, audit.Record{Action: "project.ready", Object: l.Name}, store.Served, Way{Binding: &home}, store.Making)
+	m = Made{Name: l.Name, Admin: admin.Name, Vault: s.String(), Authority: a.Number}
+	is := Way{Recovery: w.Recovery, Admin: w.Admin, Binding: &home, Made: &m}
+	return m, d.Console.Stand(ctx, act, l, audit.Record{Action: "project.ready", Object: l.Name}, store.Served, is, store.Making)
 }
 
 // found makes keys and authority of a project in the vault, as far as an attempt before

@@ -22,6 +22,8 @@ type Gone struct {
 	Applications int    `json:"applications"` // as far as is known
 	Points       int    `json:"points"`
 	Bytes        int64  `json:"bytes"`
+	// Before says that it had been removed already: nothing was done now.
+	Before bool `json:"before,omitempty"`
 }
 
 // lastLimit is how long it is waited for the last changes of a project that is removed to
@@ -29,16 +31,20 @@ type Gone struct {
 const lastLimit = 5 * time.Second
 
 // Remove has a project be none of the console's any more. Nothing of its vault is touched,
-// and nothing at its sites. The console's home stays.
+// and nothing at its sites. The console's home stays. One that was removed is answered as it
+// was then: that answer may have been lost.
 func (d *Desk) Remove(ctx context.Context, act audit.Act, name string) (Gone, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l, found, err := d.listed(ctx, name)
-	if err == nil && (!found || l.Standing == store.Removed) {
+	if err == nil && !found {
 		err = fmt.Errorf("remove project %s: %w", name, store.ErrNotFound)
 	}
 	if err != nil {
 		return Gone{}, err
+	}
+	if l.Standing == store.Removed {
+		return d.gone(ctx, l)
 	}
 	home, err := Home(ctx, d.Console)
 	if err != nil {
@@ -50,9 +56,14 @@ func (d *Desk) Remove(ctx context.Context, act audit.Act, name string) (Gone, er
 	record := audit.Record{Action: "project.delete", Object: name}
 	g, way := Gone{Name: name}, any(nil)
 	if l.Standing == store.Served {
+		var w Way
+		if err := d.Console.Way(ctx, l.ID, &w); err != nil && !errors.Is(err, store.ErrNotFound) {
+			w = Way{} // it is damaged, and another takes its place
+		}
 		var b fleet.Binding
 		if g, b = d.last(ctx, act, l, record); b.URL != "" { // by which it can be brought back
-			way = Way{Binding: &b}
+			w.Binding, w.Gone = &b, &g
+			way = w
 		}
 	}
 	record.Detail = fmt.Sprintf("its vault %s keeps what is there", g.Vault)
@@ -62,6 +73,20 @@ func (d *Desk) Remove(ctx context.Context, act audit.Act, name string) (Gone, er
 	d.Leave(l.ID)
 	_ = d.Console.Sweep(ctx) // it is removed: what is left of it is taken away later, or that is said
 	return g, nil
+}
+
+// gone is what was said when a project was removed, as far as that was noted.
+func (d *Desk) gone(ctx context.Context, l store.Listing) (Gone, error) {
+	g := Gone{Name: l.Name}
+	var w Way
+	switch err := d.Console.Way(ctx, l.ID, &w); {
+	case err != nil && !errors.Is(err, store.ErrNotFound):
+		return g, err
+	case w.Gone != nil:
+		g = *w.Gone
+	}
+	g.Before = true
+	return g, d.Console.Settle(ctx) // it may be of a change that the vault has not taken
 }
 
 // Tidy has what serves projects let go of those that were removed, also by another console,

@@ -51,6 +51,14 @@ func removeProject(v *visit) error {
 	if err != nil {
 		return err
 	}
-	v.page.Done = fmt.Sprintf("Project %s was removed. Its vault %s keeps all that is there: as far as is known, %d recovery points of %d applications. Its sites go on.", gone.Name, gone.Vault, gone.Points, gone.Applications)
+	was := "was removed"
+	if gone.Before {
+		was = "was removed before"
+	}
+	if gone.Vault == "" {
+		v.page.Done = fmt.Sprintf("Project %s %s. What its vault has, if it was made there, stays.", gone.Name, was)
+		return everyProject(v)
+	}
+	v.page.Done = fmt.Sprintf("Project %s %s. Its vault %s keeps all that is there: as far as is known, %d recovery points of %d applications. Its sites go on.", gone.Name, was, gone.Vault, gone.Points, gone.Applications)
 	return everyProject(v)
 }
