@@ -432,6 +432,12 @@ func (s *server) follow(ctx context.Context) {
 
 // leave has all that serves a project that was removed let go of it.
 func (s *server) leave(id string) {
+	s.letGo(id)
+	s.duty.left(id)
+}
+
+// letGo has what reads a project, and hears its agents, let go of it.
+func (s *server) letGo(id string) {
 	s.mu.Lock()
 	if w, ok := s.watches[id]; ok {
 		w.stop()
@@ -439,7 +445,6 @@ func (s *server) leave(id string) {
 	}
 	s.mu.Unlock()
 	s.agents.Leave(id)
-	s.duty.left(id)
 }
 
 func (s *server) watch(ctx context.Context, l store.Listing) {
@@ -480,6 +485,8 @@ func (s *server) watch(ctx context.Context, l store.Listing) {
 func (s *server) bring(ctx context.Context, l store.Listing) error {
 	return s.duty.shelves.fetch(ctx, l, func(id string, put func(path string) error) error {
 		s.leave(id)
+		// Who looked in between has taken hold of the database that is closed now.
+		defer s.letGo(id)
 		return s.console.Swap(id, put)
 	})
 }

@@ -2,13 +2,10 @@ package agents
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 
-	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/uplink"
 )
 
@@ -23,15 +20,12 @@ type spoken struct {
 }
 
 // specs are what was kept of a site.
-func specs(ctx context.Context, p *store.Project, site string) (map[uplink.Key]json.RawMessage, error) {
-	data, _, err := p.Kept(ctx, specsOf+site)
-	if errors.Is(err, store.ErrNotFound) {
+func specs(data []byte) (map[uplink.Key]json.RawMessage, error) {
+	if len(data) == 0 {
 		return nil, nil //nolint:nilnil // there are none
 	}
 	var all []spoken
-	if err == nil {
-		err = json.Unmarshal(data, &all)
-	}
+	err := json.Unmarshal(data, &all)
 	says := make(map[uplink.Key]json.RawMessage, len(all))
 	for _, one := range all {
 		says[one.Key] = one.Spec

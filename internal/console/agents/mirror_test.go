@@ -140,7 +140,7 @@ func TestMirroredBounds(t *testing.T) {
 		"as much, said in its time": {many(fits), false, false},
 	} {
 		w := newWorld(t)
-		p := &present{objects: map[uplink.Key]fleet.Heard{}}
+		p := &present{}
 		s := &talk{call: &call{who: uplink.Identity{Site: "east"}}, server: w.server, room: &room{agents: map[string]*present{"east": p}}}
 		p.talk = s
 		var err error

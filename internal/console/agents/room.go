@@ -21,12 +21,17 @@ import (
 type room struct {
 	project *store.Project
 	words   chan word
+	// ctx ends when the console does, or its project is let go of.
+	ctx     context.Context //nolint:containedctx // streams come and go meanwhile
+	close   context.CancelFunc
+	writing sync.Once
 
 	reading sync.Mutex
 	index   *placement.Index // of documents, as they were last read
 
 	mu     sync.Mutex
 	agents map[string]*present // by site
+	sites  []string            // of agents, in order; nil: they are others since
 }
 
 // present is one site's agent: what it said last, also while it is away.
@@ -42,7 +47,7 @@ type present struct {
 	since    time.Time // of the stream; zero: it is not connected
 	talk     *talk
 	end      func()
-	objects  map[uplink.Key]fleet.Heard
+	objects  heard
 	// specs are what those objects say that the console did not make. It is never changed:
 	// another one takes its place.
 	specs map[uplink.Key]json.RawMessage
@@ -62,9 +67,9 @@ func (s *Server) room(p *store.Project) *room {
 		return r
 	}
 	r := &room{project: p, words: make(chan word), agents: map[string]*present{}}
+	r.ctx, r.close = context.WithCancel(s.ctx)
 	r.remember(s)
 	s.rooms[p.ID] = r
-	s.running.Go(func() { r.write(s.ctx) })
 	return r
 }
 
@@ -74,15 +79,17 @@ func (r *room) remember(s *Server) {
 	if err != nil {
 		s.Log.Warn("what agents said before is not known", "project", r.project.Name, "err", err)
 	}
+	kept, err := r.project.KeptUnder(s.ctx, specsOf)
+	if err != nil {
+		s.Log.Warn("what objects at sites said before is not known", "project", r.project.Name, "err", err)
+	}
 	for _, a := range all {
-		p := &present{seen: a.Seen, version: a.Version, ends: a.Ends, objects: map[uplink.Key]fleet.Heard{}}
+		p := &present{seen: a.Seen, version: a.Version, ends: a.Ends}
 		var objects []fleet.Heard
 		if len(a.Said) > 0 && json.Unmarshal(a.Said, &objects) == nil {
-			for _, o := range objects {
-				p.objects[o.Key] = o
-			}
+			p.objects.replace(objects)
 		}
-		if p.specs, err = specs(s.ctx, r.project, a.Site); err != nil {
+		if p.specs, err = specs(kept[a.Site]); err != nil {
 			s.Log.Warn("what objects at a site said before is not known", "project", r.project.Name, "site", a.Site, "err", err)
 		}
 		r.agents[a.Site] = p
@@ -123,11 +130,16 @@ func (r *room) write(ctx context.Context) {
 	}
 }
 
+// errLeft ends a stream whose project was let go of.
+var errLeft = errors.New("its project is served no more")
+
 // keep returns when the word is on the disk.
 func (r *room) keep(ctx context.Context, w store.Word) error {
 	done := make(chan error, 1)
 	select {
 	case r.words <- word{w, done}:
+	case <-r.ctx.Done():
+		return errLeft
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -144,10 +156,14 @@ func (r *room) enter(t *talk, end func()) (leave func(), err error) {
 	now := t.server.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ctx.Err() != nil { // nobody would end the stream
+		return nil, fmt.Errorf("%w: %w", store.ErrPassive, errLeft)
+	}
+	r.writing.Do(func() { t.server.running.Go(func() { r.write(r.ctx) }) })
 	p := r.agents[t.who.Site]
 	if p == nil {
-		p = &present{objects: map[uplink.Key]fleet.Heard{}}
-		r.agents[t.who.Site] = p
+		p = &present{}
+		r.agents[t.who.Site], r.sites = p, nil
 	}
 	if p.end != nil {
 		p.end()
@@ -170,6 +186,7 @@ func (r *room) forget(t *talk) {
 	defer r.mu.Unlock()
 	if _, err := r.of(t); err == nil {
 		delete(r.agents, t.who.Site)
+		r.sites = nil
 	}
 }
 
@@ -203,22 +220,22 @@ func (r *room) replace(t *talk, objects map[uplink.Key]uplink.Object, now time.T
 	if err != nil {
 		return err
 	}
-	p.objects = make(map[uplink.Key]fleet.Heard, len(objects))
-	says := map[uplink.Key]json.RawMessage{}
+	all, says := make([]fleet.Heard, 0, len(objects)), map[uplink.Key]json.RawMessage{}
 	for _, o := range objects {
-		p.hears(o, says, now)
+		all = append(all, hears(o, says, now))
 	}
+	p.objects.replace(all)
 	return p.mirror(t, says)
 }
 
-// hears keeps what was said of an object, and apart from it what the object says.
-func (p *present) hears(o uplink.Object, says map[uplink.Key]json.RawMessage, now time.Time) {
+// hears is what was said of an object, and keeps apart from it what the object says.
+func hears(o uplink.Object, says map[uplink.Key]json.RawMessage, now time.Time) fleet.Heard {
 	delete(says, o.Key)
 	if len(o.Spec) > 0 {
 		says[o.Key] = o.Spec
 	}
 	o.Spec = nil
-	p.objects[o.Key] = fleet.Heard{Object: o, Heard: now.UTC()}
+	return fleet.Heard{Object: o, Heard: now.UTC()}
 }
 
 func (r *room) update(t *talk, s uplink.State, now time.Time) error {
@@ -231,13 +248,13 @@ func (r *room) update(t *talk, s uplink.State, now time.Time) error {
 	says := make(map[uplink.Key]json.RawMessage, len(p.specs))
 	maps.Copy(says, p.specs)
 	for _, k := range s.Gone {
-		delete(p.objects, k)
+		p.objects.drop(k)
 		delete(says, k)
 	}
 	for _, o := range s.Objects {
-		p.hears(o, says, now)
+		p.objects.put(hears(o, says, now))
 	}
-	if len(p.objects) > maxObjects {
+	if len(p.objects.all) > maxObjects {
 		return fmt.Errorf("%w: more than %d objects", uplink.ErrFrame, maxObjects)
 	}
 	return p.mirror(t, says)
@@ -251,17 +268,11 @@ func (r *room) said(site string) []byte {
 	if p == nil {
 		return nil
 	}
-	data, err := json.Marshal(sorted(p.objects))
+	data, err := json.Marshal(p.objects.all)
 	if err != nil { // texts and numbers only
 		return nil
 	}
 	return data
-}
-
-func sorted(objects map[uplink.Key]fleet.Heard) []fleet.Heard {
-	return slices.SortedFunc(maps.Values(objects), func(a, b fleet.Heard) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
 }
 
 // hangUp ends all streams.
@@ -280,13 +291,16 @@ func (s *Server) Known(p *store.Project) []fleet.Agent {
 	r := s.room(p)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.sites == nil {
+		r.sites = slices.Sorted(maps.Keys(r.agents))
+	}
 	all := make([]fleet.Agent, 0, len(r.agents))
-	for site, a := range r.agents {
+	for _, site := range r.sites {
+		a := r.agents[site]
 		all = append(all, fleet.Agent{
-			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Restores: a.restores, Cancels: a.cancels, Ends: a.ends.UTC(), Objects: sorted(a.objects), Specs: a.specs,
+			Site: site, Connected: a.talk != nil, Since: a.since.UTC(), Seen: a.seen.UTC(), Version: a.version, Takes: a.takes, Runs: a.runs, Restores: a.restores, Cancels: a.cancels, Ends: a.ends.UTC(), Objects: a.objects.lend(), Specs: a.specs,
 		})
 	}
-	slices.SortFunc(all, func(a, b fleet.Agent) int { return cmp.Compare(a.Site, b.Site) })
 	return all
 }
 
@@ -297,7 +311,7 @@ func (s *Server) Foreign(p *store.Project, k uplink.Key) (all []fleet.Mirrored) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for site, a := range r.agents {
-		if o, there := a.objects[k]; there && o.Foreign {
+		if o, there := a.objects.of(k); there && o.Foreign {
 			all = append(all, fleet.Mirrored{Site: site, Heard: o, Spec: a.specs[k]})
 		}
 	}
@@ -314,6 +328,7 @@ func (s *Server) Remove(p *store.Project, site string) {
 			a.end()
 		}
 		delete(r.agents, site)
+		r.sites = nil
 	}
 	r.mu.Unlock() // the disk takes its time, and the other agents go on
 	if err := p.Keep(s.ctx, s.Now(), map[string][]byte{specsOf + site: nil}); err != nil && s.ctx.Err() == nil {

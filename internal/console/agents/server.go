@@ -234,6 +234,7 @@ func (s *Server) Leave(id string) {
 	maps.DeleteFunc(s.doors, func(_ string, d *door) bool { return d.project.ID == id })
 	s.mu.Unlock()
 	if r != nil {
+		r.close() // before: who comes in between is turned away
 		r.hangUp()
 	}
 }

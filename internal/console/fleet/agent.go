@@ -26,8 +26,9 @@ type Agent struct {
 	// Cancels is that it takes restores back.
 	Cancels bool `json:"cancelsRestores,omitempty"`
 	// Ends is when its certificate ends.
-	Ends    time.Time `json:"certificateEnds,omitzero"`
-	Objects []Heard   `json:"objects"`
+	Ends time.Time `json:"certificateEnds,omitzero"`
+	// Objects are in their Order. Nobody changes them.
+	Objects []Heard `json:"objects"`
 	// Specs are what those of the objects say that the project's console did not make, as
 	// JSON. Nobody changes it.
 	Specs map[uplink.Key]json.RawMessage `json:"-"`
@@ -37,6 +38,21 @@ type Agent struct {
 type Heard struct {
 	uplink.Object
 	Heard time.Time `json:"heard"`
+}
+
+// Order is that of objects: by kind, namespace and name.
+func Order(a, b uplink.Key) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// of are the objects of a kind.
+func (a Agent) of(kind string) []Heard {
+	from, _ := slices.BinarySearchFunc(a.Objects, kind, func(o Heard, kind string) int { return cmp.Compare(o.Kind, kind) })
+	to := from
+	for to < len(a.Objects) && a.Objects[to].Kind == kind {
+		to++
+	}
+	return a.Objects[from:to]
 }
 
 // With adds what agents say. Where both say something, the vault counts, unless
@@ -50,11 +66,20 @@ func (k Known) With(agents []Agent) Known {
 	}
 	s := *k.Snapshot
 	s.Sites, s.Applications = slices.Clone(s.Sites), slices.Clone(s.Applications)
-	for _, a := range agents {
-		s.site(a)
-		for _, o := range a.Objects {
-			if o.Kind == "Application" {
-				s.application(a, o)
+	sites, apps := make(map[string]int, len(s.Sites)), make(map[string]int, len(s.Applications))
+	for i := range s.Sites {
+		sites[s.Sites[i].Name] = i
+	}
+	for i := range s.Applications {
+		apps[s.Applications[i].Name] = i
+	}
+	for i := range agents {
+		a := &agents[i]
+		at, known := sites[a.Site]
+		s.site(a, at, known)
+		for _, o := range a.of("Application") {
+			if at, known := apps[o.VaultName]; known { // else nothing of it could be recovered
+				s.application(a, o, &s.Applications[at])
 			}
 		}
 	}
@@ -62,26 +87,20 @@ func (k Known) With(agents []Agent) Known {
 	return k
 }
 
-func (s *Snapshot) site(a Agent) {
-	i := slices.IndexFunc(s.Sites, func(site Site) bool { return site.Name == a.Site })
-	if i < 0 {
+func (s *Snapshot) site(a *Agent, at int, known bool) {
+	if !known {
 		if a.Seen.IsZero() { // it was let in, and never came
 			return
 		}
 		s.Sites = append(s.Sites, Site{Name: a.Site, Holds: []string{}})
-		i = len(s.Sites) - 1
+		at = len(s.Sites) - 1
 	}
-	if a.Seen.After(s.Sites[i].Seen) {
-		s.Sites[i].Seen, s.Sites[i].Davit = a.Seen, a.Version
+	if a.Seen.After(s.Sites[at].Seen) {
+		s.Sites[at].Seen, s.Sites[at].Davit = a.Seen, a.Version
 	}
 }
 
-func (s *Snapshot) application(of Agent, o Heard) {
-	i := slices.IndexFunc(s.Applications, func(a Application) bool { return a.Name == o.VaultName })
-	if i < 0 {
-		return // nothing of it is in the vault: nothing of it could be recovered
-	}
-	a := &s.Applications[i]
+func (s *Snapshot) application(of *Agent, o Heard, a *Application) {
 	if o.Epoch > a.Epoch && o.Holder != "" {
 		a.Site, a.Epoch, a.Since = o.Holder, o.Epoch, time.Time{}
 	}
@@ -103,12 +122,12 @@ func (s *Snapshot) application(of Agent, o Heard) {
 // Git names what makes an object from git, as the agents of sites say: of each site
 // where one does, by the site; empty: people do, at sites or here.
 func (k Known) Git(kind, namespace, name string) map[string]string {
-	by := map[string]string{}
-	for _, a := range k.Agents {
-		for _, o := range a.Objects {
-			if o.Git != "" && o.Kind == kind && o.Namespace == namespace && o.Name == name {
-				by[a.Site] = o.Git
-			}
+	by, key := map[string]string{}, uplink.Key{Kind: kind, Namespace: namespace, Name: name}
+	for i := range k.Agents {
+		a := &k.Agents[i]
+		at, there := slices.BinarySearchFunc(a.Objects, key, func(o Heard, key uplink.Key) int { return Order(o.Key, key) })
+		if there && a.Objects[at].Git != "" {
+			by[a.Site] = a.Objects[at].Git
 		}
 	}
 	return by
@@ -144,15 +163,15 @@ func (k Known) Mirrored(kind, site string) (all []Mirrored) {
 		}
 	}
 	slices.SortFunc(all, func(a, b Mirrored) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Site, b.Site))
+		return cmp.Or(Order(a.Key, b.Key), cmp.Compare(a.Site, b.Site))
 	})
 	return all
 }
 
 // Vaults are what a site's agent says of its project's vaults.
 func (a Agent) Vaults() (all []Heard) {
-	for _, o := range a.Objects {
-		if o.Kind == "Vault" && o.Vault != nil {
+	for _, o := range a.of("Vault") {
+		if o.Vault != nil {
 			all = append(all, o)
 		}
 	}
@@ -162,11 +181,13 @@ func (a Agent) Vaults() (all []Heard) {
 // RoundTrip is that of a small write to the vault from a site, as its agent measured it
 // last; 0: not known.
 func (k Known) RoundTrip(site string) time.Duration {
-	for _, a := range k.Agents {
-		for _, o := range a.Vaults() {
-			if a.Site == site && o.Vault.CopyOf == "" {
-				return time.Duration(o.Vault.RoundTrip) * time.Microsecond
-			}
+	i, there := slices.BinarySearchFunc(k.Agents, site, func(a Agent, site string) int { return cmp.Compare(a.Site, site) })
+	if !there {
+		return 0
+	}
+	for _, o := range k.Agents[i].of("Vault") {
+		if o.Vault != nil && o.Vault.CopyOf == "" {
+			return time.Duration(o.Vault.RoundTrip) * time.Microsecond
 		}
 	}
 	return 0

@@ -218,6 +218,18 @@ func (p *Project) Kept(ctx context.Context, name string) (data []byte, at time.T
 	return data, at, err
 }
 
+// KeptUnder is all that is remembered under names that begin so, by what follows.
+func (p *Project) KeptUnder(ctx context.Context, begin string) (map[string][]byte, error) {
+	all := map[string][]byte{}
+	_, err := query(ctx, p.read, func(row scanner) (name string, err error) {
+		var data []byte
+		err = row.Scan(&name, &data)
+		all[strings.TrimPrefix(name, begin)] = data
+		return name, err
+	}, "SELECT name, data FROM kept WHERE name >= ?1 AND name < ?1 || char(1114111)", begin)
+	return all, err
+}
+
 // Keep remembers what the console can learn again, by name; empty data forgets it. No record is made of it.
 func (p *Project) Keep(ctx context.Context, at time.Time, all map[string][]byte) error {
 	return p.update(ctx, func(tx *sql.Tx) error { return keep(ctx, tx, at, all) })
