@@ -58,12 +58,13 @@ type Known struct {
 	Sites   map[string]*preflight.Site
 	Silence map[string]string
 	Vault   preflight.Vault
+	heard   map[string]preflight.Voice // vantage points that were asked for
 }
 
 // Gather reads what is known of applications. What cannot be known is said so
 // later; an error says that the vault did not answer.
 func Gather(ctx context.Context, o Options, applications []string) (*Known, error) {
-	k := &Known{Options: o, At: o.Now(), Demands: map[string]*Demand{}}
+	k := &Known{Options: o, At: o.Now(), Demands: map[string]*Demand{}, heard: map[string]preflight.Voice{}}
 	demands, err := Demands(ctx, o.Project, applications)
 	if err != nil {
 		return nil, err
@@ -90,7 +91,8 @@ func Look(ctx context.Context, o Options, p *plan.Plan, verb plan.Verb, to strin
 	return k.Judge(ctx, p, verb, to), nil
 }
 
-// Judge judges a plan, all of whose applications were gathered.
+// Judge judges a plan, all of whose applications were gathered. Plans are judged one after
+// the other.
 func (k *Known) Judge(ctx context.Context, p *plan.Plan, verb plan.Verb, to string) *Outlook {
 	in := &preflight.Input{Now: k.At, Plan: p, To: to, Sites: k.Sites, Silence: map[string]string{}, Vault: k.Vault}
 	out := &Outlook{Input: in, RPO: map[string]prediction.RPO{}, History: k.History}
@@ -115,6 +117,7 @@ func (k *Known) Judge(ctx context.Context, p *plan.Plan, verb plan.Verb, to stri
 		}
 	}
 	k.ask(ctx, in)
+	k.voices(ctx, in)
 	out.Findings = preflight.Judge(in)
 	out.RTO = prediction.OfRun(measured(k.History), p.Name, string(verb), applications(p))
 	if !out.RTO.Known {

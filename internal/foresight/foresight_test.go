@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/readiness"
+	"davit.dev/davit/internal/vantage"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 )
@@ -164,6 +165,46 @@ func TestLook(t *testing.T) {
 	}
 	if r := out.RPO["shop"]; !r.Known || r.Worst != 10*time.Minute+20*time.Second || out.RTO.Known || out.RTO.Basis != "no history" {
 		t.Errorf("%+v, %+v", r, out.RTO)
+	}
+}
+
+// Of a plan that is declared automatically it is said who of those on whom that counts has never
+// spoken in the vault; once they do it is well.
+func TestNeverSpoken(t *testing.T) {
+	p, _ := rich(t)
+	of := shop()
+	of.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"west", "north", "witness"}, Agree: 2}
+	said := func() (all []string) {
+		t.Helper()
+		out, err := foresight.Look(t.Context(), foresight.Options{Project: p, Now: clock}, of, plan.Failover, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range out.Findings {
+			if f.Check == "declaration" {
+				all = append(all, string(f.Verdict)+" "+f.Reason)
+			}
+		}
+		return all
+	}
+	speak := func(name, cluster string) {
+		t.Helper()
+		if err := vantage.Say(t.Context(), p, vantage.Word{Vantage: name, Cluster: cluster, Process: "a", Number: 1, At: now}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	speak("east", "uid-east")
+	if all := said(); len(all) != 2 || !strings.Contains(all[0], "site west has never given") || !strings.Contains(all[1], "west, north, witness: 2 must agree") {
+		t.Errorf("%q", all)
+	}
+	speak("west", "uid-west")
+	speak("witness", "")
+	if all := said(); len(all) != 1 || !strings.Contains(all[0], "north: the others are enough") {
+		t.Errorf("%q", all)
+	}
+	speak("north", "")
+	if all := said(); len(all) != 1 || !strings.HasPrefix(all[0], "ok ") {
+		t.Errorf("%q", all)
 	}
 }
 

@@ -61,6 +61,10 @@ type Input struct {
 	Names []Name
 	// Registries are answers by Image.Key.
 	Registries map[string]Registry
+	// Voices are who a plan counts on that is declared automatically, by their names, and Agree
+	// is how many vantage points must agree; nil where nobody asked.
+	Voices map[string]Voice
+	Agree  int
 }
 
 // Vault is the vault as the one who judges sees it.
@@ -120,6 +124,7 @@ func Checks() []Check {
 		{"rights", "whoever restores at the target may do so", true, checkRights},
 		{"dns", "the zone's servers take the target's updates", false, checkNames},
 		{"ttl", "resolvers let go of the old address soon enough", false, checkTTL},
+		{"declaration", "those speak on whom an automatic declaration counts", false, checkDeclared},
 		{"outside", "what applications need besides answers the target", false, checkOutside},
 	}
 }

@@ -72,6 +72,13 @@ func good() *preflight.Input {
 	}
 }
 
+// automatic has the plan be declared automatically, and all speak who count in that.
+func automatic(in *preflight.Input) {
+	in.Plan.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"west", "north", "witness"}, Agree: 2}
+	spoke := preflight.Voice{Spoke: true, At: now, Site: true}
+	in.Agree, in.Voices = 2, map[string]preflight.Voice{"east": spoke, "west": spoke, "north": spoke, "witness": {Spoke: true, At: now}}
+}
+
 func suspend(onError plan.OnError) plan.Step {
 	return plan.Step{Name: "off", Kind: plan.KindSuspend, Object: plan.Kustomizations + "/flux/shop", OnError: onError}
 }
@@ -536,6 +543,33 @@ func TestChecks(t *testing.T) {
 		{"no traffic", "dns", preflight.Warn, "moves no name", func(in *preflight.Input) { in.Plan.Traffic = nil }},
 		{"long TTL", "ttl", preflight.Warn, "gets a TTL of 1h", func(in *preflight.Input) { in.Plan.Traffic[0].Record.TTL = time.Hour }},
 		{"long TTL served", "ttl", preflight.Warn, "is served with a TTL of 1h", func(in *preflight.Input) { in.Names[0].TTL = time.Hour }},
+		{"who declares it was not asked", "declaration", preflight.Unknown, "nobody asked who has spoken", func(in *preflight.Input) { automatic(in); in.Voices = nil }},
+		{"the source never spoke", "declaration", preflight.Warn, "site east has never given a sign of life in this vault: it is never taken for lost, and nothing is declared", func(in *preflight.Input) {
+			automatic(in)
+			delete(in.Voices, "east")
+		}},
+		{"a witness has the source's name", "declaration", preflight.Warn, "site east has never given a sign of life", func(in *preflight.Input) {
+			automatic(in)
+			in.Voices["east"] = preflight.Voice{Spoke: true, At: now}
+		}},
+		{"the target never spoke", "declaration", preflight.Warn, "site west has never given a sign of life in this vault: it takes nothing over", func(in *preflight.Input) {
+			automatic(in)
+			delete(in.Voices, "west")
+		}},
+		{"too few vantage points ever spoke", "declaration", preflight.Warn, "have never spoken in this vault: north, witness: 2 must agree, so nothing is ever declared", func(in *preflight.Input) {
+			automatic(in)
+			delete(in.Voices, "north")
+			delete(in.Voices, "witness")
+		}},
+		{"one vantage point never spoke", "declaration", preflight.Warn, "witness: the others are enough", func(in *preflight.Input) { automatic(in); delete(in.Voices, "witness") }},
+		{"one is silent for long", "declaration", preflight.Warn, "vantage point witness has said nothing for 3h", func(in *preflight.Input) {
+			automatic(in)
+			in.Voices["witness"] = preflight.Voice{Spoke: true, At: now.Add(-3 * time.Hour)}
+		}},
+		{"one cannot be read", "declaration", preflight.Warn, "what vantage point witness said last cannot be read: damaged", func(in *preflight.Input) {
+			automatic(in)
+			in.Voices["witness"] = preflight.Voice{Spoke: true, Err: "damaged"}
+		}},
 		{"it refuses the target", "outside", preflight.Fail, "pay did not answer there as it should, 5m ago: status 403", func(in *preflight.Input) { in.Sites["west"].Outside[0].Err = "status 403" }},
 		{"it was asked long ago", "outside", preflight.Unknown, "pay answered there 2h ago", func(in *preflight.Input) { in.Sites["west"].Outside[0].At = now.Add(-2 * time.Hour) }},
 		{"nobody asked it so", "outside", preflight.Unknown, "nobody asked outside dependency pay", func(in *preflight.Input) { in.Sites["west"].Outside[0].Expect = "" }},

@@ -126,6 +126,21 @@ func Hear(ctx context.Context, p *vault.Project) (words map[string]Word, bad map
 	return words, bad, nil
 }
 
+// Last reads what one vantage point said last: nil if it never spoke. bad says why a word that is
+// there cannot be read. It is an error if the vault does not answer.
+func Last(ctx context.Context, p *vault.Project, name string) (w *Word, bad, err error) {
+	got, err := hear(ctx, p, name)
+	switch {
+	case err == nil:
+		return &got, nil, nil
+	case errors.Is(err, vault.ErrNotFound):
+		return nil, nil, nil
+	case errors.Is(err, vault.ErrDamaged), errors.Is(err, errNewer):
+		return nil, err, nil
+	}
+	return nil, nil, err
+}
+
 func hear(ctx context.Context, p *vault.Project, name string) (Word, error) {
 	data, err := p.ReadSealed(ctx, prefix(p)+name)
 	var w Word

@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/fault"
@@ -89,7 +91,16 @@ func TestTasks(t *testing.T) {
 	if first := s.Tasks(later); len(first) < 4 || first[1].About != "site" {
 		t.Errorf("silent sites are not named: %+v", first)
 	}
-	s.Runs, s.Applications = nil, []Application{{Name: "shop", Points: []Point{{Good: true, Instant: now, Verified: now}}}}
+	// Nothing but this says that a plan would not be declared before its source is lost.
+	s.Ahead = &ahead.View{Plans: []ahead.Plan{
+		{Name: "shop", Findings: []preflight.Finding{{Check: "declaration", Verdict: preflight.Warn, Reason: "site east has never given a sign of life", Remedy: "look there"}, {Check: "ttl", Verdict: preflight.Warn}}},
+		{Name: "wiki", Findings: []preflight.Finding{{Check: "declaration", Verdict: preflight.OK}}},
+	}}
+	plans := slices.DeleteFunc(s.Tasks(now), func(task Task) bool { return task.About != "plan" })
+	if len(plans) != 1 || plans[0].Name != "shop" || !strings.Contains(plans[0].What, "declared automatically, and site east has never") || plans[0].Do != "look there" {
+		t.Errorf("%+v", plans)
+	}
+	s.Ahead, s.Runs, s.Applications = nil, nil, []Application{{Name: "shop", Points: []Point{{Good: true, Instant: now, Verified: now}}}}
 	if all := s.Tasks(now); len(all) != 0 {
 		t.Errorf("%+v", all)
 	}

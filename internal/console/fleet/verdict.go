@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/preflight"
 )
 
 // silentAfter is how long a site that lives is without a sign at the most.
@@ -47,7 +48,7 @@ func (a *Application) State(now time.Time) State {
 
 // Task is something that a person has to look at, and what to do.
 type Task struct {
-	About string // "application", "site" or "run"
+	About string // "application", "site", "run" or "plan"
 	Name  string
 	What  string
 	Do    string
@@ -71,7 +72,24 @@ func (s *Snapshot) Tasks(now time.Time) []Task {
 	for i := range s.Applications {
 		all = append(all, s.Applications[i].tasks(now, silent)...)
 	}
+	all = append(all, undeclared(s.Ahead)...)
 	slices.SortStableFunc(all, func(a, b Task) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.Name, b.Name)) })
+	return all
+}
+
+// undeclared are plans that should be declared automatically, and would not be: nothing else
+// shows that before a site is lost.
+func undeclared(v *ahead.View) (all []Task) {
+	if v == nil {
+		return nil
+	}
+	for _, p := range v.Plans {
+		for _, f := range p.Findings {
+			if f.Check == "declaration" && (f.Verdict == preflight.Warn || f.Verdict == preflight.Fail) {
+				all = append(all, Task{About: "plan", Name: p.Name, What: "it is to be declared automatically, and " + f.Reason, Do: f.Remedy, rank: 2})
+			}
+		}
+	}
 	return all
 }
 
