@@ -128,9 +128,7 @@ func TestBegin(t *testing.T) {
 // field types into a field of the page.
 func (p *tab) field(name, text string) {
 	p.t.Helper()
-	p.eval(`(() => { const e = document.querySelector("form.stack [name=`+name+`]"); e.focus(); e.select(); })()`, nil)
-	p.holds(`document.activeElement.name === "` + name + `"`)
-	p.typed(text)
+	p.fieldOf("form.stack", name, text)
 }
 
 // path is that of the page that is open.

@@ -29,7 +29,7 @@ const (
 var needed = []string{
 	"/", "/p/acme", "/p/acme/applications/shop", "/p/acme/applications/wiki", "/p/acme/runs", "/p/acme/runs/drill-shop-2",
 	"/p/acme/plans", "/p/acme/plans/shop", "/p/acme/plans/shop?verb=drill", "/p/acme/plans/move", "/p/acme/plans/move/begin?verb=failover", "/p/acme/plans/shop/begin?verb=drill", "/p/acme/readiness", "/p/acme/events", "/p/acme?q=&sort=lost&state=",
-	"/p/acme/documents", "/p/acme/sites/west", "/p/acme/vaults", "/p/acme/audit", "/p/acme/people", "/users", "/audit", "/backups", "/account",
+	"/p/acme/documents", "/p/acme/sites/west", "/p/acme/vaults", "/p/acme/audit", "/p/acme/people", "/users", "/audit", "/backups", "/projects", "/projects/restore?name=acme", "/account",
 }
 
 // TestPages follows the links of the console, as a person without scripts does, and looks at each page by day and by night, at a desk and on a phone.

@@ -420,13 +420,34 @@ func TestProjectPages(t *testing.T) {
 	if code, text := send("/projects/remove", form, url.Values{"name": {"shop"}, "confirm": {"shop"}}); code != 200 || !strings.Contains(text, "was removed before") {
 		t.Errorf("once more: %d %s", code, text)
 	}
+	w.shown(anna, "/projects/restore?name=shop", "Bring it back")
+	for _, no := range []struct {
+		fields url.Values
+		code   int
+		says   string
+	}{
+		{url.Values{"name": {"shop"}, "confirm": {"shp"}}, 422, "was not typed exactly"},
+		{url.Values{"name": {"shop"}}, 422, "was not typed exactly"},
+		{url.Values{"name": {"none"}, "confirm": {"none"}}, 404, "not found"},
+		{url.Values{"name": {"acme"}, "to": {"time"}, "at": {"yesterday"}, "dry": {"1"}}, 422, "write it such as"},
+		{url.Values{"name": {"acme"}, "to": {"time"}, "at": {"2026-01-01 00:00"}}, 422, "was not typed exactly"},
+	} {
+		if code, text := send("/projects/restore", form, no.fields); code != no.code || !strings.Contains(text, no.says) {
+			t.Errorf("%v: %d %s", no.fields, code, text)
+		}
+	}
+	for _, none := range []string{"/projects/restore", "/projects/restore?name=none"} {
+		if code, _ := w.do(anna, w.get(none)); code != http.StatusNotFound {
+			t.Errorf("%s: %d", none, code)
+		}
+	}
 	bobs := regexp.MustCompile(`name="form" value="([0-9a-f]+)"`).FindStringSubmatch(w.shown(bob, "/p/other/people", `name="form"`))[1]
-	for _, path := range []string{"/projects", "/projects/remove"} {
+	for _, path := range []string{"/projects", "/projects/remove", "/projects/restore"} {
 		if code, text := w.do(bob, w.post(path, url.Values{"form": {bobs}, "name": {"acme"}, "confirm": {"acme"}, "recovery": shop["recovery"]}, w.url)); code != http.StatusForbidden {
 			t.Errorf("%s by a user: %d %s", path, code, text)
 		}
 	}
-	for _, path := range []string{"/projects"} {
+	for _, path := range []string{"/projects", "/projects/restore?name=acme"} {
 		if code, text := w.do(bob, w.get(path)); code != http.StatusForbidden || strings.Contains(text, "acme") {
 			t.Errorf("%s: %d %s", path, code, text)
 		}

@@ -136,6 +136,8 @@ func (s *Server) Handler() http.Handler {
 		"GET /projects":          everyProject,
 		"POST /projects":         makeProject,
 		"POST /projects/remove":  removeProject,
+		"GET /projects/restore":  backPage,
+		"POST /projects/restore": restoreProject,
 	} {
 		mux.Handle(pattern, s.inside("", serve))
 	}
