@@ -65,15 +65,18 @@ func (e *env) runPoints(cmd *cobra.Command, o *listPoints) error {
 		return err
 	}
 	var views []view.Point
+	shown := view.Points{Points: []view.Point{}, Now: e.now()}
 	if o.fromVault || o.URL != "" {
 		views, err = e.pointsFromVault(ctx, cmd, o)
 	} else {
+		if c, err := e.cluster(); err == nil {
+			shown.AsOf = view.ShownAsOf(ctx, c)
+		}
 		views, err = e.pointsFromCluster(ctx, o.app)
 	}
 	if err != nil {
 		return err
 	}
-	shown := view.Points{Points: []view.Point{}, Now: e.now()}
 	for _, v := range views {
 		switch {
 		case !asOf.IsZero() && v.Instant.After(asOf):

@@ -2,6 +2,7 @@ package view
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/output"
@@ -162,6 +164,25 @@ type Points struct {
 	Points []Point   `json:"points"`
 	Now    time.Time `json:"-"`
 	Hidden int       `json:"-"` // points left out because they cannot be restored
+	// AsOf is when the agent last read the vaults to their end, of which these are; zero:
+	// they were read just now.
+	AsOf time.Time `json:"asOf,omitzero"`
+}
+
+// ShownAsOf is when the cluster's vaults were last read to their end for the points that it
+// shows, the oldest of them; zero where it does not say.
+func ShownAsOf(ctx context.Context, c client.Client) (oldest time.Time) {
+	var all v1alpha1.VaultList
+	if c.List(ctx, &all) != nil { // a remark beside what there is
+		return oldest
+	}
+	for i := range all.Items {
+		at, err := time.Parse(time.RFC3339, all.Items[i].Annotations[project.AnnotationShown])
+		if err == nil && (oldest.IsZero() || at.Before(oldest)) {
+			oldest = at
+		}
+	}
+	return oldest
 }
 
 // Text is a table, newest first.
@@ -177,6 +198,9 @@ func (p Points) Text(t *output.Text) {
 	}
 	if p.Hidden > 0 {
 		t.Line("%s not shown that cannot be restored: --all", output.Plural(int64(p.Hidden), "point"))
+	}
+	if !p.AsOf.IsZero() {
+		t.Line("As of %s ago, when this site's agent last read all of the vault; --from-vault reads it now.", output.Age(p.AsOf, p.Now))
 	}
 }
 

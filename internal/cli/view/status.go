@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/protection"
+	"davit.dev/davit/internal/reconcile/site"
 )
 
 // Status is the answer to `status`.
@@ -287,9 +288,13 @@ func (v *Status) gatherSites(ctx context.Context, c client.Client) error {
 		if c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionConsole); c != nil && local {
 			console = c.Message
 		}
+		message := Condition(s.Status.Conditions, v1alpha1.ConditionReady)
+		if c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ConditionReady); c != nil && c.Reason == site.ReasonSilent && !site.Silent(s, v.now) {
+			message = "" // it has written again since the agent judged
+		}
 		v.Sites = append(v.Sites, Site{
 			Console: console, Name: s.Name, Local: local, Seen: TimeOf(s.Status.LastSeen), Kube: s.Status.KubeVersion,
-			Davit: s.Status.DavitVersion, Message: Condition(s.Status.Conditions, v1alpha1.ConditionReady),
+			Davit: s.Status.DavitVersion, Message: message,
 		})
 	}
 	return nil

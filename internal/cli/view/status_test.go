@@ -6,9 +6,13 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/reconcile/project"
+	"davit.dev/davit/internal/reconcile/site"
 )
 
 // A state is judged by the newest point's age: an agent that died while all
@@ -46,6 +50,39 @@ func TestAppState(t *testing.T) {
 		if got := appState(app, tc.policy, now); got != tc.want {
 			t.Errorf("%s: %s, want %s", name, got, tc.want)
 		}
+	}
+}
+
+// A site that has written again since the agent judged it is not said to be silent.
+func TestASiteThatIsBack(t *testing.T) {
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	for ago, silent := range map[time.Duration]bool{5 * time.Second: false, time.Hour: true} {
+		s := &v1alpha1.Site{ObjectMeta: metav1.ObjectMeta{Name: "east"}}
+		s.Status.LastSeen = &metav1.Time{Time: now.Add(-ago)}
+		s.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: site.ReasonSilent, Message: "has written to no vault"}}
+		v := Status{now: now}
+		if err := v.gatherSites(t.Context(), fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(s).Build()); err != nil {
+			t.Fatal(err)
+		}
+		if got := v.Sites[0].Message != ""; got != silent {
+			t.Errorf("seen %s ago: %q", ago, v.Sites[0].Message)
+		}
+	}
+}
+
+// A list of points says how old it is, by the vault that was read longest ago; a second
+// copy is not read for it.
+func TestPointsSayAsOfWhen(t *testing.T) {
+	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	of := func(name, at string) *v1alpha1.Vault {
+		return &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{project.AnnotationShown: at}}}
+	}
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(of("main", "2026-01-31T11:59:20Z"), of("old", "2026-01-31T11:58:00Z"), of("copy", "")).Build()
+	p := Points{Now: now, AsOf: ShownAsOf(t.Context(), c)}
+	var text output.Text
+	p.Text(&text)
+	if !strings.Contains(text.String(), "As of 2m ago") {
+		t.Error(text.String())
 	}
 }
 

@@ -26,6 +26,9 @@ const (
 	// AnnotationFromVault marks an object that was made from the vault, and so
 	// asks for no capture.
 	AnnotationFromVault = "davit.dev/from-vault"
+	// AnnotationShown is, on a Vault, when the recovery points were listed in it that the
+	// cluster shows now, in RFC 3339.
+	AnnotationShown = "davit.dev/points-shown"
 	// AnnotationPinned is what the vault last said about the pin.
 	AnnotationPinned = "davit.dev/pinned-in-vault"
 	// AnnotationDelete asks to delete the point from the vault: "true", or

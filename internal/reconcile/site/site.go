@@ -64,6 +64,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	return ctrl.Result{RequeueAfter: lookEvery}, nil
 }
 
+// Silent tells whether another site has not written to a vault for long, by its last sign
+// and not by what its condition said at some time.
+func Silent(s *v1alpha1.Site, now time.Time) bool {
+	return s.Status.LastSeen == nil || now.Sub(s.Status.LastSeen.Time) > silentAfter
+}
+
 // ready: this site is if it can say so; another is while it writes to a vault.
 func ready(s *v1alpha1.Site, now time.Time) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, ObservedGeneration: s.Generation}
@@ -72,7 +78,7 @@ func ready(s *v1alpha1.Site, now time.Time) metav1.Condition {
 		return c
 	}
 	c.Message = "writes to a vault that this site reads"
-	if seen := s.Status.LastSeen; seen == nil || now.Sub(seen.Time) > silentAfter {
+	if Silent(s, now) {
 		c.Status, c.Reason = metav1.ConditionFalse, ReasonSilent
 		c.Message = "has written to no vault that this site reads for more than " + silentAfter.String() + ": it may run all the same"
 	}

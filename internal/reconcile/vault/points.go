@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,6 +25,7 @@ import (
 // objects are listed before the vault is, so that a point published meanwhile
 // is not taken for one that is gone.
 func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, opened *vaults.Opened) error {
+	began := r.Now()
 	var shown v1alpha1.RecoveryPointList
 	if err := r.Client.List(ctx, &shown, client.MatchingLabels{project.LabelVault: v.Name}); err != nil {
 		return fmt.Errorf("list recovery points: %w", err)
@@ -59,7 +61,21 @@ func (r *Reconciler) projectPoints(ctx context.Context, v *v1alpha1.Vault, opene
 	if complete { // what one failed listing did not show is not gone
 		errs = append(errs, r.hideGone(ctx, shown.Items, inVault))
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return r.noteShown(ctx, v, began)
+}
+
+// noteShown says since when the vault may hold points that are not shown: a list that is old
+// looks like any other.
+func (r *Reconciler) noteShown(ctx context.Context, v *v1alpha1.Vault, began time.Time) error {
+	old := v.DeepCopy()
+	metav1.SetMetaDataAnnotation(&v.ObjectMeta, project.AnnotationShown, began.UTC().Format(time.RFC3339))
+	if err := r.Client.Patch(ctx, v, client.MergeFrom(old)); err != nil {
+		return fmt.Errorf("note when vault %s was shown: %w", v.Name, err)
+	}
+	return nil
 }
 
 // homes says where each application's points are shown.

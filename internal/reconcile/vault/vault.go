@@ -108,7 +108,7 @@ func (r *Reconciler) projectChecked(ctx context.Context, v *v1alpha1.Vault, foun
 		limited, cancel := context.WithTimeout(ctx, checkTimeout)
 		now, err := r.check(limited, v)
 		cancel()
-		return errors.Join(err, r.writeStatus(ctx, v, now, err))
+		return errors.Join(err, r.writeStatus(ctx, v, now, err), r.projectSites(ctx, now.sites))
 	})
 }
 

@@ -240,6 +240,13 @@ func TestSitesAreShown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.look()
+	var v v1alpha1.Vault
+	if err := s.Client.Get(t.Context(), client.ObjectKey{Name: "main"}, &v); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := time.Parse(time.RFC3339, v.Annotations[project.AnnotationShown]); err != nil || !at.Equal(s.Now().UTC().Truncate(time.Second)) {
+		t.Errorf("its points are shown as of %q, %v", v.Annotations[project.AnnotationShown], err)
+	}
 	for name, local := range map[string]bool{"east": false, "west": true} {
 		var got v1alpha1.Site
 		if err := s.Client.Get(t.Context(), client.ObjectKey{Name: name}, &got); err != nil || got.Status.Local != local || got.Status.LastSeen == nil {
