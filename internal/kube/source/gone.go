@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -87,7 +88,7 @@ func (v *Volumes) waitsTooLong(o metav1.Object) bool {
 }
 
 // ownContent tells whether a snapshot content is of a capture: made by Davit, or by the
-// snapshot controller for a snapshot that Davit made.
+// snapshot controller for a snapshot that Davit made; of one that is gone, its name tells.
 func (v *Volumes) ownContent(ctx context.Context, content *unstructured.Unstructured) (bool, error) {
 	if ofCapture(content) {
 		return true, nil
@@ -96,11 +97,17 @@ func (v *Volumes) ownContent(ctx context.Context, content *unstructured.Unstruct
 	name, _, _ := unstructured.NestedString(content.Object, "spec", "volumeSnapshotRef", "name")
 	uid, _, _ := unstructured.NestedString(content.Object, "spec", "volumeSnapshotRef", "uid")
 	snap, err := v.app.Dynamic.Resource(snapshots).Namespace(ns).Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return ownName.MatchString(name), nil
+	}
 	if err != nil {
-		return false, gone(err)
+		return false, fmt.Errorf("get snapshot %s/%s: %w", ns, name, err)
 	}
 	return ofCapture(snap) && string(snap.GetUID()) == uid, nil
 }
+
+// ownName is how name names what is made for captures.
+var ownName = regexp.MustCompile(`^davit-[0-9a-f]{20}$`)
 
 func ofCapture(o metav1.Object) bool {
 	labels := o.GetLabels()
@@ -132,7 +139,7 @@ func (v *Volumes) letVolumesGo(ctx context.Context, claims []string, node string
 	for i := range list.Items {
 		pv := &list.Items[i]
 		by := pv.Spec.ClaimRef
-		if by == nil || by.Namespace != v1alpha1.SystemNamespace || !slices.Contains(claims, by.Name) || !strings.HasPrefix(by.Name, "davit-") {
+		if by == nil || by.Namespace != v1alpha1.SystemNamespace || !slices.Contains(claims, by.Name) {
 			continue
 		}
 		if pv.Status.Phase == corev1.VolumeBound || pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil ||

@@ -30,6 +30,9 @@ type stuck struct {
 func newStuck(t *testing.T, clients *kube.Clients, ns, node, id string, ours bool) stuck {
 	t.Helper()
 	s := stuck{clients: clients, ns: ns, cut: name(capture.VolumePlan{Options: capture.VolumeOptions{Point: id}})}
+	if !ours {
+		s.cut = id
+	}
 	s.content, s.disk = s.cut+"-content", s.cut+"-disk"
 	spec := map[string]any{
 		"deletionPolicy": "Delete", "driver": "gone.example.com", "source": map[string]any{"snapshotHandle": id}, "volumeSnapshotClassName": "none",
@@ -52,6 +55,11 @@ func newStuck(t *testing.T, clients *kube.Clients, ns, node, id string, ours boo
 		t.Fatal(err)
 	}
 	if _, err := clients.Dynamic.Resource(contents).Create(t.Context(), content, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// Until it is bound, the controller lets the snapshot go.
+	bound := []byte(`{"status":{"boundVolumeSnapshotContentName":"` + s.content + `","readyToUse":true}}`)
+	if _, err := clients.Dynamic.Resource(snapshots).Namespace(ns).Patch(t.Context(), s.cut, types.MergePatchType, bound, metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
 	pv := &corev1.PersistentVolume{
