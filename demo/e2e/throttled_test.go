@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,7 +72,85 @@ func throttled(t *testing.T) {
 		got := try(t, west, "get", "pv", "-o", `jsonpath={range .items[?(@.spec.storageClassName=="`+class+`")]}{.spec.claimRef.namespace}/{.spec.claimRef.name} {.status.phase},{end}`)
 		return !strings.Contains(got, system+"/"), got
 	})
+	a.madeUpFor(t)
 }
+
+// madeUpFor takes west's agent away while the only captures of the day are due, of many
+// applications, by a cron expression: each is made up for, once, when the agent is back.
+func (a *app) madeUpFor(t *testing.T) {
+	t.Helper()
+	const many = 8
+	agent := func(replicas int) {
+		kubectl(t, west, "-n", system, "scale", "deployment/davit-agent", fmt.Sprintf("--replicas=%d", replicas))
+		kubectl(t, west, "-n", system, "rollout", "status", "deployment/davit-agent", "--timeout=4m")
+	}
+	scheduled := func() (all map[string][]string, text string) {
+		text = try(t, west, "-n", system, "get", "recoverypoints", "-o", `jsonpath={range .items[?(@.spec.trigger=="Schedule")]}{.spec.application}={.status.phase} {end}`)
+		all = map[string][]string{}
+		for _, one := range strings.Fields(text) {
+			if name, phase, _ := strings.Cut(one, "="); strings.HasPrefix(name, a.name) {
+				all[name] = append(all[name], phase)
+			}
+		}
+		return all, text
+	}
+	names, yaml := []string{a.name}, ""
+	for i := range many - 1 {
+		name := fmt.Sprintf("%s-%d", a.name, i)
+		removeNamespace(t, west, name)
+		names, yaml = append(names, name), yaml+fmt.Sprintf(small, name)
+	}
+	apply(t, west, yaml)
+	for _, name := range names[1:] {
+		davit(t, west, a.vault, "protect", name).want(t, 0)
+		t.Cleanup(func() { unprotect(west, name) })
+	}
+	eventually(t, 3*time.Minute, "west holds them all", func() (bool, string) {
+		got := try(t, west, "-n", system, "get", "applications", "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.role} {end}`)
+		return !slices.ContainsFunc(names, func(name string) bool { return !strings.Contains(got, name+"=Active ") }), got
+	})
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "-n", system, "scale", "deployment/davit-agent", "--replicas=1")
+	})
+	agent(0)
+	due := time.Now().UTC().Add(time.Minute).Truncate(time.Minute)
+	for _, name := range names {
+		davit(t, west, a.vault, "protect", name, "--cron", fmt.Sprintf("%d %d * * *", due.Minute(), due.Hour())).want(t, 0)
+	}
+	eventually(t, 3*time.Minute, "the captures are due", func() (bool, string) {
+		return time.Now().After(due.Add(time.Second)), due.String()
+	})
+	if got, text := scheduled(); len(got) > 0 {
+		t.Fatalf("there is %s, and no agent", text)
+	}
+	agent(1)
+	eventually(t, 3*time.Minute, "what was missed is made up for", func() (bool, string) {
+		got, text := scheduled()
+		for _, name := range names {
+			if !slices.Contains(got[name], "Available") {
+				return false, text
+			}
+		}
+		return true, ""
+	})
+	davit(t, west, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 0) // the agent has looked again
+	if got, text := scheduled(); len(got) != many || slices.ContainsFunc(slices.Collect(maps.Values(got)), func(points []string) bool { return len(points) != 1 }) {
+		t.Errorf("the captures of %d applications were made up for by %s", many, text)
+	}
+}
+
+// small is an application of next to nothing.
+const small = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: %[1]s}
+data: {colour: green}
+---
+`
 
 // there has the application captured, and a copy restored, all at west.
 func (a *app) there(t *testing.T, seen func(operation string) task, suffix string) (read, wrote task) {
