@@ -107,7 +107,8 @@ func (a *app) madeUpFor(t *testing.T) {
 	}
 	eventually(t, 3*time.Minute, "west holds them all", func() (bool, string) {
 		got := try(t, west, "-n", system, "get", "applications", "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.role} {end}`)
-		return !slices.ContainsFunc(names, func(name string) bool { return !strings.Contains(got, name+"=Active ") }), got
+		held := strings.Fields(got)
+		return !slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(held, name+"=Active") }), got
 	})
 	t.Cleanup(func() {
 		_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), west, "-n", system, "scale", "deployment/davit-agent", "--replicas=1")
