@@ -9,10 +9,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/index"
+	"davit.dev/davit/internal/restore/occupant"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/restore/vacancy"
@@ -240,7 +240,7 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 	}
 	used := e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName())
 	switch {
-	case err != nil && errors.As(used, &inUse{}): // which may well be why
+	case err != nil && errors.As(used, &occupant.InUse{}): // which may well be why
 		return fmt.Errorf("%w; something ran on the volume while it was being filled: %w", err, used)
 	case err != nil:
 		return err
@@ -271,41 +271,8 @@ func (e *Engine) bytes(name string, done, total int64) {
 	e.progress.Bytes(doneAll, totalAll)
 }
 
-// users are the kinds that could start pods on a claim by themselves.
-var users = []schema.GroupKind{shape.KindPod, shape.KindStatefulSet, shape.KindDeployment, shape.KindDaemonSet, shape.KindReplicaSet, shape.KindJob, shape.KindCronJob, shape.KindController}
-
-// inUse says what would run on a volume while that is being filled.
-type inUse struct{ by string }
-
-// Error implements error.
-func (u inUse) Error() string {
-	return u.by + " exists and would run on the volume while it is being filled: scale it to zero or delete it, and restore again; or have it stopped and started with --existing-kind persistentvolumeclaims=replace"
-}
-
 // unused refuses a claim that something at the target would mount, or mounts,
 // while it is being filled.
 func (e *Engine) unused(ctx context.Context, namespace, claim string) error {
-	for _, kind := range users {
-		at, err := e.served(ctx, kind)
-		if errors.Is(err, ErrNotServed) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		var by string
-		err = e.cluster.List(ctx, at, namespace, "", func(u *unstructured.Unstructured) error {
-			if by == "" && shape.Active(kind, u) && shape.Mounts(kind, u.Object, claim) {
-				by = objectName(at, namespace, u.GetName())
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("look who uses claim %s/%s: %w", namespace, claim, err)
-		}
-		if by != "" {
-			return inUse{by}
-		}
-	}
-	return nil
+	return occupant.None(ctx, e.cluster, namespace, claim)
 }

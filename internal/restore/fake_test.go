@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/occupant"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -404,7 +405,7 @@ func (v *fakeVolumes) Fill(_ context.Context, r FillRequest) ([]string, error) {
 		return nil, err
 	}
 	for k, u := range v.c.objects {
-		for _, kind := range users {
+		for _, kind := range occupant.Kinds {
 			if strings.HasPrefix(k, kind.Kind+"|"+r.Namespace+"/") && shape.Active(kind, u) && shape.Mounts(kind, u.Object, r.Claim) {
 				return nil, fmt.Errorf("HARM: %s runs on %s while it is filled", k, r.Claim)
 			}

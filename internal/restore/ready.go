@@ -12,10 +12,14 @@ import (
 	"davit.dev/davit/internal/restore/reason"
 )
 
+// How long until workloads are looked at again: a tenth of what was waited so far, so
+// that nobody waits much longer than the pods took, within these bounds.
 const (
-	readyLook  = 250 * time.Millisecond
-	againPause = 2 * time.Second
+	readyLookLeast = 50 * time.Millisecond
+	readyLookMost  = 250 * time.Millisecond
 )
+
+const againPause = 2 * time.Second
 
 // settleWorkloads tries again what a webhook refused, now that what serves it
 // may run, and waits for the workloads.
@@ -82,7 +86,7 @@ func (e *Engine) restoreLate(ctx context.Context, en *index.Entry, raw []byte, d
 // awaitReady waits for every workload that this restore made. Those that are
 // not ready in time become warnings with the pods' own reason.
 func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
-	noted := ""
+	noted, since := "", e.clock.Now()
 	for {
 		lag, running, err := e.laggards(ctx, false)
 		if err != nil && !answer.Transient(err) {
@@ -99,7 +103,7 @@ func (e *Engine) awaitReady(ctx context.Context, deadline time.Time) error {
 			noted = note
 			e.progress.Note(note)
 		}
-		if err := e.clock.Sleep(ctx, readyLook); err != nil {
+		if err := e.clock.Sleep(ctx, min(max(e.clock.Now().Sub(since)/10, readyLookLeast), readyLookMost)); err != nil {
 			return e.lateLaggards(ctx, err)
 		}
 	}
