@@ -24,7 +24,11 @@ type sink struct {
 	*os.File
 	direct  writerAtCloser // nil: cannot
 	refused atomic.Bool
+	room    []room // set aside, in order
 }
+
+// room is a part of a file for which the file system has set blocks aside.
+type room struct{ from, until int64 }
 
 type writerAtCloser interface {
 	io.WriterAt
@@ -51,6 +55,51 @@ func directFits(f *os.File) bool {
 		return false
 	}
 	return fs.Type == unix.EXT4_SUPER_MAGIC || fs.Type == unix.XFS_SUPER_MAGIC
+}
+
+// leastRoom is how many bytes are worth a call. The file system waits for all writes
+// of the file that are on their way before it sets blocks aside.
+const leastRoom = 8 << 20
+
+// setAside has the file system set blocks aside for chunks that are to come. ext4 keeps
+// all writers of a file waiting while one of them writes into a hole, until that is on
+// the disk; where blocks are set aside they write side by side. Chunks that are like their neighbours are most
+// likely zeros, and stay a hole. What cannot be set aside is written all the same.
+func (s *sink) setAside(chunks []Chunk) {
+	if s.direct == nil {
+		return
+	}
+	like := func(i, j int) bool { return i >= 0 && j < len(chunks) && chunks[i].ID == chunks[j].ID }
+	var next room
+	reserve := func() {
+		if next.until-next.from >= leastRoom && unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_KEEP_SIZE, next.from, next.until-next.from) == nil {
+			s.room = append(s.room, next)
+		}
+		next = room{}
+	}
+	for i, c := range chunks {
+		if like(i-1, i) || like(i, i+1) {
+			reserve()
+			continue
+		}
+		if next.until != c.Offset {
+			reserve()
+			next.from = c.Offset
+		}
+		next.until = c.Offset + c.Length
+	}
+	reserve()
+}
+
+// leave leaves a part of the file as it is, a hole that reads as zeros. Blocks that were
+// set aside there are given back; where that fails they are zeros, too.
+func (s *sink) leave(offset, length int64) {
+	for _, r := range s.room {
+		if offset < r.until && offset+length > r.from {
+			_ = unix.Fallocate(int(s.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, length)
+			return
+		}
+	}
 }
 
 // Close implements io.Closer.

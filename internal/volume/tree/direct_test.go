@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/kopia/kopia/repo/content"
 	"golang.org/x/sys/unix"
 )
 
@@ -107,4 +109,58 @@ func TestSink(t *testing.T) {
 			t.Errorf("%d bytes, %v", n, err)
 		}
 	})
+}
+
+// TestRoomIsSetAside has a letter for each chunk of a file.
+func TestRoomIsSetAside(t *testing.T) {
+	s := openSink(newFile(t))
+	defer s.Close()
+	if s.direct == nil {
+		t.Skip("the file system here is not one of those")
+	}
+	const layout = "abcdefghij0000klmnopqrs00tuvwxyz" // two runs, zeros between them, and a run too short
+	var chunks []Chunk
+	for i, c := range layout {
+		id, err := content.IDFromHash("", bytes.Repeat([]byte{byte(c)}, 16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		chunks = append(chunks, Chunk{ID: id, Offset: int64(i) * chunkSize, Length: chunkSize})
+	}
+	if err := s.Truncate(int64(len(chunks)) * chunkSize); err != nil {
+		t.Fatal(err)
+	}
+	takes := func() int64 {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(s.Fd()), &st); err != nil || st.Size != int64(len(chunks))*chunkSize {
+			t.Fatalf("size %d, %v", st.Size, err)
+		}
+		return st.Blocks * 512 / chunkSize
+	}
+	s.setAside(chunks)
+	want := []room{{0, 10 * chunkSize}, {14 * chunkSize, 23 * chunkSize}}
+	if diff := cmp.Diff(want, s.room, cmp.AllowUnexported(room{})); diff != "" || takes() != 19 {
+		t.Errorf("%d chunks are set aside; (-want +got):\n%s", takes(), diff)
+	}
+	for _, chunk := range []int64{3, 11, 30} { // in a run, in the zeros, in no run
+		s.leave(chunk*chunkSize, chunkSize)
+	}
+	if takes() != 18 {
+		t.Errorf("%d chunks after one of them was left", takes())
+	}
+	data := noise(chunkSize)
+	if _, err := s.WriteAt(data, 5*chunkSize); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(s.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got[5*chunkSize:][:chunkSize], data) {
+		t.Error("what was written is not there")
+	}
+	clear(got[5*chunkSize:][:chunkSize])
+	if !bytes.Equal(got, make([]byte, len(got))) {
+		t.Error("what was not written is no zeros")
+	}
 }

@@ -50,6 +50,9 @@ func (t *reader) restoreLarge(n *readNode, name, stored string, e *snapshot.DirE
 	}
 	large := &largeFile{file: openSink(f), stored: stored}
 	large.pending.Store(1)
+	if t.hole == coarseHole { // there is room for all, zeros included
+		large.file.setAside(chunks)
+	}
 	cr := t.rep.ContentReader()
 	for window := range slices.Chunk(chunks, windowChunks) {
 		if err = t.restoreWindow(cr, large, n, e, window); err != nil {
@@ -137,6 +140,8 @@ func (t *reader) restoreSpan(cr content.Reader, f *largeFile, span []placed) err
 			if err := writeSparse(f.file, data, c.Offset, t.hole); err != nil {
 				return err
 			}
+		} else {
+			f.file.leave(c.Offset, c.Length)
 		}
 		t.meter.Bytes.Add(c.Length)
 		t.meter.Tick()
