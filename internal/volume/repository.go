@@ -32,6 +32,7 @@ type Repository struct {
 	ownCache bool // cacheDir is temporary
 	disk     *cache.Disk
 	main     *instance
+	writers  int // files, or parts of one, that a restore works on at once
 
 	mu     sync.Mutex
 	closed bool
@@ -51,6 +52,9 @@ func Open(ctx context.Context, opts Options) (*Repository, error) {
 		return nil, fmt.Errorf("open volume repository: %w", err)
 	}
 	r := &Repository{opts: opts.withDefaults(), password: hex.EncodeToString(opts.Password)}
+	if r.writers = r.opts.Parallel; opts.Parallel <= 0 {
+		r.writers *= 2
+	}
 	r.opts.Password = nil
 	r.log = r.opts.Logger
 	if err := r.ensure(ctx); err != nil {

@@ -69,7 +69,8 @@ type Options struct {
 	// snapshots.
 	Site string
 	// Parallel is how many files, or parts of one, are worked on at once.
-	// Zero means GOMAXPROCS, but at least 4.
+	// Zero means GOMAXPROCS, but at least 4, and twice that for a restore: it waits
+	// for the vault and for the disk besides.
 	Parallel int
 	// Logger gets kopia's own logs, at level debug. Nil means none.
 	Logger *slog.Logger
