@@ -43,7 +43,7 @@ func (c *carrier) await(ctx context.Context, task *v1alpha1.VolumeTask) {
 
 // carry does one task. Its errors go into the task's status, so they hold no
 // secrets.
-func (c *carrier) carry(ctx context.Context, task *v1alpha1.VolumeTask, slot int, r *report) (err error) {
+func (c *carrier) carry(ctx context.Context, task *v1alpha1.VolumeTask, opening *opening, r *report) (err error) {
 	at, err := c.place.find(task.Spec)
 	if err != nil {
 		return err
@@ -53,7 +53,7 @@ func (c *carrier) carry(ctx context.Context, task *v1alpha1.VolumeTask, slot int
 	if err != nil {
 		return err
 	}
-	repo, err := c.open(ctx, task.Spec, slot)
+	repo, err := opening.opened()
 	if err != nil {
 		return err
 	}

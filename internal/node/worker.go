@@ -13,11 +13,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/volume"
 )
 
 const (
 	// beatEvery is how often a running task shows that it lives.
 	beatEvery = 3 * time.Second
+	// mountSoon is how long a task holds a slot while it waits for its mount: what it
+	// needs besides is made ready meanwhile. One that waits longer does so without.
+	mountSoon = 3 * time.Second
 	// staleAfter is how long a heartbeat must be silent before the task is
 	// taken up again: another process may still be at it.
 	staleAfter = 30 * time.Second
@@ -29,7 +33,8 @@ type worker struct {
 	reader client.Reader // asks the server, never a cache
 	opts   Options
 	await  func(ctx context.Context, task *v1alpha1.VolumeTask) // until its volume is there
-	job    func(ctx context.Context, task *v1alpha1.VolumeTask, slot int, report *report) error
+	open   func(ctx context.Context, spec v1alpha1.VolumeTaskSpec, slot int) (*volume.Repository, error)
+	job    func(ctx context.Context, task *v1alpha1.VolumeTask, repo *opening, report *report) error
 	slots  chan int
 
 	running sync.WaitGroup
@@ -51,7 +56,7 @@ func newWorker(c client.Client, reader client.Reader, opts Options) *worker {
 		w.slots <- slot
 	}
 	m := &carrier{reader: reader, place: newLocator(opts), cacheDir: opts.CacheDir, read: opts.DiskRead, write: opts.DiskWrite, now: opts.Now}
-	w.job, w.await = m.carry, m.await
+	w.open, w.job, w.await = m.open, m.carry, m.await
 	return w
 }
 
@@ -136,14 +141,74 @@ func (w *worker) start(ctx context.Context, task *v1alpha1.VolumeTask) {
 		r := newReport(w.client, task, w.opts.Now)
 		stop := r.beat(ctx) // it lives while it waits, too
 		defer stop()
+		if w.soon(ctx, task, r, stop) {
+			return
+		}
 		w.await(ctx, task)
 		select {
 		case <-ctx.Done():
 		case slot := <-w.slots:
-			w.run(ctx, task, slot, r, stop)
+			repo := w.opening(ctx, task, slot)
+			w.run(ctx, task, repo, r, stop)
+			repo.drop(ctx)
 			w.slots <- slot
 		}
 	})
+}
+
+// soon runs a task for which a slot is free and whose volume comes to be mounted soon.
+// Its repository is opened meanwhile.
+func (w *worker) soon(ctx context.Context, task *v1alpha1.VolumeTask, r *report, stop func()) (ran bool) {
+	var slot int
+	select {
+	case slot = <-w.slots:
+	default:
+		return false
+	}
+	defer func() { w.slots <- slot }()
+	repo := w.opening(ctx, task, slot)
+	defer repo.drop(ctx)
+	waiting, cancel := context.WithTimeout(ctx, mountSoon)
+	defer cancel()
+	if w.await(waiting, task); waiting.Err() != nil {
+		return false
+	}
+	w.run(ctx, task, repo, r, stop)
+	return true
+}
+
+// opening is a repository that is being opened.
+type opening struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	repo   *volume.Repository
+	err    error
+}
+
+// opening begins to open the task's repository, with the slot's cache.
+func (w *worker) opening(ctx context.Context, task *v1alpha1.VolumeTask, slot int) *opening {
+	ctx, cancel := context.WithCancel(ctx)
+	o := &opening{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(o.done)
+		o.repo, o.err = w.open(ctx, task.Spec, slot)
+	}()
+	return o
+}
+
+// opened waits for the repository.
+func (o *opening) opened() (*volume.Repository, error) {
+	<-o.done
+	return o.repo, o.err
+}
+
+// drop closes what is still open; whoever used it has closed it, and heard whether that went well.
+func (o *opening) drop(ctx context.Context) {
+	o.cancel()
+	<-o.done
+	if o.repo != nil {
+		_ = o.repo.Close(context.WithoutCancel(ctx))
+	}
 }
 
 // ended forgets the task, and looks again if it was replaced meanwhile.
@@ -164,14 +229,14 @@ func (w *worker) ended(ctx context.Context, name types.NamespacedName, cancel co
 
 // run does the task's work and writes its outcome. A task that was cancelled
 // gets no outcome: it is gone, or this process stops and another goes on.
-func (w *worker) run(ctx context.Context, task *v1alpha1.VolumeTask, slot int, r *report, stop func()) {
+func (w *worker) run(ctx context.Context, task *v1alpha1.VolumeTask, repo *opening, r *report, stop func()) {
 	operation := string(task.Spec.Operation)
 	tasksRunning.Inc()
 	defer tasksRunning.Dec()
 	logger := log.FromContext(ctx).WithValues("operation", operation, "source", task.Spec.Source)
 	logger.Info("task started")
 	r.begin()
-	err := w.job(ctx, task, slot, r)
+	err := w.job(ctx, task, repo, r)
 	stop()
 	done, _ := r.moved()
 	bytesMoved.WithLabelValues(operation).Add(float64(done))

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,12 +33,13 @@ func newTask(name string, status v1alpha1.VolumeTaskStatus) *v1alpha1.VolumeTask
 	}
 }
 
-type job = func(ctx context.Context, task *v1alpha1.VolumeTask, slot int, r *report) error
+type job = func(ctx context.Context, task *v1alpha1.VolumeTask, repo *opening, r *report) error
 
 func newTestWorker(t *testing.T, do job, tasks ...client.Object) *worker {
 	t.Helper()
 	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(tasks...).WithStatusSubresource(&v1alpha1.VolumeTask{}).Build()
 	w := newWorker(c, c, Options{Node: "n1", Concurrency: 1, Now: func() time.Time { return testNow }})
+	w.open = func(context.Context, v1alpha1.VolumeTaskSpec, int) (*volume.Repository, error) { return nil, nil }
 	w.job = do
 	t.Cleanup(w.stop)
 	return w
@@ -61,7 +64,7 @@ func (w *worker) status(t *testing.T, name string) v1alpha1.VolumeTaskStatus {
 }
 
 func TestTaskRunsToItsEnd(t *testing.T) {
-	w := newTestWorker(t, func(_ context.Context, _ *v1alpha1.VolumeTask, _ int, r *report) error {
+	w := newTestWorker(t, func(_ context.Context, _ *v1alpha1.VolumeTask, _ *opening, r *report) error {
 		r.advance(volume.Progress{Files: 2, Bytes: 10, TotalBytes: 10})
 		for range 150 {
 			r.warn("odd")
@@ -75,7 +78,10 @@ func TestTaskRunsToItsEnd(t *testing.T) {
 	if s.Phase != v1alpha1.TaskSucceeded || s.Snapshot != `{"id":"s"}` || s.BytesDone != 10 || s.FilesDone != 2 || len(s.Warnings) != maxWarnings {
 		t.Errorf("status is %+v", s)
 	}
-	w.job = func(context.Context, *v1alpha1.VolumeTask, int, *report) error { t.Error("done twice"); return nil }
+	w.job = func(context.Context, *v1alpha1.VolumeTask, *opening, *report) error {
+		t.Error("done twice")
+		return nil
+	}
 	w.reconcile(t, "a")
 	w.running.Wait()
 }
@@ -86,7 +92,7 @@ func TestTaskFailureIsTold(t *testing.T) {
 		if silent {
 			outcome = fmt.Errorf("read blob: %w", vault.ErrUnavailable)
 		}
-		w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, int, *report) error { return outcome },
+		w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, *opening, *report) error { return outcome },
 			newTask("a", v1alpha1.VolumeTaskStatus{}))
 		w.reconcile(t, "a")
 		w.running.Wait()
@@ -106,7 +112,7 @@ func TestTaskOfADeadProcessIsTakenUp(t *testing.T) {
 	} {
 		beat := metav1.NewTime(testNow.Add(-test.silent))
 		ran := make(chan struct{}, 1)
-		w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, int, *report) error { ran <- struct{}{}; return nil },
+		w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, *opening, *report) error { ran <- struct{}{}; return nil },
 			newTask("a", v1alpha1.VolumeTaskStatus{Phase: v1alpha1.TaskRunning, Heartbeat: &beat}))
 		res := w.reconcile(t, "a")
 		w.running.Wait()
@@ -118,7 +124,7 @@ func TestTaskOfADeadProcessIsTakenUp(t *testing.T) {
 
 func TestRemovedTaskIsCancelled(t *testing.T) {
 	began := make(chan struct{})
-	w := newTestWorker(t, func(ctx context.Context, _ *v1alpha1.VolumeTask, _ int, _ *report) error {
+	w := newTestWorker(t, func(ctx context.Context, _ *v1alpha1.VolumeTask, _ *opening, _ *report) error {
 		close(began)
 		<-ctx.Done()
 		return ctx.Err()
@@ -140,7 +146,7 @@ func TestAWaitingTaskShowsThatItLives(t *testing.T) {
 		t.Run(waits, func(t *testing.T) {
 			release := make(chan struct{})
 			var once sync.Once
-			w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, int, *report) error { return nil },
+			w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, *opening, *report) error { return nil },
 				newTask("a", v1alpha1.VolumeTaskStatus{}))
 			slot := -1
 			if waits == "for a slot" {
@@ -166,7 +172,7 @@ func TestAWaitingTaskShowsThatItLives(t *testing.T) {
 				t.Errorf("status is %+v", s)
 			}
 			other := newWorker(w.client, w.client, w.opts)
-			other.job = func(context.Context, *v1alpha1.VolumeTask, int, *report) error {
+			other.job = func(context.Context, *v1alpha1.VolumeTask, *opening, *report) error {
 				t.Error("taken up by another")
 				return nil
 			}
@@ -181,4 +187,62 @@ func TestAWaitingTaskShowsThatItLives(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestARepositoryIsOpenedWhileItsMountIsAwaited hangs where one comes after the other.
+func TestARepositoryIsOpenedWhileItsMountIsAwaited(t *testing.T) {
+	sealed := errors.New("sealed")
+	began := make(chan struct{})
+	w := newTestWorker(t, func(_ context.Context, _ *v1alpha1.VolumeTask, repo *opening, _ *report) error {
+		_, err := repo.opened()
+		return err
+	}, newTask("a", v1alpha1.VolumeTaskStatus{}))
+	w.open = func(context.Context, v1alpha1.VolumeTaskSpec, int) (*volume.Repository, error) {
+		close(began)
+		return nil, sealed
+	}
+	w.await = func(context.Context, *v1alpha1.VolumeTask) { <-began }
+	w.reconcile(t, "a")
+	w.running.Wait()
+	if s := w.status(t, "a"); s.Phase != v1alpha1.TaskFailed || s.Message != sealed.Error() {
+		t.Errorf("status is %+v", s)
+	}
+}
+
+// TestAMountThatDoesNotComeHoldsNoSlot: of two tasks and one slot, the first waits
+// for a volume that is mounted only when the second is done.
+func TestAMountThatDoesNotComeHoldsNoSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var order []string
+		var opened, closed int
+		mounted := make(chan struct{})
+		w := newTestWorker(t, func(_ context.Context, task *v1alpha1.VolumeTask, _ *opening, _ *report) error {
+			order = append(order, task.Name)
+			if task.Name == "b" {
+				close(mounted)
+			}
+			return nil
+		}, newTask("a", v1alpha1.VolumeTaskStatus{}), newTask("b", v1alpha1.VolumeTaskStatus{}))
+		w.open = func(ctx context.Context, _ v1alpha1.VolumeTaskSpec, _ int) (*volume.Repository, error) {
+			opened++
+			context.AfterFunc(ctx, func() { closed++ })
+			return nil, nil
+		}
+		w.await = func(ctx context.Context, task *v1alpha1.VolumeTask) {
+			if task.Name == "a" {
+				select {
+				case <-ctx.Done():
+				case <-mounted:
+				}
+			}
+		}
+		w.reconcile(t, "a")
+		synctest.Wait()
+		w.reconcile(t, "b")
+		w.running.Wait()
+		synctest.Wait()
+		if !slices.Equal(order, []string{"b", "a"}) || opened != 3 || closed != opened {
+			t.Errorf("run in the order %q; %d were opened, %d let go", order, opened, closed)
+		}
+	})
 }
