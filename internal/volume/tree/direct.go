@@ -24,6 +24,7 @@ type sink struct {
 	*os.File
 	direct  writerAtCloser // nil: cannot
 	refused atomic.Bool
+	holes   bool   // ext4's, which one at a time may write into
 	room    []room // set aside, in order
 }
 
@@ -38,23 +39,25 @@ type writerAtCloser interface {
 // openSink takes the file over.
 func openSink(f *os.File) *sink {
 	s := &sink{File: f}
-	if !directFits(f) {
+	fits, ext4 := directFits(f)
+	if !fits {
 		return s
 	}
 	if direct, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY|unix.O_DIRECT, 0); err == nil {
-		s.direct = direct
+		s.direct, s.holes = direct, ext4
 	}
 	return s
 }
 
-// directFits tells whether the file system takes direct writes side by side. A
-// network file system would send each of them off, and wait for it.
-func directFits(f *os.File) bool {
+// directFits tells whether the file system takes direct writes side by side, and
+// whether it is ext4. A network file system would send each of them off, and wait for it.
+func directFits(f *os.File) (fits, ext4 bool) {
 	var fs unix.Statfs_t
 	if unix.Fstatfs(int(f.Fd()), &fs) != nil {
-		return false
+		return false, false
 	}
-	return fs.Type == unix.EXT4_SUPER_MAGIC || fs.Type == unix.XFS_SUPER_MAGIC
+	ext4 = fs.Type == unix.EXT4_SUPER_MAGIC
+	return ext4 || fs.Type == unix.XFS_SUPER_MAGIC, ext4
 }
 
 // leastRoom is how many bytes are worth a call. The file system waits for all writes
@@ -66,7 +69,7 @@ const leastRoom = 8 << 20
 // the disk; where blocks are set aside they write side by side. Chunks that are like their neighbours are most
 // likely zeros, and stay a hole. What cannot be set aside is written all the same.
 func (s *sink) setAside(chunks []Chunk) {
-	if s.direct == nil {
+	if !s.holes {
 		return
 	}
 	like := func(i, j int) bool { return i >= 0 && j < len(chunks) && chunks[i].ID == chunks[j].ID }
