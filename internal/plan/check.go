@@ -366,6 +366,9 @@ func (c *checker) stepShape(where string, s Step, k traits) {
 	switch {
 	case s.Side != "" && s.Side != Source && s.Side != Target:
 		c.say(where, fmt.Sprintf("there is no side %q", s.Side), "use source or target")
+	case s.Side == Source && (s.Kind == KindCommand || s.Kind == KindHTTP):
+		c.say(where, fmt.Sprintf("no site carries out a %s step for another: such an order comes through the vault, and whoever has the project's key could run anything at the source", s.Kind),
+			"remove its side, and say early, so that it comes before the claims from the target; or let a person do it at the source, by a manual step")
 	case s.Side != "" && s.Side != k.side && !k.either:
 		c.say(where, fmt.Sprintf("a %s step acts at the %s only", s.Kind, k.side), "remove its side")
 	}

@@ -228,6 +228,7 @@ func TestProblems(t *testing.T) {
 		{func(p *plan.Plan) { p.Groups[0].After = []string{"side"} }, `group "back", after: there is no group "side": name one of the plan's: back, front`},
 		{func(p *plan.Plan) { delete(p.Outside[0].Probes, "west") }, `outside dependency "pay": it has no probe for site west: say how that site reaches it`},
 		{func(p *plan.Plan) { p.Outside[0].Probes["north"] = p.Outside[0].Probes["east"] }, `outside dependency "pay": there is no site "north": name one of the plan's: east, west`},
+		{func(p *plan.Plan) { p.Steps[1].Side = plan.Source }, `step "warm": no site carries out a command step for another: such an order comes through the vault, and whoever has the project's key could run anything at the source: remove its side, and say early, so that it comes before the claims from the target; or let a person do it at the source, by a manual step`},
 		{func(p *plan.Plan) { p.Traffic[0].Kind = "bgp" }, `traffic "www": the kind "bgp" is not known: use dns or gate`},
 		{func(p *plan.Plan) { p.Traffic[0].Application = "none" }, `traffic "www": there is no application "none": name one of the plan's: cart, db, web`},
 		{func(p *plan.Plan) { p.Traffic[0].Object = "" }, `traffic "www": it has no object: name the record or the gate`},
