@@ -97,21 +97,42 @@ func (a *Aged) leave(key string) {
 }
 
 // look seals a "not done": from then on it stays true, whatever is still on
-// its way.
+// its way. What was begun and is not to be seen, whoever began it may stand still over:
+// it is Current no more, and looked for once more, as it may have come until then.
 func (a *Aged) look(ctx context.Context, o Order) Answer {
 	m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
 	if err != nil {
 		return Unknown("%v", err)
 	}
 	answer := a.seen(ctx, o, m)
-	if answer.Outcome != failover.NotDone || m.Seen >= o.Token.Sequence {
+	open := !a.Blind && m.Last == failover.Act && m.Began > 0 && m.Began <= o.Token.Sequence && !m.Ended
+	if answer.Outcome != failover.NotDone || m.Seen >= o.Token.Sequence && !open {
 		return answer
 	}
-	m.Seen = o.Token.Sequence
+	m.Seen = max(m.Seen, o.Token.Sequence)
+	if open {
+		m.Began = 0
+	}
 	if err := a.Marks.Save(ctx, o.Run, o.Step.Name, m); err != nil {
 		return Unknown("%v", err)
 	}
+	if open {
+		return a.seen(ctx, o, m)
+	}
 	return answer
+}
+
+// Current tells whether an order that Aged let begin is still its step's newest: nothing newer
+// was ordered since, no look said that it was not done, and its drill is not cleaned up. An
+// actuator that asks this after it has prepared an effect which all can see, and lets it happen
+// only if nobody has touched it meanwhile, does nothing late, however long it stood still.
+func Current(ctx context.Context, marks Marks, o Order) (bool, error) {
+	m, err := marks.Load(ctx, o.Run, o.Step.Name)
+	if err != nil || m.Began != o.Token.Sequence || m.Last != o.Action || o.Sandbox == "" {
+		return err == nil && m.Began == o.Token.Sequence && m.Last == o.Action, err
+	}
+	all, err := marks.Load(ctx, o.Run, swept)
+	return err == nil && o.Token.Sequence >= all.Seen, err
 }
 
 func (a *Aged) seen(ctx context.Context, o Order, m Mark) Answer {

@@ -715,7 +715,7 @@ func TestStepRights(t *testing.T) {
 		got = append(got, r.String())
 	}
 	want := []string{
-		"create jobs.batch in davit-system", "get jobs.batch in davit-system", "list jobs.batch in davit-system", "list pods in davit-system",
+		"create jobs.batch in davit-system", "get jobs.batch in davit-system", "list jobs.batch in davit-system", "patch jobs.batch in davit-system", "list pods in davit-system",
 		"get pods/log in davit-system", "get secrets in davit-system", "get clusters.cluster.x-k8s.io in fleet",
 		"create machinedeployments.cluster.x-k8s.io in fleet", "delete machinedeployments.cluster.x-k8s.io in fleet",
 		"get machinedeployments.cluster.x-k8s.io in fleet", "patch machinedeployments.cluster.x-k8s.io in fleet",

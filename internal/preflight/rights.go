@@ -50,7 +50,7 @@ func stepRights(s plan.Step) []Right {
 		}
 	}
 	if s.Command != nil || s.Undo != nil || s.Terraform != nil {
-		add(system, "jobs.batch", "create", "get", "list")
+		add(system, "jobs.batch", "create", "get", "list", "patch")
 		add(system, "pods", "list")
 		add(system, "pods/log", "get")
 	}

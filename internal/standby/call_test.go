@@ -199,7 +199,7 @@ func TestACommandsSecretsStayWhereTheyAre(t *testing.T) {
 			Recovery: recovery.Deps{Cluster: m},
 			JobLog:   func(context.Context, string, string) (string, error) { return "no such zone\n", nil },
 		})
-		got := s.command(t.Context(), execute.Order{
+		got := commands(t.Context(), s, execute.Order{
 			Action: failover.Act, Run: "r", Verb: plan.Failover, From: "east", To: "west", Token: failover.Token{Run: "r", Sequence: 7},
 			Step: plan.Step{Name: "zone", Kind: plan.KindCommand, Timeout: time.Minute, Command: &plan.Command{
 				Image: "registry.example.com/zone:1", Args: []string{"--move"}, Env: map[string]string{"ZONE": "example.com"}, Secrets: []string{"cloud", "more"},

@@ -2,8 +2,6 @@ package standby
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,41 +12,27 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/drill"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/shape"
-)
-
-// What a Job of a step says of itself.
-const (
-	// LabelStep is of the Job and its pods: which step of which run it does, or takes back.
-	LabelStep = "davit.dev/run-step"
-	// AnnotationRun names the run.
-	AnnotationRun = "davit.dev/run"
+	"davit.dev/davit/internal/standby/errand"
 )
 
 const (
-	jobLook = 500 * time.Millisecond
+	// jobLook is how often a Job is looked at in the beginning, and jobSeldom in the end: a
+	// twentieth of the time that it has been waited for lies between two looks.
+	jobLook, jobSeldom = 500 * time.Millisecond, 5 * time.Second
 	// jobTail is how long the rest of what an ended Job said is waited for.
 	jobTail = 2 * time.Second
 	// jobStop is how long whoever listens has to say what he heard once he is asked to.
 	jobStop = time.Second
-	// jobGrace is what a command has to end by itself when its time is over, less than
-	// a run waits for that.
-	jobGrace = 10 * time.Second
 )
 
-// stepID is a label's value for a step of a run, and what is done with it.
-func stepID(o execute.Order) string {
-	what := failover.Act
-	if o.Action == failover.Undo {
-		what = failover.Undo
-	}
-	sum := sha256.Sum256([]byte(o.Run + "\n" + o.Step.Name + "\n" + string(what)))
-	return hex.EncodeToString(sum[:10])
+// between is how long to wait between two looks at a Job that was waited for since then.
+func between(since time.Time) time.Duration {
+	return min(max(time.Since(since)/20, jobLook), jobSeldom)
 }
 
 // command runs a step's Job, in davit-system: whoever may change a plan decides
@@ -70,32 +54,30 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 		return execute.Unknown("%v", err)
 	}
 	if o.Action == failover.Look {
-		return s.lookAtJobs(ctx, c, at, stepID(o), o.Step)
+		return s.lookAtJobs(ctx, c, at, errand.ID(o), o.Step)
 	}
 	if what == nil {
 		return execute.Refuse("the step has no command")
 	}
-	name := fmt.Sprintf("davit-step-%s-%d", stepID(o), o.Token.Sequence)
-	wanted := job(name, stepID(o), s.o.Recovery.VaultName, o, what)
+	wanted := errand.New(o, s.o.Recovery.VaultName, what)
 	for _, change := range more {
 		change(wanted)
 	}
+	name := wanted.GetName()
 	if a := s.turn(ctx, c, at, o, name); a.Outcome != failover.NotDone {
 		return a
 	}
 	before := s.hide(ctx, o.Step)
-	if _, err := c.Create(ctx, at, wanted); err != nil && !apierrors.IsAlreadyExists(err) {
-		if refused(err) {
-			return execute.Refuse("make Job %s: %v", name, err)
-		}
-		return execute.Unknown("make Job %s: %v", name, err) // it may have arrived
+	if a := errand.Begin(ctx, c, at, s.marks, o, wanted); a.Outcome != failover.Done {
+		return a
 	}
 	said, stop := s.follow(ctx, name)
 	defer stop()
-	for next := time.Now().Add(strandedLook); ; {
+	begun := time.Now()
+	for next := begun.Add(strandedLook); ; {
 		live, err := c.Get(ctx, at, v1alpha1.SystemNamespace, name)
 		if err == nil {
-			switch end := ended(live); end {
+			switch end := errand.Ended(live); end {
 			case "Complete", "Failed":
 				return s.outcome(ctx, live, end, s.hide(ctx, o.Step).with(before), said)
 			}
@@ -104,7 +86,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 			return execute.Refuse("Job %s/%s was deleted before it had ended: see what it did until then, and retry the step when none of its pods is left", v1alpha1.SystemNamespace, name)
 		}
 		if time.Now().After(next) {
-			if why, _ := s.stranded(ctx, c, stepID(o)); why != "" { // looks go on from here, and tell people
+			if why, _ := s.stranded(ctx, c, errand.ID(o)); why != "" { // looks go on from here, and tell people
 				return execute.Unknown("Job %s/%s has not ended: %s", v1alpha1.SystemNamespace, name, why)
 			}
 			next = time.Now().Add(strandedLook)
@@ -112,7 +94,7 @@ func (s *Site) runs(ctx context.Context, o execute.Order, what *plan.Command, mo
 		select {
 		case <-ctx.Done():
 			return execute.Unknown("Job %s has not ended", name)
-		case <-time.After(jobLook):
+		case <-time.After(between(begun)):
 		}
 	}
 }
@@ -223,11 +205,6 @@ func last(text string) string {
 	return string(said)
 }
 
-// refused tells whether the API server has said no: nothing was made.
-func refused(err error) bool {
-	return apierrors.IsForbidden(err) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsNotFound(err)
-}
-
 // turn waits, before a step is taken back, until no other Job of it runs: what takes it
 // back would run beside what it takes back, and that could make all of it once more. NotDone:
 // nothing runs. Done: it was taken back before. Acts need no turn, as a look came before.
@@ -240,9 +217,10 @@ func (s *Site) turn(ctx context.Context, c restore.Cluster, at restore.Served, o
 	}
 	act := o
 	act.Action = failover.Act
+	since := time.Now()
 	unsettled := func(a execute.Answer) bool { return a.Outcome == failover.Busy || a.Outcome == failover.NoAnswer }
 	for {
-		found, undone := s.lookAtJobs(ctx, c, at, stepID(act), o.Step), s.lookAtJobs(ctx, c, at, stepID(o), o.Step)
+		found, undone := s.lookAtJobs(ctx, c, at, errand.ID(act), o.Step), s.lookAtJobs(ctx, c, at, errand.ID(o), o.Step)
 		if unsettled(undone) {
 			found = undone
 		}
@@ -257,16 +235,21 @@ func (s *Site) turn(ctx context.Context, c restore.Cluster, at restore.Served, o
 		select {
 		case <-ctx.Done():
 			return execute.Unknown("it is taken back once no other Job of the step runs, and one has not ended. %s", found.Note)
-		case <-time.After(jobLook):
+		case <-time.After(between(since)):
 		}
 	}
 }
 
-// lookAtJobs says what has come of a step's Jobs, with what they said, whoever made them.
+// lookAtJobs says what has come of a step's Jobs, with what they said, whoever made them. What
+// has not begun never will, whoever is about to begin it: else nobody could say that the step
+// was not done.
 func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Served, id string, step plan.Step) execute.Answer {
 	answer := execute.NotDone("")
-	err := c.List(ctx, at, v1alpha1.SystemNamespace, LabelStep+"="+id, func(u *unstructured.Unstructured) error {
-		switch ended(u) {
+	err := c.List(ctx, at, v1alpha1.SystemNamespace, errand.LabelStep+"="+id, func(u *unstructured.Unstructured) error {
+		if none, err := errand.Withdraw(ctx, c, at, u); none || err != nil {
+			return err
+		}
+		switch errand.Ended(u) {
 		case "Complete":
 			note, text := s.told(ctx, u.GetName(), s.hide(ctx, step))
 			answer = execute.Done("Job %s%s", u.GetName(), note)
@@ -297,65 +280,4 @@ func (s *Site) lookAtJobs(ctx context.Context, c restore.Cluster, at restore.Ser
 		}
 	}
 	return answer
-}
-
-// ended is the condition that a Job ended with, empty while it runs. One that the site
-// has failed runs until its pods are gone: a terraform still writes its state then.
-func ended(u *unstructured.Unstructured) string {
-	if n, _ := shape.Number(u.Object, "status", "terminating"); n > 0 {
-		return ""
-	}
-	for _, c := range shape.Items(u.Object, "status", "conditions") {
-		kind := shape.Text(c, "type")
-		if (kind == "Complete" || kind == "Failed") && shape.Text(c, "status") == "True" {
-			return kind
-		}
-	}
-	return ""
-}
-
-// seconds are whole ones of a time, at least one.
-func seconds(d time.Duration) int64 { return max(1, int64((d+time.Second-1)/time.Second)) }
-
-// job is the Job. It is not tried again: whether it may be is for the plan.
-func job(name, id, vault string, o execute.Order, c *plan.Command) *unstructured.Unstructured {
-	container := map[string]any{"name": "step", "image": c.Image}
-	var args, env, secrets []any
-	for _, a := range c.Args {
-		args = append(args, a)
-	}
-	for key, value := range c.Env {
-		env = append(env, map[string]any{"name": key, "value": value})
-	}
-	for key, value := range map[string]string{"DAVIT_RUN": o.Run, "DAVIT_VERB": string(o.Verb), "DAVIT_FROM": o.From, "DAVIT_TO": o.To} {
-		env = append(env, map[string]any{"name": key, "value": value})
-	}
-	for _, secret := range c.Secrets {
-		secrets = append(secrets, map[string]any{"secretRef": map[string]any{"name": secret}})
-	}
-	container["args"], container["env"], container["envFrom"] = args, env, secrets
-	labels := map[string]any{shape.LabelManagedBy: "davit", LabelStep: id}
-	shape.OfVault(labels, vault)
-	if o.Sandbox != "" {
-		labels[v1alpha1.LabelSandbox] = drill.Name(o.Run) // the clean-up takes it away
-	}
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "batch/v1", "kind": "Job",
-		"metadata": map[string]any{
-			"name": name, "namespace": v1alpha1.SystemNamespace, "labels": labels,
-			"annotations": map[string]any{AnnotationRun: o.Run, "davit.dev/step": strings.TrimSpace(o.Step.Name)},
-		},
-		"spec": map[string]any{
-			"backoffLimit": int64(0),
-			// The site ends what outlasts the step, whoever carries the run then: else
-			// nobody could say whether it is still being done.
-			"activeDeadlineSeconds": seconds(o.Step.Timeout),
-			"template": map[string]any{
-				"metadata": map[string]any{"labels": labels},
-				"spec": map[string]any{
-					"restartPolicy": "Never", "terminationGracePeriodSeconds": int64(jobGrace / time.Second), "containers": []any{container},
-				},
-			},
-		},
-	}}
 }

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/errand"
 )
 
 // jobless is a cluster that answers every Create with an error.
@@ -54,7 +55,7 @@ func TestAJobThatMayHaveArrivedIsNotRefused(t *testing.T) {
 		{apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "davit-system"), failover.Refused},
 	} {
 		s := New(Options{Recovery: recovery.Deps{Cluster: jobless{err: tc.err}}})
-		got := s.command(t.Context(), execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Kind: plan.KindCommand, Command: &plan.Command{Image: "i"}}})
+		got := commands(t.Context(), s, execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Kind: plan.KindCommand, Command: &plan.Command{Image: "i"}}})
 		if got.Outcome != tc.want || got.Note == "" {
 			t.Errorf("%v: %+v, want %s", tc.err, got, tc.want)
 		}
@@ -102,7 +103,7 @@ func TestWhatWasHeardIsTold(t *testing.T) {
 			JobLog:   func(context.Context, string, string) (string, error) { return "", nil },
 			JobTail:  func(context.Context, string, string) string { return heard },
 		})
-		got := s.command(t.Context(), execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Minute, Command: &plan.Command{Image: "i"}}})
+		got := commands(t.Context(), s, execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Minute, Command: &plan.Command{Image: "i"}}})
 		if got.Outcome != failover.Refused || !strings.Contains(got.Note, want) {
 			t.Errorf("%q: %+v", heard, got)
 		}
@@ -116,7 +117,7 @@ func TestAJobEndsWithItsPods(t *testing.T) {
 		live := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{
 			"terminating": terminating, "conditions": []any{map[string]any{"type": "Failed", "status": "True"}},
 		}}}
-		if got := ended(live); got != want {
+		if got := errand.Ended(live); got != want {
 			t.Errorf("%d pods end: %q, want %q", terminating, got, want)
 		}
 	}
@@ -126,7 +127,7 @@ func TestAJobEndsWithItsPods(t *testing.T) {
 // look says that it was not done, and not for ever that it is being done.
 func TestACommandEndsWithItsStep(t *testing.T) {
 	for timeout, want := range map[time.Duration]int64{5 * time.Second: 5, time.Millisecond: 1, 90*time.Second + 1: 91} {
-		j := job("j", "id", "", execute.Order{Step: plan.Step{Name: "mail", Timeout: timeout}}, &plan.Command{Image: "i"})
+		j := errand.New(execute.Order{Step: plan.Step{Name: "mail", Timeout: timeout}}, "", &plan.Command{Image: "i"})
 		if got, _, err := unstructured.NestedInt64(j.Object, "spec", "activeDeadlineSeconds"); err != nil || got != want {
 			t.Errorf("a step of %s: its Job has %d s, %v, want %d", timeout, got, err, want)
 		}
@@ -183,13 +184,13 @@ func TestAPodOnADeadNodeIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMemory(
-				t, fmt.Sprintf(node, tc.ready), fmt.Sprintf(stuckPod, stepID(o), tc.ends, tc.phase),
-				`{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"j","namespace":"davit-system","labels":{"davit.dev/run-step":"`+stepID(o)+`"}},"status":{"terminating":1,"conditions":[{"type":"Failed","status":"True"}]}}`,
+				t, fmt.Sprintf(node, tc.ready), fmt.Sprintf(stuckPod, errand.ID(o), tc.ends, tc.phase),
+				`{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"j","namespace":"davit-system","labels":{"davit.dev/run-step":"`+errand.ID(o)+`"}},"status":{"terminating":1,"conditions":[{"type":"Failed","status":"True"}]}}`,
 			)
 			s := New(Options{Recovery: recovery.Deps{Cluster: m, Now: func() time.Time { return now }}})
 			look := o
 			look.Action = failover.Look
-			got := s.command(t.Context(), look)
+			got := commands(t.Context(), s, look)
 			if got.Outcome != failover.Busy || got.Stuck != (tc.want != "") || !strings.Contains(got.Note, tc.want) || got.Stuck != strings.Contains(got.Note, "kubectl delete node n1") {
 				t.Errorf("a look: %+v, want %q", got, tc.want)
 			}
@@ -223,8 +224,8 @@ func TestASilentClusterTakesNothingBack(t *testing.T) {
 		{apierrors.NewForbidden(nodes, "n1", errors.New("no rights")), failover.Busy},
 		{apierrors.NewNotFound(nodes, "n1"), failover.Busy},
 	} {
-		m := newMemory(t, fmt.Sprintf(stuckPod, stepID(o), "", "Running"), `{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"j","namespace":"davit-system","labels":{"davit.dev/run-step":"`+stepID(o)+`"}}}`)
-		if got := New(Options{Recovery: recovery.Deps{Cluster: unsure{m, tc.err}}}).command(t.Context(), o); got.Outcome != tc.want || got.Stuck {
+		m := newMemory(t, fmt.Sprintf(stuckPod, errand.ID(o), "", "Running"), `{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"j","namespace":"davit-system","labels":{"davit.dev/run-step":"`+errand.ID(o)+`"}}}`)
+		if got := commands(t.Context(), New(Options{Recovery: recovery.Deps{Cluster: unsure{m, tc.err}}}), o); got.Outcome != tc.want || got.Stuck {
 			t.Errorf("%v: %+v, want %s", tc.err, got, tc.want)
 		}
 	}
@@ -243,7 +244,7 @@ func (d deleted) Get(ctx context.Context, at restore.Served, namespace, name str
 // TestADeletedJobIsNotWaitedFor: what it did nobody knows, and a person is told at once.
 func TestADeletedJobIsNotWaitedFor(t *testing.T) {
 	o := execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Hour, Command: &plan.Command{Image: "i"}}}
-	got := New(Options{Recovery: recovery.Deps{Cluster: deleted{newMemory(t)}}}).command(t.Context(), o)
+	got := commands(t.Context(), New(Options{Recovery: recovery.Deps{Cluster: deleted{newMemory(t)}}}), o)
 	if got.Outcome != failover.Refused || !strings.Contains(got.Note, "was deleted before it had ended") {
 		t.Errorf("%+v", got)
 	}
@@ -254,8 +255,8 @@ func TestADeletedJobIsNotWaitedFor(t *testing.T) {
 func TestAnActEndsWhereItsNodeIsDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Hour, Command: &plan.Command{Image: "i"}}}
-		m := newMemory(t, fmt.Sprintf(node, "Unknown"), fmt.Sprintf(stuckPod, stepID(o), "", "Running"))
-		got := New(Options{Recovery: recovery.Deps{Cluster: m}}).command(t.Context(), o)
+		m := newMemory(t, fmt.Sprintf(node, "Unknown"), fmt.Sprintf(stuckPod, errand.ID(o), "", "Running"))
+		got := commands(t.Context(), New(Options{Recovery: recovery.Deps{Cluster: m}}), o)
 		if got.Outcome != failover.NoAnswer || !strings.Contains(got.Note, "node n1") {
 			t.Errorf("%+v", got)
 		}
@@ -281,7 +282,8 @@ func TestWhatTakesBackDoesNotRunBeside(t *testing.T) {
 				o := func(a failover.Action, n int64) execute.Order {
 					return execute.Order{Action: a, Run: "r", Step: step, Token: failover.Token{Sequence: n}}
 				}
-				act := job("made", stepID(o(failover.Act, 1)), "main", o(failover.Act, 1), step.Command)
+				act := errand.New(o(failover.Act, 1), "main", step.Command)
+				act.SetAnnotations(map[string]string{errand.AnnotationState: errand.Begun})
 				if over {
 					ends(act, "Complete")
 				}
@@ -294,12 +296,14 @@ func TestWhatTakesBackDoesNotRunBeside(t *testing.T) {
 				}
 				made := 0
 				m.changed = func(u *unstructured.Unstructured) {
-					made++
-					ends(u, "Complete")
+					if u.GetAnnotations()[errand.AnnotationState] == errand.Begun {
+						made++
+						ends(u, "Complete")
+					}
 				}
 				soon, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				got := s.command(soon, o(failover.Undo, 2))
+				got := commands(soon, s, o(failover.Undo, 2))
 				switch {
 				case over && (got.Outcome != failover.Done || made != 1):
 					t.Fatalf("%+v, %d Jobs", got, made)
@@ -308,7 +312,7 @@ func TestWhatTakesBackDoesNotRunBeside(t *testing.T) {
 				case !over:
 					return
 				}
-				if got := s.command(t.Context(), o(failover.Undo, 3)); got.Outcome != failover.Done || made != 1 {
+				if got := commands(t.Context(), s, o(failover.Undo, 3)); got.Outcome != failover.Done || made != 1 {
 					t.Errorf("again: %+v, %d Jobs", got, made)
 				}
 			})

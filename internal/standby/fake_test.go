@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -117,6 +118,9 @@ func (m *memory) Patch(_ context.Context, at restore.Served, namespace, name str
 	if err := json.Unmarshal(patch, &change); err != nil {
 		return nil, err
 	}
+	if version := shape.Text(change, "metadata", "resourceVersion"); version != "" && version != u.GetResourceVersion() {
+		return nil, apierrors.NewConflict(at.GVR.GroupResource(), name, nil)
+	}
 	u = u.DeepCopy()
 	shape.Merge(u.Object, change)
 	text, err := u.MarshalJSON() // numbers as the API server gives them
@@ -159,4 +163,19 @@ func (m *memory) List(_ context.Context, at restore.Served, namespace, selector 
 		}
 	}
 	return nil
+}
+
+// noted are marks that say of one order that it was begun, as execute.Aged has them.
+type noted struct{ o execute.Order }
+
+func (n noted) Load(context.Context, string, string) (execute.Mark, error) {
+	return execute.Mark{Seen: n.o.Token.Sequence, Began: n.o.Token.Sequence, Last: n.o.Action}, nil
+}
+
+func (noted) Save(context.Context, string, string, execute.Mark) error { return nil }
+
+// commands gives a site a command's order that nothing refuses.
+func commands(ctx context.Context, s *Site, o execute.Order) execute.Answer {
+	s.marks = noted{o}
+	return s.infrastructure(ctx, o)
 }

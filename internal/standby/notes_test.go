@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/errand"
 )
 
 // counted counts the writes to a cluster, and may do something before each.
@@ -184,7 +185,7 @@ func TestWhatARunMakesSaysWhichVaultItIsOf(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("objects are of %v, want %v", got, want)
 	}
-	j := job("j", "id", "main", execute.Order{Step: plan.Step{Timeout: time.Second}}, &plan.Command{Image: "i"})
+	j := errand.New(execute.Order{Step: plan.Step{Timeout: time.Second}}, "main", &plan.Command{Image: "i"})
 	if j.GetLabels()[shape.LabelVault] != "main" {
 		t.Errorf("a step's Job has the labels %v", j.GetLabels())
 	}

@@ -49,9 +49,9 @@ func TestWhatAJobSaidIsKeptWithoutItsSecrets(t *testing.T) {
 			}
 			s := New(Options{Recovery: recovery.Deps{Cluster: m}, JobLog: func(context.Context, string, string) (string, error) { return said, nil }})
 			o := execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Minute, Command: &plan.Command{Image: "i", Secrets: tc.secrets}}}
-			act := s.command(t.Context(), o)
+			act := commands(t.Context(), s, o)
 			o.Action = failover.Look
-			look := s.command(t.Context(), o)
+			look := commands(t.Context(), s, o)
 			if !strings.HasPrefix(act.Said, tc.act) || !strings.HasPrefix(look.Said, tc.look) {
 				t.Errorf("an act: %+v, and a look: %+v", act, look)
 			}

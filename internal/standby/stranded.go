@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/errand"
 )
 
 const (
@@ -34,7 +35,7 @@ func (s *Site) stranded(ctx context.Context, c restore.Cluster, id string) (foun
 	if err != nil {
 		return "", passing(err)
 	}
-	err = c.List(ctx, at, v1alpha1.SystemNamespace, LabelStep+"="+id, func(pod *unstructured.Unstructured) error {
+	err = c.List(ctx, at, v1alpha1.SystemNamespace, errand.LabelStep+"="+id, func(pod *unstructured.Unstructured) error {
 		why, err := s.lost(ctx, c, pod)
 		if why != "" && (found == "" || why < found) {
 			found = why

@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/errand"
 )
 
 // terraformScript is what the Job of a terraform step runs.
@@ -122,11 +123,11 @@ func terraformCommand(t *plan.Terraform, what string) *plan.Command {
 // work in and its configuration, and is asked to end so early that it has let go of
 // its lock when the step's time is over.
 func asTerraform(u *unstructured.Unstructured, t *plan.Terraform, limit time.Duration) {
-	grace := min(max(limit/4, jobGrace), longestGrace)
+	grace := min(max(limit/4, errand.Grace), longestGrace)
 	spec := shape.Child(u.Object, "spec")
-	spec["activeDeadlineSeconds"] = seconds(limit - grace)
+	spec["activeDeadlineSeconds"] = errand.Seconds(limit - grace)
 	pod := shape.Child(spec, "template", "spec")
-	pod["terminationGracePeriodSeconds"] = seconds(grace)
+	pod["terminationGracePeriodSeconds"] = errand.Seconds(grace)
 	volumes := []any{map[string]any{"name": workVolume, "emptyDir": map[string]any{}}}
 	mounts := []any{map[string]any{"name": workVolume, "mountPath": workPath}}
 	// What is local to a configuration may run its files.
@@ -141,7 +142,7 @@ func asTerraform(u *unstructured.Unstructured, t *plan.Terraform, limit time.Dur
 		mounts = append(mounts, map[string]any{"name": configVolume, "mountPath": configPath, "readOnly": true})
 	}
 	pod["volumes"] = volumes
-	container := pod["containers"].([]any)[0].(map[string]any) // job made it
+	container := pod["containers"].([]any)[0].(map[string]any) // New made it
 	container["command"] = []any{"/bin/sh", "-c", strings.TrimSpace(terraformScript), "davit"}
 	container["volumeMounts"] = mounts
 }

@@ -392,7 +392,7 @@ func TestTerraformsJob(t *testing.T) {
 		}
 		o := applying(step)
 		tc.change(&o)
-		got := s.infrastructure(t.Context(), o)
+		got := commands(t.Context(), s, o)
 		if got.Outcome != failover.Done || !strings.Contains(got.Note, tc.note) {
 			t.Errorf("%s: %+v", tc.what, got)
 		}
@@ -430,7 +430,7 @@ func TestWhatTerraformLacks(t *testing.T) {
 	for want, step := range map[string]*plan.Terraform{
 		"no ConfigMap net": {Image: "i", ConfigMap: "net"}, "no Secret tf": {Image: "i", Secret: "tf"}, "no Secret cloud": {Image: "i", Directory: "/x", Secrets: []string{"cloud"}},
 	} {
-		if got := s.infrastructure(t.Context(), applying(step)); got.Outcome != failover.Refused || !strings.Contains(got.Note, want) {
+		if got := commands(t.Context(), s, applying(step)); got.Outcome != failover.Refused || !strings.Contains(got.Note, want) {
 			t.Errorf("%+v, want %s", got, want)
 		}
 	}

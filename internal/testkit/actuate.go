@@ -27,11 +27,25 @@ type thing struct {
 	jobs    []*job
 }
 
-// job is a command that a site carries out, whoever ordered it.
+// job is a command that a site carries out, whoever ordered it. It is made, and begins
+// by a change of its own, which is refused if it was changed meanwhile.
 type job struct {
-	number      int64 // of its order, which is its name
-	undo        bool
-	over, broke bool
+	number           int64 // of its order, which is its name
+	undo             bool
+	begun, withdrawn bool
+	version          int
+	over, broke      bool
+}
+
+// open tells whether a job is under way.
+func (j *job) open() bool { return j.begun && !j.over }
+
+// withdraw sees to it that what has not begun never does.
+func (j *job) withdraw() {
+	if !j.begun && !j.withdrawn {
+		j.withdrawn = true
+		j.version++
+	}
 }
 
 func (s *site) thing(o execute.Order) *thing {
@@ -218,7 +232,10 @@ func (s *site) look(o execute.Order) execute.Answer {
 		}
 		_, done = a.holds[o.Run]
 	case plan.KindCommand, plan.KindInfra:
-		if slices.ContainsFunc(t.jobs, func(j *job) bool { return !j.over }) {
+		for _, j := range t.jobs {
+			j.withdraw()
+		}
+		if slices.ContainsFunc(t.jobs, (*job).open) {
 			return execute.Answer{Outcome: failover.Busy}
 		}
 	}
@@ -232,7 +249,7 @@ func (s *site) look(o execute.Order) execute.Answer {
 func (s *site) command(p *proc, o execute.Order) execute.Answer {
 	t := s.thing(o)
 	var j *job
-	for o.Action == undo && !s.w.opt.NoTurn && slices.ContainsFunc(t.jobs, func(j *job) bool { return !j.over && j.number != o.Token.Sequence }) {
+	for o.Action == undo && !s.w.opt.NoTurn && slices.ContainsFunc(t.jobs, func(j *job) bool { return j.open() && j.number != o.Token.Sequence }) {
 		if !p.pause(time.Second) {
 			return execute.Unknown("another job of it has not ended")
 		}
@@ -247,9 +264,28 @@ func (s *site) command(p *proc, o execute.Order) execute.Answer {
 			}
 		}
 		if j == nil {
-			j = s.runJob(o, t)
+			j = &job{number: o.Token.Sequence, undo: o.Action == undo}
+			t.jobs = append(t.jobs, j)
+			if s.w.opt.Hasty {
+				s.runJob(o, t, j)
+			}
 		}
 	})
+	for err == nil && !j.begun {
+		var version int
+		if err = p.reach(s, func() { version = j.version }); err != nil || j.withdrawn {
+			return execute.Unknown("its job has not begun")
+		}
+		if current, not := execute.Current(p, notes{s}, o); not != nil || !current {
+			s.w.odd["a job was not begun"]++
+			return execute.Unknown("its order is old: %v", not)
+		}
+		err = p.reach(s, func() {
+			if j.version == version && !j.begun {
+				s.runJob(o, t, j)
+			}
+		})
+	}
 	for err == nil && !j.over {
 		if !p.pause(time.Second) {
 			return execute.Unknown("its job has not ended")
@@ -264,11 +300,11 @@ func (s *site) command(p *proc, o execute.Order) execute.Answer {
 	return execute.Done("")
 }
 
-func (s *site) runJob(o execute.Order, t *thing) *job {
+func (s *site) runJob(o execute.Order, t *thing, j *job) {
 	s.w.log("%s: %s %s, order %d", s.name, o.Action, o.Step.Name, o.Token.Sequence)
 	s.touches(o)
-	j := &job{number: o.Token.Sequence, undo: o.Action == undo, broke: o.Action == act && s.w.r.IntN(40) == 0}
-	t.jobs = append(t.jobs, j)
+	j.begun, j.broke = true, o.Action == act && s.w.r.IntN(40) == 0
+	j.version++
 	if !j.broke && !j.undo {
 		if t.times++; t.times > 1 {
 			s.w.fail("%s was run %d times at %s without a look in between", o.Step.Name, t.times, s.name)
@@ -293,7 +329,6 @@ func (s *site) runJob(o execute.Order, t *thing) *job {
 		}
 	}
 	s.w.after(s.w.upTo(8*time.Second), end)
-	return j
 }
 
 // touches checks that no drill changes what is live.

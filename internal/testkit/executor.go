@@ -37,13 +37,16 @@ type executor struct {
 	j      *journal.Journal
 	alive  bool
 	paused bool
-	halted bool
-	inbox  []func()
-	procs  procs
-	here   execute.Actuator // the target, as this process works on it
-	lost   bool             // another process holds the run at the target
-	tick   time.Duration    // the next one, in true time
-	left   int              // effects until it dies; negative: it does not
+	since  time.Duration // it stands still
+	// replaced says that another took over while it stood still.
+	replaced bool
+	halted   bool
+	inbox    []func()
+	procs    procs
+	here     execute.Actuator // the target, as this process works on it
+	lost     bool             // another process holds the run at the target
+	tick     time.Duration    // the next one, in true time
+	left     int              // effects until it dies; negative: it does not
 }
 
 // launch starts an executor that opens the run.
@@ -87,6 +90,11 @@ func (w *world) takeOver(r *run, place int) {
 		return
 	}
 	for _, old := range r.executors[:len(r.executors)-1] { // what it does at the target ends with its hold of the run
+		if old.paused { // and it learns of that when it goes on, soon. Commands are to bear that
+			old.replaced = true
+			old.procs.end(func(p *proc) bool { return !commands(p.o) })
+			continue
+		}
 		old.lost = true
 		old.lets()
 	}
@@ -153,6 +161,32 @@ func (e *executor) die() {
 	e.w.log("%s dies", e.name)
 	e.alive = false
 	e.procs.kill()
+}
+
+// stand lets the executor stand still for so long.
+func (e *executor) stand(d time.Duration) {
+	e.w.odd["executor paused"]++
+	e.w.log("%s stands still", e.name)
+	e.paused, e.since = true, e.w.now
+	e.w.after(d, func() {
+		e.paused = false
+		if e.replaced {
+			e.w.after(e.w.upTo(time.Second), func() {
+				e.lost = true
+				e.lets()
+			})
+		}
+		all := e.inbox
+		e.inbox = nil
+		for _, do := range all {
+			e.itself(do)
+		}
+	})
+}
+
+// commands tells whether an order makes a job.
+func commands(o execute.Order) bool {
+	return o.Step.Kind == plan.KindCommand || o.Step.Kind == plan.KindInfra
 }
 
 // lets ends all that the executor does at the target.
@@ -325,6 +359,11 @@ func (e *executor) step(t execute.Task) {
 		}
 		e.procs.start(e.w, e.place, o, e.w.now+t.Limit, e.itself, func(p *proc) {
 			p.ended = e.lost
+			p.stand = func(d time.Duration) {
+				if e.alive && !e.paused {
+					e.stand(d)
+				}
+			}
 			p.pause(time.Microsecond)
 			a := e.here.Do(p, o)
 			e.w.after(0, func() { answered(a) })

@@ -31,6 +31,8 @@ type proc struct {
 	knew map[string]int64
 	// answered says that what the proc is about was answered.
 	answered bool
+	// stand lets its process stand still for so long; nil: it does not.
+	stand func(d time.Duration)
 }
 
 // killed unwinds a proc whose process died.
@@ -200,6 +202,10 @@ func (n notes) Save(ctx context.Context, run, step string, m execute.Mark) error
 	}
 	if saved != nil {
 		p.w.odd["mark changed by another"]++
+	}
+	if saved == nil && p.stand != nil && p.o.Action == act && commands(p.o) && p.w.refusals.IntN(40) == 0 {
+		p.w.odd["stood still before a job"]++
+		p.stand(leaseTime + time.Duration(1+p.w.refusals.IntN(12))*time.Second)
 	}
 	return saved
 }

@@ -47,6 +47,8 @@ type Options struct {
 	NoSeal bool
 	// NoTurn lets what takes a command back run beside it.
 	NoTurn bool
+	// Hasty lets a command's job begin when it is made, however late that is.
+	Hasty bool
 	// NoHold lets a target go on promising that it stays passive.
 	NoHold bool
 	// NoLook lets executors act without looking.
@@ -319,18 +321,8 @@ func (w *world) executorPauses(s *site) {
 			if w.chance(50) || e.paused || !e.alive {
 				continue
 			}
-			w.odd["executor paused"]++
-			w.log("%s stands still", e.name)
-			e.paused = true
 			e.clock.wall = w.upTo(1000*time.Hour) - 500*time.Hour
-			w.after(w.upTo(time.Minute), func() {
-				e.paused = false
-				all := e.inbox
-				e.inbox = nil
-				for _, do := range all {
-					e.itself(do)
-				}
-			})
+			e.stand(w.upTo(time.Minute))
 		}
 	}
 }
@@ -464,8 +456,9 @@ func (w *world) survivors() {
 			continue
 		}
 		last := r.executors[len(r.executors)-1]
+		asleep := last.paused && w.now-last.since >= leaseTime // its lease is over, and it does not know
 		dark := last.place < len(w.sites) && !w.sites[last.place].alive
-		if !last.alive || last.halted || dark {
+		if !last.alive || last.halted || dark || asleep {
 			last.alive = last.alive && !dark
 			w.takeOver(r, w.anyPlace(r))
 		}

@@ -113,7 +113,7 @@ func TestSchedules(t *testing.T) {
 		"activated: proven", "activated: timed-out lease", "activated: none (forced)", "kept by promises", "lease ran out", "take-over", "deposed",
 		"executor died", "executor paused", "agent paused", "watchdog paused", "site crashed", "link cut", "vault stalled", "cannot be stopped",
 		"asked since when it waits", "lost message", "late message", "doubled message", "late put", "lost answer of a put", "refused an old order", "step failed", "look refused",
-		"early order superseded", "API server silent",
+		"early order superseded", "API server silent", "stood still before a job", "a job was not begun",
 		"site flapped", "one way loses", "vault reached from one side only",
 	} {
 		if odd[what] == 0 {
@@ -165,6 +165,7 @@ func TestControls(t *testing.T) {
 		"own claim":    {testkit.Options{OldNews: true}, "superseded by the run's own claim"},
 		"own return":   {testkit.Options{OldNews: true}, "is rolled back, and what"},
 		"turn":         {testkit.Options{NoTurn: true}, "is rolled back, and what"},
+		"two begins":   {testkit.Options{Hasty: true}, "times at"},
 		"looking":      {testkit.Options{NoLook: true}, ""},
 		"seal":         {testkit.Options{NoSeal: true}, "was answered with not done"},
 		"hold":         {testkit.Options{NoHold: true}, "two writers"},
@@ -177,10 +178,12 @@ func TestControls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			within := uint64(usual)
 			switch {
-			case control.opt.WildClocks, control.opt.NoNumbers: // about one schedule in 500 shows it
+			case control.opt.ShortWait: // about one in 200
+				within = 2 * usual
+			case control.opt.WildClocks: // about one schedule in 500 shows it
 				within = 3 * usual
-			case control.opt.NoSeal: // about one in 1,000
-				within = 8 * usual
+			case control.opt.NoSeal, control.opt.NoNumbers: // about one in 1,000, and in 3,000
+				within = 12 * usual
 			}
 			harm(t, within, control.want, func(seed uint64) error { return testkit.Simulate(seed, control.opt).Err })
 		})

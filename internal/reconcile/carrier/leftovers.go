@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/restore/shape"
 	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/standby/errand"
 )
 
 // How long after a run's end what it left at this site is kept.
@@ -100,11 +101,11 @@ func (d *desk) leftovers(ctx context.Context) ([]leftover, error) {
 		}
 	}
 	var jobs batchv1.JobList
-	if err := d.c.Reader.List(ctx, &jobs, home, client.HasLabels{standby.LabelStep}); err != nil {
+	if err := d.c.Reader.List(ctx, &jobs, home, client.HasLabels{errand.LabelStep}); err != nil {
 		return nil, fmt.Errorf("list Jobs of steps: %w", err)
 	}
 	for i := range jobs.Items {
-		if run := jobs.Items[i].Annotations[standby.AnnotationRun]; run != "" {
+		if run := jobs.Items[i].Annotations[errand.AnnotationRun]; run != "" {
 			all = append(all, leftover{object: &jobs.Items[i], run: run, keep: keepMarks})
 		}
 	}

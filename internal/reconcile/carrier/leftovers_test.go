@@ -17,7 +17,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/register"
 	"davit.dev/davit/internal/restore/shape"
-	"davit.dev/davit/internal/standby"
+	"davit.dev/davit/internal/standby/errand"
 )
 
 // What ended runs left at their site goes, in time, and nothing else does.
@@ -36,7 +36,7 @@ func TestLeftovers(t *testing.T) {
 	marks := func(name string) client.Object { return &corev1.ConfigMap{ObjectMeta: at(name)} }
 	job := func(name, run string) client.Object {
 		j := &batchv1.Job{ObjectMeta: at(name)}
-		j.Labels, j.Annotations = map[string]string{standby.LabelStep: "x"}, map[string]string{standby.AnnotationRun: run}
+		j.Labels, j.Annotations = map[string]string{errand.LabelStep: "x"}, map[string]string{errand.AnnotationRun: run}
 		return j
 	}
 	from := func(vault string, o client.Object) client.Object { // the same run of another vault is another
