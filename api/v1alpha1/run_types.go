@@ -189,7 +189,7 @@ type RunApplication struct {
 // RunStep is a step of a run.
 type RunStep struct {
 	Name string `json:"name"`
-	// State is Doing, Succeeded, Failed, Skipped, Unknown or Undone; empty: not
+	// State is Doing, Succeeded, Failed, Skipped, Unknown, Undone or Left; empty: not
 	// begun.
 	// +optional
 	State string `json:"state,omitempty"`
