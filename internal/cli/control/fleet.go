@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -19,13 +20,14 @@ import (
 
 func (h Host) fleetCommand() *cobra.Command {
 	var project, by string
-	var strict bool
+	var strict, all bool
 	cmd := &cobra.Command{
 		Use:   "fleet",
 		Short: "Sites and applications of a project: what would be lost now, against which objective, levels and drills",
 		Long: `Shows a project's fleet as the console knows it: each site's last sign of life, and of each application what would be lost if its site were lost now,
-the objective, its level of readiness, its last drill, and what needs a person. The worst comes first; --sort name, lost, level, drill, verified
-or site sorts otherwise, with a - before it the other way round. With --fail-unprotected it ends with 4 unless all applications are protected, and there is one.`,
+the objective, its level of readiness, its last drill, and before all what needs a person. The worst comes first; --sort name, lost, level, drill, verified
+or site sorts otherwise, with a - before it the other way round. Of more than 40 sites or applications it lists those that are silent or not protected,
+and counts the others: --all, or an order of yours, lists all. With --fail-unprotected it ends with 4 unless all applications are protected, and there is one.`,
 		Example: `  davit fleet --sort -lost
   davit fleet -o json | jq '.applications[] | select(.state != "Protected").name'`,
 		Args: exactly(0),
@@ -40,6 +42,7 @@ or site sorts otherwise, with a - before it the other way round. With --fail-unp
 					return h.Explain(err)
 				}
 				o := overview(s.Project, f, h.Now())
+				o.all = all || cmd.Flags().Changed("sort")
 				slices.SortStableFunc(o.Applications, orders[key])
 				if down {
 					slices.Reverse(o.Applications)
@@ -53,6 +56,7 @@ or site sorts otherwise, with a - before it the other way round. With --fail-unp
 	}
 	projectFlag(cmd, &project)
 	cmd.Flags().StringVar(&by, "sort", "state", "state, name, lost, level, drill, verified or site; with a - before it the other way round")
+	cmd.Flags().BoolVar(&all, "all", false, "list all sites and applications, however many there are")
 	cmd.Flags().BoolVar(&strict, "fail-unprotected", false, "end with 4 unless all applications are protected, and there is one")
 	return cmd
 }
@@ -70,7 +74,15 @@ type Overview struct {
 	Applications []Application `json:"applications"`
 	Tasks        []Task        `json:"tasks"` // the most urgent first
 	now          time.Time
+	all          bool // it is shown whole, however large it is
 }
+
+// Bounds of what is shown of a large fleet to who did not ask for all.
+const (
+	few       = 40
+	mostTasks = 20
+	mostHeld  = 5 // applications of one site
+)
 
 // Site is a site of it.
 type Site struct {
@@ -127,12 +139,14 @@ func overview(project string, f api.Fleet, now time.Time) *Overview {
 	if s.Ahead != nil {
 		o.Fault = s.Ahead.Fault
 	}
+	agents := make(map[string]fleet.Agent, len(f.Agents))
+	for _, a := range f.Agents {
+		agents[a.Site] = a
+	}
 	for _, site := range s.Sites {
 		one := Site{Name: site.Name, Seen: site.Seen, Silent: site.Silent(now), Holds: append([]string{}, site.Holds...), Davit: site.Davit, Kubernetes: site.Kube}
-		for _, a := range f.Agents {
-			if a.Site == site.Name {
-				one.Agent = agentState(a, now)
-			}
+		if a, there := agents[site.Name]; there {
+			one.Agent = agentState(a, now)
 		}
 		o.Sites = append(o.Sites, one)
 	}
@@ -226,14 +240,22 @@ func (o *Overview) Text(t *output.Text) {
 	if o.Fault != "" {
 		t.Line("Plans and levels may be old: %s", o.Fault)
 	}
+	o.tasks(t)
 	t.Line("")
 	o.sites(t)
 	t.Line("")
 	o.applications(t)
+}
+
+func (o *Overview) tasks(t *output.Text) {
 	if len(o.Tasks) > 0 {
-		t.Section("To look at:")
+		t.Section("To look at, the most urgent first:")
 	}
-	for _, task := range o.Tasks {
+	for i, task := range o.Tasks {
+		if !o.all && i == mostTasks {
+			t.Line("  … and %d more: --all lists them", len(o.Tasks)-i)
+			break
+		}
 		t.Line("  %s %s: %s", task.About, task.Name, task.What)
 		t.Line("      %s", task.Do)
 	}
@@ -241,14 +263,38 @@ func (o *Overview) Text(t *output.Text) {
 
 func (o *Overview) sites(t *output.Text) {
 	var rows [][]string
-	for _, s := range o.Sites {
+	shown := slices.Clone(o.Sites)
+	slices.SortStableFunc(shown, func(a, b Site) int { return cmp.Compare(living(a), living(b)) })
+	if !o.all && len(shown) > few {
+		shown = slices.DeleteFunc(shown, func(s Site) bool { return !s.Silent })
+		t.Line("%d sites, of which %d are silent; --all lists them.", len(o.Sites), len(shown))
+		if len(shown) == 0 {
+			return
+		}
+	}
+	for _, s := range shown {
 		seen := ago(s.Seen, o.now)
 		if s.Silent {
 			seen += ", SILENT"
 		}
-		rows = append(rows, []string{s.Name, seen, strings.Join(s.Holds, ","), s.Agent, s.Davit, s.Kubernetes})
+		holds := strings.Join(s.Holds, ",")
+		if more := len(s.Holds) - mostHeld; !o.all && more > 0 {
+			holds = strings.Join(s.Holds[:mostHeld], ",") + fmt.Sprintf(",… and %d more", more)
+		}
+		rows = append(rows, []string{s.Name, seen, holds, s.Agent, s.Davit, s.Kubernetes})
 	}
 	t.Table("", output.Columns("SITE", "LAST SIGN", "HOLDS", "AGENT", "+DAVIT", "+KUBERNETES"), rows)
+}
+
+// living has silent sites come first, and of those the ones that hold something.
+func living(s Site) int {
+	switch {
+	case s.Silent && len(s.Holds) > 0:
+		return 0
+	case s.Silent:
+		return 1
+	}
+	return 2
 }
 
 func (o *Overview) applications(t *output.Text) {
@@ -257,7 +303,15 @@ func (o *Overview) applications(t *output.Text) {
 		return
 	}
 	var rows [][]string
-	for _, a := range o.Applications {
+	shown := o.Applications
+	if !o.all && len(shown) > few {
+		shown = slices.DeleteFunc(slices.Clone(shown), func(a Application) bool { return a.State == fleet.Protected })
+		t.Line("%d applications, of which %d are not protected; --all lists them.", len(o.Applications), len(shown))
+		if len(shown) == 0 {
+			return
+		}
+	}
+	for _, a := range shown {
 		lost, objective := "everything", ""
 		if a.Lost != nil {
 			lost = output.Duration(time.Duration(*a.Lost) * time.Second)

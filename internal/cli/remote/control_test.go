@@ -349,7 +349,7 @@ func (r *rig) fleet() {
 	if a := o.Applications[1]; a.Name != "shop" || a.LastDrill == nil || !a.LastDrill.Good || len(a.Plans) != 1 || a.Plans[0] != "shop" || a.RPO != 900 || o.Silent != "" || len(o.Tasks) == 0 {
 		r.t.Errorf("%+v", a)
 	}
-	r.want(0, "", "fleet")("SITE", "APPLICATION", "Lagging", "To look at:", "1d", ", good")
+	r.want(0, "", "fleet")("SITE", "APPLICATION", "Lagging", "To look at, the most urgent first:", "1d", ", good")
 	names := func(by string) string { return r.want(0, "", "fleet", "--sort", by, "-o", "name")() }
 	if names("name") != "application/shop\napplication/wiki\n" || names("-name") != names("-lost") || names("-lost") != "application/wiki\napplication/shop\n" || names("drill") != names("-lost") {
 		r.t.Error("not sorted")

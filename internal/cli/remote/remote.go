@@ -68,6 +68,9 @@ func Check(cmd *cobra.Command, url string) error {
 	if url == "" {
 		return nil
 	}
+	if cmd.Annotations[mark] == "" && cmd.CommandPath() == cmd.Root().Name()+" status" {
+		return exit.Usage("`fleet` shows a project as its console knows it, what needs you first; `console status` the console itself", "status works at a cluster and its vault, not at a console")
+	}
 	if cmd.Annotations[mark] == "" {
 		return exit.Usage("leave --console out; `get --help` and the like show what it is for", "%s works at a cluster and its vault, not at a console", cmd.Name())
 	}
