@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -183,17 +184,25 @@ func (c *call) authorize(need account.Permission) (err error) {
 		return err
 	}
 	if name == "" {
-		return entry.ErrStranger
+		return strange(token, entry.ErrStranger)
 	}
 	p, err := c.Door.RobotProject(c.ctx(), name)
 	if err != nil { // strangers are not told which projects there are
-		return err
+		return strange(token, err)
 	}
 	if c.who, err = c.Door.Robot(c.ctx(), p, token); err != nil {
-		return err
+		return strange(token, err)
 	}
 	c.project = p
 	return c.Door.May(c.ctx(), c.who, p, need)
+}
+
+// strange says more to a robot: it cannot log in.
+func strange(token string, err error) error {
+	if _, robot := account.RobotID(token); robot && errors.Is(err, entry.ErrStranger) {
+		return fmt.Errorf("%w: a robot's token counts in its one project, until it ends or is revoked; what is above projects is for people", err)
+	}
+	return err
 }
 
 // decode reads a JSON body, and nothing but what it should hold.
@@ -255,7 +264,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var tooBig *http.MaxBytesError
 	st := status{Code: http.StatusInternalServerError, Reason: "InternalError", Message: "the console could not do it: its log says why"}
 	if errors.As(err, &tooBig) {
-		st = status{Code: http.StatusRequestEntityTooLarge, Reason: "RequestEntityTooLarge", Message: err.Error()}
+		st = status{Code: http.StatusRequestEntityTooLarge, Reason: "RequestEntityTooLarge", Message: fmt.Sprintf("what was sent is too large: %d KiB are the most", tooBig.Limit>>10)}
 	} else {
 		for _, v := range verdicts {
 			if errors.Is(err, v.is) {

@@ -130,6 +130,9 @@ func parse(ctx context.Context, data []byte) (*Document, error) {
 	}
 	k, ok := Find(h.Kind)
 	if !ok || h.Kind != k.Name || h.APIVersion != v1alpha1.GroupVersion.String() {
+		if h.Kind == "" && h.APIVersion == "" {
+			return nil, fmt.Errorf("apiVersion and kind are missing: a console keeps %s of %s", names(), v1alpha1.GroupVersion)
+		}
 		return nil, fmt.Errorf("it is a %q of %q; a console keeps %s of %s", h.Kind, h.APIVersion, names(), v1alpha1.GroupVersion)
 	}
 	if k.Namespaced && h.Metadata.Namespace == "" {

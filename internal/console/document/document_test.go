@@ -81,7 +81,7 @@ func TestRefused(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ in, says string }{
 		"no yaml":          {"\t{", "yaml"},
-		"empty":            {"", `it is a "" of ""`},
+		"empty":            {"", "apiVersion and kind are missing"},
 		"other kind":       {swap(policy, "ProtectionPolicy", "Secret"), `it is a "Secret"`},
 		"other version":    {swap(policy, "v1alpha1", "v1"), "davit.dev/v1alpha1"},
 		"unknown field":    {swap(policy, "retention:", "retentoin:"), "spec.retentoin"},

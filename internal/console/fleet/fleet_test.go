@@ -84,7 +84,7 @@ func TestTasks(t *testing.T) {
 			t.Errorf("%+v says nothing", task)
 		}
 	}
-	if want := "run drill-shop-2, application wiki, application shop"; strings.Join(got, ", ") != want {
+	if want := "application wiki, run drill-shop-2, application shop"; strings.Join(got, ", ") != want {
 		t.Errorf("%s, want %s", strings.Join(got, ", "), want)
 	}
 	later := now.Add(time.Hour)

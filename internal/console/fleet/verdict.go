@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
 )
 
@@ -73,8 +74,13 @@ func (s *Snapshot) Tasks(now time.Time) []Task {
 		all = append(all, s.Applications[i].tasks(now, silent)...)
 	}
 	all = append(all, undeclared(s.Ahead)...)
-	slices.SortStableFunc(all, func(a, b Task) int { return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.Name, b.Name)) })
+	slices.SortStableFunc(all, Urgency)
 	return all
+}
+
+// Urgency has what is more urgent come first, also of several projects.
+func Urgency(a, b Task) int {
+	return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.Name, b.Name))
 }
 
 // undeclared are plans that should be declared automatically, and would not be: nothing else
@@ -92,6 +98,10 @@ func undeclared(v *ahead.View) (all []Task) {
 	}
 	return all
 }
+
+// ofDrills is how urgent it is that a drill waits: it moves nothing and protects nothing, and
+// holds its copies for as long. What lags is looked at before.
+const ofDrills = 5
 
 func (r Run) tasks() []Task {
 	t := Task{About: "run", Name: r.Run}
@@ -113,6 +123,9 @@ func (r Run) tasks() []Task {
 		t.rank, t.What, t.Do = 3, "it can still be rolled back", "davit runs commit "+r.Run+", or davit runs rollback "+r.Run
 	default:
 		return nil
+	}
+	if r.Verb == plan.Drill && t.rank > 0 {
+		t.rank = ofDrills
 	}
 	return []Task{t}
 }

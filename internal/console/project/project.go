@@ -159,7 +159,7 @@ func (d *Desk) make(ctx context.Context, act audit.Act, in New) (Made, error) {
 	}
 	admin, err := d.Console.UserNamed(ctx, in.Admin)
 	if errors.Is(err, store.ErrNotFound) {
-		err = fmt.Errorf("create project: %w: the console has no user %s", store.ErrRefused, in.Admin)
+		err = fmt.Errorf("create project: %w: the console has no user %s: `davit users` lists them", store.ErrRefused, in.Admin)
 	}
 	if err != nil {
 		return Made{}, err

@@ -215,11 +215,7 @@ func (s *Server) inside(need account.Permission, serve func(*visit) error) http.
 		v := &visit{Server: s, w: w, r: r}
 		err := v.enter(need)
 		if errors.Is(err, entry.ErrStranger) {
-			next := ""
-			if r.Method == http.MethodGet && r.URL.Path != "/" {
-				next = "?next=" + url.QueryEscape(r.URL.RequestURI())
-			}
-			http.Redirect(w, r, "/login"+next, http.StatusSeeOther)
+			http.Redirect(w, r, "/login"+entrance(r), http.StatusSeeOther)
 			return
 		}
 		within := err == nil
@@ -233,6 +229,36 @@ func (s *Server) inside(need account.Permission, serve func(*visit) error) http.
 			v.fail(err)
 		}
 	})
+}
+
+// entrance says at the login where somebody was who is not in any more, and what became of
+// the form that he sent.
+func entrance(r *http.Request) string {
+	to, was := r.URL.RequestURI(), ""
+	if r.Method != http.MethodGet {
+		to = formPage(r.URL.Path)
+	}
+	if _, err := r.Cookie(cookie); err == nil && r.URL.Path != "/logout" {
+		was = "&was=" + strings.ToLower(r.Method)
+	}
+	if was == "" && to == "/" {
+		return ""
+	}
+	return "?next=" + url.QueryEscape(to) + was
+}
+
+// formPage is the page of the form that is sent to an address.
+func formPage(to string) string {
+	parts := strings.Split(strings.TrimPrefix(to, "/"), "/")
+	switch {
+	case to == "/logout", to == "/":
+		return "/"
+	case parts[0] != "p" || len(parts) < 3:
+		return "/" + parts[0]
+	case len(parts) == 3 || parts[2] == "members" || parts[2] == "tokens": // and quota
+		return "/p/" + parts[1] + "/people"
+	}
+	return "/" + strings.Join(parts[:4], "/")
 }
 
 func (v *visit) enter(need account.Permission) (err error) {
@@ -326,7 +352,7 @@ func (v *visit) fail(err error) {
 	if code == http.StatusInternalServerError {
 		v.Log.Error("request failed", "method", v.r.Method, "path", v.r.URL.Path, "err", err)
 	}
-	v.page.Problem, v.page.Project = says, ""
+	v.page.Problem = says // in the project, if he may be there: that is where he goes on
 	if err := v.show(code, "problem", "Not done", nil); err != nil {
 		v.Log.Error("page failed", "err", err)
 		http.Error(v.w, says, code)
@@ -345,7 +371,11 @@ type loginData struct {
 }
 
 func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) {
-	s.showLogin(w, r, http.StatusOK, loginData{Next: local(r.FormValue("next"))}, "")
+	says := map[string]string{
+		"get":  "You are not logged in any more: sessions end after 8 hours without a request. Log in, and you are where you were.",
+		"post": "NOTHING WAS DONE: you were not logged in any more when the form was sent. Log in, and ask for it again.",
+	}[r.FormValue("was")]
+	s.showLogin(w, r, http.StatusOK, loginData{Next: local(r.FormValue("next"))}, says)
 }
 
 func (s *Server) showLogin(w http.ResponseWriter, r *http.Request, code int, data loginData, problem string) {

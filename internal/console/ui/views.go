@@ -103,11 +103,17 @@ func projectsPage(v *visit) error {
 	if len(d.Silent) > 0 {
 		d.Tone = "bad"
 	}
+	d.urgent()
+	d.Items, d.Running = cut(v, "projects", mostRows, d.Items), cut(v, "running", mostTasks, d.Running)
+	return v.show(http.StatusOK, "projects", "Projects", d)
+}
+
+// urgent has the most urgent of all projects come first, as many as are shown.
+func (d *startData) urgent() {
+	slices.SortStableFunc(d.Tasks, func(a, b task) int { return fleet.Urgency(a.Task, b.Task) })
 	if d.More = max(0, len(d.Tasks)-mostTasks); d.More > 0 {
 		d.Tasks = d.Tasks[:mostTasks]
 	}
-	d.Items, d.Running = cut(v, "projects", mostRows, d.Items), cut(v, "running", mostTasks, d.Running)
-	return v.show(http.StatusOK, "projects", "Projects", d)
 }
 
 func (d *startData) add(project string, tasks []fleet.Task, runs []fleet.Run, several bool) {
