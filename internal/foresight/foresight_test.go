@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/readiness"
+	"davit.dev/davit/internal/shelf"
 	"davit.dev/davit/internal/vantage"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -168,6 +169,9 @@ func TestLook(t *testing.T) {
 	}
 }
 
+const automatic = `{"apiVersion":"davit.dev/v1alpha1","kind":"RecoveryPlan","metadata":{"name":"shop"},"spec":{"sites":[{"name":"east"},{"name":"west"}],"applications":[{"name":"shop"}],` +
+	`"declaration":{"automatic":true,"vantages":["west","north","witness"],"agree":2,"for":"30s","block":"1h"},"fence":{"timeout":"30s","lease":"15s","bound":"10s","driftPPM":1000}}}`
+
 // Of a plan that is declared automatically it is said who of those on whom that counts has never
 // spoken in the vault; once they do it is well.
 func TestNeverSpoken(t *testing.T) {
@@ -192,6 +196,22 @@ func TestNeverSpoken(t *testing.T) {
 		if err := vantage.Say(t.Context(), p, vantage.Word{Vantage: name, Cluster: cluster, Process: "a", Number: 1, At: now}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, kept := range []time.Duration{0, time.Minute} { // it is not in the vault, or came there a moment ago
+		if kept > 0 {
+			sheet := shelf.Sheet{Plan: "shop", At: now.Add(-kept), Site: "east", Document: []byte(automatic)}
+			if _, err := shelf.New(p).Put(t.Context(), sheet); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, one := range said() {
+			if !strings.HasPrefix(one, "unknown ") {
+				t.Errorf("kept for %s: %s", kept, one)
+			}
+		}
+	}
+	if _, err := shelf.New(p).Put(t.Context(), shelf.Sheet{Plan: "shop", At: now.Add(-time.Hour), Site: "east", Document: []byte(strings.Replace(automatic, "1h", "2h", 1))}); err != nil {
+		t.Fatal(err)
 	}
 	speak("east", "uid-east")
 	if all := said(); len(all) != 2 || !strings.Contains(all[0], "site west has never given") || !strings.Contains(all[1], "west, north, witness: 2 must agree") {

@@ -2,10 +2,13 @@ package foresight
 
 import (
 	"context"
+	"time"
 
 	"davit.dev/davit/internal/declare"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/plan/document"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/shelf"
 	"davit.dev/davit/internal/vantage"
 )
 
@@ -35,7 +38,21 @@ func (k *Known) voices(ctx context.Context, in *preflight.Input) {
 		}
 		all[name] = v
 	}
-	in.Voices = all
+	in.Voices, in.Early = all, k.early(ctx, p.Name)
+}
+
+// settled is how long a plan has to be in the vault until all who count on its account speak.
+const settled = 5 * time.Minute
+
+// early tells whether nobody need have spoken yet on a plan's account: agents are silent until
+// a plan is in the vault that is declared automatically.
+func (k *Known) early(ctx context.Context, name string) bool {
+	sheet, err := shelf.New(k.Project).Get(ctx, name)
+	if err != nil {
+		return true
+	}
+	kept, err := document.Parse(sheet.Document)
+	return err != nil || !kept.Declaration.Automatic || k.At.Sub(sheet.At) < settled
 }
 
 // speakers are those whose words decide: the plan's sites and vantage points.

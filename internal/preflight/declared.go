@@ -19,6 +19,9 @@ type Voice struct {
 	Err  string // why its last word cannot be read
 }
 
+// early is what to do about those who need not have spoken yet.
+const early = "ask again when the plan has been in the vault for some minutes: agents speak once one is there that is declared automatically"
+
 // hushed is how old the last word of a vantage point may be: all speak every few seconds.
 const hushed = 10 * time.Minute
 
@@ -69,6 +72,9 @@ func (in *Input) unheard(site string) (f Finding, amiss bool) {
 	if site == in.From {
 		means = "is never taken for lost, and nothing is declared, though it holds the applications"
 	}
+	if in.Early {
+		return unknown(site, early, "site %s has given no sign of life in this vault yet", site), true
+	}
 	return warn(site, "`davit status` there: does its agent run, in this version, and with this vault? Until it speaks a person declares", "site %s has never given a sign of life in this vault: it %s", site, means), true
 }
 
@@ -78,6 +84,9 @@ func (in *Input) mute(never []string) Finding {
 	left := "the others are enough, and one fewer may fail"
 	if len(d.Vantages)-len(never) < in.Agree {
 		left = fmt.Sprintf("%d must agree, so nothing is ever declared", in.Agree)
+	}
+	if in.Early {
+		return unknown("", early, "of vantage points %s have not spoken in this vault yet: %s", strings.Join(d.Vantages, ", "), some(never))
 	}
 	return warn("", "start their agents, or davit witness --name NAME; or name others in the plan", "of vantage points %s have never spoken in this vault: %s: %s", strings.Join(d.Vantages, ", "), some(never), left)
 }

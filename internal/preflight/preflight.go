@@ -62,9 +62,11 @@ type Input struct {
 	// Registries are answers by Image.Key.
 	Registries map[string]Registry
 	// Voices are who a plan counts on that is declared automatically, by their names, and Agree
-	// is how many vantage points must agree; nil where nobody asked.
+	// is how many vantage points must agree; nil where nobody asked. Early says that nobody need
+	// have spoken yet: the plan is not in the vault, or came there a moment ago.
 	Voices map[string]Voice
 	Agree  int
+	Early  bool
 }
 
 // Vault is the vault as the one who judges sees it.

@@ -561,6 +561,16 @@ func TestChecks(t *testing.T) {
 			delete(in.Voices, "north")
 			delete(in.Voices, "witness")
 		}},
+		{"a site need not have spoken yet", "declaration", preflight.Unknown, "site west has given no sign of life in this vault yet", func(in *preflight.Input) {
+			automatic(in)
+			in.Early = true
+			delete(in.Voices, "west")
+		}},
+		{"a vantage point need not have spoken yet", "declaration", preflight.Unknown, "have not spoken in this vault yet: witness", func(in *preflight.Input) {
+			automatic(in)
+			in.Early = true
+			delete(in.Voices, "witness")
+		}},
 		{"one vantage point never spoke", "declaration", preflight.Warn, "witness: the others are enough", func(in *preflight.Input) { automatic(in); delete(in.Voices, "witness") }},
 		{"one is silent for long", "declaration", preflight.Warn, "vantage point witness has said nothing for 3h", func(in *preflight.Input) {
 			automatic(in)
