@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/console/placement"
 	"davit.dev/davit/internal/console/restoration"
 	"davit.dev/davit/internal/console/store"
+	"davit.dev/davit/internal/console/ui/drawing"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -206,7 +207,7 @@ func fleetPage(v *visit) error {
 	d.Sort, d.Down = strings.CutPrefix(v.r.FormValue("sort"), "-")
 	if s := d.Known.Snapshot; s != nil {
 		d.Verdict, d.Tone = verdict(s, d.Now)
-		d.Map = siteMap(d.Known, d.Now)
+		d.Map = drawing.Sites(d.Known, d.Now)
 		for _, t := range s.Tasks(d.Now) {
 			d.Tasks = append(d.Tasks, task{Task: t, Project: v.project.Name})
 		}
@@ -325,7 +326,7 @@ func applicationPage(v *visit) error {
 	if !ok {
 		return store.ErrNotFound
 	}
-	d.App, d.State, d.Line = *a, a.State(d.Now), pointLine(a.Points, d.Now)
+	d.App, d.State, d.Line = *a, a.State(d.Now), drawing.Points(a.Points, d.Now)
 	d.Points = cut(v, "points", mostRows, a.Points)
 	if p, ok := a.Newest(); ok {
 		d.Newest = &p
@@ -417,7 +418,7 @@ func (v *visit) run(code int) error {
 	case acts:
 		d.Said, d.Mute = v.said(r.Run)
 	}
-	d.Line = stepLine(&d.Run, d.Now)
+	d.Line = drawing.Steps(&d.Run, d.Now)
 	_, d.HasPlan = d.ahead().Plan(r.Plan)
 	return v.show(code, "run", r.Run, d)
 }

@@ -1,4 +1,5 @@
-package ui
+// Package drawing draws what pages show as pictures: points and steps in time, and sites.
+package drawing
 
 import (
 	"fmt"
@@ -95,8 +96,8 @@ func pointSays(p fleet.Point, class string) string {
 	return text
 }
 
-// pointLine draws recovery points over time. Every text in it is escaped.
-func pointLine(points []fleet.Point, now time.Time) template.HTML {
+// Points draws recovery points over time. Every text in it is escaped.
+func Points(points []fleet.Point, now time.Time) template.HTML {
 	from := now
 	for _, p := range points {
 		if !p.Instant.IsZero() && p.Instant.Before(from) {
@@ -125,8 +126,8 @@ func pointLine(points []fleet.Point, now time.Time) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // made of numbers and escaped text
 }
 
-// stepLine draws the steps of a run over time.
-func stepLine(r *fleet.Run, now time.Time) template.HTML {
+// Steps draws the steps of a run over time.
+func Steps(r *fleet.Run, now time.Time) template.HTML {
 	const row, label = 22, 210
 	end := r.End
 	if end.IsZero() {
@@ -171,11 +172,11 @@ func short(name string) string {
 // mostDrawn is how many sites a map has room for; the cards below show all.
 const mostDrawn = 16
 
-// siteMap draws the sites around the vault that they share: who holds what, how far
+// Sites draws the sites around the vault that they share: who holds what, how far
 // behind its newest recovery points are, the round trip to the vault as agents measure
 // it, where plans move what a site holds, and who gives no sign of life. Many sites are
 // drawn above and below the vault.
-func siteMap(k fleet.Known, now time.Time) template.HTML {
+func Sites(k fleet.Known, now time.Time) template.HTML {
 	const high, wide, gap, above, beside, row = 56, 230, 40, 4, 24, 94
 	s := k.Snapshot
 	sites := s.Sites[:min(len(s.Sites), mostDrawn)]
