@@ -107,7 +107,8 @@ func (n *nodes) answer(ctx context.Context, o *v1alpha1.VolumeFreeze) {
 // rig starts the nodes and returns a freezer over the objects.
 func rig(t *testing.T, change func(*nodes), objects ...client.Object) (*Freezer, *nodes) {
 	t.Helper()
-	c := fake.NewClientBuilder().WithScheme(mover.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.VolumeFreeze{}).Build()
+	c := fake.NewClientBuilder().WithScheme(mover.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.VolumeFreeze{}).
+		WithIndex(&corev1.Pod{}, onNode, func(o client.Object) []string { return []string{o.(*corev1.Pod).Spec.NodeName} }).Build()
 	n := &nodes{client: c}
 	if change != nil {
 		change(n)

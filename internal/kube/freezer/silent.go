@@ -13,19 +13,15 @@ import (
 	"davit.dev/davit/internal/kube/mover"
 )
 
+// onNode is the field of pods that names their node.
+const onNode = "spec.nodeName"
+
 // silent says of which places' nodes it is known beforehand that nobody there can hold
 // a file system still, and why. Without that each capture of what they had mounted would
 // stand for the whole of armLimit, its hooks' pods at rest, as long as the node is lost.
 // Who has just ceased to answer is asked all the same: it may be starting anew.
 func (f *Freezer) silent(ctx context.Context, found places) (map[string]string, error) {
 	silent := map[string]string{}
-	if len(found) == 0 {
-		return silent, nil
-	}
-	processes, err := f.processes(ctx)
-	if err != nil {
-		return nil, err
-	}
 	for name := range found {
 		var node corev1.Node
 		err := f.client.Get(ctx, client.ObjectKey{Name: name}, &node)
@@ -37,44 +33,50 @@ func (f *Freezer) silent(ctx context.Context, found places) (map[string]string, 
 				c.LastTransitionTime.UTC().Format(time.RFC3339), name)
 			continue
 		}
-		if why := f.down(processes, name); why != "" {
+		why, err := f.down(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if why != "" {
 			silent[name] = why
 		}
 	}
 	return silent, nil
 }
 
-// processes are the pods of Davit's node processes, by node.
-func (f *Freezer) processes(ctx context.Context) (map[string][]corev1.Pod, error) {
+// processes are pods of Davit's node processes.
+func (f *Freezer) processes(ctx context.Context, which client.ListOption) ([]corev1.Pod, error) {
 	var list corev1.PodList
-	err := f.client.List(ctx, &list, client.InNamespace(v1alpha1.SystemNamespace), client.MatchingLabels{mover.NodeAppLabel: mover.NodeAppName})
+	err := f.client.List(ctx, &list, client.InNamespace(v1alpha1.SystemNamespace), client.MatchingLabels{mover.NodeAppLabel: mover.NodeAppName}, which)
 	if err != nil {
 		return nil, fmt.Errorf("list node processes: %w", err)
 	}
-	byNode := map[string][]corev1.Pod{}
-	for i := range list.Items {
-		byNode[list.Items[i].Spec.NodeName] = append(byNode[list.Items[i].Spec.NodeName], list.Items[i])
-	}
-	return byNode, nil
+	return list.Items, nil
 }
 
 // down says why a node's process does not answer, where it did not for longer than it
 // would be waited for.
-func (f *Freezer) down(processes map[string][]corev1.Pod, node string) string {
-	if len(processes) == 0 {
-		return "" // nothing is known of any
+func (f *Freezer) down(ctx context.Context, node string) (why string, err error) {
+	pods, err := f.processes(ctx, client.MatchingFields{onNode: node})
+	if err != nil {
+		return "", err
 	}
-	why := "no node process of Davit runs there: see `kubectl -n davit-system describe daemonset " + mover.NodeAppName + "`"
-	for i := range processes[node] {
-		pod := &processes[node][i]
-		c := podReadiness(pod)
+	for i := range pods {
+		c := podReadiness(&pods[i])
 		if c.Status == corev1.ConditionTrue || f.now().Sub(c.LastTransitionTime.Time) < armLimit {
-			return ""
+			return "", nil
 		}
 		why = fmt.Sprintf("its node process, pod %s, is not ready since %s: see `kubectl -n davit-system logs %s`",
-			pod.Name, c.LastTransitionTime.UTC().Format(time.RFC3339), pod.Name)
+			pods[i].Name, c.LastTransitionTime.UTC().Format(time.RFC3339), pods[i].Name)
 	}
-	return why
+	if why != "" {
+		return why, nil
+	}
+	others, err := f.processes(ctx, client.Limit(1))
+	if err != nil || len(others) == 0 { // nothing is known of any
+		return "", err
+	}
+	return "no node process of Davit runs there: see `kubectl -n davit-system describe daemonset " + mover.NodeAppName + "`", nil
 }
 
 func readiness(conditions []corev1.NodeCondition) corev1.NodeCondition {
