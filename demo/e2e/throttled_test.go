@@ -98,7 +98,7 @@ func (a *app) madeUpFor(t *testing.T) {
 	for i := range many - 1 {
 		name := fmt.Sprintf("%s-%d", a.name, i)
 		removeNamespace(t, west, name)
-		names, yaml = append(names, name), yaml+fmt.Sprintf(small, name)
+		names, yaml = append(names, name), yaml+fmt.Sprintf(small, name, a.name)
 	}
 	apply(t, west, yaml)
 	for _, name := range names[1:] {
@@ -138,13 +138,33 @@ func (a *app) madeUpFor(t *testing.T) {
 	if got, text := scheduled(); len(got) != many || slices.ContainsFunc(slices.Collect(maps.Values(got)), func(points []string) bool { return len(points) != 1 }) {
 		t.Errorf("the captures of %d applications were made up for by %s", many, text)
 	}
+	a.byLabel(t, names[1:])
 }
 
-// small is an application of next to nothing.
+// byLabel captures namespaces that are chosen by their label, and refuses to where no
+// namespace is.
+func (a *app) byLabel(t *testing.T, namespaces []string) {
+	t.Helper()
+	name := a.name + "-all"
+	t.Cleanup(func() { unprotect(west, name) })
+	davit(t, west, a.vault, "protect", name, "-n", namespaces[0], "--namespace-selector", "e2e-of="+a.name).want(t, 0)
+	var p pointView
+	davit(t, west, "", "backup", name, "--wait", "--timeout", "4m", "-o", "json").want(t, 0).read(t, &p)
+	var d struct {
+		Manifest struct{ Namespaces []string }
+	}
+	davit(t, west, a.vault, "describe", p.ID, "-o", "json").want(t, 0).read(t, &d)
+	if slices.Sort(d.Manifest.Namespaces); !slices.Equal(d.Manifest.Namespaces, namespaces) {
+		t.Errorf("the point has %v, want %v", d.Manifest.Namespaces, namespaces)
+	}
+	davit(t, west, a.vault, "protect", name, "-n", a.name+"-nowhere-*", "--unset", "namespace-selector").want(t, 3, a.name+"-nowhere-*")
+}
+
+// small is an application of next to nothing; its label says whose it is.
 const small = `
 apiVersion: v1
 kind: Namespace
-metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
+metadata: {name: %[1]s, labels: {davit-e2e: "true", e2e-of: %[2]s}}
 ---
 apiVersion: v1
 kind: ConfigMap
