@@ -24,7 +24,7 @@ reclaimPolicy: Retain
 volumeBindingMode: WaitForFirstConsumer
 `
 
-// throttled bounds what west's nodes read and write of their disks to an eighth of what they
+// throttled bounds what west's nodes read and write of their disks to a quarter of what they
 // have just done without a bound, and sees by what the nodes themselves report that they keep
 // to it, each in its direction. The volumes are of a class that keeps them: those that Davit
 // makes to read from go all the same. It asks east for nothing.
@@ -41,7 +41,7 @@ func throttled(t *testing.T) {
 
 	seen := watchTasks(t, west)
 	read, wrote := a.there(t, seen, "free")
-	bound := func(per int64) string { return fmt.Sprint(max(per/8, 64<<10)) }
+	bound := func(per int64) string { return fmt.Sprint(max(per/4, 64<<10)) }
 	slow := []string{"--disk-read", bound(read.rate()), "--disk-write", bound(wrote.rate())}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
@@ -64,7 +64,7 @@ func throttled(t *testing.T) {
 		free, held := pair[0], pair[1]
 		t.Logf("%s: %d bytes in %s, and with a bound %d in %s", what, free.bytes, free.took, held.bytes, held.took)
 		// Times are told in whole seconds; a burst of 1 MiB passes at once.
-		if least := time.Duration(held.bytes-1<<20) * time.Second / time.Duration(max(free.rate()/8, 64<<10)); held.took+time.Second < least {
+		if least := time.Duration(held.bytes-1<<20) * time.Second / time.Duration(max(free.rate()/4, 64<<10)); held.took+time.Second < least {
 			t.Errorf("%d bytes were %s in %s: by the bound that takes %s at least", held.bytes, what, held.took, least)
 		}
 	}
