@@ -94,10 +94,8 @@ func (s *Stage) Up(ctx context.Context, workloads ...string) error {
 	}
 	s.tars = tars
 	for _, site := range s.Bed.Sites() {
-		for _, tar := range tars {
-			if err := site.LoadImage(ctx, tar); err != nil {
-				return fmt.Errorf("load image into %s: %w", site.Name(), err)
-			}
+		if err := s.loadAll(ctx, site); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -107,6 +105,24 @@ func (s *Stage) Up(ctx context.Context, workloads ...string) error {
 // returns its name. See bed.NodeOptions for the taint.
 func (s *Stage) AddNode(ctx context.Context, site, taint string) (string, error) {
 	return s.Bed.Site(site).AddNode(ctx, bed.NodeOptions{Taint: taint, Images: s.tars})
+}
+
+// AddSite gives the bed one more site, with the images that Up has loaded. What is
+// dead of the others stays dead.
+func (s *Stage) AddSite(ctx context.Context, site string) error {
+	if err := s.Bed.AddSite(ctx, site, s.Log); err != nil {
+		return err
+	}
+	return s.loadAll(ctx, s.Bed.Site(site))
+}
+
+func (s *Stage) loadAll(ctx context.Context, site *bed.Site) error {
+	for _, tar := range s.tars {
+		if err := site.LoadImage(ctx, tar); err != nil {
+			return fmt.Errorf("load image into %s: %w", site.Name(), err)
+		}
+	}
+	return nil
 }
 
 // Load builds a workload image, unless it is there, and brings it to a site. It

@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 
+	"davit.dev/davit/testbed/bed/firewall"
 	"davit.dev/davit/testbed/bed/host"
 )
 
@@ -31,7 +32,7 @@ var validName = regexp.MustCompile(`^[a-z][a-z0-9]{0,11}$`)
 type Bed struct {
 	instance string
 	dir      string
-	fw       firewall
+	fw       firewall.Firewall
 	spec     spec
 }
 
@@ -65,7 +66,7 @@ func Open(instance string) (*Bed, error) {
 	if longest := len(base) + len("/123456789012/123456789012/kubelet"); longest > 65 {
 		return nil, fmt.Errorf("check state directory %s: too long for socket paths; set DAVIT_BED_STATE to one of at most 31 characters", base)
 	}
-	b := &Bed{instance: instance, dir: filepath.Join(base, instance), fw: newFirewall(instance)}
+	b := &Bed{instance: instance, dir: filepath.Join(base, instance), fw: firewall.New(instance)}
 	return b, b.load()
 }
 
@@ -138,6 +139,15 @@ func (b *Bed) nodes() []*node {
 		}
 	}
 	return list
+}
+
+// subnets are those of every member.
+func (b *Bed) subnets() []host.Subnet {
+	var all []host.Subnet
+	for _, n := range b.nodes() {
+		all = append(all, n.net)
+	}
+	return all
 }
 
 // LogDir is where the components of a site or of the vault write, one file each.

@@ -3,7 +3,6 @@ package bed
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"davit.dev/davit/testbed/bed/mount"
 	"davit.dev/davit/testbed/build"
 )
 
@@ -71,6 +71,7 @@ func TestBed(t *testing.T) {
 	t.Run("a node more", func(t *testing.T) { nodeMore(ctx, b, north.with(t)) })
 	t.Run("images survive", func(t *testing.T) { registryKeeps(ctx, north.with(t)) })
 	t.Run("a frozen file system does not stop down", func(t *testing.T) { freeze(ctx, north.with(t)) })
+	t.Run("a site less", func(t *testing.T) { siteLess(ctx, b, t) })
 	t.Run("down leaves nothing", func(t *testing.T) { downClean(ctx, b, t) })
 }
 
@@ -210,34 +211,60 @@ func expectDead(t *testing.T, pids map[int]string) {
 
 func downClean(ctx context.Context, b *Bed, t *testing.T) {
 	dir, nodes := b.Dir(), b.nodes()
-	inside := containerProcesses(ctx, t, b.Site("south"))
-	maps.Copy(inside, containerProcesses(ctx, t, b.Site("north")))
+	inside := containerProcesses(ctx, t, b.Site("north"))
 	start := time.Now()
 	check(t, b.Down(ctx))
 	t.Logf("down took %s", time.Since(start))
 	expectDead(t, inside)
 	check(t, b.Down(ctx))
-	if left := must(mountsUnder(dir))(t); len(left) > 0 {
+	if left := must(mount.Under(dir))(t); len(left) > 0 {
 		t.Errorf("mounts left: %v", left)
 	}
-	if left := loopsOver(dir); len(left) > 0 {
+	if left := mount.Loops(dir); len(left) > 0 {
 		t.Errorf("loop devices left: %v", left)
 	}
-	if b.fw.exists(ctx) {
+	if b.fw.Exists(ctx) {
 		t.Error("nftables rules left")
 	}
 	for _, n := range nodes {
-		for _, path := range []string{dir, b.lockPath(), n.netns(), "/sys/class/net/" + n.net.Veth(), n.cgroupPath("")} {
-			if _, err := os.Lstat(path); err == nil {
-				t.Errorf("%s is left", path)
-			}
-		}
-		if left := n.pids(); len(left) > 0 {
-			t.Errorf("processes of %s left: %v", n.name, left)
-		}
+		expectGone(t, n, dir, b.lockPath())
 	}
 	if out, _ := exec.Command("ps", "axww", "-o", "args").Output(); strings.Contains(string(out), dir+"/") {
 		t.Errorf("a process still names %s", dir)
+	}
+}
+
+// expectGone checks that nothing of a node is left, nor of what else there was.
+func expectGone(t *testing.T, n *node, also ...string) {
+	t.Helper()
+	for _, path := range append(also, n.dir, n.netns(), "/sys/class/net/"+n.net.Veth(), n.cgroupPath("")) {
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s is left", path)
+		}
+	}
+	if left := n.pids(); len(left) > 0 {
+		t.Errorf("processes of %s left: %v", n.name, left)
+	}
+}
+
+// siteLess takes south away, which lives and is cut off, from beside north, which stays and is cut off from nothing.
+func siteLess(ctx context.Context, b *Bed, t *testing.T) {
+	south, inside := b.Site("south"), containerProcesses(ctx, t, b.Site("south"))
+	check(t, b.Cut(ctx, "north", "south"))
+	check(t, b.RemoveSite(ctx, "south"))
+	expectDead(t, inside)
+	expectGone(t, south.node)
+	if out := must(run(ctx, "nft", "list", "table", "inet", b.fw.Table()))(t); strings.Contains(out, `"`+south.net.Veth()+`"`) {
+		t.Errorf("the firewall still names %s: %s", south.net.Veth(), out)
+	}
+	if b.Site("south") != nil || must(Open("selftest"))(t).Site("south") != nil {
+		t.Error("the bed still has the site")
+	}
+	check(t, b.Site("north").nodeReady(ctx, "north", time.Time{}))
+	for _, name := range []string{"south", "north"} { // gone, and the last one
+		if err := b.RemoveSite(ctx, name); err == nil || !strings.Contains(err.Error(), "bed down") {
+			t.Errorf("removed %s: %v", name, err)
+		}
 	}
 }
 

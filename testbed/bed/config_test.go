@@ -84,28 +84,6 @@ func TestKubeconfigLoads(t *testing.T) {
 	}
 }
 
-func TestRulesetNamesEveryMember(t *testing.T) {
-	b := testBed(t)
-	rules := b.fw.ruleset(b.nodes())
-	for _, want := range []string{"table inet davit-bed-x", "10.88.11.2", "10.89.12.0/24", `oifname != "bed13"`} {
-		if !strings.Contains(rules, want) {
-			t.Errorf("no %s in\n%s", want, rules)
-		}
-	}
-}
-
-func TestElementIsSymmetric(t *testing.T) {
-	set, members := element("bed1", "bed2")
-	if set != "pairs" || members != `{ "bed1" . "bed2", "bed2" . "bed1" }` {
-		t.Errorf("got %s %s", set, members)
-	}
-	for _, pair := range [][2]string{{"", "bed2"}, {"bed2", ""}} {
-		if set, members := element(pair[0], pair[1]); set != "lone" || members != `{ "bed2" }` {
-			t.Errorf("got %s %s", set, members)
-		}
-	}
-}
-
 func TestEnvironmentQuotesForTheShell(t *testing.T) {
 	got := Environment{State: "it's"}.Shell()
 	if !strings.Contains(got, `export BED_STATE='it'\''s'`) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"davit.dev/davit/testbed/bed/host"
+	"davit.dev/davit/testbed/bed/mount"
 )
 
 // A worker lives in mounts of its own, as another machine would: what DaemonSets say of paths of the node must be true
@@ -71,15 +72,15 @@ func (n *node) makeMounts() error {
 	}
 	state := filepath.Dir(filepath.Dir(n.dir))
 	for _, dir := range []string{state, host.Dir, "/run/netns"} {
-		mounts, err := mountsUnder(dir)
+		mounts, err := mount.Under(dir)
 		if err != nil {
 			return err
 		}
 		for _, m := range slices.Backward(mounts) {
-			if m.point == state {
+			if m.Point == state {
 				continue // a disk of the beds' own
 			}
-			_ = unix.Unmount(m.point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			_ = unix.Unmount(m.Point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		}
 	}
 	for _, dir := range ownDirs {
@@ -175,9 +176,9 @@ func (n *node) thawInside() {
 		if enterMounts(n.held) != nil {
 			return
 		}
-		mounts, _ := mountsUnder(n.at)
+		mounts, _ := mount.Under(n.at)
 		for _, m := range mounts {
-			thaw(m)
+			m.Thaw()
 		}
 	}()
 	<-done

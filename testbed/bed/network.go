@@ -22,6 +22,9 @@ func (n *node) netns() string     { return "/run/netns/" + n.netnsName() }
 
 // linkUp makes namespace, veth pair, addresses and routes, or mends what is missing of them. It returns with the link up.
 func (n *node) linkUp(ctx context.Context) error {
+	if err := n.clearStale(ctx); err != nil {
+		return err
+	}
 	if inode(n.netns()) == 0 {
 		if _, err := run(ctx, "ip", "netns", "add", n.netnsName()); err != nil {
 			return fmt.Errorf("create namespace: %w", err)
@@ -49,6 +52,42 @@ func (n *node) linkUp(ctx context.Context) error {
 			"net/ipv4/ping_group_range":        "0\t2147483647",
 		}, map[string]string{"net/bridge/bridge-nf-call-iptables": "1"})
 	})
+}
+
+// clearStale takes away what a bed that ended uncleanly left under the node's names: one end of a link, or a namespace
+// with a link to somewhere else. Whatever runs there serves nobody, and would keep the new one from its ports.
+func (n *node) clearStale(ctx context.Context) error {
+	index, _ := os.ReadFile("/sys/class/net/" + n.net.Veth() + "/ifindex")
+	inside, err := run(ctx, "ip", "-n", n.netnsName(), "-o", "link", "show")
+	theirs := farEnd(inside)
+	switch {
+	case len(index) > 0 && err == nil && theirs == strings.TrimSpace(string(index)):
+		return nil // they are one link
+	case len(index) > 0: // half of one
+	case inode(n.netns()) == 0, err == nil && theirs == "":
+		return nil // there is no link yet
+	}
+	if err := n.killAll(ctx); err != nil {
+		return err
+	}
+	var linked error
+	if theirs != "" { // the kernel takes a while to remove what was in a namespace
+		_, linked = run(ctx, "ip", "-n", n.netnsName(), "link", "del", linkName)
+	}
+	if err := errors.Join(linked, n.removeNetwork(ctx)); err != nil {
+		return fmt.Errorf("remove what is left of an earlier %s: %w", n.name, err)
+	}
+	return nil
+}
+
+// farEnd is the index of the host's end of the link in a namespace, by what 'ip -o link show' says there; empty without a link.
+func farEnd(links string) string {
+	_, rest, found := strings.Cut(links, ": "+linkName+"@if")
+	end, _, whole := strings.Cut(rest, ":")
+	if !found || !whole {
+		return ""
+	}
+	return end
 }
 
 func (n *node) addVeth(ctx context.Context) error {
@@ -100,108 +139,18 @@ func (n *node) removeNetwork(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// firewall holds the instance's cuts. Sets make a cut one atomic change that also hits established flows.
-type firewall struct{ table string }
-
-func newFirewall(instance string) firewall { return firewall{"davit-bed-" + instance} }
-
-// ruleset renders the table.
-//
-// Services of a site answer its own pods and the host, not other sites: clusters do not share Service addresses, and a
-// test must not pass because they did. Packets for a site whose link is down must vanish: without its route they would
-// follow the host's default route, where some gateways answer for everyone.
-func (f firewall) ruleset(nodes []*node) string {
-	var services, strays strings.Builder
-	for _, n := range nodes {
-		fmt.Fprintf(&services, "    ip daddr %s drop\n", n.net.ServiceCIDR())
-		fmt.Fprintf(&strays, "    ip daddr { %s, %s, %s } oifname != %q drop\n", n.net.Address(), n.net.PodCIDR(), n.net.ServiceCIDR(), n.net.Veth())
-	}
-	return fmt.Sprintf(`table inet %[1]s {
-  set pairs { type ifname . ifname; }
-  set lone { type ifname; }
-  chain forward { type filter hook forward priority -10; policy accept; }
-  chain input { type filter hook input priority -10; policy accept; }
-  chain output { type filter hook output priority -10; policy accept; }
-}
-flush chain inet %[1]s forward
-flush chain inet %[1]s input
-flush chain inet %[1]s output
-table inet %[1]s {
-  chain forward {
-    iifname . oifname @pairs drop
-%[2]s%[3]s  }
-  chain input {
-    iifname @lone drop
-  }
-  chain output {
-    oifname @lone drop
-%[3]s  }
-}
-`, f.table, services.String(), strays.String())
-}
-
-func (f firewall) exists(ctx context.Context) bool {
-	_, err := run(ctx, "nft", "list", "table", "inet", f.table)
-	return err == nil
-}
-
-// ensure writes the rules for the nodes the bed has now; cuts in force stay.
-func (f firewall) ensure(ctx context.Context, nodes []*node) error {
-	_, err := runInput(ctx, f.ruleset(nodes), "nft", "-f", "-")
-	return err
-}
-
-func (f firewall) remove(ctx context.Context) error {
-	if !f.exists(ctx) {
-		return nil
-	}
-	_, err := run(ctx, "nft", "delete", "table", "inet", f.table)
-	return err
-}
-
-// element renders the set and the members that part a from b; an empty interface name is the host.
-func element(a, b string) (set, members string) {
-	switch {
-	case a == "":
-		return "lone", fmt.Sprintf("{ %q }", b)
-	case b == "":
-		return "lone", fmt.Sprintf("{ %q }", a)
-	}
-	return "pairs", fmt.Sprintf("{ %q . %q, %q . %q }", a, b, b, a)
-}
-
-func (f firewall) cut(ctx context.Context, a, b string) error {
-	set, members := element(a, b)
-	_, err := run(ctx, "nft", "add", "element", "inet", f.table, set, members)
-	return err
-}
-
-func (f firewall) heal(ctx context.Context, a, b string) error {
-	set, members := element(a, b)
-	// Deleting what is not there is an error in nft; adding it first makes the pair idempotent and still atomic.
-	script := fmt.Sprintf("add element inet %[1]s %[2]s %[3]s\ndelete element inet %[1]s %[2]s %[3]s\n", f.table, set, members)
-	_, err := runInput(ctx, script, "nft", "-f", "-")
-	return err
-}
-
-func (f firewall) healAll(ctx context.Context) error {
-	script := fmt.Sprintf("flush set inet %[1]s pairs\nflush set inet %[1]s lone\n", f.table)
-	_, err := runInput(ctx, script, "nft", "-f", "-")
-	return err
-}
-
 // Cut drops all traffic between two of: sites, "vault", "host". Established connections are cut as well.
 func (b *Bed) Cut(ctx context.Context, x, y string) error {
-	return b.partition(ctx, x, y, b.fw.cut)
+	return b.partition(ctx, x, y, b.fw.Cut)
 }
 
 // Heal ends the cut between two members.
 func (b *Bed) Heal(ctx context.Context, x, y string) error {
-	return b.partition(ctx, x, y, b.fw.heal)
+	return b.partition(ctx, x, y, b.fw.Heal)
 }
 
 // HealAll ends all cuts.
-func (b *Bed) HealAll(ctx context.Context) error { return b.fw.healAll(ctx) }
+func (b *Bed) HealAll(ctx context.Context) error { return b.fw.HealAll(ctx) }
 
 func (b *Bed) partition(ctx context.Context, x, y string, act func(context.Context, string, string) error) error {
 	ifx, err := b.veths(x, y)

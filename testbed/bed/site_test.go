@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"davit.dev/davit/testbed/bed/mount"
 )
 
 const pulled = `
@@ -46,12 +48,12 @@ func registryKeeps(ctx context.Context, r rig) {
 
 // freeze leaves a volume of the site frozen, as a killed agent might.
 func freeze(ctx context.Context, r rig) {
-	for _, m := range must(mountsUnder(r.KubeletRoot()))(r.t) {
-		if !strings.HasPrefix(m.source, "/dev/loop") {
+	for _, m := range must(mount.Under(r.KubeletRoot()))(r.t) {
+		if !strings.HasPrefix(m.Source, "/dev/loop") {
 			continue
 		}
-		if out, err := exec.CommandContext(ctx, "fsfreeze", "--freeze", m.point).CombinedOutput(); err != nil {
-			r.t.Fatalf("freeze %s: %v: %s", m.point, err, out)
+		if out, err := exec.CommandContext(ctx, "fsfreeze", "--freeze", m.Point).CombinedOutput(); err != nil {
+			r.t.Fatalf("freeze %s: %v: %s", m.Point, err, out)
 		}
 		return
 	}

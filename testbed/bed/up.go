@@ -2,7 +2,6 @@ package bed
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +11,7 @@ import (
 	"time"
 
 	"davit.dev/davit/testbed/bed/host"
-	"davit.dev/davit/testbed/bed/pki"
+	"davit.dev/davit/testbed/bed/mount"
 	"davit.dev/davit/testbed/build"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -73,15 +72,16 @@ func (b *Bed) Up(ctx context.Context, opt Options) error {
 	if err := b.prepare(ctx, opt); err != nil {
 		return err
 	}
-	return b.startAll(ctx, bin, store, opt.Log)
+	return b.startMembers(ctx, b.nodes(), bin, store, opt.Log)
 }
 
 // startTimeout is far above what a slow host needs, and short enough to be told what hangs.
 const startTimeout = 6 * time.Minute
 
-func (b *Bed) startAll(ctx context.Context, bin build.Set, store *storage, log io.Writer) error {
+// startMembers starts the vault, and sites with their workers and add-ons, side by side.
+func (b *Bed) startMembers(ctx context.Context, nodes []*node, bin build.Set, store *storage, log io.Writer) error {
 	g, gctx := errgroup.WithContext(ctx)
-	for _, n := range b.nodes() {
+	for _, n := range nodes {
 		if n.at != "" {
 			continue // with its site
 		}
@@ -152,17 +152,11 @@ func (b *Bed) prepare(ctx context.Context, opt Options) error {
 		return err
 	}
 	for _, s := range b.Sites() {
-		v := b.values(s)
-		if err := errors.Join(pki.WriteSite(s.pki(), s.name, s.net, time.Now()), s.writeKubeconfigs(), s.writeConfig(v)); err != nil {
+		if err := s.prepare(); err != nil {
 			return err
 		}
-		for _, w := range s.workers() {
-			if err := w.prepare(); err != nil {
-				return err
-			}
-		}
 	}
-	return b.fw.ensure(ctx, b.nodes())
+	return b.fw.Ensure(ctx, b.subnets())
 }
 
 // settle fixes sites, subnets and credentials. Sites can be added to a bed, never changed.
@@ -208,7 +202,7 @@ func (b *Bed) settle(sites []string) error {
 // makeShared lets mounts made in a container under the state directory reach the host, as CSI drivers need, without
 // changing the propagation of the host's root.
 func makeShared(dir string) error {
-	if isMountPoint(dir) {
+	if mount.IsPoint(dir) {
 		return nil
 	}
 	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {

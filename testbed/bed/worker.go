@@ -105,7 +105,7 @@ func (s *Site) AddNode(ctx context.Context, opt NodeOptions) (string, error) {
 		return "", err
 	}
 	w := s.bed.worker(name)
-	if err := errors.Join(w.prepare(), s.bed.fw.ensure(ctx, s.bed.nodes())); err != nil {
+	if err := errors.Join(w.prepare(), s.bed.fw.Ensure(ctx, s.bed.subnets())); err != nil {
 		return "", err
 	}
 	w.opt = opt
@@ -166,7 +166,7 @@ func (s *Site) RemoveNode(ctx context.Context, name string) error {
 		delete(r.Subnets, s.bed.instance+"/"+name)
 		return nil
 	})
-	return errors.Join(err, s.bed.fw.ensure(ctx, s.bed.nodes()))
+	return errors.Join(err, s.bed.fw.Ensure(ctx, s.bed.subnets()))
 }
 
 // forgetNode removes the node and its pods from the API, as whoever takes a machine away does. A site without its API

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"davit.dev/davit/testbed/bed/mount"
 )
 
 // nodeMore gives a site a node, which has pods and volumes of its own, and can be killed beside the first one, with a volume
@@ -30,7 +32,7 @@ func nodeMore(ctx context.Context, b *Bed, r rig) {
 		return err
 	}
 	check(r.t, r.await(ctx, "kubelet", answers))
-	if mounts := must(mountsUnder(w.dir))(r.t); len(mounts) > 0 {
+	if mounts := must(mount.Under(w.dir))(r.t); len(mounts) > 0 {
 		r.t.Errorf("the host sees mounts of %s: %v", name, mounts)
 	}
 	freezeInside(ctx, r.t, w)
@@ -53,13 +55,13 @@ func nodeMore(ctx context.Context, b *Bed, r rig) {
 func freezeInside(ctx context.Context, t *testing.T, w *worker) {
 	t.Helper()
 	check(t, w.enter(func() error {
-		mounts, err := mountsUnder(w.at)
+		mounts, err := mount.Under(w.at)
 		if err != nil {
 			return err
 		}
 		for _, m := range mounts {
-			if strings.HasPrefix(m.source, "/dev/loop") && strings.Contains(m.point, "/pods/") {
-				return exec.CommandContext(ctx, "fsfreeze", "--freeze", m.point).Run()
+			if strings.HasPrefix(m.Source, "/dev/loop") && strings.Contains(m.Point, "/pods/") {
+				return exec.CommandContext(ctx, "fsfreeze", "--freeze", m.Point).Run()
 			}
 		}
 		return errors.New("the node has no volume to freeze")

@@ -193,6 +193,44 @@ what is done to the site is done to all of its nodes.`,
 	return c
 }
 
+func siteCmd(open opener) *cobra.Command {
+	var timeout time.Duration
+	add := &cobra.Command{
+		Use:   "add SITE",
+		Short: "Start one more site; returns when its node is Ready and its add-ons run",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, a []string) error {
+			b, err := open.existing()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			return upError(ctx, b.AddSite(ctx, a[0], os.Stderr), timeout)
+		},
+	}
+	add.Flags().DurationVar(&timeout, "timeout", time.Hour, "give up after this time, builds included")
+	c := &cobra.Command{
+		Use:   "site",
+		Short: "Give the bed one more site, or take one away again",
+		Long: `site gives a bed that is up sites beside those that it has, and leaves those alone: 'bed up --sites' would start what is
+dead of them.`,
+	}
+	c.AddCommand(add, &cobra.Command{
+		Use:   "remove SITE",
+		Short: "Take a site away: its processes, its network, its data, its cuts",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(c *cobra.Command, a []string) error {
+			b, err := open.existing()
+			if err != nil {
+				return err
+			}
+			return b.RemoveSite(c.Context(), a[0])
+		},
+	})
+	return c
+}
+
 func buildCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "build",

@@ -50,7 +50,7 @@ Everything but 'build' and 'env' needs root. State is kept in $DAVIT_BED_STATE/<
 	open := func() (*bed.Bed, error) { return bed.Open(*instance) }
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.AddCommand(upCmd(open), downCmd(open), statusCmd(open), killCmd(open), reviveCmd(open), cutCmd(open), healCmd(open),
-		logsCmd(open), kubeconfigCmd(open), kubectlCmd(open), execCmd(open), loadCmd(open), nodeCmd(open), buildCmd(), envCmd(open))
+		logsCmd(open), kubeconfigCmd(open), kubectlCmd(open), execCmd(open), loadCmd(open), nodeCmd(open), siteCmd(open), buildCmd(), envCmd(open))
 	return c
 }
 
