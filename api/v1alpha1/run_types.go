@@ -59,7 +59,7 @@ type PointName string
 // runs. A Run that no agent has taken up within an hour of its creation is
 // refused.
 // +kubebuilder:validation:XValidation:rule="self == oldSelf",message="a run cannot change: steer it with davit runs, or create another"
-// +kubebuilder:validation:XValidation:rule="!has(self.lost) || self.lost.size() == 0 || self.verb == 'failover'",message="only a failover has lost sites: a planned move goes from one that can prove that it has stopped"
+// +kubebuilder:validation:XValidation:rule="!has(self.lost) || self.lost.size() == 0 || self.verb in ['failover', 'switchover', 'failback']",message="a drill and a restore have no lost sites"
 // +kubebuilder:validation:XValidation:rule="!has(self.acceptFence) || self.acceptFence != 'Asked' || self.verb == 'failover'",message="only a failover may accept that a site was merely asked to stop"
 // +kubebuilder:validation:XValidation:rule="!(has(self.points) && has(self.asOf))",message="give points or asOf, not both"
 // +kubebuilder:validation:XValidation:rule="!(has(self.points) || has(self.asOf)) || self.verb in ['failover', 'drill', 'restore']",message="a planned move takes the point that its own sync makes"
@@ -86,7 +86,9 @@ type RunSpec struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=4096
 	Reason string `json:"reason,omitempty"`
-	// Lost are sites of which whoever asks made sure that they have stopped.
+	// Lost are sites of which whoever asks made sure that they have stopped. Of a
+	// switchover or a failback they are sites that held the applications before: where
+	// it goes from takes part in it.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32

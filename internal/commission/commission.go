@@ -132,6 +132,9 @@ func From(p *plan.Plan, s *failover.Spec, facts *failover.Facts) (string, error)
 		site = held.Site
 	}
 	for _, lost := range s.Lost {
+		if lost == site && s.Verb.Moves() && s.Verb != plan.Failover {
+			return "", Refuse("give `failover`, if it is lost", "--lost %s: a %s goes from that site, which takes part in it", lost, s.Verb)
+		}
 		if !slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return slices.Contains(facts.Holders[a.Name], lost) }) {
 			return "", Refuse("`runs show` and `describe` name the sites of an application", "--lost %s: that site holds nothing that the run takes over", lost)
 		}

@@ -75,6 +75,27 @@ func TestFrom(t *testing.T) {
 	}
 }
 
+// TestLostBesideTheSource: a planned move has a source that lives; another site that held the applications
+// before may be lost.
+func TestLostBesideTheSource(t *testing.T) {
+	facts := &failover.Facts{
+		Epochs:  map[string]failover.Held{"web": {Number: 3, Site: "east"}, "db": {Number: 2, Site: "east"}},
+		Holders: map[string][]string{"web": {"east", "north"}, "db": {"east"}},
+	}
+	for _, verb := range []plan.Verb{plan.Switchover, plan.Failover} {
+		s, err := commission.Spec(shop(), ask(verb))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for lost, want := range map[string]bool{"north": true, "east": verb == plan.Failover, "south": false} {
+			s.Lost = []string{lost}
+			if _, err := commission.From(shop(), s, facts); (err == nil) != want || err != nil && commission.Refused(err) == nil {
+				t.Errorf("%s, lost %s: %v", verb, lost, err)
+			}
+		}
+	}
+}
+
 // What excludes what: a run that moves an application waits for no drill.
 func TestConflict(t *testing.T) {
 	under := func(verb plan.Verb, phase failover.Phase, apps ...string) *failover.State {

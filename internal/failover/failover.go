@@ -65,7 +65,8 @@ type Spec struct {
 	// run always asks.
 	Accept Level `json:"accept"`
 	// Lost are sites of which whoever asked for the run made sure that they have
-	// stopped: a consent that was given with the order.
+	// stopped: a consent that was given with the order. Of a planned move they are
+	// former holders besides the source, which takes part in it.
 	Lost []string `json:"lost,omitempty"`
 	// Despite are the checks of the preflight that whoever asked said may fail.
 	Despite      []string    `json:"despite,omitempty"`
@@ -94,7 +95,7 @@ func (s Spec) Check() error {
 		return fmt.Errorf("open run %s: its applications are missing or not sorted", s.Run)
 	case s.Accept != TimedOut && s.Accept != Asked:
 		return fmt.Errorf("open run %s: it may accept %q or %q", s.Run, TimedOut, Asked)
-	case len(s.Lost) > 0 && s.Verb.Moves() && s.Verb != plan.Failover:
+	case s.planned() && slices.Contains(s.Lost, s.From):
 		return fmt.Errorf("open run %s: a %s goes from a site that can prove that it has stopped: fail over from one that is lost", s.Run, s.Verb)
 	}
 	known := map[string]bool{}
@@ -118,6 +119,9 @@ func (s Spec) Check() error {
 	}
 	return nil
 }
+
+// planned tells whether the run moves applications away from a site that takes part in it.
+func (s *Spec) planned() bool { return s.Verb.Moves() && s.Verb != plan.Failover }
 
 // step returns a step of the spec by its name, or nil.
 func (s *Spec) step(name string) *plan.Step {

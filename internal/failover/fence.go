@@ -3,6 +3,7 @@ package failover
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"davit.dev/davit/internal/plan"
@@ -73,6 +74,58 @@ func (m *Machine) leases() {
 			}
 		}
 	}
+}
+
+// concludes says how the fence of a planned move ends where former holders give no answer.
+// The source takes part, and is fenced: what it waits for is another site, which held the
+// applications before. Either its lease is over, or a person said that it is lost: that
+// is as good as an answer. Or nothing is left to be waited for: then all is taken back, and the
+// source serves again.
+func (m *Machine) concludes(name string, f *flight) (Status, string) {
+	s, step := m.state, m.state.Spec.step(name)
+	if step.Kind != plan.KindFence || !s.Spec.planned() || f.doing != Look || f.then == Undo {
+		return "", ""
+	}
+	limit := f.limit
+	if s.Steps[name].Meant {
+		limit += Grace
+	}
+	app, site := step.Application, s.unproven(step.Application)
+	source := s.Fences[app][s.Spec.From].Level
+	switch {
+	case s.meets(app):
+		return Succeeded, s.spared(app)
+	case f.then != "" && m.now.Mono < limit, m.outlasts(name), source < TimedOut, len(site) == 0:
+		return "", ""
+	}
+	return Broke, noted(fmt.Sprintf("site %s held %s before, and nothing proves that it has stopped: bring it back, or give the command again with --lost %[1]s, if you made sure of it", site[0], app), f.said)
+}
+
+// spared says of which former holders no answer was needed, and why.
+func (s *State) spared(app string) string {
+	var all []string
+	for _, site := range s.Facts.Holders[app] {
+		switch level := s.Fences[app][site].Level; {
+		case level == Proven:
+		case level == TimedOut:
+			all = append(all, "the lease of site "+site+" is over")
+		default:
+			all = append(all, s.Vouched(app, site)+" said that site "+site+" has stopped")
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// outlasts tells whether the fence of a planned move waits for a lease, which is over by itself.
+func (m *Machine) outlasts(name string) bool {
+	step := m.state.Spec.step(name)
+	if step.Kind != plan.KindFence || !m.state.Spec.planned() {
+		return false
+	}
+	return slices.ContainsFunc(m.state.Facts.Holders[step.Application], func(site string) bool {
+		_, counts := m.leaseOver(step.Application, site)
+		return counts
+	})
 }
 
 // hopeless says which former holder nothing will fence any more without a

@@ -52,7 +52,7 @@ func (s *State) answers() (all []Offer) {
 	if s.Pause == nil || s.Pause.Kind != ForInput || s.planned() {
 		return all
 	}
-	for _, site := range s.unproven() {
+	for _, site := range s.unproven(s.Spec.Applications...) {
 		all = append(all, Offer{Kind: Consent, Site: site, Type: site, About: s.Pause.Why})
 	}
 	return all
@@ -67,7 +67,7 @@ func (s *State) WhyNoConsent(site string) string {
 	switch {
 	case !s.Facts.holds(site):
 		why := fmt.Sprintf("site %q holds nothing that the run takes over", site)
-		if waits := s.unproven(); len(waits) > 0 {
+		if waits := s.unproven(s.Spec.Applications...); len(waits) > 0 {
 			why += "; nothing proves yet that " + strings.Join(waits, ", ") + " has stopped"
 		}
 		return why
@@ -77,10 +77,10 @@ func (s *State) WhyNoConsent(site string) string {
 	return ""
 }
 
-// unproven are the sites of which nothing proves that they have stopped, and
-// nobody has said so.
-func (s *State) unproven() (sites []string) {
-	for _, app := range s.Spec.Applications {
+// unproven are the sites of which nothing proves that they have stopped these
+// applications, and nobody has said so.
+func (s *State) unproven(apps ...string) (sites []string) {
+	for _, app := range apps {
 		for _, site := range s.Facts.Holders[app] {
 			if s.Vouched(app, site) == "" && s.Fences[app][site].Level < TimedOut && !slices.Contains(sites, site) {
 				sites = append(sites, site)

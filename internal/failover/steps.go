@@ -229,9 +229,11 @@ func (m *Machine) sites(step *plan.Step) []string {
 
 // neverAnswers tells of a former holder that to ask it would only take the fence's time:
 // whom a word is about for good, and nobody, once a person said that no such site is
-// left. A cluster that bears that name is asked.
+// left. A cluster that bears that name is asked. While a planned move asks, nothing runs
+// anywhere: it asks nobody of whom a person said that he is lost.
 func (s *State) neverAnswers(app, site string) bool {
-	return s.Facts.Words[app][site] != "" || site == Nobody && s.Consents[site] != "" && s.Facts.Shared[app] != site
+	said := s.Consents[site] != "" && (site == Nobody || s.Spec.planned())
+	return s.Facts.Words[app][site] != "" || said && s.Facts.Shared[app] != site
 }
 
 // answered finds the flight that an event answers.
@@ -267,6 +269,8 @@ func (m *Machine) looked(e Event) {
 		f.next = m.now.Mono + LookAgain
 	case e.Outcome == NotDone && f.then == "":
 		m.end(name, Broke, noted("a look says that it was not done", e.Note), e)
+	case e.Outcome == NotDone && late && m.outlasts(name): // see concludes
+		f.next, f.said = m.now.Mono+Breath, e.Note
 	case e.Outcome == NotDone && late:
 		m.end(name, Broke, noted(fmt.Sprintf("not done within %s", m.state.Spec.step(name).Timeout), e.Note), e)
 	case e.Outcome == NotDone && f.then == Act && m.tooSoon(name, f):
@@ -382,11 +386,14 @@ func (m *Machine) timeOut() {
 	for _, name := range m.inFlight() {
 		f := m.flights[name]
 		st := m.state.Steps[name]
+		status, why := m.concludes(name, f)
 		switch {
+		case status != "":
+			m.end(name, status, why, Event{})
 		case f.doing == Act && m.now.Mono >= f.limit:
 			m.look(name)
 		case f.doing != Look || m.now.Mono < f.next:
-		case f.then == "" || m.now.Mono < f.limit || st.Meant && m.now.Mono < f.limit+Grace:
+		case f.then == "" || m.now.Mono < f.limit || st.Meant && m.now.Mono < f.limit+Grace || m.outlasts(name):
 			m.look(name)
 		case st.Meant:
 			m.end(name, Unknown, noted(outOfTime, f.said), Event{})

@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/standby/absence"
 	"davit.dev/davit/internal/standby/mapping"
 	"davit.dev/davit/internal/standby/remains"
 )
@@ -62,6 +63,11 @@ func (s *Site) Evaluate(ctx context.Context, spec failover.Spec) (*failover.Fact
 		if err := s.words(ctx, facts, spec, histories); err != nil {
 			return nil, err
 		}
+		silent, err := absence.Problems(ctx, s.project(), spec, facts)
+		if err != nil {
+			return nil, err
+		}
+		facts.Problems = append(facts.Problems, silent...)
 		if err := s.witness(ctx, facts, spec.Lost, histories); err != nil {
 			return nil, err
 		}

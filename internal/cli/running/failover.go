@@ -96,7 +96,7 @@ vault. Interrupted, the same command goes on.`,
 		},
 	}
 	flags := o.flags(cmd)
-	flags.StringSliceVar(&o.lost, "lost", nil, "site that you made sure has stopped; may be repeated")
+	o.losses(flags, "site that you made sure has stopped; may be repeated")
 	flags.StringToStringVar(&o.points, "point", nil, "APPLICATION=POINT to bring back, instead of the newest; may be repeated")
 	flags.StringVar(&o.asOf, "as-of", "", "bring back the newest points that are not after this time (RFC 3339)")
 	flags.BoolVar(&o.accepts, "accept-asked", false, "go on once a site said that it was asked to stop, without proof that it has")
@@ -112,7 +112,8 @@ func Switchover(h *Host) *cobra.Command {
 		Short: "Move a plan's applications here from a site that lives, losing nothing",
 		Long: `Carries a recovery plan out, here, at the target, while the site that holds the applications lives: brings them to rest there,
 captures what was written last, claims each application's epoch, and brings them up here from that recovery point. No write that
-was acknowledged is lost. The other site's agent is asked through the vault; it must have one, of this version.
+was acknowledged is lost. The other site's agent is asked through the vault; it must have one, of this version. So is every further site
+that ever held the applications: one that is gone for good, and kept no lease, is named with --lost.
 
 Until clients can reach the target (its traffic steps, or its workloads where the plan has none), any error takes all of it back: the
 applications run at their old site again. From then on the run pauses, for to go back would lose what clients wrote.
@@ -131,6 +132,7 @@ runs take-over" does. With --background the agent here carries the run from the 
 	}
 	flags := o.flags(cmd)
 	o.heeds(flags)
+	o.losses(flags, beside)
 	o.Way.Flags(flags)
 	return cmd
 }
@@ -158,8 +160,17 @@ all of it back: the applications run at the other site again; the recovery point
 			return h.order(cmd, &o)
 		},
 	}
-	o.heeds(o.flags(cmd))
+	flags := o.flags(cmd)
+	o.heeds(flags)
+	o.losses(flags, beside)
 	return cmd
+}
+
+// beside says what sites a planned move takes for lost: never the one that it goes from.
+const beside = "further site that held the applications before, and that you made sure has stopped; may be repeated"
+
+func (o *order) losses(flags *pflag.FlagSet, usage string) {
+	flags.StringSliceVar(&o.lost, "lost", nil, usage)
 }
 
 // heeds adds the flag of the verbs that are refused for what a check finds.

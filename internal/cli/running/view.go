@@ -76,7 +76,7 @@ func (o Outlook) Text(t *output.Text) {
 		t.Line("  Fence: %s at worst.", o.Fence)
 	}
 	if planned {
-		t.Line("  The agent of site %s has to prove that it has stopped; without that everything is taken back.", o.From)
+		o.proofs(t)
 	} else if len(o.Unproven) > 0 {
 		t.Line("  The run pauses until it is proven, or you say with --lost, that this has stopped: %s.", strings.Join(o.Unproven, ", "))
 	}
@@ -85,6 +85,16 @@ func (o Outlook) Text(t *output.Text) {
 	}
 	o.ahead(t)
 	o.close(t)
+}
+
+// proofs says of whom a planned move wants a proof.
+func (o Outlook) proofs(t *output.Text) {
+	t.Line("  The agent of site %s has to prove that it has stopped; without that everything is taken back.", o.From)
+	for _, site := range o.Unproven {
+		if site != o.From && site != promotion.Nobody {
+			t.Line("  So has that of site %s, which held it before; --lost %[1]s says that it is gone for good, and has stopped.", site)
+		}
+	}
 }
 
 // close says what comes before the run, and what keeps it from beginning.

@@ -192,7 +192,7 @@ func (a Ask) check() error {
 	case len(a.Reason) > maxText:
 		why = fmt.Sprintf("the reason has more than %d bytes", maxText)
 	case a.Verb != plan.Failover && (len(a.Lost) > 0 || a.Asked):
-		why = "only a failover has lost sites: a planned move goes from one that can prove that it has stopped"
+		why = "only a failover has lost sites here: a planned move past one that held the applications before, and is gone for good, is given at its target"
 	case len(a.Points) > 0 && !a.AsOf.IsZero():
 		why = "give points or a time, not both"
 	case chosen && a.Verb != plan.Failover && a.Verb != plan.Drill:

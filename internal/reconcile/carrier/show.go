@@ -210,11 +210,11 @@ func projection(s *failover.State, vault string) v1alpha1.Run {
 			LostAt: stamp(spec.LostAt),
 		},
 	}
-	if spec.Verb == "failover" {
+	if spec.Verb.Moves() {
 		o.Spec.Lost = spec.Lost
-		if spec.Accept == failover.Asked {
-			o.Spec.AcceptFence = v1alpha1.AcceptAsked
-		}
+	}
+	if spec.Verb == "failover" && spec.Accept == failover.Asked {
+		o.Spec.AcceptFence = v1alpha1.AcceptAsked
 	}
 	return o
 }
