@@ -24,7 +24,7 @@ kind: RecoveryPlan
 metadata: {name: %s}
 spec:
   vault: %s
-  sites: [{name: east}, {name: west}]
+  sites: [{name: east}, {name: west}, {name: north}]
   applications: [{name: %s}]
   declaration: {automatic: true, vantages: [west, north, witness], agree: 2, for: %s, block: 1h, probes: {east: {kind: http, target: "http://%s:8082/active/%s", timeout: 3s}}}
   fence: {timeout: 5s, lease: 15s, bound: 10s, driftPPM: 1000}
@@ -118,7 +118,7 @@ func (s *till) undeclared(t *testing.T) {
 // lease and serves: west alone calls it lost, for longer than the plan asks, and nothing is
 // declared. Then a witness is there, and west's way: both see that it answers the
 // plan's probe and is otherwise silent. Then east is back.
-func (s *till) seenByOne(t *testing.T) (settled func()) {
+func (s *till) seenByOne(t *testing.T) (settled, witnessed func()) {
 	t.Helper()
 	back, settled := headless(t)
 	parted(t, west)
@@ -130,13 +130,13 @@ func (s *till) seenByOne(t *testing.T) (settled func()) {
 	})
 	davit(t, west, s.vault, "plan", "show", s.name).want(t, 0, "is not declared automatically now: VantagesSilent, 1 of 3", "west lost")
 	s.undeclared(t)
-	witness(t, s.vault)
+	witnessed = witness(t, s.vault)
 	healed(t)
 	eventually(t, 3*time.Minute, "west and the witness say that east answers the probe, and is otherwise silent", views(t, s.app, "alive", "it answers the plan's probe"))
 	s.undeclared(t)
 	back()
 	eventually(t, 3*time.Minute, "both see that east lives", views(t, s.app, "alive", ";"))
-	return settled
+	return settled, witnessed
 }
 
 // seenByBoth takes east away from everybody but its clients, and gives it back when both vantage
@@ -155,8 +155,10 @@ func (s *till) seenByBoth(t *testing.T) {
 // for long, and what two see for a while, declares nothing. Then the site, alive and reached by
 // its clients, is cut off from vault and peer, its API server and agents dead: its node stops what
 // runs under a lease by itself, and west fails it over without a word of any person. It waits,
-// and starts only when the old writer has said its last word.
+// and starts only when the old writer has said its last word. Of the vantage points that agree one is a
+// third site, by then: to that one it is moved on, in peace.
 func leaseOver(t *testing.T) {
+	up, joined := thirdSite(t)
 	s := newTill(t)
 	s.open(t)
 	long, file := leasedPlan(t, s.app, "10m"), leasedPlan(t, s.app, "16s")
@@ -169,9 +171,8 @@ func leaseOver(t *testing.T) {
 	for _, site := range []string{east, west} {
 		kubectl(t, site, "apply", "-f", file)
 		t.Cleanup(func() {
-			for _, what := range []string{"recoveryplan/" + s.name, "run/" + run} {
-				_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", what, "--ignore-not-found")
-			}
+			_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", "recoveryplan", s.name, "--ignore-not-found")
+			_, _ = rig.Kubectl(context.WithoutCancel(t.Context()), site, "delete", "runs", "-l", "davit.dev/plan="+s.name)
 		})
 	}
 	t.Cleanup(func() { _ = rig.Bed.HealAll(context.WithoutCancel(t.Context())) })
@@ -179,16 +180,20 @@ func leaseOver(t *testing.T) {
 		got := seen(t, s.name)
 		return strings.HasSuffix(got, " alive"), got
 	})
-	settled := s.seenByOne(t)
+	settled, witnessed := s.seenByOne(t)
 	kubectl(t, west, "apply", "-f", long)
+	up()
 	s.seenByBoth(t)
 	kubectl(t, west, "apply", "-f", file)
+	joined()
+	s.watchedByThree(t, file)
+	witnessed() // what it was asked for is done
 
 	settled()
 	s.backup(t)
 	s.sells(t, east)
 	back, _ := headless(t)
-	parted(t, "vault", west) // the probe of the plan gets no answer either
+	parted(t, "vault", west, north) // the probe of the plan gets no answer either
 	s.declared(t, run)
 	back()
 	eventually(t, 3*time.Minute, "east says that the lease is over", func() (bool, string) {
@@ -212,7 +217,8 @@ func leaseOver(t *testing.T) {
 		got := try(t, east, "get", "recoveryplan", s.name, "-o", `jsonpath={.status.conditions[?(@.type=="Declares")].status} {.status.conditions[?(@.type=="Declares")].message}`)
 		return strings.HasPrefix(got, "False ") && (strings.Contains(got, "a run ended") || strings.Contains(got, "never automatic")), got
 	})
-	davit(t, west, s.vault, "plan", "disarm", file, "--yes").want(t, 0, "epoch 4, no lease")
+	s.onToTheThird(t, file, run)
+	davit(t, north, s.vault, "plan", "disarm", file, "--yes").want(t, 0, "epoch 5, no lease")
 }
 
 // declared waits until west has failed it over by itself. Never did two write; what was
@@ -231,7 +237,7 @@ func (s *till) declared(t *testing.T, run string) {
 	if r.Level != "timed-out lease" || len(r.Applications) != 1 || r.Applications[0].Epoch != 3 {
 		t.Fatalf("%+v", r)
 	}
-	if by := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.spec.requestedBy}"); by != "declared automatically by west, witness" {
+	if by := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.spec.requestedBy}"); by != "declared automatically by west, north" {
 		t.Errorf("requested by %q", by)
 	}
 	t.Logf("RTO, the lease waited out: %s", r.Applications[0].RTO)

@@ -18,10 +18,11 @@ import (
 	"davit.dev/davit/demo/stage"
 )
 
-// The sites, and the vault that both have from the start.
+// The sites, and the vault that both have from the start. North is there for who brings it up.
 const (
 	east   = "east"
 	west   = "west"
+	north  = "north"
 	common = "e2e"
 	system = "davit-system"
 )

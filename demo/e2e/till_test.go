@@ -150,16 +150,23 @@ func overlap(left, came []scenario.Ack) time.Duration {
 	return last.At.Sub(first.At)
 }
 
-// neverTwo: east's last order was acknowledged before west's first. The control is an order of
-// east's that would have been acknowledged together with west's first.
+// neverTwo: east's last order was acknowledged before west's first.
 func (s *till) neverTwo(t *testing.T) {
 	t.Helper()
-	mine, theirs := s.at(east), s.at(west)
+	s.neverBoth(t, east, west)
+}
+
+// neverBoth: the last order of the site that was left was acknowledged before the first of the one
+// that it came to. The control is an order of the one that would have been acknowledged together
+// with the other's first.
+func (s *till) neverBoth(t *testing.T, left, came string) {
+	t.Helper()
+	mine, theirs := s.at(left), s.at(came)
 	got := overlap(mine, theirs)
 	if got >= 0 {
-		t.Errorf("two writers: east acknowledged orders until %s after west's first", got)
+		t.Errorf("two writers: %s acknowledged orders until %s after the first of %s", left, got, came)
 	}
-	t.Logf("west's first order was acknowledged %s after the last of east's %d", -got, len(mine))
+	t.Logf("the first order of %s was acknowledged %s after the last of %d of %s", came, -got, len(mine), left)
 	if overlap(append(mine, theirs[0]), theirs) < 0 {
 		t.Error("the test does not see it if two write")
 	}
@@ -183,7 +190,10 @@ func (s *till) bothSell(t *testing.T) {
 // returns what is lost.
 func (s *till) kept(t *testing.T, site string, since time.Time) []scenario.Ack {
 	t.Helper()
-	acks := append(s.at(east), s.at(west)...) // what the ledger does not know yet, the database may have
+	var acks []scenario.Ack // what the ledger does not know yet, the database may have
+	for _, site := range []string{east, west, north} {
+		acks = append(acks, s.at(site)...)
+	}
 	ask := []string{"-n", s.name, "exec", "db-0", "-c", "postgres", "--"}
 	var text string
 	eventually(t, 3*time.Minute, "db-0 at "+site+" answers", func() (bool, string) {
