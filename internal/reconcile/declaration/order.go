@@ -53,7 +53,7 @@ func (b *bench) declare(ctx context.Context, object *v1alpha1.RecoveryPlan, p *p
 	case err != nil:
 		return declare.Decision{Agree: true}, err
 	case !same:
-		return declare.Decision{Agree: true, Person: true, Why: "the vault holds another version of the plan: apply the same one at both sites"}, nil
+		return declare.Decision{Agree: true, Person: true, Why: "the vault holds another version of the plan: apply the same one at all sites"}, nil
 	}
 	run, err := b.order(ctx, object, t, project, decision)
 	if err != nil {

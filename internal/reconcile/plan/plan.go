@@ -181,10 +181,10 @@ func (r *Reconciler) mirror(ctx context.Context, p *v1alpha1.RecoveryPlan, valid
 		case err == nil && newest.Same(document):
 			p.Status.Revision = newest.Revision
 		case err == nil:
-			c.Reason, c.Message = ReasonDiffers, fmt.Sprintf("site %s has written revision %d, which says something else: runs follow that; apply the same plan at both sites", newest.Site, newest.Revision)
+			c.Reason, c.Message = ReasonDiffers, fmt.Sprintf("site %s has written revision %d, which says something else: runs follow that; apply the same plan at all sites", newest.Site, newest.Revision)
 			return c
 		case errors.Is(err, vault.ErrNotFound) && before.Reason == ReasonDiffers:
-			c.Reason, c.Message = ReasonDiffers, "the vault is another one and has no version yet; in the last one another site's counted, and not this: apply the same plan at both sites"
+			c.Reason, c.Message = ReasonDiffers, "the vault is another one and has no version yet; in the last one another site's counted, and not this: apply the same plan at all sites"
 			return c
 		case errors.Is(err, vault.ErrNotFound):
 			p.Status.Revision = 0 // the vault is another one
