@@ -164,7 +164,7 @@ func leaseOver(t *testing.T) {
 	long, file := leasedPlan(t, s.app, "10m"), leasedPlan(t, s.app, "16s")
 	davit(t, west, s.vault, "plan", "arm", file, "--yes").want(t, 3, "is held by site east, and this is site west")
 	davit(t, east, s.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2, lease of 15s, kept by every node")
-	davit(t, east, s.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2", "(as before)")
+	davit(t, east, s.vault, "plan", "arm", file, "--yes").want(t, 0, "epoch 2", "(as before)", "When this site is lost, site west takes over")
 	davit(t, east, "", "status").want(t, 0, "(lease 15s)")
 	davit(t, west, s.vault, "failover", "-f", file, "--dry-run").want(t, 0, "Fence: timed-out lease at worst")
 	run := s.name + "-declared-3"

@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/foresight"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
@@ -144,7 +145,29 @@ func (h *Host) change(cmd *cobra.Command, g *given, file string, arm bool) error
 			return err
 		}
 	}
+	if arm {
+		report.Next = next(ctx, p, in)
+	}
 	return h.Print(report)
+}
+
+// next is who declares: the first of the plan's sites that is not this one, whether it lives or not.
+func next(ctx context.Context, p *plan.Plan, in *access.Opened) *Next {
+	n := &Next{Site: foresight.Other(p, in.Site)}
+	sign, err := in.Project.Site(ctx, n.Site)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		n.Silent = "has never given a sign of life in this vault"
+	case err == nil:
+		var ago time.Duration
+		if ago, err = lease.Silence(ctx, in.Project, sign); err == nil && ago >= lease.SilentAfter {
+			n.Silent = "has given no sign of life for " + output.Duration(ago)
+		}
+	}
+	if err != nil && n.Silent == "" {
+		n.Silent = "may be silent: " + output.OneLine(err.Error())
+	}
+	return n
 }
 
 // termsOf are the plan's terms, nil to take them off.
@@ -327,6 +350,13 @@ func said(ctx context.Context, c client.Client, app string) string {
 // Report is what became of the leases.
 type Report struct {
 	Applications []Row `json:"applications"`
+	Next         *Next `json:"next,omitempty"` // of what is armed
+}
+
+// Next is the site that takes over when this one is lost.
+type Next struct {
+	Site   string `json:"site"`
+	Silent string `json:"silent,omitempty"` // why it may not be able to
 }
 
 // Row is one application.
@@ -355,5 +385,12 @@ func (r Report) Text(t *output.Text) {
 			state += " (as before)"
 		}
 		t.Line("%s: epoch %d, %s.", a.Application, a.Epoch, state)
+	}
+	switch {
+	case r.Next == nil:
+	case r.Next.Silent == "":
+		t.Line("When this site is lost, site %s takes over.", r.Next.Site)
+	default:
+		t.Line("When this site is lost, site %s is to take over, which %s. Another does not: put the site that is to be next first in the plan's sites, and apply and arm it again.", r.Next.Site, r.Next.Silent)
 	}
 }

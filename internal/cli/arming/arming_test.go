@@ -11,8 +11,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/cli/access"
+	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/register"
@@ -125,5 +128,36 @@ func TestNothingIsArmedBesideARun(t *testing.T) {
 	}
 	if err := idle(t.Context(), automatic(), project); err == nil || !strings.Contains(err.Error(), "what it does nobody knows") {
 		t.Errorf("beside a run that nobody can read: %v", err)
+	}
+}
+
+// TestNextIsTold with why it may not be able to take over: after a failover a lost site is still the first.
+func TestNextIsTold(t *testing.T) {
+	key, err := vault.NewRecoveryKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	project, err := vault.CreateProject(t.Context(), mem.New(func() time.Time { return now }), "acme", key.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := func() string {
+		var text output.Text
+		Report{Next: next(t.Context(), automatic(), &access.Opened{Project: project, Site: "west"})}.Text(&text)
+		return text.String()
+	}
+	if got := told(); !strings.Contains(got, "site east is to take over, which has never given a sign of life") {
+		t.Error(got)
+	}
+	if err := lease.Beat(t.Context(), project, vault.SiteStatus{Site: "east", Cluster: "e", Time: now}); err != nil {
+		t.Fatal(err)
+	}
+	if got := told(); !strings.Contains(got, "site east takes over.") {
+		t.Error(got)
+	}
+	now = now.Add(2 * time.Hour)
+	if got := told(); !strings.Contains(got, "no sign of life for 2h") || !strings.Contains(got, "put the site that is to be next first") {
+		t.Error(got)
 	}
 }
