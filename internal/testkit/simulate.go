@@ -135,11 +135,26 @@ func bareWorld(seed, stream uint64, opt Options, sites int) *world {
 	for _, app := range w.apps {
 		w.vault.epochs[app] = []claim{{site: 0, request: "first"}}
 	}
+	if sites == 3 && rand.New(rand.NewPCG(seed, stream+200)).IntN(3) == 0 {
+		w.wasAtSouth()
+	}
 	for range len(w.sites) + 2 {
 		w.up = append(w.up, slices.Repeat([]bool{true}, len(w.sites)+2))
 		w.loss = append(w.loss, make([]float64, len(w.sites)+2))
 	}
 	return w
+}
+
+// wasAtSouth has the third site be a former holder from the start: neither source nor, for runs to west, target.
+func (w *world) wasAtSouth() {
+	w.odd["was at a third site"]++
+	for _, app := range w.apps {
+		w.vault.epochs[app] = []claim{{site: 2, request: "before"}, {site: 0, request: "first"}}
+		for _, s := range w.sites {
+			s.apps[app].seen = 2
+		}
+		w.sites[0].apps[app].epoch, w.sites[2].apps[app].epoch = 2, 1
+	}
 }
 
 // terms are the lease terms of every site.

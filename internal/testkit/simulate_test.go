@@ -111,7 +111,7 @@ func TestSchedules(t *testing.T) {
 	// Whether the schedules try what they should.
 	for _, what := range []string{
 		"activated: proven", "activated: timed-out lease", "activated: none (forced)", "kept by promises", "lease ran out", "take-over", "deposed",
-		"executor died", "executor paused", "agent paused", "watchdog paused", "site crashed", "link cut", "vault stalled", "cannot be stopped",
+		"executor died", "executor paused", "was at a third site", "agent paused", "watchdog paused", "site crashed", "link cut", "vault stalled", "cannot be stopped",
 		"asked since when it waits", "lost message", "late message", "doubled message", "late put", "lost answer of a put", "refused an old order", "step failed", "look refused",
 		"early order superseded", "API server silent", "stood still before a job", "a job was not begun",
 		"site flapped", "one way loses", "vault reached from one side only",
