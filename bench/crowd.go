@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -92,7 +93,11 @@ func (b *bench) crowd(ctx context.Context) error {
 		return fmt.Errorf("write plan: %w", err)
 	}
 	b.report.say("failing over")
-	r, err := b.davitAt(ctx, other, "failover", "-f", plan, "--lost", site, "--yes")
+	carry, by := b.byCommand, "davit failover"
+	if b.carried {
+		carry, by = b.byAgent, "the agent, its command killed"
+	}
+	r, err := carry(ctx, plan)
 	if err != nil {
 		return err
 	}
@@ -103,10 +108,81 @@ func (b *bench) crowd(ctx context.Context) error {
 	if n := len(strings.Fields(there)); n != len(names) {
 		return fmt.Errorf("count what came: %d applications of %d", n, len(names))
 	}
-	what := fmt.Sprintf("failover of %d applications of one plan, waves of %d: davit failover", len(names), waveSize)
+	what := fmt.Sprintf("failover of %d applications of one plan, waves of %d: %s", len(names), waveSize, by)
 	fmt.Fprintf(b.report.out, "| %s | %.0f s | | |\n", what, r.took.Seconds())
 	b.report.bytes(what, r.peak, ceiling)
 	return nil
+}
+
+// byCommand has the command carry the failover to its end.
+func (b *bench) byCommand(ctx context.Context, plan string) (ran, error) {
+	return b.davitAt(ctx, other, "failover", "-f", plan, "--lost", site, "--yes")
+}
+
+// byAgent kills the command once its run has begun, and follows what the agent makes of it. The peak is the agent's,
+// from before the run: it also reads along while others carry one.
+func (b *bench) byAgent(ctx context.Context, plan string) (r ran, err error) {
+	agent, err := b.watchAt(other, "agent")
+	if err != nil {
+		return r, err
+	}
+	start := time.Now()
+	commanded, kill := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := b.byCommand(commanded, plan)
+		ended <- err
+	}()
+	err = b.reaches(ctx, "its first steps are done", func(s runStatus) bool { return s.Phase == "Running" && s.StepsDone > 0 })
+	kill()
+	if commanded := <-ended; commanded == nil {
+		err = errors.Join(err, errors.New("the command ended before it was killed: nothing was left to carry"))
+	}
+	if err != nil {
+		return r, err
+	}
+	b.report.say("the command is killed after %s", time.Since(start).Round(time.Second))
+	if err := b.reaches(ctx, "it awaits its commit", func(s runStatus) bool { return s.Phase == "AwaitingCommit" }); err != nil {
+		return r, err
+	}
+	r.took = time.Since(start)
+	r.peak, err = agent.peak()
+	return r, err
+}
+
+// runStatus is what the Run of a crowd says.
+type runStatus struct {
+	Phase, Why, Executor string
+	StepsDone            int
+}
+
+// reaches waits until the one Run at the target is as wanted, and it is an error if that ends before.
+func (b *bench) reaches(ctx context.Context, what string, is func(runStatus) bool) error {
+	var last runStatus
+	for begun := time.Now(); ; {
+		out, err := b.stage.Kubectl(ctx, other, "get", "runs", "-o", "json")
+		if err != nil {
+			return err
+		}
+		var list struct{ Items []struct{ Status runStatus } }
+		if err := json.Unmarshal([]byte(out), &list); err != nil {
+			return fmt.Errorf("read runs: %w", err)
+		}
+		if len(list.Items) > 0 {
+			last = list.Items[0].Status
+		}
+		if is(last) {
+			return nil
+		}
+		if over := last.Phase == "Failed" || last.Phase == "RolledBack" || last.Phase == "Canceled"; over || time.Since(begun) > 30*time.Minute {
+			return fmt.Errorf("wait until of the run %s: it is %+v", what, last)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // equip brings the second site up and tells it of the vault.

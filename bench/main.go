@@ -36,6 +36,8 @@ type settings struct {
 	files    int // of 4 KiB
 	// applications are those of a plan that fails over.
 	applications int
+	// carried has the command of that failover killed early: the agent carries the run.
+	carried bool
 	// agents are those that call the consoles.
 	agents int
 	parts  string
@@ -53,6 +55,7 @@ func main() {
 	flag.IntVar(&s.fileMiB, "file-mib", number("DAVIT_BENCH_FILE_MIB", 2048), "size of the volume's file ($DAVIT_BENCH_FILE_MIB)")
 	flag.IntVar(&s.files, "files", number("DAVIT_BENCH_FILES", 50_000), "small files of the volume that has many ($DAVIT_BENCH_FILES)")
 	flag.IntVar(&s.applications, "applications", number("DAVIT_BENCH_APPLICATIONS", 200), "of a plan that fails over ($DAVIT_BENCH_APPLICATIONS)")
+	flag.BoolVar(&s.carried, "carried", false, "kill the command of crowd's failover once it has begun: the target's agent carries the run, and its memory is what counts")
 	flag.IntVar(&s.agents, "agents", number("DAVIT_BENCH_AGENTS", 5000), "that call two consoles ($DAVIT_BENCH_AGENTS)")
 	flag.StringVar(&s.parts, "parts", "small,capture,restore,existing,volume,files", "what to measure; crowd, a failover of many applications, kills the site and comes last; consoles and vaults, alone, need no bed: many agents and two consoles, a console and full vaults")
 	flag.BoolVar(&s.enforce, "enforce", false, "end with an error when a bar is missed: for a machine where nothing else runs")

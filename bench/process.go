@@ -17,16 +17,19 @@ type process int
 // watchdog is the part of the node process that is a process of its own.
 const watchdog = "watchdog"
 
-// watch finds the agent or the node process of this bed, and forgets its peak
+// watch finds the agent or the node process of the site, and forgets its peak
 // so far.
-func (b *bench) watch(command string) (process, error) {
+func (b *bench) watch(command string) (process, error) { return b.watchAt(site, command) }
+
+// watchAt is watch at any site of this bed.
+func (b *bench) watchAt(at, command string) (process, error) {
 	for p, args := range processes() {
-		if len(args) < 3 || filepath.Base(args[0]) != "davit" || args[1] != command || args[2] == watchdog || !b.ours(p) {
+		if len(args) < 3 || filepath.Base(args[0]) != "davit" || args[1] != command || args[2] == watchdog || !b.ours(at, p) {
 			continue
 		}
 		return p, p.forget()
 	}
-	return 0, fmt.Errorf("davit %s does not run", command)
+	return 0, fmt.Errorf("davit %s does not run at %s", command, at)
 }
 
 // processes are all that run on this machine, with their arguments.
@@ -48,11 +51,11 @@ func processes() map[process][]string {
 	return all
 }
 
-// ours tells whether a process belongs to this bed: its containers' mounts lie
+// ours tells whether a process belongs to a site of this bed: its containers' mounts lie
 // in the site's directory.
-func (b *bench) ours(p process) bool {
+func (b *bench) ours(at string, p process) bool {
 	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", p))
-	return err == nil && bytes.Contains(mounts, []byte(filepath.Join(b.stage.Bed.Dir(), site)+"/"))
+	return err == nil && bytes.Contains(mounts, []byte(filepath.Join(b.stage.Bed.Dir(), at)+"/"))
 }
 
 // forget sets the peak back to what is used now.
