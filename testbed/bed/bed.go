@@ -70,18 +70,20 @@ func Open(instance string) (*Bed, error) {
 	return b, b.load()
 }
 
+// load reads what the instance has. Whoever uses the bed meanwhile sees what it had, or what it has, never nothing.
 func (b *Bed) load() error {
-	b.spec = spec{}
+	var now spec
 	data, err := os.ReadFile(b.path("bed.json"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
 		return fmt.Errorf("read bed: %w", err)
+	default:
+		if err := json.Unmarshal(data, &now); err != nil {
+			return fmt.Errorf("read %s: %w; remove the instance with 'bed down --instance %s'", b.path("bed.json"), err, b.instance)
+		}
 	}
-	if err := json.Unmarshal(data, &b.spec); err != nil {
-		return fmt.Errorf("read %s: %w; remove the instance with 'bed down --instance %s'", b.path("bed.json"), err, b.instance)
-	}
+	b.spec = now
 	return nil
 }
 

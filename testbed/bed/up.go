@@ -178,7 +178,7 @@ func (b *Bed) settle(sites []string) error {
 	if b.spec.AccessKey == "" {
 		b.spec.AccessKey, b.spec.SecretKey = "bed"+newSecret(8), newSecret(20)
 	}
-	b.spec.Subnets = map[string]host.Subnet{}
+	subnets := map[string]host.Subnet{}
 	err := host.Update(func(r *host.Record) error {
 		members := append([]string{VaultName}, b.spec.Sites...)
 		for _, workers := range b.spec.Workers {
@@ -189,13 +189,14 @@ func (b *Bed) settle(sites []string) error {
 			if err != nil {
 				return err
 			}
-			b.spec.Subnets[name] = n
+			subnets[name] = n
 		}
 		return r.Raise()
 	})
 	if err != nil {
 		return err
 	}
+	b.spec.Subnets = subnets
 	return host.WriteJSON(b.path("bed.json"), b.spec)
 }
 
