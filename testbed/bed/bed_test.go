@@ -261,8 +261,8 @@ func siteLess(ctx context.Context, b *Bed, t *testing.T) {
 		t.Error("the bed still has the site")
 	}
 	check(t, b.Site("north").nodeReady(ctx, "north", time.Time{}))
-	for _, name := range []string{"south", "north"} { // gone, and the last one
-		if err := b.RemoveSite(ctx, name); err == nil || !strings.Contains(err.Error(), "bed down") {
+	for name, want := range map[string]string{"south": "has [north]", "north": "bed down"} { // gone, and the last one
+		if err := b.RemoveSite(ctx, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("removed %s: %v", name, err)
 		}
 	}

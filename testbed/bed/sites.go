@@ -80,8 +80,11 @@ func (b *Bed) RemoveSite(ctx context.Context, name string) error {
 		return err
 	}
 	s := b.Site(name)
-	if s == nil || len(b.spec.Sites) == 1 {
-		return fmt.Errorf("remove site %s: instance %s has %v; 'bed down' removes the last one", name, b.instance, b.spec.Sites)
+	switch {
+	case s == nil:
+		return fmt.Errorf("remove site %s: instance %s has %v", name, b.instance, b.spec.Sites)
+	case len(b.spec.Sites) == 1:
+		return fmt.Errorf("remove site %s: it is the last one of instance %s: use 'bed down'", name, b.instance)
 	}
 	all := b.withWorkers(s.node)
 	for _, n := range all {

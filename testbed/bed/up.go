@@ -235,10 +235,10 @@ func (b *Bed) startNode(ctx context.Context, n *node, bin build.Set) error {
 	if w := b.worker(n.name); w != nil {
 		return w.startWorker(ctx, bin)
 	}
-	if err := n.makeCgroups(); err != nil {
+	if err := n.linkUp(ctx); err != nil { // which may have to kill what was there, cgroups and all
 		return err
 	}
-	if err := n.linkUp(ctx); err != nil {
+	if err := n.makeCgroups(); err != nil {
 		return err
 	}
 	if n.name == VaultName {

@@ -251,10 +251,10 @@ func (s *Site) startWorkers(ctx context.Context, bin build.Set) error {
 
 // startWorker starts what does not run and returns when the node is Ready and what the bed itself runs there runs anew.
 func (w *worker) startWorker(ctx context.Context, bin build.Set) error {
-	if err := w.makeCgroups(); err != nil {
+	if err := w.linkUp(ctx); err != nil { // first, see startNode
 		return err
 	}
-	if err := w.linkUp(ctx); err != nil {
+	if err := w.makeCgroups(); err != nil {
 		return err
 	}
 	cold := !w.containersLive()
