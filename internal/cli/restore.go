@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,8 +83,9 @@ func (e *env) runRestore(cmd *cobra.Command, o *order.Restore) error {
 	if o.TakeOver && !o.DryRun && !o.Yes {
 		// What is in the way is said before anybody types a name.
 		foreseen := how
-		foreseen.Plan = true
-		if report, err := c.Recover(ctx, o.Options, foreseen); err != nil && exit.Code(err) == exit.Refused {
+		foreseen.Check = true
+		report, err := c.Recover(ctx, o.Options, foreseen)
+		if err = cmp.Or(err, recovery.Blocked(report.Findings)); err != nil && exit.Code(err) == exit.Refused {
 			return e.reportRestore(report, true, err)
 		}
 		if err := e.confirmTakeOver(ctx, in, o); err != nil {

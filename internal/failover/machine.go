@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -487,6 +488,9 @@ func (m *Machine) Deadline() time.Duration {
 // Writing tells whether something is decided that the journal does not hold yet.
 func (m *Machine) Writing() bool { return m.appending }
 
+// inWords are what is done about a step, for people.
+var inWords = map[Action]string{Look: "looking how it stands", Act: "under way", Undo: "being taken back"}
+
 // Waits says why the run does not go on right now, or what it is doing. It is
 // empty only when the run is over.
 func (m *Machine) Waits() []string {
@@ -515,7 +519,7 @@ func (m *Machine) Waits() []string {
 	}
 	var steps []string
 	for name, f := range m.flights {
-		steps = append(steps, noted(fmt.Sprintf("%s: %s", name, f.doing), f.said))
+		steps = append(steps, noted(name+": "+cmp.Or(inWords[f.doing], "about to begin"), f.said))
 	}
 	slices.Sort(steps)
 	why = append(why, steps...)

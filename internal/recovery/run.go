@@ -149,12 +149,20 @@ func (r *recovery) prepare(ctx context.Context) error {
 	})
 }
 
+// Blocked is ErrPreflight if findings forbid a recovery, and says why.
+func Blocked(findings []restore.Finding) error {
+	if bad := restore.Blocking(findings); len(bad) > 0 {
+		return fmt.Errorf("%w, nothing was changed: %s%s", ErrPreflight, bad[0], more(len(bad)-1))
+	}
+	return nil
+}
+
 func (r *recovery) run(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
-	if bad := restore.Blocking(r.report.Findings); len(bad) > 0 {
-		return fmt.Errorf("%w, nothing was changed: %s%s", ErrPreflight, bad[0], more(len(bad)-1))
+	if err := Blocked(r.report.Findings); err != nil {
+		return err
 	}
 	before := r.steps()
 	result, err := r.engine.RunAfter(ctx, r.beforeObjects)

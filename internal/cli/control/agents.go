@@ -45,7 +45,7 @@ func (h Host) agents(all []fleet.Agent, project string) list[fleet.Agent] {
 		name: func(a fleet.Agent) string { return a.Site },
 		row: func(a fleet.Agent) []string {
 			now := h.Now()
-			return []string{a.Site, agentState(a, now), ago(a.Seen, now), ago(a.Ends, now), yes(a.Takes), a.Runs, a.Restores, a.Version, fmt.Sprint(len(a.Objects))}
+			return []string{a.Site, agentState(a, now), output.Ago(a.Seen, now), output.Ago(a.Ends, now), yes(a.Takes), a.Runs, a.Restores, a.Version, fmt.Sprint(len(a.Objects))}
 		},
 	}
 }
@@ -60,15 +60,6 @@ func agentState(a fleet.Agent, now time.Time) string {
 		return "away; certificate is over: enrol it again"
 	}
 	return "away"
-}
-
-// ago is a time for people; clocks differ a little.
-func ago(t, now time.Time) string {
-	age := output.Age(t, now)
-	if age == "" || age == "now" || strings.HasPrefix(age, "in ") {
-		return age
-	}
-	return age + " ago"
 }
 
 func (h Host) agentToken() *cobra.Command {

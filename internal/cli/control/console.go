@@ -218,11 +218,11 @@ func (h Host) kept(b api.Backups) error {
 			if b.Records > 0 {
 				records = fmt.Sprint(b.Records)
 			}
-			back := ago(b.Checked, h.Now())
+			back := output.Ago(b.Checked, h.Now())
 			if back != "" {
 				back = fmt.Sprintf("number %d, %s", b.CheckedNumber, back)
 			}
-			return []string{database(b), fmt.Sprint(b.Number), ago(b.At, h.Now()), size, back, records, output.OneLine(strings.TrimSpace(b.Fault + " " + b.CheckFault))}
+			return []string{database(b), fmt.Sprint(b.Number), output.Ago(b.At, h.Now()), size, back, records, output.OneLine(strings.TrimSpace(b.Fault + " " + b.CheckFault))}
 		},
 	}
 	if err := h.Print(l); err != nil {

@@ -230,7 +230,7 @@ func (o *Overview) Text(t *output.Text) {
 		t.Line("Nothing is known of project %s yet: %s", o.Project, cmp.Or(o.Silent, o.Old, "its vault has not been read yet"))
 		return
 	}
-	t.Line("Project %s, as its vault %s had it %s.", o.Project, o.Vault, ago(o.Read, o.now))
+	t.Line("Project %s, as its vault %s had it %s.", o.Project, o.Vault, output.Ago(o.Read, o.now))
 	if o.Silent != "" {
 		t.Line("THE VAULT CANNOT BE READ: %s", o.Silent)
 	}
@@ -273,7 +273,7 @@ func (o *Overview) sites(t *output.Text) {
 		}
 	}
 	for _, s := range shown {
-		seen := ago(s.Seen, o.now)
+		seen := output.Ago(s.Seen, o.now)
 		if s.Silent {
 			seen += ", SILENT"
 		}
@@ -319,7 +319,7 @@ func (o *Overview) applications(t *output.Text) {
 		if a.RPO > 0 {
 			objective = output.Duration(time.Duration(a.RPO) * time.Second)
 		}
-		rows = append(rows, []string{a.Name, string(a.State), a.Site, lost, objective, a.Level, o.drill(a.LastDrill), ago(a.Verified, o.now), strings.Join(a.Plans, ","), a.Point, a.Git})
+		rows = append(rows, []string{a.Name, string(a.State), a.Site, lost, objective, a.Level, o.drill(a.LastDrill), output.Ago(a.Verified, o.now), strings.Join(a.Plans, ","), a.Point, a.Git})
 	}
 	t.Table("", output.Columns("APPLICATION", "STATE", "SITE", "LOST NOW", "OBJECTIVE", "LEVEL", "LAST DRILL", "VERIFIED", "PLANS", "+POINT", "+OWNED BY GIT"), rows)
 }
@@ -329,7 +329,7 @@ func (o *Overview) drill(d *Drill) string {
 	case d == nil:
 		return "never"
 	case d.Good:
-		return ago(d.At, o.now) + ", good"
+		return output.Ago(d.At, o.now) + ", good"
 	}
-	return ago(d.At, o.now) + ", FAILED"
+	return output.Ago(d.At, o.now) + ", FAILED"
 }

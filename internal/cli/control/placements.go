@@ -52,7 +52,7 @@ func (h Host) placed(all []placement.Standing, none string) error {
 			if p.Gone {
 				state += ", to go"
 			}
-			return []string{p.Kind, p.Namespace, p.Name, p.Site, state, ago(p.At, h.Now()), output.OneLine(p.Why)}
+			return []string{p.Kind, p.Namespace, p.Name, p.Site, state, output.Ago(p.At, h.Now()), output.OneLine(p.Why)}
 		},
 	})
 	if err == nil && slices.ContainsFunc(all, func(p placement.Standing) bool { return p.State != uplink.Applied }) {

@@ -40,7 +40,7 @@ read. It says nothing of what is in a project: that takes a role there ("davit w
 					name: func(p project.State) string { return p.Name },
 					row: func(p project.State) []string {
 						now := h.Now()
-						backup := ago(p.Backup, now)
+						backup := output.Ago(p.Backup, now)
 						if p.BackupFault != "" {
 							backup = "failed"
 						}

@@ -49,7 +49,7 @@ func (h Host) tokens(all []api.Token, project string) list[api.Token] {
 			}
 			used := ""
 			if !t.Used.IsZero() {
-				used = output.Age(t.Used, h.Now()) + " ago"
+				used = output.Ago(t.Used, h.Now())
 			}
 			return []string{t.ID, t.Name, strings.Join(scopes, ","), tokenState(t, h.Now()), output.Time(t.Expires), used, t.By, output.Age(t.Created, h.Now())}
 		},

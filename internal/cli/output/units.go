@@ -56,6 +56,16 @@ func Age(t, now time.Time) string {
 	}
 }
 
+// Ago is an age as it stands in a sentence: "5s ago", and what Age says where that says
+// no past.
+func Ago(t, now time.Time) string {
+	age := Age(t, now)
+	if age == "" || age == "now" || strings.HasPrefix(age, "in ") {
+		return age
+	}
+	return age + " ago"
+}
+
 // Time writes an instant in UTC, or "" for the zero time.
 func Time(t time.Time) string {
 	if t.IsZero() {

@@ -171,7 +171,7 @@ func (l PlanList) Text(t *output.Text) {
 	for _, p := range l.Plans {
 		kept := "not in the vault"
 		if p.Revision > 0 {
-			kept = fmt.Sprintf("revision %d by %s, %s ago", p.Revision, p.Site, output.Age(p.Written, l.now))
+			kept = fmt.Sprintf("revision %d by %s, %s", p.Revision, p.Site, output.Ago(p.Written, l.now))
 		}
 		if l.asked && !p.Here && p.Note == "" {
 			p.Note = "in the vault alone: runs find it there; this cluster does not have it"

@@ -236,7 +236,7 @@ func (h *here) conclude(s *failover.State, err error) error {
 	case s.Phase == failover.Completed, s.Phase == failover.Canceled, s.Phase == failover.RolledBack && h.back:
 		return nil
 	case s.Phase == failover.AwaitingCommit && s.Pause == nil:
-		h.Progress().Note("The run can still be rolled back. `davit runs commit %s` ends it, `davit runs rollback %s` takes it back.", run, run)
+		h.Progress().Note("The run can still be rolled back: %s.", commission.Next(s))
 		return nil
 	case s.Phase == failover.AwaitingApproval && s.Pause == nil:
 		h.Progress().Note("%d of %d people have approved; it takes %s: `davit runs approve %s`.", len(s.Approved), s.Spec.Approvals, s.Lacks(), run)

@@ -190,7 +190,7 @@ func agedTime(t, now time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("%s, %s ago", output.Time(t), output.Age(t, now))
+	return fmt.Sprintf("%s, %s", output.Time(t), output.Ago(t, now))
 }
 
 func positive(n int64) string {

@@ -161,7 +161,7 @@ func (v Status) planText(t *output.Text) {
 		}
 		drill := cmp.Or(p.LastDrill, "never")
 		if !p.Drilled.IsZero() {
-			drill += ", " + output.Age(p.Drilled, v.now) + " ago"
+			drill += ", " + output.Ago(p.Drilled, v.now)
 		}
 		switch {
 		case p.NextDrill.After(v.now):

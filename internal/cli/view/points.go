@@ -200,7 +200,7 @@ func (p Points) Text(t *output.Text) {
 		t.Line("%s not shown that cannot be restored: --all", output.Plural(int64(p.Hidden), "point"))
 	}
 	if !p.AsOf.IsZero() {
-		t.Line("As of %s ago, when this site's agent last read all of the vault; --from-vault reads it now.", output.Age(p.AsOf, p.Now))
+		t.Line("As of %s, when this site's agent last read all of the vault; --from-vault reads it now.", output.Ago(p.AsOf, p.Now))
 	}
 }
 

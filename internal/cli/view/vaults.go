@@ -82,7 +82,7 @@ func (v Vault) Copying(now time.Time) string {
 		if c.Pending > 0 {
 			text += fmt.Sprintf(", %d to go, the oldest %s old", c.Pending, output.Age(TimeOf(c.PendingSince), now))
 		}
-		text += fmt.Sprintf("; compared %s ago", output.Age(c.LookedAt.Time, now))
+		text += fmt.Sprintf("; compared %s", output.Ago(c.LookedAt.Time, now))
 		if c.Error != "" {
 			text += "; FAILED: " + c.Error
 		}
@@ -100,7 +100,7 @@ func (v Vault) Locked(now time.Time) string {
 	case l.Until == nil:
 		return "kept points are locked as they are written; their locks were not prolonged yet"
 	default:
-		return fmt.Sprintf("kept points are locked until %s, prolonged %s ago", output.Time(l.Until.Time), output.Age(TimeOf(l.ExtendedAt), now))
+		return fmt.Sprintf("kept points are locked until %s, prolonged %s", output.Time(l.Until.Time), output.Ago(TimeOf(l.ExtendedAt), now))
 	}
 }
 
@@ -115,7 +115,7 @@ func (v Vault) Kept(now time.Time) string {
 	case k == nil || k.ProvenAt == nil:
 		return "the store keeps what is overwritten or deleted; the agent has not proven it again yet"
 	default:
-		return fmt.Sprintf("the store keeps what is overwritten or deleted, proven %s ago", output.Age(k.ProvenAt.Time, now))
+		return fmt.Sprintf("the store keeps what is overwritten or deleted, proven %s", output.Ago(k.ProvenAt.Time, now))
 	}
 }
 

@@ -177,6 +177,9 @@ func (c *realCluster) Recover(ctx context.Context, opts recovery.Options, how Re
 		return recovery.Report{}, err
 	}
 	deps := c.recovering(m, how)
+	if how.Check {
+		return recovery.Check(ctx, opts, deps)
+	}
 	if how.Plan {
 		return recovery.Plan(ctx, opts, deps)
 	}

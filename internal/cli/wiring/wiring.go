@@ -89,6 +89,8 @@ type Recovering struct {
 	ClusterID string
 	Holder    string
 	Plan      bool
+	// Check has it only look at what forbids the recovery, which takes no time.
+	Check bool
 	// Coming says that Davit and its way into the vault are put into the cluster
 	// before anything is brought there: that they are missing keeps nothing back.
 	Coming bool
