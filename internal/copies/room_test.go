@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,11 +19,21 @@ import (
 // slow is a way to a vault that takes its time: a second for each 64 KiB.
 type slow struct {
 	vault.Store
-	r     *rig
-	wrote []string // keys
+	r *rig
+
+	mu    sync.Mutex // several write at once
+	wrote []string   // keys
+}
+
+func (s *slow) clock() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.r.now
 }
 
 func (s *slow) took(key string, size int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.r.now = s.r.now.Add(time.Duration(size) * time.Second / (64 << 10))
 	s.wrote = append(s.wrote, key)
 }
@@ -44,7 +55,7 @@ func TestPointsComeBeforeTheirReserve(t *testing.T) {
 	r := newRig(t)
 	r.publish("p1", 1, true)
 	way := &slow{Store: r.second, r: r}
-	c := New(Options{First: r.p, Store: way, Volumes: options, Reserve: true, Now: func() time.Time { return r.now }})
+	c := New(Options{First: r.p, Store: way, Volumes: options, Reserve: true, Now: way.clock})
 	pass := func() time.Duration {
 		t.Helper()
 		began := r.now
