@@ -186,15 +186,41 @@ func (w *Warden) look(ctx context.Context, now time.Duration, st *Status) (busy 
 	return len(fenced) > 0 || len(w.scene.world.Sandboxes) > 0 || w.record.Leased(), nil
 }
 
-// load reads the record if it was replaced.
-func (w *Warden) load() error {
-	stamp := ""
-	if info, err := os.Stat(filepath.Join(w.opts.Store.Dir, fence.RecordFile)); err == nil {
-		stamp = fmt.Sprint(info.ModTime().UnixNano(), info.Size())
-		if file, ok := info.Sys().(*syscall.Stat_t); ok { // two saves may fall into one tick of the file system's clock
-			stamp += fmt.Sprint(" ", file.Ino)
+// onDisk tells one record on the disk from others; empty if there is none.
+func (w *Warden) onDisk() string {
+	info, err := os.Stat(filepath.Join(w.opts.Store.Dir, fence.RecordFile))
+	if err != nil {
+		return ""
+	}
+	stamp := fmt.Sprint(info.ModTime().UnixNano(), info.Size())
+	if file, ok := info.Sys().(*syscall.Stat_t); ok { // two saves may fall into one tick of the file system's clock
+		stamp += fmt.Sprint(" ", file.Ino)
+	}
+	return stamp
+}
+
+// lifted tells whether the fence of an application that a look goes by is there no more:
+// between reading the record and acting on it lie answers of the container runtime, which
+// may take seconds. What cannot be read lifts nothing, nor does a record that was begun
+// anew and knows of no cluster yet.
+func (w *Warden) lifted(app string) bool {
+	record := w.record
+	if w.onDisk() != w.stamp {
+		var err error
+		if record, err = w.opts.Store.Load(); err != nil {
+			return false
 		}
 	}
+	a := record.Find(app)
+	if a == nil {
+		return record.Cluster != ""
+	}
+	return a.Why(w.opts.Store.LoadLeases(), w.opts.Now()) == fence.Free
+}
+
+// load reads the record if it was replaced.
+func (w *Warden) load() error {
+	stamp := w.onDisk()
 	if w.scene != nil && stamp == w.stamp {
 		return nil
 	}
@@ -252,6 +278,11 @@ func (w *Warden) enforce(ctx context.Context, now time.Duration, fenced map[stri
 		h := st.Applications[app]
 		h.Pods++
 		h.Running += len(byPod[p.ID])
+		if w.acts(p, byPod[p.ID], now) && w.lifted(app) {
+			h.Open++ // whatever it is, it is no proof
+			st.Applications[app] = h
+			continue
+		}
 		if err := w.close(ctx, now, p); err != nil {
 			h.Open++
 			h.Problem = fmt.Sprintf("pod %s/%s: %v", p.Namespace, p.Name, err)
@@ -261,6 +292,17 @@ func (w *Warden) enforce(ctx context.Context, now time.Duration, fenced map[stri
 		}
 		st.Applications[app] = h
 	}
+}
+
+// acts tells whether a pod that is to be fenced still has something to cut off or to stop.
+func (w *Warden) acts(p containers.Sandbox, live []containers.Container, now time.Duration) bool {
+	seen, cut := w.cut[p.ID]
+	if p.Ready && (!cut || now-seen >= verifyEvery) {
+		return true
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(live, func(c containers.Container) bool { return !w.stopping[c.ID] })
 }
 
 // stop ends a container in the background: others do not wait for its grace.

@@ -37,6 +37,7 @@ type machine struct {
 	slow     bool            // it never says what is cut off
 	shut     map[string]bool // pods whose network cannot be opened
 	asked    int             // how often it was asked what is cut off
+	during   func()          // what happens while it says which pods there are
 }
 
 func newMachine(pods ...string) *machine {
@@ -55,6 +56,9 @@ func (m *machine) add(id, namespace, name string) {
 }
 
 func (m *machine) Sandboxes(context.Context) ([]containers.Sandbox, error) {
+	if m.during != nil {
+		m.during()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.pods), m.broken
@@ -279,6 +283,46 @@ func TestAFencedApplicationIsCutOffAndStoppedAgainAndAgain(t *testing.T) {
 	r.learn("shop", fence.Answer{Newest: 3, Held: 3})
 	if st := r.look(); len(st.Applications) != 0 || len(slices.Collect(keysTrue(r.cut))) != 0 {
 		t.Errorf("given back: %+v, cut %v", st, r.cut)
+	}
+}
+
+// TestAFenceThatIsLiftedDuringALook stops nothing any more: the runtime may take seconds to
+// say what runs, and what starts meanwhile is to run. The controls are records that change
+// in another way, or cannot be read, meanwhile: they lift nothing.
+func TestAFenceThatIsLiftedDuringALook(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(r *rig)
+		cut    bool
+	}{
+		"given back": {func(r *rig) { r.learn("shop", fence.Answer{Newest: 3, Held: 3}) }, false},
+		"deleted here": {func(r *rig) {
+			r.record.Forget(map[string]bool{"bank": true})
+			r.save()
+		}, false},
+		"another learns": {func(r *rig) { r.learn("bank", superseded()) }, true},
+		"a later epoch":  {func(r *rig) { r.learn("shop", fence.Answer{Newest: 3, Held: 1}) }, true},
+		"begun anew": {func(r *rig) {
+			r.record = &fence.Record{Format: fence.Format}
+			r.save()
+		}, true},
+		"damaged": {func(r *rig) {
+			if err := os.WriteFile(filepath.Join(r.store.Dir, fence.RecordFile), []byte("{"), 0o600); err != nil {
+				r.t.Fatal(err)
+			}
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, newMachine("a"), "shop", "bank")
+			r.learn("shop", superseded())
+			r.during = func() { r.during = nil; c.change(r) }
+			st := r.look().Applications["shop"]
+			if stopped := r.live["c-a"] == ""; r.cut["a"] != c.cut || stopped != c.cut {
+				t.Errorf("cut off: %v, stopped: %v, want both %v", r.cut["a"], stopped, c.cut)
+			}
+			if !c.cut && st.Open == 0 {
+				t.Errorf("a pod that is left alone counts as cut off: %+v", st)
+			}
+		})
 	}
 }
 
