@@ -219,6 +219,9 @@ func (k *Keeper) take(s *seen) {
 		if app.superseded != nil && app.superseded.Newest > a.Newest {
 			changed = k.record.Learn(app.name, *app.superseded, k.leases) || changed
 		}
+		if a.Below > 0 && app.active > a.Newest {
+			delete(k.asked, app.name) // it is said to be given back: asked at the next tick, for what starts here is stopped
+		}
 	}
 	if k.hear(s) {
 		changed = true

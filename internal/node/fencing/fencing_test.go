@@ -296,6 +296,47 @@ func TestTheAgentsWordRaisesAndNeverLifts(t *testing.T) {
 	}
 }
 
+// TestWhatIsGivenBackIsAskedForAtOnce: the agent's word makes the question due, and the
+// vault's answer lifts the fence. The controls are words that say nothing new, for which
+// the vault is not asked before its time.
+func TestWhatIsGivenBackIsAskedForAtOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		word   v1alpha1.ApplicationStatus
+		lifted bool
+	}{
+		"given back":       {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 3, HeldEpoch: 3}, true},
+		"an older word":    {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, Epoch: 1, HeldEpoch: 1}, false},
+		"still superseded": {v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, HeldEpoch: 1}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.claim(1, "east", "cluster-1", nil)
+			s.claim(2, "west", "cluster-2", nil)
+			k, _ := s.keeper()
+			k.lookAround(t.Context())
+			ask(t, k)
+			if a := k.record.Find(app); a.Below != 2 {
+				t.Fatalf("not fenced: %+v", a)
+			}
+			s.claim(3, "east", "cluster-1", nil)
+			var a v1alpha1.Application
+			if err := s.api.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: app}, &a); err != nil {
+				t.Fatal(err)
+			}
+			a.Status = c.word
+			if err := s.api.Update(t.Context(), &a); err != nil {
+				t.Fatal(err)
+			}
+			k.lookAround(t.Context())
+			k.askDue(t.Context())
+			k.questions.Wait()
+			if lifted := k.record.Find(app).Below == 0; lifted != c.lifted {
+				t.Errorf("lifted: %v, want %v: %+v", lifted, c.lifted, k.record.Find(app))
+			}
+		})
+	}
+}
+
 // TestANodeSaysWhichLeasesItKeeps: only after the vault's own answer, on disk and
 // seen by the warden, and under terms that it can obey.
 func TestANodeSaysWhichLeasesItKeeps(t *testing.T) {

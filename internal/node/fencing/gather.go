@@ -40,6 +40,7 @@ type sighted struct {
 	superseded *fence.Answer // what the agent read in the vault
 	leased     *fence.Terms  // of this site's own epoch, as the agent read them
 	epoch      int64         // that epoch
+	active     int64         // the epoch by which the agent says that this site may write; 0: it does not
 }
 
 // owner is a workload that made a pod.
@@ -104,6 +105,9 @@ func sight(app *v1alpha1.Application) (sighted, error) {
 	one := sighted{name: app.VaultName(), document: document}
 	if st := &app.Status; st.Role == v1alpha1.RoleSuperseded && st.HeldEpoch > 0 && st.HeldEpoch < st.Epoch {
 		one.superseded = &fence.Answer{Newest: st.Epoch, Held: st.HeldEpoch, Holder: "site " + st.EpochSite}
+	}
+	if st := &app.Status; st.Role == v1alpha1.RoleActive && st.HeldEpoch == st.Epoch {
+		one.active = st.Epoch
 	}
 	if l := app.Status.Lease; l != nil && l.Lease.Duration > 0 {
 		one.epoch, one.leased = l.Epoch, &fence.Terms{Lease: l.Lease.Duration, Bound: max(l.Bound.Duration, 0), Drift: max(l.DriftPPM, 0)}
