@@ -507,6 +507,12 @@ type RestStatus struct {
 	// +optional
 	// +listType=atomic
 	Running []string `json:"running,omitempty"`
+	// Waits is set when the application may run here again and no run holds it, until
+	// it does: it names nodes that would still stop it, which it waits for, and then
+	// workloads that were started again and are not ready.
+	// +optional
+	// +listType=atomic
+	Waits []string `json:"waits,omitempty"`
 	// Refused says why the application cannot be held at rest. Nothing is
 	// stopped then.
 	// +optional

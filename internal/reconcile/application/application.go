@@ -73,6 +73,7 @@ type memory struct {
 	named      time.Time // when the site's name was last found to be its own
 	started    time.Time // newest capture this process asked for
 	skippedFor time.Time // the slot whose skipping was announced
+	back       back      // how it comes back, while it does
 
 	tableOf string          // the schedule that table is of
 	table   *schedule.Table // nil: never
@@ -120,6 +121,7 @@ type scope struct {
 	memory    *memory
 
 	problem    *problem // the first thing that is wrong
+	starting   string   // what of it was started again, and is not ready
 	impossible error    // why the RPO objective can never be kept
 	next       *time.Time
 	again      *time.Time // when to look again before the usual time

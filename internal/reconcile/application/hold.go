@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/lease"
@@ -32,10 +31,12 @@ func (r *Reconciler) hold(ctx context.Context, s *scope) error {
 	st, runs := &s.app.Status, s.app.HeldBy()
 	switch {
 	case s.app.Annotations[v1alpha1.AnnotationRestoring] != "" || st.Role == v1alpha1.RoleSuperseded:
+		s.memory.back = back{}
 		return nil
 	case len(runs) > 0:
+		s.memory.back = back{}
 		return r.keepAtRest(ctx, s, runs)
-	case st.Rest != nil && st.Rest.Refused == "" && (len(st.Rest.Runs) > 0 || s.givenBack()):
+	case st.Rest != nil && st.Rest.Refused == "" && (len(st.Rest.Runs) > 0 || len(st.Rest.Waits) > 0 || s.givenBack()):
 		return r.letGo(ctx, s)
 	}
 	st.Rest = nil
@@ -121,54 +122,36 @@ func (s *scope) soon(at time.Time) {
 	}
 }
 
-// letGo starts what the hold stopped.
-func (r *Reconciler) letGo(ctx context.Context, s *scope) error {
-	if s.app.Status.Role != v1alpha1.RoleActive {
-		return nil
-	}
-	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
-	others, err := r.others(ctx)
-	if err != nil {
-		return err
-	}
-	started, err := f.release(ctx, s.app, others)
-	for _, what := range started {
-		r.Events.Eventf(s.app, corev1.EventTypeNormal, v1alpha1.ReasonHeld, "started %s again: no run holds it any more", what)
-	}
-	if err != nil {
-		log.FromContext(ctx).Error(err, "not everything was started again")
-		s.soon(s.now.Add(restEvery))
-		return fmt.Errorf("start again what a run had held at rest: %w", err)
-	}
-	s.app.Status.Rest = nil
-	return nil
-}
-
 // release gives everything of the application that carries a fence's marks
-// what it had before. What somebody started meanwhile keeps what they gave it.
-func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others []v1alpha1.Application) ([]string, error) {
+// what it had before, and names what of it is not ready. What somebody started meanwhile
+// keeps what they gave it.
+func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others []v1alpha1.Application) (started, unready []string, err error) {
 	w, err := f.look(ctx, app, others)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var started []string
 	var errs []error
 	for i := range w.kinds {
 		k := &w.kinds[i]
 		for _, o := range k.objects {
 			old := o.DeepCopyObject().(client.Object) //nolint:forcetypeassert // a copy of the same
-			if !w.stops(k, o) || !resume(o) {
+			if !w.stops(k, o) {
 				continue
 			}
 			name := fmt.Sprintf("%s %s/%s", k.name, o.GetNamespace(), o.GetName())
-			if err := f.client.Patch(ctx, o, client.MergeFrom(old)); client.IgnoreNotFound(err) != nil {
-				errs = append(errs, fmt.Errorf("start %s: %w", name, err))
-				continue
+			if resume(o) {
+				if err := f.client.Patch(ctx, o, client.MergeFrom(old)); client.IgnoreNotFound(err) != nil {
+					errs = append(errs, fmt.Errorf("start %s: %w", name, err))
+					continue
+				}
+				started = append(started, name)
 			}
-			started = append(started, name)
+			if why := late(o); why != "" && k.runs(o) {
+				unready = append(unready, name+": "+why)
+			}
 		}
 	}
-	return started, errors.Join(errs...)
+	return started, unready, errors.Join(errs...)
 }
 
 // resume undoes halt in memory, and tells whether there was anything to undo.

@@ -114,6 +114,8 @@ func (s *scope) ready(protected, verified, tested metav1.Condition) metav1.Condi
 	switch {
 	case s.problem != nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, s.problem.reason, s.problem.err.Error()
+	case s.starting != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonProgressing, s.starting
 	case s.app.Status.Role == v1alpha1.RoleStandby:
 		c.Reason, c.Message = v1alpha1.ReasonSucceeded, "standing by: "+s.holder()+" runs it; when that is lost, davit restore "+s.app.VaultName()+" --take-over"
 	case s.policy != nil && s.policy.Spec.Suspend:

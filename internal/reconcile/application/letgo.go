@@ -1,0 +1,135 @@
+package application
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/fence/lifting"
+)
+
+const (
+	// liftedWithin is how long nodes may take to lift their fence before what they would
+	// stop is started all the same: other nodes may run it.
+	liftedWithin = 30 * time.Second
+	// watchedFor is how long what was started is looked at every restEvery, before it is
+	// looked at as seldom as everything else.
+	watchedFor = 2 * time.Minute
+)
+
+// back is how an application that may run here again comes back. Losing it costs some
+// waiting.
+type back struct {
+	epoch int64     // it is of this one
+	since time.Time // when it was first to be started
+	late  bool      // nodes took too long, and people were told
+}
+
+// letGo starts what the hold or the fence stopped, once no node would stop it again: a
+// node asks the vault by itself, and may hear later than the agent that the site may write.
+// It says what the application waits for until all of it is ready.
+func (r *Reconciler) letGo(ctx context.Context, s *scope) error {
+	st := &s.app.Status
+	if st.Role != v1alpha1.RoleActive {
+		return nil
+	}
+	b := &s.memory.back
+	if b.epoch != st.Epoch || b.since.IsZero() {
+		*b = back{epoch: st.Epoch, since: s.now}
+	}
+	held, err := r.heldByNodes(ctx, s)
+	if err != nil {
+		s.soon(s.now.Add(restEvery))
+		return fmt.Errorf("start again what a run had held at rest: %w", err)
+	}
+	if len(held) > 0 && s.now.Sub(b.since) < liftedWithin {
+		st.Rest.Waits = held
+		s.fail(v1alpha1.ReasonHeld, errors.New("it may run here again, and is started when the nodes would not stop it any more: "+shortList(held)))
+		s.soon(s.now.Add(restEvery))
+		return nil
+	}
+	if len(held) > 0 && !b.late {
+		b.late = true
+		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonHeld, "started again, although nodes may stop it until they have heard from the vault: %s", shortList(held))
+	}
+	return r.start(ctx, s)
+}
+
+// heldByNodes names the nodes that would stop the application, with the reason.
+func (r *Reconciler) heldByNodes(ctx context.Context, s *scope) ([]string, error) {
+	var reports v1alpha1.NodeFenceList
+	// Not from the cache, which would watch all namespaces.
+	if err := r.Reader.List(ctx, &reports, client.InNamespace(v1alpha1.SystemNamespace)); err != nil {
+		return nil, fmt.Errorf("list what nodes say: %w", err)
+	}
+	return lifting.Keepers(reports.Items, s.app.VaultName(), s.now), nil
+}
+
+// start gives everything back what it had, and says what of it is not ready. That is no
+// reason not to capture it.
+func (r *Reconciler) start(ctx context.Context, s *scope) error {
+	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
+	others, err := r.others(ctx)
+	if err != nil {
+		return err
+	}
+	started, unready, err := f.release(ctx, s.app, others)
+	for _, what := range started {
+		r.Events.Eventf(s.app, corev1.EventTypeNormal, v1alpha1.ReasonHeld, "started %s again: no run holds it any more", what)
+	}
+	if err != nil {
+		log.FromContext(ctx).Error(err, "not everything was started again")
+		s.soon(s.now.Add(restEvery))
+		return fmt.Errorf("start again what a run had held at rest: %w", err)
+	}
+	if len(unready) == 0 {
+		s.app.Status.Rest, s.memory.back = nil, back{}
+		return nil
+	}
+	const most = 20 // names in a status
+	if n := len(unready); n > most {
+		unready = append(unready[:most:most], fmt.Sprintf("and %d more", n-most))
+	}
+	s.app.Status.Rest = &v1alpha1.RestStatus{Epoch: s.app.Status.Epoch, Waits: unready}
+	s.starting = "it was started again here, and not all of it is ready: " + strings.Join(unready[:min(len(unready), namedNodes)], "; ")
+	if s.now.Sub(s.memory.back.since) < watchedFor {
+		s.soon(s.now.Add(restEvery))
+	}
+	return nil
+}
+
+// late is why a workload that runs is not ready; empty if it is, or if none can be.
+func late(o client.Object) string {
+	var ready, want int32
+	var seen int64
+	switch w := o.(type) {
+	case *appsv1.Deployment:
+		ready, want, seen = w.Status.ReadyReplicas, ptr.Deref(w.Spec.Replicas, 1), w.Status.ObservedGeneration
+	case *appsv1.StatefulSet:
+		ready, want, seen = w.Status.ReadyReplicas, ptr.Deref(w.Spec.Replicas, 1), w.Status.ObservedGeneration
+	case *appsv1.ReplicaSet:
+		ready, want, seen = w.Status.ReadyReplicas, ptr.Deref(w.Spec.Replicas, 1), w.Status.ObservedGeneration
+	case *corev1.ReplicationController:
+		ready, want, seen = w.Status.ReadyReplicas, ptr.Deref(w.Spec.Replicas, 1), w.Status.ObservedGeneration
+	case *appsv1.DaemonSet:
+		ready, want, seen = w.Status.NumberReady, w.Status.DesiredNumberScheduled, w.Status.ObservedGeneration
+	default:
+		return ""
+	}
+	switch {
+	case seen < o.GetGeneration():
+		return "its controller has not taken it up yet"
+	case ready < want:
+		return fmt.Sprintf("%d of %d ready", ready, want)
+	}
+	return ""
+}
