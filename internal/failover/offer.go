@@ -165,10 +165,11 @@ func (s *State) whyNotCancel() string {
 	return ""
 }
 
-// notBack are the steps that a roll-back has not taken back.
+// notBack are the steps that a roll-back has not taken back. A fence is none of them: of
+// that it is only looked what became.
 func (s *State) notBack() (names []string) {
 	for _, step := range s.Spec.Steps {
-		if s.toUndo(step) {
+		if step.Kind != plan.KindFence && s.toUndo(step) {
 			names = append(names, step.Name)
 		}
 	}

@@ -87,7 +87,10 @@ type StepState struct {
 	Meant          bool
 	Undoing, Undid bool
 	// Stands says that it was not taken back, as another run had claimed since.
-	Stands     bool
+	Stands bool
+	// Unseen is of a fence: the application was not seen to run again at the source when
+	// all else was taken back.
+	Unseen     bool
 	Attempts   int
 	Sequence   int64 // of the newest intention, to do or to undo
 	Begun, End time.Time
@@ -456,7 +459,7 @@ func (s *State) roll() { s.Phase, s.Pause = RollingBack, nil }
 func (s *State) undone(e Entry) {
 	step, spec := s.Steps[e.Step], s.Spec.step(e.Step)
 	step.Undoing, step.Undid, step.Note = false, true, e.Note
-	step.Stands = e.Status == Skipped
+	step.Stands, step.Unseen = e.Status == Skipped, e.Status == Unknown
 	if spec.Kind == plan.KindClaim {
 		s.Epochs[spec.Application] = max(s.Epochs[spec.Application], e.Epoch)
 	}
@@ -510,6 +513,9 @@ func (s *State) settleRunning() {
 // toUndo tells whether a step must still be taken back.
 func (s *State) toUndo(step plan.Step) bool {
 	st := s.Steps[step.Name]
+	if step.Kind == plan.KindFence {
+		return s.touched(step.Application) && step.Undoable() && !st.Undid && !s.left(step)
+	}
 	return st.Meant && step.Undoable() && !st.Undid && !s.left(step)
 }
 

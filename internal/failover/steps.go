@@ -154,7 +154,7 @@ func (m *Machine) emit(a Action, name string, id int64) int64 {
 	if f := m.flights[name]; f != nil && !again {
 		f.epochs = token.Epochs
 	}
-	m.out = append(m.out, Effect{Action: a, ID: id, Step: step, Token: token, Sandbox: m.sandbox(), Sites: m.sites(step), Point: m.point(step)})
+	m.out = append(m.out, Effect{Action: a, ID: id, Step: step, Token: token, Sandbox: m.sandbox(), Sites: m.sites(a, step), Point: m.point(step)})
 	return id
 }
 
@@ -215,9 +215,9 @@ func (m *Machine) point(step *plan.Step) *Point {
 }
 
 // sites are where a step acts.
-func (m *Machine) sites(step *plan.Step) []string {
+func (m *Machine) sites(a Action, step *plan.Step) []string {
 	switch {
-	case step.Kind == plan.KindFence:
+	case step.Kind == plan.KindFence && a != Undo:
 		return slices.DeleteFunc(slices.Clone(m.state.Facts.Holders[step.Application]), func(site string) bool {
 			return m.state.neverAnswers(step.Application, site)
 		})

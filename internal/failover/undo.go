@@ -23,7 +23,7 @@ func (m *Machine) rollBack() {
 	for i := len(m.state.Spec.Steps) - 1; i >= 0; i-- {
 		step := m.state.Spec.Steps[i]
 		todo := m.state.toUndo(step)
-		waits := m.state.claimsStand(&step)
+		waits := m.state.claimsStand(&step) || m.state.othersFirst(&step)
 		if todo && !waits && !blocked[step.Name] && m.flights[step.Name] == nil {
 			m.note(Entry{Kind: Undoing, Step: step.Name})
 		}
@@ -47,6 +47,45 @@ func (s *State) claimsStand(step *plan.Step) bool {
 	})
 }
 
+// othersFirst tells whether a fence has to wait: that the source runs again can be seen
+// when all else has been taken back.
+func (s *State) othersFirst(step *plan.Step) bool {
+	return step.Kind == plan.KindFence && slices.ContainsFunc(s.Spec.Steps, func(o plan.Step) bool {
+		return o.Kind != plan.KindFence && s.toUndo(o)
+	})
+}
+
+// touched tells whether the run did anything by which the source may have stopped an
+// application.
+func (s *State) touched(app string) bool {
+	for _, kind := range []plan.Kind{plan.KindQuiesce, plan.KindClaim, plan.KindFence} {
+		if st := s.Steps[string(kind)+"/"+app]; st != nil && st.Meant {
+			return true
+		}
+	}
+	return false
+}
+
+// notSeen drafts that nobody saw an application run again at the source. What the run did
+// is taken back: that no other run may begin for it would help nobody.
+func (m *Machine) notSeen(name, why string) {
+	m.note(Entry{Kind: Undone, Step: name, Status: Unknown, Note: why})
+}
+
+// returning takes note of what the source says of an application that does not run again
+// yet. As long as it says something, the application has the time that the target gives one
+// to become ready.
+func (m *Machine) returning(name string, f *flight, e Event) {
+	if len(e.Asked) > 0 {
+		f.said = e.Note
+		if ready := m.state.Spec.step(string(plan.KindReady) + "/" + m.state.Spec.step(name).Application); ready != nil {
+			f.limit = max(f.limit, f.began+ready.Timeout)
+		}
+	}
+	f.said = cmp.Or(f.said, e.Note)
+	f.next = m.now.Mono + Breath
+}
+
 // stillFlying asks again what has no answer yet, and is false where time is up.
 func (m *Machine) stillFlying() bool {
 	for _, name := range m.inFlight() {
@@ -54,6 +93,8 @@ func (m *Machine) stillFlying() bool {
 		switch {
 		case f.doing != Undo && f.then != Undo:
 			delete(m.flights, name) // of the way there
+		case m.now.Mono >= f.limit && m.state.Spec.step(name).Kind == plan.KindFence:
+			m.notSeen(name, noted("not seen to run again", f.said))
 		case m.now.Mono >= f.limit:
 			m.note(Entry{Kind: Stuck, Step: name, Note: noted("no answer: see to it that the site can be reached, then resume", f.said)})
 			return false
@@ -120,8 +161,12 @@ func (m *Machine) undid(name string, f *flight, e Event) {
 		m.note(Entry{Kind: Undone, Step: name, Note: e.Note, Epoch: e.Epoch, Said: e.Said})
 	case e.Outcome == Superseded && !m.outlived(name, f):
 		m.note(Entry{Kind: Undone, Step: name, Status: Skipped, Note: e.Note, Epoch: e.Epoch, Said: e.Said})
+	case e.Outcome == Refused && m.state.Spec.step(name).Kind == plan.KindFence:
+		m.notSeen(name, e.Note)
 	case e.Outcome == Refused:
 		m.note(Entry{Kind: Stuck, Step: name, Note: e.Note, Said: e.Said})
+	case m.state.Spec.step(name).Kind == plan.KindFence:
+		m.returning(name, f, e)
 	default:
 		f.said = cmp.Or(f.said, e.Note)
 		f.next = m.now.Mono + Breath
@@ -156,7 +201,7 @@ func (s *State) left(step plan.Step) bool {
 // remains tells whether a roll-back that is over, or has come so far, left what a step did.
 func (s *State) remains(step plan.Step) bool {
 	st := s.Steps[step.Name]
-	return st.Stands || st.Meant && step.Undoable() && !st.Undid && s.left(step)
+	return step.Kind != plan.KindFence && (st.Stands || st.Meant && step.Undoable() && !st.Undid && s.left(step))
 }
 
 func letsGo(step plan.Step) bool {
@@ -166,8 +211,12 @@ func letsGo(step plan.Step) bool {
 // rolledBack says how a roll-back ended in which nothing is left to do. A run
 // whose applications somebody claimed since has not brought them back.
 func (s *State) rolledBack() {
+	down := ""
+	if unseen := s.unseen(); len(unseen) > 0 {
+		down = fmt.Sprintf("not all of it was seen to run again at %s: %s: look there (`davit status`)", s.Spec.From, strings.Join(unseen, "; "))
+	}
 	if len(s.Overtaken) == 0 {
-		s.Phase, s.Why = RolledBack, s.leftAsItIs()
+		s.Phase, s.Why = RolledBack, sentences(down, s.leftAsItIs())
 		return
 	}
 	var stay []string
@@ -182,9 +231,22 @@ func (s *State) rolledBack() {
 	for _, half := range halves {
 		s.Why += "; " + half.Why
 	}
-	if text := s.leftAsItIs(); text != "" {
-		s.Why += "; " + text
+	s.Why = sentences(s.Why, down, s.leftAsItIs())
+}
+
+// sentences joins those that say something.
+func sentences(all ...string) string {
+	return strings.Join(slices.DeleteFunc(all, func(one string) bool { return one == "" }), "; ")
+}
+
+// unseen names the applications that nobody saw run again at the source, with the reason.
+func (s *State) unseen() (all []string) {
+	for _, step := range s.Spec.Steps {
+		if st := s.Steps[step.Name]; st.Unseen {
+			all = append(all, step.Application+": "+st.Note)
+		}
 	}
+	return all
 }
 
 // leftAsItIs says what a roll-back refused to take back, as somebody had claimed since;
@@ -211,7 +273,7 @@ func (s *State) standing() (people, ours []string) {
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
 		switch {
-		case !st.Stands:
+		case !st.Stands, step.Kind == plan.KindFence: // of which it was only looked what became
 		case ofPeople(step.Kind):
 			people = append(people, noted(step.Name, st.Note))
 		default:

@@ -173,7 +173,7 @@ func (b *builder) fenced(after []string) []string {
 		hold = b.add(Step{Kind: KindHold}, after...)
 	}
 	for _, app := range slices.Sorted(slices.Values(b.p.apps())) {
-		b.add(Step{Kind: KindFence, Application: app, Timeout: b.p.Fence.Timeout}, after...)
+		b.add(Step{Kind: KindFence, Application: app, Timeout: b.p.Fence.Timeout, Returns: b.verb.Moves()}, after...)
 	}
 	return hold
 }

@@ -96,6 +96,8 @@ func (s Step) Undoable() bool {
 		return true
 	case s.Kind == KindCommand, s.Kind == KindHTTP, s.Kind == KindInfra:
 		return s.Undo != nil
+	case s.Kind == KindFence:
+		return s.Returns
 	}
 	return kinds[s.Kind].undo
 }

@@ -151,6 +151,9 @@ type Step struct {
 	OnError OnError       `json:"onError,omitempty"`
 	// NoWayBack marks a step after which the run can no longer roll back.
 	NoWayBack bool `json:"noWayBack,omitempty"`
+	// Returns says that a fence is taken back, in its way: when a run has rolled back, the
+	// application is seen to run again at the source. Steps of older plans do not say it.
+	Returns bool `json:"returns,omitempty"`
 	// Early says that the step starts no writer, so that it need not wait
 	// until the source is fenced.
 	Early bool `json:"early,omitempty"`

@@ -140,7 +140,7 @@ func TestStepsOfAGraph(t *testing.T) {
 		activates, undo, source bool
 	}{
 		"claim/db": {plan.Rollback, false, true, false},
-		"fence/db": {plan.Continue, false, false, true},
+		"fence/db": {plan.Continue, false, true, true},
 		"data/db":  {plan.Stop, true, true, false},
 		"data/web": {plan.Stop, false, true, false},
 		"scale/db": {plan.Stop, true, true, false},

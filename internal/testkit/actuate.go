@@ -138,6 +138,8 @@ func (w *world) origin(s *site) execute.Actuator {
 	still := s.aged(&execute.Aged{}, nil)
 	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
 		switch {
+		case o.Step.Kind == plan.KindFence && o.Action == undo:
+			return s.runsAgain(ctx.(*proc), o)
 		case o.Step.Kind == plan.KindFence:
 			return s.fence(ctx.(*proc), o)
 		case o.Step.Kind != plan.KindSuspend:
@@ -166,6 +168,24 @@ func (s *site) returned(p *proc, o execute.Order) execute.Answer {
 		}
 	}
 	return execute.Done("")
+}
+
+// runsAgain tells whether an application that was given back runs here again.
+func (s *site) runsAgain(p *proc, o execute.Order) execute.Answer {
+	a, epoch := s.load(o.Step.Application), o.Token.Epochs[o.Step.Application]
+	for {
+		switch {
+		case a.seen > epoch && a.holder != s.n:
+			return execute.Superseded("epoch %d of %s is known here", a.seen, a.app)
+		case a.seen >= epoch && a.holder == s.n && (a.running || !a.want || len(a.holds) > 0):
+			return execute.Done("")
+		}
+		if !p.pause(time.Second) {
+			answer := execute.Unknown("it does not run again yet")
+			answer.Asked = true
+			return answer
+		}
+	}
 }
 
 // do carries out an order that nothing refused.

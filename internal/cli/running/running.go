@@ -233,6 +233,8 @@ func (h *here) conclude(s *failover.State, err error) error {
 	}
 	run := s.Spec.Run
 	switch {
+	case s.Phase == failover.RolledBack && h.back && s.Why != "":
+		return &exit.Error{Code: exit.Warnings, Err: fmt.Errorf("run %s is rolled back: %s", run, s.Why)}
 	case s.Phase == failover.Completed, s.Phase == failover.Canceled, s.Phase == failover.RolledBack && h.back:
 		return nil
 	case s.Phase == failover.AwaitingCommit && s.Pause == nil:

@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/fence/lifting"
 	"davit.dev/davit/internal/plan"
 )
 
@@ -261,7 +262,7 @@ func (s *site) letGo(ctx context.Context, o execute.Order) execute.Answer {
 		}
 		rest := app.Status.Rest
 		if app.Status.Role == v1alpha1.RoleActive && rest != nil && slices.Contains(rest.Runs, o.Run) {
-			return nil, "the agent has not started it again yet"
+			return nil, strings.Join(append([]string{"the agent has not started it again yet"}, rest.Waits...), ": ")
 		}
 		return &execute.Answer{Outcome: failover.Done, Guard: execute.Guarded}, ""
 	})
@@ -298,8 +299,8 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 		return nil, "its agent has not begun to stop it yet"
 	}
 	switch o.Action {
-	case failover.Undo: // who holds the epoch runs again; a fence is not taken back
-		return execute.Done("")
+	case failover.Undo: // who holds the epoch runs again by himself
+		return s.runsAgain(ctx, o)
 	case failover.Look:
 		answer, why := look(ctx)
 		if answer == nil {
@@ -310,6 +311,67 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 	answer := s.await(ctx, look)
 	answer.Asked = heard
 	return answer
+}
+
+// tellEvery is how long an application that does not run again yet is waited for, before
+// whoever rolls back is told what it waits for.
+const tellEvery = 10 * time.Second
+
+// runsAgain says whether the application, which a run has given back, runs here again: its
+// agent knows the epoch, no node stops it, and what was started is ready. Until then it says
+// what is waited for.
+func (s *site) runsAgain(ctx context.Context, o execute.Order) execute.Answer {
+	within := tellEvery
+	if deadline, ok := ctx.Deadline(); ok {
+		within = min(within, time.Until(deadline)/2) // the answer takes its time, too
+	}
+	soon, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	heard := false
+	answer := s.await(soon, func(ctx context.Context) (*execute.Answer, string) {
+		app, err := s.application(ctx, o.Step.Application)
+		if errors.Is(err, errNone) {
+			refused := execute.Refuse("%v: whether it runs there, nobody watches", err)
+			return &refused, ""
+		}
+		if err != nil {
+			return nil, err.Error()
+		}
+		heard = true
+		return s.back(ctx, app, o)
+	})
+	answer.Asked = heard
+	return answer
+}
+
+// back says that an application runs here again; nil: not yet, and why.
+func (s *site) back(ctx context.Context, app *v1alpha1.Application, o execute.Order) (*execute.Answer, string) {
+	st, epoch := app.Status, o.Token.Epochs[o.Step.Application]
+	held := slices.DeleteFunc(app.HeldBy(), func(run string) bool { return run == o.Run })
+	var answer execute.Answer
+	switch {
+	case st.Epoch > epoch && st.Role != v1alpha1.RoleActive:
+		answer = execute.Superseded("site %s holds epoch %d of %s", st.EpochSite, st.Epoch, o.Step.Application)
+		return &answer, ""
+	case st.Epoch < epoch || st.Role != v1alpha1.RoleActive:
+		return nil, fmt.Sprintf("its agent has seen epoch %d, not %d yet", st.Epoch, epoch)
+	case len(held) > 0:
+		answer = execute.Done("run %s holds it at rest", strings.Join(held, ", "))
+		return &answer, ""
+	case st.Rest != nil && len(st.Rest.Waits) > 0:
+		return nil, strings.Join(st.Rest.Waits, "; ")
+	case st.Rest != nil && st.Rest.Refused == "":
+		return nil, "its agent has not started it again yet"
+	}
+	var reports v1alpha1.NodeFenceList
+	if err := s.Client.List(ctx, &reports, client.InNamespace(v1alpha1.SystemNamespace)); err != nil {
+		return nil, fmt.Sprintf("list what nodes say: %v", err)
+	}
+	if keepers := lifting.Keepers(reports.Items, o.Step.Application, s.Now()); len(keepers) > 0 {
+		return nil, strings.Join(keepers, "; ")
+	}
+	answer = execute.Done("it runs again at %s", s.Site)
+	return &answer, ""
 }
 
 // demote has nothing to do but to see that the application rests: no storage

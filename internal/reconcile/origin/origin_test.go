@@ -115,6 +115,50 @@ func TestAHoldThatCannotBeHoldsNothing(t *testing.T) {
 	}
 }
 
+// TestWhatWasGivenBackIsSeenToRunAgain: the site knows the epoch, has let go, no node
+// would stop it, and all of it is ready. Until then it says what is waited for.
+func TestWhatWasGivenBackIsSeenToRunAgain(t *testing.T) {
+	undo := func(c *cluster) execute.Answer { return c.do(plan.KindFence, failover.Undo, 3) }
+	c := source(t, v1alpha1.ApplicationStatus{Role: v1alpha1.RoleSuperseded, Epoch: 2, Rest: &v1alpha1.RestStatus{Epoch: 2, Stopped: true}})
+	want := func(outcome failover.Outcome, note string) {
+		t.Helper()
+		got := undo(c)
+		c.want("undo", got, outcome, note)
+		if !got.Asked {
+			t.Errorf("the site answered, and it does not count: %+v", got)
+		}
+	}
+	want(failover.NoAnswer, "has seen epoch 2, not 3 yet")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Role, s.Epoch = v1alpha1.RoleActive, 3 })
+	want(failover.NoAnswer, "not started it again yet")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) {
+		s.Rest.Waits = []string{"StatefulSet shop/db: 0 of 1 ready"}
+	})
+	want(failover.NoAnswer, "shop/db: 0 of 1 ready")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest = nil })
+	at := metav1.NewTime(time.Now())
+	says := &v1alpha1.NodeFence{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "one"},
+		Status:     v1alpha1.NodeFenceStatus{ObservedAt: &at, Applications: []v1alpha1.FencedApplication{{Application: "shop", Reason: "superseded"}}},
+	}
+	if err := c.Create(t.Context(), says); err != nil {
+		t.Fatal(err)
+	}
+	want(failover.NoAnswer, "node one has not lifted")
+	if err := c.Delete(t.Context(), says); err != nil {
+		t.Fatal(err)
+	}
+	want(failover.Done, "it runs again at east")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) {
+		s.Role, s.Epoch, s.EpochSite = v1alpha1.RoleSuperseded, 4, "south"
+	})
+	want(failover.Superseded, "site south holds epoch 4")
+	if err := c.Delete(t.Context(), c.app()); err != nil {
+		t.Fatal(err)
+	}
+	c.want("nothing is there", undo(c), failover.Refused, "nobody watches")
+}
+
 // A fence is proven only for an epoch that the site has seen, and once its nodes
 // say so: what the API server lists is no proof.
 func TestOnlyNodesProveAFence(t *testing.T) {
