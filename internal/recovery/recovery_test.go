@@ -83,7 +83,7 @@ func (w *world) cluster() *kube.Clients {
 		"apps/v1":                {{"deployments", "Deployment", "n"}, {"statefulsets", "StatefulSet", "n"}, {"daemonsets", "DaemonSet", "n"}, {"replicasets", "ReplicaSet", "n"}},
 		"batch/v1":               {{"jobs", "Job", "n"}, {"cronjobs", "CronJob", "n"}},
 		"coordination.k8s.io/v1": {{"leases", "Lease", "n"}},
-		"davit.dev/v1alpha1":     {{"applications", "Application", "n"}, {"protectionpolicies", "ProtectionPolicy", "n"}},
+		"davit.dev/v1alpha1":     {{"applications", "Application", "n"}, {"protectionpolicies", "ProtectionPolicy", "n"}, {"nodefences", "NodeFence", "n"}},
 	} {
 		list := &metav1.APIResourceList{GroupVersion: gv}
 		for _, r := range kinds {

@@ -41,6 +41,8 @@ type recovery struct {
 	// brought says that the documents are there; unprotected why not.
 	brought     bool
 	unprotected error
+	// free says that no node here would stop what starts.
+	free bool
 }
 
 // Recover brings an application back. The report is filled as far as it came,

@@ -57,6 +57,9 @@ func (r *recovery) activate(ctx context.Context) error {
 		return err
 	}
 	r.protect(ctx)
+	if err := r.lifted(ctx); err != nil {
+		return err
+	}
 	if i := r.opts.Isolation; i != nil && i.Close != nil {
 		if err := i.Close(ctx); err != nil {
 			return fmt.Errorf("isolate the copy: %w", err)

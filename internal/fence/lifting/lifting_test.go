@@ -23,7 +23,8 @@ func TestWhoKeepsAFence(t *testing.T) {
 	}
 	got := lifting.Keepers([]v1alpha1.NodeFence{
 		says("two", 0, "shop", "lease over"), says("one", 20*time.Second, "shop", "superseded"),
-		says("silent", 2*time.Minute, "shop", "superseded"), says("another's", 0, "bank", "superseded"), {},
+		says("silent", 2*time.Minute, "shop", "superseded"), says("another's", 0, "bank", "superseded"),
+		{},
 	}, "shop", now)
 	want := []string{"node one has not lifted its fence yet (superseded)", "node two has not lifted its fence yet (lease over)"}
 	if !slices.Equal(got, want) {
