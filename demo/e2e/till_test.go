@@ -219,6 +219,33 @@ func (s *till) kept(t *testing.T, site string, since time.Time) []scenario.Ack {
 	return lost
 }
 
+// cameBack: a run that says that it is rolled back has brought it back to east, and what
+// came runs since: no node stopped it once more after it had lifted its fence, which it did.
+func (s *till) cameBack(t *testing.T, since time.Time) {
+	t.Helper()
+	if now := s.status(t, east, "role") + " " + s.replicas(t, east) + " " + s.status(t, east, "rest"); now != "Active 1 " {
+		t.Errorf("it is said to be back at east, and is %s", now)
+	}
+	pod := kubectl(t, east, "-n", s.name, "get", "pod", "db-0", "-o", `jsonpath={.status.containerStatuses[0].ready} {.status.containerStatuses[0].restartCount}`)
+	if pod != "true 0" {
+		t.Errorf("it is said to be back at east, and PostgreSQL, ready and restarted, is %s", pod)
+	}
+	lifted := false
+	log := kubectl(t, east, "-n", system, "logs", "daemonset/davit-node", "-c", "node", "--since-time="+since.UTC().Format(time.RFC3339))
+	for line := range strings.Lines(log) {
+		switch {
+		case !strings.Contains(line, s.name):
+		case strings.Contains(line, "no longer fenced"):
+			lifted = true
+		case lifted && (strings.Contains(line, "stopped a container") || strings.Contains(line, "cut off a pod")):
+			t.Errorf("a node stopped what had come back: %s", line)
+		}
+	}
+	if !lifted {
+		t.Error("the node does not say that it lifted its fence: the test sees nothing")
+	}
+}
+
 // keptAsTold: west has all that was acknowledged before the point that a failover brought there,
 // and the run tells no smaller loss than there is.
 func (s *till) keptAsTold(t *testing.T, run string) {

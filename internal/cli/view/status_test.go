@@ -125,6 +125,25 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
+// TestWhatIsBeingStartedIsNotWell: an application that may run here again and does not yet
+// needs a look. The control is the same one when it runs.
+func TestWhatIsBeingStartedIsNotWell(t *testing.T) {
+	now := time.Unix(1000, 0)
+	at := metav1.NewTime(now)
+	for reason, want := range map[string]string{v1alpha1.ReasonHeld: stateDegraded, v1alpha1.ReasonProgressing: stateDegraded, v1alpha1.ReasonSucceeded: stateProtected} {
+		ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: reason, Message: "StatefulSet shop/db: 0 of 1 ready"}
+		if want == stateProtected {
+			ready.Status = metav1.ConditionTrue
+		}
+		app := &v1alpha1.Application{Status: v1alpha1.ApplicationStatus{Role: v1alpha1.RoleActive, NewestInstant: &at, Conditions: []metav1.Condition{ready}}}
+		v := Status{Vaults: []Vault{{Ready: "True"}}, Parts: []Part{{"agent", 1, 1}}, Applications: []App{OfApplication(app, nil, now)}}
+		v.Healthy = v.healthy()
+		if got := v.Applications[0]; got.State != want || strings.Contains(got.Message, ready.Message) != (want != stateProtected) || (v.verdict() == "All is well.") != (want == stateProtected) {
+			t.Errorf("%s: %s, %q: %s", reason, got.State, got.Message, v.verdict())
+		}
+	}
+}
+
 // A vault whose clock is far off makes every age wrong: that needs a look.
 func TestClocksApart(t *testing.T) {
 	for skew, want := range map[time.Duration]bool{0: true, -20 * time.Second: true, time.Minute: false, -time.Hour: false} {
