@@ -49,7 +49,7 @@ func (s *State) answers() (all []Offer) {
 			all = append(all, Offer{Kind: Answer, Step: step.Name, About: s.asks(step.Name), Approves: step.Kind == plan.KindApproval})
 		}
 	}
-	if s.Pause == nil || s.Pause.Kind != ForInput || s.planned() {
+	if s.Pause == nil || s.Pause.Kind != ForInput || s.Spec.planned() {
 		return all
 	}
 	for _, site := range s.unproven(s.Spec.Applications...) {
@@ -57,9 +57,6 @@ func (s *State) answers() (all []Offer) {
 	}
 	return all
 }
-
-// planned tells whether the source lives, and can prove that it has stopped.
-func (s *State) planned() bool { return s.Spec.Verb == plan.Switchover || s.Spec.Verb == plan.Failback }
 
 // WhyNoConsent says why nobody can say of a site that it has stopped, whatever he types;
 // empty: somebody can.
@@ -71,7 +68,7 @@ func (s *State) WhyNoConsent(site string) string {
 			why += "; nothing proves yet that " + strings.Join(waits, ", ") + " has stopped"
 		}
 		return why
-	case s.planned():
+	case s.Spec.planned():
 		return "a planned move has a source that can prove it: find out why it does not, or roll back and fail over"
 	}
 	return ""

@@ -88,9 +88,9 @@ type StepState struct {
 	Undoing, Undid bool
 	// Stands says that it was not taken back, as another run had claimed since.
 	Stands bool
-	// Unseen is of a fence: the application was not seen to run again at the source when
-	// all else was taken back.
-	Unseen     bool
+	// Unseen is of a fence: why the application was not seen to run again at the source when
+	// all else was taken back. Empty: it was, or nobody looked yet.
+	Unseen     string
 	Attempts   int
 	Sequence   int64 // of the newest intention, to do or to undo
 	Begun, End time.Time
@@ -458,8 +458,12 @@ func (s *State) roll() { s.Phase, s.Pause = RollingBack, nil }
 
 func (s *State) undone(e Entry) {
 	step, spec := s.Steps[e.Step], s.Spec.step(e.Step)
-	step.Undoing, step.Undid, step.Note = false, true, e.Note
-	step.Stands, step.Unseen = e.Status == Skipped, e.Status == Unknown
+	step.Undoing, step.Undid, step.Stands = false, true, e.Status == Skipped
+	if spec.Kind != plan.KindFence {
+		step.Note = e.Note
+	} else if e.Status == Unknown { // how the fence itself ended stays
+		step.Unseen = cmp.Or(e.Note, "nobody says why")
+	}
 	if spec.Kind == plan.KindClaim {
 		s.Epochs[spec.Application] = max(s.Epochs[spec.Application], e.Epoch)
 	}

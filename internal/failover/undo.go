@@ -242,8 +242,8 @@ func sentences(all ...string) string {
 // unseen names the applications that nobody saw run again at the source, with the reason.
 func (s *State) unseen() (all []string) {
 	for _, step := range s.Spec.Steps {
-		if st := s.Steps[step.Name]; st.Unseen {
-			all = append(all, step.Application+": "+st.Note)
+		if why := s.Steps[step.Name].Unseen; why != "" {
+			all = append(all, step.Application+": "+why)
 		}
 	}
 	return all
