@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"davit.dev/davit/internal/failover/name"
 	"davit.dev/davit/internal/plan"
 )
 
@@ -62,14 +63,14 @@ func people(asker string, d plan.Approval, agreed []Agreement) (have, spare int)
 	for _, a := range agreed {
 		switch {
 		case !lets(d, a.By, a.Groups):
-		case ofConsole(a.By) == ofConsole(asker):
+		case name.OfAnyConsole(a.By) == name.OfAnyConsole(asker):
 			own++
 		default:
 			other++
 		}
 	}
 	names := own + other
-	if !nobody(asker) {
+	if !name.IsNobody(asker) {
 		other-- // one of them may be asker's
 	}
 	have = max(own, other, 0)
@@ -78,7 +79,7 @@ func people(asker string, d plan.Approval, agreed []Agreement) (have, spare int)
 
 // foreign says why somebody's agreement was not enough.
 func foreign(asker string) string {
-	if ofConsole(asker) {
+	if name.OfAnyConsole(asker) {
 		return "from the console; with kubeconfigs it takes one more, as one may be of who asked"
 	}
 	return "with a kubeconfig; from the console it takes one more, as one may be of who asked"
@@ -87,7 +88,7 @@ func foreign(asker string) string {
 // lets tells whether somebody's agreement counts. A robot is no person: only a
 // plan that names it lets it.
 func lets(d plan.Approval, by string, groups []string) bool {
-	if robot(by) {
+	if name.IsRobot(by) {
 		return slices.Contains(d.Users, by)
 	}
 	return d.Lets(by, groups)
@@ -143,10 +144,10 @@ func (m *Machine) barred(e Event, step string, demands []plan.Approval) string {
 	if step != "" {
 		what = step
 	}
-	if by := m.state.Spec.By; SamePerson(e.By, by) {
+	if by := m.state.Spec.By; name.SamePerson(e.By, by) {
 		return m.deny(e, step, "whoever asked for the run cannot approve it"+alias(e.By, by))
 	}
-	if i := slices.IndexFunc(m.state.Agreed[step], func(a Agreement) bool { return SamePerson(a.By, e.By) }); i >= 0 {
+	if i := slices.IndexFunc(m.state.Agreed[step], func(a Agreement) bool { return name.SamePerson(a.By, e.By) }); i >= 0 {
 		return e.By + " has approved it already" + alias(e.By, m.state.Agreed[step][i].By)
 	}
 	if !slices.ContainsFunc(demands, func(d plan.Approval) bool { return lets(d, e.By, e.Groups) }) {

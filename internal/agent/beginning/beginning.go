@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/failover/name"
 	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/uplink"
 	"davit.dev/davit/internal/uplink/dial"
@@ -107,7 +108,7 @@ func (b *Beginner) malformed(of uplink.Begin) string {
 		return fmt.Sprintf("a console may not ask for a %.32q", of.Verb)
 	case of.ID == "" || len(of.ID) > 64 || vault.CheckName(of.Run) != nil || of.Plan == "":
 		return "it has no id, no plan, or no name that a run can have"
-	case !failover.OfConsole(of.By, b.Project):
+	case !name.OfConsole(of.By, b.Project):
 		return fmt.Sprintf("it is asked for in the name of %.64q, who is nobody of the console of project %s", of.By, b.Project)
 	}
 	return ""

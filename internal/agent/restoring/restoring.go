@@ -23,7 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
-	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/failover/name"
 	"davit.dev/davit/internal/install"
 	"davit.dev/davit/internal/reconcile/restore"
 	"davit.dev/davit/internal/recovery"
@@ -235,7 +235,7 @@ func (r *Restorer) malformed(of uplink.Restore) string {
 		return "a dry run changes nothing that could be taken back"
 	case of.Clone && policies[of.Existing] != v1alpha1.ExistingSkip:
 		return "a copy that a console asks for overwrites nothing"
-	case !failover.OfConsole(of.By, r.Project):
+	case !name.OfConsole(of.By, r.Project):
 		return fmt.Sprintf("it is asked for in the name of %.64q, who is nobody of the console of project %s", of.By, r.Project)
 	}
 	return ""

@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/console/fleet"
 	"davit.dev/davit/internal/console/store"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/failover/name"
 	"davit.dev/davit/internal/plan"
 )
 
@@ -140,7 +141,7 @@ func TestRoles(t *testing.T) {
 	if Need(robot(account.Protect), plan.Drill) != account.Recover || Need(person("olaf"), plan.Drill) != account.Protect {
 		t.Error("a robot drills without the scope recover")
 	}
-	if got := robot().InRuns("acme"); got != "rita/ci@console/acme" || !failover.SamePerson(got, "rita") {
+	if got := robot().InRuns("acme"); got != "rita/ci@console/acme" || !name.SamePerson(got, "rita") {
 		t.Error(got)
 	}
 }

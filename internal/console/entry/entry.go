@@ -18,7 +18,7 @@ import (
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/audit"
 	"davit.dev/davit/internal/console/store"
-	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/failover/name"
 )
 
 // Errors, wrapped, by which callers decide.
@@ -87,9 +87,9 @@ type Who struct {
 // InRuns is what he is called in the runs of a project: a robot by who made its token too.
 func (w Who) InRuns(project string) string {
 	if w.Token != nil {
-		return failover.AtConsole(strings.TrimPrefix(w.Token.By, "user/"), w.Token.Name, project)
+		return name.AtConsole(strings.TrimPrefix(w.Token.By, "user/"), w.Token.Name, project)
 	}
-	return failover.AtConsole(strings.TrimPrefix(w.Name, "user/"), "", project)
+	return name.AtConsole(strings.TrimPrefix(w.Name, "user/"), "", project)
 }
 
 // Act is an act of his now.

@@ -1,4 +1,6 @@
-package failover
+// Package name tells what the names in runs stand for: people of clusters and of
+// consoles, robots, and what asks by itself.
+package name
 
 import (
 	"slices"
@@ -50,11 +52,11 @@ func called(name string) string {
 	return strings.ToLower(name)
 }
 
-// ofConsole tells whether a name is of any project's console.
-func ofConsole(name string) bool { return strings.LastIndex(name, consoleMark) > 0 }
+// OfAnyConsole tells whether a name is of any project's console.
+func OfAnyConsole(name string) bool { return strings.LastIndex(name, consoleMark) > 0 }
 
-// robot tells whether a name is a robot's.
-func robot(name string) bool {
+// IsRobot tells whether a name is a robot's.
+func IsRobot(name string) bool {
 	at := strings.LastIndex(name, consoleMark)
 	return at > 0 && strings.Contains(name[:at], "/")
 }
@@ -63,6 +65,7 @@ func robot(name string) bool {
 // declaration.
 var byItself = []string{"davit: ", "declared automatically by "}
 
-func nobody(asker string) bool {
+// IsNobody tells whether no person asked.
+func IsNobody(asker string) bool {
 	return slices.ContainsFunc(byItself, func(mark string) bool { return strings.HasPrefix(asker, mark) })
 }
