@@ -2,10 +2,13 @@ package standby
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/execute"
@@ -93,6 +96,34 @@ func TestWhoStoodStillBeginsNothing(t *testing.T) {
 					}
 				})
 			})
+		}
+	}
+}
+
+// bound is a cluster as an account sees it that may make Jobs and may not change them.
+type bound struct{ *memory }
+
+func (b bound) Patch(ctx context.Context, at restore.Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error) {
+	if at.GVK.Kind == "Job" {
+		return nil, apierrors.NewForbidden(at.GVR.GroupResource(), name, errors.New("it may not patch"))
+	}
+	return b.memory.Patch(ctx, at, namespace, name, patch)
+}
+
+// TestWhoMayNotLetAJobBegin is told so, and leaves none that nobody could take back.
+func TestWhoMayNotLetAJobBegin(t *testing.T) {
+	m := newMemory(t)
+	s := New(Options{Recovery: recovery.Deps{Cluster: bound{m}}})
+	a := &execute.Aged{Inner: execute.Func(s.command), Marks: s.marks}
+	for n, action := range []failover.Action{failover.Act, failover.Look} {
+		got := a.Do(t.Context(), execute.Order{Action: action, Run: "r", Step: plan.Step{Name: "mail", Timeout: time.Minute, Command: &plan.Command{Image: "i"}}, Token: failover.Token{Sequence: 5}})
+		if want := []failover.Outcome{failover.Refused, failover.NotDone}[n]; got.Outcome != want || want == failover.Refused && !strings.Contains(got.Note, "allowed to patch Jobs") {
+			t.Errorf("%s: %+v, want %s", action, got, want)
+		}
+	}
+	for _, u := range m.objects {
+		if u.GetKind() == "Job" {
+			t.Errorf("Job %s is left", u.GetName())
 		}
 	}
 }

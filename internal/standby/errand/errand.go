@@ -158,9 +158,13 @@ func Begin(ctx context.Context, c restore.Cluster, at restore.Served, marks exec
 			_, _ = Withdraw(ctx, c, at, live) // it never begins, and is of no use to anybody
 			return execute.Unknown("order %d is old: Job %s was not begun", o.Token.Sequence, name)
 		}
-		if live, err = turn(ctx, c, at, live, Begun); apierrors.IsConflict(err) {
+		prepared := live
+		if live, err = turn(ctx, c, at, prepared, Begun); apierrors.IsConflict(err) {
 			live, err = c.Get(ctx, at, v1alpha1.SystemNamespace, name)
 		} else if apierrors.IsForbidden(err) {
+			// Who may not let it begin may not withdraw it either: it would be in the way of
+			// every look, and of taking the step back.
+			_ = c.Delete(ctx, at, prepared, false)
 			return execute.Refuse("begin Job %s: %v: whoever carries the run has to be allowed to patch Jobs of %s", name, err, v1alpha1.SystemNamespace)
 		}
 	}
