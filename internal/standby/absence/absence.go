@@ -4,6 +4,7 @@ package absence
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -22,48 +23,46 @@ func Problems(ctx context.Context, p *vault.Project, spec failover.Spec, facts *
 	if spec.Verb != plan.Switchover && spec.Verb != plan.Failback {
 		return nil, nil
 	}
-	var silent map[string]string
 	var problems []string
 	for _, app := range spec.Applications {
 		for _, site := range facts.Holders[app] {
 			_, leased := facts.Terms[site]
+			lapsed := leased && spec.Fence.Lease <= 0 // the run has no hold then, from which leases are reckoned
+			leased = leased && !lapsed
 			if site == facts.Epochs[app].Site || site == failover.Nobody || leased || slices.Contains(spec.Lost, site) || facts.Words[app][site] != "" {
 				continue
 			}
-			if silent == nil {
-				var err error
-				if silent, err = words(ctx, p); err != nil {
-					return nil, err
-				}
-			}
-			since, heard := silent[site]
-			if !heard {
-				since = "has never given a sign of life"
+			since, err := silent(ctx, p, site)
+			if err != nil {
+				return nil, err
 			}
 			if since != "" {
-				problems = append(problems, fmt.Sprintf("site %s held %s before, %s, and kept no lease: nothing proves that it has stopped, and a planned move would stop the application and take itself back. Bring it back; or make sure that it is off, and give --lost %[1]s", site, app, since))
+				why := "kept no lease"
+				if lapsed {
+					why = "the plan has no lease any more, so that none is waited for"
+				}
+				problems = append(problems, fmt.Sprintf("site %s held %s before, %s, and %s: nothing proves that it has stopped, and a planned move would stop the application and take itself back. Bring it back; or make sure that it is off, and give --lost %[1]s", site, app, since, why))
 			}
 		}
 	}
 	return problems, nil
 }
 
-// words says how long each site has been silent; empty: it has not.
-func words(ctx context.Context, p *vault.Project) (map[string]string, error) {
-	signs, err := p.Sites(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("look which sites live: %w", err)
+// silent says how long a site has been silent; empty: it has not. Of a site that is gone nobody mends a damaged
+// sign of life: one that cannot be read is none. A site that lives writes the next soon.
+func silent(ctx context.Context, p *vault.Project, site string) (string, error) {
+	sign, err := p.Site(ctx, site)
+	switch {
+	case errors.Is(err, vault.ErrNotFound):
+		return "has never given a sign of life", nil
+	case errors.Is(err, vault.ErrDamaged):
+		return fmt.Sprintf("its last sign of life cannot be read (%v)", err), nil
+	case err != nil:
+		return "", fmt.Errorf("look whether site %s lives: %w", site, err)
 	}
-	all := map[string]string{}
-	for _, sign := range signs {
-		ago, err := lease.Silence(ctx, p, sign)
-		if err != nil {
-			return nil, err
-		}
-		all[sign.Site] = ""
-		if ago >= lease.SilentAfter {
-			all[sign.Site] = "has given no sign of life for " + ago.Round(time.Second).String()
-		}
+	ago, err := lease.Silence(ctx, p, sign)
+	if err != nil || ago < lease.SilentAfter {
+		return "", err
 	}
-	return all, nil
+	return "has given no sign of life for " + ago.Round(time.Second).String(), nil
 }

@@ -41,6 +41,7 @@ func TestAPlannedMoveIsRefusedForWhoIsGone(t *testing.T) {
 	beat("east", "north", "west")
 	now = now.Add(lease.SilentAfter)
 	beat("north")
+	check(t, p.WriteSealed(t.Context(), p.Root()+"sites/broken", []byte("{")))
 
 	for name, c := range map[string]struct {
 		verb    plan.Verb
@@ -48,26 +49,29 @@ func TestAPlannedMoveIsRefusedForWhoIsGone(t *testing.T) {
 		lost    []string
 		terms   map[string]plan.Fence
 		words   map[string]map[string]string
-		want    string // of each problem; "": there is none
+		want    string        // of each problem; "": there is none
+		lease   time.Duration // of the plan
 	}{
-		"east is silent":           {plan.Switchover, []string{"east", "west"}, nil, nil, nil, "site east held shop before, has given no sign of life for 5m0s"},
-		"to come back, too":        {plan.Failback, []string{"east", "west"}, nil, nil, nil, "--lost east"},
-		"never heard":              {plan.Switchover, []string{"south", "west"}, nil, nil, nil, "site south held shop before, has never given"},
-		"north lives":              {plan.Switchover, []string{"north", "west"}, nil, nil, nil, ""},
-		"a person says so":         {plan.Switchover, []string{"east", "west"}, []string{"east"}, nil, nil, ""},
-		"of another":               {plan.Switchover, []string{"east", "west"}, []string{"north"}, nil, nil, "site east"},
-		"its lease will be over":   {plan.Switchover, []string{"east", "west"}, nil, map[string]plan.Fence{"east": {Lease: time.Second}}, nil, ""},
-		"a word for good":          {plan.Switchover, []string{"east", "west"}, nil, nil, map[string]map[string]string{"shop": {"east": "ann"}}, ""},
-		"the source alone":         {plan.Switchover, []string{"west"}, nil, nil, nil, ""}, // which is silent, too
-		"nobody has its own words": {plan.Switchover, []string{failover.Nobody, "west"}, nil, nil, nil, ""},
-		"the site is lost":         {plan.Failover, []string{"east", "west"}, nil, nil, nil, ""},
-		"a drill":                  {plan.Drill, []string{"east", "west"}, nil, nil, nil, ""},
+		"east is silent":           {plan.Switchover, []string{"east", "west"}, nil, nil, nil, "site east held shop before, has given no sign of life for 5m0s", time.Second},
+		"to come back, too":        {plan.Failback, []string{"east", "west"}, nil, nil, nil, "--lost east", time.Second},
+		"never heard":              {plan.Switchover, []string{"south", "west"}, nil, nil, nil, "site south held shop before, has never given", time.Second},
+		"north lives":              {plan.Switchover, []string{"north", "west"}, nil, nil, nil, "", time.Second},
+		"a person says so":         {plan.Switchover, []string{"east", "west"}, []string{"east"}, nil, nil, "", time.Second},
+		"of another":               {plan.Switchover, []string{"east", "west"}, []string{"north"}, nil, nil, "site east", time.Second},
+		"its lease will be over":   {plan.Switchover, []string{"east", "west"}, nil, map[string]plan.Fence{"east": {Lease: time.Second}}, nil, "", time.Second},
+		"no lease to wait for":     {plan.Switchover, []string{"east", "west"}, nil, map[string]plan.Fence{"east": {Lease: time.Second}}, nil, "the plan has no lease any more", 0},
+		"damaged":                  {plan.Switchover, []string{"broken", "west"}, nil, nil, nil, "its last sign of life cannot be read", time.Second},
+		"a word for good":          {plan.Switchover, []string{"east", "west"}, nil, nil, map[string]map[string]string{"shop": {"east": "ann"}}, "", time.Second},
+		"the source alone":         {plan.Switchover, []string{"west"}, nil, nil, nil, "", time.Second}, // which is silent, too
+		"nobody has its own words": {plan.Switchover, []string{failover.Nobody, "west"}, nil, nil, nil, "", time.Second},
+		"the site is lost":         {plan.Failover, []string{"east", "west"}, nil, nil, nil, "", time.Second},
+		"a drill":                  {plan.Drill, []string{"east", "west"}, nil, nil, nil, "", time.Second},
 	} {
 		facts := &failover.Facts{
 			Epochs: map[string]failover.Held{"shop": {Number: 3, Site: "west"}}, Holders: map[string][]string{"shop": c.holders},
 			Terms: c.terms, Words: c.words,
 		}
-		got, err := absence.Problems(t.Context(), p, failover.Spec{Verb: c.verb, Applications: []string{"shop"}, Lost: c.lost}, facts)
+		got, err := absence.Problems(t.Context(), p, failover.Spec{Verb: c.verb, Applications: []string{"shop"}, Lost: c.lost, Fence: plan.Fence{Lease: c.lease}}, facts)
 		check(t, err)
 		if (len(got) == 0) != (c.want == "") || !strings.Contains(strings.Join(got, " "), c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
