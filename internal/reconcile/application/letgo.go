@@ -47,9 +47,8 @@ func (r *Reconciler) letGo(ctx context.Context, s *scope) error {
 		*b = back{epoch: st.Epoch, since: s.now}
 	}
 	held, err := r.heldByNodes(ctx, s)
-	if err != nil {
-		s.soon(s.now.Add(restEvery))
-		return fmt.Errorf("start again what a run had held at rest: %w", err)
+	if err != nil { // it holds nothing up for longer than a node does
+		held = []string{"what the nodes say is not known: " + err.Error()}
 	}
 	if len(held) > 0 && s.now.Sub(b.since) < liftedWithin {
 		st.Rest.Waits = held
@@ -80,7 +79,7 @@ func (r *Reconciler) start(ctx context.Context, s *scope) error {
 	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
 	others, err := r.others(ctx)
 	if err != nil {
-		return err
+		return s.notYet(err)
 	}
 	started, unready, err := f.release(ctx, s.app, others)
 	for _, what := range started {
@@ -88,8 +87,7 @@ func (r *Reconciler) start(ctx context.Context, s *scope) error {
 	}
 	if err != nil {
 		log.FromContext(ctx).Error(err, "not everything was started again")
-		s.soon(s.now.Add(restEvery))
-		return fmt.Errorf("start again what a run had held at rest: %w", err)
+		return s.notYet(err)
 	}
 	if len(unready) == 0 {
 		s.app.Status.Rest, s.memory.back = nil, back{}
@@ -105,6 +103,14 @@ func (r *Reconciler) start(ctx context.Context, s *scope) error {
 		s.soon(s.now.Add(restEvery))
 	}
 	return nil
+}
+
+// notYet keeps in the status that the application is still to be started: when the vault is
+// silent at the next look, nothing else says so.
+func (s *scope) notYet(err error) error {
+	s.app.Status.Rest.Waits = []string{"not everything could be started again: " + err.Error()}
+	s.soon(s.now.Add(restEvery))
+	return fmt.Errorf("start again what a run had held at rest: %w", err)
 }
 
 // late is why a workload that runs is not ready; empty if it is, or if none can be.

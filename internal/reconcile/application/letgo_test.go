@@ -1,6 +1,8 @@
 package application
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -114,6 +116,30 @@ func TestANodeThatNeverLiftsHoldsNothingUpForEver(t *testing.T) {
 	}
 	if !told {
 		t.Error("nobody is told")
+	}
+}
+
+// mute is an API server that does not say what nodes say.
+type mute struct{ client.Reader }
+
+func (m mute) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	if _, of := list.(*v1alpha1.NodeFenceList); of {
+		return errors.New("no answer")
+	}
+	return m.Reader.List(ctx, list, opts...) //nolint:wrapcheck // as it is
+}
+
+// TestNodesThatCannotBeAskedHoldNothingUpForEver either.
+func TestNodesThatCannotBeAskedHoldNothingUpForEver(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s, app := givenBack(t, saysOf(nodeOf("one"), now), web("shop"))
+	s.Reader = mute{s.Reader}
+	if got := s.reconcile(app); s.replicas("shop") != 0 || got.Status.Rest == nil || !strings.Contains(strings.Join(got.Status.Rest.Waits, " "), "what the nodes say is not known") {
+		t.Errorf("%d run; %+v", s.replicas("shop"), got.Status.Rest)
+	}
+	s.Now = func() time.Time { return now.Add(liftedWithin) }
+	if got := s.reconcile(app); s.replicas("shop") != 2 {
+		t.Errorf("it stays down: %+v", got.Status.Rest)
 	}
 }
 
