@@ -63,6 +63,8 @@ func Next(s *failover.State) string {
 		return fmt.Sprintf("`runs commit %s` ends it, %s takes it back", run, back)
 	case s.Phase == failover.RollbackFailed:
 		return "`runs retry " + run + "` once the cause is gone; if it never will be, as that site is lost, `runs cancel " + run + "` leaves what was not taken back as it is, and makes way"
+	case s.Watches():
+		return "all is taken back, and it is waited for that site " + s.Spec.From + " runs it again: `runs cancel " + run + "` waits no longer, and makes way"
 	case s.Phase == failover.SplitBrain:
 		return "stop one of the two sites, then `runs resume " + run + "`"
 	}

@@ -86,6 +86,7 @@ func TestASourceThatDoesNotRunAgain(t *testing.T) {
 		"unreachable": {Event{Kind: Acted, Outcome: NoAnswer, Note: "site east did not answer"}, 10 * time.Second, "shop: not seen to run again: site east did not answer"},
 		"never ready": {Event{Kind: Acted, Outcome: NoAnswer, Asked: []string{"east"}, Note: "StatefulSet shop/db: 0 of 1 ready"}, 10 * time.Minute, "shop: not seen to run again: StatefulSet shop/db: 0 of 1 ready"},
 		"unwatched":   {Event{Kind: Acted, Outcome: Refused, Note: "nobody watches"}, 0, "shop: nobody watches"},
+		"another's":   {Event{Kind: Acted, Outcome: Superseded, Note: "site north holds epoch 9 of shop"}, 0, "shop: site north holds epoch 9 of shop"},
 		"at once":     {Event{Kind: Acted, Outcome: Done, Note: "it runs again"}, 0, ""},
 	} {
 		r := goingBack(t, plan.Failover, nil, func(_ *rig, f Effect) *Event {
@@ -98,6 +99,11 @@ func TestASourceThatDoesNotRunAgain(t *testing.T) {
 		began := r.now
 		r.pass(RolledBack, RollbackFailed)
 		s := r.m.State()
+		for _, step := range s.Result().Steps {
+			if step.Left {
+				t.Errorf("%s: %s is said to be left, and is nothing that can be", name, step.Name)
+			}
+		}
 		if s.Phase != RolledBack || !strings.Contains(s.Why, c.why) || (s.Why == "") != (c.why == "") || strings.Contains(s.Why, "cart") {
 			t.Errorf("%s: %s, %q", name, s.Phase, s.Why)
 		}
@@ -160,4 +166,41 @@ func TestARunOfBeforeEndsAsItDid(t *testing.T) {
 	r.pass(RolledBack)
 	r.order("undo claim/shop")
 	r.never("undo fence/shop")
+}
+
+// TestNobodyHasToWaitForASource: once all is taken back, a person can end the run, as another
+// one for the application has to wait for it. The control is a claim that is still to be
+// given back.
+func TestNobodyHasToWaitForASource(t *testing.T) {
+	unready := Event{Kind: Acted, Outcome: NoAnswer, Asked: []string{"east"}, Note: "StatefulSet shop/db: 0 of 1 ready"}
+	r := goingBack(t, plan.Failover, nil, func(*rig, Effect) *Event { return &unready })
+	if !slices.ContainsFunc(r.m.State().Offers(), func(o Offer) bool { return o.Kind == Cancel && strings.Contains(o.About, "all is taken back") }) {
+		t.Error("nobody is told that the run can be ended")
+	}
+	if why := r.says(Cancel, nil); why != "" {
+		t.Fatal(why)
+	}
+	s := r.m.State()
+	if s.Phase != RolledBack || !strings.Contains(s.Why, "shop: not waited for any longer, by bob") || !strings.Contains(s.Why, "cart: ") {
+		t.Errorf("%s, %q", s.Phase, s.Why)
+	}
+	replayed := NewState()
+	for i, entries := range r.records {
+		if err := replayed.Replay(int64(i)+1, entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if replayed.Phase != s.Phase || replayed.Why != s.Why {
+		t.Errorf("who reads the journal finds %s, %q", replayed.Phase, replayed.Why)
+	}
+
+	r = newRig(t, plan.Failover, func(_ *plan.Plan, s *Spec) { s.Commit = plan.Commit{Window: 0} })
+	r.run(AwaitingCommit)
+	r.answer = answerTo(Undo, "claim/shop", Event{})
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	if why := r.says(Cancel, nil); r.m.Phase() != RollingBack || !strings.Contains(why, "roll back") {
+		t.Errorf("a claim stands, and it is canceled: %s, %q", r.m.Phase(), why)
+	}
 }

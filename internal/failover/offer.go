@@ -131,6 +131,9 @@ func (s *State) endings() (all []Offer) {
 		if s.Phase == RollbackFailed {
 			o.About = "what was not taken back stays as it is: " + strings.Join(s.notBack(), ", ")
 		}
+		if s.Watches() {
+			o.About = "all is taken back: it is not waited for any longer that site " + s.Spec.From + " runs it again"
+		}
 		all = append(all, o)
 	}
 	return all
@@ -156,7 +159,8 @@ func (s *State) begun() bool {
 func (s *State) whyNotCancel() string {
 	// One that can never be taken back, as a site is gone for good, would be in the way of
 	// the failover that is needed then.
-	if s.begun() && s.Spec.Verb.Moves() && s.Phase != RollbackFailed {
+	// So would one that only waits until its source runs again.
+	if s.begun() && s.Spec.Verb.Moves() && s.Phase != RollbackFailed && !s.Watches() {
 		return "something was done already: roll back"
 	}
 	return ""

@@ -184,6 +184,7 @@ func (m *Machine) cancel(e Event) string {
 		return s.whyNotCancel()
 	case s.Phase == RollbackFailed:
 		note += ": what was not taken back stays as it is (" + strings.Join(s.notBack(), ", ") + "), for " + s.Why
+	case s.Watches(): // see watchNoLonger
 	case s.Canceled:
 		note += ": its sandbox may be left at site " + s.Spec.To
 	case s.begun() && s.Spec.Verb == plan.Restore:

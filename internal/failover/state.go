@@ -321,6 +321,10 @@ func (s *State) cancel(e Entry) {
 		}
 		return
 	}
+	if s.Watches() {
+		s.watchNoLonger(e)
+		return
+	}
 	s.Phase = Canceled
 }
 

@@ -66,6 +66,19 @@ func (s *State) touched(app string) bool {
 	return false
 }
 
+// Watches tells whether a roll-back has taken everything back, and only waits until the
+// source is seen to run again.
+func (s *State) Watches() bool { return s.Phase == RollingBack && len(s.notBack()) == 0 }
+
+// watchNoLonger ends a roll-back that only waits for that, as a person said so.
+func (s *State) watchNoLonger(e Entry) {
+	for _, step := range s.Spec.Steps {
+		if s.toUndo(step) {
+			s.undone(Entry{Step: step.Name, Status: Unknown, Note: "not waited for any longer, " + e.Note})
+		}
+	}
+}
+
 // notSeen drafts that nobody saw an application run again at the source. What the run did
 // is taken back: that no other run may begin for it would help nobody.
 func (m *Machine) notSeen(name, why string) {
@@ -159,10 +172,10 @@ func (m *Machine) undid(name string, f *flight, e Event) {
 		m.overtake(name, e)
 	case e.Outcome == Done:
 		m.note(Entry{Kind: Undone, Step: name, Note: e.Note, Epoch: e.Epoch, Said: e.Said})
+	case (e.Outcome == Refused || e.Outcome == Superseded && !m.outlived(name, f)) && m.state.Spec.step(name).Kind == plan.KindFence:
+		m.notSeen(name, e.Note)
 	case e.Outcome == Superseded && !m.outlived(name, f):
 		m.note(Entry{Kind: Undone, Step: name, Status: Skipped, Note: e.Note, Epoch: e.Epoch, Said: e.Said})
-	case e.Outcome == Refused && m.state.Spec.step(name).Kind == plan.KindFence:
-		m.notSeen(name, e.Note)
 	case e.Outcome == Refused:
 		m.note(Entry{Kind: Stuck, Step: name, Note: e.Note, Said: e.Said})
 	case m.state.Spec.step(name).Kind == plan.KindFence:

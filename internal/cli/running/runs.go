@@ -49,7 +49,7 @@ var wants = []want{
 	{verb: "consent", short: "Say that a site has stopped, where nothing proves it", kind: failover.Consent, operand: "SITE"},
 	{verb: "commit", short: "End a run: it can no longer be rolled back", kind: failover.Commit},
 	{verb: "rollback", short: "Take back what a run did", kind: failover.RollBack, types: true},
-	{verb: "cancel", short: "End a run that has changed nothing, or whose roll-back can never end", kind: failover.Cancel},
+	{verb: "cancel", short: "End a run that has changed nothing, or whose roll-back can never end, or only waits for its source", kind: failover.Cancel},
 }
 
 // Runs makes `runs`.
@@ -238,7 +238,7 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 			return exit.Refuse("have an administrator of site "+at.in.Site+" bind it to you", "%s", whyNot)
 		}
 	}
-	at.back = r.Kind == failover.RollBack
+	at.back = r.Kind == failover.RollBack || r.Kind == failover.Cancel // of a roll-back that only waits for its source
 	r.By, r.Groups, r.At = at.who.Name, at.who.Groups, h.Now()
 	n, err := at.box.Put(ctx, run, r)
 	if err != nil {
