@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"davit.dev/davit/internal/failover/approval"
 	"davit.dev/davit/internal/plan"
 )
 
@@ -130,7 +131,7 @@ type State struct {
 	Approved []string
 	// Agreed are who agreed, by approval step; those under "" to the run. Denied is what
 	// was refused for want of a right.
-	Agreed   map[string][]Agreement
+	Agreed   map[string][]approval.Agreement
 	Denied   map[string]bool
 	Steps    map[string]*StepState
 	Epochs   map[string]int64                 // by application, as the run knows them

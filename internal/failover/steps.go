@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"davit.dev/davit/internal/failover/approval"
 	"davit.dev/davit/internal/plan"
 )
 
@@ -444,7 +445,7 @@ func (s *State) asks(name string) string {
 	if step.Kind != plan.KindApproval {
 		return step.Prompt
 	}
-	return fmt.Sprintf("%s (it takes %s)", step.Prompt, lacks(s.Spec.By, []plan.Approval{demand(step)}, s.Agreed[name]))
+	return fmt.Sprintf("%s (it takes %s)", step.Prompt, approval.Lacks(s.Spec.By, []plan.Approval{approval.Demand(step)}, s.Agreed[name]))
 }
 
 // needInput pauses when only a person can bring the run on.

@@ -10,6 +10,8 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/vantage"
+
+	"davit.dev/davit/internal/testkit/clockwork"
 )
 
 // What schedules of automatic declaration have in common.
@@ -28,7 +30,7 @@ var watchers = []string{"west", "south", witness}
 type observer struct {
 	name  string
 	place int
-	clock clock
+	clock clockwork.Clock
 	watch *vantage.Watch
 	said  int64
 }
@@ -112,7 +114,7 @@ func (w *world) observe(o *observer) {
 	w.atPlace(o.place, func() {
 		w.ask(o.place, func() any { return w.words }, func(x any, ok bool) {
 			w.atPlace(o.place, func() {
-				now := o.clock.mono(w.now)
+				now := o.clock.Mono(w.now)
 				var views []vantage.View
 				if words, is := x.(map[string]vantage.Word); ok && is {
 					o.watch.Look(now, words)
@@ -220,7 +222,7 @@ func (j *judge) look() {
 	j.s.atAgent(func() {
 		w.ask(j.s.n, func() any { return w.outlook() }, func(x any, ok bool) {
 			j.s.atAgent(func() {
-				now := j.s.clock.mono(w.now)
+				now := j.s.clock.Mono(w.now)
 				o, is := x.(outlook)
 				switch {
 				case !ok || !is:

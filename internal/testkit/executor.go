@@ -12,6 +12,8 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
+
+	"davit.dev/davit/internal/testkit/clockwork"
 )
 
 // run is one run of a schedule, and all who carried it.
@@ -31,7 +33,7 @@ type executor struct {
 	name   string
 	place  int // a site, or the console
 	run    *run
-	clock  clock
+	clock  clockwork.Clock
 	m      *failover.Machine
 	loop   *execute.Loop
 	j      *journal.Journal
@@ -121,8 +123,8 @@ func (e *executor) tell(ev failover.Event) { e.itself(func() { e.told(ev) }) }
 
 func (e *executor) told(ev failover.Event) {
 	before := e.m.Phase()
-	mono := e.clock.mono(e.w.now)
-	for _, t := range e.loop.Tell(failover.Moment{Mono: mono, Wall: start.Add(e.w.now + e.clock.wall)}, ev) {
+	mono := e.clock.Mono(e.w.now)
+	for _, t := range e.loop.Tell(failover.Moment{Mono: mono, Wall: start.Add(e.w.now + e.clock.Wall)}, ev) {
 		if e.left == 0 {
 			e.die()
 			return
@@ -143,7 +145,7 @@ func (e *executor) plan() {
 	if d == 0 || e.halted {
 		return
 	}
-	at := max(e.clock.after(d), e.w.now+time.Millisecond)
+	at := max(e.clock.After(d), e.w.now+time.Millisecond)
 	if e.tick > e.w.now && e.tick <= at {
 		return
 	}

@@ -7,12 +7,13 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
+
+	"davit.dev/davit/internal/testkit/graphs"
 )
 
 // What all schedules have in common.
@@ -336,7 +337,7 @@ func (w *world) executorPauses(s *site) {
 			if w.chance(50) || e.paused || !e.alive {
 				continue
 			}
-			e.clock.wall = w.upTo(1000*time.Hour) - 500*time.Hour
+			e.clock.Wall = w.upTo(1000*time.Hour) - 500*time.Hour
 			e.stand(w.upTo(time.Minute))
 		}
 	}
@@ -403,65 +404,13 @@ func (w *world) anyPlace(r *run) int {
 	return len(w.sites) + 1
 }
 
-// graphs are made once: schedules differ in few ways.
-var graphs sync.Map
-
-type graphKey struct {
-	apps         int
-	verb         plan.Verb
-	lease, gated bool
-	early        bool
-}
-
 // steps orders a small plan.
 func (w *world) steps(verb plan.Verb) ([]plan.Step, plan.Fence) {
-	apps, lease, gated := w.apps, w.lease, w.gated
-	p := &plan.Plan{
-		Name: "p", Sites: []plan.Site{{Name: "east"}, {Name: "west"}},
-		Fence:  plan.Fence{Timeout: 30 * time.Second},
-		Limits: map[plan.Kind]time.Duration{plan.KindRestore: time.Minute, plan.KindSync: time.Minute, plan.KindReady: time.Minute, plan.KindCatchUp: time.Minute, plan.KindCleanup: time.Minute},
-		Steps: []plan.Step{
-			{Name: "once", Kind: plan.KindCommand, Command: &plan.Command{Image: "x"}, Application: "a", Timeout: 30 * time.Second, After: []string{"apply/a"}, Before: []string{"scale/a"}, Verbs: []plan.Verb{plan.Failover, plan.Switchover}},
-		},
+	fence := plan.Fence{Timeout: 30 * time.Second}
+	if w.lease {
+		fence.Lease, fence.Bound, fence.Drift = leaseTime, boundTime, drift
 	}
-	for i, app := range apps {
-		p.Applications = append(p.Applications, plan.Application{Name: app})
-		if i > 0 {
-			p.Applications[i].After = []string{apps[i-1]}
-		}
-	}
-	if w.early {
-		p.Steps = append(p.Steps, beside(apps)...)
-	}
-	if gated {
-		p.Traffic = []plan.Traffic{{Name: "all", Kind: plan.KindGate, Object: "gate"}}
-	}
-	if lease {
-		p.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"x", "y", "z"}, Agree: 2, For: time.Minute, Block: time.Hour}
-		p.Fence.Lease, p.Fence.Bound, p.Fence.Drift = leaseTime, boundTime, drift
-	}
-	key := graphKey{len(apps), verb, lease, gated, w.early}
-	if g, ok := graphs.Load(key); ok {
-		return g.([]plan.Step), p.Fence
-	}
-	g, err := p.Graph(verb)
-	if err != nil {
-		panic(err) // the plan above is right
-	}
-	graphs.Store(key, g.Steps)
-	return g.Steps, p.Fence
-}
-
-// beside are steps that run beside claims: what all applications need at the target, what
-// one of them needs, made once another is claimed, and what keeps git still at the source.
-func beside(apps []string) []plan.Step {
-	does, last := &plan.Command{Image: "x"}, apps[len(apps)-1]
-	moves := []plan.Verb{plan.Failover, plan.Switchover, plan.Failback}
-	return []plan.Step{
-		{Name: "network", Kind: plan.KindInfra, Early: true, Command: does, Undo: does, Timeout: time.Minute, Before: []string{"data/" + last}, Verbs: moves},
-		{Name: "warm", Kind: plan.KindCommand, Early: true, Application: last, Command: does, Undo: does, Timeout: time.Minute, After: []string{"claim/" + apps[0]}, Before: []string{"scale/" + last}, Verbs: moves},
-		{Name: "git", Kind: plan.KindSuspend, Side: plan.Source, Application: apps[0], Object: "kustomizations.kustomize.toolkit.fluxcd.io/flux-system/a", Timeout: time.Minute, Before: []string{"quiesce/" + apps[0]}, Verbs: []plan.Verb{plan.Switchover, plan.Failback}},
-	}
+	return graphs.Of(w.apps, verb, fence, w.gated, w.early), fence
 }
 
 // survivors take over where nobody carries a run any more.

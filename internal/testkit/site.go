@@ -7,6 +7,8 @@ import (
 
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
+
+	"davit.dev/davit/internal/testkit/clockwork"
 )
 
 type level = failover.Level
@@ -16,10 +18,10 @@ type site struct {
 	w      *world
 	n      int
 	name   string
-	clock  clock // of the node
-	alive  bool  // it has power
-	gone   bool  // and will not have it again
-	paused bool  // the agent stands still
+	clock  clockwork.Clock // of the node
+	alive  bool            // it has power
+	gone   bool            // and will not have it again
+	paused bool            // the agent stands still
 	inbox  []func()
 	// deaf says that the watchdog stood still: the lease promises nothing then.
 	deaf, wasDeaf bool
@@ -57,7 +59,7 @@ func (s *site) allowed(a *workload) bool {
 	if !s.alive || !a.want || len(a.holds) > 0 || a.epoch < a.below && !s.w.opt.NoFloor {
 		return false
 	}
-	return !s.w.lease || s.clock.mono(s.w.now) < a.lease
+	return !s.w.lease || s.clock.Mono(s.w.now) < a.lease
 }
 
 // settle starts or keeps a workload where it may run.
@@ -146,7 +148,7 @@ func (s *site) renew() {
 	}
 	for _, app := range s.w.apps {
 		a := s.load(app)
-		asked := s.clock.mono(s.w.now)
+		asked := s.clock.Mono(s.w.now)
 		s.w.ask(s.n, func() any { n, h := s.w.vault.newest(app); return claimOf{n, h} }, func(x any, ok bool) {
 			if c, is := x.(claimOf); ok && is {
 				s.renewed(a, c, asked)
@@ -178,7 +180,7 @@ func (s *site) promises(a *workload) {
 	if !s.alive || s.deaf || a.holder != s.n {
 		return
 	}
-	asked := s.clock.mono(s.w.now)
+	asked := s.clock.Mono(s.w.now)
 	given := map[int]bool{}
 	for _, peer := range s.w.sites {
 		if peer == s {
@@ -209,8 +211,8 @@ func (s *site) watch() {
 		if !a.running || a.ending || a.lease == 0 {
 			continue
 		}
-		s.w.at(s.clock.after(a.lease), func() {
-			if !s.alive || s.deaf || !a.running || a.ending || s.clock.mono(s.w.now) < a.lease {
+		s.w.at(s.clock.After(a.lease), func() {
+			if !s.alive || s.deaf || !a.running || a.ending || s.clock.Mono(s.w.now) < a.lease {
 				return
 			}
 			s.w.odd["lease ran out"]++

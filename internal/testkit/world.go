@@ -12,80 +12,9 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"davit.dev/davit/internal/testkit/clockwork"
 	"davit.dev/davit/internal/vantage"
 )
-
-// entry is something that happens.
-type entry struct {
-	at time.Duration
-	n  int // keeps the order of what happens at once
-	do func()
-}
-
-func (e entry) before(other entry) bool {
-	return e.at < other.at || e.at == other.at && e.n < other.n
-}
-
-// agenda is a heap of four branches: what comes next is first. It is where the
-// simulator spends its time, so entries are neither boxed nor swapped.
-type agenda []entry
-
-const branches = 4
-
-func (a *agenda) push(e entry) {
-	*a = append(*a, e)
-	all := *a
-	i := len(all) - 1
-	for i > 0 {
-		parent := (i - 1) / branches
-		if !e.before(all[parent]) {
-			break
-		}
-		all[i] = all[parent]
-		i = parent
-	}
-	all[i] = e
-}
-
-func (a *agenda) pop() entry {
-	all := *a
-	first, last := all[0], all[len(all)-1]
-	all[len(all)-1] = entry{}
-	all = all[:len(all)-1]
-	*a = all
-	for i := 0; len(all) > 0; {
-		least, child := i, i*branches+1
-		for c := child; c < min(child+branches, len(all)); c++ {
-			if least == i && all[c].before(last) || least != i && all[c].before(all[least]) {
-				least = c
-			}
-		}
-		if least == i {
-			all[i] = last
-			break
-		}
-		all[i] = all[least]
-		i = least
-	}
-	return first
-}
-
-// clock is a process's own: it runs a little fast or slow, and what it shows
-// to people jumps.
-type clock struct {
-	rate   float64
-	offset time.Duration
-	wall   time.Duration
-}
-
-func (c clock) mono(now time.Duration) time.Duration {
-	return c.offset + time.Duration(float64(now)*c.rate)
-}
-
-// after is when the clock will show a time, in true time.
-func (c clock) after(mono time.Duration) time.Duration {
-	return time.Duration(float64(mono-c.offset)/c.rate) + 1
-}
 
 // world is one schedule.
 type world struct {
@@ -95,7 +24,7 @@ type world struct {
 	refusals *rand.Rand
 	now      time.Duration
 	n        int
-	agenda   agenda
+	agenda   clockwork.Agenda
 	sites    []*site
 	vault    *store
 	up       [][]bool // [from][to]; sites, then the vault, then the console
@@ -157,7 +86,7 @@ func (w *world) after(d time.Duration, do func()) { w.at(w.now+max(d, 0), do) }
 
 func (w *world) at(t time.Duration, do func()) {
 	w.n++
-	w.agenda.push(entry{max(t, w.now), w.n, do})
+	w.agenda.Push(clockwork.Entry{At: max(t, w.now), N: w.n, Do: do})
 }
 
 // every does something again and again.
@@ -168,12 +97,12 @@ func (w *world) every(d time.Duration, do func()) {
 	})
 }
 
-func (w *world) newClock() clock {
+func (w *world) newClock() clockwork.Clock {
 	most := drift / 1e6
 	if w.opt.WildClocks {
 		most = 0.9
 	}
-	return clock{rate: 1 + (2*w.r.Float64()-1)*most, offset: w.upTo(time.Hour), wall: w.upTo(48*time.Hour) - 24*time.Hour}
+	return clockwork.Clock{Rate: 1 + (2*w.r.Float64()-1)*most, Offset: w.upTo(time.Hour), Wall: w.upTo(48*time.Hour) - 24*time.Hour}
 }
 
 // delay is how long a message takes: short, and now and then very long.
@@ -227,9 +156,9 @@ func (w *world) call(from, to int, limit time.Duration, serve func(reply func(an
 func (w *world) play() {
 	defer w.end()
 	for len(w.agenda) > 0 && w.err == nil && w.now < horizon {
-		e := w.agenda.pop()
-		w.now = e.at
-		e.do()
+		e := w.agenda.Pop()
+		w.now = e.At
+		e.Do()
 		if w.over() && w.now > w.ended+tail {
 			return
 		}
