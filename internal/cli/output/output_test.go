@@ -82,26 +82,26 @@ func TestWaits(t *testing.T) {
 			}
 		}
 		p.Waits("Running", []string{"claim/shop: begun", "the journal is being written"})
-		time.Sleep(waitsAfter / 2)
+		time.Sleep(waitsAfter / 2) // virtual time
 		p.Waits("Running", []string{"ready/shop: begun"})
-		time.Sleep(waitsAfter / 2)
+		time.Sleep(waitsAfter / 2) // virtual time
 		p.Waits("Running", []string{"ready/shop: 0 of 3 pods", "ready/wiki: begun"})
 		says("")
-		time.Sleep(waitsAfter / 2)
+		time.Sleep(waitsAfter / 2) // virtual time
 		all := "Running: ready/shop: 0 of 3 pods\n"
 		says(all)
 		p.Waits("Running", []string{"ready/shop: 1 of 3 pods", "ready/wiki: begun"})
-		time.Sleep(waitsAfter)
+		time.Sleep(waitsAfter) // virtual time
 		all += "Running: ready/wiki: begun\n"
 		says(all)
 		p.Waits("Running", nil)
 		p.Waits("Running", []string{"ready/shop: 0 of 3 pods"})
-		time.Sleep(waitsAfter + time.Second)
+		time.Sleep(waitsAfter + time.Second) // virtual time
 		all += "Running: ready/shop: 0 of 3 pods\n"
 		says(all)
 		p.Waits("AwaitingCommit", []string{"done: commit it, or roll back"})
 		p.Done()
-		time.Sleep(2 * waitsAfter)
+		time.Sleep(2 * waitsAfter) // virtual time
 		says(all)
 	})
 }
