@@ -26,8 +26,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
-
-	"davit.dev/davit/internal/command"
 )
 
 // Format is how a result is printed.
@@ -125,7 +123,7 @@ type textPrinter struct {
 func (p textPrinter) Print(r Result) error {
 	t := &Text{Wide: p.wide}
 	r.Text(t)
-	return write(p.w, []byte(command.Named(p.program, t.String())))
+	return write(p.w, []byte(t.named(p.program)))
 }
 
 type namePrinter struct{ w io.Writer }

@@ -141,6 +141,25 @@ func TestPrinters(t *testing.T) {
 	}
 }
 
+type quoting struct{ sample }
+
+func (quoting) Text(t *Text) {
+	t.Line("look with `points`")
+	t.AsIs("  ", "-a `status`, or `davit logs`\n+one ` alone\n")
+	t.Line("then `runs ls`")
+}
+
+// Words of objects that people are shown are not Davit's, and are left as they are.
+func TestWhatOthersWroteIsLeft(t *testing.T) {
+	var b bytes.Buffer
+	if err := NewPrinter(Table, "kubectl davit", &b).Print(quoting{}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "look with `kubectl davit points`\n  -a `status`, or `davit logs`\n  +one ` alone\nthen `kubectl davit runs ls`\n"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
+
 // Where there is no terminal, details come at most every ten seconds, and
 // steps once each.
 func TestProgressLines(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"davit.dev/davit/internal/command"
 )
 
 // Text collects what people read.
@@ -11,10 +13,34 @@ type Text struct {
 	// Wide asks for the columns that -o wide adds.
 	Wide bool
 	b    strings.Builder
+	asIs []span
 }
+
+// span is a part of the text.
+type span struct{ from, until int }
 
 // String is the text so far.
 func (t *Text) String() string { return t.b.String() }
+
+// AsIs adds what somebody else wrote, line by line: no word of it is taken for a command.
+func (t *Text) AsIs(indent, text string) {
+	from := t.b.Len()
+	for line := range strings.Lines(text) {
+		t.Line("%s%s", indent, strings.TrimSuffix(line, "\n"))
+	}
+	t.asIs = append(t.asIs, span{from, t.b.Len()})
+}
+
+// named is the text with commands named as those of program.
+func (t *Text) named(program string) string {
+	var all strings.Builder
+	text, at := t.b.String(), 0
+	for _, s := range t.asIs {
+		all.WriteString(command.Named(program, text[at:s.from]) + text[s.from:s.until])
+		at = s.until
+	}
+	return all.String() + command.Named(program, text[at:])
+}
 
 // Line adds a line. It may hold several.
 func (t *Text) Line(format string, args ...any) {

@@ -271,9 +271,7 @@ func (r Restored) preview(t *output.Text, p *uplink.Preview) {
 			continue
 		}
 		t.Section(o.Object)
-		for line := range strings.Lines(o.Diff) {
-			t.Line("  %s", strings.TrimSuffix(line, "\n"))
-		}
+		t.AsIs("  ", o.Diff)
 	}
 	if r.diff && p.Cut > 0 {
 		t.Line("%d differences are not shown, or not whole: `restore --dry-run --diff` at the site shows all.", p.Cut)

@@ -111,9 +111,7 @@ func (r Restore) planText(t *output.Text) {
 			continue
 		}
 		t.Section(p.Object)
-		for line := range strings.Lines(p.Diff) {
-			t.Line("  %s", strings.TrimSuffix(line, "\n"))
-		}
+		t.AsIs("  ", p.Diff)
 	}
 }
 
