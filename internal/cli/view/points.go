@@ -177,6 +177,9 @@ func ShownAsOf(ctx context.Context, c client.Client) (oldest time.Time) {
 		return oldest
 	}
 	for i := range all.Items {
+		if all.Items[i].Spec.CopyOf != "" {
+			continue // what was shown of it while it was the vault is old for ever
+		}
 		at, err := time.Parse(time.RFC3339, all.Items[i].Annotations[project.AnnotationShown])
 		if err == nil && (oldest.IsZero() || at.Before(oldest)) {
 			oldest = at

@@ -77,7 +77,9 @@ func TestPointsSayAsOfWhen(t *testing.T) {
 	of := func(name, at string) *v1alpha1.Vault {
 		return &v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{project.AnnotationShown: at}}}
 	}
-	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(of("main", "2026-01-31T11:59:20Z"), of("old", "2026-01-31T11:58:00Z"), of("copy", "")).Build()
+	was := of("was", "2025-12-31T12:00:00Z") // the vault, before another was promoted
+	was.Spec.CopyOf = "main"
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(of("main", "2026-01-31T11:59:20Z"), of("old", "2026-01-31T11:58:00Z"), of("copy", ""), was).Build()
 	p := Points{Now: now, AsOf: ShownAsOf(t.Context(), c)}
 	var text output.Text
 	p.Text(&text)
