@@ -96,6 +96,9 @@ func (v *Volumes) ownContent(ctx context.Context, content *unstructured.Unstruct
 	ns, _, _ := unstructured.NestedString(content.Object, "spec", "volumeSnapshotRef", "namespace")
 	name, _, _ := unstructured.NestedString(content.Object, "spec", "volumeSnapshotRef", "name")
 	uid, _, _ := unstructured.NestedString(content.Object, "spec", "volumeSnapshotRef", "uid")
+	if name == "" { // a group's, and those that Davit makes are marked
+		return false, nil
+	}
 	snap, err := v.app.Dynamic.Resource(snapshots).Namespace(ns).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return ownName.MatchString(name), nil
@@ -118,10 +121,11 @@ func ofCapture(o metav1.Object) bool {
 // there: once the content is gone, nothing tells any more on whose disks they were.
 func (v *Volumes) letGo(ctx context.Context, kind schema.GroupVersionResource, content *unstructured.Unstructured, node string) error {
 	name, _, _ := unstructured.NestedString(content.Object, "spec", "volumeSnapshotRef", "name")
-	if err := v.letVolumesGo(ctx, []string{name, secondClaim(name)}, node); err != nil {
+	free, err := v.letVolumesGo(ctx, []string{name, secondClaim(name)}, node)
+	if err != nil || !free {
 		return err
 	}
-	_, err := v.system.Dynamic.Resource(kind).Patch(ctx, content.GetName(), types.MergePatchType, noFinalizers(content), metav1.PatchOptions{})
+	_, err = v.system.Dynamic.Resource(kind).Patch(ctx, content.GetName(), types.MergePatchType, noFinalizers(content), metav1.PatchOptions{})
 	if gone(err) != nil {
 		return fmt.Errorf("let go of snapshot content %s, which is on node %s that is gone: %w", content.GetName(), node, err)
 	}
@@ -130,20 +134,26 @@ func (v *Volumes) letGo(ctx context.Context, kind schema.GroupVersionResource, c
 }
 
 // letVolumesGo has the volumes of scratch claims go that are on the disks of a node alone.
-func (v *Volumes) letVolumesGo(ctx context.Context, claims []string, node string) error {
+// free says that none stays: one whose claim is there still goes after that, and is found by its content.
+func (v *Volumes) letVolumesGo(ctx context.Context, claims []string, node string) (free bool, err error) {
 	api := v.system.Kubernetes.CoreV1().PersistentVolumes()
 	list, err := api.List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return fmt.Errorf("list volumes: %w", err)
+		return false, fmt.Errorf("list volumes: %w", err)
 	}
+	free = true
 	for i := range list.Items {
 		pv := &list.Items[i]
 		by := pv.Spec.ClaimRef
 		if by == nil || by.Namespace != v1alpha1.SystemNamespace || !slices.Contains(claims, by.Name) {
 			continue
 		}
-		if pv.Status.Phase == corev1.VolumeBound || pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil ||
+		if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil ||
 			!ownDisks(pv.Spec.NodeAffinity.Required, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}) {
+			continue
+		}
+		if pv.Status.Phase == corev1.VolumeBound {
+			free = false
 			continue
 		}
 		err := api.Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID, ResourceVersion: &pv.ResourceVersion}})
@@ -151,9 +161,9 @@ func (v *Volumes) letVolumesGo(ctx context.Context, claims []string, node string
 			_, err = api.Patch(ctx, pv.Name, types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"uid":%q,"finalizers":null}}`, pv.UID), metav1.PatchOptions{})
 		}
 		if gone(err) != nil {
-			return fmt.Errorf("let go of volume %s, which is on node %s that is gone: %w", pv.Name, node, err)
+			return false, fmt.Errorf("let go of volume %s, which is on node %s that is gone: %w", pv.Name, node, err)
 		}
 		v.log.Warn("let go of a scratch volume on a node that is gone", "volume", pv.Name, "node", node)
 	}
-	return nil
+	return free, nil
 }

@@ -1,0 +1,70 @@
+package source
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube"
+)
+
+// A content outlives the volumes that were made of it: by it alone they are found.
+func TestAContentWaitsForItsVolumes(t *testing.T) {
+	const node, cut = "lost", "davit-0123456789abcdef0123"
+	content := document("VolumeSnapshotContent", "", "content", "p", map[string]any{"volumeSnapshotRef": map[string]any{"name": cut, "namespace": "shop"}})
+	content.SetFinalizers([]string{"bound"})
+	pv := localVolume("disk", &corev1.NodeSelectorRequirement{Key: "node", Operator: corev1.NodeSelectorOpIn, Values: []string{node}})
+	pv.Spec.ClaimRef = &corev1.ObjectReference{Namespace: v1alpha1.SystemNamespace, Name: secondClaim(cut)}
+	pv.Status.Phase = corev1.VolumeBound
+	c := &kube.Clients{
+		Kubernetes: fake.NewClientset(pv),
+		Dynamic:    dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{contents: "VolumeSnapshotContentList"}, content),
+	}
+	v := NewVolumes(c, c, nil, VolumeOptions{})
+	held := func() bool {
+		t.Helper()
+		if err := v.letGo(t.Context(), contents, content, node); err != nil {
+			t.Fatal(err)
+		}
+		o, err := c.Dynamic.Resource(contents).Get(t.Context(), "content", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(o.GetFinalizers()) > 0
+	}
+	if !held() {
+		t.Error("a content went before the claim of a volume of it did")
+	}
+	pv.Status.Phase = corev1.VolumeReleased
+	if _, err := c.Kubernetes.CoreV1().PersistentVolumes().UpdateStatus(t.Context(), pv, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if held() {
+		t.Error("a content stays for nothing")
+	}
+	if all, err := c.Kubernetes.CoreV1().PersistentVolumes().List(t.Context(), metav1.ListOptions{}); err != nil || len(all.Items) > 0 {
+		t.Errorf("%d volumes are left, %v", len(all.Items), err)
+	}
+}
+
+// Somebody else's group names no snapshot to ask for: the client would refuse that.
+func TestAForeignGroupIsPassedOver(t *testing.T) {
+	nowhere, err := dynamic.NewForConfig(&rest.Config{Host: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &Volumes{app: &kube.Clients{Dynamic: nowhere}}
+	group := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"volumeGroupSnapshotRef": map[string]any{"name": "theirs", "namespace": "shop"}}}}
+	if ours, err := v.ownContent(t.Context(), group); ours || err != nil {
+		t.Errorf("%v, %v", ours, err)
+	}
+}
