@@ -145,7 +145,7 @@ func (v *Volumes) letVolumesGo(ctx context.Context, claims []string, node string
 	for i := range list.Items {
 		pv := &list.Items[i]
 		by := pv.Spec.ClaimRef
-		if by == nil || by.Namespace != v1alpha1.SystemNamespace || !slices.Contains(claims, by.Name) {
+		if by == nil || chosen(pv) || by.Namespace != v1alpha1.SystemNamespace || !slices.Contains(claims, by.Name) {
 			continue
 		}
 		if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil ||

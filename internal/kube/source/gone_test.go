@@ -68,3 +68,29 @@ func TestAForeignGroupIsPassedOver(t *testing.T) {
 		t.Errorf("%v, %v", ours, err)
 	}
 }
+
+// A volume that was there before, and that a scratch claim was given, is somebody's: it is
+// kept, whatever its policy says. One that was made for the claim goes with it.
+func TestOnlyWhatWasMadeForAClaimGoesWithIt(t *testing.T) {
+	for _, was := range []corev1.PersistentVolumeReclaimPolicy{corev1.PersistentVolumeReclaimRetain, corev1.PersistentVolumeReclaimDelete} {
+		for _, found := range []bool{false, true} {
+			pv := localVolume("disk", nil)
+			pv.Spec.PersistentVolumeReclaimPolicy = was
+			want := corev1.PersistentVolumeReclaimDelete
+			if found {
+				pv.Annotations = map[string]string{"pv.kubernetes.io/bound-by-controller": "yes"}
+				want = corev1.PersistentVolumeReclaimRetain
+			}
+			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "scratch", Labels: labelsOf("p")}}
+			claim.Spec.VolumeName = pv.Name
+			c := &kube.Clients{Kubernetes: fake.NewClientset(pv, claim)}
+			if err := NewVolumes(c, c, nil, VolumeOptions{}).removeClaim(t.Context(), claim.Name); err != nil {
+				t.Fatal(err)
+			}
+			got, err := c.Kubernetes.CoreV1().PersistentVolumes().Get(t.Context(), pv.Name, metav1.GetOptions{})
+			if err != nil || got.Spec.PersistentVolumeReclaimPolicy != want {
+				t.Errorf("%s, there before: %t: its claim goes and it is %s, %v", was, found, got.Spec.PersistentVolumeReclaimPolicy, err)
+			}
+		}
+	}
+}

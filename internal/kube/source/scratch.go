@@ -288,8 +288,15 @@ func gone(err error) error {
 // patch sets one field of spec.
 func patch(field, value string) []byte { return fmt.Appendf(nil, `{"spec":{%q:%q}}`, field, value) }
 
+// chosen tells whether a claim was given a volume that was there before, and may hold what
+// somebody wants back. The controller, which notes that, looks for one that fits before it
+// has one made; volumes that CSI drivers make for a claim have no such note.
+func chosen(pv *corev1.PersistentVolume) bool {
+	return pv.Annotations["pv.kubernetes.io/bound-by-controller"] != ""
+}
+
 // removeClaim deletes the scratch claim, and sees to it that its volume goes
-// too, whatever its storage class keeps.
+// too, whatever its storage class keeps. One that was not made for it stays.
 func (v *Volumes) removeClaim(ctx context.Context, name string) error {
 	core := v.system.Kubernetes.CoreV1()
 	api := core.PersistentVolumeClaims(v1alpha1.SystemNamespace)
@@ -302,8 +309,12 @@ func (v *Volumes) removeClaim(ctx context.Context, name string) error {
 	}
 	if pvc.Spec.VolumeName != "" {
 		pv, err := core.PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
-		if err == nil && pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
-			_, err = core.PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch("persistentVolumeReclaimPolicy", policyDelete), metav1.PatchOptions{})
+		policy := corev1.PersistentVolumeReclaimDelete
+		if err == nil && chosen(pv) {
+			policy = corev1.PersistentVolumeReclaimRetain
+		}
+		if err == nil && pv.Spec.PersistentVolumeReclaimPolicy != policy {
+			_, err = core.PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch("persistentVolumeReclaimPolicy", string(policy)), metav1.PatchOptions{})
 		}
 		if gone(err) != nil {
 			return fmt.Errorf("release scratch volume: %w", err)
