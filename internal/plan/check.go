@@ -366,6 +366,9 @@ func (c *checker) stepShape(where string, s Step, k traits) {
 	switch {
 	case s.Side != "" && s.Side != Source && s.Side != Target:
 		c.say(where, fmt.Sprintf("there is no side %q", s.Side), "use source or target")
+	case s.Side == Source && (s.Kind == KindCommand || s.Kind == KindHTTP) && s.OnError == Continue:
+		// Plans of before may have one: it is refused there, and the run goes on. A plan that
+		// worked must not be refused on the day it is needed.
 	case s.Side == Source && (s.Kind == KindCommand || s.Kind == KindHTTP):
 		c.say(where, fmt.Sprintf("no site carries out a %s step for another: such an order comes through the vault, and whoever has the project's key could run anything at the source", s.Kind),
 			"remove its side, and say early, so that it comes before the claims from the target; or let a person do it at the source, by a manual step")

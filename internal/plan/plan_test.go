@@ -369,6 +369,18 @@ func infra(change func(*plan.Step)) func(*plan.Plan) {
 	}
 }
 
+// A command at the source that may fail was refused there, and the run went on: such a plan
+// is not refused on the day it is needed. The control may not fail.
+func TestACommandAtTheSourceThatMayFail(t *testing.T) {
+	for onError, refused := range map[plan.OnError]bool{plan.Continue: false, "": true} {
+		p := shop()
+		p.Steps[1].Side, p.Steps[1].OnError = plan.Source, onError
+		if err := p.Check(); (err != nil) != refused {
+			t.Errorf("%q: %v", onError, err)
+		}
+	}
+}
+
 // TestInfrastructureIsTakenBack as each form says.
 func TestInfrastructureIsTakenBack(t *testing.T) {
 	for want, steps := range map[bool][]plan.Step{

@@ -37,7 +37,7 @@ func TestLargeFleet(t *testing.T) {
 		var out bytes.Buffer
 		o := overview("acme", api.Fleet{Known: s}, now)
 		o.all = all
-		if err := output.NewPrinter(output.Table, &out).Print(o); err != nil {
+		if err := output.NewPrinter(output.Table, "davit", &out).Print(o); err != nil {
 			t.Fatal(err)
 		}
 		return out.String()
