@@ -1,6 +1,7 @@
 package source
 
 import (
+	"errors"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/kube"
 )
 
@@ -75,13 +77,15 @@ func TestOnlyWhatWasMadeForAClaimGoesWithIt(t *testing.T) {
 	for _, was := range []corev1.PersistentVolumeReclaimPolicy{corev1.PersistentVolumeReclaimRetain, corev1.PersistentVolumeReclaimDelete} {
 		for _, found := range []bool{false, true} {
 			pv := localVolume("disk", nil)
+			pv.CreationTimestamp = metav1.Unix(3, 0)
 			pv.Spec.PersistentVolumeReclaimPolicy = was
 			want := corev1.PersistentVolumeReclaimDelete
 			if found {
 				pv.Annotations = map[string]string{"pv.kubernetes.io/bound-by-controller": "yes"}
+				pv.CreationTimestamp = metav1.Unix(1, 0)
 				want = corev1.PersistentVolumeReclaimRetain
 			}
-			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "scratch", Labels: labelsOf("p")}}
+			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "scratch", Labels: labelsOf("p"), CreationTimestamp: metav1.Unix(2, 0)}}
 			claim.Spec.VolumeName = pv.Name
 			c := &kube.Clients{Kubernetes: fake.NewClientset(pv, claim)}
 			if err := NewVolumes(c, c, nil, VolumeOptions{}).removeClaim(t.Context(), claim.Name); err != nil {
@@ -90,6 +94,27 @@ func TestOnlyWhatWasMadeForAClaimGoesWithIt(t *testing.T) {
 			got, err := c.Kubernetes.CoreV1().PersistentVolumes().Get(t.Context(), pv.Name, metav1.GetOptions{})
 			if err != nil || got.Spec.PersistentVolumeReclaimPolicy != want {
 				t.Errorf("%s, there before: %t: its claim goes and it is %s, %v", was, found, got.Spec.PersistentVolumeReclaimPolicy, err)
+			}
+		}
+	}
+}
+
+// What was read of a volume that was there before is not the cut.
+func TestWhatWasNotMadeIsNotTheCut(t *testing.T) {
+	for _, name := range []string{"cut", secondClaim("cut")} {
+		for _, found := range []bool{false, true} {
+			pv := localVolume("disk", nil)
+			pv.CreationTimestamp = metav1.Unix(3, 0)
+			if found {
+				pv.Annotations = map[string]string{"pv.kubernetes.io/bound-by-controller": "yes"}
+				pv.CreationTimestamp = metav1.Unix(1, 0)
+			}
+			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name, CreationTimestamp: metav1.Unix(2, 0)}}
+			claim.Spec.VolumeName = pv.Name
+			c := &kube.Clients{Kubernetes: fake.NewClientset(pv, claim)}
+			err := NewVolumes(c, c, nil, VolumeOptions{}).wasMade(t.Context(), claims(capture.Cut{Handle: "cut"})...)
+			if errors.Is(err, errNotMade) != found || !found && err != nil {
+				t.Errorf("claim %s, its volume there before: %t: %v", name, found, err)
 			}
 		}
 	}

@@ -288,11 +288,16 @@ func gone(err error) error {
 // patch sets one field of spec.
 func patch(field, value string) []byte { return fmt.Appendf(nil, `{"spec":{%q:%q}}`, field, value) }
 
-// chosen tells whether a claim was given a volume that was there before, and may hold what
-// somebody wants back. The controller, which notes that, looks for one that fits before it
-// has one made; volumes that CSI drivers make for a claim have no such note.
+// chosen tells whether the controller looked for a volume that fits, which it does before
+// it has one made, and noted that. Those that CSI drivers make for a claim have no such note.
 func chosen(pv *corev1.PersistentVolume) bool {
 	return pv.Annotations["pv.kubernetes.io/bound-by-controller"] != ""
+}
+
+// older tells whether a claim was given a volume that was there before, and may hold what
+// somebody wants back.
+func older(pv *corev1.PersistentVolume, claim *corev1.PersistentVolumeClaim) bool {
+	return chosen(pv) && pv.CreationTimestamp.Before(&claim.CreationTimestamp)
 }
 
 // removeClaim deletes the scratch claim, and sees to it that its volume goes
@@ -310,7 +315,7 @@ func (v *Volumes) removeClaim(ctx context.Context, name string) error {
 	if pvc.Spec.VolumeName != "" {
 		pv, err := core.PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
 		policy := corev1.PersistentVolumeReclaimDelete
-		if err == nil && chosen(pv) {
+		if err == nil && older(pv, pvc) {
 			policy = corev1.PersistentVolumeReclaimRetain
 		}
 		if err == nil && pv.Spec.PersistentVolumeReclaimPolicy != policy {

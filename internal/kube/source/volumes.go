@@ -254,11 +254,44 @@ func (v *Volumes) Read(ctx context.Context, cut capture.Cut, previous *point.Sna
 	if errors.Is(err, mover.ErrElsewhere) && cut.Plan.Method != capture.MethodLive {
 		res, err = v.readElsewhere(ctx, cut, req, err)
 	}
+	if err == nil && cut.Plan.Method != capture.MethodLive {
+		err = v.wasMade(ctx, claims(cut)...)
+	}
 	if err != nil {
 		return capture.VolumeRead{}, err
 	}
 	return capture.VolumeRead{Snapshot: res.Snapshot, Warnings: res.Warnings}, nil
 }
+
+// claims are those that a cut is read by.
+func claims(cut capture.Cut) []string { return []string{cut.Handle, secondClaim(cut.Handle)} }
+
+// wasMade refuses what was read where a scratch claim was given a volume that was there
+// before: that is not the cut. Without its claim it is given to no other, so that the
+// next capture reads what it should.
+func (v *Volumes) wasMade(ctx context.Context, claims ...string) error {
+	core := v.system.Kubernetes.CoreV1()
+	for _, name := range claims {
+		pvc, err := core.PersistentVolumeClaims(v1alpha1.SystemNamespace).Get(ctx, name, metav1.GetOptions{})
+		if gone(err) != nil {
+			return fmt.Errorf("get scratch claim: %w", err)
+		}
+		if err != nil || pvc.Spec.VolumeName == "" {
+			continue
+		}
+		pv, err := core.PersistentVolumes().Get(ctx, pvc.Spec.VolumeName, metav1.GetOptions{})
+		if gone(err) != nil {
+			return fmt.Errorf("get scratch volume: %w", err)
+		}
+		if err == nil && older(pv, pvc) {
+			return fmt.Errorf("%w: volume %s was available, and Kubernetes gave it to claim %s/%s instead of one made of the snapshot: nothing on it was changed, and it is kept; delete it, or reserve it by its claimRef", errNotMade, pv.Name, pvc.Namespace, name)
+		}
+	}
+	return nil
+}
+
+// errNotMade says that what was read is not what was cut.
+var errNotMade = errors.New("another volume was read than the cut")
 
 // readElsewhere reads a cut again, whose reader's node was lost: nothing may be
 // left of the application but that cut. It goes where the storage can be had
