@@ -105,9 +105,9 @@ func (m *Machine) concludes(name string, f *flight) (Status, string) {
 func (s *State) spared(app string) string {
 	var all []string
 	for _, site := range s.Facts.Holders[app] {
-		switch level := s.Fences[app][site].Level; {
-		case level == Proven:
-		case level == TimedOut:
+		switch s.Fences[app][site].Level {
+		case Proven:
+		case TimedOut:
 			all = append(all, "the lease of site "+site+" is over")
 		default:
 			all = append(all, s.Vouched(app, site)+" said that site "+site+" has stopped")
