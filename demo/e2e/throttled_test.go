@@ -72,7 +72,24 @@ func throttled(t *testing.T) {
 		got := try(t, west, "get", "pv", "-o", `jsonpath={range .items[?(@.spec.storageClassName=="`+class+`")]}{.spec.claimRef.namespace}/{.spec.claimRef.name} {.status.phase},{end}`)
 		return !strings.Contains(got, system+"/"), got
 	})
+	a.keptFromCaptures(t)
 	a.madeUpFor(t)
+}
+
+// keptFromCaptures sees that the account of captures may not have the application's own volume
+// deleted. The control, somebody who may, has the same change tried and not made.
+func (a *app) keptFromCaptures(t *testing.T) {
+	t.Helper()
+	pv := kubectl(t, west, "-n", a.name, "get", "pvc", "-o", "jsonpath={.items[0].spec.volumeName}")
+	patch := func(as ...string) string {
+		return try(t, west, append([]string{"patch", "pv", pv, "--dry-run=server", "-p", `{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`}, as...)...)
+	}
+	if got := patch("--as", "system:serviceaccount:"+system+":davit-capture"); !strings.Contains(got, "captures change volumes of scratch claims alone") {
+		t.Errorf("davit-capture may have a volume of an application deleted: %s", got)
+	}
+	if got := patch(); !strings.Contains(got, "patched") {
+		t.Errorf("control: %s", got)
+	}
 }
 
 // madeUpFor takes west's agent away while the only captures of the day are due, of many

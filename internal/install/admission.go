@@ -13,39 +13,66 @@ import (
 // RequesterName is the admission policy that ties Runs to who made them.
 const RequesterName = "davit-run-requester"
 
+// ScratchVolumesName is the admission policy that keeps captures away from volumes that are
+// not their own.
+const ScratchVolumesName = "davit-capture-volumes"
+
+// scratchVolumes has the API server refuse what the account of captures does to volumes
+// other than those of scratch claims: rights to volumes know no names beforehand, and who
+// may have one deleted may have any deleted.
+func scratchVolumes() []runtime.Object {
+	return refuses(ScratchVolumesName,
+		admissionv1.RuleWithOperations{
+			Operations: []admissionv1.OperationType{admissionv1.Update, admissionv1.Delete},
+			Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"persistentvolumes"}},
+		},
+		admissionv1.Validation{
+			Expression: fmt.Sprintf("request.userInfo.username != 'system:serviceaccount:%[1]s:%[2]s' || "+
+				"has(oldObject.spec.claimRef) && has(oldObject.spec.claimRef.namespace) && oldObject.spec.claimRef.namespace == '%[1]s'", v1alpha1.SystemNamespace, CaptureName),
+			Message: "captures change volumes of scratch claims alone",
+		})
+}
+
 // requester has the API server refuse Runs in another's name: whoever asks for
 // one cannot approve it, and an agent sees only the object. Davit's own accounts
 // write in the names of those who asked elsewhere.
 func requester() []runtime.Object {
 	own := fmt.Sprintf("request.userInfo.username.startsWith('system:serviceaccount:%s:')", v1alpha1.SystemNamespace)
 	same := "request.operation == 'UPDATE' && object.spec.requestedBy == oldObject.spec.requestedBy"
-	fail, exact := admissionv1.Fail, admissionv1.Exact
-	scope := admissionv1.AllScopes
+	return refuses(RequesterName,
+		admissionv1.RuleWithOperations{
+			Operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
+			Rule: admissionv1.Rule{
+				APIGroups: []string{v1alpha1.GroupVersion.Group}, APIVersions: []string{v1alpha1.GroupVersion.Version}, Resources: []string{"runs"},
+			},
+		},
+		admissionv1.Validation{
+			Expression:        "object.spec.requestedBy == request.userInfo.username || " + same + " || " + own,
+			MessageExpression: "'spec.requestedBy must be who makes the Run: write ' + request.userInfo.username",
+		})
+}
+
+// refuses is a policy, and its binding to all of the cluster: what matches the rule is refused
+// unless it is valid, also while the policy cannot be evaluated.
+func refuses(name string, of admissionv1.RuleWithOperations, valid admissionv1.Validation) []runtime.Object {
+	fail, exact, scope := admissionv1.Fail, admissionv1.Exact, admissionv1.AllScopes
+	of.Scope = &scope
 	return []runtime.Object{
 		&admissionv1.ValidatingAdmissionPolicy{
-			ObjectMeta: clusterMeta(RequesterName),
+			ObjectMeta: clusterMeta(name),
 			Spec: admissionv1.ValidatingAdmissionPolicySpec{
 				FailurePolicy: &fail,
 				MatchConstraints: &admissionv1.MatchResources{
 					MatchPolicy: &exact, NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{},
-					ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: admissionv1.RuleWithOperations{
-						Operations: []admissionv1.OperationType{admissionv1.Create, admissionv1.Update},
-						Rule: admissionv1.Rule{
-							APIGroups: []string{v1alpha1.GroupVersion.Group}, APIVersions: []string{v1alpha1.GroupVersion.Version},
-							Resources: []string{"runs"}, Scope: &scope,
-						},
-					}}},
+					ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: of}},
 				},
-				Validations: []admissionv1.Validation{{
-					Expression:        "object.spec.requestedBy == request.userInfo.username || " + same + " || " + own,
-					MessageExpression: "'spec.requestedBy must be who makes the Run: write ' + request.userInfo.username",
-				}},
+				Validations: []admissionv1.Validation{valid},
 			},
 		},
 		&admissionv1.ValidatingAdmissionPolicyBinding{
-			ObjectMeta: clusterMeta(RequesterName),
+			ObjectMeta: clusterMeta(name),
 			Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-				PolicyName: RequesterName, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+				PolicyName: name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
 			},
 		},
 	}

@@ -184,7 +184,7 @@ func nodeAtHome() []rbacv1.PolicyRule {
 // captureAnywhere reads everything, as what belongs to an application is found
 // by discovery; it writes snapshots only, and runs hooks. Volumes that were made of
 // snapshots have to go with their claims, also where their class would keep them, or
-// their node is gone.
+// their node is gone; scratchVolumes keeps it away from all others.
 func captureAnywhere() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule(readVerbs, "*", "*"),
