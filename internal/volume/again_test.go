@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -71,9 +72,17 @@ func diesNear(t *testing.T, root string, passes time.Duration, late int) (*testS
 	r := openTest(t, s, func(o *Options) { o.Now = clock })
 	var dead *testStore
 	indexed := passes == 0
+	var begun atomic.Int64
 	s.setHook(func(op, key string) error {
 		if op != "put" || !strings.HasPrefix(key, testPrefix+"p") {
 			return nil
+		}
+		// One after the other: of packs that were put at once, none would be the last.
+		for before := int(begun.Add(1)) - 1; len(s.keys(testPrefix+"p")) < before; {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			time.Sleep(time.Millisecond) // between looks
 		}
 		stored := s.packed()
 		mu.Lock()

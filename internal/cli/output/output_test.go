@@ -3,6 +3,7 @@ package output
 import (
 	"bytes"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,11 +69,29 @@ func TestShort(t *testing.T) {
 	}
 }
 
+// guarded is written by timers, of which the race detector does not know what came before.
+type guarded struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (g *guarded) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.b.Write(p)
+}
+
+func (g *guarded) String() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.b.String()
+}
+
 // Where there is no terminal, a log is told once of each thing that is waited for, and of
 // what is over soon not at all.
 func TestWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
+		var b guarded
 		p := NewProgress(&b, "davit", time.Now)
 		says := func(want string) {
 			t.Helper()
