@@ -57,7 +57,7 @@ type Access interface {
 type Reconciler struct {
 	Client client.Client
 	// Reader asks the API server itself: a cache that lags would start a
-	// capture that has ended.
+	// capture that has ended, or go by what the application was before.
 	Reader client.Reader
 	Vaults Access
 	Events record.EventRecorder
@@ -171,12 +171,12 @@ func full(err error) bool {
 func (r *Reconciler) subject(ctx context.Context, rp *v1alpha1.RecoveryPoint) (*subject, error) {
 	s := &subject{}
 	key := client.ObjectKey{Namespace: rp.Namespace, Name: rp.Spec.Application}
-	if err := r.Client.Get(ctx, key, &s.app); err != nil {
+	if err := r.Reader.Get(ctx, key, &s.app); err != nil {
 		return nil, fmt.Errorf("read Application %s: %w", key, err)
 	}
 	if s.app.Spec.Policy != "" {
 		key.Name = s.app.Spec.Policy
-		if err := client.IgnoreNotFound(r.Client.Get(ctx, key, &s.policy)); err != nil {
+		if err := client.IgnoreNotFound(r.Reader.Get(ctx, key, &s.policy)); err != nil {
 			return nil, fmt.Errorf("read ProtectionPolicy %s: %w", key, err)
 		}
 	}

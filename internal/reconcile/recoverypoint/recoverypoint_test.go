@@ -2,10 +2,12 @@ package recoverypoint
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -184,6 +186,44 @@ func TestOnlyTheHolderCaptures(t *testing.T) {
 		}
 		if test.reason != "" && (got.Status.Phase != v1alpha1.PointFailed || reason(got) != test.reason || s.inVault() != 0) {
 			t.Errorf("%s: %+v, %d points in the vault", name, got.Status, s.inVault())
+		}
+	}
+}
+
+// lagging is a cache that has not seen an Application yet, or what it was changed to.
+type lagging struct {
+	client.Client
+	has *v1alpha1.Application
+}
+
+func (l lagging) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	app, is := o.(*v1alpha1.Application)
+	switch {
+	case !is:
+		return l.Client.Get(ctx, key, o, opts...)
+	case l.has == nil:
+		return apierrors.NewNotFound(v1alpha1.GroupVersion.WithResource("applications").GroupResource(), key.Name)
+	}
+	l.has.DeepCopyInto(app)
+	return nil
+}
+
+// TestACaptureGoesByWhatTheApplicationIsNow: it is asked for a moment after the application
+// was made or changed. The control is what the cache says of it.
+func TestACaptureGoesByWhatTheApplicationIsNow(t *testing.T) {
+	for name, has := range map[string]*v1alpha1.Application{
+		"just made":    nil,
+		"just changed": {Spec: v1alpha1.ApplicationSpec{Vault: "main", Namespaces: []string{"before"}}},
+	} {
+		s := newSite(t, request("p1", ""))
+		s.Client = lagging{s.Client, has}
+		got, err := s.subject(t.Context(), request("p1", ""))
+		if err != nil || !slices.Equal(got.app.Spec.Namespaces, []string{"shop"}) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		s.Reader = s.Client
+		if got, err := s.subject(t.Context(), request("p1", "")); err == nil && slices.Equal(got.app.Spec.Namespaces, []string{"shop"}) {
+			t.Errorf("%s: control: the cache is ahead", name)
 		}
 	}
 }
