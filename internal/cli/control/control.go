@@ -77,18 +77,17 @@ func (h Host) inProject(cmd *cobra.Command, project string, fn func(ctx context.
 func (h Host) atConsole(cmd *cobra.Command, fn func(ctx context.Context, s *remote.Session) error) error {
 	ctx, cancel := h.Looking(cmd)
 	defer cancel()
-	s, err := h.OpenConsole()
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	return fn(ctx, s)
+	return h.inSession(ctx, fn)
 }
 
 // changing is atConsole for what takes longer than a look, and may be asked again.
 func (h Host) changing(cmd *cobra.Command, fn func(ctx context.Context, s *remote.Session) error) error {
 	ctx, cancel := h.Working(cmd)
 	defer cancel()
+	return h.inSession(ctx, fn)
+}
+
+func (h Host) inSession(ctx context.Context, fn func(ctx context.Context, s *remote.Session) error) error {
 	s, err := h.OpenConsole()
 	if err != nil {
 		return err
