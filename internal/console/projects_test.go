@@ -556,9 +556,9 @@ func TestProjectIsRenewedWhileServed(t *testing.T) {
 	w.ask(bob, "PUT", theirs+"hourly", policyJSON)
 	robot := w.robot(bob, "shop", `"read"`)
 	file := slices.DeleteFunc(w.databases(), func(path string) bool { return slices.Contains(known, path) })[0]
-	db, err := sql.Open("sqlite", file)
+	db, err := sql.Open("sqlite", "file:"+file+"?_pragma=busy_timeout(60000)") // the console writes too
 	if err == nil {
-		_, err = db.ExecContext(t.Context(), "UPDATE journal_at SET quiet = 1; UPDATE document SET name = 'forged'; UPDATE journal_at SET quiet = 0")
+		_, err = db.ExecContext(t.Context(), "BEGIN IMMEDIATE; UPDATE journal_at SET quiet = 1; UPDATE document SET name = 'forged'; UPDATE journal_at SET quiet = 0; COMMIT")
 	}
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
