@@ -58,8 +58,9 @@ type report struct {
 }
 
 // broke are lines of output after which a run is not given a second chance: the
-// program was stopped or raced, whatever a test says then.
-var broke = regexp.MustCompile(`^(panic: |fatal error: |WARNING: DATA RACE|\s+testing\.go:\d+: race detected)`)
+// program was stopped or raced, whatever a test says then, or a case was drawn that
+// breaks a property, and a second run would draw others.
+var broke = regexp.MustCompile(`^(panic: |fatal error: |WARNING: DATA RACE|\s+testing\.go:\d+: race detected|.*\[rapid\] (failed|panic|flaky))`)
 
 func read(r io.Reader) (report, error) {
 	all := report{ended: map[test]string{}}

@@ -49,6 +49,7 @@ func TestAgain(t *testing.T) {
 		"not built":            {events: []string{"fail TestA", "build-fail q", "fail "}, refused: "q was not built"},
 		"panic":                {events: []string{"fail TestA", "says panic: oh", "fail "}, refused: "panic: oh"},
 		"race":                 {events: []string{"fail TestA", "says WARNING: DATA RACE", "fail "}, refused: "DATA RACE"},
+		"a property":           {events: []string{"fail TestA", "says     engine.go:313: [rapid] failed after 7 tests: x", "fail "}, refused: "[rapid] failed"},
 		"out of time":          {events: []string{"fail TestA", "run TestB", "fail "}, refused: "TestB did not end"},
 		"a name like another":  {events: []string{"fail TestAB", "pass TestA", "fail "}, want: "p ^TestAB$\n"},
 		"a name that is regex": {events: []string{"fail TestAlone/a.b", "fail TestAlone", "fail "}, want: "p ^TestAlone$/^a\\.b$\n"},
