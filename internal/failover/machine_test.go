@@ -342,8 +342,11 @@ func TestDeadSourceWithoutALease(t *testing.T) {
 	if why := r.says(Skip, func(e *Event) { e.Step = "fence/shop" }); !strings.Contains(why, "cannot be skipped") {
 		t.Errorf("skip: %s", why)
 	}
-	if why := r.says(Consent, func(e *Event) { e.Site, e.Text = "east", "east" }); why != "" {
+	if why := r.says(Consent, func(e *Event) { e.Site, e.Text, e.Note = "east", "east", "its power is off" }); why != "" {
 		t.Fatal(why)
+	}
+	if !slices.ContainsFunc(slices.Concat(r.records...), func(e Entry) bool { return e.Kind == Consented && e.Note == "its power is off" }) {
+		t.Errorf("what was said with it is not in the journal: %+v", r.records)
 	}
 	r.pass(AwaitingCommit)
 	if res := r.m.State().Result(); res.Level != "none (forced)" {

@@ -160,7 +160,7 @@ func (m *Machine) consent(e Event) string {
 	case e.Text != e.Site:
 		return fmt.Sprintf("type the name of the site, %s, to say that you made sure that it has stopped", e.Site)
 	}
-	m.note(Entry{Kind: Consented, By: e.By, Site: e.Site, Note: "typed " + e.Text})
+	m.note(Entry{Kind: Consented, By: e.By, Site: e.Site, Note: e.Note})
 	return ""
 }
 

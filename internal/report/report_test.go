@@ -55,7 +55,7 @@ func story(t *testing.T) (*failover.State, []Record) {
 		{e(0.5, failover.Entry{Kind: failover.Evaluated, Facts: &failover.Facts{Epochs: map[string]failover.Held{"shop": {Number: 1, Site: "east"}}, Holders: map[string][]string{"shop": {"east"}}}})},
 		claim, did(1.2, 9, "fence/shop", failover.Broke, "no answer, and its time is up"), data,
 		{e(12, failover.Entry{Kind: failover.PausedBy, Pause: failover.ForInput, Note: "nothing proves that site east has stopped shop"})},
-		{e(21, failover.Entry{Kind: failover.Took, By: "cli two"}), e(22, failover.Entry{Kind: failover.Consented, By: "bob", Site: "east", Note: "typed east"})},
+		{e(21, failover.Entry{Kind: failover.Took, By: "cli two"}), e(22, failover.Entry{Kind: failover.Consented, By: "bob", Site: "east", Note: "power is off"})},
 		did(23, 31, "ready/shop", failover.Succeeded, ""), did(31, 33, "probe/shop", failover.Succeeded, `http://web.shop/: 200 "<b>ok</b>"`),
 		{e(33.5, failover.Entry{Kind: failover.Verified})},
 	}
@@ -87,7 +87,7 @@ func TestStory(t *testing.T) {
 	for _, w := range r.People {
 		said = append(said, w.By+": "+w.Text)
 	}
-	want := "ann: asked for the run: the cellar is under water | : waits: nothing proves that site east has stopped shop | bob: said that site east has stopped: typed east"
+	want := "ann: asked for the run: the cellar is under water | : waits: nothing proves that site east has stopped shop | bob: said that site east has stopped: power is off"
 	if got := strings.Join(said, " | "); got != want {
 		t.Errorf("people: %s", got)
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"syscall"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -218,7 +219,16 @@ func NewFile(path, what string) (*os.File, error) {
 	case errors.Is(err, os.ErrExist):
 		return nil, Refuse("name a new file", "%s: %s exists and is not overwritten", what, path)
 	case err != nil:
-		return nil, AsUsage(fmt.Errorf("%s: %w", what, err))
+		return nil, notMade(err, what)
 	}
 	return f, nil
+}
+
+// notMade tells a disk that fails, of which the command line knows nothing, from a name that is none.
+func notMade(err error, what string) error {
+	err = fmt.Errorf("%s: %w", what, err)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EIO) {
+		return &Error{Code: Failed, Err: err, Hint: "make room there, or name a file on another disk"}
+	}
+	return AsUsage(err)
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
+	"path/filepath"
+	"syscall"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -56,6 +59,29 @@ func TestVerdict(t *testing.T) {
 		}
 		if got := Code(err); got != tc.code {
 			t.Errorf("%v: code %d, want %d", tc.err, got, tc.code)
+		}
+	}
+}
+
+// TestNewFile: a name that cannot be one is the command line's fault, a file that is there
+// is not written over, and a disk that is full is neither.
+func TestNewFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	f, err := NewFile(path, "write token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{path: Refused, filepath.Join(path, "below"): BadUsage, filepath.Join(path+"s", "below"): BadUsage} {
+		if _, err := NewFile(path, "write token"); Code(err) != want {
+			t.Errorf("%s: %v, code %d, want %d", path, err, Code(err), want)
+		}
+	}
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EIO} {
+		if err := notMade(&fs.PathError{Op: "open", Path: path, Err: errno}, "write token"); Code(err) != Failed {
+			t.Errorf("%v: code %d", err, Code(err))
 		}
 	}
 }
