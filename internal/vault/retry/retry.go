@@ -100,7 +100,7 @@ type reader struct {
 	offset, length int64 // as asked for
 	src            io.ReadCloser
 	given          int64        // bytes handed on
-	sum            maphash.Hash // of them
+	sum            maphash.Hash // of them, as long as they may be read again
 	broken         int          // openings in a row that gave nothing
 }
 
@@ -121,8 +121,9 @@ func (r *reader) open(skip int64) error {
 func (r *reader) Read(p []byte) (int, error) {
 	for {
 		n, err := r.src.Read(p)
-		r.given += int64(n)
-		_, _ = r.sum.Write(p[:n]) // never fails
+		if r.given += int64(n); r.given <= verified {
+			_, _ = r.sum.Write(p[:n]) // never fails
+		}
 		if n > 0 {
 			r.broken = 0
 		}

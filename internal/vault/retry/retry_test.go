@@ -131,3 +131,32 @@ func TestReplacedWhileRead(t *testing.T) {
 		t.Errorf("read on into another object: %d bytes, %v", len(rest), err)
 	}
 }
+
+// TestLongStreamsGoOn breaks streams before and after so much has come that it is not
+// compared any more.
+func TestLongStreamsGoOn(t *testing.T) {
+	store := mem.New(nil)
+	want := strings.Repeat("0123456789abcdef!", 200_000) // 3.4 MB
+	if err := store.Put(t.Context(), "key", strings.NewReader(want), int64(len(want))); err != nil {
+		t.Fatal(err)
+	}
+	broken := 0
+	for seed := range uint64(20) {
+		faulty := fault.New(store, seed, fault.Faults{Tear: 0.7})
+		r, err := retry.New(faulty, retry.Policy{Tries: 20}).Get(t.Context(), "key", 0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if err != nil || string(got) != want {
+			t.Errorf("seed %d: %d of %d bytes, or others: %v", seed, len(got), len(want), err)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		broken += faulty.Count()
+	}
+	if broken < 20 {
+		t.Errorf("%d streams broke", broken)
+	}
+}
