@@ -64,7 +64,7 @@ func (r *Repository) read(ctx context.Context, snap point.Snapshot, target strin
 	meter.TotalFiles.Store(snap.Files)
 	meter.TotalBytes.Store(snap.Bytes)
 	return tree.Read(ctx, in.rep, rootID, target, tree.ReadOptions{
-		Parallel: r.writers, ReadAhead: in.storage.readAhead, Meter: meter, Pace: opts.Pace, DeleteExtra: opts.DeleteExtra, Resume: opts.Resume,
+		Parallel: r.writers, Stream: in.storage.stream, Meter: meter, Pace: opts.Pace, DeleteExtra: opts.DeleteExtra, Resume: opts.Resume,
 	})
 }
 

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"davit.dev/davit/internal/vault"
-	"davit.dev/davit/internal/volume/ahead"
 	"davit.dev/davit/internal/volume/cache"
 )
 
@@ -32,7 +31,6 @@ type storage struct {
 	ledger   *ledger
 	guard    Guard // nil: every change is allowed
 	packs    *packCache
-	ahead    ahead.Parts
 	disk     *cache.Disk      // nil: nothing is kept on disk
 	indexes  map[blob.ID]bool // index blobs that are seen; nil for all
 
@@ -76,9 +74,6 @@ func (s *storage) GetBlob(ctx context.Context, id blob.ID, offset, length int64,
 	}
 	if length == 0 {
 		_, err := s.GetMetadata(ctx, id)
-		return err
-	}
-	if held, err := s.ahead.Section(string(id), offset, length, out); held {
 		return err
 	}
 	if data, err := s.packs.section(ctx, id, offset, length); err != nil {
@@ -405,12 +400,11 @@ func (s *storage) whole(ctx context.Context, id blob.ID) ([]byte, error) {
 	return data, err
 }
 
-// readAhead fetches a part of a pack and serves reads within it from memory
-// until release is called. Nothing is checked here: kopia checks each content.
-func (s *storage) readAhead(ctx context.Context, pack string, offset, length int64) (release func(), err error) {
+// stream reads a part of a pack. Nothing is checked here: whoever opens a content does.
+func (s *storage) stream(ctx context.Context, pack string, offset, length int64) (io.ReadCloser, error) {
 	r, err := s.store.Get(ctx, s.key(blob.ID(pack)), offset, length)
 	if err != nil {
 		return nil, s.wrap("read", blob.ID(pack), err)
 	}
-	return s.ahead.Fetch(pack, offset, length, r)
+	return r, nil
 }

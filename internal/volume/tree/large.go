@@ -16,7 +16,7 @@ import (
 
 const (
 	windowChunks = 1024    // of one file, brought into the order of their packs
-	spanBytes    = 4 << 20 // fetched with one request
+	spanBytes    = 8 << 20 // fetched with one request
 	spanGap      = 1 << 16 // bytes of others' contents fetched rather than a request more
 )
 
@@ -31,6 +31,7 @@ type largeFile struct {
 // placed is a chunk and where its content lies.
 type placed struct {
 	Chunk
+	info        content.Info
 	pack        string
 	from, until int64 // in the pack
 }
@@ -93,7 +94,7 @@ func spansOf(ctx context.Context, cr content.Reader, chunks []Chunk) ([][]placed
 			return nil, fmt.Errorf("find content %s: %w", c.ID, err)
 		}
 		from := int64(info.PackOffset)
-		list = append(list, placed{c, string(info.PackBlobID), from, from + int64(info.PackedLength)})
+		list = append(list, placed{c, info, string(info.PackBlobID), from, from + int64(info.PackedLength)})
 	}
 	slices.SortStableFunc(list, func(a, b placed) int {
 		return cmp.Or(cmp.Compare(a.pack, b.pack), cmp.Compare(a.from, b.from))
@@ -118,16 +119,16 @@ func (t *reader) restoreSpan(cr content.Reader, f *largeFile, span []placed) err
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
-	release, err := t.fetchAhead(span)
+	packed, err := t.stream(cr, span)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer packed.close()
 	var data []byte
 	var blank bool
 	for i, c := range span {
 		if i == 0 || c.ID != span[i-1].ID || c.Length != span[i-1].Length {
-			if data, err = c.load(t.ctx, cr); err != nil {
+			if data, err = packed.next(c); err != nil {
 				return err
 			}
 			t.meter.Fetched.Add(c.Length)
@@ -147,18 +148,6 @@ func (t *reader) restoreSpan(cr content.Reader, f *largeFile, span []placed) err
 		t.meter.Tick()
 	}
 	return startWriteback(f.file.File, span)
-}
-
-// fetchAhead has a span's contents fetched with one request, until release.
-func (t *reader) fetchAhead(span []placed) (release func(), err error) {
-	first, last := span[0], span[len(span)-1]
-	if t.opts.ReadAhead == nil || last.from <= first.from {
-		return func() {}, nil
-	}
-	if release, err = t.opts.ReadAhead(t.ctx, first.pack, first.from, last.until-first.from); err != nil {
-		return nil, fmt.Errorf("read pack %s: %w", first.pack, err)
-	}
-	return release, nil
 }
 
 // startWriteback lets the disk begin with what was written, while the next

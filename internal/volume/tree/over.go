@@ -152,18 +152,18 @@ func (o *overFile) read(buffer *[]byte, c Chunk) []byte {
 }
 
 func (t *reader) changeSpan(o *overFile, buffer *[]byte, span []placed) error {
-	release, err := t.fetchAhead(span)
+	packed, err := t.stream(o.reader, span)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer packed.close()
 	var data []byte
 	for i, c := range span {
 		if err := t.ctx.Err(); err != nil {
 			return err
 		}
 		if i == 0 || c.ID != span[i-1].ID || c.Length != span[i-1].Length {
-			if data, err = c.load(t.ctx, o.reader); err != nil {
+			if data, err = packed.next(c); err != nil {
 				return err
 			}
 			t.meter.Fetched.Add(c.Length)

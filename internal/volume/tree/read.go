@@ -19,6 +19,8 @@ import (
 	"github.com/kopia/kopia/snapshot"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"davit.dev/davit/internal/volume/sealed"
 )
 
 // reader restores a tree. One goroutine walks the stored directories;
@@ -30,6 +32,7 @@ type reader struct {
 	extras map[string]extra
 	below  map[string][]extra // pipes by encoded directory path
 	meter  *Meter
+	opener *sealed.Opener
 
 	ctx   context.Context //nolint:containedctx // of group, for one run
 	group *errgroup.Group
@@ -87,10 +90,8 @@ type ReadOptions struct {
 	Meter *Meter
 	// Pace bounds what is written to the target, and read of files that are there.
 	Pace Pace
-	// ReadAhead fetches a part of a pack with one request; contents that lie in
-	// it are served from memory until the returned function is called. Nil
-	// means that each content is fetched by itself.
-	ReadAhead func(ctx context.Context, pack string, offset, length int64) (release func(), err error)
+	// Stream reads a part of a pack. Nil means that each content is asked for by itself.
+	Stream func(ctx context.Context, pack string, offset, length int64) (io.ReadCloser, error)
 	// DeleteExtra removes what the target holds and the snapshot does not; an
 	// empty lost+found in the target's root stays.
 	DeleteExtra bool
@@ -152,7 +153,7 @@ func holeFor(target string, bytes int64) int {
 func newReader(rep repo.DirectRepository, opts ReadOptions, extras map[string]extra) *reader {
 	t := &reader{
 		rep: rep, opts: opts, extras: extras, meter: opts.Meter,
-		below: map[string][]extra{},
+		below: map[string][]extra{}, opener: sealed.NewOpener(rep.ContentReader().ContentFormat()),
 	}
 	for _, e := range extras {
 		if e.Fifo {
