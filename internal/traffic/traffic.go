@@ -29,6 +29,9 @@ type Seen struct {
 	TTL    time.Duration
 	Guard  *Guard   // nil: there is none
 	Text   []string // the guard as it stands, string by string
+	// Apart says that the server changes the guard first, and then where the name leads: a change
+	// that broke off in between left the one as it was to be, and the other as it was.
+	Apart bool
 }
 
 // Verdict is what follows from what a server says.
@@ -40,6 +43,7 @@ const (
 	Moves      Verdict = "moves"      // it can be moved
 	Superseded Verdict = "superseded" // a newer epoch has moved it
 	Late       Verdict = "late"       // a newer order of the run was there before
+	Sealed     Verdict = "sealed"     // it is not moved, and nothing up to the look's own number moves it any more
 	Foreign    Verdict = "foreign"    // it leads to where the plan knows nothing of, and nobody moved it there
 )
 
@@ -60,10 +64,48 @@ func (m Move) Judge(s Seen) (Verdict, string) {
 	if s.Guard.Site == m.Site && slices.Equal(s.Values, Sort(m.To)) && s.Guard.shows(m.Token.Epochs) {
 		return Stands, ""
 	}
-	if s.Guard.Run == m.Token.Run && s.Guard.Sequence >= m.Token.Sequence {
+	if s.Guard.Run == m.Token.Run && s.Guard.Sequence >= m.Token.Sequence && !m.half(s) {
 		return Late, fmt.Sprintf("a newer order of the run has seen %s", m.Name)
 	}
 	return Moves, ""
+}
+
+// Look says what a look finds, which has the number of the order that it looks for. That
+// order's guard without its values, or a look's, keeps the order from moving the name.
+func (m Move) Look(s Seen) (Verdict, string) {
+	v, note := m.Judge(s)
+	if v == Late && s.Guard.Sequence == m.Token.Sequence {
+		return Sealed, ""
+	}
+	return v, note
+}
+
+// Return says what an order to take the move back finds. No other order of the step has its
+// number.
+func (m Move) Return(s Seen) (Verdict, string) {
+	g := s.Guard
+	own := g != nil && g.Run == m.Token.Run
+	switch {
+	case !own || g.Sequence != m.Token.Sequence:
+	case s.Apart && !slices.Equal(s.Values, g.Was):
+		return Moves, "" // only the guard was taken back
+	default:
+		return Stands, ""
+	}
+	v, note := m.Judge(s)
+	switch {
+	case v == Stands && own && g.Sequence > m.Token.Sequence:
+		return Late, fmt.Sprintf("a newer order of the run has seen %s", m.Name)
+	case v == Stands, v == Foreign: // of what is not the run's, the guard keeps it so
+		return Moves, ""
+	}
+	return v, note
+}
+
+// half tells whether the order, and no look since, has written the guard and not yet where
+// the name leads.
+func (m Move) half(s Seen) bool {
+	return s.Apart && s.Guard.Run == m.Token.Run && s.Guard.Sequence == m.Token.Sequence && s.Guard.Site == m.Site
 }
 
 // After is the guard once the name is moved.
@@ -80,7 +122,7 @@ func (m Move) After(s Seen) Guard {
 // about it changes.
 func (m Move) Sealed(s Seen) Guard {
 	g := m.next(s)
-	if s.Guard != nil {
+	if s.Guard != nil && !(s.Apart && s.Guard.Site == m.Site) { // else the order would go on where it broke off
 		g.Site = s.Guard.Site
 	}
 	g.Was = s.Values

@@ -130,7 +130,7 @@ func (s *server) Name() string { return string(s.provider) }
 
 // Read implements names.Server.
 func (s *server) Read(ctx context.Context, _, name string) (traffic.Seen, error) {
-	var seen traffic.Seen
+	seen := traffic.Seen{Apart: s.provider == plan.ProviderAzure}
 	s.read = map[string]set{}
 	sets, err := s.zone.list(ctx, name, "A", "AAAA", "CNAME")
 	if err != nil {

@@ -76,7 +76,7 @@ type mover struct {
 	traffic.Move
 	servers         []*server
 	guard           execute.Guard
-	undo            bool
+	action          failover.Action
 	forgiving       bool // silence of a server stops it not
 	again, patience time.Duration
 	now             func() time.Time
@@ -102,7 +102,7 @@ func (a *Actuator) open(ctx context.Context, o execute.Order) (*mover, error) {
 		return nil, fmt.Errorf("move %s: %w", o.Step.Object, err)
 	}
 	m := &mover{
-		Move: MoveOf(o.Step.Object, r, o.Site, o.Token), undo: o.Action == failover.Undo,
+		Move: MoveOf(o.Step.Object, r, o.Site, o.Token), action: o.Action,
 		forgiving: o.Verb == plan.Failover, guard: service.Guard, again: a.Again, patience: a.Patience, now: a.Now,
 	}
 	if m.again == 0 {
@@ -151,29 +151,21 @@ func (m *mover) read(ctx context.Context, watched bool) {
 		}
 		if s.told {
 			s.verdict, s.note = m.judge(s.seen)
-		} else if slices.Equal(s.seen.Values, m.To) != m.undo {
+		} else if slices.Equal(s.seen.Values, m.To) != (m.action == failover.Undo) {
 			s.verdict = traffic.Stands
 		}
 	})
 }
 
-// judge is Judge for the direction in which the order goes.
+// judge says what the order finds.
 func (m *mover) judge(seen traffic.Seen) (traffic.Verdict, string) {
-	v, note := m.Judge(seen)
-	g := seen.Guard
-	switch {
-	case !m.undo:
-	case v == traffic.Foreign:
-		return traffic.Moves, "" // nothing of ours is there; the guard keeps it so
-	case (v == traffic.Late || v == traffic.Stands) && g.Run == m.Token.Run && g.Sequence >= m.Token.Sequence:
-		if g.Sequence == m.Token.Sequence && g.Site != m.Site {
-			return traffic.Stands, "" // it was taken back by this very order
-		}
-		return traffic.Late, note
-	case v == traffic.Stands:
-		return traffic.Moves, ""
+	switch m.action {
+	case failover.Look:
+		return m.Look(seen)
+	case failover.Undo:
+		return m.Return(seen)
 	}
-	return v, note
+	return m.Judge(seen)
 }
 
 // look tells whether the name is moved. If not, that stays so: servers refuse
