@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -238,6 +239,39 @@ func (e *Epochs) History(ctx context.Context, app string) ([]Epoch, error) {
 		epochs = append(epochs, epoch)
 	}
 	return epochs, nil
+}
+
+// Back reads epochs, the newest first, until each wants no more. That the newest cannot be read is
+// an error at once. That an older one cannot, or is missing, is one when all the others were read:
+// whoever has found what he looks for before needs it no more.
+func (e *Epochs) Back(ctx context.Context, app string, each func(Epoch) (more bool)) error {
+	numbers, err := e.ledger.EpochNumbers(ctx, app)
+	if err != nil {
+		return fmt.Errorf("read epochs of %s: %w", app, err)
+	}
+	var doubt error
+	next := int64(0) // that must come now
+	for i, n := range slices.Backward(numbers) {
+		if next > n {
+			doubt = fmt.Errorf("read epochs of %s: %w: epoch %d is missing", app, vault.ErrDamaged, next)
+		}
+		next = n - 1
+		epoch, err := e.read(ctx, app, n)
+		switch {
+		case err == nil:
+			if !each(epoch) {
+				return nil
+			}
+		case i == len(numbers)-1 || !errors.Is(err, vault.ErrDamaged) && !errors.Is(err, vault.ErrNotFound):
+			return err
+		default:
+			doubt = err
+		}
+	}
+	if next > 0 {
+		doubt = fmt.Errorf("read epochs of %s: %w: epoch %d is missing", app, vault.ErrDamaged, next)
+	}
+	return doubt
 }
 
 // Summaries reduces a history to what quarantine needs.

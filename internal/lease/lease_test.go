@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -148,6 +149,54 @@ func TestGapInHistoryIsDamage(t *testing.T) {
 	}
 	if _, err := e.History(t.Context(), "shop"); !errors.Is(err, vault.ErrDamaged) {
 		t.Errorf("History = %v, want ErrDamaged", err)
+	}
+}
+
+// TestBackReadsNoMoreThanItTakes, and what it did not read does not matter.
+func TestBackReadsNoMoreThanItTakes(t *testing.T) {
+	const gone, damaged = "gone", "damaged"
+	for name, c := range map[string]struct {
+		spoil map[int64]string
+		until int64 // wants no more after that one
+		read  string
+		bad   bool
+	}{
+		"all":                       {nil, 0, "4 3 2 1", false},
+		"the newest":                {nil, 4, "4", false},
+		"damage that is not met":    {map[int64]string{2: damaged}, 3, "4 3", false},
+		"a gap that is not met":     {map[int64]string{1: gone}, 2, "4 3 2", false},
+		"found behind damage":       {map[int64]string{3: damaged}, 2, "4 2", false},
+		"found behind a gap":        {map[int64]string{3: gone}, 2, "4 2", false},
+		"not found, and damage":     {map[int64]string{3: damaged}, 0, "4 2 1", true},
+		"not found, and a gap":      {map[int64]string{2: gone}, 0, "4 3 1", true},
+		"not found, the first gone": {map[int64]string{1: gone}, 0, "4 3 2", true},
+		"the newest is damaged":     {map[int64]string{4: damaged}, 3, "", true},
+	} {
+		store := mem.New(nil)
+		e := lease.New(ledger(t, store))
+		for n := range int64(4) {
+			if _, err := e.Claim(t.Context(), "shop", n+1, claim("east", fmt.Sprint(n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n, how := range c.spoil {
+			key := fmt.Sprintf("projects/acme/epochs/shop/%020d", n)
+			err := store.Delete(t.Context(), key)
+			if err == nil && how == damaged {
+				err = store.Put(t.Context(), key, strings.NewReader("?"), 1)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var read []string
+		err := e.Back(t.Context(), "shop", func(e lease.Epoch) bool {
+			read = append(read, fmt.Sprint(e.Number))
+			return e.Number != c.until
+		})
+		if got := strings.Join(read, " "); got != c.read || errors.Is(err, vault.ErrDamaged) != c.bad || !c.bad && err != nil {
+			t.Errorf("%s: read %s, want %s; %v", name, got, c.read, err)
+		}
 	}
 }
 

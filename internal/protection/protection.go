@@ -129,26 +129,23 @@ type Standing struct {
 	// Held is the newest epoch this site ever held; 0 if none. Of a site that claimed
 	// none here, and came over from a lost vault, the newest that it held there.
 	Held int64
-	// Other is the newest epoch that another than this site ever held; number 0:
-	// nobody else ever did.
-	Other lease.Epoch
 }
 
 // Standing reads the application's epochs. A vault that gives no answer is an
 // error, with role Unknown: silence never fences.
 func (p *Protector) Standing(ctx context.Context, app string) (Standing, error) {
-	history, err := p.epochs.History(ctx, app)
-	if err != nil {
-		return Standing{Role: v1alpha1.RoleUnknown}, fmt.Errorf("read standing of %s: %w", app, err)
-	}
 	s := Standing{Role: v1alpha1.RoleStandby}
-	for _, e := range history {
-		s.Current = e
+	err := p.epochs.Back(ctx, app, func(e lease.Epoch) bool {
+		if s.Current.Number == 0 {
+			s.Current = e
+		}
 		if p.Identity().Made(e.Claim) {
 			s.Held = e.Number
-		} else {
-			s.Other = e
 		}
+		return s.Held == 0
+	})
+	if err != nil {
+		return Standing{Role: v1alpha1.RoleUnknown}, fmt.Errorf("read standing of %s: %w", app, err)
 	}
 	switch {
 	case s.Held > 0 && s.Held == s.Current.Number:
@@ -159,6 +156,21 @@ func (p *Protector) Standing(ctx context.Context, app string) (Standing, error) 
 		return p.moved(ctx, app, s)
 	}
 	return s, nil
+}
+
+// Other is the newest epoch that another than this site ever held; number 0: nobody
+// else ever did.
+func (p *Protector) Other(ctx context.Context, app string) (other lease.Epoch, err error) {
+	err = p.epochs.Back(ctx, app, func(e lease.Epoch) bool {
+		if !p.Identity().Made(e.Claim) {
+			other = e
+		}
+		return other.Number == 0
+	})
+	if err != nil {
+		return lease.Epoch{}, fmt.Errorf("look who else held %s: %w", app, err)
+	}
+	return other, nil
 }
 
 // moved makes a site superseded that ran the application in a lost vault and came over

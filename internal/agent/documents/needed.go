@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/uplink"
 )
@@ -51,23 +52,24 @@ func (k *Keeper) untaken(ctx context.Context, live *unstructured.Unstructured) e
 	app := v1alpha1.Application{}
 	app.Name, app.Namespace = live.GetName(), live.GetNamespace()
 	for _, name := range names {
-		standing, err := k.standing(ctx, name, app.VaultName())
+		other, err := k.other(ctx, name, app.VaultName())
 		if err != nil {
 			return fault(uplink.Waiting, "whether another site has taken it over is not known: Vault %s gives no answer: %v", name, err)
 		}
-		if other := standing.Other; other.Number > 0 {
+		if other.Number > 0 {
 			return fault(uplink.Conflict, "site %s took it over with epoch %d in Vault %s: %s", other.Claim.Site, other.Number, name, stays)
 		}
 	}
 	return nil
 }
 
-func (k *Keeper) standing(ctx context.Context, name, app string) (protection.Standing, error) {
+// other is the newest epoch of an application that another site ever held in a Vault.
+func (k *Keeper) other(ctx context.Context, name, app string) (lease.Epoch, error) {
 	p, err := k.Vaults.Protector(ctx, name)
 	if err != nil {
-		return protection.Standing{}, err
+		return lease.Epoch{}, err
 	}
-	return p.Standing(ctx, app)
+	return p.Other(ctx, app)
 }
 
 // vaultsOf are the Vaults where an application may have epochs: the one that it

@@ -5,11 +5,14 @@
 package fencing
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -269,19 +272,35 @@ func (k *Keeper) askDue(ctx context.Context) {
 	now := k.opts.Uptime()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	due := k.due(now)
+	for _, a := range due[:min(len(due), max(atOnce-len(k.busy), 0))] {
+		k.asked[a.Name], k.busy[a.Name] = now, true
+		k.questions.Go(func() { k.ask(ctx, a) })
+	}
+}
+
+// due are the applications whose turn has come, first those that have waited the longest beyond
+// it, by how often each is asked for: where the vault is slow more are due than can be asked for, and
+// one whose turn never comes would lose its lease although the vault answers. Call it with the lock held.
+func (k *Keeper) due(now time.Duration) (all []fence.Application) {
+	late := map[string]float64{}
 	for _, a := range k.record.Applications {
 		last, asked := k.asked[a.Name]
 		// Once also for what does not run here: a pod of it may come at any time.
 		idle := asked && !k.present[a.Name] && a.Below == 0 && a.Terms == nil
-		if k.busy[a.Name] || len(k.busy) >= atOnce || idle {
+		if k.busy[a.Name] || idle {
 			continue
 		}
-		if asked && now-last < a.AskEvery(k.opts.AskEvery) {
-			continue
+		late[a.Name] = math.Inf(1)
+		if asked {
+			late[a.Name] = float64(now-last) / float64(a.AskEvery(k.opts.AskEvery))
 		}
-		k.asked[a.Name], k.busy[a.Name] = now, true
-		k.questions.Go(func() { k.ask(ctx, a) })
+		if late[a.Name] >= 1 {
+			all = append(all, a)
+		}
 	}
+	slices.SortStableFunc(all, func(a, b fence.Application) int { return cmp.Compare(late[b.Name], late[a.Name]) })
+	return all
 }
 
 // ask asks for one application's epoch. Without an answer nothing is changed:

@@ -3,11 +3,13 @@ package fencing
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -268,6 +270,72 @@ func TestASilentVaultFencesNothing(t *testing.T) {
 	}
 	if why := k.record.Find(app).Why(k.leases, s.uptime+16*time.Second); why != fence.LeaseOver {
 		t.Errorf("after the lease: %q", why)
+	}
+}
+
+// TestEveryApplicationHasItsTurn: the vault is so slow that more leases are due than can be
+// asked for. All are renewed in time, whatever their applications are called.
+func TestEveryApplicationHasItsTurn(t *testing.T) {
+	s := newSite(t)
+	k, _ := s.keeper()
+	var clock atomic.Int64
+	clock.Store(int64(time.Hour))
+	k.opts.Uptime = func() time.Duration { return time.Duration(clock.Load()) }
+	const leased, patience = 60, 15 * time.Second
+	last := map[string]time.Duration{}
+	for i := range leased {
+		name := fmt.Sprintf("app-%02d", i)
+		k.record.Ensure(name).Terms = &fence.Terms{Lease: patience, Bound: time.Second}
+		last[name] = k.opts.Uptime()
+	}
+	for range 100 {
+		k.askDue(t.Context())
+		k.questions.Wait()
+		clock.Add(int64(900 * time.Millisecond)) // each question takes that long
+		for name, at := range k.asked {
+			last[name] = max(last[name], at)
+		}
+		for name, at := range last {
+			if since := k.opts.Uptime() - at; since > patience {
+				t.Fatalf("%s was not asked for for %s, and its lease is %s", name, since, patience)
+			}
+		}
+	}
+}
+
+// TestOldDamageEndsNoLease: of what was claimed long ago an object is damaged, or gone. The
+// newest epoch is this site's all the same, and its lease is renewed; and once it is another's, that is
+// heard. Where nothing says that this site ever held it, nothing is concluded.
+func TestOldDamageEndsNoLease(t *testing.T) {
+	for name, spoil := range map[string]func(string) error{
+		"damaged": func(file string) error { return os.WriteFile(file, []byte("?"), 0o600) },
+		"gone":    os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			terms := &lease.Terms{LeaseMillis: 15_000, BoundMillis: 5_000}
+			s.claim(1, "east", "cluster-1", nil)
+			s.claim(2, "east", "cluster-1", terms)
+			files, err := filepath.Glob(filepath.Join(s.dir, "*", "*", "epochs", app, "*1"))
+			if err != nil || len(files) != 1 {
+				t.Fatalf("%v, %v", files, err)
+			}
+			if err := spoil(files[0]); err != nil {
+				t.Fatal(err)
+			}
+			k, _ := s.keeper()
+			k.lookAround(t.Context())
+			before := s.uptime
+			ask(t, k)
+			if a := k.record.Find(app); a.Newest != 2 || a.Held != 2 || k.leases[app] < before+15*time.Second {
+				t.Fatalf("the lease is not renewed: %+v, until %s; %v", a, k.leases[app], k.problem)
+			}
+			s.claim(3, "west", "cluster-2", nil)
+			ask(t, k)
+			if a := k.record.Find(app); a.Below != 3 {
+				t.Errorf("not fenced: %+v; %v", a, k.problem)
+			}
+		})
 	}
 }
 
