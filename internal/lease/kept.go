@@ -34,7 +34,8 @@ func keptKey(p *vault.Project, app string, n int64) string {
 	return fmt.Sprintf("%skept/%s/%020d", p.Root(), app, n)
 }
 
-// StateKept writes the statement. To state it again is as good as once.
+// StateKept writes the statement. To state it again is as good as once. One that is there and
+// damaged, which counts for nothing, gives way to it.
 func StateKept(ctx context.Context, p *vault.Project, k Kept) error {
 	if err := errors.Join(vault.CheckName(k.Application), vault.CheckName(k.Site)); err != nil {
 		return fmt.Errorf("state lease: %w", err)
@@ -47,13 +48,15 @@ func StateKept(ctx context.Context, p *vault.Project, k Kept) error {
 	if err != nil {
 		return fmt.Errorf("encode lease of %s: %w", k.Application, err)
 	}
-	err = p.WriteSealedOnce(ctx, keptKey(p, k.Application, k.Epoch), data)
+	key := keptKey(p, k.Application, k.Epoch)
+	err = p.WriteSealedOnce(ctx, key, data)
 	if errors.Is(err, vault.ErrExists) {
-		there, err := ReadKept(ctx, p, k.Application, k.Epoch)
-		if err == nil && (there.Site != k.Site || there.Cluster != k.Cluster) {
-			return fmt.Errorf("state lease of epoch %d of %s: %w: it is of site %s", k.Epoch, k.Application, vault.ErrDamaged, there.Site)
+		there, read := ReadKept(ctx, p, k.Application, k.Epoch)
+		if errors.Is(read, vault.ErrDamaged) {
+			err = p.WriteSealed(ctx, key, data)
+		} else if err = read; err == nil && (there.Site != k.Site || there.Cluster != k.Cluster) {
+			err = fmt.Errorf("%w: it is of site %s", vault.ErrDamaged, there.Site)
 		}
-		return err
 	}
 	if err != nil {
 		return fmt.Errorf("state lease of epoch %d of %s: %w", k.Epoch, k.Application, err)
@@ -86,7 +89,7 @@ func parseKept(data []byte) (Kept, error) {
 		return k, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
 	}
 	if k.FormatVersion != keptFormat {
-		return k, fmt.Errorf("it has format %d, this davit knows %d: use one version of davit at all sites", k.FormatVersion, keptFormat)
+		return k, fmt.Errorf("it has format %d, this davit knows %d: %w", k.FormatVersion, keptFormat, ErrFormat)
 	}
 	if k.Epoch < 1 || k.Site == "" || k.Cluster == "" || len(k.Nodes) == 0 {
 		return k, fmt.Errorf("%w: a field is missing", vault.ErrDamaged)
@@ -97,7 +100,8 @@ func parseKept(data []byte) (Kept, error) {
 // Leased tells under which terms a site that once held an application has put
 // its nodes: those of its newest claim, if the vault holds the statement that
 // every node keeps them. Otherwise no wait proves anything of it: also where
-// clusters bore the site's name one after the other, as the older one may run. What
+// clusters bore the site's name one after the other, as the older one may run, and where
+// the statement is damaged or of a newer version: runs ask people then. What
 // a cluster ran under in a lost vault counts for nothing (see Moved), unless it held
 // the application since: all its nodes keep that lease.
 func Leased(ctx context.Context, p *vault.Project, app, site string, history []Epoch, movers []Mover) (terms Terms, kept bool, err error) {
@@ -124,7 +128,7 @@ func Leased(ctx context.Context, p *vault.Project, app, site string, history []E
 	}
 	k, err := ReadKept(ctx, p, app, newest.Number)
 	switch {
-	case errors.Is(err, vault.ErrNotFound):
+	case errors.Is(err, vault.ErrNotFound), errors.Is(err, vault.ErrDamaged), errors.Is(err, ErrFormat):
 		return Terms{}, false, nil
 	case err != nil:
 		return Terms{}, false, err

@@ -1,9 +1,12 @@
 package lease
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/fault"
 	"davit.dev/davit/internal/vault/mem"
 )
 
@@ -86,6 +89,50 @@ func TestAStatementIsChecked(t *testing.T) {
 	other.Site, other.Cluster = "west", "w"
 	if err := StateKept(t.Context(), p, other); err == nil {
 		t.Error("another site states the same epoch's lease")
+	}
+}
+
+// A statement that nobody can read is none: it keeps nobody from failing over, by people's word.
+// Whoever made it makes it again. That the vault is silent is an answer of another kind.
+func TestADamagedStatementIsNone(t *testing.T) {
+	history := []Epoch{{Number: 1, Claim: Claim{Site: "east", Cluster: "e", Terms: &Terms{LeaseMillis: 15000}}}}
+	good := Kept{Application: "shop", Epoch: 1, Site: "east", Cluster: "e", Nodes: []string{"n1"}}
+	for name, spoil := range map[string]func(p *vault.Project) error{
+		"damaged": func(p *vault.Project) error {
+			return p.Store().Put(t.Context(), keptKey(p, "shop", 1), strings.NewReader("?"), 1)
+		},
+		"newer": func(p *vault.Project) error {
+			return p.WriteSealed(t.Context(), keptKey(p, "shop", 1), []byte(`{"formatVersion":2}`))
+		},
+	} {
+		p := keptProject(t)
+		if err := StateKept(t.Context(), p, good); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(p); err != nil {
+			t.Fatal(err)
+		}
+		if _, kept, err := Leased(t.Context(), p, "shop", "east", history, nil); err != nil || kept {
+			t.Errorf("%s: %v, %v", name, kept, err)
+		}
+		err := StateKept(t.Context(), p, good)
+		_, kept, read := Leased(t.Context(), p, "shop", "east", history, nil)
+		if again := name == "damaged"; (err == nil) != again || read != nil || kept != again {
+			t.Errorf("%s: stated again: %v; kept: %v, %v", name, err, kept, read)
+		}
+	}
+	store := fault.New(mem.New(nil), 1, fault.Faults{})
+	id, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := vault.CreateProject(t.Context(), store, "acme", id.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Set(fault.Faults{Refuse: 1})
+	if _, _, err := Leased(t.Context(), p, "shop", "east", history, nil); !errors.Is(err, vault.ErrUnavailable) {
+		t.Errorf("a silent vault: %v", err)
 	}
 }
 
