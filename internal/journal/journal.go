@@ -1,7 +1,7 @@
 // Package journal keeps the journal of a run in the vault
 // (docs/formats/journal.md): records under their number alone, each put only if
 // it is absent and chained to the one before. Whoever loses a put stops. It
-// starts no goroutine and keeps no clock.
+// keeps no clock, and no goroutine longer than a call.
 package journal
 
 import (
@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"davit.dev/davit/internal/failover"
@@ -125,11 +126,13 @@ func read(ctx context.Context, log Log, run string, each func(record, string)) (
 		return nil, tail{}, fmt.Errorf("read journal of %s: %w", run, vault.ErrNotFound)
 	}
 	state, last := failover.NewState(), tail{}
+	fetch, stop := ahead(ctx, log, run, numbers)
+	defer stop()
 	for i, n := range numbers {
 		if n != int64(i)+1 {
 			return nil, last, fmt.Errorf("read journal of %s: %w: record %d is missing", run, vault.ErrDamaged, i+1)
 		}
-		data, err := log.ReadRun(ctx, run, n)
+		data, err := fetch()
 		if err != nil {
 			return nil, last, fmt.Errorf("read journal of %s: record %d: %w", run, n, err)
 		}
@@ -264,6 +267,8 @@ type Reader struct {
 	run   string
 	state *failover.State
 	last  tail
+	// caught says that it has read all that was there when it was first asked.
+	caught bool
 }
 
 // Follow returns a reader that has read nothing yet.
@@ -275,6 +280,11 @@ func Follow(log Log, run string) *Reader {
 // state is the reader's own: it is good until Next is called again. A run that
 // has no record yet is vault.ErrNotFound.
 func (r *Reader) Next(ctx context.Context) (*failover.State, error) {
+	if !r.caught {
+		if err := r.catchUp(ctx); err != nil {
+			return nil, err
+		}
+	}
 	for {
 		n := r.last.sequence + 1
 		data, err := r.log.ReadRun(ctx, r.run, n)
@@ -284,12 +294,41 @@ func (r *Reader) Next(ctx context.Context) (*failover.State, error) {
 		if err != nil {
 			return nil, fmt.Errorf("follow journal of %s: record %d: %w", r.run, n, err)
 		}
-		if _, r.last, err = r.last.follow(r.state, r.run, data); err != nil {
-			return nil, fmt.Errorf("follow journal of %s: record %d: %w", r.run, n, err)
+		if err := r.add(n, data); err != nil {
+			return nil, err
 		}
 	}
 	if r.last.sequence == 0 {
 		return nil, fmt.Errorf("follow journal of %s: %w", r.run, vault.ErrNotFound)
 	}
 	return r.state, nil
+}
+
+func (r *Reader) add(n int64, data []byte) (err error) {
+	if _, r.last, err = r.last.follow(r.state, r.run, data); err != nil {
+		return fmt.Errorf("follow journal of %s: record %d: %w", r.run, n, err)
+	}
+	return nil
+}
+
+// catchUp reads what is there. If its time is over, the next goes on from where it came to.
+func (r *Reader) catchUp(ctx context.Context) error {
+	numbers, err := r.log.RunNumbers(ctx, r.run)
+	if err != nil {
+		return fmt.Errorf("follow journal of %s: %w", r.run, err)
+	}
+	numbers = slices.DeleteFunc(numbers, func(n int64) bool { return n <= r.last.sequence })
+	fetch, stop := ahead(ctx, r.log, r.run, numbers)
+	defer stop()
+	for _, n := range numbers {
+		data, err := fetch()
+		if err != nil {
+			return fmt.Errorf("follow journal of %s: record %d: %w", r.run, n, err)
+		}
+		if err := r.add(n, data); err != nil {
+			return err
+		}
+	}
+	r.caught = true
+	return nil
 }
