@@ -285,7 +285,7 @@ func (e *Executor) survey(ctx context.Context, a failover.Action, s *failover.St
 		if err != nil { // the vault may answer later: the machine asks again
 			e.o.Log.Warn("nothing is known of the run's applications yet", "error", err)
 			pause(ctx, appendAgain)
-			ev.Facts = nil
+			ev.Facts, ev.Note = nil, err.Error()
 		}
 	}
 	e.send(ctx, ev)
@@ -296,7 +296,7 @@ func (e *Executor) age(ctx context.Context, record int64) failover.Event {
 	age, err := e.o.Journal.Age(ctx, record)
 	if err != nil { // the machine asks again
 		e.o.Log.Warn("nobody says how long the run has waited for its commit", "error", err)
-		return failover.Event{Kind: failover.Aged, Outcome: failover.NoAnswer}
+		return failover.Event{Kind: failover.Aged, Outcome: failover.NoAnswer, Note: err.Error()}
 	}
 	return failover.Event{Kind: failover.Aged, Outcome: failover.Done, Age: age}
 }

@@ -66,11 +66,11 @@ const (
 	Recorded   EventKind = "recorded"   // the journal holds the entries
 	Unrecorded EventKind = "unrecorded" // perhaps it does
 	Deposed    EventKind = "deposed"    // another executor has written there
-	Gathered   EventKind = "gathered"   // Facts
+	Gathered   EventKind = "gathered"   // Facts; if there are none, Note
 	Looked     EventKind = "looked"     // Outcome, Proofs, Point
 	Acted      EventKind = "acted"      // Outcome, Proofs, Point, Asked
 	Surveyed   EventKind = "surveyed"   // Outcome, Note, which is who was unheard if it is Done; Split if two sites write
-	Aged       EventKind = "aged"       // Outcome; Age
+	Aged       EventKind = "aged"       // Outcome; Age, or Note
 
 	Begin    EventKind = "begin" // the executor takes the run up
 	Tick     EventKind = "tick"  // time has passed
@@ -345,7 +345,11 @@ func (m *Machine) note(e Entry) {
 func (m *Machine) handle(e Event) {
 	switch e.Kind {
 	case Gathered:
-		if m.survey.id == e.ID && m.state.Phase == Evaluating && e.Facts != nil {
+		switch {
+		case m.survey.id != e.ID || m.state.Phase != Evaluating:
+		case e.Facts == nil: // it is asked again
+			m.survey.said = e.Note
+		default:
 			m.survey = flight{}
 			m.note(Entry{Kind: Evaluated, Facts: e.Facts})
 		}
@@ -380,7 +384,7 @@ func (m *Machine) surveyed(e Event) {
 	case e.Outcome == NotDone:
 		m.note(Entry{Kind: Verified, Note: e.Note})
 	default: // nobody could say: again later
-		m.survey = flight{next: m.now.Mono + Patience}
+		m.survey = flight{next: m.now.Mono + Patience, said: e.Note}
 		return
 	}
 	m.survey = flight{}
@@ -413,7 +417,7 @@ func (m *Machine) ask(a Action) {
 		return
 	}
 	m.ids++
-	m.survey = flight{id: m.ids, next: m.now.Mono + 2*Patience}
+	m.survey = flight{id: m.ids, next: m.now.Mono + 2*Patience, said: m.survey.said}
 	m.out = append(m.out, Effect{Action: a, ID: m.ids, Sandbox: m.sandbox()})
 }
 
@@ -442,7 +446,7 @@ func (m *Machine) aged(e Event) {
 	}
 	m.survey = flight{}
 	if e.Outcome != Done { // nobody could say: again later
-		m.survey.next = m.now.Mono + Patience
+		m.survey.next, m.survey.said = m.now.Mono+Patience, e.Note
 		return
 	}
 	m.counted, m.window = m.state.Awaiting, m.now.Mono+m.state.Spec.Commit.Window-max(e.Age, 0)
@@ -509,13 +513,13 @@ func (m *Machine) Waits() []string {
 	case AwaitingApproval:
 		why = append(why, fmt.Sprintf("%d of %d people have approved: it takes %s", len(s.Approved), s.Spec.Approvals, s.Lacks()))
 	case AwaitingCommit:
-		why = append(why, "done: commit it, or roll back")
+		why = append(why, noted("done: commit it, or roll back", m.survey.said))
 	case SplitBrain, RollbackFailed:
 		why = append(why, s.Why)
 	case OutcomeUnknown:
 		why = append(why, s.unknown()+": "+s.Steps[s.unknown()].Note+": looking again")
 	case Evaluating, Verifying, Pending:
-		why = append(why, "looking at the sites")
+		why = append(why, noted("looking at the sites", m.survey.said))
 	}
 	var steps []string
 	for name, f := range m.flights {

@@ -369,8 +369,16 @@ func (m *Machine) acted(e Event) {
 		if e.Outcome == Superseded {
 			f.outlived = f.epochs
 		}
-		f.doing, f.id, f.next, f.said = Look, 0, m.now.Mono+Breath, e.Note
+		f.doing, f.id, f.next, f.said = Look, 0, m.now.Mono+m.breath(name), e.Note
 	}
+}
+
+// breath is how long it is waited after a try of a step that came to nothing: at first little, as
+// what is in its way is mostly over soon, and longer after some tries. Each is an entry of the journal,
+// and a step may have hours.
+func (m *Machine) breath(name string) time.Duration {
+	const quick = 5
+	return min(max(time.Duration(m.state.Steps[name].Attempts-quick), 1)*Breath, LookAgain)
 }
 
 // end drafts how a step ended.
