@@ -103,7 +103,7 @@ func (s *scope) rest(done fenced, err error) {
 		rest.Running = append(rest.Running, what+", and is spared for it")
 	}
 	if err != nil {
-		rest.Running = append(rest.Running, err.Error())
+		rest.Running = append(rest.Running, cut(err.Error()))
 	}
 	rest.Stopped = len(rest.Running) == 0
 	if n := len(rest.Running); n > most {

@@ -30,7 +30,7 @@ func (r *Reconciler) level(ctx context.Context, s *scope, stopped error) {
 	missing, err := r.unproven(ctx, s)
 	switch {
 	case err != nil:
-		now.Message = err.Error()
+		now.Message = cut(err.Error())
 	case len(missing) > 0:
 		now.Message = strings.Join(missing[:min(len(missing), namedNodes)], "; ")
 		if more := len(missing) - namedNodes; more > 0 {

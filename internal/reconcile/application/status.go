@@ -2,6 +2,7 @@ package application
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -39,12 +40,12 @@ func (r *Reconciler) summarize(s *scope) {
 		st.NextCapture = metaTime(*s.next)
 	}
 	protected := s.protected()
-	meta.SetStatusCondition(&st.Conditions, protected)
+	s.say(protected)
 	verified := s.verified(damaged)
-	meta.SetStatusCondition(&st.Conditions, verified)
+	s.say(verified)
 	tested := s.tested()
-	meta.SetStatusCondition(&st.Conditions, tested)
-	meta.SetStatusCondition(&st.Conditions, s.ready(protected, verified, tested))
+	s.say(tested)
+	s.say(s.ready(protected, verified, tested))
 	s.measure(len(damaged))
 	s.measureFence()
 	overdue := 0.0
@@ -57,6 +58,24 @@ func (r *Reconciler) summarize(s *scope) {
 		overdue = 1
 	}
 	measure.TestOverdue.WithLabelValues(s.app.VaultName()).Set(overdue)
+}
+
+// mostSaid is how much of a text the status shows: the API server takes 32 KiB in a condition, and
+// refuses all of the status for one that is longer, whose role is then what it was.
+const mostSaid = 8 << 10
+
+// say sets a condition.
+func (s *scope) say(c metav1.Condition) {
+	c.Message = cut(c.Message)
+	meta.SetStatusCondition(&s.app.Status.Conditions, c)
+}
+
+// cut is a text, or as much of it as the status shows.
+func cut(text string) string {
+	if len(text) <= mostSaid {
+		return text
+	}
+	return strings.ToValidUTF8(text[:mostSaid], "") + " [and more]"
 }
 
 // protected compares the newest point's age with the objective.

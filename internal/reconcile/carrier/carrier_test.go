@@ -39,11 +39,18 @@ type site struct {
 	problems []string
 	at       string // where the applications are; empty: here
 	evaluate func()
+	fails    error // why nothing can be looked at
 }
 
 func (s *site) Evaluate(_ context.Context, spec failover.Spec) (*failover.Facts, error) {
 	if s.evaluate != nil {
 		s.evaluate()
+	}
+	s.mu.Lock()
+	fails := s.fails
+	s.mu.Unlock()
+	if fails != nil {
+		return nil, fails
 	}
 	f := &failover.Facts{Problems: s.problems, Epochs: map[string]failover.Held{}, Holders: map[string][]string{}}
 	for _, app := range spec.Applications {

@@ -50,6 +50,11 @@ func (d *desk) take(ctx context.Context, f *followed) {
 		err := work.do(ctx, f)
 		switch {
 		case err == nil, ctx.Err() != nil, errors.Is(err, standby.ErrCarried):
+			f.stuck.Store(nil)
+		case errors.Is(err, execute.ErrDeposed):
+			d.c.Log.Info("runs: another carries on", "vault", d.vault, "run", f.run)
+			f.stuck.Store(nil)
+			pause(ctx, retryAfter)
 		case errors.Is(err, errGone):
 			d.c.Log.Info("runs: order stands no more", "vault", d.vault, "run", f.run)
 			f.refused.Store(true)
@@ -58,9 +63,19 @@ func (d *desk) take(ctx context.Context, f *followed) {
 			f.refused.Store(true)
 		default:
 			d.c.Log.Warn("runs: carry", "vault", d.vault, "run", f.run, "error", err)
+			d.c.waits(ctx, f, work.order, err)
+			f.cannot(err)
 			pause(ctx, retryAfter)
 		}
 	})
+}
+
+// cannot notes why the run is not carried here, where it should be.
+func (f *followed) cannot(why error) {
+	text := "this agent cannot carry it, and tries again: " + why.Error()
+	if old := f.stuck.Load(); old == nil || (*old)[0] != text {
+		f.stuck.Store(&[]string{text})
+	}
 }
 
 // work is one try to carry a run.
@@ -103,6 +118,7 @@ func (w *work) do(ctx context.Context, f *followed) error {
 		Run: w.run, Machine: m, Journal: j, Survey: target, Log: w.c.Log, Requests: w.requests(m.Spec(), m.State().Facts),
 		Actuator: execute.Sites{Here: map[string]execute.Actuator{w.c.Site: target.Kinds()}, Elsewhere: orders.Sender{Project: w.project}},
 		Watch: func(_ *failover.State, waits []string) {
+			f.stuck.Store(nil)
 			if old := f.waits.Load(); old == nil || !slices.Equal(*old, waits) {
 				f.waits.Store(&waits)
 			}

@@ -46,8 +46,12 @@ type followed struct {
 	carried chan struct{}
 	again   time.Time   // not to be taken up before
 	refused atomic.Bool // its order was refused, or called off
+	// complained is why its order has not begun, as its object says it; of whoever carries.
+	complained string
 	// waits is what the machine waits for, while this process carries the run.
 	waits atomic.Pointer[[]string]
+	// stuck is why this process, which is to carry the run, cannot; nil: it can, or another does.
+	stuck atomic.Pointer[[]string]
 }
 
 // shown is what of a run its object says.

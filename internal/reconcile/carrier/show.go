@@ -114,13 +114,14 @@ func (c *Carrier) refuse(ctx context.Context, o *v1alpha1.Run, why error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	old := o.DeepCopy()
+	old.Status.WaitsFor = []string{"it may have waited, and does no more"} // which this object, of an earlier look, need not have
 	now := metav1.NewTime(c.Now())
-	o.Status.Phase, o.Status.Why, o.Status.EndedAt = string(failover.Failed), why.Error(), &now
+	o.Status.Phase, o.Status.Why, o.Status.EndedAt = string(failover.Failed), told(why.Error(), mostText), &now
 	if r := commission.Refused(why); r != nil {
-		o.Status.Why, o.Status.Next = r.Why, r.Do
+		o.Status.Why, o.Status.Next = told(r.Why, mostText), told(r.Do, mostText)
 	}
 	meta.SetStatusCondition(&o.Status.Conditions, metav1.Condition{
-		Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonInvalid, Message: why.Error(), ObservedGeneration: o.Generation,
+		Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonInvalid, Message: told(why.Error(), mostText), ObservedGeneration: o.Generation,
 	})
 	meta.SetStatusCondition(&o.Status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionSucceeded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonInvalid, Message: "nothing was changed", ObservedGeneration: o.Generation,
@@ -129,14 +130,32 @@ func (c *Carrier) refuse(ctx context.Context, o *v1alpha1.Run, why error) {
 		c.Log.Warn("runs: refuse order", "run", o.Name, "error", err)
 		return
 	}
-	c.Events.Event(o, corev1.EventTypeWarning, "Refused", why.Error())
+	c.Events.Event(o, corev1.EventTypeWarning, "Refused", told(why.Error(), mostWait))
+}
+
+// waits says in the order why it has not begun: whoever gave it hears nothing else. It is tried
+// again, so that what is said must not end it.
+func (c *Carrier) waits(ctx context.Context, f *followed, o *v1alpha1.Run, why error) {
+	text := told("it has not begun, and is tried again: "+why.Error(), mostWait)
+	if o == nil || f.complained == text {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	next := o.DeepCopy()
+	next.Status.WaitsFor = []string{text}
+	if err := c.Client.Status().Patch(ctx, next, client.MergeFrom(o)); err != nil {
+		c.Log.Debug("runs: say why an order waits", "run", o.Name, "error", err)
+		return
+	}
+	f.complained = text
 }
 
 // show writes where a run is into its object. A run that has none gets one where
 // it matters here.
 func (d *desk) show(ctx context.Context, f *followed) error {
-	var waits *[]string
-	if f.mine() {
+	waits := f.stuck.Load()
+	if waits == nil && f.mine() {
 		waits = f.waits.Load()
 	}
 	now := shown{sequence: f.state.Sequence, waits: waits}
@@ -177,7 +196,7 @@ func (d *desk) show(ctx context.Context, f *followed) error {
 		if f.state.Pause != nil || slices.Contains([]failover.Phase{failover.Failed, failover.SplitBrain, failover.RollbackFailed, failover.OutcomeUnknown, failover.RollingBack}, f.state.Phase) {
 			kind = corev1.EventTypeWarning
 		}
-		d.c.Events.Event(&o, kind, o.Status.Phase, strings.TrimSuffix(o.Status.Phase+": "+o.Status.Why, ": "))
+		d.c.Events.Event(&o, kind, o.Status.Phase, told(strings.TrimSuffix(o.Status.Phase+": "+o.Status.Why, ": "), mostWait))
 	}
 	f.shown = now
 	return nil
@@ -219,7 +238,12 @@ func projection(s *failover.State, vault string) v1alpha1.Run {
 	return o
 }
 
-func short(s string, n int) string { return s[:min(len(s), n)] }
+func short(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
 
 func stamp(t time.Time) *metav1.Time {
 	if t.IsZero() {

@@ -15,16 +15,33 @@ import (
 	"davit.dev/davit/internal/register"
 )
 
+// What of a text an object shows: a condition takes 32 KiB, and one object of the cluster no more
+// than 1.5 MiB. One that is refused for its length shows nothing at all.
+const (
+	mostText = 8 << 10
+	mostWait = 1 << 10
+)
+
+// told is a text, or as much of it as fits.
+func told(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return short(text, most) + " [and more]"
+}
+
 // Status is what the journal of a run says, as a Run object shows it.
 func Status(o *v1alpha1.Run, s *failover.State, waits []string) {
 	r, sum, st := s.Result(), register.Of(s), &o.Status
-	st.Phase, st.Why, st.From, st.Executor, st.Sequence = string(r.State), r.Why, s.Spec.From, s.Executor, s.Sequence
-	st.Next = command.Named(command.Program, commission.Next(s))
+	st.Phase, st.Why, st.From, st.Executor, st.Sequence = string(r.State), told(r.Why, mostText), s.Spec.From, s.Executor, s.Sequence
+	st.Next = told(command.Named(command.Program, commission.Next(s)), mostText)
 	st.BegunAt, st.EndedAt, st.Fence = stamp(s.Begun), stamp(s.End), r.Level
 	st.ApprovedBy, st.ApprovalsWanted = slices.Clone(s.Approved), int32(s.Spec.Approvals)
 	st.WaitsFor = nil
 	if !s.Phase.Over() {
-		st.WaitsFor = slices.Clone(waits[:min(len(waits), maxWaits)])
+		for _, wait := range waits[:min(len(waits), maxWaits)] {
+			st.WaitsFor = append(st.WaitsFor, told(wait, mostWait))
+		}
 	}
 	rpo, rto, known := sum.Worst()
 	st.RPO, st.RTO = lasted(rpo, known), lasted(rto, rto > 0)
@@ -95,7 +112,7 @@ func conditions(o *v1alpha1.Run, s *failover.State) {
 	case s.Phase == failover.Completed:
 		set(v1alpha1.ConditionSucceeded, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "")
 	case s.Phase.Over():
-		set(v1alpha1.ConditionSucceeded, metav1.ConditionFalse, string(s.Phase), cmp.Or(s.Why, string(s.Phase)))
+		set(v1alpha1.ConditionSucceeded, metav1.ConditionFalse, string(s.Phase), cmp.Or(o.Status.Why, string(s.Phase)))
 	default:
 		set(v1alpha1.ConditionSucceeded, metav1.ConditionUnknown, v1alpha1.ReasonProgressing, o.Status.Why)
 	}
