@@ -111,7 +111,7 @@ func (w *Warden) close(ctx context.Context, now time.Duration, p containers.Sand
 		return err
 	}
 	w.cut[p.ID] = now
-	w.opts.Log.Warn("cut off a pod of a fenced application", "namespace", p.Namespace, "pod", p.Name)
+	w.opts.Log.Warn("cut off a pod that may not run, or cannot be closed in", "namespace", p.Namespace, "pod", p.Name)
 	return nil
 }
 
@@ -136,8 +136,9 @@ func (w *Warden) keep(p containers.Sandbox) {
 	}
 }
 
-// closeSandboxes closes the pods of sandboxes in, and lets go of others.
-func (w *Warden) closeSandboxes(ctx context.Context, now time.Duration, pods []containers.Sandbox, st *Status) error {
+// closeSandboxes closes the pods of sandboxes in, and lets go of others. What cannot be closed in
+// speaks to nobody: it could reach what it is a copy of.
+func (w *Warden) closeSandboxes(ctx context.Context, now time.Duration, pods []containers.Sandbox, live map[string][]containers.Container, st *Status) error {
 	var errs []error
 	for _, p := range pods {
 		if !p.Ready {
@@ -161,13 +162,31 @@ func (w *Warden) closeSandboxes(ctx context.Context, now time.Duration, pods []c
 			continue
 		}
 		if err := w.isolate(ctx, p, reach, known); err != nil {
-			errs = append(errs, fmt.Errorf("pod %s/%s of sandbox %s: %w", p.Namespace, p.Name, s.Name, err))
+			delete(w.isolated, p.ID)
+			errs = append(errs, fmt.Errorf("pod %s/%s of sandbox %s: %w", p.Namespace, p.Name, s.Name, errors.Join(err, w.shut(ctx, now, p, live[p.ID]))))
 			continue
 		}
 		w.isolated[p.ID] = isolation{reach, now}
 		st.Isolated[s.Name]++
 	}
 	return errors.Join(errs...)
+}
+
+// shut cuts a pod of a sandbox off, or stops what has the node's own network.
+func (w *Warden) shut(ctx context.Context, now time.Duration, p containers.Sandbox, live []containers.Container) error {
+	err := w.close(ctx, now, p)
+	if errors.Is(err, ErrHostNetwork) || errors.Is(err, gate.ErrHost) {
+		for _, c := range live {
+			w.stop(ctx, p, c)
+		}
+	}
+	return err
+}
+
+// shutIn tells whether a pod of a sandbox is cut off in the place of being closed in.
+func (w *Warden) shutIn(p containers.Sandbox) bool {
+	_, closed := w.isolated[p.ID]
+	return !closed && w.scene.sandbox(p.Namespace) != nil
 }
 
 func (w *Warden) isolate(ctx context.Context, p containers.Sandbox, reach gate.Reach, known bool) error {

@@ -180,8 +180,12 @@ func (w *Warden) look(ctx context.Context, now time.Duration, st *Status) (busy 
 		}
 		w.first = false
 	}
-	w.enforce(ctx, now, fenced, pods, live, st)
-	w.trouble("sandboxes", w.closeSandboxes(ctx, now, pods, st))
+	byPod := map[string][]containers.Container{}
+	for _, c := range live {
+		byPod[c.Sandbox] = append(byPod[c.Sandbox], c)
+	}
+	w.enforce(ctx, now, fenced, pods, byPod, st)
+	w.trouble("sandboxes", w.closeSandboxes(ctx, now, pods, byPod, st))
 	w.forget(pods)
 	return len(fenced) > 0 || len(w.scene.world.Sandboxes) > 0 || w.record.Leased(), nil
 }
@@ -243,7 +247,7 @@ func (w *Warden) load() error {
 }
 
 // enforce cuts off, stops and lets go.
-func (w *Warden) enforce(ctx context.Context, now time.Duration, fenced map[string]fence.Reason, pods []containers.Sandbox, live []containers.Container, st *Status) {
+func (w *Warden) enforce(ctx context.Context, now time.Duration, fenced map[string]fence.Reason, pods []containers.Sandbox, byPod map[string][]containers.Container, st *Status) {
 	claims := slices.Clone(w.scene.claims)
 	for i := range claims {
 		_, claims[i].Fenced = fenced[claims[i].Application]
@@ -258,16 +262,14 @@ func (w *Warden) enforce(ctx context.Context, now time.Duration, fenced map[stri
 			st.Applications[name] = h
 		}
 	}
-	byPod := map[string][]containers.Container{}
-	for _, c := range live {
-		byPod[c.Sandbox] = append(byPod[c.Sandbox], c)
-	}
 	for _, p := range pods {
 		app, covered := stopped[p.UID]
 		if !covered {
-			if _, maybe := doubted[p.UID]; w.scene.whole && !maybe {
+			switch _, maybe := doubted[p.UID]; {
+			case w.shutIn(p): // it is opened once it is closed in
+			case w.scene.whole && !maybe:
 				w.release(ctx, p)
-			} else {
+			default:
 				w.keep(p)
 			}
 			continue

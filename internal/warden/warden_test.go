@@ -38,6 +38,7 @@ type machine struct {
 	shut     map[string]bool // pods whose network cannot be opened
 	asked    int             // how often it was asked what is cut off
 	during   func()          // what happens while it says which pods there are
+	loose    map[string]bool // pods that cannot be closed in
 }
 
 func newMachine(pods ...string) *machine {
@@ -122,6 +123,9 @@ func (m *machine) Restore(_ context.Context, id string) error {
 func (m *machine) Isolate(_ context.Context, id string, r gate.Reach) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.loose[id] || m.host[id] {
+		return errors.New("the kernel knows no sets")
+	}
 	m.isolated[id] = r
 	return nil
 }
@@ -427,6 +431,46 @@ func TestSandboxesAreClosedIn(t *testing.T) {
 	}
 	if r.stopped != 0 || len(r.live) != 2 {
 		t.Error("a sandbox is closed in, not stopped")
+	}
+}
+
+// TestWhatCannotBeClosedIn speaks to nobody, until it can; what has the node's network is stopped.
+func TestWhatCannotBeClosedIn(t *testing.T) {
+	r := newRig(t, newMachine("a"), "shop")
+	r.add("copy", "shop-copy", "pod-copy")
+	r.add("bare", "shop-copy", "pod-bare")
+	r.loose, r.host = map[string]bool{"copy": true}, map[string]bool{"bare": true}
+	r.world(World{Sandboxes: []Sandbox{{Name: "drill", Namespaces: []string{"shop-copy"}}}})
+	for range 3 {
+		if st := r.look(); !r.cut["copy"] || st.Isolated["drill"] != 0 || r.cut["a"] {
+			t.Fatalf("cut off: %v, closed in: %v", r.cut, st.Isolated)
+		}
+		r.now += verifyEvery
+	}
+	r.w.running.Wait()
+	if r.stopped != 1 || r.live["c-bare"] != "" || r.live["c-copy"] == "" {
+		t.Errorf("stopped %d, live %v", r.stopped, r.live)
+	}
+	r.w = r.warden(nil) // another process
+	if r.look(); !r.cut["copy"] {
+		t.Error("another process lets it out")
+	}
+	r.loose = nil
+	for range 2 {
+		r.now += verifyEvery
+		r.look()
+	}
+	if _, closed := r.isolated["copy"]; !closed || r.cut["copy"] {
+		t.Errorf("it can be closed in: closed in %v, cut off %v", r.isolated, r.cut)
+	}
+	r.isolated, r.loose = map[string]gate.Reach{}, map[string]bool{"copy": true} // somebody removed the rules, and they do not come back
+	r.now += verifyEvery
+	if r.look(); !r.cut["copy"] {
+		t.Error("its rules are gone, and it is not cut off")
+	}
+	r.world(World{})
+	if r.look(); r.cut["copy"] {
+		t.Error("it is of no sandbox any more, and stays cut off")
 	}
 }
 
