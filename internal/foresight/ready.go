@@ -2,7 +2,7 @@ package foresight
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -284,26 +284,21 @@ func pictures(m *point.Manifest) []string {
 	return slices.Compact(all)
 }
 
-// sameSteps compares steps by what they are; checks of outside dependencies are
-// filled in by runs.
+// sameSteps compares steps by what they do, are asked and are taken back by; checks of
+// outside dependencies are filled in by runs.
 func sameSteps(a, b []plan.Step) bool {
 	words := func(steps []plan.Step) []string {
 		var all []string
 		for _, s := range steps {
-			word := fmt.Sprintf("%s %s %s %s %v", s.Name, s.Kind, s.Application, s.Object, s.After)
-			if s.Command != nil {
-				word += fmt.Sprintf(" %+v", *s.Command)
+			does := plan.Step{
+				Name: s.Name, Kind: s.Kind, Application: s.Application, Object: s.Object, After: s.After,
+				Command: s.Command, Terraform: s.Terraform, ClusterAPI: s.ClusterAPI, Call: s.Call, Undo: s.Undo, Record: s.Record, Checks: s.Checks,
 			}
-			if s.Terraform != nil {
-				word += fmt.Sprintf(" %+v", *s.Terraform)
+			if s.Kind == plan.KindOutside {
+				does.Checks = nil
 			}
-			if s.ClusterAPI != nil {
-				word += fmt.Sprintf(" %+v", *s.ClusterAPI)
-			}
-			if s.Record != nil {
-				word += fmt.Sprintf(" %+v", *s.Record)
-			}
-			all = append(all, word)
+			word, _ := json.Marshal(does) // as journals hold it
+			all = append(all, string(word))
 		}
 		slices.Sort(all)
 		return all
