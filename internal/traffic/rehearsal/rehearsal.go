@@ -7,11 +7,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/traffic"
 	"davit.dev/davit/internal/traffic/names"
 )
 
@@ -19,11 +22,19 @@ import (
 func Ask(ctx context.Context, p *plan.Plan, open names.Open) []preflight.Name {
 	var wait sync.WaitGroup
 	var records []asked
+	about := func(application string) (all []string) {
+		for _, a := range p.Applications {
+			if application == "" || a.Name == application {
+				all = append(all, a.Name)
+			}
+		}
+		return all
+	}
 	for _, t := range p.Traffic {
-		records = append(records, asked{t.Name, t.Object, t.Record})
+		records = append(records, asked{p.Name, t.Name, t.Object, t.Record, about(t.Application)})
 	}
 	for _, s := range p.Steps {
-		records = append(records, asked{s.Name, s.Object, s.Record})
+		records = append(records, asked{p.Name, s.Name, s.Object, s.Record, about(s.Application)})
 	}
 	answers := make([][]preflight.Name, len(records))
 	for i, r := range records {
@@ -38,8 +49,42 @@ func Ask(ctx context.Context, p *plan.Plan, open names.Open) []preflight.Name {
 
 // asked is a record of the plan.
 type asked struct {
-	traffic, object string
-	record          *plan.Record
+	plan, traffic, object string
+	record                *plan.Record
+	applications          []string
+}
+
+// holds is about how many bytes services keep in a TXT record: Route 53 4,000, Azure DNS and
+// Cloudflare 4,096. Others keep more, or do not say.
+const holds = 4000
+
+// crowded says that the guard of a name that is moved for many applications is longer than that; empty:
+// it is not.
+func (a asked) crowded() string {
+	p := a.record.Provider
+	if p != plan.ProviderRoute53 && p != plan.ProviderAzure && p != plan.ProviderCloudflare {
+		return ""
+	}
+	g := traffic.Guard{Run: a.plan + "-switchover-20060102-150405", Sequence: 10_000, Epochs: map[string]int64{}}
+	for _, app := range a.applications {
+		g.Epochs[app] = 100
+	}
+	for site, values := range a.record.To {
+		if len(site) > len(g.Site) {
+			g.Site = site
+		}
+		if len(values) > len(g.Was) {
+			g.Was = values
+		}
+	}
+	text, err := g.Strings()
+	if err != nil {
+		return err.Error()
+	}
+	if n := len(strings.Join(text, `" "`)); n > holds {
+		return fmt.Sprintf("its guard names %d applications in %d bytes, and a TXT record takes about %d there", len(a.applications), n, holds)
+	}
+	return ""
 }
 
 // all asks everything that keeps the record.
@@ -67,6 +112,9 @@ func (a asked) one(ctx context.Context, s names.Kept) preflight.Name {
 	n.TTL = seen.TTL
 	if err == nil && !s.Watch {
 		err = s.MayUpdate(ctx, a.record.Zone, a.object)
+	}
+	if why := a.crowded(); err == nil && !s.Watch && why != "" {
+		n.Err, n.Do = why, "have fewer applications in the plan, or give each a name of its own (application in traffic)"
 	}
 	if err != nil {
 		var refused *names.RefusedError

@@ -3,7 +3,9 @@ package rehearsal_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,7 +14,9 @@ import (
 
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/traffic"
 	"davit.dev/davit/internal/traffic/dnstest"
+	"davit.dev/davit/internal/traffic/names"
 	"davit.dev/davit/internal/traffic/providers"
 	"davit.dev/davit/internal/traffic/rehearsal"
 )
@@ -113,5 +117,45 @@ func TestSilence(t *testing.T) {
 	_ = l.Close()
 	if got := ask(t, key, plan.NameServer{Address: address}); got[0].Err == "" || got[0].Refused {
 		t.Errorf("%+v", got)
+	}
+}
+
+// willing is a server that takes everything.
+type willing struct{ names.Server }
+
+func (willing) Name() string { return "willing" }
+func (willing) Read(context.Context, string, string) (traffic.Seen, error) {
+	return traffic.Seen{}, nil
+}
+func (willing) MayUpdate(context.Context, string, string) error { return nil }
+
+// A name that is moved for very many applications has a guard that a service may refuse: that is
+// said beforehand, and not on the day.
+func TestACrowdedGuard(t *testing.T) {
+	open := func(context.Context, *plan.Record) (*names.Service, error) {
+		return &names.Service{Servers: []names.Kept{{Server: willing{}}}}, nil
+	}
+	for name, c := range map[string]struct {
+		provider    plan.Provider
+		apps        int
+		application string
+		crowded     bool
+	}{
+		"of all of many":     {plan.ProviderRoute53, 300, "", true},
+		"of one of many":     {plan.ProviderRoute53, 300, "application-7", false},
+		"of a few":           {plan.ProviderAzure, 50, "", false},
+		"of one's own zone":  {plan.ProviderRFC2136, 300, "", false},
+		"of many, elsewhere": {plan.ProviderCloudflare, 300, "", true},
+	} {
+		p := &plan.Plan{Name: "shop"}
+		for i := range c.apps {
+			p.Applications = append(p.Applications, plan.Application{Name: fmt.Sprintf("application-%d", i)})
+		}
+		record := &plan.Record{Zone: "example.com", Provider: c.provider, To: map[string][]string{"east": {"192.0.2.1"}, "west": {"192.0.2.2", "2001:db8::2"}}}
+		p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Application: c.application, Record: record}}
+		got := rehearsal.Ask(t.Context(), p, open)
+		if len(got) != 1 || (got[0].Err != "") != c.crowded || got[0].Refused || c.crowded && !strings.Contains(got[0].Err, "300 applications") {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }
