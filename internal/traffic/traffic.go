@@ -122,7 +122,7 @@ func (m Move) After(s Seen) Guard {
 // about it changes.
 func (m Move) Sealed(s Seen) Guard {
 	g := m.next(s)
-	if s.Guard != nil && !(s.Apart && s.Guard.Site == m.Site) { // else the order would go on where it broke off
+	if s.Guard != nil && (!s.Apart || s.Guard.Site != m.Site) { // else the order would go on where it broke off
 		g.Site = s.Guard.Site
 	}
 	g.Was = s.Values
