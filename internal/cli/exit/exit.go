@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/reading"
+	"davit.dev/davit/internal/vault/s3"
 	"davit.dev/davit/internal/volume"
 )
 
@@ -139,7 +140,7 @@ var rules = []rule{
 	{isAny(ErrInterrupted), Failed, "give the same command again: what was begun is continued, not repeated"},
 	{isAny(recovery.ErrBusy, protection.ErrBusy), Refused, "wait for it, and look with `status`"},
 	{isAny(lease.ErrNameTaken), Refused, ""},
-	{isAny(recovery.ErrNoPoint), Refused, "`points APP --all` lists every recovery point and says why it is not offered"},
+	{isAny(recovery.ErrNoPoint), Refused, "`points --all` lists every recovery point and says why it is not offered"},
 	{isAny(recovery.ErrRefused, recovery.ErrPreflight), Refused, ""},
 	{isAny(protection.ErrFailureDomain), Refused, "use a vault in another failure domain"},
 	{isAny(protection.ErrLastGood), Refused, "it is the newest one that can be restored: `backup APP --wait` makes a newer one, and --last-good deletes it all the same"},
@@ -150,6 +151,7 @@ var rules = []rule{
 	{isAny(vault.ErrDamaged, volume.ErrDamaged, protection.ErrDamaged), Damaged, "an older point may be whole: `points APP`, `verify POINT`"},
 	{isAny(vault.ErrFull), Vault, "give the vault more room, or delete what is not needed: `points delete`"},
 	{isAny(vault.ErrDenied), Vault, "check the vault's credentials and its bucket policy: `vault check`"},
+	{isAny(s3.ErrUntrusted), Vault, "for a private CA give --ca-file FILE; else check the endpoint"},
 	{isAny(vault.ErrUnavailable), Vault, "check address, network and credentials: `vault check`"},
 	{isAny(vault.ErrKey, volume.ErrPassword), Refused, "use the recovery key that was exported when this project was made"},
 	{isAny(kube.ErrKubeconfig), Failed, "give one with --kubeconfig, or set KUBECONFIG; --context chooses among the contexts of one"},

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/s3"
 	"davit.dev/davit/internal/volume"
 )
 
@@ -43,6 +44,7 @@ func TestVerdict(t *testing.T) {
 		{protection.ErrLastGood, Refused},
 		{vault.ErrUnavailable, Vault},
 		{vault.ErrDenied, Vault},
+		{fmt.Errorf("%w: %w", s3.ErrUntrusted, &url.Error{Op: "Head", URL: "https://x", Err: errors.New("certificate signed by unknown authority")}), Vault},
 		{vault.ErrDamaged, Damaged},
 		{volume.ErrDamaged, Damaged},
 		{protection.ErrDamaged, Damaged},

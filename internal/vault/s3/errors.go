@@ -116,6 +116,11 @@ func expand(remedy, bucket, region, actual string) string {
 	return strings.NewReplacer("{bucket}", bucket, "{region}", region, "{actual}", actual).Replace(remedy)
 }
 
+// ErrUntrusted says that who answers at the endpoint does not prove to be the
+// store: its certificate is no good here, or it speaks no TLS. Asking again
+// does not help, another CA or endpoint does.
+var ErrUntrusted = errors.New("vault not trusted")
+
 // unanswered gives its meaning to a request that got no answer.
 func (s *Store) unanswered(err error) error {
 	var authority x509.UnknownAuthorityError
@@ -124,11 +129,11 @@ func (s *Store) unanswered(err error) error {
 	var record tls.RecordHeaderError
 	switch {
 	case errors.As(err, &authority):
-		return fmt.Errorf("the server's certificate is of an unknown authority: give its CA to the vault: %w", err)
+		return fmt.Errorf("%w: the server's certificate is of an unknown authority: give its CA to the vault: %w", ErrUntrusted, err)
 	case errors.As(err, &hostname), errors.As(err, &invalid):
-		return fmt.Errorf("the server's certificate is not valid for this endpoint: %w", err)
+		return fmt.Errorf("%w: the server's certificate is not valid for this endpoint: %w", ErrUntrusted, err)
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		return fmt.Errorf("the server does not speak TLS: use an http:// endpoint and allow it, or another port: %w", err)
+		return fmt.Errorf("%w: the server does not speak TLS: use an http:// endpoint and allow it, or another port: %w", ErrUntrusted, err)
 	}
 	return fmt.Errorf("%w: %w", vault.ErrUnavailable, err)
 }
