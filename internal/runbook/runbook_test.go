@@ -195,3 +195,24 @@ curl() { for a; do case $a in *hunter2*) echo told;; /dev/fd/*) cat "$a";; *) pr
 		t.Errorf("%v: %q, want %q", err, out, want)
 	}
 }
+
+// What a plan asks databases and containers is asked by hand in the same place, with the same words.
+func TestProbesByHand(t *testing.T) {
+	p := shop()
+	p.Applications[0].Probes = []plan.Check{
+		{Kind: plan.CheckSQL, Target: "postgres://shop@db.back/orders", Query: "SELECT count(*) > 0 FROM orders", Expect: "t", Timeout: time.Second},
+		{Kind: plan.CheckSQL, Target: "mariadb://db.back/orders", Timeout: time.Second},
+		{Kind: plan.CheckCommand, Target: "back/app=db", Command: []string{"cat", "/data/my file"}, Container: "pg", Timeout: time.Second},
+	}
+	text := book(t, runbook.Input{Plan: p, Verb: plan.Failover, From: "east", To: "west"}).Markdown()
+	for _, want := range []string{
+		"kubectl -n back exec -it svc/db -- psql -U shop -d orders -c 'SELECT count(*) > 0 FROM orders'    # the answer matches: t",
+		"kubectl -n back exec -it svc/db -- mariadb -u root -p -D orders -e 'SELECT 1'\n",
+		"kubectl -n back exec -it -c pg $(kubectl -n back get pod -l app=db -o name | head -n 1) -- cat '/data/my file'",
+		"make sure first that nothing of it runs at east, as the step fence/db says",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the book lacks %q:\n%s", want, text)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package runbook
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 
 	"davit.dev/davit/internal/plan"
@@ -41,7 +42,8 @@ func (in Input) atTarget(s plan.Step, from, to string) Item {
 	switch s.Kind {
 	case plan.KindClaim:
 		return Item{
-			Why:       "Whoever holds the newest epoch may write. From here on " + from + " is fenced as soon as it can read the vault.",
+			Why: "Whoever holds the newest epoch may write. From here on " + from + " is fenced as soon as it can read the vault. " +
+				"The command starts " + app + " as well: make sure first that nothing of it runs at " + from + ", as the step fence/" + app + " says.",
 			Commands:  []string{"davit points " + app, "davit restore " + app + " --take-over    # claims, restores and starts it"},
 			See:       "davit describe " + app + " names " + to + " as the holder.",
 			Otherwise: "If another site claimed meanwhile, stop: somebody else is doing this too.",
@@ -95,21 +97,58 @@ func (in Input) probe(s plan.Step, to string) Item {
 		}
 	}
 	for _, c := range checks {
-		command := "curl -fsS --max-time 10 " + c.Target + "    # from a pod at " + to + ", if it is a Service"
-		switch c.Kind {
-		case plan.CheckTCP:
-			command = "nc -z " + strings.Replace(c.Target, ":", " ", 1)
-		case plan.CheckSQL:
-			command = "psql " + quote(c.Target) + " -c 'SELECT 1'    # or what the plan asks"
-		case plan.CheckCommand:
-			command = c.Target
+		command := question(c, to)
+		if c.Expect != "" {
+			command += "    # the answer matches: " + c.Expect
+			item.See = "Each answers as said beside it."
 		}
 		item.Commands = append(item.Commands, command)
-		if c.Expect != "" {
-			item.See = "It answers " + c.Expect + "."
-		}
 	}
 	return item
+}
+
+// question is how a person asks what a check of the plan asks.
+func question(c plan.Check, to string) string {
+	switch c.Kind {
+	case plan.CheckTCP:
+		return "nc -z " + strings.Replace(c.Target, ":", " ", 1)
+	case plan.CheckSQL:
+		return query(c)
+	case plan.CheckCommand:
+		words := make([]string, 0, len(c.Command))
+		for _, w := range c.Command {
+			words = append(words, quote(w))
+		}
+		return inside(c.Target, c.Container) + strings.Join(words, " ")
+	}
+	return "curl -fsS --max-time 10 " + c.Target + "    # from a pod at " + to + ", if it is a Service"
+}
+
+// query asks a database in its own container, as a run does.
+func query(c plan.Check) string {
+	u, err := url.Parse(c.Target)
+	if err != nil {
+		return "# ask " + c.Target + ": " + c.Query
+	}
+	ask, base := quote(or(c.Query, "SELECT 1")), quote(strings.TrimPrefix(u.Path, "/"))
+	if u.Scheme == "postgres" || u.Scheme == "postgresql" {
+		return inside(u.Hostname(), c.Container) + "psql -U " + quote(or(u.User.Username(), "postgres")) + " -d " + base + " -c " + ask
+	}
+	return inside(u.Hostname(), c.Container) + u.Scheme + " -u " + quote(or(u.User.Username(), "root")) + " -p -D " + base + " -e " + ask
+}
+
+// inside is the beginning of a command in a pod behind SERVICE.NAMESPACE, or of NAMESPACE/LABEL=VALUE.
+func inside(target, container string) string {
+	of := ""
+	if container != "" {
+		of = " -c " + quote(container)
+	}
+	if space, label, found := strings.Cut(target, "/"); found {
+		return fmt.Sprintf("kubectl -n %s exec -it%s $(kubectl -n %[1]s get pod -l %[3]s -o name | head -n 1) -- ", quote(space), of, quote(label))
+	}
+	service, space, _ := strings.Cut(target, ".")
+	space, _, _ = strings.Cut(space, ".")
+	return fmt.Sprintf("kubectl -n %s exec -it%s svc/%s -- ", quote(space), of, quote(service))
 }
 
 // traffic moves clients.
