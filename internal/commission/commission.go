@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"davit.dev/davit/internal/failover"
@@ -105,7 +106,11 @@ func fits(p *plan.Plan, a Ask) error {
 		return slices.ContainsFunc(p.Sites, func(s plan.Site) bool { return s.Name == site })
 	}
 	if !known(a.To) {
-		return Refuse("add it to the plan's sites, or go to one of them", "plan %s does not name this site, %s", p.Name, a.To)
+		names := make([]string, 0, len(p.Sites))
+		for _, s := range p.Sites {
+			names = append(names, s.Name)
+		}
+		return Refuse("go to one of its sites ("+strings.Join(names, ", ")+"), or add it to them", "plan %s does not name this site, %s", p.Name, a.To)
 	}
 	for app := range a.Points {
 		if !slices.ContainsFunc(p.Applications, func(x plan.Application) bool { return x.Name == app }) {
@@ -136,7 +141,7 @@ func From(p *plan.Plan, s *failover.Spec, facts *failover.Facts) (string, error)
 			return "", Refuse("give `failover`, if it is lost", "--lost %s: a %s goes from that site, which takes part in it", lost, s.Verb)
 		}
 		if !slices.ContainsFunc(p.Applications, func(a plan.Application) bool { return slices.Contains(facts.Holders[a.Name], lost) }) {
-			return "", Refuse("`runs show` and `describe` name the sites of an application", "--lost %s: that site holds nothing that the run takes over", lost)
+			return "", Refuse("site "+site+" holds it now; `runs show` of earlier runs names other holders", "--lost %s: that site holds nothing that the run takes over", lost)
 		}
 	}
 	return site, nil

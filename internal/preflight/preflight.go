@@ -188,7 +188,7 @@ func (in *Input) aged(f Finding) Finding {
 	}
 	f.Reason += fmt.Sprintf(" (as of %s ago)", Span(s.Age(in.Now)))
 	if f.Verdict == OK {
-		f.Verdict, f.Remedy = Unknown, "look why the agent of site "+f.Site+" publishes nothing newer, or give --kubeconfig of it"
+		f.Verdict, f.Remedy = Unknown, "look why the agent of site "+f.Site+" publishes nothing newer, or give --other-kubeconfig of it"
 	}
 	return f
 }
@@ -199,7 +199,7 @@ func (in *Input) unknownSite(site string) []Finding {
 	if why == "" {
 		why = "nothing is known of it"
 	}
-	return []Finding{{Verdict: Unknown, Site: site, Reason: why, Remedy: "run an agent of this version there, or give --kubeconfig of it"}}
+	return []Finding{{Verdict: Unknown, Site: site, Reason: why, Remedy: "run an agent of this version there, or give --other-kubeconfig of it"}}
 }
 
 // known are the needs that could be read.

@@ -131,8 +131,21 @@ func (c *catalog) nothing(opts Options) error {
 	case later > 0:
 		hint = fmt.Sprintf("the oldest usable one is of %s", c.oldest().Format(time.RFC3339))
 	}
-	return fmt.Errorf("%w of %s may be offered: of %d, %d are quarantined, damaged or being deleted, %d are after the time, %d are fuzzy: %s",
-		ErrNoPoint, opts.Application, len(c.points), bad, later, fuzzy, hint)
+	return fmt.Errorf("%w of %s may be offered: of %d, %s: %s", ErrNoPoint, opts.Application, len(c.points), reasons(bad, later, fuzzy), hint)
+}
+
+// reasons counts why points are not offered; a reason of none is left out.
+func reasons(bad, later, fuzzy int) string {
+	var said []string
+	for _, r := range []struct {
+		n    int
+		text string
+	}{{bad, "quarantined, damaged or being deleted"}, {later, "of after the time"}, {fuzzy, "fuzzy"}} {
+		if r.n > 0 {
+			said = append(said, fmt.Sprintf("%d %s", r.n, r.text))
+		}
+	}
+	return strings.Join(said, ", ")
 }
 
 func (c *catalog) oldest() time.Time {

@@ -60,6 +60,7 @@ type here struct {
 	who     permit.Person
 	process string
 	back    bool            // to roll back is what was asked for
+	remedy  string          // what to do if what was asked for is refused
 	need    *equipping.Need // what is lacking here, and put here before the run
 }
 

@@ -239,6 +239,7 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 		}
 	}
 	at.back = r.Kind == failover.RollBack || r.Kind == failover.Cancel // of a roll-back that only waits for its source
+	at.remedy = remedy(r.Kind, s)
 	r.By, r.Groups, r.At = at.who.Name, at.who.Groups, h.Now()
 	n, err := at.box.Put(ctx, run, r)
 	if err != nil {
@@ -246,6 +247,18 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 	}
 	h.Progress().Step("waiting for whoever carries %s", run)
 	return at.answer(ctx, run, at.until(n, s.Spec))
+}
+
+// remedy is the next step of a person whose request is refused by the run, as it stands.
+func remedy(kind failover.EventKind, s *failover.State) string {
+	run := s.Spec.Run
+	switch {
+	case kind == failover.RollBack && s.Exposed() != "":
+		return "`runs rollback " + run + " --lose " + s.Spec.To + "` loses it; once the run is committed, `failback " + s.Spec.Plan + "` at site " + s.Spec.From + " loses nothing"
+	case kind == failover.Resume && s.Pause == nil && s.Phase == failover.Running:
+		return "it goes on by itself; if nobody carries it any more, `runs take-over " + run + "` does"
+	}
+	return "`runs show " + run + "` shows how it stands"
 }
 
 func (h *here) answer(ctx context.Context, run string, u *until) error {
@@ -259,7 +272,7 @@ func (h *here) answer(ctx context.Context, run string, u *until) error {
 		}
 		if reply != nil {
 			if reply.Refused != "" {
-				return exit.Refuse("`runs show "+run+"` shows how it stands", "run %s: %s", run, reply.Refused)
+				return exit.Refuse(h.remedy, "run %s: %s", run, reply.Refused)
 			}
 			return h.conclude(h.follow(ctx, run))
 		}

@@ -78,7 +78,7 @@ func (o Outlook) Text(t *output.Text) {
 	if planned {
 		o.proofs(t)
 	} else if len(o.Unproven) > 0 {
-		t.Line("  The run pauses until it is proven, or you say with --lost, that this has stopped: %s.", strings.Join(o.Unproven, ", "))
+		t.Line("  The run pauses until it is proven that %s has stopped. If you have made sure of it yourself, say so: --lost SITE.", strings.Join(o.Unproven, " and "))
 	}
 	if !planned && slices.Contains(o.Unproven, promotion.Nobody) { // a planned move says it as a problem
 		t.Line("  %s: the vault was promoted, and a site that is cut off and was never moved over may run this without anybody's knowing. --lost %[1]s says that none does, `vault promote VAULT --lost-stopped` says it for good.", promotion.Nobody)
@@ -166,7 +166,11 @@ func (r Report) Document() any { return r }
 
 // Text implements output.Result.
 func (r Report) Text(t *output.Text) {
-	t.Fields("", "Run", r.Run, "Plan", r.Plan, "Verb", string(r.Verb), "To", r.To, "State", string(r.State), "Why", r.Why, "Next", r.Next,
+	next := r.Next
+	if strings.HasPrefix(next, "`davit runs show "+r.Run+"`") { // this is it
+		next = ""
+	}
+	t.Fields("", "Run", r.Run, "Plan", r.Plan, "Verb", string(r.Verb), "To", r.To, "State", string(r.State), "Why", r.Why, "Next", next,
 		"Fence", r.Level, "Unheard", r.Unheard, "Begun", output.Time(r.Begun), "Carried by", r.Executor)
 	rows := make([][]string, 0, len(r.Applications))
 	for _, a := range r.Applications {
@@ -194,7 +198,11 @@ func (r Report) Text(t *output.Text) {
 		if m := s.Moved; m != nil {
 			note = strings.TrimSuffix(fmt.Sprintf("fetched %s of %s; %s", output.Bytes(m.Bytes), output.Bytes(m.Of), note), "; ")
 		}
-		rows = append(rows, []string{s.Name, status, output.Duration(s.Took), output.OneLine(note)})
+		took := ""
+		if s.Took > 0 {
+			took = output.Duration(s.Took)
+		}
+		rows = append(rows, []string{s.Name, status, took, output.OneLine(note)})
 	}
 	t.Section("Steps")
 	t.Table("  ", output.Columns("STEP", "STATUS", ">TOOK", "NOTE"), rows)
