@@ -144,9 +144,18 @@ func isFinishedJob(o *unstructured.Unstructured) bool {
 	return false
 }
 
+// isTokenSecret finds the tokens that clusters made by themselves for each account, before
+// version 1.24. What asks for a token was made by somebody, and a pod may mount it: the
+// token in it is made anew.
 func isTokenSecret(o *unstructured.Unstructured) bool {
-	kind, _, _ := unstructured.NestedString(o.Object, "type")
-	return kind == "kubernetes.io/service-account-token"
+	if kind, _, _ := unstructured.NestedString(o.Object, "type"); kind != "kubernetes.io/service-account-token" {
+		return false
+	}
+	const mostBase, random = 58, 5 // of generated names
+	account := o.GetAnnotations()["kubernetes.io/service-account.name"]
+	base := account + "-token-"
+	base = base[:min(len(base), mostBase)]
+	return account == "" || strings.HasPrefix(o.GetName(), base) && len(o.GetName()) == len(base)+random
 }
 
 // isPlainDefaultAccount finds the account that comes with every namespace, if

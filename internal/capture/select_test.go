@@ -81,6 +81,8 @@ func TestJudge(t *testing.T) {
 		{"failed job", job, "{metadata: {name: j}, status: {conditions: [{type: Failed, status: 'True'}]}}", false, false},
 		{"opaque secret", secret, "{metadata: {name: s}, type: Opaque}", true, false},
 		{"token secret", secret, "{metadata: {name: s}, type: kubernetes.io/service-account-token}", false, false},
+		{"token secret of the cluster's own", secret, "{metadata: {name: ci-token-x2k9p, annotations: {kubernetes.io/service-account.name: ci}}, type: kubernetes.io/service-account-token}", false, false},
+		{"token secret that somebody asked for", secret, "{metadata: {name: ci-token, annotations: {kubernetes.io/service-account.name: ci}}, type: kubernetes.io/service-account-token}", true, false},
 		{"default account", account, "metadata: {name: default}", false, false},
 		{"old default account", account, "{metadata: {name: default}, secrets: [{name: default-token-x}]}", false, false},
 		{"default account with pull secret", account, "{metadata: {name: default}, imagePullSecrets: [{name: r}]}", true, false},

@@ -170,6 +170,9 @@ func (e *Engine) isStray(res point.Resource, u *unstructured.Unstructured) bool 
 	head.Metadata.Name, head.Metadata.Namespace = u.GetName(), u.GetNamespace()
 	head.Metadata.Labels, head.Metadata.Annotations = u.GetLabels(), u.GetAnnotations()
 	why, _ := shape.SkipByHead(kind, head)
+	if head.Type == shape.TokenSecret {
+		return false // points of earlier versions lack them
+	}
 	if _, held := e.git.Of(kind, head); held && e.opts.GitOps == gitops.Skip {
 		return false // git may be ahead of the point
 	}

@@ -151,8 +151,8 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 			p.labels[en.Name] = h.Metadata.Labels
 		}
 		if !shape.Inspected[kind] {
-			if order := h.Metadata.Annotations[shape.AnnotationOrder]; order != "" {
-				p.facts[en] = &relation.Facts{Order: order}
+			if facts := relation.ReadHead(kind, h); facts != nil {
+				p.facts[en] = facts
 			}
 			return nil
 		}

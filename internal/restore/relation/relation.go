@@ -74,6 +74,18 @@ func Read(kind schema.GroupKind, namespace string, d shape.Document) *Facts {
 	return f
 }
 
+// ReadHead is Read for kinds of which the head says all that there is to know.
+func ReadHead(kind schema.GroupKind, h shape.Head) *Facts {
+	f := &Facts{Order: h.Metadata.Annotations[shape.AnnotationOrder]}
+	if kind == shape.KindSecret && h.Type == shape.TokenSecret { // without its account, it is deleted
+		f.Names = []Ref{{shape.KindAccount, h.Metadata.Namespace, h.Metadata.Annotations[shape.AnnotationAccount]}}
+	}
+	if f.Order == "" && f.Names == nil {
+		return nil
+	}
+	return f
+}
+
 func service(d shape.Document) []Ref {
 	if name := shape.Text(d, "name"); name != "" {
 		return []Ref{{shape.KindService, shape.Text(d, "namespace"), name}}

@@ -98,6 +98,11 @@ kind: Secret
 metadata: {name: password, namespace: shop, ownerReferences: [{apiVersion: shop.example.com/v1, kind: Till, name: main, uid: u-till}]}
 ---
 apiVersion: v1
+kind: Secret
+metadata: {name: token, namespace: shop, annotations: {kubernetes.io/service-account.name: operator}}
+type: kubernetes.io/service-account-token
+---
+apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data-db-0, namespace: shop}
 ---
@@ -239,6 +244,8 @@ func TestRules(t *testing.T) {
 		{till, "CustomResourceDefinition.apiextensions.k8s.io tills.shop.example.com", true},
 		{till, "Secret shop/password", true}, // its operator would make another
 		{"Secret shop/password", till, false},
+		{"Secret shop/token", "ServiceAccount shop/operator", true}, // else the cluster deletes it
+		{"Secret shop/password", "ServiceAccount shop/operator", false},
 		{till, data, true},
 		{flux, db, true}, // by its profile
 		{flux, operator, true},

@@ -25,6 +25,13 @@ var NeverRestored = map[schema.GroupKind]string{
 	{Group: "metrics.k8s.io", Kind: "NodeMetrics"}:                    "not stored",
 }
 
+// TokenSecret is the type of a Secret that asks for a token of the account that
+// AnnotationAccount names. The token in it is made anew, and opens nothing elsewhere.
+const (
+	TokenSecret       = "kubernetes.io/service-account-token" //nolint:gosec // a type
+	AnnotationAccount = "kubernetes.io/service-account.name"
+)
+
 // SkipByHead decides on objects that are not restored whatever they hold.
 func SkipByHead(kind schema.GroupKind, h Head) (why string, warn bool) {
 	switch {
@@ -36,7 +43,7 @@ func SkipByHead(kind schema.GroupKind, h Head) (why string, warn bool) {
 		return "is a helper of Davit's own", false
 	case kind == KindConfigMap && (h.Metadata.Name == "kube-root-ca.crt" || h.Metadata.Name == "openshift-service-ca.crt"):
 		return "made by the cluster in every namespace", false
-	case kind == KindSecret && h.Type == "kubernetes.io/service-account-token":
+	case kind == KindSecret && h.Type == TokenSecret && h.Metadata.Annotations[AnnotationAccount] == "":
 		return "tokens are made anew", false
 	case h.Metadata.Annotations["kubernetes.io/config.mirror"] != "":
 		return "a node's static pod", false

@@ -87,6 +87,7 @@ var strippers = map[schema.GroupKind]func(Document, Options){
 	KindDeployment:  stripDeployment,
 	KindReplicaSet:  stripDeployment,
 	KindAccount:     stripAccount,
+	KindSecret:      stripSecret,
 	KindStatefulSet: stripStatefulSet,
 }
 
@@ -243,6 +244,16 @@ func stripDeployment(d Document, _ Options) {
 	Drop(d, []string{"metadata", "annotations"},
 		"deployment.kubernetes.io/revision", "deployment.kubernetes.io/revision-history",
 		"deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas")
+}
+
+// stripSecret leaves of one that asks for a token what asks for it.
+func stripSecret(d Document, _ Options) {
+	if Text(d, "type") != TokenSecret {
+		return
+	}
+	delete(d, "data")
+	Drop(d, []string{"metadata", "annotations"}, "kubernetes.io/service-account.uid")
+	Drop(d, []string{"metadata", "labels"}, "kubernetes.io/legacy-token-last-used", "kubernetes.io/legacy-token-invalid-since")
 }
 
 // stripAccount forgets token Secrets: they are made anew, and those of the

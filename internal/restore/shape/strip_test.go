@@ -123,6 +123,18 @@ var stripCases = []struct {
 		`{"metadata":{"name":"a"},"imagePullSecrets":[{"name":"p"}]}`,
 	},
 	{
+		"a secret that asks for a token", KindSecret,
+		Options{},
+		`{"metadata":{"name":"ci","annotations":{"kubernetes.io/service-account.name":"ci","kubernetes.io/service-account.uid":"u"},"labels":{"kubernetes.io/legacy-token-last-used":"2026-01-02"}},"type":"kubernetes.io/service-account-token","data":{"token":"eA==","ca.crt":"eA=="}}`,
+		`{"metadata":{"name":"ci","annotations":{"kubernetes.io/service-account.name":"ci"}},"type":"kubernetes.io/service-account-token"}`,
+	},
+	{
+		"any other secret", KindSecret,
+		Options{},
+		`{"metadata":{"name":"db","annotations":{"kubernetes.io/service-account.uid":"u"}},"type":"Opaque","data":{"token":"eA=="}}`,
+		`{"metadata":{"name":"db","annotations":{"kubernetes.io/service-account.uid":"u"}},"type":"Opaque","data":{"token":"eA=="}}`,
+	},
+	{
 		"shapes nobody expects", KindPod,
 		Options{},
 		`{"metadata":{"name":5,"labels":[],"finalizers":"x"},"spec":{"volumes":"none","containers":{"a":1}}}`,
