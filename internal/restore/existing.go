@@ -96,6 +96,9 @@ func unmark(d shape.Document) {
 func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	action, reason := e.decide(p, live)
 	e.decided(p.entry, action, reason)
+	if p.kind == shape.KindStatefulSet && (action == report.Updated || action == report.Replaced) && shape.SpareClaims(p.obj.Object, live.Object) {
+		e.rec.Warn(p.name, "has fewer replicas in the point: it keeps the claims of the others, which hold data, with whenScaled: Retain instead of Delete")
+	}
 	switch action {
 	case report.Continue:
 		e.rec.Count(func(r *Result) { r.Continued++ })

@@ -214,6 +214,25 @@ func TestRollBackKeepsClaimsOfScaledPods(t *testing.T) {
 	}
 }
 
+// The claims of pods that the point has not are not deleted by scaling them away.
+func TestFewerReplicasKeepClaims(t *testing.T) {
+	for _, policy := range []Existing{Update, Replace, Exact} {
+		for replicas, want := range map[int64]string{1: "Delete", 3: "Retain"} {
+			r := lived(t)
+			shape.Merge(r.c.objects[key("StatefulSet", "shop", "db")].Object, shape.Document{
+				"metadata": shape.Document{"labels": shape.Document{"changed": "since"}},
+				"spec":     shape.Document{"replicas": replicas, "persistentVolumeClaimRetentionPolicy": shape.Document{"whenScaled": "Delete"}},
+			})
+			r.s.raw["apps/StatefulSet"][0] = strings.Replace(r.s.raw["apps/StatefulSet"][0], `"replicas":1`, `"replicas":1,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Delete"}`, 1)
+			res := run(t, r, Options{KeepClaims: true, ExistingKinds: map[string]Existing{"statefulsets.apps": policy}})
+			now := shape.Text(r.c.get("StatefulSet", "shop", "db").Object, "spec", "persistentVolumeClaimRetentionPolicy", "whenScaled")
+			if now != want || strings.Contains(warnings(res), "keeps the claims") != (want == "Retain") || len(res.Failures) > 0 {
+				t.Errorf("%s of %d replicas: whenScaled is %q: %s %v", policy, replicas, now, warnings(res), res.Failures)
+			}
+		}
+	}
+}
+
 // Pods of a StatefulSet whose volumes the point lacks stand still with the one
 // that is restored, which is said.
 func TestRollBackTellsOfPodsBeside(t *testing.T) {
@@ -417,6 +436,38 @@ func TestExactPrunesOnlyItsOwn(t *testing.T) {
 	delete(r.c.objects, key("ConfigMap", "shop", "conf"))
 	if res := run(t, r, opts); r.c.get("ConfigMap", "shop", "stray") == nil || !strings.Contains(warnings(res), "nothing was pruned") {
 		t.Errorf("pruned beside failures %v: %s", res.Failures, warnings(res))
+	}
+}
+
+// TestExactSparesWhatDataGoesWith, as it does data itself, unless the kind was named.
+func TestExactSparesWhatDataGoesWith(t *testing.T) {
+	all := func(point.Resource, *unstructured.Unstructured) bool { return true }
+	deleting := shape.Document{"spec": shape.Document{"persistentVolumeClaimRetentionPolicy": shape.Document{"whenDeleted": "Delete"}}}
+	for name, c := range map[string]struct {
+		apiVersion, kind, named string
+		body                    shape.Document
+		kept                    bool
+	}{
+		"custom resource":                   {"shop.example.com/v1", "Till", "tills.shop.example.com", nil, true},
+		"StatefulSet that takes its claims": {"apps/v1", "StatefulSet", "statefulsets.apps", deleting, true},
+		"StatefulSet that leaves them":      {"apps/v1", "StatefulSet", "statefulsets.apps", shape.Document{"spec": shape.Document{}}, false},
+		"Deployment, which has none":        {"apps/v1", "Deployment", "deployments.apps", shape.Document{"spec": shape.Document{}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			gone := func(named map[string]Existing) (bool, string) {
+				r := lived(t)
+				r.m.Scope = &point.Scope{Kinds: []string{schema.FromAPIVersionAndKind(c.apiVersion, c.kind).GroupKind().String()}}
+				r.c.put(c.apiVersion, c.kind, "shop", "stray", c.body)
+				res := run(t, r, Options{KeepClaims: true, Existing: Exact, Captured: all, ExistingKinds: named})
+				return r.c.get(c.kind, "shop", "stray") == nil, warnings(res)
+			}
+			if gone, told := gone(nil); gone == c.kept || strings.Contains(told, "--existing-kind "+c.named+"=exact") != c.kept {
+				t.Errorf("not named, gone: %t: %s", gone, told)
+			}
+			if gone, told := gone(map[string]Existing{c.named: Exact}); !gone {
+				t.Errorf("kept although its kind is named: %s", told)
+			}
+		})
 	}
 }
 

@@ -150,7 +150,7 @@ func (e *Engine) straysOf(ctx context.Context, at Served, res point.Resource, he
 		for _, selector := range selectors {
 			err := e.cluster.List(ctx, at, e.names.To(captured), selector, func(u *unstructured.Unstructured) error {
 				if !held[kindName(kind, u.GetNamespace(), u.GetName())] && e.isStray(res, u) {
-					found = append(found, stray{at: at, obj: u, keep: keepStray(kind, named)})
+					found = append(found, stray{at: at, obj: u, keep: keepStray(at, named, u)})
 				}
 				return nil
 			})
@@ -179,10 +179,21 @@ func (e *Engine) isStray(res point.Resource, u *unstructured.Unstructured) bool 
 	return why == "" && u.GetDeletionTimestamp() == nil && len(u.GetOwnerReferences()) == 0 && e.opts.Captured(res, u)
 }
 
-// keepStray spares data: a claim is pruned only where its kind was named.
-func keepStray(kind schema.GroupKind, named bool) string {
-	if kind == shape.KindClaim && !named {
-		return "is not in the point, and was left alone because it holds data: to have it deleted, give --existing-kind persistentvolumeclaims=exact"
+// keepStray spares data, and what it would go with: such an object is pruned only
+// where its kind was named.
+func keepStray(at Served, named bool, u *unstructured.Unstructured) string {
+	why, kind := "", at.GVK.GroupKind()
+	switch {
+	case named:
+		return ""
+	case kind == shape.KindClaim:
+		why = "it holds data"
+	case kind == shape.KindStatefulSet && shape.Text(u.Object, "spec", "persistentVolumeClaimRetentionPolicy", "whenDeleted") == "Delete":
+		why = "its claims would go with it"
+	case shape.RankOf(kind) == shape.RankCustom:
+		why = "its operator may take the deletion for the end of what it stands for, data and all"
+	default:
+		return ""
 	}
-	return ""
+	return fmt.Sprintf("is not in the point, and was left alone because %s: to have it deleted, give --existing-kind %s=exact", why, at.GVR.GroupResource())
 }

@@ -54,3 +54,24 @@ func revive(d Document) {
 	}
 	Drop(notes, nil, notedReplicas, notedClaims, notedPause, notedSelector)
 }
+
+// SpareClaims has a StatefulSet that is to have fewer replicas than it has keep the claims
+// of the others, where it would delete them, and tells whether it did.
+func SpareClaims(want, live Document) bool {
+	const policy, scaled = "persistentVolumeClaimRetentionPolicy", "whenScaled"
+	replicas := func(d Document) int64 {
+		if n, set := Number(d, "spec", "replicas"); set {
+			return n
+		}
+		return 1
+	}
+	is := Text(want, "spec", policy, scaled)
+	if is == "" {
+		is = Text(live, "spec", policy, scaled)
+	}
+	if is != "Delete" || replicas(want) >= replicas(live) {
+		return false
+	}
+	Merge(want, Document{"spec": Document{policy: Document{scaled: "Retain"}}})
+	return true
+}
