@@ -109,6 +109,7 @@ func (e *Engine) shape(i int, d shape.Document, matched func(rule int)) error {
 	}
 	labels[shape.LabelRestore] = e.opts.ID
 	if e.opts.Isolation != nil {
+		e.names.Inside(kind, d)
 		shape.Isolate(kind, d, nil)
 		if kind == shape.KindNamespace {
 			e.opts.Isolation.Mark(d)

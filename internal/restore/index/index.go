@@ -79,8 +79,8 @@ type Reader struct {
 	// Reshape makes of a claim, or of a workload that mounts claims, what it
 	// will be at the target, by its resource in the manifest; nil changes nothing.
 	Reshape func(resource int, d shape.Document) shape.Document
-	// Unfit says why an inspected object is not restored, or nothing; a person
-	// is told. Nil takes all.
+	// Unfit says why an inspected object cannot be in a copy, or nothing; a person
+	// is told. Nil takes all, for it is no copy.
 	Unfit func(kind schema.GroupKind, d shape.Document) string
 }
 
@@ -145,6 +145,10 @@ func (r Reader) readPartial(ctx context.Context, i int, res point.Resource) (*pa
 		en.Skip, en.Warn = shape.SkipByHead(kind, h)
 		if en.Skip == "" && r.Git != nil {
 			en.Skip = r.Git(kind, h)
+		}
+		if en.Skip == "" && r.Unfit != nil {
+			en.Skip = shape.OutsideByHead(h)
+			en.Warn = en.Skip != ""
 		}
 		p.entries = append(p.entries, en)
 		if kind == shape.KindNamespace {

@@ -7,35 +7,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
-
-	"davit.dev/davit/internal/point"
 )
-
-// outward are groups whose objects reach out of a copy: they bring traffic to
-// it, order certificates and names for it, or have it replaced by what git holds.
-var outward = []string{
-	GroupGateway, "networking.istio.io", "security.istio.io", "traefik.io", "traefik.containo.us", "projectcontour.io", "route.openshift.io",
-	"externaldns.k8s.io", "cert-manager.io", "acme.cert-manager.io", "argoproj.io",
-	"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io",
-	"cilium.io", "crd.projectcalico.org", "projectcalico.org", "policy.networking.k8s.io",
-}
-
-// OutsideOfCopy says why no object of a kind comes into an isolated copy, or
-// nothing. Cluster-scoped objects are the original's: a copy uses what is there.
-func OutsideOfCopy(res point.Resource) string {
-	kind := schema.GroupKind{Group: res.Group, Kind: res.Kind}
-	switch {
-	case kind == KindNamespace:
-		return ""
-	case !res.Namespaced:
-		return "cluster-scoped: a copy uses what is there"
-	case kind.Group == GroupNetworking && kind.Kind == "NetworkPolicy":
-		return "a copy has a policy of its own"
-	case kind.Group == GroupNetworking, slices.Contains(outward, kind.Group):
-		return "reaches out of the copy"
-	}
-	return ""
-}
 
 // ownVolumes are the sources of volumes that a pod shares with no other.
 var ownVolumes = []string{

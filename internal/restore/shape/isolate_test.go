@@ -56,8 +56,38 @@ func TestOutsideOfCopy(t *testing.T) {
 		"HTTPRoute":   {point.Resource{Group: GroupGateway, Kind: "HTTPRoute", Namespaced: true}, false},
 		"Certificate": {point.Resource{Group: "cert-manager.io", Kind: "Certificate", Namespaced: true}, false},
 		"custom":      {point.Resource{Group: "lighthouse.test", Kind: "Beacon", Namespaced: true}, true},
+		// Their controllers delete the bucket, database or cluster with the copy's object.
+		"bucket":         {point.Resource{Group: "s3.services.k8s.aws", Kind: "Bucket", Namespaced: true}, false},
+		"database":       {point.Resource{Group: "sql.cnrm.cloud.google.com", Kind: "SQLInstance", Namespaced: true}, false},
+		"account":        {point.Resource{Group: "storage.azure.com", Kind: "StorageAccount", Namespaced: true}, false},
+		"managed":        {point.Resource{Group: "s3.aws.m.upbound.io", Kind: "Bucket", Namespaced: true}, false},
+		"cluster":        {point.Resource{Group: "cluster.x-k8s.io", Kind: "Cluster", Namespaced: true}, false},
+		"machine":        {point.Resource{Group: "infrastructure.cluster.x-k8s.io", Kind: "AWSMachine", Namespaced: true}, false},
+		"pushed Secret":  {point.Resource{Group: "external-secrets.io", Kind: "PushSecret", Namespaced: true}, false},
+		"fetched Secret": {point.Resource{Group: "external-secrets.io", Kind: "ExternalSecret", Namespaced: true}, true},
+		"looks alike":    {point.Resource{Group: "notcluster.x-k8s.io", Kind: "Cluster", Namespaced: true}, true},
 	} {
 		if why := OutsideOfCopy(c.res); (why == "") != c.in {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+func TestOutsideByHead(t *testing.T) {
+	for name, c := range map[string]struct {
+		finalizers string
+		in         bool
+	}{
+		"a claim on something composed": {`"finalizer.apiextensions.crossplane.io"`, false},
+		"composed":                      {`"a/b","composite.apiextensions.crossplane.io"`, false},
+		"a database":                    {`"databases.lighthouse.test/crossplane.io"`, true},
+		"nothing":                       {"", true},
+	} {
+		var h Head
+		if err := json.Unmarshal([]byte(`{"metadata":{"name":"a","finalizers":[`+c.finalizers+`]}}`), &h); err != nil {
+			t.Fatal(err)
+		}
+		if why := OutsideByHead(h); (why == "") != c.in {
 			t.Errorf("%s: %q", name, why)
 		}
 	}
@@ -80,6 +110,18 @@ func TestIsolate(t *testing.T) {
 	job := document(t, `{"spec":{}}`)
 	if Isolate(KindJob, job, nil); job["spec"].(map[string]any)["suspend"] != true {
 		t.Errorf("%v", job)
+	}
+}
+
+func TestInside(t *testing.T) {
+	const text = `{"metadata":{"namespace":"shop"},"spec":{"namespace":"other","name":"shop","a":[{"targetNamespace":"shop"}],"watchNamespaces":["shop","other",1],"namespaceSelector":{"namespace":2}}}`
+	const copied = `{"metadata":{"namespace":"shop"},"spec":{"a":[{"targetNamespace":"copy"}],"name":"shop","namespace":"other","namespaceSelector":{"namespace":2},"watchNamespaces":["copy","other",1]}}`
+	for kind, want := range map[schema.GroupKind]bool{{Group: "lighthouse.test", Kind: "Beacon"}: true, {Group: "apps", Kind: "Beacon"}: false, {Group: "policy.k8s.io", Kind: "Beacon"}: false} {
+		d := document(t, text)
+		Namespaces{"shop": "copy"}.Inside(kind, d)
+		if got, err := json.Marshal(d); err != nil || (string(got) == copied) != want {
+			t.Errorf("%s: %s %v", kind, got, err)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ const LabelNamespaceName = "kubernetes.io/metadata.name"
 //   - cross-namespace parameters of IngressClasses and admission bindings.
 //
 // It does not look into ConfigMaps, environment variables, arguments and custom
-// resources: a host name like db.shop.svc stays as it was.
+// resources, for which there is Inside: a host name like db.shop.svc stays as it was.
 type Namespaces map[string]string
 
 // To is where a namespace goes.
@@ -68,6 +68,35 @@ func (r Namespaces) Rename(kind schema.GroupKind, d Document) {
 	}
 	if fn, ok := renamers[kind]; ok {
 		fn(r, d)
+	}
+}
+
+// Inside maps each field of a custom resource's spec that is called after a namespace and
+// names a captured one. That may change what is no namespace of Kubernetes, so it is for
+// copies: what their operators, which are outside of them, would find there otherwise is
+// the original, whose queue or database they delete with the copy.
+func (r Namespaces) Inside(kind schema.GroupKind, d Document) {
+	if strings.Contains(kind.Group, ".") && !strings.HasSuffix(kind.Group, ".k8s.io") {
+		r.inside(d["spec"])
+	}
+}
+
+func (r Namespaces) inside(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, child := range v {
+			switch name := strings.ToLower(key); {
+			case strings.HasSuffix(name, "namespace"):
+				r.field(v, key)
+			case strings.HasSuffix(name, "namespaces"):
+				r.strings(v, key)
+			}
+			r.inside(child)
+		}
+	case []any:
+		for _, child := range v {
+			r.inside(child)
+		}
 	}
 }
 

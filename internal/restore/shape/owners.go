@@ -30,6 +30,7 @@ type Head struct {
 		Owners      []Owner           `json:"ownerReferences"`
 		Labels      map[string]string `json:"labels"`
 		Annotations map[string]string `json:"annotations"`
+		Finalizers  []string          `json:"finalizers"`
 	} `json:"metadata"`
 	Type string `json:"type"` // of a Secret
 }
