@@ -190,7 +190,15 @@ func (e *env) runPin(cmd *cobra.Command, a *access.Address, id string, kind vaul
 		return e.print(view.Done(fmt.Sprintf("%s would be %s.", id, kind)))
 	}
 	mark := vault.Mark{Kind: kind, Site: siteName(in), By: "command line"}
-	if err := in.Project.Mark(ctx, app, id, mark); err != nil {
+	if kind == vault.MarkPinned {
+		err = protection.Pin(ctx, in.Project, app, id, mark)
+	} else {
+		err = in.Project.Mark(ctx, app, id, mark)
+	}
+	if errors.Is(err, protection.ErrRemoved) {
+		return exit.Refuse("`points undelete "+id+"` takes a deletion back that has not begun; `points "+app+" --all` lists what there is", "%v", err)
+	}
+	if err != nil {
 		return err
 	}
 	if a.URL == "" {

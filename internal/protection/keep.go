@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -119,6 +118,10 @@ func (p *Protector) Expire(ctx context.Context, app string, rules point.Retentio
 			report.Read = append(report.Read, read...)
 			continue
 		}
+		if errors.Is(err, vault.ErrPinned) { // since it was looked at
+			report.Kept++
+			continue
+		}
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -170,7 +173,7 @@ func (p *Protector) Deletable(ctx context.Context, app, id string, opts DeleteOp
 		if info.ID != id {
 			continue
 		}
-		if err := mayGo(info); err != nil || opts.Read || slices.ContainsFunc(info.Deletions(), isBegun) {
+		if err := mayGo(info); err != nil || opts.Read || begun(info) {
 			return info, err
 		}
 		return info, p.unread(ctx, app, id)
@@ -178,8 +181,10 @@ func (p *Protector) Deletable(ctx context.Context, app, id string, opts DeleteOp
 	return vault.PointInfo{}, fmt.Errorf("delete point %s: %w: see the points of %s", id, vault.ErrNotFound, app)
 }
 
+// mayGo is vault.ErrPinned for a point that is to stay. A pin that came after its
+// removal had begun keeps nothing any more.
 func mayGo(info vault.PointInfo) error {
-	if info.Pinned() {
+	if info.Pinned() && !begun(info) {
 		return fmt.Errorf("delete point %s: %w: unpin it first", info.ID, vault.ErrPinned)
 	}
 	return nil
@@ -204,7 +209,14 @@ func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo
 	if err := p.forgetVolumes(ctx, info.Manifest); err != nil {
 		return false, fmt.Errorf("delete point %s: %w", info.ID, err)
 	}
-	if err := p.freeing.DeletePoint(ctx, app, info.ID); err != nil {
+	err = p.freeing.DeletePoint(ctx, app, info.ID)
+	if errors.Is(err, vault.ErrPinned) { // after its removal had begun: whoever pinned it was told
+		late := vault.Mark{Kind: vault.MarkUnpinned, At: p.now().UTC(), Site: p.opts.Site, By: begunBy}
+		if err = p.freeing.Mark(ctx, app, info.ID, late); err == nil {
+			err = p.freeing.DeletePoint(ctx, app, info.ID)
+		}
+	}
+	if err != nil {
 		return false, err
 	}
 	if err := reading.Forget(ctx, p.freeing, app, info.ID); err != nil {

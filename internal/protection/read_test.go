@@ -1,9 +1,7 @@
 package protection
 
 import (
-	"context"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -124,7 +122,7 @@ func TestARemovalThatCannotBegin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost := &late{Store: r.store, second: func() error { return vault.ErrUnavailable }} // it may be there
+	lost := &nth{Store: r.store, n: 2, before: func() error { return vault.ErrUnavailable }} // it may be there
 	r.east.freeing = r.project.Over(func(vault.Store) vault.Store { return lost })
 	if gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false); err == nil || gone {
 		t.Fatalf("removed %v without a word: %v", gone, err)
@@ -154,7 +152,7 @@ func TestARemovalThatWasPausedForLong(t *testing.T) {
 		}
 		m := infos[0].Manifest
 		var session *reading.Session
-		paused := &late{Store: r.store, second: func() error {
+		paused := &nth{Store: r.store, n: 2, before: func() error {
 			r.ahead.Add(int64(4 * time.Hour)) // the store's clock: this process' own stood still
 			if read {
 				session = r.restoring(ids[0])
@@ -181,22 +179,4 @@ func TestARemovalThatWasPausedForLong(t *testing.T) {
 			t.Errorf("after the reader: %+v", report)
 		}
 	}
-}
-
-// late is a store in which something happens before the second deleting mark is written.
-type late struct {
-	vault.Store
-	marks  int
-	second func() error
-}
-
-func (s *late) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
-	if strings.Contains(key, "/"+string(vault.MarkDeleting)+"-") {
-		if s.marks++; s.marks == 2 {
-			if err := s.second(); err != nil {
-				return err
-			}
-		}
-	}
-	return s.Store.PutIfAbsent(ctx, key, r, size)
 }

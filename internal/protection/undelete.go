@@ -28,7 +28,7 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 	}
 	var errs []error
 	for _, info := range infos {
-		if !info.Deleting() || info.Pinned() || info.Goes(p.opts.DeletionDelay).After(p.now()) {
+		if !info.Deleting() || mayGo(info) != nil || info.Goes(p.opts.DeletionDelay).After(p.now()) {
 			continue
 		}
 		if err := p.guard(ctx, app, held); err != nil {
@@ -39,7 +39,7 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 		if p.left(err) != nil {
 			continue
 		}
-		if err != nil && !errors.Is(err, vault.ErrLocked) { // a lock ends by itself
+		if err != nil && !errors.Is(err, vault.ErrLocked) && !errors.Is(err, vault.ErrPinned) { // a lock ends by itself
 			errs = append(errs, err)
 		}
 		if gone && err == nil {
@@ -57,8 +57,8 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 // may be gone, and whatever becomes of this removal, the next one goes on once nobody
 // reads the point. All that happens under a claim, which a reader sees: see package reading.
 func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo, why string, anyway bool) (goes bool, err error) {
-	begun := slices.ContainsFunc(info.Deletions(), isBegun)
-	if !begun && p.waits(info) {
+	under := begun(info)
+	if !under && p.waits(info) {
 		return false, nil
 	}
 	var claim *reading.Removal
@@ -69,10 +69,15 @@ func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo,
 	}
 	bound, cancel := claim.Bound(ctx)
 	defer cancel()
-	if goes = begun; !begun {
+	if goes = under; !under {
 		goes, err = p.decided(bound, app, info, why)
 	}
-	if err == nil && goes && !begun {
+	if err == nil && (goes && !under || !info.Deleting()) {
+		if err := p.unpinned(bound, app, info); err != nil {
+			return false, errors.Join(err, claim.Release(context.WithoutCancel(ctx)))
+		}
+	}
+	if err == nil && goes && !under {
 		if err := p.deleting(bound, app, info.ID, begunBy); err != nil {
 			return false, err // the mark may still arrive: the claim stands until it ends by itself
 		}
@@ -83,6 +88,52 @@ func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo,
 		p.log.Debug("The claim of a removal stays until it ends.", "point", info.ID, "error", err)
 	}
 	return goes, err
+}
+
+// unpinned is vault.ErrPinned for a point that somebody pinned since it was looked
+// at, which may be long ago: then what this removal wrote is taken back. The deletion
+// is in the vault by now, so that whoever pins from here on finds it: see Pin.
+func (p *Protector) unpinned(ctx context.Context, app string, info vault.PointInfo) error {
+	marks, err := p.opts.Project.Marks(ctx, app, info.ID)
+	if errors.Is(err, vault.ErrDamaged) {
+		return nil // a person has it deleted all the same
+	}
+	if err != nil {
+		return fmt.Errorf("delete point %s: %w", info.ID, err)
+	}
+	now := vault.PointInfo{ID: info.ID, Marks: marks}
+	err = mayGo(now)
+	if err == nil {
+		return nil
+	}
+	for _, m := range now.Deletions() {
+		if slices.ContainsFunc(info.Marks, func(was vault.Mark) bool { return was.Ordinal == m.Ordinal }) {
+			continue
+		}
+		err = errors.Join(err, p.freeing.Unmark(ctx, app, info.ID, m))
+	}
+	return err
+}
+
+// Pin writes a pin, which is in force then. ErrRemoved says that the point is on its
+// way out, or was: it may be gone all the same.
+func Pin(ctx context.Context, in *vault.Project, app, id string, pin vault.Mark) error {
+	pin.Kind = vault.MarkPinned
+	if err := in.Mark(ctx, app, id, pin); err != nil {
+		return err
+	}
+	marks, err := in.Marks(ctx, app, id) // a removal writes its mark first and then looks for pins
+	if err == nil {
+		_, err = in.Store().Stat(ctx, in.Root()+"manifests/"+app+"/"+id)
+	}
+	gone := errors.Is(err, vault.ErrNotFound)
+	if err != nil && !gone {
+		return fmt.Errorf("pin point %s: it is pinned, and not known to be there: look again: %w", id, err)
+	}
+	if gone || (vault.PointInfo{Marks: marks}).Deleting() {
+		return fmt.Errorf("pin point %s: it is pinned, and on its way out all the same: %w: look in a minute whether it is still there", id, ErrRemoved)
+	}
+	return nil
 }
 
 // waits tells whether the point's deletion delay is not over.
@@ -163,6 +214,9 @@ func (p *Protector) deleting(ctx context.Context, app, id, by string) error {
 func isFinal(m vault.Mark) bool { return m.By == finalBy || isBegun(m) }
 
 func isBegun(m vault.Mark) bool { return m.By == begunBy }
+
+// begun tells whether parts of a point may be gone.
+func begun(info vault.PointInfo) bool { return slices.ContainsFunc(info.Deletions(), isBegun) }
 
 // Undelete takes a deletion back while its delay lasts. ErrRemoved says that it
 // is too late, or may be: look again.

@@ -169,6 +169,84 @@ func TestUndeleteAgainstRemoval(t *testing.T) {
 	}
 }
 
+// TestPinAgainstRemoval: a removal goes by a list that may be old. A point that was
+// pinned since keeps its data, and is offered; whoever pins it too late is told, and
+// the removal ends. The control are the two that are pinned as late as can be.
+func TestPinAgainstRemoval(t *testing.T) {
+	for name, test := range map[string]struct {
+		delay time.Duration
+		at    int // the deleting mark of the removal right before which the pin comes; 0: before all
+		stays bool
+	}{
+		"before, no delay":          {0, 0, true},
+		"before its word, no delay": {0, 1, true},
+		"too late, no delay":        {0, 2, false},
+		"before the delay":          {week, 0, true},
+		"after the delay":           {week, 1, true},
+		"too late, after the delay": {week, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, ids := delayed(t)
+			r.east.opts.DeletionDelay = test.delay
+			if test.delay > 0 && test.at > 0 {
+				r.expire(2)
+				r.now = r.now.Add(week + time.Minute)
+			}
+			infos, _, err := r.east.Points(t.Context(), "shop")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var told error
+			pin := func() error {
+				told = Pin(t.Context(), r.project, "shop", ids[0], vault.Mark{Site: "west", By: "person"})
+				return nil
+			}
+			if test.at == 0 {
+				_ = pin()
+			}
+			r.east.freeing = r.project.Over(func(s vault.Store) vault.Store { return &nth{Store: s, n: test.at, before: pin} })
+			gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false)
+			snapshot := infos[0].Manifest.Volumes[0].Snapshot.ID
+			if !test.stays {
+				if !gone || err != nil || !errors.Is(told, ErrRemoved) || !slices.Contains(r.repo.deleted, snapshot) {
+					t.Errorf("removed %v: %v; who pinned it was told %v", gone, err, told)
+				}
+				return
+			}
+			if gone || !errors.Is(err, vault.ErrPinned) || slices.Contains(r.repo.deleted, snapshot) {
+				t.Fatalf("removed %v, snapshots %v: %v", gone, r.repo.deleted, err)
+			}
+			good, all := r.ids()
+			if !slices.Contains(all, ids[0]) || (test.delay == 0 || test.at == 0) && !slices.Contains(good, ids[0]) {
+				t.Errorf("offered are %v of %v, want %s", good, all, ids[0])
+			}
+			r.east = r.site("east")
+			r.expire(1)
+			if _, all := r.ids(); !slices.Contains(all, ids[0]) {
+				t.Error("the next expiry removed a pinned point")
+			}
+		})
+	}
+}
+
+// nth is a store in which something happens before the nth deleting mark is written.
+type nth struct {
+	vault.Store
+	n      int
+	before func() error
+}
+
+func (s *nth) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if strings.Contains(key, "/"+string(vault.MarkDeleting)+"-") {
+		if s.n--; s.n == 0 {
+			if err := s.before(); err != nil {
+				return err
+			}
+		}
+	}
+	return s.Store.PutIfAbsent(ctx, key, r, size)
+}
+
 // raced is a store in which something happens right before an undeletion is
 // written. From then on it may be dead: it deletes nothing.
 type raced struct {

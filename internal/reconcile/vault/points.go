@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -145,11 +146,7 @@ func (r *Reconciler) pin(ctx context.Context, rp *v1alpha1.RecoveryPoint, vaultN
 	seen := rp.Annotations[project.AnnotationPinned]
 	switch {
 	case seen != "" && strconv.FormatBool(rp.Spec.Pinned) != seen && rp.Spec.Pinned != info.Pinned():
-		kind := vault.MarkUnpinned
-		if rp.Spec.Pinned {
-			kind = vault.MarkPinned
-		}
-		if err := p.Mark(ctx, app, info.ID, vault.Mark{Kind: kind, Site: r.Site, By: "RecoveryPoint object"}); err != nil {
+		if err := r.changePin(ctx, rp, app, info.ID, p); err != nil {
 			return err
 		}
 	default:
@@ -164,6 +161,20 @@ func (r *Reconciler) pin(ctx context.Context, rp *v1alpha1.RecoveryPoint, vaultN
 		return nil
 	}
 	return r.Client.Patch(ctx, rp, client.MergeFrom(old))
+}
+
+// changePin has the vault say of a point what its object says.
+func (r *Reconciler) changePin(ctx context.Context, rp *v1alpha1.RecoveryPoint, app, id string, p *vault.Project) error {
+	mark := vault.Mark{Kind: vault.MarkUnpinned, Site: r.Site, By: "RecoveryPoint object"}
+	if !rp.Spec.Pinned {
+		return p.Mark(ctx, app, id, mark)
+	}
+	err := protection.Pin(ctx, p, app, id, mark)
+	if errors.Is(err, protection.ErrRemoved) {
+		r.Events.Event(rp, corev1.EventTypeWarning, "PinnedLate", err.Error())
+		return nil
+	}
+	return err
 }
 
 // hideGone removes the objects of points that the vault no longer has.
