@@ -39,7 +39,7 @@ func (r *Reconciler) restart(ctx context.Context, rp *v1alpha1.RecoveryPoint) er
 	}
 	m, err := p.Manifest(ctx, s.app.VaultName(), rp.Name)
 	if err == nil {
-		return client.IgnoreNotFound(r.show(ctx, rp, m))
+		return client.IgnoreNotFound(r.showPinned(ctx, rp, s, m))
 	}
 	if !errors.Is(err, vault.ErrNotFound) {
 		return err

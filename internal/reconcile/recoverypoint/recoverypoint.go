@@ -329,12 +329,7 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 			r.Events.Event(rp, corev1.EventTypeWarning, "NotApplicationConsistent", whyWeak(m))
 		}
 	}
-	if rp.Spec.Pinned {
-		if err := r.pin(ctx, s, m.ID); err != nil {
-			r.Events.Eventf(rp, corev1.EventTypeWarning, "NotPinned", "pin: %v", err)
-		}
-	}
-	if err := r.show(ctx, rp, m); err != nil {
+	if err := r.showPinned(ctx, rp, s, m); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	r.Events.Eventf(rp, corev1.EventTypeNormal, v1alpha1.ReasonSucceeded, "captured %d objects and %d volumes, %d bytes, %d of them new", m.Objects, len(m.Volumes), m.Bytes, m.StoredBytes)
@@ -388,9 +383,28 @@ func countFreeze(app string, f *point.Freeze) {
 	}
 }
 
+// showPinned shows the point once it is pinned, if that was asked for: what is shown
+// without its pin is taken for one whose pin somebody took off. After an error the
+// object is looked at again, as of an interrupted capture.
+func (r *Reconciler) showPinned(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject, m *point.Manifest) error {
+	if rp.Spec.Pinned {
+		if err := r.pin(ctx, s, m.ID); err != nil {
+			err = fmt.Errorf("pin recovery point: %w", err)
+			r.Events.Event(rp, corev1.EventTypeWarning, "NotPinned", err.Error())
+			return errors.Join(err, r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) { st.Step = "captured; pinning it, as was asked for" }))
+		}
+	}
+	return r.show(ctx, rp, m)
+}
+
+// pin pins a point, once.
 func (r *Reconciler) pin(ctx context.Context, s *subject, id string) error {
 	p, err := r.Vaults.Project(ctx, s.app.Spec.Vault)
 	if err != nil {
+		return err
+	}
+	marks, err := p.Marks(ctx, s.app.VaultName(), id)
+	if err != nil || (vault.PointInfo{Marks: marks}).Pinned() {
 		return err
 	}
 	return p.Mark(ctx, s.app.VaultName(), id, vault.Mark{Kind: vault.MarkPinned, Site: r.Site, By: "RecoveryPoint object"})

@@ -2,6 +2,8 @@ package recoverypoint
 
 import (
 	"context"
+	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -31,10 +33,11 @@ import (
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// empty is a cluster with nothing in it but the application's namespace.
+// empty is a cluster with nothing in it but the application's namespace, if that.
 type empty struct {
 	asked bool
 	hangs bool // until whoever asks gives up
+	named string
 }
 
 func (e *empty) Catalog(ctx context.Context) (capture.Catalog, error) {
@@ -47,8 +50,15 @@ func (e *empty) Catalog(ctx context.Context) (capture.Catalog, error) {
 }
 func (*empty) Version(context.Context) (string, error)  { return "v1.34.4", nil }
 func (*empty) Revision(context.Context) (string, error) { return "1", nil }
-func (*empty) List(context.Context, capture.Query, func([]unstructured.Unstructured) error) (capture.Listed, error) {
-	return capture.Listed{}, nil
+func (e *empty) List(_ context.Context, q capture.Query, page func([]unstructured.Unstructured) error) (capture.Listed, error) {
+	if e.named == "" || q.Kind.Resource != "namespaces" {
+		return capture.Listed{}, nil
+	}
+	u := unstructured.Unstructured{}
+	u.SetAPIVersion("v1")
+	u.SetKind("Namespace")
+	u.SetName(e.named)
+	return capture.Listed{Revision: "1"}, page([]unstructured.Unstructured{u})
 }
 
 // site is the reconciler of the site east, its cluster and its vault.
@@ -264,6 +274,60 @@ func TestInterruptedAfterPublishingIsThere(t *testing.T) {
 	s.reconcile("p1")
 	if got := s.all(); got["p1"].Status.Phase != v1alpha1.PointAvailable || len(got) != 1 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// unpinnable is a vault that takes no pins for a while.
+type unpinnable struct {
+	vault.Store
+	full bool
+}
+
+func (u *unpinnable) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if u.full && strings.Contains(key, "/"+string(vault.MarkPinned)+"-") {
+		return vault.ErrUnavailable
+	}
+	return u.Store.PutIfAbsent(ctx, key, r, size)
+}
+
+// TestAPointIsShownWithItsPin: whatever comes between a point and its pin, what was to be
+// pinned is not shown without: that would be taken for one that somebody unpinned.
+func TestAPointIsShownWithItsPin(t *testing.T) {
+	for name, interrupted := range map[string]bool{"captured": false, "the agent died before it pinned": true} {
+		t.Run(name, func(t *testing.T) {
+			rp := request("p1", "")
+			rp.Spec.Pinned = true
+			if interrupted {
+				rp.Status.Phase = v1alpha1.PointCapturing
+			}
+			s := newSite(t, rp)
+			s.cluster.named = "shop"
+			s.claim("east")
+			if interrupted {
+				s.publish("p1")
+			}
+			store := &unpinnable{full: true}
+			s.project = s.project.Over(func(below vault.Store) vault.Store { store.Store = below; return store })
+			ask := ctrl.Request{NamespacedName: client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "p1"}}
+			for range 2 {
+				if _, err := s.Reconcile(t.Context(), ask); !errors.Is(err, vault.ErrUnavailable) {
+					t.Fatalf("reconciled without a pin: %v: %+v", err, s.all()["p1"].Status)
+				}
+				if got := s.all(); got["p1"].Status.Phase != v1alpha1.PointCapturing || len(got) != 1 {
+					t.Fatalf("shown without its pin: %+v", got["p1"].Status)
+				}
+			}
+			store.full = false
+			s.reconcile("p1")
+			s.reconcile("p1")
+			marks, err := s.project.Marks(t.Context(), "shop", "p1")
+			if err != nil || len(marks) != 1 || !(vault.PointInfo{Marks: marks}).Pinned() {
+				t.Errorf("the marks are %+v, %v", marks, err)
+			}
+			if got := s.all(); got["p1"].Status.Phase != v1alpha1.PointAvailable || len(got) != 1 {
+				t.Errorf("%+v", got["p1"].Status)
+			}
+		})
 	}
 }
 
