@@ -36,6 +36,7 @@ type world struct {
 	session  quiesce.Session
 	written  map[string][]string // names by kind, as the sink saw them
 	now      time.Time
+	cuts     map[string]Cut // that were read, by claim
 	onCut    func()
 	freezer  Freezer
 	volumes  Volumes // nil: the world itself
@@ -47,7 +48,7 @@ func newWorld(t *testing.T, manifests string) *world {
 	t.Helper()
 	w := &world{
 		t: t, objects: map[string][]*unstructured.Unstructured{}, broken: map[string]error{},
-		live: map[string]bool{}, fail: map[string]error{}, written: map[string][]string{},
+		live: map[string]bool{}, fail: map[string]error{}, written: map[string][]string{}, cuts: map[string]Cut{},
 		now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 	}
 	for _, line := range []struct{ group, kind, resource string }{
@@ -153,6 +154,9 @@ func (w *world) Cut(_ context.Context, p VolumePlan) (Cut, error) {
 }
 
 func (w *world) Read(_ context.Context, c Cut, previous *point.Snapshot, _ func(VolumeProgress)) (VolumeRead, error) {
+	w.mu.Lock()
+	w.cuts[c.Plan.Claim.Name] = c
+	w.mu.Unlock()
 	id := "new"
 	if previous != nil {
 		id = "after " + previous.ID

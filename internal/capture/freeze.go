@@ -61,12 +61,14 @@ func (r *run) cutTogether(ctx context.Context) error {
 		}
 	}
 	if len(all) < 2 {
+		r.flush(ctx, cuts)
 		return r.cut(ctx, all) // one volume is one instant
 	}
 	required := r.spec.Freeze == FreezeRequired
 	switch {
 	case r.spec.Freeze == FreezeNever:
 		r.res.Freeze = &point.Freeze{Reason: "switched off by the application's volumes.freeze"}
+		r.flush(ctx, cuts)
 		return r.cut(ctx, all)
 	case r.ports.Freezer == nil:
 		why = "nothing here can freeze file systems"
@@ -76,6 +78,7 @@ func (r *run) cutTogether(ctx context.Context) error {
 	}
 	if why != "" {
 		r.res.Freeze = &point.Freeze{Reason: why}
+		r.flush(ctx, cuts)
 		return r.cutAll(ctx, DefaultFreezeWindow/2)
 	}
 	return r.cutFrozen(ctx, cuts, required)

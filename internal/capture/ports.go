@@ -127,6 +127,9 @@ type Cut struct {
 	Handle string
 	// At is just before the cut was asked for.
 	At time.Time
+	// Settled is an instant such that all that was written to the volume before it is in
+	// the cut; see settled.go. Zero for MethodLive.
+	Settled time.Time
 }
 
 // VolumeProgress is how far a read has come.

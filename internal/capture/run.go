@@ -60,6 +60,7 @@ type run struct {
 	left    set              // claims whose data a rule leaves out
 	going   set              // chosen namespaces that are being deleted
 	looking bool             // nothing is captured: see Look
+	flushed time.Time        // until when the volumes were flushed before they were cut; zero: not known
 
 	mu      sync.Mutex
 	res     Result

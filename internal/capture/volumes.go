@@ -191,6 +191,7 @@ func (r *run) readVolume(ctx context.Context, key string, c Cut) (point.Volume, 
 		previous = &p
 	}
 	r.step("reading volume " + key)
+	c.Settled = r.settled(c)
 	got, err := r.ports.Volumes.Read(ctx, c, previous, func(at VolumeProgress) {
 		if at.BytesTotal > 0 {
 			r.step(fmt.Sprintf("reading volume %s: %d of %d MiB", key, at.BytesDone>>20, at.BytesTotal>>20))

@@ -33,6 +33,14 @@ func pod(name, node string, phase corev1.PodPhase, claims ...string) *corev1.Pod
 	return p
 }
 
+// process is a pod of Davit's node process.
+func process(on string, ready corev1.ConditionStatus, since time.Time) *corev1.Pod {
+	p := pod("davit-node-"+on, on, corev1.PodRunning)
+	p.Namespace, p.Labels = v1alpha1.SystemNamespace, map[string]string{mover.NodeAppLabel: mover.NodeAppName}
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.NewTime(since)}}
+	return p
+}
+
 func plansOf(claims ...string) []capture.VolumePlan {
 	var all []capture.VolumePlan
 	for _, c := range claims {
@@ -46,6 +54,8 @@ type nodes struct {
 	client client.WithWatch
 	// ends says how a node that is told to thaw ends; by default it held.
 	ends func(node string) v1alpha1.VolumeFreezeStatus
+	// refuses says that no node gets ready.
+	refuses bool
 	// mute nodes do not answer an order.
 	mute func(node string, order v1alpha1.FreezeOrder) bool
 
@@ -91,6 +101,9 @@ func (n *nodes) answer(ctx context.Context, o *v1alpha1.VolumeFreeze) {
 	switch order {
 	case v1alpha1.OrderArm:
 		o.Status.Phase = v1alpha1.FreezeArmed
+		if n.refuses {
+			o.Status = v1alpha1.VolumeFreezeStatus{Phase: v1alpha1.FreezeEnded, Message: "shared with the node"}
+		}
 	case v1alpha1.OrderFreeze:
 		o.Status.Phase = v1alpha1.FreezeFrozen
 	case v1alpha1.OrderThaw:
@@ -309,12 +322,6 @@ func TestALostNodeHoldsNobodyUp(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Name: "east-2"},
 			Status:     corev1.NodeStatus{Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready, LastTransitionTime: metav1.NewTime(time.Unix(1, 0))}}},
 		}
-	}
-	process := func(on string, ready corev1.ConditionStatus, since time.Time) *corev1.Pod {
-		p := pod("davit-node-"+on, on, corev1.PodRunning)
-		p.Namespace, p.Labels = v1alpha1.SystemNamespace, map[string]string{mover.NodeAppLabel: mover.NodeAppName}
-		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready, LastTransitionTime: metav1.NewTime(since)}}
-		return p
 	}
 	long, other := time.Unix(1, 0), process("east-1", corev1.ConditionTrue, time.Unix(1, 0))
 	for what, tt := range map[string]struct {

@@ -73,8 +73,9 @@ type Request struct {
 	Node, HostPath, PodUID, PersistentVolume string
 	// Live says that the volume is written while it is read.
 	Live bool
-	// Cut is the instant at which the volume was cut. Zero means unknown:
-	// more is read again by the next Read.
+	// Cut is the instant at which the volume was cut, or an earlier one if only what
+	// was written before that is certainly in it. Zero means unknown: more is read
+	// again by the next Read.
 	Cut time.Time
 	// Previous is the newest snapshot of the same source, if any.
 	Previous *point.Snapshot

@@ -235,7 +235,7 @@ func (v *Volumes) Read(ctx context.Context, cut capture.Cut, previous *point.Sna
 		Source: cut.Plan.Options.Application + "/" + cut.Plan.Claim.Key(),
 	}
 	if cut.Plan.Method != capture.MethodLive {
-		req.Cut = cut.At
+		req.Cut = cut.Settled
 	}
 	if progress != nil {
 		req.Progress = func(at mover.Progress) {
