@@ -37,6 +37,9 @@ const (
 	ConditionAccepted = "Accepted"
 	// ConditionSucceeded says how a run ended; Unknown while it goes on.
 	ConditionSucceeded = "Succeeded"
+	// ConditionSettled says whether people have seen to what a run that is over left
+	// to them, and to what not yet. One that left nothing does not have it.
+	ConditionSettled = "Settled"
 )
 
 // Condition reasons, one meaning each wherever they appear.
@@ -52,6 +55,7 @@ const (
 	ReasonSuperseded       = "Superseded"          // another site holds a higher epoch
 	ReasonLeaseOver        = "LeaseOver"           // the vault is silent, and the nodes stopped the application
 	ReasonHeld             = "Held"                // a run keeps it at rest
+	ReasonLeft             = "LeftToPeople"        // a run that is over left it, and nobody has seen to it
 	ReasonNameTaken        = "SiteNameTaken"       // another cluster bears this site's name in the vault
 	ReasonOvertaken        = "Overtaken"           // the epoch changed since the restore was ordered
 	ReasonSuspended        = "Suspended"           // paused by its policy

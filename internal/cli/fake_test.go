@@ -30,12 +30,14 @@ import (
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/install"
+	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/kube/census"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/settlement/settlementtest"
 	"davit.dev/davit/internal/shelf"
 	"davit.dev/davit/internal/standby"
 	"davit.dev/davit/internal/trial"
@@ -349,6 +351,20 @@ func seedPlan(dir, file string) error {
 	}
 	_, err = shelf.New(o.Project).Put(ctx, shelf.Sheet{Plan: strings.TrimSuffix(filepath.Base(file), ".yaml"), At: fakeNow.Add(-time.Minute), Site: "north", Document: document})
 	return err
+}
+
+func seedLeft(dir, run string) error {
+	ctx := context.Background()
+	c, err := openFake(dir)
+	if err != nil {
+		return err
+	}
+	opener := access.Opener{Store: fakeBackend{dir: dir}.Store}
+	o, err := opener.OpenHere(ctx, c, "")
+	if err != nil {
+		return err
+	}
+	return journal.Create(o.Project, run, "agent west").Append(ctx, settlementtest.Left(run, "agent west", fakeNow.Add(-time.Hour)))
 }
 
 func seedPoint(dir, app string, age time.Duration) (string, error) {

@@ -60,6 +60,10 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	"seedplan": func(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(seedPlan(ts.Getenv("FAKE_CLUSTER"), ts.MkAbs(args[0])))
 	},
+	// seedleft RUN: a run of plan shop in the vault that is over and left something to people.
+	"seedleft": func(ts *testscript.TestScript, _ bool, args []string) {
+		ts.Check(seedLeft(ts.Getenv("FAKE_CLUSTER"), args[0]))
+	},
 	// flip GLOB: changes a byte in the middle of one matching file.
 	"flip": func(ts *testscript.TestScript, _ bool, args []string) {
 		files, err := filepath.Glob(ts.MkAbs(args[0]))

@@ -41,16 +41,12 @@ func mayBe(o, s *failover.Spec) bool {
 }
 
 // Next is what a person can do about a run that does not go on by itself, how to watch one
-// that does, or what one that is over has left to people; empty: nothing.
+// that does, or what one that is over has left to people who have not seen to it; empty: nothing.
 func Next(s *failover.State) string {
 	run := s.Spec.Run
 	switch {
 	case s.Phase.Over():
-		var todo []string
-		for _, r := range s.Remaining() {
-			todo = append(todo, r.Do)
-		}
-		return strings.Join(todo, "; ")
+		return unsettled(s)
 	case s.Pause != nil:
 		return paused(s)
 	case s.Phase == failover.AwaitingApproval:
@@ -69,6 +65,20 @@ func Next(s *failover.State) string {
 		return "stop one of the two sites, then `runs resume " + run + "`"
 	}
 	return "`runs show " + run + "` shows how far it is"
+}
+
+// unsettled is what is to be done about what a run left, as far as nobody has seen to it.
+func unsettled(s *failover.State) string {
+	var todo []string
+	for _, r := range s.Remaining() {
+		if r.Settled == nil {
+			todo = append(todo, r.Do)
+		}
+	}
+	if len(todo) == 0 {
+		return ""
+	}
+	return strings.Join(todo, "; ") + "; then `runs settle " + s.Spec.Run + " --reason HOW`"
 }
 
 func paused(s *failover.State) string {

@@ -5,9 +5,13 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/evidence"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/settlement"
+	"davit.dev/davit/internal/settlement/settlementtest"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/fault"
 )
@@ -73,6 +77,24 @@ func TestPlans(t *testing.T) {
 	w.shown(anna, "/p/acme/plans/shop?verb=drill", "sandbox")
 	w.shown(anna, "/p/acme/readiness", "needs verification")
 	w.shown(anna, "/p/acme/runs/failover-shop-20260301-115900", "waits for")
+
+	// What a run that is over left to people has a form for those who may say that they have seen to it.
+	err = journal.Create(p, "left-1", "agent west").Append(t.Context(), settlementtest.Left("left-1", "agent west", w.now))
+	if err == nil {
+		_, _, err = settlement.Write(t.Context(), p, "left-1", "cli", settlement.Word{By: "ann", Reason: "sent <b>another</b>", Step: "mail"}, time.Now)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	page = w.shown(anna, "/p/acme/runs/left-1", "Left to people")
+	for _, want := range []string{"Say that it is seen to", `name="kind" value="settle"><input type="hidden" name="step" value="warm-up"`, "sent &lt;b&gt;another&lt;/b&gt;", "not yet"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the run's page does not say %q", want)
+		}
+	}
+	if strings.Contains(page, `name="step" value="mail"`) || strings.Contains(w.shown(w.browse("vera"), "/p/acme/runs/left-1", "not yet"), `value="settle"`) {
+		t.Error("a form for what is settled, or for a viewer")
+	}
 
 	// What steps said is plain text, for those who may act. Viewers see the run without it.
 	const drill, said = "/p/acme/runs/drill-shop-20260227-090000", `<details id="said-ready/shop">`

@@ -86,6 +86,7 @@ const (
 	Commit   EventKind = "commit"
 	RollBack EventKind = "roll back"
 	Cancel   EventKind = "cancel"
+	Settle   EventKind = "settle" // Step, or all: of a run that is over, which no Machine carries (internal/settlement)
 )
 
 // Outcome is how a look or an act went.

@@ -24,10 +24,15 @@ type Offer struct {
 // Offers are what people can want of the run as it stands: what the machine would
 // refuse is not among them. It may be refused all the same by when it arrives.
 func (s *State) Offers() []Offer {
-	if s.Phase.Over() {
-		return nil
-	}
 	var all []Offer
+	if s.Phase.Over() {
+		for _, left := range s.Remaining() {
+			if left.Settled == nil {
+				all = append(all, Offer{Kind: Settle, Step: left.Step, About: left.Do})
+			}
+		}
+		return all
+	}
 	if s.Phase == AwaitingApproval {
 		all = append(all, Offer{Kind: Approve, Approves: true, About: "it takes " + s.Lacks()}, Offer{Kind: Reject, Approves: true})
 	}

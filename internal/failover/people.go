@@ -61,6 +61,8 @@ func (m *Machine) wants(e Event) string {
 		return m.wantsBack(e)
 	case Cancel:
 		return m.cancel(e)
+	case Settle:
+		return "only what a run that is over left can be settled: it is " + string(s.Shown())
 	}
 	return ""
 }

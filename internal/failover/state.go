@@ -38,6 +38,7 @@ const (
 	Stuck     EntryKind = "stuck"     // Step could not be taken back
 	Committed EntryKind = "committed"
 	Canceling EntryKind = "canceled"
+	Settled   EntryKind = "settled" // of a run that is over: somebody has seen to what Step left
 )
 
 // Entry is one line of a run's journal.
@@ -145,6 +146,8 @@ type State struct {
 	Canceled bool
 	// Granted are the numbers of the requests of people that were granted.
 	Granted map[int64]bool
+	// Settled are the steps that left something to people which they say they have seen to.
+	Settled map[string]Settlement
 	Said    int // bytes of what steps said that the journal keeps
 	Begun   time.Time
 	End     time.Time
@@ -177,7 +180,7 @@ func (s *State) apply(e Entry) error {
 	if (s.Spec.Run == "") != (e.Kind == Opened) {
 		return fmt.Errorf("a run is opened once, and first: found %q", e.Kind)
 	}
-	about := slices.Contains([]EntryKind{Intended, Ended, Retried, Undoing, Undone, Overtaken, Stuck}, e.Kind)
+	about := slices.Contains([]EntryKind{Intended, Ended, Retried, Undoing, Undone, Overtaken, Stuck, Settled}, e.Kind)
 	if (about || e.Step != "") && s.Steps[e.Step] == nil {
 		return fmt.Errorf("%s of a step %q that the run has not", e.Kind, e.Step)
 	}
@@ -203,7 +206,9 @@ func (s *State) applyKind(e Entry) error {
 	case Opened:
 		return s.opened(e)
 	case Took:
-		s.Executor = e.By
+		if !s.Phase.Over() { // who only notes what people have settled carries nothing
+			s.Executor = e.By
+		}
 	case Evaluated:
 		return s.evaluated(e)
 	case Approved:
@@ -240,6 +245,8 @@ func (s *State) applyKind(e Entry) error {
 		s.Phase, s.Why = RollbackFailed, e.Step+": "+e.Note
 	case Committed:
 		s.Phase = Completed
+	case Settled:
+		s.settled(e)
 	default:
 		return fmt.Errorf("an entry of the kind %q is not known: use a newer davit", e.Kind)
 	}
@@ -621,7 +628,7 @@ func (s *State) Clone() *State {
 		c.Fences[app] = maps.Clone(sites)
 	}
 	c.Approved, c.Overtaken, c.Denied = slices.Clone(s.Approved), maps.Clone(s.Overtaken), maps.Clone(s.Denied)
-	c.Agreed, c.Granted = maps.Clone(s.Agreed), maps.Clone(s.Granted)
+	c.Agreed, c.Granted, c.Settled = maps.Clone(s.Agreed), maps.Clone(s.Granted), maps.Clone(s.Settled)
 	for step, all := range c.Agreed {
 		c.Agreed[step] = slices.Clone(all)
 	}

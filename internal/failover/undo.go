@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"davit.dev/davit/internal/plan"
 )
@@ -334,6 +335,25 @@ type Remaining struct {
 	Site string `json:"site"` // where it is
 	Why  string `json:"why"`
 	Do   string `json:"do"`
+	// Settled is who has seen to it; nil: nobody, as far as the journal knows.
+	Settled *Settlement `json:"settled,omitempty"`
+}
+
+// Settlement is that somebody has seen to what a run left.
+type Settlement struct {
+	By     string    `json:"by"`
+	At     time.Time `json:"at"` // by the clock of who wrote it into the journal, for people
+	Reason string    `json:"reason"`
+}
+
+// settled takes note of it. Nothing else follows: what was left is neither done nor taken back.
+func (s *State) settled(e Entry) {
+	if s.Settled == nil {
+		s.Settled = map[string]Settlement{}
+	}
+	if _, before := s.Settled[e.Step]; s.Phase.Over() && !before {
+		s.Settled[e.Step] = Settlement{By: e.By, At: e.At, Reason: e.Note}
+	}
 }
 
 // Remaining is what a run that is over left behind and only people can settle: what their
@@ -364,7 +384,13 @@ func (s *State) Remaining() []Remaining {
 			all = append(all, Remaining{Step: name, Site: s.Spec.To, Why: name + " was left as it is", Do: "see by hand to what " + name + " did for the applications that went back to site " + s.Spec.From})
 		}
 	}
-	return append(all, halves...)
+	all = append(all, halves...)
+	for i := range all {
+		if by, done := s.Settled[all[i].Step]; done {
+			all[i].Settled = &by
+		}
+	}
+	return all
 }
 
 // ofPeople tells of what people's steps do, which no actuator of Davit's stops as it stops

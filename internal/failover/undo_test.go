@@ -253,3 +253,43 @@ func TestRollBackWaitsForTheLookAtItsClaims(t *testing.T) {
 	}
 	r.pass(RolledBack)
 }
+
+// TestASettledStepStaysLeft: that people have seen to it is told, once, and nothing else follows. Of a run that
+// goes on nothing is settled, whoever writes so.
+func TestASettledStepStaysLeft(t *testing.T) {
+	r := newRig(t, plan.Failover, func(p *plan.Plan, s *Spec) {
+		p.Steps = []plan.Step{{Name: "git", Kind: plan.KindSuspend, Object: plan.Kustomizations + "/flux-system/all", Timeout: time.Minute, Before: []string{"quiesce/cart", "quiesce/shop"}}}
+		s.Commit = plan.Commit{Window: 0}
+	})
+	r.run(AwaitingCommit)
+	early := r.m.State()
+	word := Entry{Kind: Settled, At: origin, By: "ann", Step: "git", Note: "resumed by hand"}
+	if err := early.Replay(early.Sequence+1, []Entry{word}); err != nil || len(early.Settled) > 0 || early.Phase != AwaitingCommit {
+		t.Errorf("a run that goes on: %v, %+v", err, early.Settled)
+	}
+	if why := r.says(Settle, func(e *Event) { e.Step = "git" }); !strings.Contains(why, "it is AwaitingCommit") {
+		t.Errorf("%q", why)
+	}
+	r.answer = answerTo(Look, "claim/shop", Event{Kind: Looked, Outcome: Superseded, Site: "west", Note: "site west holds epoch 6 of shop"})
+	if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+		t.Fatal(why)
+	}
+	r.pass(Failed)
+	s := r.m.State()
+	why := s.Why
+	other := word
+	other.By, other.At = "bob", origin.Add(time.Hour)
+	if err := s.Replay(s.Sequence+1, []Entry{{Kind: Took, By: "cli"}, word, other}); err != nil {
+		t.Fatal(err)
+	}
+	left := s.Remaining()
+	if len(left) != 1 || left[0].Settled == nil || *left[0].Settled != (Settlement{"ann", origin, "resumed by hand"}) {
+		t.Errorf("%+v", left)
+	}
+	if s.Why != why || s.Executor != "e1" || s.Steps["git"].Undid || len(s.Offers()) > 0 {
+		t.Errorf("%q, by %s, %+v, %+v", s.Why, s.Executor, s.Steps["git"], s.Offers())
+	}
+	if err := s.Replay(s.Sequence+1, []Entry{{Kind: Settled, By: "ann", Step: "nothing"}}); err == nil {
+		t.Error("a step that the run has not")
+	}
+}

@@ -47,6 +47,8 @@ type Report struct {
 	Objectives   plan.Objectives `json:"objectives"`
 	Applications []Application   `json:"applications"`
 	Steps        []Step          `json:"steps"`
+	// Remaining is what a run that is over left to people, and who has seen to it.
+	Remaining []failover.Remaining `json:"remaining,omitempty"`
 	// Carriers are the processes that carried the run, in order.
 	Carriers []Carrier `json:"carriers"`
 	// People is what was asked of people, and what they said, in order.
@@ -131,7 +133,7 @@ func New(s *failover.State, records []Record) *Report {
 	r := &Report{
 		FormatVersion: FormatVersion, Run: s.Spec.Run, Plan: s.Spec.Plan, Verb: s.Spec.Verb, From: s.Spec.From, To: s.Spec.To, By: s.Spec.By,
 		Reason: s.Spec.Reason, Asked: s.Spec.At, LostAt: s.Spec.LostAt, Over: s.Phase.Over(), State: result.State, Why: result.Why,
-		Fence: result.Level, Objectives: s.Spec.Objectives, Carriers: []Carrier{}, People: []Word{}, Failures: []string{}, Events: []Event{},
+		Fence: result.Level, Objectives: s.Spec.Objectives, Remaining: result.Remaining, Carriers: []Carrier{}, People: []Word{}, Failures: []string{}, Events: []Event{},
 	}
 	for _, a := range result.Applications {
 		r.Applications = append(r.Applications, application(s, a))
@@ -207,7 +209,8 @@ func span(spans map[string][]Span, e failover.Entry) {
 // entry adds what an entry says of people, processes and failures.
 func (r *Report) entry(record Record, e failover.Entry) {
 	r.Events = append(r.Events, Event{record.Sequence, e.At, e.Kind, e.By, e.Step, tell(e)})
-	if e.Kind == failover.Took {
+	carries := !slices.ContainsFunc(record.Entries, func(e failover.Entry) bool { return e.Kind == failover.Settled }) // of a run that is over
+	if e.Kind == failover.Took && carries {
 		r.Carriers = append(r.Carriers, Carrier{e.By, record.Epoch, e.At})
 	}
 	if w := word(e); w != "" {
@@ -254,6 +257,8 @@ func word(e failover.Entry) string {
 		}
 	case failover.Retried:
 		return "tried " + e.Step + " again"
+	case failover.Settled:
+		return "has seen to what " + e.Step + " left" + note(e.Note)
 	case failover.Rolling:
 		if e.By != "" {
 			return "rolled it back" + note(e.Note)

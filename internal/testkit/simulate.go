@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/settlement"
 
 	"davit.dev/davit/internal/testkit/graphs"
 )
@@ -471,6 +472,7 @@ func text(s *failover.State) string {
 
 func (w *world) checkEnd(r *run, state *failover.State) {
 	to := w.sites[w.index(r.spec.To)]
+	w.checkSettled(r, state)
 	if state.Phase == failover.RolledBack {
 		w.checkBack(r, state)
 	}
@@ -485,6 +487,24 @@ func (w *world) checkEnd(r *run, state *failover.State) {
 				}
 			}
 		}
+	}
+}
+
+// checkSettled has a person say that he has seen to all that a run left: nothing else may follow.
+func (w *world) checkSettled(r *run, state *failover.State) {
+	said, _ := settlement.Word{By: "ann", Reason: "seen to"}.Entries(state, start)
+	if len(said) == 0 {
+		return
+	}
+	after := state.Clone()
+	if err := after.Replay(state.Sequence+1, append([]failover.Entry{{Kind: failover.Took, By: "ann"}}, said...)); err != nil {
+		w.fail("settle what %s left: %v", r.spec.Run, err)
+		return
+	}
+	again, why := settlement.Word{By: "bob", Reason: "seen to"}.Entries(after, start)
+	after.Settled, after.Sequence = state.Settled, state.Sequence
+	if text(after) != text(state) || len(again) > 0 || why != "" {
+		w.fail("settled, %s is another: %s\n%s\n%v %s", r.spec.Run, text(after), text(state), again, why)
 	}
 }
 

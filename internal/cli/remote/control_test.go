@@ -27,6 +27,9 @@ import (
 	"davit.dev/davit/internal/cli/control"
 	"davit.dev/davit/internal/console/consoletest"
 	"davit.dev/davit/internal/evidence"
+	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/settlement"
+	"davit.dev/davit/internal/settlement/settlementtest"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 )
@@ -53,6 +56,12 @@ func (r *rig) fill() {
 	if err == nil {
 		_, err = evidence.Publish(ctx, p, "drill-shop-2")
 	}
+	if err == nil {
+		err = journal.Create(p, "left-1", "agent west").Append(ctx, settlementtest.Left("left-1", "agent west", time.Now()))
+	}
+	if err == nil {
+		_, _, err = settlement.Write(ctx, p, "left-1", "cli", settlement.Word{By: "ann", Reason: "sent another", Step: "mail"}, time.Now)
+	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -74,12 +83,29 @@ func (r *rig) control() {
 	r.want(0, "", "--console", r.url, "runs", "report", "drill-shop-2")("drill-shop-2", "Signed with")
 	r.want(2, "", "--console", r.url, "runs", "report", "drill-shop-2", "-o", "pdf")("is not one of")
 	r.want(3, "", "--console", r.url, "runs", "report", "nothing")("has no report of run nothing")
+	r.settles()
 	r.projects()
 	r.want(0, "", "console", "status")("active", "name them")
 	r.want(4, "", "console", "status", "https://127.0.0.1:1")("active", "not known")
 	r.want(2, "", "console", "status", "127.0.0.1")("write https://HOST:PORT")
 	r.want(0, "", "console", "backups")("--backup-every 0")
 	r.want(3, "", "console", "backups", "take")("--backup-every 0")
+}
+
+// settles is of what a run that is over left to people: what somebody has settled is answered as before, though
+// no agent is there.
+func (r *rig) settles() {
+	r.t.Helper()
+	runs := func(code int, args ...string) func(words ...string) string {
+		r.t.Helper()
+		return r.want(code, "", append([]string{"--console", r.url, "runs"}, args...)...)
+	}
+	runs(0, "show", "left-1")("Left to people", "ann, ", ": sent another", "nobody yet", "settle warm-up: at site west")
+	runs(2, "settle", "left-1")("give --reason")
+	runs(3, "settle", "left-1", "claim/shop", "--reason", "x")("only warm-up, mail did")
+	runs(3, "settle", "drill-shop-2", "--reason", "x")("it is not over")
+	runs(0, "settle", "left-1", "mail", "--reason", "no, I did")(": sent another")
+	runs(3, "rollback", "left-1")("the run is over")
 }
 
 // projects are made, listed and removed.

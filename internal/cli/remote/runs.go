@@ -13,6 +13,7 @@ import (
 
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/remote/standing"
 	"davit.dev/davit/internal/cli/words"
 	"davit.dev/davit/internal/console/account"
 	"davit.dev/davit/internal/console/client"
@@ -28,7 +29,7 @@ const answers = 30 * time.Second
 // want of a run; what wants nothing only looks.
 var atConsole = map[string]failover.EventKind{
 	"ls": "", "show": "", "report": "", "approve": failover.Approve, "pause": failover.Pausing, "resume": failover.Resume, "retry": failover.Retry, "skip": failover.Skip,
-	"answer": failover.Answer, "consent": failover.Consent, "commit": failover.Commit, "rollback": failover.RollBack, "cancel": failover.Cancel,
+	"answer": failover.Answer, "consent": failover.Consent, "commit": failover.Commit, "rollback": failover.RollBack, "cancel": failover.Cancel, "settle": failover.Settle,
 }
 
 // Runs has the commands of `runs` ask a console where --console names one. Without it
@@ -142,7 +143,7 @@ func (h Host) showRun(ctx context.Context, s *session, run string) error {
 	if err != nil {
 		return err
 	}
-	return h.Print(Standing{Run: r.Run, Offers: r.Offers, Asked: r.Asked})
+	return h.Print(standing.Run{Run: r.Run, Offers: r.Offers, Asked: r.Asked})
 }
 
 // want wants something of a run, and waits a while for what becomes of it.
@@ -185,6 +186,8 @@ func (h Host) want(ctx context.Context, s *session, cmd *cobra.Command, kind fai
 		return err
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case !got.Answered && kind == failover.Settle:
+		return &exit.Error{Code: exit.Failed, Err: errors.New("the agent of the run's target has not answered yet"), Hint: "it is asked; without --console `runs settle` needs no agent"}
 	case !got.Answered:
 		return &exit.Error{
 			Code: exit.Failed, Err: fmt.Errorf("run %s has not answered yet", given[0]),
@@ -225,6 +228,11 @@ func wanted(cmd *cobra.Command, kind failover.EventKind, given []string) (w stee
 	}
 	flags := cmd.Flags()
 	w.Note, _ = flags.GetString("note")
+	if reason := flags.Lookup("reason"); reason != nil {
+		if w.Note = reason.Value.String(); strings.TrimSpace(w.Note) == "" {
+			return w, exit.Usage("", "give --reason: the run's journal keeps it")
+		}
+	}
 	w.Typed, _ = flags.GetString("lose")
 	w.Failed, _ = flags.GetBool("failed")
 	switch {
@@ -259,54 +267,4 @@ func (r Ran) Text(t *output.Text) {
 		rows = append(rows, []string{x.Run, string(x.Verb), x.Plan, x.From + " → " + x.To, string(x.State), output.Age(x.Begun, r.now), output.OneLine(strings.TrimSpace(x.Pause + x.Fault))})
 	}
 	t.Table("", output.Columns("RUN", "VERB", "PLAN", "FROM → TO", "STATE", "AGE", "WAITS FOR"), rows)
-}
-
-// Standing is a run as a console has it from its journal.
-type Standing struct {
-	Run    fleet.Run        `json:"run"`
-	Offers []failover.Offer `json:"offers"`
-	Asked  []steer.Asked    `json:"asked"`
-}
-
-// Document implements output.Result.
-func (r Standing) Document() any { return r }
-
-// Text implements output.Result.
-func (r Standing) Text(t *output.Text) {
-	x := r.Run
-	t.Line("Run %s, a %s of plan %s from %s to %s: %s", x.Run, x.Verb, x.Plan, x.From, x.To, x.State)
-	t.Fields("  ", "asked by", x.By, "reason", x.Reason, "begun", output.Time(x.Begun), "carried by", x.Executor, "waits for", x.Pause)
-	var rows [][]string
-	for _, s := range x.Steps {
-		rows = append(rows, []string{s.Name, string(s.Status), output.Duration(s.Took), output.OneLine(s.Note)})
-	}
-	t.Section("Steps")
-	t.Table("  ", output.Columns("STEP", "STATUS", ">TOOK", "NOTE"), rows)
-	if len(r.Offers) > 0 {
-		t.Section("What it takes now")
-		for _, o := range r.Offers {
-			t.Line("  %s", strings.TrimSpace(string(o.Kind)+" "+o.Step+o.Site+about(o.About)))
-		}
-	}
-	if len(r.Asked) == 0 {
-		return
-	}
-	t.Section("Asked last")
-	for _, a := range r.Asked {
-		became := "no answer yet"
-		switch {
-		case a.Refused != "":
-			became = "refused: " + a.Refused
-		case a.Answered:
-			became = "taken"
-		}
-		t.Line("  %s by %s: %s", strings.TrimSpace(string(a.Kind)+" "+a.Step+a.Site), a.By, became)
-	}
-}
-
-func about(text string) string {
-	if text == "" {
-		return ""
-	}
-	return ": " + output.OneLine(text)
 }

@@ -107,18 +107,22 @@ func (h *Host) look(ctx context.Context, cmd *cobra.Command, a *access.Address) 
 // at makes a site ready that is open, and lacks what it needs.
 func (h *Host) at(ctx context.Context, in *access.Opened, cluster wiring.Cluster, need *equipping.Need) (*here, error) {
 	who := permit.Self(ctx, cluster)
-	machine, err := os.Hostname()
-	if err != nil {
-		machine = "unknown"
-	}
-	process := fmt.Sprintf("cli %s/%d/%s", machine, os.Getpid(), strings.ToLower(rand.Text()[:6]))
 	target, err := cluster.Standby(wiring.Recovering{
 		Project: in.Project, VaultName: in.VaultName, Site: in.Site, ClusterID: in.ClusterID, Holder: who.Name, Now: h.Now, Coming: need != nil,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &here{Host: h, in: in, cluster: cluster, site: target, box: mailbox.New(in.Project), who: who, process: process, need: need}, nil
+	return &here{Host: h, in: in, cluster: cluster, site: target, box: mailbox.New(in.Project), who: who, process: thisProcess(), need: need}, nil
+}
+
+// thisProcess names this process, and no other one.
+func thisProcess() string {
+	machine, err := os.Hostname()
+	if err != nil {
+		machine = "unknown"
+	}
+	return fmt.Sprintf("cli %s/%d/%s", machine, os.Getpid(), strings.ToLower(rand.Text()[:6]))
 }
 
 // settled tells whether a run waits for people, and for nothing else.

@@ -68,7 +68,7 @@ the run's recoveryplan at the target, and all else the right to "steer" it: the 
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(h.lsCommand(), h.showCommand(), h.reportCommand(), h.takeOverCommand(), h.abandonCommand())
+	cmd.AddCommand(h.lsCommand(), h.showCommand(), h.reportCommand(), h.takeOverCommand(), h.abandonCommand(), h.settleCommand())
 	for _, w := range wants {
 		cmd.AddCommand(h.wantCommand(w))
 	}

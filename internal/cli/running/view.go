@@ -9,6 +9,7 @@ import (
 	"davit.dev/davit/internal/cli/equipping"
 	"davit.dev/davit/internal/cli/forecast"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/cli/words"
 	"davit.dev/davit/internal/command"
 	"davit.dev/davit/internal/commission"
 	"davit.dev/davit/internal/failover"
@@ -206,6 +207,7 @@ func (r Report) Text(t *output.Text) {
 	}
 	t.Section("Steps")
 	t.Table("  ", output.Columns("STEP", "STATUS", ">TOOK", "NOTE"), rows)
+	words.Left(t, r.Remaining)
 }
 
 // Row is a run in a list.

@@ -30,6 +30,9 @@ func Report(out io.Writer, d *evidence.Document, format string) error {
 	for _, f := range r.Failures {
 		t.Line("Failed: %s", f)
 	}
+	for _, l := range r.Remaining {
+		t.Line("Left to people by %s, at site %s; settled by %s", l.Step, l.Site, settledBy(l))
+	}
 	for _, a := range r.Applications {
 		t.Line("%s: RPO %s, RTO %s, point %s", a.Name, output.Duration(a.RPO), output.Duration(a.RTO), a.Point)
 	}

@@ -13,7 +13,10 @@ import (
 
 	"davit.dev/davit/internal/console/ahead"
 	"davit.dev/davit/internal/console/consoletest"
+	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/preflight"
+	"davit.dev/davit/internal/settlement"
+	"davit.dev/davit/internal/settlement/settlementtest"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
 	"davit.dev/davit/internal/vault/fault"
@@ -67,6 +70,43 @@ func TestRead(t *testing.T) {
 	}
 	if n := s.Count(now); n[Protected] != 1 || n[Lagging] != 1 {
 		t.Errorf("%v", n)
+	}
+}
+
+// A run that is over is read once, but one that left something to people again when its journal grows.
+func TestWhatIsSettledIsReadAgain(t *testing.T) {
+	p, _ := filled(t)
+	if err := journal.Create(p, "left", "e").Append(t.Context(), settlementtest.Left("left", "e", now)); err != nil {
+		t.Fatal(err)
+	}
+	r := NewReader(p, survey.NewBudget(1<<20))
+	settled := func() (names []string) {
+		s, err := r.Read(t.Context(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run, _ := s.Run("left")
+		if !run.Over || len(run.Remaining) != 2 {
+			t.Fatalf("%+v", run)
+		}
+		for _, l := range run.Remaining {
+			if l.Settled != nil {
+				names = append(names, l.Step)
+			}
+		}
+		return names
+	}
+	if got := settled(); len(got) > 0 {
+		t.Errorf("settled: %v", got)
+	}
+	for _, step := range []string{"mail", "warm-up"} {
+		w := settlement.Word{By: "ann", Reason: "done", Step: step}
+		if _, why, err := settlement.Write(t.Context(), p, "left", "cli", w, time.Now); err != nil || why != "" {
+			t.Fatal(why, err)
+		}
+		if got := settled(); !slices.Contains(got, step) {
+			t.Errorf("settled %s: %v", step, got)
+		}
 	}
 }
 

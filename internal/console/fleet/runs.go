@@ -28,7 +28,7 @@ func (r *Reader) runs(ctx context.Context, now time.Time) (failed int, err error
 		}
 		listed = slices.DeleteFunc(listed, func(name string) bool {
 			t := b.runs[name]
-			return t != nil && t.Fault == "" && (t.Over || t.Mark == all[name]) || t != nil && t.Fault != "" && t.Mark == all[name] && !past(now, t.read, again)
+			return t != nil && t.Fault == "" && (t.Over && len(t.Remaining) == 0 || t.Mark == all[name]) || t != nil && t.Fault != "" && t.Mark == all[name] && !past(now, t.read, again)
 		})
 	})
 	over, _ := r.survey.Under(r.project.Root() + "ended/")

@@ -22,12 +22,17 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/mailbox"
+	"davit.dev/davit/internal/settlement"
 	"davit.dev/davit/internal/vault"
 )
 
 // ErrSilent says that the vault gave no answer: nobody knows whether what was wanted
 // reached the run. The same again is safe.
 var ErrSilent = errors.New("the vault does not answer: ask again, nothing is done twice")
+
+// errSettled says that people have settled before what somebody wants to settle: nothing is
+// asked, and the run tells who did.
+var errSettled = errors.New("it is settled already")
 
 // maxNote bounds what people write.
 const maxNote = 1000
@@ -205,6 +210,8 @@ func (in *at) asked(a mailbox.Asked) Asked {
 	switch {
 	case a.Reply != nil:
 		out.Answered, out.Refused = true, a.Reply.Refused
+	case a.Kind == failover.Settle: // which is asked of runs that are over
+		out.Answered = errors.Is(settles(in.state, Want{Step: a.Step, Note: a.Note}), errSettled)
 	case in.state.Phase.Over():
 		out.Answered, out.Refused = true, over(in.state)
 	}
@@ -251,6 +258,9 @@ func (d *Desk) Ask(ctx context.Context, who entry.Who, p *store.Project, act aud
 	}
 	in, n, err := d.leave(ctx, who, p, act, run, w)
 	done()
+	if errors.Is(err, errSettled) {
+		return Asked{Kind: w.Kind, Step: w.Step, By: who.InRuns(p.Name), At: act.At.UTC(), Answered: true}, nil
+	}
 	if err != nil {
 		return Asked{}, err
 	}
@@ -347,14 +357,28 @@ func (d *Desk) offered(ctx context.Context, who entry.Who, p *store.Project, s *
 		return o, err
 	}
 	switch {
-	case s.Phase.Over():
+	case s.Phase.Over() && w.Kind != failover.Settle:
 		return o, fmt.Errorf("%w: %s", store.ErrRefused, over(s))
+	case w.Kind == failover.Settle:
+		return o, settles(s, w)
 	case i < 0:
 		return o, fmt.Errorf("%w: %s", store.ErrRefused, unoffered(s, all, w))
 	case o.Type != w.Typed && o.Type != "":
 		return o, fmt.Errorf("%w: type %s to say that you mean it: %s", store.ErrRefused, o.Type, o.About)
 	}
 	return o, nil
+}
+
+// settles says why the run would not take somebody's word of what it left; errSettled: it has one.
+func settles(s *failover.State, w Want) error {
+	entries, why := settlement.Word{Step: w.Step, Reason: w.Note}.Entries(s, time.Time{})
+	switch {
+	case why != "":
+		return fmt.Errorf("%w: settle: %s", store.ErrRefused, why)
+	case len(entries) == 0:
+		return errSettled
+	}
+	return nil
 }
 
 func unoffered(s *failover.State, all []failover.Offer, w Want) string {

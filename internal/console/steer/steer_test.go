@@ -21,6 +21,8 @@ import (
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/mailbox"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/settlement"
+	"davit.dev/davit/internal/settlement/settlementtest"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/fault"
 	"davit.dev/davit/internal/vault/mem"
@@ -97,6 +99,7 @@ func TestDesk(t *testing.T) {
 		{"Typed", b.testTyped},
 		{"Late", b.testLate},
 		{"Said", b.testSaid},
+		{"Settled", b.testSettled},
 	} {
 		b.drill, b.move = strings.ToLower(c.name)+"-drill", strings.ToLower(c.name)+"-failover"
 		b.run(b.drill, plan.Drill)
@@ -426,5 +429,66 @@ func (b *bench) testSaid(t *testing.T) {
 	}
 	if _, err := b.Said(t.Context(), b.who["operator"], b.project, "nowhere", ""); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("of a run that is not there: %v", err)
+	}
+}
+
+// What a run that is over left is settled by whoever may steer it, with a reason, and once: who says it
+// again has the same answer, and nothing is asked.
+func (b *bench) testSettled(t *testing.T) {
+	b.must(journal.Create(b.in, "left", "agent west").Append(t.Context(), settlementtest.Left("left", "agent west", b.act.At)))
+	offers := func(who string) (steps []string) {
+		s, err := b.Look(t.Context(), b.who[who], b.project, "left")
+		b.must(err)
+		for _, o := range s.Offers {
+			if o.Kind != failover.Settle || o.About == "" {
+				t.Errorf("%+v", o)
+			}
+			steps = append(steps, o.Step)
+		}
+		return steps
+	}
+	if a, v := offers("recoverer"), offers("viewer"); !slices.Equal(a, []string{"warm-up", "mail"}) || len(v) > 0 {
+		t.Errorf("a recoverer is offered %v, a viewer %v", a, v)
+	}
+	for _, c := range []struct {
+		who  string
+		w    Want
+		is   error
+		says string
+	}{
+		{"viewer", Want{ID: "a", Kind: failover.Settle, Note: "done"}, entry.ErrForbidden, ""},
+		{"operator", Want{ID: "a", Kind: failover.Settle, Note: "done"}, entry.ErrForbidden, ""},
+		{"recoverer", Want{ID: "a", Kind: failover.Settle}, store.ErrRefused, "say why"},
+		{"recoverer", Want{ID: "a", Kind: failover.Settle, Step: "claim/shop", Note: "done"}, store.ErrRefused, "only warm-up, mail did"},
+		{"recoverer", Want{ID: "a", Kind: failover.RollBack, Typed: "west"}, store.ErrRefused, "the run is over"},
+	} {
+		if _, err := b.ask(c.who, "left", c.w); !errors.Is(err, c.is) || !strings.Contains(fmt.Sprint(err), c.says) {
+			t.Errorf("%s %+v: %v", c.who, c.w, err)
+		}
+	}
+	if _, err := b.ask("recoverer", b.move, Want{ID: "a", Kind: failover.Settle, Note: "done"}); !errors.Is(err, store.ErrRefused) || !strings.Contains(err.Error(), "it is not over") {
+		t.Errorf("of a run that goes on: %v", err)
+	}
+	if n, records := b.left("left"); n != 0 || records != 0 {
+		t.Fatalf("%d requests, %d records", n, records)
+	}
+	mail := Want{ID: "b", Kind: failover.Settle, Step: "mail", Note: "sent another"}
+	a, err := b.ask("recoverer", "left", mail)
+	if err != nil || a.Number != 1 || a.Answered {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	for _, w := range []settlement.Word{{By: a.By, Reason: mail.Note, Step: a.Step, Request: a.Number}, {By: "ann", Reason: "done at the site"}} { // as an agent and a command would
+		_, why, err := settlement.Write(t.Context(), b.in, "left", "agent west", w, time.Now)
+		if b.must(err); why != "" {
+			t.Fatal(why)
+		}
+	}
+	for who, w := range map[string]Want{"recoverer": mail, "admin": {ID: "c", Kind: failover.Settle, Note: "I too"}} {
+		if a, err := b.ask(who, "left", w); err != nil || !a.Answered || a.Refused != "" {
+			t.Errorf("%s again: %+v, %v", who, a, err)
+		}
+	}
+	if n, records := b.left("left"); n != 1 || records != 1 || len(offers("admin")) > 0 {
+		t.Errorf("%d requests, %d records", n, records)
 	}
 }

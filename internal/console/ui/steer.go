@@ -31,6 +31,7 @@ type offer struct {
 // steering is what a run's page has for those who may steer.
 type steering struct {
 	Project, Run, To, Form string
+	Over                   bool
 
 	Offers []offer
 	Asked  []steer.Asked
@@ -45,6 +46,7 @@ type steering struct {
 var labels = map[failover.EventKind]string{
 	failover.Approve: "Approve", failover.Reject: "Reject", failover.Pausing: "Pause", failover.Resume: "Resume", failover.Retry: "Try again", failover.Skip: "Go on without it",
 	failover.Answer: "It is done", failover.Consent: "It has stopped: I made sure", failover.Commit: "Commit", failover.RollBack: "Roll back", failover.Cancel: "Cancel the run",
+	failover.Settle: "It is seen to",
 }
 
 // confirm is what has to be typed for an offer; empty: nothing.
@@ -67,7 +69,7 @@ func (v *visit) steering(r *fleet.Run) (*steering, error) {
 		return &steering{Run: r.Run, Fault: err.Error()}, nil
 	}
 	*r = fleet.RunOf(s.State)
-	d := &steering{Project: v.project.Name, Run: r.Run, To: r.To, Form: v.page.Form, Asked: s.Asked, Said: s.Said}
+	d := &steering{Project: v.project.Name, Run: r.Run, To: r.To, Over: r.Over, Form: v.page.Form, Asked: s.Asked, Said: s.Said}
 	for _, o := range s.Offers {
 		id, err := account.NewID()
 		if err != nil {

@@ -406,7 +406,7 @@ func (v *visit) run(code int) error {
 		v.page.Live, v.page.Refresh = "", false
 	}
 	acts := r.Fault == "" && (v.page.May[string(account.Protect)] || v.page.May[string(account.Recover)])
-	if acts && (!r.Over || v.r.URL.Query().Has("asked")) {
+	if acts && (!r.Over || len(r.Remaining) > 0 || v.r.URL.Query().Has("asked")) {
 		var err error
 		if d.Steer, err = v.steering(&d.Run); err != nil {
 			return err

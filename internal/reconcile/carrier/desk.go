@@ -26,6 +26,9 @@ type desk struct {
 	adopted time.Time
 	summed  map[string]bool      // runs whose summary was read
 	strange map[string]time.Time // leases of runs that the vault does not know, since when
+	bygone  map[string]*bygone   // by name: runs that are over, and left something to people
+	turn    string               // the one of them that was looked at last, and settled when that was
+	settled time.Time
 	working sync.WaitGroup
 	said    string // the last complaint, which is not said again
 }
@@ -95,7 +98,7 @@ func (d *desk) look(ctx context.Context) error {
 		return err
 	}
 	if d.project != p { // readers belong to the project that they read
-		d.project, d.summed = p, map[string]bool{}
+		d.project, d.summed, d.bygone = p, map[string]bool{}, nil
 		for _, f := range d.runs {
 			f.reader = journal.Follow(p, f.run)
 		}
@@ -123,7 +126,7 @@ func (d *desk) look(ctx context.Context) error {
 			d.take(ctx, f)
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.unsettled(looking))...)
 }
 
 // list asks the vault which runs are under way, when it is time.

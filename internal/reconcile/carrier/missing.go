@@ -96,7 +96,7 @@ func (d *desk) bury(ctx context.Context, o *v1alpha1.Run) error {
 	old, now := o.DeepCopy(), metav1.NewTime(d.c.Now())
 	o.Status.Phase, o.Status.EndedAt = string(failover.Failed), &now
 	o.Status.Why = "its journal is gone from the vault: how the run went on is not known"
-	o.Status.Next = "`davit status` shows where the applications are; if nobody replaced the vault, find out who deleted the journal"
+	o.Status.Next = "`davit status` shows where the applications are; if nobody replaced the vault, find out who deleted the journal; then take this object away: `kubectl delete run " + o.Name + "`"
 	meta.SetStatusCondition(&o.Status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionSucceeded, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonDamaged, Message: o.Status.Why, ObservedGeneration: o.Generation,
 	})

@@ -21,6 +21,8 @@ import (
 const (
 	maxSteps = 300 // in a status
 	maxWaits = 20
+	// maxMessage is how long a condition's message may be.
+	maxMessage = 1024
 	// keep is how many Runs that only show what others carried are kept once
 	// they are over.
 	keep = 50

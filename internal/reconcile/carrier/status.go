@@ -2,7 +2,9 @@ package carrier
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -108,6 +110,13 @@ func conditions(o *v1alpha1.Run, s *failover.State) {
 		meta.SetStatusCondition(&o.Status.Conditions, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: o.Generation})
 	}
 	set(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "the journal in the vault holds it")
+	if settled, of := settled(s); of != "" {
+		status, reason := metav1.ConditionFalse, v1alpha1.ReasonLeft
+		if settled {
+			status, reason = metav1.ConditionTrue, v1alpha1.ReasonSucceeded
+		}
+		set(v1alpha1.ConditionSettled, status, reason, of)
+	}
 	switch {
 	case s.Phase == failover.Completed:
 		set(v1alpha1.ConditionSucceeded, metav1.ConditionTrue, v1alpha1.ReasonSucceeded, "")
@@ -116,4 +125,21 @@ func conditions(o *v1alpha1.Run, s *failover.State) {
 	default:
 		set(v1alpha1.ConditionSucceeded, metav1.ConditionUnknown, v1alpha1.ReasonProgressing, o.Status.Why)
 	}
+}
+
+// settled tells whether people have seen to all that a run left to them; of says to what, and how.
+// Empty: it left nothing.
+func settled(s *failover.State) (all bool, of string) {
+	var open, done []string
+	for _, r := range s.Remaining() {
+		if by := r.Settled; by != nil {
+			done = append(done, fmt.Sprintf("%s by %s at %s: %s", r.Step, by.By, by.At.UTC().Format(time.RFC3339), by.Reason))
+		} else {
+			open = append(open, r.Step)
+		}
+	}
+	if len(open) > 0 {
+		return false, short("left to people: "+strings.Join(open, ", "), maxMessage)
+	}
+	return true, short(strings.Join(done, "; "), maxMessage)
 }
