@@ -204,3 +204,43 @@ func TestNobodyHasToWaitForASource(t *testing.T) {
 		t.Errorf("a claim stands, and it is canceled: %s, %q", r.m.Phase(), why)
 	}
 }
+
+// TestAShortLimitToComeToRestKeepsNoneFromStartingAgain: the site waits for a node that was cut off, for longer
+// than the plan gives it to come to rest. The control is a step whose own limit is all that it has.
+func TestAShortLimitToComeToRestKeepsNoneFromStartingAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		step string
+		took time.Duration
+		want Phase
+	}{
+		"quiesce":               {"quiesce/shop", LettingGo - 2*Patience, RolledBack},
+		"one that never starts": {"quiesce/shop", time.Hour, RollbackFailed},
+		"data":                  {"data/shop", LettingGo - 2*Patience, RollbackFailed},
+	} {
+		r := newRig(t, plan.Switchover, func(p *plan.Plan, s *Spec) {
+			p.Limits = map[plan.Kind]time.Duration{plan.KindQuiesce: 10 * time.Second, plan.KindRestore: 10 * time.Second}
+			s.Commit = plan.Commit{Window: 0}
+		})
+		var began time.Duration
+		r.answer = func(f Effect) *Event {
+			if f.Step == nil || f.Step.Name != c.step || f.Action != Undo {
+				return nil
+			}
+			if began == 0 {
+				began = r.now
+			}
+			if r.now < began+c.took {
+				return &Event{Kind: Acted, Outcome: NoAnswer, Note: "node two has not lifted its fence yet"}
+			}
+			return nil
+		}
+		r.run(AwaitingCommit)
+		if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+			t.Fatal(why)
+		}
+		r.pass(c.want)
+		if s := r.m.State(); c.want == RollbackFailed && !strings.Contains(s.Why, "node two") {
+			t.Errorf("%s: %q", name, s.Why)
+		}
+	}
+}

@@ -19,6 +19,10 @@ const (
 	Grace = 15 * time.Second
 	// Breath is the least time between two tries of one thing.
 	Breath = time.Second
+	// LettingGo is how long a source has at least to start again what a run held there: 20 s
+	// until its agent knows that it may, 30 s for nodes that would stop it, and as much again
+	// for orders and answers on their way.
+	LettingGo = 90 * time.Second
 	// LookAgain is how often something unknown is looked at.
 	LookAgain = 10 * time.Second
 )

@@ -128,9 +128,13 @@ func (m *Machine) send(name string, a Action) {
 }
 
 // patience is how long an order may take. What takes a command back may have to wait first
-// for the command, which the site ends when its time is over.
+// for the command, which the site ends when its time is over; and a source that lets go of what
+// it holds, for nodes that have not heard of that, however soon the plan wants it at rest.
 func (m *Machine) patience(name string, a Action) time.Duration {
 	step, st := m.state.Spec.step(name), m.state.Steps[name]
+	if a == Undo && step.Kind == plan.KindQuiesce {
+		return max(step.Timeout, LettingGo)
+	}
 	if a == Undo && (step.Kind == plan.KindCommand || step.Kind == plan.KindInfra) && (st.Status == Doing || st.Status == Unknown) {
 		return 2*step.Timeout + Grace
 	}

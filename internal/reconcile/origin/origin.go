@@ -6,6 +6,7 @@
 package origin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -241,7 +242,11 @@ const rolledBackIn = 20 * time.Second
 // started again. Where another site may write nothing starts: a claim that was
 // given back must have been seen before.
 func (s *site) letGo(ctx context.Context, o execute.Order) execute.Answer {
-	soon, cancel := context.WithTimeout(ctx, rolledBackIn)
+	within := rolledBackIn
+	if deadline, ok := ctx.Deadline(); ok {
+		within = min(within, time.Until(deadline)/2) // what comes after takes its time, too
+	}
+	soon, cancel := context.WithTimeout(ctx, within)
 	s.await(soon, func(ctx context.Context) (*execute.Answer, string) {
 		app, err := s.application(ctx, o.Step.Application)
 		if err == nil && app.Status.Role != v1alpha1.RoleActive {
@@ -287,7 +292,7 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 		heard = st.Epoch >= epoch && st.Role == v1alpha1.RoleSuperseded
 		switch {
 		case !heard:
-			return nil, fmt.Sprintf("its agent has seen epoch %d, not %d yet", st.Epoch, epoch)
+			return nil, unheard(st, epoch)
 		case st.Fence != nil && st.Fence.Level == v1alpha1.FenceProven && st.Fence.Epoch >= epoch:
 			return &execute.Answer{
 				Outcome: failover.Done, Asked: true, Guard: execute.Fenced, Note: "every node says so",
@@ -311,6 +316,14 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 	answer := s.await(ctx, look)
 	answer.Asked = heard
 	return answer
+}
+
+// unheard says what a site's agent does not know yet of an epoch, or has not followed yet.
+func unheard(st v1alpha1.ApplicationStatus, epoch int64) string {
+	if st.Epoch < epoch {
+		return fmt.Sprintf("its agent has seen epoch %d, not %d yet", st.Epoch, epoch)
+	}
+	return fmt.Sprintf("its agent has seen epoch %d, and the application is %s there still", st.Epoch, cmp.Or(string(st.Role), "not judged"))
 }
 
 // tellEvery is how long an application that does not run again yet is waited for, before
@@ -354,7 +367,7 @@ func (s *site) back(ctx context.Context, app *v1alpha1.Application, o execute.Or
 		answer = execute.Superseded("site %s holds epoch %d of %s", st.EpochSite, st.Epoch, o.Step.Application)
 		return &answer, ""
 	case st.Epoch < epoch || st.Role != v1alpha1.RoleActive:
-		return nil, fmt.Sprintf("its agent has seen epoch %d, not %d yet", st.Epoch, epoch)
+		return nil, unheard(st, epoch)
 	case len(held) > 0:
 		answer = execute.Done("run %s holds it at rest", strings.Join(held, ", "))
 		return &answer, ""

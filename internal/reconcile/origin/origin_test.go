@@ -129,6 +129,8 @@ func TestWhatWasGivenBackIsSeenToRunAgain(t *testing.T) {
 		}
 	}
 	want(failover.NoAnswer, "has seen epoch 2, not 3 yet")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Epoch = 3 })
+	want(failover.NoAnswer, "has seen epoch 3, and the application is Superseded there still")
 	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Role, s.Epoch = v1alpha1.RoleActive, 3 })
 	want(failover.NoAnswer, "not started it again yet")
 	c.becomes(func(s *v1alpha1.ApplicationStatus) {
