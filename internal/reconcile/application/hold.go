@@ -146,7 +146,7 @@ func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others [
 				}
 				started = append(started, name)
 			}
-			if why := late(o); why != "" && k.runs(o) {
+			if why := late(k, o); why != "" && k.runs(o) {
 				unready = append(unready, name+": "+why)
 			}
 		}

@@ -7,14 +7,15 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/fence/lifting"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 const (
@@ -114,28 +115,10 @@ func (s *scope) notYet(err error) error {
 }
 
 // late is why a workload that runs is not ready; empty if it is, or if none can be.
-func late(o client.Object) string {
-	var ready, want int32
-	var seen int64
-	switch w := o.(type) {
-	case *appsv1.Deployment:
-		ready, want, seen = w.Status.ReadyReplicas, ptr.Deref(w.Spec.Replicas, 1), w.Status.ObservedGeneration
-	case *appsv1.StatefulSet:
-		ready, want, seen = w.Status.ReadyReplicas, ptr.Deref(w.Spec.Replicas, 1), w.Status.ObservedGeneration
-	case *appsv1.ReplicaSet:
-		ready, want, seen = w.Status.ReadyReplicas, ptr.Deref(w.Spec.Replicas, 1), w.Status.ObservedGeneration
-	case *corev1.ReplicationController:
-		ready, want, seen = w.Status.ReadyReplicas, ptr.Deref(w.Spec.Replicas, 1), w.Status.ObservedGeneration
-	case *appsv1.DaemonSet:
-		ready, want, seen = w.Status.NumberReady, w.Status.DesiredNumberScheduled, w.Status.ObservedGeneration
-	default:
-		return ""
+func late(k *kind, o client.Object) string {
+	d, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil { // of what the API server gave, it never does
+		return "it cannot be read: " + err.Error()
 	}
-	switch {
-	case seen < o.GetGeneration():
-		return "its controller has not taken it up yet"
-	case ready < want:
-		return fmt.Sprintf("%d of %d ready", ready, want)
-	}
-	return ""
+	return shape.Lacks(schema.GroupKind{Group: k.group, Kind: k.name}, d)
 }

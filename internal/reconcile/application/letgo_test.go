@@ -9,6 +9,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/record"
@@ -165,7 +166,7 @@ func TestWhatIsStartedAgainIsWatchedUntilItIsReady(t *testing.T) {
 	if err := s.Client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "web"}, &d); err != nil {
 		t.Fatal(err)
 	}
-	d.Status.ReadyReplicas = 2
+	d.Status.AvailableReplicas, d.Status.UpdatedReplicas = 2, 2
 	if err := s.Client.Status().Update(t.Context(), &d); err != nil {
 		t.Fatal(err)
 	}
@@ -181,16 +182,28 @@ func TestAWorkloadIsReadyWhenItsControllerSaysSo(t *testing.T) {
 			Status: appsv1.StatefulSetStatus{ObservedGeneration: seen, ReadyReplicas: ready},
 		}
 	}
+	rollout := func(available, updated int32) client.Object {
+		return &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](2)}, Status: appsv1.DeploymentStatus{ReadyReplicas: 2, AvailableReplicas: available, UpdatedReplicas: updated}}
+	}
 	for name, c := range map[string]struct {
+		kind string
 		o    client.Object
 		want string
 	}{
-		"ready":                    {count(3, 3, 2, 2), ""},
-		"not all":                  {count(3, 3, 2, 1), "1 of 2 ready"},
-		"as it was before it rose": {count(3, 2, 2, 2), "its controller has not taken it up yet"},
-		"a DaemonSet of no node":   {&appsv1.DaemonSet{}, ""},
+		"ready":                    {"StatefulSet", count(3, 3, 2, 2), ""},
+		"not all":                  {"StatefulSet", count(3, 3, 2, 1), "1 of 2 ready"},
+		"as it was before it rose": {"StatefulSet", count(3, 2, 2, 2), "its controller has not taken it up yet"},
+		"a DaemonSet of no node":   {"DaemonSet", &appsv1.DaemonSet{}, ""},
+		"a DaemonSet":              {"DaemonSet", &appsv1.DaemonSet{Status: appsv1.DaemonSetStatus{DesiredNumberScheduled: 3, NumberReady: 2}}, "2 of 3 ready"},
+		"one that says no number":  {"ReplicaSet", &appsv1.ReplicaSet{}, "0 of 1 ready"},
+		"a Deployment":             {"Deployment", rollout(2, 2), ""},
+		"ready for too short":      {"Deployment", rollout(1, 2), "1 of 2 ready"},
+		"old pods are ready":       {"Deployment", rollout(2, 1), "1 of 2 ready"},
+		"one without pods":         {"CronJob", &batchv1.CronJob{}, ""},
 	} {
-		if got := late(c.o); got != c.want {
+		all := kinds(&v1alpha1.Application{})
+		k := &all[slices.IndexFunc(all, func(k kind) bool { return k.name == c.kind })]
+		if got := late(k, c.o); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

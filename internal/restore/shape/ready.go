@@ -44,22 +44,37 @@ func Followed(d Document) bool {
 }
 
 // Ready tells whether a workload has the pods it asks for.
-func Ready(kind schema.GroupKind, d Document) bool {
+func Ready(kind schema.GroupKind, d Document) bool { return Lacks(kind, d) == "" }
+
+// Lacks says what a workload still lacks to be ready; empty: nothing, or it is of a kind that
+// has no pods.
+func Lacks(kind schema.GroupKind, d Document) string {
 	generation, _ := Number(d, "metadata", "generation")
 	observed, _ := Number(d, "status", "observedGeneration")
-	replicas := Wanted(kind, d)
+	want := Wanted(kind, d)
 	have := func(field string) int64 { n, _ := Number(d, "status", field); return n }
+	ready := have("readyReplicas")
 	switch kind {
 	case KindDeployment:
-		return observed >= generation && have("availableReplicas") >= replicas && have("updatedReplicas") >= replicas
+		ready = min(have("availableReplicas"), have("updatedReplicas"))
 	case KindStatefulSet, KindReplicaSet, KindController:
-		return observed >= generation && have("readyReplicas") >= replicas
 	case KindDaemonSet:
-		return observed >= generation && have("numberReady") >= have("desiredNumberScheduled")
+		ready, want = have("numberReady"), have("desiredNumberScheduled")
 	case KindPod:
-		return Text(d, "status", "phase") == "Succeeded" || condition(d, "Ready") == "True"
+		if Text(d, "status", "phase") == "Succeeded" || condition(d, "Ready") == "True" {
+			return ""
+		}
+		return PodReason(d)
+	default:
+		return ""
 	}
-	return true
+	switch {
+	case observed < generation:
+		return "its controller has not taken it up yet"
+	case ready < want:
+		return fmt.Sprintf("%d of %d ready", ready, want)
+	}
+	return ""
 }
 
 func condition(d Document, kind string) string {
