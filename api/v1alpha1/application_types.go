@@ -513,6 +513,11 @@ type RestStatus struct {
 	// +optional
 	// +listType=atomic
 	Waits []string `json:"waits,omitempty"`
+	// Unready names workloads that were started again and are not ready, as they were
+	// not before they were stopped. Nobody waits for them.
+	// +optional
+	// +listType=atomic
+	Unready []string `json:"unready,omitempty"`
 	// Refused says why the application cannot be held at rest. Nothing is
 	// stopped then.
 	// +optional

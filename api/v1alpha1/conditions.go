@@ -109,6 +109,9 @@ const (
 	// AnnotationClaims keeps what a StatefulSet did with the claims of pods it
 	// was scaled down by; the fence makes it keep them.
 	AnnotationClaims = "davit.dev/claims-when-scaled-before-fence"
+	// AnnotationUnready is on a workload that was stopped and had not been ready for a
+	// while before: nobody waits for it when it is started again.
+	AnnotationUnready = "davit.dev/unready-before-fence"
 	// AnnotationRestoring is on an Application from the start of its restore
 	// until that ended well, with the restore's id. Nothing is captured
 	// meanwhile: half an application would be its newest recovery point.

@@ -107,6 +107,9 @@ func TestASourceThatDoesNotRunAgain(t *testing.T) {
 		if s.Phase != RolledBack || !strings.Contains(s.Why, c.why) || (s.Why == "") != (c.why == "") || strings.Contains(s.Why, "cart") {
 			t.Errorf("%s: %s, %q", name, s.Phase, s.Why)
 		}
+		if note := s.Steps["fence/shop"].Note; strings.Contains(note, "it runs again") != (name == "at once") {
+			t.Errorf("%s: the fence says %q", name, note)
+		}
 		if took := r.now - began; took < c.after || took > c.after+Patience {
 			t.Errorf("%s: over after %s, want %s", name, took, c.after)
 		}

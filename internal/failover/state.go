@@ -471,10 +471,13 @@ func (s *State) roll() { s.Phase, s.Pause = RollingBack, nil }
 func (s *State) undone(e Entry) {
 	step, spec := s.Steps[e.Step], s.Spec.step(e.Step)
 	step.Undoing, step.Undid, step.Stands = false, true, e.Status == Skipped
-	if spec.Kind != plan.KindFence {
+	switch {
+	case spec.Kind != plan.KindFence:
 		step.Note = e.Note
-	} else if e.Status == Unknown { // how the fence itself ended stays
+	case e.Status == Unknown: // how the fence itself ended stays
 		step.Unseen = cmp.Or(e.Note, "nobody says why")
+	default:
+		step.Note = sentences(step.Note, e.Note)
 	}
 	if spec.Kind == plan.KindClaim {
 		s.Epochs[spec.Application] = max(s.Epochs[spec.Application], e.Epoch)

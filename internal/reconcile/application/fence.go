@@ -55,8 +55,9 @@ func (f fencer) fence(ctx context.Context, app *v1alpha1.Application, others []v
 		return done, err
 	}
 	errs := []error{err}
+	unready := f.unready(ctx, app, w) // before anything is stopped, for which others may wait
 	for i := range w.kinds {
-		stopped, err := f.stop(ctx, w, &w.kinds[i])
+		stopped, err := f.stop(ctx, w, &w.kinds[i], unready)
 		done.stopped = append(done.stopped, stopped...)
 		errs = append(errs, err)
 	}
@@ -128,8 +129,8 @@ func jobFinished(j *batchv1.Job) bool {
 	return false
 }
 
-// stop patches each object that runs to zero, or suspended.
-func (f fencer) stop(ctx context.Context, w *world, k *kind) ([]string, error) {
+// stop patches each object that runs to zero, or suspended. What was not ready is marked so.
+func (f fencer) stop(ctx context.Context, w *world, k *kind, unready map[string]string) ([]string, error) {
 	var stopped []string
 	var errs []error
 	for _, o := range k.objects {
@@ -138,6 +139,10 @@ func (f fencer) stop(ctx context.Context, w *world, k *kind) ([]string, error) {
 		}
 		old := o.DeepCopyObject().(client.Object) //nolint:forcetypeassert // a copy of the same
 		was := halt(o)
+		delete(o.GetAnnotations(), v1alpha1.AnnotationUnready)
+		if why := unready[k.nameOf(o)]; why != "" {
+			annotate(o, v1alpha1.AnnotationUnready, why)
+		}
 		if err := f.client.Patch(ctx, o, client.MergeFrom(old)); client.IgnoreNotFound(err) != nil {
 			errs = append(errs, fmt.Errorf("stop %s %s/%s: %w", k.name, o.GetNamespace(), o.GetName(), err))
 			continue

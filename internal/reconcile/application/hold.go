@@ -36,7 +36,7 @@ func (r *Reconciler) hold(ctx context.Context, s *scope) error {
 	case len(runs) > 0:
 		s.memory.back = back{}
 		return r.keepAtRest(ctx, s, runs)
-	case st.Rest != nil && st.Rest.Refused == "" && (len(st.Rest.Runs) > 0 || len(st.Rest.Waits) > 0 || s.givenBack()):
+	case st.Rest != nil && st.Rest.Refused == "" && (len(st.Rest.Runs) > 0 || len(st.Rest.Waits) > 0 || len(st.Rest.Unready) > 0 || s.givenBack()):
 		return r.letGo(ctx, s)
 	}
 	st.Rest = nil
@@ -95,7 +95,6 @@ func (r *Reconciler) keepAtRest(ctx context.Context, s *scope, runs []string) er
 
 // rest notes how far the application has come to rest.
 func (s *scope) rest(done fenced, err error) {
-	const most = 20 // names in a status
 	st := &s.app.Status
 	rest := &v1alpha1.RestStatus{Runs: s.app.HeldBy(), Epoch: st.Epoch}
 	rest.Running = done.running
@@ -105,10 +104,7 @@ func (s *scope) rest(done fenced, err error) {
 	if err != nil {
 		rest.Running = append(rest.Running, cut(err.Error()))
 	}
-	rest.Stopped = len(rest.Running) == 0
-	if n := len(rest.Running); n > most {
-		rest.Running = append(rest.Running[:most:most], fmt.Sprintf("and %d more", n-most))
-	}
+	rest.Stopped, rest.Running = len(rest.Running) == 0, some(rest.Running)
 	st.Rest = rest
 	if !rest.Stopped && len(rest.Runs) > 0 { // a run waits for it
 		s.soon(s.now.Add(restEvery))
@@ -122,13 +118,20 @@ func (s *scope) soon(at time.Time) {
 	}
 }
 
+// released is what was given back, and how it stands.
+type released struct {
+	started []string
+	// late are not ready yet, and asBefore not either, as before they were stopped.
+	late, asBefore []string
+}
+
 // release gives everything of the application that carries a fence's marks
 // what it had before, and names what of it is not ready. What somebody started meanwhile
 // keeps what they gave it.
-func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others []v1alpha1.Application) (started, unready []string, err error) {
+func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others []v1alpha1.Application) (found released, err error) {
 	w, err := f.look(ctx, app, others)
 	if err != nil {
-		return nil, nil, err
+		return found, err
 	}
 	var errs []error
 	for i := range w.kinds {
@@ -138,20 +141,24 @@ func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others [
 			if !w.stops(k, o) {
 				continue
 			}
-			name := fmt.Sprintf("%s %s/%s", k.name, o.GetNamespace(), o.GetName())
+			name := k.nameOf(o)
 			if resume(o) {
 				if err := f.client.Patch(ctx, o, client.MergeFrom(old)); client.IgnoreNotFound(err) != nil {
 					errs = append(errs, fmt.Errorf("start %s: %w", name, err))
 					continue
 				}
-				started = append(started, name)
+				found.started = append(found.started, name)
 			}
-			if why := late(k, o); why != "" && k.runs(o) {
-				unready = append(unready, name+": "+why)
+			switch why := late(k, o); {
+			case why == "" || !k.runs(o):
+			case old.GetAnnotations()[v1alpha1.AnnotationUnready] != "", wasUnready(app.Status.Rest, name):
+				found.asBefore = append(found.asBefore, name+": "+why)
+			default:
+				found.late = append(found.late, name+": "+why)
 			}
 		}
 	}
-	return started, unready, errors.Join(errs...)
+	return found, errors.Join(errs...)
 }
 
 // resume undoes halt in memory, and tells whether there was anything to undo.
@@ -182,7 +189,7 @@ func resume(o client.Object) bool {
 	case *batchv1.Job:
 		w.Spec.Suspend = ptr.To(false)
 	}
-	for _, mark := range []string{v1alpha1.AnnotationReplicas, v1alpha1.AnnotationSuspended, v1alpha1.AnnotationNodeSelector, v1alpha1.AnnotationClaims} {
+	for _, mark := range []string{v1alpha1.AnnotationReplicas, v1alpha1.AnnotationSuspended, v1alpha1.AnnotationNodeSelector, v1alpha1.AnnotationClaims, v1alpha1.AnnotationUnready} {
 		delete(marks, mark)
 	}
 	o.SetAnnotations(marks)

@@ -8,14 +8,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/fence/lifting"
-	"davit.dev/davit/internal/restore/shape"
 )
 
 const (
@@ -82,28 +79,36 @@ func (r *Reconciler) start(ctx context.Context, s *scope) error {
 	if err != nil {
 		return s.notYet(err)
 	}
-	started, unready, err := f.release(ctx, s.app, others)
-	for _, what := range started {
+	found, err := f.release(ctx, s.app, others)
+	for _, what := range found.started {
 		r.Events.Eventf(s.app, corev1.EventTypeNormal, v1alpha1.ReasonHeld, "started %s again: no run holds it any more", what)
 	}
 	if err != nil {
 		log.FromContext(ctx).Error(err, "not everything was started again")
 		return s.notYet(err)
 	}
-	if len(unready) == 0 {
-		s.app.Status.Rest, s.memory.back = nil, back{}
+	s.app.Status.Rest = nil
+	if len(found.late)+len(found.asBefore) > 0 {
+		s.app.Status.Rest = &v1alpha1.RestStatus{Epoch: s.app.Status.Epoch, Waits: some(found.late), Unready: some(found.asBefore)}
+	}
+	if len(found.late) == 0 {
+		s.memory.back = back{}
 		return nil
 	}
-	const most = 20 // names in a status
-	if n := len(unready); n > most {
-		unready = append(unready[:most:most], fmt.Sprintf("and %d more", n-most))
-	}
-	s.app.Status.Rest = &v1alpha1.RestStatus{Epoch: s.app.Status.Epoch, Waits: unready}
-	s.starting = "it was started again here, and not all of it is ready: " + strings.Join(unready[:min(len(unready), namedNodes)], "; ")
+	s.starting = "it was started again here, and not all of it is ready: " + strings.Join(found.late[:min(len(found.late), namedNodes)], "; ")
 	if s.now.Sub(s.memory.back.since) < watchedFor {
 		s.soon(s.now.Add(restEvery))
 	}
 	return nil
+}
+
+// some are as many names as a status has room for.
+func some(all []string) []string {
+	const most = 20
+	if n := len(all); n > most {
+		return append(all[:most:most], fmt.Sprintf("and %d more", n-most))
+	}
+	return all
 }
 
 // notYet keeps in the status that the application is still to be started: when the vault is
@@ -112,13 +117,4 @@ func (s *scope) notYet(err error) error {
 	s.app.Status.Rest.Waits = []string{"not everything could be started again: " + err.Error()}
 	s.soon(s.now.Add(restEvery))
 	return fmt.Errorf("start again what a run had held at rest: %w", err)
-}
-
-// late is why a workload that runs is not ready; empty if it is, or if none can be.
-func late(k *kind, o client.Object) string {
-	d, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
-	if err != nil { // of what the API server gave, it never does
-		return "it cannot be read: " + err.Error()
-	}
-	return shape.Lacks(schema.GroupKind{Group: k.group, Kind: k.name}, d)
 }

@@ -373,7 +373,7 @@ func (s *site) back(ctx context.Context, app *v1alpha1.Application, o execute.Or
 		return &answer, ""
 	case st.Rest != nil && len(st.Rest.Waits) > 0:
 		return nil, strings.Join(st.Rest.Waits, "; ")
-	case st.Rest != nil && st.Rest.Refused == "":
+	case st.Rest != nil && st.Rest.Refused == "" && len(st.Rest.Unready) == 0:
 		return nil, "its agent has not started it again yet"
 	}
 	var reports v1alpha1.NodeFenceList
@@ -384,6 +384,9 @@ func (s *site) back(ctx context.Context, app *v1alpha1.Application, o execute.Or
 		return nil, strings.Join(keepers, "; ")
 	}
 	answer = execute.Done("it runs again at %s", s.Site)
+	if st.Rest != nil && len(st.Rest.Unready) > 0 {
+		answer.Note += ", and is as little ready as before: " + strings.Join(st.Rest.Unready, "; ")
+	}
 	return &answer, ""
 }
 

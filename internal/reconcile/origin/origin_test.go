@@ -137,6 +137,10 @@ func TestWhatWasGivenBackIsSeenToRunAgain(t *testing.T) {
 		s.Rest.Waits = []string{"StatefulSet shop/db: 0 of 1 ready"}
 	})
 	want(failover.NoAnswer, "shop/db: 0 of 1 ready")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) {
+		s.Rest.Waits, s.Rest.Unready = nil, []string{"Deployment shop/web: 0 of 2 ready"}
+	})
+	want(failover.Done, "it runs again at east, and is as little ready as before: Deployment shop/web: 0 of 2 ready")
 	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest = nil })
 	at := metav1.NewTime(time.Now())
 	says := &v1alpha1.NodeFence{
