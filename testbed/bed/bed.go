@@ -91,8 +91,21 @@ func (b *Bed) path(elem ...string) string { return filepath.Join(append([]string
 
 func (b *Bed) lockPath() string { return filepath.Join(filepath.Dir(b.dir), "."+b.instance+".lock") }
 
-// lock keeps everyone else away from the instance.
-func (b *Bed) lock() (unlock func(), err error) { return host.Lock(b.lockPath()) }
+// lock keeps everyone else away from the instance, and reads what it has now. That takes root, as all does that is done
+// to a bed.
+func (b *Bed) lock() (unlock func(), err error) {
+	if err := checkRoot(); err != nil {
+		return nil, err
+	}
+	if unlock, err = host.Lock(b.lockPath()); err != nil {
+		return nil, err
+	}
+	if err := b.load(); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
 
 // Instance is the bed's name.
 func (b *Bed) Instance() string { return b.instance }

@@ -17,17 +17,11 @@ import (
 // Down removes every process, mount, loop device, namespace, link, rule and file of the instance.
 // On an instance that does not exist it does nothing.
 func (b *Bed) Down(ctx context.Context) error {
-	if err := checkRoot(); err != nil {
-		return err
-	}
 	unlock, err := b.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := b.load(); err != nil {
-		return err
-	}
 	g, gctx := errgroup.WithContext(ctx)
 	for _, n := range b.nodes() {
 		g.Go(func() error { return errors.Join(n.linkDown(gctx), n.killAll(gctx)) })

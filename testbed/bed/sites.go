@@ -17,14 +17,14 @@ import (
 // AddSite gives a bed that is up one more site, and returns when its node is Ready and its add-ons run. Unlike Up it starts
 // nothing else: what is dead stays dead, and cuts stay in force. Of a site that is there already it starts what is missing.
 func (b *Bed) AddSite(ctx context.Context, name string, log io.Writer) error {
-	if err := checkRoot(); err != nil {
-		return err
-	}
 	unlock, err := b.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if !b.Exists() {
+		return fmt.Errorf("add site %s: instance %s is not up", name, b.instance)
+	}
 	bin, err := build.All(ctx, log)
 	if err != nil {
 		return err
@@ -32,12 +32,6 @@ func (b *Bed) AddSite(ctx context.Context, name string, log io.Writer) error {
 	store, err := buildStorage(ctx, log)
 	if err != nil {
 		return err
-	}
-	if err := b.load(); err != nil {
-		return err
-	}
-	if !b.Exists() {
-		return fmt.Errorf("add site %s: instance %s is not up", name, b.instance)
 	}
 	if err := b.settle([]string{name}); err != nil {
 		return err
@@ -68,17 +62,11 @@ func (s *Site) prepare() error {
 // RemoveSite takes a site away with all its nodes: its processes at once, as Kill does, then its network, its data, and the
 // cuts that it had part in. A bed keeps one site.
 func (b *Bed) RemoveSite(ctx context.Context, name string) error {
-	if err := checkRoot(); err != nil {
-		return err
-	}
 	unlock, err := b.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := b.load(); err != nil {
-		return err
-	}
 	s := b.Site(name)
 	switch {
 	case s == nil:

@@ -46,7 +46,7 @@ func (b *Bed) Up(ctx context.Context, opt Options) error {
 	if opt.Log == nil {
 		opt.Log = io.Discard
 	}
-	if err := checkRoot(); err != nil {
+	if err := checkRoot(); err != nil { // before packages are installed
 		return err
 	}
 	if err := checkPackages(ctx, opt); err != nil {
@@ -139,9 +139,6 @@ func installPackages(ctx context.Context, pkgs []string) error {
 
 // prepare makes what must exist before the first process: addresses, the state directory, keys, configuration, links.
 func (b *Bed) prepare(ctx context.Context, opt Options) error {
-	if err := b.load(); err != nil {
-		return err
-	}
 	if err := b.settle(opt.Sites); err != nil {
 		return err
 	}

@@ -78,9 +78,6 @@ type NodeOptions struct {
 // AddNode gives the site one more node and returns its name when it is Ready and runs the storage driver. Other
 // DaemonSets follow by themselves.
 func (s *Site) AddNode(ctx context.Context, opt NodeOptions) (string, error) {
-	if err := checkRoot(); err != nil {
-		return "", err
-	}
 	unlock, err := s.bed.lock()
 	if err != nil {
 		return "", err
@@ -88,9 +85,6 @@ func (s *Site) AddNode(ctx context.Context, opt NodeOptions) (string, error) {
 	defer unlock()
 	bin, err := build.All(ctx, os.Stderr)
 	if err != nil {
-		return "", err
-	}
-	if err := s.bed.load(); err != nil {
 		return "", err
 	}
 	name, err := s.bed.freeWorker(s.name)
@@ -132,17 +126,11 @@ func (b *Bed) freeWorker(site string) (string, error) {
 // RemoveNode takes a node away that AddNode gave: its processes at once, as Kill does, then what the cluster knows of it,
 // and its data.
 func (s *Site) RemoveNode(ctx context.Context, name string) error {
-	if err := checkRoot(); err != nil {
-		return err
-	}
 	unlock, err := s.bed.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := s.bed.load(); err != nil {
-		return err
-	}
 	i := slices.Index(s.bed.spec.Workers[s.name], name)
 	if i < 0 {
 		return fmt.Errorf("remove node %s of %s: it has %v, and the first of them is the site itself", name, s.name, s.Nodes())
