@@ -9,7 +9,9 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"debug/elf"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -66,7 +68,16 @@ func run(o options, out io.Writer) error {
 	if err := checkStatic(o.binary); err != nil {
 		return err
 	}
-	image, err := build(o)
+	data, err := layerTar(o)
+	if err != nil {
+		return err
+	}
+	was := origin(data, o)
+	if digest, ok := made(o.output, was); ok && o.push == "" {
+		fmt.Fprintf(out, "%s %s in %s\n", o.tag, digest, o.output)
+		return nil
+	}
+	image, err := build(data, o)
 	if err != nil {
 		return err
 	}
@@ -75,7 +86,7 @@ func run(o options, out io.Writer) error {
 		return fmt.Errorf("digest image: %w", err)
 	}
 	if o.output != "" {
-		if err := save(image, o); err != nil {
+		if err := errors.Join(save(image, o), note(o.output, was, digest.String())); err != nil {
 			return err
 		}
 		fmt.Fprintf(out, "%s %s in %s\n", o.tag, digest, o.output)
@@ -105,14 +116,54 @@ func checkStatic(binary string) error {
 	return nil
 }
 
-func build(o options) (v1.Image, error) {
-	data, err := layerTar(o)
-	if err != nil {
-		return nil, err
+// origin says in short what an image is made of: what is in it, its name, and the program that makes it.
+func origin(layer []byte, o options) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %s %x\n", o.tag, o.arch, sha256.Sum256(layer))
+	if self, err := os.Executable(); err == nil {
+		if program, err := os.ReadFile(self); err == nil {
+			_, _ = h.Write(program)
+		}
 	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// noted is where it is written down what an image was made of.
+func noted(output string) string { return output + ".origin" }
+
+// made tells whether the image is there already, and its digest: to make it again takes seconds, and who has loaded
+// the tar would take it for another one.
+func made(output, was string) (digest string, ok bool) {
+	text, err := os.ReadFile(noted(output))
+	if err != nil {
+		return "", false
+	}
+	var size, modified int64
+	var before string
+	if n, _ := fmt.Sscan(string(text), &before, &digest, &size, &modified); n < 4 || before != was {
+		return "", false
+	}
+	st, err := os.Stat(output)
+	return digest, err == nil && st.Size() == size && st.ModTime().UnixNano() == modified
+}
+
+// note writes down what the image that was just made is made of.
+func note(output, was, digest string) error {
+	st, err := os.Stat(output)
+	if err != nil {
+		return fmt.Errorf("find image: %w", err)
+	}
+	if err := os.WriteFile(noted(output), fmt.Appendf(nil, "%s %s %d %d\n", was, digest, st.Size(), st.ModTime().UnixNano()), 0o600); err != nil {
+		return fmt.Errorf("note what the image is made of: %w", err)
+	}
+	return nil
+}
+
+func build(data []byte, o options) (v1.Image, error) {
+	// It is compressed for its digest, and not a second time when it is written.
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(data)), nil
-	})
+	}, tarball.WithCompressedCaching)
 	if err != nil {
 		return nil, fmt.Errorf("make layer: %w", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -48,6 +49,53 @@ func TestReproducible(t *testing.T) {
 	}
 	if config.Config.User != user || config.Config.Entrypoint[0] != "/"+binaryPath {
 		t.Errorf("config is %+v", config.Config)
+	}
+}
+
+// TestMadeOnce: the same inputs leave the image alone that is there. Others, or a tar that somebody
+// else wrote in its place, have it made again.
+func TestMadeOnce(t *testing.T) {
+	binary := staticBinary(t)
+	o := options{binary: binary, tag: "davit.dev/davit:test", output: filepath.Join(t.TempDir(), "out.tar"), certs: "/none", arch: "amd64"}
+	began := time.Unix(1, 0)
+	anew := func() (again bool, said string) {
+		t.Helper()
+		var out bytes.Buffer
+		if err := run(o, &out); err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(o.output)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again = !st.ModTime().Equal(began)
+		began = st.ModTime()
+		return again, out.String()
+	}
+	_, first := anew()
+	if again, said := anew(); again || said != first {
+		t.Errorf("the same image is made again: %v, %q, was %q", again, said, first)
+	}
+	data, err := os.ReadFile(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, change := range map[string]func() error{
+		"binary": func() error { return os.WriteFile(binary, append(data, 1), 0o600) },
+		"tag":    func() error { o.tag = "davit.dev/davit:other"; return nil },
+		"tar":    func() error { return os.WriteFile(o.output, []byte("nothing"), 0o600) },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		st, err := os.Stat(o.output)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began = st.ModTime()
+		if again, _ := anew(); !again {
+			t.Errorf("another %s, and the image is left as it was", what)
+		}
 	}
 }
 
