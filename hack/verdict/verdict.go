@@ -1,5 +1,5 @@
 // Command verdict reads what test runs reported as JSON. It says which of the
-// tests that failed are run once more, and sums up what came of it all, in
+// tests that failed are run once more, and which the race detector has left to do; it sums up what came of it all, in
 // which a test that passed only then is called unsteady. It also looks for the
 // tests' secrets in all that they and the processes of theirs said.
 package main
@@ -53,6 +53,8 @@ func (t test) pattern() string {
 // report is how each test of a run ended: pass, fail, skip, or "" when it did not.
 type report struct {
 	ended map[test]string
+	// unfit are tests that spoke of the race detector.
+	unfit map[test]bool
 	// broken says what went wrong beside tests that found something.
 	broken string
 }
@@ -62,8 +64,11 @@ type report struct {
 // breaks a property, and a second run would draw others.
 var broke = regexp.MustCompile(`^(panic: |fatal error: |WARNING: DATA RACE|\s+testing\.go:\d+: race detected|.*\[rapid\] (failed|panic|flaky))`)
 
+// unfit is what a test says of it that is skipped because the race detector is in its program.
+const unfit = "race detector"
+
 func read(r io.Reader) (report, error) {
-	all := report{ended: map[test]string{}}
+	all := report{ended: map[test]string{}, unfit: map[test]bool{}}
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -86,6 +91,9 @@ func read(r io.Reader) (report, error) {
 		case "build-fail":
 			all.broken = e.ImportPath + " was not built"
 		case "output":
+			if strings.Contains(e.Output, unfit) {
+				all.unfit[t] = true
+			}
 			if all.broken == "" && broke.MatchString(e.Output) {
 				all.broken = strings.TrimSpace(e.Output)
 			}
@@ -147,6 +155,18 @@ func (r report) again() ([]test, error) {
 		return nil, fmt.Errorf("nothing is run again: %d tests failed, and at most %d are given a second chance", len(units), most)
 	}
 	return units, nil
+}
+
+// left are the tests that were skipped for the race detector's sake, and have not run therefore.
+func (r report) left() []test {
+	var units []test
+	for t, how := range r.ended {
+		if u := t.unit(); how == "skip" && r.unfit[t] && !slices.Contains(units, u) {
+			units = append(units, u)
+		}
+	}
+	slices.SortFunc(units, func(a, b test) int { return strings.Compare(a.pkg+a.name, b.pkg+b.name) })
+	return units
 }
 
 // amend puts a second run of a test in the place of its first one, when it passed.
@@ -241,6 +261,13 @@ func (s *total) print(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
+// list writes the package of each test and its pattern.
+func list(out io.Writer, tests []test) {
+	for _, t := range tests {
+		fmt.Fprintln(out, t.pkg, t.pattern())
+	}
+}
+
 func run(args []string, out io.Writer) error {
 	switch {
 	case len(args) == 2 && args[0] == "again":
@@ -252,9 +279,14 @@ func run(args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		for _, u := range units {
-			fmt.Fprintln(out, u.pkg, u.pattern())
+		list(out, units)
+		return nil
+	case len(args) == 2 && args[0] == "left":
+		r, err := readFile(args[1])
+		if err != nil {
+			return err
 		}
+		list(out, r.left())
 		return nil
 	case len(args) == 2 && args[0] == "sum":
 		all, err := sum(args[1])
@@ -270,7 +302,7 @@ func run(args []string, out io.Writer) error {
 	if len(args) >= 2 && args[0] == "secrets" {
 		return seek(args[1], args[2:], out)
 	}
-	return errors.New("usage: verdict again REPORT | verdict sum DIRECTORY | verdict secrets DIRECTORY [LOGS...]")
+	return errors.New("usage: verdict again REPORT | verdict left REPORT | verdict sum DIRECTORY | verdict secrets DIRECTORY [LOGS...]")
 }
 
 func main() {

@@ -72,6 +72,21 @@ func TestAgain(t *testing.T) {
 	}
 }
 
+// TestLeft: what was skipped for the race detector's sake is left to do, and nothing else.
+func TestLeft(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "r.json")
+	said := func(test, what string) string {
+		return fmt.Sprintf("{\"Action\":\"output\",\"Package\":\"p\",\"Test\":%q,\"Output\":%q}\n", test, what+"\n")
+	}
+	write(t, file, events("pass TestA", "skip TestB", "skip TestC", "skip TestD/1", "pass TestD", "pass ")+
+		said("TestA", "the race detector found nothing")+said("TestB", "no cluster")+
+		said("TestC", "    x_test.go:1: the race detector keeps too much")+said("TestD/1", "not for the race detector"))
+	var out bytes.Buffer
+	if err := run([]string{"left", file}, &out); err != nil || out.String() != "p ^TestC$\np ^TestD$\n" {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+}
+
 // TestSum: a test that passed in its second run passed, and is told; one that
 // failed twice failed, and so did one whose second run was of nothing.
 func TestSum(t *testing.T) {

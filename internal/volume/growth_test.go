@@ -5,12 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"davit.dev/davit/internal/testkit/detector"
 	"davit.dev/davit/internal/vault/backend"
 )
 
@@ -35,7 +34,7 @@ func TestMemoryGrowsSlowly(t *testing.T) {
 		fmt.Printf("PEAK %f MiB\n", storeAndRestore(t, n))
 		return
 	}
-	if raced() {
+	if detector.Watches() {
 		t.Skip("the race detector keeps several times as much memory beside what is held")
 	}
 	n := fewFiles
@@ -47,12 +46,6 @@ func TestMemoryGrowsSlowly(t *testing.T) {
 	if bound := baseMiB + perFileMiB*float64(10*n); few <= 0 || many > growth*few || many > bound {
 		t.Errorf("%d files took %.0f MiB, and %d took %.0f MiB: want at most %.0f times as much, and %.0f MiB", n, few, 10*n, many, growth, bound)
 	}
-}
-
-// raced tells whether the race detector is in this program.
-func raced() bool {
-	info, ok := debug.ReadBuildInfo()
-	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // peakOf is the most memory of a process that stores and restores n files.
