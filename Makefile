@@ -39,8 +39,7 @@ demo-down: ## remove every process, mount, namespace and interface of the demo
 .PHONY: test
 test: ## unit tests, then the tests on real clusters
 	@hack/prepare
-	@hack/test unit
-	@hack/test race
+	@hack/test once
 	@hack/test bed
 
 .PHONY: unit
