@@ -9,10 +9,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/process"
+	"davit.dev/davit/internal/testkit/kubefake"
 	"davit.dev/davit/internal/uplink"
 )
 
@@ -25,7 +25,7 @@ var scheme = process.Scheme()
 
 func newKeeper(t *testing.T, objects ...client.Object) *Keeper {
 	t.Helper()
-	c := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Application{}).
+	c := kubefake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Application{}).
 		WithObjects(append(objects, vaultObject("main", "acme"), vaultObject("theirs", "other"))...).Build()
 	return &Keeper{Client: c, Reader: c, Vaults: newLedgers(t), Site: "east", Project: "acme"}
 }
