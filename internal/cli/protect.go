@@ -133,6 +133,9 @@ func (e *env) checkSelection(ctx context.Context, c wiring.Cluster, app *v1alpha
 	for _, w := range held.Warnings {
 		e.progress.Note("%s %s", w.Object, w.Message)
 	}
+	for _, idle := range protect.Idle(ctx, c, app) {
+		e.progress.Note("%s", idle)
+	}
 	var others v1alpha1.ApplicationList
 	if c.List(ctx, &others) == nil { // who sees few applications is told of those
 		for _, o := range coverage.Overlaps(ctx, c.Look, app, held, others.Items) {
