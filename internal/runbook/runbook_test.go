@@ -209,7 +209,7 @@ func TestProbesByHand(t *testing.T) {
 		"kubectl -n back exec -it svc/db -- psql -U shop -d orders -c 'SELECT count(*) > 0 FROM orders'    # the answer matches: t",
 		"kubectl -n back exec -it svc/db -- mariadb -u root -p -D orders -e 'SELECT 1'\n",
 		"kubectl -n back exec -it -c pg $(kubectl -n back get pod -l app=db -o name | head -n 1) -- cat '/data/my file'",
-		"make sure first that nothing of it runs at east, as the step fence/db says",
+		"make sure first that nothing of it runs at site east, as the step fence/db says",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the book lacks %q:\n%s", want, text)
