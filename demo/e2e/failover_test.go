@@ -255,6 +255,9 @@ func failedOverAndBack(t *testing.T) {
 	if got := s.replicas(t, west); got != "0" {
 		t.Errorf("west still runs %s replicas", got)
 	}
+	if got := kubectl(t, west, "-n", "davit-system", "get", "applications.davit.dev", s.name, "-o", `jsonpath={.metadata.annotations.davit\.dev/returned-epoch}`); got != "2" {
+		t.Errorf("the nodes of west were told that epoch %q goes back, want 2", got)
+	}
 	s.sells(t, east)
 	s.kept(t, east, time.Time{}) // but for what west took, which a person gave up
 	s.backup(t)

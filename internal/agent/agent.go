@@ -215,9 +215,10 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 		return err
 	}
 	from := func(vault string) execute.Actuator {
+		marks := standby.Marks(target.New(clients), vault)
 		return origin.New(origin.Options{
-			Client: whole, Vault: vault, Site: opts.Site, Marks: standby.Marks(target.New(clients), vault), Now: opts.Now,
-			Reconcilers: reconcilers.Actuator{Cluster: target.New(clients)},
+			Client: whole, Vault: vault, Site: opts.Site, Marks: marks, Now: opts.Now,
+			Reconcilers: reconcilers.Actuator{Cluster: target.New(clients), Marks: marks},
 		})
 	}
 	runs := &carrier.Carrier{

@@ -12,6 +12,20 @@ import (
 	"time"
 )
 
+// AnnotationReturned is on an Application of which a run that was rolled back gave this site's
+// epoch back, with the number. It counts until this site has claimed a higher one.
+const AnnotationReturned = "davit.dev/returned-epoch"
+
+// AnnotationLetGo is on an Application that a run no longer holds at rest, with the order: who
+// is about to hold it for an older one finds it changed.
+const AnnotationLetGo = "davit.dev/let-go"
+
+// Unmark drops from the annotations of an Application what is about this site alone.
+func Unmark(annotations map[string]string) {
+	delete(annotations, AnnotationReturned)
+	delete(annotations, AnnotationLetGo)
+}
+
 // Format is the version of the record that this version writes.
 const Format = 1
 
@@ -38,6 +52,9 @@ type Application struct {
 	// Below, unless zero, is the fence: nothing of the application runs here
 	// under a lower epoch.
 	Below int64 `json:"below,omitempty"`
+	// Returned, unless zero, is the newest epoch of which the cluster told that a run gives it
+	// back: nothing of the application runs here under it or a lower one.
+	Returned int64 `json:"returned,omitempty"`
 	// Terms are nil under human declaration: then silence stops nothing.
 	Terms *Terms `json:"terms,omitempty"`
 	// TermsOf is the epoch that the terms are of. It is above Newest where the
@@ -122,6 +139,25 @@ func (r *Record) Hear(name string, epoch int64, terms Terms, now time.Duration, 
 	return true
 }
 
+// Return takes note that an epoch of this site's own is given back, as the cluster tells it. It
+// tells whether the record changed.
+func (r *Record) Return(name string, epoch int64) (changed bool) {
+	app := r.Ensure(name)
+	if epoch <= app.Returned {
+		return false
+	}
+	app.Returned = epoch
+	return true
+}
+
+// Floor is the epoch below which nothing of the application runs here; zero where any may.
+func (a *Application) Floor() int64 {
+	if a.Returned > 0 && a.Held <= a.Returned {
+		return max(a.Below, a.Returned+1)
+	}
+	return a.Below
+}
+
 // Learn takes note of an answer. One that is older than what is known changes
 // nothing: a fence is lifted only by an epoch of this site's own that is the
 // newest. It tells whether the record changed.
@@ -180,7 +216,7 @@ const (
 // Why tells whether an application may run at a time on the lease's clock.
 func (a *Application) Why(leases Leases, now time.Duration) Reason {
 	switch {
-	case a.Below > 0:
+	case a.Floor() > 0:
 		return Superseded
 	case a.Terms != nil && now >= leases[a.Name]:
 		return LeaseOver

@@ -400,3 +400,36 @@ func TestOwnersAreToldByNames(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsGivenBackDoesNotRun, from when the cluster says so until this site has claimed a
+// higher epoch: that the vault has not been heard since changes nothing.
+func TestWhatIsGivenBackDoesNotRun(t *testing.T) {
+	r, leases := &fence.Record{Format: fence.Format}, fence.Leases{}
+	at := func(what string, want fence.Reason, floor int64) {
+		t.Helper()
+		if a := r.Find(app); a.Why(leases, time.Hour) != want || a.Floor() != floor {
+			t.Errorf("%s: %q below %d, want %q below %d", what, a.Why(leases, time.Hour), a.Floor(), want, floor)
+		}
+	}
+	r.Learn(app, fence.Answer{Newest: 2, Held: 2}, leases)
+	at("held", fence.Free, 0)
+	if !r.Return(app, 2) || r.Return(app, 2) || r.Return(app, 1) {
+		t.Error("what changed was not told")
+	}
+	at("given back", fence.Superseded, 3)
+	r.Learn(app, fence.Answer{Newest: 2, Held: 2}, leases)
+	at("the vault has not heard yet", fence.Superseded, 3)
+	r.Learn(app, fence.Answer{Newest: 3, Held: 2}, leases)
+	at("it has", fence.Superseded, 3)
+	store := fence.Store{Dir: t.TempDir(), RunDir: t.TempDir()}
+	if err := store.Save(r); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if r, err = store.Load(); err != nil {
+		t.Fatal(err)
+	}
+	at("after a restart", fence.Superseded, 3)
+	r.Learn(app, fence.Answer{Newest: 4, Held: 4}, leases)
+	at("claimed anew", fence.Free, 0)
+}

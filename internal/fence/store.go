@@ -70,7 +70,7 @@ func Decode(data []byte) (*Record, error) {
 	last := ""
 	for i := range r.Applications {
 		a := &r.Applications[i]
-		if a.Name == "" || i > 0 && a.Name <= last || a.Held < 0 || a.Newest < 0 || a.Below < 0 || a.Below > a.Newest || a.TermsOf < 0 {
+		if a.Name == "" || i > 0 && a.Name <= last || a.Held < 0 || a.Newest < 0 || a.Below < 0 || a.Below > a.Newest || a.Returned < 0 || a.TermsOf < 0 {
 			return nil, fmt.Errorf("%w: application %q is not possible", ErrDamaged, a.Name)
 		}
 		if t := a.Terms; t != nil && (t.Lease <= 0 || t.Bound < 0 || t.Drift < 0) {

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/volume"
 )
 
@@ -87,7 +88,7 @@ func (w *worker) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, 
 	if err != nil && !gone {
 		return ctrl.Result{}, err
 	}
-	if w.at(req.NamespacedName, task.UID, gone || !task.DeletionTimestamp.IsZero()) || gone || finished(&task) {
+	if w.at(req.NamespacedName, task.UID, gone || !task.DeletionTimestamp.IsZero()) || gone || finished(&task) || mover.Prepared(&task) {
 		return ctrl.Result{}, nil
 	}
 	if wait := w.othersTime(&task); wait > 0 {
@@ -222,7 +223,7 @@ func (w *worker) ended(ctx context.Context, name types.NamespacedName, cancel co
 		return
 	}
 	var task v1alpha1.VolumeTask
-	if err := w.client.Get(ctx, name, &task); err == nil && !finished(&task) && w.othersTime(&task) <= 0 {
+	if err := w.client.Get(ctx, name, &task); err == nil && !finished(&task) && !mover.Prepared(&task) && w.othersTime(&task) <= 0 {
 		w.start(ctx, &task)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/process"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/volume"
@@ -84,6 +86,31 @@ func TestTaskRunsToItsEnd(t *testing.T) {
 	}
 	w.reconcile(t, "a")
 	w.running.Wait()
+}
+
+// TestAPreparedTaskIsNotBegun until whoever made it lets it.
+func TestAPreparedTaskIsNotBegun(t *testing.T) {
+	var ran atomic.Int32
+	task := newTask("a", v1alpha1.VolumeTaskStatus{})
+	task.Annotations = map[string]string{mover.AnnotationState: mover.AwaitsBegin}
+	w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, *opening, *report) error { ran.Add(1); return nil }, task)
+	w.reconcile(t, "a")
+	w.running.Wait()
+	if ran.Load() != 0 {
+		t.Error("begun while it is prepared")
+	}
+	if err := w.client.Get(t.Context(), client.ObjectKeyFromObject(task), task); err != nil {
+		t.Fatal(err)
+	}
+	task.Annotations = nil
+	if err := w.client.Update(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	w.reconcile(t, "a")
+	w.running.Wait()
+	if ran.Load() != 1 {
+		t.Errorf("ran %d times once it may", ran.Load())
+	}
 }
 
 func TestTaskFailureIsTold(t *testing.T) {

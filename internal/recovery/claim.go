@@ -1,15 +1,50 @@
 package recovery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/fence"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/vault"
 )
+
+// returned is the newest epoch of this site's own of which a run told its nodes that it gives it back.
+// Where that run ended before it did, the epoch is the site's still, and nothing runs under it: to run here
+// again takes the next one. Whoever may not look finds none.
+func (r *recovery) returned(ctx context.Context) (int64, error) {
+	own := cmp.Or(r.deps.Own, r.deps.Cluster)
+	served, err := own.Serves(ctx, schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "Application"})
+	if errors.Is(err, restore.ErrNotServed) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	newest := int64(0)
+	for _, at := range objectsOf(r.opts.Application) {
+		live, err := own.Get(ctx, served[0], at.Namespace, at.Name)
+		if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("read Application %s: %w", at, err)
+		}
+		n, _ := strconv.ParseInt(live.GetAnnotations()[fence.AnnotationReturned], 10, 64) // what is no number was not written by a run
+		newest = max(newest, n)
+	}
+	return newest, nil
+}
 
 // Claiming is a claim of an application's epoch by a run, or its return.
 type Claiming struct {

@@ -12,7 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/fence"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -65,7 +68,7 @@ func (r *recovery) bringDocument(ctx context.Context, kind string, raw json.RawM
 	}
 	_, err = r.deps.Cluster.Create(ctx, served[0], clean)
 	if apierrors.IsAlreadyExists(err) {
-		_, err = r.deps.Cluster.Apply(ctx, served[0], clean)
+		err = r.apply(ctx, served[0], clean)
 	}
 	if err != nil {
 		if apierrors.IsForbidden(err) {
@@ -76,6 +79,26 @@ func (r *recovery) bringDocument(ctx context.Context, kind string, raw json.RawM
 	}
 	r.report.Documents = append(r.report.Documents, name)
 	return nil
+}
+
+// apply gives a document that is here the captured spec, if nobody changed it since it was read
+// and the restore is under way still: it says again that the application is being restored.
+func (r *recovery) apply(ctx context.Context, at restore.Served, clean *unstructured.Unstructured) error {
+	var err error
+	for range answer.Attempts {
+		var live *unstructured.Unstructured
+		if live, err = r.deps.Cluster.Get(ctx, at, clean.GetNamespace(), clean.GetName()); err != nil {
+			return err
+		}
+		if err := hold.Still(ctx); err != nil {
+			return err
+		}
+		clean.SetResourceVersion(live.GetResourceVersion())
+		if _, err = r.deps.Cluster.Apply(ctx, at, clean); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return err
 }
 
 // document is the object as it is to be here.
@@ -107,6 +130,7 @@ func bareDocument(obj *unstructured.Unstructured) *unstructured.Unstructured {
 	delete(annotations, "kubectl.kubernetes.io/last-applied-configuration")
 	delete(annotations, v1alpha1.AnnotationRestoring)
 	delete(annotations, v1alpha1.AnnotationHeldBy)
+	fence.Unmark(annotations)
 	for key := range annotations { // gates are opened here, one by one
 		if strings.HasPrefix(key, v1alpha1.AnnotationGate) {
 			delete(annotations, key)

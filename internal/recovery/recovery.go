@@ -74,6 +74,9 @@ type Options struct {
 	// first taken up; nil when that is now. One that another has raised since
 	// is not fought over: ErrOvertaken. A clone does not care.
 	SeenEpoch *int64
+	// Holds tells whether a run that held the application at rest here holds it still, in earnest:
+	// it is let alone when all is restored. Nil: none does, as each took its epoch elsewhere.
+	Holds func(ctx context.Context, run string) (bool, error)
 	// AcceptQuarantined allows a quarantined point that Point names.
 	AcceptQuarantined bool
 	// Force allows a point that verification found damaged, if Point names it.

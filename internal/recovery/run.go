@@ -251,7 +251,7 @@ func (r *recovery) engineOptions() restore.Options {
 		IncludeKinds: r.opts.IncludeKinds, ExcludeKinds: r.opts.ExcludeKinds,
 		RestoreStatusOf: r.opts.RestoreStatusOf, ReadyTimeout: r.opts.ReadyTimeout,
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers, To: r.opts.To,
-		Activate: r.activate, NewNamespaces: r.opts.NewNamespaces && r.opts.Mode == v1alpha1.RestoreClone,
+		Activate: r.activate, Still: r.stillWriter, NewNamespaces: r.opts.NewNamespaces && r.opts.Mode == v1alpha1.RestoreClone,
 	}
 	if r.opts.Team {
 		opts.ExcludeKinds = append(slices.Clone(opts.ExcludeKinds), clusterScoped(r.manifest)...)
@@ -315,8 +315,12 @@ func (r *recovery) claim(ctx context.Context) error {
 	}
 	current := fresh.current()
 	if current.Number > 0 && r.self().Made(current.Claim) {
-		r.claimed(current)
-		return nil
+		if returned, err := r.returned(ctx); err != nil {
+			return err
+		} else if current.Number > returned || r.attempted(current) {
+			r.claimed(current)
+			return nil
+		}
 	}
 	if err := r.ownName(ctx); err != nil {
 		return err

@@ -8,12 +8,15 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/hold"
 )
 
 // stillWriter returns a *lease.SupersededError when another site became the
@@ -25,7 +28,7 @@ func (r *recovery) stillWriter(ctx context.Context) error {
 	}
 	err := lease.New(r.deps.Project).Check(ctx, r.opts.Application, r.report.Epoch)
 	if err != nil {
-		return fmt.Errorf("stopped before anything was started: %w", err)
+		return fmt.Errorf("stopped, as it may change nothing here any more: %w", err)
 	}
 	return nil
 }
@@ -65,7 +68,7 @@ func (r *recovery) activate(ctx context.Context) error {
 			return fmt.Errorf("isolate the copy: %w", err)
 		}
 	}
-	return nil
+	return hold.Still(ctx) // last: all that was asked before took its time
 }
 
 // protect brings the documents along, once. The application matters more: that
@@ -119,23 +122,68 @@ func (r *recovery) markApplication(ctx context.Context, value any) error {
 	if err != nil {
 		return err
 	}
-	marks := map[string]any{v1alpha1.AnnotationRestoring: value}
-	if value == nil { // it is whole, and is to run: what runs once held here ended with the epoch that they took
-		marks[v1alpha1.AnnotationHeldBy] = nil
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": marks}})
-	if err != nil {
-		return fmt.Errorf("encode annotation: %w", err)
-	}
 	for _, at := range objectsOf(r.opts.Application) {
 		if r.opts.Team && at.Namespace != r.opts.Namespace {
 			continue
 		}
-		if _, err := own.Patch(ctx, served[0], at.Namespace, at.Name, patch); err != nil && !apierrors.IsNotFound(err) {
+		if err := r.mark(ctx, own, served[0], at, value); err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("annotate Application %s: %w", at, err)
 		}
 	}
 	return nil
+}
+
+// mark does it to one of them, if nobody changed it meanwhile: who stood still over that may find
+// that another has ended the restore, and that the site has gone on since.
+func (r *recovery) mark(ctx context.Context, own restore.Cluster, served restore.Served, at types.NamespacedName, value any) error {
+	var err error
+	for range answer.Attempts {
+		var live *unstructured.Unstructured
+		if live, err = own.Get(ctx, served, at.Namespace, at.Name); err != nil {
+			return err
+		}
+		if value == nil && live.GetAnnotations()[v1alpha1.AnnotationRestoring] != r.report.RestoreID {
+			return nil // it is off, or another's
+		}
+		if err := hold.Still(ctx); err != nil {
+			return err
+		}
+		marks := map[string]any{v1alpha1.AnnotationRestoring: value}
+		if value == nil { // it is whole, and is to run: what runs once held here ended with the epoch that they took
+			if marks[v1alpha1.AnnotationHeldBy], err = r.holders(ctx, live.GetAnnotations()[v1alpha1.AnnotationHeldBy]); err != nil {
+				return err
+			}
+		}
+		patch, bad := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": live.GetResourceVersion(), "annotations": marks}})
+		if bad != nil {
+			return fmt.Errorf("encode annotation: %w", bad)
+		}
+		if _, err = own.Patch(ctx, served, at.Namespace, at.Name, patch); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return err
+}
+
+// holders are those runs that go on holding the application, as the annotation has them; nil: none does.
+func (r *recovery) holders(ctx context.Context, names string) (any, error) {
+	var all []string
+	for _, run := range strings.FieldsFunc(names, func(c rune) bool { return c == ',' || c == ' ' }) {
+		if r.opts.Holds == nil {
+			break
+		}
+		holds, err := r.opts.Holds(ctx, run)
+		if err != nil {
+			return nil, err
+		}
+		if holds {
+			all = append(all, run)
+		}
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return strings.Join(all, ","), nil
 }
 
 // objectsOf are the Applications that a name in the vault can stand for: see

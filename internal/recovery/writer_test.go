@@ -14,6 +14,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/fence"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
 )
@@ -97,6 +98,73 @@ func TestCloneLeavesTheApplicationUnmarked(t *testing.T) {
 	_, err := Recover(t.Context(), Options{Application: "shop", Mode: v1alpha1.RestoreClone, NamespaceMapping: map[string]string{"shop": "copy"}}, w.deps)
 	if err != nil || seen != "" {
 		t.Errorf("%v: a clone holds the original's captures back: %q", err, seen)
+	}
+}
+
+// TestWhoStoodStillTakesNoMarkOff: another process has ended the restore, the site went on, and a run
+// holds the application at rest, or another restore has begun. The control is a restore that nobody ended.
+func TestWhoStoodStillTakesNoMarkOff(t *testing.T) {
+	for mark, left := range map[string]bool{"": true, "another": true, "own": false} {
+		w := newWorld(t)
+		w.claim("west", 1)
+		w.capture("shop-1", "west", 1, instant, point.Crash)
+		w.application("davit-system", "shop")
+		r := begin(Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver}, w.deps)
+		if err := r.prepare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if mark == "own" {
+			mark = r.report.RestoreID
+		}
+		apps := w.dynamic.Resource(applications).Namespace("davit-system")
+		app, err := apps.Get(t.Context(), "shop", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		app.SetAnnotations(map[string]string{v1alpha1.AnnotationHeldBy: "back-7", v1alpha1.AnnotationRestoring: mark})
+		if _, err := apps.Update(t.Context(), app, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.letCapture(t.Context())
+		if app, err = apps.Get(t.Context(), "shop", metav1.GetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if held := app.GetAnnotations()[v1alpha1.AnnotationHeldBy] != ""; held != left || len(r.extra) > 0 {
+			t.Errorf("marked by %q: held is %v, want %v; %v", mark, held, left, r.extra)
+		}
+	}
+}
+
+// TestAnEpochThatWasGivenBackIsUsedUp: a roll-back that was broken off has told the nodes that the
+// epoch goes back, and it did not. A person who brings the application up here takes the next one; the run itself does not.
+func TestAnEpochThatWasGivenBackIsUsedUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		returned, attempt string
+		want              int64
+	}{
+		"a person's": {"2", "by hand", 3}, "the run's own": {"2", "run-1", 2}, "an older one": {"1", "by hand", 2}, "none": {"", "by hand", 2},
+	} {
+		w := newWorld(t)
+		w.claim("east", 1)
+		w.capture("shop-1", "east", 1, instant, point.Crash)
+		if _, err := Recover(t.Context(), Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver, Attempt: "run-1"}, w.deps); err != nil || w.epoch() != 2 {
+			t.Fatal(err, w.epoch())
+		}
+		w.application("davit-system", "shop")
+		if c.returned != "" {
+			apps := w.dynamic.Resource(applications).Namespace("davit-system")
+			app, err := apps.Get(t.Context(), "shop", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			app.SetAnnotations(map[string]string{fence.AnnotationReturned: c.returned})
+			if _, err := apps.Update(t.Context(), app, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Recover(t.Context(), Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver, Attempt: c.attempt}, w.deps); err != nil || w.epoch() != c.want {
+			t.Errorf("%s: %v, epoch %d, want %d", name, err, w.epoch(), c.want)
+		}
 	}
 }
 

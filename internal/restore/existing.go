@@ -12,6 +12,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/obstacle"
 	"davit.dev/davit/internal/restore/policy"
 	"davit.dev/davit/internal/restore/report"
@@ -108,8 +109,7 @@ func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstr
 		if p.kind == shape.KindNamespace {
 			e.locked(func() { e.ours[p.obj.GetName()] = true })
 		}
-		refs, _ := shape.Child(p.obj.Object, "metadata")["ownerReferences"].([]any)
-		return live, e.setOwners(ctx, p.at, live, refs)
+		return live, e.setOwners(ctx, p.at, live, shape.OwnersOf(p.obj))
 	case report.Updated:
 		return e.update(ctx, p, live)
 	case report.Replaced:
@@ -127,6 +127,11 @@ func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstr
 // update changes the object to what was captured: by server-side apply, which
 // leaves alone what others added, or as a whole where the policy says so.
 func (e *Engine) update(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	if rank := shape.RankOf(p.kind); rank == shape.RankCustom || rank == shape.RankWorkloads {
+		if err := hold.Still(ctx); err != nil { // by a look after the object was read: others may have started it, or stopped it, since
+			return nil, err
+		}
+	}
 	policy, named := e.policyOf(e.m.Resources[p.entry.Res])
 	write := e.apply
 	if policy.RollsBack() {
@@ -168,7 +173,7 @@ func (e *Engine) overwrite(ctx context.Context, p *prepared, live *unstructured.
 		finalizers := append(obj.GetFinalizers(), live.GetFinalizers()...)
 		slices.Sort(finalizers)
 		obj.SetFinalizers(slices.Compact(finalizers))
-		if owners, _ := shape.MergeOwners(live, ownersOf(obj)); len(owners) > 0 {
+		if owners, _ := shape.MergeOwners(live, shape.OwnersOf(obj)); len(owners) > 0 {
 			shape.Child(obj.Object, "metadata")["ownerReferences"] = owners
 		}
 		if status, ok := live.Object["status"]; ok {
@@ -178,16 +183,14 @@ func (e *Engine) overwrite(ctx context.Context, p *prepared, live *unstructured.
 		if !apierrors.IsConflict(err) {
 			return got, obstacle.Fixed(ctx, e.cluster, p.at, p.obj, err)
 		}
-		if live, err = e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); err != nil {
+		if live, err = e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); err == nil {
+			err = hold.Still(ctx) // who changed it may be who restores by now
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("the object changes faster than it can be overwritten: restore again")
-}
-
-func ownersOf(u *unstructured.Unstructured) []any {
-	refs, _ := shape.Child(u.Object, "metadata")["ownerReferences"].([]any)
-	return refs
 }
 
 // replace deletes the object and creates the captured one. When that is

@@ -79,6 +79,9 @@ type Options struct {
 	// anything run, and again before the first workload. Its error stops the
 	// restore. Nil allows.
 	Activate func(context.Context) error
+	// Still says why a restore that holds its lease may all the same change no more of what others
+	// may have started meanwhile; nil: nothing does.
+	Still func(context.Context) error
 	// GitOps says what is done about objects that git holds; default Keep.
 	GitOps gitops.Mode
 	// NewNamespaces has it write only into namespaces that it made itself: one that is

@@ -88,7 +88,7 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 func (e *Engine) hold(ctx context.Context) (context.Context, *hold.Hold, error) {
 	return hold.Take(ctx, hold.Options{
 		Application: e.m.Application, Namespace: e.opts.LeaseNamespace, ID: e.opts.ID, Holder: e.opts.Holder,
-		Cluster: port.Retry(e.leases, e.clock), Bare: e.leases, Clock: e.clock, Progress: e.progress, Log: e.log,
+		Cluster: port.Retry(e.leases, e.clock), Bare: e.leases, Also: e.opts.Still, Clock: e.clock, Progress: e.progress, Log: e.log,
 		MakeNamespace: func(ctx context.Context, name string) error {
 			labels := shape.Document{shape.LabelManagedBy: "davit"}
 			if e.opts.Isolation != nil {

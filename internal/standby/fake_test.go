@@ -179,3 +179,16 @@ func commands(ctx context.Context, s *Site, o execute.Order) execute.Answer {
 	s.marks = noted{o}
 	return s.infrastructure(ctx, o)
 }
+
+// dozing is a cluster as a process sees it that stands still before it changes an Application.
+type dozing struct {
+	*memory
+	doze func()
+}
+
+func (d *dozing) Patch(ctx context.Context, at restore.Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error) {
+	if at.GVK.Kind == "Application" && d.doze != nil {
+		d.doze()
+	}
+	return d.memory.Patch(ctx, at, namespace, name, patch)
+}

@@ -57,6 +57,7 @@ func TestGatesAreClosedBeforeDataComes(t *testing.T) {
 	u.SetAnnotations(map[string]string{v1alpha1.AnnotationGate + "www": "before", v1alpha1.AnnotationGate + "other": "before"})
 	o := gated(failover.Act, "back", 1)
 	o.Step = plan.Step{Name: "data/shop", Kind: plan.KindRestore, Application: "shop", Gates: []string{"www"}}
+	s.marks = noted{o}
 	if err := s.closeGates(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}

@@ -1,20 +1,28 @@
 package standby
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
+	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/holder"
 	"davit.dev/davit/internal/standby/mapping"
 	"davit.dev/davit/internal/standby/remains"
+	"davit.dev/davit/internal/standby/surrender"
 )
 
 // stages say how far a kind of step restores.
@@ -137,6 +145,7 @@ func (s *Site) options(ctx context.Context, o execute.Order) (opts recovery.Opti
 			opts.Point = mark.Point.ID
 		}
 	}
+	opts.Holds = holder.Of(s.project(), app, epoch)
 	mapping.Call(&opts, o.Step.Mappings)
 	left, err := remains.Look(ctx, s.project(), app, s.self(), epoch)
 	opts.Existing = left.Existing()
@@ -146,20 +155,58 @@ func (s *Site) options(ctx context.Context, o execute.Order) (opts recovery.Opti
 // takeBack undoes a part of a restore. What it brought stays, at rest: nothing of
 // it runs, and the next run that comes here rolls it back to its own point.
 func (s *Site) takeBack(ctx context.Context, o execute.Order) execute.Answer {
-	if o.Step.Kind != plan.KindScale {
+	if o.Step.Kind == plan.KindRestore {
 		return execute.Done("what was brought stays here, at rest")
 	}
-	mark, err := s.marks.Load(ctx, o.Run, "data/"+o.Step.Application)
+	did := "what was brought stays here, at rest"
+	if o.Step.Kind == plan.KindScale {
+		mark, err := s.marks.Load(ctx, o.Run, "data/"+o.Step.Application)
+		if err != nil {
+			return execute.Unknown("%v", err)
+		}
+		if did = "nothing was started"; mark.Point != nil {
+			stopped, err := stop(ctx, s.o.Recovery.Cluster, shape.ID(mark.Point.ID, string(v1alpha1.RestoreTakeOver), nil))
+			if err != nil {
+				return execute.Unknown("%v", err)
+			}
+			did = "stopped " + stopped
+		}
+	}
+	warning, err := s.surrender(ctx, o)
 	if err != nil {
 		return execute.Unknown("%v", err)
 	}
-	if mark.Point == nil {
-		return execute.Done("nothing was started")
+	return execute.Done("%s", strings.Trim(did+"; "+warning, "; "))
+}
+
+// nodesHear bounds how long the nodes may take to note that an epoch is given back.
+const nodesHear = 20 * time.Second
+
+// surrender has the nodes of this site know that the run's epoch goes back, before it does: what
+// a process that stood still may bring yet does not run. It warns of those that it
+// waited for in vain.
+func (s *Site) surrender(ctx context.Context, o execute.Order) (warning string, err error) {
+	app, epoch := o.Step.Application, o.Token.Epochs[o.Step.Application]
+	if o.From == o.To { // whoever has it here keeps it
+		return "", nil
 	}
-	id := shape.ID(mark.Point.ID, string(v1alpha1.RestoreTakeOver), nil)
-	stopped, err := stop(ctx, s.o.Recovery.Cluster, id)
+	live, err := s.applicationHere(ctx, app)
+	if errors.Is(err, errNoApplication) || errors.Is(err, restore.ErrNotServed) {
+		return "", nil // none of its nodes fences anything
+	}
+	own := cmp.Or(s.o.Recovery.Own, s.o.Recovery.Cluster)
+	if err == nil {
+		err = surrender.Declare(ctx, own, live, epoch)
+	}
+	if apierrors.IsForbidden(err) {
+		return err.Error(), nil
+	}
 	if err != nil {
-		return execute.Unknown("%v", err)
+		return "", err
 	}
-	return execute.Done("stopped %s", stopped)
+	within := nodesHear
+	if until, ok := ctx.Deadline(); ok {
+		within = min(within, time.Until(until)/2)
+	}
+	return surrender.Warning(app, surrender.Await(ctx, own, port.WallClock{}, app, epoch, within)), nil
 }

@@ -19,6 +19,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/standby/reconcilers"
 	"davit.dev/davit/internal/vault"
 )
@@ -137,8 +138,8 @@ func (s *Site) live() execute.Kinds {
 		plan.KindInfra:   aged(s.infrastructure),
 		plan.KindHTTP:    remembered(s.call, false),
 		plan.KindGate:    aged(s.gate),
-		plan.KindSuspend: aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster}.Do),
-		plan.KindResume:  aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster}.Do),
+		plan.KindSuspend: aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster, Marks: s.marks}.Do),
+		plan.KindResume:  aged(reconcilers.Actuator{Cluster: s.o.Recovery.Cluster, Marks: s.marks}.Do),
 	}
 	for kind, a := range s.o.More {
 		kinds[kind] = a
@@ -256,7 +257,7 @@ func failed(err error) execute.Answer {
 	switch {
 	case errors.Is(err, lease.ErrSuperseded), errors.Is(err, recovery.ErrOvertaken):
 		return execute.Superseded("%v", err)
-	case errors.Is(err, restore.ErrBusy), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, vault.ErrUnavailable):
+	case errors.Is(err, restore.ErrBusy), errors.Is(err, hold.ErrLost), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, vault.ErrUnavailable):
 		return execute.Unknown("%v", err)
 	}
 	return execute.Refuse("%v", err)

@@ -60,7 +60,7 @@ func decode(r *fence.Record) (*scene, error) {
 		c, err := claimOf(a)
 		if err != nil {
 			s.unread[a.Name] = err
-			s.whole = s.whole && a.Newest > 0 && a.Below == 0 && a.Terms == nil // else any pod may be one of its
+			s.whole = s.whole && a.Newest > 0 && a.Floor() == 0 && a.Terms == nil // else any pod may be one of its
 			continue
 		}
 		s.claims = append(s.claims, c)

@@ -86,6 +86,9 @@ type Request struct {
 	// Stay is called when the work is done and before the holder goes, and may
 	// keep it.
 	Stay func(context.Context)
+	// Still is asked before what writes begins: its error says that the volume is another's to
+	// fill by now. Nil: nobody else fills it.
+	Still func(context.Context) error
 	// Owner is the id of the run: the same after a crash, different for others.
 	Owner string
 	// Progress is told how far the node has come, from one goroutine.

@@ -31,7 +31,8 @@ func (m *Mover) runTask(ctx context.Context, req Request, op v1alpha1.VolumeOper
 	if err != nil {
 		return Result{}, err
 	}
-	if err := m.createTask(ctx, task); err != nil {
+	prepare(task)
+	if err := m.createTask(ctx, req, task); err != nil {
 		return Result{}, err
 	}
 	defer func() { err = errors.Join(err, m.removeTask(ctx, task)) }()
@@ -90,11 +91,12 @@ func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at plac
 
 // createTask makes the task, or goes on with the same one left by an earlier
 // run. A finished or different one is replaced.
-func (m *Mover) createTask(ctx context.Context, task *v1alpha1.VolumeTask) error {
+func (m *Mover) createTask(ctx context.Context, req Request, task *v1alpha1.VolumeTask) error {
 	for {
-		err := m.system.Create(ctx, task.DeepCopy())
+		made := task.DeepCopy()
+		err := m.system.Create(ctx, made)
 		if err == nil {
-			return nil
+			return m.begin(ctx, req, made)
 		}
 		if !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create volume task: %w", err)
@@ -108,7 +110,7 @@ func (m *Mover) createTask(ctx context.Context, task *v1alpha1.VolumeTask) error
 			return fmt.Errorf("get volume task: %w", err)
 		}
 		if equality.Semantic.DeepEqual(old.Spec, task.Spec) && old.DeletionTimestamp.IsZero() && !finished(old.Status.Phase) {
-			return nil
+			return m.begin(ctx, req, &old)
 		}
 		if err := m.deleteAndWait(ctx, m.system, &old); err != nil {
 			return fmt.Errorf("remove old volume task: %w", err)

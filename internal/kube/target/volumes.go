@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/kube/mover"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore"
+	"davit.dev/davit/internal/restore/hold"
 )
 
 // Volumes fills claims through holder pods and node processes.
@@ -86,7 +87,7 @@ func (v *Volumes) Fill(ctx context.Context, req restore.FillRequest) ([]string, 
 		Placed: placed, Stay: stay,
 		Vault: v.vault, Site: req.Volume.Snapshot.Repository, Source: req.Source,
 		Namespace: req.Namespace, Claim: req.Claim,
-		Scheduling: scheduling, Owner: req.Owner,
+		Scheduling: scheduling, Owner: req.Owner, Still: hold.Still,
 		Progress: func(p mover.Progress) {
 			if req.Progress != nil {
 				req.Progress(p.BytesDone, p.BytesTotal)

@@ -222,7 +222,11 @@ func (k *Keeper) take(s *seen) {
 		if app.superseded != nil && app.superseded.Newest > a.Newest {
 			changed = k.record.Learn(app.name, *app.superseded, k.leases) || changed
 		}
-		if a.Below > 0 && app.active > a.Newest {
+		if app.returned > a.Returned {
+			changed = k.record.Return(app.name, app.returned) || changed
+			k.opts.Log.Warn("fenced: a run gives this site's epoch back", "application", app.name, "epoch", app.returned)
+		}
+		if a.Floor() > 0 && app.active > a.Newest {
 			delete(k.asked, app.name) // it is said to be given back: asked at the next tick, for what starts here is stopped
 		}
 	}
@@ -287,7 +291,7 @@ func (k *Keeper) due(now time.Duration) (all []fence.Application) {
 	for _, a := range k.record.Applications {
 		last, asked := k.asked[a.Name]
 		// Once also for what does not run here: a pod of it may come at any time.
-		idle := asked && !k.present[a.Name] && a.Below == 0 && a.Terms == nil
+		idle := asked && !k.present[a.Name] && a.Floor() == 0 && a.Terms == nil
 		if k.busy[a.Name] || idle {
 			continue
 		}
@@ -318,7 +322,7 @@ func (k *Keeper) ask(ctx context.Context, a fence.Application) {
 		return
 	}
 	answer.Asked = asked
-	was := k.record.Find(a.Name).Below
+	was := k.record.Find(a.Name).Floor()
 	changed := k.record.Learn(a.Name, answer, k.leases)
 	if answer.Terms != nil {
 		k.saveLeases()
@@ -326,7 +330,7 @@ func (k *Keeper) ask(ctx context.Context, a fence.Application) {
 	if changed { // last: what is looked at after it was saved is all of it
 		k.trouble("record", k.save())
 	}
-	switch below := k.record.Find(a.Name).Below; {
+	switch below := k.record.Find(a.Name).Floor(); {
 	case below > was:
 		k.opts.Log.Warn("fenced: a newer epoch is another site's", "application", a.Name, "epoch", below, "holder", answer.Holder)
 	case below == 0 && was > 0:

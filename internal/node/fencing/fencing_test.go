@@ -539,3 +539,33 @@ func TestTheWayIntoTheVaultIsKeptInMemoryAlone(t *testing.T) {
 		t.Error("a vault of that name was opened")
 	}
 }
+
+// TestWhatARunGivesBackIsFenced by the cluster's word, while the vault says that it is this
+// site's still. The control is an epoch that was given back before the newest.
+func TestWhatARunGivesBackIsFenced(t *testing.T) {
+	for word, want := range map[string]int64{"2": 3, "1": 0, "nonsense": 0} {
+		s := newSite(t)
+		s.claim(1, "west", "cluster-2", nil)
+		s.claim(2, "east", "cluster-1", nil)
+		k, _ := s.keeper()
+		k.lookAround(t.Context())
+		ask(t, k)
+		var a v1alpha1.Application
+		if err := s.api.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: app}, &a); err != nil {
+			t.Fatal(err)
+		}
+		a.Annotations = map[string]string{fence.AnnotationReturned: word}
+		if err := s.api.Update(t.Context(), &a); err != nil {
+			t.Fatal(err)
+		}
+		k.lookAround(t.Context())
+		ask(t, k)
+		kept, err := s.store.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := kept.Find(app).Floor(); got != want {
+			t.Errorf("%q given back: nothing runs below %d, want %d: %+v", word, got, want, kept.Find(app))
+		}
+	}
+}

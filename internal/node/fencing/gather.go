@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ type sighted struct {
 	superseded *fence.Answer // what the agent read in the vault
 	leased     *fence.Terms  // of this site's own epoch, as the agent read them
 	epoch      int64         // that epoch
+	returned   int64         // the epoch of this site's own of which a run says that it gives it back
 	active     int64         // the epoch by which the agent says that this site may write; 0: it does not
 }
 
@@ -103,6 +105,7 @@ func sight(app *v1alpha1.Application) (sighted, error) {
 		return sighted{}, fmt.Errorf("encode application %s: %w", app.Name, err)
 	}
 	one := sighted{name: app.VaultName(), document: document}
+	one.returned, _ = strconv.ParseInt(app.Annotations[fence.AnnotationReturned], 10, 64) // what is no number was not written by a run
 	if st := &app.Status; st.Role == v1alpha1.RoleSuperseded && st.HeldEpoch > 0 && st.HeldEpoch < st.Epoch {
 		one.superseded = &fence.Answer{Newest: st.Epoch, Held: st.HeldEpoch, Holder: "site " + st.EpochSite}
 	}

@@ -62,7 +62,7 @@ func (k *Keeper) Evidence() v1alpha1.NodeFenceStatus {
 			Pods: int32(held.Pods), Running: int32(held.Running), Open: int32(held.Open),
 		}
 		if a := k.record.Find(name); a != nil && held.Reason == fence.Superseded {
-			one.Epoch = a.Below
+			one.Epoch = a.Floor()
 		}
 		// What the warden looked at is what is on disk: it reads it there.
 		one.Proven = err == nil && one.Epoch > 0 && one.Running == 0 && one.Open == 0 && one.Problem == "" && st.At > k.saved

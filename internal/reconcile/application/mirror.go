@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/fence"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -75,6 +76,7 @@ func bareMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 	delete(annotations, lastApplied)
 	delete(annotations, v1alpha1.AnnotationRestoring)
 	delete(annotations, v1alpha1.AnnotationHeldBy)
+	fence.Unmark(annotations)
 	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, Labels: m.Labels, Annotations: annotations}
 }
 

@@ -21,6 +21,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/fence"
 	"davit.dev/davit/internal/fence/lifting"
 	"davit.dev/davit/internal/plan"
 )
@@ -210,12 +211,20 @@ func (s *site) atRest(ctx context.Context, o execute.Order) (*execute.Answer, st
 	return &answer, ""
 }
 
-// hold adds the run to those that hold the application, or takes it away.
+// hold adds the run to those that hold the application, or takes it away. Whoever adds it may
+// have stood still, and others have taken back what he is at: the order has to be the newest of its step, by
+// a look that comes after the Application was read, and nobody may have changed that since. So to
+// take away what is not there changes it as well.
 func (s *site) hold(ctx context.Context, o execute.Order, on bool) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		app, err := s.application(ctx, o.Step.Application)
 		if err != nil {
 			return err
+		}
+		if current, err := execute.Current(ctx, s.Marks, o); err != nil {
+			return err
+		} else if !current {
+			return fmt.Errorf("order %d is old", o.Token.Sequence)
 		}
 		held := slices.DeleteFunc(app.HeldBy(), func(run string) bool { return run == o.Run })
 		if on {
@@ -229,6 +238,9 @@ func (s *site) hold(ctx context.Context, o execute.Order, on bool) error {
 		app.Annotations[v1alpha1.AnnotationHeldBy] = strings.Join(held, ",")
 		if len(held) == 0 {
 			delete(app.Annotations, v1alpha1.AnnotationHeldBy)
+		}
+		if !on {
+			app.Annotations[fence.AnnotationLetGo] = fmt.Sprintf("%s %d", o.Run, o.Token.Sequence)
 		}
 		return s.Client.Patch(ctx, app, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
 	})

@@ -115,6 +115,46 @@ func TestAHoldThatCannotBeHoldsNothing(t *testing.T) {
 	}
 }
 
+// dozing is a client of a process that stands still before it changes an Application.
+type dozing struct {
+	client.Client
+	doze func()
+}
+
+func (d *dozing) Patch(ctx context.Context, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
+	if doze := d.doze; doze != nil {
+		d.doze = nil
+		doze()
+	}
+	return d.Client.Patch(ctx, o, patch, opts...)
+}
+
+// TestWhoStoodStillHoldsNothing: an agent stands still before it notes the hold, another one leads,
+// and takes back for the run what is not there yet. The control: nothing is taken back meanwhile.
+func TestWhoStoodStillHoldsNothing(t *testing.T) {
+	for back, want := range map[bool]string{true: "", false: "move"} {
+		c := source(t, active())
+		marks := &execute.Memory{}
+		agent := func(k client.Client) execute.Actuator {
+			return origin.New(origin.Options{Client: k, Site: "east", Marks: marks, Vault: "main", LookEvery: time.Millisecond})
+		}
+		late, next := &dozing{Client: c.Client}, agent(c.Client)
+		act := c.order(plan.KindQuiesce, failover.Act, 1)
+		late.doze = func() {
+			if back {
+				c.site = next
+				c.want("undo", c.do(plan.KindQuiesce, failover.Undo, 1), failover.Done, "")
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		got := agent(late).Do(ctx, act)
+		cancel()
+		if held := c.app().Annotations[v1alpha1.AnnotationHeldBy]; held != want {
+			t.Errorf("taken back: %v: held by %q, want %q: %+v", back, held, want, got)
+		}
+	}
+}
+
 // TestWhatWasGivenBackIsSeenToRunAgain: the site knows the epoch, has let go, no node
 // would stop it, and all of it is ready. Until then it says what is waited for.
 func TestWhatWasGivenBackIsSeenToRunAgain(t *testing.T) {

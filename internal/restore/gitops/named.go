@@ -72,6 +72,9 @@ func (s Stage) Release(ctx context.Context, r Reconciler) error {
 			return err
 		}
 		patch, err := undo(r.Kind, live.Object)
+		if err == nil {
+			err = s.current(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -88,4 +91,25 @@ func (s Stage) Release(ctx context.Context, r Reconciler) error {
 		}
 	}
 	return errors.New("it changes faster than it can be resumed")
+}
+
+// annotationLeft names who last left a reconciler as it was.
+const annotationLeft = "davit.dev/gitops-left"
+
+// Leave changes nothing of what a reconciler does, but has whoever read it before, and is about
+// to change it, find it changed.
+func (s Stage) Leave(ctx context.Context, r Reconciler, by string) error {
+	for range answer.Attempts {
+		at, live, err := s.Find(ctx, r)
+		if err != nil {
+			return err
+		}
+		_, err = s.patch(ctx, at, live, shape.Document{"metadata": shape.Document{
+			"resourceVersion": live.GetResourceVersion(), "annotations": shape.Document{annotationLeft: by},
+		}})
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return errors.New("it changes faster than it can be left as it is")
 }

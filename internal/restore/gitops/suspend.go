@@ -120,6 +120,16 @@ type Stage struct {
 	Cluster port.Cluster
 	Clock   port.Clock
 	ID      string // of the restore
+	// Current, unless nil, says why a reconciler may be changed no more. It is asked after the reconciler
+	// was read, which nobody may have changed since then.
+	Current func(context.Context) error
+}
+
+func (s Stage) current(ctx context.Context) error {
+	if s.Current == nil {
+		return nil
+	}
+	return s.Current(ctx)
 }
 
 // Find returns a reconciler as it is at the target; ErrAbsent when it is not
@@ -176,6 +186,9 @@ func (s Stage) Suspend(ctx context.Context, r Reconciler) (why string, err error
 			return "is suspended already, and stays so", nil
 		}
 		patch, err := change(r.Kind, live.Object, s.ID)
+		if err == nil {
+			err = s.current(ctx)
+		}
 		if err != nil {
 			return "", err
 		}

@@ -52,6 +52,8 @@ type Options struct {
 	Clock    port.Clock
 	Progress port.Progress
 	Log      *slog.Logger
+	// Also says, besides the lease, why its holder may go on no more; nil: nothing does. See Still.
+	Also func(ctx context.Context) error
 	// MakeNamespace makes the lease's namespace unless it is there.
 	MakeNamespace func(ctx context.Context, name string) error
 }
@@ -63,6 +65,7 @@ type Hold struct {
 	name    string
 	attempt string
 	current *unstructured.Unstructured
+	taken   map[string]string // what the lease says as long as it is held
 	end     context.CancelCauseFunc
 	done    chan struct{}
 }
@@ -86,13 +89,49 @@ func Take(ctx context.Context, o Options) (context.Context, *Hold, error) {
 		return nil, nil, fmt.Errorf("hold restore lease: %w", err)
 	}
 	l.attempt = l.current.GetAnnotations()[AnnotationAttempt]
-	held, cancel := context.WithCancelCause(ctx)
+	l.taken = map[string]string{}
+	for _, field := range ours {
+		l.taken[field] = shape.Text(l.current.Object, "spec", field)
+	}
+	held, cancel := context.WithCancelCause(context.WithValue(ctx, key{}, l))
 	l.end = cancel
 	go func() {
 		defer close(l.done)
 		l.renew(held)
 	}()
 	return held, l, nil
+}
+
+// ours are the fields that say who took a lease, and when.
+var ours = []string{"holderIdentity", "acquireTime"}
+
+// key is that of the hold in contexts.
+type key struct{}
+
+// Still asks whether the lease that ctx is of is held still, and whether what Also asks holds, and returns ErrLost if
+// another has it: ctx ends with the lease, but a process that stood still may go on for a moment
+// before it hears of that. A context that is of no lease has nothing to lose.
+func Still(ctx context.Context) error {
+	l, is := ctx.Value(key{}).(*Hold)
+	if !is {
+		return nil
+	}
+	live, err := l.o.Cluster.Get(ctx, l.at, l.o.Namespace, l.name)
+	if apierrors.IsNotFound(err) {
+		return ErrLost
+	}
+	if err != nil {
+		return fmt.Errorf("look whether the restore's lease is still held: %w", err)
+	}
+	for _, field := range ours {
+		if shape.Text(live.Object, "spec", field) != l.taken[field] {
+			return ErrLost
+		}
+	}
+	if l.o.Also != nil {
+		return l.o.Also(ctx)
+	}
+	return nil
 }
 
 // Denied names what of taking a lease in the namespace the caller may not do;
@@ -256,7 +295,7 @@ func (l *Hold) stillOurs(ctx context.Context, current *unstructured.Unstructured
 	if err != nil {
 		return nil
 	}
-	for _, field := range []string{"holderIdentity", "acquireTime"} {
+	for _, field := range ours {
 		if shape.Text(live.Object, "spec", field) != shape.Text(current.Object, "spec", field) {
 			return nil
 		}

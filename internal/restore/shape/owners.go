@@ -62,3 +62,9 @@ func MergeOwners(live *unstructured.Unstructured, refs []any) (merged []any, cha
 	}
 	return merged, changed
 }
+
+// OwnersOf are the owner references of an object, as they stand in it.
+func OwnersOf(u *unstructured.Unstructured) []any {
+	refs, _ := Child(u.Object, "metadata")["ownerReferences"].([]any)
+	return refs
+}

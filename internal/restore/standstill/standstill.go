@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -73,6 +74,11 @@ func (s Stage) Stop(ctx context.Context, namespace, claim string) (stopped []str
 		})
 		if err != nil {
 			return stopped, fmt.Errorf("look who uses claim %s/%s: %w", namespace, claim, err)
+		}
+		if len(users) > 0 { // a process that stood still may find what others have started
+			if err := hold.Still(ctx); err != nil {
+				return stopped, err
+			}
 		}
 		for _, u := range users {
 			name := kind.String() + " " + namespace + "/" + u.GetName()
@@ -156,6 +162,9 @@ func (s Stage) rest(ctx context.Context, at port.Served, kind schema.GroupKind, 
 		}
 		if !shape.Active(kind, u) || atRest(kind, u) {
 			return nil
+		}
+		if err := hold.Still(ctx); err != nil { // who changed it may be who restores by now
+			return err
 		}
 	}
 	return errors.New("it changes faster than it can be stopped")
@@ -279,17 +288,18 @@ func (s Stage) Start(ctx context.Context, namespaces []string, keep func(kind sc
 			if err != nil {
 				return started, kept, fmt.Errorf("look for what was stopped: %w", err)
 			}
+			if len(resting) > 0 {
+				if err := hold.Still(ctx); err != nil {
+					return started, kept, err
+				}
+			}
 			for _, u := range resting {
 				name := kind.String() + " " + namespace + "/" + u.GetName()
 				if why := keep(kind, u); why != "" {
 					kept[name] = why
 					continue
 				}
-				change, err := Before(u)
-				if err == nil {
-					err = notFoundIsFine(s.patch(ctx, at, u, change))
-				}
-				if err != nil {
+				if err := s.start(ctx, at, u); err != nil {
 					return started, kept, fmt.Errorf("start %s again: %w", name, err)
 				}
 				started = append(started, u)
@@ -297,6 +307,28 @@ func (s Stage) Start(ctx context.Context, namespaces []string, keep func(kind sc
 		}
 	}
 	return started, kept, nil
+}
+
+// start starts one object again, unless somebody changes it meanwhile: then it looks again, and
+// whether this restore is still the one under way.
+func (s Stage) start(ctx context.Context, at port.Served, u *unstructured.Unstructured) error {
+	for range answer.Attempts {
+		change, err := Before(u)
+		if change == nil || err != nil {
+			return err
+		}
+		shape.Child(change, "metadata")["resourceVersion"] = u.GetResourceVersion()
+		if err = s.patch(ctx, at, u, change); !apierrors.IsConflict(err) {
+			return notFoundIsFine(err)
+		}
+		if u, err = s.Cluster.Get(ctx, at, u.GetNamespace(), u.GetName()); err != nil {
+			return notFoundIsFine(err)
+		}
+		if err := hold.Still(ctx); err != nil {
+			return err
+		}
+	}
+	return errors.New("it changes faster than it can be started")
 }
 
 func (s Stage) patch(ctx context.Context, at port.Served, u *unstructured.Unstructured, change shape.Document) error {

@@ -6,6 +6,7 @@ package reconcilers
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -18,7 +19,11 @@ import (
 )
 
 // Actuator suspends and resumes.
-type Actuator struct{ Cluster restore.Cluster }
+type Actuator struct {
+	Cluster restore.Cluster
+	// Marks are those of the orders that it is given; nil: none ages.
+	Marks execute.Marks
+}
 
 var _ execute.Actuator = Actuator{}
 
@@ -29,7 +34,7 @@ func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 	if err != nil {
 		return execute.Refuse("%v", err)
 	}
-	stage := gitops.Stage{Cluster: a.Cluster, Clock: port.WallClock{}, ID: o.Run}
+	stage := gitops.Stage{Cluster: a.Cluster, Clock: port.WallClock{}, ID: o.Run, Current: a.current(o)}
 	now, err := stage.Look(ctx, r)
 	if errors.Is(err, gitops.ErrAbsent) { // or was defined since this cluster was last asked for its kinds
 		if err = a.Cluster.Refresh(ctx); err == nil {
@@ -47,7 +52,10 @@ func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 		}
 		return execute.NotDone("")
 	case failover.Undo:
-		if suspend && now.By != o.Run {
+		if suspend && now.By != o.Run { // who is about to, and stood still over it, finds it changed
+			if err := stage.Leave(ctx, r, fmt.Sprintf("%s %d", o.Run, o.Token.Sequence)); err != nil {
+				return failed(o, r, err)
+			}
 			return execute.Done("the run did not suspend it")
 		}
 		suspend = !suspend
@@ -67,6 +75,21 @@ func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 	answer := execute.Done("%s", note)
 	answer.Guard = execute.Guarded
 	return answer
+}
+
+// current tells whether the order is the newest of its step still: its process may have stood
+// still, and others have taken back what it is at.
+func (a Actuator) current(o execute.Order) func(context.Context) error {
+	if a.Marks == nil {
+		return nil
+	}
+	return func(ctx context.Context) error {
+		current, err := execute.Current(ctx, a.Marks, o)
+		if err == nil && !current {
+			err = fmt.Errorf("order %d is old", o.Token.Sequence)
+		}
+		return err
+	}
 }
 
 // failed says what an error means for the order.

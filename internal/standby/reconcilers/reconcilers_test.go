@@ -175,3 +175,45 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestWhoStoodStillSuspendsNothing: a process reads the reconciler and stands still; another takes
+// back for the run what is not there yet. The control: nobody does.
+func TestWhoStoodStillSuspendsNothing(t *testing.T) {
+	for back, want := range map[bool]failover.Outcome{true: failover.NoAnswer, false: failover.Done} {
+		c := cluster(t, gitops.KindKustomization, `{}`)
+		marks := &execute.Memory{}
+		process := func(k restore.Cluster, m execute.Marks) execute.Actuator {
+			return &execute.Aged{Inner: Actuator{Cluster: k, Marks: m}, Marks: marks}
+		}
+		order := func(a failover.Action, n int64) execute.Order {
+			return execute.Order{Action: a, Run: "r", Step: plan.Step{Name: "s", Kind: plan.KindSuspend, Object: flux}, Token: failover.Token{Run: "r", Sequence: n}}
+		}
+		late := still{Memory: marks, doze: func() {
+			if !back {
+				return
+			}
+			if got := process(c, marks).Do(t.Context(), order(failover.Undo, 8)); got.Outcome != failover.Done {
+				t.Errorf("undo: %+v", got)
+			}
+		}}
+		got := process(c, &late).Do(t.Context(), order(failover.Act, 5))
+		if suspended := gitops.Suspended(c.kind, c.live.Object); got.Outcome != want || suspended == back {
+			t.Errorf("taken back: %v: %+v, suspended: %v", back, got, suspended)
+		}
+	}
+}
+
+// still are the marks as a process sees them that stands still when it has looked at them.
+type still struct {
+	*execute.Memory
+	doze func()
+}
+
+func (s *still) Load(ctx context.Context, run, step string) (execute.Mark, error) {
+	m, err := s.Memory.Load(ctx, run, step)
+	if doze := s.doze; doze != nil {
+		s.doze = nil
+		doze()
+	}
+	return m, err
+}
