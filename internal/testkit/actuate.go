@@ -9,6 +9,8 @@ import (
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
+
+	"davit.dev/davit/internal/testkit/errand"
 )
 
 const (
@@ -19,33 +21,13 @@ const (
 
 // thing is what a step made at a site, of one run. It is durable.
 type thing struct {
-	made  bool
-	point *failover.Point
-	times int // made since it was last taken back
+	made   bool
+	undone int64 // the number of the order that took it back
+	point  *failover.Point
+	times  int // made since it was last taken back
 	// notDone is the highest number that a look was answered with "not done" under.
 	notDone int64
-	jobs    []*job
-}
-
-// job is a command that a site carries out, whoever ordered it. It is made, and begins
-// by a change of its own, which is refused if it was changed meanwhile.
-type job struct {
-	number           int64 // of its order, which is its name
-	undo             bool
-	begun, withdrawn bool
-	version          int
-	over, broke      bool
-}
-
-// open tells whether a job is under way.
-func (j *job) open() bool { return j.begun && !j.over }
-
-// withdraw sees to it that what has not begun never does.
-func (j *job) withdraw() {
-	if !j.begun && !j.withdrawn {
-		j.withdrawn = true
-		j.version++
-	}
+	jobs    []*errand.Errand
 }
 
 func (s *site) thing(o execute.Order) *thing {
@@ -67,11 +49,11 @@ func (w *world) standby(s *site) execute.Actuator {
 	live := execute.Kinds{
 		plan.KindClaim: execute.Func(s.claim), plan.KindHold: inner, plan.KindReady: inner, plan.KindProbe: inner,
 		plan.KindRestore: remembers, plan.KindApply: remembers, plan.KindScale: remembers, plan.KindCatchUp: remembers,
-		plan.KindCommand: sees, plan.KindInfra: sees, plan.KindGate: sees, plan.KindSuspend: sees, plan.KindPin: sees,
+		plan.KindCommand: sees, plan.KindInfra: sees, plan.KindGate: sees, plan.KindDNS: execute.Func(w.leads), plan.KindSuspend: sees, plan.KindPin: sees,
 	}
 	drill := execute.Kinds{
 		plan.KindSandbox: drills, plan.KindClone: drills, plan.KindApply: drills, plan.KindScale: drills, plan.KindCleanup: drills,
-		plan.KindReady: inner, plan.KindProbe: inner, plan.KindGate: inner, plan.KindCommand: sees, plan.KindInfra: sees,
+		plan.KindReady: inner, plan.KindProbe: inner, plan.KindGate: inner, plan.KindDNS: inner, plan.KindCommand: sees, plan.KindInfra: sees,
 	}
 	return execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
 		if o.Verb == plan.Drill {
@@ -205,15 +187,13 @@ func (s *site) do(ctx context.Context, o execute.Order) execute.Answer {
 	if o.Step.Kind == plan.KindCommand || o.Step.Kind == plan.KindInfra {
 		return s.command(p, o)
 	}
-	brings := slices.Contains([]plan.Kind{plan.KindRestore, plan.KindApply, plan.KindScale, plan.KindClone}, o.Step.Kind) && o.Action == act
-	key := o.Sandbox + "/" + o.Step.Application
-	if h := s.restoring[key]; brings && h != nil && !h.over {
-		p.pause(time.Second)
-		return execute.Unknown("another restore of this application runs here")
-	}
+	brings := slices.Contains([]plan.Kind{plan.KindRestore, plan.KindCatchUp, plan.KindApply, plan.KindScale, plan.KindClone}, o.Step.Kind) && o.Action == act
 	if brings {
-		s.restoring[key] = p
-		defer delete(s.restoring, key)
+		release := s.lease(p, o)
+		if release == nil {
+			return execute.Unknown("another restore of this application runs here")
+		}
+		defer release()
 	}
 	if !p.pause(s.w.upTo(2 * time.Second)) {
 		return execute.Unknown("its time is up")
@@ -230,6 +210,22 @@ func (s *site) do(ctx context.Context, o execute.Order) execute.Answer {
 			}
 		}
 	}
+	switch {
+	case o.Sandbox != "":
+	case brings:
+		return s.bring(p, o)
+	case o.Step.Kind == plan.KindGate:
+		return s.gate(p, o)
+	case o.Step.Kind == plan.KindSuspend && o.Step.Side == plan.Source:
+		if not := s.change(p, o, s.load(s.w.apps[0]), s.w.opt.NoCurrent, func() bool { return true }, func() { s.thing(o).made = o.Action == act }); not != nil {
+			return *not
+		}
+		return execute.Done("")
+	case rests(o) && !s.w.opt.NoQuiesce:
+		if not := s.hold(p, o, s.load(o.Step.Application)); not != nil {
+			return *not
+		}
+	}
 	then := func(*proc) execute.Answer { return execute.Unknown("unreachable") }
 	if err := p.reach(s, func() { then = s.effect(o) }); err != nil {
 		return execute.Unknown("%v", err)
@@ -244,6 +240,13 @@ func (s *site) look(o execute.Order) execute.Answer {
 	switch o.Step.Kind {
 	case plan.KindReady, plan.KindProbe:
 		done = o.Sandbox != "" && s.sandboxes[o.Sandbox]["scale/"+o.Step.Application] || o.Sandbox == "" && a.running
+	case plan.KindGate:
+		if o.Sandbox == "" {
+			done = true
+			for app := range o.Token.Epochs {
+				done = done && s.load(app).gate == o.Run
+			}
+		}
 	case plan.KindHold:
 		done = !slices.ContainsFunc(s.w.apps, func(app string) bool { return !s.load(app).closed })
 	case plan.KindQuiesce:
@@ -253,9 +256,9 @@ func (s *site) look(o execute.Order) execute.Answer {
 		_, done = a.holds[o.Run]
 	case plan.KindCommand, plan.KindInfra:
 		for _, j := range t.jobs {
-			j.withdraw()
+			j.Withdraw()
 		}
-		if slices.ContainsFunc(t.jobs, (*job).open) {
+		if slices.ContainsFunc(t.jobs, (*errand.Errand).Open) {
 			return execute.Answer{Outcome: failover.Busy}
 		}
 	}
@@ -268,32 +271,32 @@ func (s *site) look(o execute.Order) execute.Answer {
 // command runs a job and waits for it. Whoever orders it again finds it by its number.
 func (s *site) command(p *proc, o execute.Order) execute.Answer {
 	t := s.thing(o)
-	var j *job
-	for o.Action == undo && !s.w.opt.NoTurn && slices.ContainsFunc(t.jobs, func(j *job) bool { return j.open() && j.number != o.Token.Sequence }) {
+	var j *errand.Errand
+	for o.Action == undo && !s.w.opt.NoTurn && slices.ContainsFunc(t.jobs, func(j *errand.Errand) bool { return j.Open() && j.Number != o.Token.Sequence }) {
 		if !p.pause(time.Second) {
 			return execute.Unknown("another job of it has not ended")
 		}
 	}
-	if slices.ContainsFunc(t.jobs, func(j *job) bool { return j.undo && j.over }) {
+	if slices.ContainsFunc(t.jobs, func(j *errand.Errand) bool { return j.Undo && j.Over }) {
 		return execute.Done("it was taken back")
 	}
 	err := p.reach(s, func() {
 		for _, old := range t.jobs {
-			if old.number == o.Token.Sequence {
+			if old.Number == o.Token.Sequence {
 				j = old
 			}
 		}
 		if j == nil {
-			j = &job{number: o.Token.Sequence, undo: o.Action == undo}
+			j = &errand.Errand{Number: o.Token.Sequence, Undo: o.Action == undo}
 			t.jobs = append(t.jobs, j)
 			if s.w.opt.Hasty {
 				s.runJob(o, t, j)
 			}
 		}
 	})
-	for err == nil && !j.begun {
+	for err == nil && !j.Begun {
 		var version int
-		if err = p.reach(s, func() { version = j.version }); err != nil || j.withdrawn {
+		if err = p.reach(s, func() { version = j.Version }); err != nil || j.Withdrawn {
 			return execute.Unknown("its job has not begun")
 		}
 		if current, not := execute.Current(p, notes{s}, o); not != nil || !current {
@@ -301,12 +304,12 @@ func (s *site) command(p *proc, o execute.Order) execute.Answer {
 			return execute.Unknown("its order is old: %v", not)
 		}
 		err = p.reach(s, func() {
-			if j.version == version && !j.begun {
+			if j.Version == version && !j.Begun {
 				s.runJob(o, t, j)
 			}
 		})
 	}
-	for err == nil && !j.over {
+	for err == nil && !j.Over {
 		if !p.pause(time.Second) {
 			return execute.Unknown("its job has not ended")
 		}
@@ -314,18 +317,18 @@ func (s *site) command(p *proc, o execute.Order) execute.Answer {
 	switch {
 	case err != nil:
 		return execute.Unknown("%v", err)
-	case j.broke:
+	case j.Broke:
 		return execute.Refuse("its job failed")
 	}
 	return execute.Done("")
 }
 
-func (s *site) runJob(o execute.Order, t *thing, j *job) {
+func (s *site) runJob(o execute.Order, t *thing, j *errand.Errand) {
 	s.w.log("%s: %s %s, order %d", s.name, o.Action, o.Step.Name, o.Token.Sequence)
 	s.touches(o)
-	j.begun, j.broke = true, o.Action == act && s.w.r.IntN(40) == 0
-	j.version++
-	if !j.broke && !j.undo {
+	j.Begin(j.Version)
+	j.Broke = o.Action == act && s.w.r.IntN(40) == 0
+	if !j.Broke && !j.Undo {
 		if t.times++; t.times > 1 {
 			s.w.fail("%s was run %d times at %s without a look in between", o.Step.Name, t.times, s.name)
 		}
@@ -338,17 +341,22 @@ func (s *site) runJob(o execute.Order, t *thing, j *job) {
 			}
 			return
 		}
-		j.over = true
+		j.Over = true
 		switch {
-		case j.broke:
+		case j.Broke:
 			s.w.odd["step failed"]++
-		case j.undo:
+		case j.Undo:
 			t.made, t.times = false, 0
 		default:
 			t.made = true
 		}
 	}
 	s.w.after(s.w.upTo(8*time.Second), end)
+}
+
+// rests tells whether an order holds an application at rest, or lets go of it.
+func rests(o execute.Order) bool {
+	return o.Step.Kind == plan.KindQuiesce || o.Step.Kind == plan.KindSuspend && o.Step.Side == plan.Target
 }
 
 // touches checks that no drill changes what is live.
@@ -365,7 +373,10 @@ func (s *site) effect(o execute.Order) func(p *proc) execute.Answer {
 	s.touches(o)
 	a, t := s.load(o.Step.Application), s.thing(o)
 	done := func(*proc) execute.Answer {
-		t.made = o.Action == act
+		if o.Action == undo {
+			t.undone = o.Token.Sequence
+		}
+		t.made = o.Action == act && o.Token.Sequence > t.undone // else it is there late, at rest
 		return execute.Answer{Outcome: failover.Done, Point: t.point}
 	}
 	switch {
@@ -375,14 +386,11 @@ func (s *site) effect(o execute.Order) func(p *proc) execute.Answer {
 		return s.takeBack(o, a, done)
 	}
 	switch o.Step.Kind {
-	case plan.KindRestore:
-		s.restore(o, a, t)
 	case plan.KindScale:
+		a.spec++
 		a.want, a.epoch = true, max(a.epoch, o.Token.Epochs[a.app])
-		for run, epoch := range a.holds { // its own, and what an older epoch held
-			if run == o.Run || epoch < a.epoch {
-				delete(a.holds, run)
-			}
+		if a.exposed && a.gate != "" && a.gate != o.Run {
+			s.w.fail("%s: %s is started by %s, and clients are let in by %s", s.name, a.app, o.Run, a.gate)
 		}
 		s.settle(a)
 	case plan.KindReady, plan.KindProbe:
@@ -394,15 +402,10 @@ func (s *site) effect(o execute.Order) func(p *proc) execute.Answer {
 			}
 			return execute.Done("")
 		}
-	case plan.KindGate:
-		for app := range o.Token.Epochs {
-			s.load(app).exposed = true
-		}
 	case plan.KindQuiesce, plan.KindSuspend:
-		if o.Step.Side == plan.Source && o.Step.Kind == plan.KindSuspend || s.w.opt.NoQuiesce {
+		if s.w.opt.NoQuiesce {
 			break
 		}
-		a.holds[o.Run] = o.Token.Epochs[a.app]
 		return s.rest(a, done)
 	case plan.KindSync:
 		return func(p *proc) execute.Answer {
@@ -469,17 +472,15 @@ func (s *site) restore(o execute.Order, a *workload, t *thing) {
 func (s *site) takeBack(o execute.Order, a *workload, done func(*proc) execute.Answer) func(p *proc) execute.Answer {
 	switch o.Step.Kind {
 	case plan.KindScale:
+		s.w.nudge()
 		a.want = false
+		a.spec++
+		if !s.w.opt.NoReturn { // all nodes know that the epoch goes back, before it does
+			a.below = max(a.below, o.Token.Epochs[a.app]+1)
+		}
 		return s.rest(a, done)
 	case plan.KindQuiesce, plan.KindSuspend:
-		if a != nil {
-			delete(a.holds, o.Run)
-			s.settle(a)
-		}
-	case plan.KindGate:
-		for app := range o.Token.Epochs {
-			s.load(app).exposed = false
-		}
+		s.settle(a)
 	case plan.KindHold:
 		for _, app := range s.w.apps {
 			s.load(app).closed = false
@@ -491,10 +492,14 @@ func (s *site) takeBack(o execute.Order, a *workload, done func(*proc) execute.A
 // inSandbox is all that a drill may do. Traffic is only rehearsed.
 func (s *site) inSandbox(o execute.Order, t *thing) func(p *proc) execute.Answer {
 	switch o.Step.Kind {
-	case plan.KindGate, plan.KindReady, plan.KindProbe:
+	case plan.KindGate, plan.KindDNS, plan.KindReady, plan.KindProbe:
 	case plan.KindCleanup:
 		delete(s.sandboxes, o.Sandbox)
 	default:
+		if s.sandboxes[o.Sandbox] == nil && o.Step.Kind != plan.KindSandbox {
+			s.w.odd["no sandbox any more"]++ // its namespaces are gone
+			return func(*proc) execute.Answer { return execute.Refuse("its namespace is not there") }
+		}
 		if s.sandboxes[o.Sandbox] == nil {
 			s.sandboxes[o.Sandbox] = map[string]bool{}
 		}

@@ -40,6 +40,7 @@ type executor struct {
 	alive  bool
 	paused bool
 	since  time.Duration // it stands still
+	naps   int
 	// replaced says that another took over while it stood still.
 	replaced bool
 	halted   bool
@@ -92,9 +93,8 @@ func (w *world) takeOver(r *run, place int) {
 		return
 	}
 	for _, old := range r.executors[:len(r.executors)-1] { // what it does at the target ends with its hold of the run
-		if old.paused { // and it learns of that when it goes on, soon. Commands are to bear that
+		if old.paused { // and it learns of that when it goes on, soon. What it does is to bear that
 			old.replaced = true
-			old.procs.end(func(p *proc) bool { return !commands(p.o) })
 			continue
 		}
 		old.lost = true
@@ -166,11 +166,16 @@ func (e *executor) die() {
 }
 
 // stand lets the executor stand still for so long.
-func (e *executor) stand(d time.Duration) {
+func (e *executor) stand(d time.Duration) (wake func()) {
 	e.w.odd["executor paused"]++
 	e.w.log("%s stands still", e.name)
 	e.paused, e.since = true, e.w.now
-	e.w.after(d, func() {
+	e.naps++
+	nap := e.naps
+	wake = func() {
+		if !e.paused || e.naps != nap {
+			return
+		}
 		e.paused = false
 		if e.replaced {
 			e.w.after(e.w.upTo(time.Second), func() {
@@ -183,7 +188,9 @@ func (e *executor) stand(d time.Duration) {
 		for _, do := range all {
 			e.itself(do)
 		}
-	})
+	}
+	e.w.after(d, wake)
+	return wake
 }
 
 // commands tells whether an order makes a job.
@@ -361,10 +368,12 @@ func (e *executor) step(t execute.Task) {
 		}
 		e.procs.start(e.w, e.place, o, e.w.now+t.Limit, e.itself, func(p *proc) {
 			p.ended = e.lost
-			p.stand = func(d time.Duration) {
+			p.asleep = func() bool { return e.paused && e.w.now-e.since >= leaseTime }
+			p.stand = func(d time.Duration) func() {
 				if e.alive && !e.paused {
-					e.stand(d)
+					return e.stand(d)
 				}
+				return nil
 			}
 			p.pause(time.Microsecond)
 			a := e.here.Do(p, o)

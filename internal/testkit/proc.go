@@ -31,8 +31,10 @@ type proc struct {
 	knew map[string]int64
 	// answered says that what the proc is about was answered.
 	answered bool
+	// asleep tells whether its process stands still, and has for longer than a lease.
+	asleep func() bool
 	// stand lets its process stand still for so long; nil: it does not.
-	stand func(d time.Duration)
+	stand func(d time.Duration) (wake func())
 }
 
 // killed unwinds a proc whose process died.
@@ -123,6 +125,7 @@ func (p *proc) pause(d time.Duration) bool {
 
 // ask calls the vault, from where the proc runs.
 func (p *proc) ask(serve func() any) (answer any, ok bool) {
+	p.doze()
 	answered := false
 	p.w.ask(p.at, serve, func(x any, is bool) {
 		answer, ok, answered = x, is, true
@@ -162,6 +165,10 @@ func (p *proc) reach(s *site, write func()) error {
 	if !p.pause(w.upTo(3 * time.Millisecond)) {
 		return p.Err()
 	}
+	if s == nil { // nobody's: it is outside of all sites
+		return p.outside(write)
+	}
+	p.doze()
 	there := p.at == s.n || w.up[p.at][s.n] && w.refusals.Float64() >= w.loss[p.at][s.n]
 	if there = there && s.alive && w.refusals.IntN(400) > 0; there {
 		write()
@@ -173,6 +180,16 @@ func (p *proc) reach(s *site, write func()) error {
 	w.odd["API server silent"]++
 	p.pause(time.Duration(1+w.refusals.IntN(4)) * time.Second)
 	return errUnreachable
+}
+
+// outside is a request to what no site has. It answers nearly always.
+func (p *proc) outside(write func()) error {
+	p.doze()
+	if p.w.refusals.IntN(200) == 0 {
+		return errUnreachable
+	}
+	write()
+	return nil
 }
 
 // notes are the marks of a site, which survive its processes.

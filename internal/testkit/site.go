@@ -9,20 +9,19 @@ import (
 	"davit.dev/davit/internal/failover"
 
 	"davit.dev/davit/internal/testkit/clockwork"
+	"davit.dev/davit/internal/testkit/errand"
 )
 
 type level = failover.Level
 
 // site is a cluster: an agent, a node with its watchdog, and what runs there.
 type site struct {
-	w      *world
-	n      int
-	name   string
-	clock  clockwork.Clock // of the node
-	alive  bool            // it has power
-	gone   bool            // and will not have it again
-	paused bool            // the agent stands still
-	inbox  []func()
+	w     *world
+	n     int
+	name  string
+	clock clockwork.Clock // of the node
+	alive bool            // it has power
+	gone  bool            // and will not have it again
 	// deaf says that the watchdog stood still: the lease promises nothing then.
 	deaf, wasDeaf bool
 	apps          map[string]*workload
@@ -30,8 +29,17 @@ type site struct {
 	things        map[string]*thing          // what steps made, by run and step
 	marks         execute.Memory             // durable
 	restoring     map[string]*proc           // by sandbox and application
-	origin        execute.Actuator           // of the agent that runs now
-	procs         procs                      // of the agent
+	agent         *agent                     // that leads
+	former        []*agent                   // that stand still, or did
+}
+
+// agent is one process of a site's agent. There are two, of which one leads.
+type agent struct {
+	paused bool // it stands still
+	dead   bool
+	inbox  []func()
+	origin execute.Actuator
+	procs  procs
 }
 
 // workload is an application at a site. What is durable survives a power cut.
@@ -41,6 +49,7 @@ type workload struct {
 	epoch   int64 // durable: under which it was started
 	seen    int64 // durable: the newest epoch that the site knows
 	holder  int   // durable: whose that is
+	back    bool  // durable: it was given back to that site
 	below   int64 // durable: nothing starts under a lower epoch
 	closed  bool  // durable: no peer is promised to stay passive
 	exposed bool  // durable: clients reach it
@@ -50,6 +59,11 @@ type workload struct {
 	stuck   time.Duration    // until when the agent cannot stop it
 	ending  bool             // the watchdog is stopping it
 	data    []int            // durable
+	gate    string           // durable: the run that lets clients in
+	version int              // durable: of what says so
+	spec    int              // durable: the version of its workloads
+	mark    string           // durable: the run that is bringing it
+	fills   []*errand.Errand // durable
 }
 
 func (s *site) load(app string) *workload { return s.apps[app] }
@@ -92,20 +106,32 @@ func (s *site) stop(a *workload, within time.Duration, then func()) {
 }
 
 // atAgent hands the agent something to do, when it can.
-func (s *site) atAgent(do func()) {
+func (s *site) atAgent(do func()) { s.by(s.agent, do) }
+
+// by hands it to one of the agent's processes.
+func (s *site) by(g *agent, do func()) {
 	switch {
-	case !s.alive:
-	case s.paused:
-		s.inbox = append(s.inbox, do)
+	case !s.alive || g.dead:
+	case g.paused:
+		g.inbox = append(g.inbox, do)
 	default:
 		do()
 	}
 }
 
+// lead lets a process of the agent lead that has just started.
+func (s *site) lead() {
+	if s.agent != nil {
+		s.former = append(s.former, s.agent)
+	}
+	s.agent = &agent{origin: s.w.origin(s)}
+}
+
 // learn takes note of an epoch. Only one that was read counts.
-func (s *site) learn(a *workload, n int64, holder int) {
+func (s *site) learn(a *workload, c claimOf) {
+	n := c.n
 	if n > a.seen {
-		a.seen, a.holder = n, holder
+		a.seen, a.holder, a.back = n, c.site, c.back
 	}
 	if s.w.opt.NoEpochCheck {
 		return
@@ -115,7 +141,7 @@ func (s *site) learn(a *workload, n int64, holder int) {
 		a.below = a.seen
 		s.w.log("%s: %s is superseded by epoch %d", s.name, a.app, a.seen)
 		s.stop(a, 3*time.Second, nil)
-	case a.holder == s.n && a.epoch < a.seen && a.want: // given back
+	case a.holder == s.n && a.epoch < a.seen && a.want && a.back && a.mark == "": // given back, and it is whole
 		a.epoch = a.seen
 		s.settle(a)
 	}
@@ -124,11 +150,16 @@ func (s *site) learn(a *workload, n int64, holder int) {
 // poll is the agent's look at the vault.
 func (s *site) poll() {
 	s.atAgent(func() {
+		for _, r := range s.w.runs { // what drills that are over left behind
+			if r.over {
+				delete(s.sandboxes, r.spec.Run)
+			}
+		}
 		for _, app := range s.w.apps {
 			a := s.load(app)
-			s.w.ask(s.n, func() any { n, h := s.w.vault.newest(app); return claimOf{n, h} }, func(x any, ok bool) {
+			s.w.ask(s.n, func() any { return s.w.vault.claim(app) }, func(x any, ok bool) {
 				if c, is := x.(claimOf); ok && is {
-					s.atAgent(func() { s.learn(a, c.n, c.site) })
+					s.atAgent(func() { s.learn(a, c) })
 				}
 			})
 		}
@@ -138,6 +169,7 @@ func (s *site) poll() {
 type claimOf struct {
 	n    int64
 	site int
+	back bool // it was given back
 }
 
 // renew is the watchdog's: the lease counts from before it asked. Where the
@@ -149,7 +181,7 @@ func (s *site) renew() {
 	for _, app := range s.w.apps {
 		a := s.load(app)
 		asked := s.clock.Mono(s.w.now)
-		s.w.ask(s.n, func() any { n, h := s.w.vault.newest(app); return claimOf{n, h} }, func(x any, ok bool) {
+		s.w.ask(s.n, func() any { return s.w.vault.claim(app) }, func(x any, ok bool) {
 			if c, is := x.(claimOf); ok && is {
 				s.renewed(a, c, asked)
 				return
@@ -171,7 +203,7 @@ func (s *site) renewed(a *workload, c claimOf, asked time.Duration) {
 		s.settle(a)
 	}
 	if c.n > a.seen || c.site != s.n {
-		s.learn(a, c.n, c.site)
+		s.learn(a, c)
 	}
 }
 
@@ -229,7 +261,7 @@ func (s *site) watch() {
 func (s *site) capture() {
 	s.atAgent(func() {
 		for _, app := range s.w.apps {
-			if s.load(app).running {
+			if a := s.load(app); a.running && a.mark == "" {
 				s.w.ask(s.n, s.point(app), func(any, bool) {})
 			}
 		}
@@ -258,8 +290,9 @@ func (s *site) crash(forGood bool) {
 	for _, a := range s.apps {
 		a.running, a.ending, a.lease = false, false, 0
 	}
-	s.procs.kill()
-	s.origin = s.w.origin(s)
+	s.kill()
+	s.lead()
+	s.former = nil
 	for _, r := range s.w.runs {
 		for _, e := range r.executors {
 			if e.place == s.n && e.alive {
@@ -277,23 +310,60 @@ func (s *site) revive() {
 		return
 	}
 	s.w.log("%s: power is back", s.name)
-	s.alive, s.paused, s.inbox = true, false, nil
+	s.alive = true
 	for _, app := range s.w.apps {
 		s.settle(s.load(app))
 	}
 }
 
+// pause lets all of the agent stand still.
 func (s *site) pause(d time.Duration) {
 	s.w.log("%s: the agent stands still for %s", s.name, d)
-	s.paused = true
-	s.w.after(d, func() {
-		s.paused = false
-		all := s.inbox
-		s.inbox = nil
-		for _, do := range all {
-			s.atAgent(do)
+	s.still(s.agent, d)
+}
+
+// stand lets the process stand still that leads. Another leads once the lease of the first is
+// over, and that one ends soon after it goes on.
+func (s *site) stand(d time.Duration) (wake func()) {
+	g := s.agent
+	s.w.log("%s: the agent that leads stands still for %s", s.name, d)
+	wake = s.still(g, d)
+	s.w.after(leaseTime+s.w.upTo(3*time.Second), func() {
+		if s.alive && g.paused && s.agent == g {
+			s.w.odd["another agent leads"]++
+			s.w.log("%s: another agent leads", s.name)
+			s.lead()
 		}
 	})
+	return wake
+}
+
+func (s *site) still(g *agent, d time.Duration) (wake func()) {
+	g.paused = true
+	wake = func() {
+		if !g.paused {
+			return
+		}
+		g.paused = false
+		if s.agent != g {
+			s.w.after(s.w.upTo(time.Second), func() { g.procs.end(func(*proc) bool { return true }) })
+		}
+		all := g.inbox
+		g.inbox = nil
+		for _, do := range all {
+			s.by(g, do)
+		}
+	}
+	s.w.after(d, wake)
+	return wake
+}
+
+// kill ends all that the agent does.
+func (s *site) kill() {
+	for _, g := range append(s.former, s.agent) {
+		g.dead = true
+		g.procs.kill()
+	}
 }
 
 // letter is an order on its way to a site's agent, through the vault: it stays there until
@@ -301,8 +371,8 @@ func (s *site) pause(d time.Duration) {
 type letter struct {
 	o     execute.Order
 	limit time.Duration
-	taken bool
-	read  bool // the answer was
+	taken *agent // by which it is being carried out
+	read  bool   // the answer was
 	done  func(execute.Answer)
 }
 
@@ -312,7 +382,7 @@ const mailEvery = 3 * time.Second
 func (w *world) post(from int, o execute.Order, limit time.Duration, done func(execute.Answer)) {
 	l := &letter{o: o, limit: w.now + limit, done: done}
 	s := w.sites[w.index(o.Site)]
-	w.carried(l, func() bool { return l.taken }, from, s.n, func() {
+	w.carried(l, func() bool { return l.taken == s.agent }, from, s.n, func() {
 		s.atAgent(func() { s.take(l, from) })
 	})
 	w.at(l.limit, func() {
@@ -350,13 +420,24 @@ func (w *world) hop(from, to int) bool {
 
 // take carries out an order. If the agent dies over it, it is found again.
 func (s *site) take(l *letter, from int) {
-	if l.taken || s.w.now >= l.limit {
+	g := s.agent
+	if l.taken == g || s.w.now >= l.limit {
 		return
 	}
-	l.taken = true
-	s.procs.start(s.w, s.n, l.o, l.limit, s.atAgent, func(p *proc) {
-		defer func() { l.taken = l.taken && p.answered }()
-		answer := s.origin.Do(p, l.o)
+	l.taken = g
+	g.procs.start(s.w, s.n, l.o, l.limit, func(do func()) { s.by(g, do) }, func(p *proc) {
+		defer func() {
+			if !p.answered && l.taken == g {
+				l.taken = nil
+			}
+		}()
+		p.stand = func(d time.Duration) func() {
+			if s.alive && !g.paused && s.agent == g {
+				return s.stand(d)
+			}
+			return nil
+		}
+		answer := g.origin.Do(p, l.o)
 		p.answered = true
 		s.w.carried(l, func() bool { return l.read }, s.n, from, func() {
 			if !l.read {

@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"davit.dev/davit/internal/vault"
@@ -46,11 +47,18 @@ func (s *store) newest(app string) (int64, int) {
 	return int64(len(all)), all[len(all)-1].site
 }
 
+// claim is the newest claim.
+func (s *store) claim(app string) claimOf {
+	n, holder := s.newest(app)
+	return claimOf{n, holder, strings.HasSuffix(s.epochs[app][n-1].request, "/back")}
+}
+
 // put claims a number, and says who has it.
 func (s *store) put(app string, n int64, site int, request string) claim {
 	all := s.epochs[app]
 	if int64(len(all)) == n-1 {
 		s.epochs[app] = append(all, claim{site, request, len(s.points[app])})
+		s.w.nudge()
 		s.w.log("vault: %s epoch %d is %s's (%s)", app, n, s.w.sites[site].name, request)
 	}
 	if int64(len(s.epochs[app])) < n {

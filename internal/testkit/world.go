@@ -10,9 +10,13 @@ package testkit
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
+	"davit.dev/davit/internal/plan"
+
 	"davit.dev/davit/internal/testkit/clockwork"
+	"davit.dev/davit/internal/testkit/zone"
 	"davit.dev/davit/internal/vantage"
 )
 
@@ -34,11 +38,17 @@ type world struct {
 	// promising says that peers can stand in for a vault that is silent.
 	promising bool
 	gated     bool
-	early     bool // plans have steps that run beside claims
+	zone      *zone.Zone // the name that clients know
+	early     bool       // plans have steps that run beside claims
 	apps      []string
 	runs      []*run
-	ended     time.Duration // when the last run was over
-	err       error
+	expected  int // that somebody asks for later
+	// drowsy is the kind of steps whose processes stand still before a write, so many times.
+	drowsy   plan.Kind
+	naps     int
+	sleepers []func()      // let them go on
+	ended    time.Duration // when the last run was over
+	err      error
 	// trace is kept only when asked for.
 	trace []string
 	// levels are what runs relied on when they activated, by application and epoch.
@@ -168,7 +178,7 @@ func (w *world) play() {
 // end leaves nothing of what waits behind.
 func (w *world) end() {
 	for _, s := range w.sites {
-		s.procs.kill()
+		s.kill()
 	}
 	for _, r := range w.runs {
 		for _, e := range r.executors {
@@ -184,11 +194,21 @@ func (w *world) over() bool {
 	if w.words != nil { // until its time is over
 		return false
 	}
+	if w.expected > 0 {
+		return false
+	}
 	for _, r := range w.runs {
-		if !r.over {
+		if !r.over || slices.ContainsFunc(r.executors, func(e *executor) bool { return e.alive && e.paused }) {
 			return false
 		}
 	}
 	w.ended = w.now
 	return true
+}
+
+// asking is one probe of a source by a vantage point, for the checks.
+type asking struct {
+	source   string
+	at       time.Duration
+	answered bool
 }

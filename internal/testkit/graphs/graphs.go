@@ -44,7 +44,10 @@ func Of(apps []string, verb plan.Verb, fence plan.Fence, gated, early bool) []pl
 		p.Steps = append(p.Steps, beside(apps)...)
 	}
 	if gated {
-		p.Traffic = []plan.Traffic{{Name: "all", Kind: plan.KindGate, Object: "gate"}}
+		p.Traffic = []plan.Traffic{
+			{Name: "all", Kind: plan.KindGate, Object: "gate"},
+			{Name: "name", Kind: plan.KindDNS, Object: "www.example.com", Record: &plan.Record{Zone: "example.com", Secret: "key", Servers: []plan.NameServer{{Address: "192.0.2.53"}}, To: map[string][]string{"east": {"192.0.2.1"}, "west": {"192.0.2.2"}}}},
+		}
 	}
 	if k.lease {
 		p.Declaration = plan.Declaration{Automatic: true, Vantages: []string{"x", "y", "z"}, Agree: 2, For: time.Minute, Block: time.Hour}

@@ -51,13 +51,6 @@ type judge struct {
 	numbers map[string]int64
 }
 
-// asking is one probe of a source by a vantage point, for the checks.
-type asking struct {
-	source   string
-	at       time.Duration
-	answered bool
-}
-
 // Declared plays the schedule of a seed in which no person asks for a run: vantage
 // points watch the sites through the vault, and the site that would take over
 // declares.
