@@ -272,6 +272,17 @@ func (s *site) look(o execute.Order) execute.Answer {
 func (s *site) command(p *proc, o execute.Order) execute.Answer {
 	t := s.thing(o)
 	var j *errand.Errand
+	if o.Action == undo && !s.w.opt.NoTurn { // as a look does: what has not begun never will
+		if err := p.reach(s, func() {
+			for _, other := range t.jobs {
+				if other.Number != o.Token.Sequence {
+					other.Withdraw()
+				}
+			}
+		}); err != nil {
+			return execute.Unknown("%v", err)
+		}
+	}
 	for o.Action == undo && !s.w.opt.NoTurn && slices.ContainsFunc(t.jobs, func(j *errand.Errand) bool { return j.Open() && j.Number != o.Token.Sequence }) {
 		if !p.pause(time.Second) {
 			return execute.Unknown("another job of it has not ended")
