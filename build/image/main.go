@@ -86,7 +86,10 @@ func run(o options, out io.Writer) error {
 		return fmt.Errorf("digest image: %w", err)
 	}
 	if o.output != "" {
-		if err := errors.Join(save(image, o), note(o.output, was, digest.String())); err != nil {
+		if err := save(image, o); err != nil {
+			return err
+		}
+		if err := note(o.output, was, digest.String()); err != nil { // only of one that is there: an older one is not this one
 			return err
 		}
 		fmt.Fprintf(out, "%s %s in %s\n", o.tag, digest, o.output)

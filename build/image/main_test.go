@@ -99,6 +99,20 @@ func TestMadeOnce(t *testing.T) {
 	}
 }
 
+// TestWhatWasNotWrittenIsNotTaken: an older tar in the place of one that could not be written is not that one.
+func TestWhatWasNotWrittenIsNotTaken(t *testing.T) {
+	o := options{binary: staticBinary(t), tag: "davit.dev/davit:test", output: filepath.Join(t.TempDir(), "out.tar"), certs: "/none", arch: "amd64"}
+	if err := run(o, new(bytes.Buffer)); err != nil {
+		t.Fatal(err)
+	}
+	o.tag = "no tag"
+	for range 2 {
+		if err := run(o, new(bytes.Buffer)); err == nil {
+			t.Error("the older tar was taken for it")
+		}
+	}
+}
+
 func TestRefusesWhatIsNoBinary(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "davit")
 	if err := os.WriteFile(file, []byte("#!/bin/sh\n"), 0o600); err != nil {
