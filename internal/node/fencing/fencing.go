@@ -285,7 +285,9 @@ func (k *Keeper) askDue(ctx context.Context) {
 
 // due are the applications whose turn has come, first those that have waited the longest beyond
 // it, by how often each is asked for: where the vault is slow more are due than can be asked for, and
-// one whose turn never comes would lose its lease although the vault answers. Call it with the lock held.
+// one whose turn never comes would lose its lease although the vault answers. Of those never asked for, which are
+// all where the process has just begun, first come those with a lease; what does not run here has what the others
+// leave. Call it with the lock held.
 func (k *Keeper) due(now time.Duration) (all []fence.Application) {
 	late := map[string]float64{}
 	for _, a := range k.record.Applications {
@@ -295,9 +297,15 @@ func (k *Keeper) due(now time.Duration) (all []fence.Application) {
 		if k.busy[a.Name] || idle {
 			continue
 		}
-		late[a.Name] = math.Inf(1)
-		if asked {
+		switch {
+		case asked:
 			late[a.Name] = float64(now-last) / float64(a.AskEvery(k.opts.AskEvery))
+		case a.Terms != nil:
+			late[a.Name] = math.Inf(1)
+		case k.present[a.Name] || a.Floor() > 0:
+			late[a.Name] = math.MaxFloat64
+		default:
+			late[a.Name] = 1
 		}
 		if late[a.Name] >= 1 {
 			all = append(all, a)

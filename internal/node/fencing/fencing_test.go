@@ -303,6 +303,29 @@ func TestEveryApplicationHasItsTurn(t *testing.T) {
 	}
 }
 
+// TestWhatIsNewHoldsUpNoLease: a process that has just begun has asked for nothing yet, and a site may have
+// thousands of applications. First it asks for what has a lease, then for what runs here.
+func TestWhatIsNewHoldsUpNoLease(t *testing.T) {
+	s := newSite(t)
+	k, _ := s.keeper()
+	for i := range 5 * atOnce {
+		k.record.Ensure(fmt.Sprintf("app-%02d", i))
+	}
+	k.record.Ensure("runs")
+	k.present = map[string]bool{"runs": true}
+	k.record.Ensure("was-asked").Terms = &fence.Terms{Lease: 15 * time.Second, Bound: time.Second}
+	k.record.Ensure("z-leased").Terms = &fence.Terms{Lease: 15 * time.Second, Bound: time.Second}
+	now := k.opts.Uptime() + time.Hour
+	k.asked["was-asked"] = now - time.Minute
+	var names []string
+	for _, a := range k.due(now) {
+		names = append(names, a.Name)
+	}
+	if len(names) != 5*atOnce+3 || strings.Join(names[:3], " ") != "z-leased runs was-asked" {
+		t.Errorf("asked for in this order: %v", names)
+	}
+}
+
 // TestOldDamageEndsNoLease: of what was claimed long ago an object is damaged, or gone. The
 // newest epoch is this site's all the same, and its lease is renewed; and once it is another's, that is
 // heard. Where nothing says that this site ever held it, nothing is concluded.
