@@ -142,16 +142,20 @@ func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others [
 				continue
 			}
 			name := k.nameOf(o)
-			if resume(o) {
+			known := wasUnready(app.Status.Rest, name)
+			started, told := resume(o), known && unmark(o)
+			if started || told {
 				if err := f.client.Patch(ctx, o, client.MergeFrom(old)); client.IgnoreNotFound(err) != nil {
 					errs = append(errs, fmt.Errorf("start %s: %w", name, err))
 					continue
 				}
+			}
+			if started {
 				found.started = append(found.started, name)
 			}
 			switch why := late(k, o); {
 			case why == "" || !k.runs(o):
-			case old.GetAnnotations()[v1alpha1.AnnotationUnready] != "", wasUnready(app.Status.Rest, name):
+			case old.GetAnnotations()[v1alpha1.AnnotationUnready] != "", known:
 				found.asBefore = append(found.asBefore, name+": "+why)
 			default:
 				found.late = append(found.late, name+": "+why)
@@ -189,11 +193,21 @@ func resume(o client.Object) bool {
 	case *batchv1.Job:
 		w.Spec.Suspend = ptr.To(false)
 	}
-	for _, mark := range []string{v1alpha1.AnnotationReplicas, v1alpha1.AnnotationSuspended, v1alpha1.AnnotationNodeSelector, v1alpha1.AnnotationClaims, v1alpha1.AnnotationUnready} {
+	for _, mark := range []string{v1alpha1.AnnotationReplicas, v1alpha1.AnnotationSuspended, v1alpha1.AnnotationNodeSelector, v1alpha1.AnnotationClaims} {
 		delete(marks, mark)
 	}
 	o.SetAnnotations(marks)
 	return true
+}
+
+// unmark drops in memory that a workload was not ready before, and tells whether that was there. It is
+// done once the status has it: whoever comes after a crash in between would wait for it.
+func unmark(o client.Object) bool {
+	marks := o.GetAnnotations()
+	_, marked := marks[v1alpha1.AnnotationUnready]
+	delete(marks, v1alpha1.AnnotationUnready)
+	o.SetAnnotations(marks)
+	return marked
 }
 
 func scaleBack(o client.Object, replicas **int32) {

@@ -83,13 +83,18 @@ func (r *Reconciler) start(ctx context.Context, s *scope) error {
 	for _, what := range found.started {
 		r.Events.Eventf(s.app, corev1.EventTypeNormal, v1alpha1.ReasonHeld, "started %s again: no run holds it any more", what)
 	}
+	// Nothing else says so any more of what was started, and it is looked up there: it is not cut as short.
+	asBefore := upTo(mostUnready, found.asBefore)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "not everything was started again")
+		if len(asBefore) > 0 {
+			s.app.Status.Rest.Unready = asBefore
+		}
 		return s.notYet(err)
 	}
 	s.app.Status.Rest = nil
-	if len(found.late)+len(found.asBefore) > 0 {
-		s.app.Status.Rest = &v1alpha1.RestStatus{Epoch: s.app.Status.Epoch, Waits: some(found.late), Unready: some(found.asBefore)}
+	if len(found.late)+len(asBefore) > 0 {
+		s.app.Status.Rest = &v1alpha1.RestStatus{Epoch: s.app.Status.Epoch, Waits: some(found.late), Unready: asBefore}
 	}
 	if len(found.late) == 0 {
 		s.memory.back = back{}
@@ -102,9 +107,13 @@ func (r *Reconciler) start(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// some are as many names as a status has room for.
-func some(all []string) []string {
-	const most = 20
+// mostUnready is how many workloads a status keeps that were not ready before, either.
+const mostUnready = 1000
+
+// some are as many names as people read in a status.
+func some(all []string) []string { return upTo(20, all) }
+
+func upTo(most int, all []string) []string {
 	if n := len(all); n > most {
 		return append(all[:most:most], fmt.Sprintf("and %d more", n-most))
 	}
@@ -114,7 +123,7 @@ func some(all []string) []string {
 // notYet keeps in the status that the application is still to be started: when the vault is
 // silent at the next look, nothing else says so.
 func (s *scope) notYet(err error) error {
-	s.app.Status.Rest.Waits = []string{"not everything could be started again: " + err.Error()}
+	s.app.Status.Rest.Waits = []string{"not everything could be started again: " + cut(err.Error())}
 	s.soon(s.now.Add(restEvery))
 	return fmt.Errorf("start again what a run had held at rest: %w", err)
 }

@@ -1,6 +1,7 @@
 package application
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -66,9 +67,22 @@ func TestWhatWasNotReadyBeforeIsNotWaitedFor(t *testing.T) {
 				if err := s.Client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: name}, &d); err != nil {
 					t.Fatal(err)
 				}
-				if *d.Spec.Replicas != n || d.Annotations[v1alpha1.AnnotationUnready] != "" {
-					t.Errorf("%s: %d replicas, %v", name, *d.Spec.Replicas, d.Annotations)
+				if *d.Spec.Replicas != n {
+					t.Errorf("%s: %d replicas", name, *d.Spec.Replicas)
 				}
+			}
+			got.Status.Rest = &v1alpha1.RestStatus{Runs: []string{"move"}} // what it says was never written
+			if err := s.Client.Status().Update(t.Context(), &got); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				got = s.reconcile(app)
+				if r := got.Status.Rest; r == nil || !slices.Equal(r.Waits, waits) || !slices.Equal(r.Unready, unready) {
+					t.Fatalf("done again: %+v", r)
+				}
+			}
+			if err := s.Client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "never"}, &d); err != nil || d.Annotations[v1alpha1.AnnotationUnready] != "" {
+				t.Errorf("%v, %v", d.Annotations, err)
 			}
 			becomesReady(t, s, "web", 2)
 			for range 2 {
@@ -127,5 +141,22 @@ func TestLastingly(t *testing.T) {
 	}
 	if rest := (&v1alpha1.RestStatus{Unready: []string{"Deployment shop/web-2: x"}}); wasUnready(rest, "Deployment shop/web") || !wasUnready(rest, "Deployment shop/web-2") || wasUnready(nil, "") {
 		t.Error("another's name")
+	}
+}
+
+// TestManyThatWereNotReady: what the status says of them is all that is left of it once they are started.
+func TestManyThatWereNotReady(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	objects := []client.Object{web("shop")}
+	const many = 30
+	for i := range many {
+		objects = append(objects, stuck(fmt.Sprintf("never-%02d", i), now, time.Hour)...)
+	}
+	s, app := givenBack(t, saysOf(nodeOf("one"), now), objects...)
+	for range 3 {
+		got := s.reconcile(app)
+		if r := got.Status.Rest; r == nil || len(r.Unready) != many || !slices.Equal(r.Waits, []string{"Deployment shop/web: 0 of 2 ready"}) {
+			t.Fatalf("%+v", r)
+		}
 	}
 }

@@ -397,7 +397,12 @@ func (s *site) back(ctx context.Context, app *v1alpha1.Application, o execute.Or
 	}
 	answer = execute.Done("it runs again at %s", s.Site)
 	if st.Rest != nil && len(st.Rest.Unready) > 0 {
-		answer.Note += ", and is as little ready as before: " + strings.Join(st.Rest.Unready, "; ")
+		const most = 20 // names in a journal
+		named := st.Rest.Unready[:min(len(st.Rest.Unready), most)]
+		answer.Note += ", and is as little ready as before: " + strings.Join(named, "; ")
+		if more := len(st.Rest.Unready) - len(named); more > 0 {
+			answer.Note += fmt.Sprintf("; and %d more", more)
+		}
 	}
 	return &answer, ""
 }

@@ -2,6 +2,7 @@ package origin_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -181,6 +182,8 @@ func TestWhatWasGivenBackIsSeenToRunAgain(t *testing.T) {
 		s.Rest.Waits, s.Rest.Unready = nil, []string{"Deployment shop/web: 0 of 2 ready"}
 	})
 	want(failover.Done, "it runs again at east, and is as little ready as before: Deployment shop/web: 0 of 2 ready")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest.Unready = slices.Repeat([]string{"x"}, 30) })
+	want(failover.Done, "x; and 10 more")
 	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest = nil })
 	at := metav1.NewTime(time.Now())
 	says := &v1alpha1.NodeFence{
