@@ -165,15 +165,21 @@ func (f fencer) release(ctx context.Context, app *v1alpha1.Application, others [
 	return found, errors.Join(errs...)
 }
 
-// resume undoes halt in memory, and tells whether there was anything to undo.
-func resume(o client.Object) bool {
+// isHalted tells whether an object carries what halt notes.
+func isHalted(o client.Object) bool {
 	marks := o.GetAnnotations()
 	_, scaled := marks[v1alpha1.AnnotationReplicas]
 	_, suspended := marks[v1alpha1.AnnotationSuspended]
 	_, displaced := marks[v1alpha1.AnnotationNodeSelector]
-	if !scaled && !suspended && !displaced {
+	return scaled || suspended || displaced
+}
+
+// resume undoes halt in memory, and tells whether there was anything to undo.
+func resume(o client.Object) bool {
+	if !isHalted(o) {
 		return false
 	}
+	marks := o.GetAnnotations()
 	switch w := o.(type) {
 	case *appsv1.Deployment:
 		scaleBack(w, &w.Spec.Replicas)

@@ -37,12 +37,16 @@ func (k *kind) nameOf(o client.Object) string {
 
 // unready says of the application's workloads that run, by their names, which have not been ready
 // for a while, and why: who starts them again need not wait for them. Where a node stops the
-// application already, or nobody knows, none has.
+// application already, or nobody knows, or something of it was stopped at an earlier try, none has: that
+// may be what they lack.
 func (f fencer) unready(ctx context.Context, app *v1alpha1.Application, w *world) map[string]string {
 	now, all := f.now(), map[string]string{}
 	for i := range w.kinds {
 		k := &w.kinds[i]
 		for _, o := range k.objects {
+			if isHalted(o) {
+				return nil
+			}
 			if why := late(k, o); why != "" && k.runs(o) && w.lastingly(o, now.Add(-unreadyFor)) {
 				all[k.nameOf(o)] = why
 			}

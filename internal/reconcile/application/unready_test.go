@@ -160,3 +160,14 @@ func TestManyThatWereNotReady(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatLacksWhatWasStoppedIsWaitedFor: an earlier try stopped the database alone, and since then nothing is ready.
+func TestWhatLacksWhatWasStoppedIsWaitedFor(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	db := web("shop")
+	db.Name, db.Spec.Replicas, db.Annotations = "db", ptr.To[int32](0), map[string]string{v1alpha1.AnnotationReplicas: "1"}
+	s, app := givenBack(t, saysOf(nodeOf("one"), now), append(stuck("lacks", now, time.Hour), web("shop"), db)...)
+	if r := s.reconcile(app).Status.Rest; r == nil || len(r.Unready) > 0 || len(r.Waits) != 3 {
+		t.Errorf("%+v", r)
+	}
+}
