@@ -217,17 +217,26 @@ func TestRollBackKeepsClaimsOfScaledPods(t *testing.T) {
 // The claims of pods that the point has not are not deleted by scaling them away.
 func TestFewerReplicasKeepClaims(t *testing.T) {
 	for _, policy := range []Existing{Update, Replace, Exact} {
-		for replicas, want := range map[int64]string{1: "Delete", 3: "Retain"} {
+		for _, test := range []struct {
+			replicas, pods int64
+			want           string
+		}{
+			{1, 1, "Delete"},
+			{3, 3, "Retain"},
+			{1, 3, "Retain"}, // scaled down a moment ago: pods still end
+		} {
+			replicas, want := test.replicas, test.want
 			r := lived(t)
 			shape.Merge(r.c.objects[key("StatefulSet", "shop", "db")].Object, shape.Document{
 				"metadata": shape.Document{"labels": shape.Document{"changed": "since"}},
 				"spec":     shape.Document{"replicas": replicas, "persistentVolumeClaimRetentionPolicy": shape.Document{"whenScaled": "Delete"}},
+				"status":   shape.Document{"replicas": test.pods},
 			})
 			r.s.raw["apps/StatefulSet"][0] = strings.Replace(r.s.raw["apps/StatefulSet"][0], `"replicas":1`, `"replicas":1,"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Delete"}`, 1)
 			res := run(t, r, Options{KeepClaims: true, ExistingKinds: map[string]Existing{"statefulsets.apps": policy}})
 			now := shape.Text(r.c.get("StatefulSet", "shop", "db").Object, "spec", "persistentVolumeClaimRetentionPolicy", "whenScaled")
 			if now != want || strings.Contains(warnings(res), "keeps the claims") != (want == "Retain") || len(res.Failures) > 0 {
-				t.Errorf("%s of %d replicas: whenScaled is %q: %s %v", policy, replicas, now, warnings(res), res.Failures)
+				t.Errorf("%s of %d replicas and %d pods: whenScaled is %q: %s %v", policy, replicas, test.pods, now, warnings(res), res.Failures)
 			}
 		}
 	}

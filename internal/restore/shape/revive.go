@@ -56,7 +56,8 @@ func revive(d Document) {
 }
 
 // SpareClaims has a StatefulSet that is to have fewer replicas than it has keep the claims
-// of the others, where it would delete them, and tells whether it did.
+// of the others, where it would delete them, and tells whether it did. Pods that still end,
+// as when a restore that was killed goes on, count: their claims would go with them.
 func SpareClaims(want, live Document) bool {
 	const policy, scaled = "persistentVolumeClaimRetentionPolicy", "whenScaled"
 	replicas := func(d Document) int64 {
@@ -69,7 +70,8 @@ func SpareClaims(want, live Document) bool {
 	if is == "" {
 		is = Text(live, "spec", policy, scaled)
 	}
-	if is != "Delete" || replicas(want) >= replicas(live) {
+	pods, _ := Number(live, "status", "replicas")
+	if is != "Delete" || replicas(want) >= max(replicas(live), pods) {
 		return false
 	}
 	Merge(want, Document{"spec": Document{policy: Document{scaled: "Retain"}}})
