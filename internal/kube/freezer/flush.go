@@ -9,7 +9,8 @@ import (
 	"davit.dev/davit/internal/capture"
 )
 
-// flushLimit bounds the wait for nodes to flush: an application may stand still for it.
+// flushLimit bounds the search for nodes and the wait for them to flush: an application
+// may stand still for it.
 const flushLimit = 5 * time.Second
 
 var _ capture.Flusher = (*Freezer)(nil)
@@ -19,15 +20,16 @@ var _ capture.Flusher = (*Freezer)(nil)
 // pod uses may have been used until a moment ago: nobody flushes it, and it counts as not
 // flushed.
 func (f *Freezer) Flush(ctx context.Context, req capture.FreezeRequest) bool {
-	found, err := f.places(ctx, req.Plans)
+	inside, cancel := context.WithTimeout(ctx, flushLimit)
+	defer cancel()
+	found, err := f.places(inside, req.Plans)
 	if err != nil || !found.have(req.Plans) {
 		return false
 	}
-	if silent, err := f.silent(ctx, found); err != nil || len(silent) > 0 {
+	if silent, err := f.silent(inside, found); err != nil || len(silent) > 0 {
 		return false
 	}
 	p := &play{f: f, req: req, places: found, events: make(chan barrier.Event)}
-	inside, cancel := context.WithTimeout(ctx, flushLimit)
 	var beside sync.WaitGroup
 	defer func() {
 		cancel()
