@@ -380,9 +380,9 @@ var errNoPoint = errors.New("no recovery point that may be offered yet")
 
 func metaTime(t time.Time) *metav1.Time { return &metav1.Time{Time: t.Truncate(time.Second)} }
 
-// active says whether a point is being made.
+// active says whether a point is being made. One that is finished may have yet to be pinned.
 func active(rp *v1alpha1.RecoveryPoint) bool {
 	fromVault := rp.Annotations[project.AnnotationFromVault] != ""
-	return rp.DeletionTimestamp.IsZero() && !fromVault &&
+	return rp.DeletionTimestamp.IsZero() && !fromVault && rp.Status.FinishedAt == nil &&
 		(rp.Status.Phase == "" || rp.Status.Phase == v1alpha1.PointPending || rp.Status.Phase == v1alpha1.PointCapturing)
 }

@@ -174,3 +174,14 @@ func TestAPolicyOnItsWayIsNotMissing(t *testing.T) {
 		}
 	}
 }
+
+// TestAPinHoldsUpNoCapture: what is captured and cannot be pinned yet is no capture that goes on.
+func TestAPinHoldsUpNoCapture(t *testing.T) {
+	var rp v1alpha1.RecoveryPoint
+	rp.Status.Phase = v1alpha1.PointCapturing
+	going := active(&rp)
+	rp.Status.FinishedAt = &metav1.Time{}
+	if !going || active(&rp) {
+		t.Errorf("active while it is captured: %v, and afterwards: %v", going, active(&rp))
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/vault"
@@ -29,22 +30,41 @@ func (r *Reconciler) restart(ctx context.Context, rp *v1alpha1.RecoveryPoint) er
 	if mine {
 		return nil // the event is older than the capture's end
 	}
+	var app v1alpha1.Application
+	m, err := r.published(ctx, rp, &app)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		return client.IgnoreNotFound(r.showPinned(ctx, rp, &subject{app: app}, m))
+	}
 	s, err := r.subject(ctx, rp)
 	if err != nil {
 		return r.fail(ctx, rp, fmt.Errorf("interrupted, and not started again: %w", err))
 	}
-	p, err := r.Vaults.Project(ctx, s.app.Spec.Vault)
-	if err != nil {
-		return err
-	}
-	m, err := p.Manifest(ctx, s.app.VaultName(), rp.Name)
-	if err == nil {
-		return client.IgnoreNotFound(r.showPinned(ctx, rp, s, m))
-	}
-	if !errors.Is(err, vault.ErrNotFound) {
-		return err
-	}
 	return r.again(ctx, rp, s)
+}
+
+// published reads what the vault has of the point, and its application; nil: nothing, or
+// there is nowhere to look. It is asked for nothing else, so that a vault that is silent
+// for a while, or an epoch that went on, makes no failure of a point that is there.
+func (r *Reconciler) published(ctx context.Context, rp *v1alpha1.RecoveryPoint, app *v1alpha1.Application) (*point.Manifest, error) {
+	key := client.ObjectKey{Namespace: rp.Namespace, Name: rp.Spec.Application}
+	if err := r.Reader.Get(ctx, key, app); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	p, err := r.Vaults.Project(ctx, app.Spec.Vault)
+	if errors.Is(err, vault.ErrUnavailable) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // whoever goes on says why
+	}
+	m, err := p.Manifest(ctx, app.VaultName(), rp.Name)
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil, nil //nolint:nilnil // the vault has none
+	}
+	return m, err
 }
 
 func (r *Reconciler) again(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) error {

@@ -385,13 +385,17 @@ func countFreeze(app string, f *point.Freeze) {
 
 // showPinned shows the point once it is pinned, if that was asked for: what is shown
 // without its pin is taken for one whose pin somebody took off. After an error the
-// object is looked at again, as of an interrupted capture.
+// object is looked at again, as of an interrupted capture. The capture has finished all
+// the same, and holds up no other.
 func (r *Reconciler) showPinned(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject, m *point.Manifest) error {
 	if rp.Spec.Pinned {
 		if err := r.pin(ctx, s, m.ID); err != nil {
 			err = fmt.Errorf("pin recovery point: %w", err)
 			r.Events.Event(rp, corev1.EventTypeWarning, "NotPinned", err.Error())
-			return errors.Join(err, r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) { st.Step = "captured; pinning it, as was asked for" }))
+			at := metav1.NewTime(r.Now())
+			return errors.Join(err, r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) {
+				st.Step, st.FinishedAt = "captured; pinning it, as was asked for", &at
+			}))
 		}
 	}
 	return r.show(ctx, rp, m)
