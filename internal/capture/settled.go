@@ -45,7 +45,7 @@ func (r *run) settled(c Cut) time.Time {
 	switch f := r.res.Freeze; {
 	case c.Plan.Method == MethodLive:
 		return time.Time{}
-	case f != nil && f.Held && f.Nodes > 0:
+	case f != nil && f.Held && f.Flushed:
 		return c.At
 	case !r.flushed.IsZero():
 		return r.flushed

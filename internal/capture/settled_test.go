@@ -24,7 +24,8 @@ func (f *flushing) Flush(_ context.Context, req FreezeRequest) bool {
 // TestWhatMayNotBeInTheCut: what was written right before a cut is known to be in it only
 // where the volume was flushed. What is not known is read again the next time.
 func TestWhatMayNotBeInTheCut(t *testing.T) {
-	held, unused := point.Freeze{Held: true, Nodes: 1}, point.Freeze{Held: true}
+	held, unused := point.Freeze{Held: true, Nodes: 1, Flushed: true}, point.Freeze{Held: true}
+	partly := point.Freeze{Held: true, Nodes: 1}
 	const flushed, frozen = skewed, 0 // how long before the cut, at least
 	for name, test := range map[string]struct {
 		objects string
@@ -39,6 +40,7 @@ func TestWhatMayNotBeInTheCut(t *testing.T) {
 		"one volume, nobody can":      {shop, "", nil, "", unsettled, "revision, cut"},
 		"frozen":                      {twoVolumes, "", &flushing{&fakeFreezer{got: held}, true}, "", frozen, "revision, freeze, cut"},
 		"frozen, and in nobody's use": {twoVolumes, "", &flushing{&fakeFreezer{got: unused}, true}, "", unsettled, "revision, freeze, cut"},
+		"frozen, one in nobody's use": {twoVolumes, "", &flushing{&fakeFreezer{got: partly}, true}, "", unsettled, "revision, freeze, cut"},
 		"the freeze did not hold":     {twoVolumes, "", &flushing{&fakeFreezer{}, true}, "", unsettled, "revision, freeze, cut"},
 		"never to be frozen":          {twoVolumes, FreezeNever, &flushing{&fakeFreezer{}, true}, "", flushed, "revision, flush, cut"},
 		"one is read live":            {twoVolumes, "", &flushing{&fakeFreezer{}, true}, "files", flushed, "revision, flush, cut"},

@@ -92,6 +92,9 @@ type Freeze struct {
 	// Volumes that were cut, and Nodes that had any of them mounted.
 	Volumes int `json:"volumes,omitempty"`
 	Nodes   int `json:"nodes,omitempty"`
+	// Flushed says that each of the volumes was mounted there, and so flushed. It is for
+	// the capture alone.
+	Flushed bool `json:"-"`
 }
 
 // Quiesce says how hooks held the pods of an application at rest while its

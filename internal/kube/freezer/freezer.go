@@ -74,7 +74,7 @@ func (f *Freezer) Together(ctx context.Context, req capture.FreezeRequest, cut f
 	}
 	err = p.run(ctx)
 	out := p.coordinator.Outcome()
-	got := point.Freeze{Held: out.Held && err == nil, Reason: out.Why, Frozen: out.Frozen, Nodes: len(before)}
+	got := point.Freeze{Held: out.Held && err == nil, Reason: out.Why, Frozen: out.Frozen, Nodes: len(before), Flushed: before.have(req.Plans)}
 	if err != nil || !got.Held {
 		return got, err
 	}

@@ -155,8 +155,8 @@ func TestTogetherCutsInsideTheFreeze(t *testing.T) {
 		inside = n.noted()
 		return nil
 	})
-	if err != nil || !got.Held || got.Reason != "" || got.Nodes != 2 || got.Frozen != time.Second {
-		t.Fatalf("got %+v, %v", got, err)
+	if err != nil || !got.Held || got.Reason != "" || got.Nodes != 2 || got.Frozen != time.Second || got.Flushed {
+		t.Fatalf("got %+v, %v; nobody flushed c", got, err)
 	}
 	for _, want := range []string{"Freeze east-1", "Freeze east-2"} {
 		if !slices.Contains(inside, want) {
