@@ -67,6 +67,39 @@ func TestLargeFilesAreReadInSpans(t *testing.T) {
 	check(target, mebibytes-3, mebibytes+2)
 }
 
+// TestScatteredContentsComeFromHeldPacks restores a file of small contents that have
+// others between them: not each of them is a request.
+func TestScatteredContentsComeFromHeldPacks(t *testing.T) {
+	s := newTestStore()
+	r := openTest(t, s)
+	const chunks, packed, mebibyte = 40, 128 << 10, 1 << 20
+	all, some := make([]byte, chunks*mebibyte), make([]byte, chunks/2*mebibyte)
+	for i := range chunks {
+		copy(all[i*mebibyte:], random(uint64(i+1), packed))
+		if i%2 == 0 {
+			copy(some[i/2*mebibyte:], all[i*mebibyte:(i+1)*mebibyte])
+		}
+	}
+	before, root, target := t.TempDir(), t.TempDir(), t.TempDir()
+	put(t, before+"/all", all)
+	put(t, root+"/some", some)
+	write(t, r, before)
+	snap := write(t, r, root)
+	var gets atomic.Int64
+	s.setHook(func(op, key string) error {
+		if op == "get" && strings.HasPrefix(key, testPrefix+"p") {
+			gets.Add(1)
+		}
+		return nil
+	})
+	if err := r.Read(t.Context(), snap, target, ReadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(facts(t, root), facts(t, target)); diff != "" || gets.Load() > chunks/4 {
+		t.Errorf("restored file differs, or took %d requests: %s", gets.Load(), diff)
+	}
+}
+
 // TestDamageInASpan restores from packs in which one byte is wrong, missing, or
 // cannot be read.
 func TestDamageInASpan(t *testing.T) {

@@ -18,6 +18,7 @@ const (
 	windowChunks = 1024    // of one file, brought into the order of their packs
 	spanBytes    = 8 << 20 // fetched with one request
 	spanGap      = 1 << 16 // bytes of others' contents fetched rather than a request more
+	aloneBytes   = 1 << 18 // up to these a content with no neighbour comes from packs that are held, after a few
 )
 
 // largeFile is a file whose chunks are written in parallel.

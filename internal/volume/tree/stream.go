@@ -23,7 +23,8 @@ type stream struct {
 func (t *reader) stream(cr content.Reader, span []placed) (*stream, error) {
 	first, last := span[0], span[len(span)-1]
 	s := &stream{ctx: t.ctx, reader: cr, opener: t.opener, at: first.from}
-	if t.opts.Stream != nil && t.opener != nil {
+	scattered := last.from == first.from && last.until-first.from <= aloneBytes
+	if t.opts.Stream != nil && t.opener != nil && !scattered {
 		src, err := t.opts.Stream(t.ctx, first.pack, first.from, last.until-first.from)
 		if err != nil {
 			return nil, fmt.Errorf("read pack %s: %w", first.pack, err)
