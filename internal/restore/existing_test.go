@@ -451,7 +451,11 @@ func TestExactPrunesOnlyItsOwn(t *testing.T) {
 // TestExactSparesWhatDataGoesWith, as it does data itself, unless the kind was named.
 func TestExactSparesWhatDataGoesWith(t *testing.T) {
 	all := func(point.Resource, *unstructured.Unstructured) bool { return true }
-	deleting := shape.Document{"spec": shape.Document{"persistentVolumeClaimRetentionPolicy": shape.Document{"whenDeleted": "Delete"}}}
+	deleting := shape.Document{"spec": shape.Document{"replicas": int64(2), "persistentVolumeClaimRetentionPolicy": shape.Document{"whenDeleted": "Delete", "whenScaled": "Delete"}}}
+	fenced := shape.Document{
+		"metadata": shape.Document{"namespace": "shop", "name": "stray", "annotations": shape.Document{"davit.dev/replicas-before-fence": "2", "davit.dev/claims-when-scaled-before-fence": "Delete"}},
+		"spec":     shape.Document{"replicas": int64(0), "persistentVolumeClaimRetentionPolicy": shape.Document{"whenDeleted": "Delete", "whenScaled": "Retain"}},
+	}
 	for name, c := range map[string]struct {
 		apiVersion, kind, named string
 		body                    shape.Document
@@ -459,6 +463,7 @@ func TestExactSparesWhatDataGoesWith(t *testing.T) {
 	}{
 		"custom resource":                   {"shop.example.com/v1", "Till", "tills.shop.example.com", nil, true},
 		"StatefulSet that takes its claims": {"apps/v1", "StatefulSet", "statefulsets.apps", deleting, true},
+		"the same, at rest by a fence":      {"apps/v1", "StatefulSet", "statefulsets.apps", fenced, true},
 		"StatefulSet that leaves them":      {"apps/v1", "StatefulSet", "statefulsets.apps", shape.Document{"spec": shape.Document{}}, false},
 		"Deployment, which has none":        {"apps/v1", "Deployment", "deployments.apps", shape.Document{"spec": shape.Document{}}, false},
 	} {
@@ -468,7 +473,14 @@ func TestExactSparesWhatDataGoesWith(t *testing.T) {
 				r.m.Scope = &point.Scope{Kinds: []string{schema.FromAPIVersionAndKind(c.apiVersion, c.kind).GroupKind().String()}}
 				r.c.put(c.apiVersion, c.kind, "shop", "stray", c.body)
 				res := run(t, r, Options{KeepClaims: true, Existing: Exact, Captured: all, ExistingKinds: named})
-				return r.c.get(c.kind, "shop", "stray") == nil, warnings(res)
+				left := r.c.get(c.kind, "shop", "stray")
+				if left != nil && c.kind == "StatefulSet" {
+					n, set := shape.Number(left.Object, "spec", "replicas")
+					if policy := shape.Child(left.Object, "spec", "persistentVolumeClaimRetentionPolicy"); !set || n != 0 || policy["whenScaled"] != "Retain" || policy["whenDeleted"] != "Delete" || len(left.GetAnnotations()) > 0 {
+						t.Errorf("what is left may run beside what the point has: %v", left.Object)
+					}
+				}
+				return left == nil, warnings(res)
 			}
 			if gone, told := gone(nil); gone == c.kept || strings.Contains(told, "--existing-kind "+c.named+"=exact") != c.kept {
 				t.Errorf("not named, gone: %t: %s", gone, told)

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/gitops"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/standstill"
 )
 
 // StepPrune is the engine's step that deletes what the point does not have.
@@ -80,6 +81,9 @@ func (e *Engine) prune(ctx context.Context) error {
 			e.pruned(s.name(), s.keep)
 			if s.keep != "" {
 				e.rec.Warn(s.name(), "%s", s.keep)
+				if err := standstill.Down(ctx, e.cluster, s.at, s.obj); err != nil {
+					e.rec.Fail(s.name(), fmt.Errorf("stop what the point does not have: %w", answer.Explain(err)))
+				}
 				continue
 			}
 			if err := e.cluster.Delete(ctx, s.at, s.obj, false); err != nil {
@@ -182,18 +186,18 @@ func (e *Engine) isStray(res point.Resource, u *unstructured.Unstructured) bool 
 // keepStray spares data, and what it would go with: such an object is pruned only
 // where its kind was named.
 func keepStray(at Served, named bool, u *unstructured.Unstructured) string {
-	why, kind := "", at.GVK.GroupKind()
+	why, kind, left := "", at.GVK.GroupKind(), "left alone"
 	switch {
 	case named:
 		return ""
 	case kind == shape.KindClaim:
 		why = "it holds data"
 	case kind == shape.KindStatefulSet && shape.Text(u.Object, "spec", "persistentVolumeClaimRetentionPolicy", "whenDeleted") == "Delete":
-		why = "its claims would go with it"
+		why, left = "its claims would go with it", "scaled to zero and left"
 	case shape.RankOf(kind) == shape.RankCustom:
 		why = "its operator may take the deletion for the end of what it stands for, data and all"
 	default:
 		return ""
 	}
-	return fmt.Sprintf("is not in the point, and was left alone because %s: to have it deleted, give --existing-kind %s=exact", why, at.GVR.GroupResource())
+	return fmt.Sprintf("is not in the point, and was %s because %s: to have it deleted, give --existing-kind %s=exact", left, why, at.GVR.GroupResource())
 }

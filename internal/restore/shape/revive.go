@@ -77,3 +77,18 @@ func SpareClaims(want, live Document) bool {
 	Merge(want, Document{"spec": Document{policy: Document{scaled: "Retain"}}})
 	return true
 }
+
+// Rest has a StatefulSet run nothing and keep its claims. What Davit noted to start it
+// again goes. It tells whether there was anything to change.
+func Rest(d Document) bool {
+	notes := Child(d, "metadata", "annotations")
+	n, set := Number(d, "spec", "replicas")
+	if set && n == 0 && notes[notedReplicas] == nil && notes[AnnotationBefore] == nil {
+		return false
+	}
+	Drop(notes, nil, notedReplicas, notedClaims, AnnotationBefore)
+	Merge(d, Document{"spec": Document{
+		"replicas": int64(0), "persistentVolumeClaimRetentionPolicy": Document{"whenScaled": "Retain"},
+	}})
+	return true
+}
