@@ -3,7 +3,6 @@ package standby
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -100,29 +99,27 @@ func TestNodesKnowWhatGoesBack(t *testing.T) {
 // TestAHoldIsLookedAt: whoever held a run and stood still finds that another has it. The control is
 // one that nobody took.
 func TestAHoldIsLookedAt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMemory(t)
-		s, _ := returning(t, m)
-		held, release, err := s.Hold(t.Context(), "r", "one")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer release()
-		if err := hold.Still(held); err != nil {
-			t.Errorf("nobody took it: %v", err)
-		}
-		if err := hold.Still(t.Context()); err != nil {
-			t.Errorf("nothing is held: %v", err)
-		}
-		m.mu.Lock()
-		lease := m.objects[keyOf(shape.KindLease, "davit-system", "run-r")]
-		err = unstructured.SetNestedField(lease.Object, "two", "spec", "holderIdentity")
-		m.mu.Unlock()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := hold.Still(held); !errors.Is(err, hold.ErrLost) {
-			t.Errorf("another has it: %v", err)
-		}
-	})
+	m := newMemory(t)
+	s, _ := returning(t, m)
+	held, release, err := s.Hold(t.Context(), "r", "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if err := hold.Still(held); err != nil {
+		t.Errorf("nobody took it: %v", err)
+	}
+	if err := hold.Still(t.Context()); err != nil {
+		t.Errorf("nothing is held: %v", err)
+	}
+	m.mu.Lock()
+	lease := m.objects[keyOf(shape.KindLease, "davit-system", "run-r")]
+	err = unstructured.SetNestedField(lease.Object, "two", "spec", "holderIdentity")
+	m.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hold.Still(held); !errors.Is(err, hold.ErrLost) {
+		t.Errorf("another has it: %v", err)
+	}
 }

@@ -132,6 +132,9 @@ func (f Flow) Run(ctx context.Context) error {
 	r.others.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.err == nil { // what is stopped says so, although all of it may have been done meanwhile
+		return context.Cause(ctx)
+	}
 	return r.err
 }
 
