@@ -129,7 +129,8 @@ func jobsOf(t *testing.T, run, step string) []string {
 
 // madeAround has a failover make what an application needs around it: a Job of a
 // terraform step, whose command is killed half-way and whose Job is waited for by who goes
-// on, and machines. A step that never ends is ended by the site, and lets go of its lock.
+// on, and machines. A step that never ends is ended by the site, and lets go of its lock. What a
+// roll-back leaves of it is settled.
 func madeAround(t *testing.T) {
 	a := &app{}
 	a.protected(t)
@@ -232,7 +233,37 @@ func madeAround(t *testing.T) {
 		davit(t, west, a.vault, "runs", "show", id, "-o", "json").want(t, 0).read(t, &r)
 		return r.State == "AwaitingCommit", r.State
 	})
-	davit(t, west, a.vault, "runs", "commit", id).want(t, 0, "Completed")
+	leavesMachines(t, a, id)
+}
+
+// leavesMachines has east take the application back while the run waits for its commit: the roll-back
+// leaves the machines at west to people, and the status of both sites says so, until somebody settles
+// it at one of them. Nothing else comes of that.
+func leavesMachines(t *testing.T, a *app, id string) {
+	t.Helper()
+	davit(t, west, a.vault, "runs", "settle", id, "--reason", "x").want(t, 3, "it is not over")
+	if got := davit(t, east, a.vault, "restore", a.name, "--take-over", "--existing-kind", "persistentvolumeclaims=skip", "--yes"); got.code != 0 && got.code != 4 {
+		t.Fatalf("%d %s", got.code, got.all())
+	}
+	davit(t, west, a.vault, "runs", "rollback", id, "--lose", west).want(t, 4, "RolledBack", "take back by hand what machines did")
+	counted := func(want bool) {
+		t.Helper()
+		for _, site := range []string{west, east} {
+			eventually(t, 3*time.Minute, fmt.Sprintf("the status of %s counts what the run left: %t", site, want), func() (bool, string) {
+				got := davit(t, site, "", "status").all()
+				return strings.Contains(got, "davit runs settle "+id) == want, got
+			})
+		}
+	}
+	counted(true)
+	davit(t, west, a.vault, "runs", "settle", id, "network", "--reason", "x").want(t, 3, "only machines did")
+	davit(t, west, a.vault, "runs", "settle", id, "machines", "--reason", "kept for the next time").want(t, 0, "kept for the next time")
+	counted(false)
+	davit(t, east, a.vault, "runs", "show", id).want(t, 0, "RolledBack", "kept for the next time", "Carried by", "agent ")
+	if got := kubectl(t, west, "get", "machinedeployments", "workers", "-o", "jsonpath={.spec.replicas}"); got != "3" {
+		t.Errorf("there are %s machines: to settle what was left is not to take it back", got)
+	}
+	davit(t, west, a.vault, "runs", "rollback", id, "--lose", west).want(t, 3, "is over")
 }
 
 // locked tells whether somebody holds a state.
