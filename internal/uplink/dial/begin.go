@@ -92,12 +92,13 @@ func (o *orders) clock(mine, theirs time.Time) {
 
 // late tells whether it is later than that by the console's clock, or may be: how
 // long the first word was under way counts as passed, and so does what either
-// clock here says has passed. One of them stands still while a machine sleeps.
+// clock here says has passed. One of them stands still while a machine sleeps. Where
+// both have gone back, as without a steady one, nobody knows how long it was.
 func (o *orders) late(now, until time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	passed := max(now.Sub(o.mine), now.Round(0).Sub(o.mine.Round(0)))
-	return o.theirs.IsZero() || !o.theirs.Add(passed).Before(until)
+	return o.theirs.IsZero() || passed < 0 || !o.theirs.Add(passed).Before(until)
 }
 
 func (o *orders) push(b uplink.Begin) error {

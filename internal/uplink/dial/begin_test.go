@@ -28,6 +28,12 @@ func TestLate(t *testing.T) {
 	if !o.late(mine.Add(time.Hour).Round(0), until) {
 		t.Error("by the wall's clock alone it is not late")
 	}
+	// The clock was set back since the stream was asked for, and there is no steady one.
+	for _, back := range []time.Duration{time.Millisecond, 240 * time.Hour} {
+		if !o.late(mine.Add(-back).Round(0), until) {
+			t.Errorf("by a clock that went %s back it is not late", back)
+		}
+	}
 }
 
 // A site begins what it was opened for, and nothing for a word that it does not
