@@ -204,7 +204,10 @@ func fencedByNode(t *testing.T) {
 		got := a.status(t, east, "role") + " " + a.status(t, east, "fence.level") + " " + a.status(t, east, "fence.epoch") + " " + a.status(t, east, "fence.message")
 		return got == "Superseded proven 2 ", got
 	})
-	davit(t, east, "", "status").want(t, 0, "Superseded (proven)")
+	eventually(t, time.Minute, "the status says so", func() (bool, string) { // the kubelet may start the writer once more, which the node stops again
+		got := davit(t, east, "", "status").want(t, 0).all()
+		return strings.Contains(got, "Superseded (proven)"), got
+	})
 }
 
 // says waits until a load balancer's question has an answer that begins so.

@@ -88,6 +88,7 @@ func (s *site) bring(p *proc, o execute.Order) execute.Answer {
 			return *not
 		}
 	}
+	version := a.spec // as it was seen before the look at who restores
 	ours, err := s.ours(p, o, a)
 	if err == nil && ours {
 		err = p.reach(s, func() { a.mark = o.Run })
@@ -98,8 +99,16 @@ func (s *site) bring(p *proc, o execute.Order) execute.Answer {
 	if o.Step.Kind == plan.KindRestore || o.Step.Kind == plan.KindCatchUp {
 		return s.fill(p, o, a, t)
 	}
-	then := func(*proc) execute.Answer { return execute.Unknown("unreachable") }
-	err = p.reach(s, func() { then = s.effect(o) })
+	then := func(*proc) execute.Answer { return execute.Unknown("another has started it meanwhile") }
+	err = p.reach(s, func() {
+		// What others have started since is changed by resourceVersion. Where it is gone, it is made
+		// anew, which nothing keeps a late process from: nodes that know what was given back do.
+		if o.Step.Kind == plan.KindScale && a.want && a.spec != version {
+			s.w.odd["a start met another"]++
+			return
+		}
+		then = s.effect(o)
+	})
 	if err == nil && o.Step.Kind == plan.KindScale {
 		err = p.reach(s, func() { s.whole(a, o.Run) })
 	}
