@@ -327,17 +327,20 @@ func (c *fakeCluster) SweepTests(context.Context, time.Time) ([]string, error) {
 	return []string{"x"}, nil
 }
 
-// seedPoint writes a small recovery point into the fake cluster's only vault:
-// seedpoint APP MINUTES-AGO.
+// fakeVault opens the fake cluster's only vault.
+func fakeVault(ctx context.Context, dir string) (*access.Opened, error) {
+	c, err := openFake(dir)
+	if err != nil {
+		return nil, err
+	}
+	opener := access.Opener{Store: fakeBackend{dir: dir}.Store}
+	return opener.OpenHere(ctx, c, "")
+}
+
 // seedPlan puts a plan into the vault, as another site's agent would.
 func seedPlan(dir, file string) error {
 	ctx := context.Background()
-	c, err := openFake(dir)
-	if err != nil {
-		return err
-	}
-	opener := access.Opener{Store: fakeBackend{dir: dir}.Store}
-	o, err := opener.OpenHere(ctx, c, "")
+	o, err := fakeVault(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -353,28 +356,20 @@ func seedPlan(dir, file string) error {
 	return err
 }
 
+// seedLeft puts the journal of a run that is over and left something to people into it.
 func seedLeft(dir, run string) error {
 	ctx := context.Background()
-	c, err := openFake(dir)
-	if err != nil {
-		return err
-	}
-	opener := access.Opener{Store: fakeBackend{dir: dir}.Store}
-	o, err := opener.OpenHere(ctx, c, "")
+	o, err := fakeVault(ctx, dir)
 	if err != nil {
 		return err
 	}
 	return journal.Create(o.Project, run, "agent west").Append(ctx, settlementtest.Left(run, "agent west", fakeNow.Add(-time.Hour)))
 }
 
+// seedPoint writes a small recovery point into it: seedpoint APP MINUTES-AGO.
 func seedPoint(dir, app string, age time.Duration) (string, error) {
 	ctx := context.Background()
-	c, err := openFake(dir)
-	if err != nil {
-		return "", err
-	}
-	opener := access.Opener{Store: fakeBackend{dir: dir}.Store}
-	o, err := opener.OpenHere(ctx, c, "")
+	o, err := fakeVault(ctx, dir)
 	if err != nil {
 		return "", err
 	}
