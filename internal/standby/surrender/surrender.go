@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,6 +25,7 @@ import (
 	"davit.dev/davit/internal/fence"
 	"davit.dev/davit/internal/restore/answer"
 	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 const (
@@ -123,10 +123,5 @@ func Warning(app string, missing []string) string {
 	if len(missing) == 0 {
 		return ""
 	}
-	const most = 3
-	names := strings.Join(missing[:min(len(missing), most)], ", ")
-	if more := len(missing) - most; more > 0 {
-		names += fmt.Sprintf(" and %d more", more)
-	}
-	return fmt.Sprintf("not noted yet that nothing of %s runs here any more: %s: what a process that stood still starts there runs until the node has heard from the vault", app, names)
+	return fmt.Sprintf("not noted yet that nothing of %s runs here any more: %s: what a process that stood still starts there runs until the node has heard from the vault", app, shape.Names(missing, 3))
 }
