@@ -126,6 +126,9 @@ func (v *Volumes) letGo(ctx context.Context, kind schema.GroupVersionResource, c
 		return err
 	}
 	_, err = v.system.Dynamic.Resource(kind).Patch(ctx, content.GetName(), types.MergePatchType, noFinalizers(content), metav1.PatchOptions{})
+	if apierrors.IsConflict(err) {
+		return nil // somebody is at work on it: the next sweep looks at what came of that
+	}
 	if gone(err) != nil {
 		return fmt.Errorf("let go of snapshot content %s, which is on node %s that is gone: %w", content.GetName(), node, err)
 	}
@@ -159,6 +162,10 @@ func (v *Volumes) letVolumesGo(ctx context.Context, claims []string, node string
 		err := api.Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID, ResourceVersion: &pv.ResourceVersion}})
 		if err == nil {
 			_, err = api.Patch(ctx, pv.Name, types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"uid":%q,"finalizers":null}}`, pv.UID), metav1.PatchOptions{})
+		}
+		if apierrors.IsConflict(err) {
+			free = false // as with the content
+			continue
 		}
 		if gone(err) != nil {
 			return false, fmt.Errorf("let go of volume %s, which is on node %s that is gone: %w", pv.Name, node, err)
