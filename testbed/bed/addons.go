@@ -146,6 +146,9 @@ func (s *Site) installStorage(ctx context.Context, bin build.Set, st *storage) e
 func toolOutput(ctx context.Context, dir, tool string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, tool, args...)
 	cmd.Dir = dir
+	// It ends what it has started, which would otherwise go on, and hold its output open.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
