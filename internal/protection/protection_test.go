@@ -407,6 +407,25 @@ func TestFailedCaptureLeavesNothing(t *testing.T) {
 	}
 }
 
+// A RecoveryPoint object that was removed and made anew, as when it is kept in git, asks
+// for a capture under the name of a point that is in the vault.
+func TestACaptureUnderTheNameOfAPointLeavesThatAlone(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	m := r.mustCapture()
+	before := append(r.keys("manifests"), r.keys("objects")...)
+	_, err := r.east.Capture(t.Context(), CaptureRequest{Application: application(), Trigger: "manual", Held: 1, PointID: m.ID})
+	if !errors.Is(err, vault.ErrExists) {
+		t.Errorf("err = %v, want ErrExists", err)
+	}
+	if left := append(r.keys("manifests"), r.keys("objects")...); !slices.Equal(left, before) {
+		t.Errorf("the vault holds %q, and held %q", left, before)
+	}
+	if _, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCapturesDoNotOverlap(t *testing.T) {
 	r := newRig(t)
 	r.claim()

@@ -51,8 +51,8 @@ type beginning struct {
 	Beat    time.Time `json:"beat"`
 }
 
-// NewWriter starts a recovery point. The id comes from point.NewID; one that
-// was started before is refused with ErrExists.
+// NewWriter starts a recovery point. The id comes from point.NewID, or from people; one that
+// was started before, or is published, is refused with ErrExists.
 func (p *Project) NewWriter(ctx context.Context, app, id string) (*PointWriter, error) {
 	if err := checkNames(app, id); err != nil {
 		return nil, fmt.Errorf("start recovery point: %w", err)
@@ -60,12 +60,18 @@ func (p *Project) NewWriter(ctx context.Context, app, id string) (*PointWriter, 
 	if err := p.Refresh(ctx); err != nil { // what begins after a rotation is sealed with the new key
 		return nil, fmt.Errorf("start recovery point %s: %w", id, err)
 	}
-	w := &PointWriter{p: p, app: app, id: id, uploads: make(chan struct{}, parallelUploads)}
 	started := now()
 	if err := p.writeJSONOnce(ctx, p.at.begin(app, id), beginning{Started: started, Beat: started}); err != nil {
 		return nil, fmt.Errorf("start recovery point %s: %w", id, err)
 	}
-	return w, nil
+	if _, err := p.store.Stat(ctx, p.at.manifest(app, id)); !errors.Is(err, ErrNotFound) { // what Abort removes must be the writer's own
+		if err == nil {
+			err = fmt.Errorf("%w: a point of this name is in the vault: choose another name", ErrExists)
+		}
+		_ = p.store.Delete(ctx, p.at.begin(app, id)) // one that stays behind does no harm
+		return nil, fmt.Errorf("start recovery point %s: %w", id, err)
+	}
+	return &PointWriter{p: p, app: app, id: id, uploads: make(chan struct{}, parallelUploads)}, nil
 }
 
 // Touch says that the capture lives. Captures that write nothing for long, for
@@ -163,8 +169,7 @@ func (w *PointWriter) publish(ctx context.Context, m *point.Manifest, guard func
 			return err
 		}
 	}
-	// Sweep writes its mark first and then looks for a manifest; we write the
-	// manifest first and then look for a mark. So one of us sees the other.
+	// Sweep writes its mark and then looks for a manifest; we do the reverse. So one of us sees the other.
 	err = w.notSwept(ctx, m)
 	if errors.Is(err, ErrSwept) {
 		err = errors.Join(err, w.p.removePoint(ctx, w.app, w.id))
@@ -194,13 +199,10 @@ func (w *PointWriter) Visible(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	_, err := w.p.store.Stat(ctx, w.p.at.manifest(w.app, w.id))
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, fmt.Errorf("look for the manifest: %w", err)
 	}
-	return true, nil
+	return err == nil, nil
 }
 
 // complete fills in what the writer knows better than its caller, and tells
@@ -235,7 +237,7 @@ func (w *PointWriter) putManifest(ctx context.Context, m *point.Manifest) error 
 	w.mu.Unlock()
 	err := w.p.writeJSONOnce(ctx, w.p.at.manifest(w.app, w.id), m)
 	if errors.Is(err, ErrExists) && again {
-		return nil // ids are random: nobody else writes under ours
+		return nil // nobody else writes under what NewWriter began
 	}
 	return err
 }
