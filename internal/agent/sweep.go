@@ -265,8 +265,9 @@ func (s *sweeper) capturing(ctx context.Context) func(string) bool {
 			return true // not known: leave it
 		}
 		for i := range list.Items {
-			if source.PointLabel(list.Items[i].Name) == label {
-				return list.Items[i].Status.Phase == v1alpha1.PointCapturing
+			// Applications of several namespaces may have points of one name.
+			if rp := &list.Items[i]; source.PointLabel(rp.Name) == label && rp.Status.Phase == v1alpha1.PointCapturing {
+				return true
 			}
 		}
 		return false

@@ -77,3 +77,20 @@ func TestOldReportsGo(t *testing.T) {
 		t.Errorf("left are %v, want %v", names, want)
 	}
 }
+
+// TestAPointBeingCapturedIsAlive, whatever became of one of another application that has
+// the same name.
+func TestAPointBeingCapturedIsAlive(t *testing.T) {
+	rp := func(namespace, name string, phase v1alpha1.PointPhase) client.Object {
+		return &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Status: v1alpha1.RecoveryPointStatus{Phase: phase}}
+	}
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(
+		rp("bill", "release-2", v1alpha1.PointAvailable), rp("shop", "release-2", v1alpha1.PointCapturing), rp("shop", "release-1", v1alpha1.PointAvailable),
+	).Build()
+	alive := (&sweeper{reader: c}).capturing(t.Context())
+	for name, want := range map[string]bool{"release-2": true, "release-1": false, "release-0": false} {
+		if alive(name) != want {
+			t.Errorf("%s is being captured: %v, want %v", name, !want, want)
+		}
+	}
+}

@@ -29,8 +29,9 @@ var ErrNotTogether = errors.New("the volumes were not cut at one instant")
 
 // FreezeRequest is what Freezer holds still.
 type FreezeRequest struct {
-	Point string
-	Plans []VolumePlan
+	// Application and Point say for what: points of several applications may have one name.
+	Application, Point string
+	Plans              []VolumePlan
 	// Window bounds how long anything is held still.
 	Window time.Duration
 	// Required says that nothing is cut unless all is held.
@@ -91,7 +92,7 @@ func (r *run) cutFrozen(ctx context.Context, cuts []VolumePlan, required bool) e
 	}
 	slices.SortFunc(cuts, func(a, b VolumePlan) int { return strings.Compare(a.Claim.Key(), b.Claim.Key()) })
 	r.step("holding the file systems still")
-	req := FreezeRequest{Point: r.spec.ID, Plans: cuts, Window: window, Required: required}
+	req := FreezeRequest{Application: r.spec.Application, Point: r.spec.ID, Plans: cuts, Window: window, Required: required}
 	got, err := r.ports.Freezer.Together(ctx, req, func(ctx context.Context) error { return r.cutAll(ctx, window/2) })
 	got.Window, got.Volumes = window, len(cuts)
 	r.res.Freeze = &got

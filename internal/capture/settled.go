@@ -35,7 +35,7 @@ func (r *run) flush(ctx context.Context, cuts []VolumePlan) {
 	}
 	r.step("having the file systems flushed")
 	began := r.opts.Now().UTC()
-	if flusher.Flush(ctx, FreezeRequest{Point: r.spec.ID, Plans: cuts, Window: DefaultFreezeWindow}) {
+	if flusher.Flush(ctx, FreezeRequest{Application: r.spec.Application, Point: r.spec.ID, Plans: cuts, Window: DefaultFreezeWindow}) {
 		r.flushed = began.Add(-skewed)
 	}
 }

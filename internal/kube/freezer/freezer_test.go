@@ -233,6 +233,39 @@ func TestTogetherSeesNewUsers(t *testing.T) {
 	}
 }
 
+// Two applications may have points of one name, as when an object of that name is applied to
+// each namespace before an upgrade. Each holds its own volumes still.
+func TestPointsOfOneName(t *testing.T) {
+	f, n := rig(t, nil, pod("shop-0", "east-1", corev1.PodRunning, "a", "b"), pod("bill-0", "east-1", corev1.PodRunning, "c", "d"))
+	shop, bill := request(plansOf("a", "b")), request(plansOf("c", "d"))
+	shop.Application, bill.Application = "shop", "bill"
+	var held []string
+	got, err := f.Together(t.Context(), shop, func(ctx context.Context) error {
+		got, err := f.Together(ctx, bill, func(ctx context.Context) error {
+			list, err := f.orders(ctx, nil)
+			for i := range list {
+				for _, v := range list[i].Spec.Volumes {
+					if list[i].Status.Phase == v1alpha1.FreezeFrozen {
+						held = append(held, v.Claim)
+					}
+				}
+			}
+			return err
+		})
+		if err == nil && !got.Held {
+			err = errors.New(got.Reason)
+		}
+		return err
+	})
+	slices.Sort(held)
+	if want := []string{"shop/a", "shop/b", "shop/c", "shop/d"}; err != nil || !got.Held || !slices.Equal(held, want) {
+		t.Errorf("%v were held still, want %v: %+v, %v, after %v", held, want, got, err, n.noted())
+	}
+	if left(t, f) > 0 {
+		t.Error("orders stay")
+	}
+}
+
 func TestTogetherWithNothingInUse(t *testing.T) {
 	f, n := rig(t, nil)
 	got, err := f.Together(t.Context(), request(plansOf("a", "b")), func(context.Context) error { return nil })

@@ -33,7 +33,7 @@ func (p *play) labels() map[string]string {
 
 // name is that of the order for one node.
 func (p *play) name(node string) string {
-	sum := sha256.Sum256([]byte(p.req.Point + "\x00" + node))
+	sum := sha256.Sum256([]byte(p.req.Application + "\x00" + p.req.Point + "\x00" + node))
 	return "freeze-" + hex.EncodeToString(sum[:10])
 }
 
@@ -78,7 +78,7 @@ func (p *play) create(ctx context.Context, node string) error {
 	}
 	err := p.f.client.Create(ctx, order)
 	if apierrors.IsAlreadyExists(err) {
-		return nil // ours, from a try whose answer was lost: points have names of their own
+		return nil // ours, from a try whose answer was lost: an application's points have names of their own
 	}
 	return err
 }
@@ -145,7 +145,7 @@ func (p *play) followOn(ctx context.Context, w watch.Interface, told map[string]
 				p.look(ctx, told)
 				return
 			}
-			if o, ok := e.Object.(*v1alpha1.VolumeFreeze); ok {
+			if o, ok := e.Object.(*v1alpha1.VolumeFreeze); ok && p.ours(o) {
 				p.report(ctx, o, e.Type == watch.Deleted, told)
 			}
 		case <-tick.C:
@@ -162,13 +162,18 @@ func (p *play) look(ctx context.Context, told map[string]v1alpha1.FreezePhase) {
 	}
 	missing := maps.Clone(told)
 	for i := range list {
-		delete(missing, list[i].Spec.Node)
-		p.report(ctx, &list[i], false, told)
+		if p.ours(&list[i]) {
+			delete(missing, list[i].Spec.Node)
+			p.report(ctx, &list[i], false, told)
+		}
 	}
 	for node := range missing {
 		p.report(ctx, &v1alpha1.VolumeFreeze{Spec: v1alpha1.VolumeFreezeSpec{Node: node}}, true, told)
 	}
 }
+
+// ours tells an order from one for a point of another application that has the same name.
+func (p *play) ours(o *v1alpha1.VolumeFreeze) bool { return o.Name == p.name(o.Spec.Node) }
 
 // report passes on what is new.
 func (p *play) report(ctx context.Context, o *v1alpha1.VolumeFreeze, gone bool, told map[string]v1alpha1.FreezePhase) {

@@ -135,10 +135,10 @@ func groupSecret(class *unstructured.Unstructured) (map[string]string, error) {
 	return marks, nil
 }
 
-// groupName is that of the content of a driver's group in one point: the group
+// groupName is that of the content of a driver's group in one point of one application: the group
 // of one node, where volumes are a node's own.
 func groupName(plan capture.VolumePlan) string {
-	sum := sha256.Sum256([]byte(plan.Options.Point + "\x00group\x00" + plan.Driver + "\x00" + plan.Node))
+	sum := sha256.Sum256([]byte(plan.Options.Application + "\x00" + plan.Options.Point + "\x00group\x00" + plan.Driver + "\x00" + plan.Node))
 	return "davit-" + hex.EncodeToString(sum[:10])
 }
 

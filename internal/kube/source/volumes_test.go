@@ -56,6 +56,12 @@ func TestNamesAreOfPointAndClaim(t *testing.T) {
 	if first != again || first == name(plan("p", "d")) || first == name(plan("q", "c")) {
 		t.Error("names do not follow point and claim")
 	}
+	of := func(application string) string {
+		return groupName(capture.VolumePlan{Driver: "d", Options: capture.VolumeOptions{Application: application, Point: "p"}})
+	}
+	if of("shop") != of("shop") || of("shop") == of("bill") {
+		t.Error("groups of two applications' points of one name have one name")
+	}
 	if long := PointLabel(strings.Repeat("x", 200)); len(long) > 63 {
 		t.Errorf("label of %d bytes", len(long))
 	}
