@@ -58,7 +58,7 @@ func NewForConfig(config *rest.Config, now func() time.Time, log *slog.Logger) (
 
 // Together implements capture.Freezer.
 func (f *Freezer) Together(ctx context.Context, req capture.FreezeRequest, cut func(context.Context) error) (point.Freeze, error) {
-	before, err := f.places(ctx, req.Plans)
+	before, ended, err := f.used(ctx, req.Plans, nil)
 	if err != nil {
 		return point.Freeze{}, err
 	}
@@ -78,7 +78,7 @@ func (f *Freezer) Together(ctx context.Context, req capture.FreezeRequest, cut f
 	if err != nil || !got.Held {
 		return got, err
 	}
-	after, err := f.places(ctx, req.Plans)
+	after, _, err := f.used(ctx, req.Plans, ended)
 	if err != nil {
 		return got, err
 	}

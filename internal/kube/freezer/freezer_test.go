@@ -266,6 +266,27 @@ func TestPointsOfOneName(t *testing.T) {
 	}
 }
 
+// A Job may have begun to use a claim and be over when the cuts are done. Its pod stays.
+func TestTogetherSeesWhoHasEnded(t *testing.T) {
+	for what, ended := range map[string]bool{"while they were cut": false, "long ago": true} {
+		job := pod("job", "east-1", corev1.PodSucceeded, "a", "b")
+		var before []client.Object
+		if ended {
+			before = append(before, job)
+		}
+		f, _ := rig(t, nil, before...)
+		got, err := f.Together(t.Context(), request(plansOf("a", "b")), func(ctx context.Context) error {
+			if ended {
+				return nil
+			}
+			return f.client.Create(ctx, job)
+		})
+		if err != nil || got.Held != ended {
+			t.Errorf("a Job that used both claims and ended %s: %+v, %v", what, got, err)
+		}
+	}
+}
+
 func TestTogetherWithNothingInUse(t *testing.T) {
 	f, n := rig(t, nil)
 	got, err := f.Together(t.Context(), request(plansOf("a", "b")), func(context.Context) error { return nil })

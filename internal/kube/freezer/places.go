@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -22,6 +23,16 @@ type places map[string][]v1alpha1.FrozenVolume
 // node and has not ended. One that is being deleted may still write, unless it is
 // Davit's own that held a restored volume: of that the mount may be gone already.
 func (f *Freezer) places(ctx context.Context, plans []capture.VolumePlan) (places, error) {
+	found, _, err := f.used(ctx, plans, nil)
+	return found, err
+}
+
+// over are pods that have ended, by UID.
+type over map[types.UID]bool
+
+// used is places, with the pods that have ended. Where those that had ended before are
+// known, the others count too: they may have used a claim since, and be done.
+func (f *Freezer) used(ctx context.Context, plans []capture.VolumePlan, before over) (places, over, error) {
 	byNamespace := map[string]map[string]capture.Claim{}
 	for _, p := range plans {
 		if byNamespace[p.Claim.Namespace] == nil {
@@ -29,24 +40,28 @@ func (f *Freezer) places(ctx context.Context, plans []capture.VolumePlan) (place
 		}
 		byNamespace[p.Claim.Namespace][p.Claim.Name] = p.Claim
 	}
-	found := places{}
+	found, now := places{}, over{}
 	for ns, claims := range byNamespace {
 		var pods corev1.PodList
 		if err := f.client.List(ctx, &pods, client.InNamespace(ns)); err != nil {
-			return nil, fmt.Errorf("list pods of %s: %w", ns, err)
+			return nil, nil, fmt.Errorf("list pods of %s: %w", ns, err)
 		}
 		// Those that run have their volumes mounted, the others perhaps not yet, or no more.
 		slices.SortStableFunc(pods.Items, func(a, b corev1.Pod) int { return rank(&a) - rank(&b) })
 		for i := range pods.Items {
-			if pod := &pods.Items[i]; pod.DeletionTimestamp.IsZero() || !mover.Holds(pod) {
-				found.add(pod, claims)
+			pod := &pods.Items[i]
+			ended := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+			now[pod.UID] = ended
+			if ended && (before == nil || before[pod.UID]) || !pod.DeletionTimestamp.IsZero() && mover.Holds(pod) {
+				continue
 			}
+			found.add(pod, claims)
 		}
 	}
 	for _, volumes := range found {
 		slices.SortFunc(volumes, func(a, b v1alpha1.FrozenVolume) int { return strings.Compare(a.Claim, b.Claim) })
 	}
-	return found, nil
+	return found, now, nil
 }
 
 func rank(pod *corev1.Pod) int {
@@ -62,7 +77,7 @@ func rank(pod *corev1.Pod) int {
 // add takes note of a pod's claims, one pod for each claim and node.
 func (p places) add(pod *corev1.Pod, claims map[string]capture.Claim) {
 	node := pod.Spec.NodeName
-	if node == "" || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if node == "" {
 		return
 	}
 	for _, name := range claimsOf(pod) {
