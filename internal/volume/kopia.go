@@ -21,6 +21,7 @@ import (
 	"github.com/kopia/kopia/repo/logging"
 	"go.uber.org/zap"
 
+	"davit.dev/davit/internal/volume/cache"
 	"davit.dev/davit/internal/volume/logcore"
 )
 
@@ -82,7 +83,7 @@ func (r *Repository) newStorage(io instanceOptions) *storage {
 			session: newSession(r.opts.Now()),
 		},
 	}
-	s.packs = newPackCache(s.whole)
+	s.packs = cache.NewPacks(s.whole)
 	if io.cached {
 		s.disk = r.disk
 	}

@@ -1,5 +1,5 @@
-// Package cache keeps blobs of a volume repository on local disk that every
-// opening of it and every walk of a tree reads again.
+// Package cache keeps blobs of a volume repository: on local disk those that every
+// opening of it and every walk of a tree reads again, in memory packs of small files.
 package cache
 
 import (
