@@ -225,6 +225,12 @@ func (v *inventory) learn(r record) {
 	e.newest = max(e.newest, r.Time)
 }
 
+// has tells whether a blob is listed.
+func (v *inventory) has(id string) bool {
+	e := v.blobs[id]
+	return e != nil && len(e.prints) > 0
+}
+
 // inventoryPrefix is where the inventories of a repository are.
 func inventoryPrefix(prefix string) string { return strings.TrimSuffix(prefix, "/") + "-inventory/" }
 

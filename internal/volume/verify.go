@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/kopia/kopia/repo/blob"
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
@@ -133,7 +134,7 @@ func (r *Repository) verify(ctx context.Context, snap point.Snapshot, opts Verif
 	v := &verifier{
 		in: in, opts: opts, listed: listed, sizes: sizes,
 		meter: tree.NewMeter(opts.Progress, r.opts.Now),
-		seen:  map[content.ID]bool{}, blobs: map[string]bool{},
+		seen:  map[content.ID]bool{}, blobs: map[string]bool{}, unlisted: map[string]string{},
 	}
 	v.meter.TotalFiles.Store(snap.Files)
 	v.meter.TotalBytes.Store(snap.Bytes)
@@ -151,7 +152,8 @@ func (r *Repository) verify(ctx context.Context, snap point.Snapshot, opts Verif
 		err = gerr
 	}
 	v.meter.Last()
-	return v.finish(), errors.Join(err, ctx.Err())
+	err = errors.Join(err, v.settle(ctx, r), ctx.Err())
+	return v.finish(), err
 }
 
 // IsOutage tells work that could not be carried out, as the vault gave no
@@ -172,10 +174,11 @@ type verifier struct {
 	group  *errgroup.Group
 	read   atomic.Int64
 
-	mu     sync.Mutex
-	report VerifyReport
-	seen   map[content.ID]bool
-	blobs  map[string]bool // packs needed
+	mu       sync.Mutex
+	report   VerifyReport
+	seen     map[content.ID]bool
+	blobs    map[string]bool   // packs needed
+	unlisted map[string]string // of these, that no inventory had: the entry that needs it
 }
 
 func (v *verifier) damage(blobID, path string, err error) {
@@ -296,7 +299,9 @@ func (v *verifier) chunk(c tree.Chunk, path string) error {
 		return v.found("", path, fmt.Errorf("find content %s: %w", c.ID, err))
 	}
 	pack := string(info.PackBlobID)
-	v.need(pack, path)
+	if err := v.need(pack, path); err != nil {
+		return err
+	}
 	if end := int64(info.PackOffset) + int64(info.PackedLength); v.sizes[pack] < end {
 		if _, there := v.sizes[pack]; there { // need has reported a missing one
 			v.damage(pack, path, fmt.Errorf("has %d bytes, needs %d", v.sizes[pack], end))
@@ -322,22 +327,48 @@ func (v *verifier) chunk(c tree.Chunk, path string) error {
 	return nil
 }
 
-// need notes that the snapshot needs a pack, and reports one that is missing
-// or in no inventory, once.
-func (v *verifier) need(pack, path string) {
+// need notes that the snapshot needs a pack, and reports one that is missing, once.
+// Others may store a content again, or move it, meanwhile: so its pack may be newer
+// than the lists that were read at first.
+func (v *verifier) need(pack, path string) error {
 	v.mu.Lock()
 	known := v.blobs[pack]
 	v.blobs[pack] = true
 	v.mu.Unlock()
 	if known {
-		return
+		return nil
 	}
-	if _, ok := v.sizes[pack]; !ok {
+	if !v.listed.has(pack) {
+		v.unlisted[pack] = path
+	}
+	if _, ok := v.sizes[pack]; ok {
+		return nil
+	}
+	now, err := v.in.storage.GetMetadata(v.ctx, blob.ID(pack))
+	if errors.Is(err, blob.ErrBlobNotFound) {
 		v.damage(pack, path, errMissing)
+		return nil
 	}
-	if e := v.listed.blobs[pack]; e == nil || len(e.prints) == 0 {
-		v.damage(pack, path, errUnlisted)
+	v.sizes[pack] = now.Length
+	return err
+}
+
+// settle reports packs that no inventory has by now either: what makes a pack
+// reachable is stored after an inventory that has it.
+func (v *verifier) settle(ctx context.Context, r *Repository) error {
+	if len(v.unlisted) == 0 {
+		return nil
 	}
+	listed, err := r.loadInventory(ctx)
+	if err != nil {
+		return err
+	}
+	for pack, path := range v.unlisted {
+		if !listed.has(pack) {
+			v.damage(pack, path, errUnlisted)
+		}
+	}
+	return nil
 }
 
 func (v *verifier) finish() VerifyReport {
@@ -495,7 +526,7 @@ func (b *blobCheck) settle(ctx context.Context) error {
 	unlisted := b.report.Unlisted
 	b.report.Unlisted = nil
 	for _, id := range unlisted {
-		if e := inv.blobs[id]; e == nil || len(e.prints) == 0 {
+		if !inv.has(id) {
 			b.report.Unlisted = append(b.report.Unlisted, id)
 			continue
 		}

@@ -587,6 +587,36 @@ func TestVerifyNamesTheFileInADamagedPack(t *testing.T) {
 	}
 }
 
+// TestVerifyBesideAWriter has another process store the contents of a snapshot once more,
+// in packs of its own, after a verification has listed what is there.
+func TestVerifyBesideAWriter(t *testing.T) {
+	s := newTestStore()
+	r := openTest(t, s)
+	late := openTest(t, s, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(time.Minute) } })
+	root := t.TempDir()
+	put(t, root+"/a", random(1, 3<<20))
+	snap := write(t, r, root)
+	packs := len(s.keys(testPrefix + "p"))
+	var listed, written atomic.Bool
+	s.setHook(func(op, key string) error {
+		switch {
+		case op == "list" && key == testPrefix:
+			listed.Store(true)
+		case op == "list" && listed.Load() && strings.HasPrefix(key, testPrefix+"x") && written.CompareAndSwap(false, true):
+			_, err := late.Write(t.Context(), WriteOptions{Root: root, Source: source})
+			return err
+		}
+		return nil
+	})
+	rep, err := r.Verify(t.Context(), snap, VerifyOptions{ReadAll: true})
+	if err != nil || rep.Err() != nil || rep.Bytes != 3<<20 || rep.Read < rep.Bytes {
+		t.Errorf("report %+v, %v", rep, err)
+	}
+	if len(s.keys(testPrefix+"p")) == packs {
+		t.Error("nothing was stored meanwhile, so nothing was tested")
+	}
+}
+
 func TestBlobsWithoutInventoryAreUnlisted(t *testing.T) {
 	s := newTestStore()
 	r, snap := smallRepo(t, s)
