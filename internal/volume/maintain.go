@@ -201,15 +201,20 @@ func (r *Repository) mergeInventories(ctx context.Context, guard Guard) (int, er
 	if err := r.opts.Store.PutIfAbsent(ctx, key, bytes.NewReader(data), int64(len(data))); err != nil {
 		return 0, fmt.Errorf("write inventory %s: %w", key, err)
 	}
-	for i, old := range inv.keys {
+	merged := 0
+	for _, old := range inv.keys {
+		if old > key { // of a process whose clock is ahead: who misses it would take it for lost
+			continue
+		}
 		if err := guard(ctx); err != nil {
-			return i, err
+			return merged, err
 		}
 		if err := r.opts.Store.Delete(ctx, old); err != nil && !errors.Is(err, vault.ErrDenied) {
-			return i, fmt.Errorf("delete inventory %s: %w", old, err)
+			return merged, fmt.Errorf("delete inventory %s: %w", old, err)
 		}
+		merged++
 	}
-	return len(inv.keys), nil
+	return merged, nil
 }
 
 // mergedRecords says in few records what an inventory says. Blobs that were

@@ -617,6 +617,32 @@ func TestVerifyBesideAWriter(t *testing.T) {
 	}
 }
 
+// TestMergeKeepsInventoriesOfAClockThatIsAhead: a point names them, and would find a merged
+// inventory only before them.
+func TestMergeKeepsInventoriesOfAClockThatIsAhead(t *testing.T) {
+	s := newTestStore()
+	ahead := openTest(t, s, func(o *Options) { o.Now = func() time.Time { return time.Now().Add(time.Hour) } })
+	root := t.TempDir()
+	put(t, root+"/a", random(1, 1000))
+	early := write(t, ahead, root)
+	r := openTest(t, s)
+	var snap point.Snapshot
+	for i := uint64(2); len(s.keys(inventoryPrefix(testPrefix))) < mergeAbove; i++ {
+		put(t, root+"/a", random(i, 1000))
+		snap = write(t, r, root)
+	}
+	report, err := r.Maintain(t.Context(), MaintainOptions{Guard: func(context.Context) error { return nil }})
+	if err != nil || report.InventoriesMerged == 0 {
+		t.Fatalf("maintained: %+v, %v", report, err)
+	}
+	for what, of := range map[string]point.Snapshot{"ahead": early, "right": snap} {
+		rep, err := r.VerifyBlobs(t.Context(), of.Inventories, VerifyOptions{})
+		if err != nil || rep.Err() != nil {
+			t.Errorf("inventories of a clock that is %s: %v, %v", what, rep.Err(), err)
+		}
+	}
+}
+
 func TestBlobsWithoutInventoryAreUnlisted(t *testing.T) {
 	s := newTestStore()
 	r, snap := smallRepo(t, s)
