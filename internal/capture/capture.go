@@ -145,8 +145,8 @@ type Result struct {
 }
 
 // Run captures. On an error nothing it made is left in the cluster, as far as
-// the cluster can be reached; what went to the sink is the caller's to take
-// back. The result is returned with an error too, for its log.
+// the cluster can be reached; what went to the sink, and the snapshots of volumes, are the
+// caller's to take back. The result is returned with an error too, for these and its log.
 func Run(ctx context.Context, spec Spec, ports Ports, opts Options) (*Result, error) {
 	r := newRun(spec, ports, opts.withDefaults())
 	err := r.capture(ctx)

@@ -173,18 +173,21 @@ func (r *run) readVolumes(ctx context.Context) error {
 	for key, c := range r.cuts {
 		g.Go(func() error {
 			v, err := r.readVolume(ctx, key, c)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if v.Snapshot.ID != "" || err == nil {
+				r.res.Volumes = append(r.res.Volumes, v)
+			}
 			if err != nil {
 				return fmt.Errorf("read volume %s: %w", key, err)
 			}
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.res.Volumes = append(r.res.Volumes, v)
 			return nil
 		})
 	}
 	return g.Wait()
 }
 
+// readVolume stores a cut. What was stored is returned with an error too.
 func (r *run) readVolume(ctx context.Context, key string, c Cut) (point.Volume, error) {
 	var previous *point.Snapshot
 	if p, ok := r.spec.Previous[key]; ok {
@@ -205,18 +208,18 @@ func (r *run) readVolume(ctx context.Context, key string, c Cut) (point.Volume, 
 	for _, w := range got.Warnings {
 		r.warn("persistentvolumeclaims "+key, w)
 	}
-	if got.Snapshot.Errors > 0 {
-		return point.Volume{}, fmt.Errorf("%d of its files or directories could not be read: %v", got.Snapshot.Errors, got.Warnings)
-	}
 	promise := point.Crash
 	if c.Plan.Method == MethodLive {
 		promise = point.Fuzzy
+	}
+	if got.Snapshot.Errors > 0 {
+		err = fmt.Errorf("%d of its files or directories could not be read: %v", got.Snapshot.Errors, got.Warnings)
 	}
 	return point.Volume{
 		Namespace: c.Plan.Claim.Namespace, Claim: c.Plan.Claim.Name, StorageClass: c.Plan.Claim.StorageClass,
 		Driver: c.Plan.Driver, Method: c.Plan.Method, Capacity: c.Plan.Claim.Capacity,
 		Consistency: promise, Instant: c.At, Snapshot: got.Snapshot,
-	}, nil
+	}, err
 }
 
 // release removes what the capture made in the cluster, in any case. What

@@ -132,7 +132,7 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 		return nil, err
 	}
 	stop := p.keepTouching(ctx, w)
-	m, err := p.fill(ctx, w, spec, req, started)
+	m, stored, err := p.fill(ctx, w, spec, req, started)
 	stop()
 	if err == nil {
 		err = p.publish(ctx, w, m, req)
@@ -143,7 +143,11 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	if aborted := p.abort(cleanup, w, spec.Application, req.Held); aborted != nil {
+	aborted := p.abort(cleanup, w, spec.Application, req.Held)
+	if aborted == nil && p.guard(cleanup, spec.Application, req.Held) == nil { // a superseded site leaves the vault alone
+		aborted = p.forgetVolumes(cleanup, &point.Manifest{Volumes: stored}, p.opts.OpenVolumes) // the reserve is for points that go
+	}
+	if aborted != nil {
 		err = errors.Join(err, fmt.Errorf("take back what was written (it will be swept later): %w", aborted))
 	}
 	return nil, err
@@ -186,22 +190,23 @@ func (p *Protector) keepTouching(ctx context.Context, w *vault.PointWriter) (sto
 	return func() { cancel(); wg.Wait() }
 }
 
-// fill runs the engine and makes the manifest.
-func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture.Spec, req CaptureRequest, started time.Time) (*point.Manifest, error) {
+// fill runs the engine and makes the manifest. What it stored of volumes is returned with an
+// error too: no point will name it, and nothing but its deletion frees the space.
+func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture.Spec, req CaptureRequest, started time.Time) (*point.Manifest, []point.Volume, error) {
 	step(req, "reading the cluster's version")
 	kube, err := p.opts.Cluster.Version(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	opts := p.opts.Capture
 	opts.Now, opts.Logger, opts.Progress = p.now, p.log, req.Progress
 	ports := capture.Ports{Cluster: p.opts.Cluster, Volumes: p.opts.Volumes, Hooks: p.opts.Hooks, Ledger: p.opts.Ledger, Freezer: p.opts.Freezer, Sink: sink{w}}
 	res, err := capture.Run(ctx, spec, ports, opts)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = w.Log(ctx, logEntries(res.Log))
 	}
-	if err := w.Log(ctx, logEntries(res.Log)); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, res.Volumes, err
 	}
 	m := &point.Manifest{
 		Site: p.opts.Site, Epoch: req.Held, Trigger: req.Trigger, StartedAt: started,
@@ -213,7 +218,7 @@ func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture
 	for _, v := range res.Volumes {
 		m.StoredBytes += v.Snapshot.NewBytes
 	}
-	return m, nil
+	return m, m.Volumes, nil
 }
 
 // publish makes the point visible, guarded by the epoch. An unknown outcome is

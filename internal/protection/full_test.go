@@ -98,7 +98,7 @@ func TestVolumesAreDeletedInAFullVault(t *testing.T) {
 	}
 	room.Resize(used)
 	m := &point.Manifest{Volumes: []point.Volume{{Namespace: "shop", Claim: "data", Snapshot: snap}}}
-	if err := east.forgetVolumes(t.Context(), m); err != nil {
+	if err := east.forgetVolumes(t.Context(), m, east.freeVolumes); err != nil {
 		t.Error(err)
 	}
 	err = east.withVolumes(t.Context(), "east", true, func(repo Repository) error {

@@ -206,7 +206,7 @@ func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo
 	if goes, err := p.final(ctx, app, info, why, anyway); err != nil || !goes {
 		return false, err
 	}
-	if err := p.forgetVolumes(ctx, info.Manifest); err != nil {
+	if err := p.forgetVolumes(ctx, info.Manifest, p.freeVolumes); err != nil {
 		return false, fmt.Errorf("delete point %s: %w", info.ID, err)
 	}
 	err = p.freeing.DeletePoint(ctx, app, info.ID)
@@ -246,7 +246,7 @@ func (p *Protector) unlocked(ctx context.Context, app, id string) error {
 }
 
 // forgetVolumes deletes a point's volume snapshots from their repositories.
-func (p *Protector) forgetVolumes(ctx context.Context, m *point.Manifest) error {
+func (p *Protector) forgetVolumes(ctx context.Context, m *point.Manifest, open OpenVolumes) error {
 	if m == nil {
 		return nil
 	}
@@ -259,7 +259,7 @@ func (p *Protector) forgetVolumes(ctx context.Context, m *point.Manifest) error 
 		if inherited(site) {
 			continue
 		}
-		errs = append(errs, p.withVolumes(ctx, site, false, func(repo Repository) error {
+		errs = append(errs, using(ctx, open, site, false, func(repo Repository) error {
 			for _, v := range volumes {
 				if err := repo.Delete(ctx, v.Snapshot); err != nil {
 					return fmt.Errorf("delete snapshot of %s/%s: %w", v.Namespace, v.Claim, err)
@@ -282,11 +282,15 @@ func bySite(m *point.Manifest) map[string][]point.Volume {
 
 // withVolumes opens a site's repository for the time of fn.
 // One that is opened for writing frees space, and may spend the reserve.
-func (p *Protector) withVolumes(ctx context.Context, site string, readOnly bool, fn func(Repository) error) (err error) {
+func (p *Protector) withVolumes(ctx context.Context, site string, readOnly bool, fn func(Repository) error) error {
 	open := p.opts.OpenVolumes
 	if !readOnly {
 		open = p.freeVolumes
 	}
+	return using(ctx, open, site, readOnly, fn)
+}
+
+func using(ctx context.Context, open OpenVolumes, site string, readOnly bool, fn func(Repository) error) (err error) {
 	repo, err := open(ctx, site, readOnly)
 	if err != nil {
 		return err

@@ -370,7 +370,7 @@ func TestWithoutGuardAStaleSitePublishes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := r.east.fill(t.Context(), w, spec, CaptureRequest{Held: 1}, r.now)
+	m, _, err := r.east.fill(t.Context(), w, spec, CaptureRequest{Held: 1}, r.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,6 +404,9 @@ func TestFailedCaptureLeavesNothing(t *testing.T) {
 	}
 	if left := append(r.keys("manifests"), r.keys("objects")...); len(left) > 0 {
 		t.Errorf("left in the vault: %q", left)
+	}
+	if left, err := r.repo.List(t.Context()); err != nil || len(r.repo.held) != 1 || len(left) > 0 {
+		t.Errorf("of the volume snapshots %q, %v are left, %v", r.repo.held, left, err)
 	}
 }
 
