@@ -119,7 +119,7 @@ func readiness(node *corev1.Node) corev1.NodeCondition {
 }
 
 // home is ErrNodeLost where a volume is on one node's own disks alone, and the
-// cluster has not heard of that node for so long that it gave it up: nothing can
+// cluster has not heard of that node for so long that it gave it up, or has it no more: nothing can
 // cut the volume, or make a cut of it readable, until the node is back. Storage that
 // is merely near one node, as in a zone that has no other, does not need it for that.
 func (v *Volumes) home(ctx context.Context, pv *corev1.PersistentVolume) error {
@@ -135,10 +135,52 @@ func (v *Volumes) home(ctx context.Context, pv *corev1.PersistentVolume) error {
 
 func (v *Volumes) homeAsKnown(ctx context.Context, pv *corev1.PersistentVolume) error {
 	node, err := v.owner(ctx, pv)
-	if err != nil || node == nil {
+	switch {
+	case err != nil:
 		return err
+	case node == nil:
+		return v.homeless(ctx, pv)
 	}
 	return lost(pv, node)
+}
+
+// homeless is ErrNodeLost where a volume was on the disks of a node that was removed.
+func (v *Volumes) homeless(ctx context.Context, pv *corev1.PersistentVolume) error {
+	near, bound, err := v.around(ctx, pv)
+	if err != nil || !bound || len(near) > 0 {
+		return err
+	}
+	all, err := v.nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range pv.Spec.NodeAffinity.Required.NodeSelectorTerms {
+		for _, e := range slices.Concat(t.MatchExpressions, t.MatchFields) {
+			if e.Operator == corev1.NodeSelectorOpIn && len(e.Values) == 1 && namesNodes(e.Key, all) {
+				return removed(pv, e.Values[0])
+			}
+		}
+	}
+	return nil
+}
+
+// namesNodes tells whether a label is one by which nodes are named, as all that have it show.
+func namesNodes(key string, all []corev1.Node) bool {
+	names := len(all) > 0 && (key == corev1.LabelHostname || key == metav1.ObjectNameField)
+	for i := range all {
+		switch value, has := all[i].Labels[key]; {
+		case has && value != all[i].Name && value != all[i].Labels[corev1.LabelHostname]:
+			return false
+		case has:
+			names = true
+		}
+	}
+	return names
+}
+
+func removed(pv *corev1.PersistentVolume, node string) error {
+	return fmt.Errorf("%w: volume %s is on the disks of node %s, which is no node of the cluster any more: bring it back; if it is gone for good, restore what was on it from an older point, or leave the claim out",
+		ErrNodeLost, pv.Name, node)
 }
 
 // owner is the node on whose own disks alone a volume is; nil: there is none.
@@ -236,6 +278,9 @@ func (h *house) look(ctx context.Context) error {
 		h.node = node.Name
 	}
 	node, err := core.Nodes().Get(ctx, h.node, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return removed(h.pv, h.node)
+	}
 	if err != nil {
 		return fmt.Errorf("get node: %w", err)
 	}

@@ -99,6 +99,9 @@ func TestAVolumeOfALostNodeIsRefusedBeforeAnythingIsHeldStill(t *testing.T) {
 		state corev1.ConditionStatus
 		lost  bool
 	}{
+		"of a node that is gone":   {in("topology.example.com/node", "gone"), corev1.ConditionTrue, true},
+		"of a host that is gone":   {in(corev1.LabelHostname, "gone"), corev1.ConditionTrue, true},
+		"of a zone without nodes":  {in("zone", "gone"), corev1.ConditionTrue, false},
 		"of a node that is lost":   {in("topology.example.com/node", "b"), corev1.ConditionUnknown, true},
 		"of a node that is unwell": {in("topology.example.com/node", "b"), corev1.ConditionFalse, false},
 		"of a node that is up":     {in("topology.example.com/node", "b"), corev1.ConditionTrue, false},
@@ -111,17 +114,20 @@ func TestAVolumeOfALostNodeIsRefusedBeforeAnythingIsHeldStill(t *testing.T) {
 			v, _ := homes(pv, machine("b", tt.state))
 			v.app.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{classes: "VolumeSnapshotClassList"})
 			_, err := v.Plan(t.Context(), capture.Claim{Namespace: "shop", Name: "data", Volume: "pv"}, capture.VolumeOptions{Mode: capture.ModeSnapshotOrLive})
-			if errors.Is(err, ErrNodeLost) != tt.lost || tt.lost && !strings.Contains(err.Error(), "node b") {
+			if errors.Is(err, ErrNodeLost) != tt.lost || tt.lost && !strings.Contains(err.Error(), "node "+tt.at.Values[0]) {
 				t.Errorf("planned with %v", err)
 			}
 		})
 	}
-	for name, back := range map[string]bool{"it stays away": false, "it comes back": true} {
+	for name, back := range map[string]bool{"it stays away": false, "it comes back": true, "it is removed": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				v, core := homes(localVolume("pv", in("topology.example.com/node", "b")), machine("b", corev1.ConditionUnknown))
 				began := time.Now()
 				core.PrependReactor("get", "nodes", func(k8stesting.Action) (bool, runtime.Object, error) {
+					if name == "it is removed" {
+						return true, nil, apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, "b")
+					}
 					state := corev1.ConditionUnknown
 					if back && time.Since(began) > comesBack/2 {
 						state = corev1.ConditionTrue
