@@ -156,6 +156,31 @@ func TestAVolumeOfALostNodeIsRefusedBeforeAnythingIsHeldStill(t *testing.T) {
 	}
 }
 
+// TestAClaimWithoutClassCannotBeReadFromItsCut: nothing would make a volume of the snapshot.
+func TestAClaimWithoutClassCannotBeReadFromItsCut(t *testing.T) {
+	pv := localVolume("pv", nil)
+	pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: "d", VolumeHandle: "h"}
+	of := class("snap", "d", false)
+	of.SetAPIVersion(storageAPI + "/v1")
+	of.SetKind("VolumeSnapshotClass")
+	v, _ := homes(pv)
+	v.app.Dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{classes: "VolumeSnapshotClassList"}, &of)
+	for _, tt := range []struct {
+		class  string
+		mode   capture.Mode
+		method string
+	}{
+		{"fast", capture.ModeSnapshot, capture.MethodSnapshot},
+		{"", capture.ModeSnapshot, ""},
+		{"", capture.ModeSnapshotOrLive, capture.MethodLive},
+	} {
+		plan, err := v.Plan(t.Context(), capture.Claim{Namespace: "shop", Name: "data", Volume: "pv", StorageClass: tt.class}, capture.VolumeOptions{Mode: tt.mode})
+		if plan.Method != tt.method || errors.Is(err, ErrNoSnapshots) != (tt.method == "") {
+			t.Errorf("class %q, %s: by %q, %v", tt.class, tt.mode, plan.Method, err)
+		}
+	}
+}
+
 // TestANodeThatIsBackIsNotRefused by what was known of it a moment ago.
 func TestANodeThatIsBackIsNotRefused(t *testing.T) {
 	pv := localVolume("pv", &corev1.NodeSelectorRequirement{Key: "topology.example.com/node", Operator: corev1.NodeSelectorOpIn, Values: []string{"b"}})

@@ -126,6 +126,9 @@ func (v *Volumes) Plan(ctx context.Context, c capture.Claim, opts capture.Volume
 		return plan, err
 	}
 	plan.Class, err = v.chooseClass(ctx, pv, opts.SnapshotClass)
+	if err == nil && c.StorageClass == "" {
+		err = fmt.Errorf("%w: the claim names no storage class, so that its snapshot could be made readable by none: move its data to a claim of a storage class of driver %s, %s", ErrNoSnapshots, plan.Driver, orLive)
+	}
 	if err == nil {
 		plan.Method = capture.MethodSnapshot
 		return plan, nil
