@@ -63,6 +63,31 @@ func TestHolderIsMadeAnewWhenItsClaimIsBound(t *testing.T) {
 	}
 }
 
+// TestWhoMayNotMakePodsIsToldSo at once. A new namespace whose account is about to come is
+// waited for.
+func TestWhoMayNotMakePodsIsToldSo(t *testing.T) {
+	for text, comes := range map[string]bool{
+		`User "system:serviceaccount:davit-system:davit-capture" cannot create resource "pods" in API group "" in the namespace "shop"`: false,
+		`error looking up service account shop/default: serviceaccount "default" not found`:                                             true,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(bound(), volume(), daemon(), nodePod(corev1.ConditionTrue), node(corev1.ConditionTrue))
+			c.pod = runs
+			began := time.Now()
+			c.full = func() error {
+				if comes && time.Since(began) > time.Second {
+					return nil
+				}
+				return apierrors.NewForbidden(corev1.Resource("pods"), "holder", errors.New(text))
+			}
+			_, err := New(c, c, Options{}).Read(t.Context(), request())
+			if waited := time.Since(began); comes != (err == nil) || err != nil && !strings.Contains(err.Error(), "cannot create") || comes != (waited > time.Second) {
+				t.Errorf("after %s: %v", waited, err) // the bubble's clock
+			}
+		})
+	}
+}
+
 // bindLater does what the cluster does: the claim gets its volume, and the pod
 // perhaps its node before, where it runs a while after.
 func bindLater(ctx context.Context, t *testing.T, c *cluster, node string) {

@@ -125,7 +125,7 @@ func (m *Mover) createHolder(ctx context.Context, req Request, pod *corev1.Pod) 
 			if err != nil || usable {
 				return err
 			}
-		case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "serviceaccount"):
+		case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "looking up service account"): // not one that may not make pods
 			if waitErr := pause(ctx, 250*time.Millisecond); waitErr != nil {
 				return fmt.Errorf("create holder pod: %w", err)
 			}
