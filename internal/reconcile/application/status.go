@@ -2,7 +2,6 @@ package application
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -11,6 +10,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/reconcile/measure"
+	"davit.dev/davit/internal/reconcile/project"
 	"davit.dev/davit/internal/schedule"
 )
 
@@ -60,10 +60,6 @@ func (r *Reconciler) summarize(s *scope) {
 	measure.TestOverdue.WithLabelValues(s.app.VaultName()).Set(overdue)
 }
 
-// mostSaid is how much of a text the status shows: the API server takes 32 KiB in a condition, and
-// refuses all of the status for one that is longer, whose role is then what it was.
-const mostSaid = 8 << 10
-
 // say sets a condition.
 func (s *scope) say(c metav1.Condition) {
 	c.Message = cut(c.Message)
@@ -71,12 +67,7 @@ func (s *scope) say(c metav1.Condition) {
 }
 
 // cut is a text, or as much of it as the status shows.
-func cut(text string) string {
-	if len(text) <= mostSaid {
-		return text
-	}
-	return strings.ToValidUTF8(text[:mostSaid], "") + " [and more]"
-}
+func cut(text string) string { return project.Cut(text) }
 
 // protected compares the newest point's age with the objective.
 func (s *scope) protected() metav1.Condition {

@@ -40,6 +40,18 @@ const (
 	AnnotationRestarted = "davit.dev/restarted-as"
 )
 
+// mostSaid is how much of a text a status shows: the API server takes 32 KiB in a condition, and
+// refuses all of the status for one that is longer, which then says what it said before.
+const mostSaid = 8 << 10
+
+// Cut is a text, or as much of it as a status shows.
+func Cut(text string) string {
+	if len(text) <= mostSaid {
+		return text
+	}
+	return strings.ToValidUTF8(text[:mostSaid], "") + " [and more]"
+}
+
 // Label sets the labels by which points are found.
 func Label(rp *v1alpha1.RecoveryPoint, vaultName, app string) {
 	if rp.Labels == nil {
@@ -95,6 +107,7 @@ func Status(rp *v1alpha1.RecoveryPoint, info vault.PointInfo, p point.Point) {
 	case p.Deleting:
 		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, v1alpha1.ReasonProgressing, "being deleted"
 	}
+	ready.Message = Cut(ready.Message)
 	meta.SetStatusCondition(&s.Conditions, ready)
 	verified := metav1.Condition{Type: v1alpha1.ConditionVerified, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotVerified, Message: "nothing has read it back yet"}
 	if v := s.Verification; v != nil {
@@ -103,6 +116,7 @@ func Status(rp *v1alpha1.RecoveryPoint, info vault.PointInfo, p point.Point) {
 			verified.Status, verified.Reason = metav1.ConditionFalse, v1alpha1.ReasonDamaged
 		}
 	}
+	verified.Message = Cut(verified.Message)
 	meta.SetStatusCondition(&s.Conditions, verified)
 }
 
@@ -124,7 +138,7 @@ func Readers(rp *v1alpha1.RecoveryPoint, app string, all []reading.Reader) {
 	}
 	slices.Sort(texts)
 	meta.SetStatusCondition(&rp.Status.Conditions, metav1.Condition{
-		Type: ConditionRead, Status: metav1.ConditionTrue, Reason: "Reading", Message: strings.Join(texts, "; "),
+		Type: ConditionRead, Status: metav1.ConditionTrue, Reason: "Reading", Message: Cut(strings.Join(texts, "; ")),
 	})
 }
 

@@ -463,5 +463,5 @@ func (r *Reconciler) write(ctx context.Context, rp *v1alpha1.RecoveryPoint, chan
 }
 
 func setReady(st *v1alpha1.RecoveryPointStatus, status metav1.ConditionStatus, reason, message string) {
-	meta.SetStatusCondition(&st.Conditions, metav1.Condition{Type: v1alpha1.ConditionReady, Status: status, Reason: reason, Message: message})
+	meta.SetStatusCondition(&st.Conditions, metav1.Condition{Type: v1alpha1.ConditionReady, Status: status, Reason: reason, Message: project.Cut(message)})
 }

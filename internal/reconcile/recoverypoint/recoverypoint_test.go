@@ -3,6 +3,7 @@ package recoverypoint
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
@@ -110,6 +112,39 @@ func request(id string, phase v1alpha1.PointPhase) *v1alpha1.RecoveryPoint {
 		},
 		Spec:   v1alpha1.RecoveryPointSpec{Application: "shop"},
 		Status: v1alpha1.RecoveryPointStatus{Phase: phase},
+	}
+}
+
+// TestALongFailureIsSaid: the API server refuses a condition of more than 32 KiB, and a capture
+// whose end cannot be written is taken for one that was interrupted, and made again for ever.
+func TestALongFailureIsSaid(t *testing.T) {
+	s := newSite(t, request("p1", ""))
+	s.Client = interceptor.NewClient(s.Client.(client.WithWatch), interceptor.Funcs{
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+			if rp, is := o.(*v1alpha1.RecoveryPoint); is {
+				for _, cond := range rp.Status.Conditions {
+					if len(cond.Message) > 32<<10 {
+						return apierrors.NewInvalid(v1alpha1.GroupVersion.WithKind("RecoveryPoint").GroupKind(), rp.Name, nil)
+					}
+				}
+			}
+			return c.SubResource(sub).Patch(ctx, o, patch, opts...)
+		},
+	})
+	var app v1alpha1.Application
+	if err := s.Reader.Get(t.Context(), client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}, &app); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		app.Spec.Namespaces = append(app.Spec.Namespaces, fmt.Sprintf("missing-%d", i))
+	}
+	if err := s.Client.Update(t.Context(), &app); err != nil {
+		t.Fatal(err)
+	}
+	s.reconcile("p1")
+	c := meta.FindStatusCondition(s.all()["p1"].Status.Conditions, v1alpha1.ConditionReady)
+	if c == nil || c.Reason != v1alpha1.ReasonCaptureFailed || !strings.Contains(c.Message, "namespace missing-0 does not exist") {
+		t.Errorf("Ready is %+v", c)
 	}
 }
 
