@@ -46,7 +46,7 @@ func (r *Reconciler) schedule(ctx context.Context, s *scope) error {
 		// Said, and captured all the same: better late points than none.
 		s.impossible = fmt.Errorf("policy %s: %w", s.policy.Name, err)
 	}
-	last, failed := lastScheduled(s.points, s.memory.started)
+	last, failed := lastScheduled(s.points, s.memory.started, s.now)
 	next := nextCapture(table, last, failed, s.app.CreationTimestamp.Time, s.now)
 	s.next = next
 	if next == nil || next.After(s.now) {
@@ -104,15 +104,18 @@ func nextCapture(table *schedule.Table, last time.Time, failed bool, created, no
 }
 
 // lastScheduled is when the schedule last started a capture, and whether it
-// failed. started is what this process remembers, as caches lag.
-func lastScheduled(points []v1alpha1.RecoveryPoint, remembered time.Time) (at time.Time, failed bool) {
-	at = remembered
+// failed. remembered is what this process knows, as caches lag. What was started at a time
+// that is yet to come was so by a clock that was wrong, and would put off all others till then.
+func lastScheduled(points []v1alpha1.RecoveryPoint, remembered, now time.Time) (at time.Time, failed bool) {
+	if !remembered.After(now) {
+		at = remembered
+	}
 	for i := range points {
 		rp := &points[i]
 		if rp.Spec.Trigger != v1alpha1.TriggerSchedule {
 			continue
 		}
-		if begun := asked(rp); !begun.Before(at) {
+		if begun := asked(rp); !begun.Before(at) && !begun.After(now) {
 			at, failed = begun, rp.Status.Phase == v1alpha1.PointFailed
 		}
 	}

@@ -143,9 +143,54 @@ func TestLastScheduledReadsTheName(t *testing.T) {
 		point("shop-20260102-110000000-bcdfgh", v1alpha1.TriggerSchedule, v1alpha1.PointAvailable),
 		point("shop-20260102-113000000-bcdfgh", v1alpha1.TriggerSchedule, v1alpha1.PointFailed),
 		point("shop-20260102-115900000-bcdfgh", v1alpha1.TriggerManual, v1alpha1.PointAvailable),
-	}, time.Time{})
+		point("shop-20260103-113000000-bcdfgh", v1alpha1.TriggerSchedule, v1alpha1.PointAvailable), // by a clock that was ahead
+	}, noon.Add(time.Minute), noon)
 	if !at.Equal(noon.Add(-30*time.Minute)) || !failed {
 		t.Errorf("last is %s, failed %v", at, failed)
+	}
+}
+
+// A clock that was a day ahead, here or where the application ran before, leaves a point of
+// tomorrow. Captures go on all the same, and the status does not stay green if they fail.
+func TestAPointThatIsYetToCome(t *testing.T) {
+	hour := metav1.Duration{Duration: time.Hour}
+	for name, schedule := range map[string]v1alpha1.Schedule{
+		"interval": {Every: &metav1.Duration{Duration: time.Minute}},
+		"cron":     {Cron: "* * * * *"},
+	} {
+		s, app := policed(t, v1alpha1.ProtectionPolicySpec{Schedule: schedule, Objectives: v1alpha1.Objectives{RPO: &hour}}, noon)
+		add := func(name string, phase v1alpha1.PointPhase, at time.Time) {
+			t.Helper()
+			err := s.Client.Create(t.Context(), &v1alpha1.RecoveryPoint{
+				ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, Name: name},
+				Spec:       v1alpha1.RecoveryPointSpec{Application: "shop", Trigger: v1alpha1.TriggerSchedule},
+				Status:     v1alpha1.RecoveryPointStatus{Phase: phase, Instant: &metav1.Time{Time: at}, StartedAt: &metav1.Time{Time: at}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		is := func(kind, reason, newest string) {
+			t.Helper()
+			got := s.reconcile(app)
+			c := meta.FindStatusCondition(got.Status.Conditions, kind)
+			if c == nil || c.Reason != reason || got.Status.NewestPoint != newest {
+				t.Errorf("%s: newest point is %q, %s is %+v, want %q and %s", name, got.Status.NewestPoint, kind, c, newest, reason)
+			}
+		}
+		tomorrow, now, failed := "shop-20260103-120000000-bcdfgh", "shop-20260102-115900000-bcdfgh", "shop-20260102-115930000-bcdfgh"
+		add(tomorrow, v1alpha1.PointAvailable, noon.AddDate(0, 0, 1))
+		is(v1alpha1.ConditionProtected, v1alpha1.ReasonLagging, tomorrow)
+		for range 5 {
+			s.reconcile(app)
+		}
+		if got := s.requested(); got != 2 {
+			t.Errorf("%s: %d captures were asked for, want one", name, got-1)
+		}
+		add(now, v1alpha1.PointAvailable, noon.Add(-time.Minute))
+		is(v1alpha1.ConditionProtected, v1alpha1.ReasonSucceeded, now)
+		add(failed, v1alpha1.PointFailed, noon.Add(-30*time.Second))
+		is(v1alpha1.ConditionReady, v1alpha1.ReasonCaptureFailed, now)
 	}
 }
 

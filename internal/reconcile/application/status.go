@@ -31,7 +31,7 @@ func (r *Reconciler) summarize(s *scope) {
 			continue
 		}
 		st.Points++
-		if st.NewestInstant == nil || st.NewestInstant.Before(rp.Status.Instant) {
+		if st.NewestInstant == nil || s.newer(rp.Status.Instant.Time, st.NewestInstant.Time) {
 			st.NewestPoint, st.NewestInstant = rp.Name, rp.Status.Instant
 		}
 	}
@@ -60,6 +60,21 @@ func (r *Reconciler) summarize(s *scope) {
 	measure.TestOverdue.WithLabelValues(s.app.VaultName()).Set(overdue)
 }
 
+// ahead is how much the clock that a point was captured by may be ahead of this one.
+const ahead = time.Minute
+
+// yetToCome tells an instant that only a clock that was wrong can have told.
+func yetToCome(at, now time.Time) bool { return at.Sub(now) > ahead }
+
+// newer tells whether a point is newer than another. One of an instant that is yet to
+// come is older than all others: nobody knows its age, and it would hide that nothing follows.
+func (s *scope) newer(at, than time.Time) bool {
+	if a, b := yetToCome(at, s.now), yetToCome(than, s.now); a != b {
+		return b
+	}
+	return at.After(than)
+}
+
 // say sets a condition.
 func (s *scope) say(c metav1.Condition) {
 	c.Message = cut(c.Message)
@@ -80,6 +95,9 @@ func (s *scope) protected() metav1.Condition {
 		c.Message = s.holder() + " protects it"
 	case st.NewestInstant == nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonNoPoint, errNoPoint.Error()
+	case objective > 0 && yetToCome(st.NewestInstant.Time, s.now):
+		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonLagging
+		c.Message = fmt.Sprintf("newest recovery point %s is of %s, which is yet to come: a clock was wrong, so that nobody knows how old it is", st.NewestPoint, st.NewestInstant.UTC().Format(time.RFC3339))
 	case objective > 0 && s.now.Sub(st.NewestInstant.Time) > objective:
 		c.Status, c.Reason = metav1.ConditionFalse, v1alpha1.ReasonLagging
 		c.Message = fmt.Sprintf("newest recovery point %s is older than the RPO objective of %s", st.NewestPoint, objective)
@@ -120,7 +138,7 @@ func (s *scope) objective() time.Duration {
 // ready folds everything into one answer.
 func (s *scope) ready(protected, verified, tested metav1.Condition) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonSucceeded, Message: protected.Message, ObservedGeneration: s.app.Generation}
-	failed := newestFailure(s.points)
+	failed := newestFailure(s.points, s.now)
 	switch {
 	case s.problem != nil:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, s.problem.reason, s.problem.err.Error()
@@ -145,11 +163,11 @@ func (s *scope) ready(protected, verified, tested metav1.Condition) metav1.Condi
 }
 
 // newestFailure is why the newest capture failed, or empty if it did not.
-func newestFailure(points []v1alpha1.RecoveryPoint) string {
+func newestFailure(points []v1alpha1.RecoveryPoint, now time.Time) string {
 	var newest *v1alpha1.RecoveryPoint
 	for i := range points {
 		rp := &points[i]
-		if rp.Status.Phase != v1alpha1.PointFailed && rp.Status.Phase != v1alpha1.PointAvailable {
+		if rp.Status.Phase != v1alpha1.PointFailed && rp.Status.Phase != v1alpha1.PointAvailable || yetToCome(started(rp), now) {
 			continue
 		}
 		if newest == nil || started(newest).Before(started(rp)) {
