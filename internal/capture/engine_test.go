@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -580,5 +581,44 @@ func TestModeNoneLeavesVolumesAlone(t *testing.T) {
 	}
 	if w.index("plan shop/data-db-0") >= 0 || !slices.Contains(w.written["persistentvolumeclaims"], "data-db-0") {
 		t.Errorf("calls %q, wrote %q", w.calls, w.written["persistentvolumeclaims"])
+	}
+}
+
+// TestAClaimThatLingersInItsDeletion: somebody deleted it while a pod has it mounted. What is
+// captured without its data would make the points expire that have it. The controls are claims
+// that go, those nobody wants, and a pod's own.
+func TestAClaimThatLingersInItsDeletion(t *testing.T) {
+	for what, tt := range map[string]struct {
+		change func(*unstructured.Unstructured)
+		fails  bool
+	}{
+		"in use for long": {func(*unstructured.Unstructured) {}, true},
+		"deleted just now": {func(o *unstructured.Unstructured) {
+			o.SetDeletionTimestamp(&metav1.Time{Time: time.Date(2026, 1, 2, 3, 3, 5, 0, time.UTC)})
+		}, false},
+		"used by nobody":    {func(o *unstructured.Unstructured) { o.SetFinalizers([]string{"example.com/x"}) }, false},
+		"left out by label": {func(o *unstructured.Unstructured) { o.SetLabels(map[string]string{LabelExclude: "true"}) }, false},
+		"a pod's own volume": {func(o *unstructured.Unstructured) {
+			o.SetOwnerReferences([]metav1.OwnerReference{{Kind: "Pod", Name: "p", Controller: new(true)}})
+		}, false},
+		"not to be captured": {func(o *unstructured.Unstructured) { o.SetNamespace("elsewhere") }, false},
+	} {
+		w := newWorld(t, shop)
+		claim := parse(t, `
+kind: PersistentVolumeClaim
+metadata: {name: uploads, namespace: shop, uid: c2, finalizers: [kubernetes.io/pvc-protection]}
+spec: {storageClassName: reflink, volumeName: pv-2}
+status: {phase: Bound, capacity: {storage: 1Gi}}
+`)
+		claim.SetDeletionTimestamp(&metav1.Time{Time: time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)})
+		tt.change(claim)
+		w.put(claim)
+		res, err := w.run(Spec{})
+		switch {
+		case !tt.fails && (err != nil || len(res.Volumes) != 1):
+			t.Errorf("%s: %d volumes, %v", what, len(res.Volumes), err)
+		case tt.fails && (err == nil || !strings.Contains(err.Error(), "claim shop/uploads is being deleted since 2026-01-02T03:00:00Z") || slices.Contains(w.calls, "revision")):
+			t.Errorf("%s: %v, after %v", what, err, w.calls)
+		}
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -25,18 +27,25 @@ func (r *run) claims(ctx context.Context, revision string) ([]Claim, error) {
 	for _, ns := range r.spec.Namespaces {
 		q := Query{Kind: k, Namespace: ns, Revision: revision}
 		err := r.list(ctx, q, func(o *unstructured.Unstructured) error {
-			if !judge(q.Kind, o).keep || !r.wantsClaim(o) {
+			kept, lingers := judge(q.Kind, o).keep, r.lingers(o)
+			if !kept && !lingers || !r.wantsClaim(o) {
 				return nil
 			}
 			c := claimOf(o)
 			if !r.spec.Volumes.Wants(c.Namespace, c.Name, c.StorageClass, o.GetLabels()) {
-				r.leave(c.Key())
+				if kept {
+					r.leave(c.Key())
+				}
 				return nil
 			}
-			switch c.Phase {
-			case "Bound":
+			switch {
+			case lingers && !r.looking:
+				errs = append(errs, fmt.Errorf("claim %s is being deleted since %s, and waits for what still uses it: this point would lack its data, and others expire for it: end the pods that use it if it is to go; if it is not, make a new one with its data, as from the newest point; or label it %s=true",
+					c.Key(), o.GetDeletionTimestamp().UTC().Format(time.RFC3339), LabelExclude))
+			case !kept: // a look says so with its object
+			case c.Phase == "Bound":
 				claims = append(claims, c)
-			case "Lost":
+			case c.Phase == "Lost":
 				if r.looking {
 					r.warn(q.Kind.Name()+" "+c.Key(), "has lost its volume: its data is gone")
 					return nil
@@ -50,6 +59,21 @@ func (r *run) claims(ctx context.Context, revision string) ([]Claim, error) {
 		}
 	}
 	return claims, errors.Join(errs...)
+}
+
+// A claim that is deleted while it is in use stays until that ends, and cannot be cut
+// meanwhile. A point without its data is no good one; see checkNamespaces. goesWithin is
+// how long claims take to go that nobody misses.
+const (
+	goesWithin = 2 * time.Minute
+	inUse      = "kubernetes.io/pvc-protection" // a finalizer
+)
+
+// lingers tells whether a claim is in use although it was deleted long ago.
+func (r *run) lingers(o *unstructured.Unstructured) bool {
+	at := o.GetDeletionTimestamp()
+	return at != nil && r.opts.Now().Sub(at.Time) > goesWithin && slices.Contains(o.GetFinalizers(), inUse) &&
+		text(o.Object, "status", "phase") == "Bound" && !isLeftOut(o) && !controlledBy("Pod")(o)
 }
 
 func (r *run) claimKind() Kind {
