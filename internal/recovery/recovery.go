@@ -75,7 +75,8 @@ type Options struct {
 	// is not fought over: ErrOvertaken. A clone does not care.
 	SeenEpoch *int64
 	// Holds tells whether a run that held the application at rest here holds it still, in earnest:
-	// it is let alone when all is restored. Nil: none does, as each took its epoch elsewhere.
+	// it is let alone when all is restored. Nil, where no run orders it: the journals tell, and
+	// what a run holds is not restored.
 	Holds func(ctx context.Context, run string) (bool, error)
 	// AcceptQuarantined allows a quarantined point that Point names.
 	AcceptQuarantined bool

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/journal/holder"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/answer"
@@ -149,6 +150,11 @@ func (r *recovery) mark(ctx context.Context, own restore.Cluster, served restore
 			return err
 		}
 		marks := map[string]any{v1alpha1.AnnotationRestoring: value}
+		if value != nil && r.opts.Holds == nil && live.GetAnnotations()[v1alpha1.AnnotationRestoring] != value { // else it goes on, and runs wait for it
+			if err := r.undisturbed(ctx, live.GetAnnotations()[v1alpha1.AnnotationHeldBy]); err != nil {
+				return err
+			}
+		}
 		if value == nil { // it is whole, and is to run: what runs once held here ended with the epoch that they took
 			if marks[v1alpha1.AnnotationHeldBy], err = r.holders(ctx, live.GetAnnotations()[v1alpha1.AnnotationHeldBy]); err != nil {
 				return err
@@ -169,10 +175,7 @@ func (r *recovery) mark(ctx context.Context, own restore.Cluster, served restore
 func (r *recovery) holders(ctx context.Context, names string) (any, error) {
 	var all []string
 	for _, run := range strings.FieldsFunc(names, func(c rune) bool { return c == ',' || c == ' ' }) {
-		if r.opts.Holds == nil {
-			break
-		}
-		holds, err := r.opts.Holds(ctx, run)
+		holds, err := r.holds(ctx, run)
 		if err != nil {
 			return nil, err
 		}
@@ -184,6 +187,31 @@ func (r *recovery) holders(ctx context.Context, names string) (any, error) {
 		return nil, nil
 	}
 	return strings.Join(all, ","), nil
+}
+
+// holds tells whether a run holds the application at rest here in earnest. None does where another
+// site has the epoch.
+func (r *recovery) holds(ctx context.Context, run string) (bool, error) {
+	switch {
+	case r.opts.Holds != nil:
+		return r.opts.Holds(ctx, run)
+	case r.opts.Ahead || !r.self().Made(r.catalog.current().Claim):
+		return false, nil
+	}
+	return holder.Of(r.deps.Project, r.opts.Application, r.report.Epoch)(ctx, run)
+}
+
+// undisturbed refuses to run an application that a run holds at rest, to move it: the run may have
+// captured its last write, and what is written from now on would be left behind.
+func (r *recovery) undisturbed(ctx context.Context, names string) error {
+	held, err := r.holders(ctx, names)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w: take it out of the annotation %s if you made sure that it is over", ErrRefused, err, v1alpha1.AnnotationHeldBy)
+	case held != nil:
+		return fmt.Errorf("%w: run %s holds %s at rest here, to move it, and would leave behind what is written from now on: wait until it is over, or take it back (davit runs rollback)", ErrRefused, held, r.opts.Application)
+	}
+	return nil
 }
 
 // objectsOf are the Applications that a name in the vault can stand for: see

@@ -14,9 +14,13 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/fence"
+	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore/shape"
 )
 
 var applications = v1alpha1.GroupVersion.WithResource("applications")
@@ -133,6 +137,92 @@ func TestWhoStoodStillTakesNoMarkOff(t *testing.T) {
 			t.Errorf("marked by %q: held is %v, want %v; %v", mark, held, left, r.extra)
 		}
 	}
+}
+
+// TestWhatARunHoldsIsNotRestored: a run that is about to take the application elsewhere has captured its last
+// write; what a restore started here would be left behind. Restores are let be that an earlier process
+// began, and those beside runs that are over, are of an epoch that was given up since, or that no journal tells of.
+func TestWhatARunHoldsIsNotRestored(t *testing.T) {
+	for name, tt := range map[string]struct {
+		phase   failover.EntryKind // how the run went on; empty: no journal tells of it
+		epoch   int64              // under which it found the application
+		begun   bool
+		refused bool
+	}{
+		"under way":              {phase: failover.Evaluated, epoch: 1, refused: true},
+		"begun before":           {phase: failover.Evaluated, epoch: 1, begun: true},
+		"over":                   {phase: failover.Canceling, epoch: 1},
+		"of an epoch given up":   {phase: failover.Evaluated, epoch: 0},
+		"no journal tells of it": {},
+	} {
+		for _, mode := range []v1alpha1.RestoreMode{v1alpha1.RestoreInPlace, v1alpha1.RestoreTakeOver} {
+			w := newWorld(t)
+			w.claim("west", 1)
+			w.capture("shop-1", "west", 1, instant, point.Crash)
+			w.application("davit-system", "shop")
+			if tt.phase != "" {
+				w.run("away-7", tt.phase, tt.epoch)
+			}
+			opts := Options{Application: "shop", Mode: mode}
+			marks := map[string]string{v1alpha1.AnnotationHeldBy: "away-7"}
+			if tt.begun {
+				marks[v1alpha1.AnnotationRestoring] = shape.ID("shop-1", string(mode), nil)
+			}
+			w.annotate(marks)
+			_, err := Recover(t.Context(), opts, w.deps)
+			if errors.Is(err, ErrRefused) != tt.refused || err != nil && !tt.refused {
+				t.Errorf("%s, %s: %v", name, mode, err)
+			}
+			left := w.annotations()
+			if held := left[v1alpha1.AnnotationHeldBy] != ""; held != (tt.refused || tt.begun) {
+				t.Errorf("%s, %s: held is %v", name, mode, held)
+			}
+			if brought := w.value("shop") != ""; brought == tt.refused || left[v1alpha1.AnnotationRestoring] != "" {
+				t.Errorf("%s, %s: restored is %v; %v", name, mode, brought, left)
+			}
+		}
+	}
+}
+
+// run is a run in the vault that takes shop away from west, and found it under an epoch.
+func (w *world) run(name string, last failover.EntryKind, epoch int64) {
+	w.t.Helper()
+	spec := failover.Spec{
+		Run: name, Verb: plan.Switchover, From: "west", To: "east", By: "ann", Accept: failover.TimedOut, Applications: []string{"shop"},
+		Steps: []plan.Step{{Name: "claim/shop", Kind: plan.KindClaim, Application: "shop", Timeout: time.Minute}},
+	}
+	entries := []failover.Entry{
+		{Kind: failover.Opened, Spec: &spec}, {Kind: failover.Took, By: "agent"},
+		{Kind: failover.Evaluated, Facts: &failover.Facts{Epochs: map[string]failover.Held{"shop": {Number: epoch, Site: "west"}}}},
+	}
+	if last != failover.Evaluated {
+		entries = append(entries, failover.Entry{Kind: last, By: "ann"})
+	}
+	if err := journal.Create(w.project, name, "agent").Append(w.t.Context(), entries); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) annotate(marks map[string]string) {
+	w.t.Helper()
+	apps := w.dynamic.Resource(applications).Namespace("davit-system")
+	app, err := apps.Get(w.t.Context(), "shop", metav1.GetOptions{})
+	if err == nil {
+		app.SetAnnotations(marks)
+		_, err = apps.Update(w.t.Context(), app, metav1.UpdateOptions{})
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) annotations() map[string]string {
+	w.t.Helper()
+	app, err := w.dynamic.Resource(applications).Namespace("davit-system").Get(w.t.Context(), "shop", metav1.GetOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return app.GetAnnotations()
 }
 
 // TestAnEpochThatWasGivenBackIsUsedUp: a roll-back that was broken off has told the nodes that the
