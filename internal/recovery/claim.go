@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -59,6 +60,9 @@ type Claiming struct {
 	Request string
 	Terms   *lease.Terms
 	At      time.Time
+	// Disowns, unless zero, is the epoch from which on points are not accepted: the site goes on
+	// without what was done under it.
+	Disowns int64
 }
 
 // Claim writes the epoch, with the points that are good at this moment as those
@@ -68,15 +72,20 @@ func Claim(ctx context.Context, c Claiming) (lease.Epoch, error) {
 	if err != nil {
 		return lease.Epoch{}, err
 	}
+	points := known.points
+	if c.Disowns > 0 {
+		points = slices.DeleteFunc(slices.Clone(points), func(p point.Point) bool { return p.Epoch >= c.Disowns })
+	}
 	return lease.New(c.Project).Claim(ctx, c.Application, c.Number, lease.Claim{
 		Site: c.Self.Site, Cluster: c.Self.Cluster, Holder: c.Holder, Reason: c.Reason, At: c.At, Terms: c.Terms,
-		Accepted: point.Accepted(known.points, lease.Summaries(known.history)), Request: c.Request,
+		Accepted: point.Accepted(points, lease.Summaries(known.history)), Request: c.Request,
 	})
 }
 
 // GiveBack writes the number after a run's claim for the site that held the
 // epoch before, or that number itself where the claim never arrived: a late put
-// of it finds its number taken. request is the claim's; the return's own is
+// of it finds its number taken. Points that were captured under the claim are not accepted: they are
+// of what the run is taken back with. request is the claim's; the return's own is
 // c.Request. It returns a *lease.SupersededError when somebody else holds a
 // newer epoch: there is nothing to give back.
 func GiveBack(ctx context.Context, c Claiming, request string) (lease.Epoch, error) {
@@ -95,7 +104,7 @@ func GiveBack(ctx context.Context, c Claiming, request string) (lease.Epoch, err
 			return lease.Epoch{}, &lease.SupersededError{Application: c.Application, Held: c.Number, Current: current}
 		}
 		next := c
-		next.Number = number
+		next.Number, next.Disowns = number, c.Number // who gets it back has nothing of what the run did
 		epoch, err := Claim(ctx, next)
 		if errors.Is(err, lease.ErrLost) && number == c.Number {
 			continue // the claim itself arrived meanwhile
