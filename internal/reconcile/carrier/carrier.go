@@ -34,8 +34,6 @@ const (
 	// strangeFor is how long the lease of a run that the vault does not know is
 	// a reason to ask the vault at once.
 	strangeFor = 30 * time.Second
-	// adoptEvery is how often runs that the register lacks are looked for.
-	adoptEvery = time.Hour
 	// StartWithin is how old an order may be that is taken up: who comes back
 	// after days must not carry out what others have long seen to.
 	StartWithin = time.Hour

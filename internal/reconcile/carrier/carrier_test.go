@@ -299,6 +299,9 @@ func TestAPlantedSummaryEndsNothing(t *testing.T) {
 	}
 	r.plant(t, "ended/r1")
 	r.looks(t)
+	r.working.Wait() // it is looked for beside all else
+	r.listed = time.Time{}
+	r.looks(t)
 	if running, err := reg.Running(t.Context()); err != nil || len(running) != 1 {
 		t.Errorf("noted: %v, %v", running, err)
 	}

@@ -3,7 +3,6 @@ package carrier
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +22,7 @@ type desk struct {
 	project *vault.Project
 	runs    map[string]*followed
 	listed  time.Time // when the vault was last asked which runs there are
-	adopted time.Time
-	summed  map[string]bool      // runs whose summary was read
+	adopter adopter
 	strange map[string]time.Time // leases of runs that the vault does not know, since when
 	bygone  map[string]*bygone   // by name: runs that are over, and left something to people
 	turn    string               // the one of them that was looked at last, and settled when that was
@@ -98,11 +96,12 @@ func (d *desk) look(ctx context.Context) error {
 		return err
 	}
 	if d.project != p { // readers belong to the project that they read
-		d.project, d.summed, d.bygone = p, map[string]bool{}, nil
+		d.project, d.bygone = p, nil
 		for _, f := range d.runs {
 			f.reader = journal.Follow(p, f.run)
 		}
 	}
+	d.adopt(ctx)
 	objects, err := d.objects(ctx)
 	if err != nil {
 		return err
@@ -138,12 +137,6 @@ func (d *desk) list(ctx context.Context) error {
 	}
 	if now.Sub(d.listed) < every && !d.unknown(ctx, now) {
 		return nil
-	}
-	if now.Sub(d.adopted) >= adoptEvery {
-		if err := d.adopt(ctx); err != nil {
-			return err
-		}
-		d.adopted = now
 	}
 	r := register.New(d.project)
 	running, err := r.Running(ctx)
@@ -193,66 +186,6 @@ func (d *desk) unknown(ctx context.Context, now time.Time) bool {
 func (d *desk) add(f *followed) {
 	f.reader = journal.Follow(d.project, f.run)
 	d.runs[f.run] = f
-}
-
-// adopt registers runs that the register lacks: of versions that had none, and
-// of executors that died at the wrong moment.
-func (d *desk) adopt(ctx context.Context) error {
-	r := register.New(d.project)
-	all, err := d.project.Runs(ctx)
-	if err != nil {
-		return err
-	}
-	ended, err := r.Ended(ctx)
-	if err != nil {
-		return err
-	}
-	running, err := r.Running(ctx)
-	if err != nil {
-		return err
-	}
-	for _, run := range all {
-		if slices.Contains(running, run) {
-			continue
-		}
-		over, err := d.over(ctx, r, run, ended)
-		if err != nil {
-			return err
-		}
-		if over {
-			continue
-		}
-		s, err := journal.Read(ctx, d.project, run)
-		if err == nil && s.Phase.Over() {
-			err = r.End(ctx, s)
-		} else if err == nil {
-			err = r.Begin(ctx, s.Spec)
-		}
-		switch {
-		case err == nil, errors.Is(err, vault.ErrNotFound): // removed just now
-		case register.Unreadable(err): // no reason to leave the others alone
-			d.c.Log.Warn("runs: a journal cannot be read", "vault", d.vault, "run", run, "error", err)
-		default:
-			return err
-		}
-	}
-	if err := d.clear(ctx); err != nil { // it is tried again in an hour, and holds no run up
-		d.c.Log.Warn("runs: clear up what ended runs left", "vault", d.vault, "error", err)
-	}
-	return d.prune(ctx)
-}
-
-// over tells whether the register has a run as ended. Each summary is read once: one
-// that nobody with the key wrote ends nothing.
-func (d *desk) over(ctx context.Context, r register.Register, run string, ended []string) (bool, error) {
-	if !slices.Contains(ended, run) || d.summed[run] {
-		return d.summed[run] && slices.Contains(ended, run), nil
-	}
-	over, err := r.Over(ctx, run)
-	if over {
-		d.summed[run] = true
-	}
-	return over, err
 }
 
 // follow reads what the journal of a run says, and shows it. A run that is over

@@ -39,12 +39,12 @@ type leftover struct {
 
 // clear removes what runs of this vault that ended long ago left in the cluster. What
 // is of no run in the vault stays.
-func (d *desk) clear(ctx context.Context) error {
-	all, err := d.leftovers(ctx)
+func (a *adopter) clear(ctx context.Context) error {
+	all, err := a.leftovers(ctx)
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	r := register.New(d.project)
+	r := register.New(a.project)
 	ended, err := r.Since(ctx, time.Time{})
 	if err != nil {
 		return err
@@ -52,11 +52,11 @@ func (d *desk) clear(ctx context.Context) error {
 	var errs []error
 	for _, l := range all {
 		// Of an older davit's objects nobody says which vault they are from: the run does.
-		if of := l.object.GetLabels()[shape.LabelVault]; of != "" && of != d.vault {
+		if of := l.object.GetLabels()[shape.LabelVault]; of != "" && of != a.vault {
 			continue
 		}
 		at, ok := ended[l.run]
-		if !ok || d.c.Now().Sub(at) < l.keep {
+		if !ok || a.c.Now().Sub(at) < l.keep {
 			continue
 		}
 		// Anybody who may write to the vault can put an object there; only who has the key can say
@@ -66,7 +66,7 @@ func (d *desk) clear(ctx context.Context) error {
 			continue
 		}
 		uid, version := l.object.GetUID(), l.object.GetResourceVersion()
-		err := d.c.Client.Delete(ctx, l.object, client.PropagationPolicy(metav1.DeletePropagationBackground),
+		err := a.c.Client.Delete(ctx, l.object, client.PropagationPolicy(metav1.DeletePropagationBackground),
 			client.Preconditions{UID: &uid, ResourceVersion: &version})
 		if client.IgnoreNotFound(err) != nil {
 			errs = append(errs, fmt.Errorf("remove what run %s left: %w", l.run, err))
@@ -76,32 +76,32 @@ func (d *desk) clear(ctx context.Context) error {
 }
 
 // leftovers are what any run may have left here.
-func (d *desk) leftovers(ctx context.Context) ([]leftover, error) {
+func (a *adopter) leftovers(ctx context.Context) ([]leftover, error) {
 	var all []leftover
 	home := client.InNamespace(v1alpha1.SystemNamespace)
 	var leases coordination.LeaseList
-	if err := d.c.Reader.List(ctx, &leases, home); err != nil {
+	if err := a.c.Reader.List(ctx, &leases, home); err != nil {
 		return nil, fmt.Errorf("list leases of runs: %w", err)
 	}
 	for i := range leases.Items {
 		l := &leases.Items[i]
-		if run, ok := strings.CutPrefix(l.Name, leasePrefix); ok && !d.holds(l) {
+		if run, ok := strings.CutPrefix(l.Name, leasePrefix); ok && !a.holds(l) {
 			all = append(all, leftover{object: l, run: run, keep: keepLeases})
 		}
 	}
 	names := metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}}
-	if err := d.c.Reader.List(ctx, &names, home); err != nil {
+	if err := a.c.Reader.List(ctx, &names, home); err != nil {
 		return nil, fmt.Errorf("list notes of runs: %w", err)
 	}
 	for i := range names.Items {
 		m := &names.Items[i]
-		if run, ok := standby.NotesOf(m.Name, d.vault); ok {
+		if run, ok := standby.NotesOf(m.Name, a.vault); ok {
 			gone := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, Labels: m.Labels, UID: m.UID, ResourceVersion: m.ResourceVersion}}
 			all = append(all, leftover{object: gone, run: run, keep: keepMarks})
 		}
 	}
 	var jobs batchv1.JobList
-	if err := d.c.Reader.List(ctx, &jobs, home, client.HasLabels{errand.LabelStep}); err != nil {
+	if err := a.c.Reader.List(ctx, &jobs, home, client.HasLabels{errand.LabelStep}); err != nil {
 		return nil, fmt.Errorf("list Jobs of steps: %w", err)
 	}
 	for i := range jobs.Items {
@@ -113,7 +113,7 @@ func (d *desk) leftovers(ctx context.Context) ([]leftover, error) {
 }
 
 // holds tells whether somebody may carry the Lease's run. Who died keeps it, and renews it no more.
-func (d *desk) holds(l *coordination.Lease) bool {
+func (a *adopter) holds(l *coordination.Lease) bool {
 	renewed := l.Spec.RenewTime
-	return l.Spec.HolderIdentity != nil && *l.Spec.HolderIdentity != "" && (renewed == nil || d.c.Now().Sub(renewed.Time) < keepLeases)
+	return l.Spec.HolderIdentity != nil && *l.Spec.HolderIdentity != "" && (renewed == nil || a.c.Now().Sub(renewed.Time) < keepLeases)
 }

@@ -79,7 +79,7 @@ func TestLeftovers(t *testing.T) {
 		t.Helper()
 		before := left()
 		r.c.Now = func() time.Time { return time.Now().Add(after) }
-		if err := r.clear(t.Context()); err != nil {
+		if err := (&adopter{c: r.c, vault: r.vault, project: r.project}).clear(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		now := left()

@@ -255,15 +255,15 @@ func stamp(t time.Time) *metav1.Time {
 }
 
 // prune removes objects that only show runs which ended long ago.
-func (d *desk) prune(ctx context.Context) error {
+func (a *adopter) prune(ctx context.Context) error {
 	var list v1alpha1.RunList
-	if err := d.c.Client.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelProjection: "true"}); err != nil {
+	if err := a.c.Client.List(ctx, &list, client.MatchingLabels{v1alpha1.LabelProjection: "true"}); err != nil {
 		return fmt.Errorf("list Runs: %w", err)
 	}
-	over := slices.DeleteFunc(list.Items, func(o v1alpha1.Run) bool { return !ended(&o) || o.Spec.Vault != d.vault })
+	over := slices.DeleteFunc(list.Items, func(o v1alpha1.Run) bool { return !ended(&o) || o.Spec.Vault != a.vault })
 	slices.SortFunc(over, func(a, b v1alpha1.Run) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
 	for i := keep; i < len(over); i++ {
-		if err := d.c.Client.Delete(ctx, &over[i]); client.IgnoreNotFound(err) != nil {
+		if err := a.c.Client.Delete(ctx, &over[i]); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("remove Run %s: %w", over[i].Name, err)
 		}
 	}
