@@ -107,9 +107,12 @@ func (s *State) onward() []Offer {
 
 // mends are of steps that failed.
 func (s *State) mends() (all []Offer) {
+	if !s.begins() {
+		return nil
+	}
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
-		if st.Status == Broke && s.Phase != RollbackFailed {
+		if st.Status == Broke {
 			all = append(all, Offer{Kind: Retry, Step: step.Name, About: st.Note})
 		}
 		if (st.Status == Broke || st.Status == Unknown) && skippable(step.Kind) == "" {
@@ -117,6 +120,11 @@ func (s *State) mends() (all []Offer) {
 		}
 	}
 	return all
+}
+
+// begins tells whether steps are begun yet: later nothing follows from mending one.
+func (s *State) begins() bool {
+	return s.Phase == Running || s.Phase == OutcomeUnknown || s.Phase == SplitBrain
 }
 
 // endings end the run, or take it back.
@@ -187,6 +195,8 @@ func skippable(kind plan.Kind) string {
 	switch kind {
 	case plan.KindClaim, plan.KindHold, plan.KindFence, plan.KindSandbox, plan.KindCleanup:
 		return "a " + string(kind) + " step keeps writers apart and cannot be skipped"
+	case plan.KindQuiesce, plan.KindSync:
+		return "without a " + string(kind) + " step the move would leave behind what clients write: wait for it, or roll back"
 	case plan.KindApproval:
 		return "an approval cannot be skipped: retry it, and have it approved, or roll back"
 	}

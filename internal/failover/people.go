@@ -99,13 +99,13 @@ func (m *Machine) retry(e Event) string {
 	}
 	var any bool
 	for _, step := range s.Spec.Steps {
-		if s.Steps[step.Name].Status == Broke && (e.Step == "" && step.OnError != plan.Continue || e.Step == step.Name) {
+		if s.begins() && s.Steps[step.Name].Status == Broke && (e.Step == "" && step.OnError != plan.Continue || e.Step == step.Name) {
 			m.note(Entry{Kind: Retried, By: e.By, Step: step.Name})
 			any = true
 		}
 	}
 	if !any {
-		return "no step failed that could be tried again"
+		return "no step failed that could be tried again now: the run is " + string(s.Shown())
 	}
 	return ""
 }
@@ -136,8 +136,8 @@ func (m *Machine) settleStep(e Event) string {
 	if why := skippable(step.Kind); why != "" {
 		return why
 	}
-	if st.Status != Broke && st.Status != Unknown {
-		return e.Step + " did not fail"
+	if !m.state.begins() || st.Status != Broke && st.Status != Unknown {
+		return e.Step + " did not fail, or holds nothing up any more"
 	}
 	m.note(Entry{Kind: Ended, Step: e.Step, Status: Skipped, By: e.By, Note: "skipped by " + e.By})
 	if m.state.Pause != nil && m.state.Pause.Kind == ByFailure && m.onlyFailure(e.Step) {
