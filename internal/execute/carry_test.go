@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -414,6 +415,38 @@ func TestPeopleAreHeardAndAnswered(t *testing.T) {
 	}
 	if d.replies[1] == "" || d.replies[2] == "" || d.replies[3] != "" || len(d.replies) != 3 {
 		t.Fatalf("%v", d.replies)
+	}
+}
+
+// TestWhatNobodyUnderstandsIsNotSaidToBeDone: a newer davit may ask for what this one has no word for, and
+// nobody answers an effect, or deposes the executor, by asking.
+func TestWhatNobodyUnderstandsIsNotSaidToBeDone(t *testing.T) {
+	t.Parallel()
+	l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
+	w.killAfter.Store(-1)
+	d := &desk{replies: map[int64]string{}, all: []execute.Request{
+		{Number: 1, Kind: "rewind", By: "bob"}, {Number: 2, Kind: failover.Deposed, By: "bob"}, {Number: 3, Kind: failover.Recorded, By: "bob"}, {Number: 4, Kind: failover.Approve, By: "bob"},
+	}}
+	s := spec(t)
+	s.Approvals = 1
+	d.closed.Store(true)
+	opens := func(s *failover.State, _ []string) {
+		if s.Phase == failover.AwaitingApproval {
+			d.closed.Store(false)
+		}
+	}
+	m, j := take(t, l, "e", s)
+	state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}, Requests: d, Watch: opens}).Run(t.Context())
+	if err != nil || state.Phase != failover.Completed {
+		t.Fatal(state.Shown(), err)
+	}
+	for n := range int64(3) {
+		if !strings.Contains(d.replies[n+1], "does not know what") {
+			t.Errorf("request %d was answered %q", n+1, d.replies[n+1])
+		}
+	}
+	if d.replies[4] != "" {
+		t.Errorf("control: %q", d.replies[4])
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,6 +56,21 @@ type Request struct {
 	// Denied is why By has no right to that. Whoever passes the request on sets
 	// it; nobody can ask with it.
 	Denied string `json:"-"`
+}
+
+// wants are what people can want of a run.
+var wants = []failover.EventKind{
+	failover.Approve, failover.Reject, failover.Pausing, failover.Resume, failover.Retry, failover.Skip, failover.Answer, failover.Consent,
+	failover.Commit, failover.RollBack, failover.Cancel, failover.Settle,
+}
+
+// unknown says that a request is of a newer davit, or nobody's: whoever asked must not hear that
+// it was done, and no answer to an effect comes that way. Empty: it is known.
+func (r Request) unknown() string {
+	if slices.Contains(wants, r.Kind) {
+		return ""
+	}
+	return fmt.Sprintf("the davit that carries the run does not know what %q is: use one version of davit at all sites", r.Kind)
 }
 
 // event is the request for the machine.
@@ -322,6 +338,10 @@ func (e *Executor) listen(ctx context.Context) {
 		cancel()
 		if err != nil || r == nil {
 			pause(ctx, listen)
+			continue
+		}
+		if why := r.unknown(); why != "" {
+			e.reply(ctx, run, r.Number, why)
 			continue
 		}
 		w := wanted{event: r.event(), reply: make(chan string, 1)}
