@@ -129,6 +129,46 @@ func TestAnOrderAboutAllOfTheRun(t *testing.T) {
 	}
 }
 
+// TestAWithdrawnOrderIsWorkedOnNoMore: who rolls a run back waits for no order that is under way at a site,
+// and what takes the step back begins there only when that has ended. The control is one that is still wanted.
+func TestAWithdrawnOrderIsWorkedOnNoMore(t *testing.T) {
+	p := project(t)
+	wanted, forget := context.WithCancel(t.Context())
+	works, release := make(chan context.Context, 1), make(chan struct{})
+	r := &orders.Receiver{Project: p, Site: "east", Actuator: execute.Func(func(ctx context.Context, _ execute.Order) execute.Answer {
+		works <- ctx
+		select {
+		case <-ctx.Done():
+		case <-release:
+		}
+		return execute.Unknown("it still runs")
+	})}
+	done := make(chan execute.Answer)
+	go func() { done <- orders.Sender{Project: p}.Do(wanted, order("east")) }()
+	sent(t, p)
+	poll := func() {
+		t.Helper()
+		if _, err := r.Poll(t.Context(), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	poll()
+	work := <-works
+	if poll(); work.Err() != nil {
+		t.Errorf("the work on an order that is wanted was ended: %v", context.Cause(work))
+	}
+	forget()
+	<-done
+	if poll(); work.Err() == nil {
+		t.Error("the work goes on")
+		close(release)
+	}
+	r.Wait()
+	if left := keys(t, p); len(left) != 0 {
+		t.Errorf("left in the vault: %v", left)
+	}
+}
+
 // An agent that dies at its work leaves the order to the next one.
 func TestAnAgentThatDiesLeavesTheOrder(t *testing.T) {
 	p := project(t)

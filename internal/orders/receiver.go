@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -26,26 +27,36 @@ type Receiver struct {
 	Actuator execute.Actuator
 
 	mu      sync.Mutex
-	busy    map[string]bool
+	busy    map[string]context.CancelCauseFunc // what ends the work on an order; of one that is only read, nil
 	working sync.WaitGroup
 }
 
+// errWithdrawn ends the work on an order that nobody waits for any more: whoever sent it has decided
+// something else, and what takes it back can begin only then.
+var errWithdrawn = errors.New("the order was withdrawn")
+
 // Poll begins what was ordered and is not under way yet, and returns how many
-// orders there are. They go on when it returns, until ctx ends; to look takes
-// no longer than within.
+// orders there are. They go on when it returns, until ctx ends, or a later Poll finds
+// them withdrawn; to look takes no longer than within.
 func (r *Receiver) Poll(ctx context.Context, within time.Duration) (int, error) {
 	looking, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	prefix := orderKey(r.Project, r.Site, "")
 	var fresh []vault.ObjectInfo
-	found := 0
+	found, there, before := 0, map[string]bool{}, r.underWay()
 	err := r.Project.Store().List(looking, prefix, func(o vault.ObjectInfo) error {
 		found++
+		there[strings.TrimPrefix(o.Key, prefix)] = true
 		if r.take(strings.TrimPrefix(o.Key, prefix)) {
 			fresh = append(fresh, o)
 		}
 		return nil
 	})
+	for id, end := range before {
+		if err == nil && !there[id] {
+			end(errWithdrawn)
+		}
+	}
 	var now time.Time
 	if err == nil && len(fresh) > 0 {
 		now, err = r.Project.Clock(looking)
@@ -67,9 +78,10 @@ func (r *Receiver) Poll(ctx context.Context, within time.Duration) (int, error) 
 			}
 			continue
 		}
+		work := r.begin(ctx, id)
 		r.working.Go(func() {
 			defer r.leave(id)
-			r.carryOut(ctx, id, data, err, now.Sub(o.Modified))
+			r.carryOut(work, id, data, err, now.Sub(o.Modified))
 		})
 	}
 	return found, errors.Join(errs...)
@@ -81,20 +93,39 @@ func (r *Receiver) Wait() { r.working.Wait() }
 func (r *Receiver) take(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.busy[id] {
+	if _, busy := r.busy[id]; busy {
 		return false
 	}
 	if r.busy == nil {
-		r.busy = map[string]bool{}
+		r.busy = map[string]context.CancelCauseFunc{}
 	}
-	r.busy[id] = true
+	r.busy[id] = nil
 	return true
+}
+
+func (r *Receiver) begin(ctx context.Context, id string) context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ctx, r.busy[id] = context.WithCancelCause(ctx)
+	return ctx
 }
 
 func (r *Receiver) leave(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if end := r.busy[id]; end != nil {
+		end(nil)
+	}
 	delete(r.busy, id)
+}
+
+// underWay are the orders that are worked on, with what ends that.
+func (r *Receiver) underWay() map[string]context.CancelCauseFunc {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := maps.Clone(r.busy)
+	maps.DeleteFunc(all, func(_ string, end context.CancelCauseFunc) bool { return end == nil })
+	return all
 }
 
 // carryOut does one order and answers it. One that this process could not
