@@ -242,8 +242,10 @@ func (k *Known) ofPlan(e *readiness.Evidence, d *Demand, p *plan.Plan) {
 
 // changed is what changed since a run, and when.
 func (k *Known) changed(d *Demand, p *plan.Plan, run *Past) (time.Time, string) {
-	if g, err := p.Graph(plan.Verb(run.Verb)); err == nil && !sameSteps(g.Steps, run.Steps) {
-		return k.At, "the plan's steps changed"
+	if g, err := p.Graph(plan.Verb(run.Verb)); err == nil {
+		if p.Aim(g.Steps, run.To); !sameSteps(g.Steps, run.Steps) {
+			return k.At, "the plan's steps changed"
+		}
 	}
 	if d.DocumentAt.After(run.End.Add(documentGrace)) {
 		return d.DocumentAt, "the application or its policy changed"
@@ -284,8 +286,7 @@ func pictures(m *point.Manifest) []string {
 	return slices.Compact(all)
 }
 
-// sameSteps compares steps by what they do, are asked and are taken back by; checks of
-// outside dependencies are filled in by runs.
+// sameSteps compares steps by what they do, are asked and are taken back by, once both are aimed at a site.
 func sameSteps(a, b []plan.Step) bool {
 	words := func(steps []plan.Step) []string {
 		var all []string
@@ -293,9 +294,7 @@ func sameSteps(a, b []plan.Step) bool {
 			does := plan.Step{
 				Name: s.Name, Kind: s.Kind, Application: s.Application, Object: s.Object, After: s.After,
 				Command: s.Command, Terraform: s.Terraform, ClusterAPI: s.ClusterAPI, Call: s.Call, Undo: s.Undo, Record: s.Record, Checks: s.Checks,
-			}
-			if s.Kind == plan.KindOutside {
-				does.Checks = nil
+				Prompt: s.Prompt, Approvers: s.Approvers, Mappings: s.Mappings, Gates: s.Gates,
 			}
 			word, _ := json.Marshal(does) // as journals hold it
 			all = append(all, string(word))
