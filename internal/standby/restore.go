@@ -20,6 +20,7 @@ import (
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/standby/halt"
 	"davit.dev/davit/internal/standby/mapping"
 	"davit.dev/davit/internal/standby/remains"
 	"davit.dev/davit/internal/standby/surrender"
@@ -158,25 +159,48 @@ func (s *Site) takeBack(ctx context.Context, o execute.Order) execute.Answer {
 	if o.Step.Kind == plan.KindRestore {
 		return execute.Done("what was brought stays here, at rest")
 	}
-	did := "what was brought stays here, at rest"
+	did, late := "what was brought stays here, at rest", error(nil)
 	if o.Step.Kind == plan.KindScale {
 		mark, err := s.marks.Load(ctx, o.Run, "data/"+o.Step.Application)
 		if err != nil {
 			return execute.Unknown("%v", err)
 		}
 		if did = "nothing was started"; mark.Point != nil {
-			stopped, err := stop(ctx, s.o.Recovery.Cluster, shape.ID(mark.Point.ID, string(v1alpha1.RestoreTakeOver), nil))
-			if err != nil {
-				return execute.Unknown("%v", err)
-			}
-			did = "stopped " + stopped
+			did, late = s.halt(ctx, mark.Point.ID)
 		}
 	}
 	warning, err := s.surrender(ctx, o)
+	if err == nil && late != nil && !s.proven(ctx, o) {
+		err = late
+	}
 	if err != nil {
 		return execute.Unknown("%v", err)
 	}
+	if late != nil {
+		did += ", and the nodes keep the rest from running: " + late.Error()
+	}
 	return execute.Done("%s", strings.Trim(did+"; "+warning, "; "))
+}
+
+// halt stops what a restore from a point made. An error says that something may run still.
+func (s *Site) halt(ctx context.Context, id string) (did string, err error) {
+	if until, ok := ctx.Deadline(); ok { // the nodes take their time, too
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(until)/2)
+		defer cancel()
+	}
+	did, err = halt.Stop(ctx, s.o.Recovery.Cluster, shape.ID(id, string(v1alpha1.RestoreTakeOver), nil))
+	return "stopped " + did, err
+}
+
+// proven tells whether every node of this site says that nothing of the application runs there under
+// the run's epoch, nor will, whatever an operator starts.
+func (s *Site) proven(ctx context.Context, o execute.Order) bool {
+	if o.From == o.To {
+		return false
+	}
+	app := o.Step.Application
+	return surrender.Proven(ctx, cmp.Or(s.o.Recovery.Own, s.o.Recovery.Cluster), app, o.Token.Epochs[app], s.o.Recovery.Now())
 }
 
 // nodesHear bounds how long the nodes may take to note that an epoch is given back.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -35,7 +36,10 @@ const (
 	look      = 500 * time.Millisecond
 )
 
-var kindNodeFence = schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "NodeFence"}
+var (
+	kindNodeFence = schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: "NodeFence"}
+	kindNode      = schema.GroupKind{Kind: "Node"}
+)
 
 // Declare notes on the Application, which is at this site, that the epoch is given back. A
 // higher one that was noted stays.
@@ -116,6 +120,41 @@ func unheard(ctx context.Context, c port.Cluster, app string, epoch int64, now t
 	}
 	slices.Sort(missing)
 	return missing, len(missing) > 0
+}
+
+// Proven tells whether every node of the cluster says, not long ago, that nothing of the application
+// runs there under the epoch or a lower one, and that nothing will. Whoever may not look knows nothing.
+func Proven(ctx context.Context, c port.Cluster, app string, epoch int64, now time.Time) bool {
+	said := map[string][]metav1.OwnerReference{} // who says so, and of which machine of that name
+	fences, err := c.Serves(ctx, kindNodeFence)
+	if err == nil {
+		err = c.List(ctx, fences[0], v1alpha1.SystemNamespace, "", func(u *unstructured.Unstructured) error {
+			var r v1alpha1.NodeFence
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &r); err != nil {
+				return fmt.Errorf("read NodeFence %s: %w", u.GetName(), err)
+			}
+			at := r.Status.ObservedAt
+			if at != nil && now.Sub(at.Time) <= speaksFor && r.Status.Problem == "" && slices.ContainsFunc(r.Status.Applications, func(a v1alpha1.FencedApplication) bool {
+				return a.Application == app && a.Epoch > epoch && a.Proven
+			}) {
+				said[r.Name] = r.OwnerReferences
+			}
+			return nil
+		})
+	}
+	if err != nil {
+		return false
+	}
+	nodes, err := c.Serves(ctx, kindNode)
+	all := false
+	if err == nil {
+		all = true
+		err = c.List(ctx, nodes[0], "", "", func(u *unstructured.Unstructured) error {
+			all = all && slices.ContainsFunc(said[u.GetName()], func(o metav1.OwnerReference) bool { return o.UID == u.GetUID() })
+			return nil
+		})
+	}
+	return err == nil && all && len(said) > 0
 }
 
 // Warning says what follows when nodes were waited for in vain; empty if none was.

@@ -1,4 +1,4 @@
-package standby
+package halt
 
 import (
 	"testing"
