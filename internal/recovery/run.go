@@ -43,6 +43,8 @@ type recovery struct {
 	unprotected error
 	// free says that no node here would stop what starts.
 	free bool
+	// contested says that a run is about to claim the application from this site.
+	contested bool
 }
 
 // Recover brings an application back. The report is filled as far as it came,
@@ -317,7 +319,7 @@ func (r *recovery) claim(ctx context.Context) error {
 	if current.Number > 0 && r.self().Made(current.Claim) {
 		if returned, err := r.returned(ctx); err != nil {
 			return err
-		} else if current.Number > returned || r.attempted(current) {
+		} else if current.Number > returned && !r.contested || r.attempted(current) {
 			r.claimed(current)
 			return nil
 		}

@@ -190,26 +190,29 @@ func (r *recovery) holders(ctx context.Context, names string) (any, error) {
 }
 
 // holds tells whether a run holds the application at rest here in earnest. None does where another
-// site has the epoch.
+// site has the epoch, or once this one has the next.
 func (r *recovery) holds(ctx context.Context, run string) (bool, error) {
 	switch {
 	case r.opts.Holds != nil:
 		return r.opts.Holds(ctx, run)
-	case r.opts.Ahead || !r.self().Made(r.catalog.current().Claim):
+	case r.contested, r.opts.Ahead, !r.self().Made(r.catalog.current().Claim):
 		return false, nil
 	}
 	return holder.Of(r.deps.Project, r.opts.Application, r.report.Epoch)(ctx, run)
 }
 
 // undisturbed refuses to run an application that a run holds at rest, to move it: the run may have
-// captured its last write, and what is written from now on would be left behind.
+// captured its last write, and what is written from now on would be left behind. A take-over
+// claims the next epoch instead, which the run can then not claim: its target may be lost.
 func (r *recovery) undisturbed(ctx context.Context, names string) error {
 	held, err := r.holders(ctx, names)
 	switch {
+	case r.opts.Mode == v1alpha1.RestoreTakeOver && (held != nil || err != nil):
+		r.contested = true
 	case err != nil:
 		return fmt.Errorf("%w: %w: take it out of the annotation %s if you made sure that it is over", ErrRefused, err, v1alpha1.AnnotationHeldBy)
 	case held != nil:
-		return fmt.Errorf("%w: run %s holds %s at rest here, to move it, and would leave behind what is written from now on: wait until it is over, or take it back (davit runs rollback)", ErrRefused, held, r.opts.Application)
+		return fmt.Errorf("%w: run %s holds %s at rest here, to move it, and would leave behind what is written from now on: wait until it is over, take it back (davit runs rollback), or take the application from it (--take-over)", ErrRefused, held, r.opts.Application)
 	}
 	return nil
 }

@@ -140,8 +140,9 @@ func TestWhoStoodStillTakesNoMarkOff(t *testing.T) {
 }
 
 // TestWhatARunHoldsIsNotRestored: a run that is about to take the application elsewhere has captured its last
-// write; what a restore started here would be left behind. Restores are let be that an earlier process
-// began, and those beside runs that are over, are of an epoch that was given up since, or that no journal tells of.
+// write; what a restore started here would be left behind. A take-over is from the run: it cannot claim any more. Restores
+// are let be that an earlier process began, and those beside runs that are over, are of an epoch that was given up since, or
+// that no journal tells of.
 func TestWhatARunHoldsIsNotRestored(t *testing.T) {
 	for name, tt := range map[string]struct {
 		phase   failover.EntryKind // how the run went on; empty: no journal tells of it
@@ -170,14 +171,22 @@ func TestWhatARunHoldsIsNotRestored(t *testing.T) {
 			}
 			w.annotate(marks)
 			_, err := Recover(t.Context(), opts, w.deps)
-			if errors.Is(err, ErrRefused) != tt.refused || err != nil && !tt.refused {
+			refused := tt.refused && mode == v1alpha1.RestoreInPlace
+			if errors.Is(err, ErrRefused) != refused || err != nil && !refused {
 				t.Errorf("%s, %s: %v", name, mode, err)
 			}
 			left := w.annotations()
-			if held := left[v1alpha1.AnnotationHeldBy] != ""; held != (tt.refused || tt.begun) {
+			if held := left[v1alpha1.AnnotationHeldBy] != ""; held != (refused || tt.begun) {
 				t.Errorf("%s, %s: held is %v", name, mode, held)
 			}
-			if brought := w.value("shop") != ""; brought == tt.refused || left[v1alpha1.AnnotationRestoring] != "" {
+			want := int64(1)
+			if tt.refused && !refused { // the run finds its number taken
+				want = 2
+			}
+			if w.epoch() != want {
+				t.Errorf("%s, %s: epoch %d, want %d", name, mode, w.epoch(), want)
+			}
+			if brought := w.value("shop") != ""; brought == refused || left[v1alpha1.AnnotationRestoring] != "" {
 				t.Errorf("%s, %s: restored is %v; %v", name, mode, brought, left)
 			}
 		}
