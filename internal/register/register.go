@@ -15,6 +15,7 @@ import (
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/vault"
 )
@@ -185,7 +186,7 @@ func (r Register) Running(ctx context.Context) ([]string, error) { return r.name
 // States are the journals of the runs that are under way, but of one, for whoever
 // begins a run of a plan. A noted run whose journal cannot be read is OutcomeUnknown
 // and names no applications. Runs that the register lacks are looked for too, see
-// hidden.
+// hidden. One that is overtaken is left out.
 func (r Register) States(ctx context.Context, name, but string) ([]*failover.State, error) {
 	running, err := r.Running(ctx)
 	if err != nil {
@@ -209,7 +210,41 @@ func (r Register) States(ctx context.Context, name, but string) ([]*failover.Sta
 		all = append(all, s)
 	}
 	hidden, err := r.hidden(ctx, name, append(running, but))
-	return append(all, hidden...), err
+	if err != nil {
+		return append(all, hidden...), err
+	}
+	var under []*failover.State
+	for _, s := range append(all, hidden...) {
+		gone, err := r.overtaken(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		if !gone {
+			under = append(under, s)
+		}
+	}
+	return under, nil
+}
+
+// overtaken tells of a run that was to move applications whether it moves none any more, and nobody
+// carries it: each was claimed since the run began, and not for it, and its journal has been silent for as
+// long as a site that is taken for lost. A run is carried at its target alone: if that is lost for
+// good, no other run would ever begin. Should it come back, the run finds its numbers taken.
+func (r Register) overtaken(ctx context.Context, s *failover.State) (bool, error) {
+	if !s.Spec.Verb.Moves() || len(s.Facts.Epochs) == 0 {
+		return false, nil
+	}
+	for _, app := range s.Spec.Applications {
+		current, err := lease.New(r.project).Current(ctx, app)
+		if err != nil {
+			return false, err
+		}
+		if current.Number <= s.Facts.Epochs[app].Number || current.Claim.Request == s.Spec.Run {
+			return false, nil
+		}
+	}
+	age, err := r.project.RunAge(ctx, s.Spec.Run, s.Sequence)
+	return err == nil && age >= lease.SilentAfter, err
 }
 
 // Over tells whether a run has a summary by somebody with the key. What else was put

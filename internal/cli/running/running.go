@@ -210,7 +210,7 @@ func (h *here) takeOver(ctx context.Context, run string, u *until, enough func(*
 		return state, register.New(h.in.Project).End(ctx, state)
 	}
 	if state.Spec.To != h.in.Site {
-		return nil, exit.Refuse("give the kubeconfig of that site", "run %s goes to site %s, and this is site %s: it is carried there", run, state.Spec.To, h.in.Site)
+		return nil, exit.Refuse("give the kubeconfig of that site; if it is lost, `restore APPLICATION --take-over` here takes each application from the run", "run %s goes to site %s, and this is site %s: it is carried there", run, state.Spec.To, h.in.Site)
 	}
 	if u == nil {
 		u = h.until(0, state.Spec)
