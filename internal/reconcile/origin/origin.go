@@ -199,6 +199,8 @@ func (s *site) atRest(ctx context.Context, o execute.Order) (*execute.Answer, st
 	switch {
 	case !slices.Contains(app.HeldBy(), o.Run):
 		answer.Outcome = failover.NotDone
+	case app.Annotations[v1alpha1.AnnotationRestoring] != "": // which decides by itself what runs
+		return nil, fmt.Sprintf("a restore into it is under way at site %s, or has not ended well: wait for it, or give it again (the annotation %s says which)", s.Site, v1alpha1.AnnotationRestoring)
 	case rest == nil || !slices.Contains(rest.Runs, o.Run):
 		return nil, "the agent has not taken the hold up yet"
 	case rest.Refused != "":

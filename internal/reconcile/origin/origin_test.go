@@ -97,12 +97,26 @@ func TestQuiesceWaitsForRest(t *testing.T) {
 	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest.Running, s.Rest.Stopped = nil, true })
 	c.want("look", c.do(plan.KindQuiesce, failover.Look, 1), failover.Done, "")
 	c.want("act", c.do(plan.KindQuiesce, failover.Act, 1), failover.Done, "")
+	c.marked(v1alpha1.AnnotationRestoring, "r1") // by a restore, which the agent keeps its hands off for
+	c.want("look", c.do(plan.KindQuiesce, failover.Look, 1), failover.Busy, "give it again")
+	c.marked(v1alpha1.AnnotationRestoring, "")
 	c.want("undo", c.do(plan.KindQuiesce, failover.Undo, 1), failover.NoAnswer, "not started it again")
 	if got := c.app().Annotations[v1alpha1.AnnotationHeldBy]; got != "" {
 		t.Errorf("held by %q", got)
 	}
 	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest = nil })
 	c.want("undo", c.do(plan.KindQuiesce, failover.Undo, 1), failover.Done, "")
+}
+
+func (c *cluster) marked(key, value string) {
+	c.t.Helper()
+	app := c.app()
+	if app.Annotations[key] = value; value == "" {
+		delete(app.Annotations, key)
+	}
+	if err := c.Update(c.t.Context(), app); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func TestAHoldThatCannotBeHoldsNothing(t *testing.T) {
