@@ -280,7 +280,8 @@ func (s *site) letGo(ctx context.Context, o execute.Order) execute.Answer {
 			return nil, err.Error()
 		}
 		rest := app.Status.Rest
-		if app.Status.Role == v1alpha1.RoleActive && rest != nil && slices.Contains(rest.Runs, o.Run) {
+		restoring := app.Annotations[v1alpha1.AnnotationRestoring] != "" // which decides by itself what runs
+		if app.Status.Role == v1alpha1.RoleActive && rest != nil && slices.Contains(rest.Runs, o.Run) && !restoring {
 			return nil, strings.Join(append([]string{"the agent has not started it again yet"}, rest.Waits...), ": ")
 		}
 		return &execute.Answer{Outcome: failover.Done, Guard: execute.Guarded}, ""

@@ -99,6 +99,7 @@ func TestQuiesceWaitsForRest(t *testing.T) {
 	c.want("act", c.do(plan.KindQuiesce, failover.Act, 1), failover.Done, "")
 	c.marked(v1alpha1.AnnotationRestoring, "r1") // by a restore, which the agent keeps its hands off for
 	c.want("look", c.do(plan.KindQuiesce, failover.Look, 1), failover.Busy, "give it again")
+	c.want("undo", c.do(plan.KindQuiesce, failover.Undo, 1), failover.Done, "")
 	c.marked(v1alpha1.AnnotationRestoring, "")
 	c.want("undo", c.do(plan.KindQuiesce, failover.Undo, 1), failover.NoAnswer, "not started it again")
 	if got := c.app().Annotations[v1alpha1.AnnotationHeldBy]; got != "" {
