@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,17 +17,17 @@ import (
 	"davit.dev/davit/internal/vault"
 )
 
-// archive is a store that does not give away what ended long ago: it refuses, or takes its time.
+// archive is a store that does not give away what ended long ago: it refuses, or takes its time, once.
 type archive struct {
 	vault.Store
-	slow bool
+	slow *atomic.Bool
 }
 
 func (a archive) Get(ctx context.Context, key string, offset, length int64) (io.ReadCloser, error) {
 	if !strings.Contains(key, "/ended/old") {
 		return a.Store.Get(ctx, key, offset, length)
 	}
-	if a.slow {
+	if a.slow.Swap(false) {
 		<-ctx.Done()
 	}
 	return nil, fmt.Errorf("read %s: %w", key, vault.ErrDenied)
@@ -37,7 +38,7 @@ func (a archive) Get(ctx context.Context, key string, offset, length int64) (io.
 // for one that the store does not give away; and such a one keeps none of the others from being found.
 func TestNoRunWaitsForThoseThatEndedLongAgo(t *testing.T) {
 	for _, slow := range []bool{false, true} {
-		r := newRig(t, shop(0), restore("r1"))
+		r := newRig(t, shop(0))
 		old := failover.NewState()
 		old.Spec.Run, old.Phase = "old", failover.Completed
 		if err := register.New(r.project).End(t.Context(), old); err != nil {
@@ -52,9 +53,19 @@ func TestNoRunWaitsForThoseThatEndedLongAgo(t *testing.T) {
 		if err := journal.Create(r.project, "under-way", "cli").Append(t.Context(), entries); err != nil {
 			t.Fatal(err)
 		}
-		p := r.project.Over(func(s vault.Store) vault.Store { return archive{s, slow} })
+		var once atomic.Bool
+		once.Store(slow)
+		p := r.project.Over(func(s vault.Store) vault.Store { return archive{s, &once} })
 		r.c.Project = func(context.Context, string) (*vault.Project, error) { return p, nil }
 		ctx, stop := context.WithCancel(t.Context())
+		for end := time.Now().Add(time.Minute); once.Load(); pause(ctx, 10*time.Millisecond) { // until somebody reads it
+			if err := r.look(ctx); err != nil || time.Now().After(end) {
+				t.Fatal("nobody looks for runs without a note", err)
+			}
+		}
+		if err := r.c.Client.Create(ctx, restore("r1")); err != nil {
+			t.Fatal(err)
+		}
 		if o := r.until(t, ctx, "r1", ended); o.Status.Phase != "Completed" {
 			t.Errorf("slow is %v: %+v", slow, o.Status)
 		}
