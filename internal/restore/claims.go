@@ -65,15 +65,11 @@ func (e *Engine) restoreClaim(ctx context.Context, en *index.Entry, raw []byte) 
 		e.failed(en, name, err)
 		return
 	}
-	namespace, claim := e.target(en)
-	e.locked(func() { delete(e.emptyClaims, namespace+"/"+claim) })
+	e.empty.Whole(e.target(en))
 }
 
 // markEmpty says that a claim is not whole: nothing is started on it.
-func (e *Engine) markEmpty(en *index.Entry) {
-	namespace, name := e.target(en)
-	e.locked(func() { e.emptyClaims[namespace+"/"+name] = true })
-}
+func (e *Engine) markEmpty(en *index.Entry) { e.empty.Mark(e.target(en)) }
 
 // fill makes the claim and writes the volume's data into it.
 func (e *Engine) fill(ctx context.Context, p *prepared, vol point.Volume) error {
@@ -160,7 +156,7 @@ func (e *Engine) rollBack(ctx context.Context, p *prepared, live *unstructured.U
 	}
 	e.rec.Count(func(r *Result) { r.Updated++ })
 	e.made(ctx, p.entry, live)
-	return nil
+	return e.stop(ctx, p.obj.GetNamespace(), p.obj.GetName()) // others saw no mark before, and may have started it
 }
 
 // putOwn creates the claim and looks at what is there then: whoever made one

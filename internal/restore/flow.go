@@ -61,6 +61,9 @@ func (e *Engine) flow(ctx context.Context) error {
 			e.markEmpty(en) // until it is filled
 		}
 	}
+	if err := e.empty.Others(ctx, e.cluster, e.targetNamespaces()); err != nil {
+		return err
+	}
 	err := flow.Flow{
 		Sequence: e.order, Index: e.x, Manifest: e.m, Source: e.source, Workers: e.opts.Workers, Fillers: e.opts.Fillers,
 		Within: e.order.Within(e.opts.To),
@@ -187,10 +190,8 @@ func (e *Engine) stop(ctx context.Context, namespace, claim string) error {
 func (e *Engine) startAgain(ctx context.Context) error {
 	namespaces := slices.DeleteFunc(e.targetNamespaces(), e.isOurs) // nothing was there to stop
 	started, kept, err := e.stage().Start(ctx, namespaces, func(kind schema.GroupKind, u *unstructured.Unstructured) string {
-		for _, claim := range e.emptyIn(u.GetNamespace()) {
-			if shape.Mounts(kind, u.Object, claim) {
-				return "stays stopped, because it mounts claim " + claim + ", which is not filled: solve that and restore again, and it is started"
-			}
+		if claim := e.empty.MountedBy(kind, u, false); claim != "" {
+			return "stays stopped, because it mounts claim " + claim + ", which is not filled: solve that and restore again, and it is started"
 		}
 		return ""
 	})

@@ -3,8 +3,6 @@ package restore
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -300,39 +298,18 @@ func (e *Engine) putStatus(ctx context.Context, p *prepared, live *unstructured.
 // heldBack refuses what must not run yet: whatever mounts a claim that is not
 // whole, and custom resources beside one, whose operator might start on it.
 func (e *Engine) heldBack(p *prepared) error {
-	rank := shape.RankOf(p.kind)
-	if rank != shape.RankCustom && rank != shape.RankWorkloads {
-		return nil
-	}
-	empty := e.emptyIn(p.obj.GetNamespace())
-	if len(empty) == 0 {
-		return nil
-	}
 	const next = "solve that and restore again"
-	switch rank {
+	switch shape.RankOf(p.kind) {
 	case shape.RankCustom:
-		return fmt.Errorf("not created, because claim %s is not filled and its operator might start on it: %s", empty[0], next)
+		if empty := e.empty.In(p.obj.GetNamespace(), false); len(empty) > 0 {
+			return fmt.Errorf("not created, because claim %s is not filled and its operator might start on it: %s", empty[0], next)
+		}
 	case shape.RankWorkloads:
-		for _, claim := range empty {
-			if shape.Mounts(p.kind, p.obj.Object, claim) {
-				return fmt.Errorf("not created, because it mounts claim %s, which is not filled: %s", claim, next)
-			}
+		if claim := e.empty.MountedBy(p.kind, p.obj, true); claim != "" {
+			return fmt.Errorf("not created, because it mounts claim %s, which is not filled: %s", claim, next)
 		}
 	}
 	return nil
-}
-
-// emptyIn returns the names of the claims of a namespace that are not whole.
-func (e *Engine) emptyIn(namespace string) (names []string) {
-	e.locked(func() {
-		for key := range e.emptyClaims {
-			if name, ok := strings.CutPrefix(key, namespace+"/"); ok {
-				names = append(names, name)
-			}
-		}
-	})
-	slices.Sort(names)
-	return names
 }
 
 // wrap makes the document an object of the target's kind.

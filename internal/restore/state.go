@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/restore/sequence"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/restore/standstill"
 	"davit.dev/davit/internal/restore/window"
 )
 
@@ -32,22 +33,22 @@ type state struct {
 	// notes are what a rehearsal decided; nil in a restore.
 	notes *rehearse.Notes
 
+	// empty are claims that are not whole: nothing that mounts them is created.
+	empty *standstill.Empty
+
 	attempt string // which one this is: see hold.AnnotationAttempt
 
-	mu     sync.Mutex
-	at     map[int]Served      // how each resource of the manifest is written
-	uids   map[string]string   // captured UID to the UID at the target
-	wants  map[string][]wanted // by captured owner UID: who waits for it
-	unmade map[string]bool     // captured UIDs of objects that failed
-	// emptyClaims are claims at the target, namespace/name, that are not
-	// whole: nothing that mounts them is created.
-	emptyClaims map[string]bool
-	ours        map[string]bool       // namespaces that this restore made
-	later       map[*index.Entry]bool // refused by a webhook that may come up
-	stopped     map[string]bool       // workloads at rest, as people name them
-	started     []*unstructured.Unstructured
-	latecomers  []string // what was waited for when the time was over
-	done        int64
+	mu         sync.Mutex
+	at         map[int]Served        // how each resource of the manifest is written
+	uids       map[string]string     // captured UID to the UID at the target
+	wants      map[string][]wanted   // by captured owner UID: who waits for it
+	unmade     map[string]bool       // captured UIDs of objects that failed
+	ours       map[string]bool       // namespaces that this restore made
+	later      map[*index.Entry]bool // refused by a webhook that may come up
+	stopped    map[string]bool       // workloads at rest, as people name them
+	started    []*unstructured.Unstructured
+	latecomers []string // what was waited for when the time was over
+	done       int64
 
 	activating sync.Mutex
 	asked      map[shape.Rank]time.Time // when Activate was, and allowed it
@@ -64,7 +65,7 @@ type wanted struct {
 func newState() *state {
 	return &state{
 		at: map[int]Served{}, uids: map[string]string{}, wants: map[string][]wanted{}, unmade: map[string]bool{},
-		emptyClaims: map[string]bool{}, ours: map[string]bool{}, later: map[*index.Entry]bool{}, filled: map[string][2]int64{}, stopped: map[string]bool{},
+		empty: standstill.NewEmpty(), ours: map[string]bool{}, later: map[*index.Entry]bool{}, filled: map[string][2]int64{}, stopped: map[string]bool{},
 		asked: map[shape.Rank]time.Time{},
 	}
 }

@@ -5,10 +5,12 @@
 package standstill
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -265,8 +267,9 @@ func (s Stage) Forget(ctx context.Context, at port.Served, u *unstructured.Unstr
 }
 
 // Start makes everything in the namespaces that is at rest again what it was,
-// but for what mounts a claim that keep names a reason for. It returns what it
-// started, and what stays at rest with the reason.
+// but for what keep names a reason for, and what mounts a claim that any restore
+// has not filled yet. It returns what it started, and what stays at rest with the
+// reason.
 func (s Stage) Start(ctx context.Context, namespaces []string, keep func(kind schema.GroupKind, u *unstructured.Unstructured) string) (started []*unstructured.Unstructured, kept map[string]string, err error) {
 	kept = map[string]string{}
 	for _, kind := range kinds {
@@ -288,14 +291,19 @@ func (s Stage) Start(ctx context.Context, namespaces []string, keep func(kind sc
 			if err != nil {
 				return started, kept, fmt.Errorf("look for what was stopped: %w", err)
 			}
-			if len(resting) > 0 {
-				if err := hold.Still(ctx); err != nil {
-					return started, kept, err
-				}
+			if len(resting) == 0 {
+				continue
+			}
+			if err := hold.Still(ctx); err != nil {
+				return started, kept, err
+			}
+			half, err := HalfFilled(ctx, s.Cluster, namespace) // after what is at rest: who stopped it may be about to fill
+			if err != nil {
+				return started, kept, fmt.Errorf("look what others fill: %w", err)
 			}
 			for _, u := range resting {
 				name := kind.String() + " " + namespace + "/" + u.GetName()
-				if why := keep(kind, u); why != "" {
+				if why := cmp.Or(keep(kind, u), ofOthers(kind, u, half)); why != "" {
 					kept[name] = why
 					continue
 				}
@@ -307,6 +315,17 @@ func (s Stage) Start(ctx context.Context, namespaces []string, keep func(kind sc
 		}
 	}
 	return started, kept, nil
+}
+
+// ofOthers says why what is at rest stays so, whoever stopped it: it would run on a
+// volume that is not whole.
+func ofOthers(kind schema.GroupKind, u *unstructured.Unstructured, half map[string]string) string {
+	for _, claim := range slices.Sorted(maps.Keys(half)) {
+		if shape.Mounts(kind, u.Object, claim) {
+			return "stays stopped, because it mounts claim " + claim + ", which restore " + half[claim] + " has not filled: when that is through, it is started; if it died, give it again"
+		}
+	}
+	return ""
 }
 
 // start starts one object again, unless somebody changes it meanwhile: then it looks again, and

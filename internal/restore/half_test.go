@@ -1,0 +1,114 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// beside fills volumes as usual, after what is done meanwhile.
+type beside struct {
+	Volumes
+	meanwhile func(ctx context.Context) error
+}
+
+func (b beside) Fill(ctx context.Context, req FillRequest) ([]string, error) {
+	if err := b.meanwhile(ctx); err != nil {
+		return nil, err
+	}
+	return b.Volumes.Fill(ctx, req)
+}
+
+var rollsBack = Options{KeepClaims: true, ExistingKinds: map[string]Existing{"persistentvolumeclaims": Replace}}
+
+// halfFilled is the shop whose volume a restore was filling when it died.
+func halfFilled(t *testing.T) *rig {
+	t.Helper()
+	r := lived(t)
+	died := errors.New("died")
+	e := New(r.m, Options{ID: testID, Holder: "test", KeepClaims: true, ExistingKinds: rollsBack.ExistingKinds}, Deps{
+		Source: r.s, Cluster: r.c, Volumes: beside{r.v, func(context.Context) error { return died }},
+	})
+	synctest.Test(t, func(t *testing.T) {
+		res, err := e.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantFailure(t, res, "died")
+	})
+	r.v.data["shop/data-db-0"] = "half"
+	if n := replicas(t, r, "StatefulSet", "db"); n != 0 {
+		t.Fatalf("%d replicas beside a volume that is half filled", n)
+	}
+	return r
+}
+
+// TestNothingStartsOnAHalfFilledVolume: whatever else is restored after a restore died
+// in the middle, nothing runs on what it had filled in part, be it that the other leaves
+// volumes out. Given again, it fills the volume and all runs.
+func TestNothingStartsOnAHalfFilledVolume(t *testing.T) {
+	for name, opts := range map[string]Options{
+		"without volumes":            {KeepClaims: true, ExcludeKinds: []string{"persistentvolumeclaims"}},
+		"one kind":                   {KeepClaims: true, IncludeKinds: []string{"configmaps"}},
+		"another restore":            {ID: "rother", KeepClaims: true, ExcludeKinds: []string{"persistentvolumeclaims"}},
+		"workloads are made so":      {KeepClaims: true, Existing: Update, ExcludeKinds: []string{"persistentvolumeclaims"}},
+		"workloads are made anew so": {KeepClaims: true, Existing: Replace, ExcludeKinds: []string{"persistentvolumeclaims"}},
+		"and are gone":               {KeepClaims: true, ExcludeKinds: []string{"persistentvolumeclaims"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := halfFilled(t)
+			if opts.Existing != "" { // the workload was changed, too
+				r.c.objects[key("StatefulSet", "shop", "db")].SetLabels(map[string]string{"changed": "since"})
+			}
+			if name == "and are gone" {
+				delete(r.c.objects, key("StatefulSet", "shop", "db"))
+			}
+			res := run(t, r, opts)
+			if db := r.c.get("StatefulSet", "shop", "db"); db != nil && replicas(t, r, "StatefulSet", "db") != 0 {
+				t.Errorf("it runs on a volume that is half filled: %s\n%v", warnings(res), r.c.history)
+			}
+			if !strings.Contains(warnings(res), "data-db-0") && len(res.Failures) == 0 {
+				t.Errorf("nothing is said of it: %s", warnings(res))
+			}
+			if res := run(t, r, rollsBack); len(res.Failures) > 0 || replicas(t, r, "StatefulSet", "db") != 1 || r.v.data["shop/data-db-0"] != "snap-data-db-0" {
+				t.Errorf("given again: %v, data %q", res.Failures, r.v.data["shop/data-db-0"])
+			}
+		})
+	}
+}
+
+// TestRestoreBesideOneThatFills: a restore of another application in the same namespace
+// ends while a volume is being filled, and starts nothing on it. What the first one had
+// not stopped it does start: the negative control.
+func TestRestoreBesideOneThatFills(t *testing.T) {
+	r := lived(t)
+	web := r.c.objects[key("Deployment", "shop", "web")]
+	web.SetAnnotations(map[string]string{shape.AnnotationBefore: `{"replicas":2}`})
+	shape.Child(web.Object, "spec")["replicas"] = int64(0)
+	other, s := pointOf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"news","namespace":"shop","uid":"u-news"}}`)
+	other.Application = "news"
+	var during int64
+	e := New(r.m, Options{ID: testID, Holder: "test", KeepClaims: true, ExistingKinds: rollsBack.ExistingKinds}, Deps{
+		Source: r.s, Cluster: r.c,
+		Volumes: beside{r.v, func(ctx context.Context) error {
+			_, err := New(other, Options{ID: "rnews", Holder: "test", KeepClaims: true}, Deps{Source: s, Cluster: r.c}).Run(ctx)
+			during = replicas(t, r, "Deployment", "web")
+			return err
+		}},
+	})
+	synctest.Test(t, func(t *testing.T) {
+		if res, err := e.Run(t.Context()); err != nil || len(res.Failures) > 0 {
+			t.Errorf("%v: %v", err, res.Failures)
+		}
+	})
+	if during != 2 {
+		t.Errorf("what was at rest, and mounts nothing, has %d replicas", during)
+	}
+	if n := replicas(t, r, "StatefulSet", "db"); n != 1 {
+		t.Errorf("%d replicas in the end", n)
+	}
+}
