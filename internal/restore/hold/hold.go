@@ -227,7 +227,7 @@ func (l *Hold) create(ctx context.Context) (done bool, err error) {
 	l.current, err = l.o.Cluster.Create(ctx, l.at, obj)
 	switch {
 	case apierrors.IsAlreadyExists(err):
-		return false, nil
+		return l.written(ctx, obj), nil
 	case apierrors.IsNotFound(err):
 		return false, l.o.MakeNamespace(ctx, l.o.Namespace)
 	}
@@ -249,9 +249,19 @@ func (l *Hold) replace(ctx context.Context, live *unstructured.Unstructured) (do
 	}
 	l.current, err = l.o.Cluster.Update(ctx, l.at, live, "")
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return false, nil
+		return l.written(ctx, live), nil
 	}
 	return err == nil, err
+}
+
+// written tells whether the lease is as it was sent: of a try whose answer was lost,
+// the next one hears only that somebody was first.
+func (l *Hold) written(ctx context.Context, sent *unstructured.Unstructured) bool {
+	live := l.stillOurs(ctx, sent)
+	if live != nil {
+		l.current = live
+	}
+	return live != nil
 }
 
 // renew keeps the lease until ctx ends, and ends it when the lease is lost or
@@ -304,19 +314,36 @@ func (l *Hold) stillOurs(ctx context.Context, current *unstructured.Unstructured
 }
 
 // Release empties the lease, so that the next restore need not wait. whole
-// says that nothing is left to continue.
+// says that nothing is left to continue: the same restore, given again, begins
+// anew, and for that to be known more time is taken.
 func (l *Hold) Release(ctx context.Context, whole bool) {
 	l.end(context.Canceled)
 	<-l.done
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renew)
-	defer cancel()
-	shape.Child(l.current.Object, "spec")["holderIdentity"] = ""
+	patience, level := renew, slog.LevelDebug
 	if whole {
-		annotations := l.current.GetAnnotations()
-		delete(annotations, AnnotationAttempt)
-		l.current.SetAnnotations(annotations)
+		patience, level = Duration, slog.LevelWarn
 	}
-	if _, err := l.o.Bare.Update(ctx, l.at, l.current, ""); err != nil {
-		l.o.Log.Debug("restore lease not released, it expires", "error", err)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	if err := l.release(ctx, whole); err != nil {
+		l.o.Log.Log(ctx, level, "restore lease not released, it expires; the same restore, given again, goes on with what this one did", "error", err)
 	}
+}
+
+// release looks again when it finds the lease changed: a renewal that was broken off may
+// have arrived after all.
+func (l *Hold) release(ctx context.Context, whole bool) (err error) {
+	for live := l.current; live != nil; live = l.stillOurs(ctx, live) {
+		free := live.DeepCopy()
+		shape.Child(free.Object, "spec")["holderIdentity"] = ""
+		if whole {
+			annotations := free.GetAnnotations()
+			delete(annotations, AnnotationAttempt)
+			free.SetAnnotations(annotations)
+		}
+		if _, err = l.o.Cluster.Update(ctx, l.at, free, ""); !apierrors.IsConflict(err) {
+			return err
+		}
+	}
+	return nil // another's by now, or given back by a try whose answer was lost
 }

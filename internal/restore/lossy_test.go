@@ -1,0 +1,126 @@
+package restore
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"davit.dev/davit/internal/restore/hold"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// lossy is a target some of whose answers are lost: what was asked is done all the same.
+type lossy struct {
+	*fakeCluster
+	lose func(verb string, u *unstructured.Unstructured) bool
+}
+
+func (c lossy) lost(verb string, at Served, got *unstructured.Unstructured, err error) (*unstructured.Unstructured, error) {
+	if err == nil && c.lose(verb, got) {
+		return nil, apierrors.NewServerTimeout(at.GVR.GroupResource(), verb, 1)
+	}
+	return got, err
+}
+
+func (c lossy) Create(ctx context.Context, at Served, obj *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	got, err := c.fakeCluster.Create(ctx, at, obj)
+	return c.lost("create", at, got, err)
+}
+
+func (c lossy) Update(ctx context.Context, at Served, obj *unstructured.Unstructured, sub string) (*unstructured.Unstructured, error) {
+	got, err := c.fakeCluster.Update(ctx, at, obj, sub)
+	return c.lost("update", at, got, err)
+}
+
+// once loses the answer to the first such write.
+func once(verb, kind string) func(string, *unstructured.Unstructured) bool {
+	lost := false
+	return func(v string, u *unstructured.Unstructured) bool {
+		if lost || v != verb || u.GetKind() != kind {
+			return false
+		}
+		lost = true
+		return true
+	}
+}
+
+func (r *rig) lossy(opts Options, lose func(verb string, u *unstructured.Unstructured) bool) *Engine {
+	opts.ID, opts.Holder = testID, "test"
+	return New(r.m, opts, Deps{Source: r.s, Cluster: lossy{r.c, lose}, Volumes: r.v})
+}
+
+// TestLeaseWhoseAnswerIsLost: a restore does not take itself for another one, whether the
+// lease was there or not.
+func TestLeaseWhoseAnswerIsLost(t *testing.T) {
+	for _, verb := range []string{"create", "update"} {
+		t.Run(verb, func(t *testing.T) {
+			r := newRig()
+			if verb == "update" {
+				run(t, r, Options{})
+			}
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				res, err := r.lossy(Options{}, once(verb, "Lease")).Run(t.Context())
+				if err != nil || len(res.Failures) > 0 || time.Since(began) > hold.Duration/2 {
+					t.Errorf("after %s: %v: %v", time.Since(began), err, res.Failures)
+				}
+			})
+		})
+	}
+}
+
+// atRelease is a target at which something happens once before a lease is given back.
+type atRelease struct {
+	*fakeCluster
+	happen func(live *unstructured.Unstructured) error
+	done   *bool
+}
+
+func (c atRelease) Update(ctx context.Context, at Served, obj *unstructured.Unstructured, sub string) (*unstructured.Unstructured, error) {
+	if obj.GetKind() == "Lease" && shape.Text(obj.Object, "spec", "holderIdentity") == "" && !*c.done {
+		*c.done = true
+		c.mu.Lock()
+		err := c.happen(c.objects[keyOf(obj)].DeepCopy())
+		c.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c.fakeCluster.Update(ctx, at, obj, sub)
+}
+
+// TestRollBackAgainAfterALostRelease: that a restore ended whole is known, also where a
+// renewal that it broke off arrives after all, or the first try to say so is refused. Given
+// again, it rolls the volume back again, and does not take what was written since for the
+// point's.
+func TestRollBackAgainAfterALostRelease(t *testing.T) {
+	for name, happen := range map[string]func(c *fakeCluster, live *unstructured.Unstructured) error{
+		"nothing": func(*fakeCluster, *unstructured.Unstructured) error { return nil },
+		"renewal": func(c *fakeCluster, live *unstructured.Unstructured) error { c.store(live); return nil },
+		"refusal": func(*fakeCluster, *unstructured.Unstructured) error {
+			return apierrors.NewServiceUnavailable("the API server restarts")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := lived(t)
+			synctest.Test(t, func(t *testing.T) {
+				for range 2 {
+					time.Sleep(time.Second) // virtual time
+					r.v.data["shop/data-db-0"], r.v.fills = "written since", 0
+					c := atRelease{r.c, func(live *unstructured.Unstructured) error { return happen(r.c, live) }, new(bool)}
+					e := New(r.m, Options{ID: testID, Holder: "test", KeepClaims: true, Existing: Replace}, Deps{Source: r.s, Cluster: c, Volumes: r.v})
+					if res, err := e.Run(t.Context()); err != nil || len(res.Failures) > 0 {
+						t.Fatal(err, res.Failures)
+					}
+					if r.v.fills != 1 || r.v.data["shop/data-db-0"] != "snap-data-db-0" {
+						t.Fatalf("%d fills, data %q", r.v.fills, r.v.data["shop/data-db-0"])
+					}
+				}
+			})
+		})
+	}
+}
