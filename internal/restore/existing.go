@@ -207,6 +207,11 @@ func (e *Engine) replace(ctx context.Context, p *prepared, live *unstructured.Un
 		return nil, err
 	}
 	got, err := room.Fill(ctx, p.name, func() (*unstructured.Unstructured, error) { return e.create(ctx, p) })
+	if apierrors.IsAlreadyExists(err) { // the answer to a first try may have been lost
+		if made, look := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); look == nil && made.GetLabels()[shape.LabelRestore] == e.opts.ID {
+			got, err = made, nil
+		}
+	}
 	if err == nil {
 		e.rec.Count(func(r *Result) { r.Replaced++ })
 		return got, nil

@@ -331,6 +331,22 @@ func TestRefusedReplacementIsPutBack(t *testing.T) {
 	}
 }
 
+// TestReplacementWhoseAnswerIsLost: what was made anew is there, though nobody heard so.
+func TestReplacementWhoseAnswerIsLost(t *testing.T) {
+	r := lived(t)
+	r.c.objects[key("ConfigMap", "shop", "conf")].Object["data"] = shape.Document{"a": "mine"}
+	synctest.Test(t, func(t *testing.T) {
+		e := r.lossy(Options{KeepClaims: true, ExistingKinds: map[string]Existing{"configmaps": Replace}}, once("create", "ConfigMap"))
+		res, err := e.Run(t.Context())
+		if err != nil || len(res.Failures) > 0 || res.Replaced != 1 {
+			t.Errorf("%d replaced, %v: %v", res.Replaced, err, res.Failures)
+		}
+	})
+	if got := shape.Text(r.c.get("ConfigMap", "shop", "conf").Object, "data", "a"); got != "b" {
+		t.Errorf("data %q", got)
+	}
+}
+
 // A quota counts what was just deleted for longer, up to the five minutes after
 // which its controller counts everything anew: the object that takes its place
 // is refused until then, and must not be lost for that.
