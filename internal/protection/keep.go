@@ -104,6 +104,11 @@ func (p *Protector) Expire(ctx context.Context, app string, rules point.Retentio
 	for _, info := range infos {
 		byID[info.ID] = info
 	}
+	if rules.MaxAge > 0 {
+		if now, err = p.earlier(ctx, now); err != nil {
+			return report, fmt.Errorf("expire points of %s: %w", app, err)
+		}
+	}
 	var errs []error
 	for _, d := range point.Keep(points, rules, now) {
 		if d.Keep {
@@ -134,6 +139,16 @@ func (p *Protector) Expire(ctx context.Context, app string, rules point.Retentio
 		return report, fmt.Errorf("expire points of %s: %w", app, err)
 	}
 	return report, nil
+}
+
+// earlier is the time by this site's clock or by the vault's, whichever says less: one
+// that was set forward makes no point old, and no delay pass.
+func (p *Protector) earlier(ctx context.Context, now time.Time) (time.Time, error) {
+	clock, err := p.freeing.Clock(ctx)
+	if err != nil || !clock.Before(now) {
+		return now, err
+	}
+	return clock, nil
 }
 
 // DeleteOptions say what Delete may do.

@@ -58,8 +58,10 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 // reads the point. All that happens under a claim, which a reader sees: see package reading.
 func (p *Protector) final(ctx context.Context, app string, info vault.PointInfo, why string, anyway bool) (goes bool, err error) {
 	under := begun(info)
-	if !under && p.waits(info) {
-		return false, nil
+	if !under {
+		if waits, err := p.waits(ctx, info); err != nil || waits {
+			return false, err
+		}
 	}
 	var claim *reading.Removal
 	if !anyway {
@@ -136,9 +138,20 @@ func Pin(ctx context.Context, in *vault.Project, app, id string, pin vault.Mark)
 	return nil
 }
 
-// waits tells whether the point's deletion delay is not over.
-func (p *Protector) waits(info vault.PointInfo) bool {
-	return p.opts.DeletionDelay > 0 && info.Deleting() && info.Goes(p.opts.DeletionDelay).After(p.now())
+// waits tells whether the point's deletion delay is not over, by this site's clock and
+// by the vault's.
+func (p *Protector) waits(ctx context.Context, info vault.PointInfo) (bool, error) {
+	if p.opts.DeletionDelay == 0 || !info.Deleting() {
+		return false, nil
+	}
+	now, goes := p.now(), info.Goes(p.opts.DeletionDelay)
+	if !goes.After(now) {
+		var err error
+		if now, err = p.earlier(ctx, now); err != nil {
+			return false, fmt.Errorf("delete point %s: %w", info.ID, err)
+		}
+	}
+	return goes.After(now), nil
 }
 
 // decided has the point marked, and tells whether it goes now.

@@ -332,3 +332,28 @@ func (r *rig) undeletions(id string) (by []string) {
 	}
 	return by
 }
+
+// TestClockThatJumpsRemovesNothing: a site's clock that is set a year forward makes no
+// point old, and no deletion delay pass. The control: when the vault's clock says so too,
+// they go.
+func TestClockThatJumpsRemovesNothing(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for _, vaults := range []time.Duration{0, year} {
+		r, ids := delayed(t)
+		r.ahead.Store(int64(time.Until(r.now)))
+		if err := r.east.Delete(t.Context(), "shop", ids[0], DeleteOptions{By: "slip of the pen"}); err != nil {
+			t.Fatal(err)
+		}
+		r.now = r.now.Add(year)
+		r.ahead.Add(int64(vaults))
+		gone, err := r.east.RemoveDeleted(t.Context(), "shop", 1)
+		if err != nil || (len(gone) == 0) != (vaults == 0) {
+			t.Errorf("the vault's clock %s ahead: removed %v, %v", vaults, gone, err)
+		}
+		r.east.opts.DeletionDelay = 0
+		report, err := r.east.Expire(t.Context(), "shop", point.Retention{MaxAge: 30 * 24 * time.Hour}, 1, r.now)
+		if err != nil || slices.Contains(report.Deleted, ids[1]) != (vaults > 0) || slices.Contains(report.Deleted, ids[2]) {
+			t.Errorf("the vault's clock %s ahead: %v expired, %v", vaults, report.Deleted, err)
+		}
+	}
+}
