@@ -364,10 +364,17 @@ func (a *appPass) dropMarks(ctx context.Context, prefix string, here, there map[
 // vault, its points go from here no sooner than the policy says.
 func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 	var errs []error
-	for _, d := range point.Keep(a.copied.points, a.app.Rules, a.c.now()) {
-		if d.Keep || a.stays(d.Point.ID) {
-			continue
+	now := a.c.now()
+	if len(a.going(now)) > 0 && (a.app.Rules.MaxAge > 0 || a.app.DeletionDelay > 0) { // time decides: a clock that was set forward must not
+		clock, err := a.c.opts.First.Clock(ctx)
+		if err != nil {
+			return fmt.Errorf("expire points in the copy: %w", err)
 		}
+		if clock.Before(now) {
+			now = clock
+		}
+	}
+	for _, d := range a.going(now) {
 		if err := epochs.Check(ctx, a.app.Name, a.app.Held); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -383,6 +390,13 @@ func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 		a.copied.points = slices.DeleteFunc(a.copied.points, func(p point.Point) bool { return p.ID == d.Point.ID })
 	}
 	return errors.Join(append(errs, a.sweep(ctx))...)
+}
+
+// going are the points that go from the copy at a time.
+func (a *appPass) going(now time.Time) []point.Decision {
+	return slices.DeleteFunc(point.Keep(a.copied.points, a.app.Rules, now), func(d point.Decision) bool {
+		return d.Keep || a.stays(d.Point.ID, now)
+	})
 }
 
 // remove takes a point out of the copy, unless somebody reads it there.
@@ -436,12 +450,12 @@ func (a *appPass) unlocked(ctx context.Context, id string) error {
 // the first vault has it, it may be undeleted there, or will wait there when
 // retention comes to it. Of one that the first vault lost, the copy may be all
 // that is left of the delay in which people find out.
-func (a *appPass) stays(id string) bool {
+func (a *appPass) stays(id string, now time.Time) bool {
 	info := a.copied.infos[id]
 	if _, there := a.first.infos[id]; there {
 		return info.Deleting() || a.app.DeletionDelay > 0
 	}
-	return a.app.DeletionDelay > 0 && info.Goes(a.app.DeletionDelay).After(a.c.now())
+	return a.app.DeletionDelay > 0 && info.Goes(a.app.DeletionDelay).After(now)
 }
 
 // sweep removes what a pass left behind of a point that is gone meanwhile.
