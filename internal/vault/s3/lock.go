@@ -44,9 +44,14 @@ func (s *Store) Lock(ctx context.Context, key string, mode lock.Mode, until time
 		return nil
 	}
 	// A lock is prolonged and never shortened: another that prolonged it
-	// further was first.
-	if there, asked := s.LockedUntil(ctx, key); asked == nil && there.After(until) {
+	// further was first. And of what was removed since, a store that keeps versions
+	// says that it does not do that to the mark of a deletion.
+	there, asked := s.LockedUntil(ctx, key)
+	switch {
+	case asked == nil && there.After(until):
 		return nil
+	case errors.Is(asked, vault.ErrNotFound):
+		return asked
 	}
 	return fmt.Errorf("lock %s: %w", key, s.translate(ctx, err))
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/lock"
 	"davit.dev/davit/internal/vault/s3"
 )
 
@@ -229,6 +230,24 @@ func TestPutNamesItsLength(t *testing.T) {
 		})
 		if err := s.Put(t.Context(), "key", strings.NewReader(body), int64(len(body))); err != nil {
 			t.Errorf("Put(%q): %v", body, err)
+		}
+	}
+}
+
+// TestLockOfWhatWasRemoved: where a point is removed while locks are prolonged, AWS answers
+// for the mark of its deletion. That it is gone is no refusal; of what is there, it is.
+func TestLockOfWhatWasRemoved(t *testing.T) {
+	for status, want := range map[int]error{http.StatusNotFound: vault.ErrNotFound, http.StatusOK: vault.ErrDenied} {
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodHead {
+				w.WriteHeader(status)
+				return
+			}
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			fmt.Fprint(w, "<Error><Code>MethodNotAllowed</Code><Message>The specified method is not allowed against this resource.</Message></Error>")
+		})
+		if err := s.Lock(t.Context(), "key", lock.Governance, time.Now().Add(time.Hour)); !errors.Is(err, want) {
+			t.Errorf("asked for the object, it says %d: %v, want %v", status, err, want)
 		}
 	}
 }
