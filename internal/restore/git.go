@@ -21,7 +21,7 @@ func (e *Engine) countGit(kind schema.GroupKind, h shape.Head) (skip string) {
 }
 
 func (e *Engine) gitStage() gitops.Stage {
-	return gitops.Stage{Cluster: e.cluster, Clock: e.clock, ID: e.opts.ID}
+	return gitops.Stage{Cluster: e.cluster, Clock: e.clock, ID: e.opts.ID, Application: e.m.Application}
 }
 
 // checkGit says who may undo the restore, and who cannot be suspended.
@@ -39,8 +39,8 @@ func (e *Engine) Reconciler(r gitops.Reconciler, action report.Action, reason st
 // start workloads on volumes that are not filled.
 func (e *Engine) resumeGit(ctx context.Context, whole bool) error {
 	resumed, left, err := e.git.Resume(ctx, e.gitStage(), whole)
-	for _, name := range left {
-		e.rec.Warn(name, "stays suspended, since the restore is not whole: give it again, and it goes on when that is through; or take off annotation %s and resume it yourself", gitops.Annotation)
+	for name, why := range left {
+		e.rec.Warn(name, "%s", why)
 	}
 	for _, name := range resumed {
 		e.progress.Note(name + " goes on")

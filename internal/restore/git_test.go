@@ -178,3 +178,54 @@ func TestGitOpsSkipPrunesNothingOfGit(t *testing.T) {
 		}
 	}
 }
+
+// TestGitOpsSharedByTwoApplications: git makes objects of two applications by one
+// reconciler, and both are restored at once. It goes on when the last is through, not while
+// the other fills its volumes. The control: what ends last has it go on.
+func TestGitOpsSharedByTwoApplications(t *testing.T) {
+	r := gitRig(t)
+	other, s := pointOf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"news","namespace":"shop","uid":"u-news","labels":{"` + fluxGroup + `/name":"shop","` + fluxGroup + `/namespace":"flux-system"}}}`)
+	other.Application = "news"
+	e := New(r.m, Options{ID: testID, Holder: "test", GitOps: gitops.Suspend}, Deps{
+		Source: r.s, Cluster: r.c,
+		Volumes: beside{r.v, func(ctx context.Context) error {
+			for range 2 { // given again, it changes nothing
+				res, err := New(other, Options{ID: "rnews", Holder: "test", GitOps: gitops.Suspend}, Deps{Source: s, Cluster: r.c}).Run(ctx)
+				if err != nil || len(res.Failures) > 0 || !strings.Contains(warnings(res), "rely on it: "+testID+" of shop") {
+					t.Errorf("the other: %v %v\n%s", err, res.Failures, warnings(res))
+				}
+				if !suspended(r) {
+					t.Error("git goes on while a volume is being filled")
+				}
+			}
+			return nil
+		}},
+	})
+	synctest.Test(t, func(t *testing.T) {
+		if res, err := e.Run(t.Context()); err != nil || len(res.Failures) > 0 {
+			t.Errorf("%v %v", err, res.Failures)
+		}
+	})
+	if k := r.c.get("Kustomization", "flux-system", "shop"); suspended(r) || k.GetAnnotations()[gitops.Annotation] != "" {
+		t.Errorf("left as %v", k.Object)
+	}
+}
+
+// TestGitOpsOfAnEarlierRestore: another restore of the same application, or one that a
+// version suspended that noted no application, has git go on in its place.
+func TestGitOpsOfAnEarlierRestore(t *testing.T) {
+	for _, earlier := range []bool{false, true} {
+		r := gitRig(t)
+		r.v.broken = map[string]error{"data-db-0": errKilled}
+		run(t, r, Options{ID: "rdead", GitOps: gitops.Suspend})
+		r.v.broken = nil
+		k := r.c.objects[key("Kustomization", "flux-system", "shop")]
+		if earlier {
+			k.SetAnnotations(map[string]string{gitops.Annotation: `{"by":"rdead"}`})
+		}
+		r.c.objects[key("PersistentVolumeClaim", "shop", "data-db-0")].SetLabels(map[string]string{shape.LabelRestore: testID})
+		if res := run(t, r, Options{GitOps: gitops.Suspend}); len(res.Failures) > 0 || suspended(r) {
+			t.Errorf("of an earlier version %t: %v, suspended %t", earlier, res.Failures, suspended(r))
+		}
+	}
+}

@@ -170,25 +170,30 @@ func (c *Census) Suspend(ctx context.Context, s Stage, told Told) error {
 	return nil
 }
 
-// Resume makes them what they were. whole says that the restore went well:
-// otherwise they stay suspended, since git could start on what is not there yet.
-func (c *Census) Resume(ctx context.Context, s Stage, whole bool) (resumed []string, left []string, err error) {
+// Resume makes them what they were, and says why some stay as they are. whole says that
+// the restore went well: otherwise all stay suspended, since git could start on what is
+// not there yet.
+func (c *Census) Resume(ctx context.Context, s Stage, whole bool) (resumed []string, left map[string]string, err error) {
+	left = map[string]string{}
 	if c.mode != Suspend {
-		return nil, nil, nil
+		return nil, left, nil
 	}
 	for _, r := range c.reconcilers() {
 		if !whole {
 			if _, live, err := s.Find(ctx, r); err == nil && live.GetAnnotations()[Annotation] != "" {
-				left = append(left, r.String())
+				left[r.String()] = "stays suspended, since the restore is not whole: give it again, and it goes on when that is through; or take off annotation " + Annotation + " and resume it yourself"
 			}
 			continue
 		}
-		did, err := s.Resume(ctx, r)
+		did, why, err := s.Resume(ctx, r)
 		if err != nil {
 			return resumed, left, fmt.Errorf("resume %s: %w", r, err)
 		}
 		if did {
 			resumed = append(resumed, r.String())
+		}
+		if why != "" {
+			left[r.String()] = why
 		}
 	}
 	return resumed, left, nil

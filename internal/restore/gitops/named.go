@@ -2,7 +2,6 @@ package gitops
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -45,13 +44,7 @@ func (s Stage) Look(ctx context.Context, r Reconciler) (State, error) {
 }
 
 // suspendedBy is who of Davit suspended it.
-func suspendedBy(d shape.Document) string {
-	var was before
-	if json.Unmarshal([]byte(shape.Text(d, "metadata", "annotations", Annotation)), &was) != nil {
-		return ""
-	}
-	return was.By
-}
+func suspendedBy(d shape.Document) string { return noted(d).By }
 
 // Active tells whether a reconciler works on its objects: an Argo CD Application
 // without an automated policy is not skipped, which is all that Release can give it.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,8 @@ import (
 )
 
 // Annotation of a reconciler that a restore suspended holds, as JSON, what it
-// was before: {"by":"<restore>","automated":{…}}.
+// was before, and the restores that rely on its rest, by application:
+// {"by":"<restore>","automated":{…},"for":{"<application>":"<restore>"}}.
 const Annotation = "davit.dev/gitops-before-restore"
 
 const (
@@ -31,6 +33,40 @@ const (
 type before struct {
 	By        string         `json:"by"`
 	Automated map[string]any `json:"automated,omitempty"` // of an Application's syncPolicy
+	// For are the restores that rely on its rest, by application: of one, only one runs at
+	// a time. Whatever ends last has it go on.
+	For map[string]string `json:"for,omitempty"`
+}
+
+// noted is what the annotation says, nothing where there is none that can be read.
+func noted(d shape.Document) (was before) {
+	if json.Unmarshal([]byte(shape.Text(d, "metadata", "annotations", Annotation)), &was) != nil {
+		return before{}
+	}
+	return was
+}
+
+// note is the merge patch that has the annotation say so.
+func (b before) note() (shape.Document, error) {
+	text, err := json.Marshal(b)
+	if err != nil {
+		return nil, fmt.Errorf("encode what it was: %w", err)
+	}
+	return shape.Document{"metadata": shape.Document{"annotations": shape.Document{Annotation: string(text)}}}, nil
+}
+
+// relies adds the stage's restore to those that rely on a reconciler's rest, and tells
+// whether it was not among them.
+func (s Stage) relies(b *before) bool {
+	if s.Application == "" || b.For[s.Application] == s.ID {
+		return false
+	}
+	b.For = maps.Clone(b.For)
+	if b.For == nil {
+		b.For = map[string]string{}
+	}
+	b.For[s.Application] = s.ID
+	return true
 }
 
 // Suspended tells whether a reconciler does nothing now, whoever saw to it.
@@ -44,27 +80,26 @@ func Suspended(kind schema.GroupKind, d shape.Document) bool {
 }
 
 // change is the merge patch that suspends a reconciler, with what it was.
-func change(kind schema.GroupKind, d shape.Document, id string) (shape.Document, error) {
-	was := before{By: id}
-	annotations := shape.Document{}
-	patch := shape.Document{"metadata": shape.Document{"annotations": annotations}}
+func (s Stage) change(kind schema.GroupKind, d shape.Document) (shape.Document, error) {
+	was := before{By: s.ID}
+	patch := shape.Document{}
 	if kind == KindApplication {
-		annotations[skipReconcile] = "true"
+		patch["metadata"] = shape.Document{"annotations": shape.Document{skipReconcile: "true"}}
 		if was.Automated = shape.Child(d, "spec", "syncPolicy", "automated"); was.Automated != nil || shape.Child(d, "spec", "syncPolicy")["automated"] != nil {
 			patch["spec"] = shape.Document{"syncPolicy": shape.Document{"automated": nil}}
 		}
 	} else {
 		patch["spec"] = shape.Document{"suspend": true}
 	}
-	if kept := (before{}); was.Automated == nil && json.Unmarshal([]byte(shape.Text(d, "metadata", "annotations", Annotation)), &kept) == nil {
-		was.Automated = kept.Automated // somebody undid half of it
+	if was.Automated == nil {
+		was.Automated = noted(d).Automated // somebody undid half of it
 	}
-	note, err := json.Marshal(was)
-	if err != nil {
-		return nil, fmt.Errorf("encode what it was: %w", err)
+	s.relies(&was)
+	note, err := was.note()
+	if err == nil {
+		shape.Merge(patch, note)
 	}
-	annotations[Annotation] = string(note)
-	return patch, nil
+	return patch, err
 }
 
 // undo is the merge patch that resumes a reconciler, or nil when no restore
@@ -97,7 +132,7 @@ func Rest(kind schema.GroupKind, d shape.Document, id string) error {
 	if !slices.Contains(Kinds, kind) || Suspended(kind, d) {
 		return nil
 	}
-	patch, err := change(kind, d, id)
+	patch, err := Stage{ID: id}.change(kind, d)
 	if err != nil {
 		return err
 	}
@@ -120,6 +155,8 @@ type Stage struct {
 	Cluster port.Cluster
 	Clock   port.Clock
 	ID      string // of the restore
+	// Application is whose restore it is; empty: it is none, but a run.
+	Application string
 	// Current, unless nil, says why a reconciler may be changed no more. It is asked after the reconciler
 	// was read, which nobody may have changed since then.
 	Current func(context.Context) error
@@ -181,11 +218,17 @@ func (s Stage) Suspend(ctx context.Context, r Reconciler) (why string, err error
 		case err != nil:
 			return "", err
 		case live.GetAnnotations()[Annotation] != "" && Suspended(r.Kind, live.Object):
-			return "", s.quiet(ctx, r, at, live) // by this restore before it was interrupted
+			if live, err = s.join(ctx, at, live); apierrors.IsConflict(err) {
+				continue
+			}
+			if err != nil {
+				return "", err
+			}
+			return "", s.quiet(ctx, r, at, live) // by this restore before it was interrupted, or by another's
 		case Suspended(r.Kind, live.Object):
 			return "is suspended already, and stays so", nil
 		}
-		patch, err := change(r.Kind, live.Object, s.ID)
+		patch, err := s.change(r.Kind, live.Object)
 		if err == nil {
 			err = s.current(ctx)
 		}
@@ -201,6 +244,25 @@ func (s Stage) Suspend(ctx context.Context, r Reconciler) (why string, err error
 		}
 	}
 	return "", errors.New("it changes faster than it can be suspended")
+}
+
+// join notes on a reconciler that is suspended that this restore relies on it as well.
+func (s Stage) join(ctx context.Context, at port.Served, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	was := noted(live.Object)
+	if !s.relies(&was) {
+		return live, nil
+	}
+	return s.write(ctx, at, live, was)
+}
+
+// write has the annotation of a reconciler say so, if nobody changed that since.
+func (s Stage) write(ctx context.Context, at port.Served, live *unstructured.Unstructured, was before) (*unstructured.Unstructured, error) {
+	patch, err := was.note()
+	if err != nil {
+		return nil, err
+	}
+	shape.Child(patch, "metadata")["resourceVersion"] = live.GetResourceVersion()
+	return s.patch(ctx, at, live, patch)
 }
 
 func (s Stage) patch(ctx context.Context, at port.Served, u *unstructured.Unstructured, change shape.Document) (*unstructured.Unstructured, error) {
@@ -239,21 +301,45 @@ func busy(kind schema.GroupKind, d shape.Document) bool {
 	return false
 }
 
-// Resume makes one reconciler what it was, if a restore suspended it.
-func (s Stage) Resume(ctx context.Context, r Reconciler) (resumed bool, err error) {
-	at, live, err := s.Find(ctx, r)
-	if errors.Is(err, ErrAbsent) {
-		return false, nil
+// Resume makes one reconciler what it was, if a restore suspended it and no other
+// relies on its rest; why names those that do.
+func (s Stage) Resume(ctx context.Context, r Reconciler) (resumed bool, why string, err error) {
+	for range answer.Attempts {
+		at, live, err := s.Find(ctx, r)
+		if errors.Is(err, ErrAbsent) {
+			return false, "", nil
+		}
+		if err != nil {
+			return false, "", err
+		}
+		patch, err := undo(r.Kind, live.Object)
+		if patch == nil || err != nil {
+			return false, "", err
+		}
+		was := noted(live.Object)
+		was.For = maps.Clone(was.For)
+		delete(was.For, s.Application)
+		if len(was.For) > 0 {
+			_, err = s.write(ctx, at, live, was)
+			why = others(was.For)
+		} else {
+			shape.Child(patch, "metadata")["resourceVersion"] = live.GetResourceVersion()
+			_, err = s.patch(ctx, at, live, patch)
+		}
+		if !apierrors.IsConflict(err) {
+			return err == nil && why == "", why, err
+		}
 	}
-	if err != nil {
-		return false, err
+	return false, "", errors.New("it changes faster than it can be resumed")
+}
+
+func others(restores map[string]string) string {
+	var names []string
+	for _, application := range slices.Sorted(maps.Keys(restores)) {
+		names = append(names, restores[application]+" of "+application)
 	}
-	patch, err := undo(r.Kind, live.Object)
-	if patch == nil || err != nil {
-		return false, err
-	}
-	_, err = s.patch(ctx, at, live, patch)
-	return err == nil, err
+	return "stays suspended, since other restores rely on it: " + shape.Names(names, 3) +
+		"; it goes on when the last of them is through: if one died, give it again, or take off annotation " + Annotation + " and resume it yourself"
 }
 
 // Held tells whether git itself says that a Flux reconciler is not suspended:
