@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/restore/hold"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -123,4 +124,58 @@ func TestRollBackAgainAfterALostRelease(t *testing.T) {
 			})
 		})
 	}
+}
+
+// busy is a target that refuses the first lists of each kind, as one that restarts.
+type busy struct {
+	*fakeCluster
+	refused map[string]int
+	after   int // objects that it hands on before it breaks off
+}
+
+func (c busy) List(ctx context.Context, at Served, namespace, selector string, fn func(*unstructured.Unstructured) error) error {
+	c.mu.Lock()
+	c.refused[at.GVK.Kind]++
+	n := c.refused[at.GVK.Kind]
+	c.mu.Unlock()
+	if n > 2 {
+		return c.fakeCluster.List(ctx, at, namespace, selector, fn)
+	}
+	given := 0
+	broken := apierrors.NewServiceUnavailable("the API server restarts")
+	err := c.fakeCluster.List(ctx, at, namespace, selector, func(u *unstructured.Unstructured) error {
+		if given == c.after {
+			return broken
+		}
+		given++
+		return fn(u)
+	})
+	if err == nil {
+		err = broken
+	}
+	return err
+}
+
+// TestListsAreTriedAgain: an API server that restarts costs a restore no volume. Of a list
+// that breaks off in the middle nothing is given twice.
+func TestListsAreTriedAgain(t *testing.T) {
+	r := lived(t)
+	synctest.Test(t, func(t *testing.T) {
+		e := New(r.m, Options{ID: testID, Holder: "test", KeepClaims: true, ExistingKinds: rollsBack.ExistingKinds}, Deps{Source: r.s, Cluster: busy{r.c, map[string]int{}, 0}, Volumes: r.v})
+		if res, err := e.Run(t.Context()); err != nil || len(res.Failures) > 0 {
+			t.Errorf("%v: %v", err, res.Failures)
+		}
+		given := map[string]int{}
+		c := port.Retry(busy{r.c, map[string]int{}, 1}, port.WallClock{})
+		at := r.c.served[shape.KindSecret][0]
+		err := c.List(t.Context(), at, "shop", "", func(u *unstructured.Unstructured) error { given[u.GetName()]++; return nil })
+		if err == nil && len(given) == 0 {
+			t.Error("a list that broke off counts as whole")
+		}
+		for name, n := range given {
+			if n > 1 {
+				t.Errorf("%s was given %d times", name, n)
+			}
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package port
 
 import (
+	"cmp"
 	"context"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -63,6 +64,24 @@ func (r *retrying) Delete(ctx context.Context, at Served, obj *unstructured.Unst
 		return struct{}{}, r.Cluster.Delete(ctx, at, obj, orphan)
 	})
 	return err
+}
+
+// List implements Cluster. One that broke off after something was handed on is the
+// caller's to begin again.
+func (r *retrying) List(ctx context.Context, at Served, namespace, selector string, fn func(*unstructured.Unstructured) error) error {
+	var broken error
+	_, err := answer.Again(ctx, r.clock, func() (struct{}, error) {
+		begun := false
+		err := r.Cluster.List(ctx, at, namespace, selector, func(u *unstructured.Unstructured) error {
+			begun = true
+			return fn(u)
+		})
+		if begun {
+			broken, err = err, nil
+		}
+		return struct{}{}, err
+	})
+	return cmp.Or(broken, err)
 }
 
 // Serves implements Cluster.
