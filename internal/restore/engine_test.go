@@ -331,6 +331,21 @@ func TestDefaultAccountOfNewNamespaceIsCompleted(t *testing.T) {
 	}
 }
 
+// TestDefaultAccountAfterACrash: the same where the restore that made the namespace was killed,
+// and the point does not hold the namespace itself.
+func TestDefaultAccountAfterACrash(t *testing.T) {
+	opts := Options{ExcludeKinds: []string{"namespaces"}}
+	whole := newRig()
+	run(t, whole, opts)
+	for n := 1; n <= whole.c.effects; n++ {
+		r := newRig()
+		killed(t, r, opts, n, true)
+		if r.c.get("ServiceAccount", "shop", "default").Object["imagePullSecrets"] == nil {
+			t.Errorf("killed at write %d: the account of the new namespace was left alone", n)
+		}
+	}
+}
+
 func TestForeignClaimIsNeverWritten(t *testing.T) {
 	r := newRig()
 	r.c.put("v1", "Namespace", "", "shop", shape.Document{})

@@ -318,7 +318,10 @@ func (e *Engine) createNamespace(ctx context.Context, name string, labels shape.
 	if err != nil {
 		return err
 	}
-	if _, err := e.cluster.Get(ctx, at, "", name); !apierrors.IsNotFound(err) {
+	if live, err := e.cluster.Get(ctx, at, "", name); !apierrors.IsNotFound(err) {
+		if err == nil && live.GetLabels()[shape.LabelRestore] == e.opts.ID { // made before this restore was killed
+			e.locked(func() { e.ours[name] = true })
+		}
 		return err
 	}
 	d := shape.Document{"apiVersion": "v1", "kind": "Namespace", "metadata": shape.Document{"name": name, "labels": labels}}
