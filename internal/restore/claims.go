@@ -50,11 +50,15 @@ func (e *Engine) restoreClaim(ctx context.Context, en *index.Entry, raw []byte) 
 		}
 		annotations[shape.AnnotationFilledFrom] = shape.FilledFromNothing
 		p.obj.SetAnnotations(annotations)
+		starts := "it stays as it is"
+		if _, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); apierrors.IsNotFound(err) {
+			starts = "it starts empty"
+		}
 		if err := e.put(ctx, p); err != nil {
 			e.failed(en, name, err)
 			return
 		}
-		e.rec.Warn(name, "the recovery point holds no data for it: it starts empty")
+		e.rec.Warn(name, "the recovery point holds no data for it: %s", starts)
 		return
 	}
 	if err := e.fill(ctx, p, *vol); err != nil {

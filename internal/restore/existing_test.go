@@ -101,6 +101,21 @@ func TestHalfFilledClaimIsNotKept(t *testing.T) {
 	}
 }
 
+// A claim that is there, and of which the point has no data, does not start empty.
+func TestClaimWithoutDataInThePoint(t *testing.T) {
+	for _, there := range []bool{true, false} {
+		r := lived(t)
+		r.m.Volumes = nil
+		if !there {
+			delete(r.c.objects, key("PersistentVolumeClaim", "shop", "data-db-0"))
+		}
+		res := run(t, r, Options{KeepClaims: true})
+		if len(res.Failures) > 0 || strings.Contains(warnings(res), "it starts empty") == there || !strings.Contains(warnings(res), "holds no data for it") {
+			t.Errorf("there %t: %v\n%s", there, res.Failures, warnings(res))
+		}
+	}
+}
+
 func TestRollBack(t *testing.T) {
 	r := lived(t)
 	r.c.objects[key("StatefulSet", "shop", "db")].Object["spec"].(map[string]any)["replicas"] = int64(3)
