@@ -248,14 +248,22 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 		return fmt.Errorf("something ran on the volume while it was being filled, so its data may be mixed: %w", used)
 	}
 	e.bytes(p.name, vol.Snapshot.Bytes, vol.Snapshot.Bytes)
-	patch, err := json.Marshal(shape.Document{"metadata": shape.Document{"annotations": shape.Document{
-		shape.AnnotationFilledFrom: vol.Snapshot.ID, shape.AnnotationFilledFor: e.attempt,
-	}}})
+	meta := shape.Document{"annotations": shape.Document{shape.AnnotationFilledFrom: vol.Snapshot.ID, shape.AnnotationFilledFor: e.attempt}}
+	e.locked(func() {
+		if uid := e.uids[p.entry.UID]; uid != "" { // of the one that was filled
+			meta["uid"] = uid
+		}
+	})
+	patch, err := json.Marshal(shape.Document{"metadata": meta})
 	if err != nil {
 		return fmt.Errorf("encode annotation: %w", err)
 	}
-	if _, err := e.cluster.Patch(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName(), patch); err != nil {
+	live, err := e.cluster.Patch(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName(), patch)
+	if err != nil {
 		return fmt.Errorf("record that the claim is whole: %w", err)
+	}
+	if live.GetDeletionTimestamp() != nil { // what makes a claim in its place makes an empty one
+		return errors.New("the claim was deleted while it was filled: wait until it is gone, and restore again")
 	}
 	return nil
 }

@@ -280,6 +280,9 @@ func (f *fakeCluster) Patch(_ context.Context, at Served, namespace, name string
 		if v := shape.Text(p, "metadata", "resourceVersion"); v != "" && v != live.GetResourceVersion() {
 			return apierrors.NewConflict(at.GVR.GroupResource(), name, errors.New("changed"))
 		}
+		if uid := shape.Text(p, "metadata", "uid"); uid != "" && uid != string(live.GetUID()) {
+			return apierrors.NewConflict(at.GVR.GroupResource(), name, errors.New("another object"))
+		}
 		out = live.DeepCopy()
 		merge(out.Object, p)
 		f.store(out)

@@ -6,6 +6,10 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -110,5 +114,38 @@ func TestRestoreBesideOneThatFills(t *testing.T) {
 	}
 	if n := replicas(t, r, "StatefulSet", "db"); n != 1 {
 		t.Errorf("%d replicas in the end", n)
+	}
+}
+
+// TestClaimThatIsDeletedWhileItIsFilled: the data went into a claim that goes, or went. What
+// is in its place, as a StatefulSet makes, is empty: nothing calls that whole, or runs on it.
+func TestClaimThatIsDeletedWhileItIsFilled(t *testing.T) {
+	for name, happen := range map[string]func(r *rig, claim *unstructured.Unstructured){
+		"nothing": func(*rig, *unstructured.Unstructured) {},
+		"goes": func(_ *rig, claim *unstructured.Unstructured) {
+			claim.SetDeletionTimestamp(&metav1.Time{Time: time.Unix(1, 0)})
+		},
+		"another": func(r *rig, claim *unstructured.Unstructured) {
+			anew := claim.DeepCopy()
+			anew.SetUID("another")
+			anew.SetLabels(nil)
+			r.c.store(anew)
+		},
+	} {
+		for _, opts := range []Options{{}, rollsBack} {
+			r := newRig()
+			if opts.ExistingKinds != nil {
+				r = lived(t)
+			}
+			r.v.during = func() { happen(r, r.c.objects[key("PersistentVolumeClaim", "shop", "data-db-0")]) }
+			res := run(t, r, opts)
+			if failed := len(res.Failures) > 0; failed != (name != "nothing") {
+				t.Errorf("%s: failures %v", name, res.Failures)
+			}
+			db := r.c.get("StatefulSet", "shop", "db")
+			if runs := db != nil && replicas(t, r, "StatefulSet", "db") > 0; runs != (name == "nothing") {
+				t.Errorf("%s: it runs: %t", name, runs)
+			}
+		}
 	}
 }
