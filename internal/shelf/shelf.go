@@ -108,7 +108,9 @@ func (s Shelf) Get(ctx context.Context, plan string) (Sheet, error) {
 	if n == 0 {
 		return Sheet{}, fmt.Errorf("look for plan %s: %w", plan, vault.ErrNotFound)
 	}
-	return s.read(ctx, plan, n)
+	sheet, err := s.read(ctx, plan, n)
+	sheet.Revision = n // also of one that cannot be read
+	return sheet, err
 }
 
 func (s Shelf) read(ctx context.Context, plan string, n int64) (Sheet, error) {
@@ -141,7 +143,8 @@ func parse(data []byte) (Sheet, error) {
 }
 
 // Put keeps a new revision, and returns it. When the newest says the same
-// already, that one is returned and nothing is written.
+// already, that one is returned and nothing is written; one that is damaged is no longer
+// the newest then.
 func (s Shelf) Put(ctx context.Context, sheet Sheet) (Sheet, error) {
 	if err := vault.CheckName(sheet.Plan); err != nil {
 		return sheet, fmt.Errorf("keep plan: %w", err)
@@ -151,7 +154,7 @@ func (s Shelf) Put(ctx context.Context, sheet Sheet) (Sheet, error) {
 		switch {
 		case err == nil && last.Same(sheet.Document):
 			return last, nil
-		case err != nil && !errors.Is(err, vault.ErrNotFound):
+		case err != nil && !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrDamaged):
 			return sheet, err
 		}
 		sheet.FormatVersion, sheet.Revision = formatVersion, last.Revision+1

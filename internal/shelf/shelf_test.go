@@ -58,6 +58,30 @@ func TestShelf(t *testing.T) {
 	}
 }
 
+// TestDamagedPlanIsFollowedByAGoodOne: what cannot be read is no longer the newest when the
+// plan is kept again. One of a newer format stays the newest: it is not damaged.
+func TestDamagedPlanIsFollowedByAGoodOne(t *testing.T) {
+	p := project(t)
+	for plan, text := range map[string]string{"broken": `{`, "newer": `{"formatVersion": 2, "plan": "newer", "revision": 1, "document": {}}`} {
+		if err := p.WriteSealedOnce(t.Context(), p.Root()+"plans/"+plan+"/00000000000000000001", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		sheet, err := shelf.New(p).Put(t.Context(), shelf.Sheet{Plan: plan, Site: "east", Document: []byte(`{"a":1}`)})
+		if plan == "newer" {
+			if !errors.Is(err, shelf.ErrNewer) {
+				t.Errorf("%s: %v", plan, err)
+			}
+			continue
+		}
+		if err != nil || sheet.Revision != 2 {
+			t.Errorf("%s: revision %d, %v", plan, sheet.Revision, err)
+		}
+		if got, err := shelf.New(p).Get(t.Context(), plan); err != nil || got.Revision != 2 {
+			t.Errorf("%s: %+v, %v", plan, got, err)
+		}
+	}
+}
+
 // FuzzSheet reads anything as a plan's revision.
 func FuzzSheet(f *testing.F) {
 	f.Add([]byte(`{"formatVersion": 1, "plan": "shop", "revision": 1, "document": {"a": 1}}`))

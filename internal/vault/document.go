@@ -20,8 +20,8 @@ type Document struct {
 	Objects []json.RawMessage `json:"objects"`
 }
 
-// PutDocument stores a new revision and returns it. When the newest revision
-// holds the same objects already, that one is returned and nothing is written.
+// PutDocument stores a new revision and returns it. When the newest revision holds the same
+// objects already, and is whole, that one is returned and nothing is written.
 func (p *Project) PutDocument(ctx context.Context, d Document) (Document, error) {
 	if err := checkNames(d.Application, d.Site); err != nil {
 		return d, fmt.Errorf("put document: %w", err)
@@ -31,7 +31,7 @@ func (p *Project) PutDocument(ctx context.Context, d Document) (Document, error)
 	}
 	for {
 		last, err := p.GetDocument(ctx, d.Application)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
 			return d, fmt.Errorf("put document of %s: %w", d.Application, err)
 		}
 		if err == nil && sameObjects(last.Objects, d.Objects) {
@@ -46,8 +46,7 @@ func (p *Project) PutDocument(ctx context.Context, d Document) (Document, error)
 }
 
 // GetDocument returns an application's newest document, or ErrNotFound.
-func (p *Project) GetDocument(ctx context.Context, app string) (Document, error) {
-	var d Document
+func (p *Project) GetDocument(ctx context.Context, app string) (d Document, err error) {
 	if err := CheckName(app); err != nil {
 		return d, fmt.Errorf("get document: %w", err)
 	}
@@ -58,8 +57,10 @@ func (p *Project) GetDocument(ctx context.Context, app string) (Document, error)
 	if len(revisions) == 0 {
 		return d, fmt.Errorf("get document of %s: %w", app, ErrNotFound)
 	}
-	last := revisions[len(revisions)-1]
-	return d, p.readDocument(ctx, app, last, &d)
+	n := len(revisions) - 1
+	err = p.readDocument(ctx, app, revisions[n], &d)
+	d.Revision = revisions[n] // also of one that cannot be read
+	return d, err
 }
 
 func (p *Project) readDocument(ctx context.Context, app string, revision int64, d *Document) error {

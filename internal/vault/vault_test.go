@@ -524,6 +524,32 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// TestDamagedDocumentIsFollowedByAGoodOne: a newest revision that cannot be read keeps no
+// site from writing what it knows, and that is read then.
+func TestDamagedDocumentIsFollowedByAGoodOne(t *testing.T) {
+	p, _ := project(t, mem.New(nil))
+	d := vault.Document{Application: "shop", Site: "east", Objects: []json.RawMessage{json.RawMessage(`{"n":1}`)}}
+	for range 2 {
+		if _, err := p.PutDocument(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := p.Root() + "apps/shop/00000000000000000001"
+	if err := p.Store().Put(t.Context(), key, strings.NewReader("rot"), 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.GetDocument(t.Context(), "shop"); !errors.Is(err, vault.ErrDamaged) {
+		t.Fatalf("GetDocument = %v, want ErrDamaged", err)
+	}
+	put, err := p.PutDocument(t.Context(), d)
+	if err != nil || put.Revision != 2 {
+		t.Errorf("put again: revision %d, %v", put.Revision, err)
+	}
+	if got, err := p.GetDocument(t.Context(), "shop"); err != nil || string(got.Objects[0]) != `{"n":1}` {
+		t.Errorf("GetDocument = %+v, %v", got, err)
+	}
+}
+
 func TestSites(t *testing.T) {
 	p, _ := project(t, mem.New(nil))
 	for _, site := range []string{"west", "east", "west"} {
