@@ -34,8 +34,7 @@ func Init(ctx context.Context, store Store) (Marker, error) {
 	if _, err := rand.Read(id[:]); err != nil {
 		return Marker{}, fmt.Errorf("make vault id: %w", err)
 	}
-	m := Marker{FormatVersion: FormatVersion, ID: hex.EncodeToString(id[:]), Created: time.Now().UTC().Truncate(time.Second)}
-	return InitAs(ctx, store, m)
+	return InitAs(ctx, store, Marker{FormatVersion: FormatVersion, ID: hex.EncodeToString(id[:]), Created: time.Now().UTC().Truncate(time.Second)})
 }
 
 // InitAs is Init with a marker that was decided upon before.
