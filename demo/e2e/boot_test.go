@@ -52,28 +52,7 @@ spec:
         command: [sh, -c, "mkdir /tmp/www && echo open > /tmp/www/index.html && exec httpd -f -p 8080 -h /tmp/www"]
         readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ---
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db, namespace: %[1]s}
-spec:
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
-      containers:
-      - name: postgres
-        image: %[2]s
-        imagePullPolicy: IfNotPresent
-        args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
-        env: [{name: POSTGRES_PASSWORD, value: secret}, {name: PGUSER, value: postgres}]
-        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1}
-        volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], storageClassName: reflink, resources: {requests: {storage: 256Mi}}}
+%[2]s
 `
 
 // scratchOf names the namespaces of restore tests at a site.
@@ -94,7 +73,7 @@ func scratchOf(t *testing.T, site, app string) string {
 func booted(t *testing.T) {
 	a := &app{name: short(t), vault: common}
 	removeNamespace(t, east, a.name)
-	apply(t, east, fmt.Sprintf(bootable, a.name, rig.Images["shop-db"]))
+	apply(t, east, fmt.Sprintf(bootable, a.name, postgres{namespace: a.name}.yaml()))
 	t.Cleanup(func() { unprotect(east, a.name) })
 	in := func(command string) {
 		t.Helper()

@@ -21,37 +21,7 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: db, namespace: %[1]s}
-spec: {clusterIP: None, publishNotReadyAddresses: true, selector: {app: db}, ports: [{port: 5432}]}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db, namespace: %[1]s}
-spec:
-  serviceName: db
-  replicas: 3
-  podManagementPolicy: Parallel
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
-      containers:
-      - name: postgres
-        image: %[2]s
-        imagePullPolicy: IfNotPresent
-        args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
-        env: [{name: POSTGRES_PASSWORD, value: secret}, {name: PGUSER, value: postgres}]
-        startupProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1, failureThreshold: 600}
-        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 10}
-        volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], storageClassName: %[3]s, resources: {requests: {storage: 256Mi}}}
----
+%[3]s
 apiVersion: v1
 kind: ConfigMap
 metadata: {name: writer, namespace: %[1]s, labels: {davit.dev/exclude: "true"}}
@@ -144,8 +114,7 @@ func deployThreeOn(t *testing.T, class, more string) *app {
 	}
 	a := &app{name: short(t), vault: common}
 	removeNamespace(t, east, a.name)
-	const last = "      terminationGracePeriodSeconds: 5\n"
-	apply(t, east, strings.Replace(fmt.Sprintf(three, a.name, rig.Images["shop-db"], class), last, last+more, 1))
+	apply(t, east, fmt.Sprintf(three, a.name, rig.Images["shop-db"], postgres{namespace: a.name, replicas: 3, class: class, pod: more}.yaml()))
 	t.Cleanup(func() { unprotect(east, a.name) })
 	writes(t, a.name)
 	return a

@@ -27,41 +27,10 @@ data: {colour: grey}
 const house = `
 apiVersion: v1
 kind: Secret
-metadata: {name: %[3]s, namespace: %[1]s}
+metadata: {name: %[2]s, namespace: %[1]s}
 stringData: {password: secret}
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: %[3]s, namespace: %[1]s}
-spec: {clusterIP: None, selector: {db: %[3]s}, ports: [{port: 5432}]}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: %[3]s, namespace: %[1]s, labels: {side: %[4]s}}
-spec:
-  serviceName: %[3]s
-  replicas: 1
-  selector: {matchLabels: {db: %[3]s}}
-  template:
-    metadata: {labels: {db: %[3]s}}
-    spec:
-      terminationGracePeriodSeconds: 10
-      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
-      containers:
-      - name: postgres
-        image: %[2]s
-        imagePullPolicy: IfNotPresent
-        args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
-        env:
-        - {name: POSTGRES_PASSWORD, valueFrom: {secretKeyRef: {name: %[3]s, key: password}}}
-        - {name: PGUSER, value: postgres}
-        startupProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1, failureThreshold: 600}
-        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 10}
-        volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], storageClassName: reflink, resources: {requests: {storage: 256Mi}}}
----
+%[3]s
 `
 
 // ring are three pods of one StatefulSet, each with a file of its own.
@@ -173,7 +142,7 @@ func deployStreet(t *testing.T) *app {
 	removeNamespace(t, east, a.name)
 	yaml := fmt.Sprintf(street, a.name)
 	for _, db := range slices.Sorted(maps.Keys(houses)) {
-		yaml += fmt.Sprintf(house, a.name, rig.Images["shop-db"], db, houses[db])
+		yaml += fmt.Sprintf(house, a.name, db, postgres{namespace: a.name, name: db, label: "db", labels: "side: " + houses[db], secret: db}.yaml())
 	}
 	apply(t, east, yaml+fmt.Sprintf(ring, a.name))
 	for db := range houses {

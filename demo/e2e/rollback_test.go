@@ -15,36 +15,7 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: db, namespace: %[1]s}
-spec: {clusterIP: None, selector: {app: db}, ports: [{port: 5432}]}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db, namespace: %[1]s}
-spec:
-  serviceName: db
-  replicas: 1
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 10
-      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
-      containers:
-      - name: postgres
-        image: %[2]s
-        imagePullPolicy: IfNotPresent
-        args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
-        env: [{name: POSTGRES_PASSWORD, value: secret}, {name: PGUSER, value: postgres}]
-        startupProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1, failureThreshold: 600}
-        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 10}
-        volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], storageClassName: reflink, resources: {requests: {storage: 256Mi}}}
----
+%[2]s
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web, namespace: %[1]s}
@@ -96,7 +67,7 @@ func deployBooks(t *testing.T) *app {
 	t.Helper()
 	a := &app{name: short(t), vault: common}
 	removeNamespace(t, east, a.name)
-	apply(t, east, fmt.Sprintf(books, a.name, rig.Images["shop-db"]))
+	apply(t, east, fmt.Sprintf(books, a.name, postgres{namespace: a.name}.yaml()))
 	sql(t, a.name, "select 1")
 	sql(t, a.name, "create table t as select generate_series(1, 100) n")
 	a.protect(t)

@@ -28,36 +28,7 @@ apiVersion: v1
 kind: Namespace
 metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: db, namespace: %[1]s}
-spec: {clusterIP: None, selector: {app: db}, ports: [{port: 5432}]}
----
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db, namespace: %[1]s}
-spec:
-  serviceName: db
-  replicas: 1
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 10
-      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
-      containers:
-      - name: postgres
-        image: %[2]s
-        imagePullPolicy: IfNotPresent
-        args: [-c, min_wal_size=32MB, -c, max_wal_size=64MB]
-        env: [{name: POSTGRES_PASSWORD, value: secret}, {name: PGUSER, value: postgres}, {name: PGDATABASE, value: shop}]
-        startupProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 1, failureThreshold: 600}
-        readinessProbe: {exec: {command: [pg_isready, -q]}, periodSeconds: 2}
-        volumeMounts: [{name: data, mountPath: /var/lib/postgresql/data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], storageClassName: reflink, resources: {requests: {storage: 256Mi}}}
----
+%[2]s
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: writer, namespace: %[1]s}
@@ -117,7 +88,7 @@ func (s *till) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *till) open(t *testing.T) {
 	t.Helper()
 	removeNamespace(t, east, s.name)
-	apply(t, east, fmt.Sprintf(tillManifest, s.name, rig.Images["shop-db"], rig.Images["shop-app"], s.address, s.more))
+	apply(t, east, fmt.Sprintf(tillManifest, s.name, postgres{namespace: s.name}.yaml(), rig.Images["shop-app"], s.address, s.more))
 	s.sells(t, east)
 	s.protect(t)
 	s.backup(t)
