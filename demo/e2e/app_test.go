@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -14,6 +15,7 @@ type app struct {
 	copies int    // restored beside it so far
 	name   string // of the application and its namespace
 	vault  string
+	home   string // the site that it is of; else east
 	size   int    // of the file, in KiB
 	class  string // storage class of the volume
 	disk   string // the volume's size
@@ -65,7 +67,10 @@ spec:
     spec: {accessModes: [ReadWriteOnce], storageClassName: %[3]s, resources: {requests: {storage: %[4]s}}}
 %[6]s`
 
-// deploy brings the application to east, waits until it runs, and returns the
+// site is what the application belongs to.
+func (a *app) site() string { return cmp.Or(a.home, east) }
+
+// deploy brings the application to its site, waits until it runs, and returns the
 // checksum of its data.
 func (a *app) deploy(t *testing.T) string {
 	t.Helper()
@@ -84,13 +89,13 @@ func (a *app) deploy(t *testing.T) string {
 	if a.disk == "" {
 		a.disk = "64Mi"
 	}
-	removeNamespace(t, east, a.name)
+	removeNamespace(t, a.site(), a.name)
 	yaml := fmt.Sprintf(manifest, a.name, a.size, a.class, a.disk, a.slow, a.more)
 	if a.image != "" {
 		yaml = strings.ReplaceAll(yaml, "davit.test/bedtool:1", a.image)
 	}
-	apply(t, east, yaml)
-	return a.sum(t, east, a.name)
+	apply(t, a.site(), yaml)
+	return a.sum(t, a.site(), a.name)
 }
 
 // sum waits for the pod and returns the checksum of what is in its volume.
@@ -114,8 +119,8 @@ func (a *app) sum(t *testing.T, site, namespace string) string {
 // protect begins protection, by default only when asked.
 func (a *app) protect(t *testing.T, flags ...string) {
 	t.Helper()
-	davit(t, east, a.vault, append([]string{"protect", a.name}, flags...)...).want(t, 0)
-	t.Cleanup(func() { unprotect(east, a.name) })
+	davit(t, a.site(), a.vault, append([]string{"protect", a.name}, flags...)...).want(t, 0)
+	t.Cleanup(func() { unprotect(a.site(), a.name) })
 }
 
 // unprotect removes an application's documents from a site.
@@ -145,7 +150,7 @@ func (a *app) backup(t *testing.T, flags ...string) pointView {
 	t.Helper()
 	var p pointView
 	args := append([]string{"backup", a.name, "--wait", "--timeout", "4m", "-o", "json"}, flags...)
-	davit(t, east, "", args...).want(t, 0).read(t, &p)
+	davit(t, a.site(), "", args...).want(t, 0).read(t, &p)
 	return p
 }
 

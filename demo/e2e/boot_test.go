@@ -69,53 +69,53 @@ func scratchOf(t *testing.T, site, app string) string {
 
 // booted proves a point by bringing it up. The control is a point whose
 // database does not start: nothing but a test finds that out, for its bytes are
-// just what was captured.
+// just what was captured. It asks east for nothing.
 func booted(t *testing.T) {
-	a := &app{name: short(t), vault: common}
-	removeNamespace(t, east, a.name)
-	apply(t, east, fmt.Sprintf(bootable, a.name, postgres{namespace: a.name}.yaml()))
-	t.Cleanup(func() { unprotect(east, a.name) })
+	a := &app{name: short(t), vault: common, home: west}
+	removeNamespace(t, west, a.name)
+	apply(t, west, fmt.Sprintf(bootable, a.name, postgres{namespace: a.name}.yaml()))
+	t.Cleanup(func() { unprotect(west, a.name) })
 	in := func(command string) {
 		t.Helper()
-		kubectl(t, east, "-n", a.name, "exec", "db-0", "--", "sh", "-c", command)
+		kubectl(t, west, "-n", a.name, "exec", "db-0", "--", "sh", "-c", command)
 	}
-	kubectl(t, east, "-n", a.name, "rollout", "status", "statefulset/db", "--timeout", "4m")
+	kubectl(t, west, "-n", a.name, "rollout", "status", "statefulset/db", "--timeout", "4m")
 	in("psql -q shop -c 'create table orders (n int)' -c 'insert into orders select generate_series(1, 500)'")
 	a.protect(t)
 	whole := a.backup(t)
 	rows := "name=rows; pods=app=db; sql=psql select count(*) from orders; database=shop; expect=^500$"
 	page := "name=page; http=web:80/; status=200; expect=open"
 	job := "name=job; job=davit.test/bedtool:1; run=echo done; expect=^done$"
-	davit(t, east, a.vault, "restore-test", a.name, "--probe", rows, "--probe", page, "--probe", job).
+	davit(t, west, a.vault, "restore-test", a.name, "--probe", rows, "--probe", page, "--probe", job).
 		want(t, 0, whole.ID+" came up", "rows passed", "page passed", "job passed", "type ClusterIP in the copy, not NodePort", "*."+a.name+".svc")
-	if left := scratchOf(t, east, a.name); left != "" {
+	if left := scratchOf(t, west, a.name); left != "" {
 		t.Errorf("the copy is still there: %s", left)
 	}
 	for what, want := range map[string]string{"cronjob/bill": "spec.suspend=false", "service/web": "spec.type=NodePort", "ingress/web": "metadata.name=web"} {
 		path, value, _ := strings.Cut(want, "=")
-		if got := try(t, east, "-n", a.name, "get", what, "-o", "jsonpath={."+path+"}"); got != value {
+		if got := try(t, west, "-n", a.name, "get", what, "-o", "jsonpath={."+path+"}"); got != value {
 			t.Errorf("the original's %s has %s %q", what, path, got)
 		}
 	}
-	davit(t, east, a.vault, "points", a.name).want(t, 0, "boot")
-	davit(t, east, a.vault, "describe", whole.ID).want(t, 0, "restore test", "passed")
-	davit(t, east, a.vault, "restore-test", whole.ID, "--probe", strings.Replace(rows, "500", "501", 1)+"; timeout=3s").
+	davit(t, west, a.vault, "points", a.name).want(t, 0, "boot")
+	davit(t, west, a.vault, "describe", whole.ID).want(t, 0, "restore test", "passed")
+	davit(t, west, a.vault, "restore-test", whole.ID, "--probe", strings.Replace(rows, "500", "501", 1)+"; timeout=3s").
 		want(t, 7, "rows FAILED", `got "500"`, "hint:")
 
 	in("echo 9 > $PGDATA/PG_VERSION") // the server that runs has read it
 	broken := a.backup(t)
-	davit(t, east, a.vault, "verify", broken.ID).want(t, 0, "is whole")
+	davit(t, west, a.vault, "verify", broken.ID).want(t, 0, "is whole")
 	a.protect(t, "--test-every", "1h", "--test-timeout", "35s")
 	eventually(t, 5*time.Minute, "the agent finds that the database does not start", func() (bool, string) {
-		got := a.status(t, east, `conditions[?(@.type=="Ready")]`)
+		got := a.status(t, west, `conditions[?(@.type=="Ready")]`)
 		return strings.Contains(got, "RestoreTestFailed") && strings.Contains(got, broken.ID) && strings.Contains(got, "db"), got
 	})
-	davit(t, east, a.vault, "describe", a.name).want(t, 0, "FAILED", "restore tests", broken.ID)
-	if got := a.status(t, east, "role"); got != "Active" {
+	davit(t, west, a.vault, "describe", a.name).want(t, 0, "FAILED", "restore tests", broken.ID)
+	if got := a.status(t, west, "role"); got != "Active" {
 		t.Errorf("role %s", got)
 	}
-	eventually(t, 3*time.Minute, "the copy is gone", func() (bool, string) { got := scratchOf(t, east, a.name); return got == "", got })
-	for _, p := range a.points(t, east) {
+	eventually(t, 3*time.Minute, "the copy is gone", func() (bool, string) { got := scratchOf(t, west, a.name); return got == "", got })
+	for _, p := range a.points(t, west) {
 		if p.ID == broken.ID && (p.Damaged || p.Phase != "Available") {
 			t.Errorf("a point that did not come up counts as damaged: %+v", p)
 		}

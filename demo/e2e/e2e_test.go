@@ -139,8 +139,12 @@ func TestTogether(t *testing.T) {
 func TestAlone(t *testing.T) {
 	for _, group := range alone {
 		var beside sync.WaitGroup
-		for _, d := range group {
-			beside.Go(func() { t.Run(d.name, d.test) })
+		for _, lane := range group {
+			beside.Go(func() {
+				for _, d := range lane {
+					t.Run(d.name, d.test)
+				}
+			})
 		}
 		beside.Wait()
 	}

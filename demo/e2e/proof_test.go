@@ -53,18 +53,18 @@ func coverage(t *testing.T) {
 }
 
 // verifiedOnSchedule has the agent read two points back, one of which is
-// damaged, and then what is damaged in a second copy.
+// damaged, and then what is damaged in a second copy. It asks east for nothing.
 func verifiedOnSchedule(t *testing.T) {
-	a := &app{vault: "proven"}
+	a := &app{vault: "proven", home: west}
 	first := a.vault + "-" + run
-	addVault(t, a.vault, bucket(t, first, ""), []string{east})
+	addVault(t, a.vault, bucket(t, first, ""), []string{west})
 	_, harmed := a.protected(t)
 	whole := a.backup(t)
 	pack := largest(t, filepath.Join(projectDir(first), "objects", a.name, harmed.ID))
 	flip(t, pack)
 	verdicts := func() map[string]pointView {
 		all := map[string]pointView{}
-		for _, p := range a.points(t, east) {
+		for _, p := range a.points(t, west) {
 			all[p.ID] = p
 		}
 		return all
@@ -82,10 +82,10 @@ func verifiedOnSchedule(t *testing.T) {
 		t.Errorf("a damaged and a whole point are shown as %+v", got)
 	}
 	eventually(t, 3*time.Minute, "the application says so", func() (bool, string) {
-		got := davit(t, east, "", "describe", a.name).want(t, 0)
+		got := davit(t, west, "", "describe", a.name).want(t, 0)
 		return strings.Contains(got.out, harmed.ID) && strings.Contains(got.out, "Damaged"), got.all()
 	})
-	davit(t, east, a.vault, "restore", harmed.ID, "--as-clone", "--map-namespace", a.name+"="+a.name+"-copy", "--yes").want(t, 3, "damaged")
+	davit(t, west, a.vault, "restore", harmed.ID, "--as-clone", "--map-namespace", a.name+"="+a.name+"-copy", "--yes").want(t, 3, "damaged")
 	mendedOnSchedule(t, a, whole.ID)
 }
 
@@ -96,11 +96,11 @@ func mendedOnSchedule(t *testing.T, a *app, id string) {
 	t.Helper()
 	const name, width = "proven-copy", 4 << 20
 	second := name + "-" + run
-	davit(t, east, "", "vault", "add", name, bucket(t, second, ""), "--copy-of", a.vault, "--bandwidth", "4Mi").want(t, 0)
-	t.Cleanup(func() { _, _ = rig.Kubectl(context.Background(), east, "delete", "vault", name, "--ignore-not-found") })
+	davit(t, west, "", "vault", "add", name, bucket(t, second, ""), "--copy-of", a.vault, "--bandwidth", "4Mi").want(t, 0)
+	t.Cleanup(func() { _, _ = rig.Kubectl(context.Background(), west, "delete", "vault", name, "--ignore-not-found") })
 	eventually(t, 4*time.Minute, id+" is copied", func() (bool, string) {
-		got := try(t, east, "-n", system, "get", "recoverypoint", id, "-o", "jsonpath={.status.copies}")
-		return got == `["`+name+`"]`, got + " " + try(t, east, "get", "vault", name, "-o", "jsonpath={.status.copy}")
+		got := try(t, west, "-n", system, "get", "recoverypoint", id, "-o", "jsonpath={.status.copies}")
+		return got == `["`+name+`"]`, got + " " + try(t, west, "get", "vault", name, "-o", "jsonpath={.status.copy}")
 	})
 	room := filepath.Join(projectDir(second), "reserve")
 	eventually(t, 2*time.Minute, "the room for deleting is there", func() (bool, string) {
@@ -119,10 +119,10 @@ func mendedOnSchedule(t *testing.T, a *app, id string) {
 	good := content(t, twin)
 	flip(t, twin)
 	eventually(t, 5*time.Minute, "the agent has mended the copy", func() (bool, string) {
-		return content(t, twin) == good, a.status(t, east, "verification")
+		return content(t, twin) == good, a.status(t, west, "verification")
 	})
 	eventually(t, time.Minute, "it says so", func() (bool, string) {
-		got := try(t, east, "-n", system, "get", "events", "--field-selector", "reason=Repaired,involvedObject.name="+a.name, "-o", "jsonpath={.items[*].message}")
+		got := try(t, west, "-n", system, "get", "events", "--field-selector", "reason=Repaired,involvedObject.name="+a.name, "-o", "jsonpath={.items[*].message}")
 		return strings.Contains(got, id+" is whole again in the second copy "+name), got
 	})
 }
