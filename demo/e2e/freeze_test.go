@@ -13,7 +13,7 @@ import (
 
 // three are three PostgreSQL databases, each with a volume of its own, and a
 // writer that commits a number to the first, then to the second, then to the
-// third, without pause. In every instant a >= b >= c and a-c <= 1 holds, and so
+// third, and begins again as soon as its pause is over. In every instant a >= b >= c and a-c <= 1 holds, and so
 // it must in every recovery point. The writer is no part of the application: in
 // a restored copy nothing may put right what was wrong.
 const three = `
@@ -42,7 +42,7 @@ data:
       psql -qAt -v ON_ERROR_STOP=1 -h db-$i.db < in$i > out$i &
     done
     exec 3> in0 4< out0 5> in1 6< out1 7> in2 8< out2
-    while :; do
+    while %[4]s; do
       n=$((n + 1))
       q="update t set n = $n returning n;"
       echo "$q" >&3; read -r got <&4; [ "$got" = $n ]
@@ -99,22 +99,35 @@ func writes(t *testing.T, namespace string) {
 	})
 }
 
+// Pauses of a writer. One that makes none takes a core and the disk from everybody: it is for tests
+// that ask what instant a point shows. For others it is enough that they see it go on.
+const (
+	without = ":"
+	calm    = "sleep 0.05"
+)
+
 // deployThree brings the application to east under its writer's load, on
 // volumes of the class.
-func deployThree(t *testing.T, class string) *app {
+func deployThree(t *testing.T, class, pause string) *app {
 	t.Helper()
-	return deployThreeOn(t, class, "")
+	return deployThreeOn(t, class, pause, "")
+}
+
+// silence ends the writer, once the points that are about its load are there.
+func (a *app) silence(t *testing.T) {
+	t.Helper()
+	kubectl(t, east, "-n", a.name, "scale", "deployment/writer", "--replicas=0")
 }
 
 // deployThreeOn is deployThree with more in the databases' pod template.
-func deployThreeOn(t *testing.T, class, more string) *app {
+func deployThreeOn(t *testing.T, class, pause, more string) *app {
 	t.Helper()
 	if rig.Images["shop-db"] == "" {
 		t.Fatal("the bed has no image shop-db")
 	}
 	a := &app{name: short(t), vault: common}
 	removeNamespace(t, east, a.name)
-	apply(t, east, fmt.Sprintf(three, a.name, rig.Images["shop-db"], postgres{namespace: a.name, replicas: 3, class: class, pod: more}.yaml()))
+	apply(t, east, fmt.Sprintf(three, a.name, rig.Images["shop-db"], postgres{namespace: a.name, replicas: 3, class: class, pod: more}.yaml(), pause))
 	t.Cleanup(func() { unprotect(east, a.name) })
 	writes(t, a.name)
 	return a
@@ -154,7 +167,7 @@ const busyWindow = "30s"
 
 // frozenTogether takes points under load and restores every one of them.
 func frozenTogether(t *testing.T) {
-	a := deployThree(t, "reflink")
+	a := deployThree(t, "reflink", without)
 	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow, "--keep-last", "100").want(t, 0)
 	count := 5
 	if os.Getenv("DAVIT_SOAK") != "" {
@@ -174,6 +187,7 @@ func frozenTogether(t *testing.T) {
 	ended := numbers(t, east, a.name, 3*time.Minute)
 	t.Logf("%d points were taken while the writer went from %d to %d, in each database", count, begun[0], ended[0])
 	noGroups(t, a)
+	a.silence(t)
 	for i, n := range a.restored(t, points) {
 		t.Logf("%s: %v", points[i].ID, n)
 		if !oneInstant(n) {
@@ -194,7 +208,7 @@ func noGroups(t *testing.T, a *app) {
 // oneByOne has volumes that their driver cuts in no group: each is cut by
 // itself, inside the same freeze.
 func oneByOne(t *testing.T) {
-	a := deployThree(t, "reflink-alone")
+	a := deployThree(t, "reflink-alone", without)
 	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow).want(t, 0)
 	p := a.weakBackup(t)
 	if p.Consistency != "crash" {
@@ -203,6 +217,7 @@ func oneByOne(t *testing.T) {
 	davit(t, east, a.vault, "describe", p.ID).want(t, 0, "cut by 3 snapshots", "its driver made no group snapshot, so the volumes were cut one by one", "takes part in no group snapshot")
 	writes(t, a.name)
 	noGroups(t, a)
+	a.silence(t)
 	if n := a.restored(t, []pointView{p})[0]; !oneInstant(n) {
 		t.Errorf("point %s shows no one instant: %v", p.ID, n)
 	}
@@ -212,7 +227,7 @@ func oneByOne(t *testing.T) {
 // the invariant breaks without the freeze, and holds with it. It stops at the
 // first point in which it is seen to break; the soak counts in how many it does.
 func notFrozen(t *testing.T) {
-	a := deployThree(t, "reflink")
+	a := deployThree(t, "reflink", without)
 	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow, "--snapshot-class", "reflink-slow").want(t, 0)
 	held := a.backup(t)
 	if n := a.restored(t, []pointView{held})[0]; held.Consistency != "crash" || !oneInstant(n) {
@@ -266,7 +281,7 @@ var stepsOf = map[string]string{
 // freezeKilled kills the processes at each step of a capture. Afterwards nothing
 // stays frozen, no database stays at rest, and the next capture works.
 func freezeKilled(t *testing.T) {
-	a := deployThree(t, "reflink")
+	a := deployThree(t, "reflink", calm)
 	for _, c := range []struct {
 		victim string
 		steps  []string

@@ -25,7 +25,7 @@ const paused = `
 // its machine is lost. Volumes are not left frozen, nor databases at rest, and
 // the point is weaker and says why.
 func nodeLost(t *testing.T) {
-	a := deployThree(t, "reflink")
+	a := deployThree(t, "reflink", calm)
 	// Slow storage, so that there is time between freeze and cut.
 	davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slow", "-f", hooksOf(t, paused)).want(t, 0)
 	t.Cleanup(func() { _ = rig.Bed.Revive(context.Background(), east) })
@@ -177,7 +177,7 @@ func endOf(t *testing.T, id string) (phase, why string) {
 // the same, and then the storage itself, when everything is frozen: the capture
 // fails and says so, and nothing stays frozen or at rest.
 func fullWhileFrozen(t *testing.T) {
-	a := deployThree(t, "reflink")
+	a := deployThree(t, "reflink", calm)
 	davit(t, east, a.vault, "protect", a.name, "--freeze", "required", "--freeze-window", busyWindow, "-f", hooksOf(t, paused)).want(t, 0)
 	const ballast = "/var/lib/postgresql/data/ballast"
 	fill := "dd if=/dev/zero of=" + ballast + " bs=1M; sync; true"

@@ -54,7 +54,7 @@ func acrossNodes(t *testing.T) {
 	name := short(t)
 	copied := name + "-0"
 	node := anotherNode(t, func() []string { return []string{name, copied} })
-	a := deployThreeOn(t, "reflink", spread)
+	a := deployThreeOn(t, "reflink", without, spread)
 	if got := nodesOf(t, a.name); !slices.Equal(got, []string{east, node}) {
 		t.Fatalf("the databases are on %v", got)
 	}
@@ -83,6 +83,7 @@ func acrossNodes(t *testing.T) {
 		davit(t, east, a.vault, "describe", last.ID).want(t, 0, "consistency per-volume", "node "+node+": ")
 	}
 
+	a.silence(t)
 	for _, p := range points {
 		davit(t, east, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes").want(t, 0)
 		n := numbers(t, east, copied, 4*time.Minute)
