@@ -242,7 +242,7 @@ func (r *run) readVolume(ctx context.Context, key string, c Cut) (point.Volume, 
 	return point.Volume{
 		Namespace: c.Plan.Claim.Namespace, Claim: c.Plan.Claim.Name, StorageClass: c.Plan.Claim.StorageClass,
 		Driver: c.Plan.Driver, Method: c.Plan.Method, Capacity: c.Plan.Claim.Capacity,
-		Consistency: promise, Instant: c.At, Snapshot: got.Snapshot,
+		Consistency: promise, Instant: c.At, Settled: true, Snapshot: got.Snapshot,
 	}, err
 }
 

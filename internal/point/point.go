@@ -146,6 +146,10 @@ type Volume struct {
 	Capacity     int64       `json:"capacity"`         // bytes
 	Consistency  Consistency `json:"consistency"`
 	Instant      time.Time   `json:"instant"` // lower bound of the cut
+	// Settled says that no file in it has older data than its time says, but those that are
+	// marked to be read again: the next capture may take files over. Points of versions
+	// that cut what was not flushed do not say so.
+	Settled bool `json:"settled,omitempty"`
 	// Snapshot names the tree in the site's volume repository.
 	Snapshot Snapshot `json:"snapshot"`
 }

@@ -252,10 +252,14 @@ func (p *Protector) remember(m *point.Manifest) {
 	p.newest[m.Application] = snapshotsOf(m)
 }
 
+// snapshotsOf are those of a point that files may be taken over from. A volume that is not
+// settled is read whole instead, once: what is old in it would stay old.
 func snapshotsOf(m *point.Manifest) map[string]point.Snapshot {
 	all := map[string]point.Snapshot{}
 	for _, v := range m.Volumes {
-		all[v.Namespace+"/"+v.Claim] = v.Snapshot
+		if v.Settled {
+			all[v.Namespace+"/"+v.Claim] = v.Snapshot
+		}
 	}
 	return all
 }

@@ -296,6 +296,28 @@ func TestCapturePublishesAWholePoint(t *testing.T) {
 	}
 }
 
+// TestNothingIsTakenOverFromAnUnsettledPoint: versions that did not flush a volume before
+// they cut it may have stored old data under a file's new time. What they stored is read
+// anew, once.
+func TestNothingIsTakenOverFromAnUnsettledPoint(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	old := r.mustCapture()
+	if !old.Volumes[0].Settled {
+		t.Fatal("a volume that was captured now is not settled")
+	}
+	old.Volumes[0].Settled = false // as if an old version had made it, and this process began after it
+	r.east.remember(old)
+	second := r.mustCapture()
+	if second.Volumes[0].Snapshot.ID != second.ID {
+		t.Errorf("second snapshot is %q: it took files over from a point that is not settled", second.Volumes[0].Snapshot.ID)
+	}
+	third := r.mustCapture()
+	if want := third.ID + " after " + second.ID; third.Volumes[0].Snapshot.ID != want {
+		t.Errorf("third snapshot is %q, want %q", third.Volumes[0].Snapshot.ID, want)
+	}
+}
+
 func TestSupersededMidwayPublishesNothing(t *testing.T) {
 	r := newRig(t)
 	r.claim()
