@@ -406,7 +406,8 @@ func onePod(t *testing.T, a, pod *app, p pointView, want string) {
 
 	copied := a.name + "-one"
 	removeNamespace(t, west, copied)
-	davit(t, west, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes").want(t, 0)
+	davit(t, west, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes").
+		want(t, 4, "the point has volumes of ring-1 alone: ring-0, ring-2 would begin with empty ones")
 	if got := ringFile(t, west, copied, 1); got != want {
 		t.Errorf("the copy of ring-1 holds %q, want %q", got, want)
 	}

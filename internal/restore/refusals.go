@@ -23,7 +23,7 @@ func (e *Engine) checkRefusals(ctx context.Context) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	finder := obstacle.Finder{Cluster: e.cluster, Exists: func(namespace string) bool { _, there := labels[namespace]; return there }}
+	finder := obstacle.Finder{Cluster: e.cluster, Exists: func(namespace string) bool { _, there := labels[namespace]; return there }, Brings: e.brings}
 	found, err := e.askEach(ctx, finder)
 	if err != nil {
 		return nil, err

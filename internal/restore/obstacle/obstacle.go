@@ -39,6 +39,8 @@ type Finder struct {
 	Cluster port.Cluster
 	// Exists tells whether a namespace is at the target.
 	Exists func(namespace string) bool
+	// Brings tells whether the restore has an object. It may be nil.
+	Brings func(kind schema.GroupKind, namespace, name string) bool
 }
 
 // placeless are kinds that the target takes or refuses whatever the namespace.
@@ -81,7 +83,7 @@ func (f Finder) Object(ctx context.Context, o Object) ([]report.Finding, error) 
 		return nil, fmt.Errorf("look for %s: %w", o.Name, err)
 	}
 	if makesPods(o.Kind) {
-		return f.pods(ctx, o)
+		return f.workload(ctx, o)
 	}
 	if bindings[o.Kind] {
 		if known, err := f.roleKnown(ctx, o.Obj); err != nil || !known {
@@ -100,6 +102,16 @@ func (f Finder) Object(ctx context.Context, o Object) ([]report.Finding, error) 
 		return []report.Finding{*found}, nil
 	}
 	return nil, nil
+}
+
+// workload asks about the pods that an object makes, and about their volumes.
+func (f Finder) workload(ctx context.Context, o Object) ([]report.Finding, error) {
+	found, err := f.pods(ctx, o)
+	if err != nil || o.Kind != shape.KindStatefulSet {
+		return found, err
+	}
+	empty, err := f.neighbours(ctx, o)
+	return append(found, empty...), err
 }
 
 // try is a dry run of the creation, with what a restore does when it is refused.
