@@ -23,13 +23,15 @@ func (p Problem) Error() string { return p.Where + ": " + p.What + ": " + p.Do }
 // parts. A plan without problems has a Graph for every verb.
 func (p *Plan) Check() []Problem {
 	c := &checker{p: p}
+	c.names()
+	named := len(c.problems) == 0
 	for _, check := range []func(){
-		c.names, c.sites, c.applications, c.groups, c.outside, c.traffic, c.steps, c.approvals,
+		c.sites, c.applications, c.groups, c.outside, c.traffic, c.steps, c.approvals,
 		c.objectives, c.declaration, c.fence, c.commit, c.limits, c.drills,
 	} {
 		check()
 	}
-	if len(c.problems) == 0 {
+	if named { // else what comes after what is anybody's guess
 		c.order()
 	}
 	return c.problems
@@ -531,27 +533,43 @@ func (c *checker) limits() {
 	}
 }
 
-// order finds cycles, and steps that would wait for a fence that waits for them.
+// order finds cycles, also beside other problems, and steps that would wait for a fence
+// that waits for them.
 func (c *checker) order() {
-	groups := names(c.p.Groups, func(g Group) string { return g.Name })
-	if path := cycle(groups, c.p.groupAfter); path != nil {
-		c.say("groups", "they wait for each other: "+strings.Join(path, " → "), "remove one of these dependencies")
-		return
+	others := len(c.problems) > 0
+	groups, before := names(c.p.Groups, func(g Group) string { return g.Name }), c.p.appsBefore
+	cyclic := c.circular("groups", groups, c.p.groupAfter, "remove one of these dependencies")
+	if cyclic {
+		before = c.p.appAfter // their groups would make cycles of all
 	}
-	if path := cycle(c.p.apps(), c.p.appsBefore); path != nil {
-		c.say("applications", "they wait for each other: "+strings.Join(path, " → "), "remove one of these dependencies, or of their groups")
+	if c.circular("applications", c.p.apps(), before, "remove one of these dependencies, or of their groups") || cyclic {
 		return
 	}
 	for _, v := range Verbs() {
 		g := c.p.build(v)
-		after := func(name string) []string { return g.index[name].After }
-		if path := cycle(g.order, after); path != nil {
-			c.say("steps of a "+string(v), "they wait for each other: "+strings.Join(path, " → "), "remove one of these from after or before")
+		after := func(name string) []string {
+			if s := g.index[name]; s != nil {
+				return s.After
+			}
+			return nil // there is no such step, which was said
+		}
+		if c.circular("steps of a "+string(v), g.order, after, "remove one of these from after or before") {
 			return
 		}
-		g.beforeClaims(c)
-		g.suspendedLate(c)
+		if !others {
+			g.beforeClaims(c)
+			g.suspendedLate(c)
+		}
 	}
+}
+
+// circular complains of a cycle, and tells whether there is one.
+func (c *checker) circular(where string, all []string, after func(string) []string, do string) bool {
+	path := cycle(all, after)
+	if path != nil {
+		c.say(where, "they wait for each other: "+strings.Join(path, " → "), do)
+	}
+	return path != nil
 }
 
 // cycle returns the first cycle among names, as a path that ends where it

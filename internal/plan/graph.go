@@ -305,6 +305,14 @@ func (p *Plan) application(name string) *Application {
 	return nil
 }
 
+// appAfter are the applications that an application names.
+func (p *Plan) appAfter(app string) []string {
+	if a := p.application(app); a != nil {
+		return a.After
+	}
+	return nil
+}
+
 // groupAfter are the groups that a group names.
 func (p *Plan) groupAfter(group string) []string {
 	for _, g := range p.Groups {

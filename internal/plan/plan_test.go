@@ -359,6 +359,47 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+// TestACycleIsSaidBesideOtherProblems: who mends one thing after the other should not find
+// the cycle last. Where names are not right, nothing is said of the order.
+func TestACycleIsSaidBesideOtherProblems(t *testing.T) {
+	unlimited := func(p *plan.Plan) { p.Fence.Timeout = 0 }
+	dangling := func(p *plan.Plan) { p.Applications[0].After = append(p.Applications[0].After, "cache") }
+	for name, tt := range map[string]struct {
+		mutate []func(*plan.Plan)
+		want   []string
+		not    string
+	}{
+		"groups":       {[]func(*plan.Plan){unlimited, func(p *plan.Plan) { p.Groups[0].After = []string{"front"} }}, []string{"fence: it has no timeout", "groups: they wait for each other"}, "applications: they wait"},
+		"applications": {[]func(*plan.Plan){dangling, func(p *plan.Plan) { p.Applications[1].After = []string{"cart"} }}, []string{`no application "cache"`, "applications: they wait for each other"}, "steps"},
+		"both": {[]func(*plan.Plan){unlimited, func(p *plan.Plan) {
+			p.Groups[0].After, p.Applications[1].After = []string{"front"}, []string{"cart"}
+		}}, []string{"groups: they wait", "applications: they wait for each other: db → cart → db"}, "steps"},
+		"steps":           {[]func(*plan.Plan){dangling, func(p *plan.Plan) { p.Steps[1].Before = []string{"apply/db"} }}, []string{`no application "cache"`, "steps of a failover: they wait for each other"}, "groups"},
+		"no cycle":        {[]func(*plan.Plan){unlimited, dangling}, []string{"fence: it has no timeout", `no application "cache"`}, "wait for each other"},
+		"a name is wrong": {[]func(*plan.Plan){func(p *plan.Plan) { p.Applications[1].Name, p.Applications[1].After = "web", []string{"web"} }}, []string{"the name is given twice"}, "wait for each other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := shop()
+			for _, mutate := range tt.mutate {
+				mutate(p)
+			}
+			var said []string
+			for _, problem := range p.Check() {
+				said = append(said, problem.Error())
+			}
+			got := strings.Join(said, "\n")
+			for _, want := range tt.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("it says\n%s\nwant %q", got, want)
+				}
+			}
+			if strings.Contains(got, tt.not) {
+				t.Errorf("it says %q:\n%s", tt.not, got)
+			}
+		})
+	}
+}
+
 // infra makes the plan's second step one that applies a configuration, and changes it.
 func infra(change func(*plan.Step)) func(*plan.Plan) {
 	return func(p *plan.Plan) {
