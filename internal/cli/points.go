@@ -29,6 +29,7 @@ type listPoints struct {
 	app       string
 	asOf      string
 	all       bool
+	newest    bool
 	fromVault bool
 }
 
@@ -38,7 +39,8 @@ func (e *env) pointsCommand() *cobra.Command {
 		Use:   "points [APP]",
 		Short: "List recovery points; pin, unpin, delete and undelete them",
 		Long: `Lists the recovery points that may be restored, newest first. --all adds those that may not, and says why. They are read
-from the cluster, where the agent mirrors the vault, or with --from-vault or --vault-url from the vault itself.`,
+from the cluster, where the agent mirrors the vault, or with --from-vault or --vault-url from the vault itself. NOTE marks each
+application's newest point, which a restore takes, and its newest proven one: --newest lists these alone.`,
 		Args: args(cobra.MaximumNArgs(1), "at most one APP, or one of: pin, unpin, delete, undelete"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
@@ -50,6 +52,7 @@ from the cluster, where the agent mirrors the vault, or with --from-vault or --v
 	flags := cmd.Flags()
 	flags.StringVar(&o.asOf, "as-of", "", "only points not after this time: 2026-01-31T15:04:05Z, or 10m for ten minutes ago")
 	flags.BoolVarP(&o.all, "all", "a", false, "also points that may not be restored")
+	flags.BoolVar(&o.newest, "newest", false, "of each application only the newest point and the newest proven one")
 	flags.BoolVar(&o.fromVault, "from-vault", false, "read the vault itself; needs no agent")
 	o.BreakGlass(flags)
 	cmd.AddCommand(e.pinCommand("pin", vault.MarkPinned, "Keep a recovery point until it is unpinned"),
@@ -65,7 +68,7 @@ func (e *env) runPoints(cmd *cobra.Command, o *listPoints) error {
 		return err
 	}
 	var views []view.Point
-	shown := view.Points{Points: []view.Point{}, Now: e.now()}
+	shown := view.Points{Points: []view.Point{}, Now: e.now(), OneApp: o.app != ""}
 	if o.fromVault || o.URL != "" {
 		views, err = e.pointsFromVault(ctx, cmd, o)
 	} else {
@@ -77,8 +80,10 @@ func (e *env) runPoints(cmd *cobra.Command, o *listPoints) error {
 	if err != nil {
 		return err
 	}
+	view.MarkNewest(views)
 	for _, v := range views {
 		switch {
+		case o.newest && !v.Newest && !v.NewestProven:
 		case !asOf.IsZero() && v.Instant.After(asOf):
 		case !o.all && v.Phase != v1alpha1.PointAvailable:
 			shown.Hidden++

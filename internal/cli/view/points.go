@@ -43,6 +43,44 @@ type Point struct {
 	Test        *Test                `json:"restoreTest,omitempty"` // its newest restore test
 	Read        string               `json:"read,omitempty"`        // by whom, and until when
 	Message     string               `json:"message,omitempty"`
+	// Newest says that it is the application's newest that may be restored, and NewestProven
+	// that it is the newest of those that something read back or brought up.
+	Newest       bool `json:"newest,omitempty"`
+	NewestProven bool `json:"newestProven,omitempty"`
+}
+
+// MarkNewest marks of each application the point that a restore would take, and the newest
+// that is proven. It is to be given all that there are.
+func MarkNewest(points []Point) {
+	newest, proven := map[string]*Point{}, map[string]*Point{}
+	keep := func(of map[string]*Point, v *Point) {
+		if old := of[v.Application]; old == nil || cmp.Or(v.Instant.Compare(old.Instant), cmp.Compare(v.ID, old.ID)) > 0 {
+			of[v.Application] = v
+		}
+	}
+	for i := range points {
+		v := &points[i]
+		if v.Phase != v1alpha1.PointAvailable {
+			continue
+		}
+		keep(newest, v)
+		if v.proven() {
+			keep(proven, v)
+		}
+	}
+	for _, v := range newest {
+		v.Newest = true
+	}
+	for _, v := range proven {
+		v.NewestProven = true
+	}
+}
+
+// proven tells whether something read the point back or brought it up, and nothing spoke
+// against it.
+func (p *Point) proven() bool {
+	passed := p.Test != nil && p.Test.Passed
+	return !p.Damaged && (passed || p.Test == nil && !p.Verified.IsZero())
 }
 
 // OfObject reads a RecoveryPoint object.
@@ -164,6 +202,8 @@ type Points struct {
 	Points []Point   `json:"points"`
 	Now    time.Time `json:"-"`
 	Hidden int       `json:"-"` // points left out because they cannot be restored
+	// OneApp says that one application was asked for: nobody needs to be told which.
+	OneApp bool `json:"-"`
 	// AsOf is when the agent last read the vaults to their end, of which these are; zero:
 	// they were read just now.
 	AsOf time.Time `json:"asOf,omitzero"`
@@ -197,7 +237,14 @@ func (p Points) Text(t *output.Text) {
 		if slices.ContainsFunc(p.Points, func(v Point) bool { return len(v.Copies) > 0 }) {
 			copies = "COPIES"
 		}
-		t.Table("", output.Columns("POINT", "APPLICATION", "AGE", "+INSTANT", "PHASE", "CONSISTENCY", ">OBJECTS", ">VOLUMES", ">SIZE", "+>STORED", "+SITE", "+>EPOCH", "+>WARNINGS", "VERIFIED", copies, "NOTE"), p.rows())
+		app, phase := "APPLICATION", "PHASE"
+		if p.OneApp {
+			app = "+" + app
+		}
+		if !slices.ContainsFunc(p.Points, func(v Point) bool { return v.Phase != v1alpha1.PointAvailable }) {
+			phase = "+" + phase
+		}
+		t.Table("", output.Columns("POINT", app, "AGE", "+INSTANT", phase, "CONSISTENCY", ">OBJECTS", ">VOLUMES", ">SIZE", "+>STORED", "+SITE", "+>EPOCH", "+>WARNINGS", "VERIFIED", copies, "NOTE"), p.rows())
 	}
 	if p.Hidden > 0 {
 		t.Line("%s not shown that cannot be restored: --all", output.Plural(int64(p.Hidden), "point"))
@@ -211,6 +258,9 @@ func (p Points) rows() [][]string {
 	var rows [][]string
 	for _, v := range p.Points {
 		note := output.OneLine(v.Message)
+		if v.Warnings > 0 { // describe says which
+			note = joinNotes(output.Plural(v.Warnings, "warning"), note)
+		}
 		if v.Read != "" {
 			note = joinNotes(v.Read, note)
 		}
@@ -220,6 +270,7 @@ func (p Points) rows() [][]string {
 		if v.Damaged {
 			note = joinNotes("DAMAGED", note)
 		}
+		note = joinNotes(v.place(), note)
 		rows = append(rows, []string{
 			v.ID, v.Application, output.Age(v.Instant, p.Now), output.Time(v.Instant), string(v.Phase), v.Consistency,
 			fmt.Sprint(v.Objects), fmt.Sprint(v.Volumes), output.Bytes(v.Bytes), output.Bytes(v.StoredBytes), v.Site,
@@ -227,6 +278,19 @@ func (p Points) rows() [][]string {
 		})
 	}
 	return rows
+}
+
+// place says of a point that it is one of the newest.
+func (p Point) place() string {
+	switch {
+	case p.Newest && p.NewestProven:
+		return "newest, proven"
+	case p.Newest:
+		return "newest"
+	case p.NewestProven:
+		return "newest proven"
+	}
+	return ""
 }
 
 // verifiedText is when the point was last proven, and how.
@@ -254,8 +318,8 @@ func copiesText(v Point, now time.Time) string {
 }
 
 func joinNotes(a, b string) string {
-	if b == "" {
-		return a
+	if a == "" || b == "" {
+		return a + b
 	}
 	return a + "; " + b
 }
