@@ -9,10 +9,10 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/exit"
+	"davit.dev/davit/internal/manuscript"
 	"davit.dev/davit/internal/protection"
 )
 
@@ -35,7 +35,7 @@ func All(texts []string, file string) ([]v1alpha1.Hook, error) {
 		var content struct {
 			Hooks []v1alpha1.Hook `json:"hooks"`
 		}
-		if err := yaml.UnmarshalStrict(text, &content); err != nil {
+		if err := manuscript.Read(text, &content, manuscript.Strict); err != nil {
 			return nil, exit.AsUsage(fmt.Errorf("read hooks from %s: %w", file, err))
 		}
 		hooks = append(hooks, content.Hooks...)

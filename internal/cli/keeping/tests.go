@@ -9,12 +9,12 @@ import (
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/yaml"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/objects"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/manuscript"
 	"davit.dev/davit/internal/schedule"
 	"davit.dev/davit/internal/trial"
 )
@@ -59,7 +59,7 @@ func (p *Probes) All() ([]v1alpha1.RestoreProbe, error) {
 		var content struct {
 			Probes []v1alpha1.RestoreProbe `json:"probes"`
 		}
-		if err := yaml.UnmarshalStrict(text, &content); err != nil {
+		if err := manuscript.Read(text, &content, manuscript.Strict); err != nil {
 			return nil, exit.AsUsage(fmt.Errorf("read probes from %s: %w", p.file, err))
 		}
 		all = append(all, content.Probes...)

@@ -13,9 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
 	"davit.dev/davit/internal/console/account"
+	"davit.dev/davit/internal/manuscript"
 	"davit.dev/davit/internal/uplink/dial"
 	"davit.dev/davit/internal/vault"
 )
@@ -96,7 +95,7 @@ func Parse(text []byte) (*Config, error) {
 		return nil, fmt.Errorf("it has more than %d bytes", maxConfig)
 	}
 	c := &Config{NameClaim: "preferred_username", GroupsClaim: "groups", SessionHours: 8}
-	if err := yaml.UnmarshalStrict(bytes.TrimSpace(text), c); err != nil {
+	if err := manuscript.Read(bytes.TrimSpace(text), c, manuscript.Strict); err != nil {
 		return nil, err
 	}
 	return c, c.check()

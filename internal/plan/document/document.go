@@ -6,7 +6,6 @@ import (
 	stdjson "encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,6 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/manuscript"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/schedule"
 )
@@ -23,16 +23,8 @@ import (
 // plan.Plan.Check.
 func Parse(data []byte) (*plan.Plan, error) {
 	var p v1alpha1.RecoveryPlan
-	text, err := yaml.YAMLToJSONStrict(data)
-	if err != nil {
+	if err := manuscript.Read(data, &p, strict); err != nil {
 		return nil, fmt.Errorf("read plan: %w", err)
-	}
-	faults, err := json.UnmarshalStrict(text, &p, json.DisallowUnknownFields)
-	if err != nil {
-		return nil, fmt.Errorf("read plan: %w", err)
-	}
-	if len(faults) > 0 { // with the way to each: spec.applications[1].aftr
-		return nil, fmt.Errorf("read plan: %w", &unknown{faults})
 	}
 	if p.APIVersion != v1alpha1.GroupVersion.String() || p.Kind != "RecoveryPlan" {
 		return nil, fmt.Errorf("read plan: it is a %q of %q, not a RecoveryPlan of %s", p.Kind, p.APIVersion, v1alpha1.GroupVersion)
@@ -47,6 +39,16 @@ func Parse(data []byte) (*plan.Plan, error) {
 	return out, nil
 }
 
+// strict is a manuscript.Reader that minds the case of fields, as API servers do.
+func strict(data []byte, into any) error {
+	text, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return err
+	}
+	faults, err := json.UnmarshalStrict(text, into, json.DisallowUnknownFields)
+	return errors.Join(append(faults, err)...)
+}
+
 // Timetable is when drills are due; nil for none.
 func Timetable(d *plan.Drills) (*schedule.Table, error) {
 	if d == nil {
@@ -57,18 +59,6 @@ func Timetable(d *plan.Drills) (*schedule.Table, error) {
 		return nil, fmt.Errorf("drills: schedule: %w", err)
 	}
 	return table, nil
-}
-
-// unknown are fields that the kind does not have, in one line.
-type unknown struct{ faults []error }
-
-// Error implements error.
-func (u *unknown) Error() string {
-	var all []string
-	for _, fault := range u.faults {
-		all = append(all, fault.Error())
-	}
-	return strings.Join(all, ", ")
 }
 
 // AnnotationPull on a RecoveryPlan, with "true", has the agents of the sites that may take over

@@ -158,12 +158,12 @@ func TestApproversAreKept(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	whole, _ := example(t)
 	for want, text := range map[string]string{
-		`unknown field "spec.sitez"`: strings.Replace(whole, "  sites:", "  sitez:", 1),
-		`already set in map`:         strings.Replace(whole, "  objectives:", "  sites: []\n  objectives:", 1),
-		`it is a "Plan" of`:          strings.Replace(whole, "kind: RecoveryPlan", "kind: Plan", 1),
-		"metadata.name is missing":   strings.Replace(whole, "  name: shop", "  name: \"\"", 1),
-		"invalid duration":           strings.Replace(whole, "timeout: 30s", "timeout: soon", 1),
-		"read plan":                  "\t",
+		`spec.sitez: there is no such field`:  strings.Replace(whole, "  sites:", "  sitez:", 1),
+		`is there twice`:                      strings.Replace(whole, "  objectives:", "  sites: []\n  objectives:", 1),
+		`it is a "Plan" of`:                   strings.Replace(whole, "kind: RecoveryPlan", "kind: Plan", 1),
+		"metadata.name is missing":            strings.Replace(whole, "  name: shop", "  name: \"\"", 1),
+		"spec.fence.timeout: want a duration": strings.Replace(whole, "timeout: 30s", "timeout: soon", 1),
+		"read plan":                           "\t",
 	} {
 		if _, err := document.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)

@@ -13,7 +13,8 @@ import (
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/yaml"
+
+	"davit.dev/davit/internal/manuscript"
 )
 
 // Document is a set of rules as people write it: a file, or an entry of a
@@ -81,7 +82,7 @@ func Parse(text []byte) (Document, error) {
 	if len(text) > maxDocument {
 		return d, fmt.Errorf("read rules: %d bytes are more than the %d that are read", len(text), maxDocument)
 	}
-	if err := yaml.UnmarshalStrict(text, &d); err != nil {
+	if err := manuscript.Read(text, &d, manuscript.Strict); err != nil {
 		return d, fmt.Errorf("read rules: %w", err)
 	}
 	if len(d.Rules) == 0 && d.MirrorImagesFrom == "" {
