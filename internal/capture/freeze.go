@@ -100,7 +100,11 @@ func (r *run) cutFrozen(ctx context.Context, cuts []VolumePlan, required bool) e
 	case err != nil:
 		return err
 	case got.Held:
-		r.note("info", "", fmt.Sprintf("%d volumes on %d nodes were cut at one instant; the longest freeze took %s", got.Volumes, got.Nodes, got.Frozen.Round(time.Millisecond)))
+		on := "1 node"
+		if got.Nodes != 1 {
+			on = fmt.Sprintf("%d nodes", got.Nodes)
+		}
+		r.note("info", "", fmt.Sprintf("%d volumes on %s were cut at one instant; the longest freeze took %s", got.Volumes, on, got.Frozen.Round(time.Millisecond)))
 		return nil
 	case required:
 		return fmt.Errorf("%w, as volumes.freeze requires: %s", ErrNotTogether, got.Reason)

@@ -51,7 +51,7 @@ func (c *checker) drills() {
 	case d.Every == 0 && d.Cron == "":
 		c.say("drills", "they have no schedule", "give schedule.every or schedule.cron")
 	case d.Cron == "" && d.Every < LeastDrillInterval:
-		c.say("drills", fmt.Sprintf("they are %s apart", d.Every), fmt.Sprintf("give schedule.every %s or more", LeastDrillInterval))
+		c.say("drills", fmt.Sprintf("they are %s apart", span(d.Every)), fmt.Sprintf("give schedule.every %s or more", span(LeastDrillInterval)))
 	}
 	for _, name := range d.Sites {
 		if !slices.ContainsFunc(c.p.Sites, func(s Site) bool { return s.Name == name }) {

@@ -52,7 +52,7 @@ func flatten(path string, v reflect.Value, into map[string]string) {
 	switch {
 	case v.Type() == reflect.TypeFor[time.Duration]():
 		if v.Int() != 0 {
-			into[path] = time.Duration(v.Int()).String()
+			into[path] = span(time.Duration(v.Int()))
 		}
 		return
 	case v.IsZero():

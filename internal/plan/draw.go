@@ -5,6 +5,7 @@ import (
 	"html"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Text draws the graph for terminals: a wave a paragraph, a step a line.
@@ -15,7 +16,7 @@ func (g *Graph) Text() string {
 		fmt.Fprintf(&w, "\nwave %d\n", i+1)
 		for _, n := range wave {
 			s := g.Steps[n]
-			fmt.Fprintf(&w, "  %-28s %-6s  %-8s on error %-8s", s.Name, s.Side, s.Timeout, s.OnError)
+			fmt.Fprintf(&w, "  %-28s %-6s  %-8s on error %-8s", s.Name, s.Side, span(s.Timeout), s.OnError)
 			if marks := s.marks(); marks != "" {
 				fmt.Fprintf(&w, "  [%s]", marks)
 			}
@@ -51,7 +52,7 @@ func (g *Graph) DOT() string {
 		w.WriteString("  { rank=same;")
 		for _, n := range wave {
 			s := g.Steps[n]
-			fmt.Fprintf(&w, " %q [label=%q%s];", s.Name, s.Name+"\n"+s.Timeout.String(), dotStyle(s))
+			fmt.Fprintf(&w, " %q [label=%q%s];", s.Name, s.Name+"\n"+span(s.Timeout), dotStyle(s))
 		}
 		w.WriteString(" }\n")
 	}
@@ -104,7 +105,7 @@ func (g *Graph) SVG() string {
 		p := at[s.Name]
 		fill, stroke := svgColours(s)
 		fmt.Fprintf(&w, `<g><title>%s</title><rect x="%d" y="%d" width="%d" height="%d" rx="5" fill="%s" stroke="%s"/>`, html.EscapeString(s.tip()), p.x, p.y, boxWide, boxHigh, fill, stroke)
-		fmt.Fprintf(&w, `<text x="%d" y="%d">%s</text><text x="%d" y="%d" fill="#5a6472">%s, %s</text></g>`+"\n", p.x+8, p.y+17, html.EscapeString(short(s.Name)), p.x+8, p.y+32, s.Side, s.Timeout)
+		fmt.Fprintf(&w, `<text x="%d" y="%d">%s</text><text x="%d" y="%d" fill="#5a6472">%s, %s</text></g>`+"\n", p.x+8, p.y+17, html.EscapeString(short(s.Name)), p.x+8, p.y+32, s.Side, span(s.Timeout))
 	}
 	w.WriteString("</svg>\n")
 	return w.String()
@@ -161,4 +162,16 @@ func (g *Graph) layout() (map[string]spot, int) {
 		rows = max(rows, len(wave))
 	}
 	return at, rows
+}
+
+// span writes a duration as people write it: 1h, not 1h0m0s.
+func span(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }

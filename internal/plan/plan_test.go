@@ -544,6 +544,9 @@ func TestDrawings(t *testing.T) {
 			}
 		}
 	}
+	if all := text + dot + svg; strings.Contains(all, "m0s") {
+		t.Error("times are drawn as 1m0s, which nobody writes")
+	}
 	if !strings.HasPrefix(text, "switchover of shop: ") || !strings.Contains(text, "[after the fence]") {
 		t.Errorf("text begins %.200s", text)
 	}
@@ -573,11 +576,11 @@ func TestDiff(t *testing.T) {
 	}
 	want := []string{
 		"- applications[cart].after[db]: yes",
-		"+ limits[ready]: 1m0s",
+		"+ limits[ready]: 1m",
 		"~ outside[pay].probes[west].target: pay:443 → pay:8443",
 		"+ steps[warm].command.args[0]: -v",
 		"~ steps[warm].command.image: warm → hot",
-		"~ steps[warm].timeout: 1m0s → 2m0s",
+		"~ steps[warm].timeout: 1m → 2m",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -27,7 +27,7 @@ func checkFacts(in *Input) []Finding {
 		case len(s.Unread) > 0:
 			all = append(all, warn(site, "run davit install there again, for its rights", "not everything there could be read: %s", unread(s)))
 		default:
-			all = append(all, ok(site, "facts are %s old: Kubernetes %s, davit %s, %d nodes", Span(s.Age(in.Now)), s.Kubernetes, s.Davit, len(s.Nodes)))
+			all = append(all, ok(site, "facts are %s old: Kubernetes %s, davit %s, %s", Span(s.Age(in.Now)), s.Kubernetes, s.Davit, nodes(len(s.Nodes))))
 		}
 	}
 	from, to := in.Sites[in.From], in.Sites[in.To]
@@ -35,6 +35,13 @@ func checkFacts(in *Input) []Finding {
 		all = append(all, warn(in.To, "install one version at both", "runs davit %s, and site %s davit %s", to.Davit, in.From, from.Davit))
 	}
 	return all
+}
+
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
 }
 
 func unread(s *Site) string {

@@ -120,9 +120,28 @@ func fencedAt(report *v1alpha1.NodeFence, app string, epoch int64) string {
 		case a.Problem != "":
 			return a.Problem
 		}
-		return fmt.Sprintf("%d containers still run, %d pods are not cut off", a.Running, a.Open)
+		return unfinished(a)
 	}
 	return "has not heard of the epoch yet"
+}
+
+// unfinished says what of a fence is still to be done on a node.
+func unfinished(a v1alpha1.FencedApplication) string {
+	var all []string
+	add := func(n int64, one, many string) {
+		switch {
+		case n == 1:
+			all = append(all, "1 "+one)
+		case n > 1:
+			all = append(all, fmt.Sprintf("%d %s", n, many))
+		}
+	}
+	add(int64(a.Running), "container still runs", "containers still run")
+	add(int64(a.Open), "pod is not cut off", "pods are not cut off")
+	if len(all) == 0 {
+		return "runs nothing of it, and looks once more to be sure"
+	}
+	return strings.Join(all, ", ")
 }
 
 func ownedBy(report *v1alpha1.NodeFence, node *corev1.Node) bool {

@@ -53,7 +53,10 @@ func TestAFenceIsProvenByEveryNodeAlone(t *testing.T) {
 		"it cannot":           {with(func(r *v1alpha1.NodeFence) { r.Status.Problem = "no runtime" }), "node two: no runtime"},
 		"an older epoch":      {saysOf(two, now, v1alpha1.FencedApplication{Application: "shop", Epoch: 1, Proven: true}), "has not heard of the epoch"},
 		"of another":          {saysOf(two, now, v1alpha1.FencedApplication{Application: "bank", Epoch: 2, Proven: true}), "has not heard of the epoch"},
-		"still running":       {saysOf(two, now, v1alpha1.FencedApplication{Application: "shop", Epoch: 2, Running: 3}), "3 containers still run"},
+		"still running":       {saysOf(two, now, v1alpha1.FencedApplication{Application: "shop", Epoch: 2, Running: 3}), "node two: 3 containers still run"},
+		"one of each":         {saysOf(two, now, v1alpha1.FencedApplication{Application: "shop", Epoch: 2, Running: 1, Open: 1}), "1 container still runs, 1 pod is not cut off"},
+		"only open":           {saysOf(two, now, v1alpha1.FencedApplication{Application: "shop", Epoch: 2, Open: 2}), "node two: 2 pods are not cut off"},
+		"not looked again":    {saysOf(two, now, v1alpha1.FencedApplication{Application: "shop", Epoch: 2}), "node two: runs nothing of it, and looks once more"},
 		"with its own reason": {saysOf(two, now, v1alpha1.FencedApplication{Application: "shop", Epoch: 2, Problem: "pod x: busy"}), "pod x: busy"},
 	} {
 		objects := []client.Object{one, two, saysOf(one, now, good)}
