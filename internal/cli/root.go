@@ -71,7 +71,8 @@ type globals struct {
 func Main(args []string, streams Streams) int {
 	ctx, stop := signalContext()
 	defer stop()
-	e := &env{Streams: streams, backend: wiring.Real{}, now: time.Now, getenv: os.Getenv, grace: endGrace}
+	e := &env{Streams: streams, now: time.Now, getenv: os.Getenv, grace: endGrace}
+	e.backend = wiring.Real{Silent: func(store string, last error) { e.progress.Silent("the vault "+store, last) }}
 	return e.run(ctx, args)
 }
 

@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -195,7 +196,17 @@ func TestProgressLines(t *testing.T) {
 	if want := "reading\nreading: 2 of 2\nnote: done, look with `davit points`\n"; b.String() != want {
 		t.Errorf("%q, want %q", b.String(), want)
 	}
+	b.Reset()
+	for range 3 { // as many as wait for one vault
+		p.Silent("the vault s3://b/", errors.New("connection refused"))
+	}
+	now = now.Add(11 * time.Second)
+	p.Silent("the vault s3://b/", nil)
+	if want := "waiting for an answer of the vault s3://b/: connection refused\nwaiting for an answer of the vault s3://b/\n"; b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
 	var silent Progress
+	silent.Silent("anything", nil)
 	silent.Step("nothing %s", strings.Repeat("x", 3))
 	silent.Done()
 }

@@ -33,6 +33,7 @@ type Progress struct {
 	step  string
 	shown bool      // the terminal's line holds something
 	said  time.Time // when the last plain line was written
+	mute  time.Time // when somebody was last told of what does not answer
 	waits map[string]*wait
 }
 
@@ -136,6 +137,23 @@ func (p *Progress) Note(format string, args ...any) {
 	}
 	p.clear()
 	_, _ = fmt.Fprintln(p.w, command.Named(p.program, fmt.Sprintf(format, args...))) // nobody to tell
+}
+
+// Silent says that something has not answered yet, and why if that is known: at most every
+// ten seconds, as many may wait for it at once.
+func (p *Progress) Silent(what string, last error) {
+	p.mu.Lock()
+	if p.w == nil || p.now().Sub(p.mute) < lineEvery {
+		p.mu.Unlock()
+		return
+	}
+	p.mute = p.now()
+	p.mu.Unlock()
+	why := ""
+	if last != nil {
+		why = ": " + OneLine(last.Error())
+	}
+	p.Note("waiting for an answer of %s%s", what, why)
 }
 
 // Done removes the changing line, so that the result stands alone.

@@ -45,10 +45,14 @@ import (
 	"davit.dev/davit/internal/trial"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/backend"
+	"davit.dev/davit/internal/vault/retry"
 )
 
 // Real is what commands work with outside of tests.
-type Real struct{}
+type Real struct {
+	// Silent is told of vaults that do not answer; see retry.Policy. Nil: nobody is.
+	Silent func(store string, last error)
+}
 
 // Cluster implements Backend.
 func (Real) Cluster(kubeconfig, contextName string) (Cluster, error) {
@@ -64,7 +68,12 @@ func (Real) Cluster(kubeconfig, contextName string) (Cluster, error) {
 }
 
 // Store implements Backend.
-func (Real) Store(ctx context.Context, cfg backend.Config) (vault.Store, error) {
+func (r Real) Store(ctx context.Context, cfg backend.Config) (vault.Store, error) {
+	if cfg.Retry == nil {
+		policy := retry.Default
+		policy.Silent = r.Silent
+		cfg.Retry = &policy
+	}
 	return backend.Open(ctx, cfg)
 }
 

@@ -11,6 +11,7 @@ import (
 	"hash/maphash"
 	"io"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"davit.dev/davit/internal/vault"
@@ -21,7 +22,13 @@ type Policy struct {
 	Tries int           // in all, at least 1
 	First time.Duration // pause after the first try; it doubles each time
 	Max   time.Duration // longest pause
+	// Silent is told, once, of each operation that the store has not answered after
+	// SilentAfter, and of the last error, if there was one. Nil: nobody is told.
+	Silent func(store string, last error)
 }
+
+// SilentAfter is how long an operation waits before Policy.Silent is told.
+const SilentAfter = 3 * time.Second
 
 // Default waits about 15 s in all before it gives up.
 var Default = Policy{Tries: 7, First: 200 * time.Millisecond, Max: 5 * time.Second}
@@ -48,9 +55,16 @@ func (s *Store) String() string { return s.next.String() }
 
 // do calls op until it succeeds, fails for good, or tries or time run out.
 func (s *Store) do(ctx context.Context, op func(try int) error) error {
+	a := s.await()
+	defer a.end()
+	return s.try(ctx, a, op)
+}
+
+func (s *Store) try(ctx context.Context, a *awaited, op func(try int) error) error {
 	pause := s.policy.First
 	for try := 1; ; try++ {
 		err := op(try)
+		a.last.Store(&err)
 		if err == nil || errors.Is(err, errReplaced) || !errors.Is(err, vault.ErrUnavailable) || try >= s.policy.Tries {
 			return err
 		}
@@ -58,6 +72,33 @@ func (s *Store) do(ctx context.Context, op func(try int) error) error {
 			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
 		}
 		pause = min(2*pause, s.policy.Max)
+	}
+}
+
+// awaited is an operation that waits for an answer.
+type awaited struct {
+	last  atomic.Pointer[error] // of its newest try
+	timer *time.Timer           // nil where nobody is told
+}
+
+func (s *Store) await() *awaited {
+	a := &awaited{}
+	if s.policy.Silent != nil {
+		a.timer = time.AfterFunc(SilentAfter, func() {
+			var last error
+			if p := a.last.Load(); p != nil {
+				last = *p
+			}
+			s.policy.Silent(s.String(), last)
+		})
+	}
+	return a
+}
+
+// end says that there is an answer.
+func (a *awaited) end() {
+	if a.timer != nil {
+		a.timer.Stop()
 	}
 }
 
@@ -252,8 +293,11 @@ func equal(a, b io.Reader) (bool, error) {
 func (s *Store) List(ctx context.Context, prefix string, fn func(vault.ObjectInfo) error) error {
 	last := ""
 	var refused error
-	err := s.do(ctx, func(int) error {
+	a := s.await()
+	defer a.end()
+	err := s.try(ctx, a, func(int) error {
 		return s.next.List(ctx, prefix, func(o vault.ObjectInfo) error {
+			a.end() // a long list is no silence
 			if o.Key <= last {
 				return nil
 			}

@@ -47,6 +47,70 @@ func TestHonoursDeadline(t *testing.T) {
 	})
 }
 
+// slow answers after a while.
+type slow struct {
+	vault.Store
+	after time.Duration
+}
+
+func (s *slow) Stat(ctx context.Context, key string) (vault.ObjectInfo, error) {
+	time.Sleep(s.after) // of a bubble: how slow it is
+	return s.Store.Stat(ctx, key)
+}
+
+func (s *slow) List(ctx context.Context, prefix string, fn func(vault.ObjectInfo) error) error {
+	return s.Store.List(ctx, prefix, func(o vault.ObjectInfo) error {
+		err := fn(o)
+		time.Sleep(s.after) // of a bubble: how long the list takes
+		return err
+	})
+}
+
+// TestSilenceIsToldOf: whoever waits hears of it, once and with what is known of why, but
+// not where there was an answer, nor in the middle of a long list.
+func TestSilenceIsToldOf(t *testing.T) {
+	stat := func(ctx context.Context, s vault.Store) { _, _ = s.Stat(ctx, "key") } // what it says does not matter
+	list := func(ctx context.Context, s vault.Store) {
+		_ = s.List(ctx, "", func(vault.ObjectInfo) error { return nil }) // what it says does not matter
+	}
+	for name, tt := range map[string]struct {
+		store func(full vault.Store) vault.Store
+		do    func(context.Context, vault.Store)
+		want  string // what is told; empty: nothing
+	}{
+		"refused":     {func(s vault.Store) vault.Store { return fault.New(s, 1, fault.Faults{Refuse: 1}) }, stat, "mem: unavailable"},
+		"stalled":     {func(s vault.Store) vault.Store { return fault.New(s, 1, fault.Faults{Stall: 1}) }, stat, "mem: "},
+		"slow":        {func(s vault.Store) vault.Store { return &slow{s, 4 * time.Second} }, stat, "mem: "},
+		"fast":        {func(s vault.Store) vault.Store { return &slow{s, 2 * time.Second} }, stat, ""},
+		"a long list": {func(s vault.Store) vault.Store { return &slow{s, time.Minute} }, list, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				full := mem.New(nil)
+				if err := put(t.Context(), full, "x"); err != nil {
+					t.Fatal(err)
+				}
+				policy, told := retry.Default, []string{}
+				policy.Silent = func(store string, last error) {
+					text := store + " "
+					if errors.Is(last, vault.ErrUnavailable) {
+						text += "unavailable"
+					}
+					told = append(told, text)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				tt.do(ctx, retry.New(tt.store(full), policy))
+				synctest.Wait()
+				switch {
+				case tt.want == "" && len(told) > 0, tt.want != "" && (len(told) != 1 || told[0] != tt.want):
+					t.Errorf("told %q, want %q", told, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // scripted answers put-if-absent as told: "lose" does it and says nothing,
 // "refuse" does not, "do" does.
 type scripted struct {
