@@ -202,6 +202,7 @@ func TestProbesByHand(t *testing.T) {
 	p.Applications[0].Probes = []plan.Check{
 		{Kind: plan.CheckSQL, Target: "postgres://shop@db.back/orders", Query: "SELECT count(*) > 0 FROM orders", Expect: "t", Timeout: time.Second},
 		{Kind: plan.CheckSQL, Target: "mariadb://db.back/orders", Timeout: time.Second},
+		{Kind: plan.CheckHTTP, Target: "http://web.front/?a=1&b=2", Expect: "^up\nrm -r everything", Timeout: time.Second},
 		{Kind: plan.CheckCommand, Target: "back/app=db", Command: []string{"cat", "/data/my file"}, Container: "pg", Timeout: time.Second},
 	}
 	text := book(t, runbook.Input{Plan: p, Verb: plan.Failover, From: "east", To: "west"}).Markdown()
@@ -209,10 +210,14 @@ func TestProbesByHand(t *testing.T) {
 		"kubectl -n back exec -it svc/db -- psql -U shop -d orders -c 'SELECT count(*) > 0 FROM orders'    # the answer matches: t",
 		"kubectl -n back exec -it svc/db -- mariadb -u root -p -D orders -e 'SELECT 1'\n",
 		"kubectl -n back exec -it -c pg $(kubectl -n back get pod -l app=db -o name | head -n 1) -- cat '/data/my file'",
+		"curl -fsS --max-time 10 'http://web.front/?a=1&b=2'    # from a pod at site west, if it is a Service    # the answer matches: ^up\\nrm -r everything",
 		"make sure first that nothing of it runs at site east, as the step fence/db says",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the book lacks %q:\n%s", want, text)
 		}
+	}
+	if strings.Contains(text, "\nrm ") {
+		t.Errorf("what an answer should match became a command:\n%s", text)
 	}
 }

@@ -99,13 +99,17 @@ func (in Input) probe(s plan.Step, to string) Item {
 	for _, c := range checks {
 		command := question(c, to)
 		if c.Expect != "" {
-			command += "    # the answer matches: " + c.Expect
+			command += "    # the answer matches: " + remark(c.Expect)
 			item.See = "Each answers as said beside it."
 		}
 		item.Commands = append(item.Commands, command)
 	}
 	return item
 }
+
+// remark keeps a text within the line whose end it is: what follows on a line of its own
+// would be run. To a regular expression \n is the line's end as well.
+func remark(s string) string { return strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(s) }
 
 // question is how a person asks what a check of the plan asks.
 func question(c plan.Check, to string) string {
@@ -121,14 +125,14 @@ func question(c plan.Check, to string) string {
 		}
 		return inside(c.Target, c.Container) + strings.Join(words, " ")
 	}
-	return "curl -fsS --max-time 10 " + c.Target + "    # from a pod at " + to + ", if it is a Service"
+	return "curl -fsS --max-time 10 " + quote(c.Target) + "    # from a pod at " + to + ", if it is a Service"
 }
 
 // query asks a database in its own container, as a run does.
 func query(c plan.Check) string {
 	u, err := url.Parse(c.Target)
 	if err != nil {
-		return "# ask " + c.Target + ": " + c.Query
+		return remark("# ask " + c.Target + ": " + c.Query)
 	}
 	ask, base := quote(or(c.Query, "SELECT 1")), quote(strings.TrimPrefix(u.Path, "/"))
 	if u.Scheme == "postgres" || u.Scheme == "postgresql" {
@@ -154,7 +158,7 @@ func inside(target, container string) string {
 // traffic moves clients.
 func (in Input) traffic(s plan.Step, to string) Item {
 	if s.Record == nil {
-		return Item{Why: "Clients are let in.", Commands: []string{"# open " + s.Object + " for " + to}, See: "Clients reach " + to + ", and nothing else.", Otherwise: "Close it again."}
+		return Item{Why: "Clients are let in.", Commands: []string{remark("# open " + s.Object + " for " + to)}, See: "Clients reach " + to + ", and nothing else.", Otherwise: "Close it again."}
 	}
 	r := s.Record
 	item := Item{Why: fmt.Sprintf("Clients find %s by %s. Resolvers keep the old address for up to %s.", or(s.Application, "the applications"), s.Object, r.Life())}
