@@ -34,6 +34,7 @@ func (e *env) restoreCommand() *cobra.Command {
   --as-clone    a copy under other namespaces (--map-namespace), never protected under the application's name
   neither       at the site that holds the epoch already: what is missing is brought back
 
+It brings back all that the point holds. For one namespace of several, one object or one file, make a copy and take from that.
 A restore that was interrupted continues when the same command is given again. With only the vault's address and the recovery
 key, give --vault-url and --recovery-key-file; volumes are filled by Davit's node processes, which need "install" and
 "vault add --join" first. In a cluster without Davit --install --site NAME --image IMAGE does both.`,

@@ -193,16 +193,23 @@ func checkClone(opts Options, m *point.Manifest) error {
 			return fmt.Errorf("%w: a clone prunes nothing: --existing exact is for the application's own namespaces", ErrRefused)
 		}
 	}
-	if len(opts.NamespaceMapping) == 0 {
-		return fmt.Errorf("%w: a clone needs a namespace mapping, so that it cannot be taken for the original: --map-namespace %s=<another>",
-			ErrRefused, m.Namespaces[:min(1, len(m.Namespaces))])
-	}
+	var own, flags []string
 	for _, ns := range m.Namespaces {
 		if to, ok := opts.NamespaceMapping[ns]; !ok || to == ns {
-			return fmt.Errorf("%w: a clone must not share a namespace with the original: map %s to another", ErrRefused, ns)
+			own, flags = append(own, ns), append(flags, "--map-namespace "+ns+"=<another>")
 		}
 	}
-	return nil
+	switch give := strings.Join(flags, " "); {
+	case len(own) == 0:
+		return nil
+	case len(opts.NamespaceMapping) == 0:
+		return fmt.Errorf("%w: a clone needs a namespace mapping, so that it cannot be taken for the original: %s", ErrRefused, give)
+	case len(own) < len(m.Namespaces):
+		return fmt.Errorf("%w: a clone must not share a namespace with the original, and brings all of the point back, also %s: give %s too, and delete of the copy what you do not need",
+			ErrRefused, strings.Join(own, ", "), give)
+	default:
+		return fmt.Errorf("%w: a clone must not share a namespace with the original: %s", ErrRefused, give)
+	}
 }
 
 // checkSeen refuses an order that events have overtaken: whoever gave it did

@@ -227,6 +227,24 @@ func TestTakeOver(t *testing.T) {
 	}
 }
 
+// TestACopyOfOneNamespaceOfSeveral: whoever wants one is told that all come, and what to give.
+func TestACopyOfOneNamespaceOfSeveral(t *testing.T) {
+	m := &point.Manifest{Namespaces: []string{"back", "data", "front"}}
+	for want, mapping := range map[string]map[string]string{
+		"also back, data: give --map-namespace back=<another> --map-namespace data=<another> too, and delete": {"front": "old-front"},
+		"the original: --map-namespace back=<another> --map-namespace data=<another> --map":                   nil,
+		"": {"front": "old-front", "data": "old-data", "back": "old-back"},
+	} {
+		err := checkClone(Options{Mode: v1alpha1.RestoreClone, NamespaceMapping: mapping}, m)
+		if want == "" && err == nil {
+			continue
+		}
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), want) || want == "" {
+			t.Errorf("%v: %v, want %q", mapping, err, want)
+		}
+	}
+}
+
 func TestRules(t *testing.T) {
 	clone := map[string]string{"shop": "copy"}
 	for _, c := range []struct {
