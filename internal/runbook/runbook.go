@@ -61,7 +61,7 @@ func Make(in Input) (*Book, error) {
 		Title: fmt.Sprintf("Runbook: %s of %s to %s", in.Verb, in.Plan.Name, to),
 		Intro: []string{
 			fmt.Sprintf("Written on %s from plan %s. Write it anew when the plan changes; keep it where you can read it when both sites are gone.", in.At.UTC().Format("2006-01-02 15:04Z"), in.Plan.Name),
-			fmt.Sprintf("It moves %s from %s to %s. Work at %s: every command below takes its kubeconfig, unless it says otherwise.", strings.Join(names(in.Plan), ", "), from, to, to),
+			fmt.Sprintf("%s %s from %s to %s. Work at %s: every command below takes its kubeconfig, unless it says otherwise.", does(in.Verb), strings.Join(names(in.Plan), ", "), from, to, to),
 		},
 	}
 	if in.Expect != "" {
@@ -73,6 +73,13 @@ func Make(in Input) (*Book, error) {
 	}
 	b.Sections = append(b.Sections, in.byHand(g, from, to), in.after(from, to))
 	return b, nil
+}
+
+func does(v plan.Verb) string {
+	if v == plan.Drill {
+		return "It tries to move, on copies,"
+	}
+	return "It moves"
 }
 
 func (in Input) place(name, otherwise string) string {
@@ -101,7 +108,7 @@ func (in Input) before(from, to string) Section {
 			"davit plan validate " + in.File,
 		}, See: "davit answers, and the plan is valid.", Otherwise: "Without a Vault object at " + to + ", give --vault-url, --recovery-key-file and the store's keys (DAVIT_ACCESS_KEY, DAVIT_SECRET_KEY) with every command."},
 		Item{
-			Title: "Look whether it would work", Commands: []string{"davit plan validate " + in.File + " --sites", "davit " + string(in.Verb) + " -f " + in.File + " --dry-run"},
+			Title: "Look whether it would work", Commands: in.rehearsal(),
 			See: "No line begins with fail. The dry run says what will be lost.", Otherwise: "Each line says what to do about it. What is not known is not a reason to wait when " + from + " is gone.",
 		},
 	)
@@ -121,6 +128,14 @@ func (in Input) before(from, to string) Section {
 	return s
 }
 
+func (in Input) rehearsal() []string {
+	all := []string{"davit plan validate " + in.File + " --sites"}
+	if in.Verb == plan.Restore { // no command has it
+		return all
+	}
+	return append(all, "davit "+string(in.Verb)+" -f "+in.File+" --dry-run")
+}
+
 func contains(all []plan.Verb, v plan.Verb) bool {
 	for _, x := range all {
 		if x == v {
@@ -136,10 +151,18 @@ func (in Input) withDavit(to string) Section {
 	if in.To != "" {
 		command += " --to " + in.To
 	}
-	switch in.Verb {
-	case plan.Failover, plan.Switchover:
-	default:
-		return Section{Title: "With davit", Text: []string{"This davit draws a " + string(in.Verb) + " and does not carry it out: do it by hand, as below."}}
+	switch {
+	case in.Verb == plan.Drill:
+		return Section{Title: "With davit: do this first", Items: []Item{
+			{
+				Title: "Start the drill", Commands: []string{command},
+				See:       "It ends with 0: the plan works, and its sandbox is gone.",
+				Otherwise: "davit runs show RUN says which step failed, and why. davit drill --sweep removes what a dead drill left.",
+			},
+			{Title: "Keep its evidence", Commands: []string{"davit runs report RUN -o html > drill.html"}, See: "The drill passed.", Otherwise: "It says what did not."},
+		}}
+	case !in.Verb.Moves():
+		return Section{Title: "With davit", Text: []string{"No run carries a " + string(in.Verb) + " of a plan out: do it step by step, as below."}}
 	}
 	return Section{Title: "With davit: do this first", Items: []Item{
 		{
@@ -185,7 +208,7 @@ func (in Input) byHand(g *plan.Graph, from, to string) Section {
 	s := Section{
 		Title: "By hand: only if the run cannot be started",
 		Text: []string{
-			"Do the steps from the top; each waits for those that it names. davit restore --take-over claims, restores and starts one application: where that works, it replaces the steps claim, data, apply, scale and ready of it.",
+			"Do the steps from the top; each waits for those that it names. Write what stands in capitals as it is with you: FILE is a kubeconfig of " + from + ". One command, at apply, claims, restores and starts an application: claim, data, scale and ready say what is to be seen of it.",
 		},
 	}
 	for i, step := range g.Steps {
@@ -209,8 +232,24 @@ var onError = map[plan.OnError]string{plan.Stop: "stop and decide", plan.Continu
 
 // after is what is left to do.
 func (in Input) after(from, to string) Section {
-	return Section{Title: "Afterwards", Items: []Item{
+	if in.Verb == plan.Drill {
+		return Section{Title: "Afterwards", Items: []Item{
+			{Title: "See that nothing of it is left", Commands: []string{"kubectl get namespaces -l davit.dev/sandbox"}, See: "None of this plan.", Otherwise: "davit drill --sweep."},
+		}}
+	}
+	s := Section{Title: "Afterwards", Items: []Item{
 		{Title: "See that it is protected at " + to, Commands: []string{"davit status", "davit backup " + names(in.Plan)[0]}, See: "Every application is Protected, held by " + to + ".", Otherwise: "davit describe APPLICATION says what keeps it."},
-		{Title: "When " + from + " comes back", Commands: []string{"davit status      # with its kubeconfig"}, See: "It says Superseded: its applications are stopped there.", Otherwise: "Cut it off from its clients, and find out why its nodes do not fence (davit describe APPLICATION)."},
 	}}
+	if in.Verb == plan.Switchover || in.Verb == plan.Failback {
+		let := Item{
+			Title: "If you held it at rest by hand: let go at " + from, Why: "Else it does not start there when it comes back.",
+			See: "davit status, with that kubeconfig, says Superseded. Nothing starts there.", Otherwise: "If it is Active there, it was not claimed at " + to + ", and starts again.",
+		}
+		for _, app := range names(in.Plan) {
+			let.Commands = append(let.Commands, annotate("kubectl --kubeconfig FILE", app, heldBy+"-"))
+		}
+		s.Items = append(s.Items, let)
+	}
+	s.Items = append(s.Items, Item{Title: "When " + from + " comes back", Commands: []string{"davit status      # with its kubeconfig"}, See: "It says Superseded: its applications are stopped there.", Otherwise: "Cut it off from its clients, and find out why its nodes do not fence (davit describe APPLICATION)."})
+	return s
 }

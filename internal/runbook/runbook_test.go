@@ -90,6 +90,55 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// TestWhatDavitCarriesOut: whoever has a run for the verb is told so first.
+func TestWhatDavitCarriesOut(t *testing.T) {
+	for verb, want := range map[plan.Verb]string{
+		plan.Failover: "davit failover -f shop.yaml --to west", plan.Switchover: "davit switchover -f shop.yaml --to west",
+		plan.Failback: "davit failback -f shop.yaml --to west", plan.Drill: "davit drill -f shop.yaml --to west",
+	} {
+		text := book(t, runbook.Input{Plan: shop(), Verb: verb, From: "east", To: "west"}).Markdown()
+		if i := strings.Index(text, "## With davit: do this first"); i < 0 || !strings.Contains(text[i:], want) {
+			t.Errorf("the book of a %s does not begin with %q", verb, want)
+		}
+		if strings.Contains(text, "runs commit") != verb.Moves() {
+			t.Errorf("whether a %s is committed", verb)
+		}
+	}
+	if text := book(t, runbook.Input{Plan: shop(), Verb: plan.Restore, To: "west"}).Markdown(); !strings.Contains(text, "No run carries a restore of a plan out") || strings.Contains(text, "davit restore -f") {
+		t.Error("the book of a restore has a run for it")
+	}
+}
+
+// TestByHand: what a person does in the place of a run's own steps. On real clusters the
+// end-to-end test ByHand does it.
+func TestByHand(t *testing.T) {
+	p := shop()
+	p.Applications[1].Name = "team.web"
+	p.Steps = []plan.Step{
+		{Name: "flux-off", Kind: plan.KindSuspend, Timeout: time.Minute, Object: "kustomizations.kustomize.toolkit.fluxcd.io/flux/shop", Before: []string{"quiesce/db"}, Side: plan.Source},
+		{Name: "argo-on", Kind: plan.KindResume, Timeout: time.Minute, Object: "applications.argoproj.io/argocd/shop", After: []string{"ready/db"}, Side: plan.Target},
+	}
+	p.Traffic = []plan.Traffic{{Name: "front", Kind: plan.KindGate, Object: "www"}}
+	text := book(t, runbook.Input{Plan: p, Verb: plan.Failback, From: "east", To: "west"}).Markdown()
+	for _, want := range []string{
+		"kubectl --kubeconfig FILE -n davit-system annotate applications.davit.dev db davit.dev/held-by=by-hand",
+		"kubectl --kubeconfig FILE -n team wait applications.davit.dev web --for=jsonpath='{.status.rest.stopped}'=true",
+		"kubectl --kubeconfig FILE -n team annotate applications.davit.dev web davit.dev/held-by-",
+		"davit restore team.web --take-over --existing exact", `"metadata":{"namespace":"team","generateName":"web-diverged-"}`,
+		"kubectl -n davit-system annotate applications.davit.dev db gate.davit.dev/www=open --overwrite", "kubectl -n team annotate applications.davit.dev web gate.davit.dev/www=open",
+		`kubectl --kubeconfig FILE -n flux patch kustomizations.kustomize.toolkit.fluxcd.io shop --type=merge -p '{"spec":{"suspend":true}}'`,
+		`kubectl -n argocd patch applications.argoproj.io shop --type=merge -p '{"metadata":{"annotations":{"argocd.argoproj.io/skip-reconcile":null}}}'`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in it:\n%s", want, text)
+		}
+	}
+	// One that is started before what it needs is ready would have to be started again.
+	if i, j := strings.Index(text, ". ready/db, after"), strings.Index(text, "\ndavit restore team.web"); i < 0 || j < i {
+		t.Errorf("web is brought up before db is ready:\n%s", text)
+	}
+}
+
 // What a plan says is text, never markup.
 func TestNothingIsMarkup(t *testing.T) {
 	p := shop()
@@ -211,7 +260,7 @@ func TestProbesByHand(t *testing.T) {
 		"kubectl -n back exec -it svc/db -- mariadb -u root -p -D orders -e 'SELECT 1'\n",
 		"kubectl -n back exec -it -c pg $(kubectl -n back get pod -l app=db -o name | head -n 1) -- cat '/data/my file'",
 		"curl -fsS --max-time 10 'http://web.front/?a=1&b=2'    # from a pod at site west, if it is a Service    # the answer matches: ^up\\nrm -r everything",
-		"make sure first that nothing of it runs at site east, as the step fence/db says",
+		"make sure first that nothing of it runs there, as the step fence/db says",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the book lacks %q:\n%s", want, text)

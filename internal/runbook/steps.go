@@ -19,14 +19,14 @@ func (in Input) item(s plan.Step, from, to string) Item {
 	case plan.KindQuiesce, plan.KindSync, plan.KindPin, plan.KindCatchUp, plan.KindDemote:
 		return in.atSource(s, from)
 	case plan.KindCommand, plan.KindHTTP, plan.KindManual, plan.KindApproval, plan.KindSuspend, plan.KindResume, plan.KindInfra:
-		return own(s, to)
+		return own(s, from, to)
 	case plan.KindHold:
 		return Item{Why: "The target promises no other site any more to stay passive.", See: "Nothing: only a run does this.", Otherwise: "Without a run, make sure by other means that " + from + " has stopped."}
 	case plan.KindFence:
 		return Item{
 			Why:       "No writer may run at " + from + " when one starts at " + to + ".",
-			Commands:  []string{"davit describe " + app + "    # with the kubeconfig of " + from + ", if it answers", "kubectl --kubeconfig FILE get pods -A    # there: none of " + app},
-			See:       "It is Superseded there (proven), or the site is switched off, and somebody has seen it.",
+			Commands:  []string{"kubectl --kubeconfig FILE get pods" + in.namespaces(app) + "    # if it answers: none of " + app},
+			See:       "Nothing of it runs there and nothing starts it, or the site is switched off, and somebody has seen it.",
 			Otherwise: "Switch its machines off, or cut its storage and its network. Do not go on before.",
 		}
 	case plan.KindSandbox, plan.KindCleanup, plan.KindClone:
@@ -42,20 +42,31 @@ func (in Input) atTarget(s plan.Step, from, to string) Item {
 	switch s.Kind {
 	case plan.KindClaim:
 		return Item{
-			Why: "Whoever holds the newest epoch may write. From here on " + from + " is fenced as soon as it can read the vault. " +
-				"The command starts " + app + " as well: make sure first that nothing of it runs at " + from + ", as the step fence/" + app + " says.",
-			Commands:  []string{"davit points " + app, "davit restore " + app + " --take-over    # claims, restores and starts it"},
-			See:       "davit describe " + app + " names " + to + " as the holder.",
-			Otherwise: "If another site claimed meanwhile, stop: somebody else is doing this too.",
+			Why:      "Whoever holds the newest epoch may write. By hand, apply/" + app + " claims it, when its turn comes.",
+			Commands: []string{"davit points " + app}, See: "The newest point is of when you want to go on from.",
+			Otherwise: "davit points " + app + " --from-vault asks the vault itself.",
 		}
 	case plan.KindRestore, plan.KindPromote:
 		return Item{
-			Why: "Its volumes are filled from the newest recovery point that may be offered" + in.point(app) + ".", Commands: []string{"davit points " + app, "kubectl get pvc" + spaces},
-			See: "Every claim is Bound, and the restore says that its volumes are filled.", Otherwise: "davit verify POINT says whether the point is whole; davit restore " + app + " --take-over --as-of TIME takes an older one.",
+			Why: "Its volumes are filled from the newest recovery point that may be offered" + in.point(app) + ". By hand, apply/" + app + " does that.",
+			See: "Nothing yet.", Otherwise: "davit verify POINT says whether the point is whole; davit restore " + app + " --take-over --as-of TIME takes an older one.",
 		}
-	case plan.KindApply, plan.KindScale:
+	case plan.KindApply:
+		existing := ""
+		if in.Verb == plan.Failback {
+			existing = " --existing exact"
+		}
 		return Item{
-			Why: "Its objects are made, and its workloads started.", Commands: []string{"kubectl get all" + spaces, "kubectl get events" + spaces + " --sort-by=.lastTimestamp | tail"},
+			Why: "It is claimed, its volumes are filled, its objects made, and its workloads started. From here on " + from + " is fenced as soon as it can read the vault: " +
+				"make sure first that nothing of it runs there, as the step fence/" + app + " says.",
+			Commands: []string{"davit restore " + app + " --take-over" + existing, "davit describe " + app, "kubectl get pvc" + spaces},
+			See:      "It says that " + app + " is restored. " + to + " is the holder, and every claim is Bound.",
+			Otherwise: "Give it again: it continues. Volumes from when it ran here before are in the way: --existing exact rolls them back to the point. " +
+				"If another site claimed meanwhile, stop: somebody else is doing this too.",
+		}
+	case plan.KindScale:
+		return Item{
+			Why: "Its workloads are started.", Commands: []string{"kubectl get all" + spaces, "kubectl get events" + spaces + " --sort-by=.lastTimestamp | tail"},
 			See: "The workloads are there, with the replicas that they had.", Otherwise: "Give davit restore " + app + " --take-over again: it continues.",
 		}
 	case plan.KindReady:
@@ -72,14 +83,30 @@ func (in Input) atSource(s plan.Step, from string) Item {
 	app := s.Application
 	switch s.Kind {
 	case plan.KindQuiesce:
+		const ctl = "kubectl --kubeconfig FILE"
 		return Item{
-			Why: "Nothing may write at " + from + " when the last point is taken.", Commands: []string{"kubectl --kubeconfig FILE scale deployment,statefulset --all --replicas=0" + in.namespaces(app)},
-			See: "No pod of " + app + " is left at " + from + ".", Otherwise: "Operators and GitOps start things again: suspend them first.",
+			Why: "Nothing may write at " + from + " when the last point is taken. Its agent stops it, and starts it again when it is let go. Do not scale it yourself: the point would have it so.",
+			Commands: []string{
+				annotate(ctl, app, heldBy+"=by-hand"),
+				fmt.Sprintf("%s -n %s wait %s %s --for=jsonpath='{.status.rest.stopped}'=true --timeout=%s", ctl, space(app), applications, object(app), s.Timeout),
+			},
+			See:       "condition met: no pod of " + app + " is left at " + from + ".",
+			Otherwise: "davit describe " + app + " --kubeconfig FILE says what still runs, or why it cannot be held. To take it back: " + annotate(ctl, app, heldBy+"-"),
 		}
-	case plan.KindSync, plan.KindCatchUp:
-		return Item{Why: "What was written last is captured.", Commands: []string{"davit backup " + app + " --wait    # with the kubeconfig of " + from}, See: "A new recovery point, later than the stop.", Otherwise: "davit logs backup POINT says why."}
+	case plan.KindSync:
+		return Item{Why: "What was written last is captured.", Commands: []string{"davit backup " + app + " --kubeconfig FILE --wait"}, See: "A new recovery point, later than the stop.", Otherwise: "davit logs backup POINT says why."}
+	case plan.KindCatchUp:
+		return Item{Why: "It shortens the time for which the applications rest.", See: "Nothing: only a run does this.", Otherwise: "Go on."}
 	case plan.KindPin:
-		return Item{Why: "What only the old side has is kept.", Commands: []string{"davit backup " + app + " --wait", "davit points pin POINT"}, See: "A pinned point of the old side.", Otherwise: "Do not go on: going back would lose it."}
+		return Item{
+			Why: "What only the old side has is kept.",
+			Commands: []string{
+				"kubectl create -f - <<'END'\n" + fmt.Sprintf(`{"apiVersion":"davit.dev/v1alpha1","kind":"RecoveryPoint","metadata":{"namespace":%q,"generateName":%q},"spec":{"application":%q,"trigger":"Manual","pinned":true,"diverged":true}}`,
+					space(app), object(app)+"-diverged-", object(app)) + "\nEND",
+				"davit points " + app + " --all",
+			},
+			See: "A new point of it, pinned and Quarantined.", Otherwise: "davit logs backup POINT says why. Do not go on: going back would lose it.",
+		}
 	}
 	return Item{Why: "The volumes at " + from + " become replicas.", See: "They can no longer be written.", Otherwise: "Stop and decide."}
 }
@@ -158,7 +185,16 @@ func inside(target, container string) string {
 // traffic moves clients.
 func (in Input) traffic(s plan.Step, to string) Item {
 	if s.Record == nil {
-		return Item{Why: "Clients are let in.", Commands: []string{remark("# open " + s.Object + " for " + to)}, See: "Clients reach " + to + ", and nothing else.", Otherwise: "Close it again."}
+		item := Item{Why: "Clients are let in: load balancers ask " + to + " for this gate.", See: "Clients reach " + to + ", and nothing else."}
+		gated := names(in.Plan)
+		if s.Application != "" {
+			gated = []string{s.Application}
+		}
+		for _, app := range gated {
+			item.Commands = append(item.Commands, annotate("kubectl", app, gate+s.Object+"=open --overwrite"))
+			item.Otherwise += annotate("kubectl", app, gate+s.Object+"-") + " closes it again. "
+		}
+		return item
 	}
 	r := s.Record
 	item := Item{Why: fmt.Sprintf("Clients find %s by %s. Resolvers keep the old address for up to %s.", or(s.Application, "the applications"), s.Object, r.Life())}
@@ -216,7 +252,7 @@ func recordType(value string) string {
 }
 
 // own are steps of people.
-func own(s plan.Step, to string) Item {
+func own(s plan.Step, from, to string) Item {
 	item := Item{Why: "A step of the plan's own, of the kind " + string(s.Kind) + ".", See: "It ends well.", Otherwise: "Ask whoever wrote it into the plan."}
 	switch s.Kind {
 	case plan.KindInfra:
@@ -246,8 +282,37 @@ func own(s plan.Step, to string) Item {
 			item.Why += fmt.Sprintf(" It takes %d of %s.", max(s.Approvers.Count, 1), s.Approvers.Who())
 		}
 	case plan.KindSuspend, plan.KindResume:
-		item.Commands = []string{"kubectl get " + quote(s.Object) + " -A    # " + string(s.Kind) + " it, as its tool has it"}
+		return reconciler(s, from, to)
 	}
+	return item
+}
+
+// reconciler suspends or resumes what makes objects from git.
+func reconciler(s plan.Step, from, to string) Item {
+	resource, namespace, name, err := plan.Reconciler(s.Object)
+	if err != nil {
+		return Item{Why: "What makes objects from git is to " + string(s.Kind) + ": " + s.Object + ".", See: "It is done.", Otherwise: "Ask whoever wrote it into the plan."}
+	}
+	ctl, at := "kubectl", to
+	if s.Side == plan.Source {
+		ctl, at = "kubectl --kubeconfig FILE", from
+	}
+	off := s.Kind == plan.KindSuspend
+	patch := fmt.Sprintf(`{"spec":{"suspend":%t}}`, off)
+	item := Item{Why: "What makes objects from git at " + at + " keeps its hands off.", See: "patched.", Otherwise: "If it is not there, go on."}
+	if !off {
+		item.Why = "What makes objects from git at " + at + " goes on."
+	}
+	if resource == plan.ArgoCD {
+		patch = `{"metadata":{"annotations":{"argocd.argoproj.io/skip-reconcile":null}}}`
+		if off {
+			patch = `{"metadata":{"annotations":{"argocd.argoproj.io/skip-reconcile":"true"}},"spec":{"syncPolicy":{"automated":null}}}`
+			item.Otherwise += " Write down its spec.syncPolicy.automated first: whoever resumes it puts that back."
+		} else {
+			item.Otherwise += " Put back the spec.syncPolicy.automated that it had."
+		}
+	}
+	item.Commands = []string{fmt.Sprintf("%s -n %s patch %s %s --type=merge -p '%s'", ctl, quote(or(namespace, "NAMESPACE")), resource, quote(name), patch)}
 	return item
 }
 
@@ -329,6 +394,33 @@ func infrastructure(s plan.Step, to string) Item {
 	item.See = "The machines are ready, and the conditions true."
 	item.Otherwise = "clusterctl describe cluster NAME -n NAMESPACE names what is not ready; the log of the infrastructure provider says why."
 	return item
+}
+
+// What people set by hand of an Application.
+const (
+	applications = "applications.davit.dev"
+	heldBy       = "davit.dev/held-by"
+	gate         = "gate.davit.dev/"
+)
+
+// annotate is how a person sets or takes off an annotation of an application's object.
+func annotate(ctl, app, what string) string {
+	return fmt.Sprintf("%s -n %s annotate %s %s %s", ctl, space(app), applications, object(app), what)
+}
+
+// space and object are where the Application of a name in the vault is.
+func space(app string) string {
+	if namespace, _, found := strings.Cut(app, "."); found {
+		return namespace
+	}
+	return "davit-system"
+}
+
+func object(app string) string {
+	if _, name, found := strings.Cut(app, "."); found {
+		return name
+	}
+	return app
 }
 
 func (in Input) namespaces(app string) string {
