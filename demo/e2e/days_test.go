@@ -51,6 +51,7 @@ var together = []day{
 	{"Coverage", coverage},
 	{"LookedAt", lookedAt},
 	{"Foreseen", foreseen},
+	{"InWaves", inWaves},
 	{"SupportBundle", supportBundle},
 }
 
