@@ -52,6 +52,7 @@ var together = []day{
 	{"LookedAt", lookedAt},
 	{"Foreseen", foreseen},
 	{"InWaves", inWaves},
+	{"Refused", refused},
 	{"SupportBundle", supportBundle},
 }
 
