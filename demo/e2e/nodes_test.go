@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -55,6 +56,8 @@ func acrossNodes(t *testing.T) {
 	copied := name + "-0"
 	node := anotherNode(t, func() []string { return []string{name, copied} })
 	a := deployThreeOn(t, "reflink", without, spread)
+	held, w := heldApp(t, "spread", east)
+	a.vault = held.vault
 	if got := nodesOf(t, a.name); !slices.Equal(got, []string{east, node}) {
 		t.Fatalf("the databases are on %v", got)
 	}
@@ -84,8 +87,21 @@ func acrossNodes(t *testing.T) {
 	}
 
 	a.silence(t)
-	for _, p := range points {
-		davit(t, east, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes").want(t, 0)
+	for i, p := range points {
+		let := func() {}
+		if i == 0 {
+			let = w.hold(t, http.MethodGet)
+		}
+		done := make(chan outcome, 1)
+		go func() {
+			done <- finish(t, command(t.Context(), east, a.vault, "restore", p.ID, "--as-clone", "--map-namespace", a.name+"="+copied, "--yes"))
+		}()
+		if i == 0 {
+			atOnce(t, a, node)
+		}
+		let()
+		ended := <-done
+		ended.want(t, 0)
 		n := numbers(t, east, copied, 4*time.Minute)
 		t.Logf("%s: %v on %v", p.ID, n, nodesOf(t, copied))
 		if !oneInstant(n) {
@@ -97,6 +113,21 @@ func acrossNodes(t *testing.T) {
 		kubectl(t, east, "delete", "namespace", copied, "--timeout=3m")
 	}
 	noGroups(t, a)
+}
+
+// atOnce waits until all volumes of the application are being filled, on both nodes.
+func atOnce(t *testing.T, a *app, node string) {
+	t.Helper()
+	eventually(t, 4*time.Minute, "all volumes are filled at once, on both nodes", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "volumetasks.davit.dev", "-o", `jsonpath={range .items[*]}{.spec.source} {.spec.node} {.status.phase}{"\n"}{end}`)
+		on := map[string]int{}
+		for line := range strings.Lines(got) {
+			if fields := strings.Fields(line); strings.HasPrefix(line, a.name+"/") && len(fields) == 3 && fields[2] == "Running" {
+				on[fields[1]]++
+			}
+		}
+		return on[east]+on[node] == 3 && len(on) == 2, got
+	})
 }
 
 // nodesOf are the nodes that the databases of a namespace at east run on.
