@@ -51,6 +51,7 @@ var together = []day{
 	{"Coverage", coverage},
 	{"LookedAt", lookedAt},
 	{"Foreseen", foreseen},
+	{"Monitored", monitored},
 	{"InWaves", inWaves},
 	{"Refused", refused},
 	{"SupportBundle", supportBundle},
