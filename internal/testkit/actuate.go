@@ -399,7 +399,7 @@ func (s *site) effect(o execute.Order) func(p *proc) execute.Answer {
 	switch o.Step.Kind {
 	case plan.KindScale:
 		a.spec++
-		a.want, a.epoch = true, max(a.epoch, o.Token.Epochs[a.app])
+		a.want, a.epoch, a.starter = true, max(a.epoch, o.Token.Epochs[a.app]), o.Token
 		if a.exposed && a.gate != "" && a.gate != o.Run {
 			s.w.fail("%s: %s is started by %s, and clients are let in by %s", s.name, a.app, o.Run, a.gate)
 		}
@@ -483,7 +483,7 @@ func (s *site) restore(o execute.Order, a *workload, t *thing) {
 func (s *site) takeBack(o execute.Order, a *workload, done func(*proc) execute.Answer) func(p *proc) execute.Answer {
 	switch o.Step.Kind {
 	case plan.KindScale:
-		s.w.nudge()
+		s.w.nudge("stop")
 		a.want = false
 		a.spec++
 		if !s.w.opt.NoReturn { // all nodes know that the epoch goes back, before it does

@@ -77,9 +77,9 @@ func Declared(seed uint64, opt Options) Report {
 	// Whether a site dies decides whether something is declared: half of the schedules
 	// have one, and some have one of which only the application is left.
 	switch n := w.r.IntN(10); {
-	case n < 5:
+	case n < 5 && !opt.Isolated:
 		w.after(20*time.Second+w.upTo(40*time.Second), func() { w.sites[0].crash(w.chance(60)) })
-	case n < 7:
+	case n < 7 || opt.Isolated:
 		w.odd["only the application is left"]++
 		w.after(20*time.Second+w.upTo(20*time.Second), func() { w.sites[0].pause(trouble - w.now) })
 	}

@@ -41,22 +41,38 @@ func (p *proc) doze() {
 // does not hear from the vault.
 func (w *world) misses(o execute.Order) {
 	i := slices.IndexFunc(w.runs, func(r *run) bool { return r.spec.Run == o.Run })
-	w.after(leaseTime+time.Duration(10+w.refusals.IntN(30))*time.Second, func() {
-		r := w.runs[i]
-		if e := r.executors[len(r.executors)-1]; e.alive && !e.paused && !e.halted && !e.m.Phase().Over() {
-			r.forced = true
-			e.tell(failover.Event{Kind: failover.RollBack, By: "dan", Text: r.spec.To})
-		}
-	})
+	r, times := w.runs[i], 1
+	if w.opt.Drowsy != "" {
+		times = 20
+	}
+	if r.spec.Verb.Moves() && (w.refusals.IntN(4) == 0 || w.opt.Drowsy != "") {
+		w.expected++
+		w.after(leaseTime, func() { w.again(r, 16) })
+	}
+	w.after(leaseTime+time.Duration(10+w.refusals.IntN(30))*time.Second, func() { w.rollBack(r, times) })
 	if w.refusals.IntN(2) == 0 {
 		w.after(leaseTime, func() { w.cut(w.index(o.To), len(w.sites), false) })
 	}
 }
 
+// rollBack has a person roll a run back, if somebody carries it. So often that is tried.
+func (w *world) rollBack(r *run, times int) {
+	switch e := r.executors[len(r.executors)-1]; {
+	case e.alive && !e.paused && !e.halted && !e.m.Phase().Over():
+		r.forced = true
+		e.tell(failover.Event{Kind: failover.RollBack, By: "dan", Text: r.spec.To})
+	case times > 1:
+		w.after(3*time.Second, func() { w.rollBack(r, times-1) })
+	}
+}
+
 // nudge is said when something was done that whoever stands still may spoil: now and then he goes on just then.
-func (w *world) nudge() {
+func (w *world) nudge(what string) {
+	if w.opt.Wakes != "" && w.opt.Wakes != what {
+		return
+	}
 	for _, wake := range w.sleepers {
-		if w.refusals.IntN(4) == 0 {
+		if w.refusals.IntN(4) == 0 || w.opt.Wakes != "" {
 			w.after(time.Duration(w.refusals.IntN(3000))*time.Millisecond, wake)
 		}
 	}
@@ -91,7 +107,12 @@ func (s *site) bring(p *proc, o execute.Order) execute.Answer {
 	version := a.spec // as it was seen before the look at who restores
 	ours, err := s.ours(p, o, a)
 	if err == nil && ours {
-		err = p.reach(s, func() { a.mark = o.Run })
+		err = p.reach(s, func() {
+			if a.mark != o.Run {
+				a.mark = o.Run
+				s.w.nudge("restore")
+			}
+		})
 	}
 	if err != nil {
 		return execute.Unknown("%v", err)
@@ -121,8 +142,11 @@ func (s *site) bring(p *proc, o execute.Order) execute.Answer {
 // whole takes off the mark that a restore set, and what runs had held here before. Whoever
 // finds that it is gone has nothing to take off.
 func (s *site) whole(a *workload, run string) {
-	if a.mark != run {
+	if a.mark == "" || a.mark != run && !s.w.opt.NoOwnMark {
 		return
+	}
+	if a.mark != run {
+		s.w.fail("%s says that %s is whole at %s, which %s is bringing", run, a.app, s.name, a.mark)
 	}
 	a.mark = ""
 	for r, epoch := range a.holds { // its own, and what an older epoch held
@@ -163,7 +187,7 @@ func (s *site) fill(p *proc, o execute.Order, a *workload, t *thing) execute.Ans
 			err = p.reach(s, func() {
 				if task.Begin(version) {
 					s.restore(o, a, t)
-					s.w.nudge()
+					s.w.nudge("fill")
 				}
 			})
 		}
@@ -207,6 +231,9 @@ func (s *site) vacate(p *proc, o execute.Order, a *workload) error {
 		if err == nil {
 			err = p.reach(s, func() {
 				if same = a.spec == version; same {
+					if by := a.starter; by.Run == o.Run && by.Sequence > o.Token.Sequence || by.Epochs[a.app] > o.Token.Epochs[a.app] {
+						s.w.fail("order %d of %s stops %s at %s, which order %d of %s has started since", o.Token.Sequence, o.Run, a.app, s.name, by.Sequence, by.Run)
+					}
 					a.want = false
 					a.spec++
 				}
@@ -291,7 +318,7 @@ func (s *site) change(p *proc, o execute.Order, a *workload, free bool, wanted f
 					a.version++
 					write()
 					s.inOrder(o)
-					s.w.nudge()
+					s.w.nudge("change")
 				}
 			})
 		}
@@ -349,7 +376,9 @@ func (w *world) leads(ctx context.Context, o execute.Order) execute.Answer {
 		w.fail("%v", harm)
 	}
 	w.odd["name moved"]++
-	w.nudge()
+	if o.Action == undo {
+		w.nudge("name")
+	}
 	if o.Action == look {
 		return execute.NotDone("")
 	}

@@ -179,18 +179,9 @@ func (w *world) flap(s *site, until time.Duration) {
 	}
 	w.odd["site flapped"]++
 	w.log("%s flaps", s.name)
-	set := func(up bool) {
-		for other := range w.up {
-			if other != s.n {
-				w.up[s.n][other], w.up[other][s.n] = up, up
-			}
-		}
-	}
-	set(false)
-	w.after(w.upTo(50*time.Second), func() {
-		set(true)
-		w.after(w.upTo(20*time.Second), func() { w.flap(s, until) })
-	})
+	d := w.upTo(50 * time.Second)
+	w.isolate(s, d)
+	w.after(d, func() { w.after(w.upTo(20*time.Second), func() { w.flap(s, until) }) })
 }
 
 // executorPauses lets an executor stand still, or a watchdog, or clocks jump.
@@ -242,6 +233,19 @@ func (w *world) moveOn(times int) {
 	}
 	w.odd["moved on"]++
 	w.order([]plan.Verb{plan.Switchover, plan.Switchover, plan.Failback}[w.r.IntN(3)], w.sites[holder], w.sites[0], w.now+w.upTo(5*time.Second))
+}
+
+// again lets somebody ask for a run once more when it has been rolled back. So often it is looked for that.
+func (w *world) again(r *run, times int) {
+	if !r.over && times > 0 {
+		w.after(10*time.Second, func() { w.again(r, times-1) })
+		return
+	}
+	w.expected--
+	if r.phase == failover.RolledBack {
+		w.odd["begun anew"]++
+		w.order(r.spec.Verb, w.sites[w.index(r.spec.From)], w.sites[w.index(r.spec.To)], w.now+w.upTo(5*time.Second))
+	}
 }
 
 // order lets somebody ask for a run at a time.

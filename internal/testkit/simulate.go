@@ -32,7 +32,7 @@ type Options = safety.Options
 // bareWorld has sites, so many or any number, and nothing that happens.
 func bareWorld(seed, stream uint64, opt Options, sites int) *world {
 	w := &world{opt: opt, r: rand.New(rand.NewPCG(seed, stream)), refusals: rand.New(rand.NewPCG(seed, stream+100)), levels: map[string]map[int64]level{}, odd: map[string]int{}}
-	w.lease, w.gated, w.promising = w.chance(50), w.chance(50), w.chance(50)
+	w.lease, w.gated, w.promising = w.chance(50) || opt.Isolated, w.chance(50), w.chance(50)
 	w.apps = [][]string{{"a"}, {"a"}, {"a", "b"}, {"a", "b"}, {"a", "b", "c"}}[w.r.IntN(5)]
 	w.early, w.zone = w.chance(60), zone.New("east")
 	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}, putAt: map[string][]time.Duration{}}
@@ -110,6 +110,19 @@ func (w *world) cut(a, b int, oneWay bool) {
 	}
 	set(false)
 	w.after(w.upTo(2*time.Minute), func() { set(true) })
+}
+
+// isolate lets a site hear of nobody for so long, and nobody of it.
+func (w *world) isolate(s *site, d time.Duration) {
+	set := func(up bool) {
+		for other := range w.up {
+			if other != s.n {
+				w.up[s.n][other], w.up[other][s.n] = up, up
+			}
+		}
+	}
+	set(false)
+	w.after(d, func() { set(true) })
 }
 
 func (w *world) anyPlace(r *run) int {

@@ -63,6 +63,7 @@ type workload struct {
 	version int              // durable: of what says so
 	spec    int              // durable: the version of its workloads
 	mark    string           // durable: the run that is bringing it
+	starter failover.Token   // whose order started it
 	fills   []*errand.Errand // durable
 }
 

@@ -58,7 +58,14 @@ func (s *store) put(app string, n int64, site int, request string) claim {
 	all := s.epochs[app]
 	if int64(len(all)) == n-1 {
 		s.epochs[app] = append(all, claim{site, request, len(s.points[app])})
-		s.w.nudge()
+		if strings.HasSuffix(request, "/back") {
+			s.w.nudge("return")
+		} else {
+			s.w.nudge("claim")
+		}
+		if s.w.opt.Isolated && site != 0 {
+			s.w.isolate(s.w.sites[0], time.Minute)
+		}
 		s.w.log("vault: %s epoch %d is %s's (%s)", app, n, s.w.sites[site].name, request)
 	}
 	if int64(len(s.epochs[app])) < n {

@@ -10,6 +10,12 @@ type Options struct {
 	Trace bool
 	// Drowsy, if it is set, is the kind of steps whose processes stand still before a write.
 	Drowsy plan.Kind
+	// Wakes, if it is set, is at what whoever stands still goes on, and not before: "restore", when one
+	// takes an application up, "return" of an epoch, "change" of an Application, "name" that is moved back.
+	Wakes string
+	// Isolated has the site that runs the applications live on, under leases, and hear of
+	// nobody for a minute from when another claims what it runs.
+	Isolated bool
 	// NoFence lets sites claim to have stopped without doing so.
 	NoFence bool
 	// ShortWait lets runs wait a second where sites keep their lease for longer.
@@ -34,6 +40,8 @@ type Options struct {
 	NoReturn bool
 	// NoStill lets whoever restores stop what was started meanwhile.
 	NoStill bool
+	// NoOwnMark lets a restore take off the mark of another.
+	NoOwnMark bool
 	// NoVersion lets gates be turned without a look whether anybody did meanwhile.
 	NoVersion bool
 	// NoCurrent lets a site hold an application for an order that was taken back.
