@@ -24,6 +24,9 @@ type Mark struct {
 	Began int64           `json:"began,omitempty"`
 	Last  failover.Action `json:"last,omitempty"`
 	Ended bool            `json:"ended,omitempty"`
+	// Looked says that somebody looked for what was begun, and that nobody could tell him whether it
+	// was carried out. What has not been sent until then never is.
+	Looked bool `json:"looked,omitempty"`
 	// Point is what came with it.
 	Point *failover.Point `json:"point,omitempty"`
 	// Version is the store's, for Save.
@@ -105,6 +108,12 @@ func (a *Aged) look(ctx context.Context, o Order) Answer {
 		return Unknown("%v", err)
 	}
 	answer := a.seen(ctx, o, m)
+	if answer.Outcome == failover.NoAnswer && a.Blind && m.Last == failover.Act && m.Began <= o.Token.Sequence && !m.Looked {
+		m.Looked = true
+		if err := a.Marks.Save(ctx, o.Run, o.Step.Name, m); err != nil {
+			return Unknown("%v", err)
+		}
+	}
 	open := !a.Blind && m.Last == failover.Act && m.Began > 0 && m.Began <= o.Token.Sequence && !m.Ended
 	if answer.Outcome != failover.NotDone || m.Seen >= o.Token.Sequence && !open {
 		return answer
@@ -128,11 +137,54 @@ func (a *Aged) look(ctx context.Context, o Order) Answer {
 // only if nobody has touched it meanwhile, does nothing late, however long it stood still.
 func Current(ctx context.Context, marks Marks, o Order) (bool, error) {
 	m, err := marks.Load(ctx, o.Run, o.Step.Name)
-	if err != nil || m.Began != o.Token.Sequence || m.Last != o.Action || o.Sandbox == "" {
-		return err == nil && m.Began == o.Token.Sequence && m.Last == o.Action, err
+	if newest := m.Began == o.Token.Sequence && m.Last == o.Action && !m.Looked; err != nil || !newest || o.Sandbox == "" {
+		return err == nil && newest, err
 	}
 	all, err := marks.Load(ctx, o.Run, swept)
 	return err == nil && o.Token.Sequence >= all.Seen, err
+}
+
+// Late looks once more whether an order may be carried out, just before something is sent that nothing
+// refuses: it is still its step's newest, and of no older epoch than newest says. Else it returns why not.
+// What it cannot keep from being late is a process that stands still between this look and the sending.
+func Late(ctx context.Context, marks Marks, newest func(ctx context.Context, app string) (int64, error), o Order) *Answer {
+	if older := below(ctx, newest, o); older != nil {
+		if older.Outcome == failover.NoAnswer {
+			older.Outcome, older.Note = failover.Refused, "nothing was sent, as it cannot be told which epoch is the newest: "+older.Note
+		}
+		return older
+	}
+	var not Answer
+	switch current, err := Current(ctx, marks, o); { // last, as this is what takes a step back first
+	case err != nil:
+		not = Refuse("nothing was sent, as it cannot be told whether the order is still the newest: %v", err)
+	case !current:
+		not = Unknown("order %d is old: nothing was sent", o.Token.Sequence)
+	default:
+		return nil
+	}
+	return &not
+}
+
+// below says of an order that a newer epoch is known, or that nobody knows; nil: it is of the newest. A
+// drill's have no epochs of their own.
+func below(ctx context.Context, newest func(ctx context.Context, app string) (int64, error), o Order) *Answer {
+	if o.Sandbox != "" || newest == nil {
+		return nil
+	}
+	for _, app := range slices.Sorted(maps.Keys(o.Token.Epochs)) { // always the same is named
+		epoch := o.Token.Epochs[app]
+		known, err := newest(ctx, app)
+		switch {
+		case err != nil:
+			not := Unknown("%v", err)
+			return &not
+		case known > epoch:
+			not := Superseded("epoch %d of %s is known here, the order has %d", known, app, epoch)
+			return &not
+		}
+	}
+	return nil
 }
 
 func (a *Aged) seen(ctx context.Context, o Order, m Mark) Answer {
@@ -160,7 +212,7 @@ func (a *Aged) order(ctx context.Context, o Order) Answer {
 	if answer, old := a.refuses(ctx, o, m); old {
 		return answer
 	}
-	m.Seen, m.Began, m.Last, m.Ended, m.Point = o.Token.Sequence, o.Token.Sequence, o.Action, false, nil
+	m.Seen, m.Began, m.Last, m.Ended, m.Looked, m.Point = o.Token.Sequence, o.Token.Sequence, o.Action, false, false, nil
 	if err := a.save(ctx, o, m); err != nil {
 		return Unknown("%v", err)
 	}
@@ -237,18 +289,11 @@ func (a *Aged) refuses(ctx context.Context, o Order, m Mark) (Answer, bool) {
 	// To let go of what a run held can hurt nobody: who holds the epoch may
 	// still not start before all have let go.
 	free := o.Action == failover.Undo && (o.Step.Kind == plan.KindQuiesce || o.Step.Kind == plan.KindSuspend)
-	if a.Newest == nil || free {
+	if free {
 		return Answer{}, false
 	}
-	for _, app := range slices.Sorted(maps.Keys(o.Token.Epochs)) { // always the same is named
-		epoch := o.Token.Epochs[app]
-		newest, err := a.Newest(ctx, app)
-		if err != nil {
-			return Unknown("%v", err), true
-		}
-		if newest > epoch {
-			return Superseded("epoch %d of %s is known here, the order has %d", newest, app, epoch), true
-		}
+	if older := below(ctx, a.Newest, o); older != nil {
+		return *older, true
 	}
 	return Answer{}, false
 }

@@ -7,6 +7,11 @@ package execute
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
@@ -34,6 +39,17 @@ type Order struct {
 	Fence plan.Fence `json:"fence,omitzero"`
 	// Point is what data comes from; nil: the newest that may be offered.
 	Point *failover.Point `json:"point,omitempty"`
+}
+
+// Told are the headers of an HTTP call that say whose order it is: the run, the order's number, and the epochs
+// of its applications, as "shop=3,team.db=7". Whoever keeps the highest of them can refuse an order that
+// comes late: one of a lower epoch, or of the same epochs and run with a lower number.
+func (o Order) Told() map[string]string {
+	all := make([]string, 0, len(o.Token.Epochs))
+	for _, app := range slices.Sorted(maps.Keys(o.Token.Epochs)) {
+		all = append(all, fmt.Sprintf("%s=%d", app, o.Token.Epochs[app]))
+	}
+	return map[string]string{"Davit-Run": o.Run, "Davit-Order": strconv.FormatInt(o.Token.Sequence, 10), "Davit-Epochs": strings.Join(all, ",")}
 }
 
 // Apps are the applications that the order is about, with their epochs.

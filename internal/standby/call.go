@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -19,23 +20,23 @@ import (
 	"davit.dev/davit/internal/transcript"
 )
 
-const (
-	maxAnswer = 1 << 20
-	// toldAnswer is how much of an answer a note has.
-	toldAnswer = 200
-)
+// maxAnswer is how much of an answer is read, toldAnswer how much of it a note has.
+const maxAnswer, toldAnswer = 1 << 20, 200
 
 // call makes the HTTP call of a step. Nobody can see whether one was made
-// before, so that a call without answer is for a person to settle.
+// before, so that a call without answer is for a person to settle. Its headers say whose order it is.
 func (s *Site) call(ctx context.Context, o execute.Order) execute.Answer {
 	if o.Action == failover.Undo {
 		return s.command(ctx, o)
 	}
 	c := o.Step.Call
 	h := s.hide(ctx, o.Step)
-	request, err := s.request(ctx, c, &h)
+	request, err := s.request(ctx, o, &h)
 	if err != nil {
 		return execute.Refuse("%s %s was not sent: %v", c.Method, c.Address(), err)
+	}
+	if late := execute.Late(ctx, s.marks, s.newest, o); late != nil { // it may have stood still until now
+		return *late
 	}
 	status, body, err := send(request)
 	var refused *net.OpError
@@ -51,7 +52,7 @@ func (s *Site) call(ctx context.Context, o execute.Order) execute.Answer {
 		why := beginning(h.keep(beginning(h.mask(body), transcript.Most/2)), toldAnswer)
 		return execute.Refuse("%s %s: status %d, not %d: %s", c.Method, c.Address(), status, c.Expect, strings.TrimSpace(why)).Saying(said)
 	}
-	return execute.Answer{Outcome: failover.Done, Guard: execute.Unfenced}.Saying(said)
+	return execute.Answer{Outcome: failover.Done, Guard: execute.Guarded}.Saying(said)
 }
 
 // beginning is that of a text, from which secrets are out: a cut before that could leave
@@ -65,8 +66,8 @@ func beginning(text string, most int) string {
 
 // request is what a call sends, with what it takes from Secrets, which is hidden from
 // then on, whatever becomes of the Secrets.
-func (s *Site) request(ctx context.Context, c *plan.Call, h *hidden) (*http.Request, error) {
-	body := c.Body
+func (s *Site) request(ctx context.Context, o execute.Order, h *hidden) (*http.Request, error) {
+	c, body := o.Step.Call, o.Step.Call.Body
 	if c.BodyFrom != nil {
 		value, err := s.value(ctx, *c.BodyFrom, h)
 		if err != nil {
@@ -97,7 +98,9 @@ func (s *Site) request(ctx context.Context, c *plan.Call, h *hidden) (*http.Requ
 		}
 		request.Header.Set(header.Name, value)
 	}
-	for key, value := range c.Told {
+	told := o.Told()
+	maps.Copy(told, c.Told)
+	for key, value := range told {
 		request.Header.Set(key, value)
 	}
 	return request, nil

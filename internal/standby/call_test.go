@@ -94,7 +94,7 @@ func TestAnHTTPStep(t *testing.T) {
 			if tc.body == "" {
 				step.Call.BodyFrom = from("body")
 			}
-			got := s.call(t.Context(), execute.Order{Action: failover.Act, Run: "r", Step: step})
+			got := s.Kinds()[plan.KindHTTP].Do(t.Context(), execute.Order{Action: failover.Act, Run: "r", Token: failover.Token{Run: "r", Sequence: 1}, Step: step})
 			if got.Outcome != tc.want || !strings.Contains(got.Note, tc.note) || !strings.HasPrefix(got.Said, tc.said) || asked.Load() != tc.asked || len(got.Note) > 400 {
 				t.Errorf("asked %d times: %+v", asked.Load(), got)
 			}
@@ -135,7 +135,7 @@ func TestASecretURLIsToldNowhere(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			pool := fmt.Sprintf(`{"apiVersion":"v1","kind":"Secret","metadata":{"namespace":"davit-system","name":"pool"},"data":{"url":%q}}`, base64.StdEncoding.EncodeToString([]byte(tc.url+"\n")))
 			s := New(Options{Recovery: recovery.Deps{Cluster: newMemory(t, pool)}})
-			got := s.call(t.Context(), execute.Order{Action: failover.Act, Run: "r", Step: plan.Step{
+			got := s.Kinds()[plan.KindHTTP].Do(t.Context(), execute.Order{Action: failover.Act, Run: "r", Token: failover.Token{Run: "r", Sequence: 1}, Step: plan.Step{
 				Name: "tell", Kind: plan.KindHTTP, Timeout: time.Minute,
 				Call: &plan.Call{Method: http.MethodPost, URLFrom: &plan.SecretKey{Secret: "pool", Key: tc.key}, Expect: tc.expect},
 			}})

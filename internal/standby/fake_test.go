@@ -186,6 +186,13 @@ type dozing struct {
 	doze func()
 }
 
+func (d *dozing) Get(ctx context.Context, at restore.Served, namespace, name string) (*unstructured.Unstructured, error) {
+	if at.GVK.Kind == "Secret" && d.doze != nil {
+		d.doze()
+	}
+	return d.memory.Get(ctx, at, namespace, name)
+}
+
 func (d *dozing) Patch(ctx context.Context, at restore.Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error) {
 	if at.GVK.Kind == "Application" && d.doze != nil {
 		d.doze()

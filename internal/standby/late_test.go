@@ -2,6 +2,10 @@ package standby
 
 import (
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,9 +15,11 @@ import (
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/fence"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/shape"
+	"davit.dev/davit/internal/vault"
 )
 
 // TestWhoStoodStillTurnsNoGate: a process stands still when it has read which run has the gate
@@ -68,6 +74,74 @@ func TestWhoStoodStillTurnsNoGate(t *testing.T) {
 			open := m.objects[keyOf(kindApplication, "davit-system", "shop")].GetAnnotations()[v1alpha1.AnnotationGate+"www"]
 			if got.Outcome != c.outcome || open != c.open {
 				t.Errorf("%+v, open by %q; want %s, open by %q", got, open, c.outcome, c.open)
+			}
+		})
+	}
+}
+
+// TestWhoStoodStillCallsNobody: a process stands still when its order was noted and before its call is sent,
+// and another looks what came of it, calls itself, or somebody claims the application. The control is that of
+// which nothing happens meanwhile. Whoever is called hears whose order it is.
+func TestWhoStoodStillCallsNobody(t *testing.T) {
+	for name, c := range map[string]struct {
+		meanwhile func(t *testing.T, order func(*Site, failover.Action, int64) execute.Answer, successor *Site, p *vault.Project)
+		outcome   failover.Outcome
+		note      string
+		told      []string // of the calls that arrived
+	}{
+		"alone": {outcome: failover.Done, told: []string{"one 5 shop=2"}},
+		"looked at": {
+			meanwhile: func(t *testing.T, order func(*Site, failover.Action, int64) execute.Answer, successor *Site, _ *vault.Project) {
+				if got := order(successor, failover.Look, 5); got.Outcome != failover.NoAnswer {
+					t.Errorf("look: %+v", got)
+				}
+			},
+			outcome: failover.NoAnswer, note: "order 5 is old: nothing was sent",
+		},
+		"called by another": {
+			meanwhile: func(t *testing.T, order func(*Site, failover.Action, int64) execute.Answer, successor *Site, _ *vault.Project) {
+				if got := order(successor, failover.Act, 7); got.Outcome != failover.Done {
+					t.Errorf("act: %+v", got)
+				}
+			},
+			outcome: failover.NoAnswer, note: "order 5 is old: nothing was sent", told: []string{"one 7 shop=2"},
+		},
+		"claimed": {
+			meanwhile: func(t *testing.T, _ func(*Site, failover.Action, int64) execute.Answer, _ *Site, p *vault.Project) {
+				if _, err := lease.New(p).Claim(t.Context(), "shop", 3, lease.Claim{Site: "west", Cluster: "w", Request: "two", At: time.Now()}); err != nil {
+					t.Error(err)
+				}
+			},
+			outcome: failover.Superseded, note: "epoch 3 of shop is known here",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var told []string
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				told = append(told, strings.Join([]string{r.Header.Get("Davit-Run"), r.Header.Get("Davit-Order"), r.Header.Get("Davit-Epochs")}, " "))
+			}))
+			defer server.Close()
+			m := newMemory(t, pool)
+			s, p := returning(t, m)
+			successor := New(s.o)
+			order := func(s *Site, a failover.Action, n int64) execute.Answer {
+				o := gated(a, "one", n)
+				o.Step = plan.Step{Name: "switch", Kind: plan.KindHTTP, Application: "shop", Timeout: time.Minute, Call: &plan.Call{
+					Method: http.MethodPost, URL: server.URL, Expect: http.StatusOK, Headers: []plan.Header{{Name: "Authorization", From: &plan.SecretKey{Secret: "pool", Key: "token"}}},
+				}}
+				return s.Kinds()[plan.KindHTTP].Do(t.Context(), o)
+			}
+			asleep := dozing{memory: m}
+			asleep.doze = func() {
+				asleep.doze = nil
+				if c.meanwhile != nil {
+					c.meanwhile(t, order, successor, p)
+				}
+			}
+			s.o.Recovery.Cluster = &asleep
+			got := order(s, failover.Act, 5)
+			if got.Outcome != c.outcome || !strings.Contains(got.Note, c.note) || !slices.Equal(told, c.told) {
+				t.Errorf("%+v; told %q", got, told)
 			}
 		})
 	}

@@ -74,8 +74,10 @@ func New(o execute.Order, vault string, c *plan.Command) *unstructured.Unstructu
 	for key, value := range c.Env {
 		env = append(env, map[string]any{"name": key, "value": value})
 	}
-	for key, value := range map[string]string{"DAVIT_RUN": o.Run, "DAVIT_VERB": string(o.Verb), "DAVIT_FROM": o.From, "DAVIT_TO": o.To} {
-		env = append(env, map[string]any{"name": key, "value": value})
+	told := o.Told() // as headers of a call
+	told["DAVIT_VERB"], told["DAVIT_FROM"], told["DAVIT_TO"] = string(o.Verb), o.From, o.To
+	for key, value := range told {
+		env = append(env, map[string]any{"name": strings.ToUpper(strings.ReplaceAll(key, "-", "_")), "value": value})
 	}
 	for _, secret := range c.Secrets {
 		secrets = append(secrets, map[string]any{"secretRef": map[string]any{"name": secret}})
