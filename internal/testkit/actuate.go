@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"davit.dev/davit/internal/execute"
@@ -28,6 +29,10 @@ type thing struct {
 	// notDone is the highest number that a look was answered with "not done" under.
 	notDone int64
 	jobs    []*errand.Errand
+	// asked is the highest number that a look was answered under with "nobody knows", and when.
+	asked   int64
+	askedAt time.Duration
+	called  int64 // the number of the last call
 }
 
 func (s *site) thing(o execute.Order) *thing {
@@ -49,6 +54,7 @@ func (w *world) standby(s *site) execute.Actuator {
 	live := execute.Kinds{
 		plan.KindClaim: execute.Func(s.claim), plan.KindHold: inner, plan.KindReady: inner, plan.KindProbe: inner,
 		plan.KindRestore: remembers, plan.KindApply: remembers, plan.KindScale: remembers, plan.KindCatchUp: remembers,
+		plan.KindHTTP:    s.aged(&execute.Aged{Newest: w.inVault, Blind: true}, func(app string) int64 { n, _ := w.vault.newest(app); return n }),
 		plan.KindCommand: sees, plan.KindInfra: sees, plan.KindGate: sees, plan.KindDNS: execute.Func(w.leads), plan.KindSuspend: sees, plan.KindPin: sees,
 	}
 	drill := execute.Kinds{
@@ -82,6 +88,8 @@ func (s *site) aged(a *execute.Aged, newest func(app string) int64) execute.Actu
 		answer := a.Do(ctx, o)
 		if t := s.thing(o); o.Action == look && answer.Outcome == failover.NotDone {
 			t.notDone = max(t.notDone, o.Token.Sequence)
+		} else if o.Action == look && o.Step.Kind == plan.KindHTTP && strings.HasPrefix(answer.Note, "it was begun") && o.Token.Sequence > t.asked {
+			t.asked, t.askedAt = o.Token.Sequence, s.w.now
 		}
 		return answer
 	})
@@ -184,7 +192,7 @@ func (s *site) do(ctx context.Context, o execute.Order) execute.Answer {
 		}
 		return a
 	}
-	if o.Step.Kind == plan.KindCommand || o.Step.Kind == plan.KindInfra {
+	if commands(o) || o.Step.Kind == plan.KindHTTP && o.Action == undo {
 		return s.command(p, o)
 	}
 	brings := slices.Contains([]plan.Kind{plan.KindRestore, plan.KindCatchUp, plan.KindApply, plan.KindScale, plan.KindClone}, o.Step.Kind) && o.Action == act
@@ -216,6 +224,8 @@ func (s *site) do(ctx context.Context, o execute.Order) execute.Answer {
 		return s.bring(p, o)
 	case o.Step.Kind == plan.KindGate:
 		return s.gate(p, o)
+	case o.Step.Kind == plan.KindHTTP:
+		return s.call(p, o)
 	case o.Step.Kind == plan.KindSuspend && o.Step.Side == plan.Source:
 		if not := s.change(p, o, s.load(s.w.apps[0]), s.w.opt.NoCurrent, func() bool { return true }, func() { s.thing(o).made = o.Action == act }); not != nil {
 			return *not
@@ -358,6 +368,9 @@ func (s *site) runJob(o execute.Order, t *thing, j *errand.Errand) {
 			s.w.odd["step failed"]++
 		case j.Undo:
 			t.made, t.times = false, 0
+			if o.Step.Kind == plan.KindHTTP { // it hands on whose order it is
+				_, _, _ = s.w.pool.Call(s.w.now, s.w.now, o.Token)
+			}
 		default:
 			t.made = true
 		}
@@ -404,6 +417,7 @@ func (s *site) effect(o execute.Order) func(p *proc) execute.Answer {
 			s.w.fail("%s: %s is started by %s, and clients are let in by %s", s.name, a.app, o.Run, a.gate)
 		}
 		s.settle(a)
+		s.w.nudge("start")
 	case plan.KindReady, plan.KindProbe:
 		return func(p *proc) execute.Answer {
 			for !a.running {

@@ -402,12 +402,36 @@ func (e *executor) heard(o execute.Order, a execute.Answer) execute.Answer {
 // relies checks what a drill orders, and notes what a run relies on that activates.
 func (e *executor) relies(t execute.Task) {
 	for _, o := range t.Orders {
+		if o.Action == act {
+			e.allowed(o.Step)
+		}
 		if o.Verb == plan.Drill && (o.Sandbox != o.Run || o.Step.Side != plan.Target || o.Step.Kind == plan.KindClaim) {
 			e.w.fail("%s wants to %s %s outside of its sandbox", e.name, o.Action, o.Step.Name)
 		}
 		if o.Action == act && o.Step.Kind == plan.KindScale && o.Sandbox == "" {
 			e.activates(o)
 		}
+	}
+}
+
+// allowed checks that people said yes to all that comes before a step and asks them.
+func (e *executor) allowed(step plan.Step) {
+	if !e.w.asks {
+		return
+	}
+	for _, name := range step.After {
+		i := slices.IndexFunc(e.run.spec.Steps, func(s plan.Step) bool { return s.Name == name })
+		if i < 0 {
+			continue
+		}
+		before, need := e.run.spec.Steps[i], 1
+		if before.Approvers != nil {
+			need = before.Approvers.Count
+		}
+		if n := len(e.w.said[e.run.spec.Run+"/"+name]); before.Asks() && n < need {
+			e.w.fail("%s begins %s, and %d of %d said yes to %s", e.name, step.Name, n, need, name)
+		}
+		e.allowed(before)
 	}
 }
 

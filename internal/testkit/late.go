@@ -342,6 +342,52 @@ func (s *site) inOrder(o execute.Order) {
 	}
 }
 
+// call calls a server outside of all sites, if its order is still the newest when all is read that it takes.
+func (s *site) call(p *proc, o execute.Order) execute.Answer {
+	w, t := s.w, s.thing(o)
+	if err := p.reach(s, func() {}); err != nil { // its Secret
+		return execute.Refuse("it was not sent: %v", err)
+	}
+	looked := w.now
+	if !w.opt.NoAgain {
+		if late := execute.Late(p, notes{s}, w.inVault, o); late != nil {
+			w.odd["a call was not sent"]++
+			return *late
+		}
+	}
+	obeyed := false
+	err := p.reach(nil, func() {
+		switch {
+		case o.Token.Sequence == t.called:
+			w.fail("order %d of %s is called twice", o.Token.Sequence, o.Step.Name)
+		case o.Token.Sequence <= t.asked && looked > t.askedAt:
+			w.fail("call %d of %s was sent long after a look had said that nobody knows of it", o.Token.Sequence, o.Step.Name)
+		}
+		t.called = o.Token.Sequence
+		var late bool
+		var harm error
+		if obeyed, late, harm = w.pool.Call(w.now, looked, o.Token); harm != nil {
+			w.fail("%v", harm)
+		}
+		switch {
+		case !obeyed:
+			w.odd["a late call was refused"]++
+		case late:
+			w.odd["a late call, and nothing refused it"]++
+		default:
+			t.made = true
+			w.nudge("call")
+		}
+	})
+	switch {
+	case err != nil || w.refusals.IntN(40) == 0:
+		return execute.Unknown("no answer")
+	case !obeyed:
+		return execute.Refuse("status 409")
+	}
+	return execute.Done("")
+}
+
 // leads moves the name that clients know, at a server outside of all sites.
 func (w *world) leads(ctx context.Context, o execute.Order) execute.Answer {
 	p, to := ctx.(*proc), map[string][]string{}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/plan"
 )
 
 // proc is synchronous code in virtual time: so the actuators of internal/execute run here
@@ -220,7 +221,7 @@ func (n notes) Save(ctx context.Context, run, step string, m execute.Mark) error
 	if saved != nil {
 		p.w.odd["mark changed by another"]++
 	}
-	if saved == nil && p.stand != nil && p.o.Action == act && commands(p.o) && p.w.refusals.IntN(40) == 0 {
+	if saved == nil && p.stand != nil && p.o.Action == act && (commands(p.o) || p.o.Step.Kind == plan.KindHTTP) && p.w.refusals.IntN(40) == 0 {
 		p.w.odd["stood still before a job"]++
 		p.stand(leaseTime + time.Duration(1+p.w.refusals.IntN(12))*time.Second)
 	}

@@ -39,7 +39,7 @@ func Simulate(seed uint64, opt Options) Report {
 
 // writes are the kinds of steps whose processes may stand still before a write.
 var writes = []plan.Kind{
-	plan.KindClaim, plan.KindQuiesce, plan.KindRestore, plan.KindScale, plan.KindScale, plan.KindApply, plan.KindGate, plan.KindDNS, plan.KindCatchUp, plan.KindSuspend, plan.KindCommand, plan.KindClone,
+	plan.KindClaim, plan.KindQuiesce, plan.KindRestore, plan.KindScale, plan.KindScale, plan.KindApply, plan.KindGate, plan.KindDNS, plan.KindCatchUp, plan.KindSuspend, plan.KindCommand, plan.KindClone, plan.KindHTTP,
 }
 
 // life is what goes on without any run.
@@ -313,14 +313,14 @@ func (w *world) checkRun(r *run, rep *Report) {
 		return
 	}
 	rep.Runs[r.spec.Run] = state.Shown()
+	said := text(state)
 	for _, e := range r.executors {
-		live := e.m.State()
-		if live.Sequence == state.Sequence && text(live) != text(state) {
-			w.fail("%s and its journal do not agree:\n%s\n%s", e.name, text(live), text(state))
+		if live := e.m.Peek(); live.Sequence == state.Sequence && text(live) != said {
+			w.fail("%s and its journal do not agree:\n%s\n%s", e.name, text(live), said)
 		}
 	}
 	if state.Phase.Over() {
-		w.checkEnd(r, state)
+		w.checkEnd(r, state, said)
 		return
 	}
 	last := r.executors[len(r.executors)-1]
@@ -331,9 +331,9 @@ func (w *world) checkRun(r *run, rep *Report) {
 	rep.Unfinished = append(rep.Unfinished, fmt.Sprintf("%s: %s: %v", r.spec.Run, state.Shown(), why))
 }
 
-func (w *world) checkEnd(r *run, state *failover.State) {
+func (w *world) checkEnd(r *run, state *failover.State, said string) {
 	to := w.sites[w.index(r.spec.To)]
-	w.checkSettled(r, state)
+	w.checkSettled(r, state, said)
 	if state.Phase == failover.RolledBack {
 		w.checkBack(r, state)
 	}
@@ -367,20 +367,20 @@ func (w *world) stuck(r *run, to *site) {
 }
 
 // checkSettled has a person say that he has seen to all that a run left: nothing else may follow.
-func (w *world) checkSettled(r *run, state *failover.State) {
-	said, _ := settlement.Word{By: "ann", Reason: "seen to"}.Entries(state, start)
-	if len(said) == 0 {
+func (w *world) checkSettled(r *run, state *failover.State, said string) {
+	words, _ := settlement.Word{By: "ann", Reason: "seen to"}.Entries(state, start)
+	if len(words) == 0 {
 		return
 	}
 	after := state.Clone()
-	if err := after.Replay(state.Sequence+1, append([]failover.Entry{{Kind: failover.Took, By: "ann"}}, said...)); err != nil {
+	if err := after.Replay(state.Sequence+1, append([]failover.Entry{{Kind: failover.Took, By: "ann"}}, words...)); err != nil {
 		w.fail("settle what %s left: %v", r.spec.Run, err)
 		return
 	}
 	again, why := settlement.Word{By: "bob", Reason: "seen to"}.Entries(after, start)
 	after.Settled, after.Sequence = state.Settled, state.Sequence
-	if text(after) != text(state) || len(again) > 0 || why != "" {
-		w.fail("settled, %s is another: %s\n%s\n%v %s", r.spec.Run, text(after), text(state), again, why)
+	if text(after) != said || len(again) > 0 || why != "" {
+		w.fail("settled, %s is another: %s\n%s\n%v %s", r.spec.Run, text(after), said, again, why)
 	}
 }
 
@@ -467,6 +467,12 @@ func (w *world) people() {
 func (w *world) decide(r *run, s *failover.State) failover.Event {
 	by := []string{"bob", "cas"}[w.r.IntN(2)]
 	back := failover.Event{Kind: failover.RollBack, By: by}
+	for _, step := range r.spec.Steps { // nobody knows whether it was called: somebody has seen to it
+		if step.Kind == plan.KindHTTP && s.Phase == failover.OutcomeUnknown && s.Steps[step.Name].Status == failover.Unknown && w.chance(50) {
+			w.odd["a call was seen to"]++
+			return failover.Event{Kind: failover.Skip, By: by, Step: step.Name}
+		}
+	}
 	switch {
 	case s.Phase == failover.SplitBrain || s.Phase == failover.RollbackFailed:
 		return failover.Event{Kind: failover.Resume, By: by}
@@ -509,6 +515,11 @@ func (w *world) input(r *run, s *failover.State, by string) failover.Event {
 	if w.chance(40) {
 		return failover.Event{Kind: failover.RollBack, By: by}
 	}
+	for _, step := range r.spec.Steps {
+		if step.Asks() && strings.HasPrefix(s.Pause.Why, step.Name+": ") {
+			return w.answer(r, step, by)
+		}
+	}
 	for _, app := range r.spec.Applications {
 		for _, holder := range s.Facts.Holders[app] {
 			if s.Fences[app][holder].Level < failover.TimedOut && s.Vouched(app, holder) == "" {
@@ -519,12 +530,31 @@ func (w *world) input(r *run, s *failover.State, by string) failover.Event {
 	return failover.Event{Kind: failover.Retry, By: by}
 }
 
+// answer says yes to what a step asks, or no.
+func (w *world) answer(r *run, step plan.Step, by string) failover.Event {
+	ev := failover.Event{Kind: failover.Answer, By: by, Step: step.Name, Outcome: failover.Done}
+	if w.chance(10) {
+		ev.Outcome = failover.Refused
+	} else if !w.opt.NoAsk {
+		key := r.spec.Run + "/" + step.Name
+		if w.said[key] == nil {
+			w.said[key] = map[string]bool{}
+		}
+		w.said[key][by] = true
+		w.odd["a person said yes"]++
+	}
+	return ev
+}
+
 func newWorld(seed uint64, opt Options) *world {
 	w := bareWorld(seed, 11, opt, 0)
 	w.life()
 	w.misfortunes()
 	if w.refusals.IntN(3) > 0 {
 		w.naps, w.drowsy = 1+w.refusals.IntN(2), writes[w.refusals.IntN(len(writes))]
+	}
+	if w.calls && w.refusals.IntN(3) == 0 {
+		w.naps, w.drowsy = 2, plan.KindHTTP
 	}
 	if opt.Drowsy != "" {
 		w.naps, w.drowsy = 2, opt.Drowsy

@@ -58,6 +58,9 @@ func bareWorld(seed, stream uint64, opt Options, sites int) *world {
 	if sites == 3 && rand.New(rand.NewPCG(seed, stream+200)).IntN(3) == 0 {
 		w.wasAtSouth()
 	}
+	own := rand.New(rand.NewPCG(seed, stream+300))
+	w.calls, w.pool.Heeds, w.asks = own.IntN(6) == 0 || opt.Drowsy == plan.KindHTTP, own.IntN(2) == 0 || opt.NoHeed, own.IntN(24) == 0 || opt.NoAsk
+	w.pool.Blind, w.said = opt.NoHeed, map[string]map[string]bool{}
 	for range len(w.sites) + 2 {
 		w.up = append(w.up, slices.Repeat([]bool{true}, len(w.sites)+2))
 		w.loss = append(w.loss, make([]float64, len(w.sites)+2))
@@ -138,7 +141,7 @@ func (w *world) steps(verb plan.Verb) ([]plan.Step, plan.Fence) {
 	if w.lease {
 		fence.Lease, fence.Bound, fence.Drift = leaseTime, boundTime, drift
 	}
-	return graphs.Of(w.apps, verb, fence, w.gated, w.early), fence
+	return graphs.Of(w.apps, verb, fence, graphs.Has{Gate: w.gated, Early: w.early, Call: w.calls, Asks: w.asks}), fence
 }
 
 func text(s *failover.State) string {

@@ -86,7 +86,7 @@ func each(n uint64, play func(seed uint64) testkit.Report, keep func(testkit.Rep
 }
 
 func TestSchedules(t *testing.T) {
-	n := schedules(t, 300)
+	n := schedules(t, 400)
 	begin, before := time.Now(), spent()
 	odd, ends, unfinished, runs := map[string]int{}, map[failover.Phase]int{}, []string{}, 0
 	broken := each(n, func(seed uint64) testkit.Report { return testkit.Simulate(seed, testkit.Options{}) }, func(rep testkit.Report) {
@@ -117,6 +117,7 @@ func TestSchedules(t *testing.T) {
 		"early order superseded", "API server silent", "stood still before a job", "a job was not begun",
 		"stood still before a write", "a fill was not begun", "an Application was not changed", "another agent leads", "name moved", "moved on",
 		"site flapped", "one way loses", "vault reached from one side only",
+		"a call was not sent", "a call was seen to", "a person said yes", "begun anew",
 	} {
 		if odd[what] == 0 {
 			t.Errorf("it never happened: %s", what)
@@ -169,12 +170,15 @@ func TestControls(t *testing.T) {
 		"own return":   {testkit.Options{OldNews: true}, "is rolled back, and what"},
 		"turn":         {testkit.Options{NoTurn: true, Drowsy: plan.KindCommand}, "is rolled back, and what"},
 		"two begins":   {testkit.Options{Hasty: true}, "times at"},
-		"tasks":        {testkit.Options{NoTask: true}, "is replaced while it runs"},
+		"tasks":        {testkit.Options{NoTask: true, Drowsy: plan.KindRestore, Wakes: "start"}, "is replaced while it runs"},
 		"given back":   {testkit.Options{NoReturn: true, Drowsy: plan.KindScale, Wakes: "return"}, "two writers"},
-		"still":        {testkit.Options{NoStill: true, Drowsy: plan.KindRestore}, "has started since"},
+		"still":        {testkit.Options{NoStill: true, Drowsy: plan.KindRestore, Wakes: "start"}, "has started since"},
 		"own mark":     {testkit.Options{NoOwnMark: true, Drowsy: plan.KindScale, Wakes: "restore"}, "is bringing"},
 		"gates":        {testkit.Options{NoVersion: true, Drowsy: plan.KindGate, Wakes: "change"}, "has taken it back"},
-		"holds":        {testkit.Options{NoCurrent: true}, "has taken it back"},
+		"holds":        {testkit.Options{NoCurrent: true, Drowsy: plan.KindQuiesce, Wakes: "change"}, "has taken it back"},
+		"call again":   {testkit.Options{NoAgain: true, Drowsy: plan.KindHTTP}, "was sent long after"},
+		"calls heeded": {testkit.Options{NoHeed: true, Drowsy: plan.KindHTTP}, "is obeyed after"},
+		"people":       {testkit.Options{NoAsk: true}, "said yes to"},
 		"prerequisite": {testkit.Options{NoPrerequisite: true, Drowsy: plan.KindDNS, Wakes: "name"}, "moves a name"},
 		"looking":      {testkit.Options{NoLook: true}, ""},
 		"seal":         {testkit.Options{NoSeal: true}, "was answered with not done"},

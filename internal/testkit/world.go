@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/internal/plan"
 
 	"davit.dev/davit/internal/testkit/clockwork"
+	"davit.dev/davit/internal/testkit/pool"
 	"davit.dev/davit/internal/testkit/zone"
 	"davit.dev/davit/internal/vantage"
 )
@@ -40,6 +41,10 @@ type world struct {
 	gated     bool
 	zone      *zone.Zone // the name that clients know
 	early     bool       // plans have steps that run beside claims
+	calls     bool       // and call what is outside of all sites
+	pool      pool.Pool
+	asks      bool // and ask people, who said yes, by run and step
+	said      map[string]map[string]bool
 	apps      []string
 	runs      []*run
 	expected  int // that somebody asks for later

@@ -12,17 +12,20 @@ import (
 var made sync.Map
 
 type key struct {
-	apps         int
-	verb         plan.Verb
-	lease, gated bool
-	early        bool
+	apps  int
+	verb  plan.Verb
+	lease bool
+	has   Has
 }
 
+// Has is what plans have beside applications: a gate for clients, steps that run beside the claims, a call of
+// what is outside of all sites, and steps that ask people.
+type Has struct{ Gate, Early, Call, Asks bool }
+
 // Of orders a plan of applications, each of which comes after the one before it. A fence
-// with a lease makes it one that is declared automatically. Gated, it has a gate for
-// clients; early, it has steps that run beside the claims.
-func Of(apps []string, verb plan.Verb, fence plan.Fence, gated, early bool) []plan.Step {
-	k := key{len(apps), verb, fence.Lease > 0, gated, early}
+// with a lease makes it one that is declared automatically.
+func Of(apps []string, verb plan.Verb, fence plan.Fence, has Has) []plan.Step {
+	k := key{len(apps), verb, fence.Lease > 0, has}
 	if steps, ok := made.Load(k); ok {
 		return steps.([]plan.Step)
 	}
@@ -40,10 +43,19 @@ func Of(apps []string, verb plan.Verb, fence plan.Fence, gated, early bool) []pl
 			p.Applications[i].After = []string{apps[i-1]}
 		}
 	}
-	if early {
+	moves, does := []plan.Verb{plan.Failover, plan.Switchover, plan.Failback}, &plan.Command{Image: "x"}
+	if has.Early {
 		p.Steps = append(p.Steps, beside(apps)...)
 	}
-	if gated {
+	if has.Call {
+		p.Steps = append(p.Steps, plan.Step{Name: "pool", Kind: plan.KindHTTP, Call: &plan.Call{Method: "POST", URL: "https://lb.example.com/", Expect: 200}, Application: "a", Undo: does, Timeout: 30 * time.Second, After: []string{"ready/a"}, Verbs: moves})
+	}
+	if has.Asks {
+		p.Steps = append(p.Steps,
+			plan.Step{Name: "allowed", Kind: plan.KindApproval, Prompt: "go on?", Approvers: &plan.Approval{Count: 2}, Application: "a", After: []string{"data/a"}, Before: []string{"scale/a"}, Timeout: time.Hour, Verbs: moves},
+			plan.Step{Name: "by-hand", Kind: plan.KindManual, Prompt: "turn the key", Application: "a", After: []string{"scale/a"}, Before: []string{"ready/a"}, Timeout: time.Hour, Verbs: moves})
+	}
+	if has.Gate {
 		p.Traffic = []plan.Traffic{
 			{Name: "all", Kind: plan.KindGate, Object: "gate"},
 			{Name: "name", Kind: plan.KindDNS, Object: "www.example.com", Record: &plan.Record{Zone: "example.com", Secret: "key", Servers: []plan.NameServer{{Address: "192.0.2.53"}}, To: map[string][]string{"east": {"192.0.2.1"}, "west": {"192.0.2.2"}}}},

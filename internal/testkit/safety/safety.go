@@ -11,7 +11,7 @@ type Options struct {
 	// Drowsy, if it is set, is the kind of steps whose processes stand still before a write.
 	Drowsy plan.Kind
 	// Wakes, if it is set, is at what whoever stands still goes on, and not before: "restore", when one
-	// takes an application up, "return" of an epoch, "change" of an Application, "name" that is moved back.
+	// takes an application up, "start" of it, "return" of an epoch, "change" of an Application, "name" that is moved back.
 	Wakes string
 	// Isolated has the site that runs the applications live on, under leases, and hear of
 	// nobody for a minute from when another claims what it runs.
@@ -48,6 +48,11 @@ type Options struct {
 	NoCurrent bool
 	// NoPrerequisite lets servers of names take updates without a look at their guard.
 	NoPrerequisite bool
+	// NoAgain lets calls be sent without a look whether their order is still the newest, NoHeed lets servers obey
+	// calls that come after newer ones.
+	NoAgain, NoHeed bool
+	// NoAsk lets executors hear people say what nobody has said.
+	NoAsk bool
 	// NoHold lets a target go on promising that it stays passive.
 	NoHold bool
 	// NoLook lets executors act without looking.
