@@ -136,11 +136,15 @@ func (w *world) misfortune() {
 		w.odd["site crashed"]++
 		s.crash(w.chance(40))
 	case 6:
-		w.odd["agent paused"]++
-		if w.chance(50) {
+		switch w.r.IntN(3) {
+		case 0:
+			w.odd["agent paused"]++
 			s.stand(w.upTo(90 * time.Second))
-		} else {
+		case 1:
+			w.odd["agent paused"]++
 			s.pause(w.upTo(90 * time.Second))
+		case 2:
+			s.agentDies()
 		}
 	case 7:
 		w.executorPauses(s)
@@ -188,7 +192,7 @@ func (w *world) flap(s *site, until time.Duration) {
 func (w *world) executorPauses(s *site) {
 	if w.chance(30) {
 		w.odd["watchdog paused"]++
-		w.log("%s: the watchdog stands still", s.name)
+		w.log("%s: the node process and its watchdog stand still, or are dead", s.name)
 		s.deaf, s.wasDeaf = true, true
 		w.after(w.upTo(time.Minute), func() { s.deaf = false; s.renew(); s.watch() })
 		return

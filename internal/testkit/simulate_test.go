@@ -117,7 +117,7 @@ func TestSchedules(t *testing.T) {
 		"early order superseded", "API server silent", "stood still before a job", "a job was not begun",
 		"stood still before a write", "a fill was not begun", "an Application was not changed", "another agent leads", "name moved", "moved on",
 		"site flapped", "one way loses", "vault reached from one side only",
-		"a call was not sent", "a call was seen to", "a person said yes", "begun anew",
+		"a call was not sent", "agent died", "a call was seen to", "a person said yes", "begun anew",
 	} {
 		if odd[what] == 0 {
 			t.Errorf("it never happened: %s", what)
@@ -162,6 +162,7 @@ func TestControls(t *testing.T) {
 		want string
 	}{
 		"fence":        {testkit.Options{NoFence: true}, "two writers"},
+		"nodes' word":  {testkit.Options{NoWord: true}, "two writers"},
 		"lease wait":   {testkit.Options{ShortWait: true, Isolated: true}, "two writers"},
 		"epoch checks": {testkit.Options{NoEpochCheck: true}, "was known"},
 		"floor":        {testkit.Options{NoFloor: true}, "two writers"},

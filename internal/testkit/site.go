@@ -22,7 +22,8 @@ type site struct {
 	clock clockwork.Clock // of the node
 	alive bool            // it has power
 	gone  bool            // and will not have it again
-	// deaf says that the watchdog stood still: the lease promises nothing then.
+	// deaf says that the node process and its watchdog are dead or stand still: they speak for nothing, and the lease
+	// promises nothing then.
 	deaf, wasDeaf bool
 	apps          map[string]*workload
 	sandboxes     map[string]map[string]bool // what drills made, by run
@@ -357,6 +358,23 @@ func (s *site) still(g *agent, d time.Duration) (wake func()) {
 	}
 	s.w.after(d, wake)
 	return wake
+}
+
+// agentDies ends the process that leads, while the node goes on by itself. Another leads later.
+func (s *site) agentDies() {
+	g := s.agent
+	if !s.alive || g.dead {
+		return
+	}
+	s.w.odd["agent died"]++
+	s.w.log("%s: the agent dies", s.name)
+	g.dead = true
+	g.procs.kill()
+	s.w.after(leaseTime+s.w.upTo(time.Minute), func() {
+		if s.alive && s.agent == g {
+			s.lead()
+		}
+	})
 }
 
 // kill ends all that the agent does.

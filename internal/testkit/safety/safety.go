@@ -18,6 +18,9 @@ type Options struct {
 	Isolated bool
 	// NoFence lets sites claim to have stopped without doing so.
 	NoFence bool
+	// NoWord lets an agent prove that an application has stopped without its nodes' word, by what the API
+	// server lists: nothing, whatever containers still run.
+	NoWord bool
 	// ShortWait lets runs wait a second where sites keep their lease for longer.
 	ShortWait bool
 	// NoEpochCheck lets sites obey orders of any epoch.
