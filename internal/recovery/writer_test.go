@@ -201,7 +201,8 @@ func (w *world) run(name string, last failover.EntryKind, epoch int64) {
 		Steps: []plan.Step{{Name: "claim/shop", Kind: plan.KindClaim, Application: "shop", Timeout: time.Minute}},
 	}
 	entries := []failover.Entry{
-		{Kind: failover.Opened, Spec: &spec}, {Kind: failover.Took, By: "agent"},
+		{Kind: failover.Opened, Spec: &spec},
+		{Kind: failover.Took, By: "agent"},
 		{Kind: failover.Evaluated, Facts: &failover.Facts{Epochs: map[string]failover.Held{"shop": {Number: epoch, Site: "west"}}}},
 	}
 	if last != failover.Evaluated {
