@@ -239,54 +239,6 @@ func (w *world) moveOn(times int) {
 	w.order([]plan.Verb{plan.Switchover, plan.Switchover, plan.Failback}[w.r.IntN(3)], w.sites[holder], w.sites[0], w.now+w.upTo(5*time.Second))
 }
 
-// again lets somebody ask for a run once more when it has been rolled back. So often it is looked for that.
-func (w *world) again(r *run, times int) {
-	if !r.over && times > 0 {
-		w.after(10*time.Second, func() { w.again(r, times-1) })
-		return
-	}
-	w.expected--
-	if r.phase == failover.RolledBack {
-		w.odd["begun anew"]++
-		w.order(r.spec.Verb, w.sites[w.index(r.spec.From)], w.sites[w.index(r.spec.To)], w.now+w.upTo(5*time.Second))
-	}
-}
-
-// order lets somebody ask for a run at a time.
-func (w *world) order(verb plan.Verb, from, to *site, at time.Duration) {
-	steps, fence := w.steps(verb)
-	spec := failover.Spec{
-		Run: fmt.Sprintf("%s-%d", verb, len(w.runs)+1), Plan: "p", Verb: verb, From: from.name, To: to.name, By: "ann", At: start.Add(at),
-		Accept: failover.TimedOut, Applications: w.apps, Steps: steps, Fence: fence,
-		Commit: []plan.Commit{{}, {Window: 30 * time.Second, Then: plan.ThenCommit}, {Then: plan.ThenCommit}}[w.r.IntN(3)],
-	}
-	if lease := w.terms(); w.lease {
-		spec.Fence.Lease, spec.Fence.Bound, spec.Fence.Drift = lease.Lease, lease.Bound, lease.Drift
-	}
-	if verb == plan.Restore {
-		spec.To = "east"
-	}
-	if w.chance(15) && !w.lease {
-		spec.Accept = failover.Asked
-	}
-	if w.chance(20) {
-		spec.Approvals = 1 + w.r.IntN(2)
-	}
-	r := &run{spec: spec}
-	w.runs = append(w.runs, r)
-	w.at(at, func() {
-		place := w.index(spec.To)
-		if w.chance(30) || !w.sites[place].alive {
-			place = len(w.sites) + 1
-		}
-		w.log("%s to %s is asked for at place %d", spec.Run, spec.To, place)
-		w.launch(r, place)
-	})
-	if w.chance(20) { // somebody takes over without need
-		w.after(at+w.upTo(time.Minute), func() { w.takeOver(r, w.anyPlace(r)) })
-	}
-}
-
 // survivors take over where nobody carries a run any more.
 func (w *world) survivors() {
 	for _, r := range w.runs {
