@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/capture/nameset"
 	"davit.dev/davit/internal/point"
 )
 
@@ -35,7 +36,7 @@ type needs struct {
 	cluster map[string]set
 	// kinds are the kinds captured at least once.
 	kinds    map[string]Kind
-	services names // with a selector
+	services nameset.Set // with a selector
 	images   map[point.Image]bool
 	// refs are namespaced needs, gathered only in selector mode.
 	refs     map[ref]bool
@@ -49,7 +50,7 @@ type needs struct {
 
 func newNeeds() *needs {
 	return &needs{
-		cluster: map[string]set{}, kinds: map[string]Kind{}, services: names{},
+		cluster: map[string]set{}, kinds: map[string]Kind{}, services: nameset.Set{},
 		images: map[point.Image]bool{}, refs: map[ref]bool{}, accounts: set{}, claimPrefixes: set{}, bound: set{}, namespaces: set{},
 	}
 }
@@ -74,7 +75,7 @@ func (n *needs) names(resource string) []string {
 func (n *needs) selects(namespace, name string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.services.has(namespace, name)
+	return n.services.Has(namespace, name)
 }
 
 // boundClaims are the claims in the point that must have data in it.
@@ -136,7 +137,7 @@ func (n *needs) observeKind(k Kind, o *unstructured.Unstructured) {
 		}
 	case "services":
 		if selector, _, _ := unstructured.NestedMap(o.Object, "spec", "selector"); len(selector) > 0 {
-			n.services.add(o.GetNamespace(), o.GetName())
+			n.services.Add(o.GetNamespace(), o.GetName())
 		}
 	}
 }

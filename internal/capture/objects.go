@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/capture/nameset"
 	"davit.dev/davit/internal/jsontree"
 	"davit.dev/davit/internal/point"
 )
@@ -28,7 +29,7 @@ type kindWriter struct {
 	mu    sync.Mutex
 	out   ObjectWriter
 	bytes int64
-	seen  names // only where asked for
+	seen  nameset.Set // only where asked for
 }
 
 func newWriters(sink Sink) *writers { return &writers{sink: sink, open: map[string]*kindWriter{}} }
@@ -38,7 +39,7 @@ func (w *writers) of(k Kind) *kindWriter {
 	defer w.mu.Unlock()
 	kw := w.open[k.Name()]
 	if kw == nil {
-		kw = &kindWriter{kind: k, seen: names{}, out: w.sink.Resource(point.Resource{
+		kw = &kindWriter{kind: k, seen: nameset.Set{}, out: w.sink.Resource(point.Resource{
 			Group: k.Group, Version: k.Version, Kind: k.Kind, Resource: k.Resource, Namespaced: k.Namespaced,
 			Versions: k.Versions, Dependency: !k.Namespaced,
 		})}
@@ -62,7 +63,7 @@ func (kw *kindWriter) add(ctx context.Context, o *unstructured.Unstructured, onc
 	}
 	kw.mu.Lock()
 	defer kw.mu.Unlock()
-	if once && !kw.seen.add(o.GetNamespace(), o.GetName()) {
+	if once && !kw.seen.Add(o.GetNamespace(), o.GetName()) {
 		return nil
 	}
 	kw.bytes += int64(len(data))
@@ -72,7 +73,7 @@ func (kw *kindWriter) add(ctx context.Context, o *unstructured.Unstructured, onc
 func (kw *kindWriter) has(namespace, name string) bool {
 	kw.mu.Lock()
 	defer kw.mu.Unlock()
-	return kw.seen.has(namespace, name)
+	return kw.seen.Has(namespace, name)
 }
 
 // close closes every writer, also after an error, and returns the resources
