@@ -106,7 +106,7 @@ func (in Input) before(from, to string) Section {
 			"export KUBECONFIG=...                  # of " + to,
 			"davit version",
 			"davit plan validate " + in.File,
-		}, See: "davit answers, and the plan is valid.", Otherwise: "Without a Vault object at " + to + ", give --vault-url, --recovery-key-file and the store's keys (DAVIT_ACCESS_KEY, DAVIT_SECRET_KEY) with every command."},
+		}, See: "davit answers, and the plan is valid.", Otherwise: "Where there are several vaults, give --vault NAME with every command. Without a Vault object at " + to + ", give --vault-url, --recovery-key-file and the store's keys (DAVIT_ACCESS_KEY, DAVIT_SECRET_KEY) with every command."},
 		Item{
 			Title: "Look whether it would work", Commands: in.rehearsal(),
 			See: "No line begins with fail. The dry run says what will be lost.", Otherwise: "Each line says what to do about it. What is not known is not a reason to wait when " + from + " is gone.",

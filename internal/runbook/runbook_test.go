@@ -124,7 +124,7 @@ func TestByHand(t *testing.T) {
 		"kubectl --kubeconfig FILE -n davit-system annotate applications.davit.dev db davit.dev/held-by=by-hand",
 		"kubectl --kubeconfig FILE -n team wait applications.davit.dev web --for=jsonpath='{.status.rest.stopped}'=true",
 		"kubectl --kubeconfig FILE -n team annotate applications.davit.dev web davit.dev/held-by-",
-		"davit restore team.web --take-over --existing exact", `"metadata":{"namespace":"team","generateName":"web-diverged-"}`,
+		"davit restore team.web --take-over --existing exact", `"metadata":{"namespace":"team","name":"team.web-$(date -u +%Y%m%d-%H%M%S)000-byhand"}`,
 		"kubectl -n davit-system annotate applications.davit.dev db gate.davit.dev/www=open --overwrite", "kubectl -n team annotate applications.davit.dev web gate.davit.dev/www=open",
 		`kubectl --kubeconfig FILE -n flux patch kustomizations.kustomize.toolkit.fluxcd.io shop --type=merge -p '{"spec":{"suspend":true}}'`,
 		`kubectl -n argocd patch applications.argoproj.io shop --type=merge -p '{"metadata":{"annotations":{"argocd.argoproj.io/skip-reconcile":null}}}'`,

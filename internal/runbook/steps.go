@@ -43,8 +43,8 @@ func (in Input) atTarget(s plan.Step, from, to string) Item {
 	case plan.KindClaim:
 		return Item{
 			Why:      "Whoever holds the newest epoch may write. By hand, apply/" + app + " claims it, when its turn comes.",
-			Commands: []string{"davit points " + app}, See: "The newest point is of when you want to go on from.",
-			Otherwise: "davit points " + app + " --from-vault asks the vault itself.",
+			Commands: []string{"davit points " + app + " --from-vault"}, See: "The newest point is of when you want to go on from.",
+			Otherwise: "Without the vault nothing comes back: davit vault check.",
 		}
 	case plan.KindRestore, plan.KindPromote:
 		return Item{
@@ -101,9 +101,10 @@ func (in Input) atSource(s plan.Step, from string) Item {
 		return Item{
 			Why: "What only the old side has is kept.",
 			Commands: []string{
-				"kubectl create -f - <<'END'\n" + fmt.Sprintf(`{"apiVersion":"davit.dev/v1alpha1","kind":"RecoveryPoint","metadata":{"namespace":%q,"generateName":%q},"spec":{"application":%q,"trigger":"Manual","pinned":true,"diverged":true}}`,
-					space(app), object(app)+"-diverged-", object(app)) + "\nEND",
-				"davit points " + app + " --all",
+				"P=$(kubectl create -o name -f - <<END\n" + fmt.Sprintf(`{"apiVersion":"davit.dev/v1alpha1","kind":"RecoveryPoint","metadata":{"namespace":%q,"name":"%s-$(date -u +%%Y%%m%%d-%%H%%M%%S)000-byhand"},"spec":{"application":%q,"trigger":"Manual","pinned":true,"diverged":true}}`,
+					space(app), app, object(app)) + "\nEND\n)",
+				fmt.Sprintf("kubectl -n %s wait $P --for=jsonpath='{.status.phase}'=Quarantined --timeout=%s", space(app), s.Timeout),
+				"davit points " + app + " --from-vault --all",
 			},
 			See: "A new point of it, pinned and Quarantined.", Otherwise: "davit logs backup POINT says why. Do not go on: going back would lose it.",
 		}
