@@ -52,6 +52,7 @@ var together = []day{
 	{"LookedAt", lookedAt},
 	{"Foreseen", foreseen},
 	{"Monitored", monitored},
+	{"ByHand", byHand},
 	{"InWaves", inWaves},
 	{"Refused", refused},
 	{"SupportBundle", supportBundle},
