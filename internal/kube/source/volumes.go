@@ -200,9 +200,10 @@ func orNone(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// name is that of everything made for one claim in one point.
+// name is that of everything made for one claim in one point of one application: points of
+// two that share the claim may have one name, and each releases its own.
 func name(plan capture.VolumePlan) string {
-	sum := sha256.Sum256([]byte(plan.Options.Point + "\x00" + plan.Claim.Key()))
+	sum := sha256.Sum256([]byte(plan.Options.Application + "\x00" + plan.Options.Point + "\x00" + plan.Claim.Key()))
 	return "davit-" + hex.EncodeToString(sum[:10])
 }
 

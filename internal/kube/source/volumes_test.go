@@ -56,11 +56,16 @@ func TestNamesAreOfPointAndClaim(t *testing.T) {
 	if first != again || first == name(plan("p", "d")) || first == name(plan("q", "c")) {
 		t.Error("names do not follow point and claim")
 	}
-	of := func(application string) string {
-		return groupName(capture.VolumePlan{Driver: "d", Options: capture.VolumeOptions{Application: application, Point: "p"}})
-	}
-	if of("shop") != of("shop") || of("shop") == of("bill") {
-		t.Error("groups of two applications' points of one name have one name")
+	for what, of := range map[string]func(capture.VolumePlan) string{"claims": name, "groups": groupName} {
+		made := func(application string) string {
+			return of(capture.VolumePlan{
+				Driver: "d", Claim: capture.Claim{Namespace: "n", Name: "c"},
+				Options: capture.VolumeOptions{Application: application, Point: "p"},
+			})
+		}
+		if made("shop") != made("shop") || made("shop") == made("all") {
+			t.Errorf("what is made for %s of two applications' points of one name has one name", what)
+		}
 	}
 	if long := PointLabel(strings.Repeat("x", 200)); len(long) > 63 {
 		t.Errorf("label of %d bytes", len(long))
