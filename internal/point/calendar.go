@@ -47,8 +47,9 @@ func floor(n, by int64) int64 {
 
 // calendar returns why the calendar rules keep points, by their place in
 // sorted, which has the newest first. The first one of a period there stands
-// for it, so that points that come later never bring an older one back.
-func (r Retention) calendar(sorted []Point) map[int]string {
+// for it, so that points that come later never bring an older one back. counts
+// tells which points may.
+func (r Retention) calendar(sorted []Point, counts func(Point) bool) map[int]string {
 	why := map[int]string{}
 	for _, p := range r.periods() {
 		seen := map[int64]bool{}
@@ -57,7 +58,7 @@ func (r Retention) calendar(sorted []Point) map[int]string {
 				break
 			}
 			at := p.of(sorted[i].Instant)
-			if !sorted[i].Good() || seen[at] {
+			if !counts(sorted[i]) || seen[at] {
 				continue
 			}
 			seen[at] = true

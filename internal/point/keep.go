@@ -79,14 +79,16 @@ type Decision struct {
 // Keep decides on every point, newest first. Whatever the rules, it keeps
 // pinned points, the newest good one, the last verified one, and damaged ones,
 // whose loss is for a person to accept. Points being deleted stay on their way out.
+// Those of an instant that is yet to come, by a clock that was wrong, are kept until it has
+// come, and until then no other goes for them: what is captured now would be the older one.
 func Keep(points []Point, rules Retention, now time.Time) []Decision {
 	sorted := slices.Clone(points)
 	slices.SortFunc(sorted, func(a, b Point) int { return byOrder(b, a) })
 	k := keeper{rules: rules, now: now}
-	k.last, k.hasLast = Newest(sorted, time.Time{})
-	k.verified, k.hasVerified = newestOf(sorted, func(p Point) bool { return p.Good() && !p.Verified.IsZero() })
+	k.last, k.hasLast = Newest(sorted, now.Add(ahead))
+	k.verified, k.hasVerified = newestOf(sorted, func(p Point) bool { return k.counts(p) && !p.Verified.IsZero() })
 	decisions := make([]Decision, 0, len(sorted))
-	calendar := rules.calendar(sorted)
+	calendar := rules.calendar(sorted, k.counts)
 	for i, p := range sorted {
 		k.calendar = calendar[i]
 		d := Decision{Point: p}
@@ -94,12 +96,20 @@ func Keep(points []Point, rules Retention, now time.Time) []Decision {
 			d.Until = p.Instant.Add(rules.MaxAge)
 		}
 		decisions = append(decisions, d)
-		if p.Good() {
+		if k.counts(p) {
 			k.newer++
 		}
 	}
 	return decisions
 }
+
+// ahead is how much the clock of a point may be ahead of the one that asks.
+const ahead = time.Minute
+
+func (k *keeper) yetToCome(p Point) bool { return p.Instant.Sub(k.now) > ahead }
+
+// counts tells whether a point may take the place of another.
+func (k *keeper) counts(p Point) bool { return p.Good() && !k.yetToCome(p) }
 
 // keeper is what decide knows besides the point itself.
 type keeper struct {
@@ -123,6 +133,8 @@ func (k *keeper) decide(p Point) (keep bool, reason string) {
 		return true, "pinned"
 	case p.Damaged:
 		return true, "damaged: delete it by hand"
+	case k.yetToCome(p):
+		return true, "of an instant that is yet to come"
 	case k.hasLast && p.ID == k.last.ID:
 		return true, "newest good point"
 	case k.hasVerified && p.ID == k.verified.ID:

@@ -47,7 +47,7 @@ func TestKeep(t *testing.T) {
 		if len(decisions) != len(points) {
 			t.Fatalf("%d decisions on %d points", len(decisions), len(points))
 		}
-		newest, hasNewest := point.Newest(points, time.Time{})
+		newest, hasNewest := point.Newest(points, epoch.Add(time.Minute))
 		good, verified := 0, false
 		for i, d := range decisions {
 			if i > 0 && newer(d.Point, decisions[i-1].Point) {
@@ -57,10 +57,12 @@ func TestKeep(t *testing.T) {
 				t.Errorf("%s: no reason", d.Point.ID)
 			}
 			p := d.Point
+			counts := p.Good() && !p.Instant.After(epoch.Add(time.Minute))
 			must := p.Pinned || p.Damaged || rules == point.Retention{} ||
 				hasNewest && p.ID == newest.ID ||
-				p.Good() && !verified && !p.Verified.IsZero() ||
-				p.Good() && good < rules.KeepLast ||
+				p.Instant.After(epoch.Add(time.Minute)) ||
+				counts && !verified && !p.Verified.IsZero() ||
+				counts && good < rules.KeepLast ||
 				rules.MaxAge > 0 && epoch.Sub(p.Instant) < rules.MaxAge
 			if p.Deleting && d.Keep {
 				t.Errorf("%s is being deleted and kept", p.ID)
@@ -74,7 +76,7 @@ func TestKeep(t *testing.T) {
 			if p.Good() && !must && d.Keep {
 				t.Errorf("%+v kept: %s", p, d.Reason)
 			}
-			if p.Good() {
+			if counts {
 				good++
 				verified = verified || !p.Verified.IsZero()
 			}
@@ -267,6 +269,31 @@ func TestCheck(t *testing.T) {
 		change(m)
 		if err := m.Check(); !errors.Is(err, point.ErrInvalid) {
 			t.Errorf("%s: Check = %v, want ErrInvalid", name, err)
+		}
+	}
+}
+
+// A clock that was a day ahead left points of tomorrow. What is captured now must not go
+// for them, by any rule: all that is wrong with them is their time.
+func TestPointsYetToComeTakeNoPlace(t *testing.T) {
+	points := []point.Point{{ID: "now", Instant: epoch}, {ID: "before", Instant: epoch.Add(-time.Hour)}}
+	for i := range 3 {
+		points = append(points, point.Point{ID: fmt.Sprint("tomorrow-", i), Instant: epoch.Add(time.Duration(24+i) * time.Hour), Verified: epoch})
+	}
+	for name, rules := range map[string]point.Retention{
+		"last": {KeepLast: 1}, "age": {MaxAge: time.Minute}, "days": {Daily: 1}, "hours": {Hourly: 1},
+	} {
+		left := kept(point.Keep(points, rules, epoch))
+		ids := make([]string, len(left))
+		for i, p := range left {
+			ids[i] = p.ID
+		}
+		if want := []string{"tomorrow-2", "tomorrow-1", "tomorrow-0", "now"}; !slices.Equal(ids, want) {
+			t.Errorf("%s: kept are %q, want %q", name, ids, want)
+		}
+		// The control: when their time has come, they are as others.
+		if left := kept(point.Keep(points, rules, epoch.AddDate(0, 0, 2))); len(left) != 1 {
+			t.Errorf("%s: %d are kept when their time has come", name, len(left))
 		}
 	}
 }
