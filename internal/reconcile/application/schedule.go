@@ -105,9 +105,10 @@ func nextCapture(table *schedule.Table, last time.Time, failed bool, created, no
 
 // lastScheduled is when the schedule last started a capture, and whether it
 // failed. remembered is what this process knows, as caches lag. What was started at a time
-// that is yet to come was so by a clock that was wrong, and would put off all others till then.
+// that is yet to come was so by a clock that was wrong, and would put off all others till then;
+// one that is a little ahead, as the leader's before this one, is none.
 func lastScheduled(points []v1alpha1.RecoveryPoint, remembered, now time.Time) (at time.Time, failed bool) {
-	if !remembered.After(now) {
+	if !yetToCome(remembered, now) {
 		at = remembered
 	}
 	for i := range points {
@@ -115,7 +116,7 @@ func lastScheduled(points []v1alpha1.RecoveryPoint, remembered, now time.Time) (
 		if rp.Spec.Trigger != v1alpha1.TriggerSchedule {
 			continue
 		}
-		if begun := asked(rp); !begun.Before(at) && !begun.After(now) {
+		if begun := asked(rp); !begun.Before(at) && !yetToCome(begun, now) {
 			at, failed = begun, rp.Status.Phase == v1alpha1.PointFailed
 		}
 	}
@@ -164,7 +165,8 @@ func (r *Reconciler) request(ctx context.Context, s *scope) error {
 	return nil
 }
 
-// forgetFailures removes the oldest failed points.
+// forgetFailures removes the oldest failed points, and before them those that are yet to
+// come: they would have every new one removed, unseen.
 func (r *Reconciler) forgetFailures(ctx context.Context, s *scope) error {
 	var failed []*v1alpha1.RecoveryPoint
 	for i := range s.points {
@@ -175,7 +177,7 @@ func (r *Reconciler) forgetFailures(ctx context.Context, s *scope) error {
 	for len(failed) > keepFailed {
 		oldest := 0
 		for i := range failed {
-			if started(failed[i]).Before(started(failed[oldest])) {
+			if s.newer(started(failed[oldest]), started(failed[i])) {
 				oldest = i
 			}
 		}

@@ -2,6 +2,7 @@ package application
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -144,9 +145,14 @@ func TestLastScheduledReadsTheName(t *testing.T) {
 		point("shop-20260102-113000000-bcdfgh", v1alpha1.TriggerSchedule, v1alpha1.PointFailed),
 		point("shop-20260102-115900000-bcdfgh", v1alpha1.TriggerManual, v1alpha1.PointAvailable),
 		point("shop-20260103-113000000-bcdfgh", v1alpha1.TriggerSchedule, v1alpha1.PointAvailable), // by a clock that was ahead
-	}, noon.Add(time.Minute), noon)
+	}, noon.Add(time.Hour), noon)
 	if !at.Equal(noon.Add(-30*time.Minute)) || !failed {
 		t.Errorf("last is %s, failed %v", at, failed)
+	}
+	// The leader before this one may have a clock that is a little ahead.
+	before := point("shop-20260102-120020000-bcdfgh", v1alpha1.TriggerSchedule, v1alpha1.PointCapturing)
+	if at, _ := lastScheduled([]v1alpha1.RecoveryPoint{before}, time.Time{}, noon); !at.Equal(noon.Add(20 * time.Second)) {
+		t.Errorf("last is %s: what a leader asked for 20s ahead is asked for again", at)
 	}
 }
 
@@ -191,6 +197,36 @@ func TestAPointThatIsYetToCome(t *testing.T) {
 		is(v1alpha1.ConditionProtected, v1alpha1.ReasonSucceeded, now)
 		add(failed, v1alpha1.PointFailed, noon.Add(-30*time.Second))
 		is(v1alpha1.ConditionReady, v1alpha1.ReasonCaptureFailed, now)
+	}
+}
+
+// TestAFailureStaysBesideThoseYetToCome: captures that failed while a clock was ahead do not
+// hide the one that failed now.
+func TestAFailureStaysBesideThoseYetToCome(t *testing.T) {
+	s, app := policed(t, v1alpha1.ProtectionPolicySpec{Schedule: v1alpha1.Schedule{Every: &metav1.Duration{Duration: time.Hour}}}, noon)
+	add := func(id string, phase v1alpha1.PointPhase, at time.Time) {
+		t.Helper()
+		err := s.Client.Create(t.Context(), &v1alpha1.RecoveryPoint{
+			ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, Name: id},
+			Spec:       v1alpha1.RecoveryPointSpec{Application: "shop", Trigger: v1alpha1.TriggerSchedule},
+			Status:     v1alpha1.RecoveryPointStatus{Phase: phase, Instant: &metav1.Time{Time: at}, StartedAt: &metav1.Time{Time: at}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range keepFailed {
+		add(fmt.Sprintf("shop-20260103-12000000%d-bcdfgh", i), v1alpha1.PointFailed, noon.AddDate(0, 0, 1))
+	}
+	add("shop-20260102-114000000-bcdfgh", v1alpha1.PointAvailable, noon.Add(-20*time.Minute))
+	add("shop-20260102-115930000-bcdfgh", v1alpha1.PointFailed, noon.Add(-30*time.Second))
+	s.reconcile(app)
+	got := s.reconcile(app)
+	if c := meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ConditionReady); c == nil || c.Reason != v1alpha1.ReasonCaptureFailed {
+		t.Errorf("Ready is %+v", c)
+	}
+	if got := s.requested(); got != keepFailed+1 {
+		t.Errorf("%d points are left, want %d that failed and one", got, keepFailed)
 	}
 }
 
