@@ -143,12 +143,14 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 	}
 	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	aborted := p.abort(cleanup, w, spec.Application, req.Held)
-	if aborted == nil && p.guard(cleanup, spec.Application, req.Held) == nil { // a superseded site leaves the vault alone
-		aborted = p.forgetVolumes(cleanup, &point.Manifest{Volumes: stored}, p.opts.OpenVolumes) // the reserve is for points that go
+	if aborted := p.abort(cleanup, w, spec.Application, req.Held); aborted != nil {
+		return nil, errors.Join(err, fmt.Errorf("take back what was written (it will be swept later): %w", aborted))
 	}
-	if aborted != nil {
-		err = errors.Join(err, fmt.Errorf("take back what was written (it will be swept later): %w", aborted))
+	if len(stored) == 0 || p.guard(cleanup, spec.Application, req.Held) != nil { // a superseded site leaves the vault alone
+		return nil, err
+	}
+	if stays := p.forgetVolumes(cleanup, &point.Manifest{Volumes: stored}, p.opts.OpenVolumes); stays != nil { // the reserve is for points that go
+		err = errors.Join(err, fmt.Errorf("let go of what was stored of volumes, whose space stays taken: %w", stays))
 	}
 	return nil, err
 }
