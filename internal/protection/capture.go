@@ -255,11 +255,12 @@ func (p *Protector) remember(m *point.Manifest) {
 }
 
 // snapshotsOf are those of a point that files may be taken over from. A volume that is not
-// settled is read whole instead, once: what is old in it would stay old.
+// settled is read whole instead, once: what is old in it would stay old. Where the files themselves
+// were read, not a cut of the disk, none could be older than its time.
 func snapshotsOf(m *point.Manifest) map[string]point.Snapshot {
 	all := map[string]point.Snapshot{}
 	for _, v := range m.Volumes {
-		if v.Settled {
+		if v.Settled || v.Method == capture.MethodLive {
 			all[v.Namespace+"/"+v.Claim] = v.Snapshot
 		}
 	}

@@ -63,7 +63,7 @@ func TestNamesAreOfPointAndClaim(t *testing.T) {
 				Options: capture.VolumeOptions{Application: application, Point: "p"},
 			})
 		}
-		if made("shop") != made("shop") || made("shop") == made("all") {
+		if first, again := made("shop"), made("shop"); first != again || first == made("all") {
 			t.Errorf("what is made for %s of two applications' points of one name has one name", what)
 		}
 	}

@@ -3,9 +3,11 @@ package obstacle
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/served"
 	"davit.dev/davit/internal/restore/shape"
@@ -29,34 +31,56 @@ func (f Finder) neighbours(ctx context.Context, o Object) ([]report.Finding, err
 		replicas = 1
 	}
 	first, _ := shape.Number(o.Obj.Object, "spec", "ordinals", "start")
-	var come, empty []string
+	var come, others []string // pods
 	for n := first; n < first+replicas; n++ {
 		pod := fmt.Sprint(o.Obj.GetName(), "-", n)
-		brought, missing := 0, false
-		for _, t := range templates {
-			claim := shape.Text(t, "metadata", "name") + "-" + pod
-			if f.Brings(shape.KindClaim, o.Obj.GetNamespace(), claim) {
-				brought++
-				continue
-			}
-			_, err := f.Cluster.Get(ctx, at, o.Obj.GetNamespace(), claim)
-			if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) {
-				return nil, fmt.Errorf("look for claim %s: %w", claim, err)
-			}
-			missing = missing || apierrors.IsNotFound(err)
-		}
-		switch {
-		case missing:
-			empty = append(empty, pod)
-		case brought > 0:
+		if slices.ContainsFunc(templates, func(t map[string]any) bool { return !f.Brings(shape.KindClaim, o.Obj.GetNamespace(), claimOf(t, pod)) }) {
+			others = append(others, pod)
+		} else {
 			come = append(come, pod)
 		}
 	}
-	if len(come) == 0 || len(empty) == 0 {
+	if len(come) == 0 {
+		return nil, nil
+	}
+	var empty []string
+	for _, pod := range others {
+		lacks, err := f.lacks(ctx, at, o.Obj.GetNamespace(), pod, templates)
+		if err != nil {
+			return nil, err
+		}
+		if lacks {
+			empty = append(empty, pod)
+		}
+	}
+	if len(empty) == 0 {
 		return nil, nil
 	}
 	return []report.Finding{beware("EmptyNeighbours",
 		"restore a point that has them all, or their own first; or see that they do not take the empty volume for the truth",
 		"%s is made with all its pods, and the point has volumes of %s alone: %s would begin with empty ones",
 		o.Name, shape.Names(come, 3), shape.Names(empty, 3))}, nil
+}
+
+// lacks tells whether neither the point nor the target has one of a pod's claims.
+func (f Finder) lacks(ctx context.Context, at port.Served, namespace, pod string, templates []map[string]any) (bool, error) {
+	for _, t := range templates {
+		claim := claimOf(t, pod)
+		if f.Brings(shape.KindClaim, namespace, claim) {
+			continue
+		}
+		_, err := f.Cluster.Get(ctx, at, namespace, claim)
+		if apierrors.IsNotFound(err) {
+			return true, nil
+		}
+		if err != nil && !apierrors.IsForbidden(err) {
+			return false, fmt.Errorf("look for claim %s: %w", claim, err)
+		}
+	}
+	return false, nil
+}
+
+// claimOf names the claim that a StatefulSet's controller makes of a template for a pod.
+func claimOf(template map[string]any, pod string) string {
+	return shape.Text(template, "metadata", "name") + "-" + pod
 }
