@@ -319,7 +319,7 @@ func (r *recovery) claim(ctx context.Context) error {
 	if current.Number > 0 && r.self().Made(current.Claim) {
 		if returned, err := r.returned(ctx); err != nil {
 			return err
-		} else if current.Number > returned && !r.contested || r.attempted(current) {
+		} else if current.Number > returned && (!r.contested || current.Number > r.catalog.current().Number) || r.attempted(current) {
 			r.claimed(current)
 			return nil
 		}

@@ -203,12 +203,14 @@ func (r *recovery) holds(ctx context.Context, run string) (bool, error) {
 
 // undisturbed refuses to run an application that a run holds at rest, to move it: the run may have
 // captured its last write, and what is written from now on would be left behind. A take-over
-// claims the next epoch instead, which the run can then not claim: its target may be lost.
+// claims the next epoch instead, which the run can then not claim: its target may be lost. It does so
+// before its mark is there, by which one that is given again knows that it goes on.
 func (r *recovery) undisturbed(ctx context.Context, names string) error {
 	held, err := r.holders(ctx, names)
 	switch {
 	case r.opts.Mode == v1alpha1.RestoreTakeOver && (held != nil || err != nil):
 		r.contested = true
+		return r.claim(ctx)
 	case err != nil:
 		return fmt.Errorf("%w: %w: take it out of the annotation %s if you made sure that it is over", ErrRefused, err, v1alpha1.AnnotationHeldBy)
 	case held != nil:

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -190,6 +192,46 @@ func TestWhatARunHoldsIsNotRestored(t *testing.T) {
 				t.Errorf("%s, %s: restored is %v; %v", name, mode, brought, left)
 			}
 		}
+	}
+}
+
+// TestATakeOverThatDiesHasTakenTheApplication: given again it goes on as one that was begun before, which
+// leaves a run alone that waits for it. So it must have claimed before it is marked as begun.
+func TestATakeOverThatDiesHasTakenTheApplication(t *testing.T) {
+	w := newWorld(t)
+	w.claim("west", 1)
+	w.capture("shop-1", "west", 1, instant, point.Crash)
+	w.application("davit-system", "shop")
+	w.run("away-7", failover.Evaluated, 1)
+	w.annotate(map[string]string{v1alpha1.AnnotationHeldBy: "away-7"})
+	ctx, die := context.WithCancel(t.Context())
+	w.deps.Progress = until{step: StepClaim, end: die}
+	opts := Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver}
+	if _, err := Recover(ctx, opts, w.deps); err == nil {
+		t.Fatal("it did not die")
+	}
+	if w.annotations()[v1alpha1.AnnotationRestoring] == "" {
+		t.Fatal("it died before it was begun")
+	}
+	w.deps.Progress = nil
+	if _, err := Recover(t.Context(), opts, w.deps); err != nil {
+		t.Fatal(err)
+	}
+	if left := w.annotations(); w.epoch() != 2 || len(left) != 0 {
+		t.Errorf("epoch %d, marks %v: the run can still claim it", w.epoch(), left)
+	}
+}
+
+// until ends a recovery when it begins a step.
+type until struct {
+	restore.Silent
+	step string
+	end  func()
+}
+
+func (u until) StepStarted(step string) {
+	if step == u.step {
+		u.end()
 	}
 }
 
