@@ -1,6 +1,7 @@
 package register_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -8,22 +9,29 @@ import (
 	"davit.dev/davit/internal/journal"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/register"
+	"davit.dev/davit/internal/vault"
 )
 
 // TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning: it is carried at its target alone, so that nobody
 // ends it. Once its applications were claimed by others, it moves none of them any more. The controls are runs that
-// may: whose claim stands, that lack one application, and of which something was heard not long ago.
+// may: whose claim stands, that lack one application, of which something was heard not long ago, and whose target
+// lives, as one that waits for its commit there; and one of which an epoch cannot be read, which ends no start of others.
 func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 	for name, tt := range map[string]struct {
 		by, request string // who claimed since; empty: nobody
 		silent      time.Duration
-		left        bool // out
+		lives       time.Duration // how long ago its target gave a sign of life; zero: never
+		damaged     bool          // the newest epoch
+		left        bool          // out
 	}{
-		"taken over by the source": {"east", "restore", time.Hour, true},
-		"given back by itself":     {"east", "one" + lease.GivenBack, time.Hour, true},
-		"its own claim":            {"west", "one", time.Hour, false},
-		"nobody claimed":           {"", "", time.Hour, false},
-		"a moment ago":             {"east", "restore", time.Minute, false},
+		"taken over by the source": {by: "east", request: "restore", silent: time.Hour, left: true},
+		"given back by itself":     {by: "east", request: "one" + lease.GivenBack, silent: time.Hour, left: true},
+		"its target is lost":       {by: "east", request: "restore", silent: time.Hour, lives: time.Hour, left: true},
+		"its target lives":         {by: "east", request: "restore", silent: time.Hour, lives: time.Minute},
+		"its own claim":            {by: "west", request: "one", silent: time.Hour},
+		"nobody claimed":           {silent: time.Hour},
+		"a moment ago":             {by: "east", request: "restore", silent: time.Minute},
+		"no epoch can be read":     {by: "east", request: "restore", silent: time.Hour, damaged: true},
 	} {
 		p, _, now := faultyProject(t)
 		claim := func(n int64, site, request string) {
@@ -45,10 +53,33 @@ func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 		if tt.by != "" {
 			claim(2, tt.by, tt.request)
 		}
-		*now = now.Add(tt.silent)
+		if tt.damaged {
+			if err := p.Store().Put(t.Context(), newestEpoch(t, p), strings.NewReader("damaged"), 7); err != nil {
+				t.Fatal(err)
+			}
+		}
+		*now = now.Add(tt.silent - tt.lives)
+		if tt.lives > 0 {
+			if err := p.Heartbeat(t.Context(), vault.SiteStatus{Site: "west"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		*now = now.Add(tt.lives)
 		states, err := register.New(p).States(t.Context(), "shop", "")
 		if err != nil || (names(states) == "") != tt.left {
 			t.Errorf("%s: under way: %q, %v", name, names(states), err)
 		}
 	}
+}
+
+func newestEpoch(t *testing.T, p *vault.Project) (key string) {
+	t.Helper()
+	err := p.Store().List(t.Context(), p.Root()+"epochs/", func(o vault.ObjectInfo) error {
+		key = o.Key
+		return nil
+	})
+	if err != nil || key == "" {
+		t.Fatal("no epoch", err)
+	}
+	return key
 }

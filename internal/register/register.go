@@ -216,7 +216,7 @@ func (r Register) States(ctx context.Context, name, but string) ([]*failover.Sta
 	var under []*failover.State
 	for _, s := range append(all, hidden...) {
 		gone, err := r.overtaken(ctx, s)
-		if err != nil {
+		if err != nil && (ctx.Err() != nil || errors.Is(err, vault.ErrUnavailable)) { // else it is one object that says nothing
 			return nil, err
 		}
 		if !gone {
@@ -227,9 +227,10 @@ func (r Register) States(ctx context.Context, name, but string) ([]*failover.Sta
 }
 
 // overtaken tells of a run that was to move applications whether it moves none any more, and nobody
-// carries it: each was claimed since the run began, and not for it, and its journal has been silent for as
-// long as a site that is taken for lost. A run is carried at its target alone: if that is lost for
-// good, no other run would ever begin. Should it come back, the run finds its numbers taken.
+// carries it: each was claimed since the run began, and not for it, and its journal and its target have been
+// silent for as long as a site that is taken for lost. A run is carried at its target alone: if that is lost for
+// good, no other run would ever begin. Should it come back, the run finds its numbers taken. A journal is silent
+// of a run as well that waits for people, or for a long step: where its target lives, it is ended there.
 func (r Register) overtaken(ctx context.Context, s *failover.State) (bool, error) {
 	if !s.Spec.Verb.Moves() || len(s.Facts.Epochs) == 0 {
 		return false, nil
@@ -244,6 +245,16 @@ func (r Register) overtaken(ctx context.Context, s *failover.State) (bool, error
 		}
 	}
 	age, err := r.project.RunAge(ctx, s.Spec.Run, s.Sequence)
+	if err != nil || age < lease.SilentAfter {
+		return false, err
+	}
+	sign, err := r.project.Site(ctx, s.Spec.To)
+	if errors.Is(err, vault.ErrNotFound) || errors.Is(err, vault.ErrDamaged) { // one that lives writes another
+		return true, nil
+	}
+	if err == nil {
+		age, err = lease.Silence(ctx, r.project, sign)
+	}
 	return err == nil && age >= lease.SilentAfter, err
 }
 
