@@ -2,6 +2,7 @@
 package halt
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -138,7 +139,7 @@ func (h *halt) look(ctx context.Context) (left string, err error) {
 				return err
 			}
 			job, err := h.begun(ctx, u)
-			left += job
+			left = cmp.Or(left, job)
 			return err
 		})
 		if err != nil {
@@ -151,7 +152,7 @@ func (h *halt) look(ctx context.Context) (left string, err error) {
 	}
 	bare, err := h.bare(ctx, pods)
 	if left != "" || bare != "" || err != nil {
-		return left + bare, err
+		return cmp.Or(left, bare), err
 	}
 	for _, u := range idle {
 		if left, err := h.madeBy(ctx, pods, u); left != "" || err != nil {
@@ -200,6 +201,9 @@ func (h *halt) begun(ctx context.Context, cron *unstructured.Unstructured) (left
 		job, err := h.Get(ctx, at, cron.GetNamespace(), shape.Text(ref, "name"))
 		if apierrors.IsNotFound(err) {
 			continue
+		}
+		if err == nil && !metav1.IsControlledBy(job, cron) {
+			continue // somebody else's, which bears the name now
 		}
 		if err == nil {
 			err = h.stop(ctx, at, shape.KindJob, job)
@@ -250,6 +254,9 @@ func (h *halt) madeBy(ctx context.Context, at restore.Served, workload *unstruct
 			return nil
 		} else if owner.UID == workload.GetUID() || owner.Name == workload.GetName()+"-"+u.GetLabels()["pod-template-hash"] {
 			left = "Pod " + u.GetNamespace() + "/" + u.GetName()
+			if u.GetDeletionTimestamp() != nil { // its node may never say so
+				left += " (which was told to: if its node is lost, delete it by force)"
+			}
 		}
 		return nil
 	})

@@ -170,12 +170,36 @@ func TestPodsThatAreAboutToEndHaveNotEnded(t *testing.T) {
 	}
 }
 
-// TestWhatACronJobHasBegunIsStopped: such a Job bears no mark of the restore.
+// TestWhatIsWaitedForIsNamed: one thing of all that runs, and what helps where its node says nothing any more.
+func TestWhatIsWaitedForIsNamed(t *testing.T) {
+	const (
+		web = `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"web","labels":{"davit.dev/restore":"r"}},"spec":{"replicas":0,"selector":{"matchLabels":{"app":"web"}}},"status":{"replicas":1}}`
+		pod = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"once","labels":{"davit.dev/restore":"r"},"ownerReferences":[{"kind":"Job","name":"once","uid":"z"}]}}`
+		end = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web-x","deletionTimestamp":"2026-01-01T00:00:00Z","labels":{"app":"web"},"ownerReferences":[{"kind":"ReplicaSet","name":"web-","uid":"z","controller":true}]}}`
+	)
+	idle := strings.Replace(web, `"status":{"replicas":1}`, `"status":{}`, 1)
+	for want, have := range map[string][]string{
+		"the pods of Deployment shop/web to end": {web, pod},
+		"if its node is lost":                    {idle, end},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := Stop(ctx, newCluster(t, have...), "r"); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+		})
+	}
+}
+
+// TestWhatACronJobHasBegunIsStopped: such a Job bears no mark of the restore. The control is a Job of
+// somebody else's that bears the name of one.
 func TestWhatACronJobHasBegunIsStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t,
-			`{"apiVersion":"batch/v1","kind":"CronJob","metadata":{"name":"night","labels":{"davit.dev/restore":"r"}},"spec":{},"status":{"active":[{"kind":"Job","name":"night-1","namespace":"shop"},{"kind":"Job","name":"gone","namespace":"shop"}]}}`,
-			`{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"night-1"},"spec":{},"status":{"active":1}}`)
+			`{"apiVersion":"batch/v1","kind":"CronJob","metadata":{"name":"night","labels":{"davit.dev/restore":"r"}},"spec":{},"status":{"active":[{"kind":"Job","name":"night-1","namespace":"shop"},{"kind":"Job","name":"gone","namespace":"shop"},{"kind":"Job","name":"other","namespace":"shop"}]}}`,
+			`{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"night-1","ownerReferences":[{"kind":"CronJob","name":"night","uid":"uid-night","controller":true}]},"spec":{},"status":{"active":1}}`,
+			`{"apiVersion":"batch/v1","kind":"Job","metadata":{"name":"other"},"spec":{},"status":{"active":1}}`)
 		c.play = func(get func(string) *unstructured.Unstructured) {
 			job := get("Job/night-1")
 			if stopped, _ := shape.Child(job.Object, "spec")["suspend"].(bool); stopped {
@@ -186,6 +210,9 @@ func TestWhatACronJobHasBegunIsStopped(t *testing.T) {
 		defer cancel()
 		if _, err := Stop(ctx, c, "r"); err != nil {
 			t.Error(err)
+		}
+		if _, stopped := shape.Child(c.objects["Job/other"].Object, "spec")["suspend"]; stopped {
+			t.Error("somebody else's Job was stopped")
 		}
 	})
 }
