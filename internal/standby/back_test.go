@@ -40,6 +40,7 @@ func TestWhatIsNotStoppedTheNodesKeepFromRunning(t *testing.T) {
 		"one is silent":          {append(node("one", seen, 3, true), node("two", "2026-01-01T00:00:00Z", 3, true)...), failover.NoAnswer},
 		"one never said a thing": {append(node("one", seen, 3, true), node("two", seen, 3, true)[0]), failover.NoAnswer},
 		"there is none":          {nil, failover.NoAnswer},
+		"of another machine":     {append(node("one", seen, 3, true), node("two", seen, 3, true)[0], strings.ReplaceAll(node("two", seen, 3, true)[1], "uid-two", "uid-before")), failover.NoAnswer},
 	} {
 		m := newMemory(t, append(tt.nodes, fenced("true"), db)...)
 		s, _ := returning(t, m)
