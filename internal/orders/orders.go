@@ -51,7 +51,7 @@ type Sender struct{ Project *vault.Project }
 
 // Do implements execute.Actuator: it returns the answer of the order's site, or
 // NoAnswer when the context ends before there is one. The site forgets the order then,
-// unless it is at it already.
+// and ends what it is at.
 func (s Sender) Do(ctx context.Context, o execute.Order) execute.Answer {
 	if err := errors.Join(vault.CheckName(o.Site), vault.CheckName(o.Run)); err != nil {
 		return execute.Refuse("send order: %v", err)
