@@ -2,7 +2,6 @@ package restore
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -188,8 +187,7 @@ func (e *Engine) stop(ctx context.Context, namespace, claim string) error {
 // that was killed: the workloads that are restored have been by now. What
 // mounts a claim that is not whole stays at rest.
 func (e *Engine) startAgain(ctx context.Context) error {
-	namespaces := slices.DeleteFunc(e.targetNamespaces(), e.isOurs) // nothing was there to stop
-	started, kept, err := e.stage().Start(ctx, namespaces, func(kind schema.GroupKind, u *unstructured.Unstructured) string {
+	started, kept, err := e.stage().Start(ctx, e.targetNamespaces(), func(kind schema.GroupKind, u *unstructured.Unstructured) string {
 		if claim := e.empty.MountedBy(kind, u, false); claim != "" {
 			return "stays stopped, because it mounts claim " + claim + ", which is not filled: solve that and restore again, and it is started"
 		}

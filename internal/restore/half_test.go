@@ -149,3 +149,25 @@ func TestClaimThatIsDeletedWhileItIsFilled(t *testing.T) {
 		}
 	}
 }
+
+// TestRollBackInANamespaceThatTheRestoreMade: given again to roll a volume back, a restore starts
+// what it stopped, also in a namespace that it made itself the first time.
+func TestRollBackInANamespaceThatTheRestoreMade(t *testing.T) {
+	for name, without := range map[string][]string{"of the point": nil, "for what is in it": {"namespaces"}} {
+		r := newRig()
+		synctest.Test(t, func(t *testing.T) {
+			for range 2 {
+				time.Sleep(time.Second) // virtual time
+				opts := Options{ID: testID, Holder: "test", KeepClaims: true, ExistingKinds: rollsBack.ExistingKinds, ExcludeKinds: without}
+				r.v.data["shop/data-db-0"] = "written since"
+				res, err := New(r.m, opts, Deps{Source: r.s, Cluster: r.c, Volumes: r.v}).Run(t.Context())
+				if err != nil || len(res.Failures) > 0 || r.v.data["shop/data-db-0"] != "snap-data-db-0" {
+					t.Fatalf("%s: %v, %v, data %q", name, err, res.Failures, r.v.data["shop/data-db-0"])
+				}
+				if n := replicas(t, r, "StatefulSet", "db"); n != 1 {
+					t.Errorf("namespace %s: %d replicas", name, n)
+				}
+			}
+		})
+	}
+}
