@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -302,15 +303,17 @@ func (l *Hold) stillOurs(ctx context.Context, current *unstructured.Unstructured
 	call, cancel := context.WithTimeout(ctx, renew)
 	defer cancel()
 	live, err := l.o.Bare.Get(call, l.at, l.o.Namespace, l.name)
-	if err != nil {
+	if err != nil || !same(live, current) {
 		return nil
 	}
-	for _, field := range ours {
-		if shape.Text(live.Object, "spec", field) != shape.Text(current.Object, "spec", field) {
-			return nil
-		}
-	}
 	return live
+}
+
+// same tells whether two states of the lease are of one taking.
+func same(a, b *unstructured.Unstructured) bool {
+	return !slices.ContainsFunc(ours, func(field string) bool {
+		return shape.Text(a.Object, "spec", field) != shape.Text(b.Object, "spec", field)
+	})
 }
 
 // Release empties the lease, so that the next restore need not wait. whole
@@ -333,7 +336,7 @@ func (l *Hold) Release(ctx context.Context, whole bool) {
 // release looks again when it finds the lease changed: a renewal that was broken off may
 // have arrived after all.
 func (l *Hold) release(ctx context.Context, whole bool) (err error) {
-	for live := l.current; live != nil; live = l.stillOurs(ctx, live) {
+	for live := l.current; ; {
 		free := live.DeepCopy()
 		shape.Child(free.Object, "spec")["holderIdentity"] = ""
 		if whole {
@@ -344,6 +347,11 @@ func (l *Hold) release(ctx context.Context, whole bool) (err error) {
 		if _, err = l.o.Cluster.Update(ctx, l.at, free, ""); !apierrors.IsConflict(err) {
 			return err
 		}
+		if live, err = l.o.Cluster.Get(ctx, l.at, l.o.Namespace, l.name); err != nil {
+			return err
+		}
+		if !same(live, l.current) {
+			return nil // another's by now, or given back by a try whose answer was lost
+		}
 	}
-	return nil // another's by now, or given back by a try whose answer was lost
 }
