@@ -229,3 +229,30 @@ func TestGitOpsOfAnEarlierRestore(t *testing.T) {
 		}
 	}
 }
+
+// TestGitOpsBroughtByOneOfTwo: as before, where one of the restores brings the reconciler
+// itself, at rest, and the other ends before the first workload.
+func TestGitOpsBroughtByOneOfTwo(t *testing.T) {
+	r := gitRig(t)
+	delete(r.c.objects, key("Kustomization", "flux-system", "shop"))
+	r.m.Namespaces = append(r.m.Namespaces, "flux-system")
+	r.m.Resources = append(r.m.Resources, point.Resource{Group: fluxGroup, Version: "v1", Versions: []string{"v1"}, Resource: "kustomizations", Kind: "Kustomization", Namespaced: true, Count: 1})
+	r.s.raw[fluxGroup+"/Kustomization"] = []string{`{"apiVersion":"` + fluxGroup + `/v1","kind":"Kustomization","metadata":{"name":"shop","namespace":"flux-system","uid":"u-kust"},"spec":{"path":"./shop"}}`}
+	other, s := pointOf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"news","namespace":"shop","uid":"u-news","labels":{"` + fluxGroup + `/name":"shop","` + fluxGroup + `/namespace":"flux-system"}}}`)
+	other.Application = "news"
+	during := 0
+	activate := func(ctx context.Context) error {
+		if r.c.get("Kustomization", "flux-system", "shop") == nil || r.c.get("ConfigMap", "shop", "news") != nil {
+			return nil
+		}
+		during++
+		res, err := New(other, Options{ID: "rnews", Holder: "test", GitOps: gitops.Suspend}, Deps{Source: s, Cluster: r.c}).Run(ctx)
+		if err != nil || len(res.Failures) > 0 || !suspended(r) {
+			t.Errorf("the other: %v %v, suspended %t", err, res.Failures, suspended(r))
+		}
+		return nil
+	}
+	if res := run(t, r, Options{GitOps: gitops.Suspend, Activate: activate}); len(res.Failures) > 0 || during != 1 || suspended(r) {
+		t.Errorf("%v, the other ran %d times, suspended %t", res.Failures, during, suspended(r))
+	}
+}

@@ -61,7 +61,7 @@ func (e *Engine) prepare(ctx context.Context, en *index.Entry, raw []byte) (*pre
 		return nil, err
 	}
 	if e.opts.GitOps == gitops.Suspend {
-		if err := gitops.Rest(p.kind, d, e.opts.ID); err != nil {
+		if err := e.gitStage().Rest(p.kind, d); err != nil {
 			return nil, err
 		}
 	}

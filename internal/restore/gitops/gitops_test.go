@@ -56,7 +56,7 @@ func TestRestAndUndone(t *testing.T) {
 		}
 		got := d()
 		for range 2 {
-			if err := Rest(kind, got, "r1"); err != nil || !Suspended(kind, got) {
+			if err := (Stage{ID: "r1"}).Rest(kind, got); err != nil || !Suspended(kind, got) {
 				t.Errorf("%s: %v %v", kind, err, got)
 			}
 		}
@@ -66,11 +66,11 @@ func TestRestAndUndone(t *testing.T) {
 		}
 	}
 	half := shape.Document{"metadata": shape.Document{"name": "a"}, "spec": shape.Document{"syncPolicy": shape.Document{"automated": automated}}}
-	if err := Rest(KindApplication, half, "r1"); err != nil {
+	if err := (Stage{ID: "r1"}).Rest(KindApplication, half); err != nil {
 		t.Fatal(err)
 	}
 	delete(shape.Child(half, "metadata", "annotations"), skipReconcile) // somebody undid half of it
-	if err := Rest(KindApplication, half, "r1"); err != nil {
+	if err := (Stage{ID: "r1"}).Rest(KindApplication, half); err != nil {
 		t.Fatal(err)
 	}
 	Undone(KindApplication, half)
@@ -88,6 +88,6 @@ func FuzzOf(f *testing.F) {
 		Of(schema.GroupKind{Kind: "Secret"}, h, func(string) bool { return true })
 		d := shape.Document{"metadata": shape.Document{"annotations": shape.Document{Annotation: id}}}
 		Undone(KindApplication, d)
-		_ = Rest(KindApplication, d, label)
+		_ = Stage{ID: label}.Rest(KindApplication, d)
 	})
 }

@@ -128,11 +128,11 @@ func undo(kind schema.GroupKind, d shape.Document) (shape.Document, error) {
 
 // Rest makes a reconciler that a restore is about to write one that is
 // suspended. Done again, or to one that people suspended, it changes nothing.
-func Rest(kind schema.GroupKind, d shape.Document, id string) error {
+func (s Stage) Rest(kind schema.GroupKind, d shape.Document) error {
 	if !slices.Contains(Kinds, kind) || Suspended(kind, d) {
 		return nil
 	}
-	patch, err := Stage{ID: id}.change(kind, d)
+	patch, err := s.change(kind, d)
 	if err != nil {
 		return err
 	}
@@ -317,7 +317,7 @@ func (s Stage) Resume(ctx context.Context, r Reconciler) (resumed bool, why stri
 			return false, "", err
 		}
 		was := noted(live.Object)
-		was.For = maps.Clone(was.For)
+		was.For, why = maps.Clone(was.For), ""
 		delete(was.For, s.Application)
 		if len(was.For) > 0 {
 			_, err = s.write(ctx, at, live, was)
