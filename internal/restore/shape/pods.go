@@ -51,8 +51,9 @@ func Mounts(kind schema.GroupKind, d Document, claim string) bool {
 	}
 	for _, t := range Items(d, "spec", "volumeClaimTemplates") {
 		prefix := Text(t, "metadata", "name") + "-" + Text(d, "metadata", "name") + "-"
-		if kind == KindStatefulSet && strings.HasPrefix(claim, prefix) {
-			return true
+		ordinal, is := strings.CutPrefix(claim, prefix)
+		if kind == KindStatefulSet && is && ordinal != "" && strings.Trim(ordinal, "0123456789") == "" {
+			return true // and not that of a set whose name only begins the same
 		}
 	}
 	return false
