@@ -51,7 +51,8 @@ func (e *Engine) restoreClaim(ctx context.Context, en *index.Entry, raw []byte) 
 		annotations[shape.AnnotationFilledFrom] = shape.FilledFromNothing
 		p.obj.SetAnnotations(annotations)
 		starts := "it stays as it is"
-		if _, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName()); apierrors.IsNotFound(err) {
+		live, err := e.cluster.Get(ctx, p.at, p.obj.GetNamespace(), p.obj.GetName())
+		if apierrors.IsNotFound(err) || err == nil && live.GetLabels()[shape.LabelRestore] == e.opts.ID && live.GetAnnotations()[shape.AnnotationFilledFrom] == shape.FilledFromNothing {
 			starts = "it starts empty"
 		}
 		if err := e.put(ctx, p); err != nil {
