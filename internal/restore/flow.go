@@ -60,7 +60,7 @@ func (e *Engine) flow(ctx context.Context) error {
 			e.markEmpty(en) // until it is filled
 		}
 	}
-	if err := e.empty.Others(ctx, e.cluster, e.targetNamespaces()); err != nil {
+	if err := e.empty.Others(ctx, e.cluster, e.targetNamespaces()...); err != nil {
 		return err
 	}
 	err := flow.Flow{

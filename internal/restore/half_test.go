@@ -171,3 +171,23 @@ func TestRollBackInANamespaceThatTheRestoreMade(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatOthersHaveFilledByNow: a volume that another restore was filling when this one
+// began, and filled before this one came to its workloads, holds none of them back.
+func TestWhatOthersHaveFilledByNow(t *testing.T) {
+	for _, through := range []bool{false, true} {
+		r := halfFilled(t)
+		delete(r.c.objects, key("StatefulSet", "shop", "db"))
+		claim := r.c.objects[key("PersistentVolumeClaim", "shop", "data-db-0")]
+		activate := func(context.Context) error {
+			if through {
+				claim.SetAnnotations(map[string]string{shape.AnnotationFilledFrom: "another"})
+			}
+			return nil
+		}
+		res := run(t, r, Options{ID: "rother", KeepClaims: true, ExcludeKinds: []string{"persistentvolumeclaims"}, Activate: activate})
+		if made := r.c.get("StatefulSet", "shop", "db") != nil; made != through || (len(res.Failures) > 0) == through {
+			t.Errorf("through %t: made %t, %v", through, made, res.Failures)
+		}
+	}
+}

@@ -153,7 +153,7 @@ func (e *Engine) restoreObject(ctx context.Context, en *index.Entry, raw []byte)
 	name := e.nameOf(en)
 	p, err := e.prepare(ctx, en, raw)
 	if err == nil {
-		err = e.heldBack(p)
+		err = e.heldBack(ctx, p)
 	}
 	if err == nil {
 		err = e.put(ctx, p)
@@ -297,7 +297,7 @@ func (e *Engine) putStatus(ctx context.Context, p *prepared, live *unstructured.
 
 // heldBack refuses what must not run yet: whatever mounts a claim that is not
 // whole, and custom resources beside one, whose operator might start on it.
-func (e *Engine) heldBack(p *prepared) error {
+func (e *Engine) heldBack(ctx context.Context, p *prepared) error {
 	const next = "solve that and restore again"
 	switch shape.RankOf(p.kind) {
 	case shape.RankCustom:
@@ -305,6 +305,12 @@ func (e *Engine) heldBack(p *prepared) error {
 			return fmt.Errorf("not created, because claim %s is not filled and its operator might start on it: %s", empty[0], next)
 		}
 	case shape.RankWorkloads:
+		if e.empty.MountedBy(p.kind, p.obj, true) == "" {
+			return nil
+		}
+		if err := e.empty.Others(ctx, e.cluster, p.obj.GetNamespace()); err != nil { // others may be through by now
+			return err
+		}
 		if claim := e.empty.MountedBy(p.kind, p.obj, true); claim != "" {
 			return fmt.Errorf("not created, because it mounts claim %s, which is not filled: %s", claim, next)
 		}

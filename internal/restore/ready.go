@@ -63,7 +63,7 @@ func (e *Engine) restoreLate(ctx context.Context, en *index.Entry, raw []byte, d
 	for e.clock.Now().Before(deadline) {
 		p, err := e.prepare(ctx, en, raw)
 		if err == nil {
-			err = e.heldBack(p)
+			err = e.heldBack(ctx, p)
 		}
 		if err == nil {
 			err = e.put(ctx, p)

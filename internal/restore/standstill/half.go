@@ -2,6 +2,7 @@ package standstill
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 
@@ -64,14 +65,17 @@ func (e *Empty) Whole(namespace, claim string) {
 	delete(e.claims[namespace], claim)
 }
 
-// Others adds the claims that are half filled, of which the restore fills none that
+// Others looks which claims are half filled now, of which the restore fills none that
 // is not marked.
-func (e *Empty) Others(ctx context.Context, c port.Cluster, namespaces []string) error {
+func (e *Empty) Others(ctx context.Context, c port.Cluster, namespaces ...string) error {
 	for _, namespace := range namespaces {
 		half, err := HalfFilled(ctx, c, namespace)
 		if err != nil {
 			return err
 		}
+		e.mu.Lock()
+		maps.DeleteFunc(e.claims[namespace], func(_ string, own bool) bool { return !own })
+		e.mu.Unlock()
 		for claim := range half {
 			e.add(namespace, claim, false)
 		}

@@ -322,7 +322,7 @@ func (s Stage) Start(ctx context.Context, namespaces []string, keep func(kind sc
 func ofOthers(kind schema.GroupKind, u *unstructured.Unstructured, half map[string]string) string {
 	for _, claim := range slices.Sorted(maps.Keys(half)) {
 		if shape.Mounts(kind, u.Object, claim) {
-			return "stays stopped, because it mounts claim " + claim + ", which restore " + half[claim] + " has not filled: when that is through, it is started; if it died, give it again"
+			return "stays stopped, because it mounts claim " + claim + ", which restore " + half[claim] + " has not filled: when that is through, it is started; if it died, give it again; if the claim was filled by other means, take label " + shape.LabelRestore + " off it, and restore again"
 		}
 	}
 	return ""
