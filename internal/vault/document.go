@@ -31,7 +31,7 @@ func (p *Project) PutDocument(ctx context.Context, d Document) (Document, error)
 	}
 	for {
 		last, err := p.GetDocument(ctx, d.Application)
-		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
+		if err != nil && !errors.Is(err, ErrNotFound) && (!errors.Is(err, ErrDamaged) || last.Revision == 0) { // 0: which is the newest is not known
 			return d, fmt.Errorf("put document of %s: %w", d.Application, err)
 		}
 		if err == nil && sameObjects(last.Objects, d.Objects) {

@@ -550,6 +550,25 @@ func TestDamagedDocumentIsFollowedByAGoodOne(t *testing.T) {
 	}
 }
 
+// TestDocumentBesideAStrayObject: where it cannot be told which revision is the newest, none is
+// written, and nobody tries for ever.
+func TestDocumentBesideAStrayObject(t *testing.T) {
+	p, _ := project(t, mem.New(nil))
+	d := vault.Document{Application: "shop", Site: "east", Objects: []json.RawMessage{json.RawMessage(`{"n":1}`)}}
+	if _, err := p.PutDocument(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Store().Put(t.Context(), p.Root()+"apps/shop/stray", strings.NewReader("x"), 1); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	d.Objects = []json.RawMessage{json.RawMessage(`{"n":2}`)}
+	if _, err := p.PutDocument(ctx, d); !errors.Is(err, vault.ErrDamaged) {
+		t.Errorf("PutDocument = %v, want ErrDamaged", err)
+	}
+}
+
 func TestSites(t *testing.T) {
 	p, _ := project(t, mem.New(nil))
 	for _, site := range []string{"west", "east", "west"} {
