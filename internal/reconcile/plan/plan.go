@@ -188,6 +188,8 @@ func (r *Reconciler) mirror(ctx context.Context, p *v1alpha1.RecoveryPlan, valid
 			return c
 		case errors.Is(err, vault.ErrNotFound):
 			p.Status.Revision = 0 // the vault is another one
+		case errors.Is(err, vault.ErrDamaged) && newest.Revision == p.Status.Revision && before.Reason != ReasonDiffers:
+			// this site's own, or the same: it is at hand
 		default:
 			return r.unmirrored(c, before, err)
 		}

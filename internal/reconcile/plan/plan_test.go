@@ -129,6 +129,33 @@ func TestMirror(t *testing.T) {
 	east.want("Mirrored", "True", "Succeeded", "revision 2")
 }
 
+// TestMirrorOfADamagedPlan: the site that has the plan at hand writes it again where the newest
+// revision cannot be read, but not over one that another site wrote since.
+func TestMirrorOfADamagedPlan(t *testing.T) {
+	for _, others := range []bool{false, true} {
+		all, project := sites(t, "east", "west")
+		all[0].apply(time.Second)
+		all[0].want("Mirrored", "True", "Succeeded", "revision 1")
+		newest := "1"
+		if others {
+			all[1].apply(time.Minute)
+			all[1].want("Mirrored", "True", "Succeeded", "revision 2")
+			newest = "2"
+		}
+		key := project.Root() + "plans/shop/" + strings.Repeat("0", 19) + newest
+		if err := project.Store().Put(t.Context(), key, strings.NewReader("rot"), 3); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			all[0].look()
+		}
+		sheet, err := shelf.New(project).Get(t.Context(), "shop")
+		if wrote := err == nil && sheet.Revision == 2 && sheet.Site == "east"; wrote == others {
+			t.Errorf("another's %t: revision %d of %q, %v", others, sheet.Revision, sheet.Site, err)
+		}
+	}
+}
+
 // Two sites with different versions do not write against each other: what was
 // changed last counts, and the other site says so.
 func TestTwoSites(t *testing.T) {
