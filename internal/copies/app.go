@@ -366,7 +366,7 @@ func (a *appPass) expire(ctx context.Context, epochs *lease.Epochs) error {
 	var errs []error
 	now := a.c.now()
 	if len(a.going(now)) > 0 && (a.app.Rules.MaxAge > 0 || a.app.DeletionDelay > 0) { // time decides: a clock that was set forward must not
-		clock, err := a.c.opts.First.Clock(ctx)
+		clock, err := a.c.in.Clock(ctx) // a pass only reads the first vault
 		if err != nil {
 			return fmt.Errorf("expire points in the copy: %w", err)
 		}

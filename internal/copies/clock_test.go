@@ -2,6 +2,7 @@ package copies
 
 import (
 	"context"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +25,18 @@ func (c clocked) Stat(ctx context.Context, key string) (vault.ObjectInfo, error)
 	return info, err
 }
 
+// readOnly is a store that takes nothing.
+type readOnly struct{ vault.Store }
+
+func (readOnly) Put(context.Context, string, io.ReadSeeker, int64) error { return vault.ErrDenied }
+
+func (readOnly) PutIfAbsent(context.Context, string, io.ReadSeeker, int64) error {
+	return vault.ErrDenied
+}
+
 // TestClockThatJumpsExpiresNothing: a copier's clock that is set a year forward makes no
-// point of the copy old. The control: when the vault's clock says so too, the old one goes.
+// point of the copy old. The control: when the copy's clock says so too, the old one goes,
+// whether or not the first vault takes anything.
 func TestClockThatJumpsExpiresNothing(t *testing.T) {
 	r := newRig(t)
 	old := r.publish("shop-1", 1, false)
@@ -36,12 +47,12 @@ func TestClockThatJumpsExpiresNothing(t *testing.T) {
 	for _, at := range []time.Time{before, r.now} {
 		a := app()
 		a.Expire, a.Rules = true, point.Retention{MaxAge: 30 * 24 * time.Hour}
-		report, err := r.copier(clocked{r.first, at}, r.second).Pass(t.Context(), []App{a})
+		report, err := r.copier(readOnly{r.first}, clocked{r.second, at}).Pass(t.Context(), []App{a})
 		if err != nil || report.Apps["shop"].Err != nil {
 			t.Fatal(err, report.Apps["shop"].Err)
 		}
 		if gone := report.Apps["shop"].Deleted; (len(gone) > 0) != at.Equal(r.now) || len(gone) > 1 || len(gone) == 1 && gone[0] != old.ID {
-			t.Errorf("at %s by the vault's clock: %v are gone", at, gone)
+			t.Errorf("at %s by the copy's clock: %v are gone", at, gone)
 		}
 	}
 }
