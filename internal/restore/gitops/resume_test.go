@@ -1,0 +1,50 @@
+package gitops
+
+import (
+	"context"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"davit.dev/davit/internal/restore/port"
+	"davit.dev/davit/internal/restore/shape"
+)
+
+// one is a cluster with one reconciler, of which another takes itself off before the
+// first write.
+type one struct {
+	port.Cluster
+	live  shape.Document
+	other string // what its annotation says by then
+}
+
+func (c *one) Serves(context.Context, schema.GroupKind) ([]port.Served, error) {
+	return make([]port.Served, 1), nil
+}
+
+func (c *one) Get(context.Context, port.Served, string, string) (*unstructured.Unstructured, error) {
+	return (&unstructured.Unstructured{Object: c.live}).DeepCopy(), nil
+}
+
+func (c *one) Patch(context.Context, port.Served, string, string, []byte) (*unstructured.Unstructured, error) {
+	if c.other != "" {
+		shape.Child(c.live, "metadata")["annotations"], c.other = map[string]any{Annotation: c.other}, ""
+		return nil, apierrors.NewConflict(schema.GroupResource{}, "shop", nil)
+	}
+	return nil, nil
+}
+
+// TestTwoThatEndAtOnce: the second of them resumes what it made, and does not say that it
+// stays suspended for the first.
+func TestTwoThatEndAtOnce(t *testing.T) {
+	c := &one{other: `{"by":"r1","for":{"shop":"r1"}}`, live: shape.Document{"metadata": shape.Document{
+		"name": "shop", "annotations": map[string]any{Annotation: `{"by":"r1","for":{"shop":"r1","news":"r2"}}`},
+	}}}
+	s := Stage{Cluster: c, ID: "r1", Application: "shop"}
+	resumed, why, err := s.Resume(t.Context(), Reconciler{Kind: KindKustomization, Namespace: "flux-system", Name: "shop"})
+	if !resumed || why != "" || err != nil {
+		t.Errorf("resumed %t, %q, %v", resumed, why, err)
+	}
+}
