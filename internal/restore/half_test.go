@@ -191,3 +191,43 @@ func TestWhatOthersHaveFilledByNow(t *testing.T) {
 		}
 	}
 }
+
+// startsBefore is a target at which another restore, which saw no mark yet, starts the set again
+// right before the claim is marked.
+type startsBefore struct {
+	*fakeCluster
+	did *bool
+}
+
+func (c startsBefore) Patch(ctx context.Context, at Served, namespace, name string, patch []byte) (*unstructured.Unstructured, error) {
+	if at.GVK.Kind == "PersistentVolumeClaim" && !*c.did {
+		*c.did = true
+		c.mu.Lock()
+		db := c.objects[key("StatefulSet", "shop", "db")].DeepCopy()
+		shape.Child(db.Object, "spec")["replicas"] = int64(1)
+		db.SetAnnotations(nil)
+		c.store(db)
+		c.mu.Unlock()
+	}
+	return c.fakeCluster.Patch(ctx, at, namespace, name, patch)
+}
+
+// TestRollBackLooksAgainOnceItsMarkIsSeen: what others started in between is stopped before the
+// volume is filled, and runs in the end.
+func TestRollBackLooksAgainOnceItsMarkIsSeen(t *testing.T) {
+	r := lived(t)
+	var during int64
+	did := false
+	e := New(r.m, Options{ID: testID, Holder: "test", KeepClaims: true, ExistingKinds: rollsBack.ExistingKinds}, Deps{
+		Source: r.s, Cluster: startsBefore{r.c, &did},
+		Volumes: beside{r.v, func(context.Context) error { during = replicas(t, r, "StatefulSet", "db"); return nil }},
+	})
+	synctest.Test(t, func(t *testing.T) {
+		if res, err := e.Run(t.Context()); err != nil || len(res.Failures) > 0 {
+			t.Errorf("%v: %v", err, res.Failures)
+		}
+	})
+	if n := replicas(t, r, "StatefulSet", "db"); !did || during != 0 || n != 1 {
+		t.Errorf("%d replicas while it is filled, %d in the end", during, n)
+	}
+}
