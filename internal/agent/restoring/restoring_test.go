@@ -242,7 +242,7 @@ func TestRefusals(t *testing.T) {
 		"dry: overtaken":             {dry: true, why: "overtaken"},
 		"dry: no such point":         {dry: true, change: func(o *uplink.Restore) { copied(o); o.Point = "shop-9" }, why: "no point shop-9"},
 		"dry: a quarantined point":   {dry: true, change: func(o *uplink.Restore) { copied(o); o.Point = "shop-2" }, why: "quarantined"},
-		"dry: not all are mapped":    {dry: true, change: func(o *uplink.Restore) { copied(o); o.Namespaces = map[string]string{"web": "x"} }, why: "map shop to another"},
+		"dry: not all are mapped":    {dry: true, change: func(o *uplink.Restore) { copied(o); o.Namespaces = map[string]string{"web": "x"} }, why: "--map-namespace shop=<another>"},
 		"dry: not allowed, too late": {dry: true, refuse: dial.Refusal{Why: "too late"}, why: "too late"},
 		"dry: a copy is possible":    {dry: true, change: copied},
 	} {
