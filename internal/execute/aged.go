@@ -218,7 +218,7 @@ func (a *Aged) order(ctx context.Context, o Order) Answer {
 	}
 	answer := a.Inner.Do(ctx, o)
 	if answer.Outcome != failover.Done {
-		if answer.Outcome == failover.Refused && a.Blind && o.Action == failover.Act {
+		if nothing := answer.Outcome == failover.Refused || answer.Outcome == failover.Superseded && !a.Again; nothing && a.Blind && o.Action == failover.Act {
 			a.forget(ctx, o)
 		}
 		return answer
@@ -239,7 +239,8 @@ func (a *Aged) ended(ctx context.Context, o Order, answer Answer) error {
 	return a.Marks.Save(ctx, o.Run, o.Step.Name, m)
 }
 
-// forget notes that an act was refused, so that a look says so.
+// forget notes that an act was refused, or superseded before anything was sent, so that a look
+// says so: what the run's own claim superseded is ordered again, under the newer epoch.
 func (a *Aged) forget(ctx context.Context, o Order) {
 	m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
 	if err == nil && m.Began == o.Token.Sequence {

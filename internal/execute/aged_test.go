@@ -177,3 +177,29 @@ func TestWhatCouldNotBeNotedIsNotDoneForTheBlind(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatWasSupersededBeforeItWasSentIsNotDone: a step that runs beside the run's own claim may
+// be superseded between its mark and its call. Nothing was sent, so it is ordered again under
+// the newer epoch, and no person is asked what came of it.
+func TestWhatWasSupersededBeforeItWasSentIsNotDone(t *testing.T) {
+	marks, newest, sent := &execute.Memory{}, int64(2), 0
+	known := func(context.Context, string) (int64, error) { return newest, nil }
+	doze := func() { newest = 3 }
+	a := &execute.Aged{Marks: marks, Newest: known, Blind: true, Inner: execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+		doze()
+		if late := execute.Late(ctx, marks, known, o); late != nil {
+			return *late
+		}
+		sent++
+		return execute.Unknown("the answer is lost")
+	})}
+	want(t, "act", a.Do(t.Context(), order(failover.Act, 5)), failover.Superseded)
+	want(t, "look", a.Do(t.Context(), order(failover.Look, 5)), failover.NotDone)
+	o := order(failover.Act, 6)
+	o.Token.Epochs["shop"] = 3
+	want(t, "act again", a.Do(t.Context(), o), failover.NoAnswer)
+	want(t, "look at what was sent", a.Do(t.Context(), order(failover.Look, 6)), failover.NoAnswer) // the control
+	if sent != 1 {
+		t.Errorf("it was sent %d times", sent)
+	}
+}
