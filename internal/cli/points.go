@@ -80,11 +80,11 @@ func (e *env) runPoints(cmd *cobra.Command, o *listPoints) error {
 	if err != nil {
 		return err
 	}
+	views = slices.DeleteFunc(views, func(v view.Point) bool { return !asOf.IsZero() && v.Instant.After(asOf) })
 	view.MarkNewest(views)
 	for _, v := range views {
 		switch {
 		case o.newest && !v.Newest && !v.NewestProven:
-		case !asOf.IsZero() && v.Instant.After(asOf):
 		case !o.all && v.Phase != v1alpha1.PointAvailable:
 			shown.Hidden++
 		default:

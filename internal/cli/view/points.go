@@ -50,11 +50,11 @@ type Point struct {
 }
 
 // MarkNewest marks of each application the point that a restore would take, and the newest
-// that is proven. It is to be given all that there are.
+// that is proven, as point.Newest orders them. It is to be given all that a restore may choose from.
 func MarkNewest(points []Point) {
 	newest, proven := map[string]*Point{}, map[string]*Point{}
 	keep := func(of map[string]*Point, v *Point) {
-		if old := of[v.Application]; old == nil || cmp.Or(v.Instant.Compare(old.Instant), cmp.Compare(v.ID, old.ID)) > 0 {
+		if old := of[v.Application]; old == nil || cmp.Or(cmp.Compare(v.Epoch, old.Epoch), v.Instant.Compare(old.Instant), cmp.Compare(v.ID, old.ID)) > 0 {
 			of[v.Application] = v
 		}
 	}
@@ -63,7 +63,9 @@ func MarkNewest(points []Point) {
 		if v.Phase != v1alpha1.PointAvailable {
 			continue
 		}
-		keep(newest, v)
+		if v.Consistency != string(point.Fuzzy) { // which a restore takes only if it is told to
+			keep(newest, v)
+		}
 		if v.proven() {
 			keep(proven, v)
 		}

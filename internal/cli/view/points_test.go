@@ -22,10 +22,14 @@ func TestNewestPointsAreMarked(t *testing.T) {
 		{ID: "shop-7", Application: "shop", Phase: v1alpha1.PointAvailable, Instant: at(7), Verified: now},
 		{ID: "shop-8", Application: "shop", Phase: v1alpha1.PointAvailable, Instant: at(8), Verified: now},
 		{ID: "pay-9", Application: "pay", Phase: v1alpha1.PointAvailable, Instant: at(9), Test: &Test{Passed: true}},
+		{ID: "moved-2", Application: "moved", Phase: v1alpha1.PointAvailable, Instant: at(2), Epoch: 1}, // by a clock that was fast
+		{ID: "moved-3", Application: "moved", Phase: v1alpha1.PointAvailable, Instant: at(3), Epoch: 2},
+		{ID: "raw-1", Application: "raw", Phase: v1alpha1.PointAvailable, Instant: at(1), Consistency: "fuzzy"},
+		{ID: "raw-2", Application: "raw", Phase: v1alpha1.PointAvailable, Instant: at(2), Consistency: "crash"},
 		{ID: "new-1", Application: "new", Phase: v1alpha1.PointPending},
 	}
 	MarkNewest(points)
-	want := map[string]string{"shop-4": "newest", "shop-7": "newest proven", "pay-9": "newest, proven"}
+	want := map[string]string{"shop-4": "newest", "shop-7": "newest proven", "pay-9": "newest, proven", "moved-3": "newest", "raw-2": "newest"}
 	for _, p := range points {
 		if got := p.place(); got != want[p.ID] {
 			t.Errorf("%s is marked %q, want %q", p.ID, got, want[p.ID])
