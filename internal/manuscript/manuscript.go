@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/yaml"
 )
 
@@ -94,6 +95,8 @@ func (s *search) parts(value any, t reflect.Type, path string) {
 			at := strings.TrimPrefix(path+"."+key, ".")
 			if of := fieldType(t, key); of != nil {
 				s.look(v[key], of, at)
+			} else if of := foldedType(t, key); of != nil && s.fits(map[string]any{key: reflect.Zero(of).Interface()}, t) {
+				s.look(v[key], of, at) // a reader that does not mind the case of names
 			} else if t.Kind() == reflect.Struct && !s.fits(map[string]any{key: nil}, t) {
 				s.found = append(s.found, at+": there is no such field")
 			}
@@ -140,6 +143,25 @@ func fieldType(t reflect.Type, key string) reflect.Type {
 	return nil
 }
 
+// foldedType is that of the struct's field whose name is the key but for its case.
+func foldedType(t reflect.Type, key string) reflect.Type {
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if f.Anonymous && name == "" {
+			if of := foldedType(f.Type, key); of != nil {
+				return of
+			}
+		} else if strings.EqualFold(name, key) {
+			return f.Type
+		}
+	}
+	return nil
+}
+
 // wanted says what a type takes.
 func wanted(t reflect.Type) string {
 	switch t {
@@ -147,6 +169,8 @@ func wanted(t reflect.Type) string {
 		return "a duration such as 30s, 5m or 1h30m"
 	case reflect.TypeFor[metav1.Time](), reflect.TypeFor[metav1.MicroTime]():
 		return "a time such as 2026-01-31T15:04:05Z"
+	case reflect.TypeFor[intstr.IntOrString]():
+		return "a whole number or a name"
 	}
 	switch t.Kind() {
 	case reflect.Bool:

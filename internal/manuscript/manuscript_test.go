@@ -5,12 +5,15 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 type inner struct {
 	Name  string           `json:"name,omitempty"`
 	Wait  metav1.Duration  `json:"wait,omitempty"`
 	Pause *metav1.Duration `json:"pause,omitempty"`
+	// Port is a type that reads itself, and is no object.
+	Port intstr.IntOrString `json:"port,omitempty"`
 }
 
 type common struct {
@@ -38,6 +41,8 @@ func TestReadSaysWhereAndWhat(t *testing.T) {
 		"open: \"secret\"\ncount: two":           {"count: want a whole number, without quotes, and it is text; open: want true or false"},
 		"count: 1.5":                             {"count: want a whole number", "another number"},
 		"kind: [a]":                              {"kind: want text"},
+		"Steps: [{Wait: x}]\nKIND: [a]":          {"KIND: want text", "Steps[0].Wait: want a duration"},
+		"steps: [{port: [1]}]":                   {"steps[0].port: want a whole number or a name"},
 		"after: secret":                          {"after: want a list"},
 		"stepps: []\nby: {east: {nme: x}}":       {"by.east.nme: there is no such field; stepps: there is no such field"},
 		"- a":                                    {"all of it: want fields", "it is a list"},
