@@ -226,6 +226,29 @@ func TestIsolateLetsSpeakToPeersOnly(t *testing.T) {
 	}
 }
 
+// TestIsolateWithManyPeers: one message of the kernel's holds some 4,000 addresses, and what
+// does not fit into it is not there.
+func TestIsolateWithManyPeers(t *testing.T) {
+	l := newLab(t)
+	const peer = "10.9.0.3"
+	echo(t, l.world, peer+":80")
+	var peers []netip.Addr
+	for v4, v6, i := netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("fd00::1"), 0; i < 4200; i++ {
+		peers = append(peers, v4, v6)
+		v4, v6 = v4.Next(), v6.Next()
+	}
+	n := open(t, l)
+	must(t, n.Isolate(Reach{Peers: peers}))
+	if _, err := dial(t, l.pod, peer+":80", short); err == nil { // the negative control
+		t.Error("one that is no peer is reached")
+	}
+	must(t, n.Isolate(Reach{Peers: append(peers, netip.MustParseAddr(peer))}))
+	c, err := dial(t, l.pod, peer+":80", long)
+	if err != nil || !answers(c, long) {
+		t.Errorf("the last of many peers is not reached: %v", err)
+	}
+}
+
 func TestTheNodesOwnNetworkIsRefused(t *testing.T) {
 	if _, err := Open("/", "", os.Getppid()); !errors.Is(err, ErrHost) {
 		t.Errorf("the parent's network, which is the node's: %v, want ErrHost", err)

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -111,6 +112,10 @@ func to(a netip.Addr) []expr.Any {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.destination, Len: f.length}, equals(1, a.AsSlice()))
 }
 
+// atOnce bounds the addresses in one message, whose list of them is at most 64 KiB. A longer one
+// would be cut, and nobody told.
+const atOnce = 1000
+
 // peers are two sets of addresses, one for each family.
 type peers struct{ sets map[byte]*nftables.Set }
 
@@ -124,7 +129,11 @@ func newPeers(c *nftables.Conn, t *nftables.Table, all []netip.Addr) (peers, err
 				elements = append(elements, nftables.SetElement{Key: a.AsSlice()})
 			}
 		}
-		if err := c.AddSet(s, elements); err != nil {
+		err := c.AddSet(s, nil)
+		for some := range slices.Chunk(elements, atOnce) {
+			err = errors.Join(err, c.SetAddElements(s, some))
+		}
+		if err != nil {
 			return p, fmt.Errorf("isolate a pod: %w", err)
 		}
 		p.sets[f.proto] = s
