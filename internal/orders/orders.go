@@ -62,6 +62,7 @@ func (s Sender) Do(ctx context.Context, o execute.Order) execute.Answer {
 		file.Within = time.Until(deadline)
 	}
 	if err := put(ctx, s.Project, orderKey(s.Project, o.Site, id), file); err != nil {
+		tidy(ctx, s.Project, orderKey(s.Project, o.Site, id)) // it may have arrived all the same
 		return execute.Unknown("send order to site %s: %v", o.Site, err)
 	}
 	answer, err := s.await(ctx, o.Site, id)

@@ -13,6 +13,7 @@ import (
 	"davit.dev/davit/internal/orders"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/fault"
 	"davit.dev/davit/internal/vault/mem"
 )
 
@@ -166,6 +167,19 @@ func TestAWithdrawnOrderIsWorkedOnNoMore(t *testing.T) {
 	r.Wait()
 	if left := keys(t, p); len(left) != 0 {
 		t.Errorf("left in the vault: %v", left)
+	}
+}
+
+// An order that got into the vault without an answer is withdrawn as well: whoever sent it goes
+// on as if nobody had it.
+func TestAnOrderWithoutAnAnswerOfTheVaultIsWithdrawn(t *testing.T) {
+	p := project(t)
+	deaf := p.Over(func(s vault.Store) vault.Store { return fault.New(s, 1, fault.Faults{Lose: 1}) })
+	if a := (orders.Sender{Project: deaf}).Do(t.Context(), order("east")); a.Outcome != failover.NoAnswer {
+		t.Fatalf("it answers %+v", a)
+	}
+	if left := keys(t, p); len(left) != 0 {
+		t.Errorf("left in the vault, for the site to carry out: %v", left)
 	}
 }
 
