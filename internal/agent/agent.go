@@ -228,7 +228,7 @@ func wire(ctx context.Context, mgr manager.Manager, opts Options) error {
 	for _, r := range []manager.Runnable{
 		runs,
 		&lookout{client: c, pool: p, log: opts.Logger},
-		&declaration.Declarer{Client: c, Reader: reader, Site: opts.Site, Project: p.Project, Events: events, Now: opts.Now, Log: opts.Logger},
+		&declaration.Declarer{Client: c, Reader: reader, Site: opts.Site, Project: p.Project, Listing: p.Listing, Events: events, Now: opts.Now, Log: opts.Logger},
 		&servant{reader: reader, pool: p, actuator: from, log: opts.Logger},
 		&herald{client: c, reader: reader, pool: p, log: opts.Logger},
 		&sweeper{reader: reader, writer: c, pool: p, log: opts.Logger},

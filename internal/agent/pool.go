@@ -110,6 +110,15 @@ func (p *pool) Project(ctx context.Context, name string) (*vault.Project, error)
 	return e.opened.Project, nil
 }
 
+// Listing returns a Vault's project for looking at all points again and again.
+func (p *pool) Listing(ctx context.Context, name string) (*vault.Project, error) {
+	e, err := p.entry(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return e.opened.Listing, nil
+}
+
 // Protector returns the one Protector of a Vault.
 func (p *pool) Protector(ctx context.Context, name string) (*protection.Protector, error) {
 	e, err := p.entry(ctx, name)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -30,6 +31,8 @@ const (
 	gatherEvery   = 20 * time.Second
 	lookTimeout   = 5 * time.Second
 	gatherTimeout = 15 * time.Second
+	// plansAtOnce bounds the plans that are judged at the same time.
+	plansAtOnce = 4
 )
 
 // Declarer watches the plans of this cluster. It runs in the leader only: whoever
@@ -40,6 +43,8 @@ type Declarer struct {
 	Reader  client.Reader
 	Site    string
 	Project func(ctx context.Context, vault string) (*vault.Project, error)
+	// Listing gives the same to look at all points again and again; nil: Project does.
+	Listing func(ctx context.Context, vault string) (*vault.Project, error)
 	Events  record.EventRecorder
 	Now     func() time.Time
 	Log     *slog.Logger
@@ -143,9 +148,26 @@ func (b *bench) look(ctx context.Context) {
 		return
 	}
 	project, words, err := b.hear(ctx)
+	var judging errgroup.Group // what one plan waits for keeps the others not from being heard
+	judging.SetLimit(plansAtOnce)
 	for i := range mine {
-		b.judge(ctx, &mine[i], project, words, err)
+		t := b.trial(&mine[i])
+		judging.Go(func() error {
+			b.judge(ctx, &mine[i], t, project, words, err)
+			return nil
+		})
 	}
+	_ = judging.Wait() // what went wrong is in the plans
+}
+
+// trial is what is known of a plan; of another version of it, nothing.
+func (b *bench) trial(object *v1alpha1.RecoveryPlan) *trial {
+	t := b.cases[object.Name]
+	if t == nil || t.generation != object.Generation {
+		t = &trial{generation: object.Generation, begun: b.d.Now().Sub(b.begun)}
+		b.cases[object.Name] = t
+	}
+	return t
 }
 
 // plans are those of this cluster that are declared automatically in the vault.
@@ -173,16 +195,16 @@ func (b *bench) hear(ctx context.Context) (*vault.Project, map[string]vantage.Wo
 }
 
 // judge decides about one plan. silent is why the vault could not be read.
-func (b *bench) judge(ctx context.Context, object *v1alpha1.RecoveryPlan, project *vault.Project, words map[string]vantage.Word, silent error) {
+func (b *bench) judge(ctx context.Context, object *v1alpha1.RecoveryPlan, t *trial, project *vault.Project, words map[string]vantage.Word, silent error) {
 	p := document.Convert(object)
-	t := b.cases[p.Name]
-	if t == nil || t.generation != object.Generation {
-		t = &trial{generation: object.Generation, begun: b.d.Now().Sub(b.begun)}
-		b.cases[p.Name] = t
-	}
 	now := b.d.Now().Sub(b.begun)
 	if silent == nil && (!t.known || now-t.gathered >= gatherEvery) {
-		silent = b.gather(ctx, t, p, project, words)
+		if t.known { // to gather takes its time, and what was heard is not as young as that
+			t.listen(p, now, words)
+		}
+		if silent = b.gather(ctx, t, p, project, words); silent == nil {
+			_, words, silent = b.hear(ctx)
+		}
 		now = b.d.Now().Sub(b.begun)
 	}
 	if !t.known {
@@ -230,7 +252,14 @@ func (t *trial) watch(p *plan.Plan) {
 func (b *bench) gather(ctx context.Context, t *trial, p *plan.Plan, project *vault.Project, words map[string]vantage.Word) error {
 	ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
 	defer cancel()
-	o, err := gatherer{project, b.d.Site, b.d.Now}.gather(ctx, p, words)
+	listing, err := project, error(nil)
+	if b.d.Listing != nil {
+		listing, err = b.d.Listing(ctx, b.vault)
+	}
+	if err != nil {
+		return err
+	}
+	o, err := gatherer{project, listing, b.d.Site, b.d.Now}.gather(ctx, p, words)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"davit.dev/davit/internal/declare"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
@@ -18,6 +20,9 @@ import (
 	"davit.dev/davit/internal/vantage"
 	"davit.dev/davit/internal/vault"
 )
+
+// atOnce bounds what is read at the same time of one plan's applications.
+const atOnce = 8
 
 // outlook is what the vault says of a plan, besides what vantage points see.
 type outlook struct {
@@ -31,7 +36,8 @@ type outlook struct {
 // gatherer reads outlooks.
 type gatherer struct {
 	project *vault.Project
-	site    string // that would take over
+	listing *vault.Project // to look at all points again and again
+	site    string         // that would take over
 	now     func() time.Time
 }
 
@@ -45,10 +51,17 @@ func (g gatherer) gather(ctx context.Context, p *plan.Plan, words map[string]van
 	if err != nil {
 		return o, err
 	}
-	for _, a := range p.Applications {
-		if err := g.application(ctx, a.Name, movers[a.Name], &o); err != nil {
-			return o, err
-		}
+	all := make([]holding, len(p.Applications))
+	err = each(ctx, len(all), func(ctx context.Context, i int) (err error) {
+		app := p.Applications[i].Name
+		all[i], err = g.holding(ctx, app, movers[app])
+		return err
+	})
+	if err != nil {
+		return o, err
+	}
+	for i, a := range p.Applications {
+		o.add(a.Name, all[i])
 	}
 	slices.Sort(o.state.Unleased)
 	if err := g.runs(ctx, p, &o.state); err != nil {
@@ -57,37 +70,37 @@ func (g gatherer) gather(ctx context.Context, p *plan.Plan, words map[string]van
 	if o.source == "" || p.Objectives.RPO <= 0 {
 		return o, nil
 	}
-	return o, g.late(ctx, p, words[o.source], &o.state)
+	o.state.Late, err = g.late(ctx, p, words[o.source])
+	return o, err
 }
 
-// application says who holds one, and whether a wait would prove that all who ever
-// did have stopped.
-func (g gatherer) application(ctx context.Context, app string, movers []lease.Mover, o *outlook) error {
+// each does something so many times, some at once: of a plan with many applications, one read
+// after the other would take longer than a look may.
+func each(ctx context.Context, n int, do func(ctx context.Context, i int) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
+	for i := range n {
+		g.Go(func() error { return do(ctx, i) })
+	}
+	return g.Wait()
+}
+
+// holding is who held an application.
+type holding struct {
+	newest   lease.Epoch // number 0: nobody
+	unleased bool        // no wait would prove that all who ever did have stopped
+}
+
+func (g gatherer) holding(ctx context.Context, app string, movers []lease.Mover) (holding, error) {
+	var h holding
 	history, err := lease.New(g.project).History(ctx, app)
-	if err != nil {
-		return err
+	if err != nil || len(history) == 0 {
+		return h, err
 	}
-	if len(history) == 0 {
-		o.source, o.why = "", "no site ever held "+app
-		return nil
-	}
-	newest := history[len(history)-1]
-	holder := newest.Claim.Site
-	switch {
-	case o.why != "":
-	case o.source != "" && o.source != holder:
-		o.source, o.why = "", fmt.Sprintf("%s is at site %s, and others at %s", app, holder, o.source)
-	default:
-		o.source = holder
-	}
-	o.epoch = max(o.epoch, newest.Number)
-	o.epochs[app] = newest.Number
-	if newest.Claim.Terms != nil && !newest.Claim.Armed() {
-		o.state.Moved = true
-	}
+	h.newest = history[len(history)-1]
 	word, said, err := lease.Said(ctx, g.project, app, history)
 	if err != nil {
-		return err
+		return h, err
 	}
 	for _, site := range lease.Holders(history, movers) {
 		if site == g.site || said && site == word.Site { // of whom no lease will ever be kept
@@ -95,13 +108,35 @@ func (g gatherer) application(ctx context.Context, app string, movers []lease.Mo
 		}
 		_, kept, err := lease.Leased(ctx, g.project, app, site, history, movers)
 		if err != nil {
-			return err
+			return h, err
 		}
-		if !kept && !slices.Contains(o.state.Unleased, app) {
-			o.state.Unleased = append(o.state.Unleased, app)
-		}
+		h.unleased = h.unleased || !kept
 	}
-	return nil
+	return h, nil
+}
+
+// add takes in who holds an application.
+func (o *outlook) add(app string, h holding) {
+	if h.newest.Number == 0 {
+		o.source, o.why = "", "no site ever held "+app
+		return
+	}
+	holder := h.newest.Claim.Site
+	switch {
+	case o.why != "":
+	case o.source != "" && o.source != holder:
+		o.source, o.why = "", fmt.Sprintf("%s is at site %s, and others at %s", app, holder, o.source)
+	default:
+		o.source = holder
+	}
+	o.epoch = max(o.epoch, h.newest.Number)
+	o.epochs[app] = h.newest.Number
+	if h.newest.Claim.Terms != nil && !h.newest.Claim.Armed() {
+		o.state.Moved = true
+	}
+	if h.unleased {
+		o.state.Unleased = append(o.state.Unleased, app)
+	}
 }
 
 // runs says which run is in the way, and how long ago the last one ended.
@@ -194,20 +229,24 @@ func (g gatherer) inTheWay(ctx context.Context, r register.Register, run string,
 
 // late finds the applications whose newest point loses more than the plan allows.
 // Points and the site's last word bear times of one clock, the site's.
-func (g gatherer) late(ctx context.Context, p *plan.Plan, last vantage.Word, s *declare.State) error {
-	reader := protection.New(protection.Options{Project: g.project, Site: g.site, Now: g.now})
-	for _, a := range p.Applications {
-		_, all, err := reader.Points(ctx, a.Name)
+func (g gatherer) late(ctx context.Context, p *plan.Plan, last vantage.Word) ([]string, error) {
+	reader := protection.New(protection.Options{Project: g.listing, Site: g.site, Now: g.now})
+	all := make([]string, len(p.Applications))
+	err := each(ctx, len(all), func(ctx context.Context, i int) error {
+		app := p.Applications[i].Name
+		_, points, err := reader.Points(ctx, app)
 		if err != nil {
 			return err
 		}
-		newest, ok := point.Newest(all, time.Time{})
-		switch {
+		newest, ok := point.Newest(points, time.Time{})
+		switch age := last.At.Sub(newest.Instant); {
 		case !ok:
-			s.Late = append(s.Late, a.Name+" (none may be offered)")
-		case !last.At.IsZero() && last.At.Sub(newest.Instant) > p.Objectives.RPO:
-			s.Late = append(s.Late, a.Name)
+			all[i] = app + " (none may be offered)"
+		case last.At.IsZero():
+		case age > p.Objectives.RPO:
+			all[i] = app
 		}
-	}
-	return nil
+		return nil
+	})
+	return slices.DeleteFunc(all, func(s string) bool { return s == "" }), err
 }
