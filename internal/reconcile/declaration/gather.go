@@ -227,8 +227,11 @@ func (g gatherer) inTheWay(ctx context.Context, r register.Register, run string,
 	return !s.Phase.Over() && s.Spec.Verb != plan.Drill && slices.ContainsFunc(s.Spec.Applications, func(app string) bool { return covers(p, app) }), nil
 }
 
-// late finds the applications whose newest point loses more than the plan allows.
-// Points and the site's last word bear times of one clock, the site's.
+// ahead is how much the clock that a point was cut by may be ahead of the one that its site speaks by.
+const ahead = time.Minute
+
+// late finds the applications whose newest point loses more than the plan allows, or of which
+// nobody knows. Points and the site's last word bear times of one clock, the site's.
 func (g gatherer) late(ctx context.Context, p *plan.Plan, last vantage.Word) ([]string, error) {
 	reader := protection.New(protection.Options{Project: g.listing, Site: g.site, Now: g.now})
 	all := make([]string, len(p.Applications))
@@ -243,6 +246,8 @@ func (g gatherer) late(ctx context.Context, p *plan.Plan, last vantage.Word) ([]
 		case !ok:
 			all[i] = app + " (none may be offered)"
 		case last.At.IsZero():
+		case age < -ahead:
+			all[i] = app + " (it is of a time that was yet to come: a clock was wrong)"
 		case age > p.Objectives.RPO:
 			all[i] = app
 		}

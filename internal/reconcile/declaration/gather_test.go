@@ -2,6 +2,7 @@ package declaration
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/declare"
 	"davit.dev/davit/internal/plan/document"
+	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vantage"
 	"davit.dev/davit/internal/vault"
 )
@@ -110,4 +112,45 @@ func (s *pass) List(ctx context.Context, prefix string, fn func(vault.ObjectInfo
 		s.time()
 	}
 	return s.Store.List(ctx, prefix, fn)
+}
+
+// TestAPointOfATimeYetToCome is of nobody knows which: what has been lost since is not known either.
+func TestAPointOfATimeYetToCome(t *testing.T) {
+	for name, c := range map[string]struct {
+		of   time.Duration // the point's instant, from now
+		late bool
+	}{
+		"young":       {-time.Second, false},
+		"a bit ahead": {2 * time.Second, false}, // the control
+		"old":         {-2 * time.Minute, true},
+		"yet to come": {24 * time.Hour, true},
+	} {
+		p := shop()
+		p.Spec.Objectives.RPO.Duration = time.Minute
+		w := newWorld(t, p)
+		w.arm(1, "east")
+		w.capture(w.now.Add(c.of))
+		words := map[string]vantage.Word{"east": {Vantage: "east", At: w.now}}
+		o, err := gatherer{w.project, w.project, "west", w.d.Now}.gather(t.Context(), document.Convert(p), words)
+		if err != nil || (len(o.state.Late) == 1) != c.late {
+			t.Errorf("%s: late: %v, %v", name, o.state.Late, err)
+		}
+	}
+}
+
+// capture has east make a point of db.
+func (w *world) capture(at time.Time) {
+	w.t.Helper()
+	id, err := point.NewID("db", at, strings.NewReader("aaaaaaaaa"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	pw, err := w.project.NewWriter(w.t.Context(), "db", id)
+	err = errors.Join(err, pw.Publish(w.t.Context(), &point.Manifest{
+		FormatVersion: 1, ID: id, Application: "db", Project: w.project.Name(), Site: "east", Epoch: 1, Trigger: "schedule",
+		StartedAt: at, Instant: at, CutBy: at, FinishedAt: at, Consistency: point.Crash, Namespaces: []string{"db"},
+	}, nil))
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
