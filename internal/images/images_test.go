@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -214,6 +215,56 @@ func (r refuser) RoundTrip(q *http.Request) (*http.Response, error) {
 		return nil, errors.New("refused")
 	}
 	return http.DefaultTransport.RoundTrip(q)
+}
+
+// TestPullSecretKeys: a Secret may name a registry as an address, by a pattern, and with the
+// beginning of a path, and kubelets pull by all of these.
+func TestPullSecretKeys(t *testing.T) {
+	for _, c := range []struct {
+		key, image string
+		given      bool
+	}{
+		{"registry.example.com", "registry.example.com/team/app", true},
+		{"https://registry.example.com", "registry.example.com/team/app", true},
+		{"https://registry.example.com/v2/", "registry.example.com/team/app", true},
+		{"registry.example.com/team", "registry.example.com/team/app", true},
+		{"registry.example.com/team/app", "registry.example.com/team/app", true},
+		{"*.example.com", "registry.example.com/team/app", true},
+		{"registry.example.com:5000", "registry.example.com:5000/app", true},
+		{"https://index.docker.io/v1/", "nginx", true},
+		{"docker.io", "nginx", true},
+		{"docker.io/library", "nginx", true},
+		{"registry.example.com/team", "registry.example.com/teams/app", false},
+		{"registry.example.com/app", "registry.example.com/team/app", false},
+		{"registry.example.com", "registry.example.com:5000/app", false},
+		{"*.com", "registry.example.com/app", false},
+		{"example.com", "registry.example.com/app", false},
+	} {
+		keys, err := images.PullSecret(fmt.Appendf(nil, `{"auths":{%q:{"username":"robot","password":"secret"}}}`, c.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref, err := name.ParseReference(c.image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := keys.Resolve(ref.Context()); err != nil || (got != authn.Anonymous) != c.given {
+			t.Errorf("%s for %s: %v, %v", c.key, c.image, got, err)
+		}
+	}
+	both := `{"auths":{"registry.example.com":{"username":"all","password":"x"},"https://registry.example.com/team":{"username":"team","password":"x"}}}`
+	keys, err := images.PullSecret([]byte(both))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, _ := name.ParseReference("registry.example.com/team/app") //nolint:errcheck // it is one, see above
+	got, err := keys.Resolve(ref.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if as, err := got.Authorization(); err != nil || as.Username != "team" {
+		t.Errorf("of two that fit: %+v, %v", as, err)
+	}
 }
 
 func TestPullSecret(t *testing.T) {
