@@ -88,7 +88,7 @@ func parseName(name string) (stored, bool) {
 }
 
 // Publish makes the report of a run from its journal, signs it and keeps it. One
-// that says as much already is returned as it is.
+// that says as much already is returned as it is; one that is damaged is made anew.
 func Publish(ctx context.Context, p *vault.Project, run string) (*Document, error) {
 	state, records, err := journal.History(ctx, p, run)
 	if err != nil {
@@ -100,7 +100,8 @@ func Publish(ctx context.Context, p *vault.Project, run string) (*Document, erro
 	}
 	at := stored{int64(len(records)), state.Phase.Over()}
 	there, err := read(ctx, p, run, at)
-	if err == nil || !errors.Is(err, vault.ErrNotFound) {
+	damaged := errors.Is(err, vault.ErrDamaged)
+	if !damaged && !errors.Is(err, vault.ErrNotFound) {
 		return there, err
 	}
 	d, err := sign(ctx, p, report.New(state, all))
@@ -111,7 +112,11 @@ func Publish(ctx context.Context, p *vault.Project, run string) (*Document, erro
 	if err != nil {
 		return nil, fmt.Errorf("encode report of run %s: %w", run, err)
 	}
-	err = p.WriteSealedOnce(ctx, key(p, run, at), data)
+	if damaged {
+		err = p.WriteSealed(ctx, key(p, run, at), data)
+	} else {
+		err = p.WriteSealedOnce(ctx, key(p, run, at), data)
+	}
 	if errors.Is(err, vault.ErrExists) { // made from the same records
 		return read(ctx, p, run, at)
 	}

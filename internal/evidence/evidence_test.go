@@ -84,6 +84,31 @@ func TestReportsAreKeptAndGenuine(t *testing.T) {
 	}
 }
 
+// TestADamagedReportIsMadeAnew: all that it said is in the journal.
+func TestADamagedReportIsMadeAnew(t *testing.T) {
+	p := project(t)
+	open(t, p, "r1", "ann")
+	if _, err := Publish(t.Context(), p, "r1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Store().Put(t.Context(), key(p, "r1", stored{records: 1}), strings.NewReader("rot"), 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Latest(t.Context(), p, "r1"); !errors.Is(err, vault.ErrDamaged) {
+		t.Fatalf("%v: it is not damaged", err)
+	}
+	if _, err := Publish(t.Context(), p, "r1"); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Latest(t.Context(), p, "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Verify(t.Context(), p, d); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestForgeriesAreSeen(t *testing.T) {
 	p, other := project(t), project(t)
 	open(t, p, "r1", "ann")
