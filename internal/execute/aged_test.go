@@ -3,6 +3,8 @@ package execute_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"davit.dev/davit/internal/execute"
@@ -201,5 +203,20 @@ func TestWhatWasSupersededBeforeItWasSentIsNotDone(t *testing.T) {
 	want(t, "look at what was sent", a.Do(t.Context(), order(failover.Look, 6)), failover.NoAnswer) // the control
 	if sent != 1 {
 		t.Errorf("it was sent %d times", sent)
+	}
+}
+
+// TestEpochsFitIntoAHeader, or are left out whole.
+func TestEpochsFitIntoAHeader(t *testing.T) {
+	for n, there := range map[int]bool{1: true, 100: true, 1000: false} {
+		o := order(failover.Act, 5)
+		o.Token.Epochs = map[string]int64{}
+		for i := range n {
+			o.Token.Epochs[fmt.Sprintf("app-%d", i)] = 3
+		}
+		told := o.Told()
+		if got, is := told["Davit-Epochs"]; is != there || len(got) > 4<<10 || is && strings.Count(got, "=") != n || told["Davit-Order"] != "5" {
+			t.Errorf("%d applications: %q", n, told)
+		}
 	}
 }

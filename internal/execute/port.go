@@ -41,15 +41,24 @@ type Order struct {
 	Point *failover.Point `json:"point,omitempty"`
 }
 
+// maxEpochs is how long the header of epochs may be. Servers refuse a request whose headers are too large, many from
+// 8 KiB on.
+const maxEpochs = 4 << 10
+
 // Told are the headers of an HTTP call that say whose order it is: the run, the order's number, and the epochs
 // of its applications, as "shop=3,team.db=7". Whoever keeps the highest of them can refuse an order that
-// comes late: one of a lower epoch, or of the same epochs and run with a lower number.
+// comes late: one of a lower epoch, or of the same epochs and run with a lower number. Epochs that
+// take more than 4 KiB are left out, all of them: some would look like all.
 func (o Order) Told() map[string]string {
 	all := make([]string, 0, len(o.Token.Epochs))
 	for _, app := range slices.Sorted(maps.Keys(o.Token.Epochs)) {
 		all = append(all, fmt.Sprintf("%s=%d", app, o.Token.Epochs[app]))
 	}
-	return map[string]string{"Davit-Run": o.Run, "Davit-Order": strconv.FormatInt(o.Token.Sequence, 10), "Davit-Epochs": strings.Join(all, ",")}
+	told := map[string]string{"Davit-Run": o.Run, "Davit-Order": strconv.FormatInt(o.Token.Sequence, 10)}
+	if epochs := strings.Join(all, ","); len(epochs) <= maxEpochs {
+		told["Davit-Epochs"] = epochs
+	}
+	return told
 }
 
 // Apps are the applications that the order is about, with their epochs.
