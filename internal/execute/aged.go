@@ -145,19 +145,21 @@ func Current(ctx context.Context, marks Marks, o Order) (bool, error) {
 }
 
 // Late looks once more whether an order may be carried out, just before something is sent that nothing
-// refuses: it is still its step's newest, and of no older epoch than newest says. Else it returns why not.
+// refuses: it is still its step's newest, and of no older epoch than newest says. Else it returns why not; where
+// that cannot be told now, Unsent has it ordered again.
 // What it cannot keep from being late is a process that stands still between this look and the sending.
 func Late(ctx context.Context, marks Marks, newest func(ctx context.Context, app string) (int64, error), o Order) *Answer {
 	if older := below(ctx, newest, o); older != nil {
 		if older.Outcome == failover.NoAnswer {
-			older.Outcome, older.Note = failover.Refused, "nothing was sent, as it cannot be told which epoch is the newest: "+older.Note
+			older.Unsent, older.Note = true, "nothing was sent, as it cannot be told which epoch is the newest: "+older.Note
 		}
 		return older
 	}
 	var not Answer
 	switch current, err := Current(ctx, marks, o); { // last, as this is what takes a step back first
 	case err != nil:
-		not = Refuse("nothing was sent, as it cannot be told whether the order is still the newest: %v", err)
+		not = Unknown("nothing was sent, as it cannot be told whether the order is still the newest: %v", err)
+		not.Unsent = true
 	case !current:
 		not = Unknown("order %d is old: nothing was sent", o.Token.Sequence)
 	default:
@@ -218,8 +220,12 @@ func (a *Aged) order(ctx context.Context, o Order) Answer {
 	}
 	answer := a.Inner.Do(ctx, o)
 	if answer.Outcome != failover.Done {
-		if nothing := answer.Outcome == failover.Refused || answer.Outcome == failover.Superseded && !a.Again; nothing && a.Blind && o.Action == failover.Act {
-			a.forget(ctx, o)
+		nothing := answer.Unsent || answer.Outcome == failover.Refused || answer.Outcome == failover.Superseded && !a.Again
+		if !nothing || !a.Blind || o.Action != failover.Act {
+			return answer
+		}
+		if err := a.forget(ctx, o); err != nil && answer.Unsent { // a look would ask people what came of it
+			answer.Outcome = failover.Refused
 		}
 		return answer
 	}
@@ -231,21 +237,26 @@ func (a *Aged) order(ctx context.Context, o Order) Answer {
 
 // ended notes that an order was carried out, unless a newer one was begun.
 func (a *Aged) ended(ctx context.Context, o Order, answer Answer) error {
-	m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
-	if err != nil || m.Began != o.Token.Sequence {
-		return err
-	}
-	m.Ended, m.Point = true, answer.Point
-	return a.Marks.Save(ctx, o.Run, o.Step.Name, m)
+	return a.note(ctx, o, func(m *Mark) { m.Ended, m.Point = true, answer.Point })
 }
 
-// forget notes that an act was refused, or superseded before anything was sent, so that a look
-// says so: what the run's own claim superseded is ordered again, under the newer epoch.
-func (a *Aged) forget(ctx context.Context, o Order) {
-	m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
-	if err == nil && m.Began == o.Token.Sequence {
-		m.Began = 0
-		_ = a.Marks.Save(ctx, o.Run, o.Step.Name, m) // without it a look knows less
+// forget notes that an act was refused, or that nothing was sent, so that a look
+// says so: what the run's own claim superseded is ordered again, under the newer epoch. Without it a look knows less.
+func (a *Aged) forget(ctx context.Context, o Order) error {
+	return a.note(ctx, o, func(m *Mark) { m.Began = 0 })
+}
+
+// note changes the mark of an order that was begun last. Somebody who looks for it may change it in between, once.
+func (a *Aged) note(ctx context.Context, o Order, change func(*Mark)) error {
+	for again := true; ; again = false {
+		m, err := a.Marks.Load(ctx, o.Run, o.Step.Name)
+		if err != nil || m.Began != o.Token.Sequence {
+			return err
+		}
+		change(&m)
+		if err = a.Marks.Save(ctx, o.Run, o.Step.Name, m); !again || !errors.Is(err, ErrMarked) {
+			return err
+		}
 	}
 }
 

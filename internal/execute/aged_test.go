@@ -1,6 +1,7 @@
 package execute_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,15 +146,26 @@ func TestWhoCannotSeeSaysWhatTheMarksSay(t *testing.T) {
 	want(t, "after a crash", a.Do(t.Context(), o), failover.NoAnswer)
 }
 
-// failing is marks that fail at one of their calls to Save.
+var errSilent = errors.New("the API server is silent")
+
+// failing is marks that fail at one of their calls to Save, or more, or while they are not to be read.
 type failing struct {
 	execute.Memory
-	at, saves int
+	at, saves, times int   // times: 0 is 1
+	with             error // nil: the API server is silent
+	unread           bool
+}
+
+func (f *failing) Load(ctx context.Context, run, step string) (execute.Mark, error) {
+	if f.unread {
+		return execute.Mark{}, errSilent
+	}
+	return f.Memory.Load(ctx, run, step)
 }
 
 func (f *failing) Save(ctx context.Context, run, step string, m execute.Mark) error {
-	if f.saves++; f.saves == f.at {
-		return errors.New("the API server is silent")
+	if f.saves++; f.at > 0 && f.saves >= f.at && f.saves < f.at+max(f.times, 1) {
+		return cmp.Or(f.with, errSilent)
 	}
 	return f.Memory.Save(ctx, run, step, m)
 }
@@ -203,6 +215,63 @@ func TestWhatWasSupersededBeforeItWasSentIsNotDone(t *testing.T) {
 	want(t, "look at what was sent", a.Do(t.Context(), order(failover.Look, 6)), failover.NoAnswer) // the control
 	if sent != 1 {
 		t.Errorf("it was sent %d times", sent)
+	}
+}
+
+// TestWhatWasNotSentIsOrderedAgain: the vault, or the API server, is silent for a moment just before a call. Nothing
+// was sent, which the mark says as soon as it can be changed, and no person is asked. The control is one whose mark cannot
+// be changed either.
+func TestWhatWasNotSentIsOrderedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		vault, api, forget bool // is silent
+		want               failover.Outcome
+	}{
+		"the vault":           {vault: true, want: failover.NoAnswer},
+		"the API server":      {api: true, want: failover.NoAnswer},
+		"nor can it be noted": {vault: true, forget: true, want: failover.Refused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			marks, sent, silent := &failing{}, 0, true
+			if c.forget {
+				marks.at = 2
+			}
+			known := func(context.Context, string) (int64, error) {
+				if c.vault && silent {
+					return 0, errors.New("the vault is silent")
+				}
+				return 2, nil
+			}
+			a := &execute.Aged{Marks: marks, Blind: true, Inner: execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+				marks.unread = c.api && silent
+				late := execute.Late(ctx, marks, known, o)
+				marks.unread = false
+				if late != nil {
+					return *late
+				}
+				sent++
+				return execute.Done("")
+			})}
+			want(t, "act", a.Do(t.Context(), order(failover.Act, 5)), c.want)
+			if silent = false; c.want == failover.Refused {
+				return
+			}
+			want(t, "look", a.Do(t.Context(), order(failover.Look, 5)), failover.NotDone)
+			want(t, "act again", a.Do(t.Context(), order(failover.Act, 6)), failover.Done)
+			if sent != 1 {
+				t.Errorf("it was sent %d times", sent)
+			}
+		})
+	}
+}
+
+// TestWhoIsLookedForMeanwhileIsNoted: another process looks for a step while it is carried out, and changes its mark when that
+// is about to say that it has ended.
+func TestWhoIsLookedForMeanwhileIsNoted(t *testing.T) {
+	for times, outcome := range map[int]failover.Outcome{1: failover.Done, 2: failover.NoAnswer} { // who is never let through gives up
+		marks := &failing{at: 2, times: times, with: execute.ErrMarked}
+		a := &execute.Aged{Marks: marks, Blind: true, Inner: execute.Func(func(context.Context, execute.Order) execute.Answer { return execute.Done("") })}
+		want(t, "act", a.Do(t.Context(), order(failover.Act, 5)), outcome)
+		want(t, "look", a.Do(t.Context(), order(failover.Look, 5)), outcome)
 	}
 }
 

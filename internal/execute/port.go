@@ -100,6 +100,9 @@ type Answer struct {
 	// Holder is the site whose claim superseded this one, where that is known.
 	Holder string `json:"holder,omitempty"`
 	Guard  Guard  `json:"guard,omitempty"`
+	// Unsent is of an act without answer: nothing was sent, so that it can be forgotten, and ordered again. It is
+	// for Aged alone.
+	Unsent bool `json:"-"`
 }
 
 // Actuator looks at, does and takes back the steps of some kinds. It obeys its
