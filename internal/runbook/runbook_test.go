@@ -104,8 +104,12 @@ func TestWhatDavitCarriesOut(t *testing.T) {
 			t.Errorf("whether a %s is committed", verb)
 		}
 	}
-	if text := book(t, runbook.Input{Plan: shop(), Verb: plan.Restore, To: "west"}).Markdown(); !strings.Contains(text, "No run carries a restore of a plan out") || strings.Contains(text, "davit restore -f") {
+	text := book(t, runbook.Input{Plan: shop(), Verb: plan.Restore, To: "west"}).Markdown()
+	if !strings.Contains(text, "No run carries a restore of a plan out") || strings.Contains(text, "davit restore -f") {
 		t.Error("the book of a restore has a run for it")
+	}
+	if strings.Contains(text, "from git") || !strings.Contains(text, "db is stopped at site west, where it is about to be replaced") || !strings.Contains(text, "davit restore db --take-over --existing exact") {
+		t.Errorf("the book of a restore does not say what stops the application:\n%s", text)
 	}
 }
 

@@ -53,7 +53,7 @@ func (in Input) atTarget(s plan.Step, from, to string) Item {
 		}
 	case plan.KindApply:
 		existing := ""
-		if in.Verb == plan.Failback {
+		if in.Verb == plan.Failback || in.Verb == plan.Restore {
 			existing = " --existing exact"
 		}
 		return Item{
@@ -288,11 +288,14 @@ func own(s plan.Step, from, to string) Item {
 	return item
 }
 
-// reconciler suspends or resumes what makes objects from git.
+// reconciler suspends or resumes what makes objects from git, or stops what a restore replaces.
 func reconciler(s plan.Step, from, to string) Item {
 	resource, namespace, name, err := plan.Reconciler(s.Object)
-	if err != nil {
-		return Item{Why: "What makes objects from git is to " + string(s.Kind) + ": " + s.Object + ".", See: "It is done.", Otherwise: "Ask whoever wrote it into the plan."}
+	if err != nil { // the application itself, by a step that no plan has written
+		return Item{
+			Why: s.Object + " is stopped at " + to + ", where it is about to be replaced. By hand, apply/" + s.Object + " stops what mounts its volumes.", See: "Nothing yet.",
+			Otherwise: "If something starts it again while it is restored, as an operator may, stop that first.",
+		}
 	}
 	ctl, at := "kubectl", to
 	if s.Side == plan.Source {
