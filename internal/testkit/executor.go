@@ -55,13 +55,24 @@ type executor struct {
 // launch starts an executor that opens the run.
 func (w *world) launch(r *run, place int) {
 	e := w.newExecutor(r, place)
-	m, err := failover.New(e.name, r.spec)
+	m, err := failover.New(e.name, w.opened(r.spec))
 	if err != nil {
 		w.fail("open run: %v", err)
 		return
 	}
 	e.m, e.loop, e.j = m, execute.NewLoop(m), journal.Create(w.vault, r.spec.Run, e.name)
 	e.tell(failover.Event{Kind: failover.Begin})
+}
+
+// opened is what a run is opened with.
+func (w *world) opened(spec failover.Spec) failover.Spec {
+	if w.opt.NoAsk {
+		spec.Steps = slices.Clone(spec.Steps)
+		for i := range spec.Steps {
+			spec.Steps[i].Approvers = nil
+		}
+	}
+	return spec
 }
 
 func (w *world) newExecutor(r *run, place int) *executor {

@@ -491,7 +491,7 @@ func (w *world) answer(r *run, step plan.Step, by string) failover.Event {
 	ev := failover.Event{Kind: failover.Answer, By: by, Step: step.Name, Outcome: failover.Done}
 	if w.chance(10) {
 		ev.Outcome = failover.Refused
-	} else if !w.opt.NoAsk {
+	} else {
 		key := r.spec.Run + "/" + step.Name
 		if w.said[key] == nil {
 			w.said[key] = map[string]bool{}

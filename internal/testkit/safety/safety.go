@@ -54,7 +54,7 @@ type Options struct {
 	// NoAgain lets calls be sent without a look whether their order is still the newest, NoHeed lets servers obey
 	// calls that come after newer ones.
 	NoAgain, NoHeed bool
-	// NoAsk lets executors hear people say what nobody has said.
+	// NoAsk lets runs forget how many people a step asks: the first to say yes is enough.
 	NoAsk bool
 	// NoHold lets a target go on promising that it stays passive.
 	NoHold bool
