@@ -1,6 +1,7 @@
 package hack_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -34,7 +35,7 @@ func stand(t *testing.T) (dir, began string) {
 		"hack/fuzz":    "#!/bin/bash\necho parsers $$ >>" + began + "\nsleep 600\n",
 		"bin/bed":      "#!/bin/bash\necho bed \"$@\" >>" + began + "\n",
 		"tools/make":   "#!/bin/bash\n",
-		"tools/go":     "#!/bin/bash\n",
+		"tools/go":     "#!/bin/bash\necho davit.dev/davit/demo/$1\n",
 		"demo/go.mod":  "",
 		"cache/tools/gotestsum-" + string(version[1]) + "/gotestsum": "#!/bin/bash\necho \"${@: -1}\" \"${@: -3:1}\" $$ >>" + began + "\nsleep 600 & wait\n",
 	} {
@@ -124,5 +125,30 @@ func TestStopped(t *testing.T) {
 	}
 	if got := said(); strings.Count(got, "bed --instance one2 down") != 1 || strings.Contains(got, "bed --instance one down") {
 		t.Errorf("which beds are down:\n%s", got)
+	}
+}
+
+// TestUnlisted: where nobody knows what there is to test, no bed is brought up, and the run has failed.
+func TestUnlisted(t *testing.T) {
+	for name, tools := range map[string]string{"go fails": "[ $1 != list ]", "it names nothing": ""} {
+		t.Run(name, func(t *testing.T) {
+			dir, began := stand(t)
+			if err := os.WriteFile(filepath.Join(dir, "tools", "go"), []byte("#!/bin/bash\n"+tools+"\n"), 0o700); err != nil { //nolint:gosec // it is run
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, filepath.Join(dir, "hack", "test"), "bed")
+			cmd.Env = append(os.Environ(), "PATH="+filepath.Join(dir, "tools")+":"+os.Getenv("PATH"), "DAVIT_CACHE="+filepath.Join(dir, "cache"), "DAVIT_TEST_INSTANCE=one")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) } // else what it began is left
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "no packages are known to test") {
+				t.Errorf("it ended with %v, and said:\n%s", err, out)
+			}
+			if said, err := os.ReadFile(began); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("it began: %s %v", said, err)
+			}
+		})
 	}
 }
