@@ -154,9 +154,20 @@ func (b Builder) sidecars(ctx context.Context) ([]string, error) {
 func (b Builder) buildSidecars(ctx context.Context, module, dir string) error {
 	start := time.Now()
 	fmt.Fprintln(b.Progress, "building the CSI sidecars from source, some minutes the first time")
-	fresh := dir + ".new"
-	if err := os.RemoveAll(fresh); err != nil {
-		return fmt.Errorf("clear unfinished build: %w", err)
+	// The go command of a build that was killed may go on, and the lock is free by then: it has
+	// a directory of its own, which the next build takes away.
+	old, err := filepath.Glob(dir + ".new*")
+	if err != nil {
+		return fmt.Errorf("find unfinished builds: %w", err)
+	}
+	for _, unfinished := range old {
+		if err := os.RemoveAll(unfinished); err != nil {
+			return fmt.Errorf("clear unfinished build: %w", err)
+		}
+	}
+	fresh, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".new-*")
+	if err != nil {
+		return fmt.Errorf("create build directory: %w", err)
 	}
 	if err := b.goBuild(ctx, module, fresh, sidecars...); err != nil {
 		return err
