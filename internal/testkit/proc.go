@@ -12,7 +12,7 @@ import (
 )
 
 // proc is synchronous code in virtual time: so the actuators of internal/execute run here
-// as they stand. It is a coroutine. Of all that a world has one runs at a time, and where it
+// as they stand. It runs in a coroutine. Of all that a world has one runs at a time, and where it
 // waits the schedule goes on, so that a seed plays it always the same. It is the context
 // of what it runs, too.
 type proc struct {
@@ -21,9 +21,7 @@ type proc struct {
 	at      int // the place that it runs at, which is not that of what it works on
 	limit   time.Duration
 	through func(func()) // its process, which may stand still
-	yield   func(struct{}) bool
-	next    func() (struct{}, bool)
-	stop    func()
+	thread  *thread
 	gen     int // of what it waits for
 	running bool
 	over    bool // ended, or killed
@@ -41,6 +39,51 @@ type proc struct {
 // killed unwinds a proc whose process died.
 type killed struct{}
 
+// thread is a coroutine that runs one body after the other: what it runs calls deeply, and a
+// new one would have its stack grown again each time.
+type thread struct {
+	body  func() // what to run next
+	yield func(struct{}) bool
+	next  func() (struct{}, bool)
+	stop  func()
+}
+
+// thread has a coroutine run a body, when it is resumed first.
+func (w *world) thread(body func()) *thread {
+	if n := len(w.idle); n > 0 {
+		t := w.idle[n-1]
+		w.idle = w.idle[:n-1]
+		t.body = body
+		return t
+	}
+	t := &thread{body: body}
+	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
+		t.yield = yield
+		for t.body != nil {
+			t.run()
+			w.idle = append(w.idle, t)
+			if !yield(struct{}{}) {
+				return
+			}
+		}
+	})
+	return t
+}
+
+// run runs the body to its end, or until its process dies.
+func (t *thread) run() {
+	body := t.body
+	t.body = nil
+	defer func() {
+		if r := recover(); r != nil {
+			if _, is := r.(killed); !is {
+				panic(r)
+			}
+		}
+	}()
+	body()
+}
+
 // procs are those of one process.
 type procs []*proc
 
@@ -48,15 +91,8 @@ type procs []*proc
 func (all *procs) start(w *world, at int, o execute.Order, limit time.Duration, through func(func()), body func(p *proc)) *proc {
 	*all = slices.DeleteFunc(*all, func(p *proc) bool { return p.over })
 	p := &proc{w: w, o: o, at: at, limit: limit, through: through}
-	p.next, p.stop = iter.Pull(func(yield func(struct{}) bool) {
-		defer func() {
-			if r := recover(); r != nil {
-				if _, is := r.(killed); !is {
-					panic(r)
-				}
-			}
-		}()
-		p.yield = yield
+	p.thread = w.thread(func() {
+		defer func() { p.over = true }()
 		body(p)
 	})
 	*all = append(*all, p)
@@ -75,7 +111,7 @@ func (all *procs) kill() {
 			p.over = true
 		default:
 			p.over = true
-			p.stop()
+			p.thread.next()
 		}
 	}
 }
@@ -93,9 +129,8 @@ func (all procs) end(which func(p *proc) bool) {
 func (p *proc) resume() {
 	p.gen++
 	p.running = true
-	_, more := p.next()
+	p.thread.next()
 	p.running = false
-	p.over = p.over || !more
 }
 
 // wakes has the proc go on then, unless something else wakes it before.
@@ -112,7 +147,10 @@ func (p *proc) wakes(t time.Duration) {
 
 // wait returns when somebody wakes the proc.
 func (p *proc) wait() {
-	if p.over || !p.yield(struct{}{}) {
+	if !p.over {
+		p.thread.yield(struct{}{})
+	}
+	if p.over {
 		panic(killed{})
 	}
 }

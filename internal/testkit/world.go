@@ -30,6 +30,7 @@ type world struct {
 	now      time.Duration
 	n        int
 	agenda   clockwork.Agenda
+	idle     []*thread
 	sites    []*site
 	vault    *store
 	up       [][]bool // [from][to]; sites, then the vault, then the console
@@ -189,6 +190,9 @@ func (w *world) end() {
 		for _, e := range r.executors {
 			e.procs.kill()
 		}
+	}
+	for _, t := range w.idle {
+		t.stop()
 	}
 }
 
