@@ -144,12 +144,16 @@ func (w *world) origin(s *site) execute.Actuator {
 }
 
 // returned waits until the site knows that the order's applications are its own again, or
-// that somebody else claimed them.
+// that somebody else claimed them, or is about to.
 func (s *site) returned(p *proc, o execute.Order) execute.Answer {
+	half := (s.w.now + p.limit) / 2
 	for _, app := range s.w.apps {
 		epoch, of := o.Token.Epochs[app]
-		for a := s.load(app); of && a.holder != s.n; {
-			if a.seen > epoch {
+		for a := s.load(app); of && (a.holder != s.n || a.heldBeside(o.Run)); {
+			switch {
+			case a.holder == s.n && s.w.now >= half:
+				return execute.Superseded("another run holds %s at rest here", app)
+			case a.holder != s.n && a.seen > epoch:
 				return execute.Superseded("epoch %d of %s is known here", a.seen, app)
 			}
 			if !p.pause(time.Second) {
@@ -158,6 +162,12 @@ func (s *site) returned(p *proc, o execute.Order) execute.Answer {
 		}
 	}
 	return execute.Done("")
+}
+
+// heldBeside tells whether another run holds it at rest.
+func (a *workload) heldBeside(run string) bool {
+	_, own := a.holds[run]
+	return len(a.holds) > 1 || len(a.holds) == 1 && !own
 }
 
 // runsAgain tells whether an application that was given back runs here again.

@@ -362,7 +362,10 @@ func (w *world) checkBack(r *run, state *failover.State) {
 			name := w.zone.Read()
 			left = name.Guard != nil && name.Guard.Run == r.spec.Run && name.Values[0] == r.spec.To && !slices.Equal(name.Guard.Was, name.Values)
 		}
-		if step.Kind != plan.KindQuiesce {
+		switch {
+		case step.Kind == plan.KindSuspend && step.Side == plan.Source: // another run may only be about to
+			left = left && !state.Steps[step.Name].Stands
+		case step.Kind != plan.KindQuiesce:
 			left = left && (!w.othersClaimed(state) || !state.Steps[step.Name].Stands)
 		}
 		if left {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
@@ -64,8 +65,16 @@ func (s *site) beyond(ctx context.Context, o execute.Order) (string, error) {
 
 // returned waits until this site may write the order's applications again: what
 // makes them from git would start them while another site may. Done: it may. Superseded:
-// somebody claimed one since the run did, or instead of it, and what makes it stays suspended.
+// somebody claimed one since the run did, or instead of it, and what makes it stays suspended; so it does where
+// another run holds one at rest, and neither lets go nor claims for half of the time: what git made then, that run
+// would not move.
 func (s *site) returned(ctx context.Context, o execute.Order) execute.Answer {
+	soon := ctx
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		soon, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
+	}
 	return s.await(ctx, func(ctx context.Context) (*execute.Answer, string) {
 		for _, name := range slices.Sorted(maps.Keys(o.Token.Epochs)) {
 			app, err := s.application(ctx, name)
@@ -73,6 +82,14 @@ func (s *site) returned(ctx context.Context, o execute.Order) execute.Answer {
 			case err != nil:
 				return nil, err.Error()
 			case app.Status.Role == v1alpha1.RoleActive:
+				others := otherHolders(app, o.Run)
+				if len(others) > 0 && soon.Err() == nil {
+					return nil, fmt.Sprintf("%s stays suspended: run %s holds %s at rest here", o.Step.Object, strings.Join(others, ", "), name)
+				}
+				if len(others) > 0 {
+					answer := execute.Superseded("%s stays suspended: run %s holds %s at rest here", o.Step.Object, strings.Join(others, ", "), name)
+					return &answer, ""
+				}
 			case app.Status.Epoch > o.Token.Epochs[name]:
 				answer := execute.Superseded("%s stays suspended: epoch %d of %s is known here, and is not for site %s", o.Step.Object, app.Status.Epoch, name, s.Site)
 				return &answer, ""

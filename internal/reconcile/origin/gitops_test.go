@@ -91,6 +91,28 @@ func TestGitOpsAndEpochs(t *testing.T) {
 	}
 }
 
+// TestGitOpsAndAnotherRunsHold: a run that comes back late lets git go on at the source while another
+// one has captured the last write there and not claimed yet.
+func TestGitOpsAndAnotherRunsHold(t *testing.T) {
+	for holder, want := range map[string]failover.Outcome{"next": failover.Superseded, "move": failover.Done, "move,next": failover.Superseded, "": failover.Done} {
+		g := withGit(t, active())
+		app := g.app()
+		app.Annotations = map[string]string{v1alpha1.AnnotationHeldBy: holder}
+		if err := g.Update(t.Context(), app); err != nil {
+			t.Fatal(err)
+		}
+		g.want("suspend", g.give(plan.KindSuspend, failover.Act, inFlux, at(1)), failover.Done, "")
+		note := ""
+		if want == failover.Superseded {
+			note = "run next holds shop"
+		}
+		g.want("undo, held by "+holder, g.give(plan.KindSuspend, failover.Undo, inFlux, at(1)), want, note)
+		if g.suspended != (want == failover.Superseded) {
+			t.Errorf("held by %q: suspended is %v", holder, g.suspended)
+		}
+	}
+}
+
 // An order of before the newest one is not carried out any more.
 func TestGitOpsThatAged(t *testing.T) {
 	g := withGit(t, active())

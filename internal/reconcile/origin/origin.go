@@ -228,7 +228,7 @@ func (s *site) hold(ctx context.Context, o execute.Order, on bool) error {
 		} else if !current {
 			return fmt.Errorf("order %d is old", o.Token.Sequence)
 		}
-		held := slices.DeleteFunc(app.HeldBy(), func(run string) bool { return run == o.Run })
+		held := otherHolders(app, o.Run)
 		if on {
 			held = append(held, o.Run)
 		}
@@ -375,7 +375,7 @@ func (s *site) runsAgain(ctx context.Context, o execute.Order) execute.Answer {
 // back says that an application runs here again; nil: not yet, and why.
 func (s *site) back(ctx context.Context, app *v1alpha1.Application, o execute.Order) (*execute.Answer, string) {
 	st, epoch := app.Status, o.Token.Epochs[o.Step.Application]
-	held := slices.DeleteFunc(app.HeldBy(), func(run string) bool { return run == o.Run })
+	held := otherHolders(app, o.Run)
 	var answer execute.Answer
 	switch {
 	case st.Epoch > epoch && st.Role != v1alpha1.RoleActive:
@@ -408,6 +408,11 @@ func (s *site) back(ctx context.Context, app *v1alpha1.Application, o execute.Or
 		}
 	}
 	return &answer, ""
+}
+
+// otherHolders are the runs besides this one that hold an application at rest.
+func otherHolders(app *v1alpha1.Application, run string) []string {
+	return slices.DeleteFunc(app.HeldBy(), func(other string) bool { return other == run })
 }
 
 // demote has nothing to do but to see that the application rests: no storage
