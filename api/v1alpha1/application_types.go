@@ -507,6 +507,10 @@ type RestStatus struct {
 	// +optional
 	// +listType=atomic
 	Running []string `json:"running,omitempty"`
+	// LastRan is when something of the application was last found to run here, by the
+	// agent's clock, and what.
+	// +optional
+	LastRan *LastRanStatus `json:"lastRan,omitempty"`
 	// Waits is set when the application may run here again and no run holds it, until
 	// it does: it names nodes that would still stop it, which it waits for, and then
 	// workloads that were started again and are not ready.
@@ -522,6 +526,28 @@ type RestStatus struct {
 	// stopped then.
 	// +optional
 	Refused string `json:"refused,omitempty"`
+}
+
+// LastRanStatus says what of an application that must not run was last found to run.
+type LastRanStatus struct {
+	// At is when that was. What has ended since counts when it is first seen.
+	// +required
+	At metav1.MicroTime `json:"at"`
+	// What was found.
+	// +optional
+	// +listType=atomic
+	What []string `json:"what,omitempty"`
+	// Ended is when the newest of the pods that have ended was made.
+	// +optional
+	Ended *metav1.Time `json:"ended,omitempty"`
+}
+
+// Mark tells one time at which something was found to run from all others.
+func (r *RestStatus) Mark() string {
+	if r == nil || r.LastRan == nil {
+		return "never"
+	}
+	return r.LastRan.At.UTC().Format(metav1.RFC3339Micro)
 }
 
 // ApplicationList is a list of Application.

@@ -129,6 +129,9 @@ const (
 	AnnotationHeldBy = "davit.dev/held-by"
 	// AnnotationRun is on what a run asked for, with the run's name.
 	AnnotationRun = "davit.dev/run"
+	// AnnotationRested is on the recovery point with the last write of a planned move: the
+	// mark of when something of the application was last found to run before it was asked for.
+	AnnotationRested = "davit.dev/rested"
 	// AnnotationSuspended marks a CronJob or Job suspended for the same reason.
 	AnnotationSuspended = "davit.dev/suspended-by-fence"
 	// LabelPlan is on Runs, with the plan's name where it is short enough for a label.

@@ -118,11 +118,16 @@ func sum(f failover.Effect, answers []Answer) failover.Event {
 	if f.Action == failover.Look {
 		ev.Kind = failover.Looked
 	}
+	refused := false
 	for i, a := range answers {
-		if a.Outcome != failover.Done && (ev.Outcome == failover.Done || a.Outcome == failover.NoAnswer) {
+		if a.Outcome != failover.Done && (ev.Outcome == failover.Done || a.Outcome == failover.NoAnswer) && !refused {
 			ev.Outcome = a.Outcome
 		}
-		if a.Note != "" {
+		if a.Note != "" && !refused {
+			ev.Note = a.Note
+		}
+		if f.Action == failover.Act && a.Outcome == failover.Refused { // whatever others may say later
+			ev.Outcome, refused = failover.Refused, true
 			ev.Note = a.Note
 		}
 		if a.Guard == Unfenced && a.Outcome == failover.Done && ev.Kind == failover.Acted {

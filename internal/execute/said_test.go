@@ -25,3 +25,17 @@ func TestWhatIsSaidIsBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestARefusalStands: a step of several sites that one of them refuses has failed, whoever says nothing yet.
+func TestARefusalStands(t *testing.T) {
+	no, silent := Refuse("something ran"), Unknown("no answer")
+	for _, answers := range [][]Answer{{no, silent}, {silent, no}, {Done(""), no, silent}} {
+		got := sum(failover.Effect{Action: failover.Act, Sites: []string{"east", "west", "south"}}, answers)
+		if got.Outcome != failover.Refused || got.Note != "something ran" {
+			t.Errorf("%+v: %+v", answers, got)
+		}
+	}
+	if got := sum(failover.Effect{Action: failover.Look, Sites: []string{"east", "west"}}, []Answer{no, silent}); got.Outcome != failover.NoAnswer {
+		t.Errorf("of a look: %+v", got)
+	}
+}

@@ -321,13 +321,14 @@ func (r *Reconciler) fence(ctx context.Context, s *scope) error {
 		// Better to stop too much than to let two sites write.
 		log.FromContext(ctx).Error(err, "other applications not listed")
 	}
+	missing, unheard := r.unproven(ctx, s) // before the look, which then sees all that ran until nodes gave their word
 	f := fencer{client: r.Client, reader: r.Reader, now: r.Now}
 	done, err := f.fence(ctx, s.app, others)
 	s.rest(done, err)
 	for _, what := range done.stopped {
 		r.Events.Eventf(s.app, corev1.EventTypeWarning, v1alpha1.ReasonSuperseded, "stopped %s: %s holds epoch %d", what, s.holder(), s.app.Status.Epoch)
 	}
-	r.level(ctx, s, err)
+	r.level(s, missing, unheard, err)
 	led := r.withdraw(ctx, s)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "fence incomplete")

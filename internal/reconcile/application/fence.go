@@ -42,6 +42,8 @@ type fenced struct {
 	// running are the application's pods that exist, those that are about to
 	// end among them, and what else was found running.
 	running []string
+	// ended is the newest of the application's pods that have run to their end.
+	ended *corev1.Pod
 }
 
 // fence stops everything of the application that runs, and names what it
@@ -63,7 +65,7 @@ func (f fencer) fence(ctx context.Context, app *v1alpha1.Application, others []v
 	}
 	stopped, err := f.pods(ctx, w)
 	done.stopped = append(done.stopped, stopped...)
-	done.spared = w.spared
+	done.spared, done.ended = w.spared, w.ended()
 	done.running = append(slices.Clone(done.stopped), w.running()...)
 	return done, errors.Join(append(errs, err)...)
 }

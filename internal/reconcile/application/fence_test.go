@@ -102,7 +102,7 @@ func TestFence(t *testing.T) {
 			t.Errorf("%s: stopped %q, want %q", name, got, test.want)
 		}
 		if again, err := f.fence(context.Background(), app, nil); err != nil || len(again.stopped) != 0 {
-			t.Errorf("%s: stopped again %q, %v", name, again, err)
+			t.Errorf("%s: stopped again %q, %v", name, again.stopped, err)
 		}
 		untouched(t, c)
 	}

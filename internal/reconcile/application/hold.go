@@ -70,7 +70,7 @@ func (r *Reconciler) keepAtRest(ctx context.Context, s *scope, runs []string) er
 		if err != nil {
 			return err
 		}
-		st.Rest = &v1alpha1.RestStatus{Runs: runs}
+		st.Rest = &v1alpha1.RestStatus{Runs: runs, LastRan: lastRan(st.Rest)}
 		if orphan := w.orphan(); orphan != "" && !stopped {
 			st.Rest.Refused = orphan + " has no controller: it cannot be stopped and started again. Give it one (a Deployment of one replica), or label it davit.dev/exclude=true"
 		}
@@ -96,8 +96,9 @@ func (r *Reconciler) keepAtRest(ctx context.Context, s *scope, runs []string) er
 // rest notes how far the application has come to rest.
 func (s *scope) rest(done fenced, err error) {
 	st := &s.app.Status
-	rest := &v1alpha1.RestStatus{Runs: s.app.HeldBy(), Epoch: st.Epoch}
+	rest := &v1alpha1.RestStatus{Runs: s.app.HeldBy(), Epoch: st.Epoch, LastRan: lastRan(st.Rest)}
 	rest.Running = done.running
+	s.ran(rest, done)
 	for _, what := range done.spared {
 		rest.Running = append(rest.Running, what+", and is spared for it")
 	}
@@ -108,6 +109,30 @@ func (s *scope) rest(done fenced, err error) {
 	st.Rest = rest
 	if !rest.Stopped && len(rest.Runs) > 0 { // a run waits for it
 		s.soon(s.now.Add(restEvery))
+	}
+}
+
+func lastRan(rest *v1alpha1.RestStatus) *v1alpha1.LastRanStatus {
+	if rest == nil {
+		return nil
+	}
+	return rest.LastRan
+}
+
+// ran notes what was found that runs, or ran since the look before: whoever moves the application asks
+// whether that was after its last write was captured. A CronJob writes nothing by itself; what it makes does.
+func (s *scope) ran(rest *v1alpha1.RestStatus, done fenced) {
+	what := slices.DeleteFunc(slices.Clone(done.running), func(one string) bool { return strings.HasPrefix(one, "CronJob ") })
+	var ended *metav1.Time
+	if rest.LastRan != nil {
+		ended = rest.LastRan.Ended
+	}
+	if p := done.ended; p != nil && (ended == nil || p.CreationTimestamp.After(ended.Time)) {
+		ended = p.CreationTimestamp.DeepCopy()
+		what = append(what, "Pod "+p.Namespace+"/"+p.Name+" (it has ended)")
+	}
+	if len(what) > 0 && len(rest.Runs) > 0 {
+		rest.LastRan = &v1alpha1.LastRanStatus{At: metav1.NewMicroTime(s.now), What: some(what), Ended: ended}
 	}
 }
 
@@ -243,9 +268,25 @@ func (w *world) running() []string {
 	return all
 }
 
+// ended is the application's newest pod that has run to its end; nil without one.
+func (w *world) ended() (newest *corev1.Pod) {
+	for _, p := range w.pods {
+		if over(p) && w.owns(p) && (newest == nil || newest.CreationTimestamp.Before(&p.CreationTimestamp)) {
+			newest = p
+		}
+	}
+	return newest
+}
+
+func over(p *corev1.Pod) bool {
+	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+}
+
 // mine tells whether a pod is the application's, not spared, and not over.
-func (w *world) mine(p *corev1.Pod) bool {
-	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed || p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
+func (w *world) mine(p *corev1.Pod) bool { return !over(p) && w.owns(p) }
+
+func (w *world) owns(p *corev1.Pod) bool {
+	if p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
 		return false
 	}
 	if !w.cover.Has("", "Pod", p.Namespace, p.Name) {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -181,4 +182,65 @@ func TestARestoreDecidesWhatRuns(t *testing.T) {
 	if s.hold(app, "move-1"); s.replicas("shop") != 2 {
 		t.Error("stopped what a restore starts")
 	}
+}
+
+// TestWhatRanWhileHeldIsNoted: what is started while a run holds the application, as by git, an operator or an
+// autoscaler, writes what the run may have captured before. The mark of when something ran last tells it; what
+// writes nothing does not change it.
+func TestWhatRanWhileHeldIsNoted(t *testing.T) {
+	app := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}})
+	s := newSite(t, "", append(everything(), app)...)
+	s.claim("shop", "east")
+	got := s.hold(app, "move-1")
+	if !got.Status.Rest.Stopped || got.Status.Rest.Mark() == "never" {
+		t.Fatalf("rest %+v", got.Status.Rest)
+	}
+	last := got.Status.Rest.Mark()
+	look := func(what string, ran bool, names string) {
+		t.Helper()
+		s.reconcile(app)
+		rest := s.reconcile(app).Status.Rest
+		if (rest.Mark() != last) != ran || !strings.Contains(strings.Join(rest.LastRan.What, ";"), names) || !rest.Stopped {
+			t.Errorf("%s: %s, then %s: %+v", what, last, rest.Mark(), rest)
+		}
+		last = rest.Mark()
+	}
+	change := func(o client.Object, with func()) {
+		t.Helper()
+		if err := s.Client.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+			t.Fatal(err)
+		}
+		with()
+		if err := s.Client.Update(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ended := func(name string, at time.Time) {
+		t.Helper()
+		p := &corev1.Pod{ObjectMeta: made(labelled("shop", name), "batch/v1", "Job", "report"), Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}
+		p.CreationTimestamp = metav1.NewTime(at)
+		if err := s.Client.Create(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look("nothing", false, "")
+	report := &batchv1.CronJob{ObjectMeta: labelled("shop", "report")}
+	change(report, func() { report.Spec.Suspend = ptr.To(false) })
+	look("a CronJob goes on", false, "")
+	web := web("shop")
+	change(web, func() { web.Spec.Replicas = ptr.To[int32](1) })
+	look("an autoscaler scales", true, "Deployment shop/web")
+	look("nothing again", false, "")
+	s.hold(app, "move-1,move-2")
+	look("another run holds it, too", false, "")
+	ended("report-1", time.Now().Add(-time.Hour))
+	look("a pod ran to its end", true, "Pod shop/report-1")
+	ended("report-0", time.Now().Add(-2*time.Hour))
+	look("an older one", false, "")
+	if _, err := lease.New(s.project).Claim(t.Context(), "shop", 2, lease.Claim{Site: "west", Request: "move-1"}); err != nil {
+		t.Fatal(err)
+	}
+	look("it is another's", false, "")
+	change(web, func() { web.Spec.Replicas = ptr.To[int32](3) })
+	look("scaled at a superseded site", true, "Deployment shop/web")
 }

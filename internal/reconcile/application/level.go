@@ -23,14 +23,13 @@ const (
 )
 
 // level finds out how surely the superseded application is stopped: proven
-// needs the word of every node, as any of them may run its pods.
-func (r *Reconciler) level(ctx context.Context, s *scope, stopped error) {
+// needs the word of every node, as any of them may run its pods; missing are those that have not given it.
+func (r *Reconciler) level(s *scope, missing []string, unheard, stopped error) {
 	was := s.app.Status.Fence
 	now := &v1alpha1.FenceStatus{Level: v1alpha1.FenceAsked, Epoch: s.standing.Current.Number, Since: metaTime(s.now)}
-	missing, err := r.unproven(ctx, s)
 	switch {
-	case err != nil:
-		now.Message = cut(err.Error())
+	case unheard != nil:
+		now.Message = cut(unheard.Error())
 	case len(missing) > 0:
 		now.Message = strings.Join(missing[:min(len(missing), namedNodes)], "; ")
 		if more := len(missing) - namedNodes; more > 0 {

@@ -66,7 +66,8 @@ func TestAFenceIsProvenByEveryNodeAlone(t *testing.T) {
 		c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).Build()
 		r := &Reconciler{Client: c, Reader: c, Events: record.NewFakeRecorder(10), Site: "east"}
 		s := &scope{app: &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "shop"}}, now: now, standing: protection.Standing{Current: lease.Epoch{Number: 2}}}
-		r.level(t.Context(), s, nil)
+		missing, err := r.unproven(t.Context(), s)
+		r.level(s, missing, err, nil)
 		got := s.app.Status.Fence
 		switch {
 		case tt.want == "" && (got.Level != v1alpha1.FenceProven || got.Message != ""):

@@ -194,14 +194,18 @@ func (s *site) atRest(ctx context.Context, o execute.Order) (*execute.Answer, st
 	if err != nil {
 		return nil, err.Error()
 	}
+	return restsFor(app, o.Run)
+}
+
+func restsFor(app *v1alpha1.Application, run string) (*execute.Answer, string) {
 	answer := execute.Answer{Guard: execute.Guarded}
 	rest := app.Status.Rest
 	switch {
-	case !slices.Contains(app.HeldBy(), o.Run):
+	case !slices.Contains(app.HeldBy(), run):
 		answer.Outcome = failover.NotDone
 	case app.Annotations[v1alpha1.AnnotationRestoring] != "": // which decides by itself what runs
-		return nil, fmt.Sprintf("a restore into it is under way at site %s, or has not ended well: wait for it, or give it again (the annotation %s says which)", s.Site, v1alpha1.AnnotationRestoring)
-	case rest == nil || !slices.Contains(rest.Runs, o.Run):
+		return nil, fmt.Sprintf("a restore into it is under way there, or has not ended well: wait for it, or give it again (the annotation %s says which)", v1alpha1.AnnotationRestoring)
+	case rest == nil || !slices.Contains(rest.Runs, run):
 		return nil, "the agent has not taken the hold up yet"
 	case rest.Refused != "":
 		answer.Outcome, answer.Note = failover.Refused, rest.Refused
@@ -305,9 +309,14 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 		epoch := o.Token.Epochs[o.Step.Application]
 		st := app.Status
 		heard = st.Epoch >= epoch && st.Role == v1alpha1.RoleSuperseded
+		ran, err := s.unmoved(ctx, app, o)
 		switch {
 		case !heard:
 			return nil, unheard(st, epoch)
+		case err != nil:
+			return nil, err.Error()
+		case ran != "":
+			return &execute.Answer{Outcome: failover.Refused, Note: ran}, ""
 		case st.Fence != nil && st.Fence.Level == v1alpha1.FenceProven && st.Fence.Epoch >= epoch:
 			return &execute.Answer{
 				Outcome: failover.Done, Asked: true, Guard: execute.Fenced, Note: "every node says so",
@@ -326,6 +335,10 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 		if answer == nil {
 			return execute.Answer{Outcome: failover.NotDone, Asked: heard, Note: why}
 		}
+		if answer.Outcome == failover.Refused { // once it is ordered
+			answer.Outcome = failover.NotDone
+		}
+		answer.Asked = heard
 		return *answer
 	}
 	answer := s.await(ctx, look)

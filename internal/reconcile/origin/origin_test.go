@@ -274,6 +274,13 @@ func TestAnotherVaultsApplicationIsNotThere(t *testing.T) {
 
 func TestSyncTakesThePointOfItsRun(t *testing.T) {
 	c := source(t, active())
+	c.want("not held", c.do(plan.KindSync, failover.Act, 1), failover.NoAnswer, "does not hold it")
+	c.do(plan.KindQuiesce, failover.Act, 1)
+	c.becomes(func(s *v1alpha1.ApplicationStatus) {
+		s.Rest = &v1alpha1.RestStatus{Runs: []string{"move"}, Running: []string{"Pod shop/db-0"}}
+	})
+	c.want("not at rest", c.do(plan.KindSync, failover.Act, 1), failover.NoAnswer, "still runs: Pod shop/db-0")
+	c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest.Running, s.Rest.Stopped = nil, true })
 	other := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: shop.Namespace, Name: "shop-29991231-000000000-zzzzzz"}, Spec: v1alpha1.RecoveryPointSpec{Application: "shop"}}
 	other.Status.Phase, other.Status.Instant = v1alpha1.PointAvailable, &metav1.Time{Time: time.Now()}
 	if err := c.Create(t.Context(), other); err != nil {
@@ -337,4 +344,74 @@ func TestWhatIsNotThere(t *testing.T) {
 		c.want(string(kind), got, outcome, "no application other")
 	}
 	c.want("a kind that nobody does here", c.do(plan.KindPromote, failover.Act, 1), failover.Refused, "no step of the kind")
+}
+
+// TestNothingIsLeftBehind: what ran at the source after its last write was captured may have written more. The
+// fence of a planned move then fails, and the run takes itself back; that of a failover counts, as does that of
+// a point of which nothing was noted.
+func TestNothingIsLeftBehind(t *testing.T) {
+	at := metav1.NewMicroTime(time.Now())
+	later := metav1.NewMicroTime(at.Add(time.Second))
+	for name, test := range map[string]struct {
+		verb    plan.Verb
+		from    string
+		before  *metav1.MicroTime // when the last write was captured
+		ran     metav1.MicroTime
+		unnoted bool
+		want    failover.Outcome
+	}{
+		"something ran":             {verb: plan.Switchover, before: &at, ran: later, want: failover.Refused},
+		"of a failback":             {verb: plan.Failback, before: &at, ran: later, want: failover.Refused},
+		"for the first time":        {verb: plan.Switchover, ran: later, want: failover.Refused},
+		"nothing ran":               {verb: plan.Switchover, before: &at, ran: at, want: failover.Done},
+		"a failover":                {verb: plan.Failover, before: &at, ran: later, want: failover.Done},
+		"another site's":            {verb: plan.Switchover, from: "south", before: &at, ran: later, want: failover.Done},
+		"captured by an older site": {verb: plan.Switchover, before: &at, ran: later, unnoted: true, want: failover.Done},
+	} {
+		c := source(t, active())
+		c.do(plan.KindQuiesce, failover.Act, 1)
+		c.want(name+": sync before it rests", c.do(plan.KindSync, failover.Act, 1), failover.NoAnswer, "not taken the hold up")
+		if len(c.points("move")) > 0 {
+			t.Errorf("%s: captured while it runs", name)
+		}
+		c.becomes(func(s *v1alpha1.ApplicationStatus) {
+			s.Rest = &v1alpha1.RestStatus{Runs: []string{"move"}, Stopped: true}
+			if test.before != nil {
+				s.Rest.LastRan = &v1alpha1.LastRanStatus{At: *test.before}
+			}
+		})
+		c.do(plan.KindSync, failover.Act, 1)
+		own := c.points("move")
+		if len(own) != 1 {
+			t.Fatalf("%s: asked for %d points", name, len(own))
+		}
+		if test.unnoted {
+			delete(own[0].Annotations, v1alpha1.AnnotationRested)
+			if err := c.Update(t.Context(), &own[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.becomes(func(s *v1alpha1.ApplicationStatus) {
+			s.Role, s.Epoch, s.Fence = v1alpha1.RoleSuperseded, 2, &v1alpha1.FenceStatus{Level: v1alpha1.FenceProven, Epoch: 2}
+			s.Rest.LastRan = &v1alpha1.LastRanStatus{At: test.ran, What: []string{"Deployment shop/web"}}
+		})
+		for _, action := range []failover.Action{failover.Look, failover.Act} {
+			o := c.order(plan.KindFence, action, 2)
+			if o.Verb = test.verb; test.from != "" {
+				o.From = test.from
+			}
+			want, note := test.want, ""
+			if want == failover.Refused {
+				note = "shop/web: keep what starts it"
+				if action == failover.Look {
+					want = failover.NotDone
+				}
+			}
+			got := c.site.Do(t.Context(), o)
+			c.want(name+", "+string(action), got, want, note)
+			if (got.Proof != nil) != (want == failover.Done) {
+				t.Errorf("%s, %s: proof %v", name, action, got.Proof)
+			}
+		}
+	}
 }

@@ -5,12 +5,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/reconcile/project"
 )
@@ -39,8 +41,8 @@ func (s *site) sync(ctx context.Context, o execute.Order) execute.Answer {
 		return outcome(p)
 	}
 	if p == nil || over(p) && p.Status.Phase != v1alpha1.PointAvailable {
-		if err := s.ask(ctx, app, o.Run); err != nil {
-			return execute.Unknown("%v", err)
+		if answer := s.whenAtRest(ctx, o, func(app *v1alpha1.Application) error { return s.ask(ctx, app, o.Run) }); answer.Outcome != failover.Done {
+			return answer
 		}
 	}
 	return s.await(ctx, func(ctx context.Context) (*execute.Answer, string) {
@@ -56,6 +58,47 @@ func (s *site) sync(ctx context.Context, o execute.Order) execute.Answer {
 		answer := outcome(p)
 		return &answer, ""
 	})
+}
+
+// whenAtRest does something once the application was last seen at rest: what runs while its last write is
+// captured may write after it.
+func (s *site) whenAtRest(ctx context.Context, o execute.Order, then func(*v1alpha1.Application) error) execute.Answer {
+	return s.await(ctx, func(ctx context.Context) (*execute.Answer, string) {
+		app, err := s.application(ctx, o.Step.Application)
+		if err != nil {
+			return nil, err.Error()
+		}
+		rests, why := restsFor(app, o.Run)
+		switch {
+		case rests == nil:
+			return nil, why
+		case rests.Outcome != failover.Done:
+			return nil, "no capture is asked for, as run " + o.Run + " does not hold it at rest: " + rests.Note
+		}
+		if err := then(app); err != nil {
+			answer := execute.Unknown("%v", err)
+			return &answer, ""
+		}
+		return rests, ""
+	})
+}
+
+// unmoved says what ran at the source of a planned move since its last write was captured for the run, and
+// may have written what the run does not bring; empty if nothing did. Points of before Davit noted that say nothing.
+func (s *site) unmoved(ctx context.Context, app *v1alpha1.Application, o execute.Order) (string, error) {
+	if o.From != s.Site || o.Verb != plan.Switchover && o.Verb != plan.Failback || app.Status.Rest == nil {
+		return "", nil
+	}
+	p, err := s.captured(ctx, app, o.Run)
+	if err != nil || p == nil {
+		return "", err
+	}
+	mark, ran := p.Annotations[v1alpha1.AnnotationRested], app.Status.Rest
+	if mark == "" || mark == ran.Mark() || ran.LastRan == nil {
+		return "", nil
+	}
+	return fmt.Sprintf("something ran at site %s after the last write of %s was captured (%s), and may have written what would be left behind: "+
+		"%s: keep what starts it (git, an operator, an autoscaler) from that while the run goes on, and give the command again", s.Site, o.Step.Application, p.Name, strings.Join(ran.LastRan.What, "; ")), nil
 }
 
 // captured is the newest recovery point that was asked for by the run and not
@@ -87,7 +130,7 @@ func (s *site) ask(ctx context.Context, app *v1alpha1.Application, run string) e
 	}
 	p := &v1alpha1.RecoveryPoint{Spec: v1alpha1.RecoveryPointSpec{Application: app.Name, Trigger: v1alpha1.TriggerManual}}
 	p.Namespace, p.Name = app.Namespace, id
-	p.Annotations = map[string]string{v1alpha1.AnnotationRun: run}
+	p.Annotations = map[string]string{v1alpha1.AnnotationRun: run, v1alpha1.AnnotationRested: app.Status.Rest.Mark()}
 	project.Label(p, app.Spec.Vault, app.VaultName())
 	if err := s.Client.Create(ctx, p); err != nil {
 		return fmt.Errorf("ask for recovery point %s: %w", id, err)

@@ -86,6 +86,9 @@ func (r *Reconciler) again(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *s
 	next := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: rp.Namespace, Name: id}, Spec: rp.Spec}
 	if run := rp.Annotations[v1alpha1.AnnotationRun]; run != "" {
 		next.Annotations = map[string]string{v1alpha1.AnnotationRun: run} // it is as much the run's
+		if mark := rp.Annotations[v1alpha1.AnnotationRested]; mark != "" {
+			next.Annotations[v1alpha1.AnnotationRested] = mark
+		}
 	}
 	project.Label(next, s.app.Spec.Vault, s.app.VaultName())
 	if err := r.Client.Create(ctx, next); err != nil && !apierrors.IsAlreadyExists(err) {
