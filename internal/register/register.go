@@ -215,7 +215,7 @@ func (r Register) States(ctx context.Context, name, but string) ([]*failover.Sta
 	}
 	var under []*failover.State
 	for _, s := range append(all, hidden...) {
-		gone, err := r.overtaken(ctx, s)
+		gone, err := r.Overtaken(ctx, s)
 		if err != nil && (ctx.Err() != nil || errors.Is(err, vault.ErrUnavailable)) { // else it is one object that says nothing
 			return nil, err
 		}
@@ -226,12 +226,12 @@ func (r Register) States(ctx context.Context, name, but string) ([]*failover.Sta
 	return under, nil
 }
 
-// overtaken tells of a run that was to move applications whether it moves none any more, and nobody
+// Overtaken tells of a run that was to move applications whether it moves none any more, and nobody
 // carries it: each was claimed since the run began, and not for it, and its journal and its target have been
 // silent for as long as a site that is taken for lost. A run is carried at its target alone: if that is lost for
 // good, no other run would ever begin. Should it come back, the run finds its numbers taken. A journal is silent
 // of a run as well that waits for people, or for a long step: where its target lives, it is ended there.
-func (r Register) overtaken(ctx context.Context, s *failover.State) (bool, error) {
+func (r Register) Overtaken(ctx context.Context, s *failover.State) (bool, error) {
 	if !s.Spec.Verb.Moves() || len(s.Facts.Epochs) == 0 {
 		return false, nil
 	}

@@ -312,6 +312,41 @@ func TestUnreadableRunsOfOthers(t *testing.T) {
 	}
 }
 
+// TestARunThatIsOvertakenKeepsNoSiteFromBeingDeclared: its target was lost for good, and its application claimed
+// anew at the source. The controls: its target gives signs of life, and nobody claimed since.
+func TestARunThatIsOvertakenKeepsNoSiteFromBeingDeclared(t *testing.T) {
+	for name, c := range map[string]struct{ lives, claimed, want bool }{
+		"its target is lost": {false, true, true}, "its target lives": {true, true, false}, "nobody claimed": {false, false, false},
+	} {
+		w := newWorld(t, shop())
+		w.arm(1, "east")
+		s := w.spec("stuck")
+		s.To, s.Accept = "north", failover.TimedOut
+		s.Steps = []plan.Step{{Name: "claim/db", Kind: plan.KindClaim, Application: "db", Timeout: time.Minute}}
+		if err := register.New(w.project).Begin(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		facts := &failover.Facts{Epochs: map[string]failover.Held{"db": {Number: 1, Site: "east"}}}
+		err := journal.Create(w.project, "stuck", "e").Append(t.Context(), []failover.Entry{{Kind: failover.Opened, Spec: &s}, {Kind: failover.Took, By: "e"}, {Kind: failover.Evaluated, Facts: facts}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.claimed {
+			w.arm(2, "east")
+		}
+		w.play(10*time.Minute, declare.Alive, "west", "witness")
+		if c.lives {
+			if err := w.project.Heartbeat(t.Context(), vault.SiteStatus{Site: "north"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.play(90*time.Second, declare.Lost, "west", "witness")
+		if got, _ := w.says(); (len(w.runs()) == 1) != c.want {
+			t.Errorf("%s: %d runs: %+v", name, len(w.runs()), got)
+		}
+	}
+}
+
 // TestWhoDidNotAskTheProbeIsNoVote: with one, words that do not say that it was asked
 // declare nothing; without, they do.
 func TestWhoDidNotAskTheProbeIsNoVote(t *testing.T) {

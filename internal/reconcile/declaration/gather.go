@@ -224,7 +224,14 @@ func (g gatherer) inTheWay(ctx context.Context, r register.Register, run string,
 	if err != nil {
 		return false, err
 	}
-	return !s.Phase.Over() && s.Spec.Verb != plan.Drill && slices.ContainsFunc(s.Spec.Applications, func(app string) bool { return covers(p, app) }), nil
+	if s.Phase.Over() || s.Spec.Verb == plan.Drill || !slices.ContainsFunc(s.Spec.Applications, func(app string) bool { return covers(p, app) }) {
+		return false, nil
+	}
+	gone, err := r.Overtaken(ctx, s) // which keeps the declared run from nothing either
+	if err != nil && (ctx.Err() != nil || errors.Is(err, vault.ErrUnavailable)) {
+		return false, err
+	}
+	return !gone, nil
 }
 
 // ahead is how much the clock that a point was cut by may be ahead of the one that its site speaks by.
