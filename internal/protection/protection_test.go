@@ -137,7 +137,7 @@ func (r *repo) Verify(_ context.Context, snap point.Snapshot, opts volume.Verify
 		r.onVerify()
 	}
 	if r.damaged {
-		report.Damaged = []volume.Damage{{Path: "base/1", Err: volume.ErrDamaged}}
+		report.Damaged = []volume.Damage{{Path: "base/1", Blob: "p1", Err: volume.ErrDamaged}}
 	}
 	return report, nil
 }

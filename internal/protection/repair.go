@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"davit.dev/davit/internal/copies"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/suspect"
 )
 
 // ErrNotRepaired says that the copy could not mend all that is damaged.
@@ -39,6 +41,9 @@ func (p *Protector) Repair(ctx context.Context, app, id string, from *vault.Proj
 	if err != nil {
 		return report, err
 	}
+	if err := p.clear(ctx, found.Packs, report.Repaired); err != nil {
+		return report, fmt.Errorf("repair %s: %w", id, err)
+	}
 	report.Verified, err = p.Verify(ctx, app, id, VerifyOptions{Blobs: len(found.BlobDamage) > 0})
 	if errors.Is(err, ErrDamaged) {
 		return report, fmt.Errorf("repair %s: %w: %w", id, ErrNotRepaired, err)
@@ -51,6 +56,18 @@ func (p *Protector) Repair(ctx context.Context, app, id string, from *vault.Proj
 		err = fmt.Errorf("repair %s: %w: the point is whole, but %s", id, ErrNotRepaired, strings.Join(left, "; "))
 	}
 	return report, err
+}
+
+// clear says that packs which were put back, by their keys, may be referred to again.
+func (p *Protector) clear(ctx context.Context, packs map[string][]string, repaired []string) error {
+	for repository, ids := range packs {
+		prefix := p.opts.Project.VolumePrefix(repository)
+		whole := slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !slices.Contains(repaired, prefix+id) })
+		if err := suspect.Clear(ctx, p.opts.Project.Store(), prefix, whole); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // markRepaired takes off the quarantines that verifications put on.

@@ -111,3 +111,26 @@ func TestOnlyACopyOfThisVaultRepairs(t *testing.T) {
 		t.Errorf("repaired from itself: %v", err)
 	}
 }
+
+// TestDamagedPacksAreNotedUntilTheyAreWhole, so that no capture refers to them; in a
+// second copy nothing is noted, nothing is written there.
+func TestDamagedPacksAreNotedUntilTheyAreWhole(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	m := r.mustCapture()
+	r.repo.damaged = true
+	found, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{})
+	noted := r.keys("suspects")
+	if !errors.Is(err, ErrDamaged) || len(noted) != 1 || !strings.HasSuffix(noted[0], "/suspects/east/p1") {
+		t.Fatalf("%v, noted %q", err, noted)
+	}
+	for _, repaired := range [][]string{nil, {r.project.VolumePrefix("east") + "p1"}} {
+		if err := r.east.clear(t.Context(), found.Packs, repaired); err != nil || len(r.keys("suspects")) != 1-len(repaired) {
+			t.Errorf("repaired %q: %v, %q", repaired, err, r.keys("suspects"))
+		}
+	}
+	r.repo.damaged = false
+	if _, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{}); err != nil || len(r.keys("suspects")) != 0 {
+		t.Errorf("whole: %v, noted %q", err, r.keys("suspects"))
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/volume"
+	"davit.dev/davit/internal/volume/suspect"
 )
 
 // maxDamage bounds the damages that a mark tells in full.
@@ -122,7 +123,11 @@ func (p *Protector) markVerified(ctx context.Context, app string, r VerifyReport
 		mark.Kind = vault.MarkQuarantined
 		mark.Note = "damaged: " + strings.Join(r.Damage, "; ")
 	}
-	return p.opts.Project.Mark(ctx, app, r.ID, mark)
+	err := p.opts.Project.Mark(ctx, app, r.ID, mark)
+	for repository, packs := range r.Packs { // so that the next capture stores anew what is in them
+		err = errors.Join(err, suspect.Note(ctx, p.opts.Project.Store(), p.opts.Project.VolumePrefix(repository), packs))
+	}
+	return err
 }
 
 // pack remembers a damaged pack.

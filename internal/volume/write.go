@@ -13,6 +13,7 @@ import (
 	"github.com/kopia/kopia/snapshot"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/volume/suspect"
 	"davit.dev/davit/internal/volume/tree"
 )
 
@@ -66,6 +67,10 @@ func (r *Repository) write(ctx context.Context, opts WriteOptions) (point.Snapsh
 	if err != nil {
 		return point.Snapshot{}, err
 	}
+	bad, err := suspect.List(ctx, r.opts.Store, r.opts.Prefix)
+	if err != nil {
+		return point.Snapshot{}, err
+	}
 	var stored atomic.Int64
 	mark := r.main.storage.ledger.mark()
 	_, w, err := r.main.rep.NewDirectWriter(ctx, repo.WriteSessionOptions{
@@ -76,7 +81,7 @@ func (r *Repository) write(ctx context.Context, opts WriteOptions) (point.Snapsh
 		return point.Snapshot{}, fmt.Errorf("start session: %w", err)
 	}
 	defer w.Close(context.WithoutCancel(ctx)) //nolint:errcheck // Flush returned what matters
-	snap, err := r.writeSnapshot(ctx, w, opts, prev)
+	snap, err := r.writeSnapshot(ctx, w, opts, prev, bad)
 	if err != nil {
 		return point.Snapshot{}, err
 	}
@@ -88,7 +93,7 @@ func (r *Repository) write(ctx context.Context, opts WriteOptions) (point.Snapsh
 	return snap, nil
 }
 
-// previousTree finds the tree of an earlier snapshot, or nil if it is gone.
+// previousTree finds the tree of an earlier snapshot, or nil if it is gone or damaged.
 func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot) (*snapshot.DirEntry, error) {
 	if prev == nil || prev.ID == "" {
 		return nil, nil
@@ -104,16 +109,20 @@ func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot) (*s
 		return nil, fmt.Errorf("load previous snapshot %s: %w", prev.ID, err)
 	}
 	top, _, err := tree.OpenRoot(ctx, r.main.rep, man.RootObjectID())
+	if err != nil && !IsOutage(err) {
+		return nil, nil
+	}
 	return top, err
 }
 
 // writeSnapshot writes the tree, its extras and the manifest that names them,
 // and flushes all of it.
-func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryWriter, opts WriteOptions, prev *snapshot.DirEntry) (point.Snapshot, error) {
+func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryWriter, opts WriteOptions, prev *snapshot.DirEntry, bad map[string]bool) (point.Snapshot, error) {
 	start := r.opts.Now()
 	meter := tree.NewMeter(opts.Progress, r.opts.Now)
 	stored, err := tree.Write(ctx, w, prev, tree.WriteOptions{
 		Root: opts.Root, Cut: opts.Cut, Start: start, Parallel: r.opts.Parallel, Meter: meter, Pace: opts.Pace, Issue: opts.Issue,
+		Damaged: bad, Outage: IsOutage,
 	})
 	if err != nil {
 		return point.Snapshot{}, err

@@ -24,7 +24,7 @@ import (
 // writer walks a directory tree in one goroutine and stores its files in
 // several. A directory is stored by whoever finishes its last entry.
 type writer struct {
-	w      repo.DirectRepositoryWriter
+	w      *anew
 	opts   WriteOptions
 	racy   time.Time // files changed after this cannot be told from changed ones later
 	meter  *Meter
@@ -74,6 +74,12 @@ type WriteOptions struct {
 	Parallel int
 	// Meter counts what is done.
 	Meter *Meter
+	// Damaged are packs that are known to be damaged: what the repository has only
+	// there is read and stored anew.
+	Damaged map[string]bool
+	// Outage tells errors of a store that gives no answer from those of what is
+	// stored. A previous directory that is damaged is done without; nil: none is.
+	Outage func(error) bool
 	// Pace bounds what is read of the tree's files.
 	Pace Pace
 	// Issue is told about every entry that is not exactly in the snapshot,
@@ -93,7 +99,11 @@ type Stored struct {
 // read again; prev may be nil. Entries that could not be read are counted by
 // the meter and told to opts.Issue.
 func Write(ctx context.Context, w repo.DirectRepositoryWriter, prev *snapshot.DirEntry, opts WriteOptions) (Stored, error) {
-	t := newWriter(w, opts)
+	a, err := storeAnew(ctx, w, opts.Damaged)
+	if err != nil {
+		return Stored{}, fmt.Errorf("start writing: %w", err)
+	}
+	t := newWriter(a, opts)
 	top, err := t.run(ctx, prev)
 	if err != nil {
 		return Stored{}, err
@@ -106,7 +116,7 @@ func Write(ctx context.Context, w repo.DirectRepositoryWriter, prev *snapshot.Di
 	b.AddEntry(top)
 	b.AddEntry(extras)
 	dm := b.Build(kfs.UTCTimestampFromTime(opts.Start), "")
-	rootID, err := snapshotfs.WriteDirManifest(ctx, w, "", dm, compressor)
+	rootID, err := snapshotfs.WriteDirManifest(ctx, a, "", dm, compressor)
 	if err != nil {
 		return Stored{}, fmt.Errorf("write root: %w", err)
 	}
@@ -116,7 +126,7 @@ func Write(ctx context.Context, w repo.DirectRepositoryWriter, prev *snapshot.Di
 	}, nil
 }
 
-func newWriter(w repo.DirectRepositoryWriter, opts WriteOptions) *writer {
+func newWriter(w *anew, opts WriteOptions) *writer {
 	cut := opts.Cut
 	if cut.IsZero() {
 		cut = opts.Start
@@ -226,6 +236,10 @@ func (t *writer) before(prev *snapshot.DirEntry) (map[string]*snapshot.DirEntry,
 		return nil, nil
 	}
 	entries, err := ReadDir(t.ctx, t.w, prev.ObjectID)
+	if err != nil && t.opts.Outage != nil && !t.opts.Outage(err) {
+		t.w.distrust(t.ctx, prev.ObjectID) // else the directory would be stored as it was, by its name alone
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read previous snapshot: %w", err)
 	}
@@ -345,7 +359,7 @@ func (t *writer) visitFile(n *node, name, path, stored string, st unix.Stat_t, p
 		}
 	}
 	e := t.newEntry(encodeName(name), stored, snapshot.EntryTypeFile, st)
-	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) {
+	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) && t.w.whole(t.ctx, prev.ObjectID) {
 		e.ObjectID = prev.ObjectID
 		t.meter.Reused.Add(1)
 		t.meter.Bytes.Add(e.FileSize)

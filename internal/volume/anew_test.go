@@ -1,0 +1,150 @@
+package volume
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/suspect"
+)
+
+// TestWhatADamagedPackHasIsStoredAnew: once a verification has found a pack
+// damaged and that is noted, the next snapshot refers to nothing in it, whether its
+// files are taken over, read again, or as large as to have an index; it verifies and restores. The
+// control: without the note it is as damaged as the one before.
+func TestWhatADamagedPackHasIsStoredAnew(t *testing.T) {
+	for _, hurt := range []string{"flipped", "missing"} {
+		for _, kind := range []string{"p", "q"} {
+			if hurt == "missing" && kind == "q" { // takes the lists of all snapshots with it: nothing is written then
+				continue
+			}
+			for _, noted := range []bool{true, false} {
+				for _, takenOver := range []bool{true, false} {
+					t.Run(fmt.Sprintf("%s %s noted=%t previous=%t", hurt, kind, noted, takenOver), func(t *testing.T) {
+						storesAnew(t, hurt, kind, noted, takenOver)
+					})
+				}
+			}
+		}
+	}
+}
+
+func storesAnew(t *testing.T, hurt, kind string, noted, takenOver bool) {
+	s := newTestStore()
+	root := t.TempDir()
+	for i := range 8 { // the same content in several files, stored at once
+		put(t, fmt.Sprintf("%s/d%d/same", root, i), random(7, 300_000))
+		put(t, fmt.Sprintf("%s/d%d/own", root, i), random(uint64(100+i), 90_000))
+	}
+	put(t, root+"/large", random(8, 5<<20))
+	first := write(t, openTest(t, s), root)
+	for _, key := range s.keys(testPrefix + kind) {
+		damage(t, s, key, hurt)
+	}
+	r := openTest(t, s) // the process that captures holds nothing of it in memory
+	found, err := r.Verify(t.Context(), first, VerifyOptions{ReadAll: true})
+	if err != nil || found.Err() == nil {
+		t.Fatalf("the damage is not found: %+v, %v", found, err)
+	}
+	var packs []string
+	for _, d := range found.Damaged {
+		packs = append(packs, d.Blob)
+	}
+	blobs, err := r.VerifyBlobs(t.Context(), nil, VerifyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range blobs.Damaged { // a directory that cannot be read names no pack
+		packs = append(packs, d.Blob)
+	}
+	if noted {
+		if err := suspect.Note(t.Context(), s, testPrefix, packs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var second point.Snapshot
+	for range 2 { // and the one after it, too
+		second = write(t, r, root, func(o *WriteOptions) {
+			if takenOver {
+				o.Previous = &first
+			}
+		})
+	}
+	report, err := r.Verify(t.Context(), second, VerifyOptions{ReadAll: true})
+	if whole := noted || kind == "q" && takenOver; err != nil || (report.Err() == nil) != whole { // of directories the write finds it itself
+		t.Fatalf("the next snapshot: %v, %v", report.Err(), err)
+	}
+	if !noted {
+		return
+	}
+	target := t.TempDir()
+	if err := r.Read(t.Context(), second, target, ReadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want, got := facts(t, root), facts(t, target)
+	if len(want) != len(got) {
+		t.Errorf("restored %d entries of %d", len(got), len(want))
+	}
+	for _, name := range []string{"large", "d3/same", "d5/own"} {
+		a, _ := os.ReadFile(root + "/" + name)
+		if b, err := os.ReadFile(target + "/" + name); err != nil || !bytes.Equal(a, b) {
+			t.Errorf("%s: %v, or not what it was", name, err)
+		}
+	}
+	if kind == "p" { // the index names the good contents now
+		if report, err := r.Verify(t.Context(), first, VerifyOptions{ReadAll: true}); err != nil || report.Err() != nil {
+			t.Errorf("the first snapshot has the same contents: %v, %v", report.Err(), err)
+		}
+	}
+}
+
+func damage(t *testing.T, s *testStore, key, hurt string) {
+	t.Helper()
+	if hurt == "missing" {
+		if err := s.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	bad := bytes.Clone(s.object(key))
+	for i := 0; i < len(bad); i += 64 { // of each content something, but not of the snapshot's own entry, the last of a q pack
+		if strings.HasPrefix(key, testPrefix+"q") && i > 2500 {
+			break
+		}
+		bad[i] ^= 1
+	}
+	if err := s.Put(t.Context(), key, strings.NewReader(string(bad)), int64(len(bad))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOnlyPacksAreNoted, once each, and cleared when they are whole again.
+func TestOnlyPacksAreNoted(t *testing.T) {
+	s := newTestStore()
+	for range 2 {
+		if err := suspect.Note(t.Context(), s, testPrefix, []string{"p12", "q34", "xn0_56", "", "projects/shop/volumes/east-inventory/1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys := s.keys("projects/"); !slices.Equal(keys, []string{"projects/shop/suspects/east/p12", "projects/shop/suspects/east/q34"}) {
+		t.Errorf("noted %q", keys)
+	}
+	for range 2 {
+		if err := suspect.Clear(t.Context(), s, testPrefix, []string{"p12", "xn0_56"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left, err := suspect.List(t.Context(), s, testPrefix)
+	if err != nil || len(left) != 1 || !left["q34"] {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	s.setHook(func(string, string) error { return vault.ErrUnavailable })
+	if _, err := suspect.List(t.Context(), s, testPrefix); err == nil {
+		t.Error("a vault that gives no answer names no suspect")
+	}
+}
