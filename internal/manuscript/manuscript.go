@@ -27,6 +27,9 @@ func Strict(text []byte, into any) error { return yaml.UnmarshalStrict(text, int
 // Read reads a text. Where the reader refuses it, the error names every field that it
 // refuses, by its path, and what should be there; of what is no YAML, the line.
 func Read(text []byte, into any, read Reader) error {
+	if line := second(text); line > 0 {
+		return fmt.Errorf("line %d begins a second YAML document, which nobody would read: leave one in it, and put each other into a file of its own", line)
+	}
 	err := read(text, into)
 	if err == nil {
 		return nil
@@ -45,6 +48,31 @@ func Read(text []byte, into any, read Reader) error {
 		return err
 	}
 	return errors.New(strings.Join(s.found, "; "))
+}
+
+// second is the line at which a second document begins, or 0. YAML's marks of documents
+// count wherever a line begins with one, inside of quotes and blocks too.
+func second(text []byte) int {
+	content, ended, n := false, 0, 0
+	for line := range strings.SplitSeq(string(text), "\n") {
+		n++
+		mark, rest, _ := strings.Cut(strings.TrimRight(line, " \t\r"), " ")
+		if mark == "---" || mark == "..." {
+			if content && ended == 0 {
+				ended = n
+			}
+			line = rest
+		}
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' || line[0] == '%' && !content {
+			continue
+		}
+		if ended > 0 {
+			return ended
+		}
+		content = true
+	}
+	return 0
 }
 
 // syntax says of what is no YAML where that is.

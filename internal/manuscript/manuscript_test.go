@@ -72,3 +72,29 @@ func TestReadSaysWhereAndWhat(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// TestASecondDocumentIsRefused, with its line; what is none is not.
+func TestASecondDocumentIsRefused(t *testing.T) {
+	for text, line := range map[string]string{
+		"a: 1\n---\nb: 2\n":                       "line 2 ",
+		"# one\n---\na: 1\n\n--- # two\n\nb: 2\n": "line 5 ",
+		"a: 1\r\n---\r\nb: 2\r\n":                 "line 2 ",
+		"a: |\n  x\n--- {b: 2}\n":                 "line 3 ",
+		"a: 1\n...\nb: 2\n":                       "line 2 ",
+		"---\na: 1\n":                             "",
+		"%YAML 1.1\n---\na: 1\n...\n":             "",
+		"--- {a: 1}\n---\n# nothing more\n":       "",
+		"a: |\n  x\n  ---\n  y\n":                 "",
+		"a: ---x\n":                               "",
+		"{\"a\": 1}":                              "",
+	} {
+		var into map[string]any
+		err := Read([]byte(text), &into, Strict)
+		switch {
+		case line == "" && err != nil:
+			t.Errorf("%q: %v", text, err)
+		case line != "" && (err == nil || !strings.HasPrefix(err.Error(), line+"begins a second YAML document")):
+			t.Errorf("%q: %v, want %s", text, err, line)
+		}
+	}
+}
