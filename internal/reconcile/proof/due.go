@@ -12,7 +12,8 @@ import (
 )
 
 // due is when the next run is to start: after the pause, or at the slot after
-// the last run. A slot that was missed is made up for at once, and only once.
+// the last run. A slot that was missed is made up for at once, and only once. A last
+// run that is dated in the future counts as none.
 func due(every *metav1.Duration, table string, last, created, now time.Time) (time.Time, error) {
 	var pause time.Duration
 	if every != nil {
@@ -25,8 +26,14 @@ func due(every *metav1.Duration, table string, last, created, now time.Time) (ti
 	if slots == nil {
 		return time.Time{}, errors.New("the policy's verify names no pause and no cron expression")
 	}
+	if last.Sub(now) > ahead { // one of the future would put the next off until then, each time it is asked
+		last = time.Time{}
+	}
 	return slots.Next(last, created, now), nil
 }
+
+// ahead is how far the clock of who ran last may be ahead of this one.
+const ahead = 5 * time.Minute
 
 // attempts are tries in a row that gave no verdict.
 type attempts struct {

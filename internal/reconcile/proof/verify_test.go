@@ -294,6 +294,9 @@ func TestDue(t *testing.T) {
 		"missed":          {hour, "", noon.Add(-5 * time.Hour), noon},
 		"next slot":       {nil, "0 13 * * *", noon.Add(-time.Hour), noon.Add(time.Hour)},
 		"missed slot":     {nil, "0 11 * * *", noon.Add(-2 * time.Hour), noon.Add(-time.Hour)},
+		"of the future":   {hour, "", noon.Add(24 * time.Hour), noon},
+		"slot, future":    {nil, "0 13 * * *", noon.Add(240 * time.Hour), noon.Add(-23 * time.Hour)},
+		"a clock's drift": {hour, "", noon.Add(time.Minute), noon.Add(time.Hour)},
 		"first slot":      {nil, "0 13 * * *", time.Time{}, noon.Add(-23 * time.Hour)},
 	} {
 		got, err := due(test.every, test.cron, test.last, noon.Add(-24*time.Hour), noon)
