@@ -204,7 +204,7 @@ func (s *scope) measure(damaged int) {
 		measure.Role.WithLabelValues(name, string(role)).Set(is)
 	}
 	if st.NewestInstant != nil {
-		measure.NewestPointAge.WithLabelValues(name).Set(s.now.Sub(st.NewestInstant.Time).Seconds())
+		measure.NewestPointAge.WithLabelValues(name).Set(max(0, s.now.Sub(st.NewestInstant.Time).Seconds())) // the clock of who captured it may be ahead
 	} else {
 		measure.NewestPointAge.DeleteLabelValues(name)
 	}
