@@ -38,9 +38,13 @@ func ownerLabel(owner string) string {
 }
 
 // digest is a short name for what the parts identify.
-func digest(parts ...string) string {
+func digest(parts ...string) string { return wide(parts...)[:16] }
+
+// wide is a digest that nobody finds two claims for: who did would have the holder of
+// the one removed for that of the other.
+func wide(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
-	return hex.EncodeToString(sum[:8])
+	return hex.EncodeToString(sum[:16])
 }
 
 func (r Request) labels() map[string]string {
@@ -57,7 +61,7 @@ func Holds(pod *corev1.Pod) bool {
 
 const holderPrefix = "davit-hold-"
 
-func (r Request) holderName() string { return holderPrefix + digest(r.Owner, r.Namespace, r.Claim) }
+func (r Request) holderName() string { return holderPrefix + wide(r.Owner, r.Namespace, r.Claim) }
 
 // hold mounts the claim and says where it landed. The mount may still be on its
 // way there, if the node's process waits for it.

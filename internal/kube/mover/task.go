@@ -70,7 +70,7 @@ func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at plac
 		ObjectMeta: metav1.ObjectMeta{
 			Annotations: marks,
 			Namespace:   v1alpha1.SystemNamespace,
-			Name:        "volume-" + digest(r.Owner, string(op), r.Source, r.Namespace, r.Claim),
+			Name:        "volume-" + wide(r.Owner, string(op), r.Source, r.Namespace, r.Claim),
 			Labels:      r.labels(),
 		},
 		Spec: v1alpha1.VolumeTaskSpec{
