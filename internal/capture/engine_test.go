@@ -617,7 +617,7 @@ status: {phase: Bound, capacity: {storage: 1Gi}}
 		switch {
 		case !tt.fails && (err != nil || len(res.Volumes) != 1):
 			t.Errorf("%s: %d volumes, %v", what, len(res.Volumes), err)
-		case tt.fails && (err == nil || !strings.Contains(err.Error(), "claim shop/uploads is being deleted since 2026-01-02T03:00:00Z") || slices.Contains(w.calls, "revision")):
+		case tt.fails && (err == nil || !strings.Contains(err.Error(), "claim shop/uploads is being deleted since 2026-01-02T03:00:00Z") || !strings.Contains(err.Error(), "--force if their node is lost") || slices.Contains(w.calls, "revision")):
 			t.Errorf("%s: %v, after %v", what, err, w.calls)
 		}
 	}

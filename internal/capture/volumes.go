@@ -40,7 +40,7 @@ func (r *run) claims(ctx context.Context, revision string) ([]Claim, error) {
 			}
 			switch {
 			case lingers && !r.looking:
-				errs = append(errs, fmt.Errorf("claim %s is being deleted since %s, and waits for what still uses it: this point would lack its data, and others expire for it: end the pods that use it if it is to go; if it is not, make a new one with its data, as from the newest point; or label it %s=true",
+				errs = append(errs, fmt.Errorf("claim %s is being deleted since %s, and waits for what still uses it: this point would lack its data, and others expire for it: end the pods that use it if it is to go, with kubectl delete pod --force if their node is lost; if it is not, make a new one with its data, as from the newest point; or label it %s=true",
 					c.Key(), o.GetDeletionTimestamp().UTC().Format(time.RFC3339), LabelExclude))
 			case !kept: // a look says so with its object
 			case c.Phase == "Bound":
