@@ -225,6 +225,31 @@ curl() { for a; do case $a in @/dev/fd/*) cat "${a#@}";; *) printf '%s\n' "$a";;
 	}
 }
 
+// TestANameByHand: Bash hands the key to nsupdate from where the run reads it, and the page does not
+// have it. The servers are asked once the name was moved.
+func TestANameByHand(t *testing.T) {
+	text := book(t, runbook.Input{Plan: shop(), Verb: plan.Failover, From: "east", To: "west"}).Markdown()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("no bash here")
+	}
+	_, rest, found := strings.Cut(text, "nsupdate ")
+	commands, _, _ := strings.Cut(rest, "\n```")
+	if !found || strings.Contains(text, "KEYFILE") {
+		t.Fatalf("nobody is told how nsupdate gets its key:\n%s", text)
+	}
+	const standIns = `kubectl() { [ "${*:1:6}" = "-n davit-system get secret dns-key -o" ] && printf 'KEY\n'; }
+nsupdate() { echo "$1 $(cat "$2")"; cat; }
+dig() { echo "dig $*"; }
+`
+	out, err := exec.CommandContext(t.Context(), bash, "-c", standIns+"nsupdate "+commands).CombinedOutput()
+	want := "-k KEY\nserver ns1.example.com 5353\nzone example.com\nupdate delete www.example.com A\nupdate delete www.example.com AAAA\nupdate delete www.example.com CNAME\n" +
+		"update add www.example.com 30 A 198.51.100.10\nupdate add www.example.com 30 AAAA 2001:db8::1\nsend\ndig +short @ns1.example.com -p 5353 www.example.com\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v: %q, want %q", err, out, want)
+	}
+}
+
 // TestACallToASecretURLByHand goes where the run's goes, and neither the page nor the list
 // of processes says where.
 func TestACallToASecretURLByHand(t *testing.T) {

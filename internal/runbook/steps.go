@@ -199,25 +199,7 @@ func (in Input) traffic(s plan.Step, to string) Item {
 	}
 	r := s.Record
 	item := Item{Why: fmt.Sprintf("Clients find %s by %s. Resolvers keep the old address for up to %s.", or(s.Application, "the applications"), s.Object, r.Life())}
-	for _, server := range r.Servers {
-		host, port, found := strings.Cut(server.Address, ":")
-		if found {
-			port = " -p " + port
-		}
-		item.Commands = append(item.Commands, fmt.Sprintf("dig +short @%s%s %s", host, port, s.Object))
-		if server.Watch {
-			continue
-		}
-		lines := []string{"server " + strings.Replace(server.Address, ":", " ", 1), "zone " + r.Zone}
-		for _, kind := range []string{"A", "AAAA", "CNAME"} {
-			lines = append(lines, "update delete "+s.Object+" "+kind)
-		}
-		for _, v := range r.To[in.To] {
-			lines = append(lines, fmt.Sprintf("update add %s %d %s %s", s.Object, int(r.Life().Seconds()), recordType(v), v))
-		}
-		lines = append(lines, "send")
-		item.Commands = append(item.Commands, "nsupdate -k KEYFILE <<'END'    # the key is in Secret "+r.Secret+" of davit-system\n"+strings.Join(lines, "\n")+"\nEND")
-	}
+	item.Commands = in.updates(s.Object, r)
 	if r.Provider == plan.ProviderExternalDNS {
 		namespace, name, _ := plan.EndpointKey(r.Endpoint)
 		records := make([]string, 0, len(r.To[in.To]))
@@ -240,6 +222,38 @@ func (in Input) traffic(s plan.Step, to string) Item {
 	item.See = "Every server answers " + or(strings.Join(r.To[in.To], ", "), "the target's address") + "."
 	item.Otherwise = "REFUSED: the key may not update the name. A TXT record beside the name is Davit's guard (docs/traffic.md): leave it, or later runs do not know who is active."
 	return item
+}
+
+// updates tell every server of a name that takes updates where it leads now, and then ask all
+// of them.
+func (in Input) updates(name string, r *plan.Record) (all []string) {
+	var asks []string
+	for _, server := range r.Servers {
+		host, port, found := strings.Cut(server.Address, ":")
+		if found {
+			port = " -p " + port
+		}
+		asks = append(asks, fmt.Sprintf("dig +short @%s%s %s", host, port, name))
+		if server.Watch {
+			continue
+		}
+		lines := []string{"nsupdate -k <(" + keyFile(r.Secret) + ") <<'END'", "server " + strings.Replace(server.Address, ":", " ", 1), "zone " + r.Zone}
+		for _, kind := range []string{"A", "AAAA", "CNAME"} {
+			lines = append(lines, "update delete "+name+" "+kind)
+		}
+		for _, v := range r.To[in.To] {
+			lines = append(lines, fmt.Sprintf("update add %s %d %s %s", name, int(r.Life().Seconds()), recordType(v), v))
+		}
+		all = append(all, strings.Join(append(lines, "send", "END"), "\n"))
+	}
+	return append(all, asks...)
+}
+
+// keyFile writes the key of a Secret as nsupdate reads it: neither a file nor the list of processes
+// has it.
+func keyFile(secret string) string {
+	const key = `key "{{index .data "name" | base64decode}}" { algorithm {{with index .data "algorithm"}}{{. | base64decode}}{{else}}hmac-sha256{{end}}; secret "{{index .data "secret" | base64decode}}"; };`
+	return "kubectl -n davit-system get secret " + quote(secret) + " -o go-template=" + quote(key) + " | tr -d '\\n'"
 }
 
 func recordType(value string) string {
