@@ -292,7 +292,12 @@ func TestDamageIsOnesOwn(t *testing.T) {
 // drilled leaves the journal of a run that went well in the vault.
 func drilled(t *testing.T, p *vault.Project, verb plan.Verb, at time.Time, took time.Duration) {
 	t.Helper()
-	pl := shop()
+	carried(t, p, shop(), verb, at, took)
+}
+
+// carried leaves the journal of a run of a plan that went well in the vault.
+func carried(t *testing.T, p *vault.Project, pl *plan.Plan, verb plan.Verb, at time.Time, took time.Duration) {
+	t.Helper()
 	g, err := pl.Graph(verb)
 	if err != nil {
 		t.Fatal(err)
@@ -352,6 +357,22 @@ func TestHistory(t *testing.T) {
 	}
 	if v := verify(shop()); !strings.Contains(v, "images or kinds changed") {
 		t.Errorf("%q", v)
+	}
+}
+
+// TestADrillMovesNoName: it asks servers whether they would; only a move shows that clients follow.
+func TestADrillMovesNoName(t *testing.T) {
+	pl := shop()
+	pl.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Record: &plan.Record{
+		Zone: "example.com", Secret: "dns-key", Servers: []plan.NameServer{{Address: "ns1.example.com"}}, To: map[string][]string{"east": {"192.0.2.10"}, "west": {"192.0.2.20"}},
+	}}}
+	for verb, moves := range map[plan.Verb]bool{plan.Drill: false, plan.Failover: true} {
+		p, _ := rich(t)
+		carried(t, p, pl, verb, now.Add(-90*time.Second), time.Second)
+		all, err := foresight.History(t.Context(), p)
+		if err != nil || len(all) != 1 || !all[0].Good || all[0].Moved != moves {
+			t.Errorf("%s: %+v, %v", verb, all, err)
+		}
 	}
 }
 

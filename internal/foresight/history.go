@@ -53,7 +53,7 @@ type Past struct {
 	Good       bool      // it did all that it was to do
 	Canceled   bool      // it was rejected or given up, and shows nothing
 	Probed     bool      // of the applications: every one was asked something
-	Moved      bool      // it moved a name
+	Moved      bool      // it moved a name; a drill only asks its servers
 	Objectives plan.Objectives
 	Steps      []plan.Step
 	Points     map[string]string // that it was brought up from, by application
@@ -111,7 +111,7 @@ func past(s *failover.State) Past {
 	}
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
-		p.Moved = p.Moved || step.Kind == plan.KindDNS && st.Status == failover.Succeeded && !st.Undid
+		p.Moved = p.Moved || s.Spec.Verb != plan.Drill && step.Kind == plan.KindDNS && st.Status == failover.Succeeded && !st.Undid
 	}
 	return p
 }

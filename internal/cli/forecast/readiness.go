@@ -83,7 +83,7 @@ func (h *Host) readiness(ctx context.Context, cmd *cobra.Command, a *asked, file
 	}
 	slices.Sort(apps)
 	h.Progress().Step("asking vault, sites, registries and name servers")
-	known, err := foresight.Gather(ctx, at.options(""), slices.Compact(apps))
+	known, err := foresight.Gather(ctx, at.options("", planned...), slices.Compact(apps))
 	if err != nil {
 		return nil, err
 	}
