@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,6 +98,8 @@ type entrance struct {
 	balance *balancer.Balancer
 	mark    int    // in its log, from where on all counts
 	host    string // the address that all listens on; the sites reach it too
+	port    string // of the name server, if not 53
+	secret  string // that has the key, if not www-key
 	clients int    // the port at which sites answer clients
 	mu      sync.Mutex
 	probes  []said
@@ -145,6 +148,10 @@ func (f *entrance) plan(t *testing.T, file string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	server := f.host
+	if f.port != "" {
+		server += ":" + f.port
+	}
 	_, err = fmt.Fprintf(out, `  traffic:
     - {name: gate, kind: gate, object: www}
     - name: www
@@ -153,9 +160,9 @@ func (f *entrance) plan(t *testing.T, file string) string {
       record:
         zone: shop.test
         to: {east: [%s], west: [%s]}
-        servers: [{address: %s}]
-        secret: www-key
-`, wwwName, rig.Bed.Site(east).Address(), rig.Bed.Site(west).Address(), f.host)
+        servers: [{address: %q}]
+        secret: %s
+`, wwwName, rig.Bed.Site(east).Address(), rig.Bed.Site(west).Address(), server, cmp.Or(f.secret, "www-key"))
 	if err := errors.Join(err, out.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -192,16 +199,30 @@ func configured(t *testing.T, name, format string, args ...any) string {
 	return path
 }
 
+// newNames is a name server alone, at a port of its own, with its key at both sites.
+func newNames(t *testing.T, port string) *entrance {
+	t.Helper()
+	f := &entrance{host: hostAddress(), port: port, secret: short(t) + "-key"}
+	for _, site := range []string{east, west} {
+		apply(t, site, fmt.Sprintf("{apiVersion: v1, kind: Secret, metadata: {name: %s, namespace: davit-system}, stringData: {name: davit, algorithm: hmac-sha256, secret: %s}}", f.secret, wwwSecret))
+		t.Cleanup(func() {
+			_, _ = rig.Kubectl(context.Background(), site, "-n", system, "delete", "secret", f.secret, "--ignore-not-found")
+		})
+	}
+	f.bind(t)
+	return f
+}
+
 // bind starts a BIND with the zone; the name leads to east.
 func (f *entrance) bind(t *testing.T) {
 	t.Helper()
 	zone := configured(t, "zone", "$TTL 30\n@ IN SOA ns1 admin 1 60 10 3600 5\n@ IN NS ns1\nns1 IN A %s\nwww IN A %s\n", f.host, rig.Bed.Site(east).Address())
 	daemon(t, "/usr/sbin/named", "-g", "-n", "1", "-c", configured(t, "named.conf", `
 key "davit" { algorithm hmac-sha256; secret "%s"; };
-options { directory "%s"; pid-file none; session-keyfile none; listen-on { %s; }; listen-on-v6 { none; }; recursion no; notify no; dnssec-validation no; };
+options { directory "%s"; pid-file none; session-keyfile none; listen-on port %s { %s; }; listen-on-v6 { none; }; recursion no; notify no; dnssec-validation no; };
 controls { };
-zone "shop.test" { type primary; file "%s"; update-policy { grant davit name %s ANY; grant davit name _davit.%[5]s TXT; }; };
-`, wwwSecret, filepath.Dir(zone), f.host, zone, wwwName))
+zone "shop.test" { type primary; file "%s"; update-policy { grant davit name %s ANY; grant davit name _davit.%[6]s TXT; }; };
+`, wwwSecret, filepath.Dir(zone), cmp.Or(f.port, "53"), f.host, zone, wwwName))
 	eventually(t, 3*time.Minute, "BIND says that the name leads to east", func() (bool, string) {
 		got := f.leads(t)
 		return got == rig.Bed.Site(east).Address(), got
@@ -210,7 +231,7 @@ zone "shop.test" { type primary; file "%s"; update-policy { grant davit name %s 
 
 func (f *entrance) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(f.host, "53"))
+		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(f.host, cmp.Or(f.port, "53")))
 	}}
 }
 

@@ -97,7 +97,7 @@ func failedBack(t *testing.T) {
 		t.Errorf("after the failover git is suspended at east: %q, at west: %q", e, w)
 	}
 	stop := writing(t, west, a.name)
-	davit(t, east, a.vault, "failback", "-f", file, "--dry-run").want(t, 0, "what only site east has is captured and kept", "Nothing is lost")
+	davit(t, east, a.vault, "failback", "-f", file, "--dry-run").want(t, 0, "what only site east has is captured and kept", "Nothing is lost", "one run of the verb failover")
 	davit(t, east, a.vault, "failback", "-f", file, "--to", east, "--yes", "-o", "json").want(t, 0).read(t, &back)
 	written := stop()
 	if back.State != "AwaitingCommit" || back.Level != "proven" || back.Applications[0].Epoch != 3 {

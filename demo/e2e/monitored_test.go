@@ -38,7 +38,7 @@ spec:
 
 // twoSites are rules tried on what one Prometheus reads of two sites: one is cut off
 // and does not know yet that the other has taken over, and one that did knows of no
-// point any more. The site that went on is well.
+// point any more. The site that went on is well. Of two plans, one has come to take longer than its objective.
 const twoSites = `
 rule_files: [/etc/prometheus-bed/alerts.yaml]
 evaluation_interval: 30s
@@ -55,7 +55,14 @@ tests:
   - {series: 'davit_application_role{application="till", instance="west", role="Active"}', values: '1+0x60'}
   - {series: 'davit_points{application="bare", instance="west"}', values: '0+0x60'}
   - {series: 'davit_application_role{application="bare", instance="west", role="Active"}', values: '1+0x60'}
+  - {series: 'davit_plan_predicted_rto_seconds{plan="slow", instance="west"}', values: '40+0x20 90+0x80'}
+  - {series: 'davit_plan_rto_objective_seconds{plan="slow", instance="west"}', values: '60+0x100'}
+  - {series: 'davit_plan_predicted_rto_seconds{plan="quick", instance="west"}', values: '40+0x100'}
+  - {series: 'davit_plan_rto_objective_seconds{plan="quick", instance="west"}', values: '60+0x100'}
   promql_expr_test:
+  - expr: count by (alertname, plan, instance) (ALERTS{alertname="DavitPredictedRTOTooLong", alertstate="firing"})
+    eval_time: 45m
+    exp_samples: [{labels: '{alertname="DavitPredictedRTOTooLong", plan="slow", instance="west"}', value: 1}]
   - expr: count by (alertname, application, instance) (ALERTS{alertname="DavitRecoveryPointTooOld", alertstate="firing"})
     eval_time: 5m
     exp_samples: [{labels: '{alertname="DavitRecoveryPointTooOld", application="shop", instance="east"}', value: 1}]

@@ -64,6 +64,14 @@ func refused(t *testing.T) {
 		t.Fatal(err)
 	}
 	davit(t, west, common, "failover", "-f", file, "--yes").want(t, 3, "back", "front")
+	for _, tt := range []struct{ what, from, to, says string }{
+		{"a group that is none", "group: front}]", "group: nobody}]", "nobody"},
+		{"an application that is none", name + "-db, group: back}", name + "-db, group: back, after: [ghost]}", "ghost"},
+		{"a site that is not its", "{name: west}", "{name: south}", "west"},
+	} {
+		bad := configured(t, "bad.yaml", "%s", strings.Replace(plan("{name: back}, {name: front, after: [back]}"), tt.from, tt.to, 1))
+		davit(t, west, common, "failover", "-f", bad, "--yes").want(t, 3, tt.says)
+	}
 	apply(t, west, round)
 	valid("False ")
 	davit(t, west, "", "status").want(t, 0, name)

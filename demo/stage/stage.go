@@ -163,8 +163,8 @@ func (s *Stage) Push(ctx context.Context, site, path string) (string, error) {
 }
 
 // Renew is Equip, also where another image of that name runs already. Settled waits for it.
-func (s *Stage) Renew(ctx context.Context, site string) error {
-	if err := s.Equip(ctx, site); err != nil {
+func (s *Stage) Renew(ctx context.Context, site string, flags ...string) error {
+	if err := s.Equip(ctx, site, flags...); err != nil {
 		return err
 	}
 	_, err := s.Kubectl(ctx, site, "-n", system, "rollout", "restart", "deployment,daemonset")
