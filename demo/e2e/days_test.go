@@ -52,6 +52,7 @@ var together = []day{
 	{"LookedAt", lookedAt},
 	{"Foreseen", foreseen},
 	{"Forewarned", forewarned},
+	{"OneActive", oneActive},
 	{"Monitored", monitored},
 	{"ByHand", byHand},
 	{"ByHandLost", byHandLost},
