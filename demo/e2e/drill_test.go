@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -55,11 +56,15 @@ func drilled(t *testing.T) {
 	a.protect(t, "--every", "10s", "--wait")
 	file := planOf(t, a, "5s",
 		"{name: told, kind: command, verbs: [drill], command: {image: 'davit.test/bedtool:1', args: [-c, 'test \"$DAVIT_DRILL\" = true && echo $DAVIT_SANDBOX_NAMESPACES | grep -q "+a.name+"=davit-drill-']}, timeout: 1m, after: [ready/"+a.name+"]}",
-		"{name: inside, kind: probe, verbs: [drill], timeout: 1m, after: [told], checks: [{kind: command, target: '"+a.name+"/app=db', command: [cat, /data/sum], expect: '^"+sum+"', timeout: 10s}, "+
+		"{name: inside, kind: probe, application: "+a.name+", verbs: [drill], timeout: 1m, after: [told], checks: [{kind: command, target: '"+a.name+"/app=db', command: [cat, /data/sum], expect: '^"+sum+"', timeout: 10s}, "+
 			"{kind: http, target: 'http://front."+a.name+"/', expect: '^open', timeout: 5s}, {kind: sql, target: 'postgres://front."+a.name+"/postgres', container: postgres, query: 'select 6*7', expect: '^42$', timeout: 10s}, "+
 			"{kind: http, target: 'http://example.com/', timeout: 5s}]}",
 		"{name: look, kind: manual, verbs: [drill], prompt: look around, timeout: 10m, after: [inside]}")
+	f := newNames(t, "5396")
+	f.plan(t, file)
 	davit(t, west, a.vault, "drill", "-f", file, "--to", "east").want(t, 3, "this is site west")
+	a.readyTo(t, "", "none", "procedures none: write a plan")
+	a.readyTo(t, file, "none", "procedures none: try it")
 	davit(t, east, a.vault, "drill", "-f", file).want(t, 3, "runs at site east")
 	davit(t, west, a.vault, "drill", "-f", file, "--dry-run").want(t, 0, a.name+"-20")
 	before := shapeOf(t, a.name)
@@ -97,9 +102,81 @@ func drilled(t *testing.T) {
 	if _, told, ok := strings.Cut(html, evidence); !ok || strings.HasPrefix(told, "0 times") || !strings.Contains(told, " times, never longer than ") {
 		t.Errorf("the report does not say how often the live application was captured beside the drill: %.100s", told)
 	}
+	a.provenBy(t, run, file)
 	if dir := os.Getenv("DAVIT_E2E_REPORTS"); dir != "" {
 		_ = os.WriteFile(dir+"/"+run+".html", []byte(html), 0o600)
 	}
+}
+
+// readyTo computes how ready the application is to go to west, and checks the level and what must
+// be said, of a column or of what needs verification.
+func (a *app) readyTo(t *testing.T, file, level string, parts ...string) {
+	t.Helper()
+	args := []string{"readiness", a.name, "--registries=false", "-o", "json"}
+	if file != "" {
+		args = append(args, "-f", file)
+	}
+	var v struct {
+		Applications []struct {
+			Site, Level, Verify string
+			Columns             []struct{ Name, Level, Evidence, Missing string }
+		}
+	}
+	davit(t, west, a.vault, args...).want(t, 0).read(t, &v)
+	if len(v.Applications) != 1 || v.Applications[0].Site != west {
+		t.Fatalf("%+v", v)
+	}
+	row := v.Applications[0]
+	said := "verify: " + row.Verify + "\n"
+	for _, c := range row.Columns {
+		said += c.Name + " " + c.Level + ": " + c.Missing + " (" + c.Evidence + ")\n"
+	}
+	if row.Level != level {
+		t.Errorf("the level is %s, want %s:\n%s", row.Level, level, said)
+	}
+	for _, part := range parts {
+		if !strings.Contains(said, part) {
+			t.Errorf("readiness does not say %q:\n%s", part, said)
+		}
+	}
+}
+
+// provenBy: with the drill, and a point that was read back, it is as ready as this davit makes one, and what keeps it from the
+// highest level is named; until the plan changes. How long a failover takes is known from the drill, and drifts beyond an objective.
+func (a *app) provenBy(t *testing.T, run, file string) {
+	t.Helper()
+	davit(t, west, a.vault, "verify", a.name).want(t, 0, "is whole")
+	a.readyTo(t, file, "2", "verify: \n", "its volumes are restored, not replicated", "apps 3: ", "infrastructure 3: ", "DNS 2: move it once", "drill "+run)
+	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "one run of the verb drill, which claims, fences and moves nothing")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := configured(t, "changed.yaml", "%s", strings.Replace(string(text), "  steps:\n", "  steps:\n    - {name: new, kind: command, verbs: [failover, drill], command: {image: 'davit.test/bedtool:1', args: ['true']}, timeout: 1m, after: [ready/"+a.name+"]}\n", 1))
+	a.readyTo(t, changed, "0", "verify: the plan's steps changed since drill "+run, "procedures 0: verify it again")
+	kubectl(t, west, "patch", "recoveryplan", a.name, "--type", "merge", "-p", `{"spec":{"objectives":{"rto":"1s"}}}`)
+	pod := strings.Fields(kubectl(t, west, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-agent", "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.spec.containers[*].ports[?(@.name=="metrics")].containerPort}{"\n"}{end}`))
+	if len(pod) < 2 {
+		t.Fatalf("no agent with a port for metrics: %q", pod)
+	}
+	eventually(t, 3*time.Minute, "west's agent predicts more than the objective", func() (bool, string) {
+		var rto, objective float64
+		all := try(t, west, "get", "--raw", "/api/v1/namespaces/"+system+"/pods/"+pod[0]+":"+pod[1]+"/proxy/metrics")
+		for line := range strings.Lines(all) {
+			if strings.Contains(line, `plan="`+a.name+`"`) {
+				_, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+				n, _ := strconv.ParseFloat(value, 64)
+				switch {
+				case strings.HasPrefix(line, "davit_plan_predicted_rto_seconds{"):
+					rto = n
+				case strings.HasPrefix(line, "davit_plan_rto_objective_seconds{"):
+					objective = n
+				}
+			}
+		}
+		return objective == 1 && rto > objective, fmt.Sprintf("%g s, objective %g s", rto, objective)
+	})
 }
 
 // scheduled applies a plan that was never drilled, at west and with a schedule, and

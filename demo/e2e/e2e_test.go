@@ -61,7 +61,7 @@ func setUp(ctx context.Context, instance string) (err error) {
 		if err := forget(ctx, site); err != nil {
 			return err
 		}
-		if err := rig.Renew(ctx, site); err != nil {
+		if err := rig.Renew(ctx, site, "--failure-domain", site); err != nil {
 			return err
 		}
 	}
@@ -91,7 +91,7 @@ func addCommon(ctx context.Context, site string, flags ...string) error {
 	if err != nil {
 		return err
 	}
-	_, err = rig.Davit(ctx, site, append([]string{"vault", "add", common, address, "--recovery-key-file", commonKey()}, flags...)...)
+	_, err = rig.Davit(ctx, site, append([]string{"vault", "add", common, address, "--recovery-key-file", commonKey(), "--failure-domain", "store"}, flags...)...)
 	return err
 }
 
