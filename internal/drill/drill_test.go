@@ -3,6 +3,7 @@ package drill
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -150,6 +151,47 @@ func TestADrillMakesWay(t *testing.T) {
 	close(stop)
 	if r, _ := y.Next(t.Context(), "r"); r == nil || r.Kind != failover.Cancel {
 		t.Errorf("told to stop: %+v", r)
+	}
+}
+
+// TestWhoYieldsAsksForFew: a drill of many applications asks for some each time, once it knows with which
+// epochs it began, and hears of each all the same.
+func TestWhoYieldsAsksForFew(t *testing.T) {
+	p := project(t)
+	claim := func(app string, n int64) {
+		t.Helper()
+		if _, err := lease.New(p).Claim(t.Context(), app, n, lease.Claim{Site: "east", At: at, Holder: "ann", Request: "r"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var apps []string
+	for i := range 23 {
+		apps = append(apps, fmt.Sprintf("app-%02d", i))
+		claim(apps[i], 1)
+	}
+	y := &Yield{Requests: &none{}, Project: p, Apps: apps}
+	if r, err := y.Next(t.Context(), "r"); r != nil || err != nil || len(y.Epochs) != len(apps) {
+		t.Fatalf("%v %+v: knows %d epochs of the beginning", err, r, len(y.Epochs))
+	}
+	for range 3 { // wherever it is
+		before := y.turn
+		if r, err := y.Next(t.Context(), "r"); r != nil || err != nil || y.turn-before != atOnce {
+			t.Errorf("%v %+v: asked for %d", err, r, y.turn-before)
+		}
+	}
+	for _, app := range []string{apps[0], apps[11], apps[22]} {
+		claim(app, 2)
+		var r *execute.Request
+		for times := 0; r == nil && times <= len(apps)/atOnce; times++ {
+			var err error
+			if r, err = y.Next(t.Context(), "r"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r == nil || !strings.Contains(r.By, "epoch 2 of "+app) {
+			t.Errorf("%s: %+v", app, r)
+		}
+		y.asked, y.Epochs[app] = false, 2
 	}
 }
 

@@ -103,6 +103,7 @@ type Yield struct {
 	Stop <-chan struct{}
 
 	asked    bool
+	turn     int // whose epoch is asked for next
 	answered atomic.Bool
 }
 
@@ -127,12 +128,21 @@ func (y *Yield) Next(ctx context.Context, run string) (*execute.Request, error) 
 	if y.Epochs == nil {
 		y.Epochs = map[string]int64{}
 	}
-	for _, app := range y.Apps {
+	asked := 0
+	for range y.Apps {
+		app := y.Apps[y.turn%len(y.Apps)]
+		began, known := y.Epochs[app]
+		if known && asked == atOnce {
+			break
+		}
 		current, err := lease.New(y.Project).Current(ctx, app)
 		if err != nil {
 			return nil, err
 		}
-		began, known := y.Epochs[app]
+		y.turn++
+		if known {
+			asked++
+		}
 		if !known {
 			y.Epochs[app], began = current.Number, current.Number
 		}
@@ -144,6 +154,10 @@ func (y *Yield) Next(ctx context.Context, run string) (*execute.Request, error) 
 	}
 	return nil, nil //nolint:nilnil // nobody wants anything
 }
+
+// atOnce is how many applications' epochs are asked for each time, which is every second, once those of the
+// beginning are known. A run claims all its applications, one after the other.
+const atOnce = 5
 
 // yielding is the number of the request that nobody waits for.
 const yielding = -1
