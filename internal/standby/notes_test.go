@@ -2,10 +2,12 @@ package standby
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
@@ -188,5 +191,32 @@ func TestWhatARunMakesSaysWhichVaultItIsOf(t *testing.T) {
 	j := errand.New(execute.Order{Step: plan.Step{Timeout: time.Second}}, "main", &plan.Command{Image: "i"})
 	if j.GetLabels()[shape.LabelVault] != "main" {
 		t.Errorf("a step's Job has the labels %v", j.GetLabels())
+	}
+}
+
+// TestTheMarksOfManyApplicationsFit: one ConfigMap has them all, and the API server takes none above 1 MiB. The
+// names are as long as they can be, and each step has been ordered many times.
+func TestTheMarksOfManyApplicationsFit(t *testing.T) {
+	const applications, most = 500, 1 << 20
+	size := func(long int) (bytes int) {
+		for i := range applications {
+			app := fmt.Sprintf("%s.%s-%03d", strings.Repeat("n", long), strings.Repeat("a", long-4), i)
+			for _, kind := range []plan.Kind{plan.KindClaim, plan.KindPin, plan.KindCatchUp, "data", plan.KindApply, plan.KindScale} {
+				m := execute.Mark{Seen: 1_000_000, Began: 1_000_000, Last: "undo", Ended: true}
+				if kind == "data" {
+					m.Point = &failover.Point{ID: app + "-20261129-080000000-abcdef", Instant: time.Now().UTC()}
+				}
+				text, err := json.Marshal(m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bytes += len(noteKey(string(kind)+"/"+app)) + len(text)
+			}
+		}
+		return bytes
+	}
+	t.Logf("%d applications: %d KiB of marks with names of 26 letters, %d KiB with the longest", applications, size(13)>>10, size(63)>>10)
+	if got := size(63); got > most*9/10 {
+		t.Errorf("%d bytes of marks: they need more than one ConfigMap", got)
 	}
 }
