@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -106,7 +107,8 @@ type Report struct {
 
 // Extend prolongs the locks of everything that is kept: the points that are not
 // on their way out, the volumes' repositories that they need, and what belongs
-// to no point. store is the project's own, as a second copy's project is for
+// to no point. One that the store refuses keeps no other from it; an answer that does not come
+// ends the pass. store is the project's own, as a second copy's project is for
 // reading only. Any site may do it for all, at any time.
 func Extend(ctx context.Context, p *vault.Project, store vault.Store, policy Policy, now time.Time) (Report, error) {
 	report := Report{Until: now.Add(policy.Span()).UTC().Truncate(time.Second)}
@@ -130,21 +132,30 @@ func Extend(ctx context.Context, p *vault.Project, store vault.Store, policy Pol
 			return report, fmt.Errorf("extend locks: %w", err)
 		}
 	}
+	var refused atomic.Int64
+	var first atomic.Pointer[error]
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for key := range keys {
 		g.Go(func() error {
 			err := locker.Lock(gctx, key, policy.Mode, report.Until)
-			if errors.Is(err, vault.ErrNotFound) { // gone since
+			if err == nil || errors.Is(err, vault.ErrNotFound) { // gone since
 				return nil
 			}
-			return err
+			if gctx.Err() != nil || errors.Is(err, vault.ErrUnavailable) {
+				return err
+			}
+			refused.Add(1)
+			first.CompareAndSwap(nil, &err)
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return report, fmt.Errorf("extend locks: %w", err)
 	}
-	report.Objects = len(keys)
+	if report.Objects = len(keys) - int(refused.Load()); refused.Load() > 0 {
+		return report, fmt.Errorf("extend locks: of %d objects, %d were refused, the others are prolonged: %w", len(keys), refused.Load(), *first.Load())
+	}
 	return report, nil
 }
 

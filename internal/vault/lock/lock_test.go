@@ -2,6 +2,8 @@ package lock_test
 
 import (
 	"context"
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,12 +33,19 @@ func TestCovers(t *testing.T) {
 // locking is a store that remembers locks.
 type locking struct {
 	vault.Store
-	locks map[string]time.Time
+	mu     sync.Mutex
+	locks  map[string]time.Time
+	refuse map[string]error
 }
 
 func (l *locking) CheckLock(context.Context) error { return nil }
 
 func (l *locking) Lock(_ context.Context, key string, _ lock.Mode, until time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.refuse[key]; err != nil {
+		return err
+	}
 	l.locks[key] = until
 	return nil
 }
@@ -68,5 +77,38 @@ func TestSpanReachesBeyondTheDays(t *testing.T) {
 	}
 	if (lock.Policy{}).On() || (lock.Policy{}).Span() != 0 {
 		t.Error("no policy locks nothing")
+	}
+}
+
+// TestOneRefusalKeepsNoOtherLockFromBeingProlonged; a store that gives no answer ends the pass.
+func TestOneRefusalKeepsNoOtherLockFromBeingProlonged(t *testing.T) {
+	key, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	below := &locking{Store: mem.New(nil), locks: map[string]time.Time{}, refuse: map[string]error{}}
+	p, err := vault.CreateProject(t.Context(), below, "default", key.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, run := range []string{"a", "b", "c"} {
+		if err := p.WriteSealed(t.Context(), p.Root()+"runs/"+run+"/1", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy, now := lock.Policy{Mode: lock.Compliance, Days: 8}, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	all, err := lock.Extend(t.Context(), p, below, policy, now)
+	if err != nil || all.Objects < 4 || len(below.locks) != all.Objects {
+		t.Fatalf("%+v, %v, %d locked", all, err, len(below.locks))
+	}
+	below.refuse[p.Root()+"runs/b/1"] = vault.ErrDenied
+	clear(below.locks)
+	report, err := lock.Extend(t.Context(), p, below, policy, now)
+	if !errors.Is(err, vault.ErrDenied) || len(below.locks) != all.Objects-1 || report.Objects != all.Objects-1 {
+		t.Errorf("one refused: %+v, %v, %d locked of %d", report, err, len(below.locks), all.Objects)
+	}
+	below.refuse[p.Root()+"runs/b/1"] = vault.ErrUnavailable
+	if _, err := lock.Extend(t.Context(), p, below, policy, now); !errors.Is(err, vault.ErrUnavailable) {
+		t.Errorf("no answer: %v", err)
 	}
 }
