@@ -9,6 +9,7 @@ import (
 
 	"davit.dev/davit/internal/copies"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/reading"
 	"davit.dev/davit/internal/volume/suspect"
 )
 
@@ -31,7 +32,13 @@ func (p *Protector) Repair(ctx context.Context, app, id string, from *vault.Proj
 	if !from.IsCopy() || from.Name() != p.opts.Project.Name() || from.KeyID() != p.opts.Project.KeyID() {
 		return report, fmt.Errorf("repair %s: %w: %s is no copy of this vault", id, vault.ErrKey, name)
 	}
-	var err error
+	session, err := reading.Begin(ctx, reading.Work{
+		Project: from, Application: app, Point: id, By: "repair", Site: p.opts.Site, Cluster: p.opts.ClusterID, Log: p.log,
+	})
+	if err != nil { // as in a copy that is full, or has not this point: what it has of it may do all the same
+		p.log.Warn("nothing keeps the copy's point from being removed while it is read", "point", id, "copy", name, "error", err)
+	}
+	defer session.End(ctx)
 	report.RepairReport, err = copies.Repair(ctx, copies.RepairOptions{
 		First: p.opts.Project, Copy: from, Volumes: VolumeOptions, Packs: found.Packs,
 	}, app, id)

@@ -1,9 +1,11 @@
 package protection
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"davit.dev/davit/internal/copies"
@@ -132,5 +134,49 @@ func TestDamagedPacksAreNotedUntilTheyAreWhole(t *testing.T) {
 	r.repo.damaged = false
 	if _, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{}); err != nil || len(r.keys("suspects")) != 0 {
 		t.Errorf("whole: %v, noted %q", err, r.keys("suspects"))
+	}
+}
+
+// noting counts what is put under a prefix.
+type noting struct {
+	vault.Store
+	notes atomic.Int64
+}
+
+func (n *noting) Put(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if strings.Contains(key, "/reading/") {
+		n.notes.Add(1)
+	}
+	return n.Store.Put(ctx, key, r, size)
+}
+
+// TestARepairNotesWhatItReads in the copy, so that its retention leaves the point, and no longer than it reads.
+// A copy that has the point no more mends what it can, as its bytes are compared.
+func TestARepairNotesWhatItReads(t *testing.T) {
+	for _, leaving := range []bool{false, true} {
+		r, second, id := twice(t)
+		flipLast(t, r.store, r.project.Root()+"objects/shop/"+id+"/00000001")
+		found, err := r.east.Verify(t.Context(), "shop", id, VerifyOptions{})
+		if !errors.Is(err, ErrDamaged) {
+			t.Fatal(err)
+		}
+		if leaving {
+			if err := second.Delete(t.Context(), r.project.Root()+"manifests/shop/"+id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		store := &noting{Store: second}
+		from, err := vault.OpenProject(t.Context(), store, "default", r.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = r.east.Repair(t.Context(), "shop", id, from, "second", found)
+		if err != nil || store.notes.Load() == 0 {
+			t.Errorf("leaving %t: %v, %d notes", leaving, err, store.notes.Load())
+		}
+		left := 0
+		if err := second.List(t.Context(), r.project.Root()+"reading/", func(vault.ObjectInfo) error { left++; return nil }); err != nil || left > 0 {
+			t.Errorf("leaving %t: %d notes are left, %v", leaving, left, err)
+		}
 	}
 }
