@@ -42,7 +42,7 @@ func TestExpiryWorksInAFullVault(t *testing.T) {
 		if _, err := r.capture(); !errors.Is(err, vault.ErrFull) {
 			t.Fatalf("a capture into a full vault: %v", err)
 		}
-		report, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 2}, 1, r.now)
+		report, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 2}, 1, r.now, 0)
 		if !reserved {
 			if !errors.Is(err, vault.ErrFull) || len(report.Deleted) > 0 {
 				t.Errorf("control: without a reserve %v, %v", report.Deleted, err)

@@ -83,6 +83,7 @@ func Rules(policy v1alpha1.ProtectionPolicySpec) point.Retention {
 type ExpireReport struct {
 	Deleted []string // ids of those that are gone
 	Kept    int
+	Left    int // to go, and not come to within the limit
 	// Read are those who read a point that would go otherwise: it is left for the next time.
 	Read []reading.Reader
 }
@@ -90,9 +91,11 @@ type ExpireReport struct {
 // Expire deletes the points that the retention no longer keeps; pinned points,
 // the last good one and the last verified one always stay. held is this site's
 // epoch: a superseded site deletes nothing. It goes on after a point that
-// cannot be deleted, and returns all such errors.
-func (p *Protector) Expire(ctx context.Context, app string, rules point.Retention, held int64, now time.Time) (ExpireReport, error) {
-	var report ExpireReport
+// cannot be deleted, and returns all such errors. After the limit it begins with
+// no other one, unless the limit is zero: a capture that is due waits for it.
+func (p *Protector) Expire(ctx context.Context, app string, rules point.Retention, held int64, now time.Time, limit time.Duration) (report ExpireReport, err error) {
+	open := &keptOpen{open: p.freeVolumes}
+	defer func() { err = errors.Join(err, open.close(context.WithoutCancel(ctx))) }()
 	if err := p.guard(ctx, app, held); err != nil {
 		return report, fmt.Errorf("expire points of %s: %w", app, err)
 	}
@@ -110,15 +113,20 @@ func (p *Protector) Expire(ctx context.Context, app string, rules point.Retentio
 		}
 	}
 	var errs []error
+	begun := p.now() // not earlier: what it takes to look would leave no time to remove anything
 	for _, d := range point.Keep(points, rules, now) {
 		if d.Keep {
 			report.Kept++
 			continue
 		}
+		if limit > 0 && p.now().Sub(begun) > limit {
+			report.Left++
+			continue
+		}
 		if err := p.guard(ctx, app, held); err != nil {
 			return report, fmt.Errorf("expire points of %s: %w", app, errors.Join(append(errs, err)...))
 		}
-		gone, err := p.remove(ctx, app, byID[d.Point.ID], "retention: "+d.Reason, false)
+		gone, err := p.remove(ctx, app, byID[d.Point.ID], removal{why: "retention: " + d.Reason, open: open.repository})
 		if read := p.left(err); read != nil {
 			report.Read = append(report.Read, read...)
 			continue
@@ -170,7 +178,7 @@ func (p *Protector) Delete(ctx context.Context, app, id string, opts DeleteOptio
 	if err != nil {
 		return err
 	}
-	_, err = p.remove(ctx, app, info, opts.By, opts.Read)
+	_, err = p.remove(ctx, app, info, removal{why: opts.By, anyway: opts.Read, open: p.freeVolumes})
 	return err
 }
 
@@ -205,11 +213,19 @@ func mayGo(info vault.PointInfo) error {
 	return nil
 }
 
+// removal says why a point goes, whether also while somebody reads it, and by what its
+// volumes are opened.
+type removal struct {
+	why    string
+	anyway bool
+	open   OpenVolumes
+}
+
 // remove takes a point out of sight, then away, once the deletion delay is over:
 // mark, volume snapshots, manifest, packs. Started again it finishes. It tells
 // whether the point is gone. One that somebody reads is reading.ErrRead, and stays
 // as it is, unless it is to go anyway.
-func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo, why string, anyway bool) (gone bool, err error) {
+func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo, how removal) (gone bool, err error) {
 	if err := mayGo(info); err != nil {
 		return false, err
 	}
@@ -218,10 +234,10 @@ func (p *Protector) remove(ctx context.Context, app string, info vault.PointInfo
 			return false, err
 		}
 	}
-	if goes, err := p.final(ctx, app, info, why, anyway); err != nil || !goes {
+	if goes, err := p.final(ctx, app, info, how.why, how.anyway); err != nil || !goes {
 		return false, err
 	}
-	if err := p.forgetVolumes(ctx, info.Manifest, p.freeVolumes); err != nil {
+	if err := p.forgetVolumes(ctx, info.Manifest, how.open); err != nil {
 		return false, fmt.Errorf("delete point %s: %w", info.ID, err)
 	}
 	err = p.freeing.DeletePoint(ctx, app, info.ID)

@@ -529,7 +529,7 @@ func TestExpireKeepsWhatItMust(t *testing.T) {
 	if err := r.project.Mark(t.Context(), "shop", ids[0], vault.Mark{Kind: vault.MarkPinned}); err != nil {
 		t.Fatal(err)
 	}
-	report, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 1}, 1, r.now)
+	report, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 1}, 1, r.now, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -538,7 +538,7 @@ func TestExpireKeepsWhatItMust(t *testing.T) {
 		t.Errorf("report %+v of %q, snapshots deleted %q", report, ids, r.repo.deleted)
 	}
 	r.takeOver()
-	_, err = r.east.Expire(t.Context(), "shop", point.Retention{MaxAge: 1}, 1, r.now.Add(time.Hour))
+	_, err = r.east.Expire(t.Context(), "shop", point.Retention{MaxAge: 1}, 1, r.now.Add(time.Hour), 0)
 	if len(r.keys("manifests")) != 2 {
 		t.Errorf("a superseded site deleted points: %v", err)
 	}
@@ -550,7 +550,7 @@ func TestSupersededSiteExpiresNothing(t *testing.T) {
 	r.mustCapture()
 	r.mustCapture()
 	r.takeOver()
-	if _, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 1}, 1, r.now); !errors.Is(err, lease.ErrSuperseded) {
+	if _, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 1}, 1, r.now, 0); !errors.Is(err, lease.ErrSuperseded) {
 		t.Errorf("err = %v, want ErrSuperseded", err)
 	}
 	if _, err := r.east.Reclaim(t.Context(), false); !errors.Is(err, lease.ErrSuperseded) || r.repo.maintain != 0 {

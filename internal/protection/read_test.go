@@ -124,7 +124,7 @@ func TestARemovalThatCannotBegin(t *testing.T) {
 	}
 	lost := &nth{Store: r.store, n: 2, before: func() error { return vault.ErrUnavailable }} // it may be there
 	r.east.freeing = r.project.Over(func(vault.Store) vault.Store { return lost })
-	if gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false); err == nil || gone {
+	if gone, err := r.east.remove(t.Context(), "shop", infos[0], removal{why: "retention", open: r.east.freeVolumes}); err == nil || gone {
 		t.Fatalf("removed %v without a word: %v", gone, err)
 	}
 	if _, err := reading.Begin(t.Context(), reading.Work{Project: r.project, Application: "shop", Point: ids[0]}); !errors.Is(err, reading.ErrLeaving) {
@@ -160,7 +160,7 @@ func TestARemovalThatWasPausedForLong(t *testing.T) {
 			return nil
 		}}
 		r.east.freeing = r.project.Over(func(vault.Store) vault.Store { return paused })
-		gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false)
+		gone, err := r.east.remove(t.Context(), "shop", infos[0], removal{why: "retention", open: r.east.freeVolumes})
 		if gone == read || errors.Is(err, reading.ErrRead) != read {
 			t.Fatalf("read %v: removed %v: %v", read, gone, err)
 		}

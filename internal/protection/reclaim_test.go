@@ -159,7 +159,7 @@ func TestExpireReadsManifestsOnce(t *testing.T) {
 			Listing: r.project.Over(func(s vault.Store) vault.Store { return test.over(counted{s, &reads}) }),
 		})
 		for range 2 {
-			if report, err := p.Expire(t.Context(), "shop", point.Retention{KeepLast: 48}, 1, r.now); err != nil || len(report.Deleted) > 0 {
+			if report, err := p.Expire(t.Context(), "shop", point.Retention{KeepLast: 48}, 1, r.now, 0); err != nil || len(report.Deleted) > 0 {
 				t.Fatalf("%+v, %v", report, err)
 			}
 			if reads.Load() == 4 {

@@ -26,6 +26,8 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 	if err != nil {
 		return nil, fmt.Errorf("remove deleted points of %s: %w", app, err)
 	}
+	open := &keptOpen{open: p.freeVolumes}
+	defer func() { err = errors.Join(err, open.close(context.WithoutCancel(ctx))) }()
 	var errs []error
 	for _, info := range infos {
 		if !info.Deleting() || mayGo(info) != nil || info.Goes(p.opts.DeletionDelay).After(p.now()) {
@@ -35,7 +37,7 @@ func (p *Protector) RemoveDeleted(ctx context.Context, app string, held int64) (
 			errs = append(errs, err)
 			break
 		}
-		gone, err := p.remove(ctx, app, info, "", false)
+		gone, err := p.remove(ctx, app, info, removal{open: open.repository})
 		if p.left(err) != nil {
 			continue
 		}

@@ -32,7 +32,7 @@ func delayed(t *testing.T) (*rig, []string) {
 
 func (r *rig) expire(keep int) ExpireReport {
 	r.t.Helper()
-	report, err := r.east.Expire(r.t.Context(), "shop", point.Retention{KeepLast: keep}, 1, r.now)
+	report, err := r.east.Expire(r.t.Context(), "shop", point.Retention{KeepLast: keep}, 1, r.now, 0)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestUndeleteAgainstRemoval(t *testing.T) {
 	if err := r.west.Undelete(t.Context(), "shop", ids[0], "person"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.east.remove(t.Context(), "shop", late, "retention", false); err != nil {
+	if _, err := r.east.remove(t.Context(), "shop", late, removal{why: "retention", open: r.east.freeVolumes}); err != nil {
 		t.Fatal(err)
 	}
 	if good, _ := r.ids(); !slices.Contains(good, ids[0]) {
@@ -161,7 +161,7 @@ func TestUndeleteAgainstRemoval(t *testing.T) {
 		t.Errorf("undeleted although it is being removed: %v", err)
 	}
 	r.east.opts.DeletionDelay = 0 // the control
-	if _, err := r.east.remove(t.Context(), "shop", late, "retention", false); err != nil {
+	if _, err := r.east.remove(t.Context(), "shop", late, removal{why: "retention", open: r.east.freeVolumes}); err != nil {
 		t.Fatal(err)
 	}
 	if _, all := r.ids(); slices.Contains(all, ids[0]) {
@@ -205,7 +205,7 @@ func TestPinAgainstRemoval(t *testing.T) {
 				_ = pin()
 			}
 			r.east.freeing = r.project.Over(func(s vault.Store) vault.Store { return &nth{Store: s, n: test.at, before: pin} })
-			gone, err := r.east.remove(t.Context(), "shop", infos[0], "retention", false)
+			gone, err := r.east.remove(t.Context(), "shop", infos[0], removal{why: "retention", open: r.east.freeVolumes})
 			snapshot := infos[0].Manifest.Volumes[0].Snapshot.ID
 			if !test.stays {
 				if !gone || err != nil || !errors.Is(told, ErrRemoved) || !slices.Contains(r.repo.deleted, snapshot) {
@@ -289,7 +289,7 @@ func TestAGuttedPointIsNeverOfferedAgain(t *testing.T) {
 			r.now = r.now.Add(week + time.Minute)
 			r.east.opts.DeletionDelay, r.repo.onDelete = test.delay, errDied
 			remove := func() {
-				_, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 2}, 1, r.now)
+				_, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 2}, 1, r.now, 0)
 				if !errors.Is(err, errDied) || len(r.repo.deleted) == 0 {
 					t.Fatalf("the removal did not begin: %v", err)
 				}
@@ -351,9 +351,48 @@ func TestClockThatJumpsRemovesNothing(t *testing.T) {
 			t.Errorf("the vault's clock %s ahead: removed %v, %v", vaults, gone, err)
 		}
 		r.east.opts.DeletionDelay = 0
-		report, err := r.east.Expire(t.Context(), "shop", point.Retention{MaxAge: 30 * 24 * time.Hour}, 1, r.now)
+		report, err := r.east.Expire(t.Context(), "shop", point.Retention{MaxAge: 30 * 24 * time.Hour}, 1, r.now, 0)
 		if err != nil || slices.Contains(report.Deleted, ids[1]) != (vaults > 0) || slices.Contains(report.Deleted, ids[2]) {
 			t.Errorf("the vault's clock %s ahead: %v expired, %v", vaults, report.Deleted, err)
 		}
 	}
+}
+
+// TestManyExpire: however many points expire at once, their repository is opened once, and
+// the application's next capture does not wait for all of them.
+func TestManyExpire(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	for range 40 {
+		r.mustCapture()
+	}
+	opened, closed := 0, 0
+	r.east.freeVolumes = func(context.Context, string, bool) (Repository, error) {
+		opened++
+		return closing{r.repo, &closed}, nil
+	}
+	const second = time.Second // by the rig's clock, each look at it takes one
+	report, err := r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 1}, 1, r.now, 30*second)
+	if err != nil || len(report.Deleted) == 0 || report.Left == 0 || len(report.Deleted)+report.Left != 39 || opened != 1 || closed != 1 {
+		t.Errorf("%d deleted, %d left, opened %d times and closed %d times, %v", len(report.Deleted), report.Left, opened, closed, err)
+	}
+	if good, _ := r.ids(); len(good) != 1+report.Left {
+		t.Errorf("%d points are there, and %d were left", len(good), report.Left)
+	}
+	report, err = r.east.Expire(t.Context(), "shop", point.Retention{KeepLast: 1}, 1, r.now, 0)
+	if good, _ := r.ids(); err != nil || report.Left != 0 || len(good) != 1 || opened != 2 || closed != 2 {
+		t.Errorf("without a limit %d points are there, %+v, opened %d times and closed %d times, %v", len(good), report, opened, closed, err)
+	}
+}
+
+// closing counts how often it is closed.
+type closing struct {
+	Repository
+	closed *int
+}
+
+// Close counts.
+func (c closing) Close(ctx context.Context) error {
+	*c.closed++
+	return c.Repository.Close(ctx)
 }

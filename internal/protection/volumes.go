@@ -2,6 +2,7 @@ package protection
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -65,4 +66,40 @@ func openVolumes(p *vault.Project, log *slog.Logger, parallel int) OpenVolumes {
 		}
 		return repo, nil
 	}
+}
+
+// keptOpen leaves repositories open for work on many points. To open one takes a read of each of
+// its indexes, of which there is one for every capture since the space was last reclaimed.
+type keptOpen struct {
+	open OpenVolumes
+	all  map[string]Repository
+}
+
+// lent is a repository that whoever has it does not close.
+type lent struct{ Repository }
+
+// Close leaves it open.
+func (lent) Close(context.Context) error { return nil }
+
+func (k *keptOpen) repository(ctx context.Context, name string, readOnly bool) (Repository, error) {
+	if repo, ok := k.all[name]; ok {
+		return lent{repo}, nil
+	}
+	repo, err := k.open(ctx, name, readOnly)
+	if err != nil {
+		return nil, err
+	}
+	if k.all == nil {
+		k.all = map[string]Repository{}
+	}
+	k.all[name] = repo
+	return lent{repo}, nil
+}
+
+func (k *keptOpen) close(ctx context.Context) error {
+	var errs []error
+	for _, repo := range k.all {
+		errs = append(errs, repo.Close(ctx))
+	}
+	return errors.Join(errs...)
 }

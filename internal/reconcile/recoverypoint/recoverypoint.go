@@ -339,9 +339,21 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 	return r.expire(ctx, rp, s)
 }
 
+// expireFor bounds how long points expire after a capture: until that is over, the application's
+// next capture waits. What is left goes after the next one. Without an interval or an objective a minute is no matter.
+func expireFor(policy v1alpha1.ProtectionPolicySpec) time.Duration {
+	limit := 2 * time.Minute
+	for _, d := range []*metav1.Duration{policy.Schedule.Every, policy.Objectives.RPO} {
+		if d != nil {
+			limit = min(limit, d.Duration)
+		}
+	}
+	return max(limit/2, 5*time.Second)
+}
+
 // expire lets old points go, also when a full vault took no new one.
 func (r *Reconciler) expire(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject) error {
-	report, err := s.protector.Expire(ctx, s.app.VaultName(), protection.Rules(s.policy.Spec), s.standing.Held, r.Now())
+	report, err := s.protector.Expire(ctx, s.app.VaultName(), protection.Rules(s.policy.Spec), s.standing.Held, r.Now(), expireFor(s.policy.Spec))
 	if err != nil {
 		r.Events.Eventf(&s.app, corev1.EventTypeWarning, "ExpireFailed", "%v", err)
 		log.FromContext(ctx).Error(err, "retention incomplete")
