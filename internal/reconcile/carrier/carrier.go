@@ -38,7 +38,9 @@ const (
 	// after days must not carry out what others have long seen to.
 	StartWithin = time.Hour
 	// DeclaredWithin is how old the order of an automatic declaration may be: the
-	// site that was lost then may live now.
+	// site that was lost then may live now. The API server dates the order and this process judges it: by as
+	// much as their clocks are apart it may be older. What then lets no order through that its site
+	// outlived is that it names source and epochs (commission.Declared), which are asked for anew.
 	DeclaredWithin = 2 * time.Minute
 )
 
