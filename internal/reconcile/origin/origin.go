@@ -258,7 +258,8 @@ const rolledBackIn = 20 * time.Second
 
 // letGo takes the run's hold off, and waits until what it had stopped was
 // started again. Where another site may write nothing starts: a claim that was
-// given back must have been seen before.
+// given back must have been seen before. What needs it is started next, so that it has some time to
+// become ready, too; that it does not keeps no roll-back from its end.
 func (s *site) letGo(ctx context.Context, o execute.Order) execute.Answer {
 	within := rolledBackIn
 	if deadline, ok := ctx.Deadline(); ok {
@@ -278,12 +279,21 @@ func (s *site) letGo(ctx context.Context, o execute.Order) execute.Answer {
 	} else if err != nil {
 		return execute.Unknown("%v", err)
 	}
+	within = 0
+	if deadline, ok := ctx.Deadline(); ok {
+		within = time.Until(deadline) / 2
+	}
+	ready, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
 	return s.await(ctx, func(ctx context.Context) (*execute.Answer, string) {
 		app, err := s.application(ctx, o.Step.Application)
 		if err != nil {
 			return nil, err.Error()
 		}
 		rest := app.Status.Rest
+		if app.Status.Role == v1alpha1.RoleActive && rest != nil && len(rest.Waits) > 0 && ready.Err() == nil {
+			return nil, "it is not ready yet: " + strings.Join(rest.Waits, "; ")
+		}
 		restoring := app.Annotations[v1alpha1.AnnotationRestoring] != "" // which decides by itself what runs
 		if app.Status.Role == v1alpha1.RoleActive && rest != nil && slices.Contains(rest.Runs, o.Run) && !restoring {
 			return nil, strings.Join(append([]string{"the agent has not started it again yet"}, rest.Waits...), ": ")

@@ -346,6 +346,35 @@ func TestWhatIsNotThere(t *testing.T) {
 	c.want("a kind that nobody does here", c.do(plan.KindPromote, failover.Act, 1), failover.Refused, "no step of the kind")
 }
 
+// TestWhatOthersNeedHasTimeToBecomeReady when it is let go of, and is waited for no longer than that.
+func TestWhatOthersNeedHasTimeToBecomeReady(t *testing.T) {
+	for late, limit := range map[bool]time.Duration{true: 100 * time.Millisecond, false: time.Minute} {
+		c := source(t, active())
+		c.do(plan.KindQuiesce, failover.Act, 1)
+		c.becomes(func(s *v1alpha1.ApplicationStatus) {
+			s.Rest = &v1alpha1.RestStatus{Waits: []string{"StatefulSet shop/db: 0 of 1 ready"}}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		done := make(chan execute.Answer, 1)
+		undo := c.order(plan.KindQuiesce, failover.Undo, 1)
+		go func() { done <- c.site.Do(ctx, undo) }()
+		if !late {
+			for looks := 0; looks < 10; looks++ {
+				time.Sleep(5 * time.Millisecond) // between two looks
+				if len(c.app().HeldBy()) > 0 {
+					looks = 0
+				}
+				if len(done) > 0 {
+					t.Fatalf("it was not waited for: %+v", <-done)
+				}
+			}
+			c.becomes(func(s *v1alpha1.ApplicationStatus) { s.Rest = nil })
+		}
+		c.want("undo", <-done, failover.Done, "")
+		cancel()
+	}
+}
+
 // TestNothingIsLeftBehind: what ran at the source after its last write was captured may have written more. The
 // fence of a planned move then fails, and the run takes itself back; that of a failover counts, as does that of
 // a point of which nothing was noted.
