@@ -53,14 +53,15 @@ func Read(text []byte, into any, read Reader) error {
 // second is the line at which a second document begins, or 0. YAML's marks of documents
 // count wherever a line begins with one, inside of quotes and blocks too.
 func second(text []byte) int {
-	content, ended, n := false, 0, 0
+	content, begun, ended, n := false, false, 0, 0 // one that is begun and empty is one, too, and the only one that is read
 	for line := range strings.SplitSeq(string(text), "\n") {
 		n++
 		mark, rest, _ := strings.Cut(strings.TrimRight(line, " \t\r"), " ")
 		if mark == "---" || mark == "..." {
-			if content && ended == 0 {
+			if (content || begun) && ended == 0 {
 				ended = n
 			}
+			begun = begun || mark == "---"
 			line = rest
 		}
 		line = strings.TrimSpace(line)
