@@ -255,6 +255,11 @@ func (m *Mover) move(ctx context.Context, req Request, op v1alpha1.VolumeOperati
 	if err := req.check(); err != nil {
 		return Result{}, err
 	}
+	if op == v1alpha1.VolumeWrite { // what reads does no harm, and is swept
+		if err := m.takeOver(ctx, req, op); err != nil {
+			return Result{}, err
+		}
+	}
 	at := place{node: req.Node, podUID: req.PodUID, volume: req.PersistentVolume, hostPath: req.HostPath}
 	if req.needsHolder() {
 		defer func() { err = errors.Join(err, m.letGo(ctx, req, op, err)) }()

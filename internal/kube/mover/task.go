@@ -49,6 +49,12 @@ func (m *Mover) runTask(ctx context.Context, req Request, op v1alpha1.VolumeOper
 	return res, nil
 }
 
+const taskPrefix = "volume-"
+
+func (r Request) taskParts(op v1alpha1.VolumeOperation) []string {
+	return []string{r.Owner, string(op), r.Source, r.Namespace, r.Claim}
+}
+
 func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at place) (*v1alpha1.VolumeTask, error) {
 	var text string
 	if snap != nil {
@@ -70,7 +76,7 @@ func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at plac
 		ObjectMeta: metav1.ObjectMeta{
 			Annotations: marks,
 			Namespace:   v1alpha1.SystemNamespace,
-			Name:        "volume-" + wide(r.Owner, string(op), r.Source, r.Namespace, r.Claim),
+			Name:        taskPrefix + wide(r.taskParts(op)...),
 			Labels:      r.labels(),
 		},
 		Spec: v1alpha1.VolumeTaskSpec{
@@ -116,6 +122,31 @@ func (m *Mover) createTask(ctx context.Context, req Request, task *v1alpha1.Volu
 			return fmt.Errorf("remove old volume task: %w", err)
 		}
 	}
+}
+
+// takeOver removes what a version with shorter names has begun for the same writing, and died:
+// under another name it would go on beside this, also when the workload runs, and keep a volume
+// that one pod alone may use.
+func (m *Mover) takeOver(ctx context.Context, req Request, op v1alpha1.VolumeOperation) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	task := &v1alpha1.VolumeTask{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: taskPrefix + digest(req.taskParts(op)...)}}
+	if err := m.deleteAndWait(ctx, m.system, task); err != nil {
+		return fmt.Errorf("remove volume task %s of an earlier version: %w", task.Name, err)
+	}
+	if !req.needsHolder() {
+		return nil
+	}
+	pod := &corev1.Pod{}
+	pod.Namespace, pod.Name = req.Namespace, holderPrefix+digest(req.Owner, req.Namespace, req.Claim)
+	err := m.workload.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+	if err == nil && pod.Labels[v1alpha1.LabelManagedBy] == managedBy && pod.Labels[LabelOwner] == ownerLabel(req.Owner) {
+		err = m.deleteAndWait(ctx, m.workload, pod)
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("remove holder pod %s/%s of an earlier version: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
 }
 
 func (m *Mover) removeTask(ctx context.Context, task *v1alpha1.VolumeTask) error {
