@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kopia/kopia/repo/object"
+
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/volume/suspect"
@@ -120,6 +122,41 @@ func damage(t *testing.T, s *testStore, key, hurt string) {
 	}
 	if err := s.Put(t.Context(), key, strings.NewReader(string(bad)), int64(len(bad))); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestARootThatCannotBeReadIsStoredAnew, as any other directory of the last snapshot, before anybody
+// noted its pack: it is damaged where only the root is.
+func TestARootThatCannotBeReadIsStoredAnew(t *testing.T) {
+	s := newTestStore()
+	root := t.TempDir()
+	put(t, root+"/d/own", random(1, 9_000))
+	r := openTest(t, s)
+	first := write(t, r, root)
+	id, err := object.ParseID(first.RootID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _, _ := id.ContentID()
+	info, err := r.main.rep.ContentReader().ContentInfo(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := testPrefix + string(info.PackBlobID)
+	bad := bytes.Clone(s.object(key))
+	for i := range 3000 { // the directories, but not the entry of the snapshot, the last
+		if i%32 == 0 && i < int(info.PackOffset+info.PackedLength) {
+			bad[i] ^= 1
+		}
+	}
+	if err := s.Put(t.Context(), key, strings.NewReader(string(bad)), int64(len(bad))); err != nil {
+		t.Fatal(err)
+	}
+	r = openTest(t, s)
+	second := write(t, r, root, func(o *WriteOptions) { o.Previous = &first })
+	report, err := r.Verify(t.Context(), second, VerifyOptions{ReadAll: true})
+	if err != nil || report.Err() != nil {
+		t.Errorf("the next snapshot: %v, %v", report.Err(), err)
 	}
 }
 

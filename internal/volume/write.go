@@ -63,11 +63,11 @@ func (r *Repository) write(ctx context.Context, opts WriteOptions) (point.Snapsh
 	case opts.Source.Namespace == "" || opts.Source.Claim == "":
 		return point.Snapshot{}, errors.New("source needs a namespace and a claim")
 	}
-	prev, err := r.previousTree(ctx, opts.Previous)
+	bad, err := suspect.List(ctx, r.opts.Store, r.opts.Prefix)
 	if err != nil {
 		return point.Snapshot{}, err
 	}
-	bad, err := suspect.List(ctx, r.opts.Store, r.opts.Prefix)
+	prev, err := r.previousTree(ctx, opts.Previous, bad)
 	if err != nil {
 		return point.Snapshot{}, err
 	}
@@ -93,8 +93,9 @@ func (r *Repository) write(ctx context.Context, opts WriteOptions) (point.Snapsh
 	return snap, nil
 }
 
-// previousTree finds the tree of an earlier snapshot, or nil if it is gone or damaged.
-func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot) (*snapshot.DirEntry, error) {
+// previousTree finds the tree of an earlier snapshot, or nil if it is gone or damaged: then
+// the pack of its root is bad, too, for what is as it was would be stored by its name alone.
+func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot, bad map[string]bool) (*snapshot.DirEntry, error) {
 	if prev == nil || prev.ID == "" {
 		return nil, nil
 	}
@@ -110,6 +111,11 @@ func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot) (*s
 	}
 	top, _, err := tree.OpenRoot(ctx, r.main.rep, man.RootObjectID())
 	if err != nil && !IsOutage(err) {
+		if c, _, direct := man.RootObjectID().ContentID(); direct {
+			if info, err := r.main.rep.ContentReader().ContentInfo(ctx, c); err == nil {
+				bad[string(info.PackBlobID)] = true
+			}
+		}
 		return nil, nil
 	}
 	return top, err
