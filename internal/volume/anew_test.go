@@ -2,12 +2,16 @@ package volume
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
 
 	"davit.dev/davit/internal/point"
@@ -157,6 +161,51 @@ func TestARootThatCannotBeReadIsStoredAnew(t *testing.T) {
 	report, err := r.Verify(t.Context(), second, VerifyOptions{ReadAll: true})
 	if err != nil || report.Err() != nil {
 		t.Errorf("the next snapshot: %v, %v", report.Err(), err)
+	}
+}
+
+// TestNothingIsDeletedThatIsNotWritten: kopia writes an index each ten minutes, also between a
+// content's deletion and its writing. A process that dies then would leave contents deleted that
+// older snapshots need: maintenance brings such back, and fails where it cannot read them.
+func TestNothingIsDeletedThatIsNotWritten(t *testing.T) {
+	s := newTestStore()
+	var passed atomic.Int64
+	clock := func() time.Time { return time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC).Add(time.Duration(passed.Load())) }
+	s.now = clock
+	root := t.TempDir()
+	put(t, root+"/own", random(1, 90_000))
+	first := write(t, openTest(t, s, func(o *Options) { o.Now = clock }), root)
+	for _, key := range s.keys(testPrefix + "p") {
+		damage(t, s, key, "flipped")
+		if err := suspect.Note(t.Context(), s, testPrefix, []string{strings.TrimPrefix(key, testPrefix)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := openTest(t, s, func(o *Options) { o.Now = clock })
+	indexes := len(s.keys(testPrefix + IndexPrefix))
+	s.setHook(func(op, _ string) error { // it dies when it has written an index
+		if op == "put" && len(s.keys(testPrefix+IndexPrefix)) > indexes {
+			return vault.ErrUnavailable
+		}
+		return nil
+	})
+	_, err := r.Write(t.Context(), WriteOptions{Root: root, Source: source, Previous: &first, Pace: func(context.Context, int) error {
+		passed.Store(int64(11 * time.Minute))
+		return nil
+	}})
+	s.setHook(nil)
+	if err == nil {
+		t.Log("it did not die")
+	}
+	again := openTest(t, s, func(o *Options) { o.Now = clock })
+	err = again.main.rep.ContentReader().IterateContents(t.Context(), content.IterateOptions{IncludeDeleted: true}, func(info content.Info) error {
+		if info.Deleted {
+			t.Errorf("content %s of pack %s is deleted", info.ContentID, info.PackBlobID)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

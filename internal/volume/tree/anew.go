@@ -146,7 +146,10 @@ func (c *contents[B]) WriteContent(ctx context.Context, data B, prefix content.I
 	defer c.a.lock.Unlock()
 	info, err := c.a.ContentReader().ContentInfo(ctx, id)
 	if err == nil && !info.Deleted && c.a.isBad(string(info.PackBlobID)) { // nobody stored it meanwhile
-		if err := c.a.ContentManager().DeleteContent(ctx, id); err != nil {
+		m := c.a.ContentManager()
+		m.DisableIndexFlush(ctx) // kopia writes an index each ten minutes, which would have the one without the other
+		defer m.EnableIndexFlush(ctx)
+		if err := m.DeleteContent(ctx, id); err != nil {
 			return content.EmptyID, err
 		}
 	}
