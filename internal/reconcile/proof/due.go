@@ -58,7 +58,7 @@ func (a attempts) pause() time.Duration {
 // another, waits from now on: for its time, for the pause after tries that gave
 // no verdict, and for captures and restores. Zero says that it is to start.
 func wait(ctx context.Context, c client.Client, at, first, now time.Time, tried attempts) (time.Duration, error) {
-	if tried.last != nil && tried.last.Add(tried.pause()).After(at) {
+	if tried.last != nil && tried.last.Sub(now) <= ahead && tried.last.Add(tried.pause()).After(at) { // one of the future counts as none
 		at = tried.last.Add(tried.pause())
 	}
 	if at.After(now) {

@@ -308,3 +308,14 @@ func TestDue(t *testing.T) {
 		t.Error("a bad expression is taken")
 	}
 }
+
+// TestATryOfTheFutureKeepsNoneWaiting, as of a clock that was ahead; one of a moment ago does.
+func TestATryOfTheFutureKeepsNoneWaiting(t *testing.T) {
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).Build()
+	for ago, waits := range map[time.Duration]bool{-24 * time.Hour: false, -time.Minute: true, time.Second: true, time.Hour: false} {
+		got, err := wait(t.Context(), c, noon, noon, noon, attempts{last: metaTime(noon.Add(-ago))})
+		if err != nil || (got > 0) != waits {
+			t.Errorf("tried %s ago: waits %s, %v", ago, got, err)
+		}
+	}
+}
