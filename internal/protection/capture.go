@@ -126,15 +126,16 @@ func (p *Protector) begin(app string) (done func(), err error) {
 
 // write captures into a new writer and publishes, or takes all of it back.
 func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureRequest) (*point.Manifest, error) {
-	started := p.now().UTC()
+	started := p.now()
 	w, err := p.opts.Project.NewWriter(ctx, spec.Application, spec.ID)
 	if err != nil {
 		return nil, err
 	}
 	stop := p.keepTouching(ctx, w)
-	m, stored, err := p.fill(ctx, w, spec, req, started)
+	m, stored, err := p.fill(ctx, w, spec, req, started.UTC())
 	stop()
 	if err == nil {
+		p.date(ctx, spec.Application, m, p.now().Sub(started)) // not of UTC: that would forget the clock that nobody sets
 		err = p.publish(ctx, w, m, req)
 	}
 	if err == nil {

@@ -181,7 +181,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, cluster: &tiny{maps: 3}, repo: &repo{}, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	r.cluster.repo = r.repo
-	r.store = mem.New(func() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) })
+	r.store = mem.New(r.clock)
 	key, err := vault.NewIdentity()
 	if err != nil {
 		t.Fatal(err)
@@ -193,6 +193,9 @@ func newRig(t *testing.T) *rig {
 	r.east, r.west = r.site("east"), r.site("west")
 	return r
 }
+
+// clock is the vault's time.
+func (r *rig) clock() time.Time { return time.Now().Add(time.Duration(r.ahead.Load())) }
 
 func (r *rig) site(name string) *Protector {
 	var mu sync.Mutex

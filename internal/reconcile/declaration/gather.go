@@ -238,7 +238,8 @@ func (g gatherer) inTheWay(ctx context.Context, r register.Register, run string,
 const ahead = time.Minute
 
 // late finds the applications whose newest point loses more than the plan allows, or of which
-// nobody knows. Points and the site's last word bear times of one clock, the site's.
+// nobody knows. Points and the site's last word bear times of one clock, the site's; where that was ahead,
+// points bear the vault's, so that they are the older by as much, and none is declared for nothing.
 func (g gatherer) late(ctx context.Context, p *plan.Plan, last vantage.Word) ([]string, error) {
 	reader := protection.New(protection.Options{Project: g.listing, Site: g.site, Now: g.now})
 	all := make([]string, len(p.Applications))
