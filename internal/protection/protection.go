@@ -93,10 +93,6 @@ type Protector struct {
 	now         func() time.Time
 	log         *slog.Logger
 
-	// strays are snapshots without a point, by repository, each with the captures
-	// that were under way when it was first seen. Only Reclaim, of which one runs at a time, has it.
-	strays map[string]map[string]map[string]bool
-
 	mu     sync.Mutex
 	busy   map[string]bool                      // applications whose capture runs
 	newest map[string]map[string]point.Snapshot // of each application, by claim

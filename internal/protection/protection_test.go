@@ -103,7 +103,6 @@ type repo struct {
 	lost     map[string]bool // snapshots that it does not list any more
 	data     map[string]bool // of which snapshots it has data
 	held     []string        // snapshots written
-	start    time.Time       // of all of them
 	asked    volume.VerifyOptions
 	onVerify func() // called in the middle of a verification
 	onDelete error  // what a deletion ends with, after the snapshot is gone
@@ -116,7 +115,7 @@ func (r *repo) List(context.Context) ([]volume.Listed, error) {
 	var list []volume.Listed
 	for _, id := range r.held {
 		if !slices.Contains(r.deleted, id) && !r.lost[id] {
-			list = append(list, volume.Listed{ID: id, Start: r.start})
+			list = append(list, volume.Listed{ID: id})
 		}
 	}
 	return list, nil

@@ -64,12 +64,11 @@ func (p *Protector) repositories(ctx context.Context) []string {
 
 func (p *Protector) reclaimIn(ctx context.Context, repository string, guard volume.Guard, full bool) (report volume.MaintainReport, err error) {
 	err = p.withVolumes(ctx, repository, false, func(repo Repository) error {
-		if err := p.account(ctx, repo, repository); err != nil {
-			return err
+		err := p.account(ctx, repo, repository)
+		if err == nil {
+			report, err = repo.Maintain(ctx, volume.MaintainOptions{Guard: guard, Full: full})
 		}
-		stays := p.forgetStrays(ctx, repo, repository, guard)
-		report, err = repo.Maintain(ctx, volume.MaintainOptions{Guard: guard, Full: full})
-		return errors.Join(err, stays)
+		return err
 	})
 	return report, err
 }

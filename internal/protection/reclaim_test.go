@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -169,88 +168,5 @@ func TestExpireReadsManifestsOnce(t *testing.T) {
 		if reads.Load() != test.want {
 			t.Errorf("%s: %d manifests read, want %d", name, reads.Load(), test.want)
 		}
-	}
-}
-
-// TestSnapshotsOfNoPointGo, in the second run that sees them, unless a capture that was
-// under way at first still is, or a manifest cannot be read, or they are young.
-func TestSnapshotsOfNoPointGo(t *testing.T) {
-	for name, test := range map[string]struct {
-		prepare func(r *rig) (undo func())
-		goes    bool
-	}{
-		"left behind": {func(*rig) func() { return nil }, true},
-		"young": {func(r *rig) func() {
-			r.repo.start = r.now.Add(-47 * time.Hour)
-			return func() { r.repo.start = time.Time{} }
-		}, false},
-		"of a capture under way": {func(r *rig) func() {
-			w, err := r.project.NewWriter(r.t.Context(), "shop", "running")
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			return func() {
-				if err := w.Abort(r.t.Context()); err != nil {
-					r.t.Error(err)
-				}
-			}
-		}, false},
-		"manifest unreadable": {func(r *rig) func() {
-			key := r.keys("manifests")[0]
-			whole := read(r.t, r.store, key)
-			r.damage(key)
-			return func() { _ = r.store.Put(context.Background(), key, strings.NewReader(whole), int64(len(whole))) }
-		}, false},
-		"superseded": {func(r *rig) func() { r.takeOver(); r.east = r.site("east"); return nil }, false},
-	} {
-		r := newRig(t)
-		r.claim()
-		needed := r.mustCapture().Volumes[0].Snapshot.ID
-		r.repo.held = append(r.repo.held, "stray")
-		undo := test.prepare(r)
-		for run := range 3 {
-			_, _ = r.east.Reclaim(t.Context(), true) // refused to one that is superseded
-			if gone := slices.Contains(r.repo.deleted, "stray"); gone != (test.goes && run > 0) {
-				t.Errorf("%s: gone after run %d: %t", name, run+1, gone)
-			}
-		}
-		if undo != nil { // and so it goes when that is over
-			undo()
-			for range 2 {
-				if err := r.reclaim(); err != nil {
-					t.Errorf("%s: %v", name, err)
-				}
-			}
-			if !slices.Contains(r.repo.deleted, "stray") {
-				t.Errorf("%s: it stays for good", name)
-			}
-		}
-		if slices.Contains(r.repo.deleted, needed) {
-			t.Errorf("%s: what a point needs is gone", name)
-		}
-	}
-}
-
-// TestACaptureThatBeginsLaterKeepsNoStray: with short schedules one is always under way. It
-// publishes what it stored all the same.
-func TestACaptureThatBeginsLaterKeepsNoStray(t *testing.T) {
-	r := newRig(t)
-	r.claim()
-	r.mustCapture()
-	r.repo.held = append(r.repo.held, "stray")
-	if err := r.reclaim(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.project.NewWriter(t.Context(), "shop", "running"); err != nil {
-		t.Fatal(err)
-	}
-	r.repo.held = append(r.repo.held, "own") // of the capture that runs
-	for range 3 {
-		if err := r.reclaim(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !slices.Equal(r.repo.deleted, []string{"stray"}) {
-		t.Errorf("deleted %q", r.repo.deleted)
 	}
 }
