@@ -268,10 +268,11 @@ func (w *world) running() []string {
 	return all
 }
 
-// ended is the application's newest pod that has run to its end; nil without one.
+// ended is the application's newest pod that has run to its end; nil without one. It is so as well
+// while it is a rival's, too: else a rival that is moved with it would leave one behind that looks new.
 func (w *world) ended() (newest *corev1.Pod) {
 	for _, p := range w.pods {
-		if over(p) && w.owns(p) && (newest == nil || newest.CreationTimestamp.Before(&p.CreationTimestamp)) {
+		if over(p) && w.covers(p) && (newest == nil || newest.CreationTimestamp.Before(&p.CreationTimestamp)) {
 			newest = p
 		}
 	}
@@ -282,14 +283,14 @@ func over(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
-// mine tells whether a pod is the application's, not spared, and not over.
-func (w *world) mine(p *corev1.Pod) bool { return !over(p) && w.owns(p) }
+// covers tells whether a pod is the application's.
+func (w *world) covers(p *corev1.Pod) bool {
+	return p.Annotations[corev1.MirrorPodAnnotationKey] == "" && w.cover.Has("", "Pod", p.Namespace, p.Name)
+}
 
-func (w *world) owns(p *corev1.Pod) bool {
-	if p.Annotations[corev1.MirrorPodAnnotationKey] != "" {
-		return false
-	}
-	if !w.cover.Has("", "Pod", p.Namespace, p.Name) {
+// mine tells whether a pod is the application's, not spared, and not over.
+func (w *world) mine(p *corev1.Pod) bool {
+	if over(p) || !w.covers(p) {
 		return false
 	}
 	before := len(w.spared)

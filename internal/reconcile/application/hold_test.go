@@ -244,3 +244,37 @@ func TestWhatRanWhileHeldIsNoted(t *testing.T) {
 	change(web, func() { web.Spec.Replicas = ptr.To[int32](3) })
 	look("scaled at a superseded site", true, "Deployment shop/web")
 }
+
+// TestWhatARivalRanIsNothingNew: two applications cover the same pods and are moved together. That one of them is not
+// the site's any more makes no news of what had ended before for the other, whose fence would be refused for it. The
+// control is a pod that came later.
+func TestWhatARivalRanIsNothingNew(t *testing.T) {
+	app := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}})
+	rival := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "shop"}}})
+	rival.Name, rival.UID, rival.Status.Role = "reports", "uid-reports", v1alpha1.RoleActive
+	ended := func(name string, age time.Duration) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: made(labelled("shop", name), "batch/v1", "Job", "report"), Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}
+		p.CreationTimestamp = metav1.NewTime(time.Now().Add(-age))
+		return p
+	}
+	s := newSite(t, "", app, rival, ended("report-1", time.Hour))
+	s.claim("shop", "east")
+	rest := s.hold(app, "move").Status.Rest
+	if !rest.Stopped {
+		t.Fatalf("rest %+v", rest)
+	}
+	rival.Status.Role = v1alpha1.RoleSuperseded
+	if err := s.Client.Status().Update(t.Context(), rival); err != nil {
+		t.Fatal(err)
+	}
+	now := s.reconcile(app).Status.Rest
+	if now.Mark() != rest.Mark() {
+		t.Errorf("something ran: %+v", now.LastRan)
+	}
+	if err := s.Client.Create(t.Context(), ended("report-2", time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if later := s.reconcile(app).Status.Rest; later.Mark() == now.Mark() {
+		t.Errorf("what came later is not seen: %+v", later.LastRan)
+	}
+}
