@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,8 +93,11 @@ func check(f *os.File) error {
 // Close lets go of the network. Its rules stay.
 func (n *Net) Close() error { return n.file.Close() }
 
+// mostBytes bounds a transaction, which is sent at once: an address takes up to 28 bytes.
+const mostBytes = 16 << 20
+
 func (n *Net) conn() (*nftables.Conn, error) {
-	c, err := nftables.New(nftables.WithNetNSFd(int(n.file.Fd())))
+	c, err := nftables.New(nftables.WithNetNSFd(int(n.file.Fd())), nftables.WithSockOptions(func(c *netlink.Conn) error { return c.SetWriteBuffer(mostBytes) }))
 	if err != nil {
 		return nil, fmt.Errorf("open nftables of a pod: %w", err)
 	}
