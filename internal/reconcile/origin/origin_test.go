@@ -387,11 +387,13 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		before  *metav1.MicroTime // when the last write was captured
 		ran     metav1.MicroTime
 		unnoted bool
+		unheld  bool // somebody took the hold off meanwhile
 		want    failover.Outcome
 	}{
 		"something ran":             {verb: plan.Switchover, before: &at, ran: later, want: failover.Refused},
 		"of a failback":             {verb: plan.Failback, before: &at, ran: later, want: failover.Refused},
 		"for the first time":        {verb: plan.Switchover, ran: later, want: failover.Refused},
+		"not held any more":         {verb: plan.Switchover, unheld: true, want: failover.Refused},
 		"nothing ran":               {verb: plan.Switchover, before: &at, ran: at, want: failover.Done},
 		"a failover":                {verb: plan.Failover, before: &at, ran: later, want: failover.Done},
 		"another site's":            {verb: plan.Switchover, from: "south", before: &at, ran: later, want: failover.Done},
@@ -423,7 +425,17 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		c.becomes(func(s *v1alpha1.ApplicationStatus) {
 			s.Role, s.Epoch, s.Fence = v1alpha1.RoleSuperseded, 2, &v1alpha1.FenceStatus{Level: v1alpha1.FenceProven, Epoch: 2}
 			s.Rest.LastRan = &v1alpha1.LastRanStatus{At: test.ran, What: []string{"Deployment shop/web"}}
+			if test.unheld {
+				s.Rest.LastRan = nil
+			}
 		})
+		if test.unheld {
+			app := c.app()
+			delete(app.Annotations, v1alpha1.AnnotationHeldBy)
+			if err := c.Update(t.Context(), app); err != nil {
+				t.Fatal(err)
+			}
+		}
 		for _, action := range []failover.Action{failover.Look, failover.Act} {
 			o := c.order(plan.KindFence, action, 2)
 			if o.Verb = test.verb; test.from != "" {
@@ -431,7 +443,9 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			}
 			want, note := test.want, ""
 			if want == failover.Refused {
-				note = "shop/web: keep what starts it"
+				if note = "shop/web: keep what starts it"; test.unheld {
+					note = "took the hold of run move off"
+				}
 				if action == failover.Look {
 					want = failover.NotDone
 				}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -94,8 +95,12 @@ func (s *site) unmoved(ctx context.Context, app *v1alpha1.Application, o execute
 		return "", err
 	}
 	mark, ran := p.Annotations[v1alpha1.AnnotationRested], app.Status.Rest
-	if mark == "" || mark == ran.Mark() || ran.LastRan == nil {
+	switch held := slices.Contains(app.HeldBy(), o.Run); {
+	case mark == "", held && (mark == ran.Mark() || ran.LastRan == nil):
 		return "", nil
+	case !held: // its agent started all of it then, and what runs where no run holds it, it does not note
+		return fmt.Sprintf("somebody took the hold of run %s off %s at site %s after its last write was captured (%s): what has run since may have written what would be left behind. "+
+			"Leave the annotation %s to the run, and give the command again", o.Run, o.Step.Application, s.Site, p.Name, v1alpha1.AnnotationHeldBy), nil
 	}
 	return fmt.Sprintf("something ran at site %s after the last write of %s was captured (%s), and may have written what would be left behind: "+
 		"%s: keep what starts it (git, an operator, an autoscaler) from that while the run goes on, and give the command again", s.Site, o.Step.Application, p.Name, strings.Join(ran.LastRan.What, "; ")), nil
