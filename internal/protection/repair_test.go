@@ -137,6 +137,30 @@ func TestDamagedPacksAreNotedUntilTheyAreWhole(t *testing.T) {
 	}
 }
 
+// unnoted takes no note of damaged packs.
+type unnoted struct{ vault.Store }
+
+func (u unnoted) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if strings.Contains(key, "/suspects/") {
+		return vault.ErrUnavailable
+	}
+	return u.Store.PutIfAbsent(ctx, key, r, size)
+}
+
+// TestDamageIsToldThoughItsPacksCannotBeNoted: a repair goes by the verdict.
+func TestDamageIsToldThoughItsPacksCannotBeNoted(t *testing.T) {
+	r := newRig(t)
+	r.project = r.project.Over(func(s vault.Store) vault.Store { return unnoted{s} })
+	r.east = r.site("east")
+	r.claim()
+	m := r.mustCapture()
+	r.repo.damaged = true
+	found, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{})
+	if !errors.Is(err, ErrDamaged) || len(found.Packs) == 0 || len(r.keys("suspects")) != 0 {
+		t.Errorf("%v, packs %q, noted %q", err, found.Packs, r.keys("suspects"))
+	}
+}
+
 // noting counts what is put under a prefix.
 type noting struct {
 	vault.Store

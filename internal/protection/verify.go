@@ -123,11 +123,12 @@ func (p *Protector) markVerified(ctx context.Context, app string, r VerifyReport
 		mark.Kind = vault.MarkQuarantined
 		mark.Note = "damaged: " + strings.Join(r.Damage, "; ")
 	}
-	err := p.opts.Project.Mark(ctx, app, r.ID, mark)
 	for repository, packs := range r.Packs { // so that the next capture stores anew what is in them
-		err = errors.Join(err, suspect.Note(ctx, p.opts.Project.Store(), p.opts.Project.VolumePrefix(repository), packs))
+		if err := suspect.Note(ctx, p.opts.Project.Store(), p.opts.Project.VolumePrefix(repository), packs); err != nil {
+			p.log.Warn("damaged packs are not noted: new points of these volumes may refer to them", "point", r.ID, "error", err) // the verdict, and with it a repair, does not wait for that
+		}
 	}
-	return err
+	return p.opts.Project.Mark(ctx, app, r.ID, mark)
 }
 
 // pack remembers a damaged pack.
