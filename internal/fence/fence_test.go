@@ -371,6 +371,47 @@ func TestJudgeStopsWhatIsTheApplicationsAlone(t *testing.T) {
 	}
 }
 
+// TestAnyWantedOwnerCounts: whoever owns a workload of a wanted kind takes it out of no fence, and a kind is
+// known by its resource's name however that is made. The controls are pods of which nothing is wanted.
+func TestAnyWantedOwnerCounts(t *testing.T) {
+	of := func(group, kind string) *selection.Owner {
+		return &selection.Owner{Group: group, Kind: kind, Name: "db"}
+	}
+	owned := func(group, kind string, by *selection.Owner) selection.Object {
+		return object(kind, group, "shop", "db", nil, by)
+	}
+	byOperator := []selection.Object{owned("apps", "StatefulSet", of("sql.example", "Cluster")), object("Pod", "", "shop", "db-0", nil, of("apps", "StatefulSet"))}
+	ofCron := []selection.Object{owned("batch", "Job", of("batch", "CronJob")), object("Pod", "", "shop", "db-0", nil, of("batch", "Job"))}
+	bare := func(kind string) []selection.Object {
+		return []selection.Object{object("Pod", "", "shop", "db-0", nil, of("x.example", kind))}
+	}
+	only := func(name string) func(string, string) bool { return func(r, g string) bool { return r+"."+g == name } }
+	but := func(name string) func(string, string) bool { return func(r, g string) bool { return r+"."+g != name } }
+	for name, c := range map[string]struct {
+		objects []selection.Object
+		wants   func(string, string) bool
+		want    bool
+	}{
+		"the workload below an operator's resource": {byOperator, only("statefulsets.apps"), true},
+		"the operator's resource":                   {byOperator, only("clusters.sql.example"), true},
+		"neither":                                   {byOperator, only("deployments.apps"), false},
+		"the pod follows its workload":              {byOperator, only("pods."), false},
+		"jobs of which the CronJob is left out":     {ofCron, only("jobs.batch"), true},
+		"a y at the end":                            {bare("Proxy"), only("proxies.x.example"), true},
+		"a y at the end, left out":                  {bare("Proxy"), func(r, g string) bool { return r != "proxies" && r != "pods" }, false},
+		"an s at the end":                           {bare("Prometheus"), only("prometheuses.x.example"), true},
+		"the same in plural":                        {bare("Redis"), only("redis.x.example"), true},
+		"another's":                                 {bare("Proxy"), only("proxies.y.example"), false},
+		"a pod of an operator's":                    {bare("Proxy"), only("pods."), true},
+		"left out besides":                          {byOperator, but("clusters.sql.example"), true},
+	} {
+		claim := fence.Claim{Application: "shop", Rules: selection.Selection{Namespaces: selection.Namespaces{Names: []string{"shop"}}}, Fenced: true, Wants: c.wants}
+		if got := fence.Judge([]fence.Claim{claim}, c.objects, nil)["shop/db-0"] == "shop"; got != c.want {
+			t.Errorf("%s: fenced %v", name, got)
+		}
+	}
+}
+
 func TestOwnersAreToldByNames(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

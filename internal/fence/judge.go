@@ -82,17 +82,45 @@ func rivals(c Claim, claims []Claim, objects []selection.Object, namespaces map[
 	return all
 }
 
-// wanted tells whether the application's filter leaves in what made the pod.
+// wanted tells whether the application's filter leaves in anything that made the pod: a workload of a
+// wanted kind is the application's whoever owns that in turn, such as an operator's resource.
 func wanted(c Claim, pod *selection.Object, objects []selection.Object) bool {
 	if c.Wants == nil {
 		return true
 	}
 	group, kind := "", "Pod"
-	for at, steps := pod, 0; at != nil && at.Owner != nil && steps < 8; steps++ {
+	for at, steps := pod, 0; ; steps++ {
+		if at == nil || at.Owner == nil || steps == 8 {
+			return wants(c, group, kind)
+		}
+		if !follows(kind, at.Owner) && wants(c, group, kind) {
+			return true
+		}
 		group, kind = at.Owner.Group, at.Owner.Kind
 		at = find(objects, at)
 	}
-	return c.Wants(strings.ToLower(kind)+"s", group)
+}
+
+// follows tells whether what is of a kind is only a part of its owner: then the owner's kind counts alone.
+func follows(kind string, owner *selection.Owner) bool {
+	switch owner.Group + "/" + owner.Kind {
+	case "apps/Deployment", "apps/ReplicaSet", "apps/StatefulSet", "apps/DaemonSet", "batch/Job", "/ReplicationController":
+		return kind == "Pod" || kind == "ReplicaSet"
+	}
+	return false
+}
+
+// wants asks for a kind whose resource's name can only be guessed: what the filter says of any likely
+// name counts if it is not what it says of all that it does not name.
+func wants(c Claim, group, kind string) bool {
+	usual := c.Wants("", group)
+	name := strings.ToLower(kind)
+	for _, guess := range []string{name + "s", name + "es", strings.TrimSuffix(name, "y") + "ies", name} {
+		if c.Wants(guess, group) != usual {
+			return !usual
+		}
+	}
+	return usual
 }
 
 func find(objects []selection.Object, of *selection.Object) *selection.Object {
