@@ -10,6 +10,9 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Root is where the node's own files are, for a process that sees the node's
@@ -99,8 +102,8 @@ func splitZero(line []byte) []string {
 	return all
 }
 
-// Late is a runtime that is found when it is first needed, and dialed anew
-// when that fails.
+// Late is a runtime that is found when it is first needed, and looked for anew
+// when it is not there to list its pods.
 type Late struct {
 	// Socket is where it is; empty means to look for it. PodUID is this pod's.
 	Socket, PodUID string
@@ -120,13 +123,29 @@ func (l *Late) get(ctx context.Context) (*Runtime, error) {
 	return l.found, err
 }
 
+// lost lets go of a runtime that is not there any more: a connection that is kept would wait for longer and
+// longer, up to two minutes, before it tries again.
+func (l *Late) lost(r *Runtime, err error) {
+	if status.Code(err) != codes.Unavailable {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.found == r {
+		l.found = nil
+		_ = r.Close()
+	}
+}
+
 // Sandboxes is Runtime.Sandboxes.
 func (l *Late) Sandboxes(ctx context.Context) ([]Sandbox, error) {
 	r, err := l.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return r.Sandboxes(ctx)
+	all, err := r.Sandboxes(ctx)
+	l.lost(r, err)
+	return all, err
 }
 
 // Live is Runtime.Live.
