@@ -153,6 +153,35 @@ func (s Store) Beaten() (time.Duration, bool) {
 	return d.At, true
 }
 
+type seenDocument struct {
+	Boot string        `json:"boot"`
+	At   time.Duration `json:"at"`
+	Seen any           `json:"seen"`
+}
+
+// SaveSeen keeps what runs on the node, as of a time on the clock that leases run by, for whoever enforces
+// after this process.
+func (s Store) SaveSeen(at time.Duration, seen any) error {
+	data, err := json.Marshal(seenDocument{s.Boot, at, seen})
+	if err != nil {
+		return fmt.Errorf("encode what runs here: %w", err)
+	}
+	if err := writeWhole(filepath.Join(s.RunDir, "seen.json"), data, false); err != nil {
+		return fmt.Errorf("write what runs here: %w", err)
+	}
+	return nil
+}
+
+// LoadSeen reads it, and tells of when it is; zero where there is none of this start of the machine.
+func (s Store) LoadSeen(seen any) time.Duration {
+	data, err := readBounded(filepath.Join(s.RunDir, "seen.json"))
+	d := seenDocument{Seen: seen}
+	if err != nil || json.Unmarshal(data, &d) != nil || d.Boot != s.Boot {
+		return 0
+	}
+	return d.At
+}
+
 func readBounded(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {

@@ -37,21 +37,42 @@ func (o Options) fences() bool { return o.Runtime != noRuntime && o.StateDir != 
 
 // newWarden makes the part that enforces the record. acts tells whether it is
 // this process's turn; nil means always.
-func newWarden(opts Options, acts func(fence.Store) bool, log *slog.Logger) (*warden.Warden, fence.Store, *containers.Late, error) {
+func newWarden(opts Options, acts func(fence.Store) bool, log *slog.Logger) (*warden.Warden, fence.Store, *warden.Memory, error) {
 	boot, err := warden.Boot()
 	if err != nil {
 		return nil, fence.Store{}, nil, err
 	}
 	store := fence.Store{Dir: opts.StateDir, RunDir: opts.RunDir, Boot: boot}
-	late := &containers.Late{Socket: opts.Runtime, PodUID: opts.PodUID}
+	runtime := warden.Remember(&containers.Late{Socket: opts.Runtime, PodUID: opts.PodUID}, store, warden.Uptime)
 	wo := warden.Options{
-		Store: store, Runtime: late, Gates: warden.KernelGates{Networks: late, Root: containers.Root()},
+		Store: store, Runtime: runtime, Gates: warden.KernelGates{Networks: runtime, Root: containers.Root()},
+		Last: runtime, End: warden.EndProcesses,
 		Now: warden.Uptime, Grace: opts.Grace, Log: log,
 	}
 	if acts != nil {
 		wo.Acts = func() bool { return acts(store) }
 	}
-	return warden.New(wo), store, late, nil
+	return warden.New(wo), store, runtime, nil
+}
+
+// kept is a runtime that is asked again and again what runs here: each time it is left to the watchdog, too.
+type kept struct {
+	*warden.Memory
+	log  *slog.Logger
+	said bool
+}
+
+func (k *kept) Sandboxes(ctx context.Context) ([]containers.Sandbox, error) {
+	all, err := k.Memory.Sandboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	forgot := k.Keep(ctx)
+	if forgot != nil && !k.said {
+		k.log.Warn("what runs here is not all remembered: if the container runtime fell silent it could not be cut off", "error", forgot)
+	}
+	k.said = forgot != nil
+	return all, nil
 }
 
 // startFences begins to enforce what is on the node's disk, before anything is
@@ -63,12 +84,12 @@ func startFences(ctx context.Context, mgr ctrl.Manager, opts Options, log *slog.
 		log.Warn("this node fences nothing: it was given no container runtime, or no site's name")
 		return nil, func() {}, nil
 	}
-	w, store, late, err := newWarden(opts, nil, log)
+	w, store, runtime, err := newWarden(opts, nil, log)
 	if err != nil {
 		return nil, nil, err
 	}
 	keeper, err := fencing.New(fencing.Options{
-		Site: opts.Site, Node: opts.Node, Store: store, Runtime: late, Warden: w,
+		Site: opts.Site, Node: opts.Node, Store: store, Runtime: &kept{Memory: runtime, log: log}, Warden: w,
 		Cache: mgr.GetClient(), Reader: mgr.GetAPIReader(), Client: mgr.GetClient(),
 		AskEvery: opts.AskEvery, Grace: opts.Grace, Uptime: warden.Uptime, Now: opts.Now, Log: log,
 	})

@@ -215,12 +215,22 @@ type Networks interface {
 
 // KernelGates are the kernel's.
 type KernelGates struct {
-	Networks Networks
+	Networks *Memory
 	// Root leads to the node's own files.
 	Root string
 }
 
 func (g KernelGates) with(ctx context.Context, sandbox string, do func(*gate.Net) error) error {
+	path, host := g.Networks.place(sandbox)
+	if host {
+		return ErrHostNetwork
+	}
+	if path != "" { // a pod has one network for as long as it lives: who hangs need not be asked again
+		if n, err := gate.Open(g.Root, path, 0); err == nil {
+			defer n.Close() //nolint:errcheck // only a handle
+			return do(n)
+		}
+	}
 	where, err := g.Networks.Network(ctx, sandbox)
 	if err != nil {
 		return err

@@ -32,6 +32,8 @@ const (
 	// discoverTimeout leaves most of a look for enforcing: on a node with many
 	// pods, or a slow runtime, discovering may take longer than a look.
 	discoverTimeout = time.Second
+	// silentAfter is how long the runtime may take to say what runs here before what it said last counts.
+	silentAfter = time.Second
 	// A pod whose network cannot be opened is looked at again after againAfter,
 	// then after twice as long, and so on up to againAtMost: it may never be.
 	againAfter  = time.Second
@@ -50,6 +52,10 @@ type Options struct {
 	Store   fence.Store
 	Runtime Runtime
 	Gates   Gates
+	// Last is what the runtime said last, End signals the processes of pods. Where both are nil, nothing is
+	// enforced while the runtime is silent.
+	Last *Memory
+	End  func(pods []containers.Sandbox, signal syscall.Signal) error
 	// Now is the time since the machine started.
 	Now func() time.Duration
 	// Grace is how long a container may take to end by itself.
@@ -71,6 +77,7 @@ type Warden struct {
 	cut      map[string]time.Duration // sandboxes cut off, and when that was last seen
 	isolated map[string]isolation
 	unread   map[string]again // of which it is not known what an earlier process did to them
+	blind    blind
 
 	mu       sync.Mutex
 	stopping map[string]bool // containers
@@ -163,11 +170,7 @@ func (w *Warden) look(ctx context.Context, now time.Duration, st *Status) (busy 
 	if !w.first && !w.due(now) && len(fenced) == 0 && len(w.scene.world.Sandboxes) == 0 && len(w.cut) == 0 && len(w.isolated) == 0 {
 		return w.record.Leased(), nil
 	}
-	pods, err := w.opts.Runtime.Sandboxes(ctx)
-	if err != nil {
-		return true, err
-	}
-	live, err := w.opts.Runtime.Live(ctx)
+	pods, live, err := w.ask(ctx, st)
 	if err != nil {
 		return true, err
 	}
@@ -248,10 +251,7 @@ func (w *Warden) load() error {
 
 // enforce cuts off, stops and lets go.
 func (w *Warden) enforce(ctx context.Context, now time.Duration, fenced map[string]fence.Reason, pods []containers.Sandbox, byPod map[string][]containers.Container, st *Status) {
-	claims := slices.Clone(w.scene.claims)
-	for i := range claims {
-		_, claims[i].Fenced = fenced[claims[i].Application]
-	}
+	claims := w.scene.fencing(fenced)
 	objects := w.scene.objects(pods)
 	stopped := fence.Judge(claims, objects, w.scene.world.Namespaces)
 	doubted := w.scene.doubted(claims, objects)

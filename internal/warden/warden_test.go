@@ -37,6 +37,7 @@ type machine struct {
 	slow     bool            // it never says what is cut off
 	shut     map[string]bool // pods whose network cannot be opened
 	asked    int             // how often it was asked what is cut off
+	located  int             // how often it was asked where a network is
 	during   func()          // what happens while it says which pods there are
 	loose    map[string]bool // pods that cannot be closed in
 }
@@ -63,6 +64,16 @@ func (m *machine) Sandboxes(context.Context) ([]containers.Sandbox, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.pods), m.broken
+}
+
+func (m *machine) Network(_ context.Context, id string) (containers.Network, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.located++
+	if m.host[id] {
+		return containers.Network{Host: true}, m.broken
+	}
+	return containers.Network{Path: "/run/netns/" + id, PID: 7}, m.broken
 }
 
 func (m *machine) Live(context.Context) ([]containers.Container, error) {

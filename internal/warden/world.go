@@ -68,6 +68,15 @@ func decode(r *fence.Record) (*scene, error) {
 	return s, nil
 }
 
+// fencing are the claims, with those marked that may not run here.
+func (s *scene) fencing(fenced map[string]fence.Reason) []fence.Claim {
+	claims := slices.Clone(s.claims)
+	for i := range claims {
+		_, claims[i].Fenced = fenced[claims[i].Application]
+	}
+	return claims
+}
+
 // doubted are the pods that would be fenced if every application was whose
 // epoch is not known yet, as after a record that could not be read.
 func (s *scene) doubted(claims []fence.Claim, objects []selection.Object) map[string]string {
@@ -130,7 +139,7 @@ func (s *scene) objects(all []containers.Sandbox) []selection.Object {
 func title(o selection.Object) string { return o.Group + "/" + o.Title() }
 
 func leftOut(p containers.Sandbox) bool {
-	source := p.Annotations["kubernetes.io/config.source"]
+	source := p.Annotations[config]
 	return p.Labels[v1alpha1.LabelManagedBy] == "davit" || p.Labels[labelExclude] == "true" || source != "" && source != "api"
 }
 
