@@ -39,7 +39,8 @@ const (
 
 // Bound is the shortest time in which a node can promise that no container of
 // an application runs after its lease: the watchdog notices that the node
-// process is dead, looks, and kills what does not end when asked.
+// process is dead, looks, and kills what does not end when asked. A container runtime that does not answer
+// adds nothing: the second that it is given is taken off the grace.
 func Bound(grace time.Duration) time.Duration {
 	return StaleAfter + time.Second + grace + 2*time.Second
 }
