@@ -81,7 +81,7 @@ func TestASecondDocumentIsRefused(t *testing.T) {
 		"a: 1\r\n---\r\nb: 2\r\n":                 "line 2 ",
 		"a: |\n  x\n--- {b: 2}\n":                 "line 3 ",
 		"a: 1\n...\nb: 2\n":                       "line 2 ",
-		"---\n# one\n---\na: 1\n":                  "line 3 ",
+		"---\n# one\n---\na: 1\n":                 "line 3 ",
 		"# one\n---\na: 1\n":                      "",
 		"---\na: 1\n":                             "",
 		"%YAML 1.1\n---\na: 1\n...\n":             "",
