@@ -3,6 +3,7 @@ package e2e
 var together = []day{
 	{"HeldAtRest", heldAtRest},
 	{"OddCommands", oddCommands},
+	{"InTurn", inTurn},
 	{"AskedAround", askedAround},
 	{"ConsoleTold", consoleTold},
 	{"Profiled", profiled},

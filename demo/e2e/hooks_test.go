@@ -81,15 +81,7 @@ func oddCommands(t *testing.T) {
 	// How the agents ended, if they did, and the most memory that they had. One that a busy
 	// machine let stand still gives up its lease, and ends with 1.
 	agents := func() (ends string, peak int64) {
-		for _, pid := range pidsOf(t, "agent") {
-			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-			for line := range strings.Lines(string(text)) {
-				var kib int64
-				if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
-					peak = max(peak, kib>>10)
-				}
-			}
-		}
+		peak = agentsPeak(t)
 		return kubectl(t, east, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-agent", "-o", "jsonpath={range .items[*]}{.metadata.name}={.status.containerStatuses[*].lastState.terminated.exitCode} {end}"), peak
 	}
 	were, had := agents()
@@ -295,4 +287,37 @@ func profiled(t *testing.T) {
 			t.Errorf("tables of point %s: %s", p.ID, got)
 		}
 	}
+	notProfiled(t, a)
+}
+
+// notProfiled is the control: one of the databases is left alone, as its pod asks, and then both are. What is not
+// held is not called held, and where nothing is, the point is not called consistent for the application.
+func notProfiled(t *testing.T, a *app) {
+	t.Helper()
+	var last pointView
+	for _, name := range []string{"mariadb", "redis"} {
+		kubectl(t, east, "-n", a.name, "annotate", "--overwrite", "pod", name+"-0", "davit.dev/profile=none")
+		last = a.weakBackup(t)
+		if said := davit(t, east, a.vault, "describe", last.ID).want(t, 0).all(); strings.Contains(said, "profile "+name) {
+			t.Errorf("%s was left alone, and point %s says:\n%s", name, last.ID, said)
+		}
+	}
+	if last.Consistency != "crash" {
+		t.Errorf("point %s is %s, and nothing was held", last.ID, last.Consistency)
+	}
+}
+
+// agentsPeak is the most memory that an agent of the bed has had, in MiB.
+func agentsPeak(t *testing.T) (peak int64) {
+	t.Helper()
+	for _, pid := range pidsOf(t, "agent") {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		for line := range strings.Lines(string(text)) {
+			var kib int64
+			if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kib); n == 1 {
+				peak = max(peak, kib>>10)
+			}
+		}
+	}
+	return peak
 }
