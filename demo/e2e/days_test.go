@@ -37,6 +37,7 @@ var together = []day{
 	{"KeptVault", keptVault},
 	{"SelfService", selfService},
 	{"Retention", retention},
+	{"ManyPoints", manyPoints},
 	{"Deleted", deleted},
 	{"LocalVolume", localVolume},
 	{"MissingClass", missingClass},
