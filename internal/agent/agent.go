@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -145,6 +146,7 @@ func newManager(opts Options) (manager.Manager, error) {
 		LeaderElectionReleaseOnCancel: true,
 
 		LeaderElectionResourceLockInterface: lock,
+		Cache:                               cacheOptions(),
 		Client: client.Options{Cache: &client.CacheOptions{
 			DisableFor: []client.Object{&corev1.Secret{}, &corev1.Pod{}},
 		}},
@@ -156,6 +158,12 @@ func newManager(opts Options) (manager.Manager, error) {
 		return nil, err
 	}
 	return mgr, mgr.AddReadyzCheck("ping", func(*http.Request) error { return nil })
+}
+
+// cacheOptions keeps out of memory who manages which field: nothing that reads the cache asks
+// for that, and it is a third of a recovery point, of which there may be ten thousand.
+func cacheOptions() cache.Options {
+	return cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
 }
 
 // wire makes the reconcilers and hands them their adapters.

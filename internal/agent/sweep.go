@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -260,31 +261,30 @@ func (s *sweeper) oldReports(ctx context.Context) {
 // capturing says which points are being captured now, by their labels.
 func (s *sweeper) capturing(ctx context.Context) func(string) bool {
 	return func(label string) bool {
-		var list v1alpha1.RecoveryPointList
-		if err := s.reader.List(ctx, &list); err != nil {
-			return true // not known: leave it
-		}
-		for i := range list.Items {
-			// Applications of several namespaces may have points of one name.
-			if rp := &list.Items[i]; source.PointLabel(rp.Name) == label && rp.Status.Phase == v1alpha1.PointCapturing {
-				return true
-			}
-		}
-		return false
+		ids, err := s.owners(ctx)
+		// Not known: leave it. Applications of several namespaces may have points of one name.
+		return err != nil || slices.ContainsFunc(ids, func(id string) bool { return source.PointLabel(id) == label })
 	}
 }
 
+// pageOf is how many recovery points are read at a time: there may be thousands, which would take
+// as much memory as all else.
+const pageOf = 500
+
 // owners are the points being captured now.
-func (s *sweeper) owners(ctx context.Context) ([]string, error) {
-	var list v1alpha1.RecoveryPointList
-	if err := s.reader.List(ctx, &list); err != nil {
-		return nil, err
-	}
-	var ids []string
-	for i := range list.Items {
-		if list.Items[i].Status.Phase == v1alpha1.PointCapturing {
-			ids = append(ids, list.Items[i].Name)
+func (s *sweeper) owners(ctx context.Context) (ids []string, err error) {
+	for page := ""; ; {
+		var list v1alpha1.RecoveryPointList
+		if err := s.reader.List(ctx, &list, client.Limit(pageOf), client.Continue(page)); err != nil {
+			return nil, err
+		}
+		for i := range list.Items {
+			if list.Items[i].Status.Phase == v1alpha1.PointCapturing {
+				ids = append(ids, list.Items[i].Name)
+			}
+		}
+		if page = list.Continue; page == "" {
+			return ids, nil
 		}
 	}
-	return ids, nil
 }

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -92,5 +94,53 @@ func TestAPointBeingCapturedIsAlive(t *testing.T) {
 		if alive(name) != want {
 			t.Errorf("%s is being captured: %v, want %v", name, !want, want)
 		}
+	}
+}
+
+// pages is an API server with many points, that gives them by pages.
+type pages struct {
+	client.Reader
+	points []v1alpha1.RecoveryPoint
+	asked  []int
+}
+
+// List gives a page.
+func (p *pages) List(_ context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	var o client.ListOptions
+	o.ApplyOptions(opts)
+	first := 0
+	if o.Continue != "" {
+		var err error
+		if first, err = strconv.Atoi(o.Continue); err != nil {
+			return err
+		}
+	}
+	end := len(p.points)
+	if o.Limit > 0 {
+		end = min(end, first+int(o.Limit))
+	}
+	out := list.(*v1alpha1.RecoveryPointList)
+	out.Items = p.points[first:end]
+	if end < len(p.points) {
+		out.Continue = strconv.Itoa(end)
+	}
+	p.asked = append(p.asked, end-first)
+	return nil
+}
+
+// TestManyPointsAreReadByPages: the sweep asks the API server itself, and holds no more of them
+// at a time than of a few.
+func TestManyPointsAreReadByPages(t *testing.T) {
+	p := &pages{points: make([]v1alpha1.RecoveryPoint, 2*pageOf+7)}
+	for i := range p.points {
+		p.points[i].Name = fmt.Sprintf("shop-%05d", i)
+	}
+	p.points[3].Status.Phase, p.points[2*pageOf+6].Status.Phase = v1alpha1.PointCapturing, v1alpha1.PointCapturing
+	ids, err := (&sweeper{reader: p}).owners(t.Context())
+	if want := []string{"shop-00003", fmt.Sprintf("shop-%05d", 2*pageOf+6)}; err != nil || !slices.Equal(ids, want) {
+		t.Errorf("captured are %q, want %q: %v", ids, want, err)
+	}
+	if want := []int{pageOf, pageOf, 7}; !slices.Equal(p.asked, want) {
+		t.Errorf("pages of %v, want %v", p.asked, want)
 	}
 }

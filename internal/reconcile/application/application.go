@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -114,7 +115,7 @@ func (r *Reconciler) memory(key types.NamespacedName) *memory {
 type scope struct {
 	app       *v1alpha1.Application
 	policy    *v1alpha1.ProtectionPolicy // nil: none named
-	points    []v1alpha1.RecoveryPoint
+	points    []v1alpha1.RecoveryPoint   // what they point to is the cache's: there may be thousands, and it is only read
 	protector *protection.Protector
 	standing  protection.Standing
 	now       time.Time
@@ -211,15 +212,11 @@ func (r *Reconciler) gather(ctx context.Context, s *scope) error {
 		}
 	}
 	var points v1alpha1.RecoveryPointList
-	err := r.Client.List(ctx, &points, client.InNamespace(s.app.Namespace))
+	err := r.Client.List(ctx, &points, client.InNamespace(s.app.Namespace), client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return err
 	}
-	for i := range points.Items {
-		if points.Items[i].Spec.Application == s.app.Name {
-			s.points = append(s.points, points.Items[i])
-		}
-	}
+	s.points = slices.DeleteFunc(points.Items, func(p v1alpha1.RecoveryPoint) bool { return p.Spec.Application != s.app.Name })
 	return nil
 }
 

@@ -35,6 +35,7 @@ func (r *Reconciler) summarize(s *scope) {
 			st.NewestPoint, st.NewestInstant = rp.Name, rp.Status.Instant
 		}
 	}
+	st.NewestInstant = st.NewestInstant.DeepCopy() // the answer to a patch is read into what it points to
 	st.NextCapture = nil
 	if s.next != nil {
 		st.NextCapture = metaTime(*s.next)

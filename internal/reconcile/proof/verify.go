@@ -139,7 +139,7 @@ func lastOf(app *v1alpha1.Application) time.Time {
 // Busy tells whether a capture or a restore goes on in the cluster.
 func Busy(ctx context.Context, c client.Client) (bool, error) {
 	var points v1alpha1.RecoveryPointList
-	if err := c.List(ctx, &points); err != nil {
+	if err := c.List(ctx, &points, client.UnsafeDisableDeepCopy); err != nil {
 		return false, err
 	}
 	for i := range points.Items {
