@@ -86,6 +86,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, &rp); err != nil {
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
+	if rp.Status.Phase == "" && rp.Annotations[project.AnnotationFromVault] != "" {
+		return ctrl.Result{}, nil // a view that has no status yet: there may be thousands, and each would be read again
+	}
 	if pending(&rp) {
 		release, err := r.turn(ctx, &rp)
 		if release == nil {
