@@ -343,9 +343,13 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 }
 
 // expireFor bounds how long points expire after a capture: until that is over, the application's
-// next capture waits. What is left goes after the next one. Without an interval or an objective a minute is no matter.
+// next capture waits. What is left goes after the next one. The captures of a cron expression may
+// be a minute apart; where they are farther apart, or nobody set when, a minute is no matter.
 func expireFor(policy v1alpha1.ProtectionPolicySpec) time.Duration {
 	limit := 2 * time.Minute
+	if policy.Schedule.Cron != "" {
+		limit = time.Minute
+	}
 	for _, d := range []*metav1.Duration{policy.Schedule.Every, policy.Objectives.RPO} {
 		if d != nil {
 			limit = min(limit, d.Duration)

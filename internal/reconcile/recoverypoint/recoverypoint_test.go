@@ -493,3 +493,27 @@ func TestACaptureThatTakesTooLongSaysWhatItWasDoing(t *testing.T) {
 		}
 	}
 }
+
+// TestExpireForLeavesTimeToCapture: half of the shortest time there may be until the next one.
+func TestExpireForLeavesTimeToCapture(t *testing.T) {
+	of := func(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
+	for name, test := range map[string]struct {
+		schedule v1alpha1.Schedule
+		rpo      *metav1.Duration
+		want     time.Duration
+	}{
+		"nothing is set":          {want: time.Minute},
+		"an interval":             {schedule: v1alpha1.Schedule{Every: of(20 * time.Second)}, want: 10 * time.Second},
+		"the shortest interval":   {schedule: v1alpha1.Schedule{Every: of(10 * time.Second)}, want: 5 * time.Second},
+		"an objective is shorter": {schedule: v1alpha1.Schedule{Every: of(time.Minute)}, rpo: of(40 * time.Second), want: 20 * time.Second},
+		"a tiny objective":        {rpo: of(time.Second), want: 5 * time.Second},
+		"a day":                   {schedule: v1alpha1.Schedule{Every: of(24 * time.Hour)}, want: time.Minute},
+		"cron, without objective": {schedule: v1alpha1.Schedule{Cron: "* * * * *"}, want: 30 * time.Second},
+		"cron, with a long one":   {schedule: v1alpha1.Schedule{Cron: "* * * * *"}, rpo: of(time.Hour), want: 30 * time.Second},
+	} {
+		spec := v1alpha1.ProtectionPolicySpec{Schedule: test.schedule, Objectives: v1alpha1.Objectives{RPO: test.rpo}}
+		if got := expireFor(spec); got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}
