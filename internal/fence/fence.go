@@ -38,6 +38,14 @@ type Terms struct {
 	Bound time.Duration `json:"bound"`
 	// Drift is how many parts in a million a clock may run fast or slow.
 	Drift int64 `json:"drift"`
+	// Peers are those who together may stand in for a silent vault.
+	Peers []Peer `json:"peers,omitempty"`
+}
+
+// Peer is another site, and where it is asked.
+type Peer struct {
+	Site    string `json:"site"`
+	Address string `json:"address"`
 }
 
 // Application is what a node knows of one application.
@@ -200,7 +208,33 @@ func sameTerms(a, b *Terms) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return *a == *b
+	return a.Lease == b.Lease && a.Bound == b.Bound && a.Drift == b.Drift && slices.Equal(a.Peers, b.Peers)
+}
+
+// Asks are the peers that may prolong the application's lease, and the epoch under which they are asked:
+// none before the vault itself said that it is the newest, and this site's own, nor once the lease is over.
+// What holds a peer back lies in its cluster, and may be lost with it later: so a lease that is over
+// comes back by the vault's answer alone.
+func (a *Application) Asks(leases Leases, now time.Duration) ([]Peer, int64) {
+	if a.Terms == nil || a.Held == 0 || a.Held != a.Newest || a.TermsOf != a.Newest || a.Why(leases, now) != Free {
+		return nil, 0
+	}
+	return a.Terms.Peers, a.Newest
+}
+
+// Promised takes note that every peer has promised to stay passive, when it was asked under an epoch. The first
+// was asked not before the time given: the lease counts from then. It tells whether the lease was prolonged.
+func (r *Record) Promised(name string, epoch int64, asked, now time.Duration, leases Leases) bool {
+	a := r.Find(name)
+	if a == nil {
+		return false
+	}
+	peers, of := a.Asks(leases, now)
+	if len(peers) == 0 || of != epoch || asked+a.Terms.Lease <= leases[name] {
+		return false
+	}
+	leases[name] = asked + a.Terms.Lease
+	return true
 }
 
 // Reason is why an application may not run here now.

@@ -474,3 +474,40 @@ func TestWhatIsGivenBackDoesNotRun(t *testing.T) {
 	r.Learn(app, fence.Answer{Newest: 4, Held: 4}, leases)
 	at("claimed anew", fence.Free, 0)
 }
+
+// TestPeersProlongALease: they do so only under the epoch that the vault itself called the newest and this
+// site's own, from before they were asked, and never once the lease is over or another epoch is known.
+func TestPeersProlongALease(t *testing.T) {
+	second := time.Second
+	terms := &fence.Terms{Lease: 15 * second, Peers: []fence.Peer{{Site: "west", Address: "west:1"}}}
+	for name, c := range map[string]struct {
+		before     func(*fence.Record, fence.Leases)
+		epoch      int64
+		asked, now time.Duration
+		want       time.Duration
+	}{
+		"all promise":               {nil, 2, 10 * second, 12 * second, 25 * second},
+		"under an older epoch":      {nil, 1, 10 * second, 12 * second, 15 * second},
+		"when the lease was over":   {nil, 2, 10 * second, 15 * second, 15 * second},
+		"asked before the vault":    {nil, 2, -second, 12 * second, 15 * second},
+		"a newer epoch is known":    {func(r *fence.Record, l fence.Leases) { r.Learn(app, fence.Answer{Newest: 3, Held: 2}, l) }, 2, 10 * second, 12 * second, 15 * second},
+		"it is being given back":    {func(r *fence.Record, l fence.Leases) { r.Return(app, 2) }, 2, 10 * second, 12 * second, 15 * second},
+		"the cluster's word alone":  {func(r *fence.Record, l fence.Leases) { r.Hear(app, 3, *terms, 9*second, l) }, 3, 10 * second, 12 * second, 24 * second},
+		"the machine began anew":    {func(r *fence.Record, l fence.Leases) { delete(l, app) }, 2, 10 * second, 12 * second, 0},
+		"claimed anew, with others": {func(r *fence.Record, l fence.Leases) { r.Learn(app, fence.Answer{Newest: 3, Held: 3, Terms: terms}, l) }, 2, 10 * second, 12 * second, 15 * second},
+	} {
+		r, leases := &fence.Record{}, fence.Leases{}
+		r.Learn(app, fence.Answer{Newest: 2, Held: 2, Terms: terms}, leases)
+		if c.before != nil {
+			c.before(r, leases)
+		}
+		if changed := r.Promised(app, c.epoch, c.asked, c.now, leases); leases[app] != c.want || changed != (c.want == 25*second) {
+			t.Errorf("%s: until %s, changed %v", name, leases[app], changed)
+		}
+	}
+	r, leases := &fence.Record{}, fence.Leases{}
+	r.Learn(app, fence.Answer{Newest: 2, Held: 2, Terms: &fence.Terms{Lease: 15 * second}}, leases)
+	if r.Promised(app, 2, 10*second, 12*second, leases) {
+		t.Error("nobody can stand in where the claim names no peer")
+	}
+}
