@@ -402,12 +402,9 @@ func (p *Project) CompleteRotation(ctx context.Context) error {
 // holds locked is let be.
 func (p *Project) forget(ctx context.Context, removed []string) error {
 	var errs []error
-	newest := p.NewestKey().Number
-	for _, v := range p.KeyVersions() {
+	versions := p.KeyVersions()
+	for _, v := range versions[:len(versions)-1] {
 		for _, fingerprint := range removed {
-			if v.Number >= newest {
-				continue
-			}
 			if err := p.store.Delete(ctx, p.at.keys(v.KeyID)+fingerprint); !errors.Is(err, ErrLocked) {
 				errs = append(errs, err)
 			}
@@ -454,13 +451,15 @@ func (p *Project) RepositoryKey(repository string) []byte {
 	if p.NewestKey().Number < n { // the agent that knew it was faster
 		ctx, cancel := context.WithTimeout(context.Background(), refreshTimeout)
 		defer cancel()
-		if p.Refresh(ctx) != nil || p.NewestKey().Number < n {
-			return nil
-		}
+		_ = p.Refresh(ctx) // what it does not bring is not among the versions
 	}
-	v := p.KeyVersions()[n-1]
-	if !v.Volumes {
-		return nil
+	if all := p.KeyVersions(); n <= int64(len(all)) && all[n-1].Volumes {
+		return p.ring.get(all[n-1].id).Derive(nil, purpose)
 	}
-	return p.ring.get(v.id).Derive(nil, purpose)
+	return nil
+}
+
+// Derive is a secret for a purpose, from a version of the data key: who opened the project has it.
+func (p *Project) Derive(v KeyVersion, purpose string) []byte {
+	return p.ring.get(v.id).Derive(nil, "davit.dev/vault/v1/subkey\x00"+purpose)
 }

@@ -1,0 +1,168 @@
+package promise_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"davit.dev/davit/internal/fence"
+	"davit.dev/davit/internal/promise"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/vault/mem"
+)
+
+func project(t *testing.T) *vault.Project {
+	t.Helper()
+	id, err := vault.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := mem.New(nil)
+	if _, err = vault.CreateProject(t.Context(), store, "acme", id.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := vault.OpenProject(t.Context(), store, "acme", id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// site is one that answers.
+type site struct {
+	mu           sync.Mutex
+	holds        map[string]string
+	err          error
+	newest, held int64
+	server       promise.Server
+	address      string
+}
+
+func serve(t *testing.T, k promise.Keys) *site {
+	t.Helper()
+	s := &site{}
+	s.server = promise.Server{
+		Holds: func(context.Context, string) (map[string]string, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.holds, s.err
+		},
+		Known: func(string) (int64, int64) { return s.newest, s.held },
+		Now:   time.Now,
+	}
+	s.server.Learn(k)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.address = l.Addr().String()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.server.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// TestAPeerPromisesOrRefuses: what it answers by is read anew for each question.
+func TestAPeerPromisesOrRefuses(t *testing.T) {
+	p := project(t)
+	other := project(t)
+	east := promise.From(p, "east", "v")
+	for name, c := range map[string]struct {
+		before func(*site)
+		keys   promise.Keys
+		as     string // the peer's name
+		epoch  int64
+		want   string
+	}{
+		"nothing is held":        {func(*site) {}, east, "west", 3, ""},
+		"an older epoch is held": {func(s *site) { s.holds = map[string]string{"shop": "3", "cart": "9"} }, east, "west", 3, ""},
+		"a newer epoch is held":  {func(s *site) { s.holds = map[string]string{"shop": "4"} }, east, "west", 3, "epoch 4 was claimed"},
+		"it cannot be read":      {func(s *site) { s.err = errors.New("silent") }, east, "west", 3, "cannot be read"},
+		"it is no number":        {func(s *site) { s.holds = map[string]string{"shop": "x"} }, east, "west", 3, "is no epoch"},
+		"a newer epoch is known": {func(s *site) { s.newest = 4 }, east, "west", 3, "epoch 4 is known"},
+		"it holds that epoch":    {func(s *site) { s.newest, s.held = 3, 3 }, east, "west", 3, "held 3"},
+		"another vault":          {func(*site) {}, promise.From(p, "east", "w"), "west", 3, "not followed here"},
+		"another project's key":  {func(*site) {}, promise.From(other, "east", "v"), "west", 3, "ask:"},
+		"the peer is another":    {func(*site) {}, east, "south", 3, `it is site "west"`},
+		"it is asked by itself":  {func(*site) {}, promise.From(p, "west", "v"), "west", 3, "itself"},
+		"no epoch":               {func(*site) {}, east, "west", 0, "nothing was asked for"},
+	} {
+		s := serve(t, promise.From(p, "west", "v"))
+		c.before(s)
+		err := promise.All(t.Context(), c.keys, "shop", c.epoch, []fence.Peer{{Site: c.as, Address: s.address}}, time.Now)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestEveryPeerMustPromise: one that is silent refuses, and so does nobody at all.
+func TestEveryPeerMustPromise(t *testing.T) {
+	p := project(t)
+	east := promise.From(p, "east", "v")
+	west, south := serve(t, promise.From(p, "west", "v")), serve(t, promise.From(p, "south", "v"))
+	both := []fence.Peer{{Site: "west", Address: west.address}, {Site: "south", Address: south.address}}
+	if err := promise.All(t.Context(), east, "shop", 3, both, time.Now); err != nil {
+		t.Error(err)
+	}
+	south.mu.Lock()
+	south.holds = map[string]string{"shop": "4"}
+	south.mu.Unlock()
+	if err := promise.All(t.Context(), east, "shop", 3, both, time.Now); !errors.Is(err, promise.ErrRefused) || !strings.Contains(err.Error(), "south") {
+		t.Errorf("one refuses: %v", err)
+	}
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := promise.All(ctx, east, "shop", 3, []fence.Peer{both[0], {Site: "north", Address: mute.Addr().String()}}, time.Now); err == nil {
+		t.Error("one is silent")
+	}
+	if err := promise.All(t.Context(), east, "shop", 3, nil, time.Now); err == nil {
+		t.Error("nobody was asked")
+	}
+	if err := promise.Reach(t.Context(), east, both[0], time.Now); err != nil {
+		t.Errorf("it is there: %v", err)
+	}
+	if err := promise.Reach(t.Context(), east, fence.Peer{Site: "north", Address: west.address}, time.Now); err == nil {
+		t.Error("it is another")
+	}
+}
+
+// TestKeysRotate: a site that has not taken up the newest key asks and answers all the same; one that is two
+// versions behind does not.
+func TestKeysRotate(t *testing.T) {
+	p := project(t)
+	before := promise.From(p, "east", "v")
+	if _, err := p.Rotate(t.Context(), vault.Rotation{}); err != nil {
+		t.Fatal(err)
+	}
+	once := serve(t, promise.From(p, "west", "v"))
+	if err := promise.All(t.Context(), before, "shop", 3, []fence.Peer{{Site: "west", Address: once.address}}, time.Now); err != nil {
+		t.Errorf("an older key asks: %v", err)
+	}
+	old := serve(t, before)
+	if err := promise.All(t.Context(), promise.From(p, "west", "v"), "shop", 3, []fence.Peer{{Site: "east", Address: old.address}}, time.Now); err != nil {
+		t.Errorf("an older key answers: %v", err)
+	}
+	if _, err := p.Rotate(t.Context(), vault.Rotation{}); err != nil {
+		t.Fatal(err)
+	}
+	twice := serve(t, promise.From(p, "west", "v"))
+	if err := promise.All(t.Context(), before, "shop", 3, []fence.Peer{{Site: "west", Address: twice.address}}, time.Now); err == nil {
+		t.Error("a key of long ago still counts")
+	}
+}
