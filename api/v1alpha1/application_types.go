@@ -432,6 +432,10 @@ type LeaseStatus struct {
 	// then on another site may go by it.
 	// +optional
 	Kept bool `json:"kept,omitempty"`
+	// Peers are the sites that together may stand in for a silent vault: nodes ask them from
+	// when the vault says that every node keeps the lease.
+	// +optional
+	Peers []string `json:"peers,omitempty"`
 	// Over says that a node has stopped the application: the vault is silent.
 	// +optional
 	Over bool `json:"over,omitempty"`

@@ -127,6 +127,11 @@ type PlanSite struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
+	// Peer is where the other sites ask this one to stay passive, host:port, for
+	// fence.promises.
+	// +optional
+	// +kubebuilder:validation:MaxLength=262
+	Peer string `json:"peer,omitempty"`
 	// Mappings from names of other sites to this one's.
 	// +optional
 	// +kubebuilder:validation:MaxItems=256
@@ -658,6 +663,10 @@ type PlanFence struct {
 	// DriftPPM is how many parts in a million a clock may run fast or slow.
 	// +optional
 	DriftPPM int64 `json:"driftPPM,omitempty"`
+	// Promises lets a site run on while the vault is silent, as long as every other
+	// site of the plan, asked at its peer address, promises to stay passive.
+	// +optional
+	Promises bool `json:"promises,omitempty"`
 }
 
 // PlanCommit is the end of a run.

@@ -12,8 +12,12 @@ import (
 	"davit.dev/davit/internal/vault"
 )
 
-// keptFormat is the version of statements that this version writes and reads.
-const keptFormat = 1
+// Versions of statements. One of terms with peers is of a later one: a version that knows no
+// promises must not go by it, as its runs hold nothing.
+const (
+	keptFormat     = 1
+	promisedFormat = 2
+)
 
 // Kept is a site's statement that every one of its nodes keeps the lease under
 // which it claimed an epoch. Terms in a claim are a wish; nobody may go by them
@@ -26,6 +30,8 @@ type Kept struct {
 	Site          string   `json:"site"`
 	Cluster       string   `json:"cluster"`
 	Nodes         []string `json:"nodes"`
+	// Peers are those of the terms, by name, in format 2: from then on nodes ask them.
+	Peers []string `json:"peers,omitempty"`
 	// At is the site's time, for people.
 	At time.Time `json:"at"`
 }
@@ -41,6 +47,9 @@ func StateKept(ctx context.Context, p *vault.Project, k Kept) error {
 		return fmt.Errorf("state lease: %w", err)
 	}
 	k.FormatVersion = keptFormat
+	if len(k.Peers) > 0 {
+		k.FormatVersion = promisedFormat
+	}
 	if k.Epoch < 1 || k.Cluster == "" || len(k.Nodes) == 0 {
 		return fmt.Errorf("state lease of epoch %d of %s: epoch, cluster and nodes must be set", k.Epoch, k.Application)
 	}
@@ -88,10 +97,10 @@ func parseKept(data []byte) (Kept, error) {
 	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&k); err != nil {
 		return k, fmt.Errorf("%w: %w", vault.ErrDamaged, err)
 	}
-	if k.FormatVersion != keptFormat {
-		return k, fmt.Errorf("it has format %d, this davit knows %d: %w", k.FormatVersion, keptFormat, ErrFormat)
+	if k.FormatVersion != keptFormat && k.FormatVersion != promisedFormat {
+		return k, fmt.Errorf("it has format %d, this davit knows %d: %w", k.FormatVersion, promisedFormat, ErrFormat)
 	}
-	if k.Epoch < 1 || k.Site == "" || k.Cluster == "" || len(k.Nodes) == 0 {
+	if k.Epoch < 1 || k.Site == "" || k.Cluster == "" || len(k.Nodes) == 0 || len(k.Peers) > 0 != (k.FormatVersion == promisedFormat) {
 		return k, fmt.Errorf("%w: a field is missing", vault.ErrDamaged)
 	}
 	return k, nil
@@ -101,10 +110,11 @@ func parseKept(data []byte) (Kept, error) {
 // its nodes: those of its newest claim, if the vault holds the statement that
 // every node keeps them. Otherwise no wait proves anything of it: also where
 // clusters bore the site's name one after the other, as the older one may run, and where
-// the statement is damaged or of a newer version: runs ask people then. What
+// the statement is damaged or of a newer version, or where the terms have peers and target, which wants it
+// over, is none of them: runs ask people then. What
 // a cluster ran under in a lost vault counts for nothing (see Moved), unless it held
 // the application since: all its nodes keep that lease.
-func Leased(ctx context.Context, p *vault.Project, app, site string, history []Epoch, movers []Mover) (terms Terms, kept bool, err error) {
+func Leased(ctx context.Context, p *vault.Project, app, site, target string, history []Epoch, movers []Mover) (terms Terms, kept bool, err error) {
 	last := slices.IndexFunc(history, func(e Epoch) bool { return e.Claim.Site == site })
 	if last < 0 {
 		return Terms{}, false, nil
@@ -123,7 +133,7 @@ func Leased(ctx context.Context, p *vault.Project, app, site string, history []E
 		return Terms{}, false, nil
 	}
 	newest := history[last]
-	if newest.Claim.Terms == nil || newest.Claim.Terms.LeaseMillis <= 0 || cluster == "" {
+	if newest.Claim.Terms == nil || newest.Claim.Terms.LeaseMillis <= 0 || cluster == "" || !newest.Claim.Terms.Ends(target) {
 		return Terms{}, false, nil
 	}
 	k, err := ReadKept(ctx, p, app, newest.Number)

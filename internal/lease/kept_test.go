@@ -31,6 +31,13 @@ func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
 	epoch := func(n int64, site, cluster string, t *Terms) Epoch {
 		return Epoch{Number: n, Claim: Claim{Site: site, Cluster: cluster, Terms: t}}
 	}
+	promised := func(peers ...string) []Epoch {
+		t := *terms
+		for _, site := range peers {
+			t.Peers = append(t.Peers, Peer{Site: site, Address: site + ":1"})
+		}
+		return []Epoch{epoch(1, "east", "e", nil), epoch(2, "east", "e", &t)}
+	}
 	armed := []Epoch{epoch(1, "east", "e", nil), epoch(2, "east", "e", terms), epoch(3, "west", "w", nil)}
 	for name, c := range map[string]struct {
 		history []Epoch
@@ -51,6 +58,9 @@ func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
 		"it came over":                    {[]Epoch{epoch(2, "west", "w", terms)}, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, []Mover{{"east", "e"}}, false},
 		"one of its name came over":       {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"east", "old"}}, false},
 		"another site came over":          {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"west", "old"}}, true},
+		"the target is a peer":            {promised("north", "west"), &Kept{Epoch: 2, Site: "east", Cluster: "e", Peers: []string{"north", "west"}}, nil, true},
+		"the target is no peer":           {promised("north"), &Kept{Epoch: 2, Site: "east", Cluster: "e", Peers: []string{"north"}}, nil, false},
+		"of a version without promises":   {promised("north", "west"), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, true},
 		"without its clusters":            {[]Epoch{epoch(2, "east", "", terms)}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
 	} {
 		p := keptProject(t)
@@ -62,8 +72,8 @@ func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
 				}
 			}
 		}
-		got, kept, err := Leased(t.Context(), p, "shop", "east", c.history, c.movers)
-		if err != nil || kept != c.want || kept && got != *terms {
+		got, kept, err := Leased(t.Context(), p, "shop", "east", "west", c.history, c.movers)
+		if err != nil || kept != c.want || kept && got.LeaseMillis != terms.LeaseMillis {
 			t.Errorf("%s: %+v, %v, %v", name, got, kept, err)
 		}
 	}
@@ -102,7 +112,7 @@ func TestADamagedStatementIsNone(t *testing.T) {
 			return p.Store().Put(t.Context(), keptKey(p, "shop", 1), strings.NewReader("?"), 1)
 		},
 		"newer": func(p *vault.Project) error {
-			return p.WriteSealed(t.Context(), keptKey(p, "shop", 1), []byte(`{"formatVersion":2}`))
+			return p.WriteSealed(t.Context(), keptKey(p, "shop", 1), []byte(`{"formatVersion":3}`))
 		},
 	} {
 		p := keptProject(t)
@@ -112,11 +122,11 @@ func TestADamagedStatementIsNone(t *testing.T) {
 		if err := spoil(p); err != nil {
 			t.Fatal(err)
 		}
-		if _, kept, err := Leased(t.Context(), p, "shop", "east", history, nil); err != nil || kept {
+		if _, kept, err := Leased(t.Context(), p, "shop", "east", "west", history, nil); err != nil || kept {
 			t.Errorf("%s: %v, %v", name, kept, err)
 		}
 		err := StateKept(t.Context(), p, good)
-		_, kept, read := Leased(t.Context(), p, "shop", "east", history, nil)
+		_, kept, read := Leased(t.Context(), p, "shop", "east", "west", history, nil)
 		if again := name == "damaged"; (err == nil) != again || read != nil || kept != again {
 			t.Errorf("%s: stated again: %v; kept: %v, %v", name, err, kept, read)
 		}
@@ -131,14 +141,14 @@ func TestADamagedStatementIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	store.Set(fault.Faults{Refuse: 1})
-	if _, _, err := Leased(t.Context(), p, "shop", "east", history, nil); !errors.Is(err, vault.ErrUnavailable) {
+	if _, _, err := Leased(t.Context(), p, "shop", "east", "west", history, nil); !errors.Is(err, vault.ErrUnavailable) {
 		t.Errorf("a silent vault: %v", err)
 	}
 }
 
 func FuzzKept(f *testing.F) {
 	f.Add([]byte(`{"formatVersion":1,"application":"shop","epoch":2,"site":"east","cluster":"e","nodes":["n1"]}`))
-	f.Add([]byte(`{"formatVersion":2}`))
+	f.Add([]byte(`{"formatVersion":3}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		k, err := parseKept(data)
 		if err == nil && (k.Epoch < 1 || k.Cluster == "" || len(k.Nodes) == 0) {

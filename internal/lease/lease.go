@@ -8,10 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
 )
@@ -104,6 +106,43 @@ type Terms struct {
 	LeaseMillis int64 `json:"leaseMillis"` // after it began to ask
 	BoundMillis int64 `json:"boundMillis"` // then, until no writer runs
 	DriftPPM    int64 `json:"driftPPM"`    // of any clock
+	// Peers are all other sites of the plan, where they together may stand in for a silent vault
+	// (docs/decisions/0039-promises.md). None: the vault's answer alone renews the lease.
+	Peers []Peer `json:"peers,omitempty"`
+}
+
+// Peer is a site that may be asked to stay passive for a lease.
+type Peer struct {
+	Site    string `json:"site"`
+	Address string `json:"address"` // host:port
+}
+
+// TermsOf are those under which a site holds what a plan moves: nil where people declare.
+func TermsOf(f plan.Fence, site string) *Terms {
+	if f.Lease <= 0 {
+		return nil
+	}
+	t := &Terms{LeaseMillis: f.Lease.Milliseconds(), BoundMillis: f.Bound.Milliseconds(), DriftPPM: f.Drift}
+	for _, name := range slices.Sorted(maps.Keys(f.Peers)) {
+		if f.Promises && name != site {
+			t.Peers = append(t.Peers, Peer{Site: name, Address: f.Peers[name]})
+		}
+	}
+	return t
+}
+
+// Equal tells whether two claims bind alike.
+func (t *Terms) Equal(other *Terms) bool {
+	if t == nil || other == nil {
+		return t == other
+	}
+	return t.LeaseMillis == other.LeaseMillis && t.BoundMillis == other.BoundMillis && t.DriftPPM == other.DriftPPM && slices.Equal(t.Peers, other.Peers)
+}
+
+// Ends tells whether the lease of these terms is over after a wait once a site has claimed, and promises
+// nothing any more: one that no peer's promise goes around. Where there are peers, it has to be one of them.
+func (t *Terms) Ends(target string) bool {
+	return len(t.Peers) == 0 || slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Site == target })
 }
 
 // Epoch is one number and who claimed it. Number 0 is nobody's: the

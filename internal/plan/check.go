@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"slices"
@@ -511,6 +512,22 @@ func (c *checker) fence() {
 	case f.Lease > 24*time.Hour || f.Bound > 24*time.Hour:
 		c.say("fence", "lease or bound is longer than a day", "use seconds to minutes: it is what a failover waits")
 	}
+	if f.Promises && f.Lease <= 0 {
+		c.say("fence", "promises without a lease", "remove them, or give a lease: without one silence of the vault stops nobody")
+	}
+	for _, s := range c.p.Sites {
+		switch at, given := f.Peers[s.Name]; {
+		case !given && f.Promises:
+			c.say("site "+s.Name, "it has no peer address, and the fence wants promises", "say under peer where the others ask it, host:port")
+		case given && !peerAddress(at):
+			c.say("site "+s.Name, fmt.Sprintf("%q is not where a peer can be asked", at), "write host:port")
+		}
+	}
+}
+
+func peerAddress(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	return err == nil && port != "" && serverAddress(s)
 }
 
 func (c *checker) commit() {

@@ -301,6 +301,11 @@ type Fence struct {
 	Bound time.Duration `json:"bound,omitempty"`
 	// Drift is how many parts in a million any clock may run fast or slow.
 	Drift int64 `json:"drift,omitempty"`
+	// Promises lets a site run on while the vault is silent, as long as all others promise
+	// to stay passive.
+	Promises bool `json:"promises,omitempty"`
+	// Peers are where sites are asked for that, by name: host:port.
+	Peers map[string]string `json:"peers,omitempty"`
 }
 
 // Wait is how long a target waits, by its own clock, from the moment that it

@@ -24,7 +24,7 @@ func Arm(ctx context.Context, c Claiming) (epoch lease.Epoch, changed bool, err 
 	if current.Number == 0 || !c.Self.Made(current.Claim) {
 		return current, false, fmt.Errorf("change the lease of %s: %w: %s has epoch %d", c.Application, ErrElsewhere, c.Self.Name(current.Claim), current.Number)
 	}
-	if was := current.Claim.Terms; was == nil && c.Terms == nil || was != nil && c.Terms != nil && *was == *c.Terms && current.Claim.Armed() {
+	if was := current.Claim.Terms; was == nil && c.Terms == nil || was != nil && was.Equal(c.Terms) && current.Claim.Armed() {
 		return current, false, nil
 	}
 	c.Number = current.Number + 1

@@ -16,6 +16,7 @@ import (
 	"davit.dev/davit/internal/fence"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/promise/hold"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/vault"
 )
@@ -45,6 +46,19 @@ func (r *recovery) returned(ctx context.Context) (int64, error) {
 		newest = max(newest, n)
 	}
 	return newest, nil
+}
+
+// hold keeps this site from promising those who held the application that it stays passive, before it claims: where
+// one of them goes by such promises.
+func (r *recovery) hold(ctx context.Context, history []lease.Epoch, next int64) error {
+	if !slices.ContainsFunc(history, func(e lease.Epoch) bool { return e.Claim.Terms != nil && len(e.Claim.Terms.Peers) > 0 }) {
+		return nil
+	}
+	err := hold.Raise(ctx, cmp.Or(r.deps.Own, r.deps.Cluster), r.deps.Project.KeyID(), map[string]int64{r.opts.Application: next})
+	if err != nil {
+		return fmt.Errorf("hold %s here before it is taken over, as another site may run it on this one's promise: %w", r.opts.Application, err)
+	}
+	return nil
 }
 
 // Claiming is a claim of an application's epoch by a run, or its return.

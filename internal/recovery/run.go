@@ -337,6 +337,9 @@ func (r *recovery) claim(ctx context.Context) error {
 	if newest, ok := point.Newest(fresh.points, time.Time{}); ok && r.opts.Point == "" && r.opts.AsOf.IsZero() && newest.Instant.After(r.manifest.Instant) {
 		r.warn("", "the newer point %s appeared while this one was being prepared: is the source still alive?", newest.ID)
 	}
+	if err := r.hold(ctx, fresh.history, current.Number+1); err != nil {
+		return err
+	}
 	epoch, err := lease.New(r.deps.Project).Claim(ctx, r.opts.Application, current.Number+1, lease.Claim{
 		Site: r.deps.Site, Cluster: r.deps.ClusterID, Holder: r.deps.Holder, Reason: "take-over from " + r.manifest.ID,
 		At:       r.deps.Now(),

@@ -147,7 +147,7 @@ func TestARunClaimsUnderThePlansTerms(t *testing.T) {
 	claim := west(p).Kinds()[plan.KindClaim]
 	expect(t, "act", claim.Do(t.Context(), o), failover.Done, 2)
 	got, err := lease.New(p).Current(t.Context(), "shop")
-	if err != nil || got.Claim.Terms == nil || *got.Claim.Terms != (lease.Terms{LeaseMillis: 15000, BoundMillis: 10000, DriftPPM: 1000}) {
+	if err != nil || got.Claim.Terms == nil || !got.Claim.Terms.Equal(&lease.Terms{LeaseMillis: 15000, BoundMillis: 10000, DriftPPM: 1000}) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	o.Action = failover.Undo

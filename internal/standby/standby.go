@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
+	promised "davit.dev/davit/internal/promise/hold"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/hold"
@@ -125,7 +126,7 @@ func (s *Site) live() execute.Kinds {
 	}
 	kinds := execute.Kinds{
 		plan.KindClaim:   execute.Func(s.claim),
-		plan.KindHold:    execute.Func(promiseNothing),
+		plan.KindHold:    execute.Func(s.promiseNothing),
 		plan.KindRestore: remembered(s.restore, true),
 		plan.KindApply:   remembered(s.restore, true),
 		plan.KindScale:   remembered(s.restore, true),
@@ -158,8 +159,27 @@ func (s *Site) newest(ctx context.Context, app string) (int64, error) {
 	return current.Number, err
 }
 
-// promiseNothing holds: no site of this version promises its peers anything.
-func promiseNothing(context.Context, execute.Order) execute.Answer { return execute.Done("") }
+// promiseNothing holds: below the epochs that the run claimed, this site promises its peers nothing any more.
+func (s *Site) promiseNothing(ctx context.Context, o execute.Order) execute.Answer {
+	cluster, project := s.o.Recovery.Cluster, s.project().KeyID()
+	switch o.Action {
+	case failover.Undo:
+		return execute.Done("the number stays: it holds back nobody who has a newer epoch")
+	case failover.Look:
+		held, err := promised.Held(ctx, cluster, project, o.Token.Epochs)
+		switch {
+		case err != nil:
+			return execute.Unknown("%v", err)
+		case !held:
+			return execute.NotDone("")
+		}
+		return execute.Done("")
+	}
+	if err := promised.Raise(ctx, cluster, project, o.Token.Epochs); err != nil {
+		return execute.Unknown("%v", err)
+	}
+	return execute.Answer{Outcome: failover.Done, Guard: execute.Fenced}
+}
 
 // requests are the names of a run's claim and of its return.
 func requests(run string) (claim, back string) { return run, run + lease.GivenBack }
@@ -172,7 +192,7 @@ func (s *Site) claim(ctx context.Context, o execute.Order) execute.Answer {
 	mine, back := requests(o.Run)
 	c := recovery.Claiming{
 		Project: s.project(), Application: app, Number: n, Self: s.self(), Holder: s.o.Recovery.Holder,
-		Reason: fmt.Sprintf("%s of plan %s, run %s", o.Verb, o.Plan, o.Run), Request: mine, Terms: termsOf(o.Fence), At: s.o.Recovery.Now(),
+		Reason: fmt.Sprintf("%s of plan %s, run %s", o.Verb, o.Plan, o.Run), Request: mine, Terms: lease.TermsOf(o.Fence, s.o.Recovery.Site), At: s.o.Recovery.Now(),
 	}
 	if o.Action == failover.Look {
 		return s.claimed(ctx, app, n, mine)

@@ -10,15 +10,6 @@ import (
 	"davit.dev/davit/internal/plan"
 )
 
-// termsOf are the terms under which a plan's sites hold its applications; nil
-// where people declare.
-func termsOf(f plan.Fence) *lease.Terms {
-	if f.Lease <= 0 {
-		return nil
-	}
-	return &lease.Terms{LeaseMillis: f.Lease.Milliseconds(), BoundMillis: f.Bound.Milliseconds(), DriftPPM: f.Drift}
-}
-
 // leases notes the terms of the former holders that keep a lease of every
 // application of the run that they ever held: the longest of each. Of any other
 // no wait proves that it has stopped.
@@ -26,7 +17,7 @@ func (s *Site) leases(ctx context.Context, facts *failover.Facts, histories map[
 	without := map[string]bool{}
 	for app, history := range histories {
 		for _, site := range facts.Holders[app] {
-			t, kept, err := lease.Leased(ctx, s.project(), app, site, history, movers[app])
+			t, kept, err := lease.Leased(ctx, s.project(), app, site, s.self().Site, history, movers[app])
 			if err != nil {
 				return err
 			}

@@ -106,8 +106,7 @@ func (h *Host) change(cmd *cobra.Command, g *given, file string, arm bool) error
 	if err != nil {
 		return err
 	}
-	terms, err := termsOf(p, arm)
-	if err != nil {
+	if _, err := termsOf(p, "", arm); err != nil { // before anything is opened
 		return err
 	}
 	ctx, cancel := h.Bounded(cmd)
@@ -135,6 +134,10 @@ func (h *Host) change(cmd *cobra.Command, g *given, file string, arm bool) error
 		if err := h.AskFor(p.Name, "the plan's name"); err != nil {
 			return err
 		}
+	}
+	terms, err := termsOf(p, in.Site, arm)
+	if err != nil {
+		return err
 	}
 	report, err := h.claim(ctx, p, in, self, cluster.User(ctx), terms)
 	if err != nil {
@@ -171,7 +174,7 @@ func next(ctx context.Context, p *plan.Plan, in *access.Opened) *Next {
 }
 
 // termsOf are the plan's terms, nil to take them off.
-func termsOf(p *plan.Plan, arm bool) (*lease.Terms, error) {
+func termsOf(p *plan.Plan, site string, arm bool) (*lease.Terms, error) {
 	if problems := p.Check(); len(problems) > 0 {
 		return nil, exit.Refuse("`plan validate` says all that is wrong", "%s: %w", p.Name, problems[0])
 	}
@@ -181,7 +184,7 @@ func termsOf(p *plan.Plan, arm bool) (*lease.Terms, error) {
 	if !p.Declaration.Automatic {
 		return nil, exit.Refuse("docs/automatic.md shows what it needs", "plan %s has no automatic declaration: where people declare, silence of the vault stops nothing", p.Name)
 	}
-	return &lease.Terms{LeaseMillis: p.Fence.Lease.Milliseconds(), BoundMillis: p.Fence.Bound.Milliseconds(), DriftPPM: p.Fence.Drift}, nil
+	return lease.TermsOf(p.Fence, site), nil
 }
 
 func apps(p *plan.Plan) []string {

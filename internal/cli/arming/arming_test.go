@@ -32,21 +32,21 @@ func automatic() *plan.Plan {
 }
 
 func TestOnlyAnAutomaticPlanIsArmed(t *testing.T) {
-	got, err := termsOf(automatic(), true)
+	got, err := termsOf(automatic(), "east", true)
 	if err != nil || got.LeaseMillis != 15000 || got.BoundMillis != 10000 || got.DriftPPM != 1000 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err := termsOf(automatic(), false); err != nil || got != nil {
+	if got, err := termsOf(automatic(), "east", false); err != nil || got != nil {
 		t.Errorf("disarmed: %+v, %v", got, err)
 	}
 	human := automatic()
 	human.Declaration, human.Fence.Lease, human.Fence.Bound = plan.Declaration{}, 0, 0
-	if _, err := termsOf(human, true); err == nil || !strings.Contains(err.Error(), "no automatic declaration") {
+	if _, err := termsOf(human, "east", true); err == nil || !strings.Contains(err.Error(), "no automatic declaration") {
 		t.Errorf("where people declare: %v", err)
 	}
 	bad := automatic()
 	bad.Fence.Bound = 0
-	if _, err := termsOf(bad, true); err == nil {
+	if _, err := termsOf(bad, "east", true); err == nil {
 		t.Error("a plan that is wrong is armed")
 	}
 }

@@ -266,7 +266,7 @@ func fence(ctx context.Context, p *vault.Project, of *plan.Plan, to string) (lev
 			if site == to || slices.Contains(unproven, site) || said && site == word.Site {
 				continue
 			}
-			_, kept, err := lease.Leased(ctx, p, app.Name, site, history, movers[app.Name])
+			_, kept, err := lease.Leased(ctx, p, app.Name, site, to, history, movers[app.Name])
 			if err != nil {
 				return "", nil, err
 			}

@@ -79,7 +79,7 @@ func Convert(p *v1alpha1.RecoveryPlan) *plan.Plan {
 			Automatic: s.Declaration.Automatic, Vantages: s.Declaration.Vantages, Agree: s.Declaration.Agree,
 			For: s.Declaration.For.Duration, Block: s.Declaration.Block.Duration, Probes: probes(s.Declaration.Probes),
 		},
-		Fence:  plan.Fence{Timeout: s.Fence.Timeout.Duration, Lease: s.Fence.Lease.Duration, Bound: s.Fence.Bound.Duration, Drift: s.Fence.DriftPPM},
+		Fence:  plan.Fence{Timeout: s.Fence.Timeout.Duration, Lease: s.Fence.Lease.Duration, Bound: s.Fence.Bound.Duration, Drift: s.Fence.DriftPPM, Promises: s.Fence.Promises, Peers: peers(s.Sites)},
 		Commit: plan.Commit{Window: s.Commit.Window.Duration, Then: s.Commit.Then},
 		Steps:  each(s.Steps, step),
 		Limits: limits(s.Limits),
@@ -137,6 +137,20 @@ func site(s v1alpha1.PlanSite) plan.Site {
 	return plan.Site{Name: s.Name, Mappings: each(s.Mappings, func(m v1alpha1.PlanMapping) plan.Mapping {
 		return plan.Mapping{Kind: plan.MappingKind(m.Kind), From: m.From, To: m.To}
 	})}
+}
+
+// peers are where the sites are asked that say so.
+func peers(all []v1alpha1.PlanSite) map[string]string {
+	var out map[string]string
+	for _, s := range all {
+		if s.Peer != "" {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[s.Name] = s.Peer
+		}
+	}
+	return out
 }
 
 func probes(all map[string]v1alpha1.PlanCheck) map[string]plan.Check {

@@ -106,7 +106,7 @@ func (g gatherer) holding(ctx context.Context, app string, movers []lease.Mover)
 		if site == g.site || said && site == word.Site { // of whom no lease will ever be kept
 			continue
 		}
-		_, kept, err := lease.Leased(ctx, g.project, app, site, history, movers)
+		_, kept, err := lease.Leased(ctx, g.project, app, site, g.site, history, movers)
 		if err != nil {
 			return h, err
 		}
