@@ -66,6 +66,8 @@ type Options struct {
 	// HostPathRoots are directories of the nodes below which volumes of type
 	// hostPath may be read and written.
 	HostPathRoots []string
+	// PeerPort is the port of every node at which other sites ask this one for promises; 0: none.
+	PeerPort int32
 	// DiskRead and DiskWrite bound the bytes per second that each node reads of
 	// volumes in backups, and writes to them in restores, such as 100Mi. Empty is
 	// no bound.
@@ -142,6 +144,9 @@ func (o Options) Check() error {
 		if q, err := resource.ParseQuantity(bound); bound != "" && (err != nil || q.Value() < vaults.MinBandwidth) {
 			errs = append(errs, fmt.Errorf("bound on the disk %q: want bytes per second, such as 100Mi, at least 64Ki", bound))
 		}
+	}
+	if p := o.PeerPort; p != 0 && (p < 1024 || p > 65535 || p == NodeMetrics || p == NodeHealth) {
+		errs = append(errs, fmt.Errorf("peer port %d: want one from 1024 on that nothing else of a node uses, such as 8084", p))
 	}
 	for _, dir := range append([]string{o.KubeletRoot}, o.HostPathRoots...) {
 		if dir != "" && (!path.IsAbs(dir) || path.Clean(dir) != dir || dir == "/") {

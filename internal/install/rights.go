@@ -177,7 +177,7 @@ func nodeAtHome() []rbacv1.PolicyRule {
 		rule(readVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes", "nodefences"),
 		rule(verbs("create"), v1alpha1.GroupVersion.Group, "nodefences"),
 		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "volumetasks/status", "volumefreezes/status", "nodefences/status"),
-		rule(verbs("get"), "", "secrets"),
+		rule(verbs("get"), "", "secrets", "configmaps"), // the way into vaults; what this site holds
 	}
 }
 

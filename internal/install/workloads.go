@@ -81,6 +81,12 @@ func nodeDaemonSet(opts Options) *appsv1.DaemonSet {
 		hostDir("run", ownDir(opts, runMount), corev1.HostPathDirectoryOrCreate),
 		hostDir("state", ownDir(opts, stateMount), corev1.HostPathDirectoryOrCreate),
 	}
+	if opts.PeerPort > 0 {
+		node := &pod.Spec.Containers[0]
+		at := port("peers", opts.PeerPort)
+		at.HostPort = opts.PeerPort
+		node.Args, node.Ports = append(node.Args, "--peer-address=:"+strconv.Itoa(int(opts.PeerPort))), append(node.Ports, at)
+	}
 	for i, dir := range opts.HostPathRoots {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, hostDir(fmt.Sprintf("root-%d", i), dir, corev1.HostPathDirectoryOrCreate))
 	}

@@ -91,7 +91,7 @@ func startFences(ctx context.Context, mgr ctrl.Manager, opts Options, log *slog.
 	keeper, err := fencing.New(fencing.Options{
 		Site: opts.Site, Node: opts.Node, Store: store, Runtime: &kept{Memory: runtime, log: log}, Warden: w,
 		Cache: mgr.GetClient(), Reader: mgr.GetAPIReader(), Client: mgr.GetClient(),
-		AskEvery: opts.AskEvery, Grace: opts.Grace, Uptime: warden.Uptime, Now: opts.Now, Log: log,
+		Peers: opts.Peers, AskEvery: opts.AskEvery, Grace: opts.Grace, Uptime: warden.Uptime, Now: opts.Now, Log: log,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -52,6 +52,8 @@ type Options struct {
 	// Runtime is the container runtime's socket on the node, empty to look for
 	// it, or "none": then the node fences nothing. PodUID is this pod's own.
 	Runtime, PodUID string
+	// Peers is where other sites ask this one to stay passive, host:port; empty: nowhere.
+	Peers string
 	// Grace is how long a container of a fenced application may take to end,
 	// AskEvery how often the vault is asked for the epochs of what runs here.
 	Grace, AskEvery time.Duration
@@ -85,6 +87,7 @@ func Main(ctx context.Context, args []string, logs io.Writer) error {
 	flags.StringVar(&opts.RunDir, "run-dir", "/run/davit", "directory in memory that outlives this process, shared with the watchdog")
 	flags.StringVar(&opts.Site, "site", "", "this site's name in the vault; without it the node fences nothing")
 	flags.DurationVar(&opts.AskEvery, "ask-every", 10*time.Second, "how often the vault is asked who may write what runs here")
+	flags.StringVar(&opts.Peers, "peer-address", "", "where the sites of plans with fence.promises ask this one to stay passive, such as :8084; without it nowhere")
 	fenceFlags(flags, &opts)
 	flags.StringVar(&opts.CacheDir, "cache-dir", os.TempDir(), "local directory for caches")
 	flags.StringVar(&diskRead, "disk-read", "", "bound on the bytes per second that backups read of this node's volumes, such as 100Mi")

@@ -76,6 +76,7 @@ every node. Installing again upgrades. --site names the cluster in every vault i
 	flags.Int32Var(&opts.Replicas, "replicas", 1, "agents, of which one leads")
 	flags.StringVar(&opts.DiskRead, "disk-read", "", "bound on the bytes per second that backups read of each node's volumes, such as 100Mi; at least 64Ki")
 	flags.StringVar(&opts.DiskWrite, "disk-write", "", "bound on the bytes per second that restores write to each node's volumes; at least 64Ki")
+	flags.Int32Var(&opts.PeerPort, "peer-port", 0, "port of every node at which the other sites of plans with fence.promises ask this one to stay passive, such as 8084; 0: none")
 	flags.StringVar(&opts.LogLevel, "log-level", "", "debug, info, warn or error")
 	flags.BoolVar(&wait, "wait", true, "wait until agent and node processes are ready")
 	way.Flags(flags)

@@ -18,6 +18,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/vaults"
+	"davit.dev/davit/internal/promise"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -36,8 +37,11 @@ type access struct {
 	dir    string
 	uptime func() time.Duration
 
+	site string
+
 	mu   sync.Mutex
 	open map[string]*door
+	keys map[string]promise.Keys // by vault: for when it is silent
 }
 
 // door is one open vault.
@@ -45,6 +49,7 @@ type door struct {
 	mu      sync.Mutex
 	key     *way
 	project *vault.Project
+	id      string // the vault's
 	checked time.Duration
 }
 
@@ -77,10 +82,23 @@ func (a *access) project(ctx context.Context, name string) (*vault.Project, erro
 		if err != nil {
 			return nil, err
 		}
-		d.project, d.key = opened.Project, w
+		d.project, d.key, d.id = opened.Project, w, opened.VaultID
 	}
 	d.checked = a.uptime()
+	if !d.project.IsCopy() {
+		a.mu.Lock()
+		a.keys[name] = promise.From(d.project, a.site, d.id)
+		a.mu.Unlock()
+	}
 	return d.project, nil
+}
+
+// known are the keys of a vault as they were when it was last open.
+func (a *access) known(name string) (promise.Keys, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k, is := a.keys[name]
+	return k, is
 }
 
 // way asks the API server, and goes by what it said before if it is silent.

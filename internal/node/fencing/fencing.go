@@ -23,6 +23,7 @@ import (
 	"davit.dev/davit/internal/containers"
 	"davit.dev/davit/internal/fence"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/promise"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/warden"
@@ -62,6 +63,8 @@ type Options struct {
 	// Client writes reports.
 	Cache, Reader client.Reader
 	Client        client.Client
+	// Peers is where the sites' peers ask for promises, host:port; empty: nowhere.
+	Peers string
 	// AskEvery is how often the vault is asked for the epoch of what runs here.
 	AskEvery time.Duration
 	// Grace is how long a container may take to end by itself.
@@ -89,6 +92,9 @@ type Keeper struct {
 	asked   map[string]time.Duration // when each application's epoch was last asked for
 	busy    map[string]bool          // questions under way
 	present map[string]bool          // applications with pods here
+	told    map[string]int64         // epochs for which the agent says that peers may be asked
+	leaning map[string]bool          // questions to peers under way
+	leaned  map[string]time.Duration // when peers were last asked
 	owners  map[string]owner
 
 	troubles sync.Mutex
@@ -102,8 +108,9 @@ type Keeper struct {
 func New(opts Options) (*Keeper, error) {
 	k := &Keeper{
 		opts: opts, kick: make(chan struct{}, 1), leases: opts.Store.LoadLeases(),
-		access: &access{reader: opts.Reader, dir: opts.Store.RunDir, uptime: opts.Uptime, open: map[string]*door{}},
-		asked:  map[string]time.Duration{}, busy: map[string]bool{}, present: map[string]bool{}, owners: map[string]owner{}, problem: map[string]string{},
+		access: &access{reader: opts.Reader, dir: opts.Store.RunDir, uptime: opts.Uptime, site: opts.Site, open: map[string]*door{}, keys: map[string]promise.Keys{}},
+		told:   map[string]int64{}, leaning: map[string]bool{}, leaned: map[string]time.Duration{},
+		asked: map[string]time.Duration{}, busy: map[string]bool{}, present: map[string]bool{}, owners: map[string]owner{}, problem: map[string]string{},
 	}
 	var err error
 	k.record, err = opts.Store.Load()
@@ -136,6 +143,10 @@ func (k *Keeper) Run(ctx context.Context) {
 	running.Go(func() { every(ctx, beatEvery, nil, k.beat) })
 	running.Go(func() { every(ctx, gatherEvery, k.kick, k.lookAround) })
 	running.Go(func() { every(ctx, tickEvery, nil, k.askDue) })
+	running.Go(func() { every(ctx, tickEvery, nil, k.lean) })
+	if k.opts.Peers != "" {
+		running.Go(func() { k.answer(ctx) })
+	}
 	running.Go(func() { every(ctx, reportEvery, nil, k.report) })
 }
 
@@ -226,6 +237,9 @@ func (k *Keeper) take(s *seen) {
 		if app.returned > a.Returned {
 			changed = k.record.Return(app.name, app.returned) || changed
 			k.opts.Log.Warn("fenced: a run gives this site's epoch back", "application", app.name, "epoch", app.returned)
+		}
+		if app.promised > 0 {
+			k.told[app.name] = app.promised
 		}
 		if a.Floor() > 0 && app.active > a.Newest {
 			delete(k.asked, app.name) // it is said to be given back: asked at the next tick, for what starts here is stopped
@@ -386,7 +400,11 @@ func terms(t *lease.Terms) *fence.Terms {
 		return nil
 	}
 	ms := func(n int64) time.Duration { return time.Duration(max(min(n, longest), 0)) * time.Millisecond }
-	return &fence.Terms{Lease: ms(t.LeaseMillis), Bound: ms(t.BoundMillis), Drift: max(t.DriftPPM, 0)}
+	out := &fence.Terms{Lease: ms(t.LeaseMillis), Bound: ms(t.BoundMillis), Drift: max(t.DriftPPM, 0)}
+	for _, p := range t.Peers {
+		out.Peers = append(out.Peers, fence.Peer{Site: p.Site, Address: p.Address})
+	}
+	return out
 }
 
 // trouble logs an error when it is new, and when it is over.

@@ -39,6 +39,7 @@ type site struct {
 	api     client.Client
 	dead    bool // the API server
 	dir     string
+	project *vault.Project
 	epochs  *lease.Epochs
 	store   fence.Store
 	uptime  time.Duration
@@ -104,7 +105,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.epochs = lease.New(project)
+	s.project, s.epochs = project, lease.New(project)
 	objects := []client.Object{
 		&v1alpha1.Vault{ObjectMeta: metav1.ObjectMeta{Name: "main"}, Spec: v1alpha1.VaultSpec{URL: url, Project: "acme", SecretName: "vault-main"}},
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "vault-main"}, Data: ring.Secret()},

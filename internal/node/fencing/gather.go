@@ -42,6 +42,7 @@ type sighted struct {
 	leased     *fence.Terms  // of this site's own epoch, as the agent read them
 	epoch      int64         // that epoch
 	returned   int64         // the epoch of this site's own of which a run says that it gives it back
+	promised   int64         // the epoch for which the agent says that peers may be asked, as the vault says that every node keeps it
 	active     int64         // the epoch by which the agent says that this site may write; 0: it does not
 }
 
@@ -114,6 +115,9 @@ func sight(app *v1alpha1.Application) (sighted, error) {
 	}
 	if l := app.Status.Lease; l != nil && l.Lease.Duration > 0 {
 		one.epoch, one.leased = l.Epoch, &fence.Terms{Lease: l.Lease.Duration, Bound: max(l.Bound.Duration, 0), Drift: max(l.DriftPPM, 0)}
+		if l.Kept && len(l.Peers) > 0 {
+			one.promised = l.Epoch
+		}
 	}
 	return one, nil
 }

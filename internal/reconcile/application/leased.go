@@ -43,7 +43,9 @@ func (r *Reconciler) leased(ctx context.Context, s *scope) error {
 	// A node that comes later hears of the lease by this status. So nothing is
 	// stated before the cluster has it.
 	announced := was != nil && was.Epoch == now.Epoch
-	now.Kept = announced && was.Kept
+	if now.Kept = announced && was.Kept; now.Kept {
+		now.Peers = was.Peers
+	}
 	s.app.Status.Lease = now
 	missing, err := r.unkept(ctx, s)
 	if err != nil {
@@ -56,36 +58,50 @@ func (r *Reconciler) leased(ctx context.Context, s *scope) error {
 	if now.Kept || !announced || len(missing) > 0 {
 		return nil
 	}
-	if err := r.state(ctx, s); err != nil {
+	if now.Peers, err = r.state(ctx, s); err != nil {
 		now.Message = err.Error()
 		return nil
 	}
 	now.Kept = true
-	r.Events.Eventf(s.app, corev1.EventTypeNormal, "Leased", "every node keeps the lease of epoch %d: %s after the vault falls silent the application stops here", now.Epoch, now.Lease.Duration)
+	unless := ""
+	if len(now.Peers) > 0 {
+		unless = ", unless each of these promises to stay passive: " + strings.Join(now.Peers, ", ")
+	}
+	r.Events.Eventf(s.app, corev1.EventTypeNormal, "Leased", "every node keeps the lease of epoch %d: %s after the vault falls silent the application stops here%s", now.Epoch, now.Lease.Duration, unless)
 	return nil
 }
 
-// state writes into the vault that every node keeps the lease.
-func (r *Reconciler) state(ctx context.Context, s *scope) error {
+// state writes into the vault that every node keeps the lease. It returns the peers that nodes may ask from then
+// on: none where an older version stated it, which other sites of such a version go by.
+func (r *Reconciler) state(ctx context.Context, s *scope) (peers []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, standTimeout)
 	defer cancel()
 	project, err := r.Vaults.Project(ctx, s.app.Spec.Vault)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var nodes corev1.NodeList
 	if err := r.Client.List(ctx, &nodes); err != nil {
-		return fmt.Errorf("list nodes: %w", err)
+		return nil, fmt.Errorf("list nodes: %w", err)
 	}
 	var names []string
 	for i := range nodes.Items {
 		names = append(names, nodes.Items[i].Name)
 	}
 	slices.Sort(names)
-	return lease.StateKept(ctx, project, lease.Kept{
-		Application: s.app.VaultName(), Epoch: s.standing.Current.Number, Site: r.Site, Cluster: s.protector.Identity().Cluster,
-		Nodes: names, At: s.now.UTC(),
+	current := s.standing.Current
+	for _, p := range current.Claim.Terms.Peers {
+		peers = append(peers, p.Site)
+	}
+	err = lease.StateKept(ctx, project, lease.Kept{
+		Application: s.app.VaultName(), Epoch: current.Number, Site: r.Site, Cluster: s.protector.Identity().Cluster,
+		Nodes: names, Peers: peers, At: s.now.UTC(),
 	})
+	if err != nil || len(peers) == 0 {
+		return nil, err
+	}
+	stated, err := lease.ReadKept(ctx, project, s.app.VaultName(), current.Number)
+	return stated.Peers, err
 }
 
 // unkept names the nodes that do not keep the lease of the epoch, with the reason.
