@@ -268,7 +268,7 @@ func (s *site) look(o execute.Order) execute.Answer {
 			}
 		}
 	case plan.KindHold:
-		done = !slices.ContainsFunc(s.w.apps, func(app string) bool { return !s.load(app).closed })
+		done = !slices.ContainsFunc(s.w.apps, func(app string) bool { return s.load(app).hold < o.Token.Epochs[app] })
 	case plan.KindQuiesce:
 		if _, held := a.holds[o.Run]; held && a.running {
 			return execute.Answer{Outcome: failover.Busy}
@@ -453,9 +453,7 @@ func (s *site) effect(o execute.Order) func(p *proc) execute.Answer {
 			return done(p)
 		}
 	case plan.KindHold:
-		for _, app := range s.w.apps {
-			s.load(app).closed = true
-		}
+		s.promiseNothing(o.Token.Epochs)
 	}
 	return done
 }
@@ -516,10 +514,6 @@ func (s *site) takeBack(o execute.Order, a *workload, done func(*proc) execute.A
 		return s.rest(a, done)
 	case plan.KindQuiesce, plan.KindSuspend:
 		s.settle(a)
-	case plan.KindHold:
-		for _, app := range s.w.apps {
-			s.load(app).closed = false
-		}
 	}
 	return done
 }

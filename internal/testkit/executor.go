@@ -294,7 +294,7 @@ func (e *executor) evaluate() {
 			slices.Sort(f.Holders[app])
 		}
 		for _, s := range e.w.sites {
-			if e.w.lease {
+			if e.w.lease && (e.w.opt.NoNames || e.w.vault.names(s.n, to)) {
 				f.Terms[s.name] = e.w.terms()
 			}
 		}

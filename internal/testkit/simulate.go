@@ -33,7 +33,7 @@ type Options = safety.Options
 // bareWorld has sites, so many or any number, and nothing that happens.
 func bareWorld(seed, stream uint64, opt Options, sites int) *world {
 	w := &world{opt: opt, r: rand.New(rand.NewPCG(seed, stream)), refusals: rand.New(rand.NewPCG(seed, stream+100)), levels: map[string]map[int64]level{}, odd: map[string]int{}}
-	w.lease, w.gated, w.promising = w.chance(50) || opt.Isolated, w.chance(50), w.chance(50)
+	w.lease, w.gated, w.promising = w.chance(50) || opt.Isolated || opt.Leaning, w.chance(50), w.chance(50) || opt.Leaning
 	w.apps = [][]string{{"a"}, {"a"}, {"a", "b"}, {"a", "b"}, {"a", "b", "c"}}[w.r.IntN(5)]
 	w.early, w.zone = w.chance(60), zone.New("east")
 	w.vault = &store{w: w, epochs: map[string][]claim{}, points: map[string][]dataPoint{}, records: map[string][][]byte{}, putAt: map[string][]time.Duration{}}
@@ -53,8 +53,11 @@ func bareWorld(seed, stream uint64, opt Options, sites int) *world {
 		}
 		w.sites = append(w.sites, s)
 	}
+	if w.stranger = -1; sites == 3 && rand.New(rand.NewPCG(seed, stream+400)).IntN(3) == 0 {
+		w.stranger = 1
+	}
 	for _, app := range w.apps {
-		w.vault.epochs[app] = []claim{{site: 0, request: "first"}}
+		w.vault.epochs[app] = []claim{{site: 0, request: "first", peers: w.peersOf(0)}}
 	}
 	if sites == 3 && rand.New(rand.NewPCG(seed, stream+200)).IntN(3) == 0 {
 		w.wasAtSouth()
@@ -73,7 +76,7 @@ func bareWorld(seed, stream uint64, opt Options, sites int) *world {
 func (w *world) wasAtSouth() {
 	w.odd["was at a third site"]++
 	for _, app := range w.apps {
-		w.vault.epochs[app] = []claim{{site: 2, request: "before"}, {site: 0, request: "first"}}
+		w.vault.epochs[app] = []claim{{site: 2, request: "before", peers: w.peersOf(2)}, {site: 0, request: "first", peers: w.peersOf(0)}}
 		for _, s := range w.sites {
 			s.apps[app].seen = 2
 		}
@@ -122,6 +125,19 @@ func (w *world) isolate(s *site, d time.Duration) {
 		for other := range w.up {
 			if other != s.n {
 				w.up[s.n][other], w.up[other][s.n] = up, up
+			}
+		}
+	}
+	set(false)
+	w.after(d, func() { set(true) })
+}
+
+// unheard lets all sites but one, and the vault, hear no more of each other for so long.
+func (w *world) unheard(but int, d time.Duration) {
+	set := func(up bool) {
+		for _, s := range w.sites {
+			if v := len(w.sites); s.n != but {
+				w.up[s.n][v], w.up[v][s.n] = up, up
 			}
 		}
 	}

@@ -157,7 +157,7 @@ func harm(t *testing.T, want string, play func(seed uint64) error) {
 // beside plays what a control takes safety away from, and, where that breaks, the misfortune that was made for
 // it with all safety in place. That does no harm: else the control would show nothing.
 func beside(t *testing.T, opt testkit.Options, play func(uint64, testkit.Options) testkit.Report) func(seed uint64) error {
-	made := testkit.Options{Drowsy: opt.Drowsy, Wakes: opt.Wakes, Isolated: opt.Isolated}
+	made := testkit.Options{Drowsy: opt.Drowsy, Wakes: opt.Wakes, Isolated: opt.Isolated, Leaning: opt.Leaning}
 	return func(seed uint64) error {
 		err := play(seed, opt).Err
 		if err != nil && made != (testkit.Options{}) {
@@ -198,7 +198,9 @@ func TestControls(t *testing.T) {
 		"prerequisite": {testkit.Options{NoPrerequisite: true, Drowsy: plan.KindDNS, Wakes: "name"}, "moves a name"},
 		"looking":      {testkit.Options{NoLook: true}, "without a look in between"},
 		"seal":         {testkit.Options{NoSeal: true}, "was answered with not done"},
-		"hold":         {testkit.Options{NoHold: true}, "two writers"},
+		"hold":         {testkit.Options{NoHold: true, Leaning: true}, "two writers"},
+		"held anew":    {testkit.Options{Cached: true, Leaning: true}, "two writers"},
+		"who is asked": {testkit.Options{NoNames: true, Leaning: true}, "two writers"},
 		"rest":         {testkit.Options{NoQuiesce: true}, "lost write"},
 		"sandbox":      {testkit.Options{NoSandbox: true}, "touches what is live"},
 		"journal":      {testkit.Options{LostEntry: true}, "journal"},

@@ -52,7 +52,9 @@ type workload struct {
 	holder  int   // durable: whose that is
 	back    bool  // durable: it was given back to that site
 	below   int64 // durable: nothing starts under a lower epoch
-	closed  bool  // durable: no peer is promised to stay passive
+	hold    int64 // durable, at the API server: below it no peer is promised to stay passive
+	cached  int64 // what of it was read before
+	peers   []int // whose promises keep the lease, as the vault said
 	exposed bool  // durable: clients reach it
 	running bool
 	holds   map[string]int64 // durable: runs that quiesced it, and under which epoch
@@ -169,9 +171,10 @@ func (s *site) poll() {
 }
 
 type claimOf struct {
-	n    int64
-	site int
-	back bool // it was given back
+	n     int64
+	site  int
+	back  bool // it was given back
+	peers []int
 }
 
 // renew is the watchdog's: the lease counts from before it asked. Where the
@@ -201,40 +204,11 @@ func (s *site) renewed(a *workload, c claimOf, asked time.Duration) {
 		return
 	}
 	if c.site == s.n && c.n >= a.seen {
-		a.lease = max(a.lease, asked+leaseTime)
+		a.lease, a.peers = max(a.lease, asked+leaseTime), c.peers
 		s.settle(a)
 	}
 	if c.n > a.seen || c.site != s.n {
 		s.learn(a, c)
-	}
-}
-
-// promises asks every peer to stay passive for a lease.
-func (s *site) promises(a *workload) {
-	if !s.alive || s.deaf || a.holder != s.n {
-		return
-	}
-	asked := s.clock.Mono(s.w.now)
-	given := map[int]bool{}
-	for _, peer := range s.w.sites {
-		if peer == s {
-			continue
-		}
-		s.w.call(s.n, peer.n, 4*time.Second, func(reply func(any)) {
-			peer.atAgent(func() {
-				p := peer.load(a.app)
-				reply(s.w.opt.NoHold || !p.closed && p.seen <= a.seen)
-			})
-		}, func(x any, ok bool) {
-			if yes, _ := x.(bool); ok && yes {
-				given[peer.n] = true
-			}
-			if len(given) == len(s.w.sites)-1 && s.alive && !s.deaf {
-				s.w.odd["kept by promises"]++
-				a.lease = max(a.lease, asked+leaseTime)
-				s.settle(a)
-			}
-		})
 	}
 }
 

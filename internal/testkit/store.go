@@ -24,6 +24,7 @@ type claim struct {
 	site     int
 	request  string
 	accepted int // points that were visible
+	peers    []int
 }
 
 // dataPoint is a recovery point: which writes it holds.
@@ -50,14 +51,15 @@ func (s *store) newest(app string) (int64, int) {
 // claim is the newest claim.
 func (s *store) claim(app string) claimOf {
 	n, holder := s.newest(app)
-	return claimOf{n, holder, strings.HasSuffix(s.epochs[app][n-1].request, "/back")}
+	c := s.epochs[app][n-1]
+	return claimOf{n, holder, strings.HasSuffix(c.request, "/back"), c.peers}
 }
 
 // put claims a number, and says who has it.
 func (s *store) put(app string, n int64, site int, request string) claim {
 	all := s.epochs[app]
 	if int64(len(all)) == n-1 {
-		s.epochs[app] = append(all, claim{site, request, len(s.points[app])})
+		s.epochs[app] = append(all, claim{site, request, len(s.points[app]), s.w.peersOf(site)})
 		if strings.HasSuffix(request, "/back") {
 			s.w.nudge("return")
 		} else {
@@ -65,6 +67,9 @@ func (s *store) put(app string, n int64, site int, request string) claim {
 		}
 		if s.w.opt.Isolated && site != 0 {
 			s.w.isolate(s.w.sites[0], time.Minute)
+		}
+		if s.w.opt.Leaning && site != 0 {
+			s.w.unheard(site, time.Minute)
 		}
 		s.w.log("vault: %s epoch %d is %s's (%s)", app, n, s.w.sites[site].name, request)
 	}

@@ -39,6 +39,7 @@ type world struct {
 	lease bool
 	// promising says that peers can stand in for a vault that is silent.
 	promising bool
+	stranger  int // the site that no claim names as a peer; -1: none
 	gated     bool
 	zone      *zone.Zone // the name that clients know
 	early     bool       // plans have steps that run beside claims

@@ -16,6 +16,9 @@ type Options struct {
 	// Isolated has the site that runs the applications live on, under leases, and hear of
 	// nobody for a minute from when another claims what it runs.
 	Isolated bool
+	// Leaning has the site that runs the applications live on, under leases that peers' promises keep, and nobody
+	// but the one who claims what it runs hear of the vault for a minute from then on.
+	Leaning bool
 	// NoFence lets sites claim to have stopped without doing so.
 	NoFence bool
 	// NoWord lets an agent prove that an application has stopped without its nodes' word, by what the API
@@ -56,8 +59,9 @@ type Options struct {
 	NoAgain, NoHeed bool
 	// NoAsk lets runs forget how many people a step asks: the first to say yes is enough.
 	NoAsk bool
-	// NoHold lets a target go on promising that it stays passive.
-	NoHold bool
+	// NoHold lets a target go on promising that it stays passive, Cached lets it answer by what it read before,
+	// NoNames lets runs count leases that are kept by the promises of others than their target.
+	NoHold, Cached, NoNames bool
 	// NoLook lets executors act without looking.
 	NoLook bool
 	// OldNews lets executors believe that an order was superseded which went out before
