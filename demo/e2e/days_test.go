@@ -88,6 +88,7 @@ var alone = [][][]day{
 	{{{"TwoOfAName", twoOfAName}}, {{"NotFrozen", notFrozen}}},
 	{{{"FencedByNode", fencedByNode}}},
 	{{{"LeaseOver", leaseOver}}},
+	{{{"Promised", promised}}},
 	{{{"FailedOver", failedOver}}},
 	{{{"SwitchedBack", switchedBack}}},
 	// The one kills west's agent. The other has a console there, which runs without it, and

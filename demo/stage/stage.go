@@ -147,7 +147,7 @@ func (s *Stage) Equip(ctx context.Context, site string, flags ...string) error {
 func (s *Stage) EquipAs(ctx context.Context, site, name string, flags ...string) error {
 	kubelet := s.Bed.Site(site).KubeletRoot()
 	args := []string{
-		"install", "--site", name, "--image", Image, "--replicas", "1",
+		"install", "--site", name, "--image", Image, "--replicas", "1", "--peer-port", "8084",
 		"--kubelet-root", kubelet, "--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"),
 	}
 	_, err := s.Davit(ctx, site, append(args, flags...)...)

@@ -65,6 +65,9 @@ computes, that nothing of them writes here: "timed-out lease".
 
 Refused while a run moves or restores one of the applications, its time to be committed included.
 
+With fence.promises in the plan the application runs on while the vault is silent, as long as every other site of the plan promises to
+stay passive, asked at its peer address. The claim names those sites: arm again when the plan's sites or addresses change.
+
 The command waits until every node keeps the lease. Before that no other site goes by it.`,
 		Example: "  davit plan arm shop.yaml",
 		Args:    oneFile,
@@ -271,6 +274,9 @@ func (h *Host) warn(p *plan.Plan, arm bool) {
 	what := "Silence of the vault will not stop these any more, and no site will know by waiting that they have stopped here"
 	if arm {
 		what = fmt.Sprintf("From now on these stop here when the vault has been silent for %s, and run again when it answers", p.Fence.Lease)
+		if p.Fence.Promises {
+			what += "; but not while every other site of the plan promises to stay passive"
+		}
 	}
 	fmt.Fprintf(h.Err, "%s: %s.\n", what, strings.Join(apps(p), ", "))
 }

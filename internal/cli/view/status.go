@@ -110,6 +110,8 @@ type Lease struct {
 	Kept    bool   `json:"kept"` // by every node, as the vault says
 	Over    bool   `json:"over,omitempty"`
 	Message string `json:"message,omitempty"`
+	// Peers are the sites that together may stand in for a silent vault.
+	Peers []string `json:"peers,omitempty"`
 }
 
 // Short is the lease for a table.
@@ -121,6 +123,9 @@ func (l *Lease) Short() string {
 		return "lease over"
 	case !l.Kept:
 		return "lease of " + l.Lease + " not kept yet"
+	}
+	if len(l.Peers) > 0 {
+		return "lease " + l.Lease + ", or by promise of " + strings.Join(l.Peers, ", ")
 	}
 	return "lease " + l.Lease
 }
@@ -163,7 +168,7 @@ func OfApplication(app *v1alpha1.Application, policy *v1alpha1.ProtectionPolicy,
 		view.Fence = string(s.Fence.Level)
 	}
 	if l := s.Lease; l != nil {
-		view.Lease = &Lease{Lease: l.Lease.Duration.String(), Kept: l.Kept, Over: l.Over, Message: l.Message}
+		view.Lease = &Lease{Lease: l.Lease.Duration.String(), Kept: l.Kept, Over: l.Over, Message: l.Message, Peers: l.Peers}
 	}
 	view.State = appState(app, policy, now)
 	return view
