@@ -518,9 +518,9 @@ func (c *checker) fence() {
 	for _, s := range c.p.Sites {
 		switch at, given := f.Peers[s.Name]; {
 		case !given && f.Promises:
-			c.say("site "+s.Name, "it has no peer address, and the fence wants promises", "say under peer where the others ask it, host:port")
+			c.say(fmt.Sprintf("site %q", s.Name), "it has no peer address, and the fence wants promises", "say under peer where the others ask it, host:port")
 		case given && !peerAddress(at):
-			c.say("site "+s.Name, fmt.Sprintf("%q is not where a peer can be asked", at), "write host:port")
+			c.say(fmt.Sprintf("site %q", s.Name), fmt.Sprintf("%q is not where a peer can be asked", at), "write host:port")
 		}
 	}
 }

@@ -328,6 +328,10 @@ func TestProblems(t *testing.T) {
 		}, `declaration, probe of site east: a vantage point cannot ask by sql: use http or tcp, with an address that all vantage points reach`},
 		{func(p *plan.Plan) { p.Fence.Lease = 0 }, `fence: automatic declaration without lease or bound: give both: nothing else stops a source that cannot be reached`},
 		{func(p *plan.Plan) { p.Declaration.Automatic = false }, `fence: a lease without automatic declaration: remove it: where people declare, silence of the vault stops nobody`},
+		{func(p *plan.Plan) {
+			p.Fence.Promises, p.Fence.Peers = true, map[string]string{"east": "10.0.0.1:8084"}
+		}, `site "west": it has no peer address, and the fence wants promises: say under peer where the others ask it, host:port`},
+		{func(p *plan.Plan) { p.Fence.Peers = map[string]string{"west": "10.0.0.1"} }, `site "west": "10.0.0.1" is not where a peer can be asked: write host:port`},
 		{func(p *plan.Plan) { p.Fence.Timeout = 0 }, `fence: it has no timeout: say how long a source that does not answer is asked, such as 30s`},
 		{func(p *plan.Plan) { p.Fence.Drift = 1e6 }, `fence: lease, bound or drift is out of bounds: use positive times, and a drift of at most 100000 parts in a million`},
 		{func(p *plan.Plan) { p.Commit.Then = "wait" }, `commit: it cannot "wait" then: use commit, rollback, or nothing to wait for a person`},

@@ -14,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/promise/hold"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -57,6 +58,25 @@ func TestANameIsNotTheCluster(t *testing.T) {
 				t.Errorf("take-over: %v %+v", err, rep)
 			}
 		})
+	}
+}
+
+// TestATakeOverHoldsFirst: where a claim ever named peers, this site promises them nothing from before its own claim.
+func TestATakeOverHoldsFirst(t *testing.T) {
+	for _, peers := range [][]lease.Peer{nil, {{Site: "west", Address: "w:1"}}} {
+		w := newWorld(t)
+		c := lease.Claim{Site: "east", Cluster: "e", Request: "r", At: instant, Terms: &lease.Terms{LeaseMillis: 1, Peers: peers}}
+		if _, err := lease.New(w.project).Claim(t.Context(), "shop", 1, c); err != nil {
+			t.Fatal(err)
+		}
+		w.capture("shop-1", "east", 1, instant, point.Crash)
+		if rep, err := Recover(t.Context(), Options{Application: "shop", Mode: v1alpha1.RestoreTakeOver}, w.deps); err != nil || rep.Epoch != 2 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		held, err := hold.Held(t.Context(), w.deps.Cluster, w.project.KeyID(), map[string]int64{"shop": 2})
+		if err != nil || held != (peers != nil) {
+			t.Errorf("%v: held %v, %v", peers, held, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
+	promised "davit.dev/davit/internal/promise/hold"
 	"davit.dev/davit/internal/recovery"
 	"davit.dev/davit/internal/restore/transform"
 	"davit.dev/davit/internal/standby/mapping"
@@ -154,6 +155,41 @@ func TestARunClaimsUnderThePlansTerms(t *testing.T) {
 	expect(t, "undo", claim.Do(t.Context(), o), failover.Done, 3)
 	if got, err = lease.New(p).Current(t.Context(), "shop"); err != nil || got.Claim.Site != "east" || got.Claim.Terms != nil {
 		t.Fatalf("given back under terms that its nodes may not know: %+v, %v", got, err)
+	}
+}
+
+// TestAHoldIsDoneOnceItIsWritten: the claim names all other sites, and what the run claimed is what this cluster then
+// holds. A roll-back leaves it.
+func TestAHoldIsDoneOnceItIsWritten(t *testing.T) {
+	p := project(t)
+	cluster := newMemory(t)
+	s := New(Options{Recovery: recovery.Deps{Project: p, Site: "west", ClusterID: "w", Holder: "ann", Cluster: cluster}})
+	o := claiming(failover.Act, "r", 2)
+	o.Fence = plan.Fence{
+		Timeout: time.Second, Lease: 15 * time.Second, Bound: 10 * time.Second, Drift: 1000, Promises: true,
+		Peers: map[string]string{"east": "e:1", "west": "w:1", "north": "n:1"},
+	}
+	expect(t, "claim", s.Kinds()[plan.KindClaim].Do(t.Context(), o), failover.Done, 2)
+	got, err := lease.New(p).Current(t.Context(), "shop")
+	if err != nil || len(got.Claim.Terms.Peers) != 2 || got.Claim.Terms.Peers[0] != (lease.Peer{Site: "east", Address: "e:1"}) || got.Claim.Terms.Peers[1].Site != "north" {
+		t.Fatalf("%+v, %v", got.Claim.Terms, err)
+	}
+	hold := s.Kinds()[plan.KindHold]
+	o.Step = plan.Step{Name: "hold", Kind: plan.KindHold}
+	do := func(a failover.Action, want failover.Outcome) {
+		t.Helper()
+		o.Action = a
+		expect(t, string(a), hold.Do(t.Context(), o), want, 0)
+	}
+	do(failover.Look, failover.NotDone)
+	do(failover.Act, failover.Done)
+	do(failover.Look, failover.Done)
+	do(failover.Undo, failover.Done)
+	do(failover.Look, failover.Done)
+	o.Token.Epochs["shop"] = 3
+	do(failover.Look, failover.NotDone)
+	if held, err := promised.Held(t.Context(), cluster, p.KeyID(), map[string]int64{"shop": 2}); err != nil || !held {
+		t.Errorf("%v, %v", held, err)
 	}
 }
 

@@ -68,6 +68,32 @@ func TestALeaseIsStatedOnceEveryNodeKeepsIt(t *testing.T) {
 	}
 }
 
+// TestPeersMayBeAskedOnceTheVaultKnows: nodes hear of it when the vault has the statement, in a format that versions
+// without promises do not go by; one that such a version made does not do.
+func TestPeersMayBeAskedOnceTheVaultKnows(t *testing.T) {
+	for older, want := range map[bool]int{false: 1, true: 0} {
+		good := v1alpha1.KeptLease{Application: "shop", Epoch: 2}
+		s, app := armed(t, good, good)
+		claim := lease.Claim{Site: "east", Cluster: "e", Request: "promised", Terms: &lease.Terms{LeaseMillis: 15_000, BoundMillis: 10_000, Peers: []lease.Peer{{Site: "west", Address: "w:1"}}}}
+		if _, err := lease.New(s.project).Claim(t.Context(), "shop", 2, claim); err != nil {
+			t.Fatal(err)
+		}
+		if older {
+			if err := lease.StateKept(t.Context(), s.project, lease.Kept{Application: "shop", Epoch: 2, Site: "east", Cluster: "e", Nodes: []string{"one", "two"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if l := s.reconcile(app).Status.Lease; l == nil || len(l.Peers) > 0 {
+			t.Errorf("at first: %+v", l)
+		}
+		for range 2 { // it stays
+			if l := s.reconcile(app).Status.Lease; !l.Kept || len(l.Peers) != want {
+				t.Errorf("stated by an older version %v: %+v", older, l)
+			}
+		}
+	}
+}
+
 // TestALeaseThatIsOverIsSaid: the vault is silent, and a node has stopped it.
 func TestALeaseThatIsOverIsSaid(t *testing.T) {
 	good := v1alpha1.KeptLease{Application: "shop", Epoch: 1}
