@@ -48,6 +48,13 @@ func promised(t *testing.T) {
 		got := s.status(t, east, "lease.peers")
 		return got == `["west"]`, got
 	})
+	node := kubectl(t, east, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-node", "-o", "jsonpath={.items[0].metadata.name}")
+	eventually(t, 3*time.Minute, "east's node has asked west, and west would promise", func() (bool, string) {
+		got := try(t, east, "get", "--raw", "/api/v1/namespaces/"+system+"/pods/"+node+":8082/proxy/metrics")
+		_, got, _ = strings.Cut(got, "davit_node_peers_silent{")
+		got, _, _ = strings.Cut(got, "\n")
+		return strings.HasSuffix(got, "} 0"), got
+	})
 	davit(t, east, "", "status").want(t, 0, "(lease 15s, or by promise of west)")
 
 	cut := func(x, y string) {

@@ -42,6 +42,8 @@ type access struct {
 	mu   sync.Mutex
 	open map[string]*door
 	keys map[string]promise.Keys // by vault: for when it is silent
+	// refreshed is when a vault was last asked for new ones.
+	refreshed map[string]time.Duration
 }
 
 // door is one open vault.
@@ -91,6 +93,26 @@ func (a *access) project(ctx context.Context, name string) (*vault.Project, erro
 		a.mu.Unlock()
 	}
 	return d.project, nil
+}
+
+// keep notes the keys of a vault that has just been asked for new ones.
+func (a *access) keep(name string, p *vault.Project) {
+	now := a.uptime()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if k, is := a.keys[name]; is {
+		a.keys[name] = promise.From(p, a.site, k.Vault)
+	}
+	a.refreshed[name] = now
+}
+
+// fresh tells whether a vault was asked for new keys a short while ago.
+func (a *access) fresh(name string) bool {
+	now := a.uptime()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at, is := a.refreshed[name]
+	return is && now-at < refreshEvery
 }
 
 // known are the keys of a vault as they were when it was last open.

@@ -108,7 +108,7 @@ type Keeper struct {
 func New(opts Options) (*Keeper, error) {
 	k := &Keeper{
 		opts: opts, kick: make(chan struct{}, 1), leases: opts.Store.LoadLeases(),
-		access: &access{reader: opts.Reader, dir: opts.Store.RunDir, uptime: opts.Uptime, site: opts.Site, open: map[string]*door{}, keys: map[string]promise.Keys{}},
+		access: &access{reader: opts.Reader, dir: opts.Store.RunDir, uptime: opts.Uptime, site: opts.Site, open: map[string]*door{}, keys: map[string]promise.Keys{}, refreshed: map[string]time.Duration{}},
 		told:   map[string]int64{}, leaning: map[string]bool{}, leaned: map[string]time.Duration{},
 		asked: map[string]time.Duration{}, busy: map[string]bool{}, present: map[string]bool{}, owners: map[string]owner{}, problem: map[string]string{},
 	}

@@ -18,7 +18,14 @@ import (
 	"davit.dev/davit/internal/promise/hold"
 )
 
-// lean asks the peers of applications whose lease the vault has not renewed for half of its time. They may be
+const (
+	// tryEvery is how often peers are asked while the vault answers: so it is seen beforehand whether they would promise.
+	tryEvery = 30 * time.Second
+	// learnEvery is how often it is looked for vaults whose key is not known yet.
+	learnEvery = 2 * time.Second
+)
+
+// lean asks the peers of applications whose lease the vault has not renewed for half of its time, and now and then all others. They may be
 // asked from when the vault says that every node keeps the lease: a version of Davit that knows no promises, and holds
 // nothing, does not go by it then.
 func (k *Keeper) lean(ctx context.Context) {
@@ -28,7 +35,11 @@ func (k *Keeper) lean(ctx context.Context) {
 	for _, a := range k.record.Applications {
 		peers, epoch := a.Asks(k.leases, now)
 		last, before := k.leaned[a.Name]
-		if len(peers) == 0 || k.told[a.Name] != epoch || k.leaning[a.Name] || k.leases[a.Name]-now > a.Terms.Lease/2 || before && now-last < a.Terms.Lease/8 {
+		pause := max(tryEvery, a.Terms.Lease)
+		if k.leases[a.Name]-now <= a.Terms.Lease/2 {
+			pause = a.Terms.Lease / 8
+		}
+		if len(peers) == 0 || k.told[a.Name] != epoch || k.leaning[a.Name] || before && now-last < pause {
 			continue
 		}
 		k.leaning[a.Name], k.leaned[a.Name] = true, now
@@ -45,6 +56,11 @@ func (k *Keeper) askPeers(ctx context.Context, a fence.Application, epoch int64,
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.leaning, a.Name)
+	silent := 0.0
+	if err != nil {
+		silent = 1
+	}
+	peersSilent.WithLabelValues(a.Name).Set(silent)
 	if ctx.Err() == nil || err == nil {
 		k.trouble("peers: "+a.Name, err)
 	} else {
@@ -78,7 +94,7 @@ func (k *Keeper) answer(ctx context.Context) {
 		return 0, 0
 	}}
 	k.questions.Go(func() {
-		every(ctx, refreshEvery, nil, func(ctx context.Context) { k.trouble("keys of peers", k.learn(ctx, server)) })
+		every(ctx, learnEvery, nil, func(ctx context.Context) { k.trouble("keys of peers", k.learn(ctx, server)) })
 	})
 	every(ctx, time.Second, nil, func(ctx context.Context) {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", k.opts.Peers)
@@ -111,14 +127,20 @@ func (k *Keeper) learn(ctx context.Context, server *promise.Server) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	var all v1alpha1.VaultList
-	if err := k.opts.Reader.List(ctx, &all); err != nil {
+	if err := k.opts.Cache.List(ctx, &all); err != nil {
 		return fmt.Errorf("list vaults: %w", err)
 	}
 	var problems []string
 	for _, v := range all.Items {
+		if k.access.fresh(v.Name) {
+			continue
+		}
 		project, err := k.access.project(ctx, v.Name)
 		if err == nil {
 			err = project.Refresh(ctx)
+		}
+		if err == nil {
+			k.access.keep(v.Name, project)
 		}
 		if keys, known := k.access.known(v.Name); known {
 			server.Learn(keys)

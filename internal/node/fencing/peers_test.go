@@ -74,7 +74,7 @@ func TestPeersStandInForTheVault(t *testing.T) {
 	k.lookAround(t.Context())
 	s.dead = true // the API server need not answer for it
 	lean(true, "the peer promises")
-	lean(false, "less than half of the lease is gone")
+	lean(false, "it was asked a moment ago")
 	s.uptime += 8 * time.Second
 	held[app] = "2"
 	lean(false, "a run has claimed for the peer")

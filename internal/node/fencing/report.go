@@ -33,6 +33,9 @@ var (
 	writersHere = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "davit_node_fenced_containers", Help: "Containers of a fenced application that have not ended on this node.",
 	}, []string{"application"})
+	peersSilent = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "davit_node_peers_silent", Help: "1 for an application whose peers, asked last, did not all promise to stay passive.",
+	}, []string{"application"})
 	cannotFence = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "davit_node_fence_broken", Help: "1 if this node cannot fence: without container runtime, or without a record on disk.",
 	})
@@ -40,7 +43,7 @@ var (
 
 // Collectors are the package's metrics.
 func Collectors() []prometheus.Collector {
-	return []prometheus.Collector{fencedHere, writersHere, cannotFence}
+	return []prometheus.Collector{fencedHere, writersHere, peersSilent, cannotFence}
 }
 
 // Evidence is what the node can say of its fences now.
