@@ -98,11 +98,13 @@ func TestANodeAnswersByWhatIsHeldNow(t *testing.T) {
 	_ = free.Close()
 	k, _ := s.keeper()
 	k.opts.Peers = free.Addr().String()
+	k.opts.Uptime = func() time.Duration { return time.Hour } // that of the site is for one goroutine
+	k.access.uptime = k.opts.Uptime
+	west := s.keys(k, "west")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); k.answer(ctx) }()
 	defer func() { cancel(); <-done; k.questions.Wait() }()
-	west := s.keys(k, "west")
 	asked := func() error {
 		return promise.All(t.Context(), west, app, 1, []fence.Peer{{Site: "east", Address: k.opts.Peers}}, time.Now)
 	}
