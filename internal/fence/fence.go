@@ -42,9 +42,10 @@ type Terms struct {
 	Peers []Peer `json:"peers,omitempty"`
 }
 
-// Peer is another site, and where it is asked.
+// Peer is the cluster of another site, and where it is asked.
 type Peer struct {
 	Site    string `json:"site"`
+	Cluster string `json:"cluster"`
 	Address string `json:"address"`
 }
 

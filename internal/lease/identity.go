@@ -78,6 +78,15 @@ func bearer(ctx context.Context, p *vault.Project, id Identity) (vault.SiteStatu
 	return sign, nil
 }
 
+// Bearer is the cluster that bears a site's name, by its newest sign of life; without one where the vault cannot tell.
+func Bearer(ctx context.Context, p *vault.Project, site string) (Identity, error) {
+	sign, err := p.Site(ctx, site)
+	if err != nil && !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrDamaged) {
+		return Identity{}, fmt.Errorf("look who bears the name %s: %w", site, err)
+	}
+	return Identity{Site: site, Cluster: sign.Cluster}, nil
+}
+
 // Beat gives the site's sign of life, unless another cluster bears the name.
 // Two clusters that begin at the same moment may both succeed once: the later
 // one's sign stays, and the other is told at its next beat.

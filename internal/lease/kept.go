@@ -111,10 +111,10 @@ func parseKept(data []byte) (Kept, error) {
 // every node keeps them. Otherwise no wait proves anything of it: also where
 // clusters bore the site's name one after the other, as the older one may run, and where
 // the statement is damaged or of a newer version, or where the terms have peers and target, which wants it
-// over, is none of them: runs ask people then. What
+// over, is none of them, nor a later cluster of a peer's name: runs ask people then. What
 // a cluster ran under in a lost vault counts for nothing (see Moved), unless it held
 // the application since: all its nodes keep that lease.
-func Leased(ctx context.Context, p *vault.Project, app, site, target string, history []Epoch, movers []Mover) (terms Terms, kept bool, err error) {
+func Leased(ctx context.Context, p *vault.Project, app, site string, target Identity, history []Epoch, movers []Mover) (terms Terms, kept bool, err error) {
 	last := slices.IndexFunc(history, func(e Epoch) bool { return e.Claim.Site == site })
 	if last < 0 {
 		return Terms{}, false, nil

@@ -1,10 +1,14 @@
 package lease
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/fault"
 	"davit.dev/davit/internal/vault/mem"
@@ -34,7 +38,7 @@ func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
 	promised := func(peers ...string) []Epoch {
 		t := *terms
 		for _, site := range peers {
-			t.Peers = append(t.Peers, Peer{Site: site, Address: site + ":1"})
+			t.Peers = append(t.Peers, Peer{Site: site, Cluster: site[:1], Address: site + ":1"})
 		}
 		return []Epoch{epoch(1, "east", "e", nil), epoch(2, "east", "e", &t)}
 	}
@@ -44,24 +48,26 @@ func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
 		kept    *Kept
 		movers  []Mover
 		want    bool
+		cluster string // of the target
 	}{
-		"stated":                          {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, true},
-		"claimed only":                    {armed, nil, nil, false},
-		"of an earlier epoch":             {armed, &Kept{Epoch: 1, Site: "east", Cluster: "e"}, nil, false},
-		"of another cluster":              {armed, &Kept{Epoch: 2, Site: "east", Cluster: "x"}, nil, false},
-		"of another site":                 {armed, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, nil, false},
-		"disarmed":                        {append(armed[:2:2], epoch(3, "east", "e", nil)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
-		"a name passed on":                {append([]Epoch{epoch(1, "east", "old", nil)}, epoch(2, "east", "e", terms)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
-		"no lease in it":                  {[]Epoch{epoch(2, "east", "e", &Terms{BoundMillis: 1})}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
-		"held nothing":                    {[]Epoch{epoch(1, "west", "w", terms)}, nil, nil, false},
-		"it came over, and held it since": {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"east", "e"}}, true},
-		"it came over":                    {[]Epoch{epoch(2, "west", "w", terms)}, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, []Mover{{"east", "e"}}, false},
-		"one of its name came over":       {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"east", "old"}}, false},
-		"another site came over":          {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"west", "old"}}, true},
-		"the target is a peer":            {promised("north", "west"), &Kept{Epoch: 2, Site: "east", Cluster: "e", Peers: []string{"north", "west"}}, nil, true},
-		"the target is no peer":           {promised("north"), &Kept{Epoch: 2, Site: "east", Cluster: "e", Peers: []string{"north"}}, nil, false},
-		"of a version without promises":   {promised("north", "west"), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, true},
-		"without its clusters":            {[]Epoch{epoch(2, "east", "", terms)}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false},
+		"stated":                                {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, true, ""},
+		"claimed only":                          {armed, nil, nil, false, ""},
+		"of an earlier epoch":                   {armed, &Kept{Epoch: 1, Site: "east", Cluster: "e"}, nil, false, ""},
+		"of another cluster":                    {armed, &Kept{Epoch: 2, Site: "east", Cluster: "x"}, nil, false, ""},
+		"of another site":                       {armed, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, nil, false, ""},
+		"disarmed":                              {append(armed[:2:2], epoch(3, "east", "e", nil)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false, ""},
+		"a name passed on":                      {append([]Epoch{epoch(1, "east", "old", nil)}, epoch(2, "east", "e", terms)), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false, ""},
+		"no lease in it":                        {[]Epoch{epoch(2, "east", "e", &Terms{BoundMillis: 1})}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false, ""},
+		"held nothing":                          {[]Epoch{epoch(1, "west", "w", terms)}, nil, nil, false, ""},
+		"it came over, and held it since":       {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"east", "e"}}, true, ""},
+		"it came over":                          {[]Epoch{epoch(2, "west", "w", terms)}, &Kept{Epoch: 2, Site: "west", Cluster: "w"}, []Mover{{"east", "e"}}, false, ""},
+		"one of its name came over":             {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"east", "old"}}, false, ""},
+		"another site came over":                {armed, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, []Mover{{"west", "old"}}, true, ""},
+		"the target is a peer":                  {promised("north", "west"), &Kept{Epoch: 2, Site: "east", Cluster: "e", Peers: []string{"north", "west"}}, nil, true, ""},
+		"the target is no peer":                 {promised("north"), &Kept{Epoch: 2, Site: "east", Cluster: "e", Peers: []string{"north"}}, nil, false, ""},
+		"of a version without promises":         {promised("north", "west"), &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, true, ""},
+		"without its clusters":                  {[]Epoch{epoch(2, "east", "", terms)}, &Kept{Epoch: 2, Site: "east", Cluster: "e"}, nil, false, ""},
+		"a later cluster has the target's name": {promised("north", "west"), &Kept{Epoch: 2, Site: "east", Cluster: "e", Peers: []string{"north", "west"}}, nil, false, "w2"},
 	} {
 		p := keptProject(t)
 		if c.kept != nil {
@@ -72,7 +78,7 @@ func TestTermsCountOnceEveryNodeKeepsThem(t *testing.T) {
 				}
 			}
 		}
-		got, kept, err := Leased(t.Context(), p, "shop", "east", "west", c.history, c.movers)
+		got, kept, err := Leased(t.Context(), p, "shop", "east", Identity{"west", cmp.Or(c.cluster, "w")}, c.history, c.movers)
 		if err != nil || kept != c.want || kept && got.LeaseMillis != terms.LeaseMillis {
 			t.Errorf("%s: %+v, %v, %v", name, got, kept, err)
 		}
@@ -122,11 +128,11 @@ func TestADamagedStatementIsNone(t *testing.T) {
 		if err := spoil(p); err != nil {
 			t.Fatal(err)
 		}
-		if _, kept, err := Leased(t.Context(), p, "shop", "east", "west", history, nil); err != nil || kept {
+		if _, kept, err := Leased(t.Context(), p, "shop", "east", Identity{"west", "w"}, history, nil); err != nil || kept {
 			t.Errorf("%s: %v, %v", name, kept, err)
 		}
 		err := StateKept(t.Context(), p, good)
-		_, kept, read := Leased(t.Context(), p, "shop", "east", "west", history, nil)
+		_, kept, read := Leased(t.Context(), p, "shop", "east", Identity{"west", "w"}, history, nil)
 		if again := name == "damaged"; (err == nil) != again || read != nil || kept != again {
 			t.Errorf("%s: stated again: %v; kept: %v, %v", name, err, kept, read)
 		}
@@ -141,7 +147,7 @@ func TestADamagedStatementIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	store.Set(fault.Faults{Refuse: 1})
-	if _, _, err := Leased(t.Context(), p, "shop", "east", "west", history, nil); !errors.Is(err, vault.ErrUnavailable) {
+	if _, _, err := Leased(t.Context(), p, "shop", "east", Identity{"west", "w"}, history, nil); !errors.Is(err, vault.ErrUnavailable) {
 		t.Errorf("a silent vault: %v", err)
 	}
 }
@@ -155,4 +161,26 @@ func FuzzKept(f *testing.F) {
 			t.Errorf("%+v", k)
 		}
 	})
+}
+
+// TestPeersAreClusters: a claim names those that bear the other sites' names; where the vault does not know one, nobody is asked.
+func TestPeersAreClusters(t *testing.T) {
+	p := keptProject(t)
+	f := plan.Fence{Lease: 15 * time.Second, Promises: true, Peers: map[string]string{"east": "e:1", "west": "w:1", "north": "n:1"}}
+	for _, sign := range []vault.SiteStatus{{Site: "west", Cluster: "w"}, {Site: "north"}, {Site: "north", Cluster: "n"}} {
+		if err := p.Heartbeat(t.Context(), sign); err != nil {
+			t.Fatal(err)
+		}
+		var want []Peer
+		if sign.Cluster == "n" {
+			want = []Peer{{"north", "n", "n:1"}, {"west", "w", "w:1"}}
+		}
+		if got, err := TermsOf(t.Context(), p, f, "east"); err != nil || !slices.Equal(got.Peers, want) {
+			t.Errorf("after %+v: %+v, %v", sign, got, err)
+		}
+	}
+	f.Promises = false
+	if got, err := TermsOf(t.Context(), p, f, "east"); err != nil || got.Peers != nil || got.LeaseMillis != 15_000 {
+		t.Errorf("%+v, %v", got, err)
+	}
 }

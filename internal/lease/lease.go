@@ -114,21 +114,32 @@ type Terms struct {
 // Peer is a site that may be asked to stay passive for a lease.
 type Peer struct {
 	Site    string `json:"site"`
+	Cluster string `json:"cluster"` // that bore the name then: an older one may live on, and would promise for ever
 	Address string `json:"address"` // host:port
 }
 
-// TermsOf are those under which a site holds what a plan moves: nil where people declare.
-func TermsOf(f plan.Fence, site string) *Terms {
+// TermsOf are those under which a site holds what a plan moves: nil where people declare. As long as the vault does
+// not know which cluster bears the name of each other site, nobody is asked: the vault's answer alone renews the lease.
+func TermsOf(ctx context.Context, p *vault.Project, f plan.Fence, site string) (*Terms, error) {
 	if f.Lease <= 0 {
-		return nil
+		return nil, nil //nolint:nilnil // no terms is what a site without a lease claims under
 	}
 	t := &Terms{LeaseMillis: f.Lease.Milliseconds(), BoundMillis: f.Bound.Milliseconds(), DriftPPM: f.Drift}
 	for _, name := range slices.Sorted(maps.Keys(f.Peers)) {
-		if f.Promises && name != site {
-			t.Peers = append(t.Peers, Peer{Site: name, Address: f.Peers[name]})
+		if !f.Promises || name == site {
+			continue
 		}
+		id, err := Bearer(ctx, p, name)
+		if err != nil {
+			return nil, err
+		}
+		if id.Cluster == "" {
+			t.Peers = nil
+			return t, nil
+		}
+		t.Peers = append(t.Peers, Peer{Site: name, Cluster: id.Cluster, Address: f.Peers[name]})
 	}
-	return t
+	return t, nil
 }
 
 // Equal tells whether two claims bind alike.
@@ -140,9 +151,10 @@ func (t *Terms) Equal(other *Terms) bool {
 }
 
 // Ends tells whether the lease of these terms is over after a wait once a site has claimed, and promises
-// nothing any more: one that no peer's promise goes around. Where there are peers, it has to be one of them.
-func (t *Terms) Ends(target string) bool {
-	return len(t.Peers) == 0 || slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Site == target })
+// nothing any more: one that no peer's promise goes around. Where there are peers, it has to be one of them:
+// that very cluster, as its hold is read there.
+func (t *Terms) Ends(target Identity) bool {
+	return len(t.Peers) == 0 || target.Cluster != "" && slices.ContainsFunc(t.Peers, func(p Peer) bool { return p.Site == target.Site && p.Cluster == target.Cluster })
 }
 
 // Epoch is one number and who claimed it. Number 0 is nobody's: the

@@ -38,6 +38,8 @@ type Question struct {
 type Answer struct {
 	Question
 
+	// Cluster is that of the site whose node answers: others may bear its name, or have borne it.
+	Cluster  string `json:"cluster"`
 	Promised bool   `json:"promised"`
 	Why      string `json:"why,omitempty"` // not
 }
@@ -130,6 +132,8 @@ func (a authority) ask(ctx context.Context, k Keys, q Question, peer fence.Peer,
 	switch {
 	case answer.Question != q:
 		return errors.New("it answered another question")
+	case peer.Cluster == "" || answer.Cluster != peer.Cluster:
+		return fmt.Errorf("it is cluster %q, and the claim names %q: if it took that one's place, arm the plan again", answer.Cluster, peer.Cluster)
 	case !answer.Promised:
 		return fmt.Errorf("it %w: %s", ErrRefused, answer.Why)
 	}

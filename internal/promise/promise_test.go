@@ -1,6 +1,7 @@
 package promise_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -51,8 +52,8 @@ func serve(t *testing.T, k promise.Keys) *site {
 			defer s.mu.Unlock()
 			return s.holds, s.err
 		},
-		Known: func(string) (int64, int64) { return s.newest, s.held },
-		Now:   time.Now,
+		Known:   func(string) (int64, int64) { return s.newest, s.held },
+		Cluster: func() string { return "uid-" + k.Site }, Now: time.Now,
 	}
 	s.server.Learn(k)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -83,23 +84,26 @@ func TestAPeerPromisesOrRefuses(t *testing.T) {
 		as     string // the peer's name
 		epoch  int64
 		want   string
+
+		cluster string // the peer's
 	}{
-		"nothing is held":        {func(*site) {}, east, "west", 3, ""},
-		"an older epoch is held": {func(s *site) { s.holds = map[string]string{"shop": "3", "cart": "9"} }, east, "west", 3, ""},
-		"a newer epoch is held":  {func(s *site) { s.holds = map[string]string{"shop": "4"} }, east, "west", 3, "epoch 4 was claimed"},
-		"it cannot be read":      {func(s *site) { s.err = errors.New("silent") }, east, "west", 3, "cannot be read"},
-		"it is no number":        {func(s *site) { s.holds = map[string]string{"shop": "x"} }, east, "west", 3, "is no epoch"},
-		"a newer epoch is known": {func(s *site) { s.newest = 4 }, east, "west", 3, "epoch 4 is known"},
-		"it holds that epoch":    {func(s *site) { s.newest, s.held = 3, 3 }, east, "west", 3, "held 3"},
-		"another vault":          {func(*site) {}, promise.From(p, "east", "w"), "west", 3, "not followed here"},
-		"another project's key":  {func(*site) {}, promise.From(other, "east", "v"), "west", 3, "ask:"},
-		"the peer is another":    {func(*site) {}, east, "south", 3, `it is site "west"`},
-		"it is asked by itself":  {func(*site) {}, promise.From(p, "west", "v"), "west", 3, "itself"},
-		"no epoch":               {func(*site) {}, east, "west", 0, "nothing was asked for"},
+		"nothing is held":              {func(*site) {}, east, "west", 3, "", ""},
+		"an older epoch is held":       {func(s *site) { s.holds = map[string]string{"shop": "3", "cart": "9"} }, east, "west", 3, "", ""},
+		"a newer epoch is held":        {func(s *site) { s.holds = map[string]string{"shop": "4"} }, east, "west", 3, "epoch 4 was claimed", ""},
+		"it cannot be read":            {func(s *site) { s.err = errors.New("silent") }, east, "west", 3, "cannot be read", ""},
+		"it is no number":              {func(s *site) { s.holds = map[string]string{"shop": "x"} }, east, "west", 3, "is no epoch", ""},
+		"a newer epoch is known":       {func(s *site) { s.newest = 4 }, east, "west", 3, "epoch 4 is known", ""},
+		"it holds that epoch":          {func(s *site) { s.newest, s.held = 3, 3 }, east, "west", 3, "held 3", ""},
+		"another vault":                {func(*site) {}, promise.From(p, "east", "w"), "west", 3, "not followed here", ""},
+		"another project's key":        {func(*site) {}, promise.From(other, "east", "v"), "west", 3, "ask:", ""},
+		"the peer is another":          {func(*site) {}, east, "south", 3, `it is site "west"`, ""},
+		"it is asked by itself":        {func(*site) {}, promise.From(p, "west", "v"), "west", 3, "itself", ""},
+		"no epoch":                     {func(*site) {}, east, "west", 0, "nothing was asked for", ""},
+		"an older cluster of its name": {func(*site) {}, east, "west", 3, `it is cluster "uid-west"`, "uid-new"},
 	} {
 		s := serve(t, promise.From(p, "west", "v"))
 		c.before(s)
-		err := promise.All(t.Context(), c.keys, "shop", c.epoch, []fence.Peer{{Site: c.as, Address: s.address}}, time.Now)
+		err := promise.All(t.Context(), c.keys, "shop", c.epoch, []fence.Peer{{Site: c.as, Cluster: cmp.Or(c.cluster, "uid-west"), Address: s.address}}, time.Now)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -111,7 +115,7 @@ func TestEveryPeerMustPromise(t *testing.T) {
 	p := project(t)
 	east := promise.From(p, "east", "v")
 	west, south := serve(t, promise.From(p, "west", "v")), serve(t, promise.From(p, "south", "v"))
-	both := []fence.Peer{{Site: "west", Address: west.address}, {Site: "south", Address: south.address}}
+	both := []fence.Peer{{Site: "west", Cluster: "uid-west", Address: west.address}, {Site: "south", Cluster: "uid-south", Address: south.address}}
 	if err := promise.All(t.Context(), east, "shop", 3, both, time.Now); err != nil {
 		t.Error(err)
 	}
@@ -128,7 +132,7 @@ func TestEveryPeerMustPromise(t *testing.T) {
 	defer mute.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if err := promise.All(ctx, east, "shop", 3, []fence.Peer{both[0], {Site: "north", Address: mute.Addr().String()}}, time.Now); err == nil {
+	if err := promise.All(ctx, east, "shop", 3, []fence.Peer{both[0], {Site: "north", Cluster: "uid-north", Address: mute.Addr().String()}}, time.Now); err == nil {
 		t.Error("one is silent")
 	}
 	if err := promise.All(t.Context(), east, "shop", 3, nil, time.Now); err == nil {
@@ -137,7 +141,7 @@ func TestEveryPeerMustPromise(t *testing.T) {
 	if err := promise.Reach(t.Context(), east, both[0], time.Now); err != nil {
 		t.Errorf("it is there: %v", err)
 	}
-	if err := promise.Reach(t.Context(), east, fence.Peer{Site: "north", Address: west.address}, time.Now); err == nil {
+	if err := promise.Reach(t.Context(), east, fence.Peer{Site: "north", Cluster: "uid-north", Address: west.address}, time.Now); err == nil {
 		t.Error("it is another")
 	}
 }
@@ -151,18 +155,18 @@ func TestKeysRotate(t *testing.T) {
 		t.Fatal(err)
 	}
 	once := serve(t, promise.From(p, "west", "v"))
-	if err := promise.All(t.Context(), before, "shop", 3, []fence.Peer{{Site: "west", Address: once.address}}, time.Now); err != nil {
+	if err := promise.All(t.Context(), before, "shop", 3, []fence.Peer{{Site: "west", Cluster: "uid-west", Address: once.address}}, time.Now); err != nil {
 		t.Errorf("an older key asks: %v", err)
 	}
 	old := serve(t, before)
-	if err := promise.All(t.Context(), promise.From(p, "west", "v"), "shop", 3, []fence.Peer{{Site: "east", Address: old.address}}, time.Now); err != nil {
+	if err := promise.All(t.Context(), promise.From(p, "west", "v"), "shop", 3, []fence.Peer{{Site: "east", Cluster: "uid-east", Address: old.address}}, time.Now); err != nil {
 		t.Errorf("an older key answers: %v", err)
 	}
 	if _, err := p.Rotate(t.Context(), vault.Rotation{}); err != nil {
 		t.Fatal(err)
 	}
 	twice := serve(t, promise.From(p, "west", "v"))
-	if err := promise.All(t.Context(), before, "shop", 3, []fence.Peer{{Site: "west", Address: twice.address}}, time.Now); err == nil {
+	if err := promise.All(t.Context(), before, "shop", 3, []fence.Peer{{Site: "west", Cluster: "uid-west", Address: twice.address}}, time.Now); err == nil {
 		t.Error("a key of long ago still counts")
 	}
 }

@@ -26,7 +26,9 @@ type Server struct {
 	// Known is what this process knows of an application by itself: the newest epoch, and the newest that this
 	// site ever held.
 	Known func(app string) (newest, held int64)
-	Now   func() time.Time
+	// Cluster is the UID of this cluster; empty while it is not known.
+	Cluster func() string
+	Now     func() time.Time
 
 	mu   sync.Mutex
 	keys map[string]Keys // by vault and project
@@ -86,7 +88,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this is no question", http.StatusBadRequest)
 		return
 	}
-	a := Answer{Question: q}
+	a := Answer{Question: q, Cluster: s.Cluster()}
 	if err := s.refuses(r.Context(), q, r.TLS); err != nil {
 		a.Why = err.Error()
 	} else {

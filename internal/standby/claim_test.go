@@ -169,9 +169,14 @@ func TestAHoldIsDoneOnceItIsWritten(t *testing.T) {
 		Timeout: time.Second, Lease: 15 * time.Second, Bound: 10 * time.Second, Drift: 1000, Promises: true,
 		Peers: map[string]string{"east": "e:1", "west": "w:1", "north": "n:1"},
 	}
+	for _, site := range []string{"east", "north"} {
+		if err := p.Heartbeat(t.Context(), vault.SiteStatus{Site: site, Cluster: "uid-" + site}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	expect(t, "claim", s.Kinds()[plan.KindClaim].Do(t.Context(), o), failover.Done, 2)
 	got, err := lease.New(p).Current(t.Context(), "shop")
-	if err != nil || len(got.Claim.Terms.Peers) != 2 || got.Claim.Terms.Peers[0] != (lease.Peer{Site: "east", Address: "e:1"}) || got.Claim.Terms.Peers[1].Site != "north" {
+	if err != nil || len(got.Claim.Terms.Peers) != 2 || got.Claim.Terms.Peers[0] != (lease.Peer{Site: "east", Cluster: "uid-east", Address: "e:1"}) || got.Claim.Terms.Peers[1].Site != "north" {
 		t.Fatalf("%+v, %v", got.Claim.Terms, err)
 	}
 	hold := s.Kinds()[plan.KindHold]

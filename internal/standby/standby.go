@@ -192,13 +192,13 @@ func (s *Site) claim(ctx context.Context, o execute.Order) execute.Answer {
 	mine, back := requests(o.Run)
 	c := recovery.Claiming{
 		Project: s.project(), Application: app, Number: n, Self: s.self(), Holder: s.o.Recovery.Holder,
-		Reason: fmt.Sprintf("%s of plan %s, run %s", o.Verb, o.Plan, o.Run), Request: mine, Terms: lease.TermsOf(o.Fence, s.o.Recovery.Site), At: s.o.Recovery.Now(),
+		Reason: fmt.Sprintf("%s of plan %s, run %s", o.Verb, o.Plan, o.Run), Request: mine, At: s.o.Recovery.Now(),
 	}
 	if o.Action == failover.Look {
 		return s.claimed(ctx, app, n, mine)
 	}
 	if o.Action == failover.Undo {
-		c.Request, c.Reason, c.Terms = back, "rolled back: "+c.Reason, nil
+		c.Request, c.Reason = back, "rolled back: "+c.Reason
 		var err error
 		if c.Number, c.Self, err = s.before(ctx, app, o, mine); err != nil {
 			return gone(err)
@@ -208,6 +208,10 @@ func (s *Site) claim(ctx context.Context, o execute.Order) execute.Answer {
 			return gone(err)
 		}
 		return execute.Answer{Outcome: failover.Done, Epoch: epoch.Number, Guard: execute.Fenced}
+	}
+	var err error
+	if c.Terms, err = lease.TermsOf(ctx, s.project(), o.Fence, s.o.Recovery.Site); err != nil {
+		return execute.Unknown("%v", err)
 	}
 	epoch, err := recovery.Claim(ctx, c)
 	if err != nil {

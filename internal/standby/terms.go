@@ -17,7 +17,7 @@ func (s *Site) leases(ctx context.Context, facts *failover.Facts, histories map[
 	without := map[string]bool{}
 	for app, history := range histories {
 		for _, site := range facts.Holders[app] {
-			t, kept, err := lease.Leased(ctx, s.project(), app, site, s.self().Site, history, movers[app])
+			t, kept, err := lease.Leased(ctx, s.project(), app, site, s.self(), history, movers[app])
 			if err != nil {
 				return err
 			}

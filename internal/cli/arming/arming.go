@@ -109,7 +109,7 @@ func (h *Host) change(cmd *cobra.Command, g *given, file string, arm bool) error
 	if err != nil {
 		return err
 	}
-	if _, err := termsOf(p, "", arm); err != nil { // before anything is opened
+	if err := armable(p, arm); err != nil { // before anything is opened
 		return err
 	}
 	ctx, cancel := h.Bounded(cmd)
@@ -138,7 +138,7 @@ func (h *Host) change(cmd *cobra.Command, g *given, file string, arm bool) error
 			return err
 		}
 	}
-	terms, err := termsOf(p, in.Site, arm)
+	terms, err := termsOf(ctx, p, in.Project, in.Site, arm)
 	if err != nil {
 		return err
 	}
@@ -176,18 +176,28 @@ func next(ctx context.Context, p *plan.Plan, in *access.Opened) *Next {
 	return n
 }
 
-// termsOf are the plan's terms, nil to take them off.
-func termsOf(p *plan.Plan, site string, arm bool) (*lease.Terms, error) {
+// armable refuses what has no terms.
+func armable(p *plan.Plan, arm bool) error {
 	if problems := p.Check(); len(problems) > 0 {
-		return nil, exit.Refuse("`plan validate` says all that is wrong", "%s: %w", p.Name, problems[0])
+		return exit.Refuse("`plan validate` says all that is wrong", "%s: %w", p.Name, problems[0])
 	}
+	if arm && !p.Declaration.Automatic {
+		return exit.Refuse("docs/automatic.md shows what it needs", "plan %s has no automatic declaration: where people declare, silence of the vault stops nothing", p.Name)
+	}
+	return nil
+}
+
+// termsOf are the plan's terms, nil to take them off.
+func termsOf(ctx context.Context, p *plan.Plan, in *vault.Project, site string, arm bool) (*lease.Terms, error) {
 	if !arm {
 		return nil, nil //nolint:nilnil // no terms is what a site without a lease claims under
 	}
-	if !p.Declaration.Automatic {
-		return nil, exit.Refuse("docs/automatic.md shows what it needs", "plan %s has no automatic declaration: where people declare, silence of the vault stops nothing", p.Name)
+	terms, err := lease.TermsOf(ctx, in, p.Fence, site)
+	if err == nil && p.Fence.Promises && len(terms.Peers) == 0 {
+		return nil, exit.Refuse("install Davit at each site of the plan, and add the vault there",
+			"plan %s wants promises, and not every other site of it has given a sign of life in the vault", p.Name)
 	}
-	return lease.TermsOf(p.Fence, site), nil
+	return terms, err
 }
 
 func apps(p *plan.Plan) []string {

@@ -32,22 +32,51 @@ func automatic() *plan.Plan {
 }
 
 func TestOnlyAnAutomaticPlanIsArmed(t *testing.T) {
-	got, err := termsOf(automatic(), "east", true)
-	if err != nil || got.LeaseMillis != 15000 || got.BoundMillis != 10000 || got.DriftPPM != 1000 {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if got, err := termsOf(automatic(), "east", false); err != nil || got != nil {
-		t.Errorf("disarmed: %+v, %v", got, err)
+	if err := armable(automatic(), true); err != nil {
+		t.Error(err)
 	}
 	human := automatic()
 	human.Declaration, human.Fence.Lease, human.Fence.Bound = plan.Declaration{}, 0, 0
-	if _, err := termsOf(human, "east", true); err == nil || !strings.Contains(err.Error(), "no automatic declaration") {
+	if err := armable(human, true); err == nil || !strings.Contains(err.Error(), "no automatic declaration") {
 		t.Errorf("where people declare: %v", err)
+	}
+	if err := armable(human, false); err != nil {
+		t.Errorf("disarmed: %v", err)
 	}
 	bad := automatic()
 	bad.Fence.Bound = 0
-	if _, err := termsOf(bad, "east", true); err == nil {
+	if armable(bad, true) == nil {
 		t.Error("a plan that is wrong is armed")
+	}
+}
+
+// TestPeersMustBeKnown: a plan that wants promises is not armed before the vault knows which clusters would give them.
+func TestPeersMustBeKnown(t *testing.T) {
+	key, err := vault.NewRecoveryKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := vault.CreateProject(t.Context(), mem.New(time.Now), "acme", key.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := automatic()
+	got, err := termsOf(t.Context(), a, p, "east", true)
+	if err != nil || got.LeaseMillis != 15000 || got.BoundMillis != 10000 || got.DriftPPM != 1000 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := termsOf(t.Context(), a, p, "east", false); err != nil || got != nil {
+		t.Errorf("disarmed: %+v, %v", got, err)
+	}
+	a.Fence.Promises, a.Fence.Peers = true, map[string]string{"east": "e:1", "west": "w:1"}
+	if _, err := termsOf(t.Context(), a, p, "east", true); err == nil || !strings.Contains(err.Error(), "sign of life") {
+		t.Errorf("west is not known: %v", err)
+	}
+	if err := p.Heartbeat(t.Context(), vault.SiteStatus{Site: "west", Cluster: "w"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := termsOf(t.Context(), a, p, "east", true); err != nil || len(got.Peers) != 1 || got.Peers[0].Cluster != "w" {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

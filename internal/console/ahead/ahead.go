@@ -248,6 +248,10 @@ func (p *Plan) foretell(out *foresight.Outlook) {
 // holder keeps, or a person's word about those that it names.
 func fence(ctx context.Context, p *vault.Project, of *plan.Plan, to string) (level string, unproven []string, err error) {
 	vouched := false // somebody said it for good: no proof, and nobody is asked
+	target, err := lease.Bearer(ctx, p, to)
+	if err != nil {
+		return "", nil, err
+	}
 	movers, err := lease.Movers(ctx, p, "")
 	if err != nil {
 		return "", nil, err
@@ -266,7 +270,7 @@ func fence(ctx context.Context, p *vault.Project, of *plan.Plan, to string) (lev
 			if site == to || slices.Contains(unproven, site) || said && site == word.Site {
 				continue
 			}
-			_, kept, err := lease.Leased(ctx, p, app.Name, site, to, history, movers[app.Name])
+			_, kept, err := lease.Leased(ctx, p, app.Name, site, target, history, movers[app.Name])
 			if err != nil {
 				return "", nil, err
 			}

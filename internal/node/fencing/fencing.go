@@ -402,7 +402,7 @@ func terms(t *lease.Terms) *fence.Terms {
 	ms := func(n int64) time.Duration { return time.Duration(max(min(n, longest), 0)) * time.Millisecond }
 	out := &fence.Terms{Lease: ms(t.LeaseMillis), Bound: ms(t.BoundMillis), Drift: max(t.DriftPPM, 0)}
 	for _, p := range t.Peers {
-		out.Peers = append(out.Peers, fence.Peer{Site: p.Site, Address: p.Address})
+		out.Peers = append(out.Peers, fence.Peer{Site: p.Site, Cluster: p.Cluster, Address: p.Address})
 	}
 	return out
 }

@@ -85,7 +85,7 @@ func (k *Keeper) allPromise(ctx context.Context, a fence.Application, epoch int6
 
 // answer answers the peers of this site.
 func (k *Keeper) answer(ctx context.Context) {
-	server := &promise.Server{Now: k.opts.Now, Holds: k.holds, Known: func(app string) (newest, held int64) {
+	server := &promise.Server{Now: k.opts.Now, Holds: k.holds, Cluster: func() string { return k.identity()[1] }, Known: func(app string) (newest, held int64) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if a := k.record.Find(app); a != nil {

@@ -36,7 +36,7 @@ func TestPeersStandInForTheVault(t *testing.T) {
 	held := map[string]string{}
 	server := &promise.Server{
 		Holds: func(context.Context, string) (map[string]string, error) { return held, nil },
-		Known: func(string) (int64, int64) { return 0, 0 }, Now: time.Now,
+		Known: func(string) (int64, int64) { return 0, 0 }, Cluster: func() string { return "cluster-2" }, Now: time.Now,
 	}
 	server.Learn(s.keys(k, "west"))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -44,7 +44,7 @@ func TestPeersStandInForTheVault(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() { _ = server.Serve(t.Context(), l) }()
-	s.claim(1, "east", "cluster-1", &lease.Terms{LeaseMillis: 15_000, BoundMillis: 10_000, Peers: []lease.Peer{{Site: "west", Address: l.Addr().String()}}})
+	s.claim(1, "east", "cluster-1", &lease.Terms{LeaseMillis: 15_000, BoundMillis: 10_000, Peers: []lease.Peer{{Site: "west", Cluster: "cluster-2", Address: l.Addr().String()}}})
 	k.lookAround(t.Context())
 	ask(t, k)
 	until := func() time.Duration {
@@ -100,13 +100,14 @@ func TestANodeAnswersByWhatIsHeldNow(t *testing.T) {
 	k.opts.Peers = free.Addr().String()
 	k.opts.Uptime = func() time.Duration { return time.Hour } // that of the site is for one goroutine
 	k.access.uptime = k.opts.Uptime
+	k.lookAround(t.Context()) // says which cluster it is
 	west := s.keys(k, "west")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); k.answer(ctx) }()
 	defer func() { cancel(); <-done; k.questions.Wait() }()
 	asked := func() error {
-		return promise.All(t.Context(), west, app, 1, []fence.Peer{{Site: "east", Address: k.opts.Peers}}, time.Now)
+		return promise.All(t.Context(), west, app, 1, []fence.Peer{{Site: "east", Cluster: "cluster-1", Address: k.opts.Peers}}, time.Now)
 	}
 	for deadline := time.Now().Add(time.Minute); ; {
 		if err = asked(); err == nil || time.Now().After(deadline) {

@@ -51,10 +51,14 @@ func (g gatherer) gather(ctx context.Context, p *plan.Plan, words map[string]van
 	if err != nil {
 		return o, err
 	}
+	own, err := lease.Bearer(ctx, g.project, g.site)
+	if err != nil {
+		return o, err
+	}
 	all := make([]holding, len(p.Applications))
 	err = each(ctx, len(all), func(ctx context.Context, i int) (err error) {
 		app := p.Applications[i].Name
-		all[i], err = g.holding(ctx, app, movers[app])
+		all[i], err = g.holding(ctx, own, app, movers[app])
 		return err
 	})
 	if err != nil {
@@ -91,7 +95,7 @@ type holding struct {
 	unleased bool        // no wait would prove that all who ever did have stopped
 }
 
-func (g gatherer) holding(ctx context.Context, app string, movers []lease.Mover) (holding, error) {
+func (g gatherer) holding(ctx context.Context, own lease.Identity, app string, movers []lease.Mover) (holding, error) {
 	var h holding
 	history, err := lease.New(g.project).History(ctx, app)
 	if err != nil || len(history) == 0 {
@@ -106,7 +110,7 @@ func (g gatherer) holding(ctx context.Context, app string, movers []lease.Mover)
 		if site == g.site || said && site == word.Site { // of whom no lease will ever be kept
 			continue
 		}
-		_, kept, err := lease.Leased(ctx, g.project, app, site, g.site, history, movers)
+		_, kept, err := lease.Leased(ctx, g.project, app, site, own, history, movers)
 		if err != nil {
 			return h, err
 		}
