@@ -3,12 +3,12 @@ package testkit
 import (
 	"context"
 	"errors"
-	"iter"
 	"slices"
 	"time"
 
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/testkit/turns"
 )
 
 // proc is synchronous code in virtual time: so the actuators of internal/execute run here
@@ -21,7 +21,7 @@ type proc struct {
 	at      int // the place that it runs at, which is not that of what it works on
 	limit   time.Duration
 	through func(func()) // its process, which may stand still
-	thread  *thread
+	thread  *turns.Coroutine
 	gen     int // of what it waits for
 	running bool
 	over    bool // ended, or killed
@@ -36,54 +36,6 @@ type proc struct {
 	stand func(d time.Duration) (wake func())
 }
 
-// killed unwinds a proc whose process died.
-type killed struct{}
-
-// thread is a coroutine that runs one body after the other: what it runs calls deeply, and a
-// new one would have its stack grown again each time.
-type thread struct {
-	body  func() // what to run next
-	yield func(struct{}) bool
-	next  func() (struct{}, bool)
-	stop  func()
-}
-
-// thread has a coroutine run a body, when it is resumed first.
-func (w *world) thread(body func()) *thread {
-	if n := len(w.idle); n > 0 {
-		t := w.idle[n-1]
-		w.idle = w.idle[:n-1]
-		t.body = body
-		return t
-	}
-	t := &thread{body: body}
-	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
-		t.yield = yield
-		for t.body != nil {
-			t.run()
-			w.idle = append(w.idle, t)
-			if !yield(struct{}{}) {
-				return
-			}
-		}
-	})
-	return t
-}
-
-// run runs the body to its end, or until its process dies.
-func (t *thread) run() {
-	body := t.body
-	t.body = nil
-	defer func() {
-		if r := recover(); r != nil {
-			if _, is := r.(killed); !is {
-				panic(r)
-			}
-		}
-	}()
-	body()
-}
-
 // procs are those of one process.
 type procs []*proc
 
@@ -91,7 +43,7 @@ type procs []*proc
 func (all *procs) start(w *world, at int, o execute.Order, limit time.Duration, through func(func()), body func(p *proc)) *proc {
 	*all = slices.DeleteFunc(*all, func(p *proc) bool { return p.over })
 	p := &proc{w: w, o: o, at: at, limit: limit, through: through}
-	p.thread = w.thread(func() {
+	p.thread = w.threads.Start(func() {
 		defer func() { p.over = true }()
 		body(p)
 	})
@@ -111,7 +63,7 @@ func (all *procs) kill() {
 			p.over = true
 		default:
 			p.over = true
-			p.thread.next()
+			p.thread.Resume()
 		}
 	}
 }
@@ -129,7 +81,7 @@ func (all procs) end(which func(p *proc) bool) {
 func (p *proc) resume() {
 	p.gen++
 	p.running = true
-	p.thread.next()
+	p.thread.Resume()
 	p.running = false
 }
 
@@ -148,10 +100,10 @@ func (p *proc) wakes(t time.Duration) {
 // wait returns when somebody wakes the proc.
 func (p *proc) wait() {
 	if !p.over {
-		p.thread.yield(struct{}{})
+		p.thread.Yield()
 	}
 	if p.over {
-		panic(killed{})
+		p.thread.Kill()
 	}
 }
 

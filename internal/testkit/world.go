@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/internal/testkit/clockwork"
 	"davit.dev/davit/internal/testkit/pool"
+	"davit.dev/davit/internal/testkit/turns"
 	"davit.dev/davit/internal/testkit/zone"
 	"davit.dev/davit/internal/vantage"
 )
@@ -30,7 +31,7 @@ type world struct {
 	now      time.Duration
 	n        int
 	agenda   clockwork.Agenda
-	idle     []*thread
+	threads  turns.Pool
 	sites    []*site
 	vault    *store
 	up       [][]bool // [from][to]; sites, then the vault, then the console
@@ -192,9 +193,7 @@ func (w *world) end() {
 			e.procs.kill()
 		}
 	}
-	for _, t := range w.idle {
-		t.stop()
-	}
+	w.threads.End()
 }
 
 func (w *world) over() bool {
