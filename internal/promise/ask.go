@@ -85,14 +85,6 @@ func one(ctx context.Context, k Keys, app string, epoch int64, peer fence.Peer, 
 	return err
 }
 
-// Reach tells whether a peer is there and is who it should be. What it answers is no promise: it is asked for nothing.
-func Reach(ctx context.Context, k Keys, peer fence.Peer, now func() time.Time) error {
-	if err := one(ctx, k, "", 0, peer, now); !errors.Is(err, ErrRefused) {
-		return err
-	}
-	return nil
-}
-
 func (a authority) ask(ctx context.Context, k Keys, q Question, peer fence.Peer, now func() time.Time) error {
 	config, err := a.config(k.Site, now)
 	if err != nil {

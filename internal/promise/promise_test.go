@@ -45,6 +45,15 @@ type site struct {
 
 func serve(t *testing.T, k promise.Keys) *site {
 	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveAt(t, k, l)
+}
+
+func serveAt(t *testing.T, k promise.Keys, l net.Listener) *site {
+	t.Helper()
 	s := &site{}
 	s.server = promise.Server{
 		Holds: func(context.Context, string) (map[string]string, error) {
@@ -56,10 +65,6 @@ func serve(t *testing.T, k promise.Keys) *site {
 		Cluster: func() string { return "uid-" + k.Site }, Now: time.Now,
 	}
 	s.server.Learn(k)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.address = l.Addr().String()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -138,11 +143,79 @@ func TestEveryPeerMustPromise(t *testing.T) {
 	if err := promise.All(t.Context(), east, "shop", 3, nil, time.Now); err == nil {
 		t.Error("nobody was asked")
 	}
-	if err := promise.Reach(t.Context(), east, both[0], time.Now); err != nil {
-		t.Errorf("it is there: %v", err)
-	}
-	if err := promise.Reach(t.Context(), east, fence.Peer{Site: "north", Cluster: "uid-north", Address: west.address}, time.Now); err == nil {
+	if err := promise.All(t.Context(), east, "shop", 3, []fence.Peer{{Site: "north", Cluster: "uid-north", Address: west.address}}, time.Now); err == nil {
 		t.Error("it is another")
+	}
+}
+
+// door counts who is let in, and how many of them are in at once.
+type door struct {
+	net.Listener
+
+	mu            sync.Mutex
+	let, in, most int
+}
+
+type guest struct {
+	net.Conn
+
+	once  sync.Once
+	leave func()
+}
+
+func (g *guest) Close() error {
+	g.once.Do(g.leave)
+	return g.Conn.Close()
+}
+
+func (d *door) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.let, d.in = d.let+1, d.in+1
+	d.most = max(d.most, d.in)
+	return &guest{Conn: c, leave: func() { d.mu.Lock(); d.in--; d.mu.Unlock() }}, nil
+}
+
+func (d *door) counts() (let, most int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.let, d.most
+}
+
+// TestACrowdIsLetInByParts: who only knocks takes no more of the process than a few connections, and a peer is
+// answered once some of them are gone.
+func TestACrowdIsLetInByParts(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &door{Listener: l}
+	p := project(t)
+	west := serveAt(t, promise.From(p, "west", "v"), d)
+	var crowd []net.Conn
+	for range 100 {
+		c, err := net.Dial("tcp", west.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		crowd = append(crowd, c)
+	}
+	for let := 0; let < 64; let, _ = d.counts() {
+		time.Sleep(time.Millisecond) // between two looks
+	}
+	for _, c := range crowd {
+		_ = c.Close()
+	}
+	if err := promise.All(t.Context(), promise.From(p, "east", "v"), "shop", 3, []fence.Peer{{Site: "west", Cluster: "uid-west", Address: west.address}}, time.Now); err != nil {
+		t.Error(err)
+	}
+	if _, most := d.counts(); most > 64 {
+		t.Errorf("%d were let in at once", most)
 	}
 }
 

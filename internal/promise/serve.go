@@ -13,11 +13,18 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"davit.dev/davit/internal/promise/hold"
 )
 
-// answerWithin bounds how long one answer may take.
-const answerWithin = 5 * time.Second
+const (
+	// answerWithin bounds how long one answer may take.
+	answerWithin = 5 * time.Second
+	// atOnce bounds connections: whoever knocks costs the process that keeps this site's leases two certificates.
+	// A peer that is kept out by others takes it for a refusal.
+	atOnce = 64
+)
 
 // Server answers a site's peers. Any process of the site may: what it answers by, it reads in the cluster, each time.
 type Server struct {
@@ -62,7 +69,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.ServeTLS(netutil.LimitListener(l, atOnce), "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve promises: %w", err)
 	}
 	return nil
@@ -70,16 +77,25 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // config is that of the authority which the other side named.
 func (s *Server) config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	a, site := s.named(hello.ServerName)
+	if a == nil {
+		return nil, errors.New("no key of that project is known here")
+	}
+	return a.config(site, s.Now)
+}
+
+// named is the authority of a name, and this site's in its project; nil if there is none.
+func (s *Server) named(name string) (a *authority, site string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, k := range s.keys {
-		for _, a := range k.authorities {
-			if a.name == hello.ServerName {
-				return a.config(k.Site, s.Now)
+		for i := range k.authorities {
+			if k.authorities[i].name == name {
+				return &k.authorities[i], k.Site
 			}
 		}
 	}
-	return nil, errors.New("no key of that project is known here")
+	return nil, ""
 }
 
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
