@@ -34,12 +34,15 @@ func (k *Keeper) lean(ctx context.Context) {
 	defer k.mu.Unlock()
 	for _, a := range k.record.Applications {
 		peers, epoch := a.Asks(k.leases, now)
+		if len(peers) == 0 {
+			continue
+		}
 		last, before := k.leaned[a.Name]
 		pause := max(tryEvery, a.Terms.Lease)
 		if k.leases[a.Name]-now <= a.Terms.Lease/2 {
 			pause = a.Terms.Lease / 8
 		}
-		if len(peers) == 0 || k.told[a.Name] != epoch || k.leaning[a.Name] || before && now-last < pause {
+		if k.told[a.Name] != epoch || k.leaning[a.Name] || before && now-last < pause {
 			continue
 		}
 		k.leaning[a.Name], k.leaned[a.Name] = true, now

@@ -88,6 +88,22 @@ func TestPeersStandInForTheVault(t *testing.T) {
 	}
 }
 
+// TestNobodyIsAskedWithoutALease: nodes know applications that have none, and they are the usual ones.
+func TestNobodyIsAskedWithoutALease(t *testing.T) {
+	s := newSite(t)
+	k, _ := s.keeper()
+	s.claim(1, "east", "cluster-1", nil)
+	k.lookAround(t.Context())
+	ask(t, k)
+	if a := k.record.Find(app); a == nil || a.Terms != nil {
+		t.Fatalf("the node knows %+v", a)
+	}
+	k.lean(t.Context())
+	if len(k.leaned) > 0 {
+		t.Errorf("asked for %v", k.leaned)
+	}
+}
+
 // TestANodeAnswersByWhatIsHeldNow: what its API server said before does not count, and its silence refuses.
 func TestANodeAnswersByWhatIsHeldNow(t *testing.T) {
 	s := newSite(t)
