@@ -24,10 +24,11 @@ type Site struct {
 
 // SiteSpec is what only a person knows about a site.
 type SiteSpec struct {
-	// FailureDomain names what the site shares its fate with.
+	// FailureDomain names what the site shares its fate with. It is written where it is empty, too: an API server
+	// refuses what takes the last field out of a spec.
 	// +optional
 	// +kubebuilder:validation:MaxLength=63
-	FailureDomain string `json:"failureDomain,omitempty"`
+	FailureDomain string `json:"failureDomain"`
 }
 
 // SiteStatus is what the site last said of itself.
