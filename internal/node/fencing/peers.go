@@ -32,11 +32,13 @@ func (k *Keeper) lean(ctx context.Context) {
 	now := k.opts.Uptime()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	may := map[string]bool{}
 	for _, a := range k.record.Applications {
 		peers, epoch := a.Asks(k.leases, now)
 		if len(peers) == 0 {
 			continue
 		}
+		may[a.Name] = true
 		last, before := k.leaned[a.Name]
 		pause := max(tryEvery, a.Terms.Lease)
 		if k.leases[a.Name]-now <= a.Terms.Lease/2 {
@@ -47,6 +49,12 @@ func (k *Keeper) lean(ctx context.Context) {
 		}
 		k.leaning[a.Name], k.leaned[a.Name] = true, now
 		k.questions.Go(func() { k.askPeers(ctx, a, epoch, peers) })
+	}
+	for name := range k.leaned { // of whom nothing is to be asked any more nobody is silent
+		if !may[name] {
+			delete(k.leaned, name)
+			peersSilent.DeleteLabelValues(name)
+		}
 	}
 }
 
@@ -59,11 +67,13 @@ func (k *Keeper) askPeers(ctx context.Context, a fence.Application, epoch int64,
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.leaning, a.Name)
-	silent := 0.0
-	if err != nil {
-		silent = 1
+	if _, still := k.leaned[a.Name]; still {
+		silent := 0.0
+		if err != nil {
+			silent = 1
+		}
+		peersSilent.WithLabelValues(a.Name).Set(silent)
 	}
-	peersSilent.WithLabelValues(a.Name).Set(silent)
 	if ctx.Err() == nil || err == nil {
 		k.trouble("peers: "+a.Name, err)
 	} else {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -81,8 +82,19 @@ func TestPeersStandInForTheVault(t *testing.T) {
 	delete(held, app)
 	s.uptime += 2 * time.Second
 	lean(true, "the peer promises again, before the lease is over")
+	measured := func() int {
+		told := make(chan prometheus.Metric, 9)
+		peersSilent.Collect(told)
+		return len(told)
+	}
+	if measured() != 1 {
+		t.Errorf("%d applications are measured", measured())
+	}
 	s.uptime += 16 * time.Second
 	lean(false, "the lease is over")
+	if measured() != 0 { // as it is where another site has taken over, which refuses: an alert would go on for ever
+		t.Errorf("%d applications are measured, and nobody is asked for any", measured())
+	}
 	if got := k.leases[app]; s.uptime < got {
 		t.Errorf("it runs until %s, and it is %s", got, s.uptime)
 	}
