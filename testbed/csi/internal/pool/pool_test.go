@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +29,13 @@ func openPool(t *testing.T) (*Pool, Config) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := disk.Unmount(p.outer); err != nil {
+		// The kernel lets go of the file of a loop device some time after the unmount that detached it.
+		err := disk.Unmount(p.outer)
+		for n := 0; errors.Is(err, unix.EBUSY) && n < 600; n++ {
+			time.Sleep(50 * time.Millisecond) // until it has
+			err = disk.Unmount(p.outer)
+		}
+		if err != nil {
 			t.Error(err)
 		}
 	})
