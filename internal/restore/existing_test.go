@@ -481,6 +481,27 @@ func TestExactPrunesOnlyItsOwn(t *testing.T) {
 	}
 }
 
+// TestAKindThatGoesKeepsNothingFromBeingPruned: somebody removes a CRD of the cluster between the
+// question what it serves and the list, and no object of that kind is left to look for.
+func TestAKindThatGoesKeepsNothingFromBeingPruned(t *testing.T) {
+	for want, answer := range map[error]error{nil: errors.Join(ErrNotServed), errKilled: errKilled} {
+		r := lived(t)
+		r.m.Scope = &point.Scope{Kinds: []string{"ConfigMap", "Secret"}}
+		r.c.put("v1", "ConfigMap", "shop", "stray", nil)
+		r.c.onList = func(at Served) error {
+			if at.GVK.Kind == "Secret" {
+				return answer
+			}
+			return nil
+		}
+		all := func(point.Resource, *unstructured.Unstructured) bool { return true }
+		_, err := r.engine(Options{KeepClaims: true, Existing: Exact, Captured: all}).Run(t.Context())
+		if !errors.Is(err, want) || (r.c.get("ConfigMap", "shop", "stray") == nil) != (want == nil) {
+			t.Errorf("%v: %v", answer, err)
+		}
+	}
+}
+
 // TestExactSparesWhatDataGoesWith, as it does data itself, unless the kind was named.
 func TestExactSparesWhatDataGoesWith(t *testing.T) {
 	all := func(point.Resource, *unstructured.Unstructured) bool { return true }

@@ -33,10 +33,11 @@ type fakeCluster struct {
 	served  map[schema.GroupKind][]Served
 	objects map[string]*unstructured.Unstructured // kind|namespace/name
 	version int
-	effects int      // writes so far
-	killAt  int      // the write before which the process dies; 0: never
-	after   bool     // it dies after the write, with the answer lost
-	onKill  func()   // cancels the run
+	effects int    // writes so far
+	killAt  int    // the write before which the process dies; 0: never
+	after   bool   // it dies after the write, with the answer lost
+	onKill  func() // cancels the run
+	onList  func(Served) error
 	history []string // "create Kind ns/name", what was done
 	asked   []string // the same, and what was refused
 	deny    func(verb string, at Served, namespace string) bool
@@ -329,6 +330,11 @@ func merge(into, from shape.Document) {
 }
 
 func (f *fakeCluster) List(_ context.Context, at Served, namespace, selector string, fn func(*unstructured.Unstructured) error) error {
+	if f.onList != nil {
+		if err := f.onList(at); err != nil {
+			return err
+		}
+	}
 	sel, err := labels.Parse(selector)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 
@@ -24,6 +25,12 @@ import (
 
 // FieldManager is who restored fields belong to.
 const FieldManager = "davit"
+
+// unservedFor bounds the wait for an API server to say that it has a kind no more.
+const (
+	unservedFor   = 10 * time.Second
+	unservedEvery = 200 * time.Millisecond
+)
 
 // pageSize is how many objects one listing asks for.
 const pageSize = 500
@@ -207,6 +214,9 @@ func (c *Cluster) List(ctx context.Context, at restore.Served, namespace, select
 	opts := metav1.ListOptions{LabelSelector: selector, Limit: pageSize}
 	for {
 		page, err := c.at(at, namespace).List(ctx, opts)
+		if apierrors.IsNotFound(err) {
+			return c.unserved(ctx, at.GVK.GroupKind(), err)
+		}
 		if err != nil {
 			return err
 		}
@@ -219,6 +229,23 @@ func (c *Cluster) List(ctx context.Context, at restore.Served, namespace, select
 			return nil
 		}
 	}
+}
+
+// unserved tells of a kind whose list was not found whether it is served no more. An API
+// server lets go of a kind and of the word that it has it one after the other, so it is asked for a while.
+func (c *Cluster) unserved(ctx context.Context, kind schema.GroupKind, notFound error) error {
+	err, gone := notFound, false
+	_ = wait.PollUntilContextTimeout(ctx, unservedEvery, unservedFor, true, func(ctx context.Context) (bool, error) {
+		if e := c.Refresh(ctx); e != nil {
+			return false, e
+		}
+		_, e := c.Serves(ctx, kind)
+		if errors.Is(e, restore.ErrNotServed) {
+			err, gone = fmt.Errorf("%w: %w", e, notFound), true
+		}
+		return gone, nil
+	})
+	return err
 }
 
 // May implements restore.Cluster.

@@ -63,7 +63,8 @@ type Cluster interface {
 	// Try creates without creating: it returns what the target would answer.
 	Try(ctx context.Context, at Served, obj *unstructured.Unstructured) error
 	// List calls fn with every object of one namespace (all if empty) whose
-	// labels match the selector (any if empty), page by page.
+	// labels match the selector (any if empty), page by page. ErrNotServed: the
+	// kind went since the target was asked what it serves.
 	List(ctx context.Context, at Served, namespace, selector string, fn func(*unstructured.Unstructured) error) error
 	// May asks whether the caller may do verb on the kind in the namespace
 	// (everywhere if empty); reason says why not, when the target says it.
