@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,10 +68,6 @@ func (m *Machine) agree(e Event, step *plan.Step) (done bool, why string) {
 
 // barred says why somebody cannot agree; empty if he can.
 func (m *Machine) barred(e Event, step string, demands []plan.Approval) string {
-	what := "the run"
-	if step != "" {
-		what = step
-	}
 	if by := m.state.Spec.By; name.SamePerson(e.By, by) {
 		return m.deny(e, step, "whoever asked for the run cannot approve it"+approval.Alias(e.By, by))
 	}
@@ -82,7 +79,7 @@ func (m *Machine) barred(e Event, step string, demands []plan.Approval) string {
 		for _, d := range demands {
 			who = append(who, d.Who())
 		}
-		return m.deny(e, step, fmt.Sprintf("%s is none of those who may approve %s: it takes %s", e.By, what, strings.Join(who, " and ")))
+		return m.deny(e, step, fmt.Sprintf("%s is none of those who may approve %s: it takes %s", e.By, cmp.Or(step, "the run"), strings.Join(who, " and ")))
 	}
 	return ""
 }

@@ -13,6 +13,7 @@ package failover
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -166,12 +167,7 @@ type Facts struct {
 
 // holds tells whether a site ever held one of the run's applications.
 func (f Facts) holds(site string) bool {
-	for _, sites := range f.Holders {
-		if slices.Contains(sites, site) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(slices.Collect(maps.Values(f.Holders)), func(sites []string) bool { return slices.Contains(sites, site) })
 }
 
 // Proof is that a site does not write an application below an epoch, and keeps

@@ -526,12 +526,9 @@ func (m *Machine) Waits() []string {
 	case Evaluating, Verifying, Pending:
 		why = append(why, noted("looking at the sites", m.survey.said))
 	}
-	var steps []string
-	for name, f := range m.flights {
-		steps = append(steps, noted(name+": "+cmp.Or(inWords[f.doing], "about to begin"), f.said))
+	for _, name := range m.inFlight() {
+		why = append(why, noted(name+": "+cmp.Or(inWords[m.flights[name].doing], "about to begin"), m.flights[name].said))
 	}
-	slices.Sort(steps)
-	why = append(why, steps...)
 	for _, app := range s.Spec.Applications {
 		if s.Phase == Running && !s.meets(app) {
 			why = append(why, app+" starts once its former holders have stopped")

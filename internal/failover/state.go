@@ -242,7 +242,7 @@ func (s *State) applyKind(e Entry) error {
 	case Overtaken:
 		s.overtaken(e)
 	case Stuck:
-		s.Phase, s.Why = RollbackFailed, e.Step+": "+e.Note
+		s.stuck(e)
 	case Committed:
 		s.Phase = Completed
 	case Settled:
@@ -321,8 +321,7 @@ func (s *State) refuses() string {
 
 func (s *State) cancel(e Entry) {
 	s.Why = e.Note
-	meant := slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.Steps[step.Name].Meant })
-	if s.Spec.Verb == plan.Drill && meant && !s.Canceled { // its sandbox goes first
+	if s.Spec.Verb == plan.Drill && s.begun() && !s.Canceled { // its sandbox goes first
 		s.Fault, s.Canceled = "canceled by "+e.By, true
 		if clean := s.Steps[string(plan.KindCleanup)]; clean == nil || clean.Status != Broke {
 			s.Pause = nil

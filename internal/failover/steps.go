@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -243,13 +244,12 @@ func (s *State) neverAnswers(app, site string) bool {
 
 // answered finds the flight that an event answers.
 func (m *Machine) answered(e Event) (string, *flight) {
-	for name, f := range m.flights {
-		if f.id == e.ID && e.ID != 0 {
-			f.id = 0
-			return name, f
-		}
+	name := m.flightOf(e.ID)
+	f := m.flights[name]
+	if f != nil {
+		f.id = 0
 	}
-	return "", nil
+	return name, f
 }
 
 func (m *Machine) looked(e Event) {
@@ -416,14 +416,7 @@ func (m *Machine) timeOut() {
 	}
 }
 
-func (m *Machine) inFlight() []string {
-	var names []string
-	for name := range m.flights {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
+func (m *Machine) inFlight() []string { return slices.Sorted(maps.Keys(m.flights)) }
 
 // ongoing keeps watch over what goes on while no step may begin, and over the
 // journal's deadlines.

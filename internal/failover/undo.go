@@ -48,23 +48,41 @@ func (s *State) claimsStand(step *plan.Step) bool {
 	})
 }
 
-// othersFirst tells whether a fence has to wait: that the source runs again can be seen
-// when all else has been taken back.
+// othersFirst tells whether a step has to wait for all that turns before it is taken back.
 func (s *State) othersFirst(step *plan.Step) bool {
-	return step.Kind == plan.KindFence && slices.ContainsFunc(s.Spec.Steps, func(o plan.Step) bool {
-		return o.Kind != plan.KindFence && s.toUndo(o)
-	})
+	turn := s.turn(*step)
+	return turn > 0 && slices.ContainsFunc(s.Spec.Steps, func(o plan.Step) bool { return s.toUndo(o) && s.turn(o) < turn })
+}
+
+// turn is when a step is taken back: a fence after what the run did, as then it can be seen that
+// the source runs again; a name that the run did not come to move, as far as it knows, last. No clients are at
+// the target by that, and a server which refuses or is silent must not keep the source stopped. It goes
+// back under the epochs that went back: what may still move it has older ones.
+func (s *State) turn(step plan.Step) int {
+	switch {
+	case step.Kind == plan.KindFence:
+		return 1
+	case step.Kind == plan.KindDNS && s.Steps[step.Name].Status != Succeeded:
+		return 2
+	}
+	return 0
+}
+
+// stuck takes note that a step could not be taken back.
+func (s *State) stuck(e Entry) {
+	s.Phase, s.Why = RollbackFailed, e.Step+": "+e.Note
+	if s.turn(*s.Spec.step(e.Step)) > 1 {
+		s.Why += "; " + cmp.Or(s.down(), "all else is taken back, and runs at site "+s.Spec.From+" again")
+	}
 }
 
 // touched tells whether the run did anything by which the source may have stopped an
 // application.
 func (s *State) touched(app string) bool {
-	for _, kind := range []plan.Kind{plan.KindQuiesce, plan.KindClaim, plan.KindFence} {
-		if st := s.Steps[string(kind)+"/"+app]; st != nil && st.Meant {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc([]plan.Kind{plan.KindQuiesce, plan.KindClaim, plan.KindFence}, func(kind plan.Kind) bool {
+		st := s.Steps[string(kind)+"/"+app]
+		return st != nil && st.Meant
+	})
 }
 
 // Watches tells whether a roll-back has taken everything back, and only waits until the
@@ -225,10 +243,7 @@ func letsGo(step plan.Step) bool {
 // rolledBack says how a roll-back ended in which nothing is left to do. A run
 // whose applications somebody claimed since has not brought them back.
 func (s *State) rolledBack() {
-	down := ""
-	if unseen := s.unseen(); len(unseen) > 0 {
-		down = fmt.Sprintf("not all of it was seen to run again at %s: %s: look there (`davit status`)", s.Spec.From, strings.Join(unseen, "; "))
-	}
+	down := s.down()
 	if len(s.Overtaken) == 0 {
 		s.Phase, s.Why = RolledBack, sentences(down, s.leftAsItIs())
 		return
@@ -253,14 +268,18 @@ func sentences(all ...string) string {
 	return strings.Join(slices.DeleteFunc(all, func(one string) bool { return one == "" }), "; ")
 }
 
-// unseen names the applications that nobody saw run again at the source, with the reason.
-func (s *State) unseen() (all []string) {
+// down names the applications that nobody saw run again at the source, with the reason; empty: none.
+func (s *State) down() string {
+	var unseen []string
 	for _, step := range s.Spec.Steps {
 		if why := s.Steps[step.Name].Unseen; why != "" {
-			all = append(all, step.Application+": "+why)
+			unseen = append(unseen, step.Application+": "+why)
 		}
 	}
-	return all
+	if len(unseen) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("not all of it was seen to run again at %s: %s: look there (`davit status`)", s.Spec.From, strings.Join(unseen, "; "))
 }
 
 // leftAsItIs says what a roll-back refused to take back, as somebody had claimed since;

@@ -293,3 +293,67 @@ func TestASettledStepStaysLeft(t *testing.T) {
 		t.Error("a step that the run has not")
 	}
 }
+
+// TestAServerThatRefusesKeepsNoSourceStopped: a planned move whose name cannot be moved is taken
+// back. That the name cannot be taken back either is what is left when the source runs again.
+func TestAServerThatRefusesKeepsNoSourceStopped(t *testing.T) {
+	refused, silent := Event{Kind: Acted, Outcome: Refused, Note: "ns1 refuses the key"}, Event{}
+	for name, tc := range map[string]struct {
+		act, undo Event
+		moved     bool // the name was moved before: clients are at the target
+		broken    Phase
+	}{
+		"refused":          {refused, refused, false, Paused},
+		"silent":           {silent, silent, false, OutcomeUnknown},
+		"moved, clients":   {Event{Kind: Acted, Outcome: Done}, refused, true, AwaitingCommit},
+		"moved and silent": {Event{Kind: Acted, Outcome: Done}, silent, true, AwaitingCommit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, plan.Switchover, func(p *plan.Plan, s *Spec) {
+				record := plan.Record{Zone: "example.com", Secret: "key", Servers: []plan.NameServer{{Address: "192.0.2.53"}}, To: map[string][]string{"east": {"192.0.2.1"}, "west": {"192.0.2.2"}}}
+				p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Record: &record}, {Name: "door", Kind: plan.KindGate, Object: "door"}}
+				s.Commit = plan.Commit{Window: 0}
+			})
+			r.answer = func(f Effect) *Event {
+				switch {
+				case f.Step == nil || f.Step.Kind != plan.KindDNS:
+				case f.Action == Act:
+					return &tc.act
+				case f.Action == Undo:
+					return &tc.undo
+				case tc.act.Kind == "" && f.Token.Sequence > 0: // a look at what was sent
+					return &silent
+				}
+				return nil
+			}
+			r.run(tc.broken)
+			if why := r.says(RollBack, func(e *Event) { e.Text = "west" }); why != "" {
+				t.Fatal(why)
+			}
+			r.pass(RollbackFailed)
+			if tc.moved { // the target serves them: it is not stopped before they are led back
+				r.never("undo scale/shop")
+			} else {
+				r.order("undo traffic/door", "undo scale/shop", "undo claim/shop", "undo quiesce/shop", "undo fence/shop", "undo traffic/www")
+			}
+			s := r.m.State()
+			if !strings.HasPrefix(s.Why, "traffic/www: ") || strings.Contains(s.Why, "runs at site east again") == tc.moved {
+				t.Errorf("why: %q", s.Why)
+			}
+			epochs := map[string]int64{}
+			r.answer = func(f Effect) *Event {
+				if f.Action == Undo && f.Step.Name == "traffic/www" {
+					epochs = f.Token.Epochs
+				}
+				return nil
+			}
+			if why := r.says(Retry, nil); why != "" {
+				t.Fatal(why)
+			}
+			r.pass(RolledBack)
+			if want := map[bool]int64{true: 5, false: 6}[tc.moved]; epochs["shop"] != want { // else the target would refuse it
+				t.Errorf("the name is taken back under %v, want %d of shop", epochs, want)
+			}
+		})
+	}
+}
