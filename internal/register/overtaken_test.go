@@ -22,6 +22,7 @@ func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 		silent      time.Duration
 		lives       time.Duration // how long ago its target gave a sign of life; zero: never
 		damaged     bool          // the newest epoch
+		blank       bool          // it never came to look at the sites
 		left        bool          // out
 	}{
 		"taken over by the source": {by: "east", request: "restore", silent: time.Hour, left: true},
@@ -32,6 +33,11 @@ func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 		"nobody claimed":           {silent: time.Hour},
 		"a moment ago":             {by: "east", request: "restore", silent: time.Minute},
 		"no epoch can be read":     {by: "east", request: "restore", silent: time.Hour, damaged: true},
+
+		"it never looked":                          {silent: time.Hour, blank: true, left: true},
+		"it never looked, and may yet":             {silent: time.Minute, blank: true},
+		"it never looked, and its target lives":    {silent: time.Hour, lives: time.Minute, blank: true},
+		"it never looked, and its target does not": {silent: time.Hour, lives: 10 * time.Minute, blank: true, left: true},
 	} {
 		p, _, now := faultyProject(t)
 		claim := func(n int64, site, request string) {
@@ -47,7 +53,11 @@ func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 			t.Fatal(err)
 		}
 		facts := &failover.Facts{Epochs: map[string]failover.Held{"db": {Number: 1, Site: "east"}}}
-		if err := j.Append(t.Context(), []failover.Entry{{Kind: failover.Took, By: "test2"}, {Kind: failover.Evaluated, Facts: facts}}); err != nil {
+		entries := []failover.Entry{{Kind: failover.Took, By: "test2"}, {Kind: failover.Evaluated, Facts: facts}}
+		if tt.blank {
+			entries = entries[:1]
+		}
+		if err := j.Append(t.Context(), entries); err != nil {
 			t.Fatal(err)
 		}
 		if tt.by != "" {
