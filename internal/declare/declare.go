@@ -58,6 +58,8 @@ type Sighting struct {
 	Number  int64
 	View    View
 	Why     string
+	// Age is how long ago it was heard, where whoever listens had to wait before it was taken in.
+	Age time.Duration
 }
 
 // Rule is a plan's.
@@ -142,7 +144,7 @@ func (d *Decider) Hear(now time.Duration, s Sighting) {
 	}
 	d.settle(now) // what was fresh until now may have become old before
 	_, spoke := d.seen[s.Vantage]
-	d.seen[s.Vantage] = heard{s, now, !spoke}
+	d.seen[s.Vantage] = heard{s, now - max(s.Age, 0), !spoke}
 	d.settle(now)
 }
 

@@ -147,13 +147,13 @@ func (b *bench) look(ctx context.Context) {
 	if len(mine) == 0 {
 		return
 	}
-	project, words, err := b.hear(ctx)
+	n := b.hear(ctx)
 	var judging errgroup.Group // what one plan waits for keeps the others not from being heard
 	judging.SetLimit(plansAtOnce)
 	for i := range mine {
 		t := b.trial(&mine[i])
 		judging.Go(func() error {
-			b.judge(ctx, &mine[i], t, project, words, err)
+			b.judge(ctx, &mine[i], t, n)
 			return nil
 		})
 	}
@@ -164,7 +164,7 @@ func (b *bench) look(ctx context.Context) {
 func (b *bench) trial(object *v1alpha1.RecoveryPlan) *trial {
 	t := b.cases[object.Name]
 	if t == nil || t.generation != object.Generation {
-		t = &trial{generation: object.Generation, begun: b.d.Now().Sub(b.begun)}
+		t = &trial{generation: object.Generation, begun: b.now()}
 		b.cases[object.Name] = t
 	}
 	return t
@@ -183,57 +183,78 @@ func (b *bench) plans(ctx context.Context) ([]v1alpha1.RecoveryPlan, error) {
 	}), nil
 }
 
-func (b *bench) hear(ctx context.Context) (*vault.Project, map[string]vantage.Word, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	project, err := b.d.Project(ctx, b.vault)
-	if err != nil {
-		return nil, nil, err
-	}
-	words, _, err := vantage.Hear(ctx, project) // one that cannot be read is silent
-	return project, words, err
+// news is what was heard of vantage points.
+type news struct {
+	project *vault.Project
+	words   map[string]vantage.Word
+	silent  error // why the vault could not be read
+	// asked is when the vault was asked, and came when it had answered. What was said since it
+	// was asked is not in it: it is as old as that.
+	asked, came time.Duration
 }
 
-// judge decides about one plan. silent is why the vault could not be read.
-func (b *bench) judge(ctx context.Context, object *v1alpha1.RecoveryPlan, t *trial, project *vault.Project, words map[string]vantage.Word, silent error) {
+// now is the time by the clock of the bench, which does not jump.
+func (b *bench) now() time.Duration { return b.d.Now().Sub(b.begun) }
+
+func (b *bench) hear(ctx context.Context) (n news) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	n.asked = b.now()
+	if n.project, n.silent = b.d.Project(ctx, b.vault); n.silent == nil {
+		n.words, _, n.silent = vantage.Hear(ctx, n.project) // one that cannot be read is silent
+	}
+	n.came = b.now()
+	return n
+}
+
+// judge decides about one plan. It may have waited for other plans: what was heard long before
+// is heard anew.
+func (b *bench) judge(ctx context.Context, object *v1alpha1.RecoveryPlan, t *trial, n news) {
 	p := document.Convert(object)
-	now := b.d.Now().Sub(b.begun)
-	if silent == nil && (!t.known || now-t.gathered >= gatherEvery) {
+	if n.silent == nil && b.now()-n.came > lookEvery {
+		if t.known { // else it would be as young as when it is heard again
+			t.listen(p, b.now(), n)
+		}
+		n = b.hear(ctx)
+	}
+	now := b.now()
+	if n.silent == nil && (!t.known || now-t.gathered >= gatherEvery) {
 		if t.known { // to gather takes its time, and what was heard is not as young as that
-			t.listen(p, now, words)
+			t.listen(p, now, n)
 		}
-		if silent = b.gather(ctx, t, p, project, words); silent == nil {
-			_, words, silent = b.hear(ctx)
+		if n.silent = b.gather(ctx, t, p, n); n.silent == nil {
+			n = b.hear(ctx)
 		}
-		now = b.d.Now().Sub(b.begun)
+		now = b.now()
 	}
 	if !t.known {
-		b.tell(ctx, object, p, t, now, declare.Decision{}, silent)
+		b.tell(ctx, object, p, t, now, declare.Decision{}, n.silent)
 		return
 	}
 	t.watch(p)
 	state := t.outlook.state
-	state.Vault = silent == nil
-	if silent == nil {
-		t.listen(p, now, words)
+	state.Vault = n.silent == nil
+	if n.silent == nil {
+		t.listen(p, now, n)
 	}
-	decision := t.decider.Decide(now, state)
+	decision, silent := t.decider.Decide(now, state), n.silent
 	if decision.Declare && b.mine(p, t) {
 		decision, silent = b.declare(ctx, object, p, t)
-		now = b.d.Now().Sub(b.begun)
+		now = b.now()
 	}
 	b.tell(ctx, object, p, t, now, decision, silent)
 }
 
 // listen takes in what the plan's vantage points said.
-func (t *trial) listen(p *plan.Plan, now time.Duration, words map[string]vantage.Word) {
+func (t *trial) listen(p *plan.Plan, now time.Duration, n news) {
 	for _, name := range p.Declaration.Vantages {
-		word, ok := words[name]
+		word, ok := n.words[name]
 		if !ok {
 			continue
 		}
 		_, probed := p.Declaration.Probes[t.source]
 		if s, ok := word.Sighting(p.Name, t.source, probed); ok {
+			s.Age = now - n.asked
 			t.decider.Hear(now, s)
 		}
 	}
@@ -249,24 +270,24 @@ func (t *trial) watch(p *plan.Plan) {
 	t.decider = declare.New(t.source, declare.Rule{Vantages: d.Vantages, Agree: d.Agree, For: d.For, Block: d.Block, Fresh: vantage.Fresh})
 }
 
-func (b *bench) gather(ctx context.Context, t *trial, p *plan.Plan, project *vault.Project, words map[string]vantage.Word) error {
+func (b *bench) gather(ctx context.Context, t *trial, p *plan.Plan, n news) error {
 	ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
 	defer cancel()
-	listing, err := project, error(nil)
+	listing, err := n.project, error(nil)
 	if b.d.Listing != nil {
 		listing, err = b.d.Listing(ctx, b.vault)
 	}
 	if err != nil {
 		return err
 	}
-	o, err := gatherer{project, listing, b.d.Site, b.d.Now}.gather(ctx, p, words)
+	o, err := gatherer{n.project, listing, b.d.Site, b.d.Now}.gather(ctx, p, n.words)
 	if err != nil {
 		return err
 	}
 	if err := b.ordered(ctx, p, &o.state); err != nil {
 		return err
 	}
-	t.outlook, t.known, t.gathered = o, true, b.d.Now().Sub(b.begun)
+	t.outlook, t.known, t.gathered = o, true, b.now()
 	return nil
 }
 

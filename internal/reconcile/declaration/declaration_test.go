@@ -399,6 +399,56 @@ func TestItAsksAgainBeforeItOrders(t *testing.T) {
 	}
 }
 
+// TestWordsAgeWhilePlansWait: a plan is judged after others, whose judgement took half a minute. What was heard
+// before counts from then, and what was said meanwhile is heard.
+func TestWordsAgeWhilePlansWait(t *testing.T) {
+	for name, c := range map[string]struct {
+		wait  time.Duration
+		since declare.View // what they say while it waits
+		fresh bool
+		want  declare.View
+	}{
+		"it did not wait":         {0, "", true, declare.Lost},
+		"they saw it meanwhile":   {30 * time.Second, declare.Alive, true, declare.Alive},
+		"they say so still":       {30 * time.Second, declare.Lost, true, declare.Lost},
+		"nobody spoke since":      {30 * time.Second, "", false, ""},
+		"nobody had to be heard":  {lookEvery, "", true, declare.Lost},
+		"the answer took so long": {-20 * time.Second, "", false, ""},
+	} {
+		w := newWorld(t, shop())
+		w.arm(1, "east")
+		w.play(18*time.Second, declare.Alive, "west", "witness")
+		say := func(view declare.View) {
+			w.number++
+			for _, name := range []string{"west", "witness"} {
+				word := vantage.Word{Vantage: name, Process: "p", Number: w.number, At: w.now, Views: []vantage.View{{Site: "east", View: view}}}
+				if err := vantage.Say(t.Context(), w.project, word); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		say(declare.Lost)
+		mine, err := w.plans(t.Context())
+		if err != nil || len(mine) != 1 {
+			t.Fatal(mine, err)
+		}
+		n := w.hear(t.Context())
+		w.now = w.now.Add(max(c.wait, -c.wait))
+		if c.wait < 0 {
+			n.came = w.bench.now()
+		}
+		if c.since != "" {
+			say(c.since)
+		}
+		w.judge(t.Context(), &mine[0], w.cases["shop"], n)
+		for _, vantage := range []string{"west", "witness"} {
+			if view, _, fresh := w.cases["shop"].decider.View(w.bench.now(), vantage); fresh != c.fresh || fresh && view != c.want {
+				t.Errorf("%s: %s says %q, fresh: %v", name, vantage, view, fresh)
+			}
+		}
+	}
+}
+
 // TestAnotherVersionOfThePlan in the vault is not carried out by itself.
 func TestAnotherVersionOfThePlan(t *testing.T) {
 	p := shop()

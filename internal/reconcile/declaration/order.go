@@ -32,30 +32,30 @@ const attempts = 20
 // declare asks for everything again, as it may have changed since, and then orders
 // the failover.
 func (b *bench) declare(ctx context.Context, object *v1alpha1.RecoveryPlan, p *plan.Plan, t *trial) (declare.Decision, error) {
-	project, words, err := b.hear(ctx)
-	if err == nil {
-		err = b.gather(ctx, t, p, project, words)
+	n := b.hear(ctx)
+	if n.silent == nil {
+		n.silent = b.gather(ctx, t, p, n)
 	}
-	if err == nil {
-		project, words, err = b.hear(ctx) // that took its time
+	if n.silent == nil {
+		n = b.hear(ctx) // that took its time
 	}
-	if err != nil {
-		return declare.Decision{Agree: true}, err
+	if n.silent != nil {
+		return declare.Decision{Agree: true}, n.silent
 	}
 	t.watch(p)
-	t.listen(p, b.d.Now().Sub(b.begun), words)
-	decision := t.decider.Decide(b.d.Now().Sub(b.begun), t.outlook.state)
+	t.listen(p, b.now(), n)
+	decision := t.decider.Decide(b.now(), t.outlook.state)
 	if !decision.Declare || !b.mine(p, t) {
 		return decision, nil
 	}
-	same, err := b.same(ctx, object, project)
+	same, err := b.same(ctx, object, n.project)
 	switch {
 	case err != nil:
 		return declare.Decision{Agree: true}, err
 	case !same:
 		return declare.Decision{Agree: true, Person: true, Why: "the vault holds another version of the plan: apply the same one at all sites"}, nil
 	}
-	run, err := b.order(ctx, object, t, project, decision)
+	run, err := b.order(ctx, object, t, n.project, decision)
 	if err != nil {
 		return declare.Decision{Agree: true}, fmt.Errorf("order the failover: %w", err)
 	}
@@ -81,7 +81,7 @@ func (b *bench) order(ctx context.Context, object *v1alpha1.RecoveryPlan, t *tri
 		}},
 		Spec: v1alpha1.RunSpec{
 			Plan: object.Name, Vault: b.vault, Verb: v1alpha1.PlanVerb(plan.Failover), To: b.d.Site,
-			RequestedBy: short(By+strings.Join(t.lost(b.d.Now().Sub(b.begun), object.Spec.Declaration.Vantages), ", "), 253), Reason: short(reason, 4096),
+			RequestedBy: short(By+strings.Join(t.lost(b.now(), object.Spec.Declaration.Vantages), ", "), 253), Reason: short(reason, 4096),
 		},
 	}
 	if err := b.d.Client.Create(ctx, &run); err != nil && !apierrors.IsAlreadyExists(err) {
