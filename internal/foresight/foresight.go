@@ -29,7 +29,9 @@ const parallelReads = 4
 type Options struct {
 	Project *vault.Project
 	Domain  string // the vault's failure domain, where it is known
-	Now     func() time.Time
+	// Coming says that Davit is put to the target before the run begins.
+	Coming bool
+	Now    func() time.Time
 	// Live takes a census of sites whose cluster can be asked; it knows what the
 	// applications need, for rights. nil: no cluster is asked.
 	Live func(ctx context.Context, needs []preflight.Need) map[string]*preflight.Site
@@ -94,7 +96,7 @@ func Look(ctx context.Context, o Options, p *plan.Plan, verb plan.Verb, to strin
 // Judge judges a plan, all of whose applications were gathered. Plans are judged one after
 // the other.
 func (k *Known) Judge(ctx context.Context, p *plan.Plan, verb plan.Verb, to string) *Outlook {
-	in := &preflight.Input{Now: k.At, Plan: p, To: to, Sites: k.Sites, Silence: map[string]string{}, Vault: k.Vault}
+	in := &preflight.Input{Now: k.At, Plan: p, To: to, Coming: k.Coming, Sites: k.Sites, Silence: map[string]string{}, Vault: k.Vault}
 	out := &Outlook{Input: in, RPO: map[string]prediction.RPO{}, History: k.History}
 	tests := map[string][]time.Duration{}
 	for _, app := range applications(p) {

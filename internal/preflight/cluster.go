@@ -268,10 +268,14 @@ func (in *Input) secrets() []Finding {
 	if why := s.Unread["secrets"]; why != "" {
 		return []Finding{unknown(in.To, "grant the right to list secrets in davit-system", "the plan's Secrets could not be looked for: %s", why)}
 	}
+	first := ""
+	if in.Coming {
+		first = "before Davit is there: kubectl create namespace davit-system, unless it exists, and "
+	}
 	var all []Finding
 	for _, name := range Secrets(in.Plan) {
 		if !slices.Contains(s.Secrets, name) {
-			all = append(all, fail(in.To, "kubectl -n davit-system create secret generic "+name+" ... at the target", "the plan names Secret %s, which is not in davit-system there", name))
+			all = append(all, fail(in.To, first+"kubectl -n davit-system create secret generic "+name+" ... at the target", "the plan names Secret %s, which is not in davit-system there", name))
 		}
 	}
 	return all

@@ -51,7 +51,10 @@ type Input struct {
 	Plan *plan.Plan
 	// From holds the applications now, To is where they would go.
 	From, To string
-	Sites    map[string]*Site
+	// Coming says that Davit is put to the target before the run begins: what that brings need
+	// not be there yet.
+	Coming bool
+	Sites  map[string]*Site
 	// Silence says of sites without facts why there are none.
 	Silence map[string]string
 	Needs   []Need

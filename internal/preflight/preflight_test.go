@@ -209,6 +209,32 @@ func mover(r preflight.Rights) func(*preflight.Input) {
 	}
 }
 
+// TestWhatComesNeedNotBeThere: a site to which the run brings Davit first lacks what Davit brings,
+// and that is no reason to refuse. What people must put there is, and they are told how.
+func TestWhatComesNeedNotBeThere(t *testing.T) {
+	for _, coming := range []bool{false, true} {
+		in := good()
+		in.Coming = coming
+		west := in.Sites["west"]
+		delete(west.APIs, "applications.davit.dev")
+		west.Secrets, west.Accounts = nil, []string{}
+		in.Plan.Account = "davit-restore"
+		in.Plan.Traffic = append(in.Plan.Traffic, plan.Traffic{Name: "front", Kind: plan.KindGate, Object: "front"})
+		var failed []string
+		for _, f := range preflight.Judge(in) {
+			if f.Check == "steps" && f.Verdict == preflight.Fail {
+				failed = append(failed, f.Reason)
+				if coming && !strings.HasPrefix(f.Remedy, "before Davit is there: kubectl create namespace davit-system") {
+					t.Errorf("nobody is told how: %q", f.Remedy)
+				}
+			}
+		}
+		if want := map[bool]int{false: 3, true: 1}[coming]; len(failed) != want || !strings.Contains(strings.Join(failed, "; "), "Secret dns-key") {
+			t.Errorf("coming %v: %q, want %d", coming, failed, want)
+		}
+	}
+}
+
 // TestAnAccountIsWell: it is the plan's that is judged, whatever davit-restore may do; and
 // what it may not do for other plans is no matter. Whoever looks by hand is judged beside it.
 func TestAnAccountIsWell(t *testing.T) {

@@ -504,6 +504,7 @@ func (h *here) ahead(ctx context.Context, p *plan.Plan, s *failover.Spec, regist
 	defer cancel()
 	h.Progress().Step("looking at the sites, and at earlier runs")
 	o := forecast.Options(h.in, []wiring.Cluster{h.cluster}, h.Now, p)
+	o.Coming = h.need != nil && h.need.Davit
 	o.Names = func(ctx context.Context, p *plan.Plan) []preflight.Name { return h.cluster.Rehearse(ctx, p, h.Now) }
 	if registries {
 		o.Registry = foresight.Registries(images.Registries{}, lookPatience/2, time.Hour)
