@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/standby"
 )
 
@@ -48,5 +49,27 @@ func TestNobodyAnswers(t *testing.T) {
 	lost := errors.New("no answer")
 	if err := unanswered("r", lost, 0); !errors.Is(err, lost) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWhatWasAskedForWasToGoBack: who goes on with a roll-back has got what he asked for
+// when the run is rolled back; who goes on with a move has not.
+func TestWhatWasAskedForWasToGoBack(t *testing.T) {
+	for _, c := range []struct {
+		kind  failover.EventKind
+		phase failover.Phase
+		want  bool
+	}{
+		{failover.RollBack, failover.Running, true},
+		{failover.Retry, failover.RollbackFailed, true},
+		{failover.Resume, failover.RollbackFailed, true},
+		{"", failover.RollingBack, true}, // taken over
+		{failover.Retry, failover.Running, false},
+		{failover.Skip, failover.OutcomeUnknown, false},
+		{"", failover.Running, false},
+	} {
+		if got := isBack(c.kind, &failover.State{Phase: c.phase}); got != c.want {
+			t.Errorf("%q of a run that is %s: %t", c.kind, c.phase, got)
+		}
 	}
 }

@@ -212,6 +212,7 @@ func (h *here) takeOver(ctx context.Context, run string, u *until, enough func(*
 	if state.Spec.To != h.in.Site {
 		return nil, exit.Refuse("give the kubeconfig of that site; if it is lost, `restore APPLICATION --take-over` here takes each application from the run", "run %s goes to site %s, and this is site %s: it is carried there", run, state.Spec.To, h.in.Site)
 	}
+	h.back = h.back || isBack("", state)
 	if u == nil {
 		u = h.until(0, state.Spec)
 	}

@@ -33,17 +33,22 @@ const (
 // want is a verb about a run.
 type want struct {
 	verb, short string
+	long        string // for --help, where the one line does not do
 	kind        failover.EventKind
 	operand     string // what follows the run's name, if anything
 	optional    bool
 	types       bool // the target's name is typed with --lose
 }
 
+// furtherBack is what becomes of a run that is being taken back already.
+const furtherBack = `One in RollbackFailed is taken back further, and that is then what was asked for: RolledBack ends the
+command with 0, or with 4 if not all was seen to run again.`
+
 var wants = []want{
 	{verb: "approve", short: "Agree that a run begins", kind: failover.Approve},
 	{verb: "pause", short: "Let a run begin nothing more", kind: failover.Pausing},
-	{verb: "resume", short: "Let a paused run go on", kind: failover.Resume},
-	{verb: "retry", short: "Try a step again, or all that failed", kind: failover.Retry, operand: "STEP", optional: true},
+	{verb: "resume", short: "Let a paused run go on", kind: failover.Resume, long: "Lets a paused run go on. " + furtherBack},
+	{verb: "retry", short: "Try a step again, or all that failed", kind: failover.Retry, operand: "STEP", optional: true, long: "Tries a step again, or all that failed. " + furtherBack},
 	{verb: "skip", short: "Go on without a step that failed", kind: failover.Skip, operand: "STEP"},
 	{verb: "answer", short: "Say that a manual task or approval is done", kind: failover.Answer, operand: "STEP"},
 	{verb: "consent", short: "Say that a site has stopped, where nothing proves it", kind: failover.Consent, operand: "SITE"},
@@ -175,7 +180,7 @@ func (h *Host) wantCommand(w want) *cobra.Command {
 		}
 	}
 	cmd := &cobra.Command{
-		Use: use, Short: w.short, Args: operands(least, most, names),
+		Use: use, Short: w.short, Long: w.long, Args: operands(least, most, names),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			r := execute.Request{Kind: w.kind, Note: note, Text: lose, Refused: undone}
 			if len(given) > 1 {
@@ -238,7 +243,7 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 			return exit.Refuse("have an administrator of site "+at.in.Site+" bind it to you", "%s", whyNot)
 		}
 	}
-	at.back = r.Kind == failover.RollBack || r.Kind == failover.Cancel // of a roll-back that only waits for its source
+	at.back = isBack(r.Kind, s)
 	at.remedy = remedy(r.Kind, s)
 	r.By, r.Groups, r.At = at.who.Name, at.who.Groups, h.Now()
 	n, err := at.box.Put(ctx, run, r)
@@ -247,6 +252,12 @@ func (h *Host) ask(cmd *cobra.Command, a *access.Address, run string, r execute.
 	}
 	h.Progress().Step("waiting for whoever carries %s", run)
 	return at.answer(ctx, run, at.until(n, s.Spec))
+}
+
+// isBack tells whether a run that ends as RolledBack does what was asked for: to take it back,
+// to wait no longer for its source, or to go on with a roll-back.
+func isBack(kind failover.EventKind, s *failover.State) bool {
+	return kind == failover.RollBack || kind == failover.Cancel || s.Phase == failover.RollingBack || s.Phase == failover.RollbackFailed
 }
 
 // remedy is the next step of a person whose request is refused by the run, as it stands.
