@@ -232,8 +232,11 @@ func (h *herald) publish(ctx context.Context, e *entry, said *heard, plans []*v1
 		facts.Outside = outside(ctx, plans, h.pool.self.Site, h.pool.now,
 			probe.Asker{Cluster: scratch.New(h.restorer, nil).Drills(h.pool.now)}.Ask) // as runs ask
 	}
+	if whole {
+		facts.Peers = pledges(ctx, plans, e.opened, h.pool.self.Site, h.pool.now)
+	}
 	if !whole && said.facts != nil {
-		facts.Outside = said.facts.Outside
+		facts.Outside, facts.Peers = said.facts.Outside, said.facts.Peers
 		facts.Rights, facts.RightsOf = said.facts.Rights, said.facts.RightsOf // they are asked for with all else
 	}
 	if !whole && facts.Same(said.facts) {

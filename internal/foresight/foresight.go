@@ -120,6 +120,7 @@ func (k *Known) Judge(ctx context.Context, p *plan.Plan, verb plan.Verb, to stri
 	}
 	k.ask(ctx, in)
 	k.voices(ctx, in)
+	k.promises(ctx, in)
 	out.Findings = preflight.Judge(in)
 	out.RTO = prediction.OfRun(measured(k.History), p.Name, string(verb), applications(p))
 	if !out.RTO.Known {

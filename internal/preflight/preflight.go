@@ -70,6 +70,10 @@ type Input struct {
 	Voices map[string]Voice
 	Agree  int
 	Early  bool
+	// Promised are the applications of a plan that wants promises, as the vault has them, and
+	// Bearers the clusters that bear its sites' names; nil where nobody looked.
+	Promised []Promised
+	Bearers  map[string]string
 }
 
 // Vault is the vault as the one who judges sees it.
@@ -130,6 +134,7 @@ func Checks() []Check {
 		{"dns", "the zone's servers take the target's updates", false, checkNames},
 		{"ttl", "resolvers let go of the old address soon enough", false, checkTTL},
 		{"declaration", "those speak on whom an automatic declaration counts", false, checkDeclared},
+		{"promises", "the sites that a plan asks to stay passive while the vault is silent would promise it", false, checkPromises},
 		{"outside", "what applications need besides answers the target", false, checkOutside},
 	}
 }

@@ -51,6 +51,8 @@ type Site struct {
 	Names       []string `json:"names"`
 	// Outside is what outside dependencies of plans answered, asked from here.
 	Outside []Answer `json:"outside,omitempty"`
+	// Peers is what the other sites of plans answered who were asked to stay passive, asked from here.
+	Peers []Pledge `json:"peers,omitempty"`
 	// ConfigMaps are those of Davit's namespace that are not Davit's own; nil where
 	// nobody looked.
 	ConfigMaps []string `json:"configMaps"`
@@ -202,6 +204,9 @@ func (s *Site) Recalling(published *Site, now time.Time) *Site {
 	}
 	if s.Outside == nil {
 		s.Outside = published.Outside
+	}
+	if s.Peers == nil {
+		s.Peers = published.Peers
 	}
 	return s
 }

@@ -59,7 +59,7 @@ func All(ctx context.Context, k Keys, app string, epoch int64, peers []fence.Pee
 	var all sync.WaitGroup
 	for i, peer := range peers {
 		all.Go(func() {
-			if said[i] = one(ctx, k, app, epoch, peer, now); said[i] != nil {
+			if said[i] = Ask(ctx, k, app, epoch, peer, now); said[i] != nil {
 				said[i] = fmt.Errorf("peer %s at %s: %w", peer.Site, peer.Address, said[i])
 				cancel() // the others' answers would not help any more
 			}
@@ -74,8 +74,9 @@ func All(ctx context.Context, k Keys, app string, epoch int64, peers []fence.Pee
 	return errors.Join(said...)
 }
 
-// one asks one peer, under the newest key first: a site may not have taken it up yet.
-func one(ctx context.Context, k Keys, app string, epoch int64, peer fence.Peer, now func() time.Time) error {
+// Ask asks one peer, under the newest key first: a site may not have taken it up yet. It is nil where the peer
+// promises.
+func Ask(ctx context.Context, k Keys, app string, epoch int64, peer fence.Peer, now func() time.Time) error {
 	err := errors.New("no key of the project is known yet")
 	for _, a := range k.authorities {
 		if err = a.ask(ctx, k, Question{Vault: k.Vault, Project: k.Project, Application: app, Epoch: epoch, Site: k.Site}, peer, now); err == nil || errors.Is(err, ErrRefused) || ctx.Err() != nil {

@@ -16,13 +16,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit.dev/davit/api/v1alpha1"
+	"davit.dev/davit/internal/bulletin"
 	"davit.dev/davit/internal/cli/access"
 	"davit.dev/davit/internal/cli/exit"
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/view"
 	"davit.dev/davit/internal/cli/wiring"
+	"davit.dev/davit/internal/foresight"
 	"davit.dev/davit/internal/kube/plans"
 	"davit.dev/davit/internal/plan"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/shelf"
 )
 
@@ -130,7 +133,16 @@ func PlanShow(h *Host) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return h.Print(Shown{found: found, document: document, here: here, now: h.Now()})
+			shown := Shown{found: found, document: document, here: here, now: h.Now()}
+			if p := found.Plan(); p.Fence.Promises {
+				if shown.promised, err = foresight.Promises(ctx, in.Project, p); err == nil {
+					shown.sites, _, err = bulletin.Read(ctx, in.Project)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return h.Print(shown)
 		},
 	}
 	a.BreakGlass(cmd.Flags())
@@ -186,6 +198,8 @@ type Shown struct {
 	found    plans.Found
 	document []byte
 	here     *v1alpha1.RecoveryPlan // as the cluster serves it; nil: it does not
+	promised []preflight.Promised   // of a plan that wants promises
+	sites    map[string]*preflight.Site
 	now      time.Time
 }
 
@@ -217,6 +231,7 @@ func (s Shown) Text(t *output.Text) {
 		t.Line("Problem: %s", problem.Error())
 	}
 	s.declares(t, p)
+	s.promises(t)
 	s.drills(t)
 	t.Line("-o yaml shows all of it.")
 }
@@ -234,6 +249,40 @@ func (s Shown) declares(t *output.Text, p *plan.Plan) {
 		}
 	}
 	t.Line("Declared automatically, by %s, at the site that would take over: plan show says more there.", strings.Join(p.Declaration.Vantages, ", "))
+}
+
+// promises says whose promises each application may run on by while the vault is silent, and
+// what those last answered the site that holds it.
+func (s Shown) promises(t *output.Text) {
+	var rows [][]string
+	for _, p := range s.promised {
+		row := []string{p.Application, p.Site, "nobody: no lease", "", ""}
+		if p.Leased {
+			row[2], row[3] = "nobody", "no: the vault alone renews its lease"
+		}
+		if p.Stated {
+			row[3] = "yes"
+		}
+		var of, said []string
+		for _, peer := range p.Peers {
+			of = append(of, peer.Site+" ("+peer.Address+")")
+			word := peer.Site + " was not asked of late"
+			if a := p.Answer(s.sites[p.Site], peer); a != nil && a.Err != "" {
+				word = peer.Site + " promises nothing, " + output.Ago(a.At, s.now) + ": " + output.OneLine(a.Err)
+			} else if a != nil {
+				word = peer.Site + " would promise, " + output.Ago(a.At, s.now)
+			}
+			said = append(said, word)
+		}
+		if len(of) > 0 {
+			row[2], row[4] = strings.Join(of, ", "), strings.Join(said, "; ")
+		}
+		rows = append(rows, row)
+	}
+	if len(rows) > 0 {
+		t.Line("Promises while the vault is silent:")
+		t.Table("  ", output.Columns("APPLICATION", "HELD BY", "ASKED OF", "NODES ASK", "ANSWERS"), rows)
+	}
 }
 
 // drills says how the last drill went, as far as this site knows, and when the
