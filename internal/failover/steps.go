@@ -329,13 +329,13 @@ func noted(what, note string) string {
 }
 
 // lookRefused takes note that whoever was asked will not say, whatever the wait: a
-// right is missing, or the order makes no sense there. What was never intended was
-// not done. Of what was, nobody knows, which is no reason to go on.
+// right is missing, or the order makes no sense there. What was never intended was not done. Of what
+// was, nobody knows, which is no reason to go on; but the source of a planned move says why its fence does not count.
 func (m *Machine) lookRefused(name string, f *flight, e Event) {
 	switch {
 	case f.then == "": // it has ended, and is looked at only to know
 		f.next = m.now.Mono + LookAgain
-	case m.state.Steps[name].Meant:
+	case m.state.Steps[name].Meant && (!m.state.Spec.planned() || m.state.Spec.step(name).Kind != plan.KindFence):
 		m.end(name, Unknown, "whether it was done cannot be seen: "+e.Note, e)
 	default:
 		m.end(name, Broke, e.Note, e)

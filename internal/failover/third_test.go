@@ -108,3 +108,40 @@ func TestSourceOfAPlannedMoveIsNotLost(t *testing.T) {
 		}
 	}
 }
+
+// TestALostRefusalIsReadBack: the source refuses the fence of a planned move, as something ran there after its last
+// write, and that answer is lost. A look says the same: its lease, which is over soon, must not have the run go on. The
+// control is a source that is silent altogether.
+func TestALostRefusalIsReadBack(t *testing.T) {
+	for name, tc := range map[string]struct {
+		look Event
+		want Phase
+	}{
+		"it says so when it is asked": {Event{Kind: Looked, Outcome: Refused, Note: "something ran at site east"}, RolledBack},
+		"it is silent":                {Event{Kind: Looked, Outcome: NoAnswer}, Completed},
+	} {
+		r := newRig(t, plan.Switchover, func(p *plan.Plan, s *Spec) {
+			p.Fence, p.Declaration = lease(), plan.Declaration{Automatic: true, Vantages: []string{"a", "b", "c"}, Agree: 2, For: 30 * time.Second, Block: time.Hour}
+			s.Commit = plan.Commit{Then: plan.ThenCommit}
+		})
+		r.facts.Terms = map[string]plan.Fence{"east": lease()}
+		sent := false
+		r.answer = func(f Effect) *Event {
+			switch {
+			case f.Step == nil || f.Step.Kind != plan.KindFence || f.Action == Undo:
+				return nil
+			case f.Action == Act:
+				sent = true
+				return &Event{} // its answer is lost
+			case !sent: // it ran after the first look
+				return &Event{Kind: Looked, Outcome: NotDone}
+			}
+			return &tc.look
+		}
+		r.run(tc.want, Paused, OutcomeUnknown)
+		s := r.m.State()
+		if s.Phase != tc.want || tc.want == RolledBack && !strings.Contains(s.Steps["fence/cart"].Note+s.Steps["fence/shop"].Note, "something ran") {
+			t.Errorf("%s: %s %q; %+v", name, s.Phase, s.Why, s.Steps["fence/shop"])
+		}
+	}
+}

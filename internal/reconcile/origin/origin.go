@@ -345,9 +345,6 @@ func (s *site) fence(ctx context.Context, o execute.Order) execute.Answer {
 		if answer == nil {
 			return execute.Answer{Outcome: failover.NotDone, Asked: heard, Note: why}
 		}
-		if answer.Outcome == failover.Refused { // once it is ordered
-			answer.Outcome = failover.NotDone
-		}
 		answer.Asked = heard
 		return *answer
 	}

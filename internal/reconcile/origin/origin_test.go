@@ -446,9 +446,6 @@ func TestNothingIsLeftBehind(t *testing.T) {
 				if note = "shop/web: keep what starts it"; test.unheld {
 					note = "took the hold of run move off"
 				}
-				if action == failover.Look {
-					want = failover.NotDone
-				}
 			}
 			got := c.site.Do(t.Context(), o)
 			c.want(name+", "+string(action), got, want, note)
