@@ -5,12 +5,20 @@ import (
 	"time"
 )
 
-// peersOf are those whom the claims of a site name: all others, but for one that came into the plan later.
+// older is added to a site's number for the cluster that bore its name before: it lives on, hears of no claim, and
+// holds nothing.
+const older = 10
+
+// peersOf are those whom the claims of a site name: all others, but for one that came into the plan later. What was
+// claimed before another cluster took a site's name is of the older one.
 func (w *world) peersOf(site int) []int {
 	var all []int
 	for _, s := range w.sites {
 		if w.promising && s.n != site && s.n != w.stranger {
 			all = append(all, s.n)
+			if s.n == w.renamed && !w.begun {
+				all[len(all)-1] += older
+			}
 		}
 	}
 	return all
@@ -24,7 +32,7 @@ func (s *store) names(site, target int) bool {
 			if c.site != site {
 				continue
 			}
-			if len(c.peers) > 0 && !slices.Contains(c.peers, target) {
+			if len(c.peers) > 0 && !slices.Contains(c.peers, target) && (!s.w.opt.NoClusters || !slices.Contains(c.peers, target+older)) {
 				return false
 			}
 			break
@@ -45,8 +53,7 @@ func (s *site) promises(a *workload) {
 	asked, epoch, peers := s.clock.Mono(s.w.now), a.seen, a.peers
 	given := map[int]bool{}
 	for _, n := range peers {
-		peer := s.w.sites[n]
-		s.w.call(s.n, n, 4*time.Second, func(reply func(any)) { peer.promise(a.app, epoch, reply) }, func(x any, ok bool) {
+		take := func(x any, ok bool) {
 			if yes, _ := x.(bool); ok && yes {
 				given[n] = true
 			}
@@ -55,7 +62,14 @@ func (s *site) promises(a *workload) {
 				a.lease = max(a.lease, asked+leaseTime)
 				s.settle(a)
 			}
-		})
+		}
+		if n >= older {
+			s.w.odd["promised by an older cluster"]++
+			s.w.after(s.w.upTo(50*time.Millisecond), func() { take(true, true) })
+			continue
+		}
+		peer := s.w.sites[n]
+		s.w.call(s.n, n, 4*time.Second, func(reply func(any)) { peer.promise(a.app, epoch, reply) }, take)
 	}
 }
 

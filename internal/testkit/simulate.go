@@ -56,12 +56,16 @@ func bareWorld(seed, stream uint64, opt Options, sites int) *world {
 	if w.stranger = -1; sites == 3 && rand.New(rand.NewPCG(seed, stream+400)).IntN(3) == 0 {
 		w.stranger = 1
 	}
+	if w.renamed = -1; opt.Renamed || rand.New(rand.NewPCG(seed, stream+500)).IntN(6) == 0 {
+		w.renamed = 1
+	}
 	for _, app := range w.apps {
 		w.vault.epochs[app] = []claim{{site: 0, request: "first", peers: w.peersOf(0)}}
 	}
 	if sites == 3 && rand.New(rand.NewPCG(seed, stream+200)).IntN(3) == 0 {
 		w.wasAtSouth()
 	}
+	w.begun = true
 	own := rand.New(rand.NewPCG(seed, stream+300))
 	w.calls, w.pool.Heeds, w.asks = own.IntN(6) == 0 || opt.Drowsy == plan.KindHTTP, own.IntN(2) == 0 || opt.NoHeed, own.IntN(24) == 0 || opt.NoAsk
 	w.pool.Blind, w.said = opt.NoHeed, map[string]map[string]bool{}

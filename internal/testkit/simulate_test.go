@@ -111,7 +111,7 @@ func TestSchedules(t *testing.T) {
 	}
 	// Whether the schedules try what they should.
 	for _, what := range []string{
-		"activated: proven", "activated: timed-out lease", "activated: none (forced)", "kept by promises", "lease ran out", "take-over", "deposed",
+		"activated: proven", "activated: timed-out lease", "activated: none (forced)", "kept by promises", "promised by an older cluster", "lease ran out", "take-over", "deposed",
 		"executor died", "executor paused", "was at a third site", "agent paused", "watchdog paused", "site crashed", "link cut", "vault stalled", "cannot be stopped",
 		"asked since when it waits", "lost message", "late message", "doubled message", "late put", "lost answer of a put", "refused an old order", "step failed", "look refused",
 		"early order superseded", "API server silent", "stood still before a job", "a job was not begun",
@@ -157,7 +157,7 @@ func harm(t *testing.T, want string, play func(seed uint64) error) {
 // beside plays what a control takes safety away from, and, where that breaks, the misfortune that was made for
 // it with all safety in place. That does no harm: else the control would show nothing.
 func beside(t *testing.T, opt testkit.Options, play func(uint64, testkit.Options) testkit.Report) func(seed uint64) error {
-	made := testkit.Options{Drowsy: opt.Drowsy, Wakes: opt.Wakes, Isolated: opt.Isolated, Leaning: opt.Leaning}
+	made := testkit.Options{Drowsy: opt.Drowsy, Wakes: opt.Wakes, Isolated: opt.Isolated, Leaning: opt.Leaning, Renamed: opt.Renamed}
 	return func(seed uint64) error {
 		err := play(seed, opt).Err
 		if err != nil && made != (testkit.Options{}) {
@@ -201,6 +201,7 @@ func TestControls(t *testing.T) {
 		"hold":         {testkit.Options{NoHold: true, Leaning: true}, "two writers"},
 		"held anew":    {testkit.Options{Cached: true, Leaning: true}, "two writers"},
 		"who is asked": {testkit.Options{NoNames: true, Leaning: true}, "two writers"},
+		"who it is":    {testkit.Options{NoClusters: true, Leaning: true, Renamed: true}, "two writers"},
 		"rest":         {testkit.Options{NoQuiesce: true}, "lost write"},
 		"sandbox":      {testkit.Options{NoSandbox: true}, "touches what is live"},
 		"journal":      {testkit.Options{LostEntry: true}, "journal"},

@@ -40,7 +40,9 @@ type world struct {
 	lease bool
 	// promising says that peers can stand in for a vault that is silent.
 	promising bool
-	stranger  int // the site that no claim names as a peer; -1: none
+	stranger  int  // the site that no claim names as a peer; -1: none
+	renamed   int  // the site whose name another cluster bore when the first claims were made; -1: none
+	begun     bool // they are made
 	gated     bool
 	zone      *zone.Zone // the name that clients know
 	early     bool       // plans have steps that run beside claims

@@ -19,6 +19,8 @@ type Options struct {
 	// Leaning has the site that runs the applications live on, under leases that peers' promises keep, and nobody
 	// but the one who claims what it runs hear of the vault for a minute from then on.
 	Leaning bool
+	// Renamed has another cluster bear the name of the usual target since what runs was claimed.
+	Renamed bool
 	// NoFence lets sites claim to have stopped without doing so.
 	NoFence bool
 	// NoWord lets an agent prove that an application has stopped without its nodes' word, by what the API
@@ -60,8 +62,9 @@ type Options struct {
 	// NoAsk lets runs forget how many people a step asks: the first to say yes is enough.
 	NoAsk bool
 	// NoHold lets a target go on promising that it stays passive, Cached lets it answer by what it read before,
-	// NoNames lets runs count leases that are kept by the promises of others than their target.
-	NoHold, Cached, NoNames bool
+	// NoNames lets runs count leases that are kept by the promises of others than their target, NoClusters of a
+	// cluster that bore its name before.
+	NoHold, Cached, NoNames, NoClusters bool
 	// NoLook lets executors act without looking.
 	NoLook bool
 	// OldNews lets executors believe that an order was superseded which went out before
