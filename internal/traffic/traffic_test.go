@@ -115,6 +115,42 @@ func TestEpochsOnlyGrow(t *testing.T) {
 	})
 }
 
+// TestATakenBackNameIsMovedNoMore: a move that was not known to succeed is taken back once its epoch went back, under the
+// newer one, however far it came. Whatever of it comes later is refused by that.
+func TestATakenBackNameIsMovedNoMore(t *testing.T) {
+	east, west := []string{"192.0.2.1"}, []string{"192.0.2.2"}
+	move := func(seq, epoch int64) Move {
+		return Move{
+			Name: "www.example.com", Zone: "example.com", To: west, Known: append(slices.Clone(east), west...), Site: "west",
+			Token: failover.Token{Run: "r", Sequence: seq, Epochs: map[string]int64{"shop": epoch}},
+		}
+	}
+	act, undo := move(7, 5), move(12, 6)
+	half := act.After(Seen{Values: east})
+	for name, seen := range map[string]Seen{
+		"it never came":      {Values: east},
+		"it came":            {Values: west, Guard: &half},
+		"its guard did":      {Values: east, Guard: &half, Apart: true},
+		"it was looked for":  {Values: east, Guard: new(act.Sealed(Seen{Values: east}))},
+		"of a run of before": {Values: east, Guard: &Guard{Site: "east", Run: "q", Sequence: 40, Epochs: map[string]int64{"shop": 4}}},
+	} {
+		if v, why := undo.Return(seen); v != Moves {
+			t.Fatalf("%s: %s %s", name, v, why)
+		}
+		values, guard := undo.Back(seen)
+		if !slices.Equal(values, east) {
+			t.Errorf("%s: it goes back to %v", name, values)
+		}
+		seen.Values, seen.Guard = values, &guard
+		if v, why := undo.Return(seen); v != Stands {
+			t.Errorf("%s: taken back, it is %s %s", name, v, why)
+		}
+		if v, _ := act.Judge(seen); v != Superseded {
+			t.Errorf("%s: the move that comes late is %s", name, v)
+		}
+	}
+}
+
 func TestGuardNames(t *testing.T) {
 	for name, want := range map[string]string{"www.example.com": "_davit.www.example.com", "*.apps.example.com": "_davit-any.apps.example.com"} {
 		if got := GuardName(name); got != want {
