@@ -40,6 +40,7 @@ const (
 	busyWait   = 2 * time.Second
 	stepEvery  = time.Second // how often a step is written into the status
 	concurrent = 4           // captures; deletions and the like do not wait for them
+	lengthy    = 8           // captures beside these, of those that take long: see turns
 	// captureTimeout is for captures whose policy says nothing. Every wait of a
 	// capture has an end of its own, and a volume that is read must show life:
 	// this is for the sum of them, and for what nobody thought of. A capture
@@ -73,10 +74,10 @@ type Reconciler struct {
 // Setup registers the reconciler.
 func (r *Reconciler) Setup(mgr ctrl.Manager) error {
 	r.mine = map[client.ObjectKey]bool{}
-	r.turns = newTurns(concurrent, r.Now)
+	r.turns = newTurns(concurrent, lengthy, r.Now)
 	return ctrl.NewControllerManagedBy(mgr).Named("recoverypoint").
 		For(&v1alpha1.RecoveryPoint{}).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 2 * concurrent}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 2*concurrent + lengthy}).
 		Complete(r)
 }
 

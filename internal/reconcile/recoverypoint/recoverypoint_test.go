@@ -99,7 +99,7 @@ func newSite(t *testing.T, objects ...client.Object) *site {
 	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).WithStatusSubresource(&v1alpha1.RecoveryPoint{}).Build()
 	s.Reconciler = &Reconciler{
 		Client: c, Reader: c, Vaults: access{s}, Events: s.events, Site: "east",
-		Now: func() time.Time { return noon }, mine: map[client.ObjectKey]bool{}, turns: newTurns(concurrent, time.Now),
+		Now: func() time.Time { return noon }, mine: map[client.ObjectKey]bool{}, turns: newTurns(concurrent, lengthy, time.Now),
 	}
 	return s
 }

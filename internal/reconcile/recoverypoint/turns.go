@@ -19,6 +19,10 @@ const (
 	askAgain = time.Second
 	// forgotten is after how long without asking one has left the queue.
 	forgotten = 10 * time.Second
+	// patience is how long a capture keeps its slot from others. One that takes longer
+	// waits, as a rule, for something that is not this process: a hook, a snapshot, a node
+	// that reads a large volume.
+	patience = time.Minute
 )
 
 // claim is one capture that waits for its turn.
@@ -40,18 +44,20 @@ func (c claim) before(d claim) bool {
 }
 
 // turns lets so many captures run at a time, one of each application, the most
-// urgent first. Those that wait ask again: nothing is held for them.
+// urgent first. Those that wait ask again: nothing is held for them. Captures that
+// run for longer than patience, so many of them, take no slot any more: a few that
+// hang would keep all other applications from being captured until they end.
 type turns struct {
-	slots int
-	now   func() time.Time
+	slots, long int
+	now         func() time.Time
 
 	mu      sync.Mutex
-	running map[client.ObjectKey]bool // applications
+	running map[client.ObjectKey]time.Time // applications, and since when
 	waiting map[client.ObjectKey]claim
 }
 
-func newTurns(slots int, now func() time.Time) *turns {
-	return &turns{slots: slots, now: now, running: map[client.ObjectKey]bool{}, waiting: map[client.ObjectKey]claim{}}
+func newTurns(slots, long int, now func() time.Time) *turns {
+	return &turns{slots: slots, long: long, now: now, running: map[client.ObjectKey]time.Time{}, waiting: map[client.ObjectKey]claim{}}
 }
 
 // take gives the claim its turn, or says how many go before it. Whoever got a
@@ -67,16 +73,27 @@ func (t *turns) take(c claim) (ok bool, ahead int) {
 			delete(t.waiting, key)
 			continue
 		}
-		if key != c.key && !t.running[w.app] && w.before(c) {
+		if key != c.key && t.running[w.app].IsZero() && w.before(c) {
 			ahead++
 		}
 	}
-	if t.running[c.app] || len(t.running)+ahead >= t.slots {
+	if !t.running[c.app].IsZero() || t.taken(now)+ahead >= t.slots {
 		return false, ahead
 	}
 	delete(t.waiting, c.key)
-	t.running[c.app] = true
+	t.running[c.app] = now
 	return true, 0
+}
+
+// taken is how many slots are.
+func (t *turns) taken(now time.Time) int {
+	long := 0
+	for _, since := range t.running {
+		if now.Sub(since) >= patience {
+			long++
+		}
+	}
+	return len(t.running) - min(long, t.long)
 }
 
 func (t *turns) release(c claim) {

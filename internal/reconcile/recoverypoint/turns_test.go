@@ -24,16 +24,26 @@ func drawClaims(t *rapid.T) []claim {
 	return all
 }
 
-// Whatever the order in which they ask: never more than the slots run, never two
-// of one application, nobody goes before a more urgent one that could, and
-// everybody gets a turn.
+// Whatever the order in which they ask: never more than the slots run, beside so many
+// that take long, never two of one application, nobody goes before a more urgent one
+// that could, and everybody gets a turn.
 func TestTurns(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		slots := rapid.IntRange(1, 4).Draw(t, "slots")
+		slots, long := rapid.IntRange(1, 4).Draw(t, "slots"), rapid.IntRange(0, 3).Draw(t, "long")
 		now := noon
-		q := newTurns(slots, func() time.Time { return now })
+		q := newTurns(slots, long, func() time.Time { return now })
 		waiting := drawClaims(t)
 		var running []claim
+		since := map[client.ObjectKey]time.Time{}
+		free := func() int {
+			late := 0
+			for _, r := range running {
+				if now.Sub(since[r.key]) >= patience {
+					late++
+				}
+			}
+			return slots - (len(running) - min(late, long))
+		}
 		for round := 0; len(waiting)+len(running) > 0; round++ {
 			if round > 500 {
 				t.Fatalf("%d still wait", len(waiting))
@@ -48,11 +58,11 @@ func TestTurns(t *testing.T) {
 				}
 				for _, w := range waiting {
 					busy := slices.ContainsFunc(running, func(r claim) bool { return r.app == w.app })
-					if w.key != c.key && !busy && w.app != c.app && w.before(c) && len(running)+1 >= slots {
+					if w.key != c.key && !busy && w.app != c.app && w.before(c) && free() <= 1 {
 						t.Fatalf("%v got the last turn before %v", c, w)
 					}
 				}
-				running = append(running, c)
+				running, since[c.key] = append(running, c), now
 				waiting = slices.DeleteFunc(slices.Clone(waiting), func(w claim) bool { return w.key == c.key })
 			}
 			apps := map[client.ObjectKey]bool{}
@@ -62,8 +72,8 @@ func TestTurns(t *testing.T) {
 				}
 				apps[r.app] = true
 			}
-			if len(running) > slots {
-				t.Fatalf("%d run in %d slots", len(running), slots)
+			if free() < 0 || len(running) > slots+long {
+				t.Fatalf("%d run in %d slots and %d for those that take long", len(running), slots, long)
 			}
 			if len(running) == 0 {
 				t.Fatal("slots are free, and nobody got one")
@@ -71,15 +81,43 @@ func TestTurns(t *testing.T) {
 			ended := rapid.IntRange(0, len(running)-1).Draw(t, "ended")
 			q.release(running[ended])
 			running = slices.Delete(running, ended, ended+1)
-			now = now.Add(askAgain)
+			now = now.Add(time.Duration(rapid.IntRange(1, 40).Draw(t, "seconds")) * time.Second)
 		}
 	})
+}
+
+// Captures that hang keep the others waiting for a while, and not until they end. There is
+// a bound for them, too.
+func TestTurnsOfThoseThatHang(t *testing.T) {
+	now := noon
+	q := newTurns(2, 3, func() time.Time { return now })
+	n := 0
+	next := func() bool {
+		n++
+		key := client.ObjectKey{Name: fmt.Sprintf("p%d", n)}
+		ok, _ := q.take(claim{key: key, app: key, due: noon})
+		delete(q.waiting, key)
+		return ok
+	}
+	for round, want := range []int{2, 2, 1, 0} { // five in the end
+		took := 0
+		for next() {
+			took++
+		}
+		if took != want {
+			t.Fatalf("%d got a turn in round %d, want %d", took, round, want)
+		}
+		if now = now.Add(patience - time.Second); next() {
+			t.Fatalf("got a turn in round %d, before the others have had their time", round)
+		}
+		now = now.Add(time.Second)
+	}
 }
 
 // One that asks no more, as its object was removed, keeps nobody waiting.
 func TestTurnsForgetWhoLeft(t *testing.T) {
 	now := noon
-	q := newTurns(1, func() time.Time { return now })
+	q := newTurns(1, 0, func() time.Time { return now })
 	first := claim{key: client.ObjectKey{Name: "first"}, app: client.ObjectKey{Name: "a"}}
 	urgent := claim{key: client.ObjectKey{Name: "urgent"}, app: client.ObjectKey{Name: "b"}, due: noon.Add(-time.Hour)}
 	late := claim{key: client.ObjectKey{Name: "late"}, app: client.ObjectKey{Name: "c"}, due: noon}
