@@ -126,8 +126,12 @@ func (q *Quiescence) place(h *Hook, p Pod, container string) bool {
 		q.places = append(q.places, &place{hook: h, target: t})
 		return true
 	}
-	if h.Hold != nil {
-		q.lose(fmt.Sprintf("%s does not hold in %s, which %s", h.title(), p.Key(), p.Unfit))
+	if h.rests() {
+		what := "did nothing"
+		if h.Hold != nil {
+			what = "does not hold"
+		}
+		q.lose(fmt.Sprintf("%s %s in %s, which %s", h.title(), what, p.Key(), p.Unfit))
 	}
 	return false
 }
@@ -156,10 +160,10 @@ func (q *Quiescence) compare(ctx context.Context) {
 	}
 }
 
-// holderOf is the hook that would have held a pod. The error is Profile's.
+// holderOf is the hook that would have brought a pod to rest. The error is Profile's.
 func (q *Quiescence) holderOf(p Pod) (*Hook, error) {
 	for i := range q.spec.Hooks {
-		if h := &q.spec.Hooks[i]; h.Hold != nil && h.Pods.Matches(labels.Set(p.Labels)) {
+		if h := &q.spec.Hooks[i]; h.rests() && !h.Apart() && h.Pods.Matches(labels.Set(p.Labels)) {
 			return h, nil
 		}
 	}
@@ -167,7 +171,7 @@ func (q *Quiescence) holderOf(p Pod) (*Hook, error) {
 		return nil, nil
 	}
 	h, _, err := q.spec.Profile(p)
-	if err != nil || h == nil || h.Hold == nil {
+	if err != nil || h == nil || !h.rests() {
 		return nil, err
 	}
 	return h, nil

@@ -119,6 +119,9 @@ type Hook struct {
 // Apart tells whether the hook acts in no pod, but once, by Jobs or Services.
 func (h *Hook) Apart() bool { return h.Before.of() != "" || h.After.of() != "" }
 
+// rests tells whether the hook brings something to rest.
+func (h *Hook) rests() bool { return h.Before != nil || h.Hold != nil }
+
 // Target is where a hook acts: a container of a pod, or something else in a
 // namespace.
 type Target struct {

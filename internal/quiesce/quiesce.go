@@ -158,6 +158,9 @@ func (q *Quiescence) enter(ctx context.Context, p *place) error {
 	if p.hook.Before != nil {
 		if err := q.act(ctx, p, "before", *p.hook.Before); err != nil {
 			p.why = "it was not tried, as its before failed"
+			if p.hook.Hold == nil { // what others hold says nothing of this part
+				q.lose(err.Error())
+			}
 			return p.excuse(err)
 		}
 	}

@@ -317,6 +317,46 @@ func claims(t *testing.T, seed uint64, lying bool) (claimed bool, untrue string)
 	return true, f.untrue(begun, done)
 }
 
+// TestThePartLeastAtRest: of an application one part of which is held, while another is
+// known not to have been brought to rest as its hook would have, nothing may be claimed.
+func TestThePartLeastAtRest(t *testing.T) {
+	name := func(name string) labels.Selector { return labels.SelectorFromSet(labels.Set{"is": name}) }
+	play := func(disturb func(f *field, step string)) *point.Quiesce {
+		t.Helper()
+		f := newField(2)
+		f.pods[0].Labels, f.pods[1].Labels = map[string]string{"is": "db"}, map[string]string{"is": "web"}
+		lock, pause := holding("lock"), pausing("pause", 0)
+		lock.Pods, pause.Pods, pause.Continue = name("db"), name("web"), true
+		disturb(f, "start")
+		_, _, out, err := f.capture([]Hook{lock, pause}, func(step string) { disturb(f, step) })
+		if err != nil || out == nil {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		return out
+	}
+	if out := play(func(*field, string) {}); !out.Held || out.Pods != 1 {
+		t.Errorf("both at rest: %+v", out)
+	}
+	for why, disturb := range map[string]func(f *field, step string){
+		"run hook pause before the cut in shop/db-1: it is busy": func(f *field, _ string) { f.fail["pause db-1"] = errors.New("it is busy") },
+		"hook pause did nothing in shop/db-1, which is odd": func(f *field, step string) {
+			if step == "start" {
+				f.pods[1].Unfit = "is odd"
+			}
+		},
+		"hook pause: pod shop/db-9 appeared": func(f *field, step string) {
+			if step == "during the cut" {
+				f.add("db-9")
+				f.pods[2].Labels = map[string]string{"is": "web"}
+			}
+		},
+	} {
+		if out := play(disturb); out.Held || !strings.Contains(out.Reason, why) {
+			t.Errorf("%s: %+v", why, out)
+		}
+	}
+}
+
 // TestWhatIsClaimedIsTrue disturbs captures at each step.
 func TestWhatIsClaimedIsTrue(t *testing.T) {
 	held := 0
