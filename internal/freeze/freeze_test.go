@@ -190,7 +190,7 @@ func open(t *testing.T, point string) *FileSystem {
 
 func recorded(t *testing.T, dir string) int {
 	t.Helper()
-	all, err := records(dir)
+	all, err := records(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,6 +377,49 @@ func TestNextProcessThawsLeftovers(t *testing.T) {
 			if next == "node" && recorded(t, dir) > 0 {
 				t.Error("the record stays")
 			}
+		})
+	}
+}
+
+// TestARecordThatCannotBeReadStopsNoOther: what the others name is thawed, whoever starts,
+// and it is told by its name.
+func TestARecordThatCannotBeReadStopsNoOther(t *testing.T) {
+	for _, next := range []string{"watchdog", "node"} {
+		t.Run(next, func(t *testing.T) {
+			point, dir := mounted(t, "ext4"), t.TempDir()
+			f := open(t, point)
+			if err := os.MkdirAll(filepath.Join(dir, recordDir, "c-directory"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"a-cut", "z-cut"} { // before and after the one that is whole
+				if err := os.WriteFile(filepath.Join(dir, recordDir, name), []byte(`{"name":"left","vol`), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			msg := armMessage{Name: "left", Window: time.Minute, Volumes: []place{{point, f.Device()}}}
+			if err := writeRecord(filepath.Join(dir, recordDir, "left"), msg); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Freeze(); err != nil {
+				t.Fatal(err)
+			}
+			done := write(t, point)
+			blocks(t, done)
+			if next == "watchdog" {
+				startWatchdog(t, dir)
+				arm(t, dir, time.Minute, f).Done() // it guards, too
+			} else {
+				var said strings.Builder
+				if err := ThawLeftovers(dir, slog.New(slog.NewTextHandler(&said, nil))); err != nil {
+					t.Error(err)
+				}
+				for _, name := range []string{"a-cut", "c-directory", "z-cut"} {
+					if !strings.Contains(said.String(), name) {
+						t.Errorf("%s is not told: %s", name, &said)
+					}
+				}
+			}
+			completes(t, done)
 		})
 	}
 }

@@ -31,8 +31,9 @@ func writeRecord(file string, msg armMessage) error {
 	return nil
 }
 
-// records lists those that are there now.
-func records(dir string) ([]record, error) {
+// records lists those that are there now. One that cannot be read is told, and left where
+// it is, for a person: the others must not stay frozen for it.
+func records(dir string, log *slog.Logger) ([]record, error) {
 	entries, err := os.ReadDir(filepath.Join(dir, recordDir))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -47,16 +48,17 @@ func records(dir string) ([]record, error) {
 			_ = os.Remove(file) // half written: nothing was frozen under it
 			continue
 		}
+		var msg armMessage
 		data, err := os.ReadFile(file)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // its guard ended in order meanwhile
 		}
-		if err != nil {
-			return all, fmt.Errorf("read record: %w", err)
+		if err == nil {
+			err = json.Unmarshal(data, &msg)
 		}
-		var msg armMessage
-		if err := json.Unmarshal(data, &msg); err != nil {
-			return all, fmt.Errorf("decode record %s: %w", file, err)
+		if err != nil {
+			log.Error("what this record names may be frozen, and cannot be read: see whether a volume of this node takes no writes, thaw it with fsfreeze --unfreeze, and remove the record", "record", file, "error", err)
+			continue
 		}
 		all = append(all, record{file, msg.Volumes})
 	}
@@ -125,7 +127,7 @@ func thawPlace(v place) (still bool, err error) {
 // ThawLeftovers thaws what dead processes recorded in the directory, once. Call
 // it before anything is frozen. What is mounted nowhere is left to a watchdog.
 func ThawLeftovers(dir string, log *slog.Logger) error {
-	old, err := records(dir)
+	old, err := records(dir, log)
 	if err != nil {
 		return err
 	}

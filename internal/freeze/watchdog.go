@@ -71,7 +71,7 @@ func (w *Watchdog) Run(ctx context.Context) error {
 	defer cancel()
 	var running sync.WaitGroup
 	defer running.Wait()
-	old, err := records(w.dir)
+	old, err := records(w.dir, w.log)
 	if err != nil {
 		return err
 	}
