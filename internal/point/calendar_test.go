@@ -3,6 +3,7 @@ package point_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,4 +98,48 @@ func TestNoRuleWantsBackWhatExpired(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestFiveYears: one point a day for five years, at half past ten in the evening by UTC, and
+// retention after each. Berlin has that in winter half an hour before midnight, and in
+// summer half an hour after it, so that a day goes by without a point in March, and one has two
+// in October. Some days, a month and half a year have none.
+func TestFiveYears(t *testing.T) {
+	rules := point.Retention{Daily: 7, Weekly: 4, Monthly: 12, Yearly: 5}
+	days := func(first, last string) (all []string) {
+		from, _ := time.Parse(time.DateOnly, first)
+		to, _ := time.Parse(time.DateOnly, last)
+		for d := from; !d.After(to); d = d.AddDate(0, 0, 1) {
+			all = append(all, d.Format(time.DateOnly))
+		}
+		return all
+	}
+	missed := slices.Concat(days("2023-07-01", "2023-12-31"), days("2025-08-01", "2025-08-31"), days("2025-12-24", "2025-12-26"))
+	always := "2021-12-31 2022-12-31 2023-06-30 2024-12-31 " // of the years
+	newest := "2025-12-14 2025-12-21 2025-12-22 2025-12-23 2025-12-27 2025-12-28 2025-12-29 2025-12-30 2025-12-31"
+	for zone, months := range map[string]string{
+		"UTC":           "2025-01-31 2025-02-28 2025-03-31 2025-04-30 2025-05-31 2025-06-30 2025-07-31 2025-09-30 2025-10-31 2025-11-30 ",
+		"Europe/Berlin": "2025-01-31 2025-02-28 2025-03-30 2025-04-29 2025-05-30 2025-06-29 2025-07-30 2025-07-31 2025-09-29 2025-10-31 2025-11-30 ",
+	} {
+		var err error
+		if rules.Zone, err = time.LoadLocation(zone); err != nil {
+			t.Skip(err)
+		}
+		var points []point.Point
+		for _, day := range days("2021-01-01", "2025-12-31") {
+			at, _ := time.Parse(time.DateTime, day+" 22:30:00")
+			if !slices.Contains(missed, day) {
+				points = append(points, point.Point{ID: day, Instant: at})
+			}
+			points = kept(point.Keep(points, rules, at))
+		}
+		var left []string
+		for _, p := range points {
+			left = append(left, p.ID)
+		}
+		slices.Sort(left)
+		if got, want := strings.Join(left, " "), always+months+newest; got != want {
+			t.Errorf("%s:\n%s, want\n%s", zone, got, want)
+		}
+	}
 }
