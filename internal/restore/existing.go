@@ -100,6 +100,7 @@ func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstr
 	if p.kind == shape.KindStatefulSet && (action == report.Updated || action == report.Replaced) && shape.SpareClaims(p.obj.Object, live.Object) {
 		e.rec.Warn(p.name, "has fewer replicas in the point: it keeps the claims of the others, which hold data, with whenScaled: Retain instead of Delete")
 	}
+	gitops.KeepOthers(p.obj.Object, live.Object)
 	switch action {
 	case report.Continue:
 		e.rec.Count(func(r *Result) { r.Continued++ })

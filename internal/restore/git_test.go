@@ -256,3 +256,28 @@ func TestGitOpsBroughtByOneOfTwo(t *testing.T) {
 		t.Errorf("%v, the other ran %d times, suspended %t", res.Failures, during, suspended(r))
 	}
 }
+
+// TestGitOpsForgetsNoOther: of two restores that rely on a reconciler's rest, the one that writes
+// it anew, as its own point has it, or suspends it once more, as somebody undid that, ends
+// first. It stays suspended for the other.
+func TestGitOpsForgetsNoOther(t *testing.T) {
+	for name, policy := range map[string]Existing{"updated": Update, "replaced": Replace, "exact": Exact, "suspended anew": Skip} {
+		r := gitRig(t)
+		r.m.Namespaces = append(r.m.Namespaces, "flux-system")
+		r.m.Resources = append(r.m.Resources, point.Resource{Group: fluxGroup, Version: "v1", Versions: []string{"v1"}, Resource: "kustomizations", Kind: "Kustomization", Namespaced: true, Count: 1})
+		r.s.raw[fluxGroup+"/Kustomization"] = []string{`{"apiVersion":"` + fluxGroup + `/v1","kind":"Kustomization","metadata":{"name":"shop","namespace":"flux-system","uid":"u-kust"},"spec":{"path":"./other"}}`}
+		k := r.c.objects[key("Kustomization", "flux-system", "shop")]
+		k.SetAnnotations(map[string]string{gitops.Annotation: `{"by":"rnews","for":{"news":"rnews"}}`})
+		if policy != Skip {
+			k.Object["spec"].(map[string]any)["suspend"] = true
+		}
+		res := run(t, r, Options{GitOps: gitops.Suspend, Existing: policy, ExistingKinds: map[string]Existing{"kustomizations." + fluxGroup: policy}})
+		k = r.c.get("Kustomization", "flux-system", "shop")
+		if len(res.Failures) > 0 || !suspended(r) || !strings.Contains(k.GetAnnotations()[gitops.Annotation], `"for":{"news":"rnews"}`) {
+			t.Errorf("%s: %v, %v", name, res.Failures, k.Object)
+		}
+		if path := shape.Text(k.Object, "spec", "path"); (path == "./other") != (policy != Skip) {
+			t.Errorf("%s: its path is %s", name, path)
+		}
+	}
+}

@@ -57,19 +57,23 @@ func Active(kind schema.GroupKind, d shape.Document) bool {
 
 // Release lets a reconciler go on, whoever suspended it. What Davit took out comes
 // back. Of an Argo CD Application that people suspended, only the mark that it is
-// to be skipped is taken off: what its sync policy was, they know.
-func (s Stage) Release(ctx context.Context, r Reconciler) error {
+// to be skipped is taken off: what its sync policy was, they know. While restores rely on
+// its rest it stays so, and why names them: the last of them has it go on.
+func (s Stage) Release(ctx context.Context, r Reconciler) (why string, err error) {
 	for range answer.Attempts {
 		at, live, err := s.Find(ctx, r)
 		if err != nil {
-			return err
+			return "", err
+		}
+		if who := noted(live.Object).For; len(who) > 0 && Suspended(r.Kind, live.Object) {
+			return others(who), nil
 		}
 		patch, err := undo(r.Kind, live.Object)
 		if err == nil {
 			err = s.current(ctx)
 		}
 		if err != nil {
-			return err
+			return "", err
 		}
 		switch {
 		case patch != nil:
@@ -80,10 +84,10 @@ func (s Stage) Release(ctx context.Context, r Reconciler) error {
 		}
 		shape.Child(patch, "metadata")["resourceVersion"] = live.GetResourceVersion()
 		if _, err = s.patch(ctx, at, live, patch); !apierrors.IsConflict(err) {
-			return err
+			return "", err
 		}
 	}
-	return errors.New("it changes faster than it can be resumed")
+	return "", errors.New("it changes faster than it can be resumed")
 }
 
 // annotationLeft names who last left a reconciler as it was.

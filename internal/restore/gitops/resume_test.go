@@ -2,6 +2,7 @@ package gitops
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,6 +19,8 @@ type one struct {
 	port.Cluster
 	live  shape.Document
 	other string // what its annotation says by then
+
+	patches []string
 }
 
 func (c *one) Serves(context.Context, schema.GroupKind) ([]port.Served, error) {
@@ -28,7 +31,8 @@ func (c *one) Get(context.Context, port.Served, string, string) (*unstructured.U
 	return (&unstructured.Unstructured{Object: c.live}).DeepCopy(), nil
 }
 
-func (c *one) Patch(context.Context, port.Served, string, string, []byte) (*unstructured.Unstructured, error) {
+func (c *one) Patch(_ context.Context, _ port.Served, _, _ string, patch []byte) (*unstructured.Unstructured, error) {
+	c.patches = append(c.patches, string(patch))
 	if c.other != "" {
 		shape.Child(c.live, "metadata")["annotations"], c.other = map[string]any{Annotation: c.other}, ""
 		return nil, apierrors.NewConflict(schema.GroupResource{}, "shop", nil)
@@ -46,5 +50,20 @@ func TestTwoThatEndAtOnce(t *testing.T) {
 	resumed, why, err := s.Resume(t.Context(), Reconciler{Kind: KindKustomization, Namespace: "flux-system", Name: "shop"})
 	if !resumed || why != "" || err != nil {
 		t.Errorf("resumed %t, %q, %v", resumed, why, err)
+	}
+}
+
+// TestReleasedForTheLast: a run lets a reconciler go on that restores of other applications rely
+// on, and does not start it under them; the last of these does. One nobody relies on goes on.
+func TestReleasedForTheLast(t *testing.T) {
+	for note, waits := range map[string]bool{`{"by":"run"}`: false, `{"by":"r1","for":{"shop":"r1"}}`: true} {
+		c := &one{live: shape.Document{"metadata": shape.Document{"name": "shop", "annotations": map[string]any{Annotation: note}}, "spec": shape.Document{"suspend": true}}}
+		why, err := Stage{Cluster: c, ID: "run"}.Release(t.Context(), Reconciler{Kind: KindKustomization, Namespace: "flux-system", Name: "shop"})
+		if err != nil || (why != "") != waits || (len(c.patches) > 0) == waits {
+			t.Errorf("%s: %q, %v, %q", note, why, err, c.patches)
+		}
+		if waits && !strings.Contains(why, "r1 of shop") {
+			t.Errorf("%s: it does not say for whom: %q", note, why)
+		}
 	}
 }

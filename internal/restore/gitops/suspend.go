@@ -81,7 +81,7 @@ func Suspended(kind schema.GroupKind, d shape.Document) bool {
 
 // change is the merge patch that suspends a reconciler, with what it was.
 func (s Stage) change(kind schema.GroupKind, d shape.Document) (shape.Document, error) {
-	was := before{By: s.ID}
+	was := before{By: s.ID, For: noted(d).For}
 	patch := shape.Document{}
 	if kind == KindApplication {
 		patch["metadata"] = shape.Document{"annotations": shape.Document{skipReconcile: "true"}}
@@ -138,6 +138,21 @@ func (s Stage) Rest(kind schema.GroupKind, d shape.Document) error {
 	}
 	shape.Merge(d, patch)
 	return nil
+}
+
+// KeepOthers notes on a reconciler that is to be written who else relies on its rest, as it is at
+// the target now.
+func KeepOthers(d, live shape.Document) {
+	was, others := noted(d), noted(live).For
+	if was.By == "" || len(others) == 0 {
+		return
+	}
+	all := maps.Clone(others)
+	maps.Copy(all, was.For)
+	was.For = all
+	if note, err := was.note(); err == nil {
+		shape.Merge(d, note)
+	}
 }
 
 // Undone makes of a reconciler that a restore suspended what it was.

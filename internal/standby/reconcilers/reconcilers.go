@@ -67,7 +67,10 @@ func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 			note = "its own manifest in git says whether it is suspended, and what makes it from that may resume it: suspend that as well"
 		}
 	} else {
-		err = stage.Release(ctx, r)
+		var why string
+		if why, err = stage.Release(ctx, r); why != "" {
+			note = r.String() + " " + why
+		}
 	}
 	if err != nil {
 		return failed(o, r, err)
