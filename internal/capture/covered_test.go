@@ -370,3 +370,28 @@ func TestKindsOutAreOut(t *testing.T) {
 		t.Errorf("written %v", w.written)
 	}
 }
+
+// TestKindsInOfANarrowedSelection: they limit what it covers and what points at that. A covered workload,
+// what it names, its claims and their data come along all the same, unless they are left out.
+func TestKindsInOfANarrowedSelection(t *testing.T) {
+	for _, tt := range []struct{ in, out, want string }{
+		{"", "", "pg-a pg-a pg-a pg-a pg-a data-pg-a-0 db:data-pg-a-0"},
+		{"statefulsets.apps", "", "pg-a pg-a pg-a pg-a data-pg-a-0 db:data-pg-a-0"}, // no Service
+		{"statefulsets.apps services", "", "pg-a pg-a pg-a pg-a pg-a data-pg-a-0 db:data-pg-a-0"},
+		{"persistentvolumeclaims", "", "pg-a pg-a pg-a pg-a data-pg-a-0 db:data-pg-a-0"},
+		{"statefulsets.apps", "secrets serviceaccounts persistentvolumeclaims", "pg-a pg-a"},
+	} {
+		f, err := ParseFilter(strings.Fields(tt.in), strings.Fields(tt.out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := newWorld(t, three())
+		res, err := w.run(Spec{Namespaces: []string{"db"}, Filter: f, Select: selection.Selection{Workloads: []selection.Name{rule(t, "sts/pg-a")}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.ReplaceAll(summary(w, res)+" ", "db ", ""); strings.TrimSpace(got) != tt.want {
+			t.Errorf("in %q, out %q: %q, want %q: %v", tt.in, tt.out, got, tt.want, w.written)
+		}
+	}
+}
