@@ -173,7 +173,8 @@ func (r *real) named(key string) bool {
 }
 
 // TestSamplesOfBlobsReadAllInTurn: each sample reads a part of the packs, and
-// all of them together every one; what is missing or cut no sample misses.
+// all of them together every one; what is missing or cut no sample misses, nor
+// what is known to be damaged.
 func TestSamplesOfBlobsReadAllInTurn(t *testing.T) {
 	r := newReal(t)
 	for _, key := range r.blobs {
@@ -188,8 +189,16 @@ func TestSamplesOfBlobsReadAllInTurn(t *testing.T) {
 			if err != nil && !errors.Is(err, ErrDamaged) {
 				t.Fatal(err)
 			}
-			if len(found.BlobDamage) > 0 {
-				seen++
+			if len(found.BlobDamage) == 0 {
+				continue
+			}
+			seen++
+			again, _ := r.east.Verify(t.Context(), "shop", "p1", VerifyOptions{Blobs: true, Sample: 20, SampleFrom: from + 20})
+			if len(again.BlobDamage) == 0 {
+				t.Errorf("%s is known to be damaged, and the next sample did not see it", key)
+			}
+			if err := r.east.clear(t.Context(), found.Packs, []string{key}); err != nil {
+				t.Fatal(err)
 			}
 		}
 		if seen != 1 {

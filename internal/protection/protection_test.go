@@ -99,6 +99,8 @@ type repo struct {
 	mu       sync.Mutex
 	deleted  []string
 	damaged  bool
+	lists    error
+	whole    []string
 	maintain int
 	lost     map[string]bool // snapshots that it does not list any more
 	data     map[string]bool // of which snapshots it has data
@@ -131,7 +133,7 @@ func (r *repo) collect() {
 }
 
 func (r *repo) Verify(_ context.Context, snap point.Snapshot, opts volume.VerifyOptions) (volume.VerifyReport, error) {
-	report := volume.VerifyReport{Bytes: snap.Bytes, Read: 1}
+	report := volume.VerifyReport{Bytes: snap.Bytes, Read: 1, Lists: r.lists}
 	r.asked = opts
 	if r.onVerify != nil {
 		r.onVerify()
@@ -143,7 +145,7 @@ func (r *repo) Verify(_ context.Context, snap point.Snapshot, opts volume.Verify
 }
 
 func (r *repo) VerifyBlobs(context.Context, []string, volume.VerifyOptions) (volume.VerifyReport, error) {
-	return volume.VerifyReport{}, nil
+	return volume.VerifyReport{Whole: r.whole}, nil
 }
 
 func (r *repo) Delete(_ context.Context, snap point.Snapshot) error {

@@ -126,6 +126,16 @@ func TestDamagedPacksAreNotedUntilTheyAreWhole(t *testing.T) {
 	if !errors.Is(err, ErrDamaged) || len(noted) != 1 || !strings.HasSuffix(noted[0], "/suspects/east/p1") {
 		t.Fatalf("%v, noted %q", err, noted)
 	}
+	r.repo.damaged, r.repo.whole = false, []string{"p1"} // somebody else put it back
+	for _, blobs := range []bool{false, true} {
+		if _, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{Blobs: blobs}); err != nil || len(r.keys("suspects")) == 0 != blobs {
+			t.Errorf("whole, and looked at %t: %v, noted %q", blobs, err, r.keys("suspects"))
+		}
+	}
+	r.repo.damaged, r.repo.whole = true, nil
+	if found, err = r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{}); !errors.Is(err, ErrDamaged) || len(r.keys("suspects")) != 1 {
+		t.Fatalf("%v, noted %q", err, r.keys("suspects"))
+	}
 	for _, repaired := range [][]string{nil, {r.project.VolumePrefix("east") + "p1"}} {
 		if err := r.east.clear(t.Context(), found.Packs, repaired); err != nil || len(r.keys("suspects")) != 1-len(repaired) {
 			t.Errorf("repaired %q: %v, %q", repaired, err, r.keys("suspects"))
@@ -134,6 +144,18 @@ func TestDamagedPacksAreNotedUntilTheyAreWhole(t *testing.T) {
 	r.repo.damaged = false
 	if _, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{}); err != nil || len(r.keys("suspects")) != 0 {
 		t.Errorf("whole: %v, noted %q", err, r.keys("suspects"))
+	}
+}
+
+// TestADamagedListIsNoDamageOfThePoint, which is offered; and it is told, for a repair.
+func TestADamagedListIsNoDamageOfThePoint(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	m := r.mustCapture()
+	r.repo.lists = errors.New("the list cannot be read")
+	found, err := r.east.Verify(t.Context(), "shop", m.ID, VerifyOptions{})
+	if err != nil || len(found.Damage) > 0 || len(found.BlobDamage) != 1 || !strings.Contains(found.BlobDamage[0], "the list cannot be read") || !offered(t, r) {
+		t.Errorf("%+v, %v, offered %t", found, err, offered(t, r))
 	}
 }
 

@@ -235,6 +235,9 @@ func (v *verifier) volume(ctx context.Context, site string, repo Repository, vol
 		}
 		return err
 	}
+	if got.Lists != nil {
+		v.listsDamaged(site, got.Lists)
+	}
 	for _, d := range got.Damaged {
 		v.damaged(fmt.Errorf("volume %s/%s: %s %s: %w", vol.Namespace, vol.Claim, d.Path, d.Blob, d.Err))
 		v.report.pack(site, d.Blob)

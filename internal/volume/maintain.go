@@ -17,6 +17,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/suspect"
 )
 
 // MaintainOptions say what maintenance may do.
@@ -35,13 +36,6 @@ type MaintainReport struct {
 	BlobsDeleted      int64
 	BytesDeleted      int64
 	InventoriesMerged int
-}
-
-// Stats is what the repository holds.
-type Stats struct {
-	Snapshots int64
-	Blobs     int64
-	Bytes     int64 // stored
 }
 
 // Listed is one snapshot as the repository itself knows it.
@@ -163,8 +157,37 @@ func (r *Repository) maintain(ctx context.Context, opts MaintainOptions) (Mainta
 		return MaintainReport{}, err
 	}
 	report := MaintainReport{BlobsDeleted: in.storage.deleted, BytesDeleted: in.storage.freed}
-	report.InventoriesMerged, err = r.mergeInventories(ctx, opts.Guard)
+	if report.InventoriesMerged, err = r.mergeInventories(ctx, opts.Guard); err == nil {
+		err = r.forgetRemoved(ctx, opts.Guard)
+	}
 	return report, err
+}
+
+// forgetRemoved takes back that packs were noted as damaged which were removed since, as
+// nothing needs them.
+func (r *Repository) forgetRemoved(ctx context.Context, guard Guard) error {
+	noted, err := suspect.List(ctx, r.opts.Store, r.opts.Prefix)
+	if err != nil || len(noted) == 0 {
+		return err
+	}
+	sizes, err := r.blobSizes(ctx)
+	if err != nil {
+		return err
+	}
+	inv, err := r.loadInventory(ctx)
+	if err != nil {
+		return err
+	}
+	var removed []string
+	for id := range noted {
+		if _, there := sizes[id]; !there && inv.blobs[id] != nil && inv.blobs[id].deleted {
+			removed = append(removed, id)
+		}
+	}
+	if err := guard(ctx); err != nil {
+		return err
+	}
+	return suspect.Clear(ctx, r.opts.Store, r.opts.Prefix, removed)
 }
 
 const (
@@ -249,26 +272,4 @@ func mergedRecords(inv *inventory, sizes map[string]int64, old int64) []record {
 		}
 	}
 	return records
-}
-
-// Stats counts what the repository holds, by listing it.
-func (r *Repository) Stats(ctx context.Context) (Stats, error) {
-	done, err := r.use()
-	if err != nil {
-		return Stats{}, err
-	}
-	defer done()
-	sizes, err := r.blobSizes(ctx)
-	if err != nil {
-		return Stats{}, fmt.Errorf("count volume repository: %w", err)
-	}
-	list, err := r.List(ctx)
-	if err != nil {
-		return Stats{}, fmt.Errorf("count volume repository: %w", err)
-	}
-	s := Stats{Snapshots: int64(len(list)), Blobs: int64(len(sizes))}
-	for _, n := range sizes {
-		s.Bytes += n
-	}
-	return s, nil
 }

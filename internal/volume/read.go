@@ -57,7 +57,7 @@ func (r *Repository) read(ctx context.Context, snap point.Snapshot, target strin
 	}
 	defer done()
 	rootID, err := r.findRoot(ctx, in, snap)
-	if err != nil {
+	if err != nil && !errors.Is(err, errLists) {
 		return err
 	}
 	meter := tree.NewMeter(opts.Progress, r.opts.Now)
@@ -100,9 +100,13 @@ func isIndex(id blob.ID) bool { return strings.HasPrefix(string(id), IndexPrefix
 // IndexPrefix begins the names of index blobs, of whatever kind.
 const IndexPrefix = "x"
 
+// errLists says that the repository's list of its snapshots is damaged.
+var errLists = fmt.Errorf("%w: the list of the repository's snapshots cannot be read", ErrDamaged)
+
 // findRoot refreshes the index and finds the snapshot's root. Where indexes
 // were kept for it, the snapshot may have been deleted before they were: the
-// point knows the root.
+// point knows the root. So it does where the entry of any snapshot is damaged: then the
+// root comes with errLists.
 func (r *Repository) findRoot(ctx context.Context, in *instance, snap point.Snapshot) (object.ID, error) {
 	if err := in.rep.Refresh(ctx); err != nil {
 		return object.EmptyID, fmt.Errorf("refresh index: %w", err)
@@ -115,6 +119,10 @@ func (r *Repository) findRoot(ctx context.Context, in *instance, snap point.Snap
 		return object.EmptyID, ErrNoSnapshot
 	}
 	if err != nil {
+		if known, none := object.ParseID(snap.RootID); none == nil && !IsOutage(err) {
+			r.log.Warn("the list of snapshots of a volume repository is damaged", "repository", r.opts.Prefix, "error", err)
+			return known, fmt.Errorf("%w: %w", errLists, err)
+		}
 		return object.EmptyID, fmt.Errorf("load snapshot: %w", err)
 	}
 	id := man.RootObjectID()

@@ -21,6 +21,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/suspect"
 	"davit.dev/davit/internal/volume/tree"
 )
 
@@ -74,6 +75,11 @@ type VerifyReport struct {
 	Blobs              int64 // blobs checked, if only by their size
 	BlobBytes          int64 // bytes of blobs read
 	Damaged            []Damage
+	// Lists is what is wrong with the repository's list of its snapshots: the one that was
+	// looked at may be whole. Nothing is removed from the repository meanwhile.
+	Lists error
+	// Whole are packs that were noted as damaged, and are as they were written.
+	Whole []string
 	// Unlisted are blobs that no inventory knows, sorted: left by an
 	// interrupted write, harmless unless a snapshot needs one, which is damage.
 	Unlisted []string
@@ -141,6 +147,9 @@ func (r *Repository) verify(ctx context.Context, snap point.Snapshot, opts Verif
 	v.group, v.ctx = errgroup.WithContext(ctx)
 	v.group.SetLimit(r.opts.Parallel)
 	root, err := r.findRoot(ctx, in, snap)
+	if errors.Is(err, errLists) {
+		v.report.Lists, err = err, nil
+	}
 	switch {
 	case err == nil:
 		err = v.root(root)
@@ -197,19 +206,33 @@ func (v *verifier) found(blobID, path string, err error) error {
 	return nil
 }
 
+// unreadable is found, for what is read in a sample too: it names the pack.
+func (v *verifier) unreadable(id object.ID, path string, err error) error {
+	pack := ""
+	ids, _ := object.VerifyObject(v.ctx, tree.Contents{Reader: v.in.rep.ContentReader()}, id)
+	for _, c := range ids {
+		if info, gone := v.in.rep.ContentReader().ContentInfo(v.ctx, c); gone == nil {
+			if _, unread := v.in.rep.ContentReader().GetContent(v.ctx, c); unread != nil {
+				pack = string(info.PackBlobID)
+			}
+		}
+	}
+	return v.found(pack, path, err)
+}
+
 func (v *verifier) root(id object.ID) error {
 	if err := v.object(id, "(root)"); err != nil {
 		return err
 	}
 	top, extras, err := tree.OpenRoot(v.ctx, v.in.rep, id)
 	if err != nil {
-		return v.found("", "(root)", err)
+		return v.unreadable(id, "(root)", err)
 	}
 	if err := v.object(extras.ObjectID, "(extras)"); err != nil {
 		return err
 	}
 	if err := tree.CheckExtras(v.ctx, v.in.rep, extras); err != nil {
-		if err := v.found("", "(extras)", err); err != nil {
+		if err := v.unreadable(extras.ObjectID, "(extras)", err); err != nil {
 			return err
 		}
 	}
@@ -226,7 +249,7 @@ func (v *verifier) dir(d *snapshot.DirEntry, path string) error {
 	}
 	entries, err := tree.ReadDir(v.ctx, v.in.rep, d.ObjectID)
 	if err != nil {
-		return v.found("", path, err)
+		return v.unreadable(d.ObjectID, path, err)
 	}
 	for _, e := range entries {
 		child := tree.Join(path, e.Name)
@@ -418,7 +441,11 @@ func (r *Repository) verifyBlobs(ctx context.Context, inventories []string, opts
 	if err != nil {
 		return VerifyReport{}, err
 	}
-	b := &blobCheck{r: r, opts: opts, meter: tree.NewMeter(opts.Progress, r.opts.Now)}
+	noted, err := suspect.List(ctx, r.opts.Store, r.opts.Prefix)
+	if err != nil {
+		return VerifyReport{}, err
+	}
+	b := &blobCheck{r: r, opts: opts, noted: noted, meter: tree.NewMeter(opts.Progress, r.opts.Now)}
 	b.report.Damaged = append(b.report.Damaged, inv.damaged...)
 	b.report.Damaged = append(b.report.Damaged, missingInventories(inv, inventories)...)
 	ids := make([]string, 0, len(sizes))
@@ -469,6 +496,7 @@ func missingInventories(inv *inventory, wanted []string) []Damage {
 type blobCheck struct {
 	r     *Repository
 	opts  VerifyOptions
+	noted map[string]bool // packs that were found damaged, which a sample leaves out no more
 	meter *tree.Meter
 
 	mu     sync.Mutex
@@ -477,7 +505,7 @@ type blobCheck struct {
 }
 
 func (b *blobCheck) check(ctx context.Context, id string, size int64, e *expectation) error {
-	if strings.HasPrefix(id, "p") && e != nil && e.sized(size) && !b.opts.sampled(id) {
+	if strings.HasPrefix(id, "p") && e != nil && e.sized(size) && !b.opts.sampled(id) && !b.noted[id] {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.report.Blobs++
@@ -503,6 +531,8 @@ func (b *blobCheck) check(ctx context.Context, id string, size int64, e *expecta
 		b.report.Unlisted = append(b.report.Unlisted, id)
 	case !e.prints[got]:
 		b.report.Damaged = append(b.report.Damaged, Damage{Blob: id, Err: errChanged})
+	case b.noted[id]:
+		b.report.Whole = append(b.report.Whole, id)
 	}
 	return nil
 }

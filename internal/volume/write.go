@@ -9,7 +9,6 @@ import (
 
 	kfs "github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
-	"github.com/kopia/kopia/repo/manifest"
 	"github.com/kopia/kopia/snapshot"
 
 	"davit.dev/davit/internal/point"
@@ -99,19 +98,18 @@ func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot, bad
 	if prev == nil || prev.ID == "" {
 		return nil, nil
 	}
-	if err := r.main.rep.Refresh(ctx); err != nil {
-		return nil, fmt.Errorf("refresh index: %w", err)
-	}
-	man, err := snapshot.LoadSnapshot(ctx, r.main.rep, manifest.ID(prev.ID))
-	if errors.Is(err, snapshot.ErrSnapshotNotFound) {
+	root, err := r.findRoot(ctx, r.main, *prev)
+	switch {
+	case errors.Is(err, errLists):
+		bad["no pack"] = true // so each content is looked for: whether the snapshot was deleted is not known
+	case errors.Is(err, ErrNoSnapshot), errors.Is(err, ErrDamaged):
 		return nil, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, fmt.Errorf("load previous snapshot %s: %w", prev.ID, err)
 	}
-	top, _, err := tree.OpenRoot(ctx, r.main.rep, man.RootObjectID())
+	top, _, err := tree.OpenRoot(ctx, r.main.rep, root)
 	if err != nil && !IsOutage(err) {
-		if c, _, direct := man.RootObjectID().ContentID(); direct {
+		if c, _, direct := root.ContentID(); direct {
 			if info, err := r.main.rep.ContentReader().ContentInfo(ctx, c); err == nil {
 				bad[string(info.PackBlobID)] = true
 			}

@@ -1,0 +1,195 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/suspect"
+)
+
+// twoVolumes are written one after the other; each has a q pack of its own, which holds its
+// directories, and the entry by which the repository lists its snapshot.
+func twoVolumes(t *testing.T, s *testStore) (roots [2]string, snaps [2]point.Snapshot, packs [2]string) {
+	t.Helper()
+	r := openTest(t, s)
+	for i, claim := range []string{"a", "b"} {
+		before := s.keys(testPrefix + "q")
+		roots[i] = t.TempDir()
+		put(t, roots[i]+"/d/own", random(uint64(i), 90_000))
+		snaps[i] = write(t, r, roots[i], func(o *WriteOptions) { o.Source.Claim = claim })
+		for _, key := range s.keys(testPrefix + "q") {
+			if !strings.Contains(strings.Join(before, " "), key) {
+				packs[i] = key
+			}
+		}
+	}
+	return roots, snaps, packs
+}
+
+func flipAll(t *testing.T, s *testStore, key string) {
+	t.Helper()
+	bad := bytes.Clone(s.object(key))
+	for i := 0; i < len(bad); i += 16 {
+		bad[i] ^= 1
+	}
+	if err := s.Put(t.Context(), key, strings.NewReader(string(bad)), int64(len(bad))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestADamagedListStopsNoOtherVolume: the entry of one snapshot is damaged or gone, so that the
+// repository's list of snapshots cannot be read. The other volumes' snapshots are read, and new
+// ones of either are written, as fast as ever; only nothing is removed. A vault that gives no answer is no damage.
+func TestADamagedListStopsNoOtherVolume(t *testing.T) {
+	for _, hurt := range []string{"flipped", "missing"} {
+		t.Run(hurt, func(t *testing.T) {
+			s := newTestStore()
+			roots, snaps, packs := twoVolumes(t, s)
+			whole := s.object(packs[0])
+			if hurt == "flipped" {
+				flipAll(t, s, packs[0])
+			} else {
+				damage(t, s, packs[0], hurt)
+			}
+			r := openTest(t, s)
+			readsAs(t, r, roots[1], snaps[1])
+			found, err := r.Verify(t.Context(), snaps[1], VerifyOptions{ReadAll: true})
+			if err != nil || found.Err() != nil || found.Lists == nil {
+				t.Errorf("the other volume: %v, %v, lists: %v", found.Err(), err, found.Lists)
+			}
+			if found, err = r.Verify(t.Context(), snaps[0], VerifyOptions{ReadAll: true}); err != nil || found.Err() == nil {
+				t.Errorf("the volume itself: %v, %v", found.Err(), err)
+			}
+			for i, claim := range []string{"a", "b"} {
+				next := write(t, r, roots[i], func(o *WriteOptions) { o.Source.Claim, o.Previous = claim, &snaps[i] })
+				readsAs(t, r, roots[i], next)
+				if found, err := r.Verify(t.Context(), next, VerifyOptions{ReadAll: true}); err != nil || found.Err() != nil {
+					t.Errorf("the next of %s: %v, %v", claim, found.Err(), err)
+				}
+			}
+			before := len(s.keys(testPrefix + "q"))
+			_, err = r.Maintain(t.Context(), MaintainOptions{Full: true, Guard: func(context.Context) error { return nil }})
+			if err == nil || len(s.keys(testPrefix+"q")) < before {
+				t.Errorf("removes what no snapshot needs, without knowing which there are: %v", err)
+			}
+			if hurt == "flipped" { // put back, all is as it was
+				if err := s.Put(t.Context(), packs[0], bytes.NewReader(whole), int64(len(whole))); err != nil {
+					t.Fatal(err)
+				}
+				if list, err := openTest(t, s).List(t.Context()); err != nil || len(list) != 4 {
+					t.Errorf("%d snapshots, %v", len(list), err)
+				}
+			}
+		})
+	}
+	s := newTestStore()
+	_, snaps, packs := twoVolumes(t, s)
+	r := openTest(t, s)
+	s.setHook(func(op, key string) error {
+		if key == packs[0] {
+			return vault.ErrUnavailable
+		}
+		return nil
+	})
+	if err := r.Read(t.Context(), snaps[1], t.TempDir(), ReadOptions{}); !IsOutage(err) {
+		t.Errorf("a vault that gives no answer: %v", err)
+	}
+}
+
+func readsAs(t *testing.T, r *Repository, root string, snap point.Snapshot) {
+	t.Helper()
+	target := t.TempDir()
+	if err := r.Read(t.Context(), snap, target, ReadOptions{}); err != nil {
+		t.Error(err)
+		return
+	}
+	if diff := cmp.Diff(facts(t, root), facts(t, target)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestASampleNamesThePacksOfWhatItReads: directories and extras are read whole in a sample, too.
+// A damaged pack of theirs that is not named is not noted, and the next snapshot refers to it again.
+func TestASampleNamesThePacksOfWhatItReads(t *testing.T) {
+	s := newTestStore()
+	_, snaps, packs := twoVolumes(t, s)
+	damage(t, s, packs[0], "flipped")
+	r := openTest(t, s)
+	named := func(how VerifyOptions) bool {
+		found, err := r.Verify(t.Context(), snaps[0], how)
+		if err != nil || found.Err() == nil {
+			t.Fatalf("%+v, %v", found, err)
+		}
+		for _, d := range found.Damaged {
+			if d.Blob == strings.TrimPrefix(packs[0], testPrefix) {
+				return true
+			}
+		}
+		return false
+	}
+	for from := range 100 {
+		if !named(VerifyOptions{ReadAll: true, Sample: 1, SampleFrom: from}) {
+			t.Fatalf("from %d percent on the pack is not named", from)
+		}
+	}
+}
+
+// TestWhatIsWholeIsSuspectNoMore: a pack that is found as it was written, or that
+// maintenance removed, is noted no longer. One that is damaged or missing stays so.
+func TestWhatIsWholeIsSuspectNoMore(t *testing.T) {
+	s := newTestStore()
+	var skew atomic.Int64
+	now := func() time.Time { return time.Now().Add(time.Duration(skew.Load())) }
+	s.now = now
+	r := openTest(t, s, func(o *Options) { o.Now = now })
+	root := t.TempDir()
+	put(t, root+"/f", random(1, 500_000))
+	first := write(t, r, root)
+	pack := strings.TrimPrefix(s.keys(testPrefix + "p")[0], testPrefix)
+	if err := suspect.Note(t.Context(), s, testPrefix, []string{pack, "p0"}); err != nil {
+		t.Fatal(err)
+	}
+	found, err := r.VerifyBlobs(t.Context(), nil, VerifyOptions{Sample: 1, SampleFrom: 50})
+	if err != nil || cmp.Diff(found.Whole, []string{pack}) != "" {
+		t.Errorf("whole: %q, %v", found.Whole, err)
+	}
+	good := s.object(testPrefix + pack)
+	for _, hurt := range []string{"flipped", "missing"} {
+		damage(t, s, testPrefix+pack, hurt)
+		if found, err := r.VerifyBlobs(t.Context(), nil, VerifyOptions{}); err != nil || len(found.Whole) > 0 || len(found.Damaged) == 0 {
+			t.Errorf("%s, and whole: %q, %v", hurt, found.Whole, err)
+		}
+	}
+	if err := s.Put(t.Context(), testPrefix+pack, bytes.NewReader(good), int64(len(good))); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 30 { // the next ones store it anew, until nothing needs the pack
+		put(t, root+"/g", random(uint64(100+i), 500_000))
+		next := write(t, r, root)
+		if err := r.Delete(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		first = next
+		skew.Add(int64(26 * time.Hour))
+		if _, err := r.Maintain(t.Context(), MaintainOptions{Full: true, Guard: func(context.Context) error { return nil }}); err != nil {
+			t.Fatal(err)
+		}
+		_, there := s.objects[testPrefix+pack]
+		noted, err := suspect.List(t.Context(), s, testPrefix)
+		if err != nil || noted[pack] != there || !noted["p0"] {
+			t.Fatalf("after %d runs: there %t, noted %v, %v", i, there, noted, err)
+		}
+		if !there {
+			return
+		}
+	}
+	t.Error("maintenance never removed it: this proves nothing")
+}
