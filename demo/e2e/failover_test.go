@@ -265,15 +265,16 @@ func failedOverAndBack(t *testing.T) {
 
 // switchedOver moves an application in peace, its name in the DNS and the clients of
 // a load balancer with it. The last thing that it wrote at the old site is there at the
-// new one, and the old one runs nothing.
+// new one, which calls storage classes and images otherwise, and the old one runs nothing.
 func switchedOver(t *testing.T) {
-	a := &app{size: 8 << 10, name: short(t)}
+	a := &app{size: 8 << 10, disk: "320Mi", name: short(t)} // XFS takes no less
 	a.more = fmt.Sprintf(web, a.name, clientPort)
 	a.protected(t)
 	f := newEntrance(t, a, fmt.Sprintf("%s?service=%[1]s/web&gate=www", a.name))
 	removeNamespace(t, west, a.name)
 	t.Cleanup(func() { unprotect(west, a.name) })
 	file := f.plan(t, planOf(t, a, "60s"))
+	called := a.calledOtherwise(t, file)
 	davit(t, west, a.vault, "switchover", "-f", file, "--dry-run").want(t, 0, "Nothing is lost")
 	forged := strings.NewReader(fmt.Sprintf("apiVersion: davit.dev/v1alpha1\nkind: Run\nmetadata: {name: %[1]s-forged}\n"+
 		"spec: {plan: %[1]s, verb: switchover, to: west, requestedBy: somebody else}\n", a.name))
@@ -292,9 +293,44 @@ func switchedOver(t *testing.T) {
 	if got := kubectl(t, west, "-n", a.name, "exec", "db-0", "--", "cat", "/data/last"); strings.TrimSpace(got) != "the last write" {
 		t.Errorf("the last write came as %q", got)
 	}
+	called()
 	role, replicas := a.status(t, east, "role"), a.replicas(t, east)
 	if role != "Superseded" || replicas != "0" {
 		t.Errorf("east is %s and wants %s replicas", role, replicas)
+	}
+}
+
+// calledOtherwise has the plan call the storage class and the images of the application as west
+// does, whose registry has the images. called checks that all there is called so, and at east as ever.
+func (a *app) calledOtherwise(t *testing.T, file string) (called func()) {
+	t.Helper()
+	registry := rig.Bed.Site(west).Registry() + "/" + a.name
+	pushTool(t, registry+"/bedtool:1")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mappings := "{name: west, mappings: [{kind: storageClass, from: reflink, to: reflink-xfs}, {kind: image, from: davit.test, to: '" + registry + "'}]}"
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), "{name: west}", mappings, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		for site, want := range map[string]string{
+			east: "reflink davit.test/bedtool:1 davit.test/bedtool:1",
+			west: "reflink-xfs " + registry + "/bedtool:1 " + registry + "/bedtool:1",
+		} {
+			got := kubectl(t, site, "-n", a.name, "get", "pvc", "data-db-0", "-o", "jsonpath={.spec.storageClassName}") +
+				" " + kubectl(t, site, "-n", a.name, "get", "statefulset", "db", "-o", "jsonpath={.spec.template.spec.initContainers[0].image}") +
+				" " + kubectl(t, site, "-n", a.name, "get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+			if got != want {
+				t.Errorf("storage class and images at %s are %q, want %q", site, got, want)
+			}
+		}
+		ran := kubectl(t, west, "-n", a.name, "get", "pod", "db-0", "-o", "jsonpath={.spec.containers[0].image}")
+		if mounts := kubectl(t, west, "-n", a.name, "exec", "db-0", "--", "cat", "/proc/mounts"); ran != registry+"/bedtool:1" || !strings.Contains(mounts, " /data xfs ") {
+			t.Errorf("west's pod runs %s on\n%s", ran, mounts)
+		}
 	}
 }
 
