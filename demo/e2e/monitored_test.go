@@ -38,7 +38,8 @@ spec:
 
 // twoSites are rules tried on what one Prometheus reads of two sites: one is cut off
 // and does not know yet that the other has taken over, and one that did knows of no
-// point any more. The site that went on is well. Of two plans, one has come to take longer than its objective.
+// point any more. The site that went on is well. Of two plans, one has come to take longer than its objective; of two
+// others, the points of one have become rarer than its objective.
 const twoSites = `
 rule_files: [/etc/prometheus-bed/alerts.yaml]
 evaluation_interval: 30s
@@ -59,10 +60,17 @@ tests:
   - {series: 'davit_plan_rto_objective_seconds{plan="slow", instance="west"}', values: '60+0x100'}
   - {series: 'davit_plan_predicted_rto_seconds{plan="quick", instance="west"}', values: '40+0x100'}
   - {series: 'davit_plan_rto_objective_seconds{plan="quick", instance="west"}', values: '60+0x100'}
+  - {series: 'davit_plan_predicted_rpo_seconds{plan="rare", instance="west"}', values: '200+0x20 400+0x80'}
+  - {series: 'davit_plan_rpo_objective_seconds{plan="rare", instance="west"}', values: '300+0x100'}
+  - {series: 'davit_plan_predicted_rpo_seconds{plan="often", instance="west"}', values: '200+0x100'}
+  - {series: 'davit_plan_rpo_objective_seconds{plan="often", instance="west"}', values: '300+0x100'}
   promql_expr_test:
   - expr: count by (alertname, plan, instance) (ALERTS{alertname="DavitPredictedRTOTooLong", alertstate="firing"})
     eval_time: 45m
     exp_samples: [{labels: '{alertname="DavitPredictedRTOTooLong", plan="slow", instance="west"}', value: 1}]
+  - expr: count by (alertname, plan, instance) (ALERTS{alertname="DavitPredictedRPOTooLong", alertstate="firing"})
+    eval_time: 45m
+    exp_samples: [{labels: '{alertname="DavitPredictedRPOTooLong", plan="rare", instance="west"}', value: 1}]
   - expr: count by (alertname, application, instance) (ALERTS{alertname="DavitRecoveryPointTooOld", alertstate="firing"})
     eval_time: 5m
     exp_samples: [{labels: '{alertname="DavitRecoveryPointTooOld", application="shop", instance="east"}', value: 1}]
