@@ -91,8 +91,8 @@ func (p *partner) heard() (asked int, told []string) {
 }
 
 // inWaves moves two applications of one plan, of which the second group needs the first, and
-// something that no site runs. While that refuses, nothing is changed. Else the last one to start is the first to stop, nothing
-// starts before what it needs answers, and a call to the outside is made once, with its secret.
+// things that no site runs. While one of them refuses, by HTTP or by not listening, nothing is changed. Else the last one to start is
+// the first to stop, nothing starts before what it needs answers, and a call to the outside is made once, with its secret.
 func inWaves(t *testing.T) {
 	front, back := &app{name: short(t) + "-a-front", vault: common}, &app{name: short(t) + "-b-back", vault: common} // by name, front would be first
 	other := newPartner(t)
@@ -115,6 +115,7 @@ func inWaves(t *testing.T) {
 	})
 	file := filepath.Join(t.TempDir(), "plan.yaml")
 	probe := "{kind: http, target: 'http://" + other.address + "/pay', expect: ok, timeout: 5s}"
+	store := strings.TrimPrefix(rig.Bed.S3().Endpoint, "http://")
 	text := fmt.Sprintf(`apiVersion: davit.dev/v1alpha1
 kind: RecoveryPlan
 metadata: {name: %[1]s}
@@ -122,16 +123,18 @@ spec:
   vault: %[2]s
   sites: [{name: east}, {name: west}]
   applications:
-    - {name: %[3]s, group: front, needs: [pay]}
+    - {name: %[3]s, group: front, needs: [pay, store]}
     - {name: %[4]s, group: back, probes: [{kind: http, target: "http://web.%[4]s/", expect: "^open", timeout: 5s}]}
   groups: [{name: back}, {name: front, after: [back]}]
-  outside: [{name: pay, probes: {east: %[5]s, west: %[5]s}}]
+  outside:
+    - {name: pay, probes: {east: %[5]s, west: %[5]s}}
+    - {name: store, probes: {east: {kind: tcp, target: "%[8]s", timeout: 5s}, west: {kind: tcp, target: "%[8]s", timeout: 5s}}}
   limits: {outside: 10s}
   fence: {timeout: 60s}
   steps:
     - {name: announce, kind: http, timeout: 1m, after: [ready/%[3]s], call: {method: POST, url: "http://%[6]s/announce", expect: 202, body: at west,
        headers: [{name: Authorization, value: "Bearer ", from: {secret: %[7]s, key: token}}]}}
-`, short(t), common, front.name, back.name, probe, other.address, secret)
+`, short(t), common, front.name, back.name, probe, other.address, secret, store)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +145,9 @@ spec:
 		t.Fatalf("%+v", r)
 	}
 	davit(t, west, common, "runs", "show", r.Run).want(t, 0, "outside/pay", "503")
+	if status, _ := r.step("outside/store"); status != "Succeeded" {
+		t.Errorf("of what listens, the run says %q", status)
+	}
 	if asked, told := other.heard(); asked == 0 || len(told) > 0 {
 		t.Errorf("what refuses was asked %d times, and told %q", asked, told)
 	}
@@ -157,6 +163,17 @@ spec:
 	other.mu.Lock()
 	other.open = true
 	other.mu.Unlock()
+	host, _, _ := net.SplitHostPort(store)
+	nobody := net.JoinHostPort(host, "1") // the control of the probe by TCP
+	closed := configured(t, "closed.yaml", "%s", strings.ReplaceAll(text, store, nobody))
+	davit(t, west, common, "switchover", "-f", closed, "--yes", "-o", "json").want(t, 1).read(t, &r)
+	if status, _ := r.step("outside/store"); r.State != "RolledBack" || status != "Failed" {
+		t.Fatalf("%+v", r)
+	}
+	davit(t, west, common, "runs", "show", r.Run).want(t, 0, "probe "+nobody, "connection refused")
+	if got := epochs(t, commonBucket(), back.name); got != 1 {
+		t.Fatalf("%s was claimed although nobody listens where the plan needs somebody: there are %d epochs", back.name, got)
+	}
 	davit(t, west, common, "switchover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
 	if r.State != "AwaitingCommit" || r.Level != "proven" || len(r.Applications) != 2 {
 		t.Fatalf("%+v", r)
