@@ -376,8 +376,8 @@ func switchedBack(t *testing.T) {
 
 // carriedByAgents moves an application in peace by a plan that only the vault of
 // the target knows, once somebody else has approved it: a drill, which the agent has carried on when
-// its command was killed, makes way for it, its agent carries the run, is killed on the way, and the next one goes on. Nobody commits it: its
-// window closes.
+// its command was killed, makes way for it, its agent carries the run, is killed on the way, and the next one goes on, until a step asks for
+// the one person whom the plan names. Nobody commits it: its window closes.
 func carriedByAgents(t *testing.T) {
 	a := &app{}
 	a.protected(t)
@@ -406,15 +406,22 @@ func carriedByAgents(t *testing.T) {
 	first := kubectl(t, west, "get", "run", run, "-o", "jsonpath={.status.executor}")
 	kill(t, west, "davit-agent")
 	var r runView
-	eventually(t, 4*time.Minute, "the next agent has carried it on, and its window has closed", func() (bool, string) {
+	eventually(t, 4*time.Minute, "the next agent has carried it on, until it waits for who is named", func() (bool, string) {
+		davit(t, west, a.vault, "runs", "show", run, "-o", "json").want(t, 0).read(t, &r)
+		return r.State == "Paused" && r.Executor != first, r.State + " " + r.Executor
+	})
+	if !strings.HasPrefix(r.Executor, "agent ") {
+		t.Errorf("%+v; %s began it", r, first)
+	}
+	out := <-ann // which follows the run until it waits for somebody again
+	out.want(t, 1, "is paused (input)", "runs answer "+run)
+	a.agreedOn(t, run)
+	eventually(t, 4*time.Minute, "it has gone on, and its window has closed", func() (bool, string) {
 		davit(t, west, a.vault, "runs", "show", run, "-o", "json").want(t, 0).read(t, &r)
 		return r.State == "Completed", r.State + " " + r.Executor
 	})
-	if r.Level != "proven" || r.Executor == first || !strings.HasPrefix(r.Executor, "agent ") {
-		t.Errorf("%+v; %s began it", r, first)
-	}
-	if out := <-ann; out.code != 0 {
-		t.Errorf("the approval ended with %d: %s", out.code, out.all())
+	if r.Level != "proven" || !strings.HasPrefix(r.Executor, "agent ") {
+		t.Errorf("%+v", r)
 	}
 	a.madeWay(t, drill, home)
 	a.nobodyCommitted(t, run)
@@ -425,11 +432,12 @@ func carriedByAgents(t *testing.T) {
 	})
 }
 
-// approvedPlan is one whose switchover somebody has to approve, whose window is short, and
+// approvedPlan is one whose switchover somebody has to approve, and bob once its data is there, whose window is short, and
 // whose drill waits for a person.
 func approvedPlan(t *testing.T, a *app) (file string) {
 	t.Helper()
-	file = planOf(t, a, "60s", "{name: look, kind: manual, verbs: [drill], prompt: look around, timeout: 10m, after: [ready/"+a.name+"]}")
+	file = planOf(t, a, "60s", "{name: look, kind: manual, verbs: [drill], prompt: look around, timeout: 10m, after: [ready/"+a.name+"]}",
+		"{name: agreed, kind: approval, prompt: start it, approvers: {users: [bob]}, timeout: 10m, after: [data/"+a.name+"], before: [scale/"+a.name+"]}")
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -534,6 +542,35 @@ func (a *app) approved(t *testing.T, run string) (ended chan outcome) {
 		return strings.Contains(got, "ann") && !strings.HasPrefix(got, "AwaitingApproval"), got
 	})
 	return ended
+}
+
+// agreedOn has bob agree to a step that takes his word: that of whoever asked for the run, of somebody without the right
+// and of another approver count for nothing, and nobody goes on without it.
+func (a *app) agreedOn(t *testing.T, run string) {
+	t.Helper()
+	davit(t, west, a.vault, "runs", "show", run).want(t, 0, "start it (it takes 1 of user bob)")
+	answer := []string{"runs", "answer", run, "agreed"}
+	davit(t, west, a.vault, answer...).want(t, 3, "whoever asked for the run cannot approve it")
+	davit(t, west, a.vault, "runs", "skip", run, "agreed").want(t, 3, "an approval cannot be skipped")
+	finish(t, a.person(t, "stranger", "")(answer...)).want(t, 3, "stranger may not approve")
+	finish(t, a.person(t, "ann", "davit-approver")(answer...)).want(t, 3, "ann is none of those who may approve agreed")
+	if got := kubectl(t, west, "-n", a.name, "get", "pod", "db-0", "--ignore-not-found", "-o", "name"); got != "" {
+		t.Errorf("%s runs at west before anybody agreed", got)
+	}
+	finish(t, a.person(t, "bob", "davit-approver")(answer...)).want(t, 0)
+	var report struct {
+		Events []struct{ Kind, Step, By string }
+	}
+	davit(t, west, a.vault, "runs", "report", run, "-o", "json").want(t, 0).read(t, &report)
+	said := map[string]string{}
+	for _, e := range report.Events {
+		if e.Step == "agreed" {
+			said[e.Kind] += e.By + " "
+		}
+	}
+	if said["approved"] != "bob " || !strings.Contains(said["denied"], "ann") || strings.Contains(said["denied"], "bob") {
+		t.Errorf("the report says of the step: %v", said)
+	}
 }
 
 // madeWay: the drill, which waited for a person, ended for the other run, which did not
