@@ -101,6 +101,24 @@ func TestTrafficIsRehearsed(t *testing.T) {
 	}
 }
 
+// bare is a cluster that does not know what nodes say of their fences.
+type bare struct{ Cluster }
+
+func (bare) Open(context.Context) (string, error) {
+	return "", errors.New("the server could not find the requested resource")
+}
+
+// TestADrillBringsDavit: nodes that get Davit first are asked whether they isolate when they have it.
+func TestADrillBringsDavit(t *testing.T) {
+	for _, coming := range []bool{true, false} {
+		s := New(Options{Recovery: recovery.Deps{Project: project(t), Coming: coming}, Cluster: bare{}})
+		problems, err := s.Problems(t.Context(), failover.Spec{Run: "r", Plan: "shop", Verb: plan.Drill, To: "west"}, &failover.Facts{})
+		if (err == nil) != coming || len(problems) > 0 {
+			t.Errorf("Davit is put there first: %t, and the drill finds %v, %v", coming, problems, err)
+		}
+	}
+}
+
 // none are wishes that nobody has.
 type none struct{ replied []int64 }
 

@@ -27,12 +27,14 @@ func (s *Site) Problems(ctx context.Context, spec failover.Spec, facts *failover
 			problems = append(problems, fmt.Sprintf("%s runs at site %s: drill at a site that would take it over (a restore test proves its points here)", app, spec.To))
 		}
 	}
-	open, err := s.o.Cluster.Open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if open != "" {
-		problems = append(problems, open+": a clone that runs there could reach production")
+	if !s.o.Recovery.Coming { // else the nodes have nothing yet that could say so, and are asked before the drill begins
+		open, err := s.o.Cluster.Open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if open != "" {
+			problems = append(problems, open+": a clone that runs there could reach production")
+		}
 	}
 	for _, app := range spec.Applications {
 		problem, err := s.fits(ctx, spec, app)

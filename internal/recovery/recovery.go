@@ -149,7 +149,9 @@ type Deps struct {
 	// the lease, and the mark on the Application. Nil means Cluster.
 	Own restore.Cluster
 	// Volumes may be nil when the point has no volumes.
-	Volumes  restore.Volumes
+	Volumes restore.Volumes
+	// Coming says that Davit is put into the cluster before anything is brought there.
+	Coming   bool
 	Progress restore.Progress
 	// Overlays reads the site's overlays, whoever restores; nil: it has none.
 	Overlays func(context.Context) ([]transform.Overlay, error)

@@ -252,6 +252,9 @@ func (o *order) equipped(cmd *cobra.Command, site string) equipping.Ask {
 	return equipping.Ask{Address: &o.Address, Flags: cmd.Flags(), Way: &o.Way, Site: site}
 }
 
+// settling is how long nodes that have just got Davit are waited for.
+const settling = 30 * time.Second
+
 // equip puts here what a run needs and this cluster lacks, and looks at it anew: what was
 // found to be well may be otherwise now.
 func (h *here) equip(ctx context.Context, cmd *cobra.Command, p *plan.Plan, o *order, spec *failover.Spec) (*here, *failover.Spec, error) {
@@ -267,6 +270,15 @@ func (h *here) equip(ctx context.Context, cmd *cobra.Command, p *plan.Plan, o *o
 		return nil, nil, err
 	}
 	now, facts, err := at.prepare(ctx, p, o)
+	// Nodes that have just got Davit say within seconds that they isolate a sandbox.
+	for began := time.Now(); err == nil && len(facts.Problems) > 0 && o.verb == plan.Drill && time.Since(began) < settling; {
+		select {
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+		now, facts, err = at.prepare(ctx, p, o)
+	}
 	switch {
 	case err != nil:
 	case len(facts.Problems) > 0:

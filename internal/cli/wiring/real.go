@@ -203,7 +203,7 @@ func (c *realCluster) recovering(m *mover.Mover, how Recovering) recovery.Deps {
 	}
 	return recovery.Deps{
 		Project: how.Project, VaultName: how.VaultName, Site: how.Site, ClusterID: how.ClusterID, Holder: how.Holder,
-		Cluster: target.New(c.clients), Volumes: volumes,
+		Cluster: target.New(c.clients), Volumes: volumes, Coming: how.Coming,
 		Progress: how.Progress, Now: how.Now,
 		Log:      slog.New(slog.DiscardHandler), // people get progress and results
 		Overlays: func(ctx context.Context) ([]transform.Overlay, error) { return target.Overlays(ctx, c.clients) },
