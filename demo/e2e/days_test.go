@@ -86,7 +86,7 @@ var alone = [][][]day{
 	{{{"FrozenTogether", frozenTogether}}}, // six databases at once are too many for one node
 	// The one takes Davit away from west, which the other does not ask.
 	{{{"TwoOfAName", twoOfAName}}, {{"NotFrozen", notFrozen}}},
-	{{{"FencedByNode", fencedByNode}}},
+	{{{"FencedByNode", fencedByNode}, {"FencedByAgent", fencedByAgent}}},
 	{{{"LeaseOver", leaseOver}}},
 	{{{"Promised", promised}}},
 	{{{"FailedOver", failedOver}}},

@@ -210,6 +210,77 @@ func fencedByNode(t *testing.T) {
 	})
 }
 
+// fencedByAgent: a site has no node process, its agent lives, and another site takes over. Its agent stops the
+// application, and nothing proves that: no run starts it elsewhere, but one that was told that to have been asked is enough, which
+// says so. Once the node process is back, it is proven.
+func fencedByAgent(t *testing.T) {
+	a := &app{}
+	sum, _ := a.protected(t)
+	removeNamespace(t, west, a.name)
+	t.Cleanup(func() { unprotect(west, a.name) })
+	file := planOf(t, a, "20s")
+	back := nodeless(t, east)
+
+	davit(t, west, a.vault, "failover", "-f", file, "--yes").want(t, 1, "is paused (input)", "nothing proves that site east has stopped "+a.name+" (fence: asked)", "runs consent ")
+	if got := kubectl(t, west, "-n", a.name, "get", "pods", "--ignore-not-found", "-o", "name"); strings.Contains(got, "db-0") {
+		t.Errorf("%s runs at west, and nothing proves that it has stopped at east", got)
+	}
+	davit(t, west, a.vault, "runs", "rollback", runOf(t, a.vault, a.name)).want(t, 0, "RolledBack")
+	if got := a.sum(t, east, a.name); got != sum {
+		t.Errorf("east has the data %s again, want %s", got, sum)
+	}
+
+	var r runView
+	davit(t, west, a.vault, "failover", "-f", file, "--accept-asked", "--yes", "-o", "json").want(t, 0).read(t, &r)
+	if r.State != "AwaitingCommit" || r.Level != "asked" || len(r.Applications) != 1 || r.Applications[0].Epoch != 4 {
+		t.Fatalf("%+v", r)
+	}
+	if got := a.sum(t, west, a.name); got != sum {
+		t.Errorf("the data came to west as %s, want %s", got, sum)
+	}
+	eventually(t, 3*time.Minute, "east's agent has stopped it, and says that its node does not prove that", func() (bool, string) {
+		got := a.status(t, east, "role") + " " + a.replicas(t, east) + " " + a.status(t, east, "fence.level") + " " + a.status(t, east, "fence.message")
+		return strings.HasPrefix(got, "Superseded 0 asked ") && strings.Contains(got, "node east: "), got
+	})
+	davit(t, east, "", "status").want(t, 0, "Superseded (asked)")
+	davit(t, west, a.vault, "runs", "commit", r.Run).want(t, 0, "Completed")
+	back()
+	eventually(t, 3*time.Minute, "the fence is proven", func() (bool, string) {
+		got := a.status(t, east, "fence.level") + " " + a.status(t, east, "fence.epoch") + " " + a.status(t, east, "fence.message")
+		return got == "proven 4 ", got
+	})
+}
+
+// nodeless takes the node processes of a site away, its watchdog with them: nothing starts them until back has them again.
+func nodeless(t *testing.T, site string) (back func()) {
+	t.Helper()
+	where := func(ctx context.Context, label string) error {
+		_, err := rig.Kubectl(ctx, site, "-n", system, "patch", "daemonset", "davit-node", "--type", "merge", "-p",
+			`{"spec":{"template":{"spec":{"nodeSelector":{"davit.dev/e2e":`+label+`}}}}}`)
+		return err
+	}
+	back = sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
+		defer cancel()
+		err := where(ctx, "null")
+		if err == nil {
+			err = rig.Settled(ctx, site)
+		}
+		if err != nil {
+			t.Errorf("give %s its node process again: %v", site, err)
+		}
+	})
+	t.Cleanup(back)
+	if err := where(t.Context(), `"nowhere"`); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 3*time.Minute, site+" has no node process", func() (bool, string) {
+		got := try(t, site, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-node", "-o", "name")
+		return got == "", got
+	})
+	return back
+}
+
 // says waits until a load balancer's question has an answer that begins so.
 func says(t *testing.T, url, want string) {
 	t.Helper()
