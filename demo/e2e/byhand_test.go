@@ -88,7 +88,8 @@ func byHand(t *testing.T) {
 }
 
 // byHandLost fails an application over as its runbook has it for a person who has no run: claim, data, workloads,
-// the gate and the name in a real BIND, typed as they stand. A run then takes it back, the name too, as after any failover.
+// the gate and the name in a real BIND, typed as they stand. A run then takes it back, the name too, as after any failover, although a
+// second server of its zone refuses at first.
 func byHandLost(t *testing.T) {
 	a := &app{name: short(t)}
 	sum, _ := a.protected(t)
@@ -112,8 +113,7 @@ func byHandLost(t *testing.T) {
 		t.Errorf("there was a run, %s", run)
 	}
 	davit(t, east, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "Time to recover: no history") // what people do by hand measures nothing
-	var back runView
-	davit(t, east, a.vault, "failback", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &back)
+	back := f.halfUpdated(t, a, file)
 	if back.State != "AwaitingCommit" || back.Level != "proven" {
 		t.Fatalf("%+v", back)
 	}
@@ -130,6 +130,39 @@ func byHandLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	davit(t, west, a.vault, "failover", "-f", file, "--dry-run").want(t, 0, "one run of the verb switchover", "beyond the objective")
+}
+
+// halfUpdated fails an application back while one of two servers of the name's zone takes the update and the other one
+// refuses it: before it begins, that is said, and it has to be told to go on all the same. Then it pauses, and names what people can do. Once the
+// server takes it, the step is tried again, and both say the new.
+func (f *entrance) halfUpdated(t *testing.T, a *app, file string) (back runView) {
+	t.Helper()
+	second := &entrance{host: f.host, port: "5399", closed: true}
+	second.bind(t)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := func(f *entrance) string { return `{address: "` + f.host + ":" + f.port + `"}` }
+	both := configured(t, "both.yaml", "%s  limits: {dns: 15s}\n", strings.Replace(string(text), address(f), address(f)+", "+address(second), 1))
+	refuses := second.host + ":" + second.port + " refuses to be told about zone shop.test (REFUSED): allow the key to update the name and its guard"
+
+	davit(t, east, a.vault, "failback", "-f", both, "--yes").want(t, 3, "nothing was changed", "(REFUSED)", "--despite dns")
+	davit(t, east, a.vault, "failback", "-f", both, "--despite", "dns", "--yes", "-o", "json").want(t, 1, "is paused (failure)").read(t, &back)
+	if status, _ := back.step("traffic/www"); back.State != "Paused" || status != "Failed" {
+		t.Fatalf("%+v", back)
+	}
+	davit(t, east, a.vault, "runs", "show", back.Run).want(t, 0, refuses, "runs retry "+back.Run, "runs skip "+back.Run+" STEP", "runs rollback "+back.Run)
+	site := rig.Bed.Site(east).Address()
+	if got, guard, other := f.leads(t), f.guard(t), second.guard(t); got != site || !strings.Contains(guard, "site=east") || strings.Contains(other, "site=") {
+		t.Errorf("the one server says %s, guarded by %s; the guard of the other one is %s", got, guard, other)
+	}
+	second.lets(t, true)
+	davit(t, east, a.vault, "runs", "retry", back.Run, "traffic/www", "-o", "json").want(t, 0).read(t, &back)
+	if got, guard := second.leads(t), second.guard(t); got != site || !strings.Contains(guard, "site=east") {
+		t.Errorf("the other server says %s, guarded by %s", got, guard)
+	}
+	return back
 }
 
 // runsAll waits until all that the application has runs at a site.

@@ -100,6 +100,8 @@ type entrance struct {
 	host    string // the address that all listens on; the sites reach it too
 	port    string // of the name server, if not 53
 	secret  string // that has the key, if not www-key
+	closed  bool   // the name server lets nobody change the name
+	end     func() // of the name server
 	clients int    // the port at which sites answer clients
 	mu      sync.Mutex
 	probes  []said
@@ -169,8 +171,8 @@ func (f *entrance) plan(t *testing.T, file string) string {
 	return file
 }
 
-// daemon runs a program until the test ends.
-func daemon(t *testing.T, program string, args ...string) {
+// daemon runs a program until it is stopped, or the test ends.
+func daemon(t *testing.T, program string, args ...string) (stop func()) {
 	t.Helper()
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("%s is not installed: run hack/prepare", program)
@@ -181,13 +183,17 @@ func daemon(t *testing.T, program string, args ...string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
+	})
+	t.Cleanup(func() {
+		stop()
 		if t.Failed() {
 			t.Logf("%s said:\n%s", program, log.String())
 		}
 	})
+	return stop
 }
 
 func configured(t *testing.T, name, format string, args ...any) string {
@@ -217,16 +223,28 @@ func newNames(t *testing.T, port string) *entrance {
 func (f *entrance) bind(t *testing.T) {
 	t.Helper()
 	zone := configured(t, "zone", "$TTL 30\n@ IN SOA ns1 admin 1 60 10 3600 5\n@ IN NS ns1\nns1 IN A %s\nwww IN A %s\n", f.host, rig.Bed.Site(east).Address())
-	daemon(t, "/usr/sbin/named", "-g", "-n", "1", "-c", configured(t, "named.conf", `
+	mayChange := wwwName
+	if f.closed {
+		mayChange = "other.shop.test"
+	}
+	f.end = daemon(t, "/usr/sbin/named", "-g", "-n", "1", "-c", configured(t, "named.conf", `
 key "davit" { algorithm hmac-sha256; secret "%s"; };
 options { directory "%s"; pid-file none; session-keyfile none; listen-on port %s { %s; }; listen-on-v6 { none; }; recursion no; notify no; dnssec-validation no; };
 controls { };
 zone "shop.test" { type primary; file "%s"; update-policy { grant davit name %s ANY; grant davit name _davit.%[6]s TXT; }; };
-`, wwwSecret, filepath.Dir(zone), cmp.Or(f.port, "53"), f.host, zone, wwwName))
+`, wwwSecret, filepath.Dir(zone), cmp.Or(f.port, "53"), f.host, zone, mayChange))
 	eventually(t, 3*time.Minute, "BIND says that the name leads to east", func() (bool, string) {
 		got := f.leads(t)
 		return got == rig.Bed.Site(east).Address(), got
 	})
+}
+
+// lets has the name server begin anew, as it was made: the key may change the name, or may not.
+func (f *entrance) lets(t *testing.T, change bool) {
+	t.Helper()
+	f.end()
+	f.closed = !change
+	f.bind(t)
 }
 
 func (f *entrance) resolver() *net.Resolver {
