@@ -91,16 +91,16 @@ func oddCommands(t *testing.T) {
 		got := a.inPod(t, "test -e /tmp/after && echo free")
 		return got == "free", got
 	})
-	a.protect(t, "-f", before("dd if=/dev/zero bs=1M count=512", "4m"))
+	a.protect(t, "-f", before("dd if=/dev/zero bs=1M count=1024", "4m"))
 	if p := a.weakBackup(t); p.Phase != "Available" {
-		t.Errorf("after a hook that said 512 MiB the point is %+v", p)
+		t.Errorf("after a hook that said a gigabyte the point is %+v", p)
 	}
 	got, peak := agents()
 	if got != were && !strings.Contains(got, "=1 ") || !strings.Contains(were, "=") {
 		t.Errorf("the agents ended as %s, before as %s", got, were)
 	}
 	if peak == 0 || peak > had+256 {
-		t.Errorf("the agent had %d MiB at the most, %d before the hook said 512 MiB", peak, had)
+		t.Errorf("the agent had %d MiB at the most, %d before the hook said a gigabyte", peak, had)
 	}
 }
 
