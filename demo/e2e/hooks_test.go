@@ -68,6 +68,37 @@ func heldAtRest(t *testing.T) {
 	// One that cannot hold at all fails the capture, and says why.
 	a.protect(t, "-f", hooksOf(t, "- name: quiet\n  podSelector: {matchLabels: {app: db}}\n  hold: {command: [sh, -c, 'echo no such database; exit 1']}\n"))
 	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 1, "no such database")
+	inOrder(t, a)
+}
+
+// inOrder gives the pod a second container and has two hooks say in one file of its volume where they run:
+// each runs in the container that it names, the lower order first before the cut, and last after it.
+func inOrder(t *testing.T, a *app) {
+	t.Helper()
+	kubectl(t, east, "-n", a.name, "patch", "statefulset", "db", "-p", `{"spec": {"template": {"spec": {"containers": [{"name": "side",
+		"image": "davit.test/bedtool:1", "imagePullPolicy": "IfNotPresent", "env": [{"name": "ME", "value": "side"}],
+		"command": ["sh", "-c", "trap exit TERM; while :; do sleep 1; done"], "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}}}}`)
+	kubectl(t, east, "-n", a.name, "rollout", "status", "statefulset/db", "--timeout=3m")
+	// Not in the order in which they are to run.
+	a.protect(t, "-f", hooksOf(t, `
+- name: second
+  order: 2
+  podSelector: {matchLabels: {app: db}}
+  container: db
+  before: [sh, -c, "echo before 2 in ${ME:-db} >> /data/told"]
+  after: [sh, -c, "echo after 2 in ${ME:-db} >> /data/told"]
+- name: first
+  order: 1
+  podSelector: {matchLabels: {app: db}}
+  container: side
+  before: [sh, -c, "echo before 1 in ${ME:-db} >> /data/told"]
+  after: [sh, -c, "echo after 1 in ${ME:-db} >> /data/told"]
+`))
+	a.backup(t)
+	told, want := a.inPod(t, "cat /data/told"), "before 1 in side\nbefore 2 in db\nafter 2 in db\nafter 1 in side"
+	if told != want {
+		t.Errorf("the hooks ran as\n%s\nwant\n%s", told, want)
+	}
 }
 
 // oddCommands run as hooks by exec: one never ends, one says far too much. The
