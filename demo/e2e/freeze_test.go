@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -288,24 +290,24 @@ func freezeKilled(t *testing.T) {
 		hooks  int // how long they take
 	}{
 		{"node", []string{"Armed", "Frozen", "Thawing"}, 0},
-		{"watchdog", []string{"Armed", "Frozen"}, 0},
+		{"watchdog", []string{"Armed", "Frozen", "Thawing"}, 0},
 		{"agent", []string{"Armed", "Frozen", "Thawing"}, 0},
 		{"agent", []string{"Quiescing", "Unquiescing"}, 3},
+		{"driver", []string{"Frozen"}, 0},
 	} {
 		// Slow storage, so that there is time between freeze and cut.
 		davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slow", "-f", hooksOf(t, pauses(c.hooks))).want(t, 0)
 		for _, step := range c.steps {
 			t.Run(c.victim+" when "+step, func(t *testing.T) {
 				killAt(t, a, c.victim, step)
-				writes(t, a.name)
-				noneAtRest(t, a)
-				eventually(t, 3*time.Minute, "no order to freeze is left", func() (bool, string) {
-					got := try(t, east, "-n", system, "get", "volumefreezes", "-o", "jsonpath={.items[*].spec.point}")
-					return !strings.Contains(got, a.name), got
-				})
+				overcome(t, a)
 			})
 		}
 	}
+	paced(t, "reflink-slower", "2s")
+	davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slower").want(t, 0)
+	t.Run("kube-apiserver when Frozen", func(t *testing.T) { cutOff(t, a) })
+	davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slow").want(t, 0)
 	kubectl(t, east, "-n", system, "rollout", "status", "daemonset/davit-node", "--timeout=4m")
 	eventually(t, 4*time.Minute, "a capture is at one instant again", func() (bool, string) {
 		var p pointView
@@ -315,6 +317,56 @@ func freezeKilled(t *testing.T) {
 		}
 		out.read(t, &p)
 		return p.Consistency == "crash", p.Consistency
+	})
+}
+
+// cutOff kills the API server while volumes are frozen, and nobody starts it again before their node has thawed them.
+func cutOff(t *testing.T, a *app) {
+	t.Helper()
+	mounts, server := mountsOf(t, a), component(t, east, "kube-apiserver")
+	meet(t, a, "Frozen")
+	signal(t, []int{server}, syscall.SIGKILL)
+	func() {
+		defer revive(t, east)
+		frozen(t, mounts)
+		thawed(t, mounts)
+	}()
+	overcome(t, a)
+}
+
+// frozen checks that there is something to thaw.
+func frozen(t *testing.T, mounts []string) {
+	t.Helper()
+	if len(mounts) != 3 {
+		t.Fatalf("volumes are mounted at %v", mounts)
+	}
+	if stillFrozen(mounts[0]) == nil {
+		t.Fatal("nothing was frozen any more: this proves nothing")
+	}
+}
+
+// paced makes a class of snapshots at east that are cut one after the other, each so long after the one before it.
+func paced(t *testing.T, name, pace string) {
+	t.Helper()
+	apply(t, east, "{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshotClass, metadata: {name: "+name+
+		"}, driver: reflink.csi.davit.dev, deletionPolicy: Delete, parameters: {pace: "+pace+"}}")
+	t.Cleanup(func() {
+		_, _ = rig.Kubectl(context.Background(), east, "delete", "volumesnapshotclass", name, "--ignore-not-found")
+	})
+}
+
+// overcome waits until a capture that lost a process has come to its end, and nothing is left of it.
+func overcome(t *testing.T, a *app) {
+	t.Helper()
+	eventually(t, 4*time.Minute, "the capture has come to an end", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}`)
+		return !strings.Contains(got, "Capturing") && !strings.Contains(got, "Pending") && !strings.HasPrefix(got, "error"), got
+	})
+	writes(t, a.name)
+	noneAtRest(t, a)
+	eventually(t, 3*time.Minute, "no order to freeze is left", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "volumefreezes", "-o", "jsonpath={.items[*].spec.point}")
+		return !strings.Contains(got, a.name), got
 	})
 }
 
@@ -403,17 +455,17 @@ func killAt(t *testing.T, a *app, victim, step string) {
 			_ = p.Kill()
 		}
 	}
-	eventually(t, 4*time.Minute, "the capture has come to an end", func() (bool, string) {
-		got := try(t, east, "-n", system, "get", "recoverypoints", "-l", "davit.dev/application="+a.name, "-o", `jsonpath={range .items[*]}{.metadata.name}={.status.phase} {end}`)
-		return !strings.Contains(got, "Capturing") && !strings.Contains(got, "Pending") && !strings.HasPrefix(got, "error"), got
-	})
 }
 
-// pidsOf finds the processes of davit at the east site. They are this
+// pidsOf finds the processes of davit at the east site, or of its storage driver. They are this
 // machine's: a site is no more than network namespaces and containers.
 func pidsOf(t *testing.T, victim string) []int {
 	t.Helper()
-	want := map[string]string{"node": "davit\x00node\x00--kubelet-root=" + rig.Bed.Site(east).KubeletRoot(), "watchdog": "davit\x00node\x00watchdog", "agent": "davit\x00agent\x00--site=" + east}[victim]
+	root := rig.Bed.Site(east).KubeletRoot()
+	want := map[string]string{
+		"node": "davit\x00node\x00--kubelet-root=" + root, "watchdog": "davit\x00node\x00watchdog", "agent": "davit\x00agent\x00--site=" + east,
+		"driver": "/reflink-csi\x00-host-mounts\x00-socket=" + root + "/",
+	}[victim]
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		t.Fatal(err)

@@ -72,6 +72,13 @@ func loseNode(t *testing.T, a *app, moment func(id string) bool) (id string) {
 			_ = p.Kill()
 		}
 	}
+	thawed(t, mounts)
+	return asked.ID
+}
+
+// thawed waits until no file system is frozen that is mounted at one of the places. It asks the kernel: no cluster is needed.
+func thawed(t *testing.T, mounts []string) {
+	t.Helper()
 	eventually(t, 3*time.Minute, "no volume stays frozen", func() (bool, string) {
 		for _, m := range mounts {
 			if err := stillFrozen(m); err != nil {
@@ -80,7 +87,6 @@ func loseNode(t *testing.T, a *app, moment func(id string) bool) (id string) {
 		}
 		return true, ""
 	})
-	return asked.ID
 }
 
 // kubelets finds the kubelet of the east site.
