@@ -306,6 +306,7 @@ func freezeKilled(t *testing.T) {
 	}
 	paced(t, "reflink-slower", "2s")
 	davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slower").want(t, 0)
+	t.Run("agent gone when Frozen", func(t *testing.T) { leftAlone(t, a) })
 	t.Run("kube-apiserver when Frozen", func(t *testing.T) { cutOff(t, a) })
 	davit(t, east, a.vault, "protect", a.name, "--snapshot-class", "reflink-slow").want(t, 0)
 	kubectl(t, east, "-n", system, "rollout", "status", "daemonset/davit-node", "--timeout=4m")
@@ -331,6 +332,42 @@ func cutOff(t *testing.T, a *app) {
 		frozen(t, mounts)
 		thawed(t, mounts)
 	}()
+	overcome(t, a)
+}
+
+// leftAlone takes the coordinator away while volumes are frozen. No other comes before their node has thawed them, by itself
+// and because the window was over.
+func leftAlone(t *testing.T, a *app) {
+	t.Helper()
+	const agent = "deployment/davit-agent"
+	mounts, pids := mountsOf(t, a), pidsOf(t, "agent")
+	if len(pids) == 0 {
+		t.Fatal("there is no agent to lose")
+	}
+	meet(t, a, "Frozen")
+	signal(t, pids, syscall.SIGSTOP) // whoever is killed is started again at once
+	t.Cleanup(func() {
+		signal(t, pids, syscall.SIGCONT)
+		_, _ = rig.Kubectl(context.Background(), east, "-n", system, "scale", agent, "--replicas=1")
+	})
+	frozen(t, mounts)
+	kubectl(t, east, "-n", system, "scale", agent, "--replicas=0")
+	eventually(t, 3*time.Minute, "the agent is to go", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "pods", "-l", "app.kubernetes.io/name=davit-agent", "-o", `jsonpath={range .items[*]}{.metadata.deletionTimestamp} {end}`)
+		return strings.Contains(got, "Z"), got
+	})
+	signal(t, pids, syscall.SIGKILL)
+	thawed(t, mounts)
+	writes(t, a.name)
+	eventually(t, 3*time.Minute, "the node says why it thawed", func() (bool, string) {
+		got := try(t, east, "-n", system, "get", "volumefreezes", "-o", `jsonpath={range .items[*]}{.spec.point} {.spec.order} {.status.phase}: {.status.message}{"\n"}{end}`)
+		return strings.Contains(got, a.name+"-") && strings.Contains(got, "Freeze Ended: no order to thaw came within the window of 10s"), got
+	})
+	if pids := pidsOf(t, "agent"); len(pids) > 0 {
+		t.Errorf("there was an agent all the same: %v", pids)
+	}
+	kubectl(t, east, "-n", system, "scale", agent, "--replicas=1")
+	kubectl(t, east, "-n", system, "rollout", "status", agent, "--timeout=4m")
 	overcome(t, a)
 }
 
