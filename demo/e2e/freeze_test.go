@@ -3,14 +3,18 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // three are three PostgreSQL databases, each with a volume of its own, and a
@@ -219,10 +223,35 @@ func oneByOne(t *testing.T) {
 	davit(t, east, a.vault, "describe", p.ID).want(t, 0, "cut by 3 snapshots", "its driver made no group snapshot, so the volumes were cut one by one", "takes part in no group snapshot")
 	writes(t, a.name)
 	noGroups(t, a)
+	usedByItsNode(t, a)
 	a.silence(t)
 	if n := a.restored(t, []pointView{p})[0]; !oneInstant(n) {
 		t.Errorf("point %s shows no one instant: %v", p.ID, n)
 	}
+}
+
+// usedByItsNode has the node itself use the file system of a volume that was held still before: it refuses to freeze it, and
+// says where it is used.
+func usedByItsNode(t *testing.T, a *app) {
+	t.Helper()
+	mounts := mountsOf(t, a)
+	if len(mounts) != 3 {
+		t.Fatalf("volumes are mounted at %v", mounts)
+	}
+	at := filepath.Join(filepath.Dir(rig.Bed.Site(east).KubeletRoot()), "local", a.name)
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(mounts[0], at, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("mount %s at %s: %v", mounts[0], at, err)
+	}
+	defer func() {
+		if err := errors.Join(unix.Unmount(at, unix.MNT_DETACH), os.Remove(at)); err != nil {
+			t.Error(err)
+		}
+	}()
+	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 1,
+		"the volumes were not cut at one instant, as volumes.freeze requires", "will not be frozen: the node itself uses its file system at "+at)
 }
 
 // notFrozen is the control: on storage that cuts volumes one after the other,
