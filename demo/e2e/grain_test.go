@@ -135,6 +135,28 @@ func claims(t *testing.T, id string) []string {
 	return all
 }
 
+// kindsOf are the kinds of what a point holds of its namespaces.
+func kindsOf(t *testing.T, id string) []string {
+	t.Helper()
+	var d struct {
+		Manifest struct {
+			Resources []struct {
+				Group, Resource string
+				Namespaced      bool
+			}
+		}
+	}
+	davit(t, east, common, "describe", id, "-o", "json").want(t, 0).read(t, &d)
+	all := []string{}
+	for _, r := range d.Manifest.Resources {
+		if r.Namespaced {
+			all = append(all, strings.TrimSuffix(r.Resource+"."+r.Group, "."))
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // deployStreet brings the street to east, with data in every volume.
 func deployStreet(t *testing.T) *app {
 	t.Helper()
@@ -186,6 +208,7 @@ func inParts(t *testing.T) {
 	}
 	heldBySeveral(t, a)
 
+	t.Run("some kinds", func(t *testing.T) { someKinds(t, a, points[one]) })
 	t.Run("two at once", func(t *testing.T) { twoAtOnce(t, a, files) })
 	t.Run("one of three", func(t *testing.T) { oneOfThree(t, a, one) })
 	t.Run("a ring in its place", func(t *testing.T) { ringInPlace(t, a, group, files) })
@@ -211,6 +234,21 @@ func inParts(t *testing.T) {
 		}
 	})
 	t.Run("one pod of a ring", func(t *testing.T) { onePod(t, a, pod, points[pod], files[1]) })
+}
+
+// someKinds captures the whole namespace, but of two kinds only. The control is a part of it that nobody narrowed by kind.
+func someKinds(t *testing.T, a *app, control pointView) {
+	some := a.apart(t, "kinds", "--include-kinds", "configmaps,statefulsets.apps")
+	p := some.weakBackup(t)
+	if got := kindsOf(t, p.ID); !slices.Equal(got, []string{"configmaps", "statefulsets.apps"}) {
+		t.Errorf("a point of ConfigMaps and StatefulSets holds %v", got)
+	}
+	if got := claims(t, p.ID); len(got) > 0 {
+		t.Errorf("a point of kinds that are not claims holds the data of %v", got)
+	}
+	if got := kindsOf(t, control.ID); !slices.Contains(got, "services") || !slices.Contains(got, "persistentvolumeclaims") {
+		t.Errorf("without a choice of kinds a point holds %v", got)
+	}
 }
 
 // heldBySeveral looks at what coverage says of a namespace with several applications.
