@@ -32,10 +32,13 @@ func inPlace(t *testing.T) {
 	}
 }
 
-// cloned makes a copy in a namespace that holds something already.
+// cloned makes a copy in a namespace that holds something already. In the volume is all that is hard to copy.
 func cloned(t *testing.T) {
 	a := &app{}
-	sum, _ := a.protected(t)
+	sum := a.deploy(t)
+	tree, says := ugly(t, a.name)
+	a.protect(t)
+	davit(t, east, a.vault, "describe", a.weakBackup(t).ID).want(t, 0, says...)
 	copied := a.name + "-copy"
 	removeNamespace(t, west, copied)
 	apply(t, west, "{apiVersion: v1, kind: Namespace, metadata: {name: "+copied+", labels: {davit-e2e: 'true'}}}")
@@ -45,6 +48,7 @@ func cloned(t *testing.T) {
 	if got := a.sum(t, west, copied); got != sum {
 		t.Errorf("the clone's data is %s, want %s", got, sum)
 	}
+	sameTree(t, tree, west, copied)
 	colour := func() string {
 		return kubectl(t, west, "-n", copied, "get", "configmap", "settings", "-o", "jsonpath={.data.colour}")
 	}
