@@ -3,6 +3,8 @@ package volume
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -192,4 +194,41 @@ func TestWhatIsWholeIsSuspectNoMore(t *testing.T) {
 		}
 	}
 	t.Error("maintenance never removed it: this proves nothing")
+}
+
+// TestWhatCannotBeReadStaysSuspect: a pack was damaged before its SHA-256 was taken, as in the
+// memory of whoever wrote it. It is as it was written, and no content of it can be read: it stays noted
+// until what was in it is stored anew.
+func TestWhatCannotBeReadStaysSuspect(t *testing.T) {
+	s := newTestStore()
+	root := t.TempDir()
+	put(t, root+"/f", random(1, 500_000))
+	snap := write(t, openTest(t, s), root)
+	key := s.keys(testPrefix + "p")[0]
+	flipAll(t, s, key)
+	pack, sum := strings.TrimPrefix(key, testPrefix), sha256.Sum256(s.object(key))
+	as, err := encodeInventory([]record{{Op: opPut, Blob: pack, Size: int64(len(s.object(key))), SHA256: hex.EncodeToString(sum[:]), Time: time.Now().Unix()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(t.Context(), inventoryPrefix(testPrefix)+newSession(time.Now()), bytes.NewReader(as), int64(len(as))); err != nil {
+		t.Fatal(err)
+	}
+	if err := suspect.Note(t.Context(), s, testPrefix, []string{pack}); err != nil {
+		t.Fatal(err)
+	}
+	r := openTest(t, s)
+	if found, err := r.Verify(t.Context(), snap, VerifyOptions{ReadAll: true}); err != nil || found.Err() == nil {
+		t.Fatalf("it can be read: this proves nothing: %v", err)
+	}
+	for _, anew := range []bool{false, true} {
+		if anew {
+			next := write(t, r, root, func(o *WriteOptions) { o.Previous = &snap })
+			readsAs(t, r, root, next)
+		}
+		found, err := r.VerifyBlobs(t.Context(), nil, VerifyOptions{})
+		if err != nil || found.Err() != nil || (len(found.Whole) > 0) != anew {
+			t.Errorf("stored anew %t: whole %q, %v, %v", anew, found.Whole, found.Err(), err)
+		}
+	}
 }

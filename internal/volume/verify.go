@@ -78,7 +78,7 @@ type VerifyReport struct {
 	// Lists is what is wrong with the repository's list of its snapshots: the one that was
 	// looked at may be whole. Nothing is removed from the repository meanwhile.
 	Lists error
-	// Whole are packs that were noted as damaged, and are as they were written.
+	// Whole are packs that were noted as damaged, are as they were written, and can be read.
 	Whole []string
 	// Unlisted are blobs that no inventory knows, sorted: left by an
 	// interrupted write, harmless unless a snapshot needs one, which is damage.
@@ -466,6 +466,9 @@ func (r *Repository) verifyBlobs(ctx context.Context, inventories []string, opts
 	b.meter.Last()
 	if err == nil {
 		err = b.settle(ctx)
+	}
+	if err == nil && len(b.report.Whole) > 0 {
+		b.report.Whole, err = suspect.Readable(ctx, r.main.rep, b.report.Whole, IsOutage)
 	}
 	sort.Strings(b.report.Unlisted)
 	sort.Slice(b.report.Damaged, func(i, j int) bool { return b.report.Damaged[i].Blob < b.report.Damaged[j].Blob })

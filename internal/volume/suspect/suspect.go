@@ -10,7 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
+
+	"github.com/kopia/kopia/repo"
+	"github.com/kopia/kopia/repo/content"
 
 	"davit.dev/davit/internal/vault"
 )
@@ -52,6 +56,39 @@ func Clear(ctx context.Context, store vault.Store, repository string, blobs []st
 		}
 	}
 	return nil
+}
+
+// Readable are those of packs in which every content can be read that the repository has there.
+// One may be as it was written, and damaged all the same: in memory, before its SHA-256 was taken.
+// outage tells a store that gives no answer, which is an error, from damage.
+func Readable(ctx context.Context, rep repo.DirectRepository, packs []string, outage func(error) bool) ([]string, error) {
+	whole := map[string]bool{}
+	for _, pack := range packs {
+		whole[pack] = true
+	}
+	err := rep.Refresh(ctx)
+	if err == nil {
+		contents := rep.ContentReader()
+		err = contents.IterateContents(ctx, content.IterateOptions{}, func(c content.Info) error {
+			if !whole[string(c.PackBlobID)] {
+				return nil
+			}
+			if _, err := contents.GetContent(ctx, c.ContentID); err != nil {
+				if outage(err) {
+					return fmt.Errorf("read content %s: %w", c.ContentID, err)
+				}
+				whole[string(c.PackBlobID)] = false
+			}
+			return nil
+		})
+	}
+	switch {
+	case err == nil:
+		return slices.DeleteFunc(slices.Clone(packs), func(pack string) bool { return !whole[pack] }), nil
+	case outage(err):
+		return nil, err
+	}
+	return nil, nil // the index is damaged: what is in a pack nobody knows
 }
 
 // List returns the packs that were noted; an empty map is no error.
