@@ -3,6 +3,7 @@ package gitops
 import (
 	"context"
 	"errors"
+	"maps"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -58,14 +59,17 @@ func Active(kind schema.GroupKind, d shape.Document) bool {
 // Release lets a reconciler go on, whoever suspended it. What Davit took out comes
 // back. Of an Argo CD Application that people suspended, only the mark that it is
 // to be skipped is taken off: what its sync policy was, they know. While restores rely on
-// its rest it stays so, and why names them: the last of them has it go on.
+// its rest it stays so, and why names them: the last of them has it go on. Those of the run's own
+// applications are none.
 func (s Stage) Release(ctx context.Context, r Reconciler) (why string, err error) {
 	for range answer.Attempts {
 		at, live, err := s.Find(ctx, r)
 		if err != nil {
 			return "", err
 		}
-		if who := noted(live.Object).For; len(who) > 0 && Suspended(r.Kind, live.Object) {
+		who := maps.Clone(noted(live.Object).For)
+		maps.DeleteFunc(who, func(application, _ string) bool { _, of := s.Run[application]; return of })
+		if len(who) > 0 && Suspended(r.Kind, live.Object) {
 			return others(who), nil
 		}
 		patch, err := undo(r.Kind, live.Object)

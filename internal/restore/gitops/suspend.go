@@ -81,7 +81,10 @@ func Suspended(kind schema.GroupKind, d shape.Document) bool {
 
 // change is the merge patch that suspends a reconciler, with what it was.
 func (s Stage) change(kind schema.GroupKind, d shape.Document) (shape.Document, error) {
-	was := before{By: s.ID, For: noted(d).For}
+	was := before{By: s.ID}
+	if s.Application != "" { // after a run it goes on, as it did before: somebody had undone what others relied on
+		was.For = noted(d).For
+	}
 	patch := shape.Document{}
 	if kind == KindApplication {
 		patch["metadata"] = shape.Document{"annotations": shape.Document{skipReconcile: "true"}}
@@ -172,6 +175,9 @@ type Stage struct {
 	ID      string // of the restore
 	// Application is whose restore it is; empty: it is none, but a run.
 	Application string
+	// Run are the applications that a run's step is about: a restore of one that died before
+	// the run brought the application here keeps nothing at rest.
+	Run map[string]int64
 	// Current, unless nil, says why a reconciler may be changed no more. It is asked after the reconciler
 	// was read, which nobody may have changed since then.
 	Current func(context.Context) error

@@ -35,6 +35,9 @@ func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 		return execute.Refuse("%v", err)
 	}
 	stage := gitops.Stage{Cluster: a.Cluster, Clock: port.WallClock{}, ID: o.Run, Current: a.current(o)}
+	if o.Action == failover.Act { // what is taken back rests for those that relied on it since
+		stage.Run = o.Token.Epochs
+	}
 	now, err := stage.Look(ctx, r)
 	if errors.Is(err, gitops.ErrAbsent) { // or was defined since this cluster was last asked for its kinds
 		if err = a.Cluster.Refresh(ctx); err == nil {

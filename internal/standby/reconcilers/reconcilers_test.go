@@ -217,3 +217,40 @@ func (s *still) Load(ctx context.Context, run, step string) (execute.Mark, error
 	}
 	return m, err
 }
+
+// TestRestoresThatDiedKeepNothingAtRest: a restore did not end whole, and relies on a reconciler's
+// rest still, as its note says. A run that suspends what somebody resumed by hand since takes that back whole;
+// one that brought the application here has it go on. The control: a restore of another one, which may be under way.
+func TestRestoresThatDiedKeepNothingAtRest(t *testing.T) {
+	for _, step := range []struct {
+		spec, by string
+		do       []plan.Kind
+		back     bool // the last of these is taken back
+		rests    bool // in the end
+	}{
+		{`{}`, "news", []plan.Kind{plan.KindSuspend}, true, false},
+		{`{}`, "news", []plan.Kind{plan.KindSuspend, plan.KindResume}, false, false},
+		{`{"suspend":true}`, "shop", []plan.Kind{plan.KindResume}, false, false},
+		{`{"suspend":true}`, "news", []plan.Kind{plan.KindResume}, false, true},
+	} {
+		c := cluster(t, gitops.KindKustomization, step.spec)
+		c.live.SetAnnotations(map[string]string{gitops.Annotation: `{"by":"died","for":{"` + step.by + `":"died"}}`})
+		order := execute.Order{Action: failover.Act, Run: "r", Token: failover.Token{Epochs: map[string]int64{"shop": 3}}}
+		do := func() {
+			t.Helper()
+			if got := (Actuator{Cluster: c}).Do(t.Context(), order); got.Outcome != failover.Done {
+				t.Errorf("%+v: %+v", step, got)
+			}
+		}
+		for _, kind := range step.do {
+			order.Step = plan.Step{Name: "s", Kind: kind, Object: flux}
+			do()
+		}
+		if order.Action = failover.Undo; step.back {
+			do()
+		}
+		if gitops.Suspended(c.kind, c.live.Object) != step.rests {
+			t.Errorf("%+v: %v", step, c.live.Object)
+		}
+	}
+}
