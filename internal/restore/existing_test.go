@@ -482,22 +482,31 @@ func TestExactPrunesOnlyItsOwn(t *testing.T) {
 }
 
 // TestAKindThatGoesKeepsNothingFromBeingPruned: somebody removes a CRD of the cluster between the
-// question what it serves and the list, and no object of that kind is left to look for.
+// question what it serves and the list, and no object of that kind is left to look for. Where the point
+// holds some, what was restored of it is gone, too, and the restore is not whole.
 func TestAKindThatGoesKeepsNothingFromBeingPruned(t *testing.T) {
-	for want, answer := range map[error]error{nil: errors.Join(ErrNotServed), errKilled: errKilled} {
+	for _, test := range []struct {
+		goes         string // the point holds Secrets
+		answer, want error
+	}{
+		{"Counter", errors.Join(ErrNotServed), nil},
+		{"Counter", errKilled, errKilled},
+		{"Secret", errors.Join(ErrNotServed), ErrNotServed},
+	} {
 		r := lived(t)
-		r.m.Scope = &point.Scope{Kinds: []string{"ConfigMap", "Secret"}}
+		r.c.serve("shop.example.com/v1", "counters", "Counter", true)
+		r.m.Scope = &point.Scope{Kinds: []string{"ConfigMap", "Secret", "Counter.shop.example.com"}}
 		r.c.put("v1", "ConfigMap", "shop", "stray", nil)
 		r.c.onList = func(at Served) error {
-			if at.GVK.Kind == "Secret" {
-				return answer
+			if at.GVK.Kind == test.goes {
+				return test.answer
 			}
 			return nil
 		}
 		all := func(point.Resource, *unstructured.Unstructured) bool { return true }
 		_, err := r.engine(Options{KeepClaims: true, Existing: Exact, Captured: all}).Run(t.Context())
-		if !errors.Is(err, want) || (r.c.get("ConfigMap", "shop", "stray") == nil) != (want == nil) {
-			t.Errorf("%v: %v", answer, err)
+		if !errors.Is(err, test.want) || (r.c.get("ConfigMap", "shop", "stray") == nil) != (test.want == nil) {
+			t.Errorf("%+v: %v", test, err)
 		}
 	}
 }

@@ -158,7 +158,7 @@ func (e *Engine) straysOf(ctx context.Context, at Served, res point.Resource, he
 				}
 				return nil
 			})
-			if err != nil && !errors.Is(err, ErrNotServed) { // of a kind that went since, nothing is left
+			if err != nil && (!errors.Is(err, ErrNotServed) || slices.Contains(e.x.Kinds, kind)) { // of a kind that went since, nothing is left, nor of what was restored
 				return nil, fmt.Errorf("look for what the point does not have: list %s: %w", at.GVR.GroupResource(), err)
 			}
 		}
