@@ -68,10 +68,10 @@ func (s *State) turn(step plan.Step) int {
 	return 0
 }
 
-// stuck takes note that a step could not be taken back.
+// stuck takes note that a step could not be taken back. A davit of before took names back first.
 func (s *State) stuck(e Entry) {
 	s.Phase, s.Why = RollbackFailed, e.Step+": "+e.Note
-	if s.turn(*s.Spec.step(e.Step)) > 1 {
+	if step := s.Spec.step(e.Step); s.turn(*step) > 1 && !s.othersFirst(step) {
 		s.Why += "; " + cmp.Or(s.down(), "all else is taken back, and runs at site "+s.Spec.From+" again")
 	}
 }

@@ -357,3 +357,35 @@ func TestAServerThatRefusesKeepsNoSourceStopped(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsNotTakenBackIsNotSaidToRun: a davit of before took names back first. What such a journal has of one
+// that was refused says nothing of the source, which is at rest still.
+func TestWhatIsNotTakenBackIsNotSaidToRun(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		r := newRig(t, plan.Switchover, func(p *plan.Plan, _ *Spec) {
+			record := plan.Record{Zone: "example.com", Secret: "key", Servers: []plan.NameServer{{Address: "192.0.2.53"}}, To: map[string][]string{"east": {"192.0.2.1"}, "west": {"192.0.2.2"}}}
+			p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Record: &record}}
+		})
+		r.answer = func(f Effect) *Event {
+			if f.Step != nil && f.Step.Kind == plan.KindDNS && f.Action != Look {
+				return &Event{Kind: Acted, Outcome: Refused, Note: "ns1 refuses the key"}
+			}
+			return nil
+		}
+		r.run(Paused)
+		s := r.m.State()
+		if before {
+			entries := []Entry{{Kind: Rolling}, {Kind: Undoing, Step: "traffic/www"}, {Kind: Stuck, Step: "traffic/www", Note: "ns1 refuses the key"}}
+			if err := s.Replay(s.Sequence+1, entries); err != nil {
+				t.Fatal(err)
+			}
+		} else { // the control
+			r.says(RollBack, func(e *Event) { e.Text = "west" })
+			r.pass(RollbackFailed)
+			s = r.m.State()
+		}
+		if s.Phase != RollbackFailed || strings.Contains(s.Why, "runs at site east again") == before {
+			t.Errorf("before: %t: %s: %q", before, s.Phase, s.Why)
+		}
+	}
+}
