@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/transcript"
 )
 
@@ -118,6 +119,9 @@ func sum(f failover.Effect, answers []Answer) failover.Event {
 	if f.Action == failover.Look {
 		ev.Kind = failover.Looked
 	}
+	// A refusal stands, whatever others may say later: of an act, and of a look at the fence of a planned move,
+	// whose source says that something ran. A third site that is silent must not hide that.
+	stands := f.Action == failover.Act || f.Action == failover.Look && f.Step.Kind == plan.KindFence && f.Step.OnError == plan.Rollback
 	refused := false
 	for i, a := range answers {
 		if a.Outcome != failover.Done && (ev.Outcome == failover.Done || a.Outcome == failover.NoAnswer) && !refused {
@@ -126,7 +130,7 @@ func sum(f failover.Effect, answers []Answer) failover.Event {
 		if a.Note != "" && !refused {
 			ev.Note = a.Note
 		}
-		if f.Action == failover.Act && a.Outcome == failover.Refused { // whatever others may say later
+		if stands && a.Outcome == failover.Refused {
 			ev.Outcome, refused = failover.Refused, true
 			ev.Note = a.Note
 		}

@@ -30,12 +30,21 @@ func TestWhatIsSaidIsBounded(t *testing.T) {
 func TestARefusalStands(t *testing.T) {
 	no, silent := Refuse("something ran"), Unknown("no answer")
 	for _, answers := range [][]Answer{{no, silent}, {silent, no}, {Done(""), no, silent}} {
-		got := sum(failover.Effect{Action: failover.Act, Sites: []string{"east", "west", "south"}}, answers)
+		got := sum(failover.Effect{Action: failover.Act, Step: &plan.Step{Kind: plan.KindFence}, Sites: []string{"east", "west", "south"}}, answers)
 		if got.Outcome != failover.Refused || got.Note != "something ran" {
 			t.Errorf("%+v: %+v", answers, got)
 		}
 	}
-	if got := sum(failover.Effect{Action: failover.Look, Sites: []string{"east", "west"}}, []Answer{no, silent}); got.Outcome != failover.NoAnswer {
-		t.Errorf("of a look: %+v", got)
+	for _, step := range []plan.Step{{Kind: plan.KindFence, OnError: plan.Rollback}, {Kind: plan.KindFence, OnError: plan.Continue}, {Kind: plan.KindQuiesce, OnError: plan.Rollback}} {
+		want := failover.NoAnswer
+		if step.Kind == plan.KindFence && step.OnError == plan.Rollback { // the fence of a planned move, and its source refuses
+			want = failover.Refused
+		}
+		for _, answers := range [][]Answer{{no, silent}, {silent, no}, {Done(""), silent, no}} {
+			got := sum(failover.Effect{Action: failover.Look, Step: &step, Sites: []string{"east", "west", "south"}}, answers)
+			if got.Outcome != want || want == failover.Refused && got.Note != "something ran" {
+				t.Errorf("of a look at %s, on error %s: %+v", step.Kind, step.OnError, got)
+			}
+		}
 	}
 }
