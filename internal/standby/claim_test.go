@@ -251,3 +251,38 @@ func TestThingsAreCalledAsAtTheTarget(t *testing.T) {
 		t.Errorf("a mapped namespace: %q", got)
 	}
 }
+
+// TestANameIsNotTakenFromWhoClaimedSince: a roll-back may come to a name long after it gave the claims back, and
+// whoever has claimed since need not have moved the name by Davit: no guard in the zone says so.
+func TestANameIsNotTakenFromWhoClaimedSince(t *testing.T) {
+	for name, c := range map[string]struct {
+		action failover.Action
+		by     string // has claimed epoch 2; empty: nobody
+		want   failover.Outcome
+	}{
+		"nobody has":          {failover.Undo, "", failover.Done},
+		"another site has":    {failover.Undo, "south", failover.Superseded},
+		"this site has":       {failover.Undo, "west", failover.Superseded},
+		"the source has anew": {failover.Undo, "east", failover.Done}, // that is where the name goes
+		"an act":              {failover.Act, "south", failover.Done}, // its guard is for that
+	} {
+		p := project(t)
+		if c.by != "" {
+			if _, err := lease.New(p).Claim(t.Context(), "shop", 2, lease.Claim{Site: c.by, Cluster: c.by[:1], Request: "by hand", At: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		told := false
+		s := west(p)
+		s.o.More = execute.Kinds{plan.KindDNS: execute.Func(func(context.Context, execute.Order) execute.Answer {
+			told = true
+			return execute.Done("")
+		})}
+		o := claiming(c.action, "r", 1)
+		o.Step = plan.Step{Name: "traffic/www", Kind: plan.KindDNS, Object: "www.example.com"}
+		got := s.Kinds()[plan.KindDNS].Do(t.Context(), o)
+		if got.Outcome != c.want || told != (c.want == failover.Done) {
+			t.Errorf("%s: %+v, told: %t", name, got, told)
+		}
+	}
+}

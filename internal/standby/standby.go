@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"davit.dev/davit/internal/drill"
@@ -145,7 +147,30 @@ func (s *Site) live() execute.Kinds {
 	for kind, a := range s.o.More {
 		kinds[kind] = a
 	}
+	if a := kinds[plan.KindDNS]; a != nil {
+		kinds[plan.KindDNS] = s.names(a)
+	}
 	return kinds
+}
+
+// names takes no name back from whoever has claimed since: a roll-back may come to it long after the claims
+// went back, and who claimed need not have moved it by Davit, so that no guard in the zone says so.
+func (s *Site) names(a execute.Actuator) execute.Func {
+	return func(ctx context.Context, o execute.Order) execute.Answer {
+		if o.Action != failover.Undo {
+			return a.Do(ctx, o)
+		}
+		for _, app := range slices.Sorted(maps.Keys(o.Token.Epochs)) {
+			current, err := lease.New(s.project()).Current(ctx, app)
+			switch {
+			case err != nil:
+				return gone(err)
+			case current.Number > o.Token.Epochs[app] && current.Claim.Site != o.From:
+				return overtaken(app, current)
+			}
+		}
+		return a.Do(ctx, o)
+	}
 }
 
 func (s *Site) project() *vault.Project { return s.o.Recovery.Project }
