@@ -505,3 +505,44 @@ func TestARefusalCanBeEnough(t *testing.T) {
 		t.Fatal(state.Phase, err)
 	}
 }
+
+// TestANameIsNotMovedOnWhileAllIsTakenBack: servers are silent, and a person takes the run back while their answer is
+// waited for. The name goes back last: until then nobody goes on trying to lead clients to where all stops.
+func TestANameIsNotMovedOnWhileAllIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
+		w.killAfter.Store(-1)
+		s := specOf(t, plan.Switchover, plan.Commit{Then: plan.ThenCommit})
+		for i := range s.Steps { // the gate is a name
+			if s.Steps[i].Kind == plan.KindGate {
+				s.Steps[i].Kind, s.Steps[i].Timeout = plan.KindDNS, 5*time.Minute
+			}
+		}
+		d := &desk{replies: map[int64]string{}, all: []execute.Request{{Number: 1, Kind: failover.RollBack, By: "bob", Text: "west"}}}
+		d.closed.Store(true)
+		var moving, worked atomic.Bool
+		inner := w.actuator(false)
+		actuator := execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+			switch {
+			case o.Step.Kind == plan.KindDNS && o.Action == failover.Act:
+				moving.Store(true)
+				d.closed.Store(false)
+				<-ctx.Done() // it tries until then
+				moving.Store(false)
+				return execute.Unknown("the servers are silent")
+			case o.Step.Kind == plan.KindClaim && o.Action == failover.Undo:
+				worked.Store(true)
+				time.Sleep(time.Second) // of the fake clock
+				if moving.Load() {
+					t.Error("the name is still being moved while the claims go back")
+				}
+			}
+			return inner.Do(ctx, o)
+		})
+		m, j := take(t, l, "e", s)
+		state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: actuator, Survey: survey{}, Requests: d}).Run(t.Context())
+		if err != nil || state.Phase != failover.RolledBack || !worked.Load() {
+			t.Error(state.Shown(), state.Why, err)
+		}
+	})
+}

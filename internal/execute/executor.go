@@ -11,6 +11,7 @@ import (
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/plan"
 )
 
 // Times of an executor.
@@ -129,6 +130,7 @@ type Executor struct {
 	halted  string
 	asked   *wanted                       // accepted, the journal does not hold it yet
 	acts    map[string]context.CancelFunc // by step
+	moves   []context.CancelFunc          // of acts that move names
 }
 
 // New makes an executor.
@@ -240,14 +242,23 @@ func (e *Executor) do(ctx context.Context, t Task) {
 	}
 }
 
-// begin lets a goroutine see to a step. An undo ends the act.
+// begin lets a goroutine see to a step. An undo ends the act. So does any undo the move of a name, which may go back
+// last: until then it would go on trying to lead clients to where all stops.
 func (e *Executor) begin(ctx context.Context, t Task) {
 	acting, cancel := context.WithTimeout(ctx, t.Limit)
 	if end := e.acts[t.Step]; end != nil && t.Action == failover.Undo {
 		end()
 	}
+	if t.Action == failover.Undo {
+		for _, end := range e.moves {
+			end()
+		}
+	}
 	if t.Action == failover.Act {
 		e.acts[t.Step] = cancel
+	}
+	if t.Action == failover.Act && t.effect.Step.Kind == plan.KindDNS {
+		e.moves = append(e.moves, cancel)
 	}
 	e.spawn(func() {
 		defer cancel()
