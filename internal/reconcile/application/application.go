@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -160,8 +161,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	r.summarize(s)
 	r.announce(old, s)
-	if err := r.Client.Status().Patch(ctx, s.app, client.MergeFrom(old)); err != nil {
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+	if !equality.Semantic.DeepEqual(old.Status, s.app.Status) { // a patch that changes nothing would be sent as well
+		if err := r.Client.Status().Patch(ctx, s.app, client.MergeFrom(old)); err != nil {
+			return ctrl.Result{}, client.IgnoreNotFound(err)
+		}
 	}
 	return ctrl.Result{RequeueAfter: s.wait()}, nil
 }

@@ -256,6 +256,39 @@ func TestAPolicyOnItsWayIsNotMissing(t *testing.T) {
 	}
 }
 
+// TestNothingNewIsNotWritten: an application is looked at every few seconds, and most of the time
+// there is nothing to say. The control is a point that appears.
+func TestNothingNewIsNotWritten(t *testing.T) {
+	app := shop(v1alpha1.SystemNamespace, v1alpha1.ApplicationSpec{Namespaces: []string{"shop"}})
+	s := newSite(t, "", app)
+	s.claim("shop", "east")
+	var written int
+	s.Client = interceptor.NewClient(s.Client.(client.WithWatch), interceptor.Funcs{
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+			written++
+			return c.SubResource(sub).Patch(ctx, o, patch, opts...)
+		},
+	})
+	for range 3 {
+		s.reconcile(app)
+	}
+	if written != 1 {
+		t.Errorf("%d writes of the status in three looks, want 1", written)
+	}
+	instant := metav1.Now()
+	rp := &v1alpha1.RecoveryPoint{ObjectMeta: metav1.ObjectMeta{Namespace: app.Namespace, Name: "p"}, Spec: v1alpha1.RecoveryPointSpec{Application: app.Name}}
+	rp.Status = v1alpha1.RecoveryPointStatus{Phase: v1alpha1.PointAvailable, Instant: &instant}
+	if err := s.Client.Create(t.Context(), rp); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Client.Status().Update(t.Context(), rp); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.reconcile(app); written != 2 || got.Status.Points != 1 {
+		t.Errorf("%d writes, and the status says %d points, want 2 and 1", written, got.Status.Points)
+	}
+}
+
 // TestAPinHoldsUpNoCapture: what is captured and cannot be pinned yet is no capture that goes on.
 func TestAPinHoldsUpNoCapture(t *testing.T) {
 	var rp v1alpha1.RecoveryPoint
