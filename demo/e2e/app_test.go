@@ -60,7 +60,7 @@ spec:
       - name: db
         image: davit.test/bedtool:1
         imagePullPolicy: IfNotPresent
-        command: [sh, -c, "trap exit TERM; while :; do sleep 1; done"]
+        command: [sh, -c, "trap exit TERM; sleep 1000000 & wait"]
         volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
   - metadata: {name: data}

@@ -62,8 +62,8 @@ spec:
         image: davit.test/bedtool:1
         imagePullPolicy: IfNotPresent
         envFrom: [{configMapRef: {name: ring}}]
-        command: [sh, -c, "cd /data; [ -e file ] || { echo $(hostname) > file.new; date +%%s%%N >> file.new; sync; mv file.new file; sync; }; trap exit TERM; while :; do sleep 1; done"]
-        readinessProbe: {exec: {command: [test, -e, /data/file]}, periodSeconds: 1}
+        command: [sh, -c, "cd /data; [ -e file ] || { echo $(hostname) > file.new; date +%%s%%N >> file.new; sync; mv file.new file; sync; }; trap exit TERM; sleep 1000000 & wait"]
+        startupProbe: {exec: {command: [test, -e, /data/file]}, periodSeconds: 1, failureThreshold: 600}
         volumeMounts: [{name: data, mountPath: /data}]
   volumeClaimTemplates:
   - metadata: {name: data, labels: {tier: ring}}

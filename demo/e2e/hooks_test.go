@@ -204,7 +204,7 @@ spec:
         image: %[2]s
         imagePullPolicy: IfNotPresent
         env: [{name: MYSQL_UNIX_PORT, value: /tmp/mysqld.sock}]
-        readinessProbe: {exec: {command: [mariadb, bank, -e, "select * from innodb, aria limit 1"]}, periodSeconds: 2, timeoutSeconds: 5}
+        startupProbe: {exec: {command: [mariadb, bank, -e, "select * from innodb, aria limit 1"]}, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: 300}
         command:
         - sh
         - -ec
@@ -242,7 +242,7 @@ spec:
         image: %[3]s
         imagePullPolicy: IfNotPresent
         env: [{name: REDISCLI_AUTH, value: secret}]
-        readinessProbe: {exec: {command: [redis-cli, ping]}, periodSeconds: 2}
+        startupProbe: {exec: {command: [redis-cli, ping]}, periodSeconds: 2, failureThreshold: 300}
         command:
         - sh
         - -ec

@@ -26,7 +26,7 @@ spec:
     metadata: {labels: {app: web}}
     spec:
       terminationGracePeriodSeconds: 0
-      containers: [{name: web, image: "davit.test/bedtool:1", imagePullPolicy: IfNotPresent, command: [sh, -c, "trap exit TERM; while :; do sleep 1; done"]}]
+      containers: [{name: web, image: "davit.test/bedtool:1", imagePullPolicy: IfNotPresent, command: [sh, -c, "trap exit TERM; sleep 1000000 & wait"]}]
 ---
 apiVersion: v1
 kind: ConfigMap

@@ -51,7 +51,7 @@ spec:
         image: davit.test/bedtool:1
         imagePullPolicy: IfNotPresent
         env: [{name: DATABASE, value: db-0.db.%[1]s.svc}]
-        command: [sh, -c, "cd /data && { [ -e sum ] || { dd if=/dev/urandom of=file bs=1024 count=64 && sha256sum file > sum && sync; }; } && sha256sum -c sum && touch /tmp/whole; trap exit TERM; while :; do sleep 1; done"]
+        command: [sh, -c, "cd /data && { [ -e sum ] || { dd if=/dev/urandom of=file bs=1024 count=64 && sha256sum file > sum && sync; }; } && sha256sum -c sum && touch /tmp/whole; trap exit TERM; sleep 1000000 & wait"]
         readinessProbe: {exec: {command: [test, -e, /tmp/whole]}, periodSeconds: 1}
         volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, persistentVolumeClaim: {claimName: front}}]

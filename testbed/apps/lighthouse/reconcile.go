@@ -108,7 +108,7 @@ func (c *cluster) lamp(ctx context.Context, l object) error {
 				"metadata": object{"labels": labels},
 				"spec": object{"terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "containers": []any{object{
 					"name": "lamp", "image": image, "imagePullPolicy": "IfNotPresent",
-					"command":      []any{"sh", "-c", "trap exit TERM; while :; do sleep 1; done"},
+					"command":      []any{"sh", "-c", "trap exit TERM; sleep 1000000 & wait"},
 					"volumeMounts": []any{object{"name": "data", "mountPath": "/data"}},
 				}}},
 			},
