@@ -27,6 +27,7 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/shelf"
+	"davit.dev/davit/internal/vault"
 )
 
 // PlanLs makes `plan ls`.
@@ -135,12 +136,7 @@ func PlanShow(h *Host) *cobra.Command {
 			}
 			shown := Shown{found: found, document: document, here: here, now: h.Now()}
 			if p := found.Plan(); p.Fence.Promises {
-				if shown.promised, err = foresight.Promises(ctx, in.Project, p); err == nil {
-					shown.sites, _, err = bulletin.Read(ctx, in.Project)
-				}
-				if err != nil {
-					return err
-				}
+				shown.unread = shown.ask(ctx, in.Project, p)
 			}
 			return h.Print(shown)
 		},
@@ -200,6 +196,7 @@ type Shown struct {
 	here     *v1alpha1.RecoveryPlan // as the cluster serves it; nil: it does not
 	promised []preflight.Promised   // of a plan that wants promises
 	sites    map[string]*preflight.Site
+	unread   error // why nobody knows of them
 	now      time.Time
 }
 
@@ -251,9 +248,22 @@ func (s Shown) declares(t *output.Text, p *plan.Plan) {
 	t.Line("Declared automatically, by %s, at the site that would take over: plan show says more there.", strings.Join(p.Declaration.Vantages, ", "))
 }
 
+// ask reads whose promises there are. The plan is shown without: one damaged object must not keep it from whoever
+// has to write it down.
+func (s *Shown) ask(ctx context.Context, project *vault.Project, p *plan.Plan) (err error) {
+	if s.promised, err = foresight.Promises(ctx, project, p); err == nil {
+		s.sites, _, err = bulletin.Read(ctx, project)
+	}
+	return err
+}
+
 // promises says whose promises each application may run on by while the vault is silent, and
 // what those last answered the site that holds it.
 func (s Shown) promises(t *output.Text) {
+	if s.unread != nil {
+		t.Line("Promises: could not be read: %s", output.OneLine(s.unread.Error()))
+		return
+	}
 	var rows [][]string
 	for _, p := range s.promised {
 		row := []string{p.Application, p.Site, "nobody: no lease", "", ""}
