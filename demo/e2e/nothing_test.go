@@ -59,8 +59,8 @@ func deployWide(t *testing.T) (a *app, sum string) {
 
 // fromNothing brings what its own site, cut off, ran into a cluster that knows nothing
 // of Davit: the vault's address, its credentials and the recovery key are all there is,
-// and the site's own registry. First one application by a plan that the vault keeps: that
-// run installs Davit, is killed meanwhile, and given again. Then the rest of the cluster.
+// and the site's own registry. First one application by a plan that the vault keeps, which is drilled there before: either
+// run installs Davit; the failover is killed meanwhile, and given again. Then the rest of the cluster.
 func fromNothing(t *testing.T) {
 	a, sum := deployWide(t)
 	b := &app{name: a.name + "-plan"}
@@ -78,11 +78,7 @@ func fromNothing(t *testing.T) {
 		return out.code == 0 && strings.Contains(out.out, "in the vault"), out.all()
 	})
 	address := strings.TrimSpace(kubectl(t, west, "get", "vault", common, "-o", "jsonpath={.spec.url}"))
-	davit(t, west, "", "uninstall", "--yes").want(t, 0)
-	everything := "customresourcedefinitions,clusterroles,clusterrolebindings,namespaces"
-	if left := kubectl(t, west, "get", everything, "-o", "name"); strings.Contains(left, "davit.dev") || strings.Contains(left, system) {
-		t.Errorf("uninstall left something of Davit in west:\n%s", left)
-	}
+	uninstalled(t)
 	for _, other := range []string{"vault", west} {
 		if err := rig.Bed.Cut(t.Context(), east, other); err != nil {
 			t.Fatal(err)
@@ -96,6 +92,8 @@ func fromNothing(t *testing.T) {
 	}
 	removeNamespace(t, west, b.name)
 	t.Cleanup(func() { unprotect(west, b.name) })
+	b.drillFromNothing(t, address, mirror)
+	uninstalled(t)
 	b.failOverFromNothing(t, address, mirror)
 	if got := b.sum(t, west, b.name); got != planned {
 		t.Errorf("the data came back as %s, want %s", got, planned)
@@ -133,30 +131,67 @@ func fromNothing(t *testing.T) {
 	}
 }
 
+// uninstalled takes Davit out of west, which knows nothing of it then.
+func uninstalled(t *testing.T) {
+	t.Helper()
+	davit(t, west, "", "uninstall", "--yes").want(t, 0)
+	everything := "customresourcedefinitions,clusterroles,clusterrolebindings,namespaces"
+	if left := kubectl(t, west, "get", everything, "-o", "name"); strings.Contains(left, "davit.dev") || strings.Contains(left, system) {
+		t.Errorf("uninstall left something of Davit in west:\n%s", left)
+	}
+}
+
+// bare are the arguments of a run at west, which has no Davit and reaches no registry but its own.
+func bare(verb, plan, address, mirror string, flags ...string) []string {
+	kubelet := rig.Bed.Site(west).KubeletRoot()
+	return append([]string{
+		verb, plan, "--to", west, "--vault-url", address, "--recovery-key-file", commonKey(), "--image", "registry.example.com/not/there/davit:bed",
+		"--registry", mirror, "--kubelet-root", kubelet, "--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"),
+	}, flags...)
+}
+
+// drillFromNothing drills at west, which has no Davit: it is put there, as nobody is asked, by a word that is given before, and
+// stays. Of the clone nothing is left, and nothing of the application was touched.
+func (a *app) drillFromNothing(t *testing.T, address, mirror string) {
+	t.Helper()
+	davit(t, west, common, bare("drill", a.name, address, mirror)...).want(t, 3, "lacks what the run needs", "--install does that first")
+	davit(t, west, common, bare("drill", a.name, address, mirror, "--dry-run")...).want(t, 0, "which is not touched",
+		"First: Davit is installed into this cluster, as site west, from "+mirror+"/davit:bed", "First: site west joins the vault, as "+common)
+	absent(t, west, system)
+	var r runView
+	davit(t, west, common, bare("drill", a.name, address, mirror, "--install", "-o", "json")...).want(t, 0).read(t, &r)
+	if r.State != "Completed" || len(r.Applications) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	t.Logf("RTO of the clone, the install left out: %s", r.Applications[0].RTO)
+	davit(t, west, "", "runs", "report", r.Run, "--verify").want(t, 0, "Genuine", "Completed") // by the vault that west has now
+	if left := kubectl(t, west, "get", "namespaces", "-l", "davit.dev/sandbox", "-o", "name"); left != "" {
+		t.Errorf("the drill left %s", left)
+	}
+	if got := epochs(t, commonBucket(), a.name); got != 1 {
+		t.Errorf("the drill raised the epoch: there are %d", got)
+	}
+	absent(t, west, a.name)
+}
+
 // failOverFromNothing gives a failover at west, which has no Davit. What it would do first
 // is said beforehand, and nothing is done without a word; killed in the middle of the install,
 // it goes on when it is given again.
 func (a *app) failOverFromNothing(t *testing.T, address, mirror string) {
 	t.Helper()
-	kubelet := rig.Bed.Site(west).KubeletRoot()
-	run := func(verb string, flags ...string) []string {
-		return append([]string{verb, a.name, "--to", west, "--vault-url", address, "--recovery-key-file", commonKey()}, flags...)
+	run := func(flags ...string) []string {
+		return bare("failover", a.name, address, mirror, append([]string{"--lost", east}, flags...)...)
 	}
 	davit(t, west, "", "failover", a.name, "--to", west, "--yes").want(t, 3, "this cluster has no Davit", "--vault-url")
-	davit(t, west, common, run("failover", "--yes")...).want(t, 3, "give --image")
-	how := []string{
-		"--image", "registry.example.com/not/there/davit:bed", "--registry", mirror, "--kubelet-root", kubelet,
-		"--host-path-root", filepath.Join(filepath.Dir(kubelet), "local"), "--lost", east,
-	}
-	davit(t, west, common, run("failover", append(how, "--yes")...)...).want(t, 3, "lacks what the run needs", "--install does that first")
-	davit(t, west, common, run("failover", append(how, "--dry-run")...)...).want(t, 0, "whatever was written after",
+	davit(t, west, common, "failover", a.name, "--to", west, "--vault-url", address, "--recovery-key-file", commonKey(), "--yes").want(t, 3, "give --image")
+	davit(t, west, common, run("--yes")...).want(t, 3, "lacks what the run needs", "--install does that first")
+	davit(t, west, common, run("--dry-run")...).want(t, 0, "whatever was written after",
 		"First: Davit is installed into this cluster, as site west, from "+mirror+"/davit:bed", "First: site west joins the vault, as "+common)
 	if got := kubectl(t, west, "get", "namespace", system, "--ignore-not-found", "-o", "name"); got != "" {
 		t.Fatal("something was installed without a word")
 	}
 
-	how = append(how, "--install", "--yes")
-	cmd := command(t.Context(), west, common, run("failover", how...)...)
+	cmd := command(t.Context(), west, common, run("--install", "--yes")...)
 	ended := make(chan outcome, 1)
 	go func() { ended <- finish(t, cmd) }()
 	eventually(t, 3*time.Minute, "Davit is being installed", func() (bool, string) {
@@ -169,7 +204,7 @@ func (a *app) failOverFromNothing(t *testing.T, address, mirror string) {
 		t.Fatalf("it was killed too late: there are %d epochs", got)
 	}
 	var r runView
-	davit(t, west, common, run("failover", append(how, "-o", "json")...)...).want(t, 0).read(t, &r)
+	davit(t, west, common, run("--install", "--yes", "-o", "json")...).want(t, 0).read(t, &r)
 	if r.State != "AwaitingCommit" || len(r.Applications) != 1 || r.Applications[0].Epoch != 2 {
 		t.Fatalf("%+v", r)
 	}
