@@ -172,6 +172,10 @@ func (a *app) drillFromNothing(t *testing.T, address, mirror string) {
 		t.Errorf("the drill raised the epoch: there are %d", got)
 	}
 	absent(t, west, a.name)
+	eventually(t, 3*time.Minute, "the agent that has come shows that the drill is over", func() (bool, string) { // else Davit is busy, and stays
+		got := try(t, west, "get", "run", r.Run, "-o", "jsonpath={.status.phase}")
+		return got == "Completed", got
+	})
 }
 
 // failOverFromNothing gives a failover at west, which has no Davit. What it would do first
