@@ -182,7 +182,7 @@ func (s *Site) bring(ctx context.Context, o execute.Order) execute.Answer {
 	if err != nil {
 		return failed(err)
 	}
-	opts.To, opts.ReadyTimeout = stages[o.Step.Kind], o.Step.Timeout/2
+	opts.To, opts.ReadyTimeout = stages[o.Step.Kind], o.Patience()
 	report, err := recovery.Recover(ctx, opts, s.o.Recovery)
 	if err != nil {
 		return failed(err)

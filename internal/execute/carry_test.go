@@ -546,3 +546,42 @@ func TestANameIsNotMovedOnWhileAllIsTakenBack(t *testing.T) {
 		}
 	})
 }
+
+// TestWorkloadsAreNotWaitedForLongerThanThePlanSays: the step that starts them waits for them as well, before the one
+// that is there for it. Where a plan gives them less than half of that step's time, it waits no longer than that: the source of a
+// planned move stands meanwhile. Nothing else knows of that limit.
+func TestWorkloadsAreNotWaitedForLongerThanThePlanSays(t *testing.T) {
+	for ready, want := range map[time.Duration]time.Duration{20 * time.Second: 20 * time.Second, 10 * time.Minute: 150 * time.Second} {
+		for _, verb := range []plan.Verb{plan.Switchover, plan.Drill} {
+			synctest.Test(t, func(t *testing.T) {
+				l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
+				w.killAfter.Store(-1)
+				s := specOf(t, verb, plan.Commit{Then: plan.ThenCommit}, "cart")
+				for i := range s.Steps {
+					if s.Steps[i].Name == "ready/shop" {
+						s.Steps[i].Timeout = ready
+					}
+				}
+				var mu sync.Mutex
+				got := map[string]time.Duration{}
+				inner := w.actuator(false)
+				actuator := execute.Func(func(ctx context.Context, o execute.Order) execute.Answer {
+					mu.Lock()
+					got[o.Step.Name] = o.Patience()
+					mu.Unlock()
+					return inner.Do(ctx, o)
+				})
+				m, j := take(t, l, "e", s)
+				state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: actuator, Survey: survey{}}).Run(t.Context())
+				if err != nil || state.Phase != failover.Completed {
+					t.Fatal(state.Shown(), state.Why, err)
+				}
+				for step, want := range map[string]time.Duration{"scale/shop": want, "scale/cart": 150 * time.Second, "apply/shop": 5 * time.Minute} {
+					if got[step] != want {
+						t.Errorf("%s, where %s has %s: %s waits %s, want %s", verb, "ready/shop", ready, step, got[step], want)
+					}
+				}
+			})
+		}
+	}
+}

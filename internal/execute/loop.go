@@ -104,10 +104,23 @@ func (l *Loop) orders(f failover.Effect) []Order {
 	for _, site := range f.Sites {
 		all = append(all, Order{
 			Action: f.Action, Run: spec.Run, Plan: spec.Plan, Verb: spec.Verb, Step: *f.Step, Token: f.Token,
-			Site: site, From: spec.From, To: spec.To, Sandbox: f.Sandbox, Fence: spec.Fence, Point: f.Point,
+			Site: site, From: spec.From, To: spec.To, Sandbox: f.Sandbox, Fence: spec.Fence, Point: f.Point, Ready: readyAfter(spec, f.Step),
 		})
 	}
 	return all
+}
+
+// readyAfter is how long the run waits for what a step starts.
+func readyAfter(spec failover.Spec, step *plan.Step) time.Duration {
+	if step.Kind != plan.KindScale {
+		return 0
+	}
+	for _, s := range spec.Steps {
+		if s.Kind == plan.KindReady && s.Application == step.Application {
+			return s.Timeout
+		}
+	}
+	return 0
 }
 
 // Sum is what the answers to all orders of a Look, an Act or an Undo come to, in the order

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
@@ -39,6 +40,19 @@ type Order struct {
 	Fence plan.Fence `json:"fence,omitzero"`
 	// Point is what data comes from; nil: the newest that may be offered.
 	Point *failover.Point `json:"point,omitempty"`
+	// Ready is how long the run's next step waits for the workloads that this one starts; 0: none does. It
+	// stays with whoever carries the run.
+	Ready time.Duration `json:"-"`
+}
+
+// Patience is how long a step waits itself for the workloads that it starts: what refuses pods comes after
+// that, and captures and load balancers are let in. Half of its time is for all else, and where workloads do not
+// get ready, a planned move has its source stand no longer for it than for the step that waits next.
+func (o Order) Patience() time.Duration {
+	if half := o.Step.Timeout / 2; o.Ready <= 0 || half < o.Ready {
+		return half
+	}
+	return o.Ready
 }
 
 // maxEpochs is how long the header of epochs may be. Servers refuse a request whose headers are too large, many from

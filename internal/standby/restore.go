@@ -50,7 +50,7 @@ func (s *Site) restore(ctx context.Context, o execute.Order) execute.Answer {
 		return execute.Unknown("%v", err)
 	}
 	opts.To = stages[o.Step.Kind]
-	opts.ReadyTimeout = o.Step.Timeout / 2 // the step after it waits on
+	opts.ReadyTimeout = o.Patience() // the step after it waits on
 	deps := s.o.Recovery
 	report, err := recovery.Recover(ctx, opts, deps)
 	if err != nil {
