@@ -337,7 +337,8 @@ func (a *app) calledOtherwise(t *testing.T, file string) (called func()) {
 // switchedBack is a planned move of PostgreSQL under load in which a step fails when the source has
 // stopped and its data is at the target: everything is taken back by itself, and the
 // source runs as before, with every order that was acknowledged. Its agent is killed while
-// it is brought to rest.
+// it is brought to rest. So it is when the application does not get ready there, when its probe says no, and, by a
+// person's word, when the server of its name refuses.
 func switchedBack(t *testing.T) {
 	s := newTill(t)
 	s.open(t)
@@ -359,11 +360,23 @@ func switchedBack(t *testing.T) {
 	if status, _ := r.step("doomed"); r.State != "RolledBack" || status != "Failed" {
 		t.Fatalf("%+v", r)
 	}
-	if got := epochs(t, commonBucket(), s.name); got != 3 {
-		t.Errorf("the epoch was not given back: there are %d", got)
+	s.takenBack(t, began, 3)
+	s.apart(t) // what clients write does not come from the application itself, which runs at west for a while
+	f := newNames(t, "5400")
+	s.failsThere(t, f)
+	f.lets(t, false)
+	s.serverRefuses(t, f)
+}
+
+// takenBack: a planned move was taken back, and nothing is lost. So many epochs there are then.
+func (s *till) takenBack(t *testing.T, began time.Time, epoch int) {
+	t.Helper()
+	if got := epochs(t, commonBucket(), s.name); got != epoch {
+		t.Errorf("the epoch was not given back: there are %d, want %d", got, epoch)
 	}
 	s.cameBack(t, began)
 	s.sells(t, east)
+	t.Logf("east took no order for %s", s.stood(east, began))
 	s.kept(t, east, noLater)
 	if n := len(s.at(west)); n > 0 {
 		t.Errorf("west took %d orders", n)
@@ -372,6 +385,59 @@ func switchedBack(t *testing.T) {
 		pods := kubectl(t, west, "-n", s.name, "get", "pods", "-o", "name")
 		return strings.TrimSpace(pods) == "", pods
 	})
+}
+
+// failsThere: its pods are not ready at west, as nobody has their images there, or all is ready and does not answer
+// as the plan wants it to. It is taken back by itself.
+func (s *till) failsThere(t *testing.T, f *entrance) {
+	t.Helper()
+	for i, c := range []struct{ step, in, with, limit, says string }{
+		{"ready/", "{name: west}", "{name: west, mappings: [{kind: image, from: bed.davit.dev, to: registry.bed/nobody}]}", "ready: 20s", "cannot be pulled: "},
+		{
+			"probe/", "{name: " + s.name + "}]", "{name: " + s.name + ", probes: [{kind: sql, target: 'postgres://db." + s.name + "/shop', query: 'select 6*7', expect: '^41$', timeout: 5s}]}]",
+			"probe: 10s", `the answer does not match "^41$": 42`,
+		},
+	} {
+		text, err := os.ReadFile(f.plan(t, planOf(t, s.app, "60s")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := configured(t, "fails.yaml", "%s  limits: {%s}\n", strings.Replace(string(text), c.in, c.with, 1), c.limit)
+		began := time.Now()
+		var r runView
+		davit(t, west, s.vault, "switchover", "-f", file, "--despite", "images", "--yes", "-o", "json").want(t, 1).read(t, &r)
+		if status, _ := r.step(c.step + s.name); r.State != "RolledBack" || status != "Failed" {
+			t.Fatalf("%+v", r)
+		}
+		davit(t, west, s.vault, "runs", "show", r.Run).want(t, 0, c.step+s.name, c.says)
+		if got, guard := f.leads(t), f.guard(t); got != rig.Bed.Site(east).Address() || strings.Contains(guard, "site=") {
+			t.Errorf("nothing was to lead clients to west, and the name leads to %s, guarded by %s", got, guard)
+		}
+		s.takenBack(t, began, 5+2*i)
+	}
+}
+
+// serverRefuses: it answers at west as it should, and the name cannot be moved there. From its try on clients may be at west, as
+// far as the run knows: it pauses, and says what people can do. Once the server takes updates, it is rolled back.
+func (s *till) serverRefuses(t *testing.T, f *entrance) {
+	t.Helper()
+	file := f.plan(t, planOf(t, s.app, "60s"))
+	davit(t, west, s.vault, "switchover", "-f", file, "--yes").want(t, 3, "nothing was changed", "(REFUSED)", "--despite dns")
+	began := time.Now()
+	var r runView
+	davit(t, west, s.vault, "switchover", "-f", file, "--despite", "dns", "--yes", "-o", "json").want(t, 1, "is paused (failure)").read(t, &r)
+	if status, _ := r.step("traffic/www"); r.State != "Paused" || status != "Failed" {
+		t.Fatalf("%+v", r)
+	}
+	davit(t, west, s.vault, "runs", "show", r.Run).want(t, 0, "refuses to be told about zone shop.test (REFUSED): allow the key to update the name and its guard",
+		"runs retry "+r.Run, "runs skip "+r.Run+" STEP", "runs rollback "+r.Run)
+	davit(t, west, s.vault, "runs", "rollback", r.Run).want(t, 3, "type west")
+	f.lets(t, true)
+	davit(t, west, s.vault, "runs", "rollback", r.Run, "--lose", west).want(t, 0, "RolledBack")
+	if got, guard := f.leads(t), f.guard(t); got != rig.Bed.Site(east).Address() || strings.Contains(guard, "site=west") {
+		t.Errorf("it is taken back, and the name leads to %s, guarded by %s", got, guard)
+	}
+	s.takenBack(t, began, 9)
 }
 
 // carriedByAgents moves an application in peace by a plan that only the vault of

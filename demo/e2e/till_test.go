@@ -23,12 +23,8 @@ type till struct {
 	acks    map[string][]scenario.Ack // by site
 }
 
-const tillManifest = `
-apiVersion: v1
-kind: Namespace
-metadata: {name: %[1]s, labels: {davit-e2e: "true"}}
----
-%[2]s
+// tillWriter places orders in the database of a till, and may be in its namespace or beside it.
+const tillWriter = `
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: writer, namespace: %[1]s}
@@ -48,9 +44,9 @@ spec:
         - {name: SITE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
         - {name: LEDGER_URL, value: "http://%[4]s/$(SITE)"}
         - {name: ORDERS_PER_SECOND, value: "20"}
-        - {name: DB_HOST, value: db.%[1]s}
+        - {name: DB_HOST, value: db.%[2]s}
         - {name: DB_PASSWORD, value: secret}
-%[5]s`
+`
 
 // newTill starts the ledger, and names the application after the test.
 func newTill(t *testing.T) *till {
@@ -88,12 +84,32 @@ func (s *till) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *till) open(t *testing.T) {
 	t.Helper()
 	removeNamespace(t, east, s.name)
-	apply(t, east, fmt.Sprintf(tillManifest, s.name, postgres{namespace: s.name}.yaml(), rig.Images["shop-app"], s.address, s.more))
+	apply(t, east, namespaced(s.name)+"---\n"+postgres{namespace: s.name}.yaml()+fmt.Sprintf(tillWriter, s.name, s.name, rig.Images["shop-app"], s.address)+s.more)
 	s.sells(t, east)
 	s.protect(t)
 	s.backup(t)
 	removeNamespace(t, west, s.name)
 	t.Cleanup(func() { unprotect(west, s.name) })
+}
+
+// namespaced is a namespace of the tests.
+func namespaced(name string) string {
+	return "{apiVersion: v1, kind: Namespace, metadata: {name: " + name + ", labels: {davit-e2e: 'true'}}}\n"
+}
+
+// apart has the orders placed by clients at east that are no part of the application, and stay there: what
+// runs of it elsewhere takes none.
+func (s *till) apart(t *testing.T) {
+	t.Helper()
+	kubectl(t, east, "-n", s.name, "delete", "deployment", "writer")
+	eventually(t, 3*time.Minute, "its own writer has ended", func() (bool, string) { // orders are numbered by one
+		got := try(t, east, "-n", s.name, "get", "pods", "-l", "app=writer", "-o", "name")
+		return got == "", got
+	})
+	clients := s.name + "-clients"
+	removeNamespace(t, east, clients)
+	apply(t, east, namespaced(clients)+"---"+fmt.Sprintf(tillWriter, clients, s.name, rig.Images["shop-app"], s.address))
+	s.sells(t, east)
 }
 
 // at is what was acknowledged at a site.
@@ -111,6 +127,18 @@ func (s *till) sells(t *testing.T, site string) {
 		n := len(s.at(site))
 		return n >= was+10, fmt.Sprintf("%d orders, had %d", n, was)
 	})
+}
+
+// stood is the longest time in which a site acknowledged no order, since then.
+func (s *till) stood(site string, since time.Time) (longest time.Duration) {
+	acks := s.at(site)
+	slices.SortFunc(acks, func(a, b scenario.Ack) int { return a.At.Compare(b.At) })
+	for _, ack := range acks {
+		if ack.At.After(since) {
+			longest, since = max(longest, ack.At.Sub(since)), ack.At
+		}
+	}
+	return longest
 }
 
 // overlap is how long after the first acknowledgement of one site another one still gave some:
