@@ -20,7 +20,7 @@ func (m *Machine) startReady() {
 		step := &m.state.Spec.Steps[i]
 		switch {
 		case m.flights[step.Name] != nil || !m.ready(step):
-		case bringsData(step):
+		case step.Kind.BringsData():
 			data = append(data, step)
 		default:
 			m.start(step)
@@ -31,33 +31,15 @@ func (m *Machine) startReady() {
 	}
 	free := Abreast
 	for name := range m.flights {
-		if bringsData(m.state.Spec.step(name)) {
+		if m.state.Spec.step(name).Kind.BringsData() {
 			free--
 		}
 	}
-	due := m.awaited()
-	slices.SortStableFunc(data, func(a, b *plan.Step) int { return cmp.Compare(due[a.Name], due[b.Name]) })
+	if m.due == nil {
+		m.due = plan.Awaited(m.state.Spec.Steps)
+	}
+	slices.SortStableFunc(data, func(a, b *plan.Step) int { return cmp.Compare(m.due[a.Name], m.due[b.Name]) })
 	for _, step := range data[:min(max(free, 0), len(data))] {
 		m.start(step)
 	}
-}
-
-func bringsData(step *plan.Step) bool {
-	return step.Kind == plan.KindRestore || step.Kind == plan.KindClone || step.Kind == plan.KindCatchUp
-}
-
-// awaited has for each step the place of the first one that waits for it. Steps
-// are in the order of their waves.
-func (m *Machine) awaited() map[string]int {
-	if m.due == nil {
-		m.due = map[string]int{}
-		for i, step := range m.state.Spec.Steps {
-			for _, name := range step.After {
-				if _, known := m.due[name]; !known {
-					m.due[name] = i
-				}
-			}
-		}
-	}
-	return m.due
 }

@@ -1,25 +1,23 @@
 package failover
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
-	"strings"
-
 	"davit.dev/davit/internal/failover/approval"
-	"davit.dev/davit/internal/failover/name"
 	"davit.dev/davit/internal/plan"
 )
 
 // mostDenials bounds how many refusals a run's journal holds.
 const mostDenials = 100
 
-// demands are whose agreement the run takes before it begins.
-func (s *Spec) demands() []plan.Approval {
-	if len(s.Demands) == 0 && s.Approvals > 0 {
-		return []plan.Approval{{Count: s.Approvals}}
+// question is what people agree to before the run begins or, of an approval step, goes on.
+func (s *State) question(step *plan.Step) approval.Question {
+	if step != nil {
+		return approval.Question{Asker: s.Spec.By, About: step.Name, Demands: []plan.Approval{approval.Demand(step)}, Agreed: s.Agreed[step.Name]}
 	}
-	return s.Demands
+	q := approval.Question{Asker: s.Spec.By, About: "the run", Demands: s.Spec.Demands, Agreed: s.Agreed[""]}
+	if len(q.Demands) == 0 && s.Spec.Approvals > 0 {
+		q.Demands = []plan.Approval{{Count: s.Spec.Approvals}}
+	}
+	return q
 }
 
 // Lacks says whose approval the run waits for; empty if for nobody's.
@@ -27,7 +25,7 @@ func (s *State) Lacks() string {
 	if s.Phase != AwaitingApproval {
 		return ""
 	}
-	return approval.Lacks(s.Spec.By, s.Spec.demands(), s.Agreed[""])
+	return s.question(nil).Lacks()
 }
 
 // agreed adds an agreement.
@@ -46,42 +44,27 @@ func (m *Machine) approve(e Event) string {
 	if m.state.Phase != AwaitingApproval {
 		return "the run does not wait for an approval"
 	}
-	demands := m.state.Spec.demands()
-	if why := m.barred(e, "", demands); why != "" {
-		return why
-	}
-	m.note(Entry{Kind: Approved, By: e.By, Groups: approval.Named(demands, e.Groups)})
-	return ""
+	e.Outcome = Done
+	_, why := m.agree(e, nil)
+	return why
 }
 
-// agree lets somebody agree to an approval step, or say no. done is false while
+// agree lets somebody agree to the run, or to an approval step or say no to it. done is false while
 // more people must agree.
 func (m *Machine) agree(e Event, step *plan.Step) (done bool, why string) {
-	demands := []plan.Approval{approval.Demand(step)}
-	if why := m.barred(e, step.Name, demands); why != "" || e.Outcome != Done {
+	q, name := m.state.question(step), ""
+	if step != nil {
+		name = step.Name
+	}
+	switch why, right := q.Bars(e.By, e.Groups); {
+	case right:
+		return true, m.deny(e, name, why)
+	case why != "" || e.Outcome != Done:
 		return true, why
 	}
-	groups := approval.Named(demands, e.Groups)
-	m.note(Entry{Kind: Approved, Step: step.Name, By: e.By, Groups: groups})
-	return approval.Lacks(m.state.Spec.By, demands, append(slices.Clone(m.state.Agreed[step.Name]), approval.Agreement{By: e.By, Groups: groups})) == "", ""
-}
-
-// barred says why somebody cannot agree; empty if he can.
-func (m *Machine) barred(e Event, step string, demands []plan.Approval) string {
-	if by := m.state.Spec.By; name.SamePerson(e.By, by) {
-		return m.deny(e, step, "whoever asked for the run cannot approve it"+approval.Alias(e.By, by))
-	}
-	if i := slices.IndexFunc(m.state.Agreed[step], func(a approval.Agreement) bool { return name.SamePerson(a.By, e.By) }); i >= 0 {
-		return e.By + " has approved it already" + approval.Alias(e.By, m.state.Agreed[step][i].By)
-	}
-	if !slices.ContainsFunc(demands, func(d plan.Approval) bool { return approval.Lets(d, e.By, e.Groups) }) {
-		var who []string
-		for _, d := range demands {
-			who = append(who, d.Who())
-		}
-		return m.deny(e, step, fmt.Sprintf("%s is none of those who may approve %s: it takes %s", e.By, cmp.Or(step, "the run"), strings.Join(who, " and ")))
-	}
-	return ""
+	a := approval.Agreement{By: e.By, Groups: approval.Named(q.Demands, e.Groups)}
+	m.note(Entry{Kind: Approved, Step: name, By: a.By, Groups: a.Groups})
+	return q.With(a).Lacks() == "", ""
 }
 
 // deny refuses what somebody has no right to, and has the journal keep that he

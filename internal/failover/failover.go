@@ -99,23 +99,12 @@ func (s Spec) Check() error {
 	case s.planned() && slices.Contains(s.Lost, s.From):
 		return fmt.Errorf("open run %s: a %s goes from a site that can prove that it has stopped: fail over from one that is lost", s.Run, s.Verb)
 	}
-	known := map[string]bool{}
-	for _, step := range s.Steps {
-		for _, after := range step.After {
-			if !known[after] {
-				return fmt.Errorf("open run %s: step %s comes before %s, for which it waits", s.Run, step.Name, after)
-			}
-		}
-		if step.Timeout <= 0 || known[step.Name] {
-			return fmt.Errorf("open run %s: step %q has no timeout, or is there twice", s.Run, step.Name)
-		}
-		known[step.Name] = true
+	if err := plan.CheckOrder(s.Steps); err != nil {
+		return fmt.Errorf("open run %s: %w", s.Run, err)
 	}
-	if s.Verb.Claims() {
-		for _, app := range s.Applications {
-			if !known[string(plan.KindClaim)+"/"+app] {
-				return fmt.Errorf("open run %s: nothing claims %s", s.Run, app)
-			}
+	for _, app := range s.Applications {
+		if s.Verb.Claims() && s.step(string(plan.KindClaim)+"/"+app) == nil {
+			return fmt.Errorf("open run %s: nothing claims %s", s.Run, app)
 		}
 	}
 	return nil

@@ -173,7 +173,7 @@ type Machine struct {
 	// known is when this executor knew that a step had succeeded, by its own
 	// clock: waits count from then.
 	known  map[string]time.Duration
-	due    map[string]int // see awaited
+	due    map[string]int // see plan.Awaited
 	survey flight         // of Evaluating, Verifying and AwaitingCommit
 	// window is when the time to commit is over, if it is that of the state's
 	// Awaiting.
@@ -186,13 +186,10 @@ func New(executor string, spec Spec) (*Machine, error) {
 	if err := spec.Check(); err != nil {
 		return nil, err
 	}
-	m := TakeOver(executor, newState())
+	m := TakeOver(executor, NewState())
 	m.draft = []Entry{{Kind: Opened, Spec: &spec, By: spec.By}}
 	return m, nil
 }
-
-// NewState returns the state of a run before the first record, to Replay into.
-func NewState() *State { return newState() }
 
 // TakeOver makes a Machine that goes on from what the journal says.
 func TakeOver(executor string, s *State) *Machine {

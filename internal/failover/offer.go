@@ -115,7 +115,7 @@ func (s *State) mends() (all []Offer) {
 		if st.Status == Broke {
 			all = append(all, Offer{Kind: Retry, Step: step.Name, About: st.Note})
 		}
-		if (st.Status == Broke || st.Status == Unknown) && skippable(step.Kind) == "" {
+		if (st.Status == Broke || st.Status == Unknown) && step.Kind.WhyNotSkipped() == "" {
 			all = append(all, Offer{Kind: Skip, Step: step.Name, About: st.Note})
 		}
 	}
@@ -188,17 +188,4 @@ func (s *State) notBack() (names []string) {
 		}
 	}
 	return names
-}
-
-// skippable says why no step of a kind may be skipped.
-func skippable(kind plan.Kind) string {
-	switch kind {
-	case plan.KindClaim, plan.KindHold, plan.KindFence, plan.KindSandbox, plan.KindCleanup:
-		return "a " + string(kind) + " step keeps writers apart and cannot be skipped"
-	case plan.KindQuiesce, plan.KindSync:
-		return "without a " + string(kind) + " step the move would leave behind what clients write: wait for it, or roll back"
-	case plan.KindApproval:
-		return "an approval cannot be skipped: retry it, and have it approved, or roll back"
-	}
-	return ""
 }

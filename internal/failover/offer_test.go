@@ -61,7 +61,7 @@ func TestOffers(t *testing.T) {
 // What an approval or a task waits for is offered, what failed can be mended, and
 // a site without proof can be consented to: by its name.
 func TestOffersOfSteps(t *testing.T) {
-	s := newState()
+	s := NewState()
 	s.Phase, s.Spec = Running, Spec{Run: "r", Verb: plan.Failover, To: "west", By: "ann", Applications: []string{"shop"}, Steps: []plan.Step{
 		{Name: "go", Kind: plan.KindApproval, Prompt: "Go?"},
 		{Name: "call", Kind: plan.KindManual, Prompt: "Call"},

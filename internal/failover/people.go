@@ -133,7 +133,7 @@ func (m *Machine) settleStep(e Event) string {
 		m.note(Entry{Kind: Ended, Step: e.Step, Status: status, By: e.By, Note: "by " + e.By + ": " + e.Note, Took: m.now.Mono - f.began})
 		return ""
 	}
-	if why := skippable(step.Kind); why != "" {
+	if why := step.Kind.WhyNotSkipped(); why != "" {
 		return why
 	}
 	if !m.state.begins() || st.Status != Broke && st.Status != Unknown {

@@ -153,7 +153,8 @@ type State struct {
 	End     time.Time
 }
 
-func newState() *State {
+// NewState returns the state of a run before the first record, to Replay into.
+func NewState() *State {
 	return &State{
 		Phase: Pending, Steps: map[string]*StepState{}, Epochs: map[string]int64{},
 		Fences: map[string]map[string]FenceState{}, Consents: map[string]string{},
@@ -553,16 +554,8 @@ func (s *State) WayBack() string {
 // Exposed names the step since which clients may have written at the target,
 // so that going back would lose what they wrote; empty if there is none.
 func (s *State) Exposed() string {
-	gated := map[string]bool{}
-	for _, step := range s.Spec.Steps {
-		if step.Kind == plan.KindDNS || step.Kind == plan.KindGate {
-			gated[step.Application] = true
-		}
-	}
-	for _, step := range s.Spec.Steps {
-		traffic := step.Kind == plan.KindDNS || step.Kind == plan.KindGate
-		starts := step.Kind == plan.KindScale && !gated[step.Application] && !gated[""]
-		if (traffic || starts) && s.Steps[step.Name].Meant {
+	for _, step := range plan.Entrances(s.Spec.Steps) {
+		if s.Steps[step.Name].Meant {
 			return step.Name
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"davit.dev/davit/internal/failover/approval"
 	"davit.dev/davit/internal/plan"
 )
 
@@ -450,7 +449,7 @@ func (s *State) asks(name string) string {
 	if step.Kind != plan.KindApproval {
 		return step.Prompt
 	}
-	return fmt.Sprintf("%s (it takes %s)", step.Prompt, approval.Lacks(s.Spec.By, []plan.Approval{approval.Demand(step)}, s.Agreed[name]))
+	return fmt.Sprintf("%s (it takes %s)", step.Prompt, s.question(step).Lacks())
 }
 
 // needInput pauses when only a person can bring the run on.

@@ -224,7 +224,7 @@ func (s *State) overtaken(e Entry) {
 // hurts nobody: the source does not start what it does not hold. What makes an
 // application from git there stays suspended, as it would.
 func (s *State) left(step plan.Step) bool {
-	if letsGo(step) || len(s.Overtaken) == 0 {
+	if step.LetsGo() || len(s.Overtaken) == 0 {
 		return false
 	}
 	return slices.ContainsFunc(s.applications(&step), func(app string) bool { _, yes := s.Overtaken[app]; return yes })
@@ -234,10 +234,6 @@ func (s *State) left(step plan.Step) bool {
 func (s *State) remains(step plan.Step) bool {
 	st := s.Steps[step.Name]
 	return step.Kind != plan.KindFence && (st.Stands || st.Meant && step.Undoable() && !st.Undid && s.left(step))
-}
-
-func letsGo(step plan.Step) bool {
-	return step.Kind == plan.KindQuiesce || step.Kind == plan.KindSuspend && step.Side != plan.Source
 }
 
 // rolledBack says how a roll-back ended in which nothing is left to do. A run
@@ -307,7 +303,7 @@ func (s *State) standing() (people, ours []string) {
 		st := s.Steps[step.Name]
 		switch {
 		case !st.Stands, step.Kind == plan.KindFence: // of which it was only looked what became
-		case ofPeople(step.Kind):
+		case step.Kind.OfPeople():
 			people = append(people, noted(step.Name, st.Note))
 		default:
 			refused[st.Note] = append(refused[st.Note], step.Name)
@@ -384,7 +380,7 @@ func (s *State) Remaining() []Remaining {
 	var all []Remaining
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
-		if !st.Stands || !ofPeople(step.Kind) {
+		if !st.Stands || !step.Kind.OfPeople() {
 			continue
 		}
 		site := s.Spec.To
@@ -399,7 +395,7 @@ func (s *State) Remaining() []Remaining {
 	}
 	names, halves := s.sharedLeft()
 	for _, name := range names {
-		if step := s.Spec.step(name); ofPeople(step.Kind) {
+		if step := s.Spec.step(name); step.Kind.OfPeople() {
 			all = append(all, Remaining{Step: name, Site: s.Spec.To, Why: name + " was left as it is", Do: "see by hand to what " + name + " did for the applications that went back to site " + s.Spec.From})
 		}
 	}
@@ -410,10 +406,4 @@ func (s *State) Remaining() []Remaining {
 		}
 	}
 	return all
-}
-
-// ofPeople tells of what people's steps do, which no actuator of Davit's stops as it stops
-// workloads of a lower epoch.
-func ofPeople(k plan.Kind) bool {
-	return slices.Contains([]plan.Kind{plan.KindCommand, plan.KindHTTP, plan.KindInfra, plan.KindSuspend, plan.KindResume}, k)
 }

@@ -1,6 +1,9 @@
 package plan
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Kind is what a step does.
 type Kind string
@@ -104,3 +107,30 @@ func (s Step) Undoable() bool {
 
 // Asks tells whether only a person ends the step.
 func (s Step) Asks() bool { return kinds[s.Kind].asks }
+
+// OfPeople tells of what people's steps do, which no actuator of Davit's stops as it stops
+// workloads of a lower epoch.
+func (k Kind) OfPeople() bool {
+	return slices.Contains([]Kind{KindCommand, KindHTTP, KindInfra, KindSuspend, KindResume}, k)
+}
+
+// BringsData tells whether such a step is a restore of its own.
+func (k Kind) BringsData() bool { return k == KindRestore || k == KindClone || k == KindCatchUp }
+
+// LetsGo tells whether to take the step back lets go of what the source holds at rest, or lets git go on elsewhere.
+func (s Step) LetsGo() bool {
+	return s.Kind == KindQuiesce || s.Kind == KindSuspend && s.Side != Source
+}
+
+// WhyNotSkipped says why no run goes on without a step of the kind, whoever wants it; empty: one does.
+func (k Kind) WhyNotSkipped() string {
+	switch k {
+	case KindClaim, KindHold, KindFence, KindSandbox, KindCleanup:
+		return "a " + string(k) + " step keeps writers apart and cannot be skipped"
+	case KindQuiesce, KindSync:
+		return "without a " + string(k) + " step the move would leave behind what clients write: wait for it, or roll back"
+	case KindApproval:
+		return "an approval cannot be skipped: retry it, and have it approved, or roll back"
+	}
+	return ""
+}

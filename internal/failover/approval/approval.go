@@ -19,6 +19,58 @@ type Agreement struct {
 	Groups []string
 }
 
+// Question is what people are asked to agree to.
+type Question struct {
+	// Asker is who asked for the run: nobody agrees to what he wants himself.
+	Asker string
+	// About is what it is about, for people: the run, or the name of a step.
+	About   string
+	Demands []plan.Approval
+	Agreed  []Agreement // so far
+}
+
+// Lacks says who must still agree; empty if all have. A person counts for every demand
+// that lets him, and for each once.
+func (q Question) Lacks() string {
+	var all []string
+	for _, d := range q.Demands {
+		have, spare := people(q.Asker, d, q.Agreed)
+		switch {
+		case have >= d.Count:
+		case spare > 0:
+			all = append(all, fmt.Sprintf("%d of %s (%s)", d.Count-have, d.Who(), foreign(q.Asker)))
+		default:
+			all = append(all, fmt.Sprintf("%d of %s", d.Count-have, d.Who()))
+		}
+	}
+	return strings.Join(all, " and ")
+}
+
+// With is the question once one more has agreed.
+func (q Question) With(a Agreement) Question {
+	q.Agreed = append(slices.Clone(q.Agreed), a)
+	return q
+}
+
+// Bars says why somebody cannot agree; empty if he can. right tells whether that is for want of
+// a right to it.
+func (q Question) Bars(by string, groups []string) (why string, right bool) {
+	if name.SamePerson(by, q.Asker) {
+		return "whoever asked for the run cannot approve it" + Alias(by, q.Asker), true
+	}
+	if i := slices.IndexFunc(q.Agreed, func(a Agreement) bool { return name.SamePerson(a.By, by) }); i >= 0 {
+		return by + " has approved it already" + Alias(by, q.Agreed[i].By), false
+	}
+	if !slices.ContainsFunc(q.Demands, func(d plan.Approval) bool { return Lets(d, by, groups) }) {
+		var who []string
+		for _, d := range q.Demands {
+			who = append(who, d.Who())
+		}
+		return fmt.Sprintf("%s is none of those who may approve %s: it takes %s", by, q.About, strings.Join(who, " and ")), true
+	}
+	return "", false
+}
+
 // Demand is whose agreement an approval step takes.
 func Demand(step *plan.Step) plan.Approval {
 	if step.Approvers == nil {
@@ -27,23 +79,6 @@ func Demand(step *plan.Step) plan.Approval {
 	d := *step.Approvers
 	d.Count = max(d.Count, 1)
 	return d
-}
-
-// Lacks says who must still agree to what asker asked for; empty if all have. A
-// person counts for every demand that lets him, and for each once.
-func Lacks(asker string, demands []plan.Approval, agreed []Agreement) string {
-	var all []string
-	for _, d := range demands {
-		have, spare := people(asker, d, agreed)
-		switch {
-		case have >= d.Count:
-		case spare > 0:
-			all = append(all, fmt.Sprintf("%d of %s (%s)", d.Count-have, d.Who(), foreign(asker)))
-		default:
-			all = append(all, fmt.Sprintf("%d of %s", d.Count-have, d.Who()))
-		}
-	}
-	return strings.Join(all, " and ")
 }
 
 // people is how many people have surely agreed, none of whom is asker. Whoever is
