@@ -225,22 +225,23 @@ func (m *mover) back(ctx context.Context, s *server) error {
 // carry changes every server that takes updates, and waits until all that
 // serve the zone say the new.
 func (m *mover) carry(ctx context.Context, change func(context.Context, *server) error) execute.Answer {
-	began := m.now()
+	began, sent := m.now(), false
 	for {
 		m.read(ctx, false)
 		if answer, ends := m.sum(m.forgiving && m.now().Sub(began) >= m.patience); ends {
 			return answer
 		}
 		if why := m.foreign(); why != "" {
-			return execute.Refuse("%s", why)
+			return never(sent, why)
 		}
-		refusals := m.tell(ctx, change)
+		refusals, may := m.tell(ctx, change)
+		sent = sent || may
 		m.read(ctx, true)
 		if answer, ends := m.sum(m.forgiving && m.now().Sub(began) >= m.patience); ends {
 			return answer
 		}
 		if why := m.refuses(refusals); why != "" {
-			return execute.Refuse("%s", why)
+			return never(sent, why)
 		}
 		select {
 		case <-ctx.Done():
@@ -250,24 +251,34 @@ func (m *mover) carry(ctx context.Context, change func(context.Context, *server)
 	}
 }
 
-// tell changes what can be changed, and returns what was refused.
-func (m *mover) tell(ctx context.Context, change func(context.Context, *server) error) []string {
+// never answers an order that cannot be carried out. To refuse it says that nothing came of it: not so
+// where an update was sent that was taken, or of which nobody knows what became.
+func never(sent bool, why string) execute.Answer {
+	if sent {
+		return execute.Unknown("%s", why)
+	}
+	return execute.Refuse("%s", why)
+}
+
+// tell changes what can be changed, and returns what was refused. sent tells whether a server may have
+// changed something.
+func (m *mover) tell(ctx context.Context, change func(context.Context, *server) error) (refusals []string, sent bool) {
 	var mu sync.Mutex
-	var refusals []string
 	m.each(func(s *server) {
-		err := s.err
-		if s.told && err == nil && s.verdict == traffic.Moves {
+		err, told := s.err, s.told && s.err == nil && s.verdict == traffic.Moves
+		if told {
 			err = change(ctx, s)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		var refused *RefusedError
 		if errors.As(err, &refused) {
-			mu.Lock()
-			defer mu.Unlock()
 			refusals = append(refusals, err.Error())
 		}
+		sent = sent || told && (err == nil || lost(err) && !errors.Is(err, ErrChanged))
 	})
 	slices.Sort(refusals)
-	return refusals
+	return refusals, sent
 }
 
 // refuses says why it can never be done here: every server that takes updates
