@@ -107,15 +107,15 @@ func (s *State) onward() []Offer {
 
 // mends are of steps that failed.
 func (s *State) mends() (all []Offer) {
-	if !s.begins() {
-		return nil
-	}
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
-		if st.Status == Broke {
+		if s.goesBack() && s.whyNotLed(&step) == "" {
+			all = append(all, Offer{Kind: Skip, Step: step.Name, About: step.ByHand(s.Spec.From)})
+		}
+		if s.begins() && st.Status == Broke {
 			all = append(all, Offer{Kind: Retry, Step: step.Name, About: st.Note})
 		}
-		if (st.Status == Broke || st.Status == Unknown) && step.Kind.WhyNotSkipped() == "" {
+		if s.begins() && (st.Status == Broke || st.Status == Unknown) && step.Kind.WhyNotSkipped() == "" {
 			all = append(all, Offer{Kind: Skip, Step: step.Name, About: st.Note})
 		}
 	}
@@ -125,6 +125,20 @@ func (s *State) mends() (all []Offer) {
 // begins tells whether steps are begun yet: later nothing follows from mending one.
 func (s *State) begins() bool {
 	return s.Phase == Running || s.Phase == OutcomeUnknown || s.Phase == SplitBrain
+}
+
+// goesBack tells whether the run takes back what it did.
+func (s *State) goesBack() bool { return s.Phase == RollingBack || s.Phase == RollbackFailed }
+
+// whyNotLed says why a roll-back does not go on without a step; empty: it does, and people lead the name.
+func (s *State) whyNotLed(step *plan.Step) string {
+	switch {
+	case step.Kind != plan.KindDNS:
+		return "a roll-back goes on only without a name in the DNS, which people can lead: what else was done has to be taken back"
+	case !s.toUndo(*step) || !s.Steps[step.Name].Undoing:
+		return step.Name + " is not being taken back"
+	}
+	return ""
 }
 
 // endings end the run, or take it back.

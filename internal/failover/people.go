@@ -136,12 +136,29 @@ func (m *Machine) settleStep(e Event) string {
 	if why := step.Kind.WhyNotSkipped(); why != "" {
 		return why
 	}
+	if m.state.goesBack() {
+		return m.leadByHand(e, step)
+	}
 	if !m.state.begins() || st.Status != Broke && st.Status != Unknown {
 		return e.Step + " did not fail, or holds nothing up any more"
 	}
 	m.note(Entry{Kind: Ended, Step: e.Step, Status: Skipped, By: e.By, Note: "skipped by " + e.By})
 	if m.state.Pause != nil && m.state.Pause.Kind == ByFailure && m.onlyFailure(e.Step) {
 		m.note(Entry{Kind: Resumed, By: e.By})
+	}
+	return ""
+}
+
+// leadByHand lets a roll-back go on without a name that nobody can lead back, as its servers are gone for good: whoever
+// wants that leads it. It may lead to the target meanwhile, where nothing runs then: its clients meet errors, and no second
+// writer. What was ordered may still lead it back.
+func (m *Machine) leadByHand(e Event, step *plan.Step) string {
+	if why := m.state.whyNotLed(step); why != "" {
+		return why
+	}
+	m.note(Entry{Kind: Undone, Step: step.Name, Status: Skipped, By: e.By, Note: noted("skipped by "+e.By, e.Note)})
+	if m.state.Phase == RollbackFailed {
+		return m.resume(e)
 	}
 	return ""
 }

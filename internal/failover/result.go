@@ -48,7 +48,7 @@ type StepResult struct {
 	Attempts int           `json:"attempts"`
 	Note     string        `json:"note,omitempty"`
 	Undone   bool          `json:"undone,omitempty"`
-	// Left says that a roll-back left it as it is, as somebody had claimed since; Note says who.
+	// Left says that a roll-back left it as it is, as somebody had claimed since, or leads it by hand; Note says who.
 	Left  bool   `json:"left,omitempty"`
 	Point string `json:"point,omitempty"` // that was made or restored
 	Moved *Moved `json:"moved,omitempty"` // of volumes

@@ -62,6 +62,8 @@ type Entry struct {
 	Spec        *Spec         `json:"spec,omitempty"`
 	Facts       *Facts        `json:"facts,omitempty"`
 	Unheard     string        `json:"unheard,omitempty"` // of a last look; see Facts
+	// Untouched says of a name whose step failed that all its servers refused every try.
+	Untouched bool `json:"untouched,omitempty"`
 	// Said is the end of what the step said, for people: nothing follows from it. It is not
 	// part of the state.
 	Said string `json:"said,omitempty"`
@@ -88,8 +90,12 @@ type StepState struct {
 	// happened, whatever Status says.
 	Meant          bool
 	Undoing, Undid bool
-	// Stands says that it was not taken back, as another run had claimed since.
+	// Stands says that it was not taken back, as another run had claimed since, or as Led has it.
 	Stands bool
+	// Led is who had a roll-back go on without a name that could not be led back: it is led by hand.
+	Led string
+	// Untouched says that every try to move a name was refused, so far.
+	Untouched bool
 	// Unseen is of a fence: why the application was not seen to run again at the source when
 	// all else was taken back. Empty: it was, or nobody looked yet.
 	Unseen     string
@@ -343,6 +349,7 @@ func (s *State) intended(e Entry) {
 		step.Undoing = true
 		return
 	}
+	step.Untouched = step.Untouched && step.Status == "" // the try before has ended
 	step.Meant, step.Status = true, Doing
 	step.Attempts++
 	if step.Begun.IsZero() {
@@ -352,7 +359,7 @@ func (s *State) intended(e Entry) {
 
 func (s *State) ended(e Entry) {
 	step, spec := s.Steps[e.Step], s.Spec.step(e.Step)
-	step.Status, step.End, step.Took, step.Note = e.Status, e.At, e.Took, e.Note
+	step.Status, step.End, step.Took, step.Note, step.Untouched = e.Status, e.At, e.Took, e.Note, e.Untouched
 	if step.Begun.IsZero() {
 		step.Begun = e.At
 	}
@@ -473,7 +480,7 @@ func (s *State) undone(e Entry) {
 	step.Undoing, step.Undid, step.Stands = false, true, e.Status == Skipped
 	switch {
 	case spec.Kind != plan.KindFence:
-		step.Note = e.Note
+		step.Note, step.Led = e.Note, e.By
 	case e.Status == Unknown: // how the fence itself ended stays
 		step.Unseen = cmp.Or(e.Note, "nobody says why")
 	default:
@@ -555,12 +562,16 @@ func (s *State) WayBack() string {
 // so that going back would lose what they wrote; empty if there is none.
 func (s *State) Exposed() string {
 	for _, step := range plan.Entrances(s.Spec.Steps) {
-		if s.Steps[step.Name].Meant {
+		// What goes on without a name leaves it to people, who may have led it.
+		if st := s.Steps[step.Name]; st.Meant && (!st.unmoved() || step.OnError == plan.Continue) {
 			return step.Name
 		}
 	}
 	return ""
 }
+
+// unmoved tells of a name that it leads where it led: of no order it is unknown what became of it.
+func (s StepState) unmoved() bool { return s.Untouched && s.Status != Doing }
 
 // Level is what keeps the former holders of an application from writing: the
 // weakest of what is known of each. Without a former holder nobody can.

@@ -364,7 +364,7 @@ func (m *Machine) acted(e Event) {
 	case e.Outcome == Done:
 		m.end(name, Succeeded, e.Note, e)
 	case e.Outcome == Refused:
-		m.end(name, Broke, e.Note, e)
+		m.refused(name, e)
 	case e.Outcome == Superseded && !m.outlived(name, f):
 		m.end(name, Broke, "superseded: "+e.Note, e)
 	default: // unknown: look, never guess, and not at once
@@ -373,6 +373,19 @@ func (m *Machine) acted(e Event) {
 			f.outlived = f.epochs
 		}
 		f.doing, f.id, f.next, f.said = Look, 0, m.now.Mono+m.breath(name), e.Note
+	}
+}
+
+// refused ends a step that was not done, and will not be. A name that was refused whenever it was tried has let no
+// clients in: as after any error before that, a planned move goes back by itself. The journal says so, as a davit of
+// before waits there for a person.
+func (m *Machine) refused(name string, e Event) {
+	st, then := m.state.Steps[name], m.state.Clone()
+	m.end(name, Broke, e.Note, e)
+	end := &m.draft[len(m.draft)-1]
+	end.Untouched = m.state.Spec.step(name).Kind == plan.KindDNS && (st.Attempts == 1 || st.Untouched)
+	if then.ended(*end); end.Untouched && then.Phase == RollingBack {
+		m.note(Entry{Kind: Rolling, Note: name + ": " + e.Note})
 	}
 }
 

@@ -26,7 +26,11 @@ func (m *Machine) rollBack() {
 		todo := m.state.toUndo(step)
 		waits := m.state.claimsStand(&step) || m.state.othersFirst(&step)
 		if todo && !waits && !blocked[step.Name] && m.flights[step.Name] == nil {
-			m.note(Entry{Kind: Undoing, Step: step.Name})
+			e := Entry{Kind: Undoing, Step: step.Name}
+			if st := m.state.Steps[step.Name]; st.unmoved() {
+				e.Kind, e.Note = Undone, noted("it was not moved", st.Note)
+			}
+			m.note(e)
 		}
 		// What waits for claims lets what it came after go first. Plan.Check has it come
 		// before all claims, but the plan of a run that is under way may be older.
@@ -62,6 +66,8 @@ func (s *State) turn(step plan.Step) int {
 	switch {
 	case step.Kind == plan.KindFence:
 		return 1
+	case s.Steps[step.Name].unmoved():
+		return 0 // nothing is asked
 	case step.Kind == plan.KindDNS && s.Steps[step.Name].Status != Succeeded:
 		return 2
 	}
@@ -241,7 +247,7 @@ func (s *State) remains(step plan.Step) bool {
 func (s *State) rolledBack() {
 	down := s.down()
 	if len(s.Overtaken) == 0 {
-		s.Phase, s.Why = RolledBack, sentences(down, s.leftAsItIs())
+		s.Phase, s.Why = RolledBack, sentences(down, s.leftAsItIs(), s.ledByHand())
 		return
 	}
 	var stay []string
@@ -256,7 +262,7 @@ func (s *State) rolledBack() {
 	for _, half := range halves {
 		s.Why += "; " + half.Why
 	}
-	s.Why = sentences(s.Why, down, s.leftAsItIs())
+	s.Why = sentences(s.Why, down, s.leftAsItIs(), s.ledByHand())
 }
 
 // sentences joins those that say something.
@@ -295,6 +301,17 @@ func (s *State) leftAsItIs() string {
 	return "left as it is, as another run has claimed since: " + strings.Join(all, "; ")
 }
 
+// ledByHand says which names were not led back, as people lead them; empty: none.
+func (s *State) ledByHand() string {
+	var all []string
+	for _, step := range s.Spec.Steps {
+		if st := s.Steps[step.Name]; st.Led != "" {
+			all = append(all, fmt.Sprintf("%s was not led back (%s, %s) and may lead to site %s still", step.Object, step.Name, st.Note, s.Spec.To))
+		}
+	}
+	return sentences(all...)
+}
+
 // standing names what was not taken back, as somebody had claimed since: what people's
 // steps did, and what Davit's own did, by what refused it. A claim alone is nothing that stands.
 func (s *State) standing() (people, ours []string) {
@@ -302,7 +319,7 @@ func (s *State) standing() (people, ours []string) {
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
 		switch {
-		case !st.Stands, step.Kind == plan.KindFence: // of which it was only looked what became
+		case !st.Stands, st.Led != "", step.Kind == plan.KindFence: // of which it was only looked what became
 		case step.Kind.OfPeople():
 			people = append(people, noted(step.Name, st.Note))
 		default:
@@ -380,6 +397,9 @@ func (s *State) Remaining() []Remaining {
 	var all []Remaining
 	for _, step := range s.Spec.Steps {
 		st := s.Steps[step.Name]
+		if st.Led != "" {
+			all = append(all, Remaining{Step: step.Name, Site: s.Spec.From, Why: noted(step.Name, st.Note), Do: step.ByHand(s.Spec.From)})
+		}
 		if !st.Stands || !step.Kind.OfPeople() {
 			continue
 		}

@@ -298,6 +298,7 @@ func TestASettledStepStaysLeft(t *testing.T) {
 // back. That the name cannot be taken back either is what is left when the source runs again.
 func TestAServerThatRefusesKeepsNoSourceStopped(t *testing.T) {
 	refused, silent := Event{Kind: Acted, Outcome: Refused, Note: "ns1 refuses the key"}, Event{}
+	lost := Event{Kind: Acted, Outcome: NoAnswer} // of the first try: it may have been moved
 	for name, tc := range map[string]struct {
 		act, undo Event
 		moved     bool // the name was moved before: clients are at the target
@@ -317,6 +318,8 @@ func TestAServerThatRefusesKeepsNoSourceStopped(t *testing.T) {
 			r.answer = func(f Effect) *Event {
 				switch {
 				case f.Step == nil || f.Step.Kind != plan.KindDNS:
+				case f.Action == Act && tc.act.Outcome == Refused && r.m.Peek().Steps[f.Step.Name].Attempts == 1:
+					return &lost
 				case f.Action == Act:
 					return &tc.act
 				case f.Action == Undo:
@@ -367,10 +370,13 @@ func TestWhatIsNotTakenBackIsNotSaidToRun(t *testing.T) {
 			p.Traffic = []plan.Traffic{{Name: "www", Kind: plan.KindDNS, Object: "www.example.com", Record: &record}}
 		})
 		r.answer = func(f Effect) *Event {
-			if f.Step != nil && f.Step.Kind == plan.KindDNS && f.Action != Look {
-				return &Event{Kind: Acted, Outcome: Refused, Note: "ns1 refuses the key"}
+			switch {
+			case f.Step == nil || f.Step.Kind != plan.KindDNS || f.Action == Look:
+				return nil
+			case f.Action == Act && r.m.Peek().Steps[f.Step.Name].Attempts == 1:
+				return &Event{Kind: Acted, Outcome: NoAnswer} // it may have been moved
 			}
-			return nil
+			return &Event{Kind: Acted, Outcome: Refused, Note: "ns1 refuses the key"}
 		}
 		r.run(Paused)
 		s := r.m.State()

@@ -66,6 +66,15 @@ func (r *Record) Life() time.Duration {
 	return r.TTL
 }
 
+// ByHand is how people lead a step's name to a site.
+func (s Step) ByHand(site string) string {
+	to := "site " + site
+	if s.Record != nil && len(s.Record.To[site]) > 0 {
+		to += " (" + strings.Join(s.Record.To[site], ", ") + ")"
+	}
+	return fmt.Sprintf("lead %s to %s by hand, and leave Davit's guard beside it as it is", s.Object, to)
+}
+
 // record checks where a dns step or traffic leads.
 func (c *checker) record(where string, kind Kind, object string, r *Record) {
 	switch {
