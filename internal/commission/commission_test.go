@@ -168,3 +168,20 @@ func TestNext(t *testing.T) {
 		}
 	}
 }
+
+// TestNextOfANameThatCannotBeLedBack: it is named, with where people lead it, as long as a roll-back is stuck at it.
+func TestNextOfANameThatCannotBeLedBack(t *testing.T) {
+	s := failover.NewState()
+	s.Spec = failover.Spec{Run: "r", Verb: plan.Switchover, From: "east", To: "west", Applications: []string{"db"}, Steps: []plan.Step{{
+		Name: "traffic/www", Kind: plan.KindDNS, Object: "www.example.com", Record: &plan.Record{To: map[string][]string{"east": {"192.0.2.1"}}},
+	}}}
+	st := &failover.StepState{Status: failover.Succeeded, Meant: true, Undoing: true}
+	s.Steps, s.Phase, s.Why = map[string]*failover.StepState{"traffic/www": st}, failover.RollbackFailed, "traffic/www: ns1 refuses the key"
+	for _, stuck := range []bool{true, false} {
+		st.Undid = !stuck
+		got := commission.Next(s)
+		if strings.Contains(got, "`runs skip r traffic/www`") != stuck || strings.Contains(got, "lead www.example.com to site east (192.0.2.1) by hand") != stuck || !strings.Contains(got, "`runs retry r`") || !strings.Contains(got, "`runs cancel r`") {
+			t.Errorf("%q", got)
+		}
+	}
+}

@@ -58,13 +58,23 @@ func Next(s *failover.State) string {
 		}
 		return fmt.Sprintf("`runs commit %s` ends it, %s takes it back", run, back)
 	case s.Phase == failover.RollbackFailed:
-		return "`runs retry " + run + "` once the cause is gone; if it never will be, as that site is lost, `runs cancel " + run + "` leaves what was not taken back as it is, and makes way"
+		return "`runs retry " + run + "` once the cause is gone; " + names(s) + "if it never will be, as that site is lost, `runs cancel " + run + "` leaves what was not taken back as it is, and makes way"
 	case s.Watches():
 		return "all is taken back, and it is waited for that site " + s.Spec.From + " runs it again: `runs cancel " + run + "` waits no longer, and makes way"
 	case s.Phase == failover.SplitBrain:
 		return "stop one of the two sites, then `runs resume " + run + "`"
 	}
 	return "`runs show " + run + "` shows how far it is"
+}
+
+// names is what is to be done about those that a roll-back cannot lead back; empty: there are none.
+func names(s *failover.State) string {
+	for _, o := range s.Offers() {
+		if o.Kind == failover.Skip {
+			return "`runs skip " + s.Spec.Run + " " + o.Step + "` if its servers never take it back, which goes on without it: " + o.About + "; "
+		}
+	}
+	return ""
 }
 
 // unsettled is what is to be done about what a run left, as far as nobody has seen to it.

@@ -49,7 +49,8 @@ var wants = []want{
 	{verb: "pause", short: "Let a run begin nothing more", kind: failover.Pausing},
 	{verb: "resume", short: "Let a paused run go on", kind: failover.Resume, long: "Lets a paused run go on. " + furtherBack},
 	{verb: "retry", short: "Try a step again, or all that failed", kind: failover.Retry, operand: "STEP", optional: true, long: "Tries a step again, or all that failed. " + furtherBack},
-	{verb: "skip", short: "Go on without a step that failed", kind: failover.Skip, operand: "STEP"},
+	{verb: "skip", short: "Go on without a step that failed", kind: failover.Skip, operand: "STEP", long: `Goes on without a step that failed. A run that is being taken back goes on without a name in the DNS that its servers refuse to lead back, or are
+silent about: you lead it by hand from then on. ` + furtherBack + " With a name left to you it is 4."},
 	{verb: "answer", short: "Say that a manual task or approval is done", kind: failover.Answer, operand: "STEP"},
 	{verb: "consent", short: "Say that a site has stopped, where nothing proves it", kind: failover.Consent, operand: "SITE"},
 	{verb: "commit", short: "End a run: it can no longer be rolled back", kind: failover.Commit},

@@ -83,7 +83,8 @@ func (r Run) Next() []Do {
 	case r.State == failover.SplitBrain:
 		return []Do{do("stop one of the two sites, then let the run look again", "resume "+r.Run)}
 	case r.State == failover.RollbackFailed:
-		return []Do{do("solve what keeps it from being taken back, then try again", "retry "+r.Run), do("leave the rest as it is, if that site is lost for good: then fail over", "cancel "+r.Run)}
+		return slices.Concat([]Do{do("solve what keeps it from being taken back, then try again", "retry "+r.Run)}, r.names(),
+			[]Do{do("leave the rest as it is, if that site is lost for good: then fail over", "cancel "+r.Run)})
 	case r.State == failover.AwaitingApproval:
 		return []Do{do("agree that it begins (not whoever asked for it)", "approve "+r.Run), do("end it before it changed anything", "cancel "+r.Run)}
 	case r.State == failover.AwaitingCommit:
@@ -110,6 +111,16 @@ func (r Run) failed() (all []Do) {
 			if s.Status == failover.Broke {
 				all = append(all, Do{"go on without step " + s.Name, "davit runs skip " + r.Run + " " + s.Name})
 			}
+		}
+	}
+	return all
+}
+
+// names is what can be done about names that a roll-back cannot lead back.
+func (r Run) names() (all []Do) {
+	for _, s := range r.Steps {
+		if r.PlannedStep(s.Name).Kind == plan.KindDNS && s.Attempts > 0 && !s.Undone && !s.Left {
+			all = append(all, Do{"lead the name of " + s.Name + " by hand, if its servers never take it back", "davit runs skip " + r.Run + " " + s.Name})
 		}
 	}
 	return all

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"davit.dev/davit/internal/failover"
+	"davit.dev/davit/internal/plan"
 )
 
 // Each state of a run that waits has its command.
@@ -27,6 +28,18 @@ func TestNext(t *testing.T) {
 		if got := r.Next(); len(got) == 0 || got[0].Command != want || got[0].What == "" {
 			t.Errorf("want %s: %v", want, got)
 		}
+	}
+	named := base
+	named.State, named.Planned = failover.RollbackFailed, []PlannedStep{{Name: "probe", Kind: plan.KindProbe}, {Name: "old", Kind: plan.KindDNS}, {Name: "www", Kind: plan.KindDNS}}
+	named.Steps = []failover.StepResult{{Name: "probe", Attempts: 1}, {Name: "old", Attempts: 1, Left: true}, {Name: "www", Attempts: 1, Status: failover.Succeeded}}
+	var skips []string
+	for _, d := range named.Next() {
+		if strings.Contains(d.Command, " skip ") {
+			skips = append(skips, d.Command)
+		}
+	}
+	if !slices.Equal(skips, []string{"davit runs skip r1 www"}) {
+		t.Errorf("a name that cannot be led back: %v", skips)
 	}
 	if over := (Run{Over: true}); len(over.Next()) != 0 {
 		t.Error("a run that is over asks for something")
