@@ -397,8 +397,16 @@ func (w *world) leads(ctx context.Context, o execute.Order) execute.Answer {
 	m := traffic.Move{Name: "www.example.com", Zone: "example.com", To: to[o.Site], Known: []string{"east", "south", "west"}, Site: o.Site, Token: o.Token}
 	w.zone.Blind = w.opt.NoPrerequisite
 	var seen traffic.Seen
-	if err := p.reach(nil, func() { seen = w.zone.Read() }); err != nil {
+	var shut bool
+	if err := p.reach(nil, func() { seen, shut = w.zone.Read(), w.zone.Shut }); err != nil {
 		return execute.Unknown("%v", err)
+	}
+	if shut && o.Action == look {
+		return execute.NotDone("the server refuses")
+	}
+	if shut {
+		w.odd["a name was refused"]++
+		return execute.Refuse("the server refuses")
 	}
 	change, verdict := zone.Draft(o.Action, m, seen)
 	switch {

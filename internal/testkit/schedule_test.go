@@ -3,6 +3,7 @@ package testkit
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -360,7 +361,7 @@ func (w *world) checkBack(r *run, state *failover.State) {
 			left = s.load(w.apps[0]).gate == r.spec.Run
 		case plan.KindDNS:
 			name := w.zone.Read()
-			left = name.Guard != nil && name.Guard.Run == r.spec.Run && name.Values[0] == r.spec.To && !slices.Equal(name.Guard.Was, name.Values)
+			left = state.Steps[step.Name].Led == "" && name.Guard != nil && name.Guard.Run == r.spec.Run && name.Values[0] == r.spec.To && !slices.Equal(name.Guard.Was, name.Values)
 		}
 		switch {
 		case step.Kind == plan.KindSuspend && step.Side == plan.Source: // another run may only be about to
@@ -430,6 +431,12 @@ func (w *world) decide(r *run, s *failover.State) failover.Event {
 		if step.Kind == plan.KindHTTP && s.Phase == failover.OutcomeUnknown && s.Steps[step.Name].Status == failover.Unknown && w.chance(50) {
 			w.odd["a call was seen to"]++
 			return failover.Event{Kind: failover.Skip, By: by, Step: step.Name}
+		}
+	}
+	for _, o := range s.Offers() {
+		if o.Kind == failover.Skip && s.Phase == failover.RollbackFailed && w.chance(50) {
+			w.odd["a name is led by hand"]++
+			return failover.Event{Kind: failover.Skip, By: by, Step: o.Step}
 		}
 	}
 	switch {
@@ -509,6 +516,13 @@ func newWorld(seed uint64, opt Options) *world {
 	w := bareWorld(seed, 11, opt, 0)
 	w.life()
 	w.misfortunes()
+	if keys := rand.New(rand.NewPCG(seed, 311)); keys.IntN(3) == 0 { // the key of the zone is revoked, sometimes for good
+		at := time.Duration(keys.IntN(int(trouble)))
+		w.after(at, func() { w.zone.Shut = true })
+		if keys.IntN(2) == 0 {
+			w.after(at+time.Duration(keys.IntN(int(10*time.Minute))), func() { w.zone.Shut = false })
+		}
+	}
 	if w.refusals.IntN(3) > 0 {
 		w.naps, w.drowsy = 1+w.refusals.IntN(2), writes[w.refusals.IntN(len(writes))]
 	}

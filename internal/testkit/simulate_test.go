@@ -117,7 +117,7 @@ func TestSchedules(t *testing.T) {
 		"early order superseded", "API server silent", "stood still before a job", "a job was not begun",
 		"stood still before a write", "a fill was not begun", "an Application was not changed", "another agent leads", "name moved", "moved on",
 		"site flapped", "one way loses", "vault reached from one side only",
-		"a call was not sent", "agent died", "a call was seen to", "a person said yes", "begun anew",
+		"a name was refused", "a name is led by hand", "a call was not sent", "agent died", "a call was seen to", "a person said yes", "begun anew",
 	} {
 		if odd[what] == 0 {
 			t.Errorf("it never happened: %s", what)

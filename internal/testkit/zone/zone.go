@@ -15,6 +15,8 @@ import (
 type Zone struct {
 	// Blind lets it take updates whatever it says by then.
 	Blind bool
+	// Shut is that it refuses whatever it is asked.
+	Shut  bool
 	seen  traffic.Seen
 	moved failover.Token // by which it was moved last
 }
@@ -61,7 +63,7 @@ var errRefused = errors.New("somebody was there before")
 // Swap makes the change. harm says what must never be: that an order undid what one did
 // that came after it.
 func (z *Zone) Swap(c *Change) (harm, err error) {
-	if !z.Blind && !reflect.DeepEqual(z.seen, c.was) {
+	if z.Shut || !z.Blind && !reflect.DeepEqual(z.seen, c.was) {
 		return nil, errRefused
 	}
 	if !reflect.DeepEqual(z.seen.Values, c.values) {
