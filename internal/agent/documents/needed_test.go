@@ -19,12 +19,12 @@ import (
 
 // ledgers are vaults by the names of their objects.
 type ledgers struct {
-	t        *testing.T
+	t        testing.TB
 	projects map[string]*vault.Project
 	silent   map[string]bool
 }
 
-func newLedgers(t *testing.T) *ledgers {
+func newLedgers(t testing.TB) *ledgers {
 	t.Helper()
 	return &ledgers{t: t, projects: map[string]*vault.Project{}, silent: map[string]bool{}}
 }
