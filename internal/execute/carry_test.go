@@ -15,6 +15,7 @@ import (
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/vault"
 )
@@ -23,7 +24,8 @@ import (
 type ledger struct {
 	mu      sync.Mutex
 	records [][]byte
-	written func() // told of every record that is written
+	written func()                  // told of every record that is written
+	ages    map[int64]time.Duration // of records
 }
 
 func (l *ledger) RunNumbers(context.Context, string) ([]int64, error) {
@@ -42,8 +44,8 @@ func (l *ledger) ReadRun(_ context.Context, _ string, n int64) ([]byte, error) {
 	return l.records[n-1], nil
 }
 
-func (l *ledger) RunAge(context.Context, string, int64) (time.Duration, error) {
-	return time.Hour, nil
+func (l *ledger) RunAge(_ context.Context, _ string, n int64) (time.Duration, error) {
+	return l.ages[n], nil
 }
 
 func (l *ledger) WriteRun(_ context.Context, _ string, n int64, data []byte) error {
@@ -583,5 +585,52 @@ func TestWorkloadsAreNotWaitedForLongerThanThePlanSays(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestARunThatNobodyLookedAtForLongEnds: no other run has waited for it since lease.SilentAfter, and who was lost
+// then may be back. Whoever carries it, and however long he has, it changes nothing. The controls are one that is
+// younger, one in which two sites ran the application until a person had it go on, and a drill, which moves nothing.
+func TestARunThatNobodyLookedAtForLongEnds(t *testing.T) {
+	const week = 7 * 24 * time.Hour
+	split := []failover.Entry{{Kind: failover.Evaluated, Facts: &failover.Facts{Split: "both run it"}}}
+	on := []failover.Entry{{Kind: failover.Resumed, By: "ann"}}
+	for name, tt := range map[string]struct {
+		verb   plan.Verb
+		ages   map[int64]time.Duration
+		before [][]failover.Entry // what the journal says after the first record; nil: it is opened now
+		ends   failover.Phase
+	}{
+		"taken up after a week": {plan.Failover, map[int64]time.Duration{1: week}, [][]failover.Entry{}, failover.Failed},
+		"its target was silent": {plan.Switchover, map[int64]time.Duration{1: lease.SilentAfter}, nil, failover.Failed},
+		"a moment before":       {plan.Failover, map[int64]time.Duration{1: lease.SilentAfter - time.Second}, [][]failover.Entry{}, failover.Completed},
+		"had go on just now":    {plan.Failover, map[int64]time.Duration{1: week, 3: time.Second}, [][]failover.Entry{split, on}, failover.Completed},
+		"had go on, and then":   {plan.Failover, map[int64]time.Duration{1: week, 3: time.Hour}, [][]failover.Entry{split, on}, failover.Failed},
+		"a drill after a week":  {plan.Drill, map[int64]time.Duration{1: week}, [][]failover.Entry{}, failover.Completed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, w := &ledger{ages: tt.ages}, &world{done: map[string]bool{}, acts: map[string]int{}}
+				w.killAfter.Store(-1)
+				s := specOf(t, tt.verb, plan.Commit{Then: plan.ThenCommit})
+				m, j := take(t, l, "e0", s)
+				if tt.before != nil {
+					opened := []failover.Entry{{Kind: failover.Opened, Spec: &s, By: s.By}, {Kind: failover.Took, By: "e0"}}
+					for _, entries := range append([][]failover.Entry{opened}, tt.before...) {
+						if err := j.Append(t.Context(), entries); err != nil {
+							t.Fatal(err)
+						}
+					}
+					m, j = take(t, l, "e1", s)
+				}
+				state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}}).Run(t.Context())
+				if err != nil || state.Phase != tt.ends {
+					t.Fatalf("%s: %s, %v", state.Phase, state.Why, err)
+				}
+				if failed := tt.ends == failover.Failed; failed != (len(w.acts) == 0) || failed && !strings.Contains(state.Why, "order it anew") {
+					t.Errorf("did %v: %s", w.acts, state.Why)
+				}
+			})
+		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 )
 
@@ -307,7 +308,7 @@ func (e *Executor) survey(ctx context.Context, a failover.Action, s *failover.St
 	case failover.Age:
 		ev = e.age(bounded, s.Awaiting)
 	default:
-		facts, err := e.o.Survey.Evaluate(bounded, s.Spec)
+		facts, err := e.evaluate(bounded, s)
 		ev = failover.Event{Kind: failover.Gathered, Facts: facts}
 		if err != nil { // the vault may answer later: the machine asks again
 			e.o.Log.Warn("nothing is known of the run's applications yet", "error", err)
@@ -316,6 +317,22 @@ func (e *Executor) survey(ctx context.Context, a failover.Action, s *failover.St
 		}
 	}
 	e.send(ctx, ev)
+}
+
+// evaluate gathers what is known. A run that moves applications, and has not been evaluated for so long, keeps no
+// other from beginning (see register.Overtaken), and whom it calls lost may be back: it changes nothing any more,
+// whoever carries it, and however long he has. Its age is asked last, as the look may take minutes.
+func (e *Executor) evaluate(ctx context.Context, s *failover.State) (*failover.Facts, error) {
+	facts, err := e.o.Survey.Evaluate(ctx, s.Spec)
+	if err != nil || !s.Spec.Verb.Moves() {
+		return facts, err
+	}
+	age, err := e.o.Journal.Age(ctx, max(s.Since, 1))
+	if err == nil && age >= lease.SilentAfter {
+		facts.Split = ""
+		facts.Problems = []string{fmt.Sprintf("nothing was changed: nobody came to look at the sites for %s, and others may have acted since: order it anew, if it is still wanted", age.Round(time.Second))}
+	}
+	return facts, err
 }
 
 // age is how old a record of the journal is.

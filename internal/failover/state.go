@@ -135,6 +135,7 @@ type State struct {
 	Sequence int64  // of the newest record
 	Executor string // who carries the run
 	Awaiting int64  // the record with which it began to wait for its commit
+	Since    int64  // the record since which it is to be evaluated again; zero: the first
 	Approved []string
 	// Agreed are who agreed, by approval step; those under "" to the run. Denied is what
 	// was refused for want of a right.
@@ -153,10 +154,9 @@ type State struct {
 	// Granted are the numbers of the requests of people that were granted.
 	Granted map[int64]bool
 	// Settled are the steps that left something to people which they say they have seen to.
-	Settled map[string]Settlement
-	Said    int // bytes of what steps said that the journal keeps
-	Begun   time.Time
-	End     time.Time
+	Settled    map[string]Settlement
+	Said       int // bytes of what steps said that the journal keeps
+	Begun, End time.Time
 }
 
 // NewState returns the state of a run before the first record, to Replay into.
@@ -442,7 +442,7 @@ func (s *State) resumed() {
 	case SplitBrain:
 		s.Phase, s.Why = Running, ""
 		if s.Facts.Epochs == nil {
-			s.Phase = Evaluating
+			s.Phase, s.Since = Evaluating, s.Sequence
 		}
 	case RollbackFailed:
 		s.Phase, s.Why = RollingBack, ""

@@ -232,7 +232,7 @@ func (r Register) States(ctx context.Context, name, but string) ([]*failover.Sta
 // good, no other run would ever begin. Should it come back, the run finds its numbers taken. A journal is silent
 // of a run as well that waits for people, or for a long step: where its target lives, it is ended there.
 // One that never came to look at the sites has claimed nothing and knows no numbers: that nobody carries it is
-// enough. Should it come back, it looks then, as if it began, and claims what it finds by a put that one run wins.
+// enough. Should it come back, it ends: whoever carries it looks how old it is.
 func (r Register) Overtaken(ctx context.Context, s *failover.State) (bool, error) {
 	blank := len(s.Facts.Epochs) == 0
 	if !s.Spec.Verb.Moves() || blank && s.Phase != failover.Evaluating { // of one that cannot be read nobody knows
