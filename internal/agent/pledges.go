@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -48,22 +49,38 @@ func pledges(ctx context.Context, plans []*v1alpha1.RecoveryPlan, o *vaults.Open
 			}
 		}
 	}
+	keys := promise.From(o.Project, site, o.VaultID)
+	return answers(ctx, all, now, func(ctx context.Context, a preflight.Pledge) error {
+		return promise.Ask(ctx, keys, a.Application, a.Epoch, fence.Peer(a.Peer), now)
+	})
+}
+
+// answers are those to the questions that could be asked in time. A peer that was silent until its time was up is not
+// waited for again: a few of many applications would use up all the time, and leave the same others unasked each round.
+func answers(ctx context.Context, all []preflight.Pledge, now func() time.Time, ask func(context.Context, preflight.Pledge) error) []preflight.Pledge {
 	ctx, cancel := context.WithTimeout(ctx, pledgePatience)
 	defer cancel()
-	keys := promise.From(o.Project, site, o.VaultID)
+	var silent sync.Map // by peer: why, a string
 	var g errgroup.Group
 	g.SetLimit(pledgeAbreast)
 	for i := range all {
 		a := &all[i]
 		g.Go(func() error {
+			if why, is := silent.Load(a.Peer); is {
+				a.At, a.Err = now().UTC(), why.(string)
+				return nil
+			}
 			own, cancel := context.WithTimeout(ctx, pledgeLimit)
 			defer cancel()
-			err := promise.Ask(own, keys, a.Application, a.Epoch, fence.Peer(a.Peer), now)
+			err := ask(own, *a)
 			if err != nil && ctx.Err() != nil { // not for its own time
 				return nil
 			}
 			if a.At = now().UTC(); err != nil {
 				a.Err = transcript.Keep(err.Error(), nil)
+			}
+			if err != nil && own.Err() != nil {
+				silent.Store(a.Peer, a.Err)
 			}
 			return nil
 		})

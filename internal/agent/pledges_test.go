@@ -2,9 +2,11 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,6 +14,7 @@ import (
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/vaults"
 	"davit.dev/davit/internal/lease"
+	"davit.dev/davit/internal/preflight"
 	"davit.dev/davit/internal/promise"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -73,4 +76,30 @@ func TestPledges(t *testing.T) {
 	if len(got) != 2 || got[0].Application != "shop" || got[0].Err != "" || got[0].At.IsZero() || got[1].Application != "till" || !strings.Contains(got[1].Err, "epoch 7 is known here") {
 		t.Errorf("%+v", got)
 	}
+}
+
+// TestASilentPeerLeavesNoOtherUnasked: it has many applications, and the time for all questions would be over before
+// the others' turn, each round. What it does answer, such as a refusal, is asked of each.
+func TestASilentPeerLeavesNoOtherUnasked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all []preflight.Pledge
+		for i := range 100 {
+			all = append(all, preflight.Pledge{Application: fmt.Sprint(i), Peer: preflight.Peer{Site: "deaf"}}, preflight.Pledge{Application: fmt.Sprint(i), Peer: preflight.Peer{Site: "west"}})
+		}
+		got := answers(t.Context(), all, time.Now, func(ctx context.Context, a preflight.Pledge) error {
+			if a.Peer.Site == "deaf" {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return fmt.Errorf("%s is held here", a.Application)
+		})
+		if len(got) != 200 {
+			t.Errorf("%d of 200 were asked", len(got))
+		}
+		for _, a := range got {
+			if want := map[bool]string{true: context.DeadlineExceeded.Error(), false: a.Application + " is held here"}[a.Peer.Site == "deaf"]; a.Err != want || a.At.IsZero() {
+				t.Errorf("%s of %s: %q", a.Application, a.Peer.Site, a.Err)
+			}
+		}
+	})
 }
