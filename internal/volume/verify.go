@@ -413,10 +413,9 @@ func (r *Repository) blobSizes(ctx context.Context) (map[string]int64, error) {
 	return sizes, nil
 }
 
-// VerifyBlobs reads every blob of the repository and compares it with the
-// SHA-256 inventories. Of a sample, packs of data that are not in it are
-// compared by their size; all else is small, and always read. inventories are keys that must exist or have been
-// merged since, as point.Snapshot names them; all that exist are used.
+// VerifyBlobs reads every blob of the repository and compares it with the SHA-256 inventories. Of a sample, packs
+// of data that are not in it are compared by their size; all else is small, and always read. inventories are keys
+// that must exist or have been merged since, as point.Snapshot names them; all that exist are used.
 func (r *Repository) VerifyBlobs(ctx context.Context, inventories []string, opts VerifyOptions) (VerifyReport, error) {
 	done, err := r.use()
 	if err != nil {
@@ -454,6 +453,7 @@ func (r *Repository) verifyBlobs(ctx context.Context, inventories []string, opts
 		b.meter.TotalBytes.Add(size)
 	}
 	sort.Strings(ids)
+	sort.SliceStable(ids, func(i, j int) bool { return !noted[ids[i]] && noted[ids[j]] }) // who finds one damaged meanwhile notes it, which must stand
 	b.meter.TotalFiles.Store(int64(len(ids)))
 	err = r.parallel(ctx, len(ids), func(ctx context.Context, i int) error {
 		return b.check(ctx, ids[i], sizes[ids[i]], inv.blobs[ids[i]])
