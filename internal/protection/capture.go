@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
@@ -37,6 +38,9 @@ type CaptureRequest struct {
 	// Progress is told, in words, what is being done. It may be nil, and may
 	// be called from several goroutines.
 	Progress func(step string)
+	// Objects, unless nil, is told when the point's objects begin to be written, and when all are: until then they
+	// take memory here.
+	Objects func(writing bool)
 }
 
 // NewPointID names a recovery point of the application, now.
@@ -203,7 +207,7 @@ func (p *Protector) fill(ctx context.Context, w *vault.PointWriter, spec capture
 	}
 	opts := p.opts.Capture
 	opts.Now, opts.Logger, opts.Progress = p.now, p.log, req.Progress
-	ports := capture.Ports{Cluster: p.opts.Cluster, Volumes: p.opts.Volumes, Hooks: p.opts.Hooks, Ledger: p.opts.Ledger, Freezer: p.opts.Freezer, Sink: sink{w}}
+	ports := capture.Ports{Cluster: p.opts.Cluster, Volumes: p.opts.Volumes, Hooks: p.opts.Hooks, Ledger: p.opts.Ledger, Freezer: p.opts.Freezer, Sink: &sink{w: w, tell: req.Objects}}
 	res, err := capture.Run(ctx, spec, ports, opts)
 	if err == nil {
 		err = w.Log(ctx, logEntries(res.Log))
@@ -291,10 +295,34 @@ func (p *Protector) previous(ctx context.Context, app string) (map[string]point.
 }
 
 // sink makes the engine's sink of the vault's writer.
-type sink struct{ w *vault.PointWriter }
+type sink struct {
+	w    *vault.PointWriter
+	tell func(writing bool) // see CaptureRequest.Objects
+	open atomic.Int64       // resources; the engine closes all of them last
+}
 
 // Resource implements capture.Sink.
-func (s sink) Resource(res point.Resource) capture.ObjectWriter { return s.w.Resource(res) }
+func (s *sink) Resource(res point.Resource) capture.ObjectWriter {
+	if s.open.Add(1) == 1 && s.tell != nil {
+		s.tell(true)
+	}
+	return resource{s.w.Resource(res), s}
+}
+
+// resource tells its sink when it is closed.
+type resource struct {
+	capture.ObjectWriter
+	s *sink
+}
+
+// Close implements capture.ObjectWriter.
+func (r resource) Close(ctx context.Context) (point.Resource, error) {
+	res, err := r.ObjectWriter.Close(ctx)
+	if r.s.open.Add(-1) == 0 && r.s.tell != nil {
+		r.s.tell(false)
+	}
+	return res, err
+}
 
 func logEntries(lines []capture.LogLine) []vault.LogEntry {
 	entries := make([]vault.LogEntry, 0, len(lines))

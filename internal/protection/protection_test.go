@@ -267,6 +267,19 @@ func (r *rig) keys(kind string) []string {
 	return keys
 }
 
+// TestCaptureTellsWhenItsObjectsAreWritten: when the first begins, and when all are.
+func TestCaptureTellsWhenItsObjectsAreWritten(t *testing.T) {
+	r := newRig(t)
+	r.claim()
+	var told []bool
+	m, err := r.east.Capture(t.Context(), CaptureRequest{
+		Application: application(), Trigger: "manual", Held: 1, Objects: func(writing bool) { told = append(told, writing) },
+	})
+	if err != nil || len(m.Resources) < 2 || !slices.Equal(told, []bool{true, false}) {
+		t.Errorf("told %v of %d kinds, %v", told, len(m.Resources), err)
+	}
+}
+
 func TestCapturePublishesAWholePoint(t *testing.T) {
 	r := newRig(t)
 	r.claim()

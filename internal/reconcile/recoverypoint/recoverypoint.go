@@ -256,6 +256,9 @@ func (r *Reconciler) run(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *sub
 	began := r.Now()
 	m, err := s.protector.Capture(ctx, protection.CaptureRequest{
 		Application: s.app, PointID: rp.Name, Trigger: trigger, Held: s.standing.Held, Diverged: rp.Spec.Diverged, Progress: steps.set,
+		Objects: func(writing bool) {
+			r.turns.writing(client.ObjectKey{Namespace: rp.Namespace, Name: rp.Spec.Application}, writing)
+		},
 	})
 	cause := context.Cause(ctx)
 	cancel(nil)

@@ -21,7 +21,8 @@ const (
 	forgotten = 10 * time.Second
 	// patience is how long a capture keeps its slot from others. One that takes longer
 	// waits, as a rule, for something that is not this process: a hook, a snapshot, a node
-	// that reads a large volume.
+	// that reads a large volume. While its objects are written it keeps it: they take memory here, and
+	// what is slow then is the vault.
 	patience = time.Minute
 )
 
@@ -52,12 +53,18 @@ type turns struct {
 	now         func() time.Time
 
 	mu      sync.Mutex
-	running map[client.ObjectKey]time.Time // applications, and since when
+	running map[client.ObjectKey]*turn // by application
 	waiting map[client.ObjectKey]claim
 }
 
+// turn is one capture that runs.
+type turn struct {
+	since   time.Time
+	objects bool // are being written
+}
+
 func newTurns(slots, long int, now func() time.Time) *turns {
-	return &turns{slots: slots, long: long, now: now, running: map[client.ObjectKey]time.Time{}, waiting: map[client.ObjectKey]claim{}}
+	return &turns{slots: slots, long: long, now: now, running: map[client.ObjectKey]*turn{}, waiting: map[client.ObjectKey]claim{}}
 }
 
 // take gives the claim its turn, or says how many go before it. Whoever got a
@@ -73,27 +80,36 @@ func (t *turns) take(c claim) (ok bool, ahead int) {
 			delete(t.waiting, key)
 			continue
 		}
-		if key != c.key && t.running[w.app].IsZero() && w.before(c) {
+		if key != c.key && t.running[w.app] == nil && w.before(c) {
 			ahead++
 		}
 	}
-	if !t.running[c.app].IsZero() || t.taken(now)+ahead >= t.slots {
+	if t.running[c.app] != nil || t.taken(now)+ahead >= t.slots {
 		return false, ahead
 	}
 	delete(t.waiting, c.key)
-	t.running[c.app] = now
+	t.running[c.app] = &turn{since: now}
 	return true, 0
 }
 
 // taken is how many slots are.
 func (t *turns) taken(now time.Time) int {
 	long := 0
-	for _, since := range t.running {
-		if now.Sub(since) >= patience {
+	for _, one := range t.running {
+		if now.Sub(one.since) >= patience && !one.objects {
 			long++
 		}
 	}
 	return len(t.running) - min(long, t.long)
+}
+
+// writing notes that an application's capture writes its objects, or does no more.
+func (t *turns) writing(app client.ObjectKey, objects bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if one := t.running[app]; one != nil {
+		one.objects = objects
+	}
 }
 
 func (t *turns) release(c claim) {

@@ -114,6 +114,26 @@ func TestTurnsOfThoseThatHang(t *testing.T) {
 	}
 }
 
+// A capture whose objects are being written keeps its slot, however slow the vault is: they take memory here. Before
+// and after that it takes none, once it has run for long.
+func TestTurnsOfThoseThatWriteObjects(t *testing.T) {
+	now := noon
+	q := newTurns(1, 1, func() time.Time { return now })
+	first := claim{key: client.ObjectKey{Name: "p1"}, app: client.ObjectKey{Name: "a1"}}
+	if ok, _ := q.take(first); !ok {
+		t.Fatal("a free slot was refused")
+	}
+	now = now.Add(time.Hour)
+	for _, writing := range []bool{true, false} {
+		q.writing(first.app, writing)
+		next := claim{key: client.ObjectKey{Name: "p2"}, app: client.ObjectKey{Name: "a2"}}
+		if ok, _ := q.take(next); ok == writing {
+			t.Errorf("objects are written: %t, and another got a turn: %t", writing, ok)
+		}
+	}
+	q.writing(client.ObjectKey{Name: "gone"}, true)
+}
+
 // One that asks no more, as its object was removed, keeps nobody waiting.
 func TestTurnsForgetWhoLeft(t *testing.T) {
 	now := noon
