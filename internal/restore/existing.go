@@ -100,7 +100,6 @@ func (e *Engine) meet(ctx context.Context, p *prepared, live *unstructured.Unstr
 	if p.kind == shape.KindStatefulSet && (action == report.Updated || action == report.Replaced) && shape.SpareClaims(p.obj.Object, live.Object) {
 		e.rec.Warn(p.name, "has fewer replicas in the point: it keeps the claims of the others, which hold data, with whenScaled: Retain instead of Delete")
 	}
-	gitops.KeepOthers(p.obj.Object, live.Object)
 	switch action {
 	case report.Continue:
 		e.rec.Count(func(r *Result) { r.Continued++ })
@@ -160,15 +159,15 @@ func (e *Engine) update(ctx context.Context, p *prepared, live *unstructured.Uns
 	return got, e.stage().Forget(ctx, p.at, got)
 }
 
-func (e *Engine) apply(ctx context.Context, p *prepared, _ *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	return e.cluster.Apply(ctx, p.at, p.obj)
+func (e *Engine) apply(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	return e.gitStage().Apply(ctx, p.at, p.obj, live)
 }
 
-// overwrite puts the captured object in the live one's place. What the cluster
-// says of it, and what its controllers rely on, stays.
+// overwrite puts the captured object in the live one's place. What the cluster says of it, and its controllers rely on, stays.
 func (e *Engine) overwrite(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	for range answer.Attempts {
 		obj := p.obj.DeepCopy()
+		gitops.KeepOthers(obj.Object, live.Object)
 		obj.SetResourceVersion(live.GetResourceVersion())
 		obj.SetUID(live.GetUID())
 		finalizers := append(obj.GetFinalizers(), live.GetFinalizers()...)
@@ -197,6 +196,7 @@ func (e *Engine) overwrite(ctx context.Context, p *prepared, live *unstructured.
 // replace deletes the object and creates the captured one. When that is
 // refused, what was there is put back.
 func (e *Engine) replace(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	gitops.KeepOthers(p.obj.Object, live.Object)
 	// What makes pods goes with them; a StatefulSet without, as its claims may
 	// go with it otherwise. Everything else keeps what hangs on it.
 	orphan := shape.PodSpecOf(p.kind, live.Object) == nil || p.kind == shape.KindStatefulSet

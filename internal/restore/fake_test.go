@@ -256,6 +256,9 @@ func (f *fakeCluster) Apply(_ context.Context, _ Served, obj *unstructured.Unstr
 	}
 	err := f.write("apply "+u.GetKind()+" "+u.GetNamespace()+"/"+u.GetName(), func() error {
 		if live, ok := f.objects[keyOf(u)]; ok {
+			if v := u.GetResourceVersion(); v != "" && v != live.GetResourceVersion() {
+				return apierrors.NewConflict(schema.GroupResource{}, u.GetName(), errors.New("changed"))
+			}
 			u.SetUID(live.GetUID())
 		}
 		f.settle(u)

@@ -2,6 +2,7 @@ package gitops
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"testing"
 
@@ -50,6 +51,52 @@ func TestTwoThatEndAtOnce(t *testing.T) {
 	resumed, why, err := s.Resume(t.Context(), Reconciler{Kind: KindKustomization, Namespace: "flux-system", Name: "shop"})
 	if !resumed || why != "" || err != nil {
 		t.Errorf("resumed %t, %q, %v", resumed, why, err)
+	}
+}
+
+// Apply is as the API server's: what it is given with another version it refuses.
+func (c *one) Apply(_ context.Context, _ port.Served, u *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	if c.other != "" {
+		shape.Child(c.live, "metadata")["annotations"], c.other = map[string]any{Annotation: c.other}, ""
+		shape.Child(c.live, "metadata")["resourceVersion"] = "2"
+	}
+	if v := u.GetResourceVersion(); v != "" && v != shape.Text(c.live, "metadata", "resourceVersion") {
+		return nil, apierrors.NewConflict(schema.GroupResource{}, "shop", nil)
+	}
+	c.live = u.DeepCopy().Object
+	return u, nil
+}
+
+// TestWhoComesWhileAReconcilerIsWritten: another restore notes that it relies on its rest, or does so no longer, after
+// this one has read it and before it writes it as the point has it. The control is an object that this one does not
+// keep at rest, which is written as it is.
+func TestWhoComesWhileAReconcilerIsWritten(t *testing.T) {
+	const ours = `{"by":"r1","for":{"shop":"r1"}}`
+	for name, tt := range map[string]struct {
+		own, read, then string
+		want            map[string]string
+	}{
+		"comes":   {ours, "", `{"by":"r2","for":{"news":"r2"}}`, map[string]string{"shop": "r1", "news": "r2"}},
+		"goes":    {ours, `{"by":"r2","for":{"news":"r2"}}`, `{"by":"r3","for":{"till":"r3"}}`, map[string]string{"shop": "r1", "till": "r3"}},
+		"no rest": {"", "", `{"by":"r2","for":{"news":"r2"}}`, nil},
+	} {
+		noting := func(note string) shape.Document {
+			u := &unstructured.Unstructured{Object: shape.Document{"metadata": shape.Document{"name": "shop"}}}
+			if note != "" {
+				u.SetAnnotations(map[string]string{Annotation: note})
+			}
+			return u.Object
+		}
+		c := &one{other: tt.then, live: noting(tt.read)}
+		shape.Child(c.live, "metadata")["resourceVersion"] = "1"
+		live, _ := c.Get(t.Context(), port.Served{}, "", "") // never fails
+		obj := &unstructured.Unstructured{Object: noting(tt.own)}
+		if _, err := (Stage{Cluster: c, ID: "r1", Application: "shop"}).Apply(t.Context(), port.Served{}, obj, live); err != nil {
+			t.Fatal(err)
+		}
+		if got := noted(c.live).For; !maps.Equal(got, tt.want) {
+			t.Errorf("%s: relied on by %v, want %v", name, got, tt.want)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/answer"
+	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -155,6 +156,31 @@ func KeepOthers(d, live shape.Document) {
 	was.For = all
 	if note, err := was.note(); err == nil {
 		shape.Merge(d, note)
+	}
+}
+
+// Apply applies an object of a point. Of a reconciler it notes who else relies on its rest, whoever came to do so since
+// it was read as live: their note would be lost otherwise, and git go on under them.
+func (s Stage) Apply(ctx context.Context, at port.Served, obj, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	if noted(obj.Object).By == "" {
+		return s.Cluster.Apply(ctx, at, obj)
+	}
+	for n := 1; ; n++ {
+		held := obj.DeepCopy()
+		KeepOthers(held.Object, live.Object)
+		if n < answer.Attempts { // a rehearsal reads its own, and would never see what others change
+			held.SetResourceVersion(live.GetResourceVersion())
+		}
+		got, err := s.Cluster.Apply(ctx, at, held)
+		if !apierrors.IsConflict(err) || n == answer.Attempts {
+			return got, err
+		}
+		if live, err = s.Cluster.Get(ctx, at, obj.GetNamespace(), obj.GetName()); err == nil {
+			err = hold.Still(ctx) // who changed it may be who restores by now
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 }
 
