@@ -13,6 +13,7 @@ import (
 
 	"davit.dev/davit/config"
 	"davit.dev/davit/internal/cli/output"
+	"davit.dev/davit/internal/node"
 	"davit.dev/davit/internal/node/fencing"
 	"davit.dev/davit/internal/reconcile/measure"
 )
@@ -51,6 +52,7 @@ func TestAlertsAndMetrics(t *testing.T) {
 	var known described
 	measure.Register(&known)
 	known.MustRegister(fencing.Collectors()...)
+	known.MustRegister(node.Unreadable(t.TempDir()))
 	page, err := os.ReadFile("../../docs/monitoring.md")
 	if err != nil {
 		t.Fatal(err)

@@ -381,6 +381,36 @@ func TestNextProcessThawsLeftovers(t *testing.T) {
 	}
 }
 
+// TestUnreadable: what was told once, at a start, is counted as long as it is there. Records that are whole, or half
+// written, are none.
+func TestUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	if n := Unreadable(dir); n != 0 {
+		t.Errorf("%d before there was any", n)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, recordDir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeRecord(filepath.Join(dir, recordDir, "whole"), armMessage{Name: "whole", Window: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{".new-cut": 0, "cut": 1} {
+		file := filepath.Join(dir, recordDir, name)
+		if err := os.WriteFile(file, []byte(`{"name":"cut","vol`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if n := Unreadable(dir); n != want {
+			t.Errorf("%s: %d, want %d", name, n, want)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := Unreadable(dir); n != 0 {
+		t.Errorf("%d once a person took it away", n)
+	}
+}
+
 // TestARecordThatCannotBeReadStopsNoOther: what the others name is thawed, whoever starts,
 // and it is told by its name.
 func TestARecordThatCannotBeReadStopsNoOther(t *testing.T) {

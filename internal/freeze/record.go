@@ -31,6 +31,33 @@ func writeRecord(file string, msg armMessage) error {
 	return nil
 }
 
+func readRecord(file string) (msg armMessage, err error) {
+	data, err := os.ReadFile(file)
+	if err == nil {
+		err = json.Unmarshal(data, &msg)
+	}
+	return msg, err
+}
+
+// Unreadable is how many records in the directory cannot be read now: what they name may be frozen until a person has
+// seen to it.
+func Unreadable(dir string) int {
+	entries, err := os.ReadDir(filepath.Join(dir, recordDir))
+	n := 0
+	for _, e := range entries {
+		if !names.MatchString(e.Name()) {
+			continue // half written: nothing was frozen under it
+		}
+		if _, err := readRecord(filepath.Join(dir, recordDir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			n++
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		n++ // which of them it is nobody knows
+	}
+	return n
+}
+
 // records lists those that are there now. One that cannot be read is told, and left where
 // it is, for a person: the others must not stay frozen for it.
 func records(dir string, log *slog.Logger) ([]record, error) {
@@ -48,13 +75,9 @@ func records(dir string, log *slog.Logger) ([]record, error) {
 			_ = os.Remove(file) // half written: nothing was frozen under it
 			continue
 		}
-		var msg armMessage
-		data, err := os.ReadFile(file)
+		msg, err := readRecord(file)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // its guard ended in order meanwhile
-		}
-		if err == nil {
-			err = json.Unmarshal(data, &msg)
 		}
 		if err != nil {
 			log.Error("what this record names may be frozen, and cannot be read: see whether a volume of this node takes no writes, thaw it with fsfreeze --unfreeze, and remove the record", "record", file, "error", err)

@@ -18,6 +18,7 @@ import (
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/barrier"
+	"davit.dev/davit/internal/freeze"
 )
 
 var (
@@ -29,6 +30,14 @@ var (
 		Buckets: prometheus.ExponentialBuckets(0.05, 2, 11),
 	})
 )
+
+// Unreadable counts, whenever it is asked, the freezes that nobody can thaw by their records. The watchdog, which tells of
+// them when it starts, has no metrics.
+func Unreadable(runDir string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "davit_node_freeze_records_unreadable", Help: "Records of freezes that cannot be read: what they name may be frozen.",
+	}, func() float64 { return float64(freeze.Unreadable(runDir)) })
+}
 
 const (
 	// parallelOrders is how many orders are looked at at once: looking takes

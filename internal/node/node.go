@@ -150,6 +150,9 @@ func Run(ctx context.Context, opts Options) error {
 	if err := freeze.ThawLeftovers(opts.RunDir, logger); err != nil {
 		return fmt.Errorf("start davit node: %w", err)
 	}
+	unreadable := Unreadable(opts.RunDir)
+	metrics.Registry.MustRegister(unreadable)
+	defer metrics.Registry.Unregister(unreadable)
 	var h health
 	unserve, err := h.serve(ctx, opts.HealthAddress)
 	if err != nil {
