@@ -115,6 +115,34 @@ func TestEpochsOnlyGrow(t *testing.T) {
 	})
 }
 
+// TestANameThatWasLedByHand: a roll-back puts back what the run's guard remembers. Where the run has left none, it knows
+// of nothing to put back: only who led the name can tell (docs/traffic.md).
+func TestANameThatWasLedByHand(t *testing.T) {
+	east, west := []string{"192.0.2.1"}, []string{"192.0.2.2"}
+	token := func(seq int64) failover.Token {
+		return failover.Token{Run: "r", Sequence: seq, Epochs: map[string]int64{"shop": 5}}
+	}
+	act := Move{Name: "www.example.com", Zone: "example.com", To: west, Known: append(slices.Clone(east), west...), Site: "west", Token: token(7)}
+	undo := act
+	undo.Token = token(12)
+	for name, tt := range map[string]struct {
+		guard *Guard
+		want  []string
+	}{
+		"no guard":         {nil, west},
+		"of another run":   {&Guard{Site: "east", Run: "q", Sequence: 40, Epochs: map[string]int64{"shop": 4}}, west},
+		"of the run's own": {new(act.Sealed(Seen{Values: east})), east},
+	} {
+		seen := Seen{Values: west, Guard: tt.guard}
+		if v, why := undo.Return(seen); v != Moves {
+			t.Fatalf("%s: %s %s", name, v, why)
+		}
+		if values, _ := undo.Back(seen); !slices.Equal(values, tt.want) {
+			t.Errorf("%s: it is left at %v, want %v", name, values, tt.want)
+		}
+	}
+}
+
 // TestATakenBackNameIsMovedNoMore: a move that was not known to succeed is taken back once its epoch went back, under the
 // newer one, however far it came. Whatever of it comes later is refused by that.
 func TestATakenBackNameIsMovedNoMore(t *testing.T) {
