@@ -589,12 +589,15 @@ func TestWorkloadsAreNotWaitedForLongerThanThePlanSays(t *testing.T) {
 }
 
 // TestARunThatNobodyLookedAtForLongEnds: no other run has waited for it since lease.SilentAfter, and who was lost
-// then may be back. Whoever carries it, and however long he has, it changes nothing. The controls are one that is
-// younger, one in which two sites ran the application until a person had it go on, and a drill, which moves nothing.
+// then may be back. Whoever carries it, and however long he has, it changes nothing; nor does one that was evaluated, and
+// taken up again so late. The controls are one that is younger, one in which two sites ran the application until a person
+// had it go on, one that was paused until then, one that has begun, and a drill, which moves nothing.
 func TestARunThatNobodyLookedAtForLongEnds(t *testing.T) {
 	const week = 7 * 24 * time.Hour
 	split := []failover.Entry{{Kind: failover.Evaluated, Facts: &failover.Facts{Split: "both run it"}}}
 	on := []failover.Entry{{Kind: failover.Resumed, By: "ann"}}
+	facts, _ := survey{}.Evaluate(t.Context(), spec(t)) // never fails
+	seen := []failover.Entry{{Kind: failover.Evaluated, Facts: facts}}
 	for name, tt := range map[string]struct {
 		verb   plan.Verb
 		ages   map[int64]time.Duration
@@ -607,6 +610,13 @@ func TestARunThatNobodyLookedAtForLongEnds(t *testing.T) {
 		"had go on just now":    {plan.Failover, map[int64]time.Duration{1: week, 3: time.Second}, [][]failover.Entry{split, on}, failover.Completed},
 		"had go on, and then":   {plan.Failover, map[int64]time.Duration{1: week, 3: time.Hour}, [][]failover.Entry{split, on}, failover.Failed},
 		"a drill after a week":  {plan.Drill, map[int64]time.Duration{1: week}, [][]failover.Entry{}, failover.Completed},
+
+		"evaluated, a week ago":      {plan.Switchover, map[int64]time.Duration{2: week}, [][]failover.Entry{seen}, failover.Canceled},
+		"and taken up before":        {plan.Failover, map[int64]time.Duration{2: week}, [][]failover.Entry{seen, {{Kind: failover.Took, By: "e7"}}}, failover.Canceled},
+		"evaluated, a moment less":   {plan.Failover, map[int64]time.Duration{1: week, 2: lease.SilentAfter - time.Second}, [][]failover.Entry{seen}, failover.Completed},
+		"paused until just now":      {plan.Failover, map[int64]time.Duration{2: week, 3: week}, [][]failover.Entry{seen, {{Kind: failover.PausedBy, Pause: failover.ByOperator}}, on}, failover.Completed},
+		"begun, a week ago":          {plan.Failover, map[int64]time.Duration{2: week, 3: week}, [][]failover.Entry{seen, {{Kind: failover.Intended, Step: "fence/shop"}}}, failover.Completed},
+		"a drill that had but begun": {plan.Drill, map[int64]time.Duration{2: week}, [][]failover.Entry{seen}, failover.Completed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -627,7 +637,7 @@ func TestARunThatNobodyLookedAtForLongEnds(t *testing.T) {
 				if err != nil || state.Phase != tt.ends {
 					t.Fatalf("%s: %s, %v", state.Phase, state.Why, err)
 				}
-				if failed := tt.ends == failover.Failed; failed != (len(w.acts) == 0) || failed && !strings.Contains(state.Why, "order it anew") {
+				if late := tt.ends != failover.Completed; late != (len(w.acts) == 0) || late != execute.Overdue(state) {
 					t.Errorf("did %v: %s", w.acts, state.Why)
 				}
 			})

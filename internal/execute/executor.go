@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -156,7 +157,11 @@ func (e *Executor) Run(ctx context.Context) (*failover.State, error) {
 		e.work.Add(1)
 		go e.listen(bounded)
 	}
+	late := e.late(bounded)
 	e.tell(bounded, failover.Event{Kind: failover.Begin})
+	if late != "" { // heard before a step is begun
+		e.tell(bounded, failover.Event{Kind: failover.Cancel, By: "davit", Note: late})
+	}
 	for {
 		s := e.machine.Peek()
 		switch {
@@ -327,13 +332,42 @@ func (e *Executor) evaluate(ctx context.Context, s *failover.State) (*failover.F
 	if err != nil || !s.Spec.Verb.Moves() {
 		return facts, err
 	}
-	age, err := e.o.Journal.Age(ctx, max(s.Since, 1))
+	age, err := e.o.Journal.Age(ctx, s.Since)
 	if err == nil && age >= lease.SilentAfter {
-		facts.Split = ""
-		facts.Problems = []string{fmt.Sprintf("nothing was changed: nobody came to look at the sites for %s, and others may have acted since: order it anew, if it is still wanted", age.Round(time.Second))}
+		facts.Split, facts.Problems = "", []string{tooLate(age)}
 	}
 	return facts, err
 }
+
+// late says why a run that is taken up must not begin its first step any more: it was evaluated, and nobody carried it
+// for so long; empty: it may. One that waits for people does not begin by itself, and what they say then is new.
+func (e *Executor) late(ctx context.Context) string {
+	s := e.machine.Peek()
+	for s.Spec.Verb.Moves() && s.Phase == failover.Running && s.Pause == nil && !s.Meant() && ctx.Err() == nil {
+		bounded, cancel := context.WithTimeout(ctx, appendTimeout)
+		age, err := e.o.Journal.Age(bounded, s.Since)
+		cancel()
+		switch {
+		case err != nil:
+			e.o.Log.Warn("nobody says how long nobody carried the run", "error", err)
+			pause(ctx, appendAgain)
+		case age >= lease.SilentAfter:
+			return tooLate(age)
+		default:
+			return ""
+		}
+	}
+	return ""
+}
+
+const anew = "others may have acted since: order it anew, if it is still wanted"
+
+func tooLate(age time.Duration) string {
+	return fmt.Sprintf("nothing was changed: nobody carried the run for %s, and %s", age.Round(time.Second), anew)
+}
+
+// Overdue tells of a run that is over because nobody carried it for too long: nobody had it end, and what was ordered is not done.
+func Overdue(s *failover.State) bool { return s.Phase.Over() && strings.HasSuffix(s.Why, anew) }
 
 // age is how old a record of the journal is.
 func (e *Executor) age(ctx context.Context, record int64) failover.Event {

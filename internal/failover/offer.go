@@ -179,22 +179,21 @@ func (s *State) whyNotBack() string {
 	return ""
 }
 
-func (s *State) begun() bool {
+// Meant tells whether any step was ever intended: before that, nothing was changed.
+func (s *State) Meant() bool {
 	return slices.ContainsFunc(s.Spec.Steps, func(step plan.Step) bool { return s.Steps[step.Name].Meant })
 }
 
 func (s *State) whyNotCancel() string {
-	// One that can never be taken back, as a site is gone for good, would be in the way of
-	// the failover that is needed then.
-	// So would one that only waits until its source runs again.
-	if s.begun() && s.Spec.Verb.Moves() && s.Phase != RollbackFailed && !s.Watches() {
+	// One that can never be taken back, as a site is gone for good, would be in the way of the failover that
+	// is needed then. So would one that only waits until its source runs again.
+	if s.Meant() && s.Spec.Verb.Moves() && s.Phase != RollbackFailed && !s.Watches() {
 		return "something was done already: roll back"
 	}
 	return ""
 }
 
-// notBack are the steps that a roll-back has not taken back. A fence is none of them: of
-// that it is only looked what became.
+// notBack are the steps that a roll-back has not taken back. Of a fence it is only looked what became.
 func (s *State) notBack() (names []string) {
 	for _, step := range s.Spec.Steps {
 		if step.Kind != plan.KindFence && s.toUndo(step) {

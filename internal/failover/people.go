@@ -197,7 +197,7 @@ func (m *Machine) wantsBack(e Event) string {
 
 func (m *Machine) cancel(e Event) string {
 	s := m.state
-	note := "by " + e.By
+	note := noted("by "+e.By, e.Note)
 	switch {
 	case s.whyNotCancel() != "":
 		return s.whyNotCancel()
@@ -206,7 +206,7 @@ func (m *Machine) cancel(e Event) string {
 	case s.Watches(): // see watchNoLonger
 	case s.Canceled:
 		note += ": its sandbox may be left at site " + s.Spec.To
-	case s.begun() && s.Spec.Verb == plan.Restore:
+	case s.Meant() && s.Spec.Verb == plan.Restore:
 		note += ": what was done stays as it is"
 	}
 	m.note(Entry{Kind: Canceling, By: e.By, Note: note})

@@ -135,7 +135,7 @@ type State struct {
 	Sequence int64  // of the newest record
 	Executor string // who carries the run
 	Awaiting int64  // the record with which it began to wait for its commit
-	Since    int64  // the record since which it is to be evaluated again; zero: the first
+	Since    int64  // the newest record that says more than who carries the run
 	Approved []string
 	// Agreed are who agreed, by approval step; those under "" to the run. Denied is what
 	// was refused for want of a right.
@@ -174,6 +174,9 @@ func (s *State) Replay(sequence int64, entries []Entry) error {
 	}
 	s.Sequence = sequence
 	for _, e := range entries {
+		if e.Kind != Took {
+			s.Since = sequence
+		}
 		if err := s.apply(e); err != nil {
 			return fmt.Errorf("replay record %d: %w", sequence, err)
 		}
@@ -328,7 +331,7 @@ func (s *State) refuses() string {
 
 func (s *State) cancel(e Entry) {
 	s.Why = e.Note
-	if s.Spec.Verb == plan.Drill && s.begun() && !s.Canceled { // its sandbox goes first
+	if s.Spec.Verb == plan.Drill && s.Meant() && !s.Canceled { // its sandbox goes first
 		s.Fault, s.Canceled = "canceled by "+e.By, true
 		if clean := s.Steps[string(plan.KindCleanup)]; clean == nil || clean.Status != Broke {
 			s.Pause = nil
@@ -442,7 +445,7 @@ func (s *State) resumed() {
 	case SplitBrain:
 		s.Phase, s.Why = Running, ""
 		if s.Facts.Epochs == nil {
-			s.Phase, s.Since = Evaluating, s.Sequence
+			s.Phase = Evaluating
 		}
 	case RollbackFailed:
 		s.Phase, s.Why = RollingBack, ""

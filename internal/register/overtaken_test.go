@@ -14,7 +14,7 @@ import (
 
 // TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning: it is carried at its target alone, so that nobody
 // ends it. Once its applications were claimed by others, it moves none of them any more. The controls are runs that
-// may: whose claim stands, that lack one application, of which something was heard not long ago, and whose target
+// may: whose claim stands, that lack one application, as those that have begun to claim, of which something was heard not long ago, and whose target
 // lives, as one that waits for its commit there; and one of which an epoch cannot be read, which ends no start of others.
 func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -23,6 +23,7 @@ func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 		lives       time.Duration // how long ago its target gave a sign of life; zero: never
 		damaged     bool          // the newest epoch
 		blank       bool          // it never came to look at the sites
+		idle        bool          // it did, and has begun no step
 		left        bool          // out
 	}{
 		"taken over by the source": {by: "east", request: "restore", silent: time.Hour, left: true},
@@ -38,6 +39,10 @@ func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 		"it never looked, and may yet":             {silent: time.Minute, blank: true},
 		"it never looked, and its target lives":    {silent: time.Hour, lives: time.Minute, blank: true},
 		"it never looked, and its target does not": {silent: time.Hour, lives: 10 * time.Minute, blank: true, left: true},
+
+		"it began nothing":                       {silent: time.Hour, idle: true, left: true},
+		"it began nothing, and may yet":          {silent: time.Minute, idle: true},
+		"it began nothing, and its target lives": {silent: time.Hour, lives: time.Minute, idle: true},
 	} {
 		p, _, now := faultyProject(t)
 		claim := func(n int64, site, request string) {
@@ -53,9 +58,14 @@ func TestARunWhoseTargetIsLostKeepsNoOtherFromBeginning(t *testing.T) {
 			t.Fatal(err)
 		}
 		facts := &failover.Facts{Epochs: map[string]failover.Held{"db": {Number: 1, Site: "east"}}}
-		entries := []failover.Entry{{Kind: failover.Took, By: "test2"}, {Kind: failover.Evaluated, Facts: facts}}
-		if tt.blank {
+		entries := []failover.Entry{
+			{Kind: failover.Took, By: "test2"}, {Kind: failover.Evaluated, Facts: facts}, {Kind: failover.Approved, By: "bob"}, {Kind: failover.Intended, Step: "claim/db"},
+		}
+		switch {
+		case tt.blank:
 			entries = entries[:1]
+		case tt.idle:
+			entries = entries[:3]
 		}
 		if err := j.Append(t.Context(), entries); err != nil {
 			t.Fatal(err)

@@ -231,15 +231,15 @@ func (r Register) States(ctx context.Context, name, but string) ([]*failover.Sta
 // silent for as long as a site that is taken for lost. A run is carried at its target alone: if that is lost for
 // good, no other run would ever begin. Should it come back, the run finds its numbers taken. A journal is silent
 // of a run as well that waits for people, or for a long step: where its target lives, it is ended there.
-// One that never came to look at the sites has claimed nothing and knows no numbers: that nobody carries it is
-// enough. Should it come back, it ends: whoever carries it looks how old it is.
+// One that has begun no step has changed nothing, and claimed nothing: that nobody carries it is enough. Should it come
+// back, whoever carries it looks how old it is, and ends it; or it waits for people.
 func (r Register) Overtaken(ctx context.Context, s *failover.State) (bool, error) {
 	blank := len(s.Facts.Epochs) == 0
 	if !s.Spec.Verb.Moves() || blank && s.Phase != failover.Evaluating { // of one that cannot be read nobody knows
 		return false, nil
 	}
 	for _, app := range s.Spec.Applications {
-		if blank {
+		if !s.Meant() {
 			break
 		}
 		current, err := lease.New(r.project).Current(ctx, app)

@@ -241,6 +241,8 @@ func (h *here) conclude(s *failover.State, err error) error {
 	switch {
 	case s.Phase == failover.RolledBack && h.back && s.Why != "":
 		return &exit.Error{Code: exit.Warnings, Err: fmt.Errorf("run %s is rolled back: %s", run, s.Why)}
+	case s.Phase == failover.Failed, execute.Overdue(s):
+		return exit.Refuse("solve that, and give the command again", "run %s: %s", run, s.Why)
 	case s.Phase == failover.Completed, s.Phase == failover.Canceled, s.Phase == failover.RolledBack && h.back:
 		return nil
 	case s.Phase == failover.AwaitingCommit && s.Pause == nil:
@@ -249,8 +251,6 @@ func (h *here) conclude(s *failover.State, err error) error {
 	case s.Phase == failover.AwaitingApproval && s.Pause == nil:
 		h.Progress().Note("%d of %d people have approved; it takes %s: `davit runs approve %s`.", len(s.Approved), s.Spec.Approvals, s.Lacks(), run)
 		return nil
-	case s.Phase == failover.Failed:
-		return exit.Refuse("solve that, and give the command again", "run %s: %s", run, s.Why)
 	case s.Pause != nil:
 		return exit.Hint(fmt.Errorf("run %s is paused (%s): %s", run, s.Pause.Kind, s.Pause.Why), commission.Next(s))
 	}

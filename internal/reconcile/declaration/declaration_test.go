@@ -313,10 +313,11 @@ func TestUnreadableRunsOfOthers(t *testing.T) {
 }
 
 // TestARunThatIsOvertakenKeepsNoSiteFromBeingDeclared: its target was lost for good, and its application claimed
-// anew at the source. The controls: its target gives signs of life, and nobody claimed since.
+// anew at the source; or it had begun no step. The controls: its target gives signs of life, and nobody claimed since.
 func TestARunThatIsOvertakenKeepsNoSiteFromBeingDeclared(t *testing.T) {
-	for name, c := range map[string]struct{ lives, claimed, want bool }{
-		"its target is lost": {false, true, true}, "its target lives": {true, true, false}, "nobody claimed": {false, false, false},
+	for name, c := range map[string]struct{ begun, lives, claimed, want bool }{
+		"its target is lost": {true, false, true, true}, "its target lives": {true, true, true, false}, "nobody claimed": {true, false, false, false},
+		"it began nothing": {false, false, false, true}, "it may yet": {false, true, false, false},
 	} {
 		w := newWorld(t, shop())
 		w.arm(1, "east")
@@ -327,8 +328,11 @@ func TestARunThatIsOvertakenKeepsNoSiteFromBeingDeclared(t *testing.T) {
 			t.Fatal(err)
 		}
 		facts := &failover.Facts{Epochs: map[string]failover.Held{"db": {Number: 1, Site: "east"}}}
-		err := journal.Create(w.project, "stuck", "e").Append(t.Context(), []failover.Entry{{Kind: failover.Opened, Spec: &s}, {Kind: failover.Took, By: "e"}, {Kind: failover.Evaluated, Facts: facts}})
-		if err != nil {
+		entries := []failover.Entry{{Kind: failover.Opened, Spec: &s}, {Kind: failover.Took, By: "e"}, {Kind: failover.Evaluated, Facts: facts}, {Kind: failover.Intended, Step: "claim/db"}}
+		if !c.begun {
+			entries = entries[:3]
+		}
+		if err := journal.Create(w.project, "stuck", "e").Append(t.Context(), entries); err != nil {
 			t.Fatal(err)
 		}
 		if c.claimed {
