@@ -119,6 +119,24 @@ func TestADrillBringsDavit(t *testing.T) {
 	}
 }
 
+// open is a cluster with a node that says nothing yet of sandboxes.
+type open struct{ Cluster }
+
+func (open) Open(context.Context) (string, error) { return "node w says nothing yet", nil }
+
+// TestWhatSettlesByItself: where Davit was just put there, the nodes alone are waited for; what a
+// person has to solve is said at once.
+func TestWhatSettlesByItself(t *testing.T) {
+	s := New(Options{Recovery: recovery.Deps{Project: project(t)}, Cluster: open{}})
+	problems, err := s.Problems(t.Context(), failover.Spec{Run: "r", Plan: "shop", Verb: plan.Drill, To: "west"}, &failover.Facts{})
+	if err != nil || !Settles(problems) {
+		t.Errorf("the nodes alone: %q, %v", problems, err)
+	}
+	if Settles(append(problems, "shop runs at site west")) || Settles(nil) {
+		t.Error("what is not the nodes' is waited for")
+	}
+}
+
 // none are wishes that nobody has.
 type none struct{ replied []int64 }
 

@@ -3,6 +3,8 @@ package drill
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	"davit.dev/davit/internal/commission"
@@ -33,7 +35,7 @@ func (s *Site) Problems(ctx context.Context, spec failover.Spec, facts *failover
 			return nil, err
 		}
 		if open != "" {
-			problems = append(problems, open+": a clone that runs there could reach production")
+			problems = append(problems, open+reaches)
 		}
 	}
 	for _, app := range spec.Applications {
@@ -46,6 +48,16 @@ func (s *Site) Problems(ctx context.Context, spec failover.Spec, facts *failover
 		}
 	}
 	return problems, nil
+}
+
+// reaches ends a problem of the nodes.
+const reaches = ": a clone that runs there could reach production"
+
+// Settles tells whether problems are of the nodes alone: those that have just got Davit say within
+// seconds that they isolate a sandbox. Anything else waits for a person.
+func Settles(problems []string) bool {
+	others := slices.ContainsFunc(problems, func(p string) bool { return !strings.HasSuffix(p, reaches) })
+	return len(problems) > 0 && !others
 }
 
 // fits looks whether a clone could be made here.

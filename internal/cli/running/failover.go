@@ -18,6 +18,7 @@ import (
 	"davit.dev/davit/internal/cli/output"
 	"davit.dev/davit/internal/cli/wiring"
 	"davit.dev/davit/internal/commission"
+	"davit.dev/davit/internal/drill"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/foresight"
 	"davit.dev/davit/internal/images"
@@ -270,8 +271,7 @@ func (h *here) equip(ctx context.Context, cmd *cobra.Command, p *plan.Plan, o *o
 		return nil, nil, err
 	}
 	now, facts, err := at.prepare(ctx, p, o)
-	// Nodes that have just got Davit say within seconds that they isolate a sandbox.
-	for began := time.Now(); err == nil && len(facts.Problems) > 0 && o.verb == plan.Drill && time.Since(began) < settling; {
+	for began := time.Now(); err == nil && o.verb == plan.Drill && drill.Settles(facts.Problems) && time.Since(began) < settling; {
 		select {
 		case <-ctx.Done():
 			return nil, nil, context.Cause(ctx)
