@@ -38,7 +38,7 @@ func (e *Engine) restoreClaim(ctx context.Context, en *index.Entry, raw []byte) 
 	name := e.nameOf(en)
 	p, err := e.prepare(ctx, en, raw)
 	if err != nil {
-		e.markEmpty(en)
+		e.empty.Mark(e.target(en))
 		e.failed(en, name, err)
 		return
 	}
@@ -72,9 +72,6 @@ func (e *Engine) restoreClaim(ctx context.Context, en *index.Entry, raw []byte) 
 	}
 	e.empty.Whole(e.target(en))
 }
-
-// markEmpty says that a claim is not whole: nothing is started on it.
-func (e *Engine) markEmpty(en *index.Entry) { e.empty.Mark(e.target(en)) }
 
 // fill makes the claim and writes the volume's data into it.
 func (e *Engine) fill(ctx context.Context, p *prepared, vol point.Volume) error {
@@ -134,7 +131,7 @@ func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (repo
 // the claims' policy lets it, and is the reason of a refusal elsewhere.
 func (e *Engine) vacate(ctx context.Context, p *prepared) error {
 	if policy, _ := e.policyOf(e.m.Resources[p.entry.Res]); !policy.RollsBack() {
-		return e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName())
+		return occupant.None(ctx, e.cluster, p.obj.GetNamespace(), p.obj.GetName())
 	}
 	return e.stop(ctx, p.obj.GetNamespace(), p.obj.GetName())
 }
@@ -239,7 +236,7 @@ func (e *Engine) fillClaim(ctx context.Context, p *prepared, vol point.Volume) e
 	for _, w := range warnings {
 		e.rec.Warn(p.name, "%s", w)
 	}
-	used := e.unused(ctx, p.obj.GetNamespace(), p.obj.GetName())
+	used := occupant.None(ctx, e.cluster, p.obj.GetNamespace(), p.obj.GetName())
 	switch {
 	case err != nil && errors.As(used, &occupant.InUse{}): // which may well be why
 		return fmt.Errorf("%w; something ran on the volume while it was being filled: %w", err, used)
@@ -278,10 +275,4 @@ func (e *Engine) bytes(name string, done, total int64) {
 		}
 	})
 	e.progress.Bytes(doneAll, totalAll)
-}
-
-// unused refuses a claim that something at the target would mount, or mounts,
-// while it is being filled.
-func (e *Engine) unused(ctx context.Context, namespace, claim string) error {
-	return occupant.None(ctx, e.cluster, namespace, claim)
 }

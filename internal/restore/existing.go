@@ -167,7 +167,7 @@ func (e *Engine) apply(ctx context.Context, p *prepared, live *unstructured.Unst
 func (e *Engine) overwrite(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
 	for range answer.Attempts {
 		obj := p.obj.DeepCopy()
-		gitops.KeepOthers(obj.Object, live.Object)
+		gitops.KeepOthers(p.kind, obj.Object, live.Object)
 		obj.SetResourceVersion(live.GetResourceVersion())
 		obj.SetUID(live.GetUID())
 		finalizers := append(obj.GetFinalizers(), live.GetFinalizers()...)
@@ -196,7 +196,7 @@ func (e *Engine) overwrite(ctx context.Context, p *prepared, live *unstructured.
 // replace deletes the object and creates the captured one. When that is
 // refused, what was there is put back.
 func (e *Engine) replace(ctx context.Context, p *prepared, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	gitops.KeepOthers(p.obj.Object, live.Object)
+	gitops.KeepOthers(p.kind, p.obj.Object, live.Object)
 	// What makes pods goes with them; a StatefulSet without, as its claims may
 	// go with it otherwise. Everything else keeps what hangs on it.
 	orphan := shape.PodSpecOf(p.kind, live.Object) == nil || p.kind == shape.KindStatefulSet

@@ -57,7 +57,7 @@ func (e *Engine) flow(ctx context.Context) error {
 	parts := pace.New(e.clock, e.progress, &e.rec, e.order.Steps())
 	for _, en := range e.order.Entries {
 		if e.order.KindOf(en) == shape.KindClaim && e.volumeOf(en) != nil {
-			e.markEmpty(en) // until it is filled
+			e.empty.Mark(e.target(en)) // until it is filled
 		}
 	}
 	if err := e.empty.Others(ctx, e.cluster, e.targetNamespaces()...); err != nil {

@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/rehearse"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
@@ -21,7 +22,11 @@ func (e *Engine) countGit(kind schema.GroupKind, h shape.Head) (skip string) {
 }
 
 func (e *Engine) gitStage() gitops.Stage {
-	return gitops.Stage{Cluster: e.cluster, Clock: e.clock, ID: e.opts.ID, Application: e.m.Application}
+	s := gitops.Stage{Cluster: e.cluster, Clock: e.clock, ID: e.opts.ID, Application: e.m.Application}
+	if e.opts.Isolation == nil { // whose leases are its own
+		s.Leases, s.Home = port.Retry(e.leases, e.clock), e.opts.LeaseNamespace
+	}
+	return s
 }
 
 // checkGit says who may undo the restore, and who cannot be suspended.

@@ -6,10 +6,14 @@ import (
 	"testing"
 	"testing/synctest"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/hold"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/report"
 	"davit.dev/davit/internal/restore/shape"
 )
@@ -184,8 +188,7 @@ func TestGitOpsSkipPrunesNothingOfGit(t *testing.T) {
 // the other fills its volumes. The control: what ends last has it go on.
 func TestGitOpsSharedByTwoApplications(t *testing.T) {
 	r := gitRig(t)
-	other, s := pointOf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"news","namespace":"shop","uid":"u-news","labels":{"` + fluxGroup + `/name":"shop","` + fluxGroup + `/namespace":"flux-system"}}}`)
-	other.Application = "news"
+	other, s := newsOf()
 	e := New(r.m, Options{ID: testID, Holder: "test", GitOps: gitops.Suspend}, Deps{
 		Source: r.s, Cluster: r.c,
 		Volumes: beside{r.v, func(ctx context.Context) error {
@@ -238,8 +241,7 @@ func TestGitOpsBroughtByOneOfTwo(t *testing.T) {
 	r.m.Namespaces = append(r.m.Namespaces, "flux-system")
 	r.m.Resources = append(r.m.Resources, point.Resource{Group: fluxGroup, Version: "v1", Versions: []string{"v1"}, Resource: "kustomizations", Kind: "Kustomization", Namespaced: true, Count: 1})
 	r.s.raw[fluxGroup+"/Kustomization"] = []string{`{"apiVersion":"` + fluxGroup + `/v1","kind":"Kustomization","metadata":{"name":"shop","namespace":"flux-system","uid":"u-kust"},"spec":{"path":"./shop"}}`}
-	other, s := pointOf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"news","namespace":"shop","uid":"u-news","labels":{"` + fluxGroup + `/name":"shop","` + fluxGroup + `/namespace":"flux-system"}}}`)
-	other.Application = "news"
+	other, s := newsOf()
 	during := 0
 	activate := func(ctx context.Context) error {
 		if r.c.get("Kustomization", "flux-system", "shop") == nil || r.c.get("ConfigMap", "shop", "news") != nil {
@@ -268,6 +270,7 @@ func TestGitOpsForgetsNoOther(t *testing.T) {
 		r.s.raw[fluxGroup+"/Kustomization"] = []string{`{"apiVersion":"` + fluxGroup + `/v1","kind":"Kustomization","metadata":{"name":"shop","namespace":"flux-system","uid":"u-kust"},"spec":{"path":"./other"}}`}
 		k := r.c.objects[key("Kustomization", "flux-system", "shop")]
 		k.SetAnnotations(map[string]string{gitops.Annotation: `{"by":"rnews","for":{"news":"rnews"}}`})
+		r.c.put("coordination.k8s.io/v1", "Lease", "davit-system", "restore-news", nil).SetAnnotations(map[string]string{hold.AnnotationAttempt: "rnews-1"})
 		if policy != Skip {
 			k.Object["spec"].(map[string]any)["suspend"] = true
 		}
@@ -279,5 +282,126 @@ func TestGitOpsForgetsNoOther(t *testing.T) {
 		if path := shape.Text(k.Object, "spec", "path"); (path == "./other") != (policy != Skip) {
 			t.Errorf("%s: its path is %s", name, path)
 		}
+	}
+}
+
+// newsOf is a point of another application, of which the shop's reconciler makes an object, too.
+func newsOf() (*point.Manifest, *fakeSource) {
+	m, s := pointOf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"news","namespace":"shop","uid":"u-news","labels":{"` + fluxGroup + `/name":"shop","` + fluxGroup + `/namespace":"flux-system"}}}`)
+	m.Application = "news"
+	return m, s
+}
+
+// TestGitOpsForgetsWhatIsOver: a restore died, and the application was restored otherwise since, or
+// its lease is gone. The next restore of another application, which rests on the same reconciler,
+// has that go on, and says whose name it dropped. The controls: one that may be given again keeps it at
+// rest, and so does a volume that it has not filled, and a caller who is not told.
+func TestGitOpsForgetsWhatIsOver(t *testing.T) {
+	for name, c := range map[string]struct {
+		since func(r *rig)
+		rests bool
+	}{
+		"restored otherwise": {func(r *rig) {
+			r.v.broken = nil
+			r.c.objects[key("PersistentVolumeClaim", "shop", "data-db-0")].SetLabels(map[string]string{shape.LabelRestore: testID})
+			if res := run(t, r, Options{GitOps: gitops.Keep}); len(res.Failures) > 0 || !suspended(r) {
+				t.Fatalf("%v, suspended %t", res.Failures, suspended(r))
+			}
+		}, false},
+		"given up": {func(r *rig) {
+			delete(r.c.objects, key("Lease", "davit-system", "restore-shop"))
+			delete(r.c.objects, key("PersistentVolumeClaim", "shop", "data-db-0"))
+		}, false},
+		"may be given again": {func(*rig) {}, true},
+		"a volume is half filled": {func(r *rig) {
+			delete(r.c.objects, key("Lease", "davit-system", "restore-shop"))
+		}, true},
+		"nobody may know": {func(r *rig) {
+			delete(r.c.objects, key("Lease", "davit-system", "restore-shop"))
+			delete(r.c.objects, key("PersistentVolumeClaim", "shop", "data-db-0"))
+			r.c.onList = func(at Served) error {
+				if at.GVK.Kind == "PersistentVolumeClaim" {
+					return apierrors.NewForbidden(schema.GroupResource{Resource: "persistentvolumeclaims"}, "", nil)
+				}
+				return nil
+			}
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := gitRig(t)
+			r.v.broken = map[string]error{"data-db-0": errKilled}
+			run(t, r, Options{ID: "rdead", GitOps: gitops.Suspend})
+			c.since(r)
+			r.m, r.s = newsOf()
+			res := run(t, r, Options{ID: "rnews", GitOps: gitops.Suspend})
+			says := "over and left their names: rdead of shop"
+			if c.rests {
+				says = "rely on it: rdead of shop"
+			}
+			if len(res.Failures) > 0 || suspended(r) != c.rests || !strings.Contains(warnings(res), says) {
+				t.Errorf("%v, suspended %t: %s", res.Failures, suspended(r), warnings(res))
+			}
+		})
+	}
+}
+
+// TestGitOpsSaysWhatStaysSuspended: a restore that leaves reconcilers alone says which rests since a
+// restore before it. The control: one that people suspended.
+func TestGitOpsSaysWhatStaysSuspended(t *testing.T) {
+	for note, want := range map[string]string{`{"by":"rdead","for":{"shop":"rdead"}}`: "rely on it: rdead of shop", `{"by":"rdead"}`: "restore rdead suspended it", "": ""} {
+		r := gitRig(t)
+		k := r.c.objects[key("Kustomization", "flux-system", "shop")]
+		k.Object["spec"].(map[string]any)["suspend"] = true
+		if note != "" {
+			k.SetAnnotations(map[string]string{gitops.Annotation: note})
+		}
+		found, err := r.engine(Options{GitOps: gitops.Keep}).Preflight(t.Context())
+		text := ""
+		for _, f := range found {
+			if f.Reason == "GitOps" {
+				text += f.String()
+			}
+		}
+		if err != nil || (text == "") != (want == "") || !strings.Contains(text, want) {
+			t.Errorf("%s: %v %q", note, err, text)
+		}
+	}
+}
+
+// TestGitOpsRestsForARun: a run's step suspended a reconciler, or found it suspended by a restore.
+// A restore has it go on no more; the run does, or a person. The control: no run has it so.
+func TestGitOpsRestsForARun(t *testing.T) {
+	kustomization := gitops.Reconciler{Kind: gitops.KindKustomization, Namespace: "flux-system", Name: "shop"}
+	for name, c := range map[string]struct{ before, during, rests bool }{
+		"no run":             {false, false, false},
+		"suspended before":   {true, false, true},
+		"joined by the run":  {false, true, true},
+		"both at their time": {true, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := gitRig(t)
+			stage := gitops.Stage{Cluster: r.c, Clock: port.WallClock{}, ID: "run-1"}
+			suspend := func(context.Context) error {
+				_, err := stage.Suspend(t.Context(), kustomization)
+				return err
+			}
+			if c.before {
+				if err := suspend(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			opts := Options{GitOps: gitops.Suspend}
+			if c.during {
+				opts.Activate = suspend
+			}
+			res := run(t, r, opts)
+			if len(res.Failures) > 0 || suspended(r) != c.rests || strings.Contains(warnings(res), "run run-1 has it so") != c.rests {
+				t.Errorf("%v, suspended %t: %s", res.Failures, suspended(r), warnings(res))
+			}
+			why, err := stage.Release(t.Context(), kustomization)
+			if k := r.c.get("Kustomization", "flux-system", "shop"); err != nil || why != "" || suspended(r) || k.GetAnnotations()[gitops.Annotation] != "" {
+				t.Errorf("after its resume step: %v, %q, %v", err, why, k.Object)
+			}
+		})
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/obstacle"
+	"davit.dev/davit/internal/restore/occupant"
 	"davit.dev/davit/internal/restore/policy"
 	"davit.dev/davit/internal/restore/reason"
 	"davit.dev/davit/internal/restore/report"
@@ -366,7 +367,7 @@ func (e *Engine) checkClaim(ctx context.Context, at Served, en *index.Entry, vol
 	if policy, _ := e.policyOf(e.m.Resources[en.Res]); policy.RollsBack() {
 		return nil, nil // what uses it is stopped
 	}
-	err = e.unused(ctx, namespace, name)
+	err = occupant.None(ctx, e.cluster, namespace, name)
 	if err != nil && answer.Status(err) == 0 && !answer.Transient(err) {
 		return []Finding{wrong("ClaimInUse", "", "claim %s/%s: %v", namespace, name, err)}, nil
 	}

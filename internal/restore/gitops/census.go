@@ -117,7 +117,7 @@ func (c *Census) finding(ctx context.Context, s Stage, r Reconciler) (*report.Fi
 	case err != nil:
 		return nil, fmt.Errorf("look for %s: %w", r, err)
 	case Suspended(r.Kind, live.Object):
-		return nil, nil
+		return c.resting(what, noted(live.Object)), nil
 	case c.mode != Suspend:
 		if c.held[r] == 0 {
 			return nil, nil
@@ -143,6 +143,22 @@ func (c *Census) finding(ctx context.Context, s Stage, r Reconciler) (*report.Fi
 		}, nil
 	}
 	return nil, nil
+}
+
+// resting says that a reconciler which Davit suspended before stays so after a restore that does
+// not have it go on.
+func (c *Census) resting(what string, was before) *report.Finding {
+	if c.mode == Suspend || was.By == "" {
+		return nil
+	}
+	who := was.others()
+	if who == "" {
+		who = "stays suspended, since restore " + was.By + " suspended it"
+	}
+	return &report.Finding{
+		Severity: report.Warning, Reason: "GitOps", Message: what + ", which " + who,
+		Remedy: "--gitops suspend has it go on when this restore is through, unless somebody else relies on its rest",
+	}
 }
 
 // Told is how a restore hears what is done.

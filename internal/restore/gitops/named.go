@@ -1,6 +1,7 @@
 package gitops
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -44,8 +45,8 @@ func (s Stage) Look(ctx context.Context, r Reconciler) (State, error) {
 	return State{Suspended: Suspended(r.Kind, live.Object), Active: Active(r.Kind, live.Object), By: suspendedBy(live.Object), Held: Held(live)}, nil
 }
 
-// suspendedBy is who of Davit suspended it.
-func suspendedBy(d shape.Document) string { return noted(d).By }
+// suspendedBy is who of Davit suspended it: the run, where one relies on that.
+func suspendedBy(d shape.Document) string { return cmp.Or(noted(d).Run, noted(d).By) }
 
 // Active tells whether a reconciler works on its objects: an Argo CD Application
 // without an automated policy is not skipped, which is all that Release can give it.
@@ -60,19 +61,29 @@ func Active(kind schema.GroupKind, d shape.Document) bool {
 // back. Of an Argo CD Application that people suspended, only the mark that it is
 // to be skipped is taken off: what its sync policy was, they know. While restores rely on
 // its rest it stays so, and why names them: the last of them has it go on. Those of the run's own
-// applications are none.
+// applications are none, nor are those that are over.
 func (s Stage) Release(ctx context.Context, r Reconciler) (why string, err error) {
 	for range answer.Attempts {
 		at, live, err := s.Find(ctx, r)
 		if err != nil {
 			return "", err
 		}
-		who := maps.Clone(noted(live.Object).For)
-		maps.DeleteFunc(who, func(application, _ string) bool { _, of := s.Run[application]; return of })
-		if len(who) > 0 && Suspended(r.Kind, live.Object) {
-			return others(who), nil
+		is := noted(live.Object)
+		was := is
+		was.For, was.Run = maps.Clone(is.For), ""
+		maps.DeleteFunc(was.For, func(application, _ string) bool { _, of := s.Run[application]; return of })
+		gone, err := s.forget(ctx, was.For)
+		if err != nil {
+			return "", err
+		}
+		rests := len(was.For) > 0 && Suspended(r.Kind, live.Object)
+		if rests && is.Run == "" && len(was.For) == len(is.For) {
+			return was.others(), nil
 		}
 		patch, err := undo(r.Kind, live.Object)
+		if err == nil && rests {
+			patch, err = was.note()
+		}
 		if err == nil {
 			err = s.current(ctx)
 		}
@@ -88,7 +99,10 @@ func (s Stage) Release(ctx context.Context, r Reconciler) (why string, err error
 		}
 		shape.Child(patch, "metadata")["resourceVersion"] = live.GetResourceVersion()
 		if _, err = s.patch(ctx, at, live, patch); !apierrors.IsConflict(err) {
-			return "", err
+			if !rests {
+				was.For = nil
+			}
+			return was.told(gone), err
 		}
 	}
 	return "", errors.New("it changes faster than it can be resumed")

@@ -1,6 +1,7 @@
 package gitops
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,9 +21,9 @@ import (
 	"davit.dev/davit/internal/restore/shape"
 )
 
-// Annotation of a reconciler that a restore suspended holds, as JSON, what it
-// was before, and the restores that rely on its rest, by application:
-// {"by":"<restore>","automated":{…},"for":{"<application>":"<restore>"}}.
+// Annotation of a reconciler that a restore or a run suspended holds, as JSON, what it
+// was before, and who relies on its rest, restores by application:
+// {"by":"<restore>","automated":{…},"for":{"<application>":"<restore>"},"run":"<run>"}.
 const Annotation = "davit.dev/gitops-before-restore"
 
 const (
@@ -37,6 +38,9 @@ type before struct {
 	// For are the restores that rely on its rest, by application: of one, only one runs at
 	// a time. Whatever ends last has it go on.
 	For map[string]string `json:"for,omitempty"`
+	// Run is the run whose step suspended it, or found it suspended by a restore: no restore has it go
+	// on, but a run or a person.
+	Run string `json:"run,omitempty"`
 }
 
 // noted is what the annotation says, nothing where there is none that can be read.
@@ -56,10 +60,18 @@ func (b before) note() (shape.Document, error) {
 	return shape.Document{"metadata": shape.Document{"annotations": shape.Document{Annotation: string(text)}}}, nil
 }
 
-// relies adds the stage's restore to those that rely on a reconciler's rest, and tells
-// whether it was not among them.
+// relies adds the stage's restore, or run, to those that rely on a reconciler's rest, and tells
+// whether it was not among them. Where a run suspended it, another notes nothing: it would take back
+// what is not its own.
 func (s Stage) relies(b *before) bool {
-	if s.Application == "" || b.For[s.Application] == s.ID {
+	if s.Application == "" {
+		joins := b.Run == "" && len(b.For) > 0
+		if joins {
+			b.Run = s.ID
+		}
+		return joins
+	}
+	if b.For[s.Application] == s.ID {
 		return false
 	}
 	b.For = maps.Clone(b.For)
@@ -82,9 +94,9 @@ func Suspended(kind schema.GroupKind, d shape.Document) bool {
 
 // change is the merge patch that suspends a reconciler, with what it was.
 func (s Stage) change(kind schema.GroupKind, d shape.Document) (shape.Document, error) {
-	was := before{By: s.ID}
+	was := before{By: s.ID, Run: s.ID}
 	if s.Application != "" { // after a run it goes on, as it did before: somebody had undone what others relied on
-		was.For = noted(d).For
+		was.For, was.Run = noted(d).For, ""
 	}
 	patch := shape.Document{}
 	if kind == KindApplication {
@@ -146,14 +158,20 @@ func (s Stage) Rest(kind schema.GroupKind, d shape.Document) error {
 
 // KeepOthers notes on a reconciler that is to be written who else relies on its rest, as it is at
 // the target now.
-func KeepOthers(d, live shape.Document) {
-	was, others := noted(d), noted(live).For
-	if was.By == "" || len(others) == 0 {
+func KeepOthers(kind schema.GroupKind, d, live shape.Document) {
+	was, is := noted(d), noted(live)
+	if was.By == "" || is.By == "" {
 		return
 	}
-	all := maps.Clone(others)
+	all := maps.Clone(is.For)
+	if all == nil {
+		all = map[string]string{}
+	}
 	maps.Copy(all, was.For)
 	was.For = all
+	if Suspended(kind, live) { // or somebody took that back
+		was.Run = is.Run
+	}
 	if note, err := was.note(); err == nil {
 		shape.Merge(d, note)
 	}
@@ -167,7 +185,7 @@ func (s Stage) Apply(ctx context.Context, at port.Served, obj, live *unstructure
 	}
 	for n := 1; ; n++ {
 		held := obj.DeepCopy()
-		KeepOthers(held.Object, live.Object)
+		KeepOthers(held.GroupVersionKind().GroupKind(), held.Object, live.Object)
 		if n < answer.Attempts { // a rehearsal reads its own, and would never see what others change
 			held.SetResourceVersion(live.GetResourceVersion())
 		}
@@ -204,6 +222,9 @@ type Stage struct {
 	// Run are the applications that a run's step is about: a restore of one that died before
 	// the run brought the application here keeps nothing at rest.
 	Run map[string]int64
+	// Leases holds the leases of restores, in namespace Home: see over. Nil: no restore is taken for over.
+	Leases port.Cluster
+	Home   string
 	// Current, unless nil, says why a reconciler may be changed no more. It is asked after the reconciler
 	// was read, which nobody may have changed since then.
 	Current func(context.Context) error
@@ -348,8 +369,8 @@ func busy(kind schema.GroupKind, d shape.Document) bool {
 	return false
 }
 
-// Resume makes one reconciler what it was, if a restore suspended it and no other
-// relies on its rest; why names those that do.
+// Resume makes one reconciler what it was, if a restore suspended it and nobody else
+// relies on its rest; why names those that do, and those that are over and are forgotten.
 func (s Stage) Resume(ctx context.Context, r Reconciler) (resumed bool, why string, err error) {
 	for range answer.Attempts {
 		at, live, err := s.Find(ctx, r)
@@ -364,29 +385,52 @@ func (s Stage) Resume(ctx context.Context, r Reconciler) (resumed bool, why stri
 			return false, "", err
 		}
 		was := noted(live.Object)
-		was.For, why = maps.Clone(was.For), ""
+		was.For = maps.Clone(was.For)
 		delete(was.For, s.Application)
-		if len(was.For) > 0 {
+		gone, err := s.forget(ctx, was.For)
+		if err != nil {
+			return false, "", err
+		}
+		rests := len(was.For) > 0 || was.Run != ""
+		if rests {
 			_, err = s.write(ctx, at, live, was)
-			why = others(was.For)
 		} else {
 			shape.Child(patch, "metadata")["resourceVersion"] = live.GetResourceVersion()
 			_, err = s.patch(ctx, at, live, patch)
 		}
 		if !apierrors.IsConflict(err) {
-			return err == nil && why == "", why, err
+			return err == nil && !rests, was.told(gone), err
 		}
 	}
 	return false, "", errors.New("it changes faster than it can be resumed")
 }
 
-func others(restores map[string]string) string {
+// others says who relies on a reconciler's rest; nothing where nobody does.
+func (b before) others() string {
+	switch {
+	case len(b.For) > 0:
+		return "stays suspended, since other restores rely on it: " + named(b.For) +
+			"; it goes on when the last of them is through: if one died, give it again, or give it up (docs/restore.md, What git holds); or take off annotation " + Annotation + " and resume it yourself"
+	case b.Run != "":
+		return "stays suspended, since run " + b.Run + " has it so: a resume step lets it go on; or take off annotation " + Annotation + " and resume it yourself"
+	}
+	return ""
+}
+
+// told is others, and whom nobody takes account of any more.
+func (b before) told(gone string) string {
+	if gone == "" {
+		return b.others()
+	}
+	return cmp.Or(b.others(), "goes on") + gone
+}
+
+func named(restores map[string]string) string {
 	var names []string
 	for _, application := range slices.Sorted(maps.Keys(restores)) {
 		names = append(names, restores[application]+" of "+application)
 	}
-	return "stays suspended, since other restores rely on it: " + shape.Names(names, 3) +
-		"; it goes on when the last of them is through: if one died, give it again, or take off annotation " + Annotation + " and resume it yourself"
+	return shape.Names(names, 3)
 }
 
 // Held tells whether git itself says that a Flux reconciler is not suspended:

@@ -83,7 +83,7 @@ func Take(ctx context.Context, o Options) (context.Context, *Hold, error) {
 		return nil, nil, fmt.Errorf("hold restore lease: %w", err)
 	}
 	if o.Name == "" {
-		o.Name = "restore-" + o.Application
+		o.Name = nameFor(o.Application)
 	}
 	l := &Hold{o: o, at: served[0], name: o.Name, done: make(chan struct{})}
 	if err := l.take(ctx); err != nil {
@@ -102,6 +102,25 @@ func Take(ctx context.Context, o Options) (context.Context, *Hold, error) {
 	}()
 	return held, l, nil
 }
+
+func nameFor(application string) string { return "restore-" + application }
+
+// Attempted tells whether the application's lease holds an attempt of the restore: it runs, or
+// did not end whole and may be given again.
+func Attempted(ctx context.Context, c port.Cluster, namespace, application, id string) (bool, error) {
+	served, err := c.Serves(ctx, shape.KindLease)
+	if err != nil {
+		return false, err
+	}
+	live, err := c.Get(ctx, served[0], namespace, nameFor(application))
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil && of(live.GetAnnotations()[AnnotationAttempt], id), err
+}
+
+// of tells whether an attempt is of a restore.
+func of(attempt, id string) bool { return strings.HasPrefix(attempt, id+"-") }
 
 // ours are the fields that say who took a lease, and when.
 var ours = []string{"holderIdentity", "acquireTime"}
@@ -170,7 +189,7 @@ func (l *Hold) Attempt() string { return l.attempt }
 
 // attemptAfter is the one that was not ended, or a new one.
 func (l *Hold) attemptAfter(before string) string {
-	if strings.HasPrefix(before, l.o.ID+"-") {
+	if of(before, l.o.ID) {
 		return before
 	}
 	return l.o.ID + "-" + strconv.FormatInt(l.o.Clock.Now().UnixNano(), 36)

@@ -10,6 +10,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/plan"
@@ -34,7 +35,7 @@ func (a Actuator) Do(ctx context.Context, o execute.Order) execute.Answer {
 	if err != nil {
 		return execute.Refuse("%v", err)
 	}
-	stage := gitops.Stage{Cluster: a.Cluster, Clock: port.WallClock{}, ID: o.Run, Current: a.current(o)}
+	stage := gitops.Stage{Cluster: a.Cluster, Clock: port.WallClock{}, ID: o.Run, Current: a.current(o), Leases: a.Cluster, Home: v1alpha1.SystemNamespace}
 	if o.Action == failover.Act { // what is taken back rests for those that relied on it since
 		stage.Run = o.Token.Epochs
 	}

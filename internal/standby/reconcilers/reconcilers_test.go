@@ -16,6 +16,8 @@ import (
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/restore"
 	"davit.dev/davit/internal/restore/gitops"
+	"davit.dev/davit/internal/restore/hold"
+	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/shape"
 )
 
@@ -25,6 +27,13 @@ type one struct {
 	kind  schema.GroupKind
 	live  *unstructured.Unstructured
 	stale bool // its kinds were asked for before this one was defined
+	// attempts are those that leases of restores hold, by the lease's name.
+	attempts map[string]string
+}
+
+// List implements restore.Cluster: no claim is half filled.
+func (c *one) List(context.Context, restore.Served, string, string, func(*unstructured.Unstructured) error) error {
+	return nil
 }
 
 func (c *one) Refresh(context.Context) error {
@@ -40,6 +49,11 @@ func (c *one) Serves(_ context.Context, kind schema.GroupKind) ([]restore.Served
 }
 
 func (c *one) Get(_ context.Context, at restore.Served, namespace, name string) (*unstructured.Unstructured, error) {
+	if attempt := c.attempts[name]; attempt != "" && at.GVK.GroupKind() == shape.KindLease {
+		u := &unstructured.Unstructured{}
+		u.SetAnnotations(map[string]string{hold.AnnotationAttempt: attempt})
+		return u, nil
+	}
 	if at.GVK.GroupKind() != c.kind || namespace != c.live.GetNamespace() || name != c.live.GetName() {
 		return nil, apierrors.NewNotFound(schema.GroupResource{}, name)
 	}
@@ -220,20 +234,26 @@ func (s *still) Load(ctx context.Context, run, step string) (execute.Mark, error
 
 // TestRestoresThatDiedKeepNothingAtRest: a restore did not end whole, and relies on a reconciler's
 // rest still, as its note says. A run that suspends what somebody resumed by hand since takes that back whole;
-// one that brought the application here has it go on. The control: a restore of another one, which may be under way.
+// one that brought the application here has it go on, and so does one that finds a restore over. The control: a
+// restore of another application, which is under way or may be given again.
 func TestRestoresThatDiedKeepNothingAtRest(t *testing.T) {
 	for _, step := range []struct {
 		spec, by string
 		do       []plan.Kind
 		back     bool // the last of these is taken back
+		over     bool // the restore is
 		rests    bool // in the end
 	}{
-		{`{}`, "news", []plan.Kind{plan.KindSuspend}, true, false},
-		{`{}`, "news", []plan.Kind{plan.KindSuspend, plan.KindResume}, false, false},
-		{`{"suspend":true}`, "shop", []plan.Kind{plan.KindResume}, false, false},
-		{`{"suspend":true}`, "news", []plan.Kind{plan.KindResume}, false, true},
+		{`{}`, "news", []plan.Kind{plan.KindSuspend}, true, false, false},
+		{`{}`, "news", []plan.Kind{plan.KindSuspend, plan.KindResume}, false, false, false},
+		{`{"suspend":true}`, "shop", []plan.Kind{plan.KindResume}, false, false, false},
+		{`{"suspend":true}`, "news", []plan.Kind{plan.KindResume}, false, true, false},
+		{`{"suspend":true}`, "news", []plan.Kind{plan.KindResume}, false, false, true},
 	} {
 		c := cluster(t, gitops.KindKustomization, step.spec)
+		if !step.over {
+			c.attempts = map[string]string{"restore-" + step.by: "died-1"}
+		}
 		c.live.SetAnnotations(map[string]string{gitops.Annotation: `{"by":"died","for":{"` + step.by + `":"died"}}`})
 		order := execute.Order{Action: failover.Act, Run: "r", Token: failover.Token{Epochs: map[string]int64{"shop": 3}}}
 		do := func() {
@@ -252,5 +272,47 @@ func TestRestoresThatDiedKeepNothingAtRest(t *testing.T) {
 		if gitops.Suspended(c.kind, c.live.Object) != step.rests {
 			t.Errorf("%+v: %v", step, c.live.Object)
 		}
+	}
+}
+
+// TestOfTwoRuns that suspend one reconciler, the second takes back nothing of the first's; where a
+// restore had suspended it before, a run takes back that it relies on it, and the restore's end has it go on.
+func TestOfTwoRuns(t *testing.T) {
+	act := func(c *one, run string, a failover.Action) {
+		t.Helper()
+		o := execute.Order{Action: a, Run: run, Step: plan.Step{Name: "s", Kind: plan.KindSuspend, Object: flux}}
+		if got := (Actuator{Cluster: c}).Do(t.Context(), o); got.Outcome != failover.Done {
+			t.Errorf("%s %s: %+v", run, a, got)
+		}
+	}
+	c := cluster(t, gitops.KindKustomization, `{}`)
+	act(c, "first", failover.Act)
+	act(c, "second", failover.Act)
+	act(c, "second", failover.Undo)
+	if !gitops.Suspended(c.kind, c.live.Object) {
+		t.Error("the second run resumed what the first suspended")
+	}
+	act(c, "first", failover.Undo)
+	if gitops.Suspended(c.kind, c.live.Object) {
+		t.Error("the first run did not resume what it suspended")
+	}
+
+	c = cluster(t, gitops.KindKustomization, `{}`)
+	c.attempts = map[string]string{"restore-news": "r1-1"}
+	shop, err := gitops.Parse(flux)
+	if err != nil {
+		t.Fatal(err)
+	}
+	news := gitops.Stage{Cluster: c, Clock: port.WallClock{}, Leases: c, ID: "r1", Application: "news"}
+	if _, err := news.Suspend(t.Context(), shop); err != nil {
+		t.Fatal(err)
+	}
+	act(c, "run", failover.Act)
+	act(c, "run", failover.Undo)
+	if !gitops.Suspended(c.kind, c.live.Object) {
+		t.Error("a run resumed what a restore that is under way relies on")
+	}
+	if resumed, why, err := news.Resume(t.Context(), shop); !resumed || why != "" || err != nil {
+		t.Errorf("the restore is through: %t, %q, %v", resumed, why, err)
 	}
 }
