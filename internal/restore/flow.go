@@ -188,8 +188,8 @@ func (e *Engine) stop(ctx context.Context, namespace, claim string) error {
 // mounts a claim that is not whole stays at rest.
 func (e *Engine) startAgain(ctx context.Context) error {
 	started, kept, err := e.stage().Start(ctx, e.targetNamespaces(), func(kind schema.GroupKind, u *unstructured.Unstructured) string {
-		if claim := e.empty.MountedBy(kind, u, false); claim != "" {
-			return "stays stopped, because it mounts claim " + claim + ", which is not filled: solve that and restore again, and it is started"
+		if why := e.empty.MountedBy(kind, u, false); why != "" {
+			return "stays stopped, because " + why + ", and it is started"
 		}
 		return ""
 	})

@@ -192,6 +192,20 @@ func TestWhatOthersHaveFilledByNow(t *testing.T) {
 	}
 }
 
+// TestHalfFilledBeyondTheReplicas: a claim of a StatefulSet that has fewer replicas now, which a restore
+// was filling when it died, holds the set back: it may have more at any time. What is said names that
+// restore, and what to do; with the claim gone the set is made.
+func TestHalfFilledBeyondTheReplicas(t *testing.T) {
+	r := newRig()
+	r.c.put("v1", "Namespace", "", "shop", nil)
+	r.c.put("v1", "PersistentVolumeClaim", "shop", "data-db-2", nil).SetLabels(map[string]string{shape.LabelRestore: "rdead"})
+	wantFailure(t, run(t, r, Options{}), "or would with more replicas, claim data-db-2, which restore rdead has not filled: restore again when that is through; if it died, give it again, or delete the claim")
+	delete(r.c.objects, key("PersistentVolumeClaim", "shop", "data-db-2"))
+	if res := run(t, r, Options{}); len(res.Failures) > 0 || r.c.get("StatefulSet", "shop", "db") == nil {
+		t.Error(res.Failures)
+	}
+}
+
 // startsBefore is a target at which another restore, which saw no mark yet, starts the set again
 // right before the claim is marked.
 type startsBefore struct {

@@ -298,11 +298,10 @@ func (e *Engine) putStatus(ctx context.Context, p *prepared, live *unstructured.
 // heldBack refuses what must not run yet: whatever mounts a claim that is not
 // whole, and custom resources beside one, whose operator might start on it.
 func (e *Engine) heldBack(ctx context.Context, p *prepared) error {
-	const next = "solve that and restore again"
 	switch shape.RankOf(p.kind) {
 	case shape.RankCustom:
 		if empty := e.empty.In(p.obj.GetNamespace(), false); len(empty) > 0 {
-			return fmt.Errorf("not created, because claim %s is not filled and its operator might start on it: %s", empty[0], next)
+			return fmt.Errorf("not created, because claim %s is not filled and its operator might start on it: solve that and restore again", empty[0])
 		}
 	case shape.RankWorkloads:
 		if e.empty.MountedBy(p.kind, p.obj, true) == "" {
@@ -311,8 +310,8 @@ func (e *Engine) heldBack(ctx context.Context, p *prepared) error {
 		if err := e.empty.Others(ctx, e.cluster, p.obj.GetNamespace()); err != nil { // others may be through by now
 			return err
 		}
-		if claim := e.empty.MountedBy(p.kind, p.obj, true); claim != "" {
-			return fmt.Errorf("not created, because it mounts claim %s, which is not filled: %s", claim, next)
+		if why := e.empty.MountedBy(p.kind, p.obj, true); why != "" {
+			return fmt.Errorf("not created, because %s", why)
 		}
 	}
 	return nil

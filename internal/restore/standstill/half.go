@@ -40,22 +40,25 @@ func HalfFilled(ctx context.Context, c port.Cluster, namespace string) (map[stri
 // nothing that mounts them is to run.
 type Empty struct {
 	mu     sync.Mutex
-	claims map[string]map[string]bool // by namespace and name; whether the restore fills it
+	claims map[string]map[string]string // by namespace and name: which other restore fills it; empty: this one
 }
 
 // NewEmpty knows of none.
-func NewEmpty() *Empty { return &Empty{claims: map[string]map[string]bool{}} }
+func NewEmpty() *Empty { return &Empty{claims: map[string]map[string]string{}} }
 
 // Mark says that the restore fills a claim, and has not yet.
-func (e *Empty) Mark(namespace, claim string) { e.add(namespace, claim, true) }
+func (e *Empty) Mark(namespace, claim string) { e.add(namespace, claim, "") }
 
-func (e *Empty) add(namespace, claim string, own bool) {
+func (e *Empty) add(namespace, claim, other string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.claims[namespace] == nil {
-		e.claims[namespace] = map[string]bool{}
+		e.claims[namespace] = map[string]string{}
 	}
-	e.claims[namespace][claim] = own || e.claims[namespace][claim]
+	if by, known := e.claims[namespace][claim]; known && by == "" {
+		return
+	}
+	e.claims[namespace][claim] = other
 }
 
 // Whole says that a claim is filled.
@@ -74,10 +77,10 @@ func (e *Empty) Others(ctx context.Context, c port.Cluster, namespaces ...string
 			return err
 		}
 		e.mu.Lock()
-		maps.DeleteFunc(e.claims[namespace], func(_ string, own bool) bool { return !own })
+		maps.DeleteFunc(e.claims[namespace], func(_, other string) bool { return other != "" })
 		e.mu.Unlock()
-		for claim := range half {
-			e.add(namespace, claim, false)
+		for claim, by := range half {
+			e.add(namespace, claim, by)
 		}
 	}
 	return nil
@@ -88,8 +91,8 @@ func (e *Empty) Others(ctx context.Context, c port.Cluster, namespaces ...string
 func (e *Empty) In(namespace string, others bool) (names []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for claim, own := range e.claims[namespace] {
-		if own || others {
+	for claim, other := range e.claims[namespace] {
+		if other == "" || others {
 			names = append(names, claim)
 		}
 	}
@@ -97,12 +100,25 @@ func (e *Empty) In(namespace string, others bool) (names []string) {
 	return names
 }
 
-// MountedBy is a claim that is not whole and that pods of the object mount, or nothing.
+// MountedBy says why no pod of the object may run: one mounts a claim that is not whole, or would, as
+// a StatefulSet may have more replicas at any time; and what a person can do. Nothing: none does.
 func (e *Empty) MountedBy(kind schema.GroupKind, u *unstructured.Unstructured, others bool) string {
-	for _, claim := range e.In(u.GetNamespace(), others) {
-		if shape.Mounts(kind, u.Object, claim) {
-			return claim
+	namespace, mounts := u.GetNamespace(), "it mounts claim "
+	if kind == shape.KindStatefulSet {
+		mounts = "it mounts, or would with more replicas, claim "
+	}
+	for _, claim := range e.In(namespace, others) {
+		if !shape.Mounts(kind, u.Object, claim) {
+			continue
 		}
+		e.mu.Lock()
+		by := e.claims[namespace][claim]
+		e.mu.Unlock()
+		if by == "" {
+			return mounts + claim + ", which is not filled: solve that and restore again"
+		}
+		return mounts + claim + ", which restore " + by + " has not filled: restore again when that is through; if it died, give it again, or delete the claim if nobody wants its data; " +
+			"if it was filled by other means, take label " + shape.LabelRestore + " off it"
 	}
 	return ""
 }
