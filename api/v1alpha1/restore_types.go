@@ -165,6 +165,10 @@ type RestoreSpec struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Epoch *int64 `json:"epoch,omitempty"`
+	// Again has volumes rolled back again that an earlier Restore of the same point, mode and
+	// namespaces rolled back without ending whole. Without it these are left alone.
+	// +optional
+	Again bool `json:"again,omitempty"`
 	// AcceptFuzzy allows a point whose volumes were read while being written.
 	// +optional
 	AcceptFuzzy bool `json:"acceptFuzzy,omitempty"`

@@ -66,6 +66,8 @@ type Options struct {
 	ExcludeKinds    []string
 	RestoreStatusOf []string
 	AcceptFuzzy     bool
+	// Again has it begin anew where it did not end whole before: what it rolled back then is rolled back again.
+	Again bool
 	// Attempt names an order that is carried out once, by a machine that may
 	// come back to it late: when the epoch that it claimed was superseded, it
 	// is not claimed again. Empty means that a person asks, each time anew.
@@ -118,7 +120,7 @@ func FromSpec(spec v1alpha1.RestoreSpec) Options {
 		NamespaceMapping: spec.NamespaceMapping, StorageClassMapping: spec.StorageClassMapping,
 		Existing: spec.Existing, ExistingKinds: spec.ExistingKinds, NodePorts: spec.NodePorts, GitOps: spec.GitOps,
 		IncludeKinds: spec.IncludeKinds, ExcludeKinds: spec.ExcludeKinds,
-		RestoreStatusOf: spec.RestoreStatusOf, AcceptFuzzy: spec.AcceptFuzzy, SeenEpoch: spec.Epoch,
+		RestoreStatusOf: spec.RestoreStatusOf, AcceptFuzzy: spec.AcceptFuzzy, Again: spec.Again, SeenEpoch: spec.Epoch,
 	}
 	o.TransformsFrom, o.NoOverlays, o.MirrorImagesFrom = spec.TransformsFrom, spec.NoOverlays, spec.MirrorImagesFrom
 	if len(spec.Transforms) > 0 {

@@ -255,6 +255,9 @@ func (r *recovery) engineOptions() restore.Options {
 		AcceptFuzzy: r.opts.AcceptFuzzy, Workers: r.opts.Workers, To: r.opts.To,
 		Activate: r.activate, Still: r.stillWriter, NewNamespaces: r.opts.NewNamespaces && r.opts.Mode == v1alpha1.RestoreClone,
 	}
+	if r.opts.Again {
+		opts.Again = cmp.Or(r.opts.Attempt, r.report.StartedAt.UTC().Format(time.RFC3339Nano))
+	}
 	if r.opts.Team {
 		opts.ExcludeKinds = append(slices.Clone(opts.ExcludeKinds), clusterScoped(r.manifest)...)
 	}

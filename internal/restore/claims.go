@@ -80,9 +80,11 @@ func (e *Engine) fill(ctx context.Context, p *prepared, vol point.Volume) error 
 		return err
 	}
 	e.decided(p.entry, action, why)
+	if why != "" && action != report.RollBack {
+		e.rec.Warn(p.name, "%s", why)
+	}
 	switch action {
 	case report.SkipIt:
-		e.rec.Warn(p.name, "%s", why)
 		return nil
 	case report.Continue: // it is whole
 	default:
@@ -119,6 +121,10 @@ func (e *Engine) claim(ctx context.Context, p *prepared, vol point.Volume) (repo
 		return action, why, nil
 	case report.RollBack:
 		return action, why, e.rollBack(ctx, p, live, vol)
+	case report.Continue:
+		if policy, _ := e.policyOf(e.m.Resources[p.entry.Res]); policy.RollsBack() {
+			why = occupant.Wrote(ctx, e.cluster, p.obj.GetNamespace(), p.obj.GetName())
+		}
 	case report.Create:
 		if err := e.vacate(ctx, p); err != nil {
 			return "", "", err

@@ -589,3 +589,48 @@ func TestWhatAFenceStoppedRunsAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestRollBackGivenAgainAfterAFailure: a restore rolled a volume back and ended with an object that
+// could not be restored; the application has written since. Given again, it leaves that alone, and says so,
+// as the dry run does; given to begin again it rolls back, once for one order, however often that is taken up.
+func TestRollBackGivenAgainAfterAFailure(t *testing.T) {
+	for _, again := range []string{"", "order-1"} {
+		r := lived(t)
+		delete(r.c.objects, key("ConfigMap", "shop", "conf"))
+		r.c.fail = func(verb string, u *unstructured.Unstructured) error {
+			if verb == "create" && u.GetKind() == "ConfigMap" {
+				return errors.New("refused")
+			}
+			return nil
+		}
+		first := run(t, r, rollsBack)
+		wantFailure(t, first, "refused")
+		if r.v.data["shop/data-db-0"] != "snap-data-db-0" || replicas(t, r, "StatefulSet", "db") != 1 || strings.Contains(warnings(first), "written to it since") {
+			t.Fatalf("data %q: %s", r.v.data["shop/data-db-0"], warnings(first))
+		}
+		r.v.data["shop/data-db-0"] = "written since"
+		opts, action, want := rollsBack, report.Continue, "written since"
+		if opts.Again = again; again != "" {
+			action, want = report.RollBack, "snap-data-db-0"
+		}
+		plan, err := r.engine(opts).Plan(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		claim := slices.IndexFunc(plan, func(p Planned) bool { return p.Object == "PersistentVolumeClaim shop/data-db-0" })
+		if claim < 0 || plan[claim].Action != action || strings.Contains(plan[claim].Reason, "written to it since") != (again == "") {
+			t.Errorf("again %q: the dry run says %v", again, plan)
+		}
+		for n := range 2 { // the second time as when its agent died
+			res := run(t, r, opts)
+			told := strings.Contains(warnings(res), "StatefulSet.apps shop/db uses it and may have written to it since")
+			if got := r.v.data["shop/data-db-0"]; got != want || told != (again == "" || n > 0) {
+				t.Errorf("again %q, try %d: data %q, %s", again, n, got, warnings(res))
+			}
+			if n == 0 {
+				r.v.data["shop/data-db-0"] = "written since"
+			}
+			want = "written since"
+		}
+	}
+}

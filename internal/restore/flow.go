@@ -22,17 +22,6 @@ import (
 // askAgain is how old the answer of Activate may be when something starts.
 const askAgain = 15 * time.Second
 
-// arrange puts the objects in order.
-func (e *Engine) arrange() error {
-	s, err := sequence.Build(e.x)
-	if err != nil {
-		return err
-	}
-	_, levels := s.Levels()
-	e.order, e.levels = s, levels
-	return nil
-}
-
 // Order says in what order a restore would go, and why.
 func (e *Engine) Order(ctx context.Context) (sequence.Drawing, error) {
 	if err := e.load(ctx); err != nil {

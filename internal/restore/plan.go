@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"davit.dev/davit/internal/restore/hold"
 	"davit.dev/davit/internal/restore/index"
 	"davit.dev/davit/internal/restore/port"
 	"davit.dev/davit/internal/restore/rehearse"
@@ -30,7 +31,8 @@ func (e *Engine) Plan(ctx context.Context) ([]Planned, error) {
 		r.volumes = rehearse.Volumes{Volumes: e.volumes}
 	}
 	r.opts.Activate = nil
-	r.x, r.git, r.attempt, r.notes = e.x, e.git, "rehearsal", rehearse.NewNotes()
+	r.x, r.git, r.notes = e.x, e.git, rehearse.NewNotes()
+	r.attempt = hold.Standing(ctx, e.holding())
 	r.order, r.levels = e.order, e.levels
 	if err := r.restore(ctx, nil); err != nil {
 		return nil, err

@@ -47,6 +47,9 @@ type Isolation = isolation.Marks
 type Options struct {
 	// ID names the restore and is the same when it is started again; see ID.
 	ID string
+	// Again, unless empty, names the order that has the restore begin anew: volumes that it rolled
+	// back before it ended with failures, or died, are rolled back again.
+	Again string
 	// Holder says for people who restores, in the lease.
 	Holder              string
 	NamespaceMapping    map[string]string // captured to wanted

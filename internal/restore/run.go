@@ -72,7 +72,7 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 	var lease *hold.Hold
 	held := ctx
 	err := e.timed(StepLease, func() (err error) {
-		held, lease, err = e.hold(ctx)
+		held, lease, err = hold.Take(ctx, e.holding())
 		return err
 	})
 	if err != nil {
@@ -84,10 +84,10 @@ func (e *Engine) run(ctx context.Context, before func(context.Context) error) er
 	return err
 }
 
-// hold keeps other restores of the application away.
-func (e *Engine) hold(ctx context.Context) (context.Context, *hold.Hold, error) {
-	return hold.Take(ctx, hold.Options{
-		Application: e.m.Application, Namespace: e.opts.LeaseNamespace, ID: e.opts.ID, Holder: e.opts.Holder,
+// holding keeps other restores of the application away.
+func (e *Engine) holding() hold.Options {
+	return hold.Options{
+		Application: e.m.Application, Namespace: e.opts.LeaseNamespace, ID: e.opts.ID, Again: e.opts.Again, Holder: e.opts.Holder,
 		Cluster: port.Retry(e.leases, e.clock), Bare: e.leases, Also: e.opts.Still, Clock: e.clock, Progress: e.progress, Log: e.log,
 		MakeNamespace: func(ctx context.Context, name string) error {
 			labels := shape.Document{shape.LabelManagedBy: "davit"}
@@ -96,7 +96,7 @@ func (e *Engine) hold(ctx context.Context) (context.Context, *hold.Hold, error) 
 			}
 			return e.createNamespace(ctx, name, labels)
 		},
-	})
+	}
 }
 
 // restore does what Run does while the lease is held.
@@ -172,7 +172,9 @@ func (e *Engine) load(ctx context.Context) error {
 	if err == nil {
 		e.x = x
 		e.rec.Count(func(r *Result) { r.Unfit = guard.Left() })
-		err = e.arrange()
+		if e.order, err = sequence.Build(e.x); err == nil {
+			_, e.levels = e.order.Levels()
+		}
 	}
 	return err
 }

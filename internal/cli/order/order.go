@@ -65,6 +65,7 @@ func (o *Restore) Flags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.Options.IncludeKinds, "include-kinds", nil, `restore only these kinds: resource.group, "*" allowed`)
 	flags.StringSliceVar(&o.Options.ExcludeKinds, "exclude-kinds", nil, "leave these kinds out")
 	flags.StringSliceVar(&o.Options.RestoreStatusOf, "restore-status-of", nil, "kinds whose status is restored too")
+	flags.BoolVar(&o.Options.Again, "again", false, "roll volumes back again that the same restore rolled back before and did not end whole")
 	flags.BoolVar(&o.Options.AcceptFuzzy, "accept-fuzzy", false, "allow a point whose volumes were read while they were written")
 	flags.BoolVar(&o.Options.AcceptQuarantined, "accept-quarantined", false, "allow the quarantined point that is named")
 	flags.BoolVar(&o.Options.Force, "accept-damaged", false, "allow the named point although verification found damage in it")
@@ -255,7 +256,7 @@ func (o *Restore) Object(vaultName string, now time.Time) *v1alpha1.Restore {
 		Vault: vaultName, Application: o.Options.Application, Point: o.Options.Point, Mode: o.Options.Mode,
 		NamespaceMapping: o.Options.NamespaceMapping, StorageClassMapping: o.Options.StorageClassMapping,
 		Existing: o.Options.Existing, ExistingKinds: o.Options.ExistingKinds, NodePorts: o.Options.NodePorts, GitOps: o.Options.GitOps, IncludeKinds: o.Options.IncludeKinds,
-		ExcludeKinds: o.Options.ExcludeKinds, RestoreStatusOf: o.Options.RestoreStatusOf, AcceptFuzzy: o.Options.AcceptFuzzy,
+		ExcludeKinds: o.Options.ExcludeKinds, RestoreStatusOf: o.Options.RestoreStatusOf, AcceptFuzzy: o.Options.AcceptFuzzy, Again: o.Options.Again,
 		Transforms: rules(o.Options.Transforms), NoOverlays: o.Options.NoOverlays, MirrorImagesFrom: o.Options.MirrorImagesFrom,
 		ServiceAccountName: o.Account, ReadyTimeout: objects.Duration(o.Options.ReadyTimeout), Timeout: objects.Duration(o.Limit),
 	}

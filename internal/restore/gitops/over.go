@@ -40,7 +40,7 @@ func (s Stage) forget(ctx context.Context, restores map[string]string) (gone str
 // what it has not filled. Nor is one of which the caller may not know.
 func (s Stage) over(ctx context.Context, application, restore string) (bool, error) {
 	attempted, err := hold.Attempted(ctx, s.Leases, s.Home, application, restore)
-	if attempted || err != nil {
+	if attempted != "" || err != nil {
 		return false, unknown(err)
 	}
 	at, err := served.First(ctx, s.Cluster, shape.KindClaim) // Davit's own account may list none

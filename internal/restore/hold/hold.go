@@ -3,6 +3,7 @@
 package hold
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,7 @@ type Options struct {
 	Name     string
 	Vault    string // what it comes from; empty: nobody says
 	ID       string // of the restore, the same when it is given again
+	Again    string // names the order that has it begin anew, whatever did not end whole; empty: it goes on
 	Holder   string // for people
 	Cluster  port.Cluster
 	Bare     port.Cluster // does not try again: renewing has its own time
@@ -105,18 +107,31 @@ func Take(ctx context.Context, o Options) (context.Context, *Hold, error) {
 
 func nameFor(application string) string { return "restore-" + application }
 
-// Attempted tells whether the application's lease holds an attempt of the restore: it runs, or
-// did not end whole and may be given again.
-func Attempted(ctx context.Context, c port.Cluster, namespace, application, id string) (bool, error) {
+// Attempted is the attempt of the restore that the application's lease holds, as it runs, or did
+// not end whole and may be given again; empty where there is none.
+func Attempted(ctx context.Context, c port.Cluster, namespace, application, id string) (string, error) {
 	served, err := c.Serves(ctx, shape.KindLease)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	live, err := c.Get(ctx, served[0], namespace, nameFor(application))
-	if apierrors.IsNotFound(err) {
-		return false, nil
+	if err == nil && of(live.GetAnnotations()[AnnotationAttempt], id) {
+		return live.GetAnnotations()[AnnotationAttempt], nil
 	}
-	return err == nil && of(live.GetAnnotations()[AnnotationAttempt], id), err
+	if apierrors.IsNotFound(err) {
+		err = nil
+	}
+	return "", err
+}
+
+// Standing is the attempt that Take would go on with; empty where it would begin another, or the
+// caller may not know.
+func Standing(ctx context.Context, o Options) string {
+	attempt, err := Attempted(ctx, o.Cluster, o.Namespace, o.Application, o.ID)
+	if err != nil || o.Again != "" && attempt != o.ID+"-"+o.Again {
+		return ""
+	}
+	return attempt
 }
 
 // of tells whether an attempt is of a restore.
@@ -189,10 +204,11 @@ func (l *Hold) Attempt() string { return l.attempt }
 
 // attemptAfter is the one that was not ended, or a new one.
 func (l *Hold) attemptAfter(before string) string {
-	if of(before, l.o.ID) {
+	anew := l.o.ID + "-" + cmp.Or(l.o.Again, strconv.FormatInt(l.o.Clock.Now().UnixNano(), 36))
+	if of(before, l.o.ID) && (l.o.Again == "" || before == anew) {
 		return before
 	}
-	return l.o.ID + "-" + strconv.FormatInt(l.o.Clock.Now().UnixNano(), 36)
+	return anew
 }
 
 // take gets the lease, waiting as long as it takes to know that a former

@@ -26,6 +26,16 @@ func (u InUse) Error() string {
 	return u.by + " exists and would run on the volume while it is being filled: scale it to zero or delete it, and restore again; or have it stopped and started with --existing-kind persistentvolumeclaims=replace"
 }
 
+// Wrote says that something may have written to a claim since an earlier try of the same restore
+// rolled it back, as it uses it; empty where nothing does, or nobody can tell.
+func Wrote(ctx context.Context, c port.Cluster, namespace, claim string) string {
+	var used InUse
+	if !errors.As(None(ctx, c, namespace, claim), &used) {
+		return ""
+	}
+	return "an earlier try of this restore, which did not end whole, rolled it back; " + used.by + " uses it and may have written to it since, and that stays: to have it rolled back again, give --again (again)"
+}
+
 // None refuses with InUse a claim that something in the cluster mounts, or would
 // mount. All kinds are asked for at once: no data waits for eight answers, one
 // after the other.
