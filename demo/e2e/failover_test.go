@@ -366,6 +366,7 @@ func switchedBack(t *testing.T) {
 	s.failsThere(t, f)
 	f.lets(t, false)
 	s.serverRefuses(t, f)
+	s.keyIsRevoked(t, f)
 }
 
 // takenBack: a planned move was taken back, and nothing is lost. So many epochs there are then.
@@ -417,8 +418,8 @@ func (s *till) failsThere(t *testing.T, f *entrance) {
 	}
 }
 
-// serverRefuses: it answers at west as it should, and the name cannot be moved there. From its try on clients may be at west, as
-// far as the run knows: it pauses, and says what people can do. Once the server takes updates, it is rolled back.
+// serverRefuses: it answers at west as it should, and the name cannot be moved there. The gate was opened before, so that clients may be at west:
+// it pauses, and says what people can do. It is rolled back though the server takes no updates, as the name was not moved.
 func (s *till) serverRefuses(t *testing.T, f *entrance) {
 	t.Helper()
 	file := f.plan(t, planOf(t, s.app, "60s"))
@@ -432,12 +433,41 @@ func (s *till) serverRefuses(t *testing.T, f *entrance) {
 	davit(t, west, s.vault, "runs", "show", r.Run).want(t, 0, "refuses to be told about zone shop.test (REFUSED): allow the key to update the name and its guard",
 		"runs retry "+r.Run, "runs skip "+r.Run+" STEP", "runs rollback "+r.Run)
 	davit(t, west, s.vault, "runs", "rollback", r.Run).want(t, 3, "type west")
-	f.lets(t, true)
 	davit(t, west, s.vault, "runs", "rollback", r.Run, "--lose", west).want(t, 0, "RolledBack")
+	f.lets(t, true)
 	if got, guard := f.leads(t), f.guard(t); got != rig.Bed.Site(east).Address() || strings.Contains(guard, "site=west") {
 		t.Errorf("it is taken back, and the name leads to %s, guarded by %s", got, guard)
 	}
 	s.takenBack(t, began, 9)
+}
+
+// keyIsRevoked: its clients are at west when it is to go back, and the server takes nothing of the key any more. The target serves
+// on until a person takes the name upon himself; then the source does, and the name is left to people. The next run leads it again.
+func (s *till) keyIsRevoked(t *testing.T, f *entrance) {
+	t.Helper()
+	file := f.plan(t, planOf(t, s.app, "60s"))
+	var r runView
+	davit(t, west, s.vault, "switchover", "-f", file, "--yes", "-o", "json").want(t, 0).read(t, &r)
+	if got := f.leads(t); r.State != "AwaitingCommit" || got != rig.Bed.Site(west).Address() {
+		t.Fatalf("the name leads to %s: %+v", got, r)
+	}
+	f.led = west
+	f.lets(t, false)
+	skip := "runs skip " + r.Run + " traffic/www"
+	davit(t, west, s.vault, "runs", "rollback", r.Run, "--lose", west).want(t, 1, "RollbackFailed")
+	davit(t, west, s.vault, "runs", "show", r.Run).want(t, 0, "(REFUSED)", skip)
+	if got := s.replicas(t, west); got != "1" {
+		t.Errorf("clients are at west, where %s replicas run", got)
+	}
+	davit(t, west, s.vault, "runs", "skip", r.Run, "scale/"+s.name).want(t, 3, "only without a name in the DNS")
+	began := time.Now()
+	davit(t, west, s.vault, "runs", "skip", r.Run, "traffic/www").want(t, 4, "RolledBack", wwwName+" was not led back", "skipped by")
+	s.takenBack(t, began, 11)
+	if got := f.leads(t); got != rig.Bed.Site(west).Address() {
+		t.Errorf("nobody led it back, and the name leads to %s", got)
+	}
+	davit(t, west, s.vault, "status").want(t, 0, "lead "+wwwName+" to site east ("+rig.Bed.Site(east).Address()+") by hand")
+	davit(t, west, s.vault, "runs", "settle", r.Run, "traffic/www", "--reason", "led back at the registrar").want(t, 0)
 }
 
 // carriedByAgents moves an application in peace by a plan that only the vault of
