@@ -67,7 +67,7 @@ soak: ## the long and the huge variants of the tests
 	@hack/fuzz 200000
 	@hack/test soak
 	@DAVIT_SOAK=1 DAVIT_APPS=all hack/test bed
-	@hack/bench --enforce --objects 31000 --parts small,capture,restore,existing,volume,files,crowd
+	@hack/bench --enforce all --secrets --objects 31000 --captured 300000 --parts small,capture,restore,existing,volume,files,crowd
 
 .PHONY: bench
 bench: ## benchmarks; every figure is a ratio against something measured in the same run

@@ -11,7 +11,7 @@ const (
 	manyWorkers = 64 // as many objects as davit restores at a time, by default
 )
 
-// source is the application with the objects, copied where they all exist.
+// source is the application whose objects are restored, copied where they all exist.
 func (b *bench) source() string { return b.named("source") }
 func (b *bench) copied() string { return b.named("copy") }
 
@@ -19,22 +19,36 @@ func (b *bench) plain(namespace string, workers int) plain {
 	return plain{kube: b.kube, namespace: namespace, objects: b.settings.objects, workers: workers, secrets: b.settings.secrets}
 }
 
-// prepare makes the application with many small objects and its first
-// recovery point, once.
+// prepare makes the application whose objects are restored, once.
 func (b *bench) prepare(ctx context.Context) error {
 	if b.prepared {
 		return nil
 	}
-	b.report.say("creating %d objects", b.settings.objects)
-	if _, err := b.plain(b.source(), manyWorkers).create(ctx); err != nil {
-		return err
-	}
-	if err := b.protect(ctx, b.source()); err != nil {
-		return err
-	}
-	_, err := b.backup(ctx, b.source())
+	err := b.known(ctx, b.plain(b.source(), manyWorkers))
 	b.prepared = err == nil
 	return err
+}
+
+// known makes an application with many small objects, and its first recovery point.
+func (b *bench) known(ctx context.Context, app plain) error {
+	b.report.say("creating %d objects", app.objects)
+	if _, err := app.create(ctx); err != nil {
+		return err
+	}
+	if err := b.protect(ctx, app.namespace); err != nil {
+		return err
+	}
+	_, err := b.backup(ctx, app.namespace)
+	return err
+}
+
+// toCapture is the application that is captured: the one that is restored, or one of another size.
+func (b *bench) toCapture(ctx context.Context) (plain, error) {
+	if b.captureObjects == 0 {
+		return b.plain(b.source(), manyWorkers), b.prepare(ctx)
+	}
+	app := plain{kube: b.kube, namespace: b.named("captured"), objects: b.captureObjects, workers: manyWorkers}
+	return app, b.known(ctx, app)
 }
 
 // atLeast is the part of a plain means' rate that davit has to reach.
@@ -44,23 +58,24 @@ const atLeast = 0.80
 // same caches. The bar is the slower of the two: whoever does both at once can be
 // as fast as that.
 func (b *bench) captures(ctx context.Context) error {
-	if err := b.prepare(ctx); err != nil {
+	app, err := b.toCapture(ctx)
+	if err != nil {
 		return err
 	}
 	memory, err := b.watch("agent")
 	if err != nil {
 		return err
 	}
-	side := func() *measured { return &measured{lap: lap{objects: b.settings.objects}} }
+	side := func() *measured { return &measured{lap: lap{objects: app.objects}} }
 	ours, zipped, lists, writes := side(), side(), side(), side()
 	for round := range b.rounds {
 		b.report.say("capture, round %d", round+1)
 		turns := []func() error{
-			zipped.turn(b, memory, func() (time.Duration, error) { return b.list(ctx, b.zipped, b.source()) }),
-			lists.turn(b, memory, func() (time.Duration, error) { return b.list(ctx, b.kube, b.source()) }),
-			writes.turn(b, memory, func() (time.Duration, error) { return b.write(ctx, b.source(), fmt.Sprintf("plain-%d", round)) }),
+			zipped.turn(b, memory, func() (time.Duration, error) { return b.list(ctx, b.zipped, app.namespace) }),
+			lists.turn(b, memory, func() (time.Duration, error) { return b.list(ctx, b.kube, app.namespace) }),
+			writes.turn(b, memory, func() (time.Duration, error) { return b.write(ctx, app.namespace, fmt.Sprintf("plain-%d", round)) }),
 			ours.turn(b, memory, func() (time.Duration, error) {
-				r, err := b.backup(ctx, b.source())
+				r, err := b.backup(ctx, app.namespace)
 				return r.took, err
 			}),
 		}
@@ -68,7 +83,7 @@ func (b *bench) captures(ctx context.Context) error {
 			return err
 		}
 	}
-	what := fmt.Sprintf("capture of %d objects: davit backup / ", b.settings.objects)
+	what := fmt.Sprintf("capture of %d objects: davit backup / ", app.objects)
 	listed, written := float64(atLeast), float64(none)
 	if writes.took > zipped.took { // the bar is the slower of the two
 		listed, written = none, atLeast

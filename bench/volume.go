@@ -41,6 +41,7 @@ spec:
 // others into a claim of the same class beside it.
 type content struct {
 	app, size string
+	files     int
 	claimMiB  int
 	write     func(dir string) error
 	change    func(dir string) error // 1 % of it
@@ -48,13 +49,19 @@ type content struct {
 	restored float64
 }
 
+// What a volume may take of the node process's memory beside what that has: docs/formats/volumes.md, "Memory".
+const (
+	forVolume = 192 << 20
+	forFile   = 2 << 10
+)
+
 // asFast is the part of a mover's time for a backup that davit may take.
 const asFast = 1.0
 
 // volume measures one large file.
 func (b *bench) volume(ctx context.Context) error {
 	return b.transfers(ctx, content{
-		app: b.named("volume"), size: fmt.Sprintf("%d MiB file", b.fileMiB), claimMiB: 2*b.fileMiB + 512, restored: 0.5,
+		app: b.named("volume"), size: fmt.Sprintf("%d MiB file", b.fileMiB), files: 1, claimMiB: 2*b.fileMiB + 512, restored: 0.5,
 		write:  func(dir string) error { return b.writeFile(filepath.Join(dir, "file")) },
 		change: func(dir string) error { return b.change(filepath.Join(dir, "file")) },
 	})
@@ -70,7 +77,7 @@ const (
 func (b *bench) files(ctx context.Context) error {
 	n := b.settings.files
 	return b.transfers(ctx, content{
-		app: b.named("files"), size: fmt.Sprintf("%d files of 4 KiB", n), claimMiB: 3*n*smallBytes/megabyte + 512, restored: 1,
+		app: b.named("files"), size: fmt.Sprintf("%d files of 4 KiB", n), files: n, claimMiB: 3*n*smallBytes/megabyte + 512, restored: 1,
 		write:  func(dir string) error { return writeFiles(dir, n, 1) },
 		change: func(dir string) error { return writeFiles(dir, n, 100) },
 	})
@@ -121,11 +128,16 @@ func (b *bench) transfers(ctx context.Context, c content) error {
 	if err := b.protect(ctx, c.app); err != nil {
 		return err
 	}
-	var reading, writing int64 // bytes at the most
-	davit, err := b.davitSide(c.app, &reading, &writing)
+	node, err := b.watch("node")
 	if err != nil {
 		return err
 	}
+	idle, err := node.peak()
+	if err != nil {
+		return err
+	}
+	var reading, writing int64 // bytes at the most
+	davit := b.davitSide(c.app, node, &reading, &writing)
 	moved, err := b.moverSide(ctx, c)
 	if err != nil {
 		return err
@@ -143,8 +155,9 @@ func (b *bench) transfers(ctx context.Context, c content) error {
 		}
 	}
 	b.compareVolumes(c, davit, moved, alone, copied)
-	b.report.bytes("node process, reading a volume", reading, none)
-	b.report.bytes("node process, writing a volume", writing, none)
+	bar := idle + forVolume + int64(c.files)*forFile
+	b.report.bytes("node process, reading a volume, "+c.size, reading, bar)
+	b.report.bytes("node process, writing a volume, "+c.size, writing, bar)
 	return nil
 }
 
@@ -315,11 +328,7 @@ func (b *bench) resticSide(ctx context.Context, from, to string) (*side, error) 
 const resticInit = "restic -q cat config || restic -q init"
 
 // davitSide keeps the node process's peaks of memory, too.
-func (b *bench) davitSide(app string, reading, writing *int64) (*side, error) {
-	node, err := b.watch("node")
-	if err != nil {
-		return nil, err
-	}
+func (b *bench) davitSide(app string, node process, reading, writing *int64) *side {
 	watched := func(peak *int64, do func() error) error {
 		if err := node.forget(); err != nil {
 			return err
@@ -356,7 +365,7 @@ func (b *bench) davitSide(app string, reading, writing *int64) (*side, error) {
 			}
 			return took, b.removed(ctx, to)
 		},
-	}, nil
+	}
 }
 
 // removed takes away a namespace whose volume would fill the disk round by round.
