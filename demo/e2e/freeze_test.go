@@ -265,7 +265,8 @@ func notFrozen(t *testing.T) {
 		t.Errorf("point %s, frozen, is %s and shows %v", held.ID, held.Consistency, n)
 	}
 	writes(t, a.name)
-	davit(t, east, a.vault, "protect", a.name, "--freeze", "never").want(t, 0)
+	overrun(t, a)
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "never", "--snapshot-class", "reflink-slow").want(t, 0)
 	const most = 5
 	broken := 0
 	for i := range most {
@@ -286,6 +287,36 @@ func notFrozen(t *testing.T) {
 	if broken == 0 {
 		t.Errorf("%d points without a freeze all kept the invariant: the writer is too slow to tell", most)
 	}
+}
+
+// overrun gives the freeze less time than the cuts take. It ends with its window, and the point says so; where a freeze
+// is required there is no point. The writer goes on in both cases.
+func overrun(t *testing.T, a *app) {
+	t.Helper()
+	paced(t, "reflink-crawl", "1s")
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "auto", "--freeze-window", "1s", "--snapshot-class", "reflink-crawl").want(t, 0)
+	const why = "no order to thaw came within the window of 1s"
+	p := a.weakBackup(t)
+	if p.Consistency != "per-volume" {
+		t.Errorf("point %s, whose cuts took 3 s and whose window was 1 s, is %s", p.ID, p.Consistency)
+	}
+	davit(t, east, a.vault, "describe", p.ID).want(t, 0, "of 1s at most, on 1 node, but: node east: "+why, "each volume was cut at an instant of its own")
+	writes(t, a.name)
+	offered := func() (n int) {
+		for _, p := range a.points(t, east) {
+			if p.Phase == "Available" {
+				n++
+			}
+		}
+		return n
+	}
+	before := offered()
+	davit(t, east, a.vault, "protect", a.name, "--freeze", "required").want(t, 0)
+	davit(t, east, "", "backup", a.name, "--wait", "--timeout", "4m").want(t, 1, "the volumes were not cut at one instant, as volumes.freeze requires", why)
+	if got := offered(); got != before {
+		t.Errorf("there are %d points, and %d before a freeze that was required did not last", got, before)
+	}
+	writes(t, a.name)
 }
 
 // pauses are hooks that keep /tmp/paused in every database, and take so many seconds:
