@@ -5,8 +5,10 @@
 package s3
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -14,6 +16,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/minio/minio-go/v7"
@@ -184,9 +187,44 @@ func (s *Store) put(ctx context.Context, key string, r io.ReadSeeker, size int64
 	// last chunk takes the rest for the next request on the connection.
 	opts.DisableContentSha256 = true
 	if _, err := s.core.PutObject(ctx, s.opt.Bucket, name, r, size, base64.StdEncoding.EncodeToString(check), hex.EncodeToString(sum), opts); err != nil {
-		return fmt.Errorf("put %s: %w", key, s.translate(ctx, err))
+		told := s.translate(ctx, err)
+		if slices.Contains(unexplained, minio.ToErrorResponse(err).Code) {
+			told = s.explain(ctx, name, told)
+		}
+		return fmt.Errorf("put %s: %w", key, told)
 	}
 	return nil
+}
+
+// What is put to learn whether there is room: where objects are files, its directory is there.
+const (
+	probeName = "room-probe"
+	probeSize = 64 << 10 // bytes
+)
+
+// unexplained are the codes of answers that may come of a disk without room: versitygw, which keeps objects as files, does
+// not tell when it is the object's directory that finds none.
+var unexplained = []string{"InternalError", "ExistingObjectIsDirectory"}
+
+// explain looks into a put that failed with one of these. There is no room if another
+// object is refused for that, and the one that was put is not there; in all other cases it stays unknown.
+func (s *Store) explain(ctx context.Context, name string, told error) error {
+	data := make([]byte, probeSize)
+	_, _ = rand.Read(data) // never fails; a server that compresses must not save on it
+	sum := sha256.Sum256(data)
+	_, err := s.core.PutObject(ctx, s.opt.Bucket, s.prefix+probeName, bytes.NewReader(data), probeSize, "", hex.EncodeToString(sum[:]), minio.PutObjectOptions{DisableContentSha256: true})
+	if err == nil {
+		_ = s.core.RemoveObject(ctx, s.opt.Bucket, s.prefix+probeName, minio.RemoveObjectOptions{}) // else the next one takes its place
+		return told
+	}
+	full := s.translate(ctx, err)
+	if !errors.Is(full, vault.ErrFull) {
+		return told
+	}
+	if _, err := s.core.StatObject(ctx, s.opt.Bucket, name, minio.StatObjectOptions{}); !errors.Is(s.translate(ctx, err), vault.ErrNotFound) {
+		return told
+	}
+	return full
 }
 
 // digest returns a hash of the body and rewinds it. The server

@@ -77,9 +77,11 @@ func TestAnswersHaveMeaning(t *testing.T) {
 	for _, test := range tests {
 		requests := 0
 		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
-			requests++
-			if r.Header.Get("If-None-Match") != "*" {
-				t.Error("put-if-absent without If-None-Match: *")
+			if strings.HasSuffix(r.URL.Path, "/key") {
+				requests++
+				if r.Header.Get("If-None-Match") != "*" {
+					t.Error("put-if-absent without If-None-Match: *")
+				}
 			}
 			w.WriteHeader(test.status)
 			fmt.Fprintf(w, "<Error><Code>%s</Code><Message>the server's words</Message></Error>", test.code)
@@ -95,6 +97,47 @@ func TestAnswersHaveMeaning(t *testing.T) {
 		}
 		if requests != 1 {
 			t.Errorf("%s: sent %d times, want once: only retry knows what it means", test.code, requests)
+		}
+	}
+}
+
+// TestNoRoomForADirectory: a server on a full disk gives no reason for a put that would have needed a directory. Another
+// put, which needs none, tells; but what is there all the same was put.
+func TestNoRoomForADirectory(t *testing.T) {
+	for name, test := range map[string]struct {
+		code         string // of the answer to the put
+		probe, there int    // what the server answers to the other put, and to whether the object is there
+		want, not    error
+	}{
+		"full":          {"InternalError", http.StatusInsufficientStorage, http.StatusNotFound, vault.ErrFull, vault.ErrUnavailable},
+		"full, it says": {"ExistingObjectIsDirectory", http.StatusInsufficientStorage, http.StatusNotFound, vault.ErrFull, vault.ErrUnavailable},
+		"room enough":   {"InternalError", http.StatusOK, http.StatusNotFound, vault.ErrUnavailable, vault.ErrFull},
+		"put":           {"InternalError", http.StatusInsufficientStorage, http.StatusOK, vault.ErrUnavailable, vault.ErrFull},
+		"troubled":      {"InternalError", http.StatusInternalServerError, http.StatusNotFound, vault.ErrUnavailable, vault.ErrFull},
+		"overloaded":    {"SlowDown", http.StatusInsufficientStorage, http.StatusNotFound, vault.ErrUnavailable, vault.ErrFull},
+	} {
+		left := 0
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Last-Modified", time.Unix(0, 0).UTC().Format(http.TimeFormat))
+			switch own := strings.HasSuffix(r.URL.Path, "/key"); {
+			case own && r.Method == http.MethodHead:
+				w.WriteHeader(test.there)
+			case own:
+				w.WriteHeader(map[string]int{"ExistingObjectIsDirectory": http.StatusConflict, "SlowDown": http.StatusServiceUnavailable, "InternalError": http.StatusInternalServerError}[test.code])
+				fmt.Fprintf(w, "<Error><Code>%s</Code></Error>", test.code)
+			case r.Method == http.MethodPut:
+				left++
+				w.WriteHeader(test.probe)
+			case r.Method == http.MethodDelete:
+				left--
+				w.WriteHeader(http.StatusNoContent)
+			}
+		})
+		if err := putOnce(t.Context(), s); !errors.Is(err, test.want) || errors.Is(err, test.not) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+		if test.probe == http.StatusOK && left != 0 {
+			t.Errorf("%s: the other put is left", name)
 		}
 	}
 }
