@@ -37,6 +37,8 @@ var together = []day{
 	{"KeptVault", keptVault},
 	{"SelfService", selfService},
 	{"Retention", retention},
+	{"ByCalendar", byCalendar},
+	{"FullVault", fullVault},
 	{"ManyPoints", manyPoints},
 	{"Deleted", deleted},
 	{"LocalVolume", localVolume},

@@ -32,7 +32,7 @@ func manyPoints(t *testing.T) {
 	address := bucket(t, a.vault+"-"+run, "")
 	key := addVault(t, a.vault, address, []string{east})
 	sum, like := a.protected(t)
-	a.twins(t, address, key, like.ID, count, whole)
+	a.twins(t, address, key, like.ID, count, whole, time.Minute)
 
 	davit(t, west, "", "vault", "add", a.vault, address, "--recovery-key-file", key, "--join").want(t, 0)
 	t.Cleanup(func() {
@@ -92,8 +92,8 @@ func manyPoints(t *testing.T) {
 	})
 }
 
-// twins fills the vault with older points like that one.
-func (a *app) twins(t *testing.T, address, key, like string, count, whole int) {
+// twins fills the vault with points like that one, each so much older than the next.
+func (a *app) twins(t *testing.T, address, key, like string, count, whole int, every time.Duration) {
 	t.Helper()
 	volume := kubectl(t, east, "-n", a.name, "get", "pvc", "data-db-0", "-o", "jsonpath={.spec.volumeName}")
 	found, err := filepath.Glob(filepath.Join(rig.Bed.Site(east).KubeletRoot(), "pods", "*", "volumes", "*", volume, "mount"))
@@ -102,7 +102,7 @@ func (a *app) twins(t *testing.T, address, key, like string, count, whole int) {
 	}
 	s3 := rig.Bed.S3()
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./hack/points", "-vault", address, "-key", key, "-application", a.name, "-like", like,
-		"-tree", found[0], "-count", strconv.Itoa(count), "-whole", strconv.Itoa(whole))
+		"-tree", found[0], "-count", strconv.Itoa(count), "-whole", strconv.Itoa(whole), "-every", every.String())
 	cmd.Dir = rig.Root
 	cmd.Env = append(os.Environ(), "DAVIT_ACCESS_KEY="+s3.AccessKey, "DAVIT_SECRET_KEY="+s3.SecretKey)
 	begun := time.Now()
