@@ -174,7 +174,7 @@ func (s *State) Replay(sequence int64, entries []Entry) error {
 	}
 	s.Sequence = sequence
 	for _, e := range entries {
-		if e.Kind != Took {
+		if e.Kind != Took && !s.Phase.Over() { // what people settle then is no part of it
 			s.Since = sequence
 		}
 		if err := s.apply(e); err != nil {

@@ -276,7 +276,7 @@ func TestASettledStepStaysLeft(t *testing.T) {
 	}
 	r.pass(Failed)
 	s := r.m.State()
-	why := s.Why
+	why, since := s.Why, s.Since
 	other := word
 	other.By, other.At = "bob", origin.Add(time.Hour)
 	if err := s.Replay(s.Sequence+1, []Entry{{Kind: Took, By: "cli"}, word, other}); err != nil {
@@ -286,7 +286,7 @@ func TestASettledStepStaysLeft(t *testing.T) {
 	if len(left) != 1 || left[0].Settled == nil || *left[0].Settled != (Settlement{"ann", origin, "resumed by hand"}) {
 		t.Errorf("%+v", left)
 	}
-	if s.Why != why || s.Executor != "e1" || s.Steps["git"].Undid || len(s.Offers()) > 0 {
+	if s.Why != why || s.Since != since || s.Executor != "e1" || s.Steps["git"].Undid || len(s.Offers()) > 0 {
 		t.Errorf("%q, by %s, %+v, %+v", s.Why, s.Executor, s.Steps["git"], s.Offers())
 	}
 	if err := s.Replay(s.Sequence+1, []Entry{{Kind: Settled, By: "ann", Step: "nothing"}}); err == nil {
