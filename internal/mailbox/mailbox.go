@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"davit.dev/davit/internal/execute"
+	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/vault"
 )
 
@@ -213,6 +215,13 @@ func (b Box) Next(ctx context.Context, run string) (*execute.Request, error) {
 		}
 		r, err := parse(data, n, err)
 		if err == nil {
+			old, err := b.overtaken(ctx, run, r, now)
+			if err != nil {
+				return nil, err
+			}
+			if old {
+				continue
+			}
 			return r, nil
 		}
 		if err := b.Reply(ctx, run, n, err.Error()); err != nil {
@@ -224,34 +233,61 @@ func (b Box) Next(ctx context.Context, run string) (*execute.Request, error) {
 
 // expired answers a request that is too old.
 func (b Box) expired(ctx context.Context, run string, n int64, now time.Time) (bool, error) {
-	o, err := b.project.Store().Stat(ctx, b.key(run, n))
-	if err != nil {
-		return false, fmt.Errorf("see how old request %d of run %s is: %w", n, run, err)
+	old, at, err := b.older(ctx, run, n, now, Expires)
+	if err != nil || !old {
+		return false, err
 	}
-	if now.Sub(o.Modified) < Expires {
-		return false, nil
-	}
-	granted, err := b.granted(ctx, run, n)
+	s, err := b.journal(ctx, run, n)
 	if err != nil {
 		return false, err
 	}
-	if granted { // whoever took it up died before he answered
-		return true, b.Reply(ctx, run, n, "")
-	}
-	why := fmt.Sprintf("it was left at %s, and nobody answered it within %s: it is not taken up any more. What the run has done says `davit runs show %s`; ask again if it is still wanted", o.Modified.UTC().Format(time.RFC3339), Expires, run)
-	return true, b.Reply(ctx, run, n, why)
+	return true, b.outdated(ctx, s, run, n, at, Expires)
 }
 
-// granted tells whether the run's journal holds what a request asked for.
-func (b Box) granted(ctx context.Context, run string, n int64) (bool, error) {
+// overtaken answers a request that was to let a run go on which has begun no step, and was left so long ago that
+// other runs may have begun without that one (see register.Overtaken). Whoever asked did not know of them.
+func (b Box) overtaken(ctx context.Context, run string, r *execute.Request, now time.Time) (bool, error) {
+	if slices.Contains([]failover.EventKind{failover.Cancel, failover.Reject, failover.Pausing}, r.Kind) {
+		return false, nil
+	}
+	old, at, err := b.older(ctx, run, r.Number, now, lease.SilentAfter)
+	if err != nil || !old {
+		return false, err
+	}
+	s, err := b.journal(ctx, run, r.Number)
+	if err != nil || s.Meant() || s.Phase.Over() || !s.Spec.Verb.Moves() {
+		return false, err
+	}
+	return true, b.outdated(ctx, s, run, r.Number, at, lease.SilentAfter)
+}
+
+// older tells whether a request was left so long ago, and when it was.
+func (b Box) older(ctx context.Context, run string, n int64, now time.Time, than time.Duration) (bool, time.Time, error) {
+	o, err := b.project.Store().Stat(ctx, b.key(run, n))
+	if err != nil {
+		return false, time.Time{}, fmt.Errorf("see how old request %d of run %s is: %w", n, run, err)
+	}
+	return now.Sub(o.Modified) >= than, o.Modified, nil
+}
+
+// journal is what a run's says: whether it grants a request, and what the run did. One without has granted nothing.
+func (b Box) journal(ctx context.Context, run string, n int64) (*failover.State, error) {
 	s, err := journal.Read(ctx, b.project, run)
 	switch {
-	case errors.Is(err, vault.ErrNotFound): // a run without a journal has granted nothing
-		return false, nil
+	case errors.Is(err, vault.ErrNotFound):
+		return failover.NewState(), nil
 	case err != nil:
-		return false, fmt.Errorf("see what became of request %d of run %s: %w", n, run, err)
+		return nil, fmt.Errorf("see what became of request %d of run %s: %w", n, run, err)
 	}
-	return s.Granted[n], nil
+	return s, nil
+}
+
+// outdated answers a request that is not taken up any more.
+func (b Box) outdated(ctx context.Context, s *failover.State, run string, n int64, at time.Time, within time.Duration) error {
+	if s.Granted[n] { // whoever took it up died before he answered
+		return b.Reply(ctx, run, n, "")
+	}
+	return b.Reply(ctx, run, n, fmt.Sprintf("it was left at %s, and nobody answered it within %s: it is not taken up any more. What the run has done says `davit runs show %s`; ask again if it is still wanted", at.UTC().Format(time.RFC3339), within, run))
 }
 
 func parse(data []byte, n int64, err error) (*execute.Request, error) {

@@ -8,6 +8,7 @@ import (
 	"davit.dev/davit/internal/execute"
 	"davit.dev/davit/internal/failover"
 	"davit.dev/davit/internal/journal"
+	"davit.dev/davit/internal/lease"
 	"davit.dev/davit/internal/plan"
 	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
@@ -164,6 +165,52 @@ func TestRequestsExpire(t *testing.T) {
 	}
 	if a, err := b.Answer(ctx, "r", 1); err != nil || a == nil || !strings.Contains(a.Refused, "ask again") {
 		t.Error(a, err)
+	}
+}
+
+// Other runs may have begun without one that nobody carried for long, and that had begun no step: what was to let it go
+// on has to be said anew. The controls: what ends it, what was said just now, and runs that have begun, or move nothing.
+func TestWhatWasToLetAnIdleRunGoOnExpiresSooner(t *testing.T) {
+	for name, tt := range map[string]struct {
+		kind  failover.EventKind
+		verb  plan.Verb
+		begun bool
+		age   time.Duration
+		taken bool
+	}{
+		"approved long ago":   {failover.Approve, plan.Switchover, false, lease.SilentAfter, false},
+		"resumed long ago":    {failover.Resume, plan.Failover, false, lease.SilentAfter, false},
+		"approved just now":   {failover.Approve, plan.Switchover, false, lease.SilentAfter - time.Second, true},
+		"canceled long ago":   {failover.Cancel, plan.Switchover, false, lease.SilentAfter, true},
+		"rejected long ago":   {failover.Reject, plan.Switchover, false, lease.SilentAfter, true},
+		"paused long ago":     {failover.Pausing, plan.Switchover, false, lease.SilentAfter, true},
+		"it had begun":        {failover.Resume, plan.Switchover, true, lease.SilentAfter, true},
+		"a restore in place":  {failover.Approve, plan.Restore, false, lease.SilentAfter, true},
+		"resumed, and begun":  {failover.Resume, plan.Failover, true, Expires - time.Second, true},
+		"a drill is approved": {failover.Approve, plan.Drill, false, Expires - time.Second, true},
+	} {
+		now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+		b := boxAt(t, func() time.Time { return now })
+		ctx := t.Context()
+		spec := failover.Spec{Run: "r", Plan: "p", Verb: tt.verb, From: "east", To: "west", By: "ann", At: now, Accept: failover.TimedOut, Applications: []string{"shop"}}
+		spec.Steps = []plan.Step{{Name: "claim/shop", Kind: plan.KindClaim, Timeout: time.Minute}}
+		entries := []failover.Entry{{Kind: failover.Opened, At: now, Spec: &spec}, {Kind: failover.Took, By: "e"}}
+		if tt.begun {
+			entries = append(entries, failover.Entry{Kind: failover.Intended, Step: "claim/shop"})
+		}
+		if err := journal.Create(b.project, "r", "e").Append(ctx, entries); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Put(ctx, "r", execute.Request{Kind: tt.kind, By: "ben"}); err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(tt.age)
+		if r, err := b.Next(ctx, "r"); err != nil || (r != nil) != tt.taken {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		if a, err := b.Answer(ctx, "r", 1); err != nil || (a != nil) == tt.taken || a != nil && !strings.Contains(a.Refused, "ask again") {
+			t.Errorf("%s: it is answered %+v, %v", name, a, err)
+		}
 	}
 }
 
