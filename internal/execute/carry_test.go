@@ -26,6 +26,7 @@ type ledger struct {
 	records [][]byte
 	written func()                  // told of every record that is written
 	ages    map[int64]time.Duration // of records
+	refuses func(n int64) bool      // whether it takes no such record now
 }
 
 func (l *ledger) RunNumbers(context.Context, string) ([]int64, error) {
@@ -53,6 +54,9 @@ func (l *ledger) WriteRun(_ context.Context, _ string, n int64, data []byte) err
 	defer l.mu.Unlock()
 	if int64(len(l.records)) >= n {
 		return vault.ErrExists
+	}
+	if l.refuses != nil && l.refuses(n) {
+		return vault.ErrUnavailable
 	}
 	l.records = append(l.records, data)
 	if l.written != nil {
@@ -639,6 +643,47 @@ func TestARunThatNobodyLookedAtForLongEnds(t *testing.T) {
 				}
 				if late := tt.ends != failover.Completed; late != (len(w.acts) == 0) || late != execute.Overdue(state) {
 					t.Errorf("did %v: %s", w.acts, state.Why)
+				}
+			})
+		})
+	}
+}
+
+// TestARunThatIsCutOffBeforeItsFirstStepIsTakenUpAnew: its journal, and its target, are silent meanwhile, so that others
+// may have begun without it. Nobody looks how old it is as long as it is carried. The controls are a run that is cut off
+// for less, one that has begun, which others wait for, and a drill.
+func TestARunThatIsCutOffBeforeItsFirstStepIsTakenUpAnew(t *testing.T) {
+	for name, tt := range map[string]struct {
+		verb   plan.Verb
+		record int64 // at which the vault is gone
+		lasts  time.Duration
+		stops  bool
+	}{
+		"once it was evaluated": {plan.Switchover, 2, lease.SilentAfter + time.Minute, true},
+		"at its first step":     {plan.Failover, 3, lease.SilentAfter + time.Minute, true},
+		"for less":              {plan.Failover, 2, lease.SilentAfter - time.Minute, false},
+		"it has begun":          {plan.Failover, 4, time.Hour, false},
+		"a drill":               {plan.Drill, 2, time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, w := &ledger{}, &world{done: map[string]bool{}, acts: map[string]int{}}
+				w.killAfter.Store(-1)
+				var since time.Time
+				l.refuses = func(n int64) bool {
+					if n == tt.record && since.IsZero() {
+						since = time.Now()
+					}
+					return n >= tt.record && time.Since(since) < tt.lasts
+				}
+				s := specOf(t, tt.verb, plan.Commit{Then: plan.ThenCommit})
+				m, j := take(t, l, "e0", s)
+				state, err := execute.New(execute.Options{Run: "r", Machine: m, Journal: j, Actuator: w.actuator(false), Survey: survey{}}).Run(t.Context())
+				if tt.stops != (err != nil) || tt.stops != (len(w.acts) == 0) || !tt.stops && state.Phase != failover.Completed {
+					t.Errorf("%s, %v: did %v", state.Phase, err, w.acts)
+				}
+				if tt.stops && (errors.Is(err, execute.ErrDeposed) || len(l.records) != int(tt.record)-1) {
+					t.Errorf("%v, with %d records", err, len(l.records))
 				}
 			})
 		})

@@ -130,6 +130,7 @@ type Executor struct {
 	people  chan wanted
 	work    sync.WaitGroup
 	halted  string
+	tried   time.Time                     // since when the journal is to be written; zero: it is
 	asked   *wanted                       // accepted, the journal does not hold it yet
 	acts    map[string]context.CancelFunc // by step
 	moves   []context.CancelFunc          // of acts that move names
@@ -178,13 +179,19 @@ func (e *Executor) Run(ctx context.Context) (*failover.State, error) {
 }
 
 func (e *Executor) stopped() error {
-	if e.halted == deposed {
+	switch e.halted {
+	case deposed:
 		return fmt.Errorf("carry run: %w", ErrDeposed)
+	case cutOff:
+		return fmt.Errorf("carry run: %s", cutOff)
 	}
 	return fmt.Errorf("carry run: %s: this is a defect of Davit, and another executor meets it too: report it", e.halted)
 }
 
-const deposed = "another executor carries the run"
+const (
+	deposed = "another executor carries the run"
+	cutOff  = "its journal took nothing for so long that other runs may have begun without it: look whether the vault can be reached, then carry it on"
+)
 
 // await waits for something to happen.
 func (e *Executor) await(ctx context.Context) error {
@@ -215,6 +222,9 @@ func (e *Executor) await(ctx context.Context) error {
 // tell hands the machine an event, and carries out what follows.
 func (e *Executor) tell(ctx context.Context, ev failover.Event) {
 	now := failover.Moment{Mono: time.Since(e.start), Wall: time.Now()}
+	if ev.Kind == failover.Recorded {
+		e.tried = time.Time{}
+	}
 	for _, task := range e.loop.Tell(now, ev) {
 		e.do(ctx, task)
 	}
@@ -236,6 +246,10 @@ func (e *Executor) replied(refused string) {
 func (e *Executor) do(ctx context.Context, t Task) {
 	switch t.Action {
 	case failover.Append:
+		if e.cutOff() {
+			e.halted = cutOff
+			return
+		}
 		e.spawn(func() { e.append(ctx, t.Entries) })
 	case failover.Evaluate, failover.Verify, failover.Age:
 		e.spawn(func() { e.survey(ctx, t.Action, t.State) })
@@ -246,6 +260,16 @@ func (e *Executor) do(ctx context.Context, t Task) {
 	case failover.Halt:
 		e.halted = t.Why
 	}
+}
+
+// cutOff tells whether the journal could not be written for so long that a run which has begun no step is in nobody's
+// way (see register.Overtaken). What lies ready is not written any more: whoever takes the run up looks how old it is.
+func (e *Executor) cutOff() bool {
+	if e.tried.IsZero() {
+		e.tried = time.Now()
+	}
+	s := e.machine.Peek()
+	return s.Spec.Verb.Moves() && !s.Meant() && time.Since(e.tried) >= lease.SilentAfter
 }
 
 // begin lets a goroutine see to a step. An undo ends the act. So does any undo the move of a name, which may go back
