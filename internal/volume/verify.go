@@ -21,6 +21,7 @@ import (
 
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/vault"
+	"davit.dev/davit/internal/volume/rewriter"
 	"davit.dev/davit/internal/volume/suspect"
 	"davit.dev/davit/internal/volume/tree"
 )
@@ -209,7 +210,7 @@ func (v *verifier) found(blobID, path string, err error) error {
 // unreadable is found, for what is read in a sample too: it names the pack.
 func (v *verifier) unreadable(id object.ID, path string, err error) error {
 	pack := ""
-	ids, _ := object.VerifyObject(v.ctx, tree.Contents{Reader: v.in.rep.ContentReader()}, id)
+	ids, _ := object.VerifyObject(v.ctx, rewriter.Contents{Reader: v.in.rep.ContentReader()}, id)
 	for _, c := range ids {
 		if info, gone := v.in.rep.ContentReader().ContentInfo(v.ctx, c); gone == nil {
 			if _, unread := v.in.rep.ContentReader().GetContent(v.ctx, c); unread != nil {
@@ -295,7 +296,7 @@ func (v *verifier) file(e *snapshot.DirEntry, path string) error {
 
 // object checks all contents of an object whose length is not known.
 func (v *verifier) object(id object.ID, path string) error {
-	ids, err := object.VerifyObject(v.ctx, tree.Contents{Reader: v.in.rep.ContentReader()}, id)
+	ids, err := object.VerifyObject(v.ctx, rewriter.Contents{Reader: v.in.rep.ContentReader()}, id)
 	if err != nil {
 		return v.found("", path, err)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
+
+	"davit.dev/davit/internal/volume/rewriter"
 )
 
 // compressor is what everything is compressed with.
@@ -100,12 +102,6 @@ func CheckExtras(ctx context.Context, rep repo.Repository, e *snapshot.DirEntry)
 	return err
 }
 
-// Contents reads single contents; it is what kopia's object reader needs.
-type Contents struct{ content.Reader }
-
-// PrefetchContents does nothing: packs are fetched whole where it pays.
-func (Contents) PrefetchContents(context.Context, []content.ID, string) []content.ID { return nil }
-
 // Chunk is one content of a file.
 type Chunk struct {
 	ID     content.ID
@@ -123,7 +119,7 @@ func Chunks(ctx context.Context, cr content.Reader, e *snapshot.DirEntry) ([]Chu
 		}
 		return []Chunk{{id, 0, e.FileSize}}, nil
 	}
-	entries, err := object.LoadIndexObject(ctx, Contents{cr}, index)
+	entries, err := object.LoadIndexObject(ctx, rewriter.Contents{Reader: cr}, index)
 	if err != nil {
 		return nil, fmt.Errorf("read index of contents: %w", err)
 	}

@@ -19,12 +19,14 @@ import (
 	"github.com/kopia/kopia/snapshot/snapshotfs"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"davit.dev/davit/internal/volume/rewriter"
 )
 
 // writer walks a directory tree in one goroutine and stores its files in
 // several. A directory is stored by whoever finishes its last entry.
 type writer struct {
-	w      *anew
+	w      *rewriter.Writer
 	opts   WriteOptions
 	racy   time.Time // files changed after this cannot be told from changed ones later
 	meter  *Meter
@@ -99,7 +101,7 @@ type Stored struct {
 // read again; prev may be nil. Entries that could not be read are counted by
 // the meter and told to opts.Issue.
 func Write(ctx context.Context, w repo.DirectRepositoryWriter, prev *snapshot.DirEntry, opts WriteOptions) (Stored, error) {
-	a, err := storeAnew(ctx, w, opts.Damaged)
+	a, err := rewriter.New(ctx, w, opts.Damaged)
 	if err != nil {
 		return Stored{}, fmt.Errorf("start writing: %w", err)
 	}
@@ -126,7 +128,7 @@ func Write(ctx context.Context, w repo.DirectRepositoryWriter, prev *snapshot.Di
 	}, nil
 }
 
-func newWriter(w *anew, opts WriteOptions) *writer {
+func newWriter(w *rewriter.Writer, opts WriteOptions) *writer {
 	cut := opts.Cut
 	if cut.IsZero() {
 		cut = opts.Start
@@ -237,7 +239,7 @@ func (t *writer) before(prev *snapshot.DirEntry) (map[string]*snapshot.DirEntry,
 	}
 	entries, err := ReadDir(t.ctx, t.w, prev.ObjectID)
 	if err != nil && t.opts.Outage != nil && !t.opts.Outage(err) {
-		t.w.distrust(t.ctx, prev.ObjectID) // else the directory would be stored as it was, by its name alone
+		t.w.Distrust(t.ctx, prev.ObjectID) // else the directory would be stored as it was, by its name alone
 		return nil, nil
 	}
 	if err != nil {
@@ -359,7 +361,7 @@ func (t *writer) visitFile(n *node, name, path, stored string, st unix.Stat_t, p
 		}
 	}
 	e := t.newEntry(encodeName(name), stored, snapshot.EntryTypeFile, st)
-	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) && t.w.whole(t.ctx, prev.ObjectID) {
+	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) && t.w.Whole(t.ctx, prev.ObjectID) {
 		e.ObjectID = prev.ObjectID
 		t.meter.Reused.Add(1)
 		t.meter.Bytes.Add(e.FileSize)

@@ -1,4 +1,5 @@
-package tree
+// Package rewriter writes a repository without the contents of damaged packs.
+package rewriter
 
 import (
 	"context"
@@ -10,10 +11,16 @@ import (
 	"github.com/kopia/kopia/repo/object"
 )
 
-// anew is a repository that is written without the contents of damaged packs:
+// Contents reads single contents; it is what kopia's object reader needs.
+type Contents struct{ content.Reader }
+
+// PrefetchContents does nothing: packs are fetched whole where it pays.
+func (Contents) PrefetchContents(context.Context, []content.ID, string) []content.ID { return nil }
+
+// Writer is a repository that is written without the contents of damaged packs:
 // what it has only there is stored once more. The index names the newest, so
 // that older snapshots read the good one too.
-type anew struct {
+type Writer struct {
 	repo.DirectRepositoryWriter
 	objects *object.Manager
 
@@ -22,9 +29,9 @@ type anew struct {
 	lock sync.Mutex      // held while a content is stored once more
 }
 
-// storeAnew writes to w; bad are the packs that are damaged.
-func storeAnew(ctx context.Context, w repo.DirectRepositoryWriter, bad map[string]bool) (*anew, error) {
-	a := &anew{DirectRepositoryWriter: w, bad: map[string]bool{}}
+// New writes to w; bad are the packs that are damaged.
+func New(ctx context.Context, w repo.DirectRepositoryWriter, bad map[string]bool) (*Writer, error) {
+	a := &Writer{DirectRepositoryWriter: w, bad: map[string]bool{}}
 	for pack := range bad {
 		a.bad[pack] = true
 	}
@@ -35,39 +42,39 @@ func storeAnew(ctx context.Context, w repo.DirectRepositoryWriter, bad map[strin
 }
 
 // NewObjectWriter implements repo.RepositoryWriter.
-func (a *anew) NewObjectWriter(ctx context.Context, opts object.WriterOptions) object.Writer {
+func (a *Writer) NewObjectWriter(ctx context.Context, opts object.WriterOptions) object.Writer {
 	return a.objects.NewWriter(ctx, opts)
 }
 
 // ConcatenateObjects implements repo.RepositoryWriter.
-func (a *anew) ConcatenateObjects(ctx context.Context, ids []object.ID, opts repo.ConcatenateOptions) (object.ID, error) {
+func (a *Writer) ConcatenateObjects(ctx context.Context, ids []object.ID, opts repo.ConcatenateOptions) (object.ID, error) {
 	return a.objects.Concatenate(ctx, ids, opts.Compressor)
 }
 
-// lost tells whether a content is in a damaged pack, or is not there at all.
-func (a *anew) lost(ctx context.Context, id content.ID) bool {
+// Lost tells whether a content is in a damaged pack, or is not there at all.
+func (a *Writer) Lost(ctx context.Context, id content.ID) bool {
 	info, err := a.ContentReader().ContentInfo(ctx, id)
 	return err != nil || info.Deleted || a.isBad(string(info.PackBlobID))
 }
 
-func (a *anew) none() bool {
+func (a *Writer) none() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.bad) == 0
 }
 
-func (a *anew) isBad(pack string) bool {
+func (a *Writer) isBad(pack string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.bad[pack]
 }
 
-// whole tells whether no content of an object is in a damaged pack.
-func (a *anew) whole(ctx context.Context, id object.ID) bool {
+// Whole tells whether no content of an object is in a damaged pack.
+func (a *Writer) Whole(ctx context.Context, id object.ID) bool {
 	if a.none() {
 		return true
 	}
-	if top, ok := first(id); ok && a.lost(ctx, top) { // before it is read
+	if top, ok := first(id); ok && a.Lost(ctx, top) { // before it is read
 		return false
 	}
 	ids, err := object.VerifyObject(ctx, Contents{a.ContentReader()}, id)
@@ -75,15 +82,15 @@ func (a *anew) whole(ctx context.Context, id object.ID) bool {
 		return false
 	}
 	for _, c := range ids {
-		if a.lost(ctx, c) {
+		if a.Lost(ctx, c) {
 			return false
 		}
 	}
 	return true
 }
 
-// distrust takes the packs of an object for damaged: it could not be read.
-func (a *anew) distrust(ctx context.Context, id object.ID) {
+// Distrust takes the packs of an object for damaged: it could not be read.
+func (a *Writer) Distrust(ctx context.Context, id object.ID) {
 	ids, err := object.VerifyObject(ctx, Contents{a.ContentReader()}, id)
 	if err != nil {
 		if top, ok := first(id); ok {
@@ -115,12 +122,12 @@ func first(id object.ID) (content.ID, bool) {
 // which cannot be named outside of it, so it is inferred.
 type contents[B any] struct {
 	Contents
-	a     *anew
+	a     *Writer
 	write func(context.Context, B, content.IDPrefix, compression.HeaderID) (content.ID, error)
 	hash  func([]byte, B) []byte
 }
 
-func contentsAnew[B any](a *anew, write func(context.Context, B, content.IDPrefix, compression.HeaderID) (content.ID, error), hash func([]byte, B) []byte) *contents[B] {
+func contentsAnew[B any](a *Writer, write func(context.Context, B, content.IDPrefix, compression.HeaderID) (content.ID, error), hash func([]byte, B) []byte) *contents[B] {
 	return &contents[B]{Contents{a.ContentReader()}, a, write, hash}
 }
 
