@@ -1,14 +1,12 @@
 package volume
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,6 +21,7 @@ import (
 
 	"davit.dev/davit/internal/volume/cache"
 	"davit.dev/davit/internal/volume/logcore"
+	"davit.dev/davit/internal/volume/staging"
 )
 
 // storageType is the name under which kopia knows our storage.
@@ -202,7 +201,7 @@ const (
 // and not days: a site that captures every minute writes thousands a day, and
 // no deleted content is freed before its index entries are compacted. A writer
 // trusts its view of the epochs for one refresh, a sixth of the shortest epoch.
-func (r *Repository) setEpochs(ctx context.Context, st *staging) error {
+func (r *Repository) setEpochs(ctx context.Context, st *staging.Storage) error {
 	m, err := format.NewManager(ctx, st, "", -1, r.password, r.opts.Now)
 	if err != nil {
 		return err
@@ -227,7 +226,7 @@ func (r *Repository) setEpochs(ctx context.Context, st *staging) error {
 // create makes the repository unless it is there: the two format blobs are
 // made in memory, and one write-if-absent decides who of many created it.
 func (r *Repository) create(ctx context.Context) error {
-	staged := &staging{blobs: map[blob.ID][]byte{}}
+	staged := staging.New(&storage{})
 	opts := &repo.NewRepositoryOptions{
 		FormatBlockKeyDerivationAlgorithm: keyDerivation,
 		BlockFormat: format.ContentFormat{
@@ -247,58 +246,12 @@ func (r *Repository) create(ctx context.Context) error {
 		return fmt.Errorf("prepare volume repository's indexes: %w", err)
 	}
 	s := r.newStorage(instanceOptions{})
-	data := staged.blobs[format.KopiaRepositoryBlobID]
-	err := s.PutBlob(ctx, format.KopiaRepositoryBlobID, memory(data), blob.PutOptions{DoNotRecreate: true})
+	data := staged.Blobs[format.KopiaRepositoryBlobID]
+	err := s.PutBlob(ctx, format.KopiaRepositoryBlobID, staging.Bytes(data), blob.PutOptions{DoNotRecreate: true})
 	if err != nil && !errors.Is(err, blob.ErrBlobAlreadyExists) {
 		return fmt.Errorf("create volume repository: %w", err)
 	}
 	return s.commit(ctx)
-}
-
-// memory is blob.Bytes over one slice.
-type memory []byte
-
-func (m memory) Length() int { return len(m) }
-
-func (m memory) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(m)
-	return int64(n), err
-}
-
-func (m memory) Reader() io.ReadSeekCloser { return nopCloser{bytes.NewReader(m)} }
-
-type nopCloser struct{ io.ReadSeeker }
-
-func (nopCloser) Close() error { return nil }
-
-// staging takes the blobs of a repository that is being made.
-type staging struct {
-	storage
-	blobs map[blob.ID][]byte
-}
-
-// GetBlob implements blob.Storage, for whole blobs.
-func (s *staging) GetBlob(_ context.Context, id blob.ID, _, _ int64, out blob.OutputBuffer) error {
-	data, ok := s.blobs[id]
-	if !ok {
-		return blob.ErrBlobNotFound
-	}
-	out.Reset()
-	_, err := out.Write(data)
-	return err
-}
-
-// GetMetadata implements blob.Storage.
-func (s *staging) GetMetadata(_ context.Context, id blob.ID) (blob.Metadata, error) {
-	return blob.Metadata{BlobID: id, Length: int64(len(s.blobs[id])), Timestamp: time.Unix(0, 0)}, nil
-}
-
-// PutBlob implements blob.Storage.
-func (s *staging) PutBlob(_ context.Context, id blob.ID, data blob.Bytes, _ blob.PutOptions) error {
-	var b bytes.Buffer
-	_, err := data.WriteTo(&b)
-	s.blobs[id] = b.Bytes()
-	return err
 }
 
 // quiet makes kopia log to our logger at level debug, and nowhere else.
