@@ -12,6 +12,7 @@ import (
 	"github.com/kopia/kopia/snapshot"
 
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/volume/changes"
 	"davit.dev/davit/internal/volume/suspect"
 	"davit.dev/davit/internal/volume/tree"
 )
@@ -34,6 +35,9 @@ type WriteOptions struct {
 	Progress func(Progress)
 	// Pace bounds what is read of the tree's files. Nil is no bound.
 	Pace Pace
+	// Changes is how large files are stored; nil: read as all others are. Its Before is
+	// that of Previous; see Blocks. Only a tree that was cut may have one.
+	Changes *changes.Plan
 	// Issue is told about every entry that is not exactly in the snapshot,
 	// never from two goroutines at once.
 	Issue func(Issue)
@@ -81,6 +85,9 @@ func (r *Repository) write(ctx context.Context, opts WriteOptions) (point.Snapsh
 	}
 	defer w.Close(context.WithoutCancel(ctx)) //nolint:errcheck // Flush returned what matters
 	snap, err := r.writeSnapshot(ctx, w, opts, prev, bad)
+	if opts.Changes.Retry(err) {
+		snap, err = r.writeSnapshot(ctx, w, opts, prev, bad)
+	}
 	if err != nil {
 		return point.Snapshot{}, err
 	}
@@ -119,6 +126,26 @@ func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot, bad
 	return top, err
 }
 
+// Blocks reads where the large files of a snapshot lay on their device. It is nil
+// where the snapshot does not say that, is gone or is damaged.
+func (r *Repository) Blocks(ctx context.Context, snap point.Snapshot) (*changes.Book, error) {
+	done, err := r.use()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	ctx = r.quiet(ctx)
+	root, err := r.findRoot(ctx, r.main, snap)
+	var book *changes.Book
+	if err == nil {
+		book, err = tree.LoadBlocks(ctx, r.main.rep, root)
+	}
+	if err != nil && IsOutage(err) {
+		return nil, fmt.Errorf("read blocks of snapshot %s: %w", snap.ID, err)
+	}
+	return book, nil //nolint:nilerr // all is read then
+}
+
 // writeSnapshot writes the tree, its extras and the manifest that names them,
 // and flushes all of it.
 func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryWriter, opts WriteOptions, prev *snapshot.DirEntry, bad map[string]bool) (point.Snapshot, error) {
@@ -126,7 +153,7 @@ func (r *Repository) writeSnapshot(ctx context.Context, w repo.DirectRepositoryW
 	meter := tree.NewMeter(opts.Progress, r.opts.Now)
 	stored, err := tree.Write(ctx, w, prev, tree.WriteOptions{
 		Root: opts.Root, Cut: opts.Cut, Start: start, Parallel: r.opts.Parallel, Meter: meter, Pace: opts.Pace, Issue: opts.Issue,
-		Damaged: bad, Outage: IsOutage,
+		Changes: opts.Changes, Damaged: bad, Outage: IsOutage,
 	})
 	if err != nil {
 		return point.Snapshot{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 
 	kfs "github.com/kopia/kopia/fs"
 	"github.com/kopia/kopia/repo"
@@ -17,10 +18,11 @@ import (
 // compressor is what everything is compressed with.
 const compressor = "zstd-fastest"
 
-// Names inside a snapshot's root: the tree itself, and what it needs beside.
+// Names inside a snapshot's root: the tree itself, what it needs beside, and where large files lay.
 const (
 	treeName   = "tree"
 	extrasName = "extras"
+	blocksName = "blocks"
 )
 
 // OpenRoot reads a snapshot's root: its tree and its extras.
@@ -57,21 +59,22 @@ func ReadDir(ctx context.Context, rep repo.Repository, id object.ID) ([]*snapsho
 	return m.Entries, nil
 }
 
-func (t *writer) writeExtras(ctx context.Context) (*snapshot.DirEntry, error) {
+// writeBeside stores what stands beside the tree.
+func (t *writer) writeBeside(ctx context.Context, name string, write func(io.Writer) error) (*snapshot.DirEntry, error) {
 	w := t.w.NewObjectWriter(ctx, object.WriterOptions{
-		Description: "extras", Prefix: "x", Compressor: compressor, MetadataCompressor: compressor,
+		Description: name, Prefix: "x", Compressor: compressor, MetadataCompressor: compressor,
 	})
 	defer w.Close() //nolint:errcheck // Result returned what matters
 	count := &countingWriter{w: w}
-	if err := t.extras.write(count); err != nil {
+	if err := write(count); err != nil {
 		return nil, err
 	}
 	id, err := w.Result()
 	if err != nil {
-		return nil, fmt.Errorf("write extras: %w", err)
+		return nil, fmt.Errorf("write %s: %w", name, err)
 	}
 	return &snapshot.DirEntry{
-		Name: extrasName, Type: snapshot.EntryTypeFile, Permissions: 0o600,
+		Name: name, Type: snapshot.EntryTypeFile, Permissions: 0o600,
 		FileSize: count.n, ModTime: kfs.UTCTimestampFromTime(t.opts.Start), ObjectID: id,
 	}, nil
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"davit.dev/davit/internal/volume/changes"
 	"davit.dev/davit/internal/volume/rewriter"
 )
 
@@ -84,6 +85,8 @@ type WriteOptions struct {
 	Outage func(error) bool
 	// Pace bounds what is read of the tree's files.
 	Pace Pace
+	// Changes is how large files are stored; nil: read as all others are.
+	Changes *changes.Plan
 	// Issue is told about every entry that is not exactly in the snapshot,
 	// never from two goroutines at once. It may be nil.
 	Issue func(Issue)
@@ -110,13 +113,20 @@ func Write(ctx context.Context, w repo.DirectRepositoryWriter, prev *snapshot.Di
 	if err != nil {
 		return Stored{}, err
 	}
-	extras, err := t.writeExtras(ctx)
+	extras, err := t.writeBeside(ctx, extrasName, t.extras.write)
 	if err != nil {
 		return Stored{}, err
 	}
 	var b snapshotfs.DirManifestBuilder
 	b.AddEntry(top)
 	b.AddEntry(extras)
+	if opts.Changes.Keeps() {
+		blocks, err := t.writeBeside(ctx, blocksName, opts.Changes.Now.Write)
+		if err != nil {
+			return Stored{}, err
+		}
+		b.AddEntry(blocks)
+	}
 	dm := b.Build(kfs.UTCTimestampFromTime(opts.Start), "")
 	rootID, err := snapshotfs.WriteDirManifest(ctx, a, "", dm, compressor)
 	if err != nil {
@@ -361,18 +371,19 @@ func (t *writer) visitFile(n *node, name, path, stored string, st unix.Stat_t, p
 		}
 	}
 	e := t.newEntry(encodeName(name), stored, snapshot.EntryTypeFile, st)
-	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) && t.w.Whole(t.ctx, prev.ObjectID) {
+	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) && !t.opts.Changes.Reads(stored) && t.w.Whole(t.ctx, prev.ObjectID) {
 		e.ObjectID = prev.ObjectID
 		t.meter.Reused.Add(1)
 		t.meter.Bytes.Add(e.FileSize)
 		t.finishFile(n, e)
+		t.noteBlocks(n, name, stored, e.FileSize)
 		return
 	}
 	n.pending.Add(1)
 	n.dir.hold()
 	t.group.Go(func() error {
 		defer n.dir.release()
-		err := t.storeFile(n, name, path, stored, e, st)
+		err := t.storeFile(n, name, path, stored, e, st, prev)
 		if err == nil {
 			err = t.done(n)
 		} else {
@@ -403,7 +414,7 @@ func (t *writer) finishFile(n *node, e *snapshot.DirEntry) {
 
 // storeFile stores one file's data. Only errors of the repository are
 // returned; those of the file become issues.
-func (t *writer) storeFile(n *node, name, path, stored string, e *snapshot.DirEntry, st unix.Stat_t) error {
+func (t *writer) storeFile(n *node, name, path, stored string, e *snapshot.DirEntry, st unix.Stat_t, prev *snapshot.DirEntry) error {
 	if err := context.Cause(t.ctx); err != nil {
 		return err
 	}
@@ -413,7 +424,13 @@ func (t *writer) storeFile(n *node, name, path, stored string, e *snapshot.DirEn
 		return nil
 	}
 	defer f.Close() //nolint:errcheck // only read
-	id, size, err := t.storeData(f, path, e.FileSize)
+	store := t.storeData
+	if t.opts.Changes.Stores(e.FileSize) {
+		store = func(f *os.File, path string, size int64) (object.ID, int64, error) {
+			return t.storeChanges(f, path, stored, size, prev)
+		}
+	}
+	id, size, err := store(f, path, e.FileSize)
 	var broken *sourceError
 	if errors.As(err, &broken) {
 		t.unread(path, stored, broken.err)
