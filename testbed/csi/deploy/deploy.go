@@ -14,6 +14,12 @@ import (
 //go:embed *.yaml
 var files embed.FS
 
+//go:embed crd/snapshotmetadataservices.yaml
+var metadataCRD []byte
+
+// MetadataCRD defines the objects by which drivers say where they tell which blocks were changed.
+func MetadataCRD() []byte { return metadataCRD }
+
 var templates = template.Must(template.New("").Option("missingkey=error").ParseFS(files, "*.yaml"))
 
 // socketRoom is what follows the kubelet's root in the longest socket path, "/plugins_registry/<driver>-reg.sock"; a

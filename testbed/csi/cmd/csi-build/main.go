@@ -125,7 +125,7 @@ func printParts(ctx context.Context, b build.Builder, part string, p deploy.Para
 		if err != nil {
 			return err
 		}
-		out = append(out, crds...)
+		out = append(append(out, crds...), deploy.MetadataCRD()...)
 	}
 	if part != "crds" {
 		driver, err := deploy.Driver(p)

@@ -109,10 +109,10 @@ func (b Builder) Image(ctx context.Context) (Result, error) {
 		return result, fmt.Errorf("create build directory: %w", err)
 	}
 	defer os.RemoveAll(driver)
-	if err := b.goBuild(ctx, b.Source, driver, "./cmd/reflink-csi"); err != nil {
+	if err := b.goBuild(ctx, b.Source, driver, "./cmd/reflink-csi", "./cmd/snapshot-metadata"); err != nil {
 		return result, err
 	}
-	files = append(files, filepath.Join(driver, "reflink-csi"))
+	files = append(files, filepath.Join(driver, "reflink-csi"), filepath.Join(driver, "snapshot-metadata"))
 	return result, pack(result, files)
 }
 

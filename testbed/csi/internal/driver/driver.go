@@ -40,6 +40,7 @@ type Driver struct {
 	csi.UnimplementedControllerServer
 	csi.UnimplementedNodeServer
 	csi.UnimplementedGroupControllerServer
+	csi.UnimplementedSnapshotMetadataServer
 
 	pool *pool.Pool
 	node string
@@ -64,6 +65,7 @@ func (d *Driver) Serve(ctx context.Context, socket string) error {
 	csi.RegisterControllerServer(server, d)
 	csi.RegisterNodeServer(server, d)
 	csi.RegisterGroupControllerServer(server, d)
+	csi.RegisterSnapshotMetadataServer(server, d)
 	return serveUntil(ctx, server, listener)
 }
 

@@ -183,7 +183,7 @@ func (d *Driver) takeSnapshot(ctx context.Context, req *csi.CreateSnapshotReques
 	}
 	defer leave()
 	start := time.Now()
-	snap, err := d.pool.CreateSnapshot(req.GetName(), volume)
+	snap, err := d.pool.CreateLying(req.GetName(), volume, req.GetParameters()[liesKey] == "true")
 	if err == nil {
 		d.log.InfoContext(ctx, "snapshot taken", "snapshot", snap.ID, "volume", volume.ID, "frozen", snap.Frozen,
 			"took", time.Since(start))

@@ -17,6 +17,9 @@ const (
 // fullKey is the parameter of a class that makes this storage without room for snapshots.
 const fullKey = "full"
 
+// liesKey is the parameter of a class whose snapshots do not tell all that was changed before them.
+const liesKey = "lies"
+
 // pace lets snapshots through one after the other, as storage does that works through a queue.
 type pace chan struct{}
 

@@ -51,6 +51,8 @@ type Snapshot struct {
 	Frozen bool `json:"frozen"`
 	// Group is the id of the group snapshot that it is part of.
 	Group string `json:"group,omitempty"`
+	// Lies says that what was changed before it is told wrongly.
+	Lies bool `json:"lies,omitempty"`
 }
 
 // VolumeID derives a volume's id from its name, which makes creation idempotent without an index.

@@ -134,8 +134,13 @@ func (p *Pool) MountsOf(id string) ([]disk.Mount, error) {
 
 // CreateSnapshot clones the volume's image under a freeze.
 func (p *Pool) CreateSnapshot(name string, from Volume) (Snapshot, error) {
+	return p.CreateLying(name, from, false)
+}
+
+// CreateLying does the same; what is told of the changes before a snapshot that lies is wrong.
+func (p *Pool) CreateLying(name string, from Volume, lies bool) (Snapshot, error) {
 	snap := Snapshot{
-		ID: SnapshotID(name), Name: name, VolumeID: from.ID,
+		ID: SnapshotID(name), Name: name, VolumeID: from.ID, Lies: lies,
 		Bytes: from.Bytes, FSType: from.FSType, FSBytes: from.FSBytes,
 	}
 	err := p.build(snapshots, snap.ID, func(dir string) error {
