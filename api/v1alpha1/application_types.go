@@ -156,6 +156,12 @@ type VolumeCapture struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('60s')",message="freezeWindow must be between 1s and 60s"
 	FreezeWindow *metav1.Duration `json:"freezeWindow,omitempty"`
+	// ChangedBlocks says whether large files that were changed are read only where
+	// the volume's CSI driver says that blocks were changed, if it offers that
+	// (KEP 3314). It keeps a snapshot of each volume from one capture to the next.
+	// +kubebuilder:default=Never
+	// +optional
+	ChangedBlocks ChangedBlocksMode `json:"changedBlocks,omitempty"`
 	// Include limits the volumes whose data is captured to those that match
 	// one of the rules. Claims of the others are captured without data.
 	// +optional
@@ -168,6 +174,12 @@ type VolumeCapture struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Exclude []VolumeRule `json:"exclude,omitempty"`
+}
+
+// KeepsCuts tells whether a snapshot of each volume is kept from one capture to the
+// next. Without a policy there may be none for long.
+func (a *Application) KeepsCuts() bool {
+	return a.Spec.Volumes.ChangedBlocks == ChangedBlocksAuto && a.Spec.Policy != ""
 }
 
 // VolumeRule matches volumes by all that it says.
@@ -203,6 +215,19 @@ const (
 	FreezeRequired FreezeMode = "Required"
 	// FreezeNever freezes nothing.
 	FreezeNever FreezeMode = "Never"
+)
+
+// ChangedBlocksMode says whether a driver's word on what was changed is taken.
+// +kubebuilder:validation:Enum=Never;Auto
+type ChangedBlocksMode string
+
+// The modes of changed blocks.
+const (
+	// ChangedBlocksNever reads files whole whose time or size was changed.
+	ChangedBlocksNever ChangedBlocksMode = "Never"
+	// ChangedBlocksAuto asks the drivers that tell, for applications with a
+	// policy, and compares now and then.
+	ChangedBlocksAuto ChangedBlocksMode = "Auto"
 )
 
 // ProfileMode says whether ready-made profiles are used.

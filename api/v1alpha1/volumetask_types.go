@@ -65,6 +65,27 @@ type VolumeTaskSpec struct {
 	// snapshot of the same source, if any.
 	// +optional
 	Snapshot string `json:"snapshot,omitempty"`
+	// Blocks has a Read note where large files lie, and ask the volume's driver
+	// which blocks were changed since the previous snapshot. None: files that
+	// may have changed are read whole.
+	// +optional
+	Blocks *VolumeBlocks `json:"blocks,omitempty"`
+}
+
+// VolumeBlocks is what a driver is asked about.
+type VolumeBlocks struct {
+	// Driver is the CSI driver. Volume and Snapshot are what it calls the volume,
+	// and the snapshot of it that is read.
+	Driver   string `json:"driver"`
+	Volume   string `json:"volume"`
+	Snapshot string `json:"snapshot"`
+	// Name is the VolumeSnapshot of that snapshot in davit-system.
+	Name string `json:"name"`
+	// Capacity of the volume, of the snapshot and of the claim that is read, in bytes.
+	Capacity int64 `json:"capacity"`
+	// Refused says why the driver cannot be asked.
+	// +optional
+	Refused string `json:"refused,omitempty"`
 }
 
 // TaskPhase is where a task is in its life.
@@ -101,6 +122,10 @@ type VolumeTaskStatus struct {
 	// was in the volume already.
 	// +optional
 	BytesFetched int64 `json:"bytesFetched,omitempty"`
+	// BytesUnread is what a Read took over of changed files because their driver
+	// says that it is unchanged.
+	// +optional
+	BytesUnread int64 `json:"bytesUnread,omitempty"`
 	// Snapshot is the result of a Read, as JSON of point.Snapshot.
 	// +optional
 	Snapshot string `json:"snapshot,omitempty"`

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -160,7 +161,34 @@ func (s *sweeper) inCluster(ctx context.Context) {
 		if err := e.freezer.Sweep(ctx, s.capturing(ctx)); err != nil {
 			log.Warn("sweep: freezes", "error", err)
 		}
+		if keeps, err := s.keeping(ctx); err != nil {
+			log.Warn("sweep: list applications", "error", err)
+		} else if err := e.volumes.SweepKept(ctx, keeps); err != nil {
+			log.Warn("sweep: kept snapshots", "error", err)
+		}
 	})
+}
+
+// keeping says of which applications a snapshot of each volume is kept for the next
+// capture: of those that want it, go by a policy that is there, and are this site's to capture.
+func (s *sweeper) keeping(ctx context.Context) (func(string) bool, error) {
+	var applications v1alpha1.ApplicationList
+	var policies v1alpha1.ProtectionPolicyList
+	if err := errors.Join(s.reader.List(ctx, &applications), s.reader.List(ctx, &policies)); err != nil {
+		return nil, err
+	}
+	there := map[client.ObjectKey]bool{}
+	for i := range policies.Items {
+		there[client.ObjectKeyFromObject(&policies.Items[i])] = true
+	}
+	keep := map[string]bool{}
+	for i := range applications.Items {
+		a := &applications.Items[i]
+		if a.KeepsCuts() && a.DeletionTimestamp.IsZero() && a.Status.Role == v1alpha1.RoleActive && there[client.ObjectKey{Namespace: a.Namespace, Name: a.Spec.Policy}] {
+			keep[source.PointLabel(a.VaultName())] = true
+		}
+	}
+	return func(label string) bool { return keep[label] }, nil
 }
 
 // inVaults removes what captures that died left in the vaults, and deleted

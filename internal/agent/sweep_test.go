@@ -144,3 +144,34 @@ func TestManyPointsAreReadByPages(t *testing.T) {
 		t.Errorf("pages of %v, want %v", p.asked, want)
 	}
 }
+
+// TestWhoseSnapshotsAreKept: those of applications that want it, go by a policy that is there,
+// and are this site's to capture.
+func TestWhoseSnapshotsAreKept(t *testing.T) {
+	policy := &v1alpha1.ProtectionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "hourly"}}
+	objects := []client.Object{policy}
+	app := func(name string, change func(*v1alpha1.Application)) {
+		a := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name}}
+		a.Spec.Policy, a.Spec.Volumes.ChangedBlocks, a.Status.Role = "hourly", v1alpha1.ChangedBlocksAuto, v1alpha1.RoleActive
+		change(a)
+		objects = append(objects, a)
+	}
+	app("kept", func(*v1alpha1.Application) {})
+	app("never", func(a *v1alpha1.Application) { a.Spec.Volumes.ChangedBlocks = v1alpha1.ChangedBlocksNever })
+	app("without-policy", func(a *v1alpha1.Application) { a.Spec.Policy = "" })
+	app("policy-gone", func(a *v1alpha1.Application) { a.Spec.Policy = "daily" })
+	app("superseded", func(a *v1alpha1.Application) { a.Status.Role = v1alpha1.RoleSuperseded })
+	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).Build()
+	keeps, err := (&sweeper{reader: c}).keeping(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects[1:] {
+		if got := keeps(o.GetName()); got != (o.GetName() == "kept") {
+			t.Errorf("%s: %t", o.GetName(), got)
+		}
+	}
+	if keeps("gone") {
+		t.Error("one that is gone keeps its snapshots")
+	}
+}

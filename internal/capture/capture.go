@@ -75,9 +75,10 @@ type Spec struct {
 	Volumes selection.Volumes
 	// Filter narrows it by kind.
 	Filter Filter
-	// Mode and SnapshotClass say how volume data is captured, and
-	// GroupSnapshotClass with which class volumes are cut by one act; see Grouper.
+	// Mode and SnapshotClass say how volume data is captured, GroupSnapshotClass with which class volumes
+	// are cut by one act, see Grouper, and ChangedBlocks whether drivers are asked what was changed.
 	Mode               Mode
+	ChangedBlocks      bool
 	SnapshotClass      string
 	GroupSnapshotClass string
 	// Freeze says whether all volumes are held still together while they are

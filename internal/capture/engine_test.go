@@ -33,6 +33,8 @@ type world struct {
 	fail     map[string]error
 	errors   int64 // of every volume read
 	released []string
+	kept     []string                // of these, that are for the next capture
+	blocks   map[string]point.Blocks // what is said of volumes read, by claim
 	pods     []quiesce.Pod
 	session  quiesce.Session
 	written  map[string][]string // names by kind, as the sink saw them
@@ -162,13 +164,20 @@ func (w *world) Read(_ context.Context, c Cut, previous *point.Snapshot, _ func(
 	if previous != nil {
 		id = "after " + previous.ID
 	}
-	return VolumeRead{Snapshot: point.Snapshot{ID: id, Bytes: 10, Errors: w.errors}}, w.note("read %s", c.Plan.Claim.Key())
+	snap := point.Snapshot{ID: id, Bytes: 10, Errors: w.errors}
+	if b, ok := w.blocks[c.Plan.Claim.Name]; ok {
+		snap.Blocks = &b
+	}
+	return VolumeRead{Snapshot: snap}, w.note("read %s", c.Plan.Claim.Key())
 }
 
 func (w *world) Release(_ context.Context, p VolumePlan) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.released = append(w.released, p.Claim.Key())
+	if p.Keep {
+		w.kept = append(w.kept, p.Claim.Key())
+	}
 	return nil
 }
 
@@ -571,6 +580,24 @@ func TestReadFailureReleasesVolumes(t *testing.T) {
 	w.fail["read shop/data-db-0"] = errors.New("node gone")
 	if _, err := w.run(Spec{}); err == nil || !slices.Contains(w.released, "shop/data-db-0") {
 		t.Errorf("err = %v, released %q", err, w.released)
+	}
+}
+
+// TestOnlyCutsThatAreOfUseAreKept, and none of a capture that failed.
+func TestOnlyCutsThatAreOfUseAreKept(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		w := newWorld(t, shop)
+		w.blocks = map[string]point.Blocks{"data-db-0": {Base: true}}
+		if fails {
+			w.broken["orders.shop.example.com"] = errors.New("broken")
+		}
+		_, err := w.run(Spec{ChangedBlocks: true})
+		if (err != nil) != fails {
+			t.Fatal(err)
+		}
+		if kept := slices.Equal(w.kept, []string{"shop/data-db-0"}); kept == fails || fails && len(w.kept) > 0 {
+			t.Errorf("capture fails: %t; kept are %v of %v", fails, w.kept, w.released)
+		}
 	}
 }
 

@@ -97,9 +97,9 @@ func (c Claim) Key() string { return c.Namespace + "/" + c.Name }
 
 // VolumeOptions are those of Spec that Volumes needs.
 type VolumeOptions struct {
-	Application, Point string
-	Mode               Mode
-	SnapshotClass      string
+	Application, Point, SnapshotClass string
+	Mode                              Mode
+	ChangedBlocks                     bool
 }
 
 // VolumePlan says how one claim will be captured.
@@ -118,6 +118,8 @@ type VolumePlan struct {
 	// be, cut with; empty: none.
 	Group   string
 	Options VolumeOptions
+	// Keep has Release keep the cut, for the next capture's reader to compare with.
+	Keep bool
 }
 
 // Cut is a volume pinned at an instant, for the adapter that made it.

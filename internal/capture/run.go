@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,12 +28,8 @@ const (
 )
 
 func (o Options) withDefaults() Options {
-	if o.Workers <= 0 {
-		o.Workers = defaultWorkers
-	}
-	if o.VolumeWorkers <= 0 {
-		o.VolumeWorkers = defaultVolumeWorkers
-	}
+	o.Workers = cmp.Or(max(o.Workers, 0), defaultWorkers)
+	o.VolumeWorkers = cmp.Or(max(o.VolumeWorkers, 0), defaultVolumeWorkers)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -59,6 +56,8 @@ type run struct {
 	covered *selection.Cover // nil where the whole of the namespaces is captured
 	left    set              // claims whose data a rule leaves out
 	going   set              // chosen namespaces that are being deleted
+	base    set              // claims, and classes of groups, whose cuts the next capture can be compared with
+	whole   bool             // all of it is captured
 	looking bool             // nothing is captured: see Look
 	flushed time.Time        // until when the volumes were flushed before they were cut; zero: not known
 
@@ -71,7 +70,7 @@ func newRun(spec Spec, ports Ports, opts Options) *run {
 	return &run{
 		spec: spec, ports: ports, opts: opts, needs: newNeeds(),
 		writers: newWriters(ports.Sink),
-		plans:   map[string]VolumePlan{}, cuts: map[string]Cut{}, left: set{}, going: set{},
+		plans:   map[string]VolumePlan{}, cuts: map[string]Cut{}, left: set{}, going: set{}, base: set{},
 	}
 }
 
@@ -88,10 +87,12 @@ func (r *run) capture(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.objects(gctx) })
 	g.Go(func() error { return r.readVolumes(gctx) })
-	if err := g.Wait(); err != nil {
-		return err
+	err := g.Wait()
+	if err == nil {
+		err = r.checkClaims()
 	}
-	return r.checkClaims()
+	r.whole = err == nil
+	return err
 }
 
 // prepare finds out what there is and whether it can be captured, while

@@ -1,11 +1,11 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -93,11 +93,7 @@ func claimOf(o *unstructured.Unstructured) Claim {
 		Phase:        text(o.Object, "status", "phase"),
 		BlockMode:    text(o.Object, "spec", "volumeMode") == "Block",
 	}
-	for _, at := range []string{"status", "spec"} {
-		path := []string{at, "capacity", "storage"}
-		if at == "spec" {
-			path = []string{at, "resources", "requests", "storage"}
-		}
+	for _, path := range [][]string{{"status", "capacity", "storage"}, {"spec", "resources", "requests", "storage"}} {
 		if q, err := resource.ParseQuantity(text(o.Object, path...)); err == nil && c.Capacity == 0 {
 			c.Capacity = q.Value()
 		}
@@ -110,16 +106,15 @@ func (r *run) plan(ctx context.Context, claims []Claim) error {
 	if len(claims) > 0 && r.ports.Volumes == nil {
 		return fmt.Errorf("claim %s has data, and nothing here can capture it", claims[0].Key())
 	}
-	opts := VolumeOptions{Application: r.spec.Application, Point: r.spec.ID, Mode: r.spec.Mode, SnapshotClass: r.spec.SnapshotClass}
+	opts := VolumeOptions{Application: r.spec.Application, Point: r.spec.ID, Mode: r.spec.Mode, SnapshotClass: r.spec.SnapshotClass, ChangedBlocks: r.spec.ChangedBlocks}
 	errs := make([]error, len(claims))
-	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(r.opts.Workers)
 	for i, c := range claims {
 		g.Go(func() error {
 			p, err := r.planOne(ctx, c, opts)
-			mu.Lock()
-			defer mu.Unlock()
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			r.plans[c.Key()], errs[i] = p, err
 			return nil
 		})
@@ -202,6 +197,7 @@ func (r *run) readVolumes(ctx context.Context) error {
 			if v.Snapshot.ID != "" || err == nil {
 				r.res.Volumes = append(r.res.Volumes, v)
 			}
+			r.base[cmp.Or(c.Plan.Group, key)] = r.base[cmp.Or(c.Plan.Group, key)] || v.Snapshot.Blocks != nil && v.Snapshot.Blocks.Base
 			if err != nil {
 				return fmt.Errorf("read volume %s: %w", key, err)
 			}
@@ -253,6 +249,7 @@ func (r *run) release(ctx context.Context) {
 	defer cancel()
 	var g errgroup.Group
 	for key, p := range r.plans {
+		p.Keep = r.whole && r.base[cmp.Or(p.Group, key)]
 		g.Go(func() error {
 			if err := r.ports.Volumes.Release(ctx, p); err != nil {
 				r.warn("persistentvolumeclaims "+key, fmt.Sprintf("leftovers of its capture will be swept later: %v", err))

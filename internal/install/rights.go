@@ -169,11 +169,15 @@ func nodeAnywhere() []rbacv1.PolicyRule {
 		rule(verbs("list"), "discovery.k8s.io", "endpointslices"),
 		rule(verbs("get"), "apps", "deployments", "statefulsets", "replicasets", "daemonsets"),
 		rule(verbs("get"), "batch", "cronjobs", "jobs"),
+		rule(verbs("get"), "cbt.storage.k8s.io", "snapshotmetadataservices"), // where drivers are asked for changed blocks
 	}
 }
 
 func nodeAtHome() []rbacv1.PolicyRule {
+	token := rule(verbs("create"), "", "serviceaccounts/token") // for these drivers, who ask whether it may see the snapshot
+	token.ResourceNames = []string{NodeName}
 	return []rbacv1.PolicyRule{
+		token, rule(verbs("get"), "snapshot.storage.k8s.io", "volumesnapshots"),
 		rule(readVerbs, v1alpha1.GroupVersion.Group, "volumetasks", "volumefreezes", "nodefences"),
 		rule(verbs("create"), v1alpha1.GroupVersion.Group, "nodefences"),
 		rule(verbs("get", "update", "patch"), v1alpha1.GroupVersion.Group, "volumetasks/status", "volumefreezes/status", "nodefences/status"),

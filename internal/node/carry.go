@@ -22,6 +22,7 @@ import (
 	"davit.dev/davit/internal/point"
 	"davit.dev/davit/internal/protection"
 	"davit.dev/davit/internal/volume"
+	"davit.dev/davit/internal/volume/changes"
 )
 
 // carrier moves the data of one task's volume.
@@ -32,6 +33,7 @@ type carrier struct {
 	read     volume.Pace // of volumes
 	write    volume.Pace // to them
 	now      func() time.Time
+	ask      asker
 }
 
 // await returns when the task's volume is mounted, if that is to come.
@@ -66,7 +68,7 @@ func (c *carrier) carry(ctx context.Context, task *v1alpha1.VolumeTask, opening 
 	if task.Spec.Operation == v1alpha1.VolumeWrite {
 		err = fill(ctx, repo, snap, at.dir(), c.write, r)
 	} else {
-		err = store(ctx, repo, task.Spec, snap, at.dir(), c.read, r)
+		err = c.store(ctx, repo, task.Spec, snap, at.dir(), r)
 	}
 	if err != nil {
 		return fmt.Errorf("volume at %s: %w", at.Name(), err)
@@ -112,21 +114,31 @@ func snapshotOf(spec v1alpha1.VolumeTaskSpec) (*point.Snapshot, error) {
 }
 
 // store reads the volume into the repository.
-func store(ctx context.Context, repo *volume.Repository, spec v1alpha1.VolumeTaskSpec, previous *point.Snapshot, dir string, pace volume.Pace, r *report) error {
+func (c *carrier) store(ctx context.Context, repo *volume.Repository, spec v1alpha1.VolumeTaskSpec, previous *point.Snapshot, dir string, r *report) error {
 	opts := volume.WriteOptions{
 		Root:     dir,
 		Source:   sourceOf(spec.Source),
 		Previous: previous,
 		Progress: r.advance,
-		Pace:     pace,
+		Pace:     c.read,
 		Issue:    func(i volume.Issue) { r.warn(i.String()) },
 	}
 	if !spec.Live && spec.Cut != nil {
 		opts.Cut = spec.Cut.Time
 	}
+	blocks := &blockReader{ask: c.ask, find: changes.DeviceOf, now: c.now, warn: r.warn}
+	plan, told, err := blocks.plan(ctx, repo, spec.Blocks, dir, previous)
+	if err != nil {
+		return err
+	}
+	opts.Changes = plan
 	snap, err := repo.Write(ctx, opts)
 	if err != nil {
 		return err
+	}
+	blocks.settle(opts.Changes, told)
+	if snap.Blocks = told; told != nil {
+		r.left(told.Unread)
 	}
 	text, err := json.Marshal(snap)
 	if err != nil {

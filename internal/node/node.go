@@ -197,6 +197,6 @@ func work(ctx context.Context, mgr ctrl.Manager, opts Options) error {
 }
 
 func init() { //nolint:gochecknoinits // the registry is the process's own
-	metrics.Registry.MustRegister(bytesMoved, tasksDone, tasksRunning, freezesEnded, freezeSeconds)
+	metrics.Registry.MustRegister(bytesMoved, bytesUnread, tasksDone, tasksRunning, freezesEnded, freezeSeconds)
 	metrics.Registry.MustRegister(fencing.Collectors()...)
 }

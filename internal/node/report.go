@@ -31,6 +31,9 @@ var (
 	tasksDone = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_node_tasks_total", Help: "Volume tasks ended, by operation and result.",
 	}, []string{"operation", "result"})
+	bytesUnread = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "davit_node_unread_bytes_total", Help: "Bytes of changed files that backups did not read, as their storage calls them unchanged.",
+	})
 	tasksRunning = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "davit_node_tasks_running", Help: "Volume tasks being worked on.",
 	})
@@ -46,6 +49,7 @@ type report struct {
 	task     *v1alpha1.VolumeTask // as last written
 	progress volume.Progress
 	snapshot string
+	unread   int64
 	warnings []string
 	dropped  int
 
@@ -82,6 +86,14 @@ func (r *report) result(snapshot string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.snapshot = snapshot
+}
+
+// left takes note of how many bytes of changed files were not read.
+func (r *report) left(unread int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unread = unread
+	bytesUnread.Add(float64(unread))
 }
 
 func (r *report) moved() (bytes, files int64) {
@@ -171,7 +183,7 @@ func (r *report) conclude(s *v1alpha1.VolumeTaskStatus, outcome error) {
 	if r.dropped > 0 {
 		s.Warnings = append(s.Warnings[:len(s.Warnings):len(s.Warnings)], fmt.Sprintf("and %d more", r.dropped))
 	}
-	s.Phase, s.Snapshot = v1alpha1.TaskSucceeded, r.snapshot
+	s.Phase, s.Snapshot, s.BytesUnread = v1alpha1.TaskSucceeded, r.snapshot, r.unread
 	if outcome != nil {
 		s.Phase, s.Snapshot, s.Message = v1alpha1.TaskFailed, "", shorten(outcome.Error())
 		s.NoAnswer = volume.IsOutage(outcome)

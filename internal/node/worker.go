@@ -56,7 +56,7 @@ func newWorker(c client.Client, reader client.Reader, opts Options) *worker {
 	for slot := range opts.Concurrency {
 		w.slots <- slot
 	}
-	m := &carrier{reader: reader, place: newLocator(opts), cacheDir: opts.CacheDir, read: opts.DiskRead, write: opts.DiskWrite, now: opts.Now}
+	m := &carrier{reader: reader, place: newLocator(opts), cacheDir: opts.CacheDir, read: opts.DiskRead, write: opts.DiskWrite, now: opts.Now, ask: newAsker(c, opts.Config)}
 	w.open, w.job, w.await = m.open, m.carry, m.await
 	return w
 }

@@ -166,6 +166,22 @@ type Snapshot struct {
 	Errors     int64  `json:"errors"`   // entries that could not be read; a point with any is not published
 	// Inventories are keys of the SHA-256 inventories written with it.
 	Inventories []string `json:"inventories,omitempty"`
+	// Blocks says how the storage's word on what was changed was taken; nil: not at all.
+	Blocks *Blocks `json:"blocks,omitempty"`
+}
+
+// Blocks says how the word of a volume's storage on its changed blocks was taken.
+type Blocks struct {
+	// Unread is how many bytes of changed files were not read, as the storage calls
+	// them unchanged.
+	Unread int64 `json:"unread"`
+	// Base says that the storage can be asked what was changed since this snapshot.
+	Base bool `json:"base,omitempty"`
+	// Reason says why it is none.
+	Reason string `json:"reason,omitempty"`
+	// Distrusted says what the storage called unchanged and was not, in this point
+	// or an earlier one: its word is not taken any more.
+	Distrusted string `json:"distrusted,omitempty"`
 }
 
 // Image is one container image the application runs, by digest where known.

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -94,6 +96,7 @@ func (p *Protector) capture(ctx context.Context, app string, req CaptureRequest)
 	if spec.Previous, err = p.previous(ctx, app); err != nil {
 		return nil, err
 	}
+	spec.ChangedBlocks = spec.ChangedBlocks && !req.Diverged // nothing is taken after that one
 	return p.write(ctx, spec, req)
 }
 
@@ -142,12 +145,13 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 		p.date(ctx, spec.Application, m, p.now().Sub(started)) // not of UTC: that would forget the clock that nobody sets
 		err = p.publish(ctx, w, m, req)
 	}
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	p.letGo(cleanup, spec, err == nil)
 	if err == nil {
 		p.remember(m)
 		return m, nil
 	}
-	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
-	defer cancel()
 	if aborted := p.abort(cleanup, w, spec.Application, req.Held); aborted != nil {
 		return nil, errors.Join(err, fmt.Errorf("take back what was written (it will be swept later): %w", aborted))
 	}
@@ -158,6 +162,25 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 		err = errors.Join(err, fmt.Errorf("let go of what was stored of volumes, whose space stays taken: %w", stays))
 	}
 	return nil, err
+}
+
+// keeper is what Volumes are that keep cuts for the next capture to be compared with.
+type keeper interface {
+	// LetGo removes what was kept of the application: of the point, or of all others.
+	LetGo(ctx context.Context, application, point string, others bool) error
+}
+
+// letGo removes what no capture is compared with any more: once a point is there, what was
+// kept before; else what was kept of it.
+func (p *Protector) letGo(ctx context.Context, spec capture.Spec, published bool) {
+	k, able := p.opts.Volumes.(keeper)
+	before := slices.ContainsFunc(slices.Collect(maps.Values(spec.Previous)), func(s point.Snapshot) bool { return s.Blocks != nil })
+	if !able || !spec.ChangedBlocks && !before {
+		return
+	}
+	if err := k.LetGo(ctx, spec.Application, spec.ID, published); err != nil {
+		p.log.Warn("snapshots that were kept for a comparison will be removed later", "error", err)
+	}
 }
 
 // abort takes back what a failed capture wrote. A point that may be visible is

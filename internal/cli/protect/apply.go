@@ -153,6 +153,9 @@ func (o *Flags) volumesOf(spec *v1alpha1.ApplicationSpec) error {
 	if err := replaceRead(o, "freeze", &v.Freeze, func() (v1alpha1.FreezeMode, error) { return freezeMode(o.freeze) }); err != nil {
 		return err
 	}
+	if err := replaceRead(o, "changed-blocks", &v.ChangedBlocks, func() (v1alpha1.ChangedBlocksMode, error) { return changedBlocksMode(o.changedBlocks) }); err != nil {
+		return err
+	}
 	if err := replaceRead(o, "include-volumes", &v.Include, func() ([]v1alpha1.VolumeRule, error) {
 		return volumeRules("include-volumes", o.includeVolumes)
 	}); err != nil {

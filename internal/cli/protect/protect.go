@@ -32,6 +32,7 @@ type Flags struct {
 	excludeVolumes            []string
 	freeze                    string
 	freezeWindow              time.Duration
+	changedBlocks             string
 	profiles                  string
 	hooks                     []string
 	file                      string
@@ -59,6 +60,7 @@ func (o *Flags) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&o.groupClass, "group-snapshot-class", "", "VolumeGroupSnapshotClass to cut all volumes of its driver with (default: the driver's, unless --snapshot-class is given)")
 	flags.StringVar(&o.freeze, "freeze", "auto", "hold all volumes still together while they are cut: auto, required (else no point) or never")
 	flags.DurationVar(&o.freezeWindow, "freeze-window", 0, "hold them still for at most this long, 1s to 60s (default: 10s)")
+	flags.StringVar(&o.changedBlocks, "changed-blocks", "never", "read large files only where their volume's driver says that blocks were changed: auto (keeps a snapshot of each volume) or never")
 	flags.StringVar(&o.profiles, "profiles", "auto", "bring known databases to rest while they are cut: auto (see davit profiles) or never")
 	flags.StringArrayVar(&o.includeVolumes, "include-volumes", nil, "capture the data of these volumes only, see above; may be repeated")
 	flags.StringArrayVar(&o.excludeVolumes, "exclude-volumes", nil, "leave the data of these volumes out, see above; may be repeated")

@@ -85,6 +85,17 @@ func freezeMode(s string) (v1alpha1.FreezeMode, error) {
 	return "", exit.Usage("", "--freeze %q is not auto, required or never", s)
 }
 
+// changedBlocksMode leaves out what is the default: earlier versions do not know it.
+func changedBlocksMode(s string) (v1alpha1.ChangedBlocksMode, error) {
+	switch {
+	case strings.EqualFold(s, string(v1alpha1.ChangedBlocksAuto)):
+		return v1alpha1.ChangedBlocksAuto, nil
+	case strings.EqualFold(s, string(v1alpha1.ChangedBlocksNever)):
+		return "", nil
+	}
+	return "", exit.Usage("", "--changed-blocks %q is not auto or never", s)
+}
+
 func profileMode(s string) (v1alpha1.ProfileMode, error) {
 	for _, mode := range []v1alpha1.ProfileMode{v1alpha1.ProfilesAuto, v1alpha1.ProfilesNever} {
 		if strings.EqualFold(s, string(mode)) {

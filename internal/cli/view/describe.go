@@ -77,6 +77,8 @@ func manifestText(t *output.Text, m *point.Manifest) {
 		t.Section("Volumes")
 		t.Table("  ", output.Columns("CLAIM", "CLASS", "METHOD", "CONSISTENCY", ">CAPACITY", ">DATA", ">FILES", ">ADDED"), volumeRows(m))
 	}
+	asked := slices.DeleteFunc(slices.Clone(m.Volumes), func(v point.Volume) bool { return v.Snapshot.Blocks == nil })
+	listText(t, "Changed blocks", len(asked), func(i int) string { return blocksText(asked[i]) })
 	listText(t, "Images", len(m.Images), func(i int) string {
 		return strings.TrimSpace(m.Images[i].Reference + " " + m.Images[i].Digest)
 	})
@@ -90,6 +92,19 @@ func manifestText(t *output.Text, m *point.Manifest) {
 	listText(t, fmt.Sprintf("Warnings (%d)", len(m.Warnings)), len(m.Warnings), func(i int) string {
 		return strings.TrimPrefix(m.Warnings[i].Object+": "+m.Warnings[i].Message, ": ")
 	})
+}
+
+// blocksText says how much of a volume's changed files was not read, by its storage's word.
+func blocksText(v point.Volume) string {
+	b := v.Snapshot.Blocks
+	text := fmt.Sprintf("%s/%s: %s of changed files not read", v.Namespace, v.Claim, output.Bytes(b.Unread))
+	if b.Reason != "" {
+		text = fmt.Sprintf("%s/%s: all changed files were read: %s", v.Namespace, v.Claim, b.Reason)
+	}
+	if b.Distrusted != "" {
+		text += ": " + b.Distrusted
+	}
+	return text
 }
 
 // freezeText says how the file systems were held still, and why not.

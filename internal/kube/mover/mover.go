@@ -79,6 +79,8 @@ type Request struct {
 	Cut time.Time
 	// Previous is the newest snapshot of the same source, if any.
 	Previous *point.Snapshot
+	// Blocks has the node ask the driver which blocks were changed since; nil: not.
+	Blocks *v1alpha1.VolumeBlocks
 	// Scheduling is what the holder pod needs to land where the workload will.
 	Scheduling Scheduling
 	// Placed is called when the holder pod runs on its node.

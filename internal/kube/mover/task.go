@@ -91,6 +91,7 @@ func (r Request) task(op v1alpha1.VolumeOperation, snap *point.Snapshot, at plac
 			Live:             r.Live,
 			Cut:              cut,
 			Snapshot:         text,
+			Blocks:           r.Blocks,
 		},
 	}, nil
 }

@@ -46,6 +46,11 @@ func (v *Volumes) scratchOf(ctx context.Context, cut capture.Cut, req *mover.Req
 		return err
 	}
 	req.Namespace, req.Claim = v1alpha1.SystemNamespace, cut.Handle
+	if cut.Plan.Options.ChangedBlocks {
+		if req.Blocks, err = v.blocks(ctx, cut, snap); err != nil {
+			req.Blocks = &v1alpha1.VolumeBlocks{Driver: cut.Plan.Driver, Refused: err.Error()}
+		}
+	}
 	req.Scheduling, err = v.beside(ctx, cut.Plan.Claim)
 	return err
 }
@@ -262,6 +267,9 @@ func nodeOf(pv *corev1.PersistentVolume) string {
 func (v *Volumes) Release(ctx context.Context, plan capture.VolumePlan) error {
 	if plan.Method == capture.MethodLive {
 		return nil
+	}
+	if plan.Keep {
+		return v.keep(ctx, plan)
 	}
 	return errors.Join(v.remove(ctx, plan.Claim.Namespace, name(plan)), v.releaseGroup(ctx, plan))
 }

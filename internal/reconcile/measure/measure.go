@@ -46,6 +46,9 @@ var (
 	FreezesBroken = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_freezes_broken_total", Help: "Recovery points whose volumes were not cut at one instant although that was tried.",
 	}, []string{"application"})
+	BlocksDistrusted = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "davit_blocks_distrusted_total", Help: "Volumes of recovery points whose storage called blocks unchanged that were not, there or in an earlier point.",
+	}, []string{"application"})
 	HoldDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "davit_hold_seconds", Help: "How long hooks held an application at rest for a recovery point.",
 		Buckets: prometheus.ExponentialBuckets(0.05, 2, 14),
@@ -157,7 +160,7 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
 	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing, VaultDestroyable,
-		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
+		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, BlocksDistrusted, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
 		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, CopyProven, CopyDamaged, CopyUnread, CopyRepairs, Repairs, FactsPublished)
 	for _, g := range ofPlans {
 		r.MustRegister(g)

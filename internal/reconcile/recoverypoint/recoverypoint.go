@@ -329,6 +329,12 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 	app := s.app.VaultName()
 	measure.Captures.WithLabelValues(app, "succeeded").Inc()
 	countFreeze(app, m.Freeze)
+	for _, v := range m.Volumes {
+		if b := v.Snapshot.Blocks; b != nil && b.Distrusted != "" {
+			measure.BlocksDistrusted.WithLabelValues(app).Inc()
+			r.Events.Eventf(rp, corev1.EventTypeWarning, "StorageLied", "claim %s/%s: driver %s called blocks unchanged that were not (%s): points made since it was last compared may hold old data: davit describe %s says since when", v.Namespace, v.Claim, v.Driver, b.Distrusted, m.ID)
+		}
+	}
 	if q := m.Quiesce; q != nil {
 		measure.HoldDuration.WithLabelValues(app).Observe(q.Rested.Seconds())
 		if m.Consistency != point.Application {
