@@ -12,6 +12,8 @@ var together = []day{
 	{"OneByOne", oneByOne},
 	{"FullWhileFrozen", fullWhileFrozen},
 	{"VaultTrouble", vaultTrouble},
+	{"ChangedBlocks", changedBlocks},
+	{"LyingDriver", lyingDriver},
 	{"InPlace", inPlace},
 	{"Cloned", cloned},
 	{"Spanning", spanning},
