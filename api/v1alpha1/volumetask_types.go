@@ -126,6 +126,10 @@ type VolumeTaskStatus struct {
 	// says that it is unchanged.
 	// +optional
 	BytesUnread int64 `json:"bytesUnread,omitempty"`
+	// Distrusted says what the driver of a Read was found to have called unchanged that was not,
+	// also where the Read fails later.
+	// +optional
+	Distrusted string `json:"distrusted,omitempty"`
 	// Snapshot is the result of a Read, as JSON of point.Snapshot.
 	// +optional
 	Snapshot string `json:"snapshot,omitempty"`

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,8 @@ const readAllAfter = 9
 
 // asker tells which blocks of a volume were changed.
 type asker interface {
+	// Offers returns an error where the driver does not say that it can be asked.
+	Offers(ctx context.Context, driver string) error
 	Delta(ctx context.Context, q tracker.Question) (*changes.Delta, error)
 }
 
@@ -49,41 +52,58 @@ type blockReader struct {
 	now  func() time.Time
 	warn func(string)
 
-	whole time.Time // when all was read before
-	deaf  bool      // the driver tells nothing
+	since    time.Time // in which points what is found may be; see point.Blocks.Compared
+	anew     bool      // nothing may be taken over of the previous snapshot
+	keeps    bool      // the driver can be asked what is changed after this cut
+	compared bool      // it was asked, and all that it said so far is compared
 }
 
 // plan says how the volume's large files are stored; nil: as all others are. The
 // outcome is completed by settle. Where the option is off, of is nil.
 func (b *blockReader) plan(ctx context.Context, repo *volume.Repository, of *v1alpha1.VolumeBlocks, dir string, previous *point.Snapshot) (*changes.Plan, *point.Blocks, error) {
+	var was point.Blocks
 	var before *changes.Book
 	var err error
 	if previous != nil && previous.Blocks != nil {
-		if before, err = repo.Blocks(ctx, *previous); err != nil {
-			return nil, nil, err
-		}
+		was = *previous.Blocks
+		before, err = repo.Blocks(ctx, *previous)
+	}
+	if errors.Is(err, volume.ErrBlocks) {
+		b.anew, err = true, nil
+		b.warn("all of the volume is read: " + volume.ErrBlocks.Error() + " in the point before")
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if b.since = was.Compared; b.since.IsZero() {
+		b.since = b.now().UTC()
 	}
 	if of == nil {
 		return ending(before), nil, nil
 	}
-	out := &point.Blocks{}
-	if previous != nil && previous.Blocks != nil && previous.Blocks.Distrusted != "" {
-		out.Distrusted, out.Reason = previous.Blocks.Distrusted, "the driver's word is not taken any more"
+	out := &point.Blocks{Compared: b.since}
+	if was.Distrusted != "" {
+		out.Distrusted, out.Reason = was.Distrusted, "the driver's word is not taken any more"
 		b.warn(fmt.Sprintf("driver %s called blocks unchanged that were not (%s), and is not asked any more: when it is mended, take a backup with volumes.changedBlocks Never, and set it to Auto again", of.Driver, out.Distrusted))
 		return ending(before), out, nil
 	}
 	at, err := b.device(of, dir)
 	if err != nil {
-		return ending(before), b.without(out, err), nil
+		b.without(out, err)
+		return ending(before), out, nil
 	}
-	p := &changes.Plan{Before: before, Now: changes.NewBook(changes.Head{
-		Driver: of.Driver, Volume: of.Volume, Snapshot: of.Snapshot, Size: at.Size, FileSystem: at.FileSystem, Whole: b.now().UTC(),
-	})}
+	p := &changes.Plan{Before: before, Now: changes.NewBook(changes.Head{Driver: of.Driver, Volume: of.Volume, Snapshot: of.Snapshot, Size: at.Size, FileSystem: at.FileSystem})}
 	if out.Reason = unlike(before, p.Now); out.Reason != "" {
 		p.All = true
-		return p, out, nil
+	} else if p.Now.Since = before.Since + 1; p.Now.Since > readAllAfter {
+		p.Now.Since, p.All, out.Reason = 0, true, "it was time to read all, and compare"
 	}
-	return p, b.compare(ctx, p, out, of.Name), nil
+	if before != nil && was.Base && unlike(before, p.Now) == "" {
+		b.compare(ctx, p, out, of.Name)
+	} else {
+		b.begin(ctx, of.Driver, out)
+	}
+	return p, out, nil
 }
 
 // device finds what the volume lies on, if what its driver says of blocks can be told of files.
@@ -98,24 +118,28 @@ func (b *blockReader) device(of *v1alpha1.VolumeBlocks, dir string) (changes.Dev
 	return at, err
 }
 
-// compare asks the driver what was changed since the snapshot before.
-func (b *blockReader) compare(ctx context.Context, p *changes.Plan, out *point.Blocks, target string) *point.Blocks {
-	b.whole = p.Before.Whole
-	if p.Before.Since >= readAllAfter {
-		p.All, out.Reason = true, "it was time to read all, and compare"
-	} else {
-		p.Now.Since, p.Now.Whole = p.Before.Since+1, p.Before.Whole
+// begin has the cut kept for the first question, where somebody is there who can be asked.
+func (b *blockReader) begin(ctx context.Context, driver string, out *point.Blocks) {
+	out.Reason = cmp.Or(out.Reason, "no snapshot was kept with the point before")
+	if err := b.ask.Offers(ctx, driver); err != nil {
+		b.without(out, err)
+		return
 	}
+	b.keeps = true
+}
+
+// compare asks the driver what was changed since the snapshot before. Who does not answer has no
+// cut kept: the next one asks whether he can be asked at all.
+func (b *blockReader) compare(ctx context.Context, p *changes.Plan, out *point.Blocks, target string) {
 	delta, err := b.ask.Delta(ctx, tracker.Question{Driver: p.Before.Driver, Base: p.Before.Snapshot, Namespace: v1alpha1.SystemNamespace, Target: target})
 	if err == nil && delta.Size() != p.Now.Size {
 		err = fmt.Errorf("%w: it is of a volume of %d bytes, and this one has %d", changes.ErrAnswer, delta.Size(), p.Now.Size)
 	}
 	if err != nil {
-		b.deaf = errors.Is(err, tracker.ErrNoService)
-		return b.without(out, err)
+		b.without(out, err)
+		return
 	}
-	p.Delta = delta
-	return out
+	p.Delta, b.keeps, b.compared = delta, true, p.All && !delta.Empty()
 }
 
 // ending reads all that was stored by a driver's word, which is not taken any more. Files that
@@ -128,10 +152,9 @@ func ending(before *changes.Book) *changes.Plan {
 }
 
 // without says why the driver is not believed, to people too: they asked for something else.
-func (b *blockReader) without(out *point.Blocks, err error) *point.Blocks {
+func (b *blockReader) without(out *point.Blocks, err error) {
 	out.Reason = err.Error()
 	b.warn("volumes.changedBlocks is of no use here, all files that were changed were read whole: " + out.Reason)
-	return out
 }
 
 // unlike says why what is known of the previous snapshot cannot be compared with this one.
@@ -149,16 +172,28 @@ func unlike(before, now *changes.Book) string {
 	return ""
 }
 
-// settle completes what is said of a snapshot that was stored by the plan.
-func (b *blockReader) settle(p *changes.Plan, out *point.Blocks) {
-	if p == nil || p.Last || out == nil {
-		return
+// lie says what a driver called unchanged that was not, and which points that may be in; "" where
+// nothing was found.
+func (b *blockReader) lie(p *changes.Plan) string {
+	text := p.Lie()
+	if text != "" {
+		text += ": points since " + b.since.Format(time.RFC3339) + " may hold old data in files of 8 MiB and more"
 	}
-	lie := p.Lie()
-	out.Unread, out.Base = p.Unread(), lie == "" && !b.deaf
-	if lie == "" {
-		return
+	return text
+}
+
+// settle completes what is said of a snapshot that was stored by the plan: also where the option is off, and
+// it is found what the driver said before.
+func (b *blockReader) settle(p *changes.Plan, out *point.Blocks) *point.Blocks {
+	switch found := b.lie(p); {
+	case found != "":
+		out = &point.Blocks{Compared: b.since, Distrusted: found, Reason: "the driver's word turned out to be wrong"}
+		b.warn(fmt.Sprintf("DRIVER %s LIES: it called blocks unchanged that were not (%s). This point holds what the volume does: restore from it, or from points older than those. The driver is not asked any more: tell its maker; when it is mended, take a backup with volumes.changedBlocks Never, and set it to Auto again", p.Before.Driver, found))
+	case out != nil:
+		out.Unread, out.Base = p.Unread(), b.keeps
+		if b.compared {
+			out.Compared = b.now().UTC()
+		}
 	}
-	out.Distrusted, out.Reason = lie, "the driver's word turned out to be wrong"
-	b.warn(fmt.Sprintf("DRIVER %s LIES: it called blocks unchanged that were not (%s). This point holds what the volume does. Those since %s may hold old data in files of 8 MiB and more: restore from this one, or from older ones. The driver is not asked any more: tell its maker; when it is mended, take a backup with volumes.changedBlocks Never, and set it to Auto again", p.Now.Driver, lie, b.whole.Format(time.RFC3339)))
+	return out
 }

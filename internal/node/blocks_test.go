@@ -3,18 +3,22 @@ package node
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/tracker"
 	"davit.dev/davit/internal/point"
+	"davit.dev/davit/internal/vault"
 	"davit.dev/davit/internal/vault/mem"
 	"davit.dev/davit/internal/volume"
 	"davit.dev/davit/internal/volume/changes"
@@ -24,8 +28,11 @@ import (
 // fakeDriver answers what it is told to.
 type fakeDriver struct {
 	delta func() (*changes.Delta, error)
+	none  error // it does not say that it can be asked
 	asked []tracker.Question
 }
+
+func (d *fakeDriver) Offers(context.Context, string) error { return d.none }
 
 func (d *fakeDriver) Delta(_ context.Context, q tracker.Question) (*changes.Delta, error) {
 	d.asked = append(d.asked, q)
@@ -34,9 +41,30 @@ func (d *fakeDriver) Delta(_ context.Context, q tracker.Question) (*changes.Delt
 
 const deviceSize = 1 << 30
 
+// refusing is a vault that takes no packs any more.
+type refusing struct {
+	vault.Store
+	refuse atomic.Bool
+}
+
+func (s *refusing) Put(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if s.refuse.Load() && strings.ContainsAny(filepath.Base(key)[:1], "pq") {
+		return vault.ErrUnavailable
+	}
+	return s.Store.Put(ctx, key, r, size)
+}
+
+func (s *refusing) PutIfAbsent(ctx context.Context, key string, r io.ReadSeeker, size int64) error {
+	if s.refuse.Load() && strings.ContainsAny(filepath.Base(key)[:1], "pq") {
+		return vault.ErrUnavailable
+	}
+	return s.Store.PutIfAbsent(ctx, key, r, size)
+}
+
 // blockTest stores a directory again and again.
 type blockTest struct {
 	t      *testing.T
+	store  *refusing
 	repo   *volume.Repository
 	dir    string
 	driver *fakeDriver
@@ -51,14 +79,15 @@ type blockTest struct {
 func newBlockTest(t *testing.T) *blockTest {
 	t.Helper()
 	volumetest.CheapKeys()
+	store := &refusing{Store: mem.New(nil)}
 	repo, err := volume.Open(t.Context(), volume.Options{
-		Store: mem.New(nil), Prefix: volume.Prefix("shop", "east"), Password: make([]byte, 32), Site: "east",
+		Store: store, Prefix: volume.Prefix("shop", "east"), Password: make([]byte, 32), Site: "east",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = repo.Close(context.Background()) })
-	b := &blockTest{t: t, repo: repo, dir: t.TempDir(), device: changes.Device{Size: deviceSize, FileSystem: "ext4"}}
+	b := &blockTest{t: t, store: store, repo: repo, dir: t.TempDir(), device: changes.Device{Size: deviceSize, FileSystem: "ext4"}}
 	b.of = v1alpha1.VolumeBlocks{Driver: "disk.example.com", Volume: "vol-1", Capacity: deviceSize}
 	b.driver = &fakeDriver{delta: func() (*changes.Delta, error) {
 		d, err := changes.NewDelta(deviceSize)
@@ -96,10 +125,9 @@ func (b *blockTest) backup() *point.Blocks {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	r.settle(plan, out)
-	snap.Blocks = out
+	snap.Blocks = r.settle(plan, out)
 	b.last = &snap
-	return out
+	return snap.Blocks
 }
 
 func (b *blockTest) expect(what string, got *point.Blocks, reason string, base, warned bool) {
@@ -124,8 +152,138 @@ func TestADriverIsAskedFromTheSecondPointOn(t *testing.T) {
 	b.expect("the eleventh", b.backup(), "read all, and compare", true, false)
 	b.expect("the twelfth", b.backup(), "", true, false)
 	book, err := b.repo.Blocks(t.Context(), *b.last)
-	if err != nil || book.Since != 1 || !book.Whole.Equal(testNow.Add(11*time.Hour)) {
-		t.Errorf("book %+v, %v", book.Head, err)
+	if err != nil || book.Since != 1 || !b.last.Blocks.Compared.Equal(testNow.Add(11*time.Hour)) {
+		t.Errorf("book %+v, %v; compared %s", book.Head, err, b.last.Blocks.Compared)
+	}
+}
+
+// TestWithoutAnAnswerNothingIsCompared: what is found later may be in points of long ago. All is read
+// all the same when it is time, and a file that was stored wrong and not touched since is found by its time.
+func TestWithoutAnAnswerNothingIsCompared(t *testing.T) {
+	b := newBlockTest(t)
+	old := testNow.Add(-time.Hour)
+	aged := func() {
+		t.Helper()
+		if err := os.Chtimes(filepath.Join(b.dir, "db"), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	aged()
+	for range readAllAfter + 1 {
+		b.backup()
+	}
+	b.driver.delta = func() (*changes.Delta, error) { return nil, errors.New("no answer") }
+	b.expect("the tenth without an answer", b.backup(), "no answer", false, true)
+	book, err := b.repo.Blocks(t.Context(), *b.last)
+	if err != nil || book.Since != 0 || !b.last.Blocks.Compared.Equal(testNow.Add(time.Hour)) {
+		t.Errorf("book %+v, %v; compared %s", book.Head, err, b.last.Blocks.Compared)
+	}
+	b.expect("the next", b.backup(), "no snapshot was kept", true, false)
+	for range readAllAfter - 1 {
+		b.backup()
+	}
+	f, err := os.OpenFile(filepath.Join(b.dir, "db"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("changed"), 5<<20); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	aged() // as if it had been stored wrong before
+	got := b.backup()
+	since := "points since " + testNow.Add(time.Hour).Format(time.RFC3339)
+	if !strings.Contains(got.Distrusted, `"db", the MiB at 5, which was stored wrong before`) || !strings.Contains(got.Distrusted, since) || got.Base {
+		t.Errorf("%+v", got)
+	}
+	if len(b.warned) == 0 || !strings.Contains(b.warned[len(b.warned)-1], "disk.example.com LIES") {
+		t.Errorf("warned %q", b.warned)
+	}
+	got = b.backup()
+	if !strings.Contains(got.Distrusted, since) {
+		t.Errorf("the next says %+v", got)
+	}
+}
+
+// TestACutIsKeptOnlyForWhoAnswers.
+func TestACutIsKeptOnlyForWhoAnswers(t *testing.T) {
+	b := newBlockTest(t)
+	b.driver.none = tracker.ErrNoService
+	b.expect("nobody is there", b.backup(), "does not tell", false, true)
+	b.expect("nor now", b.backup(), "does not tell", false, true)
+	if len(b.driver.asked) > 0 {
+		t.Error("it was asked without a cut that was kept")
+	}
+	b.driver.none = nil
+	b.expect("there it is", b.backup(), "no snapshot was kept", true, false)
+	b.expect("and asked", b.backup(), "", true, false)
+}
+
+// TestWhatNobodyKnowsOfIsReadWhole: where the book cannot be read, a file may have been stored by a wrong word
+// and never be touched again.
+func TestWhatNobodyKnowsOfIsReadWhole(t *testing.T) {
+	for _, on := range []bool{true, false} {
+		b := newBlockTest(t)
+		b.backup()
+		b.last.RootID = "k" + strings.Repeat("0", 32)
+		r := &blockReader{ask: b.driver, find: func(string) (changes.Device, error) { return b.device, nil }, now: func() time.Time { return testNow }, warn: func(s string) { b.warned = append(b.warned, s) }}
+		of := &b.of
+		if !on {
+			of = nil
+		}
+		plan, _, err := r.plan(t.Context(), b.repo, of, b.dir, b.last)
+		if err != nil || !r.anew || len(b.warned) != 1 || (plan != nil) != on {
+			t.Errorf("option on %t: %+v, %v; anew %t, warned %q", on, plan, err, r.anew, b.warned)
+		}
+	}
+}
+
+// TestALieIsToldThoughNothingIsStored: the vault is lost after the storage was found to lie. The task says so, from
+// the next beat on and in the end.
+func TestALieIsToldThoughNothingIsStored(t *testing.T) {
+	b := newBlockTest(t)
+	old := testNow.Add(-time.Hour)
+	file := filepath.Join(b.dir, "db")
+	if err := os.Chtimes(file, old, old); err != nil {
+		t.Fatal(err)
+	}
+	b.backup()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[5<<20]++
+	if err := errors.Join(os.WriteFile(file, data, 0o600), os.Chtimes(file, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(b.last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &carrier{ask: b.driver, now: func() time.Time { return testNow }}
+	since := `"db", the MiB at 5, which was stored wrong before if nobody set the file's time back: points since ` + testNow.Add(time.Hour).Format(time.RFC3339)
+	for _, of := range []*v1alpha1.VolumeBlocks{&b.of, nil} { // nil: the option was switched off
+		task := &v1alpha1.VolumeTask{Spec: v1alpha1.VolumeTaskSpec{Source: "shop/shop/data", Snapshot: string(text), Blocks: of}}
+		r := newReport(nil, task, func() time.Time { return testNow })
+		b.store.refuse.Store(true)
+		err = c.store(t.Context(), b.repo, task.Spec, b.last, b.dir, r)
+		if !errors.Is(err, changes.ErrLied) {
+			t.Fatalf("nothing was stored: %v", err)
+		}
+		status := v1alpha1.VolumeTaskStatus{Distrusted: r.lie}
+		r.conclude(&status, err)
+		if status.Phase != v1alpha1.TaskFailed || !strings.HasPrefix(status.Distrusted, since) {
+			t.Errorf("%+v", status)
+		}
+		b.store.refuse.Store(false)
+		r = newReport(nil, task, func() time.Time { return testNow })
+		if err := c.store(t.Context(), b.repo, task.Spec, b.last, b.dir, r); err != nil {
+			t.Fatal(err)
+		}
+		var snap point.Snapshot
+		if err := json.Unmarshal([]byte(r.snapshot), &snap); err != nil || snap.Blocks == nil || !strings.HasPrefix(snap.Blocks.Distrusted, since) {
+			t.Errorf("stored is %s, %v", r.snapshot, err)
+		}
 	}
 }
 
@@ -145,13 +303,13 @@ func TestWhatIsNotClearIsRead(t *testing.T) {
 		"an agent that knows better": {func(b *blockTest) { b.of.Refused = "the volume grows" }, "the volume grows", false, true},
 		"no answer": {func(b *blockTest) {
 			b.driver.delta = func() (*changes.Delta, error) { return nil, errors.New("no answer") }
-		}, "no answer", true, true},
+		}, "no answer", false, true},
 		"no service": {func(b *blockTest) {
 			b.driver.delta = func() (*changes.Delta, error) { return nil, tracker.ErrNoService }
 		}, "does not tell", false, true},
 		"an answer of another size": {func(b *blockTest) {
 			b.driver.delta = func() (*changes.Delta, error) { return changes.NewDelta(2 * deviceSize) }
-		}, "makes no sense", true, true},
+		}, "makes no sense", false, true},
 		"a point without places": {func(b *blockTest) {
 			snap, err := b.repo.Write(b.t.Context(), volume.WriteOptions{Root: b.dir, Source: volume.Source{Namespace: "shop", Claim: "data"}})
 			if err != nil {

@@ -126,19 +126,26 @@ func (c *carrier) store(ctx context.Context, repo *volume.Repository, spec v1alp
 	if !spec.Live && spec.Cut != nil {
 		opts.Cut = spec.Cut.Time
 	}
-	blocks := &blockReader{ask: c.ask, find: changes.DeviceOf, now: c.now, warn: r.warn}
+	blocks := blockReader{ask: c.ask, find: changes.DeviceOf, now: c.now, warn: r.warn}
 	plan, told, err := blocks.plan(ctx, repo, spec.Blocks, dir, previous)
 	if err != nil {
 		return err
 	}
-	opts.Changes = plan
+	if opts.Changes = plan; blocks.anew {
+		opts.Previous = nil
+	}
+	if plan != nil {
+		plan.Found = func() { r.lied(blocks.lie(plan)) }
+	}
 	snap, err := repo.Write(ctx, opts)
+	if found := blocks.lie(plan); err != nil && found != "" {
+		return fmt.Errorf("%w: %s: %w", changes.ErrLied, found, err)
+	}
 	if err != nil {
 		return err
 	}
-	blocks.settle(opts.Changes, told)
-	if snap.Blocks = told; told != nil {
-		r.left(told.Unread)
+	if snap.Blocks = blocks.settle(plan, told); snap.Blocks != nil {
+		r.left(snap.Blocks.Unread)
 	}
 	text, err := json.Marshal(snap)
 	if err != nil {

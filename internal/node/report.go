@@ -50,6 +50,7 @@ type report struct {
 	progress volume.Progress
 	snapshot string
 	unread   int64
+	lie      string
 	warnings []string
 	dropped  int
 
@@ -94,6 +95,14 @@ func (r *report) left(unread int64) {
 	defer r.mu.Unlock()
 	r.unread = unread
 	bytesUnread.Add(float64(unread))
+}
+
+// lied takes note of what a storage called unchanged that was not, and shows it at the next
+// beat: there may never be a snapshot that says so.
+func (r *report) lied(what string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lie = what
 }
 
 func (r *report) moved() (bytes, files int64) {
@@ -144,6 +153,7 @@ func (r *report) write(ctx context.Context, more func(*v1alpha1.VolumeTaskStatus
 	default:
 	}
 	s.BytesDone, s.BytesTotal, s.FilesDone, s.BytesFetched = r.progress.Bytes, r.progress.TotalBytes, r.progress.Files, r.progress.Fetched
+	s.Distrusted = r.lie
 	more(s)
 	r.mu.Unlock()
 	if err := r.client.Status().Patch(ctx, next, client.MergeFrom(old)); err != nil {

@@ -175,12 +175,15 @@ type Blocks struct {
 	// Unread is how many bytes of changed files were not read, as the storage calls
 	// them unchanged.
 	Unread int64 `json:"unread"`
-	// Base says that the storage can be asked what was changed since this snapshot.
+	// Base says that the storage can be asked what was changed since this snapshot: its cut is kept.
 	Base bool `json:"base,omitempty"`
-	// Reason says why it is none.
+	// Compared is when all that the storage had called unchanged was last compared, or its word first
+	// taken: what it is found to have called so wrongly may be in the points since.
+	Compared time.Time `json:"compared,omitzero"`
+	// Reason says why nothing, or not less, was left unread.
 	Reason string `json:"reason,omitempty"`
 	// Distrusted says what the storage called unchanged and was not, in this point
-	// or an earlier one: its word is not taken any more.
+	// or an earlier one, and in which points that may be: its word is not taken any more.
 	Distrusted string `json:"distrusted,omitempty"`
 }
 

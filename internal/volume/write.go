@@ -126,8 +126,11 @@ func (r *Repository) previousTree(ctx context.Context, prev *point.Snapshot, bad
 	return top, err
 }
 
-// Blocks reads where the large files of a snapshot lay on their device. It is nil
-// where the snapshot does not say that, is gone or is damaged.
+// ErrBlocks says that it cannot be read where the large files of a snapshot lay: the next one must take
+// over nothing of it, as nobody knows which of them were stored by their storage's word.
+var ErrBlocks = errors.New("where its large files lay cannot be read")
+
+// Blocks reads where the large files of a snapshot lay on their device; nil where it does not say that.
 func (r *Repository) Blocks(ctx context.Context, snap point.Snapshot) (*changes.Book, error) {
 	done, err := r.use()
 	if err != nil {
@@ -137,13 +140,16 @@ func (r *Repository) Blocks(ctx context.Context, snap point.Snapshot) (*changes.
 	ctx = r.quiet(ctx)
 	root, err := r.findRoot(ctx, r.main, snap)
 	var book *changes.Book
-	if err == nil {
+	if err == nil || errors.Is(err, errLists) { // then its root is known all the same, and its files are taken over
 		book, err = tree.LoadBlocks(ctx, r.main.rep, root)
 	}
-	if err != nil && IsOutage(err) {
+	if err != nil && !IsOutage(err) {
+		err = fmt.Errorf("%w: %w", ErrBlocks, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read blocks of snapshot %s: %w", snap.ID, err)
 	}
-	return book, nil //nolint:nilerr // all is read then
+	return book, nil
 }
 
 // writeSnapshot writes the tree, its extras and the manifest that names them,

@@ -26,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"davit.dev/davit/internal/volume/changes"
@@ -70,6 +71,14 @@ type Question struct {
 type service struct {
 	audience, address string
 	authority         []byte
+}
+
+// Offers returns an error where the driver does not say that it can be asked.
+func (t *Tracker) Offers(ctx context.Context, driver string) error {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	_, err := t.service(ctx, driver)
+	return err
 }
 
 // Delta returns what was changed. An error means that nothing is known.
@@ -219,42 +228,58 @@ func (t *Tracker) token(ctx context.Context, audience string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read own token: %w", err)
 	}
-	if slices.Contains(audiences(own), audience) {
+	if slices.Contains(claimsOf(own).Audiences, audience) {
 		return "", fmt.Errorf("%w: its audience %q is the API server's", ErrNoService, audience)
 	}
 	req := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, ExpirationSeconds: new(int64)}}
 	*req.Spec.ExpirationSeconds = tokenFor
+	if pod := claimsOf(own).Kubernetes.Pod; pod.Name != "" { // it ends with this process, as the own one does
+		req.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}
+	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: t.Account.Namespace, Name: t.Account.Name}}
 	if err := t.Client.SubResource("token").Create(ctx, account, req); err != nil {
 		return "", fmt.Errorf("get token for the service: %w", err)
 	}
-	if got := audiences(req.Status.Token); !slices.Equal(got, []string{audience}) {
+	if got := claimsOf(req.Status.Token).Audiences; !slices.Equal(got, audiences{audience}) {
 		return "", fmt.Errorf("get token for the service: it is for %q, not for %q alone", got, audience)
 	}
 	return req.Status.Token, nil
 }
 
-// audiences are those that a token names, as far as it can be read.
-func audiences(token string) []string {
+// claims are what a token says of itself.
+type claims struct {
+	Audiences  audiences `json:"aud"`
+	Kubernetes struct {
+		Pod struct {
+			Name string    `json:"name"`
+			UID  types.UID `json:"uid"`
+		} `json:"pod"`
+	} `json:"kubernetes.io"`
+}
+
+// audiences are several, or one by itself.
+type audiences []string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (a *audiences) UnmarshalJSON(data []byte) error {
+	var one string
+	if json.Unmarshal(data, &one) == nil {
+		*a = audiences{one}
+		return nil
+	}
+	return json.Unmarshal(data, (*[]string)(a))
+}
+
+// claimsOf reads a token, as far as it can be read.
+func claimsOf(token string) claims {
+	var c claims
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return nil
+		return c
 	}
 	data, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return nil
+	if err != nil || json.Unmarshal(data, &c) != nil {
+		return claims{}
 	}
-	var one struct {
-		Audience string `json:"aud"`
-	}
-	var many struct {
-		Audiences []string `json:"aud"`
-	}
-	if json.Unmarshal(data, &many) == nil {
-		return many.Audiences
-	}
-	if json.Unmarshal(data, &one) == nil && one.Audience != "" {
-		return []string{one.Audience}
-	}
-	return nil
+	return c
 }

@@ -128,6 +128,9 @@ func clusterWith(t *testing.T, address string, authority []byte) *Tracker {
 				return fmt.Errorf("%s of %s/%s was asked for", sub, of.GetNamespace(), of.GetName())
 			}
 			req := body.(*authenticationv1.TokenRequest)
+			if b := req.Spec.BoundObjectRef; b == nil || b.Kind != "Pod" || b.Name != "davit-node-x" || b.UID != "u" {
+				return fmt.Errorf("a token was asked for that outlives its pod: %+v", b)
+			}
 			req.Status.Token = jwt(req.Spec.Audiences[0])
 			return nil
 		},
@@ -139,7 +142,7 @@ func clusterWith(t *testing.T, address string, authority []byte) *Tracker {
 }
 
 func jwt(audience string) string {
-	return "x." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"aud":[%q]}`, audience)) + ".x"
+	return "x." + base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"aud":[%q],"kubernetes.io":{"pod":{"name":"davit-node-x","uid":"u"}}}`, audience)) + ".x"
 }
 
 var question = Question{Driver: "disk.example.com", Base: "snap-1", Namespace: "davit-system", Target: "davit-2"}
@@ -242,6 +245,9 @@ func TestADriverWithoutTheServiceIsNotAsked(t *testing.T) {
 	if _, err := tr.Delta(t.Context(), other); !errors.Is(err, ErrNoService) {
 		t.Error(err)
 	}
+	if none, one := tr.Offers(t.Context(), other.Driver), tr.Offers(t.Context(), question.Driver); !errors.Is(none, ErrNoService) || one != nil {
+		t.Error(none, one)
+	}
 	tr.Own = func() (string, error) { return jwt("backup"), nil }
 	if _, err := tr.Delta(t.Context(), question); !errors.Is(err, ErrNoService) {
 		t.Error(err)
@@ -251,6 +257,16 @@ func TestADriverWithoutTheServiceIsNotAsked(t *testing.T) {
 	}
 	if s.calls > 0 {
 		t.Errorf("it was asked %d times", s.calls)
+	}
+}
+
+// TestAudiencesMayBeOneOrMany.
+func TestAudiencesMayBeOneOrMany(t *testing.T) {
+	token := func(text string) string { return "x." + base64.RawURLEncoding.EncodeToString([]byte(text)) + ".x" }
+	for text, want := range map[string]string{`{"aud":"one"}`: "[one]", `{"aud":["one","two"]}`: "[one two]", `{}`: "[]", `{"aud":1}`: "[]", `x`: "[]"} {
+		if got := fmt.Sprint(claimsOf(token(text)).Audiences); got != want {
+			t.Errorf("%s: %s", text, got)
+		}
 	}
 }
 

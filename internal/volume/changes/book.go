@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 )
 
 // Head says of what a book tells the places.
@@ -22,10 +21,8 @@ type Head struct {
 	// Size is that of the device, in bytes, FileSystem what is on it.
 	Size       int64  `json:"size"`
 	FileSystem string `json:"fileSystem"`
-	// Whole is when all of the volume was last read, Since how many snapshots were
-	// made after that one, this one included.
-	Whole time.Time `json:"whole"`
-	Since int       `json:"since"`
+	// Since is how many snapshots were made after the one for which all was read, this one included.
+	Since int `json:"since"`
 }
 
 // Book holds where the chunks of a snapshot's large files lay. It is safe for

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -70,7 +69,7 @@ func all(list []bool, want bool) bool {
 }
 
 func TestABookIsReadAsItWasWritten(t *testing.T) {
-	b := NewBook(Head{Driver: "d", Volume: "v", Snapshot: "s", Size: 5, FileSystem: "ext4", Whole: time.Unix(7, 0).UTC(), Since: 3})
+	b := NewBook(Head{Driver: "d", Volume: "v", Snapshot: "s", Size: 5, FileSystem: "ext4", Since: 3})
 	b.Add("a/b", []Mark{{1}, {}, {3}})
 	b.Add("", nil)
 	var buf bytes.Buffer
@@ -202,5 +201,16 @@ func TestPlacesOfChunks(t *testing.T) {
 	}
 	if p := newLook(2, size, nil).end(); p.Same(0) || p.Marks[0] == (Mark{}) {
 		t.Error("without a delta nothing is known")
+	}
+}
+
+// TestAFileThatCannotBeOpenedStaysInTheBook: else it would be forgotten that it has to be read when all is.
+func TestAFileThatCannotBeOpenedStaysInTheBook(t *testing.T) {
+	before := NewBook(Head{})
+	before.Add("db", []Mark{{1}, {2}})
+	p := Plan{Now: NewBook(Head{Size: 1 << 30}), Before: before}
+	p.Take(nil, "db", 2*Chunk+1)
+	if marks := p.Now.Of("db"); !p.Now.Has("db") || !cmp.Equal(marks, make([]Mark, 2)) {
+		t.Errorf("marks %v", marks)
 	}
 }

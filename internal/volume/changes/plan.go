@@ -45,11 +45,14 @@ type Plan struct {
 	Delta *Delta
 	// All has every file read that Before has, also one whose size and time are as they
 	// were: what was stored of it by the storage's word is worth as much as that. What would
-	// have been taken over is compared.
+	// have been taken over is compared, by the storage's word or by the file's time.
 	All bool
 	// Last says that nothing is taken over by what this snapshot has: it says nothing of
-	// where its files lie, and stores those that it reads as all others are.
+	// where its files lie.
 	Last bool
+	// Found is called, once, when the storage is found to lie: what it is found by may never be
+	// stored. It may be nil.
+	Found func()
 
 	unread atomic.Int64
 	lie    atomic.Pointer[string]
@@ -59,17 +62,26 @@ type Plan struct {
 func (p *Plan) Reads(path string) bool { return p != nil && p.All && p.Before.Has(path) }
 
 // Stores tells whether a file of a size is stored by its chunks.
-func (p *Plan) Stores(size int64) bool { return p != nil && !p.Last && size >= Least }
+func (p *Plan) Stores(size int64) bool { return p != nil && size >= Least }
 
 // Keeps tells whether Now is to be kept: what was learned of a storage that lies is worth
 // nothing.
 func (p *Plan) Keeps() bool { return p != nil && !p.Last && p.Lie() == "" }
 
-// Unread is how many bytes were taken over by the storage's word.
-func (p *Plan) Unread() int64 { return p.unread.Load() }
+// Unread is how many bytes were taken over by the storage's word; none by a nil plan.
+func (p *Plan) Unread() int64 {
+	if p == nil {
+		return 0
+	}
+	return p.unread.Load()
+}
 
-// Lie says what the storage called unchanged and is not; "" if nothing is known.
+// Lie says what the storage called unchanged and is not; "" if nothing is known. A nil plan
+// knows of nothing.
 func (p *Plan) Lie() string {
+	if p == nil {
+		return ""
+	}
 	if text := p.lie.Load(); text != nil {
 		return *text
 	}
@@ -79,7 +91,7 @@ func (p *Plan) Lie() string {
 // Retry tells whether a write that failed is to be tried once more, without what the
 // storage said: it lied, and what failed may be another file's, which was called off.
 func (p *Plan) Retry(err error) bool {
-	if p == nil || err == nil || p.Delta == nil || p.Lie() == "" {
+	if p == nil || err == nil || p.All || p.Lie() == "" {
 		return false
 	}
 	p.Delta, p.All = nil, true
@@ -94,6 +106,9 @@ type File struct {
 	Size int64  // at least Least
 	// Before lists the contents that the previous snapshot has of it.
 	Before []object.IndirectObjectEntry
+	// Aged says that its size and time are those of the previous snapshot, so that what that
+	// stored of it should be what it holds.
+	Aged bool
 	// Gone tells whether a content cannot be had any more.
 	Gone func(content.ID) bool
 	// Read reads of the file, and counts that. io.EOF ends it.
@@ -133,7 +148,8 @@ func (p *Plan) Store(ctx context.Context, w Writer, f File) (object.ID, int64, e
 
 // Take notes of a file that is taken over as it was where its chunks lie. Whether
 // what was stored of it was read from there is only certain of chunks that were
-// there then, and are unchanged: its time may have been set back.
+// there then, and are unchanged: its time may have been set back. Of one that could not
+// be opened (nil) nothing is certain, and it is in the book, so that it is read when all is.
 func (p *Plan) Take(f *os.File, path string, size int64) {
 	places := p.look(f, int((size-1)/Chunk))
 	before := p.Before.Of(path)
@@ -145,11 +161,22 @@ func (p *Plan) Take(f *os.File, path string, size int64) {
 	p.Now.Add(path, places.Marks)
 }
 
-// look finds out where chunks lie. What is not clear is nothing worse than that.
+// look finds out where chunks lie. What is not clear is nothing worse than that. That
+// nothing at all was changed is not believed: a file is looked at because its time was changed, which is
+// a change of the volume, too, or beside one. It may be so where a file is read once
+// more because its time was young when it was read.
 func (p *Plan) look(f *os.File, chunks int) Places {
-	places, err := Look(f, chunks, p.Now.Size, p.Delta)
+	unclear := Places{Marks: make([]Mark, chunks), same: make([]bool, chunks)}
+	if f == nil || p.Last {
+		return unclear
+	}
+	delta := p.Delta
+	if delta != nil && delta.Empty() {
+		delta = nil
+	}
+	places, err := Look(f, chunks, p.Now.Size, delta)
 	if err != nil || elsewhere(f, p.Now.FileSystem) {
-		return Places{Marks: make([]Mark, chunks), same: make([]bool, chunks)}
+		return unclear
 	}
 	return places
 }
@@ -225,16 +252,23 @@ func sampleShare(chunks int) float64 {
 	return max(1.0/sampleOf, sampleLeast/float64(chunks))
 }
 
-// takes tells whether a chunk may be taken over. A file is read whose time was changed, which is
-// a change of the volume, too: that nothing was changed is not believed. It may be so, of
-// a file that is read once more because its time was young when it was read.
+// takes tells whether a chunk may be taken over.
 func (s *storing) takes(i int) bool {
-	if s.plan.Delta == nil || s.plan.Delta.Empty() || i >= len(s.before) || s.before[i] != s.places.Marks[i] || !s.places.Same(i) || i >= len(s.f.Before)-1 {
+	if i >= len(s.before) || s.before[i] != s.places.Marks[i] || !s.places.Same(i) || i >= len(s.f.Before)-1 {
 		return false
+	}
+	id, alike := s.like(i, Chunk)
+	return alike && !s.f.Gone(id)
+}
+
+// like tells whether the previous snapshot has a chunk of that length there, and what it is called.
+func (s *storing) like(i int, length int64) (content.ID, bool) {
+	if i >= len(s.f.Before) {
+		return content.EmptyID, false
 	}
 	e := s.f.Before[i]
 	id, compressed, direct := e.Object.ContentID()
-	return direct && !compressed && e.Start == int64(i)*Chunk && e.Length == Chunk && !s.f.Gone(id)
+	return id, direct && !compressed && e.Start == int64(i)*Chunk && e.Length == length
 }
 
 // holes are the chunks that need not be read because they are nothing but zeros.
@@ -275,17 +309,25 @@ func (s *storing) read(ctx context.Context, i int, known bool) error {
 		return fmt.Errorf("store %q: %w", s.f.Path, err)
 	}
 	s.entries[i] = object.IndirectObjectEntry{Length: int64(n), Object: id}
-	if !known || id == s.f.Before[i].Object {
+	if _, alike := s.like(i, int64(n)); !alike || !known && !s.f.Aged || id == s.f.Before[i].Object {
 		return nil
 	}
-	s.plan.lied(fmt.Sprintf("%q, the MiB at %d", s.f.Path, i))
+	what := fmt.Sprintf("%q, the MiB at %d", s.f.Path, i)
+	if !known { // it was stored by a wrong word before, and nobody touched the file since
+		what += ", which was stored wrong before if nobody set the file's time back"
+	}
+	s.plan.lied(what)
 	if !s.plan.All { // others may have been taken over by then
 		return fmt.Errorf("%w: %s", ErrLied, s.plan.Lie())
 	}
 	return nil
 }
 
-func (p *Plan) lied(text string) { p.lie.CompareAndSwap(nil, &text) }
+func (p *Plan) lied(text string) {
+	if p.lie.CompareAndSwap(nil, &text) && p.Found != nil {
+		p.Found()
+	}
+}
 
 func (s *storing) hole(ctx context.Context, i int) error {
 	s.zero.Do(func() { s.zero.id, s.zero.err = writeChunk(ctx, s.w, make([]byte, Chunk)) })

@@ -11,6 +11,7 @@ import (
 	"github.com/kopia/kopia/repo/content"
 	"github.com/kopia/kopia/repo/object"
 	"github.com/kopia/kopia/snapshot"
+	"golang.org/x/sys/unix"
 
 	"davit.dev/davit/internal/volume/changes"
 	"davit.dev/davit/internal/volume/rewriter"
@@ -37,13 +38,13 @@ func LoadBlocks(ctx context.Context, rep repo.Repository, root object.ID) (*chan
 }
 
 // storeChanges stores a large file by its chunks.
-func (t *writer) storeChanges(f *os.File, path, stored string, size int64, prev *snapshot.DirEntry) (object.ID, int64, error) {
+func (t *writer) storeChanges(f *os.File, path, stored string, size int64, st unix.Stat_t, prev *snapshot.DirEntry) (object.ID, int64, error) {
 	before, err := t.contentsOf(prev)
 	if err != nil {
 		return object.EmptyID, 0, fmt.Errorf("read previous snapshot of %q: %w", path, err)
 	}
 	id, size, err := t.opts.Changes.Store(t.ctx, t.w, changes.File{
-		File: f, Path: stored, Size: size, Before: before,
+		File: f, Path: stored, Size: size, Before: before, Aged: before != nil && aged(prev, size, st),
 		Gone: func(id content.ID) bool { return t.w.Lost(t.ctx, id) },
 		Read: func(p []byte, offset int64) (int, error) {
 			n, err := f.ReadAt(p, offset)
@@ -94,10 +95,12 @@ func (t *writer) noteBlocks(n *node, name, stored string, size int64) {
 	n.dir.hold()
 	t.group.Go(func() error {
 		defer n.dir.release()
-		if f, err := n.dir.openRegular(name); err == nil { // else nothing is known of it
-			t.opts.Changes.Take(f, stored, size)
-			_ = f.Close() // only looked at
+		f, err := n.dir.openRegular(name)
+		if err != nil {
+			f = nil
 		}
+		t.opts.Changes.Take(f, stored, size)
+		_ = f.Close() // only looked at
 		return nil
 	})
 }

@@ -361,6 +361,11 @@ func (t *writer) visitLink(n *node, name, path, stored string, st unix.Stat_t) e
 	return nil
 }
 
+// aged tells whether a file has the size and the time that the previous snapshot has of it.
+func aged(prev *snapshot.DirEntry, size int64, st unix.Stat_t) bool {
+	return prev != nil && prev.Type == snapshot.EntryTypeFile && prev.FileSize == size && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim))
+}
+
 func (t *writer) visitFile(n *node, name, path, stored string, st unix.Stat_t, prev *snapshot.DirEntry, cancel context.CancelCauseFunc) {
 	if st.Nlink > 1 {
 		id := inode{st.Dev, st.Ino}
@@ -371,7 +376,7 @@ func (t *writer) visitFile(n *node, name, path, stored string, st unix.Stat_t, p
 		}
 	}
 	e := t.newEntry(encodeName(name), stored, snapshot.EntryTypeFile, st)
-	if prev != nil && prev.Type == e.Type && prev.FileSize == e.FileSize && prev.ModTime == kfs.UTCTimestampFromTime(timeOf(st.Mtim)) && !t.opts.Changes.Reads(stored) && t.w.Whole(t.ctx, prev.ObjectID) {
+	if aged(prev, e.FileSize, st) && !t.opts.Changes.Reads(stored) && t.w.Whole(t.ctx, prev.ObjectID) {
 		e.ObjectID = prev.ObjectID
 		t.meter.Reused.Add(1)
 		t.meter.Bytes.Add(e.FileSize)
@@ -427,7 +432,7 @@ func (t *writer) storeFile(n *node, name, path, stored string, e *snapshot.DirEn
 	store := t.storeData
 	if t.opts.Changes.Stores(e.FileSize) {
 		store = func(f *os.File, path string, size int64) (object.ID, int64, error) {
-			return t.storeChanges(f, path, stored, size, prev)
+			return t.storeChanges(f, path, stored, size, st, prev)
 		}
 	}
 	id, size, err := store(f, path, e.FileSize)
