@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -158,7 +159,8 @@ type VolumeCapture struct {
 	FreezeWindow *metav1.Duration `json:"freezeWindow,omitempty"`
 	// ChangedBlocks says whether large files that were changed are read only where
 	// the volume's CSI driver says that blocks were changed, if it offers that
-	// (KEP 3314). It keeps a snapshot of each volume from one capture to the next.
+	// (KEP 3314). It keeps a snapshot of each volume from one capture to the next,
+	// where a policy captures more often than every 8 days.
 	// +kubebuilder:default=Never
 	// +optional
 	ChangedBlocks ChangedBlocksMode `json:"changedBlocks,omitempty"`
@@ -176,10 +178,14 @@ type VolumeCapture struct {
 	Exclude []VolumeRule `json:"exclude,omitempty"`
 }
 
-// KeepsCuts tells whether a snapshot of each volume is kept from one capture to the
-// next. Without a policy there may be none for long.
-func (a *Application) KeepsCuts() bool {
-	return a.Spec.Volumes.ChangedBlocks == ChangedBlocksAuto && a.Spec.Policy != ""
+// Distrusted tells of volumes, by namespace/claim, what their storage was found to have called
+// unchanged that was not, as the annotation has it; nil where nothing was.
+func (a *Application) Distrusted() map[string]string {
+	var found map[string]string
+	if err := json.Unmarshal([]byte(a.Annotations[AnnotationDistrusted]), &found); err != nil {
+		return nil // nobody else writes it
+	}
+	return found
 }
 
 // VolumeRule matches volumes by all that it says.

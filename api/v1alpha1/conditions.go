@@ -116,6 +116,10 @@ const (
 	// until that ended well, with the restore's id. Nothing is captured
 	// meanwhile: half an application would be its newest recovery point.
 	AnnotationRestoring = "davit.dev/restoring"
+	// AnnotationDistrusted is on an Application of whose volumes some have a storage that was
+	// found to call blocks unchanged that were not; see Application.Distrusted. A capture that
+	// finds it may leave no point that says so.
+	AnnotationDistrusted = "davit.dev/blocks-distrusted"
 	// AnnotationGate, with a gate's name, is on an Application whose clients may
 	// come in by that gate, with the run that opened it.
 	AnnotationGate = "gate.davit.dev/"

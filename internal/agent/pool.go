@@ -248,6 +248,15 @@ func (p *pool) fill(ctx context.Context, e *entry, name string, key entryKey) er
 	return nil
 }
 
+// keptVolumes finds what captures keep for the next ones, of whatever vault.
+func (p *pool) keptVolumes() (*source.Volumes, error) {
+	capturer, err := p.clients.Impersonate(kube.ServiceAccountUser(v1alpha1.SystemNamespace, install.CaptureName))
+	if err != nil {
+		return nil, err
+	}
+	return source.NewVolumes(capturer, capturer, nil, source.VolumeOptions{Site: p.self.Site, Now: p.now, Logger: p.log}), nil
+}
+
 // Recovery makes what a restore works with, with the rights of the account.
 func (p *pool) Recovery(ctx context.Context, vaultName, namespace, account string) (recovery.Deps, error) {
 	e, err := p.entry(ctx, vaultName)

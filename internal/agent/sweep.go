@@ -151,6 +151,9 @@ func (s *sweeper) sweepTests(ctx context.Context) {
 func (s *sweeper) inCluster(ctx context.Context) {
 	ctx, cancel := context.WithTimeoutCause(ctx, sweepTimeout, fmt.Errorf("not done within %s", sweepTimeout))
 	defer cancel()
+	if err := s.sweepKept(ctx); err != nil {
+		s.log.Warn("sweep: kept snapshots", "error", err)
+	}
 	s.eachVault(ctx, func(ctx context.Context, e *entry, log *slog.Logger) {
 		if err := e.mover.SweepReads(ctx, s.owners); err != nil {
 			log.Warn("sweep: holder pods and tasks", "error", err)
@@ -161,30 +164,41 @@ func (s *sweeper) inCluster(ctx context.Context) {
 		if err := e.freezer.Sweep(ctx, s.capturing(ctx)); err != nil {
 			log.Warn("sweep: freezes", "error", err)
 		}
-		if keeps, err := s.keeping(ctx); err != nil {
-			log.Warn("sweep: list applications", "error", err)
-		} else if err := e.volumes.SweepKept(ctx, keeps); err != nil {
-			log.Warn("sweep: kept snapshots", "error", err)
-		}
 	})
 }
 
+// sweepKept removes the snapshots that are kept for captures and are no more of use. It asks no vault: one that
+// is silent, or gone, keeps none.
+func (s *sweeper) sweepKept(ctx context.Context) error {
+	volumes, err := s.pool.keptVolumes()
+	if err != nil {
+		return err
+	}
+	keeps, err := s.keeping(ctx)
+	if err != nil {
+		return fmt.Errorf("list applications: %w", err)
+	}
+	return volumes.SweepKept(ctx, protection.KeptFor, keeps)
+}
+
 // keeping says of which applications a snapshot of each volume is kept for the next
-// capture: of those that want it, go by a policy that is there, and are this site's to capture.
+// capture: of those that want it, go by a policy that is there and captures often enough, and are this
+// site's to capture.
 func (s *sweeper) keeping(ctx context.Context) (func(string) bool, error) {
 	var applications v1alpha1.ApplicationList
 	var policies v1alpha1.ProtectionPolicyList
 	if err := errors.Join(s.reader.List(ctx, &applications), s.reader.List(ctx, &policies)); err != nil {
 		return nil, err
 	}
-	there := map[client.ObjectKey]bool{}
+	there := map[client.ObjectKey]*v1alpha1.ProtectionPolicy{}
 	for i := range policies.Items {
-		there[client.ObjectKeyFromObject(&policies.Items[i])] = true
+		there[client.ObjectKeyFromObject(&policies.Items[i])] = &policies.Items[i]
 	}
 	keep := map[string]bool{}
 	for i := range applications.Items {
 		a := &applications.Items[i]
-		if a.KeepsCuts() && a.DeletionTimestamp.IsZero() && a.Status.Role == v1alpha1.RoleActive && there[client.ObjectKey{Namespace: a.Namespace, Name: a.Spec.Policy}] {
+		policy := there[client.ObjectKey{Namespace: a.Namespace, Name: a.Spec.Policy}]
+		if policy != nil && protection.KeepsCuts(a, policy, s.pool.now()) && a.DeletionTimestamp.IsZero() && a.Status.Role == v1alpha1.RoleActive {
 			keep[source.PointLabel(a.VaultName())] = true
 		}
 	}

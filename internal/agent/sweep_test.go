@@ -148,8 +148,12 @@ func TestManyPointsAreReadByPages(t *testing.T) {
 // TestWhoseSnapshotsAreKept: those of applications that want it, go by a policy that is there,
 // and are this site's to capture.
 func TestWhoseSnapshotsAreKept(t *testing.T) {
-	policy := &v1alpha1.ProtectionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: "hourly"}}
-	objects := []client.Object{policy}
+	policy := func(name string, every time.Duration) client.Object {
+		p := &v1alpha1.ProtectionPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name}}
+		p.Spec.Schedule.Every = &metav1.Duration{Duration: every}
+		return p
+	}
+	objects := []client.Object{policy("hourly", time.Hour), policy("monthly", 30*24*time.Hour)}
 	app := func(name string, change func(*v1alpha1.Application)) {
 		a := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Namespace: v1alpha1.SystemNamespace, Name: name}}
 		a.Spec.Policy, a.Spec.Volumes.ChangedBlocks, a.Status.Role = "hourly", v1alpha1.ChangedBlocksAuto, v1alpha1.RoleActive
@@ -160,13 +164,14 @@ func TestWhoseSnapshotsAreKept(t *testing.T) {
 	app("never", func(a *v1alpha1.Application) { a.Spec.Volumes.ChangedBlocks = v1alpha1.ChangedBlocksNever })
 	app("without-policy", func(a *v1alpha1.Application) { a.Spec.Policy = "" })
 	app("policy-gone", func(a *v1alpha1.Application) { a.Spec.Policy = "daily" })
+	app("rare", func(a *v1alpha1.Application) { a.Spec.Policy = "monthly" })
 	app("superseded", func(a *v1alpha1.Application) { a.Status.Role = v1alpha1.RoleSuperseded })
 	c := fake.NewClientBuilder().WithScheme(process.Scheme()).WithObjects(objects...).Build()
-	keeps, err := (&sweeper{reader: c}).keeping(t.Context())
+	keeps, err := (&sweeper{reader: c, pool: &pool{now: time.Now}}).keeping(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range objects[1:] {
+	for _, o := range objects[2:] {
 		if got := keeps(o.GetName()); got != (o.GetName() == "kept") {
 			t.Errorf("%s: %t", o.GetName(), got)
 		}

@@ -19,8 +19,7 @@ type Grouper interface {
 	// only one be chosen. Drivers that cannot are not in the answer.
 	GroupClasses(ctx context.Context, drivers []string, asked string) (map[string]string, error)
 	// CutGroup pins the volumes of all plans, which have one driver and one
-	// node, and returns
-	// as soon as the cut is done, in the order of the plans. After an error
+	// node, and returns as soon as the cut is done, in the order of the plans. After an error
 	// nothing of it is relied on; what it made goes with Release.
 	CutGroup(ctx context.Context, class string, plans []VolumePlan) ([]Cut, error)
 }
@@ -101,7 +100,7 @@ func (r *run) cutGroup(ctx context.Context, driver string, plans []VolumePlan, l
 		err = fmt.Errorf("it holds %d volumes, not %d", len(cuts), len(plans))
 	}
 	if err != nil && ctx.Err() != nil {
-		return fmt.Errorf("cut group of driver %s: %w", driver, err)
+		return fmt.Errorf("%w, a group of driver %s: %w", ErrCut, driver, err)
 	}
 	if err != nil {
 		r.warn("volumegroupsnapshotclasses.groupsnapshot.storage.k8s.io "+class, fmt.Sprintf("its driver made no group snapshot, so the volumes were cut one by one: %v: mend it, or name a volumes.snapshotClass, which switches group snapshots off", err))

@@ -14,9 +14,10 @@ import (
 var (
 	// ErrUnavailable says that an aggregated API gave no answer.
 	ErrUnavailable = errors.New("API unavailable")
-	// ErrUnservable says that the kind cannot be listed at all (no such
-	// resource any more, or a method the server does not allow).
+	// ErrUnservable says that the kind cannot be listed at all (none any more, or by no allowed method).
 	ErrUnservable = errors.New("kind cannot be listed")
+	// ErrCut says that a volume could not be cut.
+	ErrCut = errors.New("cut volume")
 )
 
 // Kind is one kind of objects that the cluster serves.

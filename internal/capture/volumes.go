@@ -166,7 +166,7 @@ func (r *run) cut(ctx context.Context, plans []VolumePlan) error {
 			at := r.opts.Now().UTC()
 			c, err := r.ports.Volumes.Cut(ctx, p)
 			if err != nil {
-				return fmt.Errorf("cut volume %s: %w", p.Claim.Key(), err)
+				return fmt.Errorf("%w %s: %w", ErrCut, p.Claim.Key(), err)
 			}
 			c.Plan = p
 			if c.At.IsZero() {
@@ -194,7 +194,7 @@ func (r *run) readVolumes(ctx context.Context) error {
 			v, err := r.readVolume(ctx, key, c)
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			if v.Snapshot.ID != "" || err == nil {
+			if v.Snapshot.ID != "" || v.Snapshot.Blocks != nil || err == nil {
 				r.res.Volumes = append(r.res.Volumes, v)
 			}
 			r.base[cmp.Or(c.Plan.Group, key)] = r.base[cmp.Or(c.Plan.Group, key)] || v.Snapshot.Blocks != nil && v.Snapshot.Blocks.Base
@@ -222,8 +222,8 @@ func (r *run) readVolume(ctx context.Context, key string, c Cut) (point.Volume, 
 			r.step(fmt.Sprintf("reading volume %s: %d MiB", key, at.BytesDone>>20))
 		}
 	})
-	if err != nil {
-		return point.Volume{}, err
+	if err != nil { // what was found of its storage is told all the same
+		return point.Volume{Namespace: c.Plan.Claim.Namespace, Claim: c.Plan.Claim.Name, Driver: c.Plan.Driver, Snapshot: point.Snapshot{Blocks: got.Snapshot.Blocks}}, err
 	}
 	for _, w := range got.Warnings {
 		r.warn("persistentvolumeclaims "+key, w)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,6 +36,11 @@ type CaptureRequest struct {
 	// the application's present state: an epoch above Held is there, so that the
 	// point is quarantined from the start.
 	Diverged bool
+	// ChangedBlocks has drivers asked what was changed, and cuts kept for the next capture; see KeepsCuts.
+	ChangedBlocks bool
+	// Distrusted are volumes, by namespace/claim, whose storage was found to lie by captures that
+	// failed, and what was found; see LiedError.
+	Distrusted map[string]string
 	// Progress is told, in words, what is being done. It may be nil, and may
 	// be called from several goroutines.
 	Progress func(step string)
@@ -54,7 +58,7 @@ func (p *Protector) NewPointID(app string) (string, error) {
 // After an error nothing is visible, and what was written is taken back.
 //
 // lease.ErrSuperseded says that another site holds the application now;
-// ErrBusy that a capture of it runs already; ErrRestoring that it is not whole
+// ErrBusy that a capture of it runs already; LiedError what was found of a volume's storage before it failed; ErrRestoring that it is not whole
 // here yet; lease.ErrNameTaken that another cluster bears this site's name; ErrInvalid and ErrFailureDomain
 // that a person must change something first.
 func (p *Protector) Capture(ctx context.Context, req CaptureRequest) (*point.Manifest, error) {
@@ -96,7 +100,8 @@ func (p *Protector) capture(ctx context.Context, app string, req CaptureRequest)
 	if spec.Previous, err = p.previous(ctx, app); err != nil {
 		return nil, err
 	}
-	spec.ChangedBlocks = spec.ChangedBlocks && !req.Diverged // nothing is taken after that one
+	spec.Previous = distrust(spec.Previous, req.Distrusted)
+	spec.ChangedBlocks = req.ChangedBlocks && !req.Diverged && !p.crowded(app) // nothing is taken after one that diverged
 	return p.write(ctx, spec, req)
 }
 
@@ -142,16 +147,22 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 	m, stored, err := p.fill(ctx, w, spec, req, started.UTC())
 	stop()
 	if err == nil {
+		stillDistrusted(m, spec, &req.Application)
 		p.date(ctx, spec.Application, m, p.now().Sub(started)) // not of UTC: that would forget the clock that nobody sets
 		err = p.publish(ctx, w, m, req)
 	}
-	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
-	defer cancel()
-	p.letGo(cleanup, spec, err == nil)
+	defer func() { p.letGo(ctx, spec, err) }() // last: nothing waits for it
 	if err == nil {
 		p.remember(m)
 		return m, nil
 	}
+	if lied := LiesOf(stored); len(lied) > 0 {
+		p.rememberLies(spec, lied)
+		err = &LiedError{Volumes: lied, Err: err}
+	}
+	cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	stored = slices.DeleteFunc(stored, func(v point.Volume) bool { return v.Snapshot.ID == "" })
 	if aborted := p.abort(cleanup, w, spec.Application, req.Held); aborted != nil {
 		return nil, errors.Join(err, fmt.Errorf("take back what was written (it will be swept later): %w", aborted))
 	}
@@ -162,25 +173,6 @@ func (p *Protector) write(ctx context.Context, spec capture.Spec, req CaptureReq
 		err = errors.Join(err, fmt.Errorf("let go of what was stored of volumes, whose space stays taken: %w", stays))
 	}
 	return nil, err
-}
-
-// keeper is what Volumes are that keep cuts for the next capture to be compared with.
-type keeper interface {
-	// LetGo removes what was kept of the application: of the point, or of all others.
-	LetGo(ctx context.Context, application, point string, others bool) error
-}
-
-// letGo removes what no capture is compared with any more: once a point is there, what was
-// kept before; else what was kept of it.
-func (p *Protector) letGo(ctx context.Context, spec capture.Spec, published bool) {
-	k, able := p.opts.Volumes.(keeper)
-	before := slices.ContainsFunc(slices.Collect(maps.Values(spec.Previous)), func(s point.Snapshot) bool { return s.Blocks != nil })
-	if !able || !spec.ChangedBlocks && !before {
-		return
-	}
-	if err := k.LetGo(ctx, spec.Application, spec.ID, published); err != nil {
-		p.log.Warn("snapshots that were kept for a comparison will be removed later", "error", err)
-	}
 }
 
 // abort takes back what a failed capture wrote. A point that may be visible is

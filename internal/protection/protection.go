@@ -96,6 +96,7 @@ type Protector struct {
 	mu     sync.Mutex
 	busy   map[string]bool                      // applications whose capture runs
 	newest map[string]map[string]point.Snapshot // of each application, by claim
+	full   map[string]time.Time                 // when applications could not be cut while cuts of them were kept
 }
 
 // New makes a Protector.

@@ -21,7 +21,6 @@ func specOf(app *v1alpha1.Application) (capture.Spec, error) {
 		Application: app.VaultName(),
 		Mode:        capture.Mode(app.Spec.Volumes.Mode), SnapshotClass: app.Spec.Volumes.SnapshotClass,
 		GroupSnapshotClass: app.Spec.Volumes.GroupSnapshotClass,
-		ChangedBlocks:      app.KeepsCuts(),
 	}
 	if spec.Mode == "" {
 		spec.Mode = capture.ModeSnapshot

@@ -164,14 +164,14 @@ func (m *Mover) removeTask(ctx context.Context, task *v1alpha1.VolumeTask) error
 func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.VolumeTask) (*v1alpha1.VolumeTask, error) {
 	got := &v1alpha1.VolumeTask{}
 	got.Namespace, got.Name = task.Namespace, task.Name
-	var version string
+	var version, lie string
 	heard, watch := m.opts.Now(), vigil{m: m}
 	err := await(ctx, m.system, got, &v1alpha1.VolumeTaskList{}, func(exists bool) (bool, error) {
 		if !exists {
 			return false, fmt.Errorf("%w: task %s was removed by someone else", ErrTaskFailed, task.Name)
 		}
 		if got.ResourceVersion != version {
-			version, heard = got.ResourceVersion, m.opts.Now()
+			version, heard, lie = got.ResourceVersion, m.opts.Now(), got.Status.Distrusted
 			req.report(got.Status)
 		}
 		switch got.Status.Phase {
@@ -193,11 +193,26 @@ func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.Volum
 		}
 		return false, m.silent(ctx, got)
 	})
+	if err != nil && lie != "" {
+		err = &LiedError{Lie: lie, Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}
 	return got, nil
 }
+
+// LiedError says that a Read failed, and what had been found by then that the volume's storage called
+// unchanged and was not.
+type LiedError struct {
+	Lie string
+	Err error
+}
+
+func (e *LiedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns why the Read failed.
+func (e *LiedError) Unwrap() error { return e.Err }
 
 // silent explains a task that shows no life.
 func (m *Mover) silent(ctx context.Context, task *v1alpha1.VolumeTask) error {

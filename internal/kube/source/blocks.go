@@ -7,10 +7,10 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/dynamic"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
@@ -23,10 +23,6 @@ const (
 	LabelBaseOf    = "davit.dev/base-of"
 	LabelBasePoint = "davit.dev/base-point"
 )
-
-// keptFor is how long a cut is kept at most: the storage keeps for it whatever is
-// written over, and a schedule that takes so long has time to read all.
-const keptFor = 8 * 24 * time.Hour
 
 // blocks says what a driver is to be asked of a cut's blocks, or why it cannot be: the cut must
 // be readable without being changed, as a file system that has to grow may be, and
@@ -58,15 +54,18 @@ func (v *Volumes) keep(ctx context.Context, plan capture.VolumePlan) error {
 	}
 	label := fmt.Appendf(nil, `{"metadata":{"labels":{%q:null,%q:%q,%q:%q}}}`,
 		v1alpha1.LabelPoint, LabelBaseOf, PointLabel(plan.Options.Application), LabelBasePoint, PointLabel(plan.Options.Point))
-	relabel := func(api dynamic.ResourceInterface, name string) {
-		_, err := api.Patch(ctx, name, types.MergePatchType, label, metav1.PatchOptions{})
-		errs = append(errs, gone(err))
-	}
-	relabel(v.app.Dynamic.Resource(snapshots).Namespace(plan.Claim.Namespace), id) // none where it was cut with others
-	if plan.Group != "" {
-		if gvr, served, err := v.groupResource("volumegroupsnapshotcontents"); err == nil && served {
-			relabel(v.system.Dynamic.Resource(gvr), groupName(plan))
+	snap, err := v.app.Dynamic.Resource(snapshots).Namespace(plan.Claim.Namespace).Patch(ctx, id, types.MergePatchType, label, metav1.PatchOptions{})
+	switch {
+	case err == nil: // a group that was tried before holds nothing
+		errs = append(errs, v.goesWith(ctx, snap), v.releaseGroup(ctx, plan))
+	case apierrors.IsNotFound(err) && plan.Group != "": // it was cut with others
+		gvr, served, err := v.groupResource("volumegroupsnapshotcontents")
+		if err == nil && served {
+			_, err = v.system.Dynamic.Resource(gvr).Patch(ctx, groupName(plan), types.MergePatchType, label, metav1.PatchOptions{})
 		}
+		errs = append(errs, gone(err))
+	default:
+		errs = append(errs, gone(err))
 	}
 	return errors.Join(errs...)
 }
@@ -84,10 +83,10 @@ func (v *Volumes) LetGo(ctx context.Context, application, point string, others b
 }
 
 // SweepKept removes what was kept for captures of applications that keep nothing any
-// more, and what is old. keeps tells of an application's label.
-func (v *Volumes) SweepKept(ctx context.Context, keeps func(label string) bool) error {
+// more, and what is older than most. keeps tells of an application's label.
+func (v *Volumes) SweepKept(ctx context.Context, most time.Duration, keeps func(label string) bool) error {
 	err := v.removeKept(ctx, LabelBaseOf, func(o *unstructured.Unstructured) bool {
-		return !keeps(o.GetLabels()[LabelBaseOf]) || v.opts.Now().Sub(o.GetCreationTimestamp().Time) > keptFor
+		return !keeps(o.GetLabels()[LabelBaseOf]) || v.opts.Now().Sub(o.GetCreationTimestamp().Time) > most
 	})
 	if err != nil {
 		return fmt.Errorf("sweep what was kept for the next capture: %w", err)

@@ -100,7 +100,7 @@ func TestAKeptCutStaysUntilTheNextOne(t *testing.T) {
 	if got := left(); !slices.Equal(got, []string{"VolumeSnapshot shop/" + name(other)}) {
 		t.Fatalf("after that point was taken back: %v", got)
 	}
-	if err := v.SweepKept(t.Context(), func(label string) bool { return label != "all" }); err != nil {
+	if err := v.SweepKept(t.Context(), time.Hour, func(label string) bool { return label != "all" }); err != nil {
 		t.Fatal(err)
 	}
 	if got := left(); len(got) > 0 {
@@ -114,24 +114,76 @@ func TestAKeptGroupStaysWhole(t *testing.T) {
 	plan.Group, plan.Keep = "g", true
 	group := document("VolumeGroupSnapshotContent", "", groupName(plan), "shop-1", map[string]any{})
 	group.SetAPIVersion(keptGroups.GroupVersion().String())
-	group.SetCreationTimestamp(metav1.Unix(1e6-int64(keptFor/time.Second)+60, 0))
+	const most = time.Hour
+	group.SetCreationTimestamp(metav1.Unix(1e6-int64(most/time.Second)+60, 0))
 	v, left := keepers(t, group)
 	if err := v.Release(t.Context(), plan); err != nil {
 		t.Fatal(err)
 	}
 	wanted := func(string) bool { return true }
-	if err := v.SweepKept(t.Context(), wanted); err != nil {
+	if err := v.SweepKept(t.Context(), most, wanted); err != nil {
 		t.Fatal(err)
 	}
 	if got := left(); len(got) != 1 {
 		t.Fatalf("left are %v", got)
 	}
 	v.opts.Now = func() time.Time { return time.Unix(1e6+120, 0) }
-	if err := v.SweepKept(t.Context(), wanted); err != nil {
+	if err := v.SweepKept(t.Context(), most, wanted); err != nil {
 		t.Fatal(err)
 	}
 	if got := left(); len(got) > 0 {
-		t.Fatalf("after %s: %v", keptFor, got)
+		t.Fatalf("after %s: %v", most, got)
+	}
+}
+
+// TestAGroupThatWasTriedInVainIsNotKept: its volumes were cut one by one then, and of the group the
+// storage may hold a snapshot that nobody would find any more.
+func TestAGroupThatWasTriedInVainIsNotKept(t *testing.T) {
+	plan := planOf("shop", "shop-1", "data")
+	plan.Group, plan.Keep = "g", true
+	group := document("VolumeGroupSnapshotContent", "", groupName(plan), "shop-1", map[string]any{})
+	group.SetAPIVersion(keptGroups.GroupVersion().String())
+	v, left := keepers(t, group, snapshotOf(plan, "shop"))
+	if err := v.Release(t.Context(), plan); err != nil {
+		t.Fatal(err)
+	}
+	if got := left(); !slices.Equal(got, []string{"VolumeSnapshot shop/" + name(plan)}) {
+		t.Errorf("left are %v", got)
+	}
+}
+
+// TestAKeptCutGoesWithItsNamespace, whatever its class keeps, and is told from other people's when it waits for
+// the driver of a node that is gone.
+func TestAKeptCutGoesWithItsNamespace(t *testing.T) {
+	plan := planOf("shop", "shop-1", "data")
+	plan.Keep = true
+	snap := snapshotOf(plan, "shop")
+	snap.SetUID("u")
+	if err := unstructured.SetNestedField(snap.Object, "snapcontent-u", "status", "boundVolumeSnapshotContentName"); err != nil {
+		t.Fatal(err)
+	}
+	content := document("VolumeSnapshotContent", "", "snapcontent-u", "", map[string]any{
+		"deletionPolicy": "Retain", "volumeSnapshotRef": map[string]any{"name": name(plan), "namespace": "shop", "uid": "u"},
+	})
+	content.SetLabels(nil)
+	v, _ := keepers(t, snap, content)
+	if err := v.Release(t.Context(), plan); err != nil {
+		t.Fatal(err)
+	}
+	got, err := v.system.Dynamic.Resource(contents).Get(t.Context(), "snapcontent-u", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if policy, _, _ := unstructured.NestedString(got.Object, "spec", "deletionPolicy"); policy != policyDelete {
+		t.Errorf("the storage would keep its snapshot: %s", policy)
+	}
+	if own, err := v.ownContent(t.Context(), content); !own || err != nil {
+		t.Errorf("a kept cut is not known as one: %v, %v", own, err)
+	}
+	group := document("VolumeGroupSnapshotContent", "", "g", "", map[string]any{})
+	group.SetLabels(map[string]string{v1alpha1.LabelManagedBy: managedBy, LabelBaseOf: "shop"})
+	if !ofCapture(group) {
+		t.Error("a kept group is not known as one")
 	}
 }
 

@@ -114,7 +114,7 @@ var ownName = regexp.MustCompile(`^davit-[0-9a-f]{20}$`)
 
 func ofCapture(o metav1.Object) bool {
 	labels := o.GetLabels()
-	return labels[v1alpha1.LabelManagedBy] == managedBy && labels[v1alpha1.LabelPoint] != ""
+	return labels[v1alpha1.LabelManagedBy] == managedBy && (labels[v1alpha1.LabelPoint] != "" || labels[LabelBaseOf] != "")
 }
 
 // letGo has a content go without its node, and first the volumes that were made of it

@@ -344,18 +344,29 @@ func (v *Volumes) removeSnapshot(ctx context.Context, namespace, name string) er
 	if err != nil {
 		return gone(err)
 	}
-	if bound, _, _ := unstructured.NestedString(snap.Object, "status", "boundVolumeSnapshotContentName"); bound != "" {
-		content, err := v.system.Dynamic.Resource(contents).Get(ctx, bound, metav1.GetOptions{})
-		if err == nil {
-			if policy, _, _ := unstructured.NestedString(content.Object, "spec", "deletionPolicy"); policy != policyDelete {
-				_, err = v.system.Dynamic.Resource(contents).Patch(ctx, bound, types.MergePatchType, patch("deletionPolicy", policyDelete), metav1.PatchOptions{})
-			}
-		}
-		if gone(err) != nil {
-			return fmt.Errorf("release snapshot %s/%s: %w", namespace, name, err)
-		}
+	if err := v.goesWith(ctx, snap); err != nil {
+		return err
 	}
 	return gone(api.Delete(ctx, name, metav1.DeleteOptions{}))
+}
+
+// goesWith has the driver's snapshot go with its object, whatever the class keeps: also with a
+// namespace that is deleted.
+func (v *Volumes) goesWith(ctx context.Context, snap *unstructured.Unstructured) error {
+	bound, _, _ := unstructured.NestedString(snap.Object, "status", "boundVolumeSnapshotContentName")
+	if bound == "" {
+		return nil
+	}
+	content, err := v.system.Dynamic.Resource(contents).Get(ctx, bound, metav1.GetOptions{})
+	if err == nil {
+		if policy, _, _ := unstructured.NestedString(content.Object, "spec", "deletionPolicy"); policy != policyDelete {
+			_, err = v.system.Dynamic.Resource(contents).Patch(ctx, bound, types.MergePatchType, patch("deletionPolicy", policyDelete), metav1.PatchOptions{})
+		}
+	}
+	if gone(err) != nil {
+		return fmt.Errorf("release snapshot %s/%s: %w", snap.GetNamespace(), snap.GetName(), err)
+	}
+	return nil
 }
 
 // Sweep removes what captures that died left in the cluster. running tells

@@ -254,17 +254,22 @@ func (v *Volumes) Read(ctx context.Context, cut capture.Cut, previous *point.Sna
 		return capture.VolumeRead{}, err
 	}
 	res, err := v.reader.Read(ctx, req)
+	var lied *mover.LiedError
+	errors.As(err, &lied)
 	req.Scheduling = mover.Scheduling{} // it may be read anywhere now
 	if errors.Is(err, mover.ErrElsewhere) && cut.Plan.Method != capture.MethodLive {
 		res, err = v.readElsewhere(ctx, cut, req, err)
+		errors.As(err, &lied)
+	}
+	if lied != nil { // whatever came of the reading
+		res.Snapshot.Blocks = &point.Blocks{Distrusted: lied.Lie, Reason: "the driver's word turned out to be wrong"}
 	}
 	if err == nil && cut.Plan.Method != capture.MethodLive {
-		err = v.wasMade(ctx, claims(cut)...)
+		if err = v.wasMade(ctx, claims(cut)...); err != nil {
+			return capture.VolumeRead{}, err
+		}
 	}
-	if err != nil {
-		return capture.VolumeRead{}, err
-	}
-	return capture.VolumeRead{Snapshot: res.Snapshot, Warnings: res.Warnings}, nil
+	return capture.VolumeRead{Snapshot: res.Snapshot, Warnings: res.Warnings}, err
 }
 
 // claims are those that a cut is read by.

@@ -196,6 +196,7 @@ func (s *scope) measure(damaged int) {
 	name, st := s.app.VaultName(), &s.app.Status
 	measure.Points.WithLabelValues(name).Set(float64(st.Points))
 	measure.PointsDamaged.WithLabelValues(name).Set(float64(damaged))
+	measure.BlocksDistrusted.WithLabelValues(name).Set(float64(len(s.app.Distrusted())))
 	measure.Epoch.WithLabelValues(name).Set(float64(st.Epoch))
 	for _, role := range []v1alpha1.Role{v1alpha1.RoleActive, v1alpha1.RoleSuperseded, v1alpha1.RoleStandby, v1alpha1.RoleUnknown} {
 		is := 0.0

@@ -15,6 +15,7 @@ var (
 	NewestPointAge   = gauge("davit_newest_point_age_seconds", "Age of the newest recovery point that may be offered.", "application")
 	RPOObjective     = gauge("davit_rpo_objective_seconds", "RPO objective of the application's policy.", "application")
 	Points           = gauge("davit_points", "Recovery points that may be offered.", "application")
+	BlocksDistrusted = gauge("davit_blocks_distrusted", "Volumes whose storage was found to call blocks unchanged that were not: points may hold old data.", "application")
 	PointsDamaged    = gauge("davit_points_damaged", "Recovery points that verification found damaged.", "application")
 	Role             = gauge("davit_application_role", "1 for the application's role at this site.", "application", "role")
 	Epoch            = gauge("davit_application_epoch", "Newest epoch of the application seen in the vault.", "application")
@@ -45,9 +46,6 @@ var (
 	}, []string{"application"})
 	FreezesBroken = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "davit_freezes_broken_total", Help: "Recovery points whose volumes were not cut at one instant although that was tried.",
-	}, []string{"application"})
-	BlocksDistrusted = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "davit_blocks_distrusted_total", Help: "Volumes of recovery points whose storage called blocks unchanged that were not, there or in an earlier point.",
 	}, []string{"application"})
 	HoldDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "davit_hold_seconds", Help: "How long hooks held an application at rest for a recovery point.",
@@ -159,8 +157,8 @@ func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 
 // Register adds all of them to a registry.
 func Register(r prometheus.Registerer) {
-	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing, VaultDestroyable,
-		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, BlocksDistrusted, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
+	r.MustRegister(NewestPointAge, RPOObjective, Points, PointsDamaged, BlocksDistrusted, Role, Epoch, FenceLevel, VaultUp, VaultLatency, VaultSkew, LockedUntil, LocksFailing, VaultDestroyable,
+		Captures, Skipped, CaptureDuration, FreezeDuration, FreezesBroken, HoldDuration, HoldsLost, HooksOwed, Proven, BlobsDamaged, Verifications, VerifyOverdue, Restores,
 		TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, RestoreTests, VolumesUnprotected, VolumesShared, CopyLag, CopyPending, CopyFailing, CopyProven, CopyDamaged, CopyUnread, CopyRepairs, Repairs, FactsPublished)
 	for _, g := range ofPlans {
 		r.MustRegister(g)
@@ -191,7 +189,7 @@ func ForgetCopyProofs(app string) {
 // ForgetApplication removes the gauges of an application that is gone.
 func ForgetApplication(name string) {
 	labels := prometheus.Labels{"application": name}
-	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, Role, Epoch, FenceLevel, Proven, BlobsDamaged, VerifyOverdue, TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, CopyProven, CopyDamaged, CopyUnread} {
+	for _, g := range []*prometheus.GaugeVec{NewestPointAge, RPOObjective, Points, PointsDamaged, BlocksDistrusted, Role, Epoch, FenceLevel, Proven, BlobsDamaged, VerifyOverdue, TestOverdue, TestFailed, TestUnproven, Tested, TestedRTO, CopyProven, CopyDamaged, CopyUnread} {
 		g.DeletePartialMatch(labels)
 	}
 }

@@ -146,6 +146,7 @@ func (r *Reconciler) capture(ctx context.Context, rp *v1alpha1.RecoveryPoint) (c
 	}
 	defer r.ended(client.ObjectKeyFromObject(rp))
 	m, err := r.run(ctx, rp, s)
+	r.noteLies(ctx, rp, s, m, err)
 	if errors.Is(err, protection.ErrBusy) {
 		return ctrl.Result{RequeueAfter: busyWait}, r.write(ctx, rp, func(st *v1alpha1.RecoveryPointStatus) {
 			st.Phase, st.Step = v1alpha1.PointPending, "waiting for another capture of the application"
@@ -256,6 +257,7 @@ func (r *Reconciler) run(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *sub
 	began := r.Now()
 	m, err := s.protector.Capture(ctx, protection.CaptureRequest{
 		Application: s.app, PointID: rp.Name, Trigger: trigger, Held: s.standing.Held, Diverged: rp.Spec.Diverged, Progress: steps.set,
+		ChangedBlocks: protection.KeepsCuts(&s.app, &s.policy, r.Now()), Distrusted: s.app.Distrusted(),
 		Objects: func(writing bool) {
 			r.turns.writing(client.ObjectKey{Namespace: rp.Namespace, Name: rp.Spec.Application}, writing)
 		},
@@ -329,12 +331,6 @@ func (r *Reconciler) succeed(ctx context.Context, rp *v1alpha1.RecoveryPoint, s 
 	app := s.app.VaultName()
 	measure.Captures.WithLabelValues(app, "succeeded").Inc()
 	countFreeze(app, m.Freeze)
-	for _, v := range m.Volumes {
-		if b := v.Snapshot.Blocks; b != nil && b.Distrusted != "" {
-			measure.BlocksDistrusted.WithLabelValues(app).Inc()
-			r.Events.Eventf(rp, corev1.EventTypeWarning, "StorageLied", "claim %s/%s: driver %s called blocks unchanged that were not (%s): points made since it was last compared may hold old data: davit describe %s says since when", v.Namespace, v.Claim, v.Driver, b.Distrusted, m.ID)
-		}
-	}
 	if q := m.Quiesce; q != nil {
 		measure.HoldDuration.WithLabelValues(app).Observe(q.Rested.Seconds())
 		if m.Consistency != point.Application {
