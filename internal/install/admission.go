@@ -33,6 +33,26 @@ func scratchVolumes() []runtime.Object {
 		})
 }
 
+// NodeTokenName is the admission policy that keeps tokens of the node processes' account with them.
+const NodeTokenName = "davit-node-token"
+
+// nodeToken has the API server refuse tokens that a node process asks for and that would outlive it: it needs
+// them for CSI drivers alone, and who got hold of one process could make himself one for good.
+func nodeToken() []runtime.Object {
+	const uid = "authentication.kubernetes.io/pod-uid"
+	return refuses(NodeTokenName,
+		admissionv1.RuleWithOperations{
+			Operations: []admissionv1.OperationType{admissionv1.Create},
+			Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"serviceaccounts/token"}},
+		},
+		admissionv1.Validation{
+			Expression: fmt.Sprintf("request.userInfo.username != 'system:serviceaccount:%s:%s' || "+
+				"has(object.spec.boundObjectRef) && object.spec.boundObjectRef.kind == 'Pod' && "+
+				"'%[3]s' in request.userInfo.extra && object.spec.boundObjectRef.uid == request.userInfo.extra['%[3]s'][0]", v1alpha1.SystemNamespace, NodeName, uid),
+			Message: "node processes make tokens for their own pod alone",
+		}, NodeName)
+}
+
 // requester has the API server refuse Runs in another's name: whoever asks for
 // one cannot approve it, and an agent sees only the object. Davit's own accounts
 // write in the names of those who asked elsewhere.
@@ -53,8 +73,8 @@ func requester() []runtime.Object {
 }
 
 // refuses is a policy, and its binding to all of the cluster: what matches the rule is refused
-// unless it is valid, also while the policy cannot be evaluated.
-func refuses(name string, of admissionv1.RuleWithOperations, valid admissionv1.Validation) []runtime.Object {
+// unless it is valid, also while the policy cannot be evaluated. Names limit it to objects of these names.
+func refuses(name string, of admissionv1.RuleWithOperations, valid admissionv1.Validation, names ...string) []runtime.Object {
 	fail, exact, scope := admissionv1.Fail, admissionv1.Exact, admissionv1.AllScopes
 	of.Scope = &scope
 	return []runtime.Object{
@@ -64,7 +84,7 @@ func refuses(name string, of admissionv1.RuleWithOperations, valid admissionv1.V
 				FailurePolicy: &fail,
 				MatchConstraints: &admissionv1.MatchResources{
 					MatchPolicy: &exact, NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{},
-					ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: of}},
+					ResourceRules: []admissionv1.NamedRuleWithOperations{{ResourceNames: names, RuleWithOperations: of}},
 				},
 				Validations: []admissionv1.Validation{valid},
 			},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -169,4 +170,27 @@ func TestAgentRunsUnprivileged(t *testing.T) {
 			t.Error("agent may run as root")
 		}
 	}
+}
+
+// TestATokenOfANodeProcessIsItsPods: the API server refuses one that would outlive who asked for it. The policy
+// is for tokens of that account alone: those of all other pods come without it.
+func TestATokenOfANodeProcessIsItsPods(t *testing.T) {
+	for _, o := range render(t, Options{SiteName: "east"}) {
+		if o.GetKind() != "ValidatingAdmissionPolicy" || o.GetName() != NodeTokenName {
+			continue
+		}
+		var p admissionv1.ValidatingAdmissionPolicy
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &p); err != nil {
+			t.Fatal(err)
+		}
+		of := p.Spec.MatchConstraints.ResourceRules[0]
+		if !slices.Equal(of.Resources, []string{"serviceaccounts/token"}) || !slices.Equal(of.ResourceNames, []string{NodeName}) || !slices.Equal(of.Operations, []admissionv1.OperationType{admissionv1.Create}) {
+			t.Errorf("it is asked of %+v", of)
+		}
+		if e := p.Spec.Validations[0].Expression; !strings.Contains(e, "!= 'system:serviceaccount:davit-system:davit-node' ||") || !strings.Contains(e, "boundObjectRef.uid == request.userInfo.extra['authentication.kubernetes.io/pod-uid'][0]") {
+			t.Error(e)
+		}
+		return
+	}
+	t.Error("tokens of node processes are bound to nothing")
 }

@@ -45,6 +45,7 @@ func Render(opts Options) ([]unstructured.Unstructured, error) {
 	typed = append(typed, roles()...)
 	typed = append(typed, requester()...)
 	typed = append(typed, scratchVolumes()...)
+	typed = append(typed, nodeToken()...)
 	typed = append(typed, alerts, site(opts), budget(opts), agentDeployment(opts), nodeDaemonSet(opts))
 	rest, err := toUnstructured(typed...)
 	if err != nil {
