@@ -313,6 +313,10 @@ func TestGitOpsForgetsWhatIsOver(t *testing.T) {
 			delete(r.c.objects, key("PersistentVolumeClaim", "shop", "data-db-0"))
 		}, false},
 		"may be given again": {func(*rig) {}, true},
+		"is restored otherwise now": {func(r *rig) { // one that leaves git alone, and has what it rolls back marked as its own
+			r.c.objects[key("PersistentVolumeClaim", "shop", "data-db-0")].SetLabels(map[string]string{shape.LabelRestore: "rother"})
+			r.c.objects[key("Lease", "davit-system", "restore-shop")].SetAnnotations(map[string]string{hold.AnnotationAttempt: "rother-1"})
+		}, true},
 		"a volume is half filled": {func(r *rig) {
 			delete(r.c.objects, key("Lease", "davit-system", "restore-shop"))
 		}, true},

@@ -35,11 +35,12 @@ func (s Stage) forget(ctx context.Context, restores map[string]string) (gone str
 }
 
 // over tells whether a restore has nothing left that git must not meet: its application's lease
-// holds no attempt of it, so that it neither runs nor waits to be given again, and there is no claim
+// holds no attempt, so that it neither runs nor waits to be given again, and there is no claim
 // that it has not filled. One that died in the middle is not over: git would start workloads on
-// what it has not filled. Nor is one of which the caller may not know.
+// what it has not filled. Nor is one while another restores its application, which may not have noted
+// itself, and marks as its own the claims that it fills. Nor is one of which the caller may not know.
 func (s Stage) over(ctx context.Context, application, restore string) (bool, error) {
-	attempted, err := hold.Attempted(ctx, s.Leases, s.Home, application, restore)
+	attempted, err := hold.Attempted(ctx, s.Leases, s.Home, application)
 	if attempted != "" || err != nil {
 		return false, unknown(err)
 	}

@@ -107,28 +107,28 @@ func Take(ctx context.Context, o Options) (context.Context, *Hold, error) {
 
 func nameFor(application string) string { return "restore-" + application }
 
-// Attempted is the attempt of the restore that the application's lease holds, as it runs, or did
-// not end whole and may be given again; empty where there is none.
-func Attempted(ctx context.Context, c port.Cluster, namespace, application, id string) (string, error) {
+// Attempted is the attempt that the application's lease holds, as a restore of it runs, or did not
+// end whole and may be given again; empty where there is none.
+func Attempted(ctx context.Context, c port.Cluster, namespace, application string) (string, error) {
 	served, err := c.Serves(ctx, shape.KindLease)
 	if err != nil {
 		return "", err
 	}
 	live, err := c.Get(ctx, served[0], namespace, nameFor(application))
-	if err == nil && of(live.GetAnnotations()[AnnotationAttempt], id) {
-		return live.GetAnnotations()[AnnotationAttempt], nil
-	}
 	if apierrors.IsNotFound(err) {
-		err = nil
+		return "", nil
 	}
-	return "", err
+	if err != nil {
+		return "", err
+	}
+	return live.GetAnnotations()[AnnotationAttempt], nil
 }
 
 // Standing is the attempt that Take would go on with; empty where it would begin another, or the
 // caller may not know.
 func Standing(ctx context.Context, o Options) string {
-	attempt, err := Attempted(ctx, o.Cluster, o.Namespace, o.Application, o.ID)
-	if err != nil || o.Again != "" && attempt != o.ID+"-"+o.Again {
+	attempt, err := Attempted(ctx, o.Cluster, o.Namespace, o.Application)
+	if err != nil || !of(attempt, o.ID) || o.Again != "" && attempt != o.ID+"-"+o.Again {
 		return ""
 	}
 	return attempt
