@@ -2,6 +2,8 @@ package restore
 
 import (
 	"context"
+	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -283,6 +285,43 @@ func TestGitOpsForgetsNoOther(t *testing.T) {
 			t.Errorf("%s: its path is %s", name, path)
 		}
 	}
+}
+
+// TestGitOpsKeepHasNobodyGoOn: a restore that leaves reconcilers alone, and whose point holds one, puts that in the
+// place of the live one, which rests for another restore, or for a run. It rests on, and who relies on that has it go on as
+// the point has it. The controls: nobody of Davit's suspended it, or somebody took that back.
+func TestGitOpsKeepHasNobodyGoOn(t *testing.T) {
+	for policy, note := range map[Existing]string{Update: `{"by":"run","run":"run"}`, Replace: `{"by":"rnews","for":{"news":"rnews"}}`, Exact: `{"by":"run","run":"run","for":{"news":"rnews"}}`} {
+		for _, c := range []struct {
+			note           string
+			suspend, rests bool
+		}{{note, true, true}, {"", true, false}, {note, false, false}} {
+			r := gitRig(t)
+			r.m.Namespaces = append(r.m.Namespaces, "flux-system")
+			r.m.Resources = append(r.m.Resources, point.Resource{Group: fluxGroup, Version: "v1", Versions: []string{"v1"}, Resource: "kustomizations", Kind: "Kustomization", Namespaced: true, Count: 1})
+			r.s.raw[fluxGroup+"/Kustomization"] = []string{`{"apiVersion":"` + fluxGroup + `/v1","kind":"Kustomization","metadata":{"name":"shop","namespace":"flux-system","uid":"u-kust"},"spec":{"path":"./other"}}`}
+			k := r.c.objects[key("Kustomization", "flux-system", "shop")]
+			if c.note != "" {
+				k.SetAnnotations(map[string]string{gitops.Annotation: c.note})
+			}
+			k.Object["spec"].(map[string]any)["suspend"] = c.suspend
+			res := run(t, r, Options{GitOps: gitops.Keep, Existing: policy, ExistingKinds: map[string]Existing{"kustomizations." + fluxGroup: policy}})
+			k = r.c.get("Kustomization", "flux-system", "shop")
+			want := ""
+			if c.rests {
+				want = c.note
+			}
+			if len(res.Failures) > 0 || suspended(r) != c.rests || shape.Text(k.Object, "spec", "path") != "./other" || !sameNote(k.GetAnnotations()[gitops.Annotation], want) {
+				t.Errorf("%s of %q, suspended %t: %v, %v", policy, c.note, c.suspend, res.Failures, k.Object)
+			}
+		}
+	}
+}
+
+func sameNote(a, b string) bool {
+	var is, want map[string]any
+	_, _ = json.Unmarshal([]byte(a), &is), json.Unmarshal([]byte(b), &want) // nothing is nothing
+	return reflect.DeepEqual(is, want)
 }
 
 // newsOf is a point of another application, of which the shop's reconciler makes an object, too.

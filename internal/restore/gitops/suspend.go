@@ -98,20 +98,25 @@ func (s Stage) change(kind schema.GroupKind, d shape.Document) (shape.Document, 
 	if s.Application != "" { // after a run it goes on, as it did before: somebody had undone what others relied on
 		was.For, was.Run = noted(d).For, ""
 	}
+	s.relies(&was)
+	return was.rest(kind, d)
+}
+
+// rest is the merge patch that suspends a reconciler for those that the note names.
+func (b before) rest(kind schema.GroupKind, d shape.Document) (shape.Document, error) {
 	patch := shape.Document{}
 	if kind == KindApplication {
 		patch["metadata"] = shape.Document{"annotations": shape.Document{skipReconcile: "true"}}
-		if was.Automated = shape.Child(d, "spec", "syncPolicy", "automated"); was.Automated != nil || shape.Child(d, "spec", "syncPolicy")["automated"] != nil {
+		if b.Automated = shape.Child(d, "spec", "syncPolicy", "automated"); b.Automated != nil || shape.Child(d, "spec", "syncPolicy")["automated"] != nil {
 			patch["spec"] = shape.Document{"syncPolicy": shape.Document{"automated": nil}}
 		}
 	} else {
 		patch["spec"] = shape.Document{"suspend": true}
 	}
-	if was.Automated == nil {
-		was.Automated = noted(d).Automated // somebody undid half of it
+	if b.Automated == nil {
+		b.Automated = noted(d).Automated // somebody undid half of it
 	}
-	s.relies(&was)
-	note, err := was.note()
+	note, err := b.note()
 	if err == nil {
 		shape.Merge(patch, note)
 	}
@@ -157,10 +162,18 @@ func (s Stage) Rest(kind schema.GroupKind, d shape.Document) error {
 }
 
 // KeepOthers notes on a reconciler that is to be written who else relies on its rest, as it is at
-// the target now.
+// the target now. One that was not to rest does so for them: who leaves reconcilers alone has none go on.
 func KeepOthers(kind schema.GroupKind, d, live shape.Document) {
 	was, is := noted(d), noted(live)
-	if was.By == "" || is.By == "" {
+	if is.By == "" {
+		return
+	}
+	if was.By == "" {
+		if slices.Contains(Kinds, kind) && Suspended(kind, live) && !Suspended(kind, d) {
+			if patch, err := is.rest(kind, d); err == nil {
+				shape.Merge(d, patch)
+			}
+		}
 		return
 	}
 	all := maps.Clone(is.For)
@@ -180,7 +193,7 @@ func KeepOthers(kind schema.GroupKind, d, live shape.Document) {
 // Apply applies an object of a point. Of a reconciler it notes who else relies on its rest, whoever came to do so since
 // it was read as live: their note would be lost otherwise, and git go on under them.
 func (s Stage) Apply(ctx context.Context, at port.Served, obj, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	if noted(obj.Object).By == "" {
+	if noted(obj.Object).By == "" && noted(live.Object).By == "" {
 		return s.Cluster.Apply(ctx, at, obj)
 	}
 	for n := 1; ; n++ {
