@@ -87,7 +87,7 @@ func TestASilentPeerLeavesNoOtherUnasked(t *testing.T) {
 			all = append(all, preflight.Pledge{Application: fmt.Sprint(i), Peer: preflight.Peer{Site: "deaf"}}, preflight.Pledge{Application: fmt.Sprint(i), Peer: preflight.Peer{Site: "west"}})
 		}
 		got := answers(t.Context(), all, time.Now, func(ctx context.Context, a preflight.Pledge) error {
-			if a.Peer.Site == "deaf" {
+			if a.Site == "deaf" {
 				<-ctx.Done()
 				return ctx.Err()
 			}
@@ -97,8 +97,8 @@ func TestASilentPeerLeavesNoOtherUnasked(t *testing.T) {
 			t.Errorf("%d of 200 were asked", len(got))
 		}
 		for _, a := range got {
-			if want := map[bool]string{true: context.DeadlineExceeded.Error(), false: a.Application + " is held here"}[a.Peer.Site == "deaf"]; a.Err != want || a.At.IsZero() {
-				t.Errorf("%s of %s: %q", a.Application, a.Peer.Site, a.Err)
+			if want := map[bool]string{true: context.DeadlineExceeded.Error(), false: a.Application + " is held here"}[a.Site == "deaf"]; a.Err != want || a.At.IsZero() {
+				t.Errorf("%s of %s: %q", a.Application, a.Site, a.Err)
 			}
 		}
 	})
