@@ -189,6 +189,20 @@ func TestWholeClusterLeavesTheSystemOut(t *testing.T) {
 	}
 }
 
+// TestWhatStorageDriversMakeIsTheSites: each site's driver has made its own, with its address and its certificates. The control is what
+// people make for it.
+func TestWhatStorageDriversMakeIsTheSites(t *testing.T) {
+	for kind, want := range map[string]bool{
+		"csidrivers.storage.k8s.io": false, "csinodes.storage.k8s.io": false, "snapshotmetadataservices.cbt.storage.k8s.io": false,
+		"storageclasses.storage.k8s.io": true,
+	} {
+		resource, group, _ := strings.Cut(kind, ".")
+		if got := wantWide(Kind{Resource: resource, Group: group, Verbs: []string{"get", "list", "create"}}, Filter{}); got != want {
+			t.Errorf("%s comes along: %t", kind, got)
+		}
+	}
+}
+
 // leaving is a world in which something happens after the n-th list of all
 // namespaces.
 type leaving struct {
