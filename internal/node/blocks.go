@@ -52,6 +52,8 @@ type blockReader struct {
 	now  func() time.Time
 	warn func(string)
 
+	found    string    // what a process that was at this task before found that the driver called unchanged and was not
+	driver   string    // whose word it is
 	since    time.Time // in which points what is found may be; see point.Blocks.Compared
 	anew     bool      // nothing may be taken over of the previous snapshot
 	keeps    bool      // the driver can be asked what is changed after this cut
@@ -78,7 +80,12 @@ func (b *blockReader) plan(ctx context.Context, repo *volume.Repository, of *v1a
 	if b.since = was.Compared; b.since.IsZero() {
 		b.since = b.now().UTC()
 	}
-	if of == nil {
+	if b.driver = "of this volume"; before != nil {
+		b.driver = before.Driver
+	} else if of != nil {
+		b.driver = of.Driver
+	}
+	if of == nil || b.found != "" {
 		return ending(before), nil, nil
 	}
 	out := &point.Blocks{Compared: b.since}
@@ -173,13 +180,12 @@ func unlike(before, now *changes.Book) string {
 }
 
 // lie says what a driver called unchanged that was not, and which points that may be in; "" where
-// nothing was found.
+// nothing was found. What was found first stands.
 func (b *blockReader) lie(p *changes.Plan) string {
-	text := p.Lie()
-	if text != "" {
-		text += ": points since " + b.since.Format(time.RFC3339) + " may hold old data in files of 8 MiB and more"
+	if text := p.Lie(); b.found == "" && text != "" {
+		return text + ": points since " + b.since.Format(time.RFC3339) + " may hold old data in files of 8 MiB and more"
 	}
-	return text
+	return b.found
 }
 
 // settle completes what is said of a snapshot that was stored by the plan: also where the option is off, and
@@ -188,7 +194,7 @@ func (b *blockReader) settle(p *changes.Plan, out *point.Blocks) *point.Blocks {
 	switch found := b.lie(p); {
 	case found != "":
 		out = &point.Blocks{Compared: b.since, Distrusted: found, Reason: "the driver's word turned out to be wrong"}
-		b.warn(fmt.Sprintf("DRIVER %s LIES: it called blocks unchanged that were not (%s). This point holds what the volume does: restore from it, or from points older than those. The driver is not asked any more: tell its maker; when it is mended, take a backup with volumes.changedBlocks Never, and set it to Auto again", p.Before.Driver, found))
+		b.warn(fmt.Sprintf("DRIVER %s LIES: it called blocks unchanged that were not (%s). This point holds what the volume does: restore from it, or from points older than those. The driver is not asked any more: tell its maker; when it is mended, take a backup with volumes.changedBlocks Never, and set it to Auto again", b.driver, found))
 	case out != nil:
 		out.Unread, out.Base = p.Unread(), b.keeps
 		if b.compared {

@@ -72,6 +72,7 @@ type blockTest struct {
 	err    error
 	warned []string
 	n      int
+	found  string // by the process before
 	last   *point.Snapshot
 	of     v1alpha1.VolumeBlocks // without names of snapshots: they are counted
 }
@@ -115,7 +116,7 @@ func (b *blockTest) backup() *point.Blocks {
 	of.Snapshot, of.Name = cmp.Or(of.Snapshot, fmt.Sprintf("snap-%d", b.n)), fmt.Sprintf("davit-%d", b.n)
 	r := &blockReader{
 		ask: b.driver, find: func(string) (changes.Device, error) { return b.device, b.err },
-		now: func() time.Time { return testNow.Add(time.Duration(b.n) * time.Hour) }, warn: func(s string) { b.warned = append(b.warned, s) },
+		now: func() time.Time { return testNow.Add(time.Duration(b.n) * time.Hour) }, warn: func(s string) { b.warned = append(b.warned, s) }, found: b.found,
 	}
 	plan, out, err := r.plan(b.t.Context(), b.repo, &of, b.dir, b.last)
 	if err != nil {
@@ -284,6 +285,43 @@ func TestALieIsToldThoughNothingIsStored(t *testing.T) {
 		if err := json.Unmarshal([]byte(r.snapshot), &snap); err != nil || snap.Blocks == nil || !strings.HasPrefix(snap.Blocks.Distrusted, since) {
 			t.Errorf("stored is %s, %v", r.snapshot, err)
 		}
+	}
+}
+
+// TestAnotherProcessGoesByWhatTheFirstFound: the node process ended while it read again after a lie. The next one
+// takes up the task, and asks nobody, also where it finds nothing itself.
+func TestAnotherProcessGoesByWhatTheFirstFound(t *testing.T) {
+	b := newBlockTest(t)
+	b.backup()
+	file := filepath.Join(b.dir, "db")
+	touched := testNow.Add(time.Hour) // else nothing of it would be compared
+	if err := os.Chtimes(file, touched, touched); err != nil {
+		t.Fatal(err)
+	}
+	c := &carrier{ask: b.driver, now: func() time.Time { return testNow }}
+	for _, of := range []*v1alpha1.VolumeBlocks{&b.of, nil} {
+		for _, found := range []string{"", "what was found"} {
+			task := &v1alpha1.VolumeTask{
+				Spec:   v1alpha1.VolumeTaskSpec{Source: "shop/shop/data", Blocks: of},
+				Status: v1alpha1.VolumeTaskStatus{Distrusted: found},
+			}
+			r := newReport(nil, task, func() time.Time { return testNow })
+			if err := c.store(t.Context(), b.repo, task.Spec, b.last, b.dir, r); err != nil {
+				t.Fatal(err)
+			}
+			var snap point.Snapshot
+			if err := json.Unmarshal([]byte(r.snapshot), &snap); err != nil {
+				t.Fatal(err)
+			}
+			told := snap.Blocks != nil && snap.Blocks.Distrusted == "what was found" && snap.Blocks.Compared.Equal(b.last.Blocks.Compared) && !snap.Blocks.Base
+			if told != (found != "") || r.lie != found || found != "" && (len(r.warnings) != 1 || !strings.Contains(r.warnings[0], "disk.example.com LIES")) {
+				t.Errorf("option on %t, found %q: %+v, warned %q", of != nil, found, snap.Blocks, r.warnings)
+			}
+		}
+	}
+	b.found = "what was found"
+	if got := b.backup(); got.Distrusted != b.found || len(b.driver.asked) > 0 {
+		t.Errorf("asked %d times: %+v", len(b.driver.asked), got)
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,7 +59,14 @@ type report struct {
 }
 
 func newReport(c client.Client, task *v1alpha1.VolumeTask, now func() time.Time) *report {
-	return &report{client: c, task: task.DeepCopy(), now: now, begun: make(chan struct{})}
+	return &report{client: c, task: task.DeepCopy(), now: now, lie: task.Status.Distrusted, begun: make(chan struct{})}
+}
+
+// found is what a storage was found to have called unchanged, by a process that was at the task before, too.
+func (r *report) found() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lie
 }
 
 // begin says that the task is being worked on.
@@ -102,7 +110,7 @@ func (r *report) left(unread int64) {
 func (r *report) lied(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lie = what
+	r.lie = cmp.Or(r.lie, what)
 }
 
 func (r *report) moved() (bytes, files int64) {

@@ -140,9 +140,12 @@ func TestTaskOfADeadProcessIsTakenUp(t *testing.T) {
 		beat := metav1.NewTime(testNow.Add(-test.silent))
 		ran := make(chan struct{}, 1)
 		w := newTestWorker(t, func(context.Context, *v1alpha1.VolumeTask, *opening, *report) error { ran <- struct{}{}; return nil },
-			newTask("a", v1alpha1.VolumeTaskStatus{Phase: v1alpha1.TaskRunning, Heartbeat: &beat}))
+			newTask("a", v1alpha1.VolumeTaskStatus{Phase: v1alpha1.TaskRunning, Heartbeat: &beat, Distrusted: "db"}))
 		res := w.reconcile(t, "a")
 		w.running.Wait()
+		if s := w.status(t, "a"); s.Distrusted != "db" {
+			t.Errorf("%s: what was found before is forgotten: %+v", name, s)
+		}
 		if taken := len(ran) == 1; taken != test.taken || !taken && res.RequeueAfter != staleAfter-test.silent {
 			t.Errorf("%s: taken %v, looked at again in %s", name, taken, res.RequeueAfter)
 		}

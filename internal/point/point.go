@@ -3,7 +3,10 @@
 // and RTO were measured. It is pure: standard library only, time is an argument.
 package point
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Consistency is the promise a recovery point makes about its volumes, from
 // strongest to weakest.
@@ -185,6 +188,18 @@ type Blocks struct {
 	// Distrusted says what the storage called unchanged and was not, in this point
 	// or an earlier one, and in which points that may be: its word is not taken any more.
 	Distrusted string `json:"distrusted,omitempty"`
+}
+
+// Distrusting returns the snapshot such that nothing is taken over of it by its storage's word, for what that was
+// found to have called unchanged and was not. What is known already stays.
+func (s Snapshot) Distrusting(found string) Snapshot {
+	var b Blocks
+	if s.Blocks != nil {
+		b = *s.Blocks
+	}
+	b.Distrusted = cmp.Or(b.Distrusted, found)
+	s.Blocks = &b
+	return s
 }
 
 // Image is one container image the application runs, by digest where known.

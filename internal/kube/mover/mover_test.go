@@ -339,3 +339,31 @@ func TestSweepReadsSparesTheLivingAndRestores(t *testing.T) {
 		t.Errorf("not knowing who is alive: %v, left %q", err, c.leftovers(t))
 	}
 }
+
+// TestWhatWasFoundIsToldThoughALaterBeatDoesNotSay: a node process of an earlier version begins a task anew, and forgets.
+func TestWhatWasFoundIsToldThoughALaterBeatDoesNotSay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(bound(), volume(), daemon(), nodePod(corev1.ConditionTrue))
+		c.task = func(o *v1alpha1.VolumeTask) {
+			o.Status = v1alpha1.VolumeTaskStatus{Phase: v1alpha1.TaskRunning, Distrusted: "db"}
+		}
+		req, seen := request(), 0
+		req.Progress = func(Progress) {
+			var tasks v1alpha1.VolumeTaskList
+			if err := c.List(t.Context(), &tasks); err != nil || len(tasks.Items) != 1 {
+				t.Fatalf("%d tasks: %v", len(tasks.Items), err)
+			}
+			if seen++; seen == 1 {
+				tasks.Items[0].Status = v1alpha1.VolumeTaskStatus{Phase: v1alpha1.TaskFailed, Message: "disk on fire"}
+				if err := c.Update(t.Context(), &tasks.Items[0]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		_, err := New(c, c, Options{}).Read(t.Context(), req)
+		var lied *LiedError
+		if !errors.As(err, &lied) || lied.Lie != "db" || !errors.Is(err, ErrTaskFailed) || seen != 2 {
+			t.Errorf("after %d beats: %v", seen, err)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package mover
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -171,7 +172,7 @@ func (m *Mover) awaitTask(ctx context.Context, req Request, task *v1alpha1.Volum
 			return false, fmt.Errorf("%w: task %s was removed by someone else", ErrTaskFailed, task.Name)
 		}
 		if got.ResourceVersion != version {
-			version, heard, lie = got.ResourceVersion, m.opts.Now(), got.Status.Distrusted
+			version, heard, lie = got.ResourceVersion, m.opts.Now(), cmp.Or(got.Status.Distrusted, lie)
 			req.report(got.Status)
 		}
 		switch got.Status.Phase {

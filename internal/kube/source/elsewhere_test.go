@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,6 +22,7 @@ import (
 	"davit.dev/davit/internal/capture"
 	"davit.dev/davit/internal/kube"
 	"davit.dev/davit/internal/kube/mover"
+	"davit.dev/davit/internal/point"
 )
 
 // reads is a Reader that fails with the errors in turn, and then reads.
@@ -111,5 +113,39 @@ func TestACutOutlivesTheNodeThatReadIt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// believing reads as a node process does: it says what it was told of the storage. Its first node is lost after
+// it had found the storage to lie.
+type believing struct{ asked []*point.Snapshot }
+
+func (b *believing) Read(_ context.Context, req mover.Request) (mover.Result, error) {
+	b.asked = append(b.asked, req.Previous)
+	if len(b.asked) == 1 {
+		return mover.Result{}, &mover.LiedError{Lie: "db", Err: fmt.Errorf("%w: node n1 is lost", mover.ErrElsewhere)}
+	}
+	return mover.Result{Snapshot: point.Snapshot{ID: "new", Blocks: req.Previous.Blocks}}, nil
+}
+
+// TestTheSecondNodeIsToldWhatTheFirstFound: else it asks the storage again, and stores what that says.
+func TestTheSecondNodeIsToldWhatTheFirstFound(t *testing.T) {
+	plan := capture.VolumePlan{
+		Method: capture.MethodSnapshot, Driver: "d", Class: "c",
+		Claim:   capture.Claim{Namespace: "shop", Name: "data", Capacity: 5, StorageClass: "fast"},
+		Options: capture.VolumeOptions{Application: "shop", Point: "shop-1"},
+	}
+	r := &believing{}
+	v, _ := readyVolumes(r)
+	before := &point.Snapshot{ID: "old", Blocks: &point.Blocks{Base: true, Compared: time.Unix(1, 0)}}
+	got, err := v.Read(t.Context(), capture.Cut{Plan: plan, Handle: name(plan)}, before, nil)
+	if err != nil || len(r.asked) != 2 || r.asked[0] != before || before.Blocks.Distrusted != "" {
+		t.Fatalf("read by %+v: %v", r.asked, err)
+	}
+	if told := r.asked[1]; told.ID != "old" || told.Blocks.Distrusted != "db" || !told.Blocks.Compared.Equal(time.Unix(1, 0)) {
+		t.Errorf("the second is told %+v, %+v", told, told.Blocks)
+	}
+	if b := got.Snapshot.Blocks; b.Distrusted != "db" || !b.Compared.Equal(time.Unix(1, 0)) {
+		t.Errorf("stored is %+v", b)
 	}
 }

@@ -258,10 +258,14 @@ func (v *Volumes) Read(ctx context.Context, cut capture.Cut, previous *point.Sna
 	errors.As(err, &lied)
 	req.Scheduling = mover.Scheduling{} // it may be read anywhere now
 	if errors.Is(err, mover.ErrElsewhere) && cut.Plan.Method != capture.MethodLive {
+		if lied != nil && previous != nil { // the next node must not ask again
+			told := previous.Distrusting(lied.Lie)
+			req.Previous = &told
+		}
 		res, err = v.readElsewhere(ctx, cut, req, err)
 		errors.As(err, &lied)
 	}
-	if lied != nil { // whatever came of the reading
+	if b := res.Snapshot.Blocks; lied != nil && (b == nil || b.Distrusted == "") { // whatever came of the reading
 		res.Snapshot.Blocks = &point.Blocks{Distrusted: lied.Lie, Reason: "the driver's word turned out to be wrong"}
 	}
 	if err == nil && cut.Plan.Method != capture.MethodLive {
