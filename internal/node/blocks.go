@@ -67,8 +67,9 @@ func (b *blockReader) plan(ctx context.Context, repo *volume.Repository, of *v1a
 	var before *changes.Book
 	var err error
 	if previous != nil && previous.Blocks != nil {
-		was = *previous.Blocks
-		before, err = repo.Blocks(ctx, *previous)
+		if was = *previous.Blocks; previous.ID != "" { // else there is none, and this says only what was found
+			before, err = repo.Blocks(ctx, *previous)
+		}
 	}
 	if errors.Is(err, volume.ErrBlocks) {
 		b.anew, err = true, nil

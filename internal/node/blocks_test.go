@@ -385,6 +385,12 @@ func TestADriverThatLiedIsNotAskedAgain(t *testing.T) {
 	if len(b.driver.asked) != asked {
 		t.Error("it was asked all the same")
 	}
+	b.last = &point.Snapshot{Blocks: &point.Blocks{Distrusted: "on the Application"}} // there is no point before
+	got := b.backup()
+	b.expect("without a point before", got, "not taken any more", false, true)
+	if got.Distrusted != "on the Application" || len(b.warned) != 1 || !strings.Contains(b.warned[0], "changedBlocks Never") {
+		t.Errorf("%+v, %q", got, b.warned)
+	}
 	b.last.Blocks = nil // a point without the option
 	b.expect("trusted again", b.backup(), "no point before", true, false)
 	b.expect("and asked", b.backup(), "", true, false)

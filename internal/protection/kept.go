@@ -65,17 +65,15 @@ func LiesOf(volumes []point.Volume) map[string]string {
 	return found
 }
 
-// distrust has nothing taken over by the word of storage that was found to lie. What was captured
-// without its word, or after that, says enough itself.
+// distrust has nothing taken over by the word of storage that was found to lie, nor that word taken for the next
+// time, also where no snapshot is known: the newest point may lack the volume, and another vault has none.
 func distrust(previous map[string]point.Snapshot, found map[string]string) map[string]point.Snapshot {
 	all := maps.Clone(previous)
 	for key, what := range found {
-		if s := all[key]; s.Blocks != nil && s.Blocks.Distrusted == "" {
-			b := *s.Blocks
-			b.Distrusted = what
-			s.Blocks = &b
-			all[key] = s
+		if all == nil {
+			all = map[string]point.Snapshot{}
 		}
+		all[key] = all[key].Distrusting(what)
 	}
 	return all
 }

@@ -130,6 +130,28 @@ func TestALieOutlivesTheCaptureThatFails(t *testing.T) {
 	}
 }
 
+// TestALieOutlivesThePointThatLacksItsVolume, or the vault that has it: the Application still says so. The control: a volume
+// of which nothing was found is captured as before.
+func TestALieOutlivesThePointThatLacksItsVolume(t *testing.T) {
+	r, k, take := newKeeping(t)
+	found := map[string]string{"shop/data": "what was found"}
+	if err := take(map[string]string{"shop/other": "what was found"}); err != nil || k.previous != nil {
+		t.Fatalf("the first of another volume goes by %+v, %v", k.previous, err)
+	}
+	for what, known := range map[string]map[string]point.Snapshot{
+		"no point":                    nil,
+		"points without it":           {"shop/other": {ID: "s"}},
+		"a point without the option":  {"shop/data": {ID: "s"}},
+		"one that says so by itself":  {"shop/data": {ID: "s", Blocks: &point.Blocks{Distrusted: "what was found"}}},
+		"one that takes its word yet": {"shop/data": {ID: "s", Blocks: &point.Blocks{Base: true}}},
+	} {
+		r.east.newest["shop"] = known
+		if err := take(found); err != nil || k.previous == nil || k.previous.Blocks == nil || k.previous.Blocks.Distrusted != "what was found" || k.previous.ID != known["shop/data"].ID {
+			t.Errorf("%s: it goes by %+v, %v", what, k.previous, err)
+		}
+	}
+}
+
 // TestWhatIsKeptMakesRoomForACut: beside it a quota may have no room for another. Nothing is kept for a day then.
 func TestWhatIsKeptMakesRoomForACut(t *testing.T) {
 	r, k, take := newKeeping(t)

@@ -22,24 +22,31 @@ const noteFor = 20 * time.Second
 
 // noteLies keeps on the Application what a capture found of its volumes' storage. The point says so
 // too, if there is one: what a capture finds that fails must outlive the agent, or the
-// next one believes the storage again.
+// next one believes the storage again. A point that lacks a volume says nothing of it, unless it is one
+// without the option, by which a person trusts all of them again.
 func (r *Reconciler) noteLies(ctx context.Context, rp *v1alpha1.RecoveryPoint, s *subject, m *point.Manifest, failed error) {
 	known := s.app.Distrusted()
-	found := maps.Clone(known)
+	found := map[string]string{}
+	maps.Copy(found, known)
+	told := found
 	var lied *protection.LiedError
 	switch {
 	case errors.As(failed, &lied):
-		if found == nil {
-			found = map[string]string{}
-		}
 		maps.Copy(found, lied.Volumes)
 	case failed != nil || rp.Spec.Diverged:
 		return
 	default:
-		found = protection.LiesOf(m.Volumes)
+		if s.app.Spec.Volumes.ChangedBlocks != v1alpha1.ChangedBlocksAuto {
+			clear(found)
+		}
+		for _, v := range m.Volumes {
+			delete(found, v.Namespace+"/"+v.Claim)
+		}
+		told = protection.LiesOf(m.Volumes)
+		maps.Copy(found, told)
 	}
-	for _, key := range slices.Sorted(maps.Keys(found)) {
-		r.Events.Eventf(rp, corev1.EventTypeWarning, "StorageLied", "claim %s: its driver called blocks unchanged that were not: %s", key, found[key])
+	for _, key := range slices.Sorted(maps.Keys(told)) {
+		r.Events.Eventf(rp, corev1.EventTypeWarning, "StorageLied", "claim %s: its driver called blocks unchanged that were not: %s", key, told[key])
 	}
 	if maps.Equal(known, found) {
 		return

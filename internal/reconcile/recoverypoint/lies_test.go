@@ -14,7 +14,8 @@ import (
 	"davit.dev/davit/internal/protection"
 )
 
-// TestWhatIsFoundOfStorageStaysOnTheApplication until a point is made that says nothing of it.
+// TestWhatIsFoundOfStorageStaysOnTheApplication until a point is made that has the volume and says nothing of it, or
+// a person has one made without the option. A point that lacks the volume says nothing.
 func TestWhatIsFoundOfStorageStaysOnTheApplication(t *testing.T) {
 	s := newSite(t, request("p1", ""))
 	lied := func(claim string) error {
@@ -23,23 +24,30 @@ func TestWhatIsFoundOfStorageStaysOnTheApplication(t *testing.T) {
 	whole := func(distrusted string) *point.Manifest {
 		return &point.Manifest{Volumes: []point.Volume{{Namespace: "shop", Claim: "a", Snapshot: point.Snapshot{Blocks: &point.Blocks{Distrusted: distrusted}}}, {Namespace: "shop", Claim: "c"}}}
 	}
+	const on, off = v1alpha1.ChangedBlocksAuto, v1alpha1.ChangedBlocksNever
 	for i, step := range []struct {
+		mode   v1alpha1.ChangedBlocksMode
 		m      *point.Manifest
 		failed error
 		want   map[string]string
 	}{
-		{nil, errors.New("broken"), nil},
-		{nil, lied("shop/a"), map[string]string{"shop/a": "db"}},
-		{nil, errors.New("broken"), map[string]string{"shop/a": "db"}},
-		{nil, lied("shop/b"), map[string]string{"shop/a": "db", "shop/b": "db"}},
-		{whole("again"), nil, map[string]string{"shop/a": "again"}},
-		{whole(""), nil, nil},
+		{on, nil, errors.New("broken"), nil},
+		{on, nil, lied("shop/a"), map[string]string{"shop/a": "db"}},
+		{on, nil, errors.New("broken"), map[string]string{"shop/a": "db"}},
+		{on, nil, lied("shop/b"), map[string]string{"shop/a": "db", "shop/b": "db"}},
+		{on, whole("again"), nil, map[string]string{"shop/a": "again", "shop/b": "db"}},
+		{on, whole(""), nil, map[string]string{"shop/b": "db"}},
+		{on, &point.Manifest{}, nil, map[string]string{"shop/b": "db"}},
+		{off, nil, errors.New("broken"), map[string]string{"shop/b": "db"}},
+		{off, whole("once more"), nil, map[string]string{"shop/a": "once more"}},
+		{off, &point.Manifest{}, nil, nil},
 	} {
 		sub := &subject{}
 		key := client.ObjectKey{Namespace: v1alpha1.SystemNamespace, Name: "shop"}
 		if err := s.Reader.Get(t.Context(), key, &sub.app); err != nil {
 			t.Fatal(err)
 		}
+		sub.app.Spec.Volumes.ChangedBlocks = step.mode
 		rp := s.all()["p1"]
 		s.noteLies(t.Context(), &rp, sub, step.m, step.failed)
 		if err := s.Reader.Get(t.Context(), key, &sub.app); err != nil {
@@ -55,7 +63,7 @@ func TestWhatIsFoundOfStorageStaysOnTheApplication(t *testing.T) {
 			told++
 		}
 	}
-	if told != 4 {
+	if told != 5 {
 		t.Errorf("%d events", told)
 	}
 }
