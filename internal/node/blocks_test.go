@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -322,6 +323,54 @@ func TestAnotherProcessGoesByWhatTheFirstFound(t *testing.T) {
 	b.found = "what was found"
 	if got := b.backup(); got.Distrusted != b.found || len(b.driver.asked) > 0 {
 		t.Errorf("asked %d times: %+v", len(b.driver.asked), got)
+	}
+}
+
+// TestNothingIsComparedOfALiveVolume: a file that is written while it is read may have its old time yet, and become
+// shorter, and neither is a lie. So nothing is taken over of a snapshot that was made by a driver's word. The control: a
+// snapshot that was not is built upon.
+func TestNothingIsComparedOfALiveVolume(t *testing.T) {
+	b := newBlockTest(t)
+	old := testNow.Add(-time.Hour)
+	file := filepath.Join(b.dir, "db")
+	if err := os.Chtimes(file, old, old); err != nil {
+		t.Fatal(err)
+	}
+	b.backup()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[5<<20]++
+	if err := errors.Join(os.WriteFile(file, data, 0o600), os.Chtimes(file, old, old)); err != nil {
+		t.Fatal(err)
+	}
+	c := &carrier{ask: b.driver, now: func() time.Time { return testNow }}
+	var snap point.Snapshot
+	for _, built := range []bool{false, true} {
+		before := *b.last
+		if built {
+			before = snap.Distrusting("db, long ago")
+		}
+		task := &v1alpha1.VolumeTask{Spec: v1alpha1.VolumeTaskSpec{Source: "shop/shop/data", Live: true}}
+		r := newReport(nil, task, func() time.Time { return testNow })
+		if err := c.store(t.Context(), b.repo, task.Spec, &before, b.dir, r); err != nil {
+			t.Fatal(err)
+		}
+		if r.lie != "" || len(r.warnings) > 0 || (r.progress.Reused == 1) != built {
+			t.Errorf("built upon %t: %+v, found %q, warned %q", built, r.progress, r.lie, r.warnings)
+		}
+		snap = point.Snapshot{}
+		if err := json.Unmarshal([]byte(r.snapshot), &snap); err != nil || snap.Blocks != nil {
+			t.Errorf("stored is %s, %v", r.snapshot, err)
+		}
+	}
+	out := t.TempDir()
+	if err := b.repo.Read(t.Context(), snap, out, volume.ReadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(out, "db")); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("stored is what was before: %v", err)
 	}
 }
 

@@ -126,7 +126,7 @@ func (c *carrier) store(ctx context.Context, repo *volume.Repository, spec v1alp
 	if !spec.Live && spec.Cut != nil {
 		opts.Cut = spec.Cut.Time
 	}
-	blocks := blockReader{ask: c.ask, find: changes.DeviceOf, now: c.now, warn: r.warn, found: r.found()}
+	blocks := blockReader{ask: c.ask, find: changes.DeviceOf, now: c.now, warn: r.warn, live: spec.Live, found: r.found()}
 	plan, told, err := blocks.plan(ctx, repo, spec.Blocks, dir, previous)
 	if err != nil {
 		return err
