@@ -49,7 +49,7 @@ func newAsker(c client.Client, config *rest.Config) *tracker.Tracker {
 type blockReader struct {
 	ask  asker
 	find func(dir string) (changes.Device, error)
-	now  func() time.Time
+	now  func() time.Time // when the volume was cut, by the clock that dates points
 	warn func(string)
 
 	live     bool      // the volume is written while it is read

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/kube/tracker"
 	"davit.dev/davit/internal/point"
@@ -371,6 +373,28 @@ func TestNothingIsComparedOfALiveVolume(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(out, "db")); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("stored is what was before: %v", err)
+	}
+}
+
+// TestPointsAreDatedByOneClock: since when points may hold old data is told by the clock that dates them, not the node's.
+func TestPointsAreDatedByOneClock(t *testing.T) {
+	b := newBlockTest(t)
+	ahead := func() time.Time { return testNow.Add(24 * time.Hour) }
+	cut := metav1.NewMicroTime(testNow.Add(-time.Minute))
+	for _, at := range []*metav1.MicroTime{&cut, nil} { // nil: an agent of an earlier version
+		task := &v1alpha1.VolumeTask{Spec: v1alpha1.VolumeTaskSpec{Source: "shop/shop/data", Blocks: &b.of, Cut: at}}
+		r := newReport(nil, task, ahead)
+		if err := (&carrier{ask: b.driver, now: ahead}).store(t.Context(), b.repo, task.Spec, nil, b.dir, r); err != nil {
+			t.Fatal(err)
+		}
+		var snap point.Snapshot
+		want := ahead()
+		if at != nil {
+			want = at.Time
+		}
+		if err := json.Unmarshal([]byte(r.snapshot), &snap); err != nil || !snap.Blocks.Compared.Equal(want) {
+			t.Errorf("compared %s, want %s: %v", snap.Blocks.Compared, want, err)
+		}
 	}
 }
 

@@ -123,10 +123,12 @@ func (c *carrier) store(ctx context.Context, repo *volume.Repository, spec v1alp
 		Pace:     c.read,
 		Issue:    func(i volume.Issue) { r.warn(i.String()) },
 	}
+	now := c.now
 	if !spec.Live && spec.Cut != nil {
 		opts.Cut = spec.Cut.Time
+		now = func() time.Time { return opts.Cut }
 	}
-	blocks := blockReader{ask: c.ask, find: changes.DeviceOf, now: c.now, warn: r.warn, live: spec.Live, found: r.found()}
+	blocks := blockReader{ask: c.ask, find: changes.DeviceOf, now: now, warn: r.warn, live: spec.Live, found: r.found()}
 	plan, told, err := blocks.plan(ctx, repo, spec.Blocks, dir, previous)
 	if err != nil {
 		return err

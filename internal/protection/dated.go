@@ -44,6 +44,9 @@ func (p *Protector) date(ctx context.Context, app string, m *point.Manifest, too
 	m.Instant = at.UTC()
 	for i := range m.Volumes {
 		m.Volumes[i].Instant = momentOf(m.Volumes[i].Instant, now, clock, took).UTC()
+		if b := m.Volumes[i].Snapshot.Blocks; b != nil { // of this capture, or of a point that has its time already
+			b.Compared = momentOf(b.Compared, now, clock, took).UTC()
+		}
 	}
 	if m.StartedAt = momentOf(m.StartedAt, now, clock, took).UTC(); m.StartedAt.After(at) {
 		m.StartedAt = m.Instant

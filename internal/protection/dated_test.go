@@ -77,3 +77,21 @@ func TestClockSetWithinCapture(t *testing.T) {
 		}
 	}
 }
+
+// TestSinceWhenIsByTheClockOfPoints: what is said of volumes' blocks goes with the time of its point; that of points
+// long before stays.
+func TestSinceWhenIsByTheClockOfPoints(t *testing.T) {
+	r, k, take := newKeeping(t)
+	r.now = time.Now().Add(24 * time.Hour) // of this site
+	before := r.clock().Add(-time.Hour)
+	for _, at := range []time.Time{r.now, before} {
+		k.compared = at
+		if err := take(nil); err != nil {
+			t.Fatal(err)
+		}
+		got := r.east.newest["shop"]["shop/data"].Blocks.Compared
+		if ahead := got.Sub(r.clock()); ahead > time.Minute || at.Equal(before) && !got.Equal(before) {
+			t.Errorf("compared %s, which is %s after now; it was %s by this site's clock", got, ahead, at)
+		}
+	}
+}

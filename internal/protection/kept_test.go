@@ -22,12 +22,13 @@ type keeping struct {
 	lie      string          // what is found by each read
 	broken   error           // what it ends with
 	full     error           // what a cut ends with
+	compared time.Time       // as a node says it
 }
 
 func (k *keeping) Read(ctx context.Context, cut capture.Cut, previous *point.Snapshot, progress func(capture.VolumeProgress)) (capture.VolumeRead, error) {
 	got, err := k.tiny.Read(ctx, cut, previous, progress)
 	if cut.Plan.Options.ChangedBlocks {
-		got.Snapshot.Blocks = &point.Blocks{Base: true}
+		got.Snapshot.Blocks = &point.Blocks{Base: true, Compared: k.compared}
 	}
 	if k.previous = previous; k.lie != "" {
 		got.Snapshot.Blocks = &point.Blocks{Distrusted: k.lie}
