@@ -72,6 +72,9 @@ func (b *blockReader) plan(ctx context.Context, repo *volume.Repository, of *v1a
 			before, err = repo.Blocks(ctx, *previous)
 		}
 	}
+	if errors.Is(err, volume.ErrNoSnapshot) { // the point before was deleted, or the repository is a new one
+		b.anew, err = true, nil
+	}
 	if errors.Is(err, volume.ErrBlocks) {
 		b.anew, err = true, nil
 		b.warn("all of the volume is read: " + volume.ErrBlocks.Error() + " in the point before")
@@ -107,7 +110,7 @@ func (b *blockReader) plan(ctx context.Context, repo *volume.Repository, of *v1a
 	}
 	p := &changes.Plan{Before: before, Now: changes.NewBook(changes.Head{Driver: of.Driver, Volume: of.Volume, Snapshot: of.Snapshot, Size: at.Size, FileSystem: at.FileSystem})}
 	if out.Reason = unlike(before, p.Now); out.Reason != "" {
-		p.All = true
+		p.All, p.Other = true, before != nil && (before.Driver != of.Driver || before.Volume != of.Volume)
 	} else if p.Now.Since = before.Since + 1; p.Now.Since > readAllAfter {
 		p.Now.Since, p.All, out.Reason = 0, true, "it was time to read all, and compare"
 	}

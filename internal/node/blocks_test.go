@@ -398,6 +398,50 @@ func TestPointsAreDatedByOneClock(t *testing.T) {
 	}
 }
 
+// TestAPointThatIsGoneIsNoDamage: the newest point was deleted, or the repository is a new one.
+func TestAPointThatIsGoneIsNoDamage(t *testing.T) {
+	b := newBlockTest(t)
+	b.backup()
+	b.last.ID, b.last.RootID = strings.Repeat("0", 32), ""
+	got := b.backup()
+	b.expect("without the point before", got, "no point before", true, false)
+}
+
+// TestAFileOfAnotherVolumeAccusesNobody: one that has the size and time of the volume's before, and holds something
+// else, is read, and that is all.
+func TestAFileOfAnotherVolumeAccusesNobody(t *testing.T) {
+	for _, other := range []bool{true, false} {
+		b := newBlockTest(t)
+		old := testNow.Add(-time.Hour)
+		file := filepath.Join(b.dir, "db")
+		if err := os.Chtimes(file, old, old); err != nil {
+			t.Fatal(err)
+		}
+		b.backup()
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[5<<20]++
+		if err := errors.Join(os.WriteFile(file, data, 0o600), os.Chtimes(file, old, old)); err != nil {
+			t.Fatal(err)
+		}
+		if b.device.Size, b.of.Capacity = 2*deviceSize, 2*deviceSize; other { // all is read in any case
+			b.of.Volume = "vol-2"
+		}
+		if got := b.backup(); (got.Distrusted == "") != other {
+			t.Errorf("another volume %t: %+v", other, got)
+		}
+		out := t.TempDir()
+		if err := b.repo.Read(t.Context(), *b.last, out, volume.ReadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(out, "db")); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("another volume %t: stored is what was before: %v", other, err)
+		}
+	}
+}
+
 // TestWhatIsNotClearIsRead.
 func TestWhatIsNotClearIsRead(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -47,6 +47,8 @@ type Plan struct {
 	// were: what was stored of it by the storage's word is worth as much as that. What would
 	// have been taken over is compared, by the storage's word or by the file's time.
 	All bool
+	// Other says that Before is of another volume: what differs is no lie.
+	Other bool
 	// Last says that nothing is taken over by what this snapshot has: it says nothing of
 	// where its files lie.
 	Last bool
@@ -309,7 +311,7 @@ func (s *storing) read(ctx context.Context, i int, known bool) error {
 		return fmt.Errorf("store %q: %w", s.f.Path, err)
 	}
 	s.entries[i] = object.IndirectObjectEntry{Length: int64(n), Object: id}
-	if _, alike := s.like(i, int64(n)); !alike || !known && !s.f.Aged || id == s.f.Before[i].Object {
+	if _, alike := s.like(i, int64(n)); !alike || s.plan.Other || !known && !s.f.Aged || id == s.f.Before[i].Object {
 		return nil
 	}
 	what := fmt.Sprintf("%q, the MiB at %d", s.f.Path, i)
