@@ -52,6 +52,9 @@ func InCluster() (*Cluster, error) {
 	}, nil
 }
 
+// errConflict says that somebody else has said otherwise.
+var errConflict = errors.New("conflict")
+
 // do sends an object and reads the answer. A patch is a server-side apply.
 func (c *Cluster) do(ctx context.Context, method, path string, in, out any) error {
 	var body bytes.Buffer
@@ -79,7 +82,10 @@ func (c *Cluster) do(ctx context.Context, method, path string, in, out any) erro
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode/100 != 2 {
+	switch {
+	case resp.StatusCode == http.StatusConflict:
+		return fmt.Errorf("%s %s: %w: %s", method, path, errConflict, data)
+	case resp.StatusCode/100 != 2:
 		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, data)
 	}
 	if out == nil {

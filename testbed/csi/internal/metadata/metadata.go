@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -149,7 +150,8 @@ func (s *Server) delta(stream grpc.ServerStream) error {
 	}
 }
 
-// Announce says in the cluster where the service is.
+// Announce says in the cluster where the service is. There is one for a driver, and each node of this one knows its own
+// snapshots alone: the first node that says so stays the one that is asked, and others that join later say nothing.
 func (s *Server) Announce(ctx context.Context, address string, authority []byte) error {
 	const path = "/apis/cbt.storage.k8s.io/v1beta1/snapshotmetadataservices"
 	o := map[string]any{
@@ -157,5 +159,11 @@ func (s *Server) Announce(ctx context.Context, address string, authority []byte)
 		"metadata": map[string]any{"name": s.Driver},
 		"spec":     map[string]any{"address": address, "audience": audience, "caCert": base64.StdEncoding.EncodeToString(authority)},
 	}
-	return s.Cluster.do(ctx, "PATCH", path+"/"+s.Driver+"?fieldManager=reflink-csi&force=true", o, nil)
+	manager := "reflink-csi-" + strings.ReplaceAll(address, ":", "-")
+	err := s.Cluster.do(ctx, "PATCH", path+"/"+s.Driver+"?fieldManager="+manager, o, nil)
+	if errors.Is(err, errConflict) {
+		s.Log.Info("another node is asked", "answer", err)
+		return nil
+	}
+	return err
 }
