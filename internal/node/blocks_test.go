@@ -134,6 +134,26 @@ func (b *blockTest) backup() *point.Blocks {
 	return snap.Blocks
 }
 
+// backupAndAlter stores the directory, changes a byte of its file, whose size and time stay, and returns what it holds then.
+func (b *blockTest) backupAndAlter() []byte {
+	b.t.Helper()
+	old := testNow.Add(-time.Hour)
+	file := filepath.Join(b.dir, "db")
+	if err := os.Chtimes(file, old, old); err != nil {
+		b.t.Fatal(err)
+	}
+	b.backup()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	data[5<<20]++
+	if err := errors.Join(os.WriteFile(file, data, 0o600), os.Chtimes(file, old, old)); err != nil {
+		b.t.Fatal(err)
+	}
+	return data
+}
+
 func (b *blockTest) expect(what string, got *point.Blocks, reason string, base, warned bool) {
 	b.t.Helper()
 	if !strings.Contains(got.Reason, reason) || (reason == "") != (got.Reason == "") || got.Base != base || (len(b.warned) > 0) != warned {
@@ -246,20 +266,7 @@ func TestWhatNobodyKnowsOfIsReadWhole(t *testing.T) {
 // the next beat on and in the end.
 func TestALieIsToldThoughNothingIsStored(t *testing.T) {
 	b := newBlockTest(t)
-	old := testNow.Add(-time.Hour)
-	file := filepath.Join(b.dir, "db")
-	if err := os.Chtimes(file, old, old); err != nil {
-		t.Fatal(err)
-	}
-	b.backup()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[5<<20]++
-	if err := errors.Join(os.WriteFile(file, data, 0o600), os.Chtimes(file, old, old)); err != nil {
-		t.Fatal(err)
-	}
+	b.backupAndAlter()
 	text, err := json.Marshal(b.last)
 	if err != nil {
 		t.Fatal(err)
@@ -333,20 +340,7 @@ func TestAnotherProcessGoesByWhatTheFirstFound(t *testing.T) {
 // snapshot that was not is built upon.
 func TestNothingIsComparedOfALiveVolume(t *testing.T) {
 	b := newBlockTest(t)
-	old := testNow.Add(-time.Hour)
-	file := filepath.Join(b.dir, "db")
-	if err := os.Chtimes(file, old, old); err != nil {
-		t.Fatal(err)
-	}
-	b.backup()
-	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data[5<<20]++
-	if err := errors.Join(os.WriteFile(file, data, 0o600), os.Chtimes(file, old, old)); err != nil {
-		t.Fatal(err)
-	}
+	data := b.backupAndAlter()
 	c := &carrier{ask: b.driver, now: func() time.Time { return testNow }}
 	var snap point.Snapshot
 	for _, built := range []bool{false, true} {
@@ -412,20 +406,7 @@ func TestAPointThatIsGoneIsNoDamage(t *testing.T) {
 func TestAFileOfAnotherVolumeAccusesNobody(t *testing.T) {
 	for _, other := range []bool{true, false} {
 		b := newBlockTest(t)
-		old := testNow.Add(-time.Hour)
-		file := filepath.Join(b.dir, "db")
-		if err := os.Chtimes(file, old, old); err != nil {
-			t.Fatal(err)
-		}
-		b.backup()
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		data[5<<20]++
-		if err := errors.Join(os.WriteFile(file, data, 0o600), os.Chtimes(file, old, old)); err != nil {
-			t.Fatal(err)
-		}
+		data := b.backupAndAlter()
 		if b.device.Size, b.of.Capacity = 2*deviceSize, 2*deviceSize; other { // all is read in any case
 			b.of.Volume = "vol-2"
 		}
