@@ -20,7 +20,7 @@ import (
 
 // goneAfter is how long what only one node can delete has to have waited for it before it
 // is let go of: a node that was taken out of the cluster for a moment comes back under its
-// name, and takes its own snapshots away itself.
+// name, and takes its own snapshots away itself. As long waits what only a provisioner takes its mark off.
 const goneAfter = 15 * time.Minute
 
 // noFinalizers takes all finalizers off an object that is as it was seen.
@@ -133,6 +133,37 @@ func (v *Volumes) letGo(ctx context.Context, kind schema.GroupVersionResource, c
 		return fmt.Errorf("let go of snapshot content %s, which is on node %s that is gone: %w", content.GetName(), node, err)
 	}
 	v.log.Warn("let go of a snapshot on a node that is gone", "content", content.GetName(), "node", node)
+	return nil
+}
+
+// sourceProtection is what external-provisioner puts on a snapshot while it makes a volume of it.
+const sourceProtection = "provisioner.storage.kubernetes.io/volumesnapshot-as-source-protection"
+
+// letForgottenGo lets go of a snapshot of a capture whose deletion waits for nothing but a provisioner that is done with it.
+// That takes its mark off once, and does not try again where the snapshot was changed meanwhile (removeSnapshotFinalizer of
+// external-provisioner 6.3): the snapshot would stay for ever, and with it the namespace that it is in.
+func (v *Volumes) letForgottenGo(ctx context.Context, snap *unstructured.Unstructured) error {
+	if f := snap.GetFinalizers(); !v.waitsTooLong(snap) || !ofCapture(snap) || len(f) != 1 || f[0] != sourceProtection {
+		return nil
+	}
+	claims, err := v.app.Kubernetes.CoreV1().PersistentVolumeClaims(snap.GetNamespace()).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("look who makes a volume of snapshot %s/%s: %w", snap.GetNamespace(), snap.GetName(), err)
+	}
+	for i := range claims.Items {
+		c := &claims.Items[i]
+		if of := c.Spec.DataSource; of != nil && of.Name == snap.GetName() && c.Status.Phase != corev1.ClaimBound {
+			return nil // it is being made
+		}
+	}
+	_, err = v.app.Dynamic.Resource(snapshots).Namespace(snap.GetNamespace()).Patch(ctx, snap.GetName(), types.MergePatchType, noFinalizers(snap), metav1.PatchOptions{})
+	if apierrors.IsConflict(err) {
+		return nil // as with a content
+	}
+	if gone(err) != nil {
+		return fmt.Errorf("let go of snapshot %s/%s, which its provisioner has forgotten: %w", snap.GetNamespace(), snap.GetName(), err)
+	}
+	v.log.Warn("let go of a snapshot that its provisioner had forgotten", "namespace", snap.GetNamespace(), "snapshot", snap.GetName())
 	return nil
 }
 

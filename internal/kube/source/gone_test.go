@@ -3,16 +3,20 @@ package source
 import (
 	"errors"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	discoveryfake "k8s.io/client-go/discovery/fake"
 	"k8s.io/client-go/dynamic"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
+	k8stesting "k8s.io/client-go/testing"
 
 	"davit.dev/davit/api/v1alpha1"
 	"davit.dev/davit/internal/capture"
@@ -55,6 +59,57 @@ func TestAContentWaitsForItsVolumes(t *testing.T) {
 	}
 	if all, err := c.Kubernetes.CoreV1().PersistentVolumes().List(t.Context(), metav1.ListOptions{}); err != nil || len(all.Items) > 0 {
 		t.Errorf("%d volumes are left, %v", len(all.Items), err)
+	}
+}
+
+// A provisioner that is done with a snapshot, and left its mark on it, keeps it no longer. The controls are what somebody
+// still waits for, or has no part in.
+func TestAForgottenSnapshotGoes(t *testing.T) {
+	now := time.Date(2026, 11, 29, 18, 0, 0, 0, time.UTC)
+	for what, tt := range map[string]struct {
+		asked      time.Duration // since when
+		finalizers []string
+		labels     map[string]string
+		claim      corev1.PersistentVolumeClaimPhase
+		goes       bool
+	}{
+		"forgotten":                        {goneAfter, []string{sourceProtection}, labelsOf("p"), "", true},
+		"kept for the next capture once":   {goneAfter, []string{sourceProtection}, map[string]string{v1alpha1.LabelManagedBy: managedBy, LabelBaseOf: "shop"}, "", true},
+		"the claim is there":               {goneAfter, []string{sourceProtection}, labelsOf("p"), corev1.ClaimBound, true},
+		"the claim is being made":          {goneAfter, []string{sourceProtection}, labelsOf("p"), corev1.ClaimPending, false},
+		"just now":                         {goneAfter - time.Second, []string{sourceProtection}, labelsOf("p"), "", false},
+		"its controller is at work":        {goneAfter, []string{"snapshot.storage.kubernetes.io/volumesnapshot-bound-protection", sourceProtection}, labelsOf("p"), "", false},
+		"somebody else's":                  {goneAfter, []string{sourceProtection}, nil, "", false},
+		"nobody has asked for it to go":    {-1, []string{sourceProtection}, labelsOf("p"), "", false},
+		"its controller alone is at work":  {goneAfter, []string{"snapshot.storage.kubernetes.io/volumesnapshot-bound-protection"}, labelsOf("p"), "", false},
+		"a claim of another is being made": {goneAfter, []string{sourceProtection}, labelsOf("p"), "other", true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			snap := document("VolumeSnapshot", "shop", "davit-0123456789abcdef0123", "p", nil)
+			snap.SetLabels(tt.labels)
+			snap.SetFinalizers(tt.finalizers)
+			if tt.asked >= 0 {
+				snap.SetDeletionTimestamp(&metav1.Time{Time: now.Add(-tt.asked)})
+			}
+			core := fake.NewClientset()
+			if tt.claim != "" {
+				claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "copy"}}
+				claim.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: snap.GetName()}
+				if claim.Status.Phase = tt.claim; tt.claim == "other" {
+					claim.Spec.DataSource.Name, claim.Status.Phase = "other", corev1.ClaimPending
+				}
+				core = fake.NewClientset(claim)
+			}
+			c := &kube.Clients{Kubernetes: core, Discovery: &discoveryfake.FakeDiscovery{Fake: &k8stesting.Fake{}}, Dynamic: dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{snapshots: "VolumeSnapshotList", contents: "VolumeSnapshotContentList"}, snap)}
+			v := NewVolumes(c, c, nil, VolumeOptions{Now: func() time.Time { return now }})
+			if err := v.Sweep(t.Context(), func(string) bool { return true }); err != nil {
+				t.Fatal(err)
+			}
+			got, err := c.Dynamic.Resource(snapshots).Namespace("shop").Get(t.Context(), snap.GetName(), metav1.GetOptions{})
+			if err == nil && (len(got.GetFinalizers()) == 0) != tt.goes || err != nil && !(tt.goes && apierrors.IsNotFound(err)) {
+				t.Errorf("marks %v, %v", got.GetFinalizers(), err)
+			}
+		})
 	}
 }
 

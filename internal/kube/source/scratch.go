@@ -383,15 +383,17 @@ func (v *Volumes) Sweep(ctx context.Context, running func(point string) bool) er
 	}
 	selector := metav1.ListOptions{LabelSelector: v1alpha1.LabelManagedBy + "=" + managedBy + "," + v1alpha1.LabelPoint}
 	var errs []error
-	list, err := v.app.Dynamic.Resource(snapshots).List(ctx, selector)
+	list, err := v.app.Dynamic.Resource(snapshots).List(ctx, metav1.ListOptions{LabelSelector: v1alpha1.LabelManagedBy + "=" + managedBy})
 	if gone(err) != nil {
 		return fmt.Errorf("sweep captures: %w", err)
 	}
 	if list != nil {
 		for i := range list.Items {
-			if o := &list.Items[i]; !keep(o) && o.GetNamespace() != v1alpha1.SystemNamespace {
+			o := &list.Items[i]
+			if o.GetLabels()[v1alpha1.LabelPoint] != "" && !keep(o) && o.GetNamespace() != v1alpha1.SystemNamespace {
 				errs = append(errs, v.remove(ctx, o.GetNamespace(), o.GetName()))
 			}
+			errs = append(errs, v.letForgottenGo(ctx, o))
 		}
 	}
 	errs = append(errs, v.sweepScratch(ctx, selector, keep), v.sweepGroups(ctx, selector, keep), v.sweepGone(ctx))
