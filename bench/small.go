@@ -159,7 +159,11 @@ func (b *bench) snapshotMounted(ctx context.Context, namespace, name string) (ti
 		}
 	}
 	took := time.Since(start)
-	_, err := b.stage.Kubectl(ctx, site, "-n", namespace, "delete", "pod/from-"+name, "pvc/from-"+name, "volumesnapshot/"+name)
+	if _, err := b.stage.Kubectl(ctx, site, "-n", namespace, "delete", "--timeout=5m", "pod/from-"+name, "pvc/from-"+name); err != nil {
+		return 0, err
+	}
+	// Its provisioner may leave its mark on it for ever, and nothing needs its name again.
+	_, err := b.stage.Kubectl(ctx, site, "-n", namespace, "delete", "--wait=false", "volumesnapshot/"+name)
 	return took, err
 }
 
